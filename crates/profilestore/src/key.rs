@@ -1,0 +1,128 @@
+//! Names: which profile a call is about.
+//!
+//! A value of these types has been checked, so nothing below this module checks again.
+
+use std::{fmt, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+/// The longest store name, scope or key, in characters. The specification's services allow 1 to 50.
+pub const MAX_NAME_CHARS: usize = 50;
+
+/// The scope of a store for which none was named. Specification: `global`.
+pub const DEFAULT_SCOPE: &str = "global";
+
+/// The full name of a profile: store, scope and key, each of 1 to [`MAX_NAME_CHARS`] characters, without NUL.
+///
+/// Cheap to clone. Ordered by store, then scope, then key (bytewise).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "RawKey", into = "RawKey")]
+pub struct ProfileKey {
+    store: Arc<str>,
+    scope: Arc<str>,
+    key: Arc<str>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct RawKey {
+    store: String,
+    scope: String,
+    key: String,
+}
+
+impl TryFrom<RawKey> for ProfileKey {
+    type Error = InvalidName;
+    fn try_from(raw: RawKey) -> Result<Self, InvalidName> {
+        Self::new(&raw.store, &raw.scope, &raw.key)
+    }
+}
+
+impl From<ProfileKey> for RawKey {
+    fn from(key: ProfileKey) -> Self {
+        Self { store: key.store().to_owned(), scope: key.scope().to_owned(), key: key.key().to_owned() }
+    }
+}
+
+/// A store name, scope or key that is empty, too long or holds a NUL character.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what} must be 1 to {MAX_NAME_CHARS} characters without NUL: {what}=`{given}`")]
+pub struct InvalidName {
+    /// Which of the three it is: `store name`, `scope` or `key`.
+    pub what: &'static str,
+    /// What was given, cut after 80 characters.
+    pub given: String,
+}
+
+/// Checks one name; `what` says which it is in the error.
+pub(crate) fn check_name(what: &'static str, given: &str) -> Result<Arc<str>, InvalidName> {
+    let chars = given.chars().take(MAX_NAME_CHARS + 1).count();
+    if chars == 0 || chars > MAX_NAME_CHARS || given.contains('\0') {
+        return Err(InvalidName { what, given: given.chars().take(80).collect() });
+    }
+    Ok(Arc::from(given))
+}
+
+impl ProfileKey {
+    /// Checks the three names. Fails when one is empty, longer than [`MAX_NAME_CHARS`] characters or holds a NUL.
+    pub fn new(store: &str, scope: &str, key: &str) -> Result<Self, InvalidName> {
+        Ok(Self { store: check_name("store name", store)?, scope: check_name("scope", scope)?, key: check_name("key", key)? })
+    }
+
+    /// Another key of the same store and scope, sharing their memory.
+    pub(crate) fn in_store(store: &Arc<str>, scope: &Arc<str>, key: &str) -> Result<Self, InvalidName> {
+        Ok(Self { store: store.clone(), scope: scope.clone(), key: check_name("key", key)? })
+    }
+
+    /// The store's name.
+    pub fn store(&self) -> &str {
+        &self.store
+    }
+
+    /// The scope within the store.
+    pub fn scope(&self) -> &str {
+        &self.scope
+    }
+
+    /// The key within the scope.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+}
+
+/// `store/scope/key`, or `store/key` in the default scope.
+impl fmt::Display for ProfileKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.scope() == DEFAULT_SCOPE {
+            write!(f, "{}/{}", self.store, self.key)
+        } else {
+            write!(f, "{}/{}/{}", self.store, self.scope, self.key)
+        }
+    }
+}
+
+impl fmt::Debug for ProfileKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ProfileKey({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_checked_in_characters() {
+        assert!(ProfileKey::new("S", "global", &"ä".repeat(50)).is_ok());
+        let err = ProfileKey::new("S", "global", &"ä".repeat(51)).unwrap_err();
+        assert_eq!(err.what, "key");
+        assert_eq!(ProfileKey::new("", "g", "k").unwrap_err().what, "store name");
+        assert_eq!(ProfileKey::new("s", "", "k").unwrap_err().what, "scope");
+        assert!(ProfileKey::new("s", "g", "a\0b").is_err());
+    }
+
+    #[test]
+    fn shown_without_the_default_scope() {
+        assert_eq!(ProfileKey::new("PlayerData", "global", "7").unwrap().to_string(), "PlayerData/7");
+        assert_eq!(ProfileKey::new("PlayerData", "S1", "7").unwrap().to_string(), "PlayerData/S1/7");
+    }
+}

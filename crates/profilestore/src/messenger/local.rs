@@ -1,0 +1,81 @@
+//! Hints between the game servers of one process.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use tokio::sync::mpsc::{self, error::TrySendError};
+
+use super::{HINT_QUEUE, Hint, Messenger};
+use crate::{data_store::ServerId, key::ProfileKey};
+
+/// Hints between the game servers of one process that share it. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct LocalMessenger {
+    subscribers: Arc<Mutex<BTreeMap<ServerId, Subscriber>>>,
+}
+
+#[derive(Debug)]
+struct Subscriber {
+    sender: mpsc::Sender<Hint>,
+    /// Hints were dropped since the last one that went through.
+    gap: bool,
+}
+
+impl LocalMessenger {
+    /// A messenger without subscribers.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn deliver(&self, to: ServerId, hint: Hint) {
+        let mut subscribers = self.subscribers.lock();
+        let Some(subscriber) = subscribers.get_mut(&to) else { return };
+        if subscriber.gap && subscriber.sender.try_send(Hint::Gap).is_ok() {
+            subscriber.gap = false;
+        }
+        match subscriber.sender.try_send(hint) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => subscriber.gap = true,
+            Err(TrySendError::Closed(_)) => {
+                subscribers.remove(&to);
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Messenger for LocalMessenger {
+    async fn subscribe(&self, server: ServerId) -> mpsc::Receiver<Hint> {
+        let (sender, receiver) = mpsc::channel(HINT_QUEUE);
+        self.subscribers.lock().insert(server, Subscriber { sender, gap: false });
+        receiver
+    }
+
+    async fn hint(&self, to: ServerId, key: &ProfileKey) {
+        self.deliver(to, Hint::Look(key.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    #[tokio::test]
+    async fn a_full_queue_becomes_a_gap() {
+        let messenger = LocalMessenger::new();
+        let me = ServerId(Uuid::from_u128(1));
+        let mut hints = messenger.subscribe(me).await;
+        let key = ProfileKey::new("s", "g", "k").unwrap();
+        for _ in 0..HINT_QUEUE + 5 {
+            messenger.hint(me, &key).await;
+        }
+        for _ in 0..HINT_QUEUE {
+            assert_eq!(hints.recv().await, Some(Hint::Look(key.clone())));
+        }
+        messenger.hint(me, &key).await;
+        assert_eq!(hints.recv().await, Some(Hint::Gap));
+        assert_eq!(hints.recv().await, Some(Hint::Look(key)));
+    }
+}

@@ -1,0 +1,61 @@
+//! Hints between game servers: fast, and free to fail.
+//!
+//! A hint says "something about this key changed, look at the store". It may be lost, repeated, delayed or reordered. Whatever
+//! must not be lost is in the store, where the next renewal of the server's lease finds it; so without any messenger at all the
+//! system is correct, and at most one renewal period slower.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+
+use crate::{data_store::ServerId, key::ProfileKey};
+
+mod local;
+
+pub use local::LocalMessenger;
+
+/// How many hints may wait for a slow receiver. Beyond that they are dropped and a [`Hint::Gap`] takes their place.
+pub const HINT_QUEUE: usize = 4096;
+
+/// What a subscriber hears.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Hint {
+    /// Something about this key changed.
+    Look(ProfileKey),
+    /// Hints may have been lost: after a reconnect, or because the receiver was slow.
+    Gap,
+}
+
+/// Carries hints to game servers.
+///
+/// # Contract
+///
+/// To be correct, an implementation never blocks for longer than handing the hint over takes, and reports a gap whenever it
+/// knows or suspects that hints were lost, the first time after a subscription was made included only if some could have been.
+/// Nothing else is promised, and nothing else is relied on.
+#[async_trait]
+pub trait Messenger: fmt::Debug + Send + Sync + 'static {
+    /// Begins to receive the hints for one server. Ends when the receiver is dropped.
+    async fn subscribe(&self, server: ServerId) -> mpsc::Receiver<Hint>;
+
+    /// Sends a hint. Failures are the implementation's own affair: nobody waits for the hint's arrival.
+    async fn hint(&self, to: ServerId, key: &ProfileKey);
+}
+
+/// No messenger: every hint is lost.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoMessenger;
+
+#[async_trait]
+impl Messenger for NoMessenger {
+    async fn subscribe(&self, _server: ServerId) -> mpsc::Receiver<Hint> {
+        let (sender, receiver) = mpsc::channel(1);
+        // Kept open for ever: a closed channel would mean that the messenger is gone.
+        std::mem::forget(sender);
+        receiver
+    }
+
+    async fn hint(&self, _to: ServerId, _key: &ProfileKey) {}
+}

@@ -1,0 +1,172 @@
+//! When each live profile is saved: the schedule, which is pure, and its driver.
+//!
+//! Every profile is due once a period. The moments within the period are spread evenly however many profiles there are and
+//! whenever their sessions began: the n-th gets the fractional part of n times the golden ratio.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::{sync::Notify, time::Instant};
+
+use crate::{engine::Engine, session::Session};
+
+/// The schedule: what is due when. Times are offsets from a fixed moment.
+#[derive(Debug)]
+struct Schedule<T> {
+    due: BTreeMap<(Duration, u64), (f64, T)>,
+    next_number: u64,
+}
+
+impl<T> Default for Schedule<T> {
+    fn default() -> Self {
+        Self { due: BTreeMap::new(), next_number: 0 }
+    }
+}
+
+impl<T> Schedule<T> {
+    /// Adds something that is due once a period from now on, for the first time within a period.
+    fn add(&mut self, now: Duration, period: Duration, item: T) {
+        const GOLDEN: f64 = 0.618_033_988_749_894_9;
+        let number = self.next_number;
+        self.next_number += 1;
+        let phase = (number as f64 * GOLDEN).fract();
+        self.put(now, period, number, phase, item);
+    }
+
+    /// At the next moment after `now` that lies at this phase of a period.
+    fn put(&mut self, now: Duration, period: Duration, number: u64, phase: f64, item: T) {
+        let period_s = period.as_secs_f64();
+        let offset = phase * period_s;
+        let periods = ((now.as_secs_f64() - offset) / period_s).floor() + 1.0;
+        let at = Duration::from_secs_f64((periods * period_s + offset).max(0.0));
+        self.due.insert((at, number), (phase, item));
+    }
+
+    fn first_due(&self) -> Option<Duration> {
+        self.due.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// Takes out one thing that is due. It is put back by `put` if it is to come again.
+    fn pop(&mut self, now: Duration) -> Option<(u64, f64, T)> {
+        if self.first_due()? > now {
+            return None;
+        }
+        self.due.pop_first().map(|((_, number), (phase, item))| (number, phase, item))
+    }
+}
+
+/// The autosaves of a game server.
+#[derive(Debug)]
+pub(crate) struct Autosave {
+    schedule: Mutex<Schedule<Weak<Session>>>,
+    changed: Notify,
+    base: Instant,
+}
+
+impl Default for Autosave {
+    fn default() -> Self {
+        Self { schedule: Mutex::default(), changed: Notify::new(), base: Instant::now() }
+    }
+}
+
+impl Autosave {
+    /// Saves a session once a period until it is over.
+    pub(crate) fn add(&self, session: &Arc<Session>, now: Instant, period: Duration) {
+        let mut schedule = self.schedule.lock();
+        let before = schedule.first_due();
+        schedule.add(now.saturating_duration_since(self.base), period, Arc::downgrade(session));
+        if schedule.first_due() != before {
+            drop(schedule);
+            self.wake();
+        }
+    }
+
+    /// Makes the driver look at the schedule again.
+    pub(crate) fn wake(&self) {
+        self.changed.notify_one();
+    }
+}
+
+/// Saves what is due, for ever.
+pub(crate) async fn run(engine: Arc<Engine>) {
+    let autosave = engine.autosave.clone();
+    loop {
+        let period = engine.settings().autosave_period;
+        let now = engine.env.now().saturating_duration_since(autosave.base);
+        let next = {
+            let mut schedule = autosave.schedule.lock();
+            while let Some((number, phase, session)) = schedule.pop(now) {
+                // A session that is over is dropped from the schedule here.
+                let Some(live) = session.upgrade().filter(|session| !session.is_over()) else { continue };
+                live.queue_save();
+                schedule.put(now, period, number, phase, session);
+            }
+            schedule.first_due()
+        };
+        let wait = async {
+            match next {
+                // A shorter period that was set meanwhile is noticed within one of its own periods.
+                Some(at) => tokio::time::sleep_until((autosave.base + at).min(engine.env.now() + period)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = autosave.changed.notified() => {}
+            () = wait => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const PERIOD: Duration = Duration::from_secs(300);
+
+    #[test]
+    fn a_thousand_sessions_that_start_at_once_are_saved_evenly() {
+        let mut schedule = Schedule::default();
+        let start = Duration::from_secs(1234);
+        for i in 0..1000 {
+            schedule.add(start, PERIOD, i);
+        }
+        let mut per_second = vec![0u32; 301];
+        while let Some((_, _, _)) = {
+            let at = schedule.first_due();
+            at.and_then(|at| {
+                per_second[(at - start).as_secs() as usize] += 1;
+                schedule.pop(at)
+            })
+        } {}
+        assert_eq!(per_second.iter().sum::<u32>(), 1000);
+        assert!(per_second.iter().all(|n| *n <= 6), "{per_second:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn everything_is_due_within_a_period_and_then_once_a_period(starts in prop::collection::vec(0u64..2000, 1..50)) {
+            let mut starts = starts;
+            starts.sort_unstable();
+            let mut schedule = Schedule::default();
+            for (i, start) in starts.iter().enumerate() {
+                schedule.add(Duration::from_secs(*start), PERIOD, i);
+            }
+            let mut last: BTreeMap<usize, Duration> =
+                starts.iter().enumerate().map(|(i, start)| (i, Duration::from_secs(*start))).collect();
+            for _ in 0..starts.len() * 4 {
+                let at = schedule.first_due().unwrap();
+                let (number, phase, item) = schedule.pop(at).unwrap();
+                let since = at.saturating_sub(last[&item]);
+                prop_assert!(since <= PERIOD + Duration::from_millis(1), "{since:?}");
+                last.insert(item, at);
+                schedule.put(at, PERIOD, number, phase, item);
+            }
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Calls that need no session: reading, writing a read profile back, removing, sending; and the sweep.
+//!
+//! Each runs in the key's queue, so it sees what this server did to the key before.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Engine, MAX_RACES, lost_race};
+use crate::{
+    data_store::{
+        Cause, Change, ConflictKind, KeyState, MAX_MESSAGE_BYTES, MessageId, NewMessage, NewValue, Retention, Returning,
+        StoredMessage, StoredVersion, VersionRef,
+    },
+    error::{Error, ErrorKind, Result},
+    key::ProfileKey,
+    session::protocol,
+};
+
+/// What a write without a session replaces the profile with.
+pub(crate) struct Replacement {
+    pub(crate) bytes: Bytes,
+    pub(crate) user_ids: Vec<i64>,
+    pub(crate) cause: Cause,
+    /// The epoch at which the profile was read, and whether it existed then.
+    pub(crate) read_epoch: u64,
+    pub(crate) existed: bool,
+    /// Messages processed in the read profile.
+    pub(crate) processed: Vec<u64>,
+}
+
+/// Whether a message was stored by this call or had been before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Sent {
+    /// Stored now.
+    Now,
+    /// A message of this id and content had been stored before; nothing was done.
+    Before,
+}
+
+impl Engine {
+    fn queue_limit(&self) -> usize {
+        self.settings().max_key_queue
+    }
+
+    /// Runs a call in the key's queue at once; the answer comes when it is done.
+    fn call<T: Send + 'static>(
+        self: &Arc<Self>,
+        key: &ProfileKey,
+        call: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> impl Future<Output = Result<T>> + Send + 'static + use<T> {
+        let about = key.clone();
+        let queued = self.check_open(key).and_then(|()| self.queues.run(key, self.queue_limit(), call));
+        async move { queued?.wait().await?.map_err(|error| error.about(&about)) }
+    }
+
+    pub(crate) fn get(
+        self: &Arc<Self>,
+        key: &ProfileKey,
+    ) -> impl Future<Output = Result<KeyState>> + Send + 'static + use<> {
+        let (engine, key_) = (self.clone(), key.clone());
+        self.call(key, async move { Ok(engine.read_settled(&key_, Returning::ALL).await?.1) })
+    }
+
+    pub(crate) fn get_version(
+        self: &Arc<Self>,
+        key: &ProfileKey,
+        version: VersionRef,
+    ) -> impl Future<Output = Result<(KeyState, Option<StoredVersion>)>> + Send + 'static + use<> {
+        let (engine, key_) = (self.clone(), key.clone());
+        self.call(key, async move {
+            let (_, state) = engine.read_settled(&key_, Returning::INBOX).await?;
+            Ok((state, engine.store.version(&key_, &version).await?))
+        })
+    }
+
+    /// Sends a message. The id makes a repetition harmless.
+    pub(crate) fn send(
+        self: &Arc<Self>,
+        key: &ProfileKey,
+        id: MessageId,
+        payload: Bytes,
+    ) -> impl Future<Output = Result<Sent>> + Send + 'static + use<> {
+        let (engine, key_) = (self.clone(), key.clone());
+        self.call(key, async move { engine.send_now(&key_, id, payload).await })
+    }
+
+    async fn send_now(self: &Arc<Self>, key: &ProfileKey, id: MessageId, payload: Bytes) -> Result<Sent> {
+        if payload.len() > MAX_MESSAGE_BYTES {
+            let message = format!("the message is too large: size=`{}` limit=`{MAX_MESSAGE_BYTES}`", payload.len());
+            return Err(Error::new(ErrorKind::TooLarge, message));
+        }
+        let settings = self.settings();
+        let append =
+            Change::AppendMessage { key: key.clone(), message: NewMessage { id, payload }, cap: settings.max_message_queue };
+        let commit = self.new_commit(vec![append], Returning::HEAD);
+        let deadline = self.env.now() + settings.call_timeout;
+        match self.settle(&commit, |at| at > deadline).await {
+            Ok(_) => {
+                metrics::counter!("profilestore_messages_sent_total").increment(1);
+                // The store leaves no notice for the sender itself.
+                self.look(key);
+                Ok(Sent::Now)
+            }
+            Err(error) => match error.conflict() {
+                Some(ConflictKind::MessageSeen) => Ok(Sent::Before),
+                Some(ConflictKind::InboxFull) => {
+                    metrics::counter!("profilestore_inbox_full_total").increment(1);
+                    let error = Error::from(error).about(key);
+                    self.health.error(&error.to_string(), Some(key), self.env.now(), &settings);
+                    Err(error)
+                }
+                _ => Err(error.into()),
+            },
+        }
+    }
+
+    /// Writes a read profile back and ends whatever session there is. Answers with what the key holds then.
+    pub(crate) fn replace(
+        self: &Arc<Self>,
+        key: &ProfileKey,
+        replacement: Replacement,
+    ) -> impl Future<Output = Result<KeyState>> + Send + 'static + use<> {
+        let (engine, key_) = (self.clone(), key.clone());
+        self.call(key, async move {
+            engine
+                .rewrite(&key_, |state| {
+                    if replacement.existed && !state.exists() && state.epoch != replacement.read_epoch {
+                        return Err(Error::new(ErrorKind::Removed, "the profile was removed since it was read; nothing was written"));
+                    }
+                    let write = Change::Write {
+                        key: key_.clone(),
+                        epoch: state.epoch,
+                        version: state.version,
+                        value: NewValue::Bytes(replacement.bytes.clone()),
+                        user_ids: replacement.user_ids.clone(),
+                        cause: replacement.cause,
+                        author: engine.job_id.clone(),
+                        keep_previous: true,
+                        seal: true,
+                        imported: None,
+                    };
+                    let waiting = state.inbox.as_deref().unwrap_or_default();
+                    let processed = waiting.iter().filter(|message| replacement.processed.contains(&message.index));
+                    Ok(Some((write, receipts(&key_, processed))))
+                })
+                .await?
+                .ok_or_else(|| Error::new(ErrorKind::NotFound, "there is no such profile"))
+        })
+    }
+
+    /// Leaves a tombstone, empties the inbox and ends whatever session there is. False when there was nothing.
+    pub(crate) fn remove(
+        self: &Arc<Self>,
+        key: &ProfileKey,
+    ) -> impl Future<Output = Result<bool>> + Send + 'static + use<> {
+        let (engine, key_) = (self.clone(), key.clone());
+        self.call(key, async move {
+            let removed = engine
+                .rewrite(&key_, |state| {
+                    let waiting = state.inbox.as_deref().unwrap_or_default();
+                    if !state.exists() && waiting.is_empty() && state.lease.holder.is_none() {
+                        return Ok(None);
+                    }
+                    let write = Change::Write {
+                        key: key_.clone(),
+                        epoch: state.epoch,
+                        version: state.version,
+                        value: NewValue::Tombstone,
+                        user_ids: Vec::new(),
+                        cause: Cause::Remove,
+                        author: engine.job_id.clone(),
+                        keep_previous: true,
+                        seal: true,
+                        imported: None,
+                    };
+                    Ok(Some((write, receipts(&key_, waiting))))
+                })
+                .await?;
+            Ok(removed.is_some())
+        })
+    }
+
+    /// A write from outside any session: reads, lets `build` make the changes, ends the session in the same commit, and begins
+    /// anew if somebody else was faster.
+    async fn rewrite(
+        self: &Arc<Self>,
+        key: &ProfileKey,
+        build: impl Fn(&KeyState) -> Result<Option<(Change, Vec<Change>)>>,
+    ) -> Result<Option<KeyState>> {
+        let deadline = self.env.now() + self.settings().call_timeout;
+        for _ in 0..MAX_RACES {
+            let (_, state) = self.read_settled(key, Returning::INBOX).await?;
+            let Some((write, more)) = build(&state)? else { return Ok(None) };
+            let lease = Change::Lease {
+                key: key.clone(),
+                revision: state.lease_revision,
+                lease: protocol::cleared(&state.lease),
+                raise_epoch: true,
+                seal: false,
+            };
+            let mut changes = vec![write, lease];
+            changes.extend(more);
+            let commit = self.new_commit(changes, Returning::INBOX);
+            match self.settle(&commit, |at| at > deadline).await {
+                Ok(mut reply) => {
+                    // A session of this very server gets no notice.
+                    self.look(key);
+                    return Ok(reply.states.pop());
+                }
+                Err(error) if lost_race(&error) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Error::new(ErrorKind::Unavailable, "others kept changing the profile; try again"))
+    }
+}
+
+fn receipts<'a>(key: &ProfileKey, messages: impl IntoIterator<Item = &'a StoredMessage>) -> Vec<Change> {
+    let remove = |message: &StoredMessage| Change::RemoveMessage { key: key.clone(), index: message.index, receipt: true };
+    messages.into_iter().map(remove).collect()
+}
+
+/// Sweeps now and then what is past its time.
+pub(crate) async fn sweep(engine: Arc<Engine>) {
+    loop {
+        let Some(period) = engine.settings().sweep_period else { return };
+        tokio::time::sleep(period).await;
+        let history_ms = i64::try_from(engine.settings().history_retention.as_millis()).unwrap_or(i64::MAX);
+        let mut cursor = None;
+        loop {
+            match engine.store.sweep(Retention { history_ms }, cursor).await {
+                Ok(report) => {
+                    metrics::counter!("profilestore_swept_versions_total").increment(report.versions);
+                    cursor = report.next;
+                }
+                Err(error) => {
+                    engine.note_error(&error, None);
+                    break;
+                }
+            }
+            if cursor.is_none() {
+                break;
+            }
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Errors of the store, told to listeners, and the critical state that too many of them make.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::{key::ProfileKey, settings::Settings, signal::Signal};
+
+pub(crate) type OnError = dyn Fn(&str, Option<&ProfileKey>) + Send + Sync;
+pub(crate) type OnOverwrite = dyn Fn(&ProfileKey) + Send + Sync;
+pub(crate) type OnCritical = dyn Fn(bool) + Send + Sync;
+
+#[derive(Default)]
+pub(crate) struct Health {
+    pub(crate) on_error: Signal<OnError>,
+    pub(crate) on_overwrite: Signal<OnOverwrite>,
+    pub(crate) on_critical: Signal<OnCritical>,
+    critical: AtomicBool,
+    errors: Mutex<Errors>,
+}
+
+/// The pure part: which errors still count, and since when they have been few.
+#[derive(Default)]
+struct Errors {
+    recent: VecDeque<Instant>,
+    /// When there were too many for the last time.
+    many_at: Option<Instant>,
+}
+
+impl Errors {
+    /// True while the state is critical.
+    fn judge(&mut self, now: Instant, settings: &Settings) -> bool {
+        while self.recent.front().is_some_and(|at| now.saturating_duration_since(*at) >= settings.critical_state_error_expire) {
+            self.recent.pop_front();
+        }
+        if self.recent.len() >= settings.critical_state_error_count {
+            self.many_at = Some(now);
+        }
+        self.many_at.is_some_and(|at| now.saturating_duration_since(at) < settings.critical_state_expire)
+    }
+}
+
+impl Health {
+    pub(crate) fn is_critical(&self) -> bool {
+        self.critical.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn error(&self, message: &str, key: Option<&ProfileKey>, now: Instant, settings: &Settings) {
+        {
+            let mut errors = self.errors.lock();
+            errors.recent.push_back(now);
+            // More than count make no difference.
+            while errors.recent.len() > settings.critical_state_error_count.max(1) {
+                errors.recent.pop_front();
+            }
+        }
+        self.on_error.each(|listener| listener(message, key));
+        self.judge(now, settings);
+    }
+
+    /// To be called now and then, so that the critical state ends by itself.
+    pub(crate) fn judge(&self, now: Instant, settings: &Settings) {
+        let critical = self.errors.lock().judge(now, settings);
+        if self.critical.swap(critical, Ordering::Relaxed) != critical {
+            metrics::gauge!("profilestore_critical_state").set(f64::from(u8::from(critical)));
+            tracing::warn!(critical, "the critical state changed");
+            self.on_critical.each(|listener| listener(critical));
+        }
+    }
+
+    pub(crate) fn overwritten(&self, key: &ProfileKey) {
+        tracing::warn!(%key, "a stored value that is no profile was overwritten; the history keeps it");
+        self.on_overwrite.each(|listener| listener(key));
+    }
+
+    pub(crate) fn listen_error(&self, listener: impl Fn(&str, Option<&ProfileKey>) + Send + Sync + 'static) -> crate::Connection {
+        self.on_error.connect(Arc::new(listener))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn five_errors_in_two_minutes_are_critical_until_two_minutes_after_they_became_few() {
+        let settings = Settings::default();
+        let health = Health::default();
+        let toggles = Arc::new(Mutex::new(Vec::new()));
+        let seen = toggles.clone();
+        health.on_critical.connect(Arc::new(move |critical| seen.lock().push(critical)));
+        let base = Instant::now();
+        for s in 0..4 {
+            health.error("no", None, base + Duration::from_secs(s), &settings);
+        }
+        assert!(!health.is_critical());
+        health.error("no", None, base + Duration::from_secs(4), &settings);
+        assert!(health.is_critical());
+        // The first of the five stops counting at 120 s; the last time there were five is seen at 119 s.
+        health.judge(base + Duration::from_secs(119), &settings);
+        health.judge(base + Duration::from_secs(238), &settings);
+        assert!(health.is_critical());
+        health.judge(base + Duration::from_secs(239), &settings);
+        assert!(!health.is_critical());
+        assert_eq!(*toggles.lock(), [true, false]);
+    }
+}

@@ -1,0 +1,124 @@
+//! This server's lease: one row in the store, renewed every few seconds, on which all its sessions stand.
+//!
+//! Here is the state and its pure rules; `engine::renew` is the task.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::data_store::{Incarnation, ServerId};
+
+/// How far the store's clock may be out of step with ours between two renewals before contact counts as interrupted.
+const STEP_TOLERANCE: Duration = Duration::from_millis(1000);
+
+/// What this server knows about its lease.
+#[derive(Debug, Clone)]
+pub(crate) struct Lease {
+    /// The current incarnation of this server.
+    pub(crate) server: ServerId,
+    /// The contents of the store it registered in.
+    pub(crate) incarnation: Incarnation,
+    /// The row's revision.
+    pub(crate) revision: u64,
+    /// Just before the request was sent that confirmed the lease last.
+    pub(crate) confirmed_at: Instant,
+    /// Contact with the store.
+    pub(crate) contact: Contact,
+}
+
+impl Lease {
+    /// True while nobody can have declared this server dead: within the lease time of a confirmation.
+    pub(crate) fn is_confirmed(&self, now: Instant, lease_time: Duration) -> bool {
+        now.saturating_duration_since(self.confirmed_at) < lease_time
+    }
+}
+
+/// Watches for how long the store has answered without a break, its clock in step with ours.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Contact {
+    since: Option<Instant>,
+    last: Option<Observation>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Observation {
+    sent: Instant,
+    received: Instant,
+    store_ms: i64,
+}
+
+impl Contact {
+    /// Notes an answer of the store. `max_gap` is how far apart two answers may lie.
+    pub(crate) fn observe(&mut self, sent: Instant, received: Instant, store_ms: i64, max_gap: Duration) {
+        let in_step = self.last.is_some_and(|last| {
+            // The store read its clock somewhere between sending and receiving, both times.
+            let least = sent.saturating_duration_since(last.received).saturating_sub(STEP_TOLERANCE);
+            let most = received.saturating_duration_since(last.sent) + STEP_TOLERANCE;
+            let gap = received.saturating_duration_since(last.received);
+            let store = store_ms.checked_sub(last.store_ms).and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
+            gap <= max_gap && store.is_some_and(|store| (least..=most).contains(&store))
+        });
+        if !in_step {
+            self.since = Some(sent);
+        }
+        self.last = Some(Observation { sent, received, store_ms });
+    }
+
+    /// What the store's clock says now, as far as is known.
+    pub(crate) fn store_ms(&self, now: Instant) -> Option<i64> {
+        let last = self.last?;
+        let since = now.saturating_duration_since(last.received).as_millis();
+        Some(last.store_ms.saturating_add(i64::try_from(since).unwrap_or(i64::MAX)))
+    }
+
+    /// For how long there has been contact; None when there is none at the moment.
+    pub(crate) fn time(&self, now: Instant, max_gap: Duration) -> Option<Duration> {
+        let last = self.last?;
+        if now.saturating_duration_since(last.received) > max_gap {
+            return None;
+        }
+        Some(now.saturating_duration_since(self.since?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GAP: Duration = Duration::from_secs(10);
+
+    fn at(base: Instant, ms: u64) -> Instant {
+        base + Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn contact_grows_while_the_clocks_go_in_step() {
+        let base = Instant::now();
+        let mut contact = Contact::default();
+        for i in 0..5u64 {
+            contact.observe(at(base, i * 5000), at(base, i * 5000 + 20), 1_000_000 + i as i64 * 5000, GAP);
+        }
+        assert_eq!(contact.time(at(base, 20_020), GAP), Some(Duration::from_millis(20_020)));
+    }
+
+    #[test]
+    fn a_step_of_the_stores_clock_starts_the_count_anew() {
+        for step in [30_000, -30_000] {
+            let base = Instant::now();
+            let mut contact = Contact::default();
+            contact.observe(base, at(base, 10), 1_000_000, GAP);
+            contact.observe(at(base, 5000), at(base, 5010), 1_005_000 + step, GAP);
+            assert_eq!(contact.time(at(base, 6000), GAP), Some(Duration::from_millis(1000)));
+        }
+    }
+
+    #[test]
+    fn an_outage_starts_the_count_anew() {
+        let base = Instant::now();
+        let mut contact = Contact::default();
+        contact.observe(base, at(base, 10), 1_000_000, GAP);
+        assert_eq!(contact.time(at(base, 10_011), GAP), None);
+        contact.observe(at(base, 30_000), at(base, 30_010), 1_030_000, GAP);
+        assert_eq!(contact.time(at(base, 30_010), GAP), Some(Duration::from_millis(10)));
+    }
+}

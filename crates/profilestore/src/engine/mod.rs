@@ -1,0 +1,395 @@
+//! The untyped engine behind a game server: one store, one lease, the sessions that stand on it.
+//!
+//! `ProfileStore<T>` and `Profile<T>` are a codec at its edge. Whatever touches a key runs in that key's queue
+//! ([`queue`]); what is decided there is decided by `session::protocol`.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::{Mutex, RwLock};
+use tokio::{runtime::Handle, sync::Notify, task::JoinHandle, time::Instant};
+
+use crate::{
+    autosave::Autosave,
+    data_store::{
+        Change, Commit, CommitId, CommitReply, ConflictKind, DataStore, DataStoreExt, KeyState, Returning, ServerId, StoreError,
+    },
+    env::Env,
+    error::{Error, ErrorKind, Result},
+    key::ProfileKey,
+    messenger::Messenger,
+    session::{Session, protocol},
+    settings::Settings,
+};
+
+pub(crate) mod calls;
+pub(crate) mod health;
+pub(crate) mod lease;
+pub(crate) mod queue;
+pub(crate) mod renew;
+pub(crate) mod start;
+
+use health::Health;
+use lease::Lease;
+use queue::KeyQueues;
+use start::Load;
+
+/// How often a commit that lost a race against another server is rebuilt and tried again before the call fails.
+const MAX_RACES: usize = 50;
+
+/// What to build an engine from.
+pub(crate) struct Parts {
+    pub(crate) store: Arc<dyn DataStore>,
+    pub(crate) messenger: Arc<dyn Messenger>,
+    pub(crate) env: Env,
+    pub(crate) settings: Settings,
+    pub(crate) place_id: i64,
+    pub(crate) job_id: String,
+}
+
+pub(crate) struct Engine {
+    pub(crate) store: Arc<dyn DataStore>,
+    messenger: Arc<dyn Messenger>,
+    pub(crate) env: Env,
+    settings: RwLock<Arc<Settings>>,
+    pub(crate) place_id: i64,
+    pub(crate) job_id: String,
+    pub(crate) runtime: Handle,
+    pub(crate) lease: Mutex<Lease>,
+    pub(crate) queues: Arc<KeyQueues>,
+    slots: Mutex<BTreeMap<ProfileKey, Slot>>,
+    /// Starts that wait for a word about their key.
+    waiters: Mutex<BTreeMap<ProfileKey, Arc<Notify>>>,
+    pub(crate) autosave: Arc<Autosave>,
+    pub(crate) health: Health,
+    closing: AtomicBool,
+    /// Set while `shutdown` runs: retries come faster.
+    hurry: AtomicBool,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What this server does with a key.
+enum Slot {
+    Loading(Arc<Load>),
+    Live(Arc<Session>),
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("store", &self.store).field("job_id", &self.job_id).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Registers this server in the store and starts its tasks.
+    pub(crate) async fn start(parts: Parts) -> Result<Arc<Self>> {
+        if let Some(problem) = parts.settings.problem() {
+            return Err(Error::new(ErrorKind::Invalid, problem));
+        }
+        let runtime = Handle::current();
+        let (lease, hints) = renew::register(&parts).await?;
+        let engine = Arc::new(Self {
+            store: parts.store,
+            messenger: parts.messenger,
+            env: parts.env,
+            settings: RwLock::new(Arc::new(parts.settings)),
+            place_id: parts.place_id,
+            job_id: parts.job_id,
+            queues: KeyQueues::new(runtime.clone()),
+            runtime,
+            lease: Mutex::new(lease),
+            slots: Mutex::default(),
+            waiters: Mutex::default(),
+            autosave: Arc::default(),
+            health: Health::default(),
+            closing: AtomicBool::new(false),
+            hurry: AtomicBool::new(false),
+            tasks: Mutex::default(),
+        });
+        let tasks = vec![
+            engine.runtime.spawn(renew::run(engine.clone(), hints)),
+            engine.runtime.spawn(crate::autosave::run(engine.clone())),
+            engine.runtime.spawn(calls::sweep(engine.clone())),
+        ];
+        *engine.tasks.lock() = tasks;
+        Ok(engine)
+    }
+
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        self.settings.read().clone()
+    }
+
+    pub(crate) fn change_settings<R>(&self, change: impl FnOnce(&mut Settings) -> R) -> Result<R> {
+        let mut current = self.settings.write();
+        let mut settings = Settings::clone(&current);
+        let answer = change(&mut settings);
+        if let Some(problem) = settings.problem() {
+            return Err(Error::new(ErrorKind::Invalid, problem));
+        }
+        *current = Arc::new(settings);
+        drop(current);
+        self.autosave.wake();
+        Ok(answer)
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::SeqCst)
+    }
+
+    /// Fails once `shutdown` was called.
+    pub(crate) fn check_open(&self, key: &ProfileKey) -> Result<()> {
+        if self.is_closing() {
+            return Err(Error::new(ErrorKind::Closing, "this game server is shutting down").about(key));
+        }
+        Ok(())
+    }
+
+    /// True when a session that stands on this incarnation of the server may believe in itself.
+    pub(crate) fn confirms(&self, held_by: ServerId) -> bool {
+        let lease_time = self.settings().lease_time;
+        let lease = self.lease.lock();
+        lease.server == held_by && lease.is_confirmed(self.env.now(), lease_time)
+    }
+
+    pub(crate) fn server(&self) -> ServerId {
+        self.lease.lock().server
+    }
+
+    /// The longest silence of the store that still counts as uninterrupted contact.
+    pub(crate) fn max_gap(settings: &Settings) -> Duration {
+        settings.lease_time / 2
+    }
+
+    pub(crate) fn contact(&self) -> Option<Duration> {
+        let max_gap = Self::max_gap(&self.settings());
+        self.lease.lock().contact.time(self.env.now(), max_gap)
+    }
+
+    /// The store's time, Unix milliseconds, as far as is known.
+    pub(crate) fn store_ms(&self) -> i64 {
+        self.lease.lock().contact.store_ms(self.env.now()).unwrap_or_else(|| self.env.unix_ms())
+    }
+
+    pub(crate) fn periods(&self) -> protocol::Periods {
+        let settings = self.settings();
+        protocol::Periods {
+            session_steal: settings.session_steal,
+            assume_dead: settings.assume_dead,
+            offer_time: settings.offer_time,
+        }
+    }
+
+    // --- commits -------------------------------------------------------------------------------------------------
+
+    /// A commit of this server.
+    pub(crate) fn new_commit(&self, changes: Vec<Change>, returning: Returning) -> Commit {
+        let lease = self.lease.lock();
+        Commit {
+            id: CommitId(self.env.uuid()),
+            incarnation: lease.incarnation,
+            from: Some(lease.server),
+            changes,
+            returning,
+        }
+    }
+
+    /// Tries a commit once and sends the hints that follow from it. Errors of the store count towards the critical state.
+    pub(crate) async fn try_commit(&self, commit: &Commit) -> Result<CommitReply, StoreError> {
+        let result = self.store.commit_one(commit.clone()).await;
+        match &result {
+            Ok(reply) => {
+                for (server, key) in &reply.notified {
+                    self.messenger.hint(*server, key).await;
+                }
+            }
+            Err(error) => self.note_error(error, commit.changes.first().and_then(Change::key)),
+        }
+        result
+    }
+
+    /// Tries a commit, under one and the same identity, until its outcome is known or `give_up` says so. The error is then
+    /// the last one, [`StoreError::Indeterminate`] if any attempt's outcome is still unknown.
+    pub(crate) async fn settle(&self, commit: &Commit, give_up: impl Fn(Instant) -> bool) -> Result<CommitReply, StoreError> {
+        let mut backoff = Backoff::default();
+        let mut unknown = None;
+        loop {
+            match self.try_commit(commit).await {
+                Err(error) if error.is_transient() => {
+                    if matches!(error, StoreError::Indeterminate { .. }) {
+                        unknown = Some(error.clone());
+                    }
+                    let wait = backoff.next(self.hurry.load(Ordering::Relaxed));
+                    if give_up(self.env.now() + wait) {
+                        return Err(unknown.unwrap_or(error));
+                    }
+                    metrics::counter!("profilestore_store_retries_total").increment(1);
+                    tokio::time::sleep(wait).await;
+                }
+                // An earlier attempt may have been applied after all; then the refusal of this one came from its own effect,
+                // which the store would have answered with `already_applied`. So a refusal means: never applied.
+                other => return other,
+            }
+        }
+    }
+
+    /// Reads a key's state, trying again for as long as calls may take.
+    pub(crate) async fn read_settled(&self, key: &ProfileKey, returning: Returning) -> Result<(i64, KeyState), StoreError> {
+        let deadline = self.env.now() + self.settings().call_timeout;
+        let mut backoff = Backoff::default();
+        loop {
+            match self.store.read_one(key, returning).await {
+                Err(error) if error.is_transient() => {
+                    self.note_error(&error, Some(key));
+                    let wait = backoff.next(self.hurry.load(Ordering::Relaxed));
+                    if self.env.now() + wait > deadline {
+                        return Err(error);
+                    }
+                    tokio::time::sleep(wait).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    pub(crate) fn note_error(&self, error: &StoreError, key: Option<&ProfileKey>) {
+        if matches!(error, StoreError::Conflict(_)) {
+            return;
+        }
+        metrics::counter!("profilestore_store_errors_total").increment(1);
+        tracing::warn!(%error, key = key.map(tracing::field::display), "a call of the store failed");
+        self.health.error(&error.to_string(), key, self.env.now(), &self.settings());
+    }
+
+    /// Sends a hint to a server that a commit's reply does not name.
+    pub(crate) async fn hint(&self, server: ServerId, key: &ProfileKey) {
+        self.messenger.hint(server, key).await;
+    }
+
+    // --- words about keys ----------------------------------------------------------------------------------------
+
+    /// Something about a key changed: wakes whoever waits for it, and makes a live session look.
+    pub(crate) fn look(&self, key: &ProfileKey) {
+        if let Some(waiter) = self.waiters.lock().get(key) {
+            waiter.notify_one();
+        }
+        if let Some(session) = self.live(key) {
+            session.queue_look();
+        }
+    }
+
+    /// Hints may have been lost: looks at everything that could be waiting for one.
+    pub(crate) fn wake_all_starts(&self) {
+        for waiter in self.waiters.lock().values() {
+            waiter.notify_one();
+        }
+    }
+
+    pub(crate) fn live(&self, key: &ProfileKey) -> Option<Arc<Session>> {
+        match self.slots.lock().get(key) {
+            Some(Slot::Live(session)) => Some(session.clone()),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn sessions(&self) -> Vec<Arc<Session>> {
+        let slots = self.slots.lock();
+        slots.values().filter_map(|slot| if let Slot::Live(session) = slot { Some(session.clone()) } else { None }).collect()
+    }
+
+    /// Forgets a session that is over, unless a newer one has its place.
+    pub(crate) fn forget(&self, session: &Arc<Session>) {
+        let mut slots = self.slots.lock();
+        if let Some(Slot::Live(other)) = slots.get(&session.key)
+            && Arc::ptr_eq(other, session)
+        {
+            slots.remove(&session.key);
+        }
+        metrics::gauge!("profilestore_sessions").set(slots.len() as f64);
+    }
+
+    // --- the end -------------------------------------------------------------------------------------------------
+
+    /// Saves and releases everything; see `GameServer::shutdown`. The second call finds nothing left to do.
+    pub(crate) async fn shutdown(self: &Arc<Self>) -> Vec<(ProfileKey, Error)> {
+        self.closing.store(true, Ordering::SeqCst);
+        self.hurry.store(true, Ordering::SeqCst);
+        let deadline = self.env.now() + self.settings().shutdown_timeout;
+        self.wake_all_starts();
+        let ends: Vec<_> =
+            self.sessions().into_iter().map(|session| (session.key.clone(), session.finish(crate::session::SessionEnd::Shutdown))).collect();
+        let mut not_saved = Vec::new();
+        for (key, end) in ends {
+            match tokio::time::timeout_at(deadline, end).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => not_saved.push((key, error)),
+                Err(_) => {
+                    let error = Error::new(ErrorKind::TimedOut, "the last save did not get through before the deadline").about(&key);
+                    not_saved.push((key, error));
+                }
+            }
+        }
+        // Messages, removals and starts that are still under way.
+        let _ = tokio::time::timeout_at(deadline, self.queues.drained()).await;
+        for task in self.tasks.lock().drain(..) {
+            task.abort();
+        }
+        let retire = {
+            let lease = self.lease.lock();
+            Change::MarkDead { id: lease.server, revision: lease.revision }
+        };
+        if not_saved.is_empty() {
+            let commit = self.new_commit(vec![retire], Returning::HEAD);
+            let result = tokio::time::timeout_at(deadline.max(self.env.now() + Duration::from_secs(1)), self.try_commit(&commit)).await;
+            if !matches!(result, Ok(Ok(_))) {
+                tracing::debug!("the server's row could not be retired; it dies of age");
+            }
+        }
+        not_saved
+    }
+
+    /// Stops everything at once, like a crash: nothing is saved.
+    pub(crate) fn abandon(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+        for task in self.tasks.lock().drain(..) {
+            task.abort();
+        }
+    }
+}
+
+/// Waiting times between attempts: they double from 1 s to 20 s, to 8 s while shutting down.
+#[derive(Debug, Default)]
+pub(crate) struct Backoff(u32);
+
+impl Backoff {
+    pub(crate) fn next(&mut self, hurry: bool) -> Duration {
+        let most = if hurry { 8 } else { 20 };
+        let seconds = (1u64 << self.0.min(5)).min(most);
+        self.0 += 1;
+        Duration::from_secs(seconds)
+    }
+}
+
+/// True when the store holds something else than the commit was built on, so that it is worth building it anew.
+pub(crate) fn lost_race(error: &StoreError) -> bool {
+    matches!(error.conflict(), Some(ConflictKind::Epoch | ConflictKind::Version | ConflictKind::Lease | ConflictKind::InboxRevision | ConflictKind::MessageGone))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backoff_doubles_up_to_its_limit() {
+        let mut backoff = Backoff::default();
+        let seconds: Vec<u64> = (0..7).map(|_| backoff.next(false).as_secs()).collect();
+        assert_eq!(seconds, [1, 2, 4, 8, 16, 20, 20]);
+        assert_eq!(backoff.next(true).as_secs(), 8);
+    }
+}

@@ -1,0 +1,525 @@
+//! Starting a session: from the call to the live profile, through conflicts, outages and callers that go away.
+//!
+//! There is at most one load a key on this server. A later call takes over the load's claim, so of several calls only the last
+//! one gets the profile. The load is a task of its own: when nobody claims its outcome any more it cleans up after itself.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::{
+    sync::{Notify, oneshot},
+    time::Instant,
+};
+
+use super::{Backoff, Engine, Slot, queue::Answer};
+use crate::{
+    data::{Codec, Data},
+    data_store::{
+        Cause, Change, ConflictKind, DataStoreExt, KeyState, NewValue, RequestId, Returning,
+    },
+    error::{Error, ErrorKind, Result},
+    key::ProfileKey,
+    record::{Record, Stored},
+    session::{
+        Session, SessionEnd, Taken,
+        operations::encode,
+        protocol::{self, Asker, Start, Take},
+    },
+};
+
+/// How often a waiting start asks whether it is still wanted.
+const CLAIM_CHECK: Duration = Duration::from_millis(100);
+
+/// What a start is asked to do. See `StartOptions`.
+#[derive(Clone, Default)]
+pub(crate) struct Wish {
+    pub(crate) cancel: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
+    pub(crate) steal: bool,
+    pub(crate) overwrite: bool,
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// One key being loaded.
+pub(crate) struct Load {
+    key: ProfileKey,
+    request: RequestId,
+    session: String,
+    claim: Mutex<Option<Claim>>,
+    wake: Arc<Notify>,
+}
+
+/// Who gets the outcome.
+struct Claim {
+    wish: Wish,
+    codec: Arc<dyn Codec>,
+    since: Instant,
+    reply: oneshot::Sender<Result<Arc<Session>>>,
+}
+
+/// What one look at the store came to.
+enum Attempt {
+    /// The profile is ours.
+    Taken(Box<Taken>),
+    /// Our request has just been written.
+    Asked,
+    /// Our request waits for an answer: look again after this long at the latest.
+    Wait(Duration),
+    /// The store does not answer.
+    Outage,
+    Failed(Error),
+}
+
+impl Engine {
+    /// Starts a session; the answer comes when the profile is live, or with the reason why not.
+    pub(crate) fn start_session(
+        self: &Arc<Self>,
+        key: &ProfileKey,
+        codec: Arc<dyn Codec>,
+        wish: Wish,
+    ) -> impl Future<Output = Result<Arc<Session>>> + Send + 'static + use<> {
+        let key = key.clone();
+        let claimed = self.claim(&key, codec, wish);
+        async move {
+            claimed?.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Unknown, "the start was broken off; see the log").about(&key)))
+        }
+    }
+
+    fn claim(
+        self: &Arc<Self>,
+        key: &ProfileKey,
+        codec: Arc<dyn Codec>,
+        wish: Wish,
+    ) -> Result<oneshot::Receiver<Result<Arc<Session>>>> {
+        self.check_open(key)?;
+        let (reply, answer) = oneshot::channel();
+        let claim = Claim { wish, codec, since: self.env.now(), reply };
+        let mut slots = self.slots.lock();
+        match slots.get(key) {
+            Some(Slot::Live(session)) if !session.is_over() => {
+                return Err(Error::new(ErrorKind::AlreadyLoaded, "the profile is loaded on this server already").about(key));
+            }
+            Some(Slot::Loading(load)) => {
+                if let Some(earlier) = load.claim.lock().replace(claim) {
+                    let error = Error::new(ErrorKind::Superseded, "a later start on this server took this one's place").about(key);
+                    let _ = earlier.reply.send(Err(error));
+                }
+                load.wake.notify_one();
+                return Ok(answer);
+            }
+            _ => {}
+        }
+        let load = Arc::new(Load {
+            key: key.clone(),
+            request: RequestId(self.env.uuid()),
+            session: self.env.uuid().to_string(),
+            claim: Mutex::new(Some(claim)),
+            wake: Arc::new(Notify::new()),
+        });
+        slots.insert(key.clone(), Slot::Loading(load.clone()));
+        drop(slots);
+        self.waiters.lock().insert(key.clone(), load.wake.clone());
+        self.runtime.spawn(load.run(self.clone()));
+        Ok(answer)
+    }
+}
+
+impl Load {
+    async fn run(self: Arc<Self>, engine: Arc<Engine>) {
+        let began = engine.env.now();
+        let mut backoff = Backoff::default();
+        let mut asked_at = None;
+        // The first look brings the value along: most profiles are free.
+        let mut with_value = true;
+        loop {
+            if let Some(error) = self.called_off(&engine) {
+                return self.give_up(&engine, error, asked_at.is_some(), None).await;
+            }
+            let attempt = match self.clone().queue_attempt(&engine, asked_at, with_value) {
+                Ok(attempt) => attempt,
+                Err(error) => return self.give_up(&engine, error, asked_at.is_some(), None).await,
+            };
+            let mut answer = Box::pin(attempt.wait());
+            let attempt = loop {
+                tokio::select! {
+                    biased;
+                    attempt = &mut answer => break attempt.unwrap_or_else(Attempt::Failed),
+                    () = tokio::time::sleep(CLAIM_CHECK) => if let Some(error) = self.called_off(&engine) {
+                        // The caller need not wait for an outage to end; the attempt must be seen through.
+                        return self.give_up(&engine, error, true, Some(answer)).await;
+                    }
+                }
+            };
+            let (period, failed) = match attempt {
+                Attempt::Taken(taken) => return self.deliver(&engine, *taken, began).await,
+                Attempt::Failed(error) => return self.give_up(&engine, error, asked_at.is_some(), None).await,
+                Attempt::Outage => (backoff.next(engine.is_closing()), true),
+                Attempt::Asked => {
+                    asked_at = Some(engine.env.now());
+                    with_value = false;
+                    (engine.settings().first_load_repeat, false)
+                }
+                Attempt::Wait(at_most) => (engine.settings().load_repeat_period.min(at_most), false),
+            };
+            if !failed {
+                backoff = Backoff::default();
+            }
+            self.wait(&engine, period).await;
+        }
+    }
+
+    /// Waits for a hint, a new claim, or the period's end; returns early when the start is no longer wanted.
+    async fn wait(&self, engine: &Engine, period: Duration) {
+        let until = engine.env.now() + period;
+        while engine.env.now() < until && self.called_off(engine).is_none() {
+            let next = until.min(engine.env.now() + CLAIM_CHECK);
+            tokio::select! {
+                biased;
+                () = self.wake.notified() => return,
+                () = tokio::time::sleep_until(next) => {}
+            }
+        }
+    }
+
+    /// Why the start is no longer wanted, if so.
+    fn called_off(&self, engine: &Engine) -> Option<Error> {
+        let settings = engine.settings();
+        if engine.is_closing() {
+            return Some(Error::new(ErrorKind::Closing, "this game server is shutting down").about(&self.key));
+        }
+        let (cancel, since, timeout) = {
+            let claim = self.claim.lock();
+            let claim = claim.as_ref()?;
+            if claim.reply.is_closed() {
+                return Some(Error::new(ErrorKind::Cancelled, "the caller has gone").about(&self.key));
+            }
+            (claim.wish.cancel.clone(), claim.since, claim.wish.timeout.unwrap_or(settings.start_session_timeout))
+        };
+        match cancel {
+            // The program's function must not run under our lock.
+            Some(cancel) => {
+                cancel().then(|| Error::new(ErrorKind::Cancelled, "the session is no longer needed, says the cancel function").about(&self.key))
+            }
+            None => (engine.env.now().saturating_duration_since(since) >= timeout)
+                .then(|| Error::new(ErrorKind::TimedOut, "the session could not be started in time").about(&self.key)),
+        }
+    }
+
+    /// Leaves the slot to whoever comes next. The claim, if somebody still holds it.
+    fn leave(self: &Arc<Self>, engine: &Engine, becomes: Option<&Arc<Session>>) -> Option<Claim> {
+        let mut slots = engine.slots.lock();
+        if let Some(Slot::Loading(other)) = slots.get(&self.key)
+            && Arc::ptr_eq(other, self)
+        {
+            match becomes {
+                Some(session) => slots.insert(self.key.clone(), Slot::Live(session.clone())),
+                None => slots.remove(&self.key),
+            };
+        }
+        let claim = self.claim.lock().take();
+        drop(slots);
+        let mut waiters = engine.waiters.lock();
+        if waiters.get(&self.key).is_some_and(|other| Arc::ptr_eq(other, &self.wake)) {
+            waiters.remove(&self.key);
+        }
+        claim
+    }
+
+    /// Tells the caller, then removes what the start has left in the store.
+    async fn give_up(
+        self: Arc<Self>,
+        engine: &Arc<Engine>,
+        error: Error,
+        asked: bool,
+        under_way: Option<std::pin::Pin<Box<dyn Future<Output = Result<Attempt>> + Send>>>,
+    ) {
+        tracing::debug!(key = %self.key, %error, "a session was not started");
+        let kind = format!("{:?}", error.kind());
+        metrics::counter!("profilestore_starts_failed_total", "kind" => kind).increment(1);
+        if let Some(claim) = self.leave(engine, None) {
+            let _ = claim.reply.send(Err(error));
+        }
+        if let Some(attempt) = under_way
+            && let Ok(Attempt::Taken(taken)) = attempt.await
+        {
+            let _ = Session::new(engine.clone(), *taken).finish(SessionEnd::Manual).await;
+            return;
+        }
+        if asked {
+            let load = self.clone();
+            let withdrawing = engine.clone();
+            if let Ok(done) = engine.queues.run(&self.key, usize::MAX, async move { load.withdraw(&withdrawing).await }) {
+                let _ = done.wait().await;
+            }
+        }
+    }
+
+    /// Takes our request, or the offer that answered it, out of the lease.
+    async fn withdraw(&self, engine: &Arc<Engine>) {
+        for _ in 0..super::MAX_RACES {
+            let Ok((_, state)) = engine.read_settled(&self.key, Returning::HEAD).await else { return };
+            let Some(lease) = protocol::withdrawn(&state.lease, self.request) else { return };
+            let change =
+                Change::Lease { key: self.key.clone(), revision: state.lease_revision, lease, raise_epoch: false, seal: false };
+            let commit = engine.new_commit(vec![change], Returning::HEAD);
+            let deadline = engine.env.now() + engine.settings().call_timeout;
+            match engine.settle(&commit, |at| at > deadline).await {
+                Err(error) if super::lost_race(&error) => {}
+                // Left to expire by itself if it could not be withdrawn.
+                _ => return,
+            }
+        }
+    }
+
+    /// The profile is ours: hands it to whoever claims it.
+    async fn deliver(self: Arc<Self>, engine: &Arc<Engine>, mut taken: Taken, began: Instant) {
+        // A later call may have come with another store object, hence another type.
+        let codec = self.claim.lock().as_ref().map(|claim| claim.codec.clone());
+        if let Some(codec) = codec.filter(|codec| !Arc::ptr_eq(codec, &taken.codec)) {
+            match codec.decode(&taken.record.data) {
+                Ok(data) => (taken.data, taken.codec) = (data, codec),
+                Err(error) => {
+                    let session = Session::new(engine.clone(), taken);
+                    let error = error.about(&self.key);
+                    let _ = session.finish(SessionEnd::Manual).await;
+                    return self.give_up(engine, error, false, None).await;
+                }
+            }
+        }
+        let asked = matches!(protocol::held(&taken.state, taken.state.epoch), protocol::Held::Asked(_));
+        let session = Session::new(engine.clone(), taken);
+        let claim = self.leave(engine, Some(&session));
+        let delivered = claim.is_some_and(|claim| {
+            let wanted = !claim.wish.cancel.is_some_and(|cancel| cancel());
+            if wanted {
+                claim.reply.send(Ok(session.clone())).is_ok()
+            } else {
+                let error = Error::new(ErrorKind::Cancelled, "the session is no longer needed, says the cancel function");
+                let _ = claim.reply.send(Err(error.about(&self.key)));
+                false
+            }
+        });
+        if !delivered || engine.is_closing() {
+            let _ = session.finish(if delivered { SessionEnd::Shutdown } else { SessionEnd::Manual }).await;
+            return;
+        }
+        let took = engine.env.now().saturating_duration_since(began);
+        metrics::counter!("profilestore_sessions_started_total").increment(1);
+        metrics::histogram!("profilestore_start_seconds").record(took.as_secs_f64());
+        metrics::gauge!("profilestore_sessions").set(engine.slots.lock().len() as f64);
+        tracing::debug!(key = %session.key, load_count = session.load_count, ?took, "a session started");
+        engine.autosave.add(&session, engine.env.now(), engine.settings().autosave_period);
+        if asked {
+            session.queue_look();
+        }
+    }
+
+    fn queue_attempt(self: Arc<Self>, engine: &Arc<Engine>, asked_at: Option<Instant>, with_value: bool) -> Result<Answer<Attempt>> {
+        let settings = engine.settings();
+        let key = self.key.clone();
+        let engine_ = engine.clone();
+        engine.queues.run(&key, settings.max_key_queue, async move {
+            match self.attempt(&engine_, asked_at, with_value).await {
+                Ok(attempt) => attempt,
+                Err(error) => Attempt::Failed(error.about(&self.key)),
+            }
+        })
+    }
+
+    /// Looks at the store and does what the rules say.
+    async fn attempt(&self, engine: &Arc<Engine>, asked_at: Option<Instant>, with_value: bool) -> Result<Attempt> {
+        let mut returning = if with_value { Returning::ALL } else { Returning::INBOX };
+        for _ in 0..super::MAX_RACES {
+            let Some((wish, codec)) = self.claim.lock().as_ref().map(|claim| (claim.wish.clone(), claim.codec.clone())) else {
+                return Err(Error::new(ErrorKind::Cancelled, "the start was called off"));
+            };
+            let (now_ms, state) = match engine.store.read_one(&self.key, returning).await {
+                Ok(read) => read,
+                Err(error) => {
+                    engine.note_error(&error, Some(&self.key));
+                    return if error.is_transient() { Ok(Attempt::Outage) } else { Err(error.into()) };
+                }
+            };
+            let asker = Asker {
+                server: engine.server(),
+                place_id: engine.place_id,
+                job_id: engine.job_id.clone(),
+                session: self.session.clone(),
+                request: self.request,
+                asked_for: asked_at.map(|at| engine.env.now().saturating_duration_since(at)),
+                steal: wish.steal,
+            };
+            match protocol::start(&state, now_ms, engine.contact(), &asker, &engine.periods()) {
+                Start::Wait(at_most) => return Ok(Attempt::Wait(at_most)),
+                Start::TakenElsewhere => {
+                    return Err(Error::new(ErrorKind::TakenElsewhere, "another server asked for the profile later, so it gets it"));
+                }
+                Start::Ask => {
+                    if self.ask(engine, &state, &asker, now_ms).await? {
+                        return Ok(Attempt::Asked);
+                    }
+                }
+                Start::Take(_) if state.version > 0 && state.value.is_none() && state.exists() => returning = Returning::ALL,
+                Start::Take(how) => match self.take(engine, state, &asker, how, now_ms, codec, &wish).await? {
+                    Some(attempt) => return Ok(attempt),
+                    None => returning = Returning::ALL,
+                },
+            }
+        }
+        // A lively key: not an outage, but better left alone for a moment.
+        Ok(Attempt::Outage)
+    }
+
+    /// Writes our request. False when the lease changed meanwhile.
+    async fn ask(&self, engine: &Arc<Engine>, state: &KeyState, asker: &Asker, now_ms: i64) -> Result<bool> {
+        let replaced = state.lease.request.as_ref().and_then(|request| request.server);
+        let lease = protocol::asked(&state.lease, asker, now_ms);
+        let change = Change::Lease { key: self.key.clone(), revision: state.lease_revision, lease, raise_epoch: false, seal: false };
+        let commit = engine.new_commit(vec![change], Returning::HEAD);
+        match engine.settle(&commit, |_| engine.is_closing()).await {
+            Ok(_) => {
+                // The one whose request this replaces has nothing to wait for any more.
+                if let Some(server) = replaced.filter(|server| *server != asker.server) {
+                    engine.hint(server, &self.key).await;
+                }
+                Ok(true)
+            }
+            Err(error) if super::lost_race(&error) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes the profile. None when the store holds something else by now.
+    #[expect(clippy::too_many_arguments, reason = "one look at the store, spread out")]
+    async fn take(
+        &self,
+        engine: &Arc<Engine>,
+        state: KeyState,
+        asker: &Asker,
+        how: Take,
+        now_ms: i64,
+        codec: Arc<dyn Codec>,
+        wish: &Wish,
+    ) -> Result<Option<Attempt>> {
+        // Before the commit, so that a profile that cannot be opened is not locked either.
+        let found = Found::read(&state, &*codec, wish, engine.env.unix_ms())?;
+        let mut changes = vec![Change::Lease {
+            key: self.key.clone(),
+            revision: state.lease_revision,
+            lease: protocol::taken(&state.lease, how, asker, now_ms),
+            raise_epoch: true,
+            seal: false,
+        }];
+        let write = found.write || (engine.settings().keep_every_save && found.write_each);
+        if write {
+            changes.push(Change::Write {
+                key: self.key.clone(),
+                epoch: state.epoch,
+                version: state.version,
+                value: NewValue::Bytes(found.bytes.clone()),
+                user_ids: found.record.user_ids.clone(),
+                cause: Cause::Start,
+                author: engine.job_id.clone(),
+                keep_previous: found.overwrites || engine.settings().keep_every_save,
+                seal: false,
+                imported: None,
+            });
+        } else {
+            changes.push(Change::Check { key: self.key.clone(), epoch: state.epoch });
+        }
+        if let (Take::Dead, Some(row)) = (how, &state.holder_server) {
+            changes.push(Change::MarkDead { id: row.id, revision: row.revision });
+        }
+        let held_by = asker.server;
+        let commit = engine.new_commit(changes, Returning::INBOX);
+        if commit.from != Some(held_by) {
+            // A new incarnation of this server began meanwhile.
+            return Ok(None);
+        }
+        match engine.settle(&commit, |_| false).await {
+            Ok(mut reply) => {
+                let Some(now) = reply.states.drain(..).find(|now| now.key == self.key) else {
+                    return Err(Error::new(ErrorKind::Corrupt, "the store's reply says nothing about the profile"));
+                };
+                self.tell(engine, how, &state);
+                if found.overwrites {
+                    engine.health.overwritten(&self.key);
+                }
+                let taken = Taken {
+                    id: self.session.clone(),
+                    held_by,
+                    state: now,
+                    record: found.record,
+                    stored: found.bytes,
+                    data: found.data,
+                    codec,
+                };
+                Ok(Some(Attempt::Taken(Box::new(taken))))
+            }
+            Err(error) if super::lost_race(&error) || error.conflict() == Some(&ConflictKind::Server) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn tell(&self, engine: &Engine, how: Take, before: &KeyState) {
+        let how_word = match how {
+            Take::Free => "free",
+            Take::Offered => "offered",
+            Take::Own => "own",
+            Take::Dead => "dead",
+            Take::Stolen => "stolen",
+        };
+        metrics::counter!("profilestore_takes_total", "how" => how_word).increment(1);
+        if matches!(how, Take::Dead | Take::Stolen) {
+            let from = before.lease.holder.as_ref().map_or("", |holder| holder.job_id.as_str());
+            tracing::info!(key = %self.key, from, how = how_word, by = %engine.job_id, "a profile was taken over");
+        }
+    }
+}
+
+/// What a start found in the store, made ready to be taken.
+struct Found {
+    record: Record,
+    bytes: Bytes,
+    data: Arc<dyn Data>,
+    /// A version must be written with the start: the profile is new, or replaces something that is none.
+    write: bool,
+    /// A version is written with the start when every save is kept.
+    write_each: bool,
+    overwrites: bool,
+}
+
+impl Found {
+    fn read(state: &KeyState, codec: &dyn Codec, wish: &Wish, now_ms: i64) -> Result<Self> {
+        let bytes = match (&state.value, state.exists()) {
+            (Some(bytes), true) => bytes,
+            _ => return Self::new_profile(codec, now_ms, false),
+        };
+        let foreign = |why: String| {
+            if wish.overwrite {
+                Self::new_profile(codec, now_ms, true)
+            } else {
+                Err(Error::new(ErrorKind::Foreign, format!("what is stored is not a profile ({why}); it is left alone unless you ask to overwrite it")))
+            }
+        };
+        match Stored::decode(bytes) {
+            Ok(Stored::Profile(record)) => {
+                let data = codec.decode(&record.data)?;
+                Ok(Self { bytes: bytes.clone(), data, record, write: false, write_each: true, overwrites: false })
+            }
+            Ok(Stored::MessagesOnly(_)) => Self::new_profile(codec, now_ms, false),
+            Ok(Stored::Foreign(_)) => foreign("a value of another kind".into()),
+            Err(error) => foreign(error.to_string()),
+        }
+    }
+
+    fn new_profile(codec: &dyn Codec, now_ms: i64, overwrites: bool) -> Result<Self> {
+        let data = codec.template()?;
+        let json = data
+            .to_json()
+            .map_err(|error| Error::new(ErrorKind::Invalid, "the template cannot be stored as JSON").caused_by(error))?;
+        let record = Record::new(now_ms.div_euclid(1000), json);
+        let bytes = encode(&*data, &record)?;
+        Ok(Self { record, bytes, data, write: true, write_each: true, overwrites })
+    }
+}

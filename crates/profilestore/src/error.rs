@@ -1,0 +1,195 @@
+//! The one public error type. Its kind says which case it is, and its [`Advice`] what the caller should do.
+//!
+//! What the specification answers with nil or `false` is a kind of its own here.
+
+use std::fmt;
+
+use crate::{
+    data_store::{ConflictKind, StoreError},
+    key::{InvalidName, ProfileKey},
+};
+
+/// What the library's calls return.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong: a kind, a sentence, the profile it is about, and the cause.
+#[derive(Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+    key: Option<ProfileKey>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// Which case it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The profile has a live session on this server already. End it first.
+    AlreadyLoaded,
+    /// A later start call for the same profile on this server took this one's place.
+    Superseded,
+    /// Another server asked for the profile later, so it gets it.
+    TakenElsewhere,
+    /// The caller's cancel function said that the session is no longer needed.
+    Cancelled,
+    /// The session could not be started in time.
+    TimedOut,
+    /// This game server is shutting down.
+    Closing,
+    /// The session is over: ended, handed over, or lost. Changes are no longer saved.
+    SessionEnded,
+    /// The data cannot be edited at this moment: from inside another edit of the same profile, or while a transaction is open.
+    Busy,
+    /// There is no such profile, or no such version of it.
+    NotFound,
+    /// What is stored is not a profile. It is left alone unless the caller asks to overwrite it; the history keeps it then.
+    Foreign,
+    /// The profile was removed since it was read.
+    Removed,
+    /// The stored data does not fit the program's type.
+    Undecodable,
+    /// As many messages wait for the profile as may.
+    InboxFull,
+    /// The message id was used before with another content.
+    MessageIdReused,
+    /// The message id's time is too long ago, or ahead.
+    MessageIdExpired,
+    /// The data, a message or the metadata is larger than what can be stored.
+    TooLarge,
+    /// The call is wrong: a name, an argument, data that cannot be stored.
+    Invalid,
+    /// The store cannot be used at the moment. Nothing was done.
+    Unavailable,
+    /// Whether the call took effect is not known. Repeating it with the same identity is safe.
+    Unknown,
+    /// The store's contents were replaced by a backup; sessions of before are over.
+    Replaced,
+    /// The store's contents cannot be understood.
+    Corrupt,
+    /// Too many operations wait for this profile.
+    Overloaded,
+}
+
+/// What the caller should do about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Advice {
+    /// Try the same call again later.
+    Retry,
+    /// The session is over, or belongs to somebody else: let the player go.
+    Leave,
+    /// The program or the data is at fault; trying again will not help.
+    Fix,
+    /// Nothing is wrong: the call was called off.
+    Ignore,
+}
+
+impl ErrorKind {
+    /// What the caller should do about it.
+    pub fn advice(self) -> Advice {
+        match self {
+            Self::Busy | Self::TimedOut | Self::InboxFull | Self::Unavailable | Self::Unknown | Self::Overloaded => Advice::Retry,
+            Self::TakenElsewhere | Self::Closing | Self::SessionEnded | Self::Replaced => Advice::Leave,
+            Self::Superseded | Self::Cancelled => Advice::Ignore,
+            Self::AlreadyLoaded
+            | Self::NotFound
+            | Self::Foreign
+            | Self::Removed
+            | Self::Undecodable
+            | Self::MessageIdReused
+            | Self::MessageIdExpired
+            | Self::TooLarge
+            | Self::Invalid
+            | Self::Corrupt => Advice::Fix,
+        }
+    }
+}
+
+impl Error {
+    /// An error of this kind.
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), key: None, source: None }
+    }
+
+    /// The same about a profile.
+    pub(crate) fn about(mut self, key: &ProfileKey) -> Self {
+        self.key.get_or_insert_with(|| key.clone());
+        self
+    }
+
+    /// The same with its cause.
+    pub(crate) fn caused_by(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        self.source = Some(Box::new(source));
+        self
+    }
+
+    /// Which case it is.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The profile that it is about, if it is about one.
+    pub fn key(&self) -> Option<&ProfileKey> {
+        self.key.as_ref()
+    }
+
+    /// What the caller should do about it.
+    pub fn advice(&self) -> Advice {
+        self.kind.advice()
+    }
+
+    /// A copy without its cause, for when several callers wait for one outcome.
+    pub(crate) fn duplicate(&self) -> Self {
+        let mut message = self.message.clone();
+        if let Some(source) = &self.source {
+            message = format!("{message}: {source}");
+        }
+        Self { kind: self.kind, message, key: self.key.clone(), source: None }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        if let Some(key) = &self.key {
+            write!(f, ": profile=`{key}`")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
+impl From<InvalidName> for Error {
+    fn from(invalid: InvalidName) -> Self {
+        Self::new(ErrorKind::Invalid, invalid.to_string())
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        let (kind, message) = match &error {
+            StoreError::Unavailable { .. } => (ErrorKind::Unavailable, "the store cannot be used at the moment"),
+            StoreError::Indeterminate { .. } => (ErrorKind::Unknown, "whether the call took effect is not known"),
+            StoreError::Corrupt { .. } => (ErrorKind::Corrupt, "the store's contents cannot be understood"),
+            StoreError::Replaced { .. } => (ErrorKind::Replaced, "the store's contents were replaced by a backup"),
+            StoreError::Invalid { .. } => (ErrorKind::Invalid, "the store refused the call"),
+            StoreError::Conflict(conflict) => match conflict.kind {
+                ConflictKind::Epoch => (ErrorKind::SessionEnded, "the session is over"),
+                ConflictKind::InboxFull => (ErrorKind::InboxFull, "the inbox is full; nothing was dropped, send again later"),
+                ConflictKind::MessageIdReused => (ErrorKind::MessageIdReused, "the message id was used before with another content"),
+                ConflictKind::MessageIdExpired => {
+                    (ErrorKind::MessageIdExpired, "the message id's time is more than 30 days ago or more than a day ahead")
+                }
+                ConflictKind::VersionGone => (ErrorKind::NotFound, "there is no such version"),
+                _ => (ErrorKind::Unavailable, "somebody else changed the profile at the same moment"),
+            },
+        };
+        Self::new(kind, message).caused_by(error)
+    }
+}

@@ -1,0 +1,364 @@
+//! This process as a game server: its identity, its lease in the store, its sessions, its shutdown.
+
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
+
+use crate::{
+    data::{ProfileData, TypedCodec},
+    data_store::{DataStore, MemoryStore, ServerId},
+    engine::{Engine, Parts},
+    env::Env,
+    error::{Error, ErrorKind, Result},
+    key::{DEFAULT_SCOPE, ProfileKey, check_name},
+    messenger::{LocalMessenger, Messenger, NoMessenger},
+    settings::{ConstantError, Settings},
+    signal::Connection,
+    store::ProfileStore,
+};
+
+/// What a game server is built from. See [`GameServer::builder`].
+#[derive(Debug)]
+pub struct GameServerBuilder {
+    store: Arc<dyn DataStore>,
+    messenger: Arc<dyn Messenger>,
+    env: Env,
+    settings: Settings,
+    place_id: i64,
+    job_id: Option<String>,
+}
+
+impl GameServerBuilder {
+    /// Carries hints between servers. Without one everything works, hand-overs and messages up to a renewal period slower.
+    #[must_use]
+    pub fn messenger(mut self, messenger: impl Messenger) -> Self {
+        self.messenger = Arc::new(messenger);
+        self
+    }
+
+    /// Which game or part of it this server runs. Shown to those who meet its sessions. Specification: `PlaceId`. 0.
+    #[must_use]
+    pub fn place_id(mut self, place_id: i64) -> Self {
+        self.place_id = place_id;
+        self
+    }
+
+    /// The name of this process, for people: shown in sessions, kept as author of versions. 1 to 100 bytes. A random one by
+    /// default. Specification: `JobId`.
+    #[must_use]
+    pub fn job_id(mut self, job_id: impl Into<String>) -> Self {
+        self.job_id = Some(job_id.into());
+        self
+    }
+
+    /// Periods and limits.
+    #[must_use]
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Clock and randomness, for tests.
+    #[must_use]
+    pub fn env(mut self, env: Env) -> Self {
+        self.env = env;
+        self
+    }
+
+    /// Registers the server in the store and starts renewing its lease. Tries for a few seconds; fails with
+    /// [`ErrorKind::Unavailable`] when the store cannot be reached, with [`ErrorKind::Invalid`] when a setting cannot work.
+    /// Must be called within a Tokio runtime with time enabled.
+    pub async fn start(self) -> Result<GameServer> {
+        let job_id = self.job_id.unwrap_or_else(|| self.env.uuid().to_string());
+        if job_id.is_empty() || job_id.len() > 100 {
+            return Err(Error::new(ErrorKind::Invalid, "a job id is 1 to 100 bytes long"));
+        }
+        let engine = Engine::start(Parts {
+            store: self.store,
+            messenger: self.messenger,
+            env: self.env,
+            settings: self.settings,
+            place_id: self.place_id,
+            job_id,
+        })
+        .await?;
+        Ok(GameServer { inner: Arc::new(Inner { engine, mock: OnceLock::new(), starting_mock: tokio::sync::Mutex::new(()) }) })
+    }
+}
+
+/// A running game server. Cheap to clone; all clones are the same server.
+///
+/// Call [`GameServer::shutdown`] before the process ends. Dropping every clone (the stores made from it included) without that is
+/// like a crash: nothing more is saved, and players get in elsewhere after the lease time.
+#[derive(Clone)]
+pub struct GameServer {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) engine: Arc<Engine>,
+    /// The engine of mock stores: a memory of its own.
+    mock: OnceLock<Arc<Engine>>,
+    starting_mock: tokio::sync::Mutex<()>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if !self.engine.is_closing() {
+            tracing::warn!("a game server was dropped without shutdown; its last changes are not saved");
+        }
+        self.engine.abandon();
+        if let Some(mock) = self.mock.get() {
+            mock.abandon();
+        }
+    }
+}
+
+impl Inner {
+    /// The engine of mock stores, started at the first use.
+    pub(crate) async fn mock(&self) -> Result<Arc<Engine>> {
+        if let Some(mock) = self.mock.get() {
+            return Ok(mock.clone());
+        }
+        let _one = self.starting_mock.lock().await;
+        if let Some(mock) = self.mock.get() {
+            return Ok(mock.clone());
+        }
+        let live = &self.engine;
+        let mock = Engine::start(Parts {
+            store: Arc::new(MemoryStore::new(live.env.clone())),
+            messenger: Arc::new(LocalMessenger::new()),
+            env: live.env.clone(),
+            settings: (*live.settings()).clone(),
+            place_id: live.place_id,
+            job_id: live.job_id.clone(),
+        })
+        .await?;
+        Ok(self.mock.get_or_init(|| mock).clone())
+    }
+}
+
+impl fmt::Debug for GameServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GameServer").field("engine", &self.inner.engine).finish_non_exhaustive()
+    }
+}
+
+/// Whether the store can be used. Specification: `DataStoreState`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum AccessState {
+    /// Not known yet. Specification: `NotReady`. A [`GameServer`] that has started is past this.
+    NotReady,
+    /// The store cannot be reached. Specification: `NoInternet`.
+    NoInternet,
+    /// The store can be reached but not written. Specification: `NoAccess`.
+    NoAccess,
+    /// The store can be read and written. Specification: `Access`.
+    Access,
+}
+
+/// What [`GameServer::shutdown`] did.
+#[derive(Debug)]
+#[must_use = "profiles that were not saved are listed here"]
+#[non_exhaustive]
+pub struct ShutdownReport {
+    /// The profiles whose last changes are not known to be saved, each with the reason.
+    pub not_saved: Vec<(ProfileKey, Error)>,
+}
+
+impl ShutdownReport {
+    /// True when every session was saved and released.
+    pub fn is_complete(&self) -> bool {
+        self.not_saved.is_empty()
+    }
+}
+
+impl GameServer {
+    /// Begins to build a game server on a store.
+    pub fn builder(store: impl DataStore) -> GameServerBuilder {
+        GameServerBuilder {
+            store: Arc::new(store),
+            messenger: Arc::new(NoMessenger),
+            env: Env::system(),
+            settings: Settings::default(),
+            place_id: 0,
+            job_id: None,
+        }
+    }
+
+    /// A store of profiles whose data is a `T`, in the default scope and without a template: a new profile begins as an empty
+    /// object. See [`GameServer::store_builder`] for more. Fails on a name that is empty or longer than 50 characters.
+    /// Specification: `New`.
+    pub fn store<T: ProfileData>(&self, name: &str) -> Result<ProfileStore<T>> {
+        self.store_builder(name).build()
+    }
+
+    /// Begins to describe a store of profiles.
+    pub fn store_builder<T: ProfileData>(&self, name: &str) -> StoreBuilder<T> {
+        StoreBuilder { server: self.clone(), name: name.to_owned(), scope: DEFAULT_SCOPE.to_owned(), template: None, reconcile: false }
+    }
+
+    /// The identity of this server's current incarnation. Another one after the server was declared dead and came back.
+    pub fn server_id(&self) -> ServerId {
+        self.inner.engine.server()
+    }
+
+    /// Specification: `PlaceId`.
+    pub fn place_id(&self) -> i64 {
+        self.inner.engine.place_id
+    }
+
+    /// Specification: `JobId`.
+    pub fn job_id(&self) -> &str {
+        &self.inner.engine.job_id
+    }
+
+    /// True once [`GameServer::shutdown`] was called: calls fail with [`ErrorKind::Closing`] from then on.
+    /// Specification: `IsClosing`.
+    pub fn is_closing(&self) -> bool {
+        self.inner.engine.is_closing()
+    }
+
+    /// True while calls of the store fail too often. Specification: `IsCriticalState`.
+    pub fn is_critical_state(&self) -> bool {
+        self.inner.engine.health.is_critical()
+    }
+
+    /// Whether the store can be used now. One round trip. Specification: `DataStoreState`.
+    pub async fn access_state(&self) -> AccessState {
+        let engine = &self.inner.engine;
+        if engine.store.identity().await.is_err() {
+            return AccessState::NoInternet;
+        }
+        if engine.confirms(engine.server()) { AccessState::Access } else { AccessState::NoAccess }
+    }
+
+    /// Calls `listener` with a message and, where it is about one, the profile whenever a call of the store fails or something
+    /// cannot be saved. Specification: `OnError`.
+    pub fn on_error(&self, listener: impl Fn(&str, Option<&ProfileKey>) + Send + Sync + 'static) -> Connection {
+        self.inner.engine.health.listen_error(listener)
+    }
+
+    /// Calls `listener` whenever a stored value that is no profile was overwritten; see [`crate::StartOptions::overwrite`].
+    /// Specification: `OnOverwrite`.
+    pub fn on_overwrite(&self, listener: impl Fn(&ProfileKey) + Send + Sync + 'static) -> Connection {
+        self.inner.engine.health.on_overwrite.connect(Arc::new(listener))
+    }
+
+    /// Calls `listener` whenever [`GameServer::is_critical_state`] changes. Specification: `OnCriticalToggle`.
+    pub fn on_critical_toggle(&self, listener: impl Fn(bool) + Send + Sync + 'static) -> Connection {
+        self.inner.engine.health.on_critical.connect(Arc::new(listener))
+    }
+
+    /// The current settings.
+    pub fn settings(&self) -> Settings {
+        (*self.inner.engine.settings()).clone()
+    }
+
+    /// Changes settings of the running server. The lease time that is noted in the store stays. Fails, changing nothing, when the
+    /// result cannot work.
+    pub fn change_settings(&self, change: impl FnOnce(&mut Settings)) -> Result<()> {
+        self.inner.engine.change_settings(change)
+    }
+
+    /// Sets one of the specification's constants by its name; times are in seconds. Specification: `SetConstant`.
+    pub fn set_constant(&self, name: &str, value: f64) -> Result<()> {
+        let wrong = |error: ConstantError| Error::new(ErrorKind::Invalid, format!("{error}: name=`{name}` value=`{value}`"));
+        self.inner.engine.change_settings(|settings| settings.set_constant(name, value))?.map_err(wrong)
+    }
+
+    /// How many profiles this server has open or is opening.
+    pub fn session_count(&self) -> usize {
+        self.inner.engine.sessions().len()
+    }
+
+    /// Ends every session with its hooks ([`crate::LastSave::Shutdown`]), saves and releases all profiles, and gives the lease back.
+    ///
+    /// Waits until everything is durable or [`Settings::shutdown_timeout`] has passed; what was not saved by then is listed in
+    /// the report. Dropping the future does not stop the saves that are under way, but the lease may then stay until it dies
+    /// of age. A second call finds nothing to do.
+    pub async fn shutdown(&self) -> ShutdownReport {
+        let not_saved = self.inner.engine.shutdown().await;
+        if let Some(mock) = self.inner.mock.get() {
+            mock.shutdown().await;
+        }
+        for (key, error) in &not_saved {
+            tracing::error!(%key, %error, "a profile was not saved at shutdown");
+        }
+        ShutdownReport { not_saved }
+    }
+
+    /// Waits for SIGTERM or SIGINT (Ctrl-C), then shuts down. For programs that have nothing else to do at their end.
+    /// Fails when the signals cannot be listened to.
+    pub async fn shutdown_on_signal(&self) -> std::io::Result<ShutdownReport> {
+        stop_signal().await?;
+        Ok(self.shutdown().await)
+    }
+
+    /// Stops like a crash: nothing is saved, nothing released, no lease renewed.
+    #[cfg(any(test, feature = "test-util"))]
+    pub fn crash(&self) {
+        self.inner.engine.abandon();
+    }
+}
+
+/// Waits for SIGTERM or Ctrl-C.
+#[cfg(unix)]
+async fn stop_signal() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        biased;
+        _ = terminate.recv() => Ok(()),
+        interrupt = tokio::signal::ctrl_c() => interrupt,
+    }
+}
+
+#[cfg(not(unix))]
+async fn stop_signal() -> std::io::Result<()> {
+    tokio::signal::ctrl_c().await
+}
+
+/// Describes a store of profiles. See [`GameServer::store_builder`].
+#[derive(Debug)]
+pub struct StoreBuilder<T> {
+    server: GameServer,
+    name: String,
+    scope: String,
+    template: Option<T>,
+    reconcile: bool,
+}
+
+impl<T: ProfileData> StoreBuilder<T> {
+    /// The scope, [`DEFAULT_SCOPE`] otherwise: profiles of other scopes are other profiles.
+    #[must_use]
+    pub fn scope(mut self, scope: &str) -> Self {
+        scope.clone_into(&mut self.scope);
+        self
+    }
+
+    /// The data that a new profile begins with. Specification: `template`.
+    #[must_use]
+    pub fn template(mut self, template: T) -> Self {
+        self.template = Some(template);
+        self
+    }
+
+    /// Fill what the template has and stored data lacks whenever a profile is read, before it is decoded. Specification:
+    /// `Reconcile`, called for every profile.
+    #[must_use]
+    pub fn reconcile(mut self) -> Self {
+        self.reconcile = true;
+        self
+    }
+
+    /// The store. Fails on a name or scope that is empty or longer than 50 characters, and on a template that is no JSON.
+    pub fn build(self) -> Result<ProfileStore<T>> {
+        let name = check_name("store name", &self.name)?;
+        let scope = check_name("scope", &self.scope)?;
+        let codec = Arc::new(TypedCodec::new(self.template.as_ref(), self.reconcile)?);
+        Ok(ProfileStore::new(self.server, name, scope, codec))
+    }
+}

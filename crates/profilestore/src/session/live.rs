@@ -1,0 +1,300 @@
+//! The data of a live profile, and how it is edited.
+//!
+//! The data is an immutable snapshot behind an `Arc`. An edit works on a copy that takes the snapshot's place when it is done, so
+//! a panic leaves the data as it was, a save takes the snapshot without stopping anybody, and readers never wait. Edits follow
+//! one another; an edit from inside an edit is refused, since it could not be part of the copy.
+
+use std::{
+    cell::Cell,
+    collections::BTreeSet,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::{Arc, LazyLock},
+};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use serde_json::value::RawValue;
+
+use crate::{
+    data::Data,
+    error::{Error, ErrorKind, Result},
+    key::ProfileKey,
+    record::Record,
+};
+
+thread_local! {
+    /// True while this thread runs an edit.
+    static EDITING: Cell<bool> = const { Cell::new(false) };
+}
+
+static NO_DATA: LazyLock<Box<RawValue>> = LazyLock::new(|| RawValue::NULL.to_owned());
+
+/// Fails when this thread is in the middle of an edit.
+pub(crate) fn check_not_editing(key: &ProfileKey) -> Result<()> {
+    if EDITING.get() {
+        return Err(Error::new(ErrorKind::Busy, "called from inside an edit; do it after the edit").about(key));
+    }
+    Ok(())
+}
+
+pub(crate) struct Live {
+    state: Mutex<State>,
+    edited: Condvar,
+}
+
+struct State {
+    data: Arc<dyn Data>,
+    /// Everything of the record but its data.
+    meta: Arc<Record>,
+    /// Counts the edits.
+    generation: u64,
+    /// Messages whose effect is in the data, to be removed by the next save.
+    processed: BTreeSet<u64>,
+    /// An edit is under way.
+    editing: bool,
+    phase: Phase,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// The last hooks run.
+    Ending,
+    Over,
+}
+
+/// The data at one moment, with the messages whose effect it holds.
+#[derive(Clone)]
+pub(crate) struct Snapshot {
+    pub(crate) data: Arc<dyn Data>,
+    pub(crate) meta: Arc<Record>,
+    pub(crate) generation: u64,
+    pub(crate) processed: BTreeSet<u64>,
+}
+
+impl State {
+    fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            data: self.data.clone(),
+            meta: self.meta.clone(),
+            generation: self.generation,
+            processed: self.processed.clone(),
+        }
+    }
+}
+
+impl Live {
+    /// Generation 0 is what the store holds.
+    pub(crate) fn new(data: Arc<dyn Data>, mut record: Record) -> Self {
+        record.data = NO_DATA.clone();
+        record.origin = None;
+        let state = State {
+            data,
+            meta: Arc::new(record),
+            generation: 0,
+            processed: BTreeSet::new(),
+            editing: false,
+            phase: Phase::Open,
+        };
+        Self { state: Mutex::new(state), edited: Condvar::new() }
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.state.lock().snapshot()
+    }
+
+    pub(crate) fn data(&self) -> Arc<dyn Data> {
+        self.state.lock().data.clone()
+    }
+
+    pub(crate) fn meta(&self) -> Arc<Record> {
+        self.state.lock().meta.clone()
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.state.lock().phase == Phase::Over
+    }
+
+    /// Waits for the edit under way.
+    fn settled(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state.lock();
+        while state.editing {
+            self.edited.wait(&mut state);
+        }
+        state
+    }
+
+    /// Edits the data as the program asks: fails once the session is over.
+    pub(crate) fn edit<R>(&self, key: &ProfileKey, edit: impl FnOnce(&mut dyn Data) -> R) -> Result<R> {
+        check_not_editing(key)?;
+        self.edit_then(|_| true, edit, |_, _| ()).ok_or_else(|| {
+            Error::new(ErrorKind::SessionEnded, "the session is over; the change was not made and would not be saved").about(key)
+        })
+    }
+
+    /// Edits the data for a hook, also while the last hooks run.
+    pub(crate) fn edit_anyhow(&self, edit: impl FnOnce(&mut dyn Data)) {
+        self.edit_then(|_| true, edit, |_, ()| ());
+    }
+
+    /// Lets a handler work on a message, unless another one has processed it. `handle` says whether it did now.
+    pub(crate) fn edit_for_message(&self, index: u64, handle: impl FnOnce(&mut dyn Data) -> bool) -> Option<bool> {
+        let mark = |state: &mut State, processed: &bool| {
+            if *processed {
+                state.processed.insert(index);
+            }
+        };
+        self.edit_then(|state| !state.processed.contains(&index), handle, mark)
+    }
+
+    /// Runs an edit if the data is open and `admit` agrees; `then` completes it under the same lock that makes it visible.
+    fn edit_then<R>(
+        &self,
+        admit: impl FnOnce(&State) -> bool,
+        edit: impl FnOnce(&mut dyn Data) -> R,
+        then: impl FnOnce(&mut State, &R),
+    ) -> Option<R> {
+        let base = {
+            let mut state = self.settled();
+            if state.phase == Phase::Over || !admit(&state) {
+                return None;
+            }
+            state.editing = true;
+            state.data.clone()
+        };
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            let mut copy = base.duplicate();
+            EDITING.set(true);
+            let answer = edit(&mut *copy);
+            (answer, Arc::<dyn Data>::from(copy))
+        }));
+        EDITING.set(false);
+        let mut state = self.state.lock();
+        state.editing = false;
+        self.edited.notify_all();
+        match result {
+            Ok((answer, copy)) => {
+                state.data = copy;
+                state.generation += 1;
+                then(&mut state, &answer);
+                Some(answer)
+            }
+            Err(panic) => {
+                drop(state);
+                resume_unwind(panic)
+            }
+        }
+    }
+
+    /// Changes what is beside the data: user ids, metadata.
+    pub(crate) fn edit_meta<R>(&self, key: &ProfileKey, edit: impl FnOnce(&mut Record) -> Result<R>) -> Result<R> {
+        let mut state = self.state.lock();
+        if state.phase == Phase::Over {
+            return Err(Error::new(ErrorKind::SessionEnded, "the session is over; the change was not made").about(key));
+        }
+        let mut meta = Record::clone(&state.meta);
+        let answer = edit(&mut meta).map_err(|error| error.about(key))?;
+        state.meta = Arc::new(meta);
+        state.generation += 1;
+        Ok(answer)
+    }
+
+    /// The messages in `indexes` are out of the store.
+    pub(crate) fn forget_processed(&self, indexes: &BTreeSet<u64>) {
+        self.state.lock().processed.retain(|index| !indexes.contains(index));
+    }
+
+    pub(crate) fn is_processed(&self, index: u64) -> bool {
+        self.state.lock().processed.contains(&index)
+    }
+
+    /// Claims the right to end the session. False when somebody else has it.
+    pub(crate) fn begin_end(&self) -> bool {
+        let mut state = self.state.lock();
+        let first = state.phase == Phase::Open;
+        if first {
+            state.phase = Phase::Ending;
+        }
+        first
+    }
+
+    /// Closes the data for good. None when it was closed before.
+    pub(crate) fn close(&self) -> Option<Snapshot> {
+        let mut state = self.settled();
+        if state.phase == Phase::Over {
+            return None;
+        }
+        state.phase = Phase::Over;
+        Some(state.snapshot())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{typed, typed_mut};
+
+    fn live() -> (Live, ProfileKey) {
+        let record = Record::new(0, RawValue::NULL.to_owned());
+        (Live::new(Arc::new(5_i64), record), ProfileKey::new("s", "g", "k").unwrap())
+    }
+
+    fn value(live: &Live) -> i64 {
+        *typed::<i64>(&*live.data()).unwrap()
+    }
+
+    #[test]
+    fn a_panic_leaves_the_data_as_it_was_and_open() {
+        let (live, key) = live();
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            live.edit(&key, |data| {
+                *typed_mut::<i64>(data).unwrap() = 7;
+                panic!("on purpose");
+            })
+        }));
+        assert!(panicked.is_err());
+        assert_eq!(value(&live), 5);
+        live.edit(&key, |data| *typed_mut::<i64>(data).unwrap() += 1).unwrap();
+        assert_eq!(value(&live), 6);
+    }
+
+    #[test]
+    fn an_edit_inside_an_edit_is_refused_and_readers_do_not_wait() {
+        let (live, key) = live();
+        let inner = live.edit(&key, |_| (live.edit(&key, |_| ()).map_err(|e| e.kind()), value(&live))).unwrap();
+        assert_eq!(inner, (Err(ErrorKind::Busy), 5));
+    }
+
+    #[test]
+    fn edits_from_many_threads_are_all_there_and_none_comes_after_the_close() {
+        let (live, key) = live();
+        let done = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let mut done = 0;
+                        for _ in 0..1000 {
+                            done += i64::from(live.edit(&key, |data| *typed_mut::<i64>(data).unwrap() += 1).is_ok());
+                        }
+                        done
+                    })
+                })
+                .collect();
+            while value(&live) < 1000 {
+                std::thread::yield_now();
+            }
+            let last = live.close().unwrap();
+            let done: i64 = threads.into_iter().map(|thread| thread.join().unwrap()).sum();
+            (done, *typed::<i64>(&*last.data).unwrap())
+        });
+        assert_eq!(done.0 + 5, done.1);
+        assert!(live.close().is_none());
+    }
+
+    #[test]
+    fn a_message_is_processed_once() {
+        let (live, _) = live();
+        assert_eq!(live.edit_for_message(3, |_| false), Some(false));
+        assert_eq!(live.edit_for_message(3, |_| true), Some(true));
+        assert_eq!(live.edit_for_message(3, |_| true), None);
+    }
+}

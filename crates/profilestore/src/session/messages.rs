@@ -1,0 +1,168 @@
+//! Offering messages to handlers.
+//!
+//! Each message is offered to each handler once a session, in the order of the messages' indexes and of the handlers'
+//! registration, until one of them has processed it. What the handler does to the data and the fact that it processed the
+//! message are one edit, and the save that stores the data removes the message and leaves its receipt: the effect comes once.
+
+use std::{
+    cell::Cell,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
+
+use super::Session;
+use crate::{
+    data::Data,
+    data_store::{MessageId, StoredMessage},
+    error::{Error, ErrorKind, Result},
+};
+
+/// A message that a handler is offered. Specification: the arguments of a `MessageHandler`.
+#[derive(Debug)]
+pub struct Message<'a> {
+    stored: &'a StoredMessage,
+    processed: Cell<bool>,
+}
+
+impl<'a> Message<'a> {
+    pub(crate) fn new(stored: &'a StoredMessage) -> Self {
+        Self { stored, processed: Cell::new(false) }
+    }
+
+    /// The payload as a type. Fails with [`ErrorKind::Undecodable`] when it is something else.
+    pub fn parse<M: DeserializeOwned>(&self) -> Result<M> {
+        serde_json::from_slice(&self.stored.payload)
+            .map_err(|error| Error::new(ErrorKind::Undecodable, "the message does not fit the program's type").caused_by(error))
+    }
+
+    /// The payload, JSON.
+    pub fn payload(&self) -> &[u8] {
+        &self.stored.payload
+    }
+
+    /// Its sender's identity for it.
+    pub fn id(&self) -> &MessageId {
+        &self.stored.id
+    }
+
+    /// Its number within the profile, never reused.
+    pub fn index(&self) -> u64 {
+        self.stored.index
+    }
+
+    /// When it was sent, by the store's clock, Unix milliseconds.
+    pub fn sent_ms(&self) -> i64 {
+        self.stored.sent_ms
+    }
+
+    /// Says that the message is dealt with: it leaves the inbox with the save that stores the handler's edit, and is offered to
+    /// nobody else. Without this it is offered to the next handler, and again in the next session.
+    /// Specification: `processed()`.
+    pub fn processed(&self) {
+        self.processed.set(true);
+    }
+
+    pub(crate) fn is_processed(&self) -> bool {
+        self.processed.get()
+    }
+}
+
+pub(crate) type OnMessage = dyn Fn(&mut dyn Data, &Message<'_>) + Send + Sync;
+
+/// The handlers of a session.
+#[derive(Default)]
+pub(crate) struct Handlers {
+    list: Mutex<Vec<Handler>>,
+    turn: Mutex<Turn>,
+}
+
+#[derive(Clone)]
+struct Handler {
+    call: Arc<OnMessage>,
+    /// The newest message it was offered.
+    offered: u64,
+}
+
+/// Whether somebody is offering messages, and whether there was reason to begin again meanwhile.
+#[derive(Default)]
+struct Turn {
+    taken: bool,
+    again: bool,
+}
+
+impl Session {
+    /// Adds a handler and offers it what waits.
+    pub(crate) fn add_handler(self: &Arc<Self>, call: Arc<OnMessage>) {
+        self.handlers.list.lock().push(Handler { call, offered: 0 });
+        if super::live::check_not_editing(&self.key).is_err() {
+            self.queue_look();
+        } else {
+            self.offer_messages();
+        }
+    }
+
+    /// Offers what waits to whom it was not offered yet, and has the result saved.
+    pub(crate) fn offer_messages(self: &Arc<Self>) {
+        {
+            let mut turn = self.handlers.turn.lock();
+            if turn.taken {
+                turn.again = true;
+                return;
+            }
+            turn.taken = true;
+        }
+        let mut processed = 0;
+        loop {
+            processed += self.offer_once();
+            let mut turn = self.handlers.turn.lock();
+            if !std::mem::take(&mut turn.again) {
+                turn.taken = false;
+                break;
+            }
+        }
+        if processed > 0 {
+            metrics::counter!("profilestore_messages_processed_total").increment(processed);
+            self.queue_save();
+        }
+    }
+
+    fn offer_once(&self) -> u64 {
+        let count = self.handlers.list.lock().len();
+        if count == 0 {
+            return 0;
+        }
+        let inbox = self.known.lock().inbox.clone();
+        let mut processed = 0;
+        for message in &inbox {
+            for position in 0..count {
+                let call = {
+                    let mut list = self.handlers.list.lock();
+                    let Some(handler) = list.get_mut(position).filter(|handler| handler.offered < message.index) else { continue };
+                    handler.offered = message.index;
+                    handler.call.clone()
+                };
+                let offered = Message::new(message);
+                let turn = catch_unwind(AssertUnwindSafe(|| {
+                    self.live.edit_for_message(message.index, |data| {
+                        call(data, &offered);
+                        offered.is_processed()
+                    })
+                }));
+                match turn {
+                    Ok(Some(true)) => {
+                        processed += 1;
+                        break;
+                    }
+                    Ok(Some(false)) => {}
+                    // Processed before, or the session is over.
+                    Ok(None) => break,
+                    Err(_) => tracing::error!(key = %self.key, message = %message.id, "a message handler panicked; the message waits"),
+                }
+            }
+        }
+        processed
+    }
+}

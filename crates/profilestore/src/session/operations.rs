@@ -1,0 +1,388 @@
+//! What runs in the key's queue for a live session: saving, looking, handing over, ending, adopting.
+//!
+//! Each builds a commit on what it knows, and lets the store judge. A commit whose outcome is unknown is repeated under its own
+//! identity until it is known, so the next one always builds on facts.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use bytes::Bytes;
+
+use super::{
+    Session, SessionEnd,
+    live::Snapshot,
+    protocol::{self, Held},
+};
+use crate::{
+    data::Data,
+    data_store::{Cause, Change, Conflict, ConflictKind, KeyState, NewValue, Returning, StoreError, StoredMessage},
+    error::{Error, ErrorKind, Result},
+    record::{Record, RecordError, Stored},
+};
+
+/// A snapshot made ready for the store.
+struct Prepared {
+    snapshot: Snapshot,
+    /// What to write; None when the store holds it already.
+    write: Option<Encoded>,
+}
+
+struct Encoded {
+    bytes: Bytes,
+    user_ids: Vec<i64>,
+}
+
+impl From<RecordError> for Error {
+    fn from(error: RecordError) -> Self {
+        let (kind, what) = match &error {
+            RecordError::DataTooLarge { .. } | RecordError::RecordTooLarge { .. } | RecordError::Metadata { .. } => {
+                (ErrorKind::TooLarge, "the profile is too large to be stored")
+            }
+            RecordError::UserId { .. } => (ErrorKind::Invalid, "a user id must not be negative"),
+            _ => (ErrorKind::Corrupt, "the stored value cannot be read"),
+        };
+        Self::new(kind, what).caused_by(error)
+    }
+}
+
+/// Encodes data with what belongs to it.
+pub(crate) fn encode(data: &dyn Data, meta: &Record) -> Result<Bytes> {
+    let json = data
+        .to_json()
+        .map_err(|error| Error::new(ErrorKind::Invalid, "the data cannot be stored as JSON").caused_by(error))?;
+    Ok(Record { data: json, ..meta.clone() }.encode()?)
+}
+
+impl Session {
+    /// Compares a snapshot with what is stored, and encodes it if it differs.
+    fn prepare(&self, snapshot: Snapshot) -> Result<Prepared> {
+        let (saved_generation, saved) = {
+            let known = self.known.lock();
+            (known.saved_generation, known.saved.clone())
+        };
+        if snapshot.generation == saved_generation {
+            return Ok(Prepared { snapshot, write: None });
+        }
+        let bytes = encode(&*snapshot.data, &snapshot.meta).map_err(|error| error.about(&self.key))?;
+        let write = (bytes != saved).then(|| Encoded { bytes, user_ids: snapshot.meta.user_ids.clone() });
+        Ok(Prepared { snapshot, write })
+    }
+
+    /// The changes that store a snapshot: the data if it differs, and the messages whose effect it holds.
+    fn changes(&self, prepared: &Prepared, cause: Cause) -> Vec<Change> {
+        let settings = self.engine.settings();
+        let known = self.known.lock();
+        let mut changes = Vec::with_capacity(3);
+        if let Some(encoded) = &prepared.write {
+            changes.push(Change::Write {
+                key: self.key.clone(),
+                epoch: known.epoch,
+                version: known.version,
+                value: NewValue::Bytes(encoded.bytes.clone()),
+                user_ids: encoded.user_ids.clone(),
+                cause,
+                author: self.engine.job_id.clone(),
+                keep_previous: settings.keep_every_save,
+                seal: false,
+                imported: None,
+            });
+        } else {
+            changes.push(Change::Check { key: self.key.clone(), epoch: known.epoch });
+        }
+        // Those that are gone from the inbox were removed by somebody else.
+        let there = |index: &u64| known.inbox.binary_search_by_key(index, |message| message.index).is_ok();
+        changes.extend(prepared.snapshot.processed.iter().copied().filter(|index| there(index)).map(|index| {
+            Change::RemoveMessage { key: self.key.clone(), index, receipt: true }
+        }));
+        changes
+    }
+
+    fn returning(&self) -> Returning {
+        Returning { value: false, inbox_unless: Some(self.known.lock().inbox_revision) }
+    }
+
+    /// Takes over what the store says. Messages that are new are offered by the caller.
+    fn absorb(&self, state: KeyState) {
+        let mut known = self.known.lock();
+        known.version = state.version;
+        known.created_ms = state.created_ms;
+        known.head = state.head;
+        known.lease = state.lease;
+        known.lease_revision = state.lease_revision;
+        if let Some(inbox) = state.inbox {
+            known.inbox = inbox;
+            known.inbox_revision = state.inbox_revision;
+        }
+    }
+
+    /// The snapshot is stored. The messages leave the known inbox before the marks that keep them from being offered again.
+    fn stored(&self, prepared: &Prepared) {
+        {
+            let mut known = self.known.lock();
+            known.saved_generation = prepared.snapshot.generation;
+            known.inbox.retain(|message| !prepared.snapshot.processed.contains(&message.index));
+            if let Some(encoded) = &prepared.write {
+                known.saved = encoded.bytes.clone();
+            }
+        }
+        self.live.forget_processed(&prepared.snapshot.processed);
+    }
+
+    /// One save: hooks, then a commit or, if nothing changed, one fenced read; then listeners, and whatever the reply brings.
+    pub(super) async fn save_now(self: &Arc<Self>) -> Result<()> {
+        let over = || Error::new(ErrorKind::SessionEnded, "the session is over").about(&self.key);
+        if self.is_over() {
+            return Err(over());
+        }
+        self.run_save_hooks();
+        let began = self.engine.env.now();
+        let prepared = self.prepare(self.live.snapshot()).inspect_err(|error| {
+            // The session stays; the program can still mend its data.
+            self.engine.health.error(&format!("a profile could not be saved: {error}"), Some(&self.key), began, &self.engine.settings());
+        })?;
+        loop {
+            let commit = self.engine.new_commit(self.changes(&prepared, Cause::Save), self.returning());
+            match self.engine.settle(&commit, |_| self.is_over()).await {
+                Ok(mut reply) => {
+                    let kind = if prepared.write.is_some() { "written" } else { "unchanged" };
+                    metrics::counter!("profilestore_saves_total", "kind" => kind).increment(1);
+                    let took = self.engine.env.now().saturating_duration_since(began);
+                    metrics::histogram!("profilestore_save_seconds").record(took.as_secs_f64());
+                    self.stored(&prepared);
+                    if let Some(state) = reply.states.pop() {
+                        self.respond(state, Some(&prepared.snapshot)).await;
+                    }
+                    return Ok(());
+                }
+                Err(StoreError::Conflict(conflict)) => self.yield_to(*conflict).await?,
+                Err(error) => {
+                    let ended = self.is_over();
+                    if matches!(error, StoreError::Replaced { .. }) {
+                        self.lose("the store's contents were replaced by a backup").await;
+                    } else if ended && matches!(error, StoreError::Indeterminate { .. }) {
+                        // The end's commit must not be built on a guess: make sure that this one is known first.
+                        self.resolve(&commit).await;
+                    }
+                    return Err(Error::from(error).about(&self.key));
+                }
+            }
+        }
+    }
+
+    /// A precondition failed: takes over what is there, or gives the session up. Ok means: build the commit anew.
+    async fn yield_to(self: &Arc<Self>, conflict: Conflict) -> Result<()> {
+        let kind = conflict.kind;
+        let Some(state) = conflict.state else {
+            return Err(Error::from(StoreError::Conflict(Box::new(Conflict { kind, ..conflict }))).about(&self.key));
+        };
+        if protocol::held(&state, self.known.lock().epoch) == Held::Lost {
+            self.lost(&state).await;
+            return Err(Error::new(ErrorKind::SessionEnded, "the session is over: the profile was taken, removed or overwritten").about(&self.key));
+        }
+        match kind {
+            ConflictKind::Version | ConflictKind::Lease | ConflictKind::MessageGone | ConflictKind::InboxRevision => {
+                self.absorb(state);
+                Ok(())
+            }
+            _ => Err(Error::new(ErrorKind::Unknown, format!("the store refused a save for an unexpected reason: {kind:?}")).about(&self.key)),
+        }
+    }
+
+    /// Reads lease and inbox under the fence, without saving.
+    pub(super) async fn look_now(self: &Arc<Self>) {
+        if self.is_over() {
+            return;
+        }
+        let check = Change::Check { key: self.key.clone(), epoch: self.known.lock().epoch };
+        let commit = self.engine.new_commit(vec![check], self.returning());
+        match self.engine.settle(&commit, |_| self.is_over()).await {
+            Ok(mut reply) => {
+                if let Some(state) = reply.states.pop() {
+                    self.respond(state, None).await;
+                }
+            }
+            Err(StoreError::Conflict(conflict)) => {
+                // Only the epoch can be at fault.
+                let _ = self.yield_to(*conflict).await;
+            }
+            Err(error) => tracing::debug!(key = %self.key, %error, "a live profile could not be looked at"),
+        }
+    }
+
+    /// Acts on what the store says about a session that still holds its profile.
+    async fn respond(self: &Arc<Self>, state: KeyState, saved: Option<&Snapshot>) {
+        let held = protocol::held(&state, self.known.lock().epoch);
+        self.absorb(state);
+        if held == Held::Lost {
+            // Only possible after a commit that had been applied before, with a thief in between.
+            self.lose("another server took the profile").await;
+            return;
+        }
+        self.offer_messages();
+        if let Some(saved) = saved {
+            self.signals.on_after_save.each(|listener| listener(&*saved.data));
+        }
+        if let Held::Asked(request) = held {
+            tracing::debug!(key = %self.key, to = %request.job_id, "another server asks for the profile");
+            match self.close(SessionEnd::External) {
+                Ok(Some(last)) => {
+                    if let Err(error) = self.end_now(last).await {
+                        tracing::warn!(key = %self.key, %error, "a profile could not be handed over");
+                    } else {
+                        metrics::counter!("profilestore_hand_overs_total").increment(1);
+                    }
+                }
+                // The program is ending it already.
+                Ok(None) => {}
+                Err(error) => tracing::error!(key = %self.key, %error, "a profile could not be handed over"),
+            }
+        }
+    }
+
+    /// The last save and the release, in one commit; whoever asked gets an offer with it.
+    pub(super) async fn end_now(self: &Arc<Self>, last: Snapshot) -> Result<()> {
+        let prepared = match self.prepare(last.clone()) {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                // The lock must not stay behind: the profile is released as it was saved last.
+                self.engine.health.error(
+                    &format!("a profile's last changes cannot be stored and are lost: {error}"),
+                    Some(&self.key),
+                    self.engine.env.now(),
+                    &self.engine.settings(),
+                );
+                let stored = { self.known.lock().saved_generation };
+                let kept = Prepared { snapshot: Snapshot { generation: stored, processed: BTreeSet::new(), ..last }, write: None };
+                self.release(&kept).await?;
+                return Err(error);
+            }
+        };
+        self.release(&prepared).await?;
+        self.signals.on_after_save.each(|listener| listener(&*prepared.snapshot.data));
+        Ok(())
+    }
+
+    async fn release(self: &Arc<Self>, prepared: &Prepared) -> Result<()> {
+        loop {
+            let mut changes = self.changes(prepared, Cause::End);
+            {
+                let known = self.known.lock();
+                let now_ms = self.engine.store_ms();
+                changes.push(Change::Lease {
+                    key: self.key.clone(),
+                    revision: known.lease_revision,
+                    lease: protocol::released(&known.lease, now_ms),
+                    raise_epoch: false,
+                    seal: true,
+                });
+            }
+            let commit = self.engine.new_commit(changes, self.returning());
+            match self.engine.settle(&commit, |_| false).await {
+                Ok(_) => {
+                    self.stored(prepared);
+                    self.engine.forget(self);
+                    metrics::counter!("profilestore_sessions_ended_total").increment(1);
+                    return Ok(());
+                }
+                Err(StoreError::Conflict(conflict)) => {
+                    if let Err(error) = self.yield_to(*conflict).await {
+                        self.engine.forget(self);
+                        return Err(error);
+                    }
+                }
+                Err(error) => {
+                    self.engine.forget(self);
+                    return Err(Error::from(error).about(&self.key));
+                }
+            }
+        }
+    }
+
+    /// Makes sure that a commit's outcome is known, by repeating it.
+    async fn resolve(&self, commit: &crate::data_store::Commit) {
+        if let Ok(mut reply) = self.engine.settle(commit, |_| false).await
+            && let Some(state) = reply.states.pop()
+        {
+            self.absorb(state);
+        }
+    }
+
+    /// Writes this server's new incarnation into the lease, if nobody took the profile meanwhile.
+    pub(super) async fn adopt_now(self: &Arc<Self>) {
+        loop {
+            let server = self.engine.server();
+            let changes = {
+                let known = self.known.lock();
+                if self.is_over() || known.held_by == server {
+                    return;
+                }
+                let mut lease = known.lease.clone();
+                if let Some(holder) = &mut lease.holder {
+                    holder.server = Some(server);
+                }
+                let key = self.key.clone();
+                vec![
+                    Change::Check { key: key.clone(), epoch: known.epoch },
+                    Change::Lease { key, revision: known.lease_revision, lease, raise_epoch: false, seal: false },
+                ]
+            };
+            let commit = self.engine.new_commit(changes, self.returning());
+            match self.engine.settle(&commit, |_| self.is_over()).await {
+                Ok(mut reply) => {
+                    self.known.lock().held_by = server;
+                    if let Some(state) = reply.states.pop() {
+                        self.respond(state, None).await;
+                    }
+                    return;
+                }
+                Err(StoreError::Conflict(conflict)) => {
+                    if self.yield_to(*conflict).await.is_err() {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(key = %self.key, %error, "a profile could not be adopted");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The epoch is another one: somebody else's data counts now. Listeners get it as the last saved data.
+    async fn lost(self: &Arc<Self>, state: &KeyState) {
+        let taker = state.lease.holder.as_ref().map_or("nobody", |holder| holder.job_id.as_str());
+        self.lose(&format!("the profile is held by {taker} now")).await;
+    }
+
+    /// Ends the session without a save.
+    pub(crate) async fn lose(self: &Arc<Self>, why: &str) {
+        // Whoever closed it before is waiting in the queue behind us, or is us.
+        let closed = matches!(self.close(SessionEnd::Lost), Ok(Some(_)));
+        self.engine.forget(self);
+        if closed {
+            metrics::counter!("profilestore_lost_sessions_total").increment(1);
+            tracing::warn!(key = %self.key, why, "a session was lost");
+        }
+        self.fire_foreign_save().await;
+    }
+
+    /// Tells the listeners what is stored now that it is no longer ours.
+    async fn fire_foreign_save(&self) {
+        if self.signals.on_after_save.is_empty() {
+            return;
+        }
+        let Ok((_, state)) = self.engine.read_settled(&self.key, Returning { value: true, inbox_unless: None }).await else { return };
+        let Some(bytes) = state.value else { return };
+        if let Ok(Stored::Profile(record)) = Stored::decode(&bytes)
+            && let Ok(data) = self.codec.decode(&record.data)
+        {
+            self.known.lock().saved = bytes;
+            self.signals.on_after_save.each(|listener| listener(&*data));
+        }
+    }
+
+    /// The waiting messages that no handler has processed.
+    pub(crate) fn waiting_messages(&self) -> Vec<StoredMessage> {
+        let inbox = self.known.lock().inbox.clone();
+        inbox.into_iter().filter(|message| !self.live.is_processed(message.index)).collect()
+    }
+}

@@ -1,0 +1,270 @@
+//! A store of profiles: starting sessions, reading, sending, removing.
+
+use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::{
+    data::{Codec, ProfileData, TypedCodec},
+    data_store::{MessageId, VersionRef},
+    engine::{Engine, calls::Sent, start::Wish},
+    error::{Error, ErrorKind, Result},
+    game_server::GameServer,
+    key::ProfileKey,
+    profile::{Profile, ReadProfile},
+};
+
+/// How a session is to be started. See [`ProfileStore::start_session_with`].
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub struct StartOptions {
+    /// Called several times before the profile is there, from the library's tasks; it must not block. Once it says true the
+    /// start ends with [`ErrorKind::Cancelled`] and leaves nothing behind. With it the start has no time limit of its own.
+    /// Specification: `Cancel`.
+    pub cancel: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
+    /// Take the profile at once from whoever holds it; what that session has not saved is lost. For debugging and for locks known
+    /// to be dead. Specification: `Steal`.
+    pub steal: bool,
+    /// Begin anew where something is stored that is not a profile. The stored value stays in the history. Without this the
+    /// start fails with [`ErrorKind::Foreign`].
+    pub overwrite: bool,
+    /// Give up after this long instead of [`crate::Settings::start_session_timeout`]. Of no effect with a cancel function.
+    pub timeout: Option<Duration>,
+}
+
+impl StartOptions {
+    /// The usual way.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// See [`StartOptions::cancel`].
+    #[must_use]
+    pub fn cancel(mut self, cancel: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        self.cancel = Some(Arc::new(cancel));
+        self
+    }
+
+    /// See [`StartOptions::steal`].
+    #[must_use]
+    pub fn steal(mut self) -> Self {
+        self.steal = true;
+        self
+    }
+
+    /// See [`StartOptions::overwrite`].
+    #[must_use]
+    pub fn overwrite(mut self) -> Self {
+        self.overwrite = true;
+        self
+    }
+
+    /// See [`StartOptions::timeout`].
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+}
+
+impl fmt::Debug for StartOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StartOptions")
+            .field("cancel", &self.cancel.is_some())
+            .field("steal", &self.steal)
+            .field("overwrite", &self.overwrite)
+            .field("timeout", &self.timeout)
+            .finish()
+    }
+}
+
+/// Profiles whose data is a `T`. Cheap to clone.
+///
+/// Two stores of one name and scope on one server are the same profiles.
+///
+/// **Order.** What this server does to one key takes effect in the order of the calls, reads included. Each call is under way when
+/// it returns; its future is only the wait for the answer, so dropping the future cancels nothing, except that a start whose future
+/// is dropped is called off and leaves nothing behind.
+pub struct ProfileStore<T> {
+    server: GameServer,
+    /// None: the mock's, started at the first use.
+    mock: bool,
+    name: Arc<str>,
+    scope: Arc<str>,
+    pub(crate) codec: Arc<TypedCodec<T>>,
+    marker: PhantomData<fn() -> T>,
+}
+
+impl<T> Clone for ProfileStore<T> {
+    fn clone(&self) -> Self {
+        Self {
+            server: self.server.clone(),
+            mock: self.mock,
+            name: self.name.clone(),
+            scope: self.scope.clone(),
+            codec: self.codec.clone(),
+            marker: PhantomData,
+        }
+    }
+}
+
+impl<T> fmt::Debug for ProfileStore<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProfileStore").field("name", &self.name).field("scope", &self.scope).field("mock", &self.mock).finish()
+    }
+}
+
+impl<T: ProfileData> ProfileStore<T> {
+    pub(crate) fn new(server: GameServer, name: Arc<str>, scope: Arc<str>, codec: Arc<TypedCodec<T>>) -> Self {
+        Self { server, mock: false, name, scope, codec, marker: PhantomData }
+    }
+
+    /// Its name. Specification: `Name`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its scope.
+    pub fn scope(&self) -> &str {
+        &self.scope
+    }
+
+    /// The game server it belongs to.
+    pub fn server(&self) -> &GameServer {
+        &self.server
+    }
+
+    /// The same store on a memory of its own, which is forgotten when the game server goes. It does all that the real one does,
+    /// versions, Cancel and Steal included, and never touches it. Specification: `Mock`.
+    #[must_use]
+    pub fn mock(&self) -> Self {
+        Self { mock: true, ..self.clone() }
+    }
+
+    /// True for the store that [`ProfileStore::mock`] gives.
+    pub fn is_mock(&self) -> bool {
+        self.mock
+    }
+
+    /// The full name of one of its profiles. Fails on a key that is empty or longer than 50 characters.
+    pub fn key(&self, key: &str) -> Result<ProfileKey> {
+        Ok(ProfileKey::in_store(&self.name, &self.scope, key)?)
+    }
+
+    pub(crate) async fn engine(&self) -> Result<Arc<Engine>> {
+        if self.mock { self.server.inner.mock().await } else { Ok(self.server.inner.engine.clone()) }
+    }
+
+    /// Calls a live engine at once, the mock's engine once it is there.
+    fn with_engine<R, F>(&self, key: &str, call: impl FnOnce(&Arc<Engine>, &ProfileKey) -> F + Send) -> impl Future<Output = Result<R>> + Send
+    where
+        F: Future<Output = Result<R>> + Send,
+        R: Send,
+    {
+        let key = self.key(key);
+        let server = self.server.clone();
+        let (begun, pending) = match (&key, self.mock) {
+            (Ok(key), false) => (Some(call(&server.inner.engine, key)), None),
+            _ => (None, Some(call)),
+        };
+        async move {
+            let key = key?;
+            match (begun, pending) {
+                (Some(begun), _) => begun.await,
+                (None, Some(call)) => {
+                    let engine = server.inner.mock().await?;
+                    call(&engine, &key).await
+                }
+                (None, None) => unreachable!("one of the two is there"),
+            }
+        }
+    }
+
+    /// Starts a session: from now on this server alone may change the profile. Asks whoever holds it to let go, and takes it over
+    /// from a dead server. Specification: `StartSessionAsync`.
+    ///
+    /// Waits until the profile is there: one round trip to read and one to take a free one; some milliseconds more for one that
+    /// another server holds; up to the lease time after a crash; at most [`crate::Settings::start_session_timeout`].
+    ///
+    /// # Errors
+    ///
+    /// Where the specification has nil, the kind says which case it is: [`ErrorKind::TakenElsewhere`], [`ErrorKind::Superseded`],
+    /// [`ErrorKind::TimedOut`], [`ErrorKind::Cancelled`], [`ErrorKind::Closing`]. Further [`ErrorKind::AlreadyLoaded`],
+    /// [`ErrorKind::Foreign`], [`ErrorKind::Undecodable`], and [`ErrorKind::Invalid`] for a wrong key. No lock stays behind.
+    pub fn start_session(&self, key: &str) -> impl Future<Output = Result<Profile<T>>> + Send + use<T> {
+        self.start_session_with(key, StartOptions::default())
+    }
+
+    /// The same with options.
+    pub fn start_session_with(&self, key: &str, options: StartOptions) -> impl Future<Output = Result<Profile<T>>> + Send + use<T> {
+        let codec: Arc<dyn Codec> = self.codec.clone();
+        let wish = Wish { cancel: options.cancel, steal: options.steal, overwrite: options.overwrite, timeout: options.timeout };
+        let started = self.with_engine(key, move |engine, key| engine.start_session(key, codec, wish));
+        let store = self.clone();
+        async move { Ok(Profile::new(started.await?, store)) }
+    }
+
+    /// Reads the profile as it was saved last, without a session. Fails with [`ErrorKind::NotFound`] where the specification has
+    /// nil, with [`ErrorKind::Foreign`] where something else is stored. A key that holds only messages gives the template's
+    /// data. Waits for one round trip, during an outage for at most [`crate::Settings::call_timeout`].
+    /// Specification: `GetAsync`.
+    pub fn get(&self, key: &str) -> impl Future<Output = Result<ReadProfile<T>>> + Send + use<T> {
+        let state = self.with_engine(key, |engine, key| engine.get(key));
+        let store = self.clone();
+        async move { ReadProfile::current(store, state.await?) }
+    }
+
+    /// Reads an earlier version of the profile, as [`ProfileStore::get`] reads the current one. Fails with
+    /// [`ErrorKind::NotFound`] when it is not, or no longer, in the history.
+    pub fn get_version(&self, key: &str, version: VersionRef) -> impl Future<Output = Result<ReadProfile<T>>> + Send + use<T> {
+        let found = self.with_engine(key, |engine, key| engine.get_version(key, version));
+        let store = self.clone();
+        async move {
+            let (state, version) = found.await?;
+            ReadProfile::of_version(store, state, version)
+        }
+    }
+
+    /// Sends a message to a profile, whether or not it is live anywhere or exists yet. When this returns Ok the message is durable
+    /// and will be offered to the profile's handlers until one has processed it. Waits for one commit, during an outage for at
+    /// most [`crate::Settings::call_timeout`].
+    ///
+    /// A sender that may have to retry uses [`ProfileStore::send_message_as`] instead: this one gives each call an identity of its
+    /// own. Specification: `MessageAsync`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InboxFull`]: nothing was stored and nothing dropped. [`ErrorKind::TooLarge`] above 256 KiB.
+    /// [`ErrorKind::Unknown`]: it may or may not arrive.
+    pub fn send_message(&self, key: &str, message: &impl Serialize) -> impl Future<Output = Result<()>> + Send + use<T, impl Serialize> {
+        let env = &self.server.inner.engine.env;
+        let id = MessageId { created_ms: env.unix_ms(), name: env.uuid().to_string() };
+        let sent = self.send_message_as(key, &id, message);
+        async move { sent.await.map(drop) }
+    }
+
+    /// Sends a message under an identity of the sender's choice, so that sending it again is harmless: its effect comes once,
+    /// for 30 days from the time in the id, after which the id is refused ([`ErrorKind::MessageIdExpired`]).
+    /// [`Sent::Before`] says that it had been stored before; the same id with another content is an error
+    /// ([`ErrorKind::MessageIdReused`]).
+    pub fn send_message_as(
+        &self,
+        key: &str,
+        id: &MessageId,
+        message: &impl Serialize,
+    ) -> impl Future<Output = Result<Sent>> + Send + use<T, impl Serialize> {
+        let id = id.clone();
+        let payload = serde_json::to_vec(message)
+            .map(Bytes::from)
+            .map_err(|error| Error::new(ErrorKind::Invalid, "the message cannot be stored as JSON").caused_by(error));
+        let sent = payload.map(|payload| self.with_engine(key, move |engine, key| engine.send(key, id, payload)));
+        async move { sent?.await }
+    }
+
+    /// Removes the profile: ends whatever session there is, empties the inbox, and leaves a tombstone. Earlier versions stay in the
+    /// history for its retention. Answers false when there was nothing. Waits for one commit. Specification: `RemoveAsync`.
+    pub fn remove(&self, key: &str) -> impl Future<Output = Result<bool>> + Send + use<T> {
+        self.with_engine(key, |engine, key| engine.remove(key))
+    }
+}

@@ -94,6 +94,72 @@ impl Rng for SystemRng {
     }
 }
 
+/// A clock that stands still until it is told otherwise. Clones share their time.
+#[cfg(any(test, feature = "test-util"))]
+#[derive(Debug, Clone)]
+pub struct ManualClock(Arc<std::sync::atomic::AtomicI64>);
+
+#[cfg(any(test, feature = "test-util"))]
+impl ManualClock {
+    /// A clock that shows this time, Unix milliseconds.
+    pub fn new(unix_ms: i64) -> Self {
+        Self(Arc::new(unix_ms.into()))
+    }
+
+    /// Moves the clock, backwards too.
+    pub fn advance(&self, ms: i64) {
+        self.0.fetch_add(ms, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// An environment with this clock and the identifiers of a seed.
+    pub fn env(&self, seed: u64) -> Env {
+        Env::new(Arc::new(self.clone()), Arc::new(SeededRng::new(seed)))
+    }
+}
+
+/// Twenty past ten on a day in January 2026.
+#[cfg(any(test, feature = "test-util"))]
+impl Default for ManualClock {
+    fn default() -> Self {
+        Self::new(1_768_472_400_000)
+    }
+}
+
+#[cfg(any(test, feature = "test-util"))]
+impl Clock for ManualClock {
+    fn unix_ms(&self) -> i64 {
+        self.0.load(std::sync::atomic::Ordering::SeqCst)
+    }
+}
+
+/// The same numbers for the same seed (splitmix64).
+#[cfg(any(test, feature = "test-util"))]
+#[derive(Debug)]
+pub struct SeededRng(std::sync::atomic::AtomicU64);
+
+#[cfg(any(test, feature = "test-util"))]
+impl SeededRng {
+    /// Begins at a seed.
+    pub fn new(seed: u64) -> Self {
+        Self(seed.into())
+    }
+
+    fn next(&self) -> u64 {
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mut z = self.0.fetch_add(STEP, std::sync::atomic::Ordering::SeqCst).wrapping_add(STEP);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+#[cfg(any(test, feature = "test-util"))]
+impl Rng for SeededRng {
+    fn bits(&self) -> u128 {
+        (u128::from(self.next()) << 64) | u128::from(self.next())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

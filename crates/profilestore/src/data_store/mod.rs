@@ -22,6 +22,7 @@ mod sqlite;
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
 
+pub use memory::MemoryStore;
 
 /// The format of what a store holds. A store that carries a higher number was written by a newer version and is refused.
 pub const FORMAT_VERSION: u32 = 1;

@@ -1,0 +1,462 @@
+//! The rules that every backend shares, free of storage: which commits are well formed, whether a commit's preconditions hold,
+//! which versions stay, and who gets a notice.
+//!
+//! A backend shows its state *before* the commit through [`View`] and asks [`judge`]; only when nothing is at fault does it apply
+//! the changes, in their order. So a backend decides how things are stored, and never what is allowed.
+
+use std::collections::BTreeSet;
+
+use super::{
+    Change, Commit, CommitId, ConflictKind, DAY_MS, Digest, Incarnation, LeaseState, MAX_MESSAGE_BYTES, MAX_VALUE_BYTES,
+    MESSAGE_ID_MAX_AGE_MS, MESSAGE_ID_MAX_AHEAD_MS, MessageId, NewValue, ServerId, ServerRow, StoreError,
+};
+use crate::key::ProfileKey;
+
+/// The longest [`Change::Write`] author, in bytes.
+pub(super) const MAX_AUTHOR_BYTES: usize = 200;
+
+/// How long outcomes and the rows of dead servers are kept.
+pub(super) const OUTCOME_KEPT_MS: i64 = 7 * DAY_MS;
+
+/// How long receipts are kept: as long as a message id is accepted, from the farthest future in which it may lie.
+pub(super) const RECEIPT_KEPT_MS: i64 = MESSAGE_ID_MAX_AGE_MS + MESSAGE_ID_MAX_AHEAD_MS;
+
+const HOUR_MS: i64 = 60 * 60 * 1000;
+
+/// What became of a commit id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Applied,
+    Aborted,
+}
+
+/// A key's counters before a commit; all 0 for a key that does not exist.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Counters {
+    pub(super) epoch: u64,
+    pub(super) version: u64,
+    pub(super) lease_revision: u64,
+    pub(super) inbox_revision: u64,
+    /// Messages in the inbox.
+    pub(super) waiting: u64,
+}
+
+/// A waiting message before a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct MessageFacts {
+    pub(super) revision: u64,
+    pub(super) locked: bool,
+}
+
+/// What [`judge`] needs to see of a store, as it is before the commit.
+pub(super) trait View {
+    type Error;
+    fn counters(&mut self, key: &ProfileKey) -> Result<Counters, Self::Error>;
+    fn message(&mut self, key: &ProfileKey, index: u64) -> Result<Option<MessageFacts>, Self::Error>;
+    /// The digest of the content with which this message id was first used, by a waiting message or a receipt.
+    fn used_with(&mut self, key: &ProfileKey, id: &Digest) -> Result<Option<Digest>, Self::Error>;
+    fn keeps_version(&mut self, key: &ProfileKey, number: u64) -> Result<bool, Self::Error>;
+    fn server(&mut self, id: ServerId) -> Result<Option<ServerRow>, Self::Error>;
+    fn outcome(&mut self, id: CommitId) -> Result<Option<Outcome>, Self::Error>;
+}
+
+/// The first precondition that failed, and about what.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    Key(ConflictKind, ProfileKey),
+    Server(Option<ServerRow>),
+    Commit(ConflictKind),
+}
+
+/// Whether a commit is well formed: at least one change; at most one write and one lease a key and one change a server; an abort
+/// alone; sizes within their limits; no message changed after its removal or appended twice; an imported inbox before all else
+/// that concerns the inbox.
+pub(super) fn check_commit(commit: &Commit) -> Result<(), StoreError> {
+    if commit.changes.is_empty() {
+        return invalid(format!("a commit holds at least one change: commit=`{}`", commit.id));
+    }
+    let mut written = BTreeSet::new();
+    let mut leased = BTreeSet::new();
+    let mut servers = BTreeSet::new();
+    let mut removed = BTreeSet::new();
+    let mut inboxes = BTreeSet::new();
+    let mut appended = BTreeSet::new();
+    for change in &commit.changes {
+        match change {
+            Change::Write { key, value, author, imported, .. } => {
+                if !written.insert(key) {
+                    return invalid(format!("a commit writes a key at most once: key=`{key}`"));
+                }
+                if let NewValue::Bytes(bytes) = value {
+                    limit("a value", bytes.len(), MAX_VALUE_BYTES, key)?;
+                }
+                limit("an author", author.len(), MAX_AUTHOR_BYTES, key)?;
+                let label = imported.as_ref().and_then(|imported| imported.label.as_deref());
+                limit("a version string", label.map_or(0, str::len), MAX_AUTHOR_BYTES, key)?;
+            }
+            Change::Lease { key, .. } if !leased.insert(key) => {
+                return invalid(format!("a commit changes a key's lease at most once: key=`{key}`"));
+            }
+            Change::AppendMessage { key, message, .. } => {
+                limit("a message", message.payload.len(), MAX_MESSAGE_BYTES, key)?;
+                inboxes.insert(key);
+                if !appended.insert((key, &message.id)) {
+                    return invalid(format!("a commit appends a message at most once: key=`{key}` message=`{}`", message.id));
+                }
+            }
+            Change::ChangeMessage { key, index, payload, .. } => {
+                limit("a message", payload.len(), MAX_MESSAGE_BYTES, key)?;
+                inboxes.insert(key);
+                check_not_removed(&removed, key, *index)?;
+            }
+            Change::LockMessage { key, index, .. } => {
+                inboxes.insert(key);
+                check_not_removed(&removed, key, *index)?;
+            }
+            Change::RemoveMessage { key, index, .. } => {
+                inboxes.insert(key);
+                check_not_removed(&removed, key, *index)?;
+                removed.insert((key, *index));
+            }
+            Change::ImportInbox { key, last_message, messages } => {
+                if !inboxes.insert(key) {
+                    return invalid(format!("an imported inbox comes before other changes of the inbox: key=`{key}`"));
+                }
+                let mut before = 0;
+                for message in messages {
+                    limit("a message", message.payload.len(), MAX_MESSAGE_BYTES, key)?;
+                    if message.index <= before || message.index > *last_message {
+                        return invalid(format!(
+                            "imported messages ascend from 1 to the last index: key=`{key}` index=`{}` last=`{last_message}`",
+                            message.index
+                        ));
+                    }
+                    before = message.index;
+                    if !appended.insert((key, &message.id)) {
+                        let id = &message.id;
+                        return invalid(format!("an imported inbox holds a message at most once: key=`{key}` message=`{id}`"));
+                    }
+                }
+            }
+            Change::RegisterServer { id, .. } | Change::RenewServer { id, .. } | Change::MarkDead { id, .. } => {
+                if !servers.insert(id) {
+                    return invalid(format!("a commit changes a server at most once: server=`{id}`"));
+                }
+            }
+            Change::Abort { commit: other } => {
+                if commit.changes.len() > 1 {
+                    return invalid(format!("an abort is the only change of its commit: commit=`{}`", commit.id));
+                }
+                if *other == commit.id {
+                    return invalid(format!("a commit cannot abort itself: commit=`{other}`"));
+                }
+            }
+            Change::Lease { .. } | Change::Check { .. } | Change::Pin { .. } => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether a commit is meant for these contents.
+pub(super) fn check_incarnation(commit: &Commit, found: Incarnation) -> Result<(), StoreError> {
+    if commit.incarnation == found { Ok(()) } else { Err(StoreError::Replaced { expected: commit.incarnation, found }) }
+}
+
+/// True when a commit writes nothing: such a commit is not kept.
+pub(super) fn only_checks(commit: &Commit) -> bool {
+    commit.changes.iter().all(|change| matches!(change, Change::Check { .. }))
+}
+
+/// Judges a well formed commit's preconditions against the state before it, in their order. None: all of them hold.
+pub(super) fn judge<V: View>(view: &mut V, commit: &Commit, now_ms: i64) -> Result<Option<Fault>, V::Error> {
+    // Messages of this very commit count towards a cap.
+    let mut appended: Vec<(&ProfileKey, u64)> = Vec::new();
+    for change in &commit.changes {
+        let fault = match change {
+            Change::Check { key, epoch } => {
+                (view.counters(key)?.epoch != *epoch).then(|| Fault::Key(ConflictKind::Epoch, key.clone()))
+            }
+            Change::Write { key, epoch, version, .. } => {
+                let found = view.counters(key)?;
+                if found.epoch != *epoch {
+                    Some(Fault::Key(ConflictKind::Epoch, key.clone()))
+                } else {
+                    (found.version != *version).then(|| Fault::Key(ConflictKind::Version, key.clone()))
+                }
+            }
+            Change::Lease { key, revision, .. } => {
+                (view.counters(key)?.lease_revision != *revision).then(|| Fault::Key(ConflictKind::Lease, key.clone()))
+            }
+            Change::AppendMessage { key, message, cap } => {
+                let position = appended.iter().position(|(other, _)| *other == key).unwrap_or_else(|| {
+                    appended.push((key, 0));
+                    appended.len() - 1
+                });
+                let kind = match view.used_with(key, &message.id.digest())? {
+                    Some(content) if content == Digest::of(&message.payload) => Some(ConflictKind::MessageSeen),
+                    Some(_) => Some(ConflictKind::MessageIdReused),
+                    None if !accepts_message_id(&message.id, now_ms) => Some(ConflictKind::MessageIdExpired),
+                    None => {
+                        (view.counters(key)?.waiting + appended[position].1 >= u64::from(*cap)).then_some(ConflictKind::InboxFull)
+                    }
+                };
+                appended[position].1 += 1;
+                kind.map(|kind| Fault::Key(kind, key.clone()))
+            }
+            Change::ChangeMessage { key, index, revision, .. } => match view.message(key, *index)? {
+                None => Some(Fault::Key(ConflictKind::MessageGone, key.clone())),
+                Some(found) if found.locked => Some(Fault::Key(ConflictKind::MessageLocked, key.clone())),
+                Some(found) => (found.revision != *revision).then(|| Fault::Key(ConflictKind::MessageRevision, key.clone())),
+            },
+            Change::LockMessage { key, index, revision } => match view.message(key, *index)? {
+                None => Some(Fault::Key(ConflictKind::MessageGone, key.clone())),
+                Some(found) => (found.revision != *revision).then(|| Fault::Key(ConflictKind::MessageRevision, key.clone())),
+            },
+            Change::RemoveMessage { key, index, .. } => {
+                view.message(key, *index)?.is_none().then(|| Fault::Key(ConflictKind::MessageGone, key.clone()))
+            }
+            Change::ImportInbox { key, .. } => {
+                (view.counters(key)?.inbox_revision != 0).then(|| Fault::Key(ConflictKind::InboxRevision, key.clone()))
+            }
+            Change::Pin { key, version, .. } => {
+                (!view.keeps_version(key, *version)?).then(|| Fault::Key(ConflictKind::VersionGone, key.clone()))
+            }
+            Change::RegisterServer { id, .. } => view.server(*id)?.map(|row| Fault::Server(Some(row))),
+            Change::RenewServer { id, revision, .. } => match view.server(*id)? {
+                Some(row) if !row.dead && row.revision == *revision => None,
+                other => Some(Fault::Server(other)),
+            },
+            Change::MarkDead { id, revision } => match view.server(*id)? {
+                Some(row) if row.revision == *revision => None,
+                other => Some(Fault::Server(other)),
+            },
+            Change::Abort { commit } => {
+                (view.outcome(*commit)? == Some(Outcome::Applied)).then_some(Fault::Commit(ConflictKind::AlreadyApplied))
+            }
+        };
+        if fault.is_some() {
+            return Ok(fault);
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a message id's time lets it be appended now.
+pub(super) fn accepts_message_id(id: &MessageId, now_ms: i64) -> bool {
+    let age = now_ms.saturating_sub(id.created_ms());
+    (-MESSAGE_ID_MAX_AHEAD_MS..=MESSAGE_ID_MAX_AGE_MS).contains(&age)
+}
+
+/// The version that a write replaces, as far as it matters for whether it stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Replaced {
+    pub(super) stored_ms: i64,
+    pub(super) removed: bool,
+    pub(super) sealed: bool,
+    pub(super) pinned: bool,
+    pub(super) imported: bool,
+}
+
+/// Whether a version stays in the history when it is replaced. See [`Change::Write::keep_previous`].
+pub(super) fn keeps_previous(previous: Replaced, keep_previous: bool, now_ms: i64) -> bool {
+    let Replaced { stored_ms, removed, sealed, pinned, imported } = previous;
+    keep_previous || removed || sealed || pinned || imported || stored_ms.div_euclid(HOUR_MS) < now_ms.div_euclid(HOUR_MS)
+}
+
+/// Which servers get a notice about a key whose lease, data or inbox a commit changed: who held the lease before, and whom the
+/// new offer names; never the one who made the commit.
+pub(super) fn notified(commit: &Commit, key: &ProfileKey, before: &LeaseState) -> Vec<ServerId> {
+    let offered = commit.changes.iter().find_map(|change| match change {
+        Change::Lease { key: other, lease, .. } if other == key && lease.offer != before.offer => lease.offer.as_ref(),
+        _ => None,
+    });
+    let holder = before.holder.as_ref().and_then(|holder| holder.server);
+    let mut servers = Vec::new();
+    for server in holder.into_iter().chain(offered.map(|offer| offer.server)) {
+        if commit.from != Some(server) && !servers.contains(&server) {
+            servers.push(server);
+        }
+    }
+    servers
+}
+
+/// True when a lease counts as held for [`super::KeyFilter::Held`].
+pub(super) fn is_held(lease: &LeaseState) -> bool {
+    lease.holder.is_some() || lease.offer.is_some()
+}
+
+/// The keys of a commit, each once, in order of first mention.
+pub(super) fn keys_of(commit: &Commit) -> Vec<&ProfileKey> {
+    let mut keys: Vec<&ProfileKey> = Vec::new();
+    for key in commit.changes.iter().filter_map(Change::key) {
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    keys
+}
+
+/// The server whose row a commit's reply shows: the renewed one, or else the last one mentioned.
+pub(super) fn server_of(commit: &Commit) -> Option<ServerId> {
+    renewed(commit).or_else(|| {
+        commit.changes.iter().rev().find_map(|change| match change {
+            Change::RegisterServer { id, .. } | Change::MarkDead { id, .. } => Some(*id),
+            _ => None,
+        })
+    })
+}
+
+/// The server that a commit renews: its notices belong in the reply.
+pub(super) fn renewed(commit: &Commit) -> Option<ServerId> {
+    commit.changes.iter().find_map(|change| match change {
+        Change::RenewServer { id, .. } => Some(*id),
+        _ => None,
+    })
+}
+
+fn limit(what: &str, bytes: usize, limit: usize, key: &ProfileKey) -> Result<(), StoreError> {
+    if bytes <= limit {
+        return Ok(());
+    }
+    invalid(format!("{what} is too large: key=`{key}` bytes=`{bytes}` limit=`{limit}`"))
+}
+
+fn check_not_removed(removed: &BTreeSet<(&ProfileKey, u64)>, key: &ProfileKey, index: u64) -> Result<(), StoreError> {
+    if removed.contains(&(key, index)) {
+        return invalid(format!("a commit changes no message after removing it: key=`{key}` index=`{index}`"));
+    }
+    Ok(())
+}
+
+fn invalid<T>(reason: String) -> Result<T, StoreError> {
+    Err(StoreError::Invalid { reason })
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::data_store::{Cause, Holder, NewMessage, Offer, RequestId, Returning};
+
+    fn key() -> ProfileKey {
+        ProfileKey::new("S", "global", "k").unwrap()
+    }
+
+    fn commit(changes: Vec<Change>) -> Commit {
+        let id = |n| Uuid::from_u128(n);
+        Commit { id: CommitId(id(1)), incarnation: Incarnation(id(2)), from: None, changes, returning: Returning::HEAD }
+    }
+
+    fn write(bytes: usize, author: usize) -> Change {
+        Change::Write {
+            key: key(),
+            epoch: 0,
+            version: 0,
+            value: NewValue::Bytes(vec![0; bytes].into()),
+            user_ids: vec![],
+            cause: Cause::Save,
+            author: "a".repeat(author),
+            keep_previous: false,
+            seal: false,
+            imported: None,
+        }
+    }
+
+    fn reason(changes: Vec<Change>) -> String {
+        match check_commit(&commit(changes)) {
+            Err(StoreError::Invalid { reason }) => reason,
+            other => panic!("expected an invalid call, found {other:?}"),
+        }
+    }
+
+    #[test]
+    fn sizes_are_limited_and_named() {
+        assert!(check_commit(&commit(vec![write(MAX_VALUE_BYTES, MAX_AUTHOR_BYTES)])).is_ok());
+        let text = reason(vec![write(MAX_VALUE_BYTES + 1, 0)]);
+        assert!(text.contains("S/k") && text.contains(&MAX_VALUE_BYTES.to_string()), "{text}");
+        assert!(reason(vec![write(0, 201)]).contains("limit=`200`"));
+        let message = |bytes| Change::AppendMessage {
+            key: key(),
+            message: NewMessage { id: MessageId::new(0, "m").unwrap(), payload: Bytes::from(vec![0; bytes]) },
+            cap: 1,
+        };
+        assert!(check_commit(&commit(vec![message(MAX_MESSAGE_BYTES)])).is_ok());
+        assert!(reason(vec![message(MAX_MESSAGE_BYTES + 1)]).contains("a message is too large"));
+        assert!(reason(vec![message(1), message(1)]).contains("at most once"));
+    }
+
+    #[test]
+    fn malformed_commits_are_refused() {
+        assert!(reason(vec![]).contains("at least one"));
+        assert!(reason(vec![write(1, 1), write(1, 1)]).contains("at most once"));
+        let lease = || Change::Lease { key: key(), revision: 0, lease: LeaseState::default(), raise_epoch: false, seal: false };
+        assert!(reason(vec![lease(), lease()]).contains("at most once"));
+        let abort = |n| Change::Abort { commit: CommitId(Uuid::from_u128(n)) };
+        assert!(reason(vec![abort(9), lease()]).contains("only change"));
+        assert!(reason(vec![abort(1)]).contains("itself"));
+        let remove = || Change::RemoveMessage { key: key(), index: 1, receipt: false };
+        let lock = || Change::LockMessage { key: key(), index: 1, revision: 1 };
+        assert!(reason(vec![remove(), lock()]).contains("after removing"));
+        assert!(check_commit(&commit(vec![lock(), remove()])).is_ok());
+        let import = || Change::ImportInbox { key: key(), last_message: 1, messages: vec![] };
+        assert!(reason(vec![lock(), import()]).contains("before other changes"));
+        let dead = || Change::MarkDead { id: ServerId(Uuid::nil()), revision: 1 };
+        assert!(reason(vec![dead(), dead()]).contains("a server at most once"));
+    }
+
+    #[test]
+    fn a_message_id_lives_thirty_days_and_may_be_a_day_ahead() {
+        let now = 100 * DAY_MS;
+        let accepts = |created| accepts_message_id(&MessageId::new(created, "m").unwrap(), now);
+        assert!(accepts(now - 30 * DAY_MS));
+        assert!(!accepts(now - 30 * DAY_MS - 1));
+        assert!(accepts(now + DAY_MS));
+        assert!(!accepts(now + DAY_MS + 1));
+        assert!(!accepts(i64::MIN) && !accepts(i64::MAX));
+    }
+
+    #[test]
+    fn the_first_write_of_an_hour_keeps_what_it_replaces() {
+        let plain = Replaced { stored_ms: HOUR_MS, removed: false, sealed: false, pinned: false, imported: false };
+        let kept = |previous, now| keeps_previous(previous, false, now);
+        assert!(!kept(plain, HOUR_MS) && !kept(plain, 2 * HOUR_MS - 1));
+        assert!(kept(plain, 2 * HOUR_MS));
+        assert!(!kept(plain, HOUR_MS - 1), "a clock that stepped back keeps nothing");
+        assert!(keeps_previous(plain, true, HOUR_MS));
+        for special in [
+            Replaced { removed: true, ..plain },
+            Replaced { sealed: true, ..plain },
+            Replaced { pinned: true, ..plain },
+            Replaced { imported: true, ..plain },
+        ] {
+            assert!(kept(special, HOUR_MS), "{special:?}");
+        }
+    }
+
+    #[test]
+    fn notices_go_to_the_old_holder_and_the_new_offer() {
+        let [a, b] = [10, 11].map(|n| ServerId(Uuid::from_u128(n)));
+        let holder = Holder {
+            server: Some(a),
+            place_id: 1,
+            job_id: "a".into(),
+            session: "s".into(),
+            since_ms: 0,
+            last_update_ms: None,
+            document: None,
+        };
+        let held = LeaseState { holder: Some(holder), ..LeaseState::default() };
+        let offer = Offer { to: RequestId(Uuid::from_u128(5)), server: b, at_ms: 1 };
+        let lease = LeaseState { offer: Some(offer), ..LeaseState::default() };
+        let change = Change::Lease { key: key(), revision: 1, lease: lease.clone(), raise_epoch: false, seal: false };
+        let mut made = commit(vec![change]);
+        assert_eq!(notified(&made, &key(), &held), [a, b]);
+        made.from = Some(a);
+        assert_eq!(notified(&made, &key(), &held), [b]);
+        assert_eq!(notified(&made, &key(), &lease), [], "an offer that was there before is not new");
+        assert_eq!(notified(&commit(vec![write(1, 1)]), &key(), &held), [a]);
+        assert_eq!(notified(&commit(vec![write(1, 1)]), &key(), &lease), []);
+    }
+}

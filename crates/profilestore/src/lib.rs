@@ -2,8 +2,10 @@
 #![deny(missing_docs)]
 
 pub mod data_store;
+pub mod document;
 pub mod env;
 mod key;
 pub mod messenger;
+pub mod record;
 
 pub use key::{DEFAULT_SCOPE, InvalidName, MAX_NAME_CHARS, ProfileKey};

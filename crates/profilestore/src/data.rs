@@ -59,9 +59,10 @@ pub(crate) struct TypedCodec<T> {
 impl<T: ProfileData> TypedCodec<T> {
     /// A template that cannot become JSON is an error.
     pub(crate) fn new(template: Option<&T>, reconcile: bool) -> Result<Self> {
-        let template = template.map(serde_json::to_value).transpose().map_err(|error| {
-            Error::new(ErrorKind::Invalid, "the template cannot be stored as JSON").caused_by(error)
-        })?;
+        let template = template
+            .map(serde_json::to_value)
+            .transpose()
+            .map_err(|error| Error::new(ErrorKind::Invalid, "the template cannot be stored as JSON").caused_by(error))?;
         Ok(Self { template, reconcile, marker: PhantomData })
     }
 
@@ -91,7 +92,8 @@ impl<T: ProfileData> TypedCodec<T> {
     /// Fills what the template has and the data lacks.
     pub(crate) fn reconcile(&self, data: &T) -> Result<T> {
         let Some(template) = &self.template else { return Ok(data.clone()) };
-        let wrong = |error| Error::new(ErrorKind::Undecodable, "the data cannot be reconciled with the template").caused_by(error);
+        let wrong =
+            |error| Error::new(ErrorKind::Undecodable, "the data cannot be reconciled with the template").caused_by(error);
         let mut value = serde_json::to_value(data).map_err(wrong)?;
         reconcile(&mut value, template);
         serde_json::from_value(value).map_err(wrong)

@@ -138,15 +138,6 @@ impl Error {
     pub fn advice(&self) -> Advice {
         self.kind.advice()
     }
-
-    /// A copy without its cause, for when several callers wait for one outcome.
-    pub(crate) fn duplicate(&self) -> Self {
-        let mut message = self.message.clone();
-        if let Some(source) = &self.source {
-            message = format!("{message}: {source}");
-        }
-        Self { kind: self.kind, message, key: self.key.clone(), source: None }
-    }
 }
 
 impl fmt::Display for Error {
@@ -182,7 +173,9 @@ impl From<StoreError> for Error {
             StoreError::Conflict(conflict) => match conflict.kind {
                 ConflictKind::Epoch => (ErrorKind::SessionEnded, "the session is over"),
                 ConflictKind::InboxFull => (ErrorKind::InboxFull, "the inbox is full; nothing was dropped, send again later"),
-                ConflictKind::MessageIdReused => (ErrorKind::MessageIdReused, "the message id was used before with another content"),
+                ConflictKind::MessageIdReused => {
+                    (ErrorKind::MessageIdReused, "the message id was used before with another content")
+                }
                 ConflictKind::MessageIdExpired => {
                     (ErrorKind::MessageIdExpired, "the message id's time is more than 30 days ago or more than a day ahead")
                 }

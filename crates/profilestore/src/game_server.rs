@@ -197,7 +197,13 @@ impl GameServer {
 
     /// Begins to describe a store of profiles.
     pub fn store_builder<T: ProfileData>(&self, name: &str) -> StoreBuilder<T> {
-        StoreBuilder { server: self.clone(), name: name.to_owned(), scope: DEFAULT_SCOPE.to_owned(), template: None, reconcile: false }
+        StoreBuilder {
+            server: self.clone(),
+            name: name.to_owned(),
+            scope: DEFAULT_SCOPE.to_owned(),
+            template: None,
+            reconcile: false,
+        }
     }
 
     /// The identity of this server's current incarnation. Another one after the server was declared dead and came back.

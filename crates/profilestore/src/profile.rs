@@ -252,7 +252,10 @@ impl<T: ProfileData> Profile<T> {
     /// Calls `listener` with the reason and the data right before the last save; what it changes is saved. Not called when the
     /// session is lost. Specification: `OnLastSave`.
     pub fn on_last_save(&self, listener: impl Fn(LastSave, &mut T) + Send + Sync + 'static) -> Connection {
-        self.session.signals.on_last_save.connect(Arc::new(move |reason, data| listener(reason, typed_mut(data).expect(OTHER_TYPE))))
+        self.session
+            .signals
+            .on_last_save
+            .connect(Arc::new(move |reason, data| listener(reason, typed_mut(data).expect(OTHER_TYPE))))
     }
 
     /// Calls `listener` once when the session is over and changes are no longer taken; the last save is then under way. A listener
@@ -316,7 +319,11 @@ pub struct ReadProfile<T> {
 
 impl<T: fmt::Debug> fmt::Debug for ReadProfile<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReadProfile").field("key", &self.key).field("data", &self.data).field("info", &self.info).finish_non_exhaustive()
+        f.debug_struct("ReadProfile")
+            .field("key", &self.key)
+            .field("data", &self.data)
+            .field("info", &self.info)
+            .finish_non_exhaustive()
     }
 }
 

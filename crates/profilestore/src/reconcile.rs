@@ -30,8 +30,7 @@ mod tests {
     #[test]
     fn fills_missing_string_keys_only() {
         let mut data = json!({"coins": 5, "flag": false, "items": ["hat"], "pets": {"cat": 1}, "kind": "text", "empty": []});
-        let template =
-            json!({"coins": 0, "flag": true, "items": ["a", "b"], "pets": {"cat": 0, "dog": {"age": 2}}, "kind": {"x": 1}, "empty": {"y": 1}, "new": {"z": [1]}});
+        let template = json!({"coins": 0, "flag": true, "items": ["a", "b"], "pets": {"cat": 0, "dog": {"age": 2}}, "kind": {"x": 1}, "empty": {"y": 1}, "new": {"z": [1]}});
         reconcile(&mut data, &template);
         assert_eq!(
             data,

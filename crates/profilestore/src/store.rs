@@ -3,6 +3,7 @@
 use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use serde::Serialize;
 
 use crate::{
@@ -156,29 +157,24 @@ impl<T: ProfileData> ProfileStore<T> {
         if self.mock { self.server.inner.mock().await } else { Ok(self.server.inner.engine.clone()) }
     }
 
-    /// Calls a live engine at once, the mock's engine once it is there.
-    fn with_engine<R, F>(&self, key: &str, call: impl FnOnce(&Arc<Engine>, &ProfileKey) -> F + Send) -> impl Future<Output = Result<R>> + Send
-    where
-        F: Future<Output = Result<R>> + Send,
-        R: Send,
-    {
-        let key = self.key(key);
-        let server = self.server.clone();
-        let (begun, pending) = match (&key, self.mock) {
-            (Ok(key), false) => (Some(call(&server.inner.engine, key)), None),
-            _ => (None, Some(call)),
+    /// Calls the live engine at once, the mock's engine once it is there.
+    fn with_engine<R: Send + 'static, F: Future<Output = Result<R>> + Send + 'static>(
+        &self,
+        key: &str,
+        call: impl FnOnce(&Arc<Engine>, &ProfileKey) -> F + Send + 'static,
+    ) -> BoxFuture<'static, Result<R>> {
+        let key = match self.key(key) {
+            Ok(key) => key,
+            Err(error) => return Box::pin(std::future::ready(Err(error))),
         };
-        async move {
-            let key = key?;
-            match (begun, pending) {
-                (Some(begun), _) => begun.await,
-                (None, Some(call)) => {
-                    let engine = server.inner.mock().await?;
-                    call(&engine, &key).await
-                }
-                (None, None) => unreachable!("one of the two is there"),
-            }
+        if !self.mock {
+            return Box::pin(call(&self.server.inner.engine, &key));
         }
+        let server = self.server.clone();
+        Box::pin(async move {
+            let engine = server.inner.mock().await?;
+            call(&engine, &key).await
+        })
     }
 
     /// Starts a session: from now on this server alone may change the profile. Asks whoever holds it to let go, and takes it over
@@ -192,12 +188,16 @@ impl<T: ProfileData> ProfileStore<T> {
     /// Where the specification has nil, the kind says which case it is: [`ErrorKind::TakenElsewhere`], [`ErrorKind::Superseded`],
     /// [`ErrorKind::TimedOut`], [`ErrorKind::Cancelled`], [`ErrorKind::Closing`]. Further [`ErrorKind::AlreadyLoaded`],
     /// [`ErrorKind::Foreign`], [`ErrorKind::Undecodable`], and [`ErrorKind::Invalid`] for a wrong key. No lock stays behind.
-    pub fn start_session(&self, key: &str) -> impl Future<Output = Result<Profile<T>>> + Send + use<T> {
+    pub fn start_session(&self, key: &str) -> impl Future<Output = Result<Profile<T>>> + Send + 'static + use<T> {
         self.start_session_with(key, StartOptions::default())
     }
 
     /// The same with options.
-    pub fn start_session_with(&self, key: &str, options: StartOptions) -> impl Future<Output = Result<Profile<T>>> + Send + use<T> {
+    pub fn start_session_with(
+        &self,
+        key: &str,
+        options: StartOptions,
+    ) -> impl Future<Output = Result<Profile<T>>> + Send + 'static + use<T> {
         let codec: Arc<dyn Codec> = self.codec.clone();
         let wish = Wish { cancel: options.cancel, steal: options.steal, overwrite: options.overwrite, timeout: options.timeout };
         let started = self.with_engine(key, move |engine, key| engine.start_session(key, codec, wish));
@@ -209,7 +209,7 @@ impl<T: ProfileData> ProfileStore<T> {
     /// nil, with [`ErrorKind::Foreign`] where something else is stored. A key that holds only messages gives the template's
     /// data. Waits for one round trip, during an outage for at most [`crate::Settings::call_timeout`].
     /// Specification: `GetAsync`.
-    pub fn get(&self, key: &str) -> impl Future<Output = Result<ReadProfile<T>>> + Send + use<T> {
+    pub fn get(&self, key: &str) -> impl Future<Output = Result<ReadProfile<T>>> + Send + 'static + use<T> {
         let state = self.with_engine(key, |engine, key| engine.get(key));
         let store = self.clone();
         async move { ReadProfile::current(store, state.await?) }
@@ -217,7 +217,11 @@ impl<T: ProfileData> ProfileStore<T> {
 
     /// Reads an earlier version of the profile, as [`ProfileStore::get`] reads the current one. Fails with
     /// [`ErrorKind::NotFound`] when it is not, or no longer, in the history.
-    pub fn get_version(&self, key: &str, version: VersionRef) -> impl Future<Output = Result<ReadProfile<T>>> + Send + use<T> {
+    pub fn get_version(
+        &self,
+        key: &str,
+        version: VersionRef,
+    ) -> impl Future<Output = Result<ReadProfile<T>>> + Send + 'static + use<T> {
         let found = self.with_engine(key, |engine, key| engine.get_version(key, version));
         let store = self.clone();
         async move {
@@ -237,7 +241,11 @@ impl<T: ProfileData> ProfileStore<T> {
     ///
     /// [`ErrorKind::InboxFull`]: nothing was stored and nothing dropped. [`ErrorKind::TooLarge`] above 256 KiB.
     /// [`ErrorKind::Unknown`]: it may or may not arrive.
-    pub fn send_message(&self, key: &str, message: &impl Serialize) -> impl Future<Output = Result<()>> + Send + use<T, impl Serialize> {
+    pub fn send_message<M: Serialize>(
+        &self,
+        key: &str,
+        message: &M,
+    ) -> impl Future<Output = Result<()>> + Send + 'static + use<T, M> {
         let env = &self.server.inner.engine.env;
         let id = MessageId { created_ms: env.unix_ms(), name: env.uuid().to_string() };
         let sent = self.send_message_as(key, &id, message);
@@ -248,12 +256,12 @@ impl<T: ProfileData> ProfileStore<T> {
     /// for 30 days from the time in the id, after which the id is refused ([`ErrorKind::MessageIdExpired`]).
     /// [`Sent::Before`] says that it had been stored before; the same id with another content is an error
     /// ([`ErrorKind::MessageIdReused`]).
-    pub fn send_message_as(
+    pub fn send_message_as<M: Serialize>(
         &self,
         key: &str,
         id: &MessageId,
-        message: &impl Serialize,
-    ) -> impl Future<Output = Result<Sent>> + Send + use<T, impl Serialize> {
+        message: &M,
+    ) -> impl Future<Output = Result<Sent>> + Send + 'static + use<T, M> {
         let id = id.clone();
         let payload = serde_json::to_vec(message)
             .map(Bytes::from)
@@ -264,7 +272,7 @@ impl<T: ProfileData> ProfileStore<T> {
 
     /// Removes the profile: ends whatever session there is, empties the inbox, and leaves a tombstone. Earlier versions stay in the
     /// history for its retention. Answers false when there was nothing. Waits for one commit. Specification: `RemoveAsync`.
-    pub fn remove(&self, key: &str) -> impl Future<Output = Result<bool>> + Send + use<T> {
+    pub fn remove(&self, key: &str) -> impl Future<Output = Result<bool>> + Send + 'static + use<T> {
         self.with_engine(key, |engine, key| engine.remove(key))
     }
 }

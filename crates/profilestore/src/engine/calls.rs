@@ -45,20 +45,17 @@ impl Engine {
     }
 
     /// Runs a call in the key's queue at once; the answer comes when it is done.
-    fn call<T: Send + 'static>(
+    fn call<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
         self: &Arc<Self>,
         key: &ProfileKey,
-        call: impl Future<Output = Result<T>> + Send + 'static,
-    ) -> impl Future<Output = Result<T>> + Send + 'static + use<T> {
+        call: F,
+    ) -> impl Future<Output = Result<T>> + Send + 'static + use<T, F> {
         let about = key.clone();
         let queued = self.check_open(key).and_then(|()| self.queues.run(key, self.queue_limit(), call));
         async move { queued?.wait().await?.map_err(|error| error.about(&about)) }
     }
 
-    pub(crate) fn get(
-        self: &Arc<Self>,
-        key: &ProfileKey,
-    ) -> impl Future<Output = Result<KeyState>> + Send + 'static + use<> {
+    pub(crate) fn get(self: &Arc<Self>, key: &ProfileKey) -> impl Future<Output = Result<KeyState>> + Send + 'static + use<> {
         let (engine, key_) = (self.clone(), key.clone());
         self.call(key, async move { Ok(engine.read_settled(&key_, Returning::ALL).await?.1) })
     }
@@ -127,7 +124,10 @@ impl Engine {
             engine
                 .rewrite(&key_, |state| {
                     if replacement.existed && !state.exists() && state.epoch != replacement.read_epoch {
-                        return Err(Error::new(ErrorKind::Removed, "the profile was removed since it was read; nothing was written"));
+                        return Err(Error::new(
+                            ErrorKind::Removed,
+                            "the profile was removed since it was read; nothing was written",
+                        ));
                     }
                     let write = Change::Write {
                         key: key_.clone(),
@@ -151,10 +151,7 @@ impl Engine {
     }
 
     /// Leaves a tombstone, empties the inbox and ends whatever session there is. False when there was nothing.
-    pub(crate) fn remove(
-        self: &Arc<Self>,
-        key: &ProfileKey,
-    ) -> impl Future<Output = Result<bool>> + Send + 'static + use<> {
+    pub(crate) fn remove(self: &Arc<Self>, key: &ProfileKey) -> impl Future<Output = Result<bool>> + Send + 'static + use<> {
         let (engine, key_) = (self.clone(), key.clone());
         self.call(key, async move {
             let removed = engine

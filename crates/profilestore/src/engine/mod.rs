@@ -191,13 +191,7 @@ impl Engine {
     /// A commit of this server.
     pub(crate) fn new_commit(&self, changes: Vec<Change>, returning: Returning) -> Commit {
         let lease = self.lease.lock();
-        Commit {
-            id: CommitId(self.env.uuid()),
-            incarnation: lease.incarnation,
-            from: Some(lease.server),
-            changes,
-            returning,
-        }
+        Commit { id: CommitId(self.env.uuid()), incarnation: lease.incarnation, from: Some(lease.server), changes, returning }
     }
 
     /// Tries a commit once and sends the hints that follow from it. Errors of the store count towards the critical state.
@@ -322,15 +316,19 @@ impl Engine {
         self.hurry.store(true, Ordering::SeqCst);
         let deadline = self.env.now() + self.settings().shutdown_timeout;
         self.wake_all_starts();
-        let ends: Vec<_> =
-            self.sessions().into_iter().map(|session| (session.key.clone(), session.finish(crate::session::SessionEnd::Shutdown))).collect();
+        let ends: Vec<_> = self
+            .sessions()
+            .into_iter()
+            .map(|session| (session.key.clone(), session.finish(crate::session::SessionEnd::Shutdown)))
+            .collect();
         let mut not_saved = Vec::new();
         for (key, end) in ends {
             match tokio::time::timeout_at(deadline, end).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => not_saved.push((key, error)),
                 Err(_) => {
-                    let error = Error::new(ErrorKind::TimedOut, "the last save did not get through before the deadline").about(&key);
+                    let error =
+                        Error::new(ErrorKind::TimedOut, "the last save did not get through before the deadline").about(&key);
                     not_saved.push((key, error));
                 }
             }
@@ -346,7 +344,8 @@ impl Engine {
         };
         if not_saved.is_empty() {
             let commit = self.new_commit(vec![retire], Returning::HEAD);
-            let result = tokio::time::timeout_at(deadline.max(self.env.now() + Duration::from_secs(1)), self.try_commit(&commit)).await;
+            let result =
+                tokio::time::timeout_at(deadline.max(self.env.now() + Duration::from_secs(1)), self.try_commit(&commit)).await;
             if !matches!(result, Ok(Ok(_))) {
                 tracing::debug!("the server's row could not be retired; it dies of age");
             }
@@ -378,7 +377,16 @@ impl Backoff {
 
 /// True when the store holds something else than the commit was built on, so that it is worth building it anew.
 pub(crate) fn lost_race(error: &StoreError) -> bool {
-    matches!(error.conflict(), Some(ConflictKind::Epoch | ConflictKind::Version | ConflictKind::Lease | ConflictKind::InboxRevision | ConflictKind::MessageGone))
+    matches!(
+        error.conflict(),
+        Some(
+            ConflictKind::Epoch
+                | ConflictKind::Version
+                | ConflictKind::Lease
+                | ConflictKind::InboxRevision
+                | ConflictKind::MessageGone
+        )
+    )
 }
 
 #[cfg(test)]

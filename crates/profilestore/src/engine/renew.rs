@@ -16,7 +16,9 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// Registers a new incarnation of this server. Fails when the store cannot be reached.
 pub(crate) async fn register(parts: &Parts) -> Result<(Lease, mpsc::Receiver<Hint>)> {
-    let refused = |error: StoreError| Error::new(ErrorKind::Unavailable, "the game server could not register in the store").caused_by(error);
+    let refused = |error: StoreError| {
+        Error::new(ErrorKind::Unavailable, "the game server could not register in the store").caused_by(error)
+    };
     let identity = parts.store.identity().await.map_err(refused)?;
     let server = ServerId(parts.env.uuid());
     // First, so that no hint is lost between registering and subscribing.
@@ -46,7 +48,12 @@ pub(crate) async fn register(parts: &Parts) -> Result<(Lease, mpsc::Receiver<Hin
 }
 
 fn registration(id: ServerId, place_id: i64, job_id: &str, lease_time: Duration) -> Change {
-    Change::RegisterServer { id, place_id, job_id: job_id.to_owned(), lease_ms: i64::try_from(lease_time.as_millis()).unwrap_or(i64::MAX) }
+    Change::RegisterServer {
+        id,
+        place_id,
+        job_id: job_id.to_owned(),
+        lease_ms: i64::try_from(lease_time.as_millis()).unwrap_or(i64::MAX),
+    }
 }
 
 /// Renews until the engine is shut down, and hands on hints as they come.

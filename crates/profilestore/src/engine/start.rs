@@ -15,9 +15,7 @@ use tokio::{
 use super::{Backoff, Engine, Slot, queue::Answer};
 use crate::{
     data::{Codec, Data},
-    data_store::{
-        Cause, Change, ConflictKind, DataStoreExt, KeyState, NewValue, RequestId, Returning,
-    },
+    data_store::{Cause, Change, ConflictKind, DataStoreExt, KeyState, NewValue, RequestId, Returning},
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
     record::{Record, Stored},
@@ -81,7 +79,9 @@ impl Engine {
         let key = key.clone();
         let claimed = self.claim(&key, codec, wish);
         async move {
-            claimed?.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Unknown, "the start was broken off; see the log").about(&key)))
+            claimed?
+                .await
+                .unwrap_or_else(|_| Err(Error::new(ErrorKind::Unknown, "the start was broken off; see the log").about(&key)))
         }
     }
 
@@ -101,7 +101,8 @@ impl Engine {
             }
             Some(Slot::Loading(load)) => {
                 if let Some(earlier) = load.claim.lock().replace(claim) {
-                    let error = Error::new(ErrorKind::Superseded, "a later start on this server took this one's place").about(key);
+                    let error =
+                        Error::new(ErrorKind::Superseded, "a later start on this server took this one's place").about(key);
                     let _ = earlier.reply.send(Err(error));
                 }
                 load.wake.notify_one();
@@ -197,9 +198,9 @@ impl Load {
         };
         match cancel {
             // The program's function must not run under our lock.
-            Some(cancel) => {
-                cancel().then(|| Error::new(ErrorKind::Cancelled, "the session is no longer needed, says the cancel function").about(&self.key))
-            }
+            Some(cancel) => cancel().then(|| {
+                Error::new(ErrorKind::Cancelled, "the session is no longer needed, says the cancel function").about(&self.key)
+            }),
             None => (engine.env.now().saturating_duration_since(since) >= timeout)
                 .then(|| Error::new(ErrorKind::TimedOut, "the session could not be started in time").about(&self.key)),
         }
@@ -314,7 +315,12 @@ impl Load {
         }
     }
 
-    fn queue_attempt(self: Arc<Self>, engine: &Arc<Engine>, asked_at: Option<Instant>, with_value: bool) -> Result<Answer<Attempt>> {
+    fn queue_attempt(
+        self: Arc<Self>,
+        engine: &Arc<Engine>,
+        asked_at: Option<Instant>,
+        with_value: bool,
+    ) -> Result<Answer<Attempt>> {
         let settings = engine.settings();
         let key = self.key.clone();
         let engine_ = engine.clone();
@@ -352,7 +358,10 @@ impl Load {
             match protocol::start(&state, now_ms, engine.contact(), &asker, &engine.periods()) {
                 Start::Wait(at_most) => return Ok(Attempt::Wait(at_most)),
                 Start::TakenElsewhere => {
-                    return Err(Error::new(ErrorKind::TakenElsewhere, "another server asked for the profile later, so it gets it"));
+                    return Err(Error::new(
+                        ErrorKind::TakenElsewhere,
+                        "another server asked for the profile later, so it gets it",
+                    ));
                 }
                 Start::Ask => {
                     if self.ask(engine, &state, &asker, now_ms).await? {
@@ -374,7 +383,8 @@ impl Load {
     async fn ask(&self, engine: &Arc<Engine>, state: &KeyState, asker: &Asker, now_ms: i64) -> Result<bool> {
         let replaced = state.lease.request.as_ref().and_then(|request| request.server);
         let lease = protocol::asked(&state.lease, asker, now_ms);
-        let change = Change::Lease { key: self.key.clone(), revision: state.lease_revision, lease, raise_epoch: false, seal: false };
+        let change =
+            Change::Lease { key: self.key.clone(), revision: state.lease_revision, lease, raise_epoch: false, seal: false };
         let commit = engine.new_commit(vec![change], Returning::HEAD);
         match engine.settle(&commit, |_| engine.is_closing()).await {
             Ok(_) => {
@@ -499,7 +509,10 @@ impl Found {
             if wish.overwrite {
                 Self::new_profile(codec, now_ms, true)
             } else {
-                Err(Error::new(ErrorKind::Foreign, format!("what is stored is not a profile ({why}); it is left alone unless you ask to overwrite it")))
+                Err(Error::new(
+                    ErrorKind::Foreign,
+                    format!("what is stored is not a profile ({why}); it is left alone unless you ask to overwrite it"),
+                ))
             }
         };
         match Stored::decode(bytes) {

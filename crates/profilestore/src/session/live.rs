@@ -87,14 +87,8 @@ impl Live {
     pub(crate) fn new(data: Arc<dyn Data>, mut record: Record) -> Self {
         record.data = NO_DATA.clone();
         record.origin = None;
-        let state = State {
-            data,
-            meta: Arc::new(record),
-            generation: 0,
-            processed: BTreeSet::new(),
-            editing: false,
-            phase: Phase::Open,
-        };
+        let state =
+            State { data, meta: Arc::new(record), generation: 0, processed: BTreeSet::new(), editing: false, phase: Phase::Open };
         Self { state: Mutex::new(state), edited: Condvar::new() }
     }
 

@@ -140,7 +140,9 @@ impl Session {
             for position in 0..count {
                 let call = {
                     let mut list = self.handlers.list.lock();
-                    let Some(handler) = list.get_mut(position).filter(|handler| handler.offered < message.index) else { continue };
+                    let Some(handler) = list.get_mut(position).filter(|handler| handler.offered < message.index) else {
+                        continue;
+                    };
                     handler.offered = message.index;
                     handler.call.clone()
                 };
@@ -159,7 +161,9 @@ impl Session {
                     Ok(Some(false)) => {}
                     // Processed before, or the session is over.
                     Ok(None) => break,
-                    Err(_) => tracing::error!(key = %self.key, message = %message.id, "a message handler panicked; the message waits"),
+                    Err(_) => {
+                        tracing::error!(key = %self.key, message = %message.id, "a message handler panicked; the message waits")
+                    }
                 }
             }
         }

@@ -46,9 +46,8 @@ impl From<RecordError> for Error {
 
 /// Encodes data with what belongs to it.
 pub(crate) fn encode(data: &dyn Data, meta: &Record) -> Result<Bytes> {
-    let json = data
-        .to_json()
-        .map_err(|error| Error::new(ErrorKind::Invalid, "the data cannot be stored as JSON").caused_by(error))?;
+    let json =
+        data.to_json().map_err(|error| Error::new(ErrorKind::Invalid, "the data cannot be stored as JSON").caused_by(error))?;
     Ok(Record { data: json, ..meta.clone() }.encode()?)
 }
 
@@ -90,9 +89,13 @@ impl Session {
         }
         // Those that are gone from the inbox were removed by somebody else.
         let there = |index: &u64| known.inbox.binary_search_by_key(index, |message| message.index).is_ok();
-        changes.extend(prepared.snapshot.processed.iter().copied().filter(|index| there(index)).map(|index| {
-            Change::RemoveMessage { key: self.key.clone(), index, receipt: true }
-        }));
+        changes.extend(
+            prepared.snapshot.processed.iter().copied().filter(|index| there(index)).map(|index| Change::RemoveMessage {
+                key: self.key.clone(),
+                index,
+                receipt: true,
+            }),
+        );
         changes
     }
 
@@ -137,7 +140,12 @@ impl Session {
         let began = self.engine.env.now();
         let prepared = self.prepare(self.live.snapshot()).inspect_err(|error| {
             // The session stays; the program can still mend its data.
-            self.engine.health.error(&format!("a profile could not be saved: {error}"), Some(&self.key), began, &self.engine.settings());
+            self.engine.health.error(
+                &format!("a profile could not be saved: {error}"),
+                Some(&self.key),
+                began,
+                &self.engine.settings(),
+            );
         })?;
         loop {
             let commit = self.engine.new_commit(self.changes(&prepared, Cause::Save), self.returning());
@@ -176,14 +184,19 @@ impl Session {
         };
         if protocol::held(&state, self.known.lock().epoch) == Held::Lost {
             self.lost(&state).await;
-            return Err(Error::new(ErrorKind::SessionEnded, "the session is over: the profile was taken, removed or overwritten").about(&self.key));
+            return Err(Error::new(
+                ErrorKind::SessionEnded,
+                "the session is over: the profile was taken, removed or overwritten",
+            )
+            .about(&self.key));
         }
         match kind {
             ConflictKind::Version | ConflictKind::Lease | ConflictKind::MessageGone | ConflictKind::InboxRevision => {
                 self.absorb(state);
                 Ok(())
             }
-            _ => Err(Error::new(ErrorKind::Unknown, format!("the store refused a save for an unexpected reason: {kind:?}")).about(&self.key)),
+            _ => Err(Error::new(ErrorKind::Unknown, format!("the store refused a save for an unexpected reason: {kind:?}"))
+                .about(&self.key)),
         }
     }
 
@@ -251,7 +264,8 @@ impl Session {
                     &self.engine.settings(),
                 );
                 let stored = { self.known.lock().saved_generation };
-                let kept = Prepared { snapshot: Snapshot { generation: stored, processed: BTreeSet::new(), ..last }, write: None };
+                let kept =
+                    Prepared { snapshot: Snapshot { generation: stored, processed: BTreeSet::new(), ..last }, write: None };
                 self.release(&kept).await?;
                 return Err(error);
             }
@@ -370,7 +384,9 @@ impl Session {
         if self.signals.on_after_save.is_empty() {
             return;
         }
-        let Ok((_, state)) = self.engine.read_settled(&self.key, Returning { value: true, inbox_unless: None }).await else { return };
+        let Ok((_, state)) = self.engine.read_settled(&self.key, Returning { value: true, inbox_unless: None }).await else {
+            return;
+        };
         let Some(bytes) = state.value else { return };
         if let Ok(Stored::Profile(record)) = Stored::decode(&bytes)
             && let Ok(data) = self.codec.decode(&record.data)

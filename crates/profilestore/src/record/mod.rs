@@ -1,0 +1,300 @@
+//! The stored form of a value: what a version's bytes mean.
+//!
+//! A value is stored as an envelope (see [`codec`]) around JSON. Three kinds of content share it: a profile, a value that is
+//! no profile and is kept as it came ([`Foreign`]), and what is left of a document that held nothing but messages
+//! ([`MessagesOnly`]). Sessions, requests and messages are not part of a value: they live beside it, so that handing over or
+//! sending a gift rewrites no data. What an imported document said about them is kept in [`Origin`], because an earlier
+//! version has to be exported as it came long after they have changed.
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Number, Value, value::RawValue};
+
+mod codec;
+#[cfg(test)]
+pub(crate) mod tests;
+
+/// The largest data of a profile, in bytes of JSON. The specification's services allow as many characters.
+pub const MAX_DATA_BYTES: usize = 4 << 20;
+
+/// The longest key of a profile's metadata, in characters.
+pub const MAX_METADATA_KEY_CHARS: usize = 50;
+
+/// The longest value in a profile's metadata, in characters (of its JSON, unless it is a string).
+pub const MAX_METADATA_VALUE_CHARS: usize = 250;
+
+/// The longest metadata of a profile, in characters of JSON.
+pub const MAX_METADATA_CHARS: usize = 300;
+
+/// A profile as it is stored.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// When the profile was created, Unix seconds, as the number was written. Specification: `FirstSessionTime`.
+    #[serde(rename = "created")]
+    pub created_s: Number,
+    /// The users associated with the profile, none negative. Specification: `UserIds`.
+    #[serde(rename = "users", default, skip_serializing_if = "Vec::is_empty")]
+    pub user_ids: Vec<i64>,
+    /// Specification: `RobloxMetaData`; see [`check_metadata`] for its limits.
+    #[serde(rename = "metadata", default, skip_serializing_if = "Map::is_empty")]
+    pub roblox_metadata: Map<String, Value>,
+    /// Specification: `MetaTags`.
+    #[serde(rename = "tags", default, skip_serializing_if = "Map::is_empty")]
+    pub meta_tags: Map<String, Value>,
+    /// Members of the document that we know nothing about.
+    #[serde(rename = "more", default, skip_serializing_if = "Map::is_empty")]
+    pub extra: Map<String, Value>,
+    /// Members of the document's `MetaData` that we know nothing about.
+    #[serde(rename = "more_meta", default, skip_serializing_if = "Map::is_empty")]
+    pub extra_meta: Map<String, Value>,
+    /// What else an imported document said. Only in imported versions: whoever saves the profile leaves it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Box<Origin>>,
+    /// The data, JSON. Specification: `Data`.
+    pub data: Box<RawValue>,
+}
+
+/// What an imported document said that our own form derives, or keeps beside the value.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Origin {
+    /// Members of the document as they stood there: `GlobalUpdates`, the transient marks, and those that our own form cannot
+    /// express.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub document: Map<String, Value>,
+    /// Members of its `MetaData` as they stood there: session, request, load count, time of the last update.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub meta: Map<String, Value>,
+    /// Members that documents usually have and this one lacked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent: Vec<String>,
+}
+
+/// A value that is no profile, kept as it came.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Foreign {
+    /// The users associated with the key.
+    #[serde(rename = "users", default, skip_serializing_if = "Vec::is_empty")]
+    pub user_ids: Vec<i64>,
+    /// The key's metadata.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub metadata: Map<String, Value>,
+    /// The value, JSON.
+    pub value: Box<RawValue>,
+}
+
+/// A document without data: it held the messages that were sent before the profile's first session.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MessagesOnly {
+    /// The users associated with the key.
+    #[serde(rename = "users", default, skip_serializing_if = "Vec::is_empty")]
+    pub user_ids: Vec<i64>,
+    /// The key's metadata.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub metadata: Map<String, Value>,
+    /// Members of the document that we know nothing about.
+    #[serde(rename = "more", default, skip_serializing_if = "Map::is_empty")]
+    pub extra: Map<String, Value>,
+    /// What the imported document said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Box<Origin>>,
+}
+
+/// What a stored value turned out to be.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Stored {
+    /// A profile.
+    Profile(Record),
+    /// Something else, kept as it came.
+    Foreign(Foreign),
+    /// Nothing but messages, which are in the inbox.
+    MessagesOnly(MessagesOnly),
+}
+
+/// Why a value cannot be stored, or stored bytes cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// The data is larger than [`MAX_DATA_BYTES`].
+    #[error("the data is too large: size=`{size}` limit=`{MAX_DATA_BYTES}`")]
+    DataTooLarge {
+        /// Its size, in bytes of JSON.
+        size: usize,
+    },
+    /// The data and what surrounds it are larger together than a store accepts.
+    #[error("the record is too large: size=`{size}` limit=`{limit}`")]
+    RecordTooLarge {
+        /// Its size, in bytes.
+        size: u64,
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// The metadata breaks one of its limits.
+    #[error("the metadata is too long: {what} characters=`{chars}` limit=`{limit}`")]
+    Metadata {
+        /// Which limit.
+        what: String,
+        /// How long it is.
+        chars: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A user id is negative.
+    #[error("a user id must not be negative: user_id=`{user_id}`")]
+    UserId {
+        /// The id.
+        user_id: i64,
+    },
+    /// The stored bytes are of a form or compression that this version does not know.
+    #[error("the stored value was written by a newer version, or is damaged: {what}=`{found}`")]
+    Unknown {
+        /// `form` or `codec`.
+        what: &'static str,
+        /// The byte.
+        found: u8,
+    },
+    /// The stored bytes cannot be read.
+    #[error("the stored value is damaged: {reason}")]
+    Damaged {
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl Record {
+    /// A new profile.
+    pub fn new(created_s: i64, data: Box<RawValue>) -> Self {
+        Self {
+            created_s: created_s.into(),
+            user_ids: Vec::new(),
+            roblox_metadata: Map::new(),
+            meta_tags: Map::new(),
+            extra: Map::new(),
+            extra_meta: Map::new(),
+            origin: None,
+            data,
+        }
+    }
+
+    /// The bytes to be stored. The data is copied, not parsed. Fails when a limit is broken.
+    pub fn encode(&self) -> Result<Bytes, RecordError> {
+        let size = self.data.get().len();
+        if size > MAX_DATA_BYTES {
+            return Err(RecordError::DataTooLarge { size });
+        }
+        check_users(&self.user_ids)?;
+        check_metadata(&self.roblox_metadata)?;
+        codec::encode(codec::Form::Profile, self)
+    }
+}
+
+impl Stored {
+    /// The bytes to be stored. Fails when a limit is broken.
+    pub fn encode(&self) -> Result<Bytes, RecordError> {
+        match self {
+            Self::Profile(record) => record.encode(),
+            Self::Foreign(foreign) => codec::encode(codec::Form::Foreign, foreign),
+            Self::MessagesOnly(messages) => codec::encode(codec::Form::MessagesOnly, messages),
+        }
+    }
+
+    /// Reads stored bytes. Allocates no more than the largest value needs, whatever the bytes claim.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        codec::decode(bytes)
+    }
+
+    /// The users associated with the key.
+    pub fn user_ids(&self) -> &[i64] {
+        match self {
+            Self::Profile(record) => &record.user_ids,
+            Self::Foreign(foreign) => &foreign.user_ids,
+            Self::MessagesOnly(messages) => &messages.user_ids,
+        }
+    }
+
+    /// The key's metadata. Specification: `RobloxMetaData`.
+    pub fn metadata(&self) -> &Map<String, Value> {
+        match self {
+            Self::Profile(record) => &record.roblox_metadata,
+            Self::Foreign(foreign) => &foreign.metadata,
+            Self::MessagesOnly(messages) => &messages.metadata,
+        }
+    }
+}
+
+/// Checks a profile's metadata: keys of at most [`MAX_METADATA_KEY_CHARS`] characters, values of at most
+/// [`MAX_METADATA_VALUE_CHARS`], all of it at most [`MAX_METADATA_CHARS`] characters of JSON.
+pub fn check_metadata(metadata: &Map<String, Value>) -> Result<(), RecordError> {
+    if metadata.is_empty() {
+        return Ok(());
+    }
+    let too_long = |what: String, chars, limit| Err(RecordError::Metadata { what, chars, limit });
+    for (key, value) in metadata {
+        let chars = key.chars().count();
+        if chars > MAX_METADATA_KEY_CHARS {
+            return too_long("a key".into(), chars, MAX_METADATA_KEY_CHARS);
+        }
+        let chars = match value {
+            Value::String(text) => text.chars().count(),
+            other => other.to_string().chars().count(),
+        };
+        if chars > MAX_METADATA_VALUE_CHARS {
+            return too_long(format!("the value of `{key}`"), chars, MAX_METADATA_VALUE_CHARS);
+        }
+    }
+    let chars = serde_json::to_string(metadata).map_or(usize::MAX, |json| json.chars().count());
+    if chars > MAX_METADATA_CHARS { too_long("all of it".into(), chars, MAX_METADATA_CHARS) } else { Ok(()) }
+}
+
+/// Checks the users associated with a profile.
+pub fn check_users(user_ids: &[i64]) -> Result<(), RecordError> {
+    match user_ids.iter().find(|id| **id < 0) {
+        Some(&user_id) => Err(RecordError::UserId { user_id }),
+        None => Ok(()),
+    }
+}
+
+/// Two records are equal when they are stored alike: the data is compared as text.
+impl PartialEq for Record {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { created_s, user_ids, roblox_metadata, meta_tags, extra, extra_meta, origin, data } = self;
+        *created_s == other.created_s
+            && *user_ids == other.user_ids
+            && *roblox_metadata == other.roblox_metadata
+            && *meta_tags == other.meta_tags
+            && *extra == other.extra
+            && *extra_meta == other.extra_meta
+            && *origin == other.origin
+            && data.get() == other.data.get()
+    }
+}
+
+impl PartialEq for Foreign {
+    fn eq(&self, other: &Self) -> bool {
+        self.user_ids == other.user_ids && self.metadata == other.metadata && self.value.get() == other.value.get()
+    }
+}
+
+/// Without the data, which is the player's.
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record")
+            .field("created_s", &self.created_s)
+            .field("user_ids", &self.user_ids)
+            .field("origin", &self.origin)
+            .field("data_bytes", &self.data.get().len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Foreign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Foreign").field("value_bytes", &self.value.get().len()).finish_non_exhaustive()
+    }
+}

@@ -18,6 +18,7 @@ mod session;
 mod settings;
 mod signal;
 mod store;
+pub mod transfer;
 
 pub use data::ProfileData;
 pub use data_store::MessageId;

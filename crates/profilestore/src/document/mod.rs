@@ -24,6 +24,7 @@ mod parse;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use compose::compose_inbox;
 pub use compose::{compose, version_label};
 
 const DATA: &str = "Data";

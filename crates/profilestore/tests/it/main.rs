@@ -1,6 +1,7 @@
-//! The library's integration tests, one binary.
+//! Tests of the library through its public interface, in one binary.
 #![allow(unreachable_pub, reason = "one binary of modules: nothing is public anyway")]
 
 mod messages;
 mod sessions;
+mod transfer;
 mod world;

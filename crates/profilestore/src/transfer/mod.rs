@@ -1,0 +1,243 @@
+//! Moving profiles in and out: every kept version of every key as lines of JSON.
+//!
+//! ```text
+//! {"store":S,"scope":S,"key":K,"n":1,"version":V,"created_ms":T,"updated_ms":T,"user_ids":[…],"metadata":{…},"value":DOCUMENT}
+//! ```
+//!
+//! One line is one version. `n` counts the versions of a key from 1 without gaps and gives their order; the order of the lines
+//! means nothing. `value` is what the data store of a Roblox game holds under the key (see [`crate::document`]); null, or a
+//! line with `"deleted":true`, is a tombstone. An [`import`] makes history of all of them, with their original times and
+//! version strings, and what the last one says about session, request and messages becomes live. An [`export`] gives the same
+//! lines back. Both work on any store, a running one included, and read or write blockingly: they are meant for tools.
+
+use std::io;
+
+use serde::Serialize;
+
+use crate::{
+    ProfileKey,
+    data_store::{KeyFilter, StoreError},
+};
+
+mod export;
+mod import;
+mod line;
+mod read;
+mod walk;
+
+pub use export::export;
+pub use import::import;
+pub use read::{Content, VersionDocument, document, verify};
+
+/// The longest line that is read, in bytes: 16 MiB.
+pub const MAX_LINE_BYTES: usize = 16 << 20;
+
+/// How many lines an import reports as malformed before it gives up. It has written nothing by then.
+pub const MAX_MALFORMED_LINES: usize = 10_000;
+
+/// How an import is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImportOptions {
+    /// Who imports, for the history.
+    pub author: String,
+    /// An import reads all lines before it writes anything, and holds the versions in memory, compressed. With more bytes than
+    /// these it gives up. Default: 2 GiB.
+    pub max_memory: usize,
+}
+
+impl Default for ImportOptions {
+    fn default() -> Self {
+        Self { author: "import".into(), max_memory: 2 << 30 }
+    }
+}
+
+/// What is to be exported or verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExportFilter {
+    /// Only this store.
+    pub store: Option<String>,
+    /// Only this scope.
+    pub scope: Option<String>,
+    /// Which keys.
+    pub keys: KeyFilter,
+}
+
+impl Default for ExportFilter {
+    fn default() -> Self {
+        Self { store: None, scope: None, keys: KeyFilter::All }
+    }
+}
+
+/// How far a transfer has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Progress {
+    /// An import has read so many bytes of its input.
+    Read {
+        /// Bytes so far.
+        bytes: u64,
+    },
+    /// An import has stored, or found stored, so many of the versions that it read.
+    Stored {
+        /// Versions so far.
+        versions: u64,
+        /// All of them.
+        of: u64,
+    },
+    /// An export or a verification has passed so much. How much there is, is not known.
+    Passed {
+        /// Keys so far.
+        keys: u64,
+        /// Versions so far.
+        versions: u64,
+    },
+}
+
+/// What an import did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ImportReport {
+    /// Lines read, blank ones included.
+    pub lines: u64,
+    /// Versions stored now, tombstones included.
+    pub versions: u64,
+    /// Keys that are complete now and were not before.
+    pub keys: u64,
+    /// Tombstones among the versions stored now.
+    pub tombstones: u64,
+    /// Keys that were there already with all these versions; nothing was done about them.
+    pub already_there: AlreadyThere,
+    /// Of the keys imported now, those that a session holds.
+    pub held_sessions: u64,
+    /// Of those, the ones that another server has asked for.
+    pub handover_requests: u64,
+    /// The messages that came with the keys imported now.
+    pub pending: Pending,
+    /// Values of the keys imported now that are no profiles. They are kept as they came.
+    pub foreign: Vec<ForeignValue>,
+    /// Keys that were not imported, and why.
+    pub skipped: Vec<SkippedKey>,
+    /// Lines that could not be understood. Their keys, as far as they can be told, are among the skipped ones.
+    pub malformed: Vec<MalformedLine>,
+}
+
+/// What an import found to be there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct AlreadyThere {
+    /// Keys.
+    pub keys: u64,
+    /// Their versions.
+    pub versions: u64,
+}
+
+/// Messages that are waiting.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Pending {
+    /// Keys with messages.
+    pub keys: u64,
+    /// Messages.
+    pub entries: u64,
+    /// Of those, locked ones.
+    pub locked: u64,
+}
+
+/// A value that is no profile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ForeignValue {
+    /// Its key.
+    #[serde(flatten)]
+    pub key: ProfileKey,
+    /// Which of the key's versions.
+    pub n: u64,
+    /// Why it is no profile.
+    pub why: String,
+}
+
+/// A key that was not imported.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SkippedKey {
+    /// The key.
+    #[serde(flatten)]
+    pub key: ProfileKey,
+    /// How many of its versions are in the input.
+    pub versions: u64,
+    /// Why it was not imported.
+    pub why: String,
+}
+
+/// A line that could not be understood.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MalformedLine {
+    /// Its number, from 1.
+    pub line: u64,
+    /// The key that it is about, as far as that can be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<ProfileKey>,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+/// What an export wrote, or a verification found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ExportReport {
+    /// Keys.
+    pub keys: u64,
+    /// Versions, tombstones and made-up ones included.
+    pub versions: u64,
+    /// Tombstones among them.
+    pub tombstones: u64,
+    /// Keys that a session holds.
+    pub held_sessions: u64,
+    /// Of those, the ones that another server has asked for.
+    pub handover_requests: u64,
+    /// Messages that are waiting.
+    pub pending: Pending,
+    /// Values that are no profiles.
+    pub foreign: u64,
+    /// Values that cannot be read. They are left out.
+    pub unreadable: Vec<UnreadableValue>,
+}
+
+/// A value that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UnreadableValue {
+    /// Its key.
+    #[serde(flatten)]
+    pub key: ProfileKey,
+    /// The version's number.
+    pub number: u64,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+/// Why a transfer stopped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransferError {
+    /// The store failed. What an import stored until then is complete key by key, except for the last few; run it again.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The input cannot be read. Nothing was stored.
+    #[error("the input cannot be read: line=`{line}`")]
+    Read {
+        /// After this line.
+        line: u64,
+        /// Why.
+        source: io::Error,
+    },
+    /// The output cannot be written.
+    #[error("the output cannot be written")]
+    Write(#[source] io::Error),
+    /// Too many lines are malformed. Nothing was stored.
+    #[error("the input is not a list of versions: malformed_lines=`{MAX_MALFORMED_LINES}` first_line=`{}` because: {}", .0.line, .0.why)]
+    NotAnExport(MalformedLine),
+    /// The input does not fit into the memory that it may use. Nothing was stored.
+    #[error("the input is too large for one import, split it by key: line=`{line}` limit=`{limit}`")]
+    TooLarge {
+        /// Where the limit was reached.
+        line: u64,
+        /// [`ImportOptions::max_memory`].
+        limit: usize,
+    },
+}

@@ -1,0 +1,149 @@
+//! One version for a person or a program to look at, and all of them to be verified.
+
+use serde::Serialize;
+use serde_json::{Map, Value, value::RawValue};
+
+use super::{
+    ExportFilter, ExportReport, Progress, TransferError, UnreadableValue,
+    walk::{Keys, each_version},
+};
+use crate::{
+    ProfileKey,
+    data_store::{DataStore, DataStoreExt, KeyState, Returning, VersionInfo, VersionRef},
+    document::{compose, compose_inbox, version_label},
+    record::{RecordError, Stored},
+};
+
+/// What kind of value a version has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Content {
+    /// A profile.
+    Profile,
+    /// No profile, kept as it came.
+    Foreign,
+    /// Nothing but messages.
+    MessagesOnly,
+    /// Nothing: a tombstone.
+    Removed,
+}
+
+/// A version in the document form.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct VersionDocument {
+    /// What its key holds now, with the inbox.
+    pub state: KeyState,
+    /// The store's clock, Unix milliseconds.
+    pub now_ms: i64,
+    /// About the version. None for a key that has messages waiting and was never written.
+    pub info: Option<VersionInfo>,
+    /// Its version string: the one that it came with, or a made-up one.
+    pub label: String,
+    /// What kind of value it has.
+    pub content: Content,
+    /// The users associated with the key.
+    pub user_ids: Vec<i64>,
+    /// The key's metadata. Specification: `RobloxMetaData`.
+    pub metadata: Map<String, Value>,
+    /// The document; None for a tombstone.
+    pub value: Option<Box<RawValue>>,
+}
+
+/// Reads one version of a key, the current one unless another is named, in the document form. None when there is none.
+///
+/// Fails with [`StoreError::Corrupt`](crate::data_store::StoreError::Corrupt) when its value cannot be read.
+pub async fn document(
+    store: &dyn DataStore,
+    key: &ProfileKey,
+    version: Option<&VersionRef>,
+) -> Result<Option<VersionDocument>, TransferError> {
+    let (now_ms, state) = store.read_one(key, Returning::ALL).await?;
+    let other = match version {
+        None => None,
+        Some(version) => match store.version(key, version).await? {
+            Some(found) => Some(found),
+            None => return Ok(None),
+        },
+    };
+    let (info, bytes) = match other {
+        Some(other) => (Some(other.info), other.value),
+        None => (state.head.clone(), state.value.clone()),
+    };
+    let Some(info) = info else {
+        let waiting = state.inbox.as_ref().and_then(|inbox| inbox.last());
+        return Ok(waiting.map(|newest| newest.sent_ms).map(|sent_ms| VersionDocument {
+            label: version_label(sent_ms, 1, sent_ms),
+            value: Some(compose_inbox(&state)),
+            info: None,
+            content: Content::MessagesOnly,
+            user_ids: Vec::new(),
+            metadata: Map::new(),
+            now_ms,
+            state,
+        }));
+    };
+    let stored = bytes.as_deref().map(Stored::decode).transpose().map_err(|e| corrupt(key, info.number, &e))?;
+    let live = (info.number == state.version).then_some(&state);
+    Ok(Some(VersionDocument {
+        label: info.label.clone().unwrap_or_else(|| version_label(info.written_ms, info.number, state.created_ms)),
+        content: match &stored {
+            Some(Stored::Profile(_)) => Content::Profile,
+            Some(Stored::Foreign(_)) => Content::Foreign,
+            Some(Stored::MessagesOnly(_)) => Content::MessagesOnly,
+            None => Content::Removed,
+        },
+        user_ids: stored.as_ref().map_or(&[][..], Stored::user_ids).to_vec(),
+        metadata: stored.as_ref().map(|stored| stored.metadata().clone()).unwrap_or_default(),
+        value: stored.as_ref().map(|stored| compose(stored, &info, live)),
+        info: Some(info),
+        now_ms,
+        state,
+    }))
+}
+
+/// Reads every kept version of the keys of a store, and reports what is there and what cannot be read.
+pub async fn verify(
+    store: &dyn DataStore,
+    filter: &ExportFilter,
+    progress: &mut (dyn FnMut(Progress) + Send),
+) -> Result<ExportReport, TransferError> {
+    let mut report = ExportReport::default();
+    let mut keys = Keys::new(store, filter);
+    while let Some(state) = keys.next().await? {
+        each_version(store, &state, |version| {
+            report.versions += 1;
+            match version.value.as_deref().map(Stored::decode).transpose() {
+                Ok(None) => report.tombstones += 1,
+                Ok(Some(Stored::Foreign(_))) => report.foreign += 1,
+                Ok(Some(_)) => {}
+                Err(error) => report.unreadable.push(UnreadableValue {
+                    key: state.key.clone(),
+                    number: version.info.number,
+                    why: error.to_string(),
+                }),
+            }
+            Ok(())
+        })
+        .await?;
+        report.keys += 1;
+        count_live(&state, &mut report);
+        progress(Progress::Passed { keys: report.keys, versions: report.versions });
+    }
+    Ok(report)
+}
+
+/// Counts who holds a key and what waits for it.
+pub(super) fn count_live(state: &KeyState, report: &mut ExportReport) {
+    report.held_sessions += u64::from(state.lease.holder.is_some());
+    report.handover_requests += u64::from(state.lease.request.is_some());
+    let inbox = state.inbox.as_deref().unwrap_or_default();
+    report.pending.keys += u64::from(!inbox.is_empty());
+    report.pending.entries += inbox.len() as u64;
+    report.pending.locked += inbox.iter().filter(|message| message.locked).count() as u64;
+}
+
+fn corrupt(key: &ProfileKey, number: u64, error: &RecordError) -> TransferError {
+    crate::data_store::StoreError::Corrupt { reason: format!("{error}: key=`{key}` version=`{number}`") }.into()
+}

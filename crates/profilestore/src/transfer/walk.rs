@@ -1,0 +1,95 @@
+//! Going through all that a store holds, key by key.
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use super::{ExportFilter, TransferError};
+use crate::{
+    ProfileKey,
+    data_store::{
+        DataStore, DataStoreExt, KeyQuery, KeyState, Order, Returning, StoredVersion, VersionInfo, VersionQuery, VersionRef,
+    },
+};
+
+const KEYS_A_PAGE: usize = 256;
+const VERSIONS_A_PAGE: usize = 1024;
+
+/// How many versions are read at once. Their values may be 4 MiB each.
+const READ_AT_ONCE: usize = 16;
+
+/// The keys of a store, one after the other.
+pub(super) struct Keys<'a> {
+    store: &'a dyn DataStore,
+    query: KeyQuery,
+    page: std::vec::IntoIter<KeyState>,
+    last_page: bool,
+}
+
+impl<'a> Keys<'a> {
+    pub(super) fn new(store: &'a dyn DataStore, filter: &ExportFilter) -> Self {
+        let ExportFilter { store: name, scope, keys } = filter.clone();
+        let query = KeyQuery { store: name, scope, filter: keys, after: None, limit: KEYS_A_PAGE };
+        Self { store, query, page: Vec::new().into_iter(), last_page: false }
+    }
+
+    /// The next key with all that it holds now.
+    pub(super) async fn next(&mut self) -> Result<Option<KeyState>, TransferError> {
+        loop {
+            if let Some(state) = self.page.next() {
+                return Ok(Some(self.store.read_one(&state.key, Returning::ALL).await?.1));
+            }
+            if self.last_page {
+                return Ok(None);
+            }
+            let page = self.store.keys(&self.query).await?;
+            self.last_page = page.len() < KEYS_A_PAGE;
+            self.query.after = page.last().map(|state| state.key.clone());
+            self.page = page.into_iter();
+        }
+    }
+}
+
+/// The kept versions of a key up to a number, oldest first.
+pub(super) async fn all_versions(store: &dyn DataStore, key: &ProfileKey, up_to: u64) -> Result<Vec<VersionInfo>, TransferError> {
+    let mut query = VersionQuery {
+        key: key.clone(),
+        order: Order::Ascending,
+        from_ms: None,
+        to_ms: None,
+        after: None,
+        limit: VERSIONS_A_PAGE,
+    };
+    let mut all = Vec::new();
+    loop {
+        let page = store.versions(&query).await?;
+        let last_page = page.len() < VERSIONS_A_PAGE;
+        query.after = page.last().map(|info| info.number);
+        all.extend(page.into_iter().filter(|info| info.number <= up_to));
+        if last_page || query.after.is_some_and(|number| number >= up_to) {
+            return Ok(all);
+        }
+    }
+}
+
+/// The kept versions of a key with their values, up to the one that `state` holds, oldest first. Gives each to `each`.
+///
+/// What is written meanwhile is not among them, so that the state is the state of the last one. What is swept away meanwhile
+/// is not either.
+pub(super) async fn each_version(
+    store: &dyn DataStore,
+    state: &KeyState,
+    mut each: impl FnMut(StoredVersion) -> Result<(), TransferError>,
+) -> Result<(), TransferError> {
+    let Some(head) = &state.head else {
+        return Ok(());
+    };
+    let mut earlier = all_versions(store, &state.key, head.number).await?;
+    earlier.retain(|info| info.number < head.number);
+    let reads = earlier.into_iter().map(|info| async move { store.version(&state.key, &VersionRef::Number(info.number)).await });
+    let mut reads = stream::iter(reads).buffered(READ_AT_ONCE);
+    while let Some(version) = reads.try_next().await? {
+        if let Some(version) = version {
+            each(version)?;
+        }
+    }
+    each(StoredVersion { info: head.clone(), value: state.value.clone() })
+}

@@ -2,6 +2,7 @@
 #![allow(unreachable_pub, reason = "one binary of modules: nothing is public anyway")]
 
 mod messages;
+mod records;
 mod sessions;
 mod transfer;
 mod world;

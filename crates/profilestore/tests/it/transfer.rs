@@ -40,6 +40,11 @@ async fn imported(store: &dyn DataStore, text: impl AsRef<[u8]>) -> ImportReport
     try_import(store, text.as_ref()).await.unwrap()
 }
 
+/// Brings the real records into a store.
+pub async fn import_real_records(store: &dyn DataStore) {
+    assert_eq!(imported(store, records()).await.keys, 209);
+}
+
 async fn exported(store: &dyn DataStore) -> (Vec<Value>, ExportReport) {
     let mut text = Vec::new();
     let report = export(store, &ExportFilter::default(), &mut text, &mut |_| {}).await.unwrap();

@@ -35,7 +35,7 @@ pub struct TokioClock(Instant);
 
 impl Clock for TokioClock {
     fn unix_ms(&self) -> i64 {
-        1_790_000_000_000 + i64::try_from(self.0.elapsed().as_millis()).unwrap()
+        1_795_000_000_000 + i64::try_from(self.0.elapsed().as_millis()).unwrap()
     }
 }
 

@@ -3,5 +3,7 @@
 
 mod messages;
 mod sessions;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 mod transfer;
 mod world;

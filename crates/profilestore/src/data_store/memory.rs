@@ -211,7 +211,10 @@ impl State {
             .map(|key| (key.clone(), self.keys.get(key).map(|record| record.lease.clone()).unwrap_or_default()))
             .collect();
         let mut changed: Vec<ProfileKey> = Vec::new();
-        for change in &commit.changes {
+        // Pins before writes: a version that is pinned and replaced in one commit stays.
+        let pins = |change: &&Change| matches!(change, Change::Pin { .. });
+        let changes = commit.changes.iter();
+        for change in changes.clone().filter(pins).chain(changes.filter(|change| !pins(change))) {
             let did = self.apply(change, now_ms);
             if let Some(key) = change.key().filter(|key| did && !changed.contains(key)) {
                 changed.push(key.clone());

@@ -21,6 +21,9 @@ pub(super) const OUTCOME_KEPT_MS: i64 = 7 * DAY_MS;
 /// How long receipts are kept: as long as a message id is accepted, from the farthest future in which it may lie.
 pub(super) const RECEIPT_KEPT_MS: i64 = MESSAGE_ID_MAX_AGE_MS + MESSAGE_ID_MAX_AHEAD_MS;
 
+/// The greatest message index that an import may bring: beyond it, a double cannot tell two indexes apart.
+pub(super) const MAX_MESSAGE_INDEX: u64 = 1 << 53;
+
 const HOUR_MS: i64 = 60 * 60 * 1000;
 
 /// What became of a commit id.
@@ -121,6 +124,9 @@ pub(super) fn check_commit(commit: &Commit) -> Result<(), StoreError> {
             Change::ImportInbox { key, last_message, messages } => {
                 if !inboxes.insert(key) {
                     return invalid(format!("an imported inbox comes before other changes of the inbox: key=`{key}`"));
+                }
+                if *last_message > MAX_MESSAGE_INDEX {
+                    return invalid(format!("an imported index is too great: key=`{key}` index=`{last_message}`"));
                 }
                 let mut before = 0;
                 for message in messages {

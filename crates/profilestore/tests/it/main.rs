@@ -4,5 +4,7 @@
 mod messages;
 mod records;
 mod sessions;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 mod transfer;
 mod world;

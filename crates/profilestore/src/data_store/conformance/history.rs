@@ -210,6 +210,10 @@ pub async fn only_kept_versions_are_pinned(s: Subject) {
     s.ok(vec![pin(&key, 2, false)]).await;
     assert!(!s.store.version(&key, &VersionRef::Number(2)).await.unwrap().unwrap().info.pinned);
     assert_eq!(s.version_value(&key, 2).await.as_deref(), Some("2"));
+    let state = s.state(&key).await;
+    s.ok(vec![write(&state, "4"), pin(&key, 3, true)]).await;
+    s.put(&key, "5").await;
+    assert_eq!(s.kept(&key).await, [2, 3, 5], "pinned and replaced in one commit");
 }
 
 /// A sweep deletes versions superseded longer ago than the retention, never the current one, never pinned ones.

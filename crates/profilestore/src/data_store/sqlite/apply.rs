@@ -1,0 +1,505 @@
+//! One commit within a transaction: judged, applied, answered.
+
+use rusqlite::params;
+use uuid::Uuid;
+
+use super::{
+    Trouble,
+    schema::{IMPORTED, PINNED, REMOVED, SEALED},
+    state::{Head, Tx},
+};
+use crate::{
+    data_store::{
+        Change, Commit, CommitId, CommitReply, Conflict, ConflictKind, Digest, Incarnation, KeyState, NewValue, Notice, ServerId,
+        ServerRow, StoreError, StoredMessage, VersionInfo,
+        rules::{self, Fault, Outcome, View as _},
+    },
+    key::ProfileKey,
+};
+
+const INSERT_VERSION: &str = "INSERT INTO version (head, number, previous, previous_superseded_ms, written_ms, stored_ms, \
+     load_count, flags, cause, author, label, value) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+
+const OVERWRITE_VERSION: &str = "UPDATE version SET number = ?2, written_ms = ?3, stored_ms = ?4, load_count = ?5, flags = ?6, \
+     cause = ?7, author = ?8, label = ?9, value = ?10 WHERE id = ?1";
+
+const UPDATE_HEAD_DATA: &str = "UPDATE head SET version = ?2, current = ?3, stored_ms = ?4, flags = ?5 WHERE id = ?1";
+
+const UPDATE_HEAD_REST: &str = "UPDATE head SET epoch = ?2, created_ms = ?3, flags = ?4, users = ?5, lease_revision = ?6, \
+     inbox_revision = ?7, last_message = ?8, waiting = ?9, lease = ?10 WHERE id = ?1";
+
+const INSERT_MESSAGE: &str = "INSERT INTO message (head, number, digest, content, created_ms, name, locked, revision, sent_ms, \
+     payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+
+/// What a commit did to the head of one key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Touched {
+    data: bool,
+    rest: bool,
+    /// The lease's `held` changed.
+    held: bool,
+    /// Leaves notices.
+    noticed: bool,
+}
+
+impl Tx<'_> {
+    /// Judges and applies one well formed commit. The inner error means that it was refused before anything was written; the
+    /// outer one that the transaction must be rolled back.
+    pub(super) fn commit(&mut self, commit: &Commit, found: Incarnation) -> Result<Result<CommitReply, StoreError>, Trouble> {
+        if rules::only_checks(commit) {
+            return refused(self.check(commit, found));
+        }
+        self.heads.clear();
+        if let Err(err) = rules::check_incarnation(commit, found) {
+            return Ok(Err(err));
+        }
+        let fault = match rules::judge(self, commit, self.now_ms) {
+            Ok(fault) => fault,
+            Err(Trouble::Store(err)) => return Ok(Err(err)),
+            Err(err) => return Err(err),
+        };
+        // A commit whose preconditions hold is most likely new: its id is looked up by writing it.
+        if fault.is_none() && self.keep_outcome(commit.id)? {
+            return self.apply(commit).map(Ok);
+        }
+        if let Some(answer) = self.known(commit)? {
+            return Ok(answer);
+        }
+        refused(self.conflict(commit, fault).and_then(|conflict| Err(StoreError::Conflict(Box::new(conflict)).into())))
+    }
+
+    /// The answer to a commit of nothing but checks, which may be given outside a writing transaction.
+    pub(super) fn check(&mut self, commit: &Commit, found: Incarnation) -> Result<CommitReply, Trouble> {
+        self.heads.clear();
+        rules::check_incarnation(commit, found)?;
+        let fault = rules::judge(self, commit, self.now_ms)?;
+        if let Some(answer) = self.known(commit)? {
+            return Ok(answer?);
+        }
+        if fault.is_some() {
+            return Err(StoreError::Conflict(Box::new(self.conflict(commit, fault)?)).into());
+        }
+        self.reply(commit, false, Vec::new())
+    }
+
+    fn known(&mut self, commit: &Commit) -> Result<Option<Result<CommitReply, StoreError>>, Trouble> {
+        Ok(match self.outcome(commit.id)? {
+            None => None,
+            Some(Outcome::Applied) => Some(Ok(self.reply(commit, true, Vec::new())?)),
+            Some(Outcome::Aborted) => {
+                let fault = Some(Fault::Commit(ConflictKind::Aborted));
+                Some(Err(StoreError::Conflict(Box::new(self.conflict(commit, fault)?))))
+            }
+        })
+    }
+
+    fn conflict(&mut self, commit: &Commit, fault: Option<Fault>) -> Result<Conflict, Trouble> {
+        let now_ms = self.now_ms;
+        Ok(match fault {
+            Some(Fault::Key(kind, key)) => {
+                let state = Some(self.key_state(&key, commit.returning)?);
+                Conflict { kind, now_ms, state, server: None }
+            }
+            Some(Fault::Server(server)) => Conflict { kind: ConflictKind::Server, now_ms, state: None, server },
+            Some(Fault::Commit(kind)) => Conflict { kind, now_ms, state: None, server: None },
+            // The id was there when it was to be written and gone when it was looked for, in one transaction.
+            None => Conflict { kind: ConflictKind::Aborted, now_ms, state: None, server: None },
+        })
+    }
+
+    /// False when the id is there already.
+    fn keep_outcome(&mut self, id: CommitId) -> Result<bool, Trouble> {
+        let mut statement = self.prepare("INSERT INTO outcome (id, at_ms, aborted) VALUES (?1, ?2, 0) ON CONFLICT DO NOTHING")?;
+        Ok(statement.execute(params![id.0.as_bytes().as_slice(), self.now_ms])? == 1)
+    }
+
+    fn apply(&mut self, commit: &Commit) -> Result<CommitReply, Trouble> {
+        let keys = rules::keys_of(commit);
+        let mut touched = vec![Touched::default(); keys.len()];
+        let mut leases_before = Vec::with_capacity(keys.len());
+        for key in &keys {
+            let at = self.head(key)?;
+            leases_before.push(self.heads[at].lease.clone());
+        }
+        // Leases first: a version tells the load count, and a lease's seal is for the version, after the commit.
+        for change in &commit.changes {
+            if let Change::Lease { key, lease, raise_epoch, .. } = change {
+                let at = self.head(key)?;
+                let touched = touch(&keys, &mut touched, key);
+                let head = &mut self.heads[at];
+                touched.held |= rules::is_held(&head.lease) != rules::is_held(lease);
+                (touched.rest, touched.noticed) = (true, true);
+                head.lease = lease.clone();
+                head.lease_revision += 1;
+                head.epoch += u64::from(*raise_epoch);
+            }
+        }
+        // Pins before writes: a version that is pinned and replaced in one commit stays.
+        let pins = |change: &&Change| matches!(change, Change::Pin { .. });
+        let changes = commit.changes.iter();
+        for change in changes.clone().filter(pins).chain(changes.filter(|change| !pins(change))) {
+            match change.key() {
+                Some(key) => {
+                    let at = self.head(key)?;
+                    let touched = touch(&keys, &mut touched, key);
+                    self.apply_to_key(change, at, touched)?;
+                }
+                None => self.apply_to_server(change)?,
+            }
+        }
+        for change in &commit.changes {
+            if let Change::Lease { key, seal: true, .. } = change {
+                let at = self.head(key)?;
+                self.heads[at].flags |= if self.heads[at].current == 0 { 0 } else { SEALED };
+            }
+        }
+        let mut notified = Vec::new();
+        for ((key, touched), before) in keys.iter().zip(&touched).zip(&leases_before) {
+            let at = self.head(key)?;
+            self.write_head(at, touched)?;
+            if touched.noticed {
+                for server in rules::notified(commit, key, before) {
+                    if self.server_row(server)?.is_some_and(|row| !row.dead) {
+                        self.notify(server, at, commit.id)?;
+                        notified.push((server, (*key).clone()));
+                    }
+                }
+            }
+        }
+        self.reply(commit, false, notified)
+    }
+
+    fn apply_to_key(&mut self, change: &Change, at: usize, touched: &mut Touched) -> Result<(), Trouble> {
+        match change {
+            Change::Write { .. } => {
+                self.write(change, at, touched)?;
+                (touched.data, touched.noticed) = (true, true);
+            }
+            Change::AppendMessage { message, .. } => {
+                self.heads[at].last_message += 1;
+                let stored = StoredMessage {
+                    index: self.heads[at].last_message,
+                    id: message.id.clone(),
+                    payload: message.payload.clone(),
+                    locked: false,
+                    revision: 1,
+                    sent_ms: self.now_ms,
+                };
+                self.insert_message(at, &stored)?;
+                self.inbox_changed(at, touched);
+            }
+            Change::ImportInbox { last_message, messages, .. } => {
+                for message in messages {
+                    self.insert_message(at, message)?;
+                }
+                self.heads[at].last_message = *last_message;
+                self.inbox_changed(at, touched);
+            }
+            Change::ChangeMessage { index, payload, .. } => {
+                let sql = "UPDATE message SET payload = ?3, revision = revision + 1 WHERE head = ?1 AND number = ?2";
+                self.prepare(sql)?.execute(params![self.heads[at].id, index.cast_signed(), payload.as_ref()])?;
+                self.inbox_changed(at, touched);
+            }
+            Change::LockMessage { index, .. } => {
+                let sql = "UPDATE message SET locked = 1 WHERE head = ?1 AND number = ?2 AND locked = 0";
+                if self.prepare(sql)?.execute(params![self.heads[at].id, index.cast_signed()])? == 1 {
+                    self.inbox_changed(at, touched);
+                }
+            }
+            Change::RemoveMessage { index, receipt, .. } => {
+                if *receipt {
+                    let sql = "INSERT INTO receipt (head, digest, content, made_ms) \
+                         SELECT head, digest, content, ?3 FROM message WHERE head = ?1 AND number = ?2";
+                    self.prepare(sql)?.execute(params![self.heads[at].id, index.cast_signed(), self.now_ms])?;
+                }
+                let sql = "DELETE FROM message WHERE head = ?1 AND number = ?2";
+                self.prepare(sql)?.execute(params![self.heads[at].id, index.cast_signed()])?;
+                self.heads[at].waiting = self.heads[at].waiting.saturating_sub(1);
+                self.inbox_changed(at, touched);
+            }
+            Change::Pin { version, pinned, .. } => self.pin(at, *version, *pinned, touched)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn inbox_changed(&mut self, at: usize, touched: &mut Touched) {
+        self.heads[at].inbox_revision += 1;
+        (touched.rest, touched.noticed) = (true, true);
+    }
+
+    fn write(&mut self, change: &Change, at: usize, touched: &mut Touched) -> Result<(), Trouble> {
+        let Change::Write { value, user_ids, cause, author, keep_previous, seal, imported, .. } = change else { return Ok(()) };
+        let now_ms = self.now_ms;
+        let id = self.ensure_head(at)?;
+        let value = match value {
+            NewValue::Bytes(bytes) => Some(bytes.clone()),
+            NewValue::Tombstone => None,
+        };
+        let head = &self.heads[at];
+        let info = VersionInfo {
+            number: head.version + 1,
+            label: imported.as_ref().and_then(|imported| imported.label.clone()),
+            written_ms: imported.as_ref().map_or(now_ms, |imported| imported.written_ms),
+            stored_ms: now_ms,
+            superseded_ms: None,
+            removed: value.is_none(),
+            cause: *cause,
+            author: author.clone(),
+            load_count: head.lease.load_count,
+            pinned: false,
+            bytes: value.as_ref().map_or(0, |value| value.len() as u64),
+        };
+        let flags = bit(value.is_none(), REMOVED) | bit(imported.is_some(), IMPORTED);
+        let replaced = rules::Replaced {
+            stored_ms: head.stored_ms,
+            removed: head.flags & REMOVED != 0,
+            sealed: head.flags & SEALED != 0,
+            pinned: head.flags & PINNED != 0,
+            imported: head.flags & IMPORTED != 0,
+        };
+        let (number, load_count) = (info.number.cast_signed(), info.load_count.cast_signed());
+        let mut current = head.current;
+        if current == 0 || rules::keeps_previous(replaced, *keep_previous, now_ms) {
+            let superseded_ms = if current == 0 { 0 } else { now_ms };
+            self.prepare(INSERT_VERSION)?.execute(params![
+                id,
+                number,
+                current,
+                superseded_ms,
+                info.written_ms,
+                now_ms,
+                load_count,
+                flags,
+                cause.as_str(),
+                author,
+                info.label,
+                value.as_deref(),
+            ])?;
+            current = self.conn.last_insert_rowid();
+        } else {
+            let changed = self.prepare(OVERWRITE_VERSION)?.execute(params![
+                current,
+                number,
+                info.written_ms,
+                now_ms,
+                load_count,
+                flags,
+                cause.as_str(),
+                author,
+                info.label,
+                value.as_deref(),
+            ])?;
+            if changed != 1 {
+                let reason = format!("the row of the current version is missing: key=`{}` row=`{current}`", self.heads[at].key);
+                return Err(StoreError::Corrupt { reason }.into());
+            }
+        }
+        self.set_users(at, id, user_ids, touched)?;
+        let head = &mut self.heads[at];
+        if head.version == 0 {
+            head.created_ms = imported.as_ref().map_or(now_ms, |imported| imported.created_ms);
+            touched.rest = true;
+        }
+        head.version += 1;
+        head.current = current;
+        head.stored_ms = now_ms;
+        head.flags = flags | bit(*seal, SEALED);
+        head.info = Some(info);
+        head.written = Some(value);
+        Ok(())
+    }
+
+    fn set_users(&mut self, at: usize, id: i64, user_ids: &[i64], touched: &mut Touched) -> Result<(), Trouble> {
+        let same = self.heads[at].users.len() == user_ids.len() * 8
+            && self.heads[at].users.chunks_exact(8).zip(user_ids).all(|(old, new)| *old == new.to_be_bytes());
+        if same {
+            return Ok(());
+        }
+        for user in users(&self.heads[at].users) {
+            self.prepare("DELETE FROM profile_user WHERE user = ?1 AND head = ?2")?.execute([user, id])?;
+        }
+        for user in user_ids {
+            self.prepare("INSERT INTO profile_user (user, head) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?.execute([*user, id])?;
+        }
+        self.heads[at].users = user_ids.iter().flat_map(|user| user.to_be_bytes()).collect();
+        touched.rest = true;
+        Ok(())
+    }
+
+    fn pin(&mut self, at: usize, version: u64, pinned: bool, touched: &mut Touched) -> Result<(), Trouble> {
+        let Some(row) = self.find_version(&self.heads[at], |info| info.number == version)? else { return Ok(()) };
+        let sql = "UPDATE version SET flags = (flags & ~?2) | ?3 WHERE id = ?1";
+        self.prepare(sql)?.execute([row.id, PINNED, bit(pinned, PINNED)])?;
+        let head = &mut self.heads[at];
+        if row.id == head.current {
+            head.flags = (head.flags & !PINNED) | bit(pinned, PINNED);
+            head.info = None;
+            touched.rest = true;
+        }
+        Ok(())
+    }
+
+    fn insert_message(&mut self, at: usize, message: &StoredMessage) -> Result<(), Trouble> {
+        let id = self.ensure_head(at)?;
+        self.prepare(INSERT_MESSAGE)?.execute(params![
+            id,
+            message.index.cast_signed(),
+            message.id.digest().0.as_slice(),
+            Digest::of(&message.payload).0.as_slice(),
+            message.id.created_ms(),
+            message.id.name(),
+            message.locked,
+            message.revision.cast_signed(),
+            message.sent_ms,
+            message.payload.as_ref(),
+        ])?;
+        self.heads[at].waiting += 1;
+        Ok(())
+    }
+
+    /// The head's row number; the row is made when there is none.
+    fn ensure_head(&mut self, at: usize) -> Result<i64, Trouble> {
+        if let Some(id) = self.heads[at].id {
+            return Ok(id);
+        }
+        let key = &self.heads[at].key;
+        let sql = "INSERT INTO head (store, scope, key) VALUES (?1, ?2, ?3)";
+        self.prepare(sql)?.execute([key.store(), key.scope(), key.key()])?;
+        let id = self.conn.last_insert_rowid();
+        self.heads[at].id = Some(id);
+        Ok(id)
+    }
+
+    fn write_head(&mut self, at: usize, touched: &Touched) -> Result<(), Trouble> {
+        if !touched.data && !touched.rest {
+            return Ok(());
+        }
+        let id = self.ensure_head(at)?;
+        let head: &Head = &self.heads[at];
+        if touched.data {
+            let version = head.version.cast_signed();
+            self.prepare(UPDATE_HEAD_DATA)?.execute([id, version, head.current, head.stored_ms, head.flags])?;
+        }
+        if touched.rest {
+            let lease = serde_json::to_string(&head.lease).map_err(|err| StoreError::Invalid {
+                reason: format!("the lease cannot be stored: {err}: key=`{}`", head.key),
+            })?;
+            self.prepare(UPDATE_HEAD_REST)?.execute(params![
+                id,
+                head.epoch.cast_signed(),
+                head.created_ms,
+                head.flags,
+                head.users,
+                head.lease_revision.cast_signed(),
+                head.inbox_revision.cast_signed(),
+                head.last_message.cast_signed(),
+                head.waiting.cast_signed(),
+                lease,
+            ])?;
+        }
+        if touched.held {
+            self.prepare("UPDATE head SET held = ?2 WHERE id = ?1")?.execute(params![id, rules::is_held(&head.lease)])?;
+        }
+        Ok(())
+    }
+
+    fn notify(&mut self, server: ServerId, at: usize, commit: CommitId) -> Result<(), Trouble> {
+        let sql = "INSERT INTO notice (server, head, commit_id) VALUES (?1, ?2, ?3) \
+             ON CONFLICT DO UPDATE SET commit_id = excluded.commit_id";
+        let id = self.ensure_head(at)?;
+        self.prepare(sql)?.execute(params![server.0.as_bytes().as_slice(), id, commit.0.as_bytes().as_slice()])?;
+        Ok(())
+    }
+
+    fn apply_to_server(&mut self, change: &Change) -> Result<(), Trouble> {
+        let now_ms = self.now_ms;
+        match change {
+            Change::RegisterServer { id, place_id, job_id, lease_ms } => {
+                let sql = "INSERT INTO server (id, place_id, job_id, revision, lease_ms, started_ms, renewed_ms) \
+                     VALUES (?1, ?2, ?3, 1, ?4, ?5, ?5)";
+                self.prepare(sql)?.execute(params![id.0.as_bytes().as_slice(), place_id, job_id, lease_ms, now_ms])?;
+                self.servers.remove(id);
+            }
+            Change::RenewServer { id, acknowledged, .. } => {
+                let id_bytes = id.0.as_bytes().as_slice();
+                let sql = "UPDATE server SET revision = revision + 1, renewed_ms = ?2 WHERE id = ?1";
+                self.prepare(sql)?.execute(params![id_bytes, now_ms])?;
+                let sql = "DELETE FROM notice WHERE server = ?1 AND commit_id = ?2 \
+                     AND head = (SELECT id FROM head WHERE store = ?3 AND scope = ?4 AND key = ?5)";
+                for Notice { key, commit } in acknowledged {
+                    let commit = commit.0.as_bytes().as_slice();
+                    self.prepare(sql)?.execute(params![id_bytes, commit, key.store(), key.scope(), key.key()])?;
+                }
+                self.servers.remove(id);
+            }
+            Change::MarkDead { id, .. } => {
+                let sql = "UPDATE server SET dead_ms = ?2 WHERE id = ?1 AND dead_ms IS NULL";
+                self.prepare(sql)?.execute(params![id.0.as_bytes().as_slice(), now_ms])?;
+                self.servers.remove(id);
+            }
+            Change::Abort { commit } => {
+                let sql = "INSERT INTO outcome (id, at_ms, aborted) VALUES (?1, ?2, 1) ON CONFLICT DO NOTHING";
+                self.prepare(sql)?.execute(params![commit.0.as_bytes().as_slice(), now_ms])?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn reply(
+        &mut self,
+        commit: &Commit,
+        already_applied: bool,
+        notified: Vec<(ServerId, ProfileKey)>,
+    ) -> Result<CommitReply, Trouble> {
+        let keys = rules::keys_of(commit);
+        let states: Vec<KeyState> =
+            keys.into_iter().map(|key| self.key_state(key, commit.returning)).collect::<Result<_, _>>()?;
+        let server: Option<ServerRow> = match rules::server_of(commit) {
+            Some(id) => self.server_row(id)?,
+            None => None,
+        };
+        let notices = match rules::renewed(commit) {
+            Some(id) => self.notices(id)?,
+            None => Vec::new(),
+        };
+        Ok(CommitReply { now_ms: self.now_ms, already_applied, states, server, notices, notified })
+    }
+
+    /// A server's notices by key.
+    pub(super) fn notices(&self, id: ServerId) -> Result<Vec<Notice>, Trouble> {
+        let sql = "SELECT h.store, h.scope, h.key, n.commit_id FROM notice n JOIN head h ON h.id = n.head WHERE n.server = ?1 \
+             ORDER BY h.store, h.scope, h.key";
+        let mut statement = self.prepare(sql)?;
+        let mut rows = statement.query([id.0.as_bytes().as_slice()])?;
+        let mut notices = Vec::new();
+        while let Some(row) = rows.next()? {
+            notices.push(Notice { key: super::key_of_row(row, 0)?, commit: CommitId(Uuid::from_bytes(row.get(3)?)) });
+        }
+        Ok(notices)
+    }
+}
+
+/// Tells a commit that was refused before anything was written from a transaction that failed.
+fn refused(result: Result<CommitReply, Trouble>) -> Result<Result<CommitReply, StoreError>, Trouble> {
+    match result {
+        Ok(reply) => Ok(Ok(reply)),
+        Err(Trouble::Store(err)) => Ok(Err(err)),
+        Err(err) => Err(err),
+    }
+}
+
+fn touch<'t>(keys: &[&ProfileKey], touched: &'t mut [Touched], key: &ProfileKey) -> &'t mut Touched {
+    let at = keys.iter().position(|other| *other == key).unwrap_or(0);
+    &mut touched[at]
+}
+
+/// The users of a `head.users`.
+pub(super) fn users(packed: &[u8]) -> impl Iterator<Item = i64> {
+    packed.chunks_exact(8).map(|bytes| i64::from_be_bytes(bytes.try_into().unwrap_or_default()))
+}
+
+fn bit(on: bool, bit: i64) -> i64 {
+    if on { bit } else { 0 }
+}

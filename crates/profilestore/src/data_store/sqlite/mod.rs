@@ -1,0 +1,220 @@
+//! The embedded store: one SQLite file, shared by the processes of one machine.
+//!
+//! * **One writer at a time.** Commits wait in a bounded queue; whoever finds nobody writing starts the writer on the blocking
+//!   pool, which takes up to [`SqliteOptions::batch`] commits into one transaction (`BEGIN IMMEDIATE`, judge, apply, `COMMIT`)
+//!   and answers when it is durable. Renewals of servers go first. A writer that runs on the blocking pool, and only while
+//!   there is something to write, keeps tokio's paused time still as long as a commit is under way, and leaves no thread behind.
+//! * **Reads** run beside it on a small pool of connections, each in one read transaction.
+//! * **Write-ahead log**, synced with each transaction (`synchronous=FULL`), checkpointed beside the writer at about 4,000 pages
+//!   and in the writer's own turn when it cannot be emptied otherwise. Its file is not truncated while the store is open, so
+//!   that a commit overwrites blocks which the file system has given out already; it is removed when the last process closes
+//!   the store, so that a closed store is a single file.
+//! * **Several processes** share the file through SQLite's own locks, waited for in short steps so that nobody is starved for
+//!   long, up to [`SqliteOptions::busy_wait`].
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use rusqlite::{ErrorCode, Row};
+
+use super::{
+    Commit, CommitReply, DataStore, Identity, KeyQuery, KeyState, Retention, Returning, ServerRow, Snapshot, StoreError,
+    StoredVersion, SweepCursor, SweepReport, VersionInfo, VersionQuery, VersionRef, rules,
+};
+use crate::{env::Env, key::ProfileKey};
+
+mod apply;
+mod reader;
+mod schema;
+mod state;
+mod sweep;
+mod writer;
+
+/// How a [`SqliteStore`] is opened.
+#[derive(Debug, Clone)]
+pub struct SqliteOptions {
+    /// Sync every commit to the disk before it is answered. Without it a crash of the machine may lose the last commits, though
+    /// never a part of one; a crash of the process loses none. Default: true.
+    pub durable: bool,
+    /// How many commits may share one transaction. Default: 256.
+    pub batch: usize,
+    /// How long to wait for another process's lock before a call fails as unavailable. Default: 5 s.
+    pub busy_wait: Duration,
+    /// Clock and identifiers. Default: the operating system's.
+    pub env: Env,
+}
+
+impl Default for SqliteOptions {
+    fn default() -> Self {
+        Self { durable: true, batch: 256, busy_wait: Duration::from_secs(5), env: Env::system() }
+    }
+}
+
+/// A store in one SQLite file. Cheap to clone; the file is closed when the last clone is dropped.
+#[derive(Clone)]
+pub struct SqliteStore {
+    inner: Arc<Inner>,
+}
+
+impl fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SqliteStore").field(&self.inner.path).finish()
+    }
+}
+
+struct Inner {
+    path: PathBuf,
+    options: SqliteOptions,
+    queue: writer::Queue,
+    checkpoints: writer::Checkpoints,
+    readers: reader::Readers,
+    /// Dropped last: closing the last connection to the file empties and removes the log.
+    writer: Mutex<writer::Writer>,
+}
+
+/// What goes wrong within a transaction.
+#[derive(Debug)]
+enum Trouble {
+    Sqlite(rusqlite::Error),
+    Store(StoreError),
+}
+
+impl From<rusqlite::Error> for Trouble {
+    fn from(err: rusqlite::Error) -> Self {
+        Self::Sqlite(err)
+    }
+}
+
+impl From<StoreError> for Trouble {
+    fn from(err: StoreError) -> Self {
+        Self::Store(err)
+    }
+}
+
+impl Trouble {
+    /// What it means to the caller, given that nothing was applied.
+    fn not_applied(self) -> StoreError {
+        let err = match self {
+            Self::Store(err) => return err,
+            Self::Sqlite(err) => err,
+        };
+        let reason = match err.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                metrics::counter!("profilestore_sqlite_busy_total").increment(1);
+                format!("another process holds the file's lock: {err}")
+            }
+            Some(ErrorCode::DiskFull) => format!("the disk is full: {err}"),
+            Some(ErrorCode::TooBig) => return StoreError::Invalid { reason: format!("a value is too large for SQLite: {err}") },
+            Some(
+                ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch,
+            ) => return StoreError::Corrupt { reason: format!("the file is damaged: {err}") },
+            Some(_) => format!("SQLite failed: {err}"),
+            // Not from SQLite: a column of another type than ours.
+            None => return StoreError::Corrupt { reason: format!("a row cannot be understood: {err}") },
+        };
+        StoreError::Unavailable { reason }
+    }
+}
+
+impl SqliteStore {
+    /// Opens a store, and makes it when the file is missing or empty. Waits for the disk, so call it outside async code or on
+    /// the blocking pool. The calls of the opened store need a tokio runtime.
+    ///
+    /// Fails with [`StoreError::Invalid`] when the file is not a store of ours, was written in another format, or cannot be opened
+    /// or written; with [`StoreError::Corrupt`] when it is damaged; with [`StoreError::Unavailable`] when it is locked or the disk
+    /// fails.
+    pub fn open(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, StoreError> {
+        let path = path.as_ref().to_owned();
+        let conn = schema::open_or_create(&path, &options)?;
+        let inner = Inner {
+            queue: writer::Queue::default(),
+            checkpoints: writer::Checkpoints::default(),
+            readers: reader::Readers::default(),
+            writer: Mutex::new(writer::Writer::new(conn)),
+            path,
+            options,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The file's path, as it was given.
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+}
+
+#[async_trait]
+impl DataStore for SqliteStore {
+    async fn identity(&self) -> Result<Identity, StoreError> {
+        let now_ms = self.inner.options.env.unix_ms();
+        let incarnation = self.inner.read(|tx| schema::incarnation(tx.conn)).await?;
+        Ok(Identity { incarnation, now_ms })
+    }
+
+    async fn read(&self, keys: &[ProfileKey], returning: Returning) -> Result<Snapshot, StoreError> {
+        let keys = keys.to_vec();
+        self.inner
+            .read(move |tx| {
+                let states = keys.iter().map(|key| {
+                    tx.heads.clear();
+                    tx.key_state(key, returning)
+                });
+                Ok(Snapshot { states: states.collect::<Result<_, _>>()?, now_ms: tx.now_ms })
+            })
+            .await
+    }
+
+    async fn version(&self, key: &ProfileKey, version: &VersionRef) -> Result<Option<StoredVersion>, StoreError> {
+        let (key, version) = (key.clone(), version.clone());
+        self.inner.read(move |tx| tx.version(&key, &version)).await
+    }
+
+    async fn versions(&self, query: &VersionQuery) -> Result<Vec<VersionInfo>, StoreError> {
+        let query = query.clone();
+        self.inner.read(move |tx| tx.versions(&query)).await
+    }
+
+    async fn keys(&self, query: &KeyQuery) -> Result<Vec<KeyState>, StoreError> {
+        let query = query.clone();
+        self.inner.read(move |tx| tx.keys(&query)).await
+    }
+
+    async fn servers(&self) -> Result<(i64, Vec<ServerRow>), StoreError> {
+        self.inner.read(|tx| Ok((tx.now_ms, tx.all_servers()?))).await
+    }
+
+    async fn commit(&self, commits: Vec<Commit>) -> Vec<Result<CommitReply, StoreError>> {
+        let verdicts: Vec<_> = commits.iter().map(|commit| rules::check_commit(commit).err()).collect();
+        let good: Vec<_> =
+            commits.into_iter().zip(&verdicts).filter(|(_, verdict)| verdict.is_none()).map(|(commit, _)| commit).collect();
+        let mut replies = if good.is_empty() {
+            Vec::new()
+        } else if good.iter().all(rules::only_checks) {
+            self.inner.check(good).await
+        } else {
+            self.inner.submit(good).await
+        }
+        .into_iter();
+        let lost = || Err(StoreError::Unavailable { reason: "the store gave no answer for the commit".into() });
+        verdicts.into_iter().map(|verdict| verdict.map_or_else(|| replies.next().unwrap_or_else(lost), Err)).collect()
+    }
+
+    async fn sweep(&self, retention: Retention, cursor: Option<SweepCursor>) -> Result<SweepReport, StoreError> {
+        self.inner.sweep(retention, cursor).await
+    }
+}
+
+/// Reads a key from three columns.
+fn key_of_row(row: &Row<'_>, first: usize) -> Result<ProfileKey, Trouble> {
+    let text = |at: usize| row.get_ref(first + at)?.as_str().map_err(rusqlite::Error::from);
+    let (store, scope, key) = (text(0)?, text(1)?, text(2)?);
+    ProfileKey::new(store, scope, key).map_err(|err| {
+        state::corrupt(format!("a stored key is no valid name: {err}: store=`{store}` scope=`{scope}` key=`{key}`"))
+    })
+}

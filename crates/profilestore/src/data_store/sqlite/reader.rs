@@ -1,0 +1,205 @@
+//! Reads: a small pool of connections, and what is asked of them.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rusqlite::{Connection, ToSql, params};
+use tokio::sync::Semaphore;
+
+use super::{
+    Inner, Trouble,
+    schema::{self, Role},
+    state::{HEAD_COLUMNS, Head, Tx},
+};
+use crate::{
+    data_store::{
+        Commit, CommitReply, KeyFilter, KeyQuery, KeyState, Order, Returning, StoreError, StoredVersion, VersionInfo,
+        VersionQuery, VersionRef,
+    },
+    key::ProfileKey,
+};
+
+/// How many reads run at once; the others wait their turn.
+const READERS: usize = 8;
+
+/// Idle connections, made when needed.
+pub(super) struct Readers {
+    idle: Mutex<Vec<Connection>>,
+    turns: Arc<Semaphore>,
+}
+
+impl Default for Readers {
+    fn default() -> Self {
+        Self { idle: Mutex::default(), turns: Arc::new(Semaphore::new(READERS)) }
+    }
+}
+
+impl Inner {
+    /// Runs a read on the blocking pool, in one read transaction.
+    pub(super) async fn read<T: Send + 'static>(
+        self: &Arc<Self>,
+        read: impl FnOnce(&mut Tx<'_>) -> Result<T, Trouble> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let stopped = |_| StoreError::Unavailable { reason: "the runtime is shutting down".into() };
+        let turn = self.readers.turns.clone().acquire_owned().await.map_err(|_| stopped(()))?;
+        let inner = self.clone();
+        let task = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            inner.read_now(read)
+        });
+        task.await.map_err(|_| stopped(()))?
+    }
+
+    /// Runs a read on this thread, in one read transaction.
+    pub(super) fn read_now<T>(&self, read: impl FnOnce(&mut Tx<'_>) -> Result<T, Trouble>) -> Result<T, StoreError> {
+        let idle = self.readers.idle.lock().pop();
+        let conn = match idle {
+            Some(conn) => conn,
+            None => schema::connect(&self.path, Role::Reader, &self.options)?,
+        };
+        let result = in_transaction(&conn, self.options.env.unix_ms(), read);
+        // A connection that an error left in an odd state is not used again.
+        if result.is_ok() && conn.is_autocommit() {
+            self.readers.idle.lock().push(conn);
+        }
+        result.map_err(Trouble::not_applied)
+    }
+
+    /// Answers commits of nothing but checks, which write nothing.
+    pub(super) async fn check(self: &Arc<Self>, commits: Vec<Commit>) -> Vec<Result<CommitReply, StoreError>> {
+        let count = commits.len();
+        let checked = self.read(move |tx| {
+            let found = schema::incarnation(tx.conn)?;
+            let answer = |commit: &Commit| tx.check(commit, found).map_err(Trouble::not_applied);
+            Ok(commits.iter().map(answer).collect::<Vec<_>>())
+        });
+        checked.await.unwrap_or_else(|err| vec![Err(err); count])
+    }
+}
+
+fn in_transaction<T>(conn: &Connection, now_ms: i64, read: impl FnOnce(&mut Tx<'_>) -> Result<T, Trouble>) -> Result<T, Trouble> {
+    conn.prepare_cached("BEGIN")?.execute([])?;
+    let result = read(&mut Tx::new(conn, now_ms));
+    let ended = conn.prepare_cached("ROLLBACK")?.execute([]);
+    let result = result?;
+    ended?;
+    Ok(result)
+}
+
+impl Tx<'_> {
+    pub(super) fn version(&mut self, key: &ProfileKey, version: &VersionRef) -> Result<Option<StoredVersion>, Trouble> {
+        let at = self.head(key)?;
+        let wanted = |info: &VersionInfo| match version {
+            VersionRef::Number(number) => info.number == *number,
+            VersionRef::Label(label) => info.label.as_ref() == Some(label),
+        };
+        let Some(row) = self.find_version(&self.heads[at], wanted)? else { return Ok(None) };
+        Ok(Some(StoredVersion { value: self.value(row.id)?, info: row.info }))
+    }
+
+    pub(super) fn versions(&mut self, query: &VersionQuery) -> Result<Vec<VersionInfo>, Trouble> {
+        let at = self.head(&query.key)?;
+        let wanted = |info: &VersionInfo| {
+            let beyond = query.after.is_none_or(|after| match query.order {
+                Order::Ascending => info.number > after,
+                Order::Descending => info.number < after,
+            });
+            beyond
+                && query.from_ms.is_none_or(|from| info.written_ms >= from)
+                && query.to_ms.is_none_or(|to| info.written_ms <= to)
+        };
+        let mut found = Vec::new();
+        self.walk(&self.heads[at], |row| {
+            let full = query.order == Order::Descending && found.len() >= query.limit;
+            if !full && wanted(&row.info) {
+                found.push(row.info.clone());
+            }
+            // The chain leads back: ascending pages are cut out of all that lies beyond.
+            !full && (query.order == Order::Descending || query.after.is_none_or(|after| row.info.number > after))
+        })?;
+        if query.order == Order::Ascending {
+            found.reverse();
+        }
+        found.truncate(query.limit);
+        Ok(found)
+    }
+
+    pub(super) fn keys(&mut self, query: &KeyQuery) -> Result<Vec<KeyState>, Trouble> {
+        let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
+        let (source, filter) = match &query.filter {
+            KeyFilter::All => ("head h", ""),
+            KeyFilter::Prefix(_) => ("head h", "AND h.key >= ?6 AND (?8 IS NULL OR h.key < ?8)"),
+            KeyFilter::User(_) => ("profile_user u CROSS JOIN head h ON h.id = u.head AND u.user = ?6", ""),
+            KeyFilter::UpdatedSince(_) => ("head h", "AND h.stored_ms >= ?6 AND h.version > 0"),
+            KeyFilter::Held => ("head h INDEXED BY head_held", "AND h.held = 1"),
+        };
+        let mut conditions = String::new();
+        let (store, scope) = (query.store.as_deref(), query.scope.as_deref());
+        if store.is_some() {
+            conditions.push_str("AND h.store = ?1 ");
+        }
+        if scope.is_some() {
+            conditions.push_str("AND h.scope = ?2 ");
+        }
+        let after = query.after.as_ref().map(|key| (key.store(), key.scope(), key.key()));
+        if after.is_some() {
+            conditions.push_str("AND (h.store, h.scope, h.key) > (?3, ?4, ?5) ");
+        }
+        let sql = format!(
+            "SELECT h.store, h.scope, h.key, {HEAD_COLUMNS} FROM {source} WHERE ?1 IS ?1 AND ?2 IS ?2 AND ?3 IS ?3 AND ?4 IS ?4 \
+             AND ?5 IS ?5 AND ?6 IS ?6 AND ?8 IS ?8 {conditions} {filter} ORDER BY h.store, h.scope, h.key LIMIT ?7"
+        );
+        let (after_store, after_scope, after_key) =
+            after.map_or((None, None, None), |(store, scope, key)| (Some(store), Some(scope), Some(key)));
+        let mut statement = self.prepare(&sql)?;
+        let (text, number) = match &query.filter {
+            KeyFilter::Prefix(prefix) => (Some(prefix.as_str()), None),
+            KeyFilter::User(number) | KeyFilter::UpdatedSince(number) => (None, Some(*number)),
+            KeyFilter::All | KeyFilter::Held => (None, None),
+        };
+        let filter: &dyn ToSql = if text.is_some() { &text } else { &number };
+        let end = text.and_then(end_of_prefix);
+        let mut rows = statement.query(params![store, scope, after_store, after_scope, after_key, filter, limit, end])?;
+        self.heads.clear();
+        while let Some(row) = rows.next()? {
+            let key = super::key_of_row(row, 0)?;
+            let head = Head::of_row(key, row, 3)?;
+            self.heads.push(head);
+        }
+        drop(rows);
+        (0..self.heads.len()).map(|at| self.state_of(at, Returning::HEAD)).collect()
+    }
+}
+
+/// The first string behind all that begin with a prefix; None when there is none. Text sorts by its characters' numbers.
+fn end_of_prefix(prefix: &str) -> Option<String> {
+    let mut chars: Vec<char> = prefix.chars().collect();
+    while let Some(last) = chars.pop() {
+        // The numbers of the surrogates, between these two, are no characters.
+        let next = if last == '\u{d7ff}' { Some('\u{e000}') } else { char::from_u32(u32::from(last) + 1) };
+        if let Some(next) = next {
+            chars.push(next);
+            return Some(chars.into_iter().collect());
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_ends_before_the_next_string() {
+        for (prefix, end) in [
+            ("a", Some("b")),
+            ("az", Some("a{")),
+            ("", None),
+            ("\u{10ffff}", None),
+            ("a\u{10ffff}\u{10ffff}", Some("b")),
+            ("\u{d7ff}", Some("\u{e000}")),
+        ] {
+            assert_eq!(end_of_prefix(prefix).as_deref(), end, "{prefix}");
+        }
+    }
+}

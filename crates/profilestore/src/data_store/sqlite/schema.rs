@@ -1,0 +1,289 @@
+//! The file: its tables, how a connection to it is set up, and how a file that is not ours is told apart.
+//!
+//! A `head` row a key holds the counters, the lease and what a save needs to know about the current version, so that a save reads
+//! one row. Values live in `version` rows, which are reached through their row number only: `head.current` points to the current
+//! one and each points to the kept one before it, so the history costs no index. A version that is not kept is overwritten in
+//! place; a kept one stays as it is and a new row points back to it, so a value is written once. When a version was superseded
+//! stands in the row that points to it. Values come last in their rows: all else is read without touching their pages.
+
+use std::{path::Path, time::Duration};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _};
+use uuid::Uuid;
+
+use super::{SqliteOptions, Trouble};
+use crate::data_store::{FORMAT_VERSION, Incarnation, StoreError};
+
+/// `PROF`, in the file's header.
+pub(super) const APPLICATION_ID: i32 = 0x5052_4f46;
+
+/// Bits of `head.flags` and `version.flags`. The seal stands in `head` only: it matters for the current version alone.
+pub(super) const REMOVED: i64 = 1;
+pub(super) const IMPORTED: i64 = 2;
+pub(super) const PINNED: i64 = 4;
+pub(super) const SEALED: i64 = 8;
+
+const TABLES: &str = "
+CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
+
+CREATE TABLE head (
+    id INTEGER PRIMARY KEY,
+    store TEXT NOT NULL,
+    scope TEXT NOT NULL,
+    key TEXT NOT NULL,
+    epoch INTEGER NOT NULL DEFAULT 0,
+    version INTEGER NOT NULL DEFAULT 0,
+    created_ms INTEGER NOT NULL DEFAULT 0,
+    current INTEGER NOT NULL DEFAULT 0,
+    stored_ms INTEGER NOT NULL DEFAULT 0,
+    flags INTEGER NOT NULL DEFAULT 0,
+    users BLOB NOT NULL DEFAULT x'',
+    lease_revision INTEGER NOT NULL DEFAULT 0,
+    inbox_revision INTEGER NOT NULL DEFAULT 0,
+    last_message INTEGER NOT NULL DEFAULT 0,
+    waiting INTEGER NOT NULL DEFAULT 0,
+    held INTEGER NOT NULL DEFAULT 0,
+    lease TEXT NOT NULL DEFAULT '{}'
+) STRICT;
+CREATE UNIQUE INDEX head_key ON head (store, scope, key);
+CREATE INDEX head_held ON head (store, scope, key) WHERE held = 1;
+
+CREATE TABLE version (
+    id INTEGER PRIMARY KEY,
+    head INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    previous INTEGER NOT NULL,
+    previous_superseded_ms INTEGER NOT NULL,
+    written_ms INTEGER NOT NULL,
+    stored_ms INTEGER NOT NULL,
+    load_count INTEGER NOT NULL,
+    flags INTEGER NOT NULL,
+    cause TEXT NOT NULL,
+    author TEXT NOT NULL,
+    label TEXT,
+    value BLOB
+) STRICT;
+
+CREATE TABLE profile_user (user INTEGER NOT NULL, head INTEGER NOT NULL, PRIMARY KEY (user, head)) STRICT, WITHOUT ROWID;
+
+CREATE TABLE message (
+    id INTEGER PRIMARY KEY,
+    head INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    digest BLOB NOT NULL,
+    content BLOB NOT NULL,
+    created_ms INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    locked INTEGER NOT NULL,
+    revision INTEGER NOT NULL,
+    sent_ms INTEGER NOT NULL,
+    payload BLOB NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX message_number ON message (head, number);
+CREATE UNIQUE INDEX message_digest ON message (head, digest);
+
+CREATE TABLE receipt (
+    head INTEGER NOT NULL,
+    digest BLOB NOT NULL,
+    content BLOB NOT NULL,
+    made_ms INTEGER NOT NULL,
+    PRIMARY KEY (head, digest)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE server (
+    id BLOB PRIMARY KEY,
+    place_id INTEGER NOT NULL,
+    job_id TEXT NOT NULL,
+    revision INTEGER NOT NULL,
+    lease_ms INTEGER NOT NULL,
+    started_ms INTEGER NOT NULL,
+    renewed_ms INTEGER NOT NULL,
+    dead_ms INTEGER
+) STRICT;
+
+CREATE TABLE notice (
+    server BLOB NOT NULL,
+    head INTEGER NOT NULL,
+    commit_id BLOB NOT NULL,
+    PRIMARY KEY (server, head)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE outcome (id BLOB PRIMARY KEY, at_ms INTEGER NOT NULL, aborted INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+";
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Writer,
+    Reader,
+}
+
+/// Opens the file, makes its tables when it is new, and gives a connection that may write.
+pub(super) fn open_or_create(path: &Path, options: &SqliteOptions) -> Result<Connection, StoreError> {
+    let conn = Connection::open_with_flags(path, flags(Role::Writer) | OpenFlags::SQLITE_OPEN_CREATE)
+        .map_err(|err| cannot_open(path, &err))?;
+    conn.busy_timeout(options.busy_wait).map_err(|err| cannot_open(path, &err))?;
+    let new = identify(&conn, path)?;
+    match conn.is_readonly(rusqlite::MAIN_DB) {
+        Ok(false) => {}
+        Ok(true) => {
+            let shown = path.display();
+            return invalid(format!(
+                "the file cannot be written; check the rights to it and its folder, or open it read-only: path=`{shown}`"
+            ));
+        }
+        Err(err) => return Err(cannot_open(path, &err)),
+    }
+    if new {
+        create(&conn, path, options)?;
+    }
+    configure(&conn, Role::Writer, options).map_err(|err| cannot_open(path, &err))?;
+    Ok(conn)
+}
+
+/// Another connection to a file that [`open_or_create`] or a check of its own found to be a store.
+pub(super) fn connect(path: &Path, role: Role, options: &SqliteOptions) -> Result<Connection, StoreError> {
+    let conn = Connection::open_with_flags(path, flags(role)).map_err(|err| cannot_open(path, &err))?;
+    configure(&conn, role, options).map_err(|err| cannot_open(path, &err))?;
+    Ok(conn)
+}
+
+/// Whether the file is a store of a format that this version reads. True: it is empty and may become one.
+pub(super) fn identify(conn: &Connection, path: &Path) -> Result<bool, StoreError> {
+    let shown = path.display();
+    let facts = conn.query_row(
+        "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version),
+            (SELECT count(*) FROM sqlite_schema)",
+        [],
+        |row| Ok((row.get::<_, i32>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)),
+    );
+    let (application, format, tables) = match facts {
+        Ok(facts) => facts,
+        Err(err) if err.sqlite_error_code() == Some(ErrorCode::NotADatabase) => {
+            return invalid(format!(
+                "the file is not a SQLite database; name another file, or move this one away to begin anew: path=`{shown}`"
+            ));
+        }
+        Err(err) => return Err(cannot_open(path, &err)),
+    };
+    if application == 0 && format == 0 && tables == 0 {
+        return Ok(true);
+    }
+    if application != APPLICATION_ID {
+        return invalid(format!(
+            "the file is a database of another application, and is left alone; name another file: path=`{shown}` \
+             application_id=`{application}`"
+        ));
+    }
+    if format != i64::from(FORMAT_VERSION) {
+        return invalid(format!(
+            "the file was written in another format; open it with the version that wrote it, or a newer one: path=`{shown}` \
+             expected=`{FORMAT_VERSION}` found=`{format}`"
+        ));
+    }
+    Ok(false)
+}
+
+fn create(conn: &Connection, path: &Path, options: &SqliteOptions) -> Result<(), StoreError> {
+    let failed = |err: rusqlite::Error| cannot_open(path, &err);
+    conn.execute_batch("PRAGMA page_size = 4096; PRAGMA encoding = 'UTF-8'").map_err(failed)?;
+    use_wal(conn).map_err(failed)?;
+    conn.execute_batch("BEGIN IMMEDIATE").map_err(failed)?;
+    // Another process may have made the tables meanwhile.
+    let made = identify(conn, path).and_then(|new| {
+        if new {
+            let incarnation = options.env.uuid();
+            conn.execute_batch(TABLES).map_err(failed)?;
+            set_incarnation(conn, Incarnation(incarnation)).map_err(failed)?;
+            conn.execute_batch(&format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT_VERSION}"))
+                .map_err(failed)?;
+        }
+        conn.execute_batch("COMMIT").map_err(failed)
+    });
+    if made.is_err() && !conn.is_autocommit() {
+        conn.execute_batch("ROLLBACK").map_err(failed)?;
+    }
+    made
+}
+
+fn configure(conn: &Connection, role: Role, options: &SqliteOptions) -> rusqlite::Result<()> {
+    conn.set_prepared_statement_cache_capacity(64);
+    conn.busy_timeout(options.busy_wait)?;
+    match role {
+        Role::Writer => {
+            use_wal(conn)?;
+            let synchronous = if options.durable { "FULL" } else { "NORMAL" };
+            conn.pragma_update(None, "synchronous", synchronous)?;
+            conn.pragma_update(None, "wal_autocheckpoint", 0)?;
+            conn.pragma_update(None, "journal_size_limit", -1)?;
+            conn.pragma_update(None, "cache_size", -65_536)?;
+        }
+        Role::Reader => conn.pragma_update(None, "cache_size", -8192)?,
+    }
+    conn.pragma_update(None, "mmap_size", 1_i64 << 30)?;
+    conn.pragma_update(None, "temp_store", "MEMORY")?;
+    conn.pragma_update(None, "trusted_schema", false)
+}
+
+/// Turns write-ahead logging on. Switching needs the file for itself for a moment, and does not wait by itself.
+fn use_wal(conn: &Connection) -> rusqlite::Result<()> {
+    let mut tries = 0;
+    loop {
+        let mode: rusqlite::Result<String> = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0));
+        match mode {
+            Ok(_) => return Ok(()),
+            Err(err) if is_busy(&err) && tries < 1000 => {
+                tries += 1;
+                std::thread::park_timeout(Duration::from_millis(5));
+            }
+            Err(err) => return Err(err),
+        }
+    }
+}
+
+pub(super) fn incarnation(conn: &Connection) -> Result<Incarnation, Trouble> {
+    let mut statement = conn.prepare_cached("SELECT value FROM meta WHERE name = 'incarnation'")?;
+    let bytes: Option<[u8; 16]> = statement.query_row([], |row| row.get(0)).optional()?;
+    let missing = || StoreError::Corrupt { reason: "the store does not say which contents it holds: table=`meta`".into() };
+    Ok(Incarnation(Uuid::from_bytes(bytes.ok_or_else(missing)?)))
+}
+
+pub(super) fn set_incarnation(conn: &Connection, incarnation: Incarnation) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO meta (name, value) VALUES ('incarnation', ?1) ON CONFLICT DO UPDATE SET value = excluded.value";
+    conn.execute(sql, [incarnation.0.as_bytes().as_slice()]).map(drop)
+}
+
+pub(super) fn is_busy(err: &rusqlite::Error) -> bool {
+    matches!(err.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}
+
+/// What a failed opening is to the caller.
+pub(super) fn cannot_open(path: &Path, err: &rusqlite::Error) -> StoreError {
+    let shown = path.display();
+    match err.sqlite_error_code() {
+        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => StoreError::Invalid {
+            reason: format!(
+                "the file cannot be opened; check that its folder exists and the rights to it: {err}: path=`{shown}`"
+            ),
+        },
+        Some(ErrorCode::ReadOnly) => StoreError::Invalid {
+            reason: format!("the file cannot be written; check the rights to it and its folder: {err}: path=`{shown}`"),
+        },
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt {
+            reason: format!("the file is damaged; restore a backup, or have it checked: {err}: path=`{shown}`"),
+        },
+        _ => StoreError::Unavailable { reason: format!("the file could not be opened: {err}: path=`{shown}`") },
+    }
+}
+
+fn flags(role: Role) -> OpenFlags {
+    let access = match role {
+        Role::Writer => OpenFlags::SQLITE_OPEN_READ_WRITE,
+        Role::Reader => OpenFlags::SQLITE_OPEN_READ_ONLY,
+    };
+    access | OpenFlags::SQLITE_OPEN_NO_MUTEX
+}
+
+fn invalid<T>(reason: String) -> Result<T, StoreError> {
+    Err(StoreError::Invalid { reason })
+}

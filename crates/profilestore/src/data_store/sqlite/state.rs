@@ -1,0 +1,382 @@
+//! What a transaction sees of the store: rows read into the terms of the contract, each once a commit.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row};
+use uuid::Uuid;
+
+use super::{
+    Trouble,
+    schema::{PINNED, REMOVED},
+};
+use crate::{
+    data_store::{
+        Cause, CommitId, Digest, KeyState, LeaseState, MessageId, Returning, ServerId, ServerRow, StoreError, StoredMessage,
+        VersionInfo,
+        rules::{Counters, MessageFacts, Outcome, View},
+    },
+    key::ProfileKey,
+};
+
+/// A `head` row; `id` is None while there is none.
+#[derive(Debug, Clone)]
+pub(super) struct Head {
+    pub(super) key: ProfileKey,
+    pub(super) id: Option<i64>,
+    pub(super) epoch: u64,
+    pub(super) version: u64,
+    pub(super) created_ms: i64,
+    /// The current version's row; 0 with version 0.
+    pub(super) current: i64,
+    pub(super) stored_ms: i64,
+    pub(super) flags: i64,
+    /// The users of the current version, eight bytes each.
+    pub(super) users: Vec<u8>,
+    pub(super) lease_revision: u64,
+    pub(super) inbox_revision: u64,
+    pub(super) last_message: u64,
+    pub(super) waiting: u64,
+    pub(super) lease: LeaseState,
+    /// About the current version, once it was read or written.
+    pub(super) info: Option<VersionInfo>,
+    /// The current value, if this commit wrote it.
+    pub(super) written: Option<Option<Bytes>>,
+}
+
+pub(super) const HEAD_COLUMNS: &str = "h.id, h.epoch, h.version, h.created_ms, h.current, h.stored_ms, h.flags, h.users, \
+     h.lease_revision, h.inbox_revision, h.last_message, h.waiting, h.lease";
+
+const HEAD: &str = "SELECT h.id, h.epoch, h.version, h.created_ms, h.current, h.stored_ms, h.flags, h.users, \
+     h.lease_revision, h.inbox_revision, h.last_message, h.waiting, h.lease \
+     FROM head h WHERE h.store = ?1 AND h.scope = ?2 AND h.key = ?3";
+
+const VERSION: &str = "SELECT number, label, written_ms, stored_ms, flags, cause, author, load_count, length(value), \
+     previous, previous_superseded_ms, head FROM version WHERE id = ?1";
+
+const SERVER: &str = "SELECT id, place_id, job_id, revision, lease_ms, started_ms, renewed_ms, dead_ms FROM server";
+
+const MESSAGES: &str = "SELECT number, created_ms, name, payload, locked, revision, sent_ms FROM message \
+     WHERE head = ?1 ORDER BY number";
+
+impl Head {
+    fn absent(key: ProfileKey) -> Self {
+        Self {
+            key,
+            id: None,
+            epoch: 0,
+            version: 0,
+            created_ms: 0,
+            current: 0,
+            stored_ms: 0,
+            flags: 0,
+            users: Vec::new(),
+            lease_revision: 0,
+            inbox_revision: 0,
+            last_message: 0,
+            waiting: 0,
+            lease: LeaseState::default(),
+            info: None,
+            written: None,
+        }
+    }
+
+    /// Reads [`HEAD_COLUMNS`] from a column on.
+    pub(super) fn of_row(key: ProfileKey, row: &Row<'_>, first: usize) -> Result<Self, Trouble> {
+        let lease = row.get_ref(first + 12)?.as_str().map_err(rusqlite::Error::from)?;
+        let lease = serde_json::from_str(lease)
+            .map_err(|err| corrupt(format!("the lease of a key cannot be read: {err}: key=`{key}` lease=`{lease}`")))?;
+        Ok(Self {
+            id: Some(row.get(first)?),
+            epoch: unsigned(row, first + 1)?,
+            version: unsigned(row, first + 2)?,
+            created_ms: row.get(first + 3)?,
+            current: row.get(first + 4)?,
+            stored_ms: row.get(first + 5)?,
+            flags: row.get(first + 6)?,
+            users: row.get(first + 7)?,
+            lease_revision: unsigned(row, first + 8)?,
+            inbox_revision: unsigned(row, first + 9)?,
+            last_message: unsigned(row, first + 10)?,
+            waiting: unsigned(row, first + 11)?,
+            lease,
+            info: None,
+            written: None,
+            key,
+        })
+    }
+}
+
+/// A `version` row without its value.
+pub(super) struct VersionRow {
+    pub(super) id: i64,
+    pub(super) head: i64,
+    pub(super) info: VersionInfo,
+    /// The row of the kept version before it, or 0.
+    pub(super) previous: i64,
+    pub(super) previous_superseded_ms: i64,
+}
+
+/// A transaction's view. Heads are kept for one commit, server rows for the whole transaction.
+pub(super) struct Tx<'c> {
+    pub(super) conn: &'c Connection,
+    pub(super) now_ms: i64,
+    pub(super) heads: Vec<Head>,
+    pub(super) servers: BTreeMap<ServerId, Option<ServerRow>>,
+}
+
+impl<'c> Tx<'c> {
+    pub(super) fn new(conn: &'c Connection, now_ms: i64) -> Self {
+        Self { conn, now_ms, heads: Vec::new(), servers: BTreeMap::new() }
+    }
+
+    pub(super) fn prepare(&self, sql: &str) -> Result<CachedStatement<'c>, Trouble> {
+        Ok(self.conn.prepare_cached(sql)?)
+    }
+
+    /// The place in `heads` of a key's head, read on first use.
+    pub(super) fn head(&mut self, key: &ProfileKey) -> Result<usize, Trouble> {
+        if let Some(at) = self.heads.iter().position(|head| head.key == *key) {
+            return Ok(at);
+        }
+        let mut statement = self.prepare(HEAD)?;
+        let mut rows = statement.query([key.store(), key.scope(), key.key()])?;
+        let head = match rows.next()? {
+            Some(row) => Head::of_row(key.clone(), row, 0)?,
+            None => Head::absent(key.clone()),
+        };
+        self.heads.push(head);
+        Ok(self.heads.len() - 1)
+    }
+
+    pub(super) fn server_row(&mut self, id: ServerId) -> Result<Option<ServerRow>, Trouble> {
+        if let Some(row) = self.servers.get(&id) {
+            return Ok(row.clone());
+        }
+        let row = self.find_server(id)?;
+        self.servers.insert(id, row.clone());
+        Ok(row)
+    }
+
+    fn find_server(&self, id: ServerId) -> Result<Option<ServerRow>, Trouble> {
+        const ONE: &str = "SELECT id, place_id, job_id, revision, lease_ms, started_ms, renewed_ms, dead_ms FROM server \
+             WHERE id = ?1";
+        let row = self.prepare(ONE)?.query_row([id.0.as_bytes().as_slice()], server_of_row).optional()?;
+        Ok(row)
+    }
+
+    pub(super) fn all_servers(&self) -> Result<Vec<ServerRow>, Trouble> {
+        let sql = format!("{SERVER} ORDER BY id");
+        let mut statement = self.prepare(&sql)?;
+        let rows = statement.query_map([], server_of_row)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// A `version` row, of this head and below this number, or the store is damaged.
+    pub(super) fn version_row(&self, head: &Head, id: i64, below: Option<u64>) -> Result<VersionRow, Trouble> {
+        let key = &head.key;
+        let mut statement = self.prepare(VERSION)?;
+        let mut rows = statement.query([id])?;
+        let Some(row) = rows.next()? else {
+            return Err(corrupt(format!("a version's row is missing: key=`{key}` row=`{id}`")));
+        };
+        let cause = row.get_ref(5)?.as_str().map_err(rusqlite::Error::from)?;
+        let Some(cause) = Cause::parse(cause) else {
+            return Err(corrupt(format!("a version has an unknown cause: key=`{key}` row=`{id}` cause=`{cause}`")));
+        };
+        let flags: i64 = row.get(4)?;
+        let info = VersionInfo {
+            number: unsigned(row, 0)?,
+            label: row.get(1)?,
+            written_ms: row.get(2)?,
+            stored_ms: row.get(3)?,
+            superseded_ms: None,
+            removed: flags & REMOVED != 0,
+            cause,
+            author: row.get(6)?,
+            load_count: unsigned(row, 7)?,
+            pinned: flags & PINNED != 0,
+            bytes: row.get::<_, Option<i64>>(8)?.unwrap_or(0).cast_unsigned(),
+        };
+        let found = VersionRow { id, head: row.get(11)?, info, previous: row.get(9)?, previous_superseded_ms: row.get(10)? };
+        if Some(found.head) != head.id || below.is_some_and(|below| found.info.number >= below) {
+            let number = found.info.number;
+            return Err(corrupt(format!("a version's row belongs elsewhere: key=`{key}` row=`{id}` version=`{number}`")));
+        }
+        Ok(found)
+    }
+
+    /// A key's kept versions from the current one back, as long as `visit` says so.
+    pub(super) fn walk(&self, head: &Head, mut visit: impl FnMut(&VersionRow) -> bool) -> Result<(), Trouble> {
+        let (mut next, mut below, mut superseded) = (head.current, None, None);
+        while next != 0 {
+            let mut row = self.version_row(head, next, below)?;
+            row.info.superseded_ms = superseded;
+            if !visit(&row) {
+                return Ok(());
+            }
+            (next, below, superseded) = (row.previous, Some(row.info.number), Some(row.previous_superseded_ms));
+        }
+        Ok(())
+    }
+
+    /// The kept version that is looked for, the newest first.
+    pub(super) fn find_version(&self, head: &Head, wanted: impl Fn(&VersionInfo) -> bool) -> Result<Option<VersionRow>, Trouble> {
+        let mut found = None;
+        self.walk(head, |row| {
+            if wanted(&row.info) {
+                let info = row.info.clone();
+                let (previous, previous_superseded_ms) = (row.previous, row.previous_superseded_ms);
+                found = Some(VersionRow { id: row.id, head: row.head, info, previous, previous_superseded_ms });
+            }
+            found.is_none()
+        })?;
+        Ok(found)
+    }
+
+    pub(super) fn value(&self, id: i64) -> Result<Option<Bytes>, Trouble> {
+        let mut statement = self.prepare("SELECT value FROM version WHERE id = ?1")?;
+        let mut rows = statement.query([id])?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        let value = row.get_ref(0)?.as_blob_or_null().map_err(rusqlite::Error::from)?;
+        Ok(value.map(Bytes::copy_from_slice))
+    }
+
+    pub(super) fn key_state(&mut self, key: &ProfileKey, returning: Returning) -> Result<KeyState, Trouble> {
+        let at = self.head(key)?;
+        self.state_of(at, returning)
+    }
+
+    pub(super) fn state_of(&mut self, at: usize, returning: Returning) -> Result<KeyState, Trouble> {
+        let holder = self.heads[at].lease.holder.as_ref().and_then(|holder| holder.server);
+        let holder_server = match holder {
+            Some(id) => self.server_row(id)?,
+            None => None,
+        };
+        if self.heads[at].info.is_none() && self.heads[at].current != 0 {
+            let head = &self.heads[at];
+            let row = self.version_row(head, head.current, None)?;
+            if row.info.number != head.version {
+                let (key, found, expected) = (&head.key, row.info.number, head.version);
+                return Err(corrupt(format!(
+                    "a key points to another version than it names: key=`{key}` expected=`{expected}` found=`{found}`"
+                )));
+            }
+            self.heads[at].info = Some(row.info);
+        }
+        let head = &self.heads[at];
+        let inbox = match returning.inbox_unless {
+            Some(revision) if revision != head.inbox_revision => Some(self.inbox(head)?),
+            _ => None,
+        };
+        let value = match &head.written {
+            _ if !returning.value => None,
+            Some(value) => value.clone(),
+            None if head.current != 0 => self.value(head.current)?,
+            None => None,
+        };
+        Ok(KeyState {
+            key: head.key.clone(),
+            epoch: head.epoch,
+            version: head.version,
+            created_ms: head.created_ms,
+            head: head.info.clone(),
+            lease: head.lease.clone(),
+            lease_revision: head.lease_revision,
+            holder_server,
+            inbox_revision: head.inbox_revision,
+            last_message: head.last_message,
+            inbox,
+            value,
+        })
+    }
+
+    fn inbox(&self, head: &Head) -> Result<Vec<StoredMessage>, Trouble> {
+        let Some(id) = head.id.filter(|_| head.waiting > 0) else { return Ok(Vec::new()) };
+        let mut statement = self.prepare(MESSAGES)?;
+        let mut rows = statement.query([id])?;
+        let mut messages = Vec::new();
+        while let Some(row) = rows.next()? {
+            let (index, name): (u64, String) = (unsigned(row, 0)?, row.get(2)?);
+            let Some(id) = MessageId::new(row.get(1)?, &name) else {
+                let key = &head.key;
+                return Err(corrupt(format!("a message has no name: key=`{key}` index=`{index}`")));
+            };
+            let payload = row.get_ref(3)?.as_blob().map_err(rusqlite::Error::from)?;
+            messages.push(StoredMessage {
+                index,
+                id,
+                payload: Bytes::copy_from_slice(payload),
+                locked: row.get(4)?,
+                revision: unsigned(row, 5)?,
+                sent_ms: row.get(6)?,
+            });
+        }
+        Ok(messages)
+    }
+}
+
+impl View for Tx<'_> {
+    type Error = Trouble;
+
+    fn counters(&mut self, key: &ProfileKey) -> Result<Counters, Trouble> {
+        let at = self.head(key)?;
+        let &Head { epoch, version, lease_revision, inbox_revision, waiting, .. } = &self.heads[at];
+        Ok(Counters { epoch, version, lease_revision, inbox_revision, waiting })
+    }
+
+    fn message(&mut self, key: &ProfileKey, index: u64) -> Result<Option<MessageFacts>, Trouble> {
+        let at = self.head(key)?;
+        let Some(id) = self.heads[at].id else { return Ok(None) };
+        let mut statement = self.prepare("SELECT revision, locked FROM message WHERE head = ?1 AND number = ?2")?;
+        let facts = statement
+            .query_row([id, index.cast_signed()], |row| Ok(MessageFacts { revision: unsigned(row, 0)?, locked: row.get(1)? }));
+        Ok(facts.optional()?)
+    }
+
+    fn used_with(&mut self, key: &ProfileKey, digest: &Digest) -> Result<Option<Digest>, Trouble> {
+        const USED: &str = "SELECT content FROM message WHERE head = ?1 AND digest = ?2 \
+             UNION ALL SELECT content FROM receipt WHERE head = ?1 AND digest = ?2 LIMIT 1";
+        let at = self.head(key)?;
+        let Some(id) = self.heads[at].id else { return Ok(None) };
+        let mut statement = self.prepare(USED)?;
+        let found = statement.query_row(rusqlite::params![id, digest.0.as_slice()], |row| Ok(Digest(row.get(0)?)));
+        Ok(found.optional()?)
+    }
+
+    fn keeps_version(&mut self, key: &ProfileKey, number: u64) -> Result<bool, Trouble> {
+        let at = self.head(key)?;
+        Ok(self.find_version(&self.heads[at], |info| info.number == number)?.is_some())
+    }
+
+    fn server(&mut self, id: ServerId) -> Result<Option<ServerRow>, Trouble> {
+        self.server_row(id)
+    }
+
+    fn outcome(&mut self, id: CommitId) -> Result<Option<Outcome>, Trouble> {
+        let mut statement = self.prepare("SELECT aborted FROM outcome WHERE id = ?1")?;
+        let aborted: Option<bool> = statement.query_row([id.0.as_bytes().as_slice()], |row| row.get(0)).optional()?;
+        Ok(aborted.map(|aborted| if aborted { Outcome::Aborted } else { Outcome::Applied }))
+    }
+}
+
+fn server_of_row(row: &Row<'_>) -> rusqlite::Result<ServerRow> {
+    Ok(ServerRow {
+        id: ServerId(Uuid::from_bytes(row.get(0)?)),
+        place_id: row.get(1)?,
+        job_id: row.get(2)?,
+        revision: unsigned(row, 3)?,
+        lease_ms: row.get(4)?,
+        started_ms: row.get(5)?,
+        renewed_ms: row.get(6)?,
+        dead: row.get::<_, Option<i64>>(7)?.is_some(),
+    })
+}
+
+fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    row.get::<_, i64>(column).map(i64::cast_unsigned)
+}
+
+pub(super) fn corrupt(reason: String) -> Trouble {
+    Trouble::Store(StoreError::Corrupt { reason })
+}

@@ -1,0 +1,428 @@
+//! Writing: the queue, the transactions that it is drained into, and the checkpoints.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use parking_lot::{Mutex, MutexGuard};
+use rusqlite::{Connection, ErrorCode, wal::CheckpointMode};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    time::Instant,
+};
+
+use super::{
+    Inner, Trouble,
+    schema::{self, Role},
+    state::Tx,
+};
+use crate::data_store::{Change, Commit, CommitReply, NewValue, StoreError, rules};
+
+/// How many commits may wait; beyond that callers wait for room. Renewals do not.
+const QUEUE: usize = 8192;
+
+/// How many bytes of values may share a transaction, besides one commit that has more by itself.
+const BATCH_BYTES: usize = 8 << 20;
+
+/// At how many pages in the log the checkpoint beside the writer starts.
+const CHECKPOINT_PAGES: i32 = 4000;
+
+/// At how many pages beyond the last checkpoint the writer checkpoints in its own turn, which makes room in the log unless an
+/// old read is under way.
+const HARD_PAGES: i32 = 16_000;
+
+type Reply = Result<CommitReply, StoreError>;
+
+struct Job {
+    commits: Vec<Commit>,
+    bytes: usize,
+    since: Instant,
+    reply: oneshot::Sender<Vec<Reply>>,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+pub(super) struct Queue {
+    waiting: Mutex<Waiting>,
+    room: Arc<Semaphore>,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self { waiting: Mutex::default(), room: Arc::new(Semaphore::new(QUEUE)) }
+    }
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// Jobs with a renewal.
+    urgent: VecDeque<Job>,
+    others: VecDeque<Job>,
+    /// A writer drains the queue, or was started to.
+    draining: bool,
+}
+
+impl Waiting {
+    /// The next jobs that share a transaction, renewals first; a job is never split.
+    fn take(&mut self, commits: usize) -> Vec<Job> {
+        let (mut jobs, mut count, mut bytes) = (Vec::new(), 0, 0);
+        loop {
+            let queue = if self.urgent.is_empty() { &mut self.others } else { &mut self.urgent };
+            let fits = |job: &Job| count == 0 || (count + job.commits.len() <= commits && bytes + job.bytes <= BATCH_BYTES);
+            if !queue.front().is_some_and(fits) {
+                return jobs;
+            }
+            let Some(job) = queue.pop_front() else { return jobs };
+            count += job.commits.len();
+            bytes += job.bytes;
+            jobs.push(job);
+        }
+    }
+}
+
+/// The state of the checkpoints beside the writer.
+#[derive(Default)]
+pub(super) struct Checkpoints {
+    conn: Mutex<Option<Connection>>,
+    /// One is under way.
+    running: std::sync::atomic::AtomicBool,
+}
+
+pub(super) struct Writer {
+    conn: Connection,
+    /// The connection failed in a way after which it is replaced.
+    broken: bool,
+    /// `PRAGMA data_version`, and for how many transactions to come it counts as recently changed by another process.
+    data_version: i64,
+    contended: u32,
+}
+
+/// How a transaction failed.
+enum Failed {
+    /// Nothing was applied, and the same would happen to each of its commits alone.
+    All(StoreError),
+    /// Nothing was applied because of one of its commits.
+    One(StoreError),
+    /// It may have been applied.
+    Unknown(String),
+}
+
+impl Inner {
+    /// Hands commits to the writer and waits for the outcome.
+    pub(super) async fn submit(self: &Arc<Self>, commits: Vec<Commit>) -> Vec<Reply> {
+        let urgent = commits.iter().any(|commit| rules::renewed(commit).is_some());
+        let ids: Vec<_> = commits.iter().map(|commit| commit.id).collect();
+        let room = if urgent {
+            None
+        } else {
+            let permits = u32::try_from(commits.len().min(QUEUE)).unwrap_or(1);
+            self.queue.room.clone().acquire_many_owned(permits).await.ok()
+        };
+        let (reply, answer) = oneshot::channel();
+        let bytes = commits.iter().map(bytes_of).sum();
+        let job = Job { commits, bytes, since: self.options.env.now(), reply, _room: room };
+        let start = {
+            let mut waiting = self.queue.waiting.lock();
+            let queue = if urgent { &mut waiting.urgent } else { &mut waiting.others };
+            queue.push_back(job);
+            !std::mem::replace(&mut waiting.draining, true)
+        };
+        if start {
+            let draining = Draining { inner: self.clone(), done: false };
+            tokio::task::spawn_blocking(move || draining.run());
+        }
+        answer.await.unwrap_or_else(|_| {
+            let unknown = |commit| StoreError::Indeterminate { commit, reason: "the writer stopped in the middle".into() };
+            ids.into_iter().map(|id| Err(unknown(id))).collect()
+        })
+    }
+
+    /// Runs a write of our own in a transaction, behind whatever is being written.
+    pub(super) async fn write<T: Send + 'static>(
+        self: &Arc<Self>,
+        write: impl FnOnce(&mut Tx<'_>) -> Result<T, Trouble> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let inner = self.clone();
+        let task = tokio::task::spawn_blocking(move || {
+            let mut writer = inner.writer.lock();
+            let mut wrote = None;
+            let done = writer.transaction(&inner, |tx| {
+                wrote = Some(write(tx)?);
+                Ok(true)
+            });
+            match (done, wrote) {
+                (Ok(()), Some(wrote)) => Ok(wrote),
+                (Err(Failed::All(err) | Failed::One(err)), _) => Err(err),
+                (Err(Failed::Unknown(reason)), _) => Err(StoreError::Unavailable { reason }),
+                (Ok(()), None) => Err(StoreError::Unavailable { reason: "the write did not run".into() }),
+            }
+        });
+        task.await.unwrap_or_else(|_| Err(StoreError::Unavailable { reason: "the runtime is shutting down".into() }))
+    }
+
+    /// Starts a checkpoint beside the writer when the log has grown enough. `logged` and `done` count pages.
+    fn checkpoint_beside(self: &Arc<Self>, logged: i32, done: i32) {
+        use std::sync::atomic::Ordering::SeqCst;
+        if logged - done < CHECKPOINT_PAGES || self.checkpoints.running.swap(true, SeqCst) {
+            return;
+        }
+        let guard = Checkpointing(self.clone());
+        tokio::task::spawn_blocking(move || {
+            let inner = &guard.0;
+            let mut conn = inner.checkpoints.conn.lock();
+            if conn.is_none() {
+                match schema::connect(&inner.path, Role::Writer, &inner.options) {
+                    Ok(made) => *conn = Some(made),
+                    Err(err) => return tracing::warn!(%err, "no connection for checkpoints"),
+                }
+            }
+            if let Some(conn) = conn.as_ref() {
+                checkpoint(conn);
+            }
+        });
+    }
+}
+
+/// Says that no checkpoint runs any more, also when its task is dropped before it began.
+struct Checkpointing(Arc<Inner>);
+
+impl Drop for Checkpointing {
+    fn drop(&mut self) {
+        self.0.checkpoints.running.store(false, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+/// The right to drain the queue. Dropped early (a panic, a runtime that shuts down before the task began) it refuses what waits,
+/// so that nobody waits for ever.
+struct Draining {
+    inner: Arc<Inner>,
+    done: bool,
+}
+
+impl Draining {
+    fn run(mut self) {
+        let inner = self.inner.clone();
+        let mut writer = inner.writer.lock();
+        loop {
+            // Whoever waits for the writer, a sweep say, comes in between two transactions.
+            MutexGuard::bump(&mut writer);
+            let jobs = {
+                let mut waiting = inner.queue.waiting.lock();
+                metrics::gauge!("profilestore_sqlite_queue_jobs").set((waiting.urgent.len() + waiting.others.len()) as f64);
+                let jobs = waiting.take(inner.options.batch);
+                waiting.draining = !jobs.is_empty();
+                jobs
+            };
+            if jobs.is_empty() {
+                self.done = true;
+                return;
+            }
+            writer.run(&inner, jobs);
+        }
+    }
+}
+
+impl Drop for Draining {
+    fn drop(&mut self) {
+        if self.done {
+            return;
+        }
+        let refused = {
+            let mut waiting = self.inner.queue.waiting.lock();
+            waiting.draining = false;
+            let urgent: Vec<_> = waiting.urgent.drain(..).collect();
+            urgent.into_iter().chain(waiting.others.drain(..)).collect::<Vec<_>>()
+        };
+        for job in refused {
+            let err = || StoreError::Unavailable { reason: "the writer stopped before the commit's turn".into() };
+            let replies = job.commits.iter().map(|_| Err(err())).collect();
+            drop(job.reply.send(replies));
+        }
+    }
+}
+
+impl Writer {
+    pub(super) fn new(conn: Connection) -> Self {
+        Self { conn, broken: false, data_version: 0, contended: 0 }
+    }
+
+    fn run(&mut self, inner: &Arc<Inner>, jobs: Vec<Job>) {
+        let commits: Vec<&Commit> = jobs.iter().flat_map(|job| &job.commits).collect();
+        let span = tracing::debug_span!("sqlite batch", commits = commits.len());
+        let _entered = span.enter();
+        let mut replies = match self.commit(inner, &commits) {
+            // One of them spoils the transaction: each gets its own.
+            Err(Failed::One(err)) if commits.len() > 1 => {
+                tracing::warn!(%err, commits = commits.len(), "a commit spoiled its transaction");
+                let alone = |commit: &&Commit| match self.commit(inner, std::slice::from_ref(commit)) {
+                    Ok(mut replies) => replies.pop().unwrap_or_else(|| Err(no_reply())),
+                    Err(failed) => Err(failed.of(commit)),
+                };
+                commits.iter().map(alone).collect()
+            }
+            Ok(replies) => replies,
+            Err(failed) => commits.iter().map(|commit| Err(failed.of(commit))).collect(),
+        }
+        .into_iter();
+        metrics::histogram!("profilestore_sqlite_batch_commits").record(commits.len() as f64);
+        for job in jobs {
+            let answers: Vec<Reply> = replies.by_ref().take(job.commits.len()).collect();
+            metrics::histogram!("profilestore_sqlite_commit_seconds").record(job.since.elapsed().as_secs_f64());
+            // The caller may have gone.
+            drop(job.reply.send(answers));
+        }
+    }
+
+    fn commit(&mut self, inner: &Arc<Inner>, commits: &[&Commit]) -> Result<Vec<Reply>, Failed> {
+        let mut replies = Vec::with_capacity(commits.len());
+        self.transaction(inner, |tx| {
+            let incarnation = schema::incarnation(tx.conn)?;
+            let mut wrote = false;
+            for commit in commits {
+                let reply = tx.commit(commit, incarnation)?;
+                wrote |= reply.as_ref().is_ok_and(|reply| !reply.already_applied);
+                replies.push(reply);
+            }
+            Ok(wrote)
+        })?;
+        Ok(replies)
+    }
+
+    /// Runs `work` in a transaction and commits it when `work` says that it wrote something.
+    fn transaction(&mut self, inner: &Arc<Inner>, work: impl FnOnce(&mut Tx<'_>) -> Result<bool, Trouble>) -> Result<(), Failed> {
+        self.recover(inner)?;
+        if self.contended > 0 {
+            // Another process writes too. It waits in steps of a tenth of a millisecond at first: leave it one.
+            self.contended -= 1;
+            std::thread::park_timeout(Duration::from_micros(200));
+        }
+        let all = |err: rusqlite::Error| Failed::All(Trouble::from(err).not_applied());
+        let wait = inner.options.busy_wait;
+        wait_while_busy(wait, || self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])).map_err(all)?;
+        let worked = {
+            let mut tx = Tx::new(&self.conn, inner.options.env.unix_ms());
+            work(&mut tx)
+        };
+        let wrote = match worked {
+            Ok(wrote) => wrote,
+            Err(trouble) => {
+                self.roll_back();
+                let shared = match &trouble {
+                    Trouble::Store(_) => false,
+                    Trouble::Sqlite(err) => concerns_all(err),
+                };
+                self.broken |= shared;
+                let err = trouble.not_applied();
+                return Err(if shared { Failed::All(err) } else { Failed::One(err) });
+            }
+        };
+        if !wrote {
+            self.roll_back();
+            return Ok(());
+        }
+        let committed = wait_while_busy(wait, || self.conn.prepare_cached("COMMIT")?.execute([]));
+        if let Err(err) = committed {
+            self.broken = true;
+            self.roll_back();
+            // A log that could not be written to its last page holds no valid commit, whatever happens next. Any other failure
+            // may have come after that page: nobody knows what a crash would make of it.
+            let surely_not = schema::is_busy(&err) || err.sqlite_error_code() == Some(ErrorCode::DiskFull);
+            tracing::warn!(%err, surely_not, "a transaction could not be committed");
+            return Err(if surely_not { all(err) } else { Failed::Unknown(format!("SQLite failed to commit: {err}")) });
+        }
+        self.after_commit(inner);
+        Ok(())
+    }
+
+    fn after_commit(&mut self, inner: &Arc<Inner>) {
+        let version = self.conn.prepare_cached("PRAGMA data_version").and_then(|mut s| s.query_row([], |row| row.get(0)));
+        if let Ok(version) = version
+            && version != self.data_version
+        {
+            self.contended = if self.data_version == 0 { 0 } else { 16 };
+            self.data_version = version;
+        }
+        let Ok((logged, done)) = self.conn.wal_checkpoint_v2(Some(rusqlite::MAIN_DB), CheckpointMode::NOOP) else { return };
+        if logged - done >= HARD_PAGES {
+            checkpoint(&self.conn);
+        } else {
+            inner.checkpoint_beside(logged, done);
+        }
+    }
+
+    /// Makes the connection fit for a new transaction.
+    fn recover(&mut self, inner: &Arc<Inner>) -> Result<(), Failed> {
+        if !self.conn.is_autocommit() {
+            self.roll_back();
+        }
+        if self.broken || !self.conn.is_autocommit() {
+            self.conn = schema::connect(&inner.path, Role::Writer, &inner.options).map_err(Failed::All)?;
+            (self.broken, self.data_version) = (false, 0);
+        }
+        Ok(())
+    }
+
+    fn roll_back(&mut self) {
+        // SQLite rolls back by itself after some errors; then there is nothing to do.
+        if !self.conn.is_autocommit()
+            && let Err(err) = self.conn.execute_batch("ROLLBACK")
+        {
+            tracing::warn!(%err, "a transaction could not be rolled back");
+            self.broken = true;
+        }
+    }
+}
+
+impl Failed {
+    fn of(&self, commit: &Commit) -> StoreError {
+        match self {
+            Self::All(err) | Self::One(err) => err.clone(),
+            Self::Unknown(reason) => StoreError::Indeterminate { commit: commit.id, reason: reason.clone() },
+        }
+    }
+}
+
+/// Copies the log into the file, as far as no reader needs the old pages. Another process may be at it: then there is no need.
+fn checkpoint(conn: &Connection) {
+    let span = tracing::debug_span!("sqlite checkpoint");
+    let _entered = span.enter();
+    match conn.wal_checkpoint_v2(Some(rusqlite::MAIN_DB), CheckpointMode::PASSIVE) {
+        Ok((logged, done)) => tracing::debug!(logged, done, "checkpointed"),
+        Err(err) if schema::is_busy(&err) => {}
+        Err(err) => tracing::warn!(%err, "a checkpoint failed"),
+    }
+}
+
+/// Tries until the lock is free or the time is up: in short steps, so that another process's next pause is not missed.
+fn wait_while_busy<T>(limit: Duration, mut attempt: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    let mut waited = Duration::ZERO;
+    loop {
+        match attempt() {
+            Err(err) if schema::is_busy(&err) && waited < limit => {
+                metrics::counter!("profilestore_sqlite_lock_waits_total").increment(1);
+                let step = if waited < Duration::from_millis(5) { Duration::from_micros(100) } else { Duration::from_millis(1) };
+                std::thread::park_timeout(step);
+                waited += step;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Whether an error has nothing to do with the one commit that met it.
+fn concerns_all(err: &rusqlite::Error) -> bool {
+    !matches!(
+        err.sqlite_error_code(),
+        None | Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig | ErrorCode::DatabaseCorrupt)
+    )
+}
+
+fn bytes_of(commit: &Commit) -> usize {
+    let size = |change: &Change| match change {
+        Change::Write { value: NewValue::Bytes(bytes), .. } => bytes.len(),
+        Change::AppendMessage { message, .. } => message.payload.len(),
+        _ => 0,
+    };
+    commit.changes.iter().map(size).sum()
+}
+
+fn no_reply() -> StoreError {
+    StoreError::Unavailable { reason: "the store gave no answer for the commit".into() }
+}

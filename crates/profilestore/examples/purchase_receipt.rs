@@ -57,8 +57,7 @@ async fn process_receipt(profile: &Profile<Player>, purchase: &str, coins: u64) 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
-    let server =
-        GameServer::builder(SqliteStore::open(folder.path().join("profiles.db"), Default::default())?).start().await?;
+    let server = GameServer::builder(SqliteStore::open(folder.path().join("profiles.db"), Default::default())?).start().await?;
     let players = server.store_builder("PlayerData").template(Player::default()).build()?;
     let profile = players.start_session("1").await?;
 

@@ -2,7 +2,7 @@
 //!
 //! Each runs in the key's queue, so it sees what this server did to the key before.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
@@ -219,11 +219,16 @@ fn receipts<'a>(key: &ProfileKey, messages: impl IntoIterator<Item = &'a StoredM
     messages.into_iter().map(remove).collect()
 }
 
+/// How soon after its start a server sweeps for the first time, so that short-lived servers do their part.
+const FIRST_SWEEP: Duration = Duration::from_secs(600);
+
 /// Sweeps now and then what is past its time.
 pub(crate) async fn sweep(engine: Arc<Engine>) {
+    let mut longest = FIRST_SWEEP;
     loop {
         let Some(period) = engine.settings().sweep_period else { return };
-        tokio::time::sleep(period).await;
+        tokio::time::sleep(period.min(longest)).await;
+        longest = Duration::MAX;
         let history_ms = i64::try_from(engine.settings().history_retention.as_millis()).unwrap_or(i64::MAX);
         let mut cursor = None;
         loop {

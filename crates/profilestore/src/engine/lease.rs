@@ -20,6 +20,8 @@ pub(crate) struct Lease {
     pub(crate) incarnation: Incarnation,
     /// The row's revision.
     pub(crate) revision: u64,
+    /// After how long without a renewal the row may be declared dead, as it says itself.
+    pub(crate) lease_time: Duration,
     /// Just before the request was sent that confirmed the lease last.
     pub(crate) confirmed_at: Instant,
     /// Contact with the store.
@@ -28,8 +30,8 @@ pub(crate) struct Lease {
 
 impl Lease {
     /// True while nobody can have declared this server dead: within the lease time of a confirmation.
-    pub(crate) fn is_confirmed(&self, now: Instant, lease_time: Duration) -> bool {
-        now.saturating_duration_since(self.confirmed_at) < lease_time
+    pub(crate) fn is_confirmed(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.confirmed_at) < self.lease_time
     }
 }
 

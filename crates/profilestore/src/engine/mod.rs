@@ -4,7 +4,7 @@
 //! ([`queue`]); what is decided there is decided by `session::protocol`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{
         Arc,
@@ -25,7 +25,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
     messenger::Messenger,
-    session::{Session, protocol},
+    session::{Session, SessionEnd, protocol},
     settings::Settings,
 };
 
@@ -153,9 +153,8 @@ impl Engine {
 
     /// True when a session that stands on this incarnation of the server may believe in itself.
     pub(crate) fn confirms(&self, held_by: ServerId) -> bool {
-        let lease_time = self.settings().lease_time;
         let lease = self.lease.lock();
-        lease.server == held_by && lease.is_confirmed(self.env.now(), lease_time)
+        lease.server == held_by && lease.is_confirmed(self.env.now())
     }
 
     pub(crate) fn server(&self) -> ServerId {
@@ -316,25 +315,33 @@ impl Engine {
         self.hurry.store(true, Ordering::SeqCst);
         let deadline = self.env.now() + self.settings().shutdown_timeout;
         self.wake_all_starts();
-        let ends: Vec<_> = self
-            .sessions()
-            .into_iter()
-            .map(|session| (session.key.clone(), session.finish(crate::session::SessionEnd::Shutdown)))
-            .collect();
         let mut not_saved = Vec::new();
-        for (key, end) in ends {
-            match tokio::time::timeout_at(deadline, end).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => not_saved.push((key, error)),
-                Err(_) => {
-                    let error =
-                        Error::new(ErrorKind::TimedOut, "the last save did not get through before the deadline").about(&key);
-                    not_saved.push((key, error));
+        // Again, for starts that came through at the last moment.
+        while self.env.now() < deadline {
+            let ends: Vec<_> =
+                self.sessions().into_iter().map(|session| (session.key.clone(), session.finish(SessionEnd::Shutdown))).collect();
+            for (key, end) in ends {
+                match tokio::time::timeout_at(deadline, end).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => not_saved.push((key, error)),
+                    Err(_) => {
+                        let error = Error::new(ErrorKind::TimedOut, "the last save did not get through before the deadline");
+                        not_saved.push((key.clone(), error.about(&key)));
+                    }
                 }
             }
+            // Messages, removals and last saves that the program began itself.
+            let drained = tokio::time::timeout_at(deadline, self.queues.drained()).await.is_ok();
+            if drained && self.slots.lock().is_empty() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        // Messages, removals and starts that are still under way.
-        let _ = tokio::time::timeout_at(deadline, self.queues.drained()).await;
+        let named: BTreeSet<ProfileKey> = not_saved.iter().map(|(key, _)| key.clone()).collect();
+        for session in self.sessions().into_iter().filter(|session| !named.contains(&session.key)) {
+            let error = Error::new(ErrorKind::TimedOut, "the last save did not get through before the deadline");
+            not_saved.push((session.key.clone(), error.about(&session.key)));
+        }
         for task in self.tasks.lock().drain(..) {
             task.abort();
         }

@@ -44,7 +44,8 @@ pub(crate) async fn register(parts: &Parts) -> Result<(Lease, mpsc::Receiver<Hin
     let mut contact = Contact::default();
     contact.observe(sent, parts.env.now(), reply.now_ms, Engine::max_gap(&parts.settings));
     let revision = reply.server.map_or(1, |row| row.revision);
-    Ok((Lease { server, incarnation: identity.incarnation, revision, confirmed_at: sent, contact }, hints))
+    let lease_time = parts.settings.lease_time;
+    Ok((Lease { server, incarnation: identity.incarnation, revision, lease_time, confirmed_at: sent, contact }, hints))
 }
 
 fn registration(id: ServerId, place_id: i64, job_id: &str, lease_time: Duration) -> Change {

@@ -290,6 +290,10 @@ impl Load {
         let asked = matches!(protocol::held(&taken.state, taken.state.epoch), protocol::Held::Asked(_));
         let session = Session::new(engine.clone(), taken);
         let claim = self.leave(engine, Some(&session));
+        if engine.server() != session.known.lock().held_by {
+            // A new incarnation of this server began meanwhile, and adopted the sessions that it saw.
+            session.queue_adopt();
+        }
         let delivered = claim.is_some_and(|claim| {
             let wanted = !claim.wish.cancel.is_some_and(|cancel| cancel());
             if wanted {

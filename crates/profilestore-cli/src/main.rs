@@ -1,1 +1,25 @@
-fn main() {}
+//! The `profilestore` program: import, export, inspect and operate a store of player profiles.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+mod args;
+mod inspect;
+mod maintain;
+mod output;
+mod place;
+mod transfer;
+
+fn main() -> ExitCode {
+    let args = args::Args::parse();
+    output::start_log();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return output::Failure::Work(format!("cannot start: {error}")).report(),
+    };
+    match runtime.block_on(args.run()) {
+        Ok(status) => status.into(),
+        Err(failure) => failure.report(),
+    }
+}

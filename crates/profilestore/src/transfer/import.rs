@@ -118,6 +118,7 @@ struct Version {
     /// None for a tombstone.
     value: Option<Bytes>,
     user_ids: Vec<i64>,
+    load_count: u64,
     foreign: Option<String>,
     /// What the document says about its session, to tell since when that one has been there.
     session: Option<Digest>,
@@ -208,7 +209,8 @@ impl Version {
         let imported = Imported { written_ms: line.updated_ms, created_ms: line.created_ms, label: line.version };
         let Some(text) = line.value else {
             let user_ids = line.user_ids.unwrap_or_default();
-            return Ok((Self { n: line.n, imported, value: None, user_ids, foreign: None, session: None }, Live::default()));
+            let version = Self { n: line.n, imported, value: None, user_ids, load_count: 0, foreign: None, session: None };
+            return Ok((version, Live::default()));
         };
         let surroundings = Surroundings {
             written_ms: line.updated_ms,
@@ -223,6 +225,7 @@ impl Version {
             imported,
             value: Some(stored.encode().map_err(|e| e.to_string())?),
             user_ids: stored.user_ids().to_vec(),
+            load_count: lease.load_count,
             foreign,
             session: session.map(|session| Digest::of(session.to_string().as_bytes())),
         };
@@ -376,6 +379,7 @@ impl Writer<'_> {
             messages: live.messages.len() as u64,
             locked: live.messages.iter().filter(|message| message.locked).count() as u64,
         };
+        let (mut lease_revision, mut load_count) = (state.lease_revision, state.lease.load_count);
         for (number, version) in (0..).zip(versions).skip(there) {
             summary.tombstones += u64::from(version.value.is_none());
             if let Some(why) = version.foreign {
@@ -394,13 +398,24 @@ impl Writer<'_> {
                 seal: true,
                 imported: Some(version.imported),
             }];
-            if number + 1 == last as u64 {
-                let Live { lease, messages, last_message } = std::mem::take(&mut live);
-                let revision = state.lease_revision;
-                changes.push(Change::Lease { key: key.clone(), revision, lease, raise_epoch: true, seal: false });
-                if last_message > 0 {
-                    changes.push(Change::ImportInbox { key: key.clone(), last_message, messages });
-                }
+            // A version's load count is the one of the lease when it is written.
+            let is_last = number + 1 == last as u64;
+            if is_last || version.load_count != load_count {
+                load_count = version.load_count;
+                let lease =
+                    if is_last { std::mem::take(&mut live.lease) } else { LeaseState { load_count, ..LeaseState::default() } };
+                changes.push(Change::Lease {
+                    key: key.clone(),
+                    revision: lease_revision,
+                    lease,
+                    raise_epoch: is_last,
+                    seal: false,
+                });
+                lease_revision += 1;
+            }
+            if is_last && live.last_message > 0 {
+                let Live { messages, last_message, .. } = std::mem::take(&mut live);
+                changes.push(Change::ImportInbox { key: key.clone(), last_message, messages });
             }
             let id = CommitId(self.env.uuid());
             self.queue.push(Commit { id, incarnation: self.incarnation, from: None, changes, returning: Returning::HEAD });

@@ -147,6 +147,15 @@ async fn the_real_records_round_trip_through_memory() {
     real_records_round_trip(&memory()).await;
 }
 
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn the_real_records_round_trip_through_sqlite() {
+    use profilestore::data_store::{SqliteOptions, SqliteStore};
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path().join("profiles.db"), SqliteOptions::default()).unwrap();
+    real_records_round_trip(&store).await;
+}
+
 #[tokio::test]
 async fn the_order_of_lines_does_not_matter() {
     let records = records();
@@ -179,6 +188,8 @@ async fn what_was_live_is_live() {
     assert_eq!((inbox[0].index, &inbox[0].payload[..]), (8, &b"{\"Gift\":1}"[..]));
     let found = store.version(&key("7"), &VersionRef::Label("7-2".into())).await.unwrap().unwrap();
     assert_eq!((found.info.number, found.info.written_ms, found.info.cause), (2, 1_790_000_002_000, Cause::Import));
+    let first = store.version(&key("7"), &VersionRef::Number(1)).await.unwrap().unwrap();
+    assert_eq!((first.info.load_count, found.info.load_count), (0, 3));
 }
 
 #[tokio::test]

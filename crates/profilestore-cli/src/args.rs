@@ -1,0 +1,127 @@
+//! The command line.
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+use profilestore::{DEFAULT_SCOPE, ProfileKey};
+
+use crate::{
+    inspect::{Get, History, List, Sessions},
+    maintain::Check,
+    output::{Failure, Status},
+    place::Place,
+    transfer::{Export, Import},
+};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  the work failed, or was done and found something wrong (said on stderr or in the report)
+  2  the command line is wrong
+  3  the store cannot be opened, reached or used
+  4  there is no such profile or version
+
+Times are UTC. With --json, output is one JSON document, or one JSON object a line for lists; times are Unix milliseconds.";
+
+/// Player data that no two servers can write at once: import, export, inspect and operate a store.
+#[derive(Debug, Parser)]
+#[command(name = "profilestore", version, after_help = EXIT_CODES, max_term_width = 110)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) app: App,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command gets.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct App {
+    /// Which store: sqlite:PATH
+    #[arg(
+        long = "store",
+        global = true,
+        value_name = "STORE",
+        env = "PROFILESTORE_STORE",
+        default_value = "sqlite:./profiles.db"
+    )]
+    pub(crate) place: Place,
+    /// Output for programs
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Import(Import),
+    Export(Export),
+    List(List),
+    Get(Get),
+    History(History),
+    Sessions(Sessions),
+    Check(Check),
+}
+
+impl Args {
+    pub(crate) async fn run(self) -> Result<Status, Failure> {
+        let app = &self.app;
+        match self.command {
+            Command::Import(command) => command.run(app).await,
+            Command::Export(command) => command.run(app).await,
+            Command::List(command) => command.run(app).await,
+            Command::Get(command) => command.run(app).await,
+            Command::History(command) => command.run(app).await,
+            Command::Sessions(command) => command.run(app).await,
+            Command::Check(command) => command.run(app).await,
+        }
+    }
+}
+
+/// Which profile a command is about.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct KeyArg {
+    /// STORE/KEY, or STORE/SCOPE/KEY
+    #[arg(value_name = "KEY")]
+    key: String,
+    /// The scope; KEY is then STORE/KEY, and may hold further slashes
+    #[arg(long)]
+    scope: Option<String>,
+}
+
+impl KeyArg {
+    pub(crate) fn parse(&self) -> Result<ProfileKey, Failure> {
+        let (store, rest) = self
+            .key
+            .split_once('/')
+            .ok_or_else(|| Failure::Usage(format!("a profile is named STORE/KEY or STORE/SCOPE/KEY: given=`{}`", self.key)))?;
+        let (scope, key) = match &self.scope {
+            Some(scope) => (scope.as_str(), rest),
+            None => rest.split_once('/').unwrap_or((DEFAULT_SCOPE, rest)),
+        };
+        ProfileKey::new(store, scope, key).map_err(|e| Failure::Usage(e.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn profiles_are_named_by_two_or_three_parts() {
+        let parsed = |key: &str, scope: Option<&str>| {
+            let key = KeyArg { key: key.into(), scope: scope.map(Into::into) }.parse();
+            key.map(|key| [key.store(), key.scope(), key.key()].map(str::to_owned).join("|"))
+        };
+        assert_eq!(parsed("PlayerData/7", None).unwrap(), "PlayerData|global|7");
+        assert_eq!(parsed("PlayerData/S1/7", None).unwrap(), "PlayerData|S1|7");
+        assert_eq!(parsed("PlayerData/S1/7/8", None).unwrap(), "PlayerData|S1|7/8");
+        assert_eq!(parsed("PlayerData/7/8", Some("S1")).unwrap(), "PlayerData|S1|7/8");
+        for (key, scope) in [("7", None), ("S/", None), ("/7", None), ("S//7", None), ("S/7", Some(""))] {
+            assert!(matches!(parsed(key, scope), Err(Failure::Usage(_))), "{key}");
+        }
+    }
+}

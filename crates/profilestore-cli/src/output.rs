@@ -1,0 +1,233 @@
+//! What people and programs see: text in columns, JSON, errors in one line, exit codes.
+
+use std::{
+    error::Error,
+    fmt::Write as _,
+    io::{self, BufWriter, IsTerminal, Stdout, Write},
+    process::ExitCode,
+};
+
+use jiff::Timestamp;
+use profilestore::{data_store::StoreError, transfer::TransferError};
+use serde::Serialize;
+use tracing_subscriber::EnvFilter;
+
+/// How a command ended that did its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Status {
+    Fine,
+    /// It found something wrong, and said so.
+    Problems,
+}
+
+impl From<Status> for ExitCode {
+    fn from(status: Status) -> Self {
+        match status {
+            Status::Fine => Self::SUCCESS,
+            Status::Problems => Self::from(1),
+        }
+    }
+}
+
+/// Why a command did not do its work. Each is one line for stderr: what, where, what to do.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Whoever reads the output has had enough. Nothing to report.
+    Closed,
+    Work(String),
+    Usage(String),
+    Store(String),
+    NotFound(String),
+}
+
+impl Failure {
+    pub(crate) fn report(self) -> ExitCode {
+        let (code, message) = match self {
+            Self::Closed => return ExitCode::SUCCESS,
+            Self::Work(message) => (1, message),
+            Self::Usage(message) => (2, message),
+            Self::Store(message) => (3, message),
+            Self::NotFound(message) => (4, message),
+        };
+        // A closed stderr is no reason to panic.
+        let _ = writeln!(io::stderr(), "error: {message}");
+        ExitCode::from(code)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::Closed,
+            _ => Self::Work(format!("the output cannot be written: {error}")),
+        }
+    }
+}
+
+impl From<serde_json::Error> for Failure {
+    fn from(error: serde_json::Error) -> Self {
+        io::Error::from(error).into()
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable { .. } | StoreError::Corrupt { .. } | StoreError::Replaced { .. } => {
+                Self::Store(chain(&error))
+            }
+            _ => Self::Work(chain(&error)),
+        }
+    }
+}
+
+impl From<TransferError> for Failure {
+    fn from(error: TransferError) -> Self {
+        match error {
+            TransferError::Store(error) => error.into(),
+            TransferError::Write(error) => error.into(),
+            error => Self::Work(chain(&error)),
+        }
+    }
+}
+
+/// An error with what caused it, in one line.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let _ = write!(text, ": {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// Standard output. Ends the command quietly when nobody reads it any more.
+pub(crate) type Out = BufWriter<Stdout>;
+
+pub(crate) fn out() -> Out {
+    BufWriter::new(io::stdout())
+}
+
+/// One JSON document, for people to read too when they see it.
+pub(crate) fn json_document(content: &impl Serialize) -> Result<(), Failure> {
+    let mut out = out();
+    match io::stdout().is_terminal() {
+        true => serde_json::to_writer_pretty(&mut out, content)?,
+        false => serde_json::to_writer(&mut out, content)?,
+    }
+    writeln!(out)?;
+    Ok(out.flush()?)
+}
+
+/// One JSON object a line.
+pub(crate) fn json_line(out: &mut Out, content: &impl Serialize) -> Result<(), Failure> {
+    serde_json::to_writer(&mut *out, content)?;
+    Ok(writeln!(out)?)
+}
+
+/// Rows in columns. Widths grow from page to page, as a long list is not held in memory.
+pub(crate) struct Table<const N: usize> {
+    head: Option<[&'static str; N]>,
+    widths: [usize; N],
+}
+
+impl<const N: usize> Table<N> {
+    pub(crate) fn new(head: [&'static str; N]) -> Self {
+        Self { head: Some(head), widths: [0; N] }
+    }
+
+    /// Writes a page of rows, after the head when it is the first page that has any.
+    pub(crate) fn page(&mut self, out: &mut Out, rows: &[[String; N]]) -> Result<(), Failure> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let head = self.head.take().map(|head| head.map(str::to_owned));
+        for row in head.iter().chain(rows) {
+            for (width, cell) in self.widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.chars().count());
+            }
+        }
+        for row in head.iter().chain(rows) {
+            let mut line = String::new();
+            for (width, cell) in self.widths.iter().zip(row) {
+                let _ = write!(line, "{cell:width$}  ");
+            }
+            writeln!(out, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+/// Names and values, one a line.
+pub(crate) fn facts(out: &mut Out, facts: &[(&str, String)]) -> Result<(), Failure> {
+    let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    for (name, value) in facts {
+        writeln!(out, "{name:width$}  {value}")?;
+    }
+    Ok(())
+}
+
+/// A time for people.
+pub(crate) fn time(unix_ms: i64) -> String {
+    let time = Timestamp::from_millisecond(unix_ms).ok();
+    time.map_or_else(|| format!("{unix_ms} ms"), |time| time.strftime("%Y-%m-%d %H:%M:%S").to_string())
+}
+
+/// How long ago something was, for people.
+pub(crate) fn ago(now_ms: i64, then_ms: i64) -> String {
+    let seconds = now_ms.saturating_sub(then_ms).div_euclid(1000);
+    match seconds {
+        ..0 => format!("in {} s", seconds.saturating_neg()),
+        0..120 => format!("{seconds} s ago"),
+        120..7200 => format!("{} min ago", seconds / 60),
+        7200..172_800 => format!("{} h ago", seconds / 3600),
+        _ => format!("{} days ago", seconds / 86_400),
+    }
+}
+
+/// A number of bytes for people.
+pub(crate) fn size(bytes: u64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
+    let scaled = |unit: u64| bytes as f64 / unit as f64;
+    match bytes {
+        0..1024 => format!("{bytes} B"),
+        1024..1_048_576 => format!("{:.1} KB", scaled(1 << 10)),
+        1_048_576..1_073_741_824 => format!("{:.1} MB", scaled(1 << 20)),
+        _ => format!("{:.1} GB", scaled(1 << 30)),
+    }
+}
+
+/// A number with its noun, with separators: `1,959 versions`.
+pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    format!("{grouped} {}", if number == 1 { one } else { many })
+}
+
+/// Log lines go to stderr, at the level that PROFILESTORE_LOG names; warnings by default.
+pub(crate) fn start_log() {
+    let filter = EnvFilter::try_from_env("PROFILESTORE_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_made_readable() {
+        assert_eq!(count(1, "key", "keys"), "1 key");
+        assert_eq!(count(1_234_567, "key", "keys"), "1,234,567 keys");
+        assert_eq!((size(1023), size(1536), size(5 << 20)), ("1023 B".into(), "1.5 KB".into(), "5.0 MB".into()));
+        assert_eq!(time(1_790_000_000_042), "2026-09-21 14:13:20");
+        assert_eq!((ago(10_000, 9_000), ago(10_000, 12_000)), ("1 s ago".into(), "in 2 s".into()));
+        assert_eq!(ago(86_400_000 * 3, 0), "3 days ago");
+    }
+}

@@ -1,0 +1,304 @@
+//! `import` and `export`.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, BufWriter, Write},
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use profilestore::{
+    data_store::KeyFilter,
+    env::Env,
+    transfer::{ExportFilter, ExportReport, ImportOptions, ImportReport, Progress, export, import},
+};
+
+use crate::{
+    args::App,
+    output::{Failure, Status, count, facts, json_document, out},
+};
+
+const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
+/// Bring profiles in from lines of JSON, with their history
+///
+/// Every line is one version of one key, as `export` writes them. Versions become history with their original times and
+/// version strings; sessions, hand-over requests and messages of each key's last version become live. A key that exists
+/// already is left alone, so an import may be repeated. Values that are no profiles are kept and reported. A line that cannot be
+/// understood is reported and its key left out as a whole; the exit code is then 1.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  profilestore import records.jsonl
+  profilestore --store sqlite:game.db import --json records.jsonl.zst
+  ssh live profilestore export | profilestore --store sqlite:copy.db import -")]
+pub(crate) struct Import {
+    /// The file, plain or zstd; - for standard input
+    file: PathBuf,
+    /// Who imports, for the history
+    #[arg(long, default_value = "import")]
+    author: String,
+}
+
+impl Import {
+    pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
+        let (reader, length) = open_input(&self.file)?;
+        let store = app.place.open_or_create().await?;
+        let bar = progress_bar();
+        let mut progress = |progress: Progress| show(&bar, progress, length);
+        let options = ImportOptions { author: self.author, ..ImportOptions::default() };
+        let report = import(&*store, &Env::system(), reader, &options, &mut progress).await;
+        bar.finish_and_clear();
+        let report = report?;
+        match app.json {
+            true => json_document(&report)?,
+            false => show_import(&report)?,
+        }
+        let complete = report.skipped.is_empty() && report.malformed.is_empty();
+        Ok(if complete { Status::Fine } else { Status::Problems })
+    }
+}
+
+/// Write profiles out as lines of JSON, with their history
+///
+/// Writes all kept versions of every key, one a line, in the form that `import` reads. To standard output, unless a file is
+/// named; the report then goes to standard error. A file is complete once it is there under its name.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  profilestore export | wc -l
+  profilestore export all.jsonl.zst
+  profilestore export --store-name PlayerData --prefix 12 some.jsonl")]
+pub(crate) struct Export {
+    /// The file; compressed when its name ends in .zst
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    filter: Names,
+    /// Replace the file if it exists
+    #[arg(long, requires = "file")]
+    force: bool,
+}
+
+/// Which names are meant.
+#[derive(Debug, Args)]
+pub(crate) struct Names {
+    /// Only this store's profiles
+    #[arg(long, value_name = "NAME")]
+    pub(crate) store_name: Option<String>,
+    /// Only this scope's profiles
+    #[arg(long)]
+    pub(crate) scope: Option<String>,
+    /// Only keys that begin with this
+    #[arg(long)]
+    pub(crate) prefix: Option<String>,
+}
+
+impl Names {
+    fn filter(self) -> ExportFilter {
+        let keys = self.prefix.map_or(KeyFilter::All, KeyFilter::Prefix);
+        ExportFilter { store: self.store_name, scope: self.scope, keys }
+    }
+}
+
+impl Export {
+    pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
+        let store = app.place.open().await?;
+        let filter = self.filter.filter();
+        let bar = progress_bar();
+        let mut progress = |progress: Progress| show(&bar, progress, None);
+        let report = match &self.file {
+            None => export(&*store, &filter, &mut out(), &mut progress).await,
+            Some(file) => {
+                let mut output = Output::create(file, self.force)?;
+                let report = export(&*store, &filter, &mut output.writer, &mut progress).await;
+                if report.is_ok() {
+                    output.finish(file)?;
+                }
+                report
+            }
+        };
+        bar.finish_and_clear();
+        let report = report?;
+        let on_stderr = self.file.is_none();
+        show_export(&report, app.json, on_stderr)?;
+        Ok(if report.unreadable.is_empty() { Status::Fine } else { Status::Problems })
+    }
+}
+
+/// The input, unpacked, and its length if that is known.
+fn open_input(file: &Path) -> Result<(Box<dyn BufRead>, Option<u64>), Failure> {
+    let cannot_read = |error: io::Error| Failure::Work(format!("the input cannot be read: {error}: file=`{}`", file.display()));
+    let (mut reader, length): (Box<dyn BufRead>, _) = match file.as_os_str() == "-" {
+        true => (Box::new(BufReader::new(io::stdin())), None),
+        false => {
+            let file = File::open(file).map_err(cannot_read)?;
+            let length = file.metadata().ok().map(|data| data.len());
+            (Box::new(BufReader::with_capacity(1 << 16, file)), length)
+        }
+    };
+    if reader.fill_buf().map_err(cannot_read)?.starts_with(&ZSTD_MAGIC) {
+        let unpacked = zstd::Decoder::with_buffer(reader).map_err(cannot_read)?;
+        return Ok((Box::new(BufReader::with_capacity(1 << 16, unpacked)), None));
+    }
+    Ok((reader, length))
+}
+
+/// A file that gets its name when it is complete.
+struct Output {
+    writer: BufWriter<Packed>,
+    partial: PathBuf,
+}
+
+enum Packed {
+    Plain(File),
+    Zstd(Box<zstd::Encoder<'static, File>>),
+}
+
+impl Write for Packed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(file) => file.write(bytes),
+            Self::Zstd(encoder) => encoder.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(file) => file.flush(),
+            Self::Zstd(encoder) => encoder.flush(),
+        }
+    }
+}
+
+impl Output {
+    fn create(file: &Path, force: bool) -> Result<Self, Failure> {
+        if !force && file.exists() {
+            return Err(Failure::Work(format!("the file exists already, add --force to replace it: file=`{}`", file.display())));
+        }
+        let mut name = file.as_os_str().to_owned();
+        name.push(".partial");
+        let partial = PathBuf::from(name);
+        let cannot = |error: io::Error| cannot_write(&partial, &error);
+        let created = File::create(&partial).map_err(cannot)?;
+        let packed = match file.extension().is_some_and(|extension| extension == "zst") {
+            true => Packed::Zstd(Box::new(zstd::Encoder::new(created, 3).map_err(cannot)?)),
+            false => Packed::Plain(created),
+        };
+        Ok(Self { writer: BufWriter::with_capacity(1 << 16, packed), partial })
+    }
+
+    fn finish(self, name: &Path) -> Result<(), Failure> {
+        let Self { writer, partial } = self;
+        let finished = || -> io::Result<()> {
+            let file = match writer.into_inner().map_err(io::IntoInnerError::into_error)? {
+                Packed::Plain(file) => file,
+                Packed::Zstd(encoder) => encoder.finish()?,
+            };
+            file.sync_all()?;
+            std::fs::rename(&partial, name)
+        };
+        finished().map_err(|error| cannot_write(name, &error))
+    }
+}
+
+fn cannot_write(file: &Path, error: &io::Error) -> Failure {
+    Failure::Work(format!("the file cannot be written: {error}: file=`{}`", file.display()))
+}
+
+/// On stderr, when that is a terminal.
+pub(crate) fn progress_bar() -> ProgressBar {
+    ProgressBar::no_length().with_style(ProgressStyle::with_template("{spinner} {msg}").expect("the template is valid"))
+}
+
+pub(crate) fn show(bar: &ProgressBar, progress: Progress, length: Option<u64>) {
+    match progress {
+        Progress::Read { bytes } => match length.filter(|length| *length > 0) {
+            Some(length) => bar.set_message(format!("reading {} %", bytes.min(length) * 100 / length)),
+            None => bar.set_message(format!("reading, {} so far", crate::output::size(bytes))),
+        },
+        Progress::Stored { versions, of } => {
+            bar.set_message(format!("stored {versions} of {}", count(of, "version", "versions")))
+        }
+        Progress::Passed { keys, versions } => {
+            bar.set_message(format!("{}, {}", count(keys, "key", "keys"), count(versions, "version", "versions")));
+        }
+        _ => {}
+    }
+    bar.tick();
+}
+
+fn show_import(report: &ImportReport) -> Result<(), Failure> {
+    let mut out = out();
+    let keys = |number| count(number, "key", "keys");
+    let versions = |number| count(number, "version", "versions");
+    let mut said = vec![("imported", format!("{} with {}", keys(report.keys), versions(report.versions)))];
+    if report.tombstones > 0 {
+        said.push(("tombstones", versions(report.tombstones)));
+    }
+    if report.already_there.keys > 0 {
+        let there = report.already_there;
+        said.push(("already there", format!("{} with {}", keys(there.keys), versions(there.versions))));
+    }
+    said.push(("sessions held", held(report.held_sessions, report.handover_requests)));
+    said.push(("messages", waiting(report.pending)));
+    said.push(("foreign values", count(report.foreign.len() as u64, "value, kept as it came", "values, kept as they came")));
+    said.push(("skipped", keys(report.skipped.len() as u64)));
+    said.push(("malformed", count(report.malformed.len() as u64, "line", "lines")));
+    facts(&mut out, &said)?;
+    if !report.foreign.is_empty() {
+        writeln!(out, "\nforeign values:")?;
+        for foreign in &report.foreign {
+            writeln!(out, "  {} version {}: {}", foreign.key, foreign.n, foreign.why)?;
+        }
+    }
+    if !report.skipped.is_empty() {
+        writeln!(out, "\nskipped keys:")?;
+        for skipped in &report.skipped {
+            writeln!(out, "  {} with {}: {}", skipped.key, versions(skipped.versions), skipped.why)?;
+        }
+    }
+    if !report.malformed.is_empty() {
+        writeln!(out, "\nmalformed lines:")?;
+        for bad in &report.malformed {
+            let key = bad.key.as_ref().map(|key| format!(" of {key}")).unwrap_or_default();
+            writeln!(out, "  line {}{key}: {}", bad.line, bad.why)?;
+        }
+    }
+    Ok(out.flush()?)
+}
+
+fn show_export(report: &ExportReport, json: bool, on_stderr: bool) -> Result<(), Failure> {
+    let mut text = match json {
+        true => serde_json::to_string(report)?,
+        false => {
+            let (keys, versions) = (count(report.keys, "key", "keys"), count(report.versions, "version", "versions"));
+            format!("exported {keys} with {versions}")
+        }
+    };
+    if !json {
+        for unreadable in &report.unreadable {
+            text += &format!("\nleft out {} version {}: {}", unreadable.key, unreadable.number, unreadable.why);
+        }
+    }
+    match on_stderr {
+        true => writeln!(io::stderr(), "{text}")?,
+        false => writeln!(io::stdout(), "{text}")?,
+    }
+    Ok(())
+}
+
+pub(crate) fn held(sessions: u64, asked_for: u64) -> String {
+    match asked_for {
+        0 => count(sessions, "profile", "profiles"),
+        _ => format!("{}, {asked_for} asked for by another server", count(sessions, "profile", "profiles")),
+    }
+}
+
+pub(crate) fn waiting(pending: profilestore::transfer::Pending) -> String {
+    let mut text = count(pending.entries, "waiting", "waiting");
+    if pending.keys > 0 {
+        text += &format!(" on {}, {} locked", count(pending.keys, "key", "keys"), pending.locked);
+    }
+    text
+}

@@ -1,0 +1,174 @@
+//! The program as people run it.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+mod inspect;
+mod transfer;
+
+/// A folder to run the program in.
+struct Place {
+    folder: TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    /// With the real records in the default store.
+    fn with_records() -> Self {
+        let place = Self::new();
+        let report = place.json(&["import", "--json", records().to_str().unwrap()]);
+        assert_eq!(report["versions"], 1959);
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_profilestore"));
+        command.args(args).current_dir(self.folder.path()).env_remove("PROFILESTORE_STORE").stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Ran {
+        Ran::from(self.command(args).output().unwrap())
+    }
+
+    fn run_with_input(&self, args: &[&str], input: &[u8]) -> Ran {
+        let mut command = self.command(args);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(move || stdin.write_all(input).unwrap());
+            Ran::from(child.wait_with_output().unwrap())
+        })
+    }
+
+    /// What a program gets that must succeed and give one JSON document.
+    #[track_caller]
+    fn json(&self, args: &[&str]) -> Value {
+        serde_json::from_str(&self.ok(args)).unwrap()
+    }
+
+    #[track_caller]
+    fn ok(&self, args: &[&str]) -> String {
+        let ran = self.run(args);
+        assert_eq!((ran.code, &*ran.stderr), (0, ""), "{args:?}");
+        ran.stdout
+    }
+}
+
+/// What a run gave.
+#[derive(Debug)]
+struct Ran {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Self { code: output.status.code().unwrap(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+}
+
+/// The records of a real pair of modules.
+fn records() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../profilestore/tests/data/upstream-records.jsonl.zst")
+}
+
+fn lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn line(key: &str, n: u64, value: &Value) -> String {
+    let line = json!({ "store": "PlayerData", "scope": "global", "key": key, "n": n, "version": format!("{key}-{n}"),
+        "created_ms": 1_790_000_000_000_u64, "updated_ms": 1_790_000_000_000 + n, "user_ids": [7], "metadata": {}, "value": value });
+    format!("{line}\n")
+}
+
+fn profile(coins: u64) -> Value {
+    json!({ "Data": { "Coins": coins }, "MetaData": { "SessionLoadCount": coins, "MetaTags": {} }, "GlobalUpdates": [0, []] })
+}
+
+#[test]
+fn a_wrong_command_line_is_code_2() {
+    let place = Place::new();
+    for args in [
+        &["frobnicate"][..],
+        &[],
+        &["list", "--store", "postgres://host/db"],
+        &["list", "--prefix", "a", "--user", "1"],
+        &["get", "no-slash"],
+        &["get", &format!("S/{}", "k".repeat(51))],
+        &["export", "--force"],
+    ] {
+        let ran = place.run(args);
+        assert_eq!((ran.code, &*ran.stdout), (2, ""), "{args:?}: {ran:?}");
+        assert!(!ran.stderr.is_empty());
+    }
+    let help = place.ok(&["--help"]);
+    assert!(help.contains("Exit codes:") && help.contains("import") && help.contains("PROFILESTORE_STORE"), "{help}");
+    assert!(place.ok(&["export", "--help"]).contains("Examples:"));
+    assert_eq!(place.ok(&["--version"]), format!("profilestore {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn a_store_that_is_not_there_is_code_3_and_is_not_made() {
+    let place = Place::new();
+    for args in [&["list"][..], &["get", "S/k"], &["history", "S/k"], &["sessions"], &["export"], &["check"]] {
+        let ran = place.run(args);
+        assert_eq!((ran.code, &*ran.stdout), (3, ""), "{args:?}: {ran:?}");
+        assert!(ran.stderr.contains("no such file") && ran.stderr.contains("store=`sqlite:./profiles.db`"), "{ran:?}");
+        assert_eq!(ran.stderr.lines().count(), 1);
+    }
+    assert_eq!(fs::read_dir(place.folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_file_that_is_no_store_is_code_3_and_is_left_alone() {
+    let place = Place::new();
+    fs::write(place.path("notes.txt"), "these are my notes\n".repeat(100)).unwrap();
+    fs::write(place.path("empty.db"), "").unwrap();
+    for (name, args) in [("notes.txt", &["list"][..]), ("empty.db", &["list"]), ("notes.txt", &["import", "-"])] {
+        let ran = place.run(&[args, &["--store", &format!("sqlite:{name}")]].concat());
+        assert_eq!((ran.code, ran.stderr.lines().count()), (3, 1), "{ran:?}");
+        assert!(ran.stderr.contains(&format!("store=`sqlite:{name}`")), "{ran:?}");
+    }
+    assert!(fs::read_to_string(place.path("notes.txt")).unwrap().starts_with("these are my notes"));
+    assert_eq!(fs::read(place.path("empty.db")).unwrap(), b"");
+}
+
+#[test]
+fn the_store_can_come_from_the_environment() {
+    let place = Place::new();
+    fs::write(place.path("in.jsonl"), line("a", 1, &profile(1))).unwrap();
+    let ran = Ran::from(place.command(&["import", "in.jsonl"]).env("PROFILESTORE_STORE", "sqlite:mine.db").output().unwrap());
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(place.path("mine.db").exists() && !place.path("profiles.db").exists());
+    assert!(place.ok(&["list", "--store", "sqlite:mine.db"]).contains("PlayerData/a"));
+}
+
+#[test]
+fn a_reader_that_has_had_enough_is_no_failure() {
+    let place = Place::with_records();
+    for args in [&["export"][..], &["list", "--json"], &["history", "LegacyData/Season1/Player_34"]] {
+        let mut child = place.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let mut stderr = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        assert_eq!((child.wait().unwrap().code(), &*stderr), (Some(0), ""), "{args:?}");
+    }
+}

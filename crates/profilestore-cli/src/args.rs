@@ -6,6 +6,7 @@ use profilestore::{DEFAULT_SCOPE, ProfileKey};
 use crate::{
     inspect::{Get, History, List, Sessions},
     maintain::Check,
+    operate::{EndSession, Remove, Send},
     output::{Failure, Status},
     place::Place,
     transfer::{Export, Import},
@@ -56,6 +57,9 @@ enum Command {
     Get(Get),
     History(History),
     Sessions(Sessions),
+    Send(Send),
+    EndSession(EndSession),
+    Remove(Remove),
     Check(Check),
 }
 
@@ -69,6 +73,9 @@ impl Args {
             Command::Get(command) => command.run(app).await,
             Command::History(command) => command.run(app).await,
             Command::Sessions(command) => command.run(app).await,
+            Command::Send(command) => command.run(app).await,
+            Command::EndSession(command) => command.run(app).await,
+            Command::Remove(command) => command.run(app).await,
             Command::Check(command) => command.run(app).await,
         }
     }

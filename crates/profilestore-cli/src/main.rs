@@ -7,6 +7,7 @@ use clap::Parser;
 mod args;
 mod inspect;
 mod maintain;
+mod operate;
 mod output;
 mod place;
 mod transfer;

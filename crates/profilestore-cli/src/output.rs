@@ -92,7 +92,7 @@ impl From<TransferError> for Failure {
 }
 
 /// An error with what caused it, in one line.
-fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -100,6 +100,17 @@ fn chain(error: &dyn Error) -> String {
         source = cause.source();
     }
     text
+}
+
+/// Asks a question that only `y` or `yes` answers with yes. Fails when nobody is there to answer.
+pub(crate) fn ask(question: &str) -> Result<bool, Failure> {
+    if !io::stdin().is_terminal() {
+        return Err(Failure::Usage(format!("{question} Say --yes, since there is no terminal to ask at")));
+    }
+    write!(io::stderr(), "{question} [y/N] ")?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// Standard output. Ends the command quietly when nobody reads it any more.

@@ -1,0 +1,213 @@
+//! `send`, `end-session` and `remove`: acting on one profile, as a game server of its own for a moment.
+
+use std::time::Duration;
+
+use clap::Args;
+use profilestore::{
+    Error, ErrorKind, GameServer, MessageId, ProfileKey, ProfileStore, Sent, StartOptions,
+    data_store::{DataStoreExt, KeyState, Returning, SqliteMessenger, SqliteStore},
+    env::Env,
+};
+use serde::Serialize;
+use serde_json::{Value, value::RawValue};
+
+use crate::{
+    args::{App, KeyArg},
+    output::{Failure, Status, ask, json_document},
+};
+
+/// Send a message to a profile
+///
+/// It waits in the profile's inbox until a handler of the game has processed it, whether or not the profile is live anywhere or exists
+/// yet. Prints the message's id: sending again with --id is harmless, the effect comes once.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  profilestore send PlayerData/7 '{\"type\":\"gift\",\"coins\":5}'
+  profilestore send PlayerData/7 '{\"type\":\"refund\"}' --id 1795000000000:order-4711")]
+pub(crate) struct Send {
+    #[command(flatten)]
+    key: KeyArg,
+    /// What the game's handlers get, JSON
+    #[arg(value_name = "JSON")]
+    message: String,
+    /// The message's identity, TIME:NAME with the time in Unix milliseconds; one of its own by default
+    #[arg(long, value_name = "TIME:NAME")]
+    id: Option<MessageId>,
+}
+
+/// End the session on a profile
+///
+/// Asks the server that holds it to save and let go, as another server would that wants to open it. A dead server's session is
+/// ended after its lease time. With --steal the holder is not asked: what it has not saved is lost.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  profilestore end-session PlayerData/7
+  profilestore end-session PlayerData/7 --steal")]
+pub(crate) struct EndSession {
+    #[command(flatten)]
+    key: KeyArg,
+    /// Take the profile from its holder without asking
+    #[arg(long)]
+    steal: bool,
+    /// Give up after this many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    timeout: u64,
+}
+
+/// Remove a profile
+///
+/// Ends whatever session there is, empties the inbox and leaves a tombstone. Earlier versions stay in the history for its retention.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  profilestore remove PlayerData/7
+  profilestore remove PlayerData/7 --yes")]
+pub(crate) struct Remove {
+    #[command(flatten)]
+    key: KeyArg,
+    /// Do not ask for confirmation
+    #[arg(long, short)]
+    yes: bool,
+}
+
+#[derive(Serialize)]
+struct SendRow<'a> {
+    #[serde(flatten)]
+    key: &'a ProfileKey,
+    id: String,
+    /// False when a message of this id had been stored before.
+    stored_now: bool,
+}
+
+#[derive(Serialize)]
+struct Done<'a> {
+    #[serde(flatten)]
+    key: &'a ProfileKey,
+    done: bool,
+}
+
+impl Send {
+    pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
+        let key = self.key.parse()?;
+        let message: Box<RawValue> = serde_json::from_str(&self.message)
+            .map_err(|error| Failure::Usage(format!("the message is not JSON: {error}: given=`{}`", self.message)))?;
+        let id = match self.id {
+            Some(id) => id,
+            None => own_id()?,
+        };
+        let visit = Visit::begin(app, &key).await?;
+        let sent = visit.profiles.send_message_as(key.key(), &id, &message).await;
+        visit.end().await;
+        let sent = sent.map_err(failure)?;
+        if app.json {
+            json_document(&SendRow { key: &key, id: id.to_string(), stored_now: sent == Sent::Now })?;
+        } else if sent == Sent::Now {
+            println!("sent to {key}: id {id}");
+        } else {
+            println!("was sent to {key} before: id {id}");
+        }
+        Ok(Status::Fine)
+    }
+}
+
+impl EndSession {
+    pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
+        let key = self.key.parse()?;
+        let file = app.place.open_sqlite().await?;
+        let (_, state) = file.read_one(&key, Returning::HEAD).await?;
+        let Some(holder) = held_by(&state) else {
+            return Err(Failure::NotFound(format!("no session holds the profile: key=`{key}`")));
+        };
+        let visit = Visit::on(file, &key).await?;
+        if !app.json {
+            eprintln!("{key} is held by {holder}; {}", if self.steal { "taking it" } else { "asking it to let go" });
+        }
+        let mut options = StartOptions::new().timeout(Duration::from_secs(self.timeout));
+        options.steal = self.steal;
+        let ended = match visit.profiles.start_session_with(key.key(), options).await {
+            Ok(profile) => profile.end_session().await,
+            Err(error) => Err(error),
+        };
+        visit.end().await;
+        ended.map_err(failure)?;
+        if app.json {
+            json_document(&Done { key: &key, done: true })?;
+        } else {
+            println!("{key} is free");
+        }
+        Ok(Status::Fine)
+    }
+}
+
+impl Remove {
+    pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
+        let key = self.key.parse()?;
+        let file = app.place.open_sqlite().await?;
+        let (_, state) = file.read_one(&key, Returning::INBOX).await?;
+        let waiting = state.inbox.as_ref().map_or(0, Vec::len);
+        if !state.exists() && waiting == 0 {
+            return Err(Failure::NotFound(format!("there is no such profile: key=`{key}`")));
+        }
+        let session = held_by(&state).map(|holder| format!(", ending the session on {holder}")).unwrap_or_default();
+        if !self.yes && !ask(&format!("remove {key} at version {}, with {waiting} waiting messages{session}?", state.version))? {
+            return Err(Failure::Work(format!("not removed: key=`{key}`")));
+        }
+        let visit = Visit::on(file, &key).await?;
+        let removed = visit.profiles.remove(key.key()).await;
+        visit.end().await;
+        let done = removed.map_err(failure)?;
+        if app.json {
+            json_document(&Done { key: &key, done })?;
+        } else {
+            println!("{key} is removed; its earlier versions stay in the history for 30 days");
+        }
+        Ok(Status::Fine)
+    }
+}
+
+/// A game server for the length of one command.
+struct Visit {
+    server: GameServer,
+    profiles: ProfileStore<Value>,
+}
+
+impl Visit {
+    async fn begin(app: &App, key: &ProfileKey) -> Result<Self, Failure> {
+        Self::on(app.place.open_sqlite().await?, key).await
+    }
+
+    async fn on(file: SqliteStore, key: &ProfileKey) -> Result<Self, Failure> {
+        let messenger = SqliteMessenger::new(&file);
+        let job = format!("profilestore-{}", std::process::id());
+        let server = GameServer::builder(file).messenger(messenger).job_id(job).start().await.map_err(failure)?;
+        let profiles = server.store_builder(key.store()).scope(key.scope()).build().map_err(failure)?;
+        Ok(Self { server, profiles })
+    }
+
+    async fn end(self) {
+        // Whatever it did has been awaited; only its row is given back here.
+        let _ = self.server.shutdown().await;
+    }
+}
+
+fn held_by(state: &KeyState) -> Option<String> {
+    state.lease.holder.as_ref().map(|holder| format!("{} (place {})", holder.job_id, holder.place_id))
+}
+
+fn own_id() -> Result<MessageId, Failure> {
+    let env = Env::system();
+    MessageId::new(env.unix_ms(), &env.uuid().to_string()).ok_or_else(|| Failure::Work("no message id could be made".into()))
+}
+
+/// What an error of the library means to whoever typed the command.
+fn failure(error: Error) -> Failure {
+    let text = crate::output::chain(&error);
+    match error.kind() {
+        ErrorKind::Invalid | ErrorKind::TooLarge | ErrorKind::MessageIdExpired => Failure::Usage(text),
+        ErrorKind::Unavailable | ErrorKind::Corrupt | ErrorKind::Replaced => Failure::Store(text),
+        ErrorKind::NotFound => Failure::NotFound(text),
+        _ => Failure::Work(text),
+    }
+}

@@ -17,7 +17,10 @@ fn list_shows_what_there_is() {
     let of_user = rows(&["--user", "7"]);
     assert!(of_user.iter().any(|row| row["store"] == "PlayerData" && row["key"] == "7"), "{of_user:?}");
     let row = &rows(&["--store-name", "PlayerData", "--prefix", "8003"])[0];
-    assert_eq!((&row["version"], &row["cause"], &row["updated_ms"]), (&1.into(), &"import".into(), &1_790_004_505_139_u64.into()));
+    assert_eq!(
+        (&row["version"], &row["cause"], &row["updated_ms"]),
+        (&1.into(), &"import".into(), &1_790_004_505_139_u64.into())
+    );
 }
 
 #[test]
@@ -25,7 +28,10 @@ fn get_shows_a_profile() {
     let place = Place::with_records();
     let text = place.ok(&["get", "LegacyData/Season1/Player_34"]);
     assert!(text.contains("version   64 (current)  000001A0C49591A5.0000000151.000001A0C4506C3B.01"), "{text}");
-    assert!(text.contains("session   held by D8205237-4941-4231-A3D6-2BF921EB11C1 since 2026-09-21 14:57:21, server unknown"), "{text}");
+    assert!(
+        text.contains("session   held by D8205237-4941-4231-A3D6-2BF921EB11C1 since 2026-09-21 14:57:21, server unknown"),
+        "{text}"
+    );
     assert!(text.contains("\n{\n  \"Data\": {\n"), "{text}");
 
     let found = place.json(&["get", "LegacyData/Player_34", "--scope", "Season1", "--json"]);
@@ -43,7 +49,10 @@ fn get_shows_a_profile() {
 
     for (args, said) in [
         (&["get", "PlayerData/nobody"][..], "error: there is no such profile: key=`PlayerData/nobody`\n"),
-        (&["get", "PlayerData/7", "--version", "99"], "error: there is no such version, see history: key=`PlayerData/7` version=`99`\n"),
+        (
+            &["get", "PlayerData/7", "--version", "99"],
+            "error: there is no such version, see history: key=`PlayerData/7` version=`99`\n",
+        ),
         (&["history", "PlayerData/nobody"], "error: there is no such profile: key=`PlayerData/nobody`\n"),
     ] {
         let ran = place.run(args);

@@ -24,7 +24,7 @@ pub mod conformance;
 
 pub use memory::MemoryStore;
 #[cfg(feature = "sqlite")]
-pub use sqlite::{SqliteOptions, SqliteStore};
+pub use sqlite::{CheckReport, Existing, SqliteMessenger, SqliteOptions, SqliteStore};
 
 /// The format of what a store holds. A store that carries a higher number was written by a newer version and is refused.
 pub const FORMAT_VERSION: u32 = 1;

@@ -28,7 +28,16 @@ impl LocalMessenger {
         Self::default()
     }
 
-    fn deliver(&self, to: ServerId, hint: Hint) {
+    /// Whoever listens now.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn subscribed(&self) -> Vec<ServerId> {
+        let mut subscribers = self.subscribers.lock();
+        subscribers.retain(|_, subscriber| !subscriber.sender.is_closed());
+        subscribers.keys().copied().collect()
+    }
+
+    /// Hands a hint over, if its receiver listens here.
+    pub(crate) fn deliver(&self, to: ServerId, hint: Hint) {
         let mut subscribers = self.subscribers.lock();
         let Some(subscriber) = subscribers.get_mut(&to) else { return };
         if subscriber.gap && subscriber.sender.try_send(Hint::Gap).is_ok() {

@@ -30,11 +30,18 @@ use super::{
 use crate::{env::Env, key::ProfileKey};
 
 mod apply;
+mod backup;
+mod check;
+mod hints;
 mod reader;
 mod schema;
 mod state;
 mod sweep;
 mod writer;
+
+pub use backup::Existing;
+pub use check::CheckReport;
+pub use hints::SqliteMessenger;
 
 /// How a [`SqliteStore`] is opened.
 #[derive(Debug, Clone)]
@@ -46,13 +53,16 @@ pub struct SqliteOptions {
     pub batch: usize,
     /// How long to wait for another process's lock before a call fails as unavailable. Default: 5 s.
     pub busy_wait: Duration,
+    /// How large the file may grow, in bytes; commits beyond that fail as unavailable, as on a full disk. The log beside it comes
+    /// on top. Default: as large as the disk allows.
+    pub max_file_bytes: Option<u64>,
     /// Clock and identifiers. Default: the operating system's.
     pub env: Env,
 }
 
 impl Default for SqliteOptions {
     fn default() -> Self {
-        Self { durable: true, batch: 256, busy_wait: Duration::from_secs(5), env: Env::system() }
+        Self { durable: true, batch: 256, busy_wait: Duration::from_secs(5), max_file_bytes: None, env: Env::system() }
     }
 }
 
@@ -60,6 +70,16 @@ impl Default for SqliteOptions {
 #[derive(Clone)]
 pub struct SqliteStore {
     inner: Arc<Inner>,
+    _closer: Arc<Closer>,
+}
+
+/// Closes the file when the last clone of the store is dropped, even if a task that served it has not quite ended.
+struct Closer(Arc<Inner>);
+
+impl Drop for Closer {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 impl fmt::Debug for SqliteStore {
@@ -74,8 +94,8 @@ struct Inner {
     queue: writer::Queue,
     checkpoints: writer::Checkpoints,
     readers: reader::Readers,
-    /// Dropped last: closing the last connection to the file empties and removes the log.
-    writer: Mutex<writer::Writer>,
+    /// None once the store is closed.
+    writer: Mutex<Option<writer::Writer>>,
 }
 
 /// What goes wrong within a transaction.
@@ -136,11 +156,12 @@ impl SqliteStore {
             queue: writer::Queue::default(),
             checkpoints: writer::Checkpoints::default(),
             readers: reader::Readers::default(),
-            writer: Mutex::new(writer::Writer::new(conn)),
+            writer: Mutex::new(Some(writer::Writer::new(conn))),
             path,
             options,
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let inner = Arc::new(inner);
+        Ok(Self { _closer: Arc::new(Closer(inner.clone())), inner })
     }
 
     /// The file's path, as it was given.

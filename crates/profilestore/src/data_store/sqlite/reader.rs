@@ -24,13 +24,20 @@ const READERS: usize = 8;
 
 /// Idle connections, made when needed.
 pub(super) struct Readers {
-    idle: Mutex<Vec<Connection>>,
+    /// None once the store is closed.
+    idle: Mutex<Option<Vec<Connection>>>,
     turns: Arc<Semaphore>,
 }
 
 impl Default for Readers {
     fn default() -> Self {
-        Self { idle: Mutex::default(), turns: Arc::new(Semaphore::new(READERS)) }
+        Self { idle: Mutex::new(Some(Vec::new())), turns: Arc::new(Semaphore::new(READERS)) }
+    }
+}
+
+impl Readers {
+    pub(super) fn close(&self) {
+        drop(self.idle.lock().take());
     }
 }
 
@@ -52,15 +59,15 @@ impl Inner {
 
     /// Runs a read on this thread, in one read transaction.
     pub(super) fn read_now<T>(&self, read: impl FnOnce(&mut Tx<'_>) -> Result<T, Trouble>) -> Result<T, StoreError> {
-        let idle = self.readers.idle.lock().pop();
+        let idle = self.readers.idle.lock().as_mut().and_then(Vec::pop);
         let conn = match idle {
             Some(conn) => conn,
             None => schema::connect(&self.path, Role::Reader, &self.options)?,
         };
         let result = in_transaction(&conn, self.options.env.unix_ms(), read);
         // A connection that an error left in an odd state is not used again.
-        if result.is_ok() && conn.is_autocommit() {
-            self.readers.idle.lock().push(conn);
+        if let Some(idle) = self.readers.idle.lock().as_mut().filter(|_| result.is_ok() && conn.is_autocommit()) {
+            idle.push(conn);
         }
         result.map_err(Trouble::not_applied)
     }

@@ -23,6 +23,8 @@ pub(super) const IMPORTED: i64 = 2;
 pub(super) const PINNED: i64 = 4;
 pub(super) const SEALED: i64 = 8;
 
+const PAGE_BYTES: u64 = 4096;
+
 const TABLES: &str = "
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
 
@@ -128,9 +130,7 @@ pub(super) fn open_or_create(path: &Path, options: &SqliteOptions) -> Result<Con
         Ok(false) => {}
         Ok(true) => {
             let shown = path.display();
-            return invalid(format!(
-                "the file cannot be written; check the rights to it and its folder, or open it read-only: path=`{shown}`"
-            ));
+            return invalid(format!("the file cannot be written; check the rights to it and its folder: path=`{shown}`"));
         }
         Err(err) => return Err(cannot_open(path, &err)),
     }
@@ -157,15 +157,7 @@ pub(super) fn identify(conn: &Connection, path: &Path) -> Result<bool, StoreErro
         [],
         |row| Ok((row.get::<_, i32>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)),
     );
-    let (application, format, tables) = match facts {
-        Ok(facts) => facts,
-        Err(err) if err.sqlite_error_code() == Some(ErrorCode::NotADatabase) => {
-            return invalid(format!(
-                "the file is not a SQLite database; name another file, or move this one away to begin anew: path=`{shown}`"
-            ));
-        }
-        Err(err) => return Err(cannot_open(path, &err)),
-    };
+    let (application, format, tables) = facts.map_err(|err| cannot_open(path, &err))?;
     if application == 0 && format == 0 && tables == 0 {
         return Ok(true);
     }
@@ -186,7 +178,7 @@ pub(super) fn identify(conn: &Connection, path: &Path) -> Result<bool, StoreErro
 
 fn create(conn: &Connection, path: &Path, options: &SqliteOptions) -> Result<(), StoreError> {
     let failed = |err: rusqlite::Error| cannot_open(path, &err);
-    conn.execute_batch("PRAGMA page_size = 4096; PRAGMA encoding = 'UTF-8'").map_err(failed)?;
+    conn.execute_batch(&format!("PRAGMA page_size = {PAGE_BYTES}; PRAGMA encoding = 'UTF-8'")).map_err(failed)?;
     use_wal(conn).map_err(failed)?;
     conn.execute_batch("BEGIN IMMEDIATE").map_err(failed)?;
     // Another process may have made the tables meanwhile.
@@ -217,12 +209,20 @@ fn configure(conn: &Connection, role: Role, options: &SqliteOptions) -> rusqlite
             conn.pragma_update(None, "wal_autocheckpoint", 0)?;
             conn.pragma_update(None, "journal_size_limit", -1)?;
             conn.pragma_update(None, "cache_size", -65_536)?;
+            if let Some(bytes) = options.max_file_bytes {
+                let pages = i64::try_from(bytes / PAGE_BYTES).unwrap_or(i64::MAX).max(1);
+                let limit: rusqlite::Result<i64> =
+                    conn.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |row| row.get(0));
+                limit?;
+            }
         }
         Role::Reader => conn.pragma_update(None, "cache_size", -8192)?,
     }
     conn.pragma_update(None, "mmap_size", 1_i64 << 30)?;
     conn.pragma_update(None, "temp_store", "MEMORY")?;
-    conn.pragma_update(None, "trusted_schema", false)
+    conn.pragma_update(None, "trusted_schema", false)?;
+    // The writer waits for locks in its own way.
+    conn.busy_timeout(if role == Role::Writer { Duration::ZERO } else { options.busy_wait })
 }
 
 /// Turns write-ahead logging on. Switching needs the file for itself for a moment, and does not wait by itself.
@@ -269,7 +269,12 @@ pub(super) fn cannot_open(path: &Path, err: &rusqlite::Error) -> StoreError {
         Some(ErrorCode::ReadOnly) => StoreError::Invalid {
             reason: format!("the file cannot be written; check the rights to it and its folder: {err}: path=`{shown}`"),
         },
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt {
+        Some(ErrorCode::NotADatabase) => StoreError::Invalid {
+            reason: format!(
+                "the file is not a SQLite database; name another file, or move this one away to begin anew: path=`{shown}`"
+            ),
+        },
+        Some(ErrorCode::DatabaseCorrupt) => StoreError::Corrupt {
             reason: format!("the file is damaged; restore a backup, or have it checked: {err}: path=`{shown}`"),
         },
         _ => StoreError::Unavailable { reason: format!("the file could not be opened: {err}: path=`{shown}`") },

@@ -1,6 +1,13 @@
 //! Writing: the queue, the transactions that it is drained into, and the checkpoints.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, ErrorCode, wal::CheckpointMode};
@@ -37,6 +44,14 @@ struct Job {
     since: Instant,
     reply: oneshot::Sender<Vec<Reply>>,
     _room: Option<OwnedSemaphorePermit>,
+}
+
+impl Job {
+    /// Answers that nothing was applied. The caller may have gone.
+    fn refuse(self, err: &StoreError) {
+        let replies = self.commits.iter().map(|_| Err(err.clone())).collect();
+        drop(self.reply.send(replies));
+    }
 }
 
 pub(super) struct Queue {
@@ -82,7 +97,8 @@ impl Waiting {
 pub(super) struct Checkpoints {
     conn: Mutex<Option<Connection>>,
     /// One is under way.
-    running: std::sync::atomic::AtomicBool,
+    running: AtomicBool,
+    closed: AtomicBool,
 }
 
 pub(super) struct Writer {
@@ -142,6 +158,7 @@ impl Inner {
         let inner = self.clone();
         let task = tokio::task::spawn_blocking(move || {
             let mut writer = inner.writer.lock();
+            let Some(writer) = writer.as_mut() else { return Err(closed()) };
             let mut wrote = None;
             let done = writer.transaction(&inner, |tx| {
                 wrote = Some(write(tx)?);
@@ -157,9 +174,18 @@ impl Inner {
         task.await.unwrap_or_else(|_| Err(StoreError::Unavailable { reason: "the runtime is shutting down".into() }))
     }
 
+    /// Ends the connections, the writer's last: closing the last one to the file empties and removes the log. Waits for what is
+    /// being written.
+    pub(super) fn close(&self) {
+        let writer = self.writer.lock().take();
+        self.readers.close();
+        self.checkpoints.closed.store(true, SeqCst);
+        drop(self.checkpoints.conn.lock().take());
+        drop(writer);
+    }
+
     /// Starts a checkpoint beside the writer when the log has grown enough. `logged` and `done` count pages.
     fn checkpoint_beside(self: &Arc<Self>, logged: i32, done: i32) {
-        use std::sync::atomic::Ordering::SeqCst;
         if logged - done < CHECKPOINT_PAGES || self.checkpoints.running.swap(true, SeqCst) {
             return;
         }
@@ -167,6 +193,9 @@ impl Inner {
         tokio::task::spawn_blocking(move || {
             let inner = &guard.0;
             let mut conn = inner.checkpoints.conn.lock();
+            if inner.checkpoints.closed.load(SeqCst) {
+                return;
+            }
             if conn.is_none() {
                 match schema::connect(&inner.path, Role::Writer, &inner.options) {
                     Ok(made) => *conn = Some(made),
@@ -185,7 +214,7 @@ struct Checkpointing(Arc<Inner>);
 
 impl Drop for Checkpointing {
     fn drop(&mut self) {
-        self.0.checkpoints.running.store(false, std::sync::atomic::Ordering::SeqCst);
+        self.0.checkpoints.running.store(false, SeqCst);
     }
 }
 
@@ -214,7 +243,10 @@ impl Draining {
                 self.done = true;
                 return;
             }
-            writer.run(&inner, jobs);
+            match writer.as_mut() {
+                Some(writer) => writer.run(&inner, jobs),
+                None => jobs.into_iter().for_each(|job| job.refuse(&closed())),
+            }
         }
     }
 }
@@ -230,11 +262,8 @@ impl Drop for Draining {
             let urgent: Vec<_> = waiting.urgent.drain(..).collect();
             urgent.into_iter().chain(waiting.others.drain(..)).collect::<Vec<_>>()
         };
-        for job in refused {
-            let err = || StoreError::Unavailable { reason: "the writer stopped before the commit's turn".into() };
-            let replies = job.commits.iter().map(|_| Err(err())).collect();
-            drop(job.reply.send(replies));
-        }
+        let err = StoreError::Unavailable { reason: "the writer stopped before the commit's turn".into() };
+        refused.into_iter().for_each(|job| job.refuse(&err));
     }
 }
 
@@ -421,6 +450,10 @@ fn bytes_of(commit: &Commit) -> usize {
         _ => 0,
     };
     commit.changes.iter().map(size).sum()
+}
+
+fn closed() -> StoreError {
+    StoreError::Unavailable { reason: "the store is closed".into() }
 }
 
 fn no_reply() -> StoreError {

@@ -1,0 +1,248 @@
+//! Backups: a copy of one moment while the store is in use, and back.
+//!
+//! A restored store gets a new incarnation, and its servers are marked dead: whatever the servers of before still send is refused,
+//! because their counters belong to contents that are gone. All of that is prepared in a file beside, so that it reaches an
+//! existing store in one transaction, for the eyes of every process that has it open.
+
+use std::{
+    ffi::OsString,
+    fs::{File, OpenOptions},
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rusqlite::{
+    Connection,
+    backup::{Backup, StepResult},
+};
+
+use super::{
+    Inner, SqliteOptions, SqliteStore, Trouble,
+    schema::{self, Role},
+};
+use crate::data_store::{Incarnation, StoreError};
+
+/// How many pages are copied between two reports of progress.
+const STEP: i32 = 1024;
+
+/// What a restore does when there is a store already where it is to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// Fail, and leave it alone.
+    Keep,
+    /// Replace its contents, also while it is in use.
+    Replace,
+}
+
+impl SqliteStore {
+    /// Copies the store as it is at this moment into a new file, while it is in use. `progress` is told how many pages of how
+    /// many are done. Waits for the disk, so call it outside async code or on the blocking pool. While it runs, the log of the
+    /// store grows.
+    ///
+    /// The file appears under its name only when it is complete and on the disk. Fails with [`StoreError::Invalid`] when there is a
+    /// file of that name.
+    pub fn backup(&self, to: &Path, progress: impl FnMut(u64, u64)) -> Result<(), StoreError> {
+        let Inner { path, options, .. } = &*self.inner;
+        let file = NewFile::reserve(to)?;
+        let from = schema::connect(path, Role::Reader, options)?;
+        let mut copy = open_plain(&file.partial)?;
+        copy_pages(&from, &mut copy, progress).map_err(Trouble::not_applied)?;
+        close(copy, &file.partial)?;
+        file.publish()
+    }
+
+    /// Makes a store out of a backup, under a new incarnation, which is returned. `progress` is told how many pages of how many
+    /// are done. Waits for the disk, so call it outside async code or on the blocking pool.
+    ///
+    /// All servers are declared dead, and commits of those that were made for the contents of before fail with
+    /// [`StoreError::Replaced`]. Nothing is changed when the backup turns out to be damaged.
+    pub fn restore(
+        from: &Path,
+        to: &Path,
+        existing: Existing,
+        options: &SqliteOptions,
+        mut progress: impl FnMut(u64, u64),
+    ) -> Result<Incarnation, StoreError> {
+        let there = to.try_exists().map_err(|err| io_failed("look for", to, &err))?;
+        if there && existing == Existing::Keep {
+            return Err(taken(to));
+        }
+        let file = if there { NewFile::beside(to)? } else { NewFile::reserve(to)? };
+        let incarnation = Incarnation(options.env.uuid());
+        prepare(from, &file.partial, incarnation, options, &mut progress)?;
+        if !there {
+            file.publish()?;
+            return Ok(incarnation);
+        }
+        let source = schema::connect(&file.partial, Role::Reader, options)?;
+        let mut target = schema::open_or_create(to, options)?;
+        target.busy_timeout(options.busy_wait).map_err(|err| schema::cannot_open(to, &err))?;
+        replace(&source, &mut target, options.busy_wait).map_err(Trouble::not_applied)?;
+        Ok(incarnation)
+    }
+}
+
+/// Copies a backup, checks the copy, and makes it a store of its own.
+fn prepare(
+    from: &Path,
+    partial: &Path,
+    incarnation: Incarnation,
+    options: &SqliteOptions,
+    progress: impl FnMut(u64, u64),
+) -> Result<(), StoreError> {
+    if !from.is_file() {
+        return Err(StoreError::Invalid { reason: format!("there is no such backup: path=`{}`", from.display()) });
+    }
+    let source = schema::connect(from, Role::Reader, options)?;
+    if schema::identify(&source, from)? {
+        return Err(StoreError::Invalid { reason: format!("the backup is empty: path=`{}`", from.display()) });
+    }
+    let mut copy = open_plain(partial)?;
+    let damaged = |trouble: Trouble| match trouble.not_applied() {
+        StoreError::Corrupt { reason } => {
+            StoreError::Corrupt { reason: format!("the backup cannot be used: {reason}: path=`{}`", from.display()) }
+        }
+        other => other,
+    };
+    copy_pages(&source, &mut copy, progress).map_err(damaged)?;
+    let problems = super::check::pages(&copy).map_err(damaged)?;
+    if let Some(problem) = problems.first() {
+        let (reason, more) = (problem.replace('\n', "; "), problems.len() - 1);
+        return Err(damaged(super::state::corrupt(format!("{reason}: more=`{more}`"))));
+    }
+    let renew = |conn: &Connection| -> rusqlite::Result<()> {
+        conn.execute_batch("BEGIN IMMEDIATE")?;
+        schema::set_incarnation(conn, incarnation)?;
+        conn.execute("UPDATE server SET dead_ms = ?1 WHERE dead_ms IS NULL", [options.env.unix_ms()])?;
+        conn.execute("DELETE FROM notice", [])?;
+        conn.execute_batch("COMMIT")
+    };
+    renew(&copy).map_err(|err| damaged(err.into()))?;
+    close(copy, partial)
+}
+
+/// Copies every page in steps, as the source is when the copy begins.
+fn copy_pages(from: &Connection, to: &mut Connection, mut progress: impl FnMut(u64, u64)) -> Result<(), Trouble> {
+    // An open read keeps the source at one moment; otherwise each commit would make the copy begin anew.
+    from.execute_batch("BEGIN")?;
+    schema::incarnation(from)?;
+    {
+        let backup = Backup::new(from, to)?;
+        let mut more = true;
+        while more {
+            match backup.step(STEP)? {
+                StepResult::Done => more = false,
+                StepResult::More => {}
+                _ => std::thread::park_timeout(Duration::from_millis(1)),
+            }
+            let found = backup.progress();
+            let count = |pages: i32| u64::try_from(pages).unwrap_or(0);
+            progress(count(found.pagecount - found.remaining), count(found.pagecount));
+        }
+    }
+    from.execute_batch("ROLLBACK")?;
+    Ok(())
+}
+
+/// Copies every page in one step, which is one transaction of the target.
+fn replace(from: &Connection, to: &mut Connection, wait: Duration) -> Result<(), Trouble> {
+    let busy = || StoreError::Unavailable { reason: "the store to be replaced is in use by a writer that does not end".into() };
+    let backup = Backup::new(from, to)?;
+    let mut waited = Duration::ZERO;
+    loop {
+        match backup.step(-1)? {
+            StepResult::Done => return Ok(()),
+            StepResult::More => {}
+            _ if waited >= wait => return Err(busy().into()),
+            _ => {
+                let step = Duration::from_millis(1);
+                std::thread::park_timeout(step);
+                waited += step;
+            }
+        }
+    }
+}
+
+/// A file that is written under another name, and reserves its own until then.
+struct NewFile {
+    name: PathBuf,
+    partial: PathBuf,
+    reserved: bool,
+}
+
+impl NewFile {
+    fn reserve(name: &Path) -> Result<Self, StoreError> {
+        match OpenOptions::new().write(true).create_new(true).open(name) {
+            Ok(_) => {}
+            Err(err) if err.kind() == io::ErrorKind::AlreadyExists => return Err(taken(name)),
+            Err(err) => return Err(io_failed("make", name, &err)),
+        }
+        let mut file = Self::beside(name)?;
+        file.reserved = true;
+        Ok(file)
+    }
+
+    /// Only the file beside, for as long as it is needed.
+    fn beside(name: &Path) -> Result<Self, StoreError> {
+        let mut partial = OsString::from(name);
+        partial.push(".partial");
+        let partial = PathBuf::from(partial);
+        // What an interrupted run left.
+        remove(&partial)?;
+        Ok(Self { name: name.to_owned(), partial, reserved: false })
+    }
+
+    fn publish(mut self) -> Result<(), StoreError> {
+        let synced = File::open(&self.partial).and_then(|file| file.sync_all());
+        synced.map_err(|err| io_failed("sync", &self.partial, &err))?;
+        std::fs::rename(&self.partial, &self.name).map_err(|err| io_failed("name", &self.name, &err))?;
+        self.reserved = false;
+        let folder = match self.name.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        // Not every system lets a folder be synced.
+        #[cfg(unix)]
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(|err| io_failed("sync", folder, &err))?;
+        Ok(())
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        let partial = remove(&self.partial);
+        let name = if self.reserved { remove(&self.name) } else { Ok(()) };
+        if let Err(err) = partial.and(name) {
+            tracing::warn!(%err, "an unfinished file stays behind");
+        }
+    }
+}
+
+fn remove(path: &Path) -> Result<(), StoreError> {
+    match std::fs::remove_file(path) {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => Err(io_failed("remove", path, &err)),
+        _ => Ok(()),
+    }
+}
+
+fn open_plain(path: &Path) -> Result<Connection, StoreError> {
+    Connection::open(path).map_err(|err| schema::cannot_open(path, &err))
+}
+
+/// Closes a copy as a single file: without a log beside it.
+fn close(conn: Connection, path: &Path) -> Result<(), StoreError> {
+    let mode: rusqlite::Result<String> = conn.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get(0));
+    mode.map_err(|err| schema::cannot_open(path, &err))?;
+    conn.close().map_err(|(_, err)| schema::cannot_open(path, &err))
+}
+
+fn taken(path: &Path) -> StoreError {
+    StoreError::Invalid {
+        reason: format!("there is a file of that name already, which is left alone: path=`{}`", path.display()),
+    }
+}
+
+fn io_failed(what: &str, path: &Path, err: &io::Error) -> StoreError {
+    StoreError::Unavailable { reason: format!("cannot {what} a file: {err}: path=`{}`", path.display()) }
+}

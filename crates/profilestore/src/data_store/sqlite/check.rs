@@ -1,0 +1,193 @@
+//! Checking a store: SQLite's pages, and what our rows promise each other.
+
+use std::collections::BTreeSet;
+
+use rusqlite::Connection;
+
+use super::{
+    SqliteStore, Trouble, apply,
+    schema::{PINNED, REMOVED},
+    state::{HEAD_COLUMNS, Head, Tx},
+};
+use crate::data_store::{MessageId, StoreError, rules};
+
+/// How many keys are looked at between two reports of progress.
+const PIECE: i64 = 500;
+
+/// At how many problems a check ends: beyond that it is the file that is broken, not a record.
+const MAX_PROBLEMS: usize = 1000;
+
+/// What a check found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CheckReport {
+    /// Keys looked at.
+    pub keys: u64,
+    /// Kept versions looked at.
+    pub versions: u64,
+    /// Waiting messages looked at.
+    pub messages: u64,
+    /// What is wrong, with the key's name where there is one. Empty: all is well.
+    pub problems: Vec<String>,
+}
+
+impl SqliteStore {
+    /// Checks the file's pages and every key's records, as they are at this moment, while the store is in use. `progress` is told
+    /// how many keys of how many are done. Waits for the disk, so call it outside async code or on the blocking pool.
+    pub fn check(&self, progress: impl FnMut(u64, u64)) -> Result<CheckReport, StoreError> {
+        self.inner.read_now(|tx| tx.check_all(progress))
+    }
+}
+
+/// SQLite's own check of a file.
+pub(super) fn pages(conn: &Connection) -> Result<Vec<String>, Trouble> {
+    let mut statement = conn.prepare("PRAGMA integrity_check(100)")?;
+    let lines: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    Ok(lines.into_iter().filter(|line| line != "ok").collect())
+}
+
+impl Tx<'_> {
+    fn check_all(&mut self, mut progress: impl FnMut(u64, u64)) -> Result<CheckReport, Trouble> {
+        let mut report = CheckReport { problems: pages(self.conn)?, ..CheckReport::default() };
+        let total = self.count("SELECT count(*) FROM head")?;
+        let sql =
+            format!("SELECT h.store, h.scope, h.key, {HEAD_COLUMNS}, h.held FROM head h WHERE h.id > ?1 ORDER BY h.id LIMIT ?2");
+        let mut last = 0;
+        loop {
+            let mut heads = Vec::new();
+            let mut seen = 0;
+            {
+                let mut statement = self.prepare(&sql)?;
+                let mut rows = statement.query([last, PIECE])?;
+                while let Some(row) = rows.next()? {
+                    (last, seen) = (row.get(3)?, seen + 1);
+                    let head = super::key_of_row(row, 0).and_then(|key| Head::of_row(key, row, 3));
+                    match head {
+                        Ok(head) => heads.push((head, row.get::<_, bool>(16)?)),
+                        Err(err) => report.problems.push(err.not_applied().to_string()),
+                    }
+                }
+            }
+            for (head, held) in &heads {
+                if let Err(err) = self.check_head(head, *held, &mut report) {
+                    report.problems.push(err.not_applied().to_string());
+                }
+            }
+            report.keys += seen;
+            progress(report.keys, total);
+            if seen == 0 || report.problems.len() >= MAX_PROBLEMS {
+                break;
+            }
+        }
+        if report.problems.is_empty() {
+            self.check_strays(&mut report)?;
+        }
+        Ok(report)
+    }
+
+    fn check_head(&self, head: &Head, held: bool, report: &mut CheckReport) -> Result<(), Trouble> {
+        let key = &head.key;
+        let mut wrong = Vec::new();
+        if (head.version == 0) != (head.current == 0) {
+            wrong.push(format!("a key's version and its row disagree: key=`{key}` version=`{}`", head.version));
+        }
+        if held != rules::is_held(&head.lease) {
+            wrong.push(format!("a key is listed as held wrongly: key=`{key}` listed=`{held}`"));
+        }
+        let mut first = true;
+        self.walk(head, |row| {
+            report.versions += 1;
+            let number = row.info.number;
+            if std::mem::take(&mut first) {
+                let flags = head.flags & (REMOVED | PINNED);
+                let found = if row.info.removed { REMOVED } else { 0 } | if row.info.pinned { PINNED } else { 0 };
+                if number != head.version {
+                    let expected = head.version;
+                    wrong.push(format!(
+                        "a key points to another version than it names: key=`{key}` expected=`{expected}` found=`{number}`"
+                    ));
+                } else if flags != found || row.info.stored_ms != head.stored_ms {
+                    wrong.push(format!("a key and its current version disagree: key=`{key}` version=`{number}`"));
+                }
+            }
+            if row.info.removed && row.info.bytes > 0 {
+                wrong.push(format!("a tombstone has a value: key=`{key}` version=`{number}`"));
+            }
+            true
+        })?;
+        self.check_messages(head, &mut wrong, report)?;
+        let listed: BTreeSet<i64> = apply::users(&head.users).collect();
+        let id = head.id.unwrap_or(0);
+        for user in &listed {
+            let mut statement = self.prepare("SELECT 1 FROM profile_user WHERE user = ?1 AND head = ?2")?;
+            if !statement.exists([*user, id])? {
+                wrong.push(format!("a user is missing from the index: key=`{key}` user=`{user}`"));
+            }
+        }
+        report.problems.append(&mut wrong);
+        Ok(())
+    }
+
+    fn check_messages(&self, head: &Head, wrong: &mut Vec<String>, report: &mut CheckReport) -> Result<(), Trouble> {
+        let key = &head.key;
+        let mut statement = self.prepare("SELECT number, created_ms, name, digest FROM message WHERE head = ?1")?;
+        let mut rows = statement.query([head.id])?;
+        let mut count = 0;
+        while let Some(row) = rows.next()? {
+            count += 1;
+            let index = row.get::<_, i64>(0)?.cast_unsigned();
+            if index == 0 || index > head.last_message {
+                let last = head.last_message;
+                wrong.push(format!("a message's index was never given out: key=`{key}` index=`{index}` last=`{last}`"));
+            }
+            let id = MessageId::new(row.get(1)?, row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?);
+            if id.is_none_or(|id| row.get::<_, [u8; 16]>(3).ok() != Some(id.digest().0)) {
+                wrong.push(format!("a message is filed under another identity: key=`{key}` index=`{index}`"));
+            }
+        }
+        report.messages += count;
+        if count != head.waiting {
+            let expected = head.waiting;
+            wrong.push(format!("a key counts other messages than wait: key=`{key}` expected=`{expected}` found=`{count}`"));
+        }
+        Ok(())
+    }
+
+    /// Rows that belong to nobody; only worth a look when all that somebody owns is in order.
+    fn check_strays(&self, report: &mut CheckReport) -> Result<(), Trouble> {
+        let versions = self.count("SELECT count(*) FROM version")?;
+        if versions != report.versions {
+            let reached = report.versions;
+            report.problems.push(format!("versions that no key leads to: rows=`{versions}` reached=`{reached}`"));
+        }
+        for (what, sql) in [
+            ("messages", "SELECT count(*) FROM message WHERE head NOT IN (SELECT id FROM head)"),
+            ("receipts", "SELECT count(*) FROM receipt WHERE head NOT IN (SELECT id FROM head)"),
+            ("notices", "SELECT count(*) FROM notice WHERE head NOT IN (SELECT id FROM head)"),
+        ] {
+            let strays = self.count(sql)?;
+            if strays > 0 {
+                report.problems.push(format!("{what} of no key: rows=`{strays}`"));
+            }
+        }
+        let users = self.count("SELECT count(*) FROM profile_user")?;
+        let mut listed = 0;
+        let mut statement = self.prepare("SELECT users FROM head WHERE length(users) > 0")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let packed = row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?;
+            listed += apply::users(packed).collect::<BTreeSet<_>>().len() as u64;
+        }
+        if users != listed {
+            report
+                .problems
+                .push(format!("the index of users has other rows than the keys list: rows=`{users}` listed=`{listed}`"));
+        }
+        self.all_servers()?;
+        Ok(())
+    }
+
+    fn count(&self, sql: &str) -> Result<u64, Trouble> {
+        Ok(self.prepare(sql)?.query_row([], |row| row.get::<_, i64>(0))?.cast_unsigned())
+    }
+}

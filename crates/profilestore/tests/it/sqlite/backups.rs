@@ -1,0 +1,139 @@
+//! Backups: taken under load, restored under a new incarnation.
+
+use profilestore::data_store::{Existing, ServerId};
+
+use super::*;
+
+async fn register(store: &SqliteStore) -> Change {
+    let id = ServerId(Env::system().uuid());
+    let register = Change::RegisterServer { id, place_id: 1, job_id: "job".into(), lease_ms: 20_000 };
+    store.commit_one(make(store, vec![register]).await).await.unwrap();
+    Change::RenewServer { id, revision: 1, acknowledged: vec![] }
+}
+
+/// A backup is one moment of a store in use: pairs that are always written together are equal in it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_under_load_is_one_moment() {
+    let dir = folder();
+    let store = open(&path(&dir));
+    let copy = dir.path().join("copy.db");
+    let keys: Vec<_> = (0..20).map(|n| [key(&format!("a{n}")), key(&format!("b{n}"))]).collect();
+    let load = {
+        let (store, keys) = (store.clone(), keys.clone());
+        tokio::spawn(async move {
+            for round in 1_u64.. {
+                for [a, b] in &keys {
+                    let value = format!("{round} {}", "x".repeat(20_000));
+                    let changes = [a, b].map(|key| write(&at(key, round - 1), &value));
+                    store.commit_one(make(&store, changes.to_vec()).await).await.unwrap();
+                }
+            }
+        })
+    };
+    while state(&store, &keys[19][0]).await.version < 2 {
+        tokio::task::yield_now().await;
+    }
+    let mut steps = Vec::new();
+    let taken = {
+        let (store, copy) = (store.clone(), copy.clone());
+        tokio::task::spawn_blocking(move || {
+            store.backup(&copy, |done, total| steps.push((done, total))).unwrap();
+            steps
+        })
+    };
+    let steps = taken.await.unwrap();
+    let version_then = state(&store, &keys[0][0]).await.version;
+    load.abort();
+    let _ = load.await;
+    let (done, total) = *steps.last().unwrap();
+    assert_eq!(done, total);
+    assert!(total > 100);
+
+    let restored = open(&copy);
+    assert!(restored.check(|_, _| {}).unwrap().problems.is_empty());
+    let mut versions = std::collections::BTreeSet::new();
+    for [a, b] in &keys {
+        let (a, b) = (state(&restored, a).await, state(&restored, b).await);
+        assert_eq!((a.version, &a.value), (b.version, &b.value));
+        assert!((1..=version_then).contains(&a.version));
+        versions.insert(a.version);
+    }
+    assert!(versions.len() <= 2, "a moment lies within one round: {versions:?}");
+    match store.backup(&copy, |_, _| {}) {
+        Err(StoreError::Invalid { reason }) => assert!(reason.contains("copy.db"), "{reason}"),
+        other => panic!("expected a refusal, found {other:?}"),
+    }
+    assert!(!dir.path().join("copy.db.partial").exists());
+}
+
+/// A store restored while servers use it: their commits are refused, its servers are dead, and its data is that of the backup.
+#[tokio::test]
+async fn servers_of_before_a_restore_are_refused() {
+    let dir = folder();
+    let store = open(&path(&dir));
+    let renewal = register(&store).await;
+    put(&store, &key("p"), "then").await.unwrap();
+    let copy = dir.path().join("copy.db");
+    store.backup(&copy, |_, _| {}).unwrap();
+    put(&store, &key("p"), "later").await.unwrap();
+    let late = make(&store, vec![write(&state(&store, &key("p")).await, "late")]).await;
+    let renewal = make(&store, vec![renewal]).await;
+    let before = store.identity().await.unwrap().incarnation;
+
+    let refused = SqliteStore::restore(&copy, &path(&dir), Existing::Keep, &fast(), |_, _| {});
+    assert!(matches!(refused, Err(StoreError::Invalid { .. })), "{refused:?}");
+    assert_eq!(text(&state(&store, &key("p")).await), Some("later"));
+    let incarnation = SqliteStore::restore(&copy, &path(&dir), Existing::Replace, &fast(), |_, _| {}).unwrap();
+    assert_ne!(incarnation, before);
+
+    for store in [&store, &open(&path(&dir))] {
+        assert_eq!(store.identity().await.unwrap().incarnation, incarnation);
+        assert_eq!(text(&state(store, &key("p")).await), Some("then"));
+        for commit in [&late, &renewal] {
+            match store.commit_one(commit.clone()).await {
+                Err(StoreError::Replaced { expected, found }) => assert_eq!((expected, found), (before, incarnation)),
+                other => panic!("expected a refusal, found {other:?}"),
+            }
+        }
+        assert!(store.servers().await.unwrap().1.iter().all(|row| row.dead));
+        assert!(store.check(|_, _| {}).unwrap().problems.is_empty());
+    }
+    put(&store, &key("p"), "goes on").await.unwrap();
+    // The backup itself is as it was, and may be restored elsewhere too.
+    let elsewhere = dir.path().join("elsewhere.db");
+    let another = SqliteStore::restore(&copy, &elsewhere, Existing::Keep, &fast(), |_, _| {}).unwrap();
+    assert!(another != before && another != incarnation);
+    assert_eq!(text(&state(&open(&elsewhere), &key("p")).await), Some("then"));
+    assert_eq!(open(&copy).identity().await.unwrap().incarnation, before);
+}
+
+/// A backup that is damaged, missing or not ours changes nothing.
+#[tokio::test]
+async fn a_damaged_backup_is_not_restored() {
+    let dir = folder();
+    let store = open(&path(&dir));
+    for n in 0..50 {
+        put(&store, &key(&format!("p{n}")), &"x".repeat(3000)).await.unwrap();
+    }
+    let copy = dir.path().join("copy.db");
+    store.backup(&copy, |_, _| {}).unwrap();
+    let mut bytes = std::fs::read(&copy).unwrap();
+    let middle = bytes.len() / 2 / 4096 * 4096;
+    bytes[middle..middle + 4096].fill(0x5a);
+    std::fs::write(&copy, bytes).unwrap();
+    let before = store.identity().await.unwrap().incarnation;
+    let notes = dir.path().join("notes.txt");
+    std::fs::write(&notes, "no database at all, but long enough\n".repeat(100)).unwrap();
+    for (from, damaged) in [(&copy, true), (&notes, false), (&dir.path().join("missing.db"), false)] {
+        for to in [path(&dir), dir.path().join("new.db")] {
+            match SqliteStore::restore(from, &to, Existing::Replace, &fast(), |_, _| {}) {
+                Err(StoreError::Corrupt { reason }) if damaged => assert!(reason.contains("copy.db"), "{reason}"),
+                Err(StoreError::Invalid { .. }) if !damaged => {}
+                other => panic!("expected a refusal, found {other:?}"),
+            }
+        }
+    }
+    assert!(!dir.path().join("new.db").exists());
+    assert_eq!(store.identity().await.unwrap().incarnation, before);
+    assert_eq!(state(&store, &key("p49")).await.version, 1);
+}

@@ -1,0 +1,250 @@
+//! Several processes on one file: they are this test binary, started again to play a part.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use super::*;
+
+const PART: &str = "PROFILESTORE_TEST_PART";
+const FILE: &str = "PROFILESTORE_TEST_FILE";
+const TASKS: u64 = 8;
+
+/// Not a test: what a child process does.
+#[test]
+#[ignore = "the part of a child process, started by other tests"]
+fn child() {
+    let (Ok(part), Ok(file)) = (std::env::var(PART), std::env::var(FILE)) else { return };
+    let file = Path::new(&file);
+    match part.as_str() {
+        "write" => write_for_ever(file),
+        "hold the lock" => hold_the_lock(file),
+        "open" => match SqliteStore::open(file, fast()) {
+            Ok(_) => println!("\nopened"),
+            Err(err) => println!("\n{err}"),
+        },
+        other => panic!("unknown part: {other}"),
+    }
+}
+
+/// Each task writes its two keys together, counting up, and says so after each commit was acknowledged.
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn write_for_ever(file: &Path) {
+    let store = SqliteStore::open(file, SqliteOptions::default()).unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    for task in 0..TASKS {
+        let store = store.clone();
+        tasks.spawn(async move {
+            let mut states = [state(&store, &pair(task)[0]).await, state(&store, &pair(task)[1]).await];
+            loop {
+                let count = states[0].version + 1;
+                let changes = states.each_ref().map(|state| write(state, &format!("{count} {}", "x".repeat(3000))));
+                let reply = store.commit_one(make(&store, changes.to_vec()).await).await.unwrap();
+                states = reply.states.try_into().unwrap();
+                // One write a line, so that lines do not mix.
+                std::io::stdout().write_all(format!("acknowledged {task} {count}\n").as_bytes()).unwrap();
+            }
+        });
+    }
+    tasks.join_next().await.unwrap().unwrap();
+}
+
+fn hold_the_lock(file: &Path) {
+    let conn = rusqlite::Connection::open(file).unwrap();
+    conn.execute_batch("BEGIN IMMEDIATE; UPDATE meta SET value = value").unwrap();
+    println!("\nholds the lock");
+    let mut wait = [0];
+    let _ = std::io::stdin().read(&mut wait);
+    conn.execute_batch("ROLLBACK").unwrap();
+}
+
+fn pair(task: u64) -> [ProfileKey; 2] {
+    ["a", "b"].map(|name| key(&format!("{name}{task}")))
+}
+
+fn command(part: &str, file: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "sqlite::processes::child", "--ignored", "--nocapture", "--test-threads=1"]);
+    command.env(PART, part).env(FILE, file).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command
+}
+
+/// A child that is killed when the test ends, however it ends.
+struct Process(Child);
+
+impl Process {
+    fn start(part: &str, file: &Path) -> Self {
+        Self(command(part, file).spawn().unwrap())
+    }
+
+    fn lines(&mut self) -> impl Iterator<Item = String> + use<> {
+        BufReader::new(self.0.stdout.take().unwrap()).lines().map_while(Result::ok)
+    }
+
+    fn signal(&self, name: &str) {
+        let done = Command::new("kill").args([name, &self.0.id().to_string()]).status().unwrap();
+        assert!(done.success());
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What was acknowledged before a process was killed is there, nothing is half there, and the file is sound.
+#[tokio::test]
+async fn acknowledged_commits_survive_a_kill() {
+    let dir = folder();
+    let file = path(&dir);
+    for round in 1..=4 {
+        let mut writer = Process::start("write", &file);
+        let mut acknowledged = [0; TASKS as usize];
+        let mut count = 0;
+        let mut killed = false;
+        for line in writer.lines() {
+            let Some((task, version)) = line.strip_prefix("acknowledged ").and_then(|line| line.split_once(' ')) else {
+                continue;
+            };
+            // The last line may be cut off by the kill.
+            let (Ok(task), Ok(version)) = (task.parse::<usize>(), version.parse::<u64>()) else { continue };
+            acknowledged[task] = acknowledged[task].max(version);
+            count += 1;
+            if count >= 150 * round && !killed {
+                writer.0.kill().unwrap();
+                killed = true;
+            }
+        }
+        assert!(killed, "the writer ended by itself");
+        writer.0.wait().unwrap();
+        let store = open(&file);
+        for (task, acknowledged) in acknowledged.into_iter().enumerate() {
+            let [a, b] = pair(task as u64);
+            let (a, b) = (state(&store, &a).await, state(&store, &b).await);
+            assert_eq!((a.version, &a.value), (b.version, &b.value), "half a commit of task {task} in round {round}");
+            let next = [acknowledged, acknowledged + 1];
+            assert!(acknowledged == 0 || next.contains(&a.version), "task {task} in round {round}: {next:?} {}", a.version);
+            assert!(a.version == 0 || text(&a).unwrap().starts_with(&format!("{} ", a.version)));
+        }
+        let report = store.check(|_, _| {}).unwrap();
+        assert_eq!(report.problems, Vec::<String>::new());
+    }
+}
+
+/// A process that is stopped in the middle of a write makes commits fail as unavailable, not for ever, and reads not at all.
+#[tokio::test]
+async fn a_stopped_writer_makes_commits_unavailable() {
+    let dir = folder();
+    let options = SqliteOptions { busy_wait: Duration::from_millis(200), ..fast() };
+    let store = SqliteStore::open(path(&dir), options).unwrap();
+    put(&store, &key("p"), "before").await.unwrap();
+    let mut holder = Process::start("hold the lock", &path(&dir));
+    let mut lines = holder.lines();
+    assert!(lines.any(|line| line == "holds the lock"));
+    holder.signal("-STOP");
+    let commit = make(&store, vec![write(&state(&store, &key("p")).await, "after")]).await;
+    for _ in 0..2 {
+        let waited = tokio::time::Instant::now();
+        match store.commit_one(commit.clone()).await {
+            Err(StoreError::Unavailable { reason }) => assert!(reason.contains("lock"), "{reason}"),
+            other => panic!("expected to find the store locked, found {other:?}"),
+        }
+        assert!(waited.elapsed() >= Duration::from_millis(200), "it waits before it gives up");
+        assert_eq!(text(&state(&store, &key("p")).await), Some("before"));
+    }
+    holder.signal("-CONT");
+    drop(holder.0.stdin.take());
+    holder.0.wait().unwrap();
+    let reply = store.commit_one(commit).await.unwrap();
+    assert!(!reply.already_applied);
+    assert_eq!(text(&state(&store, &key("p")).await), Some("after"));
+}
+
+/// A commit waits for another process's write, and goes on when that process is killed.
+#[tokio::test]
+async fn a_commit_waits_for_another_process() {
+    let dir = folder();
+    let store = open(&path(&dir));
+    let mut holder = Process::start("hold the lock", &path(&dir));
+    let mut lines = holder.lines();
+    assert!(lines.any(|line| line == "holds the lock"));
+    let commit = {
+        let store = store.clone();
+        tokio::spawn(async move { put(&store, &key("p"), "after").await })
+    };
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!commit.is_finished());
+    drop(holder);
+    commit.await.unwrap().unwrap();
+}
+
+/// Two processes race for the same keys: each version is won once, and neither is shut out.
+#[tokio::test]
+async fn two_processes_share_a_file() {
+    let dir = folder();
+    let store = open(&path(&dir));
+    let mut other = Process::start("write", &path(&dir));
+    let mut lines = other.lines();
+    assert!(lines.any(|line| line.starts_with("acknowledged ")));
+    let reader = std::thread::spawn(move || lines.filter(|line| line.starts_with("acknowledged ")).count());
+    for n in 1..=200 {
+        let state = put(&store, &key("mine"), &n.to_string()).await.unwrap();
+        assert_eq!(state.version, n);
+    }
+    drop(other);
+    let theirs = reader.join().unwrap();
+    assert!(theirs > 0, "the other process wrote meanwhile");
+    assert!(store.check(|_, _| {}).unwrap().problems.is_empty());
+}
+
+/// Two processes open a file that does not exist yet at once: it becomes one store.
+#[tokio::test]
+async fn two_processes_make_one_store() {
+    for _ in 0..5 {
+        let dir = folder();
+        let mut children = [1, 2, 3].map(|_| Process::start("open", &path(&dir)));
+        let here = open(&path(&dir));
+        for child in &mut children {
+            let lines: Vec<_> = child.lines().collect();
+            assert!(lines.iter().any(|line| line == "opened"), "{lines:?}");
+        }
+        put(&here, &key("p"), "one").await.unwrap();
+        let there = open(&path(&dir));
+        assert_eq!(there.identity().await.unwrap().incarnation, here.identity().await.unwrap().incarnation);
+        assert_eq!(state(&there, &key("p")).await.version, 1);
+    }
+}
+
+/// A file that may not be written is refused with what to do about it. Root may write everything, so the child is nobody.
+#[cfg(unix)]
+#[test]
+fn a_read_only_file_is_refused() {
+    use std::os::unix::{fs::PermissionsExt as _, process::CommandExt as _};
+
+    let dir = folder();
+    let file = path(&dir);
+    drop(open(&file));
+    let allow = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    allow(&file, 0o444);
+    allow(dir.path(), 0o555);
+    let root = std::fs::OpenOptions::new().write(true).open(&file).is_ok();
+    let mut command = command("open", &file);
+    if root {
+        command.uid(65534).gid(65534);
+    }
+    let output = command.output();
+    allow(dir.path(), 0o755);
+    match output {
+        Ok(output) => {
+            let shown = String::from_utf8_lossy(&output.stdout);
+            assert!(shown.contains("invalid store call") && shown.contains("check"), "{shown}");
+            assert!(shown.contains(&file.display().to_string()), "{shown}");
+        }
+        Err(err) if root => println!("skipped: this binary cannot be run as nobody: {err}"),
+        Err(err) => panic!("the child does not start: {err}"),
+    }
+}

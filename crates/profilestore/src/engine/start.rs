@@ -460,6 +460,7 @@ impl Load {
                     engine.health.overwritten(&self.key);
                 }
                 let taken = Taken {
+                    key: self.key.clone(),
                     id: self.session.clone(),
                     held_by,
                     state: now,

@@ -112,6 +112,7 @@ pub(crate) struct Known {
 
 /// What a start found and took.
 pub(crate) struct Taken {
+    pub(crate) key: ProfileKey,
     pub(crate) id: String,
     pub(crate) held_by: ServerId,
     pub(crate) state: KeyState,
@@ -129,7 +130,7 @@ impl fmt::Debug for Session {
 
 impl Session {
     pub(crate) fn new(engine: Arc<Engine>, taken: Taken) -> Arc<Self> {
-        let Taken { id, held_by, state, record, stored, data, codec } = taken;
+        let Taken { key, id, held_by, state, record, stored, data, codec } = taken;
         let known = Known {
             held_by,
             epoch: state.epoch,
@@ -144,7 +145,7 @@ impl Session {
             lease: state.lease,
         };
         Arc::new(Self {
-            key: state.key,
+            key,
             id,
             load_count: known.lease.load_count,
             codec,

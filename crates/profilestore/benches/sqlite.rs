@@ -89,9 +89,9 @@ fn bare(path: &Path, batch: usize, time: Duration) -> f64 {
     conn.execute_batch("BEGIN IMMEDIATE").expect("begun");
     for n in 1..=KEYS {
         let sql = "INSERT INTO head (id, store, scope, key, version, current, held, lease) VALUES (?1, 'PlayerData', 'global', ?2, 1, ?1, 1, ?3)";
-        conn.execute(sql, params![n, format!("Player_{n}"), lease]).expect("a head");
+        conn.execute(sql, params![n as i64, format!("Player_{n}"), lease]).expect("a head");
         let sql = "INSERT INTO version (id, head, number, previous, previous_superseded_ms, written_ms, stored_ms, load_count, flags, cause, author, value) VALUES (?1, ?1, 1, 0, 0, 0, 0, 1, 0, 'save', 'job', ?2)";
-        conn.execute(sql, params![n, value]).expect("a version");
+        conn.execute(sql, params![n as i64, value]).expect("a version");
     }
     conn.execute_batch("COMMIT").expect("committed");
     let env = Env::system();

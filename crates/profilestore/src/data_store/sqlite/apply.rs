@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     data_store::{
-        Change, Commit, CommitId, CommitReply, Conflict, ConflictKind, Digest, Incarnation, KeyState, NewValue, Notice, ServerId,
-        ServerRow, StoreError, StoredMessage, VersionInfo,
+        Change, Commit, CommitId, CommitReply, Conflict, ConflictKind, Digest, Incarnation, KeyState, LeaseState, NewValue,
+        Notice, ServerId, ServerRow, StoreError, StoredMessage, VersionInfo,
         rules::{self, Fault, Outcome, View as _},
     },
     key::ProfileKey,
@@ -32,8 +32,10 @@ const INSERT_MESSAGE: &str = "INSERT INTO message (head, number, digest, content
      payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
 
 /// What a commit did to the head of one key.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 struct Touched {
+    /// The lease before the commit, if it was replaced.
+    lease_before: Option<LeaseState>,
     data: bool,
     rest: bool,
     /// The lease's `held` changed.
@@ -115,12 +117,7 @@ impl Tx<'_> {
 
     fn apply(&mut self, commit: &Commit) -> Result<CommitReply, Trouble> {
         let keys = rules::keys_of(commit);
-        let mut touched = vec![Touched::default(); keys.len()];
-        let mut leases_before = Vec::with_capacity(keys.len());
-        for key in &keys {
-            let at = self.head(key)?;
-            leases_before.push(self.heads[at].lease.clone());
-        }
+        let mut touched: Vec<Touched> = keys.iter().map(|_| Touched::default()).collect();
         // Leases first: a version tells the load count, and a lease's seal is for the version, after the commit.
         for change in &commit.changes {
             if let Change::Lease { key, lease, raise_epoch, .. } = change {
@@ -129,7 +126,7 @@ impl Tx<'_> {
                 let head = &mut self.heads[at];
                 touched.held |= rules::is_held(&head.lease) != rules::is_held(lease);
                 (touched.rest, touched.noticed) = (true, true);
-                head.lease = lease.clone();
+                touched.lease_before = Some(std::mem::replace(&mut head.lease, lease.clone()));
                 head.lease_revision += 1;
                 head.epoch += u64::from(*raise_epoch);
             }
@@ -154,10 +151,11 @@ impl Tx<'_> {
             }
         }
         let mut notified = Vec::new();
-        for ((key, touched), before) in keys.iter().zip(&touched).zip(&leases_before) {
+        for (key, touched) in keys.iter().zip(&touched) {
             let at = self.head(key)?;
             self.write_head(at, touched)?;
             if touched.noticed {
+                let before = touched.lease_before.as_ref().unwrap_or(&self.heads[at].lease);
                 for server in rules::notified(commit, key, before) {
                     if self.server_row(server)?.is_some_and(|row| !row.dead) {
                         self.notify(server, at, commit.id)?;

@@ -36,6 +36,10 @@ const CHECKPOINT_PAGES: i32 = 4000;
 /// old read is under way.
 const HARD_PAGES: i32 = 16_000;
 
+/// After how many jobs in a transaction the writer leaves their callers a moment, and how often it lets others run meanwhile.
+const GATHER_FROM: usize = 8;
+const GATHER_TURNS: u32 = 200;
+
 type Reply = Result<CommitReply, StoreError>;
 
 struct Job {
@@ -62,6 +66,24 @@ pub(super) struct Queue {
 impl Default for Queue {
     fn default() -> Self {
         Self { waiting: Mutex::default(), room: Arc::new(Semaphore::new(QUEUE)) }
+    }
+}
+
+impl Queue {
+    /// After a transaction of many jobs, leaves their callers a moment to come back, so that the next one is not of a few only:
+    /// a transaction costs a sync, whatever its size. Takes microseconds when the callers do not come.
+    fn gather(&self, last: usize) {
+        if last < GATHER_FROM {
+            return;
+        }
+        for _ in 0..GATHER_TURNS {
+            let waiting = self.waiting.lock();
+            if waiting.urgent.len() + waiting.others.len() >= last / 4 * 3 {
+                return;
+            }
+            drop(waiting);
+            std::thread::yield_now();
+        }
     }
 }
 
@@ -229,9 +251,11 @@ impl Draining {
     fn run(mut self) {
         let inner = self.inner.clone();
         let mut writer = inner.writer.lock();
+        let mut last = 0;
         loop {
             // Whoever waits for the writer, a sweep say, comes in between two transactions.
             MutexGuard::bump(&mut writer);
+            inner.queue.gather(last);
             let jobs = {
                 let mut waiting = inner.queue.waiting.lock();
                 metrics::gauge!("profilestore_sqlite_queue_jobs").set((waiting.urgent.len() + waiting.others.len()) as f64);
@@ -243,6 +267,7 @@ impl Draining {
                 self.done = true;
                 return;
             }
+            last = jobs.len();
             match writer.as_mut() {
                 Some(writer) => writer.run(&inner, jobs),
                 None => jobs.into_iter().for_each(|job| job.refuse(&closed())),

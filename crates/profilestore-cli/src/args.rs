@@ -5,7 +5,7 @@ use profilestore::{DEFAULT_SCOPE, ProfileKey};
 
 use crate::{
     inspect::{Get, History, List, Sessions},
-    maintain::Check,
+    maintain::{Backup, Check, Restore},
     operate::{EndSession, Remove, Send},
     output::{Failure, Status},
     place::Place,
@@ -60,13 +60,15 @@ enum Command {
     Send(Send),
     EndSession(EndSession),
     Remove(Remove),
+    Backup(Backup),
+    Restore(Restore),
     Check(Check),
 }
 
 impl Args {
     pub(crate) async fn run(self) -> Result<Status, Failure> {
         let app = &self.app;
-        match self.command {
+        let done = match self.command {
             Command::Import(command) => command.run(app).await,
             Command::Export(command) => command.run(app).await,
             Command::List(command) => command.run(app).await,
@@ -76,8 +78,11 @@ impl Args {
             Command::Send(command) => command.run(app).await,
             Command::EndSession(command) => command.run(app).await,
             Command::Remove(command) => command.run(app).await,
+            Command::Backup(command) => command.run(app).await,
+            Command::Restore(command) => command.run(app).await,
             Command::Check(command) => command.run(app).await,
-        }
+        };
+        done.map_err(|failure| failure.of(&app.place))
     }
 }
 

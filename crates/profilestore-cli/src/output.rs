@@ -12,6 +12,8 @@ use profilestore::{data_store::StoreError, transfer::TransferError};
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
+use crate::place::Place;
+
 /// How a command ended that did its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Status {
@@ -41,6 +43,14 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// Says which store it is about, if that is not said yet.
+    pub(crate) fn of(self, place: &Place) -> Self {
+        match self {
+            Self::Store(message) if !message.contains("store=`") => Self::Store(format!("{message}: store=`{place}`")),
+            other => other,
+        }
+    }
+
     pub(crate) fn report(self) -> ExitCode {
         let (code, message) = match self {
             Self::Closed => return ExitCode::SUCCESS,

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 mod inspect;
+mod maintain;
 mod transfer;
 
 /// A folder to run the program in.

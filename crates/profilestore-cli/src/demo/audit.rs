@@ -26,8 +26,8 @@ use super::{
 /// How many players are opened, settled and read at once.
 const AT_ONCE: usize = 64;
 
-/// What an open may take beyond the lease time: a start looks again that long after it has asked, and the machine is busy.
-const MARGIN: Duration = Duration::from_secs(6);
+/// What an open may take beyond the lease time, on a machine that is busy.
+const MARGIN: Duration = Duration::from_secs(5);
 
 /// How long the rest of the messages may take.
 const SETTLE: Duration = Duration::from_secs(30);
@@ -71,7 +71,10 @@ pub(crate) async fn audit(call: &Call, players: u32, ledger: &Ledger) -> anyhow:
 }
 
 /// Runs `work` for every player, some at once. Answers come in the players' order.
-async fn for_all<R: Send + 'static, F: Future<Output = R> + Send + 'static>(players: impl IntoIterator<Item = u32>, work: impl Fn(u32) -> F) -> Vec<(u32, R)> {
+async fn for_all<R: Send + 'static, F: Future<Output = R> + Send + 'static>(
+    players: impl IntoIterator<Item = u32>,
+    work: impl Fn(u32) -> F,
+) -> Vec<(u32, R)> {
     let gate = Arc::new(Semaphore::new(AT_ONCE));
     let mut tasks = JoinSet::new();
     for player in players {
@@ -177,7 +180,8 @@ async fn read_all(call: &Call, players: u32) -> anyhow::Result<(Vec<Option<Playe
         .start()
         .await
         .context("the audit could not start to read")?;
-    let profiles: ProfileStore<PlayerData> = server.store_builder("Demo").scope(&call.scope).template(PlayerData::default()).build()?;
+    let profiles: ProfileStore<PlayerData> =
+        server.store_builder("Demo").scope(&call.scope).template(PlayerData::default()).build()?;
     let answers = for_all(0..players, |player| {
         let reading = profiles.get(&player_key(player));
         async move { timeout(SETTLE, reading).await }

@@ -102,10 +102,6 @@ impl Figures {
         self.last_trouble = Some(message);
     }
 
-    pub(crate) fn starts(&self) -> u64 {
-        self.start_times.count() + self.hand_over_times.count() + self.take_over_times.count()
-    }
-
     pub(crate) fn errors(&self) -> u64 {
         self.failures.values().sum()
     }

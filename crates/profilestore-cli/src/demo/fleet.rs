@@ -26,7 +26,13 @@ pub(crate) struct Call {
 pub(crate) type Kill = Option<Duration>;
 
 /// Keeps one slot running until `stop` says so and its process has ended by itself.
-pub(crate) async fn keep(slot: usize, call: Arc<Call>, world: Shared, mut kills: mpsc::Receiver<Kill>, mut stop: watch::Receiver<bool>) -> anyhow::Result<()> {
+pub(crate) async fn keep(
+    slot: usize,
+    call: Arc<Call>,
+    world: Shared,
+    mut kills: mpsc::Receiver<Kill>,
+    mut stop: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
     let mut number = 0;
     loop {
         number += 1;

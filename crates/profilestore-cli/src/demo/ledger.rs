@@ -148,7 +148,10 @@ impl Ledger {
                 if earning.fate == Fate::Acknowledged {
                     of += 1;
                     if !data(player).earned.contains(number(step)) {
-                        violations.push(format!("player {player}: earning {step} of {} coins was acknowledged and is missing", earning.amount));
+                        violations.push(format!(
+                            "player {player}: earning {step} of {} coins was acknowledged and is missing",
+                            earning.amount
+                        ));
                     }
                 }
             }
@@ -173,8 +176,12 @@ impl Ledger {
                 for number in numbers.iter() {
                     of += 1;
                     match account.sendings.get(to).and_then(|list| list.get(number as usize)).map(|sending| sending.debit) {
-                        Some(Fate::Refused) => violations.push(format!("player {player}: transfer {number} to {to} was refused and is there")),
-                        None => violations.push(format!("player {player}: transfer {number} to {to} was never ordered and is there")),
+                        Some(Fate::Refused) => {
+                            violations.push(format!("player {player}: transfer {number} to {to} was refused and is there"))
+                        }
+                        None => {
+                            violations.push(format!("player {player}: transfer {number} to {to} was never ordered and is there"))
+                        }
                         Some(_) => {}
                     }
                 }
@@ -189,7 +196,8 @@ impl Ledger {
             if sending.debit == Fate::Acknowledged {
                 of += 1;
                 if !data(from).debited.get(&to).is_some_and(|numbers| numbers.contains(number)) {
-                    violations.push(format!("player {from}: the debit of transfer {number} to {to} was acknowledged and is missing"));
+                    violations
+                        .push(format!("player {from}: the debit of transfer {number} to {to} was acknowledged and is missing"));
                 }
             }
         });
@@ -211,12 +219,17 @@ impl Ledger {
             }
             both += u64::from(debited || credited);
             match (debited, credited) {
-                (true, false) => unequal.push(format!("transfer {number} of {} coins left player {from} and did not reach {to}", sending.amount)),
-                (false, true) => unequal.push(format!("transfer {number} of {} coins reached player {to} and never left {from}", sending.amount)),
+                (true, false) => unequal
+                    .push(format!("transfer {number} of {} coins left player {from} and did not reach {to}", sending.amount)),
+                (false, true) => unequal
+                    .push(format!("transfer {number} of {} coins reached player {to} and never left {from}", sending.amount)),
                 _ => {}
             }
         });
-        [Check::counted("acknowledged messages arrived", of, missing), Check::counted("transfers debited and credited", both, unequal)]
+        [
+            Check::counted("acknowledged messages arrived", of, missing),
+            Check::counted("transfers debited and credited", both, unequal),
+        ]
     }
 
     /// Each profile's coins are what its own steps make.

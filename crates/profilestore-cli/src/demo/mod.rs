@@ -126,11 +126,16 @@ fn player_key(player: u32) -> String {
     format!("player-{player}")
 }
 
-/// The library's defaults with another lease time, renewed five times within it.
+/// The library's defaults, with the periods that belong to the lease time in the same proportion to it.
 fn settings(lease_seconds: f64) -> Settings {
     let mut settings = Settings::default();
-    settings.lease_time = Duration::from_secs_f64(lease_seconds);
-    settings.renew_period = settings.lease_time / 5;
+    let lease_time = Duration::from_secs_f64(lease_seconds);
+    let factor = lease_time.as_secs_f64() / settings.lease_time.as_secs_f64();
+    settings.lease_time = lease_time;
+    settings.renew_period = settings.renew_period.mul_f64(factor);
+    settings.offer_time = settings.offer_time.mul_f64(factor);
+    settings.first_load_repeat = settings.first_load_repeat.mul_f64(factor);
+    settings.load_repeat_period = settings.load_repeat_period.mul_f64(factor);
     settings
 }
 
@@ -180,7 +185,8 @@ async fn perform(plan: &Plan, call: Call, json: bool) -> anyhow::Result<bool> {
     let findings = audit::audit(&call, plan.players, &ledger).await?;
     display.end();
     let world = locked(&world);
-    let faults = Check::counted("servers that ended as told", world.figures.shutdowns + world.faults.len() as u64, world.faults.clone());
+    let faults =
+        Check::counted("servers that ended as told", world.figures.shutdowns + world.faults.len() as u64, world.faults.clone());
     if json {
         println!("{:#}", display::json(plan, &world, &findings, &faults));
     } else {
@@ -199,7 +205,9 @@ async fn play(plan: &Plan, call: &Call, world: &Shared, display: &mut Display) -
         kills.push(kill);
         keepers.spawn(fleet::keep(slot, call.clone(), world.clone(), killed, stopped.clone()));
     }
-    wait_until(START, || locked(world).ready().len() == usize::from(plan.servers)).await.context("the servers did not come up")?;
+    wait_until(START, || locked(world).ready().len() == usize::from(plan.servers))
+        .await
+        .context("the servers did not come up")?;
 
     let dice = Dice::new(plan.seed);
     let mut players = JoinSet::new();
@@ -209,7 +217,8 @@ async fn play(plan: &Plan, call: &Call, world: &Shared, display: &mut Display) -
         players.spawn(players::Play { world, player, players: plan.players, dice, pace, stop }.run());
     }
     let kills = Arc::new(kills);
-    let killer = plan.kill.then(|| tokio::spawn(players::kill(world.clone(), kills.clone(), dice.fork(u64::MAX), stopped.clone())));
+    let killer =
+        plan.kill.then(|| tokio::spawn(players::kill(world.clone(), kills.clone(), dice.fork(u64::MAX), stopped.clone())));
 
     watch_play(plan, world, display).await;
     display.phase("the time is up: the servers shut down");

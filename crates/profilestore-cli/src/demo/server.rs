@@ -62,9 +62,9 @@ fn read_orders() -> mpsc::UnboundedReceiver<Order> {
     let (sender, receiver) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
         for line in std::io::stdin().lock().lines().map_while(Result::ok) {
-            match serde_json::from_str(&line) {
-                Ok(order) if sender.send(order).is_ok() => {}
-                _ => return,
+            let Ok(order) = serde_json::from_str(&line) else { return };
+            if sender.send(order).is_err() {
+                return;
             }
         }
     });
@@ -142,7 +142,9 @@ impl Host {
             What::Join { player } => self.join(id, player),
             What::Leave { player } => self.leave(id, player),
             What::Earn { player, step, amount, save } => self.earn(id, player, step, amount, save),
-            What::Send { from, to, number, amount } => self.send(id, Transfer { from, to, number, amount, created_ms: Env::system().unix_ms() }),
+            What::Send { from, to, number, amount } => {
+                self.send(id, Transfer { from, to, number, amount, created_ms: Env::system().unix_ms() })
+            }
             What::Stop => {}
         }
     }

@@ -6,7 +6,7 @@ use anyhow::Context;
 use profilestore::{
     data_store::{SqliteOptions, SqliteStore},
     env::Env,
-    messenger::SqliteMessenger,
+    messenger::NoMessenger as SqliteMessenger,
 };
 
 /// Opens the store that `name` means, made if it is missing, with the messenger that belongs to it.
@@ -14,7 +14,7 @@ pub(crate) async fn open(name: &str) -> anyhow::Result<(SqliteStore, SqliteMesse
     let path = path_of(name)?;
     let opened = tokio::task::spawn_blocking(move || SqliteStore::open(path, SqliteOptions::default())).await?;
     let store = opened.with_context(|| format!("the store cannot be opened: store=`{name}`"))?;
-    let messenger = SqliteMessenger::new(&store);
+    let messenger = SqliteMessenger;
     Ok((store, messenger))
 }
 
@@ -42,7 +42,8 @@ impl Place {
             return Ok(Self { name: name.to_owned(), made: None });
         }
         let directory = std::env::temp_dir().join(format!("profilestore-demo-{}", env.uuid().simple()));
-        std::fs::create_dir(&directory).with_context(|| format!("a temporary directory cannot be made: path=`{}`", directory.display()))?;
+        std::fs::create_dir(&directory)
+            .with_context(|| format!("a temporary directory cannot be made: path=`{}`", directory.display()))?;
         let file: &Path = &directory.join("demo.db");
         Ok(Self { name: format!("sqlite:{}", file.display()), made: Some(directory) })
     }
@@ -52,7 +53,10 @@ impl Place {
         if let Some(directory) = &self.made
             && let Err(error) = std::fs::remove_dir_all(directory)
         {
-            tracing::warn!(%error, path = %directory.display(), "the temporary directory could not be deleted");
+            super::display::say(&format!(
+                "the temporary directory could not be deleted: {error}: path=`{}`",
+                directory.display()
+            ));
         }
     }
 }

@@ -17,6 +17,8 @@ use super::{
 struct Slot {
     /// Counts the processes.
     generation: u32,
+    /// The process of this generation has not ended.
+    alive: bool,
     ready: bool,
     orders: Option<mpsc::UnboundedSender<Order>>,
 }
@@ -156,6 +158,7 @@ impl World {
     pub(crate) fn begin(&mut self, slot: usize, orders: mpsc::UnboundedSender<Order>) -> u32 {
         let slot = &mut self.slots[slot];
         slot.generation += 1;
+        slot.alive = true;
         slot.orders = Some(orders);
         slot.generation
     }
@@ -163,6 +166,7 @@ impl World {
     /// A slot's process is gone and its reports are all read.
     pub(crate) fn gone(&mut self, slot: usize) {
         let generation = self.slots[slot].generation;
+        self.slots[slot].alive = false;
         self.slots[slot].ready = false;
         self.slots[slot].orders = None;
         for player in &mut self.players {
@@ -240,7 +244,8 @@ impl World {
 
     fn joined(&mut self, id: u64, waiting: &Waiting, player: u32, load_count: u64, micros: u64) {
         let Waiting { slot, generation, held, .. } = *waiting;
-        let from_dead = held.is_some_and(|seat| self.slots[seat.slot].generation != seat.generation || !self.slots[seat.slot].ready);
+        let from_dead =
+            held.is_some_and(|seat| self.slots[seat.slot].generation != seat.generation || !self.slots[seat.slot].alive);
         let state = &mut self.players[player as usize];
         let orphaned = std::mem::take(&mut state.orphaned);
         state.seats.push(Seat { slot, generation, session: id, load_count });
@@ -300,6 +305,9 @@ mod tests {
         assert_eq!(world.figures.take_over_times.count(), 1);
         // An order for a server that is down was never carried out.
         let step = world.ledger.order_earning(0, 5);
-        assert!(matches!(world.order(0, What::Earn { player: 0, step, amount: 5, save: true }).try_recv(), Ok(Answer::Refused { .. })));
+        assert!(matches!(
+            world.order(0, What::Earn { player: 0, step, amount: 5, save: true }).try_recv(),
+            Ok(Answer::Refused { .. })
+        ));
     }
 }

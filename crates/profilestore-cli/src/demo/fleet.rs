@@ -13,11 +13,12 @@ use super::{
     Shared, locked,
     wire::{Order, Report, line},
 };
+use crate::place::Place;
 
 /// How a server process is called.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
-    pub(crate) store: String,
+    pub(crate) place: Place,
     pub(crate) scope: String,
     pub(crate) lease_seconds: f64,
 }
@@ -86,12 +87,12 @@ fn spawn(slot: usize, number: u32, call: &Call) -> anyhow::Result<Child> {
     let mut command = Command::new(program);
     command
         .arg("demo-server")
-        .args(["--store", &call.store, "--scope", &call.scope])
+        .args(["--store", &call.place.to_string(), "--scope", &call.scope])
         .args(["--lease-seconds", &call.lease_seconds.to_string()])
         .args(["--job", &format!("server-{slot}.{number}")])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(if std::env::var_os("RUST_LOG").is_some() { Stdio::inherit() } else { Stdio::null() })
+        .stderr(if std::env::var_os("PROFILESTORE_LOG").is_some() { Stdio::inherit() } else { Stdio::null() })
         .kill_on_drop(true);
     // Ctrl-C is for the parent, who then ends the servers in order.
     #[cfg(unix)]

@@ -10,7 +10,7 @@
 //! what was acknowledged is there, what was not is there once or not at all.
 
 use std::{
-    process::ExitCode,
+    io::Write as _,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -37,18 +37,29 @@ mod storage;
 mod wire;
 mod world;
 
-pub(crate) use server::run_server;
-
 use dice::Dice;
 use display::{Display, say};
 use fleet::{Call, Kill};
 use ledger::Check;
-use storage::Place;
+use storage::Home;
 use world::World;
 
-/// Several servers, many players, and an audit of every acknowledged change
-#[derive(Debug, Clone, Args)]
-pub(crate) struct DemoArgs {
+use crate::{
+    args::App,
+    output::{Failure, Status},
+};
+
+/// Watch servers die and lose nothing
+///
+/// Several processes as game servers on one file: players join, earn, move between servers, log in again at once and send coins by
+/// message. In the end every change that was acknowledged is looked for. The file is a temporary one unless --store is given; it
+/// is kept when the audit fails.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  profilestore demo
+  profilestore demo --servers 4 --players 400 --seconds 30 --kill")]
+pub(crate) struct Demo {
     /// How many game servers, each a process of its own
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=64))]
     servers: u16,
@@ -78,8 +89,8 @@ fn lease_seconds(text: &str) -> Result<f64, String> {
 }
 
 /// One game server of the demonstration; started by it
-#[derive(Debug, Clone, Args)]
-pub(crate) struct ServerArgs {
+#[derive(Debug, Args)]
+pub(crate) struct DemoServer {
     /// The server's name
     #[arg(long)]
     job: String,
@@ -139,43 +150,55 @@ fn settings(lease_seconds: f64) -> Settings {
     settings
 }
 
-/// Runs the demonstration on the given store, or on a temporary file that goes when all is well. The exit code says whether
-/// the audit passed.
-pub(crate) async fn run(args: DemoArgs, store: Option<&str>, json: bool) -> anyhow::Result<ExitCode> {
-    let env = Env::system();
-    let plan = Plan {
-        servers: args.servers,
-        players: args.players,
-        seconds: args.seconds,
-        kill: args.kill,
-        seed: args.seed.unwrap_or_else(|| u64::from(env.uuid().as_fields().0 ^ (env.uuid().as_u128() & 0xffff_ffff) as u32)),
-        lease_seconds: args.lease_seconds,
-        pace: args.pace,
-    };
-    let place = Place::new(store, &env)?;
-    // A scope of its own: players of an earlier run in the same file have another ledger.
-    let call = Call { store: place.name.clone(), scope: env.uuid().simple().to_string(), lease_seconds: plan.lease_seconds };
-    let limit = Duration::from_secs(plan.seconds) + WATCHDOG;
-    let outcome = match timeout(limit, perform(&plan, call, json)).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(anyhow::anyhow!("the demonstration did not end in time; it was broken off after {limit:?}")),
-    };
-    if matches!(outcome, Ok(true)) {
-        place.clear();
-        return Ok(ExitCode::SUCCESS);
+impl Demo {
+    /// Runs on the given store, or on a temporary file that goes when all is well. Says in the end whether the audit passed.
+    pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
+        let env = Env::system();
+        let plan = Plan {
+            servers: self.servers,
+            players: self.players,
+            seconds: self.seconds,
+            kill: self.kill,
+            seed: self.seed.unwrap_or_else(|| u64::from(env.uuid().as_fields().0 ^ env.uuid().as_u64_pair().1 as u32)),
+            lease_seconds: self.lease_seconds,
+            pace: self.pace,
+        };
+        let work = |error: anyhow::Error| Failure::Work(format!("{error:#}"));
+        let home = Home::new(app.place_given.then(|| app.place.clone()), &env).map_err(work)?;
+        // A scope of its own: players of an earlier run in the same file have another ledger.
+        let scope = env.uuid().simple().to_string();
+        let call = Call { place: home.place.clone(), scope, lease_seconds: plan.lease_seconds };
+        let limit = Duration::from_secs(plan.seconds) + WATCHDOG;
+        let outcome = match timeout(limit, perform(&plan, call, app.json)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(anyhow::anyhow!("the demonstration did not end in time; it was broken off after {limit:?}")),
+        };
+        if matches!(outcome, Ok(true)) {
+            home.clear();
+            return Ok(Status::Fine);
+        }
+        say(&format!("seed {}; the store is kept: {}", plan.seed, home.place));
+        outcome.map(|_| Status::Problems).map_err(work)
     }
-    say(&format!("seed {}; the store is kept: {}", plan.seed, place.name));
-    outcome.map(|_| ExitCode::FAILURE)
+}
+
+impl DemoServer {
+    /// Runs until it is told to stop, or until the parent is gone.
+    pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
+        let call = Call { place: app.place.clone(), scope: self.scope, lease_seconds: self.lease_seconds };
+        server::run(&call, self.job).await.map_err(|error| Failure::Work(format!("{error:#}")))?;
+        Ok(Status::Fine)
+    }
 }
 
 /// Plays and audits. True when the audit passed.
 async fn perform(plan: &Plan, call: Call, json: bool) -> anyhow::Result<bool> {
     say(&format!(
         "{} servers, {} players, {} s, lease {} s, seed {}, {}",
-        plan.servers, plan.players, plan.seconds, plan.lease_seconds, plan.seed, call.store
+        plan.servers, plan.players, plan.seconds, plan.lease_seconds, plan.seed, call.place
     ));
     // Makes the file, and says early when it cannot be used.
-    drop(storage::open(&call.store).await?);
+    drop(storage::open(&call.place).await?);
     let world: Shared = Arc::new(Mutex::new(World::new(usize::from(plan.servers), plan.players)));
     let mut display = Display::new(plan.seconds);
     play(plan, &call, &world, &mut display).await?;
@@ -187,11 +210,12 @@ async fn perform(plan: &Plan, call: Call, json: bool) -> anyhow::Result<bool> {
     let world = locked(&world);
     let faults =
         Check::counted("servers that ended as told", world.figures.shutdowns + world.faults.len() as u64, world.faults.clone());
-    if json {
-        println!("{:#}", display::json(plan, &world, &findings, &faults));
-    } else {
-        print!("{}", display::text(plan, &world, &findings, &faults));
-    }
+    let report = match json {
+        true => format!("{:#}\n", display::json(plan, &world, &findings, &faults)),
+        false => display::text(plan, &world, &findings, &faults),
+    };
+    // Whoever closed it has read enough; the exit code still tells.
+    let _ = std::io::stdout().write_all(report.as_bytes());
     Ok(findings.checks.iter().chain([&faults]).all(Check::passed))
 }
 

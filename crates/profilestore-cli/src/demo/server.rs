@@ -7,7 +7,6 @@
 use std::{
     collections::BTreeMap,
     io::{BufRead, Write},
-    process::ExitCode,
     sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
@@ -17,8 +16,8 @@ use profilestore::{ErrorKind, GameServer, MessageId, Profile, ProfileStore, Sent
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 use super::{
-    ServerArgs,
     data::{PlayerData, Transfer},
+    fleet::Call,
     locked, player_key, settings, storage,
     wire::{Answer, Order, Report, What, line},
 };
@@ -27,14 +26,14 @@ use super::{
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs until it is told to stop, or until the parent is gone.
-pub(crate) async fn run_server(args: ServerArgs, store: &str) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(call: &Call, job: String) -> anyhow::Result<()> {
     let mut orders = read_orders();
     let (reports, written) = write_reports();
-    let (store, messenger) = storage::open(store).await?;
+    let (store, messenger) = storage::open(&call.place).await?;
     let server = GameServer::builder(store)
         .messenger(messenger)
-        .settings(settings(args.lease_seconds))
-        .job_id(args.job)
+        .settings(settings(call.lease_seconds))
+        .job_id(job)
         .start()
         .await
         .context("the game server could not start")?;
@@ -42,7 +41,7 @@ pub(crate) async fn run_server(args: ServerArgs, store: &str) -> anyhow::Result<
     server.on_error(move |message, _| {
         let _ = trouble.send(Report::Trouble { message: message.to_owned() });
     });
-    let profiles = server.store_builder("Demo").scope(&args.scope).template(PlayerData::default()).build()?;
+    let profiles = server.store_builder("Demo").scope(&call.scope).template(PlayerData::default()).build()?;
     let host = Arc::new(Host { server, profiles, open: Mutex::default(), answers: Mutex::default(), reports });
     host.say(Report::Ready);
     while let Some(order) = orders.recv().await {
@@ -54,7 +53,7 @@ pub(crate) async fn run_server(args: ServerArgs, store: &str) -> anyhow::Result<
     host.stop().await;
     host.say(Report::Bye);
     written.await.context("the reports could not be written")?;
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// The orders, read by a thread of their own: a process may end while a read of standard input waits.

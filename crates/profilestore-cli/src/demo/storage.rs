@@ -1,51 +1,43 @@
 //! The store that all servers of the demonstration share, and where it lies.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use profilestore::{
-    data_store::{SqliteOptions, SqliteStore},
+    data_store::{SqliteMessenger, SqliteOptions, SqliteStore},
     env::Env,
-    messenger::NoMessenger as SqliteMessenger,
 };
 
-/// Opens the store that `name` means, made if it is missing, with the messenger that belongs to it.
-pub(crate) async fn open(name: &str) -> anyhow::Result<(SqliteStore, SqliteMessenger)> {
-    let path = path_of(name)?;
-    let opened = tokio::task::spawn_blocking(move || SqliteStore::open(path, SqliteOptions::default())).await?;
-    let store = opened.with_context(|| format!("the store cannot be opened: store=`{name}`"))?;
-    let messenger = SqliteMessenger;
-    Ok((store, messenger))
-}
+use super::display::say;
+use crate::place::Place;
 
-fn path_of(name: &str) -> anyhow::Result<PathBuf> {
-    match name.split_once(':') {
-        Some(("sqlite", path)) if !path.is_empty() => Ok(path.into()),
-        _ => anyhow::bail!("the demonstration runs on one file, named sqlite:PATH: store=`{name}`"),
-    }
+/// Opens the store, made if it is missing, with the messenger that belongs to it.
+pub(crate) async fn open(place: &Place) -> anyhow::Result<(SqliteStore, SqliteMessenger)> {
+    let Place::Sqlite(path) = place.clone();
+    let opened = tokio::task::spawn_blocking(move || SqliteStore::open(path, SqliteOptions::default())).await?;
+    let store = opened.with_context(|| format!("the store cannot be opened: store=`{place}`"))?;
+    let messenger = SqliteMessenger::new(&store);
+    Ok((store, messenger))
 }
 
 /// Where a run keeps its file.
 #[derive(Debug)]
-pub(crate) struct Place {
-    /// `sqlite:PATH`.
-    pub(crate) name: String,
+pub(crate) struct Home {
+    pub(crate) place: Place,
     /// A directory that was made for this run.
     made: Option<PathBuf>,
 }
 
-impl Place {
+impl Home {
     /// The given store, or a new file in a directory of its own among the temporary ones.
-    pub(crate) fn new(given: Option<&str>, env: &Env) -> anyhow::Result<Self> {
-        if let Some(name) = given {
-            path_of(name)?;
-            return Ok(Self { name: name.to_owned(), made: None });
+    pub(crate) fn new(given: Option<Place>, env: &Env) -> anyhow::Result<Self> {
+        if let Some(place) = given {
+            return Ok(Self { place, made: None });
         }
         let directory = std::env::temp_dir().join(format!("profilestore-demo-{}", env.uuid().simple()));
         std::fs::create_dir(&directory)
             .with_context(|| format!("a temporary directory cannot be made: path=`{}`", directory.display()))?;
-        let file: &Path = &directory.join("demo.db");
-        Ok(Self { name: format!("sqlite:{}", file.display()), made: Some(directory) })
+        Ok(Self { place: Place::Sqlite(directory.join("demo.db")), made: Some(directory) })
     }
 
     /// Deletes what was made for the run; a store that was given stays.
@@ -53,10 +45,7 @@ impl Place {
         if let Some(directory) = &self.made
             && let Err(error) = std::fs::remove_dir_all(directory)
         {
-            super::display::say(&format!(
-                "the temporary directory could not be deleted: {error}: path=`{}`",
-                directory.display()
-            ));
+            say(&format!("the temporary directory could not be deleted: {error}: path=`{}`", directory.display()));
         }
     }
 }
@@ -67,12 +56,12 @@ mod tests {
 
     #[test]
     fn a_run_of_its_own_leaves_nothing_behind_and_a_given_store_stays() {
-        let own = Place::new(None, &Env::system()).unwrap();
-        let path = path_of(&own.name).unwrap();
-        std::fs::write(&path, "x").unwrap();
+        let own = Home::new(None, &Env::system()).unwrap();
+        let Place::Sqlite(path) = &own.place;
+        std::fs::write(path, "x").unwrap();
         own.clear();
         assert!(!path.exists() && !path.parent().unwrap().exists());
-        assert!(Place::new(Some("sqlite:some.db"), &Env::system()).unwrap().made.is_none());
-        assert!(Place::new(Some("memory"), &Env::system()).is_err());
+        let given = Home::new(Some(Place::Sqlite("some.db".into())), &Env::system()).unwrap();
+        assert!(given.made.is_none());
     }
 }

@@ -1,9 +1,10 @@
 //! The command line.
 
-use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap::{Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource};
 use profilestore::{DEFAULT_SCOPE, ProfileKey};
 
 use crate::{
+    demo::{Demo, DemoServer},
     inspect::{Get, History, List, Sessions},
     maintain::{Backup, Check, Restore},
     operate::{EndSession, Remove, Send},
@@ -44,6 +45,9 @@ pub(crate) struct App {
         default_value = "sqlite:./profiles.db"
     )]
     pub(crate) place: Place,
+    /// The store was named on the command line itself.
+    #[arg(skip)]
+    pub(crate) place_given: bool,
     /// Output for programs
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -63,9 +67,20 @@ enum Command {
     Backup(Backup),
     Restore(Restore),
     Check(Check),
+    Demo(Demo),
+    #[command(hide = true)]
+    DemoServer(DemoServer),
 }
 
 impl Args {
+    /// What the command line says; ends the process when it is wrong.
+    pub(crate) fn read() -> Self {
+        let matches = Self::command().get_matches();
+        let mut args = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        args.app.place_given = matches.value_source("place") == Some(ValueSource::CommandLine);
+        args
+    }
+
     pub(crate) async fn run(self) -> Result<Status, Failure> {
         let app = &self.app;
         let done = match self.command {
@@ -81,6 +96,8 @@ impl Args {
             Command::Backup(command) => command.run(app).await,
             Command::Restore(command) => command.run(app).await,
             Command::Check(command) => command.run(app).await,
+            Command::Demo(command) => command.run(app).await,
+            Command::DemoServer(command) => command.run(app).await,
         };
         done.map_err(|failure| failure.of(&app.place))
     }
@@ -113,8 +130,6 @@ impl KeyArg {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -2,9 +2,8 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 mod args;
+mod demo;
 mod inspect;
 mod maintain;
 mod operate;
@@ -13,7 +12,7 @@ mod place;
 mod transfer;
 
 fn main() -> ExitCode {
-    let args = args::Args::parse();
+    let args = args::Args::read();
     output::start_log();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,

@@ -10,6 +10,7 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+mod demo;
 mod inspect;
 mod maintain;
 mod transfer;

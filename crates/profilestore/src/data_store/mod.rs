@@ -612,6 +612,7 @@ pub enum NewValue {
 /// One change with its precondition. A commit holds at most one [`Change::Write`] and one [`Change::Lease`] a key.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "a commit holds a handful of them, and most are the large one")]
 pub enum Change {
     /// Changes nothing. Fails with [`ConflictKind::Epoch`] unless the key's epoch is this one.
     Check {

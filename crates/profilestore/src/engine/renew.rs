@@ -1,6 +1,6 @@
 //! The task that keeps this server's lease, brings notices and hints to the sessions, and recovers when the lease was lost.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc, time::Instant};
 
@@ -188,15 +188,15 @@ impl Renewal {
         self.pending = None;
         self.acknowledged.clear();
         *engine.lease.lock() = lease;
-        let mut adopted = BTreeMap::new();
-        for session in engine.sessions() {
+        let sessions = engine.sessions();
+        tracing::info!(sessions = sessions.len(), "a new incarnation of this server has begun");
+        for session in sessions {
             if found.is_some() {
                 session.lose("the store's contents were replaced by a backup").await;
             } else {
-                adopted.insert(session.key.clone(), session.queue_adopt());
+                session.queue_adopt();
             }
         }
-        tracing::info!(sessions = adopted.len(), "a new incarnation of this server adopts its sessions");
         Some(hints)
     }
 }

@@ -1,0 +1,206 @@
+//! The audit: the parent becomes a game server of its own, opens every player, lets the rest of the messages arrive, and compares
+//! what is then stored with the ledger.
+//!
+//! It comes without the servers' help: the ones that were killed hold leases, which must be had within one lease time.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context;
+use profilestore::{GameServer, Profile, ProfileStore, StartOptions};
+use tokio::{
+    sync::Semaphore,
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+
+use super::{
+    data::{PlayerData, Transfer},
+    figures::Times,
+    fleet::Call,
+    ledger::{Check, Ledger},
+    player_key,
+    server::post,
+    settings, storage,
+};
+
+/// How many players are opened, settled and read at once.
+const AT_ONCE: usize = 64;
+
+/// What an open may take beyond the lease time, on a machine that is busy.
+const MARGIN: Duration = Duration::from_secs(5);
+
+/// How long the rest of the messages may take.
+const SETTLE: Duration = Duration::from_secs(30);
+
+/// What the audit found.
+#[derive(Debug)]
+pub(crate) struct Findings {
+    pub(crate) checks: Vec<Check>,
+    /// How long the players' starts took.
+    pub(crate) opened: Times,
+    pub(crate) sent_again: u64,
+}
+
+/// Opens, settles, reads and judges.
+pub(crate) async fn audit(call: &Call, players: u32, ledger: &Ledger) -> anyhow::Result<Findings> {
+    let (store, messenger) = storage::open(&call.place).await?;
+    let server = GameServer::builder(store)
+        .messenger(messenger)
+        .settings(settings(call.lease_seconds))
+        .job_id("audit")
+        .start()
+        .await
+        .context("the audit could not start")?;
+    let profiles = server.store_builder("Demo").scope(&call.scope).template(PlayerData::default()).build()?;
+    let patience = Duration::from_secs_f64(call.lease_seconds) + MARGIN;
+    let (opened, times, not_opened) = open_all(&profiles, players, patience).await;
+    let mut checks = vec![Check::counted("players opened in time", u64::from(players), not_opened)];
+    let (sent_again, unsettled) = settle(&profiles, &opened).await;
+    checks.push(Check::counted("players with nothing on the way", opened.len() as u64, unsettled));
+    drop(opened);
+    let report = server.shutdown().await;
+    checks.push(Check::counted(
+        "players saved at the end",
+        u64::from(players),
+        report.not_saved.iter().map(|(key, error)| format!("{key}: {error}")).collect(),
+    ));
+    let (found, not_read) = read_all(call, players).await?;
+    checks.push(Check::counted("players read back", u64::from(players), not_read));
+    checks.extend(ledger.judge(&found));
+    Ok(Findings { checks, opened: times, sent_again })
+}
+
+/// Runs `work` for every player, some at once. Answers come in the players' order.
+async fn for_all<R: Send + 'static, F: Future<Output = R> + Send + 'static>(
+    players: impl IntoIterator<Item = u32>,
+    work: impl Fn(u32) -> F,
+) -> Vec<(u32, R)> {
+    let gate = Arc::new(Semaphore::new(AT_ONCE));
+    let mut tasks = JoinSet::new();
+    for player in players {
+        let (gate, work) = (gate.clone(), work(player));
+        tasks.spawn(async move {
+            let _turn = gate.acquire_owned().await;
+            (player, work.await)
+        });
+    }
+    let mut answers = Vec::new();
+    while let Some(answer) = tasks.join_next().await {
+        answers.extend(answer.ok());
+    }
+    answers.sort_by_key(|(player, _)| *player);
+    answers
+}
+
+type Opened = Vec<(u32, Profile<PlayerData>)>;
+
+/// Starts every player; all wait for a dead server's lease at the same time.
+async fn open_all(profiles: &ProfileStore<PlayerData>, players: u32, patience: Duration) -> (Opened, Times, Vec<String>) {
+    let mut starts = JoinSet::new();
+    let began = Instant::now();
+    for player in 0..players {
+        let starting = profiles.start_session_with(&player_key(player), StartOptions::new().timeout(patience));
+        starts.spawn(async move { (player, starting.await, began.elapsed()) });
+    }
+    let (mut opened, mut times, mut not_opened) = (Opened::new(), Times::default(), Vec::new());
+    while let Some(start) = starts.join_next().await {
+        let Ok((player, start, took)) = start else { continue };
+        match start {
+            Ok(profile) => {
+                times.record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+                profile.message_handler(|data, message| {
+                    if let Ok(transfer) = message.parse::<Transfer>() {
+                        data.credit(&transfer);
+                        message.processed();
+                    }
+                });
+                opened.push((player, profile));
+            }
+            Err(error) => not_opened.push(format!("player {player}: not opened within {patience:?}: {error}")),
+        }
+    }
+    opened.sort_by_key(|(player, _)| *player);
+    (opened, times, not_opened)
+}
+
+/// Sends what earlier sessions left in their outboxes, and saves until no inbox and no outbox holds anything.
+async fn settle(profiles: &ProfileStore<PlayerData>, opened: &Opened) -> (u64, Vec<String>) {
+    let by_player: Arc<std::collections::BTreeMap<_, _>> = Arc::new(opened.iter().cloned().collect());
+    let deadline = Instant::now() + SETTLE;
+    let mut sent_again = 0;
+    let mut open: Vec<u32> = by_player.keys().copied().collect();
+    loop {
+        let sent = for_all(open.iter().copied(), |player| {
+            let (profiles, by_player) = (profiles.clone(), by_player.clone());
+            async move { send_rest(&profiles, &by_player[&player]).await }
+        })
+        .await;
+        sent_again += sent.iter().map(|(_, sent)| sent).sum::<u64>();
+        // Whoever got something in this round may have been looked at before.
+        let states = for_all(by_player.keys().copied(), |player| {
+            let by_player = by_player.clone();
+            async move { save_rest(&by_player[&player]).await }
+        })
+        .await;
+        let unsettled: Vec<(u32, String)> = states.into_iter().filter_map(|(player, state)| Some((player, state?))).collect();
+        if unsettled.is_empty() || Instant::now() > deadline {
+            return (sent_again, unsettled.into_iter().map(|(player, state)| format!("player {player}: {state}")).collect());
+        }
+        open = unsettled.into_iter().map(|(player, _)| player).collect();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn send_rest(profiles: &ProfileStore<PlayerData>, profile: &Profile<PlayerData>) -> u64 {
+    let mut sent = 0;
+    for transfer in profile.read(|data| data.outbox.clone()) {
+        if post(profiles, &transfer).await.is_ok() && profile.update(|data| data.sent(&transfer)).is_ok() {
+            sent += 1;
+        }
+    }
+    sent
+}
+
+/// What is still on the way, if anything.
+async fn save_rest(profile: &Profile<PlayerData>) -> Option<String> {
+    if let Err(error) = profile.save().await {
+        return Some(format!("not saved: {error}"));
+    }
+    let (inbox, outbox) = (profile.waiting_messages().len(), profile.read(|data| data.outbox.len()));
+    (inbox + outbox > 0).then(|| format!("{inbox} messages wait, {outbox} are not sent"))
+}
+
+/// Reads what is stored, with eyes that have seen nothing before.
+async fn read_all(call: &Call, players: u32) -> anyhow::Result<(Vec<Option<PlayerData>>, Vec<String>)> {
+    let (store, messenger) = storage::open(&call.place).await?;
+    let server = GameServer::builder(store)
+        .messenger(messenger)
+        .settings(settings(call.lease_seconds))
+        .job_id("audit-reader")
+        .start()
+        .await
+        .context("the audit could not start to read")?;
+    let profiles: ProfileStore<PlayerData> =
+        server.store_builder("Demo").scope(&call.scope).template(PlayerData::default()).build()?;
+    let answers = for_all(0..players, |player| {
+        let reading = profiles.get(&player_key(player));
+        async move { timeout(SETTLE, reading).await }
+    })
+    .await;
+    let (mut found, mut not_read) = (vec![None; players as usize], Vec::new());
+    for (player, answer) in answers {
+        match answer {
+            Ok(Ok(profile)) => {
+                let waiting = profile.waiting_messages().len();
+                if waiting > 0 || profile.session().is_some() {
+                    not_read.push(format!("player {player}: {waiting} messages wait, held by {:?}", profile.session()));
+                }
+                found[player as usize] = Some(profile.data);
+            }
+            Ok(Err(error)) => not_read.push(format!("player {player}: {error}")),
+            Err(_) => not_read.push(format!("player {player}: not read within {SETTLE:?}")),
+        }
+    }
+    let _ = server.shutdown().await;
+    Ok((found, not_read))
+}

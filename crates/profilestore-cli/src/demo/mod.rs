@@ -1,0 +1,299 @@
+//! The demonstration: several processes as game servers on one file, players who move between them, and servers that die.
+//!
+//! ```text
+//! parent   players' choreography ─ orders ─▶ server process   (library, one store file)
+//!          ledger ◀─────────────── reports ─ server process
+//!          audit: opens the store itself, compares every profile with the ledger
+//! ```
+//!
+//! The parent never looks into the store while the play lasts. What it demands in the end follows from the reports alone:
+//! what was acknowledged is there, what was not is there once or not at all.
+
+use std::{
+    io::Write as _,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use profilestore::{Settings, env::Env};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+
+mod audit;
+mod data;
+mod dice;
+mod display;
+mod figures;
+mod fleet;
+mod ledger;
+mod players;
+mod server;
+mod storage;
+mod wire;
+mod world;
+
+use dice::Dice;
+use display::{Display, say};
+use fleet::{Call, Kill};
+use ledger::Check;
+use storage::Home;
+use world::World;
+
+use crate::{
+    args::App,
+    output::{Failure, Status},
+};
+
+/// Watch servers die and lose nothing
+///
+/// Several processes as game servers on one file: players join, earn, move between servers, log in again at once and send coins by
+/// message. In the end every change that was acknowledged is looked for. The file is a temporary one unless --store is given; it
+/// is kept when the audit fails.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  profilestore demo
+  profilestore demo --servers 4 --players 400 --seconds 30 --kill")]
+pub(crate) struct Demo {
+    /// How many game servers, each a process of its own
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=64))]
+    servers: u16,
+    /// How many players
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(2..=20_000))]
+    players: u32,
+    /// How long they play
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    seconds: u64,
+    /// Kill servers now and then with SIGKILL, and start them again
+    #[arg(long)]
+    kill: bool,
+    /// What the players do follows from this number; a random one by default
+    #[arg(long)]
+    seed: Option<u64>,
+    /// The servers' lease time. The library's own default is 20; this one lets take-overs be seen in a short run
+    #[arg(long, default_value_t = 5.0, value_name = "SECONDS", value_parser = lease_seconds)]
+    lease_seconds: f64,
+    /// How many steps all players together try to make in a second
+    #[arg(long, default_value_t = 500, value_name = "STEPS", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pace: u32,
+}
+
+fn lease_seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse::<f64>().map_err(|error| error.to_string())?;
+    if (1.0..=600.0).contains(&seconds) { Ok(seconds) } else { Err("a lease time is 1 to 600 seconds".into()) }
+}
+
+/// One game server of the demonstration; started by it
+#[derive(Debug, Args)]
+pub(crate) struct DemoServer {
+    /// The server's name
+    #[arg(long)]
+    job: String,
+    /// The scope of this run's players
+    #[arg(long)]
+    scope: String,
+    /// The lease time
+    #[arg(long)]
+    lease_seconds: f64,
+}
+
+/// How long the servers may take to come up.
+const START: Duration = Duration::from_secs(30);
+
+/// How long answers are waited for once the time is up, before the servers shut down.
+const ANSWERS: Duration = Duration::from_secs(5);
+
+/// How long the servers may take to shut down: the library's own limit and some.
+const STOP: Duration = Duration::from_secs(45);
+
+/// How long the whole may take beyond the time of play.
+const WATCHDOG: Duration = Duration::from_secs(240);
+
+type Shared = Arc<Mutex<World>>;
+
+/// A run, with nothing left to choose.
+#[derive(Debug)]
+struct Plan {
+    servers: u16,
+    players: u32,
+    seconds: u64,
+    kill: bool,
+    seed: u64,
+    lease_seconds: f64,
+    pace: u32,
+}
+
+/// The lock; a panic elsewhere has left at worst a count behind.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn player_key(player: u32) -> String {
+    format!("player-{player}")
+}
+
+/// The library's defaults, with the periods that belong to the lease time in the same proportion to it.
+fn settings(lease_seconds: f64) -> Settings {
+    let mut settings = Settings::default();
+    let lease_time = Duration::from_secs_f64(lease_seconds);
+    let factor = lease_time.as_secs_f64() / settings.lease_time.as_secs_f64();
+    settings.lease_time = lease_time;
+    settings.renew_period = settings.renew_period.mul_f64(factor);
+    settings.offer_time = settings.offer_time.mul_f64(factor);
+    settings.first_load_repeat = settings.first_load_repeat.mul_f64(factor);
+    settings.load_repeat_period = settings.load_repeat_period.mul_f64(factor);
+    settings
+}
+
+impl Demo {
+    /// Runs on the given store, or on a temporary file that goes when all is well. Says in the end whether the audit passed.
+    pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
+        let env = Env::system();
+        let plan = Plan {
+            servers: self.servers,
+            players: self.players,
+            seconds: self.seconds,
+            kill: self.kill,
+            seed: self.seed.unwrap_or_else(|| u64::from(env.uuid().as_fields().0 ^ env.uuid().as_u64_pair().1 as u32)),
+            lease_seconds: self.lease_seconds,
+            pace: self.pace,
+        };
+        let work = |error: anyhow::Error| Failure::Work(format!("{error:#}"));
+        let home = Home::new(app.place_given.then(|| app.place.clone()), &env).map_err(work)?;
+        // A scope of its own: players of an earlier run in the same file have another ledger.
+        let scope = env.uuid().simple().to_string();
+        let call = Call { place: home.place.clone(), scope, lease_seconds: plan.lease_seconds };
+        let limit = Duration::from_secs(plan.seconds) + WATCHDOG;
+        let outcome = match timeout(limit, perform(&plan, call, app.json)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(anyhow::anyhow!("the demonstration did not end in time; it was broken off after {limit:?}")),
+        };
+        if matches!(outcome, Ok(true)) {
+            home.clear();
+            return Ok(Status::Fine);
+        }
+        say(&format!("seed {}; the store is kept: {}", plan.seed, home.place));
+        outcome.map(|_| Status::Problems).map_err(work)
+    }
+}
+
+impl DemoServer {
+    /// Runs until it is told to stop, or until the parent is gone.
+    pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
+        let call = Call { place: app.place.clone(), scope: self.scope, lease_seconds: self.lease_seconds };
+        server::run(&call, self.job).await.map_err(|error| Failure::Work(format!("{error:#}")))?;
+        Ok(Status::Fine)
+    }
+}
+
+/// Plays and audits. True when the audit passed.
+async fn perform(plan: &Plan, call: Call, json: bool) -> anyhow::Result<bool> {
+    say(&format!(
+        "{} servers, {} players, {} s, lease {} s, seed {}, {}",
+        plan.servers, plan.players, plan.seconds, plan.lease_seconds, plan.seed, call.place
+    ));
+    // Makes the file, and says early when it cannot be used.
+    drop(storage::open(&call.place).await?);
+    let world: Shared = Arc::new(Mutex::new(World::new(usize::from(plan.servers), plan.players)));
+    let mut display = Display::new(plan.seconds);
+    play(plan, &call, &world, &mut display).await?;
+    display.phase("audit: opening every player");
+    display.show(&locked(&world), Duration::from_secs(plan.seconds));
+    let ledger = locked(&world).ledger.clone();
+    let findings = audit::audit(&call, plan.players, &ledger).await?;
+    display.end();
+    let world = locked(&world);
+    let faults =
+        Check::counted("servers that ended as told", world.figures.shutdowns + world.faults.len() as u64, world.faults.clone());
+    let report = match json {
+        true => format!("{:#}\n", display::json(plan, &world, &findings, &faults)),
+        false => display::text(plan, &world, &findings, &faults),
+    };
+    // Whoever closed it has read enough; the exit code still tells.
+    let _ = std::io::stdout().write_all(report.as_bytes());
+    Ok(findings.checks.iter().chain([&faults]).all(Check::passed))
+}
+
+/// From the first server's start to the last one's end.
+async fn play(plan: &Plan, call: &Call, world: &Shared, display: &mut Display) -> anyhow::Result<()> {
+    let (stop, stopped) = watch::channel(false);
+    let call = Arc::new(call.clone());
+    let (mut keepers, mut kills) = (JoinSet::new(), Vec::<mpsc::Sender<Kill>>::new());
+    for slot in 0..usize::from(plan.servers) {
+        let (kill, killed) = mpsc::channel(1);
+        kills.push(kill);
+        keepers.spawn(fleet::keep(slot, call.clone(), world.clone(), killed, stopped.clone()));
+    }
+    wait_until(START, || locked(world).ready().len() == usize::from(plan.servers))
+        .await
+        .context("the servers did not come up")?;
+
+    let dice = Dice::new(plan.seed);
+    let mut players = JoinSet::new();
+    let pace = Duration::from_secs_f64(f64::from(plan.players) / f64::from(plan.pace));
+    for player in 0..plan.players {
+        let (world, dice, stop) = (world.clone(), dice.fork(u64::from(player)), stopped.clone());
+        players.spawn(players::Play { world, player, players: plan.players, dice, pace, stop }.run());
+    }
+    let kills = Arc::new(kills);
+    let killer =
+        plan.kill.then(|| tokio::spawn(players::kill(world.clone(), kills.clone(), dice.fork(u64::MAX), stopped.clone())));
+
+    watch_play(plan, world, display).await;
+    display.phase("the time is up: the servers shut down");
+    stop.send_replace(true);
+    if let Some(killer) = killer {
+        killer.await?;
+    }
+    // Starts that wait for a dead server's lease are called off by the shutdown.
+    let _ = wait_until(ANSWERS, || locked(world).unanswered() == 0).await;
+    locked(world).stop_all();
+    let ends = async {
+        while let Some(end) = keepers.join_next().await {
+            end??;
+        }
+        anyhow::Ok(())
+    };
+    match timeout(STOP, ends).await {
+        Ok(ended) => ended?,
+        // Dropping the keepers kills what is left.
+        Err(_) => locked(world).faults.push(format!("servers that did not shut down within {STOP:?}")),
+    }
+    drop(kills);
+    players.shutdown().await;
+    Ok(())
+}
+
+/// Shows how it goes until the time is up or somebody has seen enough (Ctrl-C).
+async fn watch_play(plan: &Plan, world: &Shared, display: &mut Display) {
+    let began = Instant::now();
+    let until = began + Duration::from_secs(plan.seconds);
+    loop {
+        let next = until.min(Instant::now() + Duration::from_millis(200));
+        tokio::select! {
+            biased;
+            _ = tokio::signal::ctrl_c() => return,
+            () = tokio::time::sleep_until(next) => {}
+        }
+        display.show(&locked(world), began.elapsed());
+        if Instant::now() >= until {
+            return;
+        }
+    }
+}
+
+async fn wait_until(limit: Duration, ready: impl Fn() -> bool) -> anyhow::Result<()> {
+    let deadline = Instant::now() + limit;
+    while !ready() {
+        if Instant::now() >= deadline {
+            bail!("it took longer than {limit:?}");
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}

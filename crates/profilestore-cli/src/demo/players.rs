@@ -1,0 +1,166 @@
+//! What the players do, and who is killed when: all of it from the dice.
+//!
+//! Each player is a task that orders one thing after the other and waits for the answers, except where the point is not to wait:
+//! a relog, a move while he still earns, two servers that start him at once.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{
+    Shared,
+    dice::Dice,
+    fleet::Kill,
+    locked,
+    wire::{Answer, What},
+    world::Seat,
+};
+
+/// A player's task.
+pub(crate) struct Play {
+    pub(crate) world: Shared,
+    pub(crate) player: u32,
+    pub(crate) players: u32,
+    pub(crate) dice: Dice,
+    /// The mean time between two steps.
+    pub(crate) pace: Duration,
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+/// Why the play ends: the time is up.
+struct Over;
+
+impl Play {
+    /// Plays until the time is up.
+    pub(crate) async fn run(mut self) {
+        let _: Result<(), Over> = async {
+            self.rest(0, 200).await?;
+            loop {
+                let seat = locked(&self.world).seat(self.player);
+                match seat {
+                    Some(seat) => self.step(seat).await?,
+                    None => self.come().await,
+                }
+                self.rest(50, 150).await?;
+            }
+        }
+        .await;
+    }
+
+    /// Waits for a share of the pace, in percent.
+    async fn rest(&mut self, least: u64, most: u64) -> Result<(), Over> {
+        let percent = self.dice.between(least, most);
+        let pause = self.pace.mul_f64(percent as f64 / 100.0);
+        match tokio::time::timeout(pause, self.stop.wait_for(|stop| *stop)).await {
+            Ok(_) => Err(Over),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn order(&self, slot: usize, what: What) -> oneshot::Receiver<Answer> {
+        locked(&self.world).order(slot, what)
+    }
+
+    fn join(&self, slot: usize) -> oneshot::Receiver<Answer> {
+        self.order(slot, What::Join { player: self.player })
+    }
+
+    /// Comes in anywhere.
+    async fn come(&mut self) {
+        let ready = locked(&self.world).ready();
+        if let Some(slot) = self.dice.pick(&ready) {
+            let _ = self.join(slot).await;
+        }
+    }
+
+    fn another(&mut self, than: usize) -> Option<usize> {
+        let ready: Vec<_> = locked(&self.world).ready().into_iter().filter(|slot| *slot != than).collect();
+        self.dice.pick(&ready)
+    }
+
+    async fn step(&mut self, seat: Seat) -> Result<(), Over> {
+        match self.dice.below(100) {
+            0..40 => drop(self.earn(seat.slot, true).await),
+            40..55 => drop(self.earn(seat.slot, false).await),
+            55..73 => self.send(seat.slot).await,
+            73..84 => self.hop(seat).await,
+            84..92 => self.relog(seat).await,
+            92..96 => self.rush().await,
+            _ => {
+                let _ = self.order(seat.slot, What::Leave { player: self.player }).await;
+                self.rest(200, 600).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn earn(&mut self, slot: usize, save: bool) -> oneshot::Receiver<Answer> {
+        let amount = u32::try_from(self.dice.between(1, 100)).unwrap_or(1);
+        let mut world = locked(&self.world);
+        let step = world.ledger.order_earning(self.player, amount);
+        world.order(slot, What::Earn { player: self.player, step, amount, save })
+    }
+
+    async fn send(&mut self, slot: usize) {
+        let to = u32::try_from(self.dice.below(u64::from(self.players))).unwrap_or(0);
+        let amount = u32::try_from(self.dice.between(1, 50)).unwrap_or(1);
+        if to == self.player {
+            return;
+        }
+        let answer = {
+            let mut world = locked(&self.world);
+            let number = world.ledger.order_sending(self.player, to, amount);
+            world.order(slot, What::Send { from: self.player, to, number, amount })
+        };
+        let _ = answer.await;
+    }
+
+    /// Moves to another server, which asks the first one for the profile. Often he earns something on the first one meanwhile.
+    async fn hop(&mut self, seat: Seat) {
+        let Some(slot) = self.another(seat.slot) else { return };
+        let busy = self.dice.chance(50);
+        let joined = self.join(slot);
+        if busy {
+            let (saved, noted) = (self.earn(seat.slot, true), self.earn(seat.slot, false));
+            let _ = (saved.await, noted.await);
+        }
+        let _ = joined.await;
+    }
+
+    /// Ends the session and starts one at once, on the same server or another, with something unsaved in his pockets.
+    async fn relog(&mut self, seat: Seat) {
+        let noted = self.earn(seat.slot, false);
+        let left = self.order(seat.slot, What::Leave { player: self.player });
+        let to = if self.dice.chance(50) { Some(seat.slot) } else { self.another(seat.slot) };
+        let joined = self.join(to.unwrap_or(seat.slot));
+        let _ = (noted.await, left.await, joined.await);
+    }
+
+    /// Two starts at once, on any servers, be it the same: at most one of them keeps him.
+    async fn rush(&mut self) {
+        let ready = locked(&self.world).ready();
+        let (Some(first), Some(second)) = (self.dice.pick(&ready), self.dice.pick(&ready)) else { return };
+        let (first, second) = (self.join(first), self.join(second));
+        let _ = (first.await, second.await);
+    }
+}
+
+/// Kills servers now and then, never the last of several, and one at the very end that does not come back.
+pub(crate) async fn kill(world: Shared, servers: Arc<Vec<mpsc::Sender<Kill>>>, mut dice: Dice, mut stop: watch::Receiver<bool>) {
+    let last = loop {
+        let pause = Duration::from_millis(dice.between(1500, 4000));
+        let over = tokio::time::timeout(pause, stop.wait_for(|stop| *stop)).await.is_ok();
+        let ready = locked(&world).ready();
+        let victim = dice.pick(&ready).filter(|_| ready.len() > 1 || servers.len() == 1);
+        if over {
+            break victim;
+        }
+        if let Some(victim) = victim {
+            let down = Duration::from_millis(dice.between(1000, 2000));
+            let _ = servers[victim].send(Some(down)).await;
+        }
+    };
+    if let Some(victim) = last {
+        let _ = servers[victim].send(None).await;
+    }
+}

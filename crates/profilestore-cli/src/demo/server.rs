@@ -1,0 +1,322 @@
+//! One game server of the demonstration, a process of its own: takes orders on standard input, reports on standard output.
+//!
+//! Every order is *called* in the order of its arrival, and only its answer is awaited in a task of its own, as a game would do
+//! it: an end and a new start right behind it, a save while another is under way. Nothing here is there to survive a SIGKILL; that
+//! is the library's affair.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, Write},
+    sync::{Arc, Mutex, OnceLock},
+    time::Duration,
+};
+
+use anyhow::Context;
+use profilestore::{ErrorKind, GameServer, MessageId, Profile, ProfileStore, Sent, SessionEnd, env::Env};
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+
+use super::{
+    data::{PlayerData, Transfer},
+    fleet::Call,
+    locked, player_key, settings, storage,
+    wire::{Answer, Order, Report, What, line},
+};
+
+/// How long a server that was shut down waits for the answers to the calls before.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Runs until it is told to stop, or until the parent is gone.
+pub(crate) async fn run(call: &Call, job: String) -> anyhow::Result<()> {
+    let mut orders = read_orders();
+    let (reports, written) = write_reports();
+    let (store, messenger) = storage::open(&call.place).await?;
+    let server = GameServer::builder(store)
+        .messenger(messenger)
+        .settings(settings(call.lease_seconds))
+        .job_id(job)
+        .start()
+        .await
+        .context("the game server could not start")?;
+    let trouble = reports.clone();
+    server.on_error(move |message, _| {
+        let _ = trouble.send(Report::Trouble { message: message.to_owned() });
+    });
+    let profiles = server.store_builder("Demo").scope(&call.scope).template(PlayerData::default()).build()?;
+    let host = Arc::new(Host { server, profiles, open: Mutex::default(), answers: Mutex::default(), reports });
+    host.say(Report::Ready);
+    while let Some(order) = orders.recv().await {
+        if order.what == What::Stop {
+            break;
+        }
+        host.clone().take(order);
+    }
+    host.stop().await;
+    host.say(Report::Bye);
+    written.await.context("the reports could not be written")?;
+    Ok(())
+}
+
+/// The orders, read by a thread of their own: a process may end while a read of standard input waits.
+fn read_orders() -> mpsc::UnboundedReceiver<Order> {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+            let Ok(order) = serde_json::from_str(&line) else { return };
+            if sender.send(order).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// The reports, written by one thread, flushed whenever none waits. Done after the last one.
+fn write_reports() -> (mpsc::UnboundedSender<Report>, tokio::task::JoinHandle<()>) {
+    let (sender, mut receiver) = mpsc::unbounded_channel();
+    let written = tokio::task::spawn_blocking(move || {
+        let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+        while let Some(report) = receiver.blocking_recv() {
+            let mut next = Some(report);
+            while let Some(report) = next {
+                if report == Report::Bye {
+                    let _ = out.flush();
+                    return;
+                }
+                if out.write_all(line(&report).as_bytes()).is_err() {
+                    return;
+                }
+                next = receiver.try_recv().ok();
+            }
+            if out.flush().is_err() {
+                return;
+            }
+        }
+    });
+    (sender, written)
+}
+
+/// A session that this server has open.
+struct Open {
+    /// The order that started it.
+    number: u64,
+    profile: Profile<PlayerData>,
+    /// Earnings that are in the data and in no save that was answered yet.
+    unsaved: Mutex<Vec<u32>>,
+    /// Known to the profile's listener too, which must not hold the profile.
+    ended: Arc<OnceLock<SessionEnd>>,
+}
+
+struct Host {
+    server: GameServer,
+    profiles: ProfileStore<PlayerData>,
+    open: Mutex<BTreeMap<u32, Arc<Open>>>,
+    /// The answers that are waited for.
+    answers: Mutex<JoinSet<()>>,
+    reports: mpsc::UnboundedSender<Report>,
+}
+
+impl Host {
+    fn say(&self, report: Report) {
+        let _ = self.reports.send(report);
+    }
+
+    fn done(&self, id: u64, answer: Answer) {
+        self.say(Report::Done { id, answer });
+    }
+
+    /// Waits for an answer of the library beside everything else.
+    fn wait_for(&self, answer: impl Future<Output = ()> + Send + 'static) {
+        let mut answers = locked(&self.answers);
+        while answers.try_join_next().is_some() {}
+        answers.spawn(answer);
+    }
+
+    fn session(&self, player: u32) -> Option<Arc<Open>> {
+        locked(&self.open).get(&player).cloned()
+    }
+
+    /// Calls the library before it returns; whoever comes next comes behind.
+    fn take(self: Arc<Self>, Order { id, what }: Order) {
+        match what {
+            What::Join { player } => self.join(id, player),
+            What::Leave { player } => self.leave(id, player),
+            What::Earn { player, step, amount, save } => self.earn(id, player, step, amount, save),
+            What::Send { from, to, number, amount } => {
+                self.send(id, Transfer { from, to, number, amount, created_ms: Env::system().unix_ms() })
+            }
+            What::Stop => {}
+        }
+    }
+
+    fn join(self: Arc<Self>, id: u64, player: u32) {
+        let began = Instant::now();
+        let starting = self.profiles.start_session(&player_key(player));
+        self.clone().wait_for(async move {
+            let profile = match starting.await {
+                Ok(profile) => profile,
+                Err(error) => return self.done(id, failed(&error)),
+            };
+            let micros = micros_since(began);
+            let ended = Arc::new(OnceLock::new());
+            let open = Open { number: id, profile: profile.clone(), unsaved: Mutex::default(), ended: ended.clone() };
+            locked(&self.open).insert(player, Arc::new(open));
+            self.done(id, Answer::Joined { load_count: profile.session_load_count(), micros });
+            let (host, known) = (self.clone(), ended.clone());
+            profile.on_session_end(move |end| host.ended(player, id, &known, end));
+            if profile.is_over() {
+                // Before there was a listener: only another server's request comes that early.
+                self.ended(player, id, &ended, SessionEnd::External);
+            }
+            let host = self.clone();
+            profile.message_handler(move |data, message| {
+                // What cannot be read stays in the inbox, where the audit finds it.
+                if let Ok(transfer) = message.parse::<Transfer>() {
+                    data.credit(&transfer);
+                    message.processed();
+                    host.say(Report::Credited { player });
+                }
+            });
+            for transfer in profile.read(|data| data.outbox.clone()) {
+                if self.post(&profile, &transfer).await.is_ok() {
+                    self.say(Report::Resent { from: player, to: transfer.to, number: transfer.number });
+                }
+            }
+        });
+    }
+
+    /// Tells the parent, once, about a session that ended other than by its order.
+    fn ended(&self, player: u32, session: u64, known: &OnceLock<SessionEnd>, end: SessionEnd) {
+        if known.set(end).is_err() {
+            return;
+        }
+        let mut sessions = locked(&self.open);
+        if end != SessionEnd::Shutdown && sessions.get(&player).is_some_and(|open| open.number == session) {
+            sessions.remove(&player);
+        }
+        drop(sessions);
+        let how = match end {
+            SessionEnd::Manual => return,
+            SessionEnd::External => "handed over",
+            SessionEnd::Shutdown => "shutdown",
+            _ => "lost",
+        };
+        self.say(Report::Ended { player, session, how: how.to_owned() });
+    }
+
+    fn leave(self: Arc<Self>, id: u64, player: u32) {
+        let Some(open) = locked(&self.open).remove(&player) else {
+            return self.done(id, Answer::Refused { why: "no session here".into() });
+        };
+        let steps = std::mem::take(&mut *locked(&open.unsaved));
+        let ending = open.profile.end_session();
+        self.clone().wait_for(async move {
+            let answer = match ending.await {
+                Ok(()) => Answer::Left { steps },
+                Err(error) => failed(&error),
+            };
+            self.done(id, answer);
+        });
+    }
+
+    fn earn(self: Arc<Self>, id: u64, player: u32, step: u32, amount: u32, save: bool) {
+        let Some(open) = self.session(player) else {
+            return self.done(id, Answer::Refused { why: "no session here".into() });
+        };
+        if let Err(error) = open.profile.update(|data| data.earn(step, amount)) {
+            return self.done(id, Answer::Refused { why: kind(&error) });
+        }
+        locked(&open.unsaved).push(step);
+        if !save {
+            return self.done(id, Answer::Noted);
+        }
+        let began = Instant::now();
+        let steps = std::mem::take(&mut *locked(&open.unsaved));
+        let saving = open.profile.save();
+        self.clone().wait_for(async move {
+            let answer = match saving.await {
+                Ok(()) => Answer::Saved { steps, micros: micros_since(began) },
+                Err(error) => failed(&error),
+            };
+            self.done(id, answer);
+        });
+    }
+
+    /// Debit and intent are one save; the message follows it, under an identity that any later session can repeat.
+    fn send(self: Arc<Self>, id: u64, transfer: Transfer) {
+        let Some(open) = self.session(transfer.from) else {
+            return self.done(id, Answer::Refused { why: "no session here".into() });
+        };
+        match open.profile.update(|data| data.debit(&transfer)) {
+            Ok(true) => {}
+            Ok(false) => return self.done(id, Answer::Refused { why: "not enough coins".into() }),
+            Err(error) => return self.done(id, Answer::Refused { why: kind(&error) }),
+        }
+        let saving = open.profile.save();
+        self.clone().wait_for(async move {
+            if let Err(error) = saving.await {
+                return self.done(id, failed(&error));
+            }
+            self.say(Report::Debited { from: transfer.from, to: transfer.to, number: transfer.number });
+            let began = Instant::now();
+            let answer = match self.post(&open.profile, &transfer).await {
+                Ok(_) => Answer::Sent { micros: micros_since(began) },
+                Err(error) => failed(&error),
+            };
+            self.done(id, answer);
+        });
+    }
+
+    async fn post(&self, profile: &Profile<PlayerData>, transfer: &Transfer) -> profilestore::Result<Sent> {
+        let sent = post(&self.profiles, transfer).await?;
+        // If the session is over by now, the next one sends it again, which does nothing.
+        let _ = profile.update(|data| data.sent(transfer));
+        Ok(sent)
+    }
+
+    /// Shuts down, and reports everything that was under way before the rest.
+    async fn stop(&self) {
+        let report = self.server.shutdown().await;
+        let mut answers = std::mem::take(&mut *locked(&self.answers));
+        let all = async { while answers.join_next().await.is_some() {} };
+        if tokio::time::timeout(PATIENCE, all).await.is_err() {
+            self.say(Report::Trouble { message: "calls were still unanswered after the shutdown".into() });
+        }
+        let not_saved: Vec<String> = report.not_saved.iter().map(|(key, error)| format!("{key}: {error}")).collect();
+        let saved = |player: u32| !report.not_saved.iter().any(|(key, _)| key.key() == player_key(player));
+        let sessions = std::mem::take(&mut *locked(&self.open));
+        let ended = sessions.iter().filter(|(player, open)| open.ended.get() == Some(&SessionEnd::Shutdown) && saved(**player));
+        let steps = ended.map(|(player, open)| (*player, std::mem::take(&mut *locked(&open.unsaved)))).collect();
+        self.say(Report::Stopped { saved: steps, not_saved });
+    }
+}
+
+/// Sends a transfer's message; as often as one likes.
+pub(crate) async fn post(profiles: &ProfileStore<PlayerData>, transfer: &Transfer) -> profilestore::Result<Sent> {
+    let id = MessageId::new(transfer.created_ms, &transfer.name()).expect("the name is short");
+    profiles.send_message_as(&player_key(transfer.to), &id, transfer).await
+}
+
+fn kind(error: &profilestore::Error) -> String {
+    format!("{:?}", error.kind())
+}
+
+fn failed(error: &profilestore::Error) -> Answer {
+    use std::error::Error as _;
+    let cause = error.source().map(|source| format!(": {source}")).unwrap_or_default();
+    let kind = match error.kind() {
+        ErrorKind::AlreadyLoaded => "already loaded",
+        ErrorKind::Superseded => "superseded",
+        ErrorKind::TakenElsewhere => "taken elsewhere",
+        ErrorKind::TimedOut => "timed out",
+        ErrorKind::Closing => "closing",
+        ErrorKind::SessionEnded => "session ended",
+        ErrorKind::Unavailable => "store unavailable",
+        ErrorKind::Unknown => "outcome unknown",
+        _ => return Answer::Failed { kind: kind(error), message: format!("{error}{cause}") },
+    };
+    Answer::Failed { kind: kind.to_owned(), message: format!("{error}{cause}") }
+}
+
+fn micros_since(began: Instant) -> u64 {
+    u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,101 @@
+//! What parent and servers say to each other: one JSON document a line, orders on a server's standard input, reports on its
+//! standard output.
+//!
+//! A server reports an Ok after the library gave it, never before. Whatever a killed server had written into its pipe by then is
+//! still read and counts as acknowledged; what it had not is neither done nor undone for the ledger.
+
+use serde::{Deserialize, Serialize};
+
+/// Something a server is to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Order {
+    pub(crate) id: u64,
+    #[serde(flatten)]
+    pub(crate) what: What,
+}
+
+/// What it is to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "order", rename_all = "snake_case")]
+pub(crate) enum What {
+    /// Start a session for a player. The order's id names the session from then on.
+    Join { player: u32 },
+    /// End the player's session.
+    Leave { player: u32 },
+    /// Give the player coins; save and wait for it, or leave that to whatever saves next.
+    Earn { player: u32, step: u32, amount: u32, save: bool },
+    /// Send coins to another player by message.
+    Send { from: u32, to: u32, number: u32, amount: u32 },
+    /// Shut down.
+    Stop,
+}
+
+/// What a server says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "report", rename_all = "snake_case")]
+pub(crate) enum Report {
+    /// Orders are taken.
+    Ready,
+    /// What became of an order.
+    Done { id: u64, answer: Answer },
+    /// A transfer's debit is saved, its message not yet stored.
+    Debited { from: u32, to: u32, number: u32 },
+    /// A transfer that an earlier session had left behind is stored as a message.
+    Resent { from: u32, to: u32, number: u32 },
+    /// A message's coins were added; that is not saved yet.
+    Credited { player: u32 },
+    /// A session ended without an order.
+    Ended { player: u32, session: u64, how: String },
+    /// The library reported an error of the store.
+    Trouble { message: String },
+    /// The game server is shut down. Earnings of sessions that it ended, and profiles that it could not save.
+    Stopped { saved: Vec<(u32, Vec<u32>)>, not_saved: Vec<String> },
+    /// Nothing follows. Not written to the pipe: its end says so.
+    Bye,
+}
+
+/// What became of an order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub(crate) enum Answer {
+    /// The session is there; how many sessions the profile has had, and how long the start took.
+    Joined { load_count: u64, micros: u64 },
+    /// These earnings are saved.
+    Saved { steps: Vec<u32>, micros: u64 },
+    /// The earning is in the data and not saved yet.
+    Noted,
+    /// The session is over and these earnings are saved.
+    Left { steps: Vec<u32> },
+    /// The debit is saved and the message stored.
+    Sent { micros: u64 },
+    /// The data was not changed.
+    Refused { why: String },
+    /// The library gave an error; the change may be there or not.
+    Failed { kind: String, message: String },
+}
+
+/// One line.
+pub(crate) fn line(message: &impl Serialize) -> String {
+    let mut line = serde_json::to_string(message).expect("plain data is JSON");
+    line.push('\n');
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_one_line_and_comes_back_the_same() {
+        let order = Order { id: 7, what: What::Send { from: 1, to: 2, number: 3, amount: 4 } };
+        let text = line(&order);
+        assert_eq!(text.matches('\n').count(), 1);
+        assert_eq!(serde_json::from_str::<Order>(&text).unwrap(), order);
+        for answer in [Answer::Noted, Answer::Left { steps: vec![1, 2] }, Answer::Refused { why: "a\nb".into() }] {
+            let report = Report::Done { id: 9, answer };
+            let text = line(&report);
+            assert_eq!(text.trim_end().matches('\n').count(), 0);
+            assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! What the parent knows: which servers are up, who plays where, which orders wait for an answer, and the ledger.
+//!
+//! Orders go out and reports come in here and nowhere else, under one lock, so the books always agree with what was said.
+
+use std::collections::BTreeMap;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    figures::Figures,
+    ledger::Ledger,
+    wire::{Answer, Order, Report, What},
+};
+
+/// One of the places where a server runs: one process after the other, when they are killed.
+#[derive(Debug, Default)]
+struct Slot {
+    /// Counts the processes.
+    generation: u32,
+    /// The process of this generation has not ended.
+    alive: bool,
+    ready: bool,
+    orders: Option<mpsc::UnboundedSender<Order>>,
+}
+
+/// A session that a server reported and that is not known to have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seat {
+    pub(crate) slot: usize,
+    generation: u32,
+    session: u64,
+    load_count: u64,
+}
+
+#[derive(Debug, Default)]
+struct Player {
+    seats: Vec<Seat>,
+    /// His server was killed while he played there.
+    orphaned: bool,
+}
+
+impl Player {
+    /// The newest session is the one that counts; the word that an older one has ended may still be under way.
+    fn seat(&self) -> Option<Seat> {
+        self.seats.iter().copied().max_by_key(|seat| seat.load_count)
+    }
+}
+
+#[derive(Debug)]
+struct Waiting {
+    slot: usize,
+    generation: u32,
+    what: What,
+    /// Where the player was when a start was ordered.
+    held: Option<Seat>,
+    reply: oneshot::Sender<Answer>,
+}
+
+/// Everything the parent knows.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) ledger: Ledger,
+    pub(crate) figures: Figures,
+    slots: Vec<Slot>,
+    players: Vec<Player>,
+    waiting: BTreeMap<u64, Waiting>,
+    next_order: u64,
+    /// What no server should have done.
+    pub(crate) faults: Vec<String>,
+}
+
+impl World {
+    pub(crate) fn new(servers: usize, players: u32) -> Self {
+        Self {
+            ledger: Ledger::new(players),
+            figures: Figures::default(),
+            slots: (0..servers).map(|_| Slot::default()).collect(),
+            players: (0..players).map(|_| Player::default()).collect(),
+            waiting: BTreeMap::new(),
+            next_order: 1,
+            faults: Vec::new(),
+        }
+    }
+
+    pub(crate) fn seat(&self, player: u32) -> Option<Seat> {
+        self.players[player as usize].seat()
+    }
+
+    /// The servers that take orders.
+    pub(crate) fn ready(&self) -> Vec<usize> {
+        (0..self.slots.len()).filter(|slot| self.slots[*slot].ready).collect()
+    }
+
+    /// How many players are on each server; None for one that is down.
+    pub(crate) fn sessions(&self) -> Vec<Option<usize>> {
+        let mut sessions: Vec<_> = self.slots.iter().map(|slot| slot.ready.then_some(0)).collect();
+        for seat in self.players.iter().filter_map(Player::seat) {
+            if let Some(count) = &mut sessions[seat.slot] {
+                *count += 1;
+            }
+        }
+        sessions
+    }
+
+    /// How many orders other than starts wait for an answer. A start may have to wait for a dead server's lease.
+    pub(crate) fn unanswered(&self) -> usize {
+        self.waiting.values().filter(|waiting| !matches!(waiting.what, What::Join { .. })).count()
+    }
+
+    // --- orders ---------------------------------------------------------------------------------------------------
+
+    /// Sends an order. The reply fails when the server is gone before it answered: what became of the order is not known.
+    pub(crate) fn order(&mut self, slot: usize, what: What) -> oneshot::Receiver<Answer> {
+        let (reply, answer) = oneshot::channel();
+        let Some(orders) = self.slots[slot].orders.clone().filter(|_| self.slots[slot].ready) else {
+            self.note_unsent(&what);
+            let _ = reply.send(Answer::Refused { why: "the server is down".into() });
+            return answer;
+        };
+        let id = self.next_order;
+        self.next_order += 1;
+        let held = match what {
+            What::Join { player } => self.seat(player),
+            What::Leave { player } => {
+                self.players[player as usize].seats.retain(|seat| seat.slot != slot);
+                None
+            }
+            _ => None,
+        };
+        let waiting = Waiting { slot, generation: self.slots[slot].generation, what: what.clone(), held, reply };
+        self.waiting.insert(id, waiting);
+        // A process that is gone is noticed at the end of its reports.
+        let _ = orders.send(Order { id, what });
+        answer
+    }
+
+    /// Tells every server to shut down and takes no more orders.
+    pub(crate) fn stop_all(&mut self) {
+        for slot in &mut self.slots {
+            slot.ready = false;
+            if let Some(orders) = slot.orders.take() {
+                let _ = orders.send(Order { id: 0, what: What::Stop });
+            }
+        }
+    }
+
+    fn note_unsent(&mut self, what: &What) {
+        match *what {
+            What::Earn { player, step, .. } => self.ledger.refuse_earning(player, step),
+            What::Send { from, to, number, .. } => self.ledger.refuse_sending(from, to, number),
+            _ => {}
+        }
+    }
+
+    // --- servers ----------------------------------------------------------------------------------------------------
+
+    /// A new process for a slot; its generation.
+    pub(crate) fn begin(&mut self, slot: usize, orders: mpsc::UnboundedSender<Order>) -> u32 {
+        let slot = &mut self.slots[slot];
+        slot.generation += 1;
+        slot.alive = true;
+        slot.orders = Some(orders);
+        slot.generation
+    }
+
+    /// A slot's process is gone and its reports are all read.
+    pub(crate) fn gone(&mut self, slot: usize) {
+        let generation = self.slots[slot].generation;
+        self.slots[slot].alive = false;
+        self.slots[slot].ready = false;
+        self.slots[slot].orders = None;
+        for player in &mut self.players {
+            if player.seat().is_some_and(|seat| (seat.slot, seat.generation) == (slot, generation)) {
+                player.orphaned = true;
+            }
+            player.seats.retain(|seat| (seat.slot, seat.generation) != (slot, generation));
+        }
+        // Dropping the reply tells whoever waits.
+        self.waiting.retain(|_, waiting| (waiting.slot, waiting.generation) != (slot, generation));
+    }
+
+    // --- reports ----------------------------------------------------------------------------------------------------
+
+    /// Takes a report of a slot's current process.
+    pub(crate) fn report(&mut self, slot: usize, report: Report) {
+        match report {
+            Report::Ready => self.slots[slot].ready = self.slots[slot].orders.is_some(),
+            Report::Done { id, answer } => {
+                if let Some(waiting) = self.waiting.remove(&id) {
+                    self.answered(id, &waiting, &answer);
+                    // Whoever ordered it may not care.
+                    let _ = waiting.reply.send(answer);
+                }
+            }
+            Report::Debited { from, to, number } => {
+                self.ledger.acknowledge_debit(from, to, number);
+                self.figures.saves += 1;
+            }
+            Report::Resent { from, to, number } => {
+                self.ledger.acknowledge_message(from, to, number);
+                self.figures.resent += 1;
+            }
+            Report::Credited { .. } => self.figures.messages_handled += 1,
+            Report::Ended { player, session, how } => {
+                self.players[player as usize].seats.retain(|seat| seat.session != session);
+                *self.figures.ends.entry(how).or_default() += 1;
+            }
+            Report::Trouble { message } => self.figures.trouble(message),
+            Report::Stopped { saved, not_saved } => {
+                for (player, steps) in saved {
+                    self.ledger.acknowledge_earnings(player, &steps);
+                }
+                self.figures.shutdowns += 1;
+                self.faults.extend(not_saved.into_iter().map(|what| format!("server {slot}: not saved at its shutdown: {what}")));
+            }
+            Report::Bye => {}
+        }
+    }
+
+    fn answered(&mut self, id: u64, waiting: &Waiting, answer: &Answer) {
+        match (&waiting.what, answer) {
+            (What::Join { player }, Answer::Joined { load_count, micros }) => {
+                self.joined(id, waiting, *player, *load_count, *micros);
+            }
+            (What::Earn { player, step, .. }, Answer::Refused { .. }) => self.ledger.refuse_earning(*player, *step),
+            (What::Earn { player, .. }, Answer::Saved { steps, micros }) => {
+                self.ledger.acknowledge_earnings(*player, steps);
+                self.figures.saves += 1;
+                self.figures.save_times.record(*micros);
+            }
+            (What::Leave { player }, Answer::Left { steps }) => {
+                self.ledger.acknowledge_earnings(*player, steps);
+                self.figures.leaves += 1;
+            }
+            (What::Send { from, to, number, .. }, Answer::Refused { .. }) => self.ledger.refuse_sending(*from, *to, *number),
+            (What::Send { from, to, number, .. }, Answer::Sent { .. }) => {
+                self.ledger.acknowledge_message(*from, *to, *number);
+                self.figures.messages_sent += 1;
+            }
+            (what, Answer::Failed { kind, message }) => self.figures.failed(what, kind, message),
+            _ => {}
+        }
+    }
+
+    fn joined(&mut self, id: u64, waiting: &Waiting, player: u32, load_count: u64, micros: u64) {
+        let Waiting { slot, generation, held, .. } = *waiting;
+        let from_dead =
+            held.is_some_and(|seat| self.slots[seat.slot].generation != seat.generation || !self.slots[seat.slot].alive);
+        let state = &mut self.players[player as usize];
+        let orphaned = std::mem::take(&mut state.orphaned);
+        state.seats.push(Seat { slot, generation, session: id, load_count });
+        let figures = &mut self.figures;
+        if orphaned || from_dead {
+            figures.take_over_times.record(micros);
+        } else if held.is_some_and(|seat| seat.slot != slot) {
+            figures.hand_over_times.record(micros);
+        } else {
+            figures.start_times.record(micros);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn world() -> (World, mpsc::UnboundedReceiver<Order>) {
+        let mut world = World::new(2, 1);
+        let (sender, orders) = mpsc::unbounded_channel();
+        world.begin(0, sender.clone());
+        world.report(0, Report::Ready);
+        world.begin(1, sender);
+        world.report(1, Report::Ready);
+        (world, orders)
+    }
+
+    fn join(world: &mut World, orders: &mut mpsc::UnboundedReceiver<Order>, slot: usize, load_count: u64) -> u64 {
+        drop(world.order(slot, What::Join { player: 0 }));
+        let id = orders.try_recv().unwrap().id;
+        world.report(slot, Report::Done { id, answer: Answer::Joined { load_count, micros: 9 } });
+        id
+    }
+
+    #[test]
+    fn the_newest_session_counts_whichever_word_comes_first() {
+        let (mut world, mut orders) = world();
+        let first = join(&mut world, &mut orders, 0, 1);
+        join(&mut world, &mut orders, 1, 2);
+        assert_eq!(world.seat(0).unwrap().slot, 1);
+        assert_eq!(world.figures.hand_over_times.count(), 1);
+        world.report(0, Report::Ended { player: 0, session: first, how: "handed over".into() });
+        assert_eq!(world.sessions(), [Some(0), Some(1)]);
+    }
+
+    #[test]
+    fn a_server_that_dies_leaves_its_players_and_its_orders_open() {
+        let (mut world, mut orders) = world();
+        join(&mut world, &mut orders, 0, 1);
+        let step = world.ledger.order_earning(0, 5);
+        let mut answer = world.order(0, What::Earn { player: 0, step, amount: 5, save: true });
+        world.gone(0);
+        assert!(answer.try_recv().is_err());
+        assert_eq!((world.seat(0), world.ready()), (None, vec![1]));
+        join(&mut world, &mut orders, 1, 2);
+        assert_eq!(world.figures.take_over_times.count(), 1);
+        // An order for a server that is down was never carried out.
+        let step = world.ledger.order_earning(0, 5);
+        assert!(matches!(
+            world.order(0, What::Earn { player: 0, step, amount: 5, save: true }).try_recv(),
+            Ok(Answer::Refused { .. })
+        ));
+    }
+}

@@ -164,7 +164,10 @@ impl Watch {
             Some(conn) => conn,
             None => {
                 self.data_version = None;
-                schema::connect(&shared.path, Role::Reader, &shared.options)?
+                // It never writes, but when it is the last one to close, only one that may write can tidy up.
+                let conn = schema::connect(&shared.path, Role::Writer, &shared.options)?;
+                conn.busy_timeout(shared.options.busy_wait)?;
+                conn
             }
         };
         let version = conn.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;

@@ -167,14 +167,14 @@ impl Tx<'_> {
         let filter: &dyn ToSql = if text.is_some() { &text } else { &number };
         let end = text.and_then(end_of_prefix);
         let mut rows = statement.query(params![store, scope, after_store, after_scope, after_key, filter, limit, end])?;
-        self.heads.clear();
+        let mut heads = Vec::new();
         while let Some(row) = rows.next()? {
             let key = super::key_of_row(row, 0)?;
             let head = Head::of_row(key, row, 3)?;
-            self.heads.push(head);
+            heads.push(head);
         }
         drop(rows);
-        (0..self.heads.len()).map(|at| self.state_of(at, Returning::HEAD)).collect()
+        heads.into_iter().map(|head| self.state_of(head, Returning::HEAD)).collect()
     }
 }
 

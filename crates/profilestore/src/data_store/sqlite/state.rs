@@ -242,46 +242,46 @@ impl<'c> Tx<'c> {
         Ok(value.map(Bytes::copy_from_slice))
     }
 
+    /// What a key holds. Uses its head up: whoever asks again reads it anew.
     pub(super) fn key_state(&mut self, key: &ProfileKey, returning: Returning) -> Result<KeyState, Trouble> {
         let at = self.head(key)?;
-        self.state_of(at, returning)
+        let head = self.heads.swap_remove(at);
+        self.state_of(head, returning)
     }
 
-    pub(super) fn state_of(&mut self, at: usize, returning: Returning) -> Result<KeyState, Trouble> {
-        let holder = self.heads[at].lease.holder.as_ref().and_then(|holder| holder.server);
+    pub(super) fn state_of(&mut self, mut head: Head, returning: Returning) -> Result<KeyState, Trouble> {
+        let holder = head.lease.holder.as_ref().and_then(|holder| holder.server);
         let holder_server = match holder {
             Some(id) => self.server_row(id)?,
             None => None,
         };
-        if self.heads[at].info.is_none() && self.heads[at].current != 0 {
-            let head = &self.heads[at];
-            let row = self.version_row(head, head.current, None)?;
+        if head.info.is_none() && head.current != 0 {
+            let row = self.version_row(&head, head.current, None)?;
             if row.info.number != head.version {
                 let (key, found, expected) = (&head.key, row.info.number, head.version);
                 return Err(corrupt(format!(
                     "a key points to another version than it names: key=`{key}` expected=`{expected}` found=`{found}`"
                 )));
             }
-            self.heads[at].info = Some(row.info);
+            head.info = Some(row.info);
         }
-        let head = &self.heads[at];
         let inbox = match returning.inbox_unless {
-            Some(revision) if revision != head.inbox_revision => Some(self.inbox(head)?),
+            Some(revision) if revision != head.inbox_revision => Some(self.inbox(&head)?),
             _ => None,
         };
-        let value = match &head.written {
+        let value = match head.written {
             _ if !returning.value => None,
-            Some(value) => value.clone(),
+            Some(value) => value,
             None if head.current != 0 => self.value(head.current)?,
             None => None,
         };
         Ok(KeyState {
-            key: head.key.clone(),
+            key: head.key,
             epoch: head.epoch,
             version: head.version,
             created_ms: head.created_ms,
-            head: head.info.clone(),
-            lease: head.lease.clone(),
+            head: head.info,
+            lease: head.lease,
             lease_revision: head.lease_revision,
             holder_server,
             inbox_revision: head.inbox_revision,

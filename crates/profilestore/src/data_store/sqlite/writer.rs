@@ -29,12 +29,19 @@ const QUEUE: usize = 8192;
 /// How many bytes of values may share a transaction, besides one commit that has more by itself.
 const BATCH_BYTES: usize = 8 << 20;
 
-/// At how many pages in the log the checkpoint beside the writer starts.
+/// At how many pages in the log that are not in the file yet the checkpoint beside the writer starts.
 const CHECKPOINT_PAGES: i32 = 4000;
 
-/// At how many pages beyond the last checkpoint the writer checkpoints in its own turn, which makes room in the log unless an
-/// old read is under way.
+/// A log begins anew only after a moment in which all of it is in the file. Under a load without pauses the checkpoint beside the
+/// writer never gets there: from this many pages in the log on the writer copies the rest itself, when it is a short one.
+const GROWN_PAGES: i32 = 8000;
+const SHORT_REST: i32 = 1500;
+
+/// From this many pages on it copies whatever there is.
 const HARD_PAGES: i32 = 16_000;
+
+/// By how many pages the log has grown before the writer tries again: an old read may have been in the way.
+const RETRY_PAGES: i32 = 1000;
 
 /// After how many jobs in a transaction the writer leaves their callers a moment, and how often it lets others run meanwhile.
 const GATHER_FROM: usize = 8;
@@ -130,6 +137,8 @@ pub(super) struct Writer {
     /// `PRAGMA data_version`, and for how many transactions to come it counts as recently changed by another process.
     data_version: i64,
     contended: u32,
+    /// How many pages were in the log when the writer last checkpointed in its own turn; 0 when the log began anew.
+    checkpointed_at: i32,
 }
 
 /// How a transaction failed.
@@ -294,7 +303,7 @@ impl Drop for Draining {
 
 impl Writer {
     pub(super) fn new(conn: Connection) -> Self {
-        Self { conn, broken: false, data_version: 0, contended: 0 }
+        Self { conn, broken: false, data_version: 0, contended: 0, checkpointed_at: 0 }
     }
 
     fn run(&mut self, inner: &Arc<Inner>, jobs: Vec<Job>) {
@@ -394,7 +403,12 @@ impl Writer {
             self.data_version = version;
         }
         let Ok((logged, done)) = self.conn.wal_checkpoint_v2(Some(rusqlite::MAIN_DB), CheckpointMode::NOOP) else { return };
-        if logged - done >= HARD_PAGES {
+        if logged < self.checkpointed_at {
+            self.checkpointed_at = 0;
+        }
+        let grown = logged >= GROWN_PAGES && logged >= self.checkpointed_at + RETRY_PAGES && done < logged;
+        if grown && (logged - done <= SHORT_REST || logged >= HARD_PAGES) {
+            self.checkpointed_at = logged;
             checkpoint(&self.conn);
         } else {
             inner.checkpoint_beside(logged, done);

@@ -1,6 +1,6 @@
 //! The stored form of a value: what a version's bytes mean.
 //!
-//! A value is stored as an envelope (see the `codec` module) around JSON. Three kinds of content share it: a profile, a value that is
+//! A value is stored as an envelope (a form byte, a codec byte) around JSON. Three kinds of content share it: a profile, a value that is
 //! no profile and is kept as it came ([`Foreign`]), and what is left of a document that held nothing but messages
 //! ([`MessagesOnly`]). Sessions, requests and messages are not part of a value: they live beside it, so that handing over or
 //! sending a gift rewrites no data. What an imported document said about them is kept in [`Origin`], because an earlier

@@ -136,7 +136,8 @@ struct Live {
 #[derive(Default)]
 struct Given {
     versions: Vec<Version>,
-    /// Of the version with the highest `n` so far.
+    /// The highest `n` so far, and what that version says is live.
+    newest: u64,
     live: Live,
     refused: Option<String>,
 }
@@ -235,8 +236,8 @@ impl Version {
 
 impl Given {
     fn add(&mut self, version: Version, live: Live) {
-        if self.versions.iter().all(|other| other.n < version.n) {
-            self.live = live;
+        if version.n > self.newest {
+            (self.newest, self.live) = (version.n, live);
         }
         self.versions.push(version);
     }

@@ -17,7 +17,8 @@ use profilestore::{
     },
     env::Env,
     transfer::{
-        AlreadyThere, ExportFilter, ExportReport, ImportOptions, ImportReport, Pending, TransferError, export, import, verify,
+        AlreadyThere, Content, ExportFilter, ExportReport, ImportOptions, ImportReport, Pending, TransferError, document, export,
+        import, verify,
     },
 };
 use serde_json::{Value, json};
@@ -343,6 +344,29 @@ async fn tombstones_and_waiting_messages_travel() {
     let report = imported(&other, text).await;
     assert_eq!((report.versions, report.tombstones, report.pending.entries), (5, 2, 2));
     assert_same_lines(lines, exported(&other).await.0);
+}
+
+#[tokio::test]
+async fn a_version_is_found_by_every_name_it_has() {
+    let store = memory();
+    imported(&store, line("a", 1, profile(1))).await;
+    let state = store.read_one(&key("a"), Returning::ALL).await.unwrap().1;
+    write(&store, Change::write(&state, NewValue::Bytes(state.value.clone().unwrap()))).await;
+    let label = exported(&store).await.0[1]["version"].as_str().unwrap().to_owned();
+    for (name, number) in [
+        (VersionRef::Number(2), Some(2)),
+        (VersionRef::Label("a-1".into()), Some(1)),
+        (VersionRef::Label(label.clone()), Some(2)),
+        (VersionRef::Label(label.replace(".0000000002.", ".0000000001.")), None),
+        (VersionRef::Label(label.replace(".01", ".02")), None),
+        (VersionRef::Number(3), None),
+    ] {
+        let found = document(&store, &key("a"), Some(&name)).await.unwrap();
+        assert_eq!(found.and_then(|found| found.info).map(|info| info.number), number, "{name:?}");
+    }
+    let current = document(&store, &key("a"), None).await.unwrap().unwrap();
+    assert_eq!((current.label, current.content, current.user_ids), (label, Content::Profile, vec![7]));
+    assert!(document(&store, &key("b"), None).await.unwrap().is_none());
 }
 
 #[tokio::test]

@@ -14,6 +14,9 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::{engine::Engine, session::Session};
 
+/// A period that never ends in practice, and can be reckoned with.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
 /// The schedule: what is due when. Times are offsets from a fixed moment.
 #[derive(Debug)]
 struct Schedule<T> {
@@ -39,11 +42,25 @@ impl<T> Schedule<T> {
 
     /// At the next moment after `now` that lies at this phase of a period.
     fn put(&mut self, now: Duration, period: Duration, number: u64, phase: f64, item: T) {
-        let period_s = period.as_secs_f64();
+        let period_s = period.min(LONGEST).as_secs_f64();
         let offset = phase * period_s;
-        let periods = ((now.as_secs_f64() - offset) / period_s).floor() + 1.0;
-        let at = Duration::from_secs_f64((periods * period_s + offset).max(0.0));
+        let mut periods = ((now.as_secs_f64() - offset) / period_s).floor() + 1.0;
+        let at = loop {
+            let at = Duration::from_secs_f64((periods * period_s + offset).max(0.0));
+            // Rounding may have led back to now.
+            if at > now {
+                break at;
+            }
+            periods += 1.0;
+        };
         self.due.insert((at, number), (phase, item));
+    }
+
+    /// Makes another period hold for everything.
+    fn spread_anew(&mut self, now: Duration, period: Duration) {
+        for ((_, number), (phase, item)) in std::mem::take(&mut self.due) {
+            self.put(now, period, number, phase, item);
+        }
     }
 
     fn first_due(&self) -> Option<Duration> {
@@ -94,11 +111,16 @@ impl Autosave {
 /// Saves what is due, for ever.
 pub(crate) async fn run(engine: Arc<Engine>) {
     let autosave = engine.autosave.clone();
+    let mut spread_over = engine.settings().autosave_period;
     loop {
         let period = engine.settings().autosave_period;
         let now = engine.env.now().saturating_duration_since(autosave.base);
         let next = {
             let mut schedule = autosave.schedule.lock();
+            if period != spread_over {
+                schedule.spread_anew(now, period);
+                spread_over = period;
+            }
             while let Some((number, phase, session)) = schedule.pop(now) {
                 // A session that is over is dropped from the schedule here.
                 let Some(live) = session.upgrade().filter(|session| !session.is_over()) else { continue };
@@ -109,8 +131,7 @@ pub(crate) async fn run(engine: Arc<Engine>) {
         };
         let wait = async {
             match next {
-                // A shorter period that was set meanwhile is noticed within one of its own periods.
-                Some(at) => tokio::time::sleep_until((autosave.base + at).min(engine.env.now() + period)).await,
+                Some(at) => tokio::time::sleep_until(autosave.base + at).await,
                 None => std::future::pending().await,
             }
         };
@@ -146,6 +167,21 @@ mod tests {
         } {}
         assert_eq!(per_second.iter().sum::<u32>(), 1000);
         assert!(per_second.iter().all(|n| *n <= 6), "{per_second:?}");
+    }
+
+    #[test]
+    fn what_was_due_just_now_is_due_later_next_time() {
+        let mut schedule = Schedule::default();
+        for i in 0..1000 {
+            schedule.add(Duration::from_secs(1234), PERIOD, i);
+        }
+        for _ in 0..5_000 {
+            let at = schedule.first_due().unwrap();
+            let (number, phase, item) = schedule.pop(at).unwrap();
+            schedule.put(at, PERIOD, number, phase, item);
+            let again = schedule.due.iter().find(|((_, other), _)| *other == number).unwrap();
+            assert!(again.0.0 > at, "{number} at {at:?}");
+        }
     }
 
     proptest! {

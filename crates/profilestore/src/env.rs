@@ -60,6 +60,12 @@ impl Env {
         Instant::now()
     }
 
+    /// The moment so long from now; in the far future when that cannot be told.
+    pub(crate) fn after(&self, wait: Duration) -> Instant {
+        const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+        self.now() + wait.min(FAR)
+    }
+
     /// A version 7 UUID: its first 48 bits are the time, so that identifiers made one after the other sort that way.
     pub fn uuid(&self) -> Uuid {
         let ms = u128::from(self.unix_ms().max(0).cast_unsigned()) & 0xffff_ffff_ffff;

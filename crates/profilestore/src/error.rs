@@ -112,6 +112,11 @@ impl Error {
         Self { kind, message: message.into(), key: None, source: None }
     }
 
+    /// The same once more for another caller, without the cause.
+    pub(crate) fn again(&self) -> Self {
+        Self { kind: self.kind, message: self.message.clone(), key: self.key.clone(), source: None }
+    }
+
     /// The same about a profile.
     pub(crate) fn about(mut self, key: &ProfileKey) -> Self {
         self.key.get_or_insert_with(|| key.clone());

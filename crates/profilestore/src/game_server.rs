@@ -277,7 +277,7 @@ impl GameServer {
 
     /// How many profiles this server has open or is opening.
     pub fn session_count(&self) -> usize {
-        self.inner.engine.sessions().len()
+        self.inner.engine.open_count()
     }
 
     /// Ends every session with its hooks ([`crate::LastSave::Shutdown`]), saves and releases all profiles, and gives the lease back.

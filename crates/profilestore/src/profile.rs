@@ -292,8 +292,10 @@ impl<T: ProfileData> Profile<T> {
     }
 
     /// Ends the session: runs the last hooks and closes the data before it returns, then saves and releases the profile. When the
-    /// future gives Ok, that is durable. Dropping the future does not stop it. Ending twice is fine. Specification:
-    /// `EndSession`.
+    /// future gives Ok, that is durable. Dropping the future does not stop it. Specification: `EndSession`.
+    ///
+    /// Ending twice is fine: when the session is ending or over already, be it for another server's sake, the future says how that
+    /// went. [`ErrorKind::SessionEnded`] when the session was lost, and with it what it had not saved.
     pub fn end_session(&self) -> impl Future<Output = Result<()>> + Send + 'static + use<T> {
         self.session.finish(SessionEnd::Manual)
     }

@@ -131,7 +131,7 @@ impl Settings {
         if self.lease_time < Duration::from_millis(100) {
             return Some("the lease time must be at least 100 ms");
         }
-        if self.renew_period.is_zero() || self.renew_period * 2 > self.lease_time {
+        if self.renew_period.is_zero() || self.renew_period.saturating_mul(2) > self.lease_time {
             return Some("the renewal period must be above 0 and at most half the lease time");
         }
         if self.autosave_period < Duration::from_millis(100) {

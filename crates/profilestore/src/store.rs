@@ -246,8 +246,10 @@ impl<T: ProfileData> ProfileStore<T> {
         key: &str,
         message: &M,
     ) -> impl Future<Output = Result<()>> + Send + 'static + use<T, M> {
-        let env = &self.server.inner.engine.env;
-        let id = MessageId { created_ms: env.unix_ms(), name: env.uuid().to_string() };
+        let engine = &self.server.inner.engine;
+        // The id is judged by the store's clock, and this server's may be wrong; the mock's store has this server's.
+        let created_ms = if self.mock { engine.env.unix_ms() } else { engine.store_ms() };
+        let id = MessageId { created_ms, name: engine.env.uuid().to_string() };
         let sent = self.send_message_as(key, &id, message);
         async move { sent.await.map(drop) }
     }

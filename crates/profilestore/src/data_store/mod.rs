@@ -107,8 +107,8 @@ impl Digest {
 /// * **Counters only grow**: epoch, version, lease revision, inbox revision and message index of a key survive removal and are
 ///   never reused.
 /// * **Notices.** Each commit that changes a key's lease, data or inbox leaves a notice about that key for the server that held
-///   the lease before the commit and for the server that its new offer names, except for [`Commit::from`] itself. Notices for
-///   servers without a live row may be left out. They are delivered by [`Change::RenewServer`] and kept until acknowledged.
+///   the lease before the commit, for the server that its new offer names, and for the server whose request it takes away, except
+///   for [`Commit::from`] itself. Notices for servers without a live row may be left out. They are delivered by [`Change::RenewServer`] and kept until acknowledged.
 /// * **The store's clock** stamps everything. It may step; users of the store watch it against their own monotonic clock.
 /// * **Cancellation.** Dropping a returned future does not undo a commit that was already handed over.
 #[async_trait]

@@ -269,16 +269,21 @@ pub(super) fn keeps_previous(previous: Replaced, keep_previous: bool, now_ms: i6
     keep_previous || removed || sealed || pinned || imported || stored_ms.div_euclid(HOUR_MS) < now_ms.div_euclid(HOUR_MS)
 }
 
-/// Which servers get a notice about a key whose lease, data or inbox a commit changed: who held the lease before, and whom the
-/// new offer names; never the one who made the commit.
+/// Which servers get a notice about a key whose lease, data or inbox a commit changed: who held the lease before, whom the new
+/// offer names, and whose request was taken away; never the one who made the commit.
 pub(super) fn notified(commit: &Commit, key: &ProfileKey, before: &LeaseState) -> Vec<ServerId> {
-    let offered = commit.changes.iter().find_map(|change| match change {
-        Change::Lease { key: other, lease, .. } if other == key && lease.offer != before.offer => lease.offer.as_ref(),
+    let lease = commit.changes.iter().find_map(|change| match change {
+        Change::Lease { key: other, lease, .. } if other == key => Some(lease),
         _ => None,
     });
+    let offered = lease.filter(|lease| lease.offer != before.offer).and_then(|lease| lease.offer.as_ref());
+    let refused = before
+        .request
+        .as_ref()
+        .filter(|before| lease.is_some_and(|lease| lease.request.as_ref().is_none_or(|request| request.id != before.id)));
     let holder = before.holder.as_ref().and_then(|holder| holder.server);
     let mut servers = Vec::new();
-    for server in holder.into_iter().chain(offered.map(|offer| offer.server)) {
+    for server in holder.into_iter().chain(offered.map(|offer| offer.server)).chain(refused.and_then(|request| request.server)) {
         if commit.from != Some(server) && !servers.contains(&server) {
             servers.push(server);
         }
@@ -344,7 +349,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::data_store::{Cause, Holder, NewMessage, Offer, RequestId, Returning};
+    use crate::data_store::{Cause, Holder, NewMessage, Offer, Request, RequestId, Returning};
 
     fn key() -> ProfileKey {
         ProfileKey::new("S", "global", "k").unwrap()
@@ -464,5 +469,27 @@ mod tests {
         assert_eq!(notified(&made, &key(), &lease), [], "an offer that was there before is not new");
         assert_eq!(notified(&commit(vec![write(1, 1)]), &key(), &held), [a]);
         assert_eq!(notified(&commit(vec![write(1, 1)]), &key(), &lease), []);
+    }
+
+    #[test]
+    fn a_notice_goes_to_whoever_asked_in_vain() {
+        let [a, b] = [10, 11].map(|n| ServerId(Uuid::from_u128(n)));
+        let request = |n, server| Request {
+            id: RequestId(Uuid::from_u128(n)),
+            server: Some(server),
+            place_id: 1,
+            job_id: "j".into(),
+            at_ms: 0,
+            document: None,
+        };
+        let asked = |request| LeaseState { request, ..LeaseState::default() };
+        let lease = |lease| commit(vec![Change::Lease { key: key(), revision: 1, lease, raise_epoch: false, seal: false }]);
+        let before = asked(Some(request(1, a)));
+        assert_eq!(notified(&lease(asked(Some(request(2, b)))), &key(), &before), [a], "another one asks");
+        assert_eq!(notified(&lease(asked(None)), &key(), &before), [a], "nobody asks any more");
+        assert_eq!(notified(&lease(before.clone()), &key(), &before), [], "it is still there");
+        let mut withdrawn = lease(asked(None));
+        withdrawn.from = Some(a);
+        assert_eq!(notified(&withdrawn, &key(), &before), [], "withdrawn");
     }
 }

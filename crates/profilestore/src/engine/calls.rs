@@ -2,7 +2,13 @@
 //!
 //! Each runs in the key's queue, so it sees what this server did to the key before.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 
@@ -51,8 +57,27 @@ impl Engine {
         call: F,
     ) -> impl Future<Output = Result<T>> + Send + 'static + use<T, F> {
         let about = key.clone();
-        let queued = self.check_open(key).and_then(|()| self.queues.run(key, self.queue_limit(), call));
-        async move { queued?.wait().await?.map_err(|error| error.about(&about)) }
+        let held_up =
+            || Error::new(ErrorKind::Unavailable, "an earlier operation on the profile waits for the store; nothing was done");
+        let deadline = self.env.after(self.settings().call_timeout);
+        // Set by whoever comes first: the call when its turn comes, or its caller when he gives up.
+        let turn = Arc::new(AtomicBool::new(false));
+        let taken = turn.clone();
+        let queued = self.check_open(key).and_then(|()| {
+            self.queues.run(key, self.queue_limit(), async move {
+                if taken.swap(true, Ordering::AcqRel) { Err(held_up()) } else { call.await }
+            })
+        });
+        async move {
+            let mut answer = Box::pin(queued?.wait());
+            let answer = match tokio::time::timeout_at(deadline, &mut answer).await {
+                Ok(answer) => answer?,
+                Err(_) if !turn.swap(true, Ordering::AcqRel) => Err(held_up()),
+                // It has a deadline of its own.
+                Err(_) => answer.await?,
+            };
+            answer.map_err(|error| error.about(&about))
+        }
     }
 
     pub(crate) fn get(self: &Arc<Self>, key: &ProfileKey) -> impl Future<Output = Result<KeyState>> + Send + 'static + use<> {
@@ -92,7 +117,7 @@ impl Engine {
         let append =
             Change::AppendMessage { key: key.clone(), message: NewMessage { id, payload }, cap: settings.max_message_queue };
         let commit = self.new_commit(vec![append], Returning::HEAD);
-        let deadline = self.env.now() + settings.call_timeout;
+        let deadline = self.env.after(settings.call_timeout);
         match self.settle(&commit, |at| at > deadline).await {
             Ok(_) => {
                 metrics::counter!("profilestore_messages_sent_total").increment(1);
@@ -186,7 +211,7 @@ impl Engine {
         key: &ProfileKey,
         build: impl Fn(&KeyState) -> Result<Option<(Change, Vec<Change>)>>,
     ) -> Result<Option<KeyState>> {
-        let deadline = self.env.now() + self.settings().call_timeout;
+        let deadline = self.env.after(self.settings().call_timeout);
         for _ in 0..MAX_RACES {
             let (_, state) = self.read_settled(key, Returning::INBOX).await?;
             let Some((write, more)) = build(&state)? else { return Ok(None) };

@@ -65,6 +65,8 @@ pub(crate) struct Engine {
     pub(crate) lease: Mutex<Lease>,
     pub(crate) queues: Arc<KeyQueues>,
     slots: Mutex<BTreeMap<ProfileKey, Slot>>,
+    /// Sessions that are closed and whose last save is not known yet, by their identity.
+    pub(crate) ending: Mutex<BTreeMap<String, ProfileKey>>,
     /// Starts that wait for a word about their key.
     waiters: Mutex<BTreeMap<ProfileKey, Arc<Notify>>>,
     pub(crate) autosave: Arc<Autosave>,
@@ -106,6 +108,7 @@ impl Engine {
             runtime,
             lease: Mutex::new(lease),
             slots: Mutex::default(),
+            ending: Mutex::default(),
             waiters: Mutex::default(),
             autosave: Arc::default(),
             health: Health::default(),
@@ -225,6 +228,23 @@ impl Engine {
                     metrics::counter!("profilestore_store_retries_total").increment(1);
                     tokio::time::sleep(wait).await;
                 }
+                Err(error) if unknown.is_some() && error.conflict() == Some(&ConflictKind::InboxFull) => {
+                    // The one refusal that need not last: an earlier attempt may still arrive when there is room again.
+                    let abort = self.new_commit(vec![Change::Abort { commit: commit.id }], Returning::HEAD);
+                    match self.try_commit(&abort).await {
+                        Ok(_) => return Err(error),
+                        // It did arrive: the next attempt says so.
+                        Err(refused) if refused.conflict() == Some(&ConflictKind::AlreadyApplied) => {}
+                        Err(failed) if failed.is_transient() => {
+                            let wait = backoff.next(self.hurry.load(Ordering::Relaxed));
+                            if give_up(self.env.now() + wait) {
+                                return Err(unknown.unwrap_or(failed));
+                            }
+                            tokio::time::sleep(wait).await;
+                        }
+                        Err(failed) => return Err(failed),
+                    }
+                }
                 // An earlier attempt may have been applied after all; then the refusal of this one came from its own effect,
                 // which the store would have answered with `already_applied`. So a refusal means: never applied.
                 other => return other,
@@ -234,7 +254,7 @@ impl Engine {
 
     /// Reads a key's state, trying again for as long as calls may take.
     pub(crate) async fn read_settled(&self, key: &ProfileKey, returning: Returning) -> Result<(i64, KeyState), StoreError> {
-        let deadline = self.env.now() + self.settings().call_timeout;
+        let deadline = self.env.after(self.settings().call_timeout);
         let mut backoff = Backoff::default();
         loop {
             match self.store.read_one(key, returning).await {
@@ -258,11 +278,6 @@ impl Engine {
         metrics::counter!("profilestore_store_errors_total").increment(1);
         tracing::warn!(%error, key = key.map(tracing::field::display), "a call of the store failed");
         self.health.error(&error.to_string(), key, self.env.now(), &self.settings());
-    }
-
-    /// Sends a hint to a server that a commit's reply does not name.
-    pub(crate) async fn hint(&self, server: ServerId, key: &ProfileKey) {
-        self.messenger.hint(server, key).await;
     }
 
     // --- words about keys ----------------------------------------------------------------------------------------
@@ -296,6 +311,11 @@ impl Engine {
         slots.values().filter_map(|slot| if let Slot::Live(session) = slot { Some(session.clone()) } else { None }).collect()
     }
 
+    /// How many profiles are open or being opened.
+    pub(crate) fn open_count(&self) -> usize {
+        self.slots.lock().len()
+    }
+
     /// Forgets a session that is over, unless a newer one has its place.
     pub(crate) fn forget(&self, session: &Arc<Session>) {
         let mut slots = self.slots.lock();
@@ -313,7 +333,7 @@ impl Engine {
     pub(crate) async fn shutdown(self: &Arc<Self>) -> Vec<(ProfileKey, Error)> {
         self.closing.store(true, Ordering::SeqCst);
         self.hurry.store(true, Ordering::SeqCst);
-        let deadline = self.env.now() + self.settings().shutdown_timeout;
+        let deadline = self.env.after(self.settings().shutdown_timeout);
         self.wake_all_starts();
         let mut not_saved = Vec::new();
         // Again, for starts that came through at the last moment.
@@ -338,9 +358,12 @@ impl Engine {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let named: BTreeSet<ProfileKey> = not_saved.iter().map(|(key, _)| key.clone()).collect();
-        for session in self.sessions().into_iter().filter(|session| !named.contains(&session.key)) {
+        // A session that ends may have lost its slot to the next start.
+        let mut left: BTreeSet<ProfileKey> = self.sessions().into_iter().map(|session| session.key.clone()).collect();
+        left.extend(self.ending.lock().values().cloned());
+        for key in left.difference(&named) {
             let error = Error::new(ErrorKind::TimedOut, "the last save did not get through before the deadline");
-            not_saved.push((session.key.clone(), error.about(&session.key)));
+            not_saved.push((key.clone(), error.about(key)));
         }
         for task in self.tasks.lock().drain(..) {
             task.abort();

@@ -61,19 +61,19 @@ fn registration(id: ServerId, place_id: i64, job_id: &str, lease_time: Duration)
 pub(crate) async fn run(engine: Arc<Engine>, mut hints: mpsc::Receiver<Hint>) {
     let mut renewal = Renewal::default();
     let mut open = true;
-    let mut next = engine.env.now() + engine.settings().renew_period;
+    let mut next = engine.env.after(engine.settings().renew_period);
     loop {
         tokio::select! {
             biased;
             () = tokio::time::sleep_until(next) => {
                 next = match renewal.renew(&engine).await {
-                    Renewed::Yes => engine.env.now() + engine.settings().renew_period,
+                    Renewed::Yes => engine.env.after(engine.settings().renew_period),
                     Renewed::NotNow => engine.env.now() + RETRY.min(engine.settings().renew_period),
                     Renewed::Over(found) => {
                         if let Some(new_hints) = renewal.begin_anew(&engine, found).await {
                             hints = new_hints;
                             open = true;
-                            engine.env.now() + engine.settings().renew_period
+                            engine.env.after(engine.settings().renew_period)
                         } else {
                             engine.env.now() + RETRY
                         }
@@ -192,7 +192,7 @@ impl Renewal {
         tracing::info!(sessions = sessions.len(), "a new incarnation of this server has begun");
         for session in sessions {
             if found.is_some() {
-                session.lose("the store's contents were replaced by a backup").await;
+                session.queue_lose("the store's contents were replaced by a backup");
             } else {
                 session.queue_adopt();
             }

@@ -3,9 +3,14 @@
 //! There is at most one load a key on this server. A later call takes over the load's claim, so of several calls only the last
 //! one gets the profile. The load is a task of its own: when nobody claims its outcome any more it cleans up after itself.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, oneshot},
@@ -38,6 +43,14 @@ pub(crate) struct Wish {
     pub(crate) timeout: Option<Duration>,
 }
 
+/// Asks the program's function. One that panics has nobody who still wants the session.
+fn says_cancelled(cancel: &(dyn Fn() -> bool + Send + Sync)) -> bool {
+    catch_unwind(AssertUnwindSafe(cancel)).unwrap_or_else(|_| {
+        tracing::error!("a cancel function panicked; its start is called off");
+        true
+    })
+}
+
 /// One key being loaded.
 pub(crate) struct Load {
     key: ProfileKey,
@@ -59,8 +72,8 @@ struct Claim {
 enum Attempt {
     /// The profile is ours.
     Taken(Box<Taken>),
-    /// Our request has just been written.
-    Asked,
+    /// Our request has just been written: look again after this long at the latest.
+    Asked(Duration),
     /// Our request waits for an answer: look again after this long at the latest.
     Wait(Duration),
     /// The store does not answer.
@@ -155,10 +168,10 @@ impl Load {
                 Attempt::Taken(taken) => return self.deliver(&engine, *taken, began).await,
                 Attempt::Failed(error) => return self.give_up(&engine, error, asked_at.is_some(), None).await,
                 Attempt::Outage => (backoff.next(engine.is_closing()), true),
-                Attempt::Asked => {
+                Attempt::Asked(at_most) => {
                     asked_at = Some(engine.env.now());
                     with_value = false;
-                    (engine.settings().first_load_repeat, false)
+                    (engine.settings().first_load_repeat.min(at_most), false)
                 }
                 Attempt::Wait(at_most) => (engine.settings().load_repeat_period.min(at_most), false),
             };
@@ -171,7 +184,7 @@ impl Load {
 
     /// Waits for a hint, a new claim, or the period's end; returns early when the start is no longer wanted.
     async fn wait(&self, engine: &Engine, period: Duration) {
-        let until = engine.env.now() + period;
+        let until = engine.env.after(period);
         while engine.env.now() < until && self.called_off(engine).is_none() {
             let next = until.min(engine.env.now() + CLAIM_CHECK);
             tokio::select! {
@@ -198,7 +211,7 @@ impl Load {
         };
         match cancel {
             // The program's function must not run under our lock.
-            Some(cancel) => cancel().then(|| {
+            Some(cancel) => says_cancelled(&*cancel).then(|| {
                 Error::new(ErrorKind::Cancelled, "the session is no longer needed, says the cancel function").about(&self.key)
             }),
             None => (engine.env.now().saturating_duration_since(since) >= timeout)
@@ -263,7 +276,7 @@ impl Load {
             let change =
                 Change::Lease { key: self.key.clone(), revision: state.lease_revision, lease, raise_epoch: false, seal: false };
             let commit = engine.new_commit(vec![change], Returning::HEAD);
-            let deadline = engine.env.now() + engine.settings().call_timeout;
+            let deadline = engine.env.after(engine.settings().call_timeout);
             match engine.settle(&commit, |at| at > deadline).await {
                 Err(error) if super::lost_race(&error) => {}
                 // Left to expire by itself if it could not be withdrawn.
@@ -277,7 +290,10 @@ impl Load {
         // A later call may have come with another store object, hence another type.
         let codec = self.claim.lock().as_ref().map(|claim| claim.codec.clone());
         if let Some(codec) = codec.filter(|codec| !Arc::ptr_eq(codec, &taken.codec)) {
-            match codec.decode(&taken.record.data) {
+            let decoded = catch_unwind(AssertUnwindSafe(|| codec.decode(&taken.record.data))).unwrap_or_else(|_| {
+                Err(Error::new(ErrorKind::Undecodable, "the stored data does not fit the program's type: its decoder panicked"))
+            });
+            match decoded {
                 Ok(data) => (taken.data, taken.codec) = (data, codec),
                 Err(error) => {
                     let session = Session::new(engine.clone(), taken);
@@ -295,7 +311,7 @@ impl Load {
             session.queue_adopt();
         }
         let delivered = claim.is_some_and(|claim| {
-            let wanted = !claim.wish.cancel.is_some_and(|cancel| cancel());
+            let wanted = !claim.wish.cancel.is_some_and(|cancel| says_cancelled(&*cancel));
             if wanted {
                 claim.reply.send(Ok(session.clone())).is_ok()
             } else {
@@ -314,7 +330,9 @@ impl Load {
         metrics::gauge!("profilestore_sessions").set(engine.slots.lock().len() as f64);
         tracing::debug!(key = %session.key, load_count = session.load_count, ?took, "a session started");
         engine.autosave.add(&session, engine.env.now(), engine.settings().autosave_period);
-        if asked {
+        // A hint or a notice that came before the session had its slot reached only the load.
+        let hinted = self.wake.notified().now_or_never().is_some();
+        if asked || hinted {
             session.queue_look();
         }
     }
@@ -369,7 +387,7 @@ impl Load {
                 }
                 Start::Ask => {
                     if self.ask(engine, &state, &asker, now_ms).await? {
-                        return Ok(Attempt::Asked);
+                        return Ok(Attempt::Asked(protocol::patience(state, now_ms, engine.contact(), asker, &engine.periods())));
                     }
                 }
                 Start::Take(_) if state.version > 0 && state.value.is_none() && state.exists() => returning = Returning::ALL,
@@ -385,19 +403,12 @@ impl Load {
 
     /// Writes our request. False when the lease changed meanwhile.
     async fn ask(&self, engine: &Arc<Engine>, state: &KeyState, asker: &Asker, now_ms: i64) -> Result<bool> {
-        let replaced = state.lease.request.as_ref().and_then(|request| request.server);
         let lease = protocol::asked(&state.lease, asker, now_ms);
         let change =
             Change::Lease { key: self.key.clone(), revision: state.lease_revision, lease, raise_epoch: false, seal: false };
         let commit = engine.new_commit(vec![change], Returning::HEAD);
         match engine.settle(&commit, |_| engine.is_closing()).await {
-            Ok(_) => {
-                // The one whose request this replaces has nothing to wait for any more.
-                if let Some(server) = replaced.filter(|server| *server != asker.server) {
-                    engine.hint(server, &self.key).await;
-                }
-                Ok(true)
-            }
+            Ok(_) => Ok(true),
             Err(error) if super::lost_race(&error) => Ok(false),
             Err(error) => Err(error.into()),
         }
@@ -463,6 +474,7 @@ impl Load {
                     key: self.key.clone(),
                     id: self.session.clone(),
                     held_by,
+                    incarnation: commit.incarnation,
                     state: now,
                     record: found.record,
                     stored: found.bytes,

@@ -130,14 +130,20 @@ impl Live {
         self.edit_then(|_| true, edit, |_, ()| ());
     }
 
-    /// Lets a handler work on a message, unless another one has processed it. `handle` says whether it did now.
-    pub(crate) fn edit_for_message(&self, index: u64, handle: impl FnOnce(&mut dyn Data) -> bool) -> Option<bool> {
+    /// Lets a handler work on a message, unless another one has processed it. `handle` says whether it did now. `waits` says
+    /// whether the message is still in the inbox: a mark goes once its message is out of that, so neither tells alone.
+    pub(crate) fn edit_for_message(
+        &self,
+        index: u64,
+        waits: impl FnOnce() -> bool,
+        handle: impl FnOnce(&mut dyn Data) -> bool,
+    ) -> Option<bool> {
         let mark = |state: &mut State, processed: &bool| {
             if *processed {
                 state.processed.insert(index);
             }
         };
-        self.edit_then(|state| !state.processed.contains(&index), handle, mark)
+        self.edit_then(|state| !state.processed.contains(&index) && waits(), handle, mark)
     }
 
     /// Runs an edit if the data is open and `admit` agrees; `then` completes it under the same lock that makes it visible.
@@ -287,8 +293,8 @@ mod tests {
     #[test]
     fn a_message_is_processed_once() {
         let (live, _) = live();
-        assert_eq!(live.edit_for_message(3, |_| false), Some(false));
-        assert_eq!(live.edit_for_message(3, |_| true), Some(true));
-        assert_eq!(live.edit_for_message(3, |_| true), None);
+        assert_eq!(live.edit_for_message(3, || true, |_| false), Some(false));
+        assert_eq!(live.edit_for_message(3, || true, |_| true), Some(true));
+        assert_eq!(live.edit_for_message(3, || true, |_| true), None);
     }
 }

@@ -148,7 +148,8 @@ impl Session {
                 };
                 let offered = Message::new(message);
                 let turn = catch_unwind(AssertUnwindSafe(|| {
-                    self.live.edit_for_message(message.index, |data| {
+                    let waits = || self.known.lock().has_message(message.index);
+                    self.live.edit_for_message(message.index, waits, |data| {
                         call(data, &offered);
                         offered.is_processed()
                     })

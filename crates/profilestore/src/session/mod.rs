@@ -8,19 +8,20 @@
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
 };
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
 
 use crate::{
     data::{Codec, Data},
-    data_store::{KeyState, LeaseState, ServerId, StoredMessage, VersionInfo},
+    data_store::{Incarnation, KeyState, LeaseState, ServerId, StoredMessage, VersionInfo},
     engine::Engine,
-    error::Result,
+    error::{Error, ErrorKind, Result},
     key::ProfileKey,
     record::Record,
     signal::Signal,
@@ -80,6 +81,8 @@ pub(crate) struct Session {
     pub(crate) key: ProfileKey,
     /// Its own identity.
     pub(crate) id: String,
+    /// The store's contents that it began in.
+    pub(crate) incarnation: Incarnation,
     /// Sessions started on the profile so far, this one included.
     pub(crate) load_count: u64,
     pub(crate) codec: Arc<dyn Codec>,
@@ -88,6 +91,9 @@ pub(crate) struct Session {
     pub(crate) handlers: Handlers,
     /// What the store holds, as far as this session knows. Changed only by operations in the key's queue.
     pub(crate) known: Mutex<Known>,
+    /// What became of the last save, once that is known: Ok when everything that was ever changed is durable.
+    ended: OnceLock<Result<()>>,
+    ended_wake: Notify,
     look_queued: AtomicBool,
     save_queued: AtomicBool,
 }
@@ -110,11 +116,18 @@ pub(crate) struct Known {
     pub(crate) saved: Bytes,
 }
 
+impl Known {
+    pub(crate) fn has_message(&self, index: u64) -> bool {
+        self.inbox.binary_search_by_key(&index, |message| message.index).is_ok()
+    }
+}
+
 /// What a start found and took.
 pub(crate) struct Taken {
     pub(crate) key: ProfileKey,
     pub(crate) id: String,
     pub(crate) held_by: ServerId,
+    pub(crate) incarnation: Incarnation,
     pub(crate) state: KeyState,
     pub(crate) record: Record,
     pub(crate) stored: Bytes,
@@ -130,7 +143,7 @@ impl fmt::Debug for Session {
 
 impl Session {
     pub(crate) fn new(engine: Arc<Engine>, taken: Taken) -> Arc<Self> {
-        let Taken { key, id, held_by, state, record, stored, data, codec } = taken;
+        let Taken { key, id, held_by, incarnation, state, record, stored, data, codec } = taken;
         let known = Known {
             held_by,
             epoch: state.epoch,
@@ -147,12 +160,15 @@ impl Session {
         Arc::new(Self {
             key,
             id,
+            incarnation,
             load_count: known.lease.load_count,
             codec,
             live: Live::new(data, record),
             signals: Signals::default(),
             handlers: Handlers::default(),
             known: Mutex::new(known),
+            ended: OnceLock::new(),
+            ended_wake: Notify::new(),
             look_queued: AtomicBool::new(false),
             save_queued: AtomicBool::new(false),
             engine,
@@ -176,11 +192,24 @@ impl Session {
         self.engine.settings().max_key_queue
     }
 
-    /// Saves; the answer comes when it is durable.
+    /// Saves; the answer comes when it is durable. When the session ends before the save's turn comes, the last save is the answer:
+    /// it holds all that was changed before.
     pub(crate) fn save(self: &Arc<Self>) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
         let session = self.clone();
-        let queued = self.engine.queues.run(&self.key, self.limit(), async move { session.save_now().await });
-        async move { queued?.wait().await? }
+        let queued = if self.is_over() {
+            Err(Error::new(ErrorKind::SessionEnded, "the session is over").about(&self.key))
+        } else {
+            self.engine.queues.run(&self.key, self.limit(), {
+                let session = self.clone();
+                async move { session.save_now().await }
+            })
+        };
+        async move {
+            match queued?.wait().await? {
+                Err(error) if session.is_over() => session.ended().await.map_err(|_| error),
+                answer => answer,
+            }
+        }
     }
 
     /// Saves when the schedule or processed messages ask for it; nobody waits for the answer.
@@ -216,6 +245,13 @@ impl Session {
         }
     }
 
+    /// Ends the session without a save.
+    pub(crate) fn queue_lose(self: &Arc<Self>, why: &'static str) {
+        let session = self.clone();
+        let queued = self.engine.queues.run(&self.key, usize::MAX, async move { session.lose(why).await });
+        debug_assert!(queued.is_ok(), "an unbounded queue takes everything");
+    }
+
     /// Writes this server's new incarnation into the lease.
     pub(crate) fn queue_adopt(self: &Arc<Self>) {
         let session = self.clone();
@@ -223,26 +259,43 @@ impl Session {
         debug_assert!(queued.is_ok(), "an unbounded queue takes everything");
     }
 
-    /// Ends the session. The data closes before this returns; the answer comes when the last save is durable. A session that
-    /// is over already answers at once.
+    /// Ends the session. The data closes before this returns; the answer comes when the last save is durable, whoever ended it.
     pub(crate) fn finish(self: &Arc<Self>, end: SessionEnd) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
-        let queued = self.close(end).and_then(|last| match last {
-            Some(last) => {
-                let session = self.clone();
-                self.engine.queues.run(&self.key, usize::MAX, async move { session.end_now(last).await }).map(Some)
+        let begun = self.begin_end(end).and_then(|first| {
+            if !first {
+                return Ok(None);
             }
-            None => Ok(None),
+            // The last save has its place in the queue before the data closes: whoever finds it closed and starts the next
+            // session comes behind it.
+            let (closed, last) = oneshot::channel();
+            let session = self.clone();
+            let answer = self.engine.queues.run(&self.key, usize::MAX, async move {
+                match last.await {
+                    Ok(last) => session.end_now(last).await,
+                    Err(_) => session.ended().await,
+                }
+            })?;
+            if let Some(last) = self.close_data(end) {
+                let _ = closed.send(last);
+            }
+            Ok(Some(answer))
         });
+        let session = self.clone();
         async move {
-            match queued? {
+            match begun? {
                 Some(answer) => answer.wait().await?,
-                None => Ok(()),
+                None => session.ended().await,
             }
         }
     }
 
     /// Runs the last hooks, closes the data and tells the listeners. None when it was closed before.
     pub(crate) fn close(&self, end: SessionEnd) -> Result<Option<Snapshot>> {
+        Ok(if self.begin_end(end)? { self.close_data(end) } else { None })
+    }
+
+    /// Claims the session's end and runs the last hooks. False when somebody else has it.
+    fn begin_end(&self, end: SessionEnd) -> Result<bool> {
         let reason = match end {
             SessionEnd::Manual => Some(LastSave::Manual),
             SessionEnd::External => Some(LastSave::External),
@@ -251,17 +304,40 @@ impl Session {
         };
         live::check_not_editing(&self.key)?;
         if !self.live.begin_end() {
-            return Ok(None);
+            return Ok(false);
         }
         if let Some(reason) = reason {
             self.run_save_hooks();
             self.signals.on_last_save.each(|hook| self.live.edit_anyhow(|data| hook(reason, data)));
         }
+        Ok(true)
+    }
+
+    fn close_data(&self, end: SessionEnd) -> Option<Snapshot> {
         let last = self.live.close();
         if last.is_some() {
+            self.engine.ending.lock().insert(self.id.clone(), self.key.clone());
             self.signals.on_session_end.each(|listener| listener(end));
         }
-        Ok(last)
+        last
+    }
+
+    /// Notes what became of the last save. The first word counts.
+    pub(crate) fn note_end(&self, result: &Result<()>) {
+        let _ = self.ended.set(result.as_ref().copied().map_err(Error::again));
+        self.engine.ending.lock().remove(&self.id);
+        self.ended_wake.notify_waiters();
+    }
+
+    /// What became of the last save, once that is known.
+    async fn ended(&self) -> Result<()> {
+        loop {
+            let wake = self.ended_wake.notified();
+            if let Some(ended) = self.ended.get() {
+                return ended.as_ref().copied().map_err(Error::again);
+            }
+            wake.await;
+        }
     }
 
     pub(crate) fn run_save_hooks(&self) {

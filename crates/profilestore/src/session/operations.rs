@@ -3,7 +3,11 @@
 //! Each builds a commit on what it knows, and lets the store judge. A commit whose outcome is unknown is repeated under its own
 //! identity until it is known, so the next one always builds on facts.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 
@@ -14,7 +18,7 @@ use super::{
 };
 use crate::{
     data::Data,
-    data_store::{Cause, Change, Conflict, ConflictKind, KeyState, NewValue, Returning, StoreError, StoredMessage},
+    data_store::{Cause, Change, Commit, Conflict, ConflictKind, KeyState, NewValue, Returning, StoreError, StoredMessage},
     error::{Error, ErrorKind, Result},
     record::{Record, RecordError, Stored},
 };
@@ -24,6 +28,15 @@ struct Prepared {
     snapshot: Snapshot,
     /// What to write; None when the store holds it already.
     write: Option<Encoded>,
+}
+
+/// Leaves a word about the end also when it is broken off.
+struct Ending<'a>(&'a Session);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.note_end(&Err(Error::new(ErrorKind::Unknown, "the last save was broken off; see the log").about(&self.0.key)));
+    }
 }
 
 struct Encoded {
@@ -46,8 +59,9 @@ impl From<RecordError> for Error {
 
 /// Encodes data with what belongs to it.
 pub(crate) fn encode(data: &dyn Data, meta: &Record) -> Result<Bytes> {
-    let json =
-        data.to_json().map_err(|error| Error::new(ErrorKind::Invalid, "the data cannot be stored as JSON").caused_by(error))?;
+    let json = catch_unwind(AssertUnwindSafe(|| data.to_json()))
+        .map_err(|_| Error::new(ErrorKind::Invalid, "the data cannot be stored as JSON: its serializer panicked"))?
+        .map_err(|error| Error::new(ErrorKind::Invalid, "the data cannot be stored as JSON").caused_by(error))?;
     Ok(Record { data: json, ..meta.clone() }.encode()?)
 }
 
@@ -88,7 +102,7 @@ impl Session {
             changes.push(Change::Check { key: self.key.clone(), epoch: known.epoch });
         }
         // Those that are gone from the inbox were removed by somebody else.
-        let there = |index: &u64| known.inbox.binary_search_by_key(index, |message| message.index).is_ok();
+        let there = |index: &u64| known.has_message(*index);
         changes.extend(
             prepared.snapshot.processed.iter().copied().filter(|index| there(index)).map(|index| Change::RemoveMessage {
                 key: self.key.clone(),
@@ -148,8 +162,13 @@ impl Session {
             );
         })?;
         loop {
-            let commit = self.engine.new_commit(self.changes(&prepared, Cause::Save), self.returning());
-            match self.engine.settle(&commit, |_| self.is_over()).await {
+            let commit = self.commit(self.changes(&prepared, Cause::Save));
+            let mut settled = self.engine.settle(&commit, |_| self.is_over()).await;
+            if matches!(settled, Err(StoreError::Indeterminate { .. })) {
+                // The last save must not be built on a guess: it waits until this one is known.
+                settled = self.engine.settle(&commit, |_| false).await;
+            }
+            match settled {
                 Ok(mut reply) => {
                     let kind = if prepared.write.is_some() { "written" } else { "unchanged" };
                     metrics::counter!("profilestore_saves_total", "kind" => kind).increment(1);
@@ -163,12 +182,8 @@ impl Session {
                 }
                 Err(StoreError::Conflict(conflict)) => self.yield_to(*conflict).await?,
                 Err(error) => {
-                    let ended = self.is_over();
                     if matches!(error, StoreError::Replaced { .. }) {
                         self.lose("the store's contents were replaced by a backup").await;
-                    } else if ended && matches!(error, StoreError::Indeterminate { .. }) {
-                        // The end's commit must not be built on a guess: make sure that this one is known first.
-                        self.resolve(&commit).await;
                     }
                     return Err(Error::from(error).about(&self.key));
                 }
@@ -206,7 +221,7 @@ impl Session {
             return;
         }
         let check = Change::Check { key: self.key.clone(), epoch: self.known.lock().epoch };
-        let commit = self.engine.new_commit(vec![check], self.returning());
+        let commit = self.commit(vec![check]);
         match self.engine.settle(&commit, |_| self.is_over()).await {
             Ok(mut reply) => {
                 if let Some(state) = reply.states.pop() {
@@ -253,6 +268,13 @@ impl Session {
 
     /// The last save and the release, in one commit; whoever asked gets an offer with it.
     pub(super) async fn end_now(self: &Arc<Self>, last: Snapshot) -> Result<()> {
+        let ending = Ending(self);
+        let result = self.save_last(last).await;
+        ending.0.note_end(&result);
+        result
+    }
+
+    async fn save_last(self: &Arc<Self>, last: Snapshot) -> Result<()> {
         let prepared = match self.prepare(last.clone()) {
             Ok(prepared) => prepared,
             Err(error) => {
@@ -289,7 +311,7 @@ impl Session {
                     seal: true,
                 });
             }
-            let commit = self.engine.new_commit(changes, self.returning());
+            let commit = self.commit(changes);
             match self.engine.settle(&commit, |_| false).await {
                 Ok(_) => {
                     self.stored(prepared);
@@ -311,13 +333,9 @@ impl Session {
         }
     }
 
-    /// Makes sure that a commit's outcome is known, by repeating it.
-    async fn resolve(&self, commit: &crate::data_store::Commit) {
-        if let Ok(mut reply) = self.engine.settle(commit, |_| false).await
-            && let Some(state) = reply.states.pop()
-        {
-            self.absorb(state);
-        }
+    /// A commit of this session, meant for the contents in which it began.
+    fn commit(&self, changes: Vec<Change>) -> Commit {
+        Commit { incarnation: self.incarnation, ..self.engine.new_commit(changes, self.returning()) }
     }
 
     /// Writes this server's new incarnation into the lease, if nobody took the profile meanwhile.
@@ -339,7 +357,7 @@ impl Session {
                     Change::Lease { key, revision: known.lease_revision, lease, raise_epoch: false, seal: false },
                 ]
             };
-            let commit = self.engine.new_commit(changes, self.returning());
+            let commit = self.commit(changes);
             match self.engine.settle(&commit, |_| self.is_over()).await {
                 Ok(mut reply) => {
                     self.known.lock().held_by = server;
@@ -372,6 +390,8 @@ impl Session {
         // Whoever closed it before is waiting in the queue behind us, or is us.
         let closed = matches!(self.close(SessionEnd::Lost), Ok(Some(_)));
         self.engine.forget(self);
+        let error = Error::new(ErrorKind::SessionEnded, format!("the session was lost: {why}; what it had not saved is lost"));
+        self.note_end(&Err(error.about(&self.key)));
         if closed {
             metrics::counter!("profilestore_lost_sessions_total").increment(1);
             tracing::warn!(key = %self.key, why, "a session was lost");

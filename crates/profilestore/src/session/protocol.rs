@@ -116,6 +116,23 @@ pub(crate) fn start(state: &KeyState, now_ms: i64, contact: Option<ContactTime>,
     }
 }
 
+/// How long a start that has just written its request may wait before it looks again: the next moment at which its holder may
+/// turn out to be dead, or the profile free.
+pub(crate) fn patience(
+    mut state: KeyState,
+    now_ms: i64,
+    contact: Option<ContactTime>,
+    mut asker: Asker,
+    periods: &Periods,
+) -> Duration {
+    state.lease = asked(&state.lease, &asker, now_ms);
+    asker.asked_for = Some(Duration::ZERO);
+    match start(&state, now_ms, contact, &asker, periods) {
+        Start::Wait(at_most) => at_most,
+        _ => Duration::ZERO,
+    }
+}
+
 /// A live session is in the way: ask for it, wait, or take it in the end.
 fn ask(lease: &LeaseState, asker: &Asker, periods: &Periods, again_in: Duration) -> Start {
     let Some(waited) = asker.asked_for else { return Start::Ask };

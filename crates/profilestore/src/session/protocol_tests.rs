@@ -55,6 +55,16 @@ fn held_by_1(renewed_ago: i64) -> KeyState {
     state
 }
 
+#[test]
+fn a_start_that_has_asked_looks_again_when_the_holder_may_be_dead() {
+    let wait = |state| patience(state, NOW, LONG, asker(2), &PERIODS);
+    assert_eq!(wait(held_by_1(19_000)), Duration::from_millis(1001));
+    assert_eq!(wait(held_by_1(0)), Duration::from_millis(20_001));
+    let mut offered = state();
+    offered.lease.offer = Some(Offer { to: RequestId(Uuid::from_u128(9)), server: server(9), at_ms: NOW - 4000 });
+    assert_eq!(wait(offered), Duration::from_secs(6));
+}
+
 fn decide(state: &KeyState, asker: &Asker, contact: Option<Duration>) -> Start {
     start(state, NOW, contact, asker, &PERIODS)
 }

@@ -3,6 +3,7 @@
 
 mod messages;
 mod records;
+mod regressions;
 mod sessions;
 #[cfg(feature = "sqlite")]
 mod sqlite;

@@ -145,6 +145,45 @@ async fn a_dead_servers_profiles_are_taken_over_after_the_lease_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_start_that_asks_shortly_before_the_lease_ends_gets_the_profile_when_it_does() {
+    let world = World::new();
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    let on_a = open(&a, "p").await;
+    // Renewed three seconds before.
+    tokio::time::sleep(Duration::from_secs(33)).await;
+    a.crash();
+    tokio::time::sleep(Duration::from_secs(16)).await;
+    let began = tokio::time::Instant::now();
+    open(&b, "p").await;
+    assert!(began.elapsed() <= Duration::from_secs(2), "{:?}", began.elapsed());
+    drop(on_a);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ending_again_tells_how_the_end_went() {
+    let world = World::new();
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    let on_a = open(&a, "p").await;
+    earn(&on_a, 7);
+    let (first, second) = (on_a.end_session(), on_a.end_session());
+    second.await.unwrap();
+    assert_eq!(coins(&b, "p").await, 7);
+    first.await.unwrap();
+    on_a.end_session().await.unwrap();
+    // Handed over: the end is what the other server waited for.
+    let on_a = open(&a, "p").await;
+    earn(&on_a, 7);
+    let on_b = open(&b, "p").await;
+    on_a.end_session().await.unwrap();
+    assert_eq!(on_b.data().coins, 14);
+    // Lost: what was not saved is not there.
+    earn(&on_b, 1000);
+    let _thief = players(&a).start_session_with("p", StartOptions::new().steal()).await.unwrap();
+    settle().await;
+    assert_eq!(on_b.end_session().await.unwrap_err().kind(), ErrorKind::SessionEnded);
+}
+
+#[tokio::test(start_paused = true)]
 async fn steal_takes_at_once_and_the_victim_is_told() {
     let world = World::new();
     let (a, b) = (world.server("a").await, world.server("b").await);

@@ -280,6 +280,7 @@ macro_rules! store_conformance {
             a_take_over_fails_when_its_holder_lives
             a_holder_gets_notices
             an_offer_is_noticed
+            a_request_that_is_replaced_is_noticed
             notices_stay_until_acknowledged
             a_repeated_renewal_brings_the_notices
             a_sweep_deletes_dead_servers

@@ -168,6 +168,29 @@ pub async fn an_offer_is_noticed(s: Subject) {
     assert_eq!((s.noticed(other).await, s.noticed(holder).await), (vec![], vec![]));
 }
 
+/// The server whose request gives way to another one's gets a notice: it waits in vain.
+pub async fn a_request_that_is_replaced_is_noticed(s: Subject) {
+    let (holder, first, second, key) = (s.registered().await, s.registered().await, s.registered().await, key("p"));
+    let state = s.held_by(&key, holder).await;
+    let mut state = state;
+    for (server, noticed) in [(first, vec![holder]), (second, vec![holder, first])] {
+        let request = Request {
+            id: RequestId(s.uuid().await),
+            server: Some(server),
+            place_id: 1,
+            job_id: "j".into(),
+            at_ms: 1,
+            document: None,
+        };
+        let mut ask = s.make(vec![lease(&state, LeaseState { request: Some(request), ..state.lease.clone() }, false)]).await;
+        ask.from = Some(server);
+        let told: Vec<_> = s.store.commit_one(ask).await.unwrap().notified.into_iter().map(|(server, _)| server).collect();
+        assert_eq!(told, noticed);
+        state = s.state(&key).await;
+    }
+    assert_eq!((s.noticed(first).await, s.noticed(second).await), (vec!["p".to_owned()], vec![]));
+}
+
 /// Notices come with every renewal until they are acknowledged by the commit that left them.
 pub async fn notices_stay_until_acknowledged(s: Subject) {
     let holder = s.registered().await;

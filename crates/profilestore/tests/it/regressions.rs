@@ -1,0 +1,462 @@
+//! What goes wrong only when things meet: an end and a start, a reply and a hint, a save and a handler, a panic anywhere.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use profilestore::{
+    ErrorKind, GameServer, Message, ProfileKey, StartOptions,
+    data_store::{
+        Change, Commit, CommitReply, DataStore, Identity, KeyQuery, KeyState, MemoryStore, Retention, Returning, ServerRow,
+        Snapshot, StoreError, StoredVersion, SweepCursor, SweepReport, VersionInfo, VersionQuery, VersionRef,
+    },
+    env::{Clock, Env, SystemRng},
+};
+use serde::{Deserialize, Serialize, Serializer, ser::Error as _};
+use serde_json::json;
+
+use crate::world::{Fault, FaultyStore, World, coins, earn, open, players, settle};
+
+#[tokio::test(start_paused = true)]
+async fn a_start_while_the_end_is_being_announced_comes_after_the_last_save() {
+    let world = World::new();
+    let a = world.server("a").await;
+    let profile = open(&a, "p").await;
+    earn(&profile, 7);
+    let (entered, announcing) = tokio::sync::oneshot::channel();
+    let (go_on, wait) = mpsc::channel::<()>();
+    let (entered, wait) = (Mutex::new(Some(entered)), Mutex::new(wait));
+    profile.on_session_end(move |_| {
+        entered.lock().take().unwrap().send(()).unwrap();
+        let _ = wait.lock().recv();
+    });
+    let ending = tokio::task::spawn_blocking(move || profile.end_session());
+    announcing.await.unwrap();
+    let again = tokio::spawn(players(&a).start_session("p"));
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    go_on.send(()).unwrap();
+    ending.await.unwrap().await.unwrap();
+    assert_eq!(again.await.unwrap().unwrap().data().coins, 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edit_taken_back_after_an_unknown_save_is_taken_back_in_the_store_too() {
+    let world = World::new();
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    let profile = open(&a, "p").await;
+    earn(&profile, 5);
+    world.store.fail(Fault::AnswerLost, 2);
+    let save = tokio::spawn(profile.save());
+    settle().await;
+    earn(&profile, -5);
+    profile.end_session().await.unwrap();
+    save.await.unwrap().unwrap();
+    assert_eq!(coins(&b, "p").await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_whose_save_ends_while_another_handler_is_offered_earlier_ones_is_not_offered_again() {
+    let world = World::new();
+    let a = world.server("a").await;
+    for _ in 0..2 {
+        players(&a).send_message("p", &json!({})).await.unwrap();
+    }
+    let profile = open(&a, "p").await;
+    profile.message_handler(|data, message: &Message<'_>| {
+        if message.index() == 2 {
+            data.coins += 5;
+            message.processed();
+        }
+    });
+    let (entered, offered) = mpsc::channel::<()>();
+    let (go_on, wait) = mpsc::channel::<()>();
+    let (entered, wait) = (Mutex::new(entered), Mutex::new(wait));
+    let late = profile.clone();
+    let thread = std::thread::spawn(move || {
+        late.message_handler(move |data, message: &Message<'_>| {
+            if message.index() == 1 {
+                entered.lock().send(()).unwrap();
+                wait.lock().recv().unwrap();
+            }
+            data.coins += 100;
+            message.processed();
+        });
+    });
+    offered.recv().unwrap();
+    profile.save().await.unwrap();
+    go_on.send(()).unwrap();
+    thread.join().unwrap();
+    assert_eq!(profile.data().coins, 105);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancel_function_that_panics_ends_its_start_and_nothing_else() {
+    let world = World::new();
+    let a = world.server("a").await;
+    for calls_before in [0, 1, 2] {
+        let calls = std::sync::atomic::AtomicU32::new(0);
+        let options = StartOptions::new().cancel(move || {
+            assert!(calls.fetch_add(1, Ordering::SeqCst) < calls_before, "on purpose");
+            false
+        });
+        let start = tokio::time::timeout(Duration::from_secs(5), players(&a).start_session_with("p", options));
+        match start.await.expect("the start ends") {
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Cancelled),
+            Ok(profile) => profile.end_session().await.unwrap(),
+        }
+        open(&a, "p").await.end_session().await.unwrap();
+    }
+    assert!(a.shutdown().await.is_complete());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_overtakes_the_answer_of_a_start_is_heard() {
+    let world = World::new();
+    let slow = Detour::new(world.store.clone());
+    let (a, b) = (world.server_on("a", slow.clone()).await, world.server("b").await);
+    // Long enough for a renewal to bring the notice, too.
+    slow.answer_late(Duration::from_secs(6));
+    let on_a = tokio::spawn(players(&a).start_session("p"));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let began = tokio::time::Instant::now();
+    let on_b = tokio::spawn(players(&b).start_session("p"));
+    let on_a = on_a.await.unwrap().unwrap();
+    slow.answer_late(Duration::ZERO);
+    earn(&on_a, 7);
+    let on_b = on_b.await.unwrap().unwrap();
+    assert_eq!(on_b.data().coins, 7, "handed over, not stolen");
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_lists_a_last_save_whose_profile_is_being_started_again() {
+    let world = World::new();
+    let a = world.server("a").await;
+    let profile = open(&a, "p").await;
+    earn(&profile, 7);
+    world.store.cut_off();
+    drop(profile.end_session());
+    let again = tokio::spawn(players(&a).start_session("p"));
+    settle().await;
+    let report = a.shutdown().await;
+    assert_eq!(report.not_saved.len(), 1, "{report:?}");
+    assert_eq!(again.await.unwrap().unwrap_err().kind(), ErrorKind::Closing);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_ends_a_session_second_waits_for_its_last_save_too() {
+    let world = World::new();
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    let profile = open(&a, "p").await;
+    earn(&profile, 7);
+    world.store.fail(Fault::Unavailable, 2);
+    drop(profile.end_session());
+    profile.end_session().await.unwrap();
+    assert_eq!(coins(&b, "p").await, 7);
+    profile.end_session().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_save_called_before_the_end_is_answered_by_the_last_save() {
+    let world = World::new();
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    let profile = open(&a, "p").await;
+    earn(&profile, 7);
+    let save = profile.save();
+    drop(profile.end_session());
+    save.await.unwrap();
+    assert_eq!(coins(&b, "p").await, 7);
+    assert_eq!(profile.save().await.unwrap_err().kind(), ErrorKind::SessionEnded, "called after the end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn ending_a_session_that_was_lost_does_not_say_that_its_changes_are_durable() {
+    let world = World::new();
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    let profile = open(&a, "p").await;
+    earn(&profile, 7);
+    let _on_b = players(&b).start_session_with("p", StartOptions::new().steal()).await.unwrap();
+    settle().await;
+    assert!(profile.is_over());
+    assert_eq!(profile.end_session().await.unwrap_err().kind(), ErrorKind::SessionEnded);
+}
+
+/// Data whose author made a mistake.
+#[derive(Debug, Clone, Default, Deserialize)]
+struct Touchy {
+    coins: i64,
+}
+
+impl Serialize for Touchy {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        assert!(self.coins != 13, "on purpose");
+        if self.coins == 14 {
+            return Err(S::Error::custom("on purpose"));
+        }
+        json!({"coins": self.coins}).serialize(serializer)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn data_whose_serializer_panics_leaves_no_lock() {
+    let world = World::new();
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    for bad in [13, 14] {
+        let store = a.store_builder("PlayerData").template(Touchy::default()).build().unwrap();
+        let profile = store.start_session("p").await.unwrap();
+        profile.update(|data| data.coins = bad).unwrap();
+        assert_eq!(profile.save().await.unwrap_err().kind(), ErrorKind::Invalid);
+        assert_eq!(profile.end_session().await.unwrap_err().kind(), ErrorKind::Invalid);
+        let began = tokio::time::Instant::now();
+        open(&b, "p").await.end_session().await.unwrap();
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_behind_a_save_that_waits_for_the_store_gives_up_in_its_time() {
+    let world = World::new();
+    let a = world.server("a").await;
+    let profile = open(&a, "p").await;
+    earn(&profile, 7);
+    world.store.cut_off();
+    let save = tokio::spawn(profile.save());
+    settle().await;
+    let began = tokio::time::Instant::now();
+    let sent = tokio::time::timeout(Duration::from_secs(100), players(&a).send_message("p", &json!({"coins": 5})));
+    assert_eq!(sent.await.expect("it gives up").unwrap_err().kind(), ErrorKind::Unavailable);
+    assert!(began.elapsed() <= Duration::from_secs(31), "{:?}", began.elapsed());
+    world.store.heal();
+    save.await.unwrap().unwrap();
+    settle().await;
+    assert!(players(&a).get("p").await.unwrap().waiting_messages().is_empty(), "nothing was done");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shorter_autosave_period_holds_for_sessions_that_are_open_already() {
+    let world = World::new();
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    let (first, profile) = (open(&a, "first").await, open(&a, "p").await);
+    earn(&profile, 3);
+    a.set_constant("AUTO_SAVE_PERIOD", 2.0).unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(coins(&b, "p").await, 3);
+    drop(first);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_session_of_before_writes_into_a_restored_store() {
+    let world = World::new();
+    let detour = Detour::new(world.store.clone());
+    let a = world.server_on("a", detour.clone()).await;
+    let (first, second) = (open(&a, "first").await, open(&a, "second").await);
+    earn(&second, 7);
+    // What the backup holds: the same keys under the same epochs.
+    let backup = FaultyStore::new(MemoryStore::new(world.env.clone()));
+    let b = world.server_on("b", backup.clone()).await;
+    for key in ["first", "second"] {
+        let profile = open(&b, key).await;
+        earn(&profile, 50);
+        profile.save().await.unwrap();
+    }
+    b.crash();
+    // While the first one's end is told, and its listener reads what is stored, the second one is saved.
+    first.on_after_save(|_| ());
+    let other = second.clone();
+    first.on_session_end(move |_| drop(other.save()));
+    detour.lead_to(backup.clone());
+    detour.read_late(Duration::from_secs(1));
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert!(first.is_over() && second.is_over());
+    let c = world.server_on("c", backup).await;
+    assert_eq!(coins(&c, "second").await, 50);
+    assert_eq!(players(&c).get("second").await.unwrap().key_info().unwrap().number, 2);
+}
+
+/// A wall clock that is wrong by so many milliseconds.
+struct Wrong(Env, i64);
+
+impl Clock for Wrong {
+    fn unix_ms(&self) -> i64 {
+        self.0.unix_ms() + self.1
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_whose_clock_is_wrong_sends_messages_all_the_same() {
+    let world = World::new();
+    for days in [2, -40] {
+        let env = Env::new(Arc::new(Wrong(world.env.clone(), days * 86_400_000)), Arc::new(SystemRng));
+        let server = GameServer::builder(world.store.clone()).env(env).start().await.unwrap();
+        players(&server).send_message("p", &json!({"coins": 5})).await.unwrap();
+        players(&server).mock().send_message("p", &json!({"coins": 5})).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn periods_without_end_are_no_reason_to_panic() {
+    let mut world = World::new();
+    world.settings.shutdown_timeout = Duration::MAX;
+    world.settings.call_timeout = Duration::MAX;
+    world.settings.autosave_period = Duration::MAX;
+    world.settings.load_repeat_period = Duration::MAX;
+    world.settings.first_load_repeat = Duration::MAX;
+    world.settings.start_session_timeout = Duration::MAX;
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    let on_a = open(&a, "p").await;
+    earn(&on_a, 7);
+    let on_b = open(&b, "p").await;
+    assert_eq!(on_b.data().coins, 7);
+    players(&a).send_message("p", &json!({})).await.unwrap();
+    b.change_settings(|settings| settings.autosave_period = Duration::from_secs(1)).unwrap();
+    earn(&on_b, 1);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(coins(&a, "p").await, 8, "autosaves go on");
+    assert!(b.shutdown().await.is_complete());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_message_does_not_arrive_after_all() {
+    let mut world = World::new();
+    world.settings.max_message_queue = 1;
+    let detour = Detour::new(world.store.clone());
+    let (a, b) = (world.server_on("a", detour.clone()).await, world.server("b").await);
+    detour.hold_back_next();
+    let sent = tokio::spawn(players(&a).send_message("p", &json!({"n": 1})));
+    settle().await;
+    players(&b).send_message("p", &json!({"n": 2})).await.unwrap();
+    assert_eq!(sent.await.unwrap().unwrap_err().kind(), ErrorKind::InboxFull);
+    // The inbox is emptied, and the first request arrives at last.
+    let profile = open(&b, "p").await;
+    profile.message_handler(|_, message: &Message<'_>| message.processed());
+    profile.end_session().await.unwrap();
+    detour.let_through().await;
+    assert!(players(&b).get("p").await.unwrap().waiting_messages().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn profiles_that_are_being_opened_count() {
+    let world = World::new();
+    let a = world.server("a").await;
+    let _open = open(&a, "p").await;
+    world.store.cut_off();
+    let opening = tokio::spawn(players(&a).start_session("q"));
+    settle().await;
+    assert_eq!(a.session_count(), 2);
+    opening.abort();
+}
+
+/// A way to a store on which answers come late, requests are held back, and which may lead to another store one day.
+#[derive(Debug, Clone)]
+struct Detour {
+    to: Arc<Mutex<FaultyStore>>,
+    answer: Arc<Mutex<Duration>>,
+    read: Arc<Mutex<Duration>>,
+    hold: Arc<AtomicBool>,
+    held: Arc<Mutex<Vec<Commit>>>,
+}
+
+impl Detour {
+    fn new(to: FaultyStore) -> Self {
+        Self {
+            to: Arc::new(Mutex::new(to)),
+            answer: Arc::default(),
+            read: Arc::default(),
+            hold: Arc::default(),
+            held: Arc::default(),
+        }
+    }
+
+    /// Commits are applied at once and answered after this long. Renewals are spared.
+    fn answer_late(&self, by: Duration) {
+        *self.answer.lock() = by;
+    }
+
+    fn read_late(&self, by: Duration) {
+        *self.read.lock() = by;
+    }
+
+    fn lead_to(&self, store: FaultyStore) {
+        *self.to.lock() = store;
+    }
+
+    /// The next commit stays under way, and nobody can tell.
+    fn hold_back_next(&self) {
+        self.hold.store(true, Ordering::SeqCst);
+    }
+
+    async fn let_through(&self) {
+        let held = std::mem::take(&mut *self.held.lock());
+        let to = self.to();
+        to.commit(held).await;
+    }
+
+    fn to(&self) -> FaultyStore {
+        self.to.lock().clone()
+    }
+}
+
+#[async_trait]
+impl DataStore for Detour {
+    async fn identity(&self) -> Result<Identity, StoreError> {
+        self.to().identity().await
+    }
+
+    async fn read(&self, keys: &[ProfileKey], returning: Returning) -> Result<Snapshot, StoreError> {
+        let late = *self.read.lock();
+        let read = self.to().read(keys, returning).await;
+        if !late.is_zero() {
+            tokio::time::sleep(late).await;
+        }
+        read
+    }
+
+    async fn version(&self, key: &ProfileKey, version: &VersionRef) -> Result<Option<StoredVersion>, StoreError> {
+        self.to().version(key, version).await
+    }
+
+    async fn versions(&self, query: &VersionQuery) -> Result<Vec<VersionInfo>, StoreError> {
+        self.to().versions(query).await
+    }
+
+    async fn keys(&self, query: &KeyQuery) -> Result<Vec<KeyState>, StoreError> {
+        self.to().keys(query).await
+    }
+
+    async fn servers(&self) -> Result<(i64, Vec<ServerRow>), StoreError> {
+        self.to().servers().await
+    }
+
+    async fn commit(&self, commits: Vec<Commit>) -> Vec<Result<CommitReply, StoreError>> {
+        let renewal =
+            commits.iter().all(|commit| commit.changes.iter().all(|change| matches!(change, Change::RenewServer { .. })));
+        if renewal {
+            return self.to().commit(commits).await;
+        }
+        if self.hold.swap(false, Ordering::SeqCst) {
+            let unknown = |commit: &Commit| StoreError::Indeterminate { commit: commit.id, reason: "on command".into() };
+            let answers = commits.iter().map(|commit| Err(unknown(commit))).collect();
+            self.held.lock().extend(commits);
+            return answers;
+        }
+        let late = *self.answer.lock();
+        let answers = self.to().commit(commits).await;
+        if !late.is_zero() {
+            tokio::time::sleep(late).await;
+        }
+        answers
+    }
+
+    async fn sweep(&self, retention: Retention, cursor: Option<SweepCursor>) -> Result<SweepReport, StoreError> {
+        self.to().sweep(retention, cursor).await
+    }
+}

@@ -64,14 +64,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     assert_eq!(process_receipt(&profile, "purchase-1", 100).await?, Decision::Granted);
     // The provider did not hear the confirmation and reports it again.
     assert_eq!(process_receipt(&profile, "purchase-1", 100).await?, Decision::Granted);
-    assert_eq!(profile.last_saved_data()?.coins, 100);
+    assert_eq!(profile.last_saved_data().coins, 100);
     profile.end_session().await?;
     // The player has left: the purchase waits for the next session.
     assert_eq!(process_receipt(&profile, "purchase-2", 50).await?, Decision::NotProcessedYet);
     let profile = players.start_session("1").await?;
     assert_eq!(process_receipt(&profile, "purchase-2", 50).await?, Decision::Granted);
     println!("coins: {}, purchases: {:?}", profile.read(|data| data.coins), profile.read(|data| data.purchases.clone()));
-    assert_eq!(profile.last_saved_data()?.coins, 150);
+    assert_eq!(profile.last_saved_data().coins, 150);
     assert!(server.shutdown().await.is_complete());
     Ok(())
 }

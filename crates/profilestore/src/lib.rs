@@ -1,4 +1,51 @@
 //! Player data that no two servers can write at once.
+//!
+//! A [`GameServer`] is this process with its lease on a store. It opens [`ProfileStore`]s, which start sessions on profiles; a
+//! [`Profile`] is a session's live handle: edit its data in memory, save, end. [`ReadProfile`] is a copy to look at, or to write back.
+//!
+//! ```
+//! use profilestore::{GameServer, data_store::{SqliteMessenger, SqliteStore}};
+//!
+//! #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+//! struct Player {
+//!     coins: u64,
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("profiles.db");
+//! let file = SqliteStore::open(path, Default::default())?;
+//! let server = GameServer::builder(file.clone()).messenger(SqliteMessenger::new(&file)).start().await?;
+//! let players = server.store_builder("PlayerData").template(Player::default()).build()?;
+//!
+//! let profile = players.start_session("user-1").await?;
+//! profile.update(|data| data.coins += 10)?;
+//! profile.save().await?; // durable when it returns
+//! profile.end_session().await?; // saved and released
+//!
+//! assert_eq!(players.get("user-1").await?.data.coins, 10);
+//! assert!(server.shutdown().await.is_complete());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What to know
+//!
+//! * **Calls begin at once.** An operation is under way when its call returns; the future is only the wait for it, and dropping it
+//!   cancels nothing (but a start, which is then called off). One server's operations on one profile take effect in call order.
+//! * **Ok means durable**: it survives the death of every process and a crash of the store.
+//! * **Errors prescribe**: [`Error::kind`] says what happened, [`ErrorKind::advice`] what to do about it.
+//! * **Losing a session is ordinary.** Another server may ask for the profile ([`Profile::on_session_end`]): let the player go. A
+//!   session that cannot reach the store goes on in memory and keeps trying; [`Profile::is_active`] tells.
+//! * **A runtime is needed**: everything runs on the tokio runtime in which [`GameServerBuilder::start`] was called.
+//!
+//! # Where things are
+//!
+//! [`data_store`] is the storage contract with the stores in memory and in SQLite; [`messenger`] carries hints between servers;
+//! [`document`] and [`transfer`] read and write the records of the Roblox modules ProfileStore and ProfileService; [`record`] is the
+//! stored form; [`env`](mod@env) injects clock and randomness. Where the specification (those modules' documentation) has a name for a thing,
+//! the thing's documentation gives it.
 #![deny(missing_docs)]
 
 mod autosave;
@@ -31,3 +78,7 @@ pub use session::{LastSave, SessionEnd, messages::Message};
 pub use settings::{ConstantError, NAMES as CONSTANT_NAMES, Settings};
 pub use signal::Connection;
 pub use store::{ProfileStore, StartOptions};
+
+#[cfg(all(doctest, feature = "sqlite"))]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

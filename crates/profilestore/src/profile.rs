@@ -113,15 +113,11 @@ impl<T: ProfileData> Profile<T> {
         self.read(T::clone)
     }
 
-    /// A copy of the data as it was saved last. Fails with [`ErrorKind::Undecodable`] if it cannot be decoded any more.
-    /// Specification: `LastSavedData`.
-    pub fn last_saved_data(&self) -> Result<T> {
-        let stored = self.session.known.lock().saved.clone();
-        match Stored::decode(&stored) {
-            Ok(Stored::Profile(record)) => self.store.codec.decode_typed(&record.data).map_err(|e| e.about(&self.session.key)),
-            Ok(_) => Err(Error::new(ErrorKind::Foreign, "what was saved last is not a profile").about(&self.session.key)),
-            Err(error) => Err(Error::from(error).about(&self.session.key)),
-        }
+    /// A copy of the data as it was saved last; of a lost session with an [`Profile::on_after_save`] listener, as the new holder
+    /// left it. Specification: `LastSavedData`.
+    pub fn last_saved_data(&self) -> T {
+        let saved = self.session.known.lock().saved.data.clone();
+        typed::<T>(&*saved).expect(OTHER_TYPE).clone()
     }
 
     /// Fills what the store's template has and the data lacks: missing string keys, all the way down. Fails as
@@ -177,12 +173,8 @@ impl<T: ProfileData> Profile<T> {
             let known = self.session.known.lock();
             (known.head.clone(), known.created_ms, known.saved.clone())
         };
-        let record = match Stored::decode(&saved) {
-            Ok(Stored::Profile(record)) => Some(record),
-            _ => None,
-        };
         match head {
-            Some(head) => KeyInfo::of(&head, created_ms, record.as_ref()),
+            Some(head) => KeyInfo::of(&head, created_ms, Some(&saved.meta)),
             None => KeyInfo {
                 version: String::new(),
                 number: 0,

@@ -19,7 +19,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::{
     data::{Codec, Data},
-    data_store::{Incarnation, KeyState, LeaseState, ServerId, StoredMessage, VersionInfo},
+    data_store::{Digest, Incarnation, KeyState, LeaseState, ServerId, StoredMessage, VersionInfo},
     engine::Engine,
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
@@ -112,8 +112,17 @@ pub(crate) struct Known {
     pub(crate) inbox_revision: u64,
     /// The edit up to which everything is stored.
     pub(crate) saved_generation: u64,
-    /// The stored value.
-    pub(crate) saved: Bytes,
+    pub(crate) saved: Saved,
+}
+
+/// What is stored, as far as it is needed here. While nothing is edited it shares the live data.
+#[derive(Clone)]
+pub(crate) struct Saved {
+    pub(crate) data: Arc<dyn Data>,
+    /// Everything of the record but its data.
+    pub(crate) meta: Arc<Record>,
+    /// Of the stored bytes.
+    pub(crate) digest: Digest,
 }
 
 impl Known {
@@ -144,6 +153,8 @@ impl fmt::Debug for Session {
 impl Session {
     pub(crate) fn new(engine: Arc<Engine>, taken: Taken) -> Arc<Self> {
         let Taken { key, id, held_by, incarnation, state, record, stored, data, codec } = taken;
+        let live = Live::new(data, record);
+        let saved = Saved { data: live.data(), meta: live.meta(), digest: Digest::of(&stored) };
         let known = Known {
             held_by,
             epoch: state.epoch,
@@ -154,7 +165,7 @@ impl Session {
             inbox: state.inbox.unwrap_or_default(),
             inbox_revision: state.inbox_revision,
             saved_generation: 0,
-            saved: stored,
+            saved,
             lease: state.lease,
         };
         Arc::new(Self {
@@ -163,7 +174,7 @@ impl Session {
             incarnation,
             load_count: known.lease.load_count,
             codec,
-            live: Live::new(data, record),
+            live,
             signals: Signals::default(),
             handlers: Handlers::default(),
             known: Mutex::new(known),

@@ -12,13 +12,15 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Session, SessionEnd,
+    Saved, Session, SessionEnd,
     live::Snapshot,
     protocol::{self, Held},
 };
 use crate::{
     data::Data,
-    data_store::{Cause, Change, Commit, Conflict, ConflictKind, KeyState, NewValue, Returning, StoreError, StoredMessage},
+    data_store::{
+        Cause, Change, Commit, Conflict, ConflictKind, Digest, KeyState, NewValue, Returning, StoreError, StoredMessage,
+    },
     error::{Error, ErrorKind, Result},
     record::{Record, RecordError, Stored},
 };
@@ -41,6 +43,7 @@ impl Drop for Ending<'_> {
 
 struct Encoded {
     bytes: Bytes,
+    digest: Digest,
     user_ids: Vec<i64>,
 }
 
@@ -70,13 +73,14 @@ impl Session {
     fn prepare(&self, snapshot: Snapshot) -> Result<Prepared> {
         let (saved_generation, saved) = {
             let known = self.known.lock();
-            (known.saved_generation, known.saved.clone())
+            (known.saved_generation, known.saved.digest)
         };
         if snapshot.generation == saved_generation {
             return Ok(Prepared { snapshot, write: None });
         }
         let bytes = encode(&*snapshot.data, &snapshot.meta).map_err(|error| error.about(&self.key))?;
-        let write = (bytes != saved).then(|| Encoded { bytes, user_ids: snapshot.meta.user_ids.clone() });
+        let digest = Digest::of(&bytes);
+        let write = (digest != saved).then(|| Encoded { bytes, digest, user_ids: snapshot.meta.user_ids.clone() });
         Ok(Prepared { snapshot, write })
     }
 
@@ -135,10 +139,13 @@ impl Session {
     fn stored(&self, prepared: &Prepared) {
         {
             let mut known = self.known.lock();
-            known.saved_generation = prepared.snapshot.generation;
             known.inbox.retain(|message| !prepared.snapshot.processed.contains(&message.index));
-            if let Some(encoded) = &prepared.write {
-                known.saved = encoded.bytes.clone();
+            let Snapshot { data, meta, generation, .. } = &prepared.snapshot;
+            // Also when nothing was written: what is equal need not be held twice.
+            if *generation != known.saved_generation {
+                let digest = prepared.write.as_ref().map_or(known.saved.digest, |encoded| encoded.digest);
+                known.saved = Saved { data: data.clone(), meta: meta.clone(), digest };
+                known.saved_generation = *generation;
             }
         }
         self.live.forget_processed(&prepared.snapshot.processed);
@@ -411,7 +418,7 @@ impl Session {
         if let Ok(Stored::Profile(record)) = Stored::decode(&bytes)
             && let Ok(data) = self.codec.decode(&record.data)
         {
-            self.known.lock().saved = bytes;
+            self.known.lock().saved = Saved { data: data.clone(), meta: Arc::new(record), digest: Digest::of(&bytes) };
             self.signals.on_after_save.each(|listener| listener(&*data));
         }
     }

@@ -33,7 +33,7 @@ pub enum ErrorKind {
     TakenElsewhere,
     /// The caller's cancel function said that the session is no longer needed.
     Cancelled,
-    /// The session could not be started in time.
+    /// The session could not be started, or the transaction not be done, in time. Nothing was done.
     TimedOut,
     /// This game server is shutting down.
     Closing,
@@ -41,6 +41,11 @@ pub enum ErrorKind {
     SessionEnded,
     /// The data cannot be edited at this moment: from inside another edit of the same profile, or while a transaction is open.
     Busy,
+    /// This server has not confirmed its lease within the lease time, so somebody else may have taken the profile: what cannot be
+    /// undone must wait. It does so again as soon as the store answers.
+    Unconfirmed,
+    /// The transaction was done before: a gift of its has been sent under the same id with the same content. Nothing was done now.
+    DoneBefore,
     /// There is no such profile, or no such version of it.
     NotFound,
     /// What is stored is not a profile. It is left alone unless the caller asks to overwrite it; the history keeps it then.
@@ -81,7 +86,7 @@ pub enum Advice {
     Leave,
     /// The program or the data is at fault; trying again will not help.
     Fix,
-    /// Nothing is wrong: the call was called off.
+    /// Nothing is wrong: the call was called off, or had been done before.
     Ignore,
 }
 
@@ -89,9 +94,15 @@ impl ErrorKind {
     /// What the caller should do about it.
     pub fn advice(self) -> Advice {
         match self {
-            Self::Busy | Self::TimedOut | Self::InboxFull | Self::Unavailable | Self::Unknown | Self::Overloaded => Advice::Retry,
+            Self::Busy
+            | Self::Unconfirmed
+            | Self::TimedOut
+            | Self::InboxFull
+            | Self::Unavailable
+            | Self::Unknown
+            | Self::Overloaded => Advice::Retry,
             Self::TakenElsewhere | Self::Closing | Self::SessionEnded | Self::Replaced => Advice::Leave,
-            Self::Superseded | Self::Cancelled => Advice::Ignore,
+            Self::Superseded | Self::Cancelled | Self::DoneBefore => Advice::Ignore,
             Self::AlreadyLoaded
             | Self::NotFound
             | Self::Foreign
@@ -183,6 +194,9 @@ impl From<StoreError> for Error {
                 }
                 ConflictKind::MessageIdExpired => {
                     (ErrorKind::MessageIdExpired, "the message id's time is more than 30 days ago or more than a day ahead")
+                }
+                ConflictKind::MessageSeen => {
+                    (ErrorKind::DoneBefore, "a message of this id and content was sent before; nothing was done now")
                 }
                 ConflictKind::VersionGone => (ErrorKind::NotFound, "there is no such version"),
                 _ => (ErrorKind::Unavailable, "somebody else changed the profile at the same moment"),

@@ -16,6 +16,7 @@ use crate::{
     settings::{ConstantError, Settings},
     signal::Connection,
     store::ProfileStore,
+    transaction::TransactionBuilder,
 };
 
 /// What a game server is built from. See [`GameServer::builder`].
@@ -116,6 +117,10 @@ impl Drop for Inner {
 }
 
 impl Inner {
+    pub(crate) fn mock_started(&self) -> Option<&Arc<Engine>> {
+        self.mock.get()
+    }
+
     /// The engine of mock stores, started at the first use.
     pub(crate) async fn mock(&self) -> Result<Arc<Engine>> {
         if let Some(mock) = self.mock.get() {
@@ -204,6 +209,11 @@ impl GameServer {
             template: None,
             reconcile: false,
         }
+    }
+
+    /// Begins a transaction: several profiles of this server, and gifts to any others, changed all at once or not at all.
+    pub fn transaction(&self) -> TransactionBuilder {
+        TransactionBuilder::new(self.clone())
     }
 
     /// The identity of this server's current incarnation. Another one after the server was declared dead and came back.

@@ -65,6 +65,7 @@ mod session;
 mod settings;
 mod signal;
 mod store;
+mod transaction;
 pub mod transfer;
 
 pub use data::ProfileData;
@@ -78,6 +79,7 @@ pub use session::{LastSave, SessionEnd, messages::Message};
 pub use settings::{ConstantError, NAMES as CONSTANT_NAMES, Settings};
 pub use signal::Connection;
 pub use store::{ProfileStore, StartOptions};
+pub use transaction::{MAX_GIFTS, MAX_PARTICIPANTS, Transaction, TransactionBuilder};
 
 #[cfg(all(doctest, feature = "sqlite"))]
 #[doc = include_str!("../../../README.md")]

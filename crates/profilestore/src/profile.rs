@@ -66,7 +66,7 @@ impl KeyInfo {
 /// The listeners of its signals run on the library's tasks and must not block. Edits made by `on_save` and `on_last_save`
 /// listeners go through their argument and are part of the save.
 pub struct Profile<T> {
-    session: Arc<Session>,
+    pub(crate) session: Arc<Session>,
     store: ProfileStore<T>,
 }
 
@@ -83,7 +83,7 @@ impl<T> fmt::Debug for Profile<T> {
 }
 
 /// The types agree: whoever made the session brought the codec along.
-const OTHER_TYPE: &str = "a session's data has the type of the store that started it";
+pub(crate) const OTHER_TYPE: &str = "a session's data has the type of the store that started it";
 
 impl<T: ProfileData> Profile<T> {
     pub(crate) fn new(session: Arc<Session>, store: ProfileStore<T>) -> Self {
@@ -98,12 +98,19 @@ impl<T: ProfileData> Profile<T> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::SessionEnded`] once the session is over: nothing was changed. [`ErrorKind::Busy`] from inside another edit.
+    /// [`ErrorKind::SessionEnded`] once the session is over: nothing was changed. [`ErrorKind::Busy`] from inside another edit, and
+    /// while a transaction with this profile is open, usually for some milliseconds: see [`Profile::update_when_free`].
     pub fn update<R>(&self, edit: impl FnOnce(&mut T) -> R) -> Result<R> {
         self.session.live.edit(&self.session.key, |data| edit(typed_mut(data).expect(OTHER_TYPE)))
     }
 
-    /// Looks at the data as it is now. Never waits. Works after the session's end too.
+    /// The same, but waits while a transaction with this profile is open. Dropping the future before it is done means that nothing
+    /// was changed.
+    pub async fn update_when_free<R>(&self, edit: impl FnOnce(&mut T) -> R) -> Result<R> {
+        self.session.live.edit_when_free(&self.session.key, |data| edit(typed_mut(data).expect(OTHER_TYPE))).await
+    }
+
+    /// Looks at the data as it is now; while a transaction is open, as it was before. Never waits. Works after the session's end too.
     pub fn read<R>(&self, look: impl FnOnce(&T) -> R) -> R {
         look(typed(&*self.session.live.data()).expect(OTHER_TYPE))
     }
@@ -235,8 +242,8 @@ impl<T: ProfileData> Profile<T> {
 
     // --- signals --------------------------------------------------------------------------------------------------
 
-    /// Calls `listener` with the data right before every save, the last one included; what it changes is saved.
-    /// Specification: `OnSave`.
+    /// Calls `listener` with the data right before every save, the last one included; what it changes is saved. Not called for a
+    /// transaction, which saves exactly what its own edits made. Specification: `OnSave`.
     pub fn on_save(&self, listener: impl Fn(&mut T) + Send + Sync + 'static) -> Connection {
         self.session.signals.on_save.connect(Arc::new(move |data| listener(typed_mut(data).expect(OTHER_TYPE))))
     }
@@ -256,7 +263,7 @@ impl<T: ProfileData> Profile<T> {
         self.session.signals.on_session_end.connect(Arc::new(listener))
     }
 
-    /// Calls `listener` with the data that is stored after every save, also one that found nothing to write. When the session was
+    /// Calls `listener` with the data that is stored after every save and transaction, also one that found nothing to write. When the session was
     /// lost, it is called with what the store holds then. Specification: `OnAfterSave`.
     pub fn on_after_save(&self, listener: impl Fn(&T) + Send + Sync + 'static) -> Connection {
         self.session.signals.on_after_save.connect(Arc::new(move |data| listener(typed(data).expect(OTHER_TYPE))))
@@ -285,6 +292,8 @@ impl<T: ProfileData> Profile<T> {
 
     /// Ends the session: runs the last hooks and closes the data before it returns, then saves and releases the profile. When the
     /// future gives Ok, that is durable. Dropping the future does not stop it. Specification: `EndSession`.
+    ///
+    /// While a transaction with this profile is open, changes are refused from this call on, and the last hooks run when it is over.
     ///
     /// Ending twice is fine: when the session is ending or over already, be it for another server's sake, the future says how that
     /// went. [`ErrorKind::SessionEnded`] when the session was lost, and with it what it had not saved.

@@ -157,6 +157,12 @@ impl<T: ProfileData> ProfileStore<T> {
         if self.mock { self.server.inner.mock().await } else { Ok(self.server.inner.engine.clone()) }
     }
 
+    /// True when its profiles are kept by this engine.
+    pub(crate) fn is_kept_by(&self, engine: &Arc<Engine>) -> bool {
+        let own = if self.mock { self.server.inner.mock_started() } else { Some(&self.server.inner.engine) };
+        own.is_some_and(|own| Arc::ptr_eq(own, engine))
+    }
+
     /// Calls the live engine at once, the mock's engine once it is there.
     fn with_engine<R: Send + 'static, F: Future<Output = Result<R>> + Send + 'static>(
         &self,
@@ -265,10 +271,7 @@ impl<T: ProfileData> ProfileStore<T> {
         message: &M,
     ) -> impl Future<Output = Result<Sent>> + Send + 'static + use<T, M> {
         let id = id.clone();
-        let payload = serde_json::to_vec(message)
-            .map(Bytes::from)
-            .map_err(|error| Error::new(ErrorKind::Invalid, "the message cannot be stored as JSON").caused_by(error));
-        let sent = payload.map(|payload| self.with_engine(key, move |engine, key| engine.send(key, id, payload)));
+        let sent = payload(message).map(|payload| self.with_engine(key, move |engine, key| engine.send(key, id, payload)));
         async move { sent?.await }
     }
 
@@ -277,4 +280,11 @@ impl<T: ProfileData> ProfileStore<T> {
     pub fn remove(&self, key: &str) -> impl Future<Output = Result<bool>> + Send + 'static + use<T> {
         self.with_engine(key, |engine, key| engine.remove(key))
     }
+}
+
+/// A message as it is stored.
+pub(crate) fn payload(message: &impl Serialize) -> Result<Bytes> {
+    serde_json::to_vec(message)
+        .map(Bytes::from)
+        .map_err(|error| Error::new(ErrorKind::Invalid, "the message cannot be stored as JSON").caused_by(error))
 }

@@ -16,7 +16,7 @@ use super::{Engine, MAX_RACES, lost_race};
 use crate::{
     data_store::{
         Cause, Change, ConflictKind, KeyState, MAX_MESSAGE_BYTES, MessageId, NewMessage, NewValue, Retention, Returning,
-        StoredMessage, StoredVersion, VersionRef,
+        StoreError, StoredMessage, StoredVersion, VersionRef,
     },
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
@@ -109,15 +109,8 @@ impl Engine {
     }
 
     async fn send_now(self: &Arc<Self>, key: &ProfileKey, id: MessageId, payload: Bytes) -> Result<Sent> {
-        if payload.len() > MAX_MESSAGE_BYTES {
-            let message = format!("the message is too large: size=`{}` limit=`{MAX_MESSAGE_BYTES}`", payload.len());
-            return Err(Error::new(ErrorKind::TooLarge, message));
-        }
-        let settings = self.settings();
-        let append =
-            Change::AppendMessage { key: key.clone(), message: NewMessage { id, payload }, cap: settings.max_message_queue };
-        let commit = self.new_commit(vec![append], Returning::HEAD);
-        let deadline = self.env.after(settings.call_timeout);
+        let commit = self.new_commit(vec![self.append(key, id, payload)?], Returning::HEAD);
+        let deadline = self.env.after(self.settings().call_timeout);
         match self.settle(&commit, |at| at > deadline).await {
             Ok(_) => {
                 metrics::counter!("profilestore_messages_sent_total").increment(1);
@@ -127,15 +120,30 @@ impl Engine {
             }
             Err(error) => match error.conflict() {
                 Some(ConflictKind::MessageSeen) => Ok(Sent::Before),
-                Some(ConflictKind::InboxFull) => {
-                    metrics::counter!("profilestore_inbox_full_total").increment(1);
-                    let error = Error::from(error).about(key);
-                    self.health.error(&error.to_string(), Some(key), self.env.now(), &settings);
-                    Err(error)
-                }
-                _ => Err(error.into()),
+                _ => Err(self.not_sent(error, key)),
             },
         }
+    }
+
+    /// The change that sends a message.
+    pub(crate) fn append(&self, key: &ProfileKey, id: MessageId, payload: Bytes) -> Result<Change> {
+        if payload.len() > MAX_MESSAGE_BYTES {
+            let message = format!("the message is too large: size=`{}` limit=`{MAX_MESSAGE_BYTES}`", payload.len());
+            return Err(Error::new(ErrorKind::TooLarge, message).about(key));
+        }
+        let cap = self.settings().max_message_queue;
+        Ok(Change::AppendMessage { key: key.clone(), message: NewMessage { id, payload }, cap })
+    }
+
+    /// The error of a message that could not be sent. A full inbox is told to the listeners of errors too.
+    pub(crate) fn not_sent(&self, error: StoreError, key: &ProfileKey) -> Error {
+        let full = error.conflict() == Some(&ConflictKind::InboxFull);
+        let error = Error::from(error).about(key);
+        if full {
+            metrics::counter!("profilestore_inbox_full_total").increment(1);
+            self.health.error(&error.to_string(), Some(key), self.env.now(), &self.settings());
+        }
+        error
     }
 
     /// Writes a read profile back and ends whatever session there is. Answers with what the key holds then.

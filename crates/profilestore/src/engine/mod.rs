@@ -64,6 +64,8 @@ pub(crate) struct Engine {
     pub(crate) runtime: Handle,
     pub(crate) lease: Mutex<Lease>,
     pub(crate) queues: Arc<KeyQueues>,
+    /// Held while a transaction takes its place in several queues, so that two of them meet in the same order in all of them.
+    pub(crate) lining_up: Mutex<()>,
     slots: Mutex<BTreeMap<ProfileKey, Slot>>,
     /// Sessions that are closed and whose last save is not known yet, by their identity.
     pub(crate) ending: Mutex<BTreeMap<String, ProfileKey>>,
@@ -106,6 +108,7 @@ impl Engine {
             job_id: parts.job_id,
             queues: KeyQueues::new(runtime.clone()),
             runtime,
+            lining_up: Mutex::default(),
             lease: Mutex::new(lease),
             slots: Mutex::default(),
             ending: Mutex::default(),
@@ -228,26 +231,49 @@ impl Engine {
                     metrics::counter!("profilestore_store_retries_total").increment(1);
                     tokio::time::sleep(wait).await;
                 }
-                Err(error) if unknown.is_some() && error.conflict() == Some(&ConflictKind::InboxFull) => {
-                    // The one refusal that need not last: an earlier attempt may still arrive when there is room again.
-                    let abort = self.new_commit(vec![Change::Abort { commit: commit.id }], Returning::HEAD);
-                    match self.try_commit(&abort).await {
-                        Ok(_) => return Err(error),
+                // The refusals that need not last: an earlier attempt may still arrive when there is room again.
+                Err(error)
+                    if unknown.is_some()
+                        && matches!(error.conflict(), Some(ConflictKind::InboxFull | ConflictKind::MessageIdExpired)) =>
+                {
+                    match self.call_off(commit, &mut backoff, &give_up).await {
+                        Ok(true) => return Err(error),
                         // It did arrive: the next attempt says so.
-                        Err(refused) if refused.conflict() == Some(&ConflictKind::AlreadyApplied) => {}
-                        Err(failed) if failed.is_transient() => {
-                            let wait = backoff.next(self.hurry.load(Ordering::Relaxed));
-                            if give_up(self.env.now() + wait) {
-                                return Err(unknown.unwrap_or(failed));
-                            }
-                            tokio::time::sleep(wait).await;
-                        }
+                        Ok(false) => {}
+                        Err(failed) if failed.is_transient() => return Err(unknown.unwrap_or(failed)),
                         Err(failed) => return Err(failed),
                     }
                 }
                 // An earlier attempt may have been applied after all; then the refusal of this one came from its own effect,
                 // which the store would have answered with `already_applied`. So a refusal means: never applied.
                 other => return other,
+            }
+        }
+    }
+
+    /// Makes sure that a commit is never applied, trying until that is known or `give_up` says so. False: it had been applied.
+    pub(crate) async fn call_off(
+        &self,
+        commit: &Commit,
+        backoff: &mut Backoff,
+        give_up: impl Fn(Instant) -> bool,
+    ) -> Result<bool, StoreError> {
+        let abort = Commit {
+            incarnation: commit.incarnation,
+            ..self.new_commit(vec![Change::Abort { commit: commit.id }], Returning::HEAD)
+        };
+        loop {
+            match self.try_commit(&abort).await {
+                Ok(_) => return Ok(true),
+                Err(refused) if refused.conflict() == Some(&ConflictKind::AlreadyApplied) => return Ok(false),
+                Err(failed) if failed.is_transient() => {
+                    let wait = backoff.next(self.hurry.load(Ordering::Relaxed));
+                    if give_up(self.env.now() + wait) {
+                        return Err(failed);
+                    }
+                    tokio::time::sleep(wait).await;
+                }
+                Err(failed) => return Err(failed),
             }
         }
     }

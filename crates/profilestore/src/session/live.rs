@@ -3,6 +3,8 @@
 //! The data is an immutable snapshot behind an `Arc`. An edit works on a copy that takes the snapshot's place when it is done, so
 //! a panic leaves the data as it was, a save takes the snapshot without stopping anybody, and readers never wait. Edits follow
 //! one another; an edit from inside an edit is refused, since it could not be part of the copy.
+//!
+//! While a transaction is open nothing edits: its own copy takes the snapshot's place when its commit is known to be applied.
 
 use std::{
     cell::Cell,
@@ -13,6 +15,7 @@ use std::{
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use serde_json::value::RawValue;
+use tokio::sync::Notify;
 
 use crate::{
     data::Data,
@@ -36,9 +39,27 @@ pub(crate) fn check_not_editing(key: &ProfileKey) -> Result<()> {
     Ok(())
 }
 
+/// Marks this thread as in the middle of an edit for as long as it lives.
+pub(crate) struct Editing(());
+
+impl Editing {
+    pub(crate) fn begin() -> Self {
+        EDITING.set(true);
+        Self(())
+    }
+}
+
+impl Drop for Editing {
+    fn drop(&mut self) {
+        EDITING.set(false);
+    }
+}
+
 pub(crate) struct Live {
     state: Mutex<State>,
     edited: Condvar,
+    /// Told when a transaction is over.
+    freed: Notify,
 }
 
 struct State {
@@ -51,15 +72,51 @@ struct State {
     processed: BTreeSet<u64>,
     /// An edit is under way.
     editing: bool,
+    in_transaction: bool,
     phase: Phase,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Open,
-    /// The last hooks run.
+    /// Somebody has the right to end the session; the last hooks run.
     Ending,
+    /// The program's edits are refused already; the last hooks run once the open transaction is over.
+    Closing,
     Over,
+}
+
+/// Why an edit was not made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The session is over.
+    Over,
+    /// A transaction is open.
+    Busy,
+    /// The message was processed before.
+    Processed,
+}
+
+impl Refusal {
+    fn error(self, key: &ProfileKey) -> Error {
+        match self {
+            Self::Busy => {
+                Error::new(ErrorKind::Busy, "a transaction is open; the change was not made, try again when it is over")
+            }
+            Self::Over | Self::Processed => {
+                Error::new(ErrorKind::SessionEnded, "the session is over; the change was not made and would not be saved")
+            }
+        }
+        .about(key)
+    }
+}
+
+/// When the one who may end a session can do so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EndBegun {
+    Now,
+    /// A transaction is open; the end must come behind it.
+    AfterTransaction,
 }
 
 /// The data at one moment, with the messages whose effect it holds.
@@ -80,6 +137,15 @@ impl State {
             processed: self.processed.clone(),
         }
     }
+
+    /// Whether the program may edit.
+    fn admits(&self) -> Result<(), Refusal> {
+        match self.phase {
+            Phase::Closing | Phase::Over => Err(Refusal::Over),
+            Phase::Open | Phase::Ending if self.in_transaction => Err(Refusal::Busy),
+            Phase::Open | Phase::Ending => Ok(()),
+        }
+    }
 }
 
 impl Live {
@@ -87,9 +153,16 @@ impl Live {
     pub(crate) fn new(data: Arc<dyn Data>, mut record: Record) -> Self {
         record.data = NO_DATA.clone();
         record.origin = None;
-        let state =
-            State { data, meta: Arc::new(record), generation: 0, processed: BTreeSet::new(), editing: false, phase: Phase::Open };
-        Self { state: Mutex::new(state), edited: Condvar::new() }
+        let state = State {
+            data,
+            meta: Arc::new(record),
+            generation: 0,
+            processed: BTreeSet::new(),
+            editing: false,
+            in_transaction: false,
+            phase: Phase::Open,
+        };
+        Self { state: Mutex::new(state), edited: Condvar::new(), freed: Notify::new() }
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
@@ -105,7 +178,7 @@ impl Live {
     }
 
     pub(crate) fn is_over(&self) -> bool {
-        self.state.lock().phase == Phase::Over
+        matches!(self.state.lock().phase, Phase::Closing | Phase::Over)
     }
 
     /// Waits for the edit under way.
@@ -117,17 +190,31 @@ impl Live {
         state
     }
 
-    /// Edits the data as the program asks: fails once the session is over.
+    /// Edits the data as the program asks: fails once the session is over, and while a transaction is open.
     pub(crate) fn edit<R>(&self, key: &ProfileKey, edit: impl FnOnce(&mut dyn Data) -> R) -> Result<R> {
         check_not_editing(key)?;
-        self.edit_then(|_| true, edit, |_, _| ()).ok_or_else(|| {
-            Error::new(ErrorKind::SessionEnded, "the session is over; the change was not made and would not be saved").about(key)
-        })
+        self.edit_then(State::admits, edit, |_, _| ()).map_err(|refusal| refusal.error(key))
+    }
+
+    /// The same, but waits while a transaction is open.
+    pub(crate) async fn edit_when_free<R>(&self, key: &ProfileKey, edit: impl FnOnce(&mut dyn Data) -> R) -> Result<R> {
+        let mut edit = Some(edit);
+        loop {
+            let freed = self.freed.notified();
+            check_not_editing(key)?;
+            let edited =
+                self.edit_then(State::admits, |data| edit.take().expect("an edit that was made ends this")(data), |_, _| ());
+            match edited {
+                Err(Refusal::Busy) => freed.await,
+                edited => return edited.map_err(|refusal| refusal.error(key)),
+            }
+        }
     }
 
     /// Edits the data for a hook, also while the last hooks run.
     pub(crate) fn edit_anyhow(&self, edit: impl FnOnce(&mut dyn Data)) {
-        self.edit_then(|_| true, edit, |_, ()| ());
+        let open = |state: &State| if state.phase == Phase::Over { Err(Refusal::Over) } else { Ok(()) };
+        let _ = self.edit_then(open, edit, |_, ()| ());
     }
 
     /// Lets a handler work on a message, unless another one has processed it. `handle` says whether it did now. `waits` says
@@ -137,37 +224,38 @@ impl Live {
         index: u64,
         waits: impl FnOnce() -> bool,
         handle: impl FnOnce(&mut dyn Data) -> bool,
-    ) -> Option<bool> {
+    ) -> Result<bool, Refusal> {
+        let admit = |state: &State| {
+            state.admits()?;
+            if !state.processed.contains(&index) && waits() { Ok(()) } else { Err(Refusal::Processed) }
+        };
         let mark = |state: &mut State, processed: &bool| {
             if *processed {
                 state.processed.insert(index);
             }
         };
-        self.edit_then(|state| !state.processed.contains(&index) && waits(), handle, mark)
+        self.edit_then(admit, handle, mark)
     }
 
-    /// Runs an edit if the data is open and `admit` agrees; `then` completes it under the same lock that makes it visible.
+    /// Runs an edit if `admit` agrees; `then` completes it under the same lock that makes it visible.
     fn edit_then<R>(
         &self,
-        admit: impl FnOnce(&State) -> bool,
+        admit: impl FnOnce(&State) -> Result<(), Refusal>,
         edit: impl FnOnce(&mut dyn Data) -> R,
         then: impl FnOnce(&mut State, &R),
-    ) -> Option<R> {
+    ) -> Result<R, Refusal> {
         let base = {
             let mut state = self.settled();
-            if state.phase == Phase::Over || !admit(&state) {
-                return None;
-            }
+            admit(&state)?;
             state.editing = true;
             state.data.clone()
         };
         let result = catch_unwind(AssertUnwindSafe(|| {
             let mut copy = base.duplicate();
-            EDITING.set(true);
+            let _editing = Editing::begin();
             let answer = edit(&mut *copy);
             (answer, Arc::<dyn Data>::from(copy))
         }));
-        EDITING.set(false);
         let mut state = self.state.lock();
         state.editing = false;
         self.edited.notify_all();
@@ -176,7 +264,7 @@ impl Live {
                 state.data = copy;
                 state.generation += 1;
                 then(&mut state, &answer);
-                Some(answer)
+                Ok(answer)
             }
             Err(panic) => {
                 drop(state);
@@ -188,9 +276,7 @@ impl Live {
     /// Changes what is beside the data: user ids, metadata.
     pub(crate) fn edit_meta<R>(&self, key: &ProfileKey, edit: impl FnOnce(&mut Record) -> Result<R>) -> Result<R> {
         let mut state = self.state.lock();
-        if state.phase == Phase::Over {
-            return Err(Error::new(ErrorKind::SessionEnded, "the session is over; the change was not made").about(key));
-        }
+        state.admits().map_err(|refusal| refusal.error(key))?;
         let mut meta = Record::clone(&state.meta);
         let answer = edit(&mut meta).map_err(|error| error.about(key))?;
         state.meta = Arc::new(meta);
@@ -207,14 +293,49 @@ impl Live {
         self.state.lock().processed.contains(&index)
     }
 
-    /// Claims the right to end the session. False when somebody else has it.
-    pub(crate) fn begin_end(&self) -> bool {
-        let mut state = self.state.lock();
-        let first = state.phase == Phase::Open;
-        if first {
-            state.phase = Phase::Ending;
+    // --- transactions ---------------------------------------------------------------------------------------------
+
+    /// Opens a transaction, after the edit under way. Fails once somebody ends the session.
+    pub(crate) fn begin_transaction(&self, key: &ProfileKey) -> Result<Snapshot> {
+        let mut state = self.settled();
+        if state.phase != Phase::Open {
+            return Err(Refusal::Over.error(key));
         }
-        first
+        debug_assert!(!state.in_transaction, "a transaction holds its turn in the key's queue");
+        state.in_transaction = true;
+        Ok(state.snapshot())
+    }
+
+    /// Closes the transaction. What it made becomes the data if its commit was applied.
+    pub(crate) fn end_transaction(&self, applied: Option<&Snapshot>) {
+        {
+            let mut state = self.state.lock();
+            state.in_transaction = false;
+            if let Some(applied) = applied {
+                state.data = applied.data.clone();
+                state.generation = applied.generation;
+            }
+        }
+        self.freed.notify_waiters();
+    }
+
+    // --- the end --------------------------------------------------------------------------------------------------
+
+    /// Claims the right to end the session. None when somebody else has it.
+    pub(crate) fn begin_end(&self) -> Option<EndBegun> {
+        let mut state = self.state.lock();
+        if state.phase != Phase::Open {
+            return None;
+        }
+        state.phase = Phase::Ending;
+        Some(if state.in_transaction { EndBegun::AfterTransaction } else { EndBegun::Now })
+    }
+
+    /// Refuses the program's edits from now on; those of the last hooks are still to come. For him who may end the session.
+    pub(crate) fn refuse_edits(&self) {
+        self.state.lock().phase = Phase::Closing;
+        // Whoever waits for the transaction's end need not.
+        self.freed.notify_waiters();
     }
 
     /// Closes the data for good. None when it was closed before.
@@ -293,8 +414,8 @@ mod tests {
     #[test]
     fn a_message_is_processed_once() {
         let (live, _) = live();
-        assert_eq!(live.edit_for_message(3, || true, |_| false), Some(false));
-        assert_eq!(live.edit_for_message(3, || true, |_| true), Some(true));
-        assert_eq!(live.edit_for_message(3, || true, |_| true), None);
+        assert_eq!(live.edit_for_message(3, || true, |_| false), Ok(false));
+        assert_eq!(live.edit_for_message(3, || true, |_| true), Ok(true));
+        assert_eq!(live.edit_for_message(3, || true, |_| true), Err(Refusal::Processed));
     }
 }

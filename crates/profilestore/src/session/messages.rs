@@ -13,7 +13,7 @@ use std::{
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 
-use super::Session;
+use super::{Session, live::Refusal};
 use crate::{
     data::Data,
     data_store::{MessageId, StoredMessage},
@@ -138,13 +138,13 @@ impl Session {
         let mut processed = 0;
         for message in &inbox {
             for position in 0..count {
-                let call = {
+                let (call, offered_before) = {
                     let mut list = self.handlers.list.lock();
                     let Some(handler) = list.get_mut(position).filter(|handler| handler.offered < message.index) else {
                         continue;
                     };
-                    handler.offered = message.index;
-                    handler.call.clone()
+                    let before = std::mem::replace(&mut handler.offered, message.index);
+                    (handler.call.clone(), before)
                 };
                 let offered = Message::new(message);
                 let turn = catch_unwind(AssertUnwindSafe(|| {
@@ -155,13 +155,17 @@ impl Session {
                     })
                 }));
                 match turn {
-                    Ok(Some(true)) => {
+                    Ok(Ok(true)) => {
                         processed += 1;
                         break;
                     }
-                    Ok(Some(false)) => {}
-                    // Processed before, or the session is over.
-                    Ok(None) => break,
+                    Ok(Ok(false)) => {}
+                    Ok(Err(Refusal::Busy)) => {
+                        // The open transaction offers everything again when it is over.
+                        self.handlers.list.lock()[position].offered = offered_before;
+                        return processed;
+                    }
+                    Ok(Err(Refusal::Processed | Refusal::Over)) => break,
                     Err(_) => {
                         tracing::error!(key = %self.key, message = %message.id, "a message handler panicked; the message waits")
                     }

@@ -4,6 +4,7 @@
 //! * [`live`]: the data and how it is edited.
 //! * [`operations`]: saving, ending, looking; each runs in the key's queue.
 //! * [`messages`]: offering messages to handlers.
+//! * [`transaction`]: one commit over several of them.
 
 use std::{
     fmt,
@@ -31,8 +32,9 @@ pub(crate) mod live;
 pub(crate) mod messages;
 pub(crate) mod operations;
 pub(crate) mod protocol;
+pub(crate) mod transaction;
 
-use live::{Live, Snapshot};
+use live::{EndBegun, Live, Snapshot};
 use messages::Handlers;
 
 /// Why a session's last save comes. Specification: the argument of `OnLastSave`.
@@ -270,24 +272,33 @@ impl Session {
         debug_assert!(queued.is_ok(), "an unbounded queue takes everything");
     }
 
-    /// Ends the session. The data closes before this returns; the answer comes when the last save is durable, whoever ended it.
+    /// Ends the session. The data takes no more changes when this returns; the answer comes when the last save is durable, whoever
+    /// ended it. While a transaction is open, the last hooks and the last save come behind it.
     pub(crate) fn finish(self: &Arc<Self>, end: SessionEnd) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
-        let begun = self.begin_end(end).and_then(|first| {
-            if !first {
-                return Ok(None);
-            }
+        let begun = self.begin_end(end).and_then(|begun| {
+            let Some(begun) = begun else { return Ok(None) };
             // The last save has its place in the queue before the data closes: whoever finds it closed and starts the next
             // session comes behind it.
             let (closed, last) = oneshot::channel();
             let session = self.clone();
             let answer = self.engine.queues.run(&self.key, usize::MAX, async move {
                 match last.await {
-                    Ok(last) => session.end_now(last).await,
+                    Ok(Some(last)) => session.end_now(last).await,
+                    Ok(None) => session.end_behind_transaction(end).await,
                     Err(_) => session.ended().await,
                 }
             })?;
-            if let Some(last) = self.close_data(end) {
-                let _ = closed.send(last);
+            match begun {
+                EndBegun::Now => {
+                    if let Some(last) = self.close_data(end) {
+                        let _ = closed.send(Some(last));
+                    }
+                }
+                EndBegun::AfterTransaction => {
+                    self.engine.ending.lock().insert(self.id.clone(), self.key.clone());
+                    self.live.refuse_edits();
+                    let _ = closed.send(None);
+                }
             }
             Ok(Some(answer))
         });
@@ -300,28 +311,48 @@ impl Session {
         }
     }
 
-    /// Runs the last hooks, closes the data and tells the listeners. None when it was closed before.
-    pub(crate) fn close(&self, end: SessionEnd) -> Result<Option<Snapshot>> {
-        Ok(if self.begin_end(end)? { self.close_data(end) } else { None })
+    /// What an end during a transaction has left for later. In the key's queue, hence behind that transaction.
+    async fn end_behind_transaction(self: &Arc<Self>, end: SessionEnd) -> Result<()> {
+        if self.ended.get().is_some() {
+            // The transaction found the session lost; there is nothing left to hook into.
+            self.close_data(SessionEnd::Lost);
+            self.engine.ending.lock().remove(&self.id);
+            return self.ended().await;
+        }
+        self.run_last_hooks(end);
+        match self.close_data(end) {
+            Some(last) => self.end_now(last).await,
+            None => self.ended().await,
+        }
     }
 
-    /// Claims the session's end and runs the last hooks. False when somebody else has it.
-    fn begin_end(&self, end: SessionEnd) -> Result<bool> {
-        let reason = match end {
-            SessionEnd::Manual => Some(LastSave::Manual),
-            SessionEnd::External => Some(LastSave::External),
-            SessionEnd::Shutdown => Some(LastSave::Shutdown),
-            SessionEnd::Lost => None,
-        };
+    /// Runs the last hooks, closes the data and tells the listeners. None when it was closed before. For operations in the
+    /// key's queue, where no transaction is open.
+    pub(crate) fn close(&self, end: SessionEnd) -> Result<Option<Snapshot>> {
+        let begun = self.begin_end(end)?;
+        debug_assert_ne!(begun, Some(EndBegun::AfterTransaction), "it holds the turn that this runs in");
+        Ok(if begun.is_some() { self.close_data(end) } else { None })
+    }
+
+    /// Claims the session's end and runs the last hooks, unless they must wait. None when somebody else has it.
+    fn begin_end(&self, end: SessionEnd) -> Result<Option<EndBegun>> {
         live::check_not_editing(&self.key)?;
-        if !self.live.begin_end() {
-            return Ok(false);
+        let begun = self.live.begin_end();
+        if begun == Some(EndBegun::Now) {
+            self.run_last_hooks(end);
         }
-        if let Some(reason) = reason {
-            self.run_save_hooks();
-            self.signals.on_last_save.each(|hook| self.live.edit_anyhow(|data| hook(reason, data)));
-        }
-        Ok(true)
+        Ok(begun)
+    }
+
+    fn run_last_hooks(&self, end: SessionEnd) {
+        let reason = match end {
+            SessionEnd::Manual => LastSave::Manual,
+            SessionEnd::External => LastSave::External,
+            SessionEnd::Shutdown => LastSave::Shutdown,
+            SessionEnd::Lost => return,
+        };
+        self.run_save_hooks();
+        self.signals.on_last_save.each(|hook| self.live.edit_anyhow(|data| hook(reason, data)));
     }
 
     fn close_data(&self, end: SessionEnd) -> Option<Snapshot> {

@@ -26,8 +26,8 @@ use crate::{
 };
 
 /// A snapshot made ready for the store.
-struct Prepared {
-    snapshot: Snapshot,
+pub(super) struct Prepared {
+    pub(super) snapshot: Snapshot,
     /// What to write; None when the store holds it already.
     write: Option<Encoded>,
 }
@@ -70,7 +70,7 @@ pub(crate) fn encode(data: &dyn Data, meta: &Record) -> Result<Bytes> {
 
 impl Session {
     /// Compares a snapshot with what is stored, and encodes it if it differs.
-    fn prepare(&self, snapshot: Snapshot) -> Result<Prepared> {
+    pub(super) fn prepare(&self, snapshot: Snapshot) -> Result<Prepared> {
         let (saved_generation, saved) = {
             let known = self.known.lock();
             (known.saved_generation, known.saved.digest)
@@ -85,7 +85,7 @@ impl Session {
     }
 
     /// The changes that store a snapshot: the data if it differs, and the messages whose effect it holds.
-    fn changes(&self, prepared: &Prepared, cause: Cause) -> Vec<Change> {
+    pub(super) fn changes(&self, prepared: &Prepared, cause: Cause) -> Vec<Change> {
         let settings = self.engine.settings();
         let known = self.known.lock();
         let mut changes = Vec::with_capacity(3);
@@ -136,7 +136,7 @@ impl Session {
     }
 
     /// The snapshot is stored. The messages leave the known inbox before the marks that keep them from being offered again.
-    fn stored(&self, prepared: &Prepared) {
+    pub(super) fn stored(&self, prepared: &Prepared) {
         {
             let mut known = self.known.lock();
             known.inbox.retain(|message| !prepared.snapshot.processed.contains(&message.index));
@@ -199,7 +199,7 @@ impl Session {
     }
 
     /// A precondition failed: takes over what is there, or gives the session up. Ok means: build the commit anew.
-    async fn yield_to(self: &Arc<Self>, conflict: Conflict) -> Result<()> {
+    pub(super) async fn yield_to(self: &Arc<Self>, conflict: Conflict) -> Result<()> {
         let kind = conflict.kind;
         let Some(state) = conflict.state else {
             return Err(Error::from(StoreError::Conflict(Box::new(Conflict { kind, ..conflict }))).about(&self.key));
@@ -244,7 +244,7 @@ impl Session {
     }
 
     /// Acts on what the store says about a session that still holds its profile.
-    async fn respond(self: &Arc<Self>, state: KeyState, saved: Option<&Snapshot>) {
+    pub(super) async fn respond(self: &Arc<Self>, state: KeyState, saved: Option<&Snapshot>) {
         let held = protocol::held(&state, self.known.lock().epoch);
         self.absorb(state);
         if held == Held::Lost {

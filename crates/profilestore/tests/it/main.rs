@@ -7,5 +7,6 @@ mod regressions;
 mod sessions;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+mod transactions;
 mod transfer;
 mod world;

@@ -357,7 +357,7 @@ async fn profiles_that_are_being_opened_count() {
 
 /// A way to a store on which answers come late, requests are held back, and which may lead to another store one day.
 #[derive(Debug, Clone)]
-struct Detour {
+pub struct Detour {
     to: Arc<Mutex<FaultyStore>>,
     answer: Arc<Mutex<Duration>>,
     read: Arc<Mutex<Duration>>,
@@ -366,7 +366,7 @@ struct Detour {
 }
 
 impl Detour {
-    fn new(to: FaultyStore) -> Self {
+    pub fn new(to: FaultyStore) -> Self {
         Self {
             to: Arc::new(Mutex::new(to)),
             answer: Arc::default(),
@@ -377,24 +377,24 @@ impl Detour {
     }
 
     /// Commits are applied at once and answered after this long. Renewals are spared.
-    fn answer_late(&self, by: Duration) {
+    pub fn answer_late(&self, by: Duration) {
         *self.answer.lock() = by;
     }
 
-    fn read_late(&self, by: Duration) {
+    pub fn read_late(&self, by: Duration) {
         *self.read.lock() = by;
     }
 
-    fn lead_to(&self, store: FaultyStore) {
+    pub fn lead_to(&self, store: FaultyStore) {
         *self.to.lock() = store;
     }
 
     /// The next commit stays under way, and nobody can tell.
-    fn hold_back_next(&self) {
+    pub fn hold_back_next(&self) {
         self.hold.store(true, Ordering::SeqCst);
     }
 
-    async fn let_through(&self) {
+    pub async fn let_through(&self) {
         let held = std::mem::take(&mut *self.held.lock());
         let to = self.to();
         to.commit(held).await;

@@ -1,0 +1,334 @@
+//! One commit over several live profiles, and what it sends to others.
+//!
+//! A transaction takes a turn in the queue of every participant. When it has them all, saves, looks, hand-overs and ends wait
+//! behind it by themselves, so the facts that its commit is built on stand still. It runs the program's closure on copies, and the
+//! copies become the data when the commit is known to be applied. Until then the data refuses edits; nothing else ever has to be
+//! taken back.
+//!
+//! All turns are asked for under one lock of the engine. So any two transactions meet in the same order in all the queues they
+//! share, and none waits for another that waits for it.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    Session,
+    live::{Editing, Snapshot},
+    operations::Prepared,
+    protocol::{self, Held},
+};
+use crate::{
+    data::Data,
+    data_store::{Cause, Change, Commit, CommitReply, ConflictKind, KeyState, Returning, StoreError},
+    engine::{Backoff, Engine},
+    error::{Error, ErrorKind, Result},
+    key::ProfileKey,
+};
+
+/// What the closure of a transaction works on.
+pub(crate) struct Drafts {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) drafts: Vec<Draft>,
+    /// One [`Change::AppendMessage`] each.
+    pub(crate) gifts: Vec<Change>,
+    /// The first thing that went wrong: the transaction is not committed, whatever the closure says.
+    pub(crate) fault: Option<Error>,
+}
+
+/// One participant's data in the making.
+pub(crate) struct Draft {
+    pub(crate) session: Arc<Session>,
+    before: Snapshot,
+    /// Made by the first edit.
+    copy: Option<Box<dyn Data>>,
+}
+
+impl Draft {
+    pub(crate) fn data(&mut self) -> &mut dyn Data {
+        &mut **self.copy.get_or_insert_with(|| self.before.data.duplicate())
+    }
+
+    fn finish(self) -> (Arc<Session>, Snapshot) {
+        let snapshot = match self.copy {
+            Some(copy) => Snapshot { data: Arc::from(copy), generation: self.before.generation + 1, ..self.before },
+            None => self.before,
+        };
+        (self.session, snapshot)
+    }
+}
+
+/// Edits the drafts. False: nothing is to be done, for a reason that the closure keeps to itself.
+pub(crate) type Script = Box<dyn FnOnce(&mut Drafts) -> bool + Send>;
+
+/// What a participant's turn ends with: what the store holds after the commit, and the data that is now stored.
+type Applied = (KeyState, Snapshot);
+
+/// A participant that holds its turn for as long as this lives.
+struct Turn {
+    session: Arc<Session>,
+    /// Dropping it ends the turn without a commit.
+    conclude: oneshot::Sender<Applied>,
+}
+
+impl Engine {
+    /// Runs a transaction over sessions of this engine, each of another key. Under way at once. Ok: the script said no, or what it
+    /// made is durable.
+    pub(crate) fn transact(
+        self: &Arc<Self>,
+        sessions: Vec<Arc<Session>>,
+        time: Option<Duration>,
+        script: Script,
+    ) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
+        let began = self.env.now();
+        let deadline = self.env.after(time.unwrap_or_else(|| self.settings().call_timeout));
+        let lined_up = self.line_up(sessions);
+        let (answer, answered) = oneshot::channel();
+        let lined_up = lined_up.map(|(turns, arrivals)| {
+            let engine = self.clone();
+            self.runtime.spawn(async move {
+                let result = conduct(&engine, turns, arrivals, deadline, script).await;
+                let word = match &result {
+                    Ok(true) => "done",
+                    Ok(false) => "refused by the program",
+                    Err(_) => "failed",
+                };
+                metrics::counter!("profilestore_transactions_total", "outcome" => word).increment(1);
+                let took = engine.env.now().saturating_duration_since(began);
+                metrics::histogram!("profilestore_transaction_seconds").record(took.as_secs_f64());
+                // Nobody may be waiting any more.
+                let _ = answer.send(result.map(drop));
+            });
+        });
+        async move {
+            lined_up?;
+            answered.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Unknown, "the transaction was broken off; see the log")))
+        }
+    }
+
+    /// Asks for a turn in every session's queue. A word comes for each turn that has come.
+    fn line_up(self: &Arc<Self>, sessions: Vec<Arc<Session>>) -> Result<(Vec<Turn>, mpsc::UnboundedReceiver<()>)> {
+        for session in &sessions {
+            self.check_open(&session.key)?;
+            check_live(session)?;
+        }
+        let limit = self.settings().max_key_queue;
+        let (arrived, arrivals) = mpsc::unbounded_channel();
+        let mut turns = Vec::with_capacity(sessions.len());
+        let _order = self.lining_up.lock();
+        for session in sessions {
+            let (conclude, concluded) = oneshot::channel::<Applied>();
+            let (arrived, session_) = (arrived.clone(), session.clone());
+            self.queues.run(&session.key, limit, async move {
+                if arrived.send(()).is_err() {
+                    // Given up before its turn came.
+                    return;
+                }
+                match concluded.await {
+                    Ok((state, stored)) => session_.respond(state, Some(&stored)).await,
+                    // Messages that came meanwhile were not offered.
+                    Err(_) => session_.offer_messages(),
+                }
+            })?;
+            turns.push(Turn { session, conclude });
+        }
+        Ok((turns, arrivals))
+    }
+}
+
+fn check_live(session: &Session) -> Result<()> {
+    if session.is_over() {
+        return Err(Error::new(ErrorKind::SessionEnded, "the session is over; the transaction was not done").about(&session.key));
+    }
+    Ok(())
+}
+
+/// Waits for all turns, runs the script and commits. False: the script said no.
+async fn conduct(
+    engine: &Arc<Engine>,
+    turns: Vec<Turn>,
+    mut arrivals: mpsc::UnboundedReceiver<()>,
+    deadline: Instant,
+    script: Script,
+) -> Result<bool> {
+    let all = async {
+        for _ in 0..turns.len() {
+            arrivals.recv().await;
+        }
+    };
+    if timeout_at(deadline, all).await.is_err() {
+        return Err(too_late());
+    }
+    for Turn { session, .. } in &turns {
+        check_live(session)?;
+        if !session.is_active() {
+            let message = "this server has not confirmed that it still holds the profile; the transaction was not done";
+            return Err(Error::new(ErrorKind::Unconfirmed, message).about(&session.key));
+        }
+    }
+    let (open, drafts) = Open::begin(turns)?;
+    let mut drafts = Drafts { engine: engine.clone(), drafts, gifts: Vec::new(), fault: None };
+    let wanted = {
+        let _editing = Editing::begin();
+        script(&mut drafts)
+    };
+    if !wanted {
+        return Ok(false);
+    }
+    let Drafts { drafts, gifts, fault, .. } = drafts;
+    if let Some(fault) = fault {
+        return Err(fault);
+    }
+    let mut prepared = Vec::with_capacity(drafts.len());
+    for draft in drafts {
+        let (session, snapshot) = draft.finish();
+        prepared.push(session.prepare(snapshot)?);
+    }
+    let gifted: Vec<ProfileKey> = gifts.iter().filter_map(Change::key).cloned().collect();
+    open.commit(engine, prepared, gifts, deadline).await?;
+    metrics::counter!("profilestore_messages_sent_total").increment(gifted.len() as u64);
+    for key in &gifted {
+        // The store leaves no notice for the sender itself.
+        engine.look(key);
+    }
+    Ok(true)
+}
+
+fn too_late() -> Error {
+    Error::new(ErrorKind::TimedOut, "the transaction could not be done before its deadline; nothing was done")
+}
+
+/// The open transaction. Whatever happens, dropping it opens the data again; the turns end after that.
+struct Open {
+    turns: Vec<Turn>,
+    /// How many of them refuse edits.
+    begun: usize,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.roll_back();
+    }
+}
+
+impl Open {
+    fn begin(turns: Vec<Turn>) -> Result<(Self, Vec<Draft>)> {
+        let mut open = Self { turns, begun: 0 };
+        let mut drafts = Vec::with_capacity(open.turns.len());
+        for Turn { session, .. } in &open.turns {
+            let before = session.live.begin_transaction(&session.key)?;
+            open.begun += 1;
+            drafts.push(Draft { session: session.clone(), before, copy: None });
+        }
+        Ok((open, drafts))
+    }
+
+    fn roll_back(&mut self) {
+        for Turn { session, .. } in &self.turns[..std::mem::take(&mut self.begun)] {
+            session.live.end_transaction(None);
+        }
+    }
+
+    /// Commits until the outcome is known, and makes the copies the data if it was applied. `prepared` goes with the turns.
+    async fn commit(
+        mut self,
+        engine: &Arc<Engine>,
+        prepared: Vec<Prepared>,
+        gifts: Vec<Change>,
+        deadline: Instant,
+    ) -> Result<()> {
+        let mut returning = Returning::HEAD;
+        loop {
+            // First the gifts, so that one that was sent before is found whatever else has changed since.
+            let mut changes = gifts.clone();
+            for (turn, prepared) in self.turns.iter().zip(&prepared) {
+                changes.extend(turn.session.changes(prepared, Cause::Transaction));
+            }
+            // All began in the same contents, or else the store refuses some.
+            let incarnation = self.turns[0].session.incarnation;
+            let commit = Commit { incarnation, ..engine.new_commit(changes, returning) };
+            match settle_or_call_off(engine, &commit, deadline).await {
+                Ok(reply) => {
+                    self.apply(prepared, reply);
+                    return Ok(());
+                }
+                Err(StoreError::Conflict(conflict)) => {
+                    let key = conflict.state.as_ref().map(|state| state.key.clone());
+                    if matches!(
+                        conflict.kind,
+                        ConflictKind::InboxFull
+                            | ConflictKind::MessageSeen
+                            | ConflictKind::MessageIdReused
+                            | ConflictKind::MessageIdExpired
+                    ) {
+                        let error = StoreError::Conflict(conflict);
+                        return Err(match key {
+                            Some(key) => engine.not_sent(error, &key),
+                            None => error.into(),
+                        });
+                    }
+                    let at_fault = self.turns.iter().find(|turn| Some(&turn.session.key) == key.as_ref());
+                    let Some(session) = at_fault.map(|turn| turn.session.clone()) else {
+                        return Err(StoreError::Conflict(conflict).into());
+                    };
+                    let epoch = session.known.lock().epoch;
+                    if conflict.state.as_ref().is_none_or(|state| protocol::held(state, epoch) == Held::Lost) {
+                        self.roll_back();
+                    }
+                    if conflict.kind == ConflictKind::MessageGone {
+                        // Only the inbox itself says which are left.
+                        returning = Returning::INBOX;
+                    }
+                    session.yield_to(*conflict).await?;
+                    if engine.env.now() > deadline {
+                        return Err(too_late());
+                    }
+                }
+                Err(error) => {
+                    self.roll_back();
+                    if matches!(error, StoreError::Replaced { .. }) {
+                        for Turn { session, .. } in &self.turns {
+                            session.lose("the store's contents were replaced by a backup").await;
+                        }
+                    }
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+
+    /// The commit was applied: the copies become the data, and each participant's turn goes on with what the store said.
+    fn apply(mut self, prepared: Vec<Prepared>, mut reply: CommitReply) {
+        self.begun = 0;
+        for (turn, prepared) in std::mem::take(&mut self.turns).into_iter().zip(prepared) {
+            let Turn { session, conclude } = turn;
+            session.live.end_transaction(Some(&prepared.snapshot));
+            session.stored(&prepared);
+            let state = reply.states.iter().position(|state| state.key == session.key).map(|at| reply.states.swap_remove(at));
+            if let Some(state) = state {
+                // What is left to do in the turn: messages, listeners, a hand-over that was asked for.
+                let _ = conclude.send((state, prepared.snapshot));
+            }
+        }
+    }
+}
+
+/// Commits under one identity until the outcome is known. When the deadline finds it unknown, it is made known by calling the
+/// commit off. So an error says that nothing was done.
+async fn settle_or_call_off(engine: &Engine, commit: &Commit, deadline: Instant) -> Result<CommitReply, StoreError> {
+    let unknown = match timeout_at(deadline, engine.settle(commit, |at| at > deadline)).await {
+        Ok(Err(error @ StoreError::Indeterminate { .. })) => error,
+        Ok(settled) => return settled,
+        // A call that gives no answer may still arrive.
+        Err(_) => StoreError::Indeterminate { commit: commit.id, reason: "no answer before the deadline".into() },
+    };
+    tracing::debug!(error = %unknown, "a transaction is called off at its deadline");
+    if engine.call_off(commit, &mut Backoff::default(), |_| false).await? {
+        return Err(StoreError::Unavailable { reason: "no answer before the deadline; the transaction was called off".into() });
+    }
+    // It had been applied. The same commit again brings what the store holds since.
+    engine.settle(commit, |_| false).await
+}

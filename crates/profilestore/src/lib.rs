@@ -49,6 +49,7 @@
 #![deny(missing_docs)]
 
 mod autosave;
+mod bounded_loss;
 mod data;
 pub mod data_store;
 pub mod document;

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::{
-    data::{ProfileData, typed, typed_mut},
+    data::{Data, ProfileData, typed, typed_mut},
     data_store::{Cause, KeyState, StoredMessage, StoredVersion, VersionInfo},
     document::version_label,
     engine::{Engine, calls::Replacement},
@@ -101,13 +101,18 @@ impl<T: ProfileData> Profile<T> {
     /// [`ErrorKind::SessionEnded`] once the session is over: nothing was changed. [`ErrorKind::Busy`] from inside another edit, and
     /// while a transaction with this profile is open, usually for some milliseconds: see [`Profile::update_when_free`].
     pub fn update<R>(&self, edit: impl FnOnce(&mut T) -> R) -> Result<R> {
-        self.session.live.edit(&self.session.key, |data| edit(typed_mut(data).expect(OTHER_TYPE)))
+        let answer = self.session.live.edit(&self.session.key, |data| edit(typed_mut(data).expect(OTHER_TYPE)))?;
+        self.session.note_change();
+        Ok(answer)
     }
 
     /// The same, but waits while a transaction with this profile is open. Dropping the future before it is done means that nothing
     /// was changed.
     pub async fn update_when_free<R>(&self, edit: impl FnOnce(&mut T) -> R) -> Result<R> {
-        self.session.live.edit_when_free(&self.session.key, |data| edit(typed_mut(data).expect(OTHER_TYPE))).await
+        let edit = |data: &mut dyn Data| edit(typed_mut(data).expect(OTHER_TYPE));
+        let answer = self.session.live.edit_when_free(&self.session.key, edit).await?;
+        self.session.note_change();
+        Ok(answer)
     }
 
     /// Looks at the data as it is now; while a transaction is open, as it was before. Never waits. Works after the session's end too.
@@ -209,7 +214,7 @@ impl<T: ProfileData> Profile<T> {
     /// left alone. Fails with [`ErrorKind::Invalid`] on a negative id. Specification: `AddUserId`.
     pub fn add_user_id(&self, user_id: i64) -> Result<()> {
         check_users(&[user_id]).map_err(|error| Error::from(error).about(&self.session.key))?;
-        self.session.live.edit_meta(&self.session.key, |meta| {
+        self.edit_meta(|meta| {
             if !meta.user_ids.contains(&user_id) {
                 meta.user_ids.push(user_id);
             }
@@ -219,7 +224,7 @@ impl<T: ProfileData> Profile<T> {
 
     /// Takes a user's association away. One that is not associated is left alone. Specification: `RemoveUserId`.
     pub fn remove_user_id(&self, user_id: i64) -> Result<()> {
-        self.session.live.edit_meta(&self.session.key, |meta| {
+        self.edit_meta(|meta| {
             meta.user_ids.retain(|id| *id != user_id);
             Ok(())
         })
@@ -233,11 +238,17 @@ impl<T: ProfileData> Profile<T> {
     /// Replaces the metadata; saved with the next save. Fails with [`ErrorKind::TooLarge`], changing nothing, when a key has more
     /// than 50 characters, a value more than 250, or all of it more than 300. Specification: assigning to `RobloxMetaData`.
     pub fn set_roblox_metadata(&self, metadata: Map<String, Value>) -> Result<()> {
-        self.session.live.edit_meta(&self.session.key, |meta| {
+        self.edit_meta(|meta| {
             check_metadata(&metadata)?;
             meta.roblox_metadata = metadata;
             Ok(())
         })
+    }
+
+    fn edit_meta(&self, edit: impl FnOnce(&mut Record) -> Result<()>) -> Result<()> {
+        self.session.live.edit_meta(&self.session.key, edit)?;
+        self.session.note_change();
+        Ok(())
     }
 
     // --- signals --------------------------------------------------------------------------------------------------

@@ -8,6 +8,11 @@ use std::time::Duration;
 pub struct Settings {
     /// How often each live profile is saved if it changed. Specification: `AUTO_SAVE_PERIOD`, 300 s.
     pub autosave_period: Duration,
+    /// Bounds what a crash may cost: save a profile at latest this long after its first unsaved change, besides the autosaves. These
+    /// saves do not run the `on_save` hooks, whose business is the autosave's. When more changes than the store can take, the
+    /// saves come as fast as it takes them. At least 10 ms; None, the default, leaves it to autosaves. It holds for changes made from
+    /// then on.
+    pub save_changes_within: Option<Duration>,
     /// How long a start waits for a hint before it looks at the store again, from the second time on. Specification:
     /// `LOAD_REPEAT_PERIOD`, 10 s.
     pub load_repeat_period: Duration,
@@ -55,6 +60,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             autosave_period: Duration::from_secs(300),
+            save_changes_within: None,
             load_repeat_period: Duration::from_secs(10),
             first_load_repeat: Duration::from_secs(5),
             session_steal: Duration::from_secs(40),
@@ -136,6 +142,9 @@ impl Settings {
         }
         if self.autosave_period < Duration::from_millis(100) {
             return Some("the autosave period must be at least 100 ms");
+        }
+        if self.save_changes_within.is_some_and(|within| within < Duration::from_millis(10)) {
+            return Some("changes must be given at least 10 ms before they are saved");
         }
         if self.first_load_repeat.is_zero() || self.load_repeat_period.is_zero() {
             return Some("the load repeat periods must be above 0");

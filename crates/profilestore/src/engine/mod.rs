@@ -18,6 +18,7 @@ use tokio::{runtime::Handle, sync::Notify, task::JoinHandle, time::Instant};
 
 use crate::{
     autosave::Autosave,
+    bounded_loss::Changed,
     data_store::{
         Change, Commit, CommitId, CommitReply, ConflictKind, DataStore, DataStoreExt, KeyState, Returning, ServerId, StoreError,
     },
@@ -72,6 +73,7 @@ pub(crate) struct Engine {
     /// Starts that wait for a word about their key.
     waiters: Mutex<BTreeMap<ProfileKey, Arc<Notify>>>,
     pub(crate) autosave: Arc<Autosave>,
+    pub(crate) changed: Changed,
     pub(crate) health: Health,
     closing: AtomicBool,
     /// Set while `shutdown` runs: retries come faster.
@@ -114,6 +116,7 @@ impl Engine {
             ending: Mutex::default(),
             waiters: Mutex::default(),
             autosave: Arc::default(),
+            changed: Changed::default(),
             health: Health::default(),
             closing: AtomicBool::new(false),
             hurry: AtomicBool::new(false),
@@ -122,6 +125,7 @@ impl Engine {
         let tasks = vec![
             engine.runtime.spawn(renew::run(engine.clone(), hints)),
             engine.runtime.spawn(crate::autosave::run(engine.clone())),
+            engine.runtime.spawn(crate::bounded_loss::run(engine.clone())),
             engine.runtime.spawn(calls::sweep(engine.clone())),
         ];
         *engine.tasks.lock() = tasks;

@@ -129,7 +129,7 @@ impl Session {
         }
     }
 
-    fn offer_once(&self) -> u64 {
+    fn offer_once(self: &Arc<Self>) -> u64 {
         let count = self.handlers.list.lock().len();
         if count == 0 {
             return 0;
@@ -159,7 +159,7 @@ impl Session {
                         processed += 1;
                         break;
                     }
-                    Ok(Ok(false)) => {}
+                    Ok(Ok(false)) => self.note_change(),
                     Ok(Err(Refusal::Busy)) => {
                         // The open transaction offers everything again when it is over.
                         self.handlers.list.lock()[position].offered = offered_before;

@@ -16,7 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 
 use crate::{
     data::{Codec, Data},
@@ -98,6 +98,8 @@ pub(crate) struct Session {
     ended_wake: Notify,
     look_queued: AtomicBool,
     save_queued: AtomicBool,
+    /// It is in the line of [`crate::bounded_loss`].
+    pub(crate) change_noted: AtomicBool,
 }
 
 /// What the store holds of a live profile.
@@ -184,6 +186,7 @@ impl Session {
             ended_wake: Notify::new(),
             look_queued: AtomicBool::new(false),
             save_queued: AtomicBool::new(false),
+            change_noted: AtomicBool::new(false),
             engine,
         })
     }
@@ -241,6 +244,21 @@ impl Session {
             // The queue is full of operations each of which saves or reads anyway.
             self.save_queued.store(false, Ordering::Release);
         }
+    }
+
+    /// Saves what was changed, without hooks, and gives the room back afterwards; nobody waits for the answer.
+    pub(crate) fn queue_change_save(self: &Arc<Self>, room: OwnedSemaphorePermit) {
+        // Before the snapshot is taken: what changes after that is noted anew.
+        self.change_noted.store(false, Ordering::Release);
+        let session = self.clone();
+        let queued = self.engine.queues.run(&self.key, self.limit(), async move {
+            let _room = room;
+            if let Err(error) = session.save_change_now().await {
+                tracing::debug!(key = %session.key, %error, "a change could not be saved soon");
+            }
+        });
+        // A queue that is full holds saves enough.
+        drop(queued);
     }
 
     /// Looks at lease and inbox, because something about them may have changed.

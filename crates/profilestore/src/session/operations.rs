@@ -158,8 +158,21 @@ impl Session {
             return Err(over());
         }
         self.run_save_hooks();
+        self.save_snapshot(self.live.snapshot()).await
+    }
+
+    /// The same without hooks, and only if there is something to save.
+    pub(super) async fn save_change_now(self: &Arc<Self>) -> Result<()> {
+        let snapshot = self.live.snapshot();
+        if self.is_over() || snapshot.generation == self.known.lock().saved_generation {
+            return Ok(());
+        }
+        self.save_snapshot(snapshot).await
+    }
+
+    async fn save_snapshot(self: &Arc<Self>, snapshot: Snapshot) -> Result<()> {
         let began = self.engine.env.now();
-        let prepared = self.prepare(self.live.snapshot()).inspect_err(|error| {
+        let prepared = self.prepare(snapshot).inspect_err(|error| {
             // The session stays; the program can still mend its data.
             self.engine.health.error(
                 &format!("a profile could not be saved: {error}"),

@@ -107,7 +107,7 @@ async fn a_trade_is_one_commit_and_tells_the_listeners_of_saves() {
     assert_eq!(world.store.commits.load(Ordering::SeqCst), commits + 1);
     assert_eq!(both_stored(&b).await, (70, 130));
     assert_eq!(*log.lock(), [("saved", 70)]);
-    assert_eq!(alice.last_saved_data().unwrap().coins, 70);
+    assert_eq!(alice.last_saved_data().coins, 70);
     // The next save finds nothing to write.
     let version = alice.key_info().number;
     alice.save().await.unwrap();

@@ -1,0 +1,80 @@
+//! Saving what changed soon after it changed, so that a crash costs seconds of play and not an autosave period.
+//!
+//! The first unsaved change of a session puts it at the end of a line; the driver saves from the front what has waited for long
+//! enough. Whatever changes until the save begins is part of it. As the wait is the same for everyone the line is in order by itself.
+//! Only so many of these saves are under way at once: when the store cannot keep up, sessions wait in the line, where they cost
+//! nothing, and each is saved once, with what it is by then.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Weak, atomic::Ordering},
+};
+
+use parking_lot::Mutex;
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::Instant,
+};
+
+use crate::{engine::Engine, session::Session};
+
+/// How many of these saves are under way at once: enough to fill two of a store's batches.
+const UNDER_WAY: usize = 512;
+
+/// The sessions with unsaved changes, by the time at which they are to be saved.
+pub(crate) struct Changed {
+    line: Mutex<VecDeque<(Instant, Weak<Session>)>>,
+    /// The line was empty and is not any more.
+    begun: Notify,
+    room: Arc<Semaphore>,
+}
+
+impl Default for Changed {
+    fn default() -> Self {
+        Self { line: Mutex::default(), begun: Notify::new(), room: Arc::new(Semaphore::new(UNDER_WAY)) }
+    }
+}
+
+impl Changed {
+    fn push(&self, at: Instant, session: &Arc<Session>) {
+        let mut line = self.line.lock();
+        line.push_back((at, Arc::downgrade(session)));
+        if line.len() == 1 {
+            self.begun.notify_one();
+        }
+    }
+
+    fn first(&self) -> Option<Instant> {
+        self.line.lock().front().map(|(at, _)| *at)
+    }
+
+    fn pop(&self) -> Option<Weak<Session>> {
+        self.line.lock().pop_front().map(|(_, session)| session)
+    }
+}
+
+impl Session {
+    /// Notes that something was changed, and has it saved in time if the settings say so.
+    pub(crate) fn note_change(self: &Arc<Self>) {
+        let Some(within) = self.engine.settings().save_changes_within else { return };
+        if !self.change_noted.swap(true, Ordering::AcqRel) {
+            self.engine.changed.push(self.engine.env.after(within), self);
+        }
+    }
+}
+
+/// Saves what is due, for ever.
+pub(crate) async fn run(engine: Arc<Engine>) {
+    let changed = &engine.changed;
+    loop {
+        let Some(at) = changed.first() else {
+            changed.begun.notified().await;
+            continue;
+        };
+        tokio::time::sleep_until(at).await;
+        let Ok(room) = changed.room.clone().acquire_owned().await else { return };
+        if let Some(session) = changed.pop().and_then(|session| session.upgrade()) {
+            session.queue_change_save(room);
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! `Settings::save_changes_within`: what a crash may cost.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use profilestore::Profile;
+
+use crate::world::{Player, World, coins, earn, open, players, settle};
+
+fn world() -> World {
+    let mut world = World::new();
+    world.settings.save_changes_within = Some(Duration::from_secs(1));
+    world
+}
+
+fn version(profile: &Profile<Player>) -> u64 {
+    profile.key_info().number
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_is_there_a_second_later() {
+    let world = world();
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    let profile = open(&a, "p").await;
+    earn(&profile, 7);
+    tokio::time::sleep(Duration::from_millis(900)).await;
+    assert_eq!(coins(&b, "p").await, 0, "not yet");
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    a.crash();
+    assert_eq!(coins(&b, "p").await, 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn metadata_and_edits_that_waited_count_as_changes_too() {
+    let world = world();
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    let (first, second) = (open(&a, "first").await, open(&a, "second").await);
+    first.add_user_id(7).unwrap();
+    second.update_when_free(|data| data.coins = 3).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    assert_eq!(players(&b).get("first").await.unwrap().user_ids(), [7]);
+    assert_eq!(coins(&b, "second").await, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_changes_cost_one_save_a_second_and_no_change_costs_none() {
+    let world = world();
+    let a = world.server("a").await;
+    let profile = open(&a, "p").await;
+    let before = version(&profile);
+    for _ in 0..100 {
+        earn(&profile, 1);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let saves = version(&profile) - before;
+    assert!((9..=11).contains(&saves), "{saves}");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(version(&profile) - before, saves);
+    // A change that a save of the program's took along is not saved again.
+    earn(&profile, 1);
+    profile.save().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(version(&profile) - before, saves + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hooks_are_left_to_the_autosave() {
+    let world = world();
+    let a = world.server("a").await;
+    let profile = open(&a, "p").await;
+    let (hooks, after) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let count = hooks.clone();
+    profile.on_save(move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+    });
+    let count = after.clone();
+    profile.on_after_save(move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+    });
+    earn(&profile, 1);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!((hooks.load(Ordering::SeqCst), after.load(Ordering::SeqCst)), (0, 1));
+    profile.save().await.unwrap();
+    assert_eq!((hooks.load(Ordering::SeqCst), after.load(Ordering::SeqCst)), (1, 2));
+}
+
+/// More sessions than saves may be under way, and an outage in between.
+#[tokio::test(start_paused = true)]
+async fn an_outage_delays_them_and_loses_none() {
+    let world = world();
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    let mut profiles = Vec::new();
+    for i in 0..1200 {
+        profiles.push(open(&a, &format!("p{i}")).await);
+    }
+    world.store.cut_off();
+    for profile in &profiles {
+        earn(profile, 1);
+    }
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    for profile in &profiles {
+        earn(profile, 1);
+    }
+    world.store.heal();
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    for i in 0..1200 {
+        assert_eq!(coins(&b, &format!("p{i}")).await, 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_can_be_switched_on_while_the_server_runs() {
+    let world = World::new();
+    let a = world.server("a").await;
+    let profile = open(&a, "p").await;
+    earn(&profile, 1);
+    settle().await;
+    a.change_settings(|settings| settings.save_changes_within = Some(Duration::from_millis(20))).unwrap();
+    earn(&profile, 1);
+    settle().await;
+    assert_eq!(coins(&world.server("b").await, "p").await, 2);
+    assert!(a.change_settings(|settings| settings.save_changes_within = Some(Duration::ZERO)).is_err());
+}

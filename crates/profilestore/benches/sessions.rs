@@ -15,42 +15,16 @@ use std::{
 };
 
 use profilestore::{
-    GameServer, ProfileKey, ProfileStore,
-    data_store::{
-        Cause, Change, Commit, CommitId, DataStore, DataStoreExt, MemoryStore, NewValue, Returning, SqliteMessenger, SqliteStore,
-    },
+    GameServer, ProfileKey,
+    data_store::{Cause, Change, Commit, CommitId, DataStore, DataStoreExt, MemoryStore, NewValue, Returning, SqliteStore},
     env::Env,
     messenger::LocalMessenger,
     record::Record,
 };
-use serde::{Deserialize, Serialize};
+#[path = "common/mod.rs"]
+mod common;
 
-type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
-
-/// About 4 KB of JSON that compresses as players' data does.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct Player {
-    coins: u64,
-    name: String,
-    items: Vec<Item>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Item {
-    id: u64,
-    kind: String,
-    level: u32,
-}
-
-fn player() -> Player {
-    let kinds = ["sword", "shield", "potion", "boots of haste", "dragon scale", "ring"];
-    let item = |i: u64| Item {
-        id: i.wrapping_mul(0x9e37_79b9_7f4a_7c15),
-        kind: kinds[usize::try_from(i).unwrap_or_default() % kinds.len()].to_owned(),
-        level: u32::try_from(i * 7 % 100).unwrap_or_default(),
-    };
-    Player { coins: 0, name: "somebody".into(), items: (0..68).map(item).collect() }
-}
+use common::{Outcome, Player, open_all, percentiles, player, resident_bytes, server_on};
 
 fn main() -> Outcome {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
@@ -77,12 +51,6 @@ fn main() -> Outcome {
         runtime.block_on(memory_per_session())?;
     }
     Ok(())
-}
-
-async fn server_on(file: &SqliteStore, job: &str) -> Outcome<(GameServer, ProfileStore<Player>)> {
-    let server = GameServer::builder(file.clone()).messenger(SqliteMessenger::new(file)).job_id(job).start().await?;
-    let players = server.store_builder("PlayerData").template(player()).build()?;
-    Ok((server, players))
 }
 
 /// How often a second 4 KB can be overwritten and synced: what durability costs on this disk.
@@ -136,15 +104,6 @@ async fn saves() -> Outcome {
         let _ = server.shutdown().await;
     }
     Ok(())
-}
-
-fn percentiles(took: &mut [Duration]) -> (f64, f64) {
-    took.sort_unstable();
-    let at = |share: f64| {
-        let index = ((took.len() as f64 * share) as usize).min(took.len().saturating_sub(1));
-        took.get(index).map_or(f64::NAN, |duration| duration.as_secs_f64() * 1000.0)
-    };
-    (at(0.5), at(0.99))
 }
 
 async fn hand_over_in_process() -> Outcome {
@@ -320,14 +279,6 @@ async fn cpu_per_save() -> Outcome {
     Ok(())
 }
 
-/// Memory of this process's own; pages of the mapped file do not count.
-fn resident_bytes() -> Outcome<f64> {
-    let text = fs::read_to_string("/proc/self/status")?;
-    let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:")).ok_or("no RssAnon")?;
-    let kilobytes: f64 = line.split_whitespace().next().ok_or("an empty RssAnon")?.parse()?;
-    Ok(kilobytes * 1024.0)
-}
-
 async fn memory_per_session() -> Outcome {
     const SESSIONS: usize = 20_000;
     let folder = tempfile::tempdir()?;
@@ -348,16 +299,4 @@ async fn memory_per_session() -> Outcome {
     drop((copies, profiles, warm));
     let _ = server.shutdown().await;
     Ok(())
-}
-
-async fn open_all(players: &ProfileStore<Player>, prefix: &str, count: usize) -> Outcome<Vec<profilestore::Profile<Player>>> {
-    let mut profiles = Vec::with_capacity(count);
-    let names: Vec<String> = (0..count).map(|i| format!("{prefix}{i}")).collect();
-    for chunk in names.chunks(256) {
-        let starts: Vec<_> = chunk.iter().map(|name| tokio::spawn(players.start_session(name))).collect();
-        for start in starts {
-            profiles.push(start.await??);
-        }
-    }
-    Ok(profiles)
 }

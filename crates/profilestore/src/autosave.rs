@@ -14,6 +14,9 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::{engine::Engine, session::Session};
 
+/// How far ahead of its time a save may be.
+const TOGETHER: Duration = Duration::from_millis(50);
+
 /// A period that never ends in practice, and can be reckoned with.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
@@ -114,7 +117,8 @@ pub(crate) async fn run(engine: Arc<Engine>) {
     let mut spread_over = engine.settings().autosave_period;
     loop {
         let period = engine.settings().autosave_period;
-        let now = engine.env.now().saturating_duration_since(autosave.base);
+        // What is due within a moment goes together: for a store, a batch of many costs little more than a batch of one.
+        let now = engine.env.now().saturating_duration_since(autosave.base) + TOGETHER.min(period / 100);
         let next = {
             let mut schedule = autosave.schedule.lock();
             if period != spread_over {

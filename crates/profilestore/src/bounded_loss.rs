@@ -48,8 +48,9 @@ impl Changed {
         self.line.lock().front().map(|(at, _)| *at)
     }
 
-    fn pop(&self) -> Option<Weak<Session>> {
-        self.line.lock().pop_front().map(|(_, session)| session)
+    /// The first one, if it is due by then.
+    fn pop(&self, by: Instant) -> Option<Weak<Session>> {
+        self.line.lock().pop_front_if(|(at, _)| *at <= by).map(|(_, session)| session)
     }
 }
 
@@ -72,9 +73,13 @@ pub(crate) async fn run(engine: Arc<Engine>) {
             continue;
         };
         tokio::time::sleep_until(at).await;
-        let Ok(room) = changed.room.clone().acquire_owned().await else { return };
-        if let Some(session) = changed.pop().and_then(|session| session.upgrade()) {
-            session.queue_change_save(room);
+        // Those that are due within a moment go together: for a store, a batch of many costs little more than a batch of one.
+        let together = engine.env.now() + engine.settings().save_changes_within.unwrap_or_default() / 20;
+        while let Some(session) = changed.pop(together) {
+            let Ok(room) = changed.room.clone().acquire_owned().await else { return };
+            if let Some(session) = session.upgrade() {
+                session.queue_change_save(room);
+            }
         }
     }
 }

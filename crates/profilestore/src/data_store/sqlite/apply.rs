@@ -403,8 +403,7 @@ impl Tx<'_> {
     }
 
     fn notify(&mut self, server: ServerId, at: usize, commit: CommitId) -> Result<(), Trouble> {
-        let sql = "INSERT INTO notice (server, head, commit_id) VALUES (?1, ?2, ?3) \
-             ON CONFLICT DO UPDATE SET commit_id = excluded.commit_id";
+        let sql = "INSERT OR REPLACE INTO notice (server, head, commit_id) VALUES (?1, ?2, ?3)";
         let id = self.ensure_head(at)?;
         self.prepare(sql)?.execute(params![server.0.as_bytes().as_slice(), id, commit.0.as_bytes().as_slice()])?;
         Ok(())
@@ -476,6 +475,20 @@ impl Tx<'_> {
             notices.push(Notice { key: super::key_of_row(row, 0)?, commit: CommitId(Uuid::from_bytes(row.get(3)?)) });
         }
         Ok(notices)
+    }
+
+    /// The keys of a server's notices beyond the id of one, and the newest id. Goes by the id, not by the server: few are new.
+    pub(super) fn notices_since(&self, server: ServerId, id: i64) -> Result<(Vec<ProfileKey>, i64), Trouble> {
+        let sql = "SELECT h.store, h.scope, h.key, n.id FROM notice n JOIN head h ON h.id = n.head \
+             WHERE n.id > ?2 AND +n.server = ?1 ORDER BY n.id";
+        let mut statement = self.prepare(sql)?;
+        let mut rows = statement.query(params![server.0.as_bytes().as_slice(), id])?;
+        let (mut keys, mut newest) = (Vec::new(), id);
+        while let Some(row) = rows.next()? {
+            keys.push(super::key_of_row(row, 0)?);
+            newest = row.get(3)?;
+        }
+        Ok((keys, newest))
     }
 }
 

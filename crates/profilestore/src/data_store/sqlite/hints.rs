@@ -23,7 +23,7 @@ use super::{
     state::Tx,
 };
 use crate::{
-    data_store::{CommitId, ServerId},
+    data_store::ServerId,
     key::ProfileKey,
     messenger::{Hint, LocalMessenger, Messenger},
 };
@@ -128,8 +128,8 @@ impl Messenger for SqliteMessenger {
 struct Watch {
     conn: Option<Connection>,
     data_version: Option<i64>,
-    /// The notices that each listener was told of.
-    told: BTreeMap<ServerId, BTreeMap<ProfileKey, CommitId>>,
+    /// The newest notice that each listener was told of.
+    told: BTreeMap<ServerId, i64>,
 }
 
 impl Watch {
@@ -174,14 +174,12 @@ impl Watch {
         let changed = self.data_version.replace(version) != Some(version);
         for listener in listeners {
             if changed || !self.told.contains_key(listener) {
-                let notices = Tx::new(&conn, 0).notices(*listener)?;
                 let told = self.told.entry(*listener).or_default();
-                for notice in &notices {
-                    if told.get(&notice.key) != Some(&notice.commit) {
-                        shared.here.deliver(*listener, Hint::Look(notice.key.clone()));
-                    }
+                let (keys, newest) = Tx::new(&conn, 0).notices_since(*listener, *told)?;
+                for key in keys {
+                    shared.here.deliver(*listener, Hint::Look(key));
                 }
-                *told = notices.into_iter().map(|notice| (notice.key, notice.commit)).collect();
+                *told = newest;
             }
         }
         self.conn = Some(conn);

@@ -103,12 +103,14 @@ CREATE TABLE server (
     dead_ms INTEGER
 ) STRICT;
 
+-- Whoever watches for notices reads those beyond the last id that he has seen, so no id comes again.
 CREATE TABLE notice (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
     server BLOB NOT NULL,
     head INTEGER NOT NULL,
     commit_id BLOB NOT NULL,
-    PRIMARY KEY (server, head)
-) STRICT, WITHOUT ROWID;
+    UNIQUE (server, head)
+) STRICT;
 
 CREATE TABLE outcome (id BLOB PRIMARY KEY, at_ms INTEGER NOT NULL, aborted INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 ";

@@ -435,7 +435,10 @@ impl Load {
             raise_epoch: true,
             seal: false,
         }];
-        let write = found.write || (engine.settings().keep_every_save && found.write_each);
+        // Whoever loses the profile may have saved since we looked, or have a save under way: only a write says which version it is
+        // built on. Nobody can write a profile that was let go.
+        let taken_over = matches!(how, Take::Dead | Take::Stolen);
+        let write = found.write || ((taken_over || engine.settings().keep_every_save) && found.write_each);
         if write {
             changes.push(Change::Write {
                 key: self.key.clone(),
@@ -466,6 +469,10 @@ impl Load {
                 let Some(now) = reply.states.drain(..).find(|now| now.key == self.key) else {
                     return Err(Error::new(ErrorKind::Corrupt, "the store's reply says nothing about the profile"));
                 };
+                if now.epoch != state.epoch + 1 {
+                    // Applied by an earlier attempt whose answer was lost, and taken away since.
+                    return Ok(None);
+                }
                 self.tell(engine, how, &state);
                 if found.overwrites {
                     engine.health.overwritten(&self.key);
@@ -511,7 +518,7 @@ struct Found {
     data: Arc<dyn Data>,
     /// A version must be written with the start: the profile is new, or replaces something that is none.
     write: bool,
-    /// A version is written with the start when every save is kept.
+    /// A version is written with the start when every save is kept, and when the profile is taken from somebody.
     write_each: bool,
     overwrites: bool,
 }

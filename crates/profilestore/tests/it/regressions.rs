@@ -344,6 +344,43 @@ async fn a_refused_message_does_not_arrive_after_all() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_save_that_lands_between_a_thiefs_look_and_its_take_is_not_undone() {
+    let world = World::new();
+    let own_way = world.store.another_way();
+    let (a, b) = (world.server("a").await, world.server_on("b", own_way.clone()).await);
+    let profile = open(&a, "p").await;
+    own_way.fail(Fault::RequestLost, 1);
+    let thief = tokio::spawn(players(&b).start_session_with("p", StartOptions::new().steal()));
+    settle().await;
+    earn(&profile, 7);
+    profile.save().await.unwrap();
+    let thief = thief.await.unwrap().unwrap();
+    assert_eq!(thief.data().coins, 7);
+    thief.end_session().await.unwrap();
+    assert_eq!(coins(&a, "p").await, 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_learns_late_that_it_succeeded_does_not_take_a_thiefs_epoch_for_its_own() {
+    let world = World::new();
+    let own_way = world.store.another_way();
+    let (a, b) = (world.server_on("a", own_way.clone()).await, world.server("b").await);
+    own_way.fail(Fault::AnswerLost, 1);
+    let late = tokio::spawn(players(&a).start_session("p"));
+    settle().await;
+    let thief = players(&b).start_session_with("p", StartOptions::new().steal()).await.unwrap();
+    earn(&thief, 7);
+    thief.save().await.unwrap();
+    // It looks again, asks the thief, and gets what that one has.
+    let late = late.await.unwrap().unwrap();
+    assert!(thief.is_over());
+    assert_eq!(late.data().coins, 7);
+    earn(&late, 1);
+    late.end_session().await.unwrap();
+    assert_eq!(coins(&b, "p").await, 8);
+}
+
+#[tokio::test(start_paused = true)]
 async fn profiles_that_are_being_opened_count() {
     let world = World::new();
     let a = world.server("a").await;

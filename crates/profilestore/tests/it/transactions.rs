@@ -919,7 +919,7 @@ mod property {
 
         #[test]
         fn coins_are_conserved(steps in proptest::collection::vec(step(), 1..60)) {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
             runtime.block_on(play(steps));
         }
     }

@@ -17,6 +17,7 @@ mod backups;
 mod files;
 mod hints;
 mod processes;
+mod trades;
 
 /// The suite on one store, and on a file that two stores share and use in turn.
 mod conformance {

@@ -20,6 +20,7 @@ fn child() {
     let file = Path::new(&file);
     match part.as_str() {
         "write" => write_for_ever(file),
+        "trade" => super::trades::trade_for_ever(file),
         "hold the lock" => hold_the_lock(file),
         "fill the disk" => fill_the_disk(file),
         "open" => match SqliteStore::open(file, fast()) {
@@ -93,7 +94,7 @@ fn pair(task: u64) -> [ProfileKey; 2] {
     ["a", "b"].map(|name| key(&format!("{name}{task}")))
 }
 
-fn command(part: &str, file: &Path) -> Command {
+pub(super) fn command(part: &str, file: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "sqlite::processes::child", "--ignored", "--nocapture", "--test-threads=1"]);
     command.env(PART, part).env(FILE, file).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -101,14 +102,14 @@ fn command(part: &str, file: &Path) -> Command {
 }
 
 /// A child that is killed when the test ends, however it ends.
-struct Process(Child);
+pub(super) struct Process(pub(super) Child);
 
 impl Process {
     fn start(part: &str, file: &Path) -> Self {
         Self(command(part, file).spawn().unwrap())
     }
 
-    fn lines(&mut self) -> impl Iterator<Item = String> + use<> {
+    pub(super) fn lines(&mut self) -> impl Iterator<Item = String> + use<> {
         BufReader::new(self.0.stdout.take().unwrap()).lines().map_while(Result::ok)
     }
 

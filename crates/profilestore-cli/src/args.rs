@@ -4,6 +4,7 @@ use clap::{Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand,
 use profilestore::{DEFAULT_SCOPE, ProfileKey};
 
 use crate::{
+    audit::Audit,
     demo::{Demo, DemoServer},
     inspect::{Get, History, List, Sessions},
     maintain::{Backup, Check, Restore},
@@ -64,6 +65,7 @@ enum Command {
     Send(Send),
     EndSession(EndSession),
     Remove(Remove),
+    Audit(Audit),
     Backup(Backup),
     Restore(Restore),
     Check(Check),
@@ -93,6 +95,7 @@ impl Args {
             Command::Send(command) => command.run(app).await,
             Command::EndSession(command) => command.run(app).await,
             Command::Remove(command) => command.run(app).await,
+            Command::Audit(command) => command.run(app).await,
             Command::Backup(command) => command.run(app).await,
             Command::Restore(command) => command.run(app).await,
             Command::Check(command) => command.run(app).await,
@@ -116,16 +119,20 @@ pub(crate) struct KeyArg {
 
 impl KeyArg {
     pub(crate) fn parse(&self) -> Result<ProfileKey, Failure> {
-        let (store, rest) = self
-            .key
-            .split_once('/')
-            .ok_or_else(|| Failure::Usage(format!("a profile is named STORE/KEY or STORE/SCOPE/KEY: given=`{}`", self.key)))?;
-        let (scope, key) = match &self.scope {
-            Some(scope) => (scope.as_str(), rest),
-            None => rest.split_once('/').unwrap_or((DEFAULT_SCOPE, rest)),
-        };
-        ProfileKey::new(store, scope, key).map_err(|e| Failure::Usage(e.to_string()))
+        profile_key(&self.key, self.scope.as_deref())
     }
+}
+
+/// A profile by its name on the command line.
+pub(crate) fn profile_key(name: &str, scope: Option<&str>) -> Result<ProfileKey, Failure> {
+    let (store, rest) = name
+        .split_once('/')
+        .ok_or_else(|| Failure::Usage(format!("a profile is named STORE/KEY or STORE/SCOPE/KEY: given=`{name}`")))?;
+    let (scope, key) = match scope {
+        Some(scope) => (scope, rest),
+        None => rest.split_once('/').unwrap_or((DEFAULT_SCOPE, rest)),
+    };
+    ProfileKey::new(store, scope, key).map_err(|e| Failure::Usage(e.to_string()))
 }
 
 #[cfg(test)]

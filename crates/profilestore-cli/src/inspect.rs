@@ -6,7 +6,8 @@ use clap::Args;
 use profilestore::{
     ProfileKey,
     data_store::{
-        DataStore, Holder, KeyFilter, KeyQuery, KeyState, Offer, Order, Request, ServerRow, VersionInfo, VersionQuery, VersionRef,
+        DataStore, DataStoreExt, Holder, KeyFilter, KeyQuery, KeyState, Offer, Order, Request, ServerRow, VersionInfo,
+        VersionQuery, VersionRef,
     },
     document::version_label,
     transfer::{Content, VersionDocument, document},
@@ -79,16 +80,16 @@ impl List {
         let mut query = query(self.store_name, self.scope, self.which.filter());
         while left > 0 {
             query.limit = left.min(PAGE);
-            let page = store.keys(&query).await?;
+            let (page, next) = store.profiles(&query).await?;
             match app.json {
                 true => page.iter().try_for_each(|state| json_line(&mut out, &KeyRow::new(state)))?,
                 false => table.page(&mut out, &page.iter().map(key_cells).collect::<Vec<_>>())?,
             }
             left -= page.len().min(left);
-            query.after = page.last().map(|state| state.key.clone());
-            if page.len() < query.limit {
+            if next.is_none() {
                 break;
             }
+            query.after = next;
         }
         out.flush()?;
         Ok(Status::Fine)
@@ -185,7 +186,7 @@ impl History {
 }
 
 async fn created_ms(store: &dyn DataStore, key: &ProfileKey) -> Result<i64, Failure> {
-    use profilestore::data_store::{DataStoreExt, Returning};
+    use profilestore::data_store::Returning;
     Ok(store.read_one(key, Returning::HEAD).await?.1.created_ms)
 }
 

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 mod args;
+mod audit;
 mod demo;
 mod inspect;
 mod maintain;

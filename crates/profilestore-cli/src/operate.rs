@@ -202,7 +202,7 @@ fn own_id() -> Result<MessageId, Failure> {
 }
 
 /// What an error of the library means to whoever typed the command.
-fn failure(error: Error) -> Failure {
+pub(crate) fn failure(error: Error) -> Failure {
     let text = crate::output::chain(&error);
     match error.kind() {
         ErrorKind::Invalid | ErrorKind::TooLarge | ErrorKind::MessageIdExpired => Failure::Usage(text),

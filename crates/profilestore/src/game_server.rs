@@ -11,7 +11,7 @@ use crate::{
     engine::{Engine, Parts},
     env::Env,
     error::{Error, ErrorKind, Result},
-    key::{DEFAULT_SCOPE, ProfileKey, check_name},
+    key::{DEFAULT_SCOPE, ProfileKey, RESERVED_STORE, check_name},
     messenger::{LocalMessenger, Messenger, NoMessenger},
     settings::{ConstantError, Settings},
     signal::Connection,
@@ -194,7 +194,8 @@ impl GameServer {
     }
 
     /// A store of profiles whose data is a `T`, in the default scope and without a template: a new profile begins as an empty
-    /// object. See [`GameServer::store_builder`] for more. Fails on a name that is empty or longer than 50 characters.
+    /// object. See [`GameServer::store_builder`] for more. Fails on a name that is empty or longer than 50 characters, and on
+    /// [`RESERVED_STORE`].
     /// Specification: `New`.
     pub fn store<T: ProfileData>(&self, name: &str) -> Result<ProfileStore<T>> {
         self.store_builder(name).build()
@@ -370,8 +371,15 @@ impl<T: ProfileData> StoreBuilder<T> {
         self
     }
 
-    /// The store. Fails on a name or scope that is empty or longer than 50 characters, and on a template that is no JSON.
+    /// The store. Fails on a name or scope that is empty or longer than 50 characters, on [`RESERVED_STORE`], and on a template that
+    /// is no JSON.
     pub fn build(self) -> Result<ProfileStore<T>> {
+        if self.name == RESERVED_STORE {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!("the library keeps its own books there: store name=`{}`", self.name),
+            ));
+        }
         let name = check_name("store name", &self.name)?;
         let scope = check_name("scope", &self.scope)?;
         let codec = Arc::new(TypedCodec::new(self.template.as_ref(), self.reconcile)?);

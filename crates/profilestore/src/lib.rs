@@ -48,6 +48,7 @@
 //! the thing's documentation gives it.
 #![deny(missing_docs)]
 
+mod audit;
 mod autosave;
 mod bounded_loss;
 mod data;
@@ -69,12 +70,15 @@ mod store;
 mod transaction;
 pub mod transfer;
 
+pub use audit::{
+    AUDIT_SCOPE, Attribution, AuditEntry, AuditOutcome, AuditPage, AuditQuery, MAX_AUTHOR_BYTES, MAX_REASON_BYTES, audit_entries,
+};
 pub use data::ProfileData;
 pub use data_store::MessageId;
 pub use engine::calls::Sent;
 pub use error::{Advice, Error, ErrorKind, Result};
 pub use game_server::{AccessState, GameServer, GameServerBuilder, ShutdownReport, StoreBuilder};
-pub use key::{DEFAULT_SCOPE, InvalidName, MAX_NAME_CHARS, ProfileKey};
+pub use key::{DEFAULT_SCOPE, InvalidName, MAX_NAME_CHARS, ProfileKey, RESERVED_STORE};
 pub use profile::{KeyInfo, Profile, ReadProfile, SessionInfo};
 pub use session::{LastSave, SessionEnd, messages::Message};
 pub use settings::{ConstantError, NAMES as CONSTANT_NAMES, Settings};

@@ -152,6 +152,10 @@ pub trait DataStoreExt {
 
     /// The state of one key. See [`DataStore::read`].
     async fn read_one(&self, key: &ProfileKey, returning: Returning) -> Result<(i64, KeyState), StoreError>;
+
+    /// A page of keys and where to go on (None: it was the last page), without those of [`crate::RESERVED_STORE`] unless that is the store
+    /// asked for. It may be shorter than the limit although more follow. See [`DataStore::keys`].
+    async fn profiles(&self, query: &KeyQuery) -> Result<(Vec<KeyState>, Option<ProfileKey>), StoreError>;
 }
 
 #[async_trait]
@@ -168,6 +172,18 @@ impl<S: DataStore + ?Sized> DataStoreExt for S {
             Some(state) => Ok((snapshot.now_ms, state)),
             None => Err(StoreError::Unavailable { reason: "the store gave no answer for the key".into() }),
         }
+    }
+
+    async fn profiles(&self, query: &KeyQuery) -> Result<(Vec<KeyState>, Option<ProfileKey>), StoreError> {
+        let mut page = self.keys(query).await?;
+        let mut next = page.last().map(|state| state.key.clone()).filter(|_| page.len() >= query.limit);
+        if query.store.is_none() {
+            page.retain(|state| !state.key.is_reserved());
+            if next.as_ref().is_some_and(ProfileKey::is_reserved) {
+                next = Some(ProfileKey::last_reserved());
+            }
+        }
+        Ok((page, next))
     }
 }
 

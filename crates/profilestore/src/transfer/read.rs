@@ -114,14 +114,14 @@ async fn find(store: &dyn DataStore, state: &KeyState, version: &VersionRef) -> 
     Ok(named.filter(|named| named.info.label.is_none() && made_up(&named.info) == *label))
 }
 
-/// Reads every kept version of the keys of a store, and reports what is there and what cannot be read.
+/// Reads every kept version of the keys of a store, the audit log included, and reports what is there and what cannot be read.
 pub async fn verify(
     store: &dyn DataStore,
     filter: &ExportFilter,
     progress: &mut (dyn FnMut(Progress) + Send),
 ) -> Result<ExportReport, TransferError> {
     let mut report = ExportReport::default();
-    let mut keys = Keys::new(store, filter);
+    let mut keys = Keys::all(store, filter);
     while let Some(state) = keys.next().await? {
         each_version(store, &state, |version| {
             report.versions += 1;

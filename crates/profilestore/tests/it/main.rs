@@ -1,6 +1,7 @@
 //! Tests of the library through its public interface, in one binary.
 #![allow(unreachable_pub, reason = "one binary of modules: nothing is public anyway")]
 
+mod audit;
 mod bounded_loss;
 mod messages;
 mod records;

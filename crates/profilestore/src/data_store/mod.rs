@@ -737,6 +737,17 @@ pub enum Change {
         /// Whether it is to be pinned.
         pinned: bool,
     },
+    /// Forgets what a key held: every version but the one that is current after this commit, pinned ones included, and every
+    /// waiting message, each of which leaves a receipt. Counters, lease and receipts stay, so that no earlier session can write
+    /// and no sender's retry takes effect. Fails with [`ConflictKind::Epoch`] unless the key is at this epoch. Must be the last
+    /// change of its key; a [`Change::Write`] of a tombstone before it leaves nothing. A backend that keeps deleted bytes in
+    /// files overwrites them.
+    Erase {
+        /// The key.
+        key: ProfileKey,
+        /// Its epoch.
+        epoch: u64,
+    },
     /// Makes a server row with revision 1. Fails with [`ConflictKind::Server`] when there is one.
     RegisterServer {
         /// The server.
@@ -786,7 +797,8 @@ impl Change {
             | Self::LockMessage { key, .. }
             | Self::RemoveMessage { key, .. }
             | Self::ImportInbox { key, .. }
-            | Self::Pin { key, .. } => Some(key),
+            | Self::Pin { key, .. }
+            | Self::Erase { key, .. } => Some(key),
             Self::RegisterServer { .. } | Self::RenewServer { .. } | Self::MarkDead { .. } | Self::Abort { .. } => None,
         }
     }

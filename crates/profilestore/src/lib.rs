@@ -58,6 +58,7 @@ mod engine;
 pub mod env;
 mod error;
 mod game_server;
+pub mod history;
 mod key;
 pub mod messenger;
 mod profile;

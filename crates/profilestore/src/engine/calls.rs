@@ -16,7 +16,7 @@ use super::{Engine, MAX_RACES, lost_race};
 use crate::{
     data_store::{
         Cause, Change, ConflictKind, KeyState, MAX_MESSAGE_BYTES, MessageId, NewMessage, NewValue, Retention, Returning,
-        StoreError, StoredMessage, StoredVersion, VersionRef,
+        StoreError, StoredMessage,
     },
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
@@ -51,7 +51,7 @@ impl Engine {
     }
 
     /// Runs a call in the key's queue at once; the answer comes when it is done.
-    fn call<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
+    pub(super) fn call<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
         self: &Arc<Self>,
         key: &ProfileKey,
         call: F,
@@ -83,18 +83,6 @@ impl Engine {
     pub(crate) fn get(self: &Arc<Self>, key: &ProfileKey) -> impl Future<Output = Result<KeyState>> + Send + 'static + use<> {
         let (engine, key_) = (self.clone(), key.clone());
         self.call(key, async move { Ok(engine.read_settled(&key_, Returning::ALL).await?.1) })
-    }
-
-    pub(crate) fn get_version(
-        self: &Arc<Self>,
-        key: &ProfileKey,
-        version: VersionRef,
-    ) -> impl Future<Output = Result<(KeyState, Option<StoredVersion>)>> + Send + 'static + use<> {
-        let (engine, key_) = (self.clone(), key.clone());
-        self.call(key, async move {
-            let (_, state) = engine.read_settled(&key_, Returning::INBOX).await?;
-            Ok((state, engine.store.version(&key_, &version).await?))
-        })
     }
 
     /// Sends a message. The id makes a repetition harmless.
@@ -214,7 +202,7 @@ impl Engine {
 
     /// A write from outside any session: reads, lets `build` make the changes, ends the session in the same commit, and begins
     /// anew if somebody else was faster.
-    async fn rewrite(
+    pub(super) async fn rewrite(
         self: &Arc<Self>,
         key: &ProfileKey,
         build: impl Fn(&KeyState) -> Result<Option<(Change, Vec<Change>)>>,

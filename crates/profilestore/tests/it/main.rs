@@ -3,6 +3,7 @@
 
 mod audit;
 mod bounded_loss;
+mod history;
 mod messages;
 mod records;
 mod regressions;

@@ -1,7 +1,9 @@
 //! Cases about versions: which are kept, how they are listed, and when they go.
 
 use super::*;
-use crate::data_store::{DAY_MS, Imported, KeyFilter, KeyQuery, Order, Retention, SweepReport, VersionInfo, VersionQuery, VersionRef};
+use crate::data_store::{
+    DAY_MS, Imported, KeyFilter, KeyQuery, Order, Retention, SweepReport, VersionInfo, VersionQuery, VersionRef,
+};
 
 const MONTH: Retention = Retention { history_ms: 30 * DAY_MS };
 

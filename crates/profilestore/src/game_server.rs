@@ -6,6 +6,7 @@ use std::{
 };
 
 use crate::{
+    audit::Attribution,
     data::{ProfileData, TypedCodec},
     data_store::{DataStore, MemoryStore, ServerId},
     engine::{Engine, Parts},
@@ -13,6 +14,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     key::{DEFAULT_SCOPE, ProfileKey, RESERVED_STORE, check_name},
     messenger::{LocalMessenger, Messenger, NoMessenger},
+    operator::Operator,
     settings::{ConstantError, Settings},
     signal::Connection,
     store::ProfileStore,
@@ -215,6 +217,11 @@ impl GameServer {
     /// Begins a transaction: several profiles of this server, and gifts to any others, changed all at once or not at all.
     pub fn transaction(&self) -> TransactionBuilder {
         TransactionBuilder::new(self.clone())
+    }
+
+    /// Someone who changes profiles from outside the game, in whose name it is booked.
+    pub fn operator(&self, by: Attribution) -> Operator {
+        Operator::new(self.inner.engine.clone(), by)
     }
 
     /// The identity of this server's current incarnation. Another one after the server was declared dead and came back.

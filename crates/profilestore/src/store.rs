@@ -293,14 +293,14 @@ impl<T: ProfileData> ProfileStore<T> {
         message: &M,
     ) -> impl Future<Output = Result<Sent>> + Send + 'static + use<T, M> {
         let id = id.clone();
-        let sent = payload(message).map(|payload| self.with_engine(key, move |engine, key| engine.send(key, id, payload)));
+        let sent = payload(message).map(|payload| self.with_engine(key, move |engine, key| engine.send(key, id, payload, None)));
         async move { sent?.await }
     }
 
     /// Removes the profile: ends whatever session there is, empties the inbox, and leaves a tombstone. Earlier versions stay in the
     /// history for its retention. Answers false when there was nothing. Waits for one commit. Specification: `RemoveAsync`.
     pub fn remove(&self, key: &str) -> impl Future<Output = Result<bool>> + Send + 'static + use<T> {
-        self.with_engine(key, |engine, key| engine.remove(key))
+        self.with_engine(key, |engine, key| engine.remove(key, None))
     }
 }
 

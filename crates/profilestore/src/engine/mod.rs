@@ -31,6 +31,7 @@ use crate::{
 };
 
 pub(crate) mod calls;
+mod erase;
 pub(crate) mod health;
 pub(crate) mod history;
 pub(crate) mod lease;

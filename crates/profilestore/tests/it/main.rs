@@ -5,6 +5,7 @@ mod audit;
 mod bounded_loss;
 mod history;
 mod messages;
+mod operator;
 mod records;
 mod regressions;
 mod sessions;

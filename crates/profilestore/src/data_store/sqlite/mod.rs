@@ -164,6 +164,13 @@ impl SqliteStore {
         Ok(Self { _closer: Arc::new(Closer(inner.clone())), inner })
     }
 
+    /// Copies everything from the write-ahead log into the file and truncates the log, so that what was erased is in neither: the
+    /// file itself never keeps deleted bytes. Waits for reads that are under way and for other processes, up to
+    /// [`SqliteOptions::busy_wait`]; then fails with [`StoreError::Unavailable`], and may be called again.
+    pub async fn empty_log(&self) -> Result<(), StoreError> {
+        self.inner.empty_log().await
+    }
+
     /// The file's path, as it was given.
     pub fn path(&self) -> &Path {
         &self.inner.path

@@ -205,6 +205,23 @@ impl Inner {
         task.await.unwrap_or_else(|_| Err(StoreError::Unavailable { reason: "the runtime is shutting down".into() }))
     }
 
+    /// Copies the whole log into the file and truncates it. Waits for readers of old pages and for other processes.
+    pub(super) async fn empty_log(self: &Arc<Self>) -> Result<(), StoreError> {
+        let inner = self.clone();
+        let task = tokio::task::spawn_blocking(move || {
+            wait_while_busy(inner.options.busy_wait, || match inner.writer.lock().as_mut() {
+                Some(writer) => writer.conn.wal_checkpoint_v2(Some(rusqlite::MAIN_DB), CheckpointMode::TRUNCATE).map(|_| true),
+                None => Ok(false),
+            })
+        });
+        match task.await {
+            Ok(Ok(true)) => Ok(()),
+            Ok(Ok(false)) => Err(closed()),
+            Ok(Err(err)) => Err(Trouble::from(err).not_applied()),
+            Err(_) => Err(StoreError::Unavailable { reason: "the runtime is shutting down".into() }),
+        }
+    }
+
     /// Ends the connections, the writer's last: closing the last one to the file empties and removes the log. Waits for what is
     /// being written.
     pub(super) fn close(&self) {

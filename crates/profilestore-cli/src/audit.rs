@@ -106,7 +106,7 @@ fn cut(text: String, chars: usize) -> String {
 }
 
 /// A time on the command line: a date, UTC, or a moment.
-fn moment(text: &str) -> Result<i64, String> {
+pub(crate) fn moment(text: &str) -> Result<i64, String> {
     let midnight = || format!("{text}T00:00:00Z").parse::<Timestamp>();
     let moment = text.parse::<Timestamp>().or_else(|_| midnight());
     moment.map(Timestamp::as_millisecond).map_err(|_| "a time is given as 2026-11-21 or 2026-11-21T14:00:00Z".into())

@@ -14,7 +14,11 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::{
-    data_store::{Cause, Change, DataStore, Digest, KeyFilter, KeyQuery, KeyState, NewValue, Returning},
+    data_store::{
+        Cause, Change, Commit, CommitId, DataStore, DataStoreExt as _, Digest, KeyFilter, KeyQuery, KeyState, NewValue,
+        Returning, StoreError,
+    },
+    env::Env,
     error::{Error, ErrorKind, Result},
     key::{ProfileKey, RESERVED_STORE},
     record::{Foreign, Stored},
@@ -191,6 +195,20 @@ impl AuditEntry {
         })
     }
 
+    /// Stores it by itself, for an operation that is more than one commit: as [`AuditOutcome::Pending`] with `over` 0 before it, with
+    /// its outcome and `over` 1 after it. Fails as the store does.
+    pub async fn book(&self, store: &dyn DataStore, env: &Env, over: u64) -> Result<()> {
+        let incarnation = store.identity().await?.incarnation;
+        let changes = vec![self.change_at(over)?];
+        let commit = Commit { id: CommitId(env.uuid()), incarnation, from: None, changes, returning: Returning::HEAD };
+        match store.commit_one(commit.clone()).await {
+            // The same commit again tells, and does it if it was not done.
+            Err(StoreError::Indeterminate { .. }) => store.commit_one(commit).await?,
+            other => other?,
+        };
+        Ok(())
+    }
+
     /// The entry that a key holds. None when it holds nothing.
     pub(crate) fn of(state: &KeyState) -> Result<Option<Self>> {
         let (Some(head), Some(bytes)) = (&state.head, &state.value) else { return Ok(None) };
@@ -315,8 +333,8 @@ fn reserved_key(key: &str) -> ProfileKey {
 mod tests {
     use super::*;
     use crate::{
-        data_store::{Commit, CommitId, ConflictKind, DataStoreExt, MemoryStore},
-        env::{Env, ManualClock},
+        data_store::{ConflictKind, MemoryStore},
+        env::ManualClock,
     };
 
     fn profile(name: &str) -> ProfileKey {

@@ -113,11 +113,12 @@ pub async fn verify(
     let mut report = ExportReport::default();
     let mut keys = Keys::all(store, filter);
     while let Some(state) = keys.next().await? {
+        let book = state.key.is_reserved();
         each_version(store, &state, |version| {
-            report.versions += 1;
+            report.versions += u64::from(!book);
             match version.value.as_deref().map(Stored::decode).transpose() {
-                Ok(None) => report.tombstones += 1,
-                Ok(Some(Stored::Foreign(_))) => report.foreign += 1,
+                Ok(None) => report.tombstones += u64::from(!book),
+                Ok(Some(Stored::Foreign(_))) => report.foreign += u64::from(!book),
                 Ok(Some(_)) => {}
                 Err(error) => report.unreadable.push(UnreadableValue {
                     key: state.key.clone(),
@@ -128,7 +129,8 @@ pub async fn verify(
             Ok(())
         })
         .await?;
-        report.keys += 1;
+        report.keys += u64::from(!book);
+        report.books += u64::from(book);
         count_live(&state, &mut report);
         progress(Progress::Passed { keys: report.keys, versions: report.versions });
     }

@@ -3,7 +3,6 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
@@ -21,12 +20,14 @@ use crate::{
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
     session::SessionEnd,
+    store::payload,
 };
 
 /// An operator at work on the profiles of a game server's store. Made by [`crate::GameServer::operator`]. Cheap to clone.
 ///
-/// Calls take their place in the order of this server's calls for the profile, are under way when they return, and wait for a
-/// few round trips, during an outage for at most [`crate::Settings::call_timeout`]. None of them concerns mock stores.
+/// A call begins when it is first polled and then takes its place in the order of this server's calls for the profile; dropping it
+/// cancels nothing that has begun. It waits for a few round trips, during an outage for at most
+/// [`crate::Settings::call_timeout`]. None of them concerns mock stores.
 ///
 /// Every call fails with [`ErrorKind::Invalid`] on a key of [`crate::RESERVED_STORE`] and when author or reason break their limits.
 #[derive(Clone)]
@@ -144,9 +145,7 @@ impl Operator {
     /// Sends a message, as [`crate::ProfileStore::send_message_as`] does. One that was stored before is not booked again.
     pub async fn send<M: Serialize + Sync + ?Sized>(&self, key: &ProfileKey, id: &MessageId, message: &M) -> Result<Sent> {
         self.check(key)?;
-        let payload = serde_json::to_vec(message)
-            .map_err(|error| Error::new(ErrorKind::Invalid, "the message cannot be stored as JSON").caused_by(error))?;
-        self.engine.send(key, id.clone(), Bytes::from(payload), Some(self.by.clone())).await
+        self.engine.send(key, id.clone(), payload(&message)?, Some(self.by.clone())).await
     }
 
     /// Ends the session on a profile: asks its holder to save and let go, as another server would that wants it; a dead server's is

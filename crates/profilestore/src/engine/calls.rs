@@ -109,7 +109,13 @@ impl Engine {
         self.call(key, async move { engine.send_now(&key_, id, payload, by).await })
     }
 
-    async fn send_now(self: &Arc<Self>, key: &ProfileKey, id: MessageId, payload: Bytes, by: Option<Attribution>) -> Result<Sent> {
+    async fn send_now(
+        self: &Arc<Self>,
+        key: &ProfileKey,
+        id: MessageId,
+        payload: Bytes,
+        by: Option<Attribution>,
+    ) -> Result<Sent> {
         let entry = by
             .map(|by| AuditEntry::new(self.env.uuid(), "send", vec![key.clone()], by).detail("message", id.to_string()).change());
         let mut changes = vec![self.append(key, id, payload)?];

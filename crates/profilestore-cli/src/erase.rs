@@ -20,8 +20,8 @@ const PAGE: usize = 256;
 /// Erase everything of a user
 ///
 /// Erases the profiles that are associated with the user, or were when they were removed: data, history (pinned versions too),
-/// waiting messages, and what the audit log holds of their content. The bytes are overwritten in the file and its log. Sessions on
-/// them end. Profiles that belong to other users too are left alone and reported, unless --shared is given. What stays: the names of
+/// waiting messages, and what the audit log holds of their content. Then the file is written anew, so that no byte of it is left;
+/// commits wait meanwhile, as during an outage. Sessions on them end. Profiles that belong to other users too are left alone and reported, unless --shared is given. What stays: the names of
 /// the profiles with their counters, receipts of messages (so that a retry revives nothing), and the entry in the audit log. Not
 /// touched: backups and exports.
 ///
@@ -39,6 +39,9 @@ pub(crate) struct Erase {
     /// Profiles of several users too
     #[arg(long)]
     shared: bool,
+    /// Leave the file as it is, for one more erasure or a quiet hour: crumbs of what was deleted may then be left in it
+    #[arg(long)]
+    no_vacuum: bool,
     /// Do not ask for confirmation
     #[arg(long, short)]
     yes: bool,
@@ -50,8 +53,8 @@ pub(crate) struct Erase {
 struct EraseRow<'a> {
     #[serde(flatten)]
     report: &'a EraseReport,
-    /// False when somebody read old pages for too long; what was erased may then still be found in the log beside the file.
-    log_emptied: bool,
+    /// False when somebody used the file for too long; what was erased may then still be found in it or in the log beside it.
+    bytes_gone: bool,
 }
 
 impl Erase {
@@ -70,9 +73,9 @@ impl Erase {
         let done = visit.operator.erase_user(self.user, self.shared).await;
         visit.end().await;
         let report = done.map_err(failure)?;
-        let emptied = file.empty_log().await;
+        let emptied = if self.no_vacuum { file.empty_log().await } else { file.vacuum().await };
         match app.json {
-            true => json_document(&EraseRow { report: &report, log_emptied: emptied.is_ok() })?,
+            true => json_document(&EraseRow { report: &report, bytes_gone: emptied.is_ok() && !self.no_vacuum })?,
             false => show(&report, emptied.as_ref().err())?,
         }
         Ok(if report.is_complete() && emptied.is_ok() { Status::Fine } else { Status::Problems })
@@ -118,7 +121,7 @@ fn show(report: &EraseReport, log: Option<&profilestore::data_store::StoreError>
         writeln!(out, "failed: {}", failed.why)?;
     }
     if let Some(error) = log {
-        writeln!(out, "the log beside the file may still hold what was erased, since it is in use; erase again: {error}")?;
+        writeln!(out, "the file or its log may still hold bytes of what was erased, since it is in use; erase again: {error}")?;
     }
     Ok(out.flush()?)
 }

@@ -188,7 +188,7 @@ impl Operator {
     /// `shared` is set.
     ///
     /// One commit a profile: what fails is reported, and erasing again goes on with the rest. Not erased are backups and exports.
-    /// With SQLite call [`crate::data_store::SqliteStore::empty_log`] afterwards, so that the bytes are gone from the log as well.
+    /// With SQLite call `SqliteStore::vacuum` afterwards, so that the bytes are gone from the files as well.
     ///
     /// Fails, perhaps after some profiles, when the store cannot be used.
     pub async fn erase_user(&self, user_id: i64, shared: bool) -> Result<EraseReport> {

@@ -1,11 +1,14 @@
 //! The command line.
 
 use clap::{Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource};
-use profilestore::{DEFAULT_SCOPE, ProfileKey};
+use profilestore::{Attribution, DEFAULT_SCOPE, MAX_AUTHOR_BYTES, MAX_REASON_BYTES, ProfileKey};
 
 use crate::{
+    audit::Audit,
     demo::{Demo, DemoServer},
-    inspect::{Get, History, List, Sessions},
+    erase::Erase,
+    history::{Diff, History, Pin, Rollback},
+    inspect::{Get, List, Sessions},
     maintain::{Backup, Check, Restore},
     operate::{EndSession, Remove, Send},
     output::{Failure, Status},
@@ -60,10 +63,15 @@ enum Command {
     List(List),
     Get(Get),
     History(History),
+    Diff(Diff),
+    Rollback(Rollback),
+    Pin(Pin),
     Sessions(Sessions),
     Send(Send),
     EndSession(EndSession),
     Remove(Remove),
+    Erase(Erase),
+    Audit(Audit),
     Backup(Backup),
     Restore(Restore),
     Check(Check),
@@ -89,10 +97,15 @@ impl Args {
             Command::List(command) => command.run(app).await,
             Command::Get(command) => command.run(app).await,
             Command::History(command) => command.run(app).await,
+            Command::Diff(command) => command.run(app).await,
+            Command::Rollback(command) => command.run(app).await,
+            Command::Pin(command) => command.run(app).await,
             Command::Sessions(command) => command.run(app).await,
             Command::Send(command) => command.run(app).await,
             Command::EndSession(command) => command.run(app).await,
             Command::Remove(command) => command.run(app).await,
+            Command::Erase(command) => command.run(app).await,
+            Command::Audit(command) => command.run(app).await,
             Command::Backup(command) => command.run(app).await,
             Command::Restore(command) => command.run(app).await,
             Command::Check(command) => command.run(app).await,
@@ -116,16 +129,50 @@ pub(crate) struct KeyArg {
 
 impl KeyArg {
     pub(crate) fn parse(&self) -> Result<ProfileKey, Failure> {
-        let (store, rest) = self
-            .key
-            .split_once('/')
-            .ok_or_else(|| Failure::Usage(format!("a profile is named STORE/KEY or STORE/SCOPE/KEY: given=`{}`", self.key)))?;
-        let (scope, key) = match &self.scope {
-            Some(scope) => (scope.as_str(), rest),
-            None => rest.split_once('/').unwrap_or((DEFAULT_SCOPE, rest)),
-        };
-        ProfileKey::new(store, scope, key).map_err(|e| Failure::Usage(e.to_string()))
+        profile_key(&self.key, self.scope.as_deref())
     }
+}
+
+/// In whose name a change is made, and why.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ByArgs {
+    /// In whose name, for the history and the audit log; the operating system's user by default
+    #[arg(long, value_name = "NAME")]
+    author: Option<String>,
+    /// Why, for the audit log
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    reason: String,
+}
+
+impl ByArgs {
+    pub(crate) fn attribution(&self) -> Result<Attribution, Failure> {
+        let author = match &self.author {
+            Some(author) => author.clone(),
+            None => whoami::username().map_err(|error| {
+                Failure::Usage(format!("the operating system does not say who you are, say --author: {error}"))
+            })?,
+        };
+        let limits = [("author", author.len(), MAX_AUTHOR_BYTES), ("reason", self.reason.len(), MAX_REASON_BYTES)];
+        if let Some((what, bytes, limit)) = limits.into_iter().find(|(_, bytes, limit)| bytes > limit) {
+            return Err(Failure::Usage(format!("the {what} is too long: bytes=`{bytes}` limit=`{limit}`")));
+        }
+        if author.is_empty() {
+            return Err(Failure::Usage("the author is empty".into()));
+        }
+        Ok(Attribution::new(author).because(&*self.reason))
+    }
+}
+
+/// A profile by its name on the command line.
+pub(crate) fn profile_key(name: &str, scope: Option<&str>) -> Result<ProfileKey, Failure> {
+    let (store, rest) = name
+        .split_once('/')
+        .ok_or_else(|| Failure::Usage(format!("a profile is named STORE/KEY or STORE/SCOPE/KEY: given=`{name}`")))?;
+    let (scope, key) = match scope {
+        Some(scope) => (scope, rest),
+        None => rest.split_once('/').unwrap_or((DEFAULT_SCOPE, rest)),
+    };
+    ProfileKey::new(store, scope, key).map_err(|e| Failure::Usage(e.to_string()))
 }
 
 #[cfg(test)]

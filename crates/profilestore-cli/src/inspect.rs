@@ -1,14 +1,11 @@
-//! `list`, `get`, `history` and `sessions`: looking at what a store holds.
+//! `list`, `get` and `sessions`: looking at what a store holds.
 
 use std::io::Write;
 
 use clap::Args;
 use profilestore::{
     ProfileKey,
-    data_store::{
-        DataStore, Holder, KeyFilter, KeyQuery, KeyState, Offer, Order, Request, ServerRow, VersionInfo, VersionQuery, VersionRef,
-    },
-    document::version_label,
+    data_store::{DataStoreExt, Holder, KeyFilter, KeyQuery, KeyState, Offer, Request, Returning, ServerRow, VersionRef},
     transfer::{Content, VersionDocument, document},
 };
 use serde::Serialize;
@@ -16,6 +13,7 @@ use serde_json::{Map, Value, value::RawValue};
 
 use crate::{
     args::{App, KeyArg},
+    history::{VersionArg, VersionRow},
     output::{Failure, Out, Status, Table, ago, count, facts, json_document, json_line, out, size, time},
 };
 
@@ -79,16 +77,16 @@ impl List {
         let mut query = query(self.store_name, self.scope, self.which.filter());
         while left > 0 {
             query.limit = left.min(PAGE);
-            let page = store.keys(&query).await?;
+            let (page, next) = store.profiles(&query).await?;
             match app.json {
                 true => page.iter().try_for_each(|state| json_line(&mut out, &KeyRow::new(state)))?,
                 false => table.page(&mut out, &page.iter().map(key_cells).collect::<Vec<_>>())?,
             }
             left -= page.len().min(left);
-            query.after = page.last().map(|state| state.key.clone());
-            if page.len() < query.limit {
+            if next.is_none() {
                 break;
             }
+            query.after = next;
         }
         out.flush()?;
         Ok(Status::Fine)
@@ -107,86 +105,30 @@ Examples:
 pub(crate) struct Get {
     #[command(flatten)]
     key: KeyArg,
-    /// An earlier version: its number, or its version string (see history)
-    #[arg(long, value_name = "VERSION")]
-    version: Option<String>,
+    /// An earlier version: its number, its version string (see history), or a time when it was current
+    #[arg(long)]
+    version: Option<VersionArg>,
 }
 
 impl Get {
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
         let key = self.key.parse()?;
         let store = app.place.open().await?;
-        let version = self.version.as_deref().map(version_ref);
-        let Some(found) = document(&*store, &key, version.as_ref()).await? else {
-            return Err(match &self.version {
-                Some(version) => {
-                    Failure::NotFound(format!("there is no such version, see history: key=`{key}` version=`{version}`"))
-                }
-                None => Failure::NotFound(format!("there is no such profile: key=`{key}`")),
-            });
+        let version = match &self.version {
+            Some(which) => {
+                let (_, state) = store.read_one(&key, Returning::HEAD).await?;
+                Some(VersionRef::Number(which.find(&*store, &state).await?.info.number))
+            }
+            None => None,
         };
+        let found = document(&*store, &key, version.as_ref()).await?;
+        let found = found.ok_or_else(|| Failure::NotFound(format!("there is no such profile: key=`{key}`")))?;
         match app.json {
             true => json_document(&GetRow::new(&found))?,
             false => show(&found)?,
         }
         Ok(Status::Fine)
     }
-}
-
-/// A number, or else a version string.
-fn version_ref(text: &str) -> VersionRef {
-    text.parse().map_or_else(|_| VersionRef::Label(text.to_owned()), VersionRef::Number)
-}
-
-/// List the kept versions of a profile, the newest first
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  profilestore history PlayerData/7
-  profilestore history PlayerData/7 --limit 1 --json")]
-pub(crate) struct History {
-    #[command(flatten)]
-    key: KeyArg,
-    /// At most so many
-    #[arg(long, value_name = "N")]
-    limit: Option<usize>,
-}
-
-impl History {
-    pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
-        let key = self.key.parse()?;
-        let store = app.place.open().await?;
-        let mut table = Table::new(["VERSION", "WRITTEN", "CAUSE", "AUTHOR", "SIZE", "VERSION STRING"]);
-        let mut out = out();
-        let mut left = self.limit.unwrap_or(usize::MAX);
-        let mut after = None;
-        let created_ms = created_ms(&*store, &key).await?;
-        while left > 0 {
-            let limit = left.min(PAGE);
-            let query = VersionQuery { key: key.clone(), order: Order::Descending, from_ms: None, to_ms: None, after, limit };
-            let page = store.versions(&query).await?;
-            if page.is_empty() && after.is_none() {
-                return Err(Failure::NotFound(format!("there is no such profile: key=`{key}`")));
-            }
-            let rows = page.iter().map(|info| VersionRow::new(info, created_ms));
-            match app.json {
-                true => rows.into_iter().try_for_each(|row| json_line(&mut out, &row))?,
-                false => table.page(&mut out, &rows.map(|row| version_cells(&row)).collect::<Vec<_>>())?,
-            }
-            left -= page.len().min(left);
-            after = page.last().map(|info| info.number);
-            if page.len() < limit {
-                break;
-            }
-        }
-        out.flush()?;
-        Ok(Status::Fine)
-    }
-}
-
-async fn created_ms(store: &dyn DataStore, key: &ProfileKey) -> Result<i64, Failure> {
-    use profilestore::data_store::{DataStoreExt, Returning};
-    Ok(store.read_one(key, Returning::HEAD).await?.1.created_ms)
 }
 
 /// Show who holds which profiles
@@ -295,45 +237,6 @@ fn key_cells(state: &KeyState) -> [String; 7] {
             holder,
         ],
     }
-}
-
-#[derive(Serialize)]
-struct VersionRow<'a> {
-    version: u64,
-    label: String,
-    written_ms: i64,
-    stored_ms: i64,
-    superseded_ms: Option<i64>,
-    removed: bool,
-    cause: &'static str,
-    author: &'a str,
-    load_count: u64,
-    pinned: bool,
-    bytes: u64,
-}
-
-impl<'a> VersionRow<'a> {
-    fn new(info: &'a VersionInfo, created_ms: i64) -> Self {
-        Self {
-            version: info.number,
-            label: info.label.clone().unwrap_or_else(|| version_label(info.written_ms, info.number, created_ms)),
-            written_ms: info.written_ms,
-            stored_ms: info.stored_ms,
-            superseded_ms: info.superseded_ms,
-            removed: info.removed,
-            cause: info.cause.as_str(),
-            author: &info.author,
-            load_count: info.load_count,
-            pinned: info.pinned,
-            bytes: info.bytes,
-        }
-    }
-}
-
-fn version_cells(row: &VersionRow<'_>) -> [String; 6] {
-    let size = if row.removed { "removed".to_owned() } else { size(row.bytes) };
-    let number = format!("{}{}", row.version, if row.pinned { " pinned" } else { "" });
-    [number, time(row.written_ms), row.cause.to_owned(), row.author.to_owned(), size, row.label.clone()]
 }
 
 #[derive(Serialize)]
@@ -545,12 +448,5 @@ mod tests {
         assert_eq!(ServerState::of(&state, 1101), ServerState::Silent);
         state.holder_server = Some(server(true));
         assert_eq!(ServerState::of(&state, 1000), ServerState::Dead);
-    }
-
-    #[test]
-    fn versions_are_named_by_number_or_string() {
-        assert_eq!(version_ref("12"), VersionRef::Number(12));
-        let label = "000001A0C4506C2A.0000000001.000001A0C4506C2A.01";
-        assert_eq!(version_ref(label), VersionRef::Label(label.into()));
     }
 }

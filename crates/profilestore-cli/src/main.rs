@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 mod args;
+mod audit;
 mod demo;
+mod erase;
+mod history;
 mod inspect;
 mod maintain;
 mod operate;

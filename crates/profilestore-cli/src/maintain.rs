@@ -120,6 +120,8 @@ struct CheckRow<'a> {
     foreign: u64,
     held_sessions: u64,
     messages: u64,
+    /// Of the library itself, such as the audit log.
+    books: u64,
 }
 
 impl Check {
@@ -148,6 +150,7 @@ impl Check {
                 foreign: records.foreign,
                 held_sessions: records.held_sessions,
                 messages: records.pending.entries,
+                books: records.books,
             })?,
             false => show_check(ok, &file, &records)?,
         }

@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use clap::Args;
 use profilestore::{
-    Error, ErrorKind, GameServer, MessageId, ProfileKey, ProfileStore, Sent, StartOptions,
+    Attribution, Error, ErrorKind, GameServer, MessageId, Operator, ProfileKey, Sent,
     data_store::{DataStoreExt, KeyState, Returning, SqliteMessenger, SqliteStore},
     env::Env,
 };
 use serde::Serialize;
-use serde_json::{Value, value::RawValue};
+use serde_json::value::RawValue;
 
 use crate::{
-    args::{App, KeyArg},
+    args::{App, ByArgs, KeyArg},
     output::{Failure, Status, ask, json_document},
 };
 
@@ -34,6 +34,8 @@ pub(crate) struct Send {
     /// The message's identity, TIME:NAME with the time in Unix milliseconds; one of its own by default
     #[arg(long, value_name = "TIME:NAME")]
     id: Option<MessageId>,
+    #[command(flatten)]
+    by: ByArgs,
 }
 
 /// End the session on a profile
@@ -54,6 +56,8 @@ pub(crate) struct EndSession {
     /// Give up after this many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     timeout: u64,
+    #[command(flatten)]
+    by: ByArgs,
 }
 
 /// Remove a profile
@@ -70,6 +74,8 @@ pub(crate) struct Remove {
     /// Do not ask for confirmation
     #[arg(long, short)]
     yes: bool,
+    #[command(flatten)]
+    by: ByArgs,
 }
 
 #[derive(Serialize)]
@@ -97,8 +103,8 @@ impl Send {
             Some(id) => id,
             None => own_id()?,
         };
-        let visit = Visit::begin(app, &key).await?;
-        let sent = visit.profiles.send_message_as(key.key(), &id, &message).await;
+        let visit = Visit::on(app.place.open_sqlite().await?, self.by.attribution()?).await?;
+        let sent = visit.operator.send(&key, &id, &*message).await;
         visit.end().await;
         let sent = sent.map_err(failure)?;
         if app.json {
@@ -115,21 +121,17 @@ impl Send {
 impl EndSession {
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
         let key = self.key.parse()?;
+        let by = self.by.attribution()?;
         let file = app.place.open_sqlite().await?;
         let (_, state) = file.read_one(&key, Returning::HEAD).await?;
         let Some(holder) = held_by(&state) else {
             return Err(Failure::NotFound(format!("no session holds the profile: key=`{key}`")));
         };
-        let visit = Visit::on(file, &key).await?;
+        let visit = Visit::on(file, by).await?;
         if !app.json {
             eprintln!("{key} is held by {holder}; {}", if self.steal { "taking it" } else { "asking it to let go" });
         }
-        let mut options = StartOptions::new().timeout(Duration::from_secs(self.timeout));
-        options.steal = self.steal;
-        let ended = match visit.profiles.start_session_with(key.key(), options).await {
-            Ok(profile) => profile.end_session().await,
-            Err(error) => Err(error),
-        };
+        let ended = visit.operator.end_session(&key, self.steal, Duration::from_secs(self.timeout)).await;
         visit.end().await;
         ended.map_err(failure)?;
         if app.json {
@@ -144,6 +146,7 @@ impl EndSession {
 impl Remove {
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
         let key = self.key.parse()?;
+        let by = self.by.attribution()?;
         let file = app.place.open_sqlite().await?;
         let (_, state) = file.read_one(&key, Returning::INBOX).await?;
         let waiting = state.inbox.as_ref().map_or(0, Vec::len);
@@ -154,8 +157,8 @@ impl Remove {
         if !self.yes && !ask(&format!("remove {key} at version {}, with {waiting} waiting messages{session}?", state.version))? {
             return Err(Failure::Work(format!("not removed: key=`{key}`")));
         }
-        let visit = Visit::on(file, &key).await?;
-        let removed = visit.profiles.remove(key.key()).await;
+        let visit = Visit::on(file, by).await?;
+        let removed = visit.operator.remove(&key).await;
         visit.end().await;
         let done = removed.map_err(failure)?;
         if app.json {
@@ -168,31 +171,26 @@ impl Remove {
 }
 
 /// A game server for the length of one command.
-struct Visit {
+pub(crate) struct Visit {
     server: GameServer,
-    profiles: ProfileStore<Value>,
+    pub(crate) operator: Operator,
 }
 
 impl Visit {
-    async fn begin(app: &App, key: &ProfileKey) -> Result<Self, Failure> {
-        Self::on(app.place.open_sqlite().await?, key).await
-    }
-
-    async fn on(file: SqliteStore, key: &ProfileKey) -> Result<Self, Failure> {
+    pub(crate) async fn on(file: SqliteStore, by: Attribution) -> Result<Self, Failure> {
         let messenger = SqliteMessenger::new(&file);
         let job = format!("profilestore-{}", std::process::id());
         let server = GameServer::builder(file).messenger(messenger).job_id(job).start().await.map_err(failure)?;
-        let profiles = server.store_builder(key.store()).scope(key.scope()).build().map_err(failure)?;
-        Ok(Self { server, profiles })
+        Ok(Self { operator: server.operator(by), server })
     }
 
-    async fn end(self) {
+    pub(crate) async fn end(self) {
         // Whatever it did has been awaited; only its row is given back here.
         let _ = self.server.shutdown().await;
     }
 }
 
-fn held_by(state: &KeyState) -> Option<String> {
+pub(crate) fn held_by(state: &KeyState) -> Option<String> {
     state.lease.holder.as_ref().map(|holder| format!("{} (place {})", holder.job_id, holder.place_id))
 }
 
@@ -202,7 +200,7 @@ fn own_id() -> Result<MessageId, Failure> {
 }
 
 /// What an error of the library means to whoever typed the command.
-fn failure(error: Error) -> Failure {
+pub(crate) fn failure(error: Error) -> Failure {
     let text = crate::output::chain(&error);
     match error.kind() {
         ErrorKind::Invalid | ErrorKind::TooLarge | ErrorKind::MessageIdExpired => Failure::Usage(text),

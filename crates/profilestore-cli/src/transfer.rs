@@ -9,14 +9,16 @@ use std::{
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use profilestore::{
+    AuditEntry, AuditOutcome,
     data_store::KeyFilter,
     env::Env,
     transfer::{ExportFilter, ExportReport, ImportOptions, ImportReport, Progress, export, import},
 };
 
 use crate::{
-    args::App,
-    output::{Failure, Status, count, facts, json_document, out},
+    args::{App, ByArgs},
+    operate::failure,
+    output::{Failure, Status, chain, count, facts, json_document, out},
 };
 
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
@@ -25,7 +27,7 @@ const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 ///
 /// Every line is one version of one key, as `export` writes them. Versions become history with their original times and
 /// version strings; sessions, hand-over requests and messages of each key's last version become live. A key that exists
-/// already is left alone, so an import may be repeated. Values that are no profiles are kept and reported. A line that cannot be
+/// already is left alone, so an import may be repeated. Booked in the audit log. Values that are no profiles are kept and reported. A line that cannot be
 /// understood is reported and its key left out as a whole; the exit code is then 1.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -36,20 +38,29 @@ Examples:
 pub(crate) struct Import {
     /// The file, plain or zstd; - for standard input
     file: PathBuf,
-    /// Who imports, for the history
-    #[arg(long, default_value = "import")]
-    author: String,
+    #[command(flatten)]
+    by: ByArgs,
 }
 
 impl Import {
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
+        let by = self.by.attribution()?;
         let (reader, length) = open_input(&self.file)?;
         let store = app.place.open_or_create().await?;
         let bar = progress_bar();
         let mut progress = |progress: Progress| show(&bar, progress, length);
-        let options = ImportOptions { author: self.author, ..ImportOptions::default() };
-        let report = import(&*store, &Env::system(), reader, &options, &mut progress).await;
+        let options = ImportOptions { author: by.author.clone(), ..ImportOptions::default() };
+        let env = Env::system();
+        let entry = AuditEntry::new(env.uuid(), "import", Vec::new(), by).detail("file", self.file.display().to_string());
+        entry.clone().outcome(AuditOutcome::Pending).book(&*store, &env, 0).await.map_err(failure)?;
+        let report = import(&*store, &env, reader, &options, &mut progress).await;
         bar.finish_and_clear();
+        let entry = match &report {
+            Ok(report) => entry.detail("keys", report.keys).detail("versions", report.versions),
+            // Perhaps after some of it.
+            Err(error) => entry.outcome(AuditOutcome::Refused { why: chain(error) }),
+        };
+        entry.book(&*store, &env, 1).await.map_err(failure)?;
         let report = report?;
         match app.json {
             true => json_document(&report)?,
@@ -69,7 +80,8 @@ impl Import {
 Examples:
   profilestore export | wc -l
   profilestore export all.jsonl.zst
-  profilestore export --store-name PlayerData --prefix 12 some.jsonl")]
+  profilestore export --store-name PlayerData --prefix 12 some.jsonl
+  profilestore export --user 261 user-261.jsonl.zst")]
 pub(crate) struct Export {
     /// The file; compressed when its name ends in .zst
     file: Option<PathBuf>,
@@ -90,13 +102,20 @@ pub(crate) struct Names {
     #[arg(long)]
     pub(crate) scope: Option<String>,
     /// Only keys that begin with this
-    #[arg(long)]
+    #[arg(long, conflicts_with = "user")]
     pub(crate) prefix: Option<String>,
+    /// Only profiles associated with this user: all that is kept of him, and of those he shares a profile with
+    #[arg(long, value_name = "ID")]
+    pub(crate) user: Option<i64>,
 }
 
 impl Names {
     fn filter(self) -> ExportFilter {
-        let keys = self.prefix.map_or(KeyFilter::All, KeyFilter::Prefix);
+        let keys = match (self.prefix, self.user) {
+            (Some(prefix), _) => KeyFilter::Prefix(prefix),
+            (None, Some(user)) => KeyFilter::User(user),
+            (None, None) => KeyFilter::All,
+        };
         ExportFilter { store: self.store_name, scope: self.scope, keys }
     }
 }

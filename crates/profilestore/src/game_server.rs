@@ -6,13 +6,15 @@ use std::{
 };
 
 use crate::{
+    audit::Attribution,
     data::{ProfileData, TypedCodec},
     data_store::{DataStore, MemoryStore, ServerId},
     engine::{Engine, Parts},
     env::Env,
     error::{Error, ErrorKind, Result},
-    key::{DEFAULT_SCOPE, ProfileKey, check_name},
+    key::{DEFAULT_SCOPE, ProfileKey, RESERVED_STORE, check_name},
     messenger::{LocalMessenger, Messenger, NoMessenger},
+    operator::Operator,
     settings::{ConstantError, Settings},
     signal::Connection,
     store::ProfileStore,
@@ -194,7 +196,8 @@ impl GameServer {
     }
 
     /// A store of profiles whose data is a `T`, in the default scope and without a template: a new profile begins as an empty
-    /// object. See [`GameServer::store_builder`] for more. Fails on a name that is empty or longer than 50 characters.
+    /// object. See [`GameServer::store_builder`] for more. Fails on a name that is empty or longer than 50 characters, and on
+    /// [`RESERVED_STORE`].
     /// Specification: `New`.
     pub fn store<T: ProfileData>(&self, name: &str) -> Result<ProfileStore<T>> {
         self.store_builder(name).build()
@@ -214,6 +217,11 @@ impl GameServer {
     /// Begins a transaction: several profiles of this server, and gifts to any others, changed all at once or not at all.
     pub fn transaction(&self) -> TransactionBuilder {
         TransactionBuilder::new(self.clone())
+    }
+
+    /// Someone who changes profiles from outside the game, in whose name it is booked.
+    pub fn operator(&self, by: Attribution) -> Operator {
+        Operator::new(self.inner.engine.clone(), by)
     }
 
     /// The identity of this server's current incarnation. Another one after the server was declared dead and came back.
@@ -370,8 +378,15 @@ impl<T: ProfileData> StoreBuilder<T> {
         self
     }
 
-    /// The store. Fails on a name or scope that is empty or longer than 50 characters, and on a template that is no JSON.
+    /// The store. Fails on a name or scope that is empty or longer than 50 characters, on [`RESERVED_STORE`], and on a template that
+    /// is no JSON.
     pub fn build(self) -> Result<ProfileStore<T>> {
+        if self.name == RESERVED_STORE {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!("the library keeps its own books there: store name=`{}`", self.name),
+            ));
+        }
         let name = check_name("store name", &self.name)?;
         let scope = check_name("scope", &self.scope)?;
         let codec = Arc::new(TypedCodec::new(self.template.as_ref(), self.reconcile)?);

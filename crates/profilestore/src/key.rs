@@ -12,6 +12,10 @@ pub const MAX_NAME_CHARS: usize = 50;
 /// The scope of a store for which none was named. Specification: `global`.
 pub const DEFAULT_SCOPE: &str = "global";
 
+/// The store in which the library keeps books of its own, such as the audit log. It has no profiles: [`crate::GameServer::store`], imports
+/// and edits refuse it, and what lists or exports profiles leaves it out unless it is named.
+pub const RESERVED_STORE: &str = "~profilestore";
+
 /// The full name of a profile: store, scope and key, each of 1 to [`MAX_NAME_CHARS`] characters, without NUL.
 ///
 /// Cheap to clone. Ordered by store, then scope, then key (bytewise).
@@ -71,6 +75,17 @@ impl ProfileKey {
     /// Another key of the same store and scope, sharing their memory.
     pub(crate) fn in_store(store: &Arc<str>, scope: &Arc<str>, key: &str) -> Result<Self, InvalidName> {
         Ok(Self { store: store.clone(), scope: scope.clone(), key: check_name("key", key)? })
+    }
+
+    /// True for a key of [`RESERVED_STORE`].
+    pub fn is_reserved(&self) -> bool {
+        self.store() == RESERVED_STORE
+    }
+
+    /// The last key that [`RESERVED_STORE`] can have: a listing goes on behind it.
+    pub fn last_reserved() -> Self {
+        let last = Arc::<str>::from("\u{10ffff}".repeat(MAX_NAME_CHARS));
+        Self { store: Arc::from(RESERVED_STORE), scope: last.clone(), key: last }
     }
 
     /// The store's name.

@@ -42,12 +42,14 @@
 //!
 //! # Where things are
 //!
-//! [`data_store`] is the storage contract with the stores in memory and in SQLite; [`messenger`] carries hints between servers;
+//! An [`Operator`] changes profiles from outside the game, booked in the audit log ([`audit_entries`]); [`history`] has a profile's
+//! earlier versions. [`data_store`] is the storage contract with the stores in memory and in SQLite; [`messenger`] carries hints between servers;
 //! [`document`] and [`transfer`] read and write the records of the Roblox modules ProfileStore and ProfileService; [`record`] is the
 //! stored form; [`env`](mod@env) injects clock and randomness. Where the specification (those modules' documentation) has a name for a thing,
 //! the thing's documentation gives it.
 #![deny(missing_docs)]
 
+mod audit;
 mod autosave;
 mod bounded_loss;
 mod data;
@@ -57,8 +59,10 @@ mod engine;
 pub mod env;
 mod error;
 mod game_server;
+pub mod history;
 mod key;
 pub mod messenger;
+mod operator;
 mod profile;
 mod reconcile;
 pub mod record;
@@ -69,12 +73,17 @@ mod store;
 mod transaction;
 pub mod transfer;
 
+pub use audit::{
+    AUDIT_SCOPE, Attribution, AuditEntry, AuditOutcome, AuditPage, AuditQuery, MAX_AUTHOR_BYTES, MAX_REASON_BYTES, audit_entries,
+};
 pub use data::ProfileData;
 pub use data_store::MessageId;
 pub use engine::calls::Sent;
+pub use engine::history::Restored;
 pub use error::{Advice, Error, ErrorKind, Result};
 pub use game_server::{AccessState, GameServer, GameServerBuilder, ShutdownReport, StoreBuilder};
-pub use key::{DEFAULT_SCOPE, InvalidName, MAX_NAME_CHARS, ProfileKey};
+pub use key::{DEFAULT_SCOPE, InvalidName, MAX_NAME_CHARS, ProfileKey, RESERVED_STORE};
+pub use operator::{EraseReport, ErasedProfile, FailedErasure, Operator, SharedProfile};
 pub use profile::{KeyInfo, Profile, ReadProfile, SessionInfo};
 pub use session::{LastSave, SessionEnd, messages::Message};
 pub use settings::{ConstantError, NAMES as CONSTANT_NAMES, Settings};

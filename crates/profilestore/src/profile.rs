@@ -326,7 +326,7 @@ pub struct ReadProfile<T> {
     inbox: Vec<StoredMessage>,
     read_epoch: u64,
     existed: bool,
-    /// It is an earlier version.
+    /// It was asked for as a version.
     restores: bool,
     processed: Vec<u64>,
 }
@@ -354,8 +354,7 @@ impl<T: ProfileData> ReadProfile<T> {
         let Some(version) = version else {
             return Err(Error::new(ErrorKind::NotFound, "there is no such version").about(&state.key));
         };
-        let restores = version.info.superseded_ms.is_some();
-        Self::read(store, state, Some(version), restores)
+        Self::read(store, state, Some(version), true)
     }
 
     fn read(store: ProfileStore<T>, state: KeyState, version: Option<StoredVersion>, restores: bool) -> Result<Self> {
@@ -378,7 +377,7 @@ impl<T: ProfileData> ReadProfile<T> {
         };
         let info_ = info.as_ref();
         let load_count = match info_ {
-            Some(info) if restores => info.load_count,
+            Some(info) if info.superseded_ms.is_some() => info.load_count,
             _ => state.lease.load_count,
         };
         Ok(Self {
@@ -480,7 +479,8 @@ impl<T: ProfileData> ReadProfile<T> {
     }
 
     /// Writes this copy over whatever is stored, and ends the session that some server may have: what that one has not saved is lost.
-    /// Waiting messages stay. When it returns Ok, it is durable. With an earlier version this rolls the profile back.
+    /// Waiting messages stay. When it returns Ok, it is durable. With an earlier version this rolls the profile back; what it
+    /// replaces stays in the history.
     /// Specification: `SetAsync`.
     ///
     /// # Errors

@@ -9,9 +9,10 @@ use serde::Serialize;
 use crate::{
     data::{Codec, ProfileData, TypedCodec},
     data_store::{MessageId, VersionRef},
-    engine::{Engine, calls::Sent, start::Wish},
+    engine::{Engine, calls::Sent, history::Which, start::Wish},
     error::{Error, ErrorKind, Result},
     game_server::GameServer,
+    history::Versions,
     key::ProfileKey,
     profile::{Profile, ReadProfile},
 };
@@ -221,19 +222,40 @@ impl<T: ProfileData> ProfileStore<T> {
         async move { ReadProfile::current(store, state.await?) }
     }
 
-    /// Reads an earlier version of the profile, as [`ProfileStore::get`] reads the current one. Fails with
-    /// [`ErrorKind::NotFound`] when it is not, or no longer, in the history.
+    /// Reads an earlier version of the profile, as [`ProfileStore::get`] reads the current one: by its number, or by its version
+    /// string ([`crate::KeyInfo::version`]). [`ReadProfile::set`] rolls the profile back to it. A tombstone comes as the template's
+    /// data. Fails with [`ErrorKind::NotFound`] when it is not, or no longer, in the history. Specification: `GetAsync` with a version.
     pub fn get_version(
         &self,
         key: &str,
         version: VersionRef,
     ) -> impl Future<Output = Result<ReadProfile<T>>> + Send + 'static + use<T> {
-        let found = self.with_engine(key, |engine, key| engine.get_version(key, version));
+        self.read_version(key, Which::Named(version))
+    }
+
+    /// Reads the version that was current at a time (Unix milliseconds), as far as the history goes: the newest kept one that was
+    /// written until then. Otherwise as [`ProfileStore::get_version`].
+    pub fn get_version_at(
+        &self,
+        key: &str,
+        unix_ms: i64,
+    ) -> impl Future<Output = Result<ReadProfile<T>>> + Send + 'static + use<T> {
+        self.read_version(key, Which::At(unix_ms))
+    }
+
+    fn read_version(&self, key: &str, which: Which) -> impl Future<Output = Result<ReadProfile<T>>> + Send + 'static + use<T> {
+        let found = self.with_engine(key, |engine, key| engine.get_version(key, which));
         let store = self.clone();
         async move {
             let (state, version) = found.await?;
             ReadProfile::of_version(store, state, version)
         }
+    }
+
+    /// Lists the kept versions of the profile, or reads them one after the other. Asks the store when the first is asked for.
+    /// Fails on a wrong key. Specification: `VersionQuery`.
+    pub fn versions(&self, key: &str) -> Result<Versions<T>> {
+        Ok(Versions::new(self.clone(), self.key(key)?))
     }
 
     /// Sends a message to a profile, whether or not it is live anywhere or exists yet. When this returns Ok the message is durable
@@ -271,14 +293,14 @@ impl<T: ProfileData> ProfileStore<T> {
         message: &M,
     ) -> impl Future<Output = Result<Sent>> + Send + 'static + use<T, M> {
         let id = id.clone();
-        let sent = payload(message).map(|payload| self.with_engine(key, move |engine, key| engine.send(key, id, payload)));
+        let sent = payload(message).map(|payload| self.with_engine(key, move |engine, key| engine.send(key, id, payload, None)));
         async move { sent?.await }
     }
 
     /// Removes the profile: ends whatever session there is, empties the inbox, and leaves a tombstone. Earlier versions stay in the
     /// history for its retention. Answers false when there was nothing. Waits for one commit. Specification: `RemoveAsync`.
     pub fn remove(&self, key: &str) -> impl Future<Output = Result<bool>> + Send + 'static + use<T> {
-        self.with_engine(key, |engine, key| engine.remove(key))
+        self.with_engine(key, |engine, key| engine.remove(key, None))
     }
 }
 

@@ -11,8 +11,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 mod demo;
+mod history;
 mod inspect;
 mod maintain;
+mod operate;
 mod transfer;
 
 /// A folder to run the program in.

@@ -326,6 +326,17 @@ impl State {
                 }
                 false
             }
+            Change::Erase { key, .. } => {
+                let Some(record) = self.keys.get_mut(key) else { return false };
+                let current = record.versions.pop();
+                let did = !record.versions.is_empty() || !record.inbox.is_empty();
+                record.versions = current.into_iter().collect();
+                record.inbox_revision += u64::from(!record.inbox.is_empty());
+                for message in std::mem::take(&mut record.inbox).into_values() {
+                    record.receipts.insert(message.id, Receipt { content: message.content, made_ms: now_ms });
+                }
+                did
+            }
             Change::RegisterServer { id, place_id, job_id, lease_ms } => {
                 let row = ServerRow {
                     id: *id,

@@ -152,6 +152,10 @@ pub trait DataStoreExt {
 
     /// The state of one key. See [`DataStore::read`].
     async fn read_one(&self, key: &ProfileKey, returning: Returning) -> Result<(i64, KeyState), StoreError>;
+
+    /// A page of keys and where to go on (None: it was the last page), without those of [`crate::RESERVED_STORE`] unless that is the store
+    /// asked for. It may be shorter than the limit although more follow. See [`DataStore::keys`].
+    async fn profiles(&self, query: &KeyQuery) -> Result<(Vec<KeyState>, Option<ProfileKey>), StoreError>;
 }
 
 #[async_trait]
@@ -168,6 +172,18 @@ impl<S: DataStore + ?Sized> DataStoreExt for S {
             Some(state) => Ok((snapshot.now_ms, state)),
             None => Err(StoreError::Unavailable { reason: "the store gave no answer for the key".into() }),
         }
+    }
+
+    async fn profiles(&self, query: &KeyQuery) -> Result<(Vec<KeyState>, Option<ProfileKey>), StoreError> {
+        let mut page = self.keys(query).await?;
+        let mut next = page.last().map(|state| state.key.clone()).filter(|_| page.len() >= query.limit);
+        if query.store.is_none() {
+            page.retain(|state| !state.key.is_reserved());
+            if next.as_ref().is_some_and(ProfileKey::is_reserved) {
+                next = Some(ProfileKey::last_reserved());
+            }
+        }
+        Ok((page, next))
     }
 }
 
@@ -721,6 +737,17 @@ pub enum Change {
         /// Whether it is to be pinned.
         pinned: bool,
     },
+    /// Forgets what a key held: every version but the one that is current after this commit, pinned ones included, and every
+    /// waiting message, each of which leaves a receipt. Counters, lease and receipts stay, so that no earlier session can write
+    /// and no sender's retry takes effect. Fails with [`ConflictKind::Epoch`] unless the key is at this epoch. Must be the last
+    /// change of its key; a [`Change::Write`] of a tombstone before it leaves nothing. A backend in files offers a way to be rid of
+    /// the bytes too, such as [`SqliteStore::vacuum`].
+    Erase {
+        /// The key.
+        key: ProfileKey,
+        /// Its epoch.
+        epoch: u64,
+    },
     /// Makes a server row with revision 1. Fails with [`ConflictKind::Server`] when there is one.
     RegisterServer {
         /// The server.
@@ -770,7 +797,8 @@ impl Change {
             | Self::LockMessage { key, .. }
             | Self::RemoveMessage { key, .. }
             | Self::ImportInbox { key, .. }
-            | Self::Pin { key, .. } => Some(key),
+            | Self::Pin { key, .. }
+            | Self::Erase { key, .. } => Some(key),
             Self::RegisterServer { .. } | Self::RenewServer { .. } | Self::MarkDead { .. } | Self::Abort { .. } => None,
         }
     }

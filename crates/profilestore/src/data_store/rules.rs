@@ -73,7 +73,7 @@ pub(super) enum Fault {
 
 /// Whether a commit is well formed: at least one change; at most one write and one lease a key and one change a server; an abort
 /// alone; sizes within their limits; no message changed after its removal or appended twice; an imported inbox before all else
-/// that concerns the inbox.
+/// that concerns the inbox; an erasure after all else that concerns its key.
 pub(super) fn check_commit(commit: &Commit) -> Result<(), StoreError> {
     if commit.changes.is_empty() {
         return invalid(format!("a commit holds at least one change: commit=`{}`", commit.id));
@@ -84,8 +84,15 @@ pub(super) fn check_commit(commit: &Commit) -> Result<(), StoreError> {
     let mut removed = BTreeSet::new();
     let mut inboxes = BTreeSet::new();
     let mut appended = BTreeSet::new();
+    let mut erased = BTreeSet::new();
     for change in &commit.changes {
+        if let Some(key) = change.key().filter(|key| erased.contains(key)) {
+            return invalid(format!("an erasure is the last change of its key: key=`{key}`"));
+        }
         match change {
+            Change::Erase { key, .. } => {
+                erased.insert(key);
+            }
             Change::Write { key, value, author, imported, .. } => {
                 if !written.insert(key) {
                     return invalid(format!("a commit writes a key at most once: key=`{key}`"));
@@ -179,7 +186,7 @@ pub(super) fn judge<V: View>(view: &mut V, commit: &Commit, now_ms: i64) -> Resu
     let mut appended: Vec<(&ProfileKey, u64)> = Vec::new();
     for change in &commit.changes {
         let fault = match change {
-            Change::Check { key, epoch } => {
+            Change::Check { key, epoch } | Change::Erase { key, epoch } => {
                 (view.counters(key)?.epoch != *epoch).then(|| Fault::Key(ConflictKind::Epoch, key.clone()))
             }
             Change::Write { key, epoch, version, .. } => {
@@ -415,6 +422,10 @@ mod tests {
         assert!(reason(vec![lock(), import()]).contains("before other changes"));
         let dead = || Change::MarkDead { id: ServerId(Uuid::nil()), revision: 1 };
         assert!(reason(vec![dead(), dead()]).contains("a server at most once"));
+        let erase = || Change::Erase { key: key(), epoch: 0 };
+        assert!(reason(vec![erase(), write(1, 1)]).contains("last change"));
+        assert!(reason(vec![erase(), erase()]).contains("last change"));
+        assert!(check_commit(&commit(vec![write(1, 1), erase()])).is_ok());
     }
 
     #[test]

@@ -11,15 +11,18 @@ use std::{
 };
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::{Engine, MAX_RACES, lost_race};
 use crate::{
+    audit::{Attribution, AuditEntry},
     data_store::{
         Cause, Change, ConflictKind, KeyState, MAX_MESSAGE_BYTES, MessageId, NewMessage, NewValue, Retention, Returning,
-        StoreError, StoredMessage, StoredVersion, VersionRef,
+        StoreError, StoredMessage,
     },
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
+    record::Stored,
     session::protocol,
 };
 
@@ -33,6 +36,15 @@ pub(crate) struct Replacement {
     pub(crate) existed: bool,
     /// Messages processed in the read profile.
     pub(crate) processed: Vec<u64>,
+}
+
+/// What is written over a profile, and what else belongs into that commit.
+pub(super) struct Overwrite {
+    pub(super) value: NewValue,
+    pub(super) user_ids: Vec<i64>,
+    pub(super) cause: Cause,
+    pub(super) author: String,
+    pub(super) more: Vec<Change>,
 }
 
 /// Whether a message was stored by this call or had been before.
@@ -51,7 +63,7 @@ impl Engine {
     }
 
     /// Runs a call in the key's queue at once; the answer comes when it is done.
-    fn call<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
+    pub(super) fn call<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
         self: &Arc<Self>,
         key: &ProfileKey,
         call: F,
@@ -85,31 +97,30 @@ impl Engine {
         self.call(key, async move { Ok(engine.read_settled(&key_, Returning::ALL).await?.1) })
     }
 
-    pub(crate) fn get_version(
-        self: &Arc<Self>,
-        key: &ProfileKey,
-        version: VersionRef,
-    ) -> impl Future<Output = Result<(KeyState, Option<StoredVersion>)>> + Send + 'static + use<> {
-        let (engine, key_) = (self.clone(), key.clone());
-        self.call(key, async move {
-            let (_, state) = engine.read_settled(&key_, Returning::INBOX).await?;
-            Ok((state, engine.store.version(&key_, &version).await?))
-        })
-    }
-
     /// Sends a message. The id makes a repetition harmless.
     pub(crate) fn send(
         self: &Arc<Self>,
         key: &ProfileKey,
         id: MessageId,
         payload: Bytes,
+        by: Option<Attribution>,
     ) -> impl Future<Output = Result<Sent>> + Send + 'static + use<> {
         let (engine, key_) = (self.clone(), key.clone());
-        self.call(key, async move { engine.send_now(&key_, id, payload).await })
+        self.call(key, async move { engine.send_now(&key_, id, payload, by).await })
     }
 
-    async fn send_now(self: &Arc<Self>, key: &ProfileKey, id: MessageId, payload: Bytes) -> Result<Sent> {
-        let commit = self.new_commit(vec![self.append(key, id, payload)?], Returning::HEAD);
+    async fn send_now(
+        self: &Arc<Self>,
+        key: &ProfileKey,
+        id: MessageId,
+        payload: Bytes,
+        by: Option<Attribution>,
+    ) -> Result<Sent> {
+        let entry = by
+            .map(|by| AuditEntry::new(self.env.uuid(), "send", vec![key.clone()], by).detail("message", id.to_string()).change());
+        let mut changes = vec![self.append(key, id, payload)?];
+        changes.extend(entry.transpose()?);
+        let commit = self.new_commit(changes, Returning::HEAD);
         let deadline = self.env.after(self.settings().call_timeout);
         match self.settle(&commit, |at| at > deadline).await {
             Ok(_) => {
@@ -154,58 +165,58 @@ impl Engine {
     ) -> impl Future<Output = Result<KeyState>> + Send + 'static + use<> {
         let (engine, key_) = (self.clone(), key.clone());
         self.call(key, async move {
-            engine
-                .rewrite(&key_, |state| {
+            let written = engine
+                .rewrite(&key_, Returning::INBOX, |state| {
                     if replacement.existed && !state.exists() && state.epoch != replacement.read_epoch {
                         return Err(Error::new(
                             ErrorKind::Removed,
                             "the profile was removed since it was read; nothing was written",
                         ));
                     }
-                    let write = Change::Write {
-                        key: key_.clone(),
-                        epoch: state.epoch,
-                        version: state.version,
+                    let waiting = state.inbox.as_deref().unwrap_or_default();
+                    let processed = waiting.iter().filter(|message| replacement.processed.contains(&message.index));
+                    Ok(Some(Overwrite {
                         value: NewValue::Bytes(replacement.bytes.clone()),
                         user_ids: replacement.user_ids.clone(),
                         cause: replacement.cause,
                         author: engine.job_id.clone(),
-                        keep_previous: true,
-                        seal: true,
-                        imported: None,
-                    };
-                    let waiting = state.inbox.as_deref().unwrap_or_default();
-                    let processed = waiting.iter().filter(|message| replacement.processed.contains(&message.index));
-                    Ok(Some((write, receipts(&key_, processed))))
+                        more: receipts(&key_, processed),
+                    }))
                 })
-                .await?
-                .ok_or_else(|| Error::new(ErrorKind::NotFound, "there is no such profile"))
+                .await?;
+            written.map(|(_, after)| after).ok_or_else(|| Error::new(ErrorKind::NotFound, "there is no such profile"))
         })
     }
 
-    /// Leaves a tombstone, empties the inbox and ends whatever session there is. False when there was nothing.
-    pub(crate) fn remove(self: &Arc<Self>, key: &ProfileKey) -> impl Future<Output = Result<bool>> + Send + 'static + use<> {
+    /// Leaves a tombstone, empties the inbox and ends whatever session there is. False when there was nothing. The tombstone stays
+    /// associated with the profile's users as long as the history may hold something of theirs.
+    pub(crate) fn remove(
+        self: &Arc<Self>,
+        key: &ProfileKey,
+        by: Option<Attribution>,
+    ) -> impl Future<Output = Result<bool>> + Send + 'static + use<> {
         let (engine, key_) = (self.clone(), key.clone());
         self.call(key, async move {
+            let operation = engine.env.uuid();
             let removed = engine
-                .rewrite(&key_, |state| {
+                .rewrite(&key_, Returning::ALL, |state| {
                     let waiting = state.inbox.as_deref().unwrap_or_default();
                     if !state.exists() && waiting.is_empty() && state.lease.holder.is_none() {
                         return Ok(None);
                     }
-                    let write = Change::Write {
-                        key: key_.clone(),
-                        epoch: state.epoch,
-                        version: state.version,
+                    let stored = state.value.as_deref().and_then(|bytes| Stored::decode(bytes).ok());
+                    let mut more = receipts(&key_, waiting);
+                    if let Some(by) = &by {
+                        let entry = AuditEntry::new(operation, "remove", vec![key_.clone()], by.clone());
+                        more.push(entry.detail("version", state.version).detail("messages", waiting.len()).change()?);
+                    }
+                    Ok(Some(Overwrite {
                         value: NewValue::Tombstone,
-                        user_ids: Vec::new(),
+                        user_ids: stored.map(|stored| stored.user_ids().to_vec()).unwrap_or_default(),
                         cause: Cause::Remove,
-                        author: engine.job_id.clone(),
-                        keep_previous: true,
-                        seal: true,
-                        imported: None,
-                    };
-                    Ok(Some((write, receipts(&key_, waiting))))
+                        author: by.as_ref().map_or(&engine.job_id, |by| &by.author).clone(),
+                        more,
+                    }))
                 })
                 .await?;
             Ok(removed.is_some())
@@ -213,38 +224,78 @@ impl Engine {
     }
 
     /// A write from outside any session: reads, lets `build` make the changes, ends the session in the same commit, and begins
-    /// anew if somebody else was faster.
-    async fn rewrite(
+    /// anew if somebody else was faster. Answers with what the key held before and after.
+    pub(super) async fn rewrite(
         self: &Arc<Self>,
         key: &ProfileKey,
-        build: impl Fn(&KeyState) -> Result<Option<(Change, Vec<Change>)>>,
-    ) -> Result<Option<KeyState>> {
+        returning: Returning,
+        build: impl Fn(&KeyState) -> Result<Option<Overwrite>>,
+    ) -> Result<Option<(KeyState, KeyState)>> {
         let deadline = self.env.after(self.settings().call_timeout);
         for _ in 0..MAX_RACES {
-            let (_, state) = self.read_settled(key, Returning::INBOX).await?;
-            let Some((write, more)) = build(&state)? else { return Ok(None) };
-            let lease = Change::Lease {
-                key: key.clone(),
-                revision: state.lease_revision,
-                lease: protocol::cleared(&state.lease),
-                raise_epoch: true,
-                seal: false,
-            };
-            let mut changes = vec![write, lease];
-            changes.extend(more);
-            let commit = self.new_commit(changes, Returning::INBOX);
-            match self.settle(&commit, |at| at > deadline).await {
-                Ok(mut reply) => {
-                    // A session of this very server gets no notice.
-                    self.look(key);
-                    return Ok(reply.states.pop());
-                }
-                Err(error) if lost_race(&error) => {}
-                Err(error) => return Err(error.into()),
+            let (_, state) = self.read_settled(key, returning).await?;
+            let Some(overwrite) = build(&state)? else { return Ok(None) };
+            if let Some(after) = self.overwrite(&state, overwrite, deadline).await? {
+                return Ok(Some((state, after)));
             }
         }
-        Err(Error::new(ErrorKind::Unavailable, "others kept changing the profile; try again"))
+        Err(too_many_races())
     }
+
+    /// Writes over a state that was read, and ends the session that it shows. None when somebody else was faster.
+    pub(super) async fn overwrite(
+        self: &Arc<Self>,
+        state: &KeyState,
+        overwrite: Overwrite,
+        deadline: Instant,
+    ) -> Result<Option<KeyState>> {
+        let Overwrite { value, user_ids, cause, author, more } = overwrite;
+        let key = &state.key;
+        let write = Change::Write {
+            key: key.clone(),
+            epoch: state.epoch,
+            version: state.version,
+            value,
+            user_ids,
+            cause,
+            author,
+            keep_previous: true,
+            seal: true,
+            imported: None,
+        };
+        let lease = Change::Lease {
+            key: key.clone(),
+            revision: state.lease_revision,
+            lease: protocol::cleared(&state.lease),
+            raise_epoch: true,
+            seal: false,
+        };
+        let mut changes = vec![write, lease];
+        changes.extend(more);
+        let commit = self.new_commit(changes, Returning::INBOX);
+        match self.settle(&commit, |at| at > deadline).await {
+            Ok(mut reply) => {
+                // A session of this very server gets no notice.
+                self.look(key);
+                let at = reply.states.iter().position(|after| after.key == *key);
+                Ok(at.map(|at| reply.states.swap_remove(at)))
+            }
+            Err(error) if lost_race(&error) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Stores an audit entry by itself, over version `version` of it; 0: the first one.
+    pub(crate) async fn book(&self, entry: &AuditEntry, version: u64) -> Result<()> {
+        let deadline = self.env.after(self.settings().call_timeout);
+        let commit = self.new_commit(vec![entry.change_at(version)?], Returning::HEAD);
+        self.settle(&commit, |at| at > deadline).await?;
+        Ok(())
+    }
+}
+
+pub(super) fn too_many_races() -> Error {
+    Error::new(ErrorKind::Unavailable, "others kept changing the profile; try again")
 }
 
 fn receipts<'a>(key: &ProfileKey, messages: impl IntoIterator<Item = &'a StoredMessage>) -> Vec<Change> {

@@ -31,7 +31,9 @@ use crate::{
 };
 
 pub(crate) mod calls;
+mod erase;
 pub(crate) mod health;
+pub(crate) mod history;
 pub(crate) mod lease;
 pub(crate) mod queue;
 pub(crate) mod renew;
@@ -284,12 +286,21 @@ impl Engine {
 
     /// Reads a key's state, trying again for as long as calls may take.
     pub(crate) async fn read_settled(&self, key: &ProfileKey, returning: Returning) -> Result<(i64, KeyState), StoreError> {
+        self.reading(Some(key), || self.store.read_one(key, returning)).await
+    }
+
+    /// Reads something of the store, trying again for as long as calls may take.
+    pub(crate) async fn reading<T, F: Future<Output = Result<T, StoreError>>>(
+        &self,
+        key: Option<&ProfileKey>,
+        read: impl Fn() -> F,
+    ) -> Result<T, StoreError> {
         let deadline = self.env.after(self.settings().call_timeout);
         let mut backoff = Backoff::default();
         loop {
-            match self.store.read_one(key, returning).await {
+            match read().await {
                 Err(error) if error.is_transient() => {
-                    self.note_error(&error, Some(key));
+                    self.note_error(&error, key);
                     let wait = backoff.next(self.hurry.load(Ordering::Relaxed));
                     if self.env.now() + wait > deadline {
                         return Err(error);

@@ -136,7 +136,11 @@ impl Members {
     fn key(&self) -> Result<ProfileKey, String> {
         let store = self.store.as_deref().ok_or("store is missing")?;
         let key = self.key.as_deref().ok_or("key is missing")?;
-        ProfileKey::new(store, self.scope.as_deref().unwrap_or(DEFAULT_SCOPE), key).map_err(|e| e.to_string())
+        let key = ProfileKey::new(store, self.scope.as_deref().unwrap_or(DEFAULT_SCOPE), key).map_err(|e| e.to_string())?;
+        if key.is_reserved() {
+            return Err(format!("the library keeps its own books there: store=`{store}`"));
+        }
+        Ok(key)
     }
 
     fn check(self, key: ProfileKey) -> Result<Line, String> {

@@ -9,8 +9,9 @@ use super::{
 };
 use crate::{
     ProfileKey,
-    data_store::{DataStore, DataStoreExt, KeyState, Returning, StoredVersion, VersionInfo, VersionRef},
+    data_store::{DataStore, DataStoreExt, KeyState, Returning, VersionInfo, VersionRef},
     document::{compose, compose_inbox, version_label},
+    history::find_version,
     record::{RecordError, Stored},
 };
 
@@ -62,7 +63,7 @@ pub async fn document(
     let (now_ms, state) = store.read_one(key, Returning::ALL).await?;
     let other = match version {
         None => None,
-        Some(version) => match find(store, &state, version).await? {
+        Some(version) => match find_version(store, &state, version).await? {
             Some(found) => Some(found),
             None => return Ok(None),
         },
@@ -103,31 +104,21 @@ pub async fn document(
     }))
 }
 
-/// A version by what it is called, which may be a made-up version string.
-async fn find(store: &dyn DataStore, state: &KeyState, version: &VersionRef) -> Result<Option<StoredVersion>, TransferError> {
-    let found = store.version(&state.key, version).await?;
-    let VersionRef::Label(label) = version else { return Ok(found) };
-    let number = label.split('.').nth(1).and_then(|number| number.parse().ok());
-    let (None, Some(number)) = (&found, number) else { return Ok(found) };
-    let named = store.version(&state.key, &VersionRef::Number(number)).await?;
-    let made_up = |info: &VersionInfo| version_label(info.written_ms, info.number, state.created_ms);
-    Ok(named.filter(|named| named.info.label.is_none() && made_up(&named.info) == *label))
-}
-
-/// Reads every kept version of the keys of a store, and reports what is there and what cannot be read.
+/// Reads every kept version of the keys of a store, the audit log included, and reports what is there and what cannot be read.
 pub async fn verify(
     store: &dyn DataStore,
     filter: &ExportFilter,
     progress: &mut (dyn FnMut(Progress) + Send),
 ) -> Result<ExportReport, TransferError> {
     let mut report = ExportReport::default();
-    let mut keys = Keys::new(store, filter);
+    let mut keys = Keys::all(store, filter);
     while let Some(state) = keys.next().await? {
+        let book = state.key.is_reserved();
         each_version(store, &state, |version| {
-            report.versions += 1;
+            report.versions += u64::from(!book);
             match version.value.as_deref().map(Stored::decode).transpose() {
-                Ok(None) => report.tombstones += 1,
-                Ok(Some(Stored::Foreign(_))) => report.foreign += 1,
+                Ok(None) => report.tombstones += u64::from(!book),
+                Ok(Some(Stored::Foreign(_))) => report.foreign += u64::from(!book),
                 Ok(Some(_)) => {}
                 Err(error) => report.unreadable.push(UnreadableValue {
                     key: state.key.clone(),
@@ -138,7 +129,8 @@ pub async fn verify(
             Ok(())
         })
         .await?;
-        report.keys += 1;
+        report.keys += u64::from(!book);
+        report.books += u64::from(book);
         count_live(&state, &mut report);
         progress(Progress::Passed { keys: report.keys, versions: report.versions });
     }

@@ -22,13 +22,20 @@ pub(super) struct Keys<'a> {
     query: KeyQuery,
     page: std::vec::IntoIter<KeyState>,
     last_page: bool,
+    books: bool,
 }
 
 impl<'a> Keys<'a> {
-    pub(super) fn new(store: &'a dyn DataStore, filter: &ExportFilter) -> Self {
+    /// The keys that `filter` means; the library's own books among them only if it names their store.
+    pub(super) fn of_profiles(store: &'a dyn DataStore, filter: &ExportFilter) -> Self {
+        Self { books: false, ..Self::all(store, filter) }
+    }
+
+    /// The keys that `filter` means, the library's own books included.
+    pub(super) fn all(store: &'a dyn DataStore, filter: &ExportFilter) -> Self {
         let ExportFilter { store: name, scope, keys } = filter.clone();
         let query = KeyQuery { store: name, scope, filter: keys, after: None, limit: KEYS_A_PAGE };
-        Self { store, query, page: Vec::new().into_iter(), last_page: false }
+        Self { store, query, page: Vec::new().into_iter(), last_page: false, books: true }
     }
 
     /// The next key with all that it holds now.
@@ -40,9 +47,16 @@ impl<'a> Keys<'a> {
             if self.last_page {
                 return Ok(None);
             }
-            let page = self.store.keys(&self.query).await?;
-            self.last_page = page.len() < KEYS_A_PAGE;
-            self.query.after = page.last().map(|state| state.key.clone());
+            let (page, next) = match self.books {
+                true => {
+                    let page = self.store.keys(&self.query).await?;
+                    let next = page.last().map(|state| state.key.clone()).filter(|_| page.len() == KEYS_A_PAGE);
+                    (page, next)
+                }
+                false => self.store.profiles(&self.query).await?,
+            };
+            self.last_page = next.is_none();
+            self.query.after = next;
             self.page = page.into_iter();
         }
     }

@@ -1,8 +1,11 @@
 //! Tests of the library through its public interface, in one binary.
 #![allow(unreachable_pub, reason = "one binary of modules: nothing is public anyway")]
 
+mod audit;
 mod bounded_loss;
+mod history;
 mod messages;
+mod operator;
 mod records;
 mod regressions;
 mod sessions;

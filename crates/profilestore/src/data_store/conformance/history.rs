@@ -1,7 +1,9 @@
 //! Cases about versions: which are kept, how they are listed, and when they go.
 
 use super::*;
-use crate::data_store::{DAY_MS, Imported, Order, Retention, SweepReport, VersionInfo, VersionQuery, VersionRef};
+use crate::data_store::{
+    DAY_MS, Imported, KeyFilter, KeyQuery, Order, Retention, SweepReport, VersionInfo, VersionQuery, VersionRef,
+};
 
 const MONTH: Retention = Retention { history_ms: 30 * DAY_MS };
 
@@ -245,6 +247,80 @@ pub async fn a_sweep_deletes_old_versions(s: Subject) {
     assert_eq!((state.version, value(&state)), (4, Some("4")));
     assert_eq!(s.put(&key, "5").await.version, 5);
     assert_eq!(s.kept(&key).await, [4, 5]);
+}
+
+/// An erasure forgets earlier versions, pinned ones too, and empties the inbox down to its receipts; counters stay.
+pub async fn an_erasure_leaves_counters_and_receipts(s: Subject) {
+    let (key, other) = (key("p"), key("other"));
+    let user = |value: &str| Write { user_ids: vec![7], keep_previous: true, ..Write::of(value) };
+    for key in [&key, &other] {
+        for n in 1..=4 {
+            let state = s.state(key).await;
+            s.ok(vec![user(&n.to_string()).over(&state)]).await;
+        }
+    }
+    s.ok(vec![pin(&key, 2, true), pin(&key, 4, true)]).await;
+    let ids = [message_id(s.now().await, "m1"), message_id(s.now().await, "m2")];
+    s.ok(vec![append(&key, &ids[0], "1"), append(&key, &ids[1], "2"), append(&other, &ids[0], "1")]).await;
+    let server = s.registered().await;
+    let before = s.held_by(&key, server).await;
+    let others = s.state(&other).await;
+
+    let erase = |epoch| Change::Erase { key: key.clone(), epoch };
+    assert_eq!(s.conflict_kind(vec![remove(&before), erase(before.epoch - 1)]).await, ConflictKind::Epoch);
+    assert_eq!(s.kept(&key).await, [1, 2, 3, 4], "refused as a whole");
+    let free = lease(&before, LeaseState { load_count: before.lease.load_count, ..LeaseState::default() }, true);
+    let reply = s.ok(vec![remove(&before), free, erase(before.epoch)]).await;
+    let (after, notified) = (&reply.states[0], &reply.notified);
+    assert_eq!(s.kept(&key).await, [5]);
+    assert!(!after.exists() && after.value.is_none());
+    assert_eq!((after.inbox.as_deref(), after.last_message), (Some(&[][..]), before.last_message));
+    assert!(after.inbox_revision > before.inbox_revision);
+    assert_eq!((after.epoch, after.lease_revision), (before.epoch + 1, before.lease_revision + 1));
+    assert_eq!((after.version, after.created_ms, after.lease.load_count), (5, before.created_ms, 3));
+    assert_eq!(notified, &[(server, key.clone())], "the holder is told");
+    assert_eq!(s.state(&key).await, *after);
+    for number in 1..=4 {
+        assert_eq!(s.version_value(&key, number).await, None);
+    }
+    assert_eq!(s.conflict_kind(vec![append(&key, &ids[0], "1")]).await, ConflictKind::MessageSeen);
+    assert_eq!(s.conflict_kind(vec![append(&key, &ids[1], "other")]).await, ConflictKind::MessageIdReused);
+    assert_eq!(s.conflict_kind(vec![write(&before, "late")]).await, ConflictKind::Epoch);
+
+    let found = s.store.keys(&KeyQuery { store: None, scope: None, filter: KeyFilter::User(7), after: None, limit: 9 }).await;
+    assert_eq!(found.unwrap().iter().map(|state| &state.key).collect::<Vec<_>>(), [&other]);
+    assert_eq!((s.state(&other).await, s.kept(&other).await), (others, vec![1, 2, 3, 4]), "another key is left alone");
+    s.put(&key, "6").await;
+    assert_eq!(s.kept(&key).await, [5, 6]);
+    assert_eq!(s.sweep(MONTH).await.versions, 0);
+}
+
+/// An erasure without a write leaves the current value; one of a key that holds nothing does nothing.
+pub async fn an_erasure_alone_leaves_the_current_value(s: Subject) {
+    let (key, waits) = (key("p"), key("waits"));
+    for n in 1..=3 {
+        s.next_hour().await;
+        s.put(&key, &n.to_string()).await;
+    }
+    let erase = |key: &ProfileKey| Change::Erase { key: key.clone(), epoch: 0 };
+    let reply = s.ok(vec![erase(&key)]).await;
+    assert_eq!((value(&reply.states[0]), reply.states[0].version), (Some("3"), 3));
+    assert_eq!(s.kept(&key).await, [3]);
+    let before = s.state(&key).await;
+    s.ok(vec![erase(&key)]).await;
+    assert_eq!(s.state(&key).await, before);
+
+    let id = message_id(s.now().await, "m");
+    s.ok(vec![append(&waits, &id, "1")]).await;
+    s.ok(vec![erase(&waits)]).await;
+    assert_eq!(s.state(&waits).await.inbox, Some(vec![]));
+    assert_eq!(s.conflict_kind(vec![append(&waits, &id, "1")]).await, ConflictKind::MessageSeen);
+    let never = super::key("never");
+    s.ok(vec![erase(&never)]).await;
+    assert_eq!(s.state(&never).await.version, 0);
+    s.next_hour().await;
+    s.put(&key, "4").await;
+    assert_eq!(s.kept(&key).await, [3, 4]);
 }
 
 /// A sweep goes through many keys, piece by piece.

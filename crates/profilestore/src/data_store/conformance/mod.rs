@@ -257,6 +257,8 @@ macro_rules! store_conformance {
             only_kept_versions_are_pinned
             a_sweep_deletes_old_versions
             a_sweep_goes_through_every_key
+            an_erasure_leaves_counters_and_receipts
+            an_erasure_alone_leaves_the_current_value
             keys_are_listed_in_order
             keys_are_listed_in_pages
             keys_are_listed_by_prefix

@@ -216,6 +216,7 @@ impl Tx<'_> {
                 self.inbox_changed(at, touched);
             }
             Change::Pin { version, pinned, .. } => self.pin(at, *version, *pinned, touched)?,
+            Change::Erase { .. } => self.erase(at, touched)?,
             _ => {}
         }
         Ok(())
@@ -334,6 +335,33 @@ impl Tx<'_> {
             head.flags = (head.flags & !PINNED) | bit(pinned, PINNED);
             head.info = None;
             touched.rest = true;
+        }
+        Ok(())
+    }
+
+    /// Deletes the versions behind the current one, and the inbox down to its receipts.
+    fn erase(&mut self, at: usize, touched: &mut Touched) -> Result<(), Trouble> {
+        let head = &self.heads[at];
+        let mut earlier = Vec::new();
+        self.walk(head, |row| {
+            earlier.extend((row.id != head.current).then_some(row.id));
+            true
+        })?;
+        if !earlier.is_empty() {
+            let sql = "UPDATE version SET previous = 0, previous_superseded_ms = 0 WHERE id = ?1";
+            self.prepare(sql)?.execute([head.current])?;
+            touched.noticed = true;
+        }
+        for id in earlier {
+            self.prepare("DELETE FROM version WHERE id = ?1")?.execute([id])?;
+        }
+        if head.waiting > 0 {
+            let sql = "INSERT INTO receipt (head, digest, content, made_ms) \
+                 SELECT head, digest, content, ?2 FROM message WHERE head = ?1";
+            self.prepare(sql)?.execute(params![head.id, self.now_ms])?;
+            self.prepare("DELETE FROM message WHERE head = ?1")?.execute(params![head.id])?;
+            self.heads[at].waiting = 0;
+            self.inbox_changed(at, touched);
         }
         Ok(())
     }

@@ -164,6 +164,21 @@ impl SqliteStore {
         Ok(Self { _closer: Arc::new(Closer(inner.clone())), inner })
     }
 
+    /// Copies everything from the write-ahead log into the file and truncates the log. What was deleted or overwritten is then in
+    /// neither, but for crumbs of rows that SQLite leaves in unused parts of pages when it moves rows between them. Waits for reads
+    /// that are under way and for other processes, up to [`SqliteOptions::busy_wait`]; then fails with
+    /// [`StoreError::Unavailable`], and may be called again.
+    pub async fn empty_log(&self) -> Result<(), StoreError> {
+        self.inner.empty_log(false).await
+    }
+
+    /// Writes the file anew and empties the log: then no byte of what was deleted or overwritten is left in either. Commits wait
+    /// meanwhile, those of other processes as during an outage, which ends no session. Takes about as long as reading and writing
+    /// the file three times, and that much room for temporary files. Fails as [`SqliteStore::empty_log`] does.
+    pub async fn vacuum(&self) -> Result<(), StoreError> {
+        self.inner.empty_log(true).await
+    }
+
     /// The file's path, as it was given.
     pub fn path(&self) -> &Path {
         &self.inner.path

@@ -211,6 +211,8 @@ fn configure(conn: &Connection, role: Role, options: &SqliteOptions) -> rusqlite
             conn.pragma_update(None, "wal_autocheckpoint", 0)?;
             conn.pragma_update(None, "journal_size_limit", -1)?;
             conn.pragma_update(None, "cache_size", -65_536)?;
+            // What is deleted or overwritten leaves no bytes behind, but for crumbs: see `SqliteStore::empty_log`.
+            conn.pragma_update(None, "secure_delete", true)?;
             if let Some(bytes) = options.max_file_bytes {
                 let pages = i64::try_from(bytes / PAGE_BYTES).unwrap_or(i64::MAX).max(1);
                 let limit: rusqlite::Result<i64> =

@@ -205,6 +205,35 @@ impl Inner {
         task.await.unwrap_or_else(|_| Err(StoreError::Unavailable { reason: "the runtime is shutting down".into() }))
     }
 
+    /// Copies the whole log into the file and truncates it, after writing the file anew if so asked. Waits for readers of old pages
+    /// and for other processes; this process's commits wait meanwhile.
+    pub(super) async fn empty_log(self: &Arc<Self>, rewrite: bool) -> Result<(), StoreError> {
+        let inner = self.clone();
+        let task = tokio::task::spawn_blocking(move || {
+            if rewrite {
+                let writer = inner.writer.lock();
+                if writer.is_none() {
+                    return Err(closed());
+                }
+                // Of its own, because the copy that is made on the way must not be held in memory.
+                let conn = schema::connect(&inner.path, Role::Writer, &inner.options)?;
+                let sqlite = |err: rusqlite::Error| Trouble::from(err).not_applied();
+                conn.pragma_update(None, "temp_store", "FILE").map_err(sqlite)?;
+                wait_while_busy(inner.options.busy_wait, || conn.execute_batch("VACUUM")).map_err(sqlite)?;
+            }
+            let emptied = wait_while_busy(inner.options.busy_wait, || match inner.writer.lock().as_mut() {
+                Some(writer) => writer.conn.wal_checkpoint_v2(Some(rusqlite::MAIN_DB), CheckpointMode::TRUNCATE).map(|_| true),
+                None => Ok(false),
+            });
+            match emptied {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(closed()),
+                Err(err) => Err(Trouble::from(err).not_applied()),
+            }
+        });
+        task.await.unwrap_or_else(|_| Err(StoreError::Unavailable { reason: "the runtime is shutting down".into() }))
+    }
+
     /// Ends the connections, the writer's last: closing the last one to the file empties and removes the log. Waits for what is
     /// being written.
     pub(super) fn close(&self) {

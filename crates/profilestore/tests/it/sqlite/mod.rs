@@ -14,6 +14,7 @@ use profilestore::{
 use tempfile::TempDir;
 
 mod backups;
+mod erase;
 mod files;
 mod hints;
 mod processes;

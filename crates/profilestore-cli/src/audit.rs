@@ -1,0 +1,125 @@
+//! `audit`: what operators did.
+
+use std::io::Write;
+
+use clap::Args;
+use jiff::Timestamp;
+use profilestore::{AuditEntry, AuditOutcome, AuditQuery, audit_entries};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::{
+    args::{App, profile_key},
+    operate::failure,
+    output::{Failure, Status, Table, json_line, out, time},
+};
+
+/// Show what operators did
+///
+/// Edits, rollbacks, pins, erasures: when, to which profile, in whose name and why, the newest first. Each was written together with
+/// the change that it books. An edit of a profile that is online is `pending` until its holder has applied and saved it.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  profilestore audit --limit 20
+  profilestore audit --since 2026-11-01 --author ann
+  profilestore audit --key PlayerData/7 --json | jq .details")]
+pub(crate) struct Audit {
+    /// Only what began at or after this time: 2026-11-21, 2026-11-21T14:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    since: Option<i64>,
+    /// Only what began at or before this time
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    until: Option<i64>,
+    /// Only about this profile: STORE/KEY, or STORE/SCOPE/KEY
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+    /// Only in this name
+    #[arg(long)]
+    author: Option<String>,
+    /// Only this operation
+    #[arg(long, value_name = "ID")]
+    operation: Option<Uuid>,
+    /// At most so many
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+}
+
+impl Audit {
+    pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
+        let key = self.key.as_deref().map(|key| profile_key(key, None)).transpose()?;
+        let store = app.place.open().await?;
+        let mut table = Table::new(["TIME", "ACTION", "PROFILE", "AUTHOR", "OUTCOME", "WHAT", "REASON"]);
+        let mut out = out();
+        let mut left = self.limit.unwrap_or(usize::MAX);
+        let mut query = AuditQuery {
+            since_ms: self.since,
+            until_ms: self.until,
+            key,
+            author: self.author,
+            operation: self.operation,
+            after: None,
+        };
+        while left > 0 {
+            let mut page = audit_entries(&*store, &query).await.map_err(failure)?;
+            page.entries.truncate(left);
+            match app.json {
+                true => page.entries.iter().try_for_each(|entry| json_line(&mut out, entry))?,
+                false => table.page(&mut out, &page.entries.iter().map(cells).collect::<Vec<_>>())?,
+            }
+            left -= page.entries.len();
+            if page.next.is_none() {
+                break;
+            }
+            query.after = page.next;
+        }
+        out.flush()?;
+        Ok(Status::Fine)
+    }
+}
+
+fn cells(entry: &AuditEntry) -> [String; 7] {
+    let keys: Vec<String> = entry.keys.iter().map(ToString::to_string).collect();
+    let outcome = match &entry.outcome {
+        AuditOutcome::Pending => "pending".to_owned(),
+        AuditOutcome::Done => "done".to_owned(),
+        AuditOutcome::Refused { why } => format!("refused: {why}"),
+        _ => "?".to_owned(),
+    };
+    let what = entry.details.get("edit").and_then(|edit| edit.get("ops")).map(Value::to_string).unwrap_or_default();
+    [
+        time(entry.began_ms),
+        entry.action.clone(),
+        keys.join(" "),
+        entry.by.author.clone(),
+        cut(outcome, 60),
+        cut(what, 60),
+        cut(entry.by.reason.clone(), 40),
+    ]
+}
+
+fn cut(text: String, chars: usize) -> String {
+    match text.char_indices().nth(chars) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+/// A time on the command line: a date, UTC, or a moment.
+pub(crate) fn moment(text: &str) -> Result<i64, String> {
+    let midnight = || format!("{text}T00:00:00Z").parse::<Timestamp>();
+    let moment = text.parse::<Timestamp>().or_else(|_| midnight());
+    moment.map(Timestamp::as_millisecond).map_err(|_| "a time is given as 2026-11-21 or 2026-11-21T14:00:00Z".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_dates_or_moments() {
+        assert_eq!(moment("1970-01-02"), Ok(86_400_000));
+        assert_eq!(moment("1970-01-01T00:00:01Z"), Ok(1000));
+        assert!(moment("yesterday").is_err());
+    }
+}

@@ -1,0 +1,127 @@
+//! `erase`: everything of one user.
+
+use std::io::Write;
+
+use clap::Args;
+use profilestore::{
+    EraseReport,
+    data_store::{DataStore, DataStoreExt, KeyFilter, KeyQuery},
+};
+use serde::Serialize;
+
+use crate::{
+    args::{App, ByArgs},
+    operate::{Visit, failure},
+    output::{Failure, Status, ask, count, facts, json_document, out},
+};
+
+const PAGE: usize = 256;
+
+/// Erase everything of a user
+///
+/// Erases the profiles that are associated with the user, or were when they were removed: data, history (pinned versions too),
+/// waiting messages, and what the audit log holds of their content. Then the file is written anew, so that no byte of it is left;
+/// commits wait meanwhile, as during an outage. Sessions on them end. Profiles that belong to other users too are left alone and reported, unless --shared is given. What stays: the names of
+/// the profiles with their counters, receipts of messages (so that a retry revives nothing), and the entry in the audit log. Not
+/// touched: backups and exports.
+///
+/// The exit code is 1 when something of the user is left, which the report names; erase again then.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  profilestore export --user 261 user-261.jsonl.zst
+  profilestore erase --user 261 --reason 'request of 2026-11-21'
+  profilestore erase --user 261 --shared --yes --json")]
+pub(crate) struct Erase {
+    /// The user
+    #[arg(long, value_name = "ID")]
+    user: i64,
+    /// Profiles of several users too
+    #[arg(long)]
+    shared: bool,
+    /// Leave the file as it is, for one more erasure or a quiet hour: crumbs of what was deleted may then be left in it
+    #[arg(long)]
+    no_vacuum: bool,
+    /// Do not ask for confirmation
+    #[arg(long, short)]
+    yes: bool,
+    #[command(flatten)]
+    by: ByArgs,
+}
+
+#[derive(Serialize)]
+struct EraseRow<'a> {
+    #[serde(flatten)]
+    report: &'a EraseReport,
+    /// False when somebody used the file for too long; what was erased may then still be found in it or in the log beside it.
+    bytes_gone: bool,
+}
+
+impl Erase {
+    pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
+        let by = self.by.attribution()?;
+        let file = app.place.open_sqlite().await?;
+        if !self.yes {
+            let profiles = count(associated(&file, self.user).await?, "profile", "profiles");
+            let which = if self.shared { ", shared ones too" } else { "" };
+            let user = self.user;
+            if !ask(&format!("erase user {user}, associated with {profiles}{which}, with history and messages, for good?"))? {
+                return Err(Failure::Work(format!("not erased: user=`{user}`")));
+            }
+        }
+        let visit = Visit::on(file.clone(), by).await?;
+        let done = visit.operator.erase_user(self.user, self.shared).await;
+        visit.end().await;
+        let report = done.map_err(failure)?;
+        let emptied = if self.no_vacuum { file.empty_log().await } else { file.vacuum().await };
+        match app.json {
+            true => json_document(&EraseRow { report: &report, bytes_gone: emptied.is_ok() && !self.no_vacuum })?,
+            false => show(&report, emptied.as_ref().err())?,
+        }
+        Ok(if report.is_complete() && emptied.is_ok() { Status::Fine } else { Status::Problems })
+    }
+}
+
+async fn associated(store: &dyn DataStore, user: i64) -> Result<u64, Failure> {
+    let mut query = KeyQuery { store: None, scope: None, filter: KeyFilter::User(user), after: None, limit: PAGE };
+    let mut found = 0;
+    loop {
+        let (page, next) = store.profiles(&query).await?;
+        found += page.len() as u64;
+        let Some(next) = next else { return Ok(found) };
+        query.after = Some(next);
+    }
+}
+
+fn show(report: &EraseReport, log: Option<&profilestore::data_store::StoreError>) -> Result<(), Failure> {
+    let mut out = out();
+    let sum = |number: fn(&profilestore::ErasedProfile) -> u64| report.erased.iter().map(number).sum::<u64>();
+    let profiles = |number: usize| count(number as u64, "profile", "profiles");
+    facts(
+        &mut out,
+        &[
+            ("erased", profiles(report.erased.len())),
+            ("versions", count(sum(|erased| erased.versions), "version", "versions")),
+            ("messages", count(sum(|erased| erased.messages), "message", "messages")),
+            ("sessions ended", count(sum(|erased| u64::from(erased.held_by.is_some())), "session", "sessions")),
+            ("audit details", count(report.audit_entries, "entry emptied", "entries emptied")),
+            ("shared, left", profiles(report.shared.len())),
+            ("failed", profiles(report.failed.len())),
+            ("operation", report.operation.to_string()),
+        ],
+    )?;
+    for erased in &report.erased {
+        writeln!(out, "erased {}", erased.key)?;
+    }
+    for shared in &report.shared {
+        let users: Vec<String> = shared.user_ids.iter().map(i64::to_string).collect();
+        writeln!(out, "left {}, shared by users {}; --shared erases it", shared.key, users.join(", "))?;
+    }
+    for failed in &report.failed {
+        writeln!(out, "failed: {}", failed.why)?;
+    }
+    if let Some(error) = log {
+        writeln!(out, "the file or its log may still hold bytes of what was erased, since it is in use; erase again: {error}")?;
+    }
+    Ok(out.flush()?)
+}

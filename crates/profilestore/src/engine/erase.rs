@@ -1,0 +1,199 @@
+//! Erasing a user: every profile of theirs, one commit each, then what the audit log holds of them.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use uuid::Uuid;
+
+use super::{
+    Engine, MAX_RACES,
+    calls::{Overwrite, too_many_races},
+    lost_race,
+};
+use crate::{
+    audit::{Attribution, AuditEntry, AuditOutcome, AuditQuery, audit_entries},
+    data_store::{
+        Cause, Change, DataStoreExt, KeyFilter, KeyQuery, KeyState, NewValue, Order, Returning, VersionInfo, VersionQuery,
+        VersionRef,
+    },
+    error::{Error, ErrorKind, Result},
+    key::ProfileKey,
+    operator::{EraseReport, ErasedProfile, FailedErasure, SharedProfile},
+    record::Stored,
+};
+
+/// The action in the audit log.
+const ERASE: &str = "erase";
+
+/// How many keys or versions are asked for at once.
+const PAGE: usize = 256;
+
+/// Whose erasure it is, and how far it goes.
+#[derive(Debug, Clone)]
+struct Wanted {
+    user_id: i64,
+    shared: bool,
+    operation: Uuid,
+    by: Attribution,
+}
+
+/// What became of one profile.
+enum Fate {
+    Erased(ErasedProfile),
+    Shared(SharedProfile),
+    /// It is the user's no more.
+    Gone,
+}
+
+impl Engine {
+    pub(crate) async fn erase_user(self: &Arc<Self>, user_id: i64, shared: bool, by: &Attribution) -> Result<EraseReport> {
+        let operation = self.env.uuid();
+        let wanted = Wanted { user_id, shared, operation, by: by.clone() };
+        let mut report =
+            EraseReport { user_id, operation, erased: Vec::new(), shared: Vec::new(), failed: Vec::new(), audit_entries: 0 };
+        let mut query = KeyQuery { store: None, scope: None, filter: KeyFilter::User(user_id), after: None, limit: PAGE };
+        loop {
+            let (page, next) = self.reading(None, || self.store.profiles(&query)).await?;
+            for state in page {
+                match self.erase(&state.key, wanted.clone()).await {
+                    Ok(Fate::Erased(erased)) => report.erased.push(erased),
+                    Ok(Fate::Shared(shared)) => report.shared.push(shared),
+                    Ok(Fate::Gone) => {}
+                    Err(error) => report.failed.push(FailedErasure { key: state.key, why: error.to_string() }),
+                }
+            }
+            let Some(next) = next else { break };
+            query.after = Some(next);
+        }
+        metrics::counter!("profilestore_erased_profiles_total").increment(report.erased.len() as u64);
+        report.audit_entries = self.redact().await?;
+        Ok(report)
+    }
+
+    fn erase(self: &Arc<Self>, key: &ProfileKey, wanted: Wanted) -> impl Future<Output = Result<Fate>> + Send + 'static + use<> {
+        let (engine, key_) = (self.clone(), key.clone());
+        self.call(key, async move { engine.erase_now(&key_, &wanted).await })
+    }
+
+    async fn erase_now(self: &Arc<Self>, key: &ProfileKey, wanted: &Wanted) -> Result<Fate> {
+        let deadline = self.env.after(self.settings().call_timeout);
+        for _ in 0..MAX_RACES {
+            let (_, state) = self.read_settled(key, Returning::ALL).await?;
+            let versions = self.kept_versions(key).await?;
+            let user_ids = self.users(&state, &versions).await?;
+            if !user_ids.contains(&wanted.user_id) {
+                return Ok(Fate::Gone);
+            }
+            if !wanted.shared && user_ids.iter().any(|user| *user != wanted.user_id) {
+                return Ok(Fate::Shared(SharedProfile { key: key.clone(), user_ids }));
+            }
+            let erased = ErasedProfile {
+                key: key.clone(),
+                versions: versions.len() as u64,
+                messages: state.inbox.as_ref().map_or(0, Vec::len) as u64,
+                held_by: state.lease.holder.as_ref().map(|holder| holder.job_id.clone()),
+            };
+            let entry = AuditEntry::new(wanted.operation, ERASE, vec![key.clone()], wanted.by.clone())
+                .detail("versions", erased.versions)
+                .detail("messages", erased.messages);
+            let overwrite = Overwrite {
+                value: NewValue::Tombstone,
+                user_ids: Vec::new(),
+                cause: Cause::Remove,
+                author: wanted.by.author.clone(),
+                more: vec![Change::Erase { key: key.clone(), epoch: state.epoch }, entry.change()?],
+            };
+            if self.overwrite(&state, overwrite, deadline).await?.is_some() {
+                return Ok(Fate::Erased(erased));
+            }
+        }
+        Err(too_many_races())
+    }
+
+    async fn kept_versions(&self, key: &ProfileKey) -> Result<Vec<VersionInfo>> {
+        let mut query =
+            VersionQuery { key: key.clone(), order: Order::Descending, from_ms: None, to_ms: None, after: None, limit: PAGE };
+        let mut all = Vec::new();
+        loop {
+            let page = self.reading(Some(key), || self.store.versions(&query)).await?;
+            let full = page.len() == PAGE;
+            query.after = page.last().map(|info| info.number);
+            all.extend(page);
+            if !full {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// The users of a profile: of its current version, or of the one that was removed last.
+    async fn users(&self, state: &KeyState, versions: &[VersionInfo]) -> Result<Vec<i64>> {
+        let newest = versions.iter().find(|info| !info.removed).map(|info| VersionRef::Number(info.number));
+        let bytes = match (&state.value, newest) {
+            (Some(bytes), _) => Some(bytes.clone()),
+            (None, Some(newest)) => {
+                let found = self.reading(Some(&state.key), || self.store.version(&state.key, &newest)).await?;
+                found.and_then(|version| version.value)
+            }
+            (None, None) => None,
+        };
+        let unreadable = |error| {
+            Error::new(ErrorKind::Corrupt, "the value cannot be read, so that nobody knows whose it is; remove it by its key")
+                .caused_by(error)
+        };
+        let stored = bytes.map(|bytes| Stored::decode(&bytes).map_err(unreadable)).transpose()?;
+        Ok(stored.map(|stored| stored.user_ids().to_vec()).unwrap_or_default())
+    }
+
+    /// Takes the details out of the audit entries about profiles that were erased after them, and forgets what they were. It goes by
+    /// what the log itself says was erased: what one erasure was kept from doing, the next one does.
+    async fn redact(&self) -> Result<u64> {
+        let mut erased = BTreeMap::new();
+        self.each_entry(|entry| {
+            for key in entry.keys.iter().filter(|_| entry.action == ERASE) {
+                let at = erased.entry(key.clone()).or_insert(entry.stored_ms);
+                *at = entry.stored_ms.max(*at);
+            }
+        })
+        .await?;
+        let mut to_redact = Vec::new();
+        self.each_entry(|entry| {
+            let older = |key| erased.get(key).is_some_and(|at| entry.stored_ms <= *at);
+            if entry.action != ERASE && !entry.details.is_empty() && entry.keys.iter().any(older) {
+                to_redact.push(entry.key());
+            }
+        })
+        .await?;
+        for at in &to_redact {
+            self.redact_entry(at).await?;
+        }
+        Ok(to_redact.len() as u64)
+    }
+
+    async fn each_entry(&self, mut each: impl FnMut(&AuditEntry)) -> Result<()> {
+        let mut query = AuditQuery::default();
+        loop {
+            let page = audit_entries(&*self.store, &query).await?;
+            page.entries.iter().for_each(&mut each);
+            let Some(next) = page.next else { return Ok(()) };
+            query.after = Some(next);
+        }
+    }
+
+    async fn redact_entry(&self, at: &ProfileKey) -> Result<()> {
+        let deadline = self.env.after(self.settings().call_timeout);
+        for _ in 0..MAX_RACES {
+            let (_, state) = self.read_settled(at, Returning::ALL).await?;
+            let Some(mut entry) = AuditEntry::of(&state)? else { return Ok(()) };
+            entry.details.clear();
+            if entry.outcome == AuditOutcome::Pending {
+                entry.outcome = AuditOutcome::Refused { why: "the profile was erased".into() };
+            }
+            let changes = vec![entry.change_at(state.version)?, Change::Erase { key: at.clone(), epoch: state.epoch }];
+            match self.settle(&self.new_commit(changes, Returning::HEAD), |at| at > deadline).await {
+                Ok(_) => return Ok(()),
+                Err(error) if lost_race(&error) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(too_many_races())
+    }
+}

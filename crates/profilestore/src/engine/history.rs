@@ -1,0 +1,136 @@
+//! Calls about a profile's earlier versions. Each runs in the key's queue, as the calls in [`super::calls`] do.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::{Engine, calls::Overwrite};
+use crate::{
+    audit::{Attribution, AuditEntry},
+    data_store::{Cause, Change, KeyState, NewValue, Returning, StoredVersion, VersionInfo, VersionQuery, VersionRef},
+    error::{Error, ErrorKind, Result},
+    history::{find_version, version_at},
+    key::ProfileKey,
+    record::Stored,
+};
+
+/// A version that was made current again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Restored {
+    /// The number of the version that was restored.
+    pub restored: u64,
+    /// The number of the version that was current until then. It stays in the history.
+    pub replaced: u64,
+    /// The number of the new version.
+    pub version: u64,
+    /// The job whose session was ended.
+    pub held_by: Option<String>,
+}
+
+/// Which version a call is about.
+#[derive(Debug, Clone)]
+pub(crate) enum Which {
+    Named(VersionRef),
+    /// The one that was current at this time, Unix milliseconds.
+    At(i64),
+}
+
+impl Engine {
+    /// A page of versions, and when the key was created.
+    pub(crate) fn versions(
+        self: &Arc<Self>,
+        query: VersionQuery,
+    ) -> impl Future<Output = Result<(i64, Vec<VersionInfo>)>> + Send + 'static + use<> {
+        let (engine, key) = (self.clone(), query.key.clone());
+        self.call(&key, async move {
+            let (_, state) = engine.read_settled(&query.key, Returning::HEAD).await?;
+            let page = engine.reading(Some(&query.key), || engine.store.versions(&query)).await?;
+            Ok((state.created_ms, page))
+        })
+    }
+
+    pub(crate) fn get_version(
+        self: &Arc<Self>,
+        key: &ProfileKey,
+        which: Which,
+    ) -> impl Future<Output = Result<(KeyState, Option<StoredVersion>)>> + Send + 'static + use<> {
+        let (engine, key_) = (self.clone(), key.clone());
+        self.call(key, async move {
+            let (_, state) = engine.read_settled(&key_, Returning::INBOX).await?;
+            let found = engine.find(&state, &which).await?;
+            Ok((state, found))
+        })
+    }
+
+    /// Makes an earlier version current again and ends whatever session there is.
+    pub(crate) fn restore(
+        self: &Arc<Self>,
+        key: &ProfileKey,
+        which: Which,
+        by: Attribution,
+    ) -> impl Future<Output = Result<Restored>> + Send + 'static + use<> {
+        let (engine, key_) = (self.clone(), key.clone());
+        self.call(key, async move {
+            let (_, state) = engine.read_settled(&key_, Returning::HEAD).await?;
+            let found = engine.find(&state, &which).await?.ok_or_else(no_such_version)?;
+            let bytes = found.value.ok_or_else(|| {
+                Error::new(ErrorKind::Invalid, "the version is a removal, which cannot be restored; remove the profile instead")
+            })?;
+            let user_ids = Stored::decode(&bytes)?.user_ids().to_vec();
+            let (restored, operation) = (found.info.number, engine.env.uuid());
+            let written = engine
+                .rewrite(&key_, Returning::HEAD, |state| {
+                    let entry = AuditEntry::new(operation, "rollback", vec![key_.clone()], by.clone())
+                        .detail("restored", restored)
+                        .detail("replaced", state.version);
+                    Ok(Some(Overwrite {
+                        value: NewValue::Bytes(bytes.clone()),
+                        user_ids: user_ids.clone(),
+                        cause: Cause::Restore,
+                        author: by.author.clone(),
+                        more: vec![entry.change()?],
+                    }))
+                })
+                .await?;
+            let (before, after) = written.ok_or_else(no_such_version)?;
+            let held_by = before.lease.holder.map(|holder| holder.job_id);
+            Ok(Restored { restored, replaced: before.version, version: after.version, held_by })
+        })
+    }
+
+    /// Pins or unpins a version.
+    pub(crate) fn pin(
+        self: &Arc<Self>,
+        key: &ProfileKey,
+        which: Which,
+        pinned: bool,
+        by: Attribution,
+    ) -> impl Future<Output = Result<VersionInfo>> + Send + 'static + use<> {
+        let (engine, key_) = (self.clone(), key.clone());
+        self.call(key, async move {
+            let (_, state) = engine.read_settled(&key_, Returning::HEAD).await?;
+            let mut info = engine.find(&state, &which).await?.ok_or_else(no_such_version)?.info;
+            let action = if pinned { "pin" } else { "unpin" };
+            let entry = AuditEntry::new(engine.env.uuid(), action, vec![key_.clone()], by).detail("version", info.number);
+            let pin = Change::Pin { key: key_, version: info.number, pinned };
+            let deadline = engine.env.after(engine.settings().call_timeout);
+            engine.settle(&engine.new_commit(vec![pin, entry.change()?], Returning::HEAD), |at| at > deadline).await?;
+            info.pinned = pinned;
+            Ok(info)
+        })
+    }
+
+    async fn find(&self, state: &KeyState, which: &Which) -> Result<Option<StoredVersion>> {
+        let store = &*self.store;
+        let found = match which {
+            Which::Named(version) => self.reading(Some(&state.key), || find_version(store, state, version)).await,
+            Which::At(unix_ms) => self.reading(Some(&state.key), || version_at(store, state, *unix_ms)).await,
+        };
+        Ok(found?)
+    }
+}
+
+fn no_such_version() -> Error {
+    Error::new(ErrorKind::NotFound, "there is no such version")
+}

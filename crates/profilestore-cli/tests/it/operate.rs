@@ -209,7 +209,7 @@ async fn a_user_is_exported_and_erased() {
     assert_eq!((&report["erased"][0]["key"], &report["bytes_gone"]), (&json!("guild"), &json!(true)));
     let nothing = place.ok(&["erase", "--user", "7", "--yes", "--no-vacuum"]);
     assert!(nothing.starts_with("erased          0 profiles\n"), "{nothing}");
-    assert_eq!(coins(&place, "another's"), 1);
+    assert_eq!(coins(&place, "another's"), 100);
     assert_eq!(place.run(&["export", "--user", "7"]).stdout, "");
     let erasures = booked(&place).into_iter().filter(|entry| entry["action"] == "erase").count();
     assert_eq!(erasures, 4);

@@ -91,6 +91,10 @@ pub use signal::Connection;
 pub use store::{ProfileStore, StartOptions};
 pub use transaction::{MAX_GIFTS, MAX_PARTICIPANTS, Transaction, TransactionBuilder};
 
+#[cfg(doc)]
+#[doc = include_str!("../../../docs/api-map.md")]
+pub mod api_map {}
+
 #[cfg(all(doctest, feature = "sqlite"))]
 #[doc = include_str!("../../../README.md")]
 struct Readme;

@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
-use profilestore::{GameServer, Profile, ProfileStore, StartOptions};
+use profilestore::{GameServer, Profile, ProfileStore, StartOptions, env::Env};
 use tokio::{
     sync::Semaphore,
     task::JoinSet,
@@ -21,6 +21,7 @@ use super::{
     player_key,
     server::post,
     settings, storage,
+    trades::Market,
 };
 
 /// How many players are opened, settled and read at once.
@@ -55,7 +56,9 @@ pub(crate) async fn audit(call: &Call, players: u32, ledger: &Ledger) -> anyhow:
     let patience = Duration::from_secs_f64(call.lease_seconds) + MARGIN;
     let (opened, times, not_opened) = open_all(&profiles, players, patience).await;
     let mut checks = vec![Check::counted("players opened in time", u64::from(players), not_opened)];
-    let (sent_again, unsettled) = settle(&profiles, &opened).await;
+    let trades = server.store_builder("DemoTrades").scope(&call.scope).template(Default::default()).build()?;
+    let market = Market { server: server.clone(), players: profiles.clone(), trades };
+    let (sent_again, unsettled) = settle(&market, &opened, patience).await;
     checks.push(Check::counted("players with nothing on the way", opened.len() as u64, unsettled));
     drop(opened);
     let report = server.shutdown().await;
@@ -108,10 +111,14 @@ async fn open_all(profiles: &ProfileStore<PlayerData>, players: u32, patience: D
         match start {
             Ok(profile) => {
                 times.record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+                // One who never played has his items too. The session is new: nothing refuses that.
+                let _ = profile.update(|data| data.mint(player));
                 profile.message_handler(|data, message| {
                     if let Ok(transfer) = message.parse::<Transfer>() {
                         data.credit(&transfer);
                         message.processed();
+                    } else {
+                        data.receive(message);
                     }
                 });
                 opened.push((player, profile));
@@ -123,16 +130,20 @@ async fn open_all(profiles: &ProfileStore<PlayerData>, players: u32, patience: D
     (opened, times, not_opened)
 }
 
-/// Sends what earlier sessions left in their outboxes, and saves until no inbox and no outbox holds anything.
-async fn settle(profiles: &ProfileStore<PlayerData>, opened: &Opened) -> (u64, Vec<String>) {
+/// Sends what earlier sessions left in their outboxes, settles their trades, and saves until no inbox, no outbox and no escrow holds
+/// anything.
+async fn settle(market: &Market, opened: &Opened, patience: Duration) -> (u64, Vec<String>) {
     let by_player: Arc<std::collections::BTreeMap<_, _>> = Arc::new(opened.iter().cloned().collect());
     let deadline = Instant::now() + SETTLE;
     let mut sent_again = 0;
     let mut open: Vec<u32> = by_player.keys().copied().collect();
     loop {
         let sent = for_all(open.iter().copied(), |player| {
-            let (profiles, by_player) = (profiles.clone(), by_player.clone());
-            async move { send_rest(&profiles, &by_player[&player]).await }
+            let (market, by_player) = (market.clone(), by_player.clone());
+            async move {
+                settle_rest(&market, &by_player[&player], patience).await;
+                send_rest(&market.players, &by_player[&player]).await
+            }
         })
         .await;
         sent_again += sent.iter().map(|(_, sent)| sent).sum::<u64>();
@@ -151,6 +162,14 @@ async fn settle(profiles: &ProfileStore<PlayerData>, opened: &Opened) -> (u64, V
     }
 }
 
+/// A trade that is still open had its time: both sides get what is theirs by now.
+async fn settle_rest(market: &Market, profile: &Profile<PlayerData>, patience: Duration) {
+    for terms in profile.read(|data| data.open_trades.values().cloned().collect::<Vec<_>>()) {
+        // The other side may be at it at this moment; then it is for the next round.
+        let _ = market.settle(terms.trade, terms.deadline_ms.max(Env::system().unix_ms()), patience).await;
+    }
+}
+
 async fn send_rest(profiles: &ProfileStore<PlayerData>, profile: &Profile<PlayerData>) -> u64 {
     let mut sent = 0;
     for transfer in profile.read(|data| data.outbox.clone()) {
@@ -166,8 +185,9 @@ async fn save_rest(profile: &Profile<PlayerData>) -> Option<String> {
     if let Err(error) = profile.save().await {
         return Some(format!("not saved: {error}"));
     }
-    let (inbox, outbox) = (profile.waiting_messages().len(), profile.read(|data| data.outbox.len()));
-    (inbox + outbox > 0).then(|| format!("{inbox} messages wait, {outbox} are not sent"))
+    let inbox = profile.waiting_messages().len();
+    let (outbox, trades) = profile.read(|data| (data.outbox.len(), data.open_trades.len()));
+    (inbox + outbox + trades > 0).then(|| format!("{inbox} messages wait, {outbox} are not sent, {trades} trades are open"))
 }
 
 /// Reads what is stored, with eyes that have seen nothing before.

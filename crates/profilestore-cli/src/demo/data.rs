@@ -1,4 +1,4 @@
-//! What a player of the demonstration owns, and the four things that can happen to it.
+//! What a player of the demonstration owns, and what can happen to his coins. Items are `trades`' affair.
 //!
 //! The data says of every step whether it is in there, so the audit need not guess from a sum. Nothing here protects from a step
 //! that is applied twice: it is applied twice, and noted. Only the library keeps that from happening.
@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+use super::trades::Terms;
 
 /// How many doubled steps a player's data names.
 const MAX_DOUBLED: usize = 20;
@@ -24,6 +26,12 @@ pub(crate) struct PlayerData {
     pub(crate) outbox: Vec<Transfer>,
     /// Steps that were applied a second time.
     pub(crate) doubled: Vec<String>,
+    /// The player has been given the items that he begins with.
+    pub(crate) minted: bool,
+    /// Each with the number of times it has moved.
+    pub(crate) items: BTreeMap<u32, u32>,
+    /// Trades with other servers into which he has put an item, until one comes back.
+    pub(crate) open_trades: BTreeMap<u64, Terms>,
 }
 
 /// Coins on their way from one player to another. Also the message that carries them.
@@ -77,7 +85,7 @@ impl PlayerData {
         self.outbox.retain(|other| (other.to, other.number) != (transfer.to, transfer.number));
     }
 
-    fn note_doubled(&mut self, step: String) {
+    pub(crate) fn note_doubled(&mut self, step: String) {
         if self.doubled.len() < MAX_DOUBLED {
             self.doubled.push(step);
         }

@@ -146,6 +146,16 @@ pub(crate) fn text(plan: &Plan, world: &World, findings: &Findings, faults: &Che
             figures.messages_handled
         ),
     );
+    row(
+        "items",
+        format!(
+            "{} trades on one server, {}; {} between two; {} presents",
+            figures.trades,
+            figures.trade_times.shown(),
+            figures.settlements,
+            figures.presents
+        ),
+    );
     row("servers killed", figures.kills.to_string());
     for (what, count) in &figures.failures {
         row(&format!("refused or unknown: {what}"), count.to_string());

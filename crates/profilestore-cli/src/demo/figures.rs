@@ -66,6 +66,12 @@ pub(crate) struct Figures {
     pub(crate) kills: u64,
     pub(crate) shutdowns: u64,
     pub(crate) save_times: Times,
+    /// Trades on one server, presents, and escrows settled by order.
+    pub(crate) trades: u64,
+    pub(crate) presents: u64,
+    pub(crate) settlements: u64,
+    /// Trades on one server.
+    pub(crate) trade_times: Times,
     /// Starts of a free profile.
     pub(crate) start_times: Times,
     /// Starts of a profile that a live server held.
@@ -90,6 +96,10 @@ impl Figures {
             What::Leave { .. } => "end",
             What::Earn { .. } => "save",
             What::Send { .. } => "send",
+            What::Trade { .. } => "trade",
+            What::Give { .. } => "present",
+            What::Deposit { .. } => "deposit",
+            What::Settle { .. } => "settlement",
             What::Stop => "stop",
         };
         let name = format!("{what}: {kind}");
@@ -115,6 +125,12 @@ impl Figures {
             "ends_ordered": self.leaves,
             "ends_otherwise": self.ends,
             "messages": { "sent": self.messages_sent, "sent_again": self.resent, "handled": self.messages_handled },
+            "items": {
+                "traded": self.trades,
+                "given": self.presents,
+                "settled_between_servers": self.settlements,
+                "trade_times": self.trade_times.json(),
+            },
             "kills": self.kills,
             "shutdowns": self.shutdowns,
             "refused_or_unknown": self.failures,

@@ -6,7 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use super::data::PlayerData;
+use super::{
+    data::PlayerData,
+    trades::{ITEMS_EACH, Item},
+};
 
 /// What is known about one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +47,8 @@ struct Account {
 #[derive(Debug, Clone)]
 pub(crate) struct Ledger {
     accounts: Vec<Account>,
+    /// How often each item has moved at least.
+    moves: Vec<u32>,
 }
 
 /// One thing that was checked.
@@ -69,7 +74,7 @@ impl Check {
 
 impl Ledger {
     pub(crate) fn new(players: u32) -> Self {
-        Self { accounts: vec![Account::default(); players as usize] }
+        Self { accounts: vec![Account::default(); players as usize], moves: vec![0; (players * ITEMS_EACH) as usize] }
     }
 
     fn account(&mut self, player: u32) -> &mut Account {
@@ -128,6 +133,14 @@ impl Ledger {
         }
     }
 
+    pub(crate) fn acknowledge_moves(&mut self, items: &[Item]) {
+        for (item, moves) in items {
+            if let Some(known) = self.moves.get_mut(*item as usize) {
+                *known = (*known).max(*moves);
+            }
+        }
+    }
+
     /// Compares what is stored with the books. `found` has one entry a player, None for one whose profile could not be read: its
     /// steps count as missing.
     pub(crate) fn judge(&self, found: &[Option<PlayerData>]) -> Vec<Check> {
@@ -136,6 +149,7 @@ impl Ledger {
         let mut checks = vec![self.judge_earnings(&data), self.judge_foreign(found), self.judge_debits(&data)];
         checks.extend(self.judge_messages(&data));
         checks.push(judge_doubled(found));
+        checks.extend(self.judge_items(found));
         checks.push(self.judge_own_sums(found));
         checks.push(self.judge_total(found));
         checks
@@ -266,6 +280,32 @@ impl Ledger {
         let fits = (least..=most).contains(&coins);
         let violations = if fits { Vec::new() } else { vec![format!("{coins} coins in all, the ledger says {ledger}")] };
         Check { name: "coins in all", found: format!("{coins} (ledger {ledger})"), violations }
+    }
+
+    /// Every item is in exactly one place, and no acknowledged move of it was undone. Nothing is on the way any more.
+    fn judge_items(&self, found: &[Option<PlayerData>]) -> [Check; 2] {
+        let mut places: BTreeMap<u32, Vec<(usize, u32)>> = BTreeMap::new();
+        for (player, data) in present(found) {
+            for (item, moves) in &data.items {
+                places.entry(*item).or_default().push((player, *moves));
+            }
+        }
+        let (mut misplaced, mut undone) = (Vec::new(), Vec::new());
+        for (item, known) in self.moves.iter().enumerate() {
+            let owners = places.remove(&number(item)).unwrap_or_default();
+            match owners.as_slice() {
+                [] => misplaced.push(format!("item {item} is gone")),
+                [(player, moves)] if moves < known => {
+                    undone.push(format!("player {player}: item {item} has moved {moves} times, acknowledged were {known}"))
+                }
+                [_] => {}
+                several => misplaced.push(format!("item {item} is in {} places: {several:?}", several.len())),
+            }
+        }
+        misplaced.extend(places.keys().map(|item| format!("item {item} was never there")));
+        let of = self.moves.len() as u64;
+        let moved = self.moves.iter().filter(|moves| **moves > 0).count() as u64;
+        [Check::counted("items exactly once", of, misplaced), Check::counted("acknowledged moves of items kept", moved, undone)]
     }
 
     fn earning(&self, player: usize, step: u32) -> u32 {

@@ -7,6 +7,7 @@ use crate::demo::data::Transfer;
 fn world() -> (Ledger, Vec<Option<PlayerData>>) {
     let mut ledger = Ledger::new(2);
     let mut data = vec![PlayerData::default(), PlayerData::default()];
+    data.iter_mut().zip(0..).for_each(|(data, player)| data.mint(player));
     let step = ledger.order_earning(0, 50);
     data[0].earn(step, 50);
     ledger.acknowledge_earnings(0, &[step]);
@@ -18,6 +19,13 @@ fn world() -> (Ledger, Vec<Option<PlayerData>>) {
     data[0].sent(&transfer);
     data[1].credit(&transfer);
     (ledger, data.into_iter().map(Some).collect())
+}
+
+/// A player as he begins.
+fn fresh(player: u32) -> PlayerData {
+    let mut data = PlayerData::default();
+    data.mint(player);
+    data
 }
 
 fn failed(ledger: &Ledger, found: &[Option<PlayerData>]) -> Vec<&'static str> {
@@ -51,7 +59,7 @@ fn an_acknowledged_earning_that_is_missing() {
 #[test]
 fn an_older_copy_that_overwrote_a_newer_one() {
     let (ledger, mut found) = world();
-    found[0] = Some(PlayerData::default());
+    found[0] = Some(fresh(0));
     assert_eq!(
         failed(&ledger, &found),
         ["acknowledged earnings present", "acknowledged debits present", "transfers debited and credited", "coins in all"]
@@ -95,7 +103,7 @@ fn a_message_handled_twice() {
 #[test]
 fn a_message_that_never_arrived() {
     let (ledger, mut found) = world();
-    found[1] = Some(PlayerData::default());
+    found[1] = Some(fresh(1));
     assert_eq!(failed(&ledger, &found), ["acknowledged messages arrived", "transfers debited and credited", "coins in all"]);
 }
 
@@ -124,4 +132,23 @@ fn a_profile_that_cannot_be_read_is_missing_everything() {
     let (ledger, mut found) = world();
     found[0] = None;
     assert!(failed(&ledger, &found).contains(&"acknowledged earnings present"));
+}
+
+#[test]
+fn an_item_that_is_gone_doubled_or_went_back() {
+    let (ledger, mut found) = world();
+    found[0].as_mut().unwrap().items.remove(&1);
+    assert_eq!(failed(&ledger, &found), ["items exactly once"]);
+    found[1].as_mut().unwrap().items.insert(1, 1);
+    assert_eq!(failed(&ledger, &found), [""; 0], "somebody else has it");
+    found[0].as_mut().unwrap().items.insert(1, 0);
+    assert_eq!(failed(&ledger, &found), ["items exactly once"]);
+    let (mut ledger, mut found) = world();
+    ledger.acknowledge_moves(&[(1, 2)]);
+    found[0].as_mut().unwrap().items.insert(1, 1);
+    assert_eq!(failed(&ledger, &found), ["acknowledged moves of items kept"]);
+    found[0].as_mut().unwrap().items.insert(1, 3);
+    assert_eq!(failed(&ledger, &found), [""; 0]);
+    found[0].as_mut().unwrap().items.insert(77, 0);
+    assert_eq!(failed(&ledger, &found), ["items exactly once"]);
 }

@@ -34,6 +34,7 @@ mod ledger;
 mod players;
 mod server;
 mod storage;
+mod trades;
 mod wire;
 mod world;
 
@@ -51,8 +52,9 @@ use crate::{
 
 /// Watch servers die and lose nothing
 ///
-/// Several processes as game servers on one file: players join, earn, move between servers, log in again at once and send coins by
-/// message. In the end every change that was acknowledged is looked for. The file is a temporary one unless --store is given; it
+/// Several processes as game servers on one file: players join, earn, move between servers, log in again at once, send coins by
+/// message, and trade unique items on one server and between two. In the end every change that was acknowledged is looked for, and
+/// every item is found exactly once. The file is a temporary one unless --store is given; it
 /// is kept when the audit fails.
 #[derive(Debug, Args)]
 #[command(after_help = "\

@@ -5,6 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use profilestore::env::Env;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
@@ -12,9 +13,13 @@ use super::{
     dice::Dice,
     fleet::Kill,
     locked,
+    trades::Terms,
     wire::{Answer, What},
     world::Seat,
 };
+
+/// How long both sides of a trade between two servers have, in milliseconds.
+const TRADE_TIME_MS: i64 = 3000;
 
 /// A player's task.
 pub(crate) struct Play {
@@ -80,9 +85,12 @@ impl Play {
 
     async fn step(&mut self, seat: Seat) -> Result<(), Over> {
         match self.dice.below(100) {
-            0..40 => drop(self.earn(seat.slot, true).await),
-            40..55 => drop(self.earn(seat.slot, false).await),
-            55..73 => self.send(seat.slot).await,
+            0..32 => drop(self.earn(seat.slot, true).await),
+            32..44 => drop(self.earn(seat.slot, false).await),
+            44..58 => self.send(seat.slot).await,
+            58..64 => self.trade(seat.slot).await,
+            64..70 => self.trade_across(seat.slot).await,
+            70..73 => self.give(seat.slot).await,
             73..84 => self.hop(seat).await,
             84..92 => self.relog(seat).await,
             92..96 => self.rush().await,
@@ -113,6 +121,37 @@ impl Play {
             world.order(slot, What::Send { from: self.player, to, number, amount })
         };
         let _ = answer.await;
+    }
+
+    /// Trades with somebody on the same server.
+    async fn trade(&mut self, slot: usize) {
+        let mut company = locked(&self.world).company(slot, false);
+        company.retain(|(other, _)| *other != self.player);
+        if let Some((other, _)) = self.dice.pick(&company) {
+            let _ = self.order(slot, What::Trade { one: self.player, other }).await;
+        }
+    }
+
+    /// Trades with somebody on another server. If one side does not come the escrow stays open, for whoever is next to join.
+    async fn trade_across(&mut self, slot: usize) {
+        let company = locked(&self.world).company(slot, true);
+        let Some((other, there)) = self.dice.pick(&company) else { return };
+        let created_ms = Env::system().unix_ms();
+        let deadline_ms = created_ms + TRADE_TIME_MS;
+        let terms = Terms { trade: self.dice.next() >> 16, sides: [self.player, other], created_ms, deadline_ms };
+        let trade = terms.trade;
+        let mine = self.order(slot, What::Deposit { player: self.player, terms: terms.clone() });
+        let theirs = self.order(there, What::Deposit { player: other, terms });
+        let _ = (mine.await, theirs.await);
+        let ready = locked(&self.world).ready();
+        if let Some(anywhere) = self.dice.pick(&ready) {
+            let _ = self.order(anywhere, What::Settle { trade }).await;
+        }
+    }
+
+    async fn give(&mut self, slot: usize) {
+        let to = u32::try_from(self.dice.below(u64::from(self.players))).unwrap_or(0);
+        let _ = self.order(slot, What::Give { from: self.player, to }).await;
     }
 
     /// Moves to another server, which asks the first one for the profile. Often he earns something on the first one meanwhile.

@@ -19,6 +19,7 @@ use super::{
     data::{PlayerData, Transfer},
     fleet::Call,
     locked, player_key, settings, storage,
+    trades::{Item, Market, Terms},
     wire::{Answer, Order, Report, What, line},
 };
 
@@ -42,7 +43,10 @@ pub(crate) async fn run(call: &Call, job: String) -> anyhow::Result<()> {
         let _ = trouble.send(Report::Trouble { message: message.to_owned() });
     });
     let profiles = server.store_builder("Demo").scope(&call.scope).template(PlayerData::default()).build()?;
-    let host = Arc::new(Host { server, profiles, open: Mutex::default(), answers: Mutex::default(), reports });
+    let trades = server.store_builder("DemoTrades").scope(&call.scope).template(Default::default()).build()?;
+    let market = Market { server: server.clone(), players: profiles.clone(), trades };
+    let patience = Duration::from_secs_f64(call.lease_seconds) + PATIENCE;
+    let host = Arc::new(Host { server, profiles, market, patience, open: Mutex::default(), answers: Mutex::default(), reports });
     host.say(Report::Ready);
     while let Some(order) = orders.recv().await {
         if order.what == What::Stop {
@@ -109,6 +113,9 @@ struct Open {
 struct Host {
     server: GameServer,
     profiles: ProfileStore<PlayerData>,
+    market: Market,
+    /// How long a trade's escrow may take to be had.
+    patience: Duration,
     open: Mutex<BTreeMap<u32, Arc<Open>>>,
     /// The answers that are waited for.
     answers: Mutex<JoinSet<()>>,
@@ -144,7 +151,55 @@ impl Host {
             What::Send { from, to, number, amount } => {
                 self.send(id, Transfer { from, to, number, amount, created_ms: Env::system().unix_ms() })
             }
+            What::Trade { one, other } => match (self.session(one), self.session(other)) {
+                (Some(one), Some(other)) => self.moving(id, self.market.swap(&one.profile, &other.profile)),
+                _ => self.done(id, Answer::Refused { why: "no session here".into() }),
+            },
+            What::Give { from, to } => match self.session(from) {
+                Some(from) => self.moving(id, self.market.give(&from.profile, to)),
+                None => self.done(id, Answer::Refused { why: "no session here".into() }),
+            },
+            What::Deposit { player, terms } => match self.session(player) {
+                Some(from) => self.moving(id, self.market.deposit(&from.profile, player, terms)),
+                None => self.done(id, Answer::Refused { why: "no session here".into() }),
+            },
+            What::Settle { trade } => {
+                let host = self.clone();
+                self.moving(id, async move { host.settle(trade).await });
+            }
             What::Stop => {}
+        }
+    }
+
+    /// Answers with the items that moved, once that is durable.
+    fn moving(self: &Arc<Self>, id: u64, moving: impl Future<Output = profilestore::Result<Vec<Item>>> + Send + 'static) {
+        let (host, began) = (self.clone(), Instant::now());
+        self.wait_for(async move {
+            let answer = match moving.await {
+                Ok(items) => Answer::Moved { items, micros: micros_since(began) },
+                Err(error) => failed(&error),
+            };
+            host.done(id, answer);
+        });
+    }
+
+    async fn settle(&self, trade: u64) -> profilestore::Result<Vec<Item>> {
+        self.market.settle(trade, Env::system().unix_ms(), self.patience).await
+    }
+
+    /// Finishes the trades that a player's earlier sessions left open.
+    async fn finish_trades(&self, profile: &Profile<PlayerData>) {
+        let open: Vec<Terms> = profile.read(|data| data.open_trades.values().cloned().collect());
+        for Terms { trade, deadline_ms, .. } in open {
+            // Before the deadline the other side may still come.
+            let left = u64::try_from(deadline_ms - Env::system().unix_ms()).unwrap_or(0);
+            tokio::time::sleep(Duration::from_millis(left)).await;
+            if profile.is_over() {
+                return;
+            }
+            if let Ok(items) = self.settle(trade).await {
+                self.say(Report::Settled { items });
+            }
         }
     }
 
@@ -167,6 +222,8 @@ impl Host {
                 // Before there was a listener: only another server's request comes that early.
                 self.ended(player, id, &ended, SessionEnd::External);
             }
+            // When it is over already, the next session does it.
+            let _ = profile.update_when_free(|data| data.mint(player)).await;
             let host = self.clone();
             profile.message_handler(move |data, message| {
                 // What cannot be read stays in the inbox, where the audit finds it.
@@ -174,6 +231,8 @@ impl Host {
                     data.credit(&transfer);
                     message.processed();
                     host.say(Report::Credited { player });
+                } else {
+                    data.receive(message);
                 }
             });
             for transfer in profile.read(|data| data.outbox.clone()) {
@@ -181,6 +240,7 @@ impl Host {
                     self.say(Report::Resent { from: player, to: transfer.to, number: transfer.number });
                 }
             }
+            self.finish_trades(&profile).await;
         });
     }
 
@@ -269,7 +329,7 @@ impl Host {
     async fn post(&self, profile: &Profile<PlayerData>, transfer: &Transfer) -> profilestore::Result<Sent> {
         let sent = post(&self.profiles, transfer).await?;
         // If the session is over by now, the next one sends it again, which does nothing.
-        let _ = profile.update(|data| data.sent(transfer));
+        let _ = profile.update_when_free(|data| data.sent(transfer)).await;
         Ok(sent)
     }
 
@@ -310,6 +370,8 @@ fn failed(error: &profilestore::Error) -> Answer {
         ErrorKind::TimedOut => "timed out",
         ErrorKind::Closing => "closing",
         ErrorKind::SessionEnded => "session ended",
+        ErrorKind::Busy => "busy",
+        ErrorKind::Unconfirmed => "unconfirmed",
         ErrorKind::Unavailable => "store unavailable",
         ErrorKind::Unknown => "outcome unknown",
         _ => return Answer::Failed { kind: kind(error), message: format!("{error}{cause}") },

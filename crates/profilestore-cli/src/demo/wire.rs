@@ -6,6 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::trades::{Item, Terms};
+
 /// Something a server is to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Order {
@@ -26,6 +28,14 @@ pub(crate) enum What {
     Earn { player: u32, step: u32, amount: u32, save: bool },
     /// Send coins to another player by message.
     Send { from: u32, to: u32, number: u32, amount: u32 },
+    /// Two players of this server each give the other an item.
+    Trade { one: u32, other: u32 },
+    /// Give an item away.
+    Give { from: u32, to: u32 },
+    /// Put an item into an escrow.
+    Deposit { player: u32, terms: Terms },
+    /// Settle a trade through an escrow.
+    Settle { trade: u64 },
     /// Shut down.
     Stop,
 }
@@ -40,6 +50,8 @@ pub(crate) enum Report {
     Done { id: u64, answer: Answer },
     /// A transfer's debit is saved, its message not yet stored.
     Debited { from: u32, to: u32, number: u32 },
+    /// A trade that an earlier session had left open is settled: these items moved.
+    Settled { items: Vec<Item> },
     /// A transfer that an earlier session had left behind is stored as a message.
     Resent { from: u32, to: u32, number: u32 },
     /// A message's coins were added; that is not saved yet.
@@ -68,6 +80,8 @@ pub(crate) enum Answer {
     Left { steps: Vec<u32> },
     /// The debit is saved and the message stored.
     Sent { micros: u64 },
+    /// These items moved, and that is durable.
+    Moved { items: Vec<Item>, micros: u64 },
     /// The data was not changed.
     Refused { why: String },
     /// The library gave an error; the change may be there or not.

@@ -91,6 +91,12 @@ impl World {
         (0..self.slots.len()).filter(|slot| self.slots[*slot].ready).collect()
     }
 
+    /// The players on a server, or those on any other one, with where they are.
+    pub(crate) fn company(&self, slot: usize, elsewhere: bool) -> Vec<(u32, usize)> {
+        let seats = self.players.iter().enumerate().filter_map(|(player, state)| Some((player, state.seat()?.slot)));
+        seats.filter(|(_, at)| (*at != slot) == elsewhere).map(|(player, at)| (u32::try_from(player).unwrap_or(0), at)).collect()
+    }
+
     /// How many players are on each server; None for one that is down.
     pub(crate) fn sessions(&self) -> Vec<Option<usize>> {
         let mut sessions: Vec<_> = self.slots.iter().map(|slot| slot.ready.then_some(0)).collect();
@@ -200,6 +206,10 @@ impl World {
                 self.ledger.acknowledge_message(from, to, number);
                 self.figures.resent += 1;
             }
+            Report::Settled { items } => {
+                self.ledger.acknowledge_moves(&items);
+                self.figures.settlements += u64::from(!items.is_empty());
+            }
             Report::Credited { .. } => self.figures.messages_handled += 1,
             Report::Ended { player, session, how } => {
                 self.players[player as usize].seats.retain(|seat| seat.session != session);
@@ -236,6 +246,20 @@ impl World {
             (What::Send { from, to, number, .. }, Answer::Sent { .. }) => {
                 self.ledger.acknowledge_message(*from, *to, *number);
                 self.figures.messages_sent += 1;
+            }
+            (what, Answer::Moved { items, micros }) => {
+                self.ledger.acknowledge_moves(items);
+                let figures = &mut self.figures;
+                match what {
+                    _ if items.is_empty() => {}
+                    What::Trade { .. } => {
+                        figures.trades += 1;
+                        figures.trade_times.record(*micros);
+                    }
+                    What::Give { .. } => figures.presents += 1,
+                    What::Settle { .. } => figures.settlements += 1,
+                    _ => {}
+                }
             }
             (what, Answer::Failed { kind, message }) => self.figures.failed(what, kind, message),
             _ => {}

@@ -16,9 +16,16 @@ fn servers_that_are_killed_lose_nothing_they_acknowledged() {
     let report: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(report["audit"]["passed"], true);
     let figure = |path: &str| report.pointer(path).and_then(serde_json::Value::as_u64).unwrap_or_default();
-    for path in
-        ["/figures/kills", "/figures/saves/count", "/figures/hand_overs/count", "/figures/messages/sent", "/audit/opened/count"]
-    {
+    for path in [
+        "/figures/kills",
+        "/figures/saves/count",
+        "/figures/hand_overs/count",
+        "/figures/messages/sent",
+        "/figures/items/traded",
+        "/figures/items/given",
+        "/figures/items/settled_between_servers",
+        "/audit/opened/count",
+    ] {
         assert!(figure(path) > 0, "{path}: {out}");
     }
     assert_eq!(figure("/audit/opened/count"), 20);

@@ -114,7 +114,7 @@ impl Witness for Clerk {
                 (None, Some(_)) if step.before.lease.offer.is_some() => books.counts.add("offers taken"),
                 _ => {}
             }
-            let outcome = books.invariants.committed(&Seen { now, commit, step, kind }, &books.told);
+            let outcome = books.invariants.committed(&Seen { now, step, kind }, &books.told);
             books.check(outcome);
         }
         if let Some(step) = steps.first() {

@@ -4,7 +4,6 @@
 
 use std::fmt;
 
-use profilestore::data_store::Commit;
 use tokio::time::Instant;
 
 use crate::{data::Label, oracle::Told, watch::Step};
@@ -78,7 +77,6 @@ impl Kind {
 /// One commit's effect on one key.
 pub struct Seen<'a> {
     pub now: Instant,
-    pub commit: &'a Commit,
     pub step: &'a Step<'a>,
     pub kind: Kind,
 }

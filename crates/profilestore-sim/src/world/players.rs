@@ -105,7 +105,8 @@ impl World {
                         life: life.clone(),
                         profile: profile.clone(),
                         edits: 0,
-                        ended: None,
+                        // It may have ended before its client could listen: at a shutdown.
+                        ended: profile.is_over().then_some((SessionEnd::Shutdown, 0)),
                     };
                     books.told.sessions.insert(label, session);
                     label
@@ -420,8 +421,13 @@ impl Actor {
     /// An operator's change, or a rollback to what was read a while ago.
     async fn read_and_write(&self) {
         let Some(Running { players, life, .. }) = self.somewhere() else { return };
+        let restores = self.restores();
         let Some(Ok(mut read)) = life.wait(players.get(&self.key)).await else { return };
         tokio::time::sleep(self.dice.around(2.0)).await;
+        if self.restores() != restores {
+            // A copy from before a backup is nothing to write into it.
+            return;
+        }
         let label = {
             let books = &mut *self.world.clerk.0.lock();
             let label = books.told.label();

@@ -178,6 +178,12 @@ impl Engine {
         settings.lease_time / 2
     }
 
+    /// Notes what the store's clock said in the answer to a call sent then.
+    pub(crate) fn observe(&self, sent: Instant, store_ms: i64) {
+        let max_gap = Self::max_gap(&self.settings());
+        self.lease.lock().contact.observe(sent, self.env.now(), store_ms, max_gap);
+    }
+
     pub(crate) fn contact(&self) -> Option<Duration> {
         let max_gap = Self::max_gap(&self.settings());
         self.lease.lock().contact.time(self.env.now(), max_gap)

@@ -361,8 +361,13 @@ impl Load {
             let Some((wish, codec)) = self.claim.lock().as_ref().map(|claim| (claim.wish.clone(), claim.codec.clone())) else {
                 return Err(Error::new(ErrorKind::Cancelled, "the start was called off"));
             };
+            let sent = engine.env.now();
             let (now_ms, state) = match engine.store.read_one(&self.key, returning).await {
-                Ok(read) => read,
+                Ok(read) => {
+                    // The clock that is about to be judged by may have stepped since the last renewal.
+                    engine.observe(sent, read.0);
+                    read
+                }
                 Err(error) => {
                     engine.note_error(&error, Some(&self.key));
                     return if error.is_transient() { Ok(Attempt::Outage) } else { Err(error.into()) };

@@ -76,6 +76,7 @@ impl World {
             }
         }
         self.clock.stepped_ms.fetch_add(step, Ordering::Relaxed);
+        *self.clock.last_step.lock() = Some(Instant::now());
     }
 
     fn restore(&self, store: profilestore::data_store::MemoryStore, invariants: Invariants) {

@@ -112,6 +112,7 @@ struct StoreClock {
     began: Instant,
     start_ms: i64,
     stepped_ms: AtomicI64,
+    last_step: Mutex<Option<Instant>>,
 }
 
 impl Clock for StoreClock {
@@ -194,7 +195,8 @@ impl World {
     fn new(seed: u64, size: Size, traced: bool) -> Arc<Self> {
         let dice = Dice::new(seed, 0);
         let start_ms = 1_795_000_000_000 + dice.below(3_600_000) as i64;
-        let clock = Arc::new(StoreClock { began: Instant::now(), start_ms, stepped_ms: AtomicI64::new(0) });
+        let clock =
+            Arc::new(StoreClock { began: Instant::now(), start_ms, stepped_ms: AtomicI64::new(0), last_step: Mutex::default() });
         let env = Env::new(Arc::new(SharedClock(clock.clone())), Arc::new(dice.rng()));
         let clerk = Arc::new(Clerk(Mutex::new(Books::new(traced))));
         let store = Arc::new(Watched::new(MemoryStore::new(env), clerk.clone()));

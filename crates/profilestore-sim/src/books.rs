@@ -118,7 +118,7 @@ impl Witness for Clerk {
             books.check(outcome);
         }
         if let Some(step) = steps.first() {
-            let outcome = books.invariants.conserved.balance(step.key);
+            let outcome = books.invariants.balance(step.key);
             books.check(outcome);
         }
     }

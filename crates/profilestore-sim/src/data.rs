@@ -22,6 +22,10 @@ pub struct Player {
     pub received: Vec<u64>,
     /// The purchases that were granted, one entry each time.
     pub bought: Vec<u64>,
+    /// The trades whose effect is in it.
+    pub trades: Vec<u64>,
+    /// Things that exist once in the world.
+    pub items: Vec<u64>,
 }
 
 impl Player {

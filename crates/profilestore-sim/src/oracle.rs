@@ -53,6 +53,16 @@ impl LetterTold {
     }
 }
 
+/// What is known about a trade.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TradeTold {
+    /// Its call has not returned, or nobody can tell.
+    Unknown,
+    Done,
+    /// Its client was told that nothing was done.
+    Failed,
+}
+
 /// The oracle.
 #[derive(Default)]
 pub struct Told {
@@ -64,6 +74,7 @@ pub struct Told {
     /// Removals that were asked for.
     pub removals: BTreeMap<String, u64>,
     pub letters: Vec<LetterTold>,
+    pub trades: Vec<TradeTold>,
 }
 
 /// For how long after it ended a call may still take effect: a request that arrives late.

@@ -16,6 +16,7 @@ mod lost;
 mod messages;
 mod one_writer;
 mod release;
+mod trades;
 
 /// A guarantee that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +59,8 @@ impl Kind {
     pub fn of(step: &Step<'_>, told: &Told) -> Self {
         match (&step.before.data, &step.after.data) {
             _ if step.before.version == step.after.version => Self::Untouched,
+            // A take-over writes what it found once more.
+            (Some(before), Some(after)) if before == after => Self::Untouched,
             (_, Some(after))
                 if told.is_operator(after.writer) && step.before.data.as_ref().is_none_or(|b| b.writer != after.writer) =>
             {
@@ -91,6 +94,7 @@ pub struct Invariants {
     pub active: active::Active,
     pub history: history::History,
     pub lost: lost::Lost,
+    pub trades: trades::Trades,
 }
 
 impl Invariants {
@@ -103,7 +107,14 @@ impl Invariants {
         self.active.committed(seen, told)?;
         self.history.committed(seen);
         self.lost.committed(seen);
+        self.trades.committed(seen, told)?;
         Ok(())
+    }
+
+    /// After the last key of a commit.
+    pub fn balance(&mut self, key: &str) -> Result<(), Broken> {
+        self.conserved.balance(key)?;
+        self.trades.balance(key)
     }
 
     /// A backup was put in the store's place: its contents count from now on, and the sessions of before are over.
@@ -115,5 +126,6 @@ impl Invariants {
         self.messages.restored(&before.messages, told);
         self.active.restored();
         self.lost.restored(told);
+        self.trades.restored(&before.trades);
     }
 }

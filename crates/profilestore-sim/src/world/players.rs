@@ -14,7 +14,7 @@ use crate::{
     data::{Label, Letter, Player},
     dice::Dice,
     invariants::broken,
-    oracle::{LetterTold, SessionTold, StartTold},
+    oracle::{LetterTold, SessionTold, StartTold, TradeTold},
 };
 
 /// Mean seconds between two things that a player does.
@@ -227,13 +227,15 @@ impl Actor {
             return;
         }
         match self.dice.below(100) {
-            0..30 => {
+            0..8 => self.trade(label).await,
+            8..14 => self.give(label).await,
+            14..32 => {
                 for _ in 0..=self.dice.below(3) {
                     let coins = 1 + self.dice.below(50) as i64;
                     self.edit(label, |data| data.mint(coins));
                 }
             }
-            30..38 => self.save(label).await,
+            32..38 => self.save(label).await,
             38..52 => self.send().await,
             52..57 => self.send_again().await,
             57..64 => self.buy(label).await,
@@ -351,6 +353,7 @@ impl Actor {
         let granted = self.edit(label, |data| {
             if !data.bought.contains(&purchase) {
                 data.bought.push(purchase);
+                data.items.push(purchase);
                 data.mint(100);
             }
         });
@@ -410,6 +413,122 @@ impl Actor {
                     return;
                 }
                 Err(error) => told.unknown |= is_unknown(&error),
+            }
+        }
+    }
+
+    /// Swaps coins and an item with another player on the same server.
+    async fn trade(&mut self, label: Label) {
+        let (mine, other, partner, life) = {
+            let books = self.world.clerk.0.lock();
+            let own = &books.told.sessions[&label];
+            let near = |session: &SessionTold| {
+                Arc::ptr_eq(&session.life, &own.life) && session.key != own.key && session.ended.is_none()
+            };
+            let partners: Vec<Label> =
+                books.told.sessions.iter().filter(|(_, session)| near(session)).map(|(label, _)| *label).collect();
+            if partners.is_empty() {
+                return;
+            }
+            let partner = *self.dice.pick(&partners);
+            (own.profile.clone(), books.told.sessions[&partner].profile.clone(), partner, own.life.clone())
+        };
+        let Some(running) = self.running_of(&life) else { return };
+        let price = 1 + self.dice.below(30) as i64;
+        let number = {
+            let trades = &mut self.world.clerk.0.lock().told.trades;
+            trades.push(TradeTold::Unknown);
+            trades.len() as u64 - 1
+        };
+        let (buyer, seller) = (mine.clone(), other.clone());
+        let done = running.server.transaction().with(&mine).with(&other).run(move |tx| {
+            let item = tx.edit(&seller, |data| {
+                data.coins += price;
+                data.trades.push(number);
+                data.sign(partner);
+                data.items.pop()
+            })?;
+            tx.edit(&buyer, |data| {
+                data.coins -= price;
+                data.trades.push(number);
+                data.items.extend(item);
+                data.sign(label);
+            })
+        });
+        let Some(answer) = life.wait(done).await else { return };
+        let books = &mut *self.world.clerk.0.lock();
+        books.note(Some(&self.key), || format!("trade {number} of {} and {}: {answer:?}", mine.key().key(), other.key().key()));
+        match answer {
+            Ok(()) => {
+                books.told.trades[number as usize] = TradeTold::Done;
+                books.counts.add("trades");
+                let outcome = books.invariants.trades.acknowledged(&self.key, number);
+                books.check(outcome);
+            }
+            Err(error) if is_unknown(&error) => {}
+            Err(_) => books.told.trades[number as usize] = TradeTold::Failed,
+        }
+        for (label, profile) in [(label, mine), (partner, other)] {
+            let edits = profile.read(|data| data.edits.get(&label).copied().unwrap_or_default());
+            if let Some(session) = books.told.sessions.get_mut(&label) {
+                session.edits = session.edits.max(edits);
+            }
+        }
+    }
+
+    /// Gives coins to a player wherever he is: his debit and the message are one commit.
+    async fn give(&mut self, label: Label) {
+        let to = key_of(self.dice.below(self.world.size.players));
+        if to == self.key {
+            return;
+        }
+        let (profile, life) = {
+            let books = self.world.clerk.0.lock();
+            let session = &books.told.sessions[&label];
+            (session.profile.clone(), session.life.clone())
+        };
+        let Some(running) = self.running_of(&life) else { return };
+        let coins = 1 + self.dice.below(30) as i64;
+        let number = {
+            let letters = &mut self.world.clerk.0.lock().told.letters;
+            letters.push(LetterTold { to: to.clone(), coins, gift: true, ..LetterTold::default() });
+            letters.len() as u64 - 1
+        };
+        let id = MessageId::new(self.world.clock.start_ms, &format!("letter-{number}")).expect("the name is short");
+        // The second time is a caller that did not hear the answer.
+        for _ in 0..=usize::from(self.dice.chance(0.3)) {
+            self.world.clerk.0.lock().told.letters[number as usize].under_way += 1;
+            let (giver, players, to_, id) = (profile.clone(), running.players.clone(), to.clone(), id.clone());
+            let done = running.server.transaction().with(&profile).run(move |tx| {
+                tx.edit(&giver, |data| {
+                    data.coins -= coins;
+                    data.sign(label);
+                })?;
+                tx.gift_as(&players, &to_, &id, &Letter { number, coins, gift: true })
+            });
+            let Some(answer) = life.wait(done).await else { return };
+            let books = &mut *self.world.clerk.0.lock();
+            books.note(Some(&self.key), || format!("gift {number} of {} to {to}: {answer:?}", self.key));
+            let told = &mut books.told.letters[number as usize];
+            told.under_way -= 1;
+            let stored = match answer {
+                Ok(()) => {
+                    books.counts.add("gifts");
+                    true
+                }
+                Err(error) => {
+                    told.unknown |= is_unknown(&error);
+                    error.kind() == ErrorKind::DoneBefore
+                }
+            };
+            if stored {
+                books.told.letters[number as usize].stored = true;
+                let outcome = books.invariants.messages.acknowledged(&to, number);
+                books.check(outcome);
+            }
+            let edits = profile.read(|data| data.edits.get(&label).copied().unwrap_or_default());
+            if let Some(session) = books.told.sessions.get_mut(&label) {
+                session.edits = session.edits.max(edits);
             }
         }
     }

@@ -8,8 +8,9 @@ use tokio::time::Instant;
 
 use crate::data_store::{Incarnation, ServerId};
 
-/// How far the store's clock may be out of step with ours between two renewals before contact counts as interrupted.
-const STEP_TOLERANCE: Duration = Duration::from_millis(1000);
+/// How far the store's clock may be out of step with ours between two answers before contact counts as interrupted. The time that
+/// the answers took is allowed for apart from that.
+const STEP_TOLERANCE: Duration = Duration::from_millis(100);
 
 /// What this server knows about its lease.
 #[derive(Debug, Clone)]

@@ -67,6 +67,7 @@ pub enum TradeTold {
 #[derive(Default)]
 pub struct Told {
     next_label: Label,
+    next_item: u64,
     pub sessions: BTreeMap<Label, SessionTold>,
     /// Writes of operators: whose label on which key.
     pub operators: BTreeMap<Label, String>,
@@ -84,6 +85,12 @@ impl Told {
     pub fn label(&mut self) -> Label {
         self.next_label += 1;
         self.next_label
+    }
+
+    /// The number of a new item.
+    pub fn item(&mut self) -> u64 {
+        self.next_item += 1;
+        self.next_item
     }
 
     /// The session that the store calls so.

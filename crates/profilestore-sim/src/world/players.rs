@@ -350,10 +350,12 @@ impl Actor {
             self.purchases += 1;
             self.purchases
         });
+        // Every grant makes an item of its own, so that two of one number are always a fault.
+        let item = self.world.clerk.0.lock().told.item();
         let granted = self.edit(label, |data| {
             if !data.bought.contains(&purchase) {
                 data.bought.push(purchase);
-                data.items.push(purchase);
+                data.items.push(item);
                 data.mint(100);
             }
         });
@@ -556,6 +558,8 @@ impl Actor {
             label
         };
         read.data.mint(1000);
+        // What he had a while ago may be somebody else's by now.
+        read.data.items.clear();
         read.data.sign(label);
         let Some(answer) = life.wait(read.set()).await else { return };
         let books = &mut *self.world.clerk.0.lock();

@@ -10,6 +10,8 @@ use clap::{Args, Parser, Subcommand};
 
 mod books;
 mod data;
+#[cfg(profilestore_defects)]
+mod defects;
 mod dice;
 mod invariants;
 mod oracle;
@@ -47,6 +49,14 @@ enum Command {
         /// Only what concerns this profile, and servers.
         #[arg(long)]
         key: Option<String>,
+        #[command(flatten)]
+        size: WorldSize,
+    },
+    /// Put each deliberate defect to work and say which seed finds it. Needs `RUSTFLAGS="--cfg profilestore_defects"`.
+    #[cfg(profilestore_defects)]
+    Defects {
+        #[arg(long, default_value = "0..1000", value_parser = seeds)]
+        seeds: std::ops::Range<u64>,
         #[command(flatten)]
         size: WorldSize,
     },
@@ -109,6 +119,11 @@ fn main() -> Result<ExitCode> {
                 Some(violation) => bail!("seed {seed} breaks {}", violation.broken),
                 None => Ok(ExitCode::SUCCESS),
             }
+        }
+        #[cfg(profilestore_defects)]
+        Command::Defects { seeds, size } => {
+            let missed = defects::table(&seeds, size.size());
+            Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Meta { seeds, size } => {
             let count = seeds.end - seeds.start;

@@ -23,7 +23,7 @@ impl Durable {
         if seen.kind == Kind::Untouched {
             return Ok(());
         }
-        if seen.kind == Kind::Removal && told.removals.get(step.key).is_none() {
+        if seen.kind == Kind::Removal && !told.removals.contains_key(step.key) {
             return broken("G5", step.key, "the profile is gone, and nobody removed it");
         }
         if let (Kind::Session, Some(before)) = (seen.kind, self.now.get(step.key)) {

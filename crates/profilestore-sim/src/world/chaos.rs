@@ -57,7 +57,9 @@ impl World {
                 15..17 => self.step_clock(&dice),
                 17 if number == 0 => match backup.take() {
                     None => backup = Some((self.store.inner().backup(), self.clerk.0.lock().invariants.clone())),
-                    Some(taken) if dice.chance(0.3) => self.restore(taken.0, taken.1),
+                    Some(taken) if dice.chance(0.3) && self.operating.load(Ordering::Relaxed) == 0 => {
+                        self.restore(taken.0, taken.1)
+                    }
                     Some(taken) => backup = Some(taken),
                 },
                 _ => {}

@@ -157,6 +157,8 @@ struct World {
     calm: std::sync::atomic::AtomicBool,
     seed: u64,
     lives: std::sync::atomic::AtomicU64,
+    /// Operators between reading and writing. No backup is restored meanwhile: what they write is theirs to answer for.
+    operating: std::sync::atomic::AtomicUsize,
 }
 
 /// Runs a seed's world to its end.
@@ -213,6 +215,7 @@ impl World {
             calm: false.into(),
             seed,
             lives: 0.into(),
+            operating: 0.into(),
         });
         world.note(None, || format!("{weather:?}"));
         world

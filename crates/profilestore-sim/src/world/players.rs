@@ -2,10 +2,13 @@
 //!
 //! Every call's outcome goes into the oracle's books: success, failure, or nothing when its server died first.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use parking_lot::Mutex;
-use profilestore::{Error, ErrorKind, Message, MessageId, Sent, SessionEnd, StartOptions};
+use profilestore::{Error, ErrorKind, Message, MessageId, ProfileStore, Sent, SessionEnd, StartOptions};
 use tokio::time::Instant;
 
 use super::{Running, World, life::Life};
@@ -542,13 +545,14 @@ impl Actor {
     /// An operator's change, or a rollback to what was read a while ago.
     async fn read_and_write(&self) {
         let Some(Running { players, life, .. }) = self.somewhere() else { return };
-        let restores = self.restores();
+        self.world.operating.fetch_add(1, Ordering::Relaxed);
+        self.rewrite(&players, &life).await;
+        self.world.operating.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    async fn rewrite(&self, players: &ProfileStore<Player>, life: &Arc<Life>) {
         let Some(Ok(mut read)) = life.wait(players.get(&self.key)).await else { return };
         tokio::time::sleep(self.dice.around(2.0)).await;
-        if self.restores() != restores {
-            // A copy from before a backup is nothing to write into it.
-            return;
-        }
         let label = {
             let books = &mut *self.world.clerk.0.lock();
             let label = books.told.label();

@@ -293,6 +293,9 @@ impl State {
                 record.lease = lease.clone();
                 record.lease_revision += 1;
                 record.epoch += u64::from(*raise_epoch);
+                if defect!(EpochFromSessionCount) {
+                    record.epoch = lease.load_count;
+                }
                 true
             }
             Change::AppendMessage { key, message, .. } => {
@@ -322,7 +325,7 @@ impl State {
                 let record = self.keys.entry(key.clone()).or_default();
                 let Some(message) = record.inbox.remove(index) else { return false };
                 record.inbox_revision += 1;
-                if *receipt {
+                if *receipt && !defect!(ReceiptForgotten) {
                     record.receipts.insert(message.id, Receipt { content: message.content, made_ms: now_ms });
                 }
                 true

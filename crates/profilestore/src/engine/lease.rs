@@ -32,7 +32,7 @@ pub(crate) struct Lease {
 impl Lease {
     /// True while nobody can have declared this server dead: within the lease time of a confirmation.
     pub(crate) fn is_confirmed(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.confirmed_at) < self.lease_time
+        now.saturating_duration_since(self.confirmed_at) < self.lease_time || defect!(SelfDemotionRemoved)
     }
 }
 
@@ -120,6 +120,27 @@ mod tests {
             contact.observe(at(base, 5000), at(base, 5010), 1_005_000 + step, GAP);
             assert_eq!(contact.time(at(base, 6000), GAP), Some(Duration::from_millis(990)));
         }
+    }
+
+    #[test]
+    fn an_answer_that_took_long_says_nothing_of_the_time_before_it_came() {
+        // The store's clock stepped while the request was under way.
+        let base = Instant::now();
+        let mut contact = Contact::default();
+        contact.observe(base, at(base, 10), 1_000_000, GAP);
+        contact.observe(at(base, 100), at(base, 9000), 1_600_000, GAP);
+        contact.observe(at(base, 9500), at(base, 9510), 1_600_510, GAP);
+        assert_eq!(contact.time(at(base, 10_000), GAP), Some(Duration::from_millis(1000)));
+    }
+
+    #[test]
+    fn answers_that_overtake_each_other_are_in_step() {
+        let base = Instant::now();
+        let mut contact = Contact::default();
+        contact.observe(base, at(base, 10), 1_000_000, GAP);
+        contact.observe(at(base, 4000), at(base, 4010), 1_004_000, GAP);
+        contact.observe(at(base, 2000), at(base, 5000), 1_002_500, GAP);
+        assert_eq!(contact.time(at(base, 5000), GAP), Some(Duration::from_millis(4990)));
     }
 
     #[test]

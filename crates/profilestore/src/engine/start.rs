@@ -365,7 +365,9 @@ impl Load {
             let (now_ms, state) = match engine.store.read_one(&self.key, returning).await {
                 Ok(read) => {
                     // The clock that is about to be judged by may have stepped since the last renewal.
-                    engine.observe(sent, read.0);
+                    if !defect!(StepNoticedLate) {
+                        engine.observe(sent, read.0);
+                    }
                     read
                 }
                 Err(error) => {
@@ -373,6 +375,7 @@ impl Load {
                     return if error.is_transient() { Ok(Attempt::Outage) } else { Err(error.into()) };
                 }
             };
+            let now_ms = if defect!(CallersClockTrusted) { engine.env.unix_ms() } else { now_ms };
             let asker = Asker {
                 server: engine.server(),
                 place_id: engine.place_id,
@@ -442,7 +445,7 @@ impl Load {
         }];
         // Whoever loses the profile may have saved since we looked, or have a save under way: only a write says which version it is
         // built on. Nobody can write a profile that was let go.
-        let taken_over = matches!(how, Take::Dead | Take::Stolen);
+        let taken_over = matches!(how, Take::Dead | Take::Stolen) && !defect!(TakeOverUnversioned);
         let write = found.write || ((taken_over || engine.settings().keep_every_save) && found.write_each);
         if write {
             changes.push(Change::Write {
@@ -474,7 +477,7 @@ impl Load {
                 let Some(now) = reply.states.drain(..).find(|now| now.key == self.key) else {
                     return Err(Error::new(ErrorKind::Corrupt, "the store's reply says nothing about the profile"));
                 };
-                if now.epoch != state.epoch + 1 {
+                if now.epoch != state.epoch + 1 && !defect!(LateAnswerBelieved) {
                     // Applied by an earlier attempt whose answer was lost, and taken away since.
                     return Ok(None);
                 }

@@ -111,7 +111,7 @@ pub(crate) fn start(state: &KeyState, now_ms: i64, contact: Option<ContactTime>,
         return Start::Take(Take::Offered);
     }
     let left = periods.offer_time.saturating_sub(apart(now_ms, offer.at_ms));
-    if left.is_zero() || asker.steal {
+    if (left.is_zero() && !defect!(OfferNeverExpires)) || asker.steal {
         return Start::Take(Take::Free);
     }
     // The one it is offered to will find our request and hand the profile on.

@@ -49,6 +49,9 @@
 //! the thing's documentation gives it.
 #![deny(missing_docs)]
 
+#[macro_use]
+mod defects;
+
 mod audit;
 mod autosave;
 mod bounded_loss;
@@ -78,6 +81,8 @@ pub use audit::{
 };
 pub use data::ProfileData;
 pub use data_store::MessageId;
+#[cfg(profilestore_defects)]
+pub use defects::Defect;
 pub use engine::calls::Sent;
 pub use engine::history::Restored;
 pub use error::{Advice, Error, ErrorKind, Result};

@@ -38,6 +38,7 @@ impl fmt::Debug for MemoryStore {
     }
 }
 
+#[cfg_attr(any(test, feature = "test-util"), derive(Clone))]
 struct State {
     incarnation: Incarnation,
     keys: BTreeMap<ProfileKey, Record>,
@@ -49,6 +50,7 @@ struct State {
 }
 
 #[derive(Default)]
+#[cfg_attr(any(test, feature = "test-util"), derive(Clone))]
 struct Record {
     epoch: u64,
     created_ms: i64,
@@ -63,6 +65,7 @@ struct Record {
     receipts: BTreeMap<Digest, Receipt>,
 }
 
+#[cfg_attr(any(test, feature = "test-util"), derive(Clone))]
 struct Version {
     info: VersionInfo,
     value: Option<Bytes>,
@@ -70,6 +73,7 @@ struct Version {
     imported: bool,
 }
 
+#[cfg_attr(any(test, feature = "test-util"), derive(Clone))]
 struct Message {
     stored: StoredMessage,
     id: Digest,
@@ -77,11 +81,13 @@ struct Message {
     content: Digest,
 }
 
+#[cfg_attr(any(test, feature = "test-util"), derive(Clone))]
 struct Receipt {
     content: Digest,
     made_ms: i64,
 }
 
+#[cfg_attr(any(test, feature = "test-util"), derive(Clone))]
 struct Server {
     row: ServerRow,
     dead_since_ms: i64,
@@ -99,6 +105,15 @@ impl MemoryStore {
             outcome_ages: VecDeque::new(),
         };
         Self { env, state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// A backup as it is after it was restored: the same contents under a new incarnation.
+    #[cfg(any(test, feature = "test-util"))]
+    #[must_use]
+    pub fn backup(&self) -> Self {
+        let mut state = self.state.lock().clone();
+        state.incarnation = Incarnation(self.env.uuid());
+        Self { env: self.env.clone(), state: Arc::new(Mutex::new(state)) }
     }
 }
 
@@ -278,6 +293,9 @@ impl State {
                 record.lease = lease.clone();
                 record.lease_revision += 1;
                 record.epoch += u64::from(*raise_epoch);
+                if defect!(EpochFromSessionCount) {
+                    record.epoch = lease.load_count;
+                }
                 true
             }
             Change::AppendMessage { key, message, .. } => {
@@ -307,7 +325,7 @@ impl State {
                 let record = self.keys.entry(key.clone()).or_default();
                 let Some(message) = record.inbox.remove(index) else { return false };
                 record.inbox_revision += 1;
-                if *receipt {
+                if *receipt && !defect!(ReceiptForgotten) {
                     record.receipts.insert(message.id, Receipt { content: message.content, made_ms: now_ms });
                 }
                 true

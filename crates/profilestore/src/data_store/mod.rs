@@ -21,6 +21,8 @@ mod sqlite;
 
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
+#[cfg(any(test, feature = "test-util"))]
+pub mod fault;
 
 pub use memory::MemoryStore;
 #[cfg(feature = "sqlite")]

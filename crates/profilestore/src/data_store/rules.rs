@@ -186,9 +186,10 @@ pub(super) fn judge<V: View>(view: &mut V, commit: &Commit, now_ms: i64) -> Resu
     let mut appended: Vec<(&ProfileKey, u64)> = Vec::new();
     for change in &commit.changes {
         let fault = match change {
-            Change::Check { key, epoch } | Change::Erase { key, epoch } => {
-                (view.counters(key)?.epoch != *epoch).then(|| Fault::Key(ConflictKind::Epoch, key.clone()))
-            }
+            Change::Check { key, epoch } | Change::Erase { key, epoch } => (view.counters(key)?.epoch != *epoch
+                && !defect!(FenceCheckRemoved))
+            .then(|| Fault::Key(ConflictKind::Epoch, key.clone())),
+            Change::Write { .. } if defect!(FenceCheckRemoved) => None,
             Change::Write { key, epoch, version, .. } => {
                 let found = view.counters(key)?;
                 if found.epoch != *epoch {
@@ -236,7 +237,7 @@ pub(super) fn judge<V: View>(view: &mut V, commit: &Commit, now_ms: i64) -> Resu
             }
             Change::RegisterServer { id, .. } => view.server(*id)?.map(|row| Fault::Server(Some(row))),
             Change::RenewServer { id, revision, .. } => match view.server(*id)? {
-                Some(row) if !row.dead && row.revision == *revision => None,
+                Some(row) if (!row.dead || defect!(DeadRowRenewable)) && row.revision == *revision => None,
                 other => Some(Fault::Server(other)),
             },
             Change::MarkDead { id, revision } => match view.server(*id)? {

@@ -8,8 +8,9 @@ use tokio::time::Instant;
 
 use crate::data_store::{Incarnation, ServerId};
 
-/// How far the store's clock may be out of step with ours between two renewals before contact counts as interrupted.
-const STEP_TOLERANCE: Duration = Duration::from_millis(1000);
+/// How far the store's clock may be out of step with ours between two answers before contact counts as interrupted. The time that
+/// the answers took is allowed for apart from that.
+const STEP_TOLERANCE: Duration = Duration::from_millis(100);
 
 /// What this server knows about its lease.
 #[derive(Debug, Clone)]
@@ -31,7 +32,7 @@ pub(crate) struct Lease {
 impl Lease {
     /// True while nobody can have declared this server dead: within the lease time of a confirmation.
     pub(crate) fn is_confirmed(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.confirmed_at) < self.lease_time
+        now.saturating_duration_since(self.confirmed_at) < self.lease_time || defect!(SelfDemotionRemoved)
     }
 }
 
@@ -53,15 +54,18 @@ impl Contact {
     /// Notes an answer of the store. `max_gap` is how far apart two answers may lie.
     pub(crate) fn observe(&mut self, sent: Instant, received: Instant, store_ms: i64, max_gap: Duration) {
         let in_step = self.last.is_some_and(|last| {
-            // The store read its clock somewhere between sending and receiving, both times.
-            let least = sent.saturating_duration_since(last.received).saturating_sub(STEP_TOLERANCE);
-            let most = received.saturating_duration_since(last.sent) + STEP_TOLERANCE;
-            let gap = received.saturating_duration_since(last.received);
-            let store = store_ms.checked_sub(last.store_ms).and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
-            gap <= max_gap && store.is_some_and(|store| (least..=most).contains(&store))
+            // The store read its clock somewhere between sending and receiving, both times. Answers may overtake each other.
+            let tolerance = millis(STEP_TOLERANCE);
+            let least =
+                millis(sent.saturating_duration_since(last.received)) - millis(last.received.saturating_duration_since(sent));
+            let most = millis(received.saturating_duration_since(last.sent));
+            let store = store_ms.saturating_sub(last.store_ms);
+            received.saturating_duration_since(last.received) <= max_gap
+                && (least.saturating_sub(tolerance)..=most.saturating_add(tolerance)).contains(&store)
         });
         if !in_step {
-            self.since = Some(sent);
+            // Not when it was sent: the store may have read its clock at any moment since then, after a step for example.
+            self.since = Some(received);
         }
         self.last = Some(Observation { sent, received, store_ms });
     }
@@ -83,6 +87,10 @@ impl Contact {
     }
 }
 
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,7 +108,7 @@ mod tests {
         for i in 0..5u64 {
             contact.observe(at(base, i * 5000), at(base, i * 5000 + 20), 1_000_000 + i as i64 * 5000, GAP);
         }
-        assert_eq!(contact.time(at(base, 20_020), GAP), Some(Duration::from_millis(20_020)));
+        assert_eq!(contact.time(at(base, 20_020), GAP), Some(Duration::from_millis(20_000)));
     }
 
     #[test]
@@ -110,8 +118,29 @@ mod tests {
             let mut contact = Contact::default();
             contact.observe(base, at(base, 10), 1_000_000, GAP);
             contact.observe(at(base, 5000), at(base, 5010), 1_005_000 + step, GAP);
-            assert_eq!(contact.time(at(base, 6000), GAP), Some(Duration::from_millis(1000)));
+            assert_eq!(contact.time(at(base, 6000), GAP), Some(Duration::from_millis(990)));
         }
+    }
+
+    #[test]
+    fn an_answer_that_took_long_says_nothing_of_the_time_before_it_came() {
+        // The store's clock stepped while the request was under way.
+        let base = Instant::now();
+        let mut contact = Contact::default();
+        contact.observe(base, at(base, 10), 1_000_000, GAP);
+        contact.observe(at(base, 100), at(base, 9000), 1_600_000, GAP);
+        contact.observe(at(base, 9500), at(base, 9510), 1_600_510, GAP);
+        assert_eq!(contact.time(at(base, 10_000), GAP), Some(Duration::from_millis(1000)));
+    }
+
+    #[test]
+    fn answers_that_overtake_each_other_are_in_step() {
+        let base = Instant::now();
+        let mut contact = Contact::default();
+        contact.observe(base, at(base, 10), 1_000_000, GAP);
+        contact.observe(at(base, 4000), at(base, 4010), 1_004_000, GAP);
+        contact.observe(at(base, 2000), at(base, 5000), 1_002_500, GAP);
+        assert_eq!(contact.time(at(base, 5000), GAP), Some(Duration::from_millis(4990)));
     }
 
     #[test]
@@ -121,6 +150,6 @@ mod tests {
         contact.observe(base, at(base, 10), 1_000_000, GAP);
         assert_eq!(contact.time(at(base, 10_011), GAP), None);
         contact.observe(at(base, 30_000), at(base, 30_010), 1_030_000, GAP);
-        assert_eq!(contact.time(at(base, 30_010), GAP), Some(Duration::from_millis(10)));
+        assert_eq!(contact.time(at(base, 30_010), GAP), Some(Duration::ZERO));
     }
 }

@@ -178,6 +178,12 @@ impl Engine {
         settings.lease_time / 2
     }
 
+    /// Notes what the store's clock said in the answer to a call sent then.
+    pub(crate) fn observe(&self, sent: Instant, store_ms: i64) {
+        let max_gap = Self::max_gap(&self.settings());
+        self.lease.lock().contact.observe(sent, self.env.now(), store_ms, max_gap);
+    }
+
     pub(crate) fn contact(&self) -> Option<Duration> {
         let max_gap = Self::max_gap(&self.settings());
         self.lease.lock().contact.time(self.env.now(), max_gap)
@@ -224,11 +230,18 @@ impl Engine {
     pub(crate) async fn settle(&self, commit: &Commit, give_up: impl Fn(Instant) -> bool) -> Result<CommitReply, StoreError> {
         let mut backoff = Backoff::default();
         let mut unknown = None;
+        let mut again = None;
         loop {
-            match self.try_commit(commit).await {
+            match self.try_commit(again.as_ref().unwrap_or(commit)).await {
                 Err(error) if error.is_transient() => {
                     if matches!(error, StoreError::Indeterminate { .. }) {
                         unknown = Some(error.clone());
+                        if defect!(BlindRetry) {
+                            again = Some(Commit { id: CommitId(self.env.uuid()), ..commit.clone() });
+                        }
+                        if defect!(JudgedByReading) && !self.seems_applied(commit).await {
+                            return Err(StoreError::Unavailable { reason: "it is not there".into() });
+                        }
                     }
                     let wait = backoff.next(self.hurry.load(Ordering::Relaxed));
                     if give_up(self.env.now() + wait) {
@@ -255,6 +268,22 @@ impl Engine {
                 other => return other,
             }
         }
+    }
+
+    /// What a deliberate defect goes by.
+    async fn seems_applied(&self, commit: &Commit) -> bool {
+        for change in &commit.changes {
+            let Some(key) = change.key() else { continue };
+            let Ok((_, state)) = self.store.read_one(key, Returning::INBOX).await else { continue };
+            let there = match change {
+                Change::Write { version, .. } => state.version > *version,
+                Change::Lease { revision, .. } => state.lease_revision > *revision,
+                Change::AppendMessage { message, .. } => state.inbox.iter().flatten().any(|stored| stored.id == message.id),
+                _ => continue,
+            };
+            return there;
+        }
+        true
     }
 
     /// Makes sure that a commit is never applied, trying until that is known or `give_up` says so. False: it had been applied.

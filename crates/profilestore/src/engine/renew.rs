@@ -82,7 +82,14 @@ pub(crate) async fn run(engine: Arc<Engine>, mut hints: mpsc::Receiver<Hint>) {
                 engine.health.judge(engine.env.now(), &engine.settings());
             }
             hint = hints.recv(), if open => match hint {
-                Some(Hint::Look(key)) => engine.look(&key),
+                Some(Hint::Look(key)) => {
+                    if defect!(HintTakenAsTruth)
+                        && let Some(session) = engine.live(&key)
+                    {
+                        session.queue_lose("a hint came");
+                    }
+                    engine.look(&key);
+                }
                 Some(Hint::Gap) => {
                     engine.wake_all_starts();
                     // Notices hold whatever the lost hints were about.

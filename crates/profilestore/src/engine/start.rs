@@ -361,13 +361,21 @@ impl Load {
             let Some((wish, codec)) = self.claim.lock().as_ref().map(|claim| (claim.wish.clone(), claim.codec.clone())) else {
                 return Err(Error::new(ErrorKind::Cancelled, "the start was called off"));
             };
+            let sent = engine.env.now();
             let (now_ms, state) = match engine.store.read_one(&self.key, returning).await {
-                Ok(read) => read,
+                Ok(read) => {
+                    // The clock that is about to be judged by may have stepped since the last renewal.
+                    if !defect!(StepNoticedLate) {
+                        engine.observe(sent, read.0);
+                    }
+                    read
+                }
                 Err(error) => {
                     engine.note_error(&error, Some(&self.key));
                     return if error.is_transient() { Ok(Attempt::Outage) } else { Err(error.into()) };
                 }
             };
+            let now_ms = if defect!(CallersClockTrusted) { engine.env.unix_ms() } else { now_ms };
             let asker = Asker {
                 server: engine.server(),
                 place_id: engine.place_id,
@@ -437,7 +445,7 @@ impl Load {
         }];
         // Whoever loses the profile may have saved since we looked, or have a save under way: only a write says which version it is
         // built on. Nobody can write a profile that was let go.
-        let taken_over = matches!(how, Take::Dead | Take::Stolen);
+        let taken_over = matches!(how, Take::Dead | Take::Stolen) && !defect!(TakeOverUnversioned);
         let write = found.write || ((taken_over || engine.settings().keep_every_save) && found.write_each);
         if write {
             changes.push(Change::Write {
@@ -469,7 +477,7 @@ impl Load {
                 let Some(now) = reply.states.drain(..).find(|now| now.key == self.key) else {
                     return Err(Error::new(ErrorKind::Corrupt, "the store's reply says nothing about the profile"));
                 };
-                if now.epoch != state.epoch + 1 {
+                if now.epoch != state.epoch + 1 && !defect!(LateAnswerBelieved) {
                     // Applied by an earlier attempt whose answer was lost, and taken away since.
                     return Ok(None);
                 }

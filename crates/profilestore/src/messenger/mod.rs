@@ -11,6 +11,8 @@ use tokio::sync::mpsc;
 
 use crate::{data_store::ServerId, key::ProfileKey};
 
+#[cfg(any(test, feature = "test-util"))]
+pub mod fault;
 mod local;
 
 pub use local::LocalMessenger;

@@ -106,7 +106,7 @@ impl Session {
             changes.push(Change::Check { key: self.key.clone(), epoch: known.epoch });
         }
         // Those that are gone from the inbox were removed by somebody else.
-        let there = |index: &u64| known.has_message(*index);
+        let there = |index: &u64| known.has_message(*index) && !defect!(MessageRemovedLater);
         changes.extend(
             prepared.snapshot.processed.iter().copied().filter(|index| there(index)).map(|index| Change::RemoveMessage {
                 key: self.key.clone(),
@@ -194,6 +194,11 @@ impl Session {
                     metrics::counter!("profilestore_saves_total", "kind" => kind).increment(1);
                     let took = self.engine.env.now().saturating_duration_since(began);
                     metrics::histogram!("profilestore_save_seconds").record(took.as_secs_f64());
+                    if defect!(MessageRemovedLater) && !prepared.snapshot.processed.is_empty() {
+                        let remove = |index: &u64| Change::RemoveMessage { key: self.key.clone(), index: *index, receipt: true };
+                        let second = self.commit(prepared.snapshot.processed.iter().map(remove).collect());
+                        let _ = self.engine.settle(&second, |_| true).await;
+                    }
                     self.stored(&prepared);
                     if let Some(state) = reply.states.pop() {
                         self.respond(state, Some(&prepared.snapshot)).await;
@@ -320,6 +325,7 @@ impl Session {
     async fn release(self: &Arc<Self>, prepared: &Prepared) -> Result<()> {
         loop {
             let mut changes = self.changes(prepared, Cause::End);
+            let after = if defect!(ReleaseBeforeSave) { std::mem::take(&mut changes) } else { Vec::new() };
             {
                 let known = self.known.lock();
                 let now_ms = self.engine.store_ms();
@@ -334,6 +340,9 @@ impl Session {
             let commit = self.commit(changes);
             match self.engine.settle(&commit, |_| false).await {
                 Ok(_) => {
+                    if defect!(ReleaseBeforeSave) && !after.is_empty() {
+                        let _ = self.engine.settle(&self.commit(after), |_| true).await;
+                    }
                     self.stored(prepared);
                     self.engine.forget(self);
                     metrics::counter!("profilestore_sessions_ended_total").increment(1);

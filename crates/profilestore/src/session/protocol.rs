@@ -69,6 +69,10 @@ pub(crate) enum Death {
     NotKnown { again_in: Duration },
 }
 
+/// How far the store's clock may run ahead of ours within a lease time without being noticed: a few small steps, each below what
+/// counts as a step.
+const CLOCK_MARGIN: Duration = Duration::from_millis(500);
+
 /// Judges a server's row. A row is only too old when the observer itself was in contact all that time: otherwise it may be the
 /// store, its clock, or the observer that stood still.
 pub(crate) fn judge(row: &ServerRow, now_ms: i64, contact: Option<ContactTime>) -> Death {
@@ -76,6 +80,7 @@ pub(crate) fn judge(row: &ServerRow, now_ms: i64, contact: Option<ContactTime>) 
         return Death::Dead;
     }
     let lease = millis(row.lease_ms);
+    let lease = lease + CLOCK_MARGIN;
     let age = apart(now_ms, row.renewed_ms);
     let contact = contact.unwrap_or_default();
     if age > lease && contact >= lease {
@@ -106,7 +111,7 @@ pub(crate) fn start(state: &KeyState, now_ms: i64, contact: Option<ContactTime>,
         return Start::Take(Take::Offered);
     }
     let left = periods.offer_time.saturating_sub(apart(now_ms, offer.at_ms));
-    if left.is_zero() || asker.steal {
+    if (left.is_zero() && !defect!(OfferNeverExpires)) || asker.steal {
         return Start::Take(Take::Free);
     }
     // The one it is offered to will find our request and hand the profile on.

@@ -58,8 +58,8 @@ fn held_by_1(renewed_ago: i64) -> KeyState {
 #[test]
 fn a_start_that_has_asked_looks_again_when_the_holder_may_be_dead() {
     let wait = |state| patience(state, NOW, LONG, asker(2), &PERIODS);
-    assert_eq!(wait(held_by_1(19_000)), Duration::from_millis(1001));
-    assert_eq!(wait(held_by_1(0)), Duration::from_millis(20_001));
+    assert_eq!(wait(held_by_1(19_000)), Duration::from_millis(1501));
+    assert_eq!(wait(held_by_1(0)), Duration::from_millis(20_501));
     let mut offered = state();
     offered.lease.offer = Some(Offer { to: RequestId(Uuid::from_u128(9)), server: server(9), at_ms: NOW - 4000 });
     assert_eq!(wait(offered), Duration::from_secs(6));
@@ -84,19 +84,19 @@ fn a_live_holder_is_asked_then_waited_for_and_stolen_from_in_the_end() {
     assert_eq!(decide(&state, &b, LONG), Start::Ask);
     state.lease = asked(&state.lease, &b, NOW);
     b.asked_for = Some(Duration::from_secs(5));
-    assert_eq!(decide(&state, &b, LONG), Start::Wait(Duration::from_millis(19_001)));
+    assert_eq!(decide(&state, &b, LONG), Start::Wait(Duration::from_millis(19_501)));
     b.asked_for = Some(Duration::from_secs(40));
     assert_eq!(decide(&state, &b, LONG), Start::Take(Take::Stolen));
 }
 
 #[test]
 fn an_old_row_is_dead_only_for_an_observer_who_was_there_all_the_time() {
-    let state = held_by_1(20_001);
+    let state = held_by_1(20_501);
     assert_eq!(decide(&state, &asker(2), LONG), Start::Take(Take::Dead));
-    assert_eq!(decide(&state, &asker(2), Some(Duration::from_secs(20))), Start::Take(Take::Dead));
-    assert_eq!(decide(&state, &asker(2), Some(Duration::from_secs(19))), Start::Ask);
+    assert_eq!(decide(&state, &asker(2), Some(Duration::from_millis(20_500))), Start::Take(Take::Dead));
+    assert_eq!(decide(&state, &asker(2), Some(Duration::from_secs(20))), Start::Ask);
     assert_eq!(decide(&state, &asker(2), None), Start::Ask);
-    assert_eq!(decide(&held_by_1(20_000), &asker(2), LONG), Start::Ask);
+    assert_eq!(decide(&held_by_1(20_500), &asker(2), LONG), Start::Ask);
 }
 
 #[test]

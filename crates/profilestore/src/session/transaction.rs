@@ -249,6 +249,12 @@ impl Open {
             }
             // All began in the same contents, or else the store refuses some.
             let incarnation = self.turns[0].session.incarnation;
+            if defect!(TradeInTwoCommits) && self.turns.len() > 1 {
+                let first = self.turns[0].session.changes(&prepared[0], Cause::Transaction);
+                changes.retain(|change| !first.contains(change));
+                let commit = Commit { incarnation, ..engine.new_commit(first, returning) };
+                let _ = settle_or_call_off(engine, &commit, deadline).await;
+            }
             let commit = Commit { incarnation, ..engine.new_commit(changes, returning) };
             match settle_or_call_off(engine, &commit, deadline).await {
                 Ok(reply) => {

@@ -1,0 +1,163 @@
+//! The second phase: everything heals. Every player must get in within bounded time, everything acknowledged must be there, and
+//! every server must shut down with everything saved.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use profilestore::{
+    ErrorKind, StartOptions,
+    data_store::{DataStore, Order, VersionQuery, fault::LineState},
+};
+use tokio::time::Instant;
+
+use super::{
+    World,
+    players::{key_of, take_messages},
+};
+use crate::{data::Label, dice::Dice, invariants::broken};
+
+/// Nobody is locked out longer than the lease time and an offer's time, and what a call and a renewal take.
+const BOUND: Duration = Duration::from_secs(20 + 10 + 6);
+
+/// The store's clock stepped back shortly before: the row of a server that died then looks young once more.
+const STEPPED: Duration = Duration::from_secs(20);
+
+/// Requests that were under way arrive within this time.
+const LATE: Duration = Duration::from_secs(40);
+
+impl World {
+    pub(super) async fn peace(self: &Arc<Self>) {
+        self.note(None, || "everything heals".into());
+        self.calm.store(true, Ordering::Relaxed);
+        for node in 0..self.size.servers {
+            if let Some(running) = self.running(node) {
+                running.life.plan.set(self.weather.calm());
+                if running.life.line.state() != LineState::Open {
+                    running.life.set_line(LineState::Open);
+                }
+            }
+        }
+        // Those that are down come back by themselves, within a minute.
+        while (0..self.size.servers).any(|node| self.running(node).is_none()) {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        let mut served = Vec::new();
+        for player in 0..self.size.players {
+            served.push(tokio::spawn(self.clone().serve(player)));
+        }
+        let mut sessions = Vec::new();
+        for one in served {
+            sessions.extend(one.await.ok().flatten());
+        }
+        if self.is_broken() {
+            return;
+        }
+        tokio::time::sleep(LATE).await;
+        self.handle_everything(&sessions).await;
+        for node in 0..self.size.servers {
+            let running = self.nodes[node].running.lock().take();
+            if let Some(running) = running {
+                self.shut_down(&running).await;
+            }
+        }
+        self.audit().await;
+    }
+
+    /// Lets one player in.
+    async fn serve(self: Arc<Self>, player: usize) -> Option<Label> {
+        let dice = Dice::new(self.seed, 20_000 + player as u64);
+        let (key, began) = (key_of(player), Instant::now());
+        let mut left = 10;
+        loop {
+            let running = self.running(dice.below(self.size.servers)).expect("every server runs in peace");
+            let joined = self.join(&running, &key, StartOptions::new(), None).await;
+            let took = began.elapsed();
+            let stepped = self.clock.last_step.lock().is_some_and(|at| began - at < Duration::from_secs(60));
+            if took > BOUND + if stepped { STEPPED } else { Duration::ZERO } {
+                let what = format!("the player was kept out for {took:?} after everything had healed: {joined:?}");
+                self.check(broken("lock-out", &key, what));
+                return None;
+            }
+            match joined {
+                Some(Ok(label)) => return Some(label),
+                Some(Err(ErrorKind::AlreadyLoaded)) => {
+                    let open = {
+                        let books = self.clerk.0.lock();
+                        let mut sessions = books.told.sessions.iter().rev();
+                        sessions
+                            .find(|(_, session)| session.key == key && Arc::ptr_eq(&session.life, &running.life))
+                            .map(|(label, _)| *label)
+                    };
+                    if let Some(label) = open {
+                        let _ = self.end(label).await;
+                    }
+                }
+                Some(Err(_)) | None => {}
+            }
+            left -= 1;
+            if left == 0 {
+                self.check(broken("lock-out", &key, "the player was refused ten times after everything had healed"));
+                return None;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Every session takes what waits for it, and ends.
+    async fn handle_everything(&self, sessions: &[Label]) {
+        for label in sessions {
+            let (profile, key) = {
+                let session = &self.clerk.0.lock().told.sessions[label];
+                (session.profile.clone(), session.key.clone())
+            };
+            take_messages(&self.clerk, *label, &profile, |_| true);
+            self.note(Some(&key), || format!("session {label} handles everything"));
+        }
+        let mut ends = Vec::new();
+        for label in sessions {
+            ends.push(self.end(*label));
+        }
+        for end in ends {
+            let _ = end.await;
+        }
+        for label in sessions {
+            let books = &mut *self.clerk.0.lock();
+            let session = &books.told.sessions[label];
+            if session.ended.is_none() {
+                let outcome = broken("G2", &session.key.clone(), format!("session {label} did not end in peace"));
+                books.check(outcome);
+            }
+        }
+    }
+
+    async fn audit(&self) {
+        let kept: Vec<(String, BTreeSet<u64>)> = {
+            let books = &mut *self.clerk.0.lock();
+            let outcome = books.invariants.messages.finally(&books.told);
+            books.check(outcome);
+            books.invariants.history.kept().map(|(key, kept)| (key.clone(), kept.clone())).collect()
+        };
+        for (name, _) in kept {
+            let key = profilestore::ProfileKey::new("PlayerData", profilestore::DEFAULT_SCOPE, &name)
+                .expect("a player's key is a name");
+            let query = VersionQuery {
+                key: key.clone(),
+                order: Order::Ascending,
+                from_ms: None,
+                to_ms: None,
+                after: None,
+                limit: usize::MAX,
+            };
+            let versions = self.store.versions(&query).await.expect("memory can be read");
+            let found = versions.iter().map(|version| version.number).collect();
+            let outcome = self.clerk.0.lock().invariants.history.check(&name, &found);
+            self.check(outcome);
+            if self.store.side(&key).await.lease.holder.is_some() {
+                self.check(broken("G8", &name, "the profile is still held after every server has shut down"));
+            }
+        }
+    }
+}

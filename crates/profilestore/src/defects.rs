@@ -1,0 +1,88 @@
+//! Deliberate defects, with which the simulation shows that it finds such things. They are compiled in only with
+//! `RUSTFLAGS="--cfg profilestore_defects"`, never by a feature, and one is chosen at run time.
+
+/// True where a deliberate defect is at work; always false in a build without them.
+#[cfg(not(profilestore_defects))]
+macro_rules! defect {
+    ($name:ident) => {
+        false
+    };
+}
+
+/// True where a deliberate defect is at work.
+#[cfg(profilestore_defects)]
+macro_rules! defect {
+    ($name:ident) => {
+        $crate::defects::Defect::$name.is_chosen()
+    };
+}
+
+#[cfg(profilestore_defects)]
+mod chosen {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// The chosen defect's place in [`Defect::ALL`] plus one; 0: none.
+    static CHOSEN: AtomicUsize = AtomicUsize::new(0);
+
+    macro_rules! defects {
+        ($($(#[doc = $doc:literal])* $name:ident),* $(,)?) => {
+            /// A deliberate defect.
+            #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+            pub enum Defect { $($(#[doc = $doc])* $name),* }
+
+            impl Defect {
+                /// Every defect, with what it is.
+                pub const ALL: &[(Self, &str)] = &[$((Self::$name, concat!($($doc),*))),*];
+            }
+        };
+    }
+
+    defects! {
+        /// The store checks neither epoch nor version
+        FenceCheckRemoved,
+        /// The epoch is the session count
+        EpochFromSessionCount,
+        /// The release is committed before the last save
+        ReleaseBeforeSave,
+        /// An unknown outcome is tried again under a new identity
+        BlindRetry,
+        /// An unknown outcome is judged by reading
+        JudgedByReading,
+        /// Consuming a message leaves no receipt
+        ReceiptForgotten,
+        /// A message is removed in a second commit
+        MessageRemovedLater,
+        /// A trade is two commits
+        TradeInTwoCommits,
+        /// Death is judged by the caller's clock
+        CallersClockTrusted,
+        /// A hint is taken as the truth
+        HintTakenAsTruth,
+        /// A session believes in itself without a confirmed lease
+        SelfDemotionRemoved,
+        /// An offer never expires
+        OfferNeverExpires,
+        /// A dead server's row can still be renewed
+        DeadRowRenewable,
+        /// (found here) A take-over does not say which version it is built on
+        TakeOverUnversioned,
+        /// (found here) A late answer to a take lends the epoch of whoever took the profile since
+        LateAnswerBelieved,
+        /// (found here) A step of the store's clock is noticed at the next renewal only
+        StepNoticedLate,
+    }
+
+    impl Defect {
+        /// Puts this one to work in the whole process, or none.
+        pub fn choose(defect: Option<Self>) {
+            CHOSEN.store(defect.map_or(0, |defect| defect as usize + 1), Ordering::Relaxed);
+        }
+
+        pub(crate) fn is_chosen(self) -> bool {
+            CHOSEN.load(Ordering::Relaxed) == self as usize + 1
+        }
+    }
+}
+
+#[cfg(profilestore_defects)]
+pub use chosen::Defect;

@@ -7,7 +7,9 @@ use serde_json::value::RawValue;
 
 use crate::{
     error::{Error, ErrorKind, Result},
+    migration::Migrations,
     reconcile::reconcile,
+    record::Record,
 };
 
 /// What a profile's data must be able to do: become JSON and back, and be copied.
@@ -45,25 +47,43 @@ pub(crate) fn typed_mut<T: ProfileData>(data: &mut dyn Data) -> Option<&mut T> {
 
 /// Turns stored JSON into data of a type, and gives a new profile its data.
 pub(crate) trait Codec: Send + Sync {
-    fn decode(&self, json: &RawValue) -> Result<Arc<dyn Data>>;
+    /// The data of a record, migrated if it must be.
+    fn open(&self, record: &Record) -> Result<Arc<dyn Data>>;
+    /// Marks a record with the data version of what is saved from now on.
+    fn stamp(&self, record: &mut Record);
     fn template(&self) -> Result<Arc<dyn Data>>;
+}
+
+fn to_raw(value: &serde_json::Value) -> Result<Box<RawValue>> {
+    serde_json::value::to_raw_value(value)
+        .map_err(|error| Error::new(ErrorKind::Invalid, "the migrated data is no JSON").caused_by(error))
 }
 
 /// The codec of a typed store.
 pub(crate) struct TypedCodec<T> {
     template: Option<serde_json::Value>,
     reconcile: bool,
+    /// None: whatever the data's version, it is left at that.
+    migrations: Option<Migrations>,
     marker: PhantomData<fn() -> T>,
 }
 
 impl<T: ProfileData> TypedCodec<T> {
     /// A template that cannot become JSON is an error.
-    pub(crate) fn new(template: Option<&T>, reconcile: bool) -> Result<Self> {
+    pub(crate) fn new(template: Option<&T>, reconcile: bool, migrations: Migrations) -> Result<Self> {
+        if let Some(problem) = migrations.problem() {
+            return Err(Error::new(ErrorKind::Invalid, problem));
+        }
         let template = template
             .map(serde_json::to_value)
             .transpose()
             .map_err(|error| Error::new(ErrorKind::Invalid, "the template cannot be stored as JSON").caused_by(error))?;
-        Ok(Self { template, reconcile, marker: PhantomData })
+        Ok(Self { template, reconcile, migrations: Some(migrations), marker: PhantomData })
+    }
+
+    /// For a type that takes data of any shape and version.
+    pub(crate) fn as_it_is() -> Self {
+        Self { template: None, reconcile: false, migrations: None, marker: PhantomData }
     }
 
     pub(crate) fn decode_typed(&self, json: &RawValue) -> Result<T> {
@@ -78,6 +98,14 @@ impl<T: ProfileData> TypedCodec<T> {
                 serde_json::from_value(value).map_err(wrong)
             }
             _ => serde_json::from_str(json.get()).map_err(wrong),
+        }
+    }
+
+    pub(crate) fn open_typed(&self, record: &Record) -> Result<T> {
+        let migrate = |migrations: &Migrations| migrations.migrate(record.data.get(), &record.meta_tags);
+        match self.migrations.as_ref().map(migrate).transpose()?.flatten() {
+            Some(migrated) => self.decode_typed(&to_raw(&migrated)?),
+            None => self.decode_typed(&record.data),
         }
     }
 
@@ -101,8 +129,14 @@ impl<T: ProfileData> TypedCodec<T> {
 }
 
 impl<T: ProfileData> Codec for TypedCodec<T> {
-    fn decode(&self, json: &RawValue) -> Result<Arc<dyn Data>> {
-        self.decode_typed(json).map(|data| Arc::new(data) as Arc<dyn Data>)
+    fn open(&self, record: &Record) -> Result<Arc<dyn Data>> {
+        self.open_typed(record).map(|data| Arc::new(data) as Arc<dyn Data>)
+    }
+
+    fn stamp(&self, record: &mut Record) {
+        if let Some(migrations) = &self.migrations {
+            migrations.stamp(&mut record.meta_tags);
+        }
     }
 
     fn template(&self) -> Result<Arc<dyn Data>> {

@@ -52,7 +52,9 @@ pub enum ErrorKind {
     Foreign,
     /// The profile was removed since it was read.
     Removed,
-    /// The stored data does not fit the program's type.
+    /// The data was saved by a newer version of the program, which says that this one must not open it. It is left alone.
+    NewerData,
+    /// The stored data does not fit the program's type, or could not be migrated to it. It is left alone.
     Undecodable,
     /// As many messages wait for the profile as may.
     InboxFull,
@@ -106,6 +108,7 @@ impl ErrorKind {
             Self::AlreadyLoaded
             | Self::NotFound
             | Self::Foreign
+            | Self::NewerData
             | Self::Removed
             | Self::Undecodable
             | Self::MessageIdReused

@@ -14,6 +14,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     key::{DEFAULT_SCOPE, ProfileKey, RESERVED_STORE, check_name},
     messenger::{LocalMessenger, Messenger, NoMessenger},
+    migration::Migrations,
     operator::Operator,
     settings::{ConstantError, Settings},
     signal::Connection,
@@ -211,6 +212,7 @@ impl GameServer {
             scope: DEFAULT_SCOPE.to_owned(),
             template: None,
             reconcile: false,
+            migrations: Migrations::new(),
         }
     }
 
@@ -353,6 +355,7 @@ pub struct StoreBuilder<T> {
     scope: String,
     template: Option<T>,
     reconcile: bool,
+    migrations: Migrations,
 }
 
 impl<T: ProfileData> StoreBuilder<T> {
@@ -378,8 +381,16 @@ impl<T: ProfileData> StoreBuilder<T> {
         self
     }
 
-    /// The store. Fails on a name or scope that is empty or longer than 50 characters, on [`RESERVED_STORE`], and on a template that
-    /// is no JSON.
+    /// How data that was saved by earlier versions of the program becomes what this one knows, whenever a profile is read, before
+    /// it is reconciled and decoded. Servers of different versions may share a store: see [`Migrations`].
+    #[must_use]
+    pub fn migrations(mut self, migrations: Migrations) -> Self {
+        self.migrations = migrations;
+        self
+    }
+
+    /// The store. Fails on a name or scope that is empty or longer than 50 characters, on [`RESERVED_STORE`], on a template that
+    /// is no JSON, and on migrations whose numbers have gaps.
     pub fn build(self) -> Result<ProfileStore<T>> {
         if self.name == RESERVED_STORE {
             return Err(Error::new(
@@ -389,7 +400,7 @@ impl<T: ProfileData> StoreBuilder<T> {
         }
         let name = check_name("store name", &self.name)?;
         let scope = check_name("scope", &self.scope)?;
-        let codec = Arc::new(TypedCodec::new(self.template.as_ref(), self.reconcile)?);
+        let codec = Arc::new(TypedCodec::new(self.template.as_ref(), self.reconcile, self.migrations)?);
         Ok(ProfileStore::new(self.server, name, scope, codec))
     }
 }

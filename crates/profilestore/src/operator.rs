@@ -175,7 +175,7 @@ impl Operator {
         if let Some(own) = self.engine.live(key) {
             return own.finish(SessionEnd::Manual).await;
         }
-        let codec: Arc<dyn Codec> = Arc::new(TypedCodec::<Value>::new(None, false)?);
+        let codec: Arc<dyn Codec> = Arc::new(TypedCodec::<Value>::as_it_is());
         let wish = Wish { cancel: None, steal, overwrite: false, timeout: Some(timeout) };
         let session = self.engine.start_session(key, codec, wish).await?;
         session.finish(SessionEnd::Manual).await

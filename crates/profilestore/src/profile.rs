@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::{
-    data::{Data, ProfileData, typed, typed_mut},
+    data::{Codec as _, Data, ProfileData, typed, typed_mut},
     data_store::{Cause, KeyState, StoredMessage, StoredVersion, VersionInfo},
     document::version_label,
     engine::{Engine, calls::Replacement},
@@ -362,7 +362,7 @@ impl<T: ProfileData> ReadProfile<T> {
         let stored = value.as_deref().map(Stored::decode).transpose().map_err(|error| Error::from(error).about(&state.key))?;
         let (record, data) = match stored {
             Some(Stored::Profile(record)) => {
-                let data = store.codec.decode_typed(&record.data).map_err(|error| error.about(&state.key))?;
+                let data = store.codec.open_typed(&record).map_err(|error| error.about(&state.key))?;
                 (record, data)
             }
             Some(Stored::Foreign(_)) => {
@@ -487,7 +487,8 @@ impl<T: ProfileData> ReadProfile<T> {
     ///
     /// [`ErrorKind::Removed`] when the profile was removed since it was read; errors of encoding as in [`Profile::save`].
     pub async fn set(&self) -> Result<()> {
-        let meta = Record { origin: None, ..self.record.clone() };
+        let mut meta = Record { origin: None, ..self.record.clone() };
+        self.store.codec.stamp(&mut meta);
         let bytes = encode(&self.data, &meta).map_err(|error| error.about(&self.key))?;
         let replacement = Replacement {
             bytes,

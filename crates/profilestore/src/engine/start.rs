@@ -290,7 +290,7 @@ impl Load {
         // A later call may have come with another store object, hence another type.
         let codec = self.claim.lock().as_ref().map(|claim| claim.codec.clone());
         if let Some(codec) = codec.filter(|codec| !Arc::ptr_eq(codec, &taken.codec)) {
-            let decoded = catch_unwind(AssertUnwindSafe(|| codec.decode(&taken.record.data))).unwrap_or_else(|_| {
+            let decoded = catch_unwind(AssertUnwindSafe(|| codec.open(&taken.record))).unwrap_or_else(|_| {
                 Err(Error::new(ErrorKind::Undecodable, "the stored data does not fit the program's type: its decoder panicked"))
             });
             match decoded {
@@ -549,7 +549,7 @@ impl Found {
         };
         match Stored::decode(bytes) {
             Ok(Stored::Profile(record)) => {
-                let data = codec.decode(&record.data)?;
+                let data = codec.open(&record)?;
                 Ok(Self { bytes: bytes.clone(), data, record, write: false, write_each: true, overwrites: false })
             }
             Ok(Stored::MessagesOnly(_)) => Self::new_profile(codec, now_ms, false),
@@ -563,7 +563,8 @@ impl Found {
         let json = data
             .to_json()
             .map_err(|error| Error::new(ErrorKind::Invalid, "the template cannot be stored as JSON").caused_by(error))?;
-        let record = Record::new(now_ms.div_euclid(1000), json);
+        let mut record = Record::new(now_ms.div_euclid(1000), json);
+        codec.stamp(&mut record);
         let bytes = encode(&*data, &record)?;
         Ok(Self { record, bytes, data, write: true, write_each: true, overwrites })
     }

@@ -156,7 +156,8 @@ impl fmt::Debug for Session {
 
 impl Session {
     pub(crate) fn new(engine: Arc<Engine>, taken: Taken) -> Arc<Self> {
-        let Taken { key, id, held_by, incarnation, state, record, stored, data, codec } = taken;
+        let Taken { key, id, held_by, incarnation, state, mut record, stored, data, codec } = taken;
+        codec.stamp(&mut record);
         let live = Live::new(data, record);
         let saved = Saved { data: live.data(), meta: live.meta(), digest: Digest::of(&stored) };
         let known = Known {

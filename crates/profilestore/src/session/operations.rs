@@ -438,7 +438,7 @@ impl Session {
         };
         let Some(bytes) = state.value else { return };
         if let Ok(Stored::Profile(record)) = Stored::decode(&bytes)
-            && let Ok(data) = self.codec.decode(&record.data)
+            && let Ok(data) = self.codec.open(&record)
         {
             self.known.lock().saved = Saved { data: data.clone(), meta: Arc::new(record), digest: Digest::of(&bytes) };
             self.signals.on_after_save.each(|listener| listener(&*data));

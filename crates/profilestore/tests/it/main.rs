@@ -5,6 +5,7 @@ mod audit;
 mod bounded_loss;
 mod history;
 mod messages;
+mod migrations;
 mod operator;
 mod records;
 mod regressions;

@@ -1,0 +1,155 @@
+//! Servers of different versions of a program on one store.
+
+use std::time::Duration;
+
+use profilestore::{Attribution, DATA_VERSION, ErrorKind, GameServer, Migrations, ProfileStore, READABLE_FROM};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::world::{World, settle};
+
+/// Version 0.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Old {
+    gold: i64,
+}
+
+/// Version 1 renames, version 2 adds.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct New {
+    coins: i64,
+    pets: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Between {
+    coins: i64,
+}
+
+fn rename() -> Migrations {
+    Migrations::new().step(1, |data| {
+        let gold = data.as_object_mut().ok_or("no object")?.remove("gold").ok_or("no gold")?;
+        data["coins"] = gold;
+        Ok(())
+    })
+}
+
+fn and_pets() -> Migrations {
+    rename().readable_step(2, |data| {
+        if data["pets"].is_null() {
+            data["pets"] = json!([]);
+        }
+        Ok(())
+    })
+}
+
+fn old(server: &GameServer) -> ProfileStore<Old> {
+    server.store_builder("PlayerData").template(Old::default()).build().unwrap()
+}
+
+fn between(server: &GameServer) -> ProfileStore<Between> {
+    server.store_builder("PlayerData").template(Between::default()).migrations(rename()).build().unwrap()
+}
+
+fn new(server: &GameServer) -> ProfileStore<New> {
+    server.store_builder("PlayerData").template(New::default()).migrations(and_pets()).build().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn old_data_is_migrated_and_an_older_server_refuses_it_from_then_on() {
+    let world = World::new();
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    let profile = old(&a).start_session("p").await.unwrap();
+    profile.update(|data| data.gold = 7).unwrap();
+    profile.end_session().await.unwrap();
+    // Looking and opening without a change store nothing.
+    assert_eq!(new(&b).get("p").await.unwrap().data.coins, 7);
+    new(&b).start_session("p").await.unwrap().end_session().await.unwrap();
+    assert_eq!(old(&a).get("p").await.unwrap().data.gold, 7);
+
+    let profile = new(&b).start_session("p").await.unwrap();
+    profile.update(|data| data.pets.push("cat".into())).unwrap();
+    profile.end_session().await.unwrap();
+    let refused = old(&a).start_session("p").await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::NewerData);
+    assert!(refused.to_string().contains("data version=`2` known=`0`"), "{refused}");
+    assert_eq!(old(&a).get("p").await.unwrap_err().kind(), ErrorKind::NewerData);
+    // No lock is left, and nothing was touched.
+    let profile = new(&b).start_session("p").await.unwrap();
+    assert_eq!((profile.data().coins, profile.data().pets), (7, vec!["cat".to_owned()]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_readable_step_lets_servers_of_before_go_on() {
+    let world = World::new();
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    let profile = new(&b).start_session("p").await.unwrap();
+    profile.update(|data| data.coins = 7).unwrap();
+    profile.end_session().await.unwrap();
+    let profile = between(&a).start_session("p").await.unwrap();
+    profile.update(|data| data.coins += 1).unwrap();
+    profile.end_session().await.unwrap();
+    // It came back at version 1 and is brought to 2 again.
+    assert_eq!(new(&b).get("p").await.unwrap().data.coins, 8);
+    assert_eq!(old(&a).get("p").await.unwrap_err().kind(), ErrorKind::NewerData, "the rename still binds");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_step_leaves_the_data_and_no_lock() {
+    let world = World::new();
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    // Never had gold.
+    let odd = a.store_builder("PlayerData").template(Between { coins: 3 }).build().unwrap();
+    odd.start_session("p").await.unwrap().end_session().await.unwrap();
+    let failed = new(&b).start_session("p").await.unwrap_err();
+    assert_eq!(failed.kind(), ErrorKind::Undecodable);
+    assert!(failed.to_string().contains("no gold: step=`1`"), "{failed}");
+    settle().await;
+    let profile = odd.start_session("p").await.unwrap();
+    assert_eq!((profile.data().coins, profile.session_load_count()), (3, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn rolling_back_writes_what_was_migrated() {
+    let world = World::new();
+    let a = world.server("a").await;
+    let profile = old(&a).start_session("p").await.unwrap();
+    profile.update(|data| data.gold = 7).unwrap();
+    profile.end_session().await.unwrap();
+    let profile = new(&a).start_session("p").await.unwrap();
+    profile.update(|data| data.coins = 0).unwrap();
+    profile.end_session().await.unwrap();
+    let versions = new(&a).versions("p").unwrap();
+    let mut first = versions;
+    let mut found = Vec::new();
+    while let Some(read) = first.next_profile().await.unwrap() {
+        found.push(read);
+    }
+    let seven = found.iter().find(|read| read.data.coins == 7).expect("the version of before");
+    seven.set().await.unwrap();
+    assert_eq!(new(&a).get("p").await.unwrap().data.coins, 7);
+    assert_eq!(old(&a).get("p").await.unwrap_err().kind(), ErrorKind::NewerData);
+}
+
+/// An operator's program knows no version of anybody's data.
+#[tokio::test(start_paused = true)]
+async fn an_operator_frees_a_profile_of_any_version() {
+    let world = World::new();
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    let profile = new(&b).start_session("p").await.unwrap();
+    profile.update(|data| data.coins = 7).unwrap();
+    let operator = a.operator(Attribution::new("ann"));
+    operator.end_session(profile.key(), false, Duration::from_secs(20)).await.unwrap();
+    assert!(profile.is_over());
+    assert_eq!(old(&a).get("p").await.unwrap_err().kind(), ErrorKind::NewerData, "still marked");
+    assert_eq!(new(&b).get("p").await.unwrap().data.coins, 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn gaps_in_the_numbers_are_refused() {
+    let a = World::new().server("a").await;
+    let gap = Migrations::new().step(1, |_| Ok(())).step(3, |_| Ok(()));
+    let refused = a.store_builder::<Old>("PlayerData").migrations(gap).build().unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid);
+    assert_eq!((DATA_VERSION, READABLE_FROM), ("DataVersion", "DataVersionReadableFrom"));
+}

@@ -305,6 +305,8 @@ impl Load {
         }
         let asked = matches!(protocol::held(&taken.state, taken.state.epoch), protocol::Held::Asked(_));
         let session = Session::new(engine.clone(), taken);
+        // Before the program sees the data.
+        session.apply_edits();
         let claim = self.leave(engine, Some(&session));
         if engine.server() != session.known.lock().held_by {
             // A new incarnation of this server began meanwhile, and adopted the sessions that it saw.

@@ -172,7 +172,7 @@ impl Engine {
                     match (&entry.outcome, undo) {
                         (AuditOutcome::Done, Some(Ok(undo))) => {
                             let request = Arc::new(EditRequest::new(*operation, undo, bulk.by.clone(), true)?);
-                            work.push((PIECE_BYTES / 64, Work { key: key.clone(), request }));
+                            work.push(Work { key: key.clone(), request });
                         }
                         (AuditOutcome::Done, None) if !entry.details.contains_key("undo_too_long") => report.skipped += 1,
                         (AuditOutcome::Refused { .. }, _) => report.skipped += 1,
@@ -186,7 +186,10 @@ impl Engine {
                         }
                     }
                 }
-                Ok(Some(split(work)))
+                let keys: Vec<ProfileKey> = work.iter().map(|work| work.key.clone()).collect();
+                let states = self.read_all(&keys, Returning::HEAD).await?.states;
+                let bytes = states.iter().map(|state| state.head.as_ref().map_or(0, |head| head.bytes));
+                Ok(Some(split(bytes.zip(work))))
             }
         }
     }

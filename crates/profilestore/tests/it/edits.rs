@@ -388,3 +388,32 @@ async fn an_entry_that_somebody_else_wrote_does_not_keep_a_session_from_saving()
     profile.save().await.unwrap();
     assert_eq!(coins(&b, "p").await, 13);
 }
+
+#[tokio::test(start_paused = true)]
+async fn edits_and_transactions_of_one_profile_leave_both_effects() {
+    for fault in [None, Some(Fault::AnswerLost), Some(Fault::RequestLost)] {
+        for hits in 1..4 {
+            let world = World::new();
+            saved(&world).await;
+            let (a, b) = (world.server("a").await, world.server("b").await);
+            let (profile, other) = (open(&a, "p").await, open(&a, "other").await);
+            if let Some(fault) = fault {
+                world.store.fail(fault, hits);
+            }
+            let (giver, taker) = (profile.clone(), other.clone());
+            let trade = a.transaction().with(&profile).with(&other).run(move |tx| {
+                tx.edit(&giver, |data| data.coins -= 2)?;
+                tx.edit(&taker, |data| data.coins += 2)
+            });
+            let add = more_coins(7);
+            let (edited, traded) = tokio::join!(edit(&b, &add), trade);
+            assert_eq!(edited.unwrap().outcome, AuditOutcome::Done);
+            traded.unwrap();
+            assert_eq!((profile.data().coins, other.data().coins), (10, 2), "{fault:?} {hits}");
+            profile.end_session().await.unwrap();
+            other.end_session().await.unwrap();
+            assert_eq!((coins(&b, "p").await, coins(&b, "other").await), (10, 2), "{fault:?} {hits}");
+            assert_eq!(log(&world).await.len(), 1);
+        }
+    }
+}

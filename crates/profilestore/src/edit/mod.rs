@@ -31,7 +31,8 @@ pub const MAX_EDIT_BYTES: usize = 64 << 10;
 /// The form of a stored edit. One with a higher number was written by a newer version.
 const FORM: u32 = 1;
 
-/// A change to the data of a profile. See the [module](self).
+/// A change to the data of a profile, in steps: those of JSON Patch (RFC 6902), merge patches (RFC 7396), and `set`, `increase` and
+/// `restore`. All of them fit, or none takes effect.
 ///
 /// Serialised as `{"v":1,"ops":[…]}` with one object a step; at most [`MAX_EDIT_BYTES`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -6,6 +6,7 @@ use profilestore::{Attribution, DEFAULT_SCOPE, MAX_AUTHOR_BYTES, MAX_REASON_BYTE
 use crate::{
     audit::Audit,
     demo::{Demo, DemoServer},
+    edit::EditCommand,
     erase::Erase,
     history::{Diff, History, Pin, Rollback},
     inspect::{Get, List, Sessions},
@@ -71,6 +72,8 @@ enum Command {
     EndSession(EndSession),
     Remove(Remove),
     Erase(Erase),
+    #[command(name = "edit")]
+    Edit(Box<EditCommand>),
     Audit(Audit),
     Backup(Backup),
     Restore(Restore),
@@ -105,6 +108,7 @@ impl Args {
             Command::EndSession(command) => command.run(app).await,
             Command::Remove(command) => command.run(app).await,
             Command::Erase(command) => command.run(app).await,
+            Command::Edit(command) => command.run(app).await,
             Command::Audit(command) => command.run(app).await,
             Command::Backup(command) => command.run(app).await,
             Command::Restore(command) => command.run(app).await,

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 mod args;
 mod audit;
 mod demo;
+mod edit;
 mod erase;
 mod history;
 mod inspect;

@@ -316,7 +316,7 @@ fn operation_prefix(operation: Uuid) -> String {
     format!("{}{:012x}", turned_round(began_ms(operation)), operation.as_u128() & u128::from(LAST_MS))
 }
 
-fn began_ms(operation: Uuid) -> i64 {
+pub(crate) fn began_ms(operation: Uuid) -> i64 {
     i64::try_from(operation.as_u128() >> 80).unwrap_or_default()
 }
 

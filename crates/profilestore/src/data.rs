@@ -47,6 +47,8 @@ pub(crate) fn typed_mut<T: ProfileData>(data: &mut dyn Data) -> Option<&mut T> {
 
 /// Turns stored JSON into data of a type, and gives a new profile its data.
 pub(crate) trait Codec: Send + Sync {
+    /// Data of today's shape.
+    fn decode(&self, json: &RawValue) -> Result<Arc<dyn Data>>;
     /// The data of a record, migrated if it must be.
     fn open(&self, record: &Record) -> Result<Arc<dyn Data>>;
     /// Marks a record with the data version of what is saved from now on.
@@ -129,6 +131,10 @@ impl<T: ProfileData> TypedCodec<T> {
 }
 
 impl<T: ProfileData> Codec for TypedCodec<T> {
+    fn decode(&self, json: &RawValue) -> Result<Arc<dyn Data>> {
+        self.decode_typed(json).map(|data| Arc::new(data) as Arc<dyn Data>)
+    }
+
     fn open(&self, record: &Record) -> Result<Arc<dyn Data>> {
         self.open_typed(record).map(|data| Arc::new(data) as Arc<dyn Data>)
     }

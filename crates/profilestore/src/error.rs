@@ -64,6 +64,8 @@ pub enum ErrorKind {
     MessageIdExpired,
     /// The data, a message or the metadata is larger than what can be stored.
     TooLarge,
+    /// An operator's edit does not fit the profile's data. Nothing was changed.
+    EditRefused,
     /// The call is wrong: a name, an argument, data that cannot be stored.
     Invalid,
     /// The store cannot be used at the moment. Nothing was done.
@@ -114,6 +116,7 @@ impl ErrorKind {
             | Self::MessageIdReused
             | Self::MessageIdExpired
             | Self::TooLarge
+            | Self::EditRefused
             | Self::Invalid
             | Self::Corrupt => Advice::Fix,
         }

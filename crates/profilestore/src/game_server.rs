@@ -3,12 +3,16 @@
 use std::{
     fmt,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
+use uuid::Uuid;
+
 use crate::{
-    audit::Attribution,
+    audit::{Attribution, AuditEntry, AuditOutcome},
     data::{ProfileData, TypedCodec},
     data_store::{DataStore, MemoryStore, ServerId},
+    edit::{BulkEdit, BulkProgress, BulkReport, Edit, request::EditRequest},
     engine::{Engine, Parts},
     env::Env,
     error::{Error, ErrorKind, Result},
@@ -300,6 +304,63 @@ impl GameServer {
         self.inner.engine.open_count()
     }
 
+    /// Changes a profile's data in an operator's name, without ending its session. Where nobody holds the profile the edit is applied
+    /// directly; otherwise its holder applies it, whichever server that is, and saves. What was done is booked in the audit log
+    /// ([`crate::audit_entries`]) in the same commit, with what would undo it ([`Edit::undo`]).
+    ///
+    /// Waits until the outcome is durable: for one read and one commit, some milliseconds more for a profile that another server
+    /// holds, up to the lease time when that server has crashed; at most [`Settings::call_timeout`].
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::EditRefused`] when the edit does not fit the data, the program's type, or the size of a profile; nothing was changed
+    /// then. [`ErrorKind::Unknown`] when the holder has not answered in time: the edit lies in the profile's inbox and takes effect
+    /// once, before the next session's start at the latest; [`GameServer::edit_as`] with the same identity tells. Further
+    /// [`ErrorKind::NotFound`], [`ErrorKind::Foreign`], and [`ErrorKind::Invalid`] or [`ErrorKind::TooLarge`] for an edit that can fit nowhere.
+    pub fn edit(
+        &self,
+        key: &ProfileKey,
+        edit: &Edit,
+        by: Attribution,
+    ) -> impl Future<Output = Result<AuditEntry>> + Send + 'static + use<> {
+        let operation = self.inner.engine.env.uuid();
+        self.edit_as(operation, key, edit, by, self.settings().call_timeout)
+    }
+
+    /// The same under an identity of the caller's choice, a version 7 UUID whose time is at most 30 days ago, and with a patience of
+    /// its own. Repeating it under its identity is harmless: the edit takes effect once, and the answer is the first one's.
+    pub fn edit_as(
+        &self,
+        operation: Uuid,
+        key: &ProfileKey,
+        edit: &Edit,
+        by: Attribution,
+        patience: Duration,
+    ) -> impl Future<Output = Result<AuditEntry>> + Send + 'static + use<> {
+        let key = key.clone();
+        let begun = check_edited(&key)
+            .and_then(|()| EditRequest::new(operation, edit.clone(), by, false))
+            .map(|request| self.inner.engine.edit(&key, Arc::new(request), patience));
+        async move {
+            let entry = begun?.await?;
+            match &entry.outcome {
+                AuditOutcome::Refused { why } => Err(Error::new(ErrorKind::EditRefused, why.clone()).about(&key)),
+                _ => Ok(entry),
+            }
+        }
+    }
+
+    /// Changes many profiles in an operator's name, those that are held included, without ending a session; or undoes such a change.
+    /// Every profile of the store that is there when the edit comes to it is edited once, however often the operation is broken off
+    /// and resumed ([`BulkEdit::resume`]); its outcome is booked like that of [`GameServer::edit`]. The operation itself has an entry
+    /// that says what it is, and when it is complete.
+    ///
+    /// Waits until every outcome is durable, for held profiles at most [`BulkEdit::patience`]; those that are left are in the report.
+    /// Calls `progress` now and then. Dropping the future leaves the operation to be resumed. An error of the store does the same.
+    pub async fn edit_all(&self, bulk: &BulkEdit, progress: &mut (dyn FnMut(BulkProgress) + Send)) -> Result<BulkReport> {
+        self.inner.engine.edit_all(bulk, progress).await
+    }
+
     /// Ends every session with its hooks ([`crate::LastSave::Shutdown`]), saves and releases all profiles, and gives the lease back.
     ///
     /// Waits until everything is durable or [`Settings::shutdown_timeout`] has passed; what was not saved by then is listed in
@@ -327,6 +388,13 @@ impl GameServer {
     #[cfg(any(test, feature = "test-util"))]
     pub fn crash(&self) {
         self.inner.engine.abandon();
+    }
+}
+
+fn check_edited(key: &ProfileKey) -> Result<()> {
+    match key.is_reserved() {
+        true => Err(Error::new(ErrorKind::Invalid, "the library keeps its own books there").about(key)),
+        false => Ok(()),
     }
 }
 

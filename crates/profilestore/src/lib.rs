@@ -58,6 +58,7 @@ mod bounded_loss;
 mod data;
 pub mod data_store;
 pub mod document;
+mod edit;
 mod engine;
 pub mod env;
 mod error;
@@ -84,6 +85,7 @@ pub use data::ProfileData;
 pub use data_store::MessageId;
 #[cfg(profilestore_defects)]
 pub use defects::Defect;
+pub use edit::{BulkEdit, BulkProgress, BulkReport, Edit, EditScope, JsonChange, MAX_EDIT_BYTES, json_changes};
 pub use engine::calls::Sent;
 pub use engine::history::Restored;
 pub use error::{Advice, Error, ErrorKind, Result};

@@ -342,7 +342,8 @@ impl<T: fmt::Debug> fmt::Debug for ReadProfile<T> {
 }
 
 impl<T: ProfileData> ReadProfile<T> {
-    pub(crate) fn current(store: ProfileStore<T>, state: KeyState) -> Result<Self> {
+    pub(crate) fn current(store: ProfileStore<T>, mut state: KeyState) -> Result<Self> {
+        state.hide_edits();
         let version = state.head.clone().map(|info| StoredVersion { info, value: state.value.clone() });
         if !state.exists() && state.inbox.as_ref().is_none_or(Vec::is_empty) {
             return Err(Error::new(ErrorKind::NotFound, "there is no such profile").about(&state.key));
@@ -350,10 +351,11 @@ impl<T: ProfileData> ReadProfile<T> {
         Self::read(store, state, version, false)
     }
 
-    pub(crate) fn of_version(store: ProfileStore<T>, state: KeyState, version: Option<StoredVersion>) -> Result<Self> {
+    pub(crate) fn of_version(store: ProfileStore<T>, mut state: KeyState, version: Option<StoredVersion>) -> Result<Self> {
         let Some(version) = version else {
             return Err(Error::new(ErrorKind::NotFound, "there is no such version").about(&state.key));
         };
+        state.hide_edits();
         Self::read(store, state, Some(version), true)
     }
 

@@ -276,6 +276,13 @@ impl KeyState {
         }
     }
 
+    /// Leaves the messages out that carry operators' edits: they are no messages of the game.
+    pub(crate) fn hide_edits(&mut self) {
+        if let Some(inbox) = &mut self.inbox {
+            inbox.retain(|message| !message.id.is_edit());
+        }
+    }
+
     /// True when there is a current value: something was written and not removed since.
     pub fn exists(&self) -> bool {
         self.head.as_ref().is_some_and(|head| !head.removed)
@@ -542,12 +549,36 @@ pub struct MessageId {
 /// The longest name of a message id, in bytes.
 pub const MAX_MESSAGE_NAME_BYTES: usize = 200;
 
+/// How the names of messages begin that carry operators' edits.
+const EDIT_NAMES: &str = "~edit/";
+
 impl MessageId {
     /// An identity from the time when the cause of the message arose (Unix milliseconds) and a name that is unique among the
-    /// messages of the receiving profile, such as a purchase id. None when the name is empty or longer than
-    /// [`MAX_MESSAGE_NAME_BYTES`].
+    /// messages of the receiving profile, such as a purchase id. None when the name is empty, longer than
+    /// [`MAX_MESSAGE_NAME_BYTES`], or begins with `~edit/`, as the ids of operators' edits do.
     pub fn new(created_ms: i64, name: &str) -> Option<Self> {
+        Self::stored(created_ms, name).filter(|id| !id.is_edit())
+    }
+
+    /// An identity that a store gave out, which may be that of an edit.
+    pub(crate) fn stored(created_ms: i64, name: &str) -> Option<Self> {
         (!name.is_empty() && name.len() <= MAX_MESSAGE_NAME_BYTES).then(|| Self { created_ms, name: name.to_owned() })
+    }
+
+    /// The identity of the message that carries an operator's edit to a profile's holder.
+    pub(crate) fn edit(operation: Uuid) -> Self {
+        Self { created_ms: crate::audit::began_ms(operation), name: format!("{EDIT_NAMES}{operation}") }
+    }
+
+    /// True for the identity of a message that carries an operator's edit. Such messages are the library's own: nobody can make one, no
+    /// handler is offered one.
+    pub fn is_edit(&self) -> bool {
+        self.name.starts_with(EDIT_NAMES)
+    }
+
+    /// The operation whose edit the message carries.
+    pub(crate) fn operation(&self) -> Option<Uuid> {
+        self.name.strip_prefix(EDIT_NAMES)?.parse().ok()
     }
 
     /// When it was made, Unix milliseconds.
@@ -577,7 +608,7 @@ impl std::str::FromStr for MessageId {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (time, name) = text.split_once(':').ok_or("a message id is TIME:NAME, with the time in Unix milliseconds")?;
         let time = time.parse().map_err(|_| "the time of a message id is a whole number of Unix milliseconds")?;
-        Self::new(time, name).ok_or("the name of a message id is 1 to 200 bytes")
+        Self::new(time, name).ok_or("the name of a message id is 1 to 200 bytes and does not begin with ~edit/")
     }
 }
 

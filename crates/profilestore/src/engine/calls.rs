@@ -20,6 +20,7 @@ use crate::{
         Cause, Change, ConflictKind, KeyState, MAX_MESSAGE_BYTES, MessageId, NewMessage, NewValue, Retention, Returning,
         StoreError, StoredMessage,
     },
+    edit::request::dismissed,
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
     record::Stored,
@@ -206,6 +207,7 @@ impl Engine {
                     }
                     let stored = state.value.as_deref().and_then(|bytes| Stored::decode(bytes).ok());
                     let mut more = receipts(&key_, waiting);
+                    more.extend(dismissed(&key_, waiting, "the profile was removed")?);
                     if let Some(by) = &by {
                         let entry = AuditEntry::new(operation, "remove", vec![key_.clone()], by.clone());
                         more.push(entry.detail("version", state.version).detail("messages", waiting.len()).change()?);

@@ -20,7 +20,8 @@ use crate::{
     autosave::Autosave,
     bounded_loss::Changed,
     data_store::{
-        Change, Commit, CommitId, CommitReply, ConflictKind, DataStore, DataStoreExt, KeyState, Returning, ServerId, StoreError,
+        Change, Commit, CommitId, CommitReply, ConflictKind, DataStore, DataStoreExt, KeyState, Returning, ServerId, Snapshot,
+        StoreError,
     },
     env::Env,
     error::{Error, ErrorKind, Result},
@@ -31,6 +32,8 @@ use crate::{
 };
 
 pub(crate) mod calls;
+mod edit;
+mod edit_all;
 mod erase;
 pub(crate) mod health;
 pub(crate) mod history;
@@ -215,14 +218,17 @@ impl Engine {
     pub(crate) async fn try_commit(&self, commit: &Commit) -> Result<CommitReply, StoreError> {
         let result = self.store.commit_one(commit.clone()).await;
         match &result {
-            Ok(reply) => {
-                for (server, key) in &reply.notified {
-                    self.messenger.hint(*server, key).await;
-                }
-            }
+            Ok(reply) => self.hint(reply).await,
             Err(error) => self.note_error(error, commit.changes.first().and_then(Change::key)),
         }
         result
+    }
+
+    /// Sends the hints that follow from a commit.
+    pub(crate) async fn hint(&self, reply: &CommitReply) {
+        for (server, key) in &reply.notified {
+            self.messenger.hint(*server, key).await;
+        }
     }
 
     /// Tries a commit, under one and the same identity, until its outcome is known or `give_up` says so. The error is then
@@ -316,6 +322,11 @@ impl Engine {
     /// Reads a key's state, trying again for as long as calls may take.
     pub(crate) async fn read_settled(&self, key: &ProfileKey, returning: Returning) -> Result<(i64, KeyState), StoreError> {
         self.reading(Some(key), || self.store.read_one(key, returning)).await
+    }
+
+    /// The same for several keys, in the order given.
+    pub(crate) async fn read_all(&self, keys: &[ProfileKey], returning: Returning) -> Result<Snapshot, StoreError> {
+        self.reading(keys.first(), || self.store.read(keys, returning)).await
     }
 
     /// Reads something of the store, trying again for as long as calls may take.

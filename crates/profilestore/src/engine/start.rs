@@ -305,6 +305,8 @@ impl Load {
         }
         let asked = matches!(protocol::held(&taken.state, taken.state.epoch), protocol::Held::Asked(_));
         let session = Session::new(engine.clone(), taken);
+        // Before the program sees the data.
+        session.apply_edits();
         let claim = self.leave(engine, Some(&session));
         if engine.server() != session.known.lock().held_by {
             // A new incarnation of this server began meanwhile, and adopted the sessions that it saw.
@@ -485,7 +487,8 @@ impl Load {
                 if found.overwrites {
                     engine.health.overwritten(&self.key);
                 }
-                let taken = Taken {
+                let saved_since = now.version != state.version + u64::from(write);
+                let mut taken = Taken {
                     key: self.key.clone(),
                     id: self.session.clone(),
                     held_by,
@@ -496,11 +499,31 @@ impl Load {
                     data: found.data,
                     codec,
                 };
+                if saved_since && let Err(error) = self.read_again(engine, &mut taken, wish).await {
+                    // Releases it as it is stored.
+                    let _ = Session::new(engine.clone(), taken).finish(SessionEnd::Manual).await;
+                    return Err(error);
+                }
                 Ok(Some(Attempt::Taken(Box::new(taken))))
             }
             Err(error) if super::lost_race(&error) || error.conflict() == Some(&ConflictKind::Server) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// The one it was taken from saved between our look and our commit: what he saved counts. Nobody but us can write any more.
+    async fn read_again(&self, engine: &Arc<Engine>, taken: &mut Taken, wish: &Wish) -> Result<()> {
+        let (_, state) = engine.read_settled(&self.key, Returning::ALL).await?;
+        if state.epoch != taken.state.epoch {
+            // Taken from us already, which the session will find out.
+            return Ok(());
+        }
+        let found = Found::read(&state, &*taken.codec, wish, engine.env.unix_ms())?;
+        if found.write {
+            return Err(Error::new(ErrorKind::Foreign, "what is stored was replaced by something that is not a profile"));
+        }
+        (taken.record, taken.stored, taken.data, taken.state) = (found.record, found.bytes, found.data, state);
+        Ok(())
     }
 
     fn tell(&self, engine: &Engine, how: Take, before: &KeyState) {

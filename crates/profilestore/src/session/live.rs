@@ -8,7 +8,7 @@
 
 use std::{
     cell::Cell,
-    collections::BTreeSet,
+    collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{Arc, LazyLock},
 };
@@ -18,6 +18,7 @@ use serde_json::value::RawValue;
 use tokio::sync::Notify;
 
 use crate::{
+    audit::AuditEntry,
     data::Data,
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
@@ -68,8 +69,7 @@ struct State {
     meta: Arc<Record>,
     /// Counts the edits.
     generation: u64,
-    /// Messages whose effect is in the data, to be removed by the next save.
-    processed: BTreeSet<u64>,
+    processed: Processed,
     /// An edit is under way.
     editing: bool,
     in_transaction: bool,
@@ -125,8 +125,11 @@ pub(crate) struct Snapshot {
     pub(crate) data: Arc<dyn Data>,
     pub(crate) meta: Arc<Record>,
     pub(crate) generation: u64,
-    pub(crate) processed: BTreeSet<u64>,
+    pub(crate) processed: Processed,
 }
+
+/// Messages whose effect is in the data, to be removed by the next save; for an operator's edit what is to be booked with that.
+pub(crate) type Processed = BTreeMap<u64, Option<Arc<AuditEntry>>>;
 
 impl State {
     fn snapshot(&self) -> Snapshot {
@@ -157,7 +160,7 @@ impl Live {
             data,
             meta: Arc::new(record),
             generation: 0,
-            processed: BTreeSet::new(),
+            processed: Processed::new(),
             editing: false,
             in_transaction: false,
             phase: Phase::Open,
@@ -227,14 +230,37 @@ impl Live {
     ) -> Result<bool, Refusal> {
         let admit = |state: &State| {
             state.admits()?;
-            if !state.processed.contains(&index) && waits() { Ok(()) } else { Err(Refusal::Processed) }
+            if !state.processed.contains_key(&index) && waits() { Ok(()) } else { Err(Refusal::Processed) }
         };
         let mark = |state: &mut State, processed: &bool| {
             if *processed {
-                state.processed.insert(index);
+                state.processed.insert(index, None);
             }
         };
         self.edit_then(admit, handle, mark)
+    }
+
+    /// Replaces the data as an operator's edit wants it, unless that was done already; None leaves it as it is. The message is
+    /// processed in any case. See [`Live::edit_for_message`].
+    pub(crate) fn edit_for_operator(
+        &self,
+        index: u64,
+        waits: impl FnOnce() -> bool,
+        apply: impl FnOnce(&dyn Data) -> (Option<Arc<dyn Data>>, AuditEntry),
+    ) -> Result<(), Refusal> {
+        let admit = |state: &State| {
+            state.admits()?;
+            if !state.processed.contains_key(&index) && waits() { Ok(()) } else { Err(Refusal::Processed) }
+        };
+        let replace = |base: &Arc<dyn Data>| {
+            let _editing = Editing::begin();
+            let (data, entry) = apply(&**base);
+            (Arc::new(entry), data.unwrap_or_else(|| base.clone()))
+        };
+        let mark = |state: &mut State, entry: &Arc<AuditEntry>| {
+            state.processed.insert(index, Some(entry.clone()));
+        };
+        self.replace_then(admit, replace, mark).map(drop)
     }
 
     /// Runs an edit if `admit` agrees; `then` completes it under the same lock that makes it visible.
@@ -244,18 +270,29 @@ impl Live {
         edit: impl FnOnce(&mut dyn Data) -> R,
         then: impl FnOnce(&mut State, &R),
     ) -> Result<R, Refusal> {
+        let replace = |base: &Arc<dyn Data>| {
+            let mut copy = base.duplicate();
+            let _editing = Editing::begin();
+            let answer = edit(&mut *copy);
+            (answer, Arc::<dyn Data>::from(copy))
+        };
+        self.replace_then(admit, replace, then)
+    }
+
+    /// The same for an edit that makes other data of what there is.
+    fn replace_then<R>(
+        &self,
+        admit: impl FnOnce(&State) -> Result<(), Refusal>,
+        replace: impl FnOnce(&Arc<dyn Data>) -> (R, Arc<dyn Data>),
+        then: impl FnOnce(&mut State, &R),
+    ) -> Result<R, Refusal> {
         let base = {
             let mut state = self.settled();
             admit(&state)?;
             state.editing = true;
             state.data.clone()
         };
-        let result = catch_unwind(AssertUnwindSafe(|| {
-            let mut copy = base.duplicate();
-            let _editing = Editing::begin();
-            let answer = edit(&mut *copy);
-            (answer, Arc::<dyn Data>::from(copy))
-        }));
+        let result = catch_unwind(AssertUnwindSafe(|| replace(&base)));
         let mut state = self.state.lock();
         state.editing = false;
         self.edited.notify_all();
@@ -285,12 +322,12 @@ impl Live {
     }
 
     /// The messages in `indexes` are out of the store.
-    pub(crate) fn forget_processed(&self, indexes: &BTreeSet<u64>) {
-        self.state.lock().processed.retain(|index| !indexes.contains(index));
+    pub(crate) fn forget_processed(&self, indexes: &Processed) {
+        self.state.lock().processed.retain(|index, _| !indexes.contains_key(index));
     }
 
     pub(crate) fn is_processed(&self, index: u64) -> bool {
-        self.state.lock().processed.contains(&index)
+        self.state.lock().processed.contains_key(&index)
     }
 
     // --- transactions ---------------------------------------------------------------------------------------------

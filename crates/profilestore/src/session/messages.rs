@@ -136,7 +136,7 @@ impl Session {
         }
         let inbox = self.known.lock().inbox.clone();
         let mut processed = 0;
-        for message in &inbox {
+        for message in inbox.iter().filter(|message| !message.id.is_edit()) {
             for position in 0..count {
                 let (call, offered_before) = {
                     let mut list = self.handlers.list.lock();

@@ -5,8 +5,10 @@
 //! * [`operations`]: saving, ending, looking; each runs in the key's queue.
 //! * [`messages`]: offering messages to handlers.
 //! * [`transaction`]: one commit over several of them.
+//! * [`edits`]: applying what operators want changed.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     sync::{
         Arc, OnceLock,
@@ -28,6 +30,7 @@ use crate::{
     signal::Signal,
 };
 
+mod edits;
 pub(crate) mod live;
 pub(crate) mod messages;
 pub(crate) mod operations;
@@ -117,6 +120,8 @@ pub(crate) struct Known {
     /// The edit up to which everything is stored.
     pub(crate) saved_generation: u64,
     pub(crate) saved: Saved,
+    /// Entries of the audit log that were found to be settled by somebody else.
+    pub(crate) unbookable: BTreeSet<ProfileKey>,
 }
 
 /// What is stored, as far as it is needed here. While nothing is edited it shares the live data.
@@ -171,6 +176,7 @@ impl Session {
             inbox_revision: state.inbox_revision,
             saved_generation: 0,
             saved,
+            unbookable: BTreeSet::new(),
             lease: state.lease,
         };
         Arc::new(Self {

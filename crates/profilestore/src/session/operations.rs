@@ -4,7 +4,6 @@
 //! identity until it is known, so the next one always builds on facts.
 
 use std::{
-    collections::BTreeSet,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
@@ -13,10 +12,11 @@ use bytes::Bytes;
 
 use super::{
     Saved, Session, SessionEnd,
-    live::Snapshot,
+    live::{Processed, Snapshot},
     protocol::{self, Held},
 };
 use crate::{
+    audit::AuditOutcome,
     data::Data,
     data_store::{
         Cause, Change, Commit, Conflict, ConflictKind, Digest, KeyState, NewValue, Returning, StoreError, StoredMessage,
@@ -88,8 +88,18 @@ impl Session {
     pub(super) fn changes(&self, prepared: &Prepared, cause: Cause) -> Vec<Change> {
         let settings = self.engine.settings();
         let known = self.known.lock();
+        // Those that are gone from the inbox were removed by somebody else.
+        let there = |index: &u64| known.has_message(*index) && !defect!(MessageRemovedLater);
+        let processed: Vec<_> = prepared.snapshot.processed.iter().filter(|(index, _)| there(index)).collect();
+        let booked = processed.iter().filter_map(|(_, entry)| entry.as_deref());
         let mut changes = Vec::with_capacity(3);
         if let Some(encoded) = &prepared.write {
+            // What an operator changed is his, and what was there before stays.
+            let operator = booked.clone().rfind(|entry| entry.outcome == AuditOutcome::Done);
+            let (cause, author) = match operator {
+                Some(entry) if cause == Cause::Save => (Cause::Edit, entry.by.author.clone()),
+                _ => (cause, self.engine.job_id.clone()),
+            };
             changes.push(Change::Write {
                 key: self.key.clone(),
                 epoch: known.epoch,
@@ -97,24 +107,29 @@ impl Session {
                 value: NewValue::Bytes(encoded.bytes.clone()),
                 user_ids: encoded.user_ids.clone(),
                 cause,
-                author: self.engine.job_id.clone(),
-                keep_previous: settings.keep_every_save,
+                author,
+                keep_previous: settings.keep_every_save || operator.is_some(),
                 seal: false,
                 imported: None,
             });
         } else {
             changes.push(Change::Check { key: self.key.clone(), epoch: known.epoch });
         }
-        // Those that are gone from the inbox were removed by somebody else.
-        let there = |index: &u64| known.has_message(*index) && !defect!(MessageRemovedLater);
-        changes.extend(
-            prepared.snapshot.processed.iter().copied().filter(|index| there(index)).map(|index| Change::RemoveMessage {
-                key: self.key.clone(),
-                index,
-                receipt: true,
-            }),
-        );
+        changes.extend(booked.filter(|entry| !known.unbookable.contains(&entry.key())).filter_map(|entry| {
+            let version = prepared.write.as_ref().map(|_| known.version + 1);
+            self.outcome(entry, version)
+        }));
+        changes.extend(processed.iter().map(|(index, _)| Change::RemoveMessage {
+            key: self.key.clone(),
+            index: **index,
+            receipt: true,
+        }));
         changes
+    }
+
+    /// What a commit's reply says about this session's profile.
+    fn own(&self, states: &mut Vec<KeyState>) -> Option<KeyState> {
+        states.drain(..).find(|state| state.key == self.key)
     }
 
     fn returning(&self) -> Returning {
@@ -139,7 +154,7 @@ impl Session {
     pub(super) fn stored(&self, prepared: &Prepared) {
         {
             let mut known = self.known.lock();
-            known.inbox.retain(|message| !prepared.snapshot.processed.contains(&message.index));
+            known.inbox.retain(|message| !prepared.snapshot.processed.contains_key(&message.index));
             let Snapshot { data, meta, generation, .. } = &prepared.snapshot;
             // Also when nothing was written: what is equal need not be held twice.
             if *generation != known.saved_generation {
@@ -196,11 +211,11 @@ impl Session {
                     metrics::histogram!("profilestore_save_seconds").record(took.as_secs_f64());
                     if defect!(MessageRemovedLater) && !prepared.snapshot.processed.is_empty() {
                         let remove = |index: &u64| Change::RemoveMessage { key: self.key.clone(), index: *index, receipt: true };
-                        let second = self.commit(prepared.snapshot.processed.iter().map(remove).collect());
+                        let second = self.commit(prepared.snapshot.processed.keys().map(remove).collect());
                         let _ = self.engine.settle(&second, |_| true).await;
                     }
                     self.stored(&prepared);
-                    if let Some(state) = reply.states.pop() {
+                    if let Some(state) = self.own(&mut reply.states) {
                         self.respond(state, Some(&prepared.snapshot)).await;
                     }
                     return Ok(());
@@ -222,6 +237,12 @@ impl Session {
         let Some(state) = conflict.state else {
             return Err(Error::from(StoreError::Conflict(Box::new(Conflict { kind, ..conflict }))).about(&self.key));
         };
+        if state.key != self.key {
+            // Nobody settles an edit that waits for us. Whatever did must not keep the profile from being saved.
+            tracing::error!(key = %self.key, entry = %state.key, "the outcome of an edit cannot be booked: another one is there");
+            self.known.lock().unbookable.insert(state.key);
+            return Ok(());
+        }
         if protocol::held(&state, self.known.lock().epoch) == Held::Lost {
             self.lost(&state).await;
             return Err(Error::new(
@@ -270,6 +291,7 @@ impl Session {
             self.lose("another server took the profile").await;
             return;
         }
+        self.apply_edits();
         self.offer_messages();
         if let Some(saved) = saved {
             self.signals.on_after_save.each(|listener| listener(&*saved.data));
@@ -312,7 +334,7 @@ impl Session {
                 );
                 let stored = { self.known.lock().saved_generation };
                 let kept =
-                    Prepared { snapshot: Snapshot { generation: stored, processed: BTreeSet::new(), ..last }, write: None };
+                    Prepared { snapshot: Snapshot { generation: stored, processed: Processed::new(), ..last }, write: None };
                 self.release(&kept).await?;
                 return Err(error);
             }
@@ -448,6 +470,6 @@ impl Session {
     /// The waiting messages that no handler has processed.
     pub(crate) fn waiting_messages(&self) -> Vec<StoredMessage> {
         let inbox = self.known.lock().inbox.clone();
-        inbox.into_iter().filter(|message| !self.live.is_processed(message.index)).collect()
+        inbox.into_iter().filter(|message| !message.id.is_edit() && !self.live.is_processed(message.index)).collect()
     }
 }

@@ -138,6 +138,34 @@ pub(crate) fn patience(
     }
 }
 
+/// Who stands in the way of a write from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Nobody.
+    Free,
+    /// A session whose server is dead.
+    Dead,
+    /// A session that is alive, or may be.
+    Held,
+}
+
+/// Whether somebody else's session, or one of `own`, stands in the way of a write from outside.
+pub(crate) fn standing(
+    state: &KeyState,
+    own: ServerId,
+    now_ms: i64,
+    contact: Option<ContactTime>,
+    periods: &Periods,
+) -> Standing {
+    match &state.lease.holder {
+        None => Standing::Free,
+        Some(holder) if holder.server != Some(own) && liveness(state, holder, now_ms, contact, periods) == Death::Dead => {
+            Standing::Dead
+        }
+        Some(_) => Standing::Held,
+    }
+}
+
 /// A live session is in the way: ask for it, wait, or take it in the end.
 fn ask(lease: &LeaseState, asker: &Asker, periods: &Periods, again_in: Duration) -> Start {
     let Some(waited) = asker.asked_for else { return Start::Ask };

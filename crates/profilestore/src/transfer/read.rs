@@ -60,7 +60,8 @@ pub async fn document(
     key: &ProfileKey,
     version: Option<&VersionRef>,
 ) -> Result<Option<VersionDocument>, TransferError> {
-    let (now_ms, state) = store.read_one(key, Returning::ALL).await?;
+    let (now_ms, mut state) = store.read_one(key, Returning::ALL).await?;
+    state.hide_edits();
     let other = match version {
         None => None,
         Some(version) => match find_version(store, &state, version).await? {

@@ -42,7 +42,9 @@ impl<'a> Keys<'a> {
     pub(super) async fn next(&mut self) -> Result<Option<KeyState>, TransferError> {
         loop {
             if let Some(state) = self.page.next() {
-                return Ok(Some(self.store.read_one(&state.key, Returning::ALL).await?.1));
+                let (_, mut state) = self.store.read_one(&state.key, Returning::ALL).await?;
+                state.hide_edits();
+                return Ok(Some(state));
             }
             if self.last_page {
                 return Ok(None);

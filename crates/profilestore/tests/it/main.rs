@@ -3,6 +3,8 @@
 
 mod audit;
 mod bounded_loss;
+mod edit_all;
+mod edits;
 mod history;
 mod messages;
 mod migrations;

@@ -49,6 +49,24 @@ async fn a_start_while_the_end_is_being_announced_comes_after_the_last_save() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_steal_that_looked_before_its_victim_saved_goes_on_with_what_was_saved() {
+    let world = World::new();
+    let slow = world.store.another_way();
+    let (a, b) = (world.server("a").await, world.server_on("b", slow.clone()).await);
+    let profile = open(&a, "p").await;
+    slow.delay_reads(100);
+    let stealing = tokio::spawn(players(&b).start_session_with("p", StartOptions::new().steal()));
+    settle().await;
+    earn(&profile, 7);
+    profile.save().await.unwrap();
+    let stolen = stealing.await.unwrap().unwrap();
+    assert_eq!(stolen.data().coins, 7);
+    earn(&stolen, 1);
+    stolen.end_session().await.unwrap();
+    assert_eq!(coins(&a, "p").await, 8);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_edit_taken_back_after_an_unknown_save_is_taken_back_in_the_store_too() {
     let world = World::new();
     let (a, b) = (world.server("a").await, world.server("b").await);

@@ -127,6 +127,10 @@ pub struct FaultyStore {
     /// The next calls' fault, how many of them, and whether renewals are spared.
     plan: Arc<Mutex<Option<(Fault, u64)>>>,
     spare_renewals: Arc<AtomicBool>,
+    /// How many commits the plan spares first.
+    spared: Arc<AtomicU64>,
+    /// How long answers to reads are under way, in milliseconds.
+    read_delay: Arc<AtomicU64>,
     pub commits: Arc<AtomicU64>,
     pub reads: Arc<AtomicU64>,
 }
@@ -137,6 +141,8 @@ impl FaultyStore {
             inner,
             plan: Arc::default(),
             spare_renewals: Arc::new(AtomicBool::new(true)),
+            spared: Arc::default(),
+            read_delay: Arc::default(),
             commits: Arc::default(),
             reads: Arc::default(),
         }
@@ -151,6 +157,16 @@ impl FaultyStore {
     pub fn fail(&self, fault: Fault, count: u64) {
         self.spare_renewals.store(true, Ordering::SeqCst);
         *self.plan.lock() = Some((fault, count));
+    }
+
+    /// The plan begins after so many commits.
+    pub fn spare(&self, commits: u64) {
+        self.spared.store(commits, Ordering::SeqCst);
+    }
+
+    /// From now on what was read is this old when it arrives.
+    pub fn delay_reads(&self, ms: u64) {
+        self.read_delay.store(ms, Ordering::SeqCst);
     }
 
     /// Everything fails until [`FaultyStore::heal`].
@@ -169,6 +185,11 @@ impl FaultyStore {
         }
         let mut plan = self.plan.lock();
         let (fault, left) = plan.as_mut()?;
+        let spared = self.spared.load(Ordering::SeqCst);
+        if spared > 0 && !renewal {
+            self.spared.store(spared - 1, Ordering::SeqCst);
+            return None;
+        }
         let fault = *fault;
         *left -= 1;
         if *left == 0 {
@@ -197,7 +218,12 @@ impl DataStore for FaultyStore {
 
     async fn read(&self, keys: &[ProfileKey], returning: Returning) -> Result<Snapshot, StoreError> {
         self.read_fault()?;
-        self.inner.read(keys, returning).await
+        let found = self.inner.read(keys, returning).await;
+        match self.read_delay.load(Ordering::SeqCst) {
+            0 => {}
+            ms => tokio::time::sleep(Duration::from_millis(ms)).await,
+        }
+        found
     }
 
     async fn version(&self, key: &ProfileKey, version: &VersionRef) -> Result<Option<StoredVersion>, StoreError> {

@@ -140,7 +140,7 @@ impl Tx<'_> {
                 let last = head.last_message;
                 wrong.push(format!("a message's index was never given out: key=`{key}` index=`{index}` last=`{last}`"));
             }
-            let id = MessageId::new(row.get(1)?, row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?);
+            let id = MessageId::stored(row.get(1)?, row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?);
             if id.is_none_or(|id| row.get::<_, [u8; 16]>(3).ok() != Some(id.digest().0)) {
                 wrong.push(format!("a message is filed under another identity: key=`{key}` index=`{index}`"));
             }

@@ -298,7 +298,7 @@ impl<'c> Tx<'c> {
         let mut messages = Vec::new();
         while let Some(row) = rows.next()? {
             let (index, name): (u64, String) = (unsigned(row, 0)?, row.get(2)?);
-            let Some(id) = MessageId::new(row.get(1)?, &name) else {
+            let Some(id) = MessageId::stored(row.get(1)?, &name) else {
                 let key = &head.key;
                 return Err(corrupt(format!("a message has no name: key=`{key}` index=`{index}`")));
             };

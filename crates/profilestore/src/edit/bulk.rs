@@ -1,0 +1,167 @@
+//! One edit for many profiles, as a plan that is written down in the audit log before anything is changed: a run that was broken off
+//! is resumed from there, and one that is complete can be undone from what was booked profile by profile.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::Edit;
+use crate::{
+    audit::{Attribution, AuditEntry, AuditOutcome, entry_key},
+    data_store::{DataStore, DataStoreExt, KeyFilter, KeyQuery, Returning},
+    error::{Error, ErrorKind, Result},
+    key::{ProfileKey, RESERVED_STORE},
+};
+
+const EDIT_ALL: &str = "edit all";
+const UNDO: &str = "undo";
+
+/// Which profiles an edit is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EditScope {
+    /// The store.
+    pub store: String,
+    /// Only this scope of it.
+    pub scope: Option<String>,
+    /// Only keys that begin with this.
+    pub prefix: Option<String>,
+}
+
+/// An edit for many profiles, or the undoing of one. For [`crate::GameServer::edit_all`].
+#[derive(Debug, Clone)]
+pub struct BulkEdit {
+    pub(crate) operation: Uuid,
+    pub(crate) by: Attribution,
+    pub(crate) what: What,
+    /// How long profiles that are held are waited for, once every other one is done. 60 s.
+    pub patience: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum What {
+    Edit(EditScope, Edit),
+    Undo(Uuid),
+}
+
+/// How far a bulk edit has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BulkProgress {
+    /// Profiles that were looked at.
+    pub passed: u64,
+    /// Of those, the ones whose outcome is durable.
+    pub settled: u64,
+    /// Of those, the ones whose holder was sent the edit and has not answered yet.
+    pub waiting: u64,
+}
+
+/// What a bulk edit did.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct BulkReport {
+    /// Profiles that were edited by this run.
+    pub done: u64,
+    /// Of those, the ones that their holders edited while they were live.
+    pub by_holders: u64,
+    /// Profiles that an earlier run of the same operation had settled.
+    pub before: u64,
+    /// Profiles that the edit does not fit, each with the reason. Nothing was changed there.
+    pub refused: Vec<(ProfileKey, String)>,
+    /// Keys without a profile: removed ones, and those with only messages.
+    pub skipped: u64,
+    /// Profiles whose holder has not answered in time. The edit lies in their inboxes and takes effect once; resuming the operation
+    /// tells.
+    pub waiting: Vec<ProfileKey>,
+}
+
+impl BulkEdit {
+    /// One edit for many profiles. `operation` is a fresh version 7 UUID ([`crate::env::Env::uuid`]).
+    pub fn new(operation: Uuid, profiles: EditScope, edit: Edit, by: Attribution) -> Self {
+        Self { operation, by, what: What::Edit(profiles, edit), patience: Duration::from_secs(60) }
+    }
+
+    /// Undoes the operation `of`, a bulk edit or a single one, profile by profile with what was booked there; see [`Edit::undo`].
+    /// `operation` is a fresh version 7 UUID.
+    pub fn undo(operation: Uuid, of: Uuid, by: Attribution) -> Self {
+        Self { operation, by, what: What::Undo(of), patience: Duration::from_secs(60) }
+    }
+
+    /// The operation that was begun under this identity and not finished. Fails with [`ErrorKind::NotFound`] when there is none, with
+    /// [`ErrorKind::Invalid`] when it is complete.
+    pub async fn resume(store: &dyn DataStore, operation: Uuid) -> Result<Self> {
+        let (_, state) = store.read_one(&entry_key(operation, &[]), Returning { value: true, inbox_unless: None }).await?;
+        let none = || Error::new(ErrorKind::NotFound, format!("no such operation was begun: operation=`{operation}`"));
+        let entry = AuditEntry::of(&state)?.ok_or_else(none)?;
+        if entry.outcome != AuditOutcome::Pending {
+            return Err(Error::new(ErrorKind::Invalid, format!("the operation is complete: operation=`{operation}`")));
+        }
+        let text = |name: &str| entry.details.get(name).and_then(Value::as_str).map(str::to_owned);
+        let what = match entry.action.as_str() {
+            UNDO => text("undoes").and_then(|of| of.parse().ok()).map(What::Undo),
+            EDIT_ALL => text("store").and_then(|store| {
+                let edit = serde_json::from_value(entry.details.get("edit")?.clone()).ok()?;
+                Some(What::Edit(EditScope { store, scope: text("scope"), prefix: text("prefix") }, edit))
+            }),
+            _ => None,
+        };
+        let what = what.ok_or_else(none)?;
+        Ok(Self { operation, by: entry.by, what, patience: Duration::from_secs(60) })
+    }
+
+    /// Its identity.
+    pub fn operation(&self) -> Uuid {
+        self.operation
+    }
+
+    /// Whether it can be done at all.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.by.check()?;
+        match &self.what {
+            What::Edit(profiles, edit) => {
+                profiles.check()?;
+                edit.check()
+            }
+            What::Undo(_) => Ok(()),
+        }
+    }
+
+    /// The operation's own entry, which says what it is about.
+    pub(crate) fn entry(&self) -> Result<AuditEntry> {
+        let action = if matches!(self.what, What::Undo(_)) { UNDO } else { EDIT_ALL };
+        let entry = AuditEntry::new(self.operation, action, Vec::new(), self.by.clone()).outcome(AuditOutcome::Pending);
+        Ok(match &self.what {
+            What::Undo(of) => entry.detail("undoes", of.to_string()),
+            What::Edit(EditScope { store, scope, prefix }, edit) => {
+                let edit = serde_json::to_value(edit)
+                    .map_err(|error| Error::new(ErrorKind::Invalid, "the edit is no JSON").caused_by(error))?;
+                let named = [("store", Some(store)), ("scope", scope.as_ref()), ("prefix", prefix.as_ref())];
+                let entry = entry.detail("edit", edit);
+                named
+                    .into_iter()
+                    .filter_map(|(name, value)| Some((name, value?)))
+                    .fold(entry, |entry, (name, value)| entry.detail(name, value.clone()))
+            }
+        })
+    }
+}
+
+impl EditScope {
+    /// All profiles of a store.
+    pub fn all(store: &str) -> Self {
+        Self { store: store.to_owned(), scope: None, prefix: None }
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.store == RESERVED_STORE {
+            return Err(Error::new(ErrorKind::Invalid, "the library keeps its own books there"));
+        }
+        Ok(ProfileKey::new(&self.store, self.scope.as_deref().unwrap_or("any"), "any").map(drop)?)
+    }
+
+    /// The first page of the profiles' keys.
+    pub(crate) fn query(&self, limit: usize) -> KeyQuery {
+        let filter = self.prefix.clone().map_or(KeyFilter::All, KeyFilter::Prefix);
+        KeyQuery { store: Some(self.store.clone()), scope: self.scope.clone(), filter, after: None, limit }
+    }
+}

@@ -1,0 +1,293 @@
+//! An edit on its way to a profile: what it is asked to do, what happens to it there, and what is booked.
+//!
+//! Where nobody holds the profile, whoever asks applies the edit himself. Where somebody does, the edit goes to the holder as a message
+//! under a reserved name, and the audit log gets a pending entry in the same commit. The save that stores the edit's effect removes
+//! the message and books the outcome. Whoever settles an edit writes the entry's next version, so it is settled once.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, value::RawValue};
+use uuid::Uuid;
+
+use super::{Edit, JsonChange, json_changes, lookup, same};
+use crate::{
+    audit::{Attribution, AuditEntry, AuditOutcome, entry_key},
+    data_store::{Cause, Change, KeyState, MessageId, NewMessage, NewValue, StoredMessage},
+    error::{Error, ErrorKind, Result},
+    key::ProfileKey,
+    record::{Record, Stored},
+    session::protocol::{self, Standing},
+};
+
+/// The longest whole number, in digits, that survives being read as JSON for certain.
+const SAFE_DIGITS: usize = 18;
+
+const FORM: u32 = 1;
+
+/// Somebody wants a profile edited.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct EditRequest {
+    v: u32,
+    pub(crate) operation: Uuid,
+    #[serde(flatten)]
+    pub(crate) by: Attribution,
+    /// The edit is one of many: the operation's own entry shows it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) bulk: bool,
+    pub(crate) edit: Edit,
+}
+
+/// What is to be done about a request next.
+pub(crate) enum Next {
+    /// It was settled before.
+    Settled(AuditEntry),
+    /// It lies in the holder's inbox.
+    Waits,
+    /// To commit: settles it with this outcome.
+    Settle(Vec<Change>, AuditEntry),
+    /// To commit: sends it to the holder.
+    Send(Vec<Change>),
+}
+
+/// The edit's effect on some data.
+pub(crate) struct Effect {
+    pub(crate) before: Value,
+    pub(crate) after: Value,
+}
+
+impl EditRequest {
+    pub(crate) fn new(operation: Uuid, edit: Edit, by: Attribution, bulk: bool) -> Result<Self> {
+        edit.check()?;
+        by.check()?;
+        Ok(Self { v: FORM, operation, by, bulk, edit })
+    }
+
+    /// Reads a message. One that cannot be read is to be refused with the entry given.
+    pub(crate) fn read(key: &ProfileKey, message: &StoredMessage) -> Result<Self, Box<AuditEntry>> {
+        let read = serde_json::from_slice::<Self>(&message.payload).map_err(|error| error.to_string());
+        read.and_then(|request| if request.v > FORM { Err(format!("its form is {}", request.v)) } else { Ok(request) }).map_err(
+            |why| {
+                let why = format!("the holder cannot read the edit, it may be of an older version: {why}");
+                Box::new(refused_unread(key, message, why))
+            },
+        )
+    }
+
+    pub(crate) fn entry(&self, key: &ProfileKey) -> AuditEntry {
+        let entry = AuditEntry::new(self.operation, "edit", vec![key.clone()], self.by.clone());
+        if self.bulk { entry } else { entry.detail("edit", serde_json::to_value(&self.edit).unwrap_or_default()) }
+    }
+
+    pub(crate) fn refused(&self, key: &ProfileKey, why: impl Into<String>) -> AuditEntry {
+        self.entry(key).outcome(AuditOutcome::Refused { why: why.into() })
+    }
+
+    /// The entry for an edit that made `after` of `before`.
+    pub(crate) fn done(&self, key: &ProfileKey, before: &Value, after: &Value) -> AuditEntry {
+        let entry = self.entry(key);
+        let Some(undo) = self.edit.undo(before, after) else { return entry };
+        match serde_json::to_value(&undo) {
+            Ok(json) if undo.check().is_ok() => entry.detail("undo", json),
+            // There is still the history.
+            _ => entry.detail("undo_too_long", true),
+        }
+    }
+
+    /// Applies the edit to data, or says why not.
+    pub(crate) fn apply(&self, data: &RawValue) -> Result<Effect, String> {
+        if let Some(number) = long_number(data.get()) {
+            return Err(format!("the data holds a whole number that editing could change: number=`{number}`"));
+        }
+        let before: Value = serde_json::from_str(data.get()).map_err(|error| format!("the data cannot be read: {error}"))?;
+        let after = self.edit.apply(&before).map_err(|error| error.to_string())?;
+        Ok(Effect { before, after })
+    }
+
+    /// What is to be done next. `state` with value and inbox, `book` the entry's key with its value.
+    pub(crate) fn next(&self, state: &KeyState, book: &KeyState, standing: Standing, cap: u32) -> Result<Next> {
+        let booked = AuditEntry::of(book)?;
+        let pending = match booked {
+            Some(entry) if entry.outcome != AuditOutcome::Pending => return Ok(Next::Settled(entry)),
+            Some(_) => true,
+            None => false,
+        };
+        if !state.exists() {
+            return Err(Error::new(ErrorKind::NotFound, "there is no such profile"));
+        }
+        let id = MessageId::edit(self.operation);
+        let message = state.inbox.iter().flatten().find(|message| message.id == id).map(|message| message.index);
+        if pending && message.is_none() {
+            return Err(Error::new(ErrorKind::Corrupt, "the edit's entry is pending, but nothing waits for it"));
+        }
+        match standing {
+            Standing::Held if pending => Ok(Next::Waits),
+            Standing::Held => self.send(state, cap),
+            Standing::Free | Standing::Dead => self.settle(state, book.version, message, standing),
+        }
+    }
+
+    fn send(&self, state: &KeyState, cap: u32) -> Result<Next> {
+        let payload =
+            serde_json::to_vec(self).map_err(|error| Error::new(ErrorKind::Invalid, "the edit is no JSON").caused_by(error))?;
+        let message = NewMessage { id: MessageId::edit(self.operation), payload: payload.into() };
+        Ok(Next::Send(vec![
+            Change::AppendMessage { key: state.key.clone(), message, cap },
+            self.entry(&state.key).outcome(AuditOutcome::Pending).change()?,
+        ]))
+    }
+
+    /// Applies the edit where nobody holds the profile. The lease is written in any case: a start that read the profile before must
+    /// not go on with what it read.
+    fn settle(&self, state: &KeyState, booked: u64, message: Option<u64>, standing: Standing) -> Result<Next> {
+        let key = &state.key;
+        let dead = standing == Standing::Dead;
+        let lease = if dead { protocol::cleared(&state.lease) } else { state.lease.clone() };
+        let mut changes =
+            vec![Change::Lease { key: key.clone(), revision: state.lease_revision, lease, raise_epoch: dead, seal: false }];
+        if let (true, Some(row)) = (dead, &state.holder_server) {
+            changes.push(Change::MarkDead { id: row.id, revision: row.revision });
+        }
+        let entry = match self.rewrite(state)? {
+            Ok((entry, None)) => {
+                changes.push(Change::Check { key: key.clone(), epoch: state.epoch });
+                entry
+            }
+            Ok((entry, Some((bytes, user_ids)))) => {
+                changes.push(Change::Write {
+                    key: key.clone(),
+                    epoch: state.epoch,
+                    version: state.version,
+                    value: NewValue::Bytes(bytes),
+                    user_ids,
+                    cause: Cause::Edit,
+                    author: self.by.author.clone(),
+                    keep_previous: true,
+                    seal: false,
+                    imported: None,
+                });
+                entry.detail("version", state.version + 1)
+            }
+            Err(why) => self.refused(key, why),
+        };
+        changes.extend(message.map(|index| Change::RemoveMessage { key: key.clone(), index, receipt: true }));
+        changes.push(entry.change_at(booked)?);
+        Ok(Next::Settle(changes, entry))
+    }
+
+    /// The stored form of the edited profile, None if it stays as it is; or why the edit does not fit.
+    #[expect(clippy::type_complexity, reason = "used once, next to its definition")]
+    fn rewrite(&self, state: &KeyState) -> Result<Result<(AuditEntry, Option<(Bytes, Vec<i64>)>), String>> {
+        let foreign =
+            |why: String| Error::new(ErrorKind::Foreign, format!("what is stored is not a profile ({why}); it is left alone"));
+        let record = match Stored::decode(state.value.as_deref().unwrap_or_default()) {
+            Ok(Stored::Profile(record)) => record,
+            Ok(Stored::MessagesOnly(_)) => return Err(Error::new(ErrorKind::NotFound, "the profile has no data yet")),
+            Ok(_) => return Err(foreign("a value of another kind".into())),
+            Err(error) => return Err(foreign(error.to_string())),
+        };
+        let Effect { before, after } = match self.apply(&record.data) {
+            Ok(effect) => effect,
+            Err(why) => return Ok(Err(why)),
+        };
+        let entry = self.done(&state.key, &before, &after);
+        if same(&before, &after) {
+            return Ok(Ok((entry, None)));
+        }
+        let user_ids = record.user_ids.clone();
+        let written = serde_json::value::to_raw_value(&after)
+            .map_err(|error| error.to_string())
+            .and_then(|data| Record { data, origin: None, ..record }.encode().map_err(|error| error.to_string()));
+        Ok(written.map(|bytes| (entry, Some((bytes, user_ids)))))
+    }
+}
+
+/// What dismisses the edits among the messages of a profile that is removed or erased: they are booked as refused. The messages
+/// themselves are for the caller to remove, in the same commit.
+pub(crate) fn dismissed<'a>(
+    key: &ProfileKey,
+    messages: impl IntoIterator<Item = &'a StoredMessage>,
+    why: &str,
+) -> Result<Vec<Change>> {
+    let edits = messages.into_iter().filter(|message| message.id.is_edit());
+    edits
+        .map(|message| match EditRequest::read(key, message) {
+            Ok(request) => request.refused(key, why).change_at(1),
+            Err(entry) => entry.change_at(1),
+        })
+        .collect()
+}
+
+/// The first change of the asked ones that did not come about: what was to be changed is what it was before.
+pub(crate) fn swallowed(before: &Value, asked: &Value, came: &Value) -> Option<String> {
+    let swallowed = |change: &JsonChange| {
+        let came = lookup(came, &change.path);
+        let as_asked = match (&change.after, came) {
+            (Some(asked), Some(came)) => same(asked, came),
+            (asked, came) => asked.as_ref().unwrap_or(&Value::Null) == came.unwrap_or(&Value::Null),
+        };
+        let as_before = match (&change.before, came) {
+            (Some(before), Some(came)) => same(before, came),
+            (before, came) => before.is_none() && came.is_none(),
+        };
+        !as_asked && as_before
+    };
+    json_changes(before, asked).into_iter().find(swallowed).map(|change| change.path)
+}
+
+fn refused_unread(key: &ProfileKey, message: &StoredMessage, why: String) -> AuditEntry {
+    #[derive(Deserialize)]
+    struct Anyhow {
+        #[serde(flatten)]
+        by: Attribution,
+    }
+    let operation = message.id.operation().unwrap_or_default();
+    let by = serde_json::from_slice::<Anyhow>(&message.payload).map_or_else(|_| Attribution::new("unknown"), |anyhow| anyhow.by);
+    AuditEntry::new(operation, "edit", vec![key.clone()], by).outcome(AuditOutcome::Refused { why })
+}
+
+/// Where the outcome of an operation on a profile is booked.
+pub(crate) fn book_of(operation: Uuid, key: &ProfileKey) -> ProfileKey {
+    entry_key(operation, std::slice::from_ref(key))
+}
+
+/// A whole number in JSON text that is too long to survive being read.
+fn long_number(json: &str) -> Option<&str> {
+    let bytes = json.as_bytes();
+    let (mut at, mut in_string) = (0, false);
+    while at < bytes.len() {
+        match bytes[at] {
+            b'\\' if in_string => at += 1,
+            b'"' => in_string = !in_string,
+            b'0'..=b'9' if !in_string => {
+                let length = bytes[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+                let rest = &bytes[at + length..];
+                let exact = json[at..at + length].parse::<u64>().is_ok_and(|number| i64::try_from(number).is_ok());
+                let number = &json[at..at + length];
+                let fraction = matches!(rest.first(), Some(b'.' | b'e' | b'E'));
+                at += length;
+                if fraction {
+                    // Of a fraction as many digits count as a float has; whoever wrote it knew.
+                    at += rest.iter().take_while(|byte| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-')).count();
+                } else if length > SAFE_DIGITS && !exact {
+                    return Some(number);
+                }
+                continue;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_json_values_cannot_hold_are_seen_outside_of_text_only() {
+        assert_eq!(long_number(r#"{"a":12,"b":"123456789012345678901","c":[1.5e300,-9223372036854775807]}"#), None);
+        assert_eq!(long_number(r#"{"a":"\"","b":123456789012345678901}"#), Some("123456789012345678901"));
+        assert_eq!(long_number("0.1234567890123456789012345"), None);
+    }
+}

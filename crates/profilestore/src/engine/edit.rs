@@ -1,0 +1,136 @@
+//! Editing one profile from outside: applying the edit where nobody holds it, sending it to the holder otherwise, and waiting for the
+//! outcome.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Engine, MAX_RACES, lost_race};
+use crate::{
+    audit::{AuditEntry, AuditOutcome},
+    data_store::{ConflictKind, KeyState, Returning, StoreError},
+    edit::request::{EditRequest, Next, book_of},
+    error::{Error, ErrorKind, Result},
+    key::ProfileKey,
+    session::protocol::{self, Standing},
+};
+
+/// How soon an outcome is looked for first, and how often at most later.
+const FIRST_LOOK: Duration = Duration::from_millis(2);
+const LAST_LOOK: Duration = Duration::from_millis(250);
+
+/// How often the profile itself is looked at again: its holder may have let go or died.
+const JUDGE_AGAIN: Duration = Duration::from_secs(1);
+
+/// How many messages may wait for a profile beyond the usual limit, for an operator to get through.
+const CAP: u32 = u32::MAX;
+
+impl Engine {
+    /// Edits a profile; the answer comes when the outcome is durable, or `patience` has passed.
+    pub(crate) fn edit(
+        self: &Arc<Self>,
+        key: &ProfileKey,
+        request: Arc<EditRequest>,
+        patience: Duration,
+    ) -> impl Future<Output = Result<AuditEntry>> + Send + 'static + use<> {
+        let engine = self.clone();
+        let key = key.clone();
+        let deadline = self.env.after(patience);
+        let first = self.edit_step(&key, request.clone());
+        async move {
+            let mut settled = first.await?;
+            let mut look_in = FIRST_LOOK;
+            let mut judged = engine.env.now();
+            loop {
+                if let Some(entry) = settled {
+                    return Ok(entry);
+                }
+                if engine.env.now() >= deadline {
+                    return Err(still_waits(&key, &request));
+                }
+                tokio::time::sleep(look_in).await;
+                look_in = (look_in * 2).min(LAST_LOOK);
+                settled = if engine.env.now() >= judged + JUDGE_AGAIN {
+                    judged = engine.env.now();
+                    engine.edit_step(&key, request.clone()).await?
+                } else {
+                    engine.outcomes(&[book_of(request.operation, &key)]).await?.remove(0)
+                };
+            }
+        }
+    }
+
+    /// One step towards the outcome, in the key's queue. None: the edit waits for the profile's holder.
+    fn edit_step(
+        self: &Arc<Self>,
+        key: &ProfileKey,
+        request: Arc<EditRequest>,
+    ) -> impl Future<Output = Result<Option<AuditEntry>>> + Send + 'static + use<> {
+        let (engine, key_) = (self.clone(), key.clone());
+        self.call(key, async move { engine.edit_now(&key_, &request).await })
+    }
+
+    pub(crate) async fn edit_now(self: &Arc<Self>, key: &ProfileKey, request: &EditRequest) -> Result<Option<AuditEntry>> {
+        let deadline = self.env.after(self.settings().call_timeout);
+        let keys = [key.clone(), book_of(request.operation, key)];
+        for _ in 0..MAX_RACES {
+            let snapshot = self.read_all(&keys, Returning::ALL).await?;
+            let [state, book] = &snapshot.states[..] else {
+                return Err(Error::new(ErrorKind::Corrupt, "the store gave no answer for the keys"));
+            };
+            let (changes, settled) = match self.next_of(request, state, book, snapshot.now_ms)? {
+                Next::Settled(entry) => return Ok(Some(entry)),
+                Next::Waits => {
+                    // The store leaves no notice for the sender itself.
+                    self.look(key);
+                    return Ok(None);
+                }
+                Next::Settle(changes, entry) => (changes, Some(entry)),
+                Next::Send(changes) => (changes, None),
+            };
+            let commit = self.new_commit(changes, Returning::HEAD);
+            match self.settle(&commit, |at| at > deadline).await {
+                Ok(reply) => {
+                    self.look(key);
+                    return Ok(settled.map(|entry| AuditEntry { stored_ms: reply.now_ms, ..entry }));
+                }
+                Err(error) if edit_lost_race(&error) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Error::new(ErrorKind::Unavailable, "others kept changing the profile; try again"))
+    }
+
+    pub(super) fn next_of(&self, request: &EditRequest, state: &KeyState, book: &KeyState, now_ms: i64) -> Result<Next> {
+        request.next(state, book, self.standing(state, now_ms), CAP)
+    }
+
+    fn standing(&self, state: &KeyState, now_ms: i64) -> Standing {
+        protocol::standing(state, self.server(), now_ms, self.contact(), &self.periods())
+    }
+
+    /// What was booked under some keys, as far as it is final.
+    pub(super) async fn outcomes(&self, books: &[ProfileKey]) -> Result<Vec<Option<AuditEntry>>> {
+        let snapshot = self.read_all(books, Returning { value: true, inbox_unless: None }).await?;
+        let last = |entry: AuditEntry| Some(entry).filter(|entry| entry.outcome != AuditOutcome::Pending);
+        let outcomes =
+            snapshot.states.iter().map(|state| Ok(AuditEntry::of(state)?.and_then(last))).collect::<Result<Vec<_>>>()?;
+        if outcomes.len() == books.len() {
+            Ok(outcomes)
+        } else {
+            Err(Error::new(ErrorKind::Corrupt, "the store gave no answer for a key"))
+        }
+    }
+}
+
+/// True when the edit's commit was overtaken by somebody, so that it is worth looking again.
+pub(super) fn edit_lost_race(error: &StoreError) -> bool {
+    lost_race(error) || matches!(error.conflict(), Some(ConflictKind::MessageSeen | ConflictKind::Server))
+}
+
+fn still_waits(key: &ProfileKey, request: &EditRequest) -> Error {
+    let message = format!(
+        "the edit waits for whoever holds the profile, who has not answered yet; it will take effect once, and repeating it under its \
+         identity tells what became of it: operation=`{}`",
+        request.operation
+    );
+    Error::new(ErrorKind::Unknown, message).about(key)
+}

@@ -1,0 +1,354 @@
+//! One edit for many profiles: page by page, many commits at once for those that nobody holds, messages for the others, whose outcomes
+//! are awaited together at the end.
+//!
+//! What was done is known from the audit log alone: every profile's entry has its place there before the run begins, and a profile
+//! whose entry is settled is left alone. So a run may be broken off anywhere and repeated.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use tokio::task::JoinSet;
+
+use super::{Engine, edit::edit_lost_race};
+use crate::{
+    audit::{AuditEntry, AuditOutcome, AuditQuery, audit_entries, entry_key},
+    data_store::{Commit, KeyState, Returning, StoreError},
+    edit::{
+        Edit,
+        bulk::{BulkEdit, BulkProgress, BulkReport, What},
+        request::{EditRequest, Next, book_of},
+    },
+    error::{Error, ErrorKind, Result},
+    key::ProfileKey,
+};
+
+/// How many profiles are worked on in one piece, and how many bytes of stored values at most.
+const PIECE: usize = 256;
+const PIECE_BYTES: u64 = 8 << 20;
+
+/// How many pieces are under way at once.
+const PIECES: usize = 4;
+
+const FIRST_LOOK: Duration = Duration::from_millis(5);
+const LAST_LOOK: Duration = Duration::from_millis(200);
+const JUDGE_AGAIN: Duration = Duration::from_secs(1);
+
+#[derive(Clone)]
+struct Work {
+    key: ProfileKey,
+    request: Arc<EditRequest>,
+}
+
+/// What became of a profile.
+enum Fate {
+    Settled(AuditEntry),
+    Before,
+    Waits,
+    Nothing,
+    Refused(String),
+}
+
+/// Where the work comes from.
+enum Source {
+    Keys { query: Option<crate::data_store::KeyQuery>, request: Arc<EditRequest> },
+    Entries { query: Option<AuditQuery>, operation: uuid::Uuid },
+}
+
+impl Engine {
+    /// See `GameServer::edit_all`.
+    pub(crate) async fn edit_all(
+        self: &Arc<Self>,
+        bulk: &BulkEdit,
+        progress: &mut (dyn FnMut(BulkProgress) + Send),
+    ) -> Result<BulkReport> {
+        bulk.check()?;
+        let header = self.begin(bulk).await?;
+        let mut source = match &bulk.what {
+            What::Edit(profiles, edit) => Source::Keys {
+                query: Some(profiles.query(PIECE)),
+                request: Arc::new(EditRequest::new(bulk.operation, edit.clone(), bulk.by.clone(), true)?),
+            },
+            What::Undo(of) => Source::Entries {
+                query: Some(AuditQuery { operation: Some(*of), ..AuditQuery::default() }),
+                operation: bulk.operation,
+            },
+        };
+        let (mut report, mut shown) = (BulkReport::default(), BulkProgress::default());
+        let mut waiting = Vec::new();
+        let mut pieces: VecDeque<Vec<Work>> = VecDeque::new();
+        let mut tasks: JoinSet<Result<Vec<(Work, Fate)>>> = JoinSet::new();
+        loop {
+            while tasks.len() < PIECES {
+                if pieces.is_empty() {
+                    match self.more(&mut source, bulk, &mut report).await? {
+                        Some(more) => pieces.extend(more),
+                        None => break,
+                    }
+                }
+                let Some(piece) = pieces.pop_front() else { continue };
+                tasks.spawn_on(piece_of(self.clone(), piece), &self.runtime);
+            }
+            let Some(done) = tasks.join_next().await else { break };
+            let done = done.map_err(|_| Error::new(ErrorKind::Unknown, "a part of the edit was broken off; see the log"))??;
+            shown.passed += done.len() as u64;
+            count(done, &mut report, &mut waiting, false);
+            shown.waiting = waiting.len() as u64;
+            shown.settled = shown.passed - shown.waiting;
+            progress(shown);
+        }
+        self.await_holders(bulk, waiting, &mut report, |left| {
+            shown.waiting = left;
+            shown.settled = shown.passed - left;
+            progress(shown);
+        })
+        .await?;
+        if report.waiting.is_empty() {
+            self.complete(header, &report).await?;
+        }
+        Ok(report)
+    }
+
+    /// Writes the operation down, unless it is a resumed one.
+    async fn begin(&self, bulk: &BulkEdit) -> Result<AuditEntry> {
+        let entry = bulk.entry()?;
+        match self.book_change(entry.change_at(0)?).await {
+            Err(error) if edit_lost_race(&error) => {}
+            other => return Ok(other.map(|()| entry)?),
+        }
+        let (_, state) =
+            self.read_settled(&entry_key(bulk.operation, &[]), Returning { value: true, inbox_unless: None }).await?;
+        let booked = AuditEntry::of(&state)?;
+        let same = booked.is_some_and(|booked| {
+            booked.outcome == AuditOutcome::Pending && (&booked.action, &booked.details) == (&entry.action, &entry.details)
+        });
+        if same { Ok(entry) } else { Err(Error::new(ErrorKind::Invalid, "this operation is complete, or another one")) }
+    }
+
+    async fn complete(&self, entry: AuditEntry, report: &BulkReport) -> Result<()> {
+        let done = entry
+            .outcome(AuditOutcome::Done)
+            .detail("edited", report.done + report.before)
+            .detail("refused", report.refused.len())
+            .detail("skipped", report.skipped);
+        match self.book_change(done.change_at(1)?).await {
+            // Two runs at once: the other one said so.
+            Err(error) if edit_lost_race(&error) => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
+    async fn book_change(&self, change: crate::data_store::Change) -> Result<(), StoreError> {
+        let deadline = self.env.after(self.settings().call_timeout);
+        let commit = self.new_commit(vec![change], Returning::HEAD);
+        self.settle(&commit, |at| at > deadline).await.map(drop)
+    }
+
+    /// The next pieces of work. None: that was all.
+    async fn more(&self, source: &mut Source, bulk: &BulkEdit, report: &mut BulkReport) -> Result<Option<Vec<Vec<Work>>>> {
+        match source {
+            Source::Keys { query, request } => {
+                let Some(asked) = query else { return Ok(None) };
+                let states = self.store.keys(asked).await?;
+                match states.last().filter(|_| states.len() >= PIECE) {
+                    Some(last) => asked.after = Some(last.key.clone()),
+                    None => *query = None,
+                }
+                report.skipped += states.iter().filter(|state| !state.exists()).count() as u64;
+                Ok(Some(split(states.into_iter().filter(KeyState::exists).map(|state| {
+                    let bytes = state.head.as_ref().map_or(0, |head| head.bytes);
+                    (bytes, Work { key: state.key, request: request.clone() })
+                }))))
+            }
+            Source::Entries { query, operation } => {
+                let Some(asked) = query else { return Ok(None) };
+                let page = audit_entries(&*self.store, asked).await?;
+                match page.next {
+                    Some(next) => asked.after = Some(next),
+                    None => *query = None,
+                }
+                let mut work = Vec::new();
+                for entry in page.entries {
+                    let [key] = &entry.keys[..] else { continue };
+                    let undo = entry.details.get("undo").map(|undo| serde_json::from_value::<Edit>(undo.clone()));
+                    match (&entry.outcome, undo) {
+                        (AuditOutcome::Done, Some(Ok(undo))) => {
+                            let request = Arc::new(EditRequest::new(*operation, undo, bulk.by.clone(), true)?);
+                            work.push(Work { key: key.clone(), request });
+                        }
+                        (AuditOutcome::Done, None) if !entry.details.contains_key("undo_too_long") => report.skipped += 1,
+                        (AuditOutcome::Refused { .. }, _) => report.skipped += 1,
+                        (AuditOutcome::Pending, _) => {
+                            report.refused.push((key.clone(), "the edit that is to be undone still waits for the holder".into()));
+                        }
+                        _ => {
+                            report
+                                .refused
+                                .push((key.clone(), "what would undo it is not kept; roll back to an earlier version".into()));
+                        }
+                    }
+                }
+                let keys: Vec<ProfileKey> = work.iter().map(|work| work.key.clone()).collect();
+                let states = self.read_all(&keys, Returning::HEAD).await?.states;
+                let bytes = states.iter().map(|state| state.head.as_ref().map_or(0, |head| head.bytes));
+                Ok(Some(split(bytes.zip(work))))
+            }
+        }
+    }
+
+    /// Waits for the outcomes of what was sent to holders.
+    async fn await_holders(
+        self: &Arc<Self>,
+        bulk: &BulkEdit,
+        mut waiting: Vec<Work>,
+        report: &mut BulkReport,
+        mut progress: impl FnMut(u64),
+    ) -> Result<()> {
+        let deadline = self.env.after(bulk.patience);
+        let (mut look_in, mut judged) = (FIRST_LOOK, self.env.now());
+        while !waiting.is_empty() && self.env.now() < deadline {
+            tokio::time::sleep(look_in).await;
+            look_in = (look_in * 2).min(LAST_LOOK);
+            let judge = self.env.now() >= judged + JUDGE_AGAIN;
+            let mut left = Vec::new();
+            for some in waiting.chunks(PIECE) {
+                let fates = if judge {
+                    // Their holders may have let go or died.
+                    piece_of(self.clone(), some.to_vec()).await?
+                } else {
+                    let books: Vec<_> = some.iter().map(|work| book_of(work.request.operation, &work.key)).collect();
+                    let outcomes = self.outcomes(&books).await?;
+                    some.iter().cloned().zip(outcomes.into_iter().map(|entry| entry.map_or(Fate::Waits, Fate::Settled))).collect()
+                };
+                count(fates, report, &mut left, true);
+            }
+            if judge {
+                judged = self.env.now();
+            }
+            if left.len() < waiting.len() {
+                look_in = FIRST_LOOK;
+            }
+            waiting = left;
+            progress(waiting.len() as u64);
+        }
+        report.waiting.extend(waiting.into_iter().map(|work| work.key));
+        Ok(())
+    }
+
+    /// Commits many at once. Those that lost a race or whose outcome is unknown are seen through one by one.
+    async fn commit_piece(self: &Arc<Self>, work: Vec<(Work, Commit, Option<AuditEntry>)>) -> Result<Vec<(Work, Fate)>> {
+        let commits = work.iter().map(|(_, commit, _)| commit.clone()).collect();
+        let results = self.store.commit(commits).await;
+        if results.len() != work.len() {
+            return Err(Error::new(ErrorKind::Unknown, "the store gave no answer for some commits"));
+        }
+        let deadline = self.env.after(self.settings().call_timeout);
+        let mut fates = Vec::with_capacity(work.len());
+        for ((work, commit, settled), mut result) in work.into_iter().zip(results) {
+            if let Err(error) = &result
+                && error.is_transient()
+            {
+                self.note_error(error, Some(&work.key));
+                result = self.settle(&commit, |at| at > deadline).await;
+            } else if let Ok(reply) = &result {
+                self.hint(reply).await;
+            }
+            let fate = match result {
+                Ok(_) => {
+                    self.look(&work.key);
+                    settled.map_or(Fate::Waits, Fate::Settled)
+                }
+                Err(error) if edit_lost_race(&error) => self
+                    .edit_now(&work.key, &work.request)
+                    .await
+                    .map_or_else(fate_of, |entry| Ok(entry.map_or(Fate::Waits, Fate::Settled)))?,
+                Err(error) => return Err(error.into()),
+            };
+            fates.push((work, fate));
+        }
+        Ok(fates)
+    }
+}
+
+async fn piece_of(engine: Arc<Engine>, piece: Vec<Work>) -> Result<Vec<(Work, Fate)>> {
+    let mut keys: Vec<ProfileKey> = piece.iter().map(|work| work.key.clone()).collect();
+    keys.extend(piece.iter().map(|work| book_of(work.request.operation, &work.key)));
+    let snapshot = engine.read_all(&keys, Returning::ALL).await?;
+    if snapshot.states.len() != keys.len() {
+        return Err(Error::new(ErrorKind::Corrupt, "the store gave no answer for some keys"));
+    }
+    let (states, books) = snapshot.states.split_at(piece.len());
+    let (mut fates, mut commits) = (Vec::with_capacity(piece.len()), Vec::with_capacity(piece.len()));
+    for (work, (state, book)) in piece.into_iter().zip(states.iter().zip(books)) {
+        let (changes, settled) = match engine.next_of(&work.request, state, book, snapshot.now_ms) {
+            Ok(Next::Settle(changes, entry)) => (changes, Some(entry)),
+            Ok(Next::Send(changes)) => (changes, None),
+            Ok(Next::Settled(_)) => {
+                fates.push((work, Fate::Before));
+                continue;
+            }
+            Ok(Next::Waits) => {
+                engine.look(&work.key);
+                fates.push((work, Fate::Waits));
+                continue;
+            }
+            Err(error) => {
+                fates.push((work, fate_of(error)?));
+                continue;
+            }
+        };
+        commits.push((work, engine.new_commit(changes, Returning::HEAD), settled));
+    }
+    if !commits.is_empty() {
+        fates.extend(engine.commit_piece(commits).await?);
+    }
+    Ok(fates)
+}
+
+/// What an error about one profile means for all of them.
+fn fate_of(error: Error) -> Result<Fate> {
+    match error.kind() {
+        ErrorKind::NotFound => Ok(Fate::Nothing),
+        ErrorKind::Foreign => Ok(Fate::Refused(error.to_string())),
+        _ => Err(error),
+    }
+}
+
+/// Notes what became of profiles; those that wait are put aside. `sent`: they were sent to their holders by this run.
+fn count(fates: Vec<(Work, Fate)>, report: &mut BulkReport, waiting: &mut Vec<Work>, sent: bool) {
+    for (work, fate) in fates {
+        match fate {
+            Fate::Settled(entry) => match entry.outcome {
+                AuditOutcome::Refused { why } => report.refused.push((work.key, why)),
+                _ => {
+                    report.done += 1;
+                    report.by_holders += u64::from(entry.details.contains_key("held_by"));
+                }
+            },
+            // Settled between two looks.
+            Fate::Before if sent => {
+                report.done += 1;
+                report.by_holders += 1;
+            }
+            Fate::Before => report.before += 1,
+            Fate::Waits => waiting.push(work),
+            Fate::Nothing => report.skipped += 1,
+            Fate::Refused(why) => report.refused.push((work.key, why)),
+        }
+    }
+}
+
+/// Work in pieces that are neither too many profiles nor too many bytes.
+fn split(work: impl IntoIterator<Item = (u64, Work)>) -> Vec<Vec<Work>> {
+    let mut pieces: Vec<Vec<Work>> = Vec::new();
+    let mut bytes = PIECE_BYTES;
+    for (size, work) in work {
+        match pieces.last_mut().filter(|piece| piece.len() < PIECE && bytes + size <= PIECE_BYTES) {
+            Some(piece) => piece.push(work),
+            None => {
+                bytes = 0;
+                pieces.push(vec![work]);
+            }
+        }
+        bytes += size;
+    }
+    pieces
+}

@@ -1,0 +1,419 @@
+//! Operators' edits: whoever holds the profile, and whatever dies on the way, an edit's effect is there once if it was confirmed, and
+//! at most once otherwise. The session goes on.
+
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use profilestore::{
+    Attribution, AuditEntry, AuditOutcome, AuditQuery, Edit, Error, ErrorKind, GameServer, MessageId, Profile, ProfileKey,
+    SessionEnd, StartOptions, audit_entries,
+    data_store::{Cause, DataStore, DataStoreExt, Returning, VersionInfo, VersionQuery},
+};
+use serde_json::json;
+
+use crate::world::{Fault, Player, World, coins, earn, open, players, settle};
+
+fn key() -> ProfileKey {
+    ProfileKey::new("PlayerData", "global", "p").unwrap()
+}
+
+fn ann() -> Attribution {
+    Attribution::new("ann").because("lost in a crash")
+}
+
+fn more_coins(by: i64) -> Edit {
+    Edit::new().increase("/coins", by.into()).unwrap()
+}
+
+async fn edit(server: &GameServer, edit: &Edit) -> Result<AuditEntry, Error> {
+    server.edit(&key(), edit, ann()).await
+}
+
+/// A profile with five coins that nobody holds.
+async fn saved(world: &World) {
+    let a = world.server("first").await;
+    let profile = open(&a, "p").await;
+    earn(&profile, 5);
+    profile.end_session().await.unwrap();
+    assert!(a.shutdown().await.is_complete());
+}
+
+async fn versions(world: &World) -> Vec<VersionInfo> {
+    let query = VersionQuery {
+        key: key(),
+        order: profilestore::data_store::Order::Ascending,
+        from_ms: None,
+        to_ms: None,
+        after: None,
+        limit: 100,
+    };
+    world.store.versions(&query).await.unwrap()
+}
+
+async fn log(world: &World) -> Vec<AuditEntry> {
+    audit_entries(&world.store, &AuditQuery::default()).await.unwrap().entries
+}
+
+/// The ends of a session as they come.
+fn ends(profile: &Profile<Player>) -> Arc<Mutex<Vec<SessionEnd>>> {
+    let ends = Arc::new(Mutex::new(Vec::new()));
+    let seen = ends.clone();
+    profile.on_session_end(move |end| seen.lock().push(end));
+    ends
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_profile_that_nobody_holds_is_edited_without_a_session() {
+    let world = World::new();
+    saved(&world).await;
+    let (_, before) = world.store.read_one(&key(), Returning::HEAD).await.unwrap();
+    let operator = world.server("operator").await;
+    let entry = edit(&operator, &more_coins(7)).await.unwrap();
+    assert_eq!(coins(&operator, "p").await, 12);
+    let (_, after) = world.store.read_one(&key(), Returning::HEAD).await.unwrap();
+    assert_eq!((after.epoch, after.lease, after.version), (before.epoch, before.lease, before.version + 1));
+    let head = after.head.unwrap();
+    assert_eq!((head.cause, head.author.as_str()), (Cause::Edit, "ann"));
+    assert_eq!(versions(&world).await.iter().filter(|info| info.number == before.version).count(), 1, "what was there stays");
+    let booked = log(&world).await;
+    assert_eq!((booked.len(), &booked[0].by, &booked[0].outcome), (1, &ann(), &AuditOutcome::Done));
+    assert_eq!(booked[0].details["version"], after.version);
+    assert_eq!((booked[0].keys.clone(), booked[0].operation), (vec![key()], entry.operation));
+    // What undoes it is in the entry.
+    let undo: Edit = serde_json::from_value(booked[0].details["undo"].clone()).unwrap();
+    edit(&operator, &undo).await.unwrap();
+    assert_eq!(coins(&operator, "p").await, 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_live_profile_is_edited_by_its_holder_and_stays_live() {
+    for own in [false, true] {
+        let world = World::new();
+        let (a, b) = (world.server("a").await, world.server("b").await);
+        let profile = open(&a, "p").await;
+        let ends = ends(&profile);
+        let offered = Arc::new(Mutex::new(0));
+        let count = offered.clone();
+        profile.message_handler(move |_, _| *count.lock() += 1);
+        earn(&profile, 5);
+        let entry = edit(if own { &a } else { &b }, &more_coins(7)).await.unwrap();
+        assert_eq!(profile.data().coins, 12);
+        assert_eq!(coins(&b, "p").await, 12, "it is saved when it is confirmed");
+        assert_eq!((entry.details["held_by"].as_str(), *offered.lock(), ends.lock().len()), (Some("a"), 0, 0));
+        assert!(profile.is_active() && profile.waiting_messages().is_empty());
+        let head = versions(&world).await.pop().unwrap();
+        assert_eq!((head.cause, head.author.as_str()), (Cause::Edit, "ann"));
+        assert_eq!(entry.details["version"], head.number);
+        earn(&profile, 1);
+        profile.end_session().await.unwrap();
+        assert_eq!(coins(&b, "p").await, 13);
+        assert_eq!(log(&world).await.len(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_messenger_an_edit_takes_a_renewal() {
+    let world = World::without_messenger();
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    let profile = open(&a, "p").await;
+    let began = tokio::time::Instant::now();
+    edit(&b, &more_coins(7)).await.unwrap();
+    assert!(began.elapsed() <= Duration::from_millis(5500), "{:?}", began.elapsed());
+    assert_eq!(profile.data().coins, 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edit_that_does_not_fit_is_refused_with_the_reason_and_changes_nothing() {
+    let set = |path: &str, value| Edit::new().set(path, value).unwrap();
+    let wrong = [
+        (set("/bag/x", json!(1)), "there is nothing at `/bag`", true),
+        (set("/coins", json!("many")), "does not fit the program's type", false),
+        (set("/guild", json!("eagles")), "the program's data type does not keep it: path=`/guild`", false),
+        (set("/items", json!(["x".repeat(60_000)])).then(Edit::from_patch(&doubled()).unwrap()), "the data grows to", true),
+    ];
+    for (edit_, why, offline_too) in wrong {
+        let world = World::new();
+        saved(&world).await;
+        let (a, b) = (world.server("a").await, world.server("b").await);
+        if offline_too {
+            let error = edit(&b, &edit_).await.unwrap_err();
+            assert!(error.kind() == ErrorKind::EditRefused && error.to_string().contains(why), "{error}");
+        }
+        let profile = open(&a, "p").await;
+        let error = edit(&b, &edit_).await.unwrap_err();
+        assert!(error.kind() == ErrorKind::EditRefused && error.to_string().contains(why), "{error}");
+        assert!(profile.is_active());
+        assert_eq!(profile.data(), Player { coins: 5, items: vec![] });
+        assert!(log(&world).await.iter().all(|entry| matches!(entry.outcome, AuditOutcome::Refused { .. })));
+        assert_eq!(coins(&b, "p").await, 5);
+        edit(&b, &more_coins(1)).await.unwrap();
+        assert_eq!(profile.data().coins, 6, "the next one fits");
+    }
+}
+
+fn doubled() -> String {
+    let ops: Vec<_> = (0..8).map(|n| json!({ "op": "copy", "from": "", "path": format!("/c{n}") })).collect();
+    json!(ops).to_string()
+}
+
+#[tokio::test(start_paused = true)]
+async fn there_is_nothing_to_edit_where_no_profile_is() {
+    let world = World::new();
+    let a = world.server("a").await;
+    assert_eq!(edit(&a, &more_coins(1)).await.unwrap_err().kind(), ErrorKind::NotFound);
+    players(&a).send_message("p", &json!({"coins": 5})).await.unwrap();
+    assert_eq!(edit(&a, &more_coins(1)).await.unwrap_err().kind(), ErrorKind::NotFound);
+    let reserved = ProfileKey::new(profilestore::RESERVED_STORE, "audit", "x").unwrap();
+    assert_eq!(a.edit(&reserved, &more_coins(1), ann()).await.unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(a.edit(&key(), &Edit::new(), ann()).await.unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(a.edit(&key(), &more_coins(1), Attribution::new("")).await.unwrap_err().kind(), ErrorKind::Invalid);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_can_forge_the_message_that_carries_an_edit() {
+    assert_eq!(MessageId::new(5, "~edit/0197b1c0-0000-7000-8000-000000000000"), None);
+    assert!("5:~edit/0197b1c0-0000-7000-8000-000000000000".parse::<MessageId>().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edit_under_an_unknown_outcome_takes_effect_once() {
+    // The faults hit whichever commits come next: the operator's, the holder's look, his save.
+    for fault in [Fault::AnswerLost, Fault::RequestLost] {
+        for hits in 1..5 {
+            for held in [false, true] {
+                let world = World::new();
+                saved(&world).await;
+                let (a, b) = (world.server("a").await, world.server("b").await);
+                let profile = if held { Some(open(&a, "p").await) } else { None };
+                world.store.fail(fault, hits);
+                let entry = edit(&b, &more_coins(7)).await.unwrap();
+                assert_eq!(entry.outcome, AuditOutcome::Done);
+                world.store.heal();
+                if let Some(profile) = profile {
+                    assert_eq!(profile.data().coins, 12, "{fault:?} {hits}");
+                    profile.end_session().await.unwrap();
+                }
+                assert_eq!(coins(&b, "p").await, 12, "{fault:?} {hits} {held}");
+                assert_eq!(log(&world).await.len(), 1);
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn repeating_an_edit_under_its_identity_does_nothing() {
+    for held in [false, true] {
+        let world = World::new();
+        saved(&world).await;
+        let (a, b) = (world.server("a").await, world.server("b").await);
+        let profile = if held { Some(open(&a, "p").await) } else { None };
+        let operation = world.env.uuid();
+        let again = || b.edit_as(operation, &key(), &more_coins(7), ann(), Duration::from_secs(30));
+        let (first, second) = tokio::join!(again(), a.edit_as(operation, &key(), &more_coins(7), ann(), Duration::from_secs(30)));
+        assert_eq!(first.unwrap().details, second.unwrap().details);
+        // Also when the profile is held by then, or no longer.
+        let later = if held {
+            profile.unwrap().end_session().await.unwrap();
+            None
+        } else {
+            Some(open(&a, "p").await)
+        };
+        again().await.unwrap();
+        settle().await;
+        assert_eq!(coins(&b, "p").await, 12);
+        assert!(later.is_none_or(|profile| profile.data().coins == 12));
+        assert_eq!(log(&world).await.len(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_read_the_profile_before_the_edit_does_not_go_on_with_what_it_read() {
+    let world = World::new();
+    saved(&world).await;
+    let slow = world.store.another_way();
+    let (a, b) = (world.server_on("a", slow.clone()).await, world.server("b").await);
+    slow.delay_reads(100);
+    let starting = players(&a).start_session("p");
+    let starting = tokio::spawn(starting);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    edit(&b, &more_coins(7)).await.unwrap();
+    let profile = starting.await.unwrap().unwrap();
+    assert_eq!(profile.data().coins, 12);
+    earn(&profile, 1);
+    profile.end_session().await.unwrap();
+    assert_eq!(coins(&b, "p").await, 13);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_holder_that_dies_between_effect_and_save_has_the_edit_applied_once() {
+    let world = World::new();
+    saved(&world).await;
+    let way = world.store.another_way();
+    let (a, b) = (world.server_on("a", way.clone()).await, world.server("b").await);
+    let profile = open(&a, "p").await;
+    let cut = way.clone();
+    // The save's hook runs when the edit is in the data and not yet stored.
+    profile.on_save(move |_| cut.cut_off());
+    let editing = tokio::spawn(b.edit_as(world.env.uuid(), &key(), &more_coins(7), ann(), Duration::from_secs(60)));
+    settle().await;
+    assert_eq!(profile.data().coins, 12, "the effect is there");
+    a.crash();
+    let entry = editing.await.unwrap().unwrap();
+    assert_eq!(
+        (entry.outcome, entry.details.get("held_by")),
+        (AuditOutcome::Done, None),
+        "applied directly once the holder is dead"
+    );
+    assert_eq!(coins(&b, "p").await, 12);
+    let next = open(&b, "p").await;
+    assert_eq!(next.data().coins, 12);
+    assert_eq!(log(&world).await.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edit_whose_holder_is_gone_is_applied_by_the_next_start_before_the_program_sees_the_data() {
+    let world = World::new();
+    saved(&world).await;
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    let profile = open(&a, "p").await;
+    a.crash();
+    let operation = world.env.uuid();
+    let ask = |patience| b.edit_as(operation, &key(), &more_coins(7), ann(), Duration::from_secs(patience));
+    let error = ask(3).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Unknown && error.to_string().contains(&operation.to_string()), "{error}");
+    assert_eq!(log(&world).await[0].outcome, AuditOutcome::Pending);
+    assert!(players(&b).get("p").await.unwrap().waiting_messages().is_empty(), "it is no message of the game");
+    let next = open(&b, "p").await;
+    assert_eq!(next.data().coins, 12);
+    assert_eq!(ask(3).await.unwrap().outcome, AuditOutcome::Done);
+    assert_eq!(coins(&b, "p").await, 12);
+    drop(profile);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hand_overs_steals_and_ends_at_every_moment_leave_one_effect() {
+    for delay in 0..40 {
+        for what in ["hand over", "steal", "end"] {
+            let world = World::new();
+            saved(&world).await;
+            let ways = [world.store.another_way(), world.store.another_way()];
+            let (a, b) = (world.server_on("a", ways[0].clone()).await, world.server_on("b", ways[1].clone()).await);
+            let operator = world.server("operator").await;
+            let profile = open(&a, "p").await;
+            earn(&profile, 1);
+            profile.save().await.unwrap();
+            ways.iter().for_each(|way| way.delay_reads(2));
+            let editing = tokio::spawn(edit_for(operator.clone()));
+            tokio::time::sleep(Duration::from_micros(250 * delay)).await;
+            match what {
+                "end" => profile.end_session().await.unwrap(),
+                _ => {
+                    let mut options = StartOptions::new();
+                    options.steal = what == "steal";
+                    let next = players(&b).start_session_with("p", options).await.unwrap();
+                    editing_done(editing.await);
+                    assert_eq!(next.data().coins, 13, "{what} {delay}");
+                    next.end_session().await.unwrap();
+                    assert_eq!(coins(&operator, "p").await, 13, "{what} {delay}");
+                    assert_eq!(log(&world).await.len(), 1);
+                    continue;
+                }
+            }
+            editing_done(editing.await);
+            assert_eq!(coins(&operator, "p").await, 13, "{what} {delay}");
+            assert_eq!(log(&world).await.len(), 1);
+        }
+    }
+}
+
+async fn edit_for(server: GameServer) -> Result<AuditEntry, Error> {
+    edit(&server, &more_coins(7)).await
+}
+
+fn editing_done(answer: Result<Result<AuditEntry, Error>, tokio::task::JoinError>) {
+    assert_eq!(answer.unwrap().unwrap().outcome, AuditOutcome::Done);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_refuses_the_edits_that_wait() {
+    let world = World::new();
+    saved(&world).await;
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    let _profile = open(&a, "p").await;
+    a.crash();
+    let operation = world.env.uuid();
+    let ask = || b.edit_as(operation, &key(), &more_coins(7), ann(), Duration::from_secs(2));
+    assert_eq!(ask().await.unwrap_err().kind(), ErrorKind::Unknown);
+    players(&b).remove("p").await.unwrap();
+    let error = ask().await.unwrap_err();
+    assert!(error.kind() == ErrorKind::EditRefused && error.to_string().contains("the profile was removed"), "{error}");
+    let anew = open(&b, "p").await;
+    assert_eq!(anew.data().coins, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_somebody_else_wrote_does_not_keep_a_session_from_saving() {
+    use profilestore::data_store::{Commit, CommitId};
+    let world = World::new();
+    saved(&world).await;
+    let way = world.store.another_way();
+    let (a, b) = (world.server_on("a", way.clone()).await, world.server("b").await);
+    let profile = open(&a, "p").await;
+    way.cut_off();
+    let operation = world.env.uuid();
+    let sent = b.edit_as(operation, &key(), &more_coins(7), ann(), Duration::from_secs(1)).await;
+    assert_eq!(sent.unwrap_err().kind(), ErrorKind::Unknown);
+    let book = log(&world).await.remove(0).key();
+    let incarnation = world.store.identity().await.unwrap().incarnation;
+    let (_, state) = world.store.read_one(&book, Returning::ALL).await.unwrap();
+    let forged = profilestore::data_store::Change::Write {
+        key: book,
+        epoch: 0,
+        version: 1,
+        value: profilestore::data_store::NewValue::Bytes(state.value.unwrap()),
+        user_ids: vec![],
+        cause: Cause::Set,
+        author: "mallory".into(),
+        keep_previous: false,
+        seal: false,
+        imported: None,
+    };
+    let commit =
+        Commit { id: CommitId(world.env.uuid()), incarnation, from: None, changes: vec![forged], returning: Returning::HEAD };
+    world.store.commit_one(commit).await.unwrap();
+    way.heal();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(profile.is_active());
+    earn(&profile, 1);
+    profile.save().await.unwrap();
+    assert_eq!(coins(&b, "p").await, 13);
+}
+
+#[tokio::test(start_paused = true)]
+async fn edits_and_transactions_of_one_profile_leave_both_effects() {
+    for fault in [None, Some(Fault::AnswerLost), Some(Fault::RequestLost)] {
+        for hits in 1..4 {
+            let world = World::new();
+            saved(&world).await;
+            let (a, b) = (world.server("a").await, world.server("b").await);
+            let (profile, other) = (open(&a, "p").await, open(&a, "other").await);
+            if let Some(fault) = fault {
+                world.store.fail(fault, hits);
+            }
+            let (giver, taker) = (profile.clone(), other.clone());
+            let trade = a.transaction().with(&profile).with(&other).run(move |tx| {
+                tx.edit(&giver, |data| data.coins -= 2)?;
+                tx.edit(&taker, |data| data.coins += 2)
+            });
+            let add = more_coins(7);
+            let (edited, traded) = tokio::join!(edit(&b, &add), trade);
+            assert_eq!(edited.unwrap().outcome, AuditOutcome::Done);
+            traded.unwrap();
+            assert_eq!((profile.data().coins, other.data().coins), (10, 2), "{fault:?} {hits}");
+            profile.end_session().await.unwrap();
+            other.end_session().await.unwrap();
+            assert_eq!((coins(&b, "p").await, coins(&b, "other").await), (10, 2), "{fault:?} {hits}");
+            assert_eq!(log(&world).await.len(), 1);
+        }
+    }
+}

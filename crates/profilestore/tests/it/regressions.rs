@@ -515,3 +515,27 @@ impl DataStore for Detour {
         self.to().sweep(retention, cursor).await
     }
 }
+
+/// A wall clock that can be stepped.
+struct Stepping(Env, std::sync::atomic::AtomicI64);
+
+impl Clock for Stepping {
+    fn unix_ms(&self) -> i64 {
+        self.0.unix_ms() + self.1.load(Ordering::SeqCst)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_of_the_stores_clock_since_the_last_renewal_kills_nobody() {
+    let mut world = World::new();
+    let clock = Arc::new(Stepping(world.env.clone(), 0.into()));
+    world.store = FaultyStore::new(MemoryStore::new(Env::new(clock.clone(), Arc::new(SystemRng))));
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    let on_a = open(&a, "p").await;
+    earn(&on_a, 7);
+    // Everybody has been in contact for more than a lease time, and it is the middle of a renewal period.
+    tokio::time::sleep(Duration::from_secs(42)).await;
+    clock.1.fetch_add(240_000, Ordering::SeqCst);
+    let on_b = open(&b, "p").await;
+    assert_eq!(on_b.data().coins, 7, "handed over, not taken from the dead");
+}

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Cause, CommitId, Incarnation, KeyState, LeaseState, MessageId, NewMessage, Returning, ServerId, ServerRow, StoredMessage};
+use super::{Cause, CommitId, Incarnation, KeyState, LeaseState, NewMessage, Returning, ServerId, ServerRow, StoredMessage};
 use crate::key::ProfileKey;
 
 /// Times and names that an import brings along.

@@ -19,7 +19,7 @@ pub struct Imported {
 /// What becomes current.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NewValue {
-    /// A value, at most [`MAX_VALUE_BYTES`].
+    /// A value, at most [`MAX_VALUE_BYTES`](super::MAX_VALUE_BYTES).
     Bytes(Bytes),
     /// Nothing: a tombstone.
     Tombstone,
@@ -48,7 +48,7 @@ pub enum Change {
         version: u64,
         /// What becomes current.
         value: NewValue,
-        /// The users associated with the profile from now on, for [`KeyFilter::User`].
+        /// The users associated with the profile from now on, for [`KeyFilter::User`](super::KeyFilter::User).
         user_ids: Vec<i64>,
         /// Why it is written.
         cause: Cause,
@@ -77,7 +77,7 @@ pub enum Change {
     },
     /// Appends a message with the next index. Fails with [`ConflictKind::MessageSeen`] when a message or a receipt of this id is
     /// there, [`ConflictKind::MessageIdReused`] when its content is another one, [`ConflictKind::MessageIdExpired`] when the id
-    /// is more than [`MESSAGE_ID_MAX_AGE_MS`] old or [`MESSAGE_ID_MAX_AHEAD_MS`] ahead, [`ConflictKind::InboxFull`] when `cap`
+    /// is more than [`MESSAGE_ID_MAX_AGE_MS`](super::MESSAGE_ID_MAX_AGE_MS) old or [`MESSAGE_ID_MAX_AHEAD_MS`](super::MESSAGE_ID_MAX_AHEAD_MS) ahead, [`ConflictKind::InboxFull`] when `cap`
     /// messages are waiting already. Works on keys that do not exist yet.
     AppendMessage {
         /// The key.
@@ -141,7 +141,7 @@ pub enum Change {
     /// waiting message, each of which leaves a receipt. Counters, lease and receipts stay, so that no earlier session can write
     /// and no sender's retry takes effect. Fails with [`ConflictKind::Epoch`] unless the key is at this epoch. Must be the last
     /// change of its key; a [`Change::Write`] of a tombstone before it leaves nothing. A backend in files offers a way to be rid of
-    /// the bytes too, such as [`SqliteStore::vacuum`].
+    /// the bytes too, such as [`SqliteStore::vacuum`](super::SqliteStore::vacuum).
     Erase {
         /// The key.
         key: ProfileKey,
@@ -209,7 +209,7 @@ impl Change {
 pub struct Commit {
     /// Its identity: it is applied at most once.
     pub id: CommitId,
-    /// The contents that it is meant for. See [`Identity`].
+    /// The contents that it is meant for. See [`Identity`](super::Identity).
     pub incarnation: Incarnation,
     /// The server that makes it; it needs no notice of its own doings.
     pub from: Option<ServerId>,

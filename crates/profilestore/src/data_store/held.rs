@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{Incarnation, RequestId, ServerId, StoredMessage};
 use crate::key::ProfileKey;
 
-/// Who a store is. See [`DataStore::identity`].
+/// Who a store is. See [`DataStore::identity`](super::DataStore::identity).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Identity {
@@ -306,7 +306,7 @@ pub enum Order {
     Descending,
 }
 
-/// A page of a key's versions. See [`DataStore::versions`].
+/// A page of a key's versions. See [`DataStore::versions`](super::DataStore::versions).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VersionQuery {
     /// The key.
@@ -339,7 +339,7 @@ pub enum KeyFilter {
     Held,
 }
 
-/// A page of keys. See [`DataStore::keys`].
+/// A page of keys. See [`DataStore::keys`](super::DataStore::keys).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyQuery {
     /// Only this store.

@@ -87,7 +87,7 @@ impl std::str::FromStr for MessageId {
 pub struct NewMessage {
     /// Its identity.
     pub id: MessageId,
-    /// Its payload, JSON, at most [`MAX_MESSAGE_BYTES`].
+    /// Its payload, JSON, at most [`MAX_MESSAGE_BYTES`](super::MAX_MESSAGE_BYTES).
     pub payload: Bytes,
 }
 

@@ -6,6 +6,7 @@ mod bounded_loss;
 mod edit_all;
 mod edits;
 mod history;
+mod hostile;
 mod messages;
 mod migrations;
 mod operator;

@@ -126,12 +126,16 @@ impl Drop for Process {
     }
 }
 
-/// What was acknowledged before a process was killed is there, nothing is half there, and the file is sound.
+/// What was acknowledged before a process was killed is there, nothing is half there, and the file is sound. `PROFILESTORE_KILL_RUNS`
+/// says how often, 4 times otherwise.
 #[tokio::test]
 async fn acknowledged_commits_survive_a_kill() {
     let dir = folder();
     let file = path(&dir);
-    for round in 1..=4 {
+    let runs = std::env::var("PROFILESTORE_KILL_RUNS").map_or(4, |runs| runs.parse().expect("a number of runs"));
+    for round in 1..=runs {
+        // Somewhere in the first hundreds, another place each time; the kill itself comes at any moment of a commit.
+        let enough = 1 + round * 7919 % 601;
         let mut writer = Process::start("write", &file);
         let mut acknowledged = [0; TASKS as usize];
         let mut count = 0;
@@ -144,7 +148,7 @@ async fn acknowledged_commits_survive_a_kill() {
             let (Ok(task), Ok(version)) = (task.parse::<usize>(), version.parse::<u64>()) else { continue };
             acknowledged[task] = acknowledged[task].max(version);
             count += 1;
-            if count >= 150 * round && !killed {
+            if count >= enough && !killed {
                 writer.0.kill().unwrap();
                 killed = true;
             }

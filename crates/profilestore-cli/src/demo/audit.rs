@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
-use profilestore::{GameServer, Profile, ProfileStore, StartOptions, env::Env};
+use profilestore::{ErrorKind, GameServer, Profile, ProfileStore, StartOptions, env::Env};
 use tokio::{
     sync::Semaphore,
     task::JoinSet,
@@ -15,6 +15,8 @@ use tokio::{
 
 use super::{
     data::{PlayerData, Transfer},
+    edit_books::EditBooks,
+    edits::{Desk, Log, Outcome},
     figures::Times,
     fleet::Call,
     ledger::{Check, Ledger},
@@ -40,12 +42,14 @@ pub(crate) struct Findings {
     /// How long the players' starts took.
     pub(crate) opened: Times,
     pub(crate) sent_again: u64,
+    /// Players that the edit of all reached, and those of them that their holders edited.
+    pub(crate) all_edited: Option<(u64, u64)>,
 }
 
-/// Opens, settles, reads and judges.
-pub(crate) async fn audit(call: &Call, players: u32, ledger: &Ledger) -> anyhow::Result<Findings> {
+/// Opens, settles, reads and judges. The ledger learns what became of edits whose outcome was not known.
+pub(crate) async fn audit(call: &Call, players: u32, ledger: &mut Ledger) -> anyhow::Result<Findings> {
     let (store, messenger) = storage::open(&call.place).await?;
-    let server = GameServer::builder(store)
+    let server = GameServer::builder(store.clone())
         .messenger(messenger)
         .settings(settings(call.lease_seconds))
         .job_id("audit")
@@ -58,6 +62,9 @@ pub(crate) async fn audit(call: &Call, players: u32, ledger: &Ledger) -> anyhow:
     let mut checks = vec![Check::counted("players opened in time", u64::from(players), not_opened)];
     let trades = server.store_builder("DemoTrades").scope(&call.scope).template(Default::default()).build()?;
     let market = Market { server: server.clone(), players: profiles.clone(), trades };
+    let desk = Desk { server: server.clone(), store, scope: call.scope.clone() };
+    let unknown = settle_edits(&desk, &mut ledger.edits, patience).await;
+    checks.push(Check::counted("edits whose outcome is known", ledger.edits.count(), unknown));
     let (sent_again, unsettled) = settle(&market, &opened, patience).await;
     checks.push(Check::counted("players with nothing on the way", opened.len() as u64, unsettled));
     drop(opened);
@@ -69,8 +76,14 @@ pub(crate) async fn audit(call: &Call, players: u32, ledger: &Ledger) -> anyhow:
     ));
     let (found, not_read) = read_all(call, players).await?;
     checks.push(Check::counted("players read back", u64::from(players), not_read));
+    let log = Log::read(&desk.store, &call.scope).await?;
+    checks.extend(ledger.edits.judge(&found, &log));
     checks.extend(ledger.judge(&found));
-    Ok(Findings { checks, opened: times, sent_again })
+    let all_edited = ledger.edits.of_all().map(|(task, _)| {
+        let reached = found.iter().flatten().filter(|data| data.edited.contains(&task.number)).count() as u64;
+        (reached, log.online.iter().filter(|(operation, _)| *operation == task.operation).count() as u64)
+    });
+    Ok(Findings { checks, opened: times, sent_again, all_edited })
 }
 
 /// Runs `work` for every player, some at once. Answers come in the players' order.
@@ -128,6 +141,34 @@ async fn open_all(profiles: &ProfileStore<PlayerData>, players: u32, patience: D
     }
     opened.sort_by_key(|(player, _)| *player);
     (opened, times, not_opened)
+}
+
+/// Repeats every edit of unknown outcome, which makes it or finds that it was made.
+async fn settle_edits(desk: &Desk, edits: &mut EditBooks, patience: Duration) -> Vec<String> {
+    let open: std::collections::BTreeMap<u32, _> = edits.open().into_iter().map(|task| (task.number, task)).collect();
+    let outcomes = for_all(open.keys().copied(), |number| {
+        let (task, desk) = (open[&number].clone(), desk.clone());
+        async move {
+            let deadline = Instant::now() + patience;
+            loop {
+                match task.carry_out(&desk).await {
+                    Ok(Outcome::Waits) if Instant::now() < deadline => {}
+                    Err(error) if error.kind() == ErrorKind::Unknown && Instant::now() < deadline => {}
+                    outcome => return outcome,
+                }
+            }
+        }
+    });
+    let mut unknown = Vec::new();
+    for (number, outcome) in outcomes.await {
+        match outcome {
+            Ok(Outcome::Done { .. }) => edits.acknowledge(number),
+            Ok(Outcome::Waits) => unknown.push(format!("edit {number} of all players still waits for holders")),
+            Err(error) if error.kind() == ErrorKind::EditRefused => edits.refuse(number),
+            Err(error) => unknown.push(format!("edit {number}: {error}")),
+        }
+    }
+    unknown
 }
 
 /// Sends what earlier sessions left in their outboxes, settles their trades, and saves until no inbox, no outbox and no escrow holds

@@ -24,6 +24,8 @@ pub(crate) struct PlayerData {
     pub(crate) credited: BTreeMap<u32, Numbers>,
     /// Transfers that were debited and whose message is not known to be stored. Whoever opens the profile sends it again.
     pub(crate) outbox: Vec<Transfer>,
+    /// The numbers of the operators' edits, as they left them.
+    pub(crate) edited: Vec<u32>,
     /// Steps that were applied a second time.
     pub(crate) doubled: Vec<String>,
     /// The player has been given the items that he begins with.

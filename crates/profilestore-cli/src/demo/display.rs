@@ -55,7 +55,7 @@ impl Display {
         let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
         let style = |template| ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = all.add(ProgressBar::new(seconds * 10).with_style(style("{bar:40} {msg}")));
-        let lines = (0..4).map(|_| all.add(ProgressBar::new_spinner().with_style(style("{wide_msg}")))).collect();
+        let lines = (0..5).map(|_| all.add(ProgressBar::new_spinner().with_style(style("{wide_msg}")))).collect();
         Self::Live { bar, lines, last: Rate::new() }
     }
 
@@ -102,10 +102,16 @@ pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-fn texts(world: &World, rate: f64) -> [String; 4] {
+fn texts(world: &World, rate: f64) -> [String; 5] {
     let figures = &world.figures;
     let sessions = world.sessions().into_iter().map(|count| count.map_or("down".to_owned(), |count| count.to_string()));
     let sessions = sessions.collect::<Vec<_>>().join(" ");
+    let [made, refused, open] = world.ledger.edits.fates();
+    let all = match world.ledger.edits.of_all() {
+        None => "yet to come",
+        Some((_, false)) => "under way",
+        Some((_, true)) => "complete",
+    };
     [
         format!("sessions {sessions}"),
         format!("saves {} ({rate:.0}/s), {}", figures.saves, figures.save_times.shown()),
@@ -118,6 +124,7 @@ fn texts(world: &World, rate: f64) -> [String; 4] {
             figures.kills,
             figures.errors(),
         ),
+        format!("edits {made} made, {refused} refused, {open} under way; of all players: {all}"),
     ]
 }
 
@@ -156,6 +163,25 @@ pub(crate) fn text(plan: &Plan, world: &World, findings: &Findings, faults: &Che
             figures.presents
         ),
     );
+    let [made, refused, _] = world.ledger.edits.fates();
+    row(
+        "operators' edits",
+        format!(
+            "{made} made, {} of them online, {}; {refused} refused; {} ordered again",
+            figures.edits_online,
+            figures.edit_times.shown(),
+            figures.edits_repeated
+        ),
+    );
+    if let Some((reached, online)) = findings.all_edited {
+        row(
+            "one edit of all players",
+            format!(
+                "{reached} reached, {online} of them online; broken off by a kill {}, resumed {}",
+                figures.all_broken_off, figures.all_resumed
+            ),
+        );
+    }
     row("servers killed", figures.kills.to_string());
     for (what, count) in &figures.failures {
         row(&format!("refused or unknown: {what}"), count.to_string());
@@ -191,6 +217,10 @@ pub(crate) fn json(plan: &Plan, world: &World, findings: &Findings, faults: &Che
         "seed": plan.seed,
         "lease_seconds": plan.lease_seconds,
         "figures": world.figures.json(),
+        "edits": {
+            "made_refused_unknown": world.ledger.edits.fates(),
+            "all_players": findings.all_edited.map(|(reached, online)| json!({ "reached": reached, "online": online })),
+        },
         "audit": {
             "passed": checks().all(Check::passed),
             "opened": findings.opened.json(),

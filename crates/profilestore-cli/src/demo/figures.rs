@@ -72,6 +72,13 @@ pub(crate) struct Figures {
     pub(crate) settlements: u64,
     /// Trades on one server.
     pub(crate) trade_times: Times,
+    /// Edits of single players: those that their holders made, how long each took from its first order, and orders that were repeated.
+    pub(crate) edits_online: u64,
+    pub(crate) edit_times: Times,
+    pub(crate) edits_repeated: u64,
+    /// How often the edit of all players was ordered again, and how often because its server had died.
+    pub(crate) all_resumed: u64,
+    pub(crate) all_broken_off: u64,
     /// Starts of a free profile.
     pub(crate) start_times: Times,
     /// Starts of a profile that a live server held.
@@ -100,6 +107,8 @@ impl Figures {
             What::Give { .. } => "present",
             What::Deposit { .. } => "deposit",
             What::Settle { .. } => "settlement",
+            What::Edit { task } if task.player.is_none() => "edit of all",
+            What::Edit { .. } => "edit",
             What::Stop => "stop",
         };
         let name = format!("{what}: {kind}");
@@ -110,6 +119,11 @@ impl Figures {
     pub(crate) fn trouble(&mut self, message: String) {
         self.troubles += 1;
         self.last_trouble = Some(message);
+    }
+
+    /// Sessions that were started.
+    pub(crate) fn sessions(&self) -> u64 {
+        self.start_times.count() + self.hand_over_times.count() + self.take_over_times.count()
     }
 
     pub(crate) fn errors(&self) -> u64 {
@@ -131,6 +145,8 @@ impl Figures {
                 "settled_between_servers": self.settlements,
                 "trade_times": self.trade_times.json(),
             },
+            "edits": { "times": self.edit_times.json(), "online": self.edits_online, "repeated": self.edits_repeated },
+            "edit_of_all": { "broken_off": self.all_broken_off, "resumed": self.all_resumed },
             "kills": self.kills,
             "shutdowns": self.shutdowns,
             "refused_or_unknown": self.failures,

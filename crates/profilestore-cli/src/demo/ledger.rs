@@ -4,16 +4,17 @@
 //! twice. What every profile says about its own steps must add up to its coins, and what left one profile must have come to
 //! another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     data::PlayerData,
+    edit_books::EditBooks,
     trades::{ITEMS_EACH, Item},
 };
 
 /// What is known about one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
+pub(crate) enum Fate {
     /// May be there or not.
     Open,
     /// Must be there.
@@ -49,6 +50,7 @@ pub(crate) struct Ledger {
     accounts: Vec<Account>,
     /// How often each item has moved at least.
     moves: Vec<u32>,
+    pub(crate) edits: EditBooks,
 }
 
 /// One thing that was checked.
@@ -74,7 +76,11 @@ impl Check {
 
 impl Ledger {
     pub(crate) fn new(players: u32) -> Self {
-        Self { accounts: vec![Account::default(); players as usize], moves: vec![0; (players * ITEMS_EACH) as usize] }
+        Self {
+            accounts: vec![Account::default(); players as usize],
+            moves: vec![0; (players * ITEMS_EACH) as usize],
+            edits: EditBooks::default(),
+        }
     }
 
     fn account(&mut self, player: u32) -> &mut Account {
@@ -257,9 +263,11 @@ impl Ledger {
             };
             let received = sums(&data.credited, &|from, n| self.amount(from as usize, number_of(player), n));
             let sent = sums(&data.debited, &|to, n| self.amount(player, to, n));
-            if earned + received - sent != data.coins {
+            let edits: BTreeSet<u32> = data.edited.iter().copied().collect();
+            let given: i64 = edits.iter().map(|edit| i64::from(self.edits.amount(*edit))).sum();
+            if earned + received + given - sent != data.coins {
                 violations.push(format!(
-                    "player {player}: {} coins, but earned {earned}, received {received} and sent {sent}",
+                    "player {player}: {} coins, but earned {earned}, received {received}, was given {given} and sent {sent}",
                     data.coins
                 ));
             }
@@ -269,7 +277,7 @@ impl Ledger {
 
     /// All coins lie between what was acknowledged and what was ordered: transfers keep the sum.
     fn judge_total(&self, found: &[Option<PlayerData>]) -> Check {
-        let (mut least, mut most) = (0, 0);
+        let (mut least, mut most) = self.edits.bounds(self.accounts.len());
         for earning in self.accounts.iter().flat_map(|account| &account.earnings) {
             let amount = i64::from(earning.amount);
             least += if earning.fate == Fate::Acknowledged { amount } else { 0 };
@@ -334,6 +342,9 @@ fn judge_doubled(found: &[Option<PlayerData>]) -> Check {
     for (player, data) in present(found) {
         of += 1;
         violations.extend(data.doubled.iter().map(|step| format!("player {player}: {step} was applied twice")));
+        let mut seen = BTreeSet::new();
+        let edits = data.edited.iter().filter(|edit| !seen.insert(**edit));
+        violations.extend(edits.map(|edit| format!("player {player}: edit {edit} was made twice")));
     }
     Check::counted("players with no step twice", of, violations)
 }

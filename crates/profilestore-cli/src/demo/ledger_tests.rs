@@ -128,6 +128,20 @@ fn coins_out_of_nowhere() {
 }
 
 #[test]
+fn an_edit_counts_once_and_one_made_twice_is_found() {
+    let (mut ledger, mut found) = world();
+    let edit = ledger.edits.order(uuid::Uuid::nil(), Some(1), BTreeSet::new(), 30, true);
+    assert_eq!(ledger.judge(&found).pop().unwrap().found, "50 (ledger 50..87)");
+    let data = found[1].as_mut().unwrap();
+    (data.coins, data.edited) = (data.coins + 30, vec![edit.number]);
+    ledger.edits.acknowledge(edit.number);
+    assert_eq!(failed(&ledger, &found), [""; 0]);
+    let data = found[1].as_mut().unwrap();
+    (data.coins, data.edited) = (data.coins + 30, vec![edit.number; 2]);
+    assert_eq!(failed(&ledger, &found), ["players with no step twice", "players whose coins add up", "coins in all"]);
+}
+
+#[test]
 fn a_profile_that_cannot_be_read_is_missing_everything() {
     let (ledger, mut found) = world();
     found[0] = None;

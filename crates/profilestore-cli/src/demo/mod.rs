@@ -28,6 +28,8 @@ mod audit;
 mod data;
 mod dice;
 mod display;
+mod edit_books;
+mod edits;
 mod figures;
 mod fleet;
 mod ledger;
@@ -53,9 +55,9 @@ use crate::{
 /// Watch servers die and lose nothing
 ///
 /// Several processes as game servers on one file: players join, earn, move between servers, log in again at once, send coins by
-/// message, and trade unique items on one server and between two. In the end every change that was acknowledged is looked for, and
-/// every item is found exactly once. The file is a temporary one unless --store is given; it
-/// is kept when the audit fails.
+/// message, and trade unique items on one server and between two. An operator edits single players, online or not, and all of them at
+/// half time, without throwing anybody out. In the end every change that was acknowledged is looked for, and every item and every edit is
+/// found exactly once. The file is a temporary one unless --store is given; it is kept when the audit fails.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -206,10 +208,13 @@ async fn perform(plan: &Plan, call: Call, json: bool) -> anyhow::Result<bool> {
     play(plan, &call, &world, &mut display).await?;
     display.phase("audit: opening every player");
     display.show(&locked(&world), Duration::from_secs(plan.seconds));
-    let ledger = locked(&world).ledger.clone();
-    let findings = audit::audit(&call, plan.players, &ledger).await?;
+    let mut ledger = locked(&world).ledger.clone();
+    let mut findings = audit::audit(&call, plan.players, &mut ledger).await?;
     display.end();
-    let world = locked(&world);
+    let mut world = locked(&world);
+    world.ledger = ledger;
+    let sessions = world.figures.sessions();
+    findings.checks.push(Check::counted("sessions not thrown out", sessions, world.thrown_out.clone()));
     let faults =
         Check::counted("servers that ended as told", world.figures.shutdowns + world.faults.len() as u64, world.faults.clone());
     let report = match json {
@@ -243,6 +248,15 @@ async fn play(plan: &Plan, call: &Call, world: &Shared, display: &mut Display) -
         players.spawn(players::Play { world, player, players: plan.players, dice, pace, stop }.run());
     }
     let kills = Arc::new(kills);
+    let operator = edits::Operator {
+        world: world.clone(),
+        players: plan.players,
+        half_time: Instant::now() + Duration::from_secs(plan.seconds) / 2,
+        kills: plan.kill.then(|| kills.clone()),
+        dice: dice.fork(u64::MAX - 1),
+        stop: stopped.clone(),
+    };
+    players.spawn(operator.run());
     let killer =
         plan.kill.then(|| tokio::spawn(players::kill(world.clone(), kills.clone(), dice.fork(u64::MAX), stopped.clone())));
 

@@ -17,6 +17,7 @@ use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 use super::{
     data::{PlayerData, Transfer},
+    edits::{Desk, Outcome, Task},
     fleet::Call,
     locked, player_key, settings, storage,
     trades::{Item, Market, Terms},
@@ -31,7 +32,7 @@ pub(crate) async fn run(call: &Call, job: String) -> anyhow::Result<()> {
     let mut orders = read_orders();
     let (reports, written) = write_reports();
     let (store, messenger) = storage::open(&call.place).await?;
-    let server = GameServer::builder(store)
+    let server = GameServer::builder(store.clone())
         .messenger(messenger)
         .settings(settings(call.lease_seconds))
         .job_id(job)
@@ -46,7 +47,9 @@ pub(crate) async fn run(call: &Call, job: String) -> anyhow::Result<()> {
     let trades = server.store_builder("DemoTrades").scope(&call.scope).template(Default::default()).build()?;
     let market = Market { server: server.clone(), players: profiles.clone(), trades };
     let patience = Duration::from_secs_f64(call.lease_seconds) + PATIENCE;
-    let host = Arc::new(Host { server, profiles, market, patience, open: Mutex::default(), answers: Mutex::default(), reports });
+    let desk = Desk { server: server.clone(), store, scope: call.scope.clone() };
+    let (open, answers) = Default::default();
+    let host = Arc::new(Host { server, profiles, market, desk, patience, open, answers, reports });
     host.say(Report::Ready);
     while let Some(order) = orders.recv().await {
         if order.what == What::Stop {
@@ -114,6 +117,7 @@ struct Host {
     server: GameServer,
     profiles: ProfileStore<PlayerData>,
     market: Market,
+    desk: Desk,
     /// How long a trade's escrow may take to be had.
     patience: Duration,
     open: Mutex<BTreeMap<u32, Arc<Open>>>,
@@ -167,6 +171,7 @@ impl Host {
                 let host = self.clone();
                 self.moving(id, async move { host.settle(trade).await });
             }
+            What::Edit { task } => self.edit(id, task),
             What::Stop => {}
         }
     }
@@ -180,6 +185,20 @@ impl Host {
                 Err(error) => failed(&error),
             };
             host.done(id, answer);
+        });
+    }
+
+    fn edit(self: Arc<Self>, id: u64, task: Task) {
+        self.clone().wait_for(async move {
+            let answer = match task.carry_out(&self.desk).await {
+                Ok(Outcome::Done { online }) => Answer::Edited { online },
+                Ok(Outcome::Waits) => Answer::Failed { kind: "waits for holders".into(), message: String::new() },
+                Err(error) if matches!(error.kind(), ErrorKind::EditRefused | ErrorKind::NotFound) => {
+                    Answer::Refused { why: kind(&error) }
+                }
+                Err(error) => failed(&error),
+            };
+            self.done(id, answer);
         });
     }
 

@@ -6,7 +6,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::trades::{Item, Terms};
+use super::{
+    edits::Task,
+    trades::{Item, Terms},
+};
 
 /// Something a server is to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +39,8 @@ pub(crate) enum What {
     Deposit { player: u32, terms: Terms },
     /// Settle a trade through an escrow.
     Settle { trade: u64 },
+    /// Make an operator's edit.
+    Edit { task: Task },
     /// Shut down.
     Stop,
 }
@@ -82,6 +87,8 @@ pub(crate) enum Answer {
     Sent { micros: u64 },
     /// These items moved, and that is durable.
     Moved { items: Vec<Item>, micros: u64 },
+    /// The edit was made, by now or before, and is durable. `online`: a session's holder made it.
+    Edited { online: bool },
     /// The data was not changed.
     Refused { why: String },
     /// The library gave an error; the change may be there or not.

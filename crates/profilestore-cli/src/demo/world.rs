@@ -2,11 +2,13 @@
 //!
 //! Orders go out and reports come in here and nowhere else, under one lock, so the books always agree with what was said.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
 
 use super::{
+    edits::Task,
     figures::Figures,
     ledger::Ledger,
     wire::{Answer, Order, Report, What},
@@ -30,6 +32,8 @@ pub(crate) struct Seat {
     generation: u32,
     session: u64,
     load_count: u64,
+    /// Another start of the player's was under way when this one was ordered; either may have ended the other.
+    rivals: bool,
 }
 
 #[derive(Debug, Default)]
@@ -37,6 +41,10 @@ struct Player {
     seats: Vec<Seat>,
     /// His server was killed while he played there.
     orphaned: bool,
+    /// He has a profile.
+    stored: bool,
+    /// The last order to start or end a session of his.
+    last_move: u64,
 }
 
 impl Player {
@@ -53,6 +61,7 @@ struct Waiting {
     what: What,
     /// Where the player was when a start was ordered.
     held: Option<Seat>,
+    rivals: bool,
     reply: oneshot::Sender<Answer>,
 }
 
@@ -65,6 +74,8 @@ pub(crate) struct World {
     players: Vec<Player>,
     waiting: BTreeMap<u64, Waiting>,
     next_order: u64,
+    /// Sessions that ended although nobody had ordered that.
+    pub(crate) thrown_out: Vec<String>,
     /// What no server should have done.
     pub(crate) faults: Vec<String>,
 }
@@ -78,6 +89,7 @@ impl World {
             players: (0..players).map(|_| Player::default()).collect(),
             waiting: BTreeMap::new(),
             next_order: 1,
+            thrown_out: Vec::new(),
             faults: Vec::new(),
         }
     }
@@ -125,19 +137,28 @@ impl World {
         };
         let id = self.next_order;
         self.next_order += 1;
-        let held = match what {
-            What::Join { player } => self.seat(player),
-            What::Leave { player } => {
+        let (mut held, mut rivals) = (None, false);
+        if let What::Join { player } | What::Leave { player } = what {
+            self.players[player as usize].last_move = id;
+            if what == (What::Leave { player }) {
                 self.players[player as usize].seats.retain(|seat| seat.slot != slot);
-                None
+            } else {
+                held = self.seat(player);
+                rivals = self.waiting.values().any(|waiting| waiting.what == what);
             }
-            _ => None,
-        };
-        let waiting = Waiting { slot, generation: self.slots[slot].generation, what: what.clone(), held, reply };
+        }
+        let waiting = Waiting { slot, generation: self.slots[slot].generation, what: what.clone(), held, rivals, reply };
         self.waiting.insert(id, waiting);
         // A process that is gone is noticed at the end of its reports.
         let _ = orders.send(Order { id, what });
         answer
+    }
+
+    /// Books an edit that is about to be ordered. One of all players is to reach those who have a profile by now.
+    pub(crate) fn order_edit(&mut self, operation: Uuid, player: Option<u32>, amount: u32, fits: bool) -> Task {
+        let stored = self.players.iter().zip(0..).filter(|(state, _)| player.is_none() && state.stored);
+        let due: BTreeSet<u32> = stored.map(|(_, player)| player).collect();
+        self.ledger.edits.order(operation, player, due, amount, fits)
     }
 
     /// Tells every server to shut down and takes no more orders.
@@ -212,7 +233,13 @@ impl World {
             }
             Report::Credited { .. } => self.figures.messages_handled += 1,
             Report::Ended { player, session, how } => {
-                self.players[player as usize].seats.retain(|seat| seat.session != session);
+                let state = &mut self.players[player as usize];
+                let seat = state.seats.iter().find(|seat| seat.session == session);
+                if how != "shutdown" && seat.is_some_and(|seat| !seat.rivals && state.last_move <= session) {
+                    self.thrown_out
+                        .push(format!("player {player}: his session on server {slot} was {how}, which nobody had ordered"));
+                }
+                state.seats.retain(|seat| seat.session != session);
                 *self.figures.ends.entry(how).or_default() += 1;
             }
             Report::Trouble { message } => self.figures.trouble(message),
@@ -261,18 +288,24 @@ impl World {
                     _ => {}
                 }
             }
+            (What::Edit { task }, Answer::Edited { online }) => {
+                self.ledger.edits.acknowledge(task.number);
+                self.figures.edits_online += u64::from(*online && task.player.is_some());
+            }
+            (What::Edit { task }, Answer::Refused { .. }) => self.ledger.edits.refuse(task.number),
             (what, Answer::Failed { kind, message }) => self.figures.failed(what, kind, message),
             _ => {}
         }
     }
 
     fn joined(&mut self, id: u64, waiting: &Waiting, player: u32, load_count: u64, micros: u64) {
-        let Waiting { slot, generation, held, .. } = *waiting;
+        let Waiting { slot, generation, held, rivals, .. } = *waiting;
         let from_dead =
             held.is_some_and(|seat| self.slots[seat.slot].generation != seat.generation || !self.slots[seat.slot].alive);
         let state = &mut self.players[player as usize];
         let orphaned = std::mem::take(&mut state.orphaned);
-        state.seats.push(Seat { slot, generation, session: id, load_count });
+        state.stored = true;
+        state.seats.push(Seat { slot, generation, session: id, load_count, rivals });
         let figures = &mut self.figures;
         if orphaned || from_dead {
             figures.take_over_times.record(micros);
@@ -315,6 +348,45 @@ mod tests {
         assert_eq!(world.figures.hand_over_times.count(), 1);
         world.report(0, Report::Ended { player: 0, session: first, how: "handed over".into() });
         assert_eq!(world.sessions(), [Some(0), Some(1)]);
+    }
+
+    #[test]
+    fn a_session_that_nobody_ended_was_thrown_out() {
+        let (mut world, mut orders) = world();
+        let lost = |session| Report::Ended { player: 0, session, how: "lost".into() };
+        let first = join(&mut world, &mut orders, 0, 1);
+        world.report(0, lost(first));
+        assert_eq!(world.thrown_out.len(), 1);
+        let second = join(&mut world, &mut orders, 0, 2);
+        join(&mut world, &mut orders, 1, 3);
+        world.report(0, lost(second));
+        assert_eq!(world.thrown_out.len(), 1, "the third session ended the second one");
+    }
+
+    #[test]
+    fn of_two_starts_at_once_either_may_end_the_other() {
+        let (mut world, mut orders) = world();
+        drop(world.order(0, What::Join { player: 0 }));
+        let second = join(&mut world, &mut orders, 1, 1);
+        world.report(1, Report::Ended { player: 0, session: second, how: "handed over".into() });
+        assert_eq!(world.thrown_out, [""; 0]);
+    }
+
+    #[test]
+    fn an_edit_that_no_server_took_stays_open_and_one_of_all_is_due_to_those_with_a_profile() {
+        let (mut world, mut orders) = world();
+        let task = world.order_edit(Uuid::nil(), None, 5, true);
+        assert_eq!(world.ledger.edits.bounds(1), (0, 5));
+        world.gone(0);
+        drop(world.order(0, What::Edit { task: task.clone() }));
+        assert!(world.ledger.edits.is_open(task.number));
+        world.ledger.edits.refuse(task.number);
+        join(&mut world, &mut orders, 1, 1);
+        let task = world.order_edit(Uuid::nil(), None, 5, true);
+        drop(world.order(1, What::Edit { task }));
+        let id = orders.try_recv().unwrap().id;
+        world.report(1, Report::Done { id, answer: Answer::Edited { online: true } });
+        assert_eq!(world.ledger.edits.bounds(1), (5, 5));
     }
 
     #[test]

@@ -24,6 +24,10 @@ fn servers_that_are_killed_lose_nothing_they_acknowledged() {
         "/figures/items/traded",
         "/figures/items/given",
         "/figures/items/settled_between_servers",
+        "/figures/edits/online",
+        "/edits/made_refused_unknown/0",
+        "/edits/made_refused_unknown/1",
+        "/edits/all_players/reached",
         "/audit/opened/count",
     ] {
         assert!(figure(path) > 0, "{path}: {out}");

@@ -14,8 +14,9 @@ use parking_lot::Mutex;
 use profilestore::{
     ErrorKind, GameServer, Message, ProfileKey, StartOptions,
     data_store::{
-        Change, Commit, CommitReply, DataStore, Identity, KeyQuery, KeyState, MemoryStore, Retention, Returning, ServerRow,
-        Snapshot, StoreError, StoredVersion, SweepCursor, SweepReport, VersionInfo, VersionQuery, VersionRef,
+        Cause, Change, Commit, CommitId, CommitReply, DataStore, DataStoreExt, Identity, KeyQuery, KeyState, MemoryStore,
+        NewValue, Retention, Returning, ServerRow, Snapshot, StoreError, StoredVersion, SweepCursor, SweepReport, VersionInfo,
+        VersionQuery, VersionRef,
     },
     env::{Clock, Env, SystemRng},
 };
@@ -398,6 +399,37 @@ async fn a_start_that_learns_late_that_it_succeeded_does_not_take_a_thiefs_epoch
     assert_eq!(coins(&b, "p").await, 8);
 }
 
+/// An import writes the versions of a key one after the other, under one epoch and lease.
+#[tokio::test(start_paused = true)]
+async fn a_start_that_finds_something_else_behind_its_take_does_not_wait_for_itself() {
+    let world = World::new();
+    let detour = Detour::new(world.store.clone());
+    let (a, b) = (world.server_on("a", detour.clone()).await, world.server("b").await);
+    open(&b, "p").await.end_session().await.unwrap();
+    let key = players(&a).key("p").unwrap();
+    let (_, state) = world.store.read_one(&key, Returning::HEAD).await.unwrap();
+    let write = Change::Write {
+        key: key.clone(),
+        epoch: state.epoch,
+        version: state.version,
+        value: NewValue::Bytes(b"\x01\x09{}".to_vec().into()),
+        user_ids: vec![],
+        cause: Cause::Import,
+        author: "import".into(),
+        keep_previous: true,
+        seal: true,
+        imported: None,
+    };
+    let incarnation = world.store.identity().await.unwrap().incarnation;
+    let id = CommitId(world.env.uuid());
+    detour.slip_in(Commit { id, incarnation, from: None, changes: vec![write], returning: Returning::HEAD });
+    let start = tokio::time::timeout(Duration::from_secs(60), players(&a).start_session("p"));
+    assert_eq!(start.await.expect("it ends").unwrap_err().kind(), ErrorKind::Foreign);
+    let read = tokio::time::timeout(Duration::from_secs(10), players(&a).get("p"));
+    assert_eq!(read.await.expect("the key can be used").unwrap_err().kind(), ErrorKind::Corrupt);
+    assert_eq!(world.store.read_one(&key, Returning::HEAD).await.unwrap().1.lease.holder, None, "no lock is left");
+}
+
 #[tokio::test(start_paused = true)]
 async fn profiles_that_are_being_opened_count() {
     let world = World::new();
@@ -418,6 +450,7 @@ pub struct Detour {
     read: Arc<Mutex<Duration>>,
     hold: Arc<AtomicBool>,
     held: Arc<Mutex<Vec<Commit>>>,
+    slipped: Arc<Mutex<Vec<Commit>>>,
 }
 
 impl Detour {
@@ -428,7 +461,13 @@ impl Detour {
             read: Arc::default(),
             hold: Arc::default(),
             held: Arc::default(),
+            slipped: Arc::default(),
         }
+    }
+
+    /// Somebody else's commit arrives right before the next one.
+    pub fn slip_in(&self, commit: Commit) {
+        self.slipped.lock().push(commit);
     }
 
     /// Commits are applied at once and answered after this long. Renewals are spared.
@@ -496,6 +535,10 @@ impl DataStore for Detour {
             commits.iter().all(|commit| commit.changes.iter().all(|change| matches!(change, Change::RenewServer { .. })));
         if renewal {
             return self.to().commit(commits).await;
+        }
+        let slipped = std::mem::take(&mut *self.slipped.lock());
+        if !slipped.is_empty() {
+            self.to().commit(slipped).await;
         }
         if self.hold.swap(false, Ordering::SeqCst) {
             let unknown = |commit: &Commit| StoreError::Indeterminate { commit: commit.id, reason: "on command".into() };

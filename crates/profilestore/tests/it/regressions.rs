@@ -431,6 +431,18 @@ async fn a_start_that_finds_something_else_behind_its_take_does_not_wait_for_its
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_that_is_dropped_with_open_profiles_frees_its_store() {
+    let world = World::new();
+    let way = world.store.another_way();
+    let alive = Arc::downgrade(&way.commits);
+    let a = world.server_on("a", way).await;
+    let profile = open(&a, "p").await;
+    drop((profile, a));
+    settle().await;
+    assert!(alive.upgrade().is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn profiles_that_are_being_opened_count() {
     let world = World::new();
     let a = world.server("a").await;

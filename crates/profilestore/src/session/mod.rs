@@ -342,6 +342,7 @@ impl Session {
             // The transaction found the session lost; there is nothing left to hook into.
             self.close_data(SessionEnd::Lost);
             self.engine.ending.lock().remove(&self.id);
+            self.let_go();
             return self.ended().await;
         }
         self.run_last_hooks(end);
@@ -394,6 +395,16 @@ impl Session {
         let _ = self.ended.set(result.as_ref().copied().map_err(Error::again));
         self.engine.ending.lock().remove(&self.id);
         self.ended_wake.notify_waiters();
+    }
+
+    /// Drops the listeners and handlers, once all of them have been told of the end: they may hold the profile that they are for.
+    pub(crate) fn let_go(&self) {
+        let Signals { on_save, on_last_save, on_session_end, on_after_save } = &self.signals;
+        on_save.clear();
+        on_last_save.clear();
+        on_session_end.clear();
+        on_after_save.clear();
+        self.handlers.clear();
     }
 
     /// What became of the last save, once that is known.

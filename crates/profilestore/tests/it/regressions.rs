@@ -443,6 +443,34 @@ async fn a_server_that_is_dropped_with_open_profiles_frees_its_store() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_listener_that_holds_its_own_profile_goes_with_the_session() {
+    let world = World::new();
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    for lost in [false, true] {
+        let profile = open(&a, "p").await;
+        let token = Arc::new(());
+        let alive = Arc::downgrade(&token);
+        let (told, by_end, by_message) = (Arc::new(AtomicBool::new(false)), profile.clone(), profile.clone());
+        let heard = told.clone();
+        profile.on_session_end(move |_| {
+            let _ = (&token, &by_end);
+            heard.store(true, Ordering::SeqCst);
+        });
+        profile.message_handler(move |_, _| assert!(by_message.is_active()));
+        if lost {
+            assert!(players(&b).remove("p").await.unwrap());
+        } else {
+            profile.end_session().await.unwrap();
+        }
+        settle().await;
+        assert!(profile.is_over() && told.load(Ordering::SeqCst));
+        drop(profile);
+        settle().await;
+        assert!(alive.upgrade().is_none(), "lost: {lost}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn profiles_that_are_being_opened_count() {
     let world = World::new();
     let a = world.server("a").await;

@@ -264,8 +264,10 @@ impl Session {
                 tracing::debug!(key = %session.key, %error, "a change could not be saved soon");
             }
         });
-        // A queue that is full holds saves enough.
-        drop(queued);
+        if queued.is_err() {
+            // What fills the queue need not be saves.
+            self.note_change();
+        }
     }
 
     /// Looks at lease and inbox, because something about them may have changed.

@@ -131,6 +131,21 @@ async fn rolling_back_writes_what_was_migrated() {
     assert_eq!(old(&a).get("p").await.unwrap_err().kind(), ErrorKind::NewerData);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_version_of_a_newer_program_does_not_hold_up_the_walk_through_the_others() {
+    let world = World::new();
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    new(&b).start_session("p").await.unwrap().end_session().await.unwrap();
+    let profile = new(&b).start_session("p").await.unwrap();
+    profile.update(|data| data.coins = 7).unwrap();
+    profile.end_session().await.unwrap();
+    let mut versions = old(&a).versions("p").unwrap();
+    for _ in 0..2 {
+        assert_eq!(versions.next_profile().await.unwrap_err().kind(), ErrorKind::NewerData);
+    }
+    assert!(versions.next_profile().await.unwrap().is_none());
+}
+
 /// An operator's program knows no version of anybody's data.
 #[tokio::test(start_paused = true)]
 async fn an_operator_frees_a_profile_of_any_version() {

@@ -23,7 +23,6 @@ use crate::{
     edit::request::dismissed,
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
-    record::Stored,
     session::protocol,
 };
 
@@ -199,29 +198,31 @@ impl Engine {
         let (engine, key_) = (self.clone(), key.clone());
         self.call(key, async move {
             let operation = engine.env.uuid();
-            let removed = engine
-                .rewrite(&key_, Returning::ALL, |state| {
-                    let waiting = state.inbox.as_deref().unwrap_or_default();
-                    if !state.exists() && waiting.is_empty() && state.lease.holder.is_none() {
-                        return Ok(None);
-                    }
-                    let stored = state.value.as_deref().and_then(|bytes| Stored::decode(bytes).ok());
-                    let mut more = receipts(&key_, waiting);
-                    more.extend(dismissed(&key_, waiting, "the profile was removed")?);
-                    if let Some(by) = &by {
-                        let entry = AuditEntry::new(operation, "remove", vec![key_.clone()], by.clone());
-                        more.push(entry.detail("version", state.version).detail("messages", waiting.len()).change()?);
-                    }
-                    Ok(Some(Overwrite {
-                        value: NewValue::Tombstone,
-                        user_ids: stored.map(|stored| stored.user_ids().to_vec()).unwrap_or_default(),
-                        cause: Cause::Remove,
-                        author: by.as_ref().map_or(&engine.job_id, |by| &by.author).clone(),
-                        more,
-                    }))
-                })
-                .await?;
-            Ok(removed.is_some())
+            let deadline = engine.env.after(engine.settings().call_timeout);
+            for _ in 0..MAX_RACES {
+                let (_, state) = engine.read_settled(&key_, Returning::ALL).await?;
+                let waiting = state.inbox.as_deref().unwrap_or_default();
+                if !state.exists() && waiting.is_empty() && state.lease.holder.is_none() {
+                    return Ok(false);
+                }
+                let mut more = receipts(&key_, waiting);
+                more.extend(dismissed(&key_, waiting, "the profile was removed")?);
+                if let Some(by) = &by {
+                    let entry = AuditEntry::new(operation, "remove", vec![key_.clone()], by.clone());
+                    more.push(entry.detail("version", state.version).detail("messages", waiting.len()).change()?);
+                }
+                let overwrite = Overwrite {
+                    value: NewValue::Tombstone,
+                    user_ids: engine.users_to_keep(&state).await?,
+                    cause: Cause::Remove,
+                    author: by.as_ref().map_or(&engine.job_id, |by| &by.author).clone(),
+                    more,
+                };
+                if engine.overwrite(&state, overwrite, deadline).await?.is_some() {
+                    return Ok(true);
+                }
+            }
+            Err(too_many_races())
         })
     }
 

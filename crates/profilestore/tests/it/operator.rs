@@ -227,6 +227,20 @@ async fn erasing_a_user_leaves_nothing_and_no_session_writes_it_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_profile_that_was_removed_twice_is_still_its_users() {
+    let world = World::new();
+    let a = world.server("a").await;
+    owned(&a, "p", &[7]).await.end_session().await.unwrap();
+    assert!(players(&a).remove("p").await.unwrap());
+    players(&a).send_message("p", &1).await.unwrap();
+    assert!(players(&a).remove("p").await.unwrap(), "the message");
+    let report = ann(&a).erase_user(7, false).await.unwrap();
+    assert_eq!(report.erased.len(), 1);
+    let mut versions = players(&a).versions("p").unwrap();
+    assert!(versions.next().await.unwrap().unwrap().info.removed && versions.next().await.unwrap().is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_erased_users_old_server_cannot_write_him_back_after_an_outage() {
     let world = World::new();
     let way = world.store.another_way();

@@ -167,7 +167,9 @@ impl Engine {
         let mut to_redact = Vec::new();
         self.each_entry(|entry| {
             let older = |key| erased.get(key).is_some_and(|at| entry.stored_ms <= *at);
-            if entry.action != ERASE && !entry.details.is_empty() && entry.keys.iter().any(older) {
+            // An edit that waited for the holder was erased with the inbox.
+            let left = !entry.details.is_empty() || entry.outcome == AuditOutcome::Pending;
+            if entry.action != ERASE && left && entry.keys.iter().any(older) {
                 to_redact.push(entry.key());
             }
         })

@@ -241,6 +241,20 @@ async fn a_profile_that_was_removed_twice_is_still_its_users() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_profile_that_is_removed_while_an_operator_ends_its_session_stays_removed() {
+    let world = World::without_messenger();
+    let (a, b, c) = (world.server("a").await, world.server("b").await, world.server("c").await);
+    let _live = open(&a, "p").await;
+    let operator = ann(&b);
+    let ending = tokio::spawn(async move { operator.end_session(&key("p"), false, Duration::from_secs(60)).await });
+    settle().await;
+    assert!(players(&c).remove("p").await.unwrap());
+    assert_eq!(ending.await.unwrap().unwrap().as_deref(), Some("a"));
+    assert_eq!(players(&c).get("p").await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(open(&c, "p").await.data(), Player::default());
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_erased_users_old_server_cannot_write_him_back_after_an_outage() {
     let world = World::new();
     let way = world.store.another_way();

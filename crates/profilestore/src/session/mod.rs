@@ -241,16 +241,14 @@ impl Session {
             return;
         }
         let session = self.clone();
-        let queued = self.engine.queues.run(&self.key, self.limit(), async move {
+        // At most one of them waits, which finds room in any queue.
+        let queued = self.engine.queues.run(&self.key, usize::MAX, async move {
             session.save_queued.store(false, Ordering::Release);
             if let Err(error) = session.save_now().await {
                 tracing::debug!(key = %session.key, %error, "a save found the session over");
             }
         });
-        if queued.is_err() {
-            // The queue is full of operations each of which saves or reads anyway.
-            self.save_queued.store(false, Ordering::Release);
-        }
+        debug_assert!(queued.is_ok(), "an unbounded queue takes everything");
     }
 
     /// Saves what was changed, without hooks, and gives the room back afterwards; nobody waits for the answer.
@@ -276,13 +274,12 @@ impl Session {
             return;
         }
         let session = self.clone();
-        let queued = self.engine.queues.run(&self.key, self.limit(), async move {
+        // At most one of them waits, which finds room in any queue: the hint and the notice that it follows do not come again.
+        let queued = self.engine.queues.run(&self.key, usize::MAX, async move {
             session.look_queued.store(false, Ordering::Release);
             session.look_now().await;
         });
-        if queued.is_err() {
-            self.look_queued.store(false, Ordering::Release);
-        }
+        debug_assert!(queued.is_ok(), "an unbounded queue takes everything");
     }
 
     /// Ends the session without a save.

@@ -431,6 +431,25 @@ async fn a_start_that_finds_something_else_behind_its_take_does_not_wait_for_its
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_that_finds_the_keys_queue_full_is_answered_when_its_turn_comes() {
+    let mut world = World::new();
+    world.settings.max_key_queue = 1;
+    let own_way = world.store.another_way();
+    let (a, b) = (world.server_on("a", own_way.clone()).await, world.server("b").await);
+    let profile = open(&a, "p").await;
+    earn(&profile, 7);
+    // Longer than it takes for the hint and for the notice.
+    own_way.delay_reads(10_000);
+    let reads = [tokio::spawn(players(&a).get("p")), tokio::spawn(players(&a).get("p"))];
+    settle().await;
+    let on_b = open(&b, "p").await;
+    assert_eq!(on_b.data().coins, 7, "handed over, not stolen");
+    for read in reads {
+        read.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_that_is_dropped_with_open_profiles_frees_its_store() {
     let world = World::new();
     let way = world.store.another_way();

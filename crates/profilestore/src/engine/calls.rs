@@ -31,8 +31,9 @@ pub(crate) struct Replacement {
     pub(crate) bytes: Bytes,
     pub(crate) user_ids: Vec<i64>,
     pub(crate) cause: Cause,
-    /// The epoch at which the profile was read, and whether it existed then.
+    /// The epoch and the version that were current when the profile was read, and whether it existed then.
     pub(crate) read_epoch: u64,
+    pub(crate) read_version: u64,
     pub(crate) existed: bool,
     /// Messages processed in the read profile.
     pub(crate) processed: Vec<u64>,
@@ -165,26 +166,28 @@ impl Engine {
     ) -> impl Future<Output = Result<KeyState>> + Send + 'static + use<> {
         let (engine, key_) = (self.clone(), key.clone());
         self.call(key, async move {
-            let written = engine
-                .rewrite(&key_, Returning::INBOX, |state| {
-                    if replacement.existed && !state.exists() && state.epoch != replacement.read_epoch {
-                        return Err(Error::new(
-                            ErrorKind::Removed,
-                            "the profile was removed since it was read; nothing was written",
-                        ));
-                    }
-                    let waiting = state.inbox.as_deref().unwrap_or_default();
-                    let processed = waiting.iter().filter(|message| replacement.processed.contains(&message.index));
-                    Ok(Some(Overwrite {
-                        value: NewValue::Bytes(replacement.bytes.clone()),
-                        user_ids: replacement.user_ids.clone(),
-                        cause: replacement.cause,
-                        author: engine.job_id.clone(),
-                        more: receipts(&key_, processed),
-                    }))
-                })
-                .await?;
-            written.map(|(_, after)| after).ok_or_else(|| Error::new(ErrorKind::NotFound, "there is no such profile"))
+            let deadline = engine.env.after(engine.settings().call_timeout);
+            for _ in 0..MAX_RACES {
+                let (_, state) = engine.read_settled(&key_, Returning::INBOX).await?;
+                let others_wrote = replacement.existed && state.epoch != replacement.read_epoch;
+                if others_wrote && engine.removed_since(&state, replacement.read_version).await? {
+                    let message = "the profile was removed since it was read; nothing was written";
+                    return Err(Error::new(ErrorKind::Removed, message));
+                }
+                let waiting = state.inbox.as_deref().unwrap_or_default();
+                let processed = waiting.iter().filter(|message| replacement.processed.contains(&message.index));
+                let overwrite = Overwrite {
+                    value: NewValue::Bytes(replacement.bytes.clone()),
+                    user_ids: replacement.user_ids.clone(),
+                    cause: replacement.cause,
+                    author: engine.job_id.clone(),
+                    more: receipts(&key_, processed),
+                };
+                if let Some(after) = engine.overwrite(&state, overwrite, deadline).await? {
+                    return Ok(after);
+                }
+            }
+            Err(too_many_races())
         })
     }
 

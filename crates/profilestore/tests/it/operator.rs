@@ -227,6 +227,23 @@ async fn erasing_a_user_leaves_nothing_and_no_session_writes_it_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_copy_that_was_read_before_an_erasure_is_not_written_over_the_users_new_profile() {
+    let world = World::new();
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    owned(&a, "p", &[7]).await.end_session().await.unwrap();
+    let copy = players(&a).get("p").await.unwrap();
+    assert_eq!(ann(&b).erase_user(7, false).await.unwrap().erased.len(), 1);
+    open(&b, "p").await.end_session().await.unwrap();
+    assert_eq!(copy.set().await.unwrap_err().kind(), ErrorKind::Removed);
+    assert_eq!(coins(&b, "p").await, 0);
+    let fresh = players(&a).get("p").await.unwrap();
+    let live = open(&b, "p").await;
+    fresh.set().await.unwrap();
+    settle().await;
+    assert!(live.is_over(), "over a session that began since it is written");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_profile_that_was_removed_twice_is_still_its_users() {
     let world = World::new();
     let a = world.server("a").await;

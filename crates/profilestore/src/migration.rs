@@ -69,7 +69,7 @@ impl Migrations {
     }
 
     /// Adds the step to data version `number`, one more than the step before; the first may have any number from 1, when the steps
-    /// before it are no longer needed. Servers that do not know the step refuse data of this version
+    /// before it are no longer needed; servers that do not know those are then refused. Servers that do not know the step refuse data of this version
     /// ([`ErrorKind::NewerData`]) and leave it alone.
     ///
     /// `apply` changes the stored JSON. When it gives an error or panics the profile is not opened ([`ErrorKind::Undecodable`]), and

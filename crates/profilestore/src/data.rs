@@ -83,7 +83,7 @@ impl<T: ProfileData> TypedCodec<T> {
         Ok(Self { template, reconcile, migrations: Some(migrations), marker: PhantomData })
     }
 
-    /// For a type that takes data of any shape and version.
+    /// For a type that takes data of any shape and version, and never makes a new profile.
     pub(crate) fn as_it_is() -> Self {
         Self { template: None, reconcile: false, migrations: None, marker: PhantomData }
     }
@@ -112,6 +112,9 @@ impl<T: ProfileData> TypedCodec<T> {
     }
 
     pub(crate) fn template_typed(&self) -> Result<T> {
+        if self.migrations.is_none() {
+            return Err(Error::new(ErrorKind::NotFound, "there is no such profile"));
+        }
         let empty = serde_json::Value::Object(serde_json::Map::new());
         let template = self.template.as_ref().unwrap_or(&empty);
         serde_json::from_value(template.clone()).map_err(|error| {

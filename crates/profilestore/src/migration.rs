@@ -69,7 +69,7 @@ impl Migrations {
     }
 
     /// Adds the step to data version `number`, one more than the step before; the first may have any number from 1, when the steps
-    /// before it are no longer needed. Servers that do not know the step refuse data of this version
+    /// before it are no longer needed; servers that do not know those are then refused. Servers that do not know the step refuse data of this version
     /// ([`ErrorKind::NewerData`]) and leave it alone.
     ///
     /// `apply` changes the stored JSON. When it gives an error or panics the profile is not opened ([`ErrorKind::Undecodable`]), and
@@ -108,15 +108,22 @@ impl Migrations {
         self.steps.last().map_or(0, |step| step.number)
     }
 
-    /// The version that a server must know to open data of today.
+    /// The version that a server must know to open data of today. Of steps that are not here any more nobody knows whether servers
+    /// of before could live with them.
     fn readable_from(&self) -> u32 {
-        self.steps.iter().rev().find(|step| !step.readable).map_or(0, |step| step.number)
+        let before = self.steps.first().map_or(0, |first| first.number - 1);
+        self.steps.iter().rev().find(|step| !step.readable).map_or(before, |step| step.number)
     }
 
     /// The steps that data with these tags still needs. Fails when this server is too old for it, or too new.
     fn missing(&self, tags: &Map<String, Value>) -> Result<&[Step]> {
         let target = self.target();
-        if let Some(readable_from) = number(tags, READABLE_FROM)?.filter(|from| *from > u64::from(target)) {
+        let mut readable_from = number(tags, READABLE_FROM)?;
+        if readable_from.is_none() && !self.steps.is_empty() {
+            // Numbered by somebody else, who does not say who may open it.
+            readable_from = number(tags, DATA_VERSION)?;
+        }
+        if let Some(readable_from) = readable_from.filter(|from| *from > u64::from(target)) {
             let found = number(tags, DATA_VERSION)?.unwrap_or(readable_from);
             return Err(Error::new(
                 ErrorKind::NewerData,
@@ -127,7 +134,8 @@ impl Migrations {
         }
         let Some(first) = self.steps.first() else { return Ok(&[]) };
         let found = number(tags, DATA_VERSION)?.unwrap_or(0);
-        if found + 1 < u64::from(first.number) {
+        let next = found.saturating_add(1);
+        if next < u64::from(first.number) {
             return Err(Error::new(
                 ErrorKind::Undecodable,
                 format!(
@@ -136,7 +144,7 @@ impl Migrations {
                 ),
             ));
         }
-        let done = usize::try_from(found + 1 - u64::from(first.number)).unwrap_or(usize::MAX);
+        let done = usize::try_from(next - u64::from(first.number)).unwrap_or(usize::MAX);
         Ok(self.steps.get(done..).unwrap_or_default())
     }
 
@@ -226,6 +234,7 @@ mod tests {
         assert_eq!(run(json!({ "DataVersion": 4.0 })), Some(json!([5])));
         assert_eq!(run(json!({ "DataVersion": 5, "DataVersionReadableFrom": 4 })), None);
         assert_eq!(run(json!({ "DataVersion": 9, "DataVersionReadableFrom": 5 })), None, "newer, and readable");
+        assert_eq!(run(json!({ "DataVersion": u64::MAX, "DataVersionReadableFrom": 5 })), None);
     }
 
     #[test]
@@ -233,6 +242,7 @@ mod tests {
         let kind = |migrations: &Migrations, found: Value| migrations.migrate("[]", &tags(found)).unwrap_err().kind();
         assert_eq!(kind(&from_3(), json!({ "DataVersion": 6, "DataVersionReadableFrom": 6 })), ErrorKind::NewerData);
         assert_eq!(kind(&Migrations::new(), json!({ "DataVersionReadableFrom": 1 })), ErrorKind::NewerData);
+        assert_eq!(kind(&from_3(), json!({ "DataVersion": 6 })), ErrorKind::NewerData, "nobody says that it is readable");
         assert_eq!(kind(&from_3(), json!({ "DataVersion": 1 })), ErrorKind::Undecodable, "too old");
         assert_eq!(kind(&from_3(), json!({ "DataVersion": "two" })), ErrorKind::Undecodable);
         let failing = Migrations::new().step(1, |_: &mut Value| Err("no".into()));
@@ -248,6 +258,9 @@ mod tests {
         assert_eq!(Value::from(found.clone()), json!({ "Mine": 1, "DataVersion": 5, "DataVersionReadableFrom": 4 }));
         Migrations::new().stamp(&mut found);
         assert_eq!(Value::from(found), json!({ "Mine": 1 }));
+        let mut dropped = tags(json!({}));
+        Migrations::new().readable_step(5, add(5)).stamp(&mut dropped);
+        assert_eq!(dropped["DataVersionReadableFrom"], 4, "who knows what the steps before were");
         let mut own = tags(json!({ "DataVersion": 2 }));
         Migrations::new().stamp(&mut own);
         assert_eq!(Value::from(own), json!({ "DataVersion": 2 }), "a game's own tag");

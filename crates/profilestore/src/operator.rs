@@ -177,8 +177,12 @@ impl Operator {
         }
         let codec: Arc<dyn Codec> = Arc::new(TypedCodec::<Value>::as_it_is());
         let wish = Wish { cancel: None, steal, overwrite: false, timeout: Some(timeout) };
-        let session = self.engine.start_session(key, codec, wish).await?;
-        session.finish(SessionEnd::Manual).await
+        match self.engine.start_session(key, codec, wish).await {
+            Ok(session) => session.finish(SessionEnd::Manual).await,
+            // Removed meanwhile, and its session with it.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Erases every profile of a user: those associated with the user now, or when they were removed. Data, history (pinned versions

@@ -325,6 +325,8 @@ pub struct ReadProfile<T> {
     session: Option<SessionInfo>,
     inbox: Vec<StoredMessage>,
     read_epoch: u64,
+    /// The version that was current then.
+    read_version: u64,
     existed: bool,
     /// It was asked for as a version.
     restores: bool,
@@ -388,6 +390,7 @@ impl<T: ProfileData> ReadProfile<T> {
             session: state.lease.holder.as_ref().map(|h| SessionInfo { place_id: h.place_id, job_id: h.job_id.clone() }),
             inbox: state.inbox.clone().unwrap_or_default(),
             read_epoch: state.epoch,
+            read_version: state.version,
             existed: state.exists(),
             key: state.key,
             store,
@@ -487,7 +490,7 @@ impl<T: ProfileData> ReadProfile<T> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Removed`] when the profile was removed since it was read; errors of encoding as in [`Profile::save`].
+    /// [`ErrorKind::Removed`] when the profile was removed since it was read, also if there is another one by now; errors of encoding as in [`Profile::save`].
     pub async fn set(&self) -> Result<()> {
         let mut meta = Record { origin: None, ..self.record.clone() };
         self.store.codec.stamp(&mut meta);
@@ -497,6 +500,7 @@ impl<T: ProfileData> ReadProfile<T> {
             user_ids: meta.user_ids,
             cause: if self.restores { Cause::Restore } else { Cause::Set },
             read_epoch: self.read_epoch,
+            read_version: self.read_version,
             existed: self.existed,
             processed: self.processed.clone(),
         };

@@ -45,6 +45,13 @@ impl<F: ?Sized + Send + Sync + 'static> Signal<F> {
         }
     }
 
+    /// Takes all listeners off.
+    pub(crate) fn clear(&self) {
+        // What they hold is dropped outside of the lock.
+        let entries = std::mem::take(&mut *self.entries.lock());
+        drop(entries);
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.lock().is_empty()
     }

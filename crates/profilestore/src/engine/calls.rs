@@ -23,7 +23,6 @@ use crate::{
     edit::request::dismissed,
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
-    record::Stored,
     session::protocol,
 };
 
@@ -32,8 +31,9 @@ pub(crate) struct Replacement {
     pub(crate) bytes: Bytes,
     pub(crate) user_ids: Vec<i64>,
     pub(crate) cause: Cause,
-    /// The epoch at which the profile was read, and whether it existed then.
+    /// The epoch and the version that were current when the profile was read, and whether it existed then.
     pub(crate) read_epoch: u64,
+    pub(crate) read_version: u64,
     pub(crate) existed: bool,
     /// Messages processed in the read profile.
     pub(crate) processed: Vec<u64>,
@@ -166,26 +166,28 @@ impl Engine {
     ) -> impl Future<Output = Result<KeyState>> + Send + 'static + use<> {
         let (engine, key_) = (self.clone(), key.clone());
         self.call(key, async move {
-            let written = engine
-                .rewrite(&key_, Returning::INBOX, |state| {
-                    if replacement.existed && !state.exists() && state.epoch != replacement.read_epoch {
-                        return Err(Error::new(
-                            ErrorKind::Removed,
-                            "the profile was removed since it was read; nothing was written",
-                        ));
-                    }
-                    let waiting = state.inbox.as_deref().unwrap_or_default();
-                    let processed = waiting.iter().filter(|message| replacement.processed.contains(&message.index));
-                    Ok(Some(Overwrite {
-                        value: NewValue::Bytes(replacement.bytes.clone()),
-                        user_ids: replacement.user_ids.clone(),
-                        cause: replacement.cause,
-                        author: engine.job_id.clone(),
-                        more: receipts(&key_, processed),
-                    }))
-                })
-                .await?;
-            written.map(|(_, after)| after).ok_or_else(|| Error::new(ErrorKind::NotFound, "there is no such profile"))
+            let deadline = engine.env.after(engine.settings().call_timeout);
+            for _ in 0..MAX_RACES {
+                let (_, state) = engine.read_settled(&key_, Returning::INBOX).await?;
+                let others_wrote = replacement.existed && state.epoch != replacement.read_epoch;
+                if others_wrote && engine.removed_since(&state, replacement.read_version).await? {
+                    let message = "the profile was removed since it was read; nothing was written";
+                    return Err(Error::new(ErrorKind::Removed, message));
+                }
+                let waiting = state.inbox.as_deref().unwrap_or_default();
+                let processed = waiting.iter().filter(|message| replacement.processed.contains(&message.index));
+                let overwrite = Overwrite {
+                    value: NewValue::Bytes(replacement.bytes.clone()),
+                    user_ids: replacement.user_ids.clone(),
+                    cause: replacement.cause,
+                    author: engine.job_id.clone(),
+                    more: receipts(&key_, processed),
+                };
+                if let Some(after) = engine.overwrite(&state, overwrite, deadline).await? {
+                    return Ok(after);
+                }
+            }
+            Err(too_many_races())
         })
     }
 
@@ -199,29 +201,31 @@ impl Engine {
         let (engine, key_) = (self.clone(), key.clone());
         self.call(key, async move {
             let operation = engine.env.uuid();
-            let removed = engine
-                .rewrite(&key_, Returning::ALL, |state| {
-                    let waiting = state.inbox.as_deref().unwrap_or_default();
-                    if !state.exists() && waiting.is_empty() && state.lease.holder.is_none() {
-                        return Ok(None);
-                    }
-                    let stored = state.value.as_deref().and_then(|bytes| Stored::decode(bytes).ok());
-                    let mut more = receipts(&key_, waiting);
-                    more.extend(dismissed(&key_, waiting, "the profile was removed")?);
-                    if let Some(by) = &by {
-                        let entry = AuditEntry::new(operation, "remove", vec![key_.clone()], by.clone());
-                        more.push(entry.detail("version", state.version).detail("messages", waiting.len()).change()?);
-                    }
-                    Ok(Some(Overwrite {
-                        value: NewValue::Tombstone,
-                        user_ids: stored.map(|stored| stored.user_ids().to_vec()).unwrap_or_default(),
-                        cause: Cause::Remove,
-                        author: by.as_ref().map_or(&engine.job_id, |by| &by.author).clone(),
-                        more,
-                    }))
-                })
-                .await?;
-            Ok(removed.is_some())
+            let deadline = engine.env.after(engine.settings().call_timeout);
+            for _ in 0..MAX_RACES {
+                let (_, state) = engine.read_settled(&key_, Returning::ALL).await?;
+                let waiting = state.inbox.as_deref().unwrap_or_default();
+                if !state.exists() && waiting.is_empty() && state.lease.holder.is_none() {
+                    return Ok(false);
+                }
+                let mut more = receipts(&key_, waiting);
+                more.extend(dismissed(&key_, waiting, "the profile was removed")?);
+                if let Some(by) = &by {
+                    let entry = AuditEntry::new(operation, "remove", vec![key_.clone()], by.clone());
+                    more.push(entry.detail("version", state.version).detail("messages", waiting.len()).change()?);
+                }
+                let overwrite = Overwrite {
+                    value: NewValue::Tombstone,
+                    user_ids: engine.users_to_keep(&state).await?,
+                    cause: Cause::Remove,
+                    author: by.as_ref().map_or(&engine.job_id, |by| &by.author).clone(),
+                    more,
+                };
+                if engine.overwrite(&state, overwrite, deadline).await?.is_some() {
+                    return Ok(true);
+                }
+            }
+            Err(too_many_races())
         })
     }
 

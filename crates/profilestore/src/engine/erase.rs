@@ -109,6 +109,16 @@ impl Engine {
         Err(too_many_races())
     }
 
+    /// With whom the tombstone of a profile stays associated, also when it takes the place of another one.
+    pub(super) async fn users_to_keep(&self, state: &KeyState) -> Result<Vec<i64>> {
+        let versions = if state.exists() { Vec::new() } else { self.kept_versions(&state.key).await? };
+        match self.users(state, &versions).await {
+            // Nobody can tell whose it is.
+            Err(error) if error.kind() == ErrorKind::Corrupt => Ok(Vec::new()),
+            users => users,
+        }
+    }
+
     async fn kept_versions(&self, key: &ProfileKey) -> Result<Vec<VersionInfo>> {
         let mut query =
             VersionQuery { key: key.clone(), order: Order::Descending, from_ms: None, to_ms: None, after: None, limit: PAGE };
@@ -157,7 +167,9 @@ impl Engine {
         let mut to_redact = Vec::new();
         self.each_entry(|entry| {
             let older = |key| erased.get(key).is_some_and(|at| entry.stored_ms <= *at);
-            if entry.action != ERASE && !entry.details.is_empty() && entry.keys.iter().any(older) {
+            // An edit that waited for the holder was erased with the inbox.
+            let left = !entry.details.is_empty() || entry.outcome == AuditOutcome::Pending;
+            if entry.action != ERASE && left && entry.keys.iter().any(older) {
                 to_redact.push(entry.key());
             }
         })

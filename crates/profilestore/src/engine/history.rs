@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{Engine, calls::Overwrite};
 use crate::{
     audit::{Attribution, AuditEntry},
-    data_store::{Cause, Change, KeyState, NewValue, Returning, StoredVersion, VersionInfo, VersionQuery, VersionRef},
+    data_store::{Cause, Change, KeyState, NewValue, Order, Returning, StoredVersion, VersionInfo, VersionQuery, VersionRef},
     error::{Error, ErrorKind, Result},
     history::{find_version, version_at},
     key::ProfileKey,
@@ -119,6 +119,32 @@ impl Engine {
             info.pinned = pinned;
             Ok(info)
         })
+    }
+
+    /// Whether the profile was removed after this version, though there may be another one in its place by now.
+    pub(super) async fn removed_since(&self, state: &KeyState, version: u64) -> Result<bool> {
+        if !state.exists() {
+            return Ok(true);
+        }
+        let key = &state.key;
+        let mut query = VersionQuery {
+            key: key.clone(),
+            order: Order::Ascending,
+            from_ms: None,
+            to_ms: None,
+            after: Some(version),
+            limit: 256,
+        };
+        loop {
+            let page = self.reading(Some(key), || self.store.versions(&query)).await?;
+            if page.iter().any(|info| info.removed) {
+                return Ok(true);
+            }
+            match page.last().filter(|_| page.len() == query.limit) {
+                Some(last) => query.after = Some(last.number),
+                None => return Ok(false),
+            }
+        }
     }
 
     async fn find(&self, state: &KeyState, which: &Which) -> Result<Option<StoredVersion>> {

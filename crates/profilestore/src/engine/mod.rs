@@ -470,6 +470,9 @@ impl Engine {
         for task in self.tasks.lock().drain(..) {
             task.abort();
         }
+        // Sessions hold the engine, which must not hold them for ever. Dropped outside of the lock.
+        let slots = std::mem::take(&mut *self.slots.lock());
+        drop(slots);
     }
 }
 

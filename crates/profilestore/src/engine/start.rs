@@ -500,8 +500,8 @@ impl Load {
                     codec,
                 };
                 if saved_since && let Err(error) = self.read_again(engine, &mut taken, wish).await {
-                    // Releases it as it is stored.
-                    let _ = Session::new(engine.clone(), taken).finish(SessionEnd::Manual).await;
+                    // Releases it as it is stored, behind the turn in the key's queue that this runs in.
+                    drop(Session::new(engine.clone(), taken).finish(SessionEnd::Manual));
                     return Err(error);
                 }
                 Ok(Some(Attempt::Taken(Box::new(taken))))

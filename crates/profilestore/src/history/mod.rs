@@ -120,7 +120,10 @@ impl<T: ProfileData> Versions<T> {
                 // Swept away since it was listed.
                 Err(error) if error.kind() == ErrorKind::NotFound => self.unread = None,
                 Err(error) => {
-                    if matches!(error.kind(), ErrorKind::Foreign | ErrorKind::Undecodable | ErrorKind::Corrupt) {
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::Foreign | ErrorKind::NewerData | ErrorKind::Undecodable | ErrorKind::Corrupt
+                    ) {
                         self.unread = None;
                     }
                     return Err(error);

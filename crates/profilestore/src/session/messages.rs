@@ -86,6 +86,14 @@ struct Handler {
     offered: u64,
 }
 
+impl Handlers {
+    pub(crate) fn clear(&self) {
+        // What they hold is dropped outside of the lock.
+        let list = std::mem::take(&mut *self.list.lock());
+        drop(list);
+    }
+}
+
 /// Whether somebody is offering messages, and whether there was reason to begin again meanwhile.
 #[derive(Default)]
 struct Turn {
@@ -162,7 +170,9 @@ impl Session {
                     Ok(Ok(false)) => self.note_change(),
                     Ok(Err(Refusal::Busy)) => {
                         // The open transaction offers everything again when it is over.
-                        self.handlers.list.lock()[position].offered = offered_before;
+                        if let Some(handler) = self.handlers.list.lock().get_mut(position) {
+                            handler.offered = offered_before;
+                        }
                         return processed;
                     }
                     Ok(Err(Refusal::Processed | Refusal::Over)) => break,

@@ -241,16 +241,14 @@ impl Session {
             return;
         }
         let session = self.clone();
-        let queued = self.engine.queues.run(&self.key, self.limit(), async move {
+        // At most one of them waits, which finds room in any queue.
+        let queued = self.engine.queues.run(&self.key, usize::MAX, async move {
             session.save_queued.store(false, Ordering::Release);
             if let Err(error) = session.save_now().await {
                 tracing::debug!(key = %session.key, %error, "a save found the session over");
             }
         });
-        if queued.is_err() {
-            // The queue is full of operations each of which saves or reads anyway.
-            self.save_queued.store(false, Ordering::Release);
-        }
+        debug_assert!(queued.is_ok(), "an unbounded queue takes everything");
     }
 
     /// Saves what was changed, without hooks, and gives the room back afterwards; nobody waits for the answer.
@@ -264,8 +262,10 @@ impl Session {
                 tracing::debug!(key = %session.key, %error, "a change could not be saved soon");
             }
         });
-        // A queue that is full holds saves enough.
-        drop(queued);
+        if queued.is_err() {
+            // What fills the queue need not be saves.
+            self.note_change();
+        }
     }
 
     /// Looks at lease and inbox, because something about them may have changed.
@@ -274,13 +274,12 @@ impl Session {
             return;
         }
         let session = self.clone();
-        let queued = self.engine.queues.run(&self.key, self.limit(), async move {
+        // At most one of them waits, which finds room in any queue: the hint and the notice that it follows do not come again.
+        let queued = self.engine.queues.run(&self.key, usize::MAX, async move {
             session.look_queued.store(false, Ordering::Release);
             session.look_now().await;
         });
-        if queued.is_err() {
-            self.look_queued.store(false, Ordering::Release);
-        }
+        debug_assert!(queued.is_ok(), "an unbounded queue takes everything");
     }
 
     /// Ends the session without a save.
@@ -342,6 +341,7 @@ impl Session {
             // The transaction found the session lost; there is nothing left to hook into.
             self.close_data(SessionEnd::Lost);
             self.engine.ending.lock().remove(&self.id);
+            self.let_go();
             return self.ended().await;
         }
         self.run_last_hooks(end);
@@ -394,6 +394,16 @@ impl Session {
         let _ = self.ended.set(result.as_ref().copied().map_err(Error::again));
         self.engine.ending.lock().remove(&self.id);
         self.ended_wake.notify_waiters();
+    }
+
+    /// Drops the listeners and handlers, once all of them have been told of the end: they may hold the profile that they are for.
+    pub(crate) fn let_go(&self) {
+        let Signals { on_save, on_last_save, on_session_end, on_after_save } = &self.signals;
+        on_save.clear();
+        on_last_save.clear();
+        on_session_end.clear();
+        on_after_save.clear();
+        self.handlers.clear();
     }
 
     /// What became of the last save, once that is known.

@@ -318,6 +318,7 @@ impl Session {
         let ending = Ending(self);
         let result = self.save_last(last).await;
         ending.0.note_end(&result);
+        self.let_go();
         result
     }
 
@@ -448,6 +449,9 @@ impl Session {
             tracing::warn!(key = %self.key, why, "a session was lost");
         }
         self.fire_foreign_save().await;
+        if closed {
+            self.let_go();
+        }
     }
 
     /// Tells the listeners what is stored now that it is no longer ours.

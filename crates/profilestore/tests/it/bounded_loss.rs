@@ -127,3 +127,25 @@ async fn it_can_be_switched_on_while_the_server_runs() {
     assert_eq!(coins(&world.server("b").await, "p").await, 2);
     assert!(a.change_settings(|settings| settings.save_changes_within = Some(Duration::ZERO)).is_err());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_found_the_queue_full_is_saved_once_there_is_room() {
+    let mut world = world();
+    world.settings.max_key_queue = 1;
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    let profile = open(&a, "p").await;
+    world.store.cut_off();
+    earn(&profile, 1);
+    let saving = tokio::spawn(profile.save());
+    settle().await;
+    let sending = tokio::spawn(players(&a).send_message("p", &1));
+    settle().await;
+    earn(&profile, 2);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    world.store.heal();
+    saving.await.unwrap().unwrap();
+    sending.await.unwrap().unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    a.crash();
+    assert_eq!(coins(&b, "p").await, 3);
+}

@@ -189,3 +189,26 @@ async fn profiles_whose_holder_does_not_answer_are_named_and_told_apart_later() 
     assert_eq!((report.done + report.before, report.waiting.len()), (600, 0), "once the holder is dead: {report:?}");
     expect(&operator, |_| 1000).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_edit_that_waited_for_a_profile_that_was_erased_is_refused() {
+    let world = World::new();
+    let (game, operator) = (world.server("game").await, world.server("operator").await);
+    let profile = open(&game, "p").await;
+    profile.add_user_id(7).unwrap();
+    profile.save().await.unwrap();
+    game.crash();
+    let mut edit = bulk(&world, more_coins(1));
+    edit.patience = Duration::ZERO;
+    assert_eq!(run(&operator, &edit).await.unwrap().waiting.len(), 1);
+    let ann = operator.operator(Attribution::new("ann"));
+    assert_eq!(ann.erase_user(7, false).await.unwrap().erased.len(), 1);
+    // The player comes back, as somebody new.
+    open(&operator, "p").await.end_session().await.unwrap();
+    let resumed = BulkEdit::resume(&world.store, edit.operation()).await.unwrap();
+    assert_eq!(run(&operator, &resumed).await.unwrap().before, 1);
+    assert_eq!(coins(&operator, "p").await, 0);
+    let query = AuditQuery { key: Some(profile.key().clone()), operation: Some(edit.operation()), ..AuditQuery::default() };
+    let entries = audit_entries(&world.store, &query).await.unwrap().entries;
+    assert!(matches!(&entries[..], [entry] if matches!(entry.outcome, AuditOutcome::Refused { .. })), "{entries:?}");
+}

@@ -131,6 +131,41 @@ async fn rolling_back_writes_what_was_migrated() {
     assert_eq!(old(&a).get("p").await.unwrap_err().kind(), ErrorKind::NewerData);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_server_that_has_dropped_its_oldest_steps_lets_no_server_in_that_it_cannot_follow() {
+    let world = World::new();
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    let pets_only = Migrations::new().readable_step(2, |data| {
+        data["pets"] = json!([]);
+        Ok(())
+    });
+    let newest = b.store_builder("PlayerData").template(New::default()).migrations(pets_only).build().unwrap();
+    let profile = newest.start_session("p").await.unwrap();
+    profile.update(|data| data.coins = 7).unwrap();
+    profile.end_session().await.unwrap();
+    // Step 1 is known to nobody here any more, so nobody can say that servers of before may open its result.
+    assert_eq!(old(&a).start_session("p").await.unwrap_err().kind(), ErrorKind::NewerData);
+    let profile = between(&a).start_session("p").await.unwrap();
+    profile.update(|data| data.coins += 1).unwrap();
+    profile.end_session().await.unwrap();
+    assert_eq!(newest.get("p").await.unwrap().data.coins, 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_of_a_newer_program_does_not_hold_up_the_walk_through_the_others() {
+    let world = World::new();
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    new(&b).start_session("p").await.unwrap().end_session().await.unwrap();
+    let profile = new(&b).start_session("p").await.unwrap();
+    profile.update(|data| data.coins = 7).unwrap();
+    profile.end_session().await.unwrap();
+    let mut versions = old(&a).versions("p").unwrap();
+    for _ in 0..2 {
+        assert_eq!(versions.next_profile().await.unwrap_err().kind(), ErrorKind::NewerData);
+    }
+    assert!(versions.next_profile().await.unwrap().is_none());
+}
+
 /// An operator's program knows no version of anybody's data.
 #[tokio::test(start_paused = true)]
 async fn an_operator_frees_a_profile_of_any_version() {

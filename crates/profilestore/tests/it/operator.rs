@@ -227,6 +227,51 @@ async fn erasing_a_user_leaves_nothing_and_no_session_writes_it_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_copy_that_was_read_before_an_erasure_is_not_written_over_the_users_new_profile() {
+    let world = World::new();
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    owned(&a, "p", &[7]).await.end_session().await.unwrap();
+    let copy = players(&a).get("p").await.unwrap();
+    assert_eq!(ann(&b).erase_user(7, false).await.unwrap().erased.len(), 1);
+    open(&b, "p").await.end_session().await.unwrap();
+    assert_eq!(copy.set().await.unwrap_err().kind(), ErrorKind::Removed);
+    assert_eq!(coins(&b, "p").await, 0);
+    let fresh = players(&a).get("p").await.unwrap();
+    let live = open(&b, "p").await;
+    fresh.set().await.unwrap();
+    settle().await;
+    assert!(live.is_over(), "over a session that began since it is written");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_profile_that_was_removed_twice_is_still_its_users() {
+    let world = World::new();
+    let a = world.server("a").await;
+    owned(&a, "p", &[7]).await.end_session().await.unwrap();
+    assert!(players(&a).remove("p").await.unwrap());
+    players(&a).send_message("p", &1).await.unwrap();
+    assert!(players(&a).remove("p").await.unwrap(), "the message");
+    let report = ann(&a).erase_user(7, false).await.unwrap();
+    assert_eq!(report.erased.len(), 1);
+    let mut versions = players(&a).versions("p").unwrap();
+    assert!(versions.next().await.unwrap().unwrap().info.removed && versions.next().await.unwrap().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_profile_that_is_removed_while_an_operator_ends_its_session_stays_removed() {
+    let world = World::without_messenger();
+    let (a, b, c) = (world.server("a").await, world.server("b").await, world.server("c").await);
+    let _live = open(&a, "p").await;
+    let operator = ann(&b);
+    let ending = tokio::spawn(async move { operator.end_session(&key("p"), false, Duration::from_secs(60)).await });
+    settle().await;
+    assert!(players(&c).remove("p").await.unwrap());
+    assert_eq!(ending.await.unwrap().unwrap().as_deref(), Some("a"));
+    assert_eq!(players(&c).get("p").await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(open(&c, "p").await.data(), Player::default());
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_erased_users_old_server_cannot_write_him_back_after_an_outage() {
     let world = World::new();
     let way = world.store.another_way();

@@ -14,8 +14,9 @@ use parking_lot::Mutex;
 use profilestore::{
     ErrorKind, GameServer, Message, ProfileKey, StartOptions,
     data_store::{
-        Change, Commit, CommitReply, DataStore, Identity, KeyQuery, KeyState, MemoryStore, Retention, Returning, ServerRow,
-        Snapshot, StoreError, StoredVersion, SweepCursor, SweepReport, VersionInfo, VersionQuery, VersionRef,
+        Cause, Change, Commit, CommitId, CommitReply, DataStore, DataStoreExt, Identity, KeyQuery, KeyState, MemoryStore,
+        NewValue, Retention, Returning, ServerRow, Snapshot, StoreError, StoredVersion, SweepCursor, SweepReport, VersionInfo,
+        VersionQuery, VersionRef,
     },
     env::{Clock, Env, SystemRng},
 };
@@ -398,6 +399,96 @@ async fn a_start_that_learns_late_that_it_succeeded_does_not_take_a_thiefs_epoch
     assert_eq!(coins(&b, "p").await, 8);
 }
 
+/// An import writes the versions of a key one after the other, under one epoch and lease.
+#[tokio::test(start_paused = true)]
+async fn a_start_that_finds_something_else_behind_its_take_does_not_wait_for_itself() {
+    let world = World::new();
+    let detour = Detour::new(world.store.clone());
+    let (a, b) = (world.server_on("a", detour.clone()).await, world.server("b").await);
+    open(&b, "p").await.end_session().await.unwrap();
+    let key = players(&a).key("p").unwrap();
+    let (_, state) = world.store.read_one(&key, Returning::HEAD).await.unwrap();
+    let write = Change::Write {
+        key: key.clone(),
+        epoch: state.epoch,
+        version: state.version,
+        value: NewValue::Bytes(b"\x01\x09{}".to_vec().into()),
+        user_ids: vec![],
+        cause: Cause::Import,
+        author: "import".into(),
+        keep_previous: true,
+        seal: true,
+        imported: None,
+    };
+    let incarnation = world.store.identity().await.unwrap().incarnation;
+    let id = CommitId(world.env.uuid());
+    detour.slip_in(Commit { id, incarnation, from: None, changes: vec![write], returning: Returning::HEAD });
+    let start = tokio::time::timeout(Duration::from_secs(60), players(&a).start_session("p"));
+    assert_eq!(start.await.expect("it ends").unwrap_err().kind(), ErrorKind::Foreign);
+    let read = tokio::time::timeout(Duration::from_secs(10), players(&a).get("p"));
+    assert_eq!(read.await.expect("the key can be used").unwrap_err().kind(), ErrorKind::Corrupt);
+    assert_eq!(world.store.read_one(&key, Returning::HEAD).await.unwrap().1.lease.holder, None, "no lock is left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_finds_the_keys_queue_full_is_answered_when_its_turn_comes() {
+    let mut world = World::new();
+    world.settings.max_key_queue = 1;
+    let own_way = world.store.another_way();
+    let (a, b) = (world.server_on("a", own_way.clone()).await, world.server("b").await);
+    let profile = open(&a, "p").await;
+    earn(&profile, 7);
+    // Longer than it takes for the hint and for the notice.
+    own_way.delay_reads(10_000);
+    let reads = [tokio::spawn(players(&a).get("p")), tokio::spawn(players(&a).get("p"))];
+    settle().await;
+    let on_b = open(&b, "p").await;
+    assert_eq!(on_b.data().coins, 7, "handed over, not stolen");
+    for read in reads {
+        read.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_dropped_with_open_profiles_frees_its_store() {
+    let world = World::new();
+    let way = world.store.another_way();
+    let alive = Arc::downgrade(&way.commits);
+    let a = world.server_on("a", way).await;
+    let profile = open(&a, "p").await;
+    drop((profile, a));
+    settle().await;
+    assert!(alive.upgrade().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_that_holds_its_own_profile_goes_with_the_session() {
+    let world = World::new();
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    for lost in [false, true] {
+        let profile = open(&a, "p").await;
+        let token = Arc::new(());
+        let alive = Arc::downgrade(&token);
+        let (told, by_end, by_message) = (Arc::new(AtomicBool::new(false)), profile.clone(), profile.clone());
+        let heard = told.clone();
+        profile.on_session_end(move |_| {
+            let _ = (&token, &by_end);
+            heard.store(true, Ordering::SeqCst);
+        });
+        profile.message_handler(move |_, _| assert!(by_message.is_active()));
+        if lost {
+            assert!(players(&b).remove("p").await.unwrap());
+        } else {
+            profile.end_session().await.unwrap();
+        }
+        settle().await;
+        assert!(profile.is_over() && told.load(Ordering::SeqCst));
+        drop(profile);
+        settle().await;
+        assert!(alive.upgrade().is_none(), "lost: {lost}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn profiles_that_are_being_opened_count() {
     let world = World::new();
@@ -418,6 +509,7 @@ pub struct Detour {
     read: Arc<Mutex<Duration>>,
     hold: Arc<AtomicBool>,
     held: Arc<Mutex<Vec<Commit>>>,
+    slipped: Arc<Mutex<Vec<Commit>>>,
 }
 
 impl Detour {
@@ -428,7 +520,13 @@ impl Detour {
             read: Arc::default(),
             hold: Arc::default(),
             held: Arc::default(),
+            slipped: Arc::default(),
         }
+    }
+
+    /// Somebody else's commit arrives right before the next one.
+    pub fn slip_in(&self, commit: Commit) {
+        self.slipped.lock().push(commit);
     }
 
     /// Commits are applied at once and answered after this long. Renewals are spared.
@@ -496,6 +594,10 @@ impl DataStore for Detour {
             commits.iter().all(|commit| commit.changes.iter().all(|change| matches!(change, Change::RenewServer { .. })));
         if renewal {
             return self.to().commit(commits).await;
+        }
+        let slipped = std::mem::take(&mut *self.slipped.lock());
+        if !slipped.is_empty() {
+            self.to().commit(slipped).await;
         }
         if self.hold.swap(false, Ordering::SeqCst) {
             let unknown = |commit: &Commit| StoreError::Indeterminate { commit: commit.id, reason: "on command".into() };

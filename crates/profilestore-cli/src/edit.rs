@@ -1,15 +1,20 @@
 //! `edit`: changing the data of one profile or of many, online or not, and undoing it.
 
-use std::{fs, io::IsTerminal, time::Duration};
+use std::{
+    fs,
+    io::{IsTerminal, Write},
+    time::Duration,
+};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use profilestore::{
-    Attribution, BulkEdit, BulkReport, Edit, EditScope, GameServer, JsonChange, ProfileKey,
+    Attribution, BulkEdit, BulkReport, Edit, EditScope, GameServer, JsonChange, ProfileKey, StandingEdit,
     data_store::{DataStore, DataStoreExt, KeyFilter, KeyQuery, KeyState, Returning, SqliteMessenger, SqliteStore},
     env::Env,
     json_changes,
     record::Stored,
+    standing_edits,
 };
 use serde::Serialize;
 use serde_json::{Number, Value};
@@ -18,7 +23,7 @@ use uuid::Uuid;
 use crate::{
     args::{App, ByArgs, profile_key},
     operate::failure,
-    output::{Failure, Status, ask, count, json_document},
+    output::{Failure, Status, Table, ask, count, json_document, json_line, out},
 };
 
 const PAGE: usize = 256;
@@ -32,28 +37,37 @@ const SAMPLE: usize = 5;
 /// saved. What does not fit is refused and nothing changed. Everything is booked in the audit log, with what undoes it.
 ///
 /// Paths are JSON pointers into the profile's data. Steps are done in the order patch, merge, test, set, add, remove: all of them
-/// or none. With --all every profile is changed once; a run that was broken off goes on with --resume.
+/// or none. With --all every profile is changed once; a run that was broken off goes on with --resume. With --new-too the edit stands:
+/// profiles that begin later get it as well, once, until it is undone.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   profilestore edit PlayerData/7 --add /coins=500 --reason 'lost in the crash of Monday'
   profilestore edit PlayerData/7 --set '/pet=\"dog\"' --remove /cursed --dry-run
   profilestore edit --all --store-name PlayerData --add /coins=100 --reason 'birthday of the game'
+  profilestore edit --all --new-too --store-name PlayerData --set '/event=\"summer\"'
   profilestore edit --undo 01999d5c-2f1e-7a52-9df4-1c6f8a3b2d10 --reason 'wrong amount'")]
 pub(crate) struct EditCommand {
     /// STORE/KEY, or STORE/SCOPE/KEY
-    #[arg(value_name = "KEY", required_unless_present_any = ["all", "resume", "undo"], conflicts_with_all = ["all", "resume", "undo"])]
+    #[arg(value_name = "KEY", required_unless_present_any = ["all", "resume", "undo", "standing"], conflicts_with_all = ["all", "resume", "undo"])]
     key: Option<String>,
     /// All profiles of --store-name
     #[arg(long, requires = "store_name", conflicts_with_all = ["resume", "undo"])]
     all: bool,
+    /// With --all: new profiles too, when they are first loaded, until the operation is undone
+    #[arg(long, requires = "all")]
+    new_too: bool,
+    /// List the edits that stand for new profiles, of --store-name or of every store
+    #[arg(long, conflicts_with_all = ["key", "all", "resume", "undo"])]
+    standing: bool,
     /// Go on with an operation that was broken off
     #[arg(long, value_name = "ID", conflicts_with = "undo")]
     resume: Option<Uuid>,
-    /// Undo an operation, profile by profile: what was added is taken back, everything else is put back unless it was changed since
+    /// Undo an operation, profile by profile: what was added is taken back, everything else is put back unless it was changed since; new
+    /// profiles do not get it any more
     #[arg(long, value_name = "ID")]
     undo: Option<Uuid>,
-    /// With --all: which store
+    /// With --all and --standing: which store
     #[arg(long, value_name = "NAME")]
     store_name: Option<String>,
     /// The scope; KEY is then STORE/KEY, and may hold further slashes
@@ -150,6 +164,9 @@ fn json(text: &str, given: &str) -> Result<Value, Failure> {
 
 impl EditCommand {
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
+        if self.standing {
+            return self.list(app).await;
+        }
         let file = app.place.open_sqlite().await?;
         let by = self.by.attribution()?;
         match (&self.key, self.resume, self.undo) {
@@ -217,7 +234,26 @@ impl EditCommand {
             }
             of = Some(found.edited + found.unchanged + found.refused);
         }
-        self.bulk(app, file, BulkEdit::new(Env::system().uuid(), profiles, edit, by), of).await
+        let bulk = BulkEdit::new(Env::system().uuid(), profiles, edit, by);
+        self.bulk(app, file, if self.new_too { bulk.new_too() } else { bulk }, of).await
+    }
+
+    async fn list(&self, app: &App) -> Result<Status, Failure> {
+        if self.steps.any() || self.dry_run {
+            return Err(Failure::Usage("a list is all that --standing gives; steps do not go with that".into()));
+        }
+        let store = app.place.open().await?;
+        let standing = standing_edits(&*store, self.store_name.as_deref()).await.map_err(failure)?;
+        let mut out = out();
+        match app.json {
+            true => standing.iter().try_for_each(|edit| json_line(&mut out, edit))?,
+            false => {
+                let mut table = Table::new(["OPERATION", "PROFILES", "WHAT", "AUTHOR", "REASON"]);
+                table.page(&mut out, &standing.iter().map(cells).collect::<Vec<_>>())?;
+            }
+        }
+        out.flush()?;
+        Ok(Status::Fine)
     }
 
     async fn bulk(&self, app: &App, file: SqliteStore, mut bulk: BulkEdit, of: Option<u64>) -> Result<Status, Failure> {
@@ -245,10 +281,26 @@ impl EditCommand {
         let report = edited.map_err(failure)?;
         match app.json {
             true => json_document(&Row::new(operation, &report, seconds))?,
-            false => show(operation, &report, seconds),
+            false => {
+                show(operation, &report, seconds);
+                if self.new_too {
+                    println!("new profiles get the edit too, until it is undone; see: profilestore edit --standing");
+                }
+            }
         }
         Ok(if report.refused.is_empty() && report.waiting.is_empty() { Status::Fine } else { Status::Problems })
     }
+}
+
+fn cells(standing: &StandingEdit) -> [String; 5] {
+    let StandingEdit { operation, by, profiles: EditScope { store, scope, prefix }, edit, .. } = standing;
+    let profiles = format!(
+        "{store}/{}{}*",
+        scope.as_ref().map_or_else(|| "*/".to_owned(), |scope| format!("{scope}/")),
+        prefix.as_deref().unwrap_or_default()
+    );
+    let what = edit.get("ops").map(Value::to_string).unwrap_or_default();
+    [operation.to_string(), profiles, what, by.author.clone(), by.reason.clone()]
 }
 
 /// A game server for the length of one command.

@@ -351,8 +351,8 @@ impl GameServer {
     }
 
     /// Changes many profiles in an operator's name, those that are held included, without ending a session; or undoes such a change.
-    /// Every profile of the store that is there when the edit comes to it is edited once, however often the operation is broken off
-    /// and resumed ([`BulkEdit::resume`]); its outcome is booked like that of [`GameServer::edit`]. The operation itself has an entry
+    /// Every profile of the store that is there when the edit comes to it, and with [`BulkEdit::new_too`] every one that begins later, is
+    /// edited once, however often the operation is broken off and resumed ([`BulkEdit::resume`]); its outcome is booked like that of [`GameServer::edit`]. The operation itself has an entry
     /// that says what it is, and when it is complete.
     ///
     /// Waits until every outcome is durable, for held profiles at most [`BulkEdit::patience`]; those that are left are in the report.

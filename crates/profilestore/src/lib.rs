@@ -85,7 +85,10 @@ pub use data::ProfileData;
 pub use data_store::MessageId;
 #[cfg(profilestore_defects)]
 pub use defects::Defect;
-pub use edit::{BulkEdit, BulkProgress, BulkReport, Edit, EditScope, JsonChange, MAX_EDIT_BYTES, json_changes};
+pub use edit::{
+    BulkEdit, BulkProgress, BulkReport, Edit, EditScope, JsonChange, MAX_EDIT_BYTES, MAX_STANDING_BYTES, MAX_STANDING_EDITS,
+    StandingEdit, json_changes, standing_edits,
+};
 pub use engine::calls::Sent;
 pub use engine::history::Restored;
 pub use error::{Advice, Error, ErrorKind, Result};

@@ -129,6 +129,59 @@ async fn one_profile_is_edited_while_it_is_played_and_the_log_tells() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn new_profiles_get_an_edit_that_stands_until_it_is_undone() {
+    let place = Arc::new(Place::new());
+    let game = Game::start(&place).await;
+    let players = game.server.store_builder("PlayerData").template(Player { coins: 5, played: 0 }).build().unwrap();
+    let run = |args: &'static [&'static str]| {
+        let place = place.clone();
+        game.play_while(move || place.run(args))
+    };
+    let edited = run(&[
+        "edit",
+        "--all",
+        "--new-too",
+        "--store-name",
+        "PlayerData",
+        "--add",
+        "/coins=100",
+        "--yes",
+        "--json",
+        "--reason",
+        "birthday",
+        "--author",
+        "ann",
+    ])
+    .await;
+    let report: serde_json::Value = serde_json::from_str(&edited.stdout).unwrap_or_else(|_| panic!("{edited:?}"));
+    assert_eq!((&report["done"], &report["refused"]), (&json!(PROFILES), &json!([])));
+    let new = players.start_session("new").await.unwrap();
+    assert_eq!(new.data().coins, 105, "in another process, which nobody told");
+    let standing = lines(&place.ok(&["edit", "--standing", "--json"]));
+    assert_eq!(standing.len(), 1);
+    assert_eq!(
+        (&standing[0]["operation"], &standing[0]["store"], &standing[0]["author"]),
+        (&report["operation"], &json!("PlayerData"), &json!("ann"))
+    );
+    assert!(place.ok(&["edit", "--standing", "--store-name", "PlayerData"]).contains("PlayerData/*/*"));
+    assert_eq!(place.ok(&["edit", "--standing", "--store-name", "Other", "--json"]), "");
+    assert_eq!(place.run(&["edit", "PlayerData/p000", "--new-too", "--add", "/coins=1"]).code, 2);
+    assert_eq!(place.run(&["edit", "--standing", "--add", "/coins=1"]).code, 2);
+    assert_eq!(lines(&place.ok(&["list", "--json"])).len(), PROFILES + 1, "the list of what stands is no profile");
+
+    let operation = report["operation"].as_str().unwrap().to_owned();
+    let undoing = place.clone();
+    let undone = game.play_while(move || undoing.run(&["edit", "--undo", &operation, "--yes", "--json"])).await;
+    let report: serde_json::Value = serde_json::from_str(&undone.stdout).unwrap_or_else(|_| panic!("{undone:?}"));
+    assert_eq!((&report["done"], &report["refused"]), (&json!(PROFILES + 1), &json!([])));
+    assert_eq!((new.data().coins, players.start_session("newer").await.unwrap().data().coins), (5, 5));
+    assert_eq!(place.ok(&["edit", "--standing", "--json"]), "");
+    assert_eq!(game.ended.load(Ordering::SeqCst), 0, "nobody was thrown out");
+    assert!(game.server.shutdown().await.is_complete());
+    place.ok(&["check"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn all_profiles_are_edited_while_some_are_played_and_that_is_undone() {
     let place = Arc::new(Place::new());
     let game = Game::start(&place).await;

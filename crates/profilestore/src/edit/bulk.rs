@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -16,15 +17,18 @@ use crate::{
 
 const EDIT_ALL: &str = "edit all";
 const UNDO: &str = "undo";
+const NEW_TOO: &str = "new_too";
 
 /// Which profiles an edit is for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EditScope {
     /// The store.
     pub store: String,
     /// Only this scope of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
     /// Only keys that begin with this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefix: Option<String>,
 }
 
@@ -34,6 +38,7 @@ pub struct BulkEdit {
     pub(crate) operation: Uuid,
     pub(crate) by: Attribution,
     pub(crate) what: What,
+    pub(crate) new_too: bool,
     /// How long profiles that are held are waited for, once every other one is done. 60 s.
     pub patience: Duration,
 }
@@ -64,7 +69,8 @@ pub struct BulkReport {
     pub done: u64,
     /// Of those, the ones that their holders edited while they were live.
     pub by_holders: u64,
-    /// Profiles that an earlier run of the same operation had settled.
+    /// Profiles that had been settled before: by an earlier run of the same operation, or because they began while the edit stood
+    /// ([`BulkEdit::new_too`]).
     pub before: u64,
     /// Profiles that the edit does not fit, each with the reason. Nothing was changed there.
     pub refused: Vec<(ProfileKey, String)>,
@@ -78,13 +84,28 @@ pub struct BulkReport {
 impl BulkEdit {
     /// One edit for many profiles. `operation` is a fresh version 7 UUID ([`crate::env::Env::uuid`]).
     pub fn new(operation: Uuid, profiles: EditScope, edit: Edit, by: Attribution) -> Self {
-        Self { operation, by, what: What::Edit(profiles, edit), patience: Duration::from_secs(60) }
+        Self { operation, by, what: What::Edit(profiles, edit), new_too: false, patience: Duration::from_secs(60) }
+    }
+
+    /// Lets the edit stand: profiles that begin later get it too, each once, in the commit that creates them and before the program
+    /// sees them, until the operation is undone ([`BulkEdit::undo`]). It begins to stand before the first profile is edited, so none is left
+    /// out. A profile that it does not fit begins without it, which the audit log says. No other program needs to be told.
+    ///
+    /// New is a profile that a session creates, one that had been removed before included. One that is written without a session (`set`,
+    /// an import, a rollback) is as it was written. A store has room for [`crate::MAX_STANDING_EDITS`] of at most [`crate::MAX_STANDING_BYTES`]
+    /// together: the operation fails with [`ErrorKind::TooLarge`] otherwise, before anything is edited.
+    ///
+    /// Of no effect on what [`BulkEdit::undo`] makes.
+    #[must_use]
+    pub fn new_too(mut self) -> Self {
+        self.new_too = matches!(self.what, What::Edit(..));
+        self
     }
 
     /// Undoes the operation `of`, a bulk edit or a single one, profile by profile with what was booked there; see [`Edit::undo`].
-    /// `operation` is a fresh version 7 UUID.
+    /// An edit that stands ends first. `operation` is a fresh version 7 UUID.
     pub fn undo(operation: Uuid, of: Uuid, by: Attribution) -> Self {
-        Self { operation, by, what: What::Undo(of), patience: Duration::from_secs(60) }
+        Self { operation, by, what: What::Undo(of), new_too: false, patience: Duration::from_secs(60) }
     }
 
     /// The operation that was begun under this identity and not finished. Fails with [`ErrorKind::NotFound`] when there is none, with
@@ -106,7 +127,14 @@ impl BulkEdit {
             _ => None,
         };
         let what = what.ok_or_else(none)?;
-        Ok(Self { operation, by: entry.by, what, patience: Duration::from_secs(60) })
+        let new_too = Self::stands_in(&entry).is_some();
+        Ok(Self { operation, by: entry.by, what, new_too, patience: Duration::from_secs(60) })
+    }
+
+    /// In which store the operation with this entry of its own lets an edit stand, if it does.
+    pub(crate) fn stands_in(entry: &AuditEntry) -> Option<String> {
+        let stands = entry.action == EDIT_ALL && entry.details.get(NEW_TOO) == Some(&Value::Bool(true));
+        entry.details.get("store").filter(|_| stands)?.as_str().map(str::to_owned)
     }
 
     /// Its identity.
@@ -137,6 +165,7 @@ impl BulkEdit {
                     .map_err(|error| Error::new(ErrorKind::Invalid, "the edit is no JSON").caused_by(error))?;
                 let named = [("store", Some(store)), ("scope", scope.as_ref()), ("prefix", prefix.as_ref())];
                 let entry = entry.detail("edit", edit);
+                let entry = if self.new_too { entry.detail(NEW_TOO, true) } else { entry };
                 named
                     .into_iter()
                     .filter_map(|(name, value)| Some((name, value?)))

@@ -20,10 +20,12 @@ use crate::{
 pub(crate) mod bulk;
 mod changes;
 pub(crate) mod request;
+pub(crate) mod standing;
 
 pub use bulk::{BulkEdit, BulkProgress, BulkReport, EditScope};
 pub use changes::{JsonChange, json_changes};
 use changes::{lookup, same};
+pub use standing::{MAX_STANDING_BYTES, MAX_STANDING_EDITS, StandingEdit, standing_edits};
 
 /// The longest edit, in bytes of JSON.
 pub const MAX_EDIT_BYTES: usize = 64 << 10;

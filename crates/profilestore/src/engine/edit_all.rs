@@ -62,6 +62,11 @@ impl Engine {
     ) -> Result<BulkReport> {
         bulk.check()?;
         let header = self.begin(bulk).await?;
+        match &bulk.what {
+            // First, so that no profile begins behind the edit's back.
+            What::Edit(..) => self.stand(bulk).await?,
+            What::Undo(of) => self.end_standing(*of, bulk.operation, &bulk.by).await?,
+        }
         let mut source = match &bulk.what {
             What::Edit(profiles, edit) => Source::Keys {
                 query: Some(profiles.query(PIECE)),
@@ -168,6 +173,9 @@ impl Engine {
                 let mut work = Vec::new();
                 for entry in page.entries {
                     let [key] = &entry.keys[..] else { continue };
+                    if key.is_reserved() {
+                        continue;
+                    }
                     let undo = entry.details.get("undo").map(|undo| serde_json::from_value::<Edit>(undo.clone()));
                     match (&entry.outcome, undo) {
                         (AuditOutcome::Done, Some(Ok(undo))) => {

@@ -40,6 +40,7 @@ pub(crate) mod history;
 pub(crate) mod lease;
 pub(crate) mod queue;
 pub(crate) mod renew;
+mod standing;
 pub(crate) mod start;
 
 use health::Health;
@@ -79,6 +80,8 @@ pub(crate) struct Engine {
     waiters: Mutex<BTreeMap<ProfileKey, Arc<Notify>>>,
     pub(crate) autosave: Arc<Autosave>,
     pub(crate) changed: Changed,
+    /// What is known of the edits that stand, by store.
+    standing: Mutex<BTreeMap<String, standing::Cached>>,
     pub(crate) health: Health,
     closing: AtomicBool,
     /// Set while `shutdown` runs: retries come faster.
@@ -122,6 +125,7 @@ impl Engine {
             waiters: Mutex::default(),
             autosave: Arc::default(),
             changed: Changed::default(),
+            standing: Mutex::default(),
             health: Health::default(),
             closing: AtomicBool::new(false),
             hurry: AtomicBool::new(false),

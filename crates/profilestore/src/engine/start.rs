@@ -17,7 +17,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Backoff, Engine, Slot, queue::Answer};
+use super::{Backoff, Engine, Slot, queue::Answer, standing::StandingError};
 use crate::{
     data::{Codec, Data},
     data_store::{Cause, Change, ConflictKind, DataStoreExt, KeyState, NewValue, RequestId, Returning},
@@ -437,7 +437,18 @@ impl Load {
         wish: &Wish,
     ) -> Result<Option<Attempt>> {
         // Before the commit, so that a profile that cannot be opened is not locked either.
-        let found = Found::read(&state, &*codec, wish, engine.env.unix_ms())?;
+        let mut found = Found::read(&state, &*codec, wish, engine.env.unix_ms())?;
+        let mut born = Vec::new();
+        if found.write {
+            match found.edit(engine, &state, &*codec).await {
+                Ok(changes) => born = changes,
+                Err(StandingError::Store(error)) => {
+                    engine.note_error(&error, Some(&self.key));
+                    return if error.is_transient() { Ok(Some(Attempt::Outage)) } else { Err(error.into()) };
+                }
+                Err(StandingError::Other(error)) => return Err(error),
+            }
+        }
         let mut changes = vec![Change::Lease {
             key: self.key.clone(),
             revision: state.lease_revision,
@@ -468,6 +479,7 @@ impl Load {
         if let (Take::Dead, Some(row)) = (how, &state.holder_server) {
             changes.push(Change::MarkDead { id: row.id, revision: row.revision });
         }
+        changes.extend(born);
         let held_by = asker.server;
         let commit = engine.new_commit(changes, Returning::INBOX);
         if commit.from != Some(held_by) {
@@ -506,7 +518,13 @@ impl Load {
                 }
                 Ok(Some(Attempt::Taken(Box::new(taken))))
             }
-            Err(error) if super::lost_race(&error) || error.conflict() == Some(&ConflictKind::Server) => Ok(None),
+            Err(error) if super::lost_race(&error) || error.conflict() == Some(&ConflictKind::Server) => {
+                if found.write {
+                    // Perhaps it was the list of what stands that had changed.
+                    engine.forget_standing(self.key.store());
+                }
+                Ok(None)
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -579,6 +597,20 @@ impl Found {
             Ok(Stored::Foreign(_)) => foreign("a value of another kind".into()),
             Err(error) => foreign(error.to_string()),
         }
+    }
+
+    /// Applies the edits that stand to a profile that is about to be created. Answers with what that adds to the commit.
+    async fn edit(&mut self, engine: &Engine, state: &KeyState, codec: &dyn Codec) -> Result<Vec<Change>, StandingError> {
+        let newborn = engine.newborn(&state.key, &self.record, &self.data, codec, state.version + 1).await?;
+        if newborn.applied > 0 {
+            self.bytes = encode(&*newborn.data, &self.record)?;
+            self.record.data = newborn
+                .data
+                .to_json()
+                .map_err(|error| Error::new(ErrorKind::Invalid, "the edited data cannot be stored as JSON").caused_by(error))?;
+            self.data = newborn.data;
+        }
+        Ok(newborn.changes)
     }
 
     fn new_profile(codec: &dyn Codec, now_ms: i64, overwrites: bool) -> Result<Self> {

@@ -2,7 +2,7 @@
 //!
 //! Before any handler sees the data with a message offered, an edit is applied to the data's JSON and decoded by the program's own
 //! type. Effect, removal of the message and outcome in the audit log are in the same save. An edit that does not fit leaves the data
-//! alone, and its outcome says why.
+//! alone, and its outcome says why. A profile that begins gets the edits that stand in the same way.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -14,10 +14,12 @@ use serde_json::{Value, value::to_raw_value};
 use super::{Session, operations::encode};
 use crate::{
     audit::{AuditEntry, AuditOutcome},
-    data::Data,
+    data::{Codec, Data},
     data_store::{Change, StoredMessage},
     edit::request::{EditRequest, Effect, swallowed},
     error::Error,
+    key::ProfileKey,
+    record::Record,
 };
 
 impl Session {
@@ -29,7 +31,7 @@ impl Session {
         for message in &waiting {
             let waits = || self.known.lock().has_message(message.index);
             let apply = |data: &dyn Data| match EditRequest::read(&self.key, message) {
-                Ok(request) => self.edited(data, &request),
+                Ok(request) => edited(&request, &self.key, data, &*self.codec, &self.live.meta(), &self.engine.job_id),
                 Err(entry) => (None, *entry),
             };
             applied += u64::from(self.live.edit_for_operator(message.index, waits, apply).is_ok());
@@ -38,34 +40,6 @@ impl Session {
             metrics::counter!("profilestore_edits_applied_total").increment(applied);
             self.queue_save();
         }
-    }
-
-    /// The data as the edit wants it, and what to book. None: it stays as it is.
-    fn edited(&self, data: &dyn Data, request: &EditRequest) -> (Option<Arc<dyn Data>>, AuditEntry) {
-        // Serialiser and decoder are the program's.
-        let tried = catch_unwind(AssertUnwindSafe(|| self.try_edit(data, request)))
-            .unwrap_or_else(|_| Err("the program panicked while its data was edited".to_owned()));
-        match tried {
-            Ok((data, entry)) => (Some(data), entry.detail("held_by", self.engine.job_id.clone())),
-            Err(why) => {
-                tracing::warn!(key = %self.key, by = %request.by.author, why, "an operator's edit was refused");
-                (None, request.refused(&self.key, why).detail("held_by", self.engine.job_id.clone()))
-            }
-        }
-    }
-
-    fn try_edit(&self, data: &dyn Data, request: &EditRequest) -> Result<(Arc<dyn Data>, AuditEntry), String> {
-        let json = |data: &dyn Data| data.to_json().map_err(|error| format!("the data cannot be stored as JSON: {error}"));
-        let Effect { before, after } = request.apply(&json(data)?)?;
-        let asked = to_raw_value(&after).map_err(|error| error.to_string())?;
-        let edited = self.codec.decode(&asked).map_err(|error| with_cause(&error))?;
-        // What the program's type makes of it is what will be stored.
-        let came: Value = serde_json::from_str(json(&*edited)?.get()).map_err(|error| error.to_string())?;
-        if let Some(path) = swallowed(&before, &after, &came) {
-            return Err(format!("the program's data type does not keep it: path=`{path}`"));
-        }
-        encode(&*edited, &self.live.meta()).map_err(|error| with_cause(&error))?;
-        Ok((edited, request.done(&self.key, &before, &came)))
     }
 
     /// The change that books the outcome of an edit, which makes `version` of the profile.
@@ -79,6 +53,47 @@ impl Session {
             .inspect_err(|error| tracing::error!(key = %self.key, %error, "the outcome of an edit cannot be booked"))
             .ok()
     }
+}
+
+/// The data as the edit wants it, and what to book. None: it stays as it is.
+pub(crate) fn edited(
+    request: &EditRequest,
+    key: &ProfileKey,
+    data: &dyn Data,
+    codec: &dyn Codec,
+    meta: &Record,
+    job_id: &str,
+) -> (Option<Arc<dyn Data>>, AuditEntry) {
+    // Serialiser and decoder are the program's.
+    let tried = catch_unwind(AssertUnwindSafe(|| try_edit(request, key, data, codec, meta)))
+        .unwrap_or_else(|_| Err("the program panicked while its data was edited".to_owned()));
+    match tried {
+        Ok((data, entry)) => (Some(data), entry.detail("held_by", job_id)),
+        Err(why) => {
+            tracing::warn!(%key, by = %request.by.author, why, "an operator's edit was refused");
+            (None, request.refused(key, why).detail("held_by", job_id))
+        }
+    }
+}
+
+fn try_edit(
+    request: &EditRequest,
+    key: &ProfileKey,
+    data: &dyn Data,
+    codec: &dyn Codec,
+    meta: &Record,
+) -> Result<(Arc<dyn Data>, AuditEntry), String> {
+    let json = |data: &dyn Data| data.to_json().map_err(|error| format!("the data cannot be stored as JSON: {error}"));
+    let Effect { before, after } = request.apply(&json(data)?)?;
+    let asked = to_raw_value(&after).map_err(|error| error.to_string())?;
+    let edited = codec.decode(&asked).map_err(|error| with_cause(&error))?;
+    // What the program's type makes of it is what will be stored.
+    let came: Value = serde_json::from_str(json(&*edited)?.get()).map_err(|error| error.to_string())?;
+    if let Some(path) = swallowed(&before, &after, &came) {
+        return Err(format!("the program's data type does not keep it: path=`{path}`"));
+    }
+    encode(&*edited, meta).map_err(|error| with_cause(&error))?;
+    Ok((edited, request.done(key, &before, &came)))
 }
 
 fn with_cause(error: &Error) -> String {

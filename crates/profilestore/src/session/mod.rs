@@ -30,7 +30,7 @@ use crate::{
     signal::Signal,
 };
 
-mod edits;
+pub(crate) mod edits;
 pub(crate) mod live;
 pub(crate) mod messages;
 pub(crate) mod operations;

@@ -15,6 +15,7 @@ mod regressions;
 mod sessions;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+mod standing;
 mod transactions;
 mod transfer;
 mod world;

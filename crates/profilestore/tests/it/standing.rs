@@ -1,7 +1,11 @@
 //! Edits that stand: every profile that begins later gets them once, whichever server creates it and whatever that server knew, and
 //! none is kept from beginning.
 
-use std::{collections::BTreeSet, sync::atomic::Ordering, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use profilestore::{
     Attribution, AuditEntry, AuditOutcome, AuditQuery, BulkEdit, BulkReport, Edit, EditScope, Error, ErrorKind, GameServer,
@@ -160,12 +164,16 @@ async fn at_every_moment_of_the_registration_a_profile_begins_with_the_edit_once
 async fn two_servers_that_create_profiles_while_edits_come_and_go_never_leave_one_out_or_edit_it_twice() {
     let world = World::new();
     let (a, b, operator) = (world.server("a").await, world.server("b").await, world.server("operator").await);
+    let over = AtomicBool::new(false);
     let create = async |server: &GameServer, side: &str| {
-        for n in 0..60 {
-            let profile = open(server, &format!("{side}{n}")).await;
+        let mut created = 0;
+        while !over.load(Ordering::SeqCst) {
+            let profile = open(server, &format!("{side}{created}")).await;
             tokio::time::sleep(Duration::from_millis(2)).await;
             profile.end_session().await.unwrap();
+            created += 1;
         }
+        created
     };
     let edits = async {
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -175,10 +183,13 @@ async fn two_servers_that_create_profiles_while_edits_come_and_go_never_leave_on
         run(&operator, &standing(&world, more_coins(7))).await.unwrap();
         tokio::time::sleep(Duration::from_millis(20)).await;
         undo(&world, &operator, &ended).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        over.store(true, Ordering::SeqCst);
     };
-    tokio::join!(create(&a, "a"), create(&b, "b"), edits);
-    for n in 0..60 {
-        for side in ["a", "b"] {
+    let (by_a, by_b, ()) = tokio::join!(create(&a, "a"), create(&b, "b"), edits);
+    assert!(by_a > 20 && by_b > 20, "{by_a} {by_b}");
+    for (side, created) in [("a", by_a), ("b", by_b)] {
+        for n in 0..created {
             assert_eq!(coins(&operator, &format!("{side}{n}")).await, 7, "{side}{n}");
         }
     }

@@ -423,6 +423,10 @@ impl Session {
                         return;
                     }
                 }
+                Err(StoreError::Replaced { .. }) => {
+                    self.lose("the store's contents were replaced by a backup").await;
+                    return;
+                }
                 Err(error) => {
                     tracing::warn!(key = %self.key, %error, "a profile could not be adopted");
                     return;

@@ -301,6 +301,23 @@ async fn no_session_of_before_writes_into_a_restored_store() {
     assert_eq!(players(&c).get("second").await.unwrap().key_info().unwrap().number, 2);
 }
 
+/// Found by the simulation: it stayed live until its next save.
+#[tokio::test(start_paused = true)]
+async fn a_session_whose_start_was_answered_after_a_restore_is_over_at_once() {
+    let world = World::new();
+    let detour = Detour::new(world.store.clone());
+    let a = world.server_on("a", detour.clone()).await;
+    detour.answer_late(Duration::from_secs(12));
+    let start = tokio::spawn(players(&a).start_session("p"));
+    settle().await;
+    detour.answer_late(Duration::ZERO);
+    detour.lead_to(FaultyStore::new(MemoryStore::new(world.env.clone())));
+    let profile = start.await.unwrap().unwrap();
+    settle().await;
+    assert!(profile.is_over());
+    assert_eq!(profile.end_session().await.unwrap_err().kind(), ErrorKind::SessionEnded);
+}
+
 /// A wall clock that is wrong by so many milliseconds.
 struct Wrong(Env, i64);
 

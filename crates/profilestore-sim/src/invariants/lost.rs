@@ -13,6 +13,8 @@ pub struct Lost {
     holders: BTreeMap<String, String>,
     /// Sessions of before a backup: they are lost, whatever it holds.
     excused: BTreeSet<Label>,
+    /// The names in the leases that a backup holds; a client may not have been told yet that it had such a session.
+    restored: BTreeSet<String>,
 }
 
 impl Lost {
@@ -25,7 +27,7 @@ impl Lost {
 
     /// A client was told that its session was lost.
     pub fn told(&self, label: Label, session: &SessionTold) -> Result<(), Broken> {
-        let holder = self.holders.get(&session.key);
+        let holder = self.holders.get(&session.key).filter(|holder| !self.restored.contains(*holder));
         if holder.is_some() && holder == session.store_name.as_ref() && !self.excused.contains(&label) {
             return broken("G6", &session.key, format!("session {label} was told that it is lost, and nobody took it"));
         }
@@ -34,5 +36,6 @@ impl Lost {
 
     pub fn restored(&mut self, told: &Told) {
         self.excused.extend(told.sessions.keys());
+        self.restored.extend(self.holders.values().cloned());
     }
 }

@@ -5,7 +5,7 @@
 //! a gift must not rewrite a 100 KB profile, and a save must not read before it writes. Why not a method per use case: the
 //! rules of sessions live once, in `session::protocol`, and a backend stays small.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -152,6 +152,43 @@ pub trait DataStore: fmt::Debug + Send + Sync + 'static {
     /// than 7 days, rows of servers dead for longer than 7 days with their notices. Start with `cursor` None and go on with
     /// what was returned until it is None.
     async fn sweep(&self, retention: Retention, cursor: Option<SweepCursor>) -> Result<SweepReport, StoreError>;
+}
+
+/// A store that was chosen at run time.
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl DataStore for Arc<dyn DataStore> {
+    async fn identity(&self) -> Result<Identity, StoreError> {
+        (**self).identity().await
+    }
+
+    async fn read(&self, keys: &[ProfileKey], returning: Returning) -> Result<Snapshot, StoreError> {
+        (**self).read(keys, returning).await
+    }
+
+    async fn version(&self, key: &ProfileKey, version: &VersionRef) -> Result<Option<StoredVersion>, StoreError> {
+        (**self).version(key, version).await
+    }
+
+    async fn versions(&self, query: &VersionQuery) -> Result<Vec<VersionInfo>, StoreError> {
+        (**self).versions(query).await
+    }
+
+    async fn keys(&self, query: &KeyQuery) -> Result<Vec<KeyState>, StoreError> {
+        (**self).keys(query).await
+    }
+
+    async fn servers(&self) -> Result<(i64, Vec<ServerRow>), StoreError> {
+        (**self).servers().await
+    }
+
+    async fn commit(&self, commits: Vec<Commit>) -> Vec<Result<CommitReply, StoreError>> {
+        (**self).commit(commits).await
+    }
+
+    async fn sweep(&self, retention: Retention, cursor: Option<SweepCursor>) -> Result<SweepReport, StoreError> {
+        (**self).sweep(retention, cursor).await
+    }
 }
 
 /// One commit, for when there is just one. Not to be implemented.

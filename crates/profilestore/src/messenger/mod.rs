@@ -4,7 +4,7 @@
 //! must not be lost is in the store, where the next renewal of the server's lease finds it; so without any messenger at all the
 //! system is correct, and at most one renewal period slower.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
@@ -60,4 +60,16 @@ impl Messenger for NoMessenger {
     }
 
     async fn hint(&self, _to: ServerId, _key: &ProfileKey) {}
+}
+
+/// A messenger that was chosen at run time.
+#[async_trait]
+impl Messenger for Arc<dyn Messenger> {
+    async fn subscribe(&self, server: ServerId) -> mpsc::Receiver<Hint> {
+        (**self).subscribe(server).await
+    }
+
+    async fn hint(&self, to: ServerId, key: &ProfileKey) {
+        (**self).hint(to, key).await;
+    }
 }

@@ -1,0 +1,90 @@
+//! Real and virtual time.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use profilestore::env::{Clock, Env, Rng};
+use tokio::{runtime::Runtime, time::Instant};
+
+use super::Server;
+use crate::vm::Failed;
+
+/// How time passes in a game.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Time {
+    /// As it does.
+    Real,
+    /// At once whenever nothing else is to be done: 300 s take an instant, and the same seed gives the same run. Begins on 1 January 2026, 10:20 UTC.
+    Virtual,
+}
+
+/// Where virtual time begins, Unix milliseconds.
+const VIRTUAL_BEGIN: i64 = 1_767_262_800_000;
+
+impl Time {
+    pub(crate) fn runtime(self) -> Result<Runtime, Failed> {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().start_paused(self == Self::Virtual);
+        builder.build().map_err(|error| mlua::Error::external(error).into())
+    }
+
+    /// The clock and the randomness; called within the runtime.
+    pub(crate) fn env(self, seed: u64) -> Env {
+        match self {
+            Self::Real => Env::system(),
+            Self::Virtual => Env::new(Arc::new(VirtualClock(Instant::now())), Arc::new(Seeded(seed.into()))),
+        }
+    }
+
+    /// Waits until the game is to end.
+    pub(crate) async fn wait(self, until: Option<Duration>, servers: &[Server]) {
+        let end = async {
+            match until {
+                Some(until) => tokio::time::sleep(until).await,
+                None => {
+                    while !servers.iter().all(Server::is_idle) {
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = end => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+    }
+}
+
+struct VirtualClock(Instant);
+
+impl Clock for VirtualClock {
+    fn unix_ms(&self) -> i64 {
+        VIRTUAL_BEGIN.saturating_add(i64::try_from(self.0.elapsed().as_millis()).unwrap_or(i64::MAX))
+    }
+}
+
+/// The same numbers for the same seed (splitmix64).
+struct Seeded(AtomicU64);
+
+impl Seeded {
+    fn next(&self) -> u64 {
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mut z = self.0.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+impl Rng for Seeded {
+    fn bits(&self) -> u128 {
+        (u128::from(self.next()) << 64) | u128::from(self.next())
+    }
+}

@@ -1,0 +1,89 @@
+//! What a script may use: memory, and time without a pause.
+
+use std::{
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+
+/// What the scripts of one server may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Bytes of memory; an allocation beyond it fails with an error in the script. 4 GiB.
+    pub memory: usize,
+    /// How long scripts may run without waiting for anything; then the thread that runs is ended with an error. 10 s.
+    pub step: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { memory: 4 << 30, step: Duration::from_secs(10) }
+    }
+}
+
+/// The time that the current step has left.
+pub(crate) struct Budget {
+    step: Duration,
+    running: AtomicBool,
+    until: Mutex<Option<Instant>>,
+    /// Looking at the clock is dear: only every so many interrupts.
+    looks: AtomicU64,
+    /// The step has taken too long; whatever runs on is ended, also what catches errors.
+    over: AtomicBool,
+}
+
+impl Budget {
+    pub(crate) fn new(step: Duration) -> Self {
+        Self {
+            step,
+            running: AtomicBool::new(false),
+            until: Mutex::new(None),
+            looks: AtomicU64::new(0),
+            over: AtomicBool::new(false),
+        }
+    }
+
+    /// Begins a step, unless one is under way; says whether it did.
+    pub(crate) fn enter(&self) -> bool {
+        if self.running.swap(true, Ordering::Relaxed) {
+            return false;
+        }
+        *self.until.lock() = Some(now() + self.step);
+        true
+    }
+
+    /// Ends the step.
+    pub(crate) fn leave(&self) {
+        self.running.store(false, Ordering::Relaxed);
+        self.over.store(false, Ordering::Relaxed);
+        *self.until.lock() = None;
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.running.load(Ordering::Relaxed)
+    }
+
+    /// False when the step has taken too long.
+    pub(crate) fn allows(&self) -> bool {
+        if self.over.load(Ordering::Relaxed) {
+            return false;
+        }
+        if !self.looks.fetch_add(1, Ordering::Relaxed).is_multiple_of(256) {
+            return true;
+        }
+        let in_time = self.until.lock().is_none_or(|until| now() < until);
+        self.over.store(!in_time, Ordering::Relaxed);
+        in_time
+    }
+
+    pub(crate) fn step(&self) -> Duration {
+        self.step
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the computer's time is what a runaway script uses up, virtual time stands still")]
+fn now() -> Instant {
+    Instant::now()
+}

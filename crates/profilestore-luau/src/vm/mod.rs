@@ -1,0 +1,159 @@
+//! One game server's Luau virtual machine: what scripts find in it, and how the host runs them.
+
+mod clocks;
+pub(crate) mod json;
+mod limits;
+mod print;
+mod scheduler;
+mod task;
+
+use std::{future::Future, sync::Arc};
+
+use mlua::{FromLuaMulti, Function, IntoLuaMulti, Lua, LuaOptions, MultiValue, StdLib, Table, Thread, VmState};
+use profilestore::env::Env;
+
+pub use self::limits::Limits;
+pub(crate) use self::scheduler::{Answer, Scheduler};
+use self::{
+    limits::Budget,
+    scheduler::{answer_values, error_text},
+};
+use crate::output::Output;
+
+/// A script that could not be run, or machinery that could not be set up.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Failed(String);
+
+impl From<mlua::Error> for Failed {
+    fn from(error: mlua::Error) -> Self {
+        Self(error_text(&error))
+    }
+}
+
+impl From<profilestore::Error> for Failed {
+    fn from(error: profilestore::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// What a machine is made with.
+pub(crate) struct VmOptions {
+    /// Counts from 1; for the output.
+    pub(crate) server: usize,
+    pub(crate) env: Env,
+    pub(crate) output: Arc<dyn Output>,
+    pub(crate) limits: Limits,
+}
+
+/// A virtual machine. Dropping it stops all its threads.
+pub(crate) struct Vm {
+    lua: Lua,
+    scheduler: Arc<Scheduler>,
+    wrap_prompt: Function,
+    wrap_waiting: Function,
+}
+
+impl Vm {
+    /// A machine with Luau's own libraries, `task`, the clocks and the output, and nothing else of Roblox.
+    pub(crate) fn new(options: VmOptions) -> Result<Self, Failed> {
+        // With this option `pcall` stays Luau's own, through which threads can yield.
+        let lua = Lua::new_with(StdLib::ALL_SAFE, LuaOptions::new().catch_rust_panics(true))?;
+        lua.set_memory_limit(options.limits.memory)?;
+        let budget = Arc::new(Budget::new(options.limits.step));
+        lua.set_interrupt({
+            let budget = budget.clone();
+            move |_| {
+                if budget.allows() {
+                    return Ok(VmState::Continue);
+                }
+                let text = format!("the script ran for {:?} without waiting for anything, and was stopped", budget.step());
+                Err(mlua::Error::RuntimeError(text))
+            }
+        });
+        let scheduler = Scheduler::new(&lua, options.server, options.output, budget);
+        let host = lua.create_table()?;
+        host.set("is_error", lua.create_function(|_, value: mlua::Value| Ok(matches!(value, mlua::Value::Error(_))))?)?;
+        let (wrap_prompt, wrap_waiting) = lua.load(include_str!("threads.luau")).set_name("=threads").call(host)?;
+        let vm = Self { lua, scheduler, wrap_prompt, wrap_waiting };
+        task::install(&vm)?;
+        clocks::install(&vm, &options.env)?;
+        print::install(&vm)?;
+        tokio::spawn(vm.scheduler.clone().drive());
+        Ok(vm)
+    }
+
+    pub(crate) fn lua(&self) -> &Lua {
+        &self.lua
+    }
+
+    pub(crate) fn scheduler(&self) -> &Arc<Scheduler> {
+        &self.scheduler
+    }
+
+    pub(crate) fn globals(&self) -> Table {
+        self.lua.globals()
+    }
+
+    /// A function for scripts that answers at once. Its errors are texts that scripts can catch.
+    pub(crate) fn prompt<A, R, F>(&self, function: F) -> Result<Function, Failed>
+    where
+        A: FromLuaMulti,
+        R: IntoLuaMulti,
+        F: Fn(&Lua, A) -> Answer<R> + Send + 'static,
+    {
+        let native = self.lua.create_function(move |lua, args: MultiValue| {
+            let answer = A::from_lua_multi(args, lua).map_err(|error| error_text(&error)).and_then(|args| function(lua, args));
+            answer_values(lua, answer)
+        })?;
+        Ok(self.wrap_prompt.call(native)?)
+    }
+
+    /// A function for scripts that answers later; the calling thread yields until then. `function` itself runs at once, so calls
+    /// begin in the order in which they were made.
+    pub(crate) fn waiting<A, R, W, F>(&self, function: F) -> Result<Function, Failed>
+    where
+        A: FromLuaMulti,
+        R: IntoLuaMulti + Send + 'static,
+        W: Future<Output = Answer<R>> + Send + 'static,
+        F: Fn(&Lua, A) -> Answer<W> + Send + 'static,
+    {
+        let scheduler = Arc::downgrade(&self.scheduler);
+        let native = self.lua.create_function(move |lua, (thread, args): (Thread, MultiValue)| {
+            let work = A::from_lua_multi(args, lua).map_err(|error| error_text(&error)).and_then(|args| function(lua, args));
+            let begun = work.map(|work| {
+                if let Some(scheduler) = scheduler.upgrade() {
+                    scheduler.answer_later(thread, work);
+                }
+            });
+            answer_values(lua, begun)
+        })?;
+        Ok(self.wrap_waiting.call(native)?)
+    }
+
+    /// Runs a script in a thread of its own, with `globals` as its environment's upper layer. It has waited or ended when this returns.
+    pub(crate) fn run(&self, name: &str, source: &str, extra: &Table) -> Result<Option<Thread>, Failed> {
+        let function = self.load(name, source, extra)?;
+        Ok(self.scheduler.spawn(function, ()))
+    }
+
+    /// Compiles a script. What it sets as globals is its own; it sees `extra` and the machine's globals.
+    pub(crate) fn load(&self, name: &str, source: &str, extra: &Table) -> Result<Function, Failed> {
+        let environment = self.lua.create_table()?;
+        for pair in extra.pairs::<mlua::Value, mlua::Value>() {
+            let (key, value) = pair?;
+            environment.raw_set(key, value)?;
+        }
+        let upper = self.lua.create_table()?;
+        upper.set("__index", self.globals())?;
+        upper.set("__metatable", "The metatable is locked")?;
+        environment.set_metatable(Some(upper))?;
+        Ok(self.lua.load(source).set_name(format!("={name}")).set_environment(environment).into_function()?)
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        self.scheduler.close();
+    }
+}

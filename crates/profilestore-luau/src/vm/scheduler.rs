@@ -1,0 +1,301 @@
+//! The threads of one virtual machine: who runs now, who waits for a time, who waits for the host.
+//!
+//! A function of the host that takes time yields the thread that called it, and resumes it with the answer. So it can be called from
+//! any coroutine, also one that a script made and resumes itself: the resumer gets control back at the first yield, as on Roblox.
+//! Waits end at frames, sixty a second, in the order in which they were asked for.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use mlua::{Function, IntoLuaMulti, Lua, MultiValue, Thread, Value, WeakLua};
+use parking_lot::Mutex;
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
+
+use super::limits::Budget;
+use crate::output::{Line, Output};
+
+/// What a host function answers: values, or the text of the error that the script is to see.
+pub(crate) type Answer<T> = Result<T, String>;
+
+/// The time between two frames.
+const FRAME: Duration = Duration::from_nanos(1_000_000_000 / 60);
+
+pub(crate) struct Scheduler {
+    lua: WeakLua,
+    server: usize,
+    output: Arc<dyn Output>,
+    budget: Arc<Budget>,
+    /// Frames are counted from here.
+    began: Instant,
+    timers: Mutex<Timers>,
+    timers_changed: Notify,
+    /// Threads to be resumed at the end of the current step (`task.defer`).
+    deferred: Mutex<Vec<Waiter>>,
+    frame_listener: Mutex<Option<Function>>,
+    failed: AtomicU64,
+    /// Calls of the host that are not answered yet.
+    unanswered: AtomicU64,
+    closed: AtomicBool,
+    me: Weak<Scheduler>,
+}
+
+#[derive(Default)]
+struct Timers {
+    next: u64,
+    waiting: BTreeMap<(Instant, u64), Waiter>,
+}
+
+struct Waiter {
+    thread: Thread,
+    args: Args,
+}
+
+enum Args {
+    Values(MultiValue),
+    /// How long it has really waited is what it gets.
+    Elapsed(Instant),
+}
+
+impl Scheduler {
+    pub(crate) fn new(lua: &Lua, server: usize, output: Arc<dyn Output>, budget: Arc<Budget>) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            lua: lua.weak(),
+            server,
+            output,
+            budget,
+            began: Instant::now(),
+            timers: Mutex::default(),
+            timers_changed: Notify::new(),
+            deferred: Mutex::default(),
+            frame_listener: Mutex::default(),
+            failed: AtomicU64::new(0),
+            unanswered: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+            me: me.clone(),
+        })
+    }
+
+    /// Runs a thread until it ends or yields. An error that ends it is reported. One that cannot be resumed, because the script
+    /// closed it meanwhile, is left alone.
+    pub(crate) fn resume(&self, thread: &Thread, args: impl IntoLuaMulti) {
+        if self.is_closed() || !thread.is_resumable() {
+            return;
+        }
+        let outermost = self.budget.enter();
+        if let Err(error) = thread.resume::<MultiValue>(args) {
+            self.report(&error);
+        }
+        if outermost {
+            self.run_deferred();
+            self.budget.leave();
+        }
+    }
+
+    /// Runs a function in a thread of its own.
+    pub(crate) fn spawn(&self, function: Function, args: impl IntoLuaMulti) -> Option<Thread> {
+        let lua = self.lua.try_upgrade()?;
+        match lua.create_thread(function) {
+            Ok(thread) => {
+                self.resume(&thread, args);
+                Some(thread)
+            }
+            Err(error) => {
+                self.report(&error);
+                None
+            }
+        }
+    }
+
+    /// Runs a thread at the end of the current step.
+    pub(crate) fn defer(&self, thread: Thread, args: MultiValue) {
+        self.deferred.lock().push(Waiter { thread, args: Args::Values(args) });
+        if !self.budget.is_running() {
+            self.run_deferred();
+        }
+    }
+
+    fn run_deferred(&self) {
+        loop {
+            let waiters = std::mem::take(&mut *self.deferred.lock());
+            if waiters.is_empty() {
+                return;
+            }
+            for Waiter { thread, args } in waiters {
+                self.resume_waiter(&thread, args);
+            }
+        }
+    }
+
+    fn resume_waiter(&self, thread: &Thread, args: Args) {
+        match args {
+            Args::Values(values) => self.resume(thread, values),
+            Args::Elapsed(since) => self.resume(thread, since.elapsed().as_secs_f64()),
+        }
+    }
+
+    /// Resumes a thread at the first frame after so many seconds, with the values, or with the seconds that it took.
+    pub(crate) fn wake_after(&self, thread: Thread, seconds: f64, args: Option<MultiValue>) {
+        let now = Instant::now();
+        let args = args.map_or(Args::Elapsed(now), Args::Values);
+        let at = self.frame_after(now, seconds);
+        {
+            let mut timers = self.timers.lock();
+            timers.next += 1;
+            let order = timers.next;
+            timers.waiting.insert((at, order), Waiter { thread, args });
+        }
+        self.timers_changed.notify_one();
+    }
+
+    /// The first frame that is later than `now` and no earlier than so many seconds from now.
+    fn frame_after(&self, now: Instant, seconds: f64) -> Instant {
+        const FAR: f64 = 1e9;
+        let seconds = if seconds.is_finite() { seconds.clamp(0.0, FAR) } else { FAR };
+        let since = (now - self.began) + Duration::from_secs_f64(seconds);
+        let (since, frame) = (since.as_nanos(), FRAME.as_nanos());
+        let frames = since.div_ceil(frame).max((now - self.began).as_nanos() / frame + 1);
+        self.began + Duration::from_nanos(u64::try_from(frames * frame).unwrap_or(u64::MAX))
+    }
+
+    /// Calls `listener` with the seconds since the frame before, at every frame; None for nobody.
+    pub(crate) fn listen_to_frames(&self, listener: Option<Function>) {
+        *self.frame_listener.lock() = listener;
+        self.timers_changed.notify_one();
+    }
+
+    /// Wakes who waits. Runs until the machine is closed.
+    pub(crate) async fn drive(self: Arc<Self>) {
+        let mut last_frame = Instant::now();
+        while !self.is_closed() {
+            let changed = self.timers_changed.notified();
+            let frame = self.frame_listener.lock().is_some().then(|| self.frame_after(last_frame, 0.0));
+            let first = self.timers.lock().waiting.keys().next().map(|(at, _)| *at);
+            let Some(at) = [frame, first].into_iter().flatten().min() else {
+                changed.await;
+                last_frame = Instant::now();
+                continue;
+            };
+            tokio::select! {
+                biased;
+                () = sleep_until(at) => {}
+                () = changed => continue,
+            }
+            let now = Instant::now();
+            if frame.is_some_and(|frame| frame <= now) {
+                let listener = self.frame_listener.lock().clone();
+                if let Some(listener) = listener {
+                    self.spawn(listener, (now - last_frame).as_secs_f64());
+                }
+                last_frame = now;
+            }
+            loop {
+                let due = {
+                    let mut timers = self.timers.lock();
+                    match timers.waiting.first_entry() {
+                        Some(entry) if entry.key().0 <= now => Some(entry.remove()),
+                        _ => None,
+                    }
+                };
+                let Some(Waiter { thread, args }) = due else { break };
+                self.resume_waiter(&thread, args);
+            }
+        }
+    }
+
+    /// Resumes the thread with the answer once there is one.
+    pub(crate) fn answer_later<T, F>(&self, thread: Thread, work: F)
+    where
+        T: IntoLuaMulti + Send + 'static,
+        F: Future<Output = Answer<T>> + Send + 'static,
+    {
+        let me = self.me.clone();
+        self.unanswered.fetch_add(1, Ordering::Relaxed);
+        tokio::spawn(async move {
+            let answer = work.await;
+            let Some(me) = me.upgrade() else { return };
+            me.unanswered.fetch_sub(1, Ordering::Relaxed);
+            let Some(lua) = me.lua.try_upgrade() else { return };
+            match answer_values(&lua, answer) {
+                Ok(values) => me.resume(&thread, values),
+                Err(error) => me.report(&error),
+            }
+        });
+    }
+
+    /// Tells of an error that ended a thread.
+    pub(crate) fn report(&self, error: &mlua::Error) {
+        if self.is_closed() {
+            return;
+        }
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        self.output.line(self.server, Line::Error, &error_text(error));
+    }
+
+    pub(crate) fn line(&self, kind: Line, text: &str) {
+        if !self.is_closed() {
+            self.output.line(self.server, kind, text);
+        }
+    }
+
+    /// How many threads ended with an error.
+    pub(crate) fn failures(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// True when no thread waits, neither for a time nor for the host.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.unanswered.load(Ordering::Relaxed) == 0 && self.timers.lock().waiting.is_empty()
+    }
+
+    /// Time since the machine began.
+    pub(crate) fn age(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// No thread runs from now on.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        // What waits holds on to the machine.
+        let waiting = std::mem::take(&mut self.timers.lock().waiting);
+        let deferred = std::mem::take(&mut *self.deferred.lock());
+        let listener = self.frame_listener.lock().take();
+        drop((waiting, deferred, listener));
+        self.timers_changed.notify_one();
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+}
+
+/// (true, values...) or (false, message), as threads.luau takes them.
+pub(crate) fn answer_values<T: IntoLuaMulti>(lua: &Lua, answer: Answer<T>) -> mlua::Result<MultiValue> {
+    match answer {
+        Ok(values) => {
+            let mut values = values.into_lua_multi(lua)?;
+            values.push_front(Value::Boolean(true));
+            Ok(values)
+        }
+        Err(message) => (false, message).into_lua_multi(lua),
+    }
+}
+
+/// The text of an error without what only the host's side means.
+pub(crate) fn error_text(error: &mlua::Error) -> String {
+    match error {
+        mlua::Error::RuntimeError(text) => text.clone(),
+        mlua::Error::CallbackError { traceback, cause } => format!("{}\n{traceback}", error_text(cause)),
+        mlua::Error::WithContext { context, cause } => format!("{context}: {}", error_text(cause)),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,35 @@
+//! Scripts run as games, and what they print.
+
+mod threads;
+
+use std::sync::Arc;
+
+use profilestore_luau::{Game, GameBuilder, Line, Recorder, Report, Script, Time};
+
+/// What a script printed, warned and failed with.
+struct Ran {
+    report: Report,
+    recorder: Arc<Recorder>,
+}
+
+impl Ran {
+    #[track_caller]
+    fn succeeded(self) -> Vec<String> {
+        assert!(self.report.is_success(), "{:?}\n{:?}", self.report, self.recorder);
+        self.recorder.texts(Line::Print)
+    }
+}
+
+/// Runs a script in virtual time, on one server unless `set` says otherwise.
+fn run(source: &str, set: impl FnOnce(GameBuilder) -> GameBuilder) -> Ran {
+    let recorder = Arc::new(Recorder::default());
+    let game = set(Game::builder().time(Time::Virtual).output(recorder.clone()));
+    let report = game.run(&Script { name: "game".into(), source: source.into() }).expect("the game runs");
+    Ran { report, recorder }
+}
+
+/// Runs a script that checks itself with `assert`.
+#[track_caller]
+fn check(source: &str) -> Vec<String> {
+    run(source, |game| game).succeeded()
+}

@@ -121,9 +121,18 @@ impl Engine {
             .map(|by| AuditEntry::new(self.env.uuid(), "send", vec![key.clone()], by).detail("message", id.to_string()).change());
         let mut changes = vec![self.append(key, id, payload)?];
         changes.extend(entry.transpose()?);
-        let commit = self.new_commit(changes, Returning::HEAD);
         let deadline = self.env.after(self.settings().call_timeout);
-        match self.settle(&commit, |at| at > deadline).await {
+        let mut commit = self.new_commit(changes, Returning::HEAD);
+        let mut answer = self.settle(&commit, |at| at > deadline).await;
+        // Into the restored contents, where the message's id says whether it is in them.
+        while let Err(error @ StoreError::Replaced { .. }) = &answer
+            && self.env.now() < deadline
+            && self.overtaken(error).await
+        {
+            commit = self.new_commit(commit.changes, Returning::HEAD);
+            answer = self.settle(&commit, |at| at > deadline).await;
+        }
+        match answer {
             Ok(_) => {
                 metrics::counter!("profilestore_messages_sent_total").increment(1);
                 // The store leaves no notice for the sender itself.

@@ -92,7 +92,7 @@ impl Engine {
                     self.look(key);
                     return Ok(settled.map(|entry| AuditEntry { stored_ms: reply.now_ms, ..entry }));
                 }
-                Err(error) if edit_lost_race(&error) => {}
+                Err(error) if edit_lost_race(&error) || self.overtaken(&error).await => {}
                 Err(error) => return Err(error.into()),
             }
         }

@@ -20,8 +20,8 @@ use crate::{
     autosave::Autosave,
     bounded_loss::Changed,
     data_store::{
-        Change, Commit, CommitId, CommitReply, ConflictKind, DataStore, DataStoreExt, KeyState, Returning, ServerId, Snapshot,
-        StoreError,
+        Change, Commit, CommitId, CommitReply, ConflictKind, DataStore, DataStoreExt, Incarnation, KeyState, Returning, ServerId,
+        Snapshot, StoreError,
     },
     env::Env,
     error::{Error, ErrorKind, Result},
@@ -51,6 +51,9 @@ use start::Load;
 /// How often a commit that lost a race against another server is rebuilt and tried again before the call fails.
 const MAX_RACES: usize = 50;
 
+/// For how long a call waits for this server to register in contents of the store that were replaced.
+const PATIENCE_WITH_REPLACED: Duration = Duration::from_secs(2);
+
 /// What to build an engine from.
 pub(crate) struct Parts {
     pub(crate) store: Arc<dyn DataStore>,
@@ -70,6 +73,10 @@ pub(crate) struct Engine {
     pub(crate) job_id: String,
     pub(crate) runtime: Handle,
     pub(crate) lease: Mutex<Lease>,
+    /// A commit met other contents of the store: the lease is to be renewed at once.
+    renew_now: Notify,
+    /// A new incarnation of this server has begun.
+    begun_anew: Notify,
     pub(crate) queues: Arc<KeyQueues>,
     /// Held while a transaction takes its place in several queues, so that two of them meet in the same order in all of them.
     pub(crate) lining_up: Mutex<()>,
@@ -120,6 +127,8 @@ impl Engine {
             runtime,
             lining_up: Mutex::default(),
             lease: Mutex::new(lease),
+            renew_now: Notify::new(),
+            begun_anew: Notify::new(),
             slots: Mutex::default(),
             ending: Mutex::default(),
             waiters: Mutex::default(),
@@ -223,9 +232,40 @@ impl Engine {
         let result = self.store.commit_one(commit.clone()).await;
         match &result {
             Ok(reply) => self.hint(reply).await,
-            Err(error) => self.note_error(error, commit.changes.first().and_then(Change::key)),
+            Err(error) => {
+                self.note_error(error, commit.changes.first().and_then(Change::key));
+                if let StoreError::Replaced { expected, .. } = error
+                    && *expected == self.lease.lock().incarnation
+                {
+                    self.renew_now.notify_one();
+                }
+            }
         }
         result
+    }
+
+    /// Waits until this server has registered in other contents of the store than these; False when it has not in so short a time as
+    /// it takes while the store answers. A commit that met them has brought the renewal forward.
+    pub(crate) async fn contents_replaced(&self, before: Incarnation) -> bool {
+        let deadline = self.env.after(PATIENCE_WITH_REPLACED);
+        loop {
+            let begun = self.begun_anew.notified();
+            if self.lease.lock().incarnation != before {
+                return true;
+            }
+            if tokio::time::timeout_at(deadline, begun).await.is_err() {
+                return false;
+            }
+        }
+    }
+
+    /// True when a commit that failed is worth building anew from what the store holds now: somebody else was faster, or a backup was
+    /// restored, in which this server has registered meanwhile.
+    pub(crate) async fn overtaken(&self, error: &StoreError) -> bool {
+        match error {
+            StoreError::Replaced { expected, .. } => self.contents_replaced(*expected).await,
+            error => lost_race(error),
+        }
     }
 
     /// Sends the hints that follow from a commit.

@@ -81,6 +81,8 @@ pub(crate) async fn run(engine: Arc<Engine>, mut hints: mpsc::Receiver<Hint>) {
                 };
                 engine.health.judge(engine.env.now(), &engine.settings());
             }
+            // What a call met need not wait for the period's end.
+            () = engine.renew_now.notified() => next = engine.env.now(),
             hint = hints.recv(), if open => match hint {
                 Some(Hint::Look(key)) => {
                     if defect!(HintTakenAsTruth)
@@ -195,6 +197,7 @@ impl Renewal {
         self.pending = None;
         self.acknowledged.clear();
         *engine.lease.lock() = lease;
+        engine.begun_anew.notify_waiters();
         let sessions = engine.sessions();
         tracing::info!(sessions = sessions.len(), "a new incarnation of this server has begun");
         for session in sessions {

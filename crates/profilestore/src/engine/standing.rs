@@ -180,7 +180,7 @@ impl Engine {
         let deadline = self.env.after(self.settings().call_timeout);
         match self.settle(&self.new_commit(changes, Returning::HEAD), |at| at > deadline).await {
             Ok(_) => Ok(true),
-            Err(error) if edit_lost_race(&error) => Ok(false),
+            Err(error) if edit_lost_race(&error) || self.overtaken(&error).await => Ok(false),
             Err(error) => Err(error.into()),
         }
     }

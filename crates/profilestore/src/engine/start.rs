@@ -351,6 +351,8 @@ impl Load {
         engine.queues.run(&key, settings.max_key_queue, async move {
             match self.attempt(&engine_, asked_at, with_value).await {
                 Ok(attempt) => attempt,
+                // A backup was restored, and this server has yet to register in it.
+                Err(error) if error.kind() == ErrorKind::Replaced => Attempt::Outage,
                 Err(error) => Attempt::Failed(error.about(&self.key)),
             }
         })
@@ -419,7 +421,7 @@ impl Load {
         let commit = engine.new_commit(vec![change], Returning::HEAD);
         match engine.settle(&commit, |_| engine.is_closing()).await {
             Ok(_) => Ok(true),
-            Err(error) if super::lost_race(&error) => Ok(false),
+            Err(error) if engine.overtaken(&error).await => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
@@ -518,7 +520,7 @@ impl Load {
                 }
                 Ok(Some(Attempt::Taken(Box::new(taken))))
             }
-            Err(error) if super::lost_race(&error) || error.conflict() == Some(&ConflictKind::Server) => {
+            Err(error) if error.conflict() == Some(&ConflictKind::Server) || engine.overtaken(&error).await => {
                 if found.write {
                     // Perhaps it was the list of what stands that had changed.
                     engine.forget_standing(self.key.store());

@@ -318,6 +318,26 @@ async fn a_session_whose_start_was_answered_after_a_restore_is_over_at_once() {
     assert_eq!(profile.end_session().await.unwrap_err().kind(), ErrorKind::SessionEnded);
 }
 
+/// Found by the simulation (seed 8147): starts were refused until the next renewal.
+#[tokio::test(start_paused = true)]
+async fn a_start_that_meets_a_restored_backup_brings_the_renewal_forward() {
+    let world = World::new();
+    let detour = Detour::new(world.store.clone());
+    let a = world.server_on("a", detour.clone()).await;
+    let old = open(&a, "old").await;
+    detour.lead_to(FaultyStore::new(MemoryStore::new(world.env.clone())));
+    let began = tokio::time::Instant::now();
+    let profile = players(&a).start_session("p").await.unwrap();
+    assert!(began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
+    settle().await;
+    assert!(profile.is_active() && old.is_over());
+    earn(&profile, 3);
+    profile.save().await.unwrap();
+    detour.lead_to(FaultyStore::new(MemoryStore::new(world.env.clone())));
+    players(&a).send_message("p", &json!({})).await.unwrap();
+    assert!(began.elapsed() < Duration::from_millis(200), "{:?}", began.elapsed());
+}
+
 /// A wall clock that is wrong by so many milliseconds.
 struct Wrong(Env, i64);
 

@@ -43,7 +43,7 @@
 //! # Where things are
 //!
 //! An [`Operator`] changes profiles from outside the game, booked in the audit log ([`audit_entries`]); [`history`] has a profile's
-//! earlier versions. [`data_store`] is the storage contract with the stores in memory and in SQLite; [`messenger`] carries hints between servers;
+//! earlier versions. [`data_store`] is the storage contract with the stores in memory and in SQLite; [`messenger`] carries hints between servers, on one machine or over NATS;
 //! [`document`] and [`transfer`] read and write the records of the Roblox modules ProfileStore and ProfileService; [`record`] is the
 //! stored form; [`env`](mod@env) injects clock and randomness. Where the specification (those modules' documentation) has a name for a thing,
 //! the thing's documentation gives it.

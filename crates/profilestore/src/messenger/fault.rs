@@ -148,3 +148,20 @@ mod tests {
         assert_eq!(arrive(&cut).await, 0);
     }
 }
+
+#[cfg(test)]
+mod conformance {
+    use super::*;
+    use crate::{env::SeededRng, messenger::LocalMessenger, messenger::conformance::Subject};
+
+    async fn subject() -> Subject {
+        let inner: Arc<dyn Messenger> = Arc::new(LocalMessenger::new());
+        let [near, far] = [1, 2].map(|seed| {
+            let faulty = FaultyMessenger::new(inner.clone(), Line::default(), SeededRng::new(seed), HintChances::default());
+            Arc::new(faulty) as Arc<dyn Messenger>
+        });
+        Subject::new(near, far)
+    }
+
+    crate::messenger_conformance!(subject);
+}

@@ -88,3 +88,16 @@ mod tests {
         assert_eq!(hints.recv().await, Some(Hint::Look(key)));
     }
 }
+
+#[cfg(test)]
+mod conformance {
+    use super::*;
+    use crate::messenger::conformance::Subject;
+
+    async fn subject() -> Subject {
+        let messenger = Arc::new(LocalMessenger::new());
+        Subject::new(messenger.clone(), messenger)
+    }
+
+    crate::messenger_conformance!(subject);
+}

@@ -12,10 +12,18 @@ use tokio::sync::mpsc;
 use crate::{data_store::ServerId, key::ProfileKey};
 
 #[cfg(any(test, feature = "test-util"))]
+pub mod conformance;
+#[cfg(any(test, feature = "test-util"))]
 pub mod fault;
 mod local;
+#[cfg(feature = "nats")]
+mod nats;
+#[cfg(feature = "nats")]
+mod wire;
 
 pub use local::LocalMessenger;
+#[cfg(feature = "nats")]
+pub use nats::{NatsMessenger, NatsOptions};
 
 /// How many hints may wait for a slow receiver. Beyond that they are dropped and a [`Hint::Gap`] takes their place.
 pub const HINT_QUEUE: usize = 4096;
@@ -36,7 +44,7 @@ pub enum Hint {
 ///
 /// To be correct, an implementation never blocks for longer than handing the hint over takes, and reports a gap whenever it
 /// knows or suspects that hints were lost, the first time after a subscription was made included only if some could have been.
-/// Nothing else is promised, and nothing else is relied on.
+/// While nothing is wrong, hints arrive; nothing else is promised, and nothing else is relied on. [`conformance`] tests it.
 #[async_trait]
 pub trait Messenger: fmt::Debug + Send + Sync + 'static {
     /// Begins to receive the hints for one server. Ends when the receiver is dropped.

@@ -9,6 +9,8 @@ mod history;
 mod hostile;
 mod messages;
 mod migrations;
+#[cfg(feature = "nats")]
+mod nats;
 mod operator;
 mod records;
 mod regressions;

@@ -111,3 +111,20 @@ async fn the_thread_ends_with_the_messenger() {
     }
     panic!("somebody keeps the file open");
 }
+
+/// Within the process; between processes the commits' notices are the hints.
+mod conformance {
+    use std::sync::Arc;
+
+    use profilestore::messenger::conformance::Subject;
+
+    use super::*;
+
+    async fn subject() -> Subject {
+        let dir = folder();
+        let messenger = Arc::new(SqliteMessenger::new(&open(&path(&dir))));
+        Subject::new(messenger.clone(), messenger).keeping(dir)
+    }
+
+    profilestore::messenger_conformance!(subject);
+}

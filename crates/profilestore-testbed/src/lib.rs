@@ -1,0 +1,12 @@
+//! What the tests break: real servers of their own, each in a folder and on a port of its own, and the connections to them.
+//!
+//! Whatever is started ends with its value, by its process id.
+#![deny(missing_docs)]
+
+mod nats;
+mod process;
+mod proxy;
+
+pub use nats::{NatsServer, nats_cluster};
+pub use process::{Process, free_port};
+pub use proxy::{Link, Proxy};

@@ -1,0 +1,96 @@
+//! A process that can be stopped, continued and killed.
+
+use std::{
+    io,
+    net::TcpListener,
+    process::{Child, Command, ExitStatus},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A running process, killed and waited for when it is dropped.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+}
+
+impl Process {
+    /// Starts one.
+    pub fn start(command: &mut Command) -> io::Result<Self> {
+        Ok(Self { child: command.spawn()? })
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it still runs.
+    pub fn runs(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Stops it and its children where they are (SIGSTOP), as a machine that hangs.
+    pub fn pause(&self) {
+        self.signal_all(Signal::STOP);
+    }
+
+    /// Lets it and its children go on (SIGCONT).
+    pub fn resume(&self) {
+        self.signal_all(Signal::CONT);
+    }
+
+    /// Kills it and its children (SIGKILL) in the middle of whatever they do, as a power failure that leaves the disk's cache.
+    pub fn kill(&mut self) {
+        // Stopped first: so no child sees another one's death.
+        self.pause();
+        self.signal_all(Signal::KILL);
+        let _ = self.child.wait();
+    }
+
+    /// Asks it to end, with the signal that it takes for that, and waits.
+    pub fn end(&mut self, signal: Signal) -> io::Result<ExitStatus> {
+        send(self.id(), signal);
+        self.child.wait()
+    }
+
+    fn signal_all(&self, signal: Signal) {
+        send(self.id(), signal);
+        for child in children(self.id()) {
+            send(child, signal);
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.runs() {
+            self.kill();
+        }
+    }
+}
+
+/// A process that is gone by now gets no signal, which is all right.
+fn send(pid: u32, signal: Signal) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        let _ = kill_process(pid, signal);
+    }
+}
+
+/// The children of a process.
+fn children(parent: u32) -> Vec<u32> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // PID (NAME) STATE PARENT …, and the name may hold anything.
+        let parent_of = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse::<u32>().ok());
+        parent_of == Some(parent)
+    })
+    .collect()
+}
+
+/// A port of this machine that nobody listens on now.
+pub fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}

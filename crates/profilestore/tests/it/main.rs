@@ -12,6 +12,7 @@ mod migrations;
 mod operator;
 mod records;
 mod regressions;
+mod roblox;
 mod sessions;
 #[cfg(feature = "sqlite")]
 mod sqlite;

@@ -44,7 +44,8 @@
 //!
 //! An [`Operator`] changes profiles from outside the game, booked in the audit log ([`audit_entries`]); [`history`] has a profile's
 //! earlier versions. [`data_store`] is the storage contract with the stores in memory and in SQLite; [`messenger`] carries hints between servers, on one machine or over NATS;
-//! [`document`] and [`transfer`] read and write the records of the Roblox modules ProfileStore and ProfileService; [`record`] is the
+//! [`document`] and [`transfer`] read and write the records of the Roblox modules ProfileStore and ProfileService, and [`roblox`] is the data
+//! store on which these modules run as they are; [`record`] is the
 //! stored form; [`env`](mod@env) injects clock and randomness. Where the specification (those modules' documentation) has a name for a thing,
 //! the thing's documentation gives it.
 #![deny(missing_docs)]
@@ -72,6 +73,7 @@ mod operator;
 mod profile;
 mod reconcile;
 pub mod record;
+pub mod roblox;
 mod session;
 mod settings;
 mod signal;

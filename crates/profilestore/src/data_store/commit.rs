@@ -118,14 +118,17 @@ pub enum Change {
         /// Leave a receipt, which makes its id fail with [`ConflictKind::MessageSeen`] from now on.
         receipt: bool,
     },
-    /// Gives a key the inbox that an import brought along. Fails with [`ConflictKind::InboxRevision`] unless the inbox was never
-    /// used.
-    ImportInbox {
+    /// Gives a key another inbox: the one that an import brought along, or that a document states. Fails with
+    /// [`ConflictKind::InboxRevision`] unless the inbox is at this revision. A message that stays, told by its index and its id, keeps
+    /// the content that its id stands for, whatever its payload is now; one that does not stay leaves a receipt.
+    ReplaceInbox {
         /// The key.
         key: ProfileKey,
-        /// The newest index ever given out.
+        /// The inbox's revision; 0 when it was never used.
+        revision: u64,
+        /// The newest index ever given out. Where a greater one is known, that one stays.
         last_message: u64,
-        /// The waiting messages by ascending index.
+        /// The waiting messages by ascending index. The ids of new ones must never have been used.
         messages: Vec<StoredMessage>,
     },
     /// Pins or unpins a kept version. Fails with [`ConflictKind::VersionGone`].
@@ -196,7 +199,7 @@ impl Change {
             | Self::ChangeMessage { key, .. }
             | Self::LockMessage { key, .. }
             | Self::RemoveMessage { key, .. }
-            | Self::ImportInbox { key, .. }
+            | Self::ReplaceInbox { key, .. }
             | Self::Pin { key, .. }
             | Self::Erase { key, .. } => Some(key),
             Self::RegisterServer { .. } | Self::RenewServer { .. } | Self::MarkDead { .. } | Self::Abort { .. } => None,

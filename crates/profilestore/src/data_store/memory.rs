@@ -330,11 +330,21 @@ impl State {
                 }
                 true
             }
-            Change::ImportInbox { key, last_message, messages } => {
+            Change::ReplaceInbox { key, last_message, messages, .. } => {
                 let record = self.keys.entry(key.clone()).or_default();
                 record.inbox_revision += 1;
-                record.last_message = *last_message;
-                record.inbox = messages.iter().map(|message| (message.index, Message::new(message.clone()))).collect();
+                record.last_message = record.last_message.max(*last_message);
+                let mut before = std::mem::take(&mut record.inbox);
+                for message in messages {
+                    let mut new = Message::new(message.clone());
+                    if before.get(&message.index).is_some_and(|old| old.id == new.id) {
+                        new.content = before.remove(&message.index).map_or(new.content, |old| old.content);
+                    }
+                    record.inbox.insert(message.index, new);
+                }
+                for gone in before.into_values() {
+                    record.receipts.insert(gone.id, Receipt { content: gone.content, made_ms: now_ms });
+                }
                 true
             }
             Change::Pin { key, version, pinned } => {

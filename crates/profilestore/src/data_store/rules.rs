@@ -21,7 +21,7 @@ pub(super) const OUTCOME_KEPT_MS: i64 = 7 * DAY_MS;
 /// How long receipts are kept: as long as a message id is accepted, from the farthest future in which it may lie.
 pub(super) const RECEIPT_KEPT_MS: i64 = MESSAGE_ID_MAX_AGE_MS + MESSAGE_ID_MAX_AHEAD_MS;
 
-/// The greatest message index that an import may bring: beyond it, a double cannot tell two indexes apart.
+/// The greatest message index that an import or a document may bring: beyond it, a double cannot tell two indexes apart.
 pub(super) const MAX_MESSAGE_INDEX: u64 = 1 << 53;
 
 const HOUR_MS: i64 = 60 * 60 * 1000;
@@ -72,7 +72,7 @@ pub(super) enum Fault {
 }
 
 /// Whether a commit is well formed: at least one change; at most one write and one lease a key and one change a server; an abort
-/// alone; sizes within their limits; no message changed after its removal or appended twice; an imported inbox before all else
+/// alone; sizes within their limits; no message changed after its removal or appended twice; a replaced inbox before all else
 /// that concerns the inbox; an erasure after all else that concerns its key.
 pub(super) fn check_commit(commit: &Commit) -> Result<(), StoreError> {
     if commit.changes.is_empty() {
@@ -128,26 +128,26 @@ pub(super) fn check_commit(commit: &Commit) -> Result<(), StoreError> {
                 check_not_removed(&removed, key, *index)?;
                 removed.insert((key, *index));
             }
-            Change::ImportInbox { key, last_message, messages } => {
+            Change::ReplaceInbox { key, last_message, messages, .. } => {
                 if !inboxes.insert(key) {
-                    return invalid(format!("an imported inbox comes before other changes of the inbox: key=`{key}`"));
+                    return invalid(format!("a replaced inbox comes before other changes of the inbox: key=`{key}`"));
                 }
                 if *last_message > MAX_MESSAGE_INDEX {
-                    return invalid(format!("an imported index is too great: key=`{key}` index=`{last_message}`"));
+                    return invalid(format!("a message's index is too great: key=`{key}` index=`{last_message}`"));
                 }
                 let mut before = 0;
                 for message in messages {
                     limit("a message", message.payload.len(), MAX_MESSAGE_BYTES, key)?;
                     if message.index <= before || message.index > *last_message {
                         return invalid(format!(
-                            "imported messages ascend from 1 to the last index: key=`{key}` index=`{}` last=`{last_message}`",
+                            "the messages of an inbox ascend from 1 to the last index: key=`{key}` index=`{}` last=`{last_message}`",
                             message.index
                         ));
                     }
                     before = message.index;
                     if !appended.insert((key, &message.id)) {
                         let id = &message.id;
-                        return invalid(format!("an imported inbox holds a message at most once: key=`{key}` message=`{id}`"));
+                        return invalid(format!("an inbox holds a message at most once: key=`{key}` message=`{id}`"));
                     }
                 }
             }
@@ -185,69 +185,68 @@ pub(super) fn judge<V: View>(view: &mut V, commit: &Commit, now_ms: i64) -> Resu
     // Messages of this very commit count towards a cap.
     let mut appended: Vec<(&ProfileKey, u64)> = Vec::new();
     for change in &commit.changes {
-        let fault = match change {
-            Change::Check { key, epoch } | Change::Erase { key, epoch } => (view.counters(key)?.epoch != *epoch
-                && !defect!(FenceCheckRemoved))
-            .then(|| Fault::Key(ConflictKind::Epoch, key.clone())),
-            Change::Write { .. } if defect!(FenceCheckRemoved) => None,
-            Change::Write { key, epoch, version, .. } => {
-                let found = view.counters(key)?;
-                if found.epoch != *epoch {
-                    Some(Fault::Key(ConflictKind::Epoch, key.clone()))
-                } else {
-                    (found.version != *version).then(|| Fault::Key(ConflictKind::Version, key.clone()))
-                }
-            }
-            Change::Lease { key, revision, .. } => {
-                (view.counters(key)?.lease_revision != *revision).then(|| Fault::Key(ConflictKind::Lease, key.clone()))
-            }
-            Change::AppendMessage { key, message, cap } => {
-                let position = appended.iter().position(|(other, _)| *other == key).unwrap_or_else(|| {
-                    appended.push((key, 0));
-                    appended.len() - 1
-                });
-                let kind = match view.used_with(key, &message.id.digest())? {
-                    Some(content) if content == Digest::of(&message.payload) => Some(ConflictKind::MessageSeen),
-                    Some(_) => Some(ConflictKind::MessageIdReused),
-                    None if !accepts_message_id(&message.id, now_ms) => Some(ConflictKind::MessageIdExpired),
-                    None => {
-                        (view.counters(key)?.waiting + appended[position].1 >= u64::from(*cap)).then_some(ConflictKind::InboxFull)
+        let fault =
+            match change {
+                Change::Check { key, epoch } | Change::Erase { key, epoch } => (view.counters(key)?.epoch != *epoch
+                    && !defect!(FenceCheckRemoved))
+                .then(|| Fault::Key(ConflictKind::Epoch, key.clone())),
+                Change::Write { .. } if defect!(FenceCheckRemoved) => None,
+                Change::Write { key, epoch, version, .. } => {
+                    let found = view.counters(key)?;
+                    if found.epoch != *epoch {
+                        Some(Fault::Key(ConflictKind::Epoch, key.clone()))
+                    } else {
+                        (found.version != *version).then(|| Fault::Key(ConflictKind::Version, key.clone()))
                     }
-                };
-                appended[position].1 += 1;
-                kind.map(|kind| Fault::Key(kind, key.clone()))
-            }
-            Change::ChangeMessage { key, index, revision, .. } => match view.message(key, *index)? {
-                None => Some(Fault::Key(ConflictKind::MessageGone, key.clone())),
-                Some(found) if found.locked => Some(Fault::Key(ConflictKind::MessageLocked, key.clone())),
-                Some(found) => (found.revision != *revision).then(|| Fault::Key(ConflictKind::MessageRevision, key.clone())),
-            },
-            Change::LockMessage { key, index, revision } => match view.message(key, *index)? {
-                None => Some(Fault::Key(ConflictKind::MessageGone, key.clone())),
-                Some(found) => (found.revision != *revision).then(|| Fault::Key(ConflictKind::MessageRevision, key.clone())),
-            },
-            Change::RemoveMessage { key, index, .. } => {
-                view.message(key, *index)?.is_none().then(|| Fault::Key(ConflictKind::MessageGone, key.clone()))
-            }
-            Change::ImportInbox { key, .. } => {
-                (view.counters(key)?.inbox_revision != 0).then(|| Fault::Key(ConflictKind::InboxRevision, key.clone()))
-            }
-            Change::Pin { key, version, .. } => {
-                (!view.keeps_version(key, *version)?).then(|| Fault::Key(ConflictKind::VersionGone, key.clone()))
-            }
-            Change::RegisterServer { id, .. } => view.server(*id)?.map(|row| Fault::Server(Some(row))),
-            Change::RenewServer { id, revision, .. } => match view.server(*id)? {
-                Some(row) if (!row.dead || defect!(DeadRowRenewable)) && row.revision == *revision => None,
-                other => Some(Fault::Server(other)),
-            },
-            Change::MarkDead { id, revision } => match view.server(*id)? {
-                Some(row) if row.revision == *revision => None,
-                other => Some(Fault::Server(other)),
-            },
-            Change::Abort { commit } => {
-                (view.outcome(*commit)? == Some(Outcome::Applied)).then_some(Fault::Commit(ConflictKind::AlreadyApplied))
-            }
-        };
+                }
+                Change::Lease { key, revision, .. } => {
+                    (view.counters(key)?.lease_revision != *revision).then(|| Fault::Key(ConflictKind::Lease, key.clone()))
+                }
+                Change::AppendMessage { key, message, cap } => {
+                    let position = appended.iter().position(|(other, _)| *other == key).unwrap_or_else(|| {
+                        appended.push((key, 0));
+                        appended.len() - 1
+                    });
+                    let kind = match view.used_with(key, &message.id.digest())? {
+                        Some(content) if content == Digest::of(&message.payload) => Some(ConflictKind::MessageSeen),
+                        Some(_) => Some(ConflictKind::MessageIdReused),
+                        None if !accepts_message_id(&message.id, now_ms) => Some(ConflictKind::MessageIdExpired),
+                        None => (view.counters(key)?.waiting + appended[position].1 >= u64::from(*cap))
+                            .then_some(ConflictKind::InboxFull),
+                    };
+                    appended[position].1 += 1;
+                    kind.map(|kind| Fault::Key(kind, key.clone()))
+                }
+                Change::ChangeMessage { key, index, revision, .. } => match view.message(key, *index)? {
+                    None => Some(Fault::Key(ConflictKind::MessageGone, key.clone())),
+                    Some(found) if found.locked => Some(Fault::Key(ConflictKind::MessageLocked, key.clone())),
+                    Some(found) => (found.revision != *revision).then(|| Fault::Key(ConflictKind::MessageRevision, key.clone())),
+                },
+                Change::LockMessage { key, index, revision } => match view.message(key, *index)? {
+                    None => Some(Fault::Key(ConflictKind::MessageGone, key.clone())),
+                    Some(found) => (found.revision != *revision).then(|| Fault::Key(ConflictKind::MessageRevision, key.clone())),
+                },
+                Change::RemoveMessage { key, index, .. } => {
+                    view.message(key, *index)?.is_none().then(|| Fault::Key(ConflictKind::MessageGone, key.clone()))
+                }
+                Change::ReplaceInbox { key, revision, .. } => (view.counters(key)?.inbox_revision != *revision)
+                    .then(|| Fault::Key(ConflictKind::InboxRevision, key.clone())),
+                Change::Pin { key, version, .. } => {
+                    (!view.keeps_version(key, *version)?).then(|| Fault::Key(ConflictKind::VersionGone, key.clone()))
+                }
+                Change::RegisterServer { id, .. } => view.server(*id)?.map(|row| Fault::Server(Some(row))),
+                Change::RenewServer { id, revision, .. } => match view.server(*id)? {
+                    Some(row) if (!row.dead || defect!(DeadRowRenewable)) && row.revision == *revision => None,
+                    other => Some(Fault::Server(other)),
+                },
+                Change::MarkDead { id, revision } => match view.server(*id)? {
+                    Some(row) if row.revision == *revision => None,
+                    other => Some(Fault::Server(other)),
+                },
+                Change::Abort { commit } => {
+                    (view.outcome(*commit)? == Some(Outcome::Applied)).then_some(Fault::Commit(ConflictKind::AlreadyApplied))
+                }
+            };
         if fault.is_some() {
             return Ok(fault);
         }
@@ -419,7 +418,7 @@ mod tests {
         let lock = || Change::LockMessage { key: key(), index: 1, revision: 1 };
         assert!(reason(vec![remove(), lock()]).contains("after removing"));
         assert!(check_commit(&commit(vec![lock(), remove()])).is_ok());
-        let import = || Change::ImportInbox { key: key(), last_message: 1, messages: vec![] };
+        let import = || Change::ReplaceInbox { key: key(), revision: 0, last_message: 1, messages: vec![] };
         assert!(reason(vec![lock(), import()]).contains("before other changes"));
         let dead = || Change::MarkDead { id: ServerId(Uuid::nil()), revision: 1 };
         assert!(reason(vec![dead(), dead()]).contains("a server at most once"));

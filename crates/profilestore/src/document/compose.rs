@@ -7,15 +7,16 @@ use super::{
     CREATED, DATA, LAST_UPDATE, LOAD_COUNT, META, Origin, REQUEST, ROBLOX_META, Record, SESSION, Stored, TAGS, UPDATES, USER_IDS,
     updates, whole,
 };
-use crate::data_store::{Cause, KeyState, StoredMessage, VersionInfo};
+use crate::data_store::{Cause, Holder, KeyState, Request, StoredMessage, VersionInfo};
 
 /// The document of a version.
 ///
 /// `live` is the key's state, with its inbox, if the version is the current one: it says who holds the profile and what is
-/// waiting. An earlier version is shown as it was imported, or else without session and messages, which are not versioned.
+/// waiting. An earlier version is shown as it was imported, or written as a document, or else without session and messages, which are
+/// not versioned.
 pub fn compose(stored: &Stored, info: &VersionInfo, live: Option<&KeyState>) -> Box<RawValue> {
     // A restored version brings its record along, but what its origin says was not written with it.
-    let imported = info.cause == Cause::Import;
+    let imported = matches!(info.cause, Cause::Import | Cause::Set);
     let document = match stored {
         Stored::Foreign(foreign) => return foreign.value.clone(),
         Stored::MessagesOnly(messages) => {
@@ -110,6 +111,18 @@ fn meta_data(record: &Record, origin: Option<&Origin>, info: &VersionInfo, live:
     meta
 }
 
+/// A holder as `ActiveSession` shows it.
+pub(crate) fn session_of(holder: &Holder) -> Value {
+    let written = || Value::Array(vec![holder.place_id.into(), holder.job_id.clone().into(), holder.session.clone().into()]);
+    holder.document.clone().unwrap_or_else(written)
+}
+
+/// A request as `ForceLoadSession` shows it.
+pub(crate) fn request_of(request: &Request) -> Value {
+    let written = || Value::Array(vec![request.place_id.into(), request.job_id.clone().into()]);
+    request.document.clone().unwrap_or_else(written)
+}
+
 /// Overwrites what the key's state says otherwise.
 fn live_meta_data(meta: &mut Map<String, Value>, live: &KeyState) {
     let lease = &live.lease;
@@ -123,14 +136,8 @@ fn live_meta_data(meta: &mut Map<String, Value>, live: &KeyState) {
             meta.insert(LAST_UPDATE.into(), renewed_s.into());
         }
     }
-    let session = lease.holder.as_ref().map(|holder| {
-        let written = || Value::Array(vec![holder.place_id.into(), holder.job_id.clone().into(), holder.session.clone().into()]);
-        holder.document.clone().unwrap_or_else(written)
-    });
-    let request = lease.request.as_ref().map(|request| {
-        let written = || Value::Array(vec![request.place_id.into(), request.job_id.clone().into()]);
-        request.document.clone().unwrap_or_else(written)
-    });
+    let session = lease.holder.as_ref().map(session_of);
+    let request = lease.request.as_ref().map(request_of);
     for (name, value) in [(SESSION, session), (REQUEST, request)] {
         match value {
             Some(value) => {

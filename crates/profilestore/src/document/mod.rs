@@ -24,8 +24,8 @@ mod parse;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use compose::compose_inbox;
 pub use compose::{compose, version_label};
+pub(crate) use compose::{compose_inbox, request_of, session_of};
 
 const DATA: &str = "Data";
 const META: &str = "MetaData";

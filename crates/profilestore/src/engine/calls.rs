@@ -40,12 +40,12 @@ pub(crate) struct Replacement {
 }
 
 /// What is written over a profile, and what else belongs into that commit.
-pub(super) struct Overwrite {
-    pub(super) value: NewValue,
-    pub(super) user_ids: Vec<i64>,
-    pub(super) cause: Cause,
-    pub(super) author: String,
-    pub(super) more: Vec<Change>,
+pub(crate) struct Overwrite {
+    pub(crate) value: NewValue,
+    pub(crate) user_ids: Vec<i64>,
+    pub(crate) cause: Cause,
+    pub(crate) author: String,
+    pub(crate) more: Vec<Change>,
 }
 
 /// Whether a message was stored by this call or had been before.
@@ -90,7 +90,7 @@ impl Engine {
     }
 
     /// Runs a call in the key's queue at once; the answer comes when it is done.
-    pub(super) fn call<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
+    pub(crate) fn call<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
         self: &Arc<Self>,
         key: &ProfileKey,
         call: F,
@@ -288,29 +288,36 @@ impl Engine {
             let deadline = engine.env.after(engine.settings().call_timeout);
             for _ in 0..MAX_RACES {
                 let (_, state) = engine.read_settled(&key_, Returning::ALL).await?;
-                let waiting = state.inbox.as_deref().unwrap_or_default();
-                if !state.exists() && waiting.is_empty() && state.lease.holder.is_none() {
-                    return Ok(false);
-                }
-                let mut more = receipts(&key_, waiting);
-                more.extend(dismissed(&key_, waiting, "the profile was removed")?);
+                let author = by.as_ref().map_or(&engine.job_id, |by| &by.author);
+                let Some(mut overwrite) = engine.removal(&state, author).await? else { return Ok(false) };
                 if let Some(by) = &by {
                     let entry = AuditEntry::new(operation, "remove", vec![key_.clone()], by.clone());
-                    more.push(entry.detail("version", state.version).detail("messages", waiting.len()).change()?);
+                    let messages = state.inbox.as_ref().map_or(0, Vec::len);
+                    overwrite.more.push(entry.detail("version", state.version).detail("messages", messages).change()?);
                 }
-                let overwrite = Overwrite {
-                    value: NewValue::Tombstone,
-                    user_ids: engine.users_to_keep(&state).await?,
-                    cause: Cause::Remove,
-                    author: by.as_ref().map_or(&engine.job_id, |by| &by.author).clone(),
-                    more,
-                };
                 if engine.overwrite(&state, overwrite, deadline).await?.is_some() {
                     return Ok(true);
                 }
             }
             Err(too_many_races())
         })
+    }
+
+    /// What a removal writes over a state that was read with value and inbox. None: there is nothing to be removed.
+    pub(crate) async fn removal(&self, state: &KeyState, author: &str) -> Result<Option<Overwrite>> {
+        let waiting = state.inbox.as_deref().unwrap_or_default();
+        if !state.exists() && waiting.is_empty() && state.lease.holder.is_none() {
+            return Ok(None);
+        }
+        let mut more = receipts(&state.key, waiting);
+        more.extend(dismissed(&state.key, waiting, "the profile was removed")?);
+        Ok(Some(Overwrite {
+            value: NewValue::Tombstone,
+            user_ids: self.users_to_keep(state).await?,
+            cause: Cause::Remove,
+            author: author.to_owned(),
+            more,
+        }))
     }
 
     /// A write from outside any session: reads, lets `build` make the changes, ends the session in the same commit, and begins
@@ -333,7 +340,7 @@ impl Engine {
     }
 
     /// Writes over a state that was read, and ends the session that it shows. None when somebody else was faster.
-    pub(super) async fn overwrite(
+    pub(crate) async fn overwrite(
         self: &Arc<Self>,
         state: &KeyState,
         overwrite: Overwrite,
@@ -384,7 +391,7 @@ impl Engine {
     }
 }
 
-pub(super) fn too_many_races() -> Error {
+pub(crate) fn too_many_races() -> Error {
     Error::new(ErrorKind::Unavailable, "others kept changing the profile; try again")
 }
 

@@ -50,7 +50,8 @@ pub struct Record {
     /// Members of the document's `MetaData` that we know nothing about.
     #[serde(rename = "more_meta", default, skip_serializing_if = "Map::is_empty")]
     pub extra_meta: Map<String, Value>,
-    /// What else an imported document said. Only in imported versions: whoever saves the profile leaves it out.
+    /// What else a document said that was imported, or written through [`crate::roblox`]. Only in such versions: whoever saves the
+    /// profile leaves it out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Box<Origin>>,
     /// The data, JSON. Specification: `Data`.

@@ -344,6 +344,13 @@ impl Live {
         state.snapshot()
     }
 
+    /// Takes over members that nobody here knows, from a document that was written over the profile.
+    pub(crate) fn keep_unknown(&self, said: &Record) {
+        let mut state = self.state.lock();
+        let meta = Record { extra: said.extra.clone(), extra_meta: said.extra_meta.clone(), ..Record::clone(&state.meta) };
+        state.meta = Arc::new(meta);
+    }
+
     /// The messages in `indexes` are out of the store.
     pub(crate) fn forget_processed(&self, indexes: &Processed) {
         self.state.lock().processed.retain(|index, _| !indexes.contains_key(index));

@@ -120,6 +120,8 @@ pub(crate) struct Known {
     pub(crate) lease_revision: u64,
     pub(crate) inbox: Vec<StoredMessage>,
     pub(crate) inbox_revision: u64,
+    /// Somebody wrote a document over the profile that left it to this session: the next save writes what the session has.
+    pub(crate) overwritten: bool,
     /// The edit up to which everything is stored.
     pub(crate) saved_generation: u64,
     pub(crate) saved: Saved,
@@ -177,6 +179,7 @@ impl Session {
             lease_revision: state.lease_revision,
             inbox: state.inbox.unwrap_or_default(),
             inbox_revision: state.inbox_revision,
+            overwritten: false,
             saved_generation: 0,
             saved,
             unbookable: BTreeSet::new(),

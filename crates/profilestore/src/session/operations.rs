@@ -73,17 +73,39 @@ pub(crate) fn encode(data: &dyn Data, meta: &Record) -> Result<Bytes> {
 impl Session {
     /// Compares a snapshot with what is stored, and encodes it if it differs.
     pub(super) fn prepare(&self, snapshot: Snapshot) -> Result<Prepared> {
-        let (saved_generation, saved) = {
+        let (saved_generation, saved, overwritten) = {
             let known = self.known.lock();
-            (known.saved_generation, known.saved.digest)
+            (known.saved_generation, known.saved.digest, known.overwritten)
         };
-        if snapshot.generation == saved_generation {
+        if snapshot.generation == saved_generation && !overwritten {
             return Ok(Prepared { snapshot, write: None });
         }
         let bytes = encode(&*snapshot.data, &snapshot.meta).map_err(|error| error.about(&self.key))?;
         let digest = Digest::of(&bytes);
-        let write = (digest != saved).then(|| Encoded { bytes, digest, user_ids: snapshot.meta.user_ids.clone() });
+        let write = (overwritten || digest != saved).then(|| Encoded { bytes, digest, user_ids: snapshot.meta.user_ids.clone() });
         Ok(Prepared { snapshot, write })
+    }
+
+    /// Prepares anew if a document was written over the profile meanwhile: what the session has wins, and members of the document that
+    /// nobody here knows stay. None: there was none.
+    pub(super) async fn prepare_over_document(&self, prepared: &Prepared) -> Result<Option<Prepared>> {
+        let epoch = {
+            let known = self.known.lock();
+            if !known.overwritten {
+                return Ok(None);
+            }
+            known.epoch
+        };
+        let mut snapshot = prepared.snapshot.clone();
+        let (_, state) = self.engine.read_settled(&self.key, Returning { value: true, inbox_unless: None }).await?;
+        // Otherwise the profile is another one's by now, which the commit finds out.
+        if state.epoch == epoch
+            && let Some(Ok(Stored::Profile(said))) = state.value.as_deref().map(Stored::decode)
+        {
+            self.live.keep_unknown(&said);
+            snapshot.meta = Arc::new(Record { extra: said.extra, extra_meta: said.extra_meta, ..Record::clone(&snapshot.meta) });
+        }
+        self.prepare(snapshot).map(Some)
     }
 
     /// The changes that store a snapshot: the data if it differs, and the messages whose effect it holds.
@@ -148,6 +170,7 @@ impl Session {
     fn absorb(&self, state: KeyState) {
         let changed = {
             let mut known = self.known.lock();
+            known.overwritten |= state.version != known.version;
             known.version = state.version;
             known.created_ms = state.created_ms;
             known.head = state.head;
@@ -171,6 +194,10 @@ impl Session {
         {
             let mut known = self.known.lock();
             known.inbox.retain(|message| !prepared.snapshot.processed.contains_key(&message.index));
+            if prepared.write.is_some() {
+                known.version += 1;
+                known.overwritten = false;
+            }
             let Snapshot { data, meta, generation, .. } = &prepared.snapshot;
             // Also when nothing was written: what is equal need not be held twice.
             if *generation != known.saved_generation {
@@ -205,8 +232,11 @@ impl Session {
     async fn save_snapshot(self: &Arc<Self>, snapshot: Snapshot) -> Result<()> {
         let began = self.engine.env.now();
         // The session stays; the program can still mend its data.
-        let prepared = self.prepare(snapshot).inspect_err(|error| self.not_saved(error, began))?;
+        let mut prepared = self.prepare(snapshot).inspect_err(|error| self.not_saved(error, began))?;
         loop {
+            if let Some(again) = self.prepare_over_document(&prepared).await? {
+                prepared = again;
+            }
             let commit = self.commit(self.changes(&prepared, Cause::Save));
             let mut settled = self.engine.settle(&commit, |_| self.is_over()).await;
             if matches!(settled, Err(StoreError::Indeterminate { .. })) {
@@ -215,6 +245,14 @@ impl Session {
             }
             match settled {
                 Ok(mut reply) => {
+                    let state = self.own(&mut reply.states);
+                    if prepared.write.is_none()
+                        && let Some(state) = state.as_ref().filter(|state| self.is_overwritten_in(state))
+                    {
+                        // There was nothing to write until now.
+                        self.absorb(state.clone());
+                        continue;
+                    }
                     let kind = if prepared.write.is_some() { "written" } else { "unchanged" };
                     metrics::counter!("profilestore_saves_total", "kind" => kind).increment(1);
                     let took = self.engine.env.now().saturating_duration_since(began);
@@ -225,12 +263,14 @@ impl Session {
                         let _ = self.engine.settle(&second, |_| true).await;
                     }
                     self.stored(&prepared);
-                    if let Some(state) = self.own(&mut reply.states) {
+                    if let Some(state) = state {
                         self.respond(state, Some(&prepared.snapshot)).await;
                     }
                     return Ok(());
                 }
-                Err(StoreError::Conflict(conflict)) => self.yield_to(*conflict).await?,
+                Err(StoreError::Conflict(conflict)) => {
+                    self.yield_to(*conflict).await?;
+                }
                 Err(error) => {
                     if matches!(error, StoreError::Replaced { .. }) {
                         self.lose("the store's contents were replaced by a backup").await;
@@ -244,6 +284,12 @@ impl Session {
     fn not_saved(&self, error: &Error, now: Instant) {
         let message = format!("a profile could not be saved: {error}");
         self.engine.health.error(&message, Some(&self.key), now, &self.engine.settings());
+    }
+
+    /// True when the store holds a version that this session, whose it still is, did not write.
+    fn is_overwritten_in(&self, state: &KeyState) -> bool {
+        let known = self.known.lock();
+        state.epoch == known.epoch && state.version != known.version
     }
 
     /// A precondition failed: takes over what is there, or gives the session up. Ok means: build the commit anew.
@@ -355,18 +401,25 @@ impl Session {
                 let stored = { self.known.lock().saved_generation };
                 let kept =
                     Prepared { snapshot: Snapshot { generation: stored, processed: Processed::new(), ..last }, write: None };
-                self.release(&kept).await?;
+                self.release(kept).await?;
                 return Err(error);
             }
         };
-        self.release(&prepared).await?;
+        let prepared = self.release(prepared).await?;
         self.signals.on_after_save.each(|listener| listener(&*prepared.snapshot.data));
         Ok(())
     }
 
-    async fn release(self: &Arc<Self>, prepared: &Prepared) -> Result<()> {
+    /// Answers with what was stored.
+    async fn release(self: &Arc<Self>, mut prepared: Prepared) -> Result<Prepared> {
         loop {
-            let mut changes = self.changes(prepared, Cause::End);
+            match self.prepare_over_document(&prepared).await {
+                Ok(Some(again)) => prepared = again,
+                Ok(None) => {}
+                // The last save must get through.
+                Err(error) => tracing::warn!(key = %self.key, %error, "what a document says beside the data is not kept"),
+            }
+            let mut changes = self.changes(&prepared, Cause::End);
             let after = if defect!(ReleaseBeforeSave) { std::mem::take(&mut changes) } else { Vec::new() };
             {
                 let known = self.known.lock();
@@ -385,14 +438,14 @@ impl Session {
                     if defect!(ReleaseBeforeSave) && !after.is_empty() {
                         let _ = self.engine.settle(&self.commit(after), |_| true).await;
                     }
-                    self.stored(prepared);
+                    self.stored(&prepared);
                     if let Some(state) = self.own(&mut reply.states) {
                         // Somebody may have taken the profile since, when the commit had been applied before.
                         self.known.lock().head = state.head;
                     }
                     self.engine.forget(self);
                     metrics::counter!("profilestore_sessions_ended_total").increment(1);
-                    return Ok(());
+                    return Ok(prepared);
                 }
                 Err(StoreError::Conflict(conflict)) => {
                     if let Err(error) = self.yield_to(*conflict).await {

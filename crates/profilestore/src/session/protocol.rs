@@ -266,8 +266,9 @@ pub(crate) fn held(state: &KeyState, epoch: u64) -> Held {
         return Held::Lost;
     }
     match &state.lease.request {
-        Some(request) if request.server.is_some() => Held::Asked(request.clone()),
-        _ => Held::Keep,
+        // Also one that a document brought: imported ones went when the session began.
+        Some(request) => Held::Asked(request.clone()),
+        None => Held::Keep,
     }
 }
 

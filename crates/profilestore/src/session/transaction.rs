@@ -185,7 +185,8 @@ async fn conduct(
     let mut prepared = Vec::with_capacity(drafts.len());
     for draft in drafts {
         let (session, snapshot) = draft.finish();
-        prepared.push(session.prepare(snapshot)?);
+        let ready = session.prepare(snapshot)?;
+        prepared.push(session.prepare_over_document(&ready).await?.unwrap_or(ready));
     }
     let gifted: Vec<ProfileKey> = gifts.iter().filter_map(Change::key).cloned().collect();
     open.commit(engine, prepared, gifts, deadline).await?;
@@ -236,7 +237,7 @@ impl Open {
     async fn commit(
         mut self,
         engine: &Arc<Engine>,
-        prepared: Vec<Prepared>,
+        mut prepared: Vec<Prepared>,
         gifts: Vec<Change>,
         deadline: Instant,
     ) -> Result<()> {
@@ -289,6 +290,12 @@ impl Open {
                         returning = Returning::INBOX;
                     }
                     session.yield_to(*conflict).await?;
+                    for (_, prepared) in self.turns.iter().zip(&mut prepared).filter(|(turn, _)| turn.session.key == session.key)
+                    {
+                        if let Some(again) = session.prepare_over_document(prepared).await? {
+                            *prepared = again;
+                        }
+                    }
                     if engine.env.now() > deadline {
                         return Err(too_late());
                     }

@@ -416,7 +416,7 @@ impl Writer<'_> {
             }
             if is_last && live.last_message > 0 {
                 let Live { messages, last_message, .. } = std::mem::take(&mut live);
-                changes.push(Change::ImportInbox { key: key.clone(), last_message, messages });
+                changes.push(Change::ReplaceInbox { key: key.clone(), revision: 0, last_message, messages });
             }
             let id = CommitId(self.env.uuid());
             self.queue.push(Commit { id, incarnation: self.incarnation, from: None, changes, returning: Returning::HEAD });

@@ -14,6 +14,7 @@ mod nats;
 mod operator;
 mod records;
 mod regressions;
+mod roblox;
 mod sessions;
 #[cfg(feature = "sqlite")]
 mod sqlite;

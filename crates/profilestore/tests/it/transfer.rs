@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 
 const RECORDS: &[u8] = include_bytes!("../data/upstream-records.jsonl.zst");
 
-fn records() -> Vec<u8> {
+pub fn records() -> Vec<u8> {
     zstd::decode_all(RECORDS).unwrap()
 }
 
@@ -57,7 +57,7 @@ fn parsed(text: &[u8]) -> Vec<Value> {
 }
 
 /// Equal, except that an empty list is an empty table and a number is a number however it is written.
-fn same(a: &Value, b: &Value) -> bool {
+pub fn same(a: &Value, b: &Value) -> bool {
     let is_empty = |value: &Value| *value == json!([]) || *value == json!({});
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),

@@ -191,8 +191,7 @@ pub async fn an_inbox_is_imported_once(s: Subject) {
     let id = message_id(s.now().await - 90 * DAY_MS, "old");
     let message =
         StoredMessage { index: 3, id: id.clone(), payload: Bytes::from_static(b"[1]"), locked: true, revision: 4, sent_ms: 77 };
-    let import =
-        |messages: &[StoredMessage]| vec![Change::ImportInbox { key: key.clone(), last_message: 5, messages: messages.to_vec() }];
+    let import = |messages: &[StoredMessage]| vec![replace(&key, 0, 5, messages)];
     let state = s.ok(import(std::slice::from_ref(&message))).await.states.remove(0);
     assert_eq!((state.last_message, state.inbox.as_deref()), (5, Some(&[message.clone()][..])));
     assert!(state.inbox_revision > 0);
@@ -206,8 +205,48 @@ pub async fn an_inbox_is_imported_once(s: Subject) {
     let used = super::key("used");
     s.ok(vec![append(&used, &id_now(&s).await, "1")]).await;
     s.ok(vec![take(&used, 1, false)]).await;
-    let change = Change::ImportInbox { key: used, last_message: 9, messages: vec![] };
-    assert_eq!(s.conflict_kind(vec![change]).await, ConflictKind::InboxRevision);
+    assert_eq!(s.conflict_kind(vec![replace(&used, 0, 9, &[])]).await, ConflictKind::InboxRevision);
+}
+
+/// An inbox is replaced at its revision: what stays keeps the content that its id stands for, what goes leaves a receipt, and the
+/// index goes on from the greatest one ever known.
+pub async fn an_inbox_is_replaced_at_its_revision(s: Subject) {
+    let key = key("p");
+    let now = s.now().await;
+    let [stays, goes, comes] = ["stays", "goes", "comes"].map(|name| message_id(now, name));
+    let before = s.ok(vec![append(&key, &stays, "1"), append(&key, &goes, "1")]).await.states.remove(0);
+    let inbox = before.inbox.clone().unwrap();
+    let stayed = StoredMessage { payload: Bytes::from_static(b"2"), locked: true, revision: 7, ..inbox[0].clone() };
+    let came = StoredMessage { index: 9, id: comes.clone(), ..inbox[1].clone() };
+    let messages = [stayed.clone(), came.clone()];
+    for revision in [0, before.inbox_revision + 1] {
+        assert_eq!(s.conflict_kind(vec![replace(&key, revision, 9, &messages)]).await, ConflictKind::InboxRevision);
+    }
+    let after = s.ok(vec![replace(&key, before.inbox_revision, 9, &messages)]).await.states.remove(0);
+    assert!(after.inbox_revision > before.inbox_revision);
+    assert_eq!((after.last_message, after.inbox.as_deref()), (9, Some(&messages[..])));
+    for (id, payload, kind) in [
+        (&stays, "1", ConflictKind::MessageSeen),
+        (&stays, "2", ConflictKind::MessageIdReused),
+        (&goes, "1", ConflictKind::MessageSeen),
+        (&goes, "2", ConflictKind::MessageIdReused),
+        (&comes, "1", ConflictKind::MessageSeen),
+    ] {
+        assert_eq!(s.conflict_kind(vec![append(&key, id, payload)]).await, kind, "{id}");
+    }
+    // Another message in the place of one that goes, and fewer indexes than were given out.
+    let other = StoredMessage { id: message_id(now, "other"), ..came };
+    let after = s.ok(vec![replace(&key, after.inbox_revision, 9, std::slice::from_ref(&other))]).await.states.remove(0);
+    assert_eq!(after.inbox.as_deref(), Some(&[other][..]));
+    let after = s.ok(vec![replace(&key, after.inbox_revision, 0, &[])]).await.states.remove(0);
+    assert_eq!((after.last_message, after.inbox.as_deref()), (9, Some(&[][..])));
+    assert_eq!(s.conflict_kind(vec![append(&key, &stays, "1")]).await, ConflictKind::MessageSeen);
+    let next = s.ok(vec![append(&key, &message_id(now, "next"), "1")]).await.states.remove(0);
+    assert_eq!(indexes(&next), [10]);
+}
+
+fn replace(key: &ProfileKey, revision: u64, last_message: u64, messages: &[StoredMessage]) -> Change {
+    Change::ReplaceInbox { key: key.clone(), revision, last_message, messages: messages.to_vec() }
 }
 
 /// A message id is shown and read as `TIME:NAME`, and its digest is that of the shown form.

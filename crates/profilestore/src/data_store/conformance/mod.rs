@@ -275,6 +275,7 @@ macro_rules! store_conformance {
             messages_are_changed_under_their_revision
             effect_and_receipt_are_one_commit
             an_inbox_is_imported_once
+            an_inbox_is_replaced_at_its_revision
             message_ids_are_shown_as_time_and_name
             a_server_registers_once
             a_renewal_needs_the_revision

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     data_store::{
-        Change, Commit, CommitId, CommitReply, Conflict, ConflictKind, Digest, Incarnation, KeyState, LeaseState, NewValue,
-        Notice, ServerId, ServerRow, StoreError, StoredMessage, VersionInfo,
+        Change, Commit, CommitId, CommitReply, Conflict, ConflictKind, Incarnation, KeyState, LeaseState, NewValue, Notice,
+        ServerId, ServerRow, StoreError, StoredMessage, VersionInfo,
         rules::{self, Fault, Outcome, View as _},
     },
     key::ProfileKey,
@@ -27,9 +27,6 @@ const UPDATE_HEAD_DATA: &str = "UPDATE head SET version = ?2, current = ?3, stor
 
 const UPDATE_HEAD_REST: &str = "UPDATE head SET epoch = ?2, created_ms = ?3, flags = ?4, users = ?5, lease_revision = ?6, \
      inbox_revision = ?7, last_message = ?8, waiting = ?9, lease = ?10 WHERE id = ?1";
-
-const INSERT_MESSAGE: &str = "INSERT INTO message (head, number, digest, content, created_ms, name, locked, revision, sent_ms, \
-     payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
 
 /// What a commit did to the head of one key.
 #[derive(Debug, Default)]
@@ -186,11 +183,9 @@ impl Tx<'_> {
                 self.insert_message(at, &stored)?;
                 self.inbox_changed(at, touched);
             }
-            Change::ImportInbox { last_message, messages, .. } => {
-                for message in messages {
-                    self.insert_message(at, message)?;
-                }
-                self.heads[at].last_message = *last_message;
+            Change::ReplaceInbox { last_message, messages, .. } => {
+                self.replace_inbox(at, messages)?;
+                self.heads[at].last_message = self.heads[at].last_message.max(*last_message);
                 self.inbox_changed(at, touched);
             }
             Change::ChangeMessage { index, payload, .. } => {
@@ -205,14 +200,7 @@ impl Tx<'_> {
                 }
             }
             Change::RemoveMessage { index, receipt, .. } => {
-                if *receipt {
-                    let sql = "INSERT INTO receipt (head, digest, content, made_ms) \
-                         SELECT head, digest, content, ?3 FROM message WHERE head = ?1 AND number = ?2";
-                    self.prepare(sql)?.execute(params![self.heads[at].id, index.cast_signed(), self.now_ms])?;
-                }
-                let sql = "DELETE FROM message WHERE head = ?1 AND number = ?2";
-                self.prepare(sql)?.execute(params![self.heads[at].id, index.cast_signed()])?;
-                self.heads[at].waiting = self.heads[at].waiting.saturating_sub(1);
+                self.remove_message(at, index.cast_signed(), *receipt)?;
                 self.inbox_changed(at, touched);
             }
             Change::Pin { version, pinned, .. } => self.pin(at, *version, *pinned, touched)?,
@@ -366,26 +354,8 @@ impl Tx<'_> {
         Ok(())
     }
 
-    fn insert_message(&mut self, at: usize, message: &StoredMessage) -> Result<(), Trouble> {
-        let id = self.ensure_head(at)?;
-        self.prepare(INSERT_MESSAGE)?.execute(params![
-            id,
-            message.index.cast_signed(),
-            message.id.digest().0.as_slice(),
-            Digest::of(&message.payload).0.as_slice(),
-            message.id.created_ms(),
-            message.id.name(),
-            message.locked,
-            message.revision.cast_signed(),
-            message.sent_ms,
-            message.payload.as_ref(),
-        ])?;
-        self.heads[at].waiting += 1;
-        Ok(())
-    }
-
     /// The head's row number; the row is made when there is none.
-    fn ensure_head(&mut self, at: usize) -> Result<i64, Trouble> {
+    pub(super) fn ensure_head(&mut self, at: usize) -> Result<i64, Trouble> {
         if let Some(id) = self.heads[at].id {
             return Ok(id);
         }

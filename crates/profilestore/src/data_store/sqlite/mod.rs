@@ -33,6 +33,7 @@ mod apply;
 mod backup;
 mod check;
 mod hints;
+mod inbox;
 mod reader;
 mod schema;
 mod state;

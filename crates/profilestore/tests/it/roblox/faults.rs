@@ -1,0 +1,71 @@
+//! Updates under a store that fails, and ones that meet.
+
+use super::*;
+use crate::world::{Fault, World};
+
+fn add_one(store: &RobloxDataStore) -> impl Future<Output = Result<Option<Entry>, DataStoreError>> + use<> {
+    store.update("k", |now| {
+        let coins = now.map_or(0, |now| parsed(now).as_i64().unwrap());
+        Some(entry(&json!(coins + 1)))
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_update_whose_answer_is_lost_takes_effect_once() {
+    for fault in [Fault::AnswerLost, Fault::RequestLost] {
+        let world = World::new();
+        let server = world.server("a").await;
+        let store = data_store(&server, "S");
+        add_one(&store).await.unwrap();
+        for n in 2..6 {
+            world.store.fail(fault, 2);
+            let answer = add_one(&store).await.unwrap().unwrap();
+            assert_eq!(parsed(&answer), json!(n), "{fault:?}");
+            assert_eq!(answer.info.number, n);
+        }
+        world.store.fail(fault, 1);
+        assert_eq!(parsed(&store.increment("k", 1).await.unwrap()), json!(6));
+        world.store.fail(fault, 1);
+        assert_eq!(parsed(&store.remove("k").await.unwrap().unwrap()), json!(6));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_update_that_was_overtaken_is_made_anew_of_what_is_there_then() {
+    let world = World::new();
+    let slow = world.store.another_way();
+    let (a, b) = (world.server_on("a", slow.clone()).await, world.server("b").await);
+    let (mine, theirs) = (data_store(&a, "S"), data_store(&b, "S"));
+    set(&theirs, "k", json!(["first"])).await;
+    slow.delay_reads(100);
+    let (calls, mut called) = tokio::sync::mpsc::unbounded_channel();
+    let update = mine.update("k", move |now| {
+        let mut list = parsed(now.unwrap());
+        calls.send(list.clone()).unwrap();
+        list.as_array_mut().unwrap().push(json!("mine"));
+        Some(entry(&list))
+    });
+    let other = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        set(&theirs, "k", json!(["second"])).await;
+    };
+    let (answer, ()) = tokio::join!(update, other);
+    assert_eq!(parsed(&answer.unwrap().unwrap()), json!(["second", "mine"]));
+    assert_eq!((called.recv().await, called.recv().await), (Some(json!(["first"])), Some(json!(["second"]))));
+    assert!(called.recv().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_fails_a_call_after_its_time_and_nothing_was_done() {
+    let world = World::new();
+    let server = world.server("a").await;
+    let store = data_store(&server, "S");
+    add_one(&store).await.unwrap();
+    world.store.cut_off();
+    let began = tokio::time::Instant::now();
+    assert_eq!(code(add_one(&store).await), Code::BadResponse);
+    assert!((seconds(15)..seconds(31)).contains(&began.elapsed()), "{:?}", began.elapsed());
+    world.store.heal();
+    tokio::time::sleep(seconds(30)).await;
+    assert_eq!(read(&store, "k").await, Some(json!(1)));
+}

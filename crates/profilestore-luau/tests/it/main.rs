@@ -1,5 +1,6 @@
 //! Scripts run as games, and what they print.
 
+mod services;
 mod threads;
 
 use std::sync::Arc;

@@ -6,6 +6,7 @@ use profilestore::{GameServer, env::Env};
 
 use super::{Report, Script};
 use crate::{
+    modules,
     output::{Line, Output},
     services::{Services, ServicesOptions, World},
     vm::{Failed, Limits, Vm, VmOptions},
@@ -27,10 +28,11 @@ impl Server {
         output: Arc<dyn Output>,
         limits: Limits,
         world: Arc<World>,
-        modules: Arc<BTreeMap<String, String>>,
+        mounted: Arc<BTreeMap<String, String>>,
     ) -> Result<Self, Failed> {
         let vm = Vm::new(VmOptions { server: number, env: env.clone(), output, limits })?;
-        let services = ServicesOptions { server: number - 1, env, world: world.clone(), modules };
+        let built_in = modules::install(&vm, game_server.clone())?;
+        let services = ServicesOptions { server: number - 1, env, world: world.clone(), built_in, mounted };
         let services = Services::install(&vm, services)?;
         vm.seal()?;
         Ok(Self { number, vm, services, world, game_server })

@@ -9,14 +9,21 @@ mod proxies;
 mod purchases;
 mod world;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use mlua::{Function, Lua, Table, Value};
 use profilestore::env::Env;
 use tokio::sync::Notify;
 
 pub(crate) use self::world::World;
-use crate::vm::{Answer, Failed, Vm, json};
+use crate::{
+    modules,
+    vm::{Answer, Failed, Vm, json},
+};
 
 /// The parts, in the order in which they build on each other.
 const PARTS: [(&str, &str); 11] = [
@@ -39,8 +46,10 @@ pub(crate) struct ServicesOptions {
     pub(crate) server: usize,
     pub(crate) env: Env,
     pub(crate) world: Arc<World>,
+    /// What built-in modules are called with.
+    pub(crate) built_in: Table,
     /// The modules in ServerScriptService that are not built in: name and source.
-    pub(crate) modules: Arc<BTreeMap<String, String>>,
+    pub(crate) mounted: Arc<BTreeMap<String, String>>,
 }
 
 /// How long the functions that are bound to the closing of the game may take.
@@ -57,13 +66,13 @@ impl Services {
     /// Puts the globals and services into a machine and makes them known to the world.
     pub(crate) fn install(vm: &Vm, options: ServicesOptions) -> Result<Self, Failed> {
         let lua = vm.lua();
-        let ServicesOptions { server, env, world, modules } = options;
+        let ServicesOptions { server, env, world, built_in, mounted } = options;
         let host = lua.create_table()?;
         host.set("place_id", world.place_id())?;
         host.set("job_id", world.job_id(server))?;
         host.set("kind", vm.prompt(proxies::kind)?)?;
         install_basics(vm, &host, &env)?;
-        install_require(vm, &host, modules.clone())?;
+        install_require(vm, &host, built_in, mounted.clone())?;
         world::install(vm, &host, &world, server)?;
 
         let closed = Arc::new(Notify::new());
@@ -87,8 +96,9 @@ impl Services {
         let workspace: Value = own.get::<Function>("get_service")?.call("Workspace")?;
         globals.set("workspace", workspace.clone())?;
         globals.set("Workspace", workspace)?;
-        for name in modules.keys() {
-            own.get::<Function>("add_module")?.call::<()>(name.as_str())?;
+        let names: BTreeSet<&str> = modules::NAMES.into_iter().chain(mounted.keys().map(String::as_str)).collect();
+        for name in names {
+            own.get::<Function>("add_module")?.call::<()>(name)?;
         }
         world.attach(server, own.get("events")?, vm.scheduler());
         Ok(Self { own, closed })
@@ -166,12 +176,15 @@ fn uuid_text(bits: u128) -> String {
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
-fn install_require(vm: &Vm, host: &Table, modules: Arc<BTreeMap<String, String>>) -> Result<(), Failed> {
+fn install_require(vm: &Vm, host: &Table, built_in: Table, mounted: Arc<BTreeMap<String, String>>) -> Result<(), Failed> {
     let load = move |lua: &Lua, (name, script, require): (String, Value, Function)| -> Answer<Function> {
         let loaded = || {
             let globals = globals_of(lua, &script, require)?;
-            match modules.get(&name) {
-                Some(source) => Vm::load_in(lua, &name, source, &globals),
+            if let Some(source) = mounted.get(&name) {
+                return Vm::load_in(lua, &name, source, &globals);
+            }
+            match modules::source(&name) {
+                Some(source) => Vm::load_in(lua, &name, source, &globals)?.bind(&built_in),
                 None => Err(mlua::Error::runtime(format!("there is no module {name}"))),
             }
         };

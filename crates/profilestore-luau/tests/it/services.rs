@@ -46,7 +46,9 @@ fn what_is_not_there_is_named() {
         fails('GetService', function() game.GetService('Players') end)
         fails('loadstring', function() loadstring('print(1)') end)
         fails('no network', function() game:GetService('HttpService'):GetAsync('http://localhost') end)
-        fails('a path', require, './init')
+        fails('./init\": it is no ModuleScript', require, './init')
+        fails('type number', require, 1234)
+        assert(require('ProfileStore') == require(script.Parent.ProfileStore) and require('./ProfileStore') == require('@game/ServerScriptService/ProfileStore'))
         assert(io == nil and os.execute == nil and os.getenv == nil and debug.getregistry == nil)",
     );
 }

@@ -9,8 +9,10 @@ mod game;
 mod host;
 mod modules;
 mod output;
+mod services;
 mod vm;
 
 pub use game::{Game, GameBuilder, Report, Script, Time};
 pub use output::{Console, Line, Output, Recorder};
+pub use services::players::{Plan, PlanError};
 pub use vm::{Failed, Limits};

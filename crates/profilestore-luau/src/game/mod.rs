@@ -3,8 +3,10 @@
 mod server;
 mod time;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
+use parking_lot::Mutex;
 use profilestore::{
     GameServer, Settings,
     data_store::{DataStore, MemoryStore},
@@ -16,6 +18,7 @@ pub(crate) use self::server::Server;
 pub use self::time::Time;
 use crate::{
     output::{Console, Output},
+    services::{World, players::Plan},
     vm::{Failed, Limits},
 };
 
@@ -29,7 +32,7 @@ pub struct Script {
 }
 
 /// What came of a run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[must_use = "a script may have failed"]
 #[non_exhaustive]
 pub struct Report {
@@ -40,6 +43,11 @@ pub struct Report {
 }
 
 impl Report {
+    fn add(&mut self, other: Self) {
+        self.failures += other.failures;
+        self.not_saved.extend(other.not_saved);
+    }
+
     /// True when nothing went wrong.
     pub fn is_success(&self) -> bool {
         self.failures == 0 && self.not_saved.is_empty()
@@ -59,6 +67,9 @@ pub struct GameBuilder {
     settings: Settings,
     limits: Limits,
     output: Option<Arc<dyn Output>>,
+    players: Plan,
+    modules: BTreeMap<String, String>,
+    latency: Duration,
 }
 
 impl fmt::Debug for GameBuilder {
@@ -135,6 +146,27 @@ impl GameBuilder {
         self
     }
 
+    /// Who joins, hops, buys and leaves, and when. Nobody without it.
+    #[must_use]
+    pub fn players(mut self, players: Plan) -> Self {
+        self.players = players;
+        self
+    }
+
+    /// A Luau module in `game.ServerScriptService`, for scripts to `require`. Takes the place of a built-in one of this name.
+    #[must_use]
+    pub fn module(mut self, name: impl Into<String>, source: impl Into<String>) -> Self {
+        self.modules.insert(name.into(), source.into());
+        self
+    }
+
+    /// How long each call of a Roblox service takes. 0.
+    #[must_use]
+    pub fn latency(mut self, latency: Duration) -> Self {
+        self.latency = latency;
+        self
+    }
+
     /// Runs a script on every server, until the end. Blocks the calling thread, which must not be within an async runtime. Fails when
     /// the store cannot be opened; errors of the scripts are in the report and were printed.
     pub fn run(self, script: &Script) -> Result<Report, Failed> {
@@ -154,21 +186,26 @@ impl GameBuilder {
                 Arc::new(LocalMessenger::new()) as Arc<dyn Messenger>,
             ),
         };
+        let job_ids: Vec<String> = (0..self.servers).map(|_| env.uuid().to_string()).collect();
+        let world = World::new(env.clone(), self.place_id, job_ids.clone(), self.latency);
+        let modules = Arc::new(self.modules);
         let mut servers = Vec::new();
-        for number in 1..=self.servers {
-            let mut builder =
-                GameServer::builder(store.clone()).env(env.clone()).settings(self.settings.clone()).place_id(self.place_id);
-            builder = builder.messenger(messenger.clone());
-            let game_server = builder.job_id(env.uuid().to_string()).start().await?;
-            servers.push(Server::new(number, game_server, env.clone(), output.clone(), self.limits)?);
+        for (number, job_id) in job_ids.into_iter().enumerate() {
+            let builder = GameServer::builder(store.clone()).messenger(messenger.clone()).env(env.clone());
+            let builder = builder.settings(self.settings.clone()).place_id(self.place_id).job_id(job_id);
+            let game_server = builder.start().await?;
+            let (output, world, modules) = (output.clone(), world.clone(), modules.clone());
+            servers.push(Server::new(number + 1, game_server, env.clone(), output, self.limits, world, modules)?);
         }
         for server in &servers {
             server.run(script)?;
         }
-        self.time.wait(self.until, &servers).await;
-        let mut report = Report { failures: 0, not_saved: Vec::new() };
-        for server in &servers {
-            server.close(&mut report).await;
+        let crashers: Arc<Mutex<Vec<_>>> = Arc::new(Mutex::new(servers.iter().map(Server::crasher).collect()));
+        self.players.start(&world, move |server| (crashers.lock()[server])())?;
+        self.time.wait(self.until, &world, &servers).await;
+        let mut report = Report::default();
+        for closed in join_all(servers.iter().map(Server::close)).await {
+            report.add(closed?);
         }
         Ok(report)
     }
@@ -201,6 +238,9 @@ impl Game {
             settings: Settings::default(),
             limits: Limits::default(),
             output: None,
+            players: Plan::default(),
+            modules: BTreeMap::new(),
+            latency: Duration::ZERO,
         }
     }
 }

@@ -12,7 +12,7 @@ use profilestore::env::{Clock, Env, Rng};
 use tokio::{runtime::Runtime, time::Instant};
 
 use super::Server;
-use crate::vm::Failed;
+use crate::{services::World, vm::Failed};
 
 /// How time passes in a game.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -43,12 +43,12 @@ impl Time {
     }
 
     /// Waits until the game is to end.
-    pub(crate) async fn wait(self, until: Option<Duration>, servers: &[Server]) {
+    pub(crate) async fn wait(self, until: Option<Duration>, world: &World, servers: &[Server]) {
         let end = async {
             match until {
                 Some(until) => tokio::time::sleep(until).await,
                 None => {
-                    while !servers.iter().all(Server::is_idle) {
+                    while !(world.is_idle() && servers.iter().all(Server::is_idle)) {
                         tokio::time::sleep(Duration::from_millis(50)).await;
                     }
                 }

@@ -9,15 +9,12 @@ mod task;
 
 use std::{future::Future, sync::Arc};
 
-use mlua::{FromLuaMulti, Function, IntoLuaMulti, Lua, LuaOptions, MultiValue, StdLib, Table, Thread, VmState};
+use mlua::{FromLuaMulti, Function, IntoLuaMulti, Lua, LuaOptions, MultiValue, StdLib, Table, Thread, VmState, chunk::ChunkMode};
 use profilestore::env::Env;
 
 pub use self::limits::Limits;
-pub(crate) use self::scheduler::{Answer, Scheduler};
-use self::{
-    limits::Budget,
-    scheduler::{answer_values, error_text},
-};
+pub(crate) use self::scheduler::{Answer, Scheduler, error_text, next_frame};
+use self::{limits::Budget, scheduler::answer_values};
 use crate::output::Output;
 
 /// A script that could not be run, or machinery that could not be set up.
@@ -28,6 +25,12 @@ pub struct Failed(String);
 impl From<mlua::Error> for Failed {
     fn from(error: mlua::Error) -> Self {
         Self(error_text(&error))
+    }
+}
+
+impl From<crate::PlanError> for Failed {
+    fn from(error: crate::PlanError) -> Self {
+        Self(error.to_string())
     }
 }
 
@@ -81,6 +84,21 @@ impl Vm {
         print::install(&vm)?;
         tokio::spawn(vm.scheduler.clone().drive());
         Ok(vm)
+    }
+
+    /// Makes what is there read-only, as Roblox has it, and takes away what could reach outside. Nothing is installed after this.
+    pub(crate) fn seal(&self) -> Result<(), Failed> {
+        let globals = self.globals();
+        // A script's own `require` comes with the script; mlua's reads files.
+        globals.set("require", mlua::Nil)?;
+        let refuse = |_: &Lua, _: MultiValue| -> Answer<()> { Err("loadstring() is not available".to_owned()) };
+        globals.set("loadstring", self.prompt(refuse)?)?;
+        self.lua.sandbox(true)?;
+        // What a server's scripts share stays writable.
+        for shared in ["_G", "shared"] {
+            self.lua.globals().set(shared, self.lua.create_table()?)?;
+        }
+        Ok(())
     }
 
     pub(crate) fn lua(&self) -> &Lua {
@@ -139,16 +157,22 @@ impl Vm {
 
     /// Compiles a script. What it sets as globals is its own; it sees `extra` and the machine's globals.
     pub(crate) fn load(&self, name: &str, source: &str, extra: &Table) -> Result<Function, Failed> {
-        let environment = self.lua.create_table()?;
+        Ok(Self::load_in(&self.lua, name, source, extra)?)
+    }
+
+    /// The same, from within a function of the host. What is compiled is a text, never bytecode, which could do anything.
+    pub(crate) fn load_in(lua: &Lua, name: &str, source: &str, extra: &Table) -> mlua::Result<Function> {
+        let environment = lua.create_table()?;
         for pair in extra.pairs::<mlua::Value, mlua::Value>() {
             let (key, value) = pair?;
             environment.raw_set(key, value)?;
         }
-        let upper = self.lua.create_table()?;
-        upper.set("__index", self.globals())?;
+        let upper = lua.create_table()?;
+        upper.set("__index", lua.globals())?;
         upper.set("__metatable", "The metatable is locked")?;
         environment.set_metatable(Some(upper))?;
-        Ok(self.lua.load(source).set_name(format!("={name}")).set_environment(environment).into_function()?)
+        let chunk = lua.load(source).set_name(format!("={name}")).set_mode(ChunkMode::Text);
+        chunk.set_environment(environment).into_function()
     }
 }
 

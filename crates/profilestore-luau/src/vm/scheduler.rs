@@ -251,17 +251,26 @@ impl Scheduler {
 
     /// Tells of an error that ended a thread.
     pub(crate) fn report(&self, error: &mlua::Error) {
-        if self.is_closed() {
-            return;
+        self.report_text(&error_text(error));
+    }
+
+    /// Tells of an error that the machine's own code caught.
+    pub(crate) fn report_text(&self, text: &str) {
+        if !self.is_closed() {
+            self.failed.fetch_add(1, Ordering::Relaxed);
+            self.output.line(self.server, Line::Error, text);
         }
-        self.failed.fetch_add(1, Ordering::Relaxed);
-        self.output.line(self.server, Line::Error, &error_text(error));
     }
 
     pub(crate) fn line(&self, kind: Line, text: &str) {
         if !self.is_closed() {
             self.output.line(self.server, kind, text);
         }
+    }
+
+    /// The machine, while there is one.
+    pub(crate) fn lua(&self) -> Option<Lua> {
+        self.lua.try_upgrade()
     }
 
     /// How many threads ended with an error.
@@ -271,7 +280,7 @@ impl Scheduler {
 
     /// True when no thread waits, neither for a time nor for the host.
     pub(crate) fn is_idle(&self) -> bool {
-        self.unanswered.load(Ordering::Relaxed) == 0 && self.timers.lock().waiting.is_empty()
+        self.is_closed() || self.unanswered.load(Ordering::Relaxed) == 0 && self.timers.lock().waiting.is_empty()
     }
 
     /// Time since the machine began.
@@ -292,6 +301,14 @@ impl Scheduler {
 
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
+    }
+}
+
+/// Waits for a machine's next frame, at which Roblox gives threads the answers that they wait for.
+pub(crate) async fn next_frame(scheduler: &Weak<Scheduler>) {
+    let frame = scheduler.upgrade().map(|scheduler| scheduler.frame_after(Instant::now(), 0.0));
+    if let Some(frame) = frame {
+        sleep_until(frame).await;
     }
 }
 

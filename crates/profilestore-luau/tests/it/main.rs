@@ -1,6 +1,7 @@
 //! Scripts run as games, and what they print.
 
 mod profile_store;
+mod services;
 mod threads;
 
 use std::sync::Arc;

@@ -27,15 +27,6 @@ fn a_session_saves_and_ends() {
     );
     assert_eq!(
         printed,
-        [
-            "save true",
-            "called",
-            "after 6 true true",
-            "save true",
-            "last Manual true",
-            "end false",
-            "ended",
-            "after 7 true true"
-        ]
+        ["save true", "called", "after 6 true true", "save true", "last Manual true", "end false", "ended", "after 7 true true"]
     );
 }

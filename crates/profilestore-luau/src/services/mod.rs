@@ -1,0 +1,195 @@
+//! Roblox's globals and services, as scripts on one game server find them.
+//!
+//! What they look like is written in Luau (`*.luau` beside this file), over a few functions of the host. What is not there gives an
+//! error that names it. What the servers of a game share is in [`world`].
+
+mod messages;
+pub(crate) mod players;
+mod proxies;
+mod purchases;
+mod world;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use mlua::{Function, Lua, Table, Value};
+use profilestore::env::Env;
+use tokio::sync::Notify;
+
+pub(crate) use self::world::World;
+use crate::{
+    modules,
+    vm::{Answer, Failed, Vm, json},
+};
+
+/// The parts, in the order in which they build on each other.
+const PARTS: [(&str, &str); 11] = [
+    ("signals", include_str!("signals.luau")),
+    ("enums", include_str!("enums.luau")),
+    ("instances", include_str!("instances.luau")),
+    ("date_time", include_str!("date_time.luau")),
+    ("modules", include_str!("modules.luau")),
+    ("run_service", include_str!("run_service.luau")),
+    ("http_service", include_str!("http_service.luau")),
+    ("players", include_str!("players.luau")),
+    ("market", include_str!("market.luau")),
+    ("teleport", include_str!("teleport.luau")),
+    ("messages", include_str!("messages.luau")),
+];
+
+/// What a server's services are made with.
+pub(crate) struct ServicesOptions {
+    /// The server's place in the world.
+    pub(crate) server: usize,
+    pub(crate) env: Env,
+    pub(crate) world: Arc<World>,
+    /// What built-in modules are called with.
+    pub(crate) built_in: Table,
+    /// The modules in ServerScriptService that are not built in: name and source.
+    pub(crate) mounted: Arc<BTreeMap<String, String>>,
+}
+
+/// How long the functions that are bound to the closing of the game may take.
+const CLOSING: Duration = Duration::from_secs(30);
+
+/// A server's services.
+pub(crate) struct Services {
+    /// What the Luau parts share.
+    own: Table,
+    closed: Arc<Notify>,
+}
+
+impl Services {
+    /// Puts the globals and services into a machine and makes them known to the world.
+    pub(crate) fn install(vm: &Vm, options: ServicesOptions) -> Result<Self, Failed> {
+        let lua = vm.lua();
+        let ServicesOptions { server, env, world, built_in, mounted } = options;
+        let host = lua.create_table()?;
+        host.set("place_id", world.place_id())?;
+        host.set("job_id", world.job_id(server))?;
+        host.set("kind", vm.prompt(proxies::kind)?)?;
+        install_basics(vm, &host, &env)?;
+        install_require(vm, &host, built_in, mounted.clone())?;
+        world::install(vm, &host, &world, server)?;
+
+        let closed = Arc::new(Notify::new());
+        let own = closed.clone();
+        let is_closed = move |_: &Lua, ()| {
+            own.notify_one();
+            Ok(())
+        };
+        host.set("closed", vm.prompt(is_closed)?)?;
+
+        let own = lua.create_table()?;
+        own.set("events", lua.create_table()?)?;
+        for (name, source) in PARTS {
+            lua.load(source).set_name(format!("={name}")).call::<()>((&host, &own))?;
+        }
+        let globals = vm.globals();
+        for name in ["Enum", "Instance", "DateTime", "game"] {
+            globals.set(name, own.get::<Value>(name)?)?;
+        }
+        globals.set("Game", own.get::<Value>("game")?)?;
+        let workspace: Value = own.get::<Function>("get_service")?.call("Workspace")?;
+        globals.set("workspace", workspace.clone())?;
+        globals.set("Workspace", workspace)?;
+        let names: BTreeSet<&str> = modules::NAMES.into_iter().chain(mounted.keys().map(String::as_str)).collect();
+        for name in names {
+            own.get::<Function>("add_module")?.call::<()>(name)?;
+        }
+        world.attach(server, own.get("events")?, vm.scheduler());
+        Ok(Self { own, closed })
+    }
+
+    /// What a script is run with: `script` and `require`.
+    pub(crate) fn script_globals(&self, lua: &Lua, name: &str) -> Result<Table, Failed> {
+        let script: Value = self.own.get::<Function>("add_script")?.call(name)?;
+        Ok(globals_of(lua, &script, self.own.get::<Function>("require_for")?.call(&script)?)?)
+    }
+
+    /// Runs the functions that are bound to the closing of the game, and lets everybody leave. Waits until the functions have ended, as
+    /// long as Roblox would. False when some have not.
+    pub(crate) async fn close(&self, vm: &Vm, leave: impl FnOnce()) -> Result<bool, Failed> {
+        vm.scheduler().spawn(self.own.get("close")?, ());
+        leave();
+        Ok(tokio::time::timeout(CLOSING, self.closed.notified()).await.is_ok())
+    }
+}
+
+fn globals_of(lua: &Lua, script: &Value, require: Function) -> mlua::Result<Table> {
+    let globals = lua.create_table()?;
+    globals.set("script", script)?;
+    globals.set("require", require)?;
+    Ok(globals)
+}
+
+fn install_basics(vm: &Vm, host: &Table, env: &Env) -> Result<(), Failed> {
+    let own = env.clone();
+    host.set("unix_ms", vm.prompt(move |_, ()| Ok(own.unix_ms() as f64))?)?;
+    let own = env.clone();
+    host.set("guid", vm.prompt(move |_, ()| Ok(guid(&own)))?)?;
+    let encode = |_: &Lua, value: Value| json::encode("value", &value).map_err(|unstorable| unstorable.to_string());
+    host.set("json_encode", vm.prompt(encode)?)?;
+    let decode = |lua: &Lua, text: String| json::decode(lua, &text).map_err(|error| format!("Can't parse JSON: {error}"));
+    host.set("json_decode", vm.prompt(decode)?)?;
+    let scheduler = Arc::downgrade(vm.scheduler());
+    let report = move |_: &Lua, text: String| {
+        if let Some(scheduler) = scheduler.upgrade() {
+            scheduler.report_text(&text);
+        }
+        Ok(())
+    };
+    host.set("report", vm.prompt(report)?)?;
+    let scheduler = Arc::downgrade(vm.scheduler());
+    let listen = move |_: &Lua, listener: Option<Function>| {
+        if let Some(scheduler) = scheduler.upgrade() {
+            scheduler.listen_to_frames(listener);
+        }
+        Ok(())
+    };
+    host.set("listen_to_frames", vm.prompt(listen)?)?;
+    let analytics = |_: &Lua, (category, value): (String, String)| {
+        tracing::info!(category, value, "analytics event");
+        Ok(())
+    };
+    host.set("analytics", vm.prompt(analytics)?)?;
+    Ok(())
+}
+
+/// A version 4 UUID as Roblox writes them.
+fn guid(env: &Env) -> String {
+    const VARIANT: u128 = 0b11 << 62;
+    const VERSION: u128 = 0xf << 76;
+    // Of two identifiers that begin with their time, the random parts.
+    let [a, b] = [(); 2].map(|()| env.uuid().as_u128());
+    let bits = (a << 64) | (b & 0xffff_ffff_ffff_ffff);
+    let random = bits ^ (b << 96);
+    let bits = (random & !VARIANT & !VERSION) | (0b10 << 62) | (0x4 << 76);
+    uuid_text(bits)
+}
+
+fn uuid_text(bits: u128) -> String {
+    let hex = format!("{bits:032X}");
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+fn install_require(vm: &Vm, host: &Table, built_in: Table, mounted: Arc<BTreeMap<String, String>>) -> Result<(), Failed> {
+    let load = move |lua: &Lua, (name, script, require): (String, Value, Function)| -> Answer<Function> {
+        let loaded = || {
+            let globals = globals_of(lua, &script, require)?;
+            if let Some(source) = mounted.get(&name) {
+                return Vm::load_in(lua, &name, source, &globals);
+            }
+            match modules::source(&name) {
+                Some(source) => Vm::load_in(lua, &name, source, &globals)?.bind(&built_in),
+                None => Err(mlua::Error::runtime(format!("there is no module {name}"))),
+            }
+        };
+        loaded().map_err(|error| crate::vm::error_text(&error))
+    };
+    host.set("load_module", vm.prompt(load)?)?;
+    Ok(())
+}

@@ -1,0 +1,257 @@
+//! What the servers of a game share beside the store: who is on which server, topics, purchases.
+//!
+//! Nothing here calls into a machine while it holds the lock, since the machine may call back.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use mlua::{Function, IntoLuaMulti, Table};
+use parking_lot::Mutex;
+use profilestore::env::Env;
+
+use super::{
+    messages::{self, Topics},
+    purchases::{self, Purchases},
+};
+use crate::vm::{Answer, Failed, Scheduler, Vm};
+
+/// The servers of a game, and what they share.
+pub(crate) struct World {
+    pub(super) env: Env,
+    place_id: i64,
+    /// How long a message takes, and a call of the messaging service.
+    pub(super) latency: Duration,
+    pub(super) inner: Mutex<Inner>,
+    /// What is under way by itself, such as a teleport; a game does not end before.
+    busy: AtomicUsize,
+}
+
+pub(super) struct Inner {
+    servers: Vec<Server>,
+    players: BTreeMap<i64, Player>,
+    pub(super) topics: Topics,
+    pub(super) purchases: Purchases,
+}
+
+struct Server {
+    job_id: String,
+    /// The machine's functions for what happens in the world, once it has them.
+    machine: Option<Machine>,
+}
+
+#[derive(Clone)]
+struct Machine {
+    events: Table,
+    scheduler: Weak<Scheduler>,
+}
+
+/// Somebody who plays.
+#[derive(Default)]
+struct Player {
+    /// The servers that he is on. More than one when an old connection has not been noticed to be gone.
+    servers: Vec<usize>,
+}
+
+/// How a player came.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Join {
+    /// The place that he was teleported from.
+    pub(super) from_place: Option<i64>,
+    /// Who was teleported with him.
+    pub(super) members: Vec<i64>,
+    /// What the teleporting script gave along, JSON.
+    pub(super) data: Option<String>,
+}
+
+impl World {
+    pub(crate) fn new(env: Env, place_id: i64, job_ids: Vec<String>, latency: Duration) -> Arc<Self> {
+        let servers = job_ids.into_iter().map(|job_id| Server { job_id, machine: None }).collect();
+        let inner = Inner { servers, players: BTreeMap::new(), topics: Topics::default(), purchases: Purchases::default() };
+        Arc::new(Self { env, place_id, latency, inner: Mutex::new(inner), busy: AtomicUsize::new(0) })
+    }
+
+    pub(super) fn place_id(&self) -> i64 {
+        self.place_id
+    }
+
+    pub(super) fn job_id(&self, server: usize) -> String {
+        self.inner.lock().servers[server].job_id.clone()
+    }
+
+    /// How many servers there are.
+    pub(super) fn servers(&self) -> usize {
+        self.inner.lock().servers.len()
+    }
+
+    /// A server's machine begins to hear of the world.
+    pub(super) fn attach(&self, server: usize, events: Table, scheduler: &Arc<Scheduler>) {
+        self.inner.lock().servers[server].machine = Some(Machine { events, scheduler: Arc::downgrade(scheduler) });
+    }
+
+    /// Tells a server's machine of something.
+    pub(super) fn tell(&self, server: usize, event: &str, args: impl IntoLuaMulti) {
+        let Some(machine) = self.inner.lock().servers[server].machine.clone() else { return };
+        let Some(scheduler) = machine.scheduler.upgrade() else { return };
+        match machine.events.get::<Function>(event) {
+            Ok(function) => drop(scheduler.spawn(function, args)),
+            Err(error) => scheduler.report(&error),
+        }
+    }
+
+    /// Runs something that belongs to the world by itself.
+    pub(super) fn spawn(self: &Arc<Self>, work: impl Future<Output = ()> + Send + 'static) {
+        self.busy.fetch_add(1, Ordering::Relaxed);
+        let world = self.clone();
+        tokio::spawn(async move {
+            work.await;
+            world.busy.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+
+    /// True when nothing is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.busy.load(Ordering::Relaxed) == 0
+    }
+
+    /// A number below `limit`, at random.
+    pub(super) fn random(&self, limit: u64) -> u64 {
+        // The low bits of these identifiers are random.
+        (self.env.uuid().as_u128() & u128::from(u32::MAX)) as u64 % limit.max(1)
+    }
+
+    /// The servers that a player is on.
+    pub(super) fn servers_of(&self, user_id: i64) -> Vec<usize> {
+        self.inner.lock().players.get(&user_id).map(|player| player.servers.clone()).unwrap_or_default()
+    }
+
+    /// How many players are on a server.
+    pub(super) fn players_on(&self, server: usize) -> usize {
+        self.inner.lock().players.values().filter(|player| player.servers.contains(&server)).count()
+    }
+
+    /// A player joins a server, unless he is there already.
+    pub(super) fn join(self: &Arc<Self>, server: usize, user_id: i64, join: &Join) {
+        {
+            let mut inner = self.inner.lock();
+            let servers = &mut inner.players.entry(user_id).or_default().servers;
+            if servers.contains(&server) {
+                return;
+            }
+            servers.push(server);
+        }
+        let name = format!("Player{user_id}");
+        let Some(lua) = self.lua(server) else { return };
+        let how = || {
+            let how = lua.create_table()?;
+            how.set("place_id", join.from_place)?;
+            how.set("members", join.members.clone())?;
+            how.set("data", join.data.clone())?;
+            mlua::Result::Ok(how)
+        };
+        let Ok(how) = how() else { return };
+        self.tell(server, "join", (user_id, name.as_str(), name.as_str(), how));
+        purchases::offer_all(self, server, Some(user_id));
+    }
+
+    fn lua(&self, server: usize) -> Option<mlua::Lua> {
+        let machine = self.inner.lock().servers[server].machine.clone()?;
+        machine.scheduler.upgrade()?.lua()
+    }
+
+    /// A player leaves a server, if he is there.
+    pub(super) fn leave(&self, server: usize, user_id: i64) {
+        {
+            let mut inner = self.inner.lock();
+            let Some(player) = inner.players.get_mut(&user_id) else { return };
+            let before = player.servers.len();
+            player.servers.retain(|on| *on != server);
+            if player.servers.len() == before {
+                return;
+            }
+        }
+        self.tell(server, "leave", user_id);
+    }
+
+    /// Everybody leaves a server.
+    pub(crate) fn leave_all(&self, server: usize) {
+        let here: Vec<i64> = {
+            let inner = self.inner.lock();
+            inner.players.iter().filter(|(_, player)| player.servers.contains(&server)).map(|(id, _)| *id).collect()
+        };
+        for user_id in here {
+            self.leave(server, user_id);
+        }
+    }
+
+    /// A server that is gone: nobody is on it, and it hears nothing more.
+    pub(crate) fn detach(&self, server: usize) {
+        let mut inner = self.inner.lock();
+        inner.servers[server].machine = None;
+        inner.topics.forget(server);
+        for player in inner.players.values_mut() {
+            player.servers.retain(|on| *on != server);
+        }
+    }
+
+    /// Another server than this one at random; this one when there is no other.
+    pub(super) fn another(&self, server: usize) -> usize {
+        let others: Vec<usize> = (0..self.servers()).filter(|other| *other != server).collect();
+        if others.is_empty() { server } else { others[usize::try_from(self.random(others.len() as u64)).unwrap_or(0)] }
+    }
+
+    fn server_of_job(&self, job_id: &str) -> Option<usize> {
+        self.inner.lock().servers.iter().position(|server| server.job_id == job_id)
+    }
+}
+
+/// The host's functions about other servers and players.
+pub(super) fn install(vm: &Vm, host: &Table, world: &Arc<World>, server: usize) -> Result<(), Failed> {
+    let own = world.clone();
+    let leave = move |_: &mlua::Lua, (user_id, message): (i64, Option<String>)| {
+        tracing::debug!(user_id, message, "kicked");
+        own.leave(server, user_id);
+        Ok(())
+    };
+    host.set("leave", vm.prompt(leave)?)?;
+
+    let own = world.clone();
+    let teleport = move |_: &mlua::Lua, args: (Vec<i64>, i64, Option<String>, Option<String>)| teleport(&own, server, args);
+    host.set("teleport", vm.prompt(teleport)?)?;
+
+    purchases::install(vm, host, world, server)?;
+    messages::install(vm, host, world, server)
+}
+
+/// Players leave for another server of the same place.
+fn teleport(
+    world: &Arc<World>,
+    server: usize,
+    (user_ids, place_id, job_id, data): (Vec<i64>, i64, Option<String>, Option<String>),
+) -> Answer<()> {
+    if place_id != world.place_id {
+        return Err(format!("no server of place {place_id} is simulated; all of them run place {}", world.place_id));
+    }
+    let to = match job_id {
+        Some(job_id) => world.server_of_job(&job_id).ok_or_else(|| format!("there is no server {job_id}"))?,
+        None => world.another(server),
+    };
+    let own = world.clone();
+    world.spawn(async move {
+        // The step in which the script called ends first.
+        tokio::task::yield_now().await;
+        let join = Join { from_place: Some(place_id), members: user_ids.clone(), data };
+        for user_id in user_ids {
+            if own.servers_of(user_id).contains(&server) {
+                own.leave(server, user_id);
+                own.join(to, user_id, &join);
+            }
+        }
+    });
+    Ok(())
+}

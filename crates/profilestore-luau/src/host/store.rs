@@ -1,6 +1,7 @@
 //! Stores: starting sessions, reading, sending, removing.
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use mlua::{Function, Lua, Table, UserData, UserDataRef, Value};
 use parking_lot::Mutex;
 use profilestore::{
@@ -133,21 +134,24 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
         })?,
     )?;
 
-    // (store, key, template or nil, version or nil) -> view; waits.
+    // (store, key, template or nil, version's string or number or nil) -> view; waits.
     table.set(
         "get",
-        vm.waiting(move |_, (store, key, template, version): (UserDataRef<LuaStore>, String, Value, Option<String>)| {
+        vm.waiting(move |_, (store, key, template, version): (UserDataRef<LuaStore>, String, Value, Value)| {
             let store = store.with(&template)?;
-            let current = version.is_none().then(|| store.get(&key));
-            let earlier = version.map(|version| store.get_version(&key, VersionRef::Label(version)));
-            Ok(async move {
-                let read = match (current, earlier) {
-                    (Some(current), _) => current.await,
-                    (_, Some(earlier)) => earlier.await,
-                    (None, None) => return Err("there is either a version or none".to_owned()),
-                };
-                Ok(Told(read.map(LuaView::new)))
-            })
+            let version = match version {
+                Value::Nil => None,
+                Value::Number(number) => Some(VersionRef::Number(number as u64)),
+                Value::Integer(number) => Some(VersionRef::Number(number.cast_unsigned())),
+                Value::String(label) => Some(VersionRef::Label(label.to_string_lossy())),
+                other => return Err(format!("a version is a string or a number, got {}", other.type_name())),
+            };
+            // Under way when this returns, whichever it is.
+            let read = match version {
+                None => store.get(&key).boxed(),
+                Some(version) => store.get_version(&key, version).boxed(),
+            };
+            Ok(async move { Ok(Told(read.await.map(LuaView::new))) })
         })?,
     )?;
 

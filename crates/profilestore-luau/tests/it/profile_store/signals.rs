@@ -1,0 +1,111 @@
+//! Signals and their order.
+
+use profilestore_luau::Line;
+
+use super::{both, live, play};
+
+#[test]
+fn signals_have_their_four_methods_and_call_the_newest_listener_first() {
+    let printed = both(
+        "local profile = Store('Players'):StartSessionAsync('k')
+        local signal = profile.OnSave
+        assert(signal == profile.OnSave and signal:GetListenerCount() == 0)
+        local a = signal:Connect(function() print('a') end)
+        local b = signal:Connect(function() print('b') task.wait(5) print('b later') end)
+        local once
+        once = signal:Connect(function() print('once') once:Disconnect() end)
+        assert(signal:GetListenerCount() == 3)
+        profile:Save()
+        task.wait(1)
+        a:Disconnect() a:Disconnect()
+        assert(signal:GetListenerCount() == 1)
+        profile:Save()
+        task.wait(10)
+        fails('function', signal.Connect, signal, 5)
+        task.spawn(function() print('waited', profile.OnAfterSave:Wait() == profile.LastSavedData) end)
+        profile:Save()
+        task.wait(10)
+        assert(profile.OnAfterSave:GetListenerCount() == 0)
+        signal:Connect(function(x) print('fired', x) end)
+        signal:Fire(5)
+        task.wait(10)",
+    );
+    let expected =
+        ["once", "b", "a", "b", "b later", "b later", "b", "waited true", "b later", "fired 5", "b", "b later", "fired nil", "b"];
+    assert_eq!(printed, expected);
+}
+
+#[test]
+fn a_listener_that_fails_stops_none_of_the_others() {
+    let ran = play(
+        false,
+        1,
+        "local profile = Store('Players'):StartSessionAsync('k')
+        profile.OnSave:Connect(function() print('older') end)
+        profile.OnSave:Connect(function() error('on purpose') end)
+        profile:Save()
+        task.wait(1)
+        profile:EndSession()",
+        |game| game,
+    );
+    assert_eq!(ran.report.failures, 2);
+    assert_eq!(ran.recorder.texts(Line::Print), ["older", "older"]);
+}
+
+#[test]
+fn listeners_may_call_anything() {
+    let printed = both(
+        "local store = Store('Players')
+        local a, b = store:StartSessionAsync('a'), store:StartSessionAsync('b')
+        a.OnSave:Connect(function() b:EndSession() end)
+        b.OnSessionEnd:Connect(function()
+            a.Data.FromB = true
+            a:AddUserId(5)
+        end)
+        a.OnLastSave:Connect(function() a:EndSession() a:Save() print('last') end)
+        a:Save()
+        task.wait(1)
+        assert(not b:IsActive() and a.LastSavedData.FromB and a.KeyInfo:GetUserIds()[1] == 5)
+        a:EndSession()
+        task.wait(1)
+        assert(store:StartSessionAsync('a'):IsActive() and store:StartSessionAsync('b'):IsActive())",
+    );
+    assert_eq!(printed, ["last"]);
+}
+
+#[test]
+fn shutting_down_saves_with_its_reason() {
+    let printed = both(
+        "local profile = Store('Players'):StartSessionAsync('k')
+        profile.OnSave:Connect(function() print('save', ProfileStore.IsClosing) end)
+        profile.OnLastSave:Connect(function(reason) print('last', reason, profile:IsActive()) profile.Data.Last = true end)
+        profile.OnSessionEnd:Connect(function()
+            print('end', profile:IsActive())
+            local store = profile.ProfileStore
+            print(store:StartSessionAsync('x'), store:GetAsync('k'), store:MessageAsync('k', {}), store:RemoveAsync('k'))
+        end)
+        profile.OnAfterSave:Connect(function(data) print('after', data.Last) end)
+        assert(ProfileStore.IsClosing == false)",
+    );
+    assert_eq!(printed, ["save true", "last Shutdown true", "end false", "nil nil false false", "after true"]);
+}
+
+#[test]
+fn two_saves_in_a_frame_are_two_and_a_save_before_the_end_counts() {
+    let printed = live(
+        "local profile = Store('Players'):StartSessionAsync('k')
+        local saves, after = 0, {}
+        profile.OnSave:Connect(function() saves += 1 end)
+        profile.OnAfterSave:Connect(function(data) table.insert(after, data.N or 0) end)
+        profile:Save() profile.Data.N = 1 profile:Save()
+        task.wait(1)
+        print(saves, #after)
+        profile.Data.N = 2
+        profile:Save()
+        profile:EndSession()
+        task.wait(1)
+        print(saves, #after)",
+    );
+    assert_eq!(printed[0], "2 2");
+    assert!(printed[1].starts_with("4 "), "{printed:?}");
+}

@@ -135,7 +135,7 @@ pub(crate) async fn run(engine: Arc<Engine>) {
         };
         let wait = async {
             match next {
-                Some(at) => tokio::time::sleep_until(autosave.base + at).await,
+                Some(at) => engine.env.sleep_until(autosave.base + at).await,
                 None => std::future::pending().await,
             }
         };

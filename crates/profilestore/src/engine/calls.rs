@@ -98,7 +98,7 @@ impl Engine {
         let about = key.clone();
         let held_up =
             || Error::new(ErrorKind::Unavailable, "an earlier operation on the profile waits for the store; nothing was done");
-        let deadline = self.env.after(self.settings().call_timeout);
+        let (env, deadline) = (self.env.clone(), self.env.after(self.settings().call_timeout));
         // Set by whoever comes first: the call when its turn comes, or its caller when he gives up.
         let turn = Arc::new(AtomicBool::new(false));
         let taken = turn.clone();
@@ -109,7 +109,7 @@ impl Engine {
         });
         async move {
             let mut answer = Box::pin(queued?.wait());
-            let answer = match tokio::time::timeout_at(deadline, &mut answer).await {
+            let answer = match env.timeout_at(deadline, &mut answer).await {
                 Ok(answer) => answer?,
                 Err(_) if !turn.swap(true, Ordering::AcqRel) => Err(held_up()),
                 // It has a deadline of its own.

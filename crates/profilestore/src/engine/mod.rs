@@ -253,7 +253,7 @@ impl Engine {
             if self.lease.lock().incarnation != before {
                 return true;
             }
-            if tokio::time::timeout_at(deadline, begun).await.is_err() {
+            if self.env.timeout_at(deadline, begun).await.is_err() {
                 return false;
             }
         }
@@ -466,7 +466,7 @@ impl Engine {
             let ends: Vec<_> =
                 self.sessions().into_iter().map(|session| (session.key.clone(), session.finish(SessionEnd::Shutdown))).collect();
             for (key, end) in ends {
-                match tokio::time::timeout_at(deadline, end).await {
+                match self.env.timeout_at(deadline, end).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => not_saved.push((key, error)),
                     Err(_) => {
@@ -476,7 +476,7 @@ impl Engine {
                 }
             }
             // Messages, removals and last saves that the program began itself.
-            let drained = tokio::time::timeout_at(deadline, self.queues.drained()).await.is_ok();
+            let drained = self.env.timeout_at(deadline, self.queues.drained()).await.is_ok();
             if drained && self.slots.lock().is_empty() {
                 break;
             }
@@ -500,7 +500,7 @@ impl Engine {
         if not_saved.is_empty() {
             let commit = self.new_commit(vec![retire], Returning::HEAD);
             let result =
-                tokio::time::timeout_at(deadline.max(self.env.now() + Duration::from_secs(1)), self.try_commit(&commit)).await;
+                self.env.timeout_at(deadline.max(self.env.now() + Duration::from_secs(1)), self.try_commit(&commit)).await;
             if !matches!(result, Ok(Ok(_))) {
                 tracing::debug!("the server's row could not be retired; it dies of age");
             }

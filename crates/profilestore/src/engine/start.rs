@@ -201,7 +201,7 @@ impl Load {
             tokio::select! {
                 biased;
                 () = self.wake.notified() => return,
-                () = tokio::time::sleep_until(next) => {}
+                () = engine.env.sleep_until(next) => {}
             }
         }
     }

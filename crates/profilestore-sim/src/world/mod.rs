@@ -36,6 +36,7 @@ use crate::{
 
 mod chaos;
 pub mod life;
+mod operators;
 mod peace;
 mod players;
 

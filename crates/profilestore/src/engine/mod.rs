@@ -368,9 +368,18 @@ impl Engine {
         self.reading(Some(key), || self.store.read_one(key, returning)).await
     }
 
-    /// The same for several keys, in the order given.
+    /// The same for several keys, in the order given. What is found may be judged by the store's clock, so each answer says whether
+    /// that has stepped.
     pub(crate) async fn read_all(&self, keys: &[ProfileKey], returning: Returning) -> Result<Snapshot, StoreError> {
-        self.reading(keys.first(), || self.store.read(keys, returning)).await
+        let read = async || {
+            let sent = self.env.now();
+            let snapshot = self.store.read(keys, returning).await?;
+            if !defect!(StepNoticedLate) {
+                self.observe(sent, snapshot.now_ms);
+            }
+            Ok(snapshot)
+        };
+        self.reading(keys.first(), read).await
     }
 
     /// Reads something of the store, trying again for as long as calls may take.

@@ -12,6 +12,7 @@ mod migrations;
 #[cfg(feature = "nats")]
 mod nats;
 mod operator;
+mod operators_in_trouble;
 mod records;
 mod regressions;
 mod roblox;

@@ -14,6 +14,7 @@ use crate::{
     operate::{EndSession, Remove, Send},
     output::{Failure, Status},
     place::Place,
+    run::Run,
     transfer::{Export, Import},
 };
 
@@ -78,6 +79,7 @@ enum Command {
     Backup(Backup),
     Restore(Restore),
     Check(Check),
+    Run(Box<Run>),
     Demo(Demo),
     #[command(hide = true)]
     DemoServer(DemoServer),
@@ -113,6 +115,7 @@ impl Args {
             Command::Backup(command) => command.run(app).await,
             Command::Restore(command) => command.run(app).await,
             Command::Check(command) => command.run(app).await,
+            Command::Run(command) => command.run(app).await,
             Command::Demo(command) => command.run(app).await,
             Command::DemoServer(command) => command.run(app).await,
         };

@@ -13,6 +13,7 @@ mod maintain;
 mod operate;
 mod output;
 mod place;
+mod run;
 mod transfer;
 
 fn main() -> ExitCode {

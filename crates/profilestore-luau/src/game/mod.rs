@@ -2,6 +2,7 @@
 
 mod server;
 mod time;
+mod weather;
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
@@ -12,10 +13,12 @@ use profilestore::{
     data_store::{DataStore, MemoryStore},
     env::Env,
     messenger::{LocalMessenger, Messenger},
+    roblox::{BudgetRules, Options, RobloxDataStores},
 };
 
-pub(crate) use self::server::Server;
+pub(crate) use self::server::{Server, ServerOptions};
 pub use self::time::Time;
+use self::weather::Weather;
 use crate::{
     output::{Console, Output},
     services::{World, players::Plan},
@@ -69,7 +72,8 @@ pub struct GameBuilder {
     output: Option<Arc<dyn Output>>,
     players: Plan,
     modules: BTreeMap<String, String>,
-    latency: Duration,
+    weather: Weather,
+    budgets: Option<BudgetRules>,
 }
 
 impl fmt::Debug for GameBuilder {
@@ -160,10 +164,25 @@ impl GameBuilder {
         self
     }
 
-    /// How long each call of a Roblox service takes. 0.
+    /// How long each call of a data store takes, each call of the store by a built-in module, and each message. 0.
     #[must_use]
     pub fn latency(mut self, latency: Duration) -> Self {
-        self.latency = latency;
+        self.weather.latency = latency;
+        self
+    }
+
+    /// How many of a hundred calls of a data store, or of the store by a built-in module, fail. Half of those are applied all the
+    /// same. 0.
+    #[must_use]
+    pub fn errors(mut self, percent: f64) -> Self {
+        self.weather.errors = percent.clamp(0.0, 100.0);
+        self
+    }
+
+    /// Request budgets of DataStoreService. None without it.
+    #[must_use]
+    pub fn budgets(mut self, budgets: BudgetRules) -> Self {
+        self.budgets = Some(budgets);
         self
     }
 
@@ -187,15 +206,33 @@ impl GameBuilder {
             ),
         };
         let job_ids: Vec<String> = (0..self.servers).map(|_| env.uuid().to_string()).collect();
-        let world = World::new(env.clone(), self.place_id, job_ids.clone(), self.latency);
-        let modules = Arc::new(self.modules);
+        let world = World::new(env.clone(), self.place_id, job_ids.clone(), self.weather.latency);
+        let mounted = Arc::new(self.modules);
         let mut servers = Vec::new();
         for (number, job_id) in job_ids.into_iter().enumerate() {
-            let builder = GameServer::builder(store.clone()).messenger(messenger.clone()).env(env.clone());
-            let builder = builder.settings(self.settings.clone()).place_id(self.place_id).job_id(job_id);
-            let game_server = builder.start().await?;
-            let (output, world, modules) = (output.clone(), world.clone(), modules.clone());
-            servers.push(Server::new(number + 1, game_server, env.clone(), output, self.limits, world, modules)?);
+            let seed = self.seed.wrapping_mul(1000).wrapping_add(number as u64);
+            let start = |store: Arc<dyn DataStore>| {
+                let builder = GameServer::builder(store).messenger(messenger.clone()).env(env.clone());
+                builder.settings(self.settings.clone()).place_id(self.place_id).job_id(job_id.clone()).start()
+            };
+            let game_server = start(self.weather.over(store.clone(), seed)).await?;
+            // A call of a data store takes its time as a whole, however often it asks the store.
+            let beside = if self.weather.is_fair() { None } else { Some(start(store.clone()).await?) };
+            let mut options = Options::default();
+            (options.latency, options.errors, options.seed) = (self.weather.latency, self.weather.errors, seed);
+            options.budgets = self.budgets;
+            let data_stores = RobloxDataStores::new(beside.as_ref().unwrap_or(&game_server), options);
+            servers.push(Server::new(ServerOptions {
+                number: number + 1,
+                game_server,
+                beside,
+                data_stores,
+                env: env.clone(),
+                output: output.clone(),
+                limits: self.limits,
+                world: world.clone(),
+                mounted: mounted.clone(),
+            })?);
         }
         for server in &servers {
             server.run(script)?;
@@ -240,7 +277,8 @@ impl Game {
             output: None,
             players: Plan::default(),
             modules: BTreeMap::new(),
-            latency: Duration::ZERO,
+            weather: Weather::default(),
+            budgets: None,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use profilestore::{GameServer, env::Env};
+use profilestore::{GameServer, env::Env, roblox::RobloxDataStores};
 
 use super::{Report, Script};
 use crate::{
@@ -17,25 +17,34 @@ pub(crate) struct Server {
     vm: Vm,
     services: Services,
     world: Arc<World>,
-    game_server: GameServer,
+    game_servers: Vec<GameServer>,
+}
+
+/// What a server is made with.
+pub(crate) struct ServerOptions {
+    /// Counts from 1.
+    pub(crate) number: usize,
+    pub(crate) game_server: GameServer,
+    /// A second one that the data stores are on.
+    pub(crate) beside: Option<GameServer>,
+    pub(crate) data_stores: RobloxDataStores,
+    pub(crate) env: Env,
+    pub(crate) output: Arc<dyn Output>,
+    pub(crate) limits: Limits,
+    pub(crate) world: Arc<World>,
+    pub(crate) mounted: Arc<BTreeMap<String, String>>,
 }
 
 impl Server {
-    pub(crate) fn new(
-        number: usize,
-        game_server: GameServer,
-        env: Env,
-        output: Arc<dyn Output>,
-        limits: Limits,
-        world: Arc<World>,
-        mounted: Arc<BTreeMap<String, String>>,
-    ) -> Result<Self, Failed> {
+    pub(crate) fn new(options: ServerOptions) -> Result<Self, Failed> {
+        let ServerOptions { number, game_server, beside, data_stores, env, output, limits, world, mounted } = options;
         let vm = Vm::new(VmOptions { server: number, env: env.clone(), output, limits })?;
         let built_in = modules::install(&vm, game_server.clone())?;
-        let services = ServicesOptions { server: number - 1, env, world: world.clone(), built_in, mounted };
+        let server = number - 1;
+        let services = ServicesOptions { server, env, world: world.clone(), data_stores, built_in, mounted };
         let services = Services::install(&vm, services)?;
         vm.seal()?;
-        Ok(Self { number, vm, services, world, game_server })
+        Ok(Self { number, vm, services, world, game_servers: [game_server].into_iter().chain(beside).collect() })
     }
 
     /// Starts a script; it has waited or ended when this returns.
@@ -53,11 +62,11 @@ impl Server {
     /// What makes it crash: nothing runs any more, nothing is saved, nobody is on it.
     pub(crate) fn crasher(&self) -> impl Fn() + Send + 'static {
         let scheduler = self.vm.scheduler().clone();
-        let (game_server, world, number) = (self.game_server.clone(), self.world.clone(), self.number);
+        let (game_servers, world, number) = (self.game_servers.clone(), self.world.clone(), self.number);
         move || {
             scheduler.line(Line::Warn, "the server crashes");
             scheduler.close();
-            game_server.crash();
+            game_servers.iter().for_each(GameServer::crash);
             world.detach(number - 1);
         }
     }
@@ -71,8 +80,11 @@ impl Server {
         if !self.services.close(&self.vm, || self.world.leave_all(server - 1)).await? {
             scheduler.report_text("the functions that are bound to the closing of the game took longer than 30 s");
         }
-        let shutdown = self.game_server.shutdown().await;
-        let not_saved = shutdown.not_saved.iter().map(|(key, error)| format!("server {server}: {key}: {error}")).collect();
+        let mut not_saved = Vec::new();
+        for game_server in &self.game_servers {
+            let shutdown = game_server.shutdown().await;
+            not_saved.extend(shutdown.not_saved.iter().map(|(key, error)| format!("server {server}: {key}: {error}")));
+        }
         Ok(Report { failures: scheduler.failures(), not_saved })
     }
 }

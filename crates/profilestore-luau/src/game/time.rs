@@ -38,7 +38,7 @@ impl Time {
     pub(crate) fn env(self, seed: u64) -> Env {
         match self {
             Self::Real => Env::system(),
-            Self::Virtual => Env::new(Arc::new(VirtualClock(Instant::now())), Arc::new(Seeded(seed.into()))),
+            Self::Virtual => Env::new(Arc::new(VirtualClock(Instant::now())), Arc::new(Seeded::new(seed))),
         }
     }
 
@@ -57,9 +57,26 @@ impl Time {
         tokio::select! {
             biased;
             () = end => {}
-            _ = tokio::signal::ctrl_c() => {}
+            () = stop_signal() => {}
         }
     }
+}
+
+/// Waits for SIGTERM or Ctrl-C.
+#[cfg(unix)]
+async fn stop_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    tokio::select! {
+        biased;
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
+#[cfg(not(unix))]
+async fn stop_signal() {
+    let _ = tokio::signal::ctrl_c().await;
 }
 
 struct VirtualClock(Instant);
@@ -71,9 +88,14 @@ impl Clock for VirtualClock {
 }
 
 /// The same numbers for the same seed (splitmix64).
-struct Seeded(AtomicU64);
+#[derive(Debug)]
+pub(super) struct Seeded(AtomicU64);
 
 impl Seeded {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed.into())
+    }
+
     fn next(&self) -> u64 {
         const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
         let mut z = self.0.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);

@@ -20,6 +20,7 @@ use std::sync::{Arc, Weak};
 use mlua::{Function, IntoLua, IntoLuaMulti, Lua, MultiValue, Table, Value};
 use profilestore::{Error, GameServer};
 
+pub(crate) use self::info::LuaKeyInfo;
 use crate::vm::{Failed, Scheduler, Vm};
 
 /// What all functions of one machine's host share.

@@ -140,29 +140,18 @@ impl World {
 }
 
 pub(super) fn install(vm: &Vm, host: &Table, world: &Arc<World>, server: usize) -> Result<(), Failed> {
-    let scheduler = Arc::downgrade(vm.scheduler());
-    let frames = scheduler.clone();
+    // Both wait, as on Roblox, but for no time: messages take theirs on the way.
     let own = world.clone();
     let publish = move |_: &Lua, (topic, json): (String, String)| {
         own.publish(server, topic, json)?;
-        let (latency, frames) = (own.latency, frames.clone());
-        Ok(async move {
-            tokio::time::sleep(latency).await;
-            crate::vm::next_frame(&frames).await;
-            Ok(())
-        })
+        Ok(async { Ok(()) })
     };
     host.set("publish", vm.waiting(publish)?)?;
 
     let own = world.clone();
     let subscribe = move |_: &Lua, topic: String| {
         own.subscribe(server, &topic)?;
-        let (latency, frames) = (own.latency, scheduler.clone());
-        Ok(async move {
-            tokio::time::sleep(latency).await;
-            crate::vm::next_frame(&frames).await;
-            Ok(())
-        })
+        Ok(async { Ok(()) })
     };
     host.set("subscribe", vm.waiting(subscribe)?)?;
 

@@ -3,6 +3,7 @@
 //! What they look like is written in Luau (`*.luau` beside this file), over a few functions of the host. What is not there gives an
 //! error that names it. What the servers of a game share is in [`world`].
 
+mod data_store;
 mod messages;
 pub(crate) mod players;
 mod proxies;
@@ -16,7 +17,7 @@ use std::{
 };
 
 use mlua::{Function, Lua, Table, Value};
-use profilestore::env::Env;
+use profilestore::{env::Env, roblox::RobloxDataStores};
 use tokio::sync::Notify;
 
 pub(crate) use self::world::World;
@@ -26,7 +27,7 @@ use crate::{
 };
 
 /// The parts, in the order in which they build on each other.
-const PARTS: [(&str, &str); 11] = [
+const PARTS: [(&str, &str); 12] = [
     ("signals", include_str!("signals.luau")),
     ("enums", include_str!("enums.luau")),
     ("instances", include_str!("instances.luau")),
@@ -38,6 +39,7 @@ const PARTS: [(&str, &str); 11] = [
     ("market", include_str!("market.luau")),
     ("teleport", include_str!("teleport.luau")),
     ("messages", include_str!("messages.luau")),
+    ("data_store", include_str!("data_store.luau")),
 ];
 
 /// What a server's services are made with.
@@ -46,6 +48,7 @@ pub(crate) struct ServicesOptions {
     pub(crate) server: usize,
     pub(crate) env: Env,
     pub(crate) world: Arc<World>,
+    pub(crate) data_stores: RobloxDataStores,
     /// What built-in modules are called with.
     pub(crate) built_in: Table,
     /// The modules in ServerScriptService that are not built in: name and source.
@@ -66,7 +69,7 @@ impl Services {
     /// Puts the globals and services into a machine and makes them known to the world.
     pub(crate) fn install(vm: &Vm, options: ServicesOptions) -> Result<Self, Failed> {
         let lua = vm.lua();
-        let ServicesOptions { server, env, world, built_in, mounted } = options;
+        let ServicesOptions { server, env, world, data_stores, built_in, mounted } = options;
         let host = lua.create_table()?;
         host.set("place_id", world.place_id())?;
         host.set("job_id", world.job_id(server))?;
@@ -74,6 +77,7 @@ impl Services {
         install_basics(vm, &host, &env)?;
         install_require(vm, &host, built_in, mounted.clone())?;
         world::install(vm, &host, &world, server)?;
+        data_store::install(vm, &host, &data_stores, &world, server)?;
 
         let closed = Arc::new(Notify::new());
         let own = closed.clone();

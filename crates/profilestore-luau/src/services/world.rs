@@ -25,7 +25,7 @@ use crate::vm::{Answer, Failed, Scheduler, Vm};
 pub(crate) struct World {
     pub(super) env: Env,
     place_id: i64,
-    /// How long a message takes, and a call of the messaging service.
+    /// How long a message takes.
     pub(super) latency: Duration,
     pub(super) inner: Mutex<Inner>,
     /// What is under way by itself, such as a teleport; a game does not end before.

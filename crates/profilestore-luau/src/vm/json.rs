@@ -14,6 +14,9 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess,
 /// How deep tables may nest: what every reader of the stored JSON can read.
 pub(crate) const MAX_DEPTH: usize = 100;
 
+/// How long the JSON of a value may get. No store takes as much, and tables that share parts could make it endless.
+const MAX_BYTES: usize = 16 << 20;
+
 /// A value that cannot be stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{path}: {what}")]
@@ -66,6 +69,9 @@ struct Writer {
 
 impl Writer {
     fn value(&mut self, value: &Value) -> Result<(), String> {
+        if self.out.len() > MAX_BYTES {
+            return Err(format!("more than {MAX_BYTES} bytes of JSON cannot be stored"));
+        }
         match value {
             Value::Nil => self.out.extend_from_slice(b"null"),
             Value::Boolean(value) => self.out.extend_from_slice(if *value { b"true" } else { b"false" }),
@@ -304,6 +310,8 @@ mod tests {
         }
         let deep = json("local t = {} for _ = 1, 200 do t = {t} end return t").expect_err("too deep");
         assert!(deep.ends_with("deep cannot be stored"), "{deep}");
+        let endless = json("local t = {'x'} for _ = 1, 90 do t = {t, t} end return t").expect_err("too large");
+        assert!(endless.ends_with("more than 16777216 bytes of JSON cannot be stored"), "{endless}");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Scripts run as games, and what they print.
 
+mod data_stores;
+mod players;
 mod profile_store;
 mod services;
 mod threads;

@@ -1,0 +1,121 @@
+//! Plays the game.
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use profilestore::{
+    Settings,
+    data_store::{DataStore, SqliteMessenger, SqliteOptions, SqliteStore},
+    env::Env,
+    messenger::Messenger,
+    roblox::BudgetRules,
+};
+use profilestore_luau::{Game, GameBuilder, Limits, Line, Output, Plan, Script, Time};
+use serde_json::json;
+
+use super::{BudgetsArg, Run, TimeArg, VersionsArg};
+use crate::{
+    output::{Failure, Status, count},
+    place::Place,
+};
+
+pub(super) fn play(run: Run, place: Option<Place>, json: bool) -> Result<Status, Failure> {
+    let script = Script { name: name_of(&run.script), source: read(&run.script)? };
+    let mut game = Game::builder().servers(run.servers.into()).seed(run.seed).place_id(run.place_id);
+    game = game.time(match run.time {
+        TimeArg::Real => Time::Real,
+        TimeArg::Virtual => Time::Virtual,
+    });
+    if let Some(until) = run.until {
+        game = game.until(seconds("--until", until)?);
+    }
+    if let Some(spec) = &run.players {
+        let plan: Plan = spec.parse().map_err(|error| Failure::Usage(format!("--players: {error}")))?;
+        if plan.is_endless() && run.until.is_none() {
+            return Err(Failure::Usage("these players go on for ever; say with --until when the game ends".into()));
+        }
+        game = game.players(plan);
+    }
+    let mut settings = Settings::default();
+    settings.keep_every_save = run.versions == VersionsArg::EverySave;
+    let mut limits = Limits::default();
+    limits.memory = usize::try_from(u64::from(run.max_memory) << 20).unwrap_or(usize::MAX);
+    limits.step = seconds("--max-step", run.max_step)?;
+    game = game.settings(settings).limits(limits).latency(seconds("--latency", run.latency / 1000.0)?);
+    if !(0.0..=100.0).contains(&run.errors) {
+        return Err(Failure::Usage(format!("--errors is a percentage: given=`{}`", run.errors)));
+    }
+    game = game.errors(run.errors);
+    game = match run.budgets {
+        BudgetsArg::None => game,
+        BudgetsArg::Older => game.budgets(BudgetRules::Older),
+        BudgetsArg::Newer => game.budgets(BudgetRules::Newer),
+    };
+    for module in &run.modules {
+        let Some((name, file)) = module.split_once('=').filter(|(name, file)| !name.is_empty() && !file.is_empty()) else {
+            return Err(Failure::Usage(format!("a module is named NAME=FILE: given=`{module}`")));
+        };
+        game = game.module(name, read(Path::new(file))?);
+    }
+    if json {
+        game = game.output(Arc::new(JsonLines));
+    }
+    if let Some(place) = place {
+        game = stored(game, place);
+    }
+    let report = game.run(&script).map_err(|error| Failure::Work(error.to_string()))?;
+    for profile in &report.not_saved {
+        let _ = writeln!(io::stderr(), "error: not saved: {profile}");
+    }
+    if report.failures > 0 {
+        let failed = count(report.failures, "thread of a script", "threads of scripts");
+        let _ = writeln!(io::stderr(), "error: {failed} ended with an error");
+    }
+    Ok(if report.is_success() { Status::Fine } else { Status::Problems })
+}
+
+/// On a store that stays.
+fn stored(game: GameBuilder, place: Place) -> GameBuilder {
+    let Place::Sqlite(path) = place;
+    game.store(move |env: &Env| {
+        let options = SqliteOptions { env: env.clone(), ..SqliteOptions::default() };
+        let store = SqliteStore::open(&path, options)?;
+        let messenger: Arc<dyn Messenger> = Arc::new(SqliteMessenger::new(&store));
+        Ok((Arc::new(store) as Arc<dyn DataStore>, messenger))
+    })
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    fs::read_to_string(path).map_err(|error| Failure::Usage(format!("{} cannot be read: {error}", path.display())))
+}
+
+/// A script's name in tracebacks: its file's.
+fn name_of(path: &Path) -> String {
+    path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+fn seconds(option: &str, value: f64) -> Result<Duration, Failure> {
+    let time = Duration::try_from_secs_f64(value).ok().filter(|time| *time < Duration::from_secs(100 * 365 * 86_400));
+    time.ok_or_else(|| Failure::Usage(format!("{option} is no length of time: given=`{value}`")))
+}
+
+/// One JSON object a line on standard output, for programs.
+#[derive(Debug)]
+struct JsonLines;
+
+impl Output for JsonLines {
+    fn line(&self, server: usize, kind: Line, text: &str) {
+        let kind = match kind {
+            Line::Print => "print",
+            Line::Warn => "warning",
+            _ => "error",
+        };
+        // Nobody reads any more: a script is not stopped by that.
+        let _ = writeln!(io::stdout().lock(), "{}", json!({ "server": server, "kind": kind, "text": text }));
+    }
+}

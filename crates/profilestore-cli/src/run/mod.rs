@@ -1,0 +1,124 @@
+//! `run`: plays a Roblox game's script on simulated game servers. The Luau machine behind it comes with the feature `luau`, which
+//! needs a C++ compiler; without it the command says so.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, ValueEnum};
+
+use crate::{
+    args::App,
+    output::{Failure, Status},
+};
+
+#[cfg(feature = "luau")]
+mod game;
+
+const PLAYERS: &str = "\
+Who plays: parts separated by `;`, each WHO:ACTION@WHEN,ACTION@WHEN... or a number of players.
+
+  WHO     a user id, or a range of them: 7, 1-20; or server2, whose only action is crash
+  ACTION  join, hop, leave, buy=PRODUCT; `/SERVER` behind the time names a server (from 1, or * for any).
+          Without it join means server 1, hop another server at random, leave every server
+  WHEN    a time since the beginning: 90s, 1.5m (ms, s, m, h); a range of which the seed chooses
+          a moment: 0-30s; or again and again until the player's last leave: every20-60s
+
+A number N alone is 1-N:join@0-10s/*,hop@every20-60s (which needs --until).
+Who hops leaves and arrives in the same moment; who joins a second server is on both.
+
+  --players '1:join@0s,hop@60s/2,buy=1234@90s,leave@120s; 2-20:join@0-30s/*'
+  --players 20 --until 600
+  --players '1:join@0s,join@61s/2; server1:crash@60s'";
+
+/// Play a Roblox game's script on simulated game servers, with its data in a store of this project
+///
+/// Scripts find ProfileStore and ProfileService in ServerScriptService, and Roblox's services around them. They have no files and no
+/// network. What they print goes to standard output, warnings and errors to standard error; with several servers each line names its
+/// own. The game ends with --until, at Ctrl-C, or when every script has ended and nothing is left to wait for; then functions of
+/// BindToClose run and everything is saved. The data is in memory and gone afterwards, unless --store names a store. Exit code 1: a
+/// script failed, or something could not be saved.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Run {
+    /// The script, Luau
+    #[arg(value_name = "GAME.luau")]
+    script: PathBuf,
+    /// How many game servers run it, each by itself with a JobId of its own
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    servers: u16,
+    /// Who joins, hops, buys and leaves, and when (see --help)
+    #[arg(long, value_name = "SPEC", long_help = PLAYERS)]
+    players: Option<String>,
+    /// Whether time passes as it does, or at once whenever nothing else is to be done
+    #[arg(long, value_enum, default_value_t = TimeArg::Real)]
+    time: TimeArg,
+    /// In virtual time, what decides everything that is random: the same seed gives the same run
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// End the game after so long
+    #[arg(long, value_name = "SECONDS")]
+    until: Option<f64>,
+    /// game.PlaceId
+    #[arg(long, value_name = "ID", default_value_t = 0)]
+    place_id: i64,
+    /// Which versions of a profile are kept: the first one in an hour, as on Roblox, or each
+    #[arg(long, value_enum, default_value_t = VersionsArg::Hourly)]
+    versions: VersionsArg,
+    /// Put a Luau module into ServerScriptService under this name, in the place of a built-in one (may be repeated)
+    #[arg(long = "module", value_name = "NAME=FILE")]
+    modules: Vec<String>,
+    /// How long each call of a data store takes, and each message, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 0.0)]
+    latency: f64,
+    /// How many of a hundred calls fail; half of them are applied all the same
+    #[arg(long, value_name = "PERCENT", default_value_t = 0.0)]
+    errors: f64,
+    /// Request budgets of DataStoreService: none, Roblox's until April 2026, or those since
+    #[arg(long, value_enum, default_value_t = BudgetsArg::None)]
+    budgets: BudgetsArg,
+    /// How much memory the scripts of one server may use
+    #[arg(long, value_name = "MIB", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(16..))]
+    max_memory: u32,
+    /// How long scripts may run without waiting for anything
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
+    max_step: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum TimeArg {
+    Real,
+    Virtual,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum VersionsArg {
+    Hourly,
+    EverySave,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum BudgetsArg {
+    None,
+    Older,
+    Newer,
+}
+
+impl Run {
+    #[cfg(feature = "luau")]
+    pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
+        let (place, json) = (app.place_given.then(|| app.place.clone()), app.json);
+        // The game has a runtime of its own.
+        match tokio::task::spawn_blocking(move || game::play(self, place, json)).await {
+            Ok(played) => played,
+            Err(error) => Err(Failure::Work(format!("the game broke off: {error}"))),
+        }
+    }
+
+    #[cfg(not(feature = "luau"))]
+    #[expect(clippy::unused_async, reason = "as the other commands")]
+    pub(crate) async fn run(self, _app: &App) -> Result<Status, Failure> {
+        Err(Failure::Usage(format!(
+            "this program was built without Luau and cannot run {}; with a C++ compiler at hand, build it with \
+             `cargo build --release -p profilestore-cli --features luau`, or run `cargo run --release --features luau -- run ...`",
+            self.script.display()
+        )))
+    }
+}

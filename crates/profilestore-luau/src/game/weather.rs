@@ -1,0 +1,57 @@
+//! A slow and unreliable way to the store, for the built-in modules. What scripts do through DataStoreService has its own.
+
+use std::{sync::Arc, time::Duration};
+
+use profilestore::{
+    data_store::{
+        DataStore,
+        fault::{Call, Fate, Fault, FaultyStore, StorePlan},
+    },
+    env::Rng,
+};
+
+use super::time::Seeded;
+
+/// How calls of the store go.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Weather {
+    /// How long each call takes.
+    pub(crate) latency: Duration,
+    /// How many of a hundred calls fail; half of these are applied all the same.
+    pub(crate) errors: f64,
+}
+
+impl Weather {
+    pub(crate) fn is_fair(&self) -> bool {
+        self.latency.is_zero() && self.errors <= 0.0
+    }
+
+    /// A store in this weather.
+    pub(crate) fn over(self, store: Arc<dyn DataStore>, seed: u64) -> Arc<dyn DataStore> {
+        if self.is_fair() {
+            return store;
+        }
+        Arc::new(FaultyStore::new(store, Plan { weather: self, rng: Seeded::new(seed) }))
+    }
+}
+
+#[derive(Debug)]
+struct Plan {
+    weather: Weather,
+    rng: Seeded,
+}
+
+impl StorePlan for Plan {
+    fn fate(&self, call: Call<'_>) -> Fate {
+        let way = self.weather.latency / 2;
+        let bits = self.rng.bits();
+        let fails = (bits >> 64) as f64 / 18_446_744_073_709_551_616.0 * 100.0 < self.weather.errors;
+        let fault = match call {
+            Call::Sweep => None,
+            _ if !fails => None,
+            _ if bits & 1 == 0 => Some(Fault::RequestLost),
+            _ => Some(Fault::AnswerLost),
+        };
+        Fate { there: way, back: way, fault }
+    }
+}

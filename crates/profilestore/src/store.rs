@@ -346,10 +346,10 @@ impl<T: ProfileData> ProfileStore<T> {
     /// false when `edit` said None. Otherwise as [`ProfileStore::send_message`]. Specification: `GlobalUpdateProfileAsync`.
     pub fn change_inbox<F>(&self, key: &str, mut edit: F) -> impl Future<Output = Result<bool>> + Send + 'static + use<T, F>
     where
-        F: FnMut(&[StoredMessage]) -> Option<Vec<InboxChange>> + Send + 'static,
+        F: FnMut(&[StoredMessage], u64) -> Option<Vec<InboxChange>> + Send + 'static,
     {
         self.with_engine(key, move |engine, key| {
-            engine.change_inbox(key, Box::new(move |state| edit(state.inbox.as_deref().unwrap_or_default())))
+            engine.change_inbox(key, Box::new(move |state| edit(state.inbox.as_deref().unwrap_or_default(), state.last_message)))
         })
     }
 

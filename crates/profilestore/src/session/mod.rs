@@ -28,6 +28,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     keeper::{AnyKeeper, HandOver},
     key::ProfileKey,
+    profile::SessionInfo,
     record::Record,
     signal::Signal,
 };
@@ -109,6 +110,8 @@ pub(crate) struct Session {
     pub(crate) change_noted: AtomicBool,
     /// Its own period of autosaves, if not the server's.
     pub(crate) autosave_period: Option<Duration>,
+    /// Who held the profile when the session was found to be lost.
+    pub(crate) taken_by: OnceLock<SessionInfo>,
 }
 
 /// What the store holds of a live profile.
@@ -206,6 +209,7 @@ impl Session {
             save_queued: AtomicBool::new(false),
             change_noted: AtomicBool::new(false),
             autosave_period,
+            taken_by: OnceLock::new(),
             engine,
         })
     }

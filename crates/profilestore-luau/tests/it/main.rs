@@ -1,5 +1,6 @@
 //! Scripts run as games, and what they print.
 
+mod profile_service;
 mod profile_store;
 mod services;
 mod threads;

@@ -1,9 +1,12 @@
 //! Scripts run as games, and what they print.
 
+mod documents;
+mod patterns;
 mod profile_service;
 mod profile_store;
 mod services;
 mod threads;
+mod types;
 
 use std::sync::Arc;
 

@@ -7,6 +7,7 @@ mod edit_all;
 mod edits;
 mod history;
 mod hostile;
+mod inbox;
 mod messages;
 mod migrations;
 #[cfg(feature = "nats")]

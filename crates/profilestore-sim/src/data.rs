@@ -26,6 +26,10 @@ pub struct Player {
     pub trades: Vec<u64>,
     /// Things that exist once in the world.
     pub items: Vec<u64>,
+    /// The operators' edits whose effect is in it, with what each granted.
+    pub edited: BTreeMap<u64, i64>,
+    /// What the edits granted, added up by themselves.
+    pub granted: i64,
 }
 
 impl Player {

@@ -9,6 +9,7 @@ use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
 
 mod books;
+mod compare;
 mod data;
 #[cfg(profilestore_defects)]
 mod defects;
@@ -59,6 +60,12 @@ enum Command {
         seeds: std::ops::Range<u64>,
         #[command(flatten)]
         size: WorldSize,
+    },
+    /// Measure what the two published modules were measured in, in virtual time, and print a table.
+    Compare {
+        /// Runs a row.
+        #[arg(long, default_value_t = 200)]
+        runs: u64,
     },
     /// Run each seed twice: the traces must be the same, byte for byte.
     Meta {
@@ -124,6 +131,10 @@ fn main() -> Result<ExitCode> {
         Command::Defects { seeds, size } => {
             let missed = defects::table(&seeds, size.size());
             Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Compare { runs } => {
+            compare::compare(runs.max(1));
+            Ok(ExitCode::SUCCESS)
         }
         Command::Meta { seeds, size } => {
             let count = seeds.end - seeds.start;

@@ -30,6 +30,7 @@ pub struct StartTold {
     pub since: Instant,
     pub until: Option<Instant>,
     pub steal: bool,
+    pub overwrite: bool,
 }
 
 /// What is known about a message.
@@ -50,6 +51,36 @@ impl LetterTold {
     /// True when the sender knows for certain that it was not sent.
     pub fn failed(&self) -> bool {
         self.under_way == 0 && !self.unknown && !self.stored
+    }
+}
+
+/// What is known about an operator's edit.
+#[derive(Debug, Clone, Default)]
+pub struct EditTold {
+    /// None: every profile.
+    pub to: Option<String>,
+    /// Profiles that begin get it too.
+    pub stands: bool,
+    /// Calls that have not returned.
+    pub under_way: u32,
+    /// A call was told nothing certain.
+    pub unknown: bool,
+    /// A call was told that it is done.
+    pub done: bool,
+    /// A call was told that it is refused for good.
+    pub refused: bool,
+    /// Somebody was told that it stands.
+    pub standing: bool,
+    /// Somebody wants it undone.
+    pub undoing: bool,
+    /// Somebody was told that it is undone everywhere.
+    pub undone: bool,
+}
+
+impl EditTold {
+    /// True when the operator knows for certain that it took no effect.
+    pub fn failed(&self) -> bool {
+        self.to.is_some() && self.under_way == 0 && !self.unknown && !self.done
     }
 }
 
@@ -76,6 +107,7 @@ pub struct Told {
     pub removals: BTreeMap<String, u64>,
     pub letters: Vec<LetterTold>,
     pub trades: Vec<TradeTold>,
+    pub edits: Vec<EditTold>,
 }
 
 /// For how long after it ended a call may still take effect: a request that arrives late.
@@ -93,6 +125,15 @@ impl Told {
         self.next_item
     }
 
+    /// A backup was put in the store's place: what stood, was refused or undone may not be so in it.
+    pub fn restored(&mut self) {
+        for edit in &mut self.edits {
+            (edit.refused, edit.standing, edit.undone) = (false, false, false);
+            // What was asked before may take effect in it when somebody asks again.
+            edit.unknown = true;
+        }
+    }
+
     /// The session that the store calls so.
     pub fn by_store_name(&self, name: &str) -> Option<(Label, &SessionTold)> {
         let mut newest_first = self.sessions.iter().rev();
@@ -101,6 +142,14 @@ impl Told {
 
     pub fn is_operator(&self, label: Label) -> bool {
         self.operators.contains_key(&label)
+    }
+
+    /// A start has returned.
+    pub fn start_ended(&mut self, key: &str, since: Instant, life: &Arc<Life>) {
+        let mine = |start: &&mut StartTold| start.key == key && start.since == since && Arc::ptr_eq(&start.life, life);
+        if let Some(start) = self.starts.iter_mut().find(mine) {
+            start.until = Some(Instant::now());
+        }
     }
 
     /// Starts on a key that can take effect now, those of late requests included.

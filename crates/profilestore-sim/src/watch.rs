@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 use profilestore::{
     ProfileKey,
     data_store::{
-        Commit, CommitReply, DataStore, Identity, KeyQuery, KeyState, LeaseState, MemoryStore, Retention, Returning, ServerRow,
-        Snapshot, StoreError, StoredVersion, SweepCursor, SweepReport, VersionInfo, VersionQuery, VersionRef,
+        Change, Commit, CommitReply, DataStore, Identity, KeyQuery, KeyState, LeaseState, MemoryStore, Retention, Returning,
+        ServerRow, Snapshot, StoreError, StoredVersion, SweepCursor, SweepReport, VersionInfo, VersionQuery, VersionRef,
     },
 };
 
@@ -23,15 +23,22 @@ pub struct Side {
     /// None when there is no profile.
     pub data: Option<Player>,
     pub inbox: Vec<Letter>,
+    /// How many operators' edits wait for the holder.
+    pub edits_waiting: usize,
+    /// There is a value, and it is no profile.
+    pub foreign: bool,
     pub lease: LeaseState,
 }
 
 impl Side {
     fn of(state: &KeyState) -> Self {
+        let data = state.value.as_deref().and_then(Player::decode);
         Self {
             version: state.version,
             info: state.head.clone(),
-            data: state.value.as_deref().and_then(Player::decode),
+            foreign: state.value.is_some() && data.is_none(),
+            data,
+            edits_waiting: state.inbox.iter().flatten().filter(|message| message.id.is_edit()).count(),
             inbox: state.inbox.iter().flatten().filter_map(|message| serde_json::from_slice(&message.payload).ok()).collect(),
             lease: state.lease.clone(),
         }
@@ -48,6 +55,10 @@ pub struct Step<'a> {
     pub key: &'a str,
     /// The store's time.
     pub store_ms: i64,
+    /// Its history was erased.
+    pub erased: bool,
+    /// The commit declares a server dead.
+    pub buried: bool,
     pub before: &'a Side,
     pub after: &'a Side,
 }
@@ -102,7 +113,7 @@ impl Watched {
     /// Never waits, so nothing comes between the looks and the commit.
     async fn commit_one(&self, commit: Commit) -> Result<CommitReply, StoreError> {
         let mut keys: Vec<ProfileKey> = Vec::new();
-        for key in commit.changes.iter().filter_map(|change| change.key()) {
+        for key in commit.changes.iter().filter_map(|change| change.key()).filter(|key| !key.is_reserved()) {
             if !keys.contains(key) {
                 keys.push(key.clone());
             }
@@ -125,10 +136,13 @@ impl Watched {
             Ok(reply) => reply.now_ms,
             Err(_) => 0,
         };
+        let erased =
+            |of: &ProfileKey| commit.changes.iter().any(|change| matches!(change, Change::Erase { key, .. } if key == of));
+        let buried = commit.changes.iter().any(|change| matches!(change, Change::MarkDead { .. }));
         let steps: Vec<Step<'_>> = keys
             .iter()
             .zip(before.iter().zip(&after))
-            .map(|(key, (before, after))| Step { key: key.key(), store_ms, before, after })
+            .map(|(key, (before, after))| Step { key: key.key(), store_ms, erased: erased(key), buried, before, after })
             .collect();
         self.witness.commit(&commit, &result, &steps);
         result

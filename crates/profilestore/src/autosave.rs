@@ -59,10 +59,10 @@ impl<T> Schedule<T> {
         self.due.insert((at, number), (phase, item));
     }
 
-    /// Makes another period hold for everything.
-    fn spread_anew(&mut self, now: Duration, period: Duration) {
+    /// Makes other periods hold.
+    fn spread_anew(&mut self, now: Duration, period: impl Fn(&T) -> Duration) {
         for ((_, number), (phase, item)) in std::mem::take(&mut self.due) {
-            self.put(now, period, number, phase, item);
+            self.put(now, period(&item), number, phase, item);
         }
     }
 
@@ -79,10 +79,17 @@ impl<T> Schedule<T> {
     }
 }
 
+/// A session in the schedule.
+#[derive(Debug)]
+struct Autosaved {
+    session: Weak<Session>,
+    own_period: Option<Duration>,
+}
+
 /// The autosaves of a game server.
 #[derive(Debug)]
 pub(crate) struct Autosave {
-    schedule: Mutex<Schedule<Weak<Session>>>,
+    schedule: Mutex<Schedule<Autosaved>>,
     changed: Notify,
     base: Instant,
 }
@@ -94,11 +101,12 @@ impl Default for Autosave {
 }
 
 impl Autosave {
-    /// Saves a session once a period until it is over.
+    /// Saves a session once a period, `period` unless it has one of its own, until it is over.
     pub(crate) fn add(&self, session: &Arc<Session>, now: Instant, period: Duration) {
         let mut schedule = self.schedule.lock();
         let before = schedule.first_due();
-        schedule.add(now.saturating_duration_since(self.base), period, Arc::downgrade(session));
+        let saved = Autosaved { session: Arc::downgrade(session), own_period: session.autosave_period };
+        schedule.add(now.saturating_duration_since(self.base), saved.own_period.unwrap_or(period), saved);
         if schedule.first_due() != before {
             drop(schedule);
             self.wake();
@@ -122,20 +130,20 @@ pub(crate) async fn run(engine: Arc<Engine>) {
         let next = {
             let mut schedule = autosave.schedule.lock();
             if period != spread_over {
-                schedule.spread_anew(now, period);
+                schedule.spread_anew(now, |saved| saved.own_period.unwrap_or(period));
                 spread_over = period;
             }
-            while let Some((number, phase, session)) = schedule.pop(now) {
+            while let Some((number, phase, saved)) = schedule.pop(now) {
                 // A session that is over is dropped from the schedule here.
-                let Some(live) = session.upgrade().filter(|session| !session.is_over()) else { continue };
+                let Some(live) = saved.session.upgrade().filter(|session| !session.is_over()) else { continue };
                 live.queue_save();
-                schedule.put(now, period, number, phase, session);
+                schedule.put(now, saved.own_period.unwrap_or(period), number, phase, saved);
             }
             schedule.first_due()
         };
         let wait = async {
             match next {
-                Some(at) => tokio::time::sleep_until(autosave.base + at).await,
+                Some(at) => engine.env.sleep_until(autosave.base + at).await,
                 None => std::future::pending().await,
             }
         };

@@ -72,7 +72,7 @@ pub(crate) async fn run(engine: Arc<Engine>) {
             changed.begun.notified().await;
             continue;
         };
-        tokio::time::sleep_until(at).await;
+        engine.env.sleep_until(at).await;
         // Those that are due within a moment go together: for a store, a batch of many costs little more than a batch of one.
         let together = engine.env.now() + engine.settings().save_changes_within.unwrap_or_default() / 20;
         while let Some(session) = changed.pop(together) {

@@ -1,11 +1,12 @@
 //! Time and chance, injected.
 //!
 //! Nothing else in the library reads a clock or draws a random number (clippy forbids it), so a test or a simulation that
-//! supplies these replays a whole world from one seed. Waiting is always `tokio::time`.
+//! supplies these replays a whole world from one seed. Waiting is always `tokio::time`; moments that are waited for go through
+//! [`Env`], whose monotonic clock a simulation lets drift.
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, Timeout};
 use uuid::Uuid;
 
 /// Where the library takes the wall-clock time from. Monotonic time is `tokio::time::Instant`, which tests can pause.
@@ -25,6 +26,8 @@ pub trait Rng: Send + Sync + 'static {
 pub struct Env {
     clock: Arc<dyn Clock>,
     rng: Arc<dyn Rng>,
+    /// Since when the monotonic clock goes how much faster than tokio's.
+    drift: Option<(Instant, f64)>,
 }
 
 impl fmt::Debug for Env {
@@ -47,7 +50,16 @@ impl Env {
 
     /// A clock and randomness of the caller's.
     pub fn new(clock: Arc<dyn Clock>, rng: Arc<dyn Rng>) -> Self {
-        Self { clock, rng }
+        Self { clock, rng, drift: None }
+    }
+
+    /// The same with a monotonic clock that goes `rate` times as fast as tokio's from now on. Waits for a moment follow it; waits of
+    /// a length, which decide nothing, do not.
+    #[cfg(any(test, feature = "test-util"))]
+    #[must_use]
+    pub fn drifting(self, rate: f64) -> Self {
+        assert!(rate > 0.0, "time goes forwards: rate=`{rate}`");
+        Self { drift: Some((Instant::now(), rate)), ..self }
     }
 
     /// Milliseconds since the Unix epoch, by the wall clock.
@@ -57,7 +69,28 @@ impl Env {
 
     /// The monotonic time.
     pub fn now(&self) -> Instant {
-        Instant::now()
+        match self.drift {
+            None => Instant::now(),
+            Some((base, rate)) => base + base.elapsed().mul_f64(rate),
+        }
+    }
+
+    /// The moment on tokio's clock at which the monotonic time is `at` or a little later.
+    fn on_tokios_clock(&self, at: Instant) -> Instant {
+        match self.drift {
+            None => at,
+            Some((base, rate)) => base + at.saturating_duration_since(base).div_f64(rate) + Duration::from_micros(1),
+        }
+    }
+
+    /// Waits for a moment of the monotonic time.
+    pub(crate) fn sleep_until(&self, at: Instant) -> Sleep {
+        tokio::time::sleep_until(self.on_tokios_clock(at))
+    }
+
+    /// Waits for something until a moment of the monotonic time.
+    pub(crate) fn timeout_at<F: IntoFuture>(&self, at: Instant, what: F) -> Timeout<F::IntoFuture> {
+        tokio::time::timeout_at(self.on_tokios_clock(at), what)
     }
 
     /// The moment so long from now; in the far future when that cannot be told.
@@ -179,5 +212,20 @@ mod tests {
         let ms = i64::try_from(id.as_u128() >> 80).unwrap();
         assert!((before..before + 60_000).contains(&ms));
         assert_ne!(id, env.uuid());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drifting_clock_is_waited_for_by_its_own_time() {
+        for rate in [0.99, 1.01, 2.0] {
+            let env = Env::system().drifting(rate);
+            let (began, truly) = (env.now(), Instant::now());
+            for second in 1..=100 {
+                env.sleep_until(began + Duration::from_secs(second)).await;
+                assert!(env.now() >= began + Duration::from_secs(second));
+            }
+            assert!(env.timeout_at(began + Duration::from_secs(200), std::future::pending::<()>()).await.is_err());
+            let off = (truly.elapsed().as_secs_f64() - 200.0 / rate).abs();
+            assert!(off < 0.01, "rate={rate} off={off}");
+        }
     }
 }

@@ -170,6 +170,12 @@ impl<T: ProfileData> Profile<T> {
         SessionInfo { place_id: self.session.engine.place_id, job_id: self.session.engine.job_id.clone() }
     }
 
+    /// Which server had taken the profile when this session was found to be lost; None before that, and when nobody had (it was
+    /// removed, say). Known when the `on_session_end` listeners are called. Specification: the arguments of `ListenToRelease`.
+    pub fn taken_by(&self) -> Option<SessionInfo> {
+        self.session.taken_by.get().cloned()
+    }
+
     /// When the profile was created, Unix seconds. Specification: `FirstSessionTime`.
     pub fn first_session_time(&self) -> f64 {
         self.session.live.meta().created_s.as_f64().unwrap_or_default()

@@ -58,6 +58,8 @@ pub struct StartOptions {
     pub when_held: Option<Arc<DecideHeld>>,
     /// Give up after this long instead of [`crate::Settings::start_session_timeout`]. Of no effect with a cancel function.
     pub timeout: Option<Duration>,
+    /// How often this profile is saved, instead of [`crate::Settings::autosave_period`]. At least 100 ms.
+    pub autosave_period: Option<Duration>,
 }
 
 impl StartOptions {
@@ -100,6 +102,13 @@ impl StartOptions {
         self.timeout = Some(timeout);
         self
     }
+
+    /// See [`StartOptions::autosave_period`].
+    #[must_use]
+    pub fn autosave_period(mut self, period: Duration) -> Self {
+        self.autosave_period = Some(period.max(Duration::from_millis(100)));
+        self
+    }
 }
 
 impl fmt::Debug for StartOptions {
@@ -110,6 +119,7 @@ impl fmt::Debug for StartOptions {
             .field("when_held", &self.when_held.is_some())
             .field("overwrite", &self.overwrite)
             .field("timeout", &self.timeout)
+            .field("autosave_period", &self.autosave_period)
             .finish()
     }
 }
@@ -239,8 +249,8 @@ impl<T: ProfileData> ProfileStore<T> {
         options: StartOptions,
     ) -> impl Future<Output = Result<Profile<T>>> + Send + 'static + use<T> {
         let codec: Arc<dyn Codec> = self.codec.clone();
-        let StartOptions { cancel, steal, overwrite, when_held, timeout } = options;
-        let wish = Wish { cancel, steal, overwrite, when_held, timeout };
+        let StartOptions { cancel, steal, overwrite, when_held, timeout, autosave_period } = options;
+        let wish = Wish { cancel, steal, overwrite, when_held, timeout, autosave_period };
         let started = self.with_engine(key, move |engine, key| engine.start_session(key, codec, wish));
         let store = self.clone();
         async move { Ok(Profile::new(started.await?, store)) }
@@ -336,10 +346,10 @@ impl<T: ProfileData> ProfileStore<T> {
     /// false when `edit` said None. Otherwise as [`ProfileStore::send_message`]. Specification: `GlobalUpdateProfileAsync`.
     pub fn change_inbox<F>(&self, key: &str, mut edit: F) -> impl Future<Output = Result<bool>> + Send + 'static + use<T, F>
     where
-        F: FnMut(&[StoredMessage]) -> Option<Vec<InboxChange>> + Send + 'static,
+        F: FnMut(&[StoredMessage], u64) -> Option<Vec<InboxChange>> + Send + 'static,
     {
         self.with_engine(key, move |engine, key| {
-            engine.change_inbox(key, Box::new(move |state| edit(state.inbox.as_deref().unwrap_or_default())))
+            engine.change_inbox(key, Box::new(move |state| edit(state.inbox.as_deref().unwrap_or_default(), state.last_message)))
         })
     }
 

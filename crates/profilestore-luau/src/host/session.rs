@@ -196,6 +196,14 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
 
     // (session) -> { load_count, first_session_time, place_id, job_id, user_ids, roblox_metadata, meta_tags }
     table.set("session_info", vm.prompt(|lua, session: Own| session_info(lua, &session).map_err(|error| error.to_string()))?)?;
+    // (session) -> place_id, job_id of whoever had taken the profile when the session was found to be lost, or nothing
+    table.set(
+        "taken_by",
+        vm.prompt(|_, session: Own| {
+            let by = session.profile.taken_by();
+            Ok((by.as_ref().map(|by| by.place_id as f64), by.map(|by| by.job_id)))
+        })?,
+    )?;
     // (session) -> fresh tables
     table.set("data", vm.prompt(|lua, session: Own| session.profile.data().table(lua).map_err(|error| error.to_string()))?)?;
     table.set(

@@ -77,7 +77,7 @@ fn empty() -> Raw {
     serde_json::from_str("{}").expect("an empty object is one")
 }
 
-/// `{ cancel = () -> boolean, steal = boolean, timeout = seconds, held = (place_id, job_id) -> "Ask" | "Wait" | "GiveUp" | "Steal" }`.
+/// `{ cancel = () -> boolean, steal = boolean, timeout = seconds, autosave = seconds, held = (place_id, job_id) -> "Ask" | "Wait" | "GiveUp" | "Steal" }`.
 /// A function that throws calls the start off.
 fn start_options(host: &Host, options: Option<Table>) -> Answer<StartOptions> {
     let text = |error: mlua::Error| error.to_string();
@@ -107,8 +107,15 @@ fn start_options(host: &Host, options: Option<Table>) -> Answer<StartOptions> {
     if options.get::<Option<bool>>("steal").map_err(text)?.unwrap_or(false) {
         start = start.steal();
     }
-    if let Some(seconds) = options.get::<Option<f64>>("timeout").map_err(text)? {
-        start = start.timeout(std::time::Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?);
+    let seconds = |name: &str| -> Answer<Option<std::time::Duration>> {
+        let seconds: Option<f64> = options.get(name).map_err(text)?;
+        seconds.map(std::time::Duration::try_from_secs_f64).transpose().map_err(|error| error.to_string())
+    };
+    if let Some(timeout) = seconds("timeout")? {
+        start = start.timeout(timeout);
+    }
+    if let Some(period) = seconds("autosave")? {
+        start = start.autosave_period(period);
     }
     Ok(start)
 }
@@ -175,7 +182,7 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
         })?,
     )?;
 
-    // (store, key, edit) -> whether `edit` had anything done; waits. edit({ {index, revision, locked, sent_ms, payload}, ... }) answers nil or
+    // (store, key, edit) -> whether `edit` had anything done; waits. edit({ {index, revision, locked, sent_ms, payload}, ... }, last_index) answers nil or
     // { {"add", payload} | {"change", index, payload} | {"remove", index}, ... }; it must not wait, and is called again when
     // somebody else was faster.
     let own = host.clone();
@@ -183,9 +190,9 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
         "change_inbox",
         vm.waiting(move |lua, (store, key, edit): (UserDataRef<LuaStore>, String, Function)| {
             let (host, lua) = (own.clone(), lua.weak());
-            let edited = store.any()?.change_inbox(&key, move |messages| {
+            let edited = store.any()?.change_inbox(&key, move |messages, last| {
                 let lua = lua.try_upgrade()?;
-                match ask_for_changes(&host, &lua, &edit, messages) {
+                match ask_for_changes(&host, &lua, &edit, messages, last) {
                     Ok(changes) => changes,
                     Err(error) => {
                         if let Some(scheduler) = host.scheduler.upgrade() {
@@ -226,8 +233,9 @@ fn ask_for_changes(
     lua: &Lua,
     edit: &Function,
     messages: &[StoredMessage],
+    last: u64,
 ) -> mlua::Result<Option<Vec<InboxChange>>> {
-    let Some(answer) = host.call(edit, info::messages(lua, messages, None, true)?) else { return Ok(None) };
+    let Some(answer) = host.call(edit, (info::messages(lua, messages, None, true)?, last as f64)) else { return Ok(None) };
     let Some(Value::Table(list)) = answer.front() else { return Ok(None) };
     let mut changes = Vec::new();
     for entry in list.sequence_values::<Table>() {

@@ -9,21 +9,31 @@ use crate::{
 };
 
 /// The built-in modules.
-pub(crate) const NAMES: [&str; 1] = ["ProfileStore"];
+pub(crate) const NAMES: [&str; 2] = ["ProfileStore", "ProfileService"];
 
 /// The text of a built-in module.
 pub(crate) fn source(name: &str) -> Option<&'static str> {
     match name {
         "ProfileStore" => Some(include_str!("profile_store.luau")),
+        "ProfileService" => Some(include_str!("profile_service.luau")),
         _ => None,
     }
 }
 
+/// What the modules are made of besides, in the order in which they build on each other: each gets the host with those before it.
+const PARTS: [(&str, &str); 3] = [
+    ("Signal", include_str!("signal.luau")),
+    ("tables", include_str!("tables.luau")),
+    ("GlobalUpdates", include_str!("global_updates.luau")),
+];
+
 /// Prepares a machine for the built-in modules. The table is what their chunks get as their first argument: the functions of
-/// [`crate::host`], and `Signal`, the signals that both modules have.
+/// [`crate::host`], and the parts that they share.
 pub(crate) fn install(vm: &Vm, server: GameServer) -> Result<Table, Failed> {
     let host = Host::new(vm, server).table(vm)?;
-    let signal: Function = vm.load("Signal", include_str!("signal.luau"), &vm.lua().create_table()?)?;
-    host.set("Signal", signal.call::<Table>(())?)?;
+    for (name, source) in PARTS {
+        let part: Function = vm.load(name, source, &vm.lua().create_table()?)?;
+        host.set(name, part.call::<Table>(&host)?)?;
+    }
     Ok(host)
 }

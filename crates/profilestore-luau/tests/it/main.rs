@@ -1,10 +1,14 @@
 //! Scripts run as games, and what they print.
 
 mod data_stores;
+mod documents;
+mod patterns;
 mod players;
+mod profile_service;
 mod profile_store;
 mod services;
 mod threads;
+mod types;
 
 use std::sync::Arc;
 

@@ -26,7 +26,11 @@ impl Durable {
         if seen.kind == Kind::Removal && !told.removals.contains_key(step.key) {
             return broken("G5", step.key, "the profile is gone, and nobody removed it");
         }
-        if let (Kind::Session, Some(before)) = (seen.kind, self.now.get(step.key)) {
+        let over_foreign = step.before.foreign && step.after.data.is_some() && seen.kind != Kind::Operator;
+        if over_foreign && !told.starts_on(step.key, seen.now).any(|start| start.overwrite) {
+            return broken("G5", step.key, "a value that is no profile was overwritten, and nobody asked for that");
+        }
+        if let (Kind::Session | Kind::Edit, Some(before)) = (seen.kind, self.now.get(step.key)) {
             let empty = Player::default();
             let after = step.after.data.as_ref().unwrap_or(&empty);
             for (writer, count) in &before.edits {

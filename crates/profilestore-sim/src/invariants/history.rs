@@ -1,4 +1,5 @@
-//! The history is complete by its rule: the first write of a UTC hour keeps what it replaces; so do session ends, and operators' writes.
+//! The history is complete by its rule: the first write of a UTC hour keeps what it replaces; so do session ends, operators'
+//! writes, and values that are no profiles.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,13 +22,18 @@ impl History {
         {
             let hour = |ms: i64| ms.div_euclid(HOUR_MS);
             let sealed = self.sealed.remove(step.key) == Some(replaced.number);
-            if sealed || replaced.removed || seen.kind.rewrites() || hour(replaced.stored_ms) < hour(step.store_ms) {
+            let rewritten = seen.kind.rewrites() || seen.kind == Kind::Edit || step.before.foreign;
+            if sealed || replaced.removed || rewritten || hour(replaced.stored_ms) < hour(step.store_ms) {
                 self.kept.entry(step.key.to_owned()).or_default().insert(replaced.number);
             }
         }
-        let ended = step.before.holder().is_some() && step.after.holder().is_none() && seen.kind != Kind::Removal;
+        let ended = step.before.holder().is_some() && step.after.holder().is_none() && seen.kind != Kind::Removal && !step.buried;
         if ended || seen.kind == Kind::Operator {
             self.sealed.insert(step.key.to_owned(), step.after.version);
+        }
+        if step.erased {
+            self.kept.remove(step.key);
+            self.sealed.remove(step.key);
         }
     }
 

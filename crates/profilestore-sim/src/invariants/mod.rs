@@ -6,11 +6,15 @@ use std::fmt;
 
 use tokio::time::Instant;
 
+use profilestore::data_store::Cause;
+
 use crate::{data::Label, oracle::Told, watch::Step};
 
 mod active;
 mod conserved;
 mod durable;
+mod edits;
+mod erased;
 mod history;
 mod lost;
 mod messages;
@@ -49,6 +53,8 @@ pub enum Kind {
     Untouched,
     /// A session.
     Session,
+    /// An operator, with an edit of a profile that nobody holds.
+    Edit,
     /// An operator, from outside any session.
     Operator,
     /// Somebody who removed it.
@@ -57,8 +63,13 @@ pub enum Kind {
 
 impl Kind {
     pub fn of(step: &Step<'_>, told: &Told) -> Self {
+        let cause = step.after.info.as_ref().map(|info| info.cause);
+        // Where somebody holds the profile, it is the holder who saves the edit.
+        let unheld = step.before.holder().is_none() || step.buried;
         match (&step.before.data, &step.after.data) {
             _ if step.before.version == step.after.version => Self::Untouched,
+            (_, Some(_)) if cause == Some(Cause::Restore) => Self::Operator,
+            (_, Some(_)) if cause == Some(Cause::Edit) && unheld => Self::Edit,
             // A take-over writes what it found once more.
             (Some(before), Some(after)) if before == after => Self::Untouched,
             (_, Some(after))
@@ -89,6 +100,8 @@ pub struct Seen<'a> {
 pub struct Invariants {
     pub one_writer: one_writer::OneWriter,
     pub durable: durable::Durable,
+    pub edits: edits::Edits,
+    pub erased: erased::Erased,
     pub messages: messages::Messages,
     pub conserved: conserved::Conserved,
     pub active: active::Active,
@@ -102,6 +115,8 @@ impl Invariants {
         self.one_writer.committed(seen, told)?;
         self.durable.committed(seen, told)?;
         release::committed(seen, told)?;
+        self.edits.committed(seen, told)?;
+        self.erased.committed(seen)?;
         self.messages.committed(seen, told)?;
         self.conserved.committed(seen)?;
         self.active.committed(seen, told)?;
@@ -123,6 +138,7 @@ impl Invariants {
         let labels: Vec<Label> = told.sessions.keys().copied().collect();
         self.one_writer.restored(&before.one_writer, &labels);
         self.durable.restored(&before.durable);
+        self.edits.restored(&before.edits);
         self.messages.restored(&before.messages, told);
         self.active.restored();
         self.lost.restored(told);

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use profilestore::data_store::Cause;
+
 use super::{Broken, Kind, Seen, broken};
-use crate::{data::Label, oracle::Told};
+use crate::{data::Label, oracle::Told, watch::Side};
 
 #[derive(Default, Clone)]
 pub struct OneWriter {
@@ -25,6 +27,18 @@ impl OneWriter {
             return Ok(());
         }
         let writers = self.keys.entry(step.key.to_owned()).or_default();
+        let on_key = || told.sessions.iter().filter(|(_, session)| session.key == step.key).map(|(label, _)| *label);
+        if step.after.info.as_ref().is_some_and(|info| info.cause == Cause::Restore) {
+            // An earlier version, signed by an earlier writer, who has not come back.
+            writers.past.extend(writers.current.take());
+            writers.past.extend(on_key());
+            return Ok(());
+        }
+        let signed = |side: &Side| side.data.as_ref().map(|data| (data.writer, data.edits.get(&data.writer).copied()));
+        if signed(step.before).is_some() && signed(step.before) == signed(step.after) {
+            // An operator's edit is signed by nobody.
+            return Ok(());
+        }
         let writer = step.after.data.as_ref().map(|data| data.writer).filter(|writer| *writer != 0);
         if let Some(writer) = writer {
             let late = writers.past.contains(&writer) || self.over.contains(&writer);
@@ -39,8 +53,7 @@ impl OneWriter {
         }
         if seen.kind.rewrites() {
             // Whatever sessions clients had on it are over.
-            let on_key = told.sessions.iter().filter(|(_, session)| session.key == step.key).map(|(label, _)| *label);
-            writers.past.extend(on_key);
+            writers.past.extend(on_key());
         }
         Ok(())
     }

@@ -17,6 +17,8 @@ pub struct Trades {
     ever: BTreeSet<u64>,
     /// How many profiles hold each item, as far as it is not one.
     items: BTreeMap<u64, i64>,
+    /// Items that an operator brought back with an earlier version: they may be somebody else's by now.
+    copied: BTreeSet<u64>,
 }
 
 fn list(side: &Side, of: impl Fn(&crate::data::Player) -> &Vec<u64>) -> BTreeSet<u64> {
@@ -27,14 +29,22 @@ impl Trades {
     pub fn committed(&mut self, seen: &Seen<'_>, told: &Told) -> Result<(), Broken> {
         let step = seen.step;
         let (had, has) = (list(step.before, |data| &data.items), list(step.after, |data| &data.items));
-        let twice = step.after.data.as_ref().is_some_and(|data| data.items.len() > has.len());
+        if seen.kind.rewrites() {
+            for item in has.difference(&had) {
+                self.items.remove(item);
+                self.copied.insert(*item);
+            }
+        }
+        let mut items: Vec<u64> = step.after.data.iter().flat_map(|data| &data.items).copied().collect();
+        items.sort_unstable();
+        let twice = items.windows(2).any(|two| two[0] == two[1] && !self.copied.contains(&two[0]));
         if twice {
             return broken("G4", step.key, "a profile holds an item twice");
         }
-        for item in had.difference(&has) {
+        for item in had.difference(&has).filter(|item| !self.copied.contains(item)) {
             *self.items.entry(*item).or_default() -= 1;
         }
-        for item in has.difference(&had) {
+        for item in has.difference(&had).filter(|item| !self.copied.contains(item)) {
             *self.items.entry(*item).or_default() += 1;
         }
         if seen.kind.rewrites() {

@@ -27,6 +27,9 @@ impl World {
         for mishaps in 0..self.size.servers.div_ceil(3) {
             tasks.push(tokio::spawn(self.clone().mishaps(mishaps)));
         }
+        for desk in 0..self.size.players.div_ceil(100) {
+            tasks.push(tokio::spawn(self.clone().operate(desk)));
+        }
         while Instant::now() < end && !self.is_broken() {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
@@ -86,6 +89,7 @@ impl World {
         self.count("backups restored");
         let books = &mut *self.clerk.0.lock();
         books.invariants.restored(invariants, &books.told);
+        books.told.restored();
         self.store.replace(store);
     }
 

@@ -36,6 +36,7 @@ use crate::{
 
 mod chaos;
 pub mod life;
+mod operators;
 mod peace;
 mod players;
 
@@ -250,6 +251,9 @@ impl World {
         let skew = (dice.part() - 0.5) * *dice.pick(&[0.0, 100.0, 120_000.0, 7_200_000.0]);
         let clock = ServerClock { began: self.clock.began, start_ms: self.clock.start_ms + skew as i64, rate };
         let env = Env::new(Arc::new(clock), Arc::new(dice.rng()));
+        // Monotonic clocks go wrong by up to a percent.
+        let pace = 1.0 + (dice.part() - 0.5) * *dice.pick(&[0.0, 0.001, 0.02]);
+        let env = env.drifting(pace);
         let calm = self.calm.load(Ordering::Relaxed);
         let chances = if calm { self.weather.calm() } else { self.weather.store };
         let plan = Plan::new(Drawn::new(dice.rng(), chances));

@@ -8,13 +8,14 @@ use std::{
 };
 
 use profilestore::{
-    ErrorKind, StartOptions,
+    AuditOutcome, AuditQuery, ErrorKind, ProfileKey, StartOptions, audit_entries,
     data_store::{DataStore, Order, VersionQuery, fault::LineState},
 };
 use tokio::time::Instant;
 
 use super::{
     World,
+    operators::profile_key,
     players::{key_of, take_messages},
 };
 use crate::{data::Label, dice::Dice, invariants::broken};
@@ -71,9 +72,10 @@ impl World {
         let dice = Dice::new(self.seed, 20_000 + player as u64);
         let (key, began) = (key_of(player), Instant::now());
         let mut left = 10;
+        let mut options = StartOptions::new();
         loop {
             let running = self.running(dice.below(self.size.servers)).expect("every server runs in peace");
-            let joined = self.join(&running, &key, StartOptions::new(), None).await;
+            let joined = self.join(&running, &key, options.clone(), None).await;
             let took = began.elapsed();
             let stepped = self.clock.last_step.lock().is_some_and(|at| began - at < Duration::from_secs(60));
             if took > BOUND + if stepped { STEPPED } else { Duration::ZERO } {
@@ -95,6 +97,7 @@ impl World {
                         let _ = self.end(label).await;
                     }
                 }
+                Some(Err(ErrorKind::Foreign)) => options = options.overwrite(),
                 Some(Err(_)) | None => {}
             }
             left -= 1;
@@ -133,6 +136,20 @@ impl World {
         }
     }
 
+    /// The numbers of the versions that are there.
+    async fn versions(&self, key: &ProfileKey) -> BTreeSet<u64> {
+        let query = VersionQuery {
+            key: key.clone(),
+            order: Order::Ascending,
+            from_ms: None,
+            to_ms: None,
+            after: None,
+            limit: usize::MAX,
+        };
+        let versions = self.store.versions(&query).await.expect("memory can be read");
+        versions.iter().map(|version| version.number).collect()
+    }
+
     async fn audit(&self) {
         let kept: Vec<(String, BTreeSet<u64>)> = {
             let books = &mut *self.clerk.0.lock();
@@ -141,23 +158,38 @@ impl World {
             books.invariants.history.kept().map(|(key, kept)| (key.clone(), kept.clone())).collect()
         };
         for (name, _) in kept {
-            let key = profilestore::ProfileKey::new("PlayerData", profilestore::DEFAULT_SCOPE, &name)
-                .expect("a player's key is a name");
-            let query = VersionQuery {
-                key: key.clone(),
-                order: Order::Ascending,
-                from_ms: None,
-                to_ms: None,
-                after: None,
-                limit: usize::MAX,
-            };
-            let versions = self.store.versions(&query).await.expect("memory can be read");
-            let found = versions.iter().map(|version| version.number).collect();
+            let key = profile_key(&name);
+            let found = self.versions(&key).await;
             let outcome = self.clerk.0.lock().invariants.history.check(&name, &found);
             self.check(outcome);
-            if self.store.side(&key).await.lease.holder.is_some() {
+        }
+        let erased: Vec<(String, u64)> =
+            self.clerk.0.lock().invariants.erased.all().map(|(key, version)| (key.clone(), version)).collect();
+        for (name, version) in &erased {
+            if let Some(older) = self.versions(&profile_key(name)).await.first().filter(|first| *first < version) {
+                self.check(broken("erasure", name, format!("version {older} is still there, of before the erasure")));
+            }
+        }
+        for name in (0..self.size.players).map(key_of) {
+            let side = self.store.side(&profile_key(&name)).await;
+            if side.lease.holder.is_some() {
                 self.check(broken("G8", &name, "the profile is still held after every server has shut down"));
             }
+            if side.edits_waiting > 0 {
+                self.check(broken("edits", &name, "an edit still waits after everybody was online"));
+            }
+        }
+        let mut query = AuditQuery::default();
+        loop {
+            let page = audit_entries(&*self.store, &query).await.expect("the log can be read");
+            for entry in page.entries.iter().filter(|entry| entry.action == "edit" && entry.outcome == AuditOutcome::Pending) {
+                // An erasure that was broken off leaves such entries to the next one.
+                if let Some(key) = entry.keys.iter().find(|key| !erased.iter().any(|(erased, _)| erased == key.key())) {
+                    self.check(broken("edits", key.key(), "the log says that an edit waits, and it does not"));
+                }
+            }
+            let Some(next) = page.next else { return };
+            query.after = Some(next);
         }
     }
 }

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use profilestore::{Error, ErrorKind, Message, MessageId, ProfileStore, Sent, SessionEnd, StartOptions};
 use tokio::time::Instant;
 
-use super::{Running, World, life::Life};
+use super::{Running, World, life::Life, operators::user_of};
 use crate::{
     books::Clerk,
     data::{Label, Letter, Player},
@@ -25,6 +25,10 @@ const PACE: f64 = 25.0;
 
 pub(super) fn key_of(player: usize) -> String {
     format!("p{player}")
+}
+
+fn player_of(key: &str) -> usize {
+    key[1..].parse().expect("a key of a player")
 }
 
 /// A player's view of where he is.
@@ -44,6 +48,8 @@ struct Actor {
     purchases: u64,
     /// Messages that he sent and may send again.
     sent: Vec<u64>,
+    /// There is something else in his profile's place, and he begins anew.
+    overwrite: bool,
 }
 
 impl World {
@@ -51,8 +57,16 @@ impl World {
         let dice = Dice::new(self.seed, 10_000 + player as u64);
         tokio::time::sleep(dice.seconds(0.0, 60.0)).await;
         let key = key_of(player);
-        let mut actor =
-            Actor { world: self, dice, key, playing: None, paid: None, purchases: player as u64 * 1_000_000, sent: Vec::new() };
+        let mut actor = Actor {
+            world: self,
+            dice,
+            key,
+            playing: None,
+            paid: None,
+            purchases: player as u64 * 1_000_000,
+            sent: Vec::new(),
+            overwrite: false,
+        };
         loop {
             actor.turn().await;
             tokio::time::sleep(actor.dice.around(PACE)).await;
@@ -78,6 +92,7 @@ impl World {
                 since: Instant::now(),
                 until: None,
                 steal: options.steal,
+                overwrite: options.overwrite,
             });
             Instant::now()
         };
@@ -87,11 +102,7 @@ impl World {
             None => life.wait(start).await.map(Some),
         };
         {
-            let books = &mut *self.clerk.0.lock();
-            let mine = |start: &&mut StartTold| start.key == key && start.since == started && Arc::ptr_eq(&start.life, life);
-            if let Some(start) = books.told.starts.iter_mut().find(mine) {
-                start.until = Some(Instant::now());
-            }
+            self.clerk.0.lock().told.start_ended(key, started, life);
         }
         match outcome? {
             Some(Ok(profile)) => {
@@ -114,6 +125,8 @@ impl World {
                     books.told.sessions.insert(label, session);
                     label
                 };
+                // Whose it is, for erasure. A session that is over refuses.
+                let _ = profile.add_user_id(user_of(player_of(key)));
                 listen(&self.clerk, label, key, &profile);
                 Some(Ok(label))
             }
@@ -294,6 +307,7 @@ impl Actor {
         if !running.life.runs().await {
             return;
         }
+        let options = if std::mem::take(&mut self.overwrite) { options.overwrite() } else { options };
         let joined = self.world.join(&running, &self.key, options, leaves_after).await;
         match joined {
             Some(Ok(label)) => self.playing = Some(Playing { label, running }),
@@ -307,6 +321,7 @@ impl Actor {
                 };
                 self.playing = left.map(|label| Playing { label, running });
             }
+            Some(Err(ErrorKind::Foreign)) => self.overwrite = true,
             _ => {}
         }
     }
@@ -613,6 +628,6 @@ impl Actor {
     }
 }
 
-fn is_unknown(error: &Error) -> bool {
+pub(super) fn is_unknown(error: &Error) -> bool {
     error.kind() == ErrorKind::Unknown
 }

@@ -98,7 +98,7 @@ impl Engine {
         let about = key.clone();
         let held_up =
             || Error::new(ErrorKind::Unavailable, "an earlier operation on the profile waits for the store; nothing was done");
-        let deadline = self.env.after(self.settings().call_timeout);
+        let (env, deadline) = (self.env.clone(), self.env.after(self.settings().call_timeout));
         // Set by whoever comes first: the call when its turn comes, or its caller when he gives up.
         let turn = Arc::new(AtomicBool::new(false));
         let taken = turn.clone();
@@ -109,7 +109,7 @@ impl Engine {
         });
         async move {
             let mut answer = Box::pin(queued?.wait());
-            let answer = match tokio::time::timeout_at(deadline, &mut answer).await {
+            let answer = match env.timeout_at(deadline, &mut answer).await {
                 Ok(answer) => answer?,
                 Err(_) if !turn.swap(true, Ordering::AcqRel) => Err(held_up()),
                 // It has a deadline of its own.
@@ -186,25 +186,32 @@ impl Engine {
                 let (now_ms, mut state) = engine.read_settled(&key_, Returning::INBOX).await?;
                 state.hide_edits();
                 let Some(changes) = edit(&state) else { return Ok(false) };
-                let revision = |index: u64| {
-                    let mut waiting = state.inbox.iter().flatten();
-                    waiting.find(|message| message.index == index).map_or(0, |message| message.revision)
+                let waiting = |index: u64| state.inbox.iter().flatten().find(|message| message.index == index);
+                let changed = |index: u64, payload| {
+                    let revision = waiting(index).map_or(0, |message| message.revision);
+                    Change::ChangeMessage { key: key_.clone(), index, revision, payload }
                 };
-                let change = |change: InboxChange| match change {
-                    InboxChange::Add { payload } => {
-                        let name = engine.env.uuid().to_string();
-                        engine.append(&key_, MessageId { created_ms: now_ms, name }, payload)
+                let mut made = Vec::with_capacity(changes.len());
+                for change in changes {
+                    match change {
+                        InboxChange::Add { payload } => {
+                            let name = engine.env.uuid().to_string();
+                            made.push(engine.append(&key_, MessageId { created_ms: now_ms, name }, payload)?);
+                        }
+                        InboxChange::Change { index, payload } => made.push(changed(index, payload)),
+                        InboxChange::Remove { index } => {
+                            // A removal alone would also take one that was locked or changed meanwhile.
+                            if let Some(message) = waiting(index) {
+                                made.push(changed(index, message.payload.clone()));
+                            }
+                            made.push(Change::RemoveMessage { key: key_.clone(), index, receipt: true });
+                        }
                     }
-                    InboxChange::Change { index, payload } => {
-                        Ok(Change::ChangeMessage { key: key_.clone(), index, revision: revision(index), payload })
-                    }
-                    InboxChange::Remove { index } => Ok(Change::RemoveMessage { key: key_.clone(), index, receipt: true }),
-                };
-                let changes = changes.into_iter().map(change).collect::<Result<Vec<_>>>()?;
-                if changes.is_empty() {
+                }
+                if made.is_empty() {
                     return Ok(true);
                 }
-                let commit = engine.new_commit(changes, Returning::HEAD);
+                let commit = engine.new_commit(made, Returning::HEAD);
                 match engine.settle(&commit, |at| at > deadline).await {
                     Ok(_) => {
                         engine.look(&key_);

@@ -48,11 +48,16 @@ impl Engine {
                 }
                 tokio::time::sleep(look_in).await;
                 look_in = (look_in * 2).min(LAST_LOOK);
-                settled = if engine.env.now() >= judged + JUDGE_AGAIN {
+                let looked = if engine.env.now() >= judged + JUDGE_AGAIN {
                     judged = engine.env.now();
-                    engine.edit_step(&key, request.clone()).await?
+                    engine.edit_step(&key, request.clone()).await
                 } else {
-                    engine.outcomes(&[book_of(request.operation, &key)]).await?.remove(0)
+                    engine.outcomes(&[book_of(request.operation, &key)]).await.map(|mut outcomes| outcomes.remove(0))
+                };
+                settled = match looked {
+                    // It was sent, whatever keeps us from seeing what becomes of it.
+                    Err(error) if !says_what_became(error.kind()) => return Err(still_waits(&key, &request).caused_by(error)),
+                    looked => looked?,
                 };
             }
         }
@@ -124,6 +129,11 @@ impl Engine {
 /// True when the edit's commit was overtaken by somebody, so that it is worth looking again.
 pub(super) fn edit_lost_race(error: &StoreError) -> bool {
     lost_race(error) || matches!(error.conflict(), Some(ConflictKind::MessageSeen | ConflictKind::Server))
+}
+
+/// True when an error about an edit that was sent says that it takes no effect.
+fn says_what_became(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::NotFound | ErrorKind::Foreign | ErrorKind::Corrupt)
 }
 
 fn still_waits(key: &ProfileKey, request: &EditRequest) -> Error {

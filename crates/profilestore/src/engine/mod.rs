@@ -253,7 +253,7 @@ impl Engine {
             if self.lease.lock().incarnation != before {
                 return true;
             }
-            if tokio::time::timeout_at(deadline, begun).await.is_err() {
+            if self.env.timeout_at(deadline, begun).await.is_err() {
                 return false;
             }
         }
@@ -368,9 +368,18 @@ impl Engine {
         self.reading(Some(key), || self.store.read_one(key, returning)).await
     }
 
-    /// The same for several keys, in the order given.
+    /// The same for several keys, in the order given. What is found may be judged by the store's clock, so each answer says whether
+    /// that has stepped.
     pub(crate) async fn read_all(&self, keys: &[ProfileKey], returning: Returning) -> Result<Snapshot, StoreError> {
-        self.reading(keys.first(), || self.store.read(keys, returning)).await
+        let read = async || {
+            let sent = self.env.now();
+            let snapshot = self.store.read(keys, returning).await?;
+            if !defect!(StepNoticedLate) {
+                self.observe(sent, snapshot.now_ms);
+            }
+            Ok(snapshot)
+        };
+        self.reading(keys.first(), read).await
     }
 
     /// Reads something of the store, trying again for as long as calls may take.
@@ -466,7 +475,7 @@ impl Engine {
             let ends: Vec<_> =
                 self.sessions().into_iter().map(|session| (session.key.clone(), session.finish(SessionEnd::Shutdown))).collect();
             for (key, end) in ends {
-                match tokio::time::timeout_at(deadline, end).await {
+                match self.env.timeout_at(deadline, end).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => not_saved.push((key, error)),
                     Err(_) => {
@@ -476,7 +485,7 @@ impl Engine {
                 }
             }
             // Messages, removals and last saves that the program began itself.
-            let drained = tokio::time::timeout_at(deadline, self.queues.drained()).await.is_ok();
+            let drained = self.env.timeout_at(deadline, self.queues.drained()).await.is_ok();
             if drained && self.slots.lock().is_empty() {
                 break;
             }
@@ -500,7 +509,7 @@ impl Engine {
         if not_saved.is_empty() {
             let commit = self.new_commit(vec![retire], Returning::HEAD);
             let result =
-                tokio::time::timeout_at(deadline.max(self.env.now() + Duration::from_secs(1)), self.try_commit(&commit)).await;
+                self.env.timeout_at(deadline.max(self.env.now() + Duration::from_secs(1)), self.try_commit(&commit)).await;
             if !matches!(result, Ok(Ok(_))) {
                 tracing::debug!("the server's row could not be retired; it dies of age");
             }

@@ -65,7 +65,7 @@ pub(crate) async fn run(engine: Arc<Engine>, mut hints: mpsc::Receiver<Hint>) {
     loop {
         tokio::select! {
             biased;
-            () = tokio::time::sleep_until(next) => {
+            () = engine.env.sleep_until(next) => {
                 next = match renewal.renew(&engine).await {
                     Renewed::Yes => engine.env.after(engine.settings().renew_period),
                     Renewed::NotNow => engine.env.now() + RETRY.min(engine.settings().renew_period),

@@ -44,6 +44,7 @@ pub(crate) struct Wish {
     pub(crate) overwrite: bool,
     pub(crate) when_held: Option<Arc<DecideHeld>>,
     pub(crate) timeout: Option<Duration>,
+    pub(crate) autosave_period: Option<Duration>,
 }
 
 /// Asks the program's function. One that panics has nobody who still wants the session.
@@ -201,7 +202,7 @@ impl Load {
             tokio::select! {
                 biased;
                 () = self.wake.notified() => return,
-                () = tokio::time::sleep_until(next) => {}
+                () = engine.env.sleep_until(next) => {}
             }
         }
     }
@@ -541,6 +542,7 @@ impl Load {
                     stored: found.bytes,
                     data: found.data,
                     codec,
+                    autosave_period: wish.autosave_period,
                 };
                 if saved_since && let Err(error) = self.read_again(engine, &mut taken, wish).await {
                     // Releases it as it is stored, behind the turn in the key's queue that this runs in.

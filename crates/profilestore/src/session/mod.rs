@@ -14,6 +14,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -27,6 +28,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     keeper::{AnyKeeper, HandOver},
     key::ProfileKey,
+    profile::SessionInfo,
     record::Record,
     signal::Signal,
 };
@@ -106,6 +108,10 @@ pub(crate) struct Session {
     save_queued: AtomicBool,
     /// It is in the line of [`crate::bounded_loss`].
     pub(crate) change_noted: AtomicBool,
+    /// Its own period of autosaves, if not the server's.
+    pub(crate) autosave_period: Option<Duration>,
+    /// Who held the profile when the session was found to be lost.
+    pub(crate) taken_by: OnceLock<SessionInfo>,
 }
 
 /// What the store holds of a live profile.
@@ -156,6 +162,7 @@ pub(crate) struct Taken {
     pub(crate) stored: Bytes,
     pub(crate) data: Arc<dyn Data>,
     pub(crate) codec: Arc<dyn Codec>,
+    pub(crate) autosave_period: Option<Duration>,
 }
 
 impl fmt::Debug for Session {
@@ -166,7 +173,7 @@ impl fmt::Debug for Session {
 
 impl Session {
     pub(crate) fn new(engine: Arc<Engine>, taken: Taken) -> Arc<Self> {
-        let Taken { key, id, held_by, incarnation, state, mut record, stored, data, codec } = taken;
+        let Taken { key, id, held_by, incarnation, state, mut record, stored, data, codec, autosave_period } = taken;
         codec.stamp(&mut record);
         let live = Live::new(data, record);
         let saved = Saved { data: live.data(), meta: live.meta(), digest: Digest::of(&stored) };
@@ -201,6 +208,8 @@ impl Session {
             look_queued: AtomicBool::new(false),
             save_queued: AtomicBool::new(false),
             change_noted: AtomicBool::new(false),
+            autosave_period,
+            taken_by: OnceLock::new(),
             engine,
         })
     }

@@ -24,6 +24,7 @@ use crate::{
     },
     error::{Error, ErrorKind, Result},
     keeper::HandOver,
+    profile::SessionInfo,
     record::{Record, RecordError, Stored},
 };
 
@@ -513,7 +514,10 @@ impl Session {
 
     /// The epoch is another one: somebody else's data counts now. Listeners get it as the last saved data.
     async fn lost(self: &Arc<Self>, state: &KeyState) {
-        let taker = state.lease.holder.as_ref().map_or("nobody", |holder| holder.job_id.as_str());
+        if let Some(holder) = &state.lease.holder {
+            let _ = self.taken_by.set(SessionInfo { place_id: holder.place_id, job_id: holder.job_id.clone() });
+        }
+        let taker = self.taken_by.get().map_or("nobody", |holder| holder.job_id.as_str());
         self.lose(&format!("the profile is held by {taker} now")).await;
     }
 

@@ -12,7 +12,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Instant, timeout_at},
+    time::Instant,
 };
 
 use super::{
@@ -159,7 +159,7 @@ async fn conduct(
             arrivals.recv().await;
         }
     };
-    if timeout_at(deadline, all).await.is_err() {
+    if engine.env.timeout_at(deadline, all).await.is_err() {
         return Err(too_late());
     }
     for Turn { session, .. } in &turns {
@@ -332,7 +332,7 @@ impl Open {
 /// Commits under one identity until the outcome is known. When the deadline finds it unknown, it is made known by calling the
 /// commit off. So an error says that nothing was done.
 async fn settle_or_call_off(engine: &Engine, commit: &Commit, deadline: Instant) -> Result<CommitReply, StoreError> {
-    let unknown = match timeout_at(deadline, engine.settle(commit, |at| at > deadline)).await {
+    let unknown = match engine.env.timeout_at(deadline, engine.settle(commit, |at| at > deadline)).await {
         Ok(Err(error @ StoreError::Indeterminate { .. })) => error,
         Ok(settled) => return settled,
         // A call that gives no answer may still arrive.

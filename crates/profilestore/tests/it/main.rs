@@ -7,11 +7,13 @@ mod edit_all;
 mod edits;
 mod history;
 mod hostile;
+mod inbox;
 mod messages;
 mod migrations;
 #[cfg(feature = "nats")]
 mod nats;
 mod operator;
+mod operators_in_trouble;
 mod records;
 mod regressions;
 mod roblox;

@@ -656,7 +656,7 @@ impl DataStore for Detour {
 }
 
 /// A wall clock that can be stepped.
-struct Stepping(Env, std::sync::atomic::AtomicI64);
+pub struct Stepping(pub Env, pub std::sync::atomic::AtomicI64);
 
 impl Clock for Stepping {
     fn unix_ms(&self) -> i64 {

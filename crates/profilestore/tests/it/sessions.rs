@@ -522,3 +522,21 @@ async fn a_wrong_name_is_an_error_that_says_which() {
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.to_string().contains("key must be 1 to 50 characters"), "{error}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_session_may_have_its_own_period_of_autosaves() {
+    let world = World::new();
+    let a = world.server("a").await;
+    let own = StartOptions::new().autosave_period(Duration::from_secs(30));
+    let profile = players(&a).start_session_with("p", own).await.unwrap();
+    let saves = Arc::new(Mutex::new(0));
+    profile.on_save({
+        let saves = saves.clone();
+        move |_| *saves.lock() += 1
+    });
+    tokio::time::sleep(Duration::from_secs(315)).await;
+    assert_eq!(*saves.lock(), 10);
+    a.change_settings(|settings| settings.autosave_period = Duration::from_secs(10)).unwrap();
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert_eq!(*saves.lock(), 20, "the server's period is not its own");
+}

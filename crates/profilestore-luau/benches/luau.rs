@@ -1,0 +1,213 @@
+//! What a save, and a session, cost a game that is written in Luau, beside the bare encoding of the same data. Everything runs on one
+//! thread, in virtual time, on a store in memory.
+//!
+//! `cargo bench -p profilestore-luau [-- cpu|memory|hour]`
+
+use std::{error::Error, fs, sync::Arc};
+
+use parking_lot::Mutex;
+use profilestore_luau::{Game, Line, Output, Script, Time};
+
+type Outcome<T = ()> = Result<T, Box<dyn Error>>;
+
+/// How the script names sessions of either module.
+const MODULES: [(&str, &str); 2] = [
+    (
+        "ProfileStore",
+        "local store = require(game.ServerScriptService.ProfileStore).New('Bench', template)
+        local function open(key) return store:StartSessionAsync(key) end
+        local function saved(profile) return profile.OnAfterSave end",
+    ),
+    (
+        "ProfileService",
+        "local store = require(game.ServerScriptService.ProfileService).GetProfileStore('Bench', template)
+        local function open(key) return store:LoadProfileAsync(key) end
+        local function saved(profile) return profile.MetaTagsUpdated end",
+    ),
+];
+
+/// A player's data of about so many bytes of JSON.
+fn template(bytes: usize) -> String {
+    format!(
+        "local template = {{ Coins = 0, Name = 'Somebody', Settings = {{ Music = true, Volume = 0.5 }}, Items = {{}} }}
+        local http = game:GetService('HttpService')
+        while #http:JSONEncode(template) < {bytes} do
+            local n = #template.Items + 1
+            table.insert(template.Items, {{ Id = n * 7919, Kind = `sword_{{n % 13}}`, Level = n % 50, Wear = n / 1000, Bound = n % 3 == 0 }})
+        end
+        local size = #http:JSONEncode(template)"
+    )
+}
+
+/// What the thread has used at a moment that the script marks.
+#[derive(Debug, Clone)]
+struct Mark {
+    text: String,
+    /// Microseconds of CPU.
+    cpu: f64,
+    /// Bytes.
+    resident: f64,
+}
+
+/// Notes what is used whenever the script prints.
+#[derive(Debug, Default)]
+struct Marks(Mutex<Vec<Mark>>);
+
+impl Output for Marks {
+    fn line(&self, _: usize, kind: Line, text: &str) {
+        match (kind, used()) {
+            (Line::Print, Ok((cpu, resident))) => self.0.lock().push(Mark { text: text.to_owned(), cpu, resident }),
+            _ => eprintln!("{text}"),
+        }
+    }
+}
+
+/// CPU of this thread, and what the process has in memory.
+fn used() -> Outcome<(f64, f64)> {
+    let text = fs::read_to_string("/proc/thread-self/schedstat")?;
+    let nanos: f64 = text.split_whitespace().next().ok_or("an empty schedstat")?.parse()?;
+    let text = fs::read_to_string("/proc/self/statm")?;
+    let pages: f64 = text.split_whitespace().nth(1).ok_or("an empty statm")?.parse()?;
+    Ok((nanos / 1e3, pages * 4096.0))
+}
+
+/// Plays a script to its end, and gives what it marked.
+fn play(source: &str) -> Outcome<Vec<Mark>> {
+    let marks = Arc::new(Marks::default());
+    let script = Script { name: "bench".into(), source: source.to_owned() };
+    let report = Game::builder().time(Time::Virtual).output(marks.clone()).run(&script)?;
+    if !report.is_success() {
+        return Err(format!("the script failed: {report:?}").into());
+    }
+    let marks = marks.0.lock().clone();
+    Ok(marks)
+}
+
+fn cpu_per_save() -> Outcome {
+    const ROUNDS: usize = 5_000;
+    for kilobytes in [4, 35] {
+        let template = template(kilobytes * 1000);
+        let bare = play(&format!(
+            "{template}
+            print(size)
+            for n = 1, {ROUNDS} do
+                template.Coins = n
+                http:JSONEncode(template)
+            end
+            print('done')"
+        ))?;
+        let encoding = (bare[1].cpu - bare[0].cpu) / ROUNDS as f64;
+        println!("CPU a save of {} bytes, changed each time, on one thread", bare[0].text);
+        println!("  encoding alone (HttpService:JSONEncode):       {encoding:>8.1} us");
+        for (name, module) in MODULES {
+            let marks = play(&format!(
+                "{template}
+                {module}
+                local profile = open('p')
+                local signal = saved(profile)
+                local function save()
+                    profile.Data.Coins += 1
+                    profile:Save()
+                    signal:Wait()
+                end
+                for _ = 1, 100 do save() end
+                print('begin')
+                for _ = 1, {ROUNDS} do save() end
+                print('done')
+                profile.Data.Coins = 0"
+            ))?;
+            let whole = (marks[1].cpu - marks[0].cpu) / ROUNDS as f64;
+            println!(
+                "  {name:<16} edit, save, wait, store in memory: {whole:>8.1} us, {:.1} beyond the encoding ({:.1} x)",
+                whole - encoding,
+                whole / encoding
+            );
+        }
+    }
+    Ok(())
+}
+
+fn memory_per_session() -> Outcome {
+    const SESSIONS: usize = 5_000;
+    let template = template(4_100);
+    let bare = play(&format!(
+        "{template}
+        local text = http:JSONEncode(template)
+        local all = table.create({SESSIONS})
+        for n = 1, 500 do all[n] = http:JSONDecode(text) end
+        table.clear(all)
+        print(size)
+        for n = 1, {SESSIONS} do all[n] = http:JSONDecode(text) end
+        print('done')"
+    ))?;
+    let tables = (bare[1].resident - bare[0].resident) / SESSIONS as f64;
+    println!("\nmemory of {SESSIONS} open sessions with {} bytes of JSON each", bare[0].text);
+    println!("  the tables of Data alone:   {:>6.1} KB each", tables / 1e3);
+    for (name, module) in MODULES {
+        let marks = play(&format!(
+            "{template}
+            {module}
+            local warm, all = table.create(500), table.create({SESSIONS})
+            for n = 1, 500 do warm[n] = open(`warm{{n}}`) end
+            print('begin')
+            for n = 1, {SESSIONS} do all[n] = open(`p{{n}}`) end
+            print('open')
+            for n = 1, {SESSIONS} do all[n].Data.Coins = n end
+            -- Every one has been saved and signalled.
+            task.wait(310)
+            print('saved')"
+        ))?;
+        let [open, saved] = [1, 2].map(|at| (marks[at].resident - marks[0].resident) / SESSIONS as f64 / 1e3);
+        println!("  {name:<16} opened: {open:>6.1} KB each, after an autosave: {saved:>6.1} KB each (store in memory included)");
+    }
+    Ok(())
+}
+
+fn an_hour() -> Outcome {
+    const SESSIONS: usize = 10_000;
+    let template = template(4_100);
+    println!("\n{SESSIONS} sessions of 4.1 KB in one machine for a virtual hour, a tenth of them changed every 30 s");
+    for (name, module) in MODULES {
+        let marks = play(&format!(
+            "{template}
+            {module}
+            local all, saves = table.create({SESSIONS}), 0
+            print('begin')
+            for n = 1, {SESSIONS} do
+                all[n] = open(`p{{n}}`)
+                saved(all[n]):Connect(function() saves += 1 end)
+            end
+            print('open')
+            for turn = 1, 120 do
+                for n = turn % 10 + 1, {SESSIONS}, 10 do all[n].Data.Coins += 1 end
+                task.wait(30)
+            end
+            print(saves)"
+        ))?;
+        let seconds = |from: usize| (marks[from + 1].cpu - marks[from].cpu) / 1e6;
+        println!(
+            "  {name:<16} opened in {:.1} s of CPU; the hour {:.1} s of CPU, {} saves and looks, {:.0} MB in memory at the end",
+            seconds(0),
+            seconds(1),
+            marks[2].text,
+            marks[2].resident / 1e6
+        );
+    }
+    Ok(())
+}
+
+fn main() -> Outcome {
+    // Cargo passes flags of its own.
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|arg| arg == name);
+    if wanted("cpu") {
+        cpu_per_save()?;
+    }
+    if wanted("memory") {
+        memory_per_session()?;
+    }
+    if wanted("hour") {
+        an_hour()?;
+    }
+    Ok(())
+}

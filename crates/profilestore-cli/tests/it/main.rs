@@ -16,6 +16,7 @@ mod history;
 mod inspect;
 mod maintain;
 mod operate;
+mod run;
 mod transfer;
 
 /// A folder to run the program in.

@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) async fn run(call: &Call, job: String) -> anyhow::Result<()> {
     let mut orders = read_orders();
     let (reports, written) = write_reports();
-    let (store, messenger) = storage::open(&call.place).await?;
+    let (store, messenger) = storage::open(call).await?;
     let server = GameServer::builder(store.clone())
         .messenger(messenger)
         .settings(settings(call.lease_seconds))

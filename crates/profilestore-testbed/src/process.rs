@@ -4,6 +4,7 @@ use std::{
     io,
     net::TcpListener,
     process::{Child, Command, ExitStatus},
+    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -44,8 +45,19 @@ impl Process {
     pub fn kill(&mut self) {
         // Stopped first: so no child sees another one's death.
         self.pause();
-        self.signal_all(Signal::KILL);
+        let children = children(self.id());
+        for process in children.iter().chain([&self.id()]) {
+            kill(*process);
+        }
         let _ = self.child.wait();
+        // They are somebody else's children now.
+        for _ in 0..500 {
+            if !children.iter().any(|child| is_alive(*child)) {
+                return;
+            }
+            #[expect(clippy::disallowed_methods, reason = "this waits for processes, in real time")]
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Asks it to end, with the signal that it takes for that, and waits.
@@ -80,6 +92,12 @@ pub fn send(pid: u32, signal: Signal) {
 /// Kills a process with SIGKILL.
 pub fn kill(pid: u32) {
     send(pid, Signal::KILL);
+}
+
+/// It has not ended, whether or not somebody has asked how.
+fn is_alive(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
 /// The children of a process.

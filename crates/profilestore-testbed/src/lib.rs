@@ -8,5 +8,6 @@ mod process;
 mod proxy;
 
 pub use nats::{NatsServer, nats_cluster};
-pub use process::{Process, free_port};
+pub use process::{Process, children, free_port, kill, send};
 pub use proxy::{Link, Proxy};
+pub use rustix::process::Signal;

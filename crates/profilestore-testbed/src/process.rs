@@ -70,15 +70,20 @@ impl Drop for Process {
     }
 }
 
-/// A process that is gone by now gets no signal, which is all right.
-fn send(pid: u32, signal: Signal) {
+/// Sends a signal. A process that is gone by now gets none, which is all right.
+pub fn send(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         let _ = kill_process(pid, signal);
     }
 }
 
+/// Kills a process with SIGKILL.
+pub fn kill(pid: u32) {
+    send(pid, Signal::KILL);
+}
+
 /// The children of a process.
-fn children(parent: u32) -> Vec<u32> {
+pub fn children(parent: u32) -> Vec<u32> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
     pids.filter(|pid| {

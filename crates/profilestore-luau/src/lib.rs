@@ -6,6 +6,8 @@
 #![deny(missing_docs)]
 
 mod game;
+mod host;
+mod modules;
 mod output;
 mod vm;
 

@@ -64,6 +64,7 @@ pub mod env;
 mod error;
 mod game_server;
 pub mod history;
+mod keeper;
 mod key;
 pub mod messenger;
 mod migration;
@@ -89,10 +90,11 @@ pub use edit::{
     BulkEdit, BulkProgress, BulkReport, Edit, EditScope, JsonChange, MAX_EDIT_BYTES, MAX_STANDING_BYTES, MAX_STANDING_EDITS,
     StandingEdit, json_changes, standing_edits,
 };
-pub use engine::calls::Sent;
+pub use engine::calls::{InboxChange, Sent};
 pub use engine::history::Restored;
 pub use error::{Advice, Error, ErrorKind, Result};
 pub use game_server::{AccessState, GameServer, GameServerBuilder, ShutdownReport, StoreBuilder};
+pub use keeper::{HandOver, Keeper, Kept};
 pub use key::{DEFAULT_SCOPE, InvalidName, MAX_NAME_CHARS, ProfileKey, RESERVED_STORE};
 pub use migration::{DATA_VERSION, Migrations, READABLE_FROM, StepFn};
 pub use operator::{EraseReport, ErasedProfile, FailedErasure, Operator, SharedProfile};
@@ -100,7 +102,7 @@ pub use profile::{KeyInfo, Profile, ReadProfile, SessionInfo};
 pub use session::{LastSave, SessionEnd, messages::Message};
 pub use settings::{ConstantError, NAMES as CONSTANT_NAMES, Settings};
 pub use signal::Connection;
-pub use store::{ProfileStore, StartOptions};
+pub use store::{DecideHeld, ProfileStore, StartOptions, WhenHeld};
 pub use transaction::{MAX_GIFTS, MAX_PARTICIPANTS, Transaction, TransactionBuilder};
 
 #[cfg(doc)]

@@ -176,7 +176,7 @@ impl Operator {
             return own.finish(SessionEnd::Manual).await;
         }
         let codec: Arc<dyn Codec> = Arc::new(TypedCodec::<Value>::as_it_is());
-        let wish = Wish { cancel: None, steal, overwrite: false, timeout: Some(timeout) };
+        let wish = Wish { steal, timeout: Some(timeout), ..Wish::default() };
         match self.engine.start_session(key, codec, wish).await {
             Ok(session) => session.finish(SessionEnd::Manual).await,
             // Removed meanwhile, and its session with it.

@@ -11,6 +11,7 @@ use crate::{
     document::version_label,
     engine::{Engine, calls::Replacement},
     error::{Error, ErrorKind, Result},
+    keeper::{Keeper, Typed},
     key::ProfileKey,
     record::{Record, Stored, check_metadata, check_users},
     session::{LastSave, Session, SessionEnd, messages::Message, operations::encode},
@@ -287,6 +288,33 @@ impl<T: ProfileData> Profile<T> {
         self.session.add_handler(Arc::new(move |data, message| handler(typed_mut(data).expect(OTHER_TYPE), message)));
     }
 
+    // --- data that is kept elsewhere -------------------------------------------------------------------------------
+
+    /// Leaves the data to `keeper`, who is asked for it before every save, before the `on_save` listeners are called. The first
+    /// one of a session stays. When the session is over already ([`Profile::is_over`]) he is never asked.
+    pub fn keep(&self, keeper: impl Keeper<T>) {
+        self.session.keep(Arc::new(Typed(Box::new(keeper))));
+    }
+
+    /// Has the profile saved soon, together with whatever else asks for it; nobody waits for it. For a [`Keeper`] whose handlers
+    /// have processed a message.
+    pub fn save_soon(&self) {
+        if !self.session.is_over() {
+            self.session.queue_save();
+        }
+    }
+
+    /// Specification: `MetaTags`.
+    pub fn meta_tags(&self) -> Map<String, Value> {
+        self.session.live.meta().meta_tags.clone()
+    }
+
+    /// As they were saved last. Specification: `MetaTagsLatest`.
+    pub fn saved_meta_tags(&self) -> Map<String, Value> {
+        let saved = self.session.known.lock().saved.meta.clone();
+        saved.meta_tags.clone()
+    }
+
     // --- saving ---------------------------------------------------------------------------------------------------
 
     /// Saves now. When it returns Ok, everything that was changed before the call is durable. Under way as soon as it is called;
@@ -314,6 +342,7 @@ impl<T: ProfileData> Profile<T> {
 }
 
 /// A profile that was read without a session: a copy, to look at or to write back.
+#[derive(Clone)]
 pub struct ReadProfile<T> {
     store: ProfileStore<T>,
     key: ProfileKey,
@@ -436,9 +465,26 @@ impl<T: ProfileData> ReadProfile<T> {
         &self.record.roblox_metadata
     }
 
+    /// Specification: `MetaTags`.
+    pub fn meta_tags(&self) -> &Map<String, Value> {
+        &self.record.meta_tags
+    }
+
+    /// Replaces the tags; of effect with [`ReadProfile::set`].
+    pub fn set_meta_tags(&mut self, tags: Map<String, Value>) {
+        self.record.meta_tags = tags;
+    }
+
     /// The messages that wait for the profile.
     pub fn waiting_messages(&self) -> &[StoredMessage] {
         &self.inbox
+    }
+
+    /// Says that the effect of a message is in the data: it leaves the inbox with [`ReadProfile::set`].
+    pub fn process_message(&mut self, index: u64) {
+        if !self.processed.contains(&index) {
+            self.processed.push(index);
+        }
     }
 
     /// Associates a user; of effect with [`ReadProfile::set`]. Specification: `AddUserId`.

@@ -8,14 +8,36 @@ use serde::Serialize;
 
 use crate::{
     data::{Codec, ProfileData, TypedCodec},
-    data_store::{MessageId, VersionRef},
-    engine::{Engine, calls::Sent, history::Which, start::Wish},
+    data_store::{MessageId, StoredMessage, VersionRef},
+    engine::{
+        Engine,
+        calls::{InboxChange, Sent},
+        history::Which,
+        start::Wish,
+    },
     error::{Error, ErrorKind, Result},
     game_server::GameServer,
     history::Versions,
     key::ProfileKey,
-    profile::{Profile, ReadProfile},
+    profile::{Profile, ReadProfile, SessionInfo},
 };
+
+/// What a start does about a profile that a live session elsewhere holds. See [`StartOptions::when_held`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WhenHeld {
+    /// Ask the holder to let go, as usual. Specification: `"ForceLoad"`.
+    Ask,
+    /// Look again after [`crate::Settings::load_repeat_period`], without asking. Specification: `"Repeat"`.
+    Wait,
+    /// Give up and leave no trace: [`ErrorKind::Cancelled`]. Specification: `"Cancel"`.
+    GiveUp,
+    /// Take the profile at once; what the holder has not saved is lost. Specification: `"Steal"`.
+    Steal,
+}
+
+/// See [`StartOptions::when_held`].
+pub type DecideHeld = dyn Fn(&SessionInfo) -> WhenHeld + Send + Sync;
 
 /// How a session is to be started. See [`ProfileStore::start_session_with`].
 #[derive(Clone, Default)]
@@ -31,6 +53,9 @@ pub struct StartOptions {
     /// Begin anew where something is stored that is not a profile. The stored value stays in the history. Without this the
     /// start fails with [`ErrorKind::Foreign`].
     pub overwrite: bool,
+    /// Asked at every attempt that finds the profile held by a live session elsewhere, from the library's tasks; it must not block.
+    /// Without it the holder is asked to let go. Specification: `not_released_handler`.
+    pub when_held: Option<Arc<DecideHeld>>,
     /// Give up after this long instead of [`crate::Settings::start_session_timeout`]. Of no effect with a cancel function.
     pub timeout: Option<Duration>,
 }
@@ -62,6 +87,13 @@ impl StartOptions {
         self
     }
 
+    /// See [`StartOptions::when_held`].
+    #[must_use]
+    pub fn when_held(mut self, decide: impl Fn(&SessionInfo) -> WhenHeld + Send + Sync + 'static) -> Self {
+        self.when_held = Some(Arc::new(decide));
+        self
+    }
+
     /// See [`StartOptions::timeout`].
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
@@ -75,6 +107,7 @@ impl fmt::Debug for StartOptions {
         f.debug_struct("StartOptions")
             .field("cancel", &self.cancel.is_some())
             .field("steal", &self.steal)
+            .field("when_held", &self.when_held.is_some())
             .field("overwrite", &self.overwrite)
             .field("timeout", &self.timeout)
             .finish()
@@ -206,7 +239,8 @@ impl<T: ProfileData> ProfileStore<T> {
         options: StartOptions,
     ) -> impl Future<Output = Result<Profile<T>>> + Send + 'static + use<T> {
         let codec: Arc<dyn Codec> = self.codec.clone();
-        let wish = Wish { cancel: options.cancel, steal: options.steal, overwrite: options.overwrite, timeout: options.timeout };
+        let StartOptions { cancel, steal, overwrite, when_held, timeout } = options;
+        let wish = Wish { cancel, steal, overwrite, when_held, timeout };
         let started = self.with_engine(key, move |engine, key| engine.start_session(key, codec, wish));
         let store = self.clone();
         async move { Ok(Profile::new(started.await?, store)) }
@@ -295,6 +329,18 @@ impl<T: ProfileData> ProfileStore<T> {
         let id = id.clone();
         let sent = payload(message).map(|payload| self.with_engine(key, move |engine, key| engine.send(key, id, payload, None)));
         async move { sent?.await }
+    }
+
+    /// Changes the messages that wait for a profile, whether or not it is live anywhere or exists yet. `edit` is called with them on the library's
+    /// task, must not block, and says what is to be done; when somebody else was faster it is called again with what waits by then. Answers
+    /// false when `edit` said None. Otherwise as [`ProfileStore::send_message`]. Specification: `GlobalUpdateProfileAsync`.
+    pub fn change_inbox<F>(&self, key: &str, mut edit: F) -> impl Future<Output = Result<bool>> + Send + 'static + use<T, F>
+    where
+        F: FnMut(&[StoredMessage]) -> Option<Vec<InboxChange>> + Send + 'static,
+    {
+        self.with_engine(key, move |engine, key| {
+            engine.change_inbox(key, Box::new(move |state| edit(state.inbox.as_deref().unwrap_or_default())))
+        })
     }
 
     /// Removes the profile: ends whatever session there is, empties the inbox, and leaves a tombstone. Earlier versions stay in the

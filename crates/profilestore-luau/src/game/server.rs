@@ -6,6 +6,7 @@ use profilestore::{GameServer, env::Env};
 
 use super::{Report, Script};
 use crate::{
+    modules,
     output::Output,
     vm::{Failed, Limits, Vm, VmOptions},
 };
@@ -25,6 +26,7 @@ impl Server {
         limits: Limits,
     ) -> Result<Self, Failed> {
         let vm = Vm::new(VmOptions { server: number, env, output, limits })?;
+        modules::install_require(&vm, game_server.clone())?;
         Ok(Self { number, vm, game_server })
     }
 

@@ -101,6 +101,23 @@ impl Scheduler {
         }
     }
 
+    /// Calls a function that must not wait, in a thread of its own, and gives what it returns.
+    pub(crate) fn call(&self, function: &Function, args: impl IntoLuaMulti) -> mlua::Result<MultiValue> {
+        let lua = self.lua.try_upgrade().filter(|_| !self.is_closed());
+        let Some(lua) = lua else { return Err(mlua::Error::RuntimeError("the server is closed".to_owned())) };
+        let thread = lua.create_thread(function.clone())?;
+        let outermost = self.budget.enter();
+        let result = thread.resume::<MultiValue>(args);
+        if outermost {
+            self.run_deferred();
+            self.budget.leave();
+        }
+        if result.is_ok() && thread.is_resumable() {
+            return Err(mlua::Error::RuntimeError("a function that must not wait did so; it will not go on".to_owned()));
+        }
+        result
+    }
+
     /// Runs a function in a thread of its own.
     pub(crate) fn spawn(&self, function: Function, args: impl IntoLuaMulti) -> Option<Thread> {
         let lua = self.lua.try_upgrade()?;

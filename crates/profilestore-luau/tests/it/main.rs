@@ -1,5 +1,6 @@
 //! Scripts run as games, and what they print.
 
+mod profile_store;
 mod threads;
 
 use std::sync::Arc;

@@ -58,6 +58,32 @@ pub enum Sent {
     Before,
 }
 
+/// Says what is to become of the messages that wait.
+pub(crate) type EditInbox = Box<dyn FnMut(&KeyState) -> Option<Vec<InboxChange>> + Send>;
+
+/// A change of the messages that wait for a profile. See [`crate::ProfileStore::change_inbox`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InboxChange {
+    /// Appends a message. Specification: `AddActiveUpdate`.
+    Add {
+        /// JSON, at most 256 KiB.
+        payload: Bytes,
+    },
+    /// Replaces the payload of a message that is not locked and counts its revision up. Specification: `ChangeActiveUpdate`.
+    Change {
+        /// Its index.
+        index: u64,
+        /// JSON, at most 256 KiB.
+        payload: Bytes,
+    },
+    /// Takes a message away without its having had an effect. Specification: `ClearActiveUpdate`.
+    Remove {
+        /// Its index.
+        index: u64,
+    },
+}
+
 impl Engine {
     fn queue_limit(&self) -> usize {
         self.settings().max_key_queue
@@ -144,6 +170,55 @@ impl Engine {
                 _ => Err(self.not_sent(error, key)),
             },
         }
+    }
+
+    /// Changes what waits for a profile, without a session. `edit` sees the waiting messages and says what is to become of them; it
+    /// is asked again when somebody else was faster. None: nothing.
+    pub(crate) fn change_inbox(
+        self: &Arc<Self>,
+        key: &ProfileKey,
+        mut edit: EditInbox,
+    ) -> impl Future<Output = Result<bool>> + Send + 'static + use<> {
+        let (engine, key_) = (self.clone(), key.clone());
+        self.call(key, async move {
+            let deadline = engine.env.after(engine.settings().call_timeout);
+            for _ in 0..MAX_RACES {
+                let (now_ms, mut state) = engine.read_settled(&key_, Returning::INBOX).await?;
+                state.hide_edits();
+                let Some(changes) = edit(&state) else { return Ok(false) };
+                let revision = |index: u64| {
+                    let mut waiting = state.inbox.iter().flatten();
+                    waiting.find(|message| message.index == index).map_or(0, |message| message.revision)
+                };
+                let change = |change: InboxChange| match change {
+                    InboxChange::Add { payload } => {
+                        let name = engine.env.uuid().to_string();
+                        engine.append(&key_, MessageId { created_ms: now_ms, name }, payload)
+                    }
+                    InboxChange::Change { index, payload } => {
+                        Ok(Change::ChangeMessage { key: key_.clone(), index, revision: revision(index), payload })
+                    }
+                    InboxChange::Remove { index } => Ok(Change::RemoveMessage { key: key_.clone(), index, receipt: true }),
+                };
+                let changes = changes.into_iter().map(change).collect::<Result<Vec<_>>>()?;
+                if changes.is_empty() {
+                    return Ok(true);
+                }
+                let commit = engine.new_commit(changes, Returning::HEAD);
+                match engine.settle(&commit, |at| at > deadline).await {
+                    Ok(_) => {
+                        engine.look(&key_);
+                        return Ok(true);
+                    }
+                    Err(error) => match error.conflict() {
+                        Some(ConflictKind::MessageGone | ConflictKind::MessageRevision | ConflictKind::MessageLocked) => {}
+                        _ if lost_race(&error) => {}
+                        _ => return Err(engine.not_sent(error, &key_)),
+                    },
+                }
+            }
+            Err(too_many_races())
+        })
     }
 
     /// The change that sends a message.

@@ -23,12 +23,14 @@ use crate::{
     data_store::{Cause, Change, ConflictKind, DataStoreExt, KeyState, NewValue, RequestId, Returning},
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
+    profile::SessionInfo,
     record::{Record, Stored},
     session::{
         Session, SessionEnd, Taken,
         operations::encode,
         protocol::{self, Asker, Start, Take},
     },
+    store::{DecideHeld, WhenHeld},
 };
 
 /// How often a waiting start asks whether it is still wanted.
@@ -40,6 +42,7 @@ pub(crate) struct Wish {
     pub(crate) cancel: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
     pub(crate) steal: bool,
     pub(crate) overwrite: bool,
+    pub(crate) when_held: Option<Arc<DecideHeld>>,
     pub(crate) timeout: Option<Duration>,
 }
 
@@ -48,6 +51,14 @@ fn says_cancelled(cancel: &(dyn Fn() -> bool + Send + Sync)) -> bool {
     catch_unwind(AssertUnwindSafe(cancel)).unwrap_or_else(|_| {
         tracing::error!("a cancel function panicked; its start is called off");
         true
+    })
+}
+
+/// Asks the program's function. One that panics does not want to wait.
+fn says_when_held(decide: &DecideHeld, holder: &SessionInfo) -> WhenHeld {
+    catch_unwind(AssertUnwindSafe(|| decide(holder))).unwrap_or_else(|_| {
+        tracing::error!("a function that decides about held profiles panicked; its start is called off");
+        WhenHeld::GiveUp
     })
 }
 
@@ -380,7 +391,7 @@ impl Load {
                 }
             };
             let now_ms = if defect!(CallersClockTrusted) { engine.env.unix_ms() } else { now_ms };
-            let asker = Asker {
+            let mut asker = Asker {
                 server: engine.server(),
                 place_id: engine.place_id,
                 job_id: engine.job_id.clone(),
@@ -389,7 +400,25 @@ impl Load {
                 asked_for: asked_at.map(|at| engine.env.now().saturating_duration_since(at)),
                 steal: wish.steal,
             };
-            match protocol::start(&state, now_ms, engine.contact(), &asker, &engine.periods()) {
+            let mut next = protocol::start(&state, now_ms, engine.contact(), &asker, &engine.periods());
+            if let (Start::Ask | Start::Wait(_) | Start::TakenElsewhere, Some(decide), Some(holder)) =
+                (&next, &wish.when_held, &state.lease.holder)
+            {
+                let holder = SessionInfo { place_id: holder.place_id, job_id: holder.job_id.clone() };
+                match says_when_held(&**decide, &holder) {
+                    WhenHeld::Ask => {}
+                    WhenHeld::Wait => return Ok(Attempt::Wait(engine.settings().load_repeat_period)),
+                    WhenHeld::GiveUp => {
+                        let message = "the profile is held, and the start is not to wait for it";
+                        return Err(Error::new(ErrorKind::Cancelled, message));
+                    }
+                    WhenHeld::Steal => {
+                        asker.steal = true;
+                        next = protocol::start(&state, now_ms, engine.contact(), &asker, &engine.periods());
+                    }
+                }
+            }
+            match next {
                 Start::Wait(at_most) => return Ok(Attempt::Wait(at_most)),
                 Start::TakenElsewhere => {
                     return Err(Error::new(

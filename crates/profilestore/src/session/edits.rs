@@ -18,6 +18,7 @@ use crate::{
     data_store::{Change, StoredMessage},
     edit::request::{EditRequest, Effect, swallowed},
     error::Error,
+    keeper::HandOver,
     key::ProfileKey,
     record::Record,
 };
@@ -27,6 +28,15 @@ impl Session {
     pub(crate) fn apply_edits(self: &Arc<Self>) {
         let waiting: Vec<StoredMessage> =
             self.known.lock().inbox.iter().filter(|message| message.id.is_edit()).cloned().collect();
+        if waiting.is_empty() {
+            return;
+        }
+        if let Err(error) = self.hand_over(HandOver::Edit) {
+            // They wait for data that can be stored.
+            tracing::warn!(key = %self.key, %error, "operators' edits have to wait");
+            return;
+        }
+        let before = self.live.data();
         let mut applied = 0;
         for message in &waiting {
             let waits = || self.known.lock().has_message(message.index);
@@ -35,6 +45,12 @@ impl Session {
                 Err(entry) => (None, *entry),
             };
             applied += u64::from(self.live.edit_for_operator(message.index, waits, apply).is_ok());
+        }
+        let data = self.live.data();
+        if !Arc::ptr_eq(&before, &data)
+            && let Some(keeper) = self.keeper()
+        {
+            keeper.edited(&*data);
         }
         if applied > 0 {
             metrics::counter!("profilestore_edits_applied_total").increment(applied);

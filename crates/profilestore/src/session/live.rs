@@ -8,7 +8,7 @@
 
 use std::{
     cell::Cell,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{Arc, LazyLock},
 };
@@ -21,6 +21,7 @@ use crate::{
     audit::AuditEntry,
     data::Data,
     error::{Error, ErrorKind, Result},
+    keeper::HandedOver,
     key::ProfileKey,
     record::Record,
 };
@@ -70,6 +71,8 @@ struct State {
     /// Counts the edits.
     generation: u64,
     processed: Processed,
+    /// Messages that the next save is to lock.
+    locked: BTreeSet<u64>,
     /// An edit is under way.
     editing: bool,
     in_transaction: bool,
@@ -126,6 +129,7 @@ pub(crate) struct Snapshot {
     pub(crate) meta: Arc<Record>,
     pub(crate) generation: u64,
     pub(crate) processed: Processed,
+    pub(crate) locked: BTreeSet<u64>,
 }
 
 /// Messages whose effect is in the data, to be removed by the next save; for an operator's edit what is to be booked with that.
@@ -138,6 +142,7 @@ impl State {
             meta: self.meta.clone(),
             generation: self.generation,
             processed: self.processed.clone(),
+            locked: self.locked.clone(),
         }
     }
 
@@ -161,6 +166,7 @@ impl Live {
             meta: Arc::new(record),
             generation: 0,
             processed: Processed::new(),
+            locked: BTreeSet::new(),
             editing: false,
             in_transaction: false,
             phase: Phase::Open,
@@ -319,6 +325,23 @@ impl Live {
         state.meta = Arc::new(meta);
         state.generation += 1;
         Ok(answer)
+    }
+
+    /// Takes over what whoever keeps the data has handed over; also what comes after the close, for the last save.
+    pub(crate) fn take_over(&self, mut handed: HandedOver) -> Snapshot {
+        let mut state = self.settled();
+        let beside = handed.apply_meta(&mut state.meta);
+        if beside || handed.data.is_some() {
+            state.generation += 1;
+        }
+        if let Some(data) = handed.data {
+            state.data = data;
+        }
+        for index in handed.processed {
+            state.processed.entry(index).or_insert(None);
+        }
+        state.locked = handed.locked.into_iter().collect();
+        state.snapshot()
     }
 
     /// The messages in `indexes` are out of the store.

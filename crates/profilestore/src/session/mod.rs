@@ -25,6 +25,7 @@ use crate::{
     data_store::{Digest, Incarnation, KeyState, LeaseState, ServerId, StoredMessage, VersionInfo},
     engine::Engine,
     error::{Error, ErrorKind, Result},
+    keeper::{AnyKeeper, HandOver},
     key::ProfileKey,
     record::Record,
     signal::Signal,
@@ -94,6 +95,8 @@ pub(crate) struct Session {
     pub(crate) live: Live,
     pub(crate) signals: Signals,
     pub(crate) handlers: Handlers,
+    /// Who keeps the data, if it is not the library.
+    keeper: Mutex<Option<Arc<dyn AnyKeeper>>>,
     /// What the store holds, as far as this session knows. Changed only by operations in the key's queue.
     pub(crate) known: Mutex<Known>,
     /// What became of the last save, once that is known: Ok when everything that was ever changed is durable.
@@ -188,6 +191,7 @@ impl Session {
             live,
             signals: Signals::default(),
             handlers: Handlers::default(),
+            keeper: Mutex::new(None),
             known: Mutex::new(known),
             ended: OnceLock::new(),
             ended_wake: Notify::new(),
@@ -376,6 +380,9 @@ impl Session {
             SessionEnd::Shutdown => LastSave::Shutdown,
             SessionEnd::Lost => return,
         };
+        if let Err(error) = self.hand_over(HandOver::LastSave(reason)) {
+            self.changes_lost(&error);
+        }
         self.run_save_hooks();
         self.signals.on_last_save.each(|hook| self.live.edit_anyhow(|data| hook(reason, data)));
     }
@@ -386,7 +393,40 @@ impl Session {
             self.engine.ending.lock().insert(self.id.clone(), self.key.clone());
             self.signals.on_session_end.each(|listener| listener(end));
         }
-        last
+        if last.is_none() || end == SessionEnd::Lost {
+            return last;
+        }
+        match self.hand_over(HandOver::Ended(end)) {
+            Ok(Some(handed)) => Some(handed),
+            Ok(None) => last,
+            Err(error) => {
+                self.changes_lost(&error);
+                last
+            }
+        }
+    }
+
+    /// Asks whoever keeps the data for it. None: the library itself does.
+    pub(crate) fn hand_over(&self, why: HandOver) -> Result<Option<Snapshot>> {
+        let Some(keeper) = self.keeper() else { return Ok(None) };
+        match keeper.hand_over(why) {
+            Ok(handed) => Ok(Some(self.live.take_over(handed))),
+            Err(problem) => Err(Error::new(ErrorKind::Invalid, format!("the data cannot be stored: {problem}")).about(&self.key)),
+        }
+    }
+
+    pub(crate) fn keeper(&self) -> Option<Arc<dyn AnyKeeper>> {
+        self.keeper.lock().clone()
+    }
+
+    /// Leaves the data to a keeper, unless somebody keeps it already.
+    pub(crate) fn keep(&self, keeper: Arc<dyn AnyKeeper>) {
+        self.keeper.lock().get_or_insert(keeper);
+    }
+
+    fn changes_lost(&self, error: &Error) {
+        let message = format!("a profile's last changes cannot be stored and are lost: {error}");
+        self.engine.health.error(&message, Some(&self.key), self.engine.env.now(), &self.engine.settings());
     }
 
     /// Notes what became of the last save. The first word counts.
@@ -396,7 +436,7 @@ impl Session {
         self.ended_wake.notify_waiters();
     }
 
-    /// Drops the listeners and handlers, once all of them have been told of the end: they may hold the profile that they are for.
+    /// Drops the listeners, handlers and the keeper, once all of them have been told of the end: they may hold the profile that they are for.
     pub(crate) fn let_go(&self) {
         let Signals { on_save, on_last_save, on_session_end, on_after_save } = &self.signals;
         on_save.clear();
@@ -404,6 +444,8 @@ impl Session {
         on_session_end.clear();
         on_after_save.clear();
         self.handlers.clear();
+        let keeper = self.keeper.lock().take();
+        drop(keeper);
     }
 
     /// What became of the last save, once that is known.

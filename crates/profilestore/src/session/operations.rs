@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::{
     Saved, Session, SessionEnd,
@@ -22,6 +23,7 @@ use crate::{
         Cause, Change, Commit, Conflict, ConflictKind, Digest, KeyState, NewValue, Returning, StoreError, StoredMessage,
     },
     error::{Error, ErrorKind, Result},
+    keeper::HandOver,
     record::{Record, RecordError, Stored},
 };
 
@@ -124,6 +126,12 @@ impl Session {
             index: **index,
             receipt: true,
         }));
+        let to_lock = |message: &&StoredMessage| prepared.snapshot.locked.contains(&message.index) && !message.locked;
+        changes.extend(known.inbox.iter().filter(to_lock).map(|message| Change::LockMessage {
+            key: self.key.clone(),
+            index: message.index,
+            revision: message.revision,
+        }));
         changes
     }
 
@@ -138,15 +146,23 @@ impl Session {
 
     /// Takes over what the store says. Messages that are new are offered by the caller.
     fn absorb(&self, state: KeyState) {
-        let mut known = self.known.lock();
-        known.version = state.version;
-        known.created_ms = state.created_ms;
-        known.head = state.head;
-        known.lease = state.lease;
-        known.lease_revision = state.lease_revision;
-        if let Some(inbox) = state.inbox {
-            known.inbox = inbox;
-            known.inbox_revision = state.inbox_revision;
+        let changed = {
+            let mut known = self.known.lock();
+            known.version = state.version;
+            known.created_ms = state.created_ms;
+            known.head = state.head;
+            known.lease = state.lease;
+            known.lease_revision = state.lease_revision;
+            match state.inbox {
+                Some(inbox) => {
+                    known.inbox = inbox;
+                    std::mem::replace(&mut known.inbox_revision, state.inbox_revision) != state.inbox_revision
+                }
+                None => false,
+            }
+        };
+        if changed && let Some(keeper) = self.keeper() {
+            keeper.inbox_changed();
         }
     }
 
@@ -172,6 +188,7 @@ impl Session {
         if self.is_over() {
             return Err(over());
         }
+        self.hand_over(HandOver::Save).inspect_err(|error| self.not_saved(error, self.engine.env.now()))?;
         self.run_save_hooks();
         self.save_snapshot(self.live.snapshot()).await
     }
@@ -187,15 +204,8 @@ impl Session {
 
     async fn save_snapshot(self: &Arc<Self>, snapshot: Snapshot) -> Result<()> {
         let began = self.engine.env.now();
-        let prepared = self.prepare(snapshot).inspect_err(|error| {
-            // The session stays; the program can still mend its data.
-            self.engine.health.error(
-                &format!("a profile could not be saved: {error}"),
-                Some(&self.key),
-                began,
-                &self.engine.settings(),
-            );
-        })?;
+        // The session stays; the program can still mend its data.
+        let prepared = self.prepare(snapshot).inspect_err(|error| self.not_saved(error, began))?;
         loop {
             let commit = self.commit(self.changes(&prepared, Cause::Save));
             let mut settled = self.engine.settle(&commit, |_| self.is_over()).await;
@@ -231,6 +241,11 @@ impl Session {
         }
     }
 
+    fn not_saved(&self, error: &Error, now: Instant) {
+        let message = format!("a profile could not be saved: {error}");
+        self.engine.health.error(&message, Some(&self.key), now, &self.engine.settings());
+    }
+
     /// A precondition failed: takes over what is there, or gives the session up. Ok means: build the commit anew.
     pub(super) async fn yield_to(self: &Arc<Self>, conflict: Conflict) -> Result<()> {
         let kind = conflict.kind;
@@ -252,7 +267,11 @@ impl Session {
             .about(&self.key));
         }
         match kind {
-            ConflictKind::Version | ConflictKind::Lease | ConflictKind::MessageGone | ConflictKind::InboxRevision => {
+            ConflictKind::Version
+            | ConflictKind::Lease
+            | ConflictKind::MessageGone
+            | ConflictKind::MessageRevision
+            | ConflictKind::InboxRevision => {
                 self.absorb(state);
                 Ok(())
             }
@@ -362,11 +381,15 @@ impl Session {
             }
             let commit = self.commit(changes);
             match self.engine.settle(&commit, |_| false).await {
-                Ok(_) => {
+                Ok(mut reply) => {
                     if defect!(ReleaseBeforeSave) && !after.is_empty() {
                         let _ = self.engine.settle(&self.commit(after), |_| true).await;
                     }
                     self.stored(prepared);
+                    if let Some(state) = self.own(&mut reply.states) {
+                        // Somebody may have taken the profile since, when the commit had been applied before.
+                        self.known.lock().head = state.head;
+                    }
                     self.engine.forget(self);
                     metrics::counter!("profilestore_sessions_ended_total").increment(1);
                     return Ok(());
@@ -470,7 +493,11 @@ impl Session {
         if let Ok(Stored::Profile(record)) = Stored::decode(&bytes)
             && let Ok(data) = self.codec.open(&record)
         {
-            self.known.lock().saved = Saved { data: data.clone(), meta: Arc::new(record), digest: Digest::of(&bytes) };
+            {
+                let mut known = self.known.lock();
+                known.saved = Saved { data: data.clone(), meta: Arc::new(record), digest: Digest::of(&bytes) };
+                (known.head, known.created_ms) = (state.head, state.created_ms);
+            }
             self.signals.on_after_save.each(|listener| listener(&*data));
         }
     }

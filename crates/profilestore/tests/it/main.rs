@@ -7,11 +7,15 @@ mod edit_all;
 mod edits;
 mod history;
 mod hostile;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod in_turn;
 mod messages;
 mod migrations;
 #[cfg(feature = "nats")]
 mod nats;
 mod operator;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod records;
 mod regressions;
 mod sessions;

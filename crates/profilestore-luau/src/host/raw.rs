@@ -1,0 +1,104 @@
+//! A profile's data as the engine keeps it for scripts: its JSON.
+
+use std::{fmt, sync::Arc};
+
+use mlua::{Lua, Table, Value};
+use profilestore::Kept;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde_json::{Map, value::RawValue};
+
+use crate::vm::json;
+
+/// JSON of a table. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Raw(Arc<RawValue>);
+
+impl fmt::Debug for Raw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Raw").field("bytes", &self.0.get().len()).finish()
+    }
+}
+
+impl Serialize for Raw {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Raw {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        if !raw.get().starts_with(['{', '[']) {
+            return Err(de::Error::custom("Data is not a table"));
+        }
+        Ok(Self(raw.into()))
+    }
+}
+
+impl Raw {
+    /// The JSON of a script's `Data`. Fails with the path of what cannot be stored.
+    pub(crate) fn of(data: &Value) -> Result<Self, String> {
+        if !data.is_table() {
+            return Err(format!("Data: a {} cannot be stored, it must be a table", data.type_name()));
+        }
+        let json = json::encode("Data", data).map_err(|error| error.to_string())?;
+        // Other programs take an empty table for an object, which it nearly always is.
+        let json = if json == "[]" { "{}".to_owned() } else { json };
+        // What was just written is JSON.
+        let raw = RawValue::from_string(json).map_err(|error| error.to_string())?;
+        Ok(Self(raw.into()))
+    }
+
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0.get() == other.0.get()
+    }
+
+    /// A table of its own.
+    pub(crate) fn table(&self, lua: &Lua) -> mlua::Result<Value> {
+        json::decode(lua, self.0.get()).map_err(mlua::Error::RuntimeError)
+    }
+}
+
+/// A JSON object of a script's table.
+pub(crate) fn object(name: &str, value: &Value) -> Result<Map<String, serde_json::Value>, String> {
+    if !value.is_table() {
+        return Err(format!("{name}: a {} cannot be stored, it must be a table", value.type_name()));
+    }
+    let json = json::encode(name, value).map_err(|error| error.to_string())?;
+    if json == "[]" {
+        return Ok(Map::new());
+    }
+    serde_json::from_str(&json).map_err(|_| format!("{name}: a list cannot be stored, its keys must be texts"))
+}
+
+/// A table of a JSON object.
+pub(crate) fn table_of(lua: &Lua, object: &Map<String, serde_json::Value>) -> mlua::Result<Value> {
+    let json = serde_json::to_string(object).map_err(mlua::Error::external)?;
+    json::decode(lua, &json).map_err(mlua::Error::RuntimeError)
+}
+
+/// What a script hands over: `Data`, `UserIds`, `RobloxMetaData`, `MetaTags`, and the indexes of messages that are processed or to be
+/// locked. Everything but the data may be nil.
+pub(crate) type Handed = (Value, Option<Table>, Value, Value, Option<Vec<u64>>, Option<Vec<u64>>);
+
+/// The same for the engine. Fails with the path of what cannot be stored.
+pub(crate) fn kept(handed: Handed) -> Result<Kept<Raw>, String> {
+    let (data, user_ids, metadata, tags, processed, locked) = handed;
+    let optional = |name, value: Value| if value.is_nil() { Ok(None) } else { object(name, &value).map(Some) };
+    let mut kept = Kept::default();
+    kept.data = Some(Raw::of(&data)?);
+    kept.user_ids = user_ids.map(|ids| self::user_ids(&ids)).transpose()?;
+    kept.roblox_metadata = optional("RobloxMetaData", metadata)?;
+    kept.meta_tags = optional("MetaTags", tags)?;
+    kept.processed = processed.unwrap_or_default();
+    kept.locked = locked.unwrap_or_default();
+    Ok(kept)
+}
+
+fn user_ids(ids: &Table) -> Result<Vec<i64>, String> {
+    let one = |id: mlua::Result<f64>| match id {
+        Ok(id) if id.fract() == 0.0 && (0.0..9e15).contains(&id) => Ok(id as i64),
+        _ => Err("UserIds: only whole numbers of at least 0 can be stored".to_owned()),
+    };
+    ids.sequence_values::<f64>().map(one).collect()
+}

@@ -1,0 +1,242 @@
+//! Live sessions.
+
+use std::sync::Arc;
+
+use mlua::{FromLuaMulti, Function, Lua, MultiValue, Table, UserData, UserDataRef};
+use parking_lot::Mutex;
+use profilestore::{HandOver, Keeper, Kept, LastSave, Profile, SessionEnd};
+
+use super::{
+    Host, Told, info,
+    raw::{Handed, Raw, kept, table_of},
+};
+use crate::vm::{Failed, Vm};
+
+/// A session as modules have it.
+pub(crate) struct LuaSession {
+    profile: Profile<Raw>,
+    /// Checked and ready for the last save.
+    ready: Arc<Mutex<Option<Kept<Raw>>>>,
+}
+
+impl UserData for LuaSession {}
+
+impl LuaSession {
+    pub(super) fn new(profile: Profile<Raw>) -> Self {
+        Self { profile, ready: Arc::default() }
+    }
+}
+
+/// The functions of a module that are called about its profiles, each with the profile as its first argument.
+struct Callbacks {
+    /// (profile, "Save" | "LastSave" | "Ended" | "Edit", reason or nil) -> what is handed over
+    hand_over: Function,
+    /// (profile, "Manual" | "External" | "Shutdown" | "Lost")
+    ended: Function,
+    /// (profile): a save is done
+    saved: Function,
+    /// (profile): other messages wait
+    inbox: Function,
+    /// (profile, data): an operator's edit has made this of the data
+    edited: Function,
+}
+
+/// The same as a value that modules pass on.
+struct LuaCallbacks(Arc<Callbacks>);
+
+impl UserData for LuaCallbacks {}
+
+/// Asks the script for a profile's data.
+struct ScriptKeeper {
+    host: Host,
+    lua: mlua::WeakLua,
+    callbacks: Arc<Callbacks>,
+    /// The module's profile object.
+    object: Table,
+    profile: Profile<Raw>,
+    ready: Arc<Mutex<Option<Kept<Raw>>>>,
+}
+
+fn last_save(reason: LastSave) -> &'static str {
+    match reason {
+        LastSave::Manual => "Manual",
+        LastSave::External => "External",
+        _ => "Shutdown",
+    }
+}
+
+fn session_end(end: SessionEnd) -> &'static str {
+    match end {
+        SessionEnd::Manual => "Manual",
+        SessionEnd::External => "External",
+        SessionEnd::Shutdown => "Shutdown",
+        _ => "Lost",
+    }
+}
+
+impl Keeper<Raw> for ScriptKeeper {
+    fn hand_over(&self, why: HandOver) -> Result<Kept<Raw>, String> {
+        let ready = self.ready.lock().take();
+        if let Some(ready) = ready {
+            return Ok(self.unless_same(ready));
+        }
+        let (why, reason) = match why {
+            HandOver::Save => ("Save", None),
+            HandOver::LastSave(reason) => ("LastSave", Some(last_save(reason))),
+            HandOver::Ended(end) => ("Ended", Some(session_end(end))),
+            _ => ("Edit", None),
+        };
+        let gone = || "the script is gone".to_owned();
+        let values = self.host.call(&self.callbacks.hand_over, (&self.object, why, reason)).ok_or_else(gone)?;
+        let lua = self.lua.try_upgrade().ok_or_else(gone)?;
+        handed(&lua, values).map(|kept| self.unless_same(kept))
+    }
+
+    fn edited(&self, data: &Raw) {
+        let Some(lua) = self.lua.try_upgrade() else { return };
+        match data.table(&lua) {
+            Ok(data) => drop(self.host.call(&self.callbacks.edited, (&self.object, data))),
+            Err(error) => tracing::error!(key = %self.profile.key(), %error, "an edit could not be shown to the script"),
+        }
+    }
+
+    fn inbox_changed(&self) {
+        self.host.call(&self.callbacks.inbox, &self.object);
+    }
+}
+
+impl ScriptKeeper {
+    /// What the engine has already costs it nothing.
+    fn unless_same(&self, mut kept: Kept<Raw>) -> Kept<Raw> {
+        kept.data = kept.data.filter(|data| !self.profile.read(|had| had.is(data)));
+        kept
+    }
+}
+
+fn handed(lua: &Lua, values: MultiValue) -> Result<Kept<Raw>, String> {
+    kept(Handed::from_lua_multi(values, lua).map_err(|error| error.to_string())?)
+}
+
+type Own = UserDataRef<LuaSession>;
+
+pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed> {
+    // ({ hand_over, ended, saved, inbox, edited }) -> callbacks
+    table.set(
+        "callbacks",
+        vm.prompt(|_, functions: Table| {
+            let get = |name: &str| functions.get::<Function>(name).map_err(|error| format!("{name}: {error}"));
+            let [hand_over, ended] = [get("hand_over")?, get("ended")?];
+            let [saved, inbox, edited] = [get("saved")?, get("inbox")?, get("edited")?];
+            Ok(LuaCallbacks(Arc::new(Callbacks { hand_over, ended, saved, inbox, edited })))
+        })?,
+    )?;
+
+    // (session, callbacks, profile) -> false when the session is over already
+    let own = host.clone();
+    table.set(
+        "keep",
+        vm.prompt(move |lua, (session, callbacks, object): (Own, UserDataRef<LuaCallbacks>, Table)| {
+            let profile = &session.profile;
+            if profile.is_over() {
+                return Ok(false);
+            }
+            let callbacks = callbacks.0.clone();
+            let (host, called, of) = (own.clone(), callbacks.clone(), object.clone());
+            profile.on_session_end(move |end| drop(host.call(&called.ended, (&of, session_end(end)))));
+            let (host, called, of) = (own.clone(), callbacks.clone(), object.clone());
+            profile.on_after_save(move |_| drop(host.call(&called.saved, &of)));
+            let (host, profile, ready) = (own.clone(), profile.clone(), session.ready.clone());
+            session.profile.keep(ScriptKeeper { host, lua: lua.weak(), callbacks, object, profile, ready });
+            Ok(true)
+        })?,
+    )?;
+
+    // (session) -> whether nobody else can have taken the profile
+    table.set("is_active", vm.prompt(|_, session: Own| Ok(session.profile.is_active()))?)?;
+    table.set("is_over", vm.prompt(|_, session: Own| Ok(session.profile.is_over()))?)?;
+
+    // (session) -> true; waits.
+    table.set(
+        "save",
+        vm.waiting(|_, session: Own| {
+            let saved = session.profile.save();
+            Ok(async move { Ok(Told(saved.await.map(|()| true))) })
+        })?,
+    )?;
+    table.set(
+        "save_soon",
+        vm.prompt(|_, session: Own| {
+            session.profile.save_soon();
+            Ok(())
+        })?,
+    )?;
+
+    // (session, handed over...) -> nil, or why it cannot be stored. If it can, it is what the last save begins with instead of asking.
+    table.set(
+        "ready",
+        vm.prompt(|lua, (session, values): (Own, MultiValue)| {
+            Ok(match handed(lua, values) {
+                Ok(kept) => {
+                    *session.ready.lock() = Some(kept);
+                    None
+                }
+                Err(problem) => Some(problem),
+            })
+        })?,
+    )?;
+
+    // (session) -> true once the last save is done; waits. What runs before the first wait is done when the thread yields.
+    table.set(
+        "finish",
+        vm.waiting(|_, session: Own| {
+            let ended = session.profile.end_session();
+            Ok(async move { Ok(Told(ended.await.map(|()| true))) })
+        })?,
+    )?;
+
+    // (session) -> { load_count, first_session_time, place_id, job_id, user_ids, roblox_metadata, meta_tags }
+    table.set("session_info", vm.prompt(|lua, session: Own| session_info(lua, &session).map_err(|error| error.to_string()))?)?;
+    // (session) -> fresh tables
+    table.set("data", vm.prompt(|lua, session: Own| session.profile.data().table(lua).map_err(|error| error.to_string()))?)?;
+    table.set(
+        "saved_data",
+        vm.prompt(|lua, session: Own| session.profile.last_saved_data().table(lua).map_err(|error| error.to_string()))?,
+    )?;
+    table.set(
+        "saved_meta_tags",
+        vm.prompt(|lua, session: Own| table_of(lua, &session.profile.saved_meta_tags()).map_err(|error| error.to_string()))?,
+    )?;
+    // (session) -> DataStoreKeyInfo
+    table.set("key_info", vm.prompt(|_, session: Own| Ok(info::LuaKeyInfo(session.profile.key_info())))?)?;
+    // (session, above or nil) -> { {index, revision, locked, sent_ms}, ... }
+    table.set(
+        "messages",
+        vm.prompt(|lua, (session, above): (Own, Option<u64>)| {
+            info::messages(lua, &session.profile.waiting_messages(), above, false).map_err(|error| error.to_string())
+        })?,
+    )?;
+    // (session, index) -> a fresh value, or nil when the message is gone
+    table.set(
+        "payload",
+        vm.prompt(|lua, (session, index): (Own, u64)| {
+            let messages = session.profile.waiting_messages();
+            let message = messages.iter().find(|message| message.index == index);
+            message.map(|message| info::payload(lua, message)).transpose().map_err(|error| error.to_string())
+        })?,
+    )?;
+    Ok(())
+}
+
+fn session_info(lua: &Lua, session: &LuaSession) -> mlua::Result<Table> {
+    let profile = &session.profile;
+    let table = lua.create_table()?;
+    let at = profile.session();
+    table.set("load_count", profile.session_load_count() as f64)?;
+    table.set("first_session_time", profile.first_session_time())?;
+    table.set("place_id", at.place_id as f64)?;
+    table.set("job_id", at.job_id)?;
+    table.set("user_ids", info::numbers(lua, &profile.user_ids())?)?;
+    table.set("roblox_metadata", table_of(lua, &profile.roblox_metadata())?)?;
+    table.set("meta_tags", table_of(lua, &profile.meta_tags())?)?;
+    Ok(table)
+}

@@ -1,0 +1,244 @@
+//! Stores: starting sessions, reading, sending, removing.
+
+use bytes::Bytes;
+use mlua::{Function, Lua, Table, UserData, UserDataRef, Value};
+use parking_lot::Mutex;
+use profilestore::{
+    Error, GameServer, InboxChange, ProfileStore, SessionInfo, StartOptions, WhenHeld,
+    data_store::{StoredMessage, VersionRef},
+};
+use serde_json::value::RawValue;
+
+use super::{
+    Host, Told, info,
+    raw::Raw,
+    session::LuaSession,
+    view::{LuaQuery, LuaView},
+};
+use crate::vm::{Answer, Failed, Vm, json};
+
+/// A store of profiles as scripts have it. Its template is a table that may change any time, so it comes with each call.
+pub(crate) struct LuaStore {
+    server: GameServer,
+    name: String,
+    scope: Option<String>,
+    mock: bool,
+    /// Made with the template of the last call.
+    made: Mutex<Option<(Raw, ProfileStore<Raw>)>>,
+}
+
+impl UserData for LuaStore {}
+
+impl LuaStore {
+    fn new(server: GameServer, name: String, scope: Option<String>, mock: bool) -> Result<Self, Error> {
+        let store = Self { server, name, scope, mock, made: Mutex::new(None) };
+        store.make(None)?;
+        Ok(store)
+    }
+
+    fn make(&self, template: Option<Raw>) -> Result<ProfileStore<Raw>, Error> {
+        let mut builder = self.server.store_builder(&self.name);
+        if let Some(scope) = &self.scope {
+            builder = builder.scope(scope);
+        }
+        if let Some(template) = template {
+            builder = builder.template(template);
+        }
+        let store = builder.build()?;
+        Ok(if self.mock { store.mock() } else { store })
+    }
+
+    /// The engine's store with this template. Fails when the template cannot be stored.
+    pub(super) fn with(&self, template: &Value) -> Result<ProfileStore<Raw>, String> {
+        let template =
+            if template.is_nil() { empty() } else { Raw::of(template).map_err(|problem| format!("template: {problem}"))? };
+        let mut made = self.made.lock();
+        if let Some((last, store)) = &*made
+            && last.is(&template)
+        {
+            return Ok(store.clone());
+        }
+        let store = self.make(Some(template.clone())).map_err(|error| error.to_string())?;
+        *made = Some((template, store.clone()));
+        Ok(store)
+    }
+
+    /// The same where no new profile can come about.
+    fn any(&self) -> Result<ProfileStore<Raw>, String> {
+        match &*self.made.lock() {
+            Some((_, store)) => Ok(store.clone()),
+            None => self.make(None).map_err(|error| error.to_string()),
+        }
+    }
+}
+
+fn empty() -> Raw {
+    serde_json::from_str("{}").expect("an empty object is one")
+}
+
+/// `{ cancel = () -> boolean, steal = boolean, timeout = seconds, held = (place_id, job_id) -> "Ask" | "Wait" | "GiveUp" | "Steal" }`.
+/// A function that throws calls the start off.
+fn start_options(host: &Host, options: Option<Table>) -> Answer<StartOptions> {
+    let text = |error: mlua::Error| error.to_string();
+    // What is no profile is kept in the history.
+    let mut start = StartOptions::new().overwrite();
+    let Some(options) = options else { return Ok(start) };
+    if let Some(cancel) = options.get::<Option<Function>>("cancel").map_err(text)? {
+        let host = host.clone();
+        start = start.cancel(move || match host.call(&cancel, ()) {
+            Some(values) => values.front() == Some(&Value::Boolean(true)),
+            None => true,
+        });
+    }
+    if let Some(held) = options.get::<Option<Function>>("held").map_err(text)? {
+        let host = host.clone();
+        start = start.when_held(move |holder: &SessionInfo| {
+            let decided = host.call(&held, (holder.place_id as f64, holder.job_id.as_str()));
+            let decided = decided.and_then(|mut values| values.pop_front());
+            match decided.as_ref().and_then(Value::as_string).map(|text| text.to_string_lossy()).as_deref() {
+                Some("Ask") => WhenHeld::Ask,
+                Some("Wait") => WhenHeld::Wait,
+                Some("Steal") => WhenHeld::Steal,
+                _ => WhenHeld::GiveUp,
+            }
+        });
+    }
+    if options.get::<Option<bool>>("steal").map_err(text)?.unwrap_or(false) {
+        start = start.steal();
+    }
+    if let Some(seconds) = options.get::<Option<f64>>("timeout").map_err(text)? {
+        start = start.timeout(std::time::Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?);
+    }
+    Ok(start)
+}
+
+pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed> {
+    // (name, scope or nil, mock) -> store; throws on a wrong name.
+    let server = host.server.clone();
+    table.set(
+        "store",
+        vm.prompt(move |_, (name, scope, mock): (String, Option<String>, bool)| {
+            LuaStore::new(server.clone(), name, scope, mock).map_err(|error| error.to_string())
+        })?,
+    )?;
+
+    // (store, key, template or nil, options or nil) -> session; waits.
+    let own = host.clone();
+    table.set(
+        "start",
+        vm.waiting(move |_, (store, key, template, options): (UserDataRef<LuaStore>, String, Value, Option<Table>)| {
+            let options = start_options(&own, options)?;
+            let started = store.with(&template)?.start_session_with(&key, options);
+            Ok(async move { Ok(Told(started.await.map(LuaSession::new))) })
+        })?,
+    )?;
+
+    // (store, key, template or nil, version or nil) -> view; waits.
+    table.set(
+        "get",
+        vm.waiting(move |_, (store, key, template, version): (UserDataRef<LuaStore>, String, Value, Option<String>)| {
+            let store = store.with(&template)?;
+            let current = version.is_none().then(|| store.get(&key));
+            let earlier = version.map(|version| store.get_version(&key, VersionRef::Label(version)));
+            Ok(async move {
+                let read = match (current, earlier) {
+                    (Some(current), _) => current.await,
+                    (_, Some(earlier)) => earlier.await,
+                    (None, None) => return Err("there is either a version or none".to_owned()),
+                };
+                Ok(Told(read.map(LuaView::new)))
+            })
+        })?,
+    )?;
+
+    // (store, key) -> whether there was something; waits.
+    table.set(
+        "remove",
+        vm.waiting(|_, (store, key): (UserDataRef<LuaStore>, String)| {
+            let removed = store.any()?.remove(&key);
+            Ok(async move { Ok(Told(removed.await)) })
+        })?,
+    )?;
+
+    // (store, key, message) -> true; waits. Throws on a message that cannot be stored.
+    table.set(
+        "send",
+        vm.waiting(|_, (store, key, message): (UserDataRef<LuaStore>, String, Value)| {
+            let json = json::encode("message", &message).map_err(|error| error.to_string())?;
+            let payload = RawValue::from_string(json).map_err(|error| error.to_string())?;
+            let sent = store.any()?.send_message(&key, &payload);
+            Ok(async move { Ok(Told(sent.await.map(|()| true))) })
+        })?,
+    )?;
+
+    // (store, key, edit) -> whether `edit` had anything done; waits. edit({ {index, revision, locked, sent_ms, payload}, ... }) answers nil or
+    // { {"add", payload} | {"change", index, payload} | {"remove", index}, ... }; it must not wait, and is called again when
+    // somebody else was faster.
+    let own = host.clone();
+    table.set(
+        "change_inbox",
+        vm.waiting(move |lua, (store, key, edit): (UserDataRef<LuaStore>, String, Function)| {
+            let (host, lua) = (own.clone(), lua.weak());
+            let edited = store.any()?.change_inbox(&key, move |messages| {
+                let lua = lua.try_upgrade()?;
+                match ask_for_changes(&host, &lua, &edit, messages) {
+                    Ok(changes) => changes,
+                    Err(error) => {
+                        if let Some(scheduler) = host.scheduler.upgrade() {
+                            scheduler.report(&error);
+                        }
+                        None
+                    }
+                }
+            });
+            Ok(async move { Ok(Told(edited.await)) })
+        })?,
+    )?;
+
+    // (store, key, template, newest_first, min_ms or nil, max_ms or nil) -> query
+    table.set(
+        "query",
+        vm.prompt(
+            |_, (store, key, template, newest, min, max): (UserDataRef<LuaStore>, String, Value, bool, Option<f64>, Option<f64>)| {
+                let mut versions = store.with(&template)?.versions(&key).map_err(|error| error.to_string())?;
+                if newest {
+                    versions = versions.newest_first();
+                }
+                if let Some(min) = min {
+                    versions = versions.since(min as i64);
+                }
+                if let Some(max) = max {
+                    versions = versions.until(max as i64);
+                }
+                Ok(LuaQuery::new(versions))
+            },
+        )?,
+    )?;
+    Ok(())
+}
+
+fn ask_for_changes(
+    host: &Host,
+    lua: &Lua,
+    edit: &Function,
+    messages: &[StoredMessage],
+) -> mlua::Result<Option<Vec<InboxChange>>> {
+    let Some(answer) = host.call(edit, info::messages(lua, messages, None, true)?) else { return Ok(None) };
+    let Some(Value::Table(list)) = answer.front() else { return Ok(None) };
+    let mut changes = Vec::new();
+    for entry in list.sequence_values::<Table>() {
+        let entry = entry?;
+        let payload = |at: i64| -> mlua::Result<Bytes> {
+            let json =
+                json::encode("update", &entry.get::<Value>(at)?).map_err(|error| mlua::Error::RuntimeError(error.to_string()))?;
+            Ok(Bytes::from(json))
+        };
+        changes.push(match entry.get::<String>(1)?.as_str() {
+            "add" => InboxChange::Add { payload: payload(2)? },
+            "change" => InboxChange::Change { index: entry.get(2)?, payload: payload(3)? },
+            "remove" => InboxChange::Remove { index: entry.get(2)? },
+            other => return Err(mlua::Error::RuntimeError(format!("no such change: {other}"))),
+        });
+    }
+    Ok(Some(changes))
+}

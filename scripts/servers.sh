@@ -6,6 +6,7 @@
 #
 # PROFILESTORE_TEST_NATS           one NATS server
 # PROFILESTORE_TEST_NATS_CLUSTER   a cluster of three, all named in one address
+# PROFILESTORE_TEST_POSTGRES       a PostgreSQL server, as its owner
 
 SERVERS_FOLDER=""
 SERVERS_PIDS=()
@@ -66,8 +67,16 @@ start_nats_cluster() {
   export PROFILESTORE_TEST_NATS_CLUSTER="nats://$addresses"
 }
 
+start_postgres() {
+  servers_folder postgres
+  # Debian's server does not run as root, but as a user who must get there.
+  chmod 711 "$SERVERS_FOLDER"
+  PROFILESTORE_TEST_POSTGRES="$("${BASH_SOURCE[0]%/*}/postgres.sh" start "$FOLDER/server")" || return
+  export PROFILESTORE_TEST_POSTGRES
+}
+
 start_all() {
-  start_nats && start_nats_cluster
+  start_nats && start_nats_cluster && start_postgres
 }
 
 stop_servers() {
@@ -75,7 +84,10 @@ stop_servers() {
   for pid in "${SERVERS_PIDS[@]}"; do kill "$pid" 2>/dev/null; done
   for pid in "${SERVERS_PIDS[@]}"; do wait "$pid" 2>/dev/null; done
   SERVERS_PIDS=()
-  [ -z "$SERVERS_FOLDER" ] || rm -rf "$SERVERS_FOLDER"
+  if [ -n "$SERVERS_FOLDER" ]; then
+    "${BASH_SOURCE[0]%/*}/postgres.sh" stop "$SERVERS_FOLDER/postgres/server"
+    rm -rf "$SERVERS_FOLDER"
+  fi
   SERVERS_FOLDER=""
   return 0
 }

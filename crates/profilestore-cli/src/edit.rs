@@ -193,7 +193,7 @@ impl EditCommand {
     }
 
     async fn one(&self, app: &App, file: SqliteStore, key: &ProfileKey, edit: &Edit, by: Attribution) -> Result<Status, Failure> {
-        let server = game_server(file).await?;
+        let server = game_server(app, file).await?;
         let operation = Env::system().uuid();
         let edited = server.edit_as(operation, key, edit, by, Duration::from_secs(self.timeout)).await;
         let _ = server.shutdown().await;
@@ -262,7 +262,7 @@ impl EditCommand {
         if !app.json {
             eprintln!("operation {operation}: if this is broken off, go on with: profilestore edit --resume {operation}");
         }
-        let server = game_server(file).await?;
+        let server = game_server(app, file).await?;
         let bar = progress_bar(of);
         let began = tokio::time::Instant::now();
         let edited = server
@@ -304,8 +304,8 @@ fn cells(standing: &StandingEdit) -> [String; 5] {
 }
 
 /// A game server for the length of one command.
-async fn game_server(file: SqliteStore) -> Result<GameServer, Failure> {
-    let messenger = SqliteMessenger::new(&file);
+async fn game_server(app: &App, file: SqliteStore) -> Result<GameServer, Failure> {
+    let messenger = app.messenger(SqliteMessenger::new(&file)).await?;
     let job = format!("profilestore-{}", std::process::id());
     GameServer::builder(file).messenger(messenger).job_id(job).start().await.map_err(failure)
 }

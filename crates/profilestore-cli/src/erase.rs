@@ -69,7 +69,7 @@ impl Erase {
                 return Err(Failure::Work(format!("not erased: user=`{user}`")));
             }
         }
-        let visit = Visit::on(file.clone(), by).await?;
+        let visit = Visit::on(app, file.clone(), by).await?;
         let done = visit.operator.erase_user(self.user, self.shared).await;
         visit.end().await;
         let report = done.map_err(failure)?;

@@ -339,7 +339,7 @@ impl Rollback {
                 return Err(Failure::Work(format!("not rolled back: key=`{key}`")));
             }
         }
-        let visit = Visit::on(file, by).await?;
+        let visit = Visit::on(app, file, by).await?;
         let done = visit.operator.restore(&key, VersionRef::Number(version.info.number)).await;
         visit.end().await;
         let done = done.map_err(failure)?;
@@ -391,7 +391,7 @@ impl Pin {
         let file = app.place.open_sqlite().await?;
         let state = existing(&file, &key, Returning::HEAD).await?;
         let number = self.version.find(&file, &state).await?.info.number;
-        let visit = Visit::on(file, by).await?;
+        let visit = Visit::on(app, file, by).await?;
         let done = visit.operator.pin(&key, VersionRef::Number(number), !self.remove).await;
         visit.end().await;
         let info = done.map_err(failure)?;

@@ -7,6 +7,7 @@ mod audit;
 mod demo;
 mod edit;
 mod erase;
+mod hints;
 mod history;
 mod inspect;
 mod maintain;

@@ -103,7 +103,7 @@ impl Send {
             Some(id) => id,
             None => own_id()?,
         };
-        let visit = Visit::on(app.place.open_sqlite().await?, self.by.attribution()?).await?;
+        let visit = Visit::on(app, app.place.open_sqlite().await?, self.by.attribution()?).await?;
         let sent = visit.operator.send(&key, &id, &*message).await;
         visit.end().await;
         let sent = sent.map_err(failure)?;
@@ -127,7 +127,7 @@ impl EndSession {
         let Some(holder) = held_by(&state) else {
             return Err(Failure::NotFound(format!("no session holds the profile: key=`{key}`")));
         };
-        let visit = Visit::on(file, by).await?;
+        let visit = Visit::on(app, file, by).await?;
         if !app.json {
             eprintln!("{key} is held by {holder}; {}", if self.steal { "taking it" } else { "asking it to let go" });
         }
@@ -157,7 +157,7 @@ impl Remove {
         if !self.yes && !ask(&format!("remove {key} at version {}, with {waiting} waiting messages{session}?", state.version))? {
             return Err(Failure::Work(format!("not removed: key=`{key}`")));
         }
-        let visit = Visit::on(file, by).await?;
+        let visit = Visit::on(app, file, by).await?;
         let removed = visit.operator.remove(&key).await;
         visit.end().await;
         let done = removed.map_err(failure)?;
@@ -177,8 +177,8 @@ pub(crate) struct Visit {
 }
 
 impl Visit {
-    pub(crate) async fn on(file: SqliteStore, by: Attribution) -> Result<Self, Failure> {
-        let messenger = SqliteMessenger::new(&file);
+    pub(crate) async fn on(app: &App, file: SqliteStore, by: Attribution) -> Result<Self, Failure> {
+        let messenger = app.messenger(SqliteMessenger::new(&file)).await?;
         let job = format!("profilestore-{}", std::process::id());
         let server = GameServer::builder(file).messenger(messenger).job_id(job).start().await.map_err(failure)?;
         Ok(Self { operator: server.operator(by), server })

@@ -2,7 +2,7 @@
 
 use std::{
     error::Error,
-    fmt::Write as _,
+    fmt::{self, Write as _},
     io::{self, BufWriter, IsTerminal, Stdout, Write},
     process::ExitCode,
 };
@@ -62,6 +62,15 @@ impl Failure {
         // A closed stderr is no reason to panic.
         let _ = writeln!(io::stderr(), "error: {message}");
         ExitCode::from(code)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => Ok(()),
+            Self::Work(message) | Self::Usage(message) | Self::Store(message) | Self::NotFound(message) => f.write_str(message),
+        }
     }
 }
 

@@ -4,9 +4,12 @@
 #![deny(missing_docs)]
 
 mod nats;
+mod postgres;
 mod process;
 mod proxy;
 
 pub use nats::{NatsServer, nats_cluster};
-pub use process::{Process, free_port};
+pub use postgres::PostgresServer;
+pub use process::{Process, children, free_port, kill, send};
 pub use proxy::{Link, Proxy};
+pub use rustix::process::Signal;

@@ -4,6 +4,7 @@ use std::{
     io,
     net::TcpListener,
     process::{Child, Command, ExitStatus},
+    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -44,8 +45,19 @@ impl Process {
     pub fn kill(&mut self) {
         // Stopped first: so no child sees another one's death.
         self.pause();
-        self.signal_all(Signal::KILL);
+        let children = children(self.id());
+        for process in children.iter().chain([&self.id()]) {
+            kill(*process);
+        }
         let _ = self.child.wait();
+        // They are somebody else's children now.
+        for _ in 0..500 {
+            if !children.iter().any(|child| is_alive(*child)) {
+                return;
+            }
+            #[expect(clippy::disallowed_methods, reason = "this waits for processes, in real time")]
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Asks it to end, with the signal that it takes for that, and waits.
@@ -70,15 +82,26 @@ impl Drop for Process {
     }
 }
 
-/// A process that is gone by now gets no signal, which is all right.
-fn send(pid: u32, signal: Signal) {
+/// Sends a signal. A process that is gone by now gets none, which is all right.
+pub fn send(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         let _ = kill_process(pid, signal);
     }
 }
 
+/// Kills a process with SIGKILL.
+pub fn kill(pid: u32) {
+    send(pid, Signal::KILL);
+}
+
+/// It has not ended, whether or not somebody has asked how.
+fn is_alive(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
 /// The children of a process.
-fn children(parent: u32) -> Vec<u32> {
+pub fn children(parent: u32) -> Vec<u32> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
     pids.filter(|pid| {

@@ -10,7 +10,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{Plan, audit::Findings, ledger::Check, world::World};
+use super::{Plan, audit::Findings, figures::shown, ledger::Check, world::World};
 
 /// How many violations of one check are printed.
 const MAX_SHOWN: usize = 20;
@@ -140,6 +140,7 @@ pub(crate) fn text(plan: &Plan, world: &World, findings: &Findings, faults: &Che
     row("sessions started", format!("{} on free profiles, {}", figures.start_times.count(), figures.start_times.shown()));
     row("hand-overs", format!("{}, {}", figures.hand_over_times.count(), figures.hand_over_times.shown()));
     row("take-overs after a kill", format!("{}, {}", figures.take_over_times.count(), figures.take_over_times.shown()));
+    row("a player's longest wait", shown(figures.unserved_times.percentile(100.0)));
     row("sessions ended by order", figures.leaves.to_string());
     for (how, count) in &figures.ends {
         row(&format!("sessions {how}"), count.to_string());
@@ -183,6 +184,9 @@ pub(crate) fn text(plan: &Plan, world: &World, findings: &Findings, faults: &Che
         );
     }
     row("servers killed", figures.kills.to_string());
+    if figures.restarts > 0 {
+        row("servers restarted", figures.restarts.to_string());
+    }
     for (what, count) in &figures.failures {
         row(&format!("refused or unknown: {what}"), count.to_string());
     }

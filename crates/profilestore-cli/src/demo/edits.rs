@@ -21,7 +21,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::{Shared, dice::Dice, fleet::Kill, locked, player_key, wire::What};
+use super::{Shared, dice::Dice, fleet::Fate, locked, player_key, wire::What};
 
 /// How long a server waits for the holders of what it edits before it says that it does not know.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -146,7 +146,7 @@ pub(crate) struct Operator {
     /// When all players are edited.
     pub(crate) half_time: Instant,
     /// How the server that edits all players is killed, if it is.
-    pub(crate) kills: Option<Arc<Vec<mpsc::Sender<Kill>>>>,
+    pub(crate) kills: Option<Arc<Vec<mpsc::Sender<Fate>>>>,
     pub(crate) dice: Dice,
     pub(crate) stop: watch::Receiver<bool>,
 }
@@ -180,7 +180,7 @@ async fn see_through(
     world: Shared,
     task: Task,
     mut dice: Dice,
-    mut kills: Option<Arc<Vec<mpsc::Sender<Kill>>>>,
+    mut kills: Option<Arc<Vec<mpsc::Sender<Fate>>>>,
     stop: watch::Receiver<bool>,
 ) {
     let began = Instant::now();
@@ -191,7 +191,7 @@ async fn see_through(
             if let Some(kills) = kills.take().filter(|_| ready.len() > 1) {
                 sleep(Duration::from_millis(dice.between(0, KILL_WITHIN_MS))).await;
                 // When it is being killed already, that will do.
-                let _ = kills[slot].try_send(Some(Duration::from_secs(1)));
+                let _ = kills[slot].try_send(Fate::Kill(Some(Duration::from_secs(1))));
             }
             let died = answer.await.is_err();
             locked(&world).figures.all_broken_off += u64::from(died && task.player.is_none());

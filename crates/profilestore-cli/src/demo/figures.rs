@@ -64,6 +64,8 @@ pub(crate) struct Figures {
     pub(crate) messages_handled: u64,
     pub(crate) resent: u64,
     pub(crate) kills: u64,
+    /// Servers that were shut down and started again.
+    pub(crate) restarts: u64,
     pub(crate) shutdowns: u64,
     pub(crate) save_times: Times,
     /// Trades on one server, presents, and escrows settled by order.
@@ -85,6 +87,8 @@ pub(crate) struct Figures {
     pub(crate) hand_over_times: Times,
     /// Starts of a profile whose server had been killed.
     pub(crate) take_over_times: Times,
+    /// From one durable answer to a player's order to the next one, or to the end.
+    pub(crate) unserved_times: Times,
     /// Sessions that ended without an order, by reason.
     pub(crate) ends: BTreeMap<String, u64>,
     /// Orders that the library answered with an error, by what and why.
@@ -136,6 +140,7 @@ impl Figures {
             "starts": self.start_times.json(),
             "hand_overs": self.hand_over_times.json(),
             "take_overs": self.take_over_times.json(),
+            "unserved": self.unserved_times.json(),
             "ends_ordered": self.leaves,
             "ends_otherwise": self.ends,
             "messages": { "sent": self.messages_sent, "sent_again": self.resent, "handled": self.messages_handled },
@@ -148,6 +153,7 @@ impl Figures {
             "edits": { "times": self.edit_times.json(), "online": self.edits_online, "repeated": self.edits_repeated },
             "edit_of_all": { "broken_off": self.all_broken_off, "resumed": self.all_resumed },
             "kills": self.kills,
+            "restarts": self.restarts,
             "shutdowns": self.shutdowns,
             "refused_or_unknown": self.failures,
             "store_errors": self.troubles,

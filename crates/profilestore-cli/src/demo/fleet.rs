@@ -13,25 +13,34 @@ use super::{
     Shared, locked,
     wire::{Order, Report, line},
 };
-use crate::place::Place;
+use crate::{hints::Address, place::Place};
 
 /// How a server process is called.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
     pub(crate) place: Place,
+    pub(crate) messenger: Option<Address>,
     pub(crate) scope: String,
     pub(crate) lease_seconds: f64,
+    /// Environment of one slot's processes.
+    pub(crate) on_server: Vec<(usize, String, String)>,
 }
 
-/// Kill the process, and start another one after this long; None: never again.
-pub(crate) type Kill = Option<Duration>;
+/// What is to become of a process.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Fate {
+    /// It is killed, and another one is started after this long; None: never again.
+    Kill(Option<Duration>),
+    /// It shuts down, and another one is started.
+    Restart,
+}
 
 /// Keeps one slot running until `stop` says so and its process has ended by itself.
 pub(crate) async fn keep(
     slot: usize,
     call: Arc<Call>,
     world: Shared,
-    mut kills: mpsc::Receiver<Kill>,
+    mut fates: mpsc::Receiver<Fate>,
     mut stop: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
     let mut number = 0;
@@ -44,7 +53,7 @@ pub(crate) async fn keep(
         locked(&world).begin(slot, orders);
         let writing = tokio::spawn(write(input, to_write));
         let mut lines = BufReader::new(output).lines();
-        let mut killed = None;
+        let mut fate = None;
         loop {
             tokio::select! {
                 biased;
@@ -55,10 +64,15 @@ pub(crate) async fn keep(
                     },
                     _ => break,
                 },
-                Some(kill) = kills.recv(), if killed.is_none() => {
-                    child.start_kill().context("a server could not be killed")?;
-                    locked(&world).figures.kills += 1;
-                    killed = Some(kill);
+                Some(next) = fates.recv(), if fate.is_none() => {
+                    match next {
+                        Fate::Kill(_) => {
+                            child.start_kill().context("a server could not be killed")?;
+                            locked(&world).figures.kills += 1;
+                        }
+                        Fate::Restart => locked(&world).stop(slot),
+                    }
+                    fate = Some(next);
                 }
             }
         }
@@ -66,11 +80,12 @@ pub(crate) async fn keep(
         let status = child.wait().await.context("a server's end could not be waited for")?;
         locked(&world).gone(slot);
         let stopping = *stop.borrow();
-        let pause = match killed {
-            Some(None) => return Ok(()),
-            Some(Some(pause)) => pause,
-            None if stopping && status.success() => return Ok(()),
-            None => {
+        let pause = match fate {
+            Some(Fate::Kill(None)) => return Ok(()),
+            Some(Fate::Kill(Some(pause))) => pause,
+            _ if stopping && status.success() => return Ok(()),
+            Some(Fate::Restart) if status.success() => Duration::ZERO,
+            _ => {
                 locked(&world).faults.push(format!("server {slot}: ended without being told to: {status}"));
                 Duration::from_secs(1)
             }
@@ -94,6 +109,12 @@ fn spawn(slot: usize, number: u32, call: &Call) -> anyhow::Result<Child> {
         .stdout(Stdio::piped())
         .stderr(if std::env::var_os("PROFILESTORE_LOG").is_some() { Stdio::inherit() } else { Stdio::null() })
         .kill_on_drop(true);
+    // Not an argument: those can be read by everybody on the machine.
+    match &call.messenger {
+        Some(address) => command.env("PROFILESTORE_MESSENGER", address.secret()),
+        None => command.env_remove("PROFILESTORE_MESSENGER"),
+    };
+    command.envs(call.on_server.iter().filter(|(on, ..)| *on == slot).map(|(_, name, value)| (name, value)));
     // Ctrl-C is for the parent, who then ends the servers in order.
     #[cfg(unix)]
     command.process_group(0);

@@ -42,7 +42,7 @@ mod world;
 
 use dice::Dice;
 use display::{Display, say};
-use fleet::{Call, Kill};
+use fleet::{Call, Fate};
 use ledger::Check;
 use storage::Home;
 use world::World;
@@ -76,6 +76,12 @@ pub(crate) struct Demo {
     /// Kill servers now and then with SIGKILL, and start them again
     #[arg(long)]
     kill: bool,
+    /// Shut the servers down and start them again, one after the other, as for an update
+    #[arg(long)]
+    roll: bool,
+    /// Environment of one server's processes: SLOT:NAME=VALUE. For tests that break one server's connections or clock
+    #[arg(long, hide = true, value_parser = on_server)]
+    on_server: Vec<(usize, String, String)>,
     /// What the players do follows from this number; a random one by default
     #[arg(long)]
     seed: Option<u64>,
@@ -85,6 +91,12 @@ pub(crate) struct Demo {
     /// How many steps all players together try to make in a second
     #[arg(long, default_value_t = 500, value_name = "STEPS", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pace: u32,
+}
+
+fn on_server(text: &str) -> Result<(usize, String, String), String> {
+    let parts = text.split_once(':').and_then(|(slot, rest)| Some((slot.parse().ok()?, rest.split_once('=')?)));
+    let (slot, (name, value)) = parts.ok_or("this is SLOT:NAME=VALUE")?;
+    Ok((slot, name.to_owned(), value.to_owned()))
 }
 
 fn lease_seconds(text: &str) -> Result<f64, String> {
@@ -127,6 +139,7 @@ struct Plan {
     players: u32,
     seconds: u64,
     kill: bool,
+    roll: bool,
     seed: u64,
     lease_seconds: f64,
     pace: u32,
@@ -163,6 +176,7 @@ impl Demo {
             players: self.players,
             seconds: self.seconds,
             kill: self.kill,
+            roll: self.roll,
             seed: self.seed.unwrap_or_else(|| u64::from(env.uuid().as_fields().0 ^ env.uuid().as_u64_pair().1 as u32)),
             lease_seconds: self.lease_seconds,
             pace: self.pace,
@@ -171,7 +185,12 @@ impl Demo {
         let home = Home::new(app.place_given.then(|| app.place.clone()), &env).map_err(work)?;
         // A scope of its own: players of an earlier run in the same file have another ledger.
         let scope = env.uuid().simple().to_string();
-        let call = Call { place: home.place.clone(), scope, lease_seconds: plan.lease_seconds };
+        if let Some(address) = &app.messenger {
+            // Says early when it cannot be used.
+            drop(address.connect().await?);
+        }
+        let (place, messenger) = (home.place.clone(), app.messenger.clone());
+        let call = Call { place, messenger, scope, lease_seconds: plan.lease_seconds, on_server: self.on_server };
         let limit = Duration::from_secs(plan.seconds) + WATCHDOG;
         let outcome = match timeout(limit, perform(&plan, call, app.json)).await {
             Ok(outcome) => outcome,
@@ -189,7 +208,8 @@ impl Demo {
 impl DemoServer {
     /// Runs until it is told to stop, or until the parent is gone.
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
-        let call = Call { place: app.place.clone(), scope: self.scope, lease_seconds: self.lease_seconds };
+        let (place, messenger) = (app.place.clone(), app.messenger.clone());
+        let call = Call { place, messenger, scope: self.scope, lease_seconds: self.lease_seconds, on_server: Vec::new() };
         server::run(&call, self.job).await.map_err(|error| Failure::Work(format!("{error:#}")))?;
         Ok(Status::Fine)
     }
@@ -202,7 +222,7 @@ async fn perform(plan: &Plan, call: Call, json: bool) -> anyhow::Result<bool> {
         plan.servers, plan.players, plan.seconds, plan.lease_seconds, plan.seed, call.place
     ));
     // Makes the file, and says early when it cannot be used.
-    drop(storage::open(&call.place).await?);
+    drop(storage::open(&call).await?);
     let world: Shared = Arc::new(Mutex::new(World::new(usize::from(plan.servers), plan.players)));
     let mut display = Display::new(plan.seconds);
     play(plan, &call, &world, &mut display).await?;
@@ -230,7 +250,7 @@ async fn perform(plan: &Plan, call: Call, json: bool) -> anyhow::Result<bool> {
 async fn play(plan: &Plan, call: &Call, world: &Shared, display: &mut Display) -> anyhow::Result<()> {
     let (stop, stopped) = watch::channel(false);
     let call = Arc::new(call.clone());
-    let (mut keepers, mut kills) = (JoinSet::new(), Vec::<mpsc::Sender<Kill>>::new());
+    let (mut keepers, mut kills) = (JoinSet::new(), Vec::<mpsc::Sender<Fate>>::new());
     for slot in 0..usize::from(plan.servers) {
         let (kill, killed) = mpsc::channel(1);
         kills.push(kill);
@@ -259,12 +279,17 @@ async fn play(plan: &Plan, call: &Call, world: &Shared, display: &mut Display) -
     players.spawn(operator.run());
     let killer =
         plan.kill.then(|| tokio::spawn(players::kill(world.clone(), kills.clone(), dice.fork(u64::MAX), stopped.clone())));
+    let roller = plan.roll.then(|| tokio::spawn(players::roll(world.clone(), kills.clone(), stopped.clone())));
 
     watch_play(plan, world, display).await;
     display.phase("the time is up: the servers shut down");
     stop.send_replace(true);
+    locked(world).time_is_up();
     if let Some(killer) = killer {
         killer.await?;
+    }
+    if let Some(roller) = roller {
+        roller.await?;
     }
     // Starts that wait for a dead server's lease are called off by the shutdown.
     let _ = wait_until(ANSWERS, || locked(world).unanswered() == 0).await;

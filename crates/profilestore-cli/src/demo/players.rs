@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{
     Shared,
     dice::Dice,
-    fleet::Kill,
+    fleet::Fate,
     locked,
     trades::Terms,
     wire::{Answer, What},
@@ -185,7 +185,7 @@ impl Play {
 }
 
 /// Kills servers now and then, never the last of several, and one at the very end that does not come back.
-pub(crate) async fn kill(world: Shared, servers: Arc<Vec<mpsc::Sender<Kill>>>, mut dice: Dice, mut stop: watch::Receiver<bool>) {
+pub(crate) async fn kill(world: Shared, servers: Arc<Vec<mpsc::Sender<Fate>>>, mut dice: Dice, mut stop: watch::Receiver<bool>) {
     let last = loop {
         let pause = Duration::from_millis(dice.between(1500, 4000));
         let over = tokio::time::timeout(pause, stop.wait_for(|stop| *stop)).await.is_ok();
@@ -196,10 +196,37 @@ pub(crate) async fn kill(world: Shared, servers: Arc<Vec<mpsc::Sender<Kill>>>, m
         }
         if let Some(victim) = victim {
             let down = Duration::from_millis(dice.between(1000, 2000));
-            let _ = servers[victim].send(Some(down)).await;
+            let _ = servers[victim].send(Fate::Kill(Some(down))).await;
         }
     };
     if let Some(victim) = last {
-        let _ = servers[victim].send(None).await;
+        let _ = servers[victim].send(Fate::Kill(None)).await;
+    }
+}
+
+/// Shuts servers down and starts them again, one after the other, round after round.
+pub(crate) async fn roll(world: Shared, servers: Arc<Vec<mpsc::Sender<Fate>>>, mut stop: watch::Receiver<bool>) {
+    const LOOK: Duration = Duration::from_millis(50);
+    let rolling = async {
+        loop {
+            for (slot, server) in servers.iter().enumerate() {
+                // The others have to be there for those who leave it.
+                while locked(&world).ready().len() < servers.len() {
+                    tokio::time::sleep(LOOK).await;
+                }
+                tokio::time::sleep(LOOK * 10).await;
+                let before = locked(&world).generation(slot);
+                let _ = server.send(Fate::Restart).await;
+                while locked(&world).generation(slot) == before {
+                    tokio::time::sleep(LOOK).await;
+                }
+                locked(&world).figures.restarts += 1;
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        _ = stop.wait_for(|stop| *stop) => {}
+        () = rolling => {}
     }
 }

@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) async fn run(call: &Call, job: String) -> anyhow::Result<()> {
     let mut orders = read_orders();
     let (reports, written) = write_reports();
-    let (store, messenger) = storage::open(&call.place).await?;
+    let (store, messenger) = storage::open(call).await?;
     let server = GameServer::builder(store.clone())
         .messenger(messenger)
         .settings(settings(call.lease_seconds))
@@ -238,8 +238,9 @@ impl Host {
             let (host, known) = (self.clone(), ended.clone());
             profile.on_session_end(move |end| host.ended(player, id, &known, end));
             if profile.is_over() {
-                // Before there was a listener: only another server's request comes that early.
-                self.ended(player, id, &ended, SessionEnd::External);
+                // Before there was a listener: only a shutdown and another server's request come that early.
+                let end = if self.server.is_closing() { SessionEnd::Shutdown } else { SessionEnd::External };
+                self.ended(player, id, &ended, end);
             }
             // When it is over already, the next session does it.
             let _ = profile.update_when_free(|data| data.mint(player)).await;

@@ -1,22 +1,31 @@
 //! The store that all servers of the demonstration share, and where it lies.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use anyhow::Context;
 use profilestore::{
     data_store::{SqliteMessenger, SqliteOptions, SqliteStore},
     env::Env,
+    messenger::{Messenger, NatsMessenger},
 };
 
-use super::display::say;
+use super::{display::say, fleet::Call};
 use crate::place::Place;
 
-/// Opens the store, made if it is missing, with the messenger that belongs to it.
-pub(crate) async fn open(place: &Place) -> anyhow::Result<(SqliteStore, SqliteMessenger)> {
+/// Opens the store, made if it is missing, with the messenger that was named or else belongs to it. A named one is connected when it
+/// can be: servers come up while it is down.
+pub(crate) async fn open(call: &Call) -> anyhow::Result<(SqliteStore, Arc<dyn Messenger>)> {
+    let Call { place, messenger, .. } = call;
     let Place::Sqlite(path) = place.clone();
     let opened = tokio::task::spawn_blocking(move || SqliteStore::open(path, SqliteOptions::default())).await?;
     let store = opened.with_context(|| format!("the store cannot be opened: store=`{place}`"))?;
-    let messenger = SqliteMessenger::new(&store);
+    let messenger: Arc<dyn Messenger> = match messenger {
+        Some(address) => {
+            let options = address.options().map_err(|failure| anyhow::anyhow!("{failure}"))?;
+            Arc::new(NatsMessenger::connect(options.in_background()).await?)
+        }
+        None => Arc::new(SqliteMessenger::new(&store)),
+    };
     Ok((store, messenger))
 }
 

@@ -45,6 +45,20 @@ pub(crate) enum What {
     Stop,
 }
 
+impl What {
+    /// Whose order it is, if it is a player's own.
+    pub(crate) fn player(&self) -> Option<u32> {
+        match *self {
+            Self::Join { player } | Self::Leave { player } | Self::Earn { player, .. } | Self::Deposit { player, .. } => {
+                Some(player)
+            }
+            Self::Send { from, .. } | Self::Give { from, .. } => Some(from),
+            Self::Trade { one, .. } => Some(one),
+            Self::Settle { .. } | Self::Edit { .. } | Self::Stop => None,
+        }
+    }
+}
+
 /// What a server says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "report", rename_all = "snake_case")]
@@ -93,6 +107,16 @@ pub(crate) enum Answer {
     Refused { why: String },
     /// The library gave an error; the change may be there or not.
     Failed { kind: String, message: String },
+}
+
+impl Answer {
+    /// Something was done that is there to stay.
+    pub(crate) fn is_durable(&self) -> bool {
+        match self {
+            Self::Joined { .. } | Self::Saved { .. } | Self::Left { .. } | Self::Sent { .. } | Self::Moved { .. } => true,
+            Self::Noted | Self::Edited { .. } | Self::Refused { .. } | Self::Failed { .. } => false,
+        }
+    }
 }
 
 /// One line.

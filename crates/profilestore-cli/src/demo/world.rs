@@ -4,7 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 use uuid::Uuid;
 
 use super::{
@@ -45,6 +48,8 @@ struct Player {
     stored: bool,
     /// The last order to start or end a session of his.
     last_move: u64,
+    /// When the library last did something durable for him.
+    served: Option<Instant>,
 }
 
 impl Player {
@@ -163,12 +168,23 @@ impl World {
 
     /// Tells every server to shut down and takes no more orders.
     pub(crate) fn stop_all(&mut self) {
-        for slot in &mut self.slots {
-            slot.ready = false;
-            if let Some(orders) = slot.orders.take() {
-                let _ = orders.send(Order { id: 0, what: What::Stop });
-            }
+        for slot in 0..self.slots.len() {
+            self.stop(slot);
         }
+    }
+
+    /// Tells one server to shut down, and orders nothing more of this process.
+    pub(crate) fn stop(&mut self, slot: usize) {
+        let slot = &mut self.slots[slot];
+        slot.ready = false;
+        if let Some(orders) = slot.orders.take() {
+            let _ = orders.send(Order { id: 0, what: What::Stop });
+        }
+    }
+
+    /// How many processes a slot has had so far.
+    pub(crate) fn generation(&self, slot: usize) -> u32 {
+        self.slots[slot].generation
     }
 
     fn note_unsent(&mut self, what: &What) {
@@ -176,6 +192,22 @@ impl World {
             What::Earn { player, step, .. } => self.ledger.refuse_earning(player, step),
             What::Send { from, to, number, .. } => self.ledger.refuse_sending(from, to, number),
             _ => {}
+        }
+    }
+
+    /// Something durable was done for a player, or his time is up.
+    fn served(&mut self, player: u32) {
+        let now = Instant::now();
+        if let Some(before) = self.players[player as usize].served.replace(now) {
+            let micros = now.saturating_duration_since(before).as_micros();
+            self.figures.unserved_times.record(u64::try_from(micros).unwrap_or(u64::MAX));
+        }
+    }
+
+    /// Nothing more is ordered; whoever waits has waited until now.
+    pub(crate) fn time_is_up(&mut self) {
+        for player in 0..self.players.len() {
+            self.served(u32::try_from(player).unwrap_or(0));
         }
     }
 
@@ -255,6 +287,11 @@ impl World {
     }
 
     fn answered(&mut self, id: u64, waiting: &Waiting, answer: &Answer) {
+        if answer.is_durable()
+            && let Some(player) = waiting.what.player()
+        {
+            self.served(player);
+        }
         match (&waiting.what, answer) {
             (What::Join { player }, Answer::Joined { load_count, micros }) => {
                 self.joined(id, waiting, *player, *load_count, *micros);

@@ -15,6 +15,7 @@ mod edit;
 mod history;
 mod inspect;
 mod maintain;
+mod messenger;
 mod operate;
 mod run;
 mod transfer;
@@ -43,7 +44,8 @@ impl Place {
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_profilestore"));
-        command.args(args).current_dir(self.folder.path()).env_remove("PROFILESTORE_STORE").stdin(Stdio::null());
+        command.args(args).current_dir(self.folder.path()).stdin(Stdio::null());
+        command.env_remove("PROFILESTORE_STORE").env_remove("PROFILESTORE_MESSENGER");
         command
     }
 

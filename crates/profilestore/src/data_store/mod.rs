@@ -17,6 +17,8 @@ mod commit;
 mod held;
 mod memory;
 mod message;
+#[cfg(feature = "postgres")]
+pub(crate) mod postgres;
 mod rules;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -33,6 +35,8 @@ pub use held::{
 };
 pub use memory::MemoryStore;
 pub use message::{MAX_MESSAGE_NAME_BYTES, MessageId, NewMessage, StoredMessage};
+#[cfg(feature = "postgres")]
+pub use postgres::{DEFAULT_SCHEMA, PostgresClock, PostgresOptions, PostgresStore};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{CheckReport, Existing, SqliteMessenger, SqliteOptions, SqliteStore};
 

@@ -332,6 +332,21 @@ pub(super) fn renewed(commit: &Commit) -> Option<ServerId> {
     })
 }
 
+/// The first string behind all that begin with a prefix; None when there is none. Text sorts by its characters' numbers.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(super) fn end_of_prefix(prefix: &str) -> Option<String> {
+    let mut chars: Vec<char> = prefix.chars().collect();
+    while let Some(last) = chars.pop() {
+        // The numbers of the surrogates, between these two, are no characters.
+        let next = if last == '\u{d7ff}' { Some('\u{e000}') } else { char::from_u32(u32::from(last) + 1) };
+        if let Some(next) = next {
+            chars.push(next);
+            return Some(chars.into_iter().collect());
+        }
+    }
+    None
+}
+
 fn limit(what: &str, bytes: usize, limit: usize, key: &ProfileKey) -> Result<(), StoreError> {
     if bytes <= limit {
         return Ok(());
@@ -502,5 +517,20 @@ mod tests {
         let mut withdrawn = lease(asked(None));
         withdrawn.from = Some(a);
         assert_eq!(notified(&withdrawn, &key(), &before), [], "withdrawn");
+    }
+
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    #[test]
+    fn a_prefix_ends_before_the_next_string() {
+        for (prefix, end) in [
+            ("a", Some("b")),
+            ("az", Some("a{")),
+            ("", None),
+            ("\u{10ffff}", None),
+            ("a\u{10ffff}\u{10ffff}", Some("b")),
+            ("\u{d7ff}", Some("\u{e000}")),
+        ] {
+            assert_eq!(end_of_prefix(prefix).as_deref(), end, "{prefix}");
+        }
     }
 }

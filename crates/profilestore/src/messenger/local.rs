@@ -28,8 +28,14 @@ impl LocalMessenger {
         Self::default()
     }
 
+    /// True when it listens here.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn listens(&self, server: ServerId) -> bool {
+        self.subscribers.lock().get(&server).is_some_and(|subscriber| !subscriber.sender.is_closed())
+    }
+
     /// Whoever listens now.
-    #[cfg(feature = "sqlite")]
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
     pub(crate) fn subscribed(&self) -> Vec<ServerId> {
         let mut subscribers = self.subscribers.lock();
         subscribers.retain(|_, subscriber| !subscriber.sender.is_closed());

@@ -18,12 +18,16 @@ pub mod fault;
 mod local;
 #[cfg(feature = "nats")]
 mod nats;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "nats")]
 mod wire;
 
 pub use local::LocalMessenger;
 #[cfg(feature = "nats")]
 pub use nats::{NatsMessenger, NatsOptions};
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresMessenger;
 
 /// How many hints may wait for a slow receiver. Beyond that they are dropped and a [`Hint::Gap`] takes their place.
 pub const HINT_QUEUE: usize = 4096;

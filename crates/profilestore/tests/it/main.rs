@@ -7,6 +7,8 @@ mod edit_all;
 mod edits;
 mod history;
 mod hostile;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod in_turn;
 mod inbox;
 mod messages;
 mod migrations;
@@ -14,6 +16,8 @@ mod migrations;
 mod nats;
 mod operator;
 mod operators_in_trouble;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod records;
 mod regressions;
 mod roblox;

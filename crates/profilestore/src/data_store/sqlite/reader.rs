@@ -14,7 +14,7 @@ use super::{
 use crate::{
     data_store::{
         Commit, CommitReply, KeyFilter, KeyQuery, KeyState, Order, Returning, StoreError, StoredVersion, VersionInfo,
-        VersionQuery, VersionRef,
+        VersionQuery, VersionRef, rules::end_of_prefix,
     },
     key::ProfileKey,
 };
@@ -175,38 +175,5 @@ impl Tx<'_> {
         }
         drop(rows);
         heads.into_iter().map(|head| self.state_of(head, Returning::HEAD)).collect()
-    }
-}
-
-/// The first string behind all that begin with a prefix; None when there is none. Text sorts by its characters' numbers.
-fn end_of_prefix(prefix: &str) -> Option<String> {
-    let mut chars: Vec<char> = prefix.chars().collect();
-    while let Some(last) = chars.pop() {
-        // The numbers of the surrogates, between these two, are no characters.
-        let next = if last == '\u{d7ff}' { Some('\u{e000}') } else { char::from_u32(u32::from(last) + 1) };
-        if let Some(next) = next {
-            chars.push(next);
-            return Some(chars.into_iter().collect());
-        }
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_prefix_ends_before_the_next_string() {
-        for (prefix, end) in [
-            ("a", Some("b")),
-            ("az", Some("a{")),
-            ("", None),
-            ("\u{10ffff}", None),
-            ("a\u{10ffff}\u{10ffff}", Some("b")),
-            ("\u{d7ff}", Some("\u{e000}")),
-        ] {
-            assert_eq!(end_of_prefix(prefix).as_deref(), end, "{prefix}");
-        }
     }
 }

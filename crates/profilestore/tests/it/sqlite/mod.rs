@@ -42,7 +42,7 @@ async fn subject() -> Subject {
 async fn shared_subject() -> Subject {
     let (dir, clock) = (folder(), ManualClock::default());
     let [a, b] = [1, 2].map(|_| SqliteStore::open(path(&dir), timed(&clock)).expect("the store opens"));
-    Subject::new(Arc::new(InTurn::new(a, b)), move |ms| clock.advance(ms)).keeping(dir)
+    Subject::new(Arc::new(crate::in_turn::InTurn::new(a, b)), move |ms| clock.advance(ms)).keeping(dir)
 }
 
 fn timed(clock: &ManualClock) -> SqliteOptions {
@@ -110,67 +110,4 @@ async fn put(store: &dyn DataStore, key: &ProfileKey, value: &str) -> Result<Key
     let state = state(store, key).await;
     let commit = make(store, vec![write(&state, value)]).await;
     store.commit_one(commit).await.map(|mut reply| reply.states.remove(0))
-}
-
-/// Uses two stores in turn, as two processes might.
-#[derive(Debug)]
-struct InTurn {
-    stores: [SqliteStore; 2],
-    calls: std::sync::atomic::AtomicUsize,
-}
-
-impl InTurn {
-    fn new(a: SqliteStore, b: SqliteStore) -> Self {
-        Self { stores: [a, b], calls: 0.into() }
-    }
-
-    fn next(&self) -> &SqliteStore {
-        &self.stores[self.calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % 2]
-    }
-}
-
-#[async_trait::async_trait]
-impl DataStore for InTurn {
-    async fn identity(&self) -> Result<profilestore::data_store::Identity, StoreError> {
-        self.next().identity().await
-    }
-
-    async fn read(&self, keys: &[ProfileKey], returning: Returning) -> Result<profilestore::data_store::Snapshot, StoreError> {
-        self.next().read(keys, returning).await
-    }
-
-    async fn version(
-        &self,
-        key: &ProfileKey,
-        version: &profilestore::data_store::VersionRef,
-    ) -> Result<Option<profilestore::data_store::StoredVersion>, StoreError> {
-        self.next().version(key, version).await
-    }
-
-    async fn versions(
-        &self,
-        query: &profilestore::data_store::VersionQuery,
-    ) -> Result<Vec<profilestore::data_store::VersionInfo>, StoreError> {
-        self.next().versions(query).await
-    }
-
-    async fn keys(&self, query: &profilestore::data_store::KeyQuery) -> Result<Vec<KeyState>, StoreError> {
-        self.next().keys(query).await
-    }
-
-    async fn servers(&self) -> Result<(i64, Vec<profilestore::data_store::ServerRow>), StoreError> {
-        self.next().servers().await
-    }
-
-    async fn commit(&self, commits: Vec<Commit>) -> Vec<Result<profilestore::data_store::CommitReply, StoreError>> {
-        self.next().commit(commits).await
-    }
-
-    async fn sweep(
-        &self,
-        retention: profilestore::data_store::Retention,
-        cursor: Option<profilestore::data_store::SweepCursor>,
-    ) -> Result<profilestore::data_store::SweepReport, StoreError> {
-        self.next().sweep(retention, cursor).await
-    }
 }

@@ -1,0 +1,176 @@
+//! One run of the demonstration.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use profilestore_testbed::children;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The servers' lease time in these runs.
+pub(crate) const LEASE: Duration = Duration::from_secs(2);
+
+/// What a busy machine adds to any wait.
+pub(crate) const SLACK: Duration = Duration::from_secs(8);
+
+/// A run to be.
+pub(crate) struct Play {
+    command: Command,
+    seconds: u64,
+    servers: usize,
+    folder: TempDir,
+}
+
+/// How much longer than in the gate the runs are to be.
+pub(crate) fn rounds() -> u32 {
+    let seconds = std::env::var("PROFILESTORE_FAULT_SECONDS").ok().map(|text| text.parse::<u32>().expect("a number of seconds"));
+    (seconds.unwrap_or(0) / 6).max(1)
+}
+
+pub(crate) fn sleep(time: Duration) {
+    #[expect(clippy::disallowed_methods, reason = "this waits beside processes, in real time")]
+    std::thread::sleep(time);
+}
+
+#[expect(clippy::disallowed_methods, reason = "this measures processes, in real time")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+impl Play {
+    /// On a file, with some seconds of play a round.
+    pub(crate) fn new(servers: usize, seconds: u64) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_profilestore"));
+        let seconds = seconds * u64::from(rounds());
+        command
+            .args(["demo", "--json", "--players", "40", "--pace", "300"])
+            .args(["--servers", &servers.to_string(), "--seconds", &seconds.to_string()])
+            .args(["--lease-seconds", &LEASE.as_secs().to_string()])
+            .args(["--store", &format!("sqlite:{}", folder.path().join("play.db").display())])
+            .env_remove("PROFILESTORE_STORE")
+            .env_remove("PROFILESTORE_MESSENGER");
+        Self { command, seconds, servers, folder }
+    }
+
+    pub(crate) fn messenger(mut self, address: &str) -> Self {
+        self.command.env("PROFILESTORE_MESSENGER", address);
+        self
+    }
+
+    pub(crate) fn arg(mut self, arg: &str) -> Self {
+        self.command.arg(arg);
+        self
+    }
+
+    /// Environment of one server's processes.
+    pub(crate) fn on_server(mut self, slot: usize, name: &str, value: &str) -> Self {
+        self.command.args(["--on-server", &format!("{slot}:{name}={value}")]);
+        self
+    }
+
+    /// Starts it, and returns when the players play.
+    pub(crate) fn start(mut self) -> Running {
+        let mut child = self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stdout = child.stdout.take().unwrap();
+        let report = std::thread::spawn(move || {
+            let mut text = String::new();
+            stdout.read_to_string(&mut text).unwrap();
+            text
+        });
+        let (playing, plays) = mpsc::channel();
+        let stderr = child.stderr.take().unwrap();
+        let said = std::thread::spawn(move || {
+            let mut text = String::new();
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                if line.contains(" s  sessions ") {
+                    // Nobody may care any more.
+                    let _ = playing.send(());
+                }
+                text += &line;
+                text.push('\n');
+            }
+            text
+        });
+        let mut running =
+            Running { child, report: Some(report), said: Some(said), began: now(), seconds: self.seconds, _folder: self.folder };
+        if plays.recv_timeout(Duration::from_secs(60)).is_err() {
+            let (report, said) = running.output();
+            panic!("{} servers did not begin to play:\n{report}\n{said}", self.servers);
+        }
+        running.began = now();
+        running
+    }
+}
+
+/// A run under way. Killed, with its servers, when it is dropped.
+pub(crate) struct Running {
+    child: Child,
+    report: Option<JoinHandle<String>>,
+    said: Option<JoinHandle<String>>,
+    began: Instant,
+    seconds: u64,
+    _folder: TempDir,
+}
+
+impl Running {
+    /// The process of a server that runs now.
+    pub(crate) fn server(&self, slot: usize) -> u32 {
+        let wanted = format!("server-{slot}.");
+        let found = children(self.child.id()).into_iter().find(|pid| {
+            let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.split('\0').any(|arg| arg.starts_with(&wanted))
+        });
+        found.unwrap_or_else(|| panic!("server {slot} does not run"))
+    }
+
+    /// Whether there is time left for another fault and what follows it.
+    pub(crate) fn has_time(&self, fault: Duration) -> bool {
+        now().duration_since(self.began) + fault + LEASE * 2 < Duration::from_secs(self.seconds)
+    }
+
+    fn output(&mut self) -> (String, String) {
+        let _ = self.child.kill();
+        let text = |thread: Option<JoinHandle<String>>| thread.map(|thread| thread.join().unwrap()).unwrap_or_default();
+        (text(self.report.take()), text(self.said.take()))
+    }
+
+    /// Waits for the end, and demands that the audit passed and that nobody waited longer than the fault, the lease time and what
+    /// a busy machine adds.
+    #[track_caller]
+    pub(crate) fn ends_well(mut self, fault: Duration) -> Value {
+        let until = now() + Duration::from_secs(self.seconds) + Duration::from_secs(180);
+        while self.child.try_wait().unwrap().is_none() && now() < until {
+            sleep(Duration::from_millis(50));
+        }
+        let passed = self.child.try_wait().unwrap().is_some_and(|status| status.success());
+        let (report, said) = self.output();
+        assert!(passed, "{report}\n{said}");
+        let report: Value = serde_json::from_str(&report).unwrap();
+        assert_eq!(report["audit"]["passed"], true, "{report:#}");
+        for figure in ["/figures/saves/count", "/figures/messages/sent", "/figures/items/traded", "/figures/hand_overs/count"] {
+            assert!(report.pointer(figure).and_then(Value::as_u64).unwrap_or(0) > 0, "{figure}: {report:#}");
+        }
+        let waited = report.pointer("/figures/unserved/max_ms").and_then(Value::as_f64).unwrap();
+        let allowed = fault + LEASE + SLACK;
+        assert!(waited <= allowed.as_secs_f64() * 1000.0, "somebody waited {waited} ms, allowed {allowed:?}: {report:#}");
+        eprintln!("longest wait {waited:.0} ms, of it the fault {fault:?}; {}", report["figures"]);
+        report
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // A server that was stopped cannot notice that its parent is gone.
+        for server in children(self.child.id()) {
+            profilestore_testbed::kill(server);
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,288 @@
+//! Hints through PostgreSQL's `LISTEN` and `NOTIFY`: no further server, one connection a process.
+//!
+//! Each game server listens on a channel of its own; a payload lists keys. The connection that listens also notifies: hints that
+//! come while a `NOTIFY` is under way share the next one, and one for the same key and server goes once. It is a transaction of its
+//! own, which waits for no disk (`synchronous_commit = off`): within the store's transactions it would make their commits wait for each
+//! other. A lost connection is made anew, and every listener hears of a gap.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc};
+use tokio_postgres::Notification;
+
+use super::{HINT_QUEUE, Hint, LocalMessenger, Messenger};
+use crate::{
+    data_store::{
+        PostgresOptions, ServerId, StoreError,
+        postgres::{Conn, Dialer, Step},
+    },
+    key::ProfileKey,
+};
+
+/// The most bytes that a payload may have; PostgreSQL takes 7,999.
+const PAYLOAD: usize = 7900;
+
+/// How many servers' hints may wait to be sent. Beyond that hints are dropped: whoever they were for finds the notices.
+const WAITING: usize = 16_384;
+
+/// How often a connection that is used for nothing is asked whether it is still there.
+const PROBE: Duration = Duration::from_secs(5);
+
+/// How long to wait between attempts to connect, doubling from the first to the last.
+const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
+
+const NOTIFY: &str = "SELECT pg_notify(u.channel, u.payload) FROM unnest($1::text[], $2::text[]) AS u (channel, payload)";
+
+/// Separates keys in a payload, and the names of a key.
+const BETWEEN_KEYS: char = '\n';
+const BETWEEN_NAMES: char = '\u{1f}';
+
+/// Hints between all processes that use one database. Cheap to clone; its connection is closed with the last clone.
+#[derive(Clone)]
+pub struct PostgresMessenger {
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for PostgresMessenger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PostgresMessenger").field(&self.shared.options.to_string()).finish()
+    }
+}
+
+struct Shared {
+    options: PostgresOptions,
+    here: LocalMessenger,
+    work: Arc<Work>,
+}
+
+/// What the task is to do. It outlives the messenger only until it is told.
+#[derive(Default)]
+struct Work {
+    to_send: Mutex<BTreeMap<ServerId, BTreeSet<ProfileKey>>>,
+    bell: Notify,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.work.bell.notify_one();
+    }
+}
+
+impl PostgresMessenger {
+    /// Hints among the users of this database. Connects by and by: fails only when no runtime is there to do so. Listeners hear of a
+    /// gap once the connection stands.
+    pub fn new(options: PostgresOptions) -> Result<Self, StoreError> {
+        let runtime = tokio::runtime::Handle::try_current()
+            .map_err(|err| StoreError::Invalid { reason: format!("the messenger needs a tokio runtime: {err}") })?;
+        let (here, work) = (LocalMessenger::new(), Arc::<Work>::default());
+        let shared = Arc::new(Shared { options: options.clone(), here: here.clone(), work: work.clone() });
+        let task = Task { dialer: Dialer::new(options), here, work, shared: Arc::downgrade(&shared), listening: BTreeSet::new() };
+        runtime.spawn(task.run());
+        Ok(Self { shared })
+    }
+}
+
+#[async_trait]
+impl Messenger for PostgresMessenger {
+    async fn subscribe(&self, server: ServerId) -> mpsc::Receiver<Hint> {
+        let receiver = self.shared.here.subscribe(server).await;
+        self.shared.work.bell.notify_one();
+        receiver
+    }
+
+    /// Delivers to a listener in this process at once; others hear of it through the database.
+    async fn hint(&self, to: ServerId, key: &ProfileKey) {
+        if self.shared.here.listens(to) {
+            self.shared.here.deliver(to, Hint::Look(key.clone()));
+            return;
+        }
+        {
+            let mut to_send = self.shared.work.to_send.lock();
+            if to_send.len() >= WAITING && !to_send.contains_key(&to) {
+                metrics::counter!("profilestore_hints_dropped_total").increment(1);
+                return;
+            }
+            let keys = to_send.entry(to).or_default();
+            // So many at once are a gap anyway.
+            if keys.len() < HINT_QUEUE {
+                keys.insert(key.clone());
+            }
+        }
+        self.shared.work.bell.notify_one();
+    }
+}
+
+/// The task that has the connection.
+struct Task {
+    dialer: Dialer,
+    here: LocalMessenger,
+    work: Arc<Work>,
+    shared: Weak<Shared>,
+    /// Whose channels this connection listens on.
+    listening: BTreeSet<ServerId>,
+}
+
+impl Task {
+    async fn run(mut self) {
+        let mut pause = PAUSES[0];
+        while self.shared.strong_count() > 0 {
+            let here = self.here.clone();
+            match self.dialer.connect_with(Some(Arc::new(move |notification| deliver(&here, &notification)))).await {
+                Ok(conn) => {
+                    pause = PAUSES[0];
+                    if let Err(err) = self.serve(&conn).await {
+                        tracing::warn!(%err, "the connection for hints was lost");
+                    }
+                }
+                Err(err) => {
+                    tracing::warn!(%err, "no connection for hints");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(PAUSES[1]);
+                }
+            }
+            self.listening.clear();
+        }
+    }
+
+    /// Listens and notifies until the connection fails, or the messenger is gone.
+    async fn serve(&mut self, conn: &Conn) -> Result<(), StoreError> {
+        conn.batch("SET synchronous_commit = off").await.map_err(|trouble| trouble.not_applied())?;
+        self.listen(conn).await?;
+        let mut asked = tokio::time::interval(PROBE);
+        asked.reset();
+        loop {
+            tokio::select! {
+                biased;
+                () = conn.ended() => return Err(StoreError::Unavailable { reason: "the database closed the connection".into() }),
+                () = self.work.bell.notified() => {
+                    if self.shared.strong_count() == 0 {
+                        return Ok(());
+                    }
+                    self.listen(conn).await?;
+                    self.send(conn).await?;
+                }
+                _ = asked.tick() => conn.batch("SELECT 1").await.map_err(|trouble| trouble.not_applied())?,
+            }
+        }
+    }
+
+    /// Listens for those who subscribed since, and no longer for those who left.
+    async fn listen(&mut self, conn: &Conn) -> Result<(), StoreError> {
+        let wanted: BTreeSet<ServerId> = self.here.subscribed().into_iter().collect();
+        let new = wanted.difference(&self.listening).map(|server| format!("LISTEN {};", channel(*server)));
+        let gone = self.listening.difference(&wanted).map(|server| format!("UNLISTEN {};", channel(*server)));
+        let sql: String = new.chain(gone).collect();
+        if !sql.is_empty() {
+            conn.batch(&sql).await.map_err(|trouble| trouble.not_applied())?;
+            // From the subscription, or since the last connection was lost, to this moment nobody listened.
+            for server in wanted.difference(&self.listening) {
+                self.here.deliver(*server, Hint::Gap);
+            }
+            self.listening = wanted;
+        }
+        Ok(())
+    }
+
+    async fn send(&self, conn: &Conn) -> Result<(), StoreError> {
+        let waiting = std::mem::take(&mut *self.work.to_send.lock());
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let (mut channels, mut payloads) = (Vec::new(), Vec::new());
+        for (server, keys) in &waiting {
+            for payload in payloads_of(keys) {
+                channels.push(channel(*server));
+                payloads.push(payload);
+            }
+        }
+        let step = Step::new(NOTIFY).with(channels).with(payloads);
+        conn.query_step(&step).await.map_err(|trouble| trouble.not_applied())?;
+        Ok(())
+    }
+}
+
+/// Called by the connection itself, so it must not wait.
+fn deliver(here: &LocalMessenger, notification: &Notification) {
+    let Some(server) = server_of(notification.channel()) else { return };
+    for key in keys_of(notification.payload()) {
+        here.deliver(server, Hint::Look(key));
+    }
+}
+
+fn channel(server: ServerId) -> String {
+    format!("profilestore_{}", server.0.simple())
+}
+
+fn server_of(channel: &str) -> Option<ServerId> {
+    channel.strip_prefix("profilestore_")?.parse().ok().map(ServerId)
+}
+
+/// Keys as lines, as many as a payload holds.
+fn payloads_of(keys: &BTreeSet<ProfileKey>) -> Vec<String> {
+    let mut payloads = vec![String::new()];
+    for key in keys {
+        let line = escaped(key);
+        if payloads.last().is_some_and(|payload| !payload.is_empty() && payload.len() + 1 + line.len() > PAYLOAD) {
+            payloads.push(String::new());
+        }
+        if let Some(payload) = payloads.last_mut() {
+            if !payload.is_empty() {
+                payload.push(BETWEEN_KEYS);
+            }
+            payload.push_str(&line);
+        }
+    }
+    payloads
+}
+
+/// The names of a key; where one of them has one of the separators, as JSON.
+fn escaped(key: &ProfileKey) -> String {
+    let names = [key.store(), key.scope(), key.key()];
+    if names.iter().any(|name| name.contains([BETWEEN_KEYS, BETWEEN_NAMES])) {
+        return serde_json::to_string(key).unwrap_or_default();
+    }
+    names.join(&BETWEEN_NAMES.to_string())
+}
+
+fn keys_of(payload: &str) -> impl Iterator<Item = ProfileKey> {
+    payload.split(BETWEEN_KEYS).filter_map(|line| {
+        let names: Vec<&str> = line.split(BETWEEN_NAMES).collect();
+        match names[..] {
+            [store, scope, key] => ProfileKey::new(store, scope, key).ok(),
+            _ => serde_json::from_str(line).ok(),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_packed_into_payloads_that_postgresql_takes() {
+        let names: Vec<String> = (0..500).map(|n| format!("{n:03}{}", "ä".repeat(40))).collect();
+        let mut keys: BTreeSet<ProfileKey> =
+            names.iter().map(|name| ProfileKey::new("Player Data", "global", name).unwrap()).collect();
+        keys.insert(ProfileKey::new("S\n", "\u{1f}", "a\nb").unwrap());
+        keys.insert(ProfileKey::new("[\"S\"]", "{", "\"").unwrap());
+        let payloads = payloads_of(&keys);
+        assert!(payloads.len() > 5 && payloads.iter().all(|payload| payload.len() <= PAYLOAD));
+        let found: BTreeSet<ProfileKey> = payloads.iter().flat_map(|payload| keys_of(payload)).collect();
+        assert_eq!(found, keys);
+    }
+
+    #[test]
+    fn a_channel_names_its_server() {
+        let server = ServerId(uuid::Uuid::from_u128(7));
+        assert_eq!(server_of(&channel(server)), Some(server));
+        assert!(channel(server).len() < 64);
+        assert_eq!(server_of("other"), None);
+    }
+}

@@ -1,0 +1,262 @@
+//! Commits on a real server: what a lost connection, a held lock, other transactions and a missing standby make of them.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use profilestore::{
+    ProfileKey,
+    data_store::{
+        Cause, Change, Commit, CommitId, ConflictKind, DataStore, DataStoreExt as _, KeyFilter, KeyQuery, KeyState, LeaseState,
+        NewValue, PostgresStore, Returning, StoreError,
+    },
+    env::Env,
+};
+
+use super::{PASSWORD, game_servers, made, opened, owner, owners, server_url};
+
+fn key(name: &str) -> ProfileKey {
+    ProfileKey::new("PlayerData", "global", name).expect("a valid name")
+}
+
+async fn make(store: &dyn DataStore, changes: Vec<Change>) -> Commit {
+    let incarnation = store.identity().await.expect("the store tells who it is").incarnation;
+    Commit { id: CommitId(Env::system().uuid()), incarnation, from: None, changes, returning: Returning::ALL }
+}
+
+async fn state(store: &dyn DataStore, key: &ProfileKey) -> KeyState {
+    store.read_one(key, Returning::ALL).await.expect("the key can be read").1
+}
+
+fn write(state: &KeyState, value: &str) -> Change {
+    Change::Write {
+        key: state.key.clone(),
+        epoch: state.epoch,
+        version: state.version,
+        value: NewValue::Bytes(Bytes::copy_from_slice(value.as_bytes())),
+        user_ids: vec![7],
+        cause: Cause::Save,
+        author: "tester".into(),
+        keep_previous: false,
+        seal: false,
+        imported: None,
+    }
+}
+
+fn number(state: &KeyState) -> i64 {
+    state.value.as_deref().map_or(0, |value| std::str::from_utf8(value).unwrap().parse().unwrap())
+}
+
+/// Connections that the server closes while they are idle are made anew, unnoticed.
+#[tokio::test]
+async fn closed_connections_are_replaced() {
+    let schema = made().await;
+    let store = opened(&schema).await;
+    let key = key("p");
+    let owner = owner().await;
+    for version in 1..=5 {
+        let commit = make(&store, vec![write(&state(&store, &key).await, "1")]).await;
+        assert_eq!(store.commit_one(commit).await.unwrap().states[0].version, version);
+        let closed = owner
+            .query("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = $1", &[&schema])
+            .await
+            .unwrap();
+        assert!(closed.len() >= 2, "a writer's and a reader's");
+    }
+}
+
+/// A row that somebody else keeps locked makes a commit unavailable, in time, and nothing of it is applied later.
+#[tokio::test]
+async fn a_lock_that_is_not_released_makes_unavailable() {
+    let schema = made().await;
+    let mut options = game_servers(&schema);
+    options.statement_timeout = Duration::from_millis(300);
+    let store = PostgresStore::open(options).await.unwrap();
+    let key = key("p");
+    let commit = make(&store, vec![write(&KeyState::absent(key.clone()), "1")]).await;
+    let first = store.commit_one(commit).await.unwrap().states.remove(0);
+    let owner = owner().await;
+    owner.batch_execute(&format!("BEGIN; SELECT 1 FROM {schema}.head FOR UPDATE")).await.unwrap();
+    let commit = make(&store, vec![write(&first, "2")]).await;
+    let err = store.commit_one(commit.clone()).await.unwrap_err();
+    assert!(matches!(err, StoreError::Unavailable { .. }), "{err}");
+    owner.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(state(&store, &key).await.version, 1);
+    assert!(!store.commit_one(commit).await.unwrap().already_applied);
+}
+
+/// A commit that stands at the primary but not at its standby is neither applied nor refused, until the same id tells.
+#[tokio::test]
+async fn a_commit_that_its_standby_does_not_confirm_is_indeterminate() {
+    let schema = made().await;
+    let owner = owner().await;
+    // The server waits for a standby that does not exist wherever synchronous_commit is on; its default is `local`.
+    let role = format!("waits_{schema}");
+    owner
+        .batch_execute(&format!(
+            "CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'; ALTER ROLE {role} SET synchronous_commit = on; \
+             GRANT profilestore_game_server TO {role}"
+        ))
+        .await
+        .unwrap();
+    let host = server_url().split_once('@').unwrap().1.to_owned();
+    let mut options: profilestore::data_store::PostgresOptions =
+        format!("postgres://{role}:{PASSWORD}@{host}?schema={schema}").parse().unwrap();
+    options.statement_timeout = Duration::from_millis(300);
+    let waiting = PostgresStore::open(options).await.unwrap();
+    let store = opened(&schema).await;
+    // The server's time limit does not concern a COMMIT: the client gives up. Or somebody cancels, and the server warns.
+    for (name, cancelled, told) in [("p", false, "in time"), ("q", true, "synchronous replication")] {
+        let key = key(name);
+        let commit = make(&waiting, vec![write(&KeyState::absent(key.clone()), "1")]).await;
+        let cancel = async {
+            let sql = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE usename = $1 AND wait_event = 'SyncRep'";
+            while cancelled && owner.query(sql, &[&role]).await.unwrap().is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        match tokio::join!(waiting.commit_one(commit.clone()), cancel).0 {
+            Err(StoreError::Indeterminate { commit: id, reason }) => {
+                assert_eq!(id, commit.id);
+                assert!(reason.contains(told), "{reason}");
+            }
+            other => panic!("expected an unknown outcome, found {other:?}"),
+        }
+        // The transaction of a client that is gone waits on, and whoever comes to its rows waits with it.
+        let sql = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = $1";
+        owner.query(sql, &[&role]).await.unwrap();
+        assert!(store.commit_one(commit).await.unwrap().already_applied);
+        assert_eq!(state(&store, &key).await.version, 1);
+    }
+}
+
+/// Two stores that move amounts between the same keys in every order lose none and answer every commit.
+#[tokio::test]
+async fn transactions_of_two_stores_over_the_same_keys_keep_the_sum() {
+    let schema = made().await;
+    let stores = [opened(&schema).await, opened(&schema).await];
+    let keys: Vec<ProfileKey> = (0..6).map(|n| key(&format!("p{n}"))).collect();
+    for key in &keys {
+        let commit = make(&stores[0], vec![write(&KeyState::absent(key.clone()), "100")]).await;
+        stores[0].commit_one(commit).await.unwrap();
+    }
+    let mut tasks = tokio::task::JoinSet::new();
+    for task in 0..12_usize {
+        let (store, keys) = (stores[task % 2].clone(), keys.clone());
+        tasks.spawn(async move {
+            let mut moved = 0;
+            for round in 0..20 {
+                let (from, to) = (&keys[(task + round) % keys.len()], &keys[(task * 5 + round * 3 + 1) % keys.len()]);
+                if from == to {
+                    continue;
+                }
+                let (a, b) = (state(&store, from).await, state(&store, to).await);
+                let changes = vec![write(&a, &(number(&a) - 1).to_string()), write(&b, &(number(&b) + 1).to_string())];
+                match store.commit_one(make(&store, changes).await).await {
+                    Ok(_) => moved += 1,
+                    Err(err) => assert_eq!(err.conflict(), Some(&ConflictKind::Version), "{err}"),
+                }
+            }
+            moved
+        });
+    }
+    let mut moved = 0;
+    while let Some(done) = tasks.join_next().await {
+        moved += done.unwrap();
+    }
+    let snapshot = stores[1].read(&keys, Returning::ALL).await.unwrap();
+    assert_eq!(snapshot.states.iter().map(number).sum::<i64>(), 600);
+    let versions: u64 = snapshot.states.iter().map(|state| state.version).sum();
+    assert_eq!(versions, 6 + 2 * moved);
+    assert!(moved > 20, "{moved}");
+}
+
+/// What depends on a key that does not exist yet is refused as soon as it does: profiles that are created while the list of
+/// standing edits changes are either seen by whoever changed it, or are not created.
+#[tokio::test]
+async fn a_check_of_a_key_without_a_row_binds() {
+    let schema = made().await;
+    for round in 0..5 {
+        let stores = [opened(&schema).await, opened(&schema).await];
+        let list = key(&format!("list {round}"));
+        let mut tasks = tokio::task::JoinSet::new();
+        for task in 0..16_usize {
+            let (store, list) = (stores[task % 2].clone(), list.clone());
+            tasks.spawn(async move {
+                let mut created = Vec::new();
+                for n in 0..20 {
+                    let new = key(&format!("new {round} {task} {n}"));
+                    let check = Change::Check { key: list.clone(), epoch: 0 };
+                    let commit = make(&store, vec![check, write(&KeyState::absent(new.clone()), "1")]).await;
+                    match store.commit_one(commit).await {
+                        Ok(_) => created.push(new),
+                        Err(err) => assert_eq!(err.conflict(), Some(&ConflictKind::Epoch), "{err}"),
+                    }
+                }
+                created
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(10 + 10 * round)).await;
+        let raise =
+            Change::Lease { key: list.clone(), revision: 0, lease: LeaseState::default(), raise_epoch: true, seal: false };
+        stores[1].commit_one(make(&stores[1], vec![raise]).await).await.unwrap();
+        let prefix = KeyFilter::Prefix(format!("new {round} "));
+        let query = KeyQuery { store: None, scope: None, filter: prefix, after: None, limit: 1000 };
+        let seen: std::collections::BTreeSet<_> =
+            stores[1].keys(&query).await.unwrap().into_iter().map(|state| state.key).collect();
+        while let Some(done) = tasks.join_next().await {
+            for created in done.unwrap() {
+                assert!(seen.contains(&created), "{created} was created after the list had changed");
+            }
+        }
+    }
+}
+
+/// Names with a NUL are refused as a wrong call, and harm no other commit.
+#[tokio::test]
+async fn a_nul_in_a_name_is_refused() {
+    let schema = made().await;
+    let store = opened(&schema).await;
+    let bad = Change::RegisterServer {
+        id: profilestore::data_store::ServerId(Env::system().uuid()),
+        place_id: 1,
+        job_id: "a\0b".into(),
+        lease_ms: 1,
+    };
+    let commits = vec![make(&store, vec![bad]).await, make(&store, vec![write(&KeyState::absent(key("p")), "1")]).await];
+    let replies = store.commit(commits).await;
+    assert!(matches!(&replies[0], Err(StoreError::Invalid { .. })), "{:?}", replies[0]);
+    assert!(replies[1].is_ok());
+}
+
+/// Commits of many keys share transactions, and the same one again is recognised whoever brings it.
+#[tokio::test]
+async fn a_repeated_commit_is_recognised_by_every_store() {
+    let schema = made().await;
+    let stores = Arc::new([opened(&schema).await, opened(&schema).await]);
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..100 {
+        let stores = stores.clone();
+        tasks.spawn(async move {
+            let commit = make(&stores[0], vec![write(&KeyState::absent(key(&format!("p{n}"))), "1")]).await;
+            let (a, b) = tokio::join!(stores[0].commit_one(commit.clone()), stores[1].commit_one(commit));
+            let already = [a.unwrap().already_applied, b.unwrap().already_applied];
+            assert!(already[0] != already[1], "one of them applied it: {already:?}");
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap();
+    }
+}
+
+/// A server that lost its rights says which command gives them back.
+#[tokio::test]
+async fn a_missing_right_is_named() {
+    let schema = made().await;
+    let store = opened(&schema).await;
+    let commit = make(&store, vec![write(&KeyState::absent(key("p")), "1")]).await;
+    owner().await.batch_execute(&format!("REVOKE INSERT ON {schema}.head FROM profilestore_game_server")).await.unwrap();
+    let err = store.commit_one(commit.clone()).await.unwrap_err();
+    assert!(matches!(&err, StoreError::Unavailable { reason } if reason.contains("--grant")), "{err}");
+    PostgresStore::migrate(&owners(&schema), Some("profilestore_game_server")).await.unwrap();
+    assert!(!store.commit_one(commit).await.unwrap().already_applied);
+}

@@ -12,7 +12,7 @@ use profilestore::{
     Settings,
     data_store::{DataStore, SqliteMessenger, SqliteOptions, SqliteStore},
     env::Env,
-    messenger::Messenger,
+    messenger::{Messenger, NatsMessenger},
     roblox::BudgetRules,
 };
 use profilestore_luau::{Game, GameBuilder, Limits, Line, Output, Plan, Script, Time};
@@ -20,11 +20,12 @@ use serde_json::json;
 
 use super::{BudgetsArg, Run, TimeArg, VersionsArg};
 use crate::{
+    hints::Address,
     output::{Failure, Status, count},
     place::Place,
 };
 
-pub(super) fn play(run: Run, place: Option<Place>, json: bool) -> Result<Status, Failure> {
+pub(super) fn play(run: Run, store: Option<(Place, Option<Address>)>, json: bool) -> Result<Status, Failure> {
     let script = Script { name: name_of(&run.script), source: read(&run.script)? };
     let mut game = Game::builder().servers(run.servers.into()).seed(run.seed).place_id(run.place_id);
     game = game.time(match run.time {
@@ -66,8 +67,8 @@ pub(super) fn play(run: Run, place: Option<Place>, json: bool) -> Result<Status,
     if json {
         game = game.output(Arc::new(JsonLines));
     }
-    if let Some(place) = place {
-        game = stored(game, place);
+    if let Some((place, messenger)) = store {
+        game = stored(game, place, messenger, run.time)?;
     }
     let report = game.run(&script).map_err(|error| Failure::Work(error.to_string()))?;
     for profile in &report.not_saved {
@@ -81,14 +82,24 @@ pub(super) fn play(run: Run, place: Option<Place>, json: bool) -> Result<Status,
 }
 
 /// On a store that stays.
-fn stored(game: GameBuilder, place: Place) -> GameBuilder {
+fn stored(game: GameBuilder, place: Place, messenger: Option<Address>, time: TimeArg) -> Result<GameBuilder, Failure> {
     let Place::Sqlite(path) = place;
-    game.store(move |env: &Env| {
-        let options = SqliteOptions { env: env.clone(), ..SqliteOptions::default() };
-        let store = SqliteStore::open(&path, options)?;
-        let messenger: Arc<dyn Messenger> = Arc::new(SqliteMessenger::new(&store));
-        Ok((Arc::new(store) as Arc<dyn DataStore>, messenger))
-    })
+    let open = move |env: Env| SqliteStore::open(&path, SqliteOptions { env, ..SqliteOptions::default() });
+    let Some(address) = messenger else {
+        return Ok(game.store(move |env: &Env| {
+            let store = open(env.clone())?;
+            let messenger: Arc<dyn Messenger> = Arc::new(SqliteMessenger::new(&store));
+            Ok((Arc::new(store) as Arc<dyn DataStore>, messenger))
+        }));
+    };
+    if time == TimeArg::Virtual {
+        return Err(Failure::Usage("in virtual time there is nobody else whom --messenger could reach".into()));
+    }
+    let options = address.options()?;
+    Ok(game.connect(async move |env: Env| {
+        let messenger: Arc<dyn Messenger> = Arc::new(NatsMessenger::connect(options).await?);
+        Ok((Arc::new(open(env)?) as Arc<dyn DataStore>, messenger))
+    }))
 }
 
 fn read(path: &Path) -> Result<String, Failure> {

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -65,8 +65,12 @@ pub(super) fn play(run: Run, place: Option<Place>, json: bool) -> Result<Status,
     if json {
         game = game.output(Arc::new(JsonLines));
     }
-    if let Some(place) = place {
-        game = stored(game, place);
+    match place {
+        None => {}
+        Some(Place::Sqlite(path)) => game = stored(game, path),
+        Some(place @ Place::Postgres(_)) => {
+            return Err(Failure::Usage(format!("scripts run on SQLite files so far, not on databases: store=`{place}`")));
+        }
     }
     let report = game.run(&script).map_err(|error| Failure::Work(error.to_string()))?;
     for profile in &report.not_saved {
@@ -80,8 +84,7 @@ pub(super) fn play(run: Run, place: Option<Place>, json: bool) -> Result<Status,
 }
 
 /// On a store that stays.
-fn stored(game: GameBuilder, place: Place) -> GameBuilder {
-    let Place::Sqlite(path) = place;
+fn stored(game: GameBuilder, path: PathBuf) -> GameBuilder {
     game.store(move |env: &Env| {
         let options = SqliteOptions { env: env.clone(), ..SqliteOptions::default() };
         let store = SqliteStore::open(&path, options)?;

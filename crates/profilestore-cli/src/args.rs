@@ -12,6 +12,7 @@ use crate::{
     history::{Diff, History, Pin, Rollback},
     inspect::{Get, List, Sessions},
     maintain::{Backup, Check, Restore},
+    migrate::Migrate,
     operate::{EndSession, Remove, Send},
     output::{Failure, Status},
     place::Place,
@@ -42,12 +43,13 @@ pub(crate) struct Args {
 /// What every command gets.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct App {
-    /// Which store: sqlite:PATH
+    /// Which store: sqlite:PATH, or postgres://USER@HOST:PORT/DATABASE, whose password belongs in PGPASSWORD or ~/.pgpass
     #[arg(
         long = "store",
         global = true,
         value_name = "STORE",
         env = "PROFILESTORE_STORE",
+        hide_env_values = true,
         default_value = "sqlite:./profiles.db"
     )]
     pub(crate) place: Place,
@@ -85,6 +87,7 @@ enum Command {
     Restore(Restore),
     Check(Check),
     Run(Box<Run>),
+    Migrate(Migrate),
     Demo(Demo),
     #[command(hide = true)]
     DemoServer(DemoServer),
@@ -121,6 +124,7 @@ impl Args {
             Command::Restore(command) => command.run(app).await,
             Command::Check(command) => command.run(app).await,
             Command::Run(command) => command.run(app).await,
+            Command::Migrate(command) => command.run(app).await,
             Command::Demo(command) => command.run(app).await,
             Command::DemoServer(command) => command.run(app).await,
         };

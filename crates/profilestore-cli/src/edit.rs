@@ -10,7 +10,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use profilestore::{
     Attribution, BulkEdit, BulkReport, Edit, EditScope, GameServer, JsonChange, ProfileKey, StandingEdit,
-    data_store::{DataStore, DataStoreExt, KeyFilter, KeyQuery, KeyState, Returning, SqliteMessenger, SqliteStore},
+    data_store::{DataStoreExt, KeyFilter, KeyQuery, KeyState, Returning},
     env::Env,
     json_changes,
     record::Stored,
@@ -24,6 +24,7 @@ use crate::{
     args::{App, ByArgs, profile_key},
     operate::failure,
     output::{Failure, Status, Table, ask, count, json_document, json_line, out},
+    place::Store,
 };
 
 const PAGE: usize = 256;
@@ -167,7 +168,7 @@ impl EditCommand {
         if self.standing {
             return self.list(app).await;
         }
-        let file = app.place.open_sqlite().await?;
+        let file = app.place.open().await?;
         let by = self.by.attribution()?;
         match (&self.key, self.resume, self.undo) {
             (Some(key), _, _) => {
@@ -180,7 +181,7 @@ impl EditCommand {
                 Err(Failure::Usage("an operation is resumed or undone as it was booked; steps do not go with that".into()))
             }
             (None, Some(operation), _) => {
-                let bulk = BulkEdit::resume(&file, operation).await.map_err(failure)?;
+                let bulk = BulkEdit::resume(&*file, operation).await.map_err(failure)?;
                 self.bulk(app, file, bulk, None).await
             }
             (None, None, Some(of)) => {
@@ -192,7 +193,7 @@ impl EditCommand {
         }
     }
 
-    async fn one(&self, app: &App, file: SqliteStore, key: &ProfileKey, edit: &Edit, by: Attribution) -> Result<Status, Failure> {
+    async fn one(&self, app: &App, file: Store, key: &ProfileKey, edit: &Edit, by: Attribution) -> Result<Status, Failure> {
         let server = game_server(app, file).await?;
         let operation = Env::system().uuid();
         let edited = server.edit_as(operation, key, edit, by, Duration::from_secs(self.timeout)).await;
@@ -215,7 +216,7 @@ impl EditCommand {
         Ok(Status::Fine)
     }
 
-    async fn all(&self, app: &App, file: SqliteStore, by: Attribution) -> Result<Status, Failure> {
+    async fn all(&self, app: &App, file: Store, by: Attribution) -> Result<Status, Failure> {
         let edit = self.steps.edit()?;
         let store = self.store_name.clone().unwrap_or_default();
         let profiles = EditScope { store, scope: self.scope.clone(), prefix: self.prefix.clone() };
@@ -256,7 +257,7 @@ impl EditCommand {
         Ok(Status::Fine)
     }
 
-    async fn bulk(&self, app: &App, file: SqliteStore, mut bulk: BulkEdit, of: Option<u64>) -> Result<Status, Failure> {
+    async fn bulk(&self, app: &App, file: Store, mut bulk: BulkEdit, of: Option<u64>) -> Result<Status, Failure> {
         bulk.patience = Duration::from_secs(self.timeout);
         let operation = bulk.operation();
         if !app.json {
@@ -304,10 +305,10 @@ fn cells(standing: &StandingEdit) -> [String; 5] {
 }
 
 /// A game server for the length of one command.
-async fn game_server(app: &App, file: SqliteStore) -> Result<GameServer, Failure> {
-    let messenger = app.messenger(SqliteMessenger::new(&file)).await?;
+async fn game_server(app: &App, file: Store) -> Result<GameServer, Failure> {
+    let messenger = app.messenger(file.messenger()?).await?;
     let job = format!("profilestore-{}", std::process::id());
-    GameServer::builder(file).messenger(messenger).job_id(job).start().await.map_err(failure)
+    GameServer::builder(file.any()).messenger(messenger).job_id(job).start().await.map_err(failure)
 }
 
 #[derive(Serialize)]
@@ -403,7 +404,7 @@ struct Refusal {
 }
 
 impl Preview {
-    async fn of(file: &SqliteStore, profiles: &EditScope, edit: &Edit) -> Result<Self, Failure> {
+    async fn of(file: &Store, profiles: &EditScope, edit: &Edit) -> Result<Self, Failure> {
         let EditScope { store, scope, prefix } = profiles.clone();
         let filter = prefix.map_or(KeyFilter::All, KeyFilter::Prefix);
         let mut query = KeyQuery { store: Some(store), scope, filter, after: None, limit: PAGE };
@@ -458,7 +459,7 @@ impl Preview {
     }
 }
 
-async fn dry_run_one(app: &App, file: &SqliteStore, key: &ProfileKey, edit: &Edit) -> Result<Status, Failure> {
+async fn dry_run_one(app: &App, file: &Store, key: &ProfileKey, edit: &Edit) -> Result<Status, Failure> {
     let (_, state) = file.read_one(key, Returning::ALL).await?;
     if !state.exists() {
         return Err(Failure::NotFound(format!("there is no such profile: key=`{key}`")));

@@ -13,6 +13,7 @@ use crate::{
     args::{App, ByArgs},
     operate::{Visit, failure},
     output::{Failure, Status, ask, count, facts, json_document, out},
+    place::Kind,
 };
 
 const PAGE: usize = 256;
@@ -53,16 +54,16 @@ pub(crate) struct Erase {
 struct EraseRow<'a> {
     #[serde(flatten)]
     report: &'a EraseReport,
-    /// False when somebody used the file for too long; what was erased may then still be found in it or in the log beside it.
+    /// False when somebody used the file for too long, and for a database; what was erased may then still be found in files and logs.
     bytes_gone: bool,
 }
 
 impl Erase {
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
         let by = self.by.attribution()?;
-        let file = app.place.open_sqlite().await?;
+        let file = app.place.open().await?;
         if !self.yes {
-            let profiles = count(associated(&file, self.user).await?, "profile", "profiles");
+            let profiles = count(associated(&*file, self.user).await?, "profile", "profiles");
             let which = if self.shared { ", shared ones too" } else { "" };
             let user = self.user;
             if !ask(&format!("erase user {user}, associated with {profiles}{which}, with history and messages, for good?"))? {
@@ -73,10 +74,14 @@ impl Erase {
         let done = visit.operator.erase_user(self.user, self.shared).await;
         visit.end().await;
         let report = done.map_err(failure)?;
-        let emptied = if self.no_vacuum { file.empty_log().await } else { file.vacuum().await };
+        let (emptied, gone) = match file.kind() {
+            Kind::Sqlite(file) if self.no_vacuum => (file.empty_log().await, false),
+            Kind::Sqlite(file) => (file.vacuum().await, true),
+            Kind::Postgres(_) => (Ok(()), false),
+        };
         match app.json {
-            true => json_document(&EraseRow { report: &report, bytes_gone: emptied.is_ok() && !self.no_vacuum })?,
-            false => show(&report, emptied.as_ref().err())?,
+            true => json_document(&EraseRow { report: &report, bytes_gone: emptied.is_ok() && gone })?,
+            false => show(&report, emptied.as_ref().err(), file.kind())?,
         }
         Ok(if report.is_complete() && emptied.is_ok() { Status::Fine } else { Status::Problems })
     }
@@ -93,7 +98,7 @@ async fn associated(store: &dyn DataStore, user: i64) -> Result<u64, Failure> {
     }
 }
 
-fn show(report: &EraseReport, log: Option<&profilestore::data_store::StoreError>) -> Result<(), Failure> {
+fn show(report: &EraseReport, log: Option<&profilestore::data_store::StoreError>, kind: &Kind) -> Result<(), Failure> {
     let mut out = out();
     let sum = |number: fn(&profilestore::ErasedProfile) -> u64| report.erased.iter().map(number).sum::<u64>();
     let profiles = |number: usize| count(number as u64, "profile", "profiles");
@@ -119,6 +124,9 @@ fn show(report: &EraseReport, log: Option<&profilestore::data_store::StoreError>
     }
     for failed in &report.failed {
         writeln!(out, "failed: {}", failed.why)?;
+    }
+    if let Kind::Postgres(_) = kind {
+        writeln!(out, "the database's files, logs and backups hold the old bytes until it vacuums and discards them")?;
     }
     if let Some(error) = log {
         writeln!(out, "the file or its log may still hold bytes of what was erased, since it is in use; erase again: {error}")?;

@@ -325,11 +325,11 @@ impl Rollback {
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
         let key = self.key.parse()?;
         let by = self.by.attribution()?;
-        let file = app.place.open_sqlite().await?;
-        let state = existing(&file, &key, Returning::HEAD).await?;
-        let version = self.version.find(&file, &state).await?;
+        let file = app.place.open().await?;
+        let state = existing(&*file, &key, Returning::HEAD).await?;
+        let version = self.version.find(&*file, &state).await?;
         if !self.yes {
-            let changes = match differences(&key, &current(&file, &state).await?, &version) {
+            let changes = match differences(&key, &current(&*file, &state).await?, &version) {
                 Ok(differences) => count(differences.len() as u64, "difference", "differences"),
                 Err(_) => "differences that cannot be shown".to_owned(),
             };
@@ -388,9 +388,9 @@ impl Pin {
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
         let key = self.key.parse()?;
         let by = self.by.attribution()?;
-        let file = app.place.open_sqlite().await?;
-        let state = existing(&file, &key, Returning::HEAD).await?;
-        let number = self.version.find(&file, &state).await?.info.number;
+        let file = app.place.open().await?;
+        let state = existing(&*file, &key, Returning::HEAD).await?;
+        let number = self.version.find(&*file, &state).await?.info.number;
         let visit = Visit::on(app, file, by).await?;
         let done = visit.operator.pin(&key, VersionRef::Number(number), !self.remove).await;
         visit.end().await;

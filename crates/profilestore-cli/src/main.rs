@@ -11,6 +11,7 @@ mod hints;
 mod history;
 mod inspect;
 mod maintain;
+mod migrate;
 mod operate;
 mod output;
 mod place;

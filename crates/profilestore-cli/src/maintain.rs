@@ -17,7 +17,7 @@ use serde::Serialize;
 use crate::{
     args::App,
     output::{Failure, Status, count, facts, json_document, out, size},
-    place::Place,
+    place::{Kind, Place},
     transfer::{held, progress_bar, show, waiting},
 };
 
@@ -42,7 +42,8 @@ struct BackupRow<'a> {
 
 impl Backup {
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
-        let store = app.place.open_sqlite().await?;
+        app.place.file()?;
+        let Kind::Sqlite(store) = app.place.open().await?.kind().clone() else { return Ok(Status::Problems) };
         let file = self.file.clone();
         waited(move |bar| store.backup(&file, pages(&bar))).await?.map_err(|error| not_done(&app.place, &error))?;
         let bytes = fs::metadata(&self.file).map_or(0, |data| data.len());
@@ -78,7 +79,7 @@ struct RestoreRow {
 
 impl Restore {
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
-        let Place::Sqlite(to) = app.place.clone();
+        let to = app.place.file()?.to_owned();
         let existing = if self.force { Existing::Replace } else { Existing::Keep };
         if existing == Existing::Keep && to.exists() {
             return Err(Failure::Work(format!("the store exists already, add --force to replace it: store=`{}`", app.place)));
@@ -98,7 +99,7 @@ impl Restore {
     }
 }
 
-/// Verify a store: its file, and that every kept version can be read
+/// Verify a store: its file if it is one, and that every kept version can be read
 ///
 /// The store may be in use. What is wrong is listed, and the exit code is then 1.
 #[derive(Debug, Args)]
@@ -126,13 +127,18 @@ struct CheckRow<'a> {
 
 impl Check {
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
-        let store = app.place.open_sqlite().await?;
-        let checked = store.clone();
-        let file = waited(move |bar| checked.check(keys(&bar))).await?.map_err(|error| app.place.failure(&error))?;
+        let store = app.place.open().await?;
+        let file = match store.kind().clone() {
+            Kind::Sqlite(checked) => {
+                waited(move |bar| checked.check(keys(&bar))).await?.map_err(|error| app.place.failure(&error))?
+            }
+            // A database's pages are its own affair.
+            Kind::Postgres(_) => CheckReport::default(),
+        };
         // A file that is broken as such is not worth reading record by record.
         let bar = progress_bar();
         let mut progress = |progress: Progress| show(&bar, progress, None);
-        let records = match verify(&store, &ExportFilter::default(), &mut progress).await {
+        let records = match verify(&*store, &ExportFilter::default(), &mut progress).await {
             Ok(records) => records,
             Err(_) if !file.problems.is_empty() => ExportReport::default(),
             Err(error) => return Err(error.into()),

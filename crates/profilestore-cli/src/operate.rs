@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use profilestore::{
     Attribution, Error, ErrorKind, GameServer, MessageId, Operator, ProfileKey, Sent,
-    data_store::{DataStoreExt, KeyState, Returning, SqliteMessenger, SqliteStore},
+    data_store::{DataStoreExt, KeyState, Returning},
     env::Env,
 };
 use serde::Serialize;
@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use crate::{
     args::{App, ByArgs, KeyArg},
     output::{Failure, Status, ask, json_document},
+    place::Store,
 };
 
 /// Send a message to a profile
@@ -103,7 +104,7 @@ impl Send {
             Some(id) => id,
             None => own_id()?,
         };
-        let visit = Visit::on(app, app.place.open_sqlite().await?, self.by.attribution()?).await?;
+        let visit = Visit::on(app, app.place.open().await?, self.by.attribution()?).await?;
         let sent = visit.operator.send(&key, &id, &*message).await;
         visit.end().await;
         let sent = sent.map_err(failure)?;
@@ -122,7 +123,7 @@ impl EndSession {
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
         let key = self.key.parse()?;
         let by = self.by.attribution()?;
-        let file = app.place.open_sqlite().await?;
+        let file = app.place.open().await?;
         let (_, state) = file.read_one(&key, Returning::HEAD).await?;
         let Some(holder) = held_by(&state) else {
             return Err(Failure::NotFound(format!("no session holds the profile: key=`{key}`")));
@@ -147,7 +148,7 @@ impl Remove {
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
         let key = self.key.parse()?;
         let by = self.by.attribution()?;
-        let file = app.place.open_sqlite().await?;
+        let file = app.place.open().await?;
         let (_, state) = file.read_one(&key, Returning::INBOX).await?;
         let waiting = state.inbox.as_ref().map_or(0, Vec::len);
         if !state.exists() && waiting == 0 {
@@ -177,10 +178,10 @@ pub(crate) struct Visit {
 }
 
 impl Visit {
-    pub(crate) async fn on(app: &App, file: SqliteStore, by: Attribution) -> Result<Self, Failure> {
-        let messenger = app.messenger(SqliteMessenger::new(&file)).await?;
+    pub(crate) async fn on(app: &App, file: Store, by: Attribution) -> Result<Self, Failure> {
+        let messenger = app.messenger(file.messenger()?).await?;
         let job = format!("profilestore-{}", std::process::id());
-        let server = GameServer::builder(file).messenger(messenger).job_id(job).start().await.map_err(failure)?;
+        let server = GameServer::builder(file.any()).messenger(messenger).job_id(job).start().await.map_err(failure)?;
         Ok(Self { operator: server.operator(by), server })
     }
 

@@ -2,11 +2,16 @@
 
 use std::{
     fmt,
+    ops::Deref,
     path::{Path, PathBuf},
     str::FromStr,
+    sync::Arc,
 };
 
-use profilestore::data_store::{DataStore, SqliteOptions, SqliteStore, StoreError};
+use profilestore::{
+    data_store::{DataStore, PostgresOptions, PostgresStore, SqliteMessenger, SqliteOptions, SqliteStore, StoreError},
+    messenger::{Messenger, PostgresMessenger},
+};
 
 use crate::output::Failure;
 
@@ -14,6 +19,34 @@ use crate::output::Failure;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Place {
     Sqlite(PathBuf),
+    Postgres(Url),
+}
+
+/// A database's URL as it was given. Not checked while the command line is read: clap would repeat it in its complaint, and it may
+/// hold a password.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Url(String);
+
+impl Url {
+    fn options(&self) -> Result<PostgresOptions, StoreError> {
+        self.0.parse()
+    }
+}
+
+impl fmt::Debug for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Without its secrets.
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.options() {
+            Ok(options) => options.fmt(f),
+            Err(_) => f.write_str("postgres://…"),
+        }
+    }
 }
 
 impl FromStr for Place {
@@ -22,7 +55,9 @@ impl FromStr for Place {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
             Some(("sqlite", path)) if !path.is_empty() => Ok(Self::Sqlite(path.into())),
-            _ => Err("a store is named sqlite:PATH".into()),
+            // Also what is misspelt behind that, so that nobody repeats it.
+            _ if text.starts_with("postgres") => Ok(Self::Postgres(Url(text.to_owned()))),
+            _ => Err("a store is named sqlite:PATH or postgres://USER@HOST:PORT/DATABASE".into()),
         }
     }
 }
@@ -31,34 +66,122 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            Self::Postgres(url) => url.fmt(f),
         }
+    }
+}
+
+/// A store that was opened.
+#[derive(Debug, Clone)]
+pub(crate) struct Store {
+    any: Arc<dyn DataStore>,
+    kind: Kind,
+}
+
+/// What only some stores can do.
+#[derive(Debug, Clone)]
+pub(crate) enum Kind {
+    Sqlite(SqliteStore),
+    Postgres(Box<PostgresOptions>),
+}
+
+impl Store {
+    pub(crate) fn any(&self) -> Arc<dyn DataStore> {
+        self.any.clone()
+    }
+
+    pub(crate) fn kind(&self) -> &Kind {
+        &self.kind
+    }
+
+    /// The messenger that belongs to it.
+    pub(crate) fn messenger(&self) -> Result<Arc<dyn Messenger>, StoreError> {
+        Ok(match &self.kind {
+            Kind::Sqlite(store) => Arc::new(SqliteMessenger::new(store)),
+            Kind::Postgres(options) => Arc::new(PostgresMessenger::new((**options).clone())?),
+        })
+    }
+}
+
+impl Deref for Store {
+    type Target = dyn DataStore;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.any
     }
 }
 
 impl Place {
     /// Opens a store that is there. Never makes one: a mistyped name must not leave a file behind.
-    pub(crate) async fn open(&self) -> Result<Box<dyn DataStore>, Failure> {
-        Ok(Box::new(self.open_sqlite().await?))
-    }
-
-    /// Opens a store, and makes it when it is not there.
-    pub(crate) async fn open_or_create(&self) -> Result<Box<dyn DataStore>, Failure> {
-        let Self::Sqlite(path) = self;
-        Ok(Box::new(self.open_file(path).await?))
-    }
-
-    /// Opens the file of a store that is there.
-    pub(crate) async fn open_sqlite(&self) -> Result<SqliteStore, Failure> {
-        let Self::Sqlite(path) = self;
-        let length = std::fs::metadata(path).map(|data| data.len());
-        match length {
-            Ok(1..) => self.open_file(path).await,
-            Ok(0) => Err(self.unusable("the file is empty")),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Err(self
-                    .unusable("there is no such file; name another with --store or PROFILESTORE_STORE, or make one with import"))
+    pub(crate) async fn open(&self) -> Result<Store, Failure> {
+        if let Self::Sqlite(path) = self {
+            let length = std::fs::metadata(path).map(|data| data.len());
+            match length {
+                Ok(1..) => {}
+                Ok(0) => return Err(self.unusable("the file is empty")),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    return Err(self.unusable(
+                        "there is no such file; name another with --store or PROFILESTORE_STORE, or make one with import",
+                    ));
+                }
+                Err(error) => return Err(self.unusable(error)),
             }
-            Err(error) => Err(self.unusable(error)),
+        }
+        self.open_or_create().await
+    }
+
+    /// Opens a store, and makes it when it is a file that is not there. Tables in a database are made by `migrate` only.
+    pub(crate) async fn open_or_create(&self) -> Result<Store, Failure> {
+        match self {
+            Self::Sqlite(path) => {
+                let store = self.open_file(path).await?;
+                Ok(Store { any: Arc::new(store.clone()), kind: Kind::Sqlite(store) })
+            }
+            Self::Postgres(_) => {
+                let options = self.database()?;
+                let store = PostgresStore::open(options.clone()).await.map_err(|error| self.failure(&error))?;
+                Ok(Store { any: Arc::new(store), kind: Kind::Postgres(Box::new(options)) })
+            }
+        }
+    }
+
+    /// Opens a store, and makes it when it is not there, tables included.
+    pub(crate) async fn open_or_make(&self) -> Result<Store, Failure> {
+        if let Self::Postgres(_) = self
+            && let Ok(options) = self.database()
+            && let Err(StoreError::Invalid { .. }) = PostgresStore::open(options.clone()).await
+        {
+            PostgresStore::migrate(&options, None).await.map_err(|error| self.failure(&error))?;
+        }
+        self.open_or_create().await
+    }
+
+    /// How the database is reached, for what only a database needs.
+    pub(crate) fn database(&self) -> Result<PostgresOptions, Failure> {
+        match self {
+            Self::Postgres(url) => url.options().map_err(|error| self.failure(&error)),
+            Self::Sqlite(_) => {
+                Err(Failure::Usage(format!("this is for stores in PostgreSQL; a SQLite file needs none of it: store=`{self}`")))
+            }
+        }
+    }
+
+    /// The file, for what only a file can do.
+    pub(crate) fn file(&self) -> Result<&Path, Failure> {
+        match self {
+            Self::Sqlite(path) => Ok(path),
+            Self::Postgres(_) => Err(Failure::Usage(format!(
+                "this is for SQLite files; back a database up and restore it with its own means, then: profilestore migrate --restored: \
+                 store=`{self}`"
+            ))),
+        }
+    }
+
+    /// The whole, secrets and all. For the environment of a process of ours, which others cannot read.
+    pub(crate) fn secret(&self) -> String {
+        match self {
+            Self::Postgres(Url(url)) => url.clone(),
+            Self::Sqlite(_) => self.to_string(),
         }
     }
 
@@ -82,7 +205,10 @@ impl Place {
     }
 
     fn unusable(&self, why: impl fmt::Display) -> Failure {
-        Failure::Store(format!("the store cannot be used: {why}: store=`{self}`"))
+        let why = why.to_string();
+        // The library names a database by itself.
+        let place = if why.contains("store=`") { String::new() } else { format!(": store=`{self}`") };
+        Failure::Store(format!("the store cannot be used: {why}{place}"))
     }
 }
 
@@ -94,8 +220,22 @@ mod tests {
     fn stores_are_named_with_their_kind() {
         assert_eq!("sqlite:./a:b.db".parse(), Ok(Place::Sqlite("./a:b.db".into())));
         assert_eq!("sqlite:./a:b.db".parse::<Place>().unwrap().to_string(), "sqlite:./a:b.db");
-        for wrong in ["a.db", "sqlite:", "postgres://host/db", ""] {
+        for wrong in ["a.db", "sqlite:", "mysql://host/db", ""] {
             assert!(wrong.parse::<Place>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_database_is_named_without_its_password() {
+        let place: Place = "postgres://me:hush@localhost:5433/game".parse().unwrap();
+        assert_eq!(place.to_string(), "postgres://me@localhost:5433/game");
+        assert!(place.secret().contains("hush"));
+        for url in ["postgres://me:hush@localhost/game", "postgres:/me:hush@x", "postgres://me:hush@h:hush/"] {
+            let place: Place = url.parse().unwrap();
+            assert!(!format!("{place} {place:?}").contains("hush"), "{url}");
+            if let Err(failure) = place.database() {
+                assert!(!format!("{failure:?}").contains("hush"), "{failure:?}");
+            }
         }
     }
 }

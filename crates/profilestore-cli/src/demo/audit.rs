@@ -49,7 +49,7 @@ pub(crate) struct Findings {
 /// Opens, settles, reads and judges. The ledger learns what became of edits whose outcome was not known.
 pub(crate) async fn audit(call: &Call, players: u32, ledger: &mut Ledger) -> anyhow::Result<Findings> {
     let (store, messenger) = storage::open(call).await?;
-    let server = GameServer::builder(store.clone())
+    let server = GameServer::builder(store.any())
         .messenger(messenger)
         .settings(settings(call.lease_seconds))
         .job_id("audit")
@@ -234,7 +234,7 @@ async fn save_rest(profile: &Profile<PlayerData>) -> Option<String> {
 /// Reads what is stored, with eyes that have seen nothing before.
 async fn read_all(call: &Call, players: u32) -> anyhow::Result<(Vec<Option<PlayerData>>, Vec<String>)> {
     let (store, messenger) = storage::open(call).await?;
-    let server = GameServer::builder(store)
+    let server = GameServer::builder(store.any())
         .messenger(messenger)
         .settings(settings(call.lease_seconds))
         .job_id("audit-reader")

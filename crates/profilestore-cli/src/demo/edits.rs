@@ -11,7 +11,7 @@ use std::{
 
 use profilestore::{
     Attribution, AuditOutcome, AuditQuery, BulkEdit, Edit, EditScope, ErrorKind, GameServer, ProfileKey, Result, audit_entries,
-    data_store::SqliteStore, env::Env,
+    env::Env,
 };
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -22,6 +22,7 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{Shared, dice::Dice, fleet::Fate, locked, player_key, wire::What};
+use crate::place::Store;
 
 /// How long a server waits for the holders of what it edits before it says that it does not know.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -66,7 +67,7 @@ pub(crate) enum Outcome {
 #[derive(Debug, Clone)]
 pub(crate) struct Desk {
     pub(crate) server: GameServer,
-    pub(crate) store: SqliteStore,
+    pub(crate) store: Store,
     pub(crate) scope: String,
 }
 
@@ -88,7 +89,7 @@ impl Task {
     }
 
     async fn for_all(&self, desk: &Desk, by: Attribution) -> Result<Outcome> {
-        let mut bulk = match BulkEdit::resume(&desk.store, self.operation).await {
+        let mut bulk = match BulkEdit::resume(&*desk.store, self.operation).await {
             Ok(begun) => begun,
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let all = EditScope { store: "Demo".into(), scope: Some(desk.scope.clone()), prefix: None };
@@ -119,11 +120,11 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    pub(crate) async fn read(store: &SqliteStore, scope: &str) -> Result<Self> {
+    pub(crate) async fn read(store: &Store, scope: &str) -> Result<Self> {
         let mut log = Self::default();
         let mut query = AuditQuery { author: Some(author(scope)), ..AuditQuery::default() };
         loop {
-            let page = audit_entries(store, &query).await?;
+            let page = audit_entries(&**store, &query).await?;
             for entry in page.entries {
                 let player = entry.keys.first().and_then(|key| key.key().strip_prefix("player-")?.parse().ok());
                 if let Some(player) = player.filter(|_| entry.details.contains_key("held_by")) {

@@ -102,7 +102,7 @@ fn spawn(slot: usize, number: u32, call: &Call) -> anyhow::Result<Child> {
     let mut command = Command::new(program);
     command
         .arg("demo-server")
-        .args(["--store", &call.place.to_string(), "--scope", &call.scope])
+        .args(["--scope", &call.scope])
         .args(["--lease-seconds", &call.lease_seconds.to_string()])
         .args(["--job", &format!("server-{slot}.{number}")])
         .stdin(Stdio::piped())
@@ -110,6 +110,7 @@ fn spawn(slot: usize, number: u32, call: &Call) -> anyhow::Result<Child> {
         .stderr(if std::env::var_os("PROFILESTORE_LOG").is_some() { Stdio::inherit() } else { Stdio::null() })
         .kill_on_drop(true);
     // Not an argument: those can be read by everybody on the machine.
+    command.env("PROFILESTORE_STORE", call.place.secret());
     match &call.messenger {
         Some(address) => command.env("PROFILESTORE_MESSENGER", address.secret()),
         None => command.env_remove("PROFILESTORE_MESSENGER"),

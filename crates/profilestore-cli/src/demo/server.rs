@@ -32,7 +32,7 @@ pub(crate) async fn run(call: &Call, job: String) -> anyhow::Result<()> {
     let mut orders = read_orders();
     let (reports, written) = write_reports();
     let (store, messenger) = storage::open(call).await?;
-    let server = GameServer::builder(store.clone())
+    let server = GameServer::builder(store.any())
         .messenger(messenger)
         .settings(settings(call.lease_seconds))
         .job_id(job)

@@ -4,27 +4,23 @@ use std::{path::PathBuf, sync::Arc};
 
 use anyhow::Context;
 use profilestore::{
-    data_store::{SqliteMessenger, SqliteOptions, SqliteStore},
     env::Env,
     messenger::{Messenger, NatsMessenger},
 };
 
 use super::{display::say, fleet::Call};
-use crate::place::Place;
+use crate::place::{Place, Store};
 
 /// Opens the store, made if it is missing, with the messenger that was named or else belongs to it. A named one is connected when it
 /// can be: servers come up while it is down.
-pub(crate) async fn open(call: &Call) -> anyhow::Result<(SqliteStore, Arc<dyn Messenger>)> {
-    let Call { place, messenger, .. } = call;
-    let Place::Sqlite(path) = place.clone();
-    let opened = tokio::task::spawn_blocking(move || SqliteStore::open(path, SqliteOptions::default())).await?;
-    let store = opened.with_context(|| format!("the store cannot be opened: store=`{place}`"))?;
-    let messenger: Arc<dyn Messenger> = match messenger {
+pub(crate) async fn open(call: &Call) -> anyhow::Result<(Store, Arc<dyn Messenger>)> {
+    let store = call.place.open_or_make().await.map_err(|failure| anyhow::anyhow!("{failure}"))?;
+    let messenger: Arc<dyn Messenger> = match &call.messenger {
         Some(address) => {
             let options = address.options().map_err(|failure| anyhow::anyhow!("{failure}"))?;
             Arc::new(NatsMessenger::connect(options.in_background()).await?)
         }
-        None => Arc::new(SqliteMessenger::new(&store)),
+        None => store.messenger()?,
     };
     Ok((store, messenger))
 }
@@ -66,7 +62,7 @@ mod tests {
     #[test]
     fn a_run_of_its_own_leaves_nothing_behind_and_a_given_store_stays() {
         let own = Home::new(None, &Env::system()).unwrap();
-        let Place::Sqlite(path) = &own.place;
+        let path = own.place.file().unwrap();
         std::fs::write(path, "x").unwrap();
         own.clear();
         assert!(!path.exists() && !path.parent().unwrap().exists());

@@ -3,16 +3,16 @@
 use std::{
     fs,
     io::{self, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use profilestore::{
     Settings,
-    data_store::{DataStore, SqliteMessenger, SqliteOptions, SqliteStore},
+    data_store::{DataStore, PostgresOptions, PostgresStore, SqliteMessenger, SqliteOptions, SqliteStore},
     env::Env,
-    messenger::{Messenger, NatsMessenger},
+    messenger::{Messenger, NatsMessenger, PostgresMessenger},
     roblox::BudgetRules,
 };
 use profilestore_luau::{Game, GameBuilder, Limits, Line, Output, Plan, Script, Time};
@@ -83,23 +83,36 @@ pub(super) fn play(run: Run, store: Option<(Place, Option<Address>)>, json: bool
 
 /// On a store that stays.
 fn stored(game: GameBuilder, place: Place, messenger: Option<Address>, time: TimeArg) -> Result<GameBuilder, Failure> {
-    let Place::Sqlite(path) = place;
-    let open = move |env: Env| SqliteStore::open(&path, SqliteOptions { env, ..SqliteOptions::default() });
-    let Some(address) = messenger else {
-        return Ok(game.store(move |env: &Env| {
-            let store = open(env.clone())?;
-            let messenger: Arc<dyn Messenger> = Arc::new(SqliteMessenger::new(&store));
-            Ok((Arc::new(store) as Arc<dyn DataStore>, messenger))
-        }));
-    };
-    if time == TimeArg::Virtual {
-        return Err(Failure::Usage("in virtual time there is nobody else whom --messenger could reach".into()));
+    let hints = messenger.map(|address| address.options()).transpose()?;
+    let is_file = matches!(place, Place::Sqlite(_));
+    if time == TimeArg::Virtual && (hints.is_some() || !is_file) {
+        return Err(Failure::Usage("virtual time is for stores in memory and in SQLite files, without --messenger".into()));
     }
-    let options = address.options()?;
+    let there = match &place {
+        Place::Sqlite(path) => There::File(path.clone()),
+        Place::Postgres(_) => There::Database(Box::new(place.database()?)),
+    };
     Ok(game.connect(async move |env: Env| {
-        let messenger: Arc<dyn Messenger> = Arc::new(NatsMessenger::connect(options).await?);
-        Ok((Arc::new(open(env)?) as Arc<dyn DataStore>, messenger))
+        let (store, own): (Arc<dyn DataStore>, Arc<dyn Messenger>) = match there {
+            There::Database(options) => {
+                let store = PostgresStore::open((*options).clone()).await?;
+                (Arc::new(store), Arc::new(PostgresMessenger::new(*options)?))
+            }
+            There::File(path) => {
+                let store = SqliteStore::open(path, SqliteOptions { env, ..SqliteOptions::default() })?;
+                (Arc::new(store.clone()), Arc::new(SqliteMessenger::new(&store)))
+            }
+        };
+        match hints {
+            Some(hints) => Ok((store, Arc::new(NatsMessenger::connect(hints).await?) as Arc<dyn Messenger>)),
+            None => Ok((store, own)),
+        }
     }))
+}
+
+enum There {
+    File(PathBuf),
+    Database(Box<PostgresOptions>),
 }
 
 fn read(path: &Path) -> Result<String, Failure> {

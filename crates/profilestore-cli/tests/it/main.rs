@@ -17,6 +17,7 @@ mod inspect;
 mod maintain;
 mod messenger;
 mod operate;
+mod postgres;
 mod run;
 mod transfer;
 
@@ -117,7 +118,7 @@ fn a_wrong_command_line_is_code_2() {
     for args in [
         &["frobnicate"][..],
         &[],
-        &["list", "--store", "postgres://host/db"],
+        &["list", "--store", "mysql://host/db"],
         &["list", "--prefix", "a", "--user", "1"],
         &["get", "no-slash"],
         &["get", &format!("S/{}", "k".repeat(51))],

@@ -1,6 +1,7 @@
 //! Scripts run as games, and what they print.
 
 mod bring_along;
+mod ci_example;
 mod data_stores;
 mod documents;
 mod limits;

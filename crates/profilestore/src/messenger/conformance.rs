@@ -183,7 +183,8 @@ pub async fn a_slow_receiver_is_told_of_the_gap(subject: Subject) {
     let mut hints = subject.listen(me).await;
     let sending = async {
         for n in 0..4 * HINT_QUEUE {
-            subject.far.hint(me, &key("a")).await;
+            // Of one key's hints a messenger may make one.
+            subject.far.hint(me, &key(&format!("a{n}"))).await;
             if n % 128 == 0 {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }

@@ -44,6 +44,9 @@ const NOTIFY: &str = "SELECT pg_notify(u.channel, u.payload) FROM unnest($1::tex
 const BETWEEN_KEYS: char = '\n';
 const BETWEEN_NAMES: char = '\u{1f}';
 
+/// The payload that lists no keys.
+const GAP: &str = "gap";
+
 /// Hints between all processes that use one database. Cheap to clone; its connection is closed with the last clone.
 #[derive(Clone)]
 pub struct PostgresMessenger {
@@ -65,8 +68,15 @@ struct Shared {
 /// What the task is to do. It outlives the messenger only until it is told.
 #[derive(Default)]
 struct Work {
-    to_send: Mutex<BTreeMap<ServerId, BTreeSet<ProfileKey>>>,
+    to_send: Mutex<BTreeMap<ServerId, ToSend>>,
     bell: Notify,
+}
+
+/// What a server is to hear.
+enum ToSend {
+    Keys(BTreeSet<ProfileKey>),
+    /// More than it would take.
+    Gap,
 }
 
 impl Drop for Shared {
@@ -109,10 +119,12 @@ impl Messenger for PostgresMessenger {
                 metrics::counter!("profilestore_hints_dropped_total").increment(1);
                 return;
             }
-            let keys = to_send.entry(to).or_default();
-            // So many at once are a gap anyway.
-            if keys.len() < HINT_QUEUE {
+            let waiting = to_send.entry(to).or_insert_with(|| ToSend::Keys(BTreeSet::new()));
+            if let ToSend::Keys(keys) = waiting {
                 keys.insert(key.clone());
+                if keys.len() > HINT_QUEUE {
+                    *waiting = ToSend::Gap;
+                }
             }
         }
         self.shared.work.bell.notify_one();
@@ -196,8 +208,12 @@ impl Task {
             return Ok(());
         }
         let (mut channels, mut payloads) = (Vec::new(), Vec::new());
-        for (server, keys) in &waiting {
-            for payload in payloads_of(keys) {
+        for (server, waiting) in &waiting {
+            let lists = match waiting {
+                ToSend::Keys(keys) => payloads_of(keys),
+                ToSend::Gap => vec![GAP.to_owned()],
+            };
+            for payload in lists {
                 channels.push(channel(*server));
                 payloads.push(payload);
             }
@@ -211,6 +227,9 @@ impl Task {
 /// Called by the connection itself, so it must not wait.
 fn deliver(here: &LocalMessenger, notification: &Notification) {
     let Some(server) = server_of(notification.channel()) else { return };
+    if notification.payload() == GAP {
+        here.deliver(server, Hint::Gap);
+    }
     for key in keys_of(notification.payload()) {
         here.deliver(server, Hint::Look(key));
     }

@@ -84,8 +84,10 @@ fn new_entry(value: &Value, user_ids: Option<Table>, metadata: Option<Table>) ->
         }
         _ => {}
     }
-    let unstorable =
-        |unstorable| refused(Code::CantStoreValue, format_args!("Cannot store this value in a data store: {unstorable}"));
+    let unstorable = |unstorable: json::Unstorable| {
+        let code = if unstorable.is_too_large() { Code::ValueTooLarge } else { Code::CantStoreValue };
+        refused(code, format_args!("Cannot store this value in a data store: {unstorable}"))
+    };
     let json = json::encode("value", value).or_else(unstorable)?;
     let value = RawValue::from_string(json).map_err(|error| error.to_string())?;
     let mut entry = NewEntry::new(value);

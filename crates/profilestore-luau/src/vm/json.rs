@@ -15,7 +15,9 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess,
 pub(crate) const MAX_DEPTH: usize = 100;
 
 /// How long the JSON of a value may get. No store takes as much, and tables that share parts could make it endless.
-const MAX_BYTES: usize = 16 << 20;
+const MAX_BYTES: usize = 5 << 20;
+
+const TOO_LARGE: &str = "more than";
 
 /// A value that cannot be stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,6 +27,13 @@ pub(crate) struct Unstorable {
     pub(crate) path: String,
     /// What is wrong with it.
     pub(crate) what: String,
+}
+
+impl Unstorable {
+    /// True when nothing is wrong but the size.
+    pub(crate) fn is_too_large(&self) -> bool {
+        self.what.starts_with(TOO_LARGE)
+    }
 }
 
 /// JSON of a value. `name` is what paths in errors begin with.
@@ -70,7 +79,7 @@ struct Writer {
 impl Writer {
     fn value(&mut self, value: &Value) -> Result<(), String> {
         if self.out.len() > MAX_BYTES {
-            return Err(format!("more than {MAX_BYTES} bytes of JSON cannot be stored"));
+            return Err(format!("{TOO_LARGE} {MAX_BYTES} bytes of JSON cannot be stored"));
         }
         match value {
             Value::Nil => self.out.extend_from_slice(b"null"),
@@ -311,7 +320,7 @@ mod tests {
         let deep = json("local t = {} for _ = 1, 200 do t = {t} end return t").expect_err("too deep");
         assert!(deep.ends_with("deep cannot be stored"), "{deep}");
         let endless = json("local t = {'x'} for _ = 1, 90 do t = {t, t} end return t").expect_err("too large");
-        assert!(endless.ends_with("more than 16777216 bytes of JSON cannot be stored"), "{endless}");
+        assert!(endless.ends_with("more than 5242880 bytes of JSON cannot be stored"), "{endless}");
     }
 
     #[test]

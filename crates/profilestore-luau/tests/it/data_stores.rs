@@ -60,6 +60,8 @@ fn errors_are_roblox_errors() {
         fails('104: ', 'SetAsync', 'k', { a = { 0 / 0 } })
         fails('value.a[1]', 'SetAsync', 'k', { a = { 0 / 0 } })
         fails('105: ', 'SetAsync', 'k', string.rep('x', 4194304))
+        local list = table.create(60, string.rep('x', 100000))
+        fails('105: ', 'SetAsync', 'k', list)
         fails('512: ', 'SetAsync', 'k', 1, { 'x' })
         fails('106: ', 'ListVersionsAsync', 'k', nil, nil, nil, 5000)
         fails('107: ', 'ListVersionsAsync', 'k', nil, 5, 4)

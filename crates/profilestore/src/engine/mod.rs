@@ -227,6 +227,18 @@ impl Engine {
         Commit { id: CommitId(self.env.uuid()), incarnation: lease.incarnation, from: Some(lease.server), changes, returning }
     }
 
+    /// The contents of the store in which this server is registered: for [`Engine::commit_in`], taken before the look that a commit is
+    /// built on.
+    pub(crate) fn contents(&self) -> Incarnation {
+        self.lease.lock().incarnation
+    }
+
+    /// A commit of this server that is built on a look at these contents. It fails when a backup took their place since, also when
+    /// this server has registered in that meanwhile and the same numbers stand there.
+    pub(crate) fn commit_in(&self, contents: Incarnation, changes: Vec<Change>, returning: Returning) -> Commit {
+        Commit { incarnation: contents, ..self.new_commit(changes, returning) }
+    }
+
     /// Tries a commit once and sends the hints that follow from it. Errors of the store count towards the critical state.
     pub(crate) async fn try_commit(&self, commit: &Commit) -> Result<CommitReply, StoreError> {
         let result = self.store.commit_one(commit.clone()).await;

@@ -20,7 +20,7 @@ use tokio::{
 use super::{Backoff, Engine, Slot, queue::Answer, standing::StandingError};
 use crate::{
     data::{Codec, Data},
-    data_store::{Cause, Change, ConflictKind, DataStoreExt, KeyState, NewValue, RequestId, Returning},
+    data_store::{Cause, Change, ConflictKind, DataStoreExt, Incarnation, KeyState, NewValue, RequestId, Returning},
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
     profile::SessionInfo,
@@ -283,11 +283,12 @@ impl Load {
     /// Takes our request, or the offer that answered it, out of the lease.
     async fn withdraw(&self, engine: &Arc<Engine>) {
         for _ in 0..super::MAX_RACES {
+            let contents = engine.contents();
             let Ok((_, state)) = engine.read_settled(&self.key, Returning::HEAD).await else { return };
             let Some(lease) = protocol::withdrawn(&state.lease, self.request) else { return };
             let change =
                 Change::Lease { key: self.key.clone(), revision: state.lease_revision, lease, raise_epoch: false, seal: false };
-            let commit = engine.new_commit(vec![change], Returning::HEAD);
+            let commit = engine.commit_in(contents, vec![change], Returning::HEAD);
             let deadline = engine.env.after(engine.settings().call_timeout);
             match engine.settle(&commit, |at| at > deadline).await {
                 Err(error) if super::lost_race(&error) => {}
@@ -377,6 +378,7 @@ impl Load {
             let Some((wish, codec)) = self.claim.lock().as_ref().map(|claim| (claim.wish.clone(), claim.codec.clone())) else {
                 return Err(Error::new(ErrorKind::Cancelled, "the start was called off"));
             };
+            let contents = engine.contents();
             let sent = engine.env.now();
             let (now_ms, state) = match engine.store.read_one(&self.key, returning).await {
                 Ok(read) => {
@@ -431,13 +433,13 @@ impl Load {
                     ));
                 }
                 Start::Ask => {
-                    if self.ask(engine, &state, &asker, now_ms).await? {
+                    if self.ask(engine, contents, &state, &asker, now_ms).await? {
                         engine.health.foreign(&self.key, &state.lease, true);
                         return Ok(Attempt::Asked(protocol::patience(state, now_ms, engine.contact(), asker, &engine.periods())));
                     }
                 }
                 Start::Take(_) if state.version > 0 && state.value.is_none() && state.exists() => returning = Returning::ALL,
-                Start::Take(how) => match self.take(engine, state, &asker, how, now_ms, codec, &wish).await? {
+                Start::Take(how) => match self.take(engine, contents, state, &asker, how, now_ms, codec, &wish).await? {
                     Some(attempt) => return Ok(attempt),
                     None => returning = Returning::ALL,
                 },
@@ -448,11 +450,18 @@ impl Load {
     }
 
     /// Writes our request. False when the lease changed meanwhile.
-    async fn ask(&self, engine: &Arc<Engine>, state: &KeyState, asker: &Asker, now_ms: i64) -> Result<bool> {
+    async fn ask(
+        &self,
+        engine: &Arc<Engine>,
+        contents: Incarnation,
+        state: &KeyState,
+        asker: &Asker,
+        now_ms: i64,
+    ) -> Result<bool> {
         let lease = protocol::asked(&state.lease, asker, now_ms);
         let change =
             Change::Lease { key: self.key.clone(), revision: state.lease_revision, lease, raise_epoch: false, seal: false };
-        let commit = engine.new_commit(vec![change], Returning::HEAD);
+        let commit = engine.commit_in(contents, vec![change], Returning::HEAD);
         match engine.settle(&commit, |_| engine.is_closing()).await {
             Ok(_) => Ok(true),
             Err(error) if engine.overtaken(&error).await => Ok(false),
@@ -465,6 +474,7 @@ impl Load {
     async fn take(
         &self,
         engine: &Arc<Engine>,
+        contents: Incarnation,
         state: KeyState,
         asker: &Asker,
         how: Take,
@@ -517,7 +527,7 @@ impl Load {
         }
         changes.extend(born);
         let held_by = asker.server;
-        let commit = engine.new_commit(changes, Returning::INBOX);
+        let commit = engine.commit_in(contents, changes, Returning::INBOX);
         if commit.from != Some(held_by) {
             // A new incarnation of this server began meanwhile.
             return Ok(None);

@@ -138,11 +138,11 @@ async fn the_usual_way_of_dealing_with_updates_gives_each_once() {
 #[tokio::test(start_paused = true)]
 async fn an_update_that_its_holder_locks_meanwhile_is_not_cleared_by_others() {
     let world = World::new();
-    let slow = world.store.another_way();
+    let slow = world.another_way();
     let (a, b) = (world.server("a").await, world.server_on("b", slow.clone()).await);
     give(&a, "k", 7).await;
     let profile = load(&a, "k").await;
-    slow.delay_reads(100);
+    slow.plan().delay_reads(100);
     let asked = Arc::new(AtomicU64::new(0));
     let count = asked.clone();
     let clear = store(&b).global_update_profile("k", move |updates| {

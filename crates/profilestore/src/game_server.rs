@@ -171,6 +171,20 @@ pub enum AccessState {
     Access,
 }
 
+/// A session of somebody who does not use this library. See [`GameServer::on_foreign_holder`].
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct ForeignHolder<'a> {
+    /// The profile that it holds.
+    pub key: &'a ProfileKey,
+    /// Its identity. Specification: the third element of `ActiveSession`.
+    pub session: &'a str,
+    /// How many sessions the profile has had, it included. Specification: `SessionLoadCount`.
+    pub load_count: u64,
+    /// True when it is to let go of the profile, false when a message waits for it. Specification: `EndSession`.
+    pub wanted: bool,
+}
+
 /// What [`GameServer::shutdown`] did.
 #[derive(Debug)]
 #[must_use = "profiles that were not saved are listed here"]
@@ -280,6 +294,13 @@ impl GameServer {
     /// Calls `listener` whenever [`GameServer::is_critical_state`] changes. Specification: `OnCriticalToggle`.
     pub fn on_critical_toggle(&self, listener: impl Fn(bool) + Send + Sync + 'static) -> Connection {
         self.inner.engine.health.on_critical.connect(Arc::new(listener))
+    }
+
+    /// Calls `listener` whenever this server asks a session for its profile, or has sent it a message, that no game server of this library
+    /// holds and no hint of ours reaches: one that came with a document of the published modules. They listen to the topic
+    /// `PS_<session>` for `{LoadCount, EndSession}`; whoever can publish there saves everybody the wait for their next autosave.
+    pub fn on_foreign_holder(&self, listener: impl Fn(&ForeignHolder<'_>) + Send + Sync + 'static) -> Connection {
+        self.inner.engine.health.on_foreign_holder.connect(Arc::new(listener))
     }
 
     /// The current settings.

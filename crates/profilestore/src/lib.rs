@@ -71,6 +71,7 @@ pub mod messenger;
 mod migration;
 mod operator;
 mod profile;
+pub mod profile_service;
 mod reconcile;
 pub mod record;
 pub mod roblox;
@@ -95,7 +96,7 @@ pub use edit::{
 pub use engine::calls::{InboxChange, Sent};
 pub use engine::history::Restored;
 pub use error::{Advice, Error, ErrorKind, Result};
-pub use game_server::{AccessState, GameServer, GameServerBuilder, ShutdownReport, StoreBuilder};
+pub use game_server::{AccessState, ForeignHolder, GameServer, GameServerBuilder, ShutdownReport, StoreBuilder};
 pub use keeper::{HandOver, Keeper, Kept};
 pub use key::{DEFAULT_SCOPE, InvalidName, MAX_NAME_CHARS, ProfileKey, RESERVED_STORE};
 pub use migration::{DATA_VERSION, Migrations, READABLE_FROM, StepFn};

@@ -39,6 +39,7 @@ pub(super) fn play(run: Run, place: Option<Place>, json: bool) -> Result<Status,
         if plan.is_endless() && run.until.is_none() {
             return Err(Failure::Usage("these players go on for ever; say with --until when the game ends".into()));
         }
+        plan.check(run.servers.into()).map_err(|error| Failure::Usage(format!("--players: {error}")))?;
         game = game.players(plan);
     }
     let mut settings = Settings::default();

@@ -18,6 +18,7 @@ mod maintain;
 mod messenger;
 mod operate;
 mod postgres;
+mod run;
 mod transfer;
 
 /// A folder to run the program in.

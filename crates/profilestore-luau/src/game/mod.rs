@@ -6,7 +6,7 @@ mod weather;
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
-use futures_util::future::join_all;
+use futures_util::future::{LocalBoxFuture, join_all};
 use parking_lot::Mutex;
 use profilestore::{
     GameServer, Settings,
@@ -57,7 +57,9 @@ impl Report {
     }
 }
 
-type MakeStore = Box<dyn FnOnce(&Env) -> Result<(Arc<dyn DataStore>, Arc<dyn Messenger>), Failed>>;
+/// Where profiles are kept, and what carries hints.
+type Opened = (Arc<dyn DataStore>, Arc<dyn Messenger>);
+type MakeStore = Box<dyn FnOnce(Env) -> LocalBoxFuture<'static, Result<Opened, Failed>>>;
 
 /// What a game is built from. See [`Game::builder`].
 pub struct GameBuilder {
@@ -125,7 +127,17 @@ impl GameBuilder {
         mut self,
         open: impl FnOnce(&Env) -> Result<(Arc<dyn DataStore>, Arc<dyn Messenger>), profilestore::Error> + 'static,
     ) -> Self {
-        self.store = Some(Box::new(|env| open(env).map_err(Failed::from)));
+        self.store = Some(Box::new(|env| Box::pin(async move { open(&env).map_err(Failed::from) })));
+        self
+    }
+
+    /// The same for what has to be connected to first. Not in virtual time, in which nobody outside of the game lives.
+    #[must_use]
+    pub fn connect<W>(mut self, open: impl FnOnce(Env) -> W + 'static) -> Self
+    where
+        W: Future<Output = Result<(Arc<dyn DataStore>, Arc<dyn Messenger>), profilestore::Error>> + 'static,
+    {
+        self.store = Some(Box::new(|env| Box::pin(async move { open(env).await.map_err(Failed::from) })));
         self
     }
 
@@ -199,7 +211,7 @@ impl GameBuilder {
         let output = self.output.unwrap_or_else(|| Arc::new(Console::new(self.servers > 1)));
         let env = self.time.env(self.seed);
         let (store, messenger) = match self.store {
-            Some(open) => open(&env)?,
+            Some(open) => open(env.clone()).await?,
             None => (
                 Arc::new(MemoryStore::new(env.clone())) as Arc<dyn DataStore>,
                 Arc::new(LocalMessenger::new()) as Arc<dyn Messenger>,

@@ -8,7 +8,7 @@ use super::{Report, Script};
 use crate::{
     modules,
     output::{Line, Output},
-    services::{Services, ServicesOptions, World},
+    services::{Services, ServicesOptions, World, reach_foreign_holders},
     vm::{Failed, Limits, Vm, VmOptions},
 };
 
@@ -43,6 +43,7 @@ impl Server {
         let server = number - 1;
         let services = ServicesOptions { server, env, world: world.clone(), data_stores, built_in, mounted };
         let services = Services::install(&vm, services)?;
+        reach_foreign_holders(&world, server, &game_server);
         vm.seal()?;
         Ok(Self { number, vm, services, world, game_servers: [game_server].into_iter().chain(beside).collect() })
     }

@@ -216,11 +216,12 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
     )?;
     // (session) -> DataStoreKeyInfo
     table.set("key_info", vm.prompt(|_, session: Own| Ok(info::LuaKeyInfo(session.profile.key_info())))?)?;
-    // (session, above or nil) -> { {index, revision, locked, sent_ms}, ... }
+    // (session, above or nil, with payloads or nil) -> { {index, revision, locked, sent_ms, payload or nil}, ... }
     table.set(
         "messages",
-        vm.prompt(|lua, (session, above): (Own, Option<u64>)| {
-            info::messages(lua, &session.profile.waiting_messages(), above, false).map_err(|error| error.to_string())
+        vm.prompt(|lua, (session, above, with_payload): (Own, Option<u64>, Option<bool>)| {
+            let waiting = session.profile.waiting_messages();
+            info::messages(lua, &waiting, above, with_payload.unwrap_or(false)).map_err(|error| error.to_string())
         })?,
     )?;
     // (session, index) -> a fresh value, or nil when the message is gone

@@ -21,10 +21,12 @@ pub(crate) fn source(name: &str) -> Option<&'static str> {
 }
 
 /// What the modules are made of besides, in the order in which they build on each other: each gets the host with those before it.
-const PARTS: [(&str, &str); 3] = [
+const PARTS: [(&str, &str); 5] = [
     ("Signal", include_str!("signal.luau")),
     ("tables", include_str!("tables.luau")),
+    ("service", include_str!("service.luau")),
     ("GlobalUpdates", include_str!("global_updates.luau")),
+    ("profiles", include_str!("service_profile.luau")),
 ];
 
 /// Prepares a machine for the built-in modules. The table is what their chunks get as their first argument: the functions of

@@ -4,6 +4,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use mlua::{Lua, Table};
+use profilestore::GameServer;
+use serde_json::json;
 use tokio::time::Instant;
 
 use super::world::World;
@@ -137,6 +139,22 @@ impl World {
         topics.received.extend(count.map(|count| (topic.to_owned(), count)));
         if allowed { servers } else { Vec::new() }
     }
+}
+
+/// Sessions of the published modules listen for requests and messages. What `game_server` asks of one is published to it, as its own
+/// kind would do it.
+pub(crate) fn reach_foreign_holders(world: &Arc<World>, server: usize, game_server: &GameServer) {
+    let world = Arc::downgrade(world);
+    game_server.on_foreign_holder(move |holder| {
+        let Some(world) = world.upgrade() else { return };
+        let message = match holder.wanted {
+            true => json!({ "LoadCount": holder.load_count, "EndSession": true }),
+            false => json!({ "LoadCount": holder.load_count }),
+        };
+        if let Err(error) = world.publish(server, format!("PS_{}", holder.session), message.to_string()) {
+            tracing::debug!(key = %holder.key, error, "the holder of a profile cannot be told");
+        }
+    });
 }
 
 pub(super) fn install(vm: &Vm, host: &Table, world: &Arc<World>, server: usize) -> Result<(), Failed> {

@@ -20,7 +20,7 @@ use mlua::{Function, Lua, Table, Value};
 use profilestore::{env::Env, roblox::RobloxDataStores};
 use tokio::sync::Notify;
 
-pub(crate) use self::world::World;
+pub(crate) use self::{messages::reach_foreign_holders, world::World};
 use crate::{
     modules,
     vm::{Answer, Failed, Vm, json},

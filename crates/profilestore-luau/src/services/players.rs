@@ -187,10 +187,8 @@ impl Plan {
         self.parts.iter().any(Part::is_endless)
     }
 
-    /// Carries the plan out. `crash` is called with the servers that crash.
-    pub(crate) fn start(&self, world: &Arc<World>, crash: impl Fn(usize) + Clone + Send + 'static) -> Result<(), PlanError> {
-        let begin = Instant::now();
-        let servers = world.servers();
+    /// Fails when it names a server beyond so many.
+    pub fn check(&self, servers: usize) -> Result<(), PlanError> {
         for part in &self.parts {
             let named = part.actions.iter().filter_map(|timed| timed.on).chain(match part.who {
                 Who::Server(server) => Some(On::Server(server)),
@@ -203,6 +201,15 @@ impl Plan {
                     return wrong("there are not so many servers", &format!("server {}", server + 1));
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Carries the plan out. `crash` is called with the servers that crash.
+    pub(crate) fn start(&self, world: &Arc<World>, crash: impl Fn(usize) + Clone + Send + 'static) -> Result<(), PlanError> {
+        let begin = Instant::now();
+        self.check(world.servers())?;
+        for part in &self.parts {
             let (first, last) = match part.who {
                 Who::Players(first, last) => (first, last),
                 Who::Server(_) => (0, 0),

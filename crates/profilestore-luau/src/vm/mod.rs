@@ -66,12 +66,14 @@ impl Vm {
         let budget = Arc::new(Budget::new(options.limits.step));
         lua.set_interrupt({
             let budget = budget.clone();
-            move |_| {
+            move |lua| {
                 if budget.allows() {
                     return Ok(VmState::Continue);
                 }
                 let text = format!("the script ran for {:?} without waiting for anything, and was stopped", budget.step());
-                Err(mlua::Error::RuntimeError(text))
+                // Thrown from here, it comes without the place.
+                let traced = lua.traceback(Some(&format!("{text}\nstack traceback:")), 0);
+                Err(mlua::Error::RuntimeError(traced.map_or(text, |traced| traced.to_string_lossy())))
             }
         });
         let scheduler = Scheduler::new(&lua, options.server, options.output, budget);

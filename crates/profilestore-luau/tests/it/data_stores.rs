@@ -83,6 +83,7 @@ fn versions_and_keys_come_in_pages() {
         "local store = game:GetService('DataStoreService'):GetDataStore('Test')
         for n = 1, 5 do store:SetAsync('a', n) task.wait(1) end
         local middle = DateTime.now().UnixTimestampMillis
+        task.wait(1)
         for n = 6, 7 do store:SetAsync('a', n) task.wait(1) end
         store:RemoveAsync('a')
         local function listed(...)

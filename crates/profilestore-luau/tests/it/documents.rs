@@ -110,11 +110,8 @@ fn the_complete_blocks_of_the_documents_run() {
     let mut ran = 0;
     for Block { name, old, code } in all.iter().filter(|block| !is_signature(&block.code)) {
         // Locals that the block leaves for its reader to set.
-        let code = code
-            .replace("local profile -- A profile object you loaded", "")
-            .replace("local profile, player, place_id", "")
-            // Every other key stands for a profile that has nothing to do with the block.
-            .replace("os.time()", "os.time()");
+        let code =
+            code.replace("local profile -- A profile object you loaded", "").replace("local profile, player, place_id", "");
         let (own, history) = if *old {
             (
                 OLD,

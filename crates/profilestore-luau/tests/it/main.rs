@@ -1,11 +1,15 @@
 //! Scripts run as games, and what they print.
 
+mod bring_along;
+mod ci_example;
 mod data_stores;
 mod documents;
+mod limits;
 mod patterns;
 mod players;
 mod profile_service;
 mod profile_store;
+mod published;
 mod services;
 mod threads;
 mod types;

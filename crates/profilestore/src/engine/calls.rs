@@ -159,8 +159,11 @@ impl Engine {
             answer = self.settle(&commit, |at| at > deadline).await;
         }
         match answer {
-            Ok(_) => {
+            Ok(reply) => {
                 metrics::counter!("profilestore_messages_sent_total").increment(1);
+                if let Some(state) = reply.states.iter().find(|state| state.key == *key) {
+                    self.health.foreign(key, &state.lease, false);
+                }
                 // The store leaves no notice for the sender itself.
                 self.look(key);
                 Ok(Sent::Now)

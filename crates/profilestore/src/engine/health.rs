@@ -11,17 +11,19 @@ use std::{
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::{key::ProfileKey, settings::Settings, signal::Signal};
+use crate::{data_store::LeaseState, game_server::ForeignHolder, key::ProfileKey, settings::Settings, signal::Signal};
 
 pub(crate) type OnError = dyn Fn(&str, Option<&ProfileKey>) + Send + Sync;
 pub(crate) type OnOverwrite = dyn Fn(&ProfileKey) + Send + Sync;
 pub(crate) type OnCritical = dyn Fn(bool) + Send + Sync;
+pub(crate) type OnForeignHolder = dyn Fn(&ForeignHolder<'_>) + Send + Sync;
 
 #[derive(Default)]
 pub(crate) struct Health {
     pub(crate) on_error: Signal<OnError>,
     pub(crate) on_overwrite: Signal<OnOverwrite>,
     pub(crate) on_critical: Signal<OnCritical>,
+    pub(crate) on_foreign_holder: Signal<OnForeignHolder>,
     critical: AtomicBool,
     errors: Mutex<Errors>,
 }
@@ -48,6 +50,17 @@ impl Errors {
 }
 
 impl Health {
+    /// Somebody whom no hint of ours reaches holds a profile that we want, or have sent a message to.
+    pub(crate) fn foreign(&self, key: &ProfileKey, lease: &LeaseState, wanted: bool) {
+        let Some(holder) = lease.holder.as_ref().filter(|holder| holder.server.is_none()) else { return };
+        // The third element of an `ActiveSession`, where a session has an identity.
+        let Some(session) = holder.document.as_ref().and_then(|document| document.get(2)).and_then(|id| id.as_str()) else {
+            return;
+        };
+        let foreign = ForeignHolder { key, session, load_count: lease.load_count, wanted };
+        self.on_foreign_holder.each(|listener| listener(&foreign));
+    }
+
     pub(crate) fn is_critical(&self) -> bool {
         self.critical.load(Ordering::Relaxed)
     }

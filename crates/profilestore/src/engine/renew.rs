@@ -19,7 +19,16 @@ pub(crate) async fn register(parts: &Parts) -> Result<(Lease, mpsc::Receiver<Hin
     let refused = |error: StoreError| {
         Error::new(ErrorKind::Unavailable, "the game server could not register in the store").caused_by(error)
     };
-    let identity = parts.store.identity().await.map_err(refused)?;
+    let mut attempts = 0;
+    let identity = loop {
+        match parts.store.identity().await {
+            Err(error) if error.is_transient() && attempts < 5 => {
+                attempts += 1;
+                tokio::time::sleep(RETRY).await;
+            }
+            other => break other.map_err(refused)?,
+        }
+    };
     let server = ServerId(parts.env.uuid());
     // First, so that no hint is lost between registering and subscribing.
     let hints = parts.messenger.subscribe(server).await;
@@ -30,7 +39,6 @@ pub(crate) async fn register(parts: &Parts) -> Result<(Lease, mpsc::Receiver<Hin
         changes: vec![registration(server, parts.place_id, &parts.job_id, parts.settings.lease_time)],
         returning: Returning::HEAD,
     };
-    let mut attempts = 0;
     let sent = parts.env.now();
     let reply = loop {
         match parts.store.commit_one(commit.clone()).await {

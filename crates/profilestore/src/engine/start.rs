@@ -420,7 +420,10 @@ impl Load {
                 }
             }
             match next {
-                Start::Wait(at_most) => return Ok(Attempt::Wait(at_most)),
+                Start::Wait(at_most) => {
+                    engine.health.foreign(&self.key, &state.lease, true);
+                    return Ok(Attempt::Wait(at_most));
+                }
                 Start::TakenElsewhere => {
                     return Err(Error::new(
                         ErrorKind::TakenElsewhere,
@@ -429,6 +432,7 @@ impl Load {
                 }
                 Start::Ask => {
                     if self.ask(engine, &state, &asker, now_ms).await? {
+                        engine.health.foreign(&self.key, &state.lease, true);
                         return Ok(Attempt::Asked(protocol::patience(state, now_ms, engine.contact(), asker, &engine.periods())));
                     }
                 }

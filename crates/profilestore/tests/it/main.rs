@@ -18,6 +18,7 @@ mod operator;
 mod operators_in_trouble;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod profile_service;
 mod records;
 mod regressions;
 mod roblox;

@@ -16,7 +16,7 @@ use profilestore::{
     data_store::{
         Cause, Change, Commit, CommitId, CommitReply, DataStore, DataStoreExt, Identity, KeyQuery, KeyState, MemoryStore,
         NewValue, Retention, Returning, ServerRow, Snapshot, StoreError, StoredVersion, SweepCursor, SweepReport, VersionInfo,
-        VersionQuery, VersionRef,
+        VersionQuery, VersionRef, fault,
     },
     env::{Clock, Env, SystemRng},
 };
@@ -677,4 +677,29 @@ async fn a_step_of_the_stores_clock_since_the_last_renewal_kills_nobody() {
     clock.1.fetch_add(240_000, Ordering::SeqCst);
     let on_b = open(&b, "p").await;
     assert_eq!(on_b.data().coins, 7, "handed over, not taken from the dead");
+}
+
+/// The first calls fail.
+#[derive(Debug)]
+struct FirstFail(std::sync::atomic::AtomicU64);
+
+impl fault::StorePlan for FirstFail {
+    fn fate(&self, _: fault::Call<'_>) -> fault::Fate {
+        let mut fate = fault::Fate::default();
+        let left = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        fate.fault = left.is_ok().then_some(fault::Fault::RequestLost);
+        fate
+    }
+}
+
+/// It is asked whose contents it holds before anything is registered, which was not tried again.
+#[tokio::test(start_paused = true)]
+async fn a_server_starts_though_the_store_does_not_answer_at_first() {
+    for failures in 0..=3 {
+        let world = World::new();
+        let inner = Arc::new(MemoryStore::new(world.env.clone()));
+        let store = fault::FaultyStore::new(inner, FirstFail(failures.into()));
+        let server = world.server_on("a", store).await;
+        assert!(open(&server, "p").await.is_active());
+    }
 }

@@ -2,6 +2,7 @@
 
 mod conflicts;
 mod profiles;
+mod timing;
 mod updates;
 mod views;
 

@@ -236,3 +236,26 @@ fn data_that_cannot_be_stored_is_told_with_its_path_and_nothing_stored_is_lost()
     let printed = ran.recorder.texts(Line::Print);
     assert!(printed[0].starts_with("PlayerData p") && printed[0].contains("Data.bad[1]"), "{printed:?}");
 }
+
+#[test]
+fn a_server_that_closes_is_locked_from_the_beginning_and_releases_what_is_loaded() {
+    let ran = play(
+        false,
+        1,
+        "local store = Store()
+        local profile = store:LoadProfileAsync('p')
+        profile:ListenToRelease(function(place_id, job_id)
+            print('release', job_id == game.JobId, profile:IsActive(), ProfileService.ServiceLocked)
+            profile.Data.last = 1
+        end)
+        profile:ListenToHopReady(function() print('hop ready') end)
+        game:BindToClose(function()
+            print('closing', ProfileService.ServiceLocked, profile:IsActive(), store:LoadProfileAsync('q'))
+            print(store:ViewProfileAsync('p'), store:WipeProfileAsync('p'), store:GlobalUpdateProfileAsync('p', print))
+        end)
+        print(ProfileService.ServiceLocked)",
+        |game| game,
+    );
+    let printed = ran.succeeded();
+    assert_eq!(printed, ["false", "closing true true nil", "nil false nil", "release true false true", "hop ready"]);
+}

@@ -441,3 +441,34 @@ impl Place {
         self.raw.read(std::slice::from_ref(key), Returning::ALL).await.unwrap().states.remove(0)
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn whoever_can_reach_a_foreign_holder_hears_what_is_wanted_of_it() {
+    let place = Place::in_memory();
+    let (a, b) = (place.server("a").await, place.server("b").await);
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let log = heard.clone();
+    a.on_foreign_holder(move |holder| {
+        log.lock().push((holder.key.key().to_owned(), holder.session.to_owned(), holder.load_count, holder.wanted));
+    });
+    let mut foreign = Foreign::new(&place, players_in(&b), json!([9, "FOREIGN", "guid"]));
+    assert_eq!(foreign.load("k", player(1)).await, Loaded::Yes(player(1)));
+    players(&a).send_message("k", &1).await.unwrap();
+    assert_eq!(*heard.lock(), [("k".to_owned(), "guid".to_owned(), 1, false)]);
+    heard.lock().clear();
+    // Asked for at once, and again with every look until the profile is free.
+    let (start, ()) = tokio::join!(players(&a).start_session("k"), async {
+        tokio::time::sleep(seconds(1)).await;
+        assert_eq!(*heard.lock(), [("k".to_owned(), "guid".to_owned(), 1, true)]);
+        tokio::time::sleep(seconds(10)).await;
+        assert!(heard.lock().len() >= 2);
+        assert_eq!(foreign.save("k", player(2), false).await.asked, Some(json!([7, "a"])));
+    });
+    let profile = start.unwrap();
+    heard.lock().clear();
+    // Our own sessions are reached by hints.
+    players(&b).send_message("k", &1).await.unwrap();
+    profile.end_session().await.unwrap();
+    players(&a).send_message("k", &1).await.unwrap();
+    assert!(heard.lock().is_empty());
+}

@@ -1,6 +1,6 @@
 //! Games that are run.
 
-use std::{fs, io::Read, process::Stdio, time::Duration};
+use std::{fs, io::Read, process::Stdio};
 
 use super::{Place, lines};
 
@@ -123,7 +123,6 @@ mod with_luau {
             assert!(read > 0, "{seen}");
             seen.push_str(&String::from_utf8_lossy(&chunk[..read]));
         }
-        std::thread::sleep(Duration::from_millis(100));
         let interrupted = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
         assert!(interrupted.success());
         stdout.read_to_string(&mut seen).unwrap();

@@ -194,6 +194,7 @@ impl Renewal {
             settings: (*engine.settings()).clone(),
             place_id: engine.place_id,
             job_id: engine.job_id.clone(),
+            health: engine.health.clone(),
         };
         let (lease, hints) = match register(&parts).await {
             Ok(registered) => registered,

@@ -10,6 +10,7 @@ mod hostile;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod in_turn;
 mod inbox;
+mod keeper;
 mod messages;
 mod migrations;
 #[cfg(feature = "nats")]

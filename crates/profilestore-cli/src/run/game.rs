@@ -10,9 +10,9 @@ use std::{
 
 use profilestore::{
     Settings,
-    data_store::{DataStore, SqliteMessenger, SqliteOptions, SqliteStore},
+    data_store::{DataStore, PostgresOptions, PostgresStore, SqliteMessenger, SqliteOptions, SqliteStore},
     env::Env,
-    messenger::Messenger,
+    messenger::{Messenger, NatsMessenger, PostgresMessenger},
     roblox::BudgetRules,
 };
 use profilestore_luau::{Game, GameBuilder, Limits, Line, Output, Plan, Script, Time};
@@ -20,11 +20,12 @@ use serde_json::json;
 
 use super::{BudgetsArg, Run, TimeArg, VersionsArg};
 use crate::{
+    hints::Address,
     output::{Failure, Status, count},
     place::Place,
 };
 
-pub(super) fn play(run: Run, place: Option<Place>, json: bool) -> Result<Status, Failure> {
+pub(super) fn play(run: Run, store: Option<(Place, Option<Address>)>, json: bool) -> Result<Status, Failure> {
     let script = Script { name: name_of(&run.script), source: read(&run.script)? };
     let mut game = Game::builder().servers(run.servers.into()).seed(run.seed).place_id(run.place_id);
     game = game.time(match run.time {
@@ -66,12 +67,8 @@ pub(super) fn play(run: Run, place: Option<Place>, json: bool) -> Result<Status,
     if json {
         game = game.output(Arc::new(JsonLines));
     }
-    match place {
-        None => {}
-        Some(Place::Sqlite(path)) => game = stored(game, path),
-        Some(place @ Place::Postgres(_)) => {
-            return Err(Failure::Usage(format!("scripts run on SQLite files so far, not on databases: store=`{place}`")));
-        }
+    if let Some((place, messenger)) = store {
+        game = stored(game, place, messenger, run.time)?;
     }
     let report = game.run(&script).map_err(|error| Failure::Work(error.to_string()))?;
     for profile in &report.not_saved {
@@ -85,13 +82,37 @@ pub(super) fn play(run: Run, place: Option<Place>, json: bool) -> Result<Status,
 }
 
 /// On a store that stays.
-fn stored(game: GameBuilder, path: PathBuf) -> GameBuilder {
-    game.store(move |env: &Env| {
-        let options = SqliteOptions { env: env.clone(), ..SqliteOptions::default() };
-        let store = SqliteStore::open(&path, options)?;
-        let messenger: Arc<dyn Messenger> = Arc::new(SqliteMessenger::new(&store));
-        Ok((Arc::new(store) as Arc<dyn DataStore>, messenger))
-    })
+fn stored(game: GameBuilder, place: Place, messenger: Option<Address>, time: TimeArg) -> Result<GameBuilder, Failure> {
+    let hints = messenger.map(|address| address.options()).transpose()?;
+    let is_file = matches!(place, Place::Sqlite(_));
+    if time == TimeArg::Virtual && (hints.is_some() || !is_file) {
+        return Err(Failure::Usage("virtual time is for stores in memory and in SQLite files, without --messenger".into()));
+    }
+    let there = match &place {
+        Place::Sqlite(path) => There::File(path.clone()),
+        Place::Postgres(_) => There::Database(Box::new(place.database()?)),
+    };
+    Ok(game.connect(async move |env: Env| {
+        let (store, own): (Arc<dyn DataStore>, Arc<dyn Messenger>) = match there {
+            There::Database(options) => {
+                let store = PostgresStore::open((*options).clone()).await?;
+                (Arc::new(store), Arc::new(PostgresMessenger::new(*options)?))
+            }
+            There::File(path) => {
+                let store = SqliteStore::open(path, SqliteOptions { env, ..SqliteOptions::default() })?;
+                (Arc::new(store.clone()), Arc::new(SqliteMessenger::new(&store)))
+            }
+        };
+        match hints {
+            Some(hints) => Ok((store, Arc::new(NatsMessenger::connect(hints).await?) as Arc<dyn Messenger>)),
+            None => Ok((store, own)),
+        }
+    }))
+}
+
+enum There {
+    File(PathBuf),
+    Database(Box<PostgresOptions>),
 }
 
 fn read(path: &Path) -> Result<String, Failure> {

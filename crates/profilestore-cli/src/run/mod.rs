@@ -104,9 +104,10 @@ enum BudgetsArg {
 impl Run {
     #[cfg(feature = "luau")]
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
-        let (place, json) = (app.place_given.then(|| app.place.clone()), app.json);
+        let store = app.place_given.then(|| (app.place.clone(), app.messenger.clone()));
+        let json = app.json;
         // The game has a runtime of its own.
-        match tokio::task::spawn_blocking(move || game::play(self, place, json)).await {
+        match tokio::task::spawn_blocking(move || game::play(self, store, json)).await {
             Ok(played) => played,
             Err(error) => Err(Failure::Work(format!("the game broke off: {error}"))),
         }

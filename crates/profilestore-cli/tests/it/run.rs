@@ -1,8 +1,12 @@
 //! Games that are run.
 
-use std::{fs, io::Read, process::Stdio};
+use std::fs;
+#[cfg(feature = "luau")]
+use std::{io::Read, process::Stdio};
 
-use super::{Place, lines};
+use super::Place;
+#[cfg(feature = "luau")]
+use super::lines;
 
 #[cfg(not(feature = "luau"))]
 #[test]

@@ -72,7 +72,7 @@ impl Vm {
                 }
                 let text = format!("the script ran for {:?} without waiting for anything, and was stopped", budget.step());
                 // Thrown from here, it comes without the place.
-                let traced = lua.traceback(Some(&format!("{text}\nstack traceback:")), 0);
+                let traced = lua.traceback(Some(&text), 0);
                 Err(mlua::Error::RuntimeError(traced.map_or(text, |traced| traced.to_string_lossy())))
             }
         });

@@ -6,17 +6,26 @@ use profilestore_luau::{Limits, Line};
 
 use crate::{Ran, check, run};
 
-/// Runs a script with little time and memory.
+/// Runs a script with little time.
 fn poor(source: &str) -> Ran {
+    limited(source, Duration::from_millis(300))
+}
+
+fn limited(source: &str, step: Duration) -> Ran {
     let mut limits = Limits::default();
-    limits.step = Duration::from_millis(300);
+    limits.step = step;
     limits.memory = 128 << 20;
     run(source, |game| game.limits(limits))
 }
 
 #[track_caller]
 fn fails_with(source: &str, what: &str) {
-    let ran = poor(&format!("task.delay(5, print, 'goes on') task.spawn(function() {source} end)"));
+    fails_within(Duration::from_millis(300), source, what);
+}
+
+#[track_caller]
+fn fails_within(step: Duration, source: &str, what: &str) {
+    let ran = limited(&format!("task.delay(5, print, 'goes on') task.spawn(function() {source} end)"), step);
     let errors = ran.recorder.texts(Line::Error);
     assert!(errors.iter().any(|error| error.contains(what)), "{source}: {:?}", ran.recorder);
     assert_eq!(ran.recorder.texts(Line::Print), ["goes on"], "{source}");
@@ -52,13 +61,14 @@ fn what_was_stopped_names_its_place() {
 
 #[test]
 fn memory_runs_out_for_the_script_and_not_for_the_program() {
-    let memory = "not enough memory";
-    fails_with("local s = string.rep('x', 1e9)", memory);
-    fails_with("local b = buffer.create(1e9)", memory);
-    fails_with("local t = table.create(2 ^ 24, 1)", memory);
-    fails_with("local t = {} while true do t = { t, t, t, string.rep('x', 1000) } end", memory);
-    fails_with("local t = {} while true do table.insert(t, coroutine.create(print)) end", memory);
-    fails_with("local s = 'x' while true do s ..= s end", memory);
+    // Enough for a busy machine to fill it.
+    let (memory, time) = ("not enough memory", Duration::from_secs(20));
+    fails_within(time, "local s = string.rep('x', 1e9)", memory);
+    fails_within(time, "local b = buffer.create(1e9)", memory);
+    fails_within(time, "local t = table.create(2 ^ 24, 1)", memory);
+    fails_within(time, "local t = {} while true do t = { t, buffer.create(1e6) } end", memory);
+    fails_within(time, "local t = {} while true do table.insert(t, coroutine.create(print)) end", memory);
+    fails_within(time, "local s = 'x' while true do s ..= s end", memory);
 }
 
 #[test]

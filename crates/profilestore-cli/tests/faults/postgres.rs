@@ -1,6 +1,6 @@
 //! PostgreSQL breaks, or the way to it: nothing that was acknowledged is lost, and everybody is served again.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use profilestore_testbed::{Link, PostgresServer, Proxy};
 
@@ -83,6 +83,30 @@ async fn answers_to_commits_are_lost() {
     assert!(proxy.lost_answers() > 5, "{}", proxy.lost_answers());
     eprintln!("{} answers lost", proxy.lost_answers());
     play.ends_well(Duration::from_secs(1));
+}
+
+/// The disk is full for longer than the lease time. PostgreSQL itself may die of it, and is started again when there is room.
+#[test]
+fn the_disk_of_postgres_is_full() {
+    let mut postgres = PostgresServer::on_small_disk(220).unwrap();
+    let play = Play::new(3, 16).store(&postgres.url()).start();
+    let (ballast, fault) = (postgres.folder().join("ballast"), LEASE * 2);
+    let mut longest = fault;
+    while {
+        let full = stopwatch();
+        // Until nothing more fits.
+        let error = fs::write(&ballast, vec![1; 220 << 20]).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+        sleep(fault);
+        fs::remove_file(&ballast).unwrap();
+        postgres.restart().unwrap();
+        longest = longest.max(full());
+        sleep(LEASE);
+        play.has_time(longest)
+    } {}
+    let log = fs::read_to_string(postgres.folder().join("log")).unwrap();
+    assert!(log.contains("No space left on device"), "the disk was never full: {log}");
+    play.ends_well(longest);
 }
 
 /// One of three game servers cannot reach PostgreSQL for longer than the lease time; the others take over those who come to them.

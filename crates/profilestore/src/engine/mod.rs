@@ -207,7 +207,7 @@ impl Engine {
 
     pub(crate) fn contact(&self) -> Option<Duration> {
         let max_gap = Self::max_gap(&self.settings());
-        self.lease.lock().contact.time(self.env.now(), max_gap)
+        self.lease.lock().contact_time(self.env.now(), max_gap)
     }
 
     /// The store's time, Unix milliseconds, as far as is known.

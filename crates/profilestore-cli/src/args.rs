@@ -56,7 +56,7 @@ pub(crate) struct App {
     /// The store was named on the command line itself.
     #[arg(skip)]
     pub(crate) place_given: bool,
-    /// What carries hints between servers on several machines: nats://HOST[:PORT][,HOST…], with USER:PASSWORD@ or TOKEN@ before and
+    /// What carries hints between servers on several machines: `nats://HOST[:PORT][,HOST…]`, with `USER:PASSWORD@` or `TOKEN@` before and
     /// ?tls=off, ?ca=FILE, ?creds=FILE behind. By default what belongs to the store. TLS is required for other machines
     #[arg(long, global = true, value_name = "ADDRESS", env = "PROFILESTORE_MESSENGER", hide_env_values = true)]
     pub(crate) messenger: Option<Address>,

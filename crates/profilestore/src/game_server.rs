@@ -6,12 +6,15 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::{
     audit::{Attribution, AuditEntry, AuditOutcome},
     data::{ProfileData, TypedCodec},
-    data_store::{DataStore, MemoryStore, ServerId},
+    data_store::{DataStore, DataStoreExt as _, KeyFilter, KeyQuery, KeyState, MemoryStore, Returning, ServerId, StoreError},
+    document::compose,
     edit::{BulkEdit, BulkProgress, BulkReport, Edit, request::EditRequest},
     engine::{Engine, Parts},
     env::Env,
@@ -20,6 +23,8 @@ use crate::{
     messenger::{LocalMessenger, Messenger, NoMessenger},
     migration::Migrations,
     operator::Operator,
+    profile::KeyInfo,
+    record::Stored,
     settings::{ConstantError, Settings},
     signal::Connection,
     store::ProfileStore,
@@ -89,6 +94,7 @@ impl GameServerBuilder {
             settings: self.settings,
             place_id: self.place_id,
             job_id,
+            health: Arc::default(),
         })
         .await?;
         Ok(GameServer { inner: Arc::new(Inner { engine, mock: OnceLock::new(), starting_mock: tokio::sync::Mutex::new(()) }) })
@@ -145,6 +151,7 @@ impl Inner {
             settings: (*live.settings()).clone(),
             place_id: live.place_id,
             job_id: live.job_id.clone(),
+            health: live.health.clone(),
         })
         .await?;
         Ok(self.mock.get_or_init(|| mock).clone())
@@ -311,13 +318,47 @@ impl GameServer {
     /// Changes settings of the running server. The lease time that is noted in the store stays. Fails, changing nothing, when the
     /// result cannot work.
     pub fn change_settings(&self, change: impl FnOnce(&mut Settings)) -> Result<()> {
-        self.inner.engine.change_settings(change)
+        self.inner.engine.change_settings(change)?;
+        self.tell_mock()
+    }
+
+    /// Makes the settings hold for mock stores too.
+    fn tell_mock(&self) -> Result<()> {
+        let settings = self.settings();
+        self.inner.mock_started().map_or(Ok(()), |mock| mock.change_settings(|own| *own = settings))
     }
 
     /// Sets one of the specification's constants by its name; times are in seconds. Specification: `SetConstant`.
     pub fn set_constant(&self, name: &str, value: f64) -> Result<()> {
         let wrong = |error: ConstantError| Error::new(ErrorKind::Invalid, format!("{error}: name=`{name}` value=`{value}`"));
-        self.inner.engine.change_settings(|settings| settings.set_constant(name, value))?.map_err(wrong)
+        self.inner.engine.change_settings(|settings| settings.set_constant(name, value))?.map_err(wrong)?;
+        self.tell_mock()
+    }
+
+    /// What this server's mock stores hold under a key, in the document form of the specification's modules (see [`crate::document`]), with
+    /// what is known about the current version. None when there is nothing. For tests that look into a mock.
+    pub fn mock_document(&self, key: &ProfileKey) -> Option<(Box<RawValue>, KeyInfo)> {
+        let mut state = mock_now(self.inner.mock_started()?.store.read_one(key, Returning::ALL))?.1;
+        state.hide_edits();
+        let (head, bytes) = (state.head.clone()?, state.value.clone()?);
+        let stored = Stored::decode(&bytes).ok()?;
+        let record = if let Stored::Profile(record) = &stored { Some(record) } else { None };
+        let info = KeyInfo::of(&head, state.created_ms, record);
+        Some((compose(&stored, &head, Some(&state)), info))
+    }
+
+    /// The keys of a mock store in the default scope that hold something, in order. See [`GameServer::mock_document`].
+    pub fn mock_keys(&self, store: &str) -> Vec<String> {
+        let query = KeyQuery {
+            store: Some(store.to_owned()),
+            scope: Some(DEFAULT_SCOPE.to_owned()),
+            filter: KeyFilter::All,
+            after: None,
+            limit: usize::MAX,
+        };
+        let Some(mock) = self.inner.mock_started() else { return Vec::new() };
+        let states = mock_now(mock.store.keys(&query)).unwrap_or_default();
+        states.into_iter().filter(KeyState::exists).map(|state| state.key.key().to_owned()).collect()
     }
 
     /// How many profiles this server has open or is opening.
@@ -410,6 +451,11 @@ impl GameServer {
     pub fn crash(&self) {
         self.inner.engine.abandon();
     }
+}
+
+/// What a mock's store, which is a memory and never waits, answers.
+fn mock_now<T>(answer: impl Future<Output = Result<T, StoreError>>) -> Option<T> {
+    answer.now_or_never()?.ok()
 }
 
 fn check_edited(key: &ProfileKey) -> Result<()> {

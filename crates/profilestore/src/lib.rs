@@ -71,6 +71,7 @@ pub mod messenger;
 mod migration;
 mod operator;
 mod profile;
+pub mod profile_service;
 mod reconcile;
 pub mod record;
 pub mod roblox;

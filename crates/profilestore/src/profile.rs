@@ -47,7 +47,7 @@ pub struct KeyInfo {
 }
 
 impl KeyInfo {
-    fn of(head: &VersionInfo, created_ms: i64, stored: Option<&Record>) -> Self {
+    pub(crate) fn of(head: &VersionInfo, created_ms: i64, stored: Option<&Record>) -> Self {
         Self {
             version: head.label.clone().unwrap_or_else(|| version_label(head.written_ms, head.number, created_ms)),
             number: head.number,

@@ -79,6 +79,9 @@ pub(crate) struct Demo {
     /// Shut the servers down and start them again, one after the other, as for an update
     #[arg(long)]
     roll: bool,
+    /// For tests that cut servers off for longer than the lease time: what these hold may be taken over, by an operator's edit too
+    #[arg(long, hide = true)]
+    may_lose: bool,
     /// Environment of one server's processes: SLOT:NAME=VALUE. For tests that break one server's connections or clock
     #[arg(long, hide = true, value_parser = on_server)]
     on_server: Vec<(usize, String, String)>,
@@ -140,6 +143,7 @@ struct Plan {
     seconds: u64,
     kill: bool,
     roll: bool,
+    may_lose: bool,
     seed: u64,
     lease_seconds: f64,
     pace: u32,
@@ -177,6 +181,7 @@ impl Demo {
             seconds: self.seconds,
             kill: self.kill,
             roll: self.roll,
+            may_lose: self.may_lose,
             seed: self.seed.unwrap_or_else(|| u64::from(env.uuid().as_fields().0 ^ env.uuid().as_u64_pair().1 as u32)),
             lease_seconds: self.lease_seconds,
             pace: self.pace,
@@ -224,6 +229,7 @@ async fn perform(plan: &Plan, call: Call, json: bool) -> anyhow::Result<bool> {
     // Makes the file, and says early when it cannot be used.
     drop(storage::open(&call).await?);
     let world: Shared = Arc::new(Mutex::new(World::new(usize::from(plan.servers), plan.players)));
+    locked(&world).may_lose = plan.may_lose;
     let mut display = Display::new(plan.seconds);
     play(plan, &call, &world, &mut display).await?;
     display.phase("audit: opening every player");

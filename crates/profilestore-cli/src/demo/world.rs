@@ -79,6 +79,8 @@ pub(crate) struct World {
     players: Vec<Player>,
     waiting: BTreeMap<u64, Waiting>,
     next_order: u64,
+    /// Servers are cut off for longer than the lease time: what they hold may be taken, and is lost to them.
+    pub(crate) may_lose: bool,
     /// Sessions that ended although nobody had ordered that.
     pub(crate) thrown_out: Vec<String>,
     /// What no server should have done.
@@ -94,6 +96,7 @@ impl World {
             players: (0..players).map(|_| Player::default()).collect(),
             waiting: BTreeMap::new(),
             next_order: 1,
+            may_lose: false,
             thrown_out: Vec::new(),
             faults: Vec::new(),
         }
@@ -267,7 +270,8 @@ impl World {
             Report::Ended { player, session, how } => {
                 let state = &mut self.players[player as usize];
                 let seat = state.seats.iter().find(|seat| seat.session == session);
-                if how != "shutdown" && seat.is_some_and(|seat| !seat.rivals && state.last_move <= session) {
+                let excused = how == "shutdown" || (how == "lost" && self.may_lose);
+                if !excused && seat.is_some_and(|seat| !seat.rivals && state.last_move <= session) {
                     self.thrown_out
                         .push(format!("player {player}: his session on server {slot} was {how}, which nobody had ordered"));
                 }

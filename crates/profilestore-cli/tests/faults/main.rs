@@ -6,4 +6,5 @@
 
 mod nats;
 mod play;
+mod postgres;
 mod servers;

@@ -42,6 +42,12 @@ fn now() -> Instant {
     Instant::now()
 }
 
+/// The time since this was called.
+pub(crate) fn stopwatch() -> impl Fn() -> Duration {
+    let began = now();
+    move || now().duration_since(began)
+}
+
 impl Play {
     /// On a file, with some seconds of play a round.
     pub(crate) fn new(servers: usize, seconds: u64) -> Self {
@@ -52,10 +58,18 @@ impl Play {
             .args(["demo", "--json", "--players", "40", "--pace", "300"])
             .args(["--servers", &servers.to_string(), "--seconds", &seconds.to_string()])
             .args(["--lease-seconds", &LEASE.as_secs().to_string()])
-            .args(["--store", &format!("sqlite:{}", folder.path().join("play.db").display())])
-            .env_remove("PROFILESTORE_STORE")
+            .env("PROFILESTORE_STORE", format!("sqlite:{}", folder.path().join("play.db").display()))
             .env_remove("PROFILESTORE_MESSENGER");
         Self { command, seconds, servers, folder }
+    }
+
+    /// On a database, which is made ready for it.
+    pub(crate) fn store(mut self, url: &str) -> Self {
+        let mut migrate = Command::new(env!("CARGO_BIN_EXE_profilestore"));
+        let migrated = migrate.arg("migrate").env("PROFILESTORE_STORE", url).output().unwrap();
+        assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
+        self.command.args(["--store", url]);
+        self
     }
 
     pub(crate) fn messenger(mut self, address: &str) -> Self {

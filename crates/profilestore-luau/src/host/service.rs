@@ -1,9 +1,9 @@
 //! What concerns this game server as a whole.
 
-use mlua::{Function, Table, Value};
-use profilestore::AccessState;
+use mlua::{Function, Lua, Table, Value};
+use profilestore::{AccessState, DEFAULT_SCOPE, KeyInfo, ProfileKey};
 
-use super::{Host, raw};
+use super::{Host, info::numbers, raw};
 use crate::vm::{Failed, Vm, json};
 
 pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed> {
@@ -55,6 +55,20 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
         })?,
     )?;
 
+    // (store name, key) -> what a mock holds: { Data = its document, CreatedTime, UpdatedTime, VersionId, UserIds, RobloxMetaData }, or nil
+    let server = host.server.clone();
+    table.set(
+        "mock_entry",
+        vm.prompt(move |lua, (store, key): (String, String)| {
+            let key = ProfileKey::new(&store, DEFAULT_SCOPE, &key).ok();
+            let found = key.and_then(|key| server.mock_document(&key));
+            found.map(|(document, info)| mock_entry(lua, document.get(), &info)).transpose().map_err(|error| error.to_string())
+        })?,
+    )?;
+    // (store name) -> the keys of a mock that hold something
+    let server = host.server.clone();
+    table.set("mock_keys", vm.prompt(move |_, store: String| Ok(server.mock_keys(&store)))?)?;
+
     // (name, value) -> nil or what cannot be stored, with its path
     table.set(
         "unstorable",
@@ -70,4 +84,15 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
         })?,
     )?;
     Ok(())
+}
+
+fn mock_entry(lua: &Lua, document: &str, info: &KeyInfo) -> mlua::Result<Table> {
+    let entry = lua.create_table()?;
+    entry.set("Data", json::decode(lua, document).map_err(mlua::Error::RuntimeError)?)?;
+    entry.set("CreatedTime", info.created_ms as f64)?;
+    entry.set("UpdatedTime", info.updated_ms as f64)?;
+    entry.set("VersionId", info.number as f64)?;
+    entry.set("UserIds", numbers(lua, &info.user_ids)?)?;
+    entry.set("RobloxMetaData", raw::table_of(lua, &info.metadata)?)?;
+    Ok(entry)
 }

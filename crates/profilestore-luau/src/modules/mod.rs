@@ -21,9 +21,10 @@ pub(crate) fn source(name: &str) -> Option<&'static str> {
 }
 
 /// What the modules are made of besides, in the order in which they build on each other: each gets the host with those before it.
-const PARTS: [(&str, &str); 5] = [
+const PARTS: [(&str, &str); 6] = [
     ("Signal", include_str!("signal.luau")),
     ("tables", include_str!("tables.luau")),
+    ("mocks", include_str!("mocks.luau")),
     ("service", include_str!("service.luau")),
     ("GlobalUpdates", include_str!("global_updates.luau")),
     ("profiles", include_str!("service_profile.luau")),

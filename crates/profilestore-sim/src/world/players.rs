@@ -301,6 +301,11 @@ impl Actor {
         let Some(running) = self.somewhere() else { return };
         let leaves_after = self.dice.chance(0.08).then(|| self.dice.seconds(0.0, 3.0));
         self.join_on(running, StartOptions::new(), leaves_after).await;
+        if leaves_after.is_some() && self.playing.is_none() && self.dice.chance(0.5) {
+            // Impatient: takes the profile on another server, whatever becomes of the first start.
+            let Some(running) = self.somewhere() else { return };
+            self.join_on(running, StartOptions::new().steal(), None).await;
+        }
     }
 
     async fn join_on(&mut self, running: Running, options: StartOptions, leaves_after: Option<Duration>) {

@@ -17,8 +17,8 @@ use super::{Engine, MAX_RACES, lost_race};
 use crate::{
     audit::{Attribution, AuditEntry},
     data_store::{
-        Cause, Change, ConflictKind, KeyState, MAX_MESSAGE_BYTES, MessageId, NewMessage, NewValue, Retention, Returning,
-        StoreError, StoredMessage,
+        Cause, Change, ConflictKind, Incarnation, KeyState, MAX_MESSAGE_BYTES, MessageId, NewMessage, NewValue, Retention,
+        Returning, StoreError, StoredMessage,
     },
     edit::request::dismissed,
     error::{Error, ErrorKind, Result},
@@ -186,6 +186,7 @@ impl Engine {
         self.call(key, async move {
             let deadline = engine.env.after(engine.settings().call_timeout);
             for _ in 0..MAX_RACES {
+                let contents = engine.contents();
                 let (now_ms, mut state) = engine.read_settled(&key_, Returning::INBOX).await?;
                 state.hide_edits();
                 let Some(changes) = edit(&state) else { return Ok(false) };
@@ -214,7 +215,7 @@ impl Engine {
                 if made.is_empty() {
                     return Ok(true);
                 }
-                let commit = engine.new_commit(made, Returning::HEAD);
+                let commit = engine.commit_in(contents, made, Returning::HEAD);
                 match engine.settle(&commit, |at| at > deadline).await {
                     Ok(_) => {
                         engine.look(&key_);
@@ -262,6 +263,7 @@ impl Engine {
         self.call(key, async move {
             let deadline = engine.env.after(engine.settings().call_timeout);
             for _ in 0..MAX_RACES {
+                let contents = engine.contents();
                 let (_, state) = engine.read_settled(&key_, Returning::INBOX).await?;
                 let others_wrote = replacement.existed && state.epoch != replacement.read_epoch;
                 if others_wrote && engine.removed_since(&state, replacement.read_version).await? {
@@ -277,7 +279,7 @@ impl Engine {
                     author: engine.job_id.clone(),
                     more: receipts(&key_, processed),
                 };
-                if let Some(after) = engine.overwrite(&state, overwrite, deadline).await? {
+                if let Some(after) = engine.overwrite(contents, &state, overwrite, deadline).await? {
                     return Ok(after);
                 }
             }
@@ -297,6 +299,7 @@ impl Engine {
             let operation = engine.env.uuid();
             let deadline = engine.env.after(engine.settings().call_timeout);
             for _ in 0..MAX_RACES {
+                let contents = engine.contents();
                 let (_, state) = engine.read_settled(&key_, Returning::ALL).await?;
                 let author = by.as_ref().map_or(&engine.job_id, |by| &by.author);
                 let Some(mut overwrite) = engine.removal(&state, author).await? else { return Ok(false) };
@@ -305,7 +308,7 @@ impl Engine {
                     let messages = state.inbox.as_ref().map_or(0, Vec::len);
                     overwrite.more.push(entry.detail("version", state.version).detail("messages", messages).change()?);
                 }
-                if engine.overwrite(&state, overwrite, deadline).await?.is_some() {
+                if engine.overwrite(contents, &state, overwrite, deadline).await?.is_some() {
                     return Ok(true);
                 }
             }
@@ -330,28 +333,10 @@ impl Engine {
         }))
     }
 
-    /// A write from outside any session: reads, lets `build` make the changes, ends the session in the same commit, and begins
-    /// anew if somebody else was faster. Answers with what the key held before and after.
-    pub(super) async fn rewrite(
-        self: &Arc<Self>,
-        key: &ProfileKey,
-        returning: Returning,
-        build: impl Fn(&KeyState) -> Result<Option<Overwrite>>,
-    ) -> Result<Option<(KeyState, KeyState)>> {
-        let deadline = self.env.after(self.settings().call_timeout);
-        for _ in 0..MAX_RACES {
-            let (_, state) = self.read_settled(key, returning).await?;
-            let Some(overwrite) = build(&state)? else { return Ok(None) };
-            if let Some(after) = self.overwrite(&state, overwrite, deadline).await? {
-                return Ok(Some((state, after)));
-            }
-        }
-        Err(too_many_races())
-    }
-
-    /// Writes over a state that was read, and ends the session that it shows. None when somebody else was faster.
+    /// Writes over a state that was read in these contents, and ends the session that it shows. None when somebody else was faster.
     pub(crate) async fn overwrite(
         self: &Arc<Self>,
+        contents: Incarnation,
         state: &KeyState,
         overwrite: Overwrite,
         deadline: Instant,
@@ -379,7 +364,7 @@ impl Engine {
         };
         let mut changes = vec![write, lease];
         changes.extend(more);
-        let commit = self.new_commit(changes, Returning::INBOX);
+        let commit = self.commit_in(contents, changes, Returning::INBOX);
         match self.settle(&commit, |at| at > deadline).await {
             Ok(mut reply) => {
                 // A session of this very server gets no notice.

@@ -77,6 +77,7 @@ impl Engine {
         let deadline = self.env.after(self.settings().call_timeout);
         let keys = [key.clone(), book_of(request.operation, key)];
         for _ in 0..MAX_RACES {
+            let contents = self.contents();
             let snapshot = self.read_all(&keys, Returning::ALL).await?;
             let [state, book] = &snapshot.states[..] else {
                 return Err(Error::new(ErrorKind::Corrupt, "the store gave no answer for the keys"));
@@ -91,7 +92,7 @@ impl Engine {
                 Next::Settle(changes, entry) => (changes, Some(entry)),
                 Next::Send(changes) => (changes, None),
             };
-            let commit = self.new_commit(changes, Returning::HEAD);
+            let commit = self.commit_in(contents, changes, Returning::HEAD);
             match self.settle(&commit, |at| at > deadline).await {
                 Ok(reply) => {
                     self.look(key);

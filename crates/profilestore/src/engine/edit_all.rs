@@ -279,6 +279,7 @@ impl Engine {
 async fn piece_of(engine: Arc<Engine>, piece: Vec<Work>) -> Result<Vec<(Work, Fate)>> {
     let mut keys: Vec<ProfileKey> = piece.iter().map(|work| work.key.clone()).collect();
     keys.extend(piece.iter().map(|work| book_of(work.request.operation, &work.key)));
+    let contents = engine.contents();
     let snapshot = engine.read_all(&keys, Returning::ALL).await?;
     if snapshot.states.len() != keys.len() {
         return Err(Error::new(ErrorKind::Corrupt, "the store gave no answer for some keys"));
@@ -303,7 +304,7 @@ async fn piece_of(engine: Arc<Engine>, piece: Vec<Work>) -> Result<Vec<(Work, Fa
                 continue;
             }
         };
-        commits.push((work, engine.new_commit(changes, Returning::HEAD), settled));
+        commits.push((work, engine.commit_in(contents, changes, Returning::HEAD), settled));
     }
     if !commits.is_empty() {
         fates.extend(engine.commit_piece(commits).await?);

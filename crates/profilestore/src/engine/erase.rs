@@ -77,6 +77,7 @@ impl Engine {
     async fn erase_now(self: &Arc<Self>, key: &ProfileKey, wanted: &Wanted) -> Result<Fate> {
         let deadline = self.env.after(self.settings().call_timeout);
         for _ in 0..MAX_RACES {
+            let contents = self.contents();
             let (_, state) = self.read_settled(key, Returning::ALL).await?;
             let versions = self.kept_versions(key).await?;
             let user_ids = self.users(&state, &versions).await?;
@@ -102,7 +103,7 @@ impl Engine {
                 author: wanted.by.author.clone(),
                 more: vec![Change::Erase { key: key.clone(), epoch: state.epoch }, entry.change()?],
             };
-            if self.overwrite(&state, overwrite, deadline).await?.is_some() {
+            if self.overwrite(contents, &state, overwrite, deadline).await?.is_some() {
                 return Ok(Fate::Erased(erased));
             }
         }
@@ -193,6 +194,7 @@ impl Engine {
     async fn redact_entry(&self, at: &ProfileKey) -> Result<()> {
         let deadline = self.env.after(self.settings().call_timeout);
         for _ in 0..MAX_RACES {
+            let contents = self.contents();
             let (_, state) = self.read_settled(at, Returning::ALL).await?;
             let Some(mut entry) = AuditEntry::of(&state)? else { return Ok(()) };
             entry.details.clear();
@@ -200,7 +202,7 @@ impl Engine {
                 entry.outcome = AuditOutcome::Refused { why: "the profile was erased".into() };
             }
             let changes = vec![entry.change_at(state.version)?, Change::Erase { key: at.clone(), epoch: state.epoch }];
-            match self.settle(&self.new_commit(changes, Returning::HEAD), |at| at > deadline).await {
+            match self.settle(&self.commit_in(contents, changes, Returning::HEAD), |at| at > deadline).await {
                 Ok(_) => return Ok(()),
                 Err(error) if lost_race(&error) => {}
                 Err(error) => return Err(error.into()),

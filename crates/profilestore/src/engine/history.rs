@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{Engine, calls::Overwrite};
+use super::{
+    Engine, MAX_RACES,
+    calls::{Overwrite, too_many_races},
+};
 use crate::{
     audit::{Attribution, AuditEntry},
     data_store::{Cause, Change, KeyState, NewValue, Order, Returning, StoredVersion, VersionInfo, VersionQuery, VersionRef},
@@ -72,30 +75,36 @@ impl Engine {
     ) -> impl Future<Output = Result<Restored>> + Send + 'static + use<> {
         let (engine, key_) = (self.clone(), key.clone());
         self.call(key, async move {
-            let (_, state) = engine.read_settled(&key_, Returning::HEAD).await?;
-            let found = engine.find(&state, &which).await?.ok_or_else(no_such_version)?;
-            let bytes = found.value.ok_or_else(|| {
-                Error::new(ErrorKind::Invalid, "the version is a removal, which cannot be restored; remove the profile instead")
-            })?;
-            let user_ids = Stored::decode(&bytes)?.user_ids().to_vec();
-            let (restored, operation) = (found.info.number, engine.env.uuid());
-            let written = engine
-                .rewrite(&key_, Returning::HEAD, |state| {
-                    let entry = AuditEntry::new(operation, "rollback", vec![key_.clone()], by.clone())
-                        .detail("restored", restored)
-                        .detail("replaced", state.version);
-                    Ok(Some(Overwrite {
-                        value: NewValue::Bytes(bytes.clone()),
-                        user_ids: user_ids.clone(),
-                        cause: Cause::Restore,
-                        author: by.author.clone(),
-                        more: vec![entry.change()?],
-                    }))
-                })
-                .await?;
-            let (before, after) = written.ok_or_else(no_such_version)?;
-            let held_by = before.lease.holder.map(|holder| holder.job_id);
-            Ok(Restored { restored, replaced: before.version, version: after.version, held_by })
+            let operation = engine.env.uuid();
+            let deadline = engine.env.after(engine.settings().call_timeout);
+            for _ in 0..MAX_RACES {
+                let contents = engine.contents();
+                let (_, state) = engine.read_settled(&key_, Returning::HEAD).await?;
+                // Each time anew: it may have been erased, and a backup has other versions under the same numbers.
+                let found = engine.find(&state, &which).await?.ok_or_else(no_such_version)?;
+                let bytes = found.value.ok_or_else(|| {
+                    Error::new(
+                        ErrorKind::Invalid,
+                        "the version is a removal, which cannot be restored; remove the profile instead",
+                    )
+                })?;
+                let restored = found.info.number;
+                let entry = AuditEntry::new(operation, "rollback", vec![key_.clone()], by.clone())
+                    .detail("restored", restored)
+                    .detail("replaced", state.version);
+                let overwrite = Overwrite {
+                    user_ids: Stored::decode(&bytes)?.user_ids().to_vec(),
+                    value: NewValue::Bytes(bytes),
+                    cause: Cause::Restore,
+                    author: by.author.clone(),
+                    more: vec![entry.change()?],
+                };
+                if let Some(after) = engine.overwrite(contents, &state, overwrite, deadline).await? {
+                    let held_by = state.lease.holder.map(|holder| holder.job_id);
+                    return Ok(Restored { restored, replaced: state.version, version: after.version, held_by });
+                }
+            }
+            Err(too_many_races())
         })
     }
 
@@ -109,13 +118,14 @@ impl Engine {
     ) -> impl Future<Output = Result<VersionInfo>> + Send + 'static + use<> {
         let (engine, key_) = (self.clone(), key.clone());
         self.call(key, async move {
+            let contents = engine.contents();
             let (_, state) = engine.read_settled(&key_, Returning::HEAD).await?;
             let mut info = engine.find(&state, &which).await?.ok_or_else(no_such_version)?.info;
             let action = if pinned { "pin" } else { "unpin" };
             let entry = AuditEntry::new(engine.env.uuid(), action, vec![key_.clone()], by).detail("version", info.number);
             let pin = Change::Pin { key: key_, version: info.number, pinned };
             let deadline = engine.env.after(engine.settings().call_timeout);
-            engine.settle(&engine.new_commit(vec![pin, entry.change()?], Returning::HEAD), |at| at > deadline).await?;
+            engine.settle(&engine.commit_in(contents, vec![pin, entry.change()?], Returning::HEAD), |at| at > deadline).await?;
             info.pinned = pinned;
             Ok(info)
         })

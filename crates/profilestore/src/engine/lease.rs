@@ -25,11 +25,19 @@ pub(crate) struct Lease {
     pub(crate) lease_time: Duration,
     /// Just before the request was sent that confirmed the lease last.
     pub(crate) confirmed_at: Instant,
-    /// Contact with the store.
+    /// Contact with the store, reads included: they tell of its clock.
     pub(crate) contact: Contact,
+    /// Contact through renewals alone. While the store can be read and not written, nobody renews, so nobody may be judged by that.
+    pub(crate) renewals: Contact,
 }
 
 impl Lease {
+    /// For how long both the store has answered and this server has renewed without a break: what others can be judged by.
+    pub(crate) fn contact_time(&self, now: Instant, max_gap: Duration) -> Option<Duration> {
+        let (answered, renewed) = (self.contact.time(now, max_gap)?, self.renewals.time(now, max_gap)?);
+        Some(answered.min(renewed))
+    }
+
     /// True while nobody can have declared this server dead: within the lease time of a confirmation.
     pub(crate) fn is_confirmed(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.confirmed_at) < self.lease_time || defect!(SelfDemotionRemoved)

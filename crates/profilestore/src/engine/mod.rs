@@ -48,6 +48,9 @@ use lease::Lease;
 use queue::KeyQueues;
 use start::Load;
 
+/// How long after a commit was sent whoever waits for it gets a hint: long enough for the commit to stay ahead of the look that follows.
+const EARLY_HINT: Duration = Duration::from_millis(2);
+
 /// How often a commit that lost a race against another server is rebuilt and tried again before the call fails.
 const MAX_RACES: usize = 50;
 
@@ -62,6 +65,8 @@ pub(crate) struct Parts {
     pub(crate) settings: Settings,
     pub(crate) place_id: i64,
     pub(crate) job_id: String,
+    /// A mock's errors are told to the listeners of its server.
+    pub(crate) health: Arc<Health>,
 }
 
 pub(crate) struct Engine {
@@ -89,7 +94,7 @@ pub(crate) struct Engine {
     pub(crate) changed: Changed,
     /// What is known of the edits that stand, by store.
     standing: Mutex<BTreeMap<String, standing::Cached>>,
-    pub(crate) health: Health,
+    pub(crate) health: Arc<Health>,
     closing: AtomicBool,
     /// Set while `shutdown` runs: retries come faster.
     hurry: AtomicBool,
@@ -135,7 +140,7 @@ impl Engine {
             autosave: Arc::default(),
             changed: Changed::default(),
             standing: Mutex::default(),
-            health: Health::default(),
+            health: parts.health,
             closing: AtomicBool::new(false),
             hurry: AtomicBool::new(false),
             tasks: Mutex::default(),
@@ -202,7 +207,7 @@ impl Engine {
 
     pub(crate) fn contact(&self) -> Option<Duration> {
         let max_gap = Self::max_gap(&self.settings());
-        self.lease.lock().contact.time(self.env.now(), max_gap)
+        self.lease.lock().contact_time(self.env.now(), max_gap)
     }
 
     /// The store's time, Unix milliseconds, as far as is known.
@@ -225,6 +230,18 @@ impl Engine {
     pub(crate) fn new_commit(&self, changes: Vec<Change>, returning: Returning) -> Commit {
         let lease = self.lease.lock();
         Commit { id: CommitId(self.env.uuid()), incarnation: lease.incarnation, from: Some(lease.server), changes, returning }
+    }
+
+    /// The contents of the store in which this server is registered: for [`Engine::commit_in`], taken before the look that a commit is
+    /// built on.
+    pub(crate) fn contents(&self) -> Incarnation {
+        self.lease.lock().incarnation
+    }
+
+    /// A commit of this server that is built on a look at these contents. It fails when a backup took their place since, also when
+    /// this server has registered in that meanwhile and the same numbers stand there.
+    pub(crate) fn commit_in(&self, contents: Incarnation, changes: Vec<Change>, returning: Returning) -> Commit {
+        Commit { incarnation: contents, ..self.new_commit(changes, returning) }
     }
 
     /// Tries a commit once and sends the hints that follow from it. Errors of the store count towards the critical state.
@@ -318,6 +335,27 @@ impl Engine {
                 other => return other,
             }
         }
+    }
+
+    /// The same for a commit that another server waits for. That one gets a hint while the commit is still on its way, so that its look
+    /// reaches the store right behind it; should it come too early, the hint that follows the commit makes it look again. So on a store
+    /// that is far away a hand-over takes two calls less, and on one that is near no hint comes early.
+    pub(crate) async fn settle_for(
+        &self,
+        server: Option<ServerId>,
+        key: &ProfileKey,
+        commit: &Commit,
+        give_up: impl Fn(Instant) -> bool,
+    ) -> Result<CommitReply, StoreError> {
+        let mut settled = Box::pin(self.settle(commit, give_up));
+        if let Some(server) = server {
+            tokio::select! {
+                biased;
+                settled = &mut settled => return settled,
+                () = tokio::time::sleep(EARLY_HINT) => self.messenger.hint(server, key).await,
+            }
+        }
+        settled.await
     }
 
     /// What a deliberate defect goes by.

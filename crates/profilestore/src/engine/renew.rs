@@ -53,7 +53,8 @@ pub(crate) async fn register(parts: &Parts) -> Result<(Lease, mpsc::Receiver<Hin
     contact.observe(sent, parts.env.now(), reply.now_ms, Engine::max_gap(&parts.settings));
     let revision = reply.server.map_or(1, |row| row.revision);
     let lease_time = parts.settings.lease_time;
-    Ok((Lease { server, incarnation: identity.incarnation, revision, lease_time, confirmed_at: sent, contact }, hints))
+    let renewals = contact;
+    Ok((Lease { server, incarnation: identity.incarnation, revision, lease_time, confirmed_at: sent, contact, renewals }, hints))
 }
 
 fn registration(id: ServerId, place_id: i64, job_id: &str, lease_time: Duration) -> Change {
@@ -148,6 +149,7 @@ impl Renewal {
                     let mut lease = engine.lease.lock();
                     lease.confirmed_at = sent;
                     lease.contact.observe(asked, received, reply.now_ms, max_gap);
+                    lease.renewals.observe(asked, received, reply.now_ms, max_gap);
                     if let Some(row) = &reply.server {
                         lease.revision = row.revision;
                     }
@@ -194,6 +196,7 @@ impl Renewal {
             settings: (*engine.settings()).clone(),
             place_id: engine.place_id,
             job_id: engine.job_id.clone(),
+            health: engine.health.clone(),
         };
         let (lease, hints) = match register(&parts).await {
             Ok(registered) => registered,

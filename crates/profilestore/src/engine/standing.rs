@@ -121,6 +121,7 @@ impl Engine {
         }
         let standing = StandingEdit::new(bulk.operation, bulk.by.clone(), profiles.clone(), edit)?;
         for _ in 0..MAX_RACES {
+            let contents = self.contents();
             let (registry, mark) = self.registry_and_mark(&profiles.store, bulk.operation).await?;
             match mark.map(|mark| mark.outcome) {
                 None => {}
@@ -131,7 +132,7 @@ impl Engine {
             edits.push(standing.clone());
             let mut changes = registry.replaced(edits, &bulk.by.author)?;
             changes.push(AuditEntry::new(bulk.operation, STAND, vec![registry.key.clone()], bulk.by.clone()).change()?);
-            if self.changed(changes).await? {
+            if self.changed(contents, changes).await? {
                 return Ok(());
             }
         }
@@ -143,6 +144,7 @@ impl Engine {
         let (_, header) = self.read_settled(&entry_key(of, &[]), VALUE).await?;
         let Some(store) = AuditEntry::of(&header)?.as_ref().and_then(BulkEdit::stands_in) else { return Ok(()) };
         for _ in 0..MAX_RACES {
+            let contents = self.contents();
             let (registry, mark) = self.registry_and_mark(&store, of).await?;
             let at = vec![registry.key.clone()];
             let changes = if mark.is_none() {
@@ -157,7 +159,7 @@ impl Engine {
             } else {
                 return Ok(());
             };
-            if self.changed(changes).await? {
+            if self.changed(contents, changes).await? {
                 return Ok(());
             }
         }
@@ -176,9 +178,9 @@ impl Engine {
     }
 
     /// Commits; false when somebody else was faster.
-    async fn changed(&self, changes: Vec<Change>) -> Result<bool> {
+    async fn changed(&self, contents: Incarnation, changes: Vec<Change>) -> Result<bool> {
         let deadline = self.env.after(self.settings().call_timeout);
-        match self.settle(&self.new_commit(changes, Returning::HEAD), |at| at > deadline).await {
+        match self.settle(&self.commit_in(contents, changes, Returning::HEAD), |at| at > deadline).await {
             Ok(_) => Ok(true),
             Err(error) if edit_lost_race(&error) || self.overtaken(&error).await => Ok(false),
             Err(error) => Err(error.into()),

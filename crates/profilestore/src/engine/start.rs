@@ -20,7 +20,7 @@ use tokio::{
 use super::{Backoff, Engine, Slot, queue::Answer, standing::StandingError};
 use crate::{
     data::{Codec, Data},
-    data_store::{Cause, Change, ConflictKind, DataStoreExt, KeyState, NewValue, RequestId, Returning},
+    data_store::{Cause, Change, ConflictKind, DataStoreExt, Incarnation, KeyState, NewValue, RequestId, Returning},
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
     profile::SessionInfo,
@@ -155,13 +155,11 @@ impl Load {
         let began = engine.env.now();
         let mut backoff = Backoff::default();
         let mut asked_at = None;
-        // The first look brings the value along: most profiles are free.
-        let mut with_value = true;
         loop {
             if let Some(error) = self.called_off(&engine) {
                 return self.give_up(&engine, error, asked_at.is_some(), None).await;
             }
-            let attempt = match self.clone().queue_attempt(&engine, asked_at, with_value) {
+            let attempt = match self.clone().queue_attempt(&engine, asked_at) {
                 Ok(attempt) => attempt,
                 Err(error) => return self.give_up(&engine, error, asked_at.is_some(), None).await,
             };
@@ -182,7 +180,6 @@ impl Load {
                 Attempt::Outage => (backoff.next(engine.is_closing()), true),
                 Attempt::Asked(at_most) => {
                     asked_at = Some(engine.env.now());
-                    with_value = false;
                     (engine.settings().first_load_repeat.min(at_most), false)
                 }
                 Attempt::Wait(at_most) => (engine.settings().load_repeat_period.min(at_most), false),
@@ -283,11 +280,12 @@ impl Load {
     /// Takes our request, or the offer that answered it, out of the lease.
     async fn withdraw(&self, engine: &Arc<Engine>) {
         for _ in 0..super::MAX_RACES {
+            let contents = engine.contents();
             let Ok((_, state)) = engine.read_settled(&self.key, Returning::HEAD).await else { return };
             let Some(lease) = protocol::withdrawn(&state.lease, self.request) else { return };
             let change =
                 Change::Lease { key: self.key.clone(), revision: state.lease_revision, lease, raise_epoch: false, seal: false };
-            let commit = engine.new_commit(vec![change], Returning::HEAD);
+            let commit = engine.commit_in(contents, vec![change], Returning::HEAD);
             let deadline = engine.env.after(engine.settings().call_timeout);
             match engine.settle(&commit, |at| at > deadline).await {
                 Err(error) if super::lost_race(&error) => {}
@@ -351,17 +349,12 @@ impl Load {
         }
     }
 
-    fn queue_attempt(
-        self: Arc<Self>,
-        engine: &Arc<Engine>,
-        asked_at: Option<Instant>,
-        with_value: bool,
-    ) -> Result<Answer<Attempt>> {
+    fn queue_attempt(self: Arc<Self>, engine: &Arc<Engine>, asked_at: Option<Instant>) -> Result<Answer<Attempt>> {
         let settings = engine.settings();
         let key = self.key.clone();
         let engine_ = engine.clone();
         engine.queues.run(&key, settings.max_key_queue, async move {
-            match self.attempt(&engine_, asked_at, with_value).await {
+            match self.attempt(&engine_, asked_at).await {
                 Ok(attempt) => attempt,
                 // A backup was restored, and this server has yet to register in it.
                 Err(error) if error.kind() == ErrorKind::Replaced => Attempt::Outage,
@@ -371,14 +364,15 @@ impl Load {
     }
 
     /// Looks at the store and does what the rules say.
-    async fn attempt(&self, engine: &Arc<Engine>, asked_at: Option<Instant>, with_value: bool) -> Result<Attempt> {
-        let mut returning = if with_value { Returning::ALL } else { Returning::INBOX };
+    async fn attempt(&self, engine: &Arc<Engine>, asked_at: Option<Instant>) -> Result<Attempt> {
+        // Each look brings the value along: mostly the profile is free, or has just been let go.
         for _ in 0..super::MAX_RACES {
             let Some((wish, codec)) = self.claim.lock().as_ref().map(|claim| (claim.wish.clone(), claim.codec.clone())) else {
                 return Err(Error::new(ErrorKind::Cancelled, "the start was called off"));
             };
+            let contents = engine.contents();
             let sent = engine.env.now();
-            let (now_ms, state) = match engine.store.read_one(&self.key, returning).await {
+            let (now_ms, state) = match engine.store.read_one(&self.key, Returning::ALL).await {
                 Ok(read) => {
                     // The clock that is about to be judged by may have stepped since the last renewal.
                     if !defect!(StepNoticedLate) {
@@ -431,16 +425,16 @@ impl Load {
                     ));
                 }
                 Start::Ask => {
-                    if self.ask(engine, &state, &asker, now_ms).await? {
+                    if self.ask(engine, contents, &state, &asker, now_ms).await? {
                         engine.health.foreign(&self.key, &state.lease, true);
                         return Ok(Attempt::Asked(protocol::patience(state, now_ms, engine.contact(), asker, &engine.periods())));
                     }
                 }
-                Start::Take(_) if state.version > 0 && state.value.is_none() && state.exists() => returning = Returning::ALL,
-                Start::Take(how) => match self.take(engine, state, &asker, how, now_ms, codec, &wish).await? {
-                    Some(attempt) => return Ok(attempt),
-                    None => returning = Returning::ALL,
-                },
+                Start::Take(how) => {
+                    if let Some(attempt) = self.take(engine, contents, state, &asker, how, now_ms, codec, &wish).await? {
+                        return Ok(attempt);
+                    }
+                }
             }
         }
         // A lively key: not an outage, but better left alone for a moment.
@@ -448,12 +442,20 @@ impl Load {
     }
 
     /// Writes our request. False when the lease changed meanwhile.
-    async fn ask(&self, engine: &Arc<Engine>, state: &KeyState, asker: &Asker, now_ms: i64) -> Result<bool> {
+    async fn ask(
+        &self,
+        engine: &Arc<Engine>,
+        contents: Incarnation,
+        state: &KeyState,
+        asker: &Asker,
+        now_ms: i64,
+    ) -> Result<bool> {
         let lease = protocol::asked(&state.lease, asker, now_ms);
         let change =
             Change::Lease { key: self.key.clone(), revision: state.lease_revision, lease, raise_epoch: false, seal: false };
-        let commit = engine.new_commit(vec![change], Returning::HEAD);
-        match engine.settle(&commit, |_| engine.is_closing()).await {
+        let commit = engine.commit_in(contents, vec![change], Returning::HEAD);
+        let holder = state.lease.holder.as_ref().and_then(|holder| holder.server);
+        match engine.settle_for(holder, &self.key, &commit, |_| engine.is_closing()).await {
             Ok(_) => Ok(true),
             Err(error) if engine.overtaken(&error).await => Ok(false),
             Err(error) => Err(error.into()),
@@ -465,6 +467,7 @@ impl Load {
     async fn take(
         &self,
         engine: &Arc<Engine>,
+        contents: Incarnation,
         state: KeyState,
         asker: &Asker,
         how: Take,
@@ -517,7 +520,7 @@ impl Load {
         }
         changes.extend(born);
         let held_by = asker.server;
-        let commit = engine.new_commit(changes, Returning::INBOX);
+        let commit = engine.commit_in(contents, changes, Returning::INBOX);
         if commit.from != Some(held_by) {
             // A new incarnation of this server began meanwhile.
             return Ok(None);

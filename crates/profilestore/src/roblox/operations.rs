@@ -89,6 +89,7 @@ fn whole(entry: &Entry) -> Option<i64> {
 pub(super) async fn write_now(engine: &Arc<Engine>, key: &ProfileKey, source: Source) -> Result<Option<Entry>, DataStoreError> {
     let deadline = engine.env.after(engine.settings().call_timeout);
     loop {
+        let contents = engine.contents();
         let (now_ms, state) = engine.read_settled(key, Returning::ALL).await?;
         let shown = match &source {
             // Whatever cannot be read can be written over.
@@ -105,7 +106,7 @@ pub(super) async fn write_now(engine: &Arc<Engine>, key: &ProfileKey, source: So
             every_save: engine.settings().keep_every_save,
         };
         let Plan { changes, stored, version } = write.plan()?;
-        let commit = engine.new_commit(changes, Returning::INBOX);
+        let commit = engine.commit_in(contents, changes, Returning::INBOX);
         match engine.settle(&commit, |at| at > deadline).await {
             Ok(mut reply) => {
                 // A session or a start of this very server gets no notice.
@@ -143,6 +144,7 @@ async fn written(
 pub(super) async fn remove_now(engine: &Arc<Engine>, key: &ProfileKey) -> Result<Option<Entry>, DataStoreError> {
     let deadline = engine.env.after(engine.settings().call_timeout);
     loop {
+        let contents = engine.contents();
         let (_, state) = engine.read_settled(key, Returning::ALL).await?;
         let Some(removal) = engine.removal(&state, &engine.job_id).await? else { return Ok(None) };
         // What cannot be read can be removed.
@@ -150,7 +152,7 @@ pub(super) async fn remove_now(engine: &Arc<Engine>, key: &ProfileKey) -> Result
             tracing::warn!(%key, %error, "what is removed cannot be read");
             None
         });
-        if engine.overwrite(&state, removal, deadline).await?.is_some() {
+        if engine.overwrite(contents, &state, removal, deadline).await?.is_some() {
             return Ok(was);
         }
         if engine.env.now() > deadline {

@@ -461,7 +461,7 @@ impl Session {
     }
 
     /// What became of the last save, once that is known.
-    async fn ended(&self) -> Result<()> {
+    pub(crate) async fn ended(&self) -> Result<()> {
         loop {
             let wake = self.ended_wake.notified();
             if let Some(ended) = self.ended.get() {

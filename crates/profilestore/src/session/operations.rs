@@ -422,7 +422,7 @@ impl Session {
             }
             let mut changes = self.changes(&prepared, Cause::End);
             let after = if defect!(ReleaseBeforeSave) { std::mem::take(&mut changes) } else { Vec::new() };
-            {
+            let asker = {
                 let known = self.known.lock();
                 let now_ms = self.engine.store_ms();
                 changes.push(Change::Lease {
@@ -432,9 +432,10 @@ impl Session {
                     raise_epoch: false,
                     seal: true,
                 });
-            }
+                known.lease.request.as_ref().and_then(|request| request.server)
+            };
             let commit = self.commit(changes);
-            match self.engine.settle(&commit, |_| false).await {
+            match self.engine.settle_for(asker, &self.key, &commit, |_| false).await {
                 Ok(mut reply) => {
                     if defect!(ReleaseBeforeSave) && !after.is_empty() {
                         let _ = self.engine.settle(&self.commit(after), |_| true).await;

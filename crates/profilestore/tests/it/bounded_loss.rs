@@ -99,7 +99,7 @@ async fn an_outage_delays_them_and_loses_none() {
     for i in 0..1200 {
         profiles.push(open(&a, &format!("p{i}")).await);
     }
-    world.store.cut_off();
+    world.store.plan().cut_off();
     for profile in &profiles {
         earn(profile, 1);
     }
@@ -107,7 +107,7 @@ async fn an_outage_delays_them_and_loses_none() {
     for profile in &profiles {
         earn(profile, 1);
     }
-    world.store.heal();
+    world.store.plan().heal();
     tokio::time::sleep(Duration::from_secs(40)).await;
     for i in 0..1200 {
         assert_eq!(coins(&b, &format!("p{i}")).await, 2);
@@ -134,7 +134,7 @@ async fn a_change_that_found_the_queue_full_is_saved_once_there_is_room() {
     world.settings.max_key_queue = 1;
     let (a, b) = (world.server("a").await, world.server("b").await);
     let profile = open(&a, "p").await;
-    world.store.cut_off();
+    world.store.plan().cut_off();
     earn(&profile, 1);
     let saving = tokio::spawn(profile.save());
     settle().await;
@@ -142,7 +142,7 @@ async fn a_change_that_found_the_queue_full_is_saved_once_there_is_room() {
     settle().await;
     earn(&profile, 2);
     tokio::time::sleep(Duration::from_secs(5)).await;
-    world.store.heal();
+    world.store.plan().heal();
     saving.await.unwrap().unwrap();
     sending.await.unwrap().unwrap();
     tokio::time::sleep(Duration::from_secs(3)).await;

@@ -185,10 +185,10 @@ async fn an_edit_under_an_unknown_outcome_takes_effect_once() {
                 saved(&world).await;
                 let (a, b) = (world.server("a").await, world.server("b").await);
                 let profile = if held { Some(open(&a, "p").await) } else { None };
-                world.store.fail(fault, hits);
+                world.store.plan().fail(fault, hits);
                 let entry = edit(&b, &more_coins(7)).await.unwrap();
                 assert_eq!(entry.outcome, AuditOutcome::Done);
-                world.store.heal();
+                world.store.plan().heal();
                 if let Some(profile) = profile {
                     assert_eq!(profile.data().coins, 12, "{fault:?} {hits}");
                     profile.end_session().await.unwrap();
@@ -230,9 +230,9 @@ async fn repeating_an_edit_under_its_identity_does_nothing() {
 async fn a_start_that_read_the_profile_before_the_edit_does_not_go_on_with_what_it_read() {
     let world = World::new();
     saved(&world).await;
-    let slow = world.store.another_way();
+    let slow = world.another_way();
     let (a, b) = (world.server_on("a", slow.clone()).await, world.server("b").await);
-    slow.delay_reads(100);
+    slow.plan().delay_reads(100);
     let starting = players(&a).start_session("p");
     let starting = tokio::spawn(starting);
     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -248,12 +248,12 @@ async fn a_start_that_read_the_profile_before_the_edit_does_not_go_on_with_what_
 async fn a_holder_that_dies_between_effect_and_save_has_the_edit_applied_once() {
     let world = World::new();
     saved(&world).await;
-    let way = world.store.another_way();
+    let way = world.another_way();
     let (a, b) = (world.server_on("a", way.clone()).await, world.server("b").await);
     let profile = open(&a, "p").await;
     let cut = way.clone();
     // The save's hook runs when the edit is in the data and not yet stored.
-    profile.on_save(move |_| cut.cut_off());
+    profile.on_save(move |_| cut.plan().cut_off());
     let editing = tokio::spawn(b.edit_as(world.env.uuid(), &key(), &more_coins(7), ann(), Duration::from_secs(60)));
     settle().await;
     assert_eq!(profile.data().coins, 12, "the effect is there");
@@ -296,13 +296,13 @@ async fn hand_overs_steals_and_ends_at_every_moment_leave_one_effect() {
         for what in ["hand over", "steal", "end"] {
             let world = World::new();
             saved(&world).await;
-            let ways = [world.store.another_way(), world.store.another_way()];
+            let ways = [world.another_way(), world.another_way()];
             let (a, b) = (world.server_on("a", ways[0].clone()).await, world.server_on("b", ways[1].clone()).await);
             let operator = world.server("operator").await;
             let profile = open(&a, "p").await;
             earn(&profile, 1);
             profile.save().await.unwrap();
-            ways.iter().for_each(|way| way.delay_reads(2));
+            ways.iter().for_each(|way| way.plan().delay_reads(2));
             let editing = tokio::spawn(edit_for(operator.clone()));
             tokio::time::sleep(Duration::from_micros(250 * delay)).await;
             match what {
@@ -356,10 +356,10 @@ async fn an_entry_that_somebody_else_wrote_does_not_keep_a_session_from_saving()
     use profilestore::data_store::{Commit, CommitId};
     let world = World::new();
     saved(&world).await;
-    let way = world.store.another_way();
+    let way = world.another_way();
     let (a, b) = (world.server_on("a", way.clone()).await, world.server("b").await);
     let profile = open(&a, "p").await;
-    way.cut_off();
+    way.plan().cut_off();
     let operation = world.env.uuid();
     let sent = b.edit_as(operation, &key(), &more_coins(7), ann(), Duration::from_secs(1)).await;
     assert_eq!(sent.unwrap_err().kind(), ErrorKind::Unknown);
@@ -381,7 +381,7 @@ async fn an_entry_that_somebody_else_wrote_does_not_keep_a_session_from_saving()
     let commit =
         Commit { id: CommitId(world.env.uuid()), incarnation, from: None, changes: vec![forged], returning: Returning::HEAD };
     world.store.commit_one(commit).await.unwrap();
-    way.heal();
+    way.plan().heal();
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert!(profile.is_active());
     earn(&profile, 1);
@@ -398,7 +398,7 @@ async fn edits_and_transactions_of_one_profile_leave_both_effects() {
             let (a, b) = (world.server("a").await, world.server("b").await);
             let (profile, other) = (open(&a, "p").await, open(&a, "other").await);
             if let Some(fault) = fault {
-                world.store.fail(fault, hits);
+                world.store.plan().fail(fault, hits);
             }
             let (giver, taker) = (profile.clone(), other.clone());
             let trade = a.transaction().with(&profile).with(&other).run(move |tx| {

@@ -131,9 +131,9 @@ async fn profiles_are_read_one_after_the_other() {
 
     let mut query = players(&a).versions("p").unwrap();
     query.next_profile().await.unwrap();
-    world.store.fail(Fault::Unavailable, u64::MAX);
+    world.store.plan().fail(Fault::Refused, u64::MAX);
     assert_eq!(query.next_profile().await.unwrap_err().kind(), ErrorKind::Unavailable);
-    world.store.heal();
+    world.store.plan().heal();
     assert_eq!(query.next_profile().await.unwrap().unwrap().data.coins, 2, "a failed call may be repeated");
 }
 

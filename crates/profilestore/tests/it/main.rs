@@ -10,6 +10,7 @@ mod hostile;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod in_turn;
 mod inbox;
+mod keeper;
 mod messages;
 mod migrations;
 #[cfg(feature = "nats")]
@@ -18,6 +19,7 @@ mod operator;
 mod operators_in_trouble;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod profile_service;
 mod records;
 mod regressions;
 mod roblox;

@@ -100,7 +100,7 @@ async fn a_send_whose_answer_is_lost_arrives_once() {
         let (a, b) = (world.server("a").await, world.server("b").await);
         let profile = open(&a, "p").await;
         take_gifts(&profile);
-        world.store.fail(fault, 1);
+        world.store.plan().fail(fault, 1);
         players(&b).send_message("p", &json!({"coins": 5})).await.unwrap();
         tokio::time::sleep(Duration::from_secs(6)).await;
         assert_eq!(profile.data().coins, 5, "{fault:?}");
@@ -110,7 +110,7 @@ async fn a_send_whose_answer_is_lost_arrives_once() {
 #[tokio::test(start_paused = true)]
 async fn a_crash_before_the_save_brings_the_message_again_with_the_old_data() {
     let world = World::new();
-    let own_way = world.store.another_way();
+    let own_way = world.another_way();
     let a = world.server_on("a", own_way.clone()).await;
     let b = world.server("b").await;
     let profile = open(&a, "p").await;
@@ -118,7 +118,7 @@ async fn a_crash_before_the_save_brings_the_message_again_with_the_old_data() {
     settle().await;
     // The effect is there, the save never comes.
     a.crash();
-    own_way.cut_off();
+    own_way.plan().cut_off();
     take_gifts(&profile);
     assert_eq!(profile.data().coins, 5);
     let again = players(&b).start_session_with("p", profilestore::StartOptions::new().steal()).await.unwrap();

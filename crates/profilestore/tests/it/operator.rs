@@ -84,7 +84,7 @@ async fn a_roll_back_whose_answer_is_lost_is_done_and_booked_once() {
     let a = world.server("a").await;
     played(&a, "p", &[10, 20]).await;
     for fault in [Fault::AnswerLost, Fault::RequestLost] {
-        world.store.fail(fault, 2);
+        world.store.plan().fail(fault, 2);
         ann(&a).restore(&key("p"), VersionRef::Number(2)).await.unwrap();
     }
     assert_eq!(players(&a).get("p").await.unwrap().key_info().unwrap().number, 5);
@@ -164,7 +164,7 @@ async fn an_operator_ends_sessions_by_asking_and_by_taking() {
 #[tokio::test(start_paused = true)]
 async fn a_session_that_does_not_end_is_booked_as_refused() {
     let world = World::without_messenger();
-    let (a, b) = (world.server_on("a", world.store.another_way()).await, world.server("b").await);
+    let (a, b) = (world.server_on("a", world.another_way()).await, world.server("b").await);
     let live = open(&a, "p").await;
     let short = ann(&b).end_session(&key("p"), false, Duration::from_secs(1)).await;
     assert_eq!(short.unwrap_err().kind(), ErrorKind::TimedOut);
@@ -274,14 +274,14 @@ async fn a_profile_that_is_removed_while_an_operator_ends_its_session_stays_remo
 #[tokio::test(start_paused = true)]
 async fn an_erased_users_old_server_cannot_write_him_back_after_an_outage() {
     let world = World::new();
-    let way = world.store.another_way();
+    let way = world.another_way();
     let (a, b) = (world.server_on("a", way.clone()).await, world.server("b").await);
     let live = owned(&a, "p", &[7]).await;
-    way.cut_off();
+    way.plan().cut_off();
     earn(&live, 100);
     let saving = live.save();
     let _ = ann(&b).erase_user(7, false).await.unwrap();
-    way.heal();
+    way.plan().heal();
     assert_eq!(saving.await.unwrap_err().kind(), ErrorKind::SessionEnded);
     assert!(live.is_over());
     assert_eq!(players(&b).get("p").await.unwrap_err().kind(), ErrorKind::NotFound);

@@ -7,13 +7,13 @@ use std::{
 
 use profilestore::{
     Attribution, Edit, ErrorKind, GameServer, ProfileKey,
-    data_store::MemoryStore,
+    data_store::{DataStoreExt, MemoryStore, Returning, VersionRef},
     env::{Env, SystemRng},
 };
 
 use crate::{
-    regressions::Stepping,
-    world::{Fault, FaultyStore, World, coins, earn, open, settle},
+    regressions::{Detour, Stepping},
+    world::{Fault, World, coins, earn, on_command, open, settle},
 };
 
 fn key() -> ProfileKey {
@@ -33,7 +33,7 @@ async fn edit(server: &GameServer, edit: &Edit) -> Result<(), ErrorKind> {
 async fn an_edit_after_a_step_of_the_stores_clock_ends_no_living_session() {
     let mut world = World::new();
     let clock = Arc::new(Stepping(world.env.clone(), 0.into()));
-    world.store = FaultyStore::new(MemoryStore::new(Env::new(clock.clone(), Arc::new(SystemRng))));
+    world.store = on_command(MemoryStore::new(Env::new(clock.clone(), Arc::new(SystemRng))));
     let (a, b) = (world.server("a").await, world.server("b").await);
     let on_a = open(&a, "p").await;
     earn(&on_a, 7);
@@ -49,21 +49,72 @@ async fn an_edit_after_a_step_of_the_stores_clock_ends_no_living_session() {
 #[tokio::test(start_paused = true)]
 async fn the_outcome_of_an_edit_that_was_sent_is_unknown_when_the_store_goes_away() {
     let world = World::new();
-    let on_the_way = world.store.another_way();
+    let on_the_way = world.another_way();
     let (a, b) = (world.server("a").await, world.server_on("b", on_the_way.clone()).await);
     let profile = open(&a, "p").await;
     // The holder cannot save for a while.
-    world.store.fail(Fault::Unavailable, u64::MAX);
+    world.store.plan().fail(Fault::Refused, u64::MAX);
     let editing = tokio::spawn({
         let b = b.clone();
         async move { edit(&b, &more_coins(5)).await }
     });
     settle().await;
-    on_the_way.cut_off();
+    on_the_way.plan().cut_off();
     assert_eq!(editing.await.unwrap(), Err(ErrorKind::Unknown));
-    world.store.heal();
-    on_the_way.heal();
+    world.store.plan().heal();
+    on_the_way.plan().heal();
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(profile.data().coins, 5);
     assert_eq!(coins(&b, "p").await, 5);
+}
+
+/// It had found its version when another server erased the profile, and wrote it over the tombstone.
+#[tokio::test(start_paused = true)]
+async fn a_rollback_that_found_its_version_before_an_erasure_brings_nothing_back() {
+    let world = World::new();
+    let slow = world.another_way();
+    let (a, b) = (world.server("a").await, world.server_on("b", slow.clone()).await);
+    let profile = open(&a, "p").await;
+    profile.add_user_id(7).unwrap();
+    earn(&profile, 5);
+    profile.end_session().await.unwrap();
+    let current = world.store.read_one(&key(), Returning::HEAD).await.unwrap().1.version;
+    slow.plan().delay_reads(100);
+    let ann = || Attribution::new("ann");
+    let rolling_back = tokio::spawn(async move { b.operator(ann()).restore(&key(), VersionRef::Number(current)).await });
+    // Between its look for the version and the one before its commit, if there was another.
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    assert_eq!(a.operator(ann()).erase_user(7, false).await.unwrap().erased.len(), 1);
+    let refused = rolling_back.await.unwrap().map(drop).map_err(|error| error.kind());
+    assert_eq!(refused, Err(ErrorKind::NotFound));
+    assert!(!world.store.read_one(&key(), Returning::HEAD).await.unwrap().1.exists());
+}
+
+/// A rollback that the simulation saw (seed 572) wrote a version of before a restore into the restored contents: the server had
+/// registered there between look and commit, so nothing refused what was built on the look.
+#[tokio::test(start_paused = true)]
+async fn an_edit_that_looked_before_a_restore_is_made_of_what_was_restored() {
+    let world = World::new();
+    let backup = on_command(MemoryStore::new(world.env.clone()));
+    // The same numbers stand in both.
+    for (store, coins) in [(&world.store, 7), (&backup, 50)] {
+        let server = world.server_on("first", store.clone()).await;
+        let profile = open(&server, "p").await;
+        earn(&profile, coins);
+        profile.end_session().await.unwrap();
+    }
+    let detour = Detour::new(world.store.clone());
+    let b = world.server_on("b", detour.clone()).await;
+    // It renews its lease every five seconds.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    detour.read_late(Duration::from_secs(3));
+    let editing = tokio::spawn({
+        let b = b.clone();
+        async move { edit(&b, &more_coins(5)).await }
+    });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    detour.lead_to(backup.clone());
+    editing.await.unwrap().unwrap();
+    detour.read_late(Duration::ZERO);
+    assert_eq!(coins(&b, "p").await, 55);
 }

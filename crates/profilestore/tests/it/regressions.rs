@@ -23,7 +23,7 @@ use profilestore::{
 use serde::{Deserialize, Serialize, Serializer, ser::Error as _};
 use serde_json::json;
 
-use crate::world::{Fault, FaultyStore, World, coins, earn, open, players, settle};
+use crate::world::{Fault, FaultyStore, World, coins, earn, on_command, open, players, settle};
 
 #[tokio::test(start_paused = true)]
 async fn a_start_while_the_end_is_being_announced_comes_after_the_last_save() {
@@ -52,10 +52,10 @@ async fn a_start_while_the_end_is_being_announced_comes_after_the_last_save() {
 #[tokio::test(start_paused = true)]
 async fn a_steal_that_looked_before_its_victim_saved_goes_on_with_what_was_saved() {
     let world = World::new();
-    let slow = world.store.another_way();
+    let slow = world.another_way();
     let (a, b) = (world.server("a").await, world.server_on("b", slow.clone()).await);
     let profile = open(&a, "p").await;
-    slow.delay_reads(100);
+    slow.plan().delay_reads(100);
     let stealing = tokio::spawn(players(&b).start_session_with("p", StartOptions::new().steal()));
     settle().await;
     earn(&profile, 7);
@@ -73,7 +73,7 @@ async fn an_edit_taken_back_after_an_unknown_save_is_taken_back_in_the_store_too
     let (a, b) = (world.server("a").await, world.server("b").await);
     let profile = open(&a, "p").await;
     earn(&profile, 5);
-    world.store.fail(Fault::AnswerLost, 2);
+    world.store.plan().fail(Fault::AnswerLost, 2);
     let save = tokio::spawn(profile.save());
     settle().await;
     earn(&profile, -5);
@@ -162,7 +162,7 @@ async fn shutdown_lists_a_last_save_whose_profile_is_being_started_again() {
     let a = world.server("a").await;
     let profile = open(&a, "p").await;
     earn(&profile, 7);
-    world.store.cut_off();
+    world.store.plan().cut_off();
     drop(profile.end_session());
     let again = tokio::spawn(players(&a).start_session("p"));
     settle().await;
@@ -177,7 +177,7 @@ async fn whoever_ends_a_session_second_waits_for_its_last_save_too() {
     let (a, b) = (world.server("a").await, world.server("b").await);
     let profile = open(&a, "p").await;
     earn(&profile, 7);
-    world.store.fail(Fault::Unavailable, 2);
+    world.store.plan().fail(Fault::Refused, 2);
     drop(profile.end_session());
     profile.end_session().await.unwrap();
     assert_eq!(coins(&b, "p").await, 7);
@@ -247,14 +247,14 @@ async fn a_call_behind_a_save_that_waits_for_the_store_gives_up_in_its_time() {
     let a = world.server("a").await;
     let profile = open(&a, "p").await;
     earn(&profile, 7);
-    world.store.cut_off();
+    world.store.plan().cut_off();
     let save = tokio::spawn(profile.save());
     settle().await;
     let began = tokio::time::Instant::now();
     let sent = tokio::time::timeout(Duration::from_secs(100), players(&a).send_message("p", &json!({"coins": 5})));
     assert_eq!(sent.await.expect("it gives up").unwrap_err().kind(), ErrorKind::Unavailable);
     assert!(began.elapsed() <= Duration::from_secs(31), "{:?}", began.elapsed());
-    world.store.heal();
+    world.store.plan().heal();
     save.await.unwrap().unwrap();
     settle().await;
     assert!(players(&a).get("p").await.unwrap().waiting_messages().is_empty(), "nothing was done");
@@ -280,7 +280,7 @@ async fn no_session_of_before_writes_into_a_restored_store() {
     let (first, second) = (open(&a, "first").await, open(&a, "second").await);
     earn(&second, 7);
     // What the backup holds: the same keys under the same epochs.
-    let backup = FaultyStore::new(MemoryStore::new(world.env.clone()));
+    let backup = on_command(MemoryStore::new(world.env.clone()));
     let b = world.server_on("b", backup.clone()).await;
     for key in ["first", "second"] {
         let profile = open(&b, key).await;
@@ -311,7 +311,7 @@ async fn a_session_whose_start_was_answered_after_a_restore_is_over_at_once() {
     let start = tokio::spawn(players(&a).start_session("p"));
     settle().await;
     detour.answer_late(Duration::ZERO);
-    detour.lead_to(FaultyStore::new(MemoryStore::new(world.env.clone())));
+    detour.lead_to(on_command(MemoryStore::new(world.env.clone())));
     let profile = start.await.unwrap().unwrap();
     settle().await;
     assert!(profile.is_over());
@@ -325,7 +325,7 @@ async fn a_start_that_meets_a_restored_backup_brings_the_renewal_forward() {
     let detour = Detour::new(world.store.clone());
     let a = world.server_on("a", detour.clone()).await;
     let old = open(&a, "old").await;
-    detour.lead_to(FaultyStore::new(MemoryStore::new(world.env.clone())));
+    detour.lead_to(on_command(MemoryStore::new(world.env.clone())));
     let began = tokio::time::Instant::now();
     let profile = players(&a).start_session("p").await.unwrap();
     assert!(began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
@@ -333,7 +333,7 @@ async fn a_start_that_meets_a_restored_backup_brings_the_renewal_forward() {
     assert!(profile.is_active() && old.is_over());
     earn(&profile, 3);
     profile.save().await.unwrap();
-    detour.lead_to(FaultyStore::new(MemoryStore::new(world.env.clone())));
+    detour.lead_to(on_command(MemoryStore::new(world.env.clone())));
     players(&a).send_message("p", &json!({})).await.unwrap();
     assert!(began.elapsed() < Duration::from_millis(200), "{:?}", began.elapsed());
 }
@@ -402,10 +402,10 @@ async fn a_refused_message_does_not_arrive_after_all() {
 #[tokio::test(start_paused = true)]
 async fn a_save_that_lands_between_a_thiefs_look_and_its_take_is_not_undone() {
     let world = World::new();
-    let own_way = world.store.another_way();
+    let own_way = world.another_way();
     let (a, b) = (world.server("a").await, world.server_on("b", own_way.clone()).await);
     let profile = open(&a, "p").await;
-    own_way.fail(Fault::RequestLost, 1);
+    own_way.plan().fail(Fault::RequestLost, 1);
     let thief = tokio::spawn(players(&b).start_session_with("p", StartOptions::new().steal()));
     settle().await;
     earn(&profile, 7);
@@ -419,9 +419,9 @@ async fn a_save_that_lands_between_a_thiefs_look_and_its_take_is_not_undone() {
 #[tokio::test(start_paused = true)]
 async fn a_start_that_learns_late_that_it_succeeded_does_not_take_a_thiefs_epoch_for_its_own() {
     let world = World::new();
-    let own_way = world.store.another_way();
+    let own_way = world.another_way();
     let (a, b) = (world.server_on("a", own_way.clone()).await, world.server("b").await);
-    own_way.fail(Fault::AnswerLost, 1);
+    own_way.plan().fail(Fault::AnswerLost, 1);
     let late = tokio::spawn(players(&a).start_session("p"));
     settle().await;
     let thief = players(&b).start_session_with("p", StartOptions::new().steal()).await.unwrap();
@@ -471,12 +471,12 @@ async fn a_start_that_finds_something_else_behind_its_take_does_not_wait_for_its
 async fn a_request_that_finds_the_keys_queue_full_is_answered_when_its_turn_comes() {
     let mut world = World::new();
     world.settings.max_key_queue = 1;
-    let own_way = world.store.another_way();
+    let own_way = world.another_way();
     let (a, b) = (world.server_on("a", own_way.clone()).await, world.server("b").await);
     let profile = open(&a, "p").await;
     earn(&profile, 7);
     // Longer than it takes for the hint and for the notice.
-    own_way.delay_reads(10_000);
+    own_way.plan().delay_reads(10_000);
     let reads = [tokio::spawn(players(&a).get("p")), tokio::spawn(players(&a).get("p"))];
     settle().await;
     let on_b = open(&b, "p").await;
@@ -489,8 +489,8 @@ async fn a_request_that_finds_the_keys_queue_full_is_answered_when_its_turn_come
 #[tokio::test(start_paused = true)]
 async fn a_server_that_is_dropped_with_open_profiles_frees_its_store() {
     let world = World::new();
-    let way = world.store.another_way();
-    let alive = Arc::downgrade(&way.commits);
+    let way = world.another_way();
+    let alive = Arc::downgrade(&way.plan().commits);
     let a = world.server_on("a", way).await;
     let profile = open(&a, "p").await;
     drop((profile, a));
@@ -531,7 +531,7 @@ async fn profiles_that_are_being_opened_count() {
     let world = World::new();
     let a = world.server("a").await;
     let _open = open(&a, "p").await;
-    world.store.cut_off();
+    world.store.plan().cut_off();
     let opening = tokio::spawn(players(&a).start_session("q"));
     settle().await;
     assert_eq!(a.session_count(), 2);
@@ -668,7 +668,7 @@ impl Clock for Stepping {
 async fn a_step_of_the_stores_clock_since_the_last_renewal_kills_nobody() {
     let mut world = World::new();
     let clock = Arc::new(Stepping(world.env.clone(), 0.into()));
-    world.store = FaultyStore::new(MemoryStore::new(Env::new(clock.clone(), Arc::new(SystemRng))));
+    world.store = on_command(MemoryStore::new(Env::new(clock.clone(), Arc::new(SystemRng))));
     let (a, b) = (world.server("a").await, world.server("b").await);
     let on_a = open(&a, "p").await;
     earn(&on_a, 7);
@@ -702,4 +702,27 @@ async fn a_server_starts_though_the_store_does_not_answer_at_first() {
         let server = world.server_on("a", store).await;
         assert!(open(&server, "p").await.is_active());
     }
+}
+
+/// Reads alone were taken for contact: with a full disk nobody can renew, and everybody judged everybody else dead.
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_writes_alone_makes_nobody_dead() {
+    let world = World::new();
+    let way = world.store.another_way();
+    let (a, b) = (world.server_on("a", way.clone()).await, world.server("b").await);
+    let profile = open(&a, "p").await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    earn(&profile, 7);
+    way.refuse_writes();
+    world.store.refuse_writes();
+    for _ in 0..40 {
+        let _ = players(&b).get("p").await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let starting = tokio::spawn(players(&b).start_session("p"));
+    settle().await;
+    world.store.heal();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    way.heal();
+    assert_eq!(starting.await.unwrap().unwrap().data().coins, 7, "it was handed over, and not taken from a server that lives");
 }

@@ -96,11 +96,11 @@ async fn a_live_server_hands_over_what_it_has_not_saved_yet() {
     on_a.on_session_end(move |end| l3.lock().push(format!("end {end:?}")));
     on_a.on_after_save(move |data| l4.lock().push(format!("after save {}", data.coins)));
 
-    let before = world.store.commits.load(Ordering::SeqCst);
+    let before = world.store.plan().commits.load(Ordering::SeqCst);
     let on_b = open(&b, "p").await;
     assert_eq!(on_b.data().coins, 117);
     // The request, the release with the offer, and the taking; the look at the hint is a read.
-    assert!(world.store.commits.load(Ordering::SeqCst) - before <= 4);
+    assert!(world.store.plan().commits.load(Ordering::SeqCst) - before <= 4);
     assert!(!on_a.is_active() && on_b.is_active());
     settle().await;
     assert_eq!(*log.lock(), ["save", "last save", "end External", "after save 117"]);
@@ -202,13 +202,13 @@ async fn steal_takes_at_once_and_the_victim_is_told() {
 #[tokio::test(start_paused = true)]
 async fn a_server_cut_off_from_the_store_demotes_itself_and_comes_back() {
     let world = World::new();
-    let own_way = world.store.another_way();
+    let own_way = world.another_way();
     let a = world.server_on("a", own_way.clone()).await;
     let b = world.server("b").await;
     let on_a = open(&a, "p").await;
     let stays = open(&a, "stays").await;
     earn(&on_a, 7);
-    own_way.cut_off();
+    own_way.plan().cut_off();
     tokio::time::sleep(Duration::from_secs(16)).await;
     assert!(on_a.is_active(), "nobody can have taken it yet");
     tokio::time::sleep(Duration::from_secs(5)).await;
@@ -217,7 +217,7 @@ async fn a_server_cut_off_from_the_store_demotes_itself_and_comes_back() {
     earn(&stays, 3);
     let on_b = open(&b, "p").await;
     assert_eq!(on_b.data().coins, 0);
-    own_way.heal();
+    own_way.plan().heal();
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert!(on_a.is_over(), "it was taken");
     assert!(stays.is_active(), "nobody took this one: it is adopted");
@@ -237,13 +237,13 @@ async fn an_outage_of_the_store_alone_ends_no_session() {
     let (seen, toggles) = (errors.clone(), critical.clone());
     a.on_error(move |message, key| seen.lock().push((message.to_owned(), key.cloned())));
     a.on_critical_toggle(move |on| toggles.lock().push(on));
-    world.store.cut_off();
+    world.store.plan().cut_off();
     let save = tokio::spawn(on_a.save());
     tokio::time::sleep(Duration::from_secs(300)).await;
     assert!(!on_a.is_active() && !on_a.is_over());
     assert!(a.is_critical_state());
     assert!(errors.lock().iter().any(|(message, key)| message.contains("unavailable") && key.as_ref() == Some(on_a.key())));
-    world.store.heal();
+    world.store.plan().heal();
     let taken = open(&b, "q").await;
     save.await.unwrap().unwrap();
     tokio::time::sleep(Duration::from_secs(6)).await;
@@ -257,16 +257,16 @@ async fn an_unknown_outcome_is_resolved_by_the_same_commit_again() {
     for fault in [Fault::AnswerLost, Fault::RequestLost] {
         let world = World::new();
         let (a, b) = (world.server("a").await, world.server("b").await);
-        world.store.fail(fault, 1);
+        world.store.plan().fail(fault, 1);
         let on_a = open(&a, "p").await;
         assert_eq!(on_a.session_load_count(), 1, "{fault:?}");
         earn(&on_a, 7);
-        world.store.fail(fault, 2);
+        world.store.plan().fail(fault, 2);
         on_a.save().await.unwrap();
         assert_eq!(coins(&b, "p").await, 7);
         assert_eq!(on_a.key_info().number, 2, "written once: {fault:?}");
         earn(&on_a, 1);
-        world.store.fail(fault, 1);
+        world.store.plan().fail(fault, 1);
         on_a.end_session().await.unwrap();
         assert_eq!(coins(&b, "p").await, 8);
         assert_eq!(open(&b, "p").await.session_load_count(), 2);
@@ -301,14 +301,14 @@ async fn a_dropped_start_leaves_no_lock() {
     let on_b = open(&b, "p").await;
     assert!(began.elapsed() < Duration::from_secs(1));
     // Dropped while it waits for a holder that does not answer.
-    world.store.fail(Fault::Unavailable, 0);
-    world.store.heal();
+    world.store.plan().fail(Fault::Refused, 0);
+    world.store.plan().heal();
     b.crash();
     let waiting = tokio::time::timeout(Duration::from_secs(3), players(&a).start_session("p")).await;
     assert!(waiting.is_err());
     settle().await;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let state = world.store.another_way();
+    let state = world.another_way();
     use profilestore::data_store::{DataStoreExt, Returning};
     let (_, state) = state.read_one(on_b.key(), Returning::HEAD).await.unwrap();
     assert_eq!(state.lease.request, None, "the request was withdrawn");
@@ -321,7 +321,7 @@ async fn a_cancelled_start_says_so_and_has_no_time_limit() {
     let a = world.server("a").await;
     let wanted = Arc::new(std::sync::atomic::AtomicBool::new(true));
     let still = wanted.clone();
-    world.store.cut_off();
+    world.store.plan().cut_off();
     let options = StartOptions::new().cancel(move || !still.load(Ordering::SeqCst));
     let start = tokio::spawn(players(&a).start_session_with("p", options));
     let limited = tokio::spawn(players(&a).start_session("q"));
@@ -374,7 +374,7 @@ async fn shutdown_saves_and_releases_everything_or_says_what_it_could_not() {
 
     let lost = open(&b, "lost").await;
     earn(&lost, 1);
-    world.store.cut_off();
+    world.store.plan().cut_off();
     let report = b.shutdown().await;
     assert_eq!(report.not_saved.len(), 51);
     assert!(report.not_saved.iter().any(|(key, _)| key == lost.key()));

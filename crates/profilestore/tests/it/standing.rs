@@ -96,9 +96,9 @@ async fn a_profile_that_begins_later_is_edited_before_the_program_sees_it() {
 #[tokio::test(start_paused = true)]
 async fn a_server_whose_list_is_out_of_date_finds_out_when_it_creates_a_profile_and_pays_nothing_otherwise() {
     let world = World::new();
-    let way = world.store.another_way();
+    let way = world.another_way();
     let (game, operator) = (world.server_on("game", way.clone()).await, world.server("operator").await);
-    let count = || (way.reads.load(Ordering::SeqCst), way.commits.load(Ordering::SeqCst));
+    let count = || (way.plan().reads.load(Ordering::SeqCst), way.plan().commits.load(Ordering::SeqCst));
     let cost = async |name: &str| {
         let (reads, commits) = count();
         let profile = open(&game, name).await;
@@ -123,15 +123,15 @@ async fn at_every_moment_of_the_registration_a_profile_begins_with_the_edit_once
     let mut how = BTreeSet::new();
     for moment in 0..40 {
         let world = World::new();
-        let (game_way, operator_way) = (world.store.another_way(), world.store.another_way());
+        let (game_way, operator_way) = (world.another_way(), world.another_way());
         let game = world.server_on("game", game_way.clone()).await;
         let operator = world.server_on("operator", operator_way.clone()).await;
         // Half of the time the game knows the list already.
         if moment % 2 == 0 {
             open(&game, "warm").await;
         }
-        game_way.delay_reads(4);
-        operator_way.delay_reads(10);
+        game_way.plan().delay_reads(4);
+        operator_way.plan().delay_reads(10);
         let edit = standing(&world, more_coins(1000));
         let starting = async {
             tokio::time::sleep(Duration::from_millis(moment)).await;
@@ -244,12 +244,12 @@ async fn undoing_ends_it_first_and_undoes_it_in_profiles_that_began_with_it() {
 #[tokio::test(start_paused = true)]
 async fn an_operation_that_is_undone_before_its_edit_stands_never_stands() {
     let world = World::new();
-    let way = world.store.another_way();
+    let way = world.another_way();
     let (first, second) = (world.server_on("first", way.clone()).await, world.server("second").await);
     let edit = standing(&world, more_coins(1000));
     // Only the operation's own entry gets through.
-    way.fail(Fault::RequestLost, u64::MAX);
-    way.spare(1);
+    way.plan().fail(Fault::RequestLost, u64::MAX);
+    way.plan().spare(1);
     assert_eq!(run(&first, &edit).await.unwrap_err().kind(), ErrorKind::Unknown);
     undo(&world, &second, &edit).await;
     let resumed = BulkEdit::resume(&world.store, edit.operation()).await.unwrap();
@@ -260,19 +260,19 @@ async fn an_operation_that_is_undone_before_its_edit_stands_never_stands() {
 
 #[tokio::test(start_paused = true)]
 async fn unknown_outcomes_of_registration_and_creation_leave_one_effect() {
-    for fault in [Fault::Unavailable, Fault::AnswerLost, Fault::RequestLost] {
+    for fault in [Fault::Refused, Fault::AnswerLost, Fault::RequestLost] {
         for spared in 0..5 {
             let world = World::new();
-            let (game_way, way) = (world.store.another_way(), world.store.another_way());
+            let (game_way, way) = (world.another_way(), world.another_way());
             let game = world.server_on("game", game_way.clone()).await;
             let first = world.server_on("first", way.clone()).await;
             open(&game, "old").await.end_session().await.unwrap();
             let edit = standing(&world, more_coins(1000));
-            way.spare(spared);
-            way.fail(fault, u64::MAX);
+            way.plan().spare(spared);
+            way.plan().fail(fault, u64::MAX);
             let broken = run(&first, &edit).await;
             first.crash();
-            way.heal();
+            way.plan().heal();
             let second = world.server("second").await;
             match BulkEdit::resume(&world.store, edit.operation()).await {
                 Ok(resumed) => drop(run(&second, &resumed).await.unwrap()),
@@ -281,12 +281,12 @@ async fn unknown_outcomes_of_registration_and_creation_leave_one_effect() {
                 Err(error) => assert_eq!(error.kind(), ErrorKind::Invalid, "{broken:?}"),
             }
             assert_eq!(standing_edits(&world.store, None).await.unwrap().len(), 1, "{fault:?} {spared}");
-            game_way.spare(0);
-            game_way.fail(fault, 1 + spared.min(2));
+            game_way.plan().spare(0);
+            game_way.plan().fail(fault, 1 + spared.min(2));
             // A store that is unavailable does not even count calls: it has to come back by itself.
             let healed = async {
                 tokio::time::sleep(Duration::from_secs(10)).await;
-                game_way.heal();
+                game_way.plan().heal();
             };
             let (new, ()) = tokio::join!(open(&game, "new"), healed);
             assert_eq!(new.data().coins, 1000, "{fault:?} {spared}");
@@ -329,15 +329,15 @@ async fn removed_overwritten_and_messaged_profiles_begin_with_it_too() {
 #[tokio::test(start_paused = true)]
 async fn an_edit_that_waits_for_a_removed_profile_is_left_to_the_session() {
     let world = World::new();
-    let (game_way, operator_way) = (world.store.another_way(), world.store.another_way());
+    let (game_way, operator_way) = (world.another_way(), world.another_way());
     let game = world.server_on("game", game_way.clone()).await;
     let operator = world.server_on("operator", operator_way.clone()).await;
     let held = open(&game, "held").await;
-    operator_way.delay_reads(20);
+    operator_way.plan().delay_reads(20);
     let edit = standing(&world, more_coins(1000));
     let removing = async {
         // The operator has seen it held, and has not sent the edit yet.
-        tokio::time::sleep(Duration::from_millis(30)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
         players(&game).remove("held").await.unwrap();
         tokio::time::sleep(Duration::from_millis(30)).await;
         let (_, state) = world.store.read_one(&key("held"), Returning::INBOX).await.unwrap();

@@ -8,13 +8,13 @@ use std::{
     time::Duration,
 };
 
-use async_trait::async_trait;
 use parking_lot::Mutex;
+pub use profilestore::data_store::fault::Fault;
 use profilestore::{
-    GameServer, Profile, ProfileKey, ProfileStore, Settings,
+    GameServer, Profile, ProfileStore, Settings,
     data_store::{
-        Commit, CommitReply, DataStore, Identity, KeyQuery, KeyState, MemoryStore, Retention, Returning, ServerRow, Snapshot,
-        StoreError, StoredVersion, SweepCursor, SweepReport, VersionInfo, VersionQuery, VersionRef,
+        DataStore, MemoryStore,
+        fault::{self, Call, Fate, StorePlan},
     },
     env::{Clock, Env, Rng},
     messenger::{LocalMessenger, NoMessenger},
@@ -63,12 +63,17 @@ pub struct World {
 impl World {
     pub fn new() -> Self {
         let env = env();
-        let store = FaultyStore::new(MemoryStore::new(env.clone()));
+        let store = on_command(MemoryStore::new(env.clone()));
         Self { env, store, messenger: Some(LocalMessenger::new()), settings: Settings::default() }
     }
 
     pub fn without_messenger() -> Self {
         Self { messenger: None, ..Self::new() }
+    }
+
+    /// Another way to the same profiles, with faults of its own.
+    pub fn another_way(&self) -> FaultyStore {
+        self.store.another_way(OnCommand::default())
     }
 
     pub async fn server(&self, job: &str) -> GameServer {
@@ -109,59 +114,51 @@ pub async fn settle() {
     tokio::time::sleep(Duration::from_millis(50)).await;
 }
 
-/// What becomes of the next calls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// They do not arrive.
-    Unavailable,
-    /// Commits are applied, and the answer is lost.
-    AnswerLost,
-    /// Commits do not arrive, and nobody can tell.
-    RequestLost,
-}
-
 /// A store that fails on command.
-#[derive(Debug, Clone)]
-pub struct FaultyStore {
-    inner: MemoryStore,
-    /// The next calls' fault, how many of them, and whether renewals are spared.
-    plan: Arc<Mutex<Option<(Fault, u64)>>>,
-    spare_renewals: Arc<AtomicBool>,
-    /// How many commits the plan spares first.
-    spared: Arc<AtomicU64>,
-    /// How long answers to reads are under way, in milliseconds.
-    read_delay: Arc<AtomicU64>,
-    pub commits: Arc<AtomicU64>,
-    pub reads: Arc<AtomicU64>,
+pub type FaultyStore = fault::FaultyStore<OnCommand>;
+
+/// A store in memory that fails on command.
+pub fn on_command(inner: MemoryStore) -> FaultyStore {
+    FaultyStore::new(Arc::new(inner), OnCommand::default())
 }
 
-impl FaultyStore {
-    pub fn new(inner: MemoryStore) -> Self {
+/// What becomes of the next calls, as told.
+#[derive(Debug)]
+pub struct OnCommand {
+    /// The next calls' fault, how many of them, and whether renewals are spared.
+    faults: Mutex<Option<(Fault, u64)>>,
+    spare_renewals: AtomicBool,
+    /// How many calls that commit are spared first.
+    spared: AtomicU64,
+    /// How long answers to reads are under way, in milliseconds.
+    read_delay: AtomicU64,
+    pub commits: Arc<AtomicU64>,
+    pub reads: AtomicU64,
+}
+
+impl Default for OnCommand {
+    fn default() -> Self {
         Self {
-            inner,
-            plan: Arc::default(),
-            spare_renewals: Arc::new(AtomicBool::new(true)),
-            spared: Arc::default(),
-            read_delay: Arc::default(),
+            faults: Mutex::default(),
+            spare_renewals: true.into(),
+            spared: AtomicU64::default(),
+            read_delay: AtomicU64::default(),
             commits: Arc::default(),
-            reads: Arc::default(),
+            reads: AtomicU64::default(),
         }
     }
+}
 
-    /// Another way to the same profiles, with faults of its own.
-    pub fn another_way(&self) -> Self {
-        Self::new(self.inner.clone())
-    }
-
-    /// The next `count` calls fail so; renewals of servers are spared.
+impl OnCommand {
+    /// The next `count` calls fail so; renewals of servers are spared. Reads fail only where nothing arrives at all.
     pub fn fail(&self, fault: Fault, count: u64) {
         self.spare_renewals.store(true, Ordering::SeqCst);
-        *self.plan.lock() = Some((fault, count));
+        *self.faults.lock() = Some((fault, count));
     }
 
-    /// The plan begins after so many commits.
-    pub fn spare(&self, commits: u64) {
-        self.spared.store(commits, Ordering::SeqCst);
+    /// The faults begin after so many calls that commit.
+    pub fn spare(&self, calls: u64) {
+        self.spared.store(calls, Ordering::SeqCst);
     }
 
     /// From now on what was read is this old when it arrives.
@@ -169,22 +166,28 @@ impl FaultyStore {
         self.read_delay.store(ms, Ordering::SeqCst);
     }
 
-    /// Everything fails until [`FaultyStore::heal`].
+    /// Everything fails until [`OnCommand::heal`].
     pub fn cut_off(&self) {
         self.spare_renewals.store(false, Ordering::SeqCst);
-        *self.plan.lock() = Some((Fault::Unavailable, u64::MAX));
+        *self.faults.lock() = Some((Fault::Refused, u64::MAX));
+    }
+
+    /// Nothing is written until [`FaultyStore::heal`]; reads are answered. A full disk, or a primary that has become a standby.
+    pub fn refuse_writes(&self) {
+        self.spare_renewals.store(false, Ordering::SeqCst);
+        *self.plan.lock() = Some((Fault::RequestLost, u64::MAX));
     }
 
     pub fn heal(&self) {
-        *self.plan.lock() = None;
+        *self.faults.lock() = None;
     }
 
     fn next_fault(&self, renewal: bool) -> Option<Fault> {
         if renewal && self.spare_renewals.load(Ordering::SeqCst) {
             return None;
         }
-        let mut plan = self.plan.lock();
-        let (fault, left) = plan.as_mut()?;
+        let mut faults = self.faults.lock();
+        let (fault, left) = faults.as_mut()?;
         let spared = self.spared.load(Ordering::SeqCst);
         if spared > 0 && !renewal {
             self.spared.store(spared - 1, Ordering::SeqCst);
@@ -193,79 +196,28 @@ impl FaultyStore {
         let fault = *fault;
         *left -= 1;
         if *left == 0 {
-            *plan = None;
+            *faults = None;
         }
         Some(fault)
     }
-
-    fn read_fault(&self) -> Result<(), StoreError> {
-        self.reads.fetch_add(1, Ordering::SeqCst);
-        let outage = || StoreError::Unavailable { reason: "on command".into() };
-        // A plan about commits does not concern reads.
-        let plan = self.plan.lock();
-        match *plan {
-            Some((Fault::Unavailable, _)) => Err(outage()),
-            _ => Ok(()),
-        }
-    }
 }
 
-#[async_trait]
-impl DataStore for FaultyStore {
-    async fn identity(&self) -> Result<Identity, StoreError> {
-        self.inner.identity().await
-    }
-
-    async fn read(&self, keys: &[ProfileKey], returning: Returning) -> Result<Snapshot, StoreError> {
-        self.read_fault()?;
-        let found = self.inner.read(keys, returning).await;
-        match self.read_delay.load(Ordering::SeqCst) {
-            0 => {}
-            ms => tokio::time::sleep(Duration::from_millis(ms)).await,
-        }
-        found
-    }
-
-    async fn version(&self, key: &ProfileKey, version: &VersionRef) -> Result<Option<StoredVersion>, StoreError> {
-        self.inner.version(key, version).await
-    }
-
-    async fn versions(&self, query: &VersionQuery) -> Result<Vec<VersionInfo>, StoreError> {
-        self.inner.versions(query).await
-    }
-
-    async fn keys(&self, query: &KeyQuery) -> Result<Vec<KeyState>, StoreError> {
-        self.inner.keys(query).await
-    }
-
-    async fn servers(&self) -> Result<(i64, Vec<ServerRow>), StoreError> {
-        self.inner.servers().await
-    }
-
-    async fn commit(&self, commits: Vec<Commit>) -> Vec<Result<CommitReply, StoreError>> {
-        use profilestore::data_store::Change;
-        let mut results = Vec::new();
-        for commit in commits {
-            let renewal = commit.changes.iter().all(|change| matches!(change, Change::RenewServer { .. }));
-            if !renewal {
-                self.commits.fetch_add(1, Ordering::SeqCst);
+impl StorePlan for OnCommand {
+    fn fate(&self, call: Call<'_>) -> Fate {
+        let fault = match call {
+            Call::Read => {
+                self.reads.fetch_add(1, Ordering::SeqCst);
+                let back = Duration::from_millis(self.read_delay.load(Ordering::SeqCst));
+                let fault = self.faults.lock().map(|(fault, _)| fault).filter(|fault| *fault == Fault::Refused);
+                return Fate { back, fault, ..Fate::default() };
             }
-            let id = commit.id;
-            let unknown = || StoreError::Indeterminate { commit: id, reason: "on command".into() };
-            results.push(match self.next_fault(renewal) {
-                None => self.inner.commit(vec![commit]).await.remove(0),
-                Some(Fault::Unavailable) => Err(StoreError::Unavailable { reason: "on command".into() }),
-                Some(Fault::RequestLost) => Err(unknown()),
-                Some(Fault::AnswerLost) => match self.inner.commit(vec![commit]).await.remove(0) {
-                    Ok(_) => Err(unknown()),
-                    refused => refused,
-                },
-            });
-        }
-        results
-    }
-
-    async fn sweep(&self, retention: Retention, cursor: Option<SweepCursor>) -> Result<SweepReport, StoreError> {
-        self.inner.sweep(retention, cursor).await
+            Call::Renewal => self.next_fault(true),
+            Call::Commit(commits) => {
+                self.commits.fetch_add(commits.len() as u64, Ordering::SeqCst);
+                self.next_fault(false)
+            }
+            _ => None,
+        };
+        Fate { fault, ..Fate::default() }
     }
 }

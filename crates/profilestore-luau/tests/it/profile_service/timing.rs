@@ -13,6 +13,27 @@ fn measured(ms: u64, source: &str) -> Vec<f64> {
     printed.iter().map(|line| line.parse::<f64>().expect("a number") * 1000.0).collect()
 }
 
+#[test]
+fn a_force_load_takes_four_calls_and_a_frame_a_hop() {
+    for ms in [10, 50, 200] {
+        let took = measured(
+            ms,
+            "local store = Store()
+            if server == 1 then
+                local profile = store:LoadProfileAsync('p')
+                profile.Data.n = 1
+            else
+                at(20)
+                local began = os.clock()
+                assert(store:LoadProfileAsync('p').Data.n == 1)
+                print(os.clock() - began)
+            end
+            at(30)",
+        );
+        assert!(took[0] <= 4.0 * ms as f64 + 2.0 * FRAME, "{took:?} at {ms} ms");
+    }
+}
+
 /// It is read and written by the sender, noticed and locked by the holder.
 #[test]
 fn an_update_is_active_after_four_calls_and_locked_after_five() {

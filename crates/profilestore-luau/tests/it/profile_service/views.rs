@@ -150,3 +150,16 @@ fn a_mock_never_touches_the_live_store() {
         assert(store.Mock:WipeProfileAsync('p') and store.Mock:ViewProfileAsync('p') == nil and store:ViewProfileAsync('p') ~= nil)",
     );
 }
+
+#[test]
+fn scripts_can_look_into_a_mock() {
+    live(
+        "local store = Store('PlayerData', { x = 0 })
+        assert(ProfileService._use_mock_data_store == false and next(ProfileService._mock_data_store) == nil)
+        assert(ProfileService._user_mock_data_store.PlayerData == nil)
+        local profile = store.Mock:LoadProfileAsync('p')
+        local entry = ProfileService._user_mock_data_store.PlayerData.p
+        assert(entry.Data.Data.x == 0 and entry.Data.MetaData.ActiveSession[2] == game.JobId)
+        assert(ProfileService._user_mock_data_store.PlayerData.q == nil)",
+    );
+}

@@ -3,8 +3,10 @@
 mod conflicts;
 mod messages;
 mod module;
+mod outages;
 mod sessions;
 mod signals;
+mod timing;
 mod views;
 
 use profilestore_luau::GameBuilder;

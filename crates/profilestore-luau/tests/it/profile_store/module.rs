@@ -51,6 +51,20 @@ fn what_goes_on_can_be_looked_at() {
         profile:EndSession()
         assert(ProfileStore.Test().ActiveProfileSaveJobs == 1 and #test.AutoSaveList == 0 and next(test.ActiveSessionCheck) == nil)
         task.wait(1)
-        assert(ProfileStore.Test().ActiveProfileSaveJobs == 0)",
+        assert(ProfileStore.Test().ActiveProfileSaveJobs == 0 and next(test.MockStore) == nil)
+        assert(test.UserMockStore.Players == nil)
+        local mock = store.Mock:StartSessionAsync('m')
+        mock.Data.N = 2
+        mock:AddUserId(7)
+        mock:Save()
+        store.Mock:MessageAsync('m', { Gift = 1 })
+        local entry = test.UserMockStore.Players.m
+        assert(entry.Data.Data.N == 2 and entry.UserIds[1] == 7 and entry.Data.MetaData.ActiveSession[2] == mock.Session.JobId)
+        assert(entry.Data.GlobalUpdates[2][1][2].Gift == 1 and test.UserMockStore.Players.x == nil)
+        mock:EndSession()
+        task.wait(1)
+        for key, ended in test.UserMockStore.Players do
+            assert(key == 'm' and ended.Data.MetaData.ActiveSession == nil)
+        end",
     );
 }

@@ -1,5 +1,14 @@
 //! Starting, saving and ending sessions.
 
+use std::{sync::Arc, time::Duration};
+
+use profilestore::{
+    Attribution, Edit, GameServer, ProfileKey,
+    data_store::{DataStore, MemoryStore},
+    messenger::LocalMessenger,
+};
+use profilestore_luau::GameBuilder;
+
 use super::{both, live};
 
 #[test]
@@ -212,7 +221,7 @@ fn saving_is_for_active_sessions_only() {
 
 #[test]
 fn data_that_cannot_be_stored_is_reported_with_its_path_and_the_session_stays() {
-    let printed = live(
+    let printed = both(
         "local store = Store('Players', { Items = {} })
         local profile = store:StartSessionAsync('k')
         local errors = {}
@@ -246,7 +255,7 @@ fn data_that_cannot_be_stored_is_reported_with_its_path_and_the_session_stays() 
 
 #[test]
 fn what_on_session_end_makes_unstorable_costs_only_itself() {
-    live(
+    both(
         "local store = Store('Players')
         local profile = store:StartSessionAsync('k')
         local errors = 0
@@ -261,7 +270,7 @@ fn what_on_session_end_makes_unstorable_costs_only_itself() {
 
 #[test]
 fn autosaves_run_hooks_and_write_only_what_changed() {
-    live(
+    both(
         "local store = Store('Players', { Coins = 0 })
         local profile = store:StartSessionAsync('k')
         local saves, after, infos = 0, 0, {}
@@ -284,7 +293,7 @@ fn autosaves_run_hooks_and_write_only_what_changed() {
 
 #[test]
 fn constants_are_set_by_name() {
-    live(
+    both(
         "ProfileStore.SetConstant('AUTO_SAVE_PERIOD', 10)
         fails('constant', ProfileStore.SetConstant, 'NO_SUCH', 1)
         fails('number', ProfileStore.SetConstant, 'AUTO_SAVE_PERIOD', '1')
@@ -293,5 +302,56 @@ fn constants_are_set_by_name() {
         profile.OnSave:Connect(function() saves += 1 end)
         task.wait(31)
         assert(saves == 3, saves)",
+    );
+}
+
+#[test]
+fn an_operators_edit_changes_the_tables_that_the_script_has() {
+    let with_operator = |game: GameBuilder| {
+        game.store(|env| {
+            let store: Arc<dyn DataStore> = Arc::new(MemoryStore::new(env.clone()));
+            let messenger = LocalMessenger::new();
+            let builder = GameServer::builder(store.clone()).messenger(messenger.clone()).env(env.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_secs(20)).await;
+                let server = builder.start().await.expect("a server");
+                let key = ProfileKey::new("Players", "global", "k").expect("a key");
+                let edit = Edit::new().increase("/Coins", 5.into()).expect("an edit").remove("/Items/Sword").expect("an edit");
+                server.edit(&key, &edit, Attribution::new("ann")).await.expect("it is applied");
+                assert!(server.shutdown().await.is_complete());
+            });
+            Ok((store, Arc::new(messenger)))
+        })
+    };
+    super::play(
+        false,
+        1,
+        "local store = Store('Players', { Coins = 0, Items = { Sword = {}, Shield = { Level = 3 } } })
+        local profile = store:StartSessionAsync('k')
+        local data, items, shield = profile.Data, profile.Data.Items, profile.Data.Items.Shield
+        data.Coins = 100
+        task.wait(30)
+        assert(profile:IsActive() and profile.Data == data and data.Items == items and items.Shield == shield)
+        assert(data.Coins == 105 and items.Sword == nil and shield.Level == 3 and profile.LastSavedData.Coins == 105)",
+        with_operator,
+    )
+    .succeeded();
+}
+
+#[test]
+fn profiles_whose_sessions_are_over_are_garbage() {
+    both(
+        "local store = Store('Players')
+        for n = 1, 300 do
+            local profile = store:StartSessionAsync('k' .. n)
+            profile.Data.Blob = string.rep('x', 100000) .. n
+            profile.OnSave:Connect(function() return profile end)
+            profile:MessageHandler(function() return profile end)
+            profile:EndSession()
+            task.wait(0.1)
+        end
+        for n = 1, 1000 do local garbage = string.rep('y', 100000) .. n end
+        -- All of them would be more than 30 MB.
+        assert(collectgarbage('count') < 25000, collectgarbage('count'))",
     );
 }

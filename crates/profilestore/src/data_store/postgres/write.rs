@@ -148,7 +148,7 @@ const INSERT_OUTCOMES: &str = "INSERT INTO outcome (id, at_ms, aborted) SELECT u
 const LEAVE_NOTICES: &str = "INSERT INTO notice (store, scope, key, server, commit_id) \
      SELECT u.store, u.scope, u.key, u.server, u.commit_id FROM \
      unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::uuid[]) AS u (store, scope, key, server, commit_id) \
-     JOIN server s ON s.id = u.server AND s.dead_ms IS NULL ORDER BY u.server, u.store, u.scope, u.key \
+     WHERE (SELECT s.dead_ms IS NULL FROM server s WHERE s.id = u.server) ORDER BY u.server, u.store, u.scope, u.key \
      ON CONFLICT (server, store, scope, key) DO UPDATE SET commit_id = EXCLUDED.commit_id \
      RETURNING store, scope, key, server";
 

@@ -15,6 +15,7 @@ use tokio_postgres::{Client, Config, NoTls};
 mod commits;
 mod schema;
 mod sessions;
+mod tls;
 
 /// The suite on one store, and on two in turn, as two processes would use it.
 mod conformance {

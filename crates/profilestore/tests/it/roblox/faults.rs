@@ -18,14 +18,14 @@ async fn an_update_whose_answer_is_lost_takes_effect_once() {
         let store = data_store(&server, "S");
         add_one(&store).await.unwrap();
         for n in 2..6 {
-            world.store.fail(fault, 2);
+            world.store.plan().fail(fault, 2);
             let answer = add_one(&store).await.unwrap().unwrap();
             assert_eq!(parsed(&answer), json!(n), "{fault:?}");
             assert_eq!(answer.info.number, n);
         }
-        world.store.fail(fault, 1);
+        world.store.plan().fail(fault, 1);
         assert_eq!(parsed(&store.increment("k", 1).await.unwrap()), json!(6));
-        world.store.fail(fault, 1);
+        world.store.plan().fail(fault, 1);
         assert_eq!(parsed(&store.remove("k").await.unwrap().unwrap()), json!(6));
     }
 }
@@ -33,11 +33,11 @@ async fn an_update_whose_answer_is_lost_takes_effect_once() {
 #[tokio::test(start_paused = true)]
 async fn an_update_that_was_overtaken_is_made_anew_of_what_is_there_then() {
     let world = World::new();
-    let slow = world.store.another_way();
+    let slow = world.another_way();
     let (a, b) = (world.server_on("a", slow.clone()).await, world.server("b").await);
     let (mine, theirs) = (data_store(&a, "S"), data_store(&b, "S"));
     set(&theirs, "k", json!(["first"])).await;
-    slow.delay_reads(100);
+    slow.plan().delay_reads(100);
     let (calls, mut called) = tokio::sync::mpsc::unbounded_channel();
     let update = mine.update("k", move |now| {
         let mut list = parsed(now.unwrap());
@@ -61,11 +61,11 @@ async fn an_outage_fails_a_call_after_its_time_and_nothing_was_done() {
     let server = world.server("a").await;
     let store = data_store(&server, "S");
     add_one(&store).await.unwrap();
-    world.store.cut_off();
+    world.store.plan().cut_off();
     let began = tokio::time::Instant::now();
     assert_eq!(code(add_one(&store).await), Code::BadResponse);
     assert!((seconds(15)..seconds(31)).contains(&began.elapsed()), "{:?}", began.elapsed());
-    world.store.heal();
+    world.store.plan().heal();
     tokio::time::sleep(seconds(30)).await;
     assert_eq!(read(&store, "k").await, Some(json!(1)));
 }

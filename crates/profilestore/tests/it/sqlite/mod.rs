@@ -17,6 +17,7 @@ mod backups;
 mod erase;
 mod files;
 mod hints;
+mod io_errors;
 mod processes;
 mod trades;
 

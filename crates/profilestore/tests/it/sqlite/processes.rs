@@ -8,9 +8,9 @@ use std::{
 
 use super::*;
 
-const PART: &str = "PROFILESTORE_TEST_PART";
-const FILE: &str = "PROFILESTORE_TEST_FILE";
-const TASKS: u64 = 8;
+pub(super) const PART: &str = "PROFILESTORE_TEST_PART";
+pub(super) const FILE: &str = "PROFILESTORE_TEST_FILE";
+pub(super) const TASKS: u64 = 8;
 
 /// Not a test: what a child process does.
 #[test]
@@ -23,6 +23,7 @@ fn child() {
         "trade" => super::trades::trade_for_ever(file),
         "hold the lock" => hold_the_lock(file),
         "fill the disk" => fill_the_disk(file),
+        "write through errors" => super::io_errors::write_through_errors(file),
         "open" => match SqliteStore::open(file, fast()) {
             Ok(_) => println!("\nopened"),
             Err(err) => println!("\n{err}"),
@@ -90,7 +91,7 @@ async fn fill_the_disk(file: &Path) {
     println!("room again");
 }
 
-fn pair(task: u64) -> [ProfileKey; 2] {
+pub(super) fn pair(task: u64) -> [ProfileKey; 2] {
     ["a", "b"].map(|name| key(&format!("{name}{task}")))
 }
 

@@ -104,10 +104,10 @@ async fn a_trade_is_one_commit_and_tells_the_listeners_of_saves() {
     let (hooks, saved) = (log.clone(), log.clone());
     alice.on_save(move |_| hooks.lock().push(("hook", 0)));
     alice.on_after_save(move |data| saved.lock().push(("saved", data.coins)));
-    let commits = world.store.commits.load(Ordering::SeqCst);
+    let commits = world.store.plan().commits.load(Ordering::SeqCst);
     assert_eq!(trade(&a, &alice, &bob, 30).await.unwrap().unwrap(), 70);
     assert_eq!(both(&alice, &bob), (70, 130));
-    assert_eq!(world.store.commits.load(Ordering::SeqCst), commits + 1);
+    assert_eq!(world.store.plan().commits.load(Ordering::SeqCst), commits + 1);
     assert_eq!(both_stored(&b).await, (70, 130));
     assert_eq!(*log.lock(), [("saved", 70)]);
     assert_eq!(alice.last_saved_data().coins, 70);
@@ -173,12 +173,12 @@ async fn an_error_of_the_closure_is_the_answer_and_nothing_was_done() {
 
 #[tokio::test(start_paused = true)]
 async fn all_or_nothing_whatever_becomes_of_the_call() {
-    for fault in [Fault::Unavailable, Fault::AnswerLost, Fault::RequestLost] {
+    for fault in [Fault::Refused, Fault::AnswerLost, Fault::RequestLost] {
         for count in [1, 2, 3] {
             let world = World::new();
             let (a, b) = (world.server("a").await, world.server("b").await);
             let (alice, bob) = pair(&a).await;
-            world.store.fail(fault, count);
+            world.store.plan().fail(fault, count);
             trade(&a, &alice, &bob, 30).await.unwrap().unwrap();
             assert_eq!(both(&alice, &bob), (70, 130), "{fault:?} {count}");
             assert_eq!(both_stored(&b).await, (70, 130), "{fault:?} {count}");
@@ -192,13 +192,13 @@ async fn all_or_nothing_whatever_becomes_of_the_call() {
 #[tokio::test(start_paused = true)]
 async fn a_crash_leaves_both_sides_or_neither() {
     for (fault, stored) in
-        [(Fault::Unavailable, (100, 100, 0)), (Fault::RequestLost, (100, 100, 0)), (Fault::AnswerLost, (60, 130, 1))]
+        [(Fault::Refused, (100, 100, 0)), (Fault::RequestLost, (100, 100, 0)), (Fault::AnswerLost, (60, 130, 1))]
     {
         let world = World::new();
-        let own_way = world.store.another_way();
+        let own_way = world.another_way();
         let (a, b) = (world.server_on("a", own_way.clone()).await, world.server("b").await);
         let (alice, bob) = pair(&a).await;
-        own_way.fail(fault, u64::MAX);
+        own_way.plan().fail(fault, u64::MAX);
         let (from, to, store) = (alice.clone(), bob.clone(), players(&a));
         drop(a.transaction().with(&alice).with(&bob).run(move |tx| {
             tx.edit(&from, |data| data.coins -= 40)?;
@@ -207,7 +207,7 @@ async fn a_crash_leaves_both_sides_or_neither() {
         }));
         settle().await;
         a.crash();
-        own_way.cut_off();
+        own_way.plan().cut_off();
         let (alice, bob) = (open(&b, "alice").await, open(&b, "bob").await);
         let carol = open(&b, "carol").await;
         assert_eq!((alice.data().coins, bob.data().coins, carol.waiting_messages().len()), stored, "{fault:?}");
@@ -219,7 +219,7 @@ async fn while_it_is_open_edits_are_refused_or_wait_and_reads_see_the_data_from_
     let world = World::new();
     let a = world.server("a").await;
     let (alice, bob) = pair(&a).await;
-    world.store.fail(Fault::Unavailable, 2);
+    world.store.plan().fail(Fault::Refused, 2);
     let trading = trade(&a, &alice, &bob, 30);
     settle().await;
     let refused = alice.update(|data| data.coins = 0).unwrap_err();
@@ -257,12 +257,12 @@ async fn while_it_is_open_edits_are_refused_or_wait_and_reads_see_the_data_from_
 async fn messages_that_come_while_it_is_open_are_offered_when_it_is_over() {
     for succeeds in [true, false] {
         let world = World::new();
-        let own_way = world.store.another_way();
+        let own_way = world.another_way();
         let (a, b) = (world.server_on("a", own_way.clone()).await, world.server("b").await);
         let (alice, bob) = pair(&a).await;
         players(&b).send_message("alice", &json!({"coins": 1})).await.unwrap();
         settle().await;
-        own_way.fail(Fault::Unavailable, 2);
+        own_way.plan().fail(Fault::Refused, 2);
         let trading =
             tokio::spawn(move_coins(a.transaction().deadline(if succeeds { 10 * SECOND } else { SECOND }), &alice, &bob, 30));
         settle().await;
@@ -282,14 +282,14 @@ async fn definite_failures_end_it_at_the_deadline() {
     let world = World::new();
     let a = world.server("a").await;
     let (alice, bob) = pair(&a).await;
-    world.store.fail(Fault::Unavailable, u64::MAX);
+    world.store.plan().fail(Fault::Refused, u64::MAX);
     let began = tokio::time::Instant::now();
     let failed = move_coins(a.transaction().deadline(2 * SECOND), &alice, &bob, 30).await;
     assert_eq!(kind(failed), ErrorKind::Unavailable);
     assert!(began.elapsed() <= 2 * SECOND, "{:?}", began.elapsed());
     assert_eq!(both(&alice, &bob), (100, 100));
     earn(&alice, 1);
-    world.store.heal();
+    world.store.plan().heal();
     alice.save().await.unwrap();
     assert_eq!(both_stored(&a).await, (101, 100));
 }
@@ -300,14 +300,14 @@ async fn an_unknown_outcome_at_the_deadline_is_made_known_before_anything_goes_o
         let world = World::new();
         let a = world.server("a").await;
         let (alice, bob) = pair(&a).await;
-        world.store.fail(fault, 1);
+        world.store.plan().fail(fault, 1);
         let trading = tokio::spawn(move_coins(a.transaction().deadline(2 * SECOND), &alice, &bob, 30));
         settle().await;
-        world.store.fail(Fault::Unavailable, u64::MAX);
+        world.store.plan().fail(Fault::Refused, u64::MAX);
         tokio::time::sleep(15 * SECOND).await;
         assert!(!trading.is_finished(), "nobody can tell yet");
         assert_eq!(kind(alice.update(|_| ())), ErrorKind::Busy);
-        world.store.heal();
+        world.store.plan().heal();
         match trading.await.unwrap() {
             Ok(left) => assert!(applied && left == 70),
             Err(error) => assert!(!applied && error.kind() == ErrorKind::Unavailable, "{error}"),
@@ -357,13 +357,13 @@ async fn a_turn_that_does_not_come_in_time_ends_it() {
     let a = world.server("a").await;
     let (alice, bob) = pair(&a).await;
     earn(&bob, 1);
-    world.store.fail(Fault::Unavailable, u64::MAX);
+    world.store.plan().fail(Fault::Refused, u64::MAX);
     let saving = tokio::spawn(bob.save());
     settle().await;
     let failed = move_coins(a.transaction().deadline(SECOND), &alice, &bob, 30).await;
     assert_eq!(kind(failed), ErrorKind::TimedOut);
     earn(&alice, 1);
-    world.store.heal();
+    world.store.plan().heal();
     saving.await.unwrap().unwrap();
     alice.save().await.unwrap();
     assert_eq!(both_stored(&a).await, (101, 101));
@@ -374,13 +374,13 @@ async fn it_is_refused_while_this_server_cannot_confirm_its_lease() {
     let world = World::new();
     let a = world.server("a").await;
     let (alice, bob) = pair(&a).await;
-    world.store.cut_off();
+    world.store.plan().cut_off();
     tokio::time::sleep(21 * SECOND).await;
     assert!(!alice.is_active());
     let refused = trade(&a, &alice, &bob, 30).await.unwrap().unwrap_err();
     assert_eq!((refused.kind(), refused.advice()), (ErrorKind::Unconfirmed, Advice::Retry));
     alice.update(|data| data.coins += 1).unwrap();
-    world.store.heal();
+    world.store.plan().heal();
     tokio::time::sleep(10 * SECOND).await;
     trade(&a, &alice, &bob, 30).await.unwrap().unwrap();
     assert_eq!(both_stored(&a).await, (71, 130));
@@ -390,7 +390,7 @@ async fn it_is_refused_while_this_server_cannot_confirm_its_lease() {
 async fn an_end_while_it_is_open_comes_behind_it_with_its_hooks() {
     for succeeds in [true, false] {
         let world = World::new();
-        let own_way = world.store.another_way();
+        let own_way = world.another_way();
         let (a, b) = (world.server_on("a", own_way.clone()).await, world.server("b").await);
         let (alice, bob) = pair(&a).await;
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -401,7 +401,7 @@ async fn an_end_while_it_is_open_comes_behind_it_with_its_hooks() {
             data.items.push("hat".into());
         });
         alice.on_session_end(move |end| ends.lock().push(format!("{end:?}")));
-        own_way.fail(Fault::Unavailable, 2);
+        own_way.plan().fail(Fault::Refused, 2);
         let deadline = if succeeds { 10 * SECOND } else { SECOND };
         let trading = tokio::spawn(move_coins(a.transaction().deadline(deadline), &alice, &bob, 30));
         settle().await;
@@ -436,7 +436,7 @@ async fn an_end_before_its_turn_refuses_it_and_one_called_in_its_closure_too() {
     let a = world.server("a").await;
     let (alice, bob) = pair(&a).await;
     earn(&alice, 1);
-    world.store.fail(Fault::Unavailable, 1);
+    world.store.plan().fail(Fault::Refused, 1);
     let saving = tokio::spawn(alice.save());
     settle().await;
     let trading = trade(&a, &alice, &bob, 30);
@@ -462,10 +462,10 @@ async fn an_end_before_its_turn_refuses_it_and_one_called_in_its_closure_too() {
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_while_it_is_open_saves_everybody_behind_it() {
     let world = World::new();
-    let own_way = world.store.another_way();
+    let own_way = world.another_way();
     let (a, b) = (world.server_on("a", own_way.clone()).await, world.server("b").await);
     let (alice, bob) = pair(&a).await;
-    own_way.fail(Fault::AnswerLost, 2);
+    own_way.plan().fail(Fault::AnswerLost, 2);
     let trading = trade(&a, &alice, &bob, 30);
     settle().await;
     let report = a.shutdown().await;
@@ -482,23 +482,23 @@ async fn a_shutdown_that_cannot_wait_for_it_names_its_participants() {
     let world = World::new();
     let a = world.server("a").await;
     let (alice, bob) = pair(&a).await;
-    world.store.fail(Fault::RequestLost, u64::MAX);
+    world.store.plan().fail(Fault::RequestLost, u64::MAX);
     let trading = trade(&a, &alice, &bob, 30);
     settle().await;
     let report = a.shutdown().await;
     let names: Vec<_> = report.not_saved.iter().map(|(key, _)| key.key()).collect();
     assert_eq!(names, ["alice", "bob"]);
-    world.store.heal();
+    world.store.plan().heal();
     assert_eq!(kind(trading.await.unwrap()), ErrorKind::Unavailable);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_hand_over_that_is_asked_for_while_it_is_open_comes_behind_it() {
     let world = World::new();
-    let own_way = world.store.another_way();
+    let own_way = world.another_way();
     let (a, b) = (world.server_on("a", own_way.clone()).await, world.server("b").await);
     let (alice, bob) = pair(&a).await;
-    own_way.fail(Fault::Unavailable, 2);
+    own_way.plan().fail(Fault::Refused, 2);
     let trading = trade(&a, &alice, &bob, 30);
     settle().await;
     let there = tokio::spawn(players(&b).start_session("alice"));
@@ -514,10 +514,10 @@ async fn a_hand_over_that_is_asked_for_while_it_is_open_comes_behind_it() {
 #[tokio::test(start_paused = true)]
 async fn a_participant_that_was_stolen_is_lost_and_the_others_go_on() {
     let world = World::without_messenger();
-    let own_way = world.store.another_way();
+    let own_way = world.another_way();
     let (a, b) = (world.server_on("a", own_way.clone()).await, world.server("b").await);
     let (alice, bob) = pair(&a).await;
-    own_way.fail(Fault::Unavailable, 2);
+    own_way.plan().fail(Fault::Refused, 2);
     let trading = trade(&a, &bob, &alice, 30);
     settle().await;
     let thief = players(&b).start_session_with("alice", StartOptions::new().steal()).await.unwrap();
@@ -543,17 +543,17 @@ async fn a_participant_that_was_stolen_is_lost_and_the_others_go_on() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_was_declared_dead_while_it_is_open_finishes_it_and_adopts_behind_it() {
     let world = World::new();
-    let own_way = world.store.another_way();
+    let own_way = world.another_way();
     let (a, b) = (world.server_on("a", own_way.clone()).await, world.server("b").await);
     let (alice, bob) = pair(&a).await;
     let other = open(&a, "other").await;
-    own_way.cut_off();
+    own_way.plan().cut_off();
     let trading = tokio::spawn(move_coins(a.transaction().deadline(300 * SECOND), &alice, &bob, 30));
     // B takes another profile, and with it declares A dead.
     tokio::time::sleep(25 * SECOND).await;
     let taken = open(&b, "other").await;
     let before = a.server_id();
-    own_way.heal();
+    own_way.plan().heal();
     trading.await.unwrap().unwrap();
     tokio::time::sleep(10 * SECOND).await;
     assert_ne!(a.server_id(), before);
@@ -620,16 +620,16 @@ async fn a_gift_reaches_whoever_is_online_here_or_there_or_nowhere_and_oneself()
 #[tokio::test(start_paused = true)]
 async fn a_gift_of_an_id_that_was_sent_before_makes_the_whole_transaction_do_nothing() {
     let world = World::new();
-    let own_way = world.store.another_way();
+    let own_way = world.another_way();
     let (a, b) = (world.server_on("a", own_way.clone()).await, world.server("b").await);
     let (alice, _bob) = pair(&a).await;
     let id = MessageId::new(world.env.unix_ms(), "gift-1").unwrap();
     // Its server dies before the answer comes.
-    own_way.fail(Fault::AnswerLost, u64::MAX);
+    own_way.plan().fail(Fault::AnswerLost, u64::MAX);
     drop(give(&alice, "carol", 30, Some(id.clone())));
     settle().await;
     a.crash();
-    own_way.cut_off();
+    own_way.plan().cut_off();
     let alice = open(&b, "alice").await;
     assert_eq!(alice.data().coins, 70);
     let again = give(&alice, "carol", 30, Some(id.clone())).await.unwrap_err();
@@ -661,7 +661,7 @@ async fn a_full_inbox_takes_the_debit_back() {
         });
         give(&alice, "carol", 1, None).await.unwrap();
         if let Some(fault) = lost {
-            world.store.fail(fault, 1);
+            world.store.plan().fail(fault, 1);
         }
         assert_eq!(kind(give(&alice, "carol", 30, None).await), ErrorKind::InboxFull);
         assert_eq!(told.load(Ordering::SeqCst), 1);
@@ -682,7 +682,7 @@ async fn wrong_calls_are_refused_before_anything_is_sent() {
     let (alice, bob) = pair(&a).await;
     let elsewhere = open(&b, "elsewhere").await;
     let mocked = players(&a).mock().start_session("alice").await.unwrap();
-    let commits = world.store.commits.load(Ordering::SeqCst);
+    let commits = world.store.plan().commits.load(Ordering::SeqCst);
     let invalid = |result: Result<i64>, word: &str| {
         let error = result.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
@@ -723,7 +723,7 @@ async fn wrong_calls_are_refused_before_anything_is_sent() {
     let from = alice.clone();
     let large = a.transaction().with(&alice).run(move |tx| tx.edit(&from, |data| data.items.push("x".repeat(5 << 20))));
     assert_eq!(kind(large.await), ErrorKind::TooLarge);
-    assert_eq!(world.store.commits.load(Ordering::SeqCst), commits);
+    assert_eq!(world.store.plan().commits.load(Ordering::SeqCst), commits);
     assert_eq!(both(&alice, &bob), (100, 100));
     // A mock's profiles have transactions of their own.
     let other = players(&a).mock().start_session("other").await.unwrap();

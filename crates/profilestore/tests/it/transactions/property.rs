@@ -37,7 +37,7 @@ fn step() -> impl Strategy<Value = Step> {
 /// Coins only ever move by transactions, so whatever fails, ends or is stolen when, their sum stays.
 async fn play(steps: Vec<Step>) {
     let world = World::new();
-    let ways = [world.store.another_way(), world.store.another_way()];
+    let ways = [world.another_way(), world.another_way()];
     let servers = [world.server_on("a", ways[0].clone()).await, world.server_on("b", ways[1].clone()).await];
     for n in 0..PROFILES {
         let profile = open(&servers[0], &format!("p{n}")).await;
@@ -90,12 +90,12 @@ async fn play(steps: Vec<Step>) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             Step::Fail { on, fault, count } => {
-                ways[on].fail([Fault::Unavailable, Fault::AnswerLost, Fault::RequestLost][fault], count);
+                ways[on].plan().fail([Fault::Refused, Fault::AnswerLost, Fault::RequestLost][fault], count);
             }
             Step::Wait { ms } => tokio::time::sleep(Duration::from_millis(ms)).await,
         }
     }
-    ways.iter().for_each(|way| way.heal());
+    ways.iter().for_each(|way| way.plan().heal());
     while under_way.join_next().await.transpose().unwrap().is_some() {}
     for server in &servers {
         // What a thief took had nothing that was not durable.

@@ -1,0 +1,116 @@
+//! Writes that the system refuses at random moments: the limit on the size of files comes and goes under a process that writes, so
+//! that the log and the file itself cannot grow in the middle of whatever is being done. Every outcome that was told must be true.
+
+use std::{
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use super::{
+    processes::{FILE, PART, Process, TASKS, command, pair},
+    *,
+};
+
+/// What the child does: writes pairs as `write_for_ever` does, through errors. What was told to be not applied must not be there, what
+/// was told to be unknown is settled by the same commit again.
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+pub(super) async fn write_through_errors(file: &Path) {
+    let store = SqliteStore::open(file, SqliteOptions::default()).unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    for task in 0..TASKS {
+        let store = store.clone();
+        tasks.spawn(async move {
+            let mut states = [state(&store, &pair(task)[0]).await, state(&store, &pair(task)[1]).await];
+            loop {
+                let count = states[0].version + 1;
+                let changes = states.each_ref().map(|state| write(state, &format!("{count} {}", "x".repeat(3000))));
+                let commit = make(&store, changes.to_vec()).await;
+                let mut unknown = false;
+                let reply = loop {
+                    match store.commit_one(commit.clone()).await {
+                        Ok(reply) => break Some(reply),
+                        Err(error) if error.is_transient() => {
+                            say(&format!("refused {error}"));
+                            unknown |= matches!(error, StoreError::Indeterminate { .. });
+                            if !unknown {
+                                // A commit of its own next time: it would find the version taken if this one had been applied.
+                                break None;
+                            }
+                        }
+                        Err(other) => panic!("neither done nor refused: {other:?}"),
+                    }
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                };
+                if let Some(reply) = reply {
+                    states = reply.states.try_into().unwrap();
+                    say(&format!("acknowledged {task} {count}"));
+                }
+            }
+        });
+    }
+    tasks.join_next().await.unwrap().unwrap();
+}
+
+/// One write a line, so that lines do not mix.
+fn say(line: &str) {
+    use std::io::Write as _;
+    std::io::stdout().write_all(format!("{line}\n").as_bytes()).unwrap();
+}
+
+/// `PROFILESTORE_IO_ERROR_RUNS` says how often the limit comes and goes, 25 times otherwise.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn every_outcome_is_true_when_writes_are_refused_at_random_moments() {
+    let dir = folder();
+    let file = path(&dir);
+    // The signal that comes with the refusal is ignored.
+    let child = command("write through errors", &file);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(child.get_program()).args(child.get_args());
+    shell.env(PART, "write through errors").env(FILE, &file).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut writer = Process(shell.spawn().unwrap());
+    let lines = writer.lines();
+    let listening = std::thread::spawn(move || {
+        let (mut acknowledged, mut refused) = ([0; TASKS as usize], 0);
+        for line in lines {
+            refused += u32::from(line.starts_with("refused "));
+            let Some((task, version)) = line.strip_prefix("acknowledged ").and_then(|line| line.split_once(' ')) else {
+                continue;
+            };
+            // The last line may be cut off by the kill.
+            let (Ok(task), Ok(version)) = (task.parse::<usize>(), version.parse::<u64>()) else { continue };
+            acknowledged[task] = version.max(acknowledged[task]);
+        }
+        (acknowledged, refused)
+    });
+    let pid = writer.0.id().to_string();
+    let limit = |bytes: &str| {
+        let soft = format!("--fsize={bytes}:unlimited");
+        assert!(Command::new("prlimit").args([&soft, "--pid", &pid]).status().unwrap().success());
+    };
+    let log = file.with_file_name(format!("{}-wal", file.file_name().unwrap().to_str().unwrap()));
+    let runs = std::env::var("PROFILESTORE_IO_ERROR_RUNS").map_or(25, |runs| runs.parse().expect("a number of runs"));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    for run in 0..runs {
+        // Sometimes the log cannot grow, sometimes the file that it goes into cannot.
+        let grown = if run % 3 == 0 { &file } else { &log };
+        let size = std::fs::metadata(grown).map_or(4096, |file| file.len());
+        limit(&(size + run * 7919 % 50_000).to_string());
+        tokio::time::sleep(Duration::from_millis(10 + run * 31 % 40)).await;
+        limit("unlimited");
+        tokio::time::sleep(Duration::from_millis(run * 17 % 30)).await;
+        assert!(writer.0.try_wait().unwrap().is_none(), "the writer gave up");
+    }
+    writer.0.kill().unwrap();
+    writer.0.wait().unwrap();
+    let (acknowledged, refused) = listening.join().unwrap();
+    assert!(refused > 0 && acknowledged.iter().all(|count| *count > 0), "{refused} refused, {acknowledged:?}");
+    let store = open(&file);
+    for (task, acknowledged) in acknowledged.into_iter().enumerate() {
+        let [a, b] = pair(task as u64);
+        let (a, b) = (state(&store, &a).await, state(&store, &b).await);
+        assert_eq!((a.version, &a.value), (b.version, &b.value), "half a commit of task {task}");
+        assert!([acknowledged, acknowledged + 1].contains(&a.version), "task {task}: {acknowledged} {}", a.version);
+    }
+    assert_eq!(store.check(|_, _| {}).unwrap().problems, Vec::<String>::new());
+}

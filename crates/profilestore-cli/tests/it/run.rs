@@ -96,7 +96,7 @@ mod with_luau {
             (&["--players", "20"], "--until"),
             (&["--players", "1:join@0s/9"], "not so many servers"),
             (&["--errors", "101"], "percentage"),
-            (&["--until", "-1"], "--until"),
+            (&["--until=-1"], "--until"),
             (&["--until", "NaN"], "--until"),
             (&["--module", "Name"], "NAME=FILE"),
             (&["--module", "Name=missing.luau"], "missing.luau"),

@@ -708,21 +708,21 @@ async fn a_server_starts_though_the_store_does_not_answer_at_first() {
 #[tokio::test(start_paused = true)]
 async fn an_outage_of_writes_alone_makes_nobody_dead() {
     let world = World::new();
-    let way = world.store.another_way();
+    let way = world.another_way();
     let (a, b) = (world.server_on("a", way.clone()).await, world.server("b").await);
     let profile = open(&a, "p").await;
     tokio::time::sleep(Duration::from_secs(60)).await;
     earn(&profile, 7);
-    way.refuse_writes();
-    world.store.refuse_writes();
+    way.plan().refuse_writes();
+    world.store.plan().refuse_writes();
     for _ in 0..40 {
         let _ = players(&b).get("p").await;
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     let starting = tokio::spawn(players(&b).start_session("p"));
     settle().await;
-    world.store.heal();
+    world.store.plan().heal();
     tokio::time::sleep(Duration::from_secs(2)).await;
-    way.heal();
+    way.plan().heal();
     assert_eq!(starting.await.unwrap().unwrap().data().coins, 7, "it was handed over, and not taken from a server that lives");
 }

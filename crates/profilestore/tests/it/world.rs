@@ -172,10 +172,10 @@ impl OnCommand {
         *self.faults.lock() = Some((Fault::Refused, u64::MAX));
     }
 
-    /// Nothing is written until [`FaultyStore::heal`]; reads are answered. A full disk, or a primary that has become a standby.
+    /// Nothing is written until [`OnCommand::heal`]; reads are answered. A full disk, or a primary that has become a standby.
     pub fn refuse_writes(&self) {
         self.spare_renewals.store(false, Ordering::SeqCst);
-        *self.plan.lock() = Some((Fault::RequestLost, u64::MAX));
+        *self.faults.lock() = Some((Fault::RequestLost, u64::MAX));
     }
 
     pub fn heal(&self) {

@@ -326,7 +326,8 @@ mod tests {
         assert_eq!(options.to_string(), "postgres://me@localhost:5433/game?schema=other");
         for url in ["postgres://me:hush@localhost:hush/x", "postgres://me:hush/x@h/x", "postgres://me:hush@h/x?hush=hush", "hush"]
         {
-            let text = format!("{0} {0:?}", parse(url).unwrap_err());
+            // A slash in a password need not be escaped: the second one is taken.
+            let text = parse(url).map_or_else(|err| format!("{err} {err:?}"), |options| format!("{options} {options:?}"));
             assert!(!text.contains("hush"), "{text}");
         }
     }

@@ -81,11 +81,11 @@ start_all() {
 
 stop_servers() {
   local pid
-  for pid in "${SERVERS_PIDS[@]}"; do kill "$pid" 2>/dev/null; done
-  for pid in "${SERVERS_PIDS[@]}"; do wait "$pid" 2>/dev/null; done
+  for pid in "${SERVERS_PIDS[@]}"; do kill "$pid" 2>/dev/null || true; done
+  for pid in "${SERVERS_PIDS[@]}"; do wait "$pid" 2>/dev/null || true; done
   SERVERS_PIDS=()
   if [ -n "$SERVERS_FOLDER" ]; then
-    "${BASH_SOURCE[0]%/*}/postgres.sh" stop "$SERVERS_FOLDER/postgres/server"
+    "${BASH_SOURCE[0]%/*}/postgres.sh" stop "$SERVERS_FOLDER/postgres/server" || true
     rm -rf "$SERVERS_FOLDER"
   fi
   SERVERS_FOLDER=""

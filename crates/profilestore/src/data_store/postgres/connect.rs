@@ -31,8 +31,9 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::{PostgresOptions, trouble::Trouble};
 use crate::{data_store::StoreError, key::ProfileKey};
 
-/// How long to leave the database alone after a failed attempt: from the first to the last, doubling.
-const BACKOFF: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
+/// How long to leave the database alone after a failed attempt: from the first to the last, doubling. Short
+/// beside any lease time: a renewal must not wait for it.
+const BACKOFF: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(500)];
 
 /// How long to wait beyond the server's own time limit before the client gives a statement up.
 const GRACE: Duration = Duration::from_secs(2);

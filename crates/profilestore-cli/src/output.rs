@@ -244,7 +244,8 @@ pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
 /// Log lines go to stderr, at the level that PROFILESTORE_LOG names; warnings by default.
 pub(crate) fn start_log() {
     let filter = EnvFilter::try_from_env("PROFILESTORE_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let colours = io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours).init();
 }
 
 #[cfg(test)]

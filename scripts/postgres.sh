@@ -11,7 +11,9 @@ set -euo pipefail
 
 programs() { # the newest version's folder of programs
   local found
-  found=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -t/ -k5 -V | tail -1)
+  # A client alone brings the folder too.
+  found=$(ls /usr/lib/postgresql/*/bin/initdb 2>/dev/null | sort -t/ -k5 -V | tail -1) || true
+  found=${found%/initdb}
   if [ -z "$found" ]; then
     found=$(dirname "$(command -v initdb)" 2>/dev/null) || { echo "PostgreSQL is not installed (on Debian: apt-get install postgresql)" >&2; exit 1; }
   fi

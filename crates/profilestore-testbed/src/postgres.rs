@@ -184,6 +184,8 @@ fn until(what: &str, mut is: impl FnMut() -> io::Result<bool>) -> io::Result<()>
 /// The newest version's programs.
 fn programs() -> io::Result<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().filter_map(|entry| entry.ok());
+    // A client alone brings the folder too.
+    let versions = versions.filter(|entry| entry.path().join("bin/initdb").exists());
     let newest = versions.max_by_key(|entry| entry.file_name().to_string_lossy().parse::<u32>().unwrap_or(0));
     newest.map(|entry| entry.path().join("bin")).ok_or_else(|| {
         io::Error::new(io::ErrorKind::NotFound, "PostgreSQL is not installed (on Debian: apt-get install postgresql)")

@@ -202,13 +202,14 @@ fn hour_of(name: &str) -> Outcome {
         end
         print(saves)"
     ))?;
-    let seconds = |from: usize| (marks[from + 1].cpu - marks[from].cpu) / 1e6;
+    let [begin, open, end] = &marks[..] else { return Err("the hour was cut short: SIGTERM ends a game as Ctrl-C does".into()) };
+    let seconds = |from: &Mark, to: &Mark| (to.cpu - from.cpu) / 1e6;
     println!(
         "  {name:<16} opened in {:.1} s of CPU; the hour {:.1} s of CPU, {} saves and looks, {:.0} MB in memory at the end",
-        seconds(0),
-        seconds(1),
-        marks[2].text,
-        marks[2].resident / 1e6
+        seconds(begin, open),
+        seconds(open, end),
+        end.text,
+        end.resident / 1e6
     );
     Ok(())
 }

@@ -34,6 +34,18 @@ pub struct PostgresServer {
 struct Folder {
     folder: TempDir,
     mounted: bool,
+    /// Where the server's log is: not on a small disk, which may be full.
+    log: TempDir,
+}
+
+impl Folder {
+    fn new() -> io::Result<Self> {
+        Ok(Self { folder: tempfile::tempdir()?, mounted: false, log: tempfile::tempdir()? })
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.log.path().join("log")).unwrap_or_default()
+    }
 }
 
 impl Drop for Folder {
@@ -47,15 +59,16 @@ impl Drop for Folder {
 impl PostgresServer {
     /// Starts one on an empty database.
     pub fn start() -> io::Result<Self> {
-        Self::create(Folder { folder: tempfile::tempdir()?, mounted: false })
+        Self::create(Folder::new()?)
     }
 
     /// Starts one whose disk holds so many megabytes. Only root can make that.
     pub fn on_small_disk(megabytes: u32) -> io::Result<Self> {
-        let folder = tempfile::tempdir()?;
+        let mut folder = Folder::new()?;
         let size = format!("size={megabytes}m");
-        ran(Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder.path()))?;
-        Self::create(Folder { folder, mounted: true })
+        ran(Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder.folder.path()))?;
+        folder.mounted = true;
+        Self::create(folder)
     }
 
     fn create(folder: Folder) -> io::Result<Self> {
@@ -79,7 +92,7 @@ impl PostgresServer {
 
     fn run(folder: Folder, bin: PathBuf, port: u16) -> io::Result<Self> {
         configure(&folder.folder.path().join("data"), &format!("port = {port}\n"))?;
-        let process = spawn(&bin, folder.folder.path())?;
+        let process = spawn(&bin, &folder)?;
         let mut server = Self { port, process, bin, folder };
         server.wait_until_it_answers()?;
         Ok(server)
@@ -90,7 +103,12 @@ impl PostgresServer {
         self.port
     }
 
-    /// Where it keeps its data, and its log beside it.
+    /// What it has said so far.
+    pub fn log(&self) -> String {
+        self.folder.log()
+    }
+
+    /// Where it keeps its data.
     pub fn folder(&self) -> &Path {
         self.folder.folder.path()
     }
@@ -108,7 +126,7 @@ impl PostgresServer {
     /// Starts it again, on its port, after it was killed or has died. Returns when it answers.
     pub fn restart(&mut self) -> io::Result<()> {
         if !self.process.runs() {
-            self.process = spawn(&self.bin, self.folder.folder.path())?;
+            self.process = spawn(&self.bin, &self.folder)?;
         }
         self.wait_until_it_answers()
     }
@@ -125,7 +143,7 @@ impl PostgresServer {
 
     /// A copy of it that follows it, and for which each of its commits waits from now on.
     pub fn synchronous_standby(&self) -> io::Result<Self> {
-        let folder = Folder { folder: tempfile::tempdir()?, mounted: false };
+        let folder = Folder::new()?;
         own(folder.folder.path())?;
         let data = folder.folder.path().join("data");
         ran(as_owner(&self.bin.join("pg_basebackup"), folder.folder.path())?
@@ -149,18 +167,17 @@ impl PostgresServer {
 
     fn wait_until_it_answers(&mut self) -> io::Result<()> {
         let (bin, port) = (self.bin.clone(), self.port.to_string());
-        let folder = self.folder.folder.path().to_owned();
-        let process = &mut self.process;
+        let (folder, process) = (&self.folder, &mut self.process);
         until("PostgreSQL answers", || {
             if !process.runs() {
                 // A child of its predecessor may have held on to its memory for a moment.
-                *process = spawn(&bin, &folder)?;
+                *process = spawn(&bin, folder)?;
             }
             let mut ready = Command::new(bin.join("pg_isready"));
             Ok(ready.args(["-q", "-h", "127.0.0.1", "-p", &port]).status()?.success())
         })
         .map_err(|error| {
-            let log = fs::read_to_string(folder.join("log")).unwrap_or_default();
+            let log = folder.log();
             let tail: Vec<&str> = log.lines().rev().take(20).collect();
             io::Error::new(error.kind(), format!("{error}; its log, from the end: {tail:#?}"))
         })
@@ -226,10 +243,10 @@ fn configure(data: &Path, lines: &str) -> io::Result<()> {
     fs::OpenOptions::new().append(true).open(data.join("postgresql.conf"))?.write_all(lines.as_bytes())
 }
 
-fn spawn(bin: &Path, folder: &Path) -> io::Result<Process> {
-    let log = fs::OpenOptions::new().create(true).append(true).open(folder.join("log"))?;
-    let mut command = as_owner(&bin.join("postgres"), folder)?;
-    Process::start(command.arg("-D").arg(folder.join("data")).stdout(log.try_clone()?).stderr(log))
+fn spawn(bin: &Path, folder: &Folder) -> io::Result<Process> {
+    let log = fs::OpenOptions::new().create(true).append(true).open(folder.log.path().join("log"))?;
+    let mut command = as_owner(&bin.join("postgres"), folder.folder.path())?;
+    Process::start(command.arg("-D").arg(folder.folder.path().join("data")).stdout(log.try_clone()?).stderr(log))
 }
 
 fn ran(command: &mut Command) -> io::Result<()> {

@@ -104,7 +104,7 @@ fn the_disk_of_postgres_is_full() {
         sleep(LEASE);
         play.has_time(longest)
     } {}
-    let log = fs::read_to_string(postgres.folder().join("log")).unwrap();
+    let log = postgres.log();
     assert!(log.contains("No space left on device"), "the disk was never full: {log}");
     play.ends_well(longest);
 }

@@ -164,6 +164,9 @@ pub enum Change {
     },
     /// Renews a server row and counts its revision up. Fails with [`ConflictKind::Server`] unless it is alive and at this
     /// revision. The reply brings the server's notices.
+    ///
+    /// A commit of renewals alone need be known, when it is sent again, only until the row's next renewal, and is not to be aborted:
+    /// so it needs no room in the store, and a full disk makes nobody look dead.
     RenewServer {
         /// The server.
         id: ServerId,

@@ -324,6 +324,12 @@ pub(super) fn server_of(commit: &Commit) -> Option<ServerId> {
     })
 }
 
+/// True for a commit of nothing but renewals.
+#[cfg(feature = "postgres")]
+pub(super) fn only_renews(commit: &Commit) -> bool {
+    commit.changes.iter().all(|change| matches!(change, Change::RenewServer { .. }))
+}
+
 /// The server that a commit renews: its notices belong in the reply.
 pub(super) fn renewed(commit: &Commit) -> Option<ServerId> {
     commit.changes.iter().find_map(|change| match change {

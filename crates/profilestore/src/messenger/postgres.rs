@@ -147,26 +147,24 @@ impl Task {
         while self.shared.strong_count() > 0 {
             let here = self.here.clone();
             match self.dialer.connect_with(Some(Arc::new(move |notification| deliver(&here, &notification)))).await {
-                Ok(conn) => {
-                    pause = PAUSES[0];
-                    if let Err(err) = self.serve(&conn).await {
-                        tracing::warn!(%err, "the connection for hints was lost");
-                    }
-                }
-                Err(err) => {
-                    tracing::warn!(%err, "no connection for hints");
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(PAUSES[1]);
-                }
+                Ok(conn) => match self.serve(&conn, &mut pause).await {
+                    Ok(()) => return,
+                    Err(err) => tracing::warn!(%err, "the connection for hints was lost"),
+                },
+                Err(err) => tracing::warn!(%err, "no connection for hints"),
             }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSES[1]);
             self.listening.clear();
         }
     }
 
-    /// Listens and notifies until the connection fails, or the messenger is gone.
-    async fn serve(&mut self, conn: &Conn) -> Result<(), StoreError> {
+    /// Listens and notifies until the connection fails, or the messenger is gone. A connection on which it listens is a success: the
+    /// next one need not wait long.
+    async fn serve(&mut self, conn: &Conn, pause: &mut Duration) -> Result<(), StoreError> {
         conn.batch("SET synchronous_commit = off").await.map_err(|trouble| trouble.not_applied())?;
         self.listen(conn).await?;
+        *pause = PAUSES[0];
         let mut asked = tokio::time::interval(PROBE);
         asked.reset();
         loop {

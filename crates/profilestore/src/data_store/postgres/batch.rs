@@ -51,7 +51,8 @@ pub(super) struct Writes {
     pub(super) messages: Vec<(ProfileKey, StoredMessage)>,
     pub(super) erased: Vec<ProfileKey>,
     pub(super) registered: BTreeSet<ServerId>,
-    pub(super) renewed: BTreeSet<ServerId>,
+    /// By which commits.
+    pub(super) renewed: BTreeMap<ServerId, CommitId>,
     pub(super) died: BTreeSet<ServerId>,
     pub(super) acknowledged: BTreeSet<(ServerId, ProfileKey, CommitId)>,
     pub(super) outcomes: BTreeMap<CommitId, Outcome>,
@@ -180,7 +181,7 @@ impl Batch {
         for change in changes.clone().filter(pins).chain(changes.filter(|change| !pins(change))) {
             match change.key() {
                 Some(key) => self.apply_to_key(change, key, done.entry(key).or_default()),
-                None => self.apply_to_server(change),
+                None => self.apply_to_server(change, commit.id),
             }
         }
         for change in &commit.changes {
@@ -190,7 +191,10 @@ impl Batch {
                 head.flags |= SEALED;
             }
         }
-        self.writes.outcomes.insert(commit.id, Outcome::Applied);
+        // A renewal stands in the row itself.
+        if !rules::only_renews(commit) {
+            self.writes.outcomes.insert(commit.id, Outcome::Applied);
+        }
         for (key, Done { lease_before, touched, noticed }) in done {
             if touched.data || touched.rest {
                 let all = self.writes.heads.entry(key.clone()).or_default();
@@ -343,7 +347,7 @@ impl Batch {
         }
     }
 
-    fn apply_to_server(&mut self, change: &Change) {
+    fn apply_to_server(&mut self, change: &Change, commit: CommitId) {
         let now_ms = self.now_ms;
         match change {
             Change::RegisterServer { id, place_id, job_id, lease_ms } => {
@@ -357,7 +361,7 @@ impl Batch {
                 if let Some(row) = self.servers.get_mut(id) {
                     row.revision += 1;
                     row.renewed_ms = now_ms;
-                    self.writes.renewed.insert(*id);
+                    self.writes.renewed.insert(*id, commit);
                 }
                 let acknowledged = acknowledged.iter().map(|notice| (*id, notice.key.clone(), notice.commit));
                 self.writes.acknowledged.extend(acknowledged);
@@ -368,8 +372,8 @@ impl Batch {
                     self.writes.died.insert(*id);
                 }
             }
-            Change::Abort { commit } if !self.outcomes.contains_key(commit) => {
-                self.writes.outcomes.insert(*commit, Outcome::Aborted);
+            Change::Abort { commit: other } if !self.outcomes.contains_key(other) => {
+                self.writes.outcomes.insert(*other, Outcome::Aborted);
             }
             _ => {}
         }

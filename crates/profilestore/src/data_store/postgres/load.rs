@@ -14,7 +14,7 @@ use super::{
     batch::Batch,
     connect::Step,
     schema,
-    state::{HEAD_COLUMNS, Head, Value, bytes, get, head_columns, server_columns, server_of_row, unsigned},
+    state::{HEAD_COLUMNS, Head, SERVER_COLUMNS, Value, bytes, get, head_columns, server_columns, server_of_row, unsigned},
 };
 use crate::{
     data_store::{
@@ -42,9 +42,9 @@ pub(super) const HEADS: &str = heads!("");
 const HEADS_CHANGED: &str = heads!(" FOR UPDATE OF h");
 const HEADS_CHECKED: &str = heads!(" FOR SHARE OF h");
 
-const SERVERS: &str = concat!("SELECT ", server_columns!(), " FROM server s WHERE s.id = ANY($1::uuid[])");
+const SERVERS: &str = concat!("SELECT ", server_columns!(), ", s.renewal FROM server s WHERE s.id = ANY($1::uuid[])");
 const SERVERS_CHANGED: &str =
-    concat!("SELECT ", server_columns!(), " FROM server s WHERE s.id = ANY($1::uuid[]) ORDER BY s.id FOR UPDATE");
+    concat!("SELECT ", server_columns!(), ", s.renewal FROM server s WHERE s.id = ANY($1::uuid[]) ORDER BY s.id FOR UPDATE");
 
 const MESSAGES: &str = "SELECT u.n, m.revision, m.locked \
      FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) WITH ORDINALITY AS u (store, scope, key, number, n) \
@@ -237,6 +237,9 @@ impl<'c> Needs<'c> {
                     Part::Checked => add_head(&mut batch, row, &checked)?,
                     Part::Servers => {
                         let server = server_of_row(row, 0)?;
+                        if let Some(renewal) = get::<Option<Uuid>>(row, SERVER_COLUMNS)? {
+                            batch.outcomes.insert(CommitId(renewal), Outcome::Applied);
+                        }
                         // What was locked is read first, and is the newer or the same.
                         batch.servers.entry(server.id).or_insert(server);
                     }

@@ -120,7 +120,8 @@ CREATE TABLE server (
     lease_ms bigint NOT NULL,
     started_ms bigint NOT NULL,
     renewed_ms bigint NOT NULL,
-    dead_ms bigint
+    dead_ms bigint,
+    renewal uuid
 ) WITH (fillfactor = 50);
 
 CREATE TABLE notice (
@@ -156,8 +157,8 @@ pub(super) async fn migrate(options: &PostgresOptions, role: Option<&str>) -> Re
             locked => locked?,
         }
         let made = matches!(identify(&conn, options).await?, Found::Nothing);
+        let schema = &options.schema;
         if made {
-            let schema = &options.schema;
             let incarnation = options.env.uuid();
             conn.batch(&format!("CREATE SCHEMA IF NOT EXISTS {schema}; {TABLES}")).await?;
             conn.batch(&format!(
@@ -166,11 +167,12 @@ pub(super) async fn migrate(options: &PostgresOptions, role: Option<&str>) -> Re
             ))
             .await?;
         }
+        let added = !made && add_missing(&conn, schema).await?;
         if let Some(role) = role {
             grant(&conn, options, role).await?;
         }
         conn.batch("COMMIT").await?;
-        Ok::<_, Trouble>(made)
+        Ok::<_, Trouble>(made || added)
     };
     work.await.map_err(|trouble| match trouble {
         Trouble::Postgres(err) if err.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => StoreError::Invalid {
@@ -181,6 +183,17 @@ pub(super) async fn migrate(options: &PostgresOptions, role: Option<&str>) -> Re
         },
         trouble => trouble.not_applied(),
     })
+}
+
+/// Adds what tables of earlier versions lack. True when something was added.
+async fn add_missing(conn: &Conn, schema: &str) -> Result<bool, Trouble> {
+    let known = "SELECT 1 FROM information_schema.columns \
+         WHERE table_schema = $1 AND table_name = 'server' AND column_name = 'renewal'";
+    let missing = conn.query(known, &[&schema]).await?.is_empty();
+    if missing {
+        conn.batch(&format!("ALTER TABLE {schema}.server ADD COLUMN renewal uuid")).await?;
+    }
+    Ok(missing)
 }
 
 async fn grant(conn: &Conn, options: &PostgresOptions, role: &str) -> Result<(), Trouble> {

@@ -34,6 +34,9 @@ macro_rules! server_columns {
 }
 pub(super) use server_columns;
 
+/// How many columns that are.
+pub(super) const SERVER_COLUMNS: usize = 8;
+
 /// A current value, as far as it is known here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Value {

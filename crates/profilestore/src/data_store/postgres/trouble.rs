@@ -87,11 +87,14 @@ impl Trouble {
         }
     }
 
-    /// True when the trouble is that of one commit's contents and not of the transaction as such.
+    /// True when the trouble is that of one commit's contents and not of the transaction as such. On a full disk that is so too: what
+    /// needs no more room can be written, renewals above all.
     pub(super) fn concerns_one(&self) -> bool {
         match self {
             Self::Postgres(err) => {
-                err.code().is_some_and(|code| matches!(code.code().get(..2), Some("22" | "23" | "54" | "XX"))) || is_odd_row(err)
+                err.code().is_some_and(|code| {
+                    matches!(code.code().get(..2), Some("22" | "23" | "54" | "XX")) || code == &SqlState::DISK_FULL
+                }) || is_odd_row(err)
             }
             Self::Silent => false,
             Self::Store(_) => true,

@@ -131,8 +131,8 @@ const INSERT_SERVERS: &str = "INSERT INTO server (id, place_id, job_id, revision
      SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], \
      $8::bigint[])";
 
-const RENEW_SERVERS: &str = "UPDATE server s SET revision = u.revision, renewed_ms = u.renewed_ms \
-     FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS u (id, revision, renewed_ms) WHERE s.id = u.id";
+const RENEW_SERVERS: &str = "UPDATE server s SET revision = u.revision, renewed_ms = u.renewed_ms, renewal = u.renewal \
+     FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::uuid[]) AS u (id, revision, renewed_ms, renewal) WHERE s.id = u.id";
 
 const BURY_SERVERS: &str = "UPDATE server s SET dead_ms = $2::bigint WHERE s.id = ANY($1::uuid[]) AND s.dead_ms IS NULL";
 
@@ -280,9 +280,11 @@ pub(super) fn steps(batch: &Batch) -> Result<Vec<(Part, Step<'_>)>, StoreError> 
     }
     push_messages(batch, &mut steps);
     push_servers(batch, &mut steps);
-    let ids: Vec<Uuid> = writes.outcomes.keys().map(|id| id.0).collect();
-    let aborted: Vec<bool> = writes.outcomes.values().map(|outcome| *outcome == Outcome::Aborted).collect();
-    steps.push((Part::Writ, Step::new(INSERT_OUTCOMES).with(ids).with(aborted).with(now_ms)));
+    if !writes.outcomes.is_empty() {
+        let ids: Vec<Uuid> = writes.outcomes.keys().map(|id| id.0).collect();
+        let aborted: Vec<bool> = writes.outcomes.values().map(|outcome| *outcome == Outcome::Aborted).collect();
+        steps.push((Part::Writ, Step::new(INSERT_OUTCOMES).with(ids).with(aborted).with(now_ms)));
+    }
     if !writes.notices.is_empty() {
         let servers: Vec<Uuid> = writes.notices.keys().map(|(server, _)| server.0).collect();
         let commits: Vec<Uuid> = writes.notices.values().map(|commit| commit.0).collect();
@@ -411,12 +413,13 @@ fn push_servers<'a>(batch: &'a Batch, steps: &mut Vec<(Part, Step<'a>)>) {
             .with(rows.iter().map(|row| row.dead.then_some(now_ms)).collect::<Vec<Option<i64>>>());
         steps.push((Part::Writ, step));
     }
-    let rows: Vec<_> = writes.renewed.iter().filter_map(|id| batch.servers.get(id)).collect();
+    let rows: Vec<_> = writes.renewed.iter().filter_map(|(id, commit)| Some((batch.servers.get(id)?, commit))).collect();
     if !rows.is_empty() {
         let step = Step::new(RENEW_SERVERS)
-            .with(rows.iter().map(|row| row.id.0).collect::<Vec<Uuid>>())
-            .with(rows.iter().map(|row| row.revision.cast_signed()).collect::<Vec<i64>>())
-            .with(rows.iter().map(|row| row.renewed_ms).collect::<Vec<i64>>());
+            .with(rows.iter().map(|(row, _)| row.id.0).collect::<Vec<Uuid>>())
+            .with(rows.iter().map(|(row, _)| row.revision.cast_signed()).collect::<Vec<i64>>())
+            .with(rows.iter().map(|(row, _)| row.renewed_ms).collect::<Vec<i64>>())
+            .with(rows.iter().map(|(_, commit)| commit.0).collect::<Vec<Uuid>>());
         steps.push((Part::Writ, step));
     }
     if !writes.died.is_empty() {

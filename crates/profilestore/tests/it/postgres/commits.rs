@@ -7,10 +7,11 @@ use profilestore::{
     ProfileKey,
     data_store::{
         Cause, Change, Commit, CommitId, ConflictKind, DataStore, DataStoreExt as _, KeyFilter, KeyQuery, KeyState, LeaseState,
-        NewValue, PostgresStore, Returning, StoreError,
+        NewValue, PostgresStore, Returning, ServerId, StoreError,
     },
     env::Env,
 };
+use profilestore_testbed::PostgresServer;
 
 use super::{PASSWORD, game_servers, made, opened, owner, owners, server_url};
 
@@ -259,4 +260,47 @@ async fn a_missing_right_is_named() {
     assert!(matches!(&err, StoreError::Unavailable { reason } if reason.contains("--grant")), "{err}");
     PostgresStore::migrate(&owners(&schema), Some("profilestore_game_server")).await.unwrap();
     assert!(!store.commit_one(commit).await.unwrap().already_applied);
+}
+
+/// Of the servers on a full disk, those with much to save were refused their renewals together with it, and the others took them for dead.
+#[tokio::test]
+async fn a_renewal_goes_through_on_a_full_disk() {
+    let mut server = PostgresServer::on_small_disk(120).unwrap();
+    let options = || server.url().parse::<profilestore::data_store::PostgresOptions>().unwrap();
+    PostgresStore::migrate(&options(), None).await.unwrap();
+    let store = PostgresStore::open(options()).await.unwrap();
+    let id = ServerId(Env::system().uuid());
+    let register = Change::RegisterServer { id, place_id: 7, job_id: "job".into(), lease_ms: 20_000 };
+    store.commit_one(make(&store, vec![register]).await).await.unwrap();
+
+    let ballast = server.folder().join("ballast");
+    std::fs::write(&ballast, vec![1; 120 << 20]).unwrap_err();
+    let (mut refused, mut revision) = (0, 1);
+    for round in 0..200 {
+        let value = "x".repeat(9000);
+        let mut commits = vec![make(&store, vec![Change::RenewServer { id, revision, acknowledged: vec![] }]).await];
+        for n in 0..3 {
+            let absent = KeyState::absent(key(&format!("{round}-{n}")));
+            commits.push(make(&store, vec![write(&absent, &value)]).await);
+        }
+        let renewal = commits[0].clone();
+        let mut replies = store.commit(commits).await.into_iter();
+        let renewed = replies.next().unwrap().unwrap();
+        revision = renewed.server.as_ref().unwrap().revision;
+        for reply in replies {
+            match reply {
+                Ok(_) => {}
+                Err(StoreError::Unavailable { reason }) if reason.contains("No space left") => refused += 1,
+                other => panic!("expected a refusal for want of space, found {other:?}"),
+            }
+        }
+        let again = store.commit_one(renewal).await.unwrap();
+        assert!(again.already_applied && again.server == renewed.server, "{again:?}");
+    }
+    assert_eq!(revision, 201);
+    assert!(refused > 300, "the disk was hardly full: {refused}");
+
+    std::fs::remove_file(&ballast).unwrap();
+    server.restart().unwrap();
+    store.commit_one(make(&store, vec![write(&KeyState::absent(key("p")), "1")]).await).await.unwrap();
 }

@@ -36,6 +36,27 @@ async fn the_tables_are_made_once() {
     assert_eq!(first, second);
 }
 
+/// A store of before a column was added is completed by migrating; until then the error says so.
+#[tokio::test]
+async fn tables_of_an_earlier_version_are_completed() {
+    let schema = made().await;
+    owner().await.batch_execute(&format!("ALTER TABLE {schema}.server DROP COLUMN renewal")).await.unwrap();
+    let id = ServerId(Env::system().uuid());
+    let register = async |store: &PostgresStore| {
+        let incarnation = store.identity().await.unwrap().incarnation;
+        let changes = vec![Change::RegisterServer { id, place_id: 7, job_id: "job".into(), lease_ms: 20_000 }];
+        let commit = Commit { id: CommitId(Env::system().uuid()), incarnation, from: None, changes, returning: Returning::HEAD };
+        store.commit_one(commit).await
+    };
+    match register(&opened(&schema).await).await {
+        Err(StoreError::Corrupt { reason }) => assert!(reason.contains("run `profilestore migrate`"), "{reason}"),
+        other => panic!("expected a hint at migrating, found {other:?}"),
+    }
+    assert!(PostgresStore::migrate(&owners(&schema), None).await.unwrap());
+    assert!(!PostgresStore::migrate(&owners(&schema), None).await.unwrap());
+    register(&opened(&schema).await).await.unwrap();
+}
+
 /// A store that is not there is not made by opening it, and the error says how it is.
 #[tokio::test]
 async fn a_missing_store_is_not_made_by_opening_it() {

@@ -15,6 +15,7 @@ use crate::{
         Cause, Change, DataStoreExt, KeyFilter, KeyQuery, KeyState, NewValue, Order, Returning, VersionInfo, VersionQuery,
         VersionRef,
     },
+    edit::request::dismissed,
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
     operator::{EraseReport, ErasedProfile, FailedErasure, SharedProfile},
@@ -23,6 +24,9 @@ use crate::{
 
 /// The action in the audit log.
 const ERASE: &str = "erase";
+
+/// Why edits that waited for an erased profile are refused.
+const WHY: &str = "the profile was erased";
 
 /// How many keys or versions are asked for at once.
 const PAGE: usize = 256;
@@ -96,12 +100,14 @@ impl Engine {
             let entry = AuditEntry::new(wanted.operation, ERASE, vec![key.clone()], wanted.by.clone())
                 .detail("versions", erased.versions)
                 .detail("messages", erased.messages);
+            let mut more = dismissed(key, state.inbox.as_deref().unwrap_or_default(), WHY)?;
+            more.extend([Change::Erase { key: key.clone(), epoch: state.epoch }, entry.change()?]);
             let overwrite = Overwrite {
                 value: NewValue::Tombstone,
                 user_ids: Vec::new(),
                 cause: Cause::Remove,
                 author: wanted.by.author.clone(),
-                more: vec![Change::Erase { key: key.clone(), epoch: state.epoch }, entry.change()?],
+                more,
             };
             if self.overwrite(contents, &state, overwrite, deadline).await?.is_some() {
                 return Ok(Fate::Erased(erased));
@@ -168,15 +174,15 @@ impl Engine {
         let mut to_redact = Vec::new();
         self.each_entry(|entry| {
             let older = |key| erased.get(key).is_some_and(|at| entry.stored_ms <= *at);
-            // An edit that waited for the holder was erased with the inbox.
+            // An edit that came to the holder's inbox at the last moment was erased with it.
             let left = !entry.details.is_empty() || entry.outcome == AuditOutcome::Pending;
             if entry.action != ERASE && left && entry.keys.iter().any(older) {
-                to_redact.push(entry.key());
+                to_redact.push((entry.key(), entry.stored_ms));
             }
         })
         .await?;
-        for at in &to_redact {
-            self.redact_entry(at).await?;
+        for (at, stored_ms) in &to_redact {
+            self.redact_entry(at, *stored_ms).await?;
         }
         Ok(to_redact.len() as u64)
     }
@@ -191,15 +197,16 @@ impl Engine {
         }
     }
 
-    async fn redact_entry(&self, at: &ProfileKey) -> Result<()> {
+    /// Takes out the details of what was stored then. What was booked there since is about a later life of the profile.
+    async fn redact_entry(&self, at: &ProfileKey, stored_ms: i64) -> Result<()> {
         let deadline = self.env.after(self.settings().call_timeout);
         for _ in 0..MAX_RACES {
             let contents = self.contents();
             let (_, state) = self.read_settled(at, Returning::ALL).await?;
-            let Some(mut entry) = AuditEntry::of(&state)? else { return Ok(()) };
+            let Some(mut entry) = AuditEntry::of(&state)?.filter(|entry| entry.stored_ms == stored_ms) else { return Ok(()) };
             entry.details.clear();
             if entry.outcome == AuditOutcome::Pending {
-                entry.outcome = AuditOutcome::Refused { why: "the profile was erased".into() };
+                entry.outcome = AuditOutcome::Refused { why: WHY.into() };
             }
             let changes = vec![entry.change_at(state.version)?, Change::Erase { key: at.clone(), epoch: state.epoch }];
             match self.settle(&self.commit_in(contents, changes, Returning::HEAD), |at| at > deadline).await {

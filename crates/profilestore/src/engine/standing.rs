@@ -11,7 +11,7 @@ use super::{Engine, MAX_RACES, calls::too_many_races, edit::edit_lost_race};
 use crate::{
     audit::{Attribution, AuditEntry, AuditOutcome, entry_key},
     data::{Codec, Data},
-    data_store::{Change, DataStoreExt, Incarnation, Returning, StoreError},
+    data_store::{Change, DataStoreExt, Incarnation, KeyState, Returning, StoreError},
     edit::{
         bulk::{BulkEdit, What},
         request::book_of,
@@ -69,16 +69,17 @@ impl Engine {
         self.standing.lock().remove(store);
     }
 
-    /// Applies what stands to a profile that is about to be created with this data, as version `version`. An edit that does not fit is
-    /// left out and booked as refused. One that waits in the profile's inbox is left to the session.
+    /// Applies what stands to a profile that is about to be created with this data, where this state was read with its inbox. An edit
+    /// that does not fit is left out and booked as refused. One that waits in the inbox is left to the session; that it is booked as
+    /// pending alone does not say so: it may have been erased with an earlier life of the profile.
     pub(super) async fn newborn(
         &self,
-        key: &ProfileKey,
+        state: &KeyState,
         record: &Record,
         data: &Arc<dyn Data>,
         codec: &dyn Codec,
-        version: u64,
     ) -> Result<Newborn, StandingError> {
+        let key = &state.key;
         let registry = self.registry(key.store()).await?;
         let mut newborn = Newborn { data: data.clone(), changes: vec![registry.check()], applied: 0 };
         let edits: Vec<&StandingEdit> = registry.edits.iter().filter(|standing| standing.is_for(key)).collect();
@@ -91,7 +92,7 @@ impl Engine {
             return Err(Error::new(ErrorKind::Corrupt, "the store gave no answer for a key").into());
         }
         for (standing, book) in edits.into_iter().zip(&books) {
-            if AuditEntry::of(book)?.is_some_and(|entry| entry.outcome == AuditOutcome::Pending) {
+            if state.inbox.iter().flatten().any(|message| message.id.operation() == Some(standing.operation)) {
                 continue;
             }
             let (after, entry) = match standing.request() {
@@ -105,7 +106,7 @@ impl Engine {
             if let Some(after) = after {
                 newborn.data = after;
                 newborn.applied += 1;
-                entry = entry.detail("version", version);
+                entry = entry.detail("version", state.version + 1);
             }
             // In the place of what an earlier life of the profile left there.
             newborn.changes.push(entry.change_at(book.version)?);

@@ -641,7 +641,7 @@ impl Found {
 
     /// Applies the edits that stand to a profile that is about to be created. Answers with what that adds to the commit.
     async fn edit(&mut self, engine: &Engine, state: &KeyState, codec: &dyn Codec) -> Result<Vec<Change>, StandingError> {
-        let newborn = engine.newborn(&state.key, &self.record, &self.data, codec, state.version + 1).await?;
+        let newborn = engine.newborn(state, &self.record, &self.data, codec).await?;
         if newborn.applied > 0 {
             self.bytes = encode(&*newborn.data, &self.record)?;
             self.record.data = newborn

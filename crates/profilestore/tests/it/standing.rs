@@ -10,7 +10,7 @@ use std::{
 use profilestore::{
     Attribution, AuditEntry, AuditOutcome, AuditQuery, BulkEdit, BulkReport, Edit, EditScope, Error, ErrorKind, GameServer,
     MAX_STANDING_EDITS, MessageId, ProfileKey, RESERVED_STORE, StartOptions, audit_entries,
-    data_store::{Cause, Change, Commit, CommitId, DataStore, DataStoreExt, NewValue, Returning},
+    data_store::{Cause, Change, Commit, CommitId, DataStore, DataStoreExt, KeyState, LeaseState, NewValue, Returning},
     record::{Foreign, Stored},
     standing_edits,
 };
@@ -49,21 +49,28 @@ async fn log(world: &World, name: &str) -> Vec<AuditEntry> {
 async fn put(world: &World, key: ProfileKey, value: Value) {
     let (_, state) = world.store.read_one(&key, Returning::HEAD).await.unwrap();
     let value = Stored::Foreign(Foreign { user_ids: vec![], metadata: Map::new(), value: to_raw_value(&value).unwrap() });
-    let write = Change::Write {
-        key,
+    let value = NewValue::Bytes(value.encode().unwrap());
+    commit(world, vec![write(&state, value, "a newer version")]).await;
+}
+
+fn write(state: &KeyState, value: NewValue, author: &str) -> Change {
+    Change::Write {
+        key: state.key.clone(),
         epoch: state.epoch,
         version: state.version,
-        value: NewValue::Bytes(value.encode().unwrap()),
+        value,
         user_ids: vec![],
         cause: Cause::Set,
-        author: "a newer version".into(),
+        author: author.into(),
         keep_previous: false,
         seal: false,
         imported: None,
-    };
+    }
+}
+
+async fn commit(world: &World, changes: Vec<Change>) {
     let incarnation = world.store.identity().await.unwrap().incarnation;
-    let commit =
-        Commit { id: CommitId(world.env.uuid()), incarnation, from: None, changes: vec![write], returning: Returning::HEAD };
+    let commit = Commit { id: CommitId(world.env.uuid()), incarnation, from: None, changes, returning: Returning::HEAD };
     world.store.commit_one(commit).await.unwrap();
 }
 
@@ -350,6 +357,37 @@ async fn an_edit_that_waits_for_a_removed_profile_is_left_to_the_session() {
     assert_eq!(again.data().coins, 1000);
     again.end_session().await.unwrap();
     assert_eq!(coins(&operator, "held").await, 1000);
+}
+
+/// An erasure takes a waiting edit away with its profile, and may settle its entry only afterwards: whoever came in between got none.
+#[tokio::test(start_paused = true)]
+async fn an_edit_that_was_erased_with_its_profile_is_for_the_next_one() {
+    let world = World::new();
+    let (game, operator) = (world.server("game").await, world.server("operator").await);
+    open(&game, "p").await;
+    game.crash();
+    let mut edit = standing(&world, more_coins(1000));
+    edit.patience = Duration::ZERO;
+    assert_eq!(run(&operator, &edit).await.unwrap().waiting.len(), 1);
+    // What an erasure commits that had looked before the edit came.
+    let (_, state) = world.store.read_one(&key("p"), Returning::INBOX).await.unwrap();
+    assert_eq!(state.inbox.as_ref().unwrap().len(), 1, "it waits");
+    let lease = LeaseState { holder: None, ..state.lease.clone() };
+    let changes = vec![
+        write(&state, NewValue::Tombstone, "ann"),
+        Change::Lease { key: key("p"), revision: state.lease_revision, lease, raise_epoch: true, seal: false },
+        Change::Erase { key: key("p"), epoch: state.epoch },
+    ];
+    commit(&world, changes).await;
+    assert_eq!(log(&world, "p").await[0].outcome, AuditOutcome::Pending);
+
+    let again = open(&operator, "p").await;
+    assert_eq!(again.data().coins, 1000);
+    assert_eq!(log(&world, "p").await[0].outcome, AuditOutcome::Done);
+    again.end_session().await.unwrap();
+    let resumed = BulkEdit::resume(&world.store, edit.operation()).await.unwrap();
+    assert_eq!(run(&operator, &resumed).await.unwrap().waiting, []);
+    assert_eq!(coins(&operator, "p").await, 1000);
 }
 
 #[tokio::test(start_paused = true)]

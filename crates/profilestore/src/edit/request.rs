@@ -111,11 +111,11 @@ impl EditRequest {
             Some(_) => true,
             None => false,
         };
-        if !state.exists() {
-            return Err(Error::new(ErrorKind::NotFound, "there is no such profile"));
-        }
         let id = MessageId::edit(self.operation);
         let message = state.inbox.iter().flatten().find(|message| message.id == id).map(|message| message.index);
+        if !state.exists() && message.is_none() {
+            return Err(no_profile());
+        }
         if pending && message.is_none() {
             return Err(Error::new(ErrorKind::Corrupt, "the edit's entry is pending, but nothing waits for it"));
         }
@@ -147,7 +147,12 @@ impl EditRequest {
         if let (true, Some(row)) = (dead, &state.holder_server) {
             changes.push(Change::MarkDead { id: row.id, revision: row.revision });
         }
-        let entry = match self.rewrite(state)? {
+        let rewritten = match self.rewrite(state) {
+            // It came while the profile was being removed or replaced. What is told as not done must not wait for the next one.
+            Err(error) if message.is_some() => Err(error.to_string()),
+            rewritten => rewritten?,
+        };
+        let entry = match rewritten {
             Ok((entry, None)) => {
                 changes.push(Change::Check { key: key.clone(), epoch: state.epoch });
                 entry
@@ -179,6 +184,9 @@ impl EditRequest {
     fn rewrite(&self, state: &KeyState) -> Result<Result<(AuditEntry, Option<(Bytes, Vec<i64>)>), String>> {
         let foreign =
             |why: String| Error::new(ErrorKind::Foreign, format!("what is stored is not a profile ({why}); it is left alone"));
+        if !state.exists() {
+            return Err(no_profile());
+        }
         let record = match Stored::decode(state.value.as_deref().unwrap_or_default()) {
             Ok(Stored::Profile(record)) => record,
             Ok(Stored::MessagesOnly(_)) => return Err(Error::new(ErrorKind::NotFound, "the profile has no data yet")),
@@ -199,6 +207,10 @@ impl EditRequest {
             .and_then(|data| Record { data, origin: None, ..record }.encode().map_err(|error| error.to_string()));
         Ok(written.map(|bytes| (entry, Some((bytes, user_ids)))))
     }
+}
+
+fn no_profile() -> Error {
+    Error::new(ErrorKind::NotFound, "there is no such profile")
 }
 
 /// What dismisses the edits among the messages of a profile that is removed or erased: they are booked as refused. The messages

@@ -417,3 +417,29 @@ async fn edits_and_transactions_of_one_profile_leave_both_effects() {
         }
     }
 }
+
+/// The removal had looked before the edit came. It was reported as not done, and waited for whoever came next under that name.
+#[tokio::test(start_paused = true)]
+async fn an_edit_that_came_during_a_removal_does_not_wait_for_the_next_profile() {
+    let world = World::new();
+    let (game_way, operator_way) = (world.another_way(), world.another_way());
+    let game = world.server_on("game", game_way.clone()).await;
+    let operator = world.server_on("operator", operator_way.clone()).await;
+    open(&game, "p").await;
+    operator_way.plan().delay_reads(20);
+    game_way.plan().delay_reads(20);
+    let removing = async {
+        // The removal looks while the edit is on its way, and commits behind it.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        players(&game).remove("p").await.unwrap();
+    };
+    let (edited, ()) = tokio::join!(edit_for(operator.clone()), removing);
+    let error = edited.unwrap_err();
+    assert!(error.kind() == ErrorKind::EditRefused && error.to_string().contains("there is no such profile"), "{error}");
+    let (_, state) = world.store.read_one(&key(), Returning::INBOX).await.unwrap();
+    assert_eq!(state.inbox.unwrap(), []);
+    let anew = open(&game, "p").await;
+    settle().await;
+    assert_eq!(anew.data().coins, 0);
+    assert!(matches!(log(&world).await[..], [AuditEntry { outcome: AuditOutcome::Refused { .. }, .. }]));
+}

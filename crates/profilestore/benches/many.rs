@@ -1,7 +1,8 @@
 //! Very many sessions in one process: what they cost to open, keep, hand over and shut down, and what a crash loses when changes are
 //! saved within a second.
 //!
-//! `cargo bench -p profilestore --bench many -- live [SESSIONS]`, `cargo bench -p profilestore --bench many -- crash [SESSIONS]`
+//! `cargo bench -p profilestore --bench many -- live [SESSIONS]`, `cargo bench -p profilestore --bench many -- crash [SESSIONS]`;
+//! `scripts/servers.sh cargo bench -p profilestore --features postgres --bench many -- live-postgres [SESSIONS]`
 //!
 //! The machines that this runs on are shared and noisy: read the proportions.
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
@@ -15,7 +16,7 @@ use std::{
 };
 
 use profilestore::{
-    GameServer, Profile, Settings,
+    GameServer, Profile, ProfileStore, Settings,
     data_store::{SqliteMessenger, SqliteStore},
 };
 
@@ -38,10 +39,14 @@ fn main() -> Outcome {
         }
         ["live"] => runtime.block_on(live(100_000)),
         ["live", _] => runtime.block_on(live(count(&args[1])?)),
+        #[cfg(feature = "postgres")]
+        ["live-postgres"] => runtime.block_on(live_on_postgres(100_000)),
+        #[cfg(feature = "postgres")]
+        ["live-postgres", _] => runtime.block_on(live_on_postgres(count(&args[1])?)),
         ["crash"] => runtime.block_on(crash(10_000)),
         ["crash", _] => runtime.block_on(crash(count(&args[1])?)),
         ["child", file, _] => runtime.block_on(play(Path::new(file), count(&args[2])?)),
-        _ => Err("usage: many [live|crash] [SESSIONS]".into()),
+        _ => Err("usage: many [live|live-postgres|crash] [SESSIONS]; live-postgres needs --features postgres".into()),
     }
 }
 
@@ -77,8 +82,34 @@ impl Phases {
 async fn live(sessions: usize) -> Outcome {
     let folder = tempfile::tempdir()?;
     let file = SqliteStore::open(folder.path().join("p.db"), Default::default())?;
+    live_on(sessions, async |job| server_on(&file, job).await).await
+}
+
+#[cfg(feature = "postgres")]
+async fn live_on_postgres(sessions: usize) -> Outcome {
+    use profilestore::{
+        data_store::{PostgresOptions, PostgresStore},
+        messenger::PostgresMessenger,
+    };
+
+    let url = std::env::var("PROFILESTORE_TEST_POSTGRES")
+        .map_err(|_| "PROFILESTORE_TEST_POSTGRES names the server: see scripts/servers.sh")?;
+    let schema = format!("many_{}", profilestore::env::Env::system().uuid().simple());
+    let options: PostgresOptions = format!("{url}?schema={schema}").parse()?;
+    PostgresStore::migrate(&options, None).await?;
+    live_on(sessions, async |job| {
+        let store = PostgresStore::open(options.clone()).await?;
+        let messenger = PostgresMessenger::new(options.clone())?;
+        let server = GameServer::builder(store).messenger(messenger).job_id(job).start().await?;
+        let players = server.store_builder("PlayerData").template(player()).build()?;
+        Ok((server, players))
+    })
+    .await
+}
+
+async fn live_on(sessions: usize, server_on: impl AsyncFn(&str) -> Outcome<(GameServer, ProfileStore<Player>)>) -> Outcome {
     let settings = |settings: &mut Settings| settings.shutdown_timeout = Duration::from_secs(120);
-    let (a, players) = server_on(&file, "a").await?;
+    let (a, players) = server_on("a").await?;
     a.change_settings(settings)?;
     println!("\n{sessions} live sessions in one process, data of {} bytes of JSON each", serde_json::to_vec(&player())?.len());
     let before = resident_bytes()?;
@@ -86,7 +117,11 @@ async fn live(sessions: usize) -> Outcome {
     let profiles = open_all(&players, "p", sessions).await?;
     phases.end("opening them all, 256 at a time")?;
     let memory = resident_bytes()? - before;
-    println!("  memory {:.0} MB, {:.0} bytes a session (SQLite's cache included)", memory / 1e6, memory / sessions as f64);
+    println!(
+        "  memory {:.0} MB, {:.0} bytes a session (the store's caches in this process included)",
+        memory / 1e6,
+        memory / sessions as f64
+    );
     let copies: Vec<Player> = (0..sessions).map(|_| player()).collect();
     println!("  of it the data's own {:.0} MB", (resident_bytes()? - before - memory) / 1e6);
     drop(copies);
@@ -113,7 +148,7 @@ async fn live(sessions: usize) -> Outcome {
     a.change_settings(|settings| settings.autosave_period = Duration::from_secs(300))?;
 
     edit_all(&profiles)?;
-    let (b, there) = server_on(&file, "b").await?;
+    let (b, there) = server_on("b").await?;
     b.change_settings(settings)?;
     let moved = sessions / 10;
     let mut took = Vec::with_capacity(moved);

@@ -1,7 +1,9 @@
-//! Writes that the system refuses at random moments: the limit on the size of files comes and goes under a process that writes, so
-//! that the log and the file itself cannot grow in the middle of whatever is being done. Every outcome that was told must be true.
+//! Reads, writes and syncs that the system refuses at random moments, in the middle of whatever is being done: the limit on the size
+//! of files comes and goes under a process that writes, or calls of the system fail in it (`tests/faulty_io.c`). Every outcome that was
+//! told must be true.
 
 use std::{
+    path::PathBuf,
     process::{Command, Stdio},
     time::Duration,
 };
@@ -16,6 +18,7 @@ use super::{
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 pub(super) async fn write_through_errors(file: &Path) {
     let store = SqliteStore::open(file, SqliteOptions::default()).unwrap();
+    let incarnation = store.identity().await.unwrap().incarnation;
     let mut tasks = tokio::task::JoinSet::new();
     for task in 0..TASKS {
         let store = store.clone();
@@ -24,12 +27,13 @@ pub(super) async fn write_through_errors(file: &Path) {
             loop {
                 let count = states[0].version + 1;
                 let changes = states.each_ref().map(|state| write(state, &format!("{count} {}", "x".repeat(3000))));
-                let commit = make(&store, changes.to_vec()).await;
+                let id = CommitId(Env::system().uuid());
+                let commit = Commit { id, incarnation, from: None, changes: changes.to_vec(), returning: Returning::ALL };
                 let mut unknown = false;
                 let reply = loop {
                     match store.commit_one(commit.clone()).await {
                         Ok(reply) => break Some(reply),
-                        Err(error) if error.is_transient() => {
+                        Err(error) if is_refusal(&error) => {
                             say(&format!("refused {error}"));
                             unknown |= matches!(error, StoreError::Indeterminate { .. });
                             if !unknown {
@@ -45,10 +49,20 @@ pub(super) async fn write_through_errors(file: &Path) {
                     states = reply.states.try_into().unwrap();
                     say(&format!("acknowledged {task} {count}"));
                 }
+                match store.read_one(&states[0].key, Returning::ALL).await {
+                    Ok((_, read)) => assert_eq!((read.version, &read.value), (states[0].version, &states[0].value)),
+                    Err(error) if is_refusal(&error) => say(&format!("refused {error}")),
+                    Err(other) => panic!("neither read nor refused: {other:?}"),
+                }
             }
         });
     }
     tasks.join_next().await.unwrap().unwrap();
+}
+
+/// SQLite takes a page that the disk does not give for a damaged file.
+fn is_refusal(error: &StoreError) -> bool {
+    error.is_transient() || matches!(error, StoreError::Corrupt { .. })
 }
 
 /// One write a line, so that lines do not mix.
@@ -70,19 +84,7 @@ async fn every_outcome_is_true_when_writes_are_refused_at_random_moments() {
     shell.env(PART, "write through errors").env(FILE, &file).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut writer = Process(shell.spawn().unwrap());
     let lines = writer.lines();
-    let listening = std::thread::spawn(move || {
-        let (mut acknowledged, mut refused) = ([0; TASKS as usize], 0);
-        for line in lines {
-            refused += u32::from(line.starts_with("refused "));
-            let Some((task, version)) = line.strip_prefix("acknowledged ").and_then(|line| line.split_once(' ')) else {
-                continue;
-            };
-            // The last line may be cut off by the kill.
-            let (Ok(task), Ok(version)) = (task.parse::<usize>(), version.parse::<u64>()) else { continue };
-            acknowledged[task] = version.max(acknowledged[task]);
-        }
-        (acknowledged, refused)
-    });
+    let listening = std::thread::spawn(|| told(lines));
     let pid = writer.0.id().to_string();
     let limit = |bytes: &str| {
         let soft = format!("--fsize={bytes}:unlimited");
@@ -105,7 +107,27 @@ async fn every_outcome_is_true_when_writes_are_refused_at_random_moments() {
     writer.0.wait().unwrap();
     let (acknowledged, refused) = listening.join().unwrap();
     assert!(refused > 0 && acknowledged.iter().all(|count| *count > 0), "{refused} refused, {acknowledged:?}");
-    let store = open(&file);
+    audit(&file, acknowledged).await;
+}
+
+/// What a writer said: the last version of each task that was acknowledged, and how many commits were refused.
+fn told(lines: impl Iterator<Item = String>) -> ([u64; TASKS as usize], u32) {
+    let (mut acknowledged, mut refused) = ([0; TASKS as usize], 0);
+    for line in lines {
+        refused += u32::from(line.starts_with("refused "));
+        let Some((task, version)) = line.strip_prefix("acknowledged ").and_then(|line| line.split_once(' ')) else {
+            continue;
+        };
+        // The last line may be cut off by the kill.
+        let (Ok(task), Ok(version)) = (task.parse::<usize>(), version.parse::<u64>()) else { continue };
+        acknowledged[task] = version.max(acknowledged[task]);
+    }
+    (acknowledged, refused)
+}
+
+/// What was acknowledged is there, what was refused is not, and nothing is half there.
+async fn audit(file: &Path, acknowledged: [u64; TASKS as usize]) {
+    let store = open(file);
     for (task, acknowledged) in acknowledged.into_iter().enumerate() {
         let [a, b] = pair(task as u64);
         let (a, b) = (state(&store, &a).await, state(&store, &b).await);
@@ -113,4 +135,47 @@ async fn every_outcome_is_true_when_writes_are_refused_at_random_moments() {
         assert!([acknowledged, acknowledged + 1].contains(&a.version), "task {task}: {acknowledged} {}", a.version);
     }
     assert_eq!(store.check(|_, _| {}).unwrap().problems, Vec::<String>::new());
+}
+
+/// `PROFILESTORE_IO_ERROR_SECONDS` says for how long, 8 seconds otherwise.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn every_outcome_is_true_when_reads_writes_and_syncs_fail() {
+    let seconds =
+        std::env::var("PROFILESTORE_IO_ERROR_SECONDS").map_or(8, |seconds| seconds.parse().expect("a number of seconds"));
+    let seed = std::env::var("PROFILESTORE_IO_ERROR_SEED").map_or(1, |seed| seed.parse::<u64>().expect("a seed"));
+    let dir = folder();
+    let library = faulty_io(dir.path());
+    for (round, kinds) in [&["READS"][..], &["WRITES"], &["SYNCS"], &["READS", "WRITES", "SYNCS"]].into_iter().enumerate() {
+        let file = dir.path().join(format!("{round}.db"));
+        let mut command = command("write through errors", &file);
+        command.env("LD_PRELOAD", &library).env("FAULTY_AFTER", "500").env("FAULTY_SEED", (seed + round as u64).to_string());
+        for kind in kinds {
+            // Most of what is read is in memory.
+            let one_in = if *kind == "READS" { "3" } else { "40" };
+            command.env(format!("FAULTY_{kind}"), one_in);
+        }
+        let mut writer = Process(command.spawn().unwrap());
+        let lines = writer.lines();
+        let listening = std::thread::spawn(|| told(lines));
+        tokio::time::sleep(Duration::from_millis(seconds * 250)).await;
+        assert!(writer.0.try_wait().unwrap().is_none(), "the writer gave up: {kinds:?} seed {seed}");
+        writer.0.kill().unwrap();
+        writer.0.wait().unwrap();
+        let (acknowledged, refused) = listening.join().unwrap();
+        let worked = acknowledged.iter().all(|count| *count > 0);
+        assert!(refused > 0 && worked, "{kinds:?} seed {seed}: {refused} refused, {acknowledged:?}");
+        eprintln!("{kinds:?}: {refused} refused, {acknowledged:?} acknowledged");
+        audit(&file, acknowledged).await;
+    }
+}
+
+/// The library that makes calls fail, compiled by the compiler that SQLite needs too.
+#[cfg(target_os = "linux")]
+fn faulty_io(folder: &Path) -> PathBuf {
+    let library = folder.join("faulty_io.so");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faulty_io.c");
+    let compiled = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).arg("-ldl").status();
+    assert!(compiled.expect("a C compiler").success());
+    library
 }

@@ -192,7 +192,7 @@ async fn bytes(url: &str, schema: &str) {
     for (keep, what) in [(false, "replaced"), (true, "each version kept")] {
         client.batch_execute("CHECKPOINT").await.expect("a checkpoint");
         let tables = async || [number(&size("outcome")).await, number(&size("version")).await];
-        let (log, before) = (number("SELECT pg_current_wal_lsn() - '0/0'::pg_lsn").await, tables().await);
+        let (log, before) = (number("SELECT (pg_current_wal_lsn() - '0/0')::bigint").await, tables().await);
         let mut states = store.read(&(1..=KEYS).map(key).collect::<Vec<_>>(), Returning::HEAD).await.expect("read").states;
         for _ in 0..SAVES / KEYS {
             let commits = states.iter().map(|state| {
@@ -206,7 +206,7 @@ async fn bytes(url: &str, schema: &str) {
             let replies = store.commit(commits.collect()).await;
             states = replies.into_iter().map(|reply| reply.expect("saved").states.remove(0)).collect();
         }
-        let (log_after, after) = (number("SELECT pg_current_wal_lsn() - '0/0'::pg_lsn").await, tables().await);
+        let (log_after, after) = (number("SELECT (pg_current_wal_lsn() - '0/0')::bigint").await, tables().await);
         let each = |before: f64, after: f64| (after - before) / SAVES as f64;
         println!(
             "  {what}: log {:.0}, outcome {:.0}, history {:.0}",

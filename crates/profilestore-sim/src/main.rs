@@ -18,6 +18,8 @@ mod invariants;
 mod oracle;
 mod report;
 mod run;
+#[cfg(test)]
+mod scenarios;
 mod watch;
 mod world;
 

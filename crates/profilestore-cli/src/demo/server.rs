@@ -17,28 +17,35 @@ use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 use super::{
     data::{PlayerData, Transfer},
+    display,
     edits::{Desk, Outcome, Task},
     fleet::Call,
     locked, player_key, settings, storage,
     trades::{Item, Market, Terms},
     wire::{Answer, Order, Report, What, line},
 };
+use crate::place::Store;
 
 /// How long a server that was shut down waits for the answers to the calls before.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// For how long a server that comes up during an outage of the store keeps trying.
+const OUTAGE: Duration = Duration::from_secs(60);
 
 /// Runs until it is told to stop, or until the parent is gone.
 pub(crate) async fn run(call: &Call, job: String) -> anyhow::Result<()> {
     let mut orders = read_orders();
     let (reports, written) = write_reports();
-    let (store, messenger) = storage::open(call).await?;
-    let server = GameServer::builder(store.any())
-        .messenger(messenger)
-        .settings(settings(call.lease_seconds))
-        .job_id(job)
-        .start()
-        .await
-        .context("the game server could not start")?;
+    let deadline = Instant::now() + OUTAGE;
+    let (store, server) = loop {
+        match come_up(call, &job).await {
+            Err(error) if Instant::now() < deadline && !orders.is_closed() => {
+                display::say(&format!("{job} is not up yet: {error:#}"));
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            up => break up?,
+        }
+    };
     let trouble = reports.clone();
     server.on_error(move |message, _| {
         let _ = trouble.send(Report::Trouble { message: message.to_owned() });
@@ -61,6 +68,13 @@ pub(crate) async fn run(call: &Call, job: String) -> anyhow::Result<()> {
     host.say(Report::Bye);
     written.await.context("the reports could not be written")?;
     Ok(())
+}
+
+async fn come_up(call: &Call, job: &str) -> anyhow::Result<(Store, GameServer)> {
+    let (store, messenger) = storage::open(call).await?;
+    let builder = GameServer::builder(store.any()).messenger(messenger).settings(settings(call.lease_seconds));
+    let server = builder.job_id(job).start().await.context("the game server could not start")?;
+    Ok((store, server))
 }
 
 /// The orders, read by a thread of their own: a process may end while a read of standard input waits.

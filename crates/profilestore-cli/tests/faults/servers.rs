@@ -9,7 +9,18 @@ use crate::play::{LEASE, Play, sleep};
 /// A server stands still for longer than the lease time: its players get in elsewhere, and when it goes on it harms nobody.
 #[test]
 fn a_game_server_stands_still_for_longer_than_the_lease_time() {
-    let play = Play::new(3, 14).arg("--may-lose").start();
+    one_stands_still(Play::new(3, 14));
+}
+
+/// The same on PostgreSQL, whose rows a paused process must not keep locked.
+#[test]
+fn a_game_server_on_postgres_stands_still_for_longer_than_the_lease_time() {
+    let postgres = PostgresServer::start().unwrap();
+    one_stands_still(Play::new(3, 14).store(&postgres.url()));
+}
+
+fn one_stands_still(play: Play) {
+    let play = play.arg("--may-lose").start();
     let fault = LEASE * 2;
     while {
         let server = play.server(0);
@@ -26,7 +37,18 @@ fn a_game_server_stands_still_for_longer_than_the_lease_time() {
 /// All servers are shut down and started again one after the other, while everybody plays.
 #[test]
 fn all_game_servers_are_restarted_one_after_the_other() {
-    let play = Play::new(3, 12).arg("--roll").start();
+    all_are_restarted(Play::new(3, 12));
+}
+
+/// The same on PostgreSQL.
+#[test]
+fn all_game_servers_on_postgres_are_restarted_one_after_the_other() {
+    let postgres = PostgresServer::start().unwrap();
+    all_are_restarted(Play::new(3, 12).store(&postgres.url()));
+}
+
+fn all_are_restarted(play: Play) {
+    let play = play.arg("--roll").start();
     let report = play.ends_well(Duration::ZERO);
     assert!(report["figures"]["restarts"].as_u64().unwrap() >= 3, "{report:#}");
 }

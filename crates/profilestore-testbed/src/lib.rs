@@ -4,11 +4,13 @@
 #![deny(missing_docs)]
 
 mod nats;
+mod patroni;
 mod postgres;
 mod process;
 mod proxy;
 
 pub use nats::{NatsServer, nats_cluster};
+pub use patroni::PatroniCluster;
 pub use postgres::PostgresServer;
 pub use process::{Process, children, free_port, kill, send};
 pub use proxy::{Link, Proxy};

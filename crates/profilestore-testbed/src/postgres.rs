@@ -16,7 +16,7 @@ use crate::process::{Process, free_port};
 const START: Duration = Duration::from_secs(60);
 
 /// The user of the database, who may do everything in it.
-const USER: &str = "postgres";
+pub(crate) const USER: &str = "postgres";
 
 /// A PostgreSQL server on 127.0.0.1. Ends when it is dropped, at once and with all its processes.
 #[derive(Debug)]
@@ -31,20 +31,24 @@ pub struct PostgresServer {
 
 /// Where a server's data lies: an ordinary folder, or a small file system of its own.
 #[derive(Debug)]
-struct Folder {
-    folder: TempDir,
+pub(crate) struct Folder {
+    pub(crate) folder: TempDir,
     mounted: bool,
     /// Where the server's log is: not on a small disk, which may be full.
     log: TempDir,
 }
 
 impl Folder {
-    fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         Ok(Self { folder: tempfile::tempdir()?, mounted: false, log: tempfile::tempdir()? })
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.log.path().join("log")).unwrap_or_default()
+    }
+
+    pub(crate) fn log_file(&self) -> io::Result<fs::File> {
+        fs::OpenOptions::new().create(true).append(true).open(self.log.path().join("log"))
     }
 }
 
@@ -133,12 +137,7 @@ impl PostgresServer {
 
     /// Runs a statement, and gives what it prints.
     pub fn sql(&self, statement: &str) -> io::Result<String> {
-        let mut psql = Command::new(self.bin.join("psql"));
-        let output = psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", &self.url(), "-c", statement]).output()?;
-        if !output.status.success() {
-            return Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()));
-        }
-        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        psql(&self.bin, &self.url(), statement)
     }
 
     /// A copy of it that follows it, and for which each of its commits waits from now on.
@@ -184,9 +183,19 @@ impl PostgresServer {
     }
 }
 
+/// Runs a statement, and gives what it prints.
+pub(crate) fn psql(bin: &Path, url: &str, statement: &str) -> io::Result<String> {
+    let mut psql = Command::new(bin.join("psql"));
+    let output = psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", url, "-c", statement]).output()?;
+    if !output.status.success() {
+        return Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
 /// Waits for something, looking every now and then.
 #[expect(clippy::disallowed_methods, reason = "this waits for a process, in real time")]
-fn until(what: &str, mut is: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
+pub(crate) fn until(what: &str, mut is: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
     let end = Instant::now() + START;
     loop {
         match is() {
@@ -199,7 +208,7 @@ fn until(what: &str, mut is: impl FnMut() -> io::Result<bool>) -> io::Result<()>
 }
 
 /// The newest version's programs.
-fn programs() -> io::Result<PathBuf> {
+pub(crate) fn programs() -> io::Result<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().filter_map(|entry| entry.ok());
     // A client alone brings the folder too.
     let versions = versions.filter(|entry| entry.path().join("bin/initdb").exists());
@@ -222,14 +231,14 @@ fn owner() -> io::Result<Option<(u32, u32)>> {
     found.map(Some).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no user postgres to run the server as"))
 }
 
-fn own(folder: &Path) -> io::Result<()> {
+pub(crate) fn own(folder: &Path) -> io::Result<()> {
     match owner()? {
         Some((user, group)) => chown(folder, Some(user), Some(group)),
         None => Ok(()),
     }
 }
 
-fn as_owner(program: &Path, folder: &Path) -> io::Result<Command> {
+pub(crate) fn as_owner(program: &Path, folder: &Path) -> io::Result<Command> {
     let mut command = Command::new(program);
     command.current_dir(folder).stdin(Stdio::null());
     if let Some((user, group)) = owner()? {
@@ -244,7 +253,7 @@ fn configure(data: &Path, lines: &str) -> io::Result<()> {
 }
 
 fn spawn(bin: &Path, folder: &Folder) -> io::Result<Process> {
-    let log = fs::OpenOptions::new().create(true).append(true).open(folder.log.path().join("log"))?;
+    let log = folder.log_file()?;
     let mut command = as_owner(&bin.join("postgres"), folder.folder.path())?;
     Process::start(command.arg("-D").arg(folder.folder.path().join("data")).stdout(log.try_clone()?).stderr(log))
 }

@@ -2,7 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use profilestore_testbed::{Link, PostgresServer, Proxy};
+use profilestore_testbed::{Link, PatroniCluster, PostgresServer, Proxy};
 
 use crate::play::{LEASE, Play, sleep, stopwatch};
 
@@ -143,6 +143,20 @@ fn the_primary_dies_and_its_standby_takes_over() {
     let down = stopwatch();
     primary.process.kill();
     standby.promote().unwrap();
+    let fault = down();
+    play.ends_well(fault);
+}
+
+/// The same, and Patroni decides who is the primary, once it has waited long enough for the old one's word (20 s and more).
+#[test]
+#[ignore = "needs patroni and etcd (on Debian: apt-get install patroni etcd-server), which the gate does not install"]
+fn the_primary_dies_and_patroni_promotes_its_standby() {
+    let mut cluster = PatroniCluster::start(2).unwrap();
+    let play = Play::new(3, 60).store(&cluster.url()).start();
+    sleep(LEASE);
+    let primary = cluster.primary().unwrap();
+    let down = stopwatch();
+    cluster.fail_over_from(primary).unwrap();
     let fault = down();
     play.ends_well(fault);
 }

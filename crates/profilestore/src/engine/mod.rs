@@ -285,6 +285,13 @@ impl Engine {
         }
     }
 
+    /// The longest pause between attempts at the store: 20 s, 8 s while shutting down, and never longer than the lease time, so that
+    /// everybody is served again within that when the store comes back.
+    pub(crate) fn longest_pause(&self, hurry: bool) -> Duration {
+        let most = Duration::from_secs(if hurry { 8 } else { 20 });
+        most.min(self.settings().lease_time).max(Duration::from_secs(1))
+    }
+
     /// Sends the hints that follow from a commit.
     pub(crate) async fn hint(&self, reply: &CommitReply) {
         for (server, key) in &reply.notified {
@@ -310,7 +317,7 @@ impl Engine {
                             return Err(StoreError::Unavailable { reason: "it is not there".into() });
                         }
                     }
-                    let wait = backoff.next(self.hurry.load(Ordering::Relaxed));
+                    let wait = backoff.next(self.longest_pause(self.hurry.load(Ordering::Relaxed)));
                     if give_up(self.env.now() + wait) {
                         return Err(unknown.unwrap_or(error));
                     }
@@ -390,7 +397,7 @@ impl Engine {
                 Ok(_) => return Ok(true),
                 Err(refused) if refused.conflict() == Some(&ConflictKind::AlreadyApplied) => return Ok(false),
                 Err(failed) if failed.is_transient() => {
-                    let wait = backoff.next(self.hurry.load(Ordering::Relaxed));
+                    let wait = backoff.next(self.longest_pause(self.hurry.load(Ordering::Relaxed)));
                     if give_up(self.env.now() + wait) {
                         return Err(failed);
                     }
@@ -432,7 +439,7 @@ impl Engine {
             match read().await {
                 Err(error) if error.is_transient() => {
                     self.note_error(&error, key);
-                    let wait = backoff.next(self.hurry.load(Ordering::Relaxed));
+                    let wait = backoff.next(self.longest_pause(self.hurry.load(Ordering::Relaxed)));
                     if self.env.now() + wait > deadline {
                         return Err(error);
                     }
@@ -567,16 +574,15 @@ impl Engine {
     }
 }
 
-/// Waiting times between attempts: they double from 1 s to 20 s, to 8 s while shutting down.
+/// Waiting times between attempts: they double from 1 s to the longest pause.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff(u32);
 
 impl Backoff {
-    pub(crate) fn next(&mut self, hurry: bool) -> Duration {
-        let most = if hurry { 8 } else { 20 };
-        let seconds = (1u64 << self.0.min(5)).min(most);
+    pub(crate) fn next(&mut self, most: Duration) -> Duration {
+        let pause = Duration::from_secs(1 << self.0.min(5)).min(most);
         self.0 += 1;
-        Duration::from_secs(seconds)
+        pause
     }
 }
 
@@ -601,8 +607,8 @@ mod tests {
     #[test]
     fn backoff_doubles_up_to_its_limit() {
         let mut backoff = Backoff::default();
-        let seconds: Vec<u64> = (0..7).map(|_| backoff.next(false).as_secs()).collect();
+        let most = Duration::from_secs(20);
+        let seconds: Vec<u64> = (0..7).map(|_| backoff.next(most).as_secs()).collect();
         assert_eq!(seconds, [1, 2, 4, 8, 16, 20, 20]);
-        assert_eq!(backoff.next(true).as_secs(), 8);
     }
 }

@@ -177,7 +177,7 @@ impl Load {
             let (period, failed) = match attempt {
                 Attempt::Taken(taken) => return self.deliver(&engine, *taken, began).await,
                 Attempt::Failed(error) => return self.give_up(&engine, error, asked_at.is_some(), None).await,
-                Attempt::Outage => (backoff.next(engine.is_closing()), true),
+                Attempt::Outage => (backoff.next(engine.longest_pause(engine.is_closing())), true),
                 Attempt::Asked(at_most) => {
                     asked_at = Some(engine.env.now());
                     (engine.settings().first_load_repeat.min(at_most), false)

@@ -196,3 +196,16 @@ fn servers_that_are_killed_lose_nothing_on_a_database() {
         assert!(report.pointer(figure).and_then(Value::as_u64).unwrap_or(0) > 0, "{figure}: {report:#}");
     }
 }
+
+/// A script's profiles, handed over between two of its servers.
+#[cfg(feature = "luau")]
+#[test]
+fn a_luau_game_plays_on_a_database() {
+    let database = Database::made();
+    fs::write(database.place.path("game.luau"), super::run::with_luau::GAME).unwrap();
+    let args = ["run", "game.luau", "--servers", "2", "--players", "1:join@0s,hop@500ms,leave@1500ms", "--store", &database.url];
+    let ran = database.run(&args);
+    assert_eq!((ran.code, &*ran.stdout), (0, "[server 1] 1 5\n[server 2] 1 10\n"), "{ran:?}");
+    let profile = database.json(&["get", "PlayerData/1"]);
+    assert_eq!(profile.pointer("/document/Data/Coins"), Some(&json!(10)), "{profile}");
+}

@@ -20,10 +20,10 @@ fn without_luau_it_is_said_how_to_get_it() {
 }
 
 #[cfg(feature = "luau")]
-mod with_luau {
+pub(super) mod with_luau {
     use super::*;
 
-    const GAME: &str = "
+    pub(in super::super) const GAME: &str = "
         local ProfileStore = require(game.ServerScriptService.ProfileStore)
         local Players = game:GetService('Players')
         local store = ProfileStore.New('PlayerData', { Coins = 0 })

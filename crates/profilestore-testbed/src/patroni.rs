@@ -22,11 +22,16 @@ struct Node {
     port: u16,
     patroni: Process,
     folder: Folder,
+    killed: bool,
 }
 
 impl Node {
     /// Ends Patroni and its server at once, as a machine that loses its power.
     fn kill(&mut self) {
+        if std::mem::replace(&mut self.killed, true) {
+            // Its ids may be somebody else's by now.
+            return;
+        }
         let postmaster = fs::read_to_string(self.folder.folder.path().join("data/postmaster.pid")).unwrap_or_default();
         // First, so that it starts nothing again.
         self.patroni.kill();
@@ -104,7 +109,7 @@ impl PatroniCluster {
         let log = folder.log_file()?;
         let patroni = command.arg("patroni.yml").stdout(log.try_clone()?).stderr(log);
         let patroni = Process::start(patroni).map_err(not_installed)?;
-        Ok(Node { port, patroni, folder })
+        Ok(Node { port, patroni, folder, killed: false })
     }
 
     /// `postgres://` with all its servers, for clients that follow the primary.

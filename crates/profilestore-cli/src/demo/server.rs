@@ -32,6 +32,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// For how long a server that comes up during an outage of the store keeps trying.
 const OUTAGE: Duration = Duration::from_secs(60);
 
+/// How soon it tries again.
+const AGAIN: Duration = Duration::from_millis(500);
+
 /// Runs until it is told to stop, or until the parent is gone.
 pub(crate) async fn run(call: &Call, job: String) -> anyhow::Result<()> {
     let mut orders = read_orders();
@@ -39,9 +42,14 @@ pub(crate) async fn run(call: &Call, job: String) -> anyhow::Result<()> {
     let deadline = Instant::now() + OUTAGE;
     let (store, server) = loop {
         match come_up(call, &job).await {
-            Err(error) if Instant::now() < deadline && !orders.is_closed() => {
+            Err(error) if Instant::now() < deadline => {
                 display::say(&format!("{job} is not up yet: {error:#}"));
-                tokio::time::sleep(Duration::from_millis(500)).await;
+                // Nobody orders anything of a server that is not up, but that it ends.
+                if tokio::time::timeout(AGAIN, orders.recv()).await.is_ok() {
+                    let _ = reports.send(Report::Bye);
+                    drop(reports);
+                    return written.await.context("the reports could not be written");
+                }
             }
             up => break up?,
         }

@@ -113,7 +113,8 @@ impl Digest {
 ///   setting that says otherwise.
 /// * **Once.** A commit's id is kept in its own transaction, for at least 7 days. The same id again does nothing and answers
 ///   Ok with [`CommitReply::already_applied`]. An id that was aborted first ([`Change::Abort`]) fails with
-///   [`ConflictKind::Aborted`] for as long. A commit of nothing but [`Change::Check`]s writes nothing and is not kept.
+///   [`ConflictKind::Aborted`] for as long. A commit of nothing but [`Change::Check`]s writes nothing and is not kept;
+///   one of nothing but renewals is known until the next one of the same row and cannot be aborted ([`Change::RenewServer`]).
 /// * **Honest errors.** [`StoreError::Conflict`], [`StoreError::Unavailable`], [`StoreError::Invalid`] and
 ///   [`StoreError::Replaced`] mean that nothing was applied, now or later. Whoever cannot be sure answers
 ///   [`StoreError::Indeterminate`].

@@ -173,18 +173,27 @@ impl Engine {
         .await?;
         let mut to_redact = Vec::new();
         self.each_entry(|entry| {
-            let older = |key| erased.get(key).is_some_and(|at| entry.stored_ms <= *at);
+            let Some(erased_ms) = entry.keys.iter().filter_map(|key| erased.get(key)).max().copied() else { return };
             // An edit that came to the holder's inbox at the last moment was erased with it.
             let left = !entry.details.is_empty() || entry.outcome == AuditOutcome::Pending;
-            if entry.action != ERASE && left && entry.keys.iter().any(older) {
-                to_redact.push((entry.key(), entry.stored_ms));
+            // A standing edit's entry about a later life of the profile stands over the one about the erased life.
+            let over_older = entry.details.contains_key("new");
+            if entry.action != ERASE && (over_older || (left && entry.stored_ms <= erased_ms)) {
+                to_redact.push((entry.key(), erased_ms));
             }
         })
         .await?;
-        for (at, stored_ms) in &to_redact {
-            self.redact_entry(at, *stored_ms).await?;
+        for (at, erased_ms) in &to_redact {
+            self.redact_entry(at, *erased_ms).await?;
         }
         Ok(to_redact.len() as u64)
+    }
+
+    /// Whether an edit waits for a holder, in spite of an erasure that seems to be the later one: the store's clock may have stepped.
+    async fn waits(&self, entry: &AuditEntry) -> Result<bool> {
+        let ([key], AuditOutcome::Pending) = (&entry.keys[..], &entry.outcome) else { return Ok(false) };
+        let (_, state) = self.read_settled(key, Returning::INBOX).await?;
+        Ok(state.inbox.iter().flatten().any(|message| message.id.operation() == Some(entry.operation)))
     }
 
     async fn each_entry(&self, mut each: impl FnMut(&AuditEntry)) -> Result<()> {
@@ -197,18 +206,23 @@ impl Engine {
         }
     }
 
-    /// Takes out the details of what was stored then. What was booked there since is about a later life of the profile.
-    async fn redact_entry(&self, at: &ProfileKey, stored_ms: i64) -> Result<()> {
+    /// Takes out the details of what was stored by then, and forgets what stood there before. What was booked there since stays: it is
+    /// about a later life of the profile.
+    async fn redact_entry(&self, at: &ProfileKey, erased_ms: i64) -> Result<()> {
         let deadline = self.env.after(self.settings().call_timeout);
         for _ in 0..MAX_RACES {
             let contents = self.contents();
             let (_, state) = self.read_settled(at, Returning::ALL).await?;
-            let Some(mut entry) = AuditEntry::of(&state)?.filter(|entry| entry.stored_ms == stored_ms) else { return Ok(()) };
-            entry.details.clear();
-            if entry.outcome == AuditOutcome::Pending {
-                entry.outcome = AuditOutcome::Refused { why: WHY.into() };
+            let Some(mut entry) = AuditEntry::of(&state)? else { return Ok(()) };
+            let mut changes = Vec::new();
+            if entry.stored_ms <= erased_ms && !self.waits(&entry).await? {
+                entry.details.clear();
+                if entry.outcome == AuditOutcome::Pending {
+                    entry.outcome = AuditOutcome::Refused { why: WHY.into() };
+                }
+                changes.push(entry.change_at(state.version)?);
             }
-            let changes = vec![entry.change_at(state.version)?, Change::Erase { key: at.clone(), epoch: state.epoch }];
+            changes.push(Change::Erase { key: at.clone(), epoch: state.epoch });
             match self.settle(&self.commit_in(contents, changes, Returning::HEAD), |at| at > deadline).await {
                 Ok(_) => return Ok(()),
                 Err(error) if lost_race(&error) => {}

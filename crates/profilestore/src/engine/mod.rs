@@ -289,7 +289,7 @@ impl Engine {
     /// everybody is served again within that when the store comes back.
     pub(crate) fn longest_pause(&self, hurry: bool) -> Duration {
         let most = Duration::from_secs(if hurry { 8 } else { 20 });
-        most.min(self.settings().lease_time).max(Duration::from_secs(1))
+        most.min(self.settings().lease_time)
     }
 
     /// Sends the hints that follow from a commit.

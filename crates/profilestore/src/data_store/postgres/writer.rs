@@ -224,8 +224,15 @@ impl Inner {
                 tracing::warn!(%err, commits = commits.len(), "a commit spoiled its transaction");
                 let mut replies = Vec::with_capacity(commits.len());
                 for commit in &commits {
-                    let alone = self.write(conn, std::slice::from_ref(commit)).await;
-                    let mut alone = alone.unwrap_or_else(|failed| failed.replies(std::slice::from_ref(commit)));
+                    let mut alone = match self.write(conn, std::slice::from_ref(commit)).await {
+                        Ok(replies) => replies,
+                        // The database went away: nobody waits for each of the others to find that out.
+                        Err(Failed::All(err) | Failed::Gone(err)) => {
+                            replies.resize(commits.len(), Err(err));
+                            break;
+                        }
+                        Err(failed) => failed.replies(std::slice::from_ref(commit)),
+                    };
                     replies.push(alone.pop().unwrap_or_else(|| Err(no_reply())));
                 }
                 replies

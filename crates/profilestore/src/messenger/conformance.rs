@@ -69,6 +69,8 @@ async fn listen(at: &dyn Messenger, from: &dyn Messenger, server: ServerId) -> m
         from.hint(server, &probe).await;
         while let Ok(Some(hint)) = timeout(SOON / 400, hints.recv()).await {
             if hint == Hint::Look(probe.clone()) {
+                // Word that nobody had listened before may come behind the first hint.
+                while timeout(SILENCE, hints.recv()).await.is_ok() {}
                 return hints;
             }
         }

@@ -183,10 +183,11 @@ impl Engine {
             }
         })
         .await?;
+        let mut redacted = 0;
         for (at, erased_ms) in &to_redact {
-            self.redact_entry(at, *erased_ms).await?;
+            redacted += u64::from(self.redact_entry(at, *erased_ms).await?);
         }
-        Ok(to_redact.len() as u64)
+        Ok(redacted)
     }
 
     /// Whether an edit waits for a holder, in spite of an erasure that seems to be the later one: the store's clock may have stepped.
@@ -207,15 +208,16 @@ impl Engine {
     }
 
     /// Takes out the details of what was stored by then, and forgets what stood there before. What was booked there since stays: it is
-    /// about a later life of the profile.
-    async fn redact_entry(&self, at: &ProfileKey, erased_ms: i64) -> Result<()> {
+    /// about a later life of the profile. False when there were no details to be taken out.
+    async fn redact_entry(&self, at: &ProfileKey, erased_ms: i64) -> Result<bool> {
         let deadline = self.env.after(self.settings().call_timeout);
         for _ in 0..MAX_RACES {
             let contents = self.contents();
             let (_, state) = self.read_settled(at, Returning::ALL).await?;
-            let Some(mut entry) = AuditEntry::of(&state)? else { return Ok(()) };
+            let Some(mut entry) = AuditEntry::of(&state)? else { return Ok(false) };
             let mut changes = Vec::new();
-            if entry.stored_ms <= erased_ms && !self.waits(&entry).await? {
+            let redacts = entry.stored_ms <= erased_ms && !self.waits(&entry).await?;
+            if redacts {
                 entry.details.clear();
                 if entry.outcome == AuditOutcome::Pending {
                     entry.outcome = AuditOutcome::Refused { why: WHY.into() };
@@ -224,7 +226,7 @@ impl Engine {
             }
             changes.push(Change::Erase { key: at.clone(), epoch: state.epoch });
             match self.settle(&self.commit_in(contents, changes, Returning::HEAD), |at| at > deadline).await {
-                Ok(_) => return Ok(()),
+                Ok(_) => return Ok(redacts),
                 Err(error) if lost_race(&error) => {}
                 Err(error) => return Err(error.into()),
             }

@@ -70,7 +70,7 @@ async fn listen(at: &dyn Messenger, from: &dyn Messenger, server: ServerId) -> m
         while let Ok(Some(hint)) = timeout(SOON / 400, hints.recv()).await {
             if hint == Hint::Look(probe.clone()) {
                 // Word that nobody had listened before may come behind the first hint.
-                while timeout(SILENCE, hints.recv()).await.is_ok() {}
+                while let Ok(Some(_)) = timeout(SILENCE, hints.recv()).await {}
                 return hints;
             }
         }

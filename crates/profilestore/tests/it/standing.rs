@@ -10,7 +10,10 @@ use std::{
 use profilestore::{
     Attribution, AuditEntry, AuditOutcome, AuditQuery, BulkEdit, BulkReport, Edit, EditScope, Error, ErrorKind, GameServer,
     MAX_STANDING_EDITS, MessageId, ProfileKey, RESERVED_STORE, StartOptions, audit_entries,
-    data_store::{Cause, Change, Commit, CommitId, DataStore, DataStoreExt, KeyState, LeaseState, NewValue, Returning},
+    data_store::{
+        Cause, Change, Commit, CommitId, DataStore, DataStoreExt, KeyFilter, KeyQuery, KeyState, LeaseState, NewValue, Order,
+        Returning, VersionQuery,
+    },
     record::{Foreign, Stored},
     standing_edits,
 };
@@ -388,6 +391,39 @@ async fn an_edit_that_was_erased_with_its_profile_is_for_the_next_one() {
     let resumed = BulkEdit::resume(&world.store, edit.operation()).await.unwrap();
     assert_eq!(run(&operator, &resumed).await.unwrap().waiting, []);
     assert_eq!(coins(&operator, "p").await, 1000);
+}
+
+/// A profile that comes back during its erasure has the standing edit booked anew, over what the log held of its earlier life.
+#[tokio::test(start_paused = true)]
+async fn an_erasure_forgets_what_a_later_life_of_the_profile_covers_in_the_log() {
+    let world = World::new();
+    let operator_way = world.another_way();
+    let game = world.server("game").await;
+    let operator = world.server_on("operator", operator_way.clone()).await;
+    let edit = standing(&world, more_coins(1000));
+    run(&operator, &edit).await.unwrap();
+    let first = open(&game, "p").await;
+    first.add_user_id(7).unwrap();
+    first.end_session().await.unwrap();
+    // What is overwritten in a later hour is kept.
+    tokio::time::sleep(Duration::from_secs(7200)).await;
+    operator_way.plan().delay_reads(20);
+    let ann = operator.operator(Attribution::new("ann"));
+    let coming_back = async {
+        while world.store.read_one(&key("p"), Returning::HEAD).await.unwrap().1.exists() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        open(&game, "p").await
+    };
+    let (report, again) = tokio::join!(ann.erase_user(7, false), coming_back);
+    assert_eq!((report.unwrap().audit_entries, again.data().coins), (0, 1000), "the newer entry stays as it is");
+    assert!(log(&world, "p").await.iter().any(|entry| entry.action == "edit" && entry.details.contains_key("new")));
+    let all = KeyQuery { store: Some(RESERVED_STORE.into()), scope: None, filter: KeyFilter::All, after: None, limit: 100 };
+    for entry in world.store.keys(&all).await.unwrap() {
+        let (from_ms, to_ms, after) = (None, None, None);
+        let query = VersionQuery { key: entry.key, order: Order::Ascending, from_ms, to_ms, after, limit: 10 };
+        assert_eq!(world.store.versions(&query).await.unwrap().len(), 1, "{query:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 mod demo;
+mod docs;
 mod edit;
 mod history;
 mod inspect;

@@ -25,7 +25,7 @@ mod trades;
 /// A guarantee that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Broken {
-    /// Its number, as in docs/design.md.
+    /// Its number, as in docs/guarantees.md.
     pub guarantee: &'static str,
     pub key: Option<String>,
     pub what: String,

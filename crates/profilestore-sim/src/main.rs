@@ -76,6 +76,14 @@ enum Command {
         #[command(flatten)]
         size: WorldSize,
     },
+    /// Print each seed with a hash of its trace, then one hash over all. A change of the library that
+    /// keeps its behaviour keeps them.
+    Hashes {
+        #[arg(long, default_value = "0..100", value_parser = seeds)]
+        seeds: std::ops::Range<u64>,
+        #[command(flatten)]
+        size: WorldSize,
+    },
 }
 
 #[derive(Args, Clone, Copy)]
@@ -145,6 +153,15 @@ fn main() -> Result<ExitCode> {
                 bail!("seed {seed} went two ways:\n{one}\n{other}");
             }
             println!("{count} seeds ran twice with the same traces");
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Hashes { seeds, size } => {
+            let mut all = String::new();
+            for (seed, hash) in run::hashes(seeds, size.size()) {
+                println!("{seed} {hash}");
+                all.push_str(&hash);
+            }
+            println!("all {}", run::hash(&all));
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -1,6 +1,7 @@
 //! Many seeds on every core: one world a thread at a time, each with a runtime of its own.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     ops::Range,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -9,7 +10,10 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 use parking_lot::Mutex;
-use profilestore::env::{Clock, SystemClock};
+use profilestore::{
+    data_store::Digest,
+    env::{Clock, SystemClock},
+};
 
 use crate::{
     books::Counts,
@@ -80,6 +84,24 @@ pub fn meta(seeds: Range<u64>, size: Size) -> Vec<(u64, String, String)> {
         true
     });
     differing.into_inner()
+}
+
+/// Each seed with a hash of its trace and its counts.
+pub fn hashes(seeds: Range<u64>, size: Size) -> BTreeMap<u64, String> {
+    let found = Mutex::new(BTreeMap::new());
+    each(seeds, |seed, _| {
+        let outcome = world::run(seed, size, true);
+        let mut text: String = outcome.trace.iter().map(|line| format!("{}\n", line.text)).collect();
+        text.push_str(&format!("{:?}", outcome.counts.0));
+        found.lock().insert(seed, hash(&text));
+        true
+    });
+    found.into_inner()
+}
+
+/// 16 digits of a text's SHA-256.
+pub fn hash(text: &str) -> String {
+    Digest::of(text.as_bytes()).0[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Calls `work` for each seed, on every core, until it says false.

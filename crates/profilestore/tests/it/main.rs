@@ -11,6 +11,7 @@ mod hostile;
 mod in_turn;
 mod inbox;
 mod keeper;
+mod layers;
 mod messages;
 mod migrations;
 #[cfg(feature = "nats")]

@@ -1,0 +1,361 @@
+//! The layers of the library: a file imports only from its own layer and from those below it, and no
+//! files import each other in a circle.
+//!
+//! Read are the `use` lines and the paths that begin with `crate::` or `super::`. What a module hands
+//! on (`pub use`) and what only tests use does not count. This prints the numbers and every import:
+//! `cargo test -p profilestore --all-features --test it layers -- --nocapture`
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
+
+/// From the ground up: a layer's name, and the files and folders in it. Of several entries that fit
+/// a file the longest counts.
+const LAYERS: &[(&str, &[&str])] = &[
+    ("ground", &["defects.rs", "key.rs", "env.rs", "settings.rs", "signal.rs", "reconcile.rs"]),
+    (
+        "contract",
+        &["data_store/mod.rs", "data_store/commit.rs", "data_store/held.rs", "data_store/message.rs", "data_store/rules.rs"],
+    ),
+    ("words", &["error.rs", "record/", "migration.rs", "data.rs", "audit.rs"]),
+    ("backends", &["data_store/", "messenger/"]),
+    ("ownership", &["session/protocol.rs"]),
+    ("edit", &["edit/"]),
+    ("link", &["engine/queue.rs", "engine/health.rs", "engine/lease.rs"]),
+    ("session", &["session/", "keeper.rs"]),
+    ("engine", &["engine/", "autosave.rs", "bounded_loss.rs"]),
+    ("api", &["game_server.rs", "store.rs", "profile.rs", "operator.rs", "transaction.rs", "history/"]),
+    ("extras", &["document/", "roblox/", "profile_service/", "transfer/"]),
+];
+
+/// Imports that still point up, as `(file, imported file)`. One that is no longer there is an error.
+const STILL_UP: &[(&str, &str)] = &[
+    ("data_store/message.rs", "audit.rs"),
+    ("engine/erase.rs", "operator.rs"),
+    ("engine/health.rs", "game_server.rs"),
+    ("engine/history.rs", "history/mod.rs"),
+    ("engine/start.rs", "profile.rs"),
+    ("engine/start.rs", "store.rs"),
+    ("game_server.rs", "document/compose.rs"),
+    ("history/find.rs", "document/mod.rs"),
+    ("history/mod.rs", "document/mod.rs"),
+    ("profile.rs", "document/mod.rs"),
+    ("session/mod.rs", "engine/mod.rs"),
+    ("session/mod.rs", "profile.rs"),
+    ("session/operations.rs", "profile.rs"),
+    ("session/transaction.rs", "engine/mod.rs"),
+];
+
+/// Files that still import each other in a circle. One that no longer does is an error.
+const STILL_IN_CIRCLES: &[&str] = &[
+    "autosave.rs",
+    "bounded_loss.rs",
+    "data_store/postgres/connect.rs",
+    "data_store/postgres/mod.rs",
+    "data_store/postgres/trouble.rs",
+    "document/compose.rs",
+    "document/mod.rs",
+    "engine/calls.rs",
+    "engine/edit.rs",
+    "engine/health.rs",
+    "engine/history.rs",
+    "engine/mod.rs",
+    "engine/standing.rs",
+    "engine/start.rs",
+    "game_server.rs",
+    "history/mod.rs",
+    "keeper.rs",
+    "operator.rs",
+    "profile.rs",
+    "roblox/budget.rs",
+    "roblox/mod.rs",
+    "roblox/weather.rs",
+    "session/edits.rs",
+    "session/live.rs",
+    "session/messages.rs",
+    "session/mod.rs",
+    "session/operations.rs",
+    "session/transaction.rs",
+    "store.rs",
+    "transaction.rs",
+];
+
+#[test]
+fn every_file_imports_only_its_own_layer_and_those_below() {
+    let house = House::read();
+    let up = house.up();
+    for (from, to) in house.imports() {
+        let mark = if up.contains(&(from, to)) { " (up)" } else { "" };
+        println!("{} -> {}{mark}", house.files[from], house.files[to]);
+    }
+    let circles = house.in_circles();
+    let all = house.imports().count();
+    println!("files in circles: {}, imports up: {}, imports: {all}", circles.len(), up.len());
+
+    let named = |(from, to): &(usize, usize)| (house.files[*from].as_str(), house.files[*to].as_str());
+    let found: BTreeSet<_> = up.iter().map(named).collect();
+    let known: BTreeSet<_> = STILL_UP.iter().copied().collect();
+    let mut wrong: Vec<String> = Vec::new();
+    for (from, to) in found.difference(&known) {
+        let [above, below] = [to, from].map(|file| LAYERS[layer_of(file).unwrap()].0);
+        wrong.push(format!("{from} ({below}) imports {to}, which stands above it ({above})"));
+    }
+    for (from, to) in known.difference(&found) {
+        wrong.push(format!("{from} no longer imports {to}: take it out of STILL_UP"));
+    }
+    let found: BTreeSet<&str> = circles.iter().map(|file| house.files[*file].as_str()).collect();
+    let known: BTreeSet<&str> = STILL_IN_CIRCLES.iter().copied().collect();
+    for file in found.difference(&known) {
+        wrong.push(format!("{file} imports a file that imports it, directly or not: {}", house.way_back(file)));
+    }
+    for file in known.difference(&found) {
+        wrong.push(format!("{file} is in no circle any more: take it out of STILL_IN_CIRCLES"));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_reader_of_imports_sees_groups_paths_in_code_and_no_tests() {
+    let text = "
+//! See [`crate::engine`].
+use std::fmt;
+use super::{Session, live::{Draft, Live}};
+pub use inner::Shown;
+fn f() { crate::data::encode(); } // crate::store
+#[cfg(test)]
+mod tests {
+    use crate::env::Env;
+}
+";
+    let found = paths_in(text);
+    let paths = ["crate::data::encode", "std::fmt", "super::Session", "super::live::Draft", "super::live::Live"];
+    assert_eq!(found.iter().map(String::as_str).collect::<Vec<_>>(), paths);
+}
+
+/// The files of the library, and which imports which.
+struct House {
+    /// Paths below `src`.
+    files: Vec<String>,
+    imported: BTreeMap<usize, BTreeSet<usize>>,
+}
+
+impl House {
+    fn read() -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let mut files = Vec::new();
+        walk(&root, "", &mut files);
+        files.retain(|file| !file.ends_with("tests.rs"));
+        files.sort();
+        let texts: Vec<String> = files.iter().map(|file| fs::read_to_string(root.join(file)).unwrap()).collect();
+        let modules: BTreeMap<String, usize> = files.iter().enumerate().map(|(at, file)| (module_of(file), at)).collect();
+        let top = files.iter().position(|file| file == "lib.rs").expect("a library has a root");
+        let shown = names_shown(&texts[top]);
+        let mut imported = BTreeMap::new();
+        for (at, text) in texts.iter().enumerate().filter(|(at, _)| *at != top) {
+            assert!(layer_of(&files[at]).is_some(), "{} belongs to no layer: enter it in LAYERS", files[at]);
+            let module = module_of(&files[at]);
+            let found: BTreeSet<usize> = paths_in(text)
+                .iter()
+                .filter_map(|path| absolute(path, &module, text))
+                .filter_map(|path| file_of(&path, &modules, &shown))
+                .filter(|to| *to != at && *to != top)
+                .collect();
+            imported.insert(at, found);
+        }
+        Self { files, imported }
+    }
+
+    fn imports(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.imported.iter().flat_map(|(from, tos)| tos.iter().map(|to| (*from, *to)))
+    }
+
+    fn up(&self) -> BTreeSet<(usize, usize)> {
+        let layer = |file: usize| layer_of(&self.files[file]);
+        self.imports().filter(|(from, to)| layer(*from) < layer(*to)).collect()
+    }
+
+    fn reached_from(&self, file: usize) -> BTreeMap<usize, usize> {
+        let mut came_from = BTreeMap::new();
+        let mut open = vec![file];
+        while let Some(at) = open.pop() {
+            for to in &self.imported[&at] {
+                if !came_from.contains_key(to) {
+                    came_from.insert(*to, at);
+                    open.push(*to);
+                }
+            }
+        }
+        came_from
+    }
+
+    fn in_circles(&self) -> Vec<usize> {
+        self.imported.keys().copied().filter(|file| self.reached_from(*file).contains_key(file)).collect()
+    }
+
+    /// A circle through a file.
+    fn way_back(&self, file: &str) -> String {
+        let file = self.files.iter().position(|other| other == file).unwrap();
+        let came_from = self.reached_from(file);
+        let mut way = vec![self.files[file].as_str()];
+        let mut at = came_from[&file];
+        while at != file {
+            way.push(&self.files[at]);
+            at = came_from[&at];
+        }
+        way.push(&self.files[file]);
+        way.reverse();
+        way.join(" -> ")
+    }
+}
+
+fn walk(root: &Path, below: &str, files: &mut Vec<String>) {
+    for entry in fs::read_dir(root.join(below)).unwrap() {
+        let entry = entry.unwrap();
+        let name = format!("{below}{}", entry.file_name().to_str().unwrap());
+        if entry.file_type().unwrap().is_dir() {
+            walk(root, &format!("{name}/"), files);
+        } else if name.ends_with(".rs") {
+            files.push(name);
+        }
+    }
+}
+
+fn layer_of(file: &str) -> Option<usize> {
+    let fits = |entry: &&str| file == *entry || (entry.ends_with('/') && file.starts_with(entry));
+    let entries = LAYERS.iter().enumerate().flat_map(|(at, (_, entries))| entries.iter().map(move |entry| (at, entry)));
+    entries.filter(|(_, entry)| fits(entry)).max_by_key(|(_, entry)| entry.len()).map(|(at, _)| at)
+}
+
+/// `a/b.rs` and `a/b/mod.rs` are `crate::a::b`.
+fn module_of(file: &str) -> String {
+    let stem = file.trim_end_matches(".rs").trim_end_matches("/mod").replace('/', "::");
+    if stem == "lib" { "crate".to_owned() } else { format!("crate::{stem}") }
+}
+
+/// All paths that a file uses, each from its beginning, groups taken apart.
+fn paths_in(text: &str) -> BTreeSet<String> {
+    let mut code = String::new();
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        // Tests come last in a file.
+        if line == "#[cfg(test)]" && lines.peek().is_some_and(|next| next.starts_with("mod ") && next.ends_with('{')) {
+            break;
+        }
+        code.push_str(line.split("//").next().unwrap_or_default());
+        code.push(' ');
+    }
+    let mut paths = BTreeSet::new();
+    let mut rest = String::new();
+    for statement in code.split_inclusive([';', '}']) {
+        rest.push_str(statement);
+        let Some(start) = rest.find("use ").filter(|start| begins_an_item(&rest[..*start])) else {
+            inline(&std::mem::take(&mut rest), &mut paths);
+            continue;
+        };
+        if !rest.trim_end().ends_with(';') {
+            continue;
+        }
+        if !rest[..start].trim_end().ends_with("pub") {
+            let tree = rest[start + 4..].trim().trim_end_matches(';').to_owned();
+            take_apart("", &tree, &mut paths);
+        }
+        inline(&rest[..start], &mut paths);
+        rest.clear();
+    }
+    paths
+}
+
+/// Whether an item may begin after this text.
+fn begins_an_item(before: &str) -> bool {
+    let before = before.trim_end();
+    before.is_empty() || before.ends_with([';', '}', '{', ']', ')']) || before.ends_with("pub")
+}
+
+fn take_apart(before: &str, tree: &str, paths: &mut BTreeSet<String>) {
+    let Some((head, group)) = tree.split_once('{') else {
+        let name = tree.split(" as ").next().unwrap_or_default().trim();
+        paths.insert(format!("{before}{name}").replace(' ', ""));
+        return;
+    };
+    let group = group.trim().trim_end_matches('}');
+    let group = &tree[tree.find('{').unwrap() + 1..tree.rfind('}').unwrap_or(tree.len() - group.len())];
+    let (mut depth, mut part) = (0, String::new());
+    for letter in group.chars().chain([',']) {
+        match letter {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                let part = std::mem::take(&mut part);
+                if !part.trim().is_empty() {
+                    take_apart(&format!("{before}{}", head.trim()), part.trim(), paths);
+                }
+                continue;
+            }
+            _ => {}
+        }
+        part.push(letter);
+    }
+}
+
+/// The paths in code that begin with `crate::` or `super::`.
+fn inline(code: &str, paths: &mut BTreeSet<String>) {
+    for start in ["crate::", "super::"] {
+        for (at, _) in code.match_indices(start) {
+            let inside = code[..at].chars().next_back();
+            if inside.is_some_and(|letter| letter.is_alphanumeric() || "_:`".contains(letter)) {
+                continue;
+            }
+            let path: String =
+                code[at..].chars().take_while(|letter| letter.is_alphanumeric() || "_:".contains(*letter)).collect();
+            paths.insert(path.trim_end_matches(':').to_owned());
+        }
+    }
+}
+
+/// The path from the crate's root. None for one of another crate.
+fn absolute(path: &str, module: &str, text: &str) -> Option<String> {
+    let mut module = module.to_owned();
+    let mut path = path;
+    while let Some(rest) = path.strip_prefix("super::") {
+        module = module.rsplit_once("::")?.0.to_owned();
+        path = rest;
+        if !path.starts_with("super::") {
+            return Some(format!("{module}::{path}"));
+        }
+    }
+    if let Some(rest) = path.strip_prefix("crate::") {
+        return Some(format!("crate::{rest}"));
+    }
+    let path = path.strip_prefix("self::").unwrap_or(path);
+    let first = path.split("::").next()?;
+    text.lines().any(|line| line.trim_end_matches(';').ends_with(&format!("mod {first}"))).then(|| format!("{module}::{path}"))
+}
+
+/// The file of the longest part of a path that is a module.
+fn file_of(path: &str, modules: &BTreeMap<String, usize>, shown: &BTreeMap<String, String>) -> Option<usize> {
+    let name = path.strip_prefix("crate::")?.split("::").next()?;
+    let path = shown.get(name).map_or(path, String::as_str);
+    let mut path = path;
+    loop {
+        if let Some(file) = modules.get(path) {
+            return Some(*file);
+        }
+        path = path.rsplit_once("::")?.0;
+    }
+}
+
+/// What the root hands on, and from where.
+fn names_shown(root: &str) -> BTreeMap<String, String> {
+    let mut shown = BTreeMap::new();
+    for part in root.split("pub use ").skip(1) {
+        let mut paths = BTreeSet::new();
+        take_apart("", part.split(';').next().unwrap_or_default(), &mut paths);
+        for path in paths {
+            let name = path.rsplit("::").next().unwrap_or_default().to_owned();
+            shown.insert(name, format!("crate::{path}"));
+        }
+    }
+    shown
+}

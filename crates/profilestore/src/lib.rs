@@ -112,6 +112,19 @@ pub use transaction::{MAX_GIFTS, MAX_PARTICIPANTS, Transaction, TransactionBuild
 #[doc = include_str!("../../../docs/api-map.md")]
 pub mod api_map {}
 
-#[cfg(all(doctest, feature = "sqlite"))]
-#[doc = include_str!("../../../README.md")]
-struct Readme;
+// The programs in README and docs are compiled by the gate, and those that can run are run.
+#[cfg(all(doctest, feature = "sqlite", feature = "postgres", feature = "nats", feature = "test-util"))]
+mod pages {
+    #[doc = include_str!("../../../README.md")]
+    struct Readme;
+    #[doc = include_str!("../../../docs/getting-started.md")]
+    struct GettingStarted;
+    #[doc = include_str!("../../../docs/errors.md")]
+    struct Errors;
+    #[doc = include_str!("../../../docs/migrations.md")]
+    struct Migrations;
+    #[doc = include_str!("../../../docs/testing-rust.md")]
+    struct TestingRust;
+    #[doc = include_str!("../../../docs/backends.md")]
+    struct Backends;
+}

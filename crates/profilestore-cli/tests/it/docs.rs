@@ -1,10 +1,13 @@
-//! README and docs: every link leads somewhere, every page can be reached.
+//! README and docs: every link leads somewhere, every page can be reached, and what they say of the program's options, the library's
+//! errors and its metrics is what the code says.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Component, Path, PathBuf},
 };
+
+use crate::Place;
 
 fn root() -> PathBuf {
     normal(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."))
@@ -118,4 +121,126 @@ fn every_link_of_the_documentation_leads_somewhere() {
     assert!(broken.is_empty(), "these links lead nowhere:\n{}", broken.join("\n"));
     let lost: Vec<_> = pages.keys().filter(|page| page.starts_with(root().join("docs")) && !linked.contains(*page)).collect();
     assert!(lost.is_empty(), "no page links to these: {lost:?}");
+}
+
+/// The longest line of prose and code, in characters. Tables have no limit.
+const LONGEST: usize = 100;
+
+#[test]
+fn lines_of_the_documentation_are_short() {
+    let mut long = Vec::new();
+    for (path, text) in pages() {
+        for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.starts_with('|')) {
+            if line.chars().count() > LONGEST {
+                long.push(format!("{}:{}", path.strip_prefix(root()).unwrap().display(), number + 1));
+            }
+        }
+    }
+    assert!(long.is_empty(), "these lines have more than {LONGEST} characters:\n{}", long.join("\n"));
+}
+
+/// The words of a shell command, without their quotes.
+fn words(command: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), String::new(), None);
+    for c in command.chars() {
+        match (quote, c) {
+            (Some(open), c) if c == open => quote = None,
+            (None, '\'' | '"') => quote = Some(c),
+            (None, c) if c.is_whitespace() => words.extend((!word.is_empty()).then(|| std::mem::take(&mut word))),
+            (_, c) => word.push(c),
+        }
+    }
+    words.extend((!word.is_empty()).then_some(word));
+    words
+}
+
+/// What follows the program's name in the commands that a page shows, with the number of the line where each begins.
+fn commands(text: &str) -> Vec<(usize, Vec<String>)> {
+    let mut found = Vec::new();
+    let mut lines = text.lines().enumerate();
+    while let Some((number, line)) = lines.next() {
+        let Some(command) = line.trim_start().strip_prefix("$ ") else { continue };
+        let mut command = command.split(" #").next().unwrap().trim_end().to_owned();
+        while let Some(more) = command.strip_suffix('\\') {
+            command = format!("{more} {}", lines.next().unwrap().1.trim());
+        }
+        let words = words(&command);
+        let ours = match words.iter().position(|word| word == "profilestore") {
+            Some(0) => 1,
+            // `cargo run … -- COMMAND`, of the default program.
+            _ if words.starts_with(&["cargo".into(), "run".into()]) && !words.iter().any(|word| word == "-p") => {
+                words.iter().position(|word| word == "--").map_or(words.len(), |at| at + 1)
+            }
+            _ => continue,
+        };
+        found.push((number + 1, words[ours..].to_vec()));
+    }
+    found
+}
+
+#[test]
+fn every_option_that_the_documentation_shows_is_there() {
+    let place = Place::new();
+    let mut helps: BTreeMap<String, String> = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for (path, text) in pages() {
+        for (number, words) in commands(&text) {
+            let name = words.iter().find(|word| !word.starts_with('-')).cloned().unwrap_or_default();
+            let help = helps.entry(name.clone()).or_insert_with(|| place.run(&[&name, "--help"]).stdout);
+            let options = words.iter().filter(|word| word.starts_with("--")).map(|word| word.split('=').next().unwrap());
+            let unknown: Vec<_> = options.filter(|option| !help.contains(*option)).collect();
+            if help.is_empty() || !unknown.is_empty() {
+                let path = path.strip_prefix(root()).unwrap().display().to_string();
+                wrong.push(format!("{path}:{number}: profilestore {name} {unknown:?}"));
+            }
+        }
+    }
+    assert!(helps.len() > 15, "the commands of the documentation are not found any more: {:?}", helps.keys());
+    assert!(wrong.is_empty(), "the program has no such command or option:\n{}", wrong.join("\n"));
+}
+
+/// The library's sources, one after the other.
+fn sources() -> String {
+    let mut text = String::new();
+    let mut folders = vec![root().join("crates/profilestore/src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                text += &fs::read_to_string(path).unwrap();
+            }
+        }
+    }
+    text
+}
+
+#[test]
+fn every_metric_is_documented() {
+    let metrics = |text: &str, before: &str, after: char| -> BTreeSet<String> {
+        let names = text.split(before).skip(1).filter_map(|rest| rest.split_once(after));
+        names.map(|(name, _)| name.to_owned()).filter(|name| name.starts_with("profilestore_")).collect()
+    };
+    let sources = sources();
+    let mut in_code = BTreeSet::new();
+    for kind in ["counter!(\"", "gauge!(\"", "histogram!(\""] {
+        in_code.extend(metrics(&sources, kind, '"'));
+    }
+    let page = fs::read_to_string(root().join("docs/metrics.md")).unwrap();
+    let documented = metrics(&page, "\n| `", '`');
+    assert!(in_code.len() > 20);
+    assert_eq!(documented, in_code, "docs/metrics.md (left) and the code (right) name different metrics");
+}
+
+#[test]
+fn every_kind_of_error_is_documented() {
+    let error = fs::read_to_string(root().join("crates/profilestore/src/error.rs")).unwrap();
+    let variants = error.split("pub enum ErrorKind {").nth(1).unwrap().split("\n}").next().unwrap();
+    let in_code: BTreeSet<&str> =
+        variants.lines().map(str::trim).filter(|line| !line.starts_with('/')).filter_map(|line| line.strip_suffix(',')).collect();
+    let page = fs::read_to_string(root().join("docs/errors.md")).unwrap();
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    assert!(in_code.len() > 20);
+    assert_eq!(rows.collect::<BTreeSet<_>>(), in_code, "docs/errors.md (left) and the code (right) name different kinds");
 }

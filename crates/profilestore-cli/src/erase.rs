@@ -54,7 +54,8 @@ pub(crate) struct Erase {
 struct EraseRow<'a> {
     #[serde(flatten)]
     report: &'a EraseReport,
-    /// False when somebody used the file for too long, and for a database; what was erased may then still be found in files and logs.
+    /// False when the file was in use for too long, and for a database. Erased bytes may then still
+    /// be in files and logs.
     bytes_gone: bool,
 }
 

@@ -51,8 +51,8 @@ impl Address {
 }
 
 impl App {
-    /// The messenger that was asked for, or else the store's own. A NATS that cannot be reached keeps no operator from his work:
-    /// whoever holds a profile hears of it with his next renewal.
+    /// The messenger that was asked for, or else the store's own. If NATS cannot be reached, the
+    /// command goes on without hints: the holder of a profile learns of it with its next renewal.
     pub(crate) async fn messenger(&self, own: impl Messenger) -> Result<Arc<dyn Messenger>, Failure> {
         let Some(address) = &self.messenger else { return Ok(Arc::new(own)) };
         match NatsMessenger::connect(address.options()?).await {

@@ -389,7 +389,7 @@ struct SessionRow<'a> {
 }
 
 impl<'a> SessionRow<'a> {
-    /// None for a profile that nobody holds and that is kept free for nobody.
+    /// None for a profile without a holder and without an offer.
     fn new(state: &'a KeyState, now_ms: i64) -> Option<Self> {
         let lease = &state.lease;
         (lease.holder.is_some() || lease.offer.is_some()).then(|| Self {

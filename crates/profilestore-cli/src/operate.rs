@@ -200,7 +200,7 @@ fn own_id() -> Result<MessageId, Failure> {
     MessageId::new(env.unix_ms(), &env.uuid().to_string()).ok_or_else(|| Failure::Work("no message id could be made".into()))
 }
 
-/// What an error of the library means to whoever typed the command.
+/// The exit code and message for an error of the library.
 pub(crate) fn failure(error: Error) -> Failure {
     let text = crate::output::chain(&error);
     match error.kind() {

@@ -34,7 +34,7 @@ impl From<Status> for ExitCode {
 /// Why a command did not do its work. Each is one line for stderr: what, where, what to do.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// Whoever reads the output has had enough. Nothing to report.
+    /// The reader of the output closed it. Nothing to report.
     Closed,
     Work(String),
     Usage(String),
@@ -121,7 +121,7 @@ pub(crate) fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// Asks a question that only `y` or `yes` answers with yes. Fails when nobody is there to answer.
+/// Asks a question to which only `y` and `yes` mean yes. Fails when standard input is no terminal.
 pub(crate) fn ask(question: &str) -> Result<bool, Failure> {
     if !io::stdin().is_terminal() {
         return Err(Failure::Usage(format!("{question} Say --yes, since there is no terminal to ask at")));
@@ -132,7 +132,7 @@ pub(crate) fn ask(question: &str) -> Result<bool, Failure> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-/// Standard output. Ends the command quietly when nobody reads it any more.
+/// Standard output. Ends the command quietly when its reader closes it.
 pub(crate) type Out = BufWriter<Stdout>;
 
 pub(crate) fn out() -> Out {

@@ -55,7 +55,7 @@ impl FromStr for Place {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
             Some(("sqlite", path)) if !path.is_empty() => Ok(Self::Sqlite(path.into())),
-            // Also what is misspelt behind that, so that nobody repeats it.
+            // Also what is misspelt behind that, so that no message repeats it.
             _ if text.starts_with("postgres") => Ok(Self::Postgres(Url(text.to_owned()))),
             _ => Err("a store is named sqlite:PATH or postgres://USER@HOST:PORT/DATABASE".into()),
         }

@@ -104,7 +104,7 @@ pub(crate) struct Names {
     /// Only keys that begin with this
     #[arg(long, conflicts_with = "user")]
     pub(crate) prefix: Option<String>,
-    /// Only profiles associated with this user: all that is kept of him, and of those he shares a profile with
+    /// Only profiles associated with this user, also those shared with other users
     #[arg(long, value_name = "ID")]
     pub(crate) user: Option<i64>,
 }

@@ -1,6 +1,6 @@
 //! What the tests break: real servers of their own, each in a folder and on a port of its own, and the connections to them.
 //!
-//! Whatever is started ends with its value, by its process id.
+//! A server ends when its value is dropped, by its process id.
 #![deny(missing_docs)]
 
 mod nats;

@@ -1,4 +1,4 @@
-//! NATS servers of a test's own.
+//! NATS servers for one test.
 
 use std::{
     fs, io,

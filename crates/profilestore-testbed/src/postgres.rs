@@ -1,4 +1,4 @@
-//! PostgreSQL servers of a test's own, with syncing on as in earnest.
+//! PostgreSQL servers for one test, with syncing on as in production.
 
 use std::{
     fs, io,

@@ -94,7 +94,7 @@ pub fn kill(pid: u32) {
     send(pid, Signal::KILL);
 }
 
-/// It has not ended, whether or not somebody has asked how.
+/// True while it has not ended.
 fn is_alive(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
@@ -113,7 +113,7 @@ pub fn children(parent: u32) -> Vec<u32> {
     .collect()
 }
 
-/// A port of this machine that nobody listens on now.
+/// A free port of this machine.
 pub fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }

@@ -28,7 +28,7 @@ pub enum Link {
     Late(Duration),
     /// Nothing for now: what was sent waits and arrives when the link is open again.
     Stalled,
-    /// Nothing: what is sent is lost without a word, and the connections never recover.
+    /// Nothing: what is sent is lost silently, and the connections never recover.
     BlackHole,
     /// No connections: those that are there break, new ones are closed at once.
     Cut,

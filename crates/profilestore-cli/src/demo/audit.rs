@@ -1,7 +1,7 @@
-//! The audit: the parent becomes a game server of its own, opens every player, lets the rest of the messages arrive, and compares
-//! what is then stored with the ledger.
+//! The audit. The parent becomes a game server of its own and opens every player. It lets the rest
+//! of the messages arrive, and compares what is stored then with the ledger.
 //!
-//! It comes without the servers' help: the ones that were killed hold leases, which must be had within one lease time.
+//! The servers do not help: profiles that killed servers hold must be free within one lease time.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,7 +1,8 @@
-//! What a player of the demonstration owns, and what can happen to his coins. Items are `trades`' affair.
+//! What a player of the demonstration owns, and what can happen to the player's coins. Items are in
+//! `trades`.
 //!
-//! The data says of every step whether it is in there, so the audit need not guess from a sum. Nothing here protects from a step
-//! that is applied twice: it is applied twice, and noted. Only the library keeps that from happening.
+//! The data notes every step, so the audit need not guess from a sum. Nothing here prevents that a
+//! step is applied twice: then it is noted twice. Only the library prevents that.
 
 use std::collections::BTreeMap;
 
@@ -22,17 +23,18 @@ pub(crate) struct PlayerData {
     pub(crate) debited: BTreeMap<u32, Numbers>,
     /// By sender, the numbers of the transfers that were credited here.
     pub(crate) credited: BTreeMap<u32, Numbers>,
-    /// Transfers that were debited and whose message is not known to be stored. Whoever opens the profile sends it again.
+    /// Transfers that were debited and whose message is not known to be stored. The next server
+    /// that opens the profile sends it again.
     pub(crate) outbox: Vec<Transfer>,
     /// The numbers of the operators' edits, as they left them.
     pub(crate) edited: Vec<u32>,
     /// Steps that were applied a second time.
     pub(crate) doubled: Vec<String>,
-    /// The player has been given the items that he begins with.
+    /// The player has been given the first items.
     pub(crate) minted: bool,
     /// Each with the number of times it has moved.
     pub(crate) items: BTreeMap<u32, u32>,
-    /// Trades with other servers into which he has put an item, until one comes back.
+    /// Trades with other servers into which the player has put an item, until one comes back.
     pub(crate) open_trades: BTreeMap<u64, Terms>,
 }
 
@@ -94,7 +96,7 @@ impl PlayerData {
     }
 }
 
-/// A set of numbers, kept as ranges: what a player did stays small however long he plays.
+/// A set of numbers, kept as ranges, so that it stays small however long the player plays.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Numbers(Vec<(u32, u32)>);

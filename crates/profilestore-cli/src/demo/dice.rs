@@ -1,4 +1,4 @@
-//! Chance from one seed, so that a choreography that found something can be danced again.
+//! Random choices from one seed, so that a run that found something can be repeated.
 
 /// Splitmix64. Not for secrets.
 #[derive(Debug, Clone)]

@@ -1,7 +1,8 @@
-//! The operators' edits in the parent's books, and whether profiles and audit log agree with them. Pure.
+//! The operators' edits as the parent notes them, and whether profiles and audit log agree. Pure.
 //!
-//! Each edit leaves its number in the data of whoever it reached. So of every edit and player three things are known, and must say
-//! the same: what the servers answered, what is in the data, and what the audit log says.
+//! Each edit leaves its number in the data of every player that it reached. So three things are
+//! known of every edit and player, and they must agree: what the servers answered, what is in the
+//! data, and what the audit log says.
 
 use std::collections::BTreeSet;
 
@@ -78,7 +79,7 @@ impl EditBooks {
         Some((&entry.task, entry.fate == Fate::Acknowledged))
     }
 
-    /// The coins that an edit brings whoever it reaches.
+    /// The coins that an edit gives to each player.
     pub(crate) fn amount(&self, number: u32) -> u32 {
         self.entries.get(number as usize).map_or(0, |entry| entry.task.amount)
     }

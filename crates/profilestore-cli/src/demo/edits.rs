@@ -1,7 +1,8 @@
 //! Operators' edits: of single players as the play goes on, online or not, and one of all players at half time.
 //!
-//! Any server carries them out: the library brings an edit to whoever holds the player. The server may die over it, so an edit
-//! keeps its identity and is ordered again until its outcome is known. With kills, the server that edits all players is one of them.
+//! Any server carries them out: the library brings an edit to the holder of the profile. The server
+//! may be killed meanwhile. So an edit keeps its identity, and is ordered again until its outcome
+//! is known. With `--kill`, the server that edits all players is killed too.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,8 +1,8 @@
 //! What was ordered, what was acknowledged, and whether the stored profiles agree with that. Pure.
 //!
-//! An acknowledged step must be there, a refused one must not, and of any other one nothing is known but that it is not there
-//! twice. What every profile says about its own steps must add up to its coins, and what left one profile must have come to
-//! another.
+//! An acknowledged step must be there, and a refused one must not. Any other step may be there, but
+//! not twice. The steps of every profile must add up to its coins. What left one profile must have
+//! come to another.
 
 use std::collections::{BTreeMap, BTreeSet};
 

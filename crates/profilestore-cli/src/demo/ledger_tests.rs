@@ -21,7 +21,7 @@ fn world() -> (Ledger, Vec<Option<PlayerData>>) {
     (ledger, data.into_iter().map(Some).collect())
 }
 
-/// A player as he begins.
+/// A player at the beginning.
 fn fresh(player: u32) -> PlayerData {
     let mut data = PlayerData::default();
     data.mint(player);

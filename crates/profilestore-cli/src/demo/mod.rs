@@ -6,8 +6,8 @@
 //!          audit: opens the store itself, compares every profile with the ledger
 //! ```
 //!
-//! The parent never looks into the store while the play lasts. What it demands in the end follows from the reports alone:
-//! what was acknowledged is there, what was not is there once or not at all.
+//! The parent never looks into the store while players play. The audit's demands follow from the
+//! reports alone: what was acknowledged is there; anything else is there once or not at all.
 
 use std::{
     io::Write as _,
@@ -56,7 +56,7 @@ use crate::{
 ///
 /// Several processes as game servers on one file: players join, earn, move between servers, log in again at once, send coins by
 /// message, and trade unique items on one server and between two. An operator edits single players, online or not, and all of them at
-/// half time, without throwing anybody out. In the end every change that was acknowledged is looked for, and every item and every edit is
+/// half time, without ending a session. In the end every change that was acknowledged is looked for, and every item and every edit is
 /// found exactly once. The file is a temporary one unless --store is given; it is kept when the audit fails.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -316,7 +316,7 @@ async fn play(plan: &Plan, call: &Call, world: &Shared, display: &mut Display) -
     Ok(())
 }
 
-/// Shows how it goes until the time is up or somebody has seen enough (Ctrl-C).
+/// Shows the progress until the time is up, or until Ctrl-C.
 async fn watch_play(plan: &Plan, world: &Shared, display: &mut Display) {
     let began = Instant::now();
     let until = began + Duration::from_secs(plan.seconds);

@@ -1,7 +1,8 @@
-//! What the players do, and who is killed when: all of it from the dice.
+//! What the players do, and which server is killed when. The dice decide all of it.
 //!
-//! Each player is a task that orders one thing after the other and waits for the answers, except where the point is not to wait:
-//! a relog, a move while he still earns, two servers that start him at once.
+//! Each player is a task that orders one thing after the other and waits for the answers. It does
+//! not wait where that is what is tested: a relog, a move while the player still earns, two servers
+//! that start one player's session at once.
 
 use std::{sync::Arc, time::Duration};
 
@@ -123,7 +124,7 @@ impl Play {
         let _ = answer.await;
     }
 
-    /// Trades with somebody on the same server.
+    /// Trades with another player on the same server.
     async fn trade(&mut self, slot: usize) {
         let mut company = locked(&self.world).company(slot, false);
         company.retain(|(other, _)| *other != self.player);
@@ -132,7 +133,8 @@ impl Play {
         }
     }
 
-    /// Trades with somebody on another server. If one side does not come the escrow stays open, for whoever is next to join.
+    /// Trades with a player on another server. If one side does not deposit, the escrow stays open.
+    /// The next server that opens one of the players settles it.
     async fn trade_across(&mut self, slot: usize) {
         let company = locked(&self.world).company(slot, true);
         let Some((other, there)) = self.dice.pick(&company) else { return };
@@ -154,7 +156,8 @@ impl Play {
         let _ = self.order(slot, What::Give { from: self.player, to }).await;
     }
 
-    /// Moves to another server, which asks the first one for the profile. Often he earns something on the first one meanwhile.
+    /// Moves to another server, which asks the first one for the profile. Often the player earns
+    /// something on the first one meanwhile.
     async fn hop(&mut self, seat: Seat) {
         let Some(slot) = self.another(seat.slot) else { return };
         let busy = self.dice.chance(50);
@@ -166,7 +169,8 @@ impl Play {
         let _ = joined.await;
     }
 
-    /// Ends the session and starts one at once, on the same server or another, with something unsaved in his pockets.
+    /// Ends the session and starts one at once, on the same server or another, with unsaved
+    /// changes.
     async fn relog(&mut self, seat: Seat) {
         let noted = self.earn(seat.slot, false);
         let left = self.order(seat.slot, What::Leave { player: self.player });
@@ -175,7 +179,8 @@ impl Play {
         let _ = (noted.await, left.await, joined.await);
     }
 
-    /// Two starts at once, on any servers, be it the same: at most one of them keeps him.
+    /// Two starts at once, on any servers, also on the same one. At most one of them keeps the
+    /// session.
     async fn rush(&mut self) {
         let ready = locked(&self.world).ready();
         let (Some(first), Some(second)) = (self.dice.pick(&ready), self.dice.pick(&ready)) else { return };

@@ -1,8 +1,8 @@
 //! One game server of the demonstration, a process of its own: takes orders on standard input, reports on standard output.
 //!
-//! Every order is *called* in the order of its arrival, and only its answer is awaited in a task of its own, as a game would do
-//! it: an end and a new start right behind it, a save while another is under way. Nothing here is there to survive a SIGKILL; that
-//! is the library's affair.
+//! Orders are called in the order of their arrival. Their answers are awaited in tasks, as a game
+//! would do it: an end with a new start right behind it, a save while another one is under way.
+//! Nothing here is made to survive a SIGKILL; the library must do that.
 
 use std::{
     collections::BTreeMap,
@@ -168,7 +168,7 @@ impl Host {
         locked(&self.open).get(&player).cloned()
     }
 
-    /// Calls the library before it returns; whoever comes next comes behind.
+    /// Calls the library before it returns, so the next order's call comes behind this one.
     fn take(self: Arc<Self>, Order { id, what }: Order) {
         match what {
             What::Join { player } => self.join(id, player),

@@ -1,4 +1,4 @@
-//! The store that all servers of the demonstration share, and where it lies.
+//! The store that all servers of the demonstration share, and where it is.
 
 use std::{path::PathBuf, sync::Arc};
 

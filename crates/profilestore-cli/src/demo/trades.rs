@@ -1,7 +1,8 @@
 //! Unique items, and the three ways in which they change hands: traded on one server, given, and traded between two servers through
 //! an escrow, as the library's example `trade_across_servers` does it.
 //!
-//! Each item counts its moves. So the audit knows of every acknowledged move that it is there, wherever the item is by then.
+//! Each item counts its moves. So the audit can check every acknowledged move, wherever the item
+//! is.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,7 +17,7 @@ pub(crate) const ITEMS_EACH: u32 = 3;
 /// An item and how often it has changed its place.
 pub(crate) type Item = (u32, u32);
 
-/// What two players agreed on: each puts one item in. Which, his server chooses.
+/// What two players agreed on: each puts one item in. The player's server chooses which.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Terms {
     pub(crate) trade: u64,
@@ -30,7 +31,7 @@ pub(crate) struct Terms {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Escrow {
     terms: Terms,
-    /// By player, what he has put in.
+    /// What each player has put in.
     held: BTreeMap<u32, Item>,
     closed: bool,
 }
@@ -69,7 +70,7 @@ impl Escrow {
 }
 
 impl PlayerData {
-    /// Gives the player what he begins with, once.
+    /// Gives the player the first items, once.
     pub(crate) fn mint(&mut self, player: u32) {
         if !std::mem::replace(&mut self.minted, true) {
             self.items.extend((0..ITEMS_EACH).map(|n| (player * ITEMS_EACH + n, 0)));
@@ -111,7 +112,7 @@ pub(crate) struct Market {
 }
 
 impl Market {
-    /// Each gives the other an item, if he has one. Under way at once; answers with what moved.
+    /// Each gives the other an item, if there is one. Under way at once; answers with what moved.
     pub(crate) fn swap(
         &self,
         one: &Profile<PlayerData>,

@@ -1,8 +1,9 @@
-//! What parent and servers say to each other: one JSON document a line, orders on a server's standard input, reports on its
-//! standard output.
+//! The messages between parent and servers: one JSON document a line. Orders come on a server's
+//! standard input, reports go to its standard output.
 //!
-//! A server reports an Ok after the library gave it, never before. Whatever a killed server had written into its pipe by then is
-//! still read and counts as acknowledged; what it had not is neither done nor undone for the ledger.
+//! A server reports an Ok after the library returned it, never before. What a killed server had
+//! written into its pipe is still read, and counts as acknowledged. For the ledger, everything else
+//! has an unknown outcome.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,6 +1,8 @@
-//! What the parent knows: which servers are up, who plays where, which orders wait for an answer, and the ledger.
+//! What the parent knows: which servers are up, which player is where, which orders wait for an
+//! answer, and the ledger.
 //!
-//! Orders go out and reports come in here and nowhere else, under one lock, so the books always agree with what was said.
+//! Orders go out and reports come in only here, under one lock. So the ledger always agrees with
+//! them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -42,13 +44,13 @@ pub(crate) struct Seat {
 #[derive(Debug, Default)]
 struct Player {
     seats: Vec<Seat>,
-    /// His server was killed while he played there.
+    /// The player's server was killed while the player was there.
     orphaned: bool,
-    /// He has a profile.
+    /// The player has a profile.
     stored: bool,
-    /// The last order to start or end a session of his.
+    /// The last order to start or end a session of the player.
     last_move: u64,
-    /// When the library last did something durable for him.
+    /// When the library last did something durable for the player.
     served: Option<Instant>,
 }
 
@@ -81,7 +83,7 @@ pub(crate) struct World {
     next_order: u64,
     /// Servers are cut off for longer than the lease time: what they hold may be taken, and is lost to them.
     pub(crate) may_lose: bool,
-    /// Sessions that ended although nobody had ordered that.
+    /// Sessions that ended without an order.
     pub(crate) thrown_out: Vec<String>,
     /// What no server should have done.
     pub(crate) faults: Vec<String>,
@@ -198,7 +200,7 @@ impl World {
         }
     }
 
-    /// Something durable was done for a player, or his time is up.
+    /// Something durable was done for a player, or the time is up.
     fn served(&mut self, player: u32) {
         let now = Instant::now();
         if let Some(before) = self.players[player as usize].served.replace(now) {
@@ -207,7 +209,7 @@ impl World {
         }
     }
 
-    /// Nothing more is ordered; whoever waits has waited until now.
+    /// Nothing more is ordered; players who wait have waited until now.
     pub(crate) fn time_is_up(&mut self) {
         for player in 0..self.players.len() {
             self.served(u32::try_from(player).unwrap_or(0));

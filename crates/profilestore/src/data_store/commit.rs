@@ -165,8 +165,9 @@ pub enum Change {
     /// Renews a server row and counts its revision up. Fails with [`ConflictKind::Server`] unless it is alive and at this
     /// revision. The reply brings the server's notices.
     ///
-    /// A commit of renewals alone need be known, when it is sent again, only until the row's next renewal, and is not to be aborted:
-    /// so it needs no room in the store, and a full disk makes nobody look dead.
+    /// A commit of renewals alone need be known, when it is sent again, only until the row's next
+    /// renewal, and is not to be aborted: so it needs no room in the store, and a full disk makes
+    /// no server look dead.
     RenewServer {
         /// The server.
         id: ServerId,
@@ -225,7 +226,7 @@ pub struct Commit {
     pub returning: Returning,
 }
 
-/// A word to a server that something about a key changed.
+/// Tells a server that something about a key changed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Notice {
     /// The key.

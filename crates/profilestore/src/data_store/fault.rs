@@ -1,8 +1,9 @@
 //! A store that fails: a decorator over any backend, for tests and simulation.
 //!
-//! Two things decide what becomes of a call. The [`Line`] is the server's connection, which a test opens, cuts, holds or severs;
-//! the [`StorePlan`] gives each call its own [`Fate`]. What makes the difference to a caller is whether the request was lost or
-//! only the answer, so those are apart; and a request that arrives after its caller has tried again is a third thing.
+//! Two things decide what happens to a call. The [`Line`] is the server's connection, which a test
+//! opens, cuts, holds or severs. The [`StorePlan`] gives each call a [`Fate`] of its own. A lost
+//! request, a lost answer, and a request that arrives after its caller has tried again are three
+//! different faults.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -72,11 +73,11 @@ impl Line {
 pub enum Fault {
     /// It does not arrive, and the caller knows.
     Refused,
-    /// It does not arrive, and nobody can tell.
+    /// It does not arrive, and the outcome is unknown.
     RequestLost,
     /// It takes effect, and the answer is lost.
     AnswerLost,
-    /// The caller is told that nobody can tell, and it takes effect so much later.
+    /// The caller is told that the outcome is unknown. The call takes effect so much later.
     Late(Duration),
 }
 

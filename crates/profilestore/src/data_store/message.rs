@@ -40,8 +40,8 @@ impl MessageId {
         Self { created_ms: crate::audit::began_ms(operation), name: format!("{EDIT_NAMES}{operation}") }
     }
 
-    /// True for the identity of a message that carries an operator's edit. Such messages are the library's own: nobody can make one, no
-    /// handler is offered one.
+    /// True for the identity of a message that carries an operator's edit. Such messages are the
+    /// library's own: a program cannot make one, no handler is offered one.
     pub fn is_edit(&self) -> bool {
         self.name.starts_with(EDIT_NAMES)
     }

@@ -1,9 +1,8 @@
-//! The storage contract: one trait that every backend implements, and the conformance suite that holds them to it.
+//! The storage contract: one trait that every backend implements, and the conformance suite that
+//! tests it.
 //!
-//! Reads come in a few shapes; there is **one** way to write: a [`Commit`], a handful of [`Change`]s that carry their own
-//! preconditions and take effect together or not at all. Why not a bare compare-and-swap of one value: a hand-over request or
-//! a gift must not rewrite a 100 KB profile, and a save must not read before it writes. Why not a method per use case: the
-//! rules of sessions live once, in `session::protocol`, and a backend stays small.
+//! Reads come in a few shapes. There is **one** way to write: a [`Commit`] of a few [`Change`]s.
+//! Each change carries its own precondition. They take effect together or not at all.
 
 use std::{fmt, sync::Arc};
 
@@ -115,9 +114,9 @@ impl Digest {
 ///   Ok with [`CommitReply::already_applied`]. An id that was aborted first ([`Change::Abort`]) fails with
 ///   [`ConflictKind::Aborted`] for as long. A commit of nothing but [`Change::Check`]s writes nothing and is not kept;
 ///   one of nothing but renewals is known until the next one of the same row and cannot be aborted ([`Change::RenewServer`]).
-/// * **Honest errors.** [`StoreError::Conflict`], [`StoreError::Unavailable`], [`StoreError::Invalid`] and
-///   [`StoreError::Replaced`] mean that nothing was applied, now or later. Whoever cannot be sure answers
-///   [`StoreError::Indeterminate`].
+/// * **Honest errors.** [`StoreError::Conflict`], [`StoreError::Unavailable`],
+///   [`StoreError::Invalid`] and [`StoreError::Replaced`] mean that nothing was applied, now or
+///   later. A backend that cannot be sure answers [`StoreError::Indeterminate`].
 /// * **Reads** see every commit that was acknowledged before they began, anywhere.
 /// * **Counters only grow**: epoch, version, lease revision, inbox revision and message index of a key survive removal and are
 ///   never reused.
@@ -128,7 +127,7 @@ impl Digest {
 /// * **Cancellation.** Dropping a returned future does not undo a commit that was already handed over.
 #[async_trait]
 pub trait DataStore: fmt::Debug + Send + Sync + 'static {
-    /// Who this store is, and what its clock says. The cheapest possible round trip.
+    /// The store's incarnation and current time. The cheapest possible round trip.
     async fn identity(&self) -> Result<Identity, StoreError>;
 
     /// The state of many keys at once, in the order asked for. A key that does not exist gives a state with version 0 and epoch 0.

@@ -1,5 +1,6 @@
-//! The suite that every messenger runs: what [`Messenger`]'s contract promises while nothing is wrong, and that a slow receiver hears of
-//! its gap. What becomes of hints when something *is* wrong is each messenger's own to test.
+//! The suite that every messenger runs: what [`Messenger`]'s contract promises while nothing is
+//! wrong, and that a slow receiver hears of its gap. Each messenger tests by itself what happens
+//! when something *is* wrong.
 //!
 //! A messenger's test module names a factory for [`Subject`]s, an `async fn() -> Subject`, and lets
 //! [`messenger_conformance!`](crate::messenger_conformance) make one test a case.
@@ -179,7 +180,8 @@ pub async fn many_hints_arrive(subject: Subject) {
     }
 }
 
-/// Nobody waits for a receiver that does not listen; it is told of the gap, at the latest by the next hint, and hears again.
+/// No sender waits for a receiver that does not listen; it is told of the gap, at the latest by the
+/// next hint, and hears again.
 pub async fn a_slow_receiver_is_told_of_the_gap(subject: Subject) {
     let me = server();
     let mut hints = subject.listen(me).await;

@@ -27,7 +27,7 @@ pub struct HintChances {
     pub delayed: f64,
     /// See `delayed`.
     pub delay: Duration,
-    /// A subscription stops receiving without a word, within `death` of being made.
+    /// A subscription silently stops receiving, within `death` of being made.
     pub dies: f64,
     /// See `dies`.
     pub death: Duration,

@@ -34,7 +34,7 @@ impl LocalMessenger {
         self.subscribers.lock().get(&server).is_some_and(|subscriber| !subscriber.sender.is_closed())
     }
 
-    /// Whoever listens now.
+    /// The current listeners.
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
     pub(crate) fn subscribed(&self) -> Vec<ServerId> {
         let mut subscribers = self.subscribers.lock();

@@ -1,8 +1,9 @@
 //! Hints between game servers: fast, and free to fail.
 //!
-//! A hint says "something about this key changed, look at the store". It may be lost, repeated, delayed or reordered. Whatever
-//! must not be lost is in the store, where the next renewal of the server's lease finds it; so without any messenger at all the
-//! system is correct, and at most one renewal period slower.
+//! A hint says "something about this key changed, look at the store". It may be lost, repeated,
+//! delayed or reordered. What must not be lost is in the store, and the next renewal of the
+//! server's lease brings it. So without any messenger the system is correct, and at most one
+//! renewal period slower.
 
 use std::{fmt, sync::Arc};
 
@@ -54,7 +55,7 @@ pub trait Messenger: fmt::Debug + Send + Sync + 'static {
     /// Begins to receive the hints for one server. Ends when the receiver is dropped.
     async fn subscribe(&self, server: ServerId) -> mpsc::Receiver<Hint>;
 
-    /// Sends a hint. Failures are the implementation's own affair: nobody waits for the hint's arrival.
+    /// Sends a hint. Failures are not reported: no caller waits for the hint's arrival.
     async fn hint(&self, to: ServerId, key: &ProfileKey);
 }
 

@@ -29,7 +29,8 @@ use crate::{
 /// The most bytes that a payload may have; PostgreSQL takes 7,999.
 const PAYLOAD: usize = 7900;
 
-/// How many servers' hints may wait to be sent. Beyond that hints are dropped: whoever they were for finds the notices.
+/// How many servers' hints may wait to be sent. Beyond that hints are dropped: their receivers find
+/// the notices.
 const WAITING: usize = 16_384;
 
 /// How often a connection that is used for nothing is asked whether it is still there.

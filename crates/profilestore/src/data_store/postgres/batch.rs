@@ -31,7 +31,7 @@ pub(super) struct Batch {
     pub(super) used: BTreeMap<(ProfileKey, Digest), Digest>,
     /// What waits for the keys whose inbox is replaced: indexes and ids.
     pub(super) waiting: BTreeMap<ProfileKey, Vec<(u64, Digest)>>,
-    /// Kept versions that somebody asked for, besides the current ones.
+    /// Kept versions that a commit names, besides the current ones.
     pub(super) kept: BTreeSet<(ProfileKey, u64)>,
     /// Keys to be erased that have kept versions.
     pub(super) has_history: BTreeSet<ProfileKey>,

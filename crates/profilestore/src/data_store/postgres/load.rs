@@ -1,9 +1,10 @@
 //! What a batch needs to know, read and locked at the beginning of its transaction: statements that are sent together.
 //!
-//! Rows that a commit may change are locked, in the order of their keys, so that two batches meet everywhere in the same order;
-//! rows that it only checks are locked against changes. Everything else belongs to a locked row and is read behind the lock, when
-//! whoever had it before is done. A key without a row cannot be locked: whoever makes it second fails on it and tries again. One
-//! that is only checked is given an empty row, which nothing else shows.
+//! Rows that a commit may change are locked, in the order of their keys, so that two batches meet
+//! everywhere in the same order; rows that it only checks are locked against changes. Everything
+//! else belongs to a locked row and is read behind the lock, when the transaction that had it
+//! before is done. A key without a row cannot be locked: the second transaction that makes the row
+//! fails and tries again. A key that is only checked gets an empty row, which no listing shows.
 
 use std::collections::{BTreeMap, BTreeSet};
 

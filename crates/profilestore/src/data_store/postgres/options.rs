@@ -1,5 +1,5 @@
-//! Where the database lies and how it is reached: the URL, the password, TLS. What is read here never comes out again: everything
-//! that is shown is put together anew, without the password.
+//! Where the database lies and how it is reached: the URL, the password, TLS. The password is never
+//! shown: messages and `Debug` output build the URL anew without it.
 
 use std::{fmt, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 

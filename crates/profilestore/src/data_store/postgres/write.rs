@@ -1,7 +1,7 @@
 //! What a batch writes, and reads once more for its answers: statements that are sent together with the `COMMIT`.
 //!
-//! One statement a kind of row, its rows as arrays, in the order of their keys. Kept versions are copied before the heads change;
-//! notices come last, when it stands which servers live.
+//! One statement a kind of row, its rows as arrays, in the order of their keys. Kept versions are
+//! copied before the heads change; notices come last, when the live servers are known.
 
 use std::collections::BTreeMap;
 

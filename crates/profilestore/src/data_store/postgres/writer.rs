@@ -1,11 +1,12 @@
 //! Writing: a transaction of two round trips for a batch of commits, tried again where another one was met, and the honest answer
 //! when its outcome is unknown.
 //!
-//! The first round trip locks and reads what the batch needs; then the commits are judged and applied here; the second one writes,
-//! reads what the answers show, and commits. As long as the second has not been sent, nothing can have been applied. Once it has,
-//! only the server's own word tells: an error of a statement before the `COMMIT`, or of the `COMMIT` itself, means that nothing was
-//! applied; its success means that all was, unless the server warned on the way, as it does when a commit stands here and it gave
-//! up waiting for its standby. Silence and everything else is unknown.
+//! The first round trip locks and reads what the batch needs; then the commits are judged and
+//! applied here; the second one writes, reads what the answers show, and commits. Until the second
+//! has been sent, nothing can have been applied. After that, only the server's answer tells. An
+//! error of a statement before the `COMMIT`, or of the `COMMIT` itself, means that nothing was
+//! applied. Success means that all was applied, unless the server warned: it warns when it stopped
+//! waiting for its standby. Silence and everything else is unknown.
 
 use std::{sync::Arc, time::Duration};
 

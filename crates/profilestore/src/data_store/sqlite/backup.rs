@@ -1,8 +1,9 @@
 //! Backups: a copy of one moment while the store is in use, and back.
 //!
-//! A restored store gets a new incarnation, and its servers are marked dead: whatever the servers of before still send is refused,
-//! because their counters belong to contents that are gone. All of that is prepared in a file beside, so that it reaches an
-//! existing store in one transaction, for the eyes of every process that has it open.
+//! A restored store gets a new incarnation, and its servers are marked dead: commits that earlier
+//! servers still send are refused, because their counters belong to contents that are gone. All of
+//! that is prepared in a separate file. So it reaches an existing store in one transaction, and
+//! every process that has the store open sees it.
 
 use std::{
     ffi::OsString,

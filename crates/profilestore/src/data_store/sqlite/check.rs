@@ -153,7 +153,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Rows that belong to nobody; only worth a look when all that somebody owns is in order.
+    /// Orphaned rows; checked only once owned rows pass.
     fn check_strays(&self, report: &mut CheckReport) -> Result<(), Trouble> {
         let versions = self.count("SELECT count(*) FROM version")?;
         if versions != report.versions {

@@ -1,8 +1,9 @@
 //! Hints between the processes that share a file, without a server between them.
 //!
-//! SQLite tells each connection cheaply whether any other one has committed (`PRAGMA data_version`). A thread asks every three
-//! milliseconds while somebody listens, and looks at the notices of its listeners when the answer changes. So a notice, which the
-//! commit left anyway, doubles as the hint, and the sender does nothing.
+//! SQLite tells each connection cheaply whether any other one has committed (`PRAGMA
+//! data_version`). A thread asks every three milliseconds while a game server listens, and looks at
+//! the notices of its listeners when the answer changes. So a notice, which the commit left anyway,
+//! doubles as the hint, and the sender does nothing.
 
 use std::{
     collections::BTreeMap,

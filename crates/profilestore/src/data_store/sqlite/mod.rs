@@ -1,16 +1,18 @@
 //! The embedded store: one SQLite file, shared by the processes of one machine.
 //!
-//! * **One writer at a time.** Commits wait in a bounded queue; whoever finds nobody writing starts the writer on the blocking
-//!   pool, which takes up to [`SqliteOptions::batch`] commits into one transaction (`BEGIN IMMEDIATE`, judge, apply, `COMMIT`)
-//!   and answers when it is durable. Renewals of servers go first. A writer that runs on the blocking pool, and only while
-//!   there is something to write, keeps tokio's paused time still as long as a commit is under way, and leaves no thread behind.
+//! * **One writer at a time.** Commits wait in a bounded queue. A commit that finds no writer
+//!   running starts one on the blocking pool, which takes up to [`SqliteOptions::batch`] commits
+//!   into one transaction (`BEGIN IMMEDIATE`, judge, apply, `COMMIT`) and answers when it is
+//!   durable. Renewals of servers go first. A writer that runs on the blocking pool, and only while
+//!   there is something to write, keeps tokio's paused time still as long as a commit is under way,
+//!   and leaves no thread behind.
 //! * **Reads** run beside it on a small pool of connections, each in one read transaction.
 //! * **Write-ahead log**, synced with each transaction (`synchronous=FULL`), checkpointed beside the writer at about 4,000 pages
 //!   and in the writer's own turn when it cannot be emptied otherwise. Its file is not truncated while the store is open, so
 //!   that a commit overwrites blocks which the file system has given out already; it is removed when the last process closes
 //!   the store, so that a closed store is a single file.
-//! * **Several processes** share the file through SQLite's own locks, waited for in short steps so that nobody is starved for
-//!   long, up to [`SqliteOptions::busy_wait`].
+//! * **Several processes** share the file through SQLite's own locks, waited for in short steps so
+//!   that no process is starved for long, up to [`SqliteOptions::busy_wait`].
 
 use std::{
     fmt,

@@ -1,10 +1,12 @@
 //! The file: its tables, how a connection to it is set up, and how a file that is not ours is told apart.
 //!
-//! A `head` row a key holds the counters, the lease and what a save needs to know about the current version, so that a save reads
-//! one row. Values live in `version` rows, which are reached through their row number only: `head.current` points to the current
-//! one and each points to the kept one before it, so the history costs no index. A version that is not kept is overwritten in
-//! place; a kept one stays as it is and a new row points back to it, so a value is written once. When a version was superseded
-//! stands in the row that points to it. Values come last in their rows: all else is read without touching their pages.
+//! A `head` row a key holds the counters, the lease and what a save needs to know about the current
+//! version, so that a save reads one row. Values live in `version` rows, which are reached through
+//! their row number only: `head.current` points to the current one and each points to the kept one
+//! before it, so the history costs no index. A version that is not kept is overwritten in place; a
+//! kept one stays as it is and a new row points back to it, so a value is written once. The row
+//! that points to a version says when that version was superseded. Values come last in their rows:
+//! all else is read without touching their pages.
 
 use std::{path::Path, time::Duration};
 

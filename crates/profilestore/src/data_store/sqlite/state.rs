@@ -242,7 +242,7 @@ impl<'c> Tx<'c> {
         Ok(value.map(Bytes::copy_from_slice))
     }
 
-    /// What a key holds. Uses its head up: whoever asks again reads it anew.
+    /// What a key holds. Takes the head out of the cache: the next call reads it again.
     pub(super) fn key_state(&mut self, key: &ProfileKey, returning: Returning) -> Result<KeyState, Trouble> {
         let at = self.head(key)?;
         let head = self.heads.swap_remove(at);

@@ -278,8 +278,8 @@ impl Drop for Checkpointing {
     }
 }
 
-/// The right to drain the queue. Dropped early (a panic, a runtime that shuts down before the task began) it refuses what waits,
-/// so that nobody waits for ever.
+/// The right to drain the queue. Dropped early (a panic, a runtime that shuts down before the task
+/// began) it refuses what waits, so that no caller waits for ever.
 struct Draining {
     inner: Arc<Inner>,
     done: bool,

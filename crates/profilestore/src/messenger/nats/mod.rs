@@ -1,11 +1,13 @@
 //! Hints between machines over NATS: core only, since a hint may be lost.
 //!
-//! A game server listens on one subject of its own, `PREFIX.hint.SERVER`; a profile has none, so a million sessions cost NATS
-//! nothing. While a sender is cut off its hints are dropped, not hoarded: by the time it is back, a renewal has brought the notices
-//! that they stood for, and telling every receiver of a gap would send all servers to the store at once when it helps least. A
-//! *receiver* that was cut off hears of the gap, once its subscription stands again.
+//! A game server listens on one subject of its own, `PREFIX.hint.SERVER`; a profile has none, so a
+//! million sessions cost NATS nothing. While a sender is cut off its hints are dropped, not
+//! hoarded: when it is back, a renewal has brought the notices behind them. Telling every receiver
+//! of a gap would send all servers to the store at once, when it helps least. A *receiver* that was
+//! cut off hears of the gap once its subscription is in place again.
 //!
-//! A subscription is known to stand when a message that the client sends to itself comes back: NATS does one client's requests in order.
+//! A subscription is in place when a message that the client sends to itself comes back, because
+//! NATS handles one client's requests in order.
 
 use std::{
     error::Error as _,
@@ -158,7 +160,7 @@ struct Inbox {
     subject: String,
     doubts: broadcast::Receiver<Doubt>,
     to: mpsc::Sender<Hint>,
-    /// Whoever waits for the subscription to stand.
+    /// Callers that wait until the subscription is in place.
     stands: Option<oneshot::Sender<()>>,
     /// Something was missed, and the receiver was not told yet.
     gap: bool,

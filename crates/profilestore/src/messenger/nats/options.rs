@@ -1,7 +1,7 @@
-//! Where the NATS servers are, and what they are to be told about who comes.
+//! Which NATS servers to use, and how to log in.
 //!
-//! Whatever is secret (user names and passwords, tokens, what certificates' keys hold) is taken out of the address at once, so that
-//! no error, log line or `Debug` form has it.
+//! Secrets (user names, passwords, tokens, keys) are taken out of the address at once. So no error,
+//! log line or `Debug` output shows them.
 
 use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 
@@ -52,7 +52,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// On this machine, so that nobody else can listen.
+    /// On this machine, so that no other machine can listen.
     fn is_local(&self) -> bool {
         let address = self.host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
         self.host == "localhost" || address.is_ok_and(|address| address.is_loopback())

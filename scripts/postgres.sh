@@ -5,12 +5,14 @@
 #   scripts/postgres.sh stop DIR           stops it at once and removes DIR
 #   scripts/postgres.sh url DIR            prints its URL
 #
-# Without PORT a free one is taken. It listens on this machine only. Run as root, the server runs as `postgres`, since it refuses to
-# run as root. Needs Debian's package `postgresql` or PostgreSQL's programs in PATH.
+# Without PORT a free one is taken. It listens on this machine only. Run as root, the server runs as `postgres`,
+# since it refuses to run as root. Needs Debian's package `postgresql` or PostgreSQL's programs in PATH; POSTGRES_BIN
+# names the folder of another version's programs (scripts/postgres18.sh).
 set -euo pipefail
 
-programs() { # the newest version's folder of programs
+programs() { # the newest version's folder of programs, or the one that POSTGRES_BIN names
   local found
+  if [ -n "${POSTGRES_BIN:-}" ]; then echo "$POSTGRES_BIN"; return; fi
   # A client alone brings the folder too.
   found=$(ls /usr/lib/postgresql/*/bin/initdb 2>/dev/null | sort -t/ -k5 -V | tail -1) || true
   found=${found%/initdb}
@@ -31,6 +33,10 @@ free_port() {
   done
   echo "no free port was found" >&2
   exit 1
+}
+
+is_ready() { # is_ready BIN PORT LOG: by its own program, or by what it says where that was left out
+  if [ -x "$1/pg_isready" ]; then as_owner "$1/pg_isready" -q -h 127.0.0.1 -p "$2"; else grep -q "ready to accept connections" "$3"; fi
 }
 
 start() {
@@ -57,7 +63,7 @@ CONF
   echo "postgres://$user@127.0.0.1:$port/postgres" >"$dir/url"
   as_owner bash -c 'exec "$0" -D "$1" >"$2" 2>&1 </dev/null & echo $! >"$3"' "$bin/postgres" "$dir/data" "$dir/log" "$dir/pid"
   for _ in $(seq 300); do
-    if as_owner "$bin/pg_isready" -q -h 127.0.0.1 -p "$port"; then cat "$dir/url"; return; fi
+    if is_ready "$bin" "$port" "$dir/log"; then cat "$dir/url"; return; fi
     kill -0 "$(cat "$dir/pid")" 2>/dev/null || break
     sleep 0.1
   done
@@ -81,5 +87,5 @@ case ${1:-} in
   start) start "${@:2}" ;;
   stop) stop "${2:?the folder}" ;;
   url) cat "${2:?the folder}/url" ;;
-  *) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac

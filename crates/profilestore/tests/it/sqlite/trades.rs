@@ -1,7 +1,7 @@
 //! Two processes trade and give unique items on one file and are killed at random moments: no item is ever doubled or gone, and
 //! what was acknowledged is there.
 //!
-//! `PROFILESTORE_KILL_RUNS` says how many runs, 20 otherwise; `PROFILESTORE_KILL_SEED` repeats the choice of moments.
+//! `PROFILESTORE_KILL_RUNS` says how many runs at least, 20 otherwise; `PROFILESTORE_KILL_SEED` repeats the choice of moments.
 
 use std::{
     collections::BTreeMap,
@@ -165,7 +165,10 @@ async fn no_item_is_doubled_or_gone_when_traders_are_killed() {
     }
     let mut acknowledged: BTreeMap<u64, u64> = (0..ITEMS).map(|item| (item, 0)).collect();
     let mut trades = 0_u64;
-    for run in 0..runs {
+    let mut run = 0;
+    // A busy machine may need more runs until enough was traded.
+    while run < runs || trades <= runs {
+        run += 1;
         let mut traders = ["0", "1"].map(|half| Process(command("trade", &file).env(HALF, half).spawn().unwrap()));
         let outputs = traders.each_mut().map(|trader| {
             let mut lines = trader.lines();
@@ -213,7 +216,6 @@ async fn no_item_is_doubled_or_gone_when_traders_are_killed() {
         }
         assert!(found.is_empty(), "run {run}: items out of nowhere: {found:?}");
     }
-    println!("{runs} runs, {trades} acknowledged moves, 0 items doubled, 0 gone");
-    assert!(trades > runs, "they did trade: {trades}");
+    println!("{run} runs, {trades} acknowledged moves, 0 items doubled, 0 gone");
     assert!(server.shutdown().await.is_complete());
 }

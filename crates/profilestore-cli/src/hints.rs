@@ -4,8 +4,13 @@ use std::{convert::Infallible, fmt, str::FromStr, sync::Arc};
 
 use profilestore::{
     ErrorKind,
-    messenger::{Messenger, NatsMessenger, NatsOptions, NoMessenger},
+    messenger::{Messenger, NoMessenger},
 };
+
+#[cfg(not(feature = "nats"))]
+use left_out::Nats;
+#[cfg(feature = "nats")]
+use present::Nats;
 
 use crate::{
     args::App,
@@ -38,15 +43,74 @@ impl Address {
         &self.0
     }
 
-    pub(crate) fn options(&self) -> Result<NatsOptions, Failure> {
-        self.0.parse().map_err(|error: profilestore::Error| {
-            Failure::Usage(format!("{error}; a messenger is named nats://[USER:PASSWORD@]HOST[:PORT][,HOST…][?tls=off]"))
-        })
+    /// The NATS servers that it names, not connected yet. Checks the address.
+    pub(crate) fn nats(&self) -> Result<Nats, Failure> {
+        Nats::at(self)
     }
 
     /// Connects, or says why not.
-    pub(crate) async fn connect(&self) -> Result<NatsMessenger, Failure> {
-        NatsMessenger::connect(self.options()?).await.map_err(|error| Failure::Work(chain(&error)))
+    pub(crate) async fn connect(&self) -> Result<Arc<dyn Messenger>, Failure> {
+        self.nats()?.connect().await.map_err(|error| Failure::Work(chain(&error)))
+    }
+}
+
+#[cfg(feature = "nats")]
+mod present {
+    use std::sync::Arc;
+
+    use profilestore::messenger::{Messenger, NatsMessenger, NatsOptions};
+
+    use super::Address;
+    use crate::output::Failure;
+
+    /// NATS servers, and how they are reached.
+    #[derive(Debug)]
+    pub(crate) struct Nats(NatsOptions);
+
+    impl Nats {
+        pub(super) fn at(address: &Address) -> Result<Self, Failure> {
+            address.0.parse().map(Self).map_err(|error: profilestore::Error| {
+                Failure::Usage(format!("{error}; a messenger is named nats://[USER:PASSWORD@]HOST[:PORT][,HOST…][?tls=off]"))
+            })
+        }
+
+        pub(crate) async fn connect(self) -> profilestore::Result<Arc<dyn Messenger>> {
+            Ok(Arc::new(NatsMessenger::connect(self.0).await?))
+        }
+
+        /// Does not wait for a server: the connection is made when one can be reached.
+        pub(crate) async fn connect_in_background(self) -> profilestore::Result<Arc<dyn Messenger>> {
+            Self(self.0.in_background()).connect().await
+        }
+    }
+}
+
+/// A program without the feature `nats` says how to get it.
+#[cfg(not(feature = "nats"))]
+mod left_out {
+    use std::{convert::Infallible, sync::Arc};
+
+    use profilestore::messenger::Messenger;
+
+    use super::Address;
+    use crate::output::Failure;
+
+    /// There are none: [`Nats::at`] refuses every address.
+    #[derive(Debug)]
+    pub(crate) struct Nats(Infallible);
+
+    impl Nats {
+        pub(super) fn at(_: &Address) -> Result<Self, Failure> {
+            Err(Failure::left_out("NATS", "nats"))
+        }
+
+        pub(crate) async fn connect(self) -> profilestore::Result<Arc<dyn Messenger>> {
+            match self.0 {}
+        }
+
+        pub(crate) async fn connect_in_background(self) -> profilestore::Result<Arc<dyn Messenger>> {
+            match self.0 {}
+        }
     }
 }
 
@@ -55,8 +119,8 @@ impl App {
     /// command goes on without hints: the holder of a profile learns of it with its next renewal.
     pub(crate) async fn messenger(&self, own: impl Messenger) -> Result<Arc<dyn Messenger>, Failure> {
         let Some(address) = &self.messenger else { return Ok(Arc::new(own)) };
-        match NatsMessenger::connect(address.options()?).await {
-            Ok(messenger) => Ok(Arc::new(messenger)),
+        match address.nats()?.connect().await {
+            Ok(messenger) => Ok(messenger),
             Err(error) if error.kind() == ErrorKind::Unavailable => {
                 let error = chain(&error);
                 eprintln!("warning: going on without hints, so that game servers take up to 5 s longer to answer: {error}");
@@ -67,14 +131,14 @@ impl App {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "nats"))]
 mod tests {
     use super::*;
 
     #[test]
     fn a_wrong_address_is_explained_without_its_secrets() {
         let address: Address = "amqp://me:hush@host".parse().unwrap();
-        let Err(Failure::Usage(message)) = address.options() else { panic!("it is wrong") };
+        let Err(Failure::Usage(message)) = address.nats() else { panic!("it is wrong") };
         assert!(message.contains("nats://") && !message.contains("hush"), "{message}");
         assert!(!format!("{address:?}").contains("hush"));
     }

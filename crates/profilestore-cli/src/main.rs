@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 mod args;
 mod audit;
+mod database;
 mod demo;
 mod edit;
 mod erase;

@@ -3,7 +3,6 @@
 use std::io::Write;
 
 use clap::Args;
-use profilestore::data_store::PostgresStore;
 use serde::Serialize;
 
 use crate::{
@@ -41,11 +40,11 @@ struct Row {
 
 impl Migrate {
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
-        let options = app.place.database()?;
+        let database = app.place.database()?;
         let failure = |error| app.place.failure(&error);
-        let made = PostgresStore::migrate(&options, self.grant.as_deref()).await.map_err(failure)?;
+        let made = database.migrate(self.grant.as_deref()).await.map_err(failure)?;
         let incarnation = match self.restored {
-            true => Some(PostgresStore::renew_incarnation(&options).await.map_err(failure)?.to_string()),
+            true => Some(database.renew_incarnation().await.map_err(failure)?),
             false => None,
         };
         if app.json {

@@ -10,7 +10,10 @@ use std::{
 use jiff::Timestamp;
 use profilestore::{data_store::StoreError, transfer::TransferError};
 use serde::Serialize;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    prelude::*,
+};
 
 use crate::place::Place;
 
@@ -49,6 +52,19 @@ impl Failure {
             Self::Store(message) if !message.contains("store=`") => Self::Store(format!("{message}: store=`{place}`")),
             other => other,
         }
+    }
+
+    /// The command needs a part that this program was built without. Says how to build one that has it too.
+    #[cfg(not(all(feature = "postgres", feature = "nats", feature = "luau")))]
+    pub(crate) fn left_out(part: &str, feature: &str) -> Self {
+        let built =
+            [("postgres", cfg!(feature = "postgres")), ("nats", cfg!(feature = "nats")), ("luau", cfg!(feature = "luau"))];
+        let features: Vec<_> = built.into_iter().filter(|(name, has)| *has || *name == feature).map(|(name, _)| name).collect();
+        let features = features.join(",");
+        Self::Usage(format!(
+            "this program was built without {part}; build it with `cargo build --release -p profilestore-cli --features {features}`, \
+             or run `cargo run --release --features {features} -- ...`; the feature `full` brings every part"
+        ))
     }
 
     pub(crate) fn report(self) -> ExitCode {
@@ -241,11 +257,13 @@ pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
     format!("{grouped} {}", if number == 1 { one } else { many })
 }
 
-/// Log lines go to stderr, at the level that PROFILESTORE_LOG names; warnings by default.
+/// Log lines go to stderr, at the level that PROFILESTORE_LOG names, such as `info` or `warn,profilestore=debug`; warnings by
+/// default.
 pub(crate) fn start_log() {
-    let filter = EnvFilter::try_from_env("PROFILESTORE_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    let colours = io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours).init();
+    let named = std::env::var("PROFILESTORE_LOG").ok().and_then(|text| text.parse().ok());
+    let filter = named.unwrap_or_else(|| Targets::new().with_default(LevelFilter::WARN));
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+    tracing_subscriber::registry().with(lines).with(filter).init();
 }
 
 #[cfg(test)]

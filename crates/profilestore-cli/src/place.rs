@@ -9,44 +9,20 @@ use std::{
 };
 
 use profilestore::{
-    data_store::{DataStore, PostgresOptions, PostgresStore, SqliteMessenger, SqliteOptions, SqliteStore, StoreError},
-    messenger::{Messenger, PostgresMessenger},
+    data_store::{DataStore, SqliteMessenger, SqliteOptions, SqliteStore, StoreError},
+    messenger::Messenger,
 };
 
-use crate::output::Failure;
+use crate::{
+    database::{Database, Url},
+    output::Failure,
+};
 
 /// A store, as the command line names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Place {
     Sqlite(PathBuf),
     Postgres(Url),
-}
-
-/// A database's URL as it was given. Not checked while the command line is read: clap would repeat it in its complaint, and it may
-/// hold a password.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Url(String);
-
-impl Url {
-    fn options(&self) -> Result<PostgresOptions, StoreError> {
-        self.0.parse()
-    }
-}
-
-impl fmt::Debug for Url {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-/// Without its secrets.
-impl fmt::Display for Url {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.options() {
-            Ok(options) => options.fmt(f),
-            Err(_) => f.write_str("postgres://…"),
-        }
-    }
 }
 
 impl FromStr for Place {
@@ -56,7 +32,7 @@ impl FromStr for Place {
         match text.split_once(':') {
             Some(("sqlite", path)) if !path.is_empty() => Ok(Self::Sqlite(path.into())),
             // Also what is misspelt behind that, so that no message repeats it.
-            _ if text.starts_with("postgres") => Ok(Self::Postgres(Url(text.to_owned()))),
+            _ if text.starts_with("postgres") => Ok(Self::Postgres(Url::new(text))),
             _ => Err("a store is named sqlite:PATH or postgres://USER@HOST:PORT/DATABASE".into()),
         }
     }
@@ -82,7 +58,7 @@ pub(crate) struct Store {
 #[derive(Debug, Clone)]
 pub(crate) enum Kind {
     Sqlite(SqliteStore),
-    Postgres(Box<PostgresOptions>),
+    Postgres(Database),
 }
 
 impl Store {
@@ -98,7 +74,7 @@ impl Store {
     pub(crate) fn messenger(&self) -> Result<Arc<dyn Messenger>, StoreError> {
         Ok(match &self.kind {
             Kind::Sqlite(store) => Arc::new(SqliteMessenger::new(store)),
-            Kind::Postgres(options) => Arc::new(PostgresMessenger::new((**options).clone())?),
+            Kind::Postgres(database) => database.messenger()?,
         })
     }
 }
@@ -138,9 +114,9 @@ impl Place {
                 Ok(Store { any: Arc::new(store.clone()), kind: Kind::Sqlite(store) })
             }
             Self::Postgres(_) => {
-                let options = self.database()?;
-                let store = PostgresStore::open(options.clone()).await.map_err(|error| self.failure(&error))?;
-                Ok(Store { any: Arc::new(store), kind: Kind::Postgres(Box::new(options)) })
+                let database = self.database()?;
+                let any = database.open().await.map_err(|error| self.failure(&error))?;
+                Ok(Store { any, kind: Kind::Postgres(database) })
             }
         }
     }
@@ -148,18 +124,18 @@ impl Place {
     /// Opens a store, and makes it when it is not there, tables included.
     pub(crate) async fn open_or_make(&self) -> Result<Store, Failure> {
         if let Self::Postgres(_) = self
-            && let Ok(options) = self.database()
-            && let Err(StoreError::Invalid { .. }) = PostgresStore::open(options.clone()).await
+            && let Ok(database) = self.database()
+            && let Err(StoreError::Invalid { .. }) = database.open().await
         {
-            PostgresStore::migrate(&options, None).await.map_err(|error| self.failure(&error))?;
+            database.migrate(None).await.map_err(|error| self.failure(&error))?;
         }
         self.open_or_create().await
     }
 
     /// How the database is reached, for what only a database needs.
-    pub(crate) fn database(&self) -> Result<PostgresOptions, Failure> {
+    pub(crate) fn database(&self) -> Result<Database, Failure> {
         match self {
-            Self::Postgres(url) => url.options().map_err(|error| self.failure(&error)),
+            Self::Postgres(url) => url.database(|error| self.failure(error)),
             Self::Sqlite(_) => {
                 Err(Failure::Usage(format!("this is for stores in PostgreSQL; a SQLite file needs none of it: store=`{self}`")))
             }
@@ -180,7 +156,7 @@ impl Place {
     /// The whole, secrets and all. For the environment of a process of ours, which others cannot read.
     pub(crate) fn secret(&self) -> String {
         match self {
-            Self::Postgres(Url(url)) => url.clone(),
+            Self::Postgres(url) => url.secret().to_owned(),
             Self::Sqlite(_) => self.to_string(),
         }
     }
@@ -228,7 +204,8 @@ mod tests {
     #[test]
     fn a_database_is_named_without_its_password() {
         let place: Place = "postgres://me:hush@localhost:5433/game".parse().unwrap();
-        assert_eq!(place.to_string(), "postgres://me@localhost:5433/game");
+        let shown = if cfg!(feature = "postgres") { "postgres://me@localhost:5433/game" } else { "postgres://…" };
+        assert_eq!(place.to_string(), shown);
         assert!(place.secret().contains("hush"));
         for url in ["postgres://me:hush@localhost/game", "postgres:/me:hush@x", "postgres://me:hush@h:hush/"] {
             let place: Place = url.parse().unwrap();

@@ -109,7 +109,7 @@ pub use store::{DecideHeld, ProfileStore, StartOptions, WhenHeld};
 pub use transaction::{MAX_GIFTS, MAX_PARTICIPANTS, Transaction, TransactionBuilder};
 
 #[cfg(doc)]
-#[doc = include_str!("../../../docs/api-map.md")]
+#[doc = include_str!("../api-map.md")]
 pub mod api_map {}
 
 // The programs in README and docs are compiled by the gate, and those that can run are run.

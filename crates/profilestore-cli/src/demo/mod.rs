@@ -11,6 +11,7 @@
 
 use std::{
     io::Write as _,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -50,6 +51,7 @@ use world::World;
 use crate::{
     args::App,
     output::{Failure, Status},
+    place::Place,
 };
 
 /// Watch servers die and lose nothing
@@ -82,6 +84,12 @@ pub(crate) struct Demo {
     /// For tests that cut servers off for longer than the lease time: what these hold may be taken over, by an operator's edit too
     #[arg(long, hide = true)]
     may_lose: bool,
+    /// For tests: play on beyond the time until everything that a play shows has happened, and every player was served once more
+    #[arg(long, hide = true)]
+    complete: bool,
+    /// For tests that break something for a while: the time is up when SIGINT comes, not by the clock
+    #[arg(long, hide = true)]
+    until_told: bool,
     /// Environment of one server's processes: SLOT:NAME=VALUE. For tests that break one server's connections or clock
     #[arg(long, hide = true, value_parser = on_server)]
     on_server: Vec<(usize, String, String)>,
@@ -130,13 +138,16 @@ const ANSWERS: Duration = Duration::from_secs(5);
 /// How long the servers may take to shut down: the library's own limit and some.
 const STOP: Duration = Duration::from_secs(45);
 
+/// How long beyond the time of play a complete one may go on.
+const COMPLETION: Duration = Duration::from_secs(120);
+
 /// How long the whole may take beyond the time of play.
 const WATCHDOG: Duration = Duration::from_secs(240);
 
 type Shared = Arc<Mutex<World>>;
 
 /// A run, with nothing left to choose.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Plan {
     servers: u16,
     players: u32,
@@ -144,6 +155,8 @@ struct Plan {
     kill: bool,
     roll: bool,
     may_lose: bool,
+    complete: bool,
+    until_told: bool,
     seed: u64,
     lease_seconds: f64,
     pace: u32,
@@ -182,12 +195,18 @@ impl Demo {
             kill: self.kill,
             roll: self.roll,
             may_lose: self.may_lose,
+            complete: self.complete,
+            until_told: self.until_told,
             seed: self.seed.unwrap_or_else(|| u64::from(env.uuid().as_fields().0 ^ env.uuid().as_u64_pair().1 as u32)),
             lease_seconds: self.lease_seconds,
             pace: self.pace,
         };
         let work = |error: anyhow::Error| Failure::Work(format!("{error:#}"));
         let home = Home::new(app.place_given.then(|| app.place.clone()), &env).map_err(work)?;
+        if let Place::Postgres(_) = home.place {
+            // Says early when it cannot be used.
+            home.place.database()?;
+        }
         // A scope of its own: players of an earlier run in the same file have another ledger.
         let scope = env.uuid().simple().to_string();
         if let Some(address) = &app.messenger {
@@ -196,7 +215,8 @@ impl Demo {
         }
         let (place, messenger) = (home.place.clone(), app.messenger.clone());
         let call = Call { place, messenger, scope, lease_seconds: plan.lease_seconds, on_server: self.on_server };
-        let limit = Duration::from_secs(plan.seconds) + WATCHDOG;
+        let told = if plan.until_told { WATCHDOG } else { Duration::ZERO };
+        let limit = Duration::from_secs(plan.seconds) + told + WATCHDOG;
         let outcome = match timeout(limit, perform(&plan, call, app.json)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(anyhow::anyhow!("the demonstration did not end in time; it was broken off after {limit:?}")),
@@ -316,20 +336,39 @@ async fn play(plan: &Plan, call: &Call, world: &Shared, display: &mut Display) -
     Ok(())
 }
 
-/// Shows the progress until the time is up, or until Ctrl-C.
+/// Shows the progress until the time is up, or until Ctrl-C. A complete play then goes on until
+/// everything has happened, or until a second Ctrl-C.
 async fn watch_play(plan: &Plan, world: &Shared, display: &mut Display) {
     let began = Instant::now();
-    let until = began + Duration::from_secs(plan.seconds);
+    let mut until = (!plan.until_told).then(|| began + Duration::from_secs(plan.seconds));
+    let mut time_was_up = None;
+    // One future all along: between two of them a signal would be lost.
+    let mut interrupted = pin!(tokio::signal::ctrl_c());
     loop {
-        let next = until.min(Instant::now() + Duration::from_millis(200));
-        tokio::select! {
+        let next = Instant::now() + Duration::from_millis(200);
+        let next = until.filter(|_| time_was_up.is_none()).map_or(next, |until| until.min(next));
+        let told = tokio::select! {
             biased;
-            _ = tokio::signal::ctrl_c() => return,
-            () = tokio::time::sleep_until(next) => {}
-        }
+            _ = &mut interrupted => true,
+            () = tokio::time::sleep_until(next) => false,
+        };
         display.show(&locked(world), began.elapsed());
-        if Instant::now() >= until {
+        let now = Instant::now();
+        if told && (!plan.complete || time_was_up.is_some()) {
             return;
+        }
+        if told {
+            until = Some(now);
+            interrupted.set(tokio::signal::ctrl_c());
+        }
+        let Some(end) = until.filter(|until| *until <= now) else { continue };
+        let since = *time_was_up.get_or_insert(end);
+        let missing = if plan.complete { locked(world).missing(plan, since) } else { Vec::new() };
+        if missing.is_empty() {
+            return;
+        }
+        if now > since + COMPLETION {
+            return say(&format!("in {COMPLETION:?} beyond the time this did not happen: {}", missing.join(", ")));
         }
     }
 }

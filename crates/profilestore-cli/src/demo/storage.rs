@@ -3,10 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use anyhow::Context;
-use profilestore::{
-    env::Env,
-    messenger::{Messenger, NatsMessenger},
-};
+use profilestore::{env::Env, messenger::Messenger};
 
 use super::{display::say, fleet::Call};
 use crate::place::{Place, Store};
@@ -17,8 +14,8 @@ pub(crate) async fn open(call: &Call) -> anyhow::Result<(Store, Arc<dyn Messenge
     let store = call.place.open_or_make().await.map_err(|failure| anyhow::anyhow!("{failure}"))?;
     let messenger: Arc<dyn Messenger> = match &call.messenger {
         Some(address) => {
-            let options = address.options().map_err(|failure| anyhow::anyhow!("{failure}"))?;
-            Arc::new(NatsMessenger::connect(options.in_background()).await?)
+            let nats = address.nats().map_err(|failure| anyhow::anyhow!("{failure}"))?;
+            nats.connect_in_background().await?
         }
         None => store.messenger()?,
     };

@@ -13,6 +13,7 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{
+    Plan,
     edits::Task,
     figures::Figures,
     ledger::Ledger,
@@ -133,6 +134,30 @@ impl World {
     /// How many orders other than starts wait for an answer. A start may have to wait for a dead server's lease.
     pub(crate) fn unanswered(&self) -> usize {
         self.waiting.values().filter(|waiting| !matches!(waiting.what, What::Join { .. })).count()
+    }
+
+    /// What a complete play shows and this one has not shown yet. Every player is to be served again after `since`.
+    pub(crate) fn missing(&self, plan: &Plan, since: Instant) -> Vec<&'static str> {
+        let figures = &self.figures;
+        let [made, refused, _] = self.ledger.edits.fates();
+        let all_edited = self.ledger.edits.of_all().is_some_and(|(_, complete)| complete);
+        let served = self.players.iter().all(|player| player.served.is_some_and(|at| at > since));
+        let facts = [
+            ("a save", figures.saves > 0),
+            ("a hand-over", figures.hand_over_times.count() > 0),
+            ("a message", figures.messages_sent > 0),
+            ("a trade", figures.trades > 0),
+            ("a present", figures.presents > 0),
+            ("a trade between servers", figures.settlements > 0),
+            ("an edit by a holder", figures.edits_online > 0),
+            ("an edit", made > 0),
+            ("a refused edit", refused > 0),
+            ("the edit of all players", all_edited),
+            ("a kill", figures.kills > 0 || !plan.kill),
+            ("a restart of each server", figures.restarts >= u64::from(plan.servers) || !plan.roll),
+            ("an answer to each player", served),
+        ];
+        facts.into_iter().filter(|(_, seen)| !seen).map(|(fact, _)| fact).collect()
     }
 
     // --- orders ---------------------------------------------------------------------------------------------------
@@ -391,6 +416,32 @@ mod tests {
         assert_eq!(world.figures.hand_over_times.count(), 1);
         world.report(0, Report::Ended { player: 0, session: first, how: "handed over".into() });
         assert_eq!(world.sessions(), [Some(0), Some(1)]);
+    }
+
+    #[test]
+    fn a_play_is_complete_when_everything_has_happened_and_everybody_was_served_again() {
+        let (mut world, mut orders) = world();
+        let plan = Plan { servers: 2, players: 1, kill: true, roll: true, complete: true, ..Plan::default() };
+        let began = Instant::now();
+        assert_eq!(world.missing(&plan, began).len(), 13, "nothing has happened");
+        join(&mut world, &mut orders, 0, 1);
+        join(&mut world, &mut orders, 1, 2);
+        let figures = &mut world.figures;
+        for count in [&mut figures.saves, &mut figures.messages_sent, &mut figures.trades, &mut figures.presents] {
+            *count = 1;
+        }
+        (figures.settlements, figures.edits_online, figures.kills, figures.restarts) = (1, 1, 1, 1);
+        for (player, fits) in [(Some(0), true), (Some(0), false), (None, true)] {
+            let task = world.order_edit(Uuid::nil(), player, 5, fits);
+            match fits {
+                true => world.ledger.edits.acknowledge(task.number),
+                false => world.ledger.edits.refuse(task.number),
+            }
+        }
+        assert_eq!(world.missing(&plan, began), ["a restart of each server"]);
+        world.figures.restarts = 2;
+        assert_eq!(world.missing(&plan, began), [""; 0]);
+        assert_eq!(world.missing(&plan, Instant::now()), ["an answer to each player"]);
     }
 
     #[test]

@@ -10,9 +10,9 @@ use std::{
 
 use profilestore::{
     Settings,
-    data_store::{DataStore, PostgresOptions, PostgresStore, SqliteMessenger, SqliteOptions, SqliteStore},
+    data_store::{DataStore, SqliteMessenger, SqliteOptions, SqliteStore},
     env::Env,
-    messenger::{Messenger, NatsMessenger, PostgresMessenger},
+    messenger::Messenger,
     roblox::BudgetRules,
 };
 use profilestore_luau::{Game, GameBuilder, Limits, Line, Output, Plan, Script, Time};
@@ -20,6 +20,7 @@ use serde_json::json;
 
 use super::{BudgetsArg, Run, TimeArg, VersionsArg};
 use crate::{
+    database::Database,
     hints::Address,
     output::{Failure, Status, count},
     place::Place,
@@ -83,28 +84,25 @@ pub(super) fn play(run: Run, store: Option<(Place, Option<Address>)>, json: bool
 
 /// On a store that stays.
 fn stored(game: GameBuilder, place: Place, messenger: Option<Address>, time: TimeArg) -> Result<GameBuilder, Failure> {
-    let hints = messenger.map(|address| address.options()).transpose()?;
+    let hints = messenger.map(|address| address.nats()).transpose()?;
     let is_file = matches!(place, Place::Sqlite(_));
     if time == TimeArg::Virtual && (hints.is_some() || !is_file) {
         return Err(Failure::Usage("virtual time is for stores in memory and in SQLite files, without --messenger".into()));
     }
     let there = match &place {
         Place::Sqlite(path) => There::File(path.clone()),
-        Place::Postgres(_) => There::Database(Box::new(place.database()?)),
+        Place::Postgres(_) => There::Database(place.database()?),
     };
     Ok(game.connect(async move |env: Env| {
         let (store, own): (Arc<dyn DataStore>, Arc<dyn Messenger>) = match there {
-            There::Database(options) => {
-                let store = PostgresStore::open((*options).clone()).await?;
-                (Arc::new(store), Arc::new(PostgresMessenger::new(*options)?))
-            }
+            There::Database(database) => (database.open().await?, database.messenger()?),
             There::File(path) => {
                 let store = SqliteStore::open(path, SqliteOptions { env, ..SqliteOptions::default() })?;
                 (Arc::new(store.clone()), Arc::new(SqliteMessenger::new(&store)))
             }
         };
         match hints {
-            Some(hints) => Ok((store, Arc::new(NatsMessenger::connect(hints).await?) as Arc<dyn Messenger>)),
+            Some(hints) => Ok((store, hints.connect().await?)),
             None => Ok((store, own)),
         }
     }))
@@ -112,7 +110,7 @@ fn stored(game: GameBuilder, place: Place, messenger: Option<Address>, time: Tim
 
 enum There {
     File(PathBuf),
-    Database(Box<PostgresOptions>),
+    Database(Database),
 }
 
 fn read(path: &Path) -> Result<String, Failure> {

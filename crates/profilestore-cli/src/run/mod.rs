@@ -114,12 +114,7 @@ impl Run {
     }
 
     #[cfg(not(feature = "luau"))]
-    #[expect(clippy::unused_async, reason = "as the other commands")]
     pub(crate) async fn run(self, _app: &App) -> Result<Status, Failure> {
-        Err(Failure::Usage(format!(
-            "this program was built without Luau and cannot run {}; with a C++ compiler at hand, build it with \
-             `cargo build --release -p profilestore-cli --features luau`, or run `cargo run --release --features luau -- run ...`",
-            self.script.display()
-        )))
+        Err(Failure::left_out(&format!("Luau, which needs a C++ compiler, and cannot run {}", self.script.display()), "luau"))
     }
 }

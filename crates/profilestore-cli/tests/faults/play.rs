@@ -8,28 +8,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use profilestore_testbed::children;
+use profilestore_testbed::{Signal, children, send};
 use serde_json::Value;
 use tempfile::TempDir;
 
 /// The servers' lease time in these runs.
 pub(crate) const LEASE: Duration = Duration::from_secs(2);
 
-/// What a busy machine adds to any wait.
-pub(crate) const SLACK: Duration = Duration::from_secs(8);
-
 /// A run to be.
 pub(crate) struct Play {
     command: Command,
-    seconds: u64,
     servers: usize,
     folder: TempDir,
 }
 
-/// How much longer than in the gate the runs are to be.
-pub(crate) fn rounds() -> u32 {
-    let seconds = std::env::var("PROFILESTORE_FAULT_SECONDS").ok().map(|text| text.parse::<u32>().expect("a number of seconds"));
-    (seconds.unwrap_or(0) / 6).max(1)
+/// How long the faults are to go on. In the gate each comes once.
+fn fault_time() -> Duration {
+    let seconds = std::env::var("PROFILESTORE_FAULT_SECONDS").ok().map(|text| text.parse().expect("a number of seconds"));
+    Duration::from_secs(seconds.unwrap_or(0))
 }
 
 pub(crate) fn sleep(time: Duration) {
@@ -37,30 +33,31 @@ pub(crate) fn sleep(time: Duration) {
     std::thread::sleep(time);
 }
 
+/// Waits until something is so. A test that waits for ever is ended by its time limit.
+pub(crate) fn wait_for(is_so: impl Fn() -> bool) {
+    while !is_so() {
+        sleep(Duration::from_millis(50));
+    }
+}
+
 #[expect(clippy::disallowed_methods, reason = "this measures processes, in real time")]
 fn now() -> Instant {
     Instant::now()
 }
 
-/// The time since this was called.
-pub(crate) fn stopwatch() -> impl Fn() -> Duration {
-    let began = now();
-    move || now().duration_since(began)
-}
-
 impl Play {
-    /// On a file, with some seconds of play a round.
-    pub(crate) fn new(servers: usize, seconds: u64) -> Self {
+    /// On a file. It goes on until [`Running::ends_well`]; all players are edited after half of the faults' time, or 4 s.
+    pub(crate) fn new(servers: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_profilestore"));
-        let seconds = seconds * u64::from(rounds());
+        let seconds = fault_time().as_secs().max(8);
         command
-            .args(["demo", "--json", "--players", "40", "--pace", "300"])
+            .args(["demo", "--json", "--complete", "--until-told", "--players", "40", "--pace", "300"])
             .args(["--servers", &servers.to_string(), "--seconds", &seconds.to_string()])
             .args(["--lease-seconds", &LEASE.as_secs().to_string()])
             .env("PROFILESTORE_STORE", format!("sqlite:{}", folder.path().join("play.db").display()))
             .env_remove("PROFILESTORE_MESSENGER");
-        Self { command, seconds, servers, folder }
+        Self { command, servers, folder }
     }
 
     /// On a database, which is made ready for it.
@@ -111,8 +108,7 @@ impl Play {
             }
             text
         });
-        let mut running =
-            Running { child, report: Some(report), said: Some(said), began: now(), seconds: self.seconds, _folder: self.folder };
+        let mut running = Running { child, report: Some(report), said: Some(said), began: now(), _folder: self.folder };
         if plays.recv_timeout(Duration::from_secs(60)).is_err() {
             let (report, said) = running.output();
             panic!("{} servers did not begin to play:\n{report}\n{said}", self.servers);
@@ -128,7 +124,6 @@ pub(crate) struct Running {
     report: Option<JoinHandle<String>>,
     said: Option<JoinHandle<String>>,
     began: Instant,
-    seconds: u64,
     _folder: TempDir,
 }
 
@@ -143,9 +138,9 @@ impl Running {
         found.unwrap_or_else(|| panic!("server {slot} does not run"))
     }
 
-    /// Whether there is time left for another fault and what follows it.
-    pub(crate) fn has_time(&self, fault: Duration) -> bool {
-        now().duration_since(self.began) + fault + LEASE * 2 < Duration::from_secs(self.seconds)
+    /// Whether the faults are to come once more.
+    pub(crate) fn has_time(&self) -> bool {
+        now().duration_since(self.began) < fault_time()
     }
 
     fn output(&mut self) -> (String, String) {
@@ -154,11 +149,12 @@ impl Running {
         (text(self.report.take()), text(self.said.take()))
     }
 
-    /// Waits for the end, and demands that the audit passed and that nobody waited longer than the fault, the lease time and what
-    /// a busy machine adds.
+    /// Ends the play, now that the faults are over, and waits for its end. Demands that the audit passed, and that each player was
+    /// served once more. How long the players had to wait is printed: it hangs on the machine, and so no verdict does.
     #[track_caller]
-    pub(crate) fn ends_well(mut self, fault: Duration) -> Value {
-        let until = now() + Duration::from_secs(self.seconds) + Duration::from_secs(180);
+    pub(crate) fn ends_well(mut self) -> Value {
+        send(self.child.id(), Signal::INT);
+        let until = now() + Duration::from_secs(300);
         while self.child.try_wait().unwrap().is_none() && now() < until {
             sleep(Duration::from_millis(50));
         }
@@ -173,10 +169,9 @@ impl Running {
         for figure in ["/figures/saves/count", "/figures/messages/sent", "/figures/items/traded", "/figures/hand_overs/count"] {
             assert!(report.pointer(figure).and_then(Value::as_u64).unwrap_or(0) > 0, "{figure}: {report:#}");
         }
+        assert!(!said.contains("this did not happen"), "{said}");
         let waited = report.pointer("/figures/unserved/max_ms").and_then(Value::as_f64).unwrap();
-        let allowed = fault + LEASE + SLACK;
-        assert!(waited <= allowed.as_secs_f64() * 1000.0, "somebody waited {waited} ms, allowed {allowed:?}: {report:#}");
-        eprintln!("longest wait {waited:.0} ms, of it the fault {fault:?}; {}", report["figures"]);
+        eprintln!("longest wait {waited:.0} ms; {}", report["figures"]);
         report
     }
 }

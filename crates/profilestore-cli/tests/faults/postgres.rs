@@ -4,7 +4,7 @@ use std::{fs, time::Duration};
 
 use profilestore_testbed::{Link, PatroniCluster, PostgresServer, Proxy};
 
-use crate::play::{LEASE, Play, sleep, stopwatch};
+use crate::play::{LEASE, Play, sleep, wait_for};
 
 fn server() -> PostgresServer {
     PostgresServer::start().unwrap()
@@ -14,36 +14,32 @@ fn server() -> PostgresServer {
 #[test]
 fn postgres_is_killed_in_mid_commit_and_restarted() {
     let mut postgres = server();
-    let play = Play::new(3, 16).store(&postgres.url()).start();
-    let mut longest = Duration::ZERO;
+    let play = Play::new(3).store(&postgres.url()).start();
     while {
         for _ in 0..2 {
-            let down = stopwatch();
             postgres.process.kill();
             postgres.restart().unwrap();
-            longest = longest.max(down());
             sleep(LEASE);
         }
-        play.has_time(longest * 2)
+        play.has_time()
     } {}
-    // Whose retry falls into the second outage waits for both.
-    play.ends_well(longest * 2 + LEASE);
+    play.ends_well();
 }
 
 /// All its processes are stopped for longer than the lease time: an outage of the store alone ends no session.
 #[test]
 fn postgres_stands_still_for_longer_than_the_lease_time() {
     let postgres = server();
-    let play = Play::new(3, 14).store(&postgres.url()).start();
+    let play = Play::new(3).store(&postgres.url()).start();
     let fault = LEASE * 2;
     while {
         postgres.process.pause();
         sleep(fault);
         postgres.process.resume();
         sleep(LEASE);
-        play.has_time(fault)
+        play.has_time()
     } {}
-    play.ends_well(fault);
+    play.ends_well();
 }
 
 /// All game servers' connections break, stall and are slow.
@@ -51,7 +47,7 @@ fn postgres_stands_still_for_longer_than_the_lease_time() {
 async fn connections_to_postgres_are_cut_stalled_and_answered_late() {
     let postgres = server();
     let proxy = Proxy::to_port(postgres.port()).await.unwrap();
-    let play = Play::new(3, 16).store(&postgres.url_through(proxy.port())).start();
+    let play = Play::new(3).store(&postgres.url_through(proxy.port())).start();
     let fault = LEASE + Duration::from_secs(1);
     while {
         for link in [Link::Cut, Link::Stalled, Link::Late(Duration::from_millis(150))] {
@@ -60,9 +56,9 @@ async fn connections_to_postgres_are_cut_stalled_and_answered_late() {
             proxy.set(Link::Open);
             sleep(Duration::from_secs(1));
         }
-        play.has_time(fault * 3)
+        play.has_time()
     } {}
-    play.ends_well(fault);
+    play.ends_well();
 }
 
 /// Commits are made, and the connection breaks instead of carrying the word that they are: whoever asked finds out by asking again.
@@ -70,7 +66,7 @@ async fn connections_to_postgres_are_cut_stalled_and_answered_late() {
 async fn answers_to_commits_are_lost() {
     let postgres = server();
     let proxy = Proxy::to_port(postgres.port()).await.unwrap();
-    let play = Play::new(3, 12).store(&postgres.url_through(proxy.port())).start();
+    let play = Play::new(3).store(&postgres.url_through(proxy.port())).start();
     while {
         for _ in 0..6 {
             proxy.set(Link::losing_commit_answers());
@@ -78,35 +74,30 @@ async fn answers_to_commits_are_lost() {
             proxy.set(Link::Open);
             sleep(Duration::from_millis(700));
         }
-        play.has_time(LEASE * 3)
+        play.has_time() || proxy.lost_answers() <= 5
     } {}
-    assert!(proxy.lost_answers() > 5, "{}", proxy.lost_answers());
     eprintln!("{} answers lost", proxy.lost_answers());
-    play.ends_well(Duration::from_secs(1));
+    play.ends_well();
 }
 
 /// The disk is full for longer than the lease time. PostgreSQL itself may die of it, and is started again when there is room.
 #[test]
 fn the_disk_of_postgres_is_full() {
     let mut postgres = PostgresServer::on_small_disk(220).unwrap();
-    let play = Play::new(3, 16).store(&postgres.url()).start();
+    let play = Play::new(3).store(&postgres.url()).start();
     let (ballast, fault) = (postgres.folder().join("ballast"), LEASE * 2);
-    let mut longest = fault;
     while {
-        let full = stopwatch();
         // Until nothing more fits.
         let error = fs::write(&ballast, vec![1; 220 << 20]).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
         sleep(fault);
+        wait_for(|| postgres.log().contains("No space left on device"));
         fs::remove_file(&ballast).unwrap();
         postgres.restart().unwrap();
-        longest = longest.max(full());
         sleep(LEASE);
-        play.has_time(longest)
+        play.has_time()
     } {}
-    let log = postgres.log();
-    assert!(log.contains("No space left on device"), "the disk was never full: {log}");
-    play.ends_well(longest);
+    play.ends_well();
 }
 
 /// One of three game servers cannot reach PostgreSQL for longer than the lease time; the others take over those who come to them.
@@ -115,7 +106,7 @@ async fn a_game_server_is_cut_off_from_postgres() {
     let postgres = server();
     let proxy = Proxy::to_port(postgres.port()).await.unwrap();
     let own_way = postgres.url_through(proxy.port());
-    let play = Play::new(3, 18).store(&postgres.url()).arg("--may-lose").on_server(0, "PROFILESTORE_STORE", &own_way).start();
+    let play = Play::new(3).store(&postgres.url()).arg("--may-lose").on_server(0, "PROFILESTORE_STORE", &own_way).start();
     let fault = LEASE * 2;
     while {
         for link in [Link::Cut, Link::BlackHole] {
@@ -127,10 +118,10 @@ async fn a_game_server_is_cut_off_from_postgres() {
             proxy.set(Link::Open);
             sleep(LEASE);
         }
-        play.has_time(fault * 2)
+        play.has_time()
     } {}
-    assert!(proxy.connections() > 3);
-    play.ends_well(fault * 2 + LEASE);
+    wait_for(|| proxy.connections() > 3);
+    play.ends_well();
 }
 
 /// The primary dies under load, its synchronous standby is promoted, and the game servers follow by themselves.
@@ -139,12 +130,10 @@ fn the_primary_dies_and_its_standby_takes_over() {
     let mut primary = server();
     let standby = primary.synchronous_standby().unwrap();
     let both = format!("postgres://postgres@127.0.0.1:{},127.0.0.1:{}/postgres", primary.port(), standby.port());
-    let play = Play::new(3, 14).store(&format!("{both}?target_session_attrs=read-write")).start();
-    let down = stopwatch();
+    let play = Play::new(3).store(&format!("{both}?target_session_attrs=read-write")).start();
     primary.process.kill();
     standby.promote().unwrap();
-    let fault = down();
-    play.ends_well(fault);
+    play.ends_well();
 }
 
 /// The same, and Patroni decides who is the primary, once it has waited long enough for the old one's word (20 s and more).
@@ -152,11 +141,9 @@ fn the_primary_dies_and_its_standby_takes_over() {
 #[ignore = "needs patroni and etcd (on Debian: apt-get install patroni etcd-server), which the gate does not install"]
 fn the_primary_dies_and_patroni_promotes_its_standby() {
     let mut cluster = PatroniCluster::start(2).unwrap();
-    let play = Play::new(3, 60).store(&cluster.url()).start();
+    let play = Play::new(3).store(&cluster.url()).start();
     sleep(LEASE);
     let primary = cluster.primary().unwrap();
-    let down = stopwatch();
     cluster.fail_over_from(primary).unwrap();
-    let fault = down();
-    play.ends_well(fault);
+    play.ends_well();
 }

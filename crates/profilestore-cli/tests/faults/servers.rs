@@ -1,6 +1,6 @@
 //! Game servers hang, or are updated under load.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf};
 
 use profilestore_testbed::{PostgresServer, Signal, send};
 
@@ -9,14 +9,14 @@ use crate::play::{LEASE, Play, sleep};
 /// A server stands still for longer than the lease time: its players get in elsewhere, and when it goes on it harms nobody.
 #[test]
 fn a_game_server_stands_still_for_longer_than_the_lease_time() {
-    one_stands_still(Play::new(3, 14));
+    one_stands_still(Play::new(3));
 }
 
 /// The same on PostgreSQL, whose rows a paused process must not keep locked.
 #[test]
 fn a_game_server_on_postgres_stands_still_for_longer_than_the_lease_time() {
     let postgres = PostgresServer::start().unwrap();
-    one_stands_still(Play::new(3, 14).store(&postgres.url()));
+    one_stands_still(Play::new(3).store(&postgres.url()));
 }
 
 fn one_stands_still(play: Play) {
@@ -28,28 +28,28 @@ fn one_stands_still(play: Play) {
         sleep(fault);
         send(server, Signal::CONT);
         sleep(LEASE);
-        play.has_time(fault)
+        play.has_time()
     } {}
     // Who plays there waits until it goes on; the lease time only concerns who wants to go elsewhere.
-    play.ends_well(fault);
+    play.ends_well();
 }
 
 /// All servers are shut down and started again one after the other, while everybody plays.
 #[test]
 fn all_game_servers_are_restarted_one_after_the_other() {
-    all_are_restarted(Play::new(3, 12));
+    all_are_restarted(Play::new(3));
 }
 
 /// The same on PostgreSQL.
 #[test]
 fn all_game_servers_on_postgres_are_restarted_one_after_the_other() {
     let postgres = PostgresServer::start().unwrap();
-    all_are_restarted(Play::new(3, 12).store(&postgres.url()));
+    all_are_restarted(Play::new(3).store(&postgres.url()));
 }
 
 fn all_are_restarted(play: Play) {
     let play = play.arg("--roll").start();
-    let report = play.ends_well(Duration::ZERO);
+    let report = play.ends_well();
     assert!(report["figures"]["restarts"].as_u64().unwrap() >= 3, "{report:#}");
 }
 
@@ -67,7 +67,7 @@ fn a_game_servers_clock_is_moved() {
     let folder = tempfile::tempdir().unwrap();
     let time = folder.path().join("time");
     fs::write(&time, "+0").unwrap();
-    let play = Play::new(3, 14)
+    let play = Play::new(3)
         .store(&postgres.url())
         .on_server(0, "LD_PRELOAD", &libfaketime().display().to_string())
         .on_server(0, "FAKETIME_TIMESTAMP_FILE", &time.display().to_string())
@@ -79,7 +79,7 @@ fn a_game_servers_clock_is_moved() {
             fs::write(&time, moved).unwrap();
             sleep(LEASE);
         }
-        play.has_time(LEASE * 3)
+        play.has_time()
     } {}
-    play.ends_well(Duration::ZERO);
+    play.ends_well();
 }

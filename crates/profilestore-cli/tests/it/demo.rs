@@ -11,7 +11,7 @@ fn demo(args: &[&str]) -> (bool, String, String) {
 #[test]
 fn servers_that_are_killed_lose_nothing_they_acknowledged() {
     let (passed, out, err) =
-        demo(&["--servers", "2", "--players", "20", "--seconds", "6", "--kill", "--lease-seconds", "2", "--json"]);
+        demo(&["--servers", "2", "--players", "20", "--seconds", "6", "--complete", "--kill", "--lease-seconds", "2", "--json"]);
     assert!(passed, "{out}\n{err}");
     let report: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(report["audit"]["passed"], true);

@@ -15,10 +15,16 @@ mod docs;
 mod edit;
 mod history;
 mod inspect;
+#[cfg(not(all(feature = "postgres", feature = "nats", feature = "luau")))]
+mod left_out;
 mod maintain;
+#[cfg(feature = "nats")]
 mod messenger;
 mod operate;
+#[cfg(feature = "postgres")]
 mod postgres;
+mod repository;
+#[cfg(feature = "luau")]
 mod run;
 mod transfer;
 

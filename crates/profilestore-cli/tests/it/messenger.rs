@@ -9,7 +9,8 @@ fn the_demonstration_plays_over_nats() {
     let nats = NatsServer::start(&["--user", "game", "--pass", "hush", "-D", "-V"]).unwrap();
     let address = format!("nats://game:hush@127.0.0.1:{}", nats.port());
     let place = Place::new();
-    let args = ["demo", "--servers", "2", "--players", "20", "--seconds", "4", "--kill", "--lease-seconds", "2", "--json"];
+    let args =
+        ["demo", "--servers", "2", "--players", "20", "--seconds", "4", "--complete", "--kill", "--lease-seconds", "2", "--json"];
     let ran = Ran::from(place.command(&args).env("PROFILESTORE_MESSENGER", address).output().unwrap());
     assert_eq!(ran.code, 0, "{ran:?}");
     let report: Value = serde_json::from_str(&ran.stdout).unwrap();

@@ -186,7 +186,7 @@ fn a_password_comes_from_where_libpq_has_it() {
 #[test]
 fn servers_that_are_killed_lose_nothing_on_a_database() {
     let database = Database::made();
-    let args = ["demo", "--servers", "3", "--players", "20", "--seconds", "6", "--kill", "--lease-seconds", "2"];
+    let args = ["demo", "--servers", "3", "--players", "20", "--seconds", "6", "--complete", "--kill", "--lease-seconds", "2"];
     // Demonstrations without a store of their own take a file: this one is named.
     let ran = database.run(&[&args[..], &["--json", "--store", &database.url]].concat());
     assert_eq!(ran.code, 0, "{ran:?}");
@@ -202,7 +202,7 @@ fn servers_that_are_killed_lose_nothing_on_a_database() {
 #[test]
 fn a_luau_game_plays_on_a_database() {
     let database = Database::made();
-    fs::write(database.place.path("game.luau"), super::run::with_luau::GAME).unwrap();
+    fs::write(database.place.path("game.luau"), super::run::GAME).unwrap();
     let args = ["run", "game.luau", "--servers", "2", "--players", "1:join@0s,hop@500ms,leave@1500ms", "--store", &database.url];
     let ran = database.run(&args);
     assert_eq!((ran.code, &*ran.stdout), (0, "[server 1] 1 5\n[server 2] 1 10\n"), "{ran:?}");

@@ -1,140 +1,119 @@
 //! Games that are run.
 
-use std::fs;
-#[cfg(feature = "luau")]
-use std::{io::Read, process::Stdio};
+use std::{fs, io::Read, process::Stdio};
 
-use super::Place;
-#[cfg(feature = "luau")]
-use super::lines;
+use super::{Place, lines};
 
-#[cfg(not(feature = "luau"))]
-#[test]
-fn without_luau_it_is_said_how_to_get_it() {
+pub(super) const GAME: &str = "
+    local ProfileStore = require(game.ServerScriptService.ProfileStore)
+    local Players = game:GetService('Players')
+    local store = ProfileStore.New('PlayerData', { Coins = 0 })
+    local profiles = {}
+    Players.PlayerAdded:Connect(function(player)
+        local profile = store:StartSessionAsync(tostring(player.UserId))
+        profile.Data.Coins += 5
+        print(player.UserId, profile.Data.Coins)
+        profiles[player] = profile
+    end)
+    Players.PlayerRemoving:Connect(function(player)
+        profiles[player]:EndSession()
+    end)";
+
+fn with_game(source: &str) -> Place {
     let place = Place::new();
-    fs::write(place.path("game.luau"), "print('hello')").unwrap();
-    let ran = place.run(&["run", "game.luau"]);
-    assert_eq!((ran.code, &*ran.stdout), (2, ""));
-    assert!(ran.stderr.contains("--features luau") && ran.stderr.contains("C++"), "{}", ran.stderr);
-    assert!(place.ok(&["run", "--help"]).contains("--players"));
+    fs::write(place.path("game.luau"), source).unwrap();
+    place
 }
 
-#[cfg(feature = "luau")]
-pub(super) mod with_luau {
-    use super::*;
+#[test]
+fn a_game_runs_in_virtual_time_and_the_same_seed_gives_the_same_run() {
+    let place = with_game(GAME);
+    let args = ["run", "game.luau", "--time", "virtual", "--servers", "3", "--players", "5", "--until", "300", "--seed", "7"];
+    let first = place.ok(&args);
+    assert!(first.lines().count() > 20 && first.contains("[server 3] "), "{first}");
+    assert_eq!(first, place.ok(&args));
+    let lines = lines(&place.ok(&["run", "game.luau", "--time", "virtual", "--players", "1:join@1s,leave@2s", "--json"]));
+    assert_eq!(lines[0]["text"], "1 5");
+    assert_eq!((&lines[0]["kind"], &lines[0]["server"]), (&"print".into(), &1.into()));
+}
 
-    pub(in super::super) const GAME: &str = "
-        local ProfileStore = require(game.ServerScriptService.ProfileStore)
-        local Players = game:GetService('Players')
-        local store = ProfileStore.New('PlayerData', { Coins = 0 })
-        local profiles = {}
-        Players.PlayerAdded:Connect(function(player)
-            local profile = store:StartSessionAsync(tostring(player.UserId))
-            profile.Data.Coins += 5
-            print(player.UserId, profile.Data.Coins)
-            profiles[player] = profile
-        end)
-        Players.PlayerRemoving:Connect(function(player)
-            profiles[player]:EndSession()
-        end)";
+#[test]
+fn what_a_game_saved_is_in_the_store_that_was_named() {
+    let place = with_game(GAME);
+    let args = ["run", "game.luau", "--players", "1:join@0s,leave@300ms", "--store", "sqlite:game.db"];
+    assert_eq!(place.ok(&args), "1 5\n");
+    assert_eq!(place.ok(&args), "1 10\n");
+    let profile = place.json(&["get", "PlayerData/1", "--store", "sqlite:game.db", "--json"]);
+    assert!(profile.to_string().contains("\"Coins\":10"), "{profile}");
+    assert!(!place.path("profiles.db").exists(), "only where it was told to");
+}
 
-    fn with_game(source: &str) -> Place {
-        let place = Place::new();
-        fs::write(place.path("game.luau"), source).unwrap();
-        place
+#[test]
+fn a_script_that_fails_is_code_1_with_its_traceback() {
+    let place = with_game("local function deep()\n error('broken')\nend\nwarn('careful')\nprint('before')\ndeep()");
+    let ran = place.run(&["run", "game.luau", "--time", "virtual"]);
+    assert_eq!((ran.code, &*ran.stdout), (1, "before\n"));
+    for part in ["warning: careful", "game:2: broken", "stack traceback", "deep", "1 thread of a script ended with an error"] {
+        assert!(ran.stderr.contains(part), "{part}: {}", ran.stderr);
     }
+    let ran = with_game("local = 5").run(&["run", "game.luau"]);
+    assert!(ran.code == 1 && ran.stderr.contains("game:1:"), "{ran:?}");
+}
 
-    #[test]
-    fn a_game_runs_in_virtual_time_and_the_same_seed_gives_the_same_run() {
-        let place = with_game(GAME);
-        let args = ["run", "game.luau", "--time", "virtual", "--servers", "3", "--players", "5", "--until", "300", "--seed", "7"];
-        let first = place.ok(&args);
-        assert!(first.lines().count() > 20 && first.contains("[server 3] "), "{first}");
-        assert_eq!(first, place.ok(&args));
-        let lines = lines(&place.ok(&["run", "game.luau", "--time", "virtual", "--players", "1:join@1s,leave@2s", "--json"]));
-        assert_eq!(lines[0]["text"], "1 5");
-        assert_eq!((&lines[0]["kind"], &lines[0]["server"]), (&"print".into(), &1.into()));
-    }
+#[test]
+fn a_module_takes_the_place_of_a_built_in_one() {
+    let place = with_game("print(require(game.ServerScriptService.ProfileStore).name, require('Mine').name, script.Name)");
+    fs::write(place.path("a.luau"), "return { name = script.Name .. ' of mine' }").unwrap();
+    let out = place.ok(&["run", "game.luau", "--module", "ProfileStore=a.luau", "--module", "Mine=a.luau"]);
+    assert_eq!(out, "ProfileStore of mine Mine of mine game\n");
+}
 
-    #[test]
-    fn what_a_game_saved_is_in_the_store_that_was_named() {
-        let place = with_game(GAME);
-        let args = ["run", "game.luau", "--players", "1:join@0s,leave@300ms", "--store", "sqlite:game.db"];
-        assert_eq!(place.ok(&args), "1 5\n");
-        assert_eq!(place.ok(&args), "1 10\n");
-        let profile = place.json(&["get", "PlayerData/1", "--store", "sqlite:game.db", "--json"]);
-        assert!(profile.to_string().contains("\"Coins\":10"), "{profile}");
-        assert!(!place.path("profiles.db").exists(), "only where it was told to");
+#[test]
+fn wrong_options_are_code_2() {
+    let place = with_game("print(1)");
+    for (args, what) in [
+        (&["--players", "1:fly@0s"][..], "an action is"),
+        (&["--players", "20"], "--until"),
+        (&["--players", "1:join@0s/9"], "not so many servers"),
+        (&["--errors", "101"], "percentage"),
+        (&["--until=-1"], "--until"),
+        (&["--until", "NaN"], "--until"),
+        (&["--module", "Name"], "NAME=FILE"),
+        (&["--module", "Name=missing.luau"], "missing.luau"),
+        (&["--servers", "0"], "--servers"),
+        (&["missing.luau"], "unexpected"),
+    ] {
+        let ran = place.run(&[&["run", "game.luau"][..], args].concat());
+        assert_eq!((ran.code, &*ran.stdout), (2, ""), "{args:?}: {ran:?}");
+        assert!(ran.stderr.contains(what), "{args:?}: {}", ran.stderr);
     }
+    let ran = place.run(&["run", "none.luau"]);
+    assert!(ran.code == 2 && ran.stderr.contains("none.luau"), "{ran:?}");
+}
 
-    #[test]
-    fn a_script_that_fails_is_code_1_with_its_traceback() {
-        let place = with_game("local function deep()\n error('broken')\nend\nwarn('careful')\nprint('before')\ndeep()");
-        let ran = place.run(&["run", "game.luau", "--time", "virtual"]);
-        assert_eq!((ran.code, &*ran.stdout), (1, "before\n"));
-        for part in ["warning: careful", "game:2: broken", "stack traceback", "deep", "1 thread of a script ended with an error"]
-        {
-            assert!(ran.stderr.contains(part), "{part}: {}", ran.stderr);
-        }
-        let ran = with_game("local = 5").run(&["run", "game.luau"]);
-        assert!(ran.code == 1 && ran.stderr.contains("game:1:"), "{ran:?}");
+#[cfg(unix)]
+#[test]
+fn ctrl_c_runs_what_is_bound_to_the_closing_and_saves() {
+    let place = with_game(&format!(
+        "{GAME}\n game:BindToClose(function() task.wait(0.2) print('closed') end)\n task.wait(1) print('ready')"
+    ));
+    let args = ["run", "game.luau", "--players", "1:join@0s", "--until", "600", "--store", "sqlite:game.db"];
+    let mut child = place.command(&args).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let mut seen = String::new();
+    while !seen.contains("ready") {
+        let mut chunk = [0; 256];
+        let read = stdout.read(&mut chunk).unwrap();
+        assert!(read > 0, "{seen}");
+        seen.push_str(&String::from_utf8_lossy(&chunk[..read]));
     }
-
-    #[test]
-    fn a_module_takes_the_place_of_a_built_in_one() {
-        let place = with_game("print(require(game.ServerScriptService.ProfileStore).name, require('Mine').name, script.Name)");
-        fs::write(place.path("a.luau"), "return { name = script.Name .. ' of mine' }").unwrap();
-        let out = place.ok(&["run", "game.luau", "--module", "ProfileStore=a.luau", "--module", "Mine=a.luau"]);
-        assert_eq!(out, "ProfileStore of mine Mine of mine game\n");
-    }
-
-    #[test]
-    fn wrong_options_are_code_2() {
-        let place = with_game("print(1)");
-        for (args, what) in [
-            (&["--players", "1:fly@0s"][..], "an action is"),
-            (&["--players", "20"], "--until"),
-            (&["--players", "1:join@0s/9"], "not so many servers"),
-            (&["--errors", "101"], "percentage"),
-            (&["--until=-1"], "--until"),
-            (&["--until", "NaN"], "--until"),
-            (&["--module", "Name"], "NAME=FILE"),
-            (&["--module", "Name=missing.luau"], "missing.luau"),
-            (&["--servers", "0"], "--servers"),
-            (&["missing.luau"], "unexpected"),
-        ] {
-            let ran = place.run(&[&["run", "game.luau"][..], args].concat());
-            assert_eq!((ran.code, &*ran.stdout), (2, ""), "{args:?}: {ran:?}");
-            assert!(ran.stderr.contains(what), "{args:?}: {}", ran.stderr);
-        }
-        let ran = place.run(&["run", "none.luau"]);
-        assert!(ran.code == 2 && ran.stderr.contains("none.luau"), "{ran:?}");
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn ctrl_c_runs_what_is_bound_to_the_closing_and_saves() {
-        let place = with_game(&format!(
-            "{GAME}\n game:BindToClose(function() task.wait(0.2) print('closed') end)\n task.wait(1) print('ready')"
-        ));
-        let args = ["run", "game.luau", "--players", "1:join@0s", "--until", "600", "--store", "sqlite:game.db"];
-        let mut child = place.command(&args).stdout(Stdio::piped()).spawn().unwrap();
-        let mut stdout = child.stdout.take().unwrap();
-        let mut seen = String::new();
-        while !seen.contains("ready") {
-            let mut chunk = [0; 256];
-            let read = stdout.read(&mut chunk).unwrap();
-            assert!(read > 0, "{seen}");
-            seen.push_str(&String::from_utf8_lossy(&chunk[..read]));
-        }
-        let interrupted = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-        assert!(interrupted.success());
-        stdout.read_to_string(&mut seen).unwrap();
-        assert!(child.wait().unwrap().success());
-        assert!(seen.ends_with("closed\n"), "{seen}");
-        let profile = place.json(&["get", "PlayerData/1", "--store", "sqlite:game.db", "--json"]);
-        assert!(profile.to_string().contains("\"Coins\":5"), "{profile}");
-        let sessions = place.ok(&["sessions", "--store", "sqlite:game.db", "--json"]);
-        assert!(!sessions.contains("PlayerData"), "{sessions}");
-    }
+    let interrupted = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(interrupted.success());
+    stdout.read_to_string(&mut seen).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(seen.ends_with("closed\n"), "{seen}");
+    let profile = place.json(&["get", "PlayerData/1", "--store", "sqlite:game.db", "--json"]);
+    assert!(profile.to_string().contains("\"Coins\":5"), "{profile}");
+    let sessions = place.ok(&["sessions", "--store", "sqlite:game.db", "--json"]);
+    assert!(!sessions.contains("PlayerData"), "{sessions}");
 }

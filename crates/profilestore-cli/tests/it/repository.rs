@@ -1,0 +1,153 @@
+//! The repository itself: nothing lies at its root by accident, no file is large, every dependency is used, and what the published
+//! crates include goes with them.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// What belongs at the root.
+const ROOT: [&str; 17] = [
+    ".ci",
+    ".config",
+    ".gitignore",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "Cargo.lock",
+    "Cargo.toml",
+    "LICENSE-APACHE",
+    "LICENSE-MIT",
+    "README.md",
+    "clippy.toml",
+    "crates",
+    "docs",
+    "examples",
+    "rustfmt.toml",
+    "scripts",
+    "test",
+];
+
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// The crates that others can depend on or install.
+const PUBLISHED: [&str; 3] = ["profilestore", "profilestore-cli", "profilestore-luau"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap().to_str().unwrap().to_owned()
+}
+
+/// What git does not look at, and git's own.
+fn is_ignored(path: &Path) -> bool {
+    let name = name(path);
+    [".git", "target"].contains(&&*name) || [".db", ".db-wal", ".db-shm"].iter().any(|end| name.ends_with(end))
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path());
+    entries.filter(|path| !is_ignored(path)).collect()
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let (folders, mut files): (Vec<_>, Vec<_>) = entries(folder).into_iter().partition(|path| path.is_dir());
+    files.extend(folders.iter().flat_map(|folder| files_below(folder)));
+    files
+}
+
+#[test]
+fn nothing_lies_at_the_root_that_does_not_belong_there() {
+    let found = entries(&root());
+    let strange: Vec<_> = found.iter().map(|path| name(path)).filter(|name| !ROOT.contains(&&**name)).collect();
+    assert!(strange.is_empty(), "move these or name them in ROOT: {strange:?}");
+    assert_eq!(found.len(), ROOT.len(), "ROOT names what is not there");
+}
+
+#[test]
+fn no_file_is_larger_than_a_megabyte() {
+    let large = |path: &PathBuf| fs::metadata(path).unwrap().len() > MAX_FILE_BYTES;
+    let large: Vec<_> = files_below(&root()).into_iter().filter(large).collect();
+    assert!(large.is_empty(), "{large:?}");
+}
+
+/// The names in those tables of a manifest whose headings end in `table`.
+fn dependencies(manifest: &str, table: &str) -> BTreeSet<String> {
+    let mut inside = false;
+    let mut names = BTreeSet::new();
+    for line in manifest.lines() {
+        if let Some(heading) = line.strip_prefix('[') {
+            inside = heading.strip_suffix(']') == Some(table);
+        } else if inside
+            && !line.starts_with('#')
+            && let Some((name, _)) = line.split_once(['.', ' ', '='])
+        {
+            names.insert(name.to_owned());
+        }
+    }
+    names
+}
+
+/// Whether code, and not only comments, has this word.
+fn names_word(source: &str, word: &str) -> bool {
+    let in_word = |found: Option<char>| found.is_some_and(|c| c.is_alphanumeric() || c == '_');
+    source.lines().filter(|line| !line.trim_start().starts_with("//")).any(|line| {
+        line.match_indices(word)
+            .any(|(at, _)| !in_word(line[..at].chars().next_back()) && !in_word(line[at + word.len()..].chars().next()))
+    })
+}
+
+#[test]
+fn every_dependency_is_used() {
+    let mut used = BTreeSet::new();
+    for krate in entries(&root().join("crates")) {
+        let manifest = fs::read_to_string(krate.join("Cargo.toml")).unwrap();
+        let sources = |folders: &[&str]| {
+            let files = folders.iter().flat_map(|folder| files_below(&krate.join(folder)));
+            let code = files.filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
+            code.map(|path| fs::read_to_string(path).unwrap()).collect::<Vec<_>>().join("\n")
+        };
+        for (table, folders) in
+            [("dependencies", &["src"][..]), ("dev-dependencies", &["src", "tests", "benches", "examples"][..])]
+        {
+            let sources = sources(folders);
+            for name in dependencies(&manifest, table) {
+                let word = name.replace('-', "_");
+                assert!(names_word(&sources, &word), "{} does not use `{name}` of [{table}]", krate.display());
+                used.insert(name);
+            }
+        }
+    }
+    let workspace = dependencies(&fs::read_to_string(root().join("Cargo.toml")).unwrap(), "workspace.dependencies");
+    assert!(workspace.len() > 30, "the manifest is read: {workspace:?}");
+    let unused: Vec<_> = workspace.difference(&used).collect();
+    assert!(unused.is_empty(), "no crate uses {unused:?}");
+}
+
+/// A published crate has what its sources include, and the texts that belong to it.
+#[test]
+fn what_a_published_crate_includes_goes_with_it() {
+    for krate in PUBLISHED {
+        let folder = root().join("crates").join(krate);
+        for name in ["README.md", "LICENSE-APACHE", "LICENSE-MIT"] {
+            let (own, common) = (fs::read(folder.join(name)).unwrap(), fs::read(root().join(name)).unwrap());
+            assert!(own == common, "{krate}/{name} is a link to the one at the root");
+        }
+        for path in files_below(&folder.join("src")) {
+            let Ok(source) = fs::read_to_string(&path) else { continue };
+            // Pages whose programs are tested stay in the repository.
+            let source = source.split("#[cfg(all(doctest").next().unwrap();
+            for start in ["include_str!(\"", "include_bytes!(\""] {
+                for (at, _) in source.match_indices(start) {
+                    let included = source[at + start.len()..].split('"').next().unwrap();
+                    // Not resolved: the links are what is packaged.
+                    let up = included.matches("../").count();
+                    let depth = path.strip_prefix(&folder).unwrap().components().count() - 1;
+                    assert!(up <= depth, "{} includes {included} from outside of {krate}", path.display());
+                }
+            }
+        }
+    }
+}

@@ -80,7 +80,7 @@ impl PostgresServer {
         own(folder.folder.path())?;
         let data = folder.folder.path().join("data");
         let initdb = as_owner(&bin.join("initdb"), folder.folder.path())?
-            .args(["-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-D"])
+            .args(["--no-sync", "-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-D"])
             .arg(&data)
             .stdout(Stdio::null())
             .status()?;

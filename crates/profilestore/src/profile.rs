@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     data::{Codec as _, Data, ProfileData, typed, typed_mut},
-    data_store::{Cause, KeyState, StoredMessage, StoredVersion, VersionInfo},
+    data_store::{Cause, Holder, KeyState, StoredMessage, StoredVersion, VersionInfo},
     document::version_label,
     engine::{Engine, calls::Replacement},
     error::{Error, ErrorKind, Result},
@@ -26,6 +26,23 @@ pub struct SessionInfo {
     pub place_id: i64,
     /// Specification: `JobId`.
     pub job_id: String,
+    /// As a holder of another kind has written itself, see [`SessionInfo::written`].
+    #[serde(skip)]
+    written: Option<serde_json::Value>,
+}
+
+impl SessionInfo {
+    /// What a holder that is no game server of this library has written as itself, such as `[123, 456, "session"]`. It may have a job id
+    /// that is no text.
+    pub fn written(&self) -> Option<&serde_json::Value> {
+        self.written.as_ref()
+    }
+}
+
+impl From<&Holder> for SessionInfo {
+    fn from(holder: &Holder) -> Self {
+        Self { place_id: holder.place_id, job_id: holder.job_id.clone(), written: holder.document.clone() }
+    }
 }
 
 /// About what the store holds under a key. Specification: `KeyInfo`.
@@ -167,7 +184,7 @@ impl<T: ProfileData> Profile<T> {
 
     /// Which server the session is on: this one. Stays after the end. Specification: `Session`.
     pub fn session(&self) -> SessionInfo {
-        SessionInfo { place_id: self.session.engine.place_id, job_id: self.session.engine.job_id.clone() }
+        SessionInfo { place_id: self.session.engine.place_id, job_id: self.session.engine.job_id.clone(), written: None }
     }
 
     /// Which server had taken the profile when this session was found to be lost; None before that, and when nobody had (it was
@@ -422,7 +439,7 @@ impl<T: ProfileData> ReadProfile<T> {
         Ok(Self {
             info: info_.map(|info| KeyInfo::of(info, state.created_ms, Some(&record))),
             load_count,
-            session: state.lease.holder.as_ref().map(|h| SessionInfo { place_id: h.place_id, job_id: h.job_id.clone() }),
+            session: state.lease.holder.as_ref().map(SessionInfo::from),
             inbox: state.inbox.clone().unwrap_or_default(),
             read_epoch: state.epoch,
             read_version: state.version,

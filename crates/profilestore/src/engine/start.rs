@@ -399,8 +399,7 @@ impl Load {
             if let (Start::Ask | Start::Wait(_) | Start::TakenElsewhere, Some(decide), Some(holder)) =
                 (&next, &wish.when_held, &state.lease.holder)
             {
-                let holder = SessionInfo { place_id: holder.place_id, job_id: holder.job_id.clone() };
-                match says_when_held(&**decide, &holder) {
+                match says_when_held(&**decide, &SessionInfo::from(holder)) {
                     WhenHeld::Ask => {}
                     WhenHeld::Wait => return Ok(Attempt::Wait(engine.settings().load_repeat_period)),
                     WhenHeld::GiveUp => {

@@ -516,7 +516,7 @@ impl Session {
     /// The epoch is another one: somebody else's data counts now. Listeners get it as the last saved data.
     async fn lost(self: &Arc<Self>, state: &KeyState) {
         if let Some(holder) = &state.lease.holder {
-            let _ = self.taken_by.set(SessionInfo { place_id: holder.place_id, job_id: holder.job_id.clone() });
+            let _ = self.taken_by.set(SessionInfo::from(holder));
         }
         let taker = self.taken_by.get().map_or("nobody", |holder| holder.job_id.as_str());
         self.lose(&format!("the profile is held by {taker} now")).await;

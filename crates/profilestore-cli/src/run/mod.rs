@@ -50,7 +50,8 @@ pub(crate) struct Run {
     /// Whether time passes as it does, or at once whenever nothing else is to be done
     #[arg(long, value_enum, default_value_t = TimeArg::Real)]
     time: TimeArg,
-    /// In virtual time, what decides everything that is random: the same seed gives the same run
+    /// In virtual time, what decides everything that is random: the same seed gives the same run. On a
+    /// store that stays, identifiers differ from run to run
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// End the game after so long

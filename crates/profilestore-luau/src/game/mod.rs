@@ -99,7 +99,8 @@ impl GameBuilder {
         self
     }
 
-    /// In virtual time, what decides everything that is random. 0.
+    /// In virtual time, what decides everything that is random. 0. Identifiers of a run on a store of the caller's are an exception:
+    /// they differ from run to run, since the store may hold those of earlier ones.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
@@ -209,7 +210,8 @@ impl GameBuilder {
 
     async fn run_here(self, script: &Script) -> Result<Report, Failed> {
         let output = self.output.unwrap_or_else(|| Arc::new(Console::new(self.servers > 1)));
-        let env = self.time.env(self.seed);
+        let env = self.time.env(self.seed, self.store.is_some());
+        let chance = self.time.chance(self.seed);
         let (store, messenger) = match self.store {
             Some(open) => open(env.clone()).await?,
             None => (
@@ -218,7 +220,7 @@ impl GameBuilder {
             ),
         };
         let job_ids: Vec<String> = (0..self.servers).map(|_| env.uuid().to_string()).collect();
-        let world = World::new(env.clone(), self.place_id, job_ids.clone(), self.weather.latency);
+        let world = World::new(env.clone(), chance.clone(), self.place_id, job_ids.clone(), self.weather.latency);
         let mounted = Arc::new(self.modules);
         let mut servers = Vec::new();
         for (number, job_id) in job_ids.into_iter().enumerate() {
@@ -228,18 +230,19 @@ impl GameBuilder {
                 builder.settings(self.settings.clone()).place_id(self.place_id).job_id(job_id.clone()).start()
             };
             let game_server = start(self.weather.over(store.clone(), seed)).await?;
-            // A call of a data store takes its time as a whole, however often it asks the store.
-            let beside = if self.weather.is_fair() { None } else { Some(start(store.clone()).await?) };
+            // A call of a data store takes its time as a whole, however often it asks the store. And it works while the game closes.
+            let beside = start(store.clone()).await?;
             let mut options = Options::default();
             (options.latency, options.errors, options.seed) = (self.weather.latency, self.weather.errors, seed);
             options.budgets = self.budgets;
-            let data_stores = RobloxDataStores::new(beside.as_ref().unwrap_or(&game_server), options);
+            let data_stores = RobloxDataStores::new(&beside, options);
             servers.push(Server::new(ServerOptions {
                 number: number + 1,
                 game_server,
                 beside,
                 data_stores,
                 env: env.clone(),
+                chance: chance.clone(),
                 output: output.clone(),
                 limits: self.limits,
                 world: world.clone(),
@@ -251,9 +254,9 @@ impl GameBuilder {
         }
         let crashers: Arc<Mutex<Vec<_>>> = Arc::new(Mutex::new(servers.iter().map(Server::crasher).collect()));
         self.players.start(&world, move |server| (crashers.lock()[server])())?;
-        self.time.wait(self.until, &world, &servers).await;
+        let nothing_left = self.time.wait(self.until, &world, &servers).await;
         let mut report = Report::default();
-        for closed in join_all(servers.iter().map(Server::close)).await {
+        for closed in join_all(servers.iter().map(|server| server.close(nothing_left))).await {
             report.add(closed?);
         }
         Ok(report)

@@ -2,10 +2,15 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use profilestore::{GameServer, env::Env, roblox::RobloxDataStores};
+use profilestore::{
+    GameServer,
+    env::{Env, Rng},
+    roblox::RobloxDataStores,
+};
 
 use super::{Report, Script};
 use crate::{
+    host::Ending,
     modules,
     output::{Line, Output},
     services::{Services, ServicesOptions, World, reach_foreign_holders},
@@ -17,7 +22,9 @@ pub(crate) struct Server {
     vm: Vm,
     services: Services,
     world: Arc<World>,
-    game_servers: Vec<GameServer>,
+    /// That of the built-in modules, and that of the data stores, which go on while the game closes.
+    game_servers: [GameServer; 2],
+    ending: Arc<Ending>,
 }
 
 /// What a server is made with.
@@ -26,9 +33,10 @@ pub(crate) struct ServerOptions {
     pub(crate) number: usize,
     pub(crate) game_server: GameServer,
     /// A second one that the data stores are on.
-    pub(crate) beside: Option<GameServer>,
+    pub(crate) beside: GameServer,
     pub(crate) data_stores: RobloxDataStores,
     pub(crate) env: Env,
+    pub(crate) chance: Arc<dyn Rng>,
     pub(crate) output: Arc<dyn Output>,
     pub(crate) limits: Limits,
     pub(crate) world: Arc<World>,
@@ -37,15 +45,16 @@ pub(crate) struct ServerOptions {
 
 impl Server {
     pub(crate) fn new(options: ServerOptions) -> Result<Self, Failed> {
-        let ServerOptions { number, game_server, beside, data_stores, env, output, limits, world, mounted } = options;
-        let vm = Vm::new(VmOptions { server: number, env: env.clone(), output, limits })?;
-        let built_in = modules::install(&vm, game_server.clone())?;
+        let ServerOptions { number, game_server, beside, data_stores, env, chance, output, limits, world, mounted } = options;
+        let vm = Vm::new(VmOptions { server: number, env: env.clone(), chance, output, limits })?;
+        let ending = Ending::new(game_server.clone());
+        let built_in = modules::install(&vm, ending.clone())?;
         let server = number - 1;
         let services = ServicesOptions { server, env, world: world.clone(), data_stores, built_in, mounted };
         let services = Services::install(&vm, services)?;
         reach_foreign_holders(&world, server, &game_server);
         vm.seal()?;
-        Ok(Self { number, vm, services, world, game_servers: [game_server].into_iter().chain(beside).collect() })
+        Ok(Self { number, vm, services, world, game_servers: [game_server, beside], ending })
     }
 
     /// Starts a script; it has waited or ended when this returns.
@@ -73,19 +82,18 @@ impl Server {
     }
 
     /// Shuts the server down: what is bound to its closing runs, everybody leaves, everything is saved.
-    pub(crate) async fn close(&self) -> Result<Report, Failed> {
+    /// `nothing_left`: because there was nothing left to be done.
+    pub(crate) async fn close(&self, nothing_left: bool) -> Result<Report, Failed> {
         let (scheduler, server) = (self.vm.scheduler(), self.number);
         if scheduler.is_closed() {
             return Ok(Report { failures: scheduler.failures(), ..Report::default() });
         }
-        if !self.services.close(&self.vm, || self.world.leave_all(server - 1)).await? {
+        if !self.services.close(&self.vm, nothing_left, || self.world.leave_all(server - 1)).await? {
             scheduler.report_text("the functions that are bound to the closing of the game took longer than 30 s");
         }
-        let mut not_saved = Vec::new();
-        for game_server in &self.game_servers {
-            let shutdown = game_server.shutdown().await;
-            not_saved.extend(shutdown.not_saved.iter().map(|(key, error)| format!("server {server}: {key}: {error}")));
-        }
+        let not_saved = self.ending.reached().await.iter().map(|profile| format!("server {server}: {profile}")).collect();
+        let [_, beside] = &self.game_servers;
+        drop(beside.shutdown().await);
         Ok(Report { failures: scheduler.failures(), not_saved })
     }
 }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use profilestore::env::{Clock, Env, Rng};
+use profilestore::env::{Clock, Env, Rng, SystemRng};
 use tokio::{runtime::Runtime, time::Instant};
 
 use super::Server;
@@ -34,30 +34,45 @@ impl Time {
         builder.build().map_err(|error| mlua::Error::external(error).into())
     }
 
-    /// The clock and the randomness; called within the runtime.
-    pub(crate) fn env(self, seed: u64) -> Env {
+    /// The clock and the identifiers; called within the runtime. Those of a run on a store that stays are never those of another:
+    /// a store takes a commit whose identifier it knows for one that was made before.
+    pub(crate) fn env(self, seed: u64, store_stays: bool) -> Env {
+        let ids: Arc<dyn Rng> = if store_stays { Arc::new(SystemRng) } else { Arc::new(Seeded::new(seed)) };
         match self {
             Self::Real => Env::system(),
-            Self::Virtual => Env::new(Arc::new(VirtualClock(Instant::now())), Arc::new(Seeded::new(seed))),
+            Self::Virtual => Env::new(Arc::new(VirtualClock(Instant::now())), ids),
         }
     }
 
-    /// Waits until the game is to end.
-    pub(crate) async fn wait(self, until: Option<Duration>, world: &World, servers: &[Server]) {
+    /// What decides everything else that is random.
+    pub(crate) fn chance(self, seed: u64) -> Arc<dyn Rng> {
+        match self {
+            Self::Real => Arc::new(SystemRng),
+            // Apart from the identifiers, so that how many of those are drawn does not matter.
+            Self::Virtual => Arc::new(Seeded::new(!seed)),
+        }
+    }
+
+    /// Waits until the game is to end. True when that is because there is nothing left to be done.
+    pub(crate) async fn wait(self, until: Option<Duration>, world: &World, servers: &[Server]) -> bool {
         let end = async {
             match until {
-                Some(until) => tokio::time::sleep(until).await,
+                Some(until) => {
+                    tokio::time::sleep(until).await;
+                    false
+                }
                 None => {
                     while !(world.is_idle() && servers.iter().all(Server::is_idle)) {
                         tokio::time::sleep(Duration::from_millis(50)).await;
                     }
+                    true
                 }
             }
         };
         tokio::select! {
             biased;
-            () = end => {}
-            () = stop_signal() => {}
+            nothing_left = end => nothing_left,
+            () = stop_signal() => false,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What modules learn about a profile, live or read.
 
 use mlua::{IntoLua, Lua, MetaMethod, Table, UserData, UserDataFields, UserDataMethods, Value};
-use profilestore::{KeyInfo, data_store::StoredMessage};
+use profilestore::{KeyInfo, SessionInfo, data_store::StoredMessage};
 
 use super::raw::table_of;
 use crate::vm::json;
@@ -27,7 +27,8 @@ impl UserData for LuaKeyInfo {
     }
 }
 
-/// The waiting messages above an index: `{ {index, revision, locked, sent_ms}, ... }`, by ascending index.
+/// The waiting messages above an index: `{ {index, revision, locked, sent_ms, payload or problem}, ... }`, by ascending index. One
+/// that cannot be read has a problem instead of a payload.
 pub(crate) fn messages(lua: &Lua, messages: &[StoredMessage], above: Option<u64>, with_payload: bool) -> mlua::Result<Table> {
     let list = lua.create_table()?;
     for message in messages.iter().filter(|message| message.index > above.unwrap_or(0)) {
@@ -37,19 +38,32 @@ pub(crate) fn messages(lua: &Lua, messages: &[StoredMessage], above: Option<u64>
         entry.set("locked", message.locked)?;
         entry.set("sent_ms", message.sent_ms as f64)?;
         if with_payload {
-            entry.set("payload", payload(lua, message)?)?;
+            match payload(lua, message) {
+                Ok(payload) => entry.set("payload", payload)?,
+                Err(problem) => entry.set("problem", problem)?,
+            }
         }
         list.push(entry)?;
     }
     Ok(list)
 }
 
-/// A message's payload, a value of its own.
-pub(crate) fn payload(lua: &Lua, message: &StoredMessage) -> mlua::Result<Value> {
-    match std::str::from_utf8(&message.payload) {
-        Ok(text) => json::decode(lua, text).map_err(mlua::Error::RuntimeError),
-        Err(error) => Err(mlua::Error::external(error)),
-    }
+/// A message's payload, a value of its own, or why it cannot be read.
+pub(crate) fn payload(lua: &Lua, message: &StoredMessage) -> Result<Value, String> {
+    let text = std::str::from_utf8(&message.payload).map_err(|error| error.to_string());
+    let read = text.and_then(|text| json::decode(lua, text));
+    read.map_err(|error| format!("message {} cannot be read and stays in the inbox: {error}", message.index))
+}
+
+/// The place id and the job id of a holder, of the types that it wrote them with.
+pub(crate) fn holder(lua: &Lua, holder: &SessionInfo) -> mlua::Result<(Value, Value)> {
+    let written = |at: usize| holder.written().and_then(|written| written.get(at));
+    let place_id = Value::Number(holder.place_id as f64);
+    let job_id = match written(1).and_then(serde_json::Value::as_f64) {
+        Some(number) => Value::Number(number),
+        None => holder.job_id.as_str().into_lua(lua)?,
+    };
+    Ok((place_id, job_id))
 }
 
 /// Numbers of scripts.

@@ -23,16 +23,38 @@ use profilestore::{Error, GameServer};
 pub(crate) use self::info::LuaKeyInfo;
 use crate::vm::{Failed, Scheduler, Vm};
 
+/// The end of a game server's sessions, which the modules begin when the game closes, and the game when they have not.
+pub(crate) struct Ending {
+    server: GameServer,
+    not_saved: tokio::sync::OnceCell<Vec<String>>,
+}
+
+impl Ending {
+    pub(crate) fn new(server: GameServer) -> Arc<Self> {
+        Arc::new(Self { server, not_saved: tokio::sync::OnceCell::new() })
+    }
+
+    /// Ends everything and waits until it is saved; gives what could not be, as texts.
+    pub(crate) async fn reached(&self) -> &[String] {
+        let end = || async {
+            let shutdown = self.server.shutdown().await;
+            shutdown.not_saved.iter().map(|(key, error)| format!("{key}: {error}")).collect()
+        };
+        self.not_saved.get_or_init(end).await
+    }
+}
+
 /// What all functions of one machine's host share.
 #[derive(Clone)]
 pub(crate) struct Host {
     pub(crate) server: GameServer,
+    ending: Arc<Ending>,
     scheduler: Weak<Scheduler>,
 }
 
 impl Host {
-    pub(crate) fn new(vm: &Vm, server: GameServer) -> Self {
-        Self { server, scheduler: Arc::downgrade(vm.scheduler()) }
+    pub(crate) fn new(vm: &Vm, ending: Arc<Ending>) -> Self {
+        Self { server: ending.server.clone(), ending, scheduler: Arc::downgrade(vm.scheduler()) }
     }
 
     /// The table that modules get.

@@ -3,7 +3,10 @@
 use std::{fmt, sync::Arc};
 
 use mlua::{Lua, Table, Value};
-use profilestore::Kept;
+use profilestore::{
+    Kept,
+    record::{MAX_DATA_BYTES, check_metadata},
+};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::{Map, value::RawValue};
 
@@ -37,16 +40,24 @@ impl<'de> Deserialize<'de> for Raw {
 
 impl Raw {
     /// The JSON of a script's `Data`. Fails with the path of what cannot be stored.
-    pub(crate) fn of(data: &Value) -> Result<Self, String> {
+    pub(crate) fn of(lua: &Lua, data: &Value) -> Result<Self, String> {
         if !data.is_table() {
             return Err(format!("Data: a {} cannot be stored, it must be a table", data.type_name()));
         }
-        let json = json::encode("Data", data).map_err(|error| error.to_string())?;
+        let json = json::encode(lua, "Data", data).map_err(|error| error.to_string())?;
         // Other programs take an empty table for an object, which it nearly always is.
         let json = if json == "[]" { "{}".to_owned() } else { json };
+        if json.len() > MAX_DATA_BYTES {
+            return Err(format!("Data: {} bytes of JSON cannot be stored, at most {MAX_DATA_BYTES} can", json.len()));
+        }
         // What was just written is JSON.
         let raw = RawValue::from_string(json).map_err(|error| error.to_string())?;
         Ok(Self(raw.into()))
+    }
+
+    /// How many bytes of JSON it is.
+    pub(crate) fn size(&self) -> usize {
+        self.0.get().len()
     }
 
     pub(crate) fn is(&self, other: &Self) -> bool {
@@ -60,11 +71,11 @@ impl Raw {
 }
 
 /// A JSON object of a script's table.
-pub(crate) fn object(name: &str, value: &Value) -> Result<Map<String, serde_json::Value>, String> {
+pub(crate) fn object(lua: &Lua, name: &str, value: &Value) -> Result<Map<String, serde_json::Value>, String> {
     if !value.is_table() {
         return Err(format!("{name}: a {} cannot be stored, it must be a table", value.type_name()));
     }
-    let json = json::encode(name, value).map_err(|error| error.to_string())?;
+    let json = json::encode(lua, name, value).map_err(|error| error.to_string())?;
     if json == "[]" {
         return Ok(Map::new());
     }
@@ -82,13 +93,16 @@ pub(crate) fn table_of(lua: &Lua, object: &Map<String, serde_json::Value>) -> ml
 pub(crate) type Handed = (Value, Option<Table>, Value, Value, Option<Vec<u64>>, Option<Vec<u64>>);
 
 /// The same for the engine. Fails with the path of what cannot be stored.
-pub(crate) fn kept(handed: Handed) -> Result<Kept<Raw>, String> {
+pub(crate) fn kept(lua: &Lua, handed: Handed) -> Result<Kept<Raw>, String> {
     let (data, user_ids, metadata, tags, processed, locked) = handed;
-    let optional = |name, value: Value| if value.is_nil() { Ok(None) } else { object(name, &value).map(Some) };
+    let optional = |name, value: Value| if value.is_nil() { Ok(None) } else { object(lua, name, &value).map(Some) };
     let mut kept = Kept::default();
-    kept.data = Some(Raw::of(&data)?);
+    kept.data = Some(Raw::of(lua, &data)?);
     kept.user_ids = user_ids.map(|ids| self::user_ids(&ids)).transpose()?;
     kept.roblox_metadata = optional("RobloxMetaData", metadata)?;
+    if let Some(metadata) = &kept.roblox_metadata {
+        check_metadata(metadata).map_err(|error| error.to_string())?;
+    }
     kept.meta_tags = optional("MetaTags", tags)?;
     kept.processed = processed.unwrap_or_default();
     kept.locked = locked.unwrap_or_default();
@@ -97,7 +111,7 @@ pub(crate) fn kept(handed: Handed) -> Result<Kept<Raw>, String> {
 
 fn user_ids(ids: &Table) -> Result<Vec<i64>, String> {
     let one = |id: mlua::Result<f64>| match id {
-        Ok(id) if id.fract() == 0.0 && (0.0..9e15).contains(&id) => Ok(id as i64),
+        Ok(id) if id.fract() == 0.0 && (0.0..9_007_199_254_740_992.0).contains(&id) => Ok(id as i64),
         _ => Err("UserIds: only whole numbers of at least 0 can be stored".to_owned()),
     };
     ids.sequence_values::<f64>().map(one).collect()

@@ -1,10 +1,13 @@
 //! What concerns this game server as a whole.
 
+use std::time::Duration;
+
+use futures_util::FutureExt;
 use mlua::{Function, Lua, Table, Value};
 use profilestore::{AccessState, DEFAULT_SCOPE, KeyInfo, ProfileKey};
 
 use super::{Host, info::numbers, raw};
-use crate::vm::{Failed, Vm, json};
+use crate::vm::{Failed, Vm, exact, json};
 
 pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed> {
     table.set("place_id", host.server.place_id() as f64)?;
@@ -13,6 +16,42 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
     table.set("is_closing", vm.prompt(move |_, ()| Ok(server.is_closing()))?)?;
     let server = host.server.clone();
     table.set("is_critical", vm.prompt(move |_, ()| Ok(server.is_critical_state()))?)?;
+
+    // Ends all sessions, as the game closes, and waits until they are saved. Their listeners have been called when the thread yields.
+    let ending = host.ending.clone();
+    table.set(
+        "end_all",
+        vm.waiting(move |_, ()| {
+            let ending = ending.clone();
+            let mut ended = Box::pin(async move {
+                ending.reached().await;
+            });
+            let at_once = (&mut ended).now_or_never();
+            Ok(async move {
+                if at_once.is_none() {
+                    ended.await;
+                }
+                Ok(())
+            })
+        })?,
+    )?;
+    // (seconds, function): calls it then, unless the game has ended.
+    let scheduler = host.scheduler.clone();
+    table.set(
+        "call_later",
+        vm.prompt(move |_, (seconds, function): (f64, Function)| {
+            let wait = Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
+            if let Some(scheduler) = scheduler.upgrade() {
+                scheduler.spawn_later(wait, function);
+            }
+            Ok(())
+        })?,
+    )?;
+    // (from, to): numbers that a double cannot hold are known of `to` as they are of `from`
+    table.set(
+        "carry_numbers",
+        vm.prompt(|lua, (from, to): (Table, Table)| exact::carry(lua, &from, &to).map_err(|error| error.to_string()))?,
+    )?;
 
     // -> "NoInternet" | "NoAccess" | "Access"; waits.
     let server = host.server.clone();
@@ -72,13 +111,15 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
     // (name, value) -> nil or what cannot be stored, with its path
     table.set(
         "unstorable",
-        vm.prompt(|_, (name, value): (String, Value)| Ok(json::encode(&name, &value).err().map(|error| error.to_string())))?,
+        vm.prompt(|lua, (name, value): (String, Value)| {
+            Ok(json::encode(lua, &name, &value).err().map(|error| error.to_string()))
+        })?,
     )?;
     // (value) -> nil or what is wrong with it as `RobloxMetaData`
     table.set(
         "bad_metadata",
-        vm.prompt(|_, value: Value| {
-            let checked = raw::object("RobloxMetaData", &value)
+        vm.prompt(|lua, value: Value| {
+            let checked = raw::object(lua, "RobloxMetaData", &value)
                 .and_then(|object| profilestore::record::check_metadata(&object).map_err(|error| error.to_string()));
             Ok(checked.err())
         })?,

@@ -1,16 +1,22 @@
 //! Live sessions.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
-use mlua::{FromLuaMulti, Function, Lua, MultiValue, Table, UserData, UserDataRef};
+use mlua::{FromLuaMulti, Function, Lua, MultiValue, Table, UserData, UserDataRef, Value};
 use parking_lot::Mutex;
-use profilestore::{HandOver, Keeper, Kept, LastSave, Profile, SessionEnd};
+use profilestore::{HandOver, Keeper, Kept, LastSave, Profile, SessionEnd, record::MAX_DATA_BYTES};
 
 use super::{
     Host, Told, info,
     raw::{Handed, Raw, kept, table_of},
 };
 use crate::vm::{Failed, Vm};
+
+/// From this size on a profile's data is close to what can be stored: 80 %.
+const LARGE: usize = MAX_DATA_BYTES / 5 * 4;
 
 /// A session as modules have it.
 pub(crate) struct LuaSession {
@@ -39,6 +45,8 @@ struct Callbacks {
     inbox: Function,
     /// (profile, data): an operator's edit has made this of the data
     edited: Function,
+    /// (profile, bytes, limit): the data has become nearly as large as can be stored
+    large: Function,
 }
 
 /// The same as a value that modules pass on.
@@ -55,6 +63,7 @@ struct ScriptKeeper {
     object: Table,
     profile: Profile<Raw>,
     ready: Arc<Mutex<Option<Kept<Raw>>>>,
+    is_large: AtomicBool,
 }
 
 fn last_save(reason: LastSave) -> &'static str {
@@ -78,6 +87,7 @@ impl Keeper<Raw> for ScriptKeeper {
     fn hand_over(&self, why: HandOver) -> Result<Kept<Raw>, String> {
         let ready = self.ready.lock().take();
         if let Some(ready) = ready {
+            self.watch_size(&ready);
             return Ok(self.unless_same(ready));
         }
         let (why, reason) = match why {
@@ -89,7 +99,9 @@ impl Keeper<Raw> for ScriptKeeper {
         let gone = || "the script is gone".to_owned();
         let values = self.host.call(&self.callbacks.hand_over, (&self.object, why, reason)).ok_or_else(gone)?;
         let lua = self.lua.try_upgrade().ok_or_else(gone)?;
-        handed(&lua, values).map(|kept| self.unless_same(kept))
+        let kept = handed(&lua, values)?;
+        self.watch_size(&kept);
+        Ok(self.unless_same(kept))
     }
 
     fn edited(&self, data: &Raw) {
@@ -106,6 +118,15 @@ impl Keeper<Raw> for ScriptKeeper {
 }
 
 impl ScriptKeeper {
+    /// Warns when the data becomes nearly too large, once until it is smaller again.
+    fn watch_size(&self, kept: &Kept<Raw>) {
+        let Some(bytes) = kept.data.as_ref().map(Raw::size) else { return };
+        let was_large = self.is_large.swap(bytes >= LARGE, Ordering::Relaxed);
+        if bytes >= LARGE && !was_large {
+            self.host.call(&self.callbacks.large, (&self.object, bytes as f64, MAX_DATA_BYTES as f64));
+        }
+    }
+
     /// What the engine has already costs it nothing.
     fn unless_same(&self, mut kept: Kept<Raw>) -> Kept<Raw> {
         kept.data = kept.data.filter(|data| !self.profile.read(|had| had.is(data)));
@@ -113,21 +134,25 @@ impl ScriptKeeper {
     }
 }
 
+/// What a module hands over: nil and a text are the reason why the data is not to be stored.
 fn handed(lua: &Lua, values: MultiValue) -> Result<Kept<Raw>, String> {
-    kept(Handed::from_lua_multi(values, lua).map_err(|error| error.to_string())?)
+    if let (Some(Value::Nil), Some(Value::String(reason))) = (values.front(), values.get(1)) {
+        return Err(reason.to_string_lossy());
+    }
+    kept(lua, Handed::from_lua_multi(values, lua).map_err(|error| error.to_string())?)
 }
 
 type Own = UserDataRef<LuaSession>;
 
 pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed> {
-    // ({ hand_over, ended, saved, inbox, edited }) -> callbacks
+    // ({ hand_over, ended, saved, inbox, edited, large }) -> callbacks
     table.set(
         "callbacks",
         vm.prompt(|_, functions: Table| {
             let get = |name: &str| functions.get::<Function>(name).map_err(|error| format!("{name}: {error}"));
             let [hand_over, ended] = [get("hand_over")?, get("ended")?];
-            let [saved, inbox, edited] = [get("saved")?, get("inbox")?, get("edited")?];
-            Ok(LuaCallbacks(Arc::new(Callbacks { hand_over, ended, saved, inbox, edited })))
+            let [saved, inbox, edited, large] = [get("saved")?, get("inbox")?, get("edited")?, get("large")?];
+            Ok(LuaCallbacks(Arc::new(Callbacks { hand_over, ended, saved, inbox, edited, large })))
         })?,
     )?;
 
@@ -146,7 +171,15 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
             let (host, called, of) = (own.clone(), callbacks.clone(), object.clone());
             profile.on_after_save(move |_| drop(host.call(&called.saved, &of)));
             let (host, profile, ready) = (own.clone(), profile.clone(), session.ready.clone());
-            session.profile.keep(ScriptKeeper { host, lua: lua.weak(), callbacks, object, profile, ready });
+            session.profile.keep(ScriptKeeper {
+                host,
+                lua: lua.weak(),
+                callbacks,
+                object,
+                profile,
+                ready,
+                is_large: AtomicBool::new(false),
+            });
             Ok(true)
         })?,
     )?;
@@ -199,9 +232,9 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
     // (session) -> place_id, job_id of whoever had taken the profile when the session was found to be lost, or nothing
     table.set(
         "taken_by",
-        vm.prompt(|_, session: Own| {
+        vm.prompt(|lua, session: Own| {
             let by = session.profile.taken_by();
-            Ok((by.as_ref().map(|by| by.place_id as f64), by.map(|by| by.job_id)))
+            by.map(|by| info::holder(lua, &by)).transpose().map(Option::unzip).map_err(|error| error.to_string())
         })?,
     )?;
     // (session) -> fresh tables
@@ -224,13 +257,16 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
             info::messages(lua, &waiting, above, with_payload.unwrap_or(false)).map_err(|error| error.to_string())
         })?,
     )?;
-    // (session, index) -> a fresh value, or nil when the message is gone
+    // (session, index) -> a fresh value, or nil when the message is gone; nil and the problem when it cannot be read
     table.set(
         "payload",
         vm.prompt(|lua, (session, index): (Own, u64)| {
             let messages = session.profile.waiting_messages();
             let message = messages.iter().find(|message| message.index == index);
-            message.map(|message| info::payload(lua, message)).transpose().map_err(|error| error.to_string())
+            Ok(match message.map(|message| info::payload(lua, message)).transpose() {
+                Ok(payload) => (payload, None),
+                Err(problem) => (None, Some(problem)),
+            })
         })?,
     )?;
     Ok(())

@@ -1,8 +1,10 @@
 //! Stores: starting sessions, reading, sending, removing.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures_util::FutureExt;
-use mlua::{Function, Lua, Table, UserData, UserDataRef, Value};
+use mlua::{Function, Lua, Table, Thread, UserData, UserDataRef, Value};
 use parking_lot::Mutex;
 use profilestore::{
     Error, GameServer, InboxChange, ProfileStore, SessionInfo, StartOptions, WhenHeld,
@@ -50,9 +52,9 @@ impl LuaStore {
     }
 
     /// The engine's store with this template. Fails when the template cannot be stored.
-    pub(super) fn with(&self, template: &Value) -> Result<ProfileStore<Raw>, String> {
+    pub(super) fn with(&self, lua: &Lua, template: &Value) -> Result<ProfileStore<Raw>, String> {
         let template =
-            if template.is_nil() { empty() } else { Raw::of(template).map_err(|problem| format!("template: {problem}"))? };
+            if template.is_nil() { empty() } else { Raw::of(lua, template).map_err(|problem| format!("template: {problem}"))? };
         let mut made = self.made.lock();
         if let Some((last, store)) = &*made
             && last.is(&template)
@@ -77,8 +79,8 @@ fn empty() -> Raw {
     serde_json::from_str("{}").expect("an empty object is one")
 }
 
-/// `{ cancel = () -> boolean, steal = boolean, timeout = seconds, autosave = seconds, held = (place_id, job_id) -> "Ask" | "Wait" | "GiveUp" | "Steal" }`.
-/// A function that throws calls the start off.
+/// `{ cancel = () -> boolean, steal = boolean, timeout = seconds, autosave = seconds, held = (place_id, job_id) -> "Ask" | "Wait" | "GiveUp" | "Steal",
+/// caller = thread }`. A function that throws calls the start off; so does the end of the thread `caller`.
 fn start_options(host: &Host, options: Option<Table>) -> Answer<StartOptions> {
     let text = |error: mlua::Error| error.to_string();
     // What is no profile is kept in the history.
@@ -94,7 +96,9 @@ fn start_options(host: &Host, options: Option<Table>) -> Answer<StartOptions> {
     if let Some(held) = options.get::<Option<Function>>("held").map_err(text)? {
         let host = host.clone();
         start = start.when_held(move |holder: &SessionInfo| {
-            let decided = host.call(&held, (holder.place_id as f64, holder.job_id.as_str()));
+            let lua = host.scheduler.upgrade().and_then(|scheduler| scheduler.lua());
+            let holder = lua.and_then(|lua| info::holder(&lua, holder).ok());
+            let decided = holder.and_then(|holder| host.call(&held, holder));
             let decided = decided.and_then(|mut values| values.pop_front());
             match decided.as_ref().and_then(Value::as_string).map(|text| text.to_string_lossy()).as_deref() {
                 Some("Ask") => WhenHeld::Ask,
@@ -134,18 +138,29 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
     let own = host.clone();
     table.set(
         "start",
-        vm.waiting(move |_, (store, key, template, options): (UserDataRef<LuaStore>, String, Value, Option<Table>)| {
+        vm.waiting(move |lua, (store, key, template, options): (UserDataRef<LuaStore>, String, Value, Option<Table>)| {
+            let caller: Option<Thread> = match &options {
+                Some(options) => options.get("caller").map_err(|error| error.to_string())?,
+                None => None,
+            };
             let options = start_options(&own, options)?;
-            let started = store.with(&template)?.start_session_with(&key, options);
-            Ok(async move { Ok(Told(started.await.map(LuaSession::new))) })
+            let started = store.with(lua, &template)?.start_session_with(&key, options);
+            Ok(async move {
+                // A start that is dropped cleans up after itself.
+                tokio::select! {
+                    biased;
+                    started = started => Ok(Told(started.map(LuaSession::new))),
+                    () = cancelled(caller) => Err("the thread that waited for the session was cancelled".to_owned()),
+                }
+            })
         })?,
     )?;
 
     // (store, key, template or nil, version's string or number or nil) -> view; waits.
     table.set(
         "get",
-        vm.waiting(move |_, (store, key, template, version): (UserDataRef<LuaStore>, String, Value, Value)| {
-            let store = store.with(&template)?;
+        vm.waiting(move |lua, (store, key, template, version): (UserDataRef<LuaStore>, String, Value, Value)| {
+            let store = store.with(lua, &template)?;
             let version = match version {
                 Value::Nil => None,
                 Value::Number(number) => Some(VersionRef::Number(number as u64)),
@@ -174,8 +189,8 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
     // (store, key, message) -> true; waits. Throws on a message that cannot be stored.
     table.set(
         "send",
-        vm.waiting(|_, (store, key, message): (UserDataRef<LuaStore>, String, Value)| {
-            let json = json::encode("message", &message).map_err(|error| error.to_string())?;
+        vm.waiting(|lua, (store, key, message): (UserDataRef<LuaStore>, String, Value)| {
+            let json = json::encode(lua, "message", &message).map_err(|error| error.to_string())?;
             let payload = RawValue::from_string(json).map_err(|error| error.to_string())?;
             let sent = store.any()?.send_message(&key, &payload);
             Ok(async move { Ok(Told(sent.await.map(|()| true))) })
@@ -210,8 +225,8 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
     table.set(
         "query",
         vm.prompt(
-            |_, (store, key, template, newest, min, max): (UserDataRef<LuaStore>, String, Value, bool, Option<f64>, Option<f64>)| {
-                let mut versions = store.with(&template)?.versions(&key).map_err(|error| error.to_string())?;
+            |lua, (store, key, template, newest, min, max): (UserDataRef<LuaStore>, String, Value, bool, Option<f64>, Option<f64>)| {
+                let mut versions = store.with(lua, &template)?.versions(&key).map_err(|error| error.to_string())?;
                 if newest {
                     versions = versions.newest_first();
                 }
@@ -228,6 +243,15 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
     Ok(())
 }
 
+/// Waits until a thread can no longer be resumed, because the game has cancelled it.
+async fn cancelled(thread: Option<Thread>) {
+    const LOOK: Duration = Duration::from_millis(100);
+    let Some(thread) = thread else { return std::future::pending().await };
+    while thread.is_resumable() {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
 fn ask_for_changes(
     host: &Host,
     lua: &Lua,
@@ -241,8 +265,8 @@ fn ask_for_changes(
     for entry in list.sequence_values::<Table>() {
         let entry = entry?;
         let payload = |at: i64| -> mlua::Result<Bytes> {
-            let json =
-                json::encode("update", &entry.get::<Value>(at)?).map_err(|error| mlua::Error::RuntimeError(error.to_string()))?;
+            let json = json::encode(lua, "update", &entry.get::<Value>(at)?)
+                .map_err(|error| mlua::Error::RuntimeError(error.to_string()))?;
             Ok(Bytes::from(json))
         };
         changes.push(match entry.get::<String>(1)?.as_str() {

@@ -55,9 +55,9 @@ pub(crate) fn install(vm: &Vm, table: &Table) -> Result<(), Failed> {
     // Throws when something of it cannot be stored.
     table.set(
         "set",
-        vm.waiting(|_, (view, data, user_ids, metadata, tags, processed): (Own, _, _, _, _, _)| {
+        vm.waiting(|lua, (view, data, user_ids, metadata, tags, processed): (Own, _, _, _, _, _)| {
             let handed: Handed = (data, user_ids, metadata, tags, processed, None);
-            let kept = kept(handed)?;
+            let kept = kept(lua, handed)?;
             let profile = view.0.clone();
             put(&mut profile.lock(), kept)?;
             // The view can be changed again while this is under way.
@@ -116,8 +116,9 @@ fn view_info(lua: &Lua, profile: &ReadProfile<Raw>) -> mlua::Result<Table> {
     table.set("load_count", profile.session_load_count() as f64)?;
     table.set("first_session_time", profile.first_session_time())?;
     if let Some(at) = profile.session() {
-        table.set("place_id", at.place_id as f64)?;
-        table.set("job_id", at.job_id.as_str())?;
+        let (place_id, job_id) = info::holder(lua, at)?;
+        table.set("place_id", place_id)?;
+        table.set("job_id", job_id)?;
     }
     table.set("user_ids", info::numbers(lua, profile.user_ids())?)?;
     table.set("roblox_metadata", table_of(lua, profile.roblox_metadata())?)?;

@@ -1,11 +1,12 @@
 //! The modules that scripts `require`: our own Luau over the host's functions.
 
+use std::sync::Arc;
+
 use mlua::{Function, Table};
-use profilestore::GameServer;
 
 use crate::{
-    host::Host,
-    vm::{Failed, Vm},
+    host::{Ending, Host},
+    vm::{Failed, OWN_CODE, Vm},
 };
 
 /// The built-in modules.
@@ -21,9 +22,10 @@ pub(crate) fn source(name: &str) -> Option<&'static str> {
 }
 
 /// What the modules are made of besides, in the order in which they build on each other: each gets the host with those before it.
-const PARTS: [(&str, &str); 6] = [
+const PARTS: [(&str, &str); 7] = [
     ("Signal", include_str!("signal.luau")),
     ("tables", include_str!("tables.luau")),
+    ("calls", include_str!("calls.luau")),
     ("mocks", include_str!("mocks.luau")),
     ("service", include_str!("service.luau")),
     ("GlobalUpdates", include_str!("global_updates.luau")),
@@ -32,10 +34,10 @@ const PARTS: [(&str, &str); 6] = [
 
 /// Prepares a machine for the built-in modules. The table is what their chunks get as their first argument: the functions of
 /// [`crate::host`], and the parts that they share.
-pub(crate) fn install(vm: &Vm, server: GameServer) -> Result<Table, Failed> {
-    let host = Host::new(vm, server).table(vm)?;
+pub(crate) fn install(vm: &Vm, ending: Arc<Ending>) -> Result<Table, Failed> {
+    let host = Host::new(vm, ending).table(vm)?;
     for (name, source) in PARTS {
-        let part: Function = vm.load(name, source, &vm.lua().create_table()?)?;
+        let part: Function = vm.load(&format!("{OWN_CODE}{name}"), source, &vm.lua().create_table()?)?;
         host.set(name, part.call::<Table>(&host)?)?;
     }
     Ok(host)

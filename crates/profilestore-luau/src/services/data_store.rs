@@ -20,7 +20,7 @@ use crate::{
     vm::{Answer, Failed, Scheduler, Vm, error_text, json, next_frame},
 };
 
-struct Store(RobloxDataStore);
+pub(super) struct Store(pub(super) RobloxDataStore);
 
 impl UserData for Store {}
 
@@ -76,7 +76,7 @@ fn refused<T>(code: Code, message: impl std::fmt::Display) -> Answer<T> {
 }
 
 /// What a script wants to be stored.
-fn new_entry(value: &Value, user_ids: Option<Table>, metadata: Option<Table>) -> Answer<NewEntry> {
+fn new_entry(lua: &Lua, value: &Value, user_ids: Option<Table>, metadata: Option<Table>) -> Answer<NewEntry> {
     match value {
         Value::Nil => return refused(Code::ValueNotAllowed, "nil is not allowed in a data store"),
         Value::Function(_) | Value::Thread(_) | Value::UserData(_) | Value::LightUserData(_) => {
@@ -88,7 +88,7 @@ fn new_entry(value: &Value, user_ids: Option<Table>, metadata: Option<Table>) ->
         let code = if unstorable.is_too_large() { Code::ValueTooLarge } else { Code::CantStoreValue };
         refused(code, format_args!("Cannot store this value in a data store: {unstorable}"))
     };
-    let json = json::encode("value", value).or_else(unstorable)?;
+    let json = json::encode(lua, "value", value).or_else(unstorable)?;
     let value = RawValue::from_string(json).map_err(|error| error.to_string())?;
     let mut entry = NewEntry::new(value);
     if let Some(user_ids) = user_ids {
@@ -97,7 +97,7 @@ fn new_entry(value: &Value, user_ids: Option<Table>, metadata: Option<Table>) ->
             match id {
                 Ok(Value::Integer(id)) => ids.push(id),
                 #[expect(clippy::cast_possible_truncation, reason = "it is whole and within what a double holds")]
-                Ok(Value::Number(id)) if id.fract() == 0.0 && id.abs() < 9e15 => ids.push(id as i64),
+                Ok(Value::Number(id)) if id.fract() == 0.0 && id.abs() < 9_007_199_254_740_992.0 => ids.push(id as i64),
                 _ => return refused(Code::UserIdInvalid, "a user id is a whole number"),
             }
         }
@@ -107,7 +107,7 @@ fn new_entry(value: &Value, user_ids: Option<Table>, metadata: Option<Table>) ->
         && !metadata.is_empty()
     {
         let wrong = |unstorable| refused(Code::MetadataTooLarge, format_args!("the metadata cannot be stored: {unstorable}"));
-        let json = json::encode("metadata", &Value::Table(metadata)).or_else(wrong)?;
+        let json = json::encode(lua, "metadata", &Value::Table(metadata)).or_else(wrong)?;
         let Ok(metadata) = serde_json::from_str(&json) else {
             return refused(Code::MetadataTooLarge, "the metadata is a table with texts as keys");
         };
@@ -144,7 +144,8 @@ impl Transform {
         let [user_ids, metadata] = [values.next(), values.next()].map(|value| value.unwrap_or(Value::Nil));
         let user_ids = table_or_nil(user_ids).ok_or("the second value of a transform is a table of user ids")?;
         let metadata = table_or_nil(metadata).ok_or("the third value of a transform is a table of metadata")?;
-        new_entry(&value, user_ids, metadata).map(Some)
+        let lua = scheduler.lua().ok_or("the server is closed")?;
+        new_entry(&lua, &value, user_ids, metadata).map(Some)
     }
 }
 
@@ -194,10 +195,10 @@ pub(super) fn install(vm: &Vm, host: &Table, stores: &RobloxDataStores, world: &
 
     let (own, count) = (frames.clone(), players.clone());
     type Set = (Handle, Value, Value, Option<Table>, Option<Table>);
-    let set = move |_: &Lua, (store, key, value, user_ids, metadata): Set| {
+    let set = move |lua: &Lua, (store, key, value, user_ids, metadata): Set| {
         count();
         let own = own.clone();
-        let written = store.0.set(&key_of(key)?, new_entry(&value, user_ids, metadata)?);
+        let written = store.0.set(&key_of(key)?, new_entry(lua, &value, user_ids, metadata)?);
         Ok(async move {
             let written = written.await;
             at_frame(own).await;
@@ -226,13 +227,13 @@ pub(super) fn install(vm: &Vm, host: &Table, stores: &RobloxDataStores, world: &
 
     let (own, count) = (frames.clone(), players.clone());
     type Increment = (Handle, Value, f64, Option<Table>, Option<Table>);
-    let increment = move |_: &Lua, (store, key, delta, user_ids, metadata): Increment| {
+    let increment = move |lua: &Lua, (store, key, delta, user_ids, metadata): Increment| {
         count();
-        if delta.fract() != 0.0 || delta.abs() > 9e15 {
+        if delta.fract() != 0.0 || delta.abs() > 9_007_199_254_740_991.0 {
             return refused(Code::ValueNotAllowed, "the delta of an increment is a whole number");
         }
         let own = own.clone();
-        let with = new_entry(&Value::Boolean(true), user_ids, metadata)?;
+        let with = new_entry(lua, &Value::Boolean(true), user_ids, metadata)?;
         #[expect(clippy::cast_possible_truncation, reason = "it is whole and within what a double holds")]
         let written = store.0.increment_with(&key_of(key)?, delta as i64, with.user_ids, with.metadata);
         Ok(async move {

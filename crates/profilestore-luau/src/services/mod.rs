@@ -5,9 +5,11 @@
 
 mod data_store;
 mod messages;
+mod ordered;
 pub(crate) mod players;
 mod proxies;
 mod purchases;
+mod random;
 mod world;
 
 use std::{
@@ -23,14 +25,24 @@ use tokio::sync::Notify;
 pub(crate) use self::{messages::reach_foreign_holders, world::World};
 use crate::{
     modules,
-    vm::{Answer, Failed, Vm, json},
+    vm::{Answer, Failed, OWN_CODE, Vm, json},
 };
 
 /// The parts, in the order in which they build on each other.
-const PARTS: [(&str, &str); 12] = [
+const PARTS: [(&str, &str); 23] = [
     ("signals", include_str!("signals.luau")),
     ("enums", include_str!("enums.luau")),
+    ("data_types", include_str!("data_types.luau")),
+    ("brick_color", include_str!("brick_color.luau")),
+    ("spaces", include_str!("spaces.luau")),
+    ("sequences", include_str!("sequences.luau")),
     ("instances", include_str!("instances.luau")),
+    ("instance_members", include_str!("instance_members.luau")),
+    ("data_model", include_str!("data_model.luau")),
+    ("values", include_str!("values.luau")),
+    ("bindables", include_str!("bindables.luau")),
+    ("tags", include_str!("tags.luau")),
+    ("debug", include_str!("debug.luau")),
     ("date_time", include_str!("date_time.luau")),
     ("modules", include_str!("modules.luau")),
     ("run_service", include_str!("run_service.luau")),
@@ -40,6 +52,7 @@ const PARTS: [(&str, &str); 12] = [
     ("teleport", include_str!("teleport.luau")),
     ("messages", include_str!("messages.luau")),
     ("data_store", include_str!("data_store.luau")),
+    ("ordered_data_store", include_str!("ordered_data_store.luau")),
 ];
 
 /// What a server's services are made with.
@@ -74,10 +87,14 @@ impl Services {
         host.set("place_id", world.place_id())?;
         host.set("job_id", world.job_id(server))?;
         host.set("kind", vm.prompt(proxies::kind)?)?;
+        host.set("enums", include_str!("enums.txt"))?;
+        host.set("brick_colors", include_str!("brick_colors.txt"))?;
+        random::install(vm, &host, world.chance.clone())?;
         install_basics(vm, &host, &env)?;
         install_require(vm, &host, built_in, mounted.clone())?;
         world::install(vm, &host, &world, server)?;
         data_store::install(vm, &host, &data_stores, &world, server)?;
+        ordered::install(vm, &host, &data_stores, &world, server)?;
 
         let closed = Arc::new(Notify::new());
         let own = closed.clone();
@@ -90,11 +107,15 @@ impl Services {
         let own = lua.create_table()?;
         own.set("events", lua.create_table()?)?;
         for (name, source) in PARTS {
-            lua.load(source).set_name(format!("={name}")).call::<()>((&host, &own))?;
+            lua.load(source).set_name(format!("={OWN_CODE}{name}")).call::<()>((&host, &own))?;
         }
         let globals = vm.globals();
         for name in ["Enum", "Instance", "DateTime", "game"] {
             globals.set(name, own.get::<Value>(name)?)?;
+        }
+        for pair in own.get::<Table>("data_types")?.pairs::<String, Value>() {
+            let (name, constructors) = pair?;
+            globals.set(name, constructors)?;
         }
         globals.set("Game", own.get::<Value>("game")?)?;
         let workspace: Value = own.get::<Function>("get_service")?.call("Workspace")?;
@@ -115,9 +136,9 @@ impl Services {
     }
 
     /// Runs the functions that are bound to the closing of the game, and lets everybody leave. Waits until the functions have ended, as
-    /// long as Roblox would. False when some have not.
-    pub(crate) async fn close(&self, vm: &Vm, leave: impl FnOnce()) -> Result<bool, Failed> {
-        vm.scheduler().spawn(self.own.get("close")?, ());
+    /// long as Roblox would. False when some have not. `nothing_left`: the game closes because there was nothing left to be done.
+    pub(crate) async fn close(&self, vm: &Vm, nothing_left: bool, leave: impl FnOnce()) -> Result<bool, Failed> {
+        vm.scheduler().spawn(self.own.get("close")?, nothing_left);
         leave();
         Ok(tokio::time::timeout(CLOSING, self.closed.notified()).await.is_ok())
     }
@@ -135,7 +156,7 @@ fn install_basics(vm: &Vm, host: &Table, env: &Env) -> Result<(), Failed> {
     host.set("unix_ms", vm.prompt(move |_, ()| Ok(own.unix_ms() as f64))?)?;
     let own = env.clone();
     host.set("guid", vm.prompt(move |_, ()| Ok(guid(&own)))?)?;
-    let encode = |_: &Lua, value: Value| json::encode("value", &value).map_err(|unstorable| unstorable.to_string());
+    let encode = |lua: &Lua, value: Value| json::encode(lua, "value", &value).map_err(|unstorable| unstorable.to_string());
     host.set("json_encode", vm.prompt(encode)?)?;
     let decode = |lua: &Lua, text: String| json::decode(lua, &text).map_err(|error| format!("Can't parse JSON: {error}"));
     host.set("json_decode", vm.prompt(decode)?)?;
@@ -147,6 +168,15 @@ fn install_basics(vm: &Vm, host: &Table, env: &Env) -> Result<(), Failed> {
         Ok(())
     };
     host.set("report", vm.prompt(report)?)?;
+    let scheduler = Arc::downgrade(vm.scheduler());
+    let later = move |_: &Lua, (seconds, function): (f64, Function)| {
+        let wait = Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
+        if let Some(scheduler) = scheduler.upgrade() {
+            scheduler.spawn_later(wait, function);
+        }
+        Ok(())
+    };
+    host.set("call_later", vm.prompt(later)?)?;
     let scheduler = Arc::downgrade(vm.scheduler());
     let listen = move |_: &Lua, listener: Option<Function>| {
         if let Some(scheduler) = scheduler.upgrade() {

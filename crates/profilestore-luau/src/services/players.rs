@@ -3,7 +3,7 @@
 
 use std::{str::FromStr, sync::Arc, time::Duration};
 
-use profilestore::env::Env;
+use profilestore::env::Rng;
 use tokio::time::{Instant, sleep_until};
 
 use super::world::{Join, World};
@@ -215,7 +215,7 @@ impl Plan {
                 Who::Server(_) => (0, 0),
             };
             for user_id in first..=last {
-                let doing = Doing::new(part, begin, &world.env);
+                let doing = Doing::new(part, begin, &*world.chance);
                 let (own, crash) = (world.clone(), crash.clone());
                 world.spawn(doing.run(own, user_id, crash));
             }
@@ -235,9 +235,9 @@ impl Timed {
         self.action == Action::Leave && !self.every
     }
 
-    fn draw(&self, env: &Env) -> Duration {
+    fn draw(&self, chance: &dyn Rng) -> Duration {
         let span = u64::try_from((self.to - self.from).as_millis()).unwrap_or(u64::MAX);
-        let bits = env.uuid().as_u128() & u128::from(u32::MAX);
+        let bits = chance.bits() & u128::from(u32::MAX);
         let part = u128::from(span) * bits / u128::from(u32::MAX);
         self.from + Duration::from_millis(u64::try_from(part).unwrap_or(u64::MAX))
     }
@@ -250,9 +250,9 @@ struct Doing {
 }
 
 impl Doing {
-    fn new(part: &Part, begin: Instant, env: &Env) -> Self {
+    fn new(part: &Part, begin: Instant, chance: &dyn Rng) -> Self {
         let server = if let Who::Server(server) = part.who { Some(server) } else { None };
-        Self { server, next: part.actions.iter().map(|timed| (begin + timed.draw(env), *timed)).collect() }
+        Self { server, next: part.actions.iter().map(|timed| (begin + timed.draw(chance), *timed)).collect() }
     }
 
     async fn run(mut self, world: Arc<World>, user_id: i64, crash: impl Fn(usize)) {
@@ -262,7 +262,7 @@ impl Doing {
             let (at, timed) = self.next[index];
             sleep_until(at).await;
             if timed.every {
-                self.next[index].0 = at + timed.draw(&world.env);
+                self.next[index].0 = at + timed.draw(&*world.chance);
             } else {
                 self.next.remove(index);
             }

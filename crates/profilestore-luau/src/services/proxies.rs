@@ -5,8 +5,36 @@ use mlua::{Function, Lua, Table, UserData, UserDataFields as _, UserDataRegistry
 
 use crate::vm::Answer;
 
-const KINDS: [&str; 7] = ["Instance", "EnumItem", "Enum", "Enums", "DateTime", "RBXScriptSignal", "RBXScriptConnection"];
-const METAMETHODS: [&str; 4] = ["__index", "__newindex", "__tostring", "__eq"];
+const KINDS: [&str; 27] = [
+    "Instance",
+    "EnumItem",
+    "Enum",
+    "Enums",
+    "DateTime",
+    "RBXScriptSignal",
+    "RBXScriptConnection",
+    "Vector3",
+    "Vector2",
+    "Vector3int16",
+    "Vector2int16",
+    "Color3",
+    "UDim",
+    "UDim2",
+    "CFrame",
+    "NumberRange",
+    "NumberSequence",
+    "NumberSequenceKeypoint",
+    "ColorSequence",
+    "ColorSequenceKeypoint",
+    "Rect",
+    "Ray",
+    "Region3",
+    "TweenInfo",
+    "Random",
+    "Font",
+    "BrickColor",
+];
+const METAMETHODS: [&str; 9] = ["__index", "__newindex", "__tostring", "__eq", "__add", "__sub", "__mul", "__div", "__unm"];
 
 /// An object of one of [`KINDS`].
 struct Proxy<const KIND: usize>;
@@ -31,15 +59,36 @@ pub(super) fn kind(lua: &Lua, (name, metamethods): (String, Table)) -> Answer<Fu
         for metamethod in METAMETHODS {
             lua.set_named_registry_value(&place(kind, metamethod), metamethods.get::<Value>(metamethod)?)?;
         }
-        match kind {
-            0 => maker::<0>(lua),
-            1 => maker::<1>(lua),
-            2 => maker::<2>(lua),
-            3 => maker::<3>(lua),
-            4 => maker::<4>(lua),
-            5 => maker::<5>(lua),
-            _ => maker::<6>(lua),
-        }
+        let makers = [
+            maker::<0>,
+            maker::<1>,
+            maker::<2>,
+            maker::<3>,
+            maker::<4>,
+            maker::<5>,
+            maker::<6>,
+            maker::<7>,
+            maker::<8>,
+            maker::<9>,
+            maker::<10>,
+            maker::<11>,
+            maker::<12>,
+            maker::<13>,
+            maker::<14>,
+            maker::<15>,
+            maker::<16>,
+            maker::<17>,
+            maker::<18>,
+            maker::<19>,
+            maker::<20>,
+            maker::<21>,
+            maker::<22>,
+            maker::<23>,
+            maker::<24>,
+            maker::<25>,
+            maker::<26>,
+        ];
+        makers[kind](lua)
     };
     made().map_err(|error: mlua::Error| error.to_string())
 }

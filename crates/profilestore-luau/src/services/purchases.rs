@@ -1,7 +1,11 @@
 //! Purchases of developer products, offered to `MarketplaceService.ProcessReceipt` until a server grants them: at once, a while
 //! later when it was not granted, and whenever the player joins a server.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use mlua::{Lua, Table};
 
@@ -17,10 +21,15 @@ const OFFERS: u32 = 10;
 #[derive(Default)]
 pub(super) struct Purchases {
     open: BTreeMap<String, Purchase>,
+    made: u64,
+    /// What players own for good: its kind, the user's id and its own.
+    owned: BTreeSet<(String, i64, i64)>,
 }
 
 #[derive(Clone)]
 struct Purchase {
+    /// Counts all purchases.
+    number: u64,
     user_id: i64,
     product_id: i64,
     /// The servers where it is being processed now.
@@ -32,10 +41,13 @@ struct Purchase {
 impl World {
     /// A player buys a product.
     pub(super) fn buy(self: &Arc<Self>, user_id: i64, product_id: i64) {
-        // In the order in which they were made.
         let id = self.env.uuid().to_string();
-        let purchase = Purchase { user_id, product_id, processing: Vec::new(), offers: 0 };
-        self.inner.lock().purchases.open.insert(id.clone(), purchase);
+        {
+            let purchases = &mut self.inner.lock().purchases;
+            purchases.made += 1;
+            let purchase = Purchase { number: purchases.made, user_id, product_id, processing: Vec::new(), offers: 0 };
+            purchases.open.insert(id.clone(), purchase);
+        }
         if let Some(server) = self.servers_of(user_id).last() {
             self.offer(*server, &id);
         }
@@ -82,18 +94,20 @@ impl World {
 
 /// Offers what is not granted yet, of one player or of all who are on the server.
 pub(super) fn offer_all(world: &Arc<World>, server: usize, user_id: Option<i64>) {
-    let ids: Vec<(String, i64)> = {
+    // In the order in which they were made.
+    let mut ids: Vec<(u64, String, i64)> = {
         let mut inner = world.inner.lock();
         let open = inner.purchases.open.iter_mut();
         let wanted = open.filter(|(_, purchase)| user_id.is_none_or(|user_id| purchase.user_id == user_id));
         wanted
             .map(|(id, purchase)| {
                 purchase.offers = 0;
-                (id.clone(), purchase.user_id)
+                (purchase.number, id.clone(), purchase.user_id)
             })
             .collect()
     };
-    for (id, user_id) in ids {
+    ids.sort_unstable();
+    for (_, id, user_id) in ids {
         if world.servers_of(user_id).contains(&server) {
             world.offer(server, &id);
         }
@@ -107,6 +121,15 @@ pub(super) fn install(vm: &Vm, host: &Table, world: &Arc<World>, server: usize) 
         Ok(())
     };
     host.set("buy", vm.prompt(buy)?)?;
+    let own = world.clone();
+    let acquire = move |_: &Lua, (kind, user_id, id): (String, i64, i64)| {
+        own.inner.lock().purchases.owned.insert((kind, user_id, id));
+        Ok(())
+    };
+    host.set("acquire", vm.prompt(acquire)?)?;
+    let own = world.clone();
+    let owns = move |_: &Lua, owned: (String, i64, i64)| Ok(own.inner.lock().purchases.owned.contains(&owned));
+    host.set("owns", vm.prompt(owns)?)?;
     let own = world.clone();
     let offer = move |_: &Lua, ()| {
         let world = own.clone();

@@ -13,7 +13,7 @@ use std::{
 
 use mlua::{Function, IntoLuaMulti, Table};
 use parking_lot::Mutex;
-use profilestore::env::Env;
+use profilestore::env::{Env, Rng};
 
 use super::{
     messages::{self, Topics},
@@ -24,6 +24,8 @@ use crate::vm::{Answer, Failed, Scheduler, Vm};
 /// The servers of a game, and what they share.
 pub(crate) struct World {
     pub(super) env: Env,
+    /// What decides who goes where, and when.
+    pub(super) chance: Arc<dyn Rng>,
     place_id: i64,
     /// How long a message takes.
     pub(super) latency: Duration,
@@ -70,10 +72,10 @@ pub(super) struct Join {
 }
 
 impl World {
-    pub(crate) fn new(env: Env, place_id: i64, job_ids: Vec<String>, latency: Duration) -> Arc<Self> {
+    pub(crate) fn new(env: Env, chance: Arc<dyn Rng>, place_id: i64, job_ids: Vec<String>, latency: Duration) -> Arc<Self> {
         let servers = job_ids.into_iter().map(|job_id| Server { job_id, machine: None }).collect();
         let inner = Inner { servers, players: BTreeMap::new(), topics: Topics::default(), purchases: Purchases::default() };
-        Arc::new(Self { env, place_id, latency, inner: Mutex::new(inner), busy: AtomicUsize::new(0) })
+        Arc::new(Self { env, chance, place_id, latency, inner: Mutex::new(inner), busy: AtomicUsize::new(0) })
     }
 
     pub(super) fn place_id(&self) -> i64 {
@@ -121,8 +123,7 @@ impl World {
 
     /// A number below `limit`, at random.
     pub(super) fn random(&self, limit: u64) -> u64 {
-        // The low bits of these identifiers are random.
-        (self.env.uuid().as_u128() & u128::from(u32::MAX)) as u64 % limit.max(1)
+        (self.chance.bits() & u128::from(u32::MAX)) as u64 % limit.max(1)
     }
 
     /// The servers that a player is on.

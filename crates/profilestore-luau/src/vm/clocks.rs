@@ -3,14 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use mlua::{Function, Table};
-use profilestore::env::Env;
+use profilestore::env::{Env, Rng};
 
-use super::{Failed, Vm};
+use super::{Failed, OWN_CODE, Vm};
 
 /// What `os.clock` shows when a server begins. ProfileService's queue counts on a server being some seconds old.
 const AGE: Duration = Duration::from_secs(10);
 
-pub(crate) fn install(vm: &Vm, env: &Env) -> Result<(), Failed> {
+pub(crate) fn install(vm: &Vm, env: &Env, chance: &dyn Rng) -> Result<(), Failed> {
     let globals = vm.globals();
     let os: Table = globals.get("os")?;
 
@@ -40,12 +40,12 @@ pub(crate) fn install(vm: &Vm, env: &Env) -> Result<(), Failed> {
                 return format(text, at or now())
             end",
         )
-        .set_name("=os")
+        .set_name(format!("={OWN_CODE}os"))
         .call((unix, os.get::<Function>("time")?, os.get::<Function>("date")?))?;
     os.set("time", time)?;
     os.set("date", date)?;
 
-    let seed = (env.uuid().as_u128() & 0x7fff_ffff) as f64;
+    let seed = (chance.bits() & 0x7fff_ffff) as f64;
     globals.get::<Table>("math")?.get::<Function>("randomseed")?.call::<()>(seed)?;
     Ok(())
 }

@@ -3,13 +3,15 @@
 //! Storable is what a data store takes: booleans, finite numbers, UTF-8 texts, buffers, tables that are lists without gaps or have
 //! only strings as keys. Anything else is refused with the path of the value. Keys are written in order, so equal tables give equal
 //! JSON. An empty table is written as a list, as Roblox does. A buffer has the form that Roblox gives it:
-//! `{"m":null,"t":"buffer","base64":"..."}`.
+//! `{"m":null,"t":"buffer","base64":"..."}`. A number that a double cannot hold is written as it was read, see [`exact`].
 
 use std::{borrow::Cow, ffi::c_void, fmt, io};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use mlua::{BorrowedBytes, Lua, LuaString, Table, Value};
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+
+use super::exact;
 
 /// How deep tables may nest: what every reader of the stored JSON can read.
 pub(crate) const MAX_DEPTH: usize = 100;
@@ -37,8 +39,9 @@ impl Unstorable {
 }
 
 /// JSON of a value. `name` is what paths in errors begin with.
-pub(crate) fn encode(name: &str, value: &Value) -> Result<String, Unstorable> {
-    let mut writer = Writer { out: Vec::with_capacity(256), path: Vec::new(), tables: Vec::new() };
+pub(crate) fn encode(lua: &Lua, name: &str, value: &Value) -> Result<String, Unstorable> {
+    let notes = exact::notes(lua).ok().flatten();
+    let mut writer = Writer { out: Vec::with_capacity(256), path: Vec::new(), tables: Vec::new(), notes };
     match writer.value(value) {
         // All of it was checked to be UTF-8 when it was written.
         Ok(()) => Ok(String::from_utf8(writer.out).expect("JSON is text")),
@@ -74,6 +77,8 @@ struct Writer {
     path: Vec<Step>,
     /// The tables on the way to here, to find cycles.
     tables: Vec<*const c_void>,
+    /// Numbers as they were stored.
+    notes: Option<Table>,
 }
 
 impl Writer {
@@ -104,11 +109,27 @@ impl Writer {
     }
 
     fn number(&mut self, value: f64) -> Result<(), String> {
-        const EXACT: f64 = 9_007_199_254_740_992.0;
         if !value.is_finite() {
             return Err(format!("{value} cannot be stored"));
         }
-        if value.fract() == 0.0 && value.abs() <= EXACT { self.json(&(value as i64)) } else { self.json(&value) }
+        self.out.extend_from_slice(exact::written(value).as_bytes());
+        Ok(())
+    }
+
+    /// A value of a table, about which `notes` may know more than the script.
+    fn member(&mut self, notes: Option<&Table>, key: impl FnOnce() -> Value, value: &Value) -> Result<(), String> {
+        let double = match value {
+            Value::Number(double) => Some(*double),
+            Value::Integer(whole) => Some(*whole as f64),
+            _ => None,
+        };
+        if let (Some(notes), Some(double)) = (notes, double)
+            && let Some(text) = exact::text_of(notes, &key(), double)
+        {
+            self.out.extend_from_slice(&text.as_bytes());
+            return Ok(());
+        }
+        self.value(value)
     }
 
     fn text(&mut self, value: &LuaString) -> Result<(), String> {
@@ -134,6 +155,8 @@ impl Writer {
     }
 
     fn entries(&mut self, table: &Table) -> Result<(), String> {
+        let notes = self.notes.as_ref().and_then(|notes| notes.raw_get::<Option<Table>>(table).ok().flatten());
+        let notes = notes.as_ref();
         let mut named: Vec<(LuaString, Value)> = Vec::new();
         let mut numbered = 0_usize;
         for pair in table.pairs::<Value, Value>() {
@@ -145,7 +168,7 @@ impl Writer {
             }
         }
         if numbered == 0 && !named.is_empty() {
-            return self.object(named);
+            return self.object(notes, named);
         }
         if !named.is_empty() {
             return Err("a table with both numbers and texts as keys cannot be stored".to_owned());
@@ -161,14 +184,14 @@ impl Writer {
             }
             let value: Value = table.raw_get(index).map_err(|error| error.to_string())?;
             self.path.push(Step::Index(index));
-            self.value(&value)?;
+            self.member(notes, || Value::Number(index as f64), &value)?;
             self.path.pop();
         }
         self.out.push(b']');
         Ok(())
     }
 
-    fn object(&mut self, named: Vec<(LuaString, Value)>) -> Result<(), String> {
+    fn object(&mut self, notes: Option<&Table>, named: Vec<(LuaString, Value)>) -> Result<(), String> {
         let bytes: Vec<BorrowedBytes> = named.iter().map(|(key, _)| key.as_bytes()).collect();
         let mut order: Vec<usize> = (0..named.len()).collect();
         order.sort_unstable_by(|a, b| bytes[*a].cmp(&bytes[*b]));
@@ -181,7 +204,7 @@ impl Writer {
             self.path.push(Step::Key(key.clone()));
             self.text(key)?;
             self.out.push(b':');
-            self.value(value)?;
+            self.member(notes, || Value::String(key.clone()), value)?;
             self.path.pop();
         }
         self.out.push(b'}');
@@ -192,15 +215,37 @@ impl Writer {
 /// The value of a JSON text. `null` becomes nil, so a key with it is not there.
 pub(crate) fn decode(lua: &Lua, json: &str) -> Result<Value, String> {
     let mut reader = serde_json::Deserializer::from_str(json);
-    let value = Reader(lua).deserialize(&mut reader).map_err(|error| error.to_string())?;
+    let texts = exact::Texts::of(json);
+    let value = Reader { lua, texts: &texts }.deserialize(&mut reader).map_err(|error| error.to_string())?;
     reader.end().map_err(|error| error.to_string())?;
     Ok(value)
 }
 
 #[derive(Clone, Copy)]
-struct Reader<'a>(&'a Lua);
+struct Reader<'a, 't> {
+    lua: &'a Lua,
+    texts: &'a exact::Texts<'t>,
+}
 
-impl<'de> DeserializeSeed<'de> for Reader<'_> {
+impl Reader<'_, '_> {
+    fn number<E>(self, double: f64) -> Result<Value, E> {
+        self.texts.met(double);
+        Ok(Value::Number(double))
+    }
+
+    /// Puts a value that was just read into its table.
+    fn set<E: serde::de::Error>(self, table: &Table, key: Value, value: Value) -> Result<(), E> {
+        let put = || {
+            if let Some(text) = self.texts.take() {
+                exact::note(self.lua, table, &key, text)?;
+            }
+            table.raw_set(&key, value)
+        };
+        put().map_err(E::custom)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Reader<'_, '_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
@@ -208,7 +253,7 @@ impl<'de> DeserializeSeed<'de> for Reader<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Reader<'_> {
+impl<'de> Visitor<'de> for Reader<'_, '_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -224,38 +269,39 @@ impl<'de> Visitor<'de> for Reader<'_> {
     }
 
     fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(Value::Number(value as f64))
+        self.number(value as f64)
     }
 
     fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(Value::Number(value as f64))
+        self.number(value as f64)
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(Value::Number(value))
+        self.number(value)
     }
 
     fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Value, E> {
-        self.0.create_string(value).map(Value::String).map_err(E::custom)
+        self.lua.create_string(value).map(Value::String).map_err(E::custom)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        let table = self.0.create_table().map_err(A::Error::custom)?;
+        let table = self.lua.create_table().map_err(A::Error::custom)?;
         let mut index = 0_usize;
         while let Some(item) = items.next_element_seed(self)? {
             index += 1;
-            table.raw_set(index, item).map_err(A::Error::custom)?;
+            self.set(&table, Value::Number(index as f64), item)?;
         }
         Ok(Value::Table(table))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
-        let table = self.0.create_table().map_err(A::Error::custom)?;
+        let table = self.lua.create_table().map_err(A::Error::custom)?;
         while let Some(key) = entries.next_key::<Cow<'de, str>>()? {
             let value = entries.next_value_seed(self)?;
-            table.raw_set(self.0.create_string(key.as_bytes()).map_err(A::Error::custom)?, value).map_err(A::Error::custom)?;
+            let key = self.lua.create_string(key.as_bytes()).map_err(A::Error::custom)?;
+            self.set(&table, Value::String(key), value)?;
         }
-        Ok(buffer_of(self.0, &table).map_or(Value::Table(table), Value::Buffer))
+        Ok(buffer_of(self.lua, &table).map_or(Value::Table(table), Value::Buffer))
     }
 }
 
@@ -275,7 +321,7 @@ mod tests {
 
     fn json(source: &str) -> Result<String, String> {
         let lua = Lua::new();
-        encode("Data", &lua.load(source).eval::<Value>().expect("a value")).map_err(|error| error.to_string())
+        encode(&lua, "Data", &lua.load(source).eval::<Value>().expect("a value")).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -286,13 +332,24 @@ mod tests {
             r#"[[],[[]],"",0]"#,
             r#"{"buf":{"m":null,"t":"buffer","base64":"aGVsbG8="}}"#,
             "9007199254740992",
+            r#"{"a":[1,76561198000000001,-9223372036854775808],"b":18446744073709551615,"c":{"d":9007199254740993},"e":-0.0}"#,
         ] {
             let value = decode(&lua, text).expect("JSON");
-            let again = encode("Data", &value).expect("storable");
+            let again = encode(&lua, "Data", &value).expect("storable");
             let (a, b): (serde_json::Value, serde_json::Value) =
                 (serde_json::from_str(text).expect("JSON"), serde_json::from_str(&again).expect("JSON"));
             assert_eq!(a, b);
         }
+    }
+
+    #[test]
+    fn a_number_is_kept_to_the_digit_while_it_is_left_alone() {
+        let lua = Lua::new();
+        let value = decode(&lua, r#"{"ids":[76561198000000001,76561198000000099],"id":76561198000000001,"n":1}"#).expect("JSON");
+        let edit = lua.load("local data = ... table.remove(data.ids, 1) data.id += 64 data.n = 2");
+        edit.call::<()>(&value).expect("an edit");
+        let again = encode(&lua, "Data", &value).expect("storable");
+        assert_eq!(again, r#"{"id":76561198000000064,"ids":[76561198000000099],"n":2}"#);
     }
 
     #[test]

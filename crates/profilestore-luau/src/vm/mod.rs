@@ -1,6 +1,7 @@
 //! One game server's Luau virtual machine: what scripts find in it, and how the host runs them.
 
 mod clocks;
+pub(crate) mod exact;
 pub(crate) mod json;
 mod limits;
 mod print;
@@ -10,10 +11,10 @@ mod task;
 use std::{future::Future, sync::Arc};
 
 use mlua::{FromLuaMulti, Function, IntoLuaMulti, Lua, LuaOptions, MultiValue, StdLib, Table, Thread, VmState, chunk::ChunkMode};
-use profilestore::env::Env;
+use profilestore::env::{Env, Rng};
 
 pub use self::limits::Limits;
-pub(crate) use self::scheduler::{Answer, Scheduler, error_text, next_frame};
+pub(crate) use self::scheduler::{Answer, OWN_CODE, Scheduler, error_text, next_frame};
 use self::{limits::Budget, scheduler::answer_values};
 use crate::output::Output;
 
@@ -45,6 +46,7 @@ pub(crate) struct VmOptions {
     /// Counts from 1; for the output.
     pub(crate) server: usize,
     pub(crate) env: Env,
+    pub(crate) chance: Arc<dyn Rng>,
     pub(crate) output: Arc<dyn Output>,
     pub(crate) limits: Limits,
 }
@@ -79,10 +81,11 @@ impl Vm {
         let scheduler = Scheduler::new(&lua, options.server, options.output, budget);
         let host = lua.create_table()?;
         host.set("is_error", lua.create_function(|_, value: mlua::Value| Ok(matches!(value, mlua::Value::Error(_))))?)?;
-        let (wrap_prompt, wrap_waiting) = lua.load(include_str!("threads.luau")).set_name("=threads").call(host)?;
+        let (wrap_prompt, wrap_waiting) =
+            lua.load(include_str!("threads.luau")).set_name(format!("={OWN_CODE}threads")).call(host)?;
         let vm = Self { lua, scheduler, wrap_prompt, wrap_waiting };
         task::install(&vm)?;
-        clocks::install(&vm, &options.env)?;
+        clocks::install(&vm, &options.env, &*options.chance)?;
         print::install(&vm)?;
         tokio::spawn(vm.scheduler.clone().drive());
         Ok(vm)

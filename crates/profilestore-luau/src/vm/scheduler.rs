@@ -27,6 +27,9 @@ use crate::output::{Line, Output};
 /// What a host function answers: values, or the text of the error that the script is to see.
 pub(crate) type Answer<T> = Result<T, String>;
 
+/// What the names of the machine's own chunks begin with. They are left out of tracebacks: scripts' authors have no use for them.
+pub(crate) const OWN_CODE: &str = "profilestore/";
+
 /// The time between two frames.
 const FRAME: Duration = Duration::from_nanos(1_000_000_000 / 60);
 
@@ -131,6 +134,17 @@ impl Scheduler {
                 None
             }
         }
+    }
+
+    /// Runs a function after so long, unless the machine is closed by then. The game does not go on for this alone.
+    pub(crate) fn spawn_later(&self, wait: Duration, function: Function) {
+        let me = self.me.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            if let Some(me) = me.upgrade() {
+                me.spawn(function, ());
+            }
+        });
     }
 
     /// Runs a thread at the end of the current step.
@@ -258,7 +272,7 @@ impl Scheduler {
     pub(crate) fn report_text(&self, text: &str) {
         if !self.is_closed() {
             self.failed.fetch_add(1, Ordering::Relaxed);
-            self.output.line(self.server, Line::Error, text);
+            self.output.line(self.server, Line::Error, &without_own_code(text));
         }
     }
 
@@ -322,6 +336,15 @@ pub(crate) fn answer_values<T: IntoLuaMulti>(lua: &Lua, answer: Answer<T>) -> ml
         }
         Err(message) => (false, message).into_lua_multi(lua),
     }
+}
+
+/// An error's text with those places of its traceback that are in scripts.
+fn without_own_code(text: &str) -> String {
+    const HEADING: &str = "\nstack traceback:";
+    let Some((problem, places)) = text.split_once(HEADING) else { return text.to_owned() };
+    let is_shown = |line: &&str| !line.trim_start().starts_with(OWN_CODE) && !line.ends_with(HEADING.trim_start());
+    let places: Vec<&str> = places.lines().filter(is_shown).filter(|line| !line.is_empty()).collect();
+    if places.is_empty() { problem.to_owned() } else { format!("{problem}{HEADING}\n{}", places.join("\n")) }
 }
 
 /// The text of an error without what only the host's side means.

@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 
 use mlua::{Function, Lua, MultiValue, Thread, Value};
 
-use super::{Answer, Failed, Scheduler, Vm};
+use super::{Answer, Failed, OWN_CODE, Scheduler, Vm};
 
 type Weakly = Weak<Scheduler>;
 
@@ -29,7 +29,10 @@ pub(crate) fn install(vm: &Vm) -> Result<(), Failed> {
     )?;
     task.set(
         "cancel",
-        vm.lua().load("local close = coroutine.close return function(thread) close(thread) end").eval::<Function>()?,
+        vm.lua()
+            .load("local close = coroutine.close return function(thread) close(thread) end")
+            .set_name(format!("={OWN_CODE}task"))
+            .eval::<Function>()?,
     )?;
 
     // Waiting is yielding with a note of when to be woken.
@@ -50,7 +53,7 @@ pub(crate) fn install(vm: &Vm) -> Result<(), Failed> {
                 return yield()
             end",
         )
-        .set_name("=task")
+        .set_name(format!("={OWN_CODE}task"))
         .call(note)?;
     task.set("wait", wait.clone())?;
     task.set_readonly(true);

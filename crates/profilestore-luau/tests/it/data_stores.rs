@@ -74,8 +74,8 @@ fn errors_are_roblox_errors() {
         fails('502: ', 'IncrementAsync', 'k')
         local ok, problem = pcall(service.GetDataStore, service, '')
         assert(not ok and problem:find('101: '), problem)
-        local ok, problem = pcall(service.GetOrderedDataStore, service, 'x')
-        assert(not ok and problem:find('GetOrderedDataStore'), problem)",
+        local ok, problem = pcall(service.GetOrderedDataStore, service, '')
+        assert(not ok and problem:find('101: '), problem)",
     );
 }
 

@@ -2,6 +2,7 @@
 
 mod bring_along;
 mod ci_example;
+mod closing;
 mod data_stores;
 mod documents;
 mod limits;
@@ -10,9 +11,13 @@ mod players;
 mod profile_service;
 mod profile_store;
 mod published;
+mod seeds;
 mod services;
+mod stored_values;
+mod surface;
 mod threads;
 mod types;
+mod validators;
 
 use std::sync::Arc;
 

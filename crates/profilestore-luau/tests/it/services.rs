@@ -40,7 +40,7 @@ fn what_is_not_there_is_named() {
         fails('game:', function() game:Explode() end)
         fails('Foo is not a valid member of ServerScriptService \"ServerScriptService\"', function() return script.Parent.Foo end)
         fails('\"Part\"', Instance.new, 'Part')
-        fails('KeyCode is not an Enum', function() return Enum.KeyCode end)
+        fails('NoSuch is not a valid member of \"Enum\"', function() return Enum.NoSuch end)
         fails('Sideways is not a valid member of \"Enum.SortDirection\"', function() return Enum.SortDirection.Sideways end)
         fails('Property is read only', function() game.PlaceId = 5 end)
         fails('GetService', function() game.GetService('Players') end)

@@ -1,0 +1,180 @@
+//! Numbers that a double cannot hold, such as 76561198000000001, kept to the digit while a script leaves them alone.
+//!
+//! A script sees the nearest double. Which text each of them had is noted beside the table that it was read into, by its key; the
+//! note lives as long as the table and is out of the scripts' reach. When the table is written again, a value that is still the
+//! same double is written as that text.
+
+use std::cell::{Cell, RefCell};
+
+use mlua::{Lua, LuaString, Table, Value};
+
+/// Where the notes are: `[table] = { [key] = text }`, weak in the tables.
+const NOTES: &str = "profilestore: numbers as they were stored";
+
+/// A number with fewer digits than this is the only one of them that its double stands for.
+const MAY_BE_INEXACT: usize = 16;
+
+/// The texts of the numbers of one JSON text, in the order in which a reader meets them.
+pub(super) struct Texts<'a> {
+    /// What is left to look through; None when no number can be inexact.
+    rest: RefCell<Option<&'a str>>,
+    /// The text of the number that was read last, if its double does not say as much.
+    last: Cell<Option<&'a str>>,
+}
+
+impl<'a> Texts<'a> {
+    pub(super) fn of(json: &'a str) -> Self {
+        Self { rest: RefCell::new(has_long_number(json).then_some(json)), last: Cell::new(None) }
+    }
+
+    /// A number was read: `double` is what the script sees of it.
+    pub(super) fn met(&self, double: f64) {
+        let mut rest = self.rest.borrow_mut();
+        let Some(json) = *rest else { return };
+        let (text, after) = next_number(json);
+        *rest = Some(after);
+        let inexact = digits(text) >= MAY_BE_INEXACT && written(double) != text;
+        self.last.set(inexact.then_some(text));
+    }
+
+    /// The text of the number that has just been read, if it must be noted.
+    pub(super) fn take(&self) -> Option<&'a str> {
+        self.last.take()
+    }
+}
+
+/// The JSON of a finite number: a whole one without a point, as far as 64 bits go, so that a typed program reads it.
+pub(super) fn written(double: f64) -> String {
+    const LIMIT: f64 = 18_446_744_073_709_551_616.0;
+    let is_negative = double.is_sign_negative();
+    if double.fract() != 0.0 || (is_negative && double == 0.0) || double >= LIMIT || double < -LIMIT / 2.0 {
+        return serde_json::Number::from_f64(double).map_or_else(|| "null".to_owned(), |number| number.to_string());
+    }
+    if is_negative { (double as i64).to_string() } else { (double as u64).to_string() }
+}
+
+fn digits(number: &str) -> usize {
+    number.bytes().filter(u8::is_ascii_digit).count()
+}
+
+/// True when there are so many digits in a row, points aside, that one of the numbers may be inexact. Digits within texts count,
+/// too, which does no harm.
+fn has_long_number(json: &str) -> bool {
+    let mut row = 0;
+    json.bytes().any(|byte| {
+        match byte {
+            b'0'..=b'9' => row += 1,
+            b'.' => {}
+            _ => row = 0,
+        }
+        row >= MAY_BE_INEXACT
+    })
+}
+
+/// The first number outside of texts, and what follows it. Both are empty when there is none.
+fn next_number(json: &str) -> (&str, &str) {
+    let bytes = json.as_bytes();
+    let mut at = 0;
+    while at < bytes.len() {
+        match bytes[at] {
+            b'"' => {
+                at += 1;
+                while at < bytes.len() && bytes[at] != b'"' {
+                    at += if bytes[at] == b'\\' { 2 } else { 1 };
+                }
+                at += 1;
+            }
+            b'-' | b'0'..=b'9' => {
+                let in_number = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
+                let length = bytes[at..].iter().take_while(|byte| in_number(byte)).count();
+                return (&json[at..at + length], &json[at + length..]);
+            }
+            _ => at += 1,
+        }
+    }
+    ("", "")
+}
+
+/// Notes the text of a number that was read into a table.
+pub(super) fn note(lua: &Lua, table: &Table, key: impl mlua::IntoLua, text: &str) -> mlua::Result<()> {
+    let all = match notes(lua)? {
+        Some(all) => all,
+        None => {
+            let all = lua.create_table()?;
+            let weak = lua.create_table()?;
+            weak.set("__mode", "k")?;
+            all.set_metatable(Some(weak))?;
+            lua.set_named_registry_value(NOTES, &all)?;
+            all
+        }
+    };
+    let of_table = match all.raw_get::<Option<Table>>(table)? {
+        Some(of_table) => of_table,
+        None => {
+            let of_table = lua.create_table()?;
+            all.raw_set(table, &of_table)?;
+            of_table
+        }
+    };
+    of_table.raw_set(key, text)
+}
+
+/// All notes of a machine; None when there never was one.
+pub(super) fn notes(lua: &Lua) -> mlua::Result<Option<Table>> {
+    lua.named_registry_value(NOTES)
+}
+
+/// What is noted about `from` is noted about `to`, and nothing else is.
+pub(crate) fn carry(lua: &Lua, from: &Table, to: &Table) -> mlua::Result<()> {
+    let Some(all) = notes(lua)? else { return Ok(()) };
+    all.raw_set(to, all.raw_get::<Value>(from)?)
+}
+
+/// What a value of a table is written as, if its double alone does not say it. A value may have moved within its table.
+pub(super) fn text_of(of_table: &Table, key: &Value, double: f64) -> Option<LuaString> {
+    let stands_for = |text: &LuaString| text.to_str().is_ok_and(|text| text.parse::<f64>().is_ok_and(|noted| noted == double));
+    let at_its_place = of_table.raw_get::<Option<LuaString>>(key).ok().flatten();
+    if let Some(text) = at_its_place.filter(stands_for) {
+        return Some(text);
+    }
+    let mut found: Option<LuaString> = None;
+    for pair in of_table.pairs::<Value, LuaString>() {
+        let text = pair.ok()?.1;
+        if !stands_for(&text) {
+            continue;
+        }
+        if found.as_ref().is_some_and(|other| *other != text) {
+            // Two numbers look the same to the script: which one it moved cannot be told.
+            return None;
+        }
+        found = Some(text);
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_numbers_that_a_double_cannot_hold_are_noted() {
+        let json = r#"{"a\"1":76561198000000001,"b":[1,-2.5e3,"12345678901234567890",18446744073709551615,9007199254740993,9007199254740992]}"#;
+        let texts = Texts::of(json);
+        let mut noted = Vec::new();
+        for double in [
+            76_561_198_000_000_001_f64,
+            1.0,
+            -2500.0,
+            18_446_744_073_709_551_615.0,
+            9_007_199_254_740_993.0,
+            9_007_199_254_740_992.0,
+        ] {
+            texts.met(double);
+            noted.push(texts.take());
+        }
+        assert_eq!(noted, [Some("76561198000000001"), None, None, Some("18446744073709551615"), Some("9007199254740993"), None]);
+        let short = Texts::of(r#"{"a":123456789012345,"b":0.1}"#);
+        short.met(0.1);
+        assert!(short.rest.borrow().is_none() && short.take().is_none());
+    }
+}

@@ -1,0 +1,238 @@
+//! What is stored comes back as it was stored, and what cannot be read blocks nothing else.
+
+use std::sync::Arc;
+
+use profilestore::{
+    GameServer, ProfileStore,
+    data_store::{DataStore, MemoryStore},
+    messenger::LocalMessenger,
+};
+use profilestore_luau::{GameBuilder, Line};
+use serde_json::{Value, json, value::RawValue};
+
+use crate::{Ran, run};
+
+/// A game on a store in which a Rust program does something first, and says `ready` in the data store `Signs`; later it does something
+/// else, one minute of the game's time after the beginning.
+fn beside<F, L>(
+    source: &str,
+    first: impl FnOnce(GameServer) -> F + Send + 'static,
+    last: impl FnOnce(GameServer) -> L + Send + 'static,
+) -> Ran
+where
+    F: Future<Output = ()> + Send + 'static,
+    L: Future<Output = ()> + Send + 'static,
+{
+    let script = format!("task.wait(1) {source}");
+    run(&script, |game: GameBuilder| {
+        game.until(std::time::Duration::from_secs(70)).store(move |env| {
+            let store: Arc<dyn DataStore> = Arc::new(MemoryStore::new(env.clone()));
+            let messenger = LocalMessenger::new();
+            let builder = GameServer::builder(store.clone()).messenger(messenger.clone()).env(env.clone());
+            tokio::spawn(async move {
+                let server = builder.start().await.expect("a server");
+                first(server.clone()).await;
+                tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+                last(server.clone()).await;
+                assert!(server.shutdown().await.is_complete());
+            });
+            Ok((store, Arc::new(messenger)))
+        })
+    })
+}
+
+async fn store_data(server: GameServer, name: &str, data: Value) {
+    let store: ProfileStore<Value> = server.store_builder(name).template(data).build().expect("a store");
+    let profile = store.start_session("k").await.expect("a session");
+    profile.end_session().await.expect("it is stored");
+}
+
+/// The data of a profile as a Rust program reads it.
+async fn stored(server: GameServer, name: &str) -> Value {
+    let store: ProfileStore<Value> = server.store_builder(name).template(json!({})).build().expect("a store");
+    store.get("k").await.expect("a profile").data
+}
+
+#[test]
+fn a_64_bit_number_that_the_script_never_touches_is_kept_to_the_digit() {
+    let data = json!({
+        "steam": 76_561_198_000_000_001_i64, "ids": [76_561_198_000_000_003_i64, i64::MIN, u64::MAX], "zero": -0.0, "coins": 0,
+    });
+    let (tx, rx) = std::sync::mpsc::channel();
+    for module in ["ProfileStore", "ProfileService"] {
+        let (data, tx) = (data.clone(), tx.clone());
+        let source = if module == "ProfileStore" {
+            "local store = require('ProfileStore').New('P', {})
+            local profile = store:StartSessionAsync('k')
+            profile.Data.coins = 5
+            profile:EndSession()"
+        } else {
+            "local store = require('ProfileService').GetProfileStore('P', {})
+            local profile = store:LoadProfileAsync('k')
+            profile.Data.coins = 5
+            profile:Release()"
+        };
+        let first = move |server: GameServer| async move { store_data(server, "P", data).await };
+        let last = move |server: GameServer| async move { tx.send(stored(server, "P").await).expect("the test waits") };
+        beside(source, first, last).succeeded();
+        let stored = rx.recv().expect("it was read");
+        let expected = json!({
+            "steam": 76_561_198_000_000_001_i64, "ids": [76_561_198_000_000_003_i64, i64::MIN, u64::MAX], "zero": -0.0, "coins": 5,
+        });
+        assert_eq!(stored, expected, "{module}");
+        assert!(stored["zero"].as_f64().expect("a number").is_sign_negative(), "{module}");
+    }
+}
+
+#[test]
+fn a_raw_data_store_and_a_message_keep_numbers_too() {
+    let (tx, rx) = std::sync::mpsc::channel();
+    let first = |server: GameServer| async move {
+        let store: ProfileStore<Value> = server.store_builder("P").template(json!({})).build().expect("a store");
+        store.send_message("k", &json!({ "id": 76_561_198_000_000_001_i64 })).await.expect("it is sent");
+    };
+    let last = move |server: GameServer| async move { tx.send(stored(server, "P").await).expect("the test waits") };
+    beside(
+        "local raw = game:GetService('DataStoreService'):GetDataStore('P')
+        local profile = require('ProfileStore').New('P', {}):StartSessionAsync('k')
+        profile:MessageHandler(function(message, processed) profile.Data.gift = message processed() end)
+        profile:EndSession()
+        task.wait(1)
+        raw:UpdateAsync('k', function(stored) stored.Data.seen = true return stored end)",
+        first,
+        last,
+    )
+    .succeeded();
+    assert_eq!(rx.recv().expect("it was read"), json!({ "gift": { "id": 76_561_198_000_000_001_i64 }, "seen": true }));
+}
+
+#[test]
+fn a_profile_that_cannot_be_read_gives_no_session_and_keeps_no_lock() {
+    for module in ["ProfileStore", "ProfileService"] {
+        let first = |server: GameServer| async move {
+            // A text that is no Unicode: half of a surrogate pair.
+            let data = RawValue::from_string(r#"{"name":"\ud800"}"#.into()).expect("JSON");
+            let empty = RawValue::from_string("{}".into()).expect("JSON");
+            let store: ProfileStore<Box<RawValue>> = server.store_builder("P").template(empty).build().expect("a store");
+            let profile = store.start_session("k").await.expect("a session");
+            profile.update(|stored| *stored = data).expect("it is live");
+            let _ = profile.end_session().await;
+        };
+        let source = if module == "ProfileStore" {
+            "local ProfileStore = require('ProfileStore')
+            local errors = 0
+            ProfileStore.OnError:Connect(function(_, name, key) assert(name == 'P' and key == 'k') errors += 1 end)
+            local store = ProfileStore.New('P', {})
+            assert(store:StartSessionAsync('k') == nil and store:StartSessionAsync('k') == nil and store:GetAsync('k') == nil)
+            assert(errors == 3, errors)"
+        } else {
+            "local ProfileService = require('ProfileService')
+            local errors = 0
+            ProfileService.IssueSignal:Connect(function(_, name, key) assert(name == 'P' and key == 'k') errors += 1 end)
+            local store = ProfileService.GetProfileStore('P', {})
+            assert(store:LoadProfileAsync('k') == nil and store:LoadProfileAsync('k') == nil and store:ViewProfileAsync('k') == nil)
+            assert(errors == 3, errors)"
+        };
+        beside(source, first, |_| async {}).succeeded();
+    }
+}
+
+#[test]
+fn a_message_that_cannot_be_read_does_not_block_those_behind_it() {
+    let first = |server: GameServer| async move {
+        let store: ProfileStore<Value> = server.store_builder("P").template(json!({})).build().expect("a store");
+        let broken = RawValue::from_string(r#"{"text":"\udc00"}"#.into()).expect("JSON");
+        let _ = store.send_message("k", &broken).await;
+        store.send_message("k", &json!({ "text": "behind" })).await.expect("it is sent");
+    };
+    let ran = beside(
+        "local ProfileStore, ProfileService = require('ProfileStore'), require('ProfileService')
+        local profile = ProfileStore.New('P', {}):StartSessionAsync('k')
+        for handler = 1, 2 do
+            profile:MessageHandler(function(message) print(handler, message.text) end)
+        end
+        profile:EndSession()
+        task.wait(1)
+        local older = ProfileService.GetProfileStore('P', {}):LoadProfileAsync('k')
+        for _, update in older.GlobalUpdates:GetActiveUpdates() do print('update', update[2].text) end",
+        first,
+        |_| async {},
+    );
+    assert_eq!(ran.recorder.texts(Line::Print), ["1 behind", "2 behind", "update behind"]);
+    assert!(ran.report.is_success(), "{:?}", ran.report);
+}
+
+#[test]
+fn user_ids_up_to_the_largest_whole_number_are_stored() {
+    crate::check(
+        "local store = require('ProfileStore').New('P', {})
+        local profile = store:StartSessionAsync('k')
+        for _, id in { 0, 2 ^ 53 - 1, 2 ^ 53, 1.5, -5 } do profile:AddUserId(id) end
+        profile.Data.n = 5
+        profile:EndSession()
+        task.wait(1)
+        local view = store:GetAsync('k')
+        assert(view.Data.n == 5 and #view.UserIds == 2 and view.UserIds[2] == 2 ^ 53 - 1)
+        local raw = game:GetService('DataStoreService'):GetDataStore('Raw')
+        raw:SetAsync('k', 1, { 2 ^ 53 - 1 })
+        local _, info = raw:GetAsync('k')
+        assert(info:GetUserIds()[1] == 2 ^ 53 - 1)",
+    );
+}
+
+#[test]
+fn data_that_is_too_large_keeps_its_session_until_it_is_mended() {
+    for (module, load, finish) in [
+        ("ProfileStore", "New('P', {}):StartSessionAsync", "EndSession"),
+        ("ProfileService", "GetProfileStore('P', {}):LoadProfileAsync", "Release"),
+    ] {
+        let ran = run(
+            &format!(
+                "local module = require('{module}')
+                local errors = 0
+                (module.OnError or module.IssueSignal):Connect(function(message) errors += 1 assert(message:find('Data: ', 1, true), message) end)
+                local profile = module.{load}('k')
+                profile.Data.coins = 500
+                profile.Data.log = string.rep('x', 4300000)
+                profile:{finish}()
+                task.wait(10)
+                assert(profile:IsActive() and errors == 1, errors)
+                profile.Data.log = nil
+                task.wait(30)
+                assert(not profile:IsActive() and errors == 1)
+                assert(require('ProfileStore').New('P', {{}}):GetAsync('k').Data.coins == 500)"
+            ),
+            |game| game,
+        );
+        ran.succeeded();
+    }
+}
+
+#[test]
+fn what_cannot_be_stored_when_the_game_closes_does_not_keep_it_open() {
+    let ran = run(
+        "local profile = require('ProfileStore').New('P', {}):StartSessionAsync('k')
+        profile.Data.bad = print
+        profile:EndSession()
+        assert(profile:IsActive())",
+        |game| game,
+    );
+    assert_eq!(ran.report.failures, 0);
+    assert!(ran.recorder.texts(Line::Warn)[0].contains("Data.bad"), "{:?}", ran.recorder);
+}
+
+#[test]
+fn data_of_four_fifths_of_what_can_be_stored_is_warned_of_once() {
+    let ran = run(
+        "local profile = require('ProfileStore').New('P', {}):StartSessionAsync('k')
+        profile.Data.log = string.rep('x', 3500000)
+        for _ = 1, 3 do profile:Save() task.wait(1) end
+        profile.Data.log = nil
+        profile:Save()
+        task.wait(1)",
+        |game| game,
+    );
+    let warnings = ran.recorder.texts(Line::Warn);
+    assert!(warnings.len() == 1 && warnings[0].contains("83 %") && warnings[0].contains("KEY:k"), "{warnings:?}");
+    ran.succeeded();
+}

@@ -244,3 +244,24 @@ fn every_kind_of_error_is_documented() {
     assert!(in_code.len() > 20);
     assert_eq!(rows.collect::<BTreeSet<_>>(), in_code, "docs/errors.md (left) and the code (right) name different kinds");
 }
+
+#[test]
+fn every_source_file_that_the_maps_of_the_code_name_is_there() {
+    let mut missing = Vec::new();
+    let mut found = 0;
+    for page in ["architecture.md", "code-map.md", "backends.md"] {
+        let text = fs::read_to_string(root().join("docs").join(page)).unwrap();
+        for (number, line) in text.lines().enumerate() {
+            let spans = line.split('`').skip(1).step_by(2);
+            for path in spans.filter(|span| span.ends_with(".rs") || span.ends_with('/')) {
+                found += 1;
+                let from = if path.starts_with("crates/") { root() } else { root().join("crates/profilestore/src") };
+                if !from.join(path).exists() {
+                    missing.push(format!("docs/{page}:{}: {path}", number + 1));
+                }
+            }
+        }
+    }
+    assert!(found > 50);
+    assert!(missing.is_empty(), "these files have moved or are gone:\n{}", missing.join("\n"));
+}

@@ -70,6 +70,7 @@ mod key;
 pub mod messenger;
 mod migration;
 mod operator;
+mod ownership;
 mod profile;
 pub mod profile_service;
 mod reconcile;

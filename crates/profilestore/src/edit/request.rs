@@ -15,8 +15,8 @@ use crate::{
     data_store::{Cause, Change, KeyState, MessageId, NewMessage, NewValue, StoredMessage},
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
+    ownership::{self, Standing},
     record::{Record, Stored},
-    session::protocol::{self, Standing},
 };
 
 /// The longest whole number, in digits, that survives being read as JSON for certain.
@@ -141,7 +141,7 @@ impl EditRequest {
     fn settle(&self, state: &KeyState, booked: u64, message: Option<u64>, standing: Standing) -> Result<Next> {
         let key = &state.key;
         let dead = standing == Standing::Dead;
-        let lease = if dead { protocol::cleared(&state.lease) } else { state.lease.clone() };
+        let lease = if dead { ownership::cleared(&state.lease) } else { state.lease.clone() };
         let mut changes =
             vec![Change::Lease { key: key.clone(), revision: state.lease_revision, lease, raise_epoch: dead, seal: false }];
         if let (true, Some(row)) = (dead, &state.holder_server) {

@@ -23,7 +23,7 @@ use crate::{
     edit::request::dismissed,
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
-    session::protocol,
+    ownership,
 };
 
 /// What a write without a session replaces the profile with.
@@ -358,7 +358,7 @@ impl Engine {
         let lease = Change::Lease {
             key: key.clone(),
             revision: state.lease_revision,
-            lease: protocol::cleared(&state.lease),
+            lease: ownership::cleared(&state.lease),
             raise_epoch: true,
             seal: false,
         };

@@ -10,7 +10,7 @@ use crate::{
     edit::request::{EditRequest, Next, book_of},
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
-    session::protocol::{self, Standing},
+    ownership::{self, Standing},
 };
 
 /// How soon an outcome is looked for first, and how often at most later.
@@ -110,7 +110,7 @@ impl Engine {
     }
 
     fn standing(&self, state: &KeyState, now_ms: i64) -> Standing {
-        protocol::standing(state, self.server(), now_ms, self.contact(), &self.periods())
+        ownership::standing(state, self.server(), now_ms, self.contact(), &self.periods())
     }
 
     /// What was booked under some keys, as far as it is final.

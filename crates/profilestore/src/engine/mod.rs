@@ -1,7 +1,7 @@
 //! The untyped engine behind a game server: one store, one lease, the sessions that stand on it.
 //!
 //! `ProfileStore<T>` and `Profile<T>` are a codec at its edge. Whatever touches a key runs in that key's queue
-//! ([`queue`]); what is decided there is decided by `session::protocol`.
+//! ([`queue`]); what is decided there is decided by [`ownership`].
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,7 +27,8 @@ use crate::{
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
     messenger::Messenger,
-    session::{Session, SessionEnd, protocol},
+    ownership,
+    session::{Session, SessionEnd},
     settings::Settings,
 };
 
@@ -215,9 +216,9 @@ impl Engine {
         self.lease.lock().contact.store_ms(self.env.now()).unwrap_or_else(|| self.env.unix_ms())
     }
 
-    pub(crate) fn periods(&self) -> protocol::Periods {
+    pub(crate) fn periods(&self) -> ownership::Periods {
         let settings = self.settings();
-        protocol::Periods {
+        ownership::Periods {
             session_steal: settings.session_steal,
             assume_dead: settings.assume_dead,
             offer_time: settings.offer_time,

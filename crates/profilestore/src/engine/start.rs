@@ -23,13 +23,10 @@ use crate::{
     data_store::{Cause, Change, ConflictKind, DataStoreExt, Incarnation, KeyState, NewValue, RequestId, Returning},
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
+    ownership::{self, Asker, Start, Take},
     profile::SessionInfo,
     record::{Record, Stored},
-    session::{
-        Session, SessionEnd, Taken,
-        operations::encode,
-        protocol::{self, Asker, Start, Take},
-    },
+    session::{Session, SessionEnd, Taken, operations::encode},
     store::{DecideHeld, WhenHeld},
 };
 
@@ -282,7 +279,7 @@ impl Load {
         for _ in 0..super::MAX_RACES {
             let contents = engine.contents();
             let Ok((_, state)) = engine.read_settled(&self.key, Returning::HEAD).await else { return };
-            let Some(lease) = protocol::withdrawn(&state.lease, self.request) else { return };
+            let Some(lease) = ownership::withdrawn(&state.lease, self.request) else { return };
             let change =
                 Change::Lease { key: self.key.clone(), revision: state.lease_revision, lease, raise_epoch: false, seal: false };
             let commit = engine.commit_in(contents, vec![change], Returning::HEAD);
@@ -313,7 +310,7 @@ impl Load {
                 }
             }
         }
-        let asked = matches!(protocol::held(&taken.state, taken.state.epoch), protocol::Held::Asked(_));
+        let asked = matches!(ownership::held(&taken.state, taken.state.epoch), ownership::Held::Asked(_));
         let session = Session::new(engine.clone(), taken);
         // Before the program sees the data.
         session.apply_edits();
@@ -395,7 +392,7 @@ impl Load {
                 asked_for: asked_at.map(|at| engine.env.now().saturating_duration_since(at)),
                 steal: wish.steal,
             };
-            let mut next = protocol::start(&state, now_ms, engine.contact(), &asker, &engine.periods());
+            let mut next = ownership::start(&state, now_ms, engine.contact(), &asker, &engine.periods());
             if let (Start::Ask | Start::Wait(_) | Start::TakenElsewhere, Some(decide), Some(holder)) =
                 (&next, &wish.when_held, &state.lease.holder)
             {
@@ -408,7 +405,7 @@ impl Load {
                     }
                     WhenHeld::Steal => {
                         asker.steal = true;
-                        next = protocol::start(&state, now_ms, engine.contact(), &asker, &engine.periods());
+                        next = ownership::start(&state, now_ms, engine.contact(), &asker, &engine.periods());
                     }
                 }
             }
@@ -426,7 +423,13 @@ impl Load {
                 Start::Ask => {
                     if self.ask(engine, contents, &state, &asker, now_ms).await? {
                         engine.health.foreign(&self.key, &state.lease, true);
-                        return Ok(Attempt::Asked(protocol::patience(state, now_ms, engine.contact(), asker, &engine.periods())));
+                        return Ok(Attempt::Asked(ownership::patience(
+                            state,
+                            now_ms,
+                            engine.contact(),
+                            asker,
+                            &engine.periods(),
+                        )));
                     }
                 }
                 Start::Take(how) => {
@@ -449,7 +452,7 @@ impl Load {
         asker: &Asker,
         now_ms: i64,
     ) -> Result<bool> {
-        let lease = protocol::asked(&state.lease, asker, now_ms);
+        let lease = ownership::asked(&state.lease, asker, now_ms);
         let change =
             Change::Lease { key: self.key.clone(), revision: state.lease_revision, lease, raise_epoch: false, seal: false };
         let commit = engine.commit_in(contents, vec![change], Returning::HEAD);
@@ -490,7 +493,7 @@ impl Load {
         let mut changes = vec![Change::Lease {
             key: self.key.clone(),
             revision: state.lease_revision,
-            lease: protocol::taken(&state.lease, how, asker, now_ms),
+            lease: ownership::taken(&state.lease, how, asker, now_ms),
             raise_epoch: true,
             seal: false,
         }];

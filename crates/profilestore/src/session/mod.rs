@@ -1,6 +1,5 @@
 //! The owner of one live profile: its data, what the store holds of it, and the operations between the two.
 //!
-//! * [`protocol`]: the rules, pure.
 //! * [`live`]: the data and how it is edited.
 //! * [`operations`]: saving, ending, looking; each runs in the key's queue.
 //! * [`messages`]: offering messages to handlers.
@@ -37,7 +36,6 @@ pub(crate) mod edits;
 pub(crate) mod live;
 pub(crate) mod messages;
 pub(crate) mod operations;
-pub(crate) mod protocol;
 pub(crate) mod transaction;
 
 use live::{EndBegun, Live, Snapshot};

@@ -14,7 +14,6 @@ use tokio::time::Instant;
 use super::{
     Saved, Session, SessionEnd,
     live::{Processed, Snapshot},
-    protocol::{self, Held},
 };
 use crate::{
     audit::AuditOutcome,
@@ -24,6 +23,7 @@ use crate::{
     },
     error::{Error, ErrorKind, Result},
     keeper::HandOver,
+    ownership::{self, Held},
     profile::SessionInfo,
     record::{Record, RecordError, Stored},
 };
@@ -305,7 +305,7 @@ impl Session {
             self.known.lock().unbookable.insert(state.key);
             return Ok(());
         }
-        if protocol::held(&state, self.known.lock().epoch) == Held::Lost {
+        if ownership::held(&state, self.known.lock().epoch) == Held::Lost {
             self.lost(&state).await;
             return Err(Error::new(
                 ErrorKind::SessionEnded,
@@ -350,7 +350,7 @@ impl Session {
 
     /// Acts on what the store says about a session that still holds its profile.
     pub(super) async fn respond(self: &Arc<Self>, state: KeyState, saved: Option<&Snapshot>) {
-        let held = protocol::held(&state, self.known.lock().epoch);
+        let held = ownership::held(&state, self.known.lock().epoch);
         self.absorb(state);
         if held == Held::Lost {
             // Only possible after a commit that had been applied before, with a thief in between.
@@ -428,7 +428,7 @@ impl Session {
                 changes.push(Change::Lease {
                     key: self.key.clone(),
                     revision: known.lease_revision,
-                    lease: protocol::released(&known.lease, now_ms),
+                    lease: ownership::released(&known.lease, now_ms),
                     raise_epoch: false,
                     seal: true,
                 });

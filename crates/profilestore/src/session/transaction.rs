@@ -19,7 +19,6 @@ use super::{
     Session,
     live::{Editing, Snapshot},
     operations::Prepared,
-    protocol::{self, Held},
 };
 use crate::{
     data::Data,
@@ -27,6 +26,7 @@ use crate::{
     engine::{Backoff, Engine},
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
+    ownership::{self, Held},
 };
 
 /// What the closure of a transaction works on.
@@ -282,7 +282,7 @@ impl Open {
                         return Err(StoreError::Conflict(conflict).into());
                     };
                     let epoch = session.known.lock().epoch;
-                    if conflict.state.as_ref().is_none_or(|state| protocol::held(state, epoch) == Held::Lost) {
+                    if conflict.state.as_ref().is_none_or(|state| ownership::held(state, epoch) == Held::Lost) {
                         self.roll_back();
                     }
                     if conflict.kind == ConflictKind::MessageGone {

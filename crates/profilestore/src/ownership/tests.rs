@@ -3,8 +3,14 @@
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::*;
-use crate::{data_store::KeyState, key::ProfileKey};
+use super::{
+    death::{Death, judge, millis},
+    *,
+};
+use crate::{
+    data_store::{Holder, KeyState, LeaseState, Offer, Request, RequestId, ServerId, ServerRow},
+    key::ProfileKey,
+};
 
 const PERIODS: Periods = Periods {
     session_steal: Duration::from_secs(40),

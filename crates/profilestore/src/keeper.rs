@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use crate::{
     data::{Data, ProfileData, typed},
     record::{Record, RecordError, check_metadata, check_users},
-    session::{LastSave, SessionEnd},
+    session::info::{LastSave, SessionEnd},
 };
 
 /// Why a [`Keeper`] is asked for the data.

@@ -102,8 +102,11 @@ pub use keeper::{HandOver, Keeper, Kept};
 pub use key::{DEFAULT_SCOPE, InvalidName, MAX_NAME_CHARS, ProfileKey, RESERVED_STORE};
 pub use migration::{DATA_VERSION, Migrations, READABLE_FROM, StepFn};
 pub use operator::{EraseReport, ErasedProfile, FailedErasure, Operator, SharedProfile};
-pub use profile::{KeyInfo, Profile, ReadProfile, SessionInfo};
-pub use session::{LastSave, SessionEnd, messages::Message};
+pub use profile::{KeyInfo, Profile, ReadProfile};
+pub use session::{
+    info::{LastSave, SessionEnd, SessionInfo},
+    messages::Message,
+};
 pub use settings::{ConstantError, NAMES as CONSTANT_NAMES, Settings};
 pub use signal::Connection;
 pub use store::{DecideHeld, ProfileStore, StartOptions, WhenHeld};

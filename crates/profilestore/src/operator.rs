@@ -19,7 +19,7 @@ use crate::{
     },
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
-    session::SessionEnd,
+    session::info::SessionEnd,
     store::payload,
 };
 

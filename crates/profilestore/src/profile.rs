@@ -7,43 +7,22 @@ use serde_json::{Map, Value};
 
 use crate::{
     data::{Codec as _, Data, ProfileData, typed, typed_mut},
-    data_store::{Cause, Holder, KeyState, StoredMessage, StoredVersion, VersionInfo},
+    data_store::{Cause, KeyState, StoredMessage, StoredVersion, VersionInfo},
     document::version_label,
     engine::{Engine, calls::Replacement},
     error::{Error, ErrorKind, Result},
     keeper::{Keeper, Typed},
     key::ProfileKey,
     record::{Record, Stored, check_metadata, check_users},
-    session::{LastSave, Session, SessionEnd, messages::Message, operations::encode},
+    session::{
+        Session,
+        info::{LastSave, SessionEnd, SessionInfo},
+        messages::Message,
+        operations::encode,
+    },
     signal::Connection,
     store::ProfileStore,
 };
-
-/// Which server a session is on. Specification: `Session`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct SessionInfo {
-    /// Specification: `PlaceId`.
-    pub place_id: i64,
-    /// Specification: `JobId`.
-    pub job_id: String,
-    /// As a holder of another kind has written itself, see [`SessionInfo::written`].
-    #[serde(skip)]
-    written: Option<serde_json::Value>,
-}
-
-impl SessionInfo {
-    /// What a holder that is no game server of this library has written as itself, such as `[123, 456, "session"]`. It may have a job id
-    /// that is no text.
-    pub fn written(&self) -> Option<&serde_json::Value> {
-        self.written.as_ref()
-    }
-}
-
-impl From<&Holder> for SessionInfo {
-    fn from(holder: &Holder) -> Self {
-        Self { place_id: holder.place_id, job_id: holder.job_id.clone(), written: holder.document.clone() }
-    }
-}
 
 /// About what the store holds under a key. Specification: `KeyInfo`.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -19,7 +19,8 @@ use crate::{
     game_server::GameServer,
     history::Versions,
     key::ProfileKey,
-    profile::{Profile, ReadProfile, SessionInfo},
+    profile::{Profile, ReadProfile},
+    session::info::SessionInfo,
 };
 
 /// What a start does about a profile that a live session elsewhere holds. See [`StartOptions::when_held`].

@@ -28,7 +28,7 @@ use crate::{
     key::ProfileKey,
     messenger::Messenger,
     ownership,
-    session::{Session, SessionEnd},
+    session::{Session, info::SessionEnd},
     settings::Settings,
 };
 

@@ -24,9 +24,12 @@ use crate::{
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
     ownership::{self, Asker, Start, Take},
-    profile::SessionInfo,
     record::{Record, Stored},
-    session::{Session, SessionEnd, Taken, operations::encode},
+    session::{
+        Session, Taken,
+        info::{SessionEnd, SessionInfo},
+        operations::encode,
+    },
     store::{DecideHeld, WhenHeld},
 };
 

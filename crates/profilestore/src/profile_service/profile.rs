@@ -9,8 +9,8 @@ use super::{identify, updates::GlobalUpdates};
 use crate::{
     data::ProfileData,
     error::{Error, ErrorKind, Result},
-    profile::{Profile as Live, SessionInfo},
-    session::SessionEnd,
+    profile::Profile as Live,
+    session::info::{SessionEnd, SessionInfo},
     signal::Connection,
 };
 

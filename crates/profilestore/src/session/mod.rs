@@ -27,46 +27,20 @@ use crate::{
     error::{Error, ErrorKind, Result},
     keeper::{AnyKeeper, HandOver},
     key::ProfileKey,
-    profile::SessionInfo,
     record::Record,
     signal::Signal,
 };
 
 pub(crate) mod edits;
+pub(crate) mod info;
 pub(crate) mod live;
 pub(crate) mod messages;
 pub(crate) mod operations;
 pub(crate) mod transaction;
 
+use info::{LastSave, SessionEnd, SessionInfo};
 use live::{EndBegun, Live, Snapshot};
 use messages::Handlers;
-
-/// Why a session's last save comes. Specification: the argument of `OnLastSave`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum LastSave {
-    /// The program ended the session.
-    Manual,
-    /// Another server asked for the profile.
-    External,
-    /// This game server is shutting down.
-    Shutdown,
-}
-
-/// How a session ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum SessionEnd {
-    /// The program ended it.
-    Manual,
-    /// Another server asked for the profile and gets it.
-    External,
-    /// This game server is shutting down.
-    Shutdown,
-    /// The profile was stolen, removed, overwritten, or taken while this server could not reach the store. There was no last
-    /// save.
-    Lost,
-}
 
 pub(crate) type OnSave = dyn Fn(&mut dyn Data) + Send + Sync;
 pub(crate) type OnLastSave = dyn Fn(LastSave, &mut dyn Data) + Send + Sync;

@@ -12,7 +12,8 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    Saved, Session, SessionEnd,
+    Saved, Session,
+    info::{SessionEnd, SessionInfo},
     live::{Processed, Snapshot},
 };
 use crate::{
@@ -24,7 +25,6 @@ use crate::{
     error::{Error, ErrorKind, Result},
     keeper::HandOver,
     ownership::{self, Held},
-    profile::SessionInfo,
     record::{Record, RecordError, Stored},
 };
 

@@ -1,0 +1,59 @@
+//! What is told about a session: where it is, why it is saved for the last time, how it ended.
+
+use serde::Serialize;
+
+use crate::data_store::Holder;
+
+/// Which server a session is on. Specification: `Session`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SessionInfo {
+    /// Specification: `PlaceId`.
+    pub place_id: i64,
+    /// Specification: `JobId`.
+    pub job_id: String,
+    /// As a holder of another kind has written itself, see [`SessionInfo::written`].
+    #[serde(skip)]
+    pub(crate) written: Option<serde_json::Value>,
+}
+
+impl SessionInfo {
+    /// What a holder that is no game server of this library has written as itself, such as
+    /// `[123, 456, "session"]`. It may have a job id that is no text.
+    pub fn written(&self) -> Option<&serde_json::Value> {
+        self.written.as_ref()
+    }
+}
+
+impl From<&Holder> for SessionInfo {
+    fn from(holder: &Holder) -> Self {
+        let Holder { place_id, job_id, document, .. } = holder;
+        Self { place_id: *place_id, job_id: job_id.clone(), written: document.clone() }
+    }
+}
+
+/// Why a session's last save comes. Specification: the argument of `OnLastSave`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LastSave {
+    /// The program ended the session.
+    Manual,
+    /// Another server asked for the profile.
+    External,
+    /// This game server is shutting down.
+    Shutdown,
+}
+
+/// How a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SessionEnd {
+    /// The program ended it.
+    Manual,
+    /// Another server asked for the profile and gets it.
+    External,
+    /// This game server is shutting down.
+    Shutdown,
+    /// The profile was stolen, removed, overwritten, or taken while this server could not reach the store. There was no last
+    /// save.
+    Lost,
+}

@@ -16,7 +16,7 @@ use crate::{
     data_store::{DataStore, DataStoreExt as _, KeyFilter, KeyQuery, KeyState, MemoryStore, Returning, ServerId, StoreError},
     document::compose,
     edit::{BulkEdit, BulkProgress, BulkReport, Edit, request::EditRequest},
-    engine::{Engine, Parts},
+    engine::{Engine, Parts, health::ForeignHolder},
     env::Env,
     error::{Error, ErrorKind, Result},
     key::{DEFAULT_SCOPE, ProfileKey, RESERVED_STORE, check_name},
@@ -176,20 +176,6 @@ pub enum AccessState {
     NoAccess,
     /// The store can be read and written. Specification: `Access`.
     Access,
-}
-
-/// A session of somebody who does not use this library. See [`GameServer::on_foreign_holder`].
-#[derive(Debug, Clone, Copy)]
-#[non_exhaustive]
-pub struct ForeignHolder<'a> {
-    /// The profile that it holds.
-    pub key: &'a ProfileKey,
-    /// Its identity. Specification: the third element of `ActiveSession`.
-    pub session: &'a str,
-    /// How many sessions the profile has had, it included. Specification: `SessionLoadCount`.
-    pub load_count: u64,
-    /// True when it is to let go of the profile, false when a message waits for it. Specification: `EndSession`.
-    pub wanted: bool,
 }
 
 /// What [`GameServer::shutdown`] did.

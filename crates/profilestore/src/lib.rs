@@ -95,9 +95,10 @@ pub use edit::{
     StandingEdit, json_changes, standing_edits,
 };
 pub use engine::calls::{InboxChange, Sent};
+pub use engine::health::ForeignHolder;
 pub use engine::history::Restored;
 pub use error::{Advice, Error, ErrorKind, Result};
-pub use game_server::{AccessState, ForeignHolder, GameServer, GameServerBuilder, ShutdownReport, StoreBuilder};
+pub use game_server::{AccessState, GameServer, GameServerBuilder, ShutdownReport, StoreBuilder};
 pub use keeper::{HandOver, Keeper, Kept};
 pub use key::{DEFAULT_SCOPE, InvalidName, MAX_NAME_CHARS, ProfileKey, RESERVED_STORE};
 pub use migration::{DATA_VERSION, Migrations, READABLE_FROM, StepFn};

@@ -11,7 +11,21 @@ use std::{
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::{data_store::LeaseState, game_server::ForeignHolder, key::ProfileKey, settings::Settings, signal::Signal};
+use crate::{data_store::LeaseState, key::ProfileKey, settings::Settings, signal::Signal};
+
+/// A session of somebody who does not use this library. See [`crate::GameServer::on_foreign_holder`].
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct ForeignHolder<'a> {
+    /// The profile that it holds.
+    pub key: &'a ProfileKey,
+    /// Its identity. Specification: the third element of `ActiveSession`.
+    pub session: &'a str,
+    /// How many sessions the profile has had, it included. Specification: `SessionLoadCount`.
+    pub load_count: u64,
+    /// True when it is to let go of the profile, false when a message waits for it. Specification: `EndSession`.
+    pub wanted: bool,
+}
 
 pub(crate) type OnError = dyn Fn(&str, Option<&ProfileKey>) + Send + Sync;
 pub(crate) type OnOverwrite = dyn Fn(&ProfileKey) + Send + Sync;

@@ -97,6 +97,7 @@ pub use edit::{
 pub use engine::calls::{InboxChange, Sent};
 pub use engine::health::ForeignHolder;
 pub use engine::history::Restored;
+pub use engine::options::{DecideHeld, StartOptions, WhenHeld};
 pub use error::{Advice, Error, ErrorKind, Result};
 pub use game_server::{AccessState, GameServer, GameServerBuilder, ShutdownReport, StoreBuilder};
 pub use keeper::{HandOver, Keeper, Kept};
@@ -110,7 +111,7 @@ pub use session::{
 };
 pub use settings::{ConstantError, NAMES as CONSTANT_NAMES, Settings};
 pub use signal::Connection;
-pub use store::{DecideHeld, ProfileStore, StartOptions, WhenHeld};
+pub use store::ProfileStore;
 pub use transaction::{MAX_GIFTS, MAX_PARTICIPANTS, Transaction, TransactionBuilder};
 
 #[cfg(doc)]

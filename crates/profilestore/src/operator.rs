@@ -15,7 +15,7 @@ use crate::{
         Engine,
         calls::Sent,
         history::{Restored, Which},
-        start::Wish,
+        options::StartOptions,
     },
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
@@ -176,8 +176,8 @@ impl Operator {
             return own.finish(SessionEnd::Manual).await;
         }
         let codec: Arc<dyn Codec> = Arc::new(TypedCodec::<Value>::as_it_is());
-        let wish = Wish { steal, timeout: Some(timeout), ..Wish::default() };
-        match self.engine.start_session(key, codec, wish).await {
+        let options = StartOptions { steal, timeout: Some(timeout), ..StartOptions::default() };
+        match self.engine.start_session(key, codec, options).await {
             Ok(session) => session.finish(SessionEnd::Manual).await,
             // Removed meanwhile, and its session with it.
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),

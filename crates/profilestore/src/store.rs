@@ -1,6 +1,6 @@
 //! A store of profiles: starting sessions, reading, sending, removing.
 
-use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
+use std::{fmt, marker::PhantomData, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -13,117 +13,14 @@ use crate::{
         Engine,
         calls::{InboxChange, Sent},
         history::Which,
-        start::Wish,
+        options::StartOptions,
     },
     error::{Error, ErrorKind, Result},
     game_server::GameServer,
     history::Versions,
     key::ProfileKey,
     profile::{Profile, ReadProfile},
-    session::info::SessionInfo,
 };
-
-/// What a start does about a profile that a live session elsewhere holds. See [`StartOptions::when_held`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum WhenHeld {
-    /// Ask the holder to let go, as usual. Specification: `"ForceLoad"`.
-    Ask,
-    /// Look again after [`crate::Settings::load_repeat_period`], without asking. Specification: `"Repeat"`.
-    Wait,
-    /// Give up and leave no trace: [`ErrorKind::Cancelled`]. Specification: `"Cancel"`.
-    GiveUp,
-    /// Take the profile at once; what the holder has not saved is lost. Specification: `"Steal"`.
-    Steal,
-}
-
-/// See [`StartOptions::when_held`].
-pub type DecideHeld = dyn Fn(&SessionInfo) -> WhenHeld + Send + Sync;
-
-/// How a session is to be started. See [`ProfileStore::start_session_with`].
-#[derive(Clone, Default)]
-#[non_exhaustive]
-pub struct StartOptions {
-    /// Called several times before the profile is there, from the library's tasks; it must not block. Once it says true the
-    /// start ends with [`ErrorKind::Cancelled`] and leaves nothing behind. With it the start has no time limit of its own.
-    /// Specification: `Cancel`.
-    pub cancel: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
-    /// Take the profile at once from whoever holds it; what that session has not saved is lost. For debugging and for locks known
-    /// to be dead. Specification: `Steal`.
-    pub steal: bool,
-    /// Begin anew where something is stored that is not a profile. The stored value stays in the history. Without this the
-    /// start fails with [`ErrorKind::Foreign`].
-    pub overwrite: bool,
-    /// Asked at every attempt that finds the profile held by a live session elsewhere, from the library's tasks; it must not block.
-    /// Without it the holder is asked to let go. Specification: `not_released_handler`.
-    pub when_held: Option<Arc<DecideHeld>>,
-    /// Give up after this long instead of [`crate::Settings::start_session_timeout`]. Of no effect with a cancel function.
-    pub timeout: Option<Duration>,
-    /// How often this profile is saved, instead of [`crate::Settings::autosave_period`]. At least 100 ms.
-    pub autosave_period: Option<Duration>,
-}
-
-impl StartOptions {
-    /// The usual way.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// See [`StartOptions::cancel`].
-    #[must_use]
-    pub fn cancel(mut self, cancel: impl Fn() -> bool + Send + Sync + 'static) -> Self {
-        self.cancel = Some(Arc::new(cancel));
-        self
-    }
-
-    /// See [`StartOptions::steal`].
-    #[must_use]
-    pub fn steal(mut self) -> Self {
-        self.steal = true;
-        self
-    }
-
-    /// See [`StartOptions::overwrite`].
-    #[must_use]
-    pub fn overwrite(mut self) -> Self {
-        self.overwrite = true;
-        self
-    }
-
-    /// See [`StartOptions::when_held`].
-    #[must_use]
-    pub fn when_held(mut self, decide: impl Fn(&SessionInfo) -> WhenHeld + Send + Sync + 'static) -> Self {
-        self.when_held = Some(Arc::new(decide));
-        self
-    }
-
-    /// See [`StartOptions::timeout`].
-    #[must_use]
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
-        self
-    }
-
-    /// See [`StartOptions::autosave_period`].
-    #[must_use]
-    pub fn autosave_period(mut self, period: Duration) -> Self {
-        self.autosave_period = Some(period.max(Duration::from_millis(100)));
-        self
-    }
-}
-
-impl fmt::Debug for StartOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StartOptions")
-            .field("cancel", &self.cancel.is_some())
-            .field("steal", &self.steal)
-            .field("when_held", &self.when_held.is_some())
-            .field("overwrite", &self.overwrite)
-            .field("timeout", &self.timeout)
-            .field("autosave_period", &self.autosave_period)
-            .finish()
-    }
-}
 
 /// Profiles whose data is a `T`. Cheap to clone.
 ///
@@ -250,9 +147,7 @@ impl<T: ProfileData> ProfileStore<T> {
         options: StartOptions,
     ) -> impl Future<Output = Result<Profile<T>>> + Send + 'static + use<T> {
         let codec: Arc<dyn Codec> = self.codec.clone();
-        let StartOptions { cancel, steal, overwrite, when_held, timeout, autosave_period } = options;
-        let wish = Wish { cancel, steal, overwrite, when_held, timeout, autosave_period };
-        let started = self.with_engine(key, move |engine, key| engine.start_session(key, codec, wish));
+        let started = self.with_engine(key, move |engine, key| engine.start_session(key, codec, options));
         let store = self.clone();
         async move { Ok(Profile::new(started.await?, store)) }
     }

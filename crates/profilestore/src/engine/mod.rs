@@ -39,6 +39,7 @@ mod erase;
 pub(crate) mod health;
 pub(crate) mod history;
 pub(crate) mod lease;
+pub(crate) mod options;
 pub(crate) mod queue;
 pub(crate) mod renew;
 mod standing;

@@ -17,7 +17,12 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Backoff, Engine, Slot, queue::Answer, standing::StandingError};
+use super::{
+    Backoff, Engine, Slot,
+    options::{DecideHeld, StartOptions as Wish, WhenHeld},
+    queue::Answer,
+    standing::StandingError,
+};
 use crate::{
     data::{Codec, Data},
     data_store::{Cause, Change, ConflictKind, DataStoreExt, Incarnation, KeyState, NewValue, RequestId, Returning},
@@ -30,22 +35,10 @@ use crate::{
         info::{SessionEnd, SessionInfo},
         operations::encode,
     },
-    store::{DecideHeld, WhenHeld},
 };
 
 /// How often a waiting start asks whether it is still wanted.
 const CLAIM_CHECK: Duration = Duration::from_millis(100);
-
-/// What a start is asked to do. See `StartOptions`.
-#[derive(Clone, Default)]
-pub(crate) struct Wish {
-    pub(crate) cancel: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
-    pub(crate) steal: bool,
-    pub(crate) overwrite: bool,
-    pub(crate) when_held: Option<Arc<DecideHeld>>,
-    pub(crate) timeout: Option<Duration>,
-    pub(crate) autosave_period: Option<Duration>,
-}
 
 /// Asks the program's function. One that panics has nobody who still wants the session.
 fn says_cancelled(cancel: &(dyn Fn() -> bool + Send + Sync)) -> bool {

@@ -46,10 +46,11 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     data::ProfileData,
     data_store::VersionRef,
+    engine::options::{DecideHeld, StartOptions},
     error::{ErrorKind, Result},
     history::Versions,
     settings::Settings,
-    store::{DecideHeld, ProfileStore, StartOptions},
+    store::ProfileStore,
 };
 
 mod profile;

@@ -1,0 +1,107 @@
+//! How a session is to be started.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use crate::session::info::SessionInfo;
+
+/// What a start does about a profile that a live session elsewhere holds. See [`StartOptions::when_held`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WhenHeld {
+    /// Ask the holder to let go, as usual. Specification: `"ForceLoad"`.
+    Ask,
+    /// Look again after [`crate::Settings::load_repeat_period`], without asking. Specification: `"Repeat"`.
+    Wait,
+    /// Give up and leave no trace: [`crate::ErrorKind::Cancelled`]. Specification: `"Cancel"`.
+    GiveUp,
+    /// Take the profile at once; what the holder has not saved is lost. Specification: `"Steal"`.
+    Steal,
+}
+
+/// See [`StartOptions::when_held`].
+pub type DecideHeld = dyn Fn(&SessionInfo) -> WhenHeld + Send + Sync;
+
+/// How a session is to be started. See [`crate::ProfileStore::start_session_with`].
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub struct StartOptions {
+    /// Called several times before the profile is there, from the library's tasks; it must not block. Once it says true the
+    /// start ends with [`crate::ErrorKind::Cancelled`] and leaves nothing behind. With it the start has no time limit of its own.
+    /// Specification: `Cancel`.
+    pub cancel: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
+    /// Take the profile at once from whoever holds it; what that session has not saved is lost. For debugging and for locks known
+    /// to be dead. Specification: `Steal`.
+    pub steal: bool,
+    /// Begin anew where something is stored that is not a profile. The stored value stays in the history. Without this the
+    /// start fails with [`crate::ErrorKind::Foreign`].
+    pub overwrite: bool,
+    /// Asked at every attempt that finds the profile held by a live session elsewhere, from the library's tasks; it must not block.
+    /// Without it the holder is asked to let go. Specification: `not_released_handler`.
+    pub when_held: Option<Arc<DecideHeld>>,
+    /// Give up after this long instead of [`crate::Settings::start_session_timeout`]. Of no effect with a cancel function.
+    pub timeout: Option<Duration>,
+    /// How often this profile is saved, instead of [`crate::Settings::autosave_period`]. At least 100 ms.
+    pub autosave_period: Option<Duration>,
+}
+
+impl StartOptions {
+    /// The usual way.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// See [`StartOptions::cancel`].
+    #[must_use]
+    pub fn cancel(mut self, cancel: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        self.cancel = Some(Arc::new(cancel));
+        self
+    }
+
+    /// See [`StartOptions::steal`].
+    #[must_use]
+    pub fn steal(mut self) -> Self {
+        self.steal = true;
+        self
+    }
+
+    /// See [`StartOptions::overwrite`].
+    #[must_use]
+    pub fn overwrite(mut self) -> Self {
+        self.overwrite = true;
+        self
+    }
+
+    /// See [`StartOptions::when_held`].
+    #[must_use]
+    pub fn when_held(mut self, decide: impl Fn(&SessionInfo) -> WhenHeld + Send + Sync + 'static) -> Self {
+        self.when_held = Some(Arc::new(decide));
+        self
+    }
+
+    /// See [`StartOptions::timeout`].
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// See [`StartOptions::autosave_period`].
+    #[must_use]
+    pub fn autosave_period(mut self, period: Duration) -> Self {
+        self.autosave_period = Some(period.max(Duration::from_millis(100)));
+        self
+    }
+}
+
+impl fmt::Debug for StartOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StartOptions")
+            .field("cancel", &self.cancel.is_some())
+            .field("steal", &self.steal)
+            .field("when_held", &self.when_held.is_some())
+            .field("overwrite", &self.overwrite)
+            .field("timeout", &self.timeout)
+            .field("autosave_period", &self.autosave_period)
+            .finish()
+    }
+}

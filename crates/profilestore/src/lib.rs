@@ -95,6 +95,7 @@ pub use edit::{
     StandingEdit, json_changes, standing_edits,
 };
 pub use engine::calls::{InboxChange, Sent};
+pub use engine::erase::{EraseReport, ErasedProfile, FailedErasure, SharedProfile};
 pub use engine::health::ForeignHolder;
 pub use engine::history::Restored;
 pub use engine::options::{DecideHeld, StartOptions, WhenHeld};
@@ -103,7 +104,7 @@ pub use game_server::{AccessState, GameServer, GameServerBuilder, ShutdownReport
 pub use keeper::{HandOver, Keeper, Kept};
 pub use key::{DEFAULT_SCOPE, InvalidName, MAX_NAME_CHARS, ProfileKey, RESERVED_STORE};
 pub use migration::{DATA_VERSION, Migrations, READABLE_FROM, StepFn};
-pub use operator::{EraseReport, ErasedProfile, FailedErasure, Operator, SharedProfile};
+pub use operator::Operator;
 pub use profile::{KeyInfo, Profile, ReadProfile};
 pub use session::{
     info::{LastSave, SessionEnd, SessionInfo},

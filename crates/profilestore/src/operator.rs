@@ -5,7 +5,6 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use serde::Serialize;
 use serde_json::Value;
-use uuid::Uuid;
 
 use crate::{
     audit::{Attribution, AuditEntry, AuditOutcome},
@@ -14,6 +13,7 @@ use crate::{
     engine::{
         Engine,
         calls::Sent,
+        erase::EraseReport,
         history::{Restored, Which},
         options::StartOptions,
     },
@@ -40,69 +40,6 @@ impl fmt::Debug for Operator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Operator").field(&self.by).finish()
     }
-}
-
-/// What [`Operator::erase_user`] did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[must_use = "profiles that were not erased are listed here"]
-#[non_exhaustive]
-pub struct EraseReport {
-    /// The user.
-    pub user_id: i64,
-    /// The operation in the audit log.
-    pub operation: Uuid,
-    /// The profiles that are gone.
-    pub erased: Vec<ErasedProfile>,
-    /// Profiles that belong to other users too. They were left alone.
-    pub shared: Vec<SharedProfile>,
-    /// Profiles that could not be erased. They are as they were.
-    pub failed: Vec<FailedErasure>,
-    /// Audit entries about the erased profiles that lost their details, such as the values of an edit.
-    pub audit_entries: u64,
-}
-
-impl EraseReport {
-    /// True when nothing of the user's own is left.
-    pub fn is_complete(&self) -> bool {
-        self.shared.is_empty() && self.failed.is_empty()
-    }
-}
-
-/// A profile that was erased.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct ErasedProfile {
-    /// Which.
-    #[serde(flatten)]
-    pub key: ProfileKey,
-    /// How many versions it had, the current one and tombstones included.
-    pub versions: u64,
-    /// How many messages were waiting.
-    pub messages: u64,
-    /// The job whose session was ended.
-    pub held_by: Option<String>,
-}
-
-/// A profile that was not erased because others have a part in it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct SharedProfile {
-    /// Which.
-    #[serde(flatten)]
-    pub key: ProfileKey,
-    /// All users associated with it.
-    pub user_ids: Vec<i64>,
-}
-
-/// A profile whose erasure failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct FailedErasure {
-    /// Which.
-    #[serde(flatten)]
-    pub key: ProfileKey,
-    /// Why.
-    pub why: String,
 }
 
 impl Operator {

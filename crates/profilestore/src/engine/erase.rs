@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use serde::Serialize;
 use uuid::Uuid;
 
 use super::{
@@ -18,7 +19,6 @@ use crate::{
     edit::request::dismissed,
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
-    operator::{EraseReport, ErasedProfile, FailedErasure, SharedProfile},
     record::Stored,
 };
 
@@ -30,6 +30,69 @@ const WHY: &str = "the profile was erased";
 
 /// How many keys or versions are asked for at once.
 const PAGE: usize = 256;
+
+/// What [`crate::Operator::erase_user`] did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[must_use = "profiles that were not erased are listed here"]
+#[non_exhaustive]
+pub struct EraseReport {
+    /// The user.
+    pub user_id: i64,
+    /// The operation in the audit log.
+    pub operation: Uuid,
+    /// The profiles that are gone.
+    pub erased: Vec<ErasedProfile>,
+    /// Profiles that belong to other users too. They were left alone.
+    pub shared: Vec<SharedProfile>,
+    /// Profiles that could not be erased. They are as they were.
+    pub failed: Vec<FailedErasure>,
+    /// Audit entries about the erased profiles that lost their details, such as the values of an edit.
+    pub audit_entries: u64,
+}
+
+impl EraseReport {
+    /// True when nothing of the user's own is left.
+    pub fn is_complete(&self) -> bool {
+        self.shared.is_empty() && self.failed.is_empty()
+    }
+}
+
+/// A profile that was erased.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ErasedProfile {
+    /// Which.
+    #[serde(flatten)]
+    pub key: ProfileKey,
+    /// How many versions it had, the current one and tombstones included.
+    pub versions: u64,
+    /// How many messages were waiting.
+    pub messages: u64,
+    /// The job whose session was ended.
+    pub held_by: Option<String>,
+}
+
+/// A profile that was not erased because others have a part in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct SharedProfile {
+    /// Which.
+    #[serde(flatten)]
+    pub key: ProfileKey,
+    /// All users associated with it.
+    pub user_ids: Vec<i64>,
+}
+
+/// A profile whose erasure failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct FailedErasure {
+    /// Which.
+    #[serde(flatten)]
+    pub key: ProfileKey,
+    /// Why.
+    pub why: String,
+}
 
 /// Whose erasure it is, and how far it goes.
 #[derive(Debug, Clone)]

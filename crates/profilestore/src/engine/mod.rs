@@ -35,7 +35,7 @@ use crate::{
 pub(crate) mod calls;
 mod edit;
 mod edit_all;
-mod erase;
+pub(crate) mod erase;
 pub(crate) mod health;
 pub(crate) mod history;
 pub(crate) mod lease;

@@ -1,7 +1,13 @@
 //! A profile's data as the untyped engine sees it, and the codec that a typed store brings along.
 
-use std::{any::Any, marker::PhantomData, sync::Arc};
+use std::{
+    any::Any,
+    marker::PhantomData,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
+use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
@@ -151,4 +157,19 @@ impl<T: ProfileData> Codec for TypedCodec<T> {
     fn template(&self) -> Result<Arc<dyn Data>> {
         self.template_typed().map(|data| Arc::new(data) as Arc<dyn Data>)
     }
+}
+
+/// Encodes data with what belongs to it.
+pub(crate) fn encode(data: &dyn Data, meta: &Record) -> Result<Bytes> {
+    let json = catch_unwind(AssertUnwindSafe(|| data.to_json()))
+        .map_err(|_| Error::new(ErrorKind::Invalid, "the data cannot be stored as JSON: its serializer panicked"))?
+        .map_err(|error| Error::new(ErrorKind::Invalid, "the data cannot be stored as JSON").caused_by(error))?;
+    Ok(Record { data: json, ..meta.clone() }.encode()?)
+}
+
+/// A message as it is stored.
+pub(crate) fn payload(message: &impl Serialize) -> Result<Bytes> {
+    serde_json::to_vec(message)
+        .map(Bytes::from)
+        .map_err(|error| Error::new(ErrorKind::Invalid, "the message cannot be stored as JSON").caused_by(error))
 }

@@ -7,6 +7,7 @@ use std::fmt;
 use crate::{
     data_store::{ConflictKind, StoreError},
     key::{InvalidName, ProfileKey},
+    record::RecordError,
 };
 
 /// What the library's calls return.
@@ -209,5 +210,18 @@ impl From<StoreError> for Error {
             },
         };
         Self::new(kind, message).caused_by(error)
+    }
+}
+
+impl From<RecordError> for Error {
+    fn from(error: RecordError) -> Self {
+        let (kind, what) = match &error {
+            RecordError::DataTooLarge { .. } | RecordError::RecordTooLarge { .. } | RecordError::Metadata { .. } => {
+                (ErrorKind::TooLarge, "the profile is too large to be stored")
+            }
+            RecordError::UserId { .. } => (ErrorKind::Invalid, "a user id must not be negative"),
+            _ => (ErrorKind::Corrupt, "the stored value cannot be read"),
+        };
+        Self::new(kind, what).caused_by(error)
     }
 }

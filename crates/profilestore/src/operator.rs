@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{
     audit::{Attribution, AuditEntry, AuditOutcome},
-    data::{Codec, TypedCodec},
+    data::{Codec, TypedCodec, payload},
     data_store::{MessageId, Returning, VersionInfo, VersionRef},
     engine::{
         Engine,
@@ -20,7 +20,6 @@ use crate::{
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
     session::info::SessionEnd,
-    store::payload,
 };
 
 /// An operator at work on the profiles of a game server's store. Made by [`crate::GameServer::operator`]. Cheap to clone.

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::{
-    data::{Codec as _, Data, ProfileData, typed, typed_mut},
+    data::{Codec as _, Data, ProfileData, encode, typed, typed_mut},
     data_store::{Cause, KeyState, StoredMessage, StoredVersion, VersionInfo},
     document::version_label,
     engine::{Engine, calls::Replacement},
@@ -18,7 +18,6 @@ use crate::{
         Session,
         info::{LastSave, SessionEnd, SessionInfo},
         messages::Message,
-        operations::encode,
     },
     signal::Connection,
     store::ProfileStore,

@@ -2,12 +2,11 @@
 
 use std::{fmt, marker::PhantomData, sync::Arc};
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 
 use crate::{
-    data::{Codec, ProfileData, TypedCodec},
+    data::{Codec, ProfileData, TypedCodec, payload},
     data_store::{MessageId, StoredMessage, VersionRef},
     engine::{
         Engine,
@@ -254,11 +253,4 @@ impl<T: ProfileData> ProfileStore<T> {
     pub fn remove(&self, key: &str) -> impl Future<Output = Result<bool>> + Send + 'static + use<T> {
         self.with_engine(key, |engine, key| engine.remove(key, None))
     }
-}
-
-/// A message as it is stored.
-pub(crate) fn payload(message: &impl Serialize) -> Result<Bytes> {
-    serde_json::to_vec(message)
-        .map(Bytes::from)
-        .map_err(|error| Error::new(ErrorKind::Invalid, "the message cannot be stored as JSON").caused_by(error))
 }

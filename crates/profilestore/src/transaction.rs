@@ -12,13 +12,13 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::{
-    data::{ProfileData, typed_mut},
+    data::{ProfileData, payload, typed_mut},
     data_store::MessageId,
     error::{Error, ErrorKind, Result},
     game_server::GameServer,
     profile::{OTHER_TYPE, Profile},
     session::{Session, transaction::Drafts},
-    store::{ProfileStore, payload},
+    store::ProfileStore,
 };
 
 /// How many profiles may take part in a transaction.

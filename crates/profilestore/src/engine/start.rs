@@ -24,7 +24,7 @@ use super::{
     standing::StandingError,
 };
 use crate::{
-    data::{Codec, Data},
+    data::{Codec, Data, encode},
     data_store::{Cause, Change, ConflictKind, DataStoreExt, Incarnation, KeyState, NewValue, RequestId, Returning},
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
@@ -33,7 +33,6 @@ use crate::{
     session::{
         Session, Taken,
         info::{SessionEnd, SessionInfo},
-        operations::encode,
     },
 };
 

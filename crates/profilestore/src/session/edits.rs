@@ -11,10 +11,10 @@ use std::{
 
 use serde_json::{Value, value::to_raw_value};
 
-use super::{Session, operations::encode};
+use super::Session;
 use crate::{
     audit::{AuditEntry, AuditOutcome},
-    data::{Codec, Data},
+    data::{Codec, Data, encode},
     data_store::{Change, StoredMessage},
     edit::request::{EditRequest, Effect, swallowed},
     error::Error,

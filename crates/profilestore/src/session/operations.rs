@@ -3,10 +3,7 @@
 //! Each builds a commit on what it knows, and lets the store judge. A commit whose outcome is unknown is repeated under its own
 //! identity until it is known, so the next one always builds on facts.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -18,14 +15,14 @@ use super::{
 };
 use crate::{
     audit::AuditOutcome,
-    data::Data,
+    data::{Data, encode},
     data_store::{
         Cause, Change, Commit, Conflict, ConflictKind, Digest, KeyState, NewValue, Returning, StoreError, StoredMessage,
     },
     error::{Error, ErrorKind, Result},
     keeper::HandOver,
     ownership::{self, Held},
-    record::{Record, RecordError, Stored},
+    record::{Record, Stored},
 };
 
 /// A snapshot made ready for the store.
@@ -48,27 +45,6 @@ struct Encoded {
     bytes: Bytes,
     digest: Digest,
     user_ids: Vec<i64>,
-}
-
-impl From<RecordError> for Error {
-    fn from(error: RecordError) -> Self {
-        let (kind, what) = match &error {
-            RecordError::DataTooLarge { .. } | RecordError::RecordTooLarge { .. } | RecordError::Metadata { .. } => {
-                (ErrorKind::TooLarge, "the profile is too large to be stored")
-            }
-            RecordError::UserId { .. } => (ErrorKind::Invalid, "a user id must not be negative"),
-            _ => (ErrorKind::Corrupt, "the stored value cannot be read"),
-        };
-        Self::new(kind, what).caused_by(error)
-    }
-}
-
-/// Encodes data with what belongs to it.
-pub(crate) fn encode(data: &dyn Data, meta: &Record) -> Result<Bytes> {
-    let json = catch_unwind(AssertUnwindSafe(|| data.to_json()))
-        .map_err(|_| Error::new(ErrorKind::Invalid, "the data cannot be stored as JSON: its serializer panicked"))?
-        .map_err(|error| Error::new(ErrorKind::Invalid, "the data cannot be stored as JSON").caused_by(error))?;
-    Ok(Record { data: json, ..meta.clone() }.encode()?)
 }
 
 impl Session {

@@ -62,7 +62,6 @@ const STILL_IN_CIRCLES: &[&str] = &[
     "session/edits.rs",
     "session/messages.rs",
     "session/mod.rs",
-    "session/operations.rs",
     "store.rs",
     "transaction.rs",
 ];

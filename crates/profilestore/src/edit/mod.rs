@@ -17,6 +17,7 @@ use crate::{
     record::MAX_DATA_BYTES,
 };
 
+pub(crate) mod apply;
 pub(crate) mod bulk;
 mod changes;
 pub(crate) mod request;

@@ -13,6 +13,7 @@ use crate::{
     data::{Codec, Data},
     data_store::{Change, DataStoreExt, Incarnation, KeyState, Returning, StoreError},
     edit::{
+        apply::edited,
         bulk::{BulkEdit, What},
         request::book_of,
         standing::{Registry, StandingEdit},
@@ -20,7 +21,6 @@ use crate::{
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
     record::Record,
-    session::edits::edited,
 };
 
 const VALUE: Returning = Returning { value: true, inbox_unless: None };

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     audit::AuditOutcome,
-    data::{Data, encode},
+    data::encode,
     data_store::{
         Cause, Change, Commit, Conflict, ConflictKind, Digest, KeyState, NewValue, Returning, StoreError, StoredMessage,
     },

@@ -59,7 +59,6 @@ const STILL_IN_CIRCLES: &[&str] = &[
     "roblox/budget.rs",
     "roblox/mod.rs",
     "roblox/weather.rs",
-    "session/edits.rs",
     "session/messages.rs",
     "session/mod.rs",
     "store.rs",

@@ -20,7 +20,7 @@ use crate::{
     },
     env::Env,
     error::{Error, ErrorKind, Result},
-    key::{ProfileKey, RESERVED_STORE},
+    key::{ProfileKey, RESERVED_STORE, began_ms},
     record::{Foreign, Stored},
 };
 
@@ -314,10 +314,6 @@ pub(crate) fn entry_key(operation: Uuid, keys: &[ProfileKey]) -> ProfileKey {
 
 fn operation_prefix(operation: Uuid) -> String {
     format!("{}{:012x}", turned_round(began_ms(operation)), operation.as_u128() & u128::from(LAST_MS))
-}
-
-pub(crate) fn began_ms(operation: Uuid) -> i64 {
-    i64::try_from(operation.as_u128() >> 80).unwrap_or_default()
 }
 
 /// Twelve digits that are the smaller the later the time.

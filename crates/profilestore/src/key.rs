@@ -5,6 +5,7 @@
 use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 /// The longest store name, scope or key, in characters. The specification's services allow 1 to 50.
 pub const MAX_NAME_CHARS: usize = 50;
@@ -119,6 +120,11 @@ impl fmt::Debug for ProfileKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ProfileKey({self})")
     }
+}
+
+/// When an operation began, as its version 7 UUID says, Unix milliseconds.
+pub(crate) fn began_ms(operation: Uuid) -> i64 {
+    i64::try_from(operation.as_u128() >> 80).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -105,7 +105,8 @@ pub use keeper::{HandOver, Keeper, Kept};
 pub use key::{DEFAULT_SCOPE, InvalidName, MAX_NAME_CHARS, ProfileKey, RESERVED_STORE};
 pub use migration::{DATA_VERSION, Migrations, READABLE_FROM, StepFn};
 pub use operator::Operator;
-pub use profile::{KeyInfo, Profile, ReadProfile};
+pub use profile::{Profile, ReadProfile};
+pub use record::version::KeyInfo;
 pub use session::{
     info::{LastSave, SessionEnd, SessionInfo},
     messages::Message,

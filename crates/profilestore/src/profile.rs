@@ -2,18 +2,16 @@
 
 use std::{fmt, sync::Arc};
 
-use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::{
     data::{Codec as _, Data, ProfileData, encode, typed, typed_mut},
-    data_store::{Cause, KeyState, StoredMessage, StoredVersion, VersionInfo},
-    document::version_label,
+    data_store::{Cause, KeyState, StoredMessage, StoredVersion},
     engine::{Engine, calls::Replacement},
     error::{Error, ErrorKind, Result},
     keeper::{Keeper, Typed},
     key::ProfileKey,
-    record::{Record, Stored, check_metadata, check_users},
+    record::{Record, Stored, check_metadata, check_users, version::KeyInfo},
     session::{
         Session,
         info::{LastSave, SessionEnd, SessionInfo},
@@ -22,37 +20,6 @@ use crate::{
     signal::Connection,
     store::ProfileStore,
 };
-
-/// About what the store holds under a key. Specification: `KeyInfo`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[non_exhaustive]
-pub struct KeyInfo {
-    /// The version string.
-    pub version: String,
-    /// The version's number, dense from 1.
-    pub number: u64,
-    /// When the key's first version was written, Unix milliseconds. Specification: `CreatedTime`.
-    pub created_ms: i64,
-    /// When this version was written, Unix milliseconds. Specification: `UpdatedTime`.
-    pub updated_ms: i64,
-    /// The users associated with the profile then. Specification: `GetUserIds`.
-    pub user_ids: Vec<i64>,
-    /// The metadata then. Specification: `GetMetadata`.
-    pub metadata: Map<String, Value>,
-}
-
-impl KeyInfo {
-    pub(crate) fn of(head: &VersionInfo, created_ms: i64, stored: Option<&Record>) -> Self {
-        Self {
-            version: head.label.clone().unwrap_or_else(|| version_label(head.written_ms, head.number, created_ms)),
-            number: head.number,
-            created_ms,
-            updated_ms: head.written_ms,
-            user_ids: stored.map(|record| record.user_ids.clone()).unwrap_or_default(),
-            metadata: stored.map(|record| record.roblox_metadata.clone()).unwrap_or_default(),
-        }
-    }
-}
 
 /// A live profile: this server alone may change it. Cheap to clone; all clones are the same session.
 ///

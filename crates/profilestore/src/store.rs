@@ -14,7 +14,7 @@ use crate::{
         history::Which,
         options::StartOptions,
     },
-    error::{Error, ErrorKind, Result},
+    error::Result,
     game_server::GameServer,
     history::Versions,
     key::ProfileKey,
@@ -132,9 +132,9 @@ impl<T: ProfileData> ProfileStore<T> {
     ///
     /// # Errors
     ///
-    /// Where the specification has nil, the kind says which case it is: [`ErrorKind::TakenElsewhere`], [`ErrorKind::Superseded`],
-    /// [`ErrorKind::TimedOut`], [`ErrorKind::Cancelled`], [`ErrorKind::Closing`]. Further [`ErrorKind::AlreadyLoaded`],
-    /// [`ErrorKind::Foreign`], [`ErrorKind::Undecodable`], and [`ErrorKind::Invalid`] for a wrong key. No lock stays behind.
+    /// Where the specification has nil, the kind says which case it is: [`crate::ErrorKind::TakenElsewhere`], [`crate::ErrorKind::Superseded`],
+    /// [`crate::ErrorKind::TimedOut`], [`crate::ErrorKind::Cancelled`], [`crate::ErrorKind::Closing`]. Further [`crate::ErrorKind::AlreadyLoaded`],
+    /// [`crate::ErrorKind::Foreign`], [`crate::ErrorKind::Undecodable`], and [`crate::ErrorKind::Invalid`] for a wrong key. No lock stays behind.
     pub fn start_session(&self, key: &str) -> impl Future<Output = Result<Profile<T>>> + Send + 'static + use<T> {
         self.start_session_with(key, StartOptions::default())
     }
@@ -151,8 +151,8 @@ impl<T: ProfileData> ProfileStore<T> {
         async move { Ok(Profile::new(started.await?, store)) }
     }
 
-    /// Reads the profile as it was saved last, without a session. Fails with [`ErrorKind::NotFound`] where the specification has
-    /// nil, with [`ErrorKind::Foreign`] where something else is stored. A key that holds only messages gives the template's
+    /// Reads the profile as it was saved last, without a session. Fails with [`crate::ErrorKind::NotFound`] where the specification has
+    /// nil, with [`crate::ErrorKind::Foreign`] where something else is stored. A key that holds only messages gives the template's
     /// data. Waits for one round trip, during an outage for at most [`crate::Settings::call_timeout`].
     /// Specification: `GetAsync`.
     pub fn get(&self, key: &str) -> impl Future<Output = Result<ReadProfile<T>>> + Send + 'static + use<T> {
@@ -163,7 +163,7 @@ impl<T: ProfileData> ProfileStore<T> {
 
     /// Reads an earlier version of the profile, as [`ProfileStore::get`] reads the current one: by its number, or by its version
     /// string ([`crate::KeyInfo::version`]). [`ReadProfile::set`] rolls the profile back to it. A tombstone comes as the template's
-    /// data. Fails with [`ErrorKind::NotFound`] when it is not, or no longer, in the history. Specification: `GetAsync` with a version.
+    /// data. Fails with [`crate::ErrorKind::NotFound`] when it is not, or no longer, in the history. Specification: `GetAsync` with a version.
     pub fn get_version(
         &self,
         key: &str,
@@ -206,8 +206,8 @@ impl<T: ProfileData> ProfileStore<T> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InboxFull`]: nothing was stored and nothing dropped. [`ErrorKind::TooLarge`] above 256 KiB.
-    /// [`ErrorKind::Unknown`]: it may or may not arrive.
+    /// [`crate::ErrorKind::InboxFull`]: nothing was stored and nothing dropped. [`crate::ErrorKind::TooLarge`] above 256 KiB.
+    /// [`crate::ErrorKind::Unknown`]: it may or may not arrive.
     pub fn send_message<M: Serialize>(
         &self,
         key: &str,
@@ -222,9 +222,9 @@ impl<T: ProfileData> ProfileStore<T> {
     }
 
     /// Sends a message under an identity of the sender's choice, so that sending it again is harmless: its effect comes once,
-    /// for 30 days from the time in the id, after which the id is refused ([`ErrorKind::MessageIdExpired`]).
+    /// for 30 days from the time in the id, after which the id is refused ([`crate::ErrorKind::MessageIdExpired`]).
     /// [`Sent::Before`] says that it had been stored before; the same id with another content is an error
-    /// ([`ErrorKind::MessageIdReused`]).
+    /// ([`crate::ErrorKind::MessageIdReused`]).
     pub fn send_message_as<M: Serialize>(
         &self,
         key: &str,

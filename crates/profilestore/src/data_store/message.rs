@@ -37,7 +37,7 @@ impl MessageId {
 
     /// The identity of the message that carries an operator's edit to a profile's holder.
     pub(crate) fn edit(operation: Uuid) -> Self {
-        Self { created_ms: crate::audit::began_ms(operation), name: format!("{EDIT_NAMES}{operation}") }
+        Self { created_ms: crate::key::began_ms(operation), name: format!("{EDIT_NAMES}{operation}") }
     }
 
     /// True for the identity of a message that carries an operator's edit. Such messages are the

@@ -40,11 +40,6 @@ pub(crate) fn compose_inbox(live: &KeyState) -> Box<RawValue> {
     serde_json::value::to_raw_value(&Composed { data: None, rest }).expect("a map with text keys is JSON")
 }
 
-/// A version string in the services' form, for a version that came with none.
-pub fn version_label(written_ms: i64, number: u64, created_ms: i64) -> String {
-    format!("{written_ms:016X}.{number:010}.{created_ms:016X}.01")
-}
-
 /// The data goes through as text: it is neither parsed nor copied twice.
 struct Composed<'a> {
     data: Option<&'a RawValue>,

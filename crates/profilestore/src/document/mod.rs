@@ -24,7 +24,8 @@ mod parse;
 #[cfg(test)]
 mod tests;
 
-pub use compose::{compose, version_label};
+pub use crate::record::version::version_label;
+pub use compose::compose;
 pub(crate) use compose::{compose_inbox, request_of, session_of};
 
 const DATA: &str = "Data";

@@ -12,9 +12,11 @@ use crate::{
     audit::{Attribution, AuditEntry},
     data_store::{Cause, Change, KeyState, NewValue, Order, Returning, StoredVersion, VersionInfo, VersionQuery, VersionRef},
     error::{Error, ErrorKind, Result},
-    history::{find_version, version_at},
     key::ProfileKey,
-    record::Stored,
+    record::{
+        Stored,
+        version::{find_version, version_at},
+    },
 };
 
 /// A version that was made current again.

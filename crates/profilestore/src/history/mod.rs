@@ -11,18 +11,17 @@ use serde::Serialize;
 use crate::{
     data::ProfileData,
     data_store::{Order, VersionInfo, VersionQuery, VersionRef},
-    document::version_label,
     error::{ErrorKind, Result},
     key::ProfileKey,
     profile::ReadProfile,
+    record::version::version_label,
     store::ProfileStore,
 };
 
 mod diff;
-mod find;
 
+pub use crate::record::version::{find_version, version_at};
 pub use diff::{Difference, comparable, diff};
-pub use find::{find_version, version_at};
 
 /// How many versions are asked for at once.
 const PAGE: usize = 128;

@@ -15,6 +15,7 @@ use serde_json::{Map, Number, Value, value::RawValue};
 mod codec;
 #[cfg(test)]
 pub(crate) mod tests;
+pub(crate) mod version;
 
 /// The largest data of a profile, in bytes of JSON. The specification's services allow as many characters.
 pub const MAX_DATA_BYTES: usize = 4 << 20;

@@ -8,9 +8,11 @@ use serde_json::{Map, Value, value::RawValue};
 use super::{Code, DataStoreError, MAX_VALUE_BYTES};
 use crate::{
     data_store::{KeyState, VersionInfo},
-    document::{compose, compose_inbox, version_label},
-    profile::KeyInfo,
-    record::{Stored, check_metadata, check_users},
+    document::{compose, compose_inbox},
+    record::{
+        Stored, check_metadata, check_users,
+        version::{KeyInfo, version_label},
+    },
 };
 
 /// What is stored under a key.

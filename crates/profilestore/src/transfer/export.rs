@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     data_store::{DataStore, KeyState, StoredVersion},
-    document::{compose, compose_inbox, version_label},
-    record::Stored,
+    document::{compose, compose_inbox},
+    record::{Stored, version::version_label},
 };
 
 /// Writes all kept versions of the keys of a store as lines of JSON, ordered by store, scope, key and version.

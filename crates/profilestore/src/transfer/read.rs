@@ -10,9 +10,9 @@ use super::{
 use crate::{
     ProfileKey,
     data_store::{DataStore, DataStoreExt, KeyState, Returning, VersionInfo, VersionRef},
-    document::{compose, compose_inbox, version_label},
+    document::{compose, compose_inbox},
     history::find_version,
-    record::{RecordError, Stored},
+    record::{RecordError, Stored, version::version_label},
 };
 
 /// What kind of value a version has.

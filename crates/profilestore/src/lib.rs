@@ -65,7 +65,6 @@ pub mod env;
 mod error;
 mod game_server;
 pub mod history;
-mod keeper;
 mod key;
 pub mod messenger;
 mod migration;
@@ -101,13 +100,13 @@ pub use engine::history::Restored;
 pub use engine::options::{DecideHeld, StartOptions, WhenHeld};
 pub use error::{Advice, Error, ErrorKind, Result};
 pub use game_server::{AccessState, GameServer, GameServerBuilder, ShutdownReport, StoreBuilder};
-pub use keeper::{HandOver, Keeper, Kept};
 pub use key::{DEFAULT_SCOPE, InvalidName, MAX_NAME_CHARS, ProfileKey, RESERVED_STORE};
 pub use migration::{DATA_VERSION, Migrations, READABLE_FROM, StepFn};
 pub use operator::Operator;
 pub use profile::{Profile, ReadProfile};
 pub use record::version::KeyInfo;
 pub use session::{
+    collect::{Collect, Collected, Keeper},
     info::{LastSave, SessionEnd, SessionInfo},
     messages::Message,
 };

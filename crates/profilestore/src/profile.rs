@@ -9,11 +9,11 @@ use crate::{
     data_store::{Cause, KeyState, StoredMessage, StoredVersion},
     engine::{Engine, calls::Replacement},
     error::{Error, ErrorKind, Result},
-    keeper::{Keeper, Typed},
     key::ProfileKey,
     record::{Record, Stored, check_metadata, check_users, version::KeyInfo},
     session::{
         Session,
+        collect::{Keeper, Typed},
         info::{LastSave, SessionEnd, SessionInfo},
         messages::Message,
     },

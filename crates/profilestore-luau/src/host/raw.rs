@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use mlua::{Lua, Table, Value};
 use profilestore::{
-    Kept,
+    Collected,
     record::{MAX_DATA_BYTES, check_metadata},
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -93,10 +93,10 @@ pub(crate) fn table_of(lua: &Lua, object: &Map<String, serde_json::Value>) -> ml
 pub(crate) type Handed = (Value, Option<Table>, Value, Value, Option<Vec<u64>>, Option<Vec<u64>>);
 
 /// The same for the engine. Fails with the path of what cannot be stored.
-pub(crate) fn kept(lua: &Lua, handed: Handed) -> Result<Kept<Raw>, String> {
+pub(crate) fn kept(lua: &Lua, handed: Handed) -> Result<Collected<Raw>, String> {
     let (data, user_ids, metadata, tags, processed, locked) = handed;
     let optional = |name, value: Value| if value.is_nil() { Ok(None) } else { object(lua, name, &value).map(Some) };
-    let mut kept = Kept::default();
+    let mut kept = Collected::default();
     kept.data = Some(Raw::of(lua, &data)?);
     kept.user_ids = user_ids.map(|ids| self::user_ids(&ids)).transpose()?;
     kept.roblox_metadata = optional("RobloxMetaData", metadata)?;

@@ -7,7 +7,7 @@ use std::sync::{
 
 use mlua::{FromLuaMulti, Function, Lua, MultiValue, Table, UserData, UserDataRef, Value};
 use parking_lot::Mutex;
-use profilestore::{HandOver, Keeper, Kept, LastSave, Profile, SessionEnd, record::MAX_DATA_BYTES};
+use profilestore::{Collect, Keeper, Collected, LastSave, Profile, SessionEnd, record::MAX_DATA_BYTES};
 
 use super::{
     Host, Told, info,
@@ -22,7 +22,7 @@ const LARGE: usize = MAX_DATA_BYTES / 5 * 4;
 pub(crate) struct LuaSession {
     profile: Profile<Raw>,
     /// Checked and ready for the last save.
-    ready: Arc<Mutex<Option<Kept<Raw>>>>,
+    ready: Arc<Mutex<Option<Collected<Raw>>>>,
 }
 
 impl UserData for LuaSession {}
@@ -62,7 +62,7 @@ struct ScriptKeeper {
     /// The module's profile object.
     object: Table,
     profile: Profile<Raw>,
-    ready: Arc<Mutex<Option<Kept<Raw>>>>,
+    ready: Arc<Mutex<Option<Collected<Raw>>>>,
     is_large: AtomicBool,
 }
 
@@ -84,16 +84,16 @@ fn session_end(end: SessionEnd) -> &'static str {
 }
 
 impl Keeper<Raw> for ScriptKeeper {
-    fn hand_over(&self, why: HandOver) -> Result<Kept<Raw>, String> {
+    fn collect(&self, why: Collect) -> Result<Collected<Raw>, String> {
         let ready = self.ready.lock().take();
         if let Some(ready) = ready {
             self.watch_size(&ready);
             return Ok(self.unless_same(ready));
         }
         let (why, reason) = match why {
-            HandOver::Save => ("Save", None),
-            HandOver::LastSave(reason) => ("LastSave", Some(last_save(reason))),
-            HandOver::Ended(end) => ("Ended", Some(session_end(end))),
+            Collect::Save => ("Save", None),
+            Collect::LastSave(reason) => ("LastSave", Some(last_save(reason))),
+            Collect::Ended(end) => ("Ended", Some(session_end(end))),
             _ => ("Edit", None),
         };
         let gone = || "the script is gone".to_owned();
@@ -119,7 +119,7 @@ impl Keeper<Raw> for ScriptKeeper {
 
 impl ScriptKeeper {
     /// Warns when the data becomes nearly too large, once until it is smaller again.
-    fn watch_size(&self, kept: &Kept<Raw>) {
+    fn watch_size(&self, kept: &Collected<Raw>) {
         let Some(bytes) = kept.data.as_ref().map(Raw::size) else { return };
         let was_large = self.is_large.swap(bytes >= LARGE, Ordering::Relaxed);
         if bytes >= LARGE && !was_large {
@@ -128,14 +128,14 @@ impl ScriptKeeper {
     }
 
     /// What the engine has already costs it nothing.
-    fn unless_same(&self, mut kept: Kept<Raw>) -> Kept<Raw> {
+    fn unless_same(&self, mut kept: Collected<Raw>) -> Collected<Raw> {
         kept.data = kept.data.filter(|data| !self.profile.read(|had| had.is(data)));
         kept
     }
 }
 
 /// What a module hands over: nil and a text are the reason why the data is not to be stored.
-fn handed(lua: &Lua, values: MultiValue) -> Result<Kept<Raw>, String> {
+fn handed(lua: &Lua, values: MultiValue) -> Result<Collected<Raw>, String> {
     if let (Some(Value::Nil), Some(Value::String(reason))) = (values.front(), values.get(1)) {
         return Err(reason.to_string_lossy());
     }

@@ -19,9 +19,12 @@ use crate::{
     data_store::StoredMessage,
     engine::calls::InboxChange,
     error::{Error, ErrorKind, Result},
-    keeper::{HandOver, Keeper, Kept},
     profile::{OTHER_TYPE, Profile as Live},
-    session::{Session, live::Refusal},
+    session::{
+        Session,
+        collect::{Collect, Collected, Keeper},
+        live::Refusal,
+    },
     signal::{Connection, Signal},
 };
 
@@ -289,8 +292,8 @@ impl Drop for Keeps {
 }
 
 impl<T> Keeper<T> for Keeps {
-    fn hand_over(&self, _: HandOver) -> Result<Kept<T>, String> {
-        Ok(Kept { locked: self.0.locking.lock().iter().copied().collect(), ..Kept::default() })
+    fn collect(&self, _: Collect) -> Result<Collected<T>, String> {
+        Ok(Collected { locked: self.0.locking.lock().iter().copied().collect(), ..Collected::default() })
     }
 
     fn edited(&self, _: &T) {}

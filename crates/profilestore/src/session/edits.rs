@@ -12,7 +12,7 @@ use crate::{
     data::Data,
     data_store::{Change, StoredMessage},
     edit::{apply::edited, request::EditRequest},
-    keeper::HandOver,
+    session::collect::Collect,
 };
 
 impl Session {
@@ -23,7 +23,7 @@ impl Session {
         if waiting.is_empty() {
             return;
         }
-        if let Err(error) = self.hand_over(HandOver::Edit) {
+        if let Err(error) = self.collect(Collect::Edit) {
             // They wait for data that can be stored.
             tracing::warn!(key = %self.key, %error, "operators' edits have to wait");
             return;

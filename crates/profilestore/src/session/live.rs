@@ -21,9 +21,9 @@ use crate::{
     audit::AuditEntry,
     data::Data,
     error::{Error, ErrorKind, Result},
-    keeper::HandedOver,
     key::ProfileKey,
     record::Record,
+    session::collect::AnyCollected,
 };
 
 thread_local! {
@@ -328,7 +328,7 @@ impl Live {
     }
 
     /// Takes over what whoever keeps the data has handed over; also what comes after the close, for the last save.
-    pub(crate) fn take_over(&self, mut handed: HandedOver) -> Snapshot {
+    pub(crate) fn accept(&self, mut handed: AnyCollected) -> Snapshot {
         let mut state = self.settled();
         let beside = handed.apply_meta(&mut state.meta);
         if beside || handed.data.is_some() {

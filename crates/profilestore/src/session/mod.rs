@@ -4,6 +4,7 @@
 //! * [`operations`]: saving, ending, looking; each runs in the key's queue.
 //! * [`messages`]: offering messages to handlers.
 //! * [`transaction`]: one commit over several of them.
+//! * [`collect`]: data that is kept elsewhere.
 //! * [`edits`]: applying what operators want changed.
 
 use std::{
@@ -25,12 +26,13 @@ use crate::{
     data_store::{Digest, Incarnation, KeyState, LeaseState, ServerId, StoredMessage, VersionInfo},
     engine::Engine,
     error::{Error, ErrorKind, Result},
-    keeper::{AnyKeeper, HandOver},
     key::ProfileKey,
     record::Record,
+    session::collect::{AnyKeeper, Collect},
     signal::Signal,
 };
 
+pub(crate) mod collect;
 pub(crate) mod edits;
 pub(crate) mod info;
 pub(crate) mod live;
@@ -364,7 +366,7 @@ impl Session {
             SessionEnd::Shutdown => LastSave::Shutdown,
             SessionEnd::Lost => return,
         };
-        if let Err(error) = self.hand_over(HandOver::LastSave(reason)) {
+        if let Err(error) = self.collect(Collect::LastSave(reason)) {
             self.changes_lost(&error);
         }
         self.run_save_hooks();
@@ -380,7 +382,7 @@ impl Session {
         if last.is_none() || end == SessionEnd::Lost {
             return last;
         }
-        match self.hand_over(HandOver::Ended(end)) {
+        match self.collect(Collect::Ended(end)) {
             Ok(Some(handed)) => Some(handed),
             Ok(None) => last,
             Err(error) => {
@@ -391,10 +393,10 @@ impl Session {
     }
 
     /// Asks whoever keeps the data for it. None: the library itself does.
-    pub(crate) fn hand_over(&self, why: HandOver) -> Result<Option<Snapshot>> {
+    pub(crate) fn collect(&self, why: Collect) -> Result<Option<Snapshot>> {
         let Some(keeper) = self.keeper() else { return Ok(None) };
-        match keeper.hand_over(why) {
-            Ok(handed) => Ok(Some(self.live.take_over(handed))),
+        match keeper.collect(why) {
+            Ok(handed) => Ok(Some(self.live.accept(handed))),
             Err(problem) => Err(Error::new(ErrorKind::Invalid, format!("the data cannot be stored: {problem}")).about(&self.key)),
         }
     }

@@ -20,9 +20,9 @@ use crate::{
         Cause, Change, Commit, Conflict, ConflictKind, Digest, KeyState, NewValue, Returning, StoreError, StoredMessage,
     },
     error::{Error, ErrorKind, Result},
-    keeper::HandOver,
     ownership::{self, Held},
     record::{Record, Stored},
+    session::collect::Collect,
 };
 
 /// A snapshot made ready for the store.
@@ -192,7 +192,7 @@ impl Session {
         if self.is_over() {
             return Err(over());
         }
-        self.hand_over(HandOver::Save).inspect_err(|error| self.not_saved(error, self.engine.env.now()))?;
+        self.collect(Collect::Save).inspect_err(|error| self.not_saved(error, self.engine.env.now()))?;
         self.run_save_hooks();
         self.save_snapshot(self.live.snapshot()).await
     }

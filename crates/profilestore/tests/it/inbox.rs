@@ -6,7 +6,8 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use profilestore::{
-    ErrorKind, GameServer, HandOver, InboxChange, Keeper, Kept, SessionInfo, StartOptions, WhenHeld, data_store::StoredMessage,
+    Collect, Collected, ErrorKind, GameServer, InboxChange, Keeper, SessionInfo, StartOptions, WhenHeld,
+    data_store::StoredMessage,
 };
 use serde_json::json;
 
@@ -95,9 +96,9 @@ struct Kept_ {
 }
 
 impl Keeper<Player> for Outside {
-    fn hand_over(&self, _: HandOver) -> Result<Kept<Player>, String> {
+    fn collect(&self, _: Collect) -> Result<Collected<Player>, String> {
         let this = self.0.lock();
-        let mut kept = Kept::default();
+        let mut kept = Collected::default();
         kept.data = Some(Player { coins: this.coins, items: vec![] });
         kept.locked = this.to_lock.iter().copied().collect();
         kept.processed = this.processed.iter().copied().collect();

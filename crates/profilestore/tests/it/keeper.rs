@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use profilestore::{
-    Attribution, Edit, ErrorKind, GameServer, HandOver, InboxChange, Keeper, Kept, LastSave, Profile, ProfileKey, SessionEnd,
+    Attribution, Collect, Collected, Edit, ErrorKind, GameServer, InboxChange, Keeper, LastSave, Profile, ProfileKey, SessionEnd,
     StartOptions, WhenHeld,
 };
 use serde_json::{Map, json};
@@ -15,8 +15,8 @@ use crate::world::{Fault, Player, World, coins, open, players, settle};
 /// Keeps a player as a script would.
 #[derive(Clone, Default)]
 struct Script {
-    kept: Arc<Mutex<Kept<Player>>>,
-    asked: Arc<Mutex<Vec<HandOver>>>,
+    kept: Arc<Mutex<Collected<Player>>>,
+    asked: Arc<Mutex<Vec<Collect>>>,
     /// What is wrong with the data, if something is.
     problem: Arc<Mutex<Option<String>>>,
     inbox_changes: Arc<Mutex<usize>>,
@@ -29,7 +29,7 @@ impl Script {
 }
 
 impl Keeper<Player> for Script {
-    fn hand_over(&self, why: HandOver) -> Result<Kept<Player>, String> {
+    fn collect(&self, why: Collect) -> Result<Collected<Player>, String> {
         self.asked.lock().push(why);
         match &*self.problem.lock() {
             Some(problem) => Err(problem.clone()),
@@ -84,7 +84,7 @@ async fn a_keeper_is_asked_before_every_save_and_after_the_end() {
     assert!(*ended.lock());
     assert_eq!(coins(&server, "p").await, 3, "what the listener of the end changed is saved");
     assert_eq!(profile.key_info().number, commits + 1, "also its listeners know the last version");
-    let last = [HandOver::Save, HandOver::Save, HandOver::LastSave(LastSave::Manual), HandOver::Ended(SessionEnd::Manual)];
+    let last = [Collect::Save, Collect::Save, Collect::LastSave(LastSave::Manual), Collect::Ended(SessionEnd::Manual)];
     assert_eq!(*script.asked.lock(), last);
     assert_eq!(Arc::strong_count(&script.asked), 1, "the session holds its keeper no longer");
 }
@@ -179,7 +179,7 @@ async fn an_operators_edit_meets_what_the_keeper_has() {
     profile.end_session().await.unwrap();
     assert_eq!(coins(&server, "p").await, 105);
     let asked = script.asked.lock().clone();
-    assert!(asked.contains(&HandOver::Edit), "{asked:?}");
+    assert!(asked.contains(&Collect::Edit), "{asked:?}");
 }
 
 #[tokio::test(start_paused = true)]

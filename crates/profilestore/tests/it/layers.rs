@@ -24,7 +24,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("ownership", &["ownership/"]),
     ("edit", &["edit/"]),
     ("link", &["engine/queue.rs", "engine/health.rs", "engine/lease.rs"]),
-    ("session", &["session/", "keeper.rs"]),
+    ("session", &["session/"]),
     ("engine", &["engine/", "autosave.rs", "bounded_loss.rs"]),
     ("api", &["game_server.rs", "store.rs", "profile.rs", "operator.rs", "transaction.rs", "history/"]),
     ("extras", &["document/", "roblox/", "profile_service/", "transfer/"]),

@@ -17,7 +17,7 @@ use crate::{
 /// Why a [`Keeper`] is asked for the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum HandOver {
+pub enum Collect {
     /// It is about to be saved.
     Save,
     /// It is about to be saved for the last time; the session is still active.
@@ -32,7 +32,7 @@ pub enum HandOver {
 /// What a [`Keeper`] hands over. What is None stays as it was handed over before.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Kept<T> {
+pub struct Collected<T> {
     /// Specification: `Data`.
     pub data: Option<T>,
     /// Specification: `UserIds`; none negative.
@@ -48,7 +48,7 @@ pub struct Kept<T> {
     pub locked: Vec<u64>,
 }
 
-impl<T> Default for Kept<T> {
+impl<T> Default for Collected<T> {
     fn default() -> Self {
         Self { data: None, user_ids: None, roblox_metadata: None, meta_tags: None, processed: Vec::new(), locked: Vec::new() }
     }
@@ -63,7 +63,7 @@ pub trait Keeper<T>: Send + Sync + 'static {
     ///
     /// An error (its text goes to the listeners of errors) means that it cannot be stored: a save then fails, and the session goes on; an
     /// edit waits; a last save stores what was handed over before.
-    fn hand_over(&self, why: HandOver) -> Result<Kept<T>, String>;
+    fn collect(&self, why: Collect) -> Result<Collected<T>, String>;
 
     /// An operator's edit has changed the data that was handed over right before. What is kept is to become this.
     fn edited(&self, data: &T);
@@ -76,14 +76,14 @@ pub trait Keeper<T>: Send + Sync + 'static {
 type ChangeMeta = Box<dyn FnOnce(&mut Record) + Send>;
 
 /// What is handed over, as the untyped engine takes it.
-pub(crate) struct HandedOver {
+pub(crate) struct AnyCollected {
     pub(crate) data: Option<Arc<dyn Data>>,
     meta: Option<ChangeMeta>,
     pub(crate) processed: Vec<u64>,
     pub(crate) locked: Vec<u64>,
 }
 
-impl HandedOver {
+impl AnyCollected {
     /// Takes over what is beside the data. False when that changes nothing.
     pub(crate) fn apply_meta(&mut self, record: &mut Arc<Record>) -> bool {
         let Some(apply) = self.meta.take() else { return false };
@@ -99,7 +99,7 @@ impl HandedOver {
 
 /// A keeper as the untyped engine sees it.
 pub(crate) trait AnyKeeper: Send + Sync {
-    fn hand_over(&self, why: HandOver) -> Result<HandedOver, String>;
+    fn collect(&self, why: Collect) -> Result<AnyCollected, String>;
     fn edited(&self, data: &dyn Data);
     fn inbox_changed(&self);
 }
@@ -108,8 +108,8 @@ pub(crate) trait AnyKeeper: Send + Sync {
 pub(crate) struct Typed<T>(pub(crate) Box<dyn Keeper<T>>);
 
 impl<T: ProfileData> AnyKeeper for Typed<T> {
-    fn hand_over(&self, why: HandOver) -> Result<HandedOver, String> {
-        let Kept { data, user_ids, roblox_metadata, meta_tags, processed, locked } = self.0.hand_over(why)?;
+    fn collect(&self, why: Collect) -> Result<AnyCollected, String> {
+        let Collected { data, user_ids, roblox_metadata, meta_tags, processed, locked } = self.0.collect(why)?;
         let text = |error: RecordError| error.to_string();
         check_users(user_ids.as_deref().unwrap_or_default()).map_err(text)?;
         roblox_metadata.as_ref().map_or(Ok(()), check_metadata).map_err(text)?;
@@ -125,7 +125,7 @@ impl<T: ProfileData> AnyKeeper for Typed<T> {
                 record.meta_tags = tags;
             }
         };
-        Ok(HandedOver {
+        Ok(AnyCollected {
             data: data.map(|data| Arc::new(data) as Arc<dyn Data>),
             meta: beside.then(|| Box::new(apply) as _),
             processed,

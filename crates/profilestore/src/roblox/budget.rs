@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{Code, DataStoreError};
+use super::error::{Code, DataStoreError};
 
 /// How many requests of a kind may wait for their turn.
 pub const MAX_WAITING: u32 = 30;

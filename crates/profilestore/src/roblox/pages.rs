@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use futures_util::future::BoxFuture;
 
-use super::{Code, DataStoreError};
+use super::error::{Code, DataStoreError};
 
 /// Fetches at most so many items behind the last one (None: from the beginning), and says whether more may follow.
 pub(super) type Fetch<T> = dyn Fn(Option<T>, usize) -> BoxFuture<'static, Result<(Vec<T>, bool), DataStoreError>> + Send + Sync;

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Code, DataStoreError};
+use super::error::{Code, DataStoreError};
 use crate::data_store::Digest;
 
 #[derive(Debug)]

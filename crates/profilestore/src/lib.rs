@@ -53,6 +53,7 @@
 #[macro_use]
 mod defects;
 
+mod api;
 mod audit;
 mod autosave;
 mod bounded_loss;
@@ -63,14 +64,10 @@ mod edit;
 mod engine;
 pub mod env;
 mod error;
-mod game_server;
-pub mod history;
 mod key;
 pub mod messenger;
 mod migration;
-mod operator;
 mod ownership;
-mod profile;
 pub mod profile_service;
 mod reconcile;
 pub mod record;
@@ -78,10 +75,16 @@ pub mod roblox;
 mod session;
 mod settings;
 mod signal;
-mod store;
-mod transaction;
 pub mod transfer;
 
+pub use api::{
+    game_server::{AccessState, GameServer, GameServerBuilder, ShutdownReport},
+    operator::Operator,
+    profile::Profile,
+    read_profile::ReadProfile,
+    store::{ProfileStore, StoreBuilder},
+    transaction::{MAX_GIFTS, MAX_PARTICIPANTS, Transaction, TransactionBuilder},
+};
 pub use audit::{
     AUDIT_SCOPE, Attribution, AuditEntry, AuditOutcome, AuditPage, AuditQuery, MAX_AUTHOR_BYTES, MAX_REASON_BYTES, audit_entries,
 };
@@ -99,11 +102,8 @@ pub use engine::health::ForeignHolder;
 pub use engine::history::Restored;
 pub use engine::options::{DecideHeld, StartOptions, WhenHeld};
 pub use error::{Advice, Error, ErrorKind, Result};
-pub use game_server::{AccessState, GameServer, GameServerBuilder, ShutdownReport, StoreBuilder};
 pub use key::{DEFAULT_SCOPE, InvalidName, MAX_NAME_CHARS, ProfileKey, RESERVED_STORE};
 pub use migration::{DATA_VERSION, Migrations, READABLE_FROM, StepFn};
-pub use operator::Operator;
-pub use profile::{Profile, ReadProfile};
 pub use record::version::KeyInfo;
 pub use session::{
     collect::{Collect, Collected, Keeper},
@@ -112,8 +112,17 @@ pub use session::{
 };
 pub use settings::{ConstantError, NAMES as CONSTANT_NAMES, Settings};
 pub use signal::Connection;
-pub use store::ProfileStore;
-pub use transaction::{MAX_GIFTS, MAX_PARTICIPANTS, Transaction, TransactionBuilder};
+
+/// A profile's earlier versions: listing and reading them, finding one by what it is called, and comparing two.
+pub mod history {
+    pub use crate::{
+        api::{
+            diff::{Difference, comparable, diff},
+            versions::{KeptVersion, Versions},
+        },
+        record::version::{find_version, version_at},
+    };
+}
 
 #[cfg(doc)]
 #[doc = include_str!("../api-map.md")]

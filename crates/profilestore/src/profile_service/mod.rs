@@ -44,13 +44,12 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
+    api::{store::ProfileStore, versions::Versions},
     data::ProfileData,
     data_store::VersionRef,
     engine::options::{DecideHeld, StartOptions},
     error::{ErrorKind, Result},
-    history::Versions,
     settings::Settings,
-    store::ProfileStore,
 };
 
 mod profile;

@@ -7,9 +7,9 @@ use serde_json::{Map, Value};
 
 use super::{identify, updates::GlobalUpdates};
 use crate::{
+    api::profile::Profile as Live,
     data::ProfileData,
     error::{Error, ErrorKind, Result},
-    profile::Profile as Live,
     session::info::{SessionEnd, SessionInfo},
     signal::Connection,
 };

@@ -15,11 +15,11 @@ use parking_lot::Mutex;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
+    api::profile::{OTHER_TYPE, Profile as Live},
     data::{ProfileData, typed_mut},
     data_store::StoredMessage,
     engine::calls::InboxChange,
     error::{Error, ErrorKind, Result},
-    profile::{OTHER_TYPE, Profile as Live},
     session::{
         Session,
         collect::{Collect, Collected, Keeper},

@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 
 use super::{identify, updates::GlobalUpdate};
-use crate::{data::ProfileData, error::Result, profile::ReadProfile};
+use crate::{api::read_profile::ReadProfile, data::ProfileData, error::Result};
 
 /// A profile that was read without loading it. It is a [`ReadProfile`], whose data may be changed at will, with what ProfileService
 /// has beyond it.

@@ -42,8 +42,8 @@ use std::{
 };
 
 use crate::{
+    api::game_server::{GameServer, Inner},
     engine::Engine,
-    game_server::{GameServer, Inner},
     key::{DEFAULT_SCOPE, ProfileKey, RESERVED_STORE},
 };
 

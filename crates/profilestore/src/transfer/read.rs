@@ -11,8 +11,10 @@ use crate::{
     ProfileKey,
     data_store::{DataStore, DataStoreExt, KeyState, Returning, VersionInfo, VersionRef},
     document::{compose, compose_inbox},
-    history::find_version,
-    record::{RecordError, Stored, version::version_label},
+    record::{
+        RecordError, Stored,
+        version::{find_version, version_label},
+    },
 };
 
 /// What kind of value a version has.

@@ -5,12 +5,13 @@ use std::{fmt, sync::Arc};
 use serde_json::{Map, Value};
 
 use crate::{
-    data::{Codec as _, Data, ProfileData, encode, typed, typed_mut},
-    data_store::{Cause, KeyState, StoredMessage, StoredVersion},
-    engine::{Engine, calls::Replacement},
-    error::{Error, ErrorKind, Result},
+    api::store::ProfileStore,
+    data::{Codec, Data, ProfileData, typed, typed_mut},
+    data_store::StoredMessage,
+    engine::options::StartOptions,
+    error::{Error, Result},
     key::ProfileKey,
-    record::{Record, Stored, check_metadata, check_users, version::KeyInfo},
+    record::{Record, check_metadata, check_users, version::KeyInfo},
     session::{
         Session,
         collect::{Keeper, Typed},
@@ -18,7 +19,6 @@ use crate::{
         messages::Message,
     },
     signal::Connection,
-    store::ProfileStore,
 };
 
 /// A live profile: this server alone may change it. Cheap to clone; all clones are the same session.
@@ -45,6 +45,35 @@ impl<T> fmt::Debug for Profile<T> {
     }
 }
 
+impl<T: ProfileData> ProfileStore<T> {
+    /// Starts a session: from now on this server alone may change the profile. Asks whoever holds it to let go, and takes it over
+    /// from a dead server. Specification: `StartSessionAsync`.
+    ///
+    /// Waits until the profile is there: one round trip to read and one to take a free one; some milliseconds more for one that
+    /// another server holds; up to the lease time after a crash; at most [`crate::Settings::start_session_timeout`].
+    ///
+    /// # Errors
+    ///
+    /// Where the specification has nil, the kind says which case it is: [`crate::ErrorKind::TakenElsewhere`], [`crate::ErrorKind::Superseded`],
+    /// [`crate::ErrorKind::TimedOut`], [`crate::ErrorKind::Cancelled`], [`crate::ErrorKind::Closing`]. Further [`crate::ErrorKind::AlreadyLoaded`],
+    /// [`crate::ErrorKind::Foreign`], [`crate::ErrorKind::Undecodable`], and [`crate::ErrorKind::Invalid`] for a wrong key. No lock stays behind.
+    pub fn start_session(&self, key: &str) -> impl Future<Output = Result<Profile<T>>> + Send + 'static + use<T> {
+        self.start_session_with(key, StartOptions::default())
+    }
+
+    /// The same with options.
+    pub fn start_session_with(
+        &self,
+        key: &str,
+        options: StartOptions,
+    ) -> impl Future<Output = Result<Profile<T>>> + Send + 'static + use<T> {
+        let codec: Arc<dyn Codec> = self.codec.clone();
+        let started = self.with_engine(key, move |engine, key| engine.start_session(key, codec, options));
+        let store = self.clone();
+        async move { Ok(Profile::new(started.await?, store)) }
+    }
+}
+
 /// The types agree: whoever made the session brought the codec along.
 pub(crate) const OTHER_TYPE: &str = "a session's data has the type of the store that started it";
 
@@ -61,7 +90,7 @@ impl<T: ProfileData> Profile<T> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::SessionEnded`] once the session is over: nothing was changed. [`ErrorKind::Busy`] from inside another edit, and
+    /// [`crate::ErrorKind::SessionEnded`] once the session is over: nothing was changed. [`crate::ErrorKind::Busy`] from inside another edit, and
     /// while a transaction with this profile is open, usually for some milliseconds: see [`Profile::update_when_free`].
     pub fn update<R>(&self, edit: impl FnOnce(&mut T) -> R) -> Result<R> {
         let answer = self.session.live.edit(&self.session.key, |data| edit(typed_mut(data).expect(OTHER_TYPE)))?;
@@ -180,7 +209,7 @@ impl<T: ProfileData> Profile<T> {
     }
 
     /// Associates a user with the profile, for search and erasure; saved with the next save. One that is associated already is
-    /// left alone. Fails with [`ErrorKind::Invalid`] on a negative id. Specification: `AddUserId`.
+    /// left alone. Fails with [`crate::ErrorKind::Invalid`] on a negative id. Specification: `AddUserId`.
     pub fn add_user_id(&self, user_id: i64) -> Result<()> {
         check_users(&[user_id]).map_err(|error| Error::from(error).about(&self.session.key))?;
         self.edit_meta(|meta| {
@@ -204,7 +233,7 @@ impl<T: ProfileData> Profile<T> {
         self.session.live.meta().roblox_metadata.clone()
     }
 
-    /// Replaces the metadata; saved with the next save. Fails with [`ErrorKind::TooLarge`], changing nothing, when a key has more
+    /// Replaces the metadata; saved with the next save. Fails with [`crate::ErrorKind::TooLarge`], changing nothing, when a key has more
     /// than 50 characters, a value more than 250, or all of it more than 300. Specification: assigning to `RobloxMetaData`.
     pub fn set_roblox_metadata(&self, metadata: Map<String, Value>) -> Result<()> {
         self.edit_meta(|meta| {
@@ -291,7 +320,7 @@ impl<T: ProfileData> Profile<T> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::SessionEnded`], [`ErrorKind::TooLarge`] above 4 MiB of JSON, [`ErrorKind::Invalid`] for data that is no JSON;
+    /// [`crate::ErrorKind::SessionEnded`], [`crate::ErrorKind::TooLarge`] above 4 MiB of JSON, [`crate::ErrorKind::Invalid`] for data that is no JSON;
     /// in the last two cases the session goes on.
     pub fn save(&self) -> impl Future<Output = Result<()>> + Send + 'static + use<T> {
         self.session.save()
@@ -303,223 +332,8 @@ impl<T: ProfileData> Profile<T> {
     /// While a transaction with this profile is open, changes are refused from this call on, and the last hooks run when it is over.
     ///
     /// Ending twice is fine: when the session is ending or over already, be it for another server's sake, the future says how that
-    /// went. [`ErrorKind::SessionEnded`] when the session was lost, and with it what it had not saved.
+    /// went. [`crate::ErrorKind::SessionEnded`] when the session was lost, and with it what it had not saved.
     pub fn end_session(&self) -> impl Future<Output = Result<()>> + Send + 'static + use<T> {
         self.session.finish(SessionEnd::Manual)
-    }
-}
-
-/// A profile that was read without a session: a copy, to look at or to write back.
-#[derive(Clone)]
-pub struct ReadProfile<T> {
-    store: ProfileStore<T>,
-    key: ProfileKey,
-    /// The data, to be changed at will. Specification: `Data`.
-    pub data: T,
-    record: Record,
-    info: Option<KeyInfo>,
-    load_count: u64,
-    session: Option<SessionInfo>,
-    inbox: Vec<StoredMessage>,
-    read_epoch: u64,
-    /// The version that was current then.
-    read_version: u64,
-    existed: bool,
-    /// It was asked for as a version.
-    restores: bool,
-    processed: Vec<u64>,
-}
-
-impl<T: fmt::Debug> fmt::Debug for ReadProfile<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReadProfile")
-            .field("key", &self.key)
-            .field("data", &self.data)
-            .field("info", &self.info)
-            .finish_non_exhaustive()
-    }
-}
-
-impl<T: ProfileData> ReadProfile<T> {
-    pub(crate) fn current(store: ProfileStore<T>, mut state: KeyState) -> Result<Self> {
-        state.hide_edits();
-        let version = state.head.clone().map(|info| StoredVersion { info, value: state.value.clone() });
-        if !state.exists() && state.inbox.as_ref().is_none_or(Vec::is_empty) {
-            return Err(Error::new(ErrorKind::NotFound, "there is no such profile").about(&state.key));
-        }
-        Self::read(store, state, version, false)
-    }
-
-    pub(crate) fn of_version(store: ProfileStore<T>, mut state: KeyState, version: Option<StoredVersion>) -> Result<Self> {
-        let Some(version) = version else {
-            return Err(Error::new(ErrorKind::NotFound, "there is no such version").about(&state.key));
-        };
-        state.hide_edits();
-        Self::read(store, state, Some(version), true)
-    }
-
-    fn read(store: ProfileStore<T>, state: KeyState, version: Option<StoredVersion>, restores: bool) -> Result<Self> {
-        let (info, value) = version.map_or((None, None), |version| (Some(version.info), version.value));
-        let stored = value.as_deref().map(Stored::decode).transpose().map_err(|error| Error::from(error).about(&state.key))?;
-        let (record, data) = match stored {
-            Some(Stored::Profile(record)) => {
-                let data = store.codec.open_typed(&record).map_err(|error| error.about(&state.key))?;
-                (record, data)
-            }
-            Some(Stored::Foreign(_)) => {
-                return Err(Error::new(ErrorKind::Foreign, "what is stored is not a profile").about(&state.key));
-            }
-            // Only messages, or a tombstone.
-            _ => {
-                let data = store.codec.template_typed()?;
-                let now = store.server().inner.engine.env.unix_ms().div_euclid(1000);
-                (Record::new(now, serde_json::value::RawValue::NULL.to_owned()), data)
-            }
-        };
-        let info_ = info.as_ref();
-        let load_count = match info_ {
-            Some(info) if info.superseded_ms.is_some() => info.load_count,
-            _ => state.lease.load_count,
-        };
-        Ok(Self {
-            info: info_.map(|info| KeyInfo::of(info, state.created_ms, Some(&record))),
-            load_count,
-            session: state.lease.holder.as_ref().map(SessionInfo::from),
-            inbox: state.inbox.clone().unwrap_or_default(),
-            read_epoch: state.epoch,
-            read_version: state.version,
-            existed: state.exists(),
-            key: state.key,
-            store,
-            data,
-            record,
-            restores,
-            processed: Vec::new(),
-        })
-    }
-
-    /// The profile's full name.
-    pub fn key(&self) -> &ProfileKey {
-        &self.key
-    }
-
-    /// Which server has a session on the profile, if one had when it was read. Specification: `Session`.
-    pub fn session(&self) -> Option<&SessionInfo> {
-        self.session.as_ref()
-    }
-
-    /// When the profile was created, Unix seconds; now if it has no data yet. Specification: `FirstSessionTime`.
-    pub fn first_session_time(&self) -> f64 {
-        self.record.created_s.as_f64().unwrap_or_default()
-    }
-
-    /// How many sessions had been started on it; 0 if it has no data yet. Specification: `SessionLoadCount`.
-    pub fn session_load_count(&self) -> u64 {
-        self.load_count
-    }
-
-    /// About the version that was read. None if the key holds only messages. Specification: `KeyInfo`.
-    pub fn key_info(&self) -> Option<&KeyInfo> {
-        self.info.as_ref()
-    }
-
-    /// The users associated with the profile. Specification: `UserIds`.
-    pub fn user_ids(&self) -> &[i64] {
-        &self.record.user_ids
-    }
-
-    /// The metadata of the profile's key. Specification: `RobloxMetaData`.
-    pub fn roblox_metadata(&self) -> &Map<String, Value> {
-        &self.record.roblox_metadata
-    }
-
-    /// Specification: `MetaTags`.
-    pub fn meta_tags(&self) -> &Map<String, Value> {
-        &self.record.meta_tags
-    }
-
-    /// Replaces the tags; of effect with [`ReadProfile::set`].
-    pub fn set_meta_tags(&mut self, tags: Map<String, Value>) {
-        self.record.meta_tags = tags;
-    }
-
-    /// The messages that wait for the profile.
-    pub fn waiting_messages(&self) -> &[StoredMessage] {
-        &self.inbox
-    }
-
-    /// Says that the effect of a message is in the data: it leaves the inbox with [`ReadProfile::set`].
-    pub fn process_message(&mut self, index: u64) {
-        if !self.processed.contains(&index) {
-            self.processed.push(index);
-        }
-    }
-
-    /// Associates a user; of effect with [`ReadProfile::set`]. Specification: `AddUserId`.
-    pub fn add_user_id(&mut self, user_id: i64) -> Result<()> {
-        check_users(&[user_id]).map_err(|error| Error::from(error).about(&self.key))?;
-        if !self.record.user_ids.contains(&user_id) {
-            self.record.user_ids.push(user_id);
-        }
-        Ok(())
-    }
-
-    /// Takes an association away; of effect with [`ReadProfile::set`]. Specification: `RemoveUserId`.
-    pub fn remove_user_id(&mut self, user_id: i64) {
-        self.record.user_ids.retain(|id| *id != user_id);
-    }
-
-    /// Replaces the metadata; of effect with [`ReadProfile::set`]. See [`Profile::set_roblox_metadata`].
-    pub fn set_roblox_metadata(&mut self, metadata: Map<String, Value>) -> Result<()> {
-        check_metadata(&metadata).map_err(|error| Error::from(error).about(&self.key))?;
-        self.record.roblox_metadata = metadata;
-        Ok(())
-    }
-
-    /// Offers the waiting messages to `handler`, as [`Profile::message_handler`] does for a live profile. Those it processes leave
-    /// the inbox with [`ReadProfile::set`].
-    pub fn handle_messages(&mut self, mut handler: impl FnMut(&mut T, &Message<'_>)) {
-        for stored in &self.inbox {
-            if self.processed.contains(&stored.index) {
-                continue;
-            }
-            let message = Message::new(stored);
-            handler(&mut self.data, &message);
-            if message.is_processed() {
-                self.processed.push(stored.index);
-            }
-        }
-    }
-
-    /// Fills what the store's template has and the data lacks. Specification: `Reconcile`.
-    pub fn reconcile(&mut self) -> Result<()> {
-        self.data = self.store.codec.reconcile(&self.data).map_err(|error| error.about(&self.key))?;
-        Ok(())
-    }
-
-    /// Writes this copy over whatever is stored, and ends the session that some server may have: what that one has not saved is lost.
-    /// Waiting messages stay. When it returns Ok, it is durable. With an earlier version this rolls the profile back; what it
-    /// replaces stays in the history.
-    /// Specification: `SetAsync`.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Removed`] when the profile was removed since it was read, also if there is another one by now; errors of encoding as in [`Profile::save`].
-    pub async fn set(&self) -> Result<()> {
-        let mut meta = Record { origin: None, ..self.record.clone() };
-        self.store.codec.stamp(&mut meta);
-        let bytes = encode(&self.data, &meta).map_err(|error| error.about(&self.key))?;
-        let replacement = Replacement {
-            bytes,
-            user_ids: meta.user_ids,
-            cause: if self.restores { Cause::Restore } else { Cause::Set },
-            read_epoch: self.read_epoch,
-            read_version: self.read_version,
-            existed: self.existed,
-            processed: self.processed.clone(),
-        };
-        let engine: Arc<Engine> = self.store.engine().await?;
-        engine.replace(&self.key, replacement).await?;
-        Ok(())
     }
 }

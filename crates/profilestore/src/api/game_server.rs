@@ -12,22 +12,17 @@ use uuid::Uuid;
 
 use crate::{
     audit::{Attribution, AuditEntry, AuditOutcome},
-    data::{ProfileData, TypedCodec},
     data_store::{DataStore, DataStoreExt as _, KeyFilter, KeyQuery, KeyState, MemoryStore, Returning, ServerId, StoreError},
     document::compose,
     edit::{BulkEdit, BulkProgress, BulkReport, Edit, request::EditRequest},
     engine::{Engine, Parts, health::ForeignHolder},
     env::Env,
     error::{Error, ErrorKind, Result},
-    key::{DEFAULT_SCOPE, ProfileKey, RESERVED_STORE, check_name},
+    key::{DEFAULT_SCOPE, ProfileKey},
     messenger::{LocalMessenger, Messenger, NoMessenger},
-    migration::Migrations,
-    operator::Operator,
     record::{Stored, version::KeyInfo},
     settings::{ConstantError, Settings},
     signal::Connection,
-    store::ProfileStore,
-    transaction::TransactionBuilder,
 };
 
 /// What a game server is built from. See [`GameServer::builder`].
@@ -204,36 +199,6 @@ impl GameServer {
             place_id: 0,
             job_id: None,
         }
-    }
-
-    /// A store of profiles whose data is a `T`, in the default scope and without a template: a new profile begins as an empty
-    /// object. See [`GameServer::store_builder`] for more. Fails on a name that is empty or longer than 50 characters, and on
-    /// [`RESERVED_STORE`].
-    /// Specification: `New`.
-    pub fn store<T: ProfileData>(&self, name: &str) -> Result<ProfileStore<T>> {
-        self.store_builder(name).build()
-    }
-
-    /// Begins to describe a store of profiles.
-    pub fn store_builder<T: ProfileData>(&self, name: &str) -> StoreBuilder<T> {
-        StoreBuilder {
-            server: self.clone(),
-            name: name.to_owned(),
-            scope: DEFAULT_SCOPE.to_owned(),
-            template: None,
-            reconcile: false,
-            migrations: Migrations::new(),
-        }
-    }
-
-    /// Begins a transaction: several profiles of this server, and gifts to any others, changed all at once or not at all.
-    pub fn transaction(&self) -> TransactionBuilder {
-        TransactionBuilder::new(self.clone())
-    }
-
-    /// Someone who changes profiles from outside the game, in whose name it is booked.
-    pub fn operator(&self, by: Attribution) -> Operator {
-        Operator::new(self.inner.engine.clone(), by)
     }
 
     /// The identity of this server's current incarnation. Another one after the server was declared dead and came back.
@@ -465,62 +430,4 @@ async fn stop_signal() -> std::io::Result<()> {
 #[cfg(not(unix))]
 async fn stop_signal() -> std::io::Result<()> {
     tokio::signal::ctrl_c().await
-}
-
-/// Describes a store of profiles. See [`GameServer::store_builder`].
-#[derive(Debug)]
-pub struct StoreBuilder<T> {
-    server: GameServer,
-    name: String,
-    scope: String,
-    template: Option<T>,
-    reconcile: bool,
-    migrations: Migrations,
-}
-
-impl<T: ProfileData> StoreBuilder<T> {
-    /// The scope, [`DEFAULT_SCOPE`] otherwise: profiles of other scopes are other profiles.
-    #[must_use]
-    pub fn scope(mut self, scope: &str) -> Self {
-        scope.clone_into(&mut self.scope);
-        self
-    }
-
-    /// The data that a new profile begins with. Specification: `template`.
-    #[must_use]
-    pub fn template(mut self, template: T) -> Self {
-        self.template = Some(template);
-        self
-    }
-
-    /// Fill what the template has and stored data lacks whenever a profile is read, before it is decoded. Specification:
-    /// `Reconcile`, called for every profile.
-    #[must_use]
-    pub fn reconcile(mut self) -> Self {
-        self.reconcile = true;
-        self
-    }
-
-    /// How data that was saved by earlier versions of the program becomes what this one knows, whenever a profile is read, before
-    /// it is reconciled and decoded. Servers of different versions may share a store: see [`Migrations`].
-    #[must_use]
-    pub fn migrations(mut self, migrations: Migrations) -> Self {
-        self.migrations = migrations;
-        self
-    }
-
-    /// The store. Fails on a name or scope that is empty or longer than 50 characters, on [`RESERVED_STORE`], on a template that
-    /// is no JSON, and on migrations whose numbers have gaps.
-    pub fn build(self) -> Result<ProfileStore<T>> {
-        if self.name == RESERVED_STORE {
-            return Err(Error::new(
-                ErrorKind::Invalid,
-                format!("the library keeps its own books there: store name=`{}`", self.name),
-            ));
-        }
-        let name = check_name("store name", &self.name)?;
-        let scope = check_name("scope", &self.scope)?;
-        let codec = Arc::new(TypedCodec::new(self.template.as_ref(), self.reconcile, self.migrations)?);
-        Ok(ProfileStore::new(self.server, name, scope, codec))
-    }
 }

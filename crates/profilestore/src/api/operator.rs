@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
+    api::game_server::GameServer,
     audit::{Attribution, AuditEntry, AuditOutcome},
     data::{Codec, TypedCodec, payload},
     data_store::{MessageId, Returning, VersionInfo, VersionRef},
@@ -38,6 +39,13 @@ pub struct Operator {
 impl fmt::Debug for Operator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Operator").field(&self.by).finish()
+    }
+}
+
+impl GameServer {
+    /// Someone who changes profiles from outside the game, in whose name it is booked.
+    pub fn operator(&self, by: Attribution) -> Operator {
+        Operator::new(self.inner.engine.clone(), by)
     }
 }
 

@@ -1,4 +1,4 @@
-//! A profile's earlier versions: listing and reading them, finding one by what it is called, and comparing two.
+//! A profile's earlier versions: listing and reading them.
 //!
 //! Which versions are kept is decided when they are replaced (see [`crate::data_store::Change::Write`]), and for how long by
 //! [`crate::Settings::history_retention`]; a pinned one stays until it is unpinned.
@@ -9,19 +9,13 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use serde::Serialize;
 
 use crate::{
+    api::{read_profile::ReadProfile, store::ProfileStore},
     data::ProfileData,
     data_store::{Order, VersionInfo, VersionQuery, VersionRef},
     error::{ErrorKind, Result},
     key::ProfileKey,
-    profile::ReadProfile,
     record::version::version_label,
-    store::ProfileStore,
 };
-
-mod diff;
-
-pub use crate::record::version::{find_version, version_at};
-pub use diff::{Difference, comparable, diff};
 
 /// How many versions are asked for at once.
 const PAGE: usize = 128;
@@ -51,6 +45,14 @@ pub struct Versions<T> {
     created_ms: i64,
     /// Listed, and not read yet because reading it failed.
     unread: Option<u64>,
+}
+
+impl<T: ProfileData> ProfileStore<T> {
+    /// Lists the kept versions of the profile, or reads them one after the other. Asks the store when the first is asked for.
+    /// Fails on a wrong key. Specification: `VersionQuery`.
+    pub fn versions(&self, key: &str) -> Result<Versions<T>> {
+        Ok(Versions::new(self.clone(), self.key(key)?))
+    }
 }
 
 impl<T> fmt::Debug for Versions<T> {

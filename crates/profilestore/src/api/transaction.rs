@@ -12,13 +12,15 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::{
+    api::{
+        game_server::GameServer,
+        profile::{OTHER_TYPE, Profile},
+        store::ProfileStore,
+    },
     data::{ProfileData, payload, typed_mut},
     data_store::MessageId,
     error::{Error, ErrorKind, Result},
-    game_server::GameServer,
-    profile::{OTHER_TYPE, Profile},
     session::{Session, transaction::Drafts},
-    store::ProfileStore,
 };
 
 /// How many profiles may take part in a transaction.
@@ -56,6 +58,13 @@ pub struct TransactionBuilder {
     server: GameServer,
     sessions: Vec<Arc<Session>>,
     deadline: Option<Duration>,
+}
+
+impl GameServer {
+    /// Begins a transaction: several profiles of this server, and gifts to any others, changed all at once or not at all.
+    pub fn transaction(&self) -> TransactionBuilder {
+        TransactionBuilder::new(self.clone())
+    }
 }
 
 impl TransactionBuilder {

@@ -1,0 +1,11 @@
+//! What programs hold. Each call that opens something stands with what it opens.
+
+pub(crate) mod diff;
+pub(crate) mod game_server;
+pub(crate) mod messages;
+pub(crate) mod operator;
+pub(crate) mod profile;
+pub(crate) mod read_profile;
+pub(crate) mod store;
+pub(crate) mod transaction;
+pub(crate) mod versions;

@@ -6,21 +6,17 @@ use std::{
     time::Duration,
 };
 
-use futures_util::FutureExt as _;
-use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::{
     audit::{Attribution, AuditEntry, AuditOutcome},
-    data_store::{DataStore, DataStoreExt as _, KeyFilter, KeyQuery, KeyState, MemoryStore, Returning, ServerId, StoreError},
-    document::compose,
+    data_store::{DataStore, MemoryStore, ServerId},
     edit::{BulkEdit, BulkProgress, BulkReport, Edit, request::EditRequest},
     engine::{Engine, Parts, health::ForeignHolder},
     env::Env,
     error::{Error, ErrorKind, Result},
-    key::{DEFAULT_SCOPE, ProfileKey},
+    key::ProfileKey,
     messenger::{LocalMessenger, Messenger, NoMessenger},
-    record::{Stored, version::KeyInfo},
     settings::{ConstantError, Settings},
     signal::Connection,
 };
@@ -285,32 +281,6 @@ impl GameServer {
         self.tell_mock()
     }
 
-    /// What this server's mock stores hold under a key, in the document form of the specification's modules (see [`crate::document`]), with
-    /// what is known about the current version. None when there is nothing. For tests that look into a mock.
-    pub fn mock_document(&self, key: &ProfileKey) -> Option<(Box<RawValue>, KeyInfo)> {
-        let mut state = mock_now(self.inner.mock_started()?.store.read_one(key, Returning::ALL))?.1;
-        state.hide_edits();
-        let (head, bytes) = (state.head.clone()?, state.value.clone()?);
-        let stored = Stored::decode(&bytes).ok()?;
-        let record = if let Stored::Profile(record) = &stored { Some(record) } else { None };
-        let info = KeyInfo::of(&head, state.created_ms, record);
-        Some((compose(&stored, &head, Some(&state)), info))
-    }
-
-    /// The keys of a mock store in the default scope that hold something, in order. See [`GameServer::mock_document`].
-    pub fn mock_keys(&self, store: &str) -> Vec<String> {
-        let query = KeyQuery {
-            store: Some(store.to_owned()),
-            scope: Some(DEFAULT_SCOPE.to_owned()),
-            filter: KeyFilter::All,
-            after: None,
-            limit: usize::MAX,
-        };
-        let Some(mock) = self.inner.mock_started() else { return Vec::new() };
-        let states = mock_now(mock.store.keys(&query)).unwrap_or_default();
-        states.into_iter().filter(KeyState::exists).map(|state| state.key.key().to_owned()).collect()
-    }
-
     /// How many profiles this server has open or is opening.
     pub fn session_count(&self) -> usize {
         self.inner.engine.open_count()
@@ -401,11 +371,6 @@ impl GameServer {
     pub fn crash(&self) {
         self.inner.engine.abandon();
     }
-}
-
-/// What a mock's store, which is a memory and never waits, answers.
-fn mock_now<T>(answer: impl Future<Output = Result<T, StoreError>>) -> Option<T> {
-    answer.now_or_never()?.ok()
 }
 
 fn check_edited(key: &ProfileKey) -> Result<()> {

@@ -50,6 +50,7 @@ use crate::{
 mod budget;
 mod entry;
 mod error;
+mod mock;
 mod operations;
 mod pages;
 mod plan;

@@ -107,8 +107,8 @@ pub use migration::{DATA_VERSION, Migrations, READABLE_FROM, StepFn};
 pub use record::version::KeyInfo;
 pub use session::{
     collect::{Collect, Collected, Keeper},
+    handlers::Message,
     info::{LastSave, SessionEnd, SessionInfo},
-    messages::Message,
 };
 pub use settings::{ConstantError, NAMES as CONSTANT_NAMES, Settings};
 pub use signal::Connection;

@@ -15,8 +15,8 @@ use crate::{
     session::{
         Session,
         collect::{Keeper, Typed},
+        handlers::Message,
         info::{LastSave, SessionEnd, SessionInfo},
-        messages::Message,
     },
     signal::Connection,
 };

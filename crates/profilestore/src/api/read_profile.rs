@@ -12,7 +12,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
     record::{Record, Stored, check_metadata, check_users, version::KeyInfo},
-    session::{info::SessionInfo, messages::Message},
+    session::{handlers::Message, info::SessionInfo},
 };
 
 /// A profile that was read without a session: a copy, to look at or to write back.

@@ -34,15 +34,16 @@ use crate::{
 
 pub(crate) mod collect;
 pub(crate) mod edits;
+pub(crate) mod handlers;
 pub(crate) mod info;
 pub(crate) mod live;
-pub(crate) mod messages;
+mod messages;
 pub(crate) mod operations;
 pub(crate) mod transaction;
 
+use handlers::Handlers;
 use info::{LastSave, SessionEnd, SessionInfo};
 use live::{EndBegun, Live, Snapshot};
-use messages::Handlers;
 
 pub(crate) type OnSave = dyn Fn(&mut dyn Data) + Send + Sync;
 pub(crate) type OnLastSave = dyn Fn(LastSave, &mut dyn Data) + Send + Sync;

@@ -42,7 +42,6 @@ const STILL_IN_CIRCLES: &[&str] = &[
     "engine/mod.rs",
     "engine/standing.rs",
     "engine/start.rs",
-    "session/messages.rs",
     "session/mod.rs",
 ];
 

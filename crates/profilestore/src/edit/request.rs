@@ -15,7 +15,7 @@ use crate::{
     data_store::{Cause, Change, KeyState, MessageId, NewMessage, NewValue, StoredMessage},
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
-    ownership::{self, Standing},
+    ownership::{self, Blocker},
     record::{Record, Stored},
 };
 
@@ -104,7 +104,7 @@ impl EditRequest {
     }
 
     /// What is to be done next. `state` with value and inbox, `book` the entry's key with its value.
-    pub(crate) fn next(&self, state: &KeyState, book: &KeyState, standing: Standing, cap: u32) -> Result<Next> {
+    pub(crate) fn next(&self, state: &KeyState, book: &KeyState, blocker: Blocker, cap: u32) -> Result<Next> {
         let booked = AuditEntry::of(book)?;
         let pending = match booked {
             Some(entry) if entry.outcome != AuditOutcome::Pending => return Ok(Next::Settled(entry)),
@@ -119,10 +119,10 @@ impl EditRequest {
         if pending && message.is_none() {
             return Err(Error::new(ErrorKind::Corrupt, "the edit's entry is pending, but nothing waits for it"));
         }
-        match standing {
-            Standing::Held if pending => Ok(Next::Waits),
-            Standing::Held => self.send(state, cap),
-            Standing::Free | Standing::Dead => self.settle(state, book.version, message, standing),
+        match blocker {
+            Blocker::Held if pending => Ok(Next::Waits),
+            Blocker::Held => self.send(state, cap),
+            Blocker::Free | Blocker::Dead => self.settle(state, book.version, message, blocker),
         }
     }
 
@@ -138,12 +138,10 @@ impl EditRequest {
 
     /// Applies the edit where nobody holds the profile. The lease is written in any case: a start that read the profile before must
     /// not go on with what it read.
-    fn settle(&self, state: &KeyState, booked: u64, message: Option<u64>, standing: Standing) -> Result<Next> {
+    fn settle(&self, state: &KeyState, booked: u64, message: Option<u64>, blocker: Blocker) -> Result<Next> {
         let key = &state.key;
-        let dead = standing == Standing::Dead;
-        let lease = if dead { ownership::cleared(&state.lease) } else { state.lease.clone() };
-        let mut changes =
-            vec![Change::Lease { key: key.clone(), revision: state.lease_revision, lease, raise_epoch: dead, seal: false }];
+        let dead = blocker == Blocker::Dead;
+        let mut changes = vec![if dead { ownership::cleared(state) } else { ownership::touched(state) }];
         if let (true, Some(row)) = (dead, &state.holder_server) {
             changes.push(Change::MarkDead { id: row.id, revision: row.revision });
         }

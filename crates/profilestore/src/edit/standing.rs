@@ -11,9 +11,10 @@ use uuid::Uuid;
 use super::{Edit, EditScope, request::EditRequest};
 use crate::{
     audit::Attribution,
-    data_store::{Cause, Change, DataStore, DataStoreExt, KeyFilter, KeyQuery, KeyState, LeaseState, NewValue, Returning},
+    data_store::{Cause, Change, DataStore, DataStoreExt, KeyFilter, KeyQuery, KeyState, NewValue, Returning},
     error::{Error, ErrorKind, Result},
     key::{ProfileKey, RESERVED_STORE},
+    ownership,
     record::{Foreign, Stored},
 };
 
@@ -160,13 +161,7 @@ impl Registry {
                 seal: false,
                 imported: None,
             },
-            Change::Lease {
-                key: self.key.clone(),
-                revision: self.lease_revision,
-                lease: LeaseState::default(),
-                raise_epoch: true,
-                seal: false,
-            },
+            ownership::stamped(&self.key, self.lease_revision),
         ])
     }
 }

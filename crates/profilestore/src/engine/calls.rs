@@ -355,14 +355,7 @@ impl Engine {
             seal: true,
             imported: None,
         };
-        let lease = Change::Lease {
-            key: key.clone(),
-            revision: state.lease_revision,
-            lease: ownership::cleared(&state.lease),
-            raise_epoch: true,
-            seal: false,
-        };
-        let mut changes = vec![write, lease];
+        let mut changes = vec![write, ownership::cleared(state)];
         changes.extend(more);
         let commit = self.commit_in(contents, changes, Returning::INBOX);
         match self.settle(&commit, |at| at > deadline).await {

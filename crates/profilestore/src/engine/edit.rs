@@ -10,7 +10,7 @@ use crate::{
     edit::request::{EditRequest, Next, book_of},
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
-    ownership::{self, Standing},
+    ownership::{self, Blocker},
 };
 
 /// How soon an outcome is looked for first, and how often at most later.
@@ -106,11 +106,11 @@ impl Engine {
     }
 
     pub(super) fn next_of(&self, request: &EditRequest, state: &KeyState, book: &KeyState, now_ms: i64) -> Result<Next> {
-        request.next(state, book, self.standing(state, now_ms), CAP)
+        request.next(state, book, self.blocker(state, now_ms), CAP)
     }
 
-    fn standing(&self, state: &KeyState, now_ms: i64) -> Standing {
-        ownership::standing(state, self.server(), now_ms, self.contact(), &self.periods())
+    fn blocker(&self, state: &KeyState, now_ms: i64) -> Blocker {
+        ownership::blocker(state, self.server(), now_ms, self.contact(), &self.periods())
     }
 
     /// What was booked under some keys, as far as it is final.

@@ -218,12 +218,7 @@ impl Engine {
     }
 
     pub(crate) fn periods(&self) -> ownership::Periods {
-        let settings = self.settings();
-        ownership::Periods {
-            session_steal: settings.session_steal,
-            assume_dead: settings.assume_dead,
-            offer_time: settings.offer_time,
-        }
+        ownership::Periods::of(&self.settings())
     }
 
     // --- commits -------------------------------------------------------------------------------------------------

@@ -274,9 +274,7 @@ impl Load {
         for _ in 0..super::MAX_RACES {
             let contents = engine.contents();
             let Ok((_, state)) = engine.read_settled(&self.key, Returning::HEAD).await else { return };
-            let Some(lease) = ownership::withdrawn(&state.lease, self.request) else { return };
-            let change =
-                Change::Lease { key: self.key.clone(), revision: state.lease_revision, lease, raise_epoch: false, seal: false };
+            let Some(change) = ownership::withdrawn(&state, self.request) else { return };
             let commit = engine.commit_in(contents, vec![change], Returning::HEAD);
             let deadline = engine.env.after(engine.settings().call_timeout);
             match engine.settle(&commit, |at| at > deadline).await {
@@ -447,10 +445,7 @@ impl Load {
         asker: &Asker,
         now_ms: i64,
     ) -> Result<bool> {
-        let lease = ownership::asked(&state.lease, asker, now_ms);
-        let change =
-            Change::Lease { key: self.key.clone(), revision: state.lease_revision, lease, raise_epoch: false, seal: false };
-        let commit = engine.commit_in(contents, vec![change], Returning::HEAD);
+        let commit = engine.commit_in(contents, vec![ownership::asked(state, asker, now_ms)], Returning::HEAD);
         let holder = state.lease.holder.as_ref().and_then(|holder| holder.server);
         match engine.settle_for(holder, &self.key, &commit, |_| engine.is_closing()).await {
             Ok(_) => Ok(true),
@@ -485,13 +480,7 @@ impl Load {
                 Err(StandingError::Other(error)) => return Err(error),
             }
         }
-        let mut changes = vec![Change::Lease {
-            key: self.key.clone(),
-            revision: state.lease_revision,
-            lease: ownership::taken(&state.lease, how, asker, now_ms),
-            raise_epoch: true,
-            seal: false,
-        }];
+        let mut changes = vec![ownership::taken(&state, how, asker, now_ms)];
         // Whoever loses the profile may have saved since we looked, or have a save under way: only a write says which version it is
         // built on. Nobody can write a profile that was let go.
         let taken_over = matches!(how, Take::Dead | Take::Stolen) && !defect!(TakeOverUnversioned);

@@ -70,10 +70,10 @@ pub(crate) fn patience(
     }
 }
 
-/// Who stands in the way of a write from outside.
+/// What prevents a write from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Standing {
-    /// Nobody.
+pub(crate) enum Blocker {
+    /// Nothing.
     Free,
     /// A session whose server is dead.
     Dead,
@@ -81,20 +81,14 @@ pub(crate) enum Standing {
     Held,
 }
 
-/// Whether somebody else's session, or one of `own`, stands in the way of a write from outside.
-pub(crate) fn standing(
-    state: &KeyState,
-    own: ServerId,
-    now_ms: i64,
-    contact: Option<ContactTime>,
-    periods: &Periods,
-) -> Standing {
+/// Whether another server's session, or one of `own`, prevents a write from outside.
+pub(crate) fn blocker(state: &KeyState, own: ServerId, now_ms: i64, contact: Option<ContactTime>, periods: &Periods) -> Blocker {
     match &state.lease.holder {
-        None => Standing::Free,
+        None => Blocker::Free,
         Some(holder) if holder.server != Some(own) && liveness(state, holder, now_ms, contact, periods) == Death::Dead => {
-            Standing::Dead
+            Blocker::Dead
         }
-        Some(_) => Standing::Held,
+        Some(_) => Blocker::Held,
     }
 }
 

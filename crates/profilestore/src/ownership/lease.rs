@@ -1,4 +1,4 @@
-//! What becomes of a lease.
+//! What becomes of a lease. [`super::changes`] makes changes of it.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ pub(crate) enum Take {
 }
 
 /// The lease once the asker has taken the profile. The epoch is to be raised with it.
-pub(crate) fn taken(lease: &LeaseState, how: Take, asker: &Asker, now_ms: i64) -> LeaseState {
+pub(super) fn taken(lease: &LeaseState, how: Take, asker: &Asker, now_ms: i64) -> LeaseState {
     // Asked for after it was offered to us: the new session hands it on at once. Every other request has had its time.
     let request = lease.request.clone().filter(|r| how == Take::Offered && r.id != asker.request && r.server.is_some());
     LeaseState {
@@ -56,7 +56,7 @@ pub(crate) fn taken(lease: &LeaseState, how: Take, asker: &Asker, now_ms: i64) -
 }
 
 /// The lease with the asker's request in it. The newest request wins.
-pub(crate) fn asked(lease: &LeaseState, asker: &Asker, now_ms: i64) -> LeaseState {
+pub(super) fn asked(lease: &LeaseState, asker: &Asker, now_ms: i64) -> LeaseState {
     let request = Request {
         id: asker.request,
         server: Some(asker.server),
@@ -69,18 +69,18 @@ pub(crate) fn asked(lease: &LeaseState, asker: &Asker, now_ms: i64) -> LeaseStat
 }
 
 /// The lease once its holder has let go: offered to whoever asked for it.
-pub(crate) fn released(lease: &LeaseState, now_ms: i64) -> LeaseState {
+pub(super) fn released(lease: &LeaseState, now_ms: i64) -> LeaseState {
     let offer = lease.request.as_ref().and_then(|request| Some(Offer { to: request.id, server: request.server?, at_ms: now_ms }));
     LeaseState { load_count: lease.load_count, holder: None, request: None, offer }
 }
 
 /// The lease once a write without a session has ended whatever session there was.
-pub(crate) fn cleared(lease: &LeaseState) -> LeaseState {
+pub(super) fn cleared(lease: &LeaseState) -> LeaseState {
     LeaseState { load_count: lease.load_count, ..LeaseState::default() }
 }
 
 /// The lease without an asker's request and without an offer to it; None when there is neither.
-pub(crate) fn withdrawn(lease: &LeaseState, request: RequestId) -> Option<LeaseState> {
+pub(super) fn withdrawn(lease: &LeaseState, request: RequestId) -> Option<LeaseState> {
     let asked = lease.request.as_ref().is_some_and(|r| r.id == request);
     let offered = lease.offer.as_ref().is_some_and(|o| o.to == request);
     (asked || offered).then(|| LeaseState {

@@ -4,11 +4,12 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::{
-    death::{Death, judge, millis},
+    death::millis,
+    lease::{asked, released, taken, withdrawn},
     *,
 };
 use crate::{
-    data_store::{Holder, KeyState, LeaseState, Offer, Request, RequestId, ServerId, ServerRow},
+    data_store::{KeyState, Offer, RequestId, ServerId, ServerRow},
     key::ProfileKey,
 };
 

@@ -9,6 +9,7 @@ use super::{DataStoreError, NewEntry};
 use crate::{
     data_store::{Cause, Change, KeyState, LeaseState, MessageId, NewValue, Offer, StoredMessage},
     document::{Document, Surroundings, request_of, session_of},
+    ownership,
     record::Stored,
 };
 
@@ -61,13 +62,7 @@ impl Write<'_> {
             imported: None,
         };
         // Counts the revision up in any case, so that a start that read the profile before begins anew.
-        let lease = Change::Lease {
-            key: state.key.clone(),
-            revision: state.lease_revision,
-            lease,
-            raise_epoch: owner == Owner::Other,
-            seal: false,
-        };
+        let lease = ownership::by_document(state, lease, owner != Owner::Other);
         let mut changes = vec![write, lease];
         changes.extend(self.inbox(&document, before));
         Ok(Plan { changes, stored: document.stored, version: state.version + 1 })

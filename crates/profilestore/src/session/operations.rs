@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    Saved, Session,
+    Known, Saved, Session,
     info::{SessionEnd, SessionInfo},
     live::{Processed, Snapshot},
 };
@@ -20,7 +20,7 @@ use crate::{
         Cause, Change, Commit, Conflict, ConflictKind, Digest, KeyState, NewValue, Returning, StoreError, StoredMessage,
     },
     error::{Error, ErrorKind, Result},
-    ownership::{self, Held},
+    ownership::{self, Held, Seen},
     record::{Record, Stored},
     session::collect::Collect,
 };
@@ -401,13 +401,7 @@ impl Session {
             let asker = {
                 let known = self.known.lock();
                 let now_ms = self.engine.store_ms();
-                changes.push(Change::Lease {
-                    key: self.key.clone(),
-                    revision: known.lease_revision,
-                    lease: ownership::released(&known.lease, now_ms),
-                    raise_epoch: false,
-                    seal: true,
-                });
+                changes.push(ownership::released(self.seen(&known), now_ms));
                 known.lease.request.as_ref().and_then(|request| request.server)
             };
             let commit = self.commit(changes);
@@ -439,6 +433,11 @@ impl Session {
         }
     }
 
+    /// The lease as far as it is known.
+    fn seen<'a>(&'a self, known: &'a Known) -> Seen<'a> {
+        Seen { key: &self.key, revision: known.lease_revision, lease: &known.lease }
+    }
+
     /// A commit of this session, meant for the contents in which it began.
     fn commit(&self, changes: Vec<Change>) -> Commit {
         Commit { incarnation: self.incarnation, ..self.engine.new_commit(changes, self.returning()) }
@@ -453,15 +452,7 @@ impl Session {
                 if self.is_over() || known.held_by == server {
                     return;
                 }
-                let mut lease = known.lease.clone();
-                if let Some(holder) = &mut lease.holder {
-                    holder.server = Some(server);
-                }
-                let key = self.key.clone();
-                vec![
-                    Change::Check { key: key.clone(), epoch: known.epoch },
-                    Change::Lease { key, revision: known.lease_revision, lease, raise_epoch: false, seal: false },
-                ]
+                vec![Change::Check { key: self.key.clone(), epoch: known.epoch }, ownership::adopted(self.seen(&known), server)]
             };
             let commit = self.commit(changes);
             match self.engine.settle(&commit, |_| self.is_over()).await {

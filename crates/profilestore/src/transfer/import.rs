@@ -27,6 +27,7 @@ use crate::{
     },
     document::{Document, Surroundings},
     env::Env,
+    ownership,
     record::Stored,
 };
 
@@ -405,13 +406,7 @@ impl Writer<'_> {
                 load_count = version.load_count;
                 let lease =
                     if is_last { std::mem::take(&mut live.lease) } else { LeaseState { load_count, ..LeaseState::default() } };
-                changes.push(Change::Lease {
-                    key: key.clone(),
-                    revision: lease_revision,
-                    lease,
-                    raise_epoch: is_last,
-                    seal: false,
-                });
+                changes.push(ownership::imported(&key, lease_revision, lease, is_last));
                 lease_revision += 1;
             }
             if is_last && live.last_message > 0 {

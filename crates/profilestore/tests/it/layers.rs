@@ -80,6 +80,17 @@ fn every_file_imports_only_its_own_layer_and_those_below() {
 }
 
 #[test]
+fn only_the_rules_of_ownership_decide_whether_an_epoch_is_raised() {
+    let house = House::read();
+    let others = house.files.iter().filter(|file| !file.starts_with("data_store/") && !file.starts_with("ownership/"));
+    for file in others {
+        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(file)).unwrap();
+        let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+        assert!(!code.contains("raise_epoch"), "{file} names raise_epoch: let ownership/changes.rs make the change");
+    }
+}
+
+#[test]
 fn the_reader_of_imports_sees_groups_paths_in_code_and_no_tests() {
     let text = "
 //! See [`crate::engine`].

@@ -20,3 +20,9 @@ fn a_standing_edit_that_was_erased_with_its_profile() {
 fn an_edit_that_came_during_a_removal() {
     keeps_its_promises(1953, Size::SMALL);
 }
+
+/// An edit of all profiles arrived after its server had given up on the answer, and that server itself held one of them by then.
+#[test]
+fn an_edit_that_arrived_late_at_a_profile_of_its_own_server() {
+    keeps_its_promises(10579, Size::SMALL);
+}

@@ -357,7 +357,7 @@ impl Engine {
         };
         let mut changes = vec![write, ownership::cleared(state)];
         changes.extend(more);
-        let commit = self.commit_in(contents, changes, Returning::INBOX);
+        let commit = self.commit_from_outside(contents, changes, Returning::INBOX);
         match self.settle(&commit, |at| at > deadline).await {
             Ok(mut reply) => {
                 // A session of this very server gets no notice.

@@ -92,7 +92,7 @@ impl Engine {
                 Next::Settle(changes, entry) => (changes, Some(entry)),
                 Next::Send(changes) => (changes, None),
             };
-            let commit = self.commit_in(contents, changes, Returning::HEAD);
+            let commit = self.commit_from_outside(contents, changes, Returning::HEAD);
             match self.settle(&commit, |at| at > deadline).await {
                 Ok(reply) => {
                     self.look(key);

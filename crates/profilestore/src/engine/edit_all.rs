@@ -304,7 +304,7 @@ async fn piece_of(engine: Arc<Engine>, piece: Vec<Work>) -> Result<Vec<(Work, Fa
                 continue;
             }
         };
-        commits.push((work, engine.commit_in(contents, changes, Returning::HEAD), settled));
+        commits.push((work, engine.commit_from_outside(contents, changes, Returning::HEAD), settled));
     }
     if !commits.is_empty() {
         fates.extend(engine.commit_piece(commits).await?);

@@ -241,6 +241,12 @@ impl Engine {
         Commit { incarnation: contents, ..self.new_commit(changes, returning) }
     }
 
+    /// The same for a call without a session. It names no sender: should it arrive after this server has stopped waiting for it,
+    /// the store leaves a notice for the holder, also when that is a session of this very server.
+    pub(crate) fn commit_from_outside(&self, contents: Incarnation, changes: Vec<Change>, returning: Returning) -> Commit {
+        Commit { from: None, ..self.commit_in(contents, changes, returning) }
+    }
+
     /// Tries a commit once and sends the hints that follow from it. Errors of the store count towards the critical state.
     pub(crate) async fn try_commit(&self, commit: &Commit) -> Result<CommitReply, StoreError> {
         let result = self.store.commit_one(commit.clone()).await;
@@ -289,9 +295,10 @@ impl Engine {
         most.min(self.settings().lease_time)
     }
 
-    /// Sends the hints that follow from a commit.
+    /// Sends the hints that follow from a commit. This server itself needs none: whatever committed looks by itself.
     pub(crate) async fn hint(&self, reply: &CommitReply) {
-        for (server, key) in &reply.notified {
+        let own = self.server();
+        for (server, key) in reply.notified.iter().filter(|(server, _)| *server != own) {
             self.messenger.hint(*server, key).await;
         }
     }

@@ -118,3 +118,22 @@ async fn an_edit_that_looked_before_a_restore_is_made_of_what_was_restored() {
     detour.read_late(Duration::ZERO);
     assert_eq!(coins(&b, "p").await, 55);
 }
+
+/// Seed 10579: the store applied the edit after the server that had sent it had given up on the
+/// answer, and by then that server held the profile. No notice is left for a commit's own sender, so
+/// the edit waited for the next autosave.
+#[tokio::test(start_paused = true)]
+async fn an_edit_that_arrives_late_is_seen_within_a_renewal_by_the_server_that_sent_it() {
+    let world = World::new();
+    let on_the_way = world.another_way();
+    let (a, b) = (world.server("a").await, world.server_on("b", on_the_way.clone()).await);
+    let on_a = open(&a, "p").await;
+    on_the_way.plan().fail(Fault::Late(Duration::from_secs(40)), u64::MAX);
+    assert_eq!(edit(&b, &more_coins(5)).await, Err(ErrorKind::Unknown));
+    on_the_way.plan().heal();
+    on_a.end_session().await.unwrap();
+    let on_b = open(&b, "p").await;
+    assert_eq!(on_b.data().coins, 0, "the edit has not arrived yet");
+    tokio::time::sleep(Duration::from_secs(40) + 2 * world.settings.renew_period).await;
+    assert_eq!(on_b.data().coins, 5);
+}

@@ -7,7 +7,7 @@ use std::sync::{
 
 use mlua::{FromLuaMulti, Function, Lua, MultiValue, Table, UserData, UserDataRef, Value};
 use parking_lot::Mutex;
-use profilestore::{Collect, Keeper, Collected, LastSave, Profile, SessionEnd, record::MAX_DATA_BYTES};
+use profilestore::{Collect, Collected, Keeper, LastSave, Profile, SessionEnd, record::MAX_DATA_BYTES};
 
 use super::{
     Host, Told, info,

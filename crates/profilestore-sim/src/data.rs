@@ -24,6 +24,8 @@ pub struct Player {
     pub bought: Vec<u64>,
     /// The trades whose effect is in it.
     pub trades: Vec<u64>,
+    /// The transactions whose effect is in it, by the numbers of their calls.
+    pub marks: Vec<u64>,
     /// Things that exist once in the world.
     pub items: Vec<u64>,
     /// The operators' edits whose effect is in it, with what each granted.

@@ -15,11 +15,14 @@ mod data;
 mod defects;
 mod dice;
 mod invariants;
+mod meanwhile;
 mod oracle;
 mod report;
 mod run;
 #[cfg(test)]
 mod scenarios;
+mod seat;
+mod slow;
 mod watch;
 mod world;
 
@@ -98,6 +101,9 @@ struct WorldSize {
     /// Virtual minutes of chaos.
     #[arg(long)]
     virtual_minutes: Option<u64>,
+    /// Clients call without waiting for what they called before.
+    #[arg(long)]
+    hasty: bool,
 }
 
 impl WorldSize {
@@ -107,6 +113,7 @@ impl WorldSize {
             servers: self.servers.unwrap_or(base.servers).max(1),
             players: self.players.unwrap_or(base.players).max(1),
             minutes: self.virtual_minutes.unwrap_or(base.minutes),
+            hasty: self.hasty || base.hasty,
         }
     }
 }

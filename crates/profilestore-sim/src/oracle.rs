@@ -2,13 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use profilestore::{Profile, SessionEnd};
+use profilestore::SessionEnd;
 use tokio::time::Instant;
 
-use crate::{
-    data::{Label, Player},
-    world::life::Life,
-};
+use crate::{data::Label, seat::Seat, world::life::Life};
 
 /// A session that a client was given.
 pub struct SessionTold {
@@ -16,21 +13,45 @@ pub struct SessionTold {
     /// The store's name for it, if the store still said so when the client got it.
     pub store_name: Option<String>,
     pub life: Arc<Life>,
-    pub profile: Profile<Player>,
+    pub seat: Seat,
     /// Edits that the client made.
     pub edits: u64,
     /// How it ended, and the edits at that moment.
     pub ended: Option<(SessionEnd, u64)>,
+    /// The number of the client's first call that ended it.
+    pub end_called: Option<u64>,
+    /// Others took it, ended it or rewrote its profile: what becomes of its calls is their doing.
+    pub disturbed: bool,
+}
+
+impl SessionTold {
+    /// True when the session may have been over before the turn of a call with this number: its
+    /// client or a shutdown ended it by an earlier call, or others did.
+    pub fn may_be_over_before(&self, call: u64) -> bool {
+        let others = matches!(self.ended, Some((SessionEnd::External | SessionEnd::Lost, _)));
+        self.disturbed || others || self.was_ended_before(call)
+    }
+
+    /// True when a call with a smaller number ends it.
+    pub fn was_ended_before(&self, call: u64) -> bool {
+        self.end_called.is_some_and(|end| end < call) || self.life.is_closing_before(call)
+    }
 }
 
 /// A start that a client has under way, or had.
 pub struct StartTold {
+    /// The number of its call.
+    pub number: u64,
     pub key: String,
     pub life: Arc<Life>,
     pub since: Instant,
     pub until: Option<Instant>,
     pub steal: bool,
     pub overwrite: bool,
+    /// Its caller may call it off, by a function of its own.
+    pub may_be_cancelled: bool,
+    /// After how long it gives up. None: never by time.
+    pub limit: Option<Duration>,
 }
 
 /// What is known about a message.
@@ -97,6 +118,7 @@ pub enum TradeTold {
 /// The oracle.
 #[derive(Default)]
 pub struct Told {
+    next_call: u64,
     next_label: Label,
     next_item: u64,
     pub sessions: BTreeMap<Label, SessionTold>,
@@ -105,8 +127,12 @@ pub struct Told {
     pub starts: Vec<StartTold>,
     /// Removals that were asked for.
     pub removals: BTreeMap<String, u64>,
+    /// How often each profile was rewritten from outside its sessions.
+    rewritten: BTreeMap<String, u64>,
     pub letters: Vec<LetterTold>,
     pub trades: Vec<TradeTold>,
+    /// What is known about each transaction, by the number of its call.
+    pub transactions: BTreeMap<u64, TradeTold>,
     pub edits: Vec<EditTold>,
 }
 
@@ -114,6 +140,12 @@ pub struct Told {
 pub const AFTERMATH: Duration = Duration::from_secs(120);
 
 impl Told {
+    /// The number of a call that is made now: calls are numbered in call order.
+    pub fn call(&mut self) -> u64 {
+        self.next_call += 1;
+        self.next_call
+    }
+
     pub fn label(&mut self) -> Label {
         self.next_label += 1;
         self.next_label
@@ -132,6 +164,9 @@ impl Told {
             // What was asked before may take effect in it when somebody asks again.
             edit.unknown = true;
         }
+        for session in self.sessions.values_mut() {
+            session.disturbed = true;
+        }
     }
 
     /// The session that the store calls so.
@@ -144,10 +179,27 @@ impl Told {
         self.operators.contains_key(&label)
     }
 
-    /// A start has returned.
-    pub fn start_ended(&mut self, key: &str, since: Instant, life: &Arc<Life>) {
-        let mine = |start: &&mut StartTold| start.key == key && start.since == since && Arc::ptr_eq(&start.life, life);
-        if let Some(start) = self.starts.iter_mut().find(mine) {
+    /// A profile was rewritten from outside its sessions.
+    pub fn was_rewritten(&mut self, key: &str) {
+        *self.rewritten.entry(key.to_owned()).or_default() += 1;
+    }
+
+    /// How often a profile was.
+    pub fn rewritten(&self, key: &str) -> u64 {
+        self.rewritten.get(key).copied().unwrap_or_default()
+    }
+
+    /// Others have something to do with the session that the store calls so.
+    pub fn disturb(&mut self, name: &str) {
+        let mut newest_first = self.sessions.values_mut().rev();
+        if let Some(session) = newest_first.find(|session| session.store_name.as_deref() == Some(name)) {
+            session.disturbed = true;
+        }
+    }
+
+    /// A start has returned, or its caller has gone.
+    pub fn start_ended(&mut self, number: u64) {
+        if let Some(start) = self.starts.iter_mut().find(|start| start.number == number) {
             start.until = Some(Instant::now());
         }
     }

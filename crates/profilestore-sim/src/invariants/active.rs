@@ -1,8 +1,10 @@
 //! G6: a session that says that it is active can save at that moment. So nobody takes a profile from a session that says so, except
-//! thieves and operators, who are noticed within one renewal.
+//! thieves and operators, who are noticed within one renewal. A session that did not say so any
+//! more when its server heard of the theft never says so again.
 
 use std::time::Duration;
 
+use profilestore::data_store::{Change, Commit, ServerId};
 use tokio::time::Instant;
 
 use super::{Broken, Seen, broken};
@@ -18,7 +20,24 @@ const STEAL: Duration = Duration::from_secs(40);
 pub struct Active {
     /// Sessions that were robbed, and when.
     robbed: Vec<(Label, Instant)>,
+    /// Sessions that were robbed, whatever they said then.
+    watched: Vec<Watched>,
 }
+
+/// A session that was robbed, and its server.
+#[derive(Clone)]
+struct Watched {
+    label: Label,
+    server: ServerId,
+    at: Instant,
+    /// A renewal of its server has reached the store since, whose answer tells of the theft.
+    informed: bool,
+    /// It said after that that it is not active.
+    silent: bool,
+}
+
+/// For how long a session that was robbed is watched.
+const WATCHED: Duration = Duration::from_secs(120);
 
 impl Active {
     pub fn committed(&mut self, seen: &Seen<'_>, told: &Told) -> Result<(), Broken> {
@@ -26,7 +45,10 @@ impl Active {
         let step = seen.step;
         let Some(before) = step.before.holder().filter(|before| Some(*before) != step.after.holder()) else { return Ok(()) };
         let Some((label, session)) = told.by_store_name(before) else { return Ok(()) };
-        if session.life.is_over() || !session.profile.is_active() {
+        if let Some(server) = step.before.lease.holder.as_ref().and_then(|holder| holder.server) {
+            self.watched.push(Watched { label, server, at: seen.now, informed: false, silent: false });
+        }
+        if session.life.is_over() || !session.seat.is_active() {
             return Ok(());
         }
         let thief = seen.kind.rewrites() || told.starts_on(step.key, seen.now).any(|start| start.steal);
@@ -43,13 +65,34 @@ impl Active {
         Ok(())
     }
 
+    /// A commit reached the store, whatever came of it: a good moment to ask sessions that were robbed
+    /// before.
+    pub fn asked(&mut self, now: Instant, commit: &Commit, told: &Told) -> Result<(), Broken> {
+        let renews =
+            |server| commit.changes.iter().any(|change| matches!(change, Change::RenewServer { id, .. } if *id == server));
+        let of = |label| told.sessions.get(&label).filter(|session| !session.life.is_over() && !session.seat.is_over());
+        self.watched.retain(|watched| now - watched.at < WATCHED && of(watched.label).is_some());
+        for watched in &mut self.watched {
+            let Some(session) = of(watched.label) else { continue };
+            watched.informed |= renews(watched.server);
+            let active = session.seat.is_active();
+            if watched.silent && active {
+                let (label, ago) = (watched.label, now - watched.at);
+                let what = format!("session {label} was robbed {ago:?} ago, was silent since, and says it is active again");
+                return broken("G6", &session.key, what);
+            }
+            watched.silent |= watched.informed && !active;
+        }
+        Ok(())
+    }
+
     /// Checks that those who were robbed some time ago know it.
     fn noticed(&mut self, now: Instant, told: &Told) -> Result<(), Broken> {
         let due = self.robbed.iter().position(|(_, at)| now - *at >= NOTICE);
         let Some(due) = due else { return Ok(()) };
         let (label, at) = self.robbed.remove(due);
         let Some(session) = told.sessions.get(&label) else { return Ok(()) };
-        if !session.life.is_over() && session.profile.is_active() && !session.life.troubled_since(at - NOTICE) {
+        if !session.life.is_over() && session.seat.is_active() && !session.life.troubled_since(at - NOTICE) {
             let ago = now - at;
             return broken("G6", &session.key, format!("session {label} was robbed {ago:?} ago and says it is active"));
         }
@@ -58,5 +101,6 @@ impl Active {
 
     pub fn restored(&mut self) {
         self.robbed.clear();
+        self.watched.clear();
     }
 }

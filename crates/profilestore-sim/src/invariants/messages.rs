@@ -12,8 +12,8 @@ pub struct Messages {
     places: BTreeMap<u64, Place>,
     /// Messages from before a backup that it does not have.
     forgotten: BTreeSet<u64>,
-    /// Messages that were ever committed, also before a backup.
-    ever: BTreeSet<u64>,
+    /// Messages that were ever committed, also before a backup, and which one in a row each was.
+    ever: BTreeMap<u64, u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +49,8 @@ impl Messages {
             if let Some(place) = self.places.insert(*number, Place::Inbox) {
                 return broken("G3", step.key, format!("message {number} arrives again; it was {place:?}"));
             }
-            self.ever.insert(*number);
+            let stored_before = self.ever.len() as u64;
+            self.ever.insert(*number, stored_before);
         }
         let received = |side: &crate::watch::Side| side.data.as_ref().map(|data| data.received.clone()).unwrap_or_default();
         let (had, has) = (received(step.before), received(step.after));
@@ -85,9 +86,14 @@ impl Messages {
         Ok(())
     }
 
+    /// Which one in a row a message was when it was stored last.
+    pub fn stored_as(&self, number: u64) -> Option<u64> {
+        self.ever.get(&number).copied()
+    }
+
     /// A sender was told that a message is stored.
     pub fn acknowledged(&self, key: &str, number: u64) -> Result<(), Broken> {
-        if self.ever.contains(&number) {
+        if self.ever.contains_key(&number) {
             return Ok(());
         }
         broken("G3", key, format!("message {number} was acknowledged and never stored"))

@@ -19,7 +19,9 @@ mod history;
 mod lost;
 mod messages;
 mod one_writer;
+pub mod order;
 mod release;
+pub mod starts;
 mod trades;
 
 /// A guarantee that does not hold.
@@ -107,6 +109,7 @@ pub struct Invariants {
     pub active: active::Active,
     pub history: history::History,
     pub lost: lost::Lost,
+    pub order: order::CallOrder,
     pub trades: trades::Trades,
 }
 
@@ -122,6 +125,7 @@ impl Invariants {
         self.active.committed(seen, told)?;
         self.history.committed(seen);
         self.lost.committed(seen);
+        self.order.committed(seen, told)?;
         self.trades.committed(seen, told)?;
         Ok(())
     }
@@ -142,6 +146,7 @@ impl Invariants {
         self.messages.restored(&before.messages, told);
         self.active.restored();
         self.lost.restored(told);
+        self.order.restored(&before.order);
         self.trades.restored(&before.trades);
     }
 }

@@ -5,14 +5,19 @@ use std::{
     time::Duration,
 };
 
-use profilestore::{SessionEnd, data_store::fault::LineState};
+use profilestore::{SessionEnd, StartOptions, data_store::fault::LineState};
 use tokio::time::Instant;
 
-use super::{Running, World};
+use super::{Running, World, burst::Burst};
 use crate::{
+    data::Label,
     dice::Dice,
     invariants::{Invariants, broken},
+    oracle::SessionTold,
 };
+
+/// The bytes that a server may have under way to the store: 64 MiB of saves, and what is not a save.
+const MOST_BYTES: u64 = 80 << 20;
 
 impl World {
     pub(super) async fn chaos(self: &Arc<Self>) {
@@ -32,9 +37,20 @@ impl World {
         }
         while Instant::now() < end && !self.is_broken() {
             tokio::time::sleep(Duration::from_secs(1)).await;
+            self.check_load();
         }
         for task in tasks {
             task.abort();
+        }
+    }
+
+    /// What servers have under way stays within bounds, however slow the store is.
+    fn check_load(&self) {
+        for running in (0..self.size.servers).filter_map(|node| self.running(node)) {
+            let most = running.life.under_way.most();
+            if most > MOST_BYTES {
+                self.check(broken("overload", &running.life.job, format!("{most} bytes were under way to the store")));
+            }
         }
     }
 
@@ -65,9 +81,26 @@ impl World {
                     }
                     Some(taken) => backup = Some(taken),
                 },
+                18 | 19 if self.size.hasty => self.rob_a_server_that_is_stopped(node, &dice).await,
                 _ => {}
             }
         }
+    }
+
+    /// Stops a server for longer than its lease time, and steals one of its profiles meanwhile.
+    async fn rob_a_server_that_is_stopped(self: &Arc<Self>, node: usize, dice: &Dice) {
+        let victim = self.running(node).and_then(|running| {
+            let books = self.clerk.0.lock();
+            let open = |session: &&SessionTold| Arc::ptr_eq(&session.life, &running.life) && session.ended.is_none();
+            books.told.sessions.values().find(open).map(|session| session.key.clone())
+        });
+        let Some(key) = victim else { return };
+        self.disturb(node, LineState::Held, dice.seconds(20.5, 26.0));
+        tokio::time::sleep(dice.seconds(1.0, 19.0)).await;
+        let thief = self.running((node + 1) % self.size.servers).filter(|running| !running.server.is_closing());
+        let Some(running) = thief.filter(|running| running.life.line.state() == LineState::Open) else { return };
+        self.count("robberies");
+        self.join(&running, &key, StartOptions::new().steal(), None).await;
     }
 
     fn step_clock(&self, dice: &Dice) {
@@ -130,12 +163,45 @@ impl World {
         });
     }
 
+    /// What programs call right before a shutdown, without waiting for it.
+    fn last_calls(self: &Arc<Self>, running: &Running) -> Vec<Burst> {
+        if !self.size.hasty || running.life.line.state() == LineState::Held {
+            return Vec::new();
+        }
+        let labels: Vec<Label> = {
+            let books = self.clerk.0.lock();
+            let open = |session: &SessionTold| Arc::ptr_eq(&session.life, &running.life) && session.ended.is_none();
+            books.told.sessions.iter().filter(|(_, session)| open(session)).map(|(label, _)| *label).collect()
+        };
+        let mut bursts: Vec<Burst> = labels.iter().take(3).map(|label| Burst::new(self, running.clone(), *label)).collect();
+        let dice = Dice::new(self.seed, 50_000 + labels.first().copied().unwrap_or_default());
+        for burst in &mut bursts {
+            for _ in 0..1 + dice.below(4) {
+                burst.call(self, &dice, None);
+            }
+            burst.shuts_down(self);
+        }
+        bursts
+    }
+
     /// G8: when `shutdown` returns, every session has been saved and released, or is listed by name.
-    pub(super) async fn shut_down(&self, running: &Running) {
+    pub(super) async fn shut_down(self: &Arc<Self>, running: &Running) {
         let Running { server, life, .. } = running;
         self.note(None, || format!("{} shuts down", life.job));
         self.count("shutdowns");
+        let mut bursts = self.last_calls(running);
+        let number = self.clerk.0.lock().told.call();
+        life.closes(number);
+        // Called at once: nothing waits in between.
         let Some(report) = life.wait(server.shutdown()).await else { return };
+        if !bursts.is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        for mut burst in bursts.drain(..) {
+            burst.take_answers();
+            burst.has_shut_down(&report);
+            burst.judge(self, SessionEnd::Shutdown);
+        }
         let books = &mut *self.clerk.0.lock();
         books.note(None, || format!("{} has shut down: not saved {:?}", life.job, report.not_saved));
         let listed = |key: &str| report.not_saved.iter().any(|(other, _)| other.key() == key);

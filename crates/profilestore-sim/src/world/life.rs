@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -12,8 +12,10 @@ use parking_lot::Mutex;
 use profilestore::data_store::fault::{Call, Chances, Drawn, Fate, Line, LineState, StorePlan};
 use tokio::{sync::Notify, time::Instant};
 
+use crate::slow::Bytes;
+
 /// A call that takes longer than this is trouble.
-const SLOW: Duration = Duration::from_secs(2);
+pub const SLOW: Duration = Duration::from_secs(2);
 
 /// One life of a game server.
 #[derive(Debug)]
@@ -21,18 +23,33 @@ pub struct Life {
     pub job: String,
     pub line: Line,
     pub plan: Plan,
+    /// What it has sent to the store and not had answered.
+    pub under_way: Bytes,
     over: AtomicBool,
     ended: Notify,
+    /// The number of the call that shuts it down; 0: none.
+    closing: AtomicU64,
 }
 
 impl Life {
-    pub fn new(job: String, line: Line, plan: Plan) -> Arc<Self> {
-        Arc::new(Self { job, line, plan, over: AtomicBool::new(false), ended: Notify::new() })
+    pub fn new(job: String, line: Line, plan: Plan, under_way: Bytes) -> Arc<Self> {
+        Arc::new(Self { job, line, plan, under_way, over: AtomicBool::new(false), ended: Notify::new(), closing: 0.into() })
     }
 
     /// True once the process is gone.
     pub fn is_over(&self) -> bool {
         self.over.load(Ordering::Relaxed)
+    }
+
+    /// Notes the number of the call that shuts the server down.
+    pub fn closes(&self, call: u64) {
+        self.closing.store(call, Ordering::Relaxed);
+    }
+
+    /// True when a call with a smaller number shuts the server down.
+    pub fn is_closing_before(&self, call: u64) -> bool {
+        let closing = self.closing.load(Ordering::Relaxed);
+        closing != 0 && closing < call
     }
 
     pub fn end(&self) {
@@ -101,7 +118,13 @@ impl Plan {
     }
 
     pub fn trouble(&self) {
-        *self.trouble.lock() = Some(Instant::now());
+        self.trouble_until(Instant::now());
+    }
+
+    /// Trouble that lasts until then.
+    pub fn trouble_until(&self, at: Instant) {
+        let mut trouble = self.trouble.lock();
+        *trouble = (*trouble).max(Some(at));
     }
 }
 
@@ -111,8 +134,7 @@ impl StorePlan for Plan {
         if fate.fault.is_some() || fate.there + fate.back > SLOW {
             // It lasts until the call is over.
             let lasts = fate.there + fate.back;
-            let mut trouble = self.trouble.lock();
-            *trouble = (*trouble).max(Some(Instant::now() + lasts));
+            self.trouble_until(Instant::now() + lasts);
         }
         fate
     }

@@ -13,7 +13,7 @@ use std::{
 
 use parking_lot::Mutex;
 use profilestore::{
-    GameServer, ProfileStore,
+    GameServer, Settings,
     data_store::{
         DataStore, MemoryStore,
         fault::{Chances, Drawn, FaultyStore, LineState},
@@ -28,17 +28,25 @@ use tokio::time::Instant;
 
 use crate::{
     books::{Books, Clerk, Counts, Line as TraceLine, Violation},
-    data::Player,
     dice::Dice,
     invariants::Broken,
+    meanwhile,
+    seat::Doors,
+    slow::{Bytes, Pace, SlowStore},
     watch::Watched,
 };
 
+mod burst;
+mod calls;
 mod chaos;
+mod dealings;
+mod errands;
+mod haste;
 pub mod life;
 mod operators;
 mod peace;
 mod players;
+mod sessions;
 
 use life::{Life, Plan};
 
@@ -49,11 +57,14 @@ pub struct Size {
     pub players: usize,
     /// Virtual minutes of chaos.
     pub minutes: u64,
+    /// Clients are in haste: they call without waiting, call starts off, and open one profile in
+    /// several ways.
+    pub hasty: bool,
 }
 
 impl Size {
-    pub const SMALL: Self = Self { servers: 3, players: 24, minutes: 30 };
-    pub const LARGE: Self = Self { servers: 12, players: 300, minutes: 60 };
+    pub const SMALL: Self = Self { servers: 3, players: 24, minutes: 30, hasty: false };
+    pub const LARGE: Self = Self { servers: 12, players: 300, minutes: 60, hasty: false };
 }
 
 /// What came of a world.
@@ -71,6 +82,8 @@ struct Weather {
     hints: HintChances,
     /// Mean seconds between mishaps.
     mishaps: f64,
+    /// How long the store takes for each commit, one after the other.
+    pace: Duration,
 }
 
 impl Weather {
@@ -98,7 +111,23 @@ impl Weather {
                 death: Duration::from_secs(600),
             },
         };
-        Self { store, hints, mishaps: *dice.pick(&[20.0, 45.0, 120.0]) }
+        Self { store, hints, mishaps: *dice.pick(&[20.0, 45.0, 120.0]), pace: Duration::ZERO }
+    }
+
+    /// In some worlds the store is too slow for what is asked of it.
+    fn overloaded(self, dice: &Dice) -> Self {
+        let pace = *dice.pick(&[0, 0, 0, 0, 0, 50, 150, 400]);
+        Self { pace: Duration::from_millis(pace), ..self }
+    }
+
+    /// Servers' settings in it: in a world with a slow store they save more than it takes.
+    fn settings(&self) -> Settings {
+        let mut settings = Settings::default();
+        if !self.pace.is_zero() {
+            settings.autosave_period = Duration::from_secs(10);
+            settings.save_changes_within = Some(Duration::from_secs(1));
+        }
+        settings
     }
 
     /// The same without faults of the store. Hints stay as they are: nothing may depend on them.
@@ -143,7 +172,7 @@ struct Node {
 #[derive(Clone)]
 struct Running {
     server: GameServer,
-    players: ProfileStore<Player>,
+    doors: Doors,
     life: Arc<Life>,
 }
 
@@ -155,6 +184,7 @@ struct World {
     messenger: Arc<LocalMessenger>,
     nodes: Vec<Node>,
     weather: Weather,
+    pace: Pace,
     calm: std::sync::atomic::AtomicBool,
     seed: u64,
     lives: std::sync::atomic::AtomicU64,
@@ -171,6 +201,7 @@ pub fn run(seed: u64, size: Size, traced: bool) -> Outcome {
         .expect("a runtime without I/O can be built");
     let outcome = runtime.block_on(live(seed, size, traced));
     drop(runtime);
+    meanwhile::cancel();
     outcome
 }
 
@@ -201,9 +232,10 @@ impl World {
         let clock =
             Arc::new(StoreClock { began: Instant::now(), start_ms, stepped_ms: AtomicI64::new(0), last_step: Mutex::default() });
         let env = Env::new(Arc::new(SharedClock(clock.clone())), Arc::new(dice.rng()));
-        let clerk = Arc::new(Clerk(Mutex::new(Books::new(traced))));
+        let clerk = Arc::new(Clerk(Mutex::new(Books::new(traced, size.hasty))));
         let store = Arc::new(Watched::new(MemoryStore::new(env), clerk.clone()));
         let weather = Weather::draw(&dice);
+        let weather = if size.hasty { weather.overloaded(&Dice::new(seed, 60_000)) } else { weather };
         let nodes = (0..size.servers).map(|_| Node { running: Mutex::new(None) }).collect();
         let world = Arc::new(Self {
             size,
@@ -213,6 +245,7 @@ impl World {
             messenger: Arc::new(LocalMessenger::new()),
             nodes,
             weather,
+            pace: Pace::new(weather.pace),
             calm: false.into(),
             seed,
             lives: 0.into(),
@@ -242,6 +275,12 @@ impl World {
         self.nodes[node].running.lock().clone()
     }
 
+    /// The server of this life, while it runs.
+    fn running_of(&self, life: &Arc<Life>) -> Option<Running> {
+        let nodes = 0..self.size.servers;
+        nodes.filter_map(|node| self.running(node)).find(|running| Arc::ptr_eq(&running.life, life))
+    }
+
     /// Starts a server on a node, trying until it works.
     async fn start_server(self: &Arc<Self>, node: usize, same_job: Option<String>) {
         let life_number = self.lives.fetch_add(1, Ordering::Relaxed) + 1;
@@ -257,22 +296,19 @@ impl World {
         let calm = self.calm.load(Ordering::Relaxed);
         let chances = if calm { self.weather.calm() } else { self.weather.store };
         let plan = Plan::new(Drawn::new(dice.rng(), chances));
-        let inner: Arc<dyn DataStore> = self.store.clone();
-        let store = FaultyStore::new(inner, plan.clone());
+        let under_way = Bytes::default();
+        let inner = SlowStore::new(self.store.clone(), self.pace.clone(), plan.clone(), under_way.clone());
+        let store = FaultyStore::new(Arc::new(inner) as Arc<dyn DataStore>, plan.clone());
         let hints = FaultyMessenger::new(self.messenger.clone(), store.line().clone(), dice.rng(), self.weather.hints);
-        let life = Life::new(job.clone(), store.line().clone(), plan);
+        let life = Life::new(job.clone(), store.line().clone(), plan, under_way);
         loop {
-            let start = GameServer::builder(store.clone()).messenger(hints.clone()).job_id(job.clone()).env(env.clone()).start();
-            match start.await {
+            let start = GameServer::builder(store.clone()).messenger(hints.clone()).job_id(job.clone());
+            match start.env(env.clone()).settings(self.weather.settings()).start().await {
                 Ok(server) => {
-                    let players = server
-                        .store_builder("PlayerData")
-                        .template(Player::default())
-                        .build()
-                        .expect("the store's name and template are right");
+                    let doors = Doors::new(&server, "PlayerData");
                     self.note(None, || format!("{job} starts as {}", server.server_id()));
                     self.count("servers started");
-                    *self.nodes[node].running.lock() = Some(Running { server, players, life });
+                    *self.nodes[node].running.lock() = Some(Running { server, doors, life });
                     return;
                 }
                 Err(error) => self.note(None, || format!("{job} cannot start: {error}")),

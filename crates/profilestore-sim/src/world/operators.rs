@@ -31,6 +31,9 @@ const PACE: f64 = 40.0;
 /// How long an operator waits for an edit.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long an operator waits for a session's end.
+const PATIENCE_WITH_SESSIONS: Duration = Duration::from_secs(60);
+
 const STORE: &str = "PlayerData";
 
 pub(super) fn profile_key(name: &str) -> ProfileKey {
@@ -186,17 +189,32 @@ impl Desk {
     async fn end_session(&self, running: &Running, name: &str) {
         let steal = self.dice.chance(0.2);
         let since = Instant::now();
-        {
+        let number = {
             let books = &mut *self.world.clerk.0.lock();
             books.note(Some(name), || format!("an operator ends the session on {name} from {} steal={steal}", running.life.job));
             let life = running.life.clone();
-            books.told.starts.push(StartTold { key: name.to_owned(), life, since, until: None, steal, overwrite: false });
-        }
+            for session in books.told.sessions.values_mut().filter(|session| session.key == name) {
+                session.disturbed |= Arc::ptr_eq(&session.life, &life);
+            }
+            let number = books.told.call();
+            books.told.starts.push(StartTold {
+                number,
+                key: name.to_owned(),
+                life,
+                since,
+                until: None,
+                steal,
+                overwrite: false,
+                may_be_cancelled: false,
+                limit: Some(PATIENCE_WITH_SESSIONS),
+            });
+            number
+        };
         let operator = self.operator(running);
-        let answer = running.life.wait(operator.end_session(&profile_key(name), steal, Duration::from_secs(60))).await;
+        let answer = running.life.wait(operator.end_session(&profile_key(name), steal, PATIENCE_WITH_SESSIONS)).await;
         let books = &mut *self.world.clerk.0.lock();
         books.note(Some(name), || format!("ended: {}", answer.as_ref().map_or_else(|| "nothing".into(), said)));
-        books.told.start_ended(name, since, &running.life);
+        books.told.start_ended(number);
         if let Some(Ok(Some(_))) = answer {
             books.counts.add("sessions ended by operators");
         }

@@ -13,11 +13,7 @@ use profilestore::{
 };
 use tokio::time::Instant;
 
-use super::{
-    World,
-    operators::profile_key,
-    players::{key_of, take_messages},
-};
+use super::{World, operators::profile_key, players::key_of, sessions::take_messages};
 use crate::{data::Label, dice::Dice, invariants::broken};
 
 /// Nobody is locked out longer than the lease time and an offer's time, and what a call and a renewal take.
@@ -33,6 +29,7 @@ impl World {
     pub(super) async fn peace(self: &Arc<Self>) {
         self.note(None, || "everything heals".into());
         self.calm.store(true, Ordering::Relaxed);
+        self.pace.heal();
         for node in 0..self.size.servers {
             if let Some(running) = self.running(node) {
                 running.life.plan.set(self.weather.calm());
@@ -112,11 +109,11 @@ impl World {
     /// Every session takes what waits for it, and ends.
     async fn handle_everything(&self, sessions: &[Label]) {
         for label in sessions {
-            let (profile, key) = {
+            let (seat, key) = {
                 let session = &self.clerk.0.lock().told.sessions[label];
-                (session.profile.clone(), session.key.clone())
+                (session.seat.clone(), session.key.clone())
             };
-            take_messages(&self.clerk, *label, &profile, |_| true);
+            take_messages(&self.clerk, *label, &seat, |_| true);
             self.note(Some(&key), || format!("session {label} handles everything"));
         }
         let mut ends = Vec::new();

@@ -16,6 +16,7 @@ use crate::{
     migration::Migrations,
     reconcile::reconcile,
     record::Record,
+    storable::{self, Unstorable},
 };
 
 /// What a profile's data must be able to do: become JSON and back, and be copied.
@@ -27,13 +28,14 @@ impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> ProfileDat
 
 /// Data of some type.
 pub(crate) trait Data: Any + Send + Sync {
-    fn to_json(&self) -> serde_json::Result<Box<RawValue>>;
+    /// The data as it is stored. Fails when it cannot be.
+    fn to_json(&self) -> Result<Box<RawValue>, Unstorable>;
     fn duplicate(&self) -> Box<dyn Data>;
 }
 
 impl<T: ProfileData> Data for T {
-    fn to_json(&self) -> serde_json::Result<Box<RawValue>> {
-        serde_json::value::to_raw_value(self)
+    fn to_json(&self) -> Result<Box<RawValue>, Unstorable> {
+        storable::DATA.encode(self)
     }
 
     fn duplicate(&self) -> Box<dyn Data> {
@@ -67,6 +69,12 @@ fn to_raw(value: &serde_json::Value) -> Result<Box<RawValue>> {
         .map_err(|error| Error::new(ErrorKind::Invalid, "the migrated data is no JSON").caused_by(error))
 }
 
+/// Data as a value, if it can be stored.
+fn to_value(data: &impl Serialize) -> Result<serde_json::Value> {
+    let json = storable::DATA.encode(data)?;
+    serde_json::from_str(json.get()).map_err(|error| Error::new(ErrorKind::Invalid, "the data is no JSON").caused_by(error))
+}
+
 /// The codec of a typed store.
 pub(crate) struct TypedCodec<T> {
     template: Option<serde_json::Value>,
@@ -82,10 +90,7 @@ impl<T: ProfileData> TypedCodec<T> {
         if let Some(problem) = migrations.problem() {
             return Err(Error::new(ErrorKind::Invalid, problem));
         }
-        let template = template
-            .map(serde_json::to_value)
-            .transpose()
-            .map_err(|error| Error::new(ErrorKind::Invalid, "the template cannot be stored as JSON").caused_by(error))?;
+        let template = template.map(to_value).transpose()?;
         Ok(Self { template, reconcile, migrations: Some(migrations), marker: PhantomData })
     }
 
@@ -133,7 +138,7 @@ impl<T: ProfileData> TypedCodec<T> {
         let Some(template) = &self.template else { return Ok(data.clone()) };
         let wrong =
             |error| Error::new(ErrorKind::Undecodable, "the data cannot be reconciled with the template").caused_by(error);
-        let mut value = serde_json::to_value(data).map_err(wrong)?;
+        let mut value = to_value(data)?;
         reconcile(&mut value, template);
         serde_json::from_value(value).map_err(wrong)
     }
@@ -162,14 +167,12 @@ impl<T: ProfileData> Codec for TypedCodec<T> {
 /// Encodes data with what belongs to it.
 pub(crate) fn encode(data: &dyn Data, meta: &Record) -> Result<Bytes> {
     let json = catch_unwind(AssertUnwindSafe(|| data.to_json()))
-        .map_err(|_| Error::new(ErrorKind::Invalid, "the data cannot be stored as JSON: its serializer panicked"))?
-        .map_err(|error| Error::new(ErrorKind::Invalid, "the data cannot be stored as JSON").caused_by(error))?;
-    Ok(Record { data: json, ..meta.clone() }.encode()?)
+        .map_err(|_| Error::new(ErrorKind::Invalid, "the data cannot be stored as JSON: its serializer panicked"))??;
+    Ok(Record { data: json, ..meta.clone() }.encode_checked()?)
 }
 
 /// A message as it is stored.
 pub(crate) fn payload(message: &impl Serialize) -> Result<Bytes> {
-    serde_json::to_vec(message)
-        .map(Bytes::from)
-        .map_err(|error| Error::new(ErrorKind::Invalid, "the message cannot be stored as JSON").caused_by(error))
+    let json = storable::MESSAGE.encode(message)?;
+    Ok(Bytes::from(String::from(Box::<str>::from(json))))
 }

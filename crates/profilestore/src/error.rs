@@ -8,6 +8,7 @@ use crate::{
     data_store::{ConflictKind, StoreError},
     key::{InvalidName, ProfileKey},
     record::RecordError,
+    storable::Unstorable,
 };
 
 /// What the library's calls return.
@@ -185,6 +186,13 @@ impl From<InvalidName> for Error {
     }
 }
 
+impl From<Unstorable> for Error {
+    fn from(wrong: Unstorable) -> Self {
+        let kind = if wrong.problem.is_size() { ErrorKind::TooLarge } else { ErrorKind::Invalid };
+        Self::new(kind, format!("it cannot be stored: {wrong}")).caused_by(wrong)
+    }
+}
+
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         let (kind, message) = match &error {
@@ -215,13 +223,12 @@ impl From<StoreError> for Error {
 
 impl From<RecordError> for Error {
     fn from(error: RecordError) -> Self {
-        let (kind, what) = match &error {
-            RecordError::DataTooLarge { .. } | RecordError::RecordTooLarge { .. } | RecordError::Metadata { .. } => {
-                (ErrorKind::TooLarge, "the profile is too large to be stored")
+        match error {
+            RecordError::Unstorable(wrong) => wrong.into(),
+            RecordError::RecordTooLarge { .. } => {
+                Self::new(ErrorKind::TooLarge, "the profile is too large to be stored").caused_by(error)
             }
-            RecordError::UserId { .. } => (ErrorKind::Invalid, "a user id must not be negative"),
-            _ => (ErrorKind::Corrupt, "the stored value cannot be read"),
-        };
-        Self::new(kind, what).caused_by(error)
+            _ => Self::new(ErrorKind::Corrupt, "the stored value cannot be read").caused_by(error),
+        }
     }
 }

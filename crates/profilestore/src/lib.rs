@@ -75,6 +75,7 @@ pub mod roblox;
 mod session;
 mod settings;
 mod signal;
+pub mod storable;
 pub mod transfer;
 
 pub use api::{

@@ -11,7 +11,7 @@ use crate::{
     engine::options::StartOptions,
     error::{Error, Result},
     key::ProfileKey,
-    record::{Record, check_metadata, check_users, version::KeyInfo},
+    record::{Record, version::KeyInfo},
     session::{
         Session,
         collect::{Keeper, Typed},
@@ -19,6 +19,7 @@ use crate::{
         info::{LastSave, SessionEnd, SessionInfo},
     },
     signal::Connection,
+    storable::{check_metadata, check_users},
 };
 
 /// A live profile: this server alone may change it. Cheap to clone; all clones are the same session.

@@ -45,8 +45,7 @@ pub const FORMAT_VERSION: u32 = 1;
 /// The largest encoded value a store accepts, in bytes: 4 MiB of data and 256 KiB for what surrounds it.
 pub const MAX_VALUE_BYTES: usize = (4 << 20) + (256 << 10);
 
-/// The largest message payload a store accepts, in bytes of JSON.
-pub const MAX_MESSAGE_BYTES: usize = 256 << 10;
+pub use crate::storable::MAX_MESSAGE_BYTES;
 
 /// How old a message id may be when its message is appended: 30 days. Older ids are refused, because their receipt may be gone.
 pub const MESSAGE_ID_MAX_AGE_MS: i64 = 30 * DAY_MS;

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     data_store::{Digest, Holder, LeaseState, MAX_MESSAGE_BYTES, MessageId, Request, RequestId, StoredMessage},
-    record::{MAX_DATA_BYTES, check_metadata},
+    storable::{MAX_DATA_BYTES, check_metadata},
 };
 
 pub(super) fn parse(text: &RawValue, surroundings: Surroundings) -> Document {

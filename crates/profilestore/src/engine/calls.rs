@@ -17,13 +17,14 @@ use super::{Engine, MAX_RACES, lost_race};
 use crate::{
     audit::{Attribution, AuditEntry},
     data_store::{
-        Cause, Change, ConflictKind, Incarnation, KeyState, MAX_MESSAGE_BYTES, MessageId, NewMessage, NewValue, Retention,
-        Returning, StoreError, StoredMessage,
+        Cause, Change, ConflictKind, Incarnation, KeyState, MessageId, NewMessage, NewValue, Retention, Returning, StoreError,
+        StoredMessage,
     },
     edit::request::dismissed,
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
     ownership,
+    storable,
 };
 
 /// What a write without a session replaces the profile with.
@@ -202,7 +203,10 @@ impl Engine {
                             let name = engine.env.uuid().to_string();
                             made.push(engine.append(&key_, MessageId { created_ms: now_ms, name }, payload)?);
                         }
-                        InboxChange::Change { index, payload } => made.push(changed(index, payload)),
+                        InboxChange::Change { index, payload } => {
+                            check_message(&key_, &payload)?;
+                            made.push(changed(index, payload));
+                        }
                         InboxChange::Remove { index } => {
                             // A removal alone would also take one that was locked or changed meanwhile.
                             if let Some(message) = waiting(index) {
@@ -234,10 +238,7 @@ impl Engine {
 
     /// The change that sends a message.
     pub(crate) fn append(&self, key: &ProfileKey, id: MessageId, payload: Bytes) -> Result<Change> {
-        if payload.len() > MAX_MESSAGE_BYTES {
-            let message = format!("the message is too large: size=`{}` limit=`{MAX_MESSAGE_BYTES}`", payload.len());
-            return Err(Error::new(ErrorKind::TooLarge, message).about(key));
-        }
+        check_message(key, &payload)?;
         let cap = self.settings().max_message_queue;
         Ok(Change::AppendMessage { key: key.clone(), message: NewMessage { id, payload }, cap })
     }
@@ -377,6 +378,10 @@ impl Engine {
         self.settle(&commit, |at| at > deadline).await?;
         Ok(())
     }
+}
+
+fn check_message(key: &ProfileKey, payload: &[u8]) -> Result<()> {
+    storable::MESSAGE.check_bytes(payload).map_err(|wrong| Error::from(wrong).about(key))
 }
 
 pub(crate) fn too_many_races() -> Error {

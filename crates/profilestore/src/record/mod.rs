@@ -17,17 +17,10 @@ mod codec;
 pub(crate) mod tests;
 pub(crate) mod version;
 
-/// The largest data of a profile, in bytes of JSON. The specification's services allow as many characters.
-pub const MAX_DATA_BYTES: usize = 4 << 20;
-
-/// The longest key of a profile's metadata, in characters.
-pub const MAX_METADATA_KEY_CHARS: usize = 50;
-
-/// The longest value in a profile's metadata, in characters (of its JSON, unless it is a string).
-pub const MAX_METADATA_VALUE_CHARS: usize = 250;
-
-/// The longest metadata of a profile, in characters of JSON.
-pub const MAX_METADATA_CHARS: usize = 300;
+use crate::storable::{DATA, DOCUMENT, Unstorable};
+pub use crate::storable::{
+    MAX_DATA_BYTES, MAX_METADATA_CHARS, MAX_METADATA_KEY_CHARS, MAX_METADATA_VALUE_CHARS, check_metadata, check_users,
+};
 
 /// A profile as it is stored.
 #[derive(Clone, Serialize, Deserialize)]
@@ -123,12 +116,9 @@ pub enum Stored {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecordError {
-    /// The data is larger than [`MAX_DATA_BYTES`].
-    #[error("the data is too large: size=`{size}` limit=`{MAX_DATA_BYTES}`")]
-    DataTooLarge {
-        /// Its size, in bytes of JSON.
-        size: usize,
-    },
+    /// A part of it cannot be stored.
+    #[error(transparent)]
+    Unstorable(#[from] Unstorable),
     /// The data and what surrounds it are larger together than a store accepts.
     #[error("the record is too large: size=`{size}` limit=`{limit}`")]
     RecordTooLarge {
@@ -136,22 +126,6 @@ pub enum RecordError {
         size: u64,
         /// The limit, in bytes.
         limit: usize,
-    },
-    /// The metadata breaks one of its limits.
-    #[error("the metadata is too long: {what} characters=`{chars}` limit=`{limit}`")]
-    Metadata {
-        /// Which limit.
-        what: String,
-        /// How long it is.
-        chars: usize,
-        /// The limit.
-        limit: usize,
-    },
-    /// A user id is negative.
-    #[error("a user id must not be negative: user_id=`{user_id}`")]
-    UserId {
-        /// The id.
-        user_id: i64,
     },
     /// The stored bytes are of a form or compression that this version does not know.
     #[error("the stored value was written by a newer version, or is damaged: {what}=`{found}`")]
@@ -184,25 +158,69 @@ impl Record {
         }
     }
 
-    /// The bytes to be stored. The data is copied, not parsed. Fails when a limit is broken.
+    /// The bytes to be stored. Fails when something of it cannot be stored, see
+    /// [`crate::storable`], or it is too large as a whole.
     pub fn encode(&self) -> Result<Bytes, RecordError> {
-        let size = self.data.get().len();
-        if size > MAX_DATA_BYTES {
-            return Err(RecordError::DataTooLarge { size });
-        }
-        check_users(&self.user_ids)?;
-        check_metadata(&self.roblox_metadata)?;
+        self.check()?;
         codec::encode(codec::Form::Profile, self)
+    }
+
+    /// The same when the data was checked before, as [`crate::storable::Limits::encode`] does. What
+    /// came with a document and nobody can change is let through.
+    pub(crate) fn encode_checked(&self) -> Result<Bytes, RecordError> {
+        self.check_beside()?;
+        codec::encode(codec::Form::Profile, self)
+    }
+
+    fn check(&self) -> Result<(), Unstorable> {
+        DATA.check(&self.data).map_err(|wrong| wrong.inside("Data"))?;
+        self.check_beside()?;
+        DOCUMENT.check_map(&self.extra_meta).map_err(|wrong| wrong.inside("MetaData"))?;
+        check_kept(&self.extra, self.origin.as_deref())
+    }
+
+    /// Checks what a program sets beside the data.
+    fn check_beside(&self) -> Result<(), Unstorable> {
+        check_users(&self.user_ids).map_err(|wrong| wrong.inside("UserIds"))?;
+        check_metadata(&self.roblox_metadata).map_err(|wrong| wrong.inside("RobloxMetaData"))?;
+        DATA.check_map(&self.meta_tags).map_err(|wrong| wrong.inside("MetaTags").inside("MetaData"))
     }
 }
 
+/// Checks what is kept of a document as it came.
+fn check_kept(extra: &Map<String, Value>, origin: Option<&Origin>) -> Result<(), Unstorable> {
+    DOCUMENT.check_map(extra)?;
+    let Some(origin) = origin else { return Ok(()) };
+    DOCUMENT.check_map(&origin.document)?;
+    DOCUMENT.check_map(&origin.meta).map_err(|wrong| wrong.inside("MetaData"))
+}
+
 impl Stored {
-    /// The bytes to be stored. Fails when a limit is broken.
+    /// The bytes to be stored. Fails as [`Record::encode`] does.
     pub fn encode(&self) -> Result<Bytes, RecordError> {
+        self.check()?;
         match self {
-            Self::Profile(record) => record.encode(),
+            Self::Profile(record) => codec::encode(codec::Form::Profile, record),
             Self::Foreign(foreign) => codec::encode(codec::Form::Foreign, foreign),
             Self::MessagesOnly(messages) => codec::encode(codec::Form::MessagesOnly, messages),
+        }
+    }
+
+    /// Whether all of it can be stored, but for its size as a whole. What was stored by earlier
+    /// versions may not.
+    pub fn check(&self) -> Result<(), Unstorable> {
+        match self {
+            Self::Profile(record) => record.check(),
+            Self::Foreign(foreign) => {
+                check_users(&foreign.user_ids).map_err(|wrong| wrong.inside("UserIds"))?;
+                DATA.check_map(&foreign.metadata).map_err(|wrong| wrong.inside("RobloxMetaData"))?;
+                DOCUMENT.check(&foreign.value)
+            }
+            Self::MessagesOnly(messages) => {
+                check_users(&messages.user_ids).map_err(|wrong| wrong.inside("UserIds"))?;
+                DATA.check_map(&messages.metadata).map_err(|wrong| wrong.inside("RobloxMetaData"))?;
+                check_kept(&messages.extra, messages.origin.as_deref())
+            }
         }
     }
 
@@ -227,38 +245,6 @@ impl Stored {
             Self::Foreign(foreign) => &foreign.metadata,
             Self::MessagesOnly(messages) => &messages.metadata,
         }
-    }
-}
-
-/// Checks a profile's metadata: keys of at most [`MAX_METADATA_KEY_CHARS`] characters, values of at most
-/// [`MAX_METADATA_VALUE_CHARS`], all of it at most [`MAX_METADATA_CHARS`] characters of JSON.
-pub fn check_metadata(metadata: &Map<String, Value>) -> Result<(), RecordError> {
-    if metadata.is_empty() {
-        return Ok(());
-    }
-    let too_long = |what: String, chars, limit| Err(RecordError::Metadata { what, chars, limit });
-    for (key, value) in metadata {
-        let chars = key.chars().count();
-        if chars > MAX_METADATA_KEY_CHARS {
-            return too_long("a key".into(), chars, MAX_METADATA_KEY_CHARS);
-        }
-        let chars = match value {
-            Value::String(text) => text.chars().count(),
-            other => other.to_string().chars().count(),
-        };
-        if chars > MAX_METADATA_VALUE_CHARS {
-            return too_long(format!("the value of `{key}`"), chars, MAX_METADATA_VALUE_CHARS);
-        }
-    }
-    let chars = serde_json::to_string(metadata).map_or(usize::MAX, |json| json.chars().count());
-    if chars > MAX_METADATA_CHARS { too_long("all of it".into(), chars, MAX_METADATA_CHARS) } else { Ok(()) }
-}
-
-/// Checks the users associated with a profile.
-pub fn check_users(user_ids: &[i64]) -> Result<(), RecordError> {
-    match user_ids.iter().find(|id| **id < 0) {
-        Some(&user_id) => Err(RecordError::UserId { user_id }),
-        None => Ok(()),
     }
 }
 

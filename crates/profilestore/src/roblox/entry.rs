@@ -10,9 +10,10 @@ use crate::{
     data_store::{KeyState, VersionInfo},
     document::{compose, compose_inbox},
     record::{
-        Stored, check_metadata, check_users,
+        Stored,
         version::{KeyInfo, version_label},
     },
+    storable::{DOCUMENT, check_metadata, check_users},
 };
 
 /// What is stored under a key.
@@ -52,11 +53,10 @@ impl NewEntry {
         Self { value, user_ids: Vec::new(), metadata: Map::new() }
     }
 
-    /// The same from anything that is JSON. Fails when it is none.
+    /// The same from anything that is JSON. Fails when it is none, or cannot be stored: see
+    /// [`crate::storable`].
     pub fn json(value: &impl Serialize) -> Result<Self, DataStoreError> {
-        let value = serde_json::value::to_raw_value(value)
-            .map_err(|error| DataStoreError::new(Code::CantStoreValue, format!("the value cannot be stored as JSON: {error}")))?;
-        Ok(Self::new(value))
+        Ok(Self::new(DOCUMENT.encode(value)?))
     }
 
     /// With these users.
@@ -83,6 +83,7 @@ impl NewEntry {
             let message = format!("the value is {} bytes of JSON; {MAX_VALUE_BYTES} are allowed", text.len());
             return Err(DataStoreError::new(Code::ValueTooLarge, message));
         }
+        DOCUMENT.check(&self.value)?;
         check_users(&self.user_ids)?;
         check_metadata(&self.metadata)?;
         Ok(())

@@ -6,7 +6,8 @@ use crate::{
     data_store::StoreError,
     error::{Error, ErrorKind},
     key::MAX_NAME_CHARS,
-    record::{MAX_METADATA_CHARS, RecordError},
+    record::RecordError,
+    storable::{MAX_METADATA_CHARS, Problem, Unstorable},
 };
 
 /// What a data store's call fails with. Shown as the services show it: `CODE: MESSAGE`.
@@ -141,15 +142,25 @@ impl From<StoreError> for DataStoreError {
 
 impl From<RecordError> for DataStoreError {
     fn from(error: RecordError) -> Self {
-        let code = match error {
-            RecordError::DataTooLarge { .. } | RecordError::RecordTooLarge { .. } => Code::ValueTooLarge,
-            RecordError::Metadata { .. } => Code::MetadataTooLarge,
-            RecordError::UserId { .. } => Code::UserIdInvalid,
-            _ => Code::CantParseResponse,
+        match error {
+            RecordError::Unstorable(wrong) => wrong.into(),
+            RecordError::RecordTooLarge { .. } => Self::new(Code::ValueTooLarge, error.to_string()),
+            _ => Self::new(Code::CantParseResponse, error.to_string()),
+        }
+    }
+}
+
+impl From<Unstorable> for DataStoreError {
+    fn from(wrong: Unstorable) -> Self {
+        let code = match wrong.problem {
+            Problem::TooLarge { .. } => Code::ValueTooLarge,
+            Problem::Metadata { .. } => Code::MetadataTooLarge,
+            Problem::UserId { .. } => Code::UserIdInvalid,
+            _ => Code::CantStoreValue,
         };
         let message = match code {
-            Code::MetadataTooLarge => format!("{error}; all of a key's metadata is at most {MAX_METADATA_CHARS} characters"),
-            _ => error.to_string(),
+            Code::MetadataTooLarge => format!("{wrong}; all of a key's metadata is at most {MAX_METADATA_CHARS} characters"),
+            _ => wrong.to_string(),
         };
         Self { code, message }
     }

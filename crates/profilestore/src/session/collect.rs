@@ -10,8 +10,9 @@ use serde_json::{Map, Value};
 
 use crate::{
     data::{Data, ProfileData, typed},
-    record::{Record, RecordError, check_metadata, check_users},
+    record::Record,
     session::info::{LastSave, SessionEnd},
+    storable::{Unstorable, check_metadata, check_users},
 };
 
 /// Why a [`Keeper`] is asked for the data.
@@ -110,7 +111,7 @@ pub(crate) struct Typed<T>(pub(crate) Box<dyn Keeper<T>>);
 impl<T: ProfileData> AnyKeeper for Typed<T> {
     fn collect(&self, why: Collect) -> Result<AnyCollected, String> {
         let Collected { data, user_ids, roblox_metadata, meta_tags, processed, locked } = self.0.collect(why)?;
-        let text = |error: RecordError| error.to_string();
+        let text = |wrong: Unstorable| wrong.to_string();
         check_users(user_ids.as_deref().unwrap_or_default()).map_err(text)?;
         roblox_metadata.as_ref().map_or(Ok(()), check_metadata).map_err(text)?;
         let beside = user_ids.is_some() || roblox_metadata.is_some() || meta_tags.is_some();

@@ -29,6 +29,7 @@ use crate::{
     env::Env,
     ownership,
     record::Stored,
+    storable::DOCUMENT,
 };
 
 /// How many commits, and about how many bytes of values, go to the store in one call.
@@ -214,6 +215,7 @@ impl Version {
             let version = Self { n: line.n, imported, value: None, user_ids, load_count: 0, foreign: None, session: None };
             return Ok((version, Live::default()));
         };
+        DOCUMENT.check(&text).map_err(|wrong| format!("the value cannot be stored: {wrong}"))?;
         let surroundings = Surroundings {
             written_ms: line.updated_ms,
             created_ms: line.created_ms,

@@ -12,7 +12,7 @@ use serde::{
 use serde_json::{Map, Value, value::RawValue};
 
 use super::{MAX_LINE_BYTES, TransferError};
-use crate::{DEFAULT_SCOPE, ProfileKey, record::check_users};
+use crate::{DEFAULT_SCOPE, ProfileKey, storable::check_users};
 
 /// A version as it is written.
 #[derive(Serialize)]
@@ -173,9 +173,10 @@ impl Members {
 }
 
 fn integer(name: &str, value: Option<Value>) -> Result<i64, String> {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
     let value = value.ok_or_else(|| format!("{name} is missing"))?;
     #[expect(clippy::cast_possible_truncation, reason = "checked to be whole and in range")]
-    let whole = |float: f64| (float.fract() == 0.0 && float.abs() <= 9e15).then_some(float as i64);
+    let whole = |float: f64| (float.fract() == 0.0 && float.abs() <= EXACT).then_some(float as i64);
     value
         .as_i64()
         .or_else(|| value.as_f64().and_then(whole))
@@ -188,7 +189,7 @@ fn user_ids(value: Value) -> Result<Vec<i64>, String> {
         Value::Object(map) if map.is_empty() => Vec::new(),
         _ => return Err("user_ids is not a list".into()),
     };
-    check_users(&ids).map_err(|e| e.to_string())?;
+    check_users(&ids).map_err(|wrong| wrong.inside("user_ids").to_string())?;
     Ok(ids)
 }
 

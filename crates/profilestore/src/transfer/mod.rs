@@ -17,6 +17,7 @@ use serde::Serialize;
 use crate::{
     ProfileKey,
     data_store::{KeyFilter, StoreError},
+    storable::Unstorable,
 };
 
 mod export;
@@ -199,6 +200,10 @@ pub struct ExportReport {
     pub books: u64,
     /// Values that cannot be read. They are left out.
     pub unreadable: Vec<UnreadableValue>,
+    /// Values and messages that a verification can read, but that could not be stored today: see
+    /// [`crate::storable`]. A session may not be able to open them, and an import of them is
+    /// refused.
+    pub unstorable: Vec<UnstorableValue>,
 }
 
 /// A value that cannot be read.
@@ -211,6 +216,30 @@ pub struct UnreadableValue {
     pub number: u64,
     /// What is wrong with it.
     pub why: String,
+}
+
+/// A value or a message that breaks the rule of what can be stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UnstorableValue {
+    /// Its key.
+    #[serde(flatten)]
+    pub key: ProfileKey,
+    /// The version's number. None for a message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub number: Option<u64>,
+    /// The message's index. None for a version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<u64>,
+    /// Where in it, a JSON pointer; for a profile in its document.
+    pub path: String,
+    /// What is wrong there.
+    pub why: String,
+}
+
+impl UnstorableValue {
+    fn of(key: &ProfileKey, number: Option<u64>, message: Option<u64>, wrong: Unstorable) -> Self {
+        Self { key: key.clone(), number, message, path: wrong.path, why: wrong.problem.to_string() }
+    }
 }
 
 /// Why a transfer stopped.

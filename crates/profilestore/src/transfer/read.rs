@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, value::RawValue};
 
 use super::{
-    ExportFilter, ExportReport, Progress, TransferError, UnreadableValue,
+    ExportFilter, ExportReport, Progress, TransferError, UnreadableValue, UnstorableValue,
     walk::{Keys, each_version},
 };
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
         RecordError, Stored,
         version::{find_version, version_label},
     },
+    storable::MESSAGE,
 };
 
 /// What kind of value a version has.
@@ -107,7 +108,8 @@ pub async fn document(
     }))
 }
 
-/// Reads every kept version of the keys of a store, the audit log included, and reports what is there and what cannot be read.
+/// Reads every kept version of the keys of a store, the audit log included, and reports what is
+/// there, what cannot be read, and what could not be stored today.
 pub async fn verify(
     store: &dyn DataStore,
     filter: &ExportFilter,
@@ -121,8 +123,12 @@ pub async fn verify(
             report.versions += u64::from(!book);
             match version.value.as_deref().map(Stored::decode).transpose() {
                 Ok(None) => report.tombstones += u64::from(!book),
-                Ok(Some(Stored::Foreign(_))) => report.foreign += u64::from(!book),
-                Ok(Some(_)) => {}
+                Ok(Some(stored)) => {
+                    report.foreign += u64::from(!book && matches!(stored, Stored::Foreign(_)));
+                    let wrong = stored.check().err();
+                    let number = Some(version.info.number);
+                    report.unstorable.extend(wrong.map(|wrong| UnstorableValue::of(&state.key, number, None, wrong)));
+                }
                 Err(error) => report.unreadable.push(UnreadableValue {
                     key: state.key.clone(),
                     number: version.info.number,
@@ -134,6 +140,11 @@ pub async fn verify(
         .await?;
         report.keys += u64::from(!book);
         report.books += u64::from(book);
+        for message in state.inbox.iter().flatten().filter(|message| !message.id.is_edit()) {
+            let wrong = MESSAGE.check_bytes(&message.payload).err();
+            let index = Some(message.index);
+            report.unstorable.extend(wrong.map(|wrong| UnstorableValue::of(&state.key, None, index, wrong)));
+        }
         count_live(&state, &mut report);
         progress(Progress::Passed { keys: report.keys, versions: report.versions });
     }

@@ -97,6 +97,7 @@ async fn damaged_import_lines_are_refused_or_become_a_sound_store() {
         let done = import(&store, &env, Cursor::new(text), &ImportOptions::default(), &mut |_| {}).await;
         let report = verify(&store, &ExportFilter::default(), &mut |_| {}).await.unwrap();
         assert!(report.unreadable.is_empty(), "{:?}", report.unreadable);
+        assert!(report.unstorable.is_empty(), "{:?}", report.unstorable);
         if let Ok(done) = done {
             assert_eq!(report.keys, done.keys);
         }

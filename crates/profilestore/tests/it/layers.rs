@@ -14,7 +14,7 @@ use std::{
 /// From the ground up: a layer's name, and the files and folders in it. Of several entries that fit
 /// a file the longest counts.
 const LAYERS: &[(&str, &[&str])] = &[
-    ("ground", &["defects.rs", "key.rs", "env.rs", "settings.rs", "signal.rs", "reconcile.rs"]),
+    ("ground", &["defects.rs", "key.rs", "env.rs", "settings.rs", "signal.rs", "reconcile.rs", "storable/"]),
     (
         "contract",
         &["data_store/mod.rs", "data_store/commit.rs", "data_store/held.rs", "data_store/message.rs", "data_store/rules.rs"],

@@ -28,6 +28,7 @@ mod sessions;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod standing;
+mod storable;
 mod transactions;
 mod transfer;
 mod world;

@@ -224,7 +224,7 @@ async fn a_damaged_line_leaves_its_key_out_and_nothing_else() {
     assert_eq!(malformed.iter().map(|bad| bad.0).collect::<Vec<_>>(), [3, 4, 11, 12, 13, 14, 15]);
     assert!(find(3).1 == some("cut") && find(3).2.contains("EOF while parsing"), "{malformed:?}");
     assert!(find(4).1.is_none() && find(4).2.contains("expected value"), "{malformed:?}");
-    assert_eq!(find(11), &(11, some("negative"), "a user id must not be negative: user_id=`-7`"));
+    assert_eq!(find(11), &(11, some("negative"), "at `/user_ids/0`: a user id must not be negative: user_id=`-7`"));
     assert_eq!(find(12), &(12, some("unnumbered"), "n is missing"));
     assert!(find(13).1.is_none() && find(13).2.starts_with("key must be 1 to 50 characters"));
     assert_eq!(find(14), &(14, some("long"), "it is too long: limit=`16777216`"));

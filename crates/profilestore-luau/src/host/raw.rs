@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use mlua::{Lua, Table, Value};
 use profilestore::{
     Collected,
-    record::{MAX_DATA_BYTES, check_metadata},
+    storable::{MAX_DATA_BYTES, check_metadata},
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::{Map, value::RawValue};

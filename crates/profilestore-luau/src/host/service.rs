@@ -120,7 +120,7 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
         "bad_metadata",
         vm.prompt(|lua, value: Value| {
             let checked = raw::object(lua, "RobloxMetaData", &value)
-                .and_then(|object| profilestore::record::check_metadata(&object).map_err(|error| error.to_string()));
+                .and_then(|object| profilestore::storable::check_metadata(&object).map_err(|error| error.to_string()));
             Ok(checked.err())
         })?,
     )?;

@@ -11,8 +11,9 @@ use crate::{
     engine::{Engine, calls::Replacement, history::Which},
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
-    record::{Record, Stored, check_metadata, check_users, version::KeyInfo},
+    record::{Record, Stored, version::KeyInfo},
     session::{handlers::Message, info::SessionInfo},
+    storable::{check_metadata, check_users},
 };
 
 /// A profile that was read without a session: a copy, to look at or to write back.

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use serde_json::{Value, value::to_raw_value};
+use serde_json::Value;
 
 use super::request::{EditRequest, Effect, swallowed};
 use crate::{
@@ -44,9 +44,9 @@ fn try_edit(
     codec: &dyn Codec,
     meta: &Record,
 ) -> Result<(Arc<dyn Data>, AuditEntry), String> {
-    let json = |data: &dyn Data| data.to_json().map_err(|error| format!("the data cannot be stored as JSON: {error}"));
-    let Effect { before, after } = request.apply(&json(data)?)?;
-    let asked = to_raw_value(&after).map_err(|error| error.to_string())?;
+    let json = |data: &dyn Data| data.to_json().map_err(|wrong| wrong.to_string());
+    let Effect { before, after, aside } = request.apply(&json(data)?)?;
+    let asked = aside.write(&after)?;
     let edited = codec.decode(&asked).map_err(|error| with_cause(&error))?;
     // What the program's type makes of it is what will be stored.
     let came: Value = serde_json::from_str(json(&*edited)?.get()).map_err(|error| error.to_string())?;
@@ -54,7 +54,7 @@ fn try_edit(
         return Err(format!("the program's data type does not keep it: path=`{path}`"));
     }
     encode(&*edited, meta).map_err(|error| with_cause(&error))?;
-    Ok((edited, request.done(key, &before, &came)))
+    Ok((edited, request.done(key, &before, &came, &aside)))
 }
 
 fn with_cause(error: &Error) -> String {

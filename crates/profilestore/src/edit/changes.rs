@@ -1,7 +1,5 @@
 //! What is different between two JSON values.
 
-use std::cmp::Ordering;
-
 use serde::Serialize;
 use serde_json::{Number, Value};
 
@@ -19,8 +17,9 @@ pub struct JsonChange {
     pub after: Option<Value>,
 }
 
-/// The differences between two JSON values, member by member of their objects; lists are compared as a whole. Numbers are equal when
-/// their values are, however they are written, and the order of members does not matter.
+/// The differences between two JSON values, member by member of their objects; lists are compared
+/// as a whole. Numbers are equal when their values are, however they are written, but -0 is not 0;
+/// the order of members does not matter.
 pub fn json_changes(before: &Value, after: &Value) -> Vec<JsonChange> {
     let mut changes = Vec::new();
     compare(String::new(), before, after, &mut changes);
@@ -29,7 +28,7 @@ pub fn json_changes(before: &Value, after: &Value) -> Vec<JsonChange> {
 
 fn compare(path: String, before: &Value, after: &Value, changes: &mut Vec<JsonChange>) {
     let (Value::Object(old), Value::Object(new)) = (before, after) else {
-        if !same(before, after) {
+        if !alike(before, after) {
             changes.push(JsonChange { path, before: Some(before.clone()), after: Some(after.clone()) });
         }
         return;
@@ -46,21 +45,50 @@ fn compare(path: String, before: &Value, after: &Value, changes: &mut Vec<JsonCh
     }
 }
 
-/// Whether two values mean the same.
+/// Whether two values mean the same. Zero is zero, whatever its sign.
 pub(super) fn same(a: &Value, b: &Value) -> bool {
+    same_by(a, b, same_number)
+}
+
+/// Whether one value may stand for the other: the same, and zeros of the same sign.
+pub(super) fn alike(a: &Value, b: &Value) -> bool {
+    same_by(a, b, |a, b| same_number(a, b) && is_negative(a) == is_negative(b))
+}
+
+fn same_by(a: &Value, b: &Value, numbers: fn(&Number, &Number) -> bool) -> bool {
     match (a, b) {
-        (Value::Number(a), Value::Number(b)) => same_number(a, b),
-        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (Value::Number(a), Value::Number(b)) => numbers(a, b),
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same_by(a, b, numbers)),
         (Value::Object(a), Value::Object(b)) => {
-            a.len() == b.len() && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| same(a, b)))
+            a.len() == b.len() && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| same_by(a, b, numbers)))
         }
         _ => a == b,
     }
 }
 
+/// Exact: a whole number beyond 2^53 is not the float next to it.
 fn same_number(a: &Number, b: &Number) -> bool {
-    let as_float = || a.as_f64().zip(b.as_f64()).is_some_and(|(a, b)| a.total_cmp(&b) == Ordering::Equal || a == b);
-    a == b || ((a.is_f64() || b.is_f64()) && as_float())
+    let as_whole = |number: &Number| whole(number).or_else(|| number.as_f64().and_then(whole_float));
+    match (as_whole(a), as_whole(b)) {
+        (Some(a), Some(b)) => a == b,
+        (None, None) => a.as_f64() == b.as_f64(),
+        _ => false,
+    }
+}
+
+fn is_negative(number: &Number) -> bool {
+    number.as_f64().is_some_and(f64::is_sign_negative)
+}
+
+/// A number of 64 bits.
+pub(super) fn whole(number: &Number) -> Option<i128> {
+    number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from))
+}
+
+fn whole_float(number: f64) -> Option<i128> {
+    const FAR: f64 = 1e30;
+    #[expect(clippy::cast_possible_truncation, reason = "checked to be whole and in range")]
+    (number.fract() == 0.0 && number.abs() < FAR).then_some(number as i128)
 }
 
 /// What is at a path.

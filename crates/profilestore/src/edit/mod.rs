@@ -10,22 +10,24 @@ use json_patch::{
     jsonptr::PointerBuf,
 };
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::{Number, Value};
+use serde_json::{Number, Value, value::RawValue};
 
 use crate::{
     error::{Error, ErrorKind, Result},
-    record::MAX_DATA_BYTES,
+    storable::{DOCUMENT, MAX_DATA_BYTES},
 };
 
 pub(crate) mod apply;
+mod aside;
 pub(crate) mod bulk;
 mod changes;
 pub(crate) mod request;
 pub(crate) mod standing;
 
+pub(crate) use aside::Aside;
 pub use bulk::{BulkEdit, BulkProgress, BulkReport, EditScope};
 pub use changes::{JsonChange, json_changes};
-use changes::{lookup, same};
+use changes::{alike, lookup, same, whole};
 pub use standing::{MAX_STANDING_BYTES, MAX_STANDING_EDITS, StandingEdit, standing_edits};
 
 /// The longest edit, in bytes of JSON.
@@ -97,6 +99,7 @@ impl Edit {
     /// The steps of a JSON Patch (RFC 6902), an array; our own steps `set`, `increase`, `merge` and `restore` may be among them. Fails with
     /// [`ErrorKind::Invalid`] on anything else.
     pub fn from_patch(json: &str) -> Result<Self> {
+        DOCUMENT.check_bytes(json.as_bytes())?;
         let ops = serde_json::from_str(json)
             .map_err(|error| Error::new(ErrorKind::Invalid, "this is no JSON Patch").caused_by(error))?;
         Ok(Self { v: FORM, ops })
@@ -148,7 +151,7 @@ impl Edit {
         if self.ops.is_empty() {
             return Err(Error::new(ErrorKind::Invalid, "the edit does nothing"));
         }
-        let size = serde_json::to_string(self).map_or(usize::MAX, |json| json.len());
+        let size = DOCUMENT.encode(self)?.get().len();
         if size > MAX_EDIT_BYTES {
             let message = format!("the edit is too long: size=`{size}` limit=`{MAX_EDIT_BYTES}`");
             return Err(Error::new(ErrorKind::TooLarge, message));
@@ -166,6 +169,17 @@ impl Edit {
             })?;
         }
         Ok(data)
+    }
+
+    /// What the edit would change in stored data. Parts that cannot be read, of data that was
+    /// stored by an earlier version, stay as they are unless the edit removes or replaces them.
+    /// Fails as [`Edit::apply`] does.
+    pub fn preview(&self, data: &RawValue) -> Result<Vec<JsonChange>> {
+        let refused = |why: String| Error::new(ErrorKind::EditRefused, why);
+        let (before, aside) = Aside::read(data, self).map_err(refused)?;
+        let after = self.apply(&before)?;
+        aside.write(&after).map_err(refused)?;
+        Ok(json_changes(&before, &after))
     }
 
     /// The edit that undoes this one, which made `after` of `before`. It takes back what was added to a number, whatever became of
@@ -348,31 +362,36 @@ fn increase(data: &mut Value, path: &str, by: &Number) -> Result<(), String> {
     let Some(Value::Number(number)) = data.pointer_mut(path) else {
         return Err(format!("there is no number at its path: {}", differs(lookup(data, path))));
     };
-    *number = add(number, by).ok_or_else(|| format!("`{number}` and `{by}` together are too large"))?;
+    *number = add(number, by).ok_or_else(|| format!("`{number}` and `{by}` together are too large, or would be rounded"))?;
     Ok(())
 }
 
-fn whole(number: &Number) -> Option<i128> {
-    number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from))
-}
-
 fn add(a: &Number, b: &Number) -> Option<Number> {
-    match (whole(a), whole(b)) {
-        (Some(a), Some(b)) => whole_number(a + b),
-        _ => Number::from_f64(a.as_f64()? + b.as_f64()?),
-    }
+    combine(a, b, |a, b| a + b, |a, b| a + b)
 }
 
 fn subtract(a: &Number, b: &Number) -> Option<Number> {
-    match (whole(a), whole(b)) {
-        (Some(a), Some(b)) => whole_number(a - b),
-        _ => Number::from_f64(a.as_f64()? - b.as_f64()?),
+    combine(a, b, |a, b| a - b, |a, b| a - b)
+}
+
+/// Whole numbers stay whole and exact. None: the result cannot be stored, or would be rounded where
+/// one of the two is exact.
+fn combine(a: &Number, b: &Number, exact: fn(i128, i128) -> i128, floats: fn(f64, f64) -> f64) -> Option<Number> {
+    if let (Some(a), Some(b)) = (whole(a), whole(b)) {
+        return whole_number(exact(a, b));
     }
+    let is_exact = |number: &Number| whole(number).is_none_or(|whole| whole.unsigned_abs() <= 1 << f64::MANTISSA_DIGITS);
+    if !is_exact(a) || !is_exact(b) {
+        return None;
+    }
+    Number::from_f64(floats(a.as_f64()?, b.as_f64()?))
 }
 
 fn whole_number(sum: i128) -> Option<Number> {
     i64::try_from(sum).map(Number::from).or_else(|_| u64::try_from(sum).map(Number::from)).ok()
 }
 
+#[cfg(test)]
+mod aside_tests;
 #[cfg(test)]
 mod tests;

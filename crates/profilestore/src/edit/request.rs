@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 use uuid::Uuid;
 
-use super::{Edit, JsonChange, json_changes, lookup, same};
+use super::{Aside, Edit, JsonChange, alike, json_changes, lookup};
 use crate::{
     audit::{Attribution, AuditEntry, AuditOutcome, entry_key},
     data_store::{Cause, Change, KeyState, MessageId, NewMessage, NewValue, StoredMessage},
@@ -18,9 +18,6 @@ use crate::{
     ownership::{self, Blocker},
     record::{Record, Stored},
 };
-
-/// The longest whole number, in digits, that survives being read as JSON for certain.
-const SAFE_DIGITS: usize = 18;
 
 const FORM: u32 = 1;
 
@@ -53,6 +50,7 @@ pub(crate) enum Next {
 pub(crate) struct Effect {
     pub(crate) before: Value,
     pub(crate) after: Value,
+    pub(crate) aside: Aside,
 }
 
 impl EditRequest {
@@ -83,24 +81,22 @@ impl EditRequest {
     }
 
     /// The entry for an edit that made `after` of `before`.
-    pub(crate) fn done(&self, key: &ProfileKey, before: &Value, after: &Value) -> AuditEntry {
+    pub(crate) fn done(&self, key: &ProfileKey, before: &Value, after: &Value, aside: &Aside) -> AuditEntry {
         let entry = self.entry(key);
         let Some(undo) = self.edit.undo(before, after) else { return entry };
         match serde_json::to_value(&undo) {
-            Ok(json) if undo.check().is_ok() => entry.detail("undo", json),
             // There is still the history.
+            Ok(json) if aside.is_in(&json.to_string()) => entry.detail("undo_unstorable", true),
+            Ok(json) if undo.check().is_ok() => entry.detail("undo", json),
             _ => entry.detail("undo_too_long", true),
         }
     }
 
     /// Applies the edit to data, or says why not.
     pub(crate) fn apply(&self, data: &RawValue) -> Result<Effect, String> {
-        if let Some(number) = long_number(data.get()) {
-            return Err(format!("the data holds a whole number that editing could change: number=`{number}`"));
-        }
-        let before: Value = serde_json::from_str(data.get()).map_err(|error| format!("the data cannot be read: {error}"))?;
-        let after = self.edit.apply(&before).map_err(|error| error.to_string())?;
-        Ok(Effect { before, after })
+        let (before, aside) = Aside::read(data, &self.edit)?;
+        let after = self.edit.apply(&before).map_err(|error| aside.put_back(&error.to_string()))?;
+        Ok(Effect { before, after, aside })
     }
 
     /// What is to be done next. `state` with value and inbox, `book` the entry's key with its value.
@@ -191,18 +187,18 @@ impl EditRequest {
             Ok(_) => return Err(foreign("a value of another kind".into())),
             Err(error) => return Err(foreign(error.to_string())),
         };
-        let Effect { before, after } = match self.apply(&record.data) {
+        let Effect { before, after, aside } = match self.apply(&record.data) {
             Ok(effect) => effect,
             Err(why) => return Ok(Err(why)),
         };
-        let entry = self.done(&state.key, &before, &after);
-        if same(&before, &after) {
+        let entry = self.done(&state.key, &before, &after, &aside);
+        if alike(&before, &after) {
             return Ok(Ok((entry, None)));
         }
         let user_ids = record.user_ids.clone();
-        let written = serde_json::value::to_raw_value(&after)
-            .map_err(|error| error.to_string())
-            .and_then(|data| Record { data, origin: None, ..record }.encode().map_err(|error| error.to_string()));
+        let written = aside
+            .write(&after)
+            .and_then(|data| Record { data, origin: None, ..record }.encode_checked().map_err(|error| error.to_string()));
         Ok(written.map(|bytes| (entry, Some((bytes, user_ids)))))
     }
 }
@@ -232,11 +228,11 @@ pub(crate) fn swallowed(before: &Value, asked: &Value, came: &Value) -> Option<S
     let swallowed = |change: &JsonChange| {
         let came = lookup(came, &change.path);
         let as_asked = match (&change.after, came) {
-            (Some(asked), Some(came)) => same(asked, came),
+            (Some(asked), Some(came)) => alike(asked, came),
             (asked, came) => asked.as_ref().unwrap_or(&Value::Null) == came.unwrap_or(&Value::Null),
         };
         let as_before = match (&change.before, came) {
-            (Some(before), Some(came)) => same(before, came),
+            (Some(before), Some(came)) => alike(before, came),
             (before, came) => before.is_none() && came.is_none(),
         };
         !as_asked && as_before
@@ -258,46 +254,4 @@ fn refused_unread(key: &ProfileKey, message: &StoredMessage, why: String) -> Aud
 /// Where the outcome of an operation on a profile is booked.
 pub(crate) fn book_of(operation: Uuid, key: &ProfileKey) -> ProfileKey {
     entry_key(operation, std::slice::from_ref(key))
-}
-
-/// A whole number in JSON text that is too long to survive being read.
-fn long_number(json: &str) -> Option<&str> {
-    let bytes = json.as_bytes();
-    let (mut at, mut in_string) = (0, false);
-    while at < bytes.len() {
-        match bytes[at] {
-            b'\\' if in_string => at += 1,
-            b'"' => in_string = !in_string,
-            b'0'..=b'9' if !in_string => {
-                let length = bytes[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-                let rest = &bytes[at + length..];
-                let exact = json[at..at + length].parse::<u64>().is_ok_and(|number| i64::try_from(number).is_ok());
-                let number = &json[at..at + length];
-                let fraction = matches!(rest.first(), Some(b'.' | b'e' | b'E'));
-                at += length;
-                if fraction {
-                    // Of a fraction as many digits count as a float has; whoever wrote it knew.
-                    at += rest.iter().take_while(|byte| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-')).count();
-                } else if length > SAFE_DIGITS && !exact {
-                    return Some(number);
-                }
-                continue;
-            }
-            _ => {}
-        }
-        at += 1;
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_that_json_values_cannot_hold_are_seen_outside_of_text_only() {
-        assert_eq!(long_number(r#"{"a":12,"b":"123456789012345678901","c":[1.5e300,-9223372036854775807]}"#), None);
-        assert_eq!(long_number(r#"{"a":"\"","b":123456789012345678901}"#), Some("123456789012345678901"));
-        assert_eq!(long_number("0.1234567890123456789012345"), None);
-    }
 }

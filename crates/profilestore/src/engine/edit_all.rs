@@ -53,6 +53,11 @@ enum Source {
     Entries { query: Option<AuditQuery>, operation: uuid::Uuid },
 }
 
+/// True when an edit changed something and what would undo it could not be kept.
+fn undo_is_lost(entry: &AuditEntry) -> bool {
+    ["undo_too_long", "undo_unstorable"].iter().any(|lost| entry.details.contains_key(*lost))
+}
+
 impl Engine {
     /// See `GameServer::edit_all`.
     pub(crate) async fn edit_all(
@@ -182,7 +187,7 @@ impl Engine {
                             let request = Arc::new(EditRequest::new(*operation, undo, bulk.by.clone(), true)?);
                             work.push(Work { key: key.clone(), request });
                         }
-                        (AuditOutcome::Done, None) if !entry.details.contains_key("undo_too_long") => report.skipped += 1,
+                        (AuditOutcome::Done, None) if !undo_is_lost(&entry) => report.skipped += 1,
                         (AuditOutcome::Refused { .. }, _) => report.skipped += 1,
                         (AuditOutcome::Pending, _) => {
                             report.refused.push((key.clone(), "the edit that is to be undone still waits for the holder".into()));

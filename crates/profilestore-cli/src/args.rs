@@ -1,7 +1,7 @@
 //! The command line.
 
 use clap::{Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource};
-use profilestore::{Attribution, DEFAULT_SCOPE, MAX_AUTHOR_BYTES, MAX_REASON_BYTES, ProfileKey};
+use profilestore::{Attribution, MAX_AUTHOR_BYTES, MAX_REASON_BYTES, ProfileKey, unescaped};
 
 use crate::{
     audit::Audit,
@@ -135,7 +135,7 @@ impl Args {
 /// Which profile a command is about.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct KeyArg {
-    /// STORE/KEY, or STORE/SCOPE/KEY
+    /// STORE/KEY, or STORE/SCOPE/KEY, where KEY may hold slashes
     #[arg(value_name = "KEY")]
     key: String,
     /// The scope; KEY is then STORE/KEY, and may hold further slashes
@@ -184,11 +184,11 @@ pub(crate) fn profile_key(name: &str, scope: Option<&str>) -> Result<ProfileKey,
     let (store, rest) = name
         .split_once('/')
         .ok_or_else(|| Failure::Usage(format!("a profile is named STORE/KEY or STORE/SCOPE/KEY: given=`{name}`")))?;
-    let (scope, key) = match scope {
-        Some(scope) => (scope, rest),
-        None => rest.split_once('/').unwrap_or((DEFAULT_SCOPE, rest)),
+    let key = match scope {
+        Some(scope) => ProfileKey::new(&unescaped(store), scope, &unescaped(rest)),
+        None => name.parse(),
     };
-    ProfileKey::new(store, scope, key).map_err(|e| Failure::Usage(e.to_string()))
+    key.map_err(|e| Failure::Usage(e.to_string()))
 }
 
 #[cfg(test)]
@@ -210,6 +210,8 @@ mod tests {
         assert_eq!(parsed("PlayerData/S1/7", None).unwrap(), "PlayerData|S1|7");
         assert_eq!(parsed("PlayerData/S1/7/8", None).unwrap(), "PlayerData|S1|7/8");
         assert_eq!(parsed("PlayerData/7/8", Some("S1")).unwrap(), "PlayerData|S1|7/8");
+        assert_eq!(parsed("PlayerData/global/7/8", None).unwrap(), "PlayerData|global|7/8");
+        assert_eq!(parsed("A%2FB/7", None).unwrap(), "A/B|global|7");
         for (key, scope) in [("7", None), ("S/", None), ("/7", None), ("S//7", None), ("S/7", Some(""))] {
             assert!(matches!(parsed(key, scope), Err(Failure::Usage(_))), "{key}");
         }

@@ -3,7 +3,6 @@
 use std::io::Write;
 
 use clap::Args;
-use jiff::Timestamp;
 use profilestore::{AuditEntry, AuditOutcome, AuditQuery, audit_entries};
 use serde_json::Value;
 use uuid::Uuid;
@@ -11,7 +10,7 @@ use uuid::Uuid;
 use crate::{
     args::{App, profile_key},
     operate::failure,
-    output::{Failure, Status, Table, json_line, out, time},
+    output::{Failure, Status, Table, json_line, moment, out, time},
 };
 
 /// Show what operators did
@@ -102,24 +101,5 @@ fn cut(text: String, chars: usize) -> String {
     match text.char_indices().nth(chars) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
-    }
-}
-
-/// A time on the command line: a date, UTC, or a moment.
-pub(crate) fn moment(text: &str) -> Result<i64, String> {
-    let midnight = || format!("{text}T00:00:00Z").parse::<Timestamp>();
-    let moment = text.parse::<Timestamp>().or_else(|_| midnight());
-    moment.map(Timestamp::as_millisecond).map_err(|_| "a time is given as 2026-11-21 or 2026-11-21T14:00:00Z".into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_dates_or_moments() {
-        assert_eq!(moment("1970-01-02"), Ok(86_400_000));
-        assert_eq!(moment("1970-01-01T00:00:01Z"), Ok(1000));
-        assert!(moment("yesterday").is_err());
     }
 }

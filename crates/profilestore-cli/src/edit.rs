@@ -12,18 +12,18 @@ use profilestore::{
     Attribution, BulkEdit, BulkReport, Edit, EditScope, GameServer, JsonChange, ProfileKey, StandingEdit,
     data_store::{DataStoreExt, KeyFilter, KeyQuery, KeyState, Returning},
     env::Env,
-    json_changes,
     record::Stored,
     standing_edits,
+    storable::{DATA, Problem},
 };
 use serde::Serialize;
-use serde_json::{Number, Value};
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
     args::{App, ByArgs, profile_key},
     operate::failure,
-    output::{Failure, Status, Table, ask, count, json_document, json_line, out},
+    output::{Failure, Status, Table, ask, count, json_document, json_line, note, out, say},
     place::Store,
 };
 
@@ -138,7 +138,9 @@ impl Steps {
         }
         for given in &self.add {
             let (path, value) = at(given)?;
-            let by = value.parse::<Number>().map_err(|_| Failure::Usage(format!("this adds no number: given=`{given}`")))?;
+            let Value::Number(by) = json(value, given)? else {
+                return Err(Failure::Usage(format!("this adds no number: given=`{given}`")));
+            };
             edit = edit.increase(path, by).map_err(failure)?;
         }
         for path in &self.remove {
@@ -159,8 +161,12 @@ fn at(given: &str) -> Result<(&str, &str), Failure> {
 }
 
 fn json(text: &str, given: &str) -> Result<Value, Failure> {
-    serde_json::from_str(text)
-        .map_err(|error| Failure::Usage(format!("the value is not JSON (a text has quotes): {error}: given=`{given}`")))
+    DATA.parse(text).map_err(|wrong| match wrong.problem {
+        Problem::NoJson { reason } => {
+            Failure::Usage(format!("the value is not JSON (a text has quotes): {reason}: given=`{given}`"))
+        }
+        _ => Failure::Usage(format!("the value cannot be stored: {wrong}: given=`{given}`")),
+    })
 }
 
 impl EditCommand {
@@ -205,13 +211,13 @@ impl EditCommand {
         }
         match (entry.details.get("held_by").and_then(Value::as_str), entry.details.get("version")) {
             (Some(holder), Some(version)) => {
-                println!("{key} was edited by {holder}, who holds it, and saved as version {version}")
+                say(format_args!("{key} was edited by {holder}, who holds it, and saved as version {version}"))?
             }
-            (None, Some(version)) => println!("{key} was edited and is version {version} now"),
-            (_, None) => println!("{key} is as it should be already"),
+            (None, Some(version)) => say(format_args!("{key} was edited and is version {version} now"))?,
+            (_, None) => say(format_args!("{key} is as it should be already"))?,
         }
         if entry.details.contains_key("undo") {
-            println!("undo it with: profilestore edit --undo {operation}");
+            say(format_args!("undo it with: profilestore edit --undo {operation}"))?;
         }
         Ok(Status::Fine)
     }
@@ -225,7 +231,7 @@ impl EditCommand {
             let found = Preview::of(&file, &profiles, &edit).await?;
             match app.json {
                 true if self.dry_run => json_document(&found)?,
-                _ => found.show(),
+                _ => found.show()?,
             }
             if self.dry_run {
                 return Ok(if found.refused == 0 { Status::Fine } else { Status::Problems });
@@ -261,7 +267,9 @@ impl EditCommand {
         bulk.patience = Duration::from_secs(self.timeout);
         let operation = bulk.operation();
         if !app.json {
-            eprintln!("operation {operation}: if this is broken off, go on with: profilestore edit --resume {operation}");
+            note(format_args!(
+                "operation {operation}: if this is broken off, go on with: profilestore edit --resume {operation}"
+            ));
         }
         let server = game_server(app, file).await?;
         let bar = progress_bar(of);
@@ -283,9 +291,9 @@ impl EditCommand {
         match app.json {
             true => json_document(&Row::new(operation, &report, seconds))?,
             false => {
-                show(operation, &report, seconds);
+                show(operation, &report, seconds)?;
                 if self.new_too {
-                    println!("new profiles get the edit too, until it is undone; see: profilestore edit --standing");
+                    say(format_args!("new profiles get the edit too, until it is undone; see: profilestore edit --standing"))?;
                 }
             }
         }
@@ -338,29 +346,29 @@ impl<'a> Row<'a> {
     }
 }
 
-fn show(operation: Uuid, report: &BulkReport, seconds: f64) {
+fn show(operation: Uuid, report: &BulkReport, seconds: f64) -> Result<(), Failure> {
     let live = if report.by_holders > 0 {
         format!(", {} of them online", count(report.by_holders, "profile", "profiles"))
     } else {
         String::new()
     };
-    println!("{} edited{live}, in {seconds:.1} s", count(report.done, "profile", "profiles"));
+    say(format_args!("{} edited{live}, in {seconds:.1} s", count(report.done, "profile", "profiles")))?;
     if report.before > 0 {
-        println!("{} had been dealt with before", count(report.before, "profile", "profiles"));
+        say(format_args!("{} had been dealt with before", count(report.before, "profile", "profiles")))?;
     }
     for (key, why) in report.refused.iter().take(20) {
-        println!("refused: {key}: {why}");
+        say(format_args!("refused: {key}: {why}"))?;
     }
     if report.refused.len() > 20 {
-        println!("and {} more refused: profilestore audit --operation {operation}", report.refused.len() - 20);
+        say(format_args!("and {} more refused: profilestore audit --operation {operation}", report.refused.len() - 20))?;
     }
     if !report.waiting.is_empty() {
         let waiting = count(report.waiting.len() as u64, "profile", "profiles");
-        println!(
+        say(format_args!(
             "{waiting} wait for the servers that hold them; see what became of them with: profilestore edit --resume {operation}"
-        );
+        ))?;
     }
-    println!("undo it with: profilestore edit --undo {operation}");
+    say(format_args!("undo it with: profilestore edit --undo {operation}"))
 }
 
 fn progress_bar(of: Option<u64>) -> ProgressBar {
@@ -441,21 +449,21 @@ impl Preview {
         }
     }
 
-    fn show(&self) {
+    fn show(&self) -> Result<(), Failure> {
         for Sample { key, changes } in &self.sample {
-            println!("{key}");
-            show_changes(changes);
+            say(format_args!("{key}"))?;
+            show_changes(changes)?;
         }
         for Refusal { key, why } in &self.refusals {
-            println!("{key}\n  would be refused: {why}");
+            say(format_args!("{key}\n  would be refused: {why}"))?;
         }
-        println!(
+        say(format_args!(
             "{} would be edited, {} of those looked at are online, {} unchanged, {} refused",
             count(self.edited, "profile", "profiles"),
             self.held,
             self.unchanged,
             self.refused
-        );
+        ))
     }
 }
 
@@ -467,24 +475,23 @@ async fn dry_run_one(app: &App, file: &Store, key: &ProfileKey, edit: &Edit) -> 
     let changes = changes_of(&state, edit).map_err(Failure::Work)?;
     match app.json {
         true => json_document(&Sample { key: key.clone(), changes })?,
-        false => show_changes(&changes),
+        false => show_changes(&changes)?,
     }
     Ok(Status::Fine)
 }
 
 fn changes_of(state: &KeyState, edit: &Edit) -> Result<Vec<JsonChange>, String> {
-    let before = match Stored::decode(state.value.as_deref().unwrap_or_default()) {
-        Ok(Stored::Profile(record)) => serde_json::from_str::<Value>(record.data.get()).map_err(|error| error.to_string()),
+    match Stored::decode(state.value.as_deref().unwrap_or_default()) {
+        Ok(Stored::Profile(record)) => edit.preview(&record.data).map_err(|error| crate::output::chain(&error)),
         Ok(_) => Err("what is stored is not a profile".to_owned()),
         Err(error) => Err(error.to_string()),
-    };
-    let before = before?;
-    Ok(json_changes(&before, &edit.apply(&before).map_err(|error| crate::output::chain(&error))?))
+    }
 }
 
-fn show_changes(changes: &[JsonChange]) {
+fn show_changes(changes: &[JsonChange]) -> Result<(), Failure> {
     for JsonChange { path, before, after, .. } in changes {
         let shown = |value: &Option<Value>| value.as_ref().map_or_else(|| "nothing".to_owned(), Value::to_string);
-        println!("  {path}: {} -> {}", shown(before), shown(after));
+        say(format_args!("  {path}: {} -> {}", shown(before), shown(after)))?;
     }
+    Ok(())
 }

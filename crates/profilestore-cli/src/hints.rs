@@ -15,7 +15,7 @@ use present::Nats;
 use crate::{
     args::App,
     operate::failure,
-    output::{Failure, chain},
+    output::{Failure, chain, note},
 };
 
 /// A messenger's address as it was given. Not checked while the command line is read: clap would repeat it in its complaint, and
@@ -123,7 +123,9 @@ impl App {
             Ok(messenger) => Ok(messenger),
             Err(error) if error.kind() == ErrorKind::Unavailable => {
                 let error = chain(&error);
-                eprintln!("warning: going on without hints, so that game servers take up to 5 s longer to answer: {error}");
+                note(format_args!(
+                    "warning: going on without hints, so that game servers take up to 5 s longer to answer: {error}"
+                ));
                 Ok(Arc::new(NoMessenger))
             }
             Err(error) => Err(failure(error)),

@@ -17,9 +17,8 @@ use serde_json::Value;
 
 use crate::{
     args::{App, ByArgs, KeyArg},
-    audit::moment,
     operate::{Visit, failure, held_by},
-    output::{Failure, Status, Table, ask, count, json_document, json_line, out, size, time},
+    output::{Failure, Status, Table, ask, count, json_document, json_line, moment, out, say, size, time},
 };
 
 const PAGE: usize = 256;
@@ -27,7 +26,10 @@ const PAGE: usize = 256;
 /// How much of a value `diff` shows to people, in characters.
 const SHOWN_CHARS: usize = 160;
 
-/// VersionArg version is meant.
+/// What is before a version string that could be a number or a time.
+const LABEL: &str = "label:";
+
+/// Which version is meant.
 #[derive(Debug, Clone)]
 pub(crate) struct VersionArg {
     text: String,
@@ -44,10 +46,20 @@ impl FromStr for VersionArg {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(label) = text.strip_prefix(LABEL) {
+            return Ok(Self { text: text.to_owned(), name: Name::Version(VersionRef::Label(label.to_owned())) });
+        }
         let number = text.parse().ok().map(|number| Name::Version(VersionRef::Number(number)));
         let name = number.or_else(|| moment(text).ok().map(Name::At));
         Ok(Self { text: text.to_owned(), name: name.unwrap_or_else(|| Name::Version(VersionRef::Label(text.to_owned()))) })
     }
+}
+
+/// A version string as it can be typed in: one that would be taken for something else says that it
+/// is none.
+pub(crate) fn typed(label: &str) -> String {
+    let is_plain = label.parse::<VersionArg>().is_ok_and(|read| read.name == Name::Version(VersionRef::Label(label.to_owned())));
+    if is_plain { label.to_owned() } else { format!("{LABEL}{label}") }
 }
 
 impl VersionArg {
@@ -174,7 +186,7 @@ fn cells(row: &VersionRow<'_>) -> [String; 6] {
     let size = if row.removed { "removed".to_owned() } else { size(row.bytes) };
     let current = if row.superseded_ms.is_none() { " current" } else { "" };
     let number = format!("{}{current}{}", row.version, if row.pinned { " pinned" } else { "" });
-    [number, time(row.written_ms), row.cause.as_str().to_owned(), row.author.to_owned(), size, row.label.clone()]
+    [number, time(row.written_ms), row.cause.as_str().to_owned(), row.author.to_owned(), size, typed(&row.label)]
 }
 
 /// Show what differs between two versions of a profile
@@ -347,7 +359,7 @@ impl Rollback {
             json_document(&RollbackRow { key: &key, done })?;
         } else {
             let session = done.held_by.map(|job| format!("; the session on {job} is over")).unwrap_or_default();
-            println!("{key} is at version {}, which is version {} again{session}", done.version, done.restored);
+            say(format_args!("{key} is at version {}, which is version {} again{session}", done.version, done.restored))?;
         }
         Ok(Status::Fine)
     }
@@ -398,7 +410,7 @@ impl Pin {
         if app.json {
             json_document(&PinRow { key: &key, version: info.number, pinned: info.pinned })?;
         } else {
-            println!("version {} of {key} is {}", info.number, if info.pinned { "pinned" } else { "no longer pinned" });
+            say(format_args!("version {} of {key} is {}", info.number, if info.pinned { "pinned" } else { "no longer pinned" }))?;
         }
         Ok(Status::Fine)
     }
@@ -416,5 +428,9 @@ mod tests {
         assert_eq!(name(label), Name::Version(VersionRef::Label(label.into())));
         assert_eq!(name("1970-01-02"), Name::At(86_400_000));
         assert_eq!(name("1970-01-01T00:00:01Z"), Name::At(1000));
+        for label in ["12", "1970-01-02", "label:12", "a b", label] {
+            assert_eq!(name(&typed(label)), Name::Version(VersionRef::Label(label.into())), "{label}");
+        }
+        assert_eq!(typed(label), label);
     }
 }

@@ -6,6 +6,7 @@ use clap::Args;
 use profilestore::{
     ProfileKey,
     data_store::{DataStoreExt, Holder, KeyFilter, KeyQuery, KeyState, Offer, Request, Returning, ServerRow, VersionRef},
+    storable::DOCUMENT,
     transfer::{Content, VersionDocument, document},
 };
 use serde::Serialize;
@@ -13,8 +14,8 @@ use serde_json::{Map, Value, value::RawValue};
 
 use crate::{
     args::{App, KeyArg},
-    history::{VersionArg, VersionRow},
-    output::{Failure, Out, Status, Table, ago, count, facts, json_document, json_line, out, size, time},
+    history::{VersionArg, VersionRow, typed},
+    output::{Failure, Out, Status, Table, ago, count, facts, json_document, json_line, out, say, size, time},
 };
 
 const PAGE: usize = 256;
@@ -101,13 +102,18 @@ impl List {
 Examples:
   profilestore get PlayerData/7
   profilestore get LegacyData/Season1/Player_34 --version 12
-  profilestore get PlayerData/7 --json | jq .document.Data")]
+  profilestore get PlayerData/7 --json | jq .document.Data
+  profilestore get PlayerData/7 --raw > 7.json")]
 pub(crate) struct Get {
     #[command(flatten)]
     key: KeyArg,
     /// An earlier version: its number, its version string (see history), or a time when it was current
     #[arg(long)]
     version: Option<VersionArg>,
+    /// Nothing but the document, byte for byte as it is kept, also where it is no JSON that every
+    /// program reads
+    #[arg(long, conflicts_with = "json")]
+    raw: bool,
 }
 
 impl Get {
@@ -123,9 +129,10 @@ impl Get {
         };
         let found = document(&*store, &key, version.as_ref()).await?;
         let found = found.ok_or_else(|| Failure::NotFound(format!("there is no such profile: key=`{key}`")))?;
-        match app.json {
-            true => json_document(&GetRow::new(&found))?,
-            false => show(&found)?,
+        match (self.raw, app.json) {
+            (true, _) => raw(&found)?,
+            (false, true) => json_document(&GetRow::new(&found))?,
+            (false, false) => show(&found)?,
         }
         Ok(Status::Fine)
     }
@@ -283,7 +290,7 @@ fn show(found: &VersionDocument) -> Result<(), Failure> {
         None => said.push(("version", "none: nothing was written yet".into())),
         Some(info) => {
             let which = if is_current(found) { "current" } else { "earlier" };
-            said.push(("version", format!("{} ({which})  {}", info.number, found.label)));
+            said.push(("version", format!("{} ({which})  {}", info.number, typed(&found.label))));
             let by = format!("{}, by {}", info.cause.as_str(), info.author);
             said.push(("written", format!("{}  {}  {by}", time(info.written_ms), ago(now_ms, info.written_ms))));
             said.push(("created", time(state.created_ms)));
@@ -334,11 +341,18 @@ fn session_line(state: &KeyState, now_ms: i64) -> String {
     }
 }
 
-/// The document, indented. One that is nested too deeply for that is shown as it is.
+/// The document as it is kept, and nothing else. A tombstone has none.
+fn raw(found: &VersionDocument) -> Result<(), Failure> {
+    let none = || Failure::NotFound(format!("the profile is removed, there is no document: key=`{}`", found.state.key));
+    let value = found.value.as_ref().ok_or_else(none)?;
+    say(format_args!("{}", value.get()))
+}
+
+/// The document, indented. One that indenting would change is shown as it is.
 fn pretty(out: &mut Out, value: &RawValue) -> Result<(), Failure> {
-    match serde_json::from_str::<Value>(value.get()) {
-        Ok(value) => serde_json::to_writer_pretty(&mut *out, &value)?,
-        Err(_) => out.write_all(value.get().as_bytes())?,
+    match DOCUMENT.check(value).ok().and_then(|()| serde_json::from_str::<Value>(value.get()).ok()) {
+        Some(value) => serde_json::to_writer_pretty(&mut *out, &value)?,
+        None => out.write_all(value.get().as_bytes())?,
     }
     Ok(writeln!(out)?)
 }

@@ -10,7 +10,7 @@ use clap::Args;
 use indicatif::ProgressBar;
 use profilestore::{
     data_store::{CheckReport, Existing, SqliteOptions, SqliteStore, StoreError},
-    transfer::{ExportFilter, ExportReport, Progress, UnreadableValue, verify},
+    transfer::{ExportFilter, ExportReport, Progress, UnreadableValue, UnstorableValue, verify},
 };
 use serde::Serialize;
 
@@ -115,6 +115,9 @@ struct CheckRow<'a> {
     /// What is wrong with the file or a record in it.
     problems: &'a [String],
     unreadable: &'a [UnreadableValue],
+    /// What could not be stored today. A session may not be able to open it; edit, rollback and get
+    /// --raw can.
+    unstorable: &'a [UnstorableValue],
     keys: u64,
     versions: u64,
     tombstones: u64,
@@ -144,12 +147,13 @@ impl Check {
             Err(error) => return Err(error.into()),
         };
         bar.finish_and_clear();
-        let ok = file.problems.is_empty() && records.unreadable.is_empty();
+        let ok = file.problems.is_empty() && records.unreadable.is_empty() && records.unstorable.is_empty();
         match app.json {
             true => json_document(&CheckRow {
                 ok,
                 problems: &file.problems,
                 unreadable: &records.unreadable,
+                unstorable: &records.unstorable,
                 keys: records.keys,
                 versions: records.versions,
                 tombstones: records.tombstones,
@@ -166,7 +170,7 @@ impl Check {
 
 fn show_check(ok: bool, file: &CheckReport, records: &ExportReport) -> Result<(), Failure> {
     let mut out = out();
-    let problems = file.problems.len() + records.unreadable.len();
+    let problems = file.problems.len() + records.unreadable.len() + records.unstorable.len();
     facts(
         &mut out,
         &[
@@ -182,6 +186,13 @@ fn show_check(ok: bool, file: &CheckReport, records: &ExportReport) -> Result<()
     }
     for unreadable in &records.unreadable {
         writeln!(out, "problem: {} version {}: {}", unreadable.key, unreadable.number, unreadable.why)?;
+    }
+    for UnstorableValue { key, number, message, path, why } in &records.unstorable {
+        let part = match (number, message) {
+            (Some(number), _) => format!("version {number}"),
+            (None, message) => format!("message {}", message.unwrap_or_default()),
+        };
+        writeln!(out, "problem: {key} {part} could not be stored today: at `{path}`: {why}")?;
     }
     Ok(out.flush()?)
 }

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     args::{App, ByArgs, KeyArg},
-    output::{Failure, Status, ask, json_document},
+    output::{Failure, Status, ask, json_document, note, say},
     place::Store,
 };
 
@@ -111,9 +111,9 @@ impl Send {
         if app.json {
             json_document(&SendRow { key: &key, id: id.to_string(), stored_now: sent == Sent::Now })?;
         } else if sent == Sent::Now {
-            println!("sent to {key}: id {id}");
+            say(format_args!("sent to {key}: id {id}"))?;
         } else {
-            println!("was sent to {key} before: id {id}");
+            say(format_args!("was sent to {key} before: id {id}"))?;
         }
         Ok(Status::Fine)
     }
@@ -130,7 +130,7 @@ impl EndSession {
         };
         let visit = Visit::on(app, file, by).await?;
         if !app.json {
-            eprintln!("{key} is held by {holder}; {}", if self.steal { "taking it" } else { "asking it to let go" });
+            note(format_args!("{key} is held by {holder}; {}", if self.steal { "taking it" } else { "asking it to let go" }));
         }
         let ended = visit.operator.end_session(&key, self.steal, Duration::from_secs(self.timeout)).await;
         visit.end().await;
@@ -138,7 +138,7 @@ impl EndSession {
         if app.json {
             json_document(&Done { key: &key, done: true })?;
         } else {
-            println!("{key} is free");
+            say(format_args!("{key} is free"))?;
         }
         Ok(Status::Fine)
     }
@@ -165,7 +165,7 @@ impl Remove {
         if app.json {
             json_document(&Done { key: &key, done })?;
         } else {
-            println!("{key} is removed; its earlier versions stay in the history for 30 days");
+            say(format_args!("{key} is removed; its earlier versions stay in the history for 30 days"))?;
         }
         Ok(Status::Fine)
     }

@@ -7,7 +7,7 @@ use std::{
     process::ExitCode,
 };
 
-use jiff::Timestamp;
+use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use profilestore::{data_store::StoreError, transfer::TransferError};
 use serde::Serialize;
 use tracing_subscriber::{
@@ -155,6 +155,18 @@ pub(crate) fn out() -> Out {
     BufWriter::new(io::stdout())
 }
 
+/// A line on standard output. Ends the command quietly when nobody reads it any more.
+pub(crate) fn say(line: fmt::Arguments<'_>) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_fmt(line)?;
+    Ok(out.write_all(b"\n")?)
+}
+
+/// A line on standard error. One that nobody reads is no reason to end.
+pub(crate) fn note(line: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
 /// One JSON document, for people to read too when they see it.
 pub(crate) fn json_document(content: &impl Serialize) -> Result<(), Failure> {
     let mut out = out();
@@ -214,10 +226,22 @@ pub(crate) fn facts(out: &mut Out, facts: &[(&str, String)]) -> Result<(), Failu
     Ok(())
 }
 
-/// A time for people.
+/// A time for people, to the millisecond, so that what is printed means the same when it is typed
+/// in again.
 pub(crate) fn time(unix_ms: i64) -> String {
     let time = Timestamp::from_millisecond(unix_ms).ok();
-    time.map_or_else(|| format!("{unix_ms} ms"), |time| time.strftime("%Y-%m-%d %H:%M:%S").to_string())
+    time.map_or_else(|| format!("{unix_ms} ms"), |time| time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string())
+}
+
+/// A time on the command line: a date or a moment, UTC if it does not say otherwise; or what
+/// [`time`] gives.
+pub(crate) fn moment(text: &str) -> Result<i64, String> {
+    if let Some(unix_ms) = text.strip_suffix(" ms").and_then(|number| number.parse().ok()) {
+        return Ok(unix_ms);
+    }
+    let in_utc = || text.parse::<DateTime>().and_then(|time| time.to_zoned(TimeZone::UTC)).map(|zoned| zoned.timestamp());
+    let moment = text.parse::<Timestamp>().or_else(|_| in_utc());
+    moment.map(Timestamp::as_millisecond).map_err(|_| "a time is given as 2026-11-21 or 2026-11-21T14:00:00Z".into())
 }
 
 /// How long ago something was, for people.
@@ -275,8 +299,20 @@ mod tests {
         assert_eq!(count(1, "key", "keys"), "1 key");
         assert_eq!(count(1_234_567, "key", "keys"), "1,234,567 keys");
         assert_eq!((size(1023), size(1536), size(5 << 20)), ("1023 B".into(), "1.5 KB".into(), "5.0 MB".into()));
-        assert_eq!(time(1_790_000_000_042), "2026-09-21 14:13:20");
+        assert_eq!(time(1_790_000_000_042), "2026-09-21T14:13:20.042Z");
         assert_eq!((ago(10_000, 9_000), ago(10_000, 12_000)), ("1 s ago".into(), "in 2 s".into()));
         assert_eq!(ago(86_400_000 * 3, 0), "3 days ago");
+    }
+
+    #[test]
+    fn times_are_dates_or_moments_or_what_was_printed() {
+        assert_eq!(moment("1970-01-02"), Ok(86_400_000));
+        for text in ["1970-01-01T00:00:01Z", "1970-01-01 00:00:01", "1970-01-01T00:00:01", "1970-01-01T01:00:01+01:00"] {
+            assert_eq!(moment(text), Ok(1000), "{text}");
+        }
+        for unix_ms in [0, 1, 1_790_000_000_042, -5, i64::MAX] {
+            assert_eq!(moment(&time(unix_ms)), Ok(unix_ms));
+        }
+        assert!(moment("yesterday").is_err());
     }
 }

@@ -2,7 +2,11 @@
 //!
 //! A value of these types has been checked, so nothing below this module checks again.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt::{self, Write as _},
+    str::FromStr,
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -105,15 +109,65 @@ impl ProfileKey {
     }
 }
 
-/// `store/scope/key`, or `store/key` in the default scope.
+/// `store/scope/key`, or `store/key` in the default scope. Reading it again
+/// ([`ProfileKey::from_str`]) gives the same name: a key with a slash is shown with its scope;
+/// slashes in store and scope, control characters, and what could be taken for one of these are
+/// written as `%2F` and the like.
 impl fmt::Display for ProfileKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.scope() == DEFAULT_SCOPE {
-            write!(f, "{}/{}", self.store, self.key)
-        } else {
-            write!(f, "{}/{}/{}", self.store, self.scope, self.key)
+        write!(f, "{}/", Escaped { name: self.store(), slashes: true })?;
+        if self.scope() != DEFAULT_SCOPE || self.key().contains('/') {
+            write!(f, "{}/", Escaped { name: self.scope(), slashes: true })?;
         }
+        Escaped { name: self.key(), slashes: false }.fmt(f)
     }
+}
+
+/// `store/scope/key`, where the key may hold further slashes, or `store/key` in the default scope;
+/// with escapes as they are shown.
+impl FromStr for ProfileKey {
+    type Err = InvalidName;
+
+    fn from_str(name: &str) -> Result<Self, InvalidName> {
+        let (store, rest) = name.split_once('/').unwrap_or((name, ""));
+        let (scope, key) = rest.split_once('/').unwrap_or((DEFAULT_SCOPE, rest));
+        Self::new(&unescaped(store), &unescaped(scope), &unescaped(key))
+    }
+}
+
+struct Escaped<'a> {
+    name: &'a str,
+    slashes: bool,
+}
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, c) in self.name.char_indices() {
+            let escape =
+                c.is_ascii_control() || (c == '/' && self.slashes) || (c == '%' && escaped_at(&self.name[at..]).is_some());
+            if escape { write!(f, "%{:02X}", u32::from(c))? } else { f.write_char(c)? }
+        }
+        Ok(())
+    }
+}
+
+/// What the escape says that a text begins with, if it does.
+fn escaped_at(text: &str) -> Option<char> {
+    let hex = text.get(1..3).filter(|hex| text.starts_with('%') && hex.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
+    let c = char::from(u8::from_str_radix(hex, 16).ok()?);
+    (c.is_ascii_control() || matches!(c, '/' | '%')).then_some(c)
+}
+
+/// A part of a profile's name as it is shown, without its escapes.
+pub fn unescaped(name: &str) -> String {
+    let mut plain = String::with_capacity(name.len());
+    let mut rest = name;
+    while let Some(c) = rest.chars().next() {
+        let escaped = escaped_at(rest);
+        plain.push(escaped.unwrap_or(c));
+        rest = &rest[if escaped.is_some() { 3 } else { c.len_utf8() }..];
+    }
+    plain
 }
 
 impl fmt::Debug for ProfileKey {
@@ -145,5 +199,21 @@ mod tests {
     fn shown_without_the_default_scope() {
         assert_eq!(ProfileKey::new("PlayerData", "global", "7").unwrap().to_string(), "PlayerData/7");
         assert_eq!(ProfileKey::new("PlayerData", "S1", "7").unwrap().to_string(), "PlayerData/S1/7");
+    }
+
+    #[test]
+    fn a_name_that_was_shown_is_read_as_the_same() {
+        let parts = ["a", "a/b", "/", "global", "50%", "%2F", "%2f/%25", "a\nb", "%", "%zz", "ä%ä", "//"];
+        for (n, store) in parts.iter().enumerate() {
+            for (m, scope) in parts.iter().enumerate() {
+                let name = ProfileKey::new(store, scope, parts[(n + 5 * m) % parts.len()]).unwrap();
+                assert_eq!(name.to_string().parse(), Ok(name));
+            }
+        }
+        let shown = |store, scope, key| ProfileKey::new(store, scope, key).unwrap().to_string();
+        assert_eq!(shown("Keys", "global", "a/b"), "Keys/global/a/b");
+        assert_eq!(shown("A/B", "50%", "1%"), "A%2FB/50%/1%");
+        assert_eq!("PlayerData/7".parse(), ProfileKey::new("PlayerData", "global", "7"));
+        assert!("7".parse::<ProfileKey>().is_err() && "S//7".parse::<ProfileKey>().is_err());
     }
 }

@@ -103,7 +103,7 @@ pub use engine::health::ForeignHolder;
 pub use engine::history::Restored;
 pub use engine::options::{DecideHeld, StartOptions, WhenHeld};
 pub use error::{Advice, Error, ErrorKind, Result};
-pub use key::{DEFAULT_SCOPE, InvalidName, MAX_NAME_CHARS, ProfileKey, RESERVED_STORE};
+pub use key::{DEFAULT_SCOPE, InvalidName, MAX_NAME_CHARS, ProfileKey, RESERVED_STORE, unescaped};
 pub use migration::{DATA_VERSION, Migrations, READABLE_FROM, StepFn};
 pub use record::version::KeyInfo;
 pub use session::{

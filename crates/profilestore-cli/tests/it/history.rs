@@ -44,7 +44,7 @@ fn history_is_listed_in_both_directions_and_between_times() {
 fn a_diff_shows_what_changed() {
     let place = with_versions();
     let text = place.ok(&["diff", "PlayerData/a"]);
-    assert!(text.starts_with("PlayerData/a: version 2 (2026-09-21 14:13:20, import by mover) -> version 3 ("), "{text}");
+    assert!(text.starts_with("PlayerData/a: version 2 (2026-09-21T14:13:20.002Z, import by mover) -> version 3 ("), "{text}");
     assert!(text.contains("~  /Data/Coins  20 -> 30\n") && text.ends_with("1 difference\n"), "{text}");
 
     let found = place.json(&["diff", "PlayerData/a", "1", "--json"]);

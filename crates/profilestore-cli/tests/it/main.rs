@@ -188,3 +188,71 @@ fn a_reader_that_has_had_enough_is_no_failure() {
         assert_eq!((child.wait().unwrap().code(), &*stderr), (Some(0), ""), "{args:?}");
     }
 }
+
+#[test]
+fn a_closed_pipe_ends_commands_that_change_something_quietly_and_they_are_done() {
+    let place = Place::new();
+    fs::write(place.path("in.jsonl"), line("a", 1, &profile(10)) + &line("a", 2, &profile(20))).unwrap();
+    place.ok(&["import", "in.jsonl"]);
+    for args in [
+        &["edit", "PlayerData/a", "--add", "/Coins=5"][..],
+        &["edit", "PlayerData/a", "--add", "/Coins=5", "--dry-run"],
+        &["edit", "--all", "--store-name", "PlayerData", "--add", "/Coins=7", "--yes"],
+        &["send", "PlayerData/a", "1"],
+        &["pin", "PlayerData/a", "1"],
+        &["get", "PlayerData/a", "--raw"],
+        &["check"],
+        &["backup", "copy.db"],
+    ] {
+        quiet(&place, args);
+    }
+    assert_eq!(place.json(&["get", "PlayerData/a", "--json"])["document"]["Data"]["Coins"], 32);
+    quiet(&place, &["rollback", "PlayerData/a", "1", "--yes"]);
+    assert_eq!(place.json(&["get", "PlayerData/a", "--json"])["document"]["Data"]["Coins"], 10);
+    quiet(&place, &["remove", "PlayerData/a", "--yes"]);
+    assert!(place.ok(&["get", "PlayerData/a"]).contains("content   removed"));
+}
+
+/// Runs the program with its output closed; it may say on stderr how to go on.
+#[track_caller]
+fn quiet(place: &Place, args: &[&str]) {
+    let mut child = place.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let mut stderr = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{args:?}: {stderr}");
+    assert!(!stderr.contains("panicked") && !stderr.contains("error"), "{args:?}: {stderr}");
+}
+
+#[test]
+fn names_times_and_versions_that_are_printed_can_be_typed_in_again() {
+    let place = Place::new();
+    let names =
+        [("Keys", "global", "a/b"), ("Keys", "S/1", "7"), ("A/B", "global", "50%"), ("Keys", "a", "b"), ("K", "global", "%2F")];
+    let line = |(store, scope, key): (&str, &str, &str), n: u64| {
+        let line = json!({ "store": store, "scope": scope, "key": key, "n": n, "version": n.to_string(), "created_ms": 1_790_000_000_000_u64,
+            "updated_ms": 1_790_000_000_500 + n, "user_ids": [], "metadata": {}, "value": profile(n) });
+        format!("{line}\n")
+    };
+    let text: String = names.iter().flat_map(|name| [line(*name, 1), line(*name, 2)]).collect();
+    fs::write(place.path("in.jsonl"), text).unwrap();
+    place.ok(&["import", "in.jsonl"]);
+    let listed = place.ok(&["list"]);
+    let rows: Vec<Vec<&str>> = listed.lines().skip(1).map(|row| row.split_whitespace().collect()).collect();
+    assert_eq!(rows.len(), names.len(), "{listed}");
+    for row in &rows {
+        let (name, updated) = (row[0], row[2]);
+        let found = place.json(&["get", name, "--json"]);
+        let said = (found["store"].as_str().unwrap(), found["scope"].as_str().unwrap(), found["key"].as_str().unwrap());
+        assert!(names.contains(&said), "{name} {said:?}");
+        // The time of the current version names it, and the version string of the one before too,
+        // though it is a number.
+        assert_eq!(place.json(&["get", name, "--json", "--version", updated])["version"]["version"], 2);
+        let history = place.ok(&["history", name, "--until", updated]);
+        let label = history.lines().last().unwrap().split_whitespace().last().unwrap();
+        assert_eq!(label, "label:1", "{history}");
+        assert_eq!(place.json(&["get", name, "--json", "--version", label])["version"]["version"], 1);
+    }
+    let distinct: std::collections::BTreeSet<&str> = rows.iter().map(|row| row[0]).collect();
+    assert_eq!(distinct.len(), names.len(), "{listed}");
+}

@@ -62,7 +62,13 @@ pub(crate) trait Codec: Send + Sync {
     /// Marks a record with the data version of what is saved from now on.
     fn stamp(&self, record: &mut Record);
     fn template(&self) -> Result<Arc<dyn Data>>;
+    /// Whether data may be saved, whose JSON this is: asks the store's validator, and with `verify`
+    /// opens the JSON again.
+    fn check(&self, data: &dyn Data, json: &RawValue, verify: bool) -> Result<()>;
 }
+
+/// Says what is wrong with some data, if anything. See [`crate::StoreBuilder::validate`].
+pub(crate) type Validate<T> = dyn Fn(&T) -> Result<(), String> + Send + Sync;
 
 fn to_raw(value: &serde_json::Value) -> Result<Box<RawValue>> {
     serde_json::value::to_raw_value(value)
@@ -81,22 +87,28 @@ pub(crate) struct TypedCodec<T> {
     reconcile: bool,
     /// None: whatever the data's version, it is left at that.
     migrations: Option<Migrations>,
+    validate: Option<Arc<Validate<T>>>,
     marker: PhantomData<fn() -> T>,
 }
 
 impl<T: ProfileData> TypedCodec<T> {
     /// A template that cannot become JSON is an error.
-    pub(crate) fn new(template: Option<&T>, reconcile: bool, migrations: Migrations) -> Result<Self> {
+    pub(crate) fn new(
+        template: Option<&T>,
+        reconcile: bool,
+        migrations: Migrations,
+        validate: Option<Arc<Validate<T>>>,
+    ) -> Result<Self> {
         if let Some(problem) = migrations.problem() {
             return Err(Error::new(ErrorKind::Invalid, problem));
         }
         let template = template.map(to_value).transpose()?;
-        Ok(Self { template, reconcile, migrations: Some(migrations), marker: PhantomData })
+        Ok(Self { template, reconcile, migrations: Some(migrations), validate, marker: PhantomData })
     }
 
     /// For a type that takes data of any shape and version, and never makes a new profile.
     pub(crate) fn as_it_is() -> Self {
-        Self { template: None, reconcile: false, migrations: None, marker: PhantomData }
+        Self { template: None, reconcile: false, migrations: None, validate: None, marker: PhantomData }
     }
 
     pub(crate) fn decode_typed(&self, json: &RawValue) -> Result<T> {
@@ -116,9 +128,38 @@ impl<T: ProfileData> TypedCodec<T> {
 
     pub(crate) fn open_typed(&self, record: &Record) -> Result<T> {
         let migrate = |migrations: &Migrations| migrations.migrate(record.data.get(), &record.meta_tags);
-        match self.migrations.as_ref().map(migrate).transpose()?.flatten() {
+        let data = match self.migrations.as_ref().map(migrate).transpose()?.flatten() {
             Some(migrated) => self.decode_typed(&to_raw(&migrated)?),
             None => self.decode_typed(&record.data),
+        }?;
+        self.validate(&data)?;
+        Ok(data)
+    }
+
+    /// Asks the store's validator, which is the program's.
+    fn validate(&self, data: &T) -> Result<()> {
+        let Some(validate) = &self.validate else { return Ok(()) };
+        let answer = catch_unwind(AssertUnwindSafe(|| validate(data))).unwrap_or_else(|_| Err("the validator panicked".into()));
+        answer.map_err(|why| Error::new(ErrorKind::Refused, format!("the store's validator refused the data: {why}")))
+    }
+
+    /// Opens JSON that is about to be saved, and compares what it would be saved as then.
+    fn verify(&self, json: &RawValue) -> Result<()> {
+        let unlike = |path: &str, why: &str| {
+            Error::new(ErrorKind::Invalid, format!("what would be saved does not open again as it is: at `{path}`: {why}"))
+        };
+        let opened = self.decode_typed(json).map_err(|error| match serde_json::from_str::<T>(json.get()) {
+            Err(error) => unlike(&storable::path_of_error(json.get(), &error), &error.to_string()),
+            Ok(_) => unlike("", &error.to_string()),
+        })?;
+        let again = storable::DATA.encode(&opened)?;
+        if again.get() == json.get() {
+            return Ok(());
+        }
+        let value = |json: &RawValue| serde_json::from_str(json.get()).map_err(|error| unlike("", &error.to_string()));
+        match storable::difference(&value(json)?, &value(&again)?) {
+            Some(path) => Err(unlike(&path, "it would be another value, or none")),
+            None => Ok(()),
         }
     }
 
@@ -159,16 +200,36 @@ impl<T: ProfileData> Codec for TypedCodec<T> {
         }
     }
 
+    fn check(&self, data: &dyn Data, json: &RawValue, verify: bool) -> Result<()> {
+        if let Some(data) = typed(data) {
+            self.validate(data)?;
+        }
+        if verify { self.verify(json) } else { Ok(()) }
+    }
+
     fn template(&self) -> Result<Arc<dyn Data>> {
         self.template_typed().map(|data| Arc::new(data) as Arc<dyn Data>)
     }
 }
 
+fn json_of(data: &dyn Data) -> Result<Box<RawValue>> {
+    Ok(catch_unwind(AssertUnwindSafe(|| data.to_json()))
+        .map_err(|_| Error::new(ErrorKind::Invalid, "the data cannot be stored as JSON: its serializer panicked"))??)
+}
+
 /// Encodes data with what belongs to it.
 pub(crate) fn encode(data: &dyn Data, meta: &Record) -> Result<Bytes> {
-    let json = catch_unwind(AssertUnwindSafe(|| data.to_json()))
-        .map_err(|_| Error::new(ErrorKind::Invalid, "the data cannot be stored as JSON: its serializer panicked"))??;
-    Ok(Record { data: json, ..meta.clone() }.encode_checked()?)
+    Ok(Record { data: json_of(data)?, ..meta.clone() }.encode_checked()?)
+}
+
+/// The same if the store's validator agrees and, with `verify`, if it opens again. Answers with the
+/// size of the data's JSON too.
+pub(crate) fn encode_for_save(data: &dyn Data, meta: &Record, codec: &dyn Codec, verify: bool) -> Result<(Bytes, usize)> {
+    let json = json_of(data)?;
+    let checked = catch_unwind(AssertUnwindSafe(|| codec.check(data, &json, verify)));
+    checked.map_err(|_| Error::new(ErrorKind::Invalid, "what would be saved does not open again: its decoder panicked"))??;
+    let size = json.get().len();
+    Ok((Record { data: json, ..meta.clone() }.encode_checked()?, size))
 }
 
 /// A message as it is stored.

@@ -68,6 +68,10 @@ pub enum ErrorKind {
     TooLarge,
     /// An operator's edit does not fit the profile's data. Nothing was changed.
     EditRefused,
+    /// The program itself refused the data: the store's validator
+    /// ([`crate::StoreBuilder::validate`]), or a listener of [`crate::Profile::veto_save`]. Its
+    /// reason is in the message. Nothing was changed.
+    Refused,
     /// The call is wrong: a name, an argument, data that cannot be stored.
     Invalid,
     /// The store cannot be used at the moment. Nothing was done.
@@ -119,6 +123,7 @@ impl ErrorKind {
             | Self::MessageIdExpired
             | Self::TooLarge
             | Self::EditRefused
+            | Self::Refused
             | Self::Invalid
             | Self::Corrupt => Advice::Fix,
         }

@@ -54,6 +54,11 @@ pub struct Settings {
     pub sweep_period: Option<Duration>,
     /// How many operations may wait for one profile on this server, 10,000.
     pub max_key_queue: usize,
+    /// Open what is about to be saved, and refuse the save when that does not give the same data
+    /// again, with the place ([`crate::ErrorKind::Invalid`]). It finds types whose `Serialize` and
+    /// `Deserialize` do not fit together before they lock a player out. Costs as much as opening
+    /// the profile. On in debug builds, off in others.
+    pub verify_saves: bool,
 }
 
 impl Default for Settings {
@@ -79,6 +84,7 @@ impl Default for Settings {
             history_retention: Duration::from_secs(30 * 24 * 60 * 60),
             sweep_period: Some(Duration::from_secs(6 * 60 * 60)),
             max_key_queue: 10_000,
+            verify_saves: cfg!(debug_assertions),
         }
     }
 }

@@ -238,6 +238,13 @@ impl GameServer {
         self.inner.engine.health.listen_error(listener)
     }
 
+    /// Calls `listener` with the profile and the size of its data, in bytes of JSON, when a save
+    /// finds it above 80 % of what can be stored ([`crate::storable::MAX_DATA_BYTES`]): once a
+    /// session, and again after it was smaller. See [`crate::Profile::size`].
+    pub fn on_nearly_full(&self, listener: impl Fn(&ProfileKey, usize) + Send + Sync + 'static) -> Connection {
+        self.inner.engine.health.on_nearly_full.connect(Arc::new(listener))
+    }
+
     /// Calls `listener` whenever a stored value that is no profile was overwritten; see [`crate::StartOptions::overwrite`].
     /// Specification: `OnOverwrite`.
     pub fn on_overwrite(&self, listener: impl Fn(&ProfileKey) + Send + Sync + 'static) -> Connection {

@@ -9,7 +9,7 @@ use crate::{
     data::{Codec, Data, ProfileData, typed, typed_mut},
     data_store::StoredMessage,
     engine::options::StartOptions,
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     key::ProfileKey,
     record::{Record, version::KeyInfo},
     session::{
@@ -19,7 +19,7 @@ use crate::{
         info::{LastSave, SessionEnd, SessionInfo},
     },
     signal::Connection,
-    storable::{check_metadata, check_users},
+    storable::{Problem, check_metadata, check_users},
 };
 
 /// A live profile: this server alone may change it. Cheap to clone; all clones are the same session.
@@ -130,6 +130,17 @@ impl<T: ProfileData> Profile<T> {
     pub fn reconcile(&self) -> Result<()> {
         let codec = self.store.codec.clone();
         self.update(|data| codec.reconcile(data).map(|filled| *data = filled))?
+    }
+
+    /// How large the data is now, in bytes of JSON; [`crate::storable::MAX_DATA_BYTES`] is the most
+    /// that can be saved. Takes the time of encoding it. Fails as a save would on data that cannot
+    /// be stored for another reason. See [`crate::GameServer::on_nearly_full`] too.
+    pub fn size(&self) -> Result<usize> {
+        let json = self.session.live.data().to_json();
+        json.map(|json| json.get().len()).or_else(|wrong| match wrong.problem {
+            Problem::TooLarge { size, .. } => Ok(size),
+            _ => Err(Error::from(wrong).about(&self.session.key)),
+        })
     }
 
     // --- about the session ----------------------------------------------------------------------------------------
@@ -258,6 +269,15 @@ impl<T: ProfileData> Profile<T> {
         self.session.signals.on_save.connect(Arc::new(move |data| listener(typed_mut(data).expect(OTHER_TYPE))))
     }
 
+    /// Asks `judge` about the data before every save that the program asks for ([`Profile::save`]),
+    /// after the `on_save` listeners. An error vetoes the save: it fails with
+    /// [`ErrorKind::Refused`] and that text, and nothing is stored. Autosaves, saves for messages,
+    /// transactions and the last save are not asked about: see [`crate::StoreBuilder::validate`]
+    /// for what must hold at each of them.
+    pub fn veto_save(&self, judge: impl Fn(&T) -> Result<(), String> + Send + Sync + 'static) -> Connection {
+        self.session.signals.veto_save.connect(Arc::new(move |data| judge(typed(data).expect(OTHER_TYPE))))
+    }
+
     /// Calls `listener` with the reason and the data right before the last save; what it changes is saved. Not called when the
     /// session is lost. Specification: `OnLastSave`.
     pub fn on_last_save(&self, listener: impl Fn(LastSave, &mut T) + Send + Sync + 'static) -> Connection {
@@ -315,25 +335,37 @@ impl<T: ProfileData> Profile<T> {
 
     // --- saving ---------------------------------------------------------------------------------------------------
 
-    /// Saves now. When it returns Ok, everything that was changed before the call is durable. Under way as soon as it is called;
-    /// waits for one commit, during an outage until the store is back. Dropping the future does not stop the save.
-    /// Specification: `Save`.
+    /// Saves now. When it returns Ok, everything that was changed before the call is durable. Under
+    /// way as soon as it is called; waits for one commit, during an outage until the store is back.
+    /// Dropping the future does not stop the save. Specification: `Save`.
     ///
     /// # Errors
     ///
-    /// [`crate::ErrorKind::SessionEnded`], [`crate::ErrorKind::TooLarge`] above 4 MiB of JSON, [`crate::ErrorKind::Invalid`] for data that is no JSON;
-    /// in the last two cases the session goes on.
+    /// [`ErrorKind::SessionEnded`]; [`ErrorKind::TooLarge`] above 4 MiB of JSON,
+    /// [`ErrorKind::Invalid`] for data that cannot be stored, with the place ([`crate::storable`]),
+    /// and [`ErrorKind::Refused`] when the program itself refuses it. In the last three cases the
+    /// session goes on, so that the program can mend the data.
     pub fn save(&self) -> impl Future<Output = Result<()>> + Send + 'static + use<T> {
         self.session.save()
     }
 
-    /// Ends the session: runs the last hooks and closes the data before it returns, then saves and releases the profile. When the
-    /// future gives Ok, that is durable. Dropping the future does not stop it. Specification: `EndSession`.
+    /// Ends the session: runs the last hooks and closes the data before it returns, then saves and
+    /// releases the profile. When the future gives Ok, that is durable. Dropping the future does
+    /// not stop it. Specification: `EndSession`.
     ///
-    /// While a transaction with this profile is open, changes are refused from this call on, and the last hooks run when it is over.
+    /// While a transaction with this profile is open, changes are refused from this call on, and
+    /// the last hooks run when it is over.
     ///
-    /// Ending twice is fine: when the session is ending or over already, be it for another server's sake, the future says how that
-    /// went. [`crate::ErrorKind::SessionEnded`] when the session was lost, and with it what it had not saved.
+    /// When what the last save would store cannot be stored ([`ErrorKind::TooLarge`],
+    /// [`ErrorKind::Invalid`], [`ErrorKind::Refused`]), the session is **not** over: it stays
+    /// active, the data can be mended, and then it is to be ended again. The last hooks run again
+    /// then; `on_session_end` listeners have not been called. It is the same when another server
+    /// asks for the profile. Only a shutdown lets such a session go, with what was saved last, and
+    /// lists it.
+    ///
+    /// Ending twice is fine: when the session is ending or over already, be it for another server's
+    /// sake, the future says how that went. [`ErrorKind::SessionEnded`] when the session was lost,
+    /// and with it what it had not saved.
     pub fn end_session(&self) -> impl Future<Output = Result<()>> + Send + 'static + use<T> {
         self.session.finish(SessionEnd::Manual)
     }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     api::store::ProfileStore,
-    data::{Codec as _, ProfileData, encode},
+    data::{Codec as _, ProfileData, encode_for_save},
     data_store::{Cause, KeyState, StoredMessage, StoredVersion, VersionRef},
     engine::{Engine, calls::Replacement, history::Which},
     error::{Error, ErrorKind, Result},
@@ -215,7 +215,10 @@ impl<T: ProfileData> ReadProfile<T> {
     pub async fn set(&self) -> Result<()> {
         let mut meta = Record { origin: None, ..self.record.clone() };
         self.store.codec.stamp(&mut meta);
-        let bytes = encode(&self.data, &meta).map_err(|error| error.about(&self.key))?;
+        let engine: Arc<Engine> = self.store.engine().await?;
+        let verify = engine.settings().verify_saves;
+        let (bytes, _) =
+            encode_for_save(&self.data, &meta, &*self.store.codec, verify).map_err(|error| error.about(&self.key))?;
         let replacement = Replacement {
             bytes,
             user_ids: meta.user_ids,
@@ -225,7 +228,6 @@ impl<T: ProfileData> ReadProfile<T> {
             existed: self.existed,
             processed: self.processed.clone(),
         };
-        let engine: Arc<Engine> = self.store.engine().await?;
         engine.replace(&self.key, replacement).await?;
         Ok(())
     }

@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 
 use crate::{
     api::game_server::GameServer,
-    data::{ProfileData, TypedCodec},
+    data::{ProfileData, TypedCodec, Validate},
     engine::Engine,
     error::{Error, ErrorKind, Result},
     key::{DEFAULT_SCOPE, ProfileKey, RESERVED_STORE, check_name},
@@ -124,7 +124,6 @@ impl<T: ProfileData> ProfileStore<T> {
 }
 
 /// Describes a store of profiles. See [`GameServer::store_builder`].
-#[derive(Debug)]
 pub struct StoreBuilder<T> {
     server: GameServer,
     name: String,
@@ -132,6 +131,13 @@ pub struct StoreBuilder<T> {
     template: Option<T>,
     reconcile: bool,
     migrations: Migrations,
+    validate: Option<Arc<Validate<T>>>,
+}
+
+impl<T> fmt::Debug for StoreBuilder<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreBuilder").field("name", &self.name).field("scope", &self.scope).finish_non_exhaustive()
+    }
 }
 
 impl<T: ProfileData> StoreBuilder<T> {
@@ -165,6 +171,28 @@ impl<T: ProfileData> StoreBuilder<T> {
         self
     }
 
+    /// Asks `validate` about the data before every save and after every load. An error refuses it,
+    /// with that text in the error ([`ErrorKind::Refused`]): a save stores nothing and the session
+    /// goes on; a load leaves the profile as it is and unlocked; an operator's edit of a live
+    /// profile is refused. It is called on the library's tasks and must not block. It does not see
+    /// what an operator's edit makes of a profile that nobody holds, before that is loaded.
+    ///
+    /// ```
+    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)] struct Player { coins: i64 }
+    /// # fn store(server: &profilestore::GameServer) -> profilestore::Result<profilestore::ProfileStore<Player>> {
+    /// server
+    ///     .store_builder("PlayerData")
+    ///     .template(Player::default())
+    ///     .validate(|player: &Player| if player.coins < 0 { Err("coins are negative".into()) } else { Ok(()) })
+    ///     .build()
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn validate(mut self, validate: impl Fn(&T) -> Result<(), String> + Send + Sync + 'static) -> Self {
+        self.validate = Some(Arc::new(validate));
+        self
+    }
+
     /// The store. Fails on a name or scope that is empty or longer than 50 characters, on [`RESERVED_STORE`], on a template that
     /// is no JSON, and on migrations whose numbers have gaps.
     pub fn build(self) -> Result<ProfileStore<T>> {
@@ -176,7 +204,7 @@ impl<T: ProfileData> StoreBuilder<T> {
         }
         let name = check_name("store name", &self.name)?;
         let scope = check_name("scope", &self.scope)?;
-        let codec = Arc::new(TypedCodec::new(self.template.as_ref(), self.reconcile, self.migrations)?);
+        let codec = Arc::new(TypedCodec::new(self.template.as_ref(), self.reconcile, self.migrations, self.validate)?);
         Ok(ProfileStore::new(self.server, name, scope, codec))
     }
 }
@@ -199,6 +227,7 @@ impl GameServer {
             template: None,
             reconcile: false,
             migrations: Migrations::new(),
+            validate: None,
         }
     }
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::request::{EditRequest, Effect, swallowed};
 use crate::{
     audit::AuditEntry,
-    data::{Codec, Data, encode},
+    data::{Codec, Data, encode_for_save},
     error::Error,
     key::ProfileKey,
     record::Record,
@@ -53,7 +53,7 @@ fn try_edit(
     if let Some(path) = swallowed(&before, &after, &came) {
         return Err(format!("the program's data type does not keep it: path=`{path}`"));
     }
-    encode(&*edited, meta).map_err(|error| with_cause(&error))?;
+    encode_for_save(&*edited, meta, codec, false).map_err(|error| with_cause(&error))?;
     Ok((edited, request.done(key, &before, &came, &aside)))
 }
 

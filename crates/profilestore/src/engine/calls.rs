@@ -23,8 +23,7 @@ use crate::{
     edit::request::dismissed,
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
-    ownership,
-    storable,
+    ownership, storable,
 };
 
 /// What a write without a session replaces the profile with.

@@ -11,7 +11,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::{data_store::LeaseState, key::ProfileKey, settings::Settings, signal::Signal};
+use crate::{data_store::LeaseState, key::ProfileKey, settings::Settings, signal::Signal, storable};
 
 /// A session of somebody who does not use this library. See [`crate::GameServer::on_foreign_holder`].
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +30,7 @@ pub struct ForeignHolder<'a> {
 pub(crate) type OnError = dyn Fn(&str, Option<&ProfileKey>) + Send + Sync;
 pub(crate) type OnOverwrite = dyn Fn(&ProfileKey) + Send + Sync;
 pub(crate) type OnCritical = dyn Fn(bool) + Send + Sync;
+pub(crate) type OnNearlyFull = dyn Fn(&ProfileKey, usize) + Send + Sync;
 pub(crate) type OnForeignHolder = dyn Fn(&ForeignHolder<'_>) + Send + Sync;
 
 #[derive(Default)]
@@ -38,6 +39,7 @@ pub(crate) struct Health {
     pub(crate) on_overwrite: Signal<OnOverwrite>,
     pub(crate) on_critical: Signal<OnCritical>,
     pub(crate) on_foreign_holder: Signal<OnForeignHolder>,
+    pub(crate) on_nearly_full: Signal<OnNearlyFull>,
     critical: AtomicBool,
     errors: Mutex<Errors>,
 }
@@ -105,6 +107,13 @@ impl Health {
     pub(crate) fn overwritten(&self, key: &ProfileKey) {
         tracing::warn!(%key, "a stored value that is no profile was overwritten; the history keeps it");
         self.on_overwrite.each(|listener| listener(key));
+    }
+
+    /// A profile's data has grown to almost what can be stored.
+    pub(crate) fn nearly_full(&self, key: &ProfileKey, size: usize) {
+        metrics::counter!("profilestore_nearly_full_total").increment(1);
+        tracing::warn!(%key, size, limit = storable::MAX_DATA_BYTES, "a profile's data is almost too large to be stored");
+        self.on_nearly_full.each(|listener| listener(key, size));
     }
 
     pub(crate) fn listen_error(&self, listener: impl Fn(&str, Option<&ProfileKey>) + Send + Sync + 'static) -> crate::Connection {

@@ -518,12 +518,14 @@ impl Engine {
         self.hurry.store(true, Ordering::SeqCst);
         let deadline = self.env.after(self.settings().shutdown_timeout);
         self.wake_all_starts();
-        let mut not_saved = Vec::new();
+        let mut not_saved: Vec<(ProfileKey, Error)> = Vec::new();
         // Again, for starts that came through at the last moment.
         while self.env.now() < deadline {
             let ends: Vec<_> =
                 self.sessions().into_iter().map(|session| (session.key.clone(), session.finish(SessionEnd::Shutdown))).collect();
             for (key, end) in ends {
+                // An end that was refused before is made again.
+                not_saved.retain(|(named, _)| *named != key);
                 match self.env.timeout_at(deadline, end).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => not_saved.push((key, error)),

@@ -119,7 +119,13 @@ impl<T: ProfileData> Profile<T> {
     pub fn listen_to_hop_ready(&self, listener: impl FnOnce() + Send + 'static) {
         let session = self.live.session.clone();
         let ready = async move {
-            if session.ended().await.is_ok() {
+            // An end that is refused leaves the session to the program; the next one may go
+            // through.
+            let mut ended = session.ended().await;
+            while ended.is_err() && !session.is_over() {
+                ended = session.ended().await;
+            }
+            if ended.is_ok() {
                 listener();
             }
         };

@@ -405,14 +405,39 @@ impl Live {
         self.freed.notify_waiters();
     }
 
-    /// Closes the data for good. None when it was closed before.
-    pub(crate) fn close(&self) -> Option<Snapshot> {
-        let mut state = self.settled();
-        if state.phase == Phase::Over {
-            return None;
+    /// Closes the data for good, if `check` agrees to what it is then; edits wait for that.
+    /// Otherwise it is open again. None when it was closed before.
+    pub(crate) fn close_if<E>(&self, check: impl FnOnce(&Snapshot) -> Result<(), E>) -> Result<Option<Snapshot>, E> {
+        let last = {
+            let mut state = self.settled();
+            if state.phase == Phase::Over {
+                return Ok(None);
+            }
+            state.editing = true;
+            state.snapshot()
+        };
+        let checked = catch_unwind(AssertUnwindSafe(|| {
+            // The check may call the program, whose edits would wait for this.
+            let _editing = Editing::begin();
+            check(&last)
+        }));
+        let mut state = self.state.lock();
+        state.editing = false;
+        state.phase = if matches!(checked, Ok(Ok(()))) { Phase::Over } else { Phase::Open };
+        self.edited.notify_all();
+        drop(state);
+        match checked {
+            Ok(checked) => checked.map(|()| Some(last)),
+            Err(panic) => resume_unwind(panic),
         }
-        state.phase = Phase::Over;
-        Some(state.snapshot())
+    }
+
+    /// Takes the end back that somebody had claimed.
+    pub(crate) fn reopen(&self) {
+        let mut state = self.state.lock();
+        if state.phase != Phase::Over {
+            state.phase = Phase::Open;
+        }
     }
 }
 
@@ -470,12 +495,24 @@ mod tests {
             while value(&live) < 1000 {
                 std::thread::yield_now();
             }
-            let last = live.close().unwrap();
+            let last = live.close_if(|_| Ok::<_, ()>(())).unwrap().unwrap();
             let done: i64 = threads.into_iter().map(|thread| thread.join().unwrap()).sum();
             (done, *typed::<i64>(&*last.data).unwrap())
         });
         assert_eq!(done.0 + 5, done.1);
-        assert!(live.close().is_none());
+        assert!(live.close_if(|_| Ok::<_, ()>(())).unwrap().is_none());
+    }
+
+    #[test]
+    fn data_that_must_not_be_closed_is_open_again() {
+        let (live, key) = live();
+        assert_eq!(live.begin_end(), Some(EndBegun::Now));
+        assert_eq!(
+            live.close_if(|last| if *typed::<i64>(&*last.data).unwrap() == 5 { Err("no") } else { Ok(()) }).map(drop),
+            Err("no")
+        );
+        live.edit(&key, |data| *typed_mut::<i64>(data).unwrap() += 1).unwrap();
+        assert_eq!((live.begin_end(), live.is_over()), (Some(EndBegun::Now), false));
     }
 
     #[test]

@@ -46,6 +46,7 @@ use info::{LastSave, SessionEnd, SessionInfo};
 use live::{EndBegun, Live, Snapshot};
 
 pub(crate) type OnSave = dyn Fn(&mut dyn Data) + Send + Sync;
+pub(crate) type VetoSave = dyn Fn(&dyn Data) -> Result<(), String> + Send + Sync;
 pub(crate) type OnLastSave = dyn Fn(LastSave, &mut dyn Data) + Send + Sync;
 pub(crate) type OnSessionEnd = dyn Fn(SessionEnd) + Send + Sync;
 pub(crate) type OnAfterSave = dyn Fn(&dyn Data) + Send + Sync;
@@ -53,6 +54,7 @@ pub(crate) type OnAfterSave = dyn Fn(&dyn Data) + Send + Sync;
 #[derive(Default)]
 pub(crate) struct Signals {
     pub(crate) on_save: Signal<OnSave>,
+    pub(crate) veto_save: Signal<VetoSave>,
     pub(crate) on_last_save: Signal<OnLastSave>,
     pub(crate) on_session_end: Signal<OnSessionEnd>,
     pub(crate) on_after_save: Signal<OnAfterSave>,
@@ -79,14 +81,36 @@ pub(crate) struct Session {
     /// What became of the last save, once that is known: Ok when everything that was ever changed is durable.
     ended: OnceLock<Result<()>>,
     ended_wake: Notify,
+    refusals: Mutex<Refusals>,
     look_queued: AtomicBool,
     save_queued: AtomicBool,
     /// It is in the line of [`crate::bounded_loss`].
     pub(crate) change_noted: AtomicBool,
+    /// The data was almost too large at the last save.
+    nearly_full: AtomicBool,
     /// Its own period of autosaves, if not the server's.
     pub(crate) autosave_period: Option<Duration>,
     /// Who held the profile when the session was found to be lost.
     pub(crate) taken_by: OnceLock<SessionInfo>,
+}
+
+/// How often the session's end was refused, and why the last time.
+#[derive(Default)]
+struct Refusals {
+    count: u64,
+    last: Option<Error>,
+}
+
+/// What the last save finds when its turn comes.
+enum Closed {
+    Last(Snapshot),
+    BehindTransaction,
+    Refused(Error),
+}
+
+/// Whether a session whose last save cannot be stored goes on until that is mended.
+fn goes_on(end: SessionEnd) -> bool {
+    matches!(end, SessionEnd::Manual | SessionEnd::External)
 }
 
 /// What the store holds of a live profile.
@@ -180,9 +204,11 @@ impl Session {
             known: Mutex::new(known),
             ended: OnceLock::new(),
             ended_wake: Notify::new(),
+            refusals: Mutex::default(),
             look_queued: AtomicBool::new(false),
             save_queued: AtomicBool::new(false),
             change_noted: AtomicBool::new(false),
+            nearly_full: AtomicBool::new(false),
             autosave_period,
             taken_by: OnceLock::new(),
             engine,
@@ -215,7 +241,7 @@ impl Session {
         } else {
             self.engine.queues.run(&self.key, self.limit(), {
                 let session = self.clone();
-                async move { session.save_now().await }
+                async move { session.save_asked_for().await }
             })
         };
         async move {
@@ -287,8 +313,10 @@ impl Session {
         debug_assert!(queued.is_ok(), "an unbounded queue takes everything");
     }
 
-    /// Ends the session. The data takes no more changes when this returns; the answer comes when the last save is durable, whoever
-    /// ended it. While a transaction is open, the last hooks and the last save come behind it.
+    /// Ends the session. The data takes no more changes when this returns; the answer comes when
+    /// the last save is durable, whoever ended it. While a transaction is open, the last hooks and
+    /// the last save come behind it. When what the last save would store cannot be stored, the
+    /// answer is that error and the session goes on, unless the server is shutting down.
     pub(crate) fn finish(self: &Arc<Self>, end: SessionEnd) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
         let begun = self.begin_end(end).and_then(|begun| {
             let Some(begun) = begun else { return Ok(None) };
@@ -298,22 +326,26 @@ impl Session {
             let session = self.clone();
             let answer = self.engine.queues.run(&self.key, usize::MAX, async move {
                 match last.await {
-                    Ok(Some(last)) => session.end_now(last).await,
-                    Ok(None) => session.end_behind_transaction(end).await,
+                    Ok(Closed::Last(last)) => session.end_now(last).await,
+                    Ok(Closed::Refused(error)) => Err(error),
+                    Ok(Closed::BehindTransaction) => session.end_behind_transaction(end).await,
                     Err(_) => session.ended().await,
                 }
             })?;
-            match begun {
-                EndBegun::Now => {
-                    if let Some(last) = self.close_data(end) {
-                        let _ = closed.send(Some(last));
-                    }
-                }
+            let closing = match begun {
+                EndBegun::Now => match self.close_data(end) {
+                    Ok(Some(last)) => Some(Closed::Last(last)),
+                    Ok(None) => None,
+                    Err(error) => Some(Closed::Refused(error)),
+                },
                 EndBegun::AfterTransaction => {
                     self.engine.ending.lock().insert(self.id.clone(), self.key.clone());
                     self.live.refuse_edits();
-                    let _ = closed.send(None);
+                    Some(Closed::BehindTransaction)
                 }
+            };
+            if let Some(closing) = closing {
+                let _ = closed.send(closing);
             }
             Ok(Some(answer))
         });
@@ -330,24 +362,29 @@ impl Session {
     async fn end_behind_transaction(self: &Arc<Self>, end: SessionEnd) -> Result<()> {
         if self.ended.get().is_some() {
             // The transaction found the session lost; there is nothing left to hook into.
-            self.close_data(SessionEnd::Lost);
+            let _ = self.close_data(SessionEnd::Lost);
             self.engine.ending.lock().remove(&self.id);
             self.let_go();
             return self.ended().await;
         }
-        self.run_last_hooks(end);
-        match self.close_data(end) {
-            Some(last) => self.end_now(last).await,
-            None => self.ended().await,
+        let closed = self.run_last_hooks(end).and_then(|()| self.close_data(end));
+        match closed {
+            Ok(Some(last)) => self.end_now(last).await,
+            Ok(None) => self.ended().await,
+            Err(error) => {
+                self.engine.ending.lock().remove(&self.id);
+                Err(error)
+            }
         }
     }
 
-    /// Runs the last hooks, closes the data and tells the listeners. None when it was closed before. For operations in the
-    /// key's queue, where no transaction is open.
+    /// Runs the last hooks, closes the data and tells the listeners. None when it was closed
+    /// before. For operations in the key's queue, where no transaction is open. Fails as
+    /// [`Session::finish`] does.
     pub(crate) fn close(&self, end: SessionEnd) -> Result<Option<Snapshot>> {
         let begun = self.begin_end(end)?;
         debug_assert_ne!(begun, Some(EndBegun::AfterTransaction), "it holds the turn that this runs in");
-        Ok(if begun.is_some() { self.close_data(end) } else { None })
+        if begun.is_some() { self.close_data(end) } else { Ok(None) }
     }
 
     /// Claims the session's end and runs the last hooks, unless they must wait. None when somebody else has it.
@@ -355,42 +392,66 @@ impl Session {
         live::check_not_editing(&self.key)?;
         let begun = self.live.begin_end();
         if begun == Some(EndBegun::Now) {
-            self.run_last_hooks(end);
+            self.run_last_hooks(end)?;
         }
         Ok(begun)
     }
 
-    fn run_last_hooks(&self, end: SessionEnd) {
+    fn run_last_hooks(&self, end: SessionEnd) -> Result<()> {
         let reason = match end {
             SessionEnd::Manual => LastSave::Manual,
             SessionEnd::External => LastSave::External,
             SessionEnd::Shutdown => LastSave::Shutdown,
-            SessionEnd::Lost => return,
+            SessionEnd::Lost => return Ok(()),
         };
         if let Err(error) = self.collect(Collect::LastSave(reason)) {
+            if goes_on(end) {
+                return Err(self.end_refused(&error));
+            }
             self.changes_lost(&error);
         }
         self.run_save_hooks();
         self.signals.on_last_save.each(|hook| self.live.edit_anyhow(|data| hook(reason, data)));
+        Ok(())
     }
 
-    fn close_data(&self, end: SessionEnd) -> Option<Snapshot> {
-        let last = self.live.close();
+    fn close_data(&self, end: SessionEnd) -> Result<Option<Snapshot>> {
+        let check = |last: &Snapshot| if goes_on(end) { self.check_saveable(last) } else { Ok(()) };
+        let last = self.live.close_if(check).map_err(|error| self.end_refused(&error))?;
         if last.is_some() {
             self.engine.ending.lock().insert(self.id.clone(), self.key.clone());
             self.signals.on_session_end.each(|listener| listener(end));
         }
         if last.is_none() || end == SessionEnd::Lost {
-            return last;
+            return Ok(last);
         }
-        match self.collect(Collect::Ended(end)) {
+        let handed = self
+            .collect(Collect::Ended(end))
+            .and_then(|handed| handed.as_ref().map_or(Ok(()), |handed| self.check_saveable(handed)).map(|()| handed));
+        Ok(match handed {
             Ok(Some(handed)) => Some(handed),
             Ok(None) => last,
             Err(error) => {
                 self.changes_lost(&error);
                 last
             }
+        })
+    }
+
+    /// The session goes on, since what it has cannot be stored. Whoever waits for its end need not.
+    fn end_refused(&self, error: &Error) -> Error {
+        self.live.reopen();
+        let message = format!("the session goes on, because its last save was refused: {error}");
+        self.engine.health.error(&message, Some(&self.key), self.engine.env.now(), &self.engine.settings());
+        metrics::counter!("profilestore_ends_refused_total").increment(1);
+        let refused = Error::new(error.kind(), message).about(&self.key);
+        {
+            let mut refusals = self.refusals.lock();
+            refusals.count += 1;
+            refusals.last = Some(refused.again());
         }
+        self.ended_wake.notify_waiters();
+        refused
     }
 
     /// Asks whoever keeps the data for it. None: the library itself does.
@@ -425,8 +486,9 @@ impl Session {
 
     /// Drops the listeners, handlers and the keeper, once all of them have been told of the end: they may hold the profile that they are for.
     pub(crate) fn let_go(&self) {
-        let Signals { on_save, on_last_save, on_session_end, on_after_save } = &self.signals;
+        let Signals { on_save, veto_save, on_last_save, on_session_end, on_after_save } = &self.signals;
         on_save.clear();
+        veto_save.clear();
         on_last_save.clear();
         on_session_end.clear();
         on_after_save.clear();
@@ -435,12 +497,19 @@ impl Session {
         drop(keeper);
     }
 
-    /// What became of the last save, once that is known.
+    /// What became of the last save, once that is known; or that the end under way was refused.
     pub(crate) async fn ended(&self) -> Result<()> {
+        let before = self.refusals.lock().count;
         loop {
             let wake = self.ended_wake.notified();
             if let Some(ended) = self.ended.get() {
                 return ended.as_ref().copied().map_err(Error::again);
+            }
+            {
+                let refusals = self.refusals.lock();
+                if let Some(last) = refusals.last.as_ref().filter(|_| refusals.count != before) {
+                    return Err(last.again());
+                }
             }
             wake.await;
         }

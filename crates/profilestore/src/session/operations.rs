@@ -3,7 +3,7 @@
 //! Each builds a commit on what it knows, and lets the store judge. A commit whose outcome is unknown is repeated under its own
 //! identity until it is known, so the next one always builds on facts.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     audit::AuditOutcome,
-    data::encode,
+    data::encode_for_save,
     data_store::{
         Cause, Change, Commit, Conflict, ConflictKind, Digest, KeyState, NewValue, Returning, StoreError, StoredMessage,
     },
@@ -23,7 +23,11 @@ use crate::{
     ownership::{self, Held, Seen},
     record::{Record, Stored},
     session::collect::Collect,
+    storable::MAX_DATA_BYTES,
 };
+
+/// Data of this size is worth a warning: 80 % of the limit.
+const NEARLY_FULL_BYTES: usize = MAX_DATA_BYTES / 5 * 4;
 
 /// A snapshot made ready for the store.
 pub(super) struct Prepared {
@@ -57,7 +61,10 @@ impl Session {
         if snapshot.generation == saved_generation && !overwritten {
             return Ok(Prepared { snapshot, write: None });
         }
-        let bytes = encode(&*snapshot.data, &snapshot.meta).map_err(|error| error.about(&self.key))?;
+        let verify = self.engine.settings().verify_saves;
+        let (bytes, size) =
+            encode_for_save(&*snapshot.data, &snapshot.meta, &*self.codec, verify).map_err(|error| error.about(&self.key))?;
+        self.note_size(size);
         let digest = Digest::of(&bytes);
         let write = (overwritten || digest != saved).then(|| Encoded { bytes, digest, user_ids: snapshot.meta.user_ids.clone() });
         Ok(Prepared { snapshot, write })
@@ -83,6 +90,23 @@ impl Session {
             snapshot.meta = Arc::new(Record { extra: said.extra, extra_meta: said.extra_meta, ..Record::clone(&snapshot.meta) });
         }
         self.prepare(snapshot).map(Some)
+    }
+
+    /// Whether a snapshot can be saved, without saving it.
+    pub(super) fn check_saveable(&self, snapshot: &Snapshot) -> Result<()> {
+        if snapshot.generation == self.known.lock().saved_generation {
+            return Ok(());
+        }
+        let verify = self.engine.settings().verify_saves;
+        encode_for_save(&*snapshot.data, &snapshot.meta, &*self.codec, verify).map(drop).map_err(|error| error.about(&self.key))
+    }
+
+    /// Tells the listeners once when the data has become almost too large.
+    fn note_size(&self, size: usize) {
+        let is_nearly_full = size > NEARLY_FULL_BYTES;
+        if self.nearly_full.swap(is_nearly_full, Ordering::Relaxed) != is_nearly_full && is_nearly_full {
+            self.engine.health.nearly_full(&self.key, size);
+        }
     }
 
     /// The changes that store a snapshot: the data if it differs, and the messages whose effect it holds.
@@ -186,14 +210,36 @@ impl Session {
         self.live.forget_processed(&prepared.snapshot.processed);
     }
 
+    /// A save that the program asked for, if no listener vetoes it.
+    pub(super) async fn save_asked_for(self: &Arc<Self>) -> Result<()> {
+        self.save_if(|| {
+            let mut vetoed = None;
+            self.signals.veto_save.each(|judge| {
+                if vetoed.is_none() {
+                    vetoed = judge(&*self.live.data()).err();
+                }
+            });
+            match vetoed {
+                Some(why) => Err(Error::new(ErrorKind::Refused, format!("the save was vetoed: {why}")).about(&self.key)),
+                None => Ok(()),
+            }
+        })
+        .await
+    }
+
     /// One save: hooks, then a commit or, if nothing changed, one fenced read; then listeners, and whatever the reply brings.
     pub(super) async fn save_now(self: &Arc<Self>) -> Result<()> {
+        self.save_if(|| Ok(())).await
+    }
+
+    async fn save_if(self: &Arc<Self>, agree: impl FnOnce() -> Result<()>) -> Result<()> {
         let over = || Error::new(ErrorKind::SessionEnded, "the session is over").about(&self.key);
         if self.is_over() {
             return Err(over());
         }
         self.collect(Collect::Save).inspect_err(|error| self.not_saved(error, self.engine.env.now()))?;
         self.run_save_hooks();
+        agree()?;
         self.save_snapshot(self.live.snapshot()).await
     }
 

@@ -22,6 +22,7 @@ mod operators_in_trouble;
 mod postgres;
 mod profile_service;
 mod records;
+mod refused_saves;
 mod regressions;
 mod roblox;
 mod sessions;

@@ -1,0 +1,262 @@
+//! Saves that are refused, by size, by value, or by the program itself: the session goes on until
+//! the data is mended.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use profilestore::{Attribution, Edit, ErrorKind, Profile, SessionEnd, record::MAX_DATA_BYTES};
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
+use serde_json::json;
+
+use crate::world::{Player, World, coins, earn, open, players, settle};
+
+fn spoil(profile: &Profile<Player>) {
+    profile.update(|data| data.items = vec!["x".repeat(MAX_DATA_BYTES)]).unwrap();
+}
+
+fn mend(profile: &Profile<Player>) {
+    profile.update(|data| data.items.clear()).unwrap();
+}
+
+fn ends(profile: &Profile<Player>) -> Arc<Mutex<Vec<SessionEnd>>> {
+    let ends = Arc::new(Mutex::new(Vec::new()));
+    let seen = ends.clone();
+    profile.on_session_end(move |end| seen.lock().push(end));
+    ends
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_whose_last_save_is_too_large_stays_active_until_it_is_mended() {
+    let world = World::new();
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    let profile = open(&a, "p").await;
+    let ends = ends(&profile);
+    earn(&profile, 500);
+    spoil(&profile);
+    let error = profile.end_session().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TooLarge);
+    assert!(error.to_string().contains("the session goes on") && error.to_string().contains("it is too large"), "{error}");
+    assert!(profile.is_active() && !profile.is_over() && ends.lock().is_empty());
+    assert_eq!(coins(&b, "p").await, 0);
+    mend(&profile);
+    profile.end_session().await.unwrap();
+    assert_eq!((coins(&b, "p").await, profile.is_over()), (500, true));
+    assert_eq!(*ends.lock(), [SessionEnd::Manual]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_is_refused_behind_a_transaction_leaves_the_session_too() {
+    let world = World::new();
+    let a = world.server("a").await;
+    let (alice, bob) = (open(&a, "alice").await, open(&a, "bob").await);
+    spoil(&alice);
+    let to = bob.clone();
+    let trade = a.transaction().with(&bob).with(&alice).run(move |tx| tx.edit(&to, |data| data.coins += 1));
+    let end = alice.end_session();
+    assert_eq!(trade.await.unwrap_err().kind(), ErrorKind::TooLarge);
+    assert_eq!(end.await.unwrap_err().kind(), ErrorKind::TooLarge);
+    assert!(alice.is_active());
+    mend(&alice);
+    alice.end_session().await.unwrap();
+    assert!(a.shutdown().await.is_complete());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_profile_that_another_server_asks_for_goes_once_it_is_mended() {
+    let world = World::new();
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    let profile = open(&a, "p").await;
+    let ends = ends(&profile);
+    earn(&profile, 7);
+    spoil(&profile);
+    let there = players(&b);
+    let start = tokio::spawn(async move { there.start_session("p").await });
+    settle().await;
+    assert!(profile.is_active() && ends.lock().is_empty() && !start.is_finished());
+    mend(&profile);
+    profile.save().await.unwrap();
+    assert_eq!(start.await.unwrap().unwrap().data().coins, 7);
+    assert_eq!(*ends.lock(), [SessionEnd::External]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_lists_what_cannot_be_saved_and_lets_it_go_as_it_was_saved_last() {
+    let world = World::new();
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    let (good, bad) = (open(&a, "good").await, open(&a, "bad").await);
+    earn(&bad, 3);
+    bad.save().await.unwrap();
+    earn(&good, 5);
+    earn(&bad, 5);
+    spoil(&bad);
+    let refused = bad.end_session().await;
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::TooLarge);
+    let report = a.shutdown().await;
+    let [(key, error)] = &report.not_saved[..] else { panic!("{report:?}") };
+    assert_eq!((key, error.kind()), (bad.key(), ErrorKind::TooLarge));
+    assert_eq!((open(&b, "good").await.data().coins, open(&b, "bad").await.data().coins), (5, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn data_that_is_almost_too_large_is_told_once_until_it_was_smaller() {
+    let world = World::new();
+    let a = world.server("a").await;
+    let profile = open(&a, "p").await;
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let seen = told.clone();
+    a.on_nearly_full(move |key, size| seen.lock().push((key.clone(), size)));
+    let fill = async |bytes: usize| {
+        profile.update(|data| data.items = vec!["x".repeat(bytes)]).unwrap();
+        profile.save().await.unwrap();
+        profile.size().unwrap()
+    };
+    let beside = fill(0).await;
+    assert_eq!(beside, serde_json::to_string(&profile.data()).unwrap().len());
+    let limit = MAX_DATA_BYTES / 5 * 4;
+    fill(limit - beside).await;
+    assert!(told.lock().is_empty());
+    let size = fill(limit - beside + 1).await;
+    fill(limit).await;
+    assert_eq!(*told.lock(), [(profile.key().clone(), size)]);
+    fill(0).await;
+    fill(limit).await;
+    assert_eq!(told.lock().len(), 2);
+    spoil(&profile);
+    assert_eq!(profile.size().unwrap(), MAX_DATA_BYTES + beside);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_validator_refuses_saves_loads_edits_and_transactions_and_nothing_is_changed() {
+    let world = World::new();
+    let a = world.server("a").await;
+    let rich = |data: &Player| if data.coins < 0 { Err(format!("{} coins", data.coins)) } else { Ok(()) };
+    let store = a.store_builder("PlayerData").template(Player::default()).validate(rich).build().unwrap();
+    let profile = store.start_session("p").await.unwrap();
+    earn(&profile, -1);
+    let refused = |error: &profilestore::Error| {
+        assert_eq!(error.kind(), ErrorKind::Refused);
+        assert!(error.to_string().contains("coins"), "{error}");
+    };
+    refused(&profile.save().await.unwrap_err());
+    refused(&profile.end_session().await.unwrap_err());
+    assert!(profile.is_active());
+    earn(&profile, 1);
+    profile.save().await.unwrap();
+    let from = profile.clone();
+    let trade = a.transaction().with(&profile).run(move |tx| tx.edit(&from, |data| data.coins -= 5));
+    refused(&trade.await.unwrap_err());
+    assert_eq!(profile.data().coins, 0);
+    let edit = Edit::new().increase("/coins", (-9).into()).unwrap();
+    let error = a.edit(profile.key(), &edit, Attribution::new("ann")).await.unwrap_err();
+    assert!(error.to_string().contains("validator refused the data: -9 coins"), "{error}");
+    let mut view = store.get("p").await.unwrap();
+    view.data.coins = -2;
+    refused(&view.set().await.unwrap_err());
+    profile.end_session().await.unwrap();
+
+    // An edit of a profile that nobody holds knows no validator; then it is not loaded, and no lock
+    // stays.
+    a.edit(profile.key(), &edit, Attribution::new("ann")).await.unwrap();
+    refused(&store.start_session("p").await.unwrap_err());
+    refused(&store.get("p").await.unwrap_err());
+    assert_eq!(players(&a).get("p").await.unwrap().session(), None);
+    let undo = Edit::new().increase("/coins", 9.into()).unwrap();
+    a.edit(profile.key(), &undo, Attribution::new("ann")).await.unwrap();
+    store.start_session("p").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_save_that_the_program_asks_for_can_be_vetoed_and_an_autosave_cannot() {
+    let world = World::new();
+    let a = world.server("a").await;
+    let profile = open(&a, "p").await;
+    let veto = profile.veto_save(|data| if data.coins == 1 { Err("in the middle of a fight".into()) } else { Ok(()) });
+    profile.on_save(|data| data.items.push("saved".into()));
+    earn(&profile, 1);
+    let error = profile.save().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert!(error.to_string().contains("vetoed: in the middle of a fight"), "{error}");
+    assert_eq!(coins(&a, "p").await, 0);
+    tokio::time::sleep(a.settings().autosave_period + Duration::from_secs(1)).await;
+    assert_eq!(coins(&a, "p").await, 1);
+    veto.disconnect();
+    earn(&profile, 0);
+    profile.save().await.unwrap();
+}
+
+/// Saves data of a type once and gives the error.
+async fn saved<T: Default + Clone + Serialize + DeserializeOwned + Send + Sync + 'static>(verify: bool) -> Result<(), String> {
+    let mut world = World::new();
+    world.settings.verify_saves = verify;
+    let a = world.server("a").await;
+    let profile = a.store_builder::<Option<T>>("PlayerData").template(None).build().unwrap().start_session("p").await.unwrap();
+    profile.update(|data| *data = Some(T::default())).unwrap();
+    profile.save().await.map_err(|error| error.to_string())
+}
+
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct Forgets {
+    #[serde(skip_serializing)]
+    #[expect(dead_code, reason = "what is forgotten")]
+    coins: i64,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Changes {
+    list: Vec<Doubles>,
+}
+
+impl Default for Changes {
+    fn default() -> Self {
+        Self { list: vec![Doubles(0), Doubles(1)] }
+    }
+}
+
+#[derive(Clone, Serialize)]
+struct Doubles(i64);
+
+impl<'de> Deserialize<'de> for Doubles {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        i64::deserialize(deserializer).map(|number| Self(2 * number))
+    }
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Sets {
+    names: HashSet<String>,
+}
+
+impl Default for Sets {
+    fn default() -> Self {
+        Self { names: (0..50).map(|n| n.to_string()).collect() }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_type_that_does_not_open_as_it_was_saved_is_found_at_the_save() {
+    let forgets = saved::<Forgets>(true).await.unwrap_err();
+    assert!(forgets.contains("does not open again as it is: at ``: missing field `coins`"), "{forgets}");
+    let changes = saved::<Changes>(true).await.unwrap_err();
+    assert!(changes.contains("at `/list/1`: it would be another value"), "{changes}");
+    assert_eq!(saved::<Sets>(true).await, Ok(()), "the order of a set is no difference");
+    assert_eq!((saved::<Forgets>(false).await, saved::<Changes>(false).await), (Ok(()), Ok(())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_field_that_a_new_template_fills_at_each_load_is_found_at_the_save() {
+    #[derive(Clone, Default, Serialize, Deserialize)]
+    struct Bag {
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        items: Vec<String>,
+    }
+    let mut world = World::new();
+    world.settings.verify_saves = true;
+    let a = world.server("a").await;
+    let template = Bag { items: vec!["sword".into()] };
+    let store = a.store_builder("PlayerData").template(template).reconcile().build().unwrap();
+    let profile = store.start_session("p").await.unwrap();
+    profile.update(|data| data.items.clear()).unwrap();
+    let error = profile.save().await.unwrap_err();
+    assert!(error.to_string().contains("at `/items`"), "{error}");
+    assert_eq!(json!(profile.last_saved_data().items), json!(["sword"]));
+}

@@ -47,7 +47,7 @@ impl<'a> Texts<'a> {
 pub(super) fn written(double: f64) -> String {
     const LIMIT: f64 = 18_446_744_073_709_551_616.0;
     let is_negative = double.is_sign_negative();
-    if double.fract() != 0.0 || (is_negative && double == 0.0) || double >= LIMIT || double < -LIMIT / 2.0 {
+    if double.fract() != 0.0 || (is_negative && double == 0.0) || !(-LIMIT / 2.0..LIMIT).contains(&double) {
         return serde_json::Number::from_f64(double).map_or_else(|| "null".to_owned(), |number| number.to_string());
     }
     if is_negative { (double as i64).to_string() } else { (double as u64).to_string() }

@@ -9,7 +9,7 @@ use crate::{
     data::{Codec, Data, ProfileData, typed, typed_mut},
     data_store::StoredMessage,
     engine::options::StartOptions,
-    error::{Error, ErrorKind, Result},
+    error::{Error, Result},
     key::ProfileKey,
     record::{Record, version::KeyInfo},
     session::{
@@ -271,7 +271,7 @@ impl<T: ProfileData> Profile<T> {
 
     /// Asks `judge` about the data before every save that the program asks for ([`Profile::save`]),
     /// after the `on_save` listeners. An error vetoes the save: it fails with
-    /// [`ErrorKind::Refused`] and that text, and nothing is stored. Autosaves, saves for messages,
+    /// [`crate::ErrorKind::Refused`] and that text, and nothing is stored. Autosaves, saves for messages,
     /// transactions and the last save are not asked about: see [`crate::StoreBuilder::validate`]
     /// for what must hold at each of them.
     pub fn veto_save(&self, judge: impl Fn(&T) -> Result<(), String> + Send + Sync + 'static) -> Connection {
@@ -341,9 +341,9 @@ impl<T: ProfileData> Profile<T> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::SessionEnded`]; [`ErrorKind::TooLarge`] above 4 MiB of JSON,
-    /// [`ErrorKind::Invalid`] for data that cannot be stored, with the place ([`crate::storable`]),
-    /// and [`ErrorKind::Refused`] when the program itself refuses it. In the last three cases the
+    /// [`crate::ErrorKind::SessionEnded`]; [`crate::ErrorKind::TooLarge`] above 4 MiB of JSON,
+    /// [`crate::ErrorKind::Invalid`] for data that cannot be stored, with the place ([`crate::storable`]),
+    /// and [`crate::ErrorKind::Refused`] when the program itself refuses it. In the last three cases the
     /// session goes on, so that the program can mend the data.
     pub fn save(&self) -> impl Future<Output = Result<()>> + Send + 'static + use<T> {
         self.session.save()
@@ -356,15 +356,15 @@ impl<T: ProfileData> Profile<T> {
     /// While a transaction with this profile is open, changes are refused from this call on, and
     /// the last hooks run when it is over.
     ///
-    /// When what the last save would store cannot be stored ([`ErrorKind::TooLarge`],
-    /// [`ErrorKind::Invalid`], [`ErrorKind::Refused`]), the session is **not** over: it stays
+    /// When what the last save would store cannot be stored ([`crate::ErrorKind::TooLarge`],
+    /// [`crate::ErrorKind::Invalid`], [`crate::ErrorKind::Refused`]), the session is **not** over: it stays
     /// active, the data can be mended, and then it is to be ended again. The last hooks run again
     /// then; `on_session_end` listeners have not been called. It is the same when another server
     /// asks for the profile. Only a shutdown lets such a session go, with what was saved last, and
     /// lists it.
     ///
     /// Ending twice is fine: when the session is ending or over already, be it for another server's
-    /// sake, the future says how that went. [`ErrorKind::SessionEnded`] when the session was lost,
+    /// sake, the future says how that went. [`crate::ErrorKind::SessionEnded`] when the session was lost,
     /// and with it what it had not saved.
     pub fn end_session(&self) -> impl Future<Output = Result<()>> + Send + 'static + use<T> {
         self.session.finish(SessionEnd::Manual)

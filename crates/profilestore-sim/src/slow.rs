@@ -155,6 +155,17 @@ impl DataStore for SlowStore {
         self.inner.commit(commits).await
     }
 
+    async fn commit_by(&self, commits: Vec<Commit>, deadline: Instant) -> Vec<Result<CommitReply, StoreError>> {
+        let bytes = size(&commits);
+        self.under_way.send(bytes);
+        let _answered = Answered(&self.under_way, bytes);
+        if tokio::time::timeout_at(deadline, self.served(commits.len() as f64)).await.is_err() {
+            let late = |_| Err(StoreError::Unavailable { reason: "its turn did not come in time".into() });
+            return commits.iter().map(late).collect();
+        }
+        self.inner.commit_by(commits, deadline).await
+    }
+
     async fn sweep(&self, retention: Retention, cursor: Option<SweepCursor>) -> Result<SweepReport, StoreError> {
         self.inner.sweep(retention, cursor).await
     }

@@ -183,6 +183,11 @@ impl DataStore for Watched {
         results
     }
 
+    async fn commit_by(&self, commits: Vec<Commit>, _: tokio::time::Instant) -> Vec<Result<CommitReply, StoreError>> {
+        // No commit waits here.
+        self.commit(commits).await
+    }
+
     async fn sweep(&self, retention: Retention, cursor: Option<SweepCursor>) -> Result<SweepReport, StoreError> {
         self.inner().sweep(retention, cursor).await
     }

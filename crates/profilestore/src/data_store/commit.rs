@@ -226,6 +226,22 @@ pub struct Commit {
     pub returning: Returning,
 }
 
+impl Commit {
+    /// About how much memory it takes while it waits: its values and payloads, and something for the rest.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(super) fn bytes(&self) -> usize {
+        const REST: usize = 512;
+        let size = |change: &Change| match change {
+            Change::Write { value: NewValue::Bytes(bytes), .. } => bytes.len(),
+            Change::AppendMessage { message, .. } => message.payload.len(),
+            Change::ChangeMessage { payload, .. } => payload.len(),
+            Change::ReplaceInbox { messages, .. } => messages.iter().map(|message| message.payload.len()).sum(),
+            _ => 0,
+        };
+        self.changes.iter().map(|change| REST + size(change)).sum()
+    }
+}
+
 /// Tells a server that something about a key changed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Notice {

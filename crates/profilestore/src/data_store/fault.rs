@@ -9,7 +9,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{
     Change, Commit, CommitReply, DataStore, Identity, KeyQuery, KeyState, Retention, Returning, ServerRow, Snapshot, StoreError,
@@ -239,6 +239,15 @@ impl<P: StorePlan> DataStore for FaultyStore<P> {
             return all(&unknown);
         }
         answers
+    }
+
+    async fn commit_by(&self, commits: Vec<Commit>, deadline: Instant) -> Vec<Result<CommitReply, StoreError>> {
+        let ids: Vec<_> = commits.iter().map(|commit| commit.id).collect();
+        // A connection does not know how far the other side is.
+        tokio::time::timeout_at(deadline, self.commit(commits)).await.unwrap_or_else(|_| {
+            let unknown = |commit| StoreError::Indeterminate { commit, reason: "there was no answer in time".into() };
+            ids.into_iter().map(|id| Err(unknown(id))).collect()
+        })
     }
 
     async fn sweep(&self, retention: Retention, cursor: Option<SweepCursor>) -> Result<SweepReport, StoreError> {

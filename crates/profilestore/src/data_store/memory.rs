@@ -13,6 +13,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::{
     Change, Commit, CommitId, CommitReply, Conflict, ConflictKind, DataStore, Digest, Identity, Incarnation, KeyFilter, KeyQuery,
@@ -184,6 +185,11 @@ impl DataStore for MemoryStore {
     async fn commit(&self, commits: Vec<Commit>) -> Vec<Result<CommitReply, StoreError>> {
         let mut state = self.state.lock();
         commits.into_iter().map(|commit| state.commit(commit, self.env.unix_ms())).collect()
+    }
+
+    async fn commit_by(&self, commits: Vec<Commit>, _: Instant) -> Vec<Result<CommitReply, StoreError>> {
+        // No commit waits here.
+        self.commit(commits).await
     }
 
     async fn sweep(&self, retention: Retention, cursor: Option<SweepCursor>) -> Result<SweepReport, StoreError> {

@@ -8,6 +8,7 @@ use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::key::ProfileKey;
@@ -124,6 +125,8 @@ impl Digest {
 ///   for [`Commit::from`] itself. Notices for servers without a live row may be left out. They are delivered by [`Change::RenewServer`] and kept until acknowledged.
 /// * **The store's clock** stamps everything. It may step; users of the store watch it against their own monotonic clock.
 /// * **Cancellation.** Dropping a returned future does not undo a commit that was already handed over.
+/// * **In time.** A call that the store cannot serve at the moment, because another process holds a lock say, fails within a limit
+///   that the backend names. [`DataStore::commit_by`] answers at its deadline whatever happens.
 #[async_trait]
 pub trait DataStore: fmt::Debug + Send + Sync + 'static {
     /// The store's incarnation and current time. The cheapest possible round trip.
@@ -149,6 +152,10 @@ pub trait DataStore: fmt::Debug + Send + Sync + 'static {
     /// what an earlier one did. They may share one physical transaction; if that one's outcome is unknown, each member's is.
     /// Gives one result a commit, in order.
     async fn commit(&self, commits: Vec<Commit>) -> Vec<Result<CommitReply, StoreError>>;
+
+    /// The same, with an answer at the deadline at the latest. Then a commit that the store has not begun is refused as
+    /// [`StoreError::Unavailable`] and is never applied, and one that is under way is [`StoreError::Indeterminate`].
+    async fn commit_by(&self, commits: Vec<Commit>, deadline: Instant) -> Vec<Result<CommitReply, StoreError>>;
 
     /// Deletes what is past its time, a bounded piece at a time: versions superseded longer than
     /// [`Retention::history_ms`] ago (never the current one, never pinned ones), receipts older than 31 days, outcomes older
@@ -189,6 +196,10 @@ impl DataStore for Arc<dyn DataStore> {
         (**self).commit(commits).await
     }
 
+    async fn commit_by(&self, commits: Vec<Commit>, deadline: Instant) -> Vec<Result<CommitReply, StoreError>> {
+        (**self).commit_by(commits, deadline).await
+    }
+
     async fn sweep(&self, retention: Retention, cursor: Option<SweepCursor>) -> Result<SweepReport, StoreError> {
         (**self).sweep(retention, cursor).await
     }
@@ -199,6 +210,9 @@ impl DataStore for Arc<dyn DataStore> {
 pub trait DataStoreExt {
     /// Applies one commit. See [`DataStore::commit`].
     async fn commit_one(&self, commit: Commit) -> Result<CommitReply, StoreError>;
+
+    /// Applies one commit, with an answer at the deadline. See [`DataStore::commit_by`].
+    async fn commit_one_by(&self, commit: Commit, deadline: Instant) -> Result<CommitReply, StoreError>;
 
     /// The state of one key. See [`DataStore::read`].
     async fn read_one(&self, key: &ProfileKey, returning: Returning) -> Result<(i64, KeyState), StoreError>;
@@ -212,8 +226,12 @@ pub trait DataStoreExt {
 impl<S: DataStore + ?Sized> DataStoreExt for S {
     async fn commit_one(&self, commit: Commit) -> Result<CommitReply, StoreError> {
         let id = commit.id;
-        let missing = || StoreError::Indeterminate { commit: id, reason: "the store gave no answer for the commit".into() };
-        self.commit(vec![commit]).await.pop().unwrap_or_else(|| Err(missing()))
+        self.commit(vec![commit]).await.pop().unwrap_or_else(|| Err(no_answer(id)))
+    }
+
+    async fn commit_one_by(&self, commit: Commit, deadline: Instant) -> Result<CommitReply, StoreError> {
+        let id = commit.id;
+        self.commit_by(vec![commit], deadline).await.pop().unwrap_or_else(|| Err(no_answer(id)))
     }
 
     async fn read_one(&self, key: &ProfileKey, returning: Returning) -> Result<(i64, KeyState), StoreError> {
@@ -235,6 +253,10 @@ impl<S: DataStore + ?Sized> DataStoreExt for S {
         }
         Ok((page, next))
     }
+}
+
+fn no_answer(commit: CommitId) -> StoreError {
+    StoreError::Indeterminate { commit, reason: "the store gave no answer for the commit".into() }
 }
 
 /// How long what is kept.

@@ -55,6 +55,10 @@ impl<S: DataStore> DataStore for InTurn<S> {
         self.next().commit(commits).await
     }
 
+    async fn commit_by(&self, commits: Vec<Commit>, deadline: tokio::time::Instant) -> Vec<Result<CommitReply, StoreError>> {
+        self.next().commit_by(commits, deadline).await
+    }
+
     async fn sweep(&self, retention: Retention, cursor: Option<SweepCursor>) -> Result<SweepReport, StoreError> {
         self.next().sweep(retention, cursor).await
     }

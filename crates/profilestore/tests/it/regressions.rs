@@ -650,6 +650,10 @@ impl DataStore for Detour {
         answers
     }
 
+    async fn commit_by(&self, commits: Vec<Commit>, _: tokio::time::Instant) -> Vec<Result<CommitReply, StoreError>> {
+        self.commit(commits).await
+    }
+
     async fn sweep(&self, retention: Retention, cursor: Option<SweepCursor>) -> Result<SweepReport, StoreError> {
         self.to().sweep(retention, cursor).await
     }

@@ -448,6 +448,10 @@ impl DataStore for Flaky {
             }
         }
     }
+    async fn commit_by(&self, commits: Vec<Commit>, _: tokio::time::Instant) -> Vec<Result<CommitReply, StoreError>> {
+        self.commit(commits).await
+    }
+
     async fn sweep(&self, retention: Retention, cursor: Option<SweepCursor>) -> Result<SweepReport, StoreError> {
         self.inner.sweep(retention, cursor).await
     }

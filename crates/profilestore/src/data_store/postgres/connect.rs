@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
 use futures_util::{
     FutureExt as _,
     future::{join_all, poll_fn},
@@ -23,7 +22,7 @@ use tokio::{
 };
 use tokio_postgres::{
     AsyncMessage, Client, Connection, NoTls, Notification, Row, Socket, Statement,
-    error::{DbError, Severity},
+    error::{DbError, Severity, SqlState},
     types::ToSql,
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -60,10 +59,24 @@ pub(crate) struct Dialer {
     failed: Mutex<Option<Failed>>,
 }
 
+/// Why there is no connection.
+#[derive(Debug, Clone)]
+pub(super) struct Refusal {
+    pub(super) error: StoreError,
+    /// The server has as many connections as it allows.
+    pub(super) too_many: bool,
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        Self { error, too_many: false }
+    }
+}
+
 struct Failed {
     until: Instant,
     pause: Duration,
-    error: StoreError,
+    refusal: Refusal,
 }
 
 /// A connection with the statements that were prepared on it.
@@ -131,26 +144,31 @@ impl Dialer {
 
     /// A connection that tells of its notifications.
     pub(crate) async fn connect_with(&self, heard: Option<Heard>) -> Result<Conn, StoreError> {
+        self.try_connect(heard).await.map_err(|refusal| refusal.error)
+    }
+
+    /// The same, and what kind of refusal it is otherwise.
+    pub(super) async fn try_connect(&self, heard: Option<Heard>) -> Result<Conn, Refusal> {
         if let Some(failed) = self.failed.lock().as_ref().filter(|failed| failed.until > self.options.env.now()) {
-            return Err(failed.error.clone());
+            return Err(failed.refusal.clone());
         }
         match self.try_hosts(heard).await {
             Ok(conn) => {
                 *self.failed.lock() = None;
                 Ok(conn)
             }
-            Err(error) => {
+            Err(refusal) => {
                 metrics::counter!("profilestore_postgres_connect_failures_total").increment(1);
                 let mut failed = self.failed.lock();
                 let pause = failed.as_ref().map_or(BACKOFF[0], |failed| (failed.pause * 2).min(BACKOFF[1]));
                 let until = self.options.env.after(pause);
-                *failed = Some(Failed { until, pause, error: error.clone() });
-                Err(error)
+                *failed = Some(Failed { until, pause, refusal: refusal.clone() });
+                Err(refusal)
             }
         }
     }
 
-    async fn try_hosts(&self, heard: Option<Heard>) -> Result<Conn, StoreError> {
+    async fn try_hosts(&self, heard: Option<Heard>) -> Result<Conn, Refusal> {
         let first = self.host.load(Relaxed);
         let mut last = None;
         for at in 0..self.options.hosts.len() {
@@ -162,19 +180,22 @@ impl Dialer {
                     return Ok(conn);
                 }
                 // A host that answers and refuses says more than one that does not answer.
-                Ok(Err(error)) => last = Some(error),
+                Ok(Err(refusal)) => last = Some(refusal),
                 Err(_) => {
                     let reason = format!("the database does not answer: store=`{}` host=`{at}`", self.options);
-                    last.get_or_insert(StoreError::Unavailable { reason });
+                    last.get_or_insert(StoreError::Unavailable { reason }.into());
                 }
             }
         }
-        Err(last.unwrap_or_else(|| StoreError::Unavailable { reason: "no host is named".into() }))
+        Err(last.unwrap_or_else(|| StoreError::Unavailable { reason: "no host is named".into() }.into()))
     }
 
-    async fn try_host(&self, at: usize, heard: Option<Heard>) -> Result<Conn, StoreError> {
+    async fn try_host(&self, at: usize, heard: Option<Heard>) -> Result<Conn, Refusal> {
         let config = &self.options.hosts[at];
-        let failed = |err: tokio_postgres::Error| Trouble::from(err).cannot_connect(&self.options);
+        let failed = |err: tokio_postgres::Error| {
+            let too_many = err.code() == Some(&SqlState::TOO_MANY_CONNECTIONS);
+            Refusal { error: Trouble::from(err).cannot_connect(&self.options), too_many }
+        };
         let warning = Arc::<Mutex<Option<String>>>::default();
         let ended = Arc::<Notify>::default();
         let client = match &self.tls {
@@ -331,18 +352,5 @@ impl Conn {
 
     pub(super) fn is_closed(&self) -> bool {
         self.client.is_closed()
-    }
-}
-
-impl Manager for Dialer {
-    type Type = Conn;
-    type Error = StoreError;
-
-    async fn create(&self) -> Result<Conn, StoreError> {
-        self.connect().await
-    }
-
-    async fn recycle(&self, conn: &mut Conn, _: &Metrics) -> RecycleResult<StoreError> {
-        if conn.is_closed() { Err(RecycleError::message("closed")) } else { Ok(()) }
     }
 }

@@ -5,6 +5,11 @@
 //! else belongs to a locked row and is read behind the lock, when the transaction that had it
 //! before is done. A key without a row cannot be locked: the second transaction that makes the row
 //! fails and tries again. A key that is only checked gets an empty row, which no listing shows.
+//!
+//! Each statement joins arrays of keys to a table, and must find its rows through an index whatever the planner believes about
+//! the table: a plan is made once a connection, often while the table is empty, and then kept while the table grows. So the
+//! first column of each index is compared as `= ANY(ARRAY[…])`. A plain `=` would let the planner read the whole index in its
+//! order, as for a merge join, which looks cheap while the table is empty. `plans.rs` tests this for all statements.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,51 +37,52 @@ macro_rules! heads {
             head_columns!(),
             ", u.n, CASE WHEN u.want THEN h.value END \
              FROM unnest($1::text[], $2::text[], $3::text[], $4::bool[]) WITH ORDINALITY AS u (store, scope, key, want, n) \
-             JOIN head h ON h.store = u.store AND h.scope = u.scope AND h.key = u.key \
-             LEFT JOIN server s ON s.id = h.holder ORDER BY h.store, h.scope, h.key",
+             JOIN head h ON h.store = ANY(ARRAY[u.store]) AND h.scope = u.scope AND h.key = u.key \
+             LEFT JOIN server s ON s.id = ANY(ARRAY[h.holder]) ORDER BY u.n",
             $lock
         )
     };
 }
 
 pub(super) const HEADS: &str = heads!("");
-const HEADS_CHANGED: &str = heads!(" FOR UPDATE OF h");
-const HEADS_CHECKED: &str = heads!(" FOR SHARE OF h");
+pub(super) const HEADS_CHANGED: &str = heads!(" FOR UPDATE OF h");
+pub(super) const HEADS_CHECKED: &str = heads!(" FOR SHARE OF h");
 
-const SERVERS: &str = concat!("SELECT ", server_columns!(), ", s.renewal FROM server s WHERE s.id = ANY($1::uuid[])");
-const SERVERS_CHANGED: &str =
+pub(super) const SERVERS: &str = concat!("SELECT ", server_columns!(), ", s.renewal FROM server s WHERE s.id = ANY($1::uuid[])");
+pub(super) const SERVERS_CHANGED: &str =
     concat!("SELECT ", server_columns!(), ", s.renewal FROM server s WHERE s.id = ANY($1::uuid[]) ORDER BY s.id FOR UPDATE");
 
-const MESSAGES: &str = "SELECT u.n, m.revision, m.locked \
+pub(super) const MESSAGES: &str = "SELECT u.n, m.revision, m.locked \
      FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) WITH ORDINALITY AS u (store, scope, key, number, n) \
-     JOIN message m ON m.store = u.store AND m.scope = u.scope AND m.key = u.key AND m.number = u.number";
+     JOIN message m ON m.store = ANY(ARRAY[u.store]) AND m.scope = u.scope AND m.key = u.key AND m.number = u.number";
 
-const INBOXES: &str = "SELECT u.n, m.number, m.digest, m.revision, m.locked \
+pub(super) const INBOXES: &str = "SELECT u.n, m.number, m.digest, m.revision, m.locked \
      FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS u (store, scope, key, n) \
-     JOIN message m ON m.store = u.store AND m.scope = u.scope AND m.key = u.key ORDER BY u.n, m.number";
+     JOIN message m ON m.store = ANY(ARRAY[u.store]) AND m.scope = u.scope AND m.key = u.key ORDER BY u.n, m.number";
 
-const USED: &str = "SELECT u.n, COALESCE(m.content, r.content) \
+pub(super) const USED: &str = "SELECT u.n, COALESCE(m.content, r.content) \
      FROM unnest($1::text[], $2::text[], $3::text[], $4::uuid[]) WITH ORDINALITY AS u (store, scope, key, digest, n) \
-     LEFT JOIN message m ON m.store = u.store AND m.scope = u.scope AND m.key = u.key AND m.digest = u.digest \
-     LEFT JOIN receipt r ON r.store = u.store AND r.scope = u.scope AND r.key = u.key AND r.digest = u.digest \
+     LEFT JOIN message m ON (m.store || '') = u.store AND (m.scope || '') = u.scope AND (m.key || '') = u.key \
+     AND m.digest = ANY(ARRAY[u.digest]) \
+     LEFT JOIN receipt r ON r.store = ANY(ARRAY[u.store]) AND r.scope = u.scope AND r.key = u.key AND r.digest = u.digest \
      WHERE m.content IS NOT NULL OR r.content IS NOT NULL";
 
 // Locked, so that a sweep does not take a version that is being pinned.
-const VERSIONS: &str = "SELECT u.n FROM \
+pub(super) const VERSIONS: &str = "SELECT u.n FROM \
      unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) WITH ORDINALITY AS u (store, scope, key, number, n) \
-     JOIN version v ON v.store = u.store AND v.scope = u.scope AND v.key = u.key AND v.number = u.number \
-     ORDER BY v.store, v.scope, v.key, v.number FOR UPDATE OF v";
+     JOIN version v ON v.store = ANY(ARRAY[u.store]) AND v.scope = u.scope AND v.key = u.key AND v.number = u.number \
+     ORDER BY u.n FOR UPDATE OF v";
 
-const HISTORY: &str = "SELECT u.n FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS u (store, scope, key, n) \
-     WHERE EXISTS (SELECT 1 FROM version v WHERE v.store = u.store AND v.scope = u.scope AND v.key = u.key)";
+pub(super) const HISTORY: &str = "SELECT u.n FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS u (store, scope, key, n) \
+     WHERE (SELECT v.number FROM version v WHERE v.store = u.store AND v.scope = u.scope AND v.key = u.key LIMIT 1) IS NOT NULL";
 
 // Last, so that the time is that of after the wait for locks.
-const FACTS: &str = "SELECT m.now_ms, m.incarnation, o.id, o.aborted FROM \
+pub(super) const FACTS: &str = "SELECT m.now_ms, m.incarnation, o.id, o.aborted FROM \
      (SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now_ms, \
      (SELECT value FROM meta WHERE name = 'incarnation') AS incarnation) m LEFT JOIN outcome o ON o.id = ANY($1::uuid[])";
 
-const EMPTY_HEADS: &str = "INSERT INTO head (store, scope, key) SELECT store, scope, key \
-     FROM unnest($1::text[], $2::text[], $3::text[]) AS u (store, scope, key) ORDER BY store, scope, key ON CONFLICT DO NOTHING";
+pub(super) const EMPTY_HEADS: &str = "INSERT INTO head (store, scope, key) SELECT u.store, u.scope, u.key \
+     FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS u (store, scope, key, n) ORDER BY u.n ON CONFLICT DO NOTHING";
 
 /// What the commits of a batch need to be read.
 #[derive(Debug, Default)]

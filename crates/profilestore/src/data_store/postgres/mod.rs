@@ -7,14 +7,14 @@
 //!   engines of the same protocol that spread tables over machines can take it.
 //! * **Errors are honest.** What was not sent to be committed was not applied; a commit without a clear answer is indeterminate,
 //!   also when the server committed but gave up waiting for its standby.
-//! * **Reads** run on a pool of their own, at the same server: the one that may be written to.
+//! * **Reads** run beside them, at the same server: the one that may be written to.
+//! * **Connections** are shared: where the server refuses to have more, reads and writes take turns on those there are.
 //! * **The clock** is the database server's.
 
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
-use deadpool::managed::Pool;
-use parking_lot::Mutex;
+use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
     Change, Commit, CommitReply, DataStore, Identity, Incarnation, KeyQuery, KeyState, Retention, Returning, ServerRow, Snapshot,
@@ -27,6 +27,9 @@ mod connect;
 mod load;
 mod options;
 mod password;
+#[cfg(test)]
+mod plans;
+mod pool;
 mod queue;
 mod reader;
 mod schema;
@@ -47,22 +50,21 @@ pub struct PostgresStore {
 
 impl fmt::Debug for PostgresStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("PostgresStore").field(&self.inner.dialer.options.to_string()).finish()
+        f.debug_tuple("PostgresStore").field(&self.inner.pool.dialer.options.to_string()).finish()
     }
 }
 
 struct Inner {
-    dialer: Arc<Dialer>,
-    readers: Pool<Dialer>,
+    pool: Arc<pool::Pool>,
+    /// So many may read at once: the other connections are for those who write.
+    reading: Semaphore,
     queue: Arc<queue::Queue>,
-    /// Connections of writers that have nothing to write.
-    idle: Mutex<Vec<Conn>>,
 }
 
 impl Inner {
     /// The environment's time, where tests use that.
     fn test_time(&self) -> Option<i64> {
-        let options = &self.dialer.options;
+        let options = &self.pool.dialer.options;
         match options.clock {
             PostgresClock::Server => None,
             #[cfg(any(test, feature = "test-util"))]
@@ -93,14 +95,14 @@ impl PostgresStore {
     /// Opens a store that [`PostgresStore::migrate`] made. Fails as that does, also when there is none yet.
     pub async fn open(options: PostgresOptions) -> Result<Self, StoreError> {
         options.check_schema()?;
-        let (writers, readers, batch) = (options.writers, options.readers.max(1), options.batch);
-        let dialer = Arc::new(Dialer::new(options.clone()));
-        let conn = dialer.connect().await?;
-        schema::check(&conn, &options).await?;
-        let pool = Pool::builder(Dialer::new(options)).max_size(readers).build();
-        let pool = pool.map_err(|err| StoreError::Invalid { reason: format!("no connections can be kept: {err}") })?;
-        let (queue, idle) = (Arc::new(queue::Queue::new(writers, batch)), Mutex::new(vec![conn]));
-        Ok(Self { inner: Arc::new(Inner { dialer, readers: pool, queue, idle }) })
+        let (writers, readers, batch) = (options.writers.max(1), options.readers.max(1), options.batch);
+        let pool = pool::Pool::new(Dialer::new(options.clone()), writers + readers);
+        let mut lease = pool.take().await?;
+        schema::check(lease.connection().await?, &options).await?;
+        lease.rest();
+        drop(lease);
+        let queue = Arc::new(queue::Queue::new(writers, batch));
+        Ok(Self { inner: Arc::new(Inner { pool, reading: Semaphore::new(readers), queue }) })
     }
 }
 
@@ -131,6 +133,20 @@ impl DataStore for PostgresStore {
     }
 
     async fn commit(&self, commits: Vec<Commit>) -> Vec<Result<CommitReply, StoreError>> {
+        self.commit_until(commits, None).await
+    }
+
+    async fn commit_by(&self, commits: Vec<Commit>, deadline: Instant) -> Vec<Result<CommitReply, StoreError>> {
+        self.commit_until(commits, Some(deadline)).await
+    }
+
+    async fn sweep(&self, retention: Retention, cursor: Option<SweepCursor>) -> Result<SweepReport, StoreError> {
+        self.inner.sweep(retention, cursor).await
+    }
+}
+
+impl PostgresStore {
+    async fn commit_until(&self, commits: Vec<Commit>, deadline: Option<Instant>) -> Vec<Result<CommitReply, StoreError>> {
         let verdict = |commit: &Commit| rules::check_commit(commit).and_then(|()| check_text(commit)).err();
         let verdicts: Vec<_> = commits.iter().map(verdict).collect();
         let good: Vec<_> =
@@ -138,17 +154,16 @@ impl DataStore for PostgresStore {
         let mut replies = if good.is_empty() {
             Vec::new()
         } else if good.iter().all(rules::only_checks) {
-            self.inner.check(&good).await
+            // Nothing is written, so nothing can be unknown.
+            let late = || StoreError::Unavailable { reason: "the database did not answer in time".into() };
+            let checked = queue::by(deadline, self.inner.check(&good)).await;
+            checked.unwrap_or_else(|| good.iter().map(|_| Err(late())).collect())
         } else {
-            self.inner.submit(good).await
+            self.inner.submit(good, deadline).await
         }
         .into_iter();
         let lost = || Err(StoreError::Unavailable { reason: "the store gave no answer for the commit".into() });
         verdicts.into_iter().map(|verdict| verdict.map_or_else(|| replies.next().unwrap_or_else(lost), Err)).collect()
-    }
-
-    async fn sweep(&self, retention: Retention, cursor: Option<SweepCursor>) -> Result<SweepReport, StoreError> {
-        self.inner.sweep(retention, cursor).await
     }
 }
 

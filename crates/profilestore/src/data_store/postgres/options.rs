@@ -48,7 +48,8 @@ pub struct PostgresOptions {
     pub schema: String,
     /// How many connections write. Each has one transaction under way; what comes meanwhile waits and shares the next. Default: 2.
     pub writers: usize,
-    /// How many connections read. Default: 8.
+    /// How many connections read. Default: 6, so that with those that write and the one of a `PostgresMessenger` nine game servers
+    /// fit into the hundred connections that a server allows unless it is told otherwise.
     pub readers: usize,
     /// How many commits may share one transaction. Default: 64.
     pub batch: usize,
@@ -128,7 +129,7 @@ impl FromStr for PostgresOptions {
         let mut options = Self {
             schema,
             writers: 2,
-            readers: 8,
+            readers: 6,
             batch: 64,
             statement_timeout: Duration::from_secs(10),
             connect_timeout: config.get_connect_timeout().copied().unwrap_or(Duration::from_secs(5)),

@@ -6,7 +6,10 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
 };
 
 use parking_lot::Mutex;
@@ -16,12 +19,12 @@ use tokio::{
 };
 
 use crate::{
-    data_store::{Change, Commit, CommitId, CommitReply, NewValue, ServerId, StoreError, rules},
+    data_store::{Change, Commit, CommitId, CommitReply, ServerId, StoreError, rules},
     key::ProfileKey,
 };
 
-/// How many commits may wait; beyond that callers wait for room. Renewals do not.
-const ROOM: usize = 8192;
+/// How many bytes of commits may wait; beyond that callers wait for room. Renewals do not.
+const ROOM_BYTES: usize = 64 << 20;
 
 /// How many bytes of values may share a transaction, besides one commit that has more by itself.
 const BATCH_BYTES: usize = 8 << 20;
@@ -37,8 +40,27 @@ pub(super) struct Job {
     pub(super) since: Instant,
     bytes: usize,
     touches: Vec<(Thing, Use)>,
+    turn: Turn,
     reply: oneshot::Sender<Reply>,
     _room: Option<OwnedSemaphorePermit>,
+}
+
+/// Who decides about a commit that waits: the first to ask, which is either the transaction that takes it, or its caller when the
+/// caller's time is up.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Turn(Arc<AtomicBool>);
+
+impl Turn {
+    /// True for the first to ask.
+    pub(super) fn take(&self) -> bool {
+        !self.0.swap(true, SeqCst)
+    }
+}
+
+/// The answer to come to a commit.
+pub(super) struct Answer {
+    pub(super) reply: oneshot::Receiver<Reply>,
+    pub(super) turn: Turn,
 }
 
 impl Job {
@@ -132,20 +154,42 @@ impl Drop for Taken {
 
 impl Queue {
     pub(super) fn new(writers: usize, batch: usize) -> Self {
-        Self { waiting: Mutex::default(), room: Arc::new(Semaphore::new(ROOM)), writers: writers.max(1), batch: batch.max(1) }
+        Self {
+            waiting: Mutex::default(),
+            room: Arc::new(Semaphore::new(ROOM_BYTES)),
+            writers: writers.max(1),
+            batch: batch.max(1),
+        }
     }
 
-    /// Puts commits at the end, behind each other, and says whether another writer is to be started.
-    pub(super) async fn push(&self, commits: Vec<Commit>, now: Instant) -> (Vec<oneshot::Receiver<Reply>>, bool) {
+    /// Puts commits at the end, behind each other, and says whether another writer is to be started. None: there was no room for the
+    /// commit before the deadline.
+    pub(super) async fn push(
+        &self,
+        commits: Vec<Commit>,
+        now: Instant,
+        deadline: Option<Instant>,
+    ) -> (Vec<Option<Answer>>, bool) {
         let mut answers = Vec::with_capacity(commits.len());
         let mut start = false;
         for commit in commits {
             let urgent = rules::renewed(&commit).is_some();
-            let room = if urgent { None } else { self.room.clone().acquire_owned().await.ok() };
-            let (reply, answer) = oneshot::channel();
-            let (bytes, touches) = (bytes_of(&commit), touches(&commit));
-            let job = Job { commit, since: now, bytes, touches, reply, _room: room };
-            answers.push(answer);
+            let bytes = commit.bytes();
+            let room = if urgent {
+                None
+            } else {
+                let permits = u32::try_from(bytes.min(ROOM_BYTES)).unwrap_or(1);
+                match by(deadline, self.room.clone().acquire_many_owned(permits)).await {
+                    Some(room) => room.ok(),
+                    None => {
+                        answers.push(None);
+                        continue;
+                    }
+                }
+            };
+            let ((reply, answer), turn, touches) = (oneshot::channel(), Turn::default(), touches(&commit));
+            answers.push(Some(Answer { reply: answer, turn: turn.clone() }));
+            let job = Job { commit, since: now, bytes, touches, turn, reply, _room: room };
             let mut waiting = self.waiting.lock();
             if urgent {
                 waiting.urgent.push_back(job)
@@ -178,6 +222,10 @@ impl Queue {
                     && alone.admits(&job.touches)
                     && !job.touches.iter().any(|(thing, _)| passed_over.contains(thing))
                     && (taken.jobs.is_empty() || bytes + job.bytes <= BATCH_BYTES);
+                if free && !job.turn.take() {
+                    // Its caller has given up.
+                    continue;
+                }
                 if free {
                     bytes += job.bytes;
                     alone.add(&job.touches);
@@ -216,6 +264,14 @@ impl Queue {
     }
 }
 
+/// Waits for something until a deadline; None: it came too late.
+pub(super) async fn by<T>(deadline: Option<Instant>, wait: impl Future<Output = T>) -> Option<T> {
+    match deadline {
+        Some(deadline) => tokio::time::timeout_at(deadline, wait).await.ok(),
+        None => Some(wait.await),
+    }
+}
+
 /// What a commit touches, each thing once.
 fn touches(commit: &Commit) -> Vec<(Thing, Use)> {
     let mut touches: Vec<(Thing, Use)> = vec![(Thing::Commit(commit.id), Use::Alone)];
@@ -245,15 +301,4 @@ fn touches(commit: &Commit) -> Vec<(Thing, Use)> {
         }
     }
     touches
-}
-
-fn bytes_of(commit: &Commit) -> usize {
-    let size = |change: &Change| match change {
-        Change::Write { value: NewValue::Bytes(bytes), .. } => bytes.len(),
-        Change::AppendMessage { message, .. } => message.payload.len(),
-        Change::ChangeMessage { payload, .. } => payload.len(),
-        Change::ReplaceInbox { messages, .. } => messages.iter().map(|message| message.payload.len()).sum(),
-        _ => 0,
-    };
-    commit.changes.iter().map(size).sum()
 }

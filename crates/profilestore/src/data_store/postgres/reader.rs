@@ -1,6 +1,6 @@
 //! Reads: a bounded pool of connections, and what is asked of them. What takes more than one statement is read in one snapshot.
 
-use deadpool::managed::{Object, PoolError};
+use tokio::sync::SemaphorePermit;
 use tokio_postgres::{
     Row,
     types::{ToSql, Type},
@@ -8,8 +8,10 @@ use tokio_postgres::{
 
 use super::{
     Inner,
-    connect::{Answers, Conn, Dialer, Step},
-    load, schema,
+    connect::{Answers, Conn, Step},
+    load,
+    pool::Lease,
+    schema,
     state::{self, HEAD_COLUMNS, Head, Value, bytes, get, head_columns, server_columns, server_of_row, unsigned},
     trouble::Trouble,
     write,
@@ -22,34 +24,43 @@ use crate::{
     key::ProfileKey,
 };
 
-const NOW: &str = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint, \
+pub(super) const NOW: &str = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint, \
      (SELECT value FROM meta WHERE name = 'incarnation')";
 
-const SERVERS: &str = concat!("SELECT ", server_columns!(), " FROM server s ORDER BY s.id");
+pub(super) const SERVERS: &str = concat!("SELECT ", server_columns!(), " FROM server s ORDER BY s.id");
 
-const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+pub(super) const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
-/// The kept versions of a key and the current one.
+/// The kept versions of a key and the current one. `$kept` restricts the kept ones, for the index to go by.
 macro_rules! versions {
-    ($value:literal, $conditions:literal) => {
+    ($value:literal, $kept:literal, $conditions:literal) => {
         concat!(
             "SELECT v.number, v.label, v.written_ms, v.stored_ms, v.superseded_ms, v.flags, v.cause, v.author, v.load_count, \
              octet_length(v.value)::bigint",
             $value,
             " FROM (SELECT version AS number, label, written_ms, stored_ms, NULL::bigint AS superseded_ms, flags, cause, author, \
              load_count, value FROM head WHERE store = $1 AND scope = $2 AND key = $3 AND version > 0 UNION ALL \
-             SELECT number, label, written_ms, stored_ms, superseded_ms, flags, cause, author, load_count, value FROM version \
-             WHERE store = $1 AND scope = $2 AND key = $3) v WHERE ",
+             (SELECT number, label, written_ms, stored_ms, superseded_ms, flags, cause, author, load_count, value FROM version \
+             WHERE store = $1 AND scope = $2 AND key = $3 AND ",
+            $kept,
+            ")) v WHERE ",
             $conditions
         )
     };
 }
 
-const VERSION_NUMBERED: &str = versions!(", v.value", "v.number = $4 LIMIT 1");
-const VERSION_LABELLED: &str = versions!(", v.value", "v.label = $4 ORDER BY v.number DESC LIMIT 1");
-const VERSIONS_UP: &str = versions!("", "v.number > $4 AND v.written_ms >= $5 AND v.written_ms <= $6 ORDER BY v.number LIMIT $7");
-const VERSIONS_DOWN: &str =
-    versions!("", "v.number < $4 AND v.written_ms >= $5 AND v.written_ms <= $6 ORDER BY v.number DESC LIMIT $7");
+pub(super) const VERSION_NUMBERED: &str = versions!(", v.value", "number = $4", "v.number = $4 LIMIT 1");
+pub(super) const VERSION_LABELLED: &str = versions!(", v.value", "label = $4", "v.label = $4 ORDER BY v.number DESC LIMIT 1");
+pub(super) const VERSIONS_UP: &str = versions!(
+    "",
+    "number > $4 AND written_ms >= $5 AND written_ms <= $6 ORDER BY number LIMIT $7",
+    "v.number > $4 AND v.written_ms >= $5 AND v.written_ms <= $6 ORDER BY v.number LIMIT $7"
+);
+pub(super) const VERSIONS_DOWN: &str = versions!(
+    "",
+    "number < $4 AND written_ms >= $5 AND written_ms <= $6 ORDER BY number DESC LIMIT $7",
+    "v.number < $4 AND v.written_ms >= $5 AND v.written_ms <= $6 ORDER BY v.number DESC LIMIT $7"
+);
 
 /// What is asked of a connection at once.
 enum Question<'a> {
@@ -75,35 +86,54 @@ impl Question<'_> {
     }
 }
 
-/// Takes a connection that is not fit for use any more out of the pool.
-pub(super) fn discard(conn: Object<Dialer>) {
-    drop(Object::take(conn));
+/// A connection for one who reads.
+pub(super) struct Reading<'a> {
+    lease: Lease,
+    _turn: SemaphorePermit<'a>,
+}
+
+impl Reading<'_> {
+    pub(super) async fn connection(&mut self) -> Result<&Conn, StoreError> {
+        self.lease.connection().await
+    }
+
+    /// All was read.
+    pub(super) fn done(mut self) {
+        self.lease.rest();
+    }
+
+    /// Takes a connection that is not fit for use any more out of the pool.
+    pub(super) fn discard(mut self) {
+        self.lease.discard();
+    }
 }
 
 impl Inner {
-    pub(super) async fn reader(&self) -> Result<Object<Dialer>, StoreError> {
-        self.readers.get().await.map_err(|err| match err {
-            PoolError::Backend(err) => err,
-            err => StoreError::Unavailable { reason: format!("no connection to the database is free: {err}") },
-        })
+    pub(super) async fn reader(&self) -> Result<Reading<'_>, StoreError> {
+        let closed = |_| StoreError::Unavailable { reason: "the store is closed".into() };
+        let turn = self.reading.acquire().await.map_err(closed)?;
+        Ok(Reading { lease: self.pool.take().await?, _turn: turn })
     }
 
     /// Asks on a connection of the pool, which is replaced if that fails; once more where the connection had been lost before.
     async fn ask(&self, question: Question<'_>) -> Result<Vec<Vec<Row>>, StoreError> {
         let mut again = true;
         loop {
-            let conn = self.reader().await?;
-            let trouble = match question.ask(&conn).await {
-                Ok(rows) => return Ok(rows),
+            let mut conn = self.reader().await?;
+            let trouble = match question.ask(conn.connection().await?).await {
+                Ok(rows) => {
+                    conn.done();
+                    return Ok(rows);
+                }
                 Err(trouble) => trouble,
             };
             let lost = trouble.is_disconnected() && !matches!(trouble, Trouble::Silent);
-            discard(conn);
+            conn.discard();
             if !(lost && std::mem::take(&mut again)) {
                 return Err(trouble.not_applied());
             }
             // Its companions were lost with it.
-            self.readers.retain(|conn, _| !conn.is_closed());
+            self.pool.drop_closed();
         }
     }
 
@@ -188,6 +218,8 @@ impl Inner {
             params.push((param, kind));
             params.len()
         };
+        // Whose index gives the order.
+        let by = if matches!(query.filter, KeyFilter::User(_)) { "p" } else { "h" };
         // A row that only serves as a lock is no key.
         let mut sql = String::from("(h.version > 0 OR h.lease_revision > 0 OR h.inbox_revision > 0 OR h.last_message > 0)");
         for (column, name) in [("store", &query.store), ("scope", &query.scope)] {
@@ -195,13 +227,13 @@ impl Inner {
                 if name.contains('\0') {
                     return Ok(Vec::new());
                 }
-                sql.push_str(&format!(" AND h.{column} = ${}", place(name, Type::TEXT)));
+                sql.push_str(&format!(" AND {by}.{column} = ${}", place(name, Type::TEXT)));
             }
         }
         let after = query.after.as_ref().map(|key| [key.store(), key.scope(), key.key()]);
         if let Some([store, scope, key]) = &after {
             let [a, b, c] = [store, scope, key].map(|name| place(name, Type::TEXT));
-            sql.push_str(&format!(" AND (h.store, h.scope, h.key) > (${a}, ${b}, ${c})"));
+            sql.push_str(&format!(" AND ({by}.store, {by}.scope, {by}.key) > (${a}, ${b}, ${c})"));
         }
         let mut source = "head h";
         let end;
@@ -229,10 +261,11 @@ impl Inner {
                 "SELECT ",
                 head_columns!(),
                 ", h.store, h.scope, h.key FROM {source} LEFT JOIN server s ON s.id = h.holder WHERE {sql} \
-                 ORDER BY h.store, h.scope, h.key LIMIT $1"
+                 ORDER BY {by}.store, {by}.scope, {by}.key LIMIT $1"
             ),
             source = source,
-            sql = sql
+            sql = sql,
+            by = by
         );
         let rows = self.ask(Question::Typed(&sql, &params)).await?;
         let state = |row: &Row| {

@@ -4,6 +4,10 @@
 //! place (values beyond 2 KB lie outside of it and are not touched by a change of the lease). Versions that are kept when they
 //! are replaced are copied to `version`. Every table begins its primary key with the key's names or is reached by a server's or
 //! commit's id, refers to no other table, and draws no number from a sequence: so each can be spread over machines.
+//!
+//! A table has one index for each way in which its rows are looked up, and no two that begin alike: between such two the planner
+//! may take the wrong one, and then reads a whole inbox for each of its messages. So messages are found by number through the
+//! primary key alone, and by digest through an index of expressions, which no other look-up can use.
 
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
@@ -97,8 +101,7 @@ CREATE TABLE message (
     locked boolean NOT NULL,
     name text NOT NULL,
     payload bytea NOT NULL,
-    PRIMARY KEY (store, scope, key, number),
-    UNIQUE (store, scope, key, digest)
+    PRIMARY KEY (store, scope, key, number)
 );
 ALTER TABLE message ALTER COLUMN payload SET STORAGE EXTERNAL;
 
@@ -136,6 +139,9 @@ CREATE TABLE notice (
 CREATE TABLE outcome (id uuid PRIMARY KEY, at_ms bigint NOT NULL, aborted boolean NOT NULL);
 "#;
 
+/// Finds a message by its id within its key.
+const DIGEST_INDEX: &str = "CREATE UNIQUE INDEX message_digest ON message (digest, (store || ''), (scope || ''), (key || ''))";
+
 /// What a schema turned out to be.
 enum Found {
     Nothing,
@@ -159,8 +165,9 @@ pub(super) async fn migrate(options: &PostgresOptions, role: Option<&str>) -> Re
         let made = matches!(identify(&conn, options).await?, Found::Nothing);
         let schema = &options.schema;
         if made {
+            check_encoding(&conn, options).await?;
             let incarnation = options.env.uuid();
-            conn.batch(&format!("CREATE SCHEMA IF NOT EXISTS {schema}; {TABLES}")).await?;
+            conn.batch(&format!("CREATE SCHEMA IF NOT EXISTS {schema}; {TABLES} {DIGEST_INDEX}")).await?;
             conn.batch(&format!(
                 "INSERT INTO meta (name, value) VALUES ('application', '{APPLICATION}'), ('format', '{FORMAT_VERSION}'), \
                  ('incarnation', '{incarnation}')"
@@ -185,6 +192,21 @@ pub(super) async fn migrate(options: &PostgresOptions, role: Option<&str>) -> Re
     })
 }
 
+/// Keys and names are Unicode. A database of another encoding would refuse some of them, one by one and later.
+async fn check_encoding(conn: &Conn, options: &PostgresOptions) -> Result<(), Trouble> {
+    let rows = conn.query("SHOW server_encoding", &[]).await?;
+    let encoding: String = rows.first().map(|row| row.try_get(0)).transpose()?.unwrap_or_default();
+    // SQL_ASCII stores the bytes that it is given.
+    if ["UTF8", "UTF-8", "SQL_ASCII"].contains(&encoding.to_uppercase().as_str()) {
+        return Ok(());
+    }
+    let reason = format!(
+        "the database cannot hold every key; make one with ENCODING 'UTF8' (CREATE DATABASE … TEMPLATE template0): \
+         store=`{options}` encoding=`{encoding}`"
+    );
+    Err(StoreError::Invalid { reason }.into())
+}
+
 /// Adds what tables of earlier versions lack. True when something was added.
 async fn add_missing(conn: &Conn, schema: &str) -> Result<bool, Trouble> {
     let known = "SELECT 1 FROM information_schema.columns \
@@ -193,7 +215,21 @@ async fn add_missing(conn: &Conn, schema: &str) -> Result<bool, Trouble> {
     if missing {
         conn.batch(&format!("ALTER TABLE {schema}.server ADD COLUMN renewal uuid")).await?;
     }
-    Ok(missing)
+    let unindexed = !has_digest_index(conn, schema).await?;
+    if unindexed {
+        // The index of earlier versions began as the primary key does.
+        conn.batch(&format!(
+            "ALTER TABLE {schema}.message DROP CONSTRAINT IF EXISTS message_store_scope_key_digest_key; {DIGEST_INDEX}"
+        ))
+        .await?;
+    }
+    Ok(missing || unindexed)
+}
+
+/// Whether messages can be found by their digests.
+async fn has_digest_index(conn: &Conn, schema: &str) -> Result<bool, Trouble> {
+    let known = "SELECT 1 FROM pg_indexes WHERE schemaname = $1 AND indexname = 'message_digest'";
+    Ok(!conn.query(known, &[&schema]).await?.is_empty())
 }
 
 async fn grant(conn: &Conn, options: &PostgresOptions, role: &str) -> Result<(), Trouble> {
@@ -217,7 +253,10 @@ fn quoted(name: &str) -> Result<String, StoreError> {
 /// Whether the schema is a store that this version reads; fails when it is anything else.
 pub(super) async fn check(conn: &Conn, options: &PostgresOptions) -> Result<(), StoreError> {
     match identify(conn, options).await.map_err(Trouble::not_applied)? {
-        Found::Store => Ok(()),
+        Found::Store if has_digest_index(conn, &options.schema).await.map_err(Trouble::not_applied)? => Ok(()),
+        Found::Store => Err(StoreError::Invalid {
+            reason: format!("the store lacks an index that this version needs; run `profilestore migrate`: store=`{options}`"),
+        }),
         Found::Nothing => Err(StoreError::Invalid {
             reason: format!("there is no store in this database yet; make it with `profilestore migrate`: store=`{options}`"),
         }),

@@ -16,23 +16,23 @@ use crate::{
 /// How many keys, or outcomes, a piece looks at.
 const PIECE: i64 = 500;
 
-const KEYS: &str =
+pub(super) const KEYS: &str =
     "SELECT store, scope, key FROM head WHERE (store, scope, key) > ($1, $2, $3) ORDER BY store, scope, key LIMIT $4";
 
-const VERSIONS: &str = "WITH gone AS (DELETE FROM version WHERE (store, scope, key) > ($1, $2, $3) \
+pub(super) const VERSIONS: &str = "WITH gone AS (DELETE FROM version WHERE (store, scope, key) > ($1, $2, $3) \
      AND (store, scope, key) <= ($4, $5, $6) AND superseded_ms < $7 AND flags & 4 = 0 RETURNING 1) SELECT count(*) FROM gone";
 
-const RECEIPTS: &str = "WITH gone AS (DELETE FROM receipt WHERE (store, scope, key) > ($1, $2, $3) \
+pub(super) const RECEIPTS: &str = "WITH gone AS (DELETE FROM receipt WHERE (store, scope, key) > ($1, $2, $3) \
      AND (store, scope, key) <= ($4, $5, $6) AND made_ms < $7 RETURNING 1) SELECT count(*) FROM gone";
 
-const OUTCOMES: &str = "SELECT id FROM outcome WHERE id > $1 AND id < $2 ORDER BY id LIMIT $3";
+pub(super) const OUTCOMES: &str = "SELECT id FROM outcome WHERE id > $1 AND id < $2 ORDER BY id LIMIT $3";
 
-const FORGET_OUTCOMES: &str =
+pub(super) const FORGET_OUTCOMES: &str =
     "WITH gone AS (DELETE FROM outcome WHERE id = ANY($1::uuid[]) AND at_ms < $2 RETURNING 1) SELECT count(*) FROM gone";
 
-const SERVERS: &str = "WITH gone AS (DELETE FROM server WHERE dead_ms < $1 RETURNING 1) SELECT count(*) FROM gone";
+pub(super) const SERVERS: &str = "WITH gone AS (DELETE FROM server WHERE dead_ms < $1 RETURNING 1) SELECT count(*) FROM gone";
 
-const NOTICES: &str = "DELETE FROM notice n WHERE NOT EXISTS (SELECT 1 FROM server s WHERE s.id = n.server)";
+pub(super) const NOTICES: &str = "DELETE FROM notice n WHERE (SELECT s.id FROM server s WHERE s.id = n.server) IS NULL";
 
 /// Where a sweep is: first the keys, then the outcomes by id.
 #[derive(Debug, Serialize, Deserialize)]
@@ -58,15 +58,22 @@ impl Inner {
     pub(super) async fn sweep(&self, retention: Retention, cursor: Option<SweepCursor>) -> Result<SweepReport, StoreError> {
         let stage = Stage::parse(cursor)?;
         let now_ms = self.identity().await?.now_ms;
-        let conn = self.reader().await?;
+        let mut reading = self.reader().await?;
+        let conn = reading.connection().await?;
         let swept = match stage {
-            Stage::Keys(after) => sweep_keys(&conn, retention, after.as_ref(), now_ms).await,
-            Stage::Outcomes(after) => sweep_outcomes(&conn, after, now_ms).await,
+            Stage::Keys(after) => sweep_keys(conn, retention, after.as_ref(), now_ms).await,
+            Stage::Outcomes(after) => sweep_outcomes(conn, after, now_ms).await,
         };
-        swept.map_err(|trouble| {
-            super::reader::discard(conn);
-            trouble.not_applied()
-        })
+        match swept {
+            Ok(report) => {
+                reading.done();
+                Ok(report)
+            }
+            Err(trouble) => {
+                reading.discard();
+                Err(trouble.not_applied())
+            }
+        }
     }
 }
 

@@ -10,6 +10,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::time::Instant;
 use tokio_postgres::{Error, Row, error::SqlState};
 
 use super::{
@@ -17,7 +18,8 @@ use super::{
     batch::{Batch, Shown, Verdict},
     connect::{Answers, Conn},
     load::{self, Needs},
-    queue::{Job, Reply, Taken},
+    pool::Lease,
+    queue::{self, Answer, Job, Reply, Taken},
     trouble::Trouble,
     write::{self, Again},
 };
@@ -82,18 +84,28 @@ impl Drop for Writing {
 }
 
 impl Inner {
-    /// Hands commits to the writers and waits for the outcomes.
-    pub(super) async fn submit(self: &Arc<Self>, commits: Vec<Commit>) -> Vec<Reply> {
+    /// Hands commits to the writers and waits for the outcomes, until the deadline if there is one.
+    pub(super) async fn submit(self: &Arc<Self>, commits: Vec<Commit>, deadline: Option<Instant>) -> Vec<Reply> {
         let ids: Vec<_> = commits.iter().map(|commit| commit.id).collect();
-        let (answers, start) = self.queue.push(commits, self.dialer.options.env.now()).await;
+        let (answers, start) = self.queue.push(commits, self.pool.dialer.options.env.now(), deadline).await;
         if start {
             let writing = Writing { inner: self.clone(), done: false };
             tokio::spawn(writing.run());
         }
         let mut replies = Vec::with_capacity(ids.len());
         for (answer, commit) in answers.into_iter().zip(ids) {
-            let unknown = || StoreError::Indeterminate { commit, reason: "the writer stopped in the middle".into() };
-            replies.push(answer.await.unwrap_or_else(|_| Err(unknown())));
+            let unknown = |reason: &str| Err(StoreError::Indeterminate { commit, reason: reason.into() });
+            let too_late = || Err(StoreError::Unavailable { reason: "other commits were written until it was too late".into() });
+            let Some(Answer { mut reply, turn }) = answer else {
+                replies.push(too_late());
+                continue;
+            };
+            replies.push(match queue::by(deadline, &mut reply).await {
+                Some(Ok(reply)) => reply,
+                Some(Err(_)) => unknown("the writer stopped in the middle"),
+                None if turn.take() => too_late(),
+                None => unknown("the database did not answer in time"),
+            });
         }
         replies
     }
@@ -101,24 +113,28 @@ impl Inner {
     /// Answers commits of nothing but checks, which write nothing.
     pub(super) async fn check(&self, commits: &[Commit]) -> Vec<Reply> {
         let all = |err: StoreError| commits.iter().map(|_| Err(err.clone())).collect();
-        let conn = match self.reader().await {
-            Ok(conn) => conn,
+        let mut reading = match self.reader().await {
+            Ok(reading) => reading,
             Err(err) => return all(err),
         };
         let checked = async {
+            let conn = reading.connection().await.map_err(Failed::All)?;
             let refs: Vec<&Commit> = commits.iter().collect();
-            let (mut batch, _) = self.load(&conn, &refs, false).await?;
+            let (mut batch, _) = self.load(conn, &refs, false).await?;
             let verdicts: Vec<_> = commits.iter().map(|commit| batch.commit(commit)).collect();
             let again = Again::of(&batch, commits.iter().zip(&verdicts));
-            let answers = finish_reading(&conn, &again).await?;
+            let answers = finish_reading(conn, &again).await?;
             let shown = again.take(&mut batch, &answers)?;
             let answered = commits.iter().zip(verdicts).map(|(commit, verdict)| batch.answer(commit, verdict, &shown));
             Ok::<_, Failed>(answered.collect::<Vec<_>>())
         };
         match checked.await {
-            Ok(replies) => replies,
+            Ok(replies) => {
+                reading.done();
+                replies
+            }
             Err(failed) => {
-                super::reader::discard(conn);
+                reading.discard();
                 all(failed.not_applied())
             }
         }
@@ -177,33 +193,29 @@ impl Inner {
         Ok(commits.iter().zip(verdicts).map(|(commit, verdict)| batch.answer(commit, verdict, &shown)).collect())
     }
 
-    /// Writes commits in one transaction, as often as it takes; `conn` is kept for the next ones while it is fit.
-    async fn write(&self, conn: &mut Option<Conn>, commits: &[&Commit]) -> Result<Vec<Reply>, Failed> {
+    /// Writes commits in one transaction, as often as it takes; the connection is kept for the next ones while it is fit.
+    async fn write(&self, lease: &mut Lease, commits: &[&Commit]) -> Result<Vec<Reply>, Failed> {
         let mut reconnected = false;
         for attempt in 1.. {
-            let used = match conn.take().filter(|conn| !conn.is_closed()) {
-                Some(used) => used,
-                None => {
-                    reconnected = true;
-                    self.dialer.connect().await.map_err(Failed::All)?
-                }
+            reconnected |= lease.kept().is_none();
+            let conn = lease.connection().await.map_err(Failed::All)?;
+            let done = self.attempt(conn, commits).await;
+            let fit = match &done {
+                Ok(_) => true,
+                Err(Failed::Gone(_) | Failed::Unknown(..)) => false,
+                Err(Failed::Met(_) | Failed::All(_) | Failed::One(_)) => conn.batch("ROLLBACK").await.is_ok(),
             };
-            let done = self.attempt(&used, commits).await;
-            match &done {
-                Ok(_) => *conn = Some(used),
-                Err(Failed::Gone(_) | Failed::Unknown(..)) => {}
-                Err(Failed::Met(_) | Failed::All(_) | Failed::One(_)) => {
-                    if used.batch("ROLLBACK").await.is_ok() {
-                        *conn = Some(used);
-                    }
-                }
+            if fit {
+                lease.rest()
+            } else {
+                lease.discard()
             }
             match done {
                 Err(Failed::Met(err)) if attempt < TRIES => {
                     metrics::counter!("profilestore_postgres_retries_total").increment(1);
                     tracing::debug!(%err, attempt, commits = commits.len(), "a transaction met another one");
                     let most = u64::from(attempt * attempt).min(64);
-                    let pause = self.dialer.options.env.uuid().as_u128() as u64 % (most + 1);
+                    let pause = self.pool.dialer.options.env.uuid().as_u128() as u64 % (most + 1);
                     tokio::time::sleep(Duration::from_millis(pause)).await;
                 }
                 // The connection had been lost before, most likely: the server was restarted.
@@ -214,18 +226,22 @@ impl Inner {
         Err(Failed::All(StoreError::Unavailable { reason: "the transaction was not tried".into() }))
     }
 
-    async fn run(&self, conn: &mut Option<Conn>, mut taken: Taken) {
+    async fn run(&self, lease: &mut Result<Lease, StoreError>, mut taken: Taken) {
         let jobs = std::mem::take(&mut taken.jobs);
         let commits: Vec<&Commit> = jobs.iter().map(|job| &job.commit).collect();
         metrics::histogram!("profilestore_postgres_batch_commits").record(commits.len() as f64);
-        let replies = match self.write(conn, &commits).await {
-            Ok(replies) => replies,
+        let written = match lease {
+            Ok(lease) => self.write(lease, &commits).await,
+            Err(err) => Err(Failed::All(err.clone())),
+        };
+        let replies = match (written, lease) {
+            (Ok(replies), _) => replies,
             // One of them spoils the transaction: each gets its own.
-            Err(Failed::One(err) | Failed::Met(err)) if commits.len() > 1 => {
+            (Err(Failed::One(err) | Failed::Met(err)), Ok(lease)) if commits.len() > 1 => {
                 tracing::warn!(%err, commits = commits.len(), "a commit spoiled its transaction");
                 let mut replies = Vec::with_capacity(commits.len());
                 for commit in &commits {
-                    let mut alone = match self.write(conn, std::slice::from_ref(commit)).await {
+                    let mut alone = match self.write(lease, std::slice::from_ref(commit)).await {
                         Ok(replies) => replies,
                         // The database went away: nobody waits for each of the others to find that out.
                         Err(Failed::All(err) | Failed::Gone(err)) => {
@@ -238,7 +254,7 @@ impl Inner {
                 }
                 replies
             }
-            Err(failed) => failed.replies(&commits),
+            (Err(failed), _) => failed.replies(&commits),
         };
         drop(commits);
         // Callers come back with more the moment they are answered, and it may be about the same keys.
@@ -252,14 +268,13 @@ impl Inner {
 
 impl Writing {
     async fn run(mut self) {
-        let mut conn = self.inner.idle.lock().pop();
-        while let Some(taken) = self.inner.queue.take() {
-            self.inner.run(&mut conn, taken).await;
+        loop {
+            // First the connection: commits that wait for one go with whichever is free first.
+            let mut lease = self.inner.pool.take().await;
+            let Some(taken) = self.inner.queue.take() else { break };
+            self.inner.run(&mut lease, taken).await;
         }
         self.done = true;
-        if let Some(conn) = conn {
-            self.inner.idle.lock().push(conn);
-        }
     }
 }
 

@@ -24,6 +24,7 @@ use std::{
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use rusqlite::{ErrorCode, Row};
+use tokio::time::Instant;
 
 use super::{
     Commit, CommitReply, DataStore, Identity, KeyQuery, KeyState, Retention, Returning, ServerRow, Snapshot, StoreError,
@@ -35,6 +36,7 @@ mod apply;
 mod backup;
 mod check;
 mod hints;
+mod holder;
 mod inbox;
 mod reader;
 mod schema;
@@ -54,7 +56,8 @@ pub struct SqliteOptions {
     pub durable: bool,
     /// How many commits may share one transaction. Default: 256.
     pub batch: usize,
-    /// How long to wait for another process's lock before a call fails as unavailable. Default: 5 s.
+    /// How long a call waits while another process holds the file's lock, from when it was made, before it fails as unavailable.
+    /// Default: 5 s.
     pub busy_wait: Duration,
     /// How large the file may grow, in bytes; commits beyond that fail as unavailable, as on a full disk. The log beside it comes
     /// on top. Default: as large as the disk allows.
@@ -229,6 +232,20 @@ impl DataStore for SqliteStore {
     }
 
     async fn commit(&self, commits: Vec<Commit>) -> Vec<Result<CommitReply, StoreError>> {
+        self.commit_until(commits, None).await
+    }
+
+    async fn commit_by(&self, commits: Vec<Commit>, deadline: Instant) -> Vec<Result<CommitReply, StoreError>> {
+        self.commit_until(commits, Some(deadline)).await
+    }
+
+    async fn sweep(&self, retention: Retention, cursor: Option<SweepCursor>) -> Result<SweepReport, StoreError> {
+        self.inner.sweep(retention, cursor).await
+    }
+}
+
+impl SqliteStore {
+    async fn commit_until(&self, commits: Vec<Commit>, deadline: Option<Instant>) -> Vec<Result<CommitReply, StoreError>> {
         let verdicts: Vec<_> = commits.iter().map(|commit| rules::check_commit(commit).err()).collect();
         let good: Vec<_> =
             commits.into_iter().zip(&verdicts).filter(|(_, verdict)| verdict.is_none()).map(|(commit, _)| commit).collect();
@@ -237,15 +254,11 @@ impl DataStore for SqliteStore {
         } else if good.iter().all(rules::only_checks) {
             self.inner.check(good).await
         } else {
-            self.inner.submit(good).await
+            self.inner.submit(good, deadline).await
         }
         .into_iter();
         let lost = || Err(StoreError::Unavailable { reason: "the store gave no answer for the commit".into() });
         verdicts.into_iter().map(|verdict| verdict.map_or_else(|| replies.next().unwrap_or_else(lost), Err)).collect()
-    }
-
-    async fn sweep(&self, retention: Retention, cursor: Option<SweepCursor>) -> Result<SweepReport, StoreError> {
-        self.inner.sweep(retention, cursor).await
     }
 }
 

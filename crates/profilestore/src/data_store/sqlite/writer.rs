@@ -1,4 +1,7 @@
 //! Writing: the queue, the transactions that it is drained into, and the checkpoints.
+//!
+//! A transaction first gets the file's write lock and only then takes commits out of the queue. So while another process holds the
+//! lock, commits are still waiting: each is refused when its own time is up, for certain and however many wait before it.
 
 use std::{
     collections::VecDeque,
@@ -9,6 +12,8 @@ use std::{
     time::Duration,
 };
 
+use std::time::Instant as RealTime;
+
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, ErrorCode, wal::CheckpointMode};
 use tokio::{
@@ -17,14 +22,14 @@ use tokio::{
 };
 
 use super::{
-    Inner, Trouble,
+    Inner, Trouble, holder,
     schema::{self, Role},
     state::Tx,
 };
-use crate::data_store::{Change, Commit, CommitReply, NewValue, StoreError, rules};
+use crate::data_store::{Commit, CommitReply, StoreError, rules};
 
-/// How many commits may wait; beyond that callers wait for room. Renewals do not.
-const QUEUE: usize = 8192;
+/// How many bytes of commits may wait; beyond that callers wait for room. Renewals do not.
+const QUEUE_BYTES: usize = 64 << 20;
 
 /// How many bytes of values may share a transaction, besides one commit that has more by itself.
 const BATCH_BYTES: usize = 8 << 20;
@@ -53,6 +58,10 @@ struct Job {
     commits: Vec<Commit>,
     bytes: usize,
     since: Instant,
+    /// The same moment on a clock that goes on while a test's stands still.
+    queued: RealTime,
+    /// Set by whichever comes first: the transaction that takes it, or its caller when the caller's time is up.
+    turn: Arc<AtomicBool>,
     reply: oneshot::Sender<Vec<Reply>>,
     _room: Option<OwnedSemaphorePermit>,
 }
@@ -72,7 +81,7 @@ pub(super) struct Queue {
 
 impl Default for Queue {
     fn default() -> Self {
-        Self { waiting: Mutex::default(), room: Arc::new(Semaphore::new(QUEUE)) }
+        Self { waiting: Mutex::default(), room: Arc::new(Semaphore::new(QUEUE_BYTES)) }
     }
 }
 
@@ -104,7 +113,27 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// The next jobs that share a transaction, renewals first; a job is never split.
+    fn is_empty(&self) -> bool {
+        self.urgent.is_empty() && self.others.is_empty()
+    }
+
+    /// Takes out what has waited for the file's lock for so long, and what no caller waits for any more. `busy_since`: since when the
+    /// lock has not been free.
+    fn overdue(&mut self, busy_since: RealTime, limit: Duration) -> Vec<Job> {
+        let is_overdue = |job: &Job| job.turn.load(SeqCst) || job.queued.max(busy_since).elapsed() >= limit;
+        let mut found = Vec::new();
+        for queue in [&mut self.urgent, &mut self.others] {
+            if !queue.iter().any(is_overdue) {
+                continue;
+            }
+            for job in std::mem::take(queue) {
+                if is_overdue(&job) { found.push(job) } else { queue.push_back(job) }
+            }
+        }
+        found
+    }
+
+    /// The next jobs that share a transaction, renewals first; a job is never split. Those whose callers have given up are dropped.
     fn take(&mut self, commits: usize) -> Vec<Job> {
         let (mut jobs, mut count, mut bytes) = (Vec::new(), 0, 0);
         loop {
@@ -114,6 +143,9 @@ impl Waiting {
                 return jobs;
             }
             let Some(job) = queue.pop_front() else { return jobs };
+            if job.turn.swap(true, SeqCst) {
+                continue;
+            }
             count += job.commits.len();
             bytes += job.bytes;
             jobs.push(job);
@@ -141,6 +173,13 @@ pub(super) struct Writer {
     checkpointed_at: i32,
 }
 
+/// What came of an attempt to begin a transaction.
+enum Begun {
+    Yes,
+    /// Another process holds the file's write lock.
+    Busy(rusqlite::Error),
+}
+
 /// How a transaction failed.
 enum Failed {
     /// Nothing was applied, and the same would happen to each of its commits alone.
@@ -152,19 +191,25 @@ enum Failed {
 }
 
 impl Inner {
-    /// Hands commits to the writer and waits for the outcome.
-    pub(super) async fn submit(self: &Arc<Self>, commits: Vec<Commit>) -> Vec<Reply> {
+    /// Hands commits to the writer and waits for the outcome, until the deadline if there is one.
+    pub(super) async fn submit(self: &Arc<Self>, commits: Vec<Commit>, deadline: Option<Instant>) -> Vec<Reply> {
         let urgent = commits.iter().any(|commit| rules::renewed(commit).is_some());
         let ids: Vec<_> = commits.iter().map(|commit| commit.id).collect();
+        let refused = |reason: &str| ids.iter().map(|_| Err(StoreError::Unavailable { reason: reason.into() })).collect();
+        let bytes: usize = commits.iter().map(Commit::bytes).sum();
         let room = if urgent {
             None
         } else {
-            let permits = u32::try_from(commits.len().min(QUEUE)).unwrap_or(1);
-            self.queue.room.clone().acquire_many_owned(permits).await.ok()
+            let permits = u32::try_from(bytes.min(QUEUE_BYTES)).unwrap_or(1);
+            match by(deadline, self.queue.room.clone().acquire_many_owned(permits)).await {
+                Some(room) => room.ok(),
+                None => return refused("too many commits waited before this one"),
+            }
         };
-        let (reply, answer) = oneshot::channel();
-        let bytes = commits.iter().map(bytes_of).sum();
-        let job = Job { commits, bytes, since: self.options.env.now(), reply, _room: room };
+        let (reply, mut answer) = oneshot::channel();
+        let turn = Arc::new(AtomicBool::new(false));
+        let (since, queued) = (self.options.env.now(), real_time());
+        let job = Job { commits, bytes, since, queued, turn: turn.clone(), reply, _room: room };
         let start = {
             let mut waiting = self.queue.waiting.lock();
             let queue = if urgent { &mut waiting.urgent } else { &mut waiting.others };
@@ -175,10 +220,16 @@ impl Inner {
             let draining = Draining { inner: self.clone(), done: false };
             tokio::task::spawn_blocking(move || draining.run());
         }
-        answer.await.unwrap_or_else(|_| {
-            let unknown = |commit| StoreError::Indeterminate { commit, reason: "the writer stopped in the middle".into() };
-            ids.into_iter().map(|id| Err(unknown(id))).collect()
-        })
+        let unknown = |reason: &str| {
+            let unknown = |commit: &_| StoreError::Indeterminate { commit: *commit, reason: reason.into() };
+            ids.iter().map(|id| Err(unknown(id))).collect()
+        };
+        match by(deadline, &mut answer).await {
+            Some(Ok(replies)) => replies,
+            Some(Err(_)) => unknown("the writer stopped in the middle"),
+            None if turn.swap(true, SeqCst) => unknown("the disk did not answer in time"),
+            None => refused("the file was locked, or others were written, until it was too late"),
+        }
     }
 
     /// Runs a write of our own in a transaction, behind whatever is being written.
@@ -289,28 +340,90 @@ impl Draining {
     fn run(mut self) {
         let inner = self.inner.clone();
         let mut writer = inner.writer.lock();
-        let mut last = 0;
+        let (mut last, mut busy): (usize, Option<Busy>) = (0, None);
         loop {
             // Whoever waits for the writer, a sweep say, comes in between two transactions.
             MutexGuard::bump(&mut writer);
             inner.queue.gather(last);
-            let jobs = {
+            last = 0;
+            {
                 let mut waiting = inner.queue.waiting.lock();
                 metrics::gauge!("profilestore_sqlite_queue_jobs").set((waiting.urgent.len() + waiting.others.len()) as f64);
-                let jobs = waiting.take(inner.options.batch);
-                waiting.draining = !jobs.is_empty();
-                jobs
-            };
-            if jobs.is_empty() {
-                self.done = true;
-                return;
+                waiting.draining = !waiting.is_empty();
+                if !waiting.draining {
+                    drop(waiting);
+                    self.done = true;
+                    return;
+                }
             }
+            let begun = match writer.as_mut() {
+                Some(writer) => writer.begin(&inner),
+                None => Err(Failed::All(closed())),
+            };
+            if let Ok(Begun::Busy(err)) = begun {
+                let busy = busy.get_or_insert_with(Busy::default);
+                let overdue = inner.queue.waiting.lock().overdue(busy.since, inner.options.busy_wait);
+                if !overdue.is_empty() {
+                    let err = busy.trouble(&inner, err);
+                    overdue.into_iter().for_each(|job| job.refuse(&err));
+                }
+                busy.wait();
+                continue;
+            }
+            busy = None;
+            let jobs = inner.queue.waiting.lock().take(inner.options.batch);
             last = jobs.len();
-            match writer.as_mut() {
-                Some(writer) => writer.run(&inner, jobs),
-                None => jobs.into_iter().for_each(|job| job.refuse(&closed())),
+            match (writer.as_mut(), begun) {
+                (Some(writer), Ok(_)) if jobs.is_empty() => writer.roll_back(),
+                (Some(writer), Ok(_)) => writer.run(&inner, jobs),
+                (_, Err(Failed::All(err) | Failed::One(err))) => jobs.into_iter().for_each(|job| job.refuse(&err)),
+                _ => jobs.into_iter().for_each(|job| job.refuse(&closed())),
             }
         }
+    }
+}
+
+/// A time during which another process holds the file's write lock.
+struct Busy {
+    since: RealTime,
+}
+
+impl Default for Busy {
+    fn default() -> Self {
+        Self { since: real_time() }
+    }
+}
+
+impl Busy {
+    /// In short steps, so that another process's next pause is not missed.
+    fn wait(&self) {
+        metrics::counter!("profilestore_sqlite_lock_waits_total").increment(1);
+        let new = self.since.elapsed() < Duration::from_millis(5);
+        std::thread::park_timeout(if new { Duration::from_micros(100) } else { Duration::from_millis(1) });
+    }
+
+    /// What to tell those who waited for too long.
+    fn trouble(&self, inner: &Inner, err: rusqlite::Error) -> StoreError {
+        match (Trouble::from(err).not_applied(), holder::of(&inner.path)) {
+            (StoreError::Unavailable { reason }, Some(holder)) => {
+                StoreError::Unavailable { reason: format!("{reason}: holder=`{holder}`") }
+            }
+            (err, _) => err,
+        }
+    }
+}
+
+/// A moment in real time, for waits for other processes: their locks last as long as they last, whatever a test's clock says.
+#[expect(clippy::disallowed_methods, reason = "another process's lock is not part of a world that a seed replays")]
+fn real_time() -> RealTime {
+    RealTime::now()
+}
+
+/// Waits for something until a deadline; None: it came too late.
+async fn by<T>(deadline: Option<Instant>, wait: impl Future<Output = T>) -> Option<T> {
+    match deadline {
+        Some(deadline) => tokio::time::timeout_at(deadline, wait).await.ok(),
+        None => Some(wait.await),
     }
 }
 
@@ -335,15 +448,21 @@ impl Writer {
         Self { conn, broken: false, data_version: 0, contended: 0, checkpointed_at: 0 }
     }
 
+    /// Writes jobs in the transaction that has begun.
     fn run(&mut self, inner: &Arc<Inner>, jobs: Vec<Job>) {
         let commits: Vec<&Commit> = jobs.iter().flat_map(|job| &job.commits).collect();
         let span = tracing::debug_span!("sqlite batch", commits = commits.len());
         let _entered = span.enter();
-        let mut replies = match self.commit(inner, &commits) {
+        let mut replies = match self.commit_begun(inner, &commits) {
             // One of them spoils the transaction: each gets its own.
             Err(Failed::One(err)) if commits.len() > 1 => {
                 tracing::warn!(%err, commits = commits.len(), "a commit spoiled its transaction");
-                let alone = |commit: &&Commit| match self.commit(inner, std::slice::from_ref(commit)) {
+                let until = real_time() + inner.options.busy_wait;
+                let mut alone = |commit: &&Commit| {
+                    self.begin_by(inner, until)?;
+                    self.commit_begun(inner, std::slice::from_ref(commit))
+                };
+                let alone = |commit: &&Commit| match alone(commit) {
                     Ok(mut replies) => replies.pop().unwrap_or_else(|| Err(no_reply())),
                     Err(failed) => Err(failed.of(commit)),
                 };
@@ -362,9 +481,9 @@ impl Writer {
         }
     }
 
-    fn commit(&mut self, inner: &Arc<Inner>, commits: &[&Commit]) -> Result<Vec<Reply>, Failed> {
+    fn commit_begun(&mut self, inner: &Arc<Inner>, commits: &[&Commit]) -> Result<Vec<Reply>, Failed> {
         let mut replies = Vec::with_capacity(commits.len());
-        self.transaction(inner, |tx| {
+        self.finish(inner, |tx| {
             let incarnation = schema::incarnation(tx.conn)?;
             let mut wrote = false;
             for commit in commits {
@@ -377,17 +496,41 @@ impl Writer {
         Ok(replies)
     }
 
-    /// Runs `work` in a transaction and commits it when `work` says that it wrote something.
-    fn transaction(&mut self, inner: &Arc<Inner>, work: impl FnOnce(&mut Tx<'_>) -> Result<bool, Trouble>) -> Result<(), Failed> {
+    /// Gets the file's write lock, if no other process has it.
+    fn begin(&mut self, inner: &Arc<Inner>) -> Result<Begun, Failed> {
         self.recover(inner)?;
         if self.contended > 0 {
             // Another process writes too. It waits in steps of a tenth of a millisecond at first: leave it one.
             self.contended -= 1;
             std::thread::park_timeout(Duration::from_micros(200));
         }
-        let all = |err: rusqlite::Error| Failed::All(Trouble::from(err).not_applied());
-        let wait = inner.options.busy_wait;
-        wait_while_busy(wait, || self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])).map_err(all)?;
+        match self.conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([])) {
+            Ok(_) => Ok(Begun::Yes),
+            Err(err) if schema::is_busy(&err) => Ok(Begun::Busy(err)),
+            Err(err) => Err(Failed::All(Trouble::from(err).not_applied())),
+        }
+    }
+
+    /// Waits for the file's write lock for so long.
+    fn begin_by(&mut self, inner: &Arc<Inner>, until: RealTime) -> Result<(), Failed> {
+        let busy = Busy::default();
+        loop {
+            match self.begin(inner)? {
+                Begun::Yes => return Ok(()),
+                Begun::Busy(err) if real_time() >= until => return Err(Failed::All(busy.trouble(inner, err))),
+                Begun::Busy(_) => busy.wait(),
+            }
+        }
+    }
+
+    /// Runs `work` in a transaction and commits it when `work` says that it wrote something.
+    fn transaction(&mut self, inner: &Arc<Inner>, work: impl FnOnce(&mut Tx<'_>) -> Result<bool, Trouble>) -> Result<(), Failed> {
+        self.begin_by(inner, real_time() + inner.options.busy_wait)?;
+        self.finish(inner, work)
+    }
+
+    /// Runs `work` in the transaction that has begun.
+    fn finish(&mut self, inner: &Arc<Inner>, work: impl FnOnce(&mut Tx<'_>) -> Result<bool, Trouble>) -> Result<(), Failed> {
         let worked = {
             let mut tx = Tx::new(&self.conn, inner.options.env.unix_ms());
             work(&mut tx)
@@ -409,7 +552,8 @@ impl Writer {
             self.roll_back();
             return Ok(());
         }
-        let committed = wait_while_busy(wait, || self.conn.prepare_cached("COMMIT")?.execute([]));
+        let all = |err: rusqlite::Error| Failed::All(Trouble::from(err).not_applied());
+        let committed = wait_while_busy(inner.options.busy_wait, || self.conn.prepare_cached("COMMIT")?.execute([]));
         if let Err(err) = committed {
             self.broken = true;
             self.roll_back();
@@ -487,17 +631,12 @@ fn checkpoint(conn: &Connection) {
     }
 }
 
-/// Tries until the lock is free or the time is up: in short steps, so that another process's next pause is not missed.
+/// Tries until the lock is free or the time is up.
 fn wait_while_busy<T>(limit: Duration, mut attempt: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
-    let mut waited = Duration::ZERO;
+    let busy = Busy::default();
     loop {
         match attempt() {
-            Err(err) if schema::is_busy(&err) && waited < limit => {
-                metrics::counter!("profilestore_sqlite_lock_waits_total").increment(1);
-                let step = if waited < Duration::from_millis(5) { Duration::from_micros(100) } else { Duration::from_millis(1) };
-                std::thread::park_timeout(step);
-                waited += step;
-            }
+            Err(err) if schema::is_busy(&err) && busy.since.elapsed() < limit => busy.wait(),
             result => return result,
         }
     }
@@ -509,15 +648,6 @@ fn concerns_all(err: &rusqlite::Error) -> bool {
         err.sqlite_error_code(),
         None | Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig | ErrorCode::DatabaseCorrupt)
     )
-}
-
-fn bytes_of(commit: &Commit) -> usize {
-    let size = |change: &Change| match change {
-        Change::Write { value: NewValue::Bytes(bytes), .. } => bytes.len(),
-        Change::AppendMessage { message, .. } => message.payload.len(),
-        _ => 0,
-    };
-    commit.changes.iter().map(size).sum()
 }
 
 fn closed() -> StoreError {

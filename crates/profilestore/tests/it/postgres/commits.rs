@@ -61,7 +61,7 @@ async fn closed_connections_are_replaced() {
             .query("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = $1", &[&schema])
             .await
             .unwrap();
-        assert!(closed.len() >= 2, "a writer's and a reader's");
+        assert!(!closed.is_empty(), "reads and writes take turns on at least one");
     }
 }
 

@@ -13,6 +13,7 @@ use profilestore::{
 use tokio_postgres::{Client, Config, NoTls};
 
 mod commits;
+mod few_connections;
 mod schema;
 mod sessions;
 mod tls;

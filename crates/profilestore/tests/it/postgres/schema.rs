@@ -57,6 +57,40 @@ async fn tables_of_an_earlier_version_are_completed() {
     register(&opened(&schema).await).await.unwrap();
 }
 
+/// The index of earlier versions let the planner read a whole inbox for each of its messages. Until it is replaced the error says so.
+#[tokio::test]
+async fn a_store_without_the_index_of_digests_gets_it_by_migrating() {
+    let schema = made().await;
+    let before = format!(
+        "DROP INDEX {schema}.message_digest; \
+         ALTER TABLE {schema}.message ADD CONSTRAINT message_store_scope_key_digest_key UNIQUE (store, scope, key, digest)"
+    );
+    let owner = owner().await;
+    owner.batch_execute(&before).await.unwrap();
+    let reason = invalid(PostgresStore::open(game_servers(&schema)).await);
+    assert!(reason.contains("run `profilestore migrate`"), "{reason}");
+    assert!(PostgresStore::migrate(&owners(&schema), None).await.unwrap());
+    assert!(!PostgresStore::migrate(&owners(&schema), None).await.unwrap());
+    opened(&schema).await;
+    let left = "SELECT 1 FROM pg_indexes WHERE schemaname = $1 AND indexname = 'message_store_scope_key_digest_key'";
+    assert!(owner.query(left, &[&schema]).await.unwrap().is_empty());
+}
+
+/// A key may be any Unicode text, which a database of another encoding would refuse much later.
+#[tokio::test]
+async fn a_database_that_cannot_hold_every_key_is_refused() {
+    let (owner, name) = (owner().await, new_schema());
+    let make = format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'");
+    owner.batch_execute(&make).await.unwrap();
+    let (server, _) = server_url().rsplit_once('/').map(|(server, database)| (server.to_owned(), database.to_owned())).unwrap();
+    let options: PostgresOptions = format!("{server}/{name}").parse().unwrap();
+    let reason = invalid(PostgresStore::migrate(&options, None).await);
+    assert!(reason.contains("LATIN1") && reason.contains("UTF8"), "{reason}");
+    let missing = invalid(PostgresStore::open(options).await);
+    assert!(missing.contains("there is no store"), "{missing}");
+    owner.batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)")).await.unwrap();
+}
+
 /// A store that is not there is not made by opening it, and the error says how it is.
 #[tokio::test]
 async fn a_missing_store_is_not_made_by_opening_it() {

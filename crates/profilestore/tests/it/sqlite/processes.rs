@@ -170,6 +170,58 @@ async fn acknowledged_commits_survive_a_kill() {
     }
 }
 
+/// Each of many commits that wait is refused when its own time is up, and not after those before it, and is told who is to blame.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commits_behind_each_other_do_not_add_up_their_waits_for_a_stopped_process() {
+    let dir = folder();
+    let options = SqliteOptions { busy_wait: Duration::from_secs(2), batch: 1, ..fast() };
+    let store = SqliteStore::open(path(&dir), options).unwrap();
+    put(&store, &key("p"), "before").await.unwrap();
+    let mut holder = Process::start("hold the lock", &path(&dir));
+    assert!(holder.lines().any(|line| line == "holds the lock"));
+    holder.signal("-STOP");
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..30 {
+        let store = store.clone();
+        let commit = make(&store, vec![write(&KeyState::absent(key(&format!("p{n}"))), "after")]).await;
+        tasks.spawn(async move { store.commit_one(commit).await });
+    }
+    let all = async {
+        while let Some(done) = tasks.join_next().await {
+            match done.unwrap() {
+                Err(StoreError::Unavailable { reason }) => assert!(reason.contains("another process holds"), "{reason}"),
+                other => panic!("expected to find the store locked, found {other:?}"),
+            }
+        }
+    };
+    // One after the other they would take a minute.
+    tokio::time::timeout(Duration::from_secs(30), all).await.expect("each waits for itself");
+    drop(holder);
+    put(&store, &key("q"), "after").await.unwrap();
+    assert_eq!(state(&store, &key("p0")).await.version, 0);
+}
+
+/// A deadline is kept although the file is locked, and what it refused is not applied when the lock is free again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_is_refused_at_its_deadline_while_a_stopped_process_holds_the_lock() {
+    let dir = folder();
+    let options = SqliteOptions { busy_wait: Duration::from_secs(3600), ..fast() };
+    let store = SqliteStore::open(path(&dir), options).unwrap();
+    put(&store, &key("p"), "before").await.unwrap();
+    let mut holder = Process::start("hold the lock", &path(&dir));
+    assert!(holder.lines().any(|line| line == "holds the lock"));
+    holder.signal("-STOP");
+    let commit = make(&store, vec![write(&state(&store, &key("p")).await, "after")]).await;
+    let deadline = tokio::time::Instant::now() + Duration::from_millis(300);
+    match store.commit_one_by(commit, deadline).await {
+        Err(StoreError::Unavailable { .. }) => {}
+        other => panic!("expected a refusal for certain, found {other:?}"),
+    }
+    drop(holder);
+    put(&store, &key("q"), "after").await.unwrap();
+    assert_eq!(text(&state(&store, &key("p")).await), Some("before"));
+}
+
 /// A process that is stopped in the middle of a write makes commits fail as unavailable, not for ever, and reads not at all.
 #[tokio::test]
 async fn a_stopped_writer_makes_commits_unavailable() {

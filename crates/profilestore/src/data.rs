@@ -1,7 +1,7 @@
 //! A profile's data as the untyped engine sees it, and the codec that a typed store brings along.
 
 use std::{
-    any::Any,
+    any::{Any, TypeId, type_name},
     marker::PhantomData,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -53,6 +53,14 @@ pub(crate) fn typed_mut<T: ProfileData>(data: &mut dyn Data) -> Option<&mut T> {
     (data as &mut dyn Any).downcast_mut()
 }
 
+/// Which type the data of a store has.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DataType {
+    pub(crate) id: TypeId,
+    /// For people.
+    pub(crate) name: &'static str,
+}
+
 /// Turns stored JSON into data of a type, and gives a new profile its data.
 pub(crate) trait Codec: Send + Sync {
     /// Data of today's shape.
@@ -65,6 +73,7 @@ pub(crate) trait Codec: Send + Sync {
     /// Whether data may be saved, whose JSON this is: asks the store's validator, and with `verify`
     /// opens the JSON again.
     fn check(&self, data: &dyn Data, json: &RawValue, verify: bool) -> Result<()>;
+    fn data_type(&self) -> DataType;
 }
 
 /// Says what is wrong with some data, if anything. See [`crate::StoreBuilder::validate`].
@@ -209,6 +218,10 @@ impl<T: ProfileData> Codec for TypedCodec<T> {
 
     fn template(&self) -> Result<Arc<dyn Data>> {
         self.template_typed().map(|data| Arc::new(data) as Arc<dyn Data>)
+    }
+
+    fn data_type(&self) -> DataType {
+        DataType { id: TypeId::of::<T>(), name: type_name::<T>() }
     }
 }
 

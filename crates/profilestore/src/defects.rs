@@ -70,6 +70,14 @@ mod chosen {
         LateAnswerBelieved,
         /// (found here) A step of the store's clock is noticed at the next renewal only
         StepNoticedLate,
+        /// (found by chaos from outside) A start hears the refusal of the start before it
+        RefusalOfAnotherStart,
+        /// (found by chaos from outside) A profile is delivered to a start of another type
+        DeliveredToAnotherType,
+        /// (found by chaos from outside) An end overtakes a transaction that was called before it
+        EndOvertakesTransaction,
+        /// (found by chaos from outside) A lease is confirmed before the notices that came along are looked at
+        ConfirmedBeforeNotices,
     }
 
     impl Defect {

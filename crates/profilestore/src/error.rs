@@ -37,11 +37,11 @@ pub enum ErrorKind {
     Cancelled,
     /// The session could not be started, or the transaction not be done, in time. Nothing was done.
     TimedOut,
-    /// This game server is shutting down.
+    /// This game server is shutting down, or the Tokio runtime that it was started on is gone. Nothing was done.
     Closing,
     /// The session is over: ended, handed over, or lost. Changes are no longer saved.
     SessionEnded,
-    /// The data cannot be edited at this moment: from inside another edit of the same profile, or while a transaction is open.
+    /// The data cannot be edited at this moment: from inside another edit, or while a transaction is open.
     Busy,
     /// This server has not confirmed its lease within the lease time, so somebody else may have taken the profile: what cannot be
     /// undone must wait. It does so again as soon as the store answers.

@@ -229,7 +229,7 @@ impl GameServer {
         if engine.store.identity().await.is_err() {
             return AccessState::NoInternet;
         }
-        if engine.confirms(engine.server()) { AccessState::Access } else { AccessState::NoAccess }
+        if engine.confirms(engine.server(), None) { AccessState::Access } else { AccessState::NoAccess }
     }
 
     /// Calls `listener` with a message and, where it is about one, the profile whenever a call of the store fails or something
@@ -352,18 +352,27 @@ impl GameServer {
 
     /// Ends every session with its hooks ([`crate::LastSave::Shutdown`]), saves and releases all profiles, and gives the lease back.
     ///
-    /// Waits until everything is durable or [`Settings::shutdown_timeout`] has passed; what was not saved by then is listed in
-    /// the report. Dropping the future does not stop the saves that are under way, but the lease may then stay until it dies
-    /// of age. A second call finds nothing to do.
-    pub async fn shutdown(&self) -> ShutdownReport {
-        let not_saved = self.inner.engine.shutdown().await;
-        if let Some(mock) = self.inner.mock.get() {
-            mock.shutdown().await;
+    /// Under way as soon as it is called: what was called before comes before it, transactions included; what is called
+    /// after it fails with [`ErrorKind::Closing`] or [`ErrorKind::SessionEnded`]. Waits until everything is durable or
+    /// [`Settings::shutdown_timeout`] has passed; what was not saved by then is listed in the report. Dropping the future
+    /// does not stop the saves that are under way, but the lease may then stay until it dies of age. A second call finds
+    /// nothing to do.
+    pub fn shutdown(&self) -> impl Future<Output = ShutdownReport> + Send + 'static + use<> {
+        let live = self.inner.engine.shutdown();
+        let mock = self.inner.mock.get().map(Engine::shutdown);
+        let server = self.inner.clone();
+        async move {
+            // The server stays until then, also when this is the last that holds it.
+            let _server = server;
+            let not_saved = live.await;
+            if let Some(mock) = mock {
+                mock.await;
+            }
+            for (key, error) in &not_saved {
+                tracing::error!(%key, %error, "a profile was not saved at shutdown");
+            }
+            ShutdownReport { not_saved }
         }
-        for (key, error) in &not_saved {
-            tracing::error!(%key, %error, "a profile was not saved at shutdown");
-        }
-        ShutdownReport { not_saved }
     }
 
     /// Waits for SIGTERM or SIGINT (Ctrl-C), then shuts down. For programs that have nothing else to do at their end.

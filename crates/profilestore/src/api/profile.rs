@@ -91,16 +91,18 @@ impl<T: ProfileData> Profile<T> {
     ///
     /// # Errors
     ///
-    /// [`crate::ErrorKind::SessionEnded`] once the session is over: nothing was changed. [`crate::ErrorKind::Busy`] from inside another edit, and
-    /// while a transaction with this profile is open, usually for some milliseconds: see [`Profile::update_when_free`].
+    /// [`crate::ErrorKind::SessionEnded`] once the session is over: nothing was changed. [`crate::ErrorKind::Busy`] while a
+    /// transaction with this profile is open, usually for some milliseconds: see [`Profile::update_when_free`]; and from
+    /// inside another edit, be it of another profile, since two edits inside each other could wait for each other for ever:
+    /// edit one after the other, or use a transaction.
     pub fn update<R>(&self, edit: impl FnOnce(&mut T) -> R) -> Result<R> {
         let answer = self.session.live.edit(&self.session.key, |data| edit(typed_mut(data).expect(OTHER_TYPE)))?;
         self.session.note_change();
         Ok(answer)
     }
 
-    /// The same, but waits while a transaction with this profile is open. Dropping the future before it is done means that nothing
-    /// was changed.
+    /// The same, but waits while a transaction with this profile is open. Takes effect when the future is polled and nothing is
+    /// open. Dropping the future before it is done means that nothing was changed.
     pub async fn update_when_free<R>(&self, edit: impl FnOnce(&mut T) -> R) -> Result<R> {
         let edit = |data: &mut dyn Data| edit(typed_mut(data).expect(OTHER_TYPE));
         let answer = self.session.live.edit_when_free(&self.session.key, edit).await?;
@@ -353,8 +355,9 @@ impl<T: ProfileData> Profile<T> {
     /// releases the profile. When the future gives Ok, that is durable. Dropping the future does
     /// not stop it. Specification: `EndSession`.
     ///
-    /// While a transaction with this profile is open, changes are refused from this call on, and
-    /// the last hooks run when it is over.
+    /// Transactions that were called before come before it: changes are refused from this call on,
+    /// and the last hooks run when those transactions are over. Called from inside an edit, it
+    /// comes behind that edit in the same way.
     ///
     /// When what the last save would store cannot be stored ([`crate::ErrorKind::TooLarge`],
     /// [`crate::ErrorKind::Invalid`], [`crate::ErrorKind::Refused`]), the session is **not** over: it stays

@@ -1,6 +1,6 @@
 //! A profile that was only read.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use serde_json::{Map, Value};
 
@@ -8,7 +8,7 @@ use crate::{
     api::store::ProfileStore,
     data::{Codec as _, ProfileData, encode_for_save},
     data_store::{Cause, KeyState, StoredMessage, StoredVersion, VersionRef},
-    engine::{Engine, calls::Replacement, history::Which},
+    engine::{calls::Replacement, history::Which},
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
     record::{Record, Stored, version::KeyInfo},
@@ -212,14 +212,20 @@ impl<T: ProfileData> ReadProfile<T> {
     /// # Errors
     ///
     /// [`ErrorKind::Removed`] when the profile was removed since it was read, also if there is another one by now; errors of encoding as in [`crate::Profile::save`].
-    pub async fn set(&self) -> Result<()> {
+    pub fn set(&self) -> impl Future<Output = Result<()>> + Send + 'static + use<T> {
+        let replaced = self
+            .replacement()
+            .map(|replacement| self.store.with_engine(self.key.key(), move |engine, key| engine.replace(key, replacement)));
+        async move { replaced?.await.map(drop) }
+    }
+
+    fn replacement(&self) -> Result<Replacement> {
         let mut meta = Record { origin: None, ..self.record.clone() };
         self.store.codec.stamp(&mut meta);
-        let engine: Arc<Engine> = self.store.engine().await?;
-        let verify = engine.settings().verify_saves;
+        let verify = self.store.server().inner.engine.settings().verify_saves;
         let (bytes, _) =
             encode_for_save(&self.data, &meta, &*self.store.codec, verify).map_err(|error| error.about(&self.key))?;
-        let replacement = Replacement {
+        Ok(Replacement {
             bytes,
             user_ids: meta.user_ids,
             cause: if self.restores { Cause::Restore } else { Cause::Set },
@@ -227,9 +233,7 @@ impl<T: ProfileData> ReadProfile<T> {
             read_version: self.read_version,
             existed: self.existed,
             processed: self.processed.clone(),
-        };
-        engine.replace(&self.key, replacement).await?;
-        Ok(())
+        })
     }
 }
 

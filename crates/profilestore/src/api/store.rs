@@ -17,9 +17,22 @@ use crate::{
 ///
 /// Two stores of one name and scope on one server are the same profiles.
 ///
-/// **Order.** What this server does to one key takes effect in the order of the calls, reads included. Each call is under way when
-/// it returns; its future is only the wait for the answer, so dropping the future cancels nothing, except that a start whose future
-/// is dropped is called off and leaves nothing behind.
+/// **Order.** What this server does to one key takes effect in the order of the calls, reads included: starts, saves,
+/// transactions, ends, messages, removals, reads, and [`GameServer::shutdown`], which comes behind everything that was
+/// called before it. Each call takes its turn when it is made, not when its future is first polled; the future is only
+/// the wait for the answer, so dropping it cancels nothing. The exceptions:
+///
+/// * A start whose future is dropped is called off and leaves nothing behind.
+/// * An edit ([`Profile::update`]) has no turn: it takes effect when it is called, on the data as it is then. So it comes
+///   before a transaction that was called earlier and has not yet had its turn; while that one is open the edit is refused.
+///   A save, a transaction and an end hold every edit that was made before they were called.
+/// * Another server that asks for the profile, or takes it, ends the session whatever is waiting. What waited then fails
+///   with [`ErrorKind::SessionEnded`] and was not done; a save is answered by the last save.
+/// * The first call of a mock's store ([`ProfileStore::mock`]) and the calls of [`crate::Operator`] begin when their
+///   futures are first polled.
+///
+/// Two stores of one name and scope must have one type: while a profile is open as one type, a start as another fails with
+/// [`ErrorKind::Invalid`] and names both.
 pub struct ProfileStore<T> {
     pub(super) server: GameServer,
     /// None: the mock's, started at the first use.

@@ -92,8 +92,9 @@ impl TransactionBuilder {
     /// Runs the transaction: `work` edits copies of the participants' data and adds gifts; then all of it becomes durable with one
     /// commit, or nothing does. When the future gives Ok it is durable, and the copies are the data.
     ///
-    /// Under way as soon as this is called: it takes its turn behind what was called before on each of the participants. Dropping
-    /// the future does not stop it. Waits for its turns and for one commit. Transactions over crossing participants wait for one
+    /// Under way as soon as this is called: it takes its turn behind what was called before on each of the participants, and
+    /// ahead of what is called later: an end or a shutdown that is called before it is done comes behind it. Dropping the
+    /// future does not stop it. Waits for its turns and for one commit. Transactions over crossing participants wait for one
     /// another and never for ever.
     ///
     /// While it is open, other edits of the participants fail with [`ErrorKind::Busy`] ([`Profile::update_when_free`] waits), reads

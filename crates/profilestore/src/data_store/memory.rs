@@ -19,6 +19,7 @@ use super::{
     Change, Commit, CommitId, CommitReply, Conflict, ConflictKind, DataStore, Digest, Identity, Incarnation, KeyFilter, KeyQuery,
     KeyState, LeaseState, NewValue, Notice, Order, Retention, Returning, ServerId, ServerRow, Snapshot, StoreError,
     StoredMessage, StoredVersion, SweepCursor, SweepReport, VersionInfo, VersionQuery, VersionRef,
+    content::content_digest,
     rules::{self, Counters, Fault, MessageFacts, Outcome, View},
 };
 use crate::{env::Env, key::ProfileKey};
@@ -571,7 +572,7 @@ impl Version {
 
 impl Message {
     fn new(stored: StoredMessage) -> Self {
-        Self { id: stored.id.digest(), content: Digest::of(&stored.payload), stored }
+        Self { id: stored.id.digest(), content: content_digest(&stored.payload), stored }
     }
 }
 

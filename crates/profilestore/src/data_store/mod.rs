@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::key::ProfileKey;
 
 mod commit;
+pub(crate) mod content;
 mod held;
 mod memory;
 mod message;

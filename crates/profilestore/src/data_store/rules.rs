@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use super::{
     Change, Commit, CommitId, ConflictKind, DAY_MS, Digest, Incarnation, LeaseState, MAX_MESSAGE_BYTES, MAX_VALUE_BYTES,
     MESSAGE_ID_MAX_AGE_MS, MESSAGE_ID_MAX_AHEAD_MS, MessageId, NewValue, ServerId, ServerRow, StoreError,
+    content::is_same_content,
 };
 use crate::key::ProfileKey;
 
@@ -208,7 +209,7 @@ pub(super) fn judge<V: View>(view: &mut V, commit: &Commit, now_ms: i64) -> Resu
                         appended.len() - 1
                     });
                     let kind = match view.used_with(key, &message.id.digest())? {
-                        Some(content) if content == Digest::of(&message.payload) => Some(ConflictKind::MessageSeen),
+                        Some(content) if is_same_content(content, &message.payload) => Some(ConflictKind::MessageSeen),
                         Some(_) => Some(ConflictKind::MessageIdReused),
                         None if !accepts_message_id(&message.id, now_ms) => Some(ConflictKind::MessageIdExpired),
                         None => (view.counters(key)?.waiting + appended[position].1 >= u64::from(*cap))

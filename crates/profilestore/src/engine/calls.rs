@@ -1,24 +1,19 @@
-//! Calls that need no session: reading, writing a read profile back, removing, sending; and the sweep.
+//! Calls that need no session: reading, writing a read profile back, removing, sending.
 //!
 //! Each runs in the key's queue, so it sees what this server did to the key before.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
 use bytes::Bytes;
-use tokio::time::Instant;
 
-use super::{Engine, MAX_RACES, lost_race};
+use super::{Engine, MAX_RACES, deadline::Deadline, lost_race};
 use crate::{
     audit::{Attribution, AuditEntry},
     data_store::{
-        Cause, Change, ConflictKind, Incarnation, KeyState, MessageId, NewMessage, NewValue, Retention, Returning, StoreError,
-        StoredMessage,
+        Cause, Change, ConflictKind, Incarnation, KeyState, MessageId, NewMessage, NewValue, Returning, StoreError, StoredMessage,
     },
     edit::request::dismissed,
     error::{Error, ErrorKind, Result},
@@ -89,31 +84,49 @@ impl Engine {
         self.settings().max_key_queue
     }
 
-    /// Runs a call in the key's queue at once; the answer comes when it is done.
+    /// Runs a call in the key's queue at once; the answer comes when it is done, by the call's deadline at the latest. One
+    /// that is being done then goes on, and its outcome is not known.
     pub(crate) fn call<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
         self: &Arc<Self>,
         key: &ProfileKey,
         call: F,
     ) -> impl Future<Output = Result<T>> + Send + 'static + use<T, F> {
+        let late = Error::new(ErrorKind::Unknown, "the store has not answered in time; the call may yet take effect");
+        self.call_or(key, late, call)
+    }
+
+    /// The same for a call that changes nothing.
+    pub(crate) fn look_up<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
+        self: &Arc<Self>,
+        key: &ProfileKey,
+        call: F,
+    ) -> impl Future<Output = Result<T>> + Send + 'static + use<T, F> {
+        self.call_or(key, Error::new(ErrorKind::Unavailable, "the store has not answered in time"), call)
+    }
+
+    fn call_or<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
+        self: &Arc<Self>,
+        key: &ProfileKey,
+        late: Error,
+        call: F,
+    ) -> impl Future<Output = Result<T>> + Send + 'static + use<T, F> {
         let about = key.clone();
         let held_up =
             || Error::new(ErrorKind::Unavailable, "an earlier operation on the profile waits for the store; nothing was done");
-        let (env, deadline) = (self.env.clone(), self.env.after(self.settings().call_timeout));
-        // Set by whoever comes first: the call when its turn comes, or its caller when he gives up.
+        let (env, deadline) = (self.env.clone(), self.deadline());
+        // Set by what comes first: the call when its turn comes, or its caller that gives up.
         let turn = Arc::new(AtomicBool::new(false));
         let taken = turn.clone();
         let queued = self.check_open(key).and_then(|()| {
             self.queues.run(key, self.queue_limit(), async move {
-                if taken.swap(true, Ordering::AcqRel) { Err(held_up()) } else { call.await }
+                if taken.swap(true, Ordering::AcqRel) { Err(held_up()) } else { deadline.scope(call).await }
             })
         });
         async move {
-            let mut answer = Box::pin(queued?.wait());
-            let answer = match env.timeout_at(deadline, &mut answer).await {
-                Ok(answer) => answer?,
+            let answer = match env.timeout_at(deadline.at(), queued?.wait()).await {
+                Ok(answer) => answer.and_then(|answer| answer),
                 Err(_) if !turn.swap(true, Ordering::AcqRel) => Err(held_up()),
-                // It has a deadline of its own.
-                Err(_) => answer.await?,
+                Err(_) => Err(late),
             };
             answer.map_err(|error| error.about(&about))
         }
@@ -121,7 +134,7 @@ impl Engine {
 
     pub(crate) fn get(self: &Arc<Self>, key: &ProfileKey) -> impl Future<Output = Result<KeyState>> + Send + 'static + use<> {
         let (engine, key_) = (self.clone(), key.clone());
-        self.call(key, async move { Ok(engine.read_settled(&key_, Returning::ALL).await?.1) })
+        self.look_up(key, async move { Ok(engine.read_settled(&key_, Returning::ALL).await?.1) })
     }
 
     /// Sends a message. The id makes a repetition harmless.
@@ -147,16 +160,16 @@ impl Engine {
             .map(|by| AuditEntry::new(self.env.uuid(), "send", vec![key.clone()], by).detail("message", id.to_string()).change());
         let mut changes = vec![self.append(key, id, payload)?];
         changes.extend(entry.transpose()?);
-        let deadline = self.env.after(self.settings().call_timeout);
+        let deadline = self.deadline();
         let mut commit = self.new_commit(changes, Returning::HEAD);
-        let mut answer = self.settle(&commit, |at| at > deadline).await;
+        let mut answer = self.settle(&commit, deadline).await;
         // Into the restored contents, where the message's id says whether it is in them.
         while let Err(error @ StoreError::Replaced { .. }) = &answer
-            && self.env.now() < deadline
+            && !deadline.is_over(self.env.now())
             && self.overtaken(error).await
         {
             commit = self.new_commit(commit.changes, Returning::HEAD);
-            answer = self.settle(&commit, |at| at > deadline).await;
+            answer = self.settle(&commit, deadline).await;
         }
         match answer {
             Ok(reply) => {
@@ -184,7 +197,7 @@ impl Engine {
     ) -> impl Future<Output = Result<bool>> + Send + 'static + use<> {
         let (engine, key_) = (self.clone(), key.clone());
         self.call(key, async move {
-            let deadline = engine.env.after(engine.settings().call_timeout);
+            let deadline = engine.deadline();
             for _ in 0..MAX_RACES {
                 let contents = engine.contents();
                 let (now_ms, mut state) = engine.read_settled(&key_, Returning::INBOX).await?;
@@ -219,7 +232,7 @@ impl Engine {
                     return Ok(true);
                 }
                 let commit = engine.commit_in(contents, made, Returning::HEAD);
-                match engine.settle(&commit, |at| at > deadline).await {
+                match engine.settle(&commit, deadline).await {
                     Ok(_) => {
                         engine.look(&key_);
                         return Ok(true);
@@ -261,7 +274,7 @@ impl Engine {
     ) -> impl Future<Output = Result<KeyState>> + Send + 'static + use<> {
         let (engine, key_) = (self.clone(), key.clone());
         self.call(key, async move {
-            let deadline = engine.env.after(engine.settings().call_timeout);
+            let deadline = engine.deadline();
             for _ in 0..MAX_RACES {
                 let contents = engine.contents();
                 let (_, state) = engine.read_settled(&key_, Returning::INBOX).await?;
@@ -297,7 +310,7 @@ impl Engine {
         let (engine, key_) = (self.clone(), key.clone());
         self.call(key, async move {
             let operation = engine.env.uuid();
-            let deadline = engine.env.after(engine.settings().call_timeout);
+            let deadline = engine.deadline();
             for _ in 0..MAX_RACES {
                 let contents = engine.contents();
                 let (_, state) = engine.read_settled(&key_, Returning::ALL).await?;
@@ -339,7 +352,7 @@ impl Engine {
         contents: Incarnation,
         state: &KeyState,
         overwrite: Overwrite,
-        deadline: Instant,
+        deadline: Deadline,
     ) -> Result<Option<KeyState>> {
         let Overwrite { value, user_ids, cause, author, more } = overwrite;
         let key = &state.key;
@@ -358,7 +371,7 @@ impl Engine {
         let mut changes = vec![write, ownership::cleared(state)];
         changes.extend(more);
         let commit = self.commit_from_outside(contents, changes, Returning::INBOX);
-        match self.settle(&commit, |at| at > deadline).await {
+        match self.settle(&commit, deadline).await {
             Ok(mut reply) => {
                 // A session of this very server gets no notice.
                 self.look(key);
@@ -372,9 +385,9 @@ impl Engine {
 
     /// Stores an audit entry by itself, over version `version` of it; 0: the first one.
     pub(crate) async fn book(&self, entry: &AuditEntry, version: u64) -> Result<()> {
-        let deadline = self.env.after(self.settings().call_timeout);
+        let deadline = self.deadline();
         let commit = self.new_commit(vec![entry.change_at(version)?], Returning::HEAD);
-        self.settle(&commit, |at| at > deadline).await?;
+        self.settle(&commit, deadline).await?;
         Ok(())
     }
 }
@@ -390,34 +403,4 @@ pub(crate) fn too_many_races() -> Error {
 fn receipts<'a>(key: &ProfileKey, messages: impl IntoIterator<Item = &'a StoredMessage>) -> Vec<Change> {
     let remove = |message: &StoredMessage| Change::RemoveMessage { key: key.clone(), index: message.index, receipt: true };
     messages.into_iter().map(remove).collect()
-}
-
-/// How soon after its start a server sweeps for the first time, so that short-lived servers do their part.
-const FIRST_SWEEP: Duration = Duration::from_secs(600);
-
-/// Sweeps now and then what is past its time.
-pub(crate) async fn sweep(engine: Arc<Engine>) {
-    let mut longest = FIRST_SWEEP;
-    loop {
-        let Some(period) = engine.settings().sweep_period else { return };
-        tokio::time::sleep(period.min(longest)).await;
-        longest = Duration::MAX;
-        let history_ms = i64::try_from(engine.settings().history_retention.as_millis()).unwrap_or(i64::MAX);
-        let mut cursor = None;
-        loop {
-            match engine.store.sweep(Retention { history_ms }, cursor).await {
-                Ok(report) => {
-                    metrics::counter!("profilestore_swept_versions_total").increment(report.versions);
-                    cursor = report.next;
-                }
-                Err(error) => {
-                    engine.note_error(&error, None);
-                    break;
-                }
-            }
-            if cursor.is_none() {
-                break;
-            }
-        }
-    }
 }

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Engine, MAX_RACES, lost_race};
+use super::{Engine, MAX_RACES, deadline::Deadline, lost_race};
 use crate::{
     audit::{AuditEntry, AuditOutcome},
     data_store::{ConflictKind, KeyState, Returning, StoreError},
@@ -33,7 +33,7 @@ impl Engine {
     ) -> impl Future<Output = Result<AuditEntry>> + Send + 'static + use<> {
         let engine = self.clone();
         let key = key.clone();
-        let deadline = self.env.after(patience);
+        let deadline = Deadline::new(self.env.now(), self.env.after(patience));
         let first = self.edit_step(&key, request.clone());
         async move {
             let mut settled = first.await?;
@@ -43,16 +43,18 @@ impl Engine {
                 if let Some(entry) = settled {
                     return Ok(entry);
                 }
-                if engine.env.now() >= deadline {
+                if engine.env.now() >= deadline.at() {
                     return Err(still_waits(&key, &request));
                 }
                 tokio::time::sleep(look_in).await;
                 look_in = (look_in * 2).min(LAST_LOOK);
+                let step = engine.deadline().min(deadline);
                 let looked = if engine.env.now() >= judged + JUDGE_AGAIN {
                     judged = engine.env.now();
-                    engine.edit_step(&key, request.clone()).await
+                    step.sync_scope(|| engine.edit_step(&key, request.clone())).await
                 } else {
-                    engine.outcomes(&[book_of(request.operation, &key)]).await.map(|mut outcomes| outcomes.remove(0))
+                    let outcomes = step.scope(engine.outcomes(&[book_of(request.operation, &key)])).await;
+                    outcomes.map(|mut outcomes| outcomes.remove(0))
                 };
                 settled = match looked {
                     // It was sent, whatever keeps us from seeing what becomes of it.
@@ -74,7 +76,7 @@ impl Engine {
     }
 
     pub(crate) async fn edit_now(self: &Arc<Self>, key: &ProfileKey, request: &EditRequest) -> Result<Option<AuditEntry>> {
-        let deadline = self.env.after(self.settings().call_timeout);
+        let deadline = self.deadline();
         let keys = [key.clone(), book_of(request.operation, key)];
         for _ in 0..MAX_RACES {
             let contents = self.contents();
@@ -93,7 +95,7 @@ impl Engine {
                 Next::Send(changes) => (changes, None),
             };
             let commit = self.commit_from_outside(contents, changes, Returning::HEAD);
-            match self.settle(&commit, |at| at > deadline).await {
+            match self.settle(&commit, deadline).await {
                 Ok(reply) => {
                     self.look(key);
                     return Ok(settled.map(|entry| AuditEntry { stored_ms: reply.now_ms, ..entry }));

@@ -147,9 +147,9 @@ impl Engine {
     }
 
     async fn book_change(&self, change: crate::data_store::Change) -> Result<(), StoreError> {
-        let deadline = self.env.after(self.settings().call_timeout);
+        let deadline = self.deadline();
         let commit = self.new_commit(vec![change], Returning::HEAD);
-        self.settle(&commit, |at| at > deadline).await.map(drop)
+        self.settle(&commit, deadline).await.map(drop)
     }
 
     /// The next pieces of work. None: that was all.
@@ -253,14 +253,14 @@ impl Engine {
         if results.len() != work.len() {
             return Err(Error::new(ErrorKind::Unknown, "the store gave no answer for some commits"));
         }
-        let deadline = self.env.after(self.settings().call_timeout);
+        let deadline = self.deadline();
         let mut fates = Vec::with_capacity(work.len());
         for ((work, commit, settled), mut result) in work.into_iter().zip(results) {
             if let Err(error) = &result
                 && error.is_transient()
             {
                 self.note_error(error, Some(&work.key));
-                result = self.settle(&commit, |at| at > deadline).await;
+                result = self.settle(&commit, deadline).await;
             } else if let Ok(reply) = &result {
                 self.hint(reply).await;
             }

@@ -142,7 +142,7 @@ impl Engine {
     }
 
     async fn erase_now(self: &Arc<Self>, key: &ProfileKey, wanted: &Wanted) -> Result<Fate> {
-        let deadline = self.env.after(self.settings().call_timeout);
+        let deadline = self.deadline();
         for _ in 0..MAX_RACES {
             let contents = self.contents();
             let (_, state) = self.read_settled(key, Returning::ALL).await?;
@@ -273,7 +273,7 @@ impl Engine {
     /// Takes out the details of what was stored by then, and forgets what stood there before. What was booked there since stays: it is
     /// about a later life of the profile. False when there were no details to be taken out.
     async fn redact_entry(&self, at: &ProfileKey, erased_ms: i64) -> Result<bool> {
-        let deadline = self.env.after(self.settings().call_timeout);
+        let deadline = self.deadline();
         for _ in 0..MAX_RACES {
             let contents = self.contents();
             let (_, state) = self.read_settled(at, Returning::ALL).await?;
@@ -288,7 +288,7 @@ impl Engine {
                 changes.push(entry.change_at(state.version)?);
             }
             changes.push(Change::Erase { key: at.clone(), epoch: state.epoch });
-            match self.settle(&self.commit_in(contents, changes, Returning::HEAD), |at| at > deadline).await {
+            match self.settle(&self.commit_in(contents, changes, Returning::HEAD), deadline).await {
                 Ok(_) => return Ok(redacts),
                 Err(error) if lost_race(&error) => {}
                 Err(error) => return Err(error.into()),

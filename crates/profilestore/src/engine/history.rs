@@ -48,7 +48,7 @@ impl Engine {
         query: VersionQuery,
     ) -> impl Future<Output = Result<(i64, Vec<VersionInfo>)>> + Send + 'static + use<> {
         let (engine, key) = (self.clone(), query.key.clone());
-        self.call(&key, async move {
+        self.look_up(&key, async move {
             let (_, state) = engine.read_settled(&query.key, Returning::HEAD).await?;
             let page = engine.reading(Some(&query.key), || engine.store.versions(&query)).await?;
             Ok((state.created_ms, page))
@@ -61,7 +61,7 @@ impl Engine {
         which: Which,
     ) -> impl Future<Output = Result<(KeyState, Option<StoredVersion>)>> + Send + 'static + use<> {
         let (engine, key_) = (self.clone(), key.clone());
-        self.call(key, async move {
+        self.look_up(key, async move {
             let (_, state) = engine.read_settled(&key_, Returning::INBOX).await?;
             let found = engine.find(&state, &which).await?;
             Ok((state, found))
@@ -78,7 +78,7 @@ impl Engine {
         let (engine, key_) = (self.clone(), key.clone());
         self.call(key, async move {
             let operation = engine.env.uuid();
-            let deadline = engine.env.after(engine.settings().call_timeout);
+            let deadline = engine.deadline();
             for _ in 0..MAX_RACES {
                 let contents = engine.contents();
                 let (_, state) = engine.read_settled(&key_, Returning::HEAD).await?;
@@ -126,8 +126,8 @@ impl Engine {
             let action = if pinned { "pin" } else { "unpin" };
             let entry = AuditEntry::new(engine.env.uuid(), action, vec![key_.clone()], by).detail("version", info.number);
             let pin = Change::Pin { key: key_, version: info.number, pinned };
-            let deadline = engine.env.after(engine.settings().call_timeout);
-            engine.settle(&engine.commit_in(contents, vec![pin, entry.change()?], Returning::HEAD), |at| at > deadline).await?;
+            let deadline = engine.deadline();
+            engine.settle(&engine.commit_in(contents, vec![pin, entry.change()?], Returning::HEAD), deadline).await?;
             info.pinned = pinned;
             Ok(info)
         })

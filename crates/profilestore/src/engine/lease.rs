@@ -38,9 +38,9 @@ impl Lease {
         Some(answered.min(renewed))
     }
 
-    /// True while nobody can have declared this server dead: within the lease time of a confirmation.
-    pub(crate) fn is_confirmed(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.confirmed_at) < self.lease_time || defect!(SelfDemotionRemoved)
+    /// True while nobody can have declared this server dead: within the lease time of this confirmation.
+    pub(crate) fn is_confirmed(&self, confirmed_at: Instant, now: Instant) -> bool {
+        now.saturating_duration_since(confirmed_at) < self.lease_time || defect!(SelfDemotionRemoved)
     }
 }
 

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{FutureExt, future::BoxFuture};
 use parking_lot::{Mutex, RwLock};
 use tokio::{runtime::Handle, sync::Notify, task::JoinHandle, time::Instant};
 
@@ -32,7 +33,9 @@ use crate::{
     settings::Settings,
 };
 
+mod attempt;
 pub(crate) mod calls;
+pub(crate) mod deadline;
 mod edit;
 mod edit_all;
 pub(crate) mod erase;
@@ -44,7 +47,9 @@ pub(crate) mod queue;
 pub(crate) mod renew;
 mod standing;
 pub(crate) mod start;
+mod sweep;
 
+use deadline::{Deadline, Patience};
 use health::Health;
 use lease::Lease;
 use queue::KeyQueues;
@@ -87,7 +92,7 @@ pub(crate) struct Engine {
     pub(crate) queues: Arc<KeyQueues>,
     /// Held while a transaction takes its place in several queues, so that two of them meet in the same order in all of them.
     pub(crate) lining_up: Mutex<()>,
-    slots: Mutex<BTreeMap<ProfileKey, Slot>>,
+    slots: Mutex<Slots>,
     /// Sessions that are closed and whose last save is not known yet, by their identity.
     pub(crate) ending: Mutex<BTreeMap<String, ProfileKey>>,
     /// Starts that wait for a word about their key.
@@ -103,10 +108,20 @@ pub(crate) struct Engine {
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
+/// The keys that this server has to do with.
+type Slots = BTreeMap<ProfileKey, Slot>;
+
 /// What this server does with a key.
 enum Slot {
     Loading(Arc<Load>),
     Live(Arc<Session>),
+}
+
+impl Slot {
+    /// True for a session of which is known what became of its last save.
+    fn is_over(&self) -> bool {
+        matches!(self, Self::Live(session) if session.is_known_to_be_over())
+    }
 }
 
 impl fmt::Debug for Engine {
@@ -151,7 +166,7 @@ impl Engine {
             engine.runtime.spawn(renew::run(engine.clone(), hints)),
             engine.runtime.spawn(crate::autosave::run(engine.clone())),
             engine.runtime.spawn(crate::bounded_loss::run(engine.clone())),
-            engine.runtime.spawn(calls::sweep(engine.clone())),
+            engine.runtime.spawn(sweep::run(engine.clone())),
         ];
         *engine.tasks.lock() = tasks;
         Ok(engine)
@@ -178,6 +193,12 @@ impl Engine {
         self.closing.load(Ordering::SeqCst)
     }
 
+    /// The deadline of the call that is being done, or that of one which is made now.
+    pub(crate) fn deadline(&self) -> Deadline {
+        let begins = || Deadline::new(self.env.now(), self.env.after(self.settings().call_timeout));
+        Deadline::of_call().unwrap_or_else(begins)
+    }
+
     /// Fails once `shutdown` was called.
     pub(crate) fn check_open(&self, key: &ProfileKey) -> Result<()> {
         if self.is_closing() {
@@ -186,10 +207,11 @@ impl Engine {
         Ok(())
     }
 
-    /// True when a session that stands on this incarnation of the server may believe in itself.
-    pub(crate) fn confirms(&self, held_by: ServerId) -> bool {
+    /// True when a session that stands on this incarnation of the server may believe in itself. `unseen`: the session has
+    /// yet to look at a notice, so only what was confirmed before that came counts.
+    pub(crate) fn confirms(&self, held_by: ServerId, unseen: Option<Instant>) -> bool {
         let lease = self.lease.lock();
-        lease.server == held_by && lease.is_confirmed(self.env.now())
+        lease.server == held_by && lease.is_confirmed(unseen.unwrap_or(lease.confirmed_at), self.env.now())
     }
 
     pub(crate) fn server(&self) -> ServerId {
@@ -303,9 +325,9 @@ impl Engine {
         }
     }
 
-    /// Tries a commit, under one and the same identity, until its outcome is known or `give_up` says so. The error is then
+    /// Tries a commit, under one and the same identity, until its outcome is known or patience ends. The error is then
     /// the last one, [`StoreError::Indeterminate`] if any attempt's outcome is still unknown.
-    pub(crate) async fn settle(&self, commit: &Commit, give_up: impl Fn(Instant) -> bool) -> Result<CommitReply, StoreError> {
+    pub(crate) async fn settle(&self, commit: &Commit, patience: impl Patience) -> Result<CommitReply, StoreError> {
         let mut backoff = Backoff::default();
         let mut unknown = None;
         let mut again = None;
@@ -321,10 +343,10 @@ impl Engine {
                             return Err(StoreError::Unavailable { reason: "it is not there".into() });
                         }
                     }
-                    let wait = backoff.next(self.longest_pause(self.hurry.load(Ordering::Relaxed)));
-                    if give_up(self.env.now() + wait) {
+                    let wanted = backoff.next(self.longest_pause(self.hurry.load(Ordering::Relaxed)));
+                    let Some(wait) = patience.pause(self.env.now(), wanted) else {
                         return Err(unknown.unwrap_or(error));
-                    }
+                    };
                     metrics::counter!("profilestore_store_retries_total").increment(1);
                     tokio::time::sleep(wait).await;
                 }
@@ -333,7 +355,7 @@ impl Engine {
                     if unknown.is_some()
                         && matches!(error.conflict(), Some(ConflictKind::InboxFull | ConflictKind::MessageIdExpired)) =>
                 {
-                    match self.call_off(commit, &mut backoff, &give_up).await {
+                    match self.call_off(commit, &mut backoff, &patience).await {
                         Ok(true) => return Err(error),
                         // It did arrive: the next attempt says so.
                         Ok(false) => {}
@@ -356,9 +378,9 @@ impl Engine {
         server: Option<ServerId>,
         key: &ProfileKey,
         commit: &Commit,
-        give_up: impl Fn(Instant) -> bool,
+        patience: impl Patience,
     ) -> Result<CommitReply, StoreError> {
-        let mut settled = Box::pin(self.settle(commit, give_up));
+        let mut settled = Box::pin(self.settle(commit, patience));
         if let Some(server) = server {
             tokio::select! {
                 biased;
@@ -385,12 +407,12 @@ impl Engine {
         true
     }
 
-    /// Makes sure that a commit is never applied, trying until that is known or `give_up` says so. False: it had been applied.
+    /// Makes sure that a commit is never applied, trying until that is known or patience ends. False: it had been applied.
     pub(crate) async fn call_off(
         &self,
         commit: &Commit,
         backoff: &mut Backoff,
-        give_up: impl Fn(Instant) -> bool,
+        patience: &impl Patience,
     ) -> Result<bool, StoreError> {
         let abort = Commit {
             incarnation: commit.incarnation,
@@ -401,10 +423,8 @@ impl Engine {
                 Ok(_) => return Ok(true),
                 Err(refused) if refused.conflict() == Some(&ConflictKind::AlreadyApplied) => return Ok(false),
                 Err(failed) if failed.is_transient() => {
-                    let wait = backoff.next(self.longest_pause(self.hurry.load(Ordering::Relaxed)));
-                    if give_up(self.env.now() + wait) {
-                        return Err(failed);
-                    }
+                    let wanted = backoff.next(self.longest_pause(self.hurry.load(Ordering::Relaxed)));
+                    let Some(wait) = patience.pause(self.env.now(), wanted) else { return Err(failed) };
                     tokio::time::sleep(wait).await;
                 }
                 Err(failed) => return Err(failed),
@@ -437,16 +457,14 @@ impl Engine {
         key: Option<&ProfileKey>,
         read: impl Fn() -> F,
     ) -> Result<T, StoreError> {
-        let deadline = self.env.after(self.settings().call_timeout);
+        let deadline = self.deadline();
         let mut backoff = Backoff::default();
         loop {
             match read().await {
                 Err(error) if error.is_transient() => {
                     self.note_error(&error, key);
-                    let wait = backoff.next(self.longest_pause(self.hurry.load(Ordering::Relaxed)));
-                    if self.env.now() + wait > deadline {
-                        return Err(error);
-                    }
+                    let wanted = backoff.next(self.longest_pause(self.hurry.load(Ordering::Relaxed)));
+                    let Some(wait) = deadline.pause(self.env.now(), wanted) else { return Err(error) };
                     tokio::time::sleep(wait).await;
                 }
                 other => return other,
@@ -512,17 +530,32 @@ impl Engine {
 
     // --- the end -------------------------------------------------------------------------------------------------
 
-    /// Saves and releases everything; see `GameServer::shutdown`. The second call finds nothing left to do.
-    pub(crate) async fn shutdown(self: &Arc<Self>) -> Vec<(ProfileKey, Error)> {
+    /// Saves and releases everything; see `GameServer::shutdown`. Under way at once. The second call finds nothing left
+    /// to do.
+    pub(crate) fn shutdown(self: &Arc<Self>) -> impl Future<Output = Vec<(ProfileKey, Error)>> + Send + 'static + use<> {
         self.closing.store(true, Ordering::SeqCst);
         self.hurry.store(true, Ordering::SeqCst);
         let deadline = self.env.after(self.settings().shutdown_timeout);
         self.wake_all_starts();
+        let ends = self.end_all();
+        let engine = self.clone();
+        async move { engine.shut_down(ends, deadline).await }
+    }
+
+    /// Begins to end every session.
+    fn end_all(&self) -> Vec<(ProfileKey, BoxFuture<'static, Result<()>>)> {
+        let end = |session: Arc<Session>| (session.key.clone(), session.finish(SessionEnd::Shutdown).boxed());
+        self.sessions().into_iter().filter(|session| !session.is_known_to_be_over()).map(end).collect()
+    }
+
+    async fn shut_down(
+        self: &Arc<Self>,
+        mut ends: Vec<(ProfileKey, BoxFuture<'static, Result<()>>)>,
+        deadline: Instant,
+    ) -> Vec<(ProfileKey, Error)> {
         let mut not_saved: Vec<(ProfileKey, Error)> = Vec::new();
         // Again, for starts that came through at the last moment.
         while self.env.now() < deadline {
-            let ends: Vec<_> =
-                self.sessions().into_iter().map(|session| (session.key.clone(), session.finish(SessionEnd::Shutdown))).collect();
             for (key, end) in ends {
                 // An end that was refused before is made again.
                 not_saved.retain(|(named, _)| *named != key);
@@ -537,10 +570,11 @@ impl Engine {
             }
             // Messages, removals and last saves that the program began itself.
             let drained = self.env.timeout_at(deadline, self.queues.drained()).await.is_ok();
-            if drained && self.slots.lock().is_empty() {
+            if drained && self.slots.lock().values().all(Slot::is_over) {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
+            ends = self.end_all();
         }
         let named: BTreeSet<ProfileKey> = not_saved.iter().map(|(key, _)| key.clone()).collect();
         // A session that ends may have lost its slot to the next start.

@@ -42,57 +42,47 @@ impl KeyQueues {
         Arc::new(Self { runtime, state: Mutex::default(), idle: Notify::new() })
     }
 
-    /// Puts an operation behind those of its key. The answer comes even if the operation panics. Fails when `limit` operations
-    /// wait already.
+    /// Puts an operation behind those of its key. The answer comes even if the operation panics, and when the runtime
+    /// goes away. Fails when `limit` operations wait already.
     pub(crate) fn run<T: Send + 'static>(
         self: &Arc<Self>,
         key: &ProfileKey,
         limit: usize,
         operation: impl Future<Output = T> + Send + 'static,
     ) -> Result<Answer<T>> {
-        let (sender, receiver) = oneshot::channel();
+        let (mut reply, answer) = Answer::to_come();
         let operation = async move {
+            reply.begun = true;
             if let Ok(answer) = AssertUnwindSafe(operation).catch_unwind().await {
-                // Nobody may be waiting any more.
-                let _ = sender.send(answer);
+                reply.send(Ok(answer));
             } else {
                 tracing::error!("an operation panicked");
             }
         }
         .boxed();
         let mut state = self.state.lock();
-        match state.waiting.get_mut(key) {
+        let first = match state.waiting.get_mut(key) {
             Some(queue) if queue.len() >= limit => {
                 return Err(Error::new(ErrorKind::Overloaded, "too many operations wait for the profile").about(key));
             }
-            Some(queue) => queue.push_back(operation),
+            Some(queue) => {
+                queue.push_back(operation);
+                None
+            }
             None => {
                 state.waiting.insert(key.clone(), VecDeque::new());
-                self.runtime.spawn(self.clone().drive(key.clone(), operation));
+                Some(operation)
             }
-        }
+        };
         state.total += 1;
         metrics::gauge!("profilestore_queued_operations").set(state.total as f64);
-        Ok(Answer(receiver))
-    }
-
-    async fn drive(self: Arc<Self>, key: ProfileKey, mut operation: Operation) {
-        loop {
-            operation.await;
-            let mut state = self.state.lock();
-            state.total -= 1;
-            metrics::gauge!("profilestore_queued_operations").set(state.total as f64);
-            match state.waiting.get_mut(&key).and_then(VecDeque::pop_front) {
-                Some(next) => operation = next,
-                None => {
-                    state.waiting.remove(&key);
-                    if state.waiting.is_empty() {
-                        self.idle.notify_waiters();
-                    }
-                    return;
-                }
-            }
+        drop(state);
+        if let Some(operation) = first {
+            let driving = Driving { queues: self.clone(), key: key.clone(), over: false };
+            // Not under the lock: a runtime that is gone drops the task at once.
+            self.runtime.spawn(driving.drive(operation));
         }
+        Ok(answer)
     }
 
     /// Waits until nothing is queued or running.
@@ -107,13 +97,101 @@ impl KeyQueues {
     }
 }
 
+/// Runs the operations of one key. When its task is dropped with its runtime, those that wait are dropped too, and
+/// their callers hear of it.
+struct Driving {
+    queues: Arc<KeyQueues>,
+    key: ProfileKey,
+    /// The queue is empty and gone; another driver may run for the key by now.
+    over: bool,
+}
+
+impl Driving {
+    async fn drive(mut self, mut operation: Operation) {
+        loop {
+            operation.await;
+            let mut state = self.queues.state.lock();
+            state.total -= 1;
+            metrics::gauge!("profilestore_queued_operations").set(state.total as f64);
+            match state.waiting.get_mut(&self.key).and_then(VecDeque::pop_front) {
+                Some(next) => operation = next,
+                None => {
+                    state.waiting.remove(&self.key);
+                    if state.waiting.is_empty() {
+                        self.queues.idle.notify_waiters();
+                    }
+                    self.over = true;
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Driving {
+    fn drop(&mut self) {
+        if self.over {
+            return;
+        }
+        let left = {
+            let mut state = self.queues.state.lock();
+            let left = state.waiting.remove(&self.key).unwrap_or_default();
+            state.total = state.total.saturating_sub(1 + left.len());
+            if state.waiting.is_empty() {
+                self.queues.idle.notify_waiters();
+            }
+            left
+        };
+        // What the operations hold is dropped outside of the lock.
+        drop(left);
+    }
+}
+
+/// What is answered in the place of an operation that its runtime took along.
+pub(crate) fn runtime_gone() -> Error {
+    let message = "the Tokio runtime that this game server was started on is gone; nothing was done";
+    Error::new(ErrorKind::Closing, message)
+}
+
+/// Answers in any case: when it is dropped, with an error that says whether anything may have been done.
+pub(crate) struct Reply<T> {
+    sender: Option<oneshot::Sender<Result<T>>>,
+    begun: bool,
+}
+
+impl<T> Reply<T> {
+    /// To be set before anything is done that may last.
+    pub(crate) fn begun(&mut self) -> &mut bool {
+        &mut self.begun
+    }
+
+    pub(crate) fn send(&mut self, answer: Result<T>) {
+        if let Some(sender) = self.sender.take() {
+            // Nobody may be waiting any more.
+            let _ = sender.send(answer);
+        }
+    }
+}
+
+impl<T> Drop for Reply<T> {
+    fn drop(&mut self) {
+        let broken_off = || Error::new(ErrorKind::Unknown, "the operation was broken off; see the log");
+        self.send(Err(if self.begun { broken_off() } else { runtime_gone() }));
+    }
+}
+
 /// The answer to come of an operation.
-pub(crate) struct Answer<T>(oneshot::Receiver<T>);
+pub(crate) struct Answer<T>(oneshot::Receiver<Result<T>>);
 
 impl<T> Answer<T> {
+    pub(crate) fn to_come() -> (Reply<T>, Self) {
+        let (sender, receiver) = oneshot::channel();
+        (Reply { sender: Some(sender), begun: false }, Self(receiver))
+    }
+
     /// Waits for it. Dropping the wait does not stop the operation.
     pub(crate) async fn wait(self) -> Result<T> {
-        self.0.await.map_err(|_| Error::new(ErrorKind::Unknown, "the operation was broken off; see the log"))
+        self.0.await.unwrap_or_else(|_| Err(runtime_gone()))
     }
 }
 

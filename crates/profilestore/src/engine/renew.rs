@@ -120,6 +120,17 @@ enum Renewed {
     Over(Option<Incarnation>),
 }
 
+impl Engine {
+    /// A confirmation must not make a session active that a notice in the same answer may tell the end of: until it has
+    /// looked, only what was confirmed before counts for it.
+    fn hold_back(&self, notices: &[Notice]) {
+        let before = self.lease.lock().confirmed_at;
+        for session in notices.iter().filter_map(|notice| self.live(&notice.key)) {
+            session.unseen.note(before);
+        }
+    }
+}
+
 #[derive(Default)]
 struct Renewal {
     /// A renewal whose outcome is not known, and when it was first sent: only the same one again tells.
@@ -145,6 +156,9 @@ impl Renewal {
             Ok(Ok(reply)) => {
                 let received = engine.env.now();
                 let max_gap = Engine::max_gap(&engine.settings());
+                if !defect!(ConfirmedBeforeNotices) {
+                    engine.hold_back(&reply.notices);
+                }
                 {
                     let mut lease = engine.lease.lock();
                     lease.confirmed_at = sent;

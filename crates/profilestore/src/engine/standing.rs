@@ -180,8 +180,8 @@ impl Engine {
 
     /// Commits; false when somebody else was faster.
     async fn changed(&self, contents: Incarnation, changes: Vec<Change>) -> Result<bool> {
-        let deadline = self.env.after(self.settings().call_timeout);
-        match self.settle(&self.commit_in(contents, changes, Returning::HEAD), |at| at > deadline).await {
+        let deadline = self.deadline();
+        match self.settle(&self.commit_in(contents, changes, Returning::HEAD), deadline).await {
             Ok(_) => Ok(true),
             Err(error) if edit_lost_race(&error) || self.overtaken(&error).await => Ok(false),
             Err(error) => Err(error.into()),

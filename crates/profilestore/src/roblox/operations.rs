@@ -87,7 +87,7 @@ fn whole(entry: &Entry) -> Option<i64> {
 
 /// Writes what the source makes of what the key holds, anew whenever somebody else was faster. None: it wants nothing written.
 pub(super) async fn write_now(engine: &Arc<Engine>, key: &ProfileKey, source: Source) -> Result<Option<Entry>, DataStoreError> {
-    let deadline = engine.env.after(engine.settings().call_timeout);
+    let deadline = engine.deadline();
     loop {
         let contents = engine.contents();
         let (now_ms, state) = engine.read_settled(key, Returning::ALL).await?;
@@ -107,14 +107,14 @@ pub(super) async fn write_now(engine: &Arc<Engine>, key: &ProfileKey, source: So
         };
         let Plan { changes, stored, version } = write.plan()?;
         let commit = engine.commit_in(contents, changes, Returning::INBOX);
-        match engine.settle(&commit, |at| at > deadline).await {
+        match engine.settle(&commit, deadline).await {
             Ok(mut reply) => {
                 // A session or a start of this very server gets no notice.
                 engine.look(key);
                 let after = reply.states.iter().position(|after| after.key == *key).map(|at| reply.states.swap_remove(at));
                 return Ok(Some(written(engine, after, stored, version, new).await?));
             }
-            Err(error) if lost_race(&error) && engine.env.now() <= deadline => {}
+            Err(error) if lost_race(&error) && !deadline.is_over(engine.env.now()) => {}
             Err(error) => return Err(error.into()),
         }
     }
@@ -142,7 +142,7 @@ async fn written(
 
 /// Removes a key. Answers with what was there.
 pub(super) async fn remove_now(engine: &Arc<Engine>, key: &ProfileKey) -> Result<Option<Entry>, DataStoreError> {
-    let deadline = engine.env.after(engine.settings().call_timeout);
+    let deadline = engine.deadline();
     loop {
         let contents = engine.contents();
         let (_, state) = engine.read_settled(key, Returning::ALL).await?;
@@ -155,7 +155,7 @@ pub(super) async fn remove_now(engine: &Arc<Engine>, key: &ProfileKey) -> Result
         if engine.overwrite(contents, &state, removal, deadline).await?.is_some() {
             return Ok(was);
         }
-        if engine.env.now() > deadline {
+        if deadline.is_over(engine.env.now()) {
             return Err(crate::engine::calls::too_many_races().into());
         }
     }

@@ -36,7 +36,8 @@ static NO_DATA: LazyLock<Box<RawValue>> = LazyLock::new(|| RawValue::NULL.to_own
 /// Fails when this thread is in the middle of an edit.
 pub(crate) fn check_not_editing(key: &ProfileKey) -> Result<()> {
     if EDITING.get() {
-        return Err(Error::new(ErrorKind::Busy, "called from inside an edit; do it after the edit").about(key));
+        let message = "called from inside an edit; do it after that edit, or change several profiles in a transaction";
+        return Err(Error::new(ErrorKind::Busy, message).about(key));
     }
     Ok(())
 }
@@ -76,6 +77,8 @@ struct State {
     /// An edit is under way.
     editing: bool,
     in_transaction: bool,
+    /// Transactions that were called and are not over, the open one included.
+    lined_up: usize,
     phase: Phase,
 }
 
@@ -84,7 +87,7 @@ enum Phase {
     Open,
     /// Somebody has the right to end the session; the last hooks run.
     Ending,
-    /// The program's edits are refused already; the last hooks run once the open transaction is over.
+    /// The program's edits are refused already; the last hooks run once what was called before the end is over.
     Closing,
     Over,
 }
@@ -114,12 +117,12 @@ impl Refusal {
     }
 }
 
-/// When the one who may end a session can do so.
+/// When the caller that may end a session can do so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EndBegun {
     Now,
-    /// A transaction is open; the end must come behind it.
-    AfterTransaction,
+    /// Behind the transactions that were called before it, or the edit from inside which it was called.
+    Behind,
 }
 
 /// The data at one moment, with the messages whose effect it holds.
@@ -169,6 +172,7 @@ impl Live {
             locked: BTreeSet::new(),
             editing: false,
             in_transaction: false,
+            lined_up: 0,
             phase: Phase::Open,
         };
         Self { state: Mutex::new(state), edited: Condvar::new(), freed: Notify::new() }
@@ -362,10 +366,24 @@ impl Live {
 
     // --- transactions ---------------------------------------------------------------------------------------------
 
-    /// Opens a transaction, after the edit under way. Fails once somebody ends the session.
+    /// Notes that a transaction was called: an end that is called later comes behind it. False once the session ends.
+    pub(crate) fn line_up(&self) -> bool {
+        let mut state = self.state.lock();
+        let open = state.phase == Phase::Open;
+        state.lined_up += usize::from(open);
+        open
+    }
+
+    /// A transaction that was called is over.
+    pub(crate) fn leave_line(&self) {
+        self.state.lock().lined_up -= 1;
+    }
+
+    /// Opens a transaction that has lined up, after the edit under way. Fails once the session is over; an end that was
+    /// called later than the transaction waits for it.
     pub(crate) fn begin_transaction(&self, key: &ProfileKey) -> Result<Snapshot> {
         let mut state = self.settled();
-        if state.phase != Phase::Open {
+        if state.phase == Phase::Over || (state.phase != Phase::Open && defect!(EndOvertakesTransaction)) {
             return Err(Refusal::Over.error(key));
         }
         debug_assert!(!state.in_transaction, "a transaction holds its turn in the key's queue");
@@ -388,20 +406,33 @@ impl Live {
 
     // --- the end --------------------------------------------------------------------------------------------------
 
-    /// Claims the right to end the session. None when somebody else has it.
+    /// Claims the right to end the session. None when it is claimed already.
     pub(crate) fn begin_end(&self) -> Option<EndBegun> {
         let mut state = self.state.lock();
         if state.phase != Phase::Open {
             return None;
         }
         state.phase = Phase::Ending;
-        Some(if state.in_transaction { EndBegun::AfterTransaction } else { EndBegun::Now })
+        let called_before = state.in_transaction || (state.lined_up > 0 && !defect!(EndOvertakesTransaction));
+        Some(if called_before || EDITING.get() { EndBegun::Behind } else { EndBegun::Now })
     }
 
-    /// Refuses the program's edits from now on; those of the last hooks are still to come. For him who may end the session.
+    /// The same for an operation in the key's queue, which holds the turn that a transaction would need.
+    pub(crate) fn begin_end_in_turn(&self) -> bool {
+        let mut state = self.state.lock();
+        debug_assert!(!state.in_transaction, "it holds the turn that this runs in");
+        let open = state.phase == Phase::Open;
+        if open {
+            state.phase = Phase::Ending;
+        }
+        open
+    }
+
+    /// Refuses the program's edits from now on; those of the last hooks are still to come. For the caller that may end
+    /// the session.
     pub(crate) fn refuse_edits(&self) {
         self.state.lock().phase = Phase::Closing;
-        // Whoever waits for the transaction's end need not.
+        // Edits that wait for the transaction's end need not.
         self.freed.notify_waiters();
     }
 

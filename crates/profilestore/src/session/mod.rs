@@ -24,7 +24,10 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 use crate::{
     data::{Codec, Data},
     data_store::{Digest, Incarnation, KeyState, LeaseState, ServerId, StoredMessage, VersionInfo},
-    engine::Engine,
+    engine::{
+        Engine,
+        queue::{Answer, runtime_gone},
+    },
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
     record::Record,
@@ -40,10 +43,12 @@ pub(crate) mod live;
 mod messages;
 pub(crate) mod operations;
 pub(crate) mod transaction;
+mod unseen;
 
 use handlers::Handlers;
 use info::{LastSave, SessionEnd, SessionInfo};
 use live::{EndBegun, Live, Snapshot};
+use unseen::Unseen;
 
 pub(crate) type OnSave = dyn Fn(&mut dyn Data) + Send + Sync;
 pub(crate) type VetoSave = dyn Fn(&dyn Data) -> Result<(), String> + Send + Sync;
@@ -82,6 +87,7 @@ pub(crate) struct Session {
     ended: OnceLock<Result<()>>,
     ended_wake: Notify,
     refusals: Mutex<Refusals>,
+    pub(crate) unseen: Unseen,
     look_queued: AtomicBool,
     save_queued: AtomicBool,
     /// It is in the line of [`crate::bounded_loss`].
@@ -104,7 +110,7 @@ struct Refusals {
 /// What the last save finds when its turn comes.
 enum Closed {
     Last(Snapshot),
-    BehindTransaction,
+    Behind,
     Refused(Error),
 }
 
@@ -164,6 +170,40 @@ pub(crate) struct Taken {
     pub(crate) autosave_period: Option<Duration>,
 }
 
+/// Records an outcome of the end even if that is broken off.
+struct Ending {
+    session: Arc<Session>,
+    begun: bool,
+    complete: bool,
+}
+
+impl Ending {
+    /// Of an end that waits for its turn.
+    fn queued(session: &Arc<Session>) -> Self {
+        Self { session: session.clone(), begun: false, complete: false }
+    }
+
+    fn begin(&mut self) {
+        self.begun = true;
+    }
+
+    /// Its outcome is recorded, or it was refused and the session goes on.
+    fn complete(&mut self) {
+        self.complete = true;
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if self.complete {
+            return;
+        }
+        let broken_off = || Error::new(ErrorKind::Unknown, "the last save was broken off; see the log");
+        let error = if self.begun { broken_off() } else { runtime_gone() };
+        self.session.note_end(&Err(error.about(&self.session.key)));
+    }
+}
+
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").field("key", &self.key).field("id", &self.id).finish_non_exhaustive()
@@ -205,6 +245,7 @@ impl Session {
             ended: OnceLock::new(),
             ended_wake: Notify::new(),
             refusals: Mutex::default(),
+            unseen: Unseen::default(),
             look_queued: AtomicBool::new(false),
             save_queued: AtomicBool::new(false),
             change_noted: AtomicBool::new(false),
@@ -222,8 +263,18 @@ impl Session {
 
     /// Specification: `IsActive`. See `Profile::is_active`.
     pub(crate) fn is_active(&self) -> bool {
+        !self.is_over() && self.is_confirmed()
+    }
+
+    /// True while this server confirms the lease on which the session stands.
+    pub(crate) fn is_confirmed(&self) -> bool {
         let held_by = self.known.lock().held_by;
-        !self.is_over() && self.engine.confirms(held_by)
+        self.engine.confirms(held_by, self.unseen.since())
+    }
+
+    /// True once the session was lost, or its last save is known.
+    pub(crate) fn is_known_to_be_over(&self) -> bool {
+        self.ended.get().is_some()
     }
 
     // --- requests, queued in call order ---------------------------------------------------------------------------
@@ -314,23 +365,31 @@ impl Session {
     }
 
     /// Ends the session. The data takes no more changes when this returns; the answer comes when
-    /// the last save is durable, whoever ended it. While a transaction is open, the last hooks and
-    /// the last save come behind it. When what the last save would store cannot be stored, the
-    /// answer is that error and the session goes on, unless the server is shutting down.
+    /// the last save is durable, whichever call ended it. Behind transactions that were called
+    /// before, and behind the edit from inside which it is called, come the last hooks and the last
+    /// save. When what the last save would store cannot be stored, the answer is that error and the
+    /// session goes on, unless the server is shutting down.
     pub(crate) fn finish(self: &Arc<Self>, end: SessionEnd) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
-        let begun = self.begin_end(end).and_then(|begun| {
-            let Some(begun) = begun else { return Ok(None) };
+        let refused_before = self.refusals.lock().count;
+        let begun: Option<Result<Answer<Result<()>>>> = self.live.begin_end().map(|begun| {
+            if begun == EndBegun::Now {
+                self.run_last_hooks(end)?;
+            }
             // The last save has its place in the queue before the data closes: whoever finds it closed and starts the next
             // session comes behind it.
             let (closed, last) = oneshot::channel();
             let session = self.clone();
+            let mut ending = Ending::queued(self);
             let answer = self.engine.queues.run(&self.key, usize::MAX, async move {
-                match last.await {
+                ending.begin();
+                let ended = match last.await {
                     Ok(Closed::Last(last)) => session.end_now(last).await,
                     Ok(Closed::Refused(error)) => Err(error),
-                    Ok(Closed::BehindTransaction) => session.end_behind_transaction(end).await,
+                    Ok(Closed::Behind) => session.end_behind(end).await,
                     Err(_) => session.ended().await,
-                }
+                };
+                ending.complete();
+                ended
             })?;
             let closing = match begun {
                 EndBegun::Now => match self.close_data(end) {
@@ -338,30 +397,30 @@ impl Session {
                     Ok(None) => None,
                     Err(error) => Some(Closed::Refused(error)),
                 },
-                EndBegun::AfterTransaction => {
+                EndBegun::Behind => {
                     self.engine.ending.lock().insert(self.id.clone(), self.key.clone());
                     self.live.refuse_edits();
-                    Some(Closed::BehindTransaction)
+                    Some(Closed::Behind)
                 }
             };
             if let Some(closing) = closing {
                 let _ = closed.send(closing);
             }
-            Ok(Some(answer))
+            Ok(answer)
         });
         let session = self.clone();
         async move {
-            match begun? {
-                Some(answer) => answer.wait().await?,
-                None => session.ended().await,
+            match begun {
+                Some(answer) => answer?.wait().await?,
+                None => session.ended_or_refused(refused_before).await,
             }
         }
     }
 
-    /// What an end during a transaction has left for later. In the key's queue, hence behind that transaction.
-    async fn end_behind_transaction(self: &Arc<Self>, end: SessionEnd) -> Result<()> {
+    /// What an end has left for later. In the key's queue, hence behind the transactions that were called before it.
+    async fn end_behind(self: &Arc<Self>, end: SessionEnd) -> Result<()> {
         if self.ended.get().is_some() {
-            // The transaction found the session lost; there is nothing left to hook into.
+            // The session was found lost meanwhile; there is nothing left to hook into.
             let _ = self.close_data(SessionEnd::Lost);
             self.engine.ending.lock().remove(&self.id);
             self.let_go();
@@ -382,19 +441,11 @@ impl Session {
     /// before. For operations in the key's queue, where no transaction is open. Fails as
     /// [`Session::finish`] does.
     pub(crate) fn close(&self, end: SessionEnd) -> Result<Option<Snapshot>> {
-        let begun = self.begin_end(end)?;
-        debug_assert_ne!(begun, Some(EndBegun::AfterTransaction), "it holds the turn that this runs in");
-        if begun.is_some() { self.close_data(end) } else { Ok(None) }
-    }
-
-    /// Claims the session's end and runs the last hooks, unless they must wait. None when somebody else has it.
-    fn begin_end(&self, end: SessionEnd) -> Result<Option<EndBegun>> {
-        live::check_not_editing(&self.key)?;
-        let begun = self.live.begin_end();
-        if begun == Some(EndBegun::Now) {
-            self.run_last_hooks(end)?;
+        if !self.live.begin_end_in_turn() {
+            return Ok(None);
         }
-        Ok(begun)
+        self.run_last_hooks(end)?;
+        self.close_data(end)
     }
 
     fn run_last_hooks(&self, end: SessionEnd) -> Result<()> {
@@ -499,7 +550,12 @@ impl Session {
 
     /// What became of the last save, once that is known; or that the end under way was refused.
     pub(crate) async fn ended(&self) -> Result<()> {
-        let before = self.refusals.lock().count;
+        let refused_before = self.refusals.lock().count;
+        self.ended_or_refused(refused_before).await
+    }
+
+    /// The same, for an end that was under way when so many had been refused.
+    async fn ended_or_refused(&self, refused_before: u64) -> Result<()> {
         loop {
             let wake = self.ended_wake.notified();
             if let Some(ended) = self.ended.get() {
@@ -507,7 +563,7 @@ impl Session {
             }
             {
                 let refusals = self.refusals.lock();
-                if let Some(last) = refusals.last.as_ref().filter(|_| refusals.count != before) {
+                if let Some(last) = refusals.last.as_ref().filter(|_| refusals.count != refused_before) {
                     return Err(last.again());
                 }
             }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    Known, Saved, Session,
+    Ending, Known, Saved, Session,
     info::{SessionEnd, SessionInfo},
     live::{Processed, Snapshot},
 };
@@ -19,6 +19,7 @@ use crate::{
     data_store::{
         Cause, Change, Commit, Conflict, ConflictKind, Digest, KeyState, NewValue, Returning, StoreError, StoredMessage,
     },
+    engine::deadline::{ForEver, Once, Unless},
     error::{Error, ErrorKind, Result},
     ownership::{self, Held, Seen},
     record::{Record, Stored},
@@ -34,15 +35,6 @@ pub(super) struct Prepared {
     pub(super) snapshot: Snapshot,
     /// What to write; None when the store holds it already.
     write: Option<Encoded>,
-}
-
-/// Leaves a word about the end also when it is broken off.
-struct Ending<'a>(&'a Session);
-
-impl Drop for Ending<'_> {
-    fn drop(&mut self) {
-        self.0.note_end(&Err(Error::new(ErrorKind::Unknown, "the last save was broken off; see the log").about(&self.0.key)));
-    }
 }
 
 struct Encoded {
@@ -261,10 +253,10 @@ impl Session {
                 prepared = again;
             }
             let commit = self.commit(self.changes(&prepared, Cause::Save));
-            let mut settled = self.engine.settle(&commit, |_| self.is_over()).await;
+            let mut settled = self.engine.settle(&commit, Unless(|| self.is_over())).await;
             if matches!(settled, Err(StoreError::Indeterminate { .. })) {
                 // The last save must not be built on a guess: it waits until this one is known.
-                settled = self.engine.settle(&commit, |_| false).await;
+                settled = self.engine.settle(&commit, ForEver).await;
             }
             match settled {
                 Ok(mut reply) => {
@@ -283,7 +275,7 @@ impl Session {
                     if defect!(MessageRemovedLater) && !prepared.snapshot.processed.is_empty() {
                         let remove = |index: &u64| Change::RemoveMessage { key: self.key.clone(), index: *index, receipt: true };
                         let second = self.commit(prepared.snapshot.processed.keys().map(remove).collect());
-                        let _ = self.engine.settle(&second, |_| true).await;
+                        let _ = self.engine.settle(&second, Once).await;
                     }
                     self.stored(&prepared);
                     if let Some(state) = state {
@@ -354,13 +346,15 @@ impl Session {
         if self.is_over() {
             return;
         }
+        let noted = self.unseen.noted();
         let check = Change::Check { key: self.key.clone(), epoch: self.known.lock().epoch };
         let commit = self.commit(vec![check]);
-        match self.engine.settle(&commit, |_| self.is_over()).await {
+        match self.engine.settle(&commit, Unless(|| self.is_over())).await {
             Ok(mut reply) => {
                 if let Some(state) = reply.states.pop() {
                     self.respond(state, None).await;
                 }
+                self.unseen.seen(noted);
             }
             Err(StoreError::Conflict(conflict)) => {
                 // Only the epoch can be at fault.
@@ -403,9 +397,11 @@ impl Session {
 
     /// The last save and the release, in one commit; whoever asked gets an offer with it.
     pub(super) async fn end_now(self: &Arc<Self>, last: Snapshot) -> Result<()> {
-        let ending = Ending(self);
+        let mut ending = Ending::queued(self);
+        ending.begin();
         let result = self.save_last(last).await;
-        ending.0.note_end(&result);
+        self.note_end(&result);
+        ending.complete();
         self.let_go();
         result
     }
@@ -451,10 +447,10 @@ impl Session {
                 known.lease.request.as_ref().and_then(|request| request.server)
             };
             let commit = self.commit(changes);
-            match self.engine.settle_for(asker, &self.key, &commit, |_| false).await {
+            match self.engine.settle_for(asker, &self.key, &commit, ForEver).await {
                 Ok(mut reply) => {
                     if defect!(ReleaseBeforeSave) && !after.is_empty() {
-                        let _ = self.engine.settle(&self.commit(after), |_| true).await;
+                        let _ = self.engine.settle(&self.commit(after), Once).await;
                     }
                     self.stored(&prepared);
                     if let Some(state) = self.own(&mut reply.states) {
@@ -501,7 +497,7 @@ impl Session {
                 vec![Change::Check { key: self.key.clone(), epoch: known.epoch }, ownership::adopted(self.seen(&known), server)]
             };
             let commit = self.commit(changes);
-            match self.engine.settle(&commit, |_| self.is_over()).await {
+            match self.engine.settle(&commit, Unless(|| self.is_over())).await {
                 Ok(mut reply) => {
                     self.known.lock().held_by = server;
                     if let Some(state) = reply.states.pop() {

@@ -10,10 +10,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::Instant,
-};
+use tokio::sync::{mpsc, oneshot};
 
 use super::{
     Session,
@@ -23,7 +20,11 @@ use super::{
 use crate::{
     data::Data,
     data_store::{Cause, Change, Commit, CommitReply, ConflictKind, KeyState, Returning, StoreError},
-    engine::{Backoff, Engine},
+    engine::{
+        Backoff, Engine,
+        deadline::{Deadline, ForEver},
+        queue::Answer,
+    },
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
     ownership::{self, Held},
@@ -72,6 +73,22 @@ struct Turn {
     session: Arc<Session>,
     /// Dropping it ends the turn without a commit.
     conclude: oneshot::Sender<Applied>,
+    place: Place,
+}
+
+/// A transaction's place among the calls on a session: an end that is called later comes behind it.
+struct Place(Arc<Session>);
+
+impl Place {
+    fn take(session: &Arc<Session>) -> Result<Self> {
+        if session.live.line_up() { Ok(Self(session.clone())) } else { Err(over(session)) }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.live.leave_line();
+    }
 }
 
 impl Engine {
@@ -84,13 +101,13 @@ impl Engine {
         script: Script,
     ) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
         let began = self.env.now();
-        let deadline = self.env.after(time.unwrap_or_else(|| self.settings().call_timeout));
+        let deadline = Deadline::new(began, self.env.after(time.unwrap_or_else(|| self.settings().call_timeout)));
         let lined_up = self.line_up(sessions);
-        let (answer, answered) = oneshot::channel();
+        let (mut reply, answer) = Answer::to_come();
         let lined_up = lined_up.map(|(turns, arrivals)| {
             let engine = self.clone();
             self.runtime.spawn(async move {
-                let result = conduct(&engine, turns, arrivals, deadline, script).await;
+                let result = conduct(&engine, turns, arrivals, deadline, script, reply.begun()).await;
                 let word = match &result {
                     Ok(true) => "done",
                     Ok(false) => "refused by the program",
@@ -99,13 +116,12 @@ impl Engine {
                 metrics::counter!("profilestore_transactions_total", "outcome" => word).increment(1);
                 let took = engine.env.now().saturating_duration_since(began);
                 metrics::histogram!("profilestore_transaction_seconds").record(took.as_secs_f64());
-                // Nobody may be waiting any more.
-                let _ = answer.send(result.map(drop));
+                reply.send(Ok(result.map(drop)));
             });
         });
         async move {
             lined_up?;
-            answered.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Unknown, "the transaction was broken off; see the log")))
+            answer.wait().await?
         }
     }
 
@@ -113,13 +129,13 @@ impl Engine {
     fn line_up(self: &Arc<Self>, sessions: Vec<Arc<Session>>) -> Result<(Vec<Turn>, mpsc::UnboundedReceiver<()>)> {
         for session in &sessions {
             self.check_open(&session.key)?;
-            check_live(session)?;
         }
         let limit = self.settings().max_key_queue;
         let (arrived, arrivals) = mpsc::unbounded_channel();
         let mut turns = Vec::with_capacity(sessions.len());
         let _order = self.lining_up.lock();
         for session in sessions {
+            let place = Place::take(&session)?;
             let (conclude, concluded) = oneshot::channel::<Applied>();
             let (arrived, session_) = (arrived.clone(), session.clone());
             self.queues.run(&session.key, limit, async move {
@@ -133,38 +149,42 @@ impl Engine {
                     Err(_) => session_.offer_messages(),
                 }
             })?;
-            turns.push(Turn { session, conclude });
+            turns.push(Turn { session, conclude, place });
         }
         Ok((turns, arrivals))
     }
 }
 
-fn check_live(session: &Session) -> Result<()> {
-    if session.is_over() {
-        return Err(Error::new(ErrorKind::SessionEnded, "the session is over; the transaction was not done").about(&session.key));
-    }
-    Ok(())
+/// Fails when the session was lost before its turn came.
+fn check_held(session: &Session) -> Result<()> {
+    if session.is_known_to_be_over() { Err(over(session)) } else { Ok(()) }
 }
 
-/// Waits for all turns, runs the script and commits. False: the script said no.
+fn over(session: &Session) -> Error {
+    Error::new(ErrorKind::SessionEnded, "the session is over; the transaction was not done").about(&session.key)
+}
+
+/// Waits for all turns, runs the script and commits. False: the script said no. `begun` becomes true before anything is
+/// done that may last.
 async fn conduct(
     engine: &Arc<Engine>,
     turns: Vec<Turn>,
     mut arrivals: mpsc::UnboundedReceiver<()>,
-    deadline: Instant,
+    deadline: Deadline,
     script: Script,
+    begun: &mut bool,
 ) -> Result<bool> {
     let all = async {
         for _ in 0..turns.len() {
             arrivals.recv().await;
         }
     };
-    if engine.env.timeout_at(deadline, all).await.is_err() {
+    if engine.env.timeout_at(deadline.at(), all).await.is_err() {
         return Err(too_late());
     }
     for Turn { session, .. } in &turns {
-        check_live(session)?;
-        if !session.is_active() {
+        check_held(session)?;
+        if !session.is_confirmed() {
             let message = "this server has not confirmed that it still holds the profile; the transaction was not done";
             return Err(Error::new(ErrorKind::Unconfirmed, message).about(&session.key));
         }
@@ -189,6 +209,7 @@ async fn conduct(
         prepared.push(session.prepare_over_document(&ready).await?.unwrap_or(ready));
     }
     let gifted: Vec<ProfileKey> = gifts.iter().filter_map(Change::key).cloned().collect();
+    *begun = true;
     open.commit(engine, prepared, gifts, deadline).await?;
     metrics::counter!("profilestore_messages_sent_total").increment(gifted.len() as u64);
     for key in &gifted {
@@ -239,7 +260,7 @@ impl Open {
         engine: &Arc<Engine>,
         mut prepared: Vec<Prepared>,
         gifts: Vec<Change>,
-        deadline: Instant,
+        deadline: Deadline,
     ) -> Result<()> {
         let mut returning = Returning::HEAD;
         loop {
@@ -296,7 +317,7 @@ impl Open {
                             *prepared = again;
                         }
                     }
-                    if engine.env.now() > deadline {
+                    if engine.env.now() > deadline.at() {
                         return Err(too_late());
                     }
                 }
@@ -317,7 +338,7 @@ impl Open {
     fn apply(mut self, prepared: Vec<Prepared>, mut reply: CommitReply) {
         self.begun = 0;
         for (turn, prepared) in std::mem::take(&mut self.turns).into_iter().zip(prepared) {
-            let Turn { session, conclude } = turn;
+            let Turn { session, conclude, place } = turn;
             session.live.end_transaction(Some(&prepared.snapshot));
             session.stored(&prepared);
             let state = reply.states.iter().position(|state| state.key == session.key).map(|at| reply.states.swap_remove(at));
@@ -325,23 +346,24 @@ impl Open {
                 // What is left to do in the turn: messages, listeners, a hand-over that was asked for.
                 let _ = conclude.send((state, prepared.snapshot));
             }
+            drop(place);
         }
     }
 }
 
 /// Commits under one identity until the outcome is known. When the deadline finds it unknown, it is made known by calling the
 /// commit off. So an error says that nothing was done.
-async fn settle_or_call_off(engine: &Engine, commit: &Commit, deadline: Instant) -> Result<CommitReply, StoreError> {
-    let unknown = match engine.env.timeout_at(deadline, engine.settle(commit, |at| at > deadline)).await {
+async fn settle_or_call_off(engine: &Engine, commit: &Commit, deadline: Deadline) -> Result<CommitReply, StoreError> {
+    let unknown = match engine.env.timeout_at(deadline.at(), engine.settle(commit, deadline)).await {
         Ok(Err(error @ StoreError::Indeterminate { .. })) => error,
         Ok(settled) => return settled,
         // A call that gives no answer may still arrive.
         Err(_) => StoreError::Indeterminate { commit: commit.id, reason: "no answer before the deadline".into() },
     };
     tracing::debug!(error = %unknown, "a transaction is called off at its deadline");
-    if engine.call_off(commit, &mut Backoff::default(), |_| false).await? {
+    if engine.call_off(commit, &mut Backoff::default(), &ForEver).await? {
         return Err(StoreError::Unavailable { reason: "no answer before the deadline; the transaction was called off".into() });
     }
     // It had been applied. The same commit again brings what the store holds since.
-    engine.settle(commit, |_| false).await
+    engine.settle(commit, ForEver).await
 }

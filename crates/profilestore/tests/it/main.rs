@@ -7,6 +7,7 @@ mod edit_all;
 mod edits;
 mod history;
 mod hostile;
+mod in_time;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod in_turn;
 mod inbox;
@@ -18,13 +19,16 @@ mod migrations;
 mod nats;
 mod operator;
 mod operators_in_trouble;
+mod order;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod profile_service;
+mod races;
 mod records;
 mod refused_saves;
 mod regressions;
 mod roblox;
+mod runtime_gone;
 mod sessions;
 #[cfg(feature = "sqlite")]
 mod sqlite;

@@ -52,6 +52,22 @@ pub async fn messages_are_numbered(s: Subject) {
     assert_eq!(state, s.state(&key).await);
 }
 
+/// The same message with its members in another order is the same message, while it waits and afterwards.
+pub async fn a_messages_content_is_compared_as_a_json_value(s: Subject) {
+    let key = key("p");
+    let id = message_id(s.now().await, "gift");
+    let again = r#"{"b": [1, {"y": 2, "x": 1}], "a": "é"}"#;
+    s.ok(vec![append(&key, &id, r#"{"a":"\u00e9","b":[1,{"x":1,"y":2}]}"#)]).await;
+    assert_eq!(s.conflict_kind(vec![append(&key, &id, again)]).await, ConflictKind::MessageSeen);
+    assert_eq!(
+        s.conflict_kind(vec![append(&key, &id, r#"{"a":"é","b":[{"x":1,"y":2},1]}"#)]).await,
+        ConflictKind::MessageIdReused
+    );
+    s.ok(vec![take(&key, 1, true)]).await;
+    assert_eq!(s.conflict_kind(vec![append(&key, &id, again)]).await, ConflictKind::MessageSeen);
+    assert_eq!(s.conflict_kind(vec![append(&key, &id, r#"{"a":"é"}"#)]).await, ConflictKind::MessageIdReused);
+}
+
 /// The same message again is seen while it waits; with another content it is an error; both leave the inbox alone.
 pub async fn a_message_is_appended_once(s: Subject) {
     let key = key("p");

@@ -268,6 +268,7 @@ macro_rules! store_conformance {
             keys_are_listed_when_held
             messages_are_numbered
             a_message_is_appended_once
+            a_messages_content_is_compared_as_a_json_value
             receipts_outlive_message_and_data
             message_ids_expire
             receipts_are_swept_when_their_ids_expired

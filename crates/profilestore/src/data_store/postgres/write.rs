@@ -17,6 +17,7 @@ use super::{
 use crate::{
     data_store::{
         Commit, CommitId, Digest, MessageId, Notice, ServerId, StoreError, StoredMessage,
+        content::content_digest,
         rules::{self, Outcome},
     },
     key::ProfileKey,
@@ -385,7 +386,7 @@ fn push_messages<'a>(batch: &'a Batch, steps: &mut Vec<(Part, Step<'a>)>) {
         let step = Step::keys(INSERT_MESSAGES, writes.messages.iter().map(|(key, _)| key))
             .with(all().map(|message| message.index.cast_signed()).collect::<Vec<i64>>())
             .with(all().map(|message| uuid(message.id.digest())).collect::<Vec<Uuid>>())
-            .with(all().map(|message| uuid(Digest::of(&message.payload))).collect::<Vec<Uuid>>())
+            .with(all().map(|message| uuid(content_digest(&message.payload))).collect::<Vec<Uuid>>())
             .with(all().map(|message| message.id.created_ms()).collect::<Vec<i64>>())
             .with(all().map(|message| message.sent_ms).collect::<Vec<i64>>())
             .with(all().map(|message| message.revision.cast_signed()).collect::<Vec<i64>>())

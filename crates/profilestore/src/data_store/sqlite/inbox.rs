@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rusqlite::params;
 
 use super::{Trouble, state::Tx};
-use crate::data_store::{Digest, StoredMessage};
+use crate::data_store::{Digest, StoredMessage, content::content_digest};
 
 const INSERT_MESSAGE: &str = "INSERT INTO message (head, number, digest, content, created_ms, name, locked, revision, sent_ms, \
      payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
@@ -58,7 +58,7 @@ impl Tx<'_> {
             id,
             message.index.cast_signed(),
             message.id.digest().0.as_slice(),
-            Digest::of(&message.payload).0.as_slice(),
+            content_digest(&message.payload).0.as_slice(),
             message.id.created_ms(),
             message.id.name(),
             message.locked,

@@ -431,7 +431,7 @@ async fn an_end_while_it_is_open_comes_behind_it_with_its_hooks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_end_before_its_turn_refuses_it_and_one_called_in_its_closure_too() {
+async fn an_end_before_its_turn_waits_for_it_and_one_called_in_its_closure_too() {
     let world = World::new();
     let a = world.server("a").await;
     let (alice, bob) = pair(&a).await;
@@ -442,21 +442,26 @@ async fn an_end_before_its_turn_refuses_it_and_one_called_in_its_closure_too() {
     let trading = trade(&a, &alice, &bob, 30);
     settle().await;
     let ending = tokio::spawn(alice.end_session());
-    let refused = trading.await.unwrap().unwrap_err();
-    assert_eq!((refused.kind(), refused.key()), (ErrorKind::SessionEnded, Some(alice.key())));
+    settle().await;
+    assert!(alice.is_over());
+    let too_late = trade(&a, &alice, &bob, 1).await.unwrap().unwrap_err();
+    assert_eq!((too_late.kind(), too_late.key()), (ErrorKind::SessionEnded, Some(alice.key())));
+    trading.await.unwrap().unwrap();
     saving.await.unwrap().unwrap();
     ending.await.unwrap().unwrap();
+    assert_eq!(both_stored(&a).await, (71, 130));
     earn(&bob, 1);
     let inside = bob.clone();
     let ended = a.transaction().with(&bob).run(move |tx| {
         let refused = (inside.update(|_| ()).unwrap_err().kind(), tx.edit(&inside, |data| data.coins)?);
-        // Dropped, as whoever does not wait for it would.
+        // Dropped, as a caller that does not wait for it would.
         drop(inside.end_session());
+        tx.edit(&inside, |data| data.coins += 10)?;
         Ok::<_, Error>(refused)
     });
-    assert_eq!(ended.await.unwrap(), (ErrorKind::Busy, 101));
-    assert!(!bob.is_over(), "refused like an end from inside an edit");
-    assert_eq!(both_stored(&a).await, (101, 101));
+    assert_eq!(ended.await.unwrap(), (ErrorKind::Busy, 131));
+    assert!(bob.is_over(), "it comes behind the transaction");
+    assert_eq!(both_stored(&a).await, (71, 141));
 }
 
 #[tokio::test(start_paused = true)]

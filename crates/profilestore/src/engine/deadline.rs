@@ -1,0 +1,123 @@
+//! Until when a call tries: one bound over waiting for its turn, over what it does, and over the store.
+//!
+//! A call sets its deadline when it is made. What it does in its turn, and every call that this makes, goes by the same
+//! one, so a call that waited long for its turn has less time left at the store.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+tokio::task_local! {
+    /// The deadline of the call that is being done.
+    static CALL: Deadline;
+}
+
+/// How long before the end the last attempt is made, so that its answer is there in time.
+const LAST_TRY: Duration = Duration::from_millis(500);
+
+/// When a call ends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadline {
+    at: Instant,
+    last_try: Instant,
+}
+
+impl Deadline {
+    /// The deadline of a call that is made now.
+    pub(crate) fn new(now: Instant, at: Instant) -> Self {
+        let time = at.saturating_duration_since(now);
+        Self { at, last_try: at - LAST_TRY.min(time / 10) }
+    }
+
+    /// The deadline of the call that is being done. None outside of calls.
+    pub(crate) fn of_call() -> Option<Self> {
+        CALL.try_with(|deadline| *deadline).ok()
+    }
+
+    /// The earlier one.
+    pub(crate) fn min(self, other: Self) -> Self {
+        if other.at < self.at { other } else { self }
+    }
+
+    pub(crate) fn at(self) -> Instant {
+        self.at
+    }
+
+    /// True once there is no time for another attempt.
+    pub(crate) fn is_over(self, now: Instant) -> bool {
+        now >= self.last_try
+    }
+
+    /// Does something that goes by this deadline.
+    pub(crate) async fn scope<F: Future>(self, work: F) -> F::Output {
+        CALL.scope(self, work).await
+    }
+
+    /// Makes a call that goes by this deadline.
+    pub(crate) fn sync_scope<R>(self, work: impl FnOnce() -> R) -> R {
+        CALL.sync_scope(self, work)
+    }
+}
+
+/// How long something is tried again and again.
+pub(crate) trait Patience {
+    /// How long to pause before the next attempt, if there is one. `wanted`: how long it would pause by itself.
+    fn pause(&self, now: Instant, wanted: Duration) -> Option<Duration>;
+}
+
+/// Pauses as is wanted, and makes its last attempt shortly before it ends.
+impl Patience for Deadline {
+    fn pause(&self, now: Instant, wanted: Duration) -> Option<Duration> {
+        let left = self.last_try.saturating_duration_since(now);
+        (!left.is_zero()).then(|| wanted.min(left))
+    }
+}
+
+/// Tries until this says true.
+pub(crate) struct Unless<F>(pub(crate) F);
+
+impl<F: Fn() -> bool> Patience for Unless<F> {
+    fn pause(&self, _: Instant, wanted: Duration) -> Option<Duration> {
+        (!(self.0)()).then_some(wanted)
+    }
+}
+
+/// Tries for ever.
+pub(crate) struct ForEver;
+
+impl Patience for ForEver {
+    fn pause(&self, _: Instant, wanted: Duration) -> Option<Duration> {
+        Some(wanted)
+    }
+}
+
+/// Tries once.
+pub(crate) struct Once;
+
+impl Patience for Once {
+    fn pause(&self, _: Instant, _: Duration) -> Option<Duration> {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_attempt_is_made_at_the_end_whatever_pause_would_come_next() {
+        let now = Instant::now();
+        let second = Duration::from_secs(1);
+        let deadline = Deadline::new(now, now + 30 * second);
+        let mut at = now;
+        let mut attempts = vec![0.0];
+        let mut wanted = second;
+        while let Some(pause) = deadline.pause(at, wanted) {
+            at += pause;
+            attempts.push((at - now).as_secs_f64());
+            wanted *= 2;
+        }
+        assert_eq!(attempts, [0.0, 1.0, 3.0, 7.0, 15.0, 29.5]);
+        assert!(deadline.is_over(at));
+    }
+}

@@ -1,0 +1,163 @@
+//! What must come in time, or not too early: answers of calls, the rows of dead servers, a confirmation after a pause.
+
+use std::time::Duration;
+
+use profilestore::{
+    ErrorKind,
+    data_store::{DataStore as _, fault::LineState},
+};
+use tokio::time::Instant;
+
+use crate::world::{Fault, World, earn, open, players, settle};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn world() -> World {
+    let mut world = World::new();
+    world.settings.call_timeout = 10 * SECOND;
+    world
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_makes_its_last_attempt_shortly_before_its_time_is_over() {
+    let world = world();
+    let server = world.server("a").await;
+    world.store.plan().fail(Fault::Refused, u64::MAX);
+    let began = Instant::now();
+    let refused = players(&server).send_message("p", &1).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unavailable);
+    assert!((9 * SECOND..=10 * SECOND).contains(&began.elapsed()), "{:?}", began.elapsed());
+    // The pauses between attempts would have led past the end.
+    let sending = tokio::spawn(players(&server).send_message("p", &1));
+    tokio::time::sleep(8 * SECOND).await;
+    world.store.plan().heal();
+    sending.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_for_the_turn_counts_towards_a_calls_time() {
+    let world = world();
+    let server = world.server("a").await;
+    let profile = open(&server, "p").await;
+    earn(&profile, 1);
+    // The save goes through at 7 s, with the fourth attempt, and nothing does after it.
+    world.store.plan().fail(Fault::Refused, 3);
+    let store = world.store.clone();
+    profile.on_after_save(move |_| store.plan().cut_off());
+    let saving = tokio::spawn(profile.save());
+    settle().await;
+    let began = Instant::now();
+    let sending = tokio::spawn(players(&server).send_message("p", &1));
+    let reading = tokio::spawn(players(&server).get("p"));
+    saving.await.unwrap().unwrap();
+    assert_eq!(sending.await.unwrap().unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(reading.await.unwrap().unwrap_err().kind(), ErrorKind::Unavailable);
+    assert!((9 * SECOND..=10 * SECOND).contains(&began.elapsed()), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_does_not_answer_does_not_hold_a_call_beyond_its_time() {
+    let world = world();
+    let server = world.server("a").await;
+    world.store.line().set(LineState::Held);
+    let began = Instant::now();
+    let store = players(&server);
+    let (sent, read, removed) = tokio::join!(store.send_message("p", &1), store.get("q"), store.remove("r"));
+    assert_eq!(began.elapsed(), 10 * SECOND);
+    assert_eq!(sent.unwrap_err().kind(), ErrorKind::Unknown, "it lies with the store and may yet arrive");
+    assert_eq!(read.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(removed.unwrap_err().kind(), ErrorKind::Unknown);
+    world.store.line().set(LineState::Open);
+    settle().await;
+    assert_eq!(store.get("p").await.unwrap().waiting_messages().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stolen_session_is_not_active_again_for_a_moment_after_a_pause() {
+    // Only a renewal tells of the thief.
+    let world = World::without_messenger();
+    let own_way = world.another_way();
+    let (a, b) = (world.server_on("a", own_way.clone()).await, world.server("b").await);
+    let (stolen, kept) = (open(&a, "p").await, open(&a, "q").await);
+    own_way.plan().cut_off();
+    tokio::time::sleep(5 * SECOND).await;
+    let steal = profilestore::StartOptions::new().steal();
+    let thief = players(&b).start_session_with("p", steal).await.unwrap();
+    tokio::time::sleep(30 * SECOND).await;
+    assert!(!stolen.is_active() && !stolen.is_over() && !kept.is_active());
+    // Renewals get through, and looks do not yet.
+    own_way.plan().fail(Fault::Refused, 4);
+    let back = Instant::now();
+    while !stolen.is_over() {
+        assert!(!stolen.is_active(), "{:?} after the pause", back.elapsed());
+        assert!(back.elapsed() < 60 * SECOND);
+        tokio::time::sleep(SECOND / 100).await;
+    }
+    assert!(kept.is_active() && thief.is_active());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_notice_does_not_make_a_session_inactive_while_the_lease_was_confirmed_before_it() {
+    let world = World::without_messenger();
+    let own_way = world.another_way();
+    let (a, b) = (world.server_on("a", own_way.clone()).await, world.server("b").await);
+    let profile = open(&a, "p").await;
+    for round in 0..5 {
+        players(&b).send_message("p", &round).await.unwrap();
+        own_way.plan().fail(Fault::Refused, 2);
+        let until = Instant::now() + 8 * SECOND;
+        while Instant::now() < until {
+            assert!(profile.is_active());
+            tokio::time::sleep(SECOND / 20).await;
+        }
+    }
+    assert_eq!(profile.waiting_messages().len(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_servers_row_goes_though_nobody_wants_its_profiles() {
+    const HOUR: Duration = Duration::from_secs(60 * 60);
+    let mut world = World::new();
+    (world.settings.lease_time, world.settings.renew_period) = (600 * SECOND, 120 * SECOND);
+    world.settings.sweep_period = Some(HOUR);
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    drop(open(&a, "p").await);
+    // A notice that it will never read.
+    a.crash();
+    players(&b).send_message("p", &1).await.unwrap();
+    let rows = async || {
+        let (_, rows) = world.store.servers().await.unwrap();
+        rows.into_iter().map(|row| (row.job_id, row.dead)).collect::<Vec<_>>()
+    };
+    tokio::time::sleep(HOUR / 10).await;
+    assert_eq!(rows().await.iter().filter(|(_, dead)| *dead).count(), 0, "not before its lease time is over");
+    // The first sweep comes too early, the second one an hour after it.
+    tokio::time::sleep(2 * HOUR).await;
+    let mut found = rows().await;
+    found.sort();
+    assert_eq!(found, [("a".to_owned(), true), ("b".to_owned(), false)]);
+    tokio::time::sleep(8 * 24 * HOUR).await;
+    assert_eq!(rows().await, [("b".to_owned(), false)]);
+    assert!(open(&b, "p").await.is_active());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_takes_no_server_for_dead_while_contact_was_broken() {
+    let mut world = World::new();
+    world.settings.sweep_period = Some(60 * SECOND);
+    let own_way = world.another_way();
+    let (a, b) = (world.server("a").await, world.server_on("b", own_way.clone()).await);
+    let profile = open(&a, "p").await;
+    // Nobody reaches the store for longer than the lease time; then the sweeping server does first.
+    world.store.plan().cut_off();
+    own_way.plan().cut_off();
+    tokio::time::sleep(Duration::from_millis(118_500)).await;
+    own_way.plan().heal();
+    tokio::time::sleep(3 * SECOND).await;
+    world.store.plan().heal();
+    tokio::time::sleep(30 * SECOND).await;
+    assert!(profile.is_active());
+    let (_, rows) = world.store.servers().await.unwrap();
+    assert!(rows.iter().all(|row| !row.dead), "{rows:?}");
+    drop(b);
+}

@@ -107,9 +107,11 @@ async fn data_that_cannot_be_handed_over_is_told_and_costs_only_itself() {
     script.set(2);
     profile.save().await.unwrap();
     *script.problem.lock() = Some("Data.y: NaN".to_owned());
+    assert_eq!(profile.end_session().await.unwrap_err().kind(), ErrorKind::Invalid);
+    assert!(profile.is_active() && errors.lock().last().unwrap().contains("Data.y: NaN"), "{errors:?}");
+    *script.problem.lock() = None;
     profile.end_session().await.unwrap();
     assert_eq!(coins(&server, "p").await, 2);
-    assert!(errors.lock().last().unwrap().contains("Data.y: NaN"), "{errors:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -144,7 +146,7 @@ async fn what_could_not_be_handed_over_takes_no_message_along() {
     let index = profile.waiting_messages()[0].index;
     script.kept.lock().processed = vec![index];
     script.kept.lock().user_ids = Some(vec![-1]);
-    profile.end_session().await.unwrap();
+    assert_eq!(profile.end_session().await.unwrap_err().kind(), ErrorKind::Invalid);
     assert_eq!(players(&server).get("p").await.unwrap().waiting_messages().len(), 1);
 }
 

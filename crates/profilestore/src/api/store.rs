@@ -23,7 +23,7 @@ use crate::{
 /// the wait for the answer, so dropping it cancels nothing. The exceptions:
 ///
 /// * A start whose future is dropped is called off and leaves nothing behind.
-/// * An edit ([`Profile::update`]) has no turn: it takes effect when it is called, on the data as it is then. So it comes
+/// * An edit ([`crate::Profile::update`]) has no turn: it takes effect when it is called, on the data as it is then. So it comes
 ///   before a transaction that was called earlier and has not yet had its turn; while that one is open the edit is refused.
 ///   A save, a transaction and an end hold every edit that was made before they were called.
 /// * Another server that asks for the profile, or takes it, ends the session whatever is waiting. What waited then fails

@@ -225,11 +225,13 @@ mod random {
                     prop_assert_eq!(serde_json::from_str::<Value>(again.get()).unwrap(), value);
                 }
                 Err(wrong) => {
-                    // The place is one that exists, or is the name that cannot be read.
+                    // The place is one that exists, or is the name that cannot be read. Where a name
+                    // stands twice, a reader may have left out the object that has the place.
                     let read = serde_json::from_str::<Value>(&text);
                     let unread = matches!(wrong.problem, Problem::Surrogate { .. } | Problem::TooFar { .. });
                     prop_assert!(!unread || read.is_err());
-                    if let Ok(value) = read {
+                    let is_twice = matches!(wrong.problem, Problem::Twice);
+                    if let (Ok(value), false) = (read, is_twice) {
                         prop_assert!(value.pointer(&wrong.path).is_some(), "{}", wrong);
                     }
                 }

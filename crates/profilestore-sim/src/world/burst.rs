@@ -129,7 +129,7 @@ impl Burst {
         }
     }
 
-    /// Waits for the answers that somebody waits for.
+    /// Waits for the answers whose futures were kept.
     async fn answered(&mut self) {
         while let Some(answer) = self.answers.join_next().await {
             self.hear(answer.ok());
@@ -162,7 +162,7 @@ impl Burst {
             start.key == self.key && Arc::ptr_eq(&start.life, life) && start.until.is_none_or(|until| until >= self.began)
         };
         if books.told.starts.iter().filter(|start| others(start)).count() > 1 {
-            // Somebody else's start may be what a start found.
+            // A start may have found another client's start.
             self.calls.0.retain(|(call, _)| *call != Call::Start);
         }
         let mut known = Known { calm: self.was_active && !life.troubled_since(self.began - FELT), ..Known::default() };

@@ -32,7 +32,7 @@ impl Actor {
             label
         };
         read.data.mint(1000);
-        // What he had a while ago may be somebody else's by now.
+        // What this player had a while ago may be another player's by now.
         read.data.items.clear();
         read.data.sign(label);
         let Some(answer) = life.wait(read.set()).await else { return };

@@ -51,7 +51,7 @@ impl<T: ProfileData> ProfileStore<T> {
     }
 
     /// Changes the messages that wait for a profile, whether or not it is live anywhere or exists yet. `edit` is called with them on the library's
-    /// task, must not block, and says what is to be done; when somebody else was faster it is called again with what waits by then. Answers
+    /// task, must not block, and says what is to be done; when another writer was faster it is called again with what waits by then. Answers
     /// false when `edit` said None. Otherwise as [`ProfileStore::send_message`]. Specification: `GlobalUpdateProfileAsync`.
     pub fn change_inbox<F>(&self, key: &str, mut edit: F) -> impl Future<Output = Result<bool>> + Send + 'static + use<T, F>
     where

@@ -47,7 +47,7 @@ impl<T> fmt::Debug for Profile<T> {
 }
 
 impl<T: ProfileData> ProfileStore<T> {
-    /// Starts a session: from now on this server alone may change the profile. Asks whoever holds it to let go, and takes it over
+    /// Starts a session: from now on this server alone may change the profile. Asks its holder to let go, and takes it over
     /// from a dead server. Specification: `StartSessionAsync`.
     ///
     /// Waits until the profile is there: one round trip to read and one to take a free one; some milliseconds more for one that

@@ -195,7 +195,7 @@ impl Load {
             }
         }
         let mut changes = vec![ownership::taken(&state, how, asker, now_ms)];
-        // Whoever loses the profile may have saved since we looked, or have a save under way: only a write says which version it is
+        // The holder that loses the profile may have saved since we looked, or have a save under way: only a write says which version it is
         // built on. Nobody can write a profile that was let go.
         let taken_over = matches!(how, Take::Dead | Take::Stolen) && !defect!(TakeOverUnversioned);
         let write = found.write || ((taken_over || engine.settings().keep_every_save) && found.write_each);
@@ -312,7 +312,7 @@ struct Found {
     data: Arc<dyn Data>,
     /// A version must be written with the start: the profile is new, or replaces something that is none.
     write: bool,
-    /// A version is written with the start when every save is kept, and when the profile is taken from somebody.
+    /// A version is written with the start when every save is kept, and when the profile is taken from a holder.
     write_each: bool,
     overwrites: bool,
 }

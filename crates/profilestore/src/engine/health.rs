@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::{data_store::LeaseState, key::ProfileKey, settings::Settings, signal::Signal, storable};
 
-/// A session of somebody who does not use this library. See [`crate::GameServer::on_foreign_holder`].
+/// A session of a program that does not use this library. See [`crate::GameServer::on_foreign_holder`].
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct ForeignHolder<'a> {

@@ -29,7 +29,7 @@ pub struct StartOptions {
     /// start ends with [`crate::ErrorKind::Cancelled`] and leaves nothing behind. With it the start has no time limit of its own.
     /// Specification: `Cancel`.
     pub cancel: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
-    /// Take the profile at once from whoever holds it; what that session has not saved is lost. For debugging and for locks known
+    /// Take the profile at once from its holder; what that session has not saved is lost. For debugging and for locks known
     /// to be dead. Specification: `Steal`.
     pub steal: bool,
     /// Begin anew where something is stored that is not a profile. The stored value stays in the history. Without this the

@@ -97,7 +97,7 @@ fn ask(lease: &LeaseState, asker: &Asker, periods: &Periods, again_in: Duration)
     let Some(waited) = asker.asked_for else { return Start::Ask };
     match &lease.request {
         Some(request) if request.id != asker.request => Start::TakenElsewhere,
-        // Somebody took the profile without answering our request, a thief or the taker of an offer we missed: ask again.
+        // Another server took the profile without answering our request, a thief or the taker of an offer we missed: ask again.
         None => Start::Ask,
         Some(_) => {
             let left = periods.session_steal.saturating_sub(waited);
@@ -111,7 +111,7 @@ fn ask(lease: &LeaseState, asker: &Asker, periods: &Periods, again_in: Duration)
 pub(crate) enum Held {
     /// The epoch is another one: it is over.
     Lost,
-    /// Somebody asks for the profile.
+    /// Another server asks for the profile.
     Asked(Request),
     /// All is well.
     Keep,

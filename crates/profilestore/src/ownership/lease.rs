@@ -16,7 +16,7 @@ pub(crate) struct Asker {
     pub(crate) request: RequestId,
     /// How long ago the request was written; None before it was.
     pub(crate) asked_for: Option<Duration>,
-    /// Take the profile from whoever holds it, without asking.
+    /// Take the profile from its holder, without asking.
     pub(crate) steal: bool,
 }
 
@@ -68,7 +68,7 @@ pub(super) fn asked(lease: &LeaseState, asker: &Asker, now_ms: i64) -> LeaseStat
     LeaseState { request: Some(request), ..lease.clone() }
 }
 
-/// The lease once its holder has let go: offered to whoever asked for it.
+/// The lease once its holder has let go: offered to the server that asked for it.
 pub(super) fn released(lease: &LeaseState, now_ms: i64) -> LeaseState {
     let offer = lease.request.as_ref().and_then(|request| Some(Offer { to: request.id, server: request.server?, at_ms: now_ms }));
     LeaseState { load_count: lease.load_count, holder: None, request: None, offer }

@@ -85,7 +85,7 @@ impl Handlers {
     }
 }
 
-/// Whether somebody is offering messages, and whether there was reason to begin again meanwhile.
+/// Whether messages are being offered, and whether there was reason to begin again meanwhile.
 #[derive(Default)]
 pub(super) struct Turn {
     pub(super) taken: bool,

@@ -463,7 +463,7 @@ impl Live {
         }
     }
 
-    /// Takes the end back that somebody had claimed.
+    /// Takes back an end that was claimed.
     pub(crate) fn reopen(&self) {
         let mut state = self.state.lock();
         if state.phase != Phase::Over {

@@ -489,7 +489,7 @@ impl Session {
         })
     }
 
-    /// The session goes on, since what it has cannot be stored. Whoever waits for its end need not.
+    /// The session goes on, since what it has cannot be stored. Callers that wait for its end are told.
     fn end_refused(&self, error: &Error) -> Error {
         self.live.reopen();
         let message = format!("the session goes on, because its last save was refused: {error}");

@@ -179,7 +179,7 @@ impl Unstorable {
 /// name as what the text says.
 const RAW: &str = "$serde_json::private::RawValue";
 
-/// How serde_json tells that a text is a number, if somebody in the program has its feature
+/// How serde_json tells that a text is a number, if a crate of the program turns on its feature
 /// `arbitrary_precision` on.
 const NUMBER: &str = "$serde_json::private::Number";
 

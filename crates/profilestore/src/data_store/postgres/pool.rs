@@ -41,7 +41,7 @@ struct Missing {
     until: Option<Instant>,
 }
 
-/// A connection in use. It is kept for the next one if it is said to be at rest again before this is dropped: whoever is called off
+/// A connection in use. It is kept for the next one if it is said to be at rest again before this is dropped: a caller that is called off
 /// in the middle leaves it in the middle of something.
 pub(super) struct Lease {
     /// None when it was lost; see [`Lease::connection`].

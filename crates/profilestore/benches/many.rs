@@ -2,6 +2,7 @@
 //! saved within a second.
 //!
 //! `cargo bench -p profilestore --bench many -- live [SESSIONS]`, `cargo bench -p profilestore --bench many -- crash [SESSIONS]`;
+//! `cargo bench -p profilestore --bench many -- overload [SESSIONS] [MINUTES]`: a store that takes 100 saves a second;
 //! `scripts/servers.sh cargo bench -p profilestore --features postgres --bench many -- live-postgres [SESSIONS]`
 //!
 //! The machines that this runs on are shared and noisy: read the proportions.
@@ -45,8 +46,12 @@ fn main() -> Outcome {
         ["live-postgres", _] => runtime.block_on(live_on_postgres(count(&args[1])?)),
         ["crash"] => runtime.block_on(crash(10_000)),
         ["crash", _] => runtime.block_on(crash(count(&args[1])?)),
+        ["overload"] => runtime.block_on(overload(100_000, 3)),
+        ["overload", _] => runtime.block_on(overload(count(&args[1])?, 3)),
+        ["overload", _, _] => runtime.block_on(overload(count(&args[1])?, count(&args[2])?)),
         ["child", file, _] => runtime.block_on(play(Path::new(file), count(&args[2])?)),
-        _ => Err("usage: many [live|live-postgres|crash] [SESSIONS]; live-postgres needs --features postgres".into()),
+        _ => Err("usage: many [live|live-postgres|crash|overload] [SESSIONS] [MINUTES]; live-postgres needs --features postgres"
+            .into()),
     }
 }
 
@@ -77,6 +82,64 @@ impl Phases {
         *self = next;
         Ok(())
     }
+}
+
+/// Every session is edited all the time, autosaves are due once in 30 s, and the store takes 100 saves a second. Prints the memory,
+/// and how long ends and trades take.
+async fn overload(sessions: usize, minutes: usize) -> Outcome {
+    use profilestore::{
+        data_store::{
+            MemoryStore,
+            fault::{FaultyStore, Throttled},
+        },
+        env::Env,
+    };
+    use std::sync::Arc;
+
+    // Opened at full speed.
+    let store = FaultyStore::new(Arc::new(MemoryStore::new(Env::system())), Throttled::default());
+    let server = GameServer::builder(store.clone()).start().await?;
+    let players = server.store_builder("PlayerData").template(player()).build()?;
+    let mut profiles = open_all(&players, "p", sessions).await?;
+    println!("\n{sessions} sessions, all edited all the time, autosaves of 30 s, a store of 100 saves a second");
+    let before = resident_bytes()?;
+    server.change_settings(|settings| settings.autosave_period = Duration::from_secs(30))?;
+    store.plan().set(100);
+    let mut others = profiles.split_off(sessions.saturating_sub(1000));
+    let began = Instant::now();
+    let mut edits = 0_u64;
+    for sample in 1..=minutes * 6 {
+        let until = began + Duration::from_secs(10 * u64::try_from(sample)?);
+        while Instant::now() < until {
+            for profile in &profiles {
+                profile.update(|player| player.coins += 1)?;
+                edits += 1;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        let end = others.pop().ok_or("no session is left to end")?;
+        let at = Instant::now();
+        end.end_session().await?;
+        let ended = at.elapsed();
+        let pair = [others.pop().ok_or("no session is left")?, others.pop().ok_or("no session is left")?];
+        let at = Instant::now();
+        let [from, to] = pair.clone();
+        let trade = server.transaction().with(&pair[0]).with(&pair[1]);
+        trade
+            .run(move |tx| {
+                tx.edit(&from, |player| player.coins += 1)?;
+                tx.edit(&to, |player| player.coins += 1)
+            })
+            .await?;
+        println!(
+            "  {:>4} s: {:>6.0} MB more than before, {edits} edits, an end {:>6.0} ms, a trade {:>6.0} ms",
+            began.elapsed().as_secs(),
+            (resident_bytes()? - before) / 1e6,
+            ended.as_secs_f64() * 1e3,
+            at.elapsed().as_secs_f64() * 1e3
+        );
+    }
+    Ok(())
 }
 
 async fn live(sessions: usize) -> Outcome {

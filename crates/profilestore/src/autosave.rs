@@ -10,12 +10,18 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::Instant,
+};
 
 use crate::{engine::Engine, session::Session};
 
 /// How far ahead of its time a save may be.
 const TOGETHER: Duration = Duration::from_millis(50);
+
+/// How many of these saves are under way at once: enough to fill two of a store's batches.
+const UNDER_WAY: usize = 512;
 
 /// A period that never ends in practice, and can be reckoned with.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
@@ -90,13 +96,16 @@ struct Autosaved {
 #[derive(Debug)]
 pub(crate) struct Autosave {
     schedule: Mutex<Schedule<Autosaved>>,
+    /// What is due waits in the schedule, where it costs nothing, until there is a place among those under way.
+    places: Arc<Semaphore>,
     changed: Notify,
     base: Instant,
 }
 
 impl Default for Autosave {
     fn default() -> Self {
-        Self { schedule: Mutex::default(), changed: Notify::new(), base: Instant::now() }
+        let places = Arc::new(Semaphore::new(UNDER_WAY));
+        Self { schedule: Mutex::default(), places, changed: Notify::new(), base: Instant::now() }
     }
 }
 
@@ -133,13 +142,25 @@ pub(crate) async fn run(engine: Arc<Engine>) {
                 schedule.spread_anew(now, |saved| saved.own_period.unwrap_or(period));
                 spread_over = period;
             }
-            while let Some((number, phase, saved)) = schedule.pop(now) {
-                // A session that is over is dropped from the schedule here.
-                let Some(live) = saved.session.upgrade().filter(|session| !session.is_over()) else { continue };
-                live.queue_save();
-                schedule.put(now, saved.own_period.unwrap_or(period), number, phase, saved);
+            let at = schedule.first_due().unwrap_or_default();
+            match schedule.pop(now) {
+                Some((number, phase, saved)) => {
+                    // A session that is over is dropped from the schedule here.
+                    let Some(live) = saved.session.upgrade().filter(|session| !session.is_over()) else { continue };
+                    schedule.put(now, saved.own_period.unwrap_or(period), number, phase, saved);
+                    Err((at, live))
+                }
+                None => Ok(schedule.first_due()),
             }
-            schedule.first_due()
+        };
+        let next = match next {
+            Ok(next) => next,
+            Err((at, live)) => {
+                let Ok(place) = autosave.places.clone().acquire_owned().await else { return };
+                engine.room.note_lateness(engine.env.now().saturating_duration_since(autosave.base + at));
+                live.queue_scheduled_save(Some(place));
+                continue;
+            }
         };
         let wait = async {
             match next {

@@ -49,8 +49,8 @@ impl Changed {
     }
 
     /// The first one, if it is due by then.
-    fn pop(&self, by: Instant) -> Option<Weak<Session>> {
-        self.line.lock().pop_front_if(|(at, _)| *at <= by).map(|(_, session)| session)
+    fn pop(&self, by: Instant) -> Option<(Instant, Weak<Session>)> {
+        self.line.lock().pop_front_if(|(at, _)| *at <= by)
     }
 }
 
@@ -75,8 +75,9 @@ pub(crate) async fn run(engine: Arc<Engine>) {
         engine.env.sleep_until(at).await;
         // Those that are due within a moment go together: for a store, a batch of many costs little more than a batch of one.
         let together = engine.env.now() + engine.settings().save_changes_within.unwrap_or_default() / 20;
-        while let Some(session) = changed.pop(together) {
+        while let Some((due, session)) = changed.pop(together) {
             let Ok(room) = changed.room.clone().acquire_owned().await else { return };
+            engine.room.note_lateness(engine.env.now().saturating_duration_since(due));
             if let Some(session) = session.upgrade() {
                 session.queue_change_save(room);
             }

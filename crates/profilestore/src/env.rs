@@ -76,7 +76,7 @@ impl Env {
     }
 
     /// The moment on tokio's clock at which the monotonic time is `at` or a little later.
-    fn on_tokios_clock(&self, at: Instant) -> Instant {
+    pub(crate) fn on_tokios_clock(&self, at: Instant) -> Instant {
         match self.drift {
             None => at,
             Some((base, rate)) => base + at.saturating_duration_since(base).div_f64(rate) + Duration::from_micros(1),

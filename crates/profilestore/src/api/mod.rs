@@ -4,6 +4,8 @@ pub(crate) mod diff;
 pub(crate) mod game_server;
 pub(crate) mod messages;
 pub(crate) mod operator;
+#[cfg(test)]
+mod overload;
 pub(crate) mod profile;
 pub(crate) mod read_profile;
 pub(crate) mod store;

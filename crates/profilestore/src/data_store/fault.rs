@@ -255,6 +255,30 @@ impl<P: StorePlan> DataStore for FaultyStore<P> {
     }
 }
 
+/// A plan of a store that is too slow: commits go through one after the other, each of which takes its time. Renewals and reads do
+/// not wait. At first it takes no time.
+#[derive(Debug, Default)]
+pub struct Throttled(Mutex<(Duration, Option<Instant>)>);
+
+impl Throttled {
+    /// Takes so many commits a second from now on.
+    pub fn set(&self, commits_a_second: u32) {
+        self.0.lock().0 = Duration::from_secs(1) / commits_a_second.max(1);
+    }
+}
+
+impl StorePlan for Throttled {
+    fn fate(&self, call: Call<'_>) -> Fate {
+        let Call::Commit(commits) = call else { return Fate::default() };
+        let now = Instant::now();
+        let (pause, free_at) = &mut *self.0.lock();
+        let count = u32::try_from(commits.len()).unwrap_or(u32::MAX);
+        let done = free_at.unwrap_or(now).max(now) + *pause * count;
+        *free_at = Some(done);
+        Fate { there: done - now, ..Fate::default() }
+    }
+}
+
 /// How often what goes wrong. Each is a chance a call between 0 and 1; the default is a store that does not fail and takes no time.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Chances {

@@ -63,6 +63,11 @@ impl Deadline {
 pub(crate) trait Patience {
     /// How long to pause before the next attempt, if there is one. `wanted`: how long it would pause by itself.
     fn pause(&self, now: Instant, wanted: Duration) -> Option<Duration>;
+
+    /// When each attempt is to be answered, if a moment is set for it.
+    fn ends(&self) -> Option<Instant> {
+        None
+    }
 }
 
 /// Pauses as is wanted, and makes its last attempt shortly before it ends.
@@ -70,6 +75,10 @@ impl Patience for Deadline {
     fn pause(&self, now: Instant, wanted: Duration) -> Option<Duration> {
         let left = self.last_try.saturating_duration_since(now);
         (!left.is_zero()).then(|| wanted.min(left))
+    }
+
+    fn ends(&self) -> Option<Instant> {
+        Some(self.at)
     }
 }
 

@@ -45,6 +45,7 @@ pub(crate) mod lease;
 pub(crate) mod options;
 pub(crate) mod queue;
 pub(crate) mod renew;
+pub(crate) mod room;
 mod standing;
 pub(crate) mod start;
 mod sweep;
@@ -53,6 +54,7 @@ use deadline::{Deadline, Patience};
 use health::Health;
 use lease::Lease;
 use queue::KeyQueues;
+use room::Room;
 use start::Load;
 
 /// How long after a commit was sent whoever waits for it gets a hint: long enough for the commit to stay ahead of the look that follows.
@@ -90,6 +92,8 @@ pub(crate) struct Engine {
     /// A new incarnation of this server has begun.
     begun_anew: Notify,
     pub(crate) queues: Arc<KeyQueues>,
+    /// For what is on its way to the store.
+    pub(crate) room: Arc<Room>,
     /// Held while a transaction takes its place in several queues, so that two of them meet in the same order in all of them.
     pub(crate) lining_up: Mutex<()>,
     slots: Mutex<Slots>,
@@ -141,11 +145,12 @@ impl Engine {
         let engine = Arc::new(Self {
             store: parts.store,
             messenger: parts.messenger,
-            env: parts.env,
+            env: parts.env.clone(),
             settings: RwLock::new(Arc::new(parts.settings)),
             place_id: parts.place_id,
             job_id: parts.job_id,
             queues: KeyQueues::new(runtime.clone()),
+            room: Room::new(parts.env),
             runtime,
             lining_up: Mutex::default(),
             lease: Mutex::new(lease),
@@ -271,7 +276,15 @@ impl Engine {
 
     /// Tries a commit once and sends the hints that follow from it. Errors of the store count towards the critical state.
     pub(crate) async fn try_commit(&self, commit: &Commit) -> Result<CommitReply, StoreError> {
-        let result = self.store.commit_one(commit.clone()).await;
+        self.try_commit_by(commit, None).await
+    }
+
+    /// The same, with an answer at the deadline if there is one.
+    async fn try_commit_by(&self, commit: &Commit, deadline: Option<Instant>) -> Result<CommitReply, StoreError> {
+        let result = match deadline {
+            Some(deadline) => self.store.commit_one_by(commit.clone(), self.env.on_tokios_clock(deadline)).await,
+            None => self.store.commit_one(commit.clone()).await,
+        };
         match &result {
             Ok(reply) => self.hint(reply).await,
             Err(error) => {
@@ -332,7 +345,7 @@ impl Engine {
         let mut unknown = None;
         let mut again = None;
         loop {
-            match self.try_commit(again.as_ref().unwrap_or(commit)).await {
+            match self.try_commit_by(again.as_ref().unwrap_or(commit), patience.ends()).await {
                 Err(error) if error.is_transient() => {
                     if matches!(error, StoreError::Indeterminate { .. }) {
                         unknown = Some(error.clone());
@@ -419,7 +432,7 @@ impl Engine {
             ..self.new_commit(vec![Change::Abort { commit: commit.id }], Returning::HEAD)
         };
         loop {
-            match self.try_commit(&abort).await {
+            match self.try_commit_by(&abort, patience.ends()).await {
                 Ok(_) => return Ok(true),
                 Err(refused) if refused.conflict() == Some(&ConflictKind::AlreadyApplied) => return Ok(false),
                 Err(failed) if failed.is_transient() => {
@@ -460,7 +473,8 @@ impl Engine {
         let deadline = self.deadline();
         let mut backoff = Backoff::default();
         loop {
-            match read().await {
+            let late = || Err(StoreError::Unavailable { reason: "the store did not answer in time".into() });
+            match self.env.timeout_at(deadline.at(), read()).await.unwrap_or_else(|_| late()) {
                 Err(error) if error.is_transient() => {
                     self.note_error(&error, key);
                     let wanted = backoff.next(self.longest_pause(self.hurry.load(Ordering::Relaxed)));

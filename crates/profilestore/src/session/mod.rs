@@ -12,7 +12,7 @@ use std::{
     fmt,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -90,6 +90,10 @@ pub(crate) struct Session {
     pub(crate) unseen: Unseen,
     look_queued: AtomicBool,
     save_queued: AtomicBool,
+    /// Something that goes first waits behind whatever this session does.
+    pub(super) hurry: Notify,
+    /// How large the profile was when it was stored last.
+    pub(super) stored_bytes: AtomicUsize,
     /// It is in the line of [`crate::bounded_loss`].
     pub(crate) change_noted: AtomicBool,
     /// The data was almost too large at the last save.
@@ -214,6 +218,7 @@ impl Session {
     pub(crate) fn new(engine: Arc<Engine>, taken: Taken) -> Arc<Self> {
         let Taken { key, id, held_by, incarnation, state, mut record, stored, data, codec, autosave_period } = taken;
         codec.stamp(&mut record);
+        let stored_bytes = AtomicUsize::new(stored.len());
         let live = Live::new(data, record);
         let saved = Saved { data: live.data(), meta: live.meta(), digest: Digest::of(&stored) };
         let known = Known {
@@ -248,6 +253,8 @@ impl Session {
             unseen: Unseen::default(),
             look_queued: AtomicBool::new(false),
             save_queued: AtomicBool::new(false),
+            hurry: Notify::new(),
+            stored_bytes,
             change_noted: AtomicBool::new(false),
             nearly_full: AtomicBool::new(false),
             autosave_period,
@@ -303,14 +310,20 @@ impl Session {
         }
     }
 
-    /// Saves when the schedule or processed messages ask for it; nobody waits for the answer.
+    /// Saves when processed messages or the program ask for it; nobody waits for the answer.
     pub(crate) fn queue_save(self: &Arc<Self>) {
+        self.queue_scheduled_save(None);
+    }
+
+    /// Saves when the schedule asks for it, and gives its place among those under way back afterwards.
+    pub(crate) fn queue_scheduled_save(self: &Arc<Self>, place: Option<OwnedSemaphorePermit>) {
         if self.save_queued.swap(true, Ordering::AcqRel) {
             return;
         }
         let session = self.clone();
         // At most one of them waits, which finds room in any queue.
         let queued = self.engine.queues.run(&self.key, usize::MAX, async move {
+            let _place = place;
             session.save_queued.store(false, Ordering::Release);
             if let Err(error) = session.save_now().await {
                 tracing::debug!(key = %session.key, %error, "a save found the session over");
@@ -406,6 +419,7 @@ impl Session {
             if let Some(closing) = closing {
                 let _ = closed.send(closing);
             }
+            self.hurry.notify_one();
             Ok(answer)
         });
         let session = self.clone();

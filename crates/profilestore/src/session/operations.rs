@@ -3,7 +3,10 @@
 //! Each builds a commit on what it knows, and lets the store judge. A commit whose outcome is unknown is repeated under its own
 //! identity until it is known, so the next one always builds on facts.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::{
+    Arc,
+    atomic::Ordering::{self, Relaxed},
+};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -19,7 +22,10 @@ use crate::{
     data_store::{
         Cause, Change, Commit, Conflict, ConflictKind, Digest, KeyState, NewValue, Returning, StoreError, StoredMessage,
     },
-    engine::deadline::{ForEver, Once, Unless},
+    engine::{
+        deadline::{ForEver, Once, Unless},
+        room::{Pass, Rank},
+    },
     error::{Error, ErrorKind, Result},
     ownership::{self, Held, Seen},
     record::{Record, Stored},
@@ -35,6 +41,13 @@ pub(super) struct Prepared {
     pub(super) snapshot: Snapshot,
     /// What to write; None when the store holds it already.
     write: Option<Encoded>,
+}
+
+impl Prepared {
+    /// How large the serialised copy is.
+    pub(super) fn bytes(&self) -> usize {
+        self.write.as_ref().map_or(0, |encoded| encoded.bytes.len())
+    }
 }
 
 struct Encoded {
@@ -187,7 +200,8 @@ impl Session {
         {
             let mut known = self.known.lock();
             known.inbox.retain(|message| !prepared.snapshot.processed.contains_key(&message.index));
-            if prepared.write.is_some() {
+            if let Some(encoded) = &prepared.write {
+                self.stored_bytes.store(encoded.bytes.len(), Relaxed);
                 known.version += 1;
                 known.overwritten = false;
             }
@@ -231,23 +245,42 @@ impl Session {
         }
         self.collect(Collect::Save).inspect_err(|error| self.not_saved(error, self.engine.env.now()))?;
         self.run_save_hooks();
+        let pass = self.room_to_save().await;
+        if self.is_over() {
+            return Err(over());
+        }
         agree()?;
-        self.save_snapshot(self.live.snapshot()).await
+        self.save_snapshot(self.live.snapshot(), pass).await
+    }
+
+    /// Waits for room for a copy of the data, at most until something that goes first waits behind this save.
+    async fn room_to_save(&self) -> Pass {
+        let (room, bytes) = (&self.engine.room, self.stored_bytes.load(Relaxed));
+        tokio::select! {
+            biased;
+            pass = room.enter(Rank::Save, bytes) => pass,
+            () = self.hurry.notified() => room.enter(Rank::First, bytes).await,
+        }
     }
 
     /// The same without hooks, and only if there is something to save.
     pub(super) async fn save_change_now(self: &Arc<Self>) -> Result<()> {
-        let snapshot = self.live.snapshot();
-        if self.is_over() || snapshot.generation == self.known.lock().saved_generation {
+        let nothing = || self.is_over() || self.live.snapshot().generation == self.known.lock().saved_generation;
+        if nothing() {
             return Ok(());
         }
-        self.save_snapshot(snapshot).await
+        let pass = self.room_to_save().await;
+        if nothing() {
+            return Ok(());
+        }
+        self.save_snapshot(self.live.snapshot(), pass).await
     }
 
-    async fn save_snapshot(self: &Arc<Self>, snapshot: Snapshot) -> Result<()> {
+    async fn save_snapshot(self: &Arc<Self>, snapshot: Snapshot, mut pass: Pass) -> Result<()> {
         let began = self.engine.env.now();
         // The session stays; the program can still mend its data.
         let mut prepared = self.prepare(snapshot).inspect_err(|error| self.not_saved(error, began))?;
+        pass.resize(prepared.bytes());
         loop {
             if let Some(again) = self.prepare_over_document(&prepared).await? {
                 prepared = again;
@@ -278,6 +311,7 @@ impl Session {
                         let _ = self.engine.settle(&second, Once).await;
                     }
                     self.stored(&prepared);
+                    drop(pass);
                     if let Some(state) = state {
                         self.respond(state, Some(&prepared.snapshot)).await;
                     }
@@ -407,8 +441,12 @@ impl Session {
     }
 
     async fn save_last(self: &Arc<Self>, last: Snapshot) -> Result<()> {
+        let mut pass = self.engine.room.enter(Rank::First, self.stored_bytes.load(Relaxed)).await;
         let prepared = match self.prepare(last.clone()) {
-            Ok(prepared) => prepared,
+            Ok(prepared) => {
+                pass.resize(prepared.bytes());
+                prepared
+            }
             Err(error) => {
                 // The lock must not stay behind: the profile is released as it was saved last.
                 self.engine.health.error(
@@ -425,6 +463,7 @@ impl Session {
             }
         };
         let prepared = self.release(prepared).await?;
+        drop(pass);
         self.signals.on_after_save.each(|listener| listener(&*prepared.snapshot.data));
         Ok(())
     }

@@ -8,7 +8,10 @@
 //! All turns are asked for under one lock of the engine. So any two transactions meet in the same order in all the queues they
 //! share, and none waits for another that waits for it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -24,6 +27,7 @@ use crate::{
         Backoff, Engine,
         deadline::{Deadline, ForEver},
         queue::Answer,
+        room::Rank,
     },
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
@@ -49,6 +53,10 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
+    fn stored_bytes(&self) -> usize {
+        self.session.stored_bytes.load(Relaxed)
+    }
+
     pub(crate) fn data(&mut self) -> &mut dyn Data {
         &mut **self.copy.get_or_insert_with(|| self.before.data.duplicate())
     }
@@ -149,6 +157,7 @@ impl Engine {
                     Err(_) => session_.offer_messages(),
                 }
             })?;
+            session.hurry.notify_one();
             turns.push(Turn { session, conclude, place });
         }
         Ok((turns, arrivals))
@@ -202,12 +211,18 @@ async fn conduct(
     if let Some(fault) = fault {
         return Err(fault);
     }
+    let bytes = drafts.iter().map(Draft::stored_bytes).sum();
+    let mut pass = match engine.env.timeout_at(deadline.at(), engine.room.enter(Rank::First, bytes)).await {
+        Ok(pass) => pass,
+        Err(_) => return Err(too_late()),
+    };
     let mut prepared = Vec::with_capacity(drafts.len());
     for draft in drafts {
         let (session, snapshot) = draft.finish();
         let ready = session.prepare(snapshot)?;
         prepared.push(session.prepare_over_document(&ready).await?.unwrap_or(ready));
     }
+    pass.resize(prepared.iter().map(Prepared::bytes).sum());
     let gifted: Vec<ProfileKey> = gifts.iter().filter_map(Change::key).cloned().collect();
     *begun = true;
     open.commit(engine, prepared, gifts, deadline).await?;

@@ -30,7 +30,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("backends", &["data_store/", "messenger/"]),
     ("ownership", &["ownership/"]),
     ("edit", &["edit/"]),
-    ("link", &["engine/queue.rs", "engine/deadline.rs", "engine/health.rs", "engine/lease.rs"]),
+    ("link", &["engine/queue.rs", "engine/deadline.rs", "engine/health.rs", "engine/lease.rs", "engine/room.rs"]),
     ("session", &["session/"]),
     ("engine", &["engine/", "autosave.rs", "bounded_loss.rs"]),
     ("api", &["api/"]),

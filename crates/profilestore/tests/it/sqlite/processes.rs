@@ -222,6 +222,28 @@ async fn a_commit_is_refused_at_its_deadline_while_a_stopped_process_holds_the_l
     assert_eq!(text(&state(&store, &key("p")).await), Some("before"));
 }
 
+/// A message was answered after 16.8 and 22.1 s, of the 10 s that it was given, while a stopped process held the file's lock.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_is_answered_within_its_limit_while_a_stopped_process_holds_the_lock() {
+    let dir = folder();
+    let options = SqliteOptions { busy_wait: Duration::from_secs(3600), ..fast() };
+    let file = SqliteStore::open(path(&dir), options).unwrap();
+    let server = profilestore::GameServer::builder(file.clone()).start().await.unwrap();
+    server.change_settings(|settings| settings.call_timeout = Duration::from_secs(1)).unwrap();
+    let players = server.store::<serde_json::Value>("Players").unwrap();
+    let mut holder = Process::start("hold the lock", &path(&dir));
+    assert!(holder.lines().any(|line| line == "holds the lock"));
+    holder.signal("-STOP");
+    let sent = tokio::time::timeout(Duration::from_secs(20), players.send_message("p", &1)).await.expect("its limit is a second");
+    assert_eq!(sent.unwrap_err().kind(), profilestore::ErrorKind::Unavailable);
+    drop(holder);
+    // Nothing was sent, now or later.
+    put(&file, &key("q"), "after").await.unwrap();
+    let stored = ProfileKey::new("Players", "global", "p").unwrap();
+    assert!(file.read_one(&stored, Returning::INBOX).await.unwrap().1.inbox.unwrap().is_empty());
+    server.crash();
+}
+
 /// A process that is stopped in the middle of a write makes commits fail as unavailable, not for ever, and reads not at all.
 #[tokio::test]
 async fn a_stopped_writer_makes_commits_unavailable() {

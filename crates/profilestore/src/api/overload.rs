@@ -1,0 +1,74 @@
+//! A store that is too slow for what is due: a test of a whole game server.
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::{
+    GameServer, Profile,
+    data_store::{
+        DataStoreExt as _, MemoryStore, Returning,
+        fault::{FaultyStore, Throttled},
+    },
+    env::ManualClock,
+    record::Stored,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn edit(profile: &Profile<Value>, count: u64) {
+    profile.update(|data| *data = json!({"coins": count})).unwrap();
+}
+
+/// A million sessions that were all edited made the process grow by 16 GB until it was killed. Here each of 2,000 is due twice as
+/// often as the store takes saves, for ten minutes.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_too_slow_costs_time_and_not_memory() {
+    let env = ManualClock::default().env(1);
+    let store = FaultyStore::new(Arc::new(MemoryStore::new(env.clone())), Throttled::default());
+    let server = GameServer::builder(store.clone()).env(env).start().await.unwrap();
+    let players = server.store::<Value>("Players").unwrap();
+    let mut profiles = Vec::new();
+    for n in 0..2000 {
+        profiles.push(players.start_session(&format!("p{n}")).await.unwrap());
+    }
+    server.change_settings(|settings| settings.autosave_period = 10 * SECOND).unwrap();
+    store.plan().set(100);
+    let room = server.inner.engine.room.clone();
+    let (mut count, mut most) = (0, 0);
+    for minute in 0..10 {
+        for _ in 0..30 {
+            count += 1;
+            profiles.iter().for_each(|profile| edit(profile, count));
+            for _ in 0..8 {
+                tokio::time::sleep(SECOND / 4).await;
+                most = most.max(room.bytes_under_way());
+            }
+        }
+        // What others wait for goes first.
+        let began = Instant::now();
+        profiles.pop().unwrap().end_session().await.unwrap();
+        let [from, to] = [profiles.pop().unwrap(), profiles.pop().unwrap()];
+        let trade = server.transaction().with(&from).with(&to);
+        let swapped = trade.run({
+            let (from, to) = (from.clone(), to.clone());
+            move |tx| {
+                tx.edit(&from, |data| *data = json!({"coins": "gave"}))?;
+                tx.edit(&to, |data| *data = json!({"coins": "got"}))
+            }
+        });
+        swapped.await.unwrap();
+        let took = began.elapsed();
+        assert!(minute == 0 || took < 4 * SECOND, "an end and a trade took {took:?} in minute {minute}");
+        // What is acknowledged is stored.
+        let profile = profiles.last().unwrap();
+        profile.save().await.unwrap();
+        let (_, state) = store.read_one(profile.key(), Returning::ALL).await.unwrap();
+        let Ok(Stored::Profile(record)) = Stored::decode(&state.value.unwrap()) else { panic!("no profile") };
+        assert!(record.data.get().contains(&count.to_string()));
+    }
+    // All of them at once would be 8 MiB and more.
+    assert!(most > 0 && most < 2 << 20, "{most} bytes were under way");
+    server.crash();
+}

@@ -1,0 +1,283 @@
+//! Room for what is on its way to the store, so that a store that is too slow costs time and not memory.
+//!
+//! A save makes a serialised copy of its profile, and holds it until the store has answered. So it first waits here for room, at its
+//! session, where it costs nothing; whatever changes meanwhile is part of it. Two things bound what is under way:
+//!
+//! * **Bytes**, of all copies together.
+//! * **Saves at once**, as many as the store answers within [`SLOW`]: one more while it does, half as many when it does not. The
+//!   line in the store itself stays short that way. That is what lets ends and trades go first, which need only bytes: they go
+//!   before all that waits here, and find little in their way there.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::{sync::oneshot, time::Instant};
+
+use crate::env::Env;
+
+/// How many bytes may be under way, besides one save that has more by itself.
+const BYTES: isize = 64 << 20;
+
+/// What a save takes besides its copy.
+const OVERHEAD: isize = 4 << 10;
+
+/// A save that takes longer says that there are too many.
+const SLOW: Duration = Duration::from_millis(500);
+
+/// How many saves are under way at once: at first, at least and at most.
+const FIRST: f64 = 256.0;
+const LEAST: f64 = 8.0;
+const MOST: f64 = 1024.0;
+
+/// From when on a save that is due is late, and until when they are in time again.
+const LATE: Duration = Duration::from_secs(10);
+const IN_TIME: Duration = Duration::from_secs(1);
+
+/// Who goes before whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rank {
+    /// Ends and trades: others wait for them.
+    First,
+    Save,
+}
+
+pub(crate) struct Room {
+    env: Env,
+    state: Mutex<State>,
+    /// It was told that saves are late, and they still are.
+    told: AtomicBool,
+}
+
+struct State {
+    /// Below 0 when copies became larger than was thought.
+    free: isize,
+    saves: usize,
+    most: f64,
+    /// When `most` was lowered last: what began before that says nothing new.
+    lowered: Option<Instant>,
+    first: VecDeque<Waiting>,
+    rest: VecDeque<Waiting>,
+}
+
+struct Waiting {
+    bytes: isize,
+    enter: oneshot::Sender<Pass>,
+}
+
+/// The right to hold a copy. Dropped when the store has answered, it gives the room back.
+pub(crate) struct Pass {
+    room: Arc<Room>,
+    rank: Rank,
+    bytes: isize,
+    since: Instant,
+}
+
+impl Room {
+    pub(crate) fn new(env: Env) -> Arc<Self> {
+        let (first, rest) = (VecDeque::new(), VecDeque::new());
+        let state = State { free: BYTES, saves: 0, most: FIRST, lowered: None, first, rest };
+        Arc::new(Self { env, state: Mutex::new(state), told: AtomicBool::new(false) })
+    }
+
+    /// Waits for room for a copy of about so many bytes.
+    pub(crate) async fn enter(self: &Arc<Self>, rank: Rank, bytes: usize) -> Pass {
+        let bytes = isize::try_from(bytes).unwrap_or(BYTES).saturating_add(OVERHEAD).min(BYTES);
+        let entered = {
+            let mut state = self.state.lock();
+            if state.admits(rank, bytes) {
+                return self.pass(&mut state, rank, bytes);
+            }
+            let (enter, entered) = oneshot::channel();
+            let line = if rank == Rank::First { &mut state.first } else { &mut state.rest };
+            line.push_back(Waiting { bytes, enter });
+            metrics::gauge!("profilestore_saves_waiting").set((state.first.len() + state.rest.len()) as f64);
+            entered
+        };
+        match entered.await {
+            Ok(pass) => pass,
+            // Nobody drops a place in the line.
+            Err(_) => self.pass(&mut self.state.lock(), rank, bytes),
+        }
+    }
+
+    fn pass(self: &Arc<Self>, state: &mut State, rank: Rank, bytes: isize) -> Pass {
+        state.free -= bytes;
+        state.saves += usize::from(rank == Rank::Save);
+        state.show();
+        Pass { room: self.clone(), rank, bytes, since: self.env.now() }
+    }
+
+    /// Lets in who waits, as far as there is room.
+    fn let_in(self: &Arc<Self>) {
+        loop {
+            let next = {
+                let mut state = self.state.lock();
+                let Some((rank, waiting)) = state.next() else { return };
+                let pass = self.pass(&mut state, rank, waiting.bytes);
+                (waiting.enter, pass)
+            };
+            // Outside of the lock: a caller that has gone gives its pass back at once.
+            drop(next.0.send(next.1));
+        }
+    }
+
+    /// Notes how late a save that was due begins: tells of it once, until they are in time again.
+    pub(crate) fn note_lateness(&self, late: Duration) {
+        metrics::histogram!("profilestore_save_lateness_seconds").record(late.as_secs_f64());
+        if late > LATE && !self.told.swap(true, Relaxed) {
+            tracing::warn!(?late, "the store is too slow for the saves that are due; they wait at their sessions");
+        } else if late < IN_TIME {
+            self.told.store(false, Relaxed);
+        }
+    }
+
+    /// How many bytes are under way.
+    #[cfg(test)]
+    pub(crate) fn bytes_under_way(&self) -> usize {
+        (BYTES - self.state.lock().free).unsigned_abs()
+    }
+}
+
+impl State {
+    /// True when one may enter without waiting, and before nobody who waits.
+    fn admits(&self, rank: Rank, bytes: isize) -> bool {
+        let before = !self.first.is_empty() || (rank == Rank::Save && !self.rest.is_empty());
+        !before && self.fits(rank, bytes)
+    }
+
+    fn fits(&self, rank: Rank, bytes: isize) -> bool {
+        let alone = self.free >= BYTES;
+        (alone || self.free >= bytes) && (rank == Rank::First || (self.saves as f64) < self.most)
+    }
+
+    /// The next one to enter. Nobody enters before one of the first that waits for bytes.
+    fn next(&mut self) -> Option<(Rank, Waiting)> {
+        let rank = if self.first.is_empty() { Rank::Save } else { Rank::First };
+        let bytes = if rank == Rank::First { self.first.front()?.bytes } else { self.rest.front()?.bytes };
+        if !self.fits(rank, bytes) {
+            return None;
+        }
+        let line = if rank == Rank::First { &mut self.first } else { &mut self.rest };
+        Some((rank, line.pop_front()?))
+    }
+
+    /// Learns from a save that has ended.
+    fn learn(&mut self, since: Instant, now: Instant) {
+        if now.saturating_duration_since(since) < SLOW {
+            // One more when all of them have been answered.
+            self.most = (self.most + 1.0 / self.most).min(MOST);
+        } else if self.lowered.is_none_or(|lowered| since >= lowered) {
+            self.most = (self.most / 2.0).max(LEAST);
+            self.lowered = Some(now);
+        }
+    }
+
+    fn show(&self) {
+        metrics::gauge!("profilestore_save_bytes_under_way").set((BYTES - self.free) as f64);
+    }
+}
+
+impl Pass {
+    /// The copy turned out to be so large.
+    pub(crate) fn resize(&mut self, bytes: usize) {
+        let bytes = isize::try_from(bytes).unwrap_or(BYTES).saturating_add(OVERHEAD);
+        let mut state = self.room.state.lock();
+        state.free -= bytes - self.bytes;
+        state.show();
+        drop(state);
+        self.bytes = bytes;
+        self.room.let_in();
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        {
+            let mut state = self.room.state.lock();
+            state.free += self.bytes;
+            if self.rank == Rank::Save {
+                state.saves -= 1;
+                state.learn(self.since, self.room.env.now());
+            }
+            state.show();
+        }
+        self.room.let_in();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[tokio::test(start_paused = true)]
+    async fn ends_and_trades_go_before_saves_and_bytes_are_bounded() {
+        let room = Room::new(Env::system());
+        let large = room.enter(Rank::Save, 40 << 20).await;
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let mut tasks = tokio::task::JoinSet::new();
+        for (name, rank) in [("save", Rank::Save), ("end", Rank::First)] {
+            let (room, order) = (room.clone(), order.clone());
+            tasks.spawn(async move {
+                let _pass = room.enter(rank, 40 << 20).await;
+                assert!(room.bytes_under_way() <= 64 << 20);
+                order.lock().push(name);
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            });
+            tokio::task::yield_now().await;
+        }
+        assert!(order.lock().is_empty());
+        drop(large);
+        while let Some(done) = tasks.join_next().await {
+            done.unwrap();
+        }
+        assert_eq!(*order.lock(), ["end", "save"]);
+        assert_eq!(room.bytes_under_way(), 0);
+    }
+
+    /// One that is larger than all the room still gets through, alone.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_larger_than_the_room_goes_alone() {
+        let room = Room::new(Env::system());
+        let mut pass = room.enter(Rank::Save, 1 << 30).await;
+        pass.resize(1 << 30);
+        assert!(tokio::time::timeout(Duration::from_secs(9), room.enter(Rank::First, 1)).await.is_err());
+        drop(pass);
+        room.enter(Rank::First, 1).await;
+        assert_eq!(room.bytes_under_way(), 0);
+    }
+
+    /// A store that takes 100 saves a second gets as many at once as it answers in half a second.
+    #[tokio::test(start_paused = true)]
+    async fn as_many_saves_are_under_way_as_the_store_answers_soon() {
+        let room = Room::new(Env::system());
+        let store = Arc::new(tokio::sync::Mutex::new(()));
+        let longest = Arc::new(Mutex::new(Duration::ZERO));
+        let mut tasks = tokio::task::JoinSet::new();
+        for n in 0..20_000 {
+            let (room, store, longest) = (room.clone(), store.clone(), longest.clone());
+            tasks.spawn(async move {
+                let _pass = room.enter(Rank::Save, 1000).await;
+                let began = Instant::now();
+                let _turn = store.lock().await;
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                if n > 2000 {
+                    let mut longest = longest.lock();
+                    *longest = longest.max(began.elapsed());
+                }
+            });
+        }
+        while let Some(done) = tasks.join_next().await {
+            done.unwrap();
+        }
+        let longest = *longest.lock();
+        assert!(longest < SLOW * 2, "{longest:?}");
+    }
+}

@@ -61,6 +61,27 @@ async fn an_end_that_is_refused_behind_a_transaction_leaves_the_session_too() {
     assert!(a.shutdown().await.is_complete());
 }
 
+/// The second call joins the end of the first one. When that is refused, no end is ever done, so
+/// waiting for one would take for ever.
+#[tokio::test(start_paused = true)]
+async fn a_second_end_that_joins_a_refused_one_is_answered_too() {
+    let world = World::new();
+    let a = world.server("a").await;
+    let (alice, bob) = (open(&a, "alice").await, open(&a, "bob").await);
+    spoil(&alice);
+    let to = bob.clone();
+    let trade = a.transaction().with(&bob).with(&alice).run(move |tx| tx.edit(&to, |data| data.coins += 1));
+    let ends = [alice.end_session(), alice.end_session()];
+    assert_eq!(trade.await.unwrap_err().kind(), ErrorKind::TooLarge);
+    for end in ends {
+        let answer = tokio::time::timeout(Duration::from_secs(60), end).await.expect("it is answered");
+        assert_eq!(answer.unwrap_err().kind(), ErrorKind::TooLarge);
+    }
+    mend(&alice);
+    alice.end_session().await.unwrap();
+    assert!(a.shutdown().await.is_complete());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_profile_that_another_server_asks_for_goes_once_it_is_mended() {
     let world = World::new();

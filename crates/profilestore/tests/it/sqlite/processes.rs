@@ -235,12 +235,17 @@ async fn a_call_is_answered_within_its_limit_while_a_stopped_process_holds_the_l
     assert!(holder.lines().any(|line| line == "holds the lock"));
     holder.signal("-STOP");
     let sent = tokio::time::timeout(Duration::from_secs(20), players.send_message("p", &1)).await.expect("its limit is a second");
-    assert_eq!(sent.unwrap_err().kind(), profilestore::ErrorKind::Unavailable);
+    let kind = sent.unwrap_err().kind();
     drop(holder);
-    // Nothing was sent, now or later.
     put(&file, &key("q"), "after").await.unwrap();
     let stored = ProfileKey::new("Players", "global", "p").unwrap();
-    assert!(file.read_one(&stored, Returning::INBOX).await.unwrap().1.inbox.unwrap().is_empty());
+    let inbox = file.read_one(&stored, Returning::INBOX).await.unwrap().1.inbox.unwrap();
+    // On a busy machine there may be no time left to learn what became of the message.
+    match kind {
+        profilestore::ErrorKind::Unavailable => assert!(inbox.is_empty(), "it was sent after all"),
+        profilestore::ErrorKind::Unknown => assert!(inbox.len() <= 1, "it was sent twice"),
+        other => panic!("expected to find the store locked, found {other:?}"),
+    }
     server.crash();
 }
 

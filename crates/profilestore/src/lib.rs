@@ -55,8 +55,6 @@ mod defects;
 
 mod api;
 mod audit;
-mod autosave;
-mod bounded_loss;
 mod data;
 pub mod data_store;
 pub mod document;
@@ -65,6 +63,7 @@ mod engine;
 pub mod env;
 mod error;
 mod key;
+mod link;
 pub mod messenger;
 mod migration;
 mod ownership;
@@ -99,11 +98,11 @@ pub use edit::{
 };
 pub use engine::calls::{InboxChange, Sent};
 pub use engine::erase::{EraseReport, ErasedProfile, FailedErasure, SharedProfile};
-pub use engine::health::ForeignHolder;
 pub use engine::history::Restored;
 pub use engine::options::{DecideHeld, StartOptions, WhenHeld};
 pub use error::{Advice, Error, ErrorKind, Result};
 pub use key::{DEFAULT_SCOPE, InvalidName, MAX_NAME_CHARS, ProfileKey, RESERVED_STORE, unescaped};
+pub use link::health::ForeignHolder;
 pub use migration::{DATA_VERSION, Migrations, READABLE_FROM, StepFn};
 pub use record::version::KeyInfo;
 pub use session::{

@@ -12,10 +12,11 @@ use crate::{
     audit::{Attribution, AuditEntry, AuditOutcome},
     data_store::{DataStore, MemoryStore, ServerId},
     edit::{BulkEdit, BulkProgress, BulkReport, Edit, request::EditRequest},
-    engine::{Engine, Parts, health::ForeignHolder},
+    engine::Engine,
     env::Env,
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
+    link::{Parts, health::ForeignHolder},
     messenger::{LocalMessenger, Messenger, NoMessenger},
     settings::{ConstantError, Settings},
     signal::Connection,
@@ -109,7 +110,7 @@ pub(crate) struct Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if !self.engine.is_closing() {
+        if !self.engine.link.is_closing() {
             tracing::warn!("a game server was dropped without shutdown; its last changes are not saved");
         }
         self.engine.abandon();
@@ -133,7 +134,7 @@ impl Inner {
         if let Some(mock) = self.mock.get() {
             return Ok(mock.clone());
         }
-        let live = &self.engine;
+        let live = &self.engine.link;
         let mock = Engine::start(Parts {
             store: Arc::new(MemoryStore::new(live.env.clone())),
             messenger: Arc::new(LocalMessenger::new()),
@@ -199,73 +200,73 @@ impl GameServer {
 
     /// The identity of this server's current incarnation. Another one after the server was declared dead and came back.
     pub fn server_id(&self) -> ServerId {
-        self.inner.engine.server()
+        self.inner.engine.link.server()
     }
 
     /// Specification: `PlaceId`.
     pub fn place_id(&self) -> i64 {
-        self.inner.engine.place_id
+        self.inner.engine.link.place_id
     }
 
     /// Specification: `JobId`.
     pub fn job_id(&self) -> &str {
-        &self.inner.engine.job_id
+        &self.inner.engine.link.job_id
     }
 
     /// True once [`GameServer::shutdown`] was called: calls fail with [`ErrorKind::Closing`] from then on.
     /// Specification: `IsClosing`.
     pub fn is_closing(&self) -> bool {
-        self.inner.engine.is_closing()
+        self.inner.engine.link.is_closing()
     }
 
     /// True while calls of the store fail too often. Specification: `IsCriticalState`.
     pub fn is_critical_state(&self) -> bool {
-        self.inner.engine.health.is_critical()
+        self.inner.engine.link.health.is_critical()
     }
 
     /// Whether the store can be used now. One round trip. Specification: `DataStoreState`.
     pub async fn access_state(&self) -> AccessState {
         let engine = &self.inner.engine;
-        if engine.store.identity().await.is_err() {
+        if engine.link.store.identity().await.is_err() {
             return AccessState::NoInternet;
         }
-        if engine.confirms(engine.server(), None) { AccessState::Access } else { AccessState::NoAccess }
+        if engine.link.confirms(engine.link.server(), None) { AccessState::Access } else { AccessState::NoAccess }
     }
 
     /// Calls `listener` with a message and, where it is about one, the profile whenever a call of the store fails or something
     /// cannot be saved. Specification: `OnError`.
     pub fn on_error(&self, listener: impl Fn(&str, Option<&ProfileKey>) + Send + Sync + 'static) -> Connection {
-        self.inner.engine.health.listen_error(listener)
+        self.inner.engine.link.health.listen_error(listener)
     }
 
     /// Calls `listener` with the profile and the size of its data, in bytes of JSON, when a save
     /// finds it above 80 % of what can be stored ([`crate::storable::MAX_DATA_BYTES`]): once a
     /// session, and again after it was smaller. See [`crate::Profile::size`].
     pub fn on_nearly_full(&self, listener: impl Fn(&ProfileKey, usize) + Send + Sync + 'static) -> Connection {
-        self.inner.engine.health.on_nearly_full.connect(Arc::new(listener))
+        self.inner.engine.link.health.on_nearly_full.connect(Arc::new(listener))
     }
 
     /// Calls `listener` whenever a stored value that is no profile was overwritten; see [`crate::StartOptions::overwrite`].
     /// Specification: `OnOverwrite`.
     pub fn on_overwrite(&self, listener: impl Fn(&ProfileKey) + Send + Sync + 'static) -> Connection {
-        self.inner.engine.health.on_overwrite.connect(Arc::new(listener))
+        self.inner.engine.link.health.on_overwrite.connect(Arc::new(listener))
     }
 
     /// Calls `listener` whenever [`GameServer::is_critical_state`] changes. Specification: `OnCriticalToggle`.
     pub fn on_critical_toggle(&self, listener: impl Fn(bool) + Send + Sync + 'static) -> Connection {
-        self.inner.engine.health.on_critical.connect(Arc::new(listener))
+        self.inner.engine.link.health.on_critical.connect(Arc::new(listener))
     }
 
     /// Calls `listener` whenever this server asks a session for its profile, or has sent it a message, that no game server of this library
     /// holds and no hint of ours reaches: one that came with a document of the published modules. They listen to the topic
     /// `PS_<session>` for `{LoadCount, EndSession}`; whoever can publish there saves everybody the wait for their next autosave.
     pub fn on_foreign_holder(&self, listener: impl Fn(&ForeignHolder<'_>) + Send + Sync + 'static) -> Connection {
-        self.inner.engine.health.on_foreign_holder.connect(Arc::new(listener))
+        self.inner.engine.link.health.on_foreign_holder.connect(Arc::new(listener))
     }
 
     /// The current settings.
     pub fn settings(&self) -> Settings {
-        (*self.inner.engine.settings()).clone()
+        (*self.inner.engine.link.settings()).clone()
     }
 
     /// Changes settings of the running server. The lease time that is noted in the store stays. Fails, changing nothing, when the
@@ -290,7 +291,7 @@ impl GameServer {
 
     /// How many profiles this server has open or is opening.
     pub fn session_count(&self) -> usize {
-        self.inner.engine.open_count()
+        self.inner.engine.table.open_count()
     }
 
     /// Changes a profile's data in an operator's name, without ending its session. Where nobody holds the profile the edit is applied
@@ -312,7 +313,7 @@ impl GameServer {
         edit: &Edit,
         by: Attribution,
     ) -> impl Future<Output = Result<AuditEntry>> + Send + 'static + use<> {
-        let operation = self.inner.engine.env.uuid();
+        let operation = self.inner.engine.link.env.uuid();
         self.edit_as(operation, key, edit, by, self.settings().call_timeout)
     }
 

@@ -29,8 +29,8 @@ impl<T: ProfileData> ProfileStore<T> {
     ) -> impl Future<Output = Result<()>> + Send + 'static + use<T, M> {
         let engine = &self.server.inner.engine;
         // The id is judged by the store's clock, and this server's may be wrong; the mock's store has this server's.
-        let created_ms = if self.mock { engine.env.unix_ms() } else { engine.store_ms() };
-        let id = MessageId { created_ms, name: engine.env.uuid().to_string() };
+        let created_ms = if self.mock { engine.link.env.unix_ms() } else { engine.link.store_ms() };
+        let id = MessageId { created_ms, name: engine.link.env.uuid().to_string() };
         let sent = self.send_message_as(key, &id, message);
         async move { sent.await.map(drop) }
     }

@@ -100,9 +100,10 @@ impl Operator {
     /// [`crate::ProfileStore::start_session`] does, after `timeout` at the latest.
     pub async fn end_session(&self, key: &ProfileKey, steal: bool, timeout: Duration) -> Result<Option<String>> {
         self.check(key)?;
-        let (_, state) = self.engine.read_settled(key, Returning::HEAD).await.map_err(|error| Error::from(error).about(key))?;
+        let (_, state) =
+            self.engine.link.read_settled(key, Returning::HEAD).await.map_err(|error| Error::from(error).about(key))?;
         let Some(holder) = state.lease.holder else { return Ok(None) };
-        let entry = AuditEntry::new(self.engine.env.uuid(), "end-session", vec![key.clone()], self.by.clone())
+        let entry = AuditEntry::new(self.engine.link.env.uuid(), "end-session", vec![key.clone()], self.by.clone())
             .detail("held_by", holder.job_id.clone())
             .detail("steal", steal);
         self.engine.book(&entry.clone().outcome(AuditOutcome::Pending), 0).await?;
@@ -116,7 +117,7 @@ impl Operator {
     }
 
     async fn end(&self, key: &ProfileKey, steal: bool, timeout: Duration) -> Result<()> {
-        if let Some(own) = self.engine.live(key) {
+        if let Some(own) = self.engine.table.live(key) {
             return own.finish(SessionEnd::Manual).await;
         }
         let codec: Arc<dyn Codec> = Arc::new(TypedCodec::<Value>::as_it_is());

@@ -35,7 +35,7 @@ async fn a_store_that_is_too_slow_costs_time_and_not_memory() {
     }
     server.change_settings(|settings| settings.autosave_period = 10 * SECOND).unwrap();
     store.plan().set(100);
-    let room = server.inner.engine.room.clone();
+    let room = server.inner.engine.link.room.clone();
     let (mut count, mut most) = (0, 0);
     for minute in 0..10 {
         for _ in 0..30 {

@@ -172,7 +172,7 @@ impl<T: ProfileData> Profile<T> {
 
     /// Which server the session is on: this one. Stays after the end. Specification: `Session`.
     pub fn session(&self) -> SessionInfo {
-        SessionInfo { place_id: self.session.engine.place_id, job_id: self.session.engine.job_id.clone(), written: None }
+        SessionInfo { place_id: self.session.link.place_id, job_id: self.session.link.job_id.clone(), written: None }
     }
 
     /// Which server had taken the profile when this session was found to be lost; None before that, and when nobody had (it was

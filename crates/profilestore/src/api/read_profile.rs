@@ -79,7 +79,7 @@ impl<T: ProfileData> ReadProfile<T> {
             // Only messages, or a tombstone.
             _ => {
                 let data = store.codec.template_typed()?;
-                let now = store.server().inner.engine.env.unix_ms().div_euclid(1000);
+                let now = store.server().inner.engine.link.env.unix_ms().div_euclid(1000);
                 (Record::new(now, serde_json::value::RawValue::NULL.to_owned()), data)
             }
         };
@@ -222,7 +222,7 @@ impl<T: ProfileData> ReadProfile<T> {
     fn replacement(&self) -> Result<Replacement> {
         let mut meta = Record { origin: None, ..self.record.clone() };
         self.store.codec.stamp(&mut meta);
-        let verify = self.store.server().inner.engine.settings().verify_saves;
+        let verify = self.store.server().inner.engine.link.settings().verify_saves;
         let (bytes, _) =
             encode_for_save(&self.data, &meta, &*self.store.codec, verify).map_err(|error| error.about(&self.key))?;
         Ok(Replacement {

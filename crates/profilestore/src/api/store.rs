@@ -10,6 +10,7 @@ use crate::{
     engine::Engine,
     error::{Error, ErrorKind, Result},
     key::{DEFAULT_SCOPE, ProfileKey, RESERVED_STORE, check_name},
+    link::Link,
     migration::Migrations,
 };
 
@@ -103,10 +104,10 @@ impl<T: ProfileData> ProfileStore<T> {
         if self.mock { self.server.inner.mock().await } else { Ok(self.server.inner.engine.clone()) }
     }
 
-    /// True when its profiles are kept by this engine.
-    pub(crate) fn is_kept_by(&self, engine: &Arc<Engine>) -> bool {
+    /// True when its profiles are kept in the store that this is the link to.
+    pub(crate) fn is_kept_by(&self, link: &Arc<Link>) -> bool {
         let own = if self.mock { self.server.inner.mock_started() } else { Some(&self.server.inner.engine) };
-        own.is_some_and(|own| Arc::ptr_eq(own, engine))
+        own.is_some_and(|own| Arc::ptr_eq(&own.link, link))
     }
 
     /// Calls the live engine at once, the mock's engine once it is there.

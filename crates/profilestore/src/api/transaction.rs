@@ -152,12 +152,12 @@ impl TransactionBuilder {
             return invalid(format!("too many profiles take part: given=`{given}` limit=`{MAX_PARTICIPANTS}`"));
         }
         let own = &self.server.inner;
-        let mine = [Some(&own.engine), own.mock_started()].into_iter().flatten().find(|own| Arc::ptr_eq(own, &first.engine));
+        let mine = [Some(&own.engine), own.mock_started()].into_iter().flatten().find(|own| Arc::ptr_eq(&own.link, &first.link));
         let Some(engine) = mine else {
             return invalid(format!("the profile belongs to another game server: profile=`{}`", first.key));
         };
         for (at, session) in self.sessions.iter().enumerate() {
-            if !Arc::ptr_eq(engine, &session.engine) {
+            if !Arc::ptr_eq(&engine.link, &session.link) {
                 return invalid(format!("the profile belongs to another game server, or to a mock: profile=`{}`", session.key));
             }
             if self.sessions[..at].iter().any(|other| other.key == session.key) {
@@ -202,8 +202,8 @@ impl Transaction<'_> {
     /// Sends a message along, to any profile, live here, elsewhere or nowhere, as [`ProfileStore::send_message`] does. At most
     /// [`MAX_GIFTS`]. Fails with [`ErrorKind::TooLarge`] and [`ErrorKind::Invalid`].
     pub fn gift<T: ProfileData, M: Serialize>(&mut self, store: &ProfileStore<T>, key: &str, message: &M) -> Result<()> {
-        let engine = &self.drafts.engine;
-        let id = MessageId { created_ms: engine.store_ms(), name: engine.env.uuid().to_string() };
+        let link = &self.drafts.link;
+        let id = MessageId { created_ms: link.store_ms(), name: link.env.uuid().to_string() };
         self.gift_as(store, key, &id, message)
     }
 
@@ -230,13 +230,13 @@ impl Transaction<'_> {
         id: &MessageId,
         message: &impl Serialize,
     ) -> Result<()> {
-        if !store.is_kept_by(&self.drafts.engine) {
+        if !store.is_kept_by(&self.drafts.link) {
             return Err(Error::new(ErrorKind::Invalid, "a gift's store belongs to another game server, or to a mock"));
         }
         if self.drafts.gifts.len() == MAX_GIFTS {
             return Err(Error::new(ErrorKind::Invalid, format!("too many gifts in a transaction: limit=`{MAX_GIFTS}`")));
         }
-        let gift = self.drafts.engine.append(&store.key(key)?, id.clone(), payload(message)?)?;
+        let gift = self.drafts.link.append(&store.key(key)?, id.clone(), payload(message)?)?;
         self.drafts.gifts.push(gift);
         Ok(())
     }

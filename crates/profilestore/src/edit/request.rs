@@ -118,7 +118,7 @@ impl EditRequest {
         match blocker {
             Blocker::Held if pending => Ok(Next::Waits),
             Blocker::Held => self.send(state, cap),
-            Blocker::Free | Blocker::Dead => self.settle(state, book.version, message, blocker),
+            Blocker::Free | Blocker::Dead => self.apply_unheld(state, book.version, message, blocker),
         }
     }
 
@@ -134,7 +134,7 @@ impl EditRequest {
 
     /// Applies the edit where nobody holds the profile. The lease is written in any case: a start that read the profile before must
     /// not go on with what it read.
-    fn settle(&self, state: &KeyState, booked: u64, message: Option<u64>, blocker: Blocker) -> Result<Next> {
+    fn apply_unheld(&self, state: &KeyState, booked: u64, message: Option<u64>, blocker: Blocker) -> Result<Next> {
         let key = &state.key;
         let dead = blocker == Blocker::Dead;
         let mut changes = vec![if dead { ownership::cleared(state) } else { ownership::touched(state) }];
@@ -252,6 +252,6 @@ fn refused_unread(key: &ProfileKey, message: &StoredMessage, why: String) -> Aud
 }
 
 /// Where the outcome of an operation on a profile is booked.
-pub(crate) fn book_of(operation: Uuid, key: &ProfileKey) -> ProfileKey {
+pub(crate) fn entry_key_of(operation: Uuid, key: &ProfileKey) -> ProfileKey {
     entry_key(operation, std::slice::from_ref(key))
 }

@@ -6,44 +6,28 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    time::Duration,
 };
 
 use bytes::Bytes;
 
 use super::{
-    Engine,
-    deadline::{ForEver, Unless},
-    options::{DecideHeld, StartOptions as Wish, WhenHeld},
-    standing::StandingError,
-    start::{Load, Terms},
+    Engine, MAX_RACES,
+    claims::{Attempt, Load, Terms},
+    newborn::StandingError,
+    options::{DecideHeld, StartOptions, WhenHeld},
 };
 use crate::{
     data::{Codec, Data, encode},
     data_store::{Cause, Change, ConflictKind, DataStoreExt, Incarnation, KeyState, NewValue, Returning},
     error::{Error, ErrorKind, Result},
+    link::deadline::{ForEver, Unless},
     ownership::{self, Asker, Start, Take},
     record::{Record, Stored},
     session::{
-        Session, Taken,
+        Taken,
         info::{SessionEnd, SessionInfo},
     },
 };
-
-/// What one look at the store came to.
-pub(super) enum Attempt {
-    /// The profile is ours.
-    Taken(Box<Taken>),
-    /// Our request has just been written: look again after this long at the latest.
-    Asked(Duration),
-    /// Our request waits for an answer: look again after this long at the latest.
-    Wait(Duration),
-    /// The store does not answer.
-    Outage,
-    /// The claim that it was made for has gone.
-    Stale,
-    Failed(Error),
-}
 
 /// Asks the program's function. One that panics does not want to wait.
 fn says_when_held(decide: &DecideHeld, holder: &SessionInfo) -> WhenHeld {
@@ -65,54 +49,54 @@ impl Load {
     /// Looks at the store and does what the rules say.
     pub(super) async fn attempt(&self, engine: &Arc<Engine>, number: u64) -> Result<Attempt> {
         // Each look brings the value along: mostly the profile is free, or has just been let go.
-        for _ in 0..super::MAX_RACES {
-            let Some(terms) = self.wanted(engine, number) else { return Ok(Attempt::Stale) };
-            let Terms { wish, .. } = &terms;
-            let contents = engine.contents();
-            let sent = engine.env.now();
-            let (now_ms, state) = match engine.store.read_one(&self.key, Returning::ALL).await {
+        for _ in 0..MAX_RACES {
+            let Some(terms) = self.wanted(&engine.link, number) else { return Ok(Attempt::Stale) };
+            let Terms { options, .. } = &terms;
+            let incarnation = engine.link.incarnation();
+            let sent = engine.link.env.now();
+            let (now_ms, state) = match engine.link.store.read_one(&self.key, Returning::ALL).await {
                 Ok(read) => {
                     // The clock that is about to be judged by may have stepped since the last renewal.
                     if !defect!(StepNoticedLate) {
-                        engine.observe(sent, read.0);
+                        engine.link.observe(sent, read.0);
                     }
                     read
                 }
                 Err(error) => {
-                    engine.note_error(&error, Some(&self.key));
+                    engine.link.note_error(&error, Some(&self.key));
                     return if error.is_transient() { Ok(Attempt::Outage) } else { Err(error.into()) };
                 }
             };
-            let now_ms = if defect!(CallersClockTrusted) { engine.env.unix_ms() } else { now_ms };
+            let now_ms = if defect!(CallersClockTrusted) { engine.link.env.unix_ms() } else { now_ms };
             let mut asker = Asker {
-                server: engine.server(),
-                place_id: engine.place_id,
-                job_id: engine.job_id.clone(),
+                server: engine.link.server(),
+                place_id: engine.link.place_id,
+                job_id: engine.link.job_id.clone(),
                 session: self.session.clone(),
                 request: self.request,
-                asked_for: self.asked_at().map(|at| engine.env.now().saturating_duration_since(at)),
-                steal: wish.steal,
+                asked_for: self.asked_at().map(|at| engine.link.env.now().saturating_duration_since(at)),
+                steal: options.steal,
             };
-            let mut next = ownership::start(&state, now_ms, engine.contact(), &asker, &engine.periods());
+            let mut next = ownership::start(&state, now_ms, engine.link.contact(), &asker, &engine.link.periods());
             if let (Start::Ask | Start::Wait(_) | Start::TakenElsewhere, Some(decide), Some(holder)) =
-                (&next, &wish.when_held, &state.lease.holder)
+                (&next, &options.when_held, &state.lease.holder)
             {
                 match says_when_held(&**decide, &SessionInfo::from(holder)) {
                     WhenHeld::Ask => {}
-                    WhenHeld::Wait => return Ok(Attempt::Wait(engine.settings().load_repeat_period)),
+                    WhenHeld::Wait => return Ok(Attempt::Wait(engine.link.settings().load_repeat_period)),
                     WhenHeld::GiveUp => {
                         let message = "the profile is held, and the start is not to wait for it";
                         return Err(Error::new(ErrorKind::Cancelled, message));
                     }
                     WhenHeld::Steal => {
                         asker.steal = true;
-                        next = ownership::start(&state, now_ms, engine.contact(), &asker, &engine.periods());
+                        next = ownership::start(&state, now_ms, engine.link.contact(), &asker, &engine.link.periods());
                     }
                 }
             }
             match next {
                 Start::Wait(at_most) => {
-                    engine.health.foreign(&self.key, &state.lease, true);
+                    engine.link.health.foreign(&self.key, &state.lease, true);
                     return Ok(Attempt::Wait(at_most));
                 }
                 Start::TakenElsewhere => {
@@ -124,22 +108,22 @@ impl Load {
                     ));
                 }
                 // A start that was called off meanwhile must not make the holder let go.
-                Start::Ask | Start::Take(_) if self.wanted(engine, number).is_none() => return Ok(Attempt::Stale),
+                Start::Ask | Start::Take(_) if self.wanted(&engine.link, number).is_none() => return Ok(Attempt::Stale),
                 Start::Ask => {
-                    if self.ask(engine, contents, &state, &asker, now_ms).await? {
-                        self.note_asked(Some(engine.env.now()));
-                        engine.health.foreign(&self.key, &state.lease, true);
+                    if self.ask(engine, incarnation, &state, &asker, now_ms).await? {
+                        self.note_asked(Some(engine.link.env.now()));
+                        engine.link.health.foreign(&self.key, &state.lease, true);
                         return Ok(Attempt::Asked(ownership::patience(
                             state,
                             now_ms,
-                            engine.contact(),
+                            engine.link.contact(),
                             asker,
-                            &engine.periods(),
+                            &engine.link.periods(),
                         )));
                     }
                 }
                 Start::Take(how) => {
-                    if let Some(attempt) = self.take(engine, contents, state, &asker, how, now_ms, &terms).await? {
+                    if let Some(attempt) = self.take(engine, incarnation, state, &asker, how, now_ms, &terms).await? {
                         return Ok(attempt);
                     }
                 }
@@ -153,17 +137,17 @@ impl Load {
     async fn ask(
         &self,
         engine: &Arc<Engine>,
-        contents: Incarnation,
+        incarnation: Incarnation,
         state: &KeyState,
         asker: &Asker,
         now_ms: i64,
     ) -> Result<bool> {
-        let commit = engine.commit_in(contents, vec![ownership::asked(state, asker, now_ms)], Returning::HEAD);
+        let commit = engine.link.commit_in(incarnation, vec![ownership::asked(state, asker, now_ms)], Returning::HEAD);
         self.note_asking();
         let holder = state.lease.holder.as_ref().and_then(|holder| holder.server);
-        match engine.settle_for(holder, &self.key, &commit, Unless(|| engine.is_closing())).await {
+        match engine.link.settle_for(holder, &self.key, &commit, Unless(|| engine.link.is_closing())).await {
             Ok(_) => Ok(true),
-            Err(error) if engine.overtaken(&error).await => Ok(false),
+            Err(error) if engine.link.overtaken(&error).await => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
@@ -173,22 +157,22 @@ impl Load {
     async fn take(
         &self,
         engine: &Arc<Engine>,
-        contents: Incarnation,
+        incarnation: Incarnation,
         state: KeyState,
         asker: &Asker,
         how: Take,
         now_ms: i64,
         terms: &Terms,
     ) -> Result<Option<Attempt>> {
-        let Terms { wish, codec, .. } = terms;
+        let Terms { options, codec, .. } = terms;
         // Before the commit, so that a profile that cannot be opened is not locked either.
-        let mut found = Found::read(&state, &**codec, wish, engine.env.unix_ms())?;
+        let mut found = Found::read(&state, &**codec, options, engine.link.env.unix_ms())?;
         let mut born = Vec::new();
         if found.write {
             match found.edit(engine, &state, &**codec).await {
                 Ok(changes) => born = changes,
                 Err(StandingError::Store(error)) => {
-                    engine.note_error(&error, Some(&self.key));
+                    engine.link.note_error(&error, Some(&self.key));
                     return if error.is_transient() { Ok(Some(Attempt::Outage)) } else { Err(error.into()) };
                 }
                 Err(StandingError::Other(error)) => return Err(error),
@@ -198,7 +182,7 @@ impl Load {
         // The holder that loses the profile may have saved since we looked, or have a save under way: only a write says which version it is
         // built on. Nobody can write a profile that was let go.
         let taken_over = matches!(how, Take::Dead | Take::Stolen) && !defect!(TakeOverUnversioned);
-        let write = found.write || ((taken_over || engine.settings().keep_every_save) && found.write_each);
+        let write = found.write || ((taken_over || engine.link.settings().keep_every_save) && found.write_each);
         if write {
             changes.push(Change::Write {
                 key: self.key.clone(),
@@ -207,8 +191,8 @@ impl Load {
                 value: NewValue::Bytes(found.bytes.clone()),
                 user_ids: found.record.user_ids.clone(),
                 cause: Cause::Start,
-                author: engine.job_id.clone(),
-                keep_previous: found.overwrites || engine.settings().keep_every_save,
+                author: engine.link.job_id.clone(),
+                keep_previous: found.overwrites || engine.link.settings().keep_every_save,
                 seal: false,
                 imported: None,
             });
@@ -220,12 +204,12 @@ impl Load {
         }
         changes.extend(born);
         let held_by = asker.server;
-        let commit = engine.commit_in(contents, changes, Returning::INBOX);
+        let commit = engine.link.commit_in(incarnation, changes, Returning::INBOX);
         if commit.from != Some(held_by) {
             // A new incarnation of this server began meanwhile.
             return Ok(None);
         }
-        match engine.settle(&commit, ForEver).await {
+        match engine.link.settle(&commit, ForEver).await {
             Ok(mut reply) => {
                 let Some(now) = reply.states.drain(..).find(|now| now.key == self.key) else {
                     return Err(Error::new(ErrorKind::Corrupt, "the store's reply says nothing about the profile"));
@@ -236,7 +220,7 @@ impl Load {
                 }
                 self.tell(engine, how, &state);
                 if found.overwrites {
-                    engine.health.overwritten(&self.key);
+                    engine.link.health.overwritten(&self.key);
                 }
                 let saved_since = now.version != state.version + u64::from(write);
                 let mut taken = Taken {
@@ -249,19 +233,19 @@ impl Load {
                     stored: found.bytes,
                     data: found.data,
                     codec: codec.clone(),
-                    autosave_period: wish.autosave_period,
+                    autosave_period: options.autosave_period,
                 };
-                if saved_since && let Err(error) = self.read_again(engine, &mut taken, wish).await {
+                if saved_since && let Err(error) = self.read_again(engine, &mut taken, options).await {
                     // Releases it as it is stored, behind the turn in the key's queue that this runs in.
-                    drop(Session::new(engine.clone(), taken).finish(SessionEnd::Manual));
+                    drop(engine.session(taken).finish(SessionEnd::Manual));
                     return Err(error);
                 }
                 Ok(Some(Attempt::Taken(Box::new(taken))))
             }
-            Err(error) if error.conflict() == Some(&ConflictKind::Server) || engine.overtaken(&error).await => {
+            Err(error) if error.conflict() == Some(&ConflictKind::Server) || engine.link.overtaken(&error).await => {
                 if found.write {
                     // Perhaps it was the list of what stands that had changed.
-                    engine.forget_standing(self.key.store());
+                    engine.standing.forget(self.key.store());
                 }
                 Ok(None)
             }
@@ -270,23 +254,18 @@ impl Load {
     }
 
     /// The one it was taken from saved between our look and our commit: what he saved counts. Nobody but us can write any more.
-    async fn read_again(&self, engine: &Arc<Engine>, taken: &mut Taken, wish: &Wish) -> Result<()> {
-        let (_, state) = engine.read_settled(&self.key, Returning::ALL).await?;
+    async fn read_again(&self, engine: &Arc<Engine>, taken: &mut Taken, options: &StartOptions) -> Result<()> {
+        let (_, state) = engine.link.read_settled(&self.key, Returning::ALL).await?;
         if state.epoch != taken.state.epoch {
             // Taken from us already, which the session will find out.
             return Ok(());
         }
-        let found = Found::read(&state, &*taken.codec, wish, engine.env.unix_ms())?;
+        let found = Found::read(&state, &*taken.codec, options, engine.link.env.unix_ms())?;
         if found.write {
             return Err(Error::new(ErrorKind::Foreign, "what is stored was replaced by something that is not a profile"));
         }
         (taken.record, taken.stored, taken.data, taken.state) = (found.record, found.bytes, found.data, state);
         Ok(())
-    }
-
-    /// The terms of the claim, if it is there and still wanted.
-    fn wanted(&self, engine: &Engine, number: u64) -> Option<Terms> {
-        self.terms_of(number).filter(|terms| self.refusal(engine, terms).is_none())
     }
 
     fn tell(&self, engine: &Engine, how: Take, before: &KeyState) {
@@ -300,7 +279,7 @@ impl Load {
         metrics::counter!("profilestore_takes_total", "how" => how_word).increment(1);
         if matches!(how, Take::Dead | Take::Stolen) {
             let from = before.lease.holder.as_ref().map_or("", |holder| holder.job_id.as_str());
-            tracing::info!(key = %self.key, from, how = how_word, by = %engine.job_id, "a profile was taken over");
+            tracing::info!(key = %self.key, from, how = how_word, by = %engine.link.job_id, "a profile was taken over");
         }
     }
 }
@@ -318,13 +297,13 @@ struct Found {
 }
 
 impl Found {
-    fn read(state: &KeyState, codec: &dyn Codec, wish: &Wish, now_ms: i64) -> Result<Self> {
+    fn read(state: &KeyState, codec: &dyn Codec, options: &StartOptions, now_ms: i64) -> Result<Self> {
         let bytes = match (&state.value, state.exists()) {
             (Some(bytes), true) => bytes,
             _ => return Self::new_profile(codec, now_ms, false),
         };
         let foreign = |why: String| {
-            if wish.overwrite {
+            if options.overwrite {
                 Self::new_profile(codec, now_ms, true)
             } else {
                 Err(Error::new(
@@ -346,7 +325,7 @@ impl Found {
 
     /// Applies the edits that stand to a profile that is about to be created. Answers with what that adds to the commit.
     async fn edit(&mut self, engine: &Engine, state: &KeyState, codec: &dyn Codec) -> Result<Vec<Change>, StandingError> {
-        let newborn = engine.newborn(state, &self.record, &self.data, codec).await?;
+        let newborn = engine.standing.newborn(&engine.link, state, &self.record, &self.data, codec).await?;
         if newborn.applied > 0 {
             self.bytes = encode(&*newborn.data, &self.record)?;
             self.record.data = newborn

@@ -2,23 +2,23 @@
 //!
 //! Each runs in the key's queue, so it sees what this server did to the key before.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use super::{Engine, MAX_RACES, deadline::Deadline, lost_race};
+use super::{Engine, MAX_RACES};
 use crate::{
     audit::{Attribution, AuditEntry},
-    data_store::{
-        Cause, Change, ConflictKind, Incarnation, KeyState, MessageId, NewMessage, NewValue, Returning, StoreError, StoredMessage,
-    },
+    data_store::{Cause, Change, ConflictKind, Incarnation, KeyState, MessageId, NewValue, Returning, StoreError, StoredMessage},
     edit::request::dismissed,
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
-    ownership, storable,
+    link::{commit::lost_race, deadline::Deadline, messages::check_message},
+    ownership,
+    session::{
+        Session,
+        transaction::{self, Script},
+    },
 };
 
 /// What a write without a session replaces the profile with.
@@ -80,61 +80,9 @@ pub enum InboxChange {
 }
 
 impl Engine {
-    fn queue_limit(&self) -> usize {
-        self.settings().max_key_queue
-    }
-
-    /// Runs a call in the key's queue at once; the answer comes when it is done, by the call's deadline at the latest. One
-    /// that is being done then goes on, and its outcome is not known.
-    pub(crate) fn call<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
-        self: &Arc<Self>,
-        key: &ProfileKey,
-        call: F,
-    ) -> impl Future<Output = Result<T>> + Send + 'static + use<T, F> {
-        let late = Error::new(ErrorKind::Unknown, "the store has not answered in time; the call may yet take effect");
-        self.call_or(key, late, call)
-    }
-
-    /// The same for a call that changes nothing.
-    pub(crate) fn look_up<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
-        self: &Arc<Self>,
-        key: &ProfileKey,
-        call: F,
-    ) -> impl Future<Output = Result<T>> + Send + 'static + use<T, F> {
-        self.call_or(key, Error::new(ErrorKind::Unavailable, "the store has not answered in time"), call)
-    }
-
-    fn call_or<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
-        self: &Arc<Self>,
-        key: &ProfileKey,
-        late: Error,
-        call: F,
-    ) -> impl Future<Output = Result<T>> + Send + 'static + use<T, F> {
-        let about = key.clone();
-        let held_up =
-            || Error::new(ErrorKind::Unavailable, "an earlier operation on the profile waits for the store; nothing was done");
-        let (env, deadline) = (self.env.clone(), self.deadline());
-        // Set by what comes first: the call when its turn comes, or its caller that gives up.
-        let turn = Arc::new(AtomicBool::new(false));
-        let taken = turn.clone();
-        let queued = self.check_open(key).and_then(|()| {
-            self.queues.run(key, self.queue_limit(), async move {
-                if taken.swap(true, Ordering::AcqRel) { Err(held_up()) } else { deadline.scope(call).await }
-            })
-        });
-        async move {
-            let answer = match env.timeout_at(deadline.at(), queued?.wait()).await {
-                Ok(answer) => answer.and_then(|answer| answer),
-                Err(_) if !turn.swap(true, Ordering::AcqRel) => Err(held_up()),
-                Err(_) => Err(late),
-            };
-            answer.map_err(|error| error.about(&about))
-        }
-    }
-
     pub(crate) fn get(self: &Arc<Self>, key: &ProfileKey) -> impl Future<Output = Result<KeyState>> + Send + 'static + use<> {
         let (engine, key_) = (self.clone(), key.clone());
-        self.look_up(key, async move { Ok(engine.read_settled(&key_, Returning::ALL).await?.1) })
+        self.link.look_up(key, async move { Ok(engine.link.read_settled(&key_, Returning::ALL).await?.1) })
     }
 
     /// Sends a message. The id makes a repetition harmless.
@@ -146,7 +94,7 @@ impl Engine {
         by: Option<Attribution>,
     ) -> impl Future<Output = Result<Sent>> + Send + 'static + use<> {
         let (engine, key_) = (self.clone(), key.clone());
-        self.call(key, async move { engine.send_now(&key_, id, payload, by).await })
+        self.link.call(key, async move { engine.send_now(&key_, id, payload, by).await })
     }
 
     async fn send_now(
@@ -156,34 +104,35 @@ impl Engine {
         payload: Bytes,
         by: Option<Attribution>,
     ) -> Result<Sent> {
-        let entry = by
-            .map(|by| AuditEntry::new(self.env.uuid(), "send", vec![key.clone()], by).detail("message", id.to_string()).change());
-        let mut changes = vec![self.append(key, id, payload)?];
+        let entry = by.map(|by| {
+            AuditEntry::new(self.link.env.uuid(), "send", vec![key.clone()], by).detail("message", id.to_string()).change()
+        });
+        let mut changes = vec![self.link.append(key, id, payload)?];
         changes.extend(entry.transpose()?);
-        let deadline = self.deadline();
-        let mut commit = self.new_commit(changes, Returning::HEAD);
-        let mut answer = self.settle(&commit, deadline).await;
+        let deadline = self.link.deadline();
+        let mut commit = self.link.new_commit(changes, Returning::HEAD);
+        let mut answer = self.link.settle(&commit, deadline).await;
         // Into the restored contents, where the message's id says whether it is in them.
         while let Err(error @ StoreError::Replaced { .. }) = &answer
-            && !deadline.is_over(self.env.now())
-            && self.overtaken(error).await
+            && !deadline.is_over(self.link.env.now())
+            && self.link.overtaken(error).await
         {
-            commit = self.new_commit(commit.changes, Returning::HEAD);
-            answer = self.settle(&commit, deadline).await;
+            commit = self.link.new_commit(commit.changes, Returning::HEAD);
+            answer = self.link.settle(&commit, deadline).await;
         }
         match answer {
             Ok(reply) => {
                 metrics::counter!("profilestore_messages_sent_total").increment(1);
                 if let Some(state) = reply.states.iter().find(|state| state.key == *key) {
-                    self.health.foreign(key, &state.lease, false);
+                    self.link.health.foreign(key, &state.lease, false);
                 }
                 // The store leaves no notice for the sender itself.
-                self.look(key);
+                self.table.look(key);
                 Ok(Sent::Now)
             }
             Err(error) => match error.conflict() {
                 Some(ConflictKind::MessageSeen) => Ok(Sent::Before),
-                _ => Err(self.not_sent(error, key)),
+                _ => Err(self.link.not_sent(error, key)),
             },
         }
     }
@@ -196,11 +145,11 @@ impl Engine {
         mut edit: EditInbox,
     ) -> impl Future<Output = Result<bool>> + Send + 'static + use<> {
         let (engine, key_) = (self.clone(), key.clone());
-        self.call(key, async move {
-            let deadline = engine.deadline();
+        self.link.call(key, async move {
+            let deadline = engine.link.deadline();
             for _ in 0..MAX_RACES {
-                let contents = engine.contents();
-                let (now_ms, mut state) = engine.read_settled(&key_, Returning::INBOX).await?;
+                let incarnation = engine.link.incarnation();
+                let (now_ms, mut state) = engine.link.read_settled(&key_, Returning::INBOX).await?;
                 state.hide_edits();
                 let Some(changes) = edit(&state) else { return Ok(false) };
                 let waiting = |index: u64| state.inbox.iter().flatten().find(|message| message.index == index);
@@ -212,8 +161,8 @@ impl Engine {
                 for change in changes {
                     match change {
                         InboxChange::Add { payload } => {
-                            let name = engine.env.uuid().to_string();
-                            made.push(engine.append(&key_, MessageId { created_ms: now_ms, name }, payload)?);
+                            let name = engine.link.env.uuid().to_string();
+                            made.push(engine.link.append(&key_, MessageId { created_ms: now_ms, name }, payload)?);
                         }
                         InboxChange::Change { index, payload } => {
                             check_message(&key_, &payload)?;
@@ -231,39 +180,21 @@ impl Engine {
                 if made.is_empty() {
                     return Ok(true);
                 }
-                let commit = engine.commit_in(contents, made, Returning::HEAD);
-                match engine.settle(&commit, deadline).await {
+                let commit = engine.link.commit_in(incarnation, made, Returning::HEAD);
+                match engine.link.settle(&commit, deadline).await {
                     Ok(_) => {
-                        engine.look(&key_);
+                        engine.table.look(&key_);
                         return Ok(true);
                     }
                     Err(error) => match error.conflict() {
                         Some(ConflictKind::MessageGone | ConflictKind::MessageRevision | ConflictKind::MessageLocked) => {}
                         _ if lost_race(&error) => {}
-                        _ => return Err(engine.not_sent(error, &key_)),
+                        _ => return Err(engine.link.not_sent(error, &key_)),
                     },
                 }
             }
             Err(too_many_races())
         })
-    }
-
-    /// The change that sends a message.
-    pub(crate) fn append(&self, key: &ProfileKey, id: MessageId, payload: Bytes) -> Result<Change> {
-        check_message(key, &payload)?;
-        let cap = self.settings().max_message_queue;
-        Ok(Change::AppendMessage { key: key.clone(), message: NewMessage { id, payload }, cap })
-    }
-
-    /// The error of a message that could not be sent. A full inbox is told to the listeners of errors too.
-    pub(crate) fn not_sent(&self, error: StoreError, key: &ProfileKey) -> Error {
-        let full = error.conflict() == Some(&ConflictKind::InboxFull);
-        let error = Error::from(error).about(key);
-        if full {
-            metrics::counter!("profilestore_inbox_full_total").increment(1);
-            self.health.error(&error.to_string(), Some(key), self.env.now(), &self.settings());
-        }
-        error
     }
 
     /// Writes a read profile back and ends whatever session there is. Answers with what the key holds then.
@@ -273,11 +204,11 @@ impl Engine {
         replacement: Replacement,
     ) -> impl Future<Output = Result<KeyState>> + Send + 'static + use<> {
         let (engine, key_) = (self.clone(), key.clone());
-        self.call(key, async move {
-            let deadline = engine.deadline();
+        self.link.call(key, async move {
+            let deadline = engine.link.deadline();
             for _ in 0..MAX_RACES {
-                let contents = engine.contents();
-                let (_, state) = engine.read_settled(&key_, Returning::INBOX).await?;
+                let incarnation = engine.link.incarnation();
+                let (_, state) = engine.link.read_settled(&key_, Returning::INBOX).await?;
                 let others_wrote = replacement.existed && state.epoch != replacement.read_epoch;
                 if others_wrote && engine.removed_since(&state, replacement.read_version).await? {
                     let message = "the profile was removed since it was read; nothing was written";
@@ -289,10 +220,10 @@ impl Engine {
                     value: NewValue::Bytes(replacement.bytes.clone()),
                     user_ids: replacement.user_ids.clone(),
                     cause: replacement.cause,
-                    author: engine.job_id.clone(),
+                    author: engine.link.job_id.clone(),
                     more: receipts(&key_, processed),
                 };
-                if let Some(after) = engine.overwrite(contents, &state, overwrite, deadline).await? {
+                if let Some(after) = engine.overwrite(incarnation, &state, overwrite, deadline).await? {
                     return Ok(after);
                 }
             }
@@ -308,20 +239,20 @@ impl Engine {
         by: Option<Attribution>,
     ) -> impl Future<Output = Result<bool>> + Send + 'static + use<> {
         let (engine, key_) = (self.clone(), key.clone());
-        self.call(key, async move {
-            let operation = engine.env.uuid();
-            let deadline = engine.deadline();
+        self.link.call(key, async move {
+            let operation = engine.link.env.uuid();
+            let deadline = engine.link.deadline();
             for _ in 0..MAX_RACES {
-                let contents = engine.contents();
-                let (_, state) = engine.read_settled(&key_, Returning::ALL).await?;
-                let author = by.as_ref().map_or(&engine.job_id, |by| &by.author);
+                let incarnation = engine.link.incarnation();
+                let (_, state) = engine.link.read_settled(&key_, Returning::ALL).await?;
+                let author = by.as_ref().map_or(&engine.link.job_id, |by| &by.author);
                 let Some(mut overwrite) = engine.removal(&state, author).await? else { return Ok(false) };
                 if let Some(by) = &by {
                     let entry = AuditEntry::new(operation, "remove", vec![key_.clone()], by.clone());
                     let messages = state.inbox.as_ref().map_or(0, Vec::len);
                     overwrite.more.push(entry.detail("version", state.version).detail("messages", messages).change()?);
                 }
-                if engine.overwrite(contents, &state, overwrite, deadline).await?.is_some() {
+                if engine.overwrite(incarnation, &state, overwrite, deadline).await?.is_some() {
                     return Ok(true);
                 }
             }
@@ -349,7 +280,7 @@ impl Engine {
     /// Writes over a state that was read in these contents, and ends the session that it shows. None when somebody else was faster.
     pub(crate) async fn overwrite(
         self: &Arc<Self>,
-        contents: Incarnation,
+        incarnation: Incarnation,
         state: &KeyState,
         overwrite: Overwrite,
         deadline: Deadline,
@@ -370,11 +301,11 @@ impl Engine {
         };
         let mut changes = vec![write, ownership::cleared(state)];
         changes.extend(more);
-        let commit = self.commit_from_outside(contents, changes, Returning::INBOX);
-        match self.settle(&commit, deadline).await {
+        let commit = self.link.commit_from_outside(incarnation, changes, Returning::INBOX);
+        match self.link.settle(&commit, deadline).await {
             Ok(mut reply) => {
                 // A session of this very server gets no notice.
-                self.look(key);
+                self.table.look(key);
                 let at = reply.states.iter().position(|after| after.key == *key);
                 Ok(at.map(|at| reply.states.swap_remove(at)))
             }
@@ -383,17 +314,24 @@ impl Engine {
         }
     }
 
+    /// Runs a transaction over sessions of this engine, each of another key.
+    pub(crate) fn transact(
+        &self,
+        sessions: Vec<Arc<Session>>,
+        time: Option<Duration>,
+        script: Script,
+    ) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
+        let table = self.table.clone();
+        transaction::transact(&self.link, sessions, time, script, move |key| table.look(key))
+    }
+
     /// Stores an audit entry by itself, over version `version` of it; 0: the first one.
     pub(crate) async fn book(&self, entry: &AuditEntry, version: u64) -> Result<()> {
-        let deadline = self.deadline();
-        let commit = self.new_commit(vec![entry.change_at(version)?], Returning::HEAD);
-        self.settle(&commit, deadline).await?;
+        let deadline = self.link.deadline();
+        let commit = self.link.new_commit(vec![entry.change_at(version)?], Returning::HEAD);
+        self.link.settle(&commit, deadline).await?;
         Ok(())
     }
-}
-
-fn check_message(key: &ProfileKey, payload: &[u8]) -> Result<()> {
-    storable::MESSAGE.check_bytes(payload).map_err(|wrong| Error::from(wrong).about(key))
 }
 
 pub(crate) fn too_many_races() -> Error {

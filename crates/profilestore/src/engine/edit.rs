@@ -3,13 +3,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Engine, MAX_RACES, deadline::Deadline, lost_race};
+use super::{Engine, MAX_RACES};
 use crate::{
     audit::{AuditEntry, AuditOutcome},
     data_store::{ConflictKind, KeyState, Returning, StoreError},
-    edit::request::{EditRequest, Next, book_of},
+    edit::request::{EditRequest, Next, entry_key_of},
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
+    link::{commit::lost_race, deadline::Deadline},
     ownership::{self, Blocker},
 };
 
@@ -33,27 +34,27 @@ impl Engine {
     ) -> impl Future<Output = Result<AuditEntry>> + Send + 'static + use<> {
         let engine = self.clone();
         let key = key.clone();
-        let deadline = Deadline::new(self.env.now(), self.env.after(patience));
+        let deadline = Deadline::new(self.link.env.now(), self.link.env.after(patience));
         let first = self.edit_step(&key, request.clone());
         async move {
             let mut settled = first.await?;
             let mut look_in = FIRST_LOOK;
-            let mut judged = engine.env.now();
+            let mut judged = engine.link.env.now();
             loop {
                 if let Some(entry) = settled {
                     return Ok(entry);
                 }
-                if engine.env.now() >= deadline.at() {
+                if engine.link.env.now() >= deadline.at() {
                     return Err(still_waits(&key, &request));
                 }
                 tokio::time::sleep(look_in).await;
                 look_in = (look_in * 2).min(LAST_LOOK);
-                let step = engine.deadline().min(deadline);
-                let looked = if engine.env.now() >= judged + JUDGE_AGAIN {
-                    judged = engine.env.now();
+                let step = engine.link.deadline().min(deadline);
+                let looked = if engine.link.env.now() >= judged + JUDGE_AGAIN {
+                    judged = engine.link.env.now();
                     step.sync_scope(|| engine.edit_step(&key, request.clone())).await
                 } else {
-                    let outcomes = step.scope(engine.outcomes(&[book_of(request.operation, &key)])).await;
+                    let outcomes = step.scope(engine.outcomes(&[entry_key_of(request.operation, &key)])).await;
                     outcomes.map(|mut outcomes| outcomes.remove(0))
                 };
                 settled = match looked {
@@ -72,15 +73,15 @@ impl Engine {
         request: Arc<EditRequest>,
     ) -> impl Future<Output = Result<Option<AuditEntry>>> + Send + 'static + use<> {
         let (engine, key_) = (self.clone(), key.clone());
-        self.call(key, async move { engine.edit_now(&key_, &request).await })
+        self.link.call(key, async move { engine.edit_now(&key_, &request).await })
     }
 
     pub(crate) async fn edit_now(self: &Arc<Self>, key: &ProfileKey, request: &EditRequest) -> Result<Option<AuditEntry>> {
-        let deadline = self.deadline();
-        let keys = [key.clone(), book_of(request.operation, key)];
+        let deadline = self.link.deadline();
+        let keys = [key.clone(), entry_key_of(request.operation, key)];
         for _ in 0..MAX_RACES {
-            let contents = self.contents();
-            let snapshot = self.read_all(&keys, Returning::ALL).await?;
+            let incarnation = self.link.incarnation();
+            let snapshot = self.link.read_all(&keys, Returning::ALL).await?;
             let [state, book] = &snapshot.states[..] else {
                 return Err(Error::new(ErrorKind::Corrupt, "the store gave no answer for the keys"));
             };
@@ -88,19 +89,19 @@ impl Engine {
                 Next::Settled(entry) => return Ok(Some(entry)),
                 Next::Waits => {
                     // The store leaves no notice for the sender itself.
-                    self.look(key);
+                    self.table.look(key);
                     return Ok(None);
                 }
                 Next::Settle(changes, entry) => (changes, Some(entry)),
                 Next::Send(changes) => (changes, None),
             };
-            let commit = self.commit_from_outside(contents, changes, Returning::HEAD);
-            match self.settle(&commit, deadline).await {
+            let commit = self.link.commit_from_outside(incarnation, changes, Returning::HEAD);
+            match self.link.settle(&commit, deadline).await {
                 Ok(reply) => {
-                    self.look(key);
+                    self.table.look(key);
                     return Ok(settled.map(|entry| AuditEntry { stored_ms: reply.now_ms, ..entry }));
                 }
-                Err(error) if edit_lost_race(&error) || self.overtaken(&error).await => {}
+                Err(error) if edit_lost_race(&error) || self.link.overtaken(&error).await => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -112,12 +113,12 @@ impl Engine {
     }
 
     fn blocker(&self, state: &KeyState, now_ms: i64) -> Blocker {
-        ownership::blocker(state, self.server(), now_ms, self.contact(), &self.periods())
+        ownership::blocker(state, self.link.server(), now_ms, self.link.contact(), &self.link.periods())
     }
 
     /// What was booked under some keys, as far as it is final.
     pub(super) async fn outcomes(&self, books: &[ProfileKey]) -> Result<Vec<Option<AuditEntry>>> {
-        let snapshot = self.read_all(books, Returning { value: true, inbox_unless: None }).await?;
+        let snapshot = self.link.read_all(books, Returning { value: true, inbox_unless: None }).await?;
         let last = |entry: AuditEntry| Some(entry).filter(|entry| entry.outcome != AuditOutcome::Pending);
         let outcomes =
             snapshot.states.iter().map(|state| Ok(AuditEntry::of(state)?.and_then(last))).collect::<Result<Vec<_>>>()?;

@@ -15,7 +15,7 @@ use crate::{
     edit::{
         Edit,
         bulk::{BulkEdit, BulkProgress, BulkReport, What},
-        request::{EditRequest, Next, book_of},
+        request::{EditRequest, Next, entry_key_of},
     },
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
@@ -95,7 +95,7 @@ impl Engine {
                     }
                 }
                 let Some(piece) = pieces.pop_front() else { continue };
-                tasks.spawn_on(piece_of(self.clone(), piece), &self.runtime);
+                tasks.spawn_on(piece_of(self.clone(), piece), &self.link.runtime);
             }
             let Some(done) = tasks.join_next().await else { break };
             let done = done.map_err(|_| Error::new(ErrorKind::Unknown, "a part of the edit was broken off; see the log"))??;
@@ -125,7 +125,7 @@ impl Engine {
             other => return Ok(other.map(|()| entry)?),
         }
         let (_, state) =
-            self.read_settled(&entry_key(bulk.operation, &[]), Returning { value: true, inbox_unless: None }).await?;
+            self.link.read_settled(&entry_key(bulk.operation, &[]), Returning { value: true, inbox_unless: None }).await?;
         let booked = AuditEntry::of(&state)?;
         let same = booked.is_some_and(|booked| {
             booked.outcome == AuditOutcome::Pending && (&booked.action, &booked.details) == (&entry.action, &entry.details)
@@ -147,9 +147,9 @@ impl Engine {
     }
 
     async fn book_change(&self, change: crate::data_store::Change) -> Result<(), StoreError> {
-        let deadline = self.deadline();
-        let commit = self.new_commit(vec![change], Returning::HEAD);
-        self.settle(&commit, deadline).await.map(drop)
+        let deadline = self.link.deadline();
+        let commit = self.link.new_commit(vec![change], Returning::HEAD);
+        self.link.settle(&commit, deadline).await.map(drop)
     }
 
     /// The next pieces of work. None: that was all.
@@ -157,7 +157,7 @@ impl Engine {
         match source {
             Source::Keys { query, request } => {
                 let Some(asked) = query else { return Ok(None) };
-                let states = self.store.keys(asked).await?;
+                let states = self.link.store.keys(asked).await?;
                 match states.last().filter(|_| states.len() >= PIECE) {
                     Some(last) => asked.after = Some(last.key.clone()),
                     None => *query = None,
@@ -170,7 +170,7 @@ impl Engine {
             }
             Source::Entries { query, operation } => {
                 let Some(asked) = query else { return Ok(None) };
-                let page = audit_entries(&*self.store, asked).await?;
+                let page = audit_entries(&*self.link.store, asked).await?;
                 match page.next {
                     Some(next) => asked.after = Some(next),
                     None => *query = None,
@@ -200,7 +200,7 @@ impl Engine {
                     }
                 }
                 let keys: Vec<ProfileKey> = work.iter().map(|work| work.key.clone()).collect();
-                let states = self.read_all(&keys, Returning::HEAD).await?.states;
+                let states = self.link.read_all(&keys, Returning::HEAD).await?.states;
                 let bytes = states.iter().map(|state| state.head.as_ref().map_or(0, |head| head.bytes));
                 Ok(Some(split(bytes.zip(work))))
             }
@@ -215,26 +215,26 @@ impl Engine {
         report: &mut BulkReport,
         mut progress: impl FnMut(u64),
     ) -> Result<()> {
-        let deadline = self.env.after(bulk.patience);
-        let (mut look_in, mut judged) = (FIRST_LOOK, self.env.now());
-        while !waiting.is_empty() && self.env.now() < deadline {
+        let deadline = self.link.env.after(bulk.patience);
+        let (mut look_in, mut judged) = (FIRST_LOOK, self.link.env.now());
+        while !waiting.is_empty() && self.link.env.now() < deadline {
             tokio::time::sleep(look_in).await;
             look_in = (look_in * 2).min(LAST_LOOK);
-            let judge = self.env.now() >= judged + JUDGE_AGAIN;
+            let judge = self.link.env.now() >= judged + JUDGE_AGAIN;
             let mut left = Vec::new();
             for some in waiting.chunks(PIECE) {
                 let fates = if judge {
                     // Their holders may have let go or died.
                     piece_of(self.clone(), some.to_vec()).await?
                 } else {
-                    let books: Vec<_> = some.iter().map(|work| book_of(work.request.operation, &work.key)).collect();
+                    let books: Vec<_> = some.iter().map(|work| entry_key_of(work.request.operation, &work.key)).collect();
                     let outcomes = self.outcomes(&books).await?;
                     some.iter().cloned().zip(outcomes.into_iter().map(|entry| entry.map_or(Fate::Waits, Fate::Settled))).collect()
                 };
                 count(fates, report, &mut left, true);
             }
             if judge {
-                judged = self.env.now();
+                judged = self.link.env.now();
             }
             if left.len() < waiting.len() {
                 look_in = FIRST_LOOK;
@@ -249,24 +249,24 @@ impl Engine {
     /// Commits many at once. Those that lost a race or whose outcome is unknown are seen through one by one.
     async fn commit_piece(self: &Arc<Self>, work: Vec<(Work, Commit, Option<AuditEntry>)>) -> Result<Vec<(Work, Fate)>> {
         let commits = work.iter().map(|(_, commit, _)| commit.clone()).collect();
-        let results = self.store.commit(commits).await;
+        let results = self.link.store.commit(commits).await;
         if results.len() != work.len() {
             return Err(Error::new(ErrorKind::Unknown, "the store gave no answer for some commits"));
         }
-        let deadline = self.deadline();
+        let deadline = self.link.deadline();
         let mut fates = Vec::with_capacity(work.len());
         for ((work, commit, settled), mut result) in work.into_iter().zip(results) {
             if let Err(error) = &result
                 && error.is_transient()
             {
-                self.note_error(error, Some(&work.key));
-                result = self.settle(&commit, deadline).await;
+                self.link.note_error(error, Some(&work.key));
+                result = self.link.settle(&commit, deadline).await;
             } else if let Ok(reply) = &result {
-                self.hint(reply).await;
+                self.link.hint(reply).await;
             }
             let fate = match result {
                 Ok(_) => {
-                    self.look(&work.key);
+                    self.table.look(&work.key);
                     settled.map_or(Fate::Waits, Fate::Settled)
                 }
                 Err(error) if edit_lost_race(&error) => self
@@ -283,9 +283,9 @@ impl Engine {
 
 async fn piece_of(engine: Arc<Engine>, piece: Vec<Work>) -> Result<Vec<(Work, Fate)>> {
     let mut keys: Vec<ProfileKey> = piece.iter().map(|work| work.key.clone()).collect();
-    keys.extend(piece.iter().map(|work| book_of(work.request.operation, &work.key)));
-    let contents = engine.contents();
-    let snapshot = engine.read_all(&keys, Returning::ALL).await?;
+    keys.extend(piece.iter().map(|work| entry_key_of(work.request.operation, &work.key)));
+    let incarnation = engine.link.incarnation();
+    let snapshot = engine.link.read_all(&keys, Returning::ALL).await?;
     if snapshot.states.len() != keys.len() {
         return Err(Error::new(ErrorKind::Corrupt, "the store gave no answer for some keys"));
     }
@@ -300,7 +300,7 @@ async fn piece_of(engine: Arc<Engine>, piece: Vec<Work>) -> Result<Vec<(Work, Fa
                 continue;
             }
             Ok(Next::Waits) => {
-                engine.look(&work.key);
+                engine.table.look(&work.key);
                 fates.push((work, Fate::Waits));
                 continue;
             }
@@ -309,7 +309,7 @@ async fn piece_of(engine: Arc<Engine>, piece: Vec<Work>) -> Result<Vec<(Work, Fa
                 continue;
             }
         };
-        commits.push((work, engine.commit_from_outside(contents, changes, Returning::HEAD), settled));
+        commits.push((work, engine.link.commit_from_outside(incarnation, changes, Returning::HEAD), settled));
     }
     if !commits.is_empty() {
         fates.extend(engine.commit_piece(commits).await?);

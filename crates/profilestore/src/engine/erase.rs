@@ -8,7 +8,6 @@ use uuid::Uuid;
 use super::{
     Engine, MAX_RACES,
     calls::{Overwrite, too_many_races},
-    lost_race,
 };
 use crate::{
     audit::{Attribution, AuditEntry, AuditOutcome, AuditQuery, audit_entries},
@@ -19,6 +18,7 @@ use crate::{
     edit::request::dismissed,
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
+    link::commit::lost_race,
     record::Stored,
 };
 
@@ -113,13 +113,13 @@ enum Fate {
 
 impl Engine {
     pub(crate) async fn erase_user(self: &Arc<Self>, user_id: i64, shared: bool, by: &Attribution) -> Result<EraseReport> {
-        let operation = self.env.uuid();
+        let operation = self.link.env.uuid();
         let wanted = Wanted { user_id, shared, operation, by: by.clone() };
         let mut report =
             EraseReport { user_id, operation, erased: Vec::new(), shared: Vec::new(), failed: Vec::new(), audit_entries: 0 };
         let mut query = KeyQuery { store: None, scope: None, filter: KeyFilter::User(user_id), after: None, limit: PAGE };
         loop {
-            let (page, next) = self.reading(None, || self.store.profiles(&query)).await?;
+            let (page, next) = self.link.reading(None, || self.link.store.profiles(&query)).await?;
             for state in page {
                 match self.erase(&state.key, wanted.clone()).await {
                     Ok(Fate::Erased(erased)) => report.erased.push(erased),
@@ -138,14 +138,14 @@ impl Engine {
 
     fn erase(self: &Arc<Self>, key: &ProfileKey, wanted: Wanted) -> impl Future<Output = Result<Fate>> + Send + 'static + use<> {
         let (engine, key_) = (self.clone(), key.clone());
-        self.call(key, async move { engine.erase_now(&key_, &wanted).await })
+        self.link.call(key, async move { engine.erase_now(&key_, &wanted).await })
     }
 
     async fn erase_now(self: &Arc<Self>, key: &ProfileKey, wanted: &Wanted) -> Result<Fate> {
-        let deadline = self.deadline();
+        let deadline = self.link.deadline();
         for _ in 0..MAX_RACES {
-            let contents = self.contents();
-            let (_, state) = self.read_settled(key, Returning::ALL).await?;
+            let incarnation = self.link.incarnation();
+            let (_, state) = self.link.read_settled(key, Returning::ALL).await?;
             let versions = self.kept_versions(key).await?;
             let user_ids = self.users(&state, &versions).await?;
             if !user_ids.contains(&wanted.user_id) {
@@ -172,7 +172,7 @@ impl Engine {
                 author: wanted.by.author.clone(),
                 more,
             };
-            if self.overwrite(contents, &state, overwrite, deadline).await?.is_some() {
+            if self.overwrite(incarnation, &state, overwrite, deadline).await?.is_some() {
                 return Ok(Fate::Erased(erased));
             }
         }
@@ -194,7 +194,7 @@ impl Engine {
             VersionQuery { key: key.clone(), order: Order::Descending, from_ms: None, to_ms: None, after: None, limit: PAGE };
         let mut all = Vec::new();
         loop {
-            let page = self.reading(Some(key), || self.store.versions(&query)).await?;
+            let page = self.link.reading(Some(key), || self.link.store.versions(&query)).await?;
             let full = page.len() == PAGE;
             query.after = page.last().map(|info| info.number);
             all.extend(page);
@@ -210,7 +210,7 @@ impl Engine {
         let bytes = match (&state.value, newest) {
             (Some(bytes), _) => Some(bytes.clone()),
             (None, Some(newest)) => {
-                let found = self.reading(Some(&state.key), || self.store.version(&state.key, &newest)).await?;
+                let found = self.link.reading(Some(&state.key), || self.link.store.version(&state.key, &newest)).await?;
                 found.and_then(|version| version.value)
             }
             (None, None) => None,
@@ -256,14 +256,14 @@ impl Engine {
     /// Whether an edit waits for a holder, in spite of an erasure that seems to be the later one: the store's clock may have stepped.
     async fn waits(&self, entry: &AuditEntry) -> Result<bool> {
         let ([key], AuditOutcome::Pending) = (&entry.keys[..], &entry.outcome) else { return Ok(false) };
-        let (_, state) = self.read_settled(key, Returning::INBOX).await?;
+        let (_, state) = self.link.read_settled(key, Returning::INBOX).await?;
         Ok(state.inbox.iter().flatten().any(|message| message.id.operation() == Some(entry.operation)))
     }
 
     async fn each_entry(&self, mut each: impl FnMut(&AuditEntry)) -> Result<()> {
         let mut query = AuditQuery::default();
         loop {
-            let page = audit_entries(&*self.store, &query).await?;
+            let page = audit_entries(&*self.link.store, &query).await?;
             page.entries.iter().for_each(&mut each);
             let Some(next) = page.next else { return Ok(()) };
             query.after = Some(next);
@@ -273,10 +273,10 @@ impl Engine {
     /// Takes out the details of what was stored by then, and forgets what stood there before. What was booked there since stays: it is
     /// about a later life of the profile. False when there were no details to be taken out.
     async fn redact_entry(&self, at: &ProfileKey, erased_ms: i64) -> Result<bool> {
-        let deadline = self.deadline();
+        let deadline = self.link.deadline();
         for _ in 0..MAX_RACES {
-            let contents = self.contents();
-            let (_, state) = self.read_settled(at, Returning::ALL).await?;
+            let incarnation = self.link.incarnation();
+            let (_, state) = self.link.read_settled(at, Returning::ALL).await?;
             let Some(mut entry) = AuditEntry::of(&state)? else { return Ok(false) };
             let mut changes = Vec::new();
             let redacts = entry.stored_ms <= erased_ms && !self.waits(&entry).await?;
@@ -288,7 +288,7 @@ impl Engine {
                 changes.push(entry.change_at(state.version)?);
             }
             changes.push(Change::Erase { key: at.clone(), epoch: state.epoch });
-            match self.settle(&self.commit_in(contents, changes, Returning::HEAD), deadline).await {
+            match self.link.settle(&self.link.commit_in(incarnation, changes, Returning::HEAD), deadline).await {
                 Ok(_) => return Ok(redacts),
                 Err(error) if lost_race(&error) => {}
                 Err(error) => return Err(error.into()),

@@ -48,9 +48,9 @@ impl Engine {
         query: VersionQuery,
     ) -> impl Future<Output = Result<(i64, Vec<VersionInfo>)>> + Send + 'static + use<> {
         let (engine, key) = (self.clone(), query.key.clone());
-        self.look_up(&key, async move {
-            let (_, state) = engine.read_settled(&query.key, Returning::HEAD).await?;
-            let page = engine.reading(Some(&query.key), || engine.store.versions(&query)).await?;
+        self.link.look_up(&key, async move {
+            let (_, state) = engine.link.read_settled(&query.key, Returning::HEAD).await?;
+            let page = engine.link.reading(Some(&query.key), || engine.link.store.versions(&query)).await?;
             Ok((state.created_ms, page))
         })
     }
@@ -61,8 +61,8 @@ impl Engine {
         which: Which,
     ) -> impl Future<Output = Result<(KeyState, Option<StoredVersion>)>> + Send + 'static + use<> {
         let (engine, key_) = (self.clone(), key.clone());
-        self.look_up(key, async move {
-            let (_, state) = engine.read_settled(&key_, Returning::INBOX).await?;
+        self.link.look_up(key, async move {
+            let (_, state) = engine.link.read_settled(&key_, Returning::INBOX).await?;
             let found = engine.find(&state, &which).await?;
             Ok((state, found))
         })
@@ -76,12 +76,12 @@ impl Engine {
         by: Attribution,
     ) -> impl Future<Output = Result<Restored>> + Send + 'static + use<> {
         let (engine, key_) = (self.clone(), key.clone());
-        self.call(key, async move {
-            let operation = engine.env.uuid();
-            let deadline = engine.deadline();
+        self.link.call(key, async move {
+            let operation = engine.link.env.uuid();
+            let deadline = engine.link.deadline();
             for _ in 0..MAX_RACES {
-                let contents = engine.contents();
-                let (_, state) = engine.read_settled(&key_, Returning::HEAD).await?;
+                let incarnation = engine.link.incarnation();
+                let (_, state) = engine.link.read_settled(&key_, Returning::HEAD).await?;
                 // Each time anew: it may have been erased, and a backup has other versions under the same numbers.
                 let found = engine.find(&state, &which).await?.ok_or_else(no_such_version)?;
                 let bytes = found.value.ok_or_else(|| {
@@ -101,7 +101,7 @@ impl Engine {
                     author: by.author.clone(),
                     more: vec![entry.change()?],
                 };
-                if let Some(after) = engine.overwrite(contents, &state, overwrite, deadline).await? {
+                if let Some(after) = engine.overwrite(incarnation, &state, overwrite, deadline).await? {
                     let held_by = state.lease.holder.map(|holder| holder.job_id);
                     return Ok(Restored { restored, replaced: state.version, version: after.version, held_by });
                 }
@@ -119,15 +119,18 @@ impl Engine {
         by: Attribution,
     ) -> impl Future<Output = Result<VersionInfo>> + Send + 'static + use<> {
         let (engine, key_) = (self.clone(), key.clone());
-        self.call(key, async move {
-            let contents = engine.contents();
-            let (_, state) = engine.read_settled(&key_, Returning::HEAD).await?;
+        self.link.call(key, async move {
+            let incarnation = engine.link.incarnation();
+            let (_, state) = engine.link.read_settled(&key_, Returning::HEAD).await?;
             let mut info = engine.find(&state, &which).await?.ok_or_else(no_such_version)?.info;
             let action = if pinned { "pin" } else { "unpin" };
-            let entry = AuditEntry::new(engine.env.uuid(), action, vec![key_.clone()], by).detail("version", info.number);
+            let entry = AuditEntry::new(engine.link.env.uuid(), action, vec![key_.clone()], by).detail("version", info.number);
             let pin = Change::Pin { key: key_, version: info.number, pinned };
-            let deadline = engine.deadline();
-            engine.settle(&engine.commit_in(contents, vec![pin, entry.change()?], Returning::HEAD), deadline).await?;
+            let deadline = engine.link.deadline();
+            engine
+                .link
+                .settle(&engine.link.commit_in(incarnation, vec![pin, entry.change()?], Returning::HEAD), deadline)
+                .await?;
             info.pinned = pinned;
             Ok(info)
         })
@@ -148,7 +151,7 @@ impl Engine {
             limit: 256,
         };
         loop {
-            let page = self.reading(Some(key), || self.store.versions(&query)).await?;
+            let page = self.link.reading(Some(key), || self.link.store.versions(&query)).await?;
             if page.iter().any(|info| info.removed) {
                 return Ok(true);
             }
@@ -160,10 +163,10 @@ impl Engine {
     }
 
     async fn find(&self, state: &KeyState, which: &Which) -> Result<Option<StoredVersion>> {
-        let store = &*self.store;
+        let store = &*self.link.store;
         let found = match which {
-            Which::Named(version) => self.reading(Some(&state.key), || find_version(store, state, version)).await,
-            Which::At(unix_ms) => self.reading(Some(&state.key), || version_at(store, state, *unix_ms)).await,
+            Which::Named(version) => self.link.reading(Some(&state.key), || find_version(store, state, version)).await,
+            Which::At(unix_ms) => self.link.reading(Some(&state.key), || version_at(store, state, *unix_ms)).await,
         };
         Ok(found?)
     }

@@ -1,40 +1,31 @@
 //! Starting a session: from the call to the live profile, through conflicts, outages and callers that go away.
 //!
-//! There is at most one load a key on this server. A later call takes over the load's claim, so of several calls
-//! only the last one gets the profile. Each claim has a number. Whatever is found out for one claim (a refusal, data
-//! decoded for its type, a profile taken) names that number and reaches that claim only: finding it there and
-//! handing it the outcome is one step under the load's lock.
+//! There is at most one load a key on this server; [`super::claims`] says which call gets its outcome.
 //!
 //! Every claim puts an attempt of its own into the key's queue when the call is made, so a start sees what was
 //! called before it and not what was called after it. The load itself is a task: it waits, repeats, and when no
 //! claim is left it cleans up after itself.
 
-use std::{
-    collections::VecDeque,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-    thread,
-    time::Duration,
-};
+use std::{sync::Arc, thread, time::Duration};
 
 use futures_util::FutureExt;
-use parking_lot::Mutex;
-use tokio::{
-    sync::{Notify, oneshot},
-    time::Instant,
-};
+use tokio::sync::oneshot;
 
 use super::{
-    Backoff, Engine, Slot,
-    attempt::Attempt,
-    options::StartOptions as Wish,
-    queue::{Answer, runtime_gone},
+    Engine,
+    claims::{Attempt, Claim, Load, Started, Terms},
+    options::StartOptions,
+    table::{Slot, Slots, Table},
 };
 use crate::{
     data::Codec,
     data_store::{RequestId, Returning},
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
+    link::{
+        commit::{Backoff, lost_race},
+        queue::{Answer, runtime_gone},
+    },
     ownership,
     session::{Session, info::SessionEnd},
 };
@@ -42,78 +33,15 @@ use crate::{
 /// How often a waiting start asks whether it is still wanted.
 const CLAIM_CHECK: Duration = Duration::from_millis(100);
 
-/// Asks the program's function. One that panics has no caller that still wants the session.
-fn says_cancelled(cancel: &(dyn Fn() -> bool + Send + Sync)) -> bool {
-    catch_unwind(AssertUnwindSafe(cancel)).unwrap_or_else(|_| {
-        tracing::error!("a cancel function panicked; its start is called off");
-        true
-    })
-}
-
-/// One key being loaded.
-pub(crate) struct Load {
-    pub(super) key: ProfileKey,
-    pub(super) request: RequestId,
-    pub(super) session: String,
-    claims: Mutex<Claims>,
-    wake: Arc<Notify>,
-}
-
-/// Who gets the outcome, and what has been done for it.
-#[derive(Default)]
-struct Claims {
-    current: Option<Claim>,
-    /// How many there have been.
-    count: u64,
-    /// Attempts that were queued and that the load has yet to see through, with the claims that they are for. Each is seen
-    /// through, also when its claim has gone: it may have taken the profile.
-    attempts: VecDeque<(u64, Answer<Attempt>)>,
-    /// When the holder was last asked to let go.
-    asked_at: Option<Instant>,
-    /// A request of ours may be in the lease.
-    asked: bool,
-}
-
-struct Claim {
-    terms: Terms,
-    reply: oneshot::Sender<Result<Arc<Session>>>,
-}
-
-/// What one call of a start asks for.
-#[derive(Clone)]
-pub(super) struct Terms {
-    pub(super) number: u64,
-    pub(super) wish: Wish,
-    pub(super) codec: Arc<dyn Codec>,
-    since: Instant,
-}
-
-/// The wait for a start. Dropping it calls the start off: at once if it is under way, and by ending the session if
-/// that has been delivered and nobody has taken delivery.
-struct Started {
-    load: Arc<Load>,
-    number: u64,
-    answer: oneshot::Receiver<Result<Arc<Session>>>,
-}
-
-impl Drop for Started {
-    fn drop(&mut self) {
-        self.load.call_off(self.number);
-        if let Ok(Ok(session)) = self.answer.try_recv() {
-            drop(session.finish(SessionEnd::Manual));
-        }
-    }
-}
-
 impl Engine {
     /// Starts a session; the answer comes when the profile is live, or with the reason why not.
     pub(crate) fn start_session(
         self: &Arc<Self>,
         key: &ProfileKey,
         codec: Arc<dyn Codec>,
-        wish: Wish,
+        options: StartOptions,
     ) -> impl Future<Output = Result<Arc<Session>>> + Send + 'static + use<> {
-        let started = self.claim(key, codec, wish);
+        let started = self.claim(key, codec, options);
         async move {
             let mut started = started?;
             let answer = (&mut started.answer).await;
@@ -121,9 +49,9 @@ impl Engine {
         }
     }
 
-    fn claim(self: &Arc<Self>, key: &ProfileKey, codec: Arc<dyn Codec>, wish: Wish) -> Result<Started> {
-        self.check_open(key)?;
-        let mut slots = self.slots.lock();
+    fn claim(self: &Arc<Self>, key: &ProfileKey, codec: Arc<dyn Codec>, options: StartOptions) -> Result<Started> {
+        self.link.check_open(key)?;
+        let mut slots = self.table.slots.lock();
         let load = match slots.get(key) {
             Some(Slot::Live(session)) if !session.is_over() => {
                 same_type(key, &*session.codec, &*codec)?;
@@ -132,7 +60,7 @@ impl Engine {
             }
             Some(Slot::Loading(load)) => {
                 let load = load.clone();
-                let (started, earlier) = load.claim(self, &codec, &wish)?;
+                let (started, earlier) = load.claim(self, &codec, &options)?;
                 drop(slots);
                 load.wake.notify_one();
                 if let Some(earlier) = earlier {
@@ -141,33 +69,16 @@ impl Engine {
                 }
                 return Ok(started);
             }
-            _ => Arc::new(Load {
-                key: key.clone(),
-                request: RequestId(self.env.uuid()),
-                session: self.env.uuid().to_string(),
-                claims: Mutex::default(),
-                wake: Arc::new(Notify::new()),
-            }),
+            _ => Load::new(key, RequestId(self.link.env.uuid()), self.link.env.uuid().to_string()),
         };
-        let (started, _) = load.claim(self, &codec, &wish)?;
+        let (started, _) = load.claim(self, &codec, &options)?;
         slots.insert(key.clone(), Slot::Loading(load.clone()));
         drop(slots);
-        self.waiters.lock().insert(key.clone(), load.wake.clone());
+        self.table.waiters.lock().insert(key.clone(), load.wake.clone());
         let running = Running { engine: self.clone(), load: load.clone() };
-        self.runtime.spawn(async move { running.load.clone().run(&running.engine).await });
+        self.link.runtime.spawn(async move { running.load.clone().run(&running.engine).await });
         Ok(started)
     }
-}
-
-/// Fails when a profile is to be used as another type than the one it is open as.
-fn same_type(key: &ProfileKey, open: &dyn Codec, asked: &dyn Codec) -> Result<()> {
-    let (open, asked) = (open.data_type(), asked.data_type());
-    if open.id == asked.id || defect!(DeliveredToAnotherType) {
-        return Ok(());
-    }
-    let message =
-        format!("the profile is open on this server as another type: open as=`{}` asked for=`{}`", open.name, asked.name);
-    Err(Error::new(ErrorKind::Invalid, message).about(key))
 }
 
 fn broken_off() -> Error {
@@ -183,11 +94,11 @@ struct Running {
 impl Drop for Running {
     fn drop(&mut self) {
         let left = {
-            let mut slots = self.engine.slots.lock();
+            let mut slots = self.engine.table.slots.lock();
             self.load.forget_slot(&mut slots);
             self.load.claims.lock().current.take()
         };
-        self.load.forget_waiter(&self.engine);
+        self.load.forget_waiter(&self.engine.table);
         if let Some(claim) = left {
             let error = if thread::panicking() { broken_off() } else { runtime_gone() };
             let _ = claim.reply.send(Err(error.about(&self.load.key)));
@@ -207,7 +118,12 @@ enum Next {
 
 impl Load {
     /// Puts a call in the place of the one before it, and its attempt into the key's queue.
-    fn claim(self: &Arc<Self>, engine: &Arc<Engine>, codec: &Arc<dyn Codec>, wish: &Wish) -> Result<(Started, Option<Claim>)> {
+    fn claim(
+        self: &Arc<Self>,
+        engine: &Arc<Engine>,
+        codec: &Arc<dyn Codec>,
+        options: &StartOptions,
+    ) -> Result<(Started, Option<Claim>)> {
         let mut claims = self.claims.lock();
         if let Some(earlier) = &claims.current {
             same_type(&self.key, &*earlier.terms.codec, &**codec)?;
@@ -216,7 +132,7 @@ impl Load {
         // The lock is held until the claim is there for the attempt to find.
         let attempt = self.queue_attempt(engine, number)?;
         claims.attempts.push_back((number, attempt));
-        let terms = Terms { number, wish: wish.clone(), codec: codec.clone(), since: engine.env.now() };
+        let terms = Terms { number, options: options.clone(), codec: codec.clone(), since: engine.link.env.now() };
         let (reply, answer) = oneshot::channel();
         claims.count = number;
         let earlier = claims.current.replace(Claim { terms, reply });
@@ -226,7 +142,7 @@ impl Load {
 
     fn queue_attempt(self: &Arc<Self>, engine: &Arc<Engine>, number: u64) -> Result<Answer<Attempt>> {
         let (load, engine_) = (self.clone(), engine.clone());
-        engine.queues.run(&self.key, engine.settings().max_key_queue, async move {
+        engine.link.queues.run(&self.key, engine.link.settings().max_key_queue, async move {
             match load.attempt(&engine_, number).await {
                 Ok(attempt) => attempt,
                 // A backup was restored, and this server has yet to register in it.
@@ -259,7 +175,7 @@ impl Load {
 
     /// Queues another attempt for a claim that is still wanted.
     fn try_again(self: &Arc<Self>, engine: &Arc<Engine>, number: u64) -> Next {
-        if !self.judge(engine, number) {
+        if !self.judge(&engine.link, number) {
             let mut claims = self.claims.lock();
             match self.queue_attempt(engine, number) {
                 Ok(attempt) => claims.attempts.push_back((number, attempt)),
@@ -288,7 +204,7 @@ impl Load {
         match attempt {
             Attempt::Taken(found) => {
                 // One that was taken for an earlier claim has no claim to the profile any more: this one took it over.
-                *taken = Some(Session::new(engine.clone(), *found));
+                *taken = Some(engine.session(*found));
                 if self.deliver(engine, number, taken) { Next::Delivered } else { Next::Again }
             }
             Attempt::Failed(error) => {
@@ -303,9 +219,9 @@ impl Load {
                 }
                 Next::Again
             }
-            Attempt::Outage => Next::Wait(number, backoff.next(engine.longest_pause(engine.is_closing()))),
-            Attempt::Asked(at_most) => Next::Wait(number, engine.settings().first_load_repeat.min(at_most)),
-            Attempt::Wait(at_most) => Next::Wait(number, engine.settings().load_repeat_period.min(at_most)),
+            Attempt::Outage => Next::Wait(number, backoff.next(engine.link.longest_pause(engine.link.is_closing()))),
+            Attempt::Asked(at_most) => Next::Wait(number, engine.link.settings().first_load_repeat.min(at_most)),
+            Attempt::Wait(at_most) => Next::Wait(number, engine.link.settings().load_repeat_period.min(at_most)),
         }
     }
 
@@ -319,7 +235,7 @@ impl Load {
                 attempt = &mut answer => return attempt.unwrap_or_else(Attempt::Failed),
                 () = tokio::time::sleep(CLAIM_CHECK) => {
                     if let Some(terms) = self.terms() {
-                        self.judge(engine, terms.number);
+                        self.judge(&engine.link, terms.number);
                     }
                 }
             }
@@ -328,108 +244,18 @@ impl Load {
 
     /// Waits for a hint, another claim, or the period's end; returns early when the claim is refused.
     async fn wait(&self, engine: &Arc<Engine>, number: u64, period: Duration) {
-        let until = engine.env.after(period);
-        while engine.env.now() < until && self.terms().is_some_and(|terms| terms.number == number) {
-            if self.judge(engine, number) {
+        let until = engine.link.env.after(period);
+        while engine.link.env.now() < until && self.terms().is_some_and(|terms| terms.number == number) {
+            if self.judge(&engine.link, number) {
                 return;
             }
-            let next = until.min(engine.env.now() + CLAIM_CHECK);
+            let next = until.min(engine.link.env.now() + CLAIM_CHECK);
             tokio::select! {
                 biased;
                 () = self.wake.notified() => return,
-                () = engine.env.sleep_until(next) => {}
+                () = engine.link.env.sleep_until(next) => {}
             }
         }
-    }
-
-    // --- claims --------------------------------------------------------------------------------------------------
-
-    fn terms(&self) -> Option<Terms> {
-        self.claims.lock().current.as_ref().map(|claim| claim.terms.clone())
-    }
-
-    /// The terms of a claim, if it is still the one that gets the outcome.
-    pub(super) fn terms_of(&self, number: u64) -> Option<Terms> {
-        self.terms().filter(|terms| terms.number == number)
-    }
-
-    fn next_attempt(&self) -> Option<(u64, Answer<Attempt>)> {
-        self.claims.lock().attempts.pop_front()
-    }
-
-    /// Takes a claim away, if it is still the one that gets the outcome.
-    fn take_claim(&self, number: u64) -> Option<Claim> {
-        self.claims.lock().current.take_if(|claim| claim.terms.number == number)
-    }
-
-    /// Refuses a claim that is no longer wanted. True if it is gone.
-    fn judge(&self, engine: &Engine, number: u64) -> bool {
-        let Some(terms) = self.terms().filter(|terms| terms.number == number) else { return true };
-        match self.refusal(engine, &terms) {
-            Some(error) => {
-                self.refuse(number, error);
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// Why a claim is no longer wanted, if so. Runs the program's function, hence never under our lock.
-    pub(super) fn refusal(&self, engine: &Engine, terms: &Terms) -> Option<Error> {
-        if engine.is_closing() {
-            return Some(Error::new(ErrorKind::Closing, "this game server is shutting down"));
-        }
-        match &terms.wish.cancel {
-            Some(cancel) => says_cancelled(&**cancel)
-                .then(|| Error::new(ErrorKind::Cancelled, "the session is no longer needed, says the cancel function")),
-            None => {
-                let timeout = terms.wish.timeout.unwrap_or(engine.settings().start_session_timeout);
-                (engine.env.now().saturating_duration_since(terms.since) >= timeout)
-                    .then(|| Error::new(ErrorKind::TimedOut, "the session could not be started in time"))
-            }
-        }
-    }
-
-    /// Tells a claim, and no other, why there is no session for it.
-    fn refuse(&self, number: u64, error: Error) {
-        if let Some(claim) = self.take_claim(number) {
-            self.answer_refused(claim, error);
-        }
-    }
-
-    fn answer_refused(&self, claim: Claim, error: Error) {
-        self.count_failed(&error);
-        let _ = claim.reply.send(Err(error.about(&self.key)));
-    }
-
-    /// The caller has gone.
-    fn call_off(&self, number: u64) {
-        if self.take_claim(number).is_some() {
-            self.count_failed(&Error::new(ErrorKind::Cancelled, "the caller has gone"));
-            self.wake.notify_one();
-        }
-    }
-
-    fn count_failed(&self, error: &Error) {
-        tracing::debug!(key = %self.key, %error, "a session was not started");
-        let kind = format!("{:?}", error.kind());
-        metrics::counter!("profilestore_starts_failed_total", "kind" => kind).increment(1);
-    }
-
-    // --- requests ------------------------------------------------------------------------------------------------
-
-    pub(super) fn asked_at(&self) -> Option<Instant> {
-        self.claims.lock().asked_at
-    }
-
-    /// Notes that the holder is being asked.
-    pub(super) fn note_asking(&self) {
-        self.claims.lock().asked = true;
-    }
-
-    /// Notes since when the holder is asked; None: a later claim is to ask anew.
-    pub(super) fn note_asked(&self, at: Option<Instant>) {
-        self.claims.lock().asked_at = at;
     }
 
     // --- the end -------------------------------------------------------------------------------------------------
@@ -438,7 +264,7 @@ impl Load {
     /// `taken`.
     fn deliver(self: &Arc<Self>, engine: &Arc<Engine>, number: u64, taken: &mut Option<Arc<Session>>) -> bool {
         let Some(session) = taken.clone() else { return false };
-        if self.judge(engine, number) && !defect!(DeliveredToAnotherType) {
+        if self.judge(&engine.link, number) && !defect!(DeliveredToAnotherType) {
             return false;
         }
         let asked = session.known.lock().lease.request.is_some();
@@ -446,21 +272,21 @@ impl Load {
         session.apply_edits();
         let Some(terms) = self.give(engine, number, &session) else { return false };
         *taken = None;
-        self.forget_waiter(engine);
-        if engine.server() != session.known.lock().held_by {
+        self.forget_waiter(&engine.table);
+        if engine.link.server() != session.known.lock().held_by {
             // A new incarnation of this server began meanwhile, and adopted the sessions that it saw.
             session.queue_adopt();
         }
-        if engine.is_closing() {
+        if engine.link.is_closing() {
             drop(session.finish(SessionEnd::Shutdown));
             return true;
         }
-        let took = engine.env.now().saturating_duration_since(terms.since);
+        let took = engine.link.env.now().saturating_duration_since(terms.since);
         metrics::counter!("profilestore_sessions_started_total").increment(1);
         metrics::histogram!("profilestore_start_seconds").record(took.as_secs_f64());
-        metrics::gauge!("profilestore_sessions").set(engine.slots.lock().len() as f64);
+        metrics::gauge!("profilestore_sessions").set(engine.table.slots.lock().len() as f64);
         tracing::debug!(key = %session.key, load_count = session.load_count, ?took, "a session started");
-        engine.autosave.add(&session, engine.env.now(), engine.settings().autosave_period);
+        engine.autosave.add(&session, engine.link.env.now(), engine.link.settings().autosave_period);
         // A hint or a notice that came before the session had its slot reached only the load.
         let hinted = self.wake.notified().now_or_never().is_some();
         if asked || hinted {
@@ -472,7 +298,7 @@ impl Load {
     /// One step: the claim is there, the session takes the slot, and the claim gets it. A caller that goes away takes
     /// its claim first, so either it is found gone here, or it finds the session and ends that.
     fn give(self: &Arc<Self>, engine: &Engine, number: u64, session: &Arc<Session>) -> Option<Terms> {
-        let mut slots = engine.slots.lock();
+        let mut slots = engine.table.slots.lock();
         let mut claims = self.claims.lock();
         let to_it = |claim: &mut Claim| claim.terms.number == number || defect!(DeliveredToAnotherType);
         let Claim { terms, reply } = claims.current.take_if(to_it)?;
@@ -487,7 +313,7 @@ impl Load {
     /// Leaves the slot to the next start, unless one has claimed this load meanwhile. What was taken for a caller
     /// that has gone is released ahead of whatever that start does.
     fn leave(self: &Arc<Self>, engine: &Engine, taken: &mut Option<Arc<Session>>) -> bool {
-        let mut slots = engine.slots.lock();
+        let mut slots = engine.table.slots.lock();
         {
             let claims = self.claims.lock();
             if claims.current.is_some() || !claims.attempts.is_empty() {
@@ -499,22 +325,22 @@ impl Load {
         }
         self.forget_slot(&mut slots);
         drop(slots);
-        self.forget_waiter(engine);
+        self.forget_waiter(&engine.table);
         true
     }
 
-    fn has_slot(self: &Arc<Self>, slots: &super::Slots) -> bool {
+    fn has_slot(self: &Arc<Self>, slots: &Slots) -> bool {
         matches!(slots.get(&self.key), Some(Slot::Loading(load)) if Arc::ptr_eq(load, self))
     }
 
-    fn forget_slot(self: &Arc<Self>, slots: &mut super::Slots) {
+    fn forget_slot(self: &Arc<Self>, slots: &mut Slots) {
         if self.has_slot(slots) {
             slots.remove(&self.key);
         }
     }
 
-    fn forget_waiter(&self, engine: &Engine) {
-        let mut waiters = engine.waiters.lock();
+    fn forget_waiter(&self, table: &Table) {
+        let mut waiters = table.waiters.lock();
         if waiters.get(&self.key).is_some_and(|other| Arc::ptr_eq(other, &self.wake)) {
             waiters.remove(&self.key);
         }
@@ -526,7 +352,7 @@ impl Load {
             return;
         }
         let (load, engine_) = (self.clone(), engine.clone());
-        let withdrawn = engine.queues.run(&self.key, usize::MAX, async move { load.withdraw_now(&engine_).await });
+        let withdrawn = engine.link.queues.run(&self.key, usize::MAX, async move { load.withdraw_now(&engine_).await });
         if let Ok(withdrawn) = withdrawn {
             let _ = withdrawn.wait().await;
         }
@@ -534,16 +360,27 @@ impl Load {
 
     async fn withdraw_now(&self, engine: &Arc<Engine>) {
         for _ in 0..super::MAX_RACES {
-            let contents = engine.contents();
-            let Ok((_, state)) = engine.read_settled(&self.key, Returning::HEAD).await else { return };
+            let incarnation = engine.link.incarnation();
+            let Ok((_, state)) = engine.link.read_settled(&self.key, Returning::HEAD).await else { return };
             let Some(change) = ownership::withdrawn(&state, self.request) else { return };
-            let commit = engine.commit_in(contents, vec![change], Returning::HEAD);
-            let deadline = engine.deadline();
-            match engine.settle(&commit, deadline).await {
-                Err(error) if super::lost_race(&error) => {}
+            let commit = engine.link.commit_in(incarnation, vec![change], Returning::HEAD);
+            let deadline = engine.link.deadline();
+            match engine.link.settle(&commit, deadline).await {
+                Err(error) if lost_race(&error) => {}
                 // Left to expire by itself if it could not be withdrawn.
                 _ => return,
             }
         }
     }
+}
+
+/// Fails when a profile is to be used as another type than the one it is open as.
+fn same_type(key: &ProfileKey, open: &dyn Codec, asked: &dyn Codec) -> Result<()> {
+    let (open, asked) = (open.data_type(), asked.data_type());
+    if open.id == asked.id || defect!(DeliveredToAnotherType) {
+        return Ok(());
+    }
+    let message =
+        format!("the profile is open on this server as another type: open as=`{}` asked for=`{}`", open.name, asked.name);
+    Err(Error::new(ErrorKind::Invalid, message).about(key))
 }

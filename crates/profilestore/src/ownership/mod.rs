@@ -47,7 +47,7 @@ mod tests;
 
 pub(crate) use asking::{Blocker, Held, Start, blocker, held, patience, start};
 pub(crate) use changes::{Seen, adopted, asked, by_document, cleared, imported, released, stamped, taken, touched, withdrawn};
-pub(crate) use death::{Death, judge};
+pub(crate) use death::{Contact, Death, is_confirmed, judge};
 pub(crate) use lease::{Asker, Take};
 
 /// Periods that the rules use. See `Settings`.

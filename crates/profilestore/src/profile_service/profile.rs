@@ -129,7 +129,7 @@ impl<T: ProfileData> Profile<T> {
                 listener();
             }
         };
-        drop(self.live.session.engine.runtime.spawn(ready));
+        drop(self.live.session.link.runtime.spawn(ready));
     }
 
     /// Its name, as `[Store:"GameData";Scope:"Live";Key:"Player_2312310"]`. Specification: `Identify`.

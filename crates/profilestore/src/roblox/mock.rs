@@ -15,7 +15,7 @@ impl GameServer {
     /// What this server's mock stores hold under a key, in the document form of the specification's modules (see [`crate::document`]), with
     /// what is known about the current version. None when there is nothing. For tests that look into a mock.
     pub fn mock_document(&self, key: &ProfileKey) -> Option<(Box<RawValue>, KeyInfo)> {
-        let mut state = mock_now(self.inner.mock_started()?.store.read_one(key, Returning::ALL))?.1;
+        let mut state = mock_now(self.inner.mock_started()?.link.store.read_one(key, Returning::ALL))?.1;
         state.hide_edits();
         let (head, bytes) = (state.head.clone()?, state.value.clone()?);
         let stored = Stored::decode(&bytes).ok()?;
@@ -34,7 +34,7 @@ impl GameServer {
             limit: usize::MAX,
         };
         let Some(mock) = self.inner.mock_started() else { return Vec::new() };
-        let states = mock_now(mock.store.keys(&query)).unwrap_or_default();
+        let states = mock_now(mock.link.store.keys(&query)).unwrap_or_default();
         states.into_iter().filter(KeyState::exists).map(|state| state.key.key().to_owned()).collect()
     }
 }

@@ -142,7 +142,7 @@ impl RobloxDataStores {
     /// How many requests of this kind may be made at once. None without budgets. Specification: `GetRequestBudgetForRequestType`.
     pub fn budget(&self, request: RequestType) -> Option<u32> {
         let budgets = self.budgets.as_ref()?;
-        Some(budgets.left(request, self.players.load(Ordering::Relaxed), self.engine().env.now()))
+        Some(budgets.left(request, self.players.load(Ordering::Relaxed), self.engine().link.env.now()))
     }
 
     /// How they behave.

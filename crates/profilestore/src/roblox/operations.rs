@@ -12,8 +12,9 @@ use super::{
 };
 use crate::{
     data_store::{KeyState, Returning, VersionRef},
-    engine::{Engine, lost_race},
+    engine::Engine,
     key::ProfileKey,
+    link::commit::lost_race,
     record::Stored,
 };
 
@@ -53,7 +54,7 @@ impl Source {
                     return Ok(None);
                 }
                 // The key's other operations wait for this one, and must not time out for it.
-                match tokio::time::timeout(engine.settings().call_timeout / 2, answered).await {
+                match tokio::time::timeout(engine.link.settings().call_timeout / 2, answered).await {
                     Ok(Ok(Some(new))) => new.check().map(|()| Some(new)),
                     // Called off, or its caller has gone.
                     Ok(_) => Ok(None),
@@ -87,10 +88,10 @@ fn whole(entry: &Entry) -> Option<i64> {
 
 /// Writes what the source makes of what the key holds, anew whenever somebody else was faster. None: it wants nothing written.
 pub(super) async fn write_now(engine: &Arc<Engine>, key: &ProfileKey, source: Source) -> Result<Option<Entry>, DataStoreError> {
-    let deadline = engine.deadline();
+    let deadline = engine.link.deadline();
     loop {
-        let contents = engine.contents();
-        let (now_ms, state) = engine.read_settled(key, Returning::ALL).await?;
+        let incarnation = engine.link.incarnation();
+        let (now_ms, state) = engine.link.read_settled(key, Returning::ALL).await?;
         let shown = match &source {
             // Whatever cannot be read can be written over.
             Source::Fixed(_) => None,
@@ -101,20 +102,20 @@ pub(super) async fn write_now(engine: &Arc<Engine>, key: &ProfileKey, source: So
             state: &state,
             now_ms,
             entry: &new,
-            author: &engine.job_id,
-            token: engine.env.uuid(),
-            every_save: engine.settings().keep_every_save,
+            author: &engine.link.job_id,
+            token: engine.link.env.uuid(),
+            every_save: engine.link.settings().keep_every_save,
         };
         let Plan { changes, stored, version } = write.plan()?;
-        let commit = engine.commit_in(contents, changes, Returning::INBOX);
-        match engine.settle(&commit, deadline).await {
+        let commit = engine.link.commit_in(incarnation, changes, Returning::INBOX);
+        match engine.link.settle(&commit, deadline).await {
             Ok(mut reply) => {
                 // A session or a start of this very server gets no notice.
-                engine.look(key);
+                engine.table.look(key);
                 let after = reply.states.iter().position(|after| after.key == *key).map(|at| reply.states.swap_remove(at));
                 return Ok(Some(written(engine, after, stored, version, new).await?));
             }
-            Err(error) if lost_race(&error) && !deadline.is_over(engine.env.now()) => {}
+            Err(error) if lost_race(&error) && !deadline.is_over(engine.link.env.now()) => {}
             Err(error) => return Err(error.into()),
         }
     }
@@ -135,27 +136,27 @@ async fn written(
         return of(&stored, &after).ok_or_else(nothing);
     }
     let number = VersionRef::Number(version);
-    let found = engine.reading(Some(&after.key), || engine.store.version(&after.key, &number)).await?;
+    let found = engine.link.reading(Some(&after.key), || engine.link.store.version(&after.key, &number)).await?;
     let info = found.map(|found| found.info).or(after.head).ok_or_else(nothing)?;
     Ok(Entry { value: new.value.into(), info: key_info(&info, after.created_ms, Some(&stored)) })
 }
 
 /// Removes a key. Answers with what was there.
 pub(super) async fn remove_now(engine: &Arc<Engine>, key: &ProfileKey) -> Result<Option<Entry>, DataStoreError> {
-    let deadline = engine.deadline();
+    let deadline = engine.link.deadline();
     loop {
-        let contents = engine.contents();
-        let (_, state) = engine.read_settled(key, Returning::ALL).await?;
-        let Some(removal) = engine.removal(&state, &engine.job_id).await? else { return Ok(None) };
+        let incarnation = engine.link.incarnation();
+        let (_, state) = engine.link.read_settled(key, Returning::ALL).await?;
+        let Some(removal) = engine.removal(&state, &engine.link.job_id).await? else { return Ok(None) };
         // What cannot be read can be removed.
         let was = current(state.clone()).unwrap_or_else(|error| {
             tracing::warn!(%key, %error, "what is removed cannot be read");
             None
         });
-        if engine.overwrite(contents, &state, removal, deadline).await?.is_some() {
+        if engine.overwrite(incarnation, &state, removal, deadline).await?.is_some() {
             return Ok(was);
         }
-        if deadline.is_over(engine.env.now()) {
+        if deadline.is_over(engine.link.env.now()) {
             return Err(crate::engine::calls::too_many_races().into());
         }
     }

@@ -203,7 +203,7 @@ impl RobloxDataStore {
     pub fn remove(&self, key: &str) -> impl Future<Output = Result<Option<Entry>, DataStoreError>> + Send + 'static + use<> {
         let removed = self.run(Call::Remove, key, |engine, key| {
             let (engine_, key_) = (engine.clone(), key.clone());
-            let removed = engine.call(&key, async move { Ok(remove_now(&engine_, &key_).await) });
+            let removed = engine.link.call(&key, async move { Ok(remove_now(&engine_, &key_).await) });
             Box::pin(async move { removed.await? })
         });
         self.remembering(key, removed, |_| Some(None))
@@ -312,7 +312,7 @@ impl RobloxDataStore {
         };
         let removed = |state: &KeyState| state.head.as_ref().is_some_and(|head| head.removed);
         loop {
-            let (page, next) = engine.reading(None, || engine.store.profiles(&keys)).await?;
+            let (page, next) = engine.link.reading(None, || engine.link.store.profiles(&keys)).await?;
             let names: Vec<_> = page
                 .iter()
                 .filter(|state| !(query.exclude_removed && removed(state)))
@@ -337,7 +337,7 @@ impl RobloxDataStore {
         }
         self.run(call, key, |engine, key| {
             let (engine_, key_) = (engine.clone(), key.clone());
-            let written = engine.call(&key, async move { Ok(write_now(&engine_, &key_, source).await) });
+            let written = engine.link.call(&key, async move { Ok(write_now(&engine_, &key_, source).await) });
             Box::pin(async move { written.await? })
         })
     }
@@ -362,7 +362,7 @@ impl RobloxDataStore {
     ) -> Answer<T> {
         let all = &self.all;
         let engine = all.engine();
-        if engine.is_closing() {
+        if engine.link.is_closing() {
             let closing = DataStoreError::new(Code::DataModelNoAccess, "the game server is shutting down");
             return Box::pin(std::future::ready(Err(closing)));
         }
@@ -371,13 +371,13 @@ impl RobloxDataStore {
         }
         let players = all.players.load(std::sync::atomic::Ordering::Relaxed);
         let charged = all.budgets.as_ref().map_or(Ok(None), |budgets| {
-            let wait = budgets.charge(kind, players, engine.env.now())?;
+            let wait = budgets.charge(kind, players, engine.link.env.now())?;
             Ok(Some(wait).filter(|wait| !wait.is_zero()))
         });
         let (engine, weather) = (engine.clone(), all.weather.clone());
         let task = match charged {
             Err(throttled) => return Box::pin(std::future::ready(Err(throttled))),
-            Ok(wait) => all.engine().runtime.spawn(async move {
+            Ok(wait) => all.engine().link.runtime.spawn(async move {
                 if let Some(wait) = wait {
                     tokio::time::sleep(wait).await;
                 }
@@ -391,7 +391,7 @@ impl RobloxDataStore {
 
     fn cached(&self, key: &str) -> Option<Option<Entry>> {
         self.all.options.get_cache?;
-        let now = self.all.engine().env.now();
+        let now = self.all.engine().link.env.now();
         let cache = self.cache.lock();
         cache.get(key).filter(|cached| cached.until > now).map(|cached| cached.entry.clone())
     }
@@ -399,7 +399,7 @@ impl RobloxDataStore {
     /// The answer, of which the cache remembers what the key holds, if it says so.
     fn remembering<T: Send + 'static>(&self, key: &str, answer: Answer<T>, what: fn(&T) -> Option<Option<Entry>>) -> Answer<T> {
         let (cache, keep) = (self.cache.clone(), self.all.options.get_cache);
-        let (key, env) = (key.to_owned(), self.all.engine().env.clone());
+        let (key, env) = (key.to_owned(), self.all.engine().link.env.clone());
         Box::pin(async move {
             let answer = answer.await?;
             if let Some((keep, entry)) = keep.zip(what(&answer)) {

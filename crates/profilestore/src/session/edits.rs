@@ -33,7 +33,7 @@ impl Session {
         for message in &waiting {
             let waits = || self.known.lock().has_message(message.index);
             let apply = |data: &dyn Data| match EditRequest::read(&self.key, message) {
-                Ok(request) => edited(&request, &self.key, data, &*self.codec, &self.live.meta(), &self.engine.job_id),
+                Ok(request) => edited(&request, &self.key, data, &*self.codec, &self.live.meta(), &self.link.job_id),
                 Err(entry) => (None, *entry),
             };
             applied += u64::from(self.live.edit_for_operator(message.index, waits, apply).is_ok());

@@ -11,7 +11,7 @@ use std::{
     collections::BTreeSet,
     fmt,
     sync::{
-        Arc, OnceLock,
+        Arc, OnceLock, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -19,17 +19,20 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, oneshot},
+    time::Instant,
+};
 
 use crate::{
     data::{Codec, Data},
     data_store::{Digest, Incarnation, KeyState, LeaseState, ServerId, StoredMessage, VersionInfo},
-    engine::{
-        Engine,
-        queue::{Answer, runtime_gone},
-    },
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
+    link::{
+        Link,
+        queue::{Answer, runtime_gone},
+    },
     record::Record,
     session::collect::{AnyKeeper, Collect},
     signal::Signal,
@@ -65,9 +68,26 @@ pub(crate) struct Signals {
     pub(crate) on_after_save: Signal<OnAfterSave>,
 }
 
+/// Whom a session tells about itself: the table of its game server's sessions, which knows it.
+pub(crate) trait SessionEvents: Send + Sync {
+    /// The session's data is closed, and what becomes of its last save is not known yet.
+    fn closing(&self, session: &Session);
+
+    /// What became of the last save is known, or the end was refused.
+    fn settled(&self, session: &Session);
+
+    /// The session has nothing more to do with its profile: the next one may have its place.
+    fn freed(&self, session: &Session);
+
+    /// Something was changed, and is to be saved by then.
+    fn changed(&self, session: &Arc<Session>, save_by: Instant);
+}
+
 /// One session on one profile.
 pub(crate) struct Session {
-    pub(crate) engine: Arc<Engine>,
+    pub(crate) link: Arc<Link>,
+    /// Whom it tells about itself. Weak: that one knows its sessions, and they keep nothing alive.
+    table: Weak<dyn SessionEvents>,
     pub(crate) key: ProfileKey,
     /// Its own identity.
     pub(crate) id: String,
@@ -94,7 +114,7 @@ pub(crate) struct Session {
     pub(super) hurry: Notify,
     /// How large the profile was when it was stored last.
     pub(super) stored_bytes: AtomicUsize,
-    /// It is in the line of [`crate::bounded_loss`].
+    /// It is in the line of those that are to be saved soon.
     pub(crate) change_noted: AtomicBool,
     /// The data was almost too large at the last save.
     nearly_full: AtomicBool,
@@ -215,7 +235,7 @@ impl fmt::Debug for Session {
 }
 
 impl Session {
-    pub(crate) fn new(engine: Arc<Engine>, taken: Taken) -> Arc<Self> {
+    pub(crate) fn new(link: Arc<Link>, table: Weak<dyn SessionEvents>, taken: Taken) -> Arc<Self> {
         let Taken { key, id, held_by, incarnation, state, mut record, stored, data, codec, autosave_period } = taken;
         codec.stamp(&mut record);
         let stored_bytes = AtomicUsize::new(stored.len());
@@ -259,8 +279,24 @@ impl Session {
             nearly_full: AtomicBool::new(false),
             autosave_period,
             taken_by: OnceLock::new(),
-            engine,
+            link,
+            table,
         })
+    }
+
+    /// Tells the table of sessions, unless that has gone with its game server.
+    fn tell(&self, event: impl FnOnce(&dyn SessionEvents)) {
+        if let Some(table) = self.table.upgrade() {
+            event(&*table);
+        }
+    }
+
+    /// Notes that something was changed, and has it saved in time if the settings say so.
+    pub(crate) fn note_change(self: &Arc<Self>) {
+        let Some(within) = self.link.settings().save_changes_within else { return };
+        if !self.change_noted.swap(true, Ordering::AcqRel) {
+            self.tell(|table| table.changed(self, self.link.env.after(within)));
+        }
     }
 
     /// True once the data can no longer be edited, though the last save may still be under way.
@@ -276,7 +312,7 @@ impl Session {
     /// True while this server confirms the lease on which the session stands.
     pub(crate) fn is_confirmed(&self) -> bool {
         let held_by = self.known.lock().held_by;
-        self.engine.confirms(held_by, self.unseen.since())
+        self.link.confirms(held_by, self.unseen.since())
     }
 
     /// True once the session was lost, or its last save is known.
@@ -287,7 +323,7 @@ impl Session {
     // --- requests, queued in call order ---------------------------------------------------------------------------
 
     fn limit(&self) -> usize {
-        self.engine.settings().max_key_queue
+        self.link.settings().max_key_queue
     }
 
     /// Saves; the answer comes when it is durable. When the session ends before the save's turn comes, the last save is the answer:
@@ -297,7 +333,7 @@ impl Session {
         let queued = if self.is_over() {
             Err(Error::new(ErrorKind::SessionEnded, "the session is over").about(&self.key))
         } else {
-            self.engine.queues.run(&self.key, self.limit(), {
+            self.link.queues.run(&self.key, self.limit(), {
                 let session = self.clone();
                 async move { session.save_asked_for().await }
             })
@@ -322,7 +358,7 @@ impl Session {
         }
         let session = self.clone();
         // At most one of them waits, which finds room in any queue.
-        let queued = self.engine.queues.run(&self.key, usize::MAX, async move {
+        let queued = self.link.queues.run(&self.key, usize::MAX, async move {
             let _place = place;
             session.save_queued.store(false, Ordering::Release);
             if let Err(error) = session.save_now().await {
@@ -337,7 +373,7 @@ impl Session {
         // Before the snapshot is taken: what changes after that is noted anew.
         self.change_noted.store(false, Ordering::Release);
         let session = self.clone();
-        let queued = self.engine.queues.run(&self.key, self.limit(), async move {
+        let queued = self.link.queues.run(&self.key, self.limit(), async move {
             let _room = room;
             if let Err(error) = session.save_change_now().await {
                 tracing::debug!(key = %session.key, %error, "a change could not be saved soon");
@@ -356,7 +392,7 @@ impl Session {
         }
         let session = self.clone();
         // At most one of them waits, which finds room in any queue: the hint and the notice that it follows do not come again.
-        let queued = self.engine.queues.run(&self.key, usize::MAX, async move {
+        let queued = self.link.queues.run(&self.key, usize::MAX, async move {
             session.look_queued.store(false, Ordering::Release);
             session.look_now().await;
         });
@@ -366,14 +402,14 @@ impl Session {
     /// Ends the session without a save.
     pub(crate) fn queue_lose(self: &Arc<Self>, why: &'static str) {
         let session = self.clone();
-        let queued = self.engine.queues.run(&self.key, usize::MAX, async move { session.lose(why).await });
+        let queued = self.link.queues.run(&self.key, usize::MAX, async move { session.lose(why).await });
         debug_assert!(queued.is_ok(), "an unbounded queue takes everything");
     }
 
     /// Writes this server's new incarnation into the lease.
     pub(crate) fn queue_adopt(self: &Arc<Self>) {
         let session = self.clone();
-        let queued = self.engine.queues.run(&self.key, usize::MAX, async move { session.adopt_now().await });
+        let queued = self.link.queues.run(&self.key, usize::MAX, async move { session.adopt_now().await });
         debug_assert!(queued.is_ok(), "an unbounded queue takes everything");
     }
 
@@ -393,7 +429,7 @@ impl Session {
             let (closed, last) = oneshot::channel();
             let session = self.clone();
             let mut ending = Ending::queued(self);
-            let answer = self.engine.queues.run(&self.key, usize::MAX, async move {
+            let answer = self.link.queues.run(&self.key, usize::MAX, async move {
                 ending.begin();
                 let ended = match last.await {
                     Ok(Closed::Last(last)) => session.end_now(last).await,
@@ -411,7 +447,7 @@ impl Session {
                     Err(error) => Some(Closed::Refused(error)),
                 },
                 EndBegun::Behind => {
-                    self.engine.ending.lock().insert(self.id.clone(), self.key.clone());
+                    self.tell(|table| table.closing(self));
                     self.live.refuse_edits();
                     Some(Closed::Behind)
                 }
@@ -436,7 +472,7 @@ impl Session {
         if self.ended.get().is_some() {
             // The session was found lost meanwhile; there is nothing left to hook into.
             let _ = self.close_data(SessionEnd::Lost);
-            self.engine.ending.lock().remove(&self.id);
+            self.tell(|table| table.settled(self));
             self.let_go();
             return self.ended().await;
         }
@@ -445,7 +481,7 @@ impl Session {
             Ok(Some(last)) => self.end_now(last).await,
             Ok(None) => self.ended().await,
             Err(error) => {
-                self.engine.ending.lock().remove(&self.id);
+                self.tell(|table| table.settled(self));
                 Err(error)
             }
         }
@@ -484,7 +520,7 @@ impl Session {
         let check = |last: &Snapshot| if goes_on(end) { self.check_saveable(last) } else { Ok(()) };
         let last = self.live.close_if(check).map_err(|error| self.end_refused(&error))?;
         if last.is_some() {
-            self.engine.ending.lock().insert(self.id.clone(), self.key.clone());
+            self.tell(|table| table.closing(self));
             self.signals.on_session_end.each(|listener| listener(end));
         }
         if last.is_none() || end == SessionEnd::Lost {
@@ -507,7 +543,7 @@ impl Session {
     fn end_refused(&self, error: &Error) -> Error {
         self.live.reopen();
         let message = format!("the session goes on, because its last save was refused: {error}");
-        self.engine.health.error(&message, Some(&self.key), self.engine.env.now(), &self.engine.settings());
+        self.link.health.error(&message, Some(&self.key), self.link.env.now(), &self.link.settings());
         metrics::counter!("profilestore_ends_refused_total").increment(1);
         let refused = Error::new(error.kind(), message).about(&self.key);
         {
@@ -539,13 +575,13 @@ impl Session {
 
     fn changes_lost(&self, error: &Error) {
         let message = format!("a profile's last changes cannot be stored and are lost: {error}");
-        self.engine.health.error(&message, Some(&self.key), self.engine.env.now(), &self.engine.settings());
+        self.link.health.error(&message, Some(&self.key), self.link.env.now(), &self.link.settings());
     }
 
     /// Notes what became of the last save. The first word counts.
     pub(crate) fn note_end(&self, result: &Result<()>) {
         let _ = self.ended.set(result.as_ref().copied().map_err(Error::again));
-        self.engine.ending.lock().remove(&self.id);
+        self.tell(|table| table.settled(self));
         self.ended_wake.notify_waiters();
     }
 

@@ -22,11 +22,11 @@ use crate::{
     data_store::{
         Cause, Change, Commit, Conflict, ConflictKind, Digest, KeyState, NewValue, Returning, StoreError, StoredMessage,
     },
-    engine::{
+    error::{Error, ErrorKind, Result},
+    link::{
         deadline::{ForEver, Once, Unless},
         room::{Pass, Rank},
     },
-    error::{Error, ErrorKind, Result},
     ownership::{self, Held, Seen},
     record::{Record, Stored},
     session::collect::Collect,
@@ -66,7 +66,7 @@ impl Session {
         if snapshot.generation == saved_generation && !overwritten {
             return Ok(Prepared { snapshot, write: None });
         }
-        let verify = self.engine.settings().verify_saves;
+        let verify = self.link.settings().verify_saves;
         let (bytes, size) =
             encode_for_save(&*snapshot.data, &snapshot.meta, &*self.codec, verify).map_err(|error| error.about(&self.key))?;
         self.note_size(size);
@@ -86,7 +86,7 @@ impl Session {
             known.epoch
         };
         let mut snapshot = prepared.snapshot.clone();
-        let (_, state) = self.engine.read_settled(&self.key, Returning { value: true, inbox_unless: None }).await?;
+        let (_, state) = self.link.read_settled(&self.key, Returning { value: true, inbox_unless: None }).await?;
         // Otherwise the profile is another one's by now, which the commit finds out.
         if state.epoch == epoch
             && let Some(Ok(Stored::Profile(said))) = state.value.as_deref().map(Stored::decode)
@@ -102,7 +102,7 @@ impl Session {
         if snapshot.generation == self.known.lock().saved_generation {
             return Ok(());
         }
-        let verify = self.engine.settings().verify_saves;
+        let verify = self.link.settings().verify_saves;
         encode_for_save(&*snapshot.data, &snapshot.meta, &*self.codec, verify).map(drop).map_err(|error| error.about(&self.key))
     }
 
@@ -110,13 +110,13 @@ impl Session {
     fn note_size(&self, size: usize) {
         let is_nearly_full = size > NEARLY_FULL_BYTES;
         if self.nearly_full.swap(is_nearly_full, Ordering::Relaxed) != is_nearly_full && is_nearly_full {
-            self.engine.health.nearly_full(&self.key, size);
+            self.link.health.nearly_full(&self.key, size);
         }
     }
 
     /// The changes that store a snapshot: the data if it differs, and the messages whose effect it holds.
     pub(super) fn changes(&self, prepared: &Prepared, cause: Cause) -> Vec<Change> {
-        let settings = self.engine.settings();
+        let settings = self.link.settings();
         let known = self.known.lock();
         // Those that are gone from the inbox were removed by somebody else.
         let there = |index: &u64| known.has_message(*index) && !defect!(MessageRemovedLater);
@@ -128,7 +128,7 @@ impl Session {
             let operator = booked.clone().rfind(|entry| entry.outcome == AuditOutcome::Done);
             let (cause, author) = match operator {
                 Some(entry) if cause == Cause::Save => (Cause::Edit, entry.by.author.clone()),
-                _ => (cause, self.engine.job_id.clone()),
+                _ => (cause, self.link.job_id.clone()),
             };
             changes.push(Change::Write {
                 key: self.key.clone(),
@@ -243,7 +243,7 @@ impl Session {
         if self.is_over() {
             return Err(over());
         }
-        self.collect(Collect::Save).inspect_err(|error| self.not_saved(error, self.engine.env.now()))?;
+        self.collect(Collect::Save).inspect_err(|error| self.not_saved(error, self.link.env.now()))?;
         self.run_save_hooks();
         let pass = self.room_to_save().await;
         if self.is_over() {
@@ -255,7 +255,7 @@ impl Session {
 
     /// Waits for room for a copy of the data, at most until something that goes first waits behind this save.
     async fn room_to_save(&self) -> Pass {
-        let (room, bytes) = (&self.engine.room, self.stored_bytes.load(Relaxed));
+        let (room, bytes) = (&self.link.room, self.stored_bytes.load(Relaxed));
         tokio::select! {
             biased;
             pass = room.enter(Rank::Save, bytes) => pass,
@@ -277,7 +277,7 @@ impl Session {
     }
 
     async fn save_snapshot(self: &Arc<Self>, snapshot: Snapshot, mut pass: Pass) -> Result<()> {
-        let began = self.engine.env.now();
+        let began = self.link.env.now();
         // The session stays; the program can still mend its data.
         let mut prepared = self.prepare(snapshot).inspect_err(|error| self.not_saved(error, began))?;
         pass.resize(prepared.bytes());
@@ -286,10 +286,10 @@ impl Session {
                 prepared = again;
             }
             let commit = self.commit(self.changes(&prepared, Cause::Save));
-            let mut settled = self.engine.settle(&commit, Unless(|| self.is_over())).await;
+            let mut settled = self.link.settle(&commit, Unless(|| self.is_over())).await;
             if matches!(settled, Err(StoreError::Indeterminate { .. })) {
                 // The last save must not be built on a guess: it waits until this one is known.
-                settled = self.engine.settle(&commit, ForEver).await;
+                settled = self.link.settle(&commit, ForEver).await;
             }
             match settled {
                 Ok(mut reply) => {
@@ -303,12 +303,12 @@ impl Session {
                     }
                     let kind = if prepared.write.is_some() { "written" } else { "unchanged" };
                     metrics::counter!("profilestore_saves_total", "kind" => kind).increment(1);
-                    let took = self.engine.env.now().saturating_duration_since(began);
+                    let took = self.link.env.now().saturating_duration_since(began);
                     metrics::histogram!("profilestore_save_seconds").record(took.as_secs_f64());
                     if defect!(MessageRemovedLater) && !prepared.snapshot.processed.is_empty() {
                         let remove = |index: &u64| Change::RemoveMessage { key: self.key.clone(), index: *index, receipt: true };
                         let second = self.commit(prepared.snapshot.processed.keys().map(remove).collect());
-                        let _ = self.engine.settle(&second, Once).await;
+                        let _ = self.link.settle(&second, Once).await;
                     }
                     self.stored(&prepared);
                     drop(pass);
@@ -332,7 +332,7 @@ impl Session {
 
     fn not_saved(&self, error: &Error, now: Instant) {
         let message = format!("a profile could not be saved: {error}");
-        self.engine.health.error(&message, Some(&self.key), now, &self.engine.settings());
+        self.link.health.error(&message, Some(&self.key), now, &self.link.settings());
     }
 
     /// True when the store holds a version that this session, whose it still is, did not write.
@@ -383,7 +383,7 @@ impl Session {
         let noted = self.unseen.noted();
         let check = Change::Check { key: self.key.clone(), epoch: self.known.lock().epoch };
         let commit = self.commit(vec![check]);
-        match self.engine.settle(&commit, Unless(|| self.is_over())).await {
+        match self.link.settle(&commit, Unless(|| self.is_over())).await {
             Ok(mut reply) => {
                 if let Some(state) = reply.states.pop() {
                     self.respond(state, None).await;
@@ -441,7 +441,7 @@ impl Session {
     }
 
     async fn save_last(self: &Arc<Self>, last: Snapshot) -> Result<()> {
-        let mut pass = self.engine.room.enter(Rank::First, self.stored_bytes.load(Relaxed)).await;
+        let mut pass = self.link.room.enter(Rank::First, self.stored_bytes.load(Relaxed)).await;
         let prepared = match self.prepare(last.clone()) {
             Ok(prepared) => {
                 pass.resize(prepared.bytes());
@@ -449,11 +449,11 @@ impl Session {
             }
             Err(error) => {
                 // The lock must not stay behind: the profile is released as it was saved last.
-                self.engine.health.error(
+                self.link.health.error(
                     &format!("a profile's last changes cannot be stored and are lost: {error}"),
                     Some(&self.key),
-                    self.engine.env.now(),
-                    &self.engine.settings(),
+                    self.link.env.now(),
+                    &self.link.settings(),
                 );
                 let stored = { self.known.lock().saved_generation };
                 let kept =
@@ -481,33 +481,33 @@ impl Session {
             let after = if defect!(ReleaseBeforeSave) { std::mem::take(&mut changes) } else { Vec::new() };
             let asker = {
                 let known = self.known.lock();
-                let now_ms = self.engine.store_ms();
+                let now_ms = self.link.store_ms();
                 changes.push(ownership::released(self.seen(&known), now_ms));
                 known.lease.request.as_ref().and_then(|request| request.server)
             };
             let commit = self.commit(changes);
-            match self.engine.settle_for(asker, &self.key, &commit, ForEver).await {
+            match self.link.settle_for(asker, &self.key, &commit, ForEver).await {
                 Ok(mut reply) => {
                     if defect!(ReleaseBeforeSave) && !after.is_empty() {
-                        let _ = self.engine.settle(&self.commit(after), Once).await;
+                        let _ = self.link.settle(&self.commit(after), Once).await;
                     }
                     self.stored(&prepared);
                     if let Some(state) = self.own(&mut reply.states) {
                         // Somebody may have taken the profile since, when the commit had been applied before.
                         self.known.lock().head = state.head;
                     }
-                    self.engine.forget(self);
+                    self.tell(|table| table.freed(self));
                     metrics::counter!("profilestore_sessions_ended_total").increment(1);
                     return Ok(prepared);
                 }
                 Err(StoreError::Conflict(conflict)) => {
                     if let Err(error) = self.yield_to(*conflict).await {
-                        self.engine.forget(self);
+                        self.tell(|table| table.freed(self));
                         return Err(error);
                     }
                 }
                 Err(error) => {
-                    self.engine.forget(self);
+                    self.tell(|table| table.freed(self));
                     return Err(Error::from(error).about(&self.key));
                 }
             }
@@ -521,13 +521,13 @@ impl Session {
 
     /// A commit of this session, meant for the contents in which it began.
     fn commit(&self, changes: Vec<Change>) -> Commit {
-        Commit { incarnation: self.incarnation, ..self.engine.new_commit(changes, self.returning()) }
+        Commit { incarnation: self.incarnation, ..self.link.new_commit(changes, self.returning()) }
     }
 
     /// Writes this server's new incarnation into the lease, if nobody took the profile meanwhile.
     pub(super) async fn adopt_now(self: &Arc<Self>) {
         loop {
-            let server = self.engine.server();
+            let server = self.link.server();
             let changes = {
                 let known = self.known.lock();
                 if self.is_over() || known.held_by == server {
@@ -536,7 +536,7 @@ impl Session {
                 vec![Change::Check { key: self.key.clone(), epoch: known.epoch }, ownership::adopted(self.seen(&known), server)]
             };
             let commit = self.commit(changes);
-            match self.engine.settle(&commit, Unless(|| self.is_over())).await {
+            match self.link.settle(&commit, Unless(|| self.is_over())).await {
                 Ok(mut reply) => {
                     self.known.lock().held_by = server;
                     if let Some(state) = reply.states.pop() {
@@ -574,7 +574,7 @@ impl Session {
     pub(crate) async fn lose(self: &Arc<Self>, why: &str) {
         // Whoever closed it before is waiting in the queue behind us, or is us.
         let closed = matches!(self.close(SessionEnd::Lost), Ok(Some(_)));
-        self.engine.forget(self);
+        self.tell(|table| table.freed(self));
         let error = Error::new(ErrorKind::SessionEnded, format!("the session was lost: {why}; what it had not saved is lost"));
         self.note_end(&Err(error.about(&self.key)));
         if closed {
@@ -592,7 +592,7 @@ impl Session {
         if self.signals.on_after_save.is_empty() {
             return;
         }
-        let Ok((_, state)) = self.engine.read_settled(&self.key, Returning { value: true, inbox_unless: None }).await else {
+        let Ok((_, state)) = self.link.read_settled(&self.key, Returning { value: true, inbox_unless: None }).await else {
             return;
         };
         let Some(bytes) = state.value else { return };

@@ -5,7 +5,7 @@
 //! copies become the data when the commit is known to be applied. Until then the data refuses edits; nothing else ever has to be
 //! taken back.
 //!
-//! All turns are asked for under one lock of the engine. So any two transactions meet in the same order in all the queues they
+//! All turns are asked for under one lock of the link. So any two transactions meet in the same order in all the queues they
 //! share, and none waits for another that waits for it.
 
 use std::{
@@ -23,20 +23,21 @@ use super::{
 use crate::{
     data::Data,
     data_store::{Cause, Change, Commit, CommitReply, ConflictKind, KeyState, Returning, StoreError},
-    engine::{
-        Backoff, Engine,
+    error::{Error, ErrorKind, Result},
+    key::ProfileKey,
+    link::{
+        Link,
+        commit::Backoff,
         deadline::{Deadline, ForEver},
         queue::Answer,
         room::Rank,
     },
-    error::{Error, ErrorKind, Result},
-    key::ProfileKey,
     ownership::{self, Held},
 };
 
 /// What the closure of a transaction works on.
 pub(crate) struct Drafts {
-    pub(crate) engine: Arc<Engine>,
+    pub(crate) link: Arc<Link>,
     pub(crate) drafts: Vec<Draft>,
     /// One [`Change::AppendMessage`] each.
     pub(crate) gifts: Vec<Change>,
@@ -99,69 +100,68 @@ impl Drop for Place {
     }
 }
 
-impl Engine {
-    /// Runs a transaction over sessions of this engine, each of another key. Under way at once. Ok: the script said no, or what it
-    /// made is durable.
-    pub(crate) fn transact(
-        self: &Arc<Self>,
-        sessions: Vec<Arc<Session>>,
-        time: Option<Duration>,
-        script: Script,
-    ) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
-        let began = self.env.now();
-        let deadline = Deadline::new(began, self.env.after(time.unwrap_or_else(|| self.settings().call_timeout)));
-        let lined_up = self.line_up(sessions);
-        let (mut reply, answer) = Answer::to_come();
-        let lined_up = lined_up.map(|(turns, arrivals)| {
-            let engine = self.clone();
-            self.runtime.spawn(async move {
-                let result = conduct(&engine, turns, arrivals, deadline, script, reply.begun()).await;
-                let word = match &result {
-                    Ok(true) => "done",
-                    Ok(false) => "refused by the program",
-                    Err(_) => "failed",
-                };
-                metrics::counter!("profilestore_transactions_total", "outcome" => word).increment(1);
-                let took = engine.env.now().saturating_duration_since(began);
-                metrics::histogram!("profilestore_transaction_seconds").record(took.as_secs_f64());
-                reply.send(Ok(result.map(drop)));
-            });
+/// Runs a transaction over sessions of one game server, each of another key. Under way at once. Ok: the
+/// script said no, or what it made is durable. `sent`: told the key of every message that it sent.
+pub(crate) fn transact<F: Fn(&ProfileKey) + Send + 'static>(
+    link: &Arc<Link>,
+    sessions: Vec<Arc<Session>>,
+    time: Option<Duration>,
+    script: Script,
+    sent: F,
+) -> impl Future<Output = Result<()>> + Send + 'static + use<F> {
+    let began = link.env.now();
+    let deadline = Deadline::new(began, link.env.after(time.unwrap_or_else(|| link.settings().call_timeout)));
+    let lined_up = line_up(link, sessions);
+    let (mut reply, answer) = Answer::to_come();
+    let lined_up = lined_up.map(|(turns, arrivals)| {
+        let link_ = link.clone();
+        link.runtime.spawn(async move {
+            let result = conduct(&link_, turns, arrivals, deadline, script, sent, reply.begun()).await;
+            let word = match &result {
+                Ok(true) => "done",
+                Ok(false) => "refused by the program",
+                Err(_) => "failed",
+            };
+            metrics::counter!("profilestore_transactions_total", "outcome" => word).increment(1);
+            let took = link_.env.now().saturating_duration_since(began);
+            metrics::histogram!("profilestore_transaction_seconds").record(took.as_secs_f64());
+            reply.send(Ok(result.map(drop)));
         });
-        async move {
-            lined_up?;
-            answer.wait().await?
-        }
+    });
+    async move {
+        lined_up?;
+        answer.wait().await?
     }
+}
 
-    /// Asks for a turn in every session's queue. A word comes for each turn that has come.
-    fn line_up(self: &Arc<Self>, sessions: Vec<Arc<Session>>) -> Result<(Vec<Turn>, mpsc::UnboundedReceiver<()>)> {
-        for session in &sessions {
-            self.check_open(&session.key)?;
-        }
-        let limit = self.settings().max_key_queue;
-        let (arrived, arrivals) = mpsc::unbounded_channel();
-        let mut turns = Vec::with_capacity(sessions.len());
-        let _order = self.lining_up.lock();
-        for session in sessions {
-            let place = Place::take(&session)?;
-            let (conclude, concluded) = oneshot::channel::<Applied>();
-            let (arrived, session_) = (arrived.clone(), session.clone());
-            self.queues.run(&session.key, limit, async move {
-                if arrived.send(()).is_err() {
-                    // Given up before its turn came.
-                    return;
-                }
-                match concluded.await {
-                    Ok((state, stored)) => session_.respond(state, Some(&stored)).await,
-                    // Messages that came meanwhile were not offered.
-                    Err(_) => session_.offer_messages(),
-                }
-            })?;
-            session.hurry.notify_one();
-            turns.push(Turn { session, conclude, place });
-        }
-        Ok((turns, arrivals))
+/// Asks for a turn in every session's queue. A word comes for each turn that has come.
+fn line_up(link: &Arc<Link>, sessions: Vec<Arc<Session>>) -> Result<(Vec<Turn>, mpsc::UnboundedReceiver<()>)> {
+    for session in &sessions {
+        link.check_open(&session.key)?;
     }
+    let limit = link.settings().max_key_queue;
+    let (arrived, arrivals) = mpsc::unbounded_channel();
+    let mut turns = Vec::with_capacity(sessions.len());
+    let _order = link.lining_up.lock();
+    for session in sessions {
+        let place = Place::take(&session)?;
+        let (conclude, concluded) = oneshot::channel::<Applied>();
+        let (arrived, session_) = (arrived.clone(), session.clone());
+        link.queues.run(&session.key, limit, async move {
+            if arrived.send(()).is_err() {
+                // Given up before its turn came.
+                return;
+            }
+            match concluded.await {
+                Ok((state, stored)) => session_.respond(state, Some(&stored)).await,
+                // Messages that came meanwhile were not offered.
+                Err(_) => session_.offer_messages(),
+            }
+        })?;
+        session.hurry.notify_one();
+        turns.push(Turn { session, conclude, place });
+    }
+    Ok((turns, arrivals))
 }
 
 /// Fails when the session was lost before its turn came.
@@ -176,11 +176,12 @@ fn over(session: &Session) -> Error {
 /// Waits for all turns, runs the script and commits. False: the script said no. `begun` becomes true before anything is
 /// done that may last.
 async fn conduct(
-    engine: &Arc<Engine>,
+    link: &Arc<Link>,
     turns: Vec<Turn>,
     mut arrivals: mpsc::UnboundedReceiver<()>,
     deadline: Deadline,
     script: Script,
+    sent: impl Fn(&ProfileKey),
     begun: &mut bool,
 ) -> Result<bool> {
     let all = async {
@@ -188,7 +189,7 @@ async fn conduct(
             arrivals.recv().await;
         }
     };
-    if engine.env.timeout_at(deadline.at(), all).await.is_err() {
+    if link.env.timeout_at(deadline.at(), all).await.is_err() {
         return Err(too_late());
     }
     for Turn { session, .. } in &turns {
@@ -199,7 +200,7 @@ async fn conduct(
         }
     }
     let (open, drafts) = Open::begin(turns)?;
-    let mut drafts = Drafts { engine: engine.clone(), drafts, gifts: Vec::new(), fault: None };
+    let mut drafts = Drafts { link: link.clone(), drafts, gifts: Vec::new(), fault: None };
     let wanted = {
         let _editing = Editing::begin();
         script(&mut drafts)
@@ -212,7 +213,7 @@ async fn conduct(
         return Err(fault);
     }
     let bytes = drafts.iter().map(Draft::stored_bytes).sum();
-    let mut pass = match engine.env.timeout_at(deadline.at(), engine.room.enter(Rank::First, bytes)).await {
+    let mut pass = match link.env.timeout_at(deadline.at(), link.room.enter(Rank::First, bytes)).await {
         Ok(pass) => pass,
         Err(_) => return Err(too_late()),
     };
@@ -225,12 +226,10 @@ async fn conduct(
     pass.resize(prepared.iter().map(Prepared::bytes).sum());
     let gifted: Vec<ProfileKey> = gifts.iter().filter_map(Change::key).cloned().collect();
     *begun = true;
-    open.commit(engine, prepared, gifts, deadline).await?;
+    open.commit(link, prepared, gifts, deadline).await?;
     metrics::counter!("profilestore_messages_sent_total").increment(gifted.len() as u64);
-    for key in &gifted {
-        // The store leaves no notice for the sender itself.
-        engine.look(key);
-    }
+    // The store leaves no notice for the sender itself.
+    gifted.iter().for_each(sent);
     Ok(true)
 }
 
@@ -272,7 +271,7 @@ impl Open {
     /// Commits until the outcome is known, and makes the copies the data if it was applied. `prepared` goes with the turns.
     async fn commit(
         mut self,
-        engine: &Arc<Engine>,
+        link: &Arc<Link>,
         mut prepared: Vec<Prepared>,
         gifts: Vec<Change>,
         deadline: Deadline,
@@ -289,11 +288,11 @@ impl Open {
             if defect!(TradeInTwoCommits) && self.turns.len() > 1 {
                 let first = self.turns[0].session.changes(&prepared[0], Cause::Transaction);
                 changes.retain(|change| !first.contains(change));
-                let commit = Commit { incarnation, ..engine.new_commit(first, returning) };
-                let _ = settle_or_call_off(engine, &commit, deadline).await;
+                let commit = Commit { incarnation, ..link.new_commit(first, returning) };
+                let _ = settle_or_call_off(link, &commit, deadline).await;
             }
-            let commit = Commit { incarnation, ..engine.new_commit(changes, returning) };
-            match settle_or_call_off(engine, &commit, deadline).await {
+            let commit = Commit { incarnation, ..link.new_commit(changes, returning) };
+            match settle_or_call_off(link, &commit, deadline).await {
                 Ok(reply) => {
                     self.apply(prepared, reply);
                     return Ok(());
@@ -309,7 +308,7 @@ impl Open {
                     ) {
                         let error = StoreError::Conflict(conflict);
                         return Err(match key {
-                            Some(key) => engine.not_sent(error, &key),
+                            Some(key) => link.not_sent(error, &key),
                             None => error.into(),
                         });
                     }
@@ -332,7 +331,7 @@ impl Open {
                             *prepared = again;
                         }
                     }
-                    if engine.env.now() > deadline.at() {
+                    if link.env.now() > deadline.at() {
                         return Err(too_late());
                     }
                 }
@@ -368,17 +367,17 @@ impl Open {
 
 /// Commits under one identity until the outcome is known. When the deadline finds it unknown, it is made known by calling the
 /// commit off. So an error says that nothing was done.
-async fn settle_or_call_off(engine: &Engine, commit: &Commit, deadline: Deadline) -> Result<CommitReply, StoreError> {
-    let unknown = match engine.env.timeout_at(deadline.at(), engine.settle(commit, deadline)).await {
+async fn settle_or_call_off(link: &Link, commit: &Commit, deadline: Deadline) -> Result<CommitReply, StoreError> {
+    let unknown = match link.env.timeout_at(deadline.at(), link.settle(commit, deadline)).await {
         Ok(Err(error @ StoreError::Indeterminate { .. })) => error,
         Ok(settled) => return settled,
         // A call that gives no answer may still arrive.
         Err(_) => StoreError::Indeterminate { commit: commit.id, reason: "no answer before the deadline".into() },
     };
     tracing::debug!(error = %unknown, "a transaction is called off at its deadline");
-    if engine.call_off(commit, &mut Backoff::default(), &ForEver).await? {
+    if link.call_off(commit, &mut Backoff::default(), &ForEver).await? {
         return Err(StoreError::Unavailable { reason: "no answer before the deadline; the transaction was called off".into() });
     }
     // It had been applied. The same commit again brings what the store holds since.
-    engine.settle(commit, ForEver).await
+    link.settle(commit, ForEver).await
 }

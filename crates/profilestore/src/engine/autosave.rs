@@ -15,7 +15,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{engine::Engine, session::Session};
+use crate::{link::Link, session::Session};
 
 /// How far ahead of its time a save may be.
 const TOGETHER: Duration = Duration::from_millis(50);
@@ -129,13 +129,12 @@ impl Autosave {
 }
 
 /// Saves what is due, for ever.
-pub(crate) async fn run(engine: Arc<Engine>) {
-    let autosave = engine.autosave.clone();
-    let mut spread_over = engine.settings().autosave_period;
+pub(super) async fn run(link: Arc<Link>, autosave: Arc<Autosave>) {
+    let mut spread_over = link.settings().autosave_period;
     loop {
-        let period = engine.settings().autosave_period;
+        let period = link.settings().autosave_period;
         // What is due within a moment goes together: for a store, a batch of many costs little more than a batch of one.
-        let now = engine.env.now().saturating_duration_since(autosave.base) + TOGETHER.min(period / 100);
+        let now = link.env.now().saturating_duration_since(autosave.base) + TOGETHER.min(period / 100);
         let next = {
             let mut schedule = autosave.schedule.lock();
             if period != spread_over {
@@ -157,14 +156,14 @@ pub(crate) async fn run(engine: Arc<Engine>) {
             Ok(next) => next,
             Err((at, live)) => {
                 let Ok(place) = autosave.places.clone().acquire_owned().await else { return };
-                engine.room.note_lateness(engine.env.now().saturating_duration_since(autosave.base + at));
+                link.room.note_lateness(link.env.now().saturating_duration_since(autosave.base + at));
                 live.queue_scheduled_save(Some(place));
                 continue;
             }
         };
         let wait = async {
             match next {
-                Some(at) => engine.env.sleep_until(autosave.base + at).await,
+                Some(at) => link.env.sleep_until(autosave.base + at).await,
                 None => std::future::pending().await,
             }
         };

@@ -7,7 +7,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Weak, atomic::Ordering},
+    sync::{Arc, Weak},
 };
 
 use parking_lot::Mutex;
@@ -16,7 +16,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{engine::Engine, session::Session};
+use crate::{link::Link, session::Session};
 
 /// How many of these saves are under way at once: enough to fill two of a store's batches.
 const UNDER_WAY: usize = 512;
@@ -36,7 +36,8 @@ impl Default for Changed {
 }
 
 impl Changed {
-    fn push(&self, at: Instant, session: &Arc<Session>) {
+    /// Has a session saved at this time, with what it is by then.
+    pub(super) fn push(&self, at: Instant, session: &Arc<Session>) {
         let mut line = self.line.lock();
         line.push_back((at, Arc::downgrade(session)));
         if line.len() == 1 {
@@ -54,30 +55,19 @@ impl Changed {
     }
 }
 
-impl Session {
-    /// Notes that something was changed, and has it saved in time if the settings say so.
-    pub(crate) fn note_change(self: &Arc<Self>) {
-        let Some(within) = self.engine.settings().save_changes_within else { return };
-        if !self.change_noted.swap(true, Ordering::AcqRel) {
-            self.engine.changed.push(self.engine.env.after(within), self);
-        }
-    }
-}
-
 /// Saves what is due, for ever.
-pub(crate) async fn run(engine: Arc<Engine>) {
-    let changed = &engine.changed;
+pub(super) async fn run(link: Arc<Link>, changed: Arc<Changed>) {
     loop {
         let Some(at) = changed.first() else {
             changed.begun.notified().await;
             continue;
         };
-        engine.env.sleep_until(at).await;
+        link.env.sleep_until(at).await;
         // Those that are due within a moment go together: for a store, a batch of many costs little more than a batch of one.
-        let together = engine.env.now() + engine.settings().save_changes_within.unwrap_or_default() / 20;
+        let together = link.env.now() + link.settings().save_changes_within.unwrap_or_default() / 20;
         while let Some((due, session)) = changed.pop(together) {
             let Ok(room) = changed.room.clone().acquire_owned().await else { return };
-            engine.room.note_lateness(engine.env.now().saturating_duration_since(due));
+            link.room.note_lateness(link.env.now().saturating_duration_since(due));
             if let Some(session) = session.upgrade() {
                 session.queue_change_save(room);
             }

@@ -1,0 +1,66 @@
+//! Calls that need no session: each waits for its turn in its key's queue, by one deadline.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use super::Link;
+use crate::{
+    error::{Error, ErrorKind, Result},
+    key::ProfileKey,
+};
+
+impl Link {
+    fn queue_limit(&self) -> usize {
+        self.settings().max_key_queue
+    }
+
+    /// Runs a call in the key's queue at once; the answer comes when it is done, by the call's deadline at the latest. One
+    /// that is being done then goes on, and its outcome is not known.
+    pub(crate) fn call<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
+        self: &Arc<Self>,
+        key: &ProfileKey,
+        call: F,
+    ) -> impl Future<Output = Result<T>> + Send + 'static + use<T, F> {
+        let late = Error::new(ErrorKind::Unknown, "the store has not answered in time; the call may yet take effect");
+        self.call_or(key, late, call)
+    }
+
+    /// The same for a call that changes nothing.
+    pub(crate) fn look_up<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
+        self: &Arc<Self>,
+        key: &ProfileKey,
+        call: F,
+    ) -> impl Future<Output = Result<T>> + Send + 'static + use<T, F> {
+        self.call_or(key, Error::new(ErrorKind::Unavailable, "the store has not answered in time"), call)
+    }
+
+    fn call_or<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
+        self: &Arc<Self>,
+        key: &ProfileKey,
+        late: Error,
+        call: F,
+    ) -> impl Future<Output = Result<T>> + Send + 'static + use<T, F> {
+        let about = key.clone();
+        let held_up =
+            || Error::new(ErrorKind::Unavailable, "an earlier operation on the profile waits for the store; nothing was done");
+        let (env, deadline) = (self.env.clone(), self.deadline());
+        // Set by what comes first: the call when its turn comes, or its caller that gives up.
+        let turn = Arc::new(AtomicBool::new(false));
+        let taken = turn.clone();
+        let queued = self.check_open(key).and_then(|()| {
+            self.queues.run(key, self.queue_limit(), async move {
+                if taken.swap(true, Ordering::AcqRel) { Err(held_up()) } else { deadline.scope(call).await }
+            })
+        });
+        async move {
+            let answer = match env.timeout_at(deadline.at(), queued?.wait()).await {
+                Ok(answer) => answer.and_then(|answer| answer),
+                Err(_) if !turn.swap(true, Ordering::AcqRel) => Err(held_up()),
+                Err(_) => Err(late),
+            };
+            answer.map_err(|error| error.about(&about))
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! What this server knows about its own lease: one row in the store, renewed every few seconds, on which
+//! all its sessions stand. [`super::renew`] writes the row.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::{
+    data_store::{Incarnation, ServerId},
+    ownership::{self, Contact},
+};
+
+/// What this server knows about its lease.
+#[derive(Debug, Clone)]
+pub(crate) struct Lease {
+    /// The current incarnation of this server.
+    pub(crate) server: ServerId,
+    /// The contents of the store it registered in.
+    pub(crate) incarnation: Incarnation,
+    /// The row's revision.
+    pub(crate) revision: u64,
+    /// After how long without a renewal the row may be declared dead, as it says itself.
+    pub(crate) lease_time: Duration,
+    /// Just before the request was sent that confirmed the lease last.
+    pub(crate) confirmed_at: Instant,
+    /// Contact with the store, reads included: they tell of its clock.
+    pub(crate) contact: Contact,
+    /// Contact through renewals alone. While the store can be read and not written, nobody renews, so nobody may be judged by that.
+    pub(crate) renewals: Contact,
+}
+
+impl Lease {
+    /// For how long both the store has answered and this server has renewed without a break: what others can be judged by.
+    pub(crate) fn contact_time(&self, now: Instant, max_gap: Duration) -> Option<Duration> {
+        let (answered, renewed) = (self.contact.time(now, max_gap)?, self.renewals.time(now, max_gap)?);
+        Some(answered.min(renewed))
+    }
+
+    /// True while nobody can have declared this server dead: within the lease time of this confirmation.
+    pub(crate) fn is_confirmed(&self, confirmed_at: Instant, now: Instant) -> bool {
+        ownership::is_confirmed(self.lease_time, confirmed_at, now)
+    }
+}

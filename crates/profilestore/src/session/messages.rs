@@ -14,6 +14,7 @@ use super::{
     handlers::{Handler, Message, OnMessage},
     live::Refusal,
 };
+use crate::data_store::StoredMessage;
 
 impl Session {
     /// Adds a handler and offers it what waits.
@@ -97,5 +98,11 @@ impl Session {
             }
         }
         processed
+    }
+
+    /// The waiting messages that no handler has processed.
+    pub(crate) fn waiting_messages(&self) -> Vec<StoredMessage> {
+        let inbox = self.known.lock().inbox.clone();
+        inbox.into_iter().filter(|message| !message.id.is_edit() && !self.live.is_processed(message.index)).collect()
     }
 }

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     Session,
     live::{Editing, Snapshot},
-    operations::Prepared,
+    save::Prepared,
 };
 use crate::{
     data::Data,

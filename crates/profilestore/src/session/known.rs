@@ -1,0 +1,112 @@
+//! What the store holds of a live profile, as far as its session knows.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::live::Snapshot;
+use crate::{
+    data::Data,
+    data_store::{Digest, KeyState, LeaseState, ServerId, StoredMessage, VersionInfo},
+    key::ProfileKey,
+    ownership::Seen,
+    record::Record,
+};
+
+/// What the store holds of a live profile.
+pub(crate) struct Known {
+    /// The incarnation of this server that the lease names.
+    pub(crate) held_by: ServerId,
+    pub(crate) epoch: u64,
+    pub(crate) version: u64,
+    pub(crate) created_ms: i64,
+    pub(crate) head: Option<VersionInfo>,
+    pub(crate) lease: LeaseState,
+    pub(crate) lease_revision: u64,
+    pub(crate) inbox: Vec<StoredMessage>,
+    pub(crate) inbox_revision: u64,
+    /// A document was written over the profile, which left it to this session: the next save writes what the session has.
+    pub(crate) overwritten: bool,
+    /// The edit up to which everything is stored.
+    pub(crate) saved_generation: u64,
+    pub(crate) saved: Saved,
+    /// Entries of the audit log that another writer has settled.
+    pub(crate) unbookable: BTreeSet<ProfileKey>,
+}
+
+/// What is stored, as far as it is needed here. While nothing is edited it shares the live data.
+#[derive(Clone)]
+pub(crate) struct Saved {
+    pub(crate) data: Arc<dyn Data>,
+    /// Everything of the record but its data.
+    pub(crate) meta: Arc<Record>,
+    /// Of the stored bytes.
+    pub(crate) digest: Digest,
+}
+
+impl Known {
+    /// What a start found, and the record and bytes that are stored.
+    pub(super) fn new(held_by: ServerId, state: KeyState, saved: Saved) -> Self {
+        Self {
+            held_by,
+            epoch: state.epoch,
+            version: state.version,
+            created_ms: state.created_ms,
+            head: state.head,
+            lease_revision: state.lease_revision,
+            inbox: state.inbox.unwrap_or_default(),
+            inbox_revision: state.inbox_revision,
+            overwritten: false,
+            saved_generation: 0,
+            saved,
+            unbookable: BTreeSet::new(),
+            lease: state.lease,
+        }
+    }
+
+    pub(crate) fn has_message(&self, index: u64) -> bool {
+        self.inbox.binary_search_by_key(&index, |message| message.index).is_ok()
+    }
+
+    /// The lease as far as it is known.
+    pub(super) fn seen<'a>(&'a self, key: &'a ProfileKey) -> Seen<'a> {
+        Seen { key, revision: self.lease_revision, lease: &self.lease }
+    }
+
+    /// True when the store holds a version that this session, whose it still is, did not write.
+    pub(super) fn is_overwritten_in(&self, state: &KeyState) -> bool {
+        state.epoch == self.epoch && state.version != self.version
+    }
+
+    /// Takes over what the store says. True when other messages wait than before.
+    pub(super) fn absorb(&mut self, state: KeyState) -> bool {
+        self.overwritten |= state.version != self.version;
+        self.version = state.version;
+        self.created_ms = state.created_ms;
+        self.head = state.head;
+        self.lease = state.lease;
+        self.lease_revision = state.lease_revision;
+        match state.inbox {
+            Some(inbox) => {
+                self.inbox = inbox;
+                std::mem::replace(&mut self.inbox_revision, state.inbox_revision) != state.inbox_revision
+            }
+            None => false,
+        }
+    }
+
+    /// A snapshot is stored. `written`: as a new version, with this digest. The messages whose effect it
+    /// holds are gone.
+    pub(super) fn stored(&mut self, snapshot: &Snapshot, written: Option<Digest>) {
+        self.inbox.retain(|message| !snapshot.processed.contains_key(&message.index));
+        if written.is_some() {
+            self.version += 1;
+            self.overwritten = false;
+        }
+        let Snapshot { data, meta, generation, .. } = snapshot;
+        // Also when nothing was written: what is equal need not be held twice.
+        if *generation != self.saved_generation {
+            let digest = written.unwrap_or(self.saved.digest);
+            self.saved = Saved { data: data.clone(), meta: meta.clone(), digest };
+            self.saved_generation = *generation;
+        }
+    }
+}

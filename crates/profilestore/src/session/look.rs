@@ -1,0 +1,114 @@
+//! Looking at what the store says about a live profile: its lease and its inbox, and acting on it.
+
+use std::sync::Arc;
+
+use super::{Session, info::SessionEnd, live::Snapshot};
+use crate::{
+    data_store::{Change, KeyState, StoreError},
+    link::deadline::Unless,
+    ownership::{self, Held},
+};
+
+impl Session {
+    /// Reads lease and inbox under the fence, without saving.
+    pub(super) async fn look_now(self: &Arc<Self>) {
+        if self.is_over() {
+            return;
+        }
+        let noted = self.unseen.noted();
+        let check = Change::Check { key: self.key.clone(), epoch: self.known.lock().epoch };
+        let commit = self.commit(vec![check]);
+        match self.link.settle(&commit, Unless(|| self.is_over())).await {
+            Ok(mut reply) => {
+                if let Some(state) = reply.states.pop() {
+                    self.respond(state, None).await;
+                }
+                self.unseen.seen(noted);
+            }
+            Err(StoreError::Conflict(conflict)) => {
+                // Only the epoch can be at fault.
+                let _ = self.yield_to(*conflict).await;
+            }
+            Err(error) => tracing::debug!(key = %self.key, %error, "a live profile could not be looked at"),
+        }
+    }
+
+    /// Acts on what the store says about a session that still holds its profile.
+    pub(super) async fn respond(self: &Arc<Self>, state: KeyState, saved: Option<&Snapshot>) {
+        let held = ownership::held(&state, self.known.lock().epoch);
+        self.absorb(state);
+        if held == Held::Lost {
+            // Only possible after a commit that had been applied before, with a thief in between.
+            self.lose("another server took the profile").await;
+            return;
+        }
+        self.apply_edits();
+        self.offer_messages();
+        if let Some(saved) = saved {
+            self.signals.on_after_save.each(|listener| listener(&*saved.data));
+        }
+        if let Held::Asked(request) = held {
+            tracing::debug!(key = %self.key, to = %request.job_id, "another server asks for the profile");
+            match self.begin_and_close(SessionEnd::External) {
+                Ok(Some(last)) => {
+                    if let Err(error) = self.release_and_be_over(last).await {
+                        tracing::warn!(key = %self.key, %error, "a profile could not be handed over");
+                    } else {
+                        metrics::counter!("profilestore_hand_overs_total").increment(1);
+                    }
+                }
+                // The program is ending it already.
+                Ok(None) => {}
+                Err(error) => tracing::error!(key = %self.key, %error, "a profile could not be handed over"),
+            }
+        }
+    }
+
+    /// Writes this server's new incarnation into the lease, if nobody took the profile meanwhile.
+    pub(super) async fn adopt_now(self: &Arc<Self>) {
+        loop {
+            let server = self.link.server();
+            let changes = {
+                let known = self.known.lock();
+                if self.is_over() || known.held_by == server {
+                    return;
+                }
+                vec![
+                    Change::Check { key: self.key.clone(), epoch: known.epoch },
+                    ownership::adopted(known.seen(&self.key), server),
+                ]
+            };
+            let commit = self.commit(changes);
+            match self.link.settle(&commit, Unless(|| self.is_over())).await {
+                Ok(mut reply) => {
+                    self.known.lock().held_by = server;
+                    if let Some(state) = reply.states.pop() {
+                        self.respond(state, None).await;
+                    }
+                    return;
+                }
+                Err(StoreError::Conflict(conflict)) => {
+                    if self.yield_to(*conflict).await.is_err() {
+                        return;
+                    }
+                }
+                Err(StoreError::Replaced { .. }) => {
+                    self.lose("the store's contents were replaced by a backup").await;
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(key = %self.key, %error, "a profile could not be adopted");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Takes over what the store says. Messages that are new are offered by the caller.
+    pub(super) fn absorb(&self, state: KeyState) {
+        let changed = self.known.lock().absorb(state);
+        if changed && let Some(keeper) = self.keeper() {
+            keeper.inbox_changed();
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! Saving a live profile. Every save runs in the key's queue.
+//!
+//! A save builds its commit on what the session knows, and lets the store judge. When the outcome of a
+//! commit is unknown, the same commit is sent again until it is known: so the next one builds on facts.
+
+use std::sync::{
+    Arc,
+    atomic::Ordering::{self, Relaxed},
+};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::{Session, collect::Collect, live::Snapshot};
+use crate::{
+    audit::AuditOutcome,
+    data::encode_for_save,
+    data_store::{
+        Cause, Change, Commit, CommitReply, Conflict, ConflictKind, Digest, KeyState, NewValue, Returning, StoreError,
+        StoredMessage,
+    },
+    error::{Error, ErrorKind, Result},
+    link::{
+        deadline::{ForEver, Once, Unless},
+        room::{Pass, Rank},
+    },
+    ownership::{self, Held},
+    record::{Record, Stored},
+    storable::MAX_DATA_BYTES,
+};
+
+/// Data of this size is worth a warning: 80 % of the limit.
+const NEARLY_FULL_BYTES: usize = MAX_DATA_BYTES / 5 * 4;
+
+/// A snapshot made ready for the store.
+pub(super) struct Prepared {
+    pub(super) snapshot: Snapshot,
+    /// What to write; None when the store holds it already.
+    pub(super) write: Option<Encoded>,
+}
+
+impl Prepared {
+    /// How large the serialised copy is.
+    pub(super) fn bytes(&self) -> usize {
+        self.write.as_ref().map_or(0, |encoded| encoded.bytes.len())
+    }
+}
+
+pub(super) struct Encoded {
+    bytes: Bytes,
+    digest: Digest,
+    user_ids: Vec<i64>,
+}
+
+impl Session {
+    /// Compares a snapshot with what is stored, and encodes it if it differs.
+    pub(super) fn prepare(&self, snapshot: Snapshot) -> Result<Prepared> {
+        let (saved_generation, saved, overwritten) = {
+            let known = self.known.lock();
+            (known.saved_generation, known.saved.digest, known.overwritten)
+        };
+        if snapshot.generation == saved_generation && !overwritten {
+            return Ok(Prepared { snapshot, write: None });
+        }
+        let verify = self.link.settings().verify_saves;
+        let (bytes, size) =
+            encode_for_save(&*snapshot.data, &snapshot.meta, &*self.codec, verify).map_err(|error| error.about(&self.key))?;
+        self.note_size(size);
+        let digest = Digest::of(&bytes);
+        let write = (overwritten || digest != saved).then(|| Encoded { bytes, digest, user_ids: snapshot.meta.user_ids.clone() });
+        Ok(Prepared { snapshot, write })
+    }
+
+    /// Prepares anew if a document was written over the profile meanwhile: what the session has wins, and members of the document that
+    /// nobody here knows stay. None: there was none.
+    pub(super) async fn prepare_over_document(&self, prepared: &Prepared) -> Result<Option<Prepared>> {
+        let epoch = {
+            let known = self.known.lock();
+            if !known.overwritten {
+                return Ok(None);
+            }
+            known.epoch
+        };
+        let mut snapshot = prepared.snapshot.clone();
+        let (_, state) = self.link.read_settled(&self.key, Returning { value: true, inbox_unless: None }).await?;
+        // Otherwise the profile is another one's by now, which the commit finds out.
+        if state.epoch == epoch
+            && let Some(Ok(Stored::Profile(said))) = state.value.as_deref().map(Stored::decode)
+        {
+            self.live.keep_unknown(&said);
+            snapshot.meta = Arc::new(Record { extra: said.extra, extra_meta: said.extra_meta, ..Record::clone(&snapshot.meta) });
+        }
+        self.prepare(snapshot).map(Some)
+    }
+
+    /// Whether a snapshot can be saved, without saving it.
+    pub(super) fn check_saveable(&self, snapshot: &Snapshot) -> Result<()> {
+        if snapshot.generation == self.known.lock().saved_generation {
+            return Ok(());
+        }
+        let verify = self.link.settings().verify_saves;
+        encode_for_save(&*snapshot.data, &snapshot.meta, &*self.codec, verify).map(drop).map_err(|error| error.about(&self.key))
+    }
+
+    /// Tells the listeners once when the data has become almost too large.
+    fn note_size(&self, size: usize) {
+        let is_nearly_full = size > NEARLY_FULL_BYTES;
+        if self.nearly_full.swap(is_nearly_full, Ordering::Relaxed) != is_nearly_full && is_nearly_full {
+            self.link.health.nearly_full(&self.key, size);
+        }
+    }
+
+    /// The changes that store a snapshot: the data if it differs, and the messages whose effect it holds.
+    pub(super) fn changes(&self, prepared: &Prepared, cause: Cause) -> Vec<Change> {
+        let settings = self.link.settings();
+        let known = self.known.lock();
+        // Those that are gone from the inbox were removed by another writer.
+        let there = |index: &u64| known.has_message(*index) && !defect!(MessageRemovedLater);
+        let processed: Vec<_> = prepared.snapshot.processed.iter().filter(|(index, _)| there(index)).collect();
+        let booked = processed.iter().filter_map(|(_, entry)| entry.as_deref());
+        let mut changes = Vec::with_capacity(3);
+        if let Some(encoded) = &prepared.write {
+            // An operator's change names the operator, and the version before it is kept.
+            let operator = booked.clone().rfind(|entry| entry.outcome == AuditOutcome::Done);
+            let (cause, author) = match operator {
+                Some(entry) if cause == Cause::Save => (Cause::Edit, entry.by.author.clone()),
+                _ => (cause, self.link.job_id.clone()),
+            };
+            changes.push(Change::Write {
+                key: self.key.clone(),
+                epoch: known.epoch,
+                version: known.version,
+                value: NewValue::Bytes(encoded.bytes.clone()),
+                user_ids: encoded.user_ids.clone(),
+                cause,
+                author,
+                keep_previous: settings.keep_every_save || operator.is_some(),
+                seal: false,
+                imported: None,
+            });
+        } else {
+            changes.push(Change::Check { key: self.key.clone(), epoch: known.epoch });
+        }
+        changes.extend(booked.filter(|entry| !known.unbookable.contains(&entry.key())).filter_map(|entry| {
+            let version = prepared.write.as_ref().map(|_| known.version + 1);
+            self.outcome(entry, version)
+        }));
+        changes.extend(processed.iter().map(|(index, _)| Change::RemoveMessage {
+            key: self.key.clone(),
+            index: **index,
+            receipt: true,
+        }));
+        let to_lock = |message: &&StoredMessage| prepared.snapshot.locked.contains(&message.index) && !message.locked;
+        changes.extend(known.inbox.iter().filter(to_lock).map(|message| Change::LockMessage {
+            key: self.key.clone(),
+            index: message.index,
+            revision: message.revision,
+        }));
+        changes
+    }
+
+    /// A save that the program asked for, if no listener vetoes it.
+    pub(super) async fn save_asked_for(self: &Arc<Self>) -> Result<()> {
+        self.save_if(|| {
+            let mut vetoed = None;
+            self.signals.veto_save.each(|judge| {
+                if vetoed.is_none() {
+                    vetoed = judge(&*self.live.data()).err();
+                }
+            });
+            match vetoed {
+                Some(why) => Err(Error::new(ErrorKind::Refused, format!("the save was vetoed: {why}")).about(&self.key)),
+                None => Ok(()),
+            }
+        })
+        .await
+    }
+
+    /// One save: hooks, then a commit or, if nothing changed, one fenced read; then listeners, and whatever the reply brings.
+    pub(super) async fn save_now(self: &Arc<Self>) -> Result<()> {
+        self.save_if(|| Ok(())).await
+    }
+
+    async fn save_if(self: &Arc<Self>, agree: impl FnOnce() -> Result<()>) -> Result<()> {
+        let over = || Error::new(ErrorKind::SessionEnded, "the session is over").about(&self.key);
+        if self.is_over() {
+            return Err(over());
+        }
+        self.collect(Collect::Save).inspect_err(|error| self.not_saved(error, self.link.env.now()))?;
+        self.run_save_hooks();
+        let pass = self.room_to_save().await;
+        if self.is_over() {
+            return Err(over());
+        }
+        agree()?;
+        self.save_snapshot(self.live.snapshot(), pass).await
+    }
+
+    /// Waits for room for a copy of the data, at most until something that goes first waits behind this save.
+    async fn room_to_save(&self) -> Pass {
+        let (room, bytes) = (&self.link.room, self.stored_bytes.load(Relaxed));
+        tokio::select! {
+            biased;
+            pass = room.enter(Rank::Save, bytes) => pass,
+            () = self.hurry.notified() => room.enter(Rank::First, bytes).await,
+        }
+    }
+
+    /// The same without hooks, and only if there is something to save.
+    pub(super) async fn save_change_now(self: &Arc<Self>) -> Result<()> {
+        let nothing = || self.is_over() || self.live.snapshot().generation == self.known.lock().saved_generation;
+        if nothing() {
+            return Ok(());
+        }
+        let pass = self.room_to_save().await;
+        if nothing() {
+            return Ok(());
+        }
+        self.save_snapshot(self.live.snapshot(), pass).await
+    }
+
+    /// Commits a snapshot until it is stored, and acts on what the store says then.
+    async fn save_snapshot(self: &Arc<Self>, snapshot: Snapshot, mut pass: Pass) -> Result<()> {
+        let began = self.link.env.now();
+        // The session stays; the program can still mend its data.
+        let mut prepared = self.prepare(snapshot).inspect_err(|error| self.not_saved(error, began))?;
+        pass.resize(prepared.bytes());
+        loop {
+            if let Some(again) = self.prepare_over_document(&prepared).await? {
+                prepared = again;
+            }
+            match self.commit_save(&prepared).await {
+                Ok(mut reply) => {
+                    let state = self.own(&mut reply.states);
+                    if prepared.write.is_none()
+                        && let Some(state) = state.as_ref().filter(|state| self.known.lock().is_overwritten_in(state))
+                    {
+                        // There was nothing to write until now.
+                        self.absorb(state.clone());
+                        continue;
+                    }
+                    self.saved(&prepared, began).await;
+                    drop(pass);
+                    if let Some(state) = state {
+                        self.respond(state, Some(&prepared.snapshot)).await;
+                    }
+                    return Ok(());
+                }
+                Err(StoreError::Conflict(conflict)) => self.yield_to(*conflict).await?,
+                Err(error) => {
+                    if matches!(error, StoreError::Replaced { .. }) {
+                        self.lose("the store's contents were replaced by a backup").await;
+                    }
+                    return Err(Error::from(error).about(&self.key));
+                }
+            }
+        }
+    }
+
+    async fn commit_save(&self, prepared: &Prepared) -> Result<CommitReply, StoreError> {
+        let commit = self.commit(self.changes(prepared, Cause::Save));
+        match self.link.settle(&commit, Unless(|| self.is_over())).await {
+            // The last save must not be built on a guess: it waits until this one is known.
+            Err(StoreError::Indeterminate { .. }) => self.link.settle(&commit, ForEver).await,
+            settled => settled,
+        }
+    }
+
+    async fn saved(&self, prepared: &Prepared, began: Instant) {
+        let kind = if prepared.write.is_some() { "written" } else { "unchanged" };
+        metrics::counter!("profilestore_saves_total", "kind" => kind).increment(1);
+        let took = self.link.env.now().saturating_duration_since(began);
+        metrics::histogram!("profilestore_save_seconds").record(took.as_secs_f64());
+        if defect!(MessageRemovedLater) && !prepared.snapshot.processed.is_empty() {
+            let remove = |index: &u64| Change::RemoveMessage { key: self.key.clone(), index: *index, receipt: true };
+            let second = self.commit(prepared.snapshot.processed.keys().map(remove).collect());
+            let _ = self.link.settle(&second, Once).await;
+        }
+        self.stored(prepared);
+    }
+
+    fn not_saved(&self, error: &Error, now: Instant) {
+        let message = format!("a profile could not be saved: {error}");
+        self.link.health.error(&message, Some(&self.key), now, &self.link.settings());
+    }
+
+    /// The snapshot is stored. The messages leave the known inbox before the marks that keep them from
+    /// being offered again.
+    pub(super) fn stored(&self, prepared: &Prepared) {
+        if let Some(encoded) = &prepared.write {
+            self.stored_bytes.store(encoded.bytes.len(), Relaxed);
+        }
+        let written = prepared.write.as_ref().map(|encoded| encoded.digest);
+        self.known.lock().stored(&prepared.snapshot, written);
+        self.live.forget_processed(&prepared.snapshot.processed);
+    }
+
+    /// A precondition failed: takes over what is there, or gives the session up. Ok means: build the commit anew.
+    pub(super) async fn yield_to(self: &Arc<Self>, conflict: Conflict) -> Result<()> {
+        let kind = conflict.kind;
+        let Some(state) = conflict.state else {
+            return Err(Error::from(StoreError::Conflict(Box::new(Conflict { kind, ..conflict }))).about(&self.key));
+        };
+        if state.key != self.key {
+            // No other writer may settle an edit that waits for this session. One that did must not keep the
+            // profile from being saved.
+            tracing::error!(key = %self.key, entry = %state.key, "the outcome of an edit cannot be booked: another one is there");
+            self.known.lock().unbookable.insert(state.key);
+            return Ok(());
+        }
+        if ownership::held(&state, self.known.lock().epoch) == Held::Lost {
+            self.lost(&state).await;
+            return Err(Error::new(
+                ErrorKind::SessionEnded,
+                "the session is over: the profile was taken, removed or overwritten",
+            )
+            .about(&self.key));
+        }
+        match kind {
+            ConflictKind::Version
+            | ConflictKind::Lease
+            | ConflictKind::MessageGone
+            | ConflictKind::MessageRevision
+            | ConflictKind::InboxRevision => {
+                self.absorb(state);
+                Ok(())
+            }
+            _ => Err(Error::new(ErrorKind::Unknown, format!("the store refused a save for an unexpected reason: {kind:?}"))
+                .about(&self.key)),
+        }
+    }
+
+    /// What a commit's reply says about this session's profile.
+    pub(super) fn own(&self, states: &mut Vec<KeyState>) -> Option<KeyState> {
+        states.drain(..).find(|state| state.key == self.key)
+    }
+
+    fn returning(&self) -> Returning {
+        Returning { value: false, inbox_unless: Some(self.known.lock().inbox_revision) }
+    }
+
+    /// A commit of this session, meant for the contents in which it began.
+    pub(super) fn commit(&self, changes: Vec<Change>) -> Commit {
+        Commit { incarnation: self.incarnation, ..self.link.new_commit(changes, self.returning()) }
+    }
+}

@@ -21,7 +21,7 @@ use mlua::{Function, IntoLua, IntoLuaMulti, Lua, MultiValue, Table, Value};
 use profilestore::{Error, GameServer};
 
 pub(crate) use self::info::LuaKeyInfo;
-use crate::vm::{Failed, Scheduler, Vm};
+use crate::vm::{Failed, Scheduler, Vm, whole};
 
 /// The end of a game server's sessions, which the modules begin when the game closes, and the game when they have not.
 pub(crate) struct Ending {
@@ -90,16 +90,4 @@ impl<T: IntoLua> IntoLuaMulti for Told<T> {
             Err(error) => (Value::Nil, format!("{:?}", error.kind()), whole(&error)).into_lua_multi(lua),
         }
     }
-}
-
-/// An error with its causes.
-fn whole(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

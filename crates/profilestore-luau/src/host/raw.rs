@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use mlua::{Lua, Table, Value};
 use profilestore::{
     Collected,
-    storable::{MAX_DATA_BYTES, check_metadata},
+    storable::{DATA, Limits, MAX_DATA_BYTES, check_metadata},
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::{Map, value::RawValue};
@@ -41,15 +41,9 @@ impl<'de> Deserialize<'de> for Raw {
 impl Raw {
     /// The JSON of a script's `Data`. Fails with the path of what cannot be stored.
     pub(crate) fn of(lua: &Lua, data: &Value) -> Result<Self, String> {
-        if !data.is_table() {
-            return Err(format!("Data: a {} cannot be stored, it must be a table", data.type_name()));
-        }
-        let json = json::encode(lua, "Data", data).map_err(|error| error.to_string())?;
+        let json = data_json(lua, data, DATA)?;
         // Other programs take an empty table for an object, which it nearly always is.
         let json = if json == "[]" { "{}".to_owned() } else { json };
-        if json.len() > MAX_DATA_BYTES {
-            return Err(format!("Data: {} bytes of JSON cannot be stored, at most {MAX_DATA_BYTES} can", json.len()));
-        }
         // What was just written is JSON.
         let raw = RawValue::from_string(json).map_err(|error| error.to_string())?;
         Ok(Self(raw.into()))
@@ -70,12 +64,26 @@ impl Raw {
     }
 }
 
+/// How many bytes of JSON a script's `Data` is, also when that is too much. Fails when it cannot be stored for another reason.
+pub(crate) fn size(lua: &Lua, data: &Value) -> Result<f64, String> {
+    // Tables that share parts could go on for ever.
+    const COUNTED: Limits = Limits { bytes: 4 * MAX_DATA_BYTES, ..DATA };
+    data_json(lua, data, COUNTED).map(|json| json.len() as f64)
+}
+
+fn data_json(lua: &Lua, data: &Value, limits: Limits) -> Result<String, String> {
+    if !data.is_table() {
+        return Err(format!("Data: a {} cannot be stored, it must be a table", data.type_name()));
+    }
+    json::encode(lua, "Data", data, limits).map_err(|error| error.to_string())
+}
+
 /// A JSON object of a script's table.
 pub(crate) fn object(lua: &Lua, name: &str, value: &Value) -> Result<Map<String, serde_json::Value>, String> {
     if !value.is_table() {
         return Err(format!("{name}: a {} cannot be stored, it must be a table", value.type_name()));
     }
-    let json = json::encode(lua, name, value).map_err(|error| error.to_string())?;
+    let json = json::encode(lua, name, value, DATA).map_err(|error| error.to_string())?;
     if json == "[]" {
         return Ok(Map::new());
     }
@@ -98,7 +106,8 @@ pub(crate) fn kept(lua: &Lua, handed: Handed) -> Result<Collected<Raw>, String> 
     let optional = |name, value: Value| if value.is_nil() { Ok(None) } else { object(lua, name, &value).map(Some) };
     let mut kept = Collected::default();
     kept.data = Some(Raw::of(lua, &data)?);
-    kept.user_ids = user_ids.map(|ids| self::user_ids(&ids)).transpose()?;
+    let user_ids = user_ids.map(|ids| json::user_ids(lua, "UserIds", &ids)).transpose();
+    kept.user_ids = user_ids.map_err(|error| error.to_string())?;
     kept.roblox_metadata = optional("RobloxMetaData", metadata)?;
     if let Some(metadata) = &kept.roblox_metadata {
         check_metadata(metadata).map_err(|error| error.to_string())?;
@@ -107,12 +116,4 @@ pub(crate) fn kept(lua: &Lua, handed: Handed) -> Result<Collected<Raw>, String> 
     kept.processed = processed.unwrap_or_default();
     kept.locked = locked.unwrap_or_default();
     Ok(kept)
-}
-
-fn user_ids(ids: &Table) -> Result<Vec<i64>, String> {
-    let one = |id: mlua::Result<f64>| match id {
-        Ok(id) if id.fract() == 0.0 && (0.0..9_007_199_254_740_992.0).contains(&id) => Ok(id as i64),
-        _ => Err("UserIds: only whole numbers of at least 0 can be stored".to_owned()),
-    };
-    ids.sequence_values::<f64>().map(one).collect()
 }

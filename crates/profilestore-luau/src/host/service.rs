@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use mlua::{Function, Lua, Table, Value};
-use profilestore::{AccessState, DEFAULT_SCOPE, KeyInfo, ProfileKey};
+use profilestore::{
+    AccessState, DEFAULT_SCOPE, KeyInfo, ProfileKey,
+    storable::{MAX_DATA_BYTES, MESSAGE, check_metadata},
+};
 
 use super::{Host, info::numbers, raw};
-use crate::vm::{Failed, Vm, exact, json};
+use crate::vm::{Failed, Vm, json};
 
 pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed> {
     table.set("place_id", host.server.place_id() as f64)?;
@@ -47,10 +50,10 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
             Ok(())
         })?,
     )?;
-    // (from, to): numbers that a double cannot hold are known of `to` as they are of `from`
+    // (from, to): what was stored and a table cannot hold is known of `to` as it is of `from`
     table.set(
-        "carry_numbers",
-        vm.prompt(|lua, (from, to): (Table, Table)| exact::carry(lua, &from, &to).map_err(|error| error.to_string()))?,
+        "carry_notes",
+        vm.prompt(|lua, (from, to): (Table, Table)| json::carry(lua, &from, &to).map_err(|error| error.to_string()))?,
     )?;
 
     // -> "NoInternet" | "NoAccess" | "Access"; waits.
@@ -108,19 +111,21 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
     let server = host.server.clone();
     table.set("mock_keys", vm.prompt(move |_, store: String| Ok(server.mock_keys(&store)))?)?;
 
-    // (name, value) -> nil or what cannot be stored, with its path
+    // (name, value) -> nil or why it cannot be a message, with the place
     table.set(
         "unstorable",
         vm.prompt(|lua, (name, value): (String, Value)| {
-            Ok(json::encode(lua, &name, &value).err().map(|error| error.to_string()))
+            Ok(json::encode(lua, &name, &value, MESSAGE).err().map(|error| error.to_string()))
         })?,
     )?;
+    // (data) -> how many bytes of JSON it is, and how many can be stored; throws when it cannot be stored for another reason
+    table.set("size", vm.prompt(|lua, data: Value| Ok((raw::size(lua, &data)?, MAX_DATA_BYTES as f64)))?)?;
     // (value) -> nil or what is wrong with it as `RobloxMetaData`
     table.set(
         "bad_metadata",
         vm.prompt(|lua, value: Value| {
             let checked = raw::object(lua, "RobloxMetaData", &value)
-                .and_then(|object| profilestore::storable::check_metadata(&object).map_err(|error| error.to_string()));
+                .and_then(|object| check_metadata(&object).map_err(|error| error.to_string()));
             Ok(checked.err())
         })?,
     )?;

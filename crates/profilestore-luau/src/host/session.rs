@@ -7,16 +7,16 @@ use std::sync::{
 
 use mlua::{FromLuaMulti, Function, Lua, MultiValue, Table, UserData, UserDataRef, Value};
 use parking_lot::Mutex;
-use profilestore::{Collect, Collected, Keeper, LastSave, Profile, SessionEnd, record::MAX_DATA_BYTES};
+use profilestore::{
+    Collect, Collected, Keeper, LastSave, Profile, SessionEnd,
+    storable::{MAX_DATA_BYTES, NEARLY_FULL_BYTES},
+};
 
 use super::{
     Host, Told, info,
     raw::{Handed, Raw, kept, table_of},
 };
-use crate::vm::{Failed, Vm};
-
-/// From this size on a profile's data is close to what can be stored: 80 %.
-const LARGE: usize = MAX_DATA_BYTES / 5 * 4;
+use crate::vm::{Failed, Vm, json};
 
 /// A session as modules have it.
 pub(crate) struct LuaSession {
@@ -121,8 +121,8 @@ impl ScriptKeeper {
     /// Warns when the data becomes nearly too large, once until it is smaller again.
     fn watch_size(&self, kept: &Collected<Raw>) {
         let Some(bytes) = kept.data.as_ref().map(Raw::size) else { return };
-        let was_large = self.is_large.swap(bytes >= LARGE, Ordering::Relaxed);
-        if bytes >= LARGE && !was_large {
+        let is_large = bytes > NEARLY_FULL_BYTES;
+        if !self.is_large.swap(is_large, Ordering::Relaxed) && is_large {
             self.host.call(&self.callbacks.large, (&self.object, bytes as f64, MAX_DATA_BYTES as f64));
         }
     }
@@ -280,7 +280,7 @@ fn session_info(lua: &Lua, session: &LuaSession) -> mlua::Result<Table> {
     table.set("first_session_time", profile.first_session_time())?;
     table.set("place_id", at.place_id as f64)?;
     table.set("job_id", at.job_id)?;
-    table.set("user_ids", info::numbers(lua, &profile.user_ids())?)?;
+    table.set("user_ids", json::user_ids_table(lua, &profile.user_ids())?)?;
     table.set("roblox_metadata", table_of(lua, &profile.roblox_metadata())?)?;
     table.set("meta_tags", table_of(lua, &profile.meta_tags())?)?;
     Ok(table)

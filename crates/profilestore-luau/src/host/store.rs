@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use profilestore::{
     Error, GameServer, InboxChange, ProfileStore, SessionInfo, StartOptions, WhenHeld,
     data_store::{StoredMessage, VersionRef},
+    storable::MESSAGE,
 };
 use serde_json::value::RawValue;
 
@@ -190,7 +191,7 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
     table.set(
         "send",
         vm.waiting(|lua, (store, key, message): (UserDataRef<LuaStore>, String, Value)| {
-            let json = json::encode(lua, "message", &message).map_err(|error| error.to_string())?;
+            let json = json::encode(lua, "message", &message, MESSAGE).map_err(|error| error.to_string())?;
             let payload = RawValue::from_string(json).map_err(|error| error.to_string())?;
             let sent = store.any()?.send_message(&key, &payload);
             Ok(async move { Ok(Told(sent.await.map(|()| true))) })
@@ -265,7 +266,7 @@ fn ask_for_changes(
     for entry in list.sequence_values::<Table>() {
         let entry = entry?;
         let payload = |at: i64| -> mlua::Result<Bytes> {
-            let json = json::encode(lua, "update", &entry.get::<Value>(at)?)
+            let json = json::encode(lua, "update", &entry.get::<Value>(at)?, MESSAGE)
                 .map_err(|error| mlua::Error::RuntimeError(error.to_string()))?;
             Ok(Bytes::from(json))
         };

@@ -10,7 +10,7 @@ use super::{
     Told, info,
     raw::{Handed, Raw, kept, table_of},
 };
-use crate::vm::{Failed, Vm};
+use crate::vm::{Failed, Vm, json, whole};
 
 /// A read profile as modules have it.
 pub(crate) struct LuaView(Arc<Mutex<ReadProfile<Raw>>>);
@@ -87,7 +87,7 @@ pub(crate) fn install(vm: &Vm, table: &Table) -> Result<(), Failed> {
 }
 
 fn put(profile: &mut ReadProfile<Raw>, kept: profilestore::Collected<Raw>) -> Result<(), String> {
-    let text = |error: profilestore::Error| super::whole(&error);
+    let text = |error: profilestore::Error| whole(&error);
     if let Some(data) = kept.data {
         profile.data = data;
     }
@@ -120,7 +120,7 @@ fn view_info(lua: &Lua, profile: &ReadProfile<Raw>) -> mlua::Result<Table> {
         table.set("place_id", place_id)?;
         table.set("job_id", job_id)?;
     }
-    table.set("user_ids", info::numbers(lua, profile.user_ids())?)?;
+    table.set("user_ids", json::user_ids_table(lua, profile.user_ids())?)?;
     table.set("roblox_metadata", table_of(lua, profile.roblox_metadata())?)?;
     table.set("meta_tags", table_of(lua, profile.meta_tags())?)?;
     Ok(table)

@@ -8,9 +8,10 @@ use profilestore::{
     KeyInfo,
     data_store::Order,
     roblox::{
-        Code, DataStoreError, Entry, EntryVersion, KeysQuery, ListedVersion, NewEntry, Pages, RequestType, RobloxDataStore,
-        RobloxDataStores, VersionsQuery,
+        Code, DataStoreError, Entry, EntryVersion, KeysQuery, ListedVersion, MAX_VALUE_BYTES, NewEntry, Pages, RequestType,
+        RobloxDataStore, RobloxDataStores, VersionsQuery,
     },
+    storable::{DATA, DOCUMENT, Limits},
 };
 use serde_json::value::RawValue;
 
@@ -88,26 +89,18 @@ fn new_entry(lua: &Lua, value: &Value, user_ids: Option<Table>, metadata: Option
         let code = if unstorable.is_too_large() { Code::ValueTooLarge } else { Code::CantStoreValue };
         refused(code, format_args!("Cannot store this value in a data store: {unstorable}"))
     };
-    let json = json::encode(lua, "value", value).or_else(unstorable)?;
+    let json = json::encode(lua, "value", value, Limits { bytes: MAX_VALUE_BYTES, ..DOCUMENT }).or_else(unstorable)?;
     let value = RawValue::from_string(json).map_err(|error| error.to_string())?;
     let mut entry = NewEntry::new(value);
     if let Some(user_ids) = user_ids {
-        let mut ids = Vec::new();
-        for id in user_ids.sequence_values::<Value>() {
-            match id {
-                Ok(Value::Integer(id)) => ids.push(id),
-                #[expect(clippy::cast_possible_truncation, reason = "it is whole and within what a double holds")]
-                Ok(Value::Number(id)) if id.fract() == 0.0 && id.abs() < 9_007_199_254_740_992.0 => ids.push(id as i64),
-                _ => return refused(Code::UserIdInvalid, "a user id is a whole number"),
-            }
-        }
-        entry = entry.user_ids(ids);
+        let wrong = |unstorable: json::Unstorable| refused(Code::UserIdInvalid, unstorable);
+        entry = entry.user_ids(json::user_ids(lua, "user_ids", &user_ids).or_else(wrong)?);
     }
     if let Some(metadata) = metadata
         && !metadata.is_empty()
     {
         let wrong = |unstorable| refused(Code::MetadataTooLarge, format_args!("the metadata cannot be stored: {unstorable}"));
-        let json = json::encode(lua, "metadata", &Value::Table(metadata)).or_else(wrong)?;
+        let json = json::encode(lua, "metadata", &Value::Table(metadata), DATA).or_else(wrong)?;
         let Ok(metadata) = serde_json::from_str(&json) else {
             return refused(Code::MetadataTooLarge, "the metadata is a table with texts as keys");
         };

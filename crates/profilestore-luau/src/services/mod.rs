@@ -156,7 +156,7 @@ fn install_basics(vm: &Vm, host: &Table, env: &Env) -> Result<(), Failed> {
     host.set("unix_ms", vm.prompt(move |_, ()| Ok(own.unix_ms() as f64))?)?;
     let own = env.clone();
     host.set("guid", vm.prompt(move |_, ()| Ok(guid(&own)))?)?;
-    let encode = |lua: &Lua, value: Value| json::encode(lua, "value", &value).map_err(|unstorable| unstorable.to_string());
+    let encode = |_: &Lua, value: Value| json::encode_seen("value", &value).map_err(|unstorable| unstorable.to_string());
     host.set("json_encode", vm.prompt(encode)?)?;
     let decode = |lua: &Lua, text: String| json::decode(lua, &text).map_err(|error| format!("Can't parse JSON: {error}"));
     host.set("json_decode", vm.prompt(decode)?)?;

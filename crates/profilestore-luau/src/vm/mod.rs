@@ -1,7 +1,6 @@
 //! One game server's Luau virtual machine: what scripts find in it, and how the host runs them.
 
 mod clocks;
-pub(crate) mod exact;
 pub(crate) mod json;
 mod limits;
 mod print;
@@ -37,8 +36,22 @@ impl From<crate::PlanError> for Failed {
 
 impl From<profilestore::Error> for Failed {
     fn from(error: profilestore::Error) -> Self {
-        Self(error.to_string())
+        Self(whole(&error))
     }
+}
+
+/// An error with its causes, but for those that it quotes itself.
+pub(crate) fn whole(error: &profilestore::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        let own = cause.to_string();
+        if !text.ends_with(&own) {
+            text = format!("{text}: {own}");
+        }
+        source = cause.source();
+    }
+    text
 }
 
 /// What a machine is made with.

@@ -1,11 +1,13 @@
 //! Scripts run as games, and what they print.
 
+mod accepted;
 mod bring_along;
 mod ci_example;
 mod closing;
 mod data_stores;
 mod documents;
 mod limits;
+mod order;
 mod patterns;
 mod players;
 mod profile_service;

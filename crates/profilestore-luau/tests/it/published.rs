@@ -11,7 +11,7 @@ use crate::{Ran, run};
 const VARIABLE: &str = "PROFILESTORE_PUBLISHED_MODULES";
 
 /// The texts of both modules.
-fn published() -> [String; 2] {
+pub(crate) fn published() -> [String; 2] {
     let files =
         env::var(VARIABLE).unwrap_or_else(|_| panic!("{VARIABLE} names the files of both modules, with a colon in between"));
     let (store, service) = files.split_once(':').expect("two files with a colon in between");

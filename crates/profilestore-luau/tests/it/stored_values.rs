@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use profilestore::{
-    GameServer, ProfileKey, ProfileStore,
-    data_store::{Cause, Change, Commit, CommitId, DataStore, DataStoreExt, MemoryStore, NewValue, Returning},
+    GameServer, MessageId, ProfileKey, ProfileStore,
+    data_store::{Cause, Change, Commit, CommitId, DataStore, DataStoreExt, MemoryStore, NewMessage, NewValue, Returning},
     env::Env,
     messenger::LocalMessenger,
 };
 use profilestore_luau::{GameBuilder, Line};
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{Value, json};
 
 use crate::{Ran, run};
 
@@ -54,6 +54,14 @@ where
             Ok((store, Arc::new(messenger)))
         })
     })
+}
+
+/// A change below the library, which would refuse it.
+async fn commit(store: &Arc<dyn DataStore>, env: &Env, change: Change) {
+    let incarnation = store.identity().await.expect("a store").incarnation;
+    let id = CommitId(env.uuid());
+    let commit = Commit { id, incarnation, from: None, changes: vec![change], returning: Returning::HEAD };
+    store.commit_one(commit).await.expect("it is stored");
 }
 
 async fn store_data(server: GameServer, name: &str, data: Value) {
@@ -143,10 +151,7 @@ fn a_profile_that_cannot_be_read_gives_no_session_and_keeps_no_lock() {
                 seal: false,
                 imported: None,
             };
-            let incarnation = store.identity().await.expect("a store").incarnation;
-            let id = CommitId(env.uuid());
-            let commit = Commit { id, incarnation, from: None, changes: vec![write], returning: Returning::HEAD };
-            store.commit_one(commit).await.expect("it is stored");
+            commit(&store, &env, write).await;
         };
         let source = if module == "ProfileStore" {
             "local ProfileStore = require('ProfileStore')
@@ -169,14 +174,22 @@ fn a_profile_that_cannot_be_read_gives_no_session_and_keeps_no_lock() {
 
 #[test]
 fn a_message_that_cannot_be_read_does_not_block_those_behind_it() {
-    let first = |server: GameServer| async move {
+    // `send_message` refuses half of a surrogate pair; the store itself takes any bytes.
+    let first = |server: GameServer, below: Arc<dyn DataStore>, env: Env| async move {
         let store: ProfileStore<Value> = server.store_builder("P").template(json!({})).build().expect("a store");
-        let broken = RawValue::from_string(r#"{"text":"\udc00"}"#.into()).expect("JSON");
-        let _ = store.send_message("k", &broken).await;
+        let id = MessageId::new(env.unix_ms(), "broken").expect("an id");
+        let message = NewMessage { id, payload: br#"{"text":"\udc00"}"#[..].into() };
+        let change = Change::AppendMessage { key: store.key("k").expect("a key"), message, cap: 10 };
+        commit(&below, &env, change).await;
         store.send_message("k", &json!({ "text": "behind" })).await.expect("it is sent");
     };
-    let ran = beside(
+    let ran = beside_store(
         "local ProfileStore, ProfileService = require('ProfileStore'), require('ProfileService')
+        for _, signal in { ProfileStore.OnError, ProfileService.IssueSignal } do
+            signal:Connect(function(message, name, key)
+                print(`{name} {key} {string.match(message, '^message 1 cannot be read and stays in the inbox')}`)
+            end)
+        end
         local profile = ProfileStore.New('P', {}):StartSessionAsync('k')
         for handler = 1, 2 do
             profile:MessageHandler(function(message) print(handler, message.text) end)
@@ -188,7 +201,8 @@ fn a_message_that_cannot_be_read_does_not_block_those_behind_it() {
         first,
         |_| async {},
     );
-    assert_eq!(ran.recorder.texts(Line::Print), ["1 behind", "2 behind", "update behind"]);
+    let told = "P k message 1 cannot be read and stays in the inbox";
+    assert_eq!(ran.recorder.texts(Line::Print), [told, "1 behind", "2 behind", told, "update behind"]);
     assert!(ran.report.is_success(), "{:?}", ran.report);
 }
 
@@ -252,17 +266,85 @@ fn what_cannot_be_stored_when_the_game_closes_does_not_keep_it_open() {
 }
 
 #[test]
-fn data_of_four_fifths_of_what_can_be_stored_is_warned_of_once() {
-    let ran = run(
+fn data_of_four_fifths_of_what_can_be_stored_is_told_of_once() {
+    for (module, load, signal) in [
+        ("ProfileStore", "New('P', {}):StartSessionAsync", "OnNearlyFull"),
+        ("ProfileService", "GetProfileStore('P', {}):LoadProfileAsync", "NearlyFullSignal"),
+    ] {
+        let ran = run(
+            &format!(
+                "local module = require('{module}')
+                module.{signal}:Connect(function(name, key, size, limit) print(name, key, size, limit) end)
+                local profile = module.{load}('k')
+                profile.Data.log = string.rep('x', 3500000)
+                for _ = 1, 3 do profile:Save() task.wait(1) end
+                profile.Data.log = nil
+                profile:Save()
+                task.wait(1)
+                profile.Data.log = string.rep('x', 3400000)
+                profile:Save()
+                task.wait(1)"
+            ),
+            |game| game,
+        );
+        let warnings = ran.recorder.texts(Line::Warn);
+        assert!(warnings.len() == 2 && warnings[0].contains("83 %") && warnings[1].contains("81 %"), "{warnings:?}");
+        assert_eq!(ran.succeeded(), ["P k 3500010 4194304", "P k 3400010 4194304"]);
+    }
+}
+
+#[test]
+fn a_profile_says_how_large_it_is() {
+    for (module, load, view) in [
+        ("ProfileStore", "New('P', { n = 1 }):StartSessionAsync", "New('P', {}):GetAsync"),
+        ("ProfileService", "GetProfileStore('P', { n = 1 }):LoadProfileAsync", "GetProfileStore('P', {}):ViewProfileAsync"),
+    ] {
+        crate::check(&format!(
+            "local module = require('{module}')
+            local profile = module.{load}('k')
+            local size, limit = profile:GetSize()
+            assert(size == #'{{\"n\":1}}' and limit == 4194304)
+            profile.Data.log = string.rep('x', 5000000)
+            assert(profile:GetSize() == 5000016, 'also when it is too much')
+            profile.Data.log = print
+            local ok, problem = pcall(profile.GetSize, profile)
+            assert(not ok and problem:find('Data.log: a function cannot be stored', 1, true), problem)
+            profile.Data.log = 'é'
+            profile:Save()
+            task.wait(1)
+            assert(module.{view}('k'):GetSize() == 18, module.{view}('k'):GetSize())"
+        ));
+    }
+}
+
+#[test]
+fn users_of_a_rust_program_that_a_double_does_not_tell_apart_stay() {
+    let (tx, rx) = std::sync::mpsc::channel();
+    let ids = [5, (1_i64 << 53) + 1, i64::MAX];
+    let first = move |server: GameServer| async move {
+        let store: ProfileStore<Value> = server.store_builder("P").template(json!({})).build().expect("a store");
+        let profile = store.start_session("k").await.expect("a session");
+        for id in ids {
+            profile.add_user_id(id).expect("an id");
+        }
+        profile.end_session().await.expect("it is stored");
+    };
+    let last = move |server: GameServer| async move {
+        let store: ProfileStore<Value> = server.store_builder("P").template(json!({})).build().expect("a store");
+        tx.send(store.get("k").await.expect("a profile").user_ids().to_vec()).expect("the test waits");
+    };
+    beside(
         "local profile = require('ProfileStore').New('P', {}):StartSessionAsync('k')
-        profile.Data.log = string.rep('x', 3500000)
-        for _ = 1, 3 do profile:Save() task.wait(1) end
-        profile.Data.log = nil
-        profile:Save()
-        task.wait(1)",
-        |game| game,
-    );
-    let warnings = ran.recorder.texts(Line::Warn);
-    assert!(warnings.len() == 1 && warnings[0].contains("83 %") && warnings[0].contains("KEY:k"), "{warnings:?}");
-    ran.succeeded();
+        profile:AddUserId(7)
+        profile:EndSession()
+        task.wait(1)
+        assert(not profile:IsActive())
+        local view = require('ProfileStore').New('P', {}):GetAsync('k')
+        view:RemoveUserId(5)
+        view:SetAsync()",
+        first,
+        last,
+    )
+    .succeeded();
+    assert_eq!(rx.recv().expect("it was read"), [ids[1], ids[2], 7]);
 }

@@ -26,11 +26,8 @@ use crate::{
     },
     ownership::{self, Held},
     record::{Record, Stored},
-    storable::MAX_DATA_BYTES,
+    storable::NEARLY_FULL_BYTES,
 };
-
-/// Data of this size is worth a warning: 80 % of the limit.
-const NEARLY_FULL_BYTES: usize = MAX_DATA_BYTES / 5 * 4;
 
 /// A snapshot made ready for the store.
 pub(super) struct Prepared {

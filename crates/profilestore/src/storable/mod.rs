@@ -39,6 +39,9 @@ pub const MAX_DOCUMENT_DEPTH: usize = MAX_DEPTH + 10;
 /// characters.
 pub const MAX_DATA_BYTES: usize = 4 << 20;
 
+/// Data above this size is nearly too large: 80 % of [`MAX_DATA_BYTES`]. A warning says so.
+pub const NEARLY_FULL_BYTES: usize = MAX_DATA_BYTES / 5 * 4;
+
 /// The largest message, in bytes of JSON.
 pub const MAX_MESSAGE_BYTES: usize = 256 << 10;
 
@@ -225,7 +228,8 @@ impl Limits {
         if map.is_empty() { Ok(()) } else { self.encode(map).map(drop) }
     }
 
-    fn check_size(&self, size: usize) -> Result<(), Unstorable> {
+    /// Checks a size, in bytes of JSON.
+    pub fn check_size(&self, size: usize) -> Result<(), Unstorable> {
         if size > self.bytes { Err(Problem::TooLarge { size, limit: self.bytes }.at("")) } else { Ok(()) }
     }
 }
@@ -267,6 +271,16 @@ pub(crate) fn difference(a: &Value, b: &Value) -> Option<String> {
         }
         _ => (a != b).then(String::new),
     }
+}
+
+/// Checks a number of JSON, as it is written. For encoders of other languages' values.
+pub fn check_number(number: &str) -> Result<(), Problem> {
+    text::check_number(number)
+}
+
+/// Checks the name of a member of an object. For encoders of other languages' values.
+pub fn check_name(name: &str) -> Result<(), Problem> {
+    if matches!(name, RAW | NUMBER) { Err(Problem::Name) } else { Ok(()) }
 }
 
 /// Checks the users associated with a key.

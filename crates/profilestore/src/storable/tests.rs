@@ -143,6 +143,14 @@ fn a_flattened_map_that_repeats_a_field_is_refused() {
 }
 
 #[test]
+fn a_map_with_the_name_that_readers_keep_for_themselves_is_refused() {
+    let name = "$serde_json::private::RawValue";
+    assert_eq!(of_value(&BTreeMap::from([("a", json!([{ name: "1" }]))])), Some((format!("/a/0/{name}"), Problem::Name)));
+    assert_eq!(of_value(&HashMap::from([(name, 1)])), Some((format!("/{name}"), Problem::Name)));
+    assert_eq!(of_value(&json!({ "a": name })), None);
+}
+
+#[test]
 fn the_error_of_a_serialiser_has_its_path() {
     let mut keys = BTreeMap::new();
     keys.insert(vec![1], 2);

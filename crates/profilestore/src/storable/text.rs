@@ -5,7 +5,7 @@
 
 use std::{borrow::Cow, ops::Range};
 
-use super::{NUMBER, Problem, RAW, Unstorable, pointer_of};
+use super::{Problem, Unstorable, check_name, pointer_of};
 
 /// Digits that fit into 64 bits whatever they are.
 const SHORT: usize = 18;
@@ -178,9 +178,7 @@ impl<'a> Scan<'a> {
             let name = &self.json[from..at];
             let plain = if escaped { Cow::Owned(decoded(name)) } else { Cow::Borrowed(name) };
             self.names.push(Name { sum: sum_of(&plain), from, to: at });
-            if matches!(&*plain, RAW | NUMBER) {
-                return Err(Problem::Name);
-            }
+            check_name(&plain)?;
         }
         wrong.map_or(Ok(()), |escape| Err(Problem::Surrogate { escape }))
     }

@@ -20,7 +20,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::{NUMBER, Problem, RAW, Unstorable, pointer_of, text};
+use super::{NUMBER, Problem, RAW, Unstorable, check_name, pointer_of, text};
 
 pub(super) fn encode<T: Serialize + ?Sized>(value: &T, depth: usize) -> Result<Box<RawValue>, Unstorable> {
     let watch = Watch { limit: depth, depth: Cell::new(0), problem: RefCell::default(), path: RefCell::default() };
@@ -85,6 +85,8 @@ enum Text {
     Plain,
     Raw,
     Number,
+    /// The name of a member.
+    Name,
 }
 
 /// A value that is to be checked while it is written.
@@ -173,6 +175,7 @@ impl<'a, S: Serializer> Serializer for Checking<'a, S> {
             Text::Plain => {}
             Text::Raw => self.watch.check_raw(value)?,
             Text::Number => text::check_number(value).map_err(|problem| self.watch.fail::<S::Error>(problem))?,
+            Text::Name => check_name(value).map_err(|problem| self.watch.fail::<S::Error>(problem))?,
         }
         self.inner.serialize_str(value)
     }
@@ -370,13 +373,9 @@ impl<C: SerializeMap> Members<'_, C> {
     fn note<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), C::Error> {
         let Some(names) = &mut self.names else { return Ok(()) };
         let name = name_of(key);
-        let problem = match name.as_str() {
-            RAW | NUMBER => Some(Problem::Name),
-            name => names.contains(name).then_some(Problem::Twice),
-        };
-        if let Some(problem) = problem {
+        if names.contains(&name) {
             self.watch.came_from(&name);
-            return Err(self.watch.fail(problem));
+            return Err(self.watch.fail(Problem::Twice));
         }
         names.insert(name);
         Ok(())
@@ -399,7 +398,8 @@ impl<C: SerializeMap> SerializeMap for Members<'_, C> {
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), C::Error> {
         self.note(key)?;
         self.key = name_of(key);
-        self.inner.serialize_key(key)
+        let checked = Checked { value: key, watch: self.watch, text: Text::Name };
+        self.inner.serialize_key(&checked).inspect_err(|_| self.watch.came_from(&self.key))
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), C::Error> {
@@ -409,8 +409,9 @@ impl<C: SerializeMap> SerializeMap for Members<'_, C> {
 
     fn serialize_entry<K: Serialize + ?Sized, V: Serialize + ?Sized>(&mut self, key: &K, value: &V) -> Result<(), C::Error> {
         self.note(key)?;
+        let name = Checked { value: key, watch: self.watch, text: Text::Name };
         let checked = Checked::new(value, self.watch);
-        self.inner.serialize_entry(key, &checked).inspect_err(|_| self.watch.came_from(name_of(key)))
+        self.inner.serialize_entry(&name, &checked).inspect_err(|_| self.watch.came_from(name_of(key)))
     }
 
     fn end(self) -> Result<C::Ok, C::Error> {

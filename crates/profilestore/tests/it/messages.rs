@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use profilestore::{ErrorKind, Message, MessageId, Profile, Sent};
+use profilestore::{
+    ErrorKind, Message, MessageId, Profile, Sent,
+    data_store::{Change, Commit, CommitId, DataStore, DataStoreExt, NewMessage, Returning},
+};
 use serde_json::json;
 
 use crate::world::{Fault, Player, World, coins, open, players, settle};
@@ -238,4 +241,40 @@ async fn a_message_that_is_too_large_is_refused() {
     let error = players(&a).send_message("p", &json!({"text": "x".repeat(300_000)})).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TooLarge);
     assert!(error.to_string().contains("limit=`262144`"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_cannot_be_read_does_not_block_those_behind_it() {
+    let world = World::new();
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    // `send_message` refuses half of a surrogate pair; the store itself takes any bytes.
+    let append = async |key: &str, payload: &'static [u8]| {
+        let id = MessageId::new(world.env.unix_ms(), "broken").unwrap();
+        let message = NewMessage { id, payload: payload.into() };
+        let incarnation = world.store.identity().await.unwrap().incarnation;
+        let change = Change::AppendMessage { key: players(&a).key(key).unwrap(), message, cap: 10 };
+        let id = CommitId(world.env.uuid());
+        let commit = Commit { id, incarnation, from: None, changes: vec![change], returning: Returning::HEAD };
+        world.store.commit_one(commit).await.unwrap();
+    };
+    for (key, broken) in [("p", &br#"{"coins":5,"text":"\udc00"}"#[..]), ("q", b"{"), ("r", b"\xff")] {
+        append(key, broken).await;
+        let profile = open(&a, key).await;
+        let unread = Arc::new(Mutex::new(0));
+        let count = unread.clone();
+        profile.message_handler(move |data, message: &Message<'_>| match message.parse::<serde_json::Value>() {
+            Ok(gift) => {
+                data.coins += gift["coins"].as_i64().unwrap();
+                message.processed();
+            }
+            Err(_) => *count.lock() += 1,
+        });
+        players(&b).send_message(key, &json!({"coins": 7})).await.unwrap();
+        settle().await;
+        assert_eq!((profile.data().coins, *unread.lock()), (7, 1), "{key}");
+        profile.end_session().await.unwrap();
+        let view = players(&b).get(key).await.unwrap();
+        assert_eq!((view.data.coins, view.waiting_messages().len()), (7, 1), "the unread one waits on");
+        assert_eq!(view.waiting_messages()[0].payload, broken);
+    }
 }

@@ -1,15 +1,11 @@
 //! Numbers that a double cannot hold, such as 76561198000000001, kept to the digit while a script leaves them alone.
 //!
-//! A script sees the nearest double. Which text each of them had is noted beside the table that it was read into, by its key; the
-//! note lives as long as the table and is out of the scripts' reach. When the table is written again, a value that is still the
-//! same double is written as that text.
+//! A script sees the nearest double. Which text each of them had is noted, see [`super::notes`]. When the table is written again, a
+//! value that is still the same double is written as that text.
 
 use std::cell::{Cell, RefCell};
 
-use mlua::{Lua, LuaString, Table, Value};
-
-/// Where the notes are: `[table] = { [key] = text }`, weak in the tables.
-const NOTES: &str = "profilestore: numbers as they were stored";
+use mlua::{LuaString, Table, Value};
 
 /// A number with fewer digits than this is the only one of them that its double stands for.
 const MAY_BE_INEXACT: usize = 16;
@@ -93,41 +89,6 @@ fn next_number(json: &str) -> (&str, &str) {
         }
     }
     ("", "")
-}
-
-/// Notes the text of a number that was read into a table.
-pub(super) fn note(lua: &Lua, table: &Table, key: impl mlua::IntoLua, text: &str) -> mlua::Result<()> {
-    let all = match notes(lua)? {
-        Some(all) => all,
-        None => {
-            let all = lua.create_table()?;
-            let weak = lua.create_table()?;
-            weak.set("__mode", "k")?;
-            all.set_metatable(Some(weak))?;
-            lua.set_named_registry_value(NOTES, &all)?;
-            all
-        }
-    };
-    let of_table = match all.raw_get::<Option<Table>>(table)? {
-        Some(of_table) => of_table,
-        None => {
-            let of_table = lua.create_table()?;
-            all.raw_set(table, &of_table)?;
-            of_table
-        }
-    };
-    of_table.raw_set(key, text)
-}
-
-/// All notes of a machine; None when there never was one.
-pub(super) fn notes(lua: &Lua) -> mlua::Result<Option<Table>> {
-    lua.named_registry_value(NOTES)
-}
-
-/// What is noted about `from` is noted about `to`, and nothing else is.
-pub(crate) fn carry(lua: &Lua, from: &Table, to: &Table) -> mlua::Result<()> {
-    let Some(all) = notes(lua)? else { return Ok(()) };
-    all.raw_set(to, all.raw_get::<Value>(from)?)
 }
 
 /// What a value of a table is written as, if its double alone does not say it. A value may have moved within its table.

@@ -126,12 +126,15 @@ impl From<TransferError> for Failure {
     }
 }
 
-/// An error with what caused it, in one line.
+/// An error with what caused it, in one line. A cause that the error quotes itself comes once.
 pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        let _ = write!(text, ": {cause}");
+        let own = cause.to_string();
+        if !text.ends_with(&own) {
+            let _ = write!(text, ": {own}");
+        }
         source = cause.source();
     }
     text

@@ -68,6 +68,8 @@ async fn a_message_reaches_whoever_plays_and_whoever_does_not() {
     let other = place.run(&["send", "PlayerData/offline", "8", "--id", &id]);
     assert_eq!((other.code, other.stderr.lines().count()), (1, 1), "{other:?}");
     assert_eq!(place.run(&["send", "PlayerData/offline", "not json"]).code, 2);
+    let half = place.run(&["send", "PlayerData/offline", r#"{"a":"\ud800"}"#]);
+    assert_eq!((half.code, half.stderr.matches("at `/a`: ").count()), (2, 1), "{half:?}");
     let old = place.run(&["send", "PlayerData/offline", "8", "--id", "1:order"]);
     assert_eq!(old.code, 2, "{old:?}");
     let profile = open(&game, "offline").await;

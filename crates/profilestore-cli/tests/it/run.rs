@@ -61,6 +61,13 @@ fn a_script_that_fails_is_code_1_with_its_traceback() {
 }
 
 #[test]
+fn a_store_that_a_game_cannot_open_is_explained() {
+    let ran = with_game("print('played')").run(&["run", "game.luau", "--store", "sqlite:missing/x.db"]);
+    assert!(ran.code != 0 && ran.stdout.is_empty(), "{ran:?}");
+    assert!(ran.stderr.contains("missing/x.db"), "{ran:?}");
+}
+
+#[test]
 fn a_module_takes_the_place_of_a_built_in_one() {
     let place = with_game("print(require(game.ServerScriptService.ProfileStore).name, require('Mine').name, script.Name)");
     fs::write(place.path("a.luau"), "return { name = script.Name .. ' of mine' }").unwrap();

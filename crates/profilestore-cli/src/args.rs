@@ -1,7 +1,11 @@
 //! The command line.
 
 use clap::{Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource};
-use profilestore::{Attribution, MAX_AUTHOR_BYTES, MAX_REASON_BYTES, ProfileKey, unescaped};
+use profilestore::{
+    Attribution, ProfileKey,
+    audit::{MAX_AUTHOR_BYTES, MAX_REASON_BYTES},
+    key::unescaped,
+};
 
 use crate::{
     audit::Audit,

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use clap::Args;
-use profilestore::{AuditEntry, AuditOutcome, AuditQuery, audit_entries};
+use profilestore::audit::{AuditEntry, AuditOutcome, AuditQuery, audit_entries};
 use serde_json::Value;
 use uuid::Uuid;
 

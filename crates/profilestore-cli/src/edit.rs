@@ -9,11 +9,11 @@ use std::{
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use profilestore::{
-    Attribution, BulkEdit, BulkReport, Edit, EditScope, GameServer, JsonChange, ProfileKey, StandingEdit,
+    Attribution, Edit, GameServer, ProfileKey,
     data_store::{DataStoreExt, KeyFilter, KeyQuery, KeyState, Returning},
     env::Env,
+    operator::{BulkEdit, BulkReport, EditScope, JsonChange, StandingEdit, standing_edits},
     record::Stored,
-    standing_edits,
     storable::{DATA, Problem},
 };
 use serde::Serialize;
@@ -188,13 +188,13 @@ impl EditCommand {
             }
             (None, Some(operation), _) => {
                 let bulk = BulkEdit::resume(&*file, operation).await.map_err(failure)?;
-                self.bulk(app, file, bulk, None).await
+                self.bulk(app, file, bulk, by, None).await
             }
             (None, None, Some(of)) => {
                 if !self.yes && !ask(&format!("undo operation {of}?"))? {
                     return Err(Failure::Work(format!("not undone: operation=`{of}`")));
                 }
-                self.bulk(app, file, BulkEdit::undo(Env::system().uuid(), of, by), None).await
+                self.bulk(app, file, BulkEdit::undo(Env::system().uuid(), of), by, None).await
             }
         }
     }
@@ -202,7 +202,7 @@ impl EditCommand {
     async fn one(&self, app: &App, file: Store, key: &ProfileKey, edit: &Edit, by: Attribution) -> Result<Status, Failure> {
         let server = game_server(app, file).await?;
         let operation = Env::system().uuid();
-        let edited = server.edit_as(operation, key, edit, by, Duration::from_secs(self.timeout)).await;
+        let edited = server.operator(by).edit_as(operation, key, edit, Duration::from_secs(self.timeout)).await;
         let _ = server.shutdown().await;
         let entry = edited.map_err(failure)?;
         if app.json {
@@ -241,8 +241,8 @@ impl EditCommand {
             }
             of = Some(found.edited + found.unchanged + found.refused);
         }
-        let bulk = BulkEdit::new(Env::system().uuid(), profiles, edit, by);
-        self.bulk(app, file, if self.new_too { bulk.new_too() } else { bulk }, of).await
+        let bulk = BulkEdit::new(Env::system().uuid(), profiles, edit);
+        self.bulk(app, file, if self.new_too { bulk.new_too() } else { bulk }, by, of).await
     }
 
     async fn list(&self, app: &App) -> Result<Status, Failure> {
@@ -263,7 +263,14 @@ impl EditCommand {
         Ok(Status::Fine)
     }
 
-    async fn bulk(&self, app: &App, file: Store, mut bulk: BulkEdit, of: Option<u64>) -> Result<Status, Failure> {
+    async fn bulk(
+        &self,
+        app: &App,
+        file: Store,
+        mut bulk: BulkEdit,
+        by: Attribution,
+        of: Option<u64>,
+    ) -> Result<Status, Failure> {
         bulk.patience = Duration::from_secs(self.timeout);
         let operation = bulk.operation();
         if !app.json {
@@ -274,10 +281,12 @@ impl EditCommand {
         let server = game_server(app, file).await?;
         let bar = progress_bar(of);
         let began = tokio::time::Instant::now();
+        let shown = bar.clone();
         let edited = server
-            .edit_all(&bulk, &mut |progress| {
-                bar.set_position(progress.settled);
-                bar.set_message(if progress.waiting > 0 {
+            .operator(by)
+            .edit_all(&bulk, move |progress| {
+                shown.set_position(progress.settled);
+                shown.set_message(if progress.waiting > 0 {
                     format!("{} wait for their holders", progress.waiting)
                 } else {
                     String::new()

@@ -4,8 +4,8 @@ use std::io::Write;
 
 use clap::Args;
 use profilestore::{
-    EraseReport,
     data_store::{DataStore, DataStoreExt, KeyFilter, KeyQuery},
+    operator::EraseReport,
 };
 use serde::Serialize;
 
@@ -101,7 +101,7 @@ async fn associated(store: &dyn DataStore, user: i64) -> Result<u64, Failure> {
 
 fn show(report: &EraseReport, log: Option<&profilestore::data_store::StoreError>, kind: &Kind) -> Result<(), Failure> {
     let mut out = out();
-    let sum = |number: fn(&profilestore::ErasedProfile) -> u64| report.erased.iter().map(number).sum::<u64>();
+    let sum = |number: fn(&profilestore::operator::ErasedProfile) -> u64| report.erased.iter().map(number).sum::<u64>();
     let profiles = |number: usize| count(number as u64, "profile", "profiles");
     facts(
         &mut out,

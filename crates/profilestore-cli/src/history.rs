@@ -4,12 +4,12 @@ use std::{io::Write, str::FromStr};
 
 use clap::Args;
 use profilestore::{
-    ProfileKey, Restored,
+    ProfileKey,
     data_store::{
         Cause, DataStore, DataStoreExt, KeyState, Order, Returning, StoredVersion, VersionInfo, VersionQuery, VersionRef,
     },
-    document::version_label,
-    history::{Difference, comparable, diff, find_version, version_at},
+    history::{Difference, comparable, diff, find_version, version_at, version_label},
+    operator::Restored,
     record::Stored,
 };
 use serde::Serialize;

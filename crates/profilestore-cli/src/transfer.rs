@@ -9,7 +9,7 @@ use std::{
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use profilestore::{
-    AuditEntry, AuditOutcome,
+    audit::{AuditEntry, AuditOutcome},
     data_store::KeyFilter,
     env::Env,
     transfer::{ExportFilter, ExportReport, ImportOptions, ImportReport, Progress, export, import},

@@ -10,18 +10,19 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use profilestore::{
-    Attribution, BulkEdit, BulkReport, Edit, EditScope, GameServer,
+    Attribution, Edit, GameServer,
     data_store::{
         Cause, Change, Commit, CommitId, DataStore, DataStoreExt, NewValue, Returning, SqliteMessenger, SqliteOptions,
         SqliteStore,
     },
+    operator::{BulkEdit, BulkReport, EditScope},
     record::{Record, Stored},
 };
 use serde::{Deserialize, Serialize};
@@ -100,13 +101,13 @@ async fn measure(profiles: usize, online: usize) {
     let server = GameServer::builder(store.clone()).messenger(SqliteMessenger::new(&store)).start().await.expect("a server");
     let operation = profilestore::env::Env::system().uuid();
     let edit = Edit::new().increase("/coins", 100.into()).and_then(|edit| edit.set("/items/-", "crown".into())).expect("an edit");
-    let edit = BulkEdit::new(operation, EditScope::all(STORE), edit, Attribution::new("bench"));
+    let edit = BulkEdit::new(operation, EditScope::all(STORE), edit);
     let report = timed("edit --all", &server, &edit, profiles).await;
     assert_eq!((report.done, report.by_holders), (profiles as u64, online as u64), "{report:?}");
     let stored = data(&store).await;
     assert!(stored.len() == profiles && stored.iter().all(|(n, data)| data.coins == n + 100 && data.items.len() == 2));
 
-    let undo = BulkEdit::undo(profilestore::env::Env::system().uuid(), operation, Attribution::new("bench"));
+    let undo = BulkEdit::undo(profilestore::env::Env::system().uuid(), operation);
     let report = timed("undone", &server, &undo, profiles).await;
     assert_eq!((report.done, report.by_holders, report.refused.len()), (profiles as u64, online as u64, 0), "{report:?}");
 
@@ -126,17 +127,19 @@ async fn measure(profiles: usize, online: usize) {
 
 async fn timed(what: &str, server: &GameServer, bulk: &BulkEdit, profiles: usize) -> BulkReport {
     let began = Instant::now();
-    let mut held_from = None;
+    let held_from = Arc::new(OnceLock::new());
+    let noted = held_from.clone();
     let report = server
-        .edit_all(bulk, &mut |progress| {
-            if progress.passed == profiles as u64 && held_from.is_none() {
-                held_from = Some(began.elapsed());
+        .operator(Attribution::new("bench"))
+        .edit_all(bulk, move |progress| {
+            if progress.passed == profiles as u64 {
+                let _ = noted.set(began.elapsed());
             }
         })
         .await
         .expect("an edit");
     let took = began.elapsed();
-    let waited = took.saturating_sub(held_from.unwrap_or(took));
+    let waited = took.saturating_sub(held_from.get().copied().unwrap_or(took));
     let rate = profiles as f64 / took.as_secs_f64();
     println!(
         "{what}: {:.1} s, {rate:.0} profiles a second; {:.2} s of it at the end for holders' answers",
@@ -172,7 +175,7 @@ async fn fill(store: &SqliteStore, profiles: usize) {
         let commits = (first..profiles.min(first + BATCH)).map(|n| {
             let data = serde_json::json!({ "coins": n, "played": 0, "items": ["sword"], "filler": filler });
             let record = Record::new(1_795_000_000, to_raw_value(&data).expect("JSON"));
-            let key = profilestore::ProfileKey::new(STORE, profilestore::DEFAULT_SCOPE, &name(n)).expect("a key");
+            let key = profilestore::ProfileKey::new(STORE, profilestore::key::DEFAULT_SCOPE, &name(n)).expect("a key");
             let write = Change::Write {
                 key,
                 epoch: 0,

@@ -297,7 +297,7 @@ async fn crash(sessions: usize) -> Outcome {
     let players = server.store_builder("PlayerData").template(player()).build()?;
     let (mut lost, mut saves) = (Vec::with_capacity(sessions), 0);
     for i in 0..sessions {
-        let read = players.get(&format!("p{i}")).await?;
+        let read = players.get(&format!("p{i}")).await?.ok_or("a profile is gone")?;
         saves += read.key_info().map_or(0, |info| info.number - 1);
         lost.push(Duration::from_millis(killed.saturating_sub(read.data.coins)));
     }

@@ -1,13 +1,16 @@
 //! The audit log: what operators did to which profiles, when, in whose name and why.
 //!
-//! An entry is a value under a key of its own in a reserved store ([`RESERVED_STORE`]). It is written in the same commit as the change
-//! that it books, so what is booked was done, and what was done is booked. The key follows from the operation's identity and the
-//! profiles it is about, and an entry is written under the condition that there is none yet: so it is also what makes an operation
-//! happen once. Keys begin with the time turned round, hence the newest entry is the first of a listing.
+//! An entry is a value under a key of its own in a reserved store ([`RESERVED_STORE`]). It is
+//! written in the same commit as the change that it books, so what is booked was done, and what was
+//! done is booked. The key follows from the operation's identity and the profiles it is about, and
+//! an entry is written under the condition that there is none yet: so it is also what makes an
+//! operation happen once. Keys begin with the time turned round, hence the newest entry is the
+//! first of a listing.
 //!
-//! Entries stay for good: retention concerns superseded versions, and the current version of a key is never one. A change that
-//! somebody else has to carry out (the holder of a live profile) is booked as [`AuditOutcome::Pending`] when it is asked for, and
-//! that version is superseded by the outcome.
+//! Entries stay for good: retention concerns superseded versions, and the current version of a key
+//! is never one. A change that another server has to carry out (the holder of a live profile) is
+//! booked as [`AuditOutcome::Pending`] when it is asked for, and that version is superseded by the
+//! outcome.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -44,7 +47,8 @@ const LAST_MS: u64 = 0xffff_ffff_ffff;
 /// In whose name something is done, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attribution {
-    /// Who does it: an operator, a tool. 1 to [`MAX_AUTHOR_BYTES`] bytes. Also the author of the versions that it writes.
+    /// Who does it: an operator, a tool. 1 to [`MAX_AUTHOR_BYTES`] bytes. Also the author of the
+    /// versions that it writes.
     pub author: String,
     /// Why, for people: at most [`MAX_REASON_BYTES`] bytes. May be empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -82,7 +86,7 @@ impl Attribution {
 #[serde(rename_all = "snake_case", tag = "outcome")]
 #[non_exhaustive]
 pub enum AuditOutcome {
-    /// It is on its way to whoever holds the profile, or to the profile's next holder.
+    /// It is on its way to the holder of the profile, or to its next holder.
     Pending,
     /// It was done in the commit that wrote this.
     Done,
@@ -97,11 +101,14 @@ pub enum AuditOutcome {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct AuditEntry {
-    /// The identity of the operation, a version 7 UUID. One operation on many profiles has one entry for each.
+    /// The identity of the operation, a version 7 UUID. One operation on many profiles has one
+    /// entry for each.
     pub operation: Uuid,
-    /// When the operation began, by the clock of whoever began it, Unix milliseconds. Entries are ordered by it.
+    /// When the operation began, by the clock of the server that began it, Unix milliseconds.
+    /// Entries are ordered by it.
     pub began_ms: i64,
-    /// When this was stored, by the store's clock, Unix milliseconds. 0 for an entry that is yet to be stored.
+    /// When this was stored, by the store's clock, Unix milliseconds. 0 for an entry that is yet to
+    /// be stored.
     pub stored_ms: i64,
     /// What was done: `edit`, `rollback`, `pin`, …
     pub action: String,
@@ -133,8 +140,8 @@ struct StoredEntry {
 }
 
 impl AuditEntry {
-    /// An entry to be stored. `operation` is a fresh version 7 UUID (`Env::uuid`), or the one that a repeated or resumed operation
-    /// had before.
+    /// An entry to be stored. `operation` is a fresh version 7 UUID (`Env::uuid`), or the one that
+    /// a repeated or resumed operation had before.
     pub fn new(operation: Uuid, action: &str, keys: Vec<ProfileKey>, by: Attribution) -> Self {
         Self {
             operation,
@@ -167,8 +174,9 @@ impl AuditEntry {
         entry_key(self.operation, &self.keys)
     }
 
-    /// The change that stores it, for the commit that does what it books. Fails with [`crate::data_store::ConflictKind::Version`] about
-    /// [`AuditEntry::key`] when the operation has been booked on these profiles before.
+    /// The change that stores it, for the commit that does what it books. Fails with
+    /// [`crate::data_store::ConflictKind::Version`] about [`AuditEntry::key`] when the operation
+    /// has been booked on these profiles before.
     pub fn change(&self) -> Result<Change> {
         self.change_at(0)
     }
@@ -195,8 +203,9 @@ impl AuditEntry {
         })
     }
 
-    /// Stores it by itself, for an operation that is more than one commit: as [`AuditOutcome::Pending`] with `over` 0 before it, with
-    /// its outcome and `over` 1 after it. Fails as the store does.
+    /// Stores it by itself, for an operation that is more than one commit: as
+    /// [`AuditOutcome::Pending`] with `over` 0 before it, with its outcome and `over` 1 after it.
+    /// Fails as the store does.
     pub async fn book(&self, store: &dyn DataStore, env: &Env, over: u64) -> Result<()> {
         let incarnation = store.identity().await?.incarnation;
         let changes = vec![self.change_at(over)?];
@@ -258,8 +267,9 @@ pub struct AuditPage {
     pub next: Option<ProfileKey>,
 }
 
-/// Reads entries of the audit log, newest operation first: those among the next 256 that the query means, which may be none although
-/// there are more. Fails with [`ErrorKind::Corrupt`] on an entry that cannot be read, otherwise as reading the store does.
+/// Reads entries of the audit log, newest operation first: those among the next 256 that the query
+/// means, which may be none although there are more. Fails with [`ErrorKind::Corrupt`] on an entry
+/// that cannot be read, otherwise as reading the store does.
 pub async fn audit_entries(store: &dyn DataStore, query: &AuditQuery) -> Result<AuditPage> {
     let mut after = query.after.clone();
     if after.is_none() {
@@ -298,8 +308,8 @@ pub async fn audit_entries(store: &dyn DataStore, query: &AuditQuery) -> Result<
     Ok(AuditPage { entries, next })
 }
 
-/// Where the entry of an operation on these profiles is: the time turned round, 48 bits of the operation, 100 bits of a digest over all
-/// of it.
+/// Where the entry of an operation on these profiles is: the time turned round, 48 bits of the
+/// operation, 100 bits of a digest over all of it.
 pub(crate) fn entry_key(operation: Uuid, keys: &[ProfileKey]) -> ProfileKey {
     let mut named = operation.to_string();
     for key in keys {

@@ -1,11 +1,14 @@
-//! The one public error type. Its kind says which case it is, and its [`Advice`] what the caller should do.
+//! The one public error type. Its kind says which case it is, and its [`Advice`] what the caller
+//! should do.
 //!
 //! What the specification answers with nil or `false` is a kind of its own here.
 
 use std::fmt;
 
+use uuid::Uuid;
+
 use crate::{
-    data_store::{ConflictKind, StoreError},
+    data_store::{ConflictKind, MessageId, StoreError},
     key::{InvalidName, ProfileKey},
     record::RecordError,
     storable::Unstorable,
@@ -20,7 +23,15 @@ pub struct Error {
     kind: ErrorKind,
     message: String,
     key: Option<ProfileKey>,
+    id: Option<Box<CallId>>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// The identity that a call had, under which it may be repeated.
+#[derive(Debug, Clone)]
+enum CallId {
+    Message(MessageId),
+    Operation(Uuid),
 }
 
 /// Which case it is.
@@ -37,26 +48,33 @@ pub enum ErrorKind {
     Cancelled,
     /// The session could not be started, or the transaction not be done, in time. Nothing was done.
     TimedOut,
-    /// This game server is shutting down, or the Tokio runtime that it was started on is gone. Nothing was done.
+    /// This game server is shutting down, or the Tokio runtime that it was started on is gone.
+    /// Nothing was done.
     Closing,
     /// The session is over: ended, handed over, or lost. Changes are no longer saved.
     SessionEnded,
-    /// The data cannot be edited at this moment: from inside another edit, or while a transaction is open.
+    /// The data cannot be edited at this moment: from inside another edit, or while a transaction
+    /// is open.
     Busy,
-    /// This server has not confirmed its lease within the lease time, so somebody else may have taken the profile: what cannot be
-    /// undone must wait. It does so again as soon as the store answers.
+    /// This server has not confirmed its lease within the lease time, so another server may have
+    /// taken the profile: what cannot be undone must wait. It does so again as soon as the store
+    /// answers.
     Unconfirmed,
-    /// The transaction was done before: a gift of its has been sent under the same id with the same content. Nothing was done now.
+    /// The transaction was done before: a gift of its has been sent under the same id with the same
+    /// content. Nothing was done now.
     DoneBefore,
     /// There is no such profile, or no such version of it.
     NotFound,
-    /// What is stored is not a profile. It is left alone unless the caller asks to overwrite it; the history keeps it then.
+    /// What is stored is not a profile. It is left alone unless the caller asks to overwrite it;
+    /// the history keeps it then.
     Foreign,
     /// The profile was removed since it was read.
     Removed,
-    /// The data was saved by a newer version of the program, which says that this one must not open it. It is left alone.
+    /// The data was saved by a newer version of the program, which says that this one must not open
+    /// it. It is left alone.
     NewerData,
-    /// The stored data does not fit the program's type, or could not be migrated to it. It is left alone.
+    /// The stored data does not fit the program's type, or could not be migrated to it. It is left
+    /// alone.
     Undecodable,
     /// As many messages wait for the profile as may.
     InboxFull,
@@ -76,7 +94,8 @@ pub enum ErrorKind {
     Invalid,
     /// The store cannot be used at the moment. Nothing was done.
     Unavailable,
-    /// Whether the call took effect is not known. Repeating it with the same identity is safe.
+    /// Whether the call took effect is not known, and it may yet take effect. See
+    /// [`Advice::RetryAs`].
     Unknown,
     /// The store's contents were replaced by a backup; sessions of before are over.
     Replaced,
@@ -90,9 +109,15 @@ pub enum ErrorKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Advice {
-    /// Try the same call again later.
+    /// Try the same call again later; this one did nothing.
     Retry,
-    /// The session is over, or belongs to somebody else: let the player go.
+    /// The call may have taken effect, or may yet. Try again under the identity that it had, so
+    /// that its effect comes once: [`send_message_as`](crate::ProfileStore::send_message_as) with
+    /// [`Error::message_id`], [`edit_as`](crate::Operator::edit_as) with [`Error::operation`]. A
+    /// call for which the error has neither (a save, an end, a removal) may be made again as it is:
+    /// done twice, it has the effect of once.
+    RetryAs,
+    /// The session is over, or another server has the profile: let the player go.
     Leave,
     /// The program or the data is at fault; trying again will not help.
     Fix,
@@ -104,13 +129,10 @@ impl ErrorKind {
     /// What the caller should do about it.
     pub fn advice(self) -> Advice {
         match self {
-            Self::Busy
-            | Self::Unconfirmed
-            | Self::TimedOut
-            | Self::InboxFull
-            | Self::Unavailable
-            | Self::Unknown
-            | Self::Overloaded => Advice::Retry,
+            Self::Busy | Self::Unconfirmed | Self::TimedOut | Self::InboxFull | Self::Unavailable | Self::Overloaded => {
+                Advice::Retry
+            }
+            Self::Unknown => Advice::RetryAs,
             Self::TakenElsewhere | Self::Closing | Self::SessionEnded | Self::Replaced => Advice::Leave,
             Self::Superseded | Self::Cancelled | Self::DoneBefore => Advice::Ignore,
             Self::AlreadyLoaded
@@ -133,18 +155,28 @@ impl ErrorKind {
 impl Error {
     /// An error of this kind.
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), key: None, source: None }
+        Self { kind, message: message.into(), key: None, id: None, source: None }
     }
 
     /// The same once more for another caller, without the cause.
     pub(crate) fn again(&self) -> Self {
-        Self { kind: self.kind, message: self.message.clone(), key: self.key.clone(), source: None }
+        Self { kind: self.kind, message: self.message.clone(), key: self.key.clone(), id: self.id.clone(), source: None }
     }
 
     /// The same about a profile.
     pub(crate) fn about(mut self, key: &ProfileKey) -> Self {
         self.key.get_or_insert_with(|| key.clone());
         self
+    }
+
+    /// The same about a message that was to be sent.
+    pub(crate) fn of_message(self, id: &MessageId) -> Self {
+        Self { id: Some(Box::new(CallId::Message(id.clone()))), ..self }
+    }
+
+    /// The same about an operator's edit.
+    pub(crate) fn of_operation(self, operation: Uuid) -> Self {
+        Self { id: Some(Box::new(CallId::Operation(operation))), ..self }
     }
 
     /// The same with its cause.
@@ -161,6 +193,26 @@ impl Error {
     /// The profile that it is about, if it is about one.
     pub fn key(&self) -> Option<&ProfileKey> {
         self.key.as_ref()
+    }
+
+    /// The identity of the message that could not be sent, or perhaps was:
+    /// [`crate::ProfileStore::send_message_as`] with it sends the message once, however often it is
+    /// repeated. None for other calls.
+    pub fn message_id(&self) -> Option<&MessageId> {
+        match self.id.as_deref()? {
+            CallId::Message(id) => Some(id),
+            CallId::Operation(_) => None,
+        }
+    }
+
+    /// The identity of the operator's edit that failed: [`crate::Operator::edit_as`] with it makes
+    /// the edit once, however often it is repeated, and answers what became of it. None for other
+    /// calls.
+    pub fn operation(&self) -> Option<Uuid> {
+        match self.id.as_deref()? {
+            CallId::Operation(operation) => Some(*operation),
+            CallId::Message(_) => None,
+        }
     }
 
     /// What the caller should do about it.

@@ -17,11 +17,13 @@ pub const MAX_NAME_CHARS: usize = 50;
 /// The scope of a store for which none was named. Specification: `global`.
 pub const DEFAULT_SCOPE: &str = "global";
 
-/// The store in which the library keeps books of its own, such as the audit log. It has no profiles: [`crate::GameServer::store`], imports
-/// and edits refuse it, and what lists or exports profiles leaves it out unless it is named.
+/// The store in which the library keeps books of its own, such as the audit log. It has no
+/// profiles: [`crate::GameServer::store`], imports and edits refuse it, and what lists or exports
+/// profiles leaves it out unless it is named.
 pub const RESERVED_STORE: &str = "~profilestore";
 
-/// The full name of a profile: store, scope and key, each of 1 to [`MAX_NAME_CHARS`] characters, without NUL.
+/// The full name of a profile: store, scope and key, each of 1 to [`MAX_NAME_CHARS`] characters,
+/// without NUL.
 ///
 /// Cheap to clone. Ordered by store, then scope, then key (bytewise).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -72,7 +74,8 @@ pub(crate) fn check_name(what: &'static str, given: &str) -> Result<Arc<str>, In
 }
 
 impl ProfileKey {
-    /// Checks the three names. Fails when one is empty, longer than [`MAX_NAME_CHARS`] characters or holds a NUL.
+    /// Checks the three names. Fails when one is empty, longer than [`MAX_NAME_CHARS`] characters
+    /// or holds a NUL.
     pub fn new(store: &str, scope: &str, key: &str) -> Result<Self, InvalidName> {
         Ok(Self { store: check_name("store name", store)?, scope: check_name("scope", scope)?, key: check_name("key", key)? })
     }

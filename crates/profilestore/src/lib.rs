@@ -1,7 +1,8 @@
 //! Player data that no two servers can write at once.
 //!
-//! A [`GameServer`] is this process with its lease on a store. It opens [`ProfileStore`]s, which start sessions on profiles; a
-//! [`Profile`] is a session's live handle: edit its data in memory, save, end. [`ReadProfile`] is a copy to look at, or to write back.
+//! A [`GameServer`] is this process, with its lease on a store. It opens [`ProfileStore`]s, which
+//! start sessions on profiles. A [`Profile`] is a live session: edit its data in memory, save, end.
+//! A [`ReadProfile`] is a copy to look at, or to write back.
 //!
 //! ```
 //! use profilestore::{GameServer, data_store::{SqliteMessenger, SqliteStore}};
@@ -24,7 +25,7 @@
 //! profile.save().await?; // durable when it returns
 //! profile.end_session().await?; // saved and released
 //!
-//! assert_eq!(players.get("user-1").await?.data.coins, 10);
+//! assert_eq!(players.get("user-1").await?.expect("it is there").data.coins, 10);
 //! assert!(server.shutdown().await.is_complete());
 //! # Ok(())
 //! # }
@@ -32,49 +33,77 @@
 //!
 //! # What to know
 //!
-//! * **Calls begin at once.** An operation is under way when its call returns; the future is only the wait for it, and dropping it
-//!   cancels nothing (but a start, which is then called off). One server's operations on one profile take effect in call order.
+//! * **Calls begin at once.** An operation is under way when its call returns. The future is only
+//!   the wait for it, and dropping the future cancels nothing. The exceptions say so: a start and
+//!   [`Operator::edit_all`] are called off. One server's operations on one profile take effect in
+//!   call order.
 //! * **Ok means durable**: it survives the death of every process and a crash of the store.
-//! * **Errors prescribe**: [`Error::kind`] says what happened, [`ErrorKind::advice`] what to do about it.
-//! * **Losing a session is ordinary.** Another server may ask for the profile ([`Profile::on_session_end`]): let the player go. A
-//!   session that cannot reach the store goes on in memory and keeps trying; [`Profile::is_active`] tells.
-//! * **A runtime is needed**: everything runs on the tokio runtime in which [`GameServerBuilder::start`] was called.
+//! * **Errors say what to do**: [`Error::kind`] says what happened, [`ErrorKind::advice`] what the
+//!   caller should do about it.
+//! * **Losing a session is ordinary.** Another server may ask for the profile
+//!   ([`Profile::on_session_end`]): let the player go. A session that cannot reach the store goes
+//!   on in memory and keeps trying; [`Profile::is_active`] tells.
+//! * **A runtime is needed**: everything runs on the Tokio runtime in which
+//!   [`GameServerBuilder::start`] was called.
+//!
+//! # Features
+//!
+//! | feature | what it adds | default |
+//! | --- | --- | --- |
+//! | `sqlite` | [`data_store::SqliteStore`]: one file, for the processes of one machine | yes |
+//! | `postgres` | `PostgresStore` and `PostgresMessenger`, for many machines | no |
+//! | `nats` | `NatsMessenger`: hints between many machines | no |
+//! | `roblox` | documents, data stores and names of the Roblox modules; mock stores; keepers | no |
+//! | `transfer` | import and export, as the program `profilestore` does them | no |
+//! | `fault` | stores and messengers that fail on purpose, around any other | no |
+//! | `test-util` | `fault`, the conformance suites, and a clock that tests move | no |
 //!
 //! # Where things are
 //!
-//! An [`Operator`] changes profiles from outside the game, booked in the audit log ([`audit_entries`]); [`history`] has a profile's
-//! earlier versions. [`data_store`] is the storage contract with the stores in memory and in SQLite; [`messenger`] carries hints between servers, on one machine or over NATS;
-//! [`document`] and [`transfer`] read and write the records of the Roblox modules ProfileStore and ProfileService, and [`roblox`] is the data
-//! store on which these modules run as they are; [`record`] is the
-//! stored form; [`env`](mod@env) injects clock and randomness. Where the specification (those modules' documentation) has a name for a thing,
-//! the thing's documentation gives it.
+//! * [`data_store`] is the storage contract, with the stores in memory, in SQLite and in
+//!   PostgreSQL. [`messenger`] carries hints between servers: in one process, over PostgreSQL, or
+//!   over NATS.
+//! * An [`Operator`] changes profiles from outside the game; [`operator`] has what that needs, and
+//!   [`audit`] the log of what was done. [`history`] has a profile's earlier versions.
+//! * [`storable`] says what can be stored, [`record`] how. [`migration`] brings old data forward.
+//! * [`settings`], [`key`] and [`transaction`] hold numbers, names and limits; [`env`](mod@env)
+//!   injects clock and chance.
+//! * With `roblox`: `roblox`, `document`, `profile_service` and `keeper`. With `transfer`:
+//!   `transfer` and `document`.
+//!
+//! Where the specification (the documentation of the Roblox modules ProfileStore and
+//! ProfileService) has a name for a thing, the documentation of the thing gives that name.
 #![deny(missing_docs)]
 
 #[macro_use]
 mod defects;
 
 mod api;
-mod audit;
+pub mod audit;
 mod data;
 pub mod data_store;
+#[cfg(any(feature = "roblox", feature = "transfer"))]
 pub mod document;
 mod edit;
 mod engine;
 pub mod env;
 mod error;
-mod key;
+pub mod key;
 mod link;
 pub mod messenger;
-mod migration;
+pub mod migration;
 mod ownership;
+#[cfg(feature = "roblox")]
 pub mod profile_service;
 mod reconcile;
 pub mod record;
+#[cfg(feature = "roblox")]
 pub mod roblox;
 mod session;
-mod settings;
+pub mod settings;
 mod signal;
 pub mod storable;
+#[cfg(feature = "transfer")]
 pub mod transfer;
 
 pub use api::{
@@ -83,44 +112,63 @@ pub use api::{
     profile::Profile,
     read_profile::ReadProfile,
     store::{ProfileStore, StoreBuilder},
-    transaction::{MAX_GIFTS, MAX_PARTICIPANTS, Transaction, TransactionBuilder},
+    transaction::{Transaction, TransactionBuilder},
 };
-pub use audit::{
-    AUDIT_SCOPE, Attribution, AuditEntry, AuditOutcome, AuditPage, AuditQuery, MAX_AUTHOR_BYTES, MAX_REASON_BYTES, audit_entries,
-};
+pub use audit::Attribution;
 pub use data::ProfileData;
 pub use data_store::MessageId;
 #[cfg(profilestore_defects)]
 pub use defects::Defect;
-pub use edit::{
-    BulkEdit, BulkProgress, BulkReport, Edit, EditScope, JsonChange, MAX_EDIT_BYTES, MAX_STANDING_BYTES, MAX_STANDING_EDITS,
-    StandingEdit, json_changes, standing_edits,
-};
-pub use engine::calls::{InboxChange, Sent};
-pub use engine::erase::{EraseReport, ErasedProfile, FailedErasure, SharedProfile};
-pub use engine::history::Restored;
+pub use edit::Edit;
+pub use engine::calls::Sent;
 pub use engine::options::{DecideHeld, StartOptions, WhenHeld};
 pub use error::{Advice, Error, ErrorKind, Result};
-pub use key::{DEFAULT_SCOPE, InvalidName, MAX_NAME_CHARS, ProfileKey, RESERVED_STORE, unescaped};
+pub use key::ProfileKey;
 pub use link::health::ForeignHolder;
-pub use migration::{DATA_VERSION, Migrations, READABLE_FROM, StepFn};
+pub use migration::Migrations;
 pub use record::version::KeyInfo;
 pub use session::{
-    collect::{Collect, Collected, Keeper},
     handlers::Message,
     info::{LastSave, SessionEnd, SessionInfo},
 };
-pub use settings::{ConstantError, NAMES as CONSTANT_NAMES, Settings};
+pub use settings::Settings;
 pub use signal::Connection;
 
-/// A profile's earlier versions: listing and reading them, finding one by what it is called, and comparing two.
+/// What an [`Operator`] works with besides [`Edit`]: edits of many profiles, edits that stand for
+/// new ones, and what restoring and erasing answer.
+pub mod operator {
+    pub use crate::{
+        edit::{
+            BulkEdit, BulkProgress, BulkReport, EditScope, JsonChange, MAX_EDIT_BYTES, MAX_STANDING_BYTES, MAX_STANDING_EDITS,
+            StandingEdit, json_changes, standing_edits,
+        },
+        engine::{
+            erase::{EraseReport, ErasedProfile, FailedErasure, SharedProfile},
+            history::Restored,
+        },
+    };
+}
+
+/// The limits of a [`Transaction`].
+pub mod transaction {
+    pub use crate::api::transaction::{MAX_GIFTS, MAX_PARTICIPANTS};
+}
+
+/// Live profiles whose data lies outside of the library, for example in the memory of a script.
+#[cfg(feature = "roblox")]
+pub mod keeper {
+    pub use crate::session::collect::{Collect, Collected, Keeper};
+}
+
+/// A profile's earlier versions: listing and reading them, finding one by what it is called, and
+/// comparing two.
 pub mod history {
     pub use crate::{
         api::{
             diff::{Difference, comparable, diff},
             versions::{KeptVersion, Versions},
         },
-        record::version::{find_version, version_at},
+        record::version::{find_version, version_at, version_label},
     };
 }
 

@@ -1,10 +1,11 @@
 //! Migrations of data: numbered steps from one shape of the stored JSON to the next.
 //!
-//! The version of a profile's data is its meta tag `DataVersion`, which is where ProfileService's documentation has games keep it, so
-//! it survives import, export and erasure of knowledge about us. Beside it [`READABLE_FROM`] says which servers may open the
-//! data: those that know at least the last step that older ones could not live with. Both are written with every save of a
-//! store that has migrations, and looked at before a profile is taken: a server that is too old, or whose step fails, leaves the profile
-//! as it is and unlocked.
+//! The version of a profile's data is its meta tag `DataVersion`, which is where ProfileService's
+//! documentation has games keep it, so it survives import, export and erasure of knowledge about
+//! us. Beside it [`READABLE_FROM`] says which servers may open the data: those that know at least
+//! the last step that older ones could not live with. Both are written with every save of a store
+//! that has migrations, and looked at before a profile is taken: a server that is too old, or whose
+//! step fails, leaves the profile as it is and unlocked.
 
 use std::{
     fmt,
@@ -68,20 +69,22 @@ impl Migrations {
         Self::default()
     }
 
-    /// Adds the step to data version `number`, one more than the step before; the first may have any number from 1, when the steps
-    /// before it are no longer needed; servers that do not know those are then refused. Servers that do not know the step refuse data of this version
+    /// Adds the step to data version `number`, one more than the step before; the first may have
+    /// any number from 1, when the steps before it are no longer needed; servers that do not know
+    /// those are then refused. Servers that do not know the step refuse data of this version
     /// ([`ErrorKind::NewerData`]) and leave it alone.
     ///
-    /// `apply` changes the stored JSON. When it gives an error or panics the profile is not opened ([`ErrorKind::Undecodable`]), and
-    /// what is stored stays as it is. It may run many times on the same stored data, since the result is stored only when the
-    /// profile is saved.
+    /// `apply` changes the stored JSON. When it gives an error or panics the profile is not opened
+    /// ([`ErrorKind::Undecodable`]), and what is stored stays as it is. It may run many times on
+    /// the same stored data, since the result is stored only when the profile is saved.
     #[must_use]
     pub fn step(self, number: u32, apply: impl StepFn) -> Self {
         self.push(number, false, apply)
     }
 
-    /// The same, but servers that do not know the step may still open data of this version. What they save is marked with the version
-    /// that they know, and comes here again: the step must bear with data that it has seen before, and what it added may be gone.
+    /// The same, but servers that do not know the step may still open data of this version. What
+    /// they save is marked with the version that they know, and comes here again: the step must
+    /// bear with data that it has seen before, and what it added may be gone.
     #[must_use]
     pub fn readable_step(self, number: u32, apply: impl StepFn) -> Self {
         self.push(number, true, apply)
@@ -108,19 +111,20 @@ impl Migrations {
         self.steps.last().map_or(0, |step| step.number)
     }
 
-    /// The version that a server must know to open data of today. Of steps that are not here any more nobody knows whether servers
-    /// of before could live with them.
+    /// The version that a server must know to open data of today. Of steps that are not here any
+    /// more it is not known whether older servers could live with them.
     fn readable_from(&self) -> u32 {
         let before = self.steps.first().map_or(0, |first| first.number - 1);
         self.steps.iter().rev().find(|step| !step.readable).map_or(before, |step| step.number)
     }
 
-    /// The steps that data with these tags still needs. Fails when this server is too old for it, or too new.
+    /// The steps that data with these tags still needs. Fails when this server is too old for it,
+    /// or too new.
     fn missing(&self, tags: &Map<String, Value>) -> Result<&[Step]> {
         let target = self.target();
         let mut readable_from = number(tags, READABLE_FROM)?;
         if readable_from.is_none() && !self.steps.is_empty() {
-            // Numbered by somebody else, who does not say who may open it.
+            // Numbered by another program, which does not say which versions may open it.
             readable_from = number(tags, DATA_VERSION)?;
         }
         if let Some(readable_from) = readable_from.filter(|from| *from > u64::from(target)) {
@@ -175,7 +179,8 @@ impl Migrations {
     /// Marks what is about to be saved with the version that it is at.
     pub(crate) fn stamp(&self, tags: &mut Map<String, Value>) {
         if self.steps.is_empty() {
-            // Saved by a server that knows no steps: it is at none. Tags of a game's own are left alone.
+            // Saved by a server that knows no steps: it is at none. Tags of a game's own are left
+            // alone.
             if tags.remove(READABLE_FROM).is_some() {
                 tags.remove(DATA_VERSION);
             }

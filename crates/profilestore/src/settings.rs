@@ -3,40 +3,56 @@
 use std::time::Duration;
 
 /// Periods and limits of a game server. `Settings::default()` is right for most games.
+///
+/// Write down what differs, and take the rest from the default. A later version may have more
+/// fields, so always end with `..Settings::default()`:
+///
+/// ```
+/// use std::time::Duration;
+/// use profilestore::Settings;
+///
+/// let settings = Settings { lease_time: Duration::from_secs(30), keep_every_save: true, ..Settings::default() };
+/// assert_eq!(settings.renew_period, Duration::from_secs(5));
+/// ```
 #[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
 pub struct Settings {
-    /// How often each live profile is saved if it changed. Specification: `AUTO_SAVE_PERIOD`, 300 s.
+    /// How often each live profile is saved if it changed. Specification: `AUTO_SAVE_PERIOD`, 300
+    /// s.
     pub autosave_period: Duration,
-    /// Bounds what a crash may cost: save a profile at latest this long after its first unsaved change, besides the autosaves. These
-    /// saves do not run the `on_save` hooks, whose business is the autosave's. When more changes than the store can take, the
-    /// saves come as fast as it takes them. At least 10 ms; None, the default, leaves it to autosaves. It holds for changes made from
-    /// then on.
+    /// Bounds what a crash may cost: save a profile at latest this long after its first unsaved
+    /// change, besides the autosaves. These saves do not run the `on_save` hooks, whose business is
+    /// the autosave's. When more changes than the store can take, the saves come as fast as it
+    /// takes them. At least 10 ms; None, the default, leaves it to autosaves. It holds for changes
+    /// made from then on.
     pub save_changes_within: Option<Duration>,
-    /// How long a start waits for a hint before it looks at the store again, from the second time on. Specification:
-    /// `LOAD_REPEAT_PERIOD`, 10 s.
+    /// How long a start waits for a hint before it looks at the store again, from the second time
+    /// on. Specification: `LOAD_REPEAT_PERIOD`, 10 s.
     pub load_repeat_period: Duration,
-    /// How long a start waits for a hint before it looks at the store again, the first time. Specification:
-    /// `FIRST_LOAD_REPEAT`, 5 s.
+    /// How long a start waits for a hint before it looks at the store again, the first time.
+    /// Specification: `FIRST_LOAD_REPEAT`, 5 s.
     pub first_load_repeat: Duration,
-    /// After how long a session is taken from a server that is alive but does not answer the request. Specification:
-    /// `SESSION_STEAL`, 40 s.
+    /// After how long a session is taken from a server that is alive but does not answer the
+    /// request. Specification: `SESSION_STEAL`, 40 s.
     pub session_steal: Duration,
-    /// After how long without an update a session that no server row vouches for (an imported one) counts as dead.
-    /// Specification: `ASSUME_DEAD`, 630 s.
+    /// After how long without an update a session that no server row vouches for (an imported one)
+    /// counts as dead. Specification: `ASSUME_DEAD`, 630 s.
     pub assume_dead: Duration,
-    /// After how long a start without a cancel function gives up. Specification: `START_SESSION_TIMEOUT`, 120 s.
+    /// After how long a start without a cancel function gives up. Specification:
+    /// `START_SESSION_TIMEOUT`, 120 s.
     pub start_session_timeout: Duration,
-    /// How many store errors within [`Settings::critical_state_error_expire`] make the state critical. Specification:
-    /// `CRITICAL_STATE_ERROR_COUNT`, 5.
+    /// How many store errors within [`Settings::critical_state_error_expire`] make the state
+    /// critical. Specification: `CRITICAL_STATE_ERROR_COUNT`, 5.
     pub critical_state_error_count: usize,
     /// For how long a store error counts. Specification: `CRITICAL_STATE_ERROR_EXPIRE`, 120 s.
     pub critical_state_error_expire: Duration,
-    /// How long the critical state lasts after the number of errors has fallen. Specification: `CRITICAL_STATE_EXPIRE`, 120 s.
+    /// How long the critical state lasts after the number of errors has fallen. Specification:
+    /// `CRITICAL_STATE_EXPIRE`, 120 s.
     pub critical_state_expire: Duration,
-    /// How many messages may wait for a profile; a sender beyond that gets an error. Specification: `MAX_MESSAGE_QUEUE`, 1000.
+    /// How many messages may wait for a profile; a sender beyond that gets an error. Specification:
+    /// `MAX_MESSAGE_QUEUE`, 1000.
     pub max_message_queue: u32,
-    /// After how long without a renewal this server may be declared dead, 20 s. Noted in the server's row when it registers.
+    /// After how long without a renewal this server may be declared dead, 20 s. Noted in the
+    /// server's row when it registers.
     pub lease_time: Duration,
     /// How often the server's lease is renewed, 5 s. At most half the lease time.
     pub renew_period: Duration,
@@ -44,8 +60,9 @@ pub struct Settings {
     pub offer_time: Duration,
     /// How long `shutdown` tries to save everything, 30 s.
     pub shutdown_timeout: Duration,
-    /// The longest that a single call (a message, a read, a removal, an edit) takes, 30 s: waiting for its turn, the call
-    /// and the store together. While the store is unavailable the call is tried again, the last time shortly before.
+    /// The longest that a single call (a message, a read, a removal, an edit) takes, 30 s: waiting
+    /// for its turn, the call and the store together. While the store is unavailable the call is
+    /// tried again, the last time shortly before.
     pub call_timeout: Duration,
     /// Keep every saved version in the history, not just one an hour. Off.
     pub keep_every_save: bool,
@@ -91,11 +108,12 @@ impl Default for Settings {
 }
 
 /// A constant of the specification, to be set by its name.
+#[cfg(feature = "roblox")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConstantError {
     /// No constant has this name.
-    #[error("there is no constant of this name; the constants are {}", NAMES.join(", "))]
+    #[error("there is no constant of this name; the constants are {}", CONSTANT_NAMES.join(", "))]
     UnknownName,
     /// The value is not a finite number of at least 0.
     #[error("a constant is a finite number of at least 0")]
@@ -103,7 +121,8 @@ pub enum ConstantError {
 }
 
 /// The names of the specification's constants.
-pub const NAMES: [&str; 10] = [
+#[cfg(feature = "roblox")]
+pub const CONSTANT_NAMES: [&str; 10] = [
     "AUTO_SAVE_PERIOD",
     "LOAD_REPEAT_PERIOD",
     "FIRST_LOAD_REPEAT",
@@ -117,11 +136,13 @@ pub const NAMES: [&str; 10] = [
 ];
 
 impl Settings {
-    /// Sets one of the specification's constants by its name; times are in seconds. Specification: `SetConstant`.
+    /// Sets one of the specification's constants by its name; times are in seconds. Specification:
+    /// `SetConstant`.
+    #[cfg(feature = "roblox")]
     pub fn set_constant(&mut self, name: &str, value: f64) -> Result<(), ConstantError> {
         let seconds = || Duration::try_from_secs_f64(value).map_err(|_| ConstantError::BadValue);
         if !value.is_finite() || value < 0.0 {
-            return Err(if NAMES.contains(&name) { ConstantError::BadValue } else { ConstantError::UnknownName });
+            return Err(if CONSTANT_NAMES.contains(&name) { ConstantError::BadValue } else { ConstantError::UnknownName });
         }
         match name {
             "AUTO_SAVE_PERIOD" => self.autosave_period = seconds()?,
@@ -160,14 +181,14 @@ impl Settings {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "roblox"))]
 mod tests {
     use super::*;
 
     #[test]
     fn every_constant_can_be_set_by_name() {
         let mut settings = Settings::default();
-        for name in NAMES {
+        for name in CONSTANT_NAMES {
             let before = settings.clone();
             settings.set_constant(name, 7.0).unwrap();
             assert_ne!(before, settings, "{name}");

@@ -251,13 +251,14 @@ async fn read_all(call: &Call, players: u32) -> anyhow::Result<(Vec<Option<Playe
     let (mut found, mut not_read) = (vec![None; players as usize], Vec::new());
     for (player, answer) in answers {
         match answer {
-            Ok(Ok(profile)) => {
+            Ok(Ok(Some(profile))) => {
                 let waiting = profile.waiting_messages().len();
                 if waiting > 0 || profile.session().is_some() {
                     not_read.push(format!("player {player}: {waiting} messages wait, held by {:?}", profile.session()));
                 }
                 found[player as usize] = Some(profile.data);
             }
+            Ok(Ok(None)) => not_read.push(format!("player {player}: there is no profile")),
             Ok(Err(error)) => not_read.push(format!("player {player}: {error}")),
             Err(_) => not_read.push(format!("player {player}: not read within {SETTLE:?}")),
         }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use profilestore::AuditOutcome;
+use profilestore::audit::AuditOutcome;
 use uuid::Uuid;
 
 use super::{

@@ -11,8 +11,10 @@ use std::{
 };
 
 use profilestore::{
-    Attribution, AuditOutcome, AuditQuery, BulkEdit, Edit, EditScope, ErrorKind, GameServer, ProfileKey, Result, audit_entries,
+    Attribution, Edit, ErrorKind, GameServer, ProfileKey, Result,
+    audit::{AuditOutcome, AuditQuery, audit_entries},
     env::Env,
+    operator::{BulkEdit, EditScope},
 };
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -85,7 +87,7 @@ impl Task {
         let by = Attribution::new(author(&desk.scope)).because(format!("edit {}", self.number));
         let Some(player) = self.player else { return self.for_all(desk, by).await };
         let key = ProfileKey::new("Demo", &desk.scope, &player_key(player))?;
-        let entry = desk.server.edit_as(self.operation, &key, &self.edit()?, by, PATIENCE).await?;
+        let entry = desk.server.operator(by).edit_as(self.operation, &key, &self.edit()?, PATIENCE).await?;
         Ok(Outcome::Done { online: entry.details.contains_key("held_by") })
     }
 
@@ -94,14 +96,14 @@ impl Task {
             Ok(begun) => begun,
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let all = EditScope { store: "Demo".into(), scope: Some(desk.scope.clone()), prefix: None };
-                BulkEdit::new(self.operation, all, self.edit()?, by)
+                BulkEdit::new(self.operation, all, self.edit()?)
             }
             // Complete: whoever completed it died before he could say so.
             Err(error) if error.kind() == ErrorKind::Invalid => return Ok(Outcome::Done { online: false }),
             Err(error) => return Err(error),
         };
         bulk.patience = PATIENCE;
-        let report = desk.server.edit_all(&bulk, &mut |_| {}).await?;
+        let report = desk.server.operator(by).edit_all(&bulk, |_| {}).await?;
         Ok(if report.waiting.is_empty() { Outcome::Done { online: report.by_holders > 0 } } else { Outcome::Waits })
     }
 }

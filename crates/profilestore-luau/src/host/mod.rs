@@ -6,7 +6,7 @@
 //! itself is wrong.
 //!
 //! The data of a live profile is a Luau table that belongs to the script. The engine's copy is the JSON of what was handed over
-//! last (see [`profilestore::Keeper`]).
+//! last (see [`profilestore::keeper::Keeper`]).
 
 mod info;
 mod raw;

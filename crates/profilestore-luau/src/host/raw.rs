@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use mlua::{Lua, Table, Value};
 use profilestore::{
-    Collected,
+    keeper::Collected,
     storable::{DATA, Limits, MAX_DATA_BYTES, check_metadata},
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};

@@ -5,7 +5,8 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use mlua::{Function, Lua, Table, Value};
 use profilestore::{
-    AccessState, DEFAULT_SCOPE, KeyInfo, ProfileKey,
+    AccessState, KeyInfo, ProfileKey,
+    key::DEFAULT_SCOPE,
     storable::{MAX_DATA_BYTES, MESSAGE, check_metadata},
 };
 

@@ -8,7 +8,8 @@ use std::sync::{
 use mlua::{FromLuaMulti, Function, Lua, MultiValue, Table, UserData, UserDataRef, Value};
 use parking_lot::Mutex;
 use profilestore::{
-    Collect, Collected, Keeper, LastSave, Profile, SessionEnd,
+    LastSave, Profile, SessionEnd,
+    keeper::{Collect, Collected, Keeper},
     storable::{MAX_DATA_BYTES, NEARLY_FULL_BYTES},
 };
 

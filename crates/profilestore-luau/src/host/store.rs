@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt;
+use futures_util::{FutureExt as _, TryFutureExt as _};
 use mlua::{Function, Lua, Table, Thread, UserData, UserDataRef, Value};
 use parking_lot::Mutex;
 use profilestore::{
-    Error, GameServer, InboxChange, ProfileStore, SessionInfo, StartOptions, WhenHeld,
+    Error, GameServer, ProfileStore, SessionInfo, StartOptions, WhenHeld,
     data_store::{StoredMessage, VersionRef},
+    roblox::InboxChange,
     storable::MESSAGE,
 };
 use serde_json::value::RawValue;
@@ -172,9 +173,9 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
             // Under way when this returns, whichever it is.
             let read = match version {
                 None => store.get(&key).boxed(),
-                Some(version) => store.get_version(&key, version).boxed(),
+                Some(version) => store.get_version(&key, version).map_ok(Some).boxed(),
             };
-            Ok(async move { Ok(Told(read.await.map(LuaView::new))) })
+            Ok(async move { Ok(Told(read.await.map(|read| read.map(LuaView::new)))) })
         })?,
     )?;
 

@@ -86,7 +86,7 @@ pub(crate) fn install(vm: &Vm, table: &Table) -> Result<(), Failed> {
     Ok(())
 }
 
-fn put(profile: &mut ReadProfile<Raw>, kept: profilestore::Collected<Raw>) -> Result<(), String> {
+fn put(profile: &mut ReadProfile<Raw>, kept: profilestore::keeper::Collected<Raw>) -> Result<(), String> {
     let text = |error: profilestore::Error| whole(&error);
     if let Some(data) = kept.data {
         profile.data = data;

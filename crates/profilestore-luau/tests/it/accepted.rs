@@ -270,7 +270,7 @@ fn all_ways(texts: &[String]) -> Vec<(String, usize)> {
             edited.iter().filter(|name| !["send", "message", "global"].contains(&name.split('-').next().unwrap_or_default()))
         {
             let key = ProfileKey::new("P", "global", name).expect("a key");
-            server.edit(&key, &edit, Attribution::new("ann")).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+            server.operator(Attribution::new("ann")).edit(&key, &edit).await.unwrap_or_else(|error| panic!("{name}: {error}"));
         }
     });
     assert!(ran.report.is_success(), "{:?} {:?}", ran.report, ran.recorder.texts(Line::Error));

@@ -73,7 +73,7 @@ async fn store_data(server: GameServer, name: &str, data: Value) {
 /// The data of a profile as a Rust program reads it.
 async fn stored(server: GameServer, name: &str) -> Value {
     let store: ProfileStore<Value> = server.store_builder(name).template(json!({})).build().expect("a store");
-    store.get("k").await.expect("a profile").data
+    store.get("k").await.expect("an answer").expect("a profile").data
 }
 
 #[test]
@@ -331,7 +331,7 @@ fn users_of_a_rust_program_that_a_double_does_not_tell_apart_stay() {
     };
     let last = move |server: GameServer| async move {
         let store: ProfileStore<Value> = server.store_builder("P").template(json!({})).build().expect("a store");
-        tx.send(store.get("k").await.expect("a profile").user_ids().to_vec()).expect("the test waits");
+        tx.send(store.get("k").await.expect("an answer").expect("a profile").user_ids().to_vec()).expect("the test waits");
     };
     beside(
         "local profile = require('ProfileStore').New('P', {}):StartSessionAsync('k')

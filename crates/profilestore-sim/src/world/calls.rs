@@ -174,10 +174,11 @@ impl World {
         let (read, life) = (running.doors.main.get(key), running.life.clone());
         async move {
             Some(match life.wait(read).await? {
-                Ok(read) => Heard::Saw {
+                Ok(Some(read)) => Heard::Saw {
                     edits: read.data.edits.get(&label).copied().unwrap_or_default(),
                     marks: read.data.marks.iter().copied().collect::<BTreeSet<u64>>(),
                 },
+                Ok(None) => Heard::Refused(ErrorKind::NotFound),
                 Err(error) => Heard::Refused(error.kind()),
             })
         }

@@ -21,7 +21,7 @@ impl Actor {
     }
 
     async fn rewrite(&self, players: &ProfileStore<Player>, life: &Arc<Life>) {
-        let Some(Ok(mut read)) = life.wait(players.get(&self.key)).await else { return };
+        let Some(Ok(Some(mut read))) = life.wait(players.get(&self.key)).await else { return };
         tokio::time::sleep(self.dice.around(2.0)).await;
         let label = {
             let books = &mut *self.world.clerk.0.lock();
@@ -65,7 +65,7 @@ impl Actor {
             (session.life.clone(), edits)
         };
         let Some(running) = self.running_of_session(label) else { return };
-        let Some(Ok(read)) = life.wait(running.doors.main.get(&self.key)).await else { return };
+        let Some(Ok(Some(read))) = life.wait(running.doors.main.get(&self.key)).await else { return };
         let seen = read.data.edits.get(&label).copied().unwrap_or_default();
         let books = &mut *self.world.clerk.0.lock();
         // Only if the last save could be done at all: the session may have been lost.

@@ -4,12 +4,14 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use profilestore::{
-    Attribution, BulkEdit, DEFAULT_SCOPE, Edit, EditScope, Error, ErrorKind, Operator, ProfileKey,
+    Attribution, Edit, Error, ErrorKind, Operator, ProfileKey,
     data_store::{
         Cause, Change, Commit, CommitId, DataStore, DataStoreExt, LeaseState, NewValue, Order, Returning, VersionQuery,
         VersionRef,
     },
     env::Env,
+    key::DEFAULT_SCOPE,
+    operator::{BulkEdit, EditScope},
     record::{Foreign, Stored},
 };
 use serde_json::{Map, json};
@@ -126,7 +128,7 @@ impl Desk {
             told.under_way += 1;
             told.to.clone().expect("it is for one profile")
         };
-        let asked = running.server.edit_as(operation, &profile_key(&name), &edit, self.by(), PATIENCE);
+        let asked = self.operator(running).edit_as(operation, &profile_key(&name), &edit, PATIENCE);
         let before = self.world.restores();
         let Some(answer) = running.life.wait(asked).await else { return };
         let replaced = self.world.restores() != before;
@@ -227,7 +229,7 @@ impl Desk {
         // What is undone is taken back whatever became of the rest, so it is not added up.
         let edit = granting(number, coins, if undoable { 0 } else { coins });
         let operation = self.env.uuid();
-        let bulk = BulkEdit::new(operation, EditScope::all(STORE), edit, self.by());
+        let bulk = BulkEdit::new(operation, EditScope::all(STORE), edit);
         let mut bulk = if new_too { bulk.new_too() } else { bulk };
         bulk.patience = PATIENCE;
         if undoable {
@@ -238,7 +240,7 @@ impl Desk {
         // Broken off by a crash or an error, it goes on somewhere else.
         let mut place = running.clone();
         for _ in 0..4 {
-            let answer = place.life.wait(place.server.edit_all(&bulk, &mut |_| {})).await;
+            let answer = place.life.wait(self.operator(&place).edit_all(&bulk, |_| {})).await;
             self.world.note(None, || {
                 let said = answer.as_ref().map_or_else(|| "nothing".into(), said);
                 format!("edit {number} of all profiles from {} new_too={new_too}: {said}", place.life.job)
@@ -271,10 +273,10 @@ impl Desk {
         }
         let (number, of) = self.bulk.swap_remove(self.dice.below(self.bulk.len()));
         self.world.clerk.0.lock().told.edits[number as usize].undoing = true;
-        let mut bulk = BulkEdit::undo(self.env.uuid(), of, self.by());
+        let mut bulk = BulkEdit::undo(self.env.uuid(), of);
         bulk.patience = PATIENCE;
         let before = self.world.restores();
-        let answer = running.life.wait(running.server.edit_all(&bulk, &mut |_| {})).await;
+        let answer = running.life.wait(self.operator(running).edit_all(&bulk, |_| {})).await;
         let replaced = self.world.restores() != before;
         let books = &mut *self.world.clerk.0.lock();
         books.note(None, || format!("edit {number} undone: {}", answer.as_ref().map_or_else(|| "nothing".into(), said)));

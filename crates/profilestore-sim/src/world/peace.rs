@@ -8,7 +8,8 @@ use std::{
 };
 
 use profilestore::{
-    AuditOutcome, AuditQuery, ErrorKind, ProfileKey, StartOptions, audit_entries,
+    ErrorKind, ProfileKey, StartOptions,
+    audit::{AuditOutcome, AuditQuery, audit_entries},
     data_store::{DataStore, Order, VersionQuery, fault::LineState},
 };
 use tokio::time::Instant;

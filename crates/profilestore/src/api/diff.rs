@@ -1,7 +1,8 @@
 //! What differs between two versions, for people and programs. Pure.
 //!
-//! Members of objects are compared by name, whatever their order. Lists are aligned on what they have in common, so that an item
-//! taken out of the middle is one difference and not one for each item behind it.
+//! Members of objects are compared by name, whatever their order. Lists are aligned on what they
+//! have in common, so that an item taken out of the middle is one difference and not one for each
+//! item behind it.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -11,15 +12,16 @@ use similar::{Algorithm, DiffOp, capture_diff_slices};
 
 use crate::record::Stored;
 
-/// Aligning two lists takes at worst the product of their lengths. Beyond this, items at the same place are compared.
+/// Aligning two lists takes at worst the product of their lengths. Beyond this, items at the same
+/// place are compared.
 const ALIGNED: usize = 1 << 24;
 
 /// One place at which two values differ.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Difference {
-    /// Where: a JSON pointer (RFC 6901). An index into a list counts in the later list, for something that is gone in the earlier
-    /// one. Empty for the value as a whole.
+    /// Where: a JSON pointer (RFC 6901). An index into a list counts in the later list, for
+    /// something that is gone in the earlier one. Empty for the value as a whole.
     pub path: String,
     /// What was there before. None: nothing, it was added.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -29,16 +31,17 @@ pub struct Difference {
     pub after: Option<Value>,
 }
 
-/// What has to be changed in `before` to make it `after`, in the order of `before`, then what was added in the order of `after`.
-/// Numbers are compared by value: 1 and 1.0 are the same.
+/// What has to be changed in `before` to make it `after`, in the order of `before`, then what was
+/// added in the order of `after`. Numbers are compared by value: 1 and 1.0 are the same.
 pub fn diff(before: &Value, after: &Value) -> Vec<Difference> {
     let mut found = Vec::new();
     compare(&mut String::new(), before, after, &mut found);
     found
 }
 
-/// A version's content as it is compared: the data and what belongs to it, in the document's names, without sessions, messages and
-/// times. What is no profile is compared as it is; a tombstone (None) is null. Fails on a value nested too deeply.
+/// A version's content as it is compared: the data and what belongs to it, in the document's names,
+/// without sessions, messages and times. What is no profile is compared as it is; a tombstone
+/// (None) is null. Fails on a value nested too deeply.
 pub fn comparable(stored: Option<&Stored>) -> serde_json::Result<Value> {
     let parse = |json: &RawValue| serde_json::from_str::<Value>(json.get());
     let mut content = Map::new();
@@ -101,7 +104,8 @@ fn compare_lists(path: &mut String, before: &[Value], after: &[Value], found: &m
         if matches!(op, DiffOp::Equal { .. }) {
             continue;
         }
-        // Of a stretch that was replaced, what stands at the same place is taken for the same item, changed.
+        // In a stretch that was replaced, items at the same place are taken for the same item,
+        // changed.
         let both = old.len().min(new.len());
         for (was, is) in old.clone().zip(new.clone()) {
             within(path, &is.to_string(), |path| compare(path, &before[was], &after[is], found));

@@ -1,24 +1,19 @@
 //! This process as a game server: its identity, its lease in the store, its sessions, its shutdown.
 
-use std::{
-    fmt,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{fmt, sync::Arc};
 
-use uuid::Uuid;
-
+#[cfg(feature = "roblox")]
+use crate::settings::ConstantError;
 use crate::{
-    audit::{Attribution, AuditEntry, AuditOutcome},
-    data_store::{DataStore, MemoryStore, ServerId},
-    edit::{BulkEdit, BulkProgress, BulkReport, Edit, request::EditRequest},
+    api::mock::Mock,
+    data_store::{DataStore, ServerId},
     engine::Engine,
     env::Env,
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
     link::{Parts, health::ForeignHolder},
-    messenger::{LocalMessenger, Messenger, NoMessenger},
-    settings::{ConstantError, Settings},
+    messenger::{Messenger, NoMessenger},
+    settings::Settings,
     signal::Connection,
 };
 
@@ -34,22 +29,24 @@ pub struct GameServerBuilder {
 }
 
 impl GameServerBuilder {
-    /// Carries hints between servers. Without one everything works, hand-overs and messages up to a renewal period slower.
+    /// Carries hints between servers. Without one everything works, hand-overs and messages up to a
+    /// renewal period slower.
     #[must_use]
     pub fn messenger(mut self, messenger: impl Messenger) -> Self {
         self.messenger = Arc::new(messenger);
         self
     }
 
-    /// Which game or part of it this server runs. Shown to those who meet its sessions. Specification: `PlaceId`. 0.
+    /// Which game or part of it this server runs. Shown to servers that meet its sessions.
+    /// Specification: `PlaceId`. 0.
     #[must_use]
     pub fn place_id(mut self, place_id: i64) -> Self {
         self.place_id = place_id;
         self
     }
 
-    /// The name of this process, for people: shown in sessions, kept as author of versions. 1 to 100 bytes. A random one by
-    /// default. Specification: `JobId`.
+    /// The name of this process, for people: shown in sessions, kept as author of versions. 1 to
+    /// 100 bytes. A random one by default. Specification: `JobId`.
     #[must_use]
     pub fn job_id(mut self, job_id: impl Into<String>) -> Self {
         self.job_id = Some(job_id.into());
@@ -70,9 +67,10 @@ impl GameServerBuilder {
         self
     }
 
-    /// Registers the server in the store and starts renewing its lease. Tries for a few seconds; fails with
-    /// [`ErrorKind::Unavailable`] when the store cannot be reached, with [`ErrorKind::Invalid`] when a setting cannot work.
-    /// Must be called within a Tokio runtime with time enabled.
+    /// Registers the server in the store and starts renewing its lease. Tries for a few seconds;
+    /// fails with [`ErrorKind::Unavailable`] when the store cannot be reached, with
+    /// [`ErrorKind::Invalid`] when a setting cannot work. Must be called within a Tokio runtime
+    /// with time enabled.
     pub async fn start(self) -> Result<GameServer> {
         let job_id = self.job_id.unwrap_or_else(|| self.env.uuid().to_string());
         if job_id.is_empty() || job_id.len() > 100 {
@@ -88,14 +86,15 @@ impl GameServerBuilder {
             health: Arc::default(),
         })
         .await?;
-        Ok(GameServer { inner: Arc::new(Inner { engine, mock: OnceLock::new(), starting_mock: tokio::sync::Mutex::new(()) }) })
+        Ok(GameServer { inner: Arc::new(Inner { engine, mock: Mock::default() }) })
     }
 }
 
 /// A running game server. Cheap to clone; all clones are the same server.
 ///
-/// Call [`GameServer::shutdown`] before the process ends. Dropping every clone (the stores made from it included) without that is
-/// like a crash: nothing more is saved, and players get in elsewhere after the lease time.
+/// Call [`GameServer::shutdown`] before the process ends. Dropping every clone (the stores made
+/// from it included) without that is like a crash: nothing more is saved, and players get in
+/// elsewhere after the lease time.
 #[derive(Clone)]
 pub struct GameServer {
     pub(crate) inner: Arc<Inner>,
@@ -103,9 +102,7 @@ pub struct GameServer {
 
 pub(crate) struct Inner {
     pub(crate) engine: Arc<Engine>,
-    /// The engine of mock stores: a memory of its own.
-    mock: OnceLock<Arc<Engine>>,
-    starting_mock: tokio::sync::Mutex<()>,
+    mock: Mock,
 }
 
 impl Drop for Inner {
@@ -114,38 +111,21 @@ impl Drop for Inner {
             tracing::warn!("a game server was dropped without shutdown; its last changes are not saved");
         }
         self.engine.abandon();
-        if let Some(mock) = self.mock.get() {
+        if let Some(mock) = self.mock.started() {
             mock.abandon();
         }
     }
 }
 
 impl Inner {
+    /// The engine of mock stores, if there is one yet.
     pub(crate) fn mock_started(&self) -> Option<&Arc<Engine>> {
-        self.mock.get()
+        self.mock.started()
     }
 
     /// The engine of mock stores, started at the first use.
     pub(crate) async fn mock(&self) -> Result<Arc<Engine>> {
-        if let Some(mock) = self.mock.get() {
-            return Ok(mock.clone());
-        }
-        let _one = self.starting_mock.lock().await;
-        if let Some(mock) = self.mock.get() {
-            return Ok(mock.clone());
-        }
-        let live = &self.engine.link;
-        let mock = Engine::start(Parts {
-            store: Arc::new(MemoryStore::new(live.env.clone())),
-            messenger: Arc::new(LocalMessenger::new()),
-            env: live.env.clone(),
-            settings: (*live.settings()).clone(),
-            place_id: live.place_id,
-            job_id: live.job_id.clone(),
-            health: live.health.clone(),
-        })
-        .await?;
-        Ok(self.mock.get_or_init(|| mock).clone())
+        self.mock.of(&self.engine).await
     }
 }
 
@@ -198,7 +178,8 @@ impl GameServer {
         }
     }
 
-    /// The identity of this server's current incarnation. Another one after the server was declared dead and came back.
+    /// The identity of this server's current incarnation. Another one after the server was declared
+    /// dead and came back.
     pub fn server_id(&self) -> ServerId {
         self.inner.engine.link.server()
     }
@@ -213,8 +194,8 @@ impl GameServer {
         &self.inner.engine.link.job_id
     }
 
-    /// True once [`GameServer::shutdown`] was called: calls fail with [`ErrorKind::Closing`] from then on.
-    /// Specification: `IsClosing`.
+    /// True once [`GameServer::shutdown`] was called: calls fail with [`ErrorKind::Closing`] from
+    /// then on. Specification: `IsClosing`.
     pub fn is_closing(&self) -> bool {
         self.inner.engine.link.is_closing()
     }
@@ -233,8 +214,8 @@ impl GameServer {
         if engine.link.confirms(engine.link.server(), None) { AccessState::Access } else { AccessState::NoAccess }
     }
 
-    /// Calls `listener` with a message and, where it is about one, the profile whenever a call of the store fails or something
-    /// cannot be saved. Specification: `OnError`.
+    /// Calls `listener` with a message and, where it is about one, the profile whenever a call of
+    /// the store fails or something cannot be saved. Specification: `OnError`.
     pub fn on_error(&self, listener: impl Fn(&str, Option<&ProfileKey>) + Send + Sync + 'static) -> Connection {
         self.inner.engine.link.health.listen_error(listener)
     }
@@ -246,20 +227,23 @@ impl GameServer {
         self.inner.engine.link.health.on_nearly_full.connect(Arc::new(listener))
     }
 
-    /// Calls `listener` whenever a stored value that is no profile was overwritten; see [`crate::StartOptions::overwrite`].
-    /// Specification: `OnOverwrite`.
+    /// Calls `listener` whenever a stored value that is no profile was overwritten; see
+    /// [`crate::StartOptions::overwrite`]. Specification: `OnOverwrite`.
     pub fn on_overwrite(&self, listener: impl Fn(&ProfileKey) + Send + Sync + 'static) -> Connection {
         self.inner.engine.link.health.on_overwrite.connect(Arc::new(listener))
     }
 
-    /// Calls `listener` whenever [`GameServer::is_critical_state`] changes. Specification: `OnCriticalToggle`.
+    /// Calls `listener` whenever [`GameServer::is_critical_state`] changes. Specification:
+    /// `OnCriticalToggle`.
     pub fn on_critical_toggle(&self, listener: impl Fn(bool) + Send + Sync + 'static) -> Connection {
         self.inner.engine.link.health.on_critical.connect(Arc::new(listener))
     }
 
-    /// Calls `listener` whenever this server asks a session for its profile, or has sent it a message, that no game server of this library
-    /// holds and no hint of ours reaches: one that came with a document of the published modules. They listen to the topic
-    /// `PS_<session>` for `{LoadCount, EndSession}`; whoever can publish there saves everybody the wait for their next autosave.
+    /// Calls `listener` whenever this server asks a session for its profile, or has sent it a
+    /// message, that no game server of this library holds and no hint of ours reaches: one that
+    /// came with a document of the published modules. They listen to the topic `PS_<session>` for
+    /// `{LoadCount, EndSession}`; a program that can publish there saves the player the wait for
+    /// the holder's next autosave.
     pub fn on_foreign_holder(&self, listener: impl Fn(&ForeignHolder<'_>) + Send + Sync + 'static) -> Connection {
         self.inner.engine.link.health.on_foreign_holder.connect(Arc::new(listener))
     }
@@ -269,8 +253,8 @@ impl GameServer {
         (*self.inner.engine.link.settings()).clone()
     }
 
-    /// Changes settings of the running server. The lease time that is noted in the store stays. Fails, changing nothing, when the
-    /// result cannot work.
+    /// Changes settings of the running server. The lease time that is noted in the store stays.
+    /// Fails, changing nothing, when the result cannot work.
     pub fn change_settings(&self, change: impl FnOnce(&mut Settings)) -> Result<()> {
         self.inner.engine.change_settings(change)?;
         self.tell_mock()
@@ -282,7 +266,9 @@ impl GameServer {
         self.inner.mock_started().map_or(Ok(()), |mock| mock.change_settings(|own| *own = settings))
     }
 
-    /// Sets one of the specification's constants by its name; times are in seconds. Specification: `SetConstant`.
+    /// Sets one of the specification's constants by its name; times are in seconds. Specification:
+    /// `SetConstant`.
+    #[cfg(feature = "roblox")]
     pub fn set_constant(&self, name: &str, value: f64) -> Result<()> {
         let wrong = |error: ConstantError| Error::new(ErrorKind::Invalid, format!("{error}: name=`{name}` value=`{value}`"));
         self.inner.engine.change_settings(|settings| settings.set_constant(name, value))?.map_err(wrong)?;
@@ -294,73 +280,18 @@ impl GameServer {
         self.inner.engine.table.open_count()
     }
 
-    /// Changes a profile's data in an operator's name, without ending its session. Where nobody holds the profile the edit is applied
-    /// directly; otherwise its holder applies it, whichever server that is, and saves. What was done is booked in the audit log
-    /// ([`crate::audit_entries`]) in the same commit, with what would undo it ([`Edit::undo`]).
+    /// Ends every session with its hooks ([`crate::LastSave::Shutdown`]), saves and releases all
+    /// profiles, and gives the lease back.
     ///
-    /// Waits until the outcome is durable: for one read and one commit, some milliseconds more for a profile that another server
-    /// holds, up to the lease time when that server has crashed; at most [`Settings::call_timeout`].
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::EditRefused`] when the edit does not fit the data, the program's type, or the size of a profile; nothing was changed
-    /// then. [`ErrorKind::Unknown`] when the holder has not answered in time: the edit lies in the profile's inbox and takes effect
-    /// once, before the next session's start at the latest; [`GameServer::edit_as`] with the same identity tells. Further
-    /// [`ErrorKind::NotFound`], [`ErrorKind::Foreign`], and [`ErrorKind::Invalid`] or [`ErrorKind::TooLarge`] for an edit that can fit nowhere.
-    pub fn edit(
-        &self,
-        key: &ProfileKey,
-        edit: &Edit,
-        by: Attribution,
-    ) -> impl Future<Output = Result<AuditEntry>> + Send + 'static + use<> {
-        let operation = self.inner.engine.link.env.uuid();
-        self.edit_as(operation, key, edit, by, self.settings().call_timeout)
-    }
-
-    /// The same under an identity of the caller's choice, a version 7 UUID whose time is at most 30 days ago, and with a patience of
-    /// its own. Repeating it under its identity is harmless: the edit takes effect once, and the answer is the first one's.
-    pub fn edit_as(
-        &self,
-        operation: Uuid,
-        key: &ProfileKey,
-        edit: &Edit,
-        by: Attribution,
-        patience: Duration,
-    ) -> impl Future<Output = Result<AuditEntry>> + Send + 'static + use<> {
-        let key = key.clone();
-        let begun = check_edited(&key)
-            .and_then(|()| EditRequest::new(operation, edit.clone(), by, false))
-            .map(|request| self.inner.engine.edit(&key, Arc::new(request), patience));
-        async move {
-            let entry = begun?.await?;
-            match &entry.outcome {
-                AuditOutcome::Refused { why } => Err(Error::new(ErrorKind::EditRefused, why.clone()).about(&key)),
-                _ => Ok(entry),
-            }
-        }
-    }
-
-    /// Changes many profiles in an operator's name, those that are held included, without ending a session; or undoes such a change.
-    /// Every profile of the store that is there when the edit comes to it, and with [`BulkEdit::new_too`] every one that begins later, is
-    /// edited once, however often the operation is broken off and resumed ([`BulkEdit::resume`]); its outcome is booked like that of [`GameServer::edit`]. The operation itself has an entry
-    /// that says what it is, and when it is complete.
-    ///
-    /// Waits until every outcome is durable, for held profiles at most [`BulkEdit::patience`]; those that are left are in the report.
-    /// Calls `progress` now and then. Dropping the future leaves the operation to be resumed. An error of the store does the same.
-    pub async fn edit_all(&self, bulk: &BulkEdit, progress: &mut (dyn FnMut(BulkProgress) + Send)) -> Result<BulkReport> {
-        self.inner.engine.edit_all(bulk, progress).await
-    }
-
-    /// Ends every session with its hooks ([`crate::LastSave::Shutdown`]), saves and releases all profiles, and gives the lease back.
-    ///
-    /// Under way as soon as it is called: what was called before comes before it, transactions included; what is called
-    /// after it fails with [`ErrorKind::Closing`] or [`ErrorKind::SessionEnded`]. Waits until everything is durable or
-    /// [`Settings::shutdown_timeout`] has passed; what was not saved by then is listed in the report. Dropping the future
-    /// does not stop the saves that are under way, but the lease may then stay until it dies of age. A second call finds
-    /// nothing to do.
+    /// Under way as soon as it is called: what was called before comes before it, transactions
+    /// included; what is called after it fails with [`ErrorKind::Closing`] or
+    /// [`ErrorKind::SessionEnded`]. Waits until everything is durable or
+    /// [`Settings::shutdown_timeout`] has passed; what was not saved by then is listed in the
+    /// report. Dropping the future does not stop the saves that are under way, but the lease may
+    /// then stay until it dies of age. A second call finds nothing to do.
     pub fn shutdown(&self) -> impl Future<Output = ShutdownReport> + Send + 'static + use<> {
         let live = self.inner.engine.shutdown();
-        let mock = self.inner.mock.get().map(Engine::shutdown);
+        let mock = self.inner.mock.started().map(Engine::shutdown);
         let server = self.inner.clone();
         async move {
             // The server stays until then, also when this is the last that holds it.
@@ -376,8 +307,8 @@ impl GameServer {
         }
     }
 
-    /// Waits for SIGTERM or SIGINT (Ctrl-C), then shuts down. For programs that have nothing else to do at their end.
-    /// Fails when the signals cannot be listened to.
+    /// Waits for SIGTERM or SIGINT (Ctrl-C), then shuts down. For programs that have nothing else
+    /// to do at their end. Fails when the signals cannot be listened to.
     pub async fn shutdown_on_signal(&self) -> std::io::Result<ShutdownReport> {
         stop_signal().await?;
         Ok(self.shutdown().await)
@@ -387,13 +318,6 @@ impl GameServer {
     #[cfg(any(test, feature = "test-util"))]
     pub fn crash(&self) {
         self.inner.engine.abandon();
-    }
-}
-
-fn check_edited(key: &ProfileKey) -> Result<()> {
-    match key.is_reserved() {
-        true => Err(Error::new(ErrorKind::Invalid, "the library keeps its own books there").about(key)),
-        false => Ok(()),
     }
 }
 

@@ -5,39 +5,58 @@ use serde::Serialize;
 use crate::{
     api::store::ProfileStore,
     data::{ProfileData, payload},
-    data_store::{MessageId, StoredMessage},
-    engine::calls::{InboxChange, Sent},
+    data_store::MessageId,
+    engine::calls::Sent,
     error::Result,
 };
+#[cfg(feature = "roblox")]
+use crate::{data_store::StoredMessage, engine::calls::InboxChange};
 
 impl<T: ProfileData> ProfileStore<T> {
-    /// Sends a message to a profile, whether or not it is live anywhere or exists yet. When this returns Ok the message is durable
-    /// and will be offered to the profile's handlers until one has processed it. Waits for one commit, during an outage for at
-    /// most [`crate::Settings::call_timeout`].
-    ///
-    /// A sender that may have to retry uses [`ProfileStore::send_message_as`] instead: this one gives each call an identity of its
-    /// own. Specification: `MessageAsync`.
+    /// Sends a message to a profile, whether or not it is live anywhere or exists yet. When this
+    /// returns Ok the message is durable and will be offered to the profile's handlers until one
+    /// has processed it. Waits for one commit, during an outage for at most
+    /// [`crate::Settings::call_timeout`]. Specification: `MessageAsync`.
     ///
     /// # Errors
     ///
-    /// [`crate::ErrorKind::InboxFull`]: nothing was stored and nothing dropped. [`crate::ErrorKind::TooLarge`] above 256 KiB.
-    /// [`crate::ErrorKind::Unknown`]: it may or may not arrive.
+    /// [`crate::ErrorKind::InboxFull`]: nothing was stored and nothing dropped.
+    /// [`crate::ErrorKind::TooLarge`] above 256 KiB. [`crate::ErrorKind::Unknown`]: it may or may
+    /// not arrive. Calling this again would send a second message. Repeat the first one instead,
+    /// under the identity that the error names:
+    ///
+    /// ```
+    /// use profilestore::{Advice, ProfileData, ProfileStore, Result};
+    ///
+    /// async fn give<T: ProfileData>(players: &ProfileStore<T>, player: &str, gift: &str) -> Result<()> {
+    ///     let mut answer = players.send_message(player, &gift).await;
+    ///     while let Err(error) = &answer
+    ///         && error.advice() == Advice::RetryAs
+    ///         && let Some(id) = error.message_id()
+    ///     {
+    ///         answer = players.send_message_as(player, id, &gift).await.map(drop);
+    ///     }
+    ///     answer
+    /// }
+    /// ```
     pub fn send_message<M: Serialize>(
         &self,
         key: &str,
         message: &M,
     ) -> impl Future<Output = Result<()>> + Send + 'static + use<T, M> {
         let engine = &self.server.inner.engine;
-        // The id is judged by the store's clock, and this server's may be wrong; the mock's store has this server's.
+        // The id is judged by the store's clock, and this server's may be wrong; the mock's store
+        // has this server's.
         let created_ms = if self.mock { engine.link.env.unix_ms() } else { engine.link.store_ms() };
         let id = MessageId { created_ms, name: engine.link.env.uuid().to_string() };
         let sent = self.send_message_as(key, &id, message);
         async move { sent.await.map(drop) }
     }
 
-    /// Sends a message under an identity of the sender's choice, so that sending it again is harmless: its effect comes once,
-    /// for 30 days from the time in the id, after which the id is refused ([`crate::ErrorKind::MessageIdExpired`]).
-    /// [`Sent::Before`] says that it had been stored before; the same id with another content is an error
+    /// Sends a message under an identity of the sender's choice, so that sending it again is
+    /// harmless: its effect comes once, for 30 days from the time in the id, after which the id is
+    /// refused ([`crate::ErrorKind::MessageIdExpired`]). [`Sent::Before`] says that it had been
+    /// stored before; the same id with another content is an error
     /// ([`crate::ErrorKind::MessageIdReused`]).
     pub fn send_message_as<M: Serialize>(
         &self,
@@ -45,14 +64,21 @@ impl<T: ProfileData> ProfileStore<T> {
         id: &MessageId,
         message: &M,
     ) -> impl Future<Output = Result<Sent>> + Send + 'static + use<T, M> {
-        let id = id.clone();
-        let sent = payload(message).map(|payload| self.with_engine(key, move |engine, key| engine.send(key, id, payload, None)));
-        async move { sent?.await }
+        let (id, sent_as) = (id.clone(), id.clone());
+        let sent =
+            payload(message).map(|payload| self.with_engine(key, move |engine, key| engine.send(key, sent_as, payload, None)));
+        async move { sent?.await.map_err(|error| error.of_message(&id)) }
     }
 
-    /// Changes the messages that wait for a profile, whether or not it is live anywhere or exists yet. `edit` is called with them on the library's
-    /// task, must not block, and says what is to be done; when another writer was faster it is called again with what waits by then. Answers
-    /// false when `edit` said None. Otherwise as [`ProfileStore::send_message`]. Specification: `GlobalUpdateProfileAsync`.
+    /// Changes the messages that wait for a profile, whether or not it is live anywhere or exists
+    /// yet. `edit` is called with them on the library's task and must not block. It says what is to
+    /// be done; when another writer was faster, it is called again with what waits by then. Answers
+    /// false when `edit` said None.
+    ///
+    /// Errors are those of [`ProfileStore::send_message`]. What is added has no identity that the
+    /// caller knows: after [`crate::ErrorKind::Unknown`] a second call may add it twice.
+    /// Specification: `GlobalUpdateProfileAsync`.
+    #[cfg(feature = "roblox")]
     pub fn change_inbox<F>(&self, key: &str, mut edit: F) -> impl Future<Output = Result<bool>> + Send + 'static + use<T, F>
     where
         F: FnMut(&[StoredMessage], u64) -> Option<Vec<InboxChange>> + Send + 'static,

@@ -3,6 +3,7 @@
 pub(crate) mod diff;
 pub(crate) mod game_server;
 pub(crate) mod messages;
+mod mock;
 pub(crate) mod operator;
 #[cfg(test)]
 mod overload;

@@ -1,16 +1,19 @@
-//! What operators do to profiles from outside the game, whatever the type of their data: each call is booked in the audit log, in
-//! the commit that does it.
+//! What operators do to profiles from outside the game, whatever the type of their data: each call
+//! is booked in the audit log, in the commit that does it.
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use serde::Serialize;
 use serde_json::Value;
+use tokio::task::JoinSet;
+use uuid::Uuid;
 
 use crate::{
     api::game_server::GameServer,
     audit::{Attribution, AuditEntry, AuditOutcome},
     data::{Codec, TypedCodec, payload},
     data_store::{MessageId, Returning, VersionInfo, VersionRef},
+    edit::{BulkEdit, BulkProgress, BulkReport, Edit, request::EditRequest},
     engine::{
         Engine,
         calls::Sent,
@@ -20,16 +23,20 @@ use crate::{
     },
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
+    link::queue::Answer,
     session::info::SessionEnd,
 };
 
-/// An operator at work on the profiles of a game server's store. Made by [`crate::GameServer::operator`]. Cheap to clone.
+/// An operator at work on the profiles of a game server's store. Made by
+/// [`crate::GameServer::operator`]. Cheap to clone.
 ///
-/// A call begins when it is first polled and then takes its place in the order of this server's calls for the profile; dropping it
-/// cancels nothing that has begun. It waits for a few round trips, during an outage for at most
-/// [`crate::Settings::call_timeout`]. None of them concerns mock stores.
+/// A call is under way when it returns, as everywhere: it has its place in the order of this
+/// server's calls for the profile, and dropping its future cancels nothing (but
+/// [`Operator::edit_all`], which then stops). It waits for a few round trips, during an outage for
+/// at most [`crate::Settings::call_timeout`]. None of them concerns mock stores.
 ///
-/// Every call fails with [`ErrorKind::Invalid`] on a key of [`crate::RESERVED_STORE`] and when author or reason break their limits.
+/// Every call fails with [`ErrorKind::Invalid`] on a key of [`crate::key::RESERVED_STORE`] and when
+/// author or reason break their limits.
 #[derive(Clone)]
 pub struct Operator {
     engine: Arc<Engine>,
@@ -43,7 +50,7 @@ impl fmt::Debug for Operator {
 }
 
 impl GameServer {
-    /// Someone who changes profiles from outside the game, in whose name it is booked.
+    /// An operator, who changes profiles from outside the game. The audit log names the operator.
     pub fn operator(&self, by: Attribution) -> Operator {
         Operator::new(self.inner.engine.clone(), by)
     }
@@ -62,43 +69,171 @@ impl Operator {
         }
     }
 
-    /// Makes an earlier version current again, byte for byte, as a new version ([`crate::data_store::Cause::Restore`]); ends
-    /// whatever session there is, whose unsaved changes are lost. What it replaces stays in the history; waiting messages stay.
-    /// Works on values that are no profiles too.
-    ///
-    /// Fails with [`ErrorKind::NotFound`] when the version is not, or no longer, in the history; with [`ErrorKind::Invalid`] when it
-    /// is a tombstone.
-    pub async fn restore(&self, key: &ProfileKey, version: VersionRef) -> Result<Restored> {
+    /// The engine for one call of a profile, if the operator may make it.
+    fn allowed(&self, key: &ProfileKey) -> Result<&Arc<Engine>> {
         self.check(key)?;
-        self.engine.restore(key, Which::Named(version), self.by.clone()).await
+        Ok(&self.engine)
     }
 
-    /// Keeps a version whatever the retention, or gives it free again. Answers with the version. Fails with [`ErrorKind::NotFound`]
-    /// when it is not, or no longer, in the history.
-    pub async fn pin(&self, key: &ProfileKey, version: VersionRef, pinned: bool) -> Result<VersionInfo> {
-        self.check(key)?;
-        self.engine.pin(key, Which::Named(version), pinned, self.by.clone()).await
+    /// Begins work of several steps; the future is only the wait for it.
+    fn begin<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
+        &self,
+        work: F,
+    ) -> impl Future<Output = Result<T>> + Send + 'static + use<T, F> {
+        let (mut reply, answer) = Answer::to_come();
+        self.engine.link.runtime.spawn(async move {
+            *reply.begun() = true;
+            reply.send(work.await);
+        });
+        answer.wait()
+    }
+
+    /// Changes a profile's data without ending its session. Where no server holds the profile, the
+    /// edit is applied directly; otherwise the holder applies it and saves, whichever server that
+    /// is. What was done is booked in the audit log ([`crate::audit`]) in the same commit, with
+    /// what would undo it ([`Edit::undo`]).
+    ///
+    /// Waits until the outcome is durable: for one read and one commit, some milliseconds more for
+    /// a profile that another server holds, up to the lease time when that server has crashed; at
+    /// most [`crate::Settings::call_timeout`].
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::EditRefused`] when the edit does not fit the data, the program's type, or the
+    /// size of a profile; nothing was changed then. [`ErrorKind::Unknown`] when the holder has not
+    /// answered in time: the edit lies in the profile's inbox and takes effect once, before the
+    /// next session's start at the latest. Calling this again would be a second edit;
+    /// [`Operator::edit_as`] with [`Error::operation`] repeats the first one and tells. Further
+    /// [`ErrorKind::NotFound`], [`ErrorKind::Foreign`], and [`ErrorKind::Invalid`] or
+    /// [`ErrorKind::TooLarge`] for an edit that can fit nowhere.
+    pub fn edit(&self, key: &ProfileKey, edit: &Edit) -> impl Future<Output = Result<AuditEntry>> + Send + 'static + use<> {
+        self.edit_as(self.engine.link.env.uuid(), key, edit, self.engine.link.settings().call_timeout)
+    }
+
+    /// The same under an identity of the caller's choice, a version 7 UUID whose time is at most 30
+    /// days ago, and with a patience of its own. Repeating it under its identity is harmless: the
+    /// edit takes effect once, and the answer is the first one's.
+    pub fn edit_as(
+        &self,
+        operation: Uuid,
+        key: &ProfileKey,
+        edit: &Edit,
+        patience: Duration,
+    ) -> impl Future<Output = Result<AuditEntry>> + Send + 'static + use<> {
+        let begun = self.allowed(key).and_then(|engine| {
+            let request = EditRequest::new(operation, edit.clone(), self.by.clone(), false)?;
+            Ok(engine.edit(key, Arc::new(request), patience))
+        });
+        let key = key.clone();
+        async move {
+            let told = match begun {
+                Ok(outcome) => outcome.await,
+                Err(error) => Err(error),
+            };
+            match told.map_err(|error| error.of_operation(operation))? {
+                AuditEntry { outcome: AuditOutcome::Refused { why }, .. } => {
+                    Err(Error::new(ErrorKind::EditRefused, why).about(&key).of_operation(operation))
+                }
+                entry => Ok(entry),
+            }
+        }
+    }
+
+    /// Changes many profiles, those that are held included, without ending a session; or undoes
+    /// such a change. Every profile of the store that is there when the edit comes to it, and with
+    /// [`BulkEdit::new_too`] every one that begins later, is edited once, however often the
+    /// operation is broken off and resumed ([`BulkEdit::resume`]). Each outcome is booked like that
+    /// of [`Operator::edit`]. The operation itself has an entry that says what it is, and when it
+    /// is complete.
+    ///
+    /// Waits until every outcome is durable, for held profiles at most [`BulkEdit::patience`];
+    /// those that are left are in the report. Calls `progress` now and then, on the library's task;
+    /// it must not block. Dropping the future stops the operation and leaves it to be resumed. An
+    /// error of the store does the same.
+    pub fn edit_all<P: FnMut(BulkProgress) + Send + 'static>(
+        &self,
+        bulk: &BulkEdit,
+        mut progress: P,
+    ) -> impl Future<Output = Result<BulkReport>> + Send + 'static + use<P> {
+        let (engine, plan) = (self.engine.clone(), bulk.plan(&self.by));
+        // Dropped with the future, and the work with it.
+        let mut working = JoinSet::new();
+        working.spawn_on(async move { engine.edit_all(&plan, &mut progress).await }, &self.engine.link.runtime);
+        async move {
+            match working.join_next().await {
+                Some(Ok(report)) => report,
+                Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                _ => Err(Error::new(ErrorKind::Unknown, "the operation was broken off; resume it")),
+            }
+        }
+    }
+
+    /// Makes an earlier version current again, byte for byte, as a new version
+    /// ([`crate::data_store::Cause::Restore`]); ends whatever session there is, whose unsaved
+    /// changes are lost. What it replaces stays in the history; waiting messages stay. Works on
+    /// values that are no profiles too.
+    ///
+    /// Fails with [`ErrorKind::NotFound`] when the version is not, or no longer, in the history;
+    /// with [`ErrorKind::Invalid`] when it is a tombstone.
+    pub fn restore(
+        &self,
+        key: &ProfileKey,
+        version: VersionRef,
+    ) -> impl Future<Output = Result<Restored>> + Send + 'static + use<> {
+        let restored = self.allowed(key).map(|engine| engine.restore(key, Which::Named(version), self.by.clone()));
+        async move { restored?.await }
+    }
+
+    /// Keeps a version whatever the retention, or gives it free again. Answers with the version.
+    /// Fails with [`ErrorKind::NotFound`] when it is not, or no longer, in the history.
+    pub fn pin(
+        &self,
+        key: &ProfileKey,
+        version: VersionRef,
+        pinned: bool,
+    ) -> impl Future<Output = Result<VersionInfo>> + Send + 'static + use<> {
+        let done = self.allowed(key).map(|engine| engine.pin(key, Which::Named(version), pinned, self.by.clone()));
+        async move { done?.await }
     }
 
     /// Removes a profile, as [`crate::ProfileStore::remove`] does. False when there was nothing.
-    pub async fn remove(&self, key: &ProfileKey) -> Result<bool> {
-        self.check(key)?;
-        self.engine.remove(key, Some(self.by.clone())).await
+    pub fn remove(&self, key: &ProfileKey) -> impl Future<Output = Result<bool>> + Send + 'static + use<> {
+        let removed = self.allowed(key).map(|engine| engine.remove(key, Some(self.by.clone())));
+        async move { removed?.await }
     }
 
-    /// Sends a message, as [`crate::ProfileStore::send_message_as`] does. One that was stored before is not booked again.
-    pub async fn send<M: Serialize + Sync + ?Sized>(&self, key: &ProfileKey, id: &MessageId, message: &M) -> Result<Sent> {
-        self.check(key)?;
-        self.engine.send(key, id.clone(), payload(&message)?, Some(self.by.clone())).await
+    /// Sends a message, as [`crate::ProfileStore::send_message_as`] does. One that was stored
+    /// before is not booked again.
+    pub fn send<M: Serialize + ?Sized>(
+        &self,
+        key: &ProfileKey,
+        id: &MessageId,
+        message: &M,
+    ) -> impl Future<Output = Result<Sent>> + Send + 'static + use<M> {
+        let sent =
+            self.allowed(key).and_then(|engine| Ok(engine.send(key, id.clone(), payload(&message)?, Some(self.by.clone()))));
+        let id = id.clone();
+        async move { sent?.await.map_err(|error| error.of_message(&id)) }
     }
 
-    /// Ends the session on a profile: asks its holder to save and let go, as another server would that wants it; a dead server's is
-    /// ended after its lease time. With `steal` it is not asked, and what it has not saved is lost. Answers with the job that held
-    /// it; None when nobody did, which is not booked.
+    /// Ends the session on a profile: asks its holder to save and let go, as another server would
+    /// that wants it; a dead server's is ended after its lease time. With `steal` it is not asked,
+    /// and what it has not saved is lost. Answers with the job that held it; None when no server
+    /// held it, which is not booked.
     ///
-    /// It is booked as pending first and as done or refused in the end, since the holder does its part. Fails as
-    /// [`crate::ProfileStore::start_session`] does, after `timeout` at the latest.
-    pub async fn end_session(&self, key: &ProfileKey, steal: bool, timeout: Duration) -> Result<Option<String>> {
+    /// It is booked as pending first and as done or refused in the end, since the holder does its
+    /// part. Fails as [`crate::ProfileStore::start_session`] does, after `timeout` at the latest.
+    pub fn end_session(
+        &self,
+        key: &ProfileKey,
+        steal: bool,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<Option<String>>> + Send + 'static + use<> {
+        let (operator, key) = (self.clone(), key.clone());
+        self.begin(async move { operator.end_booked(&key, steal, timeout).await })
+    }
+
+    async fn end_booked(&self, key: &ProfileKey, steal: bool, timeout: Duration) -> Result<Option<String>> {
         self.check(key)?;
         let (_, state) =
             self.engine.link.read_settled(key, Returning::HEAD).await.map_err(|error| Error::from(error).about(key))?;
@@ -130,18 +265,23 @@ impl Operator {
         }
     }
 
-    /// Erases every profile of a user: those associated with the user now, or when they were removed. Data, history (pinned versions
-    /// included), waiting messages, and what the audit log holds of their content. Names, counters and the receipts of messages
-    /// stay: an epoch that was raised keeps every session of before from writing anything back, and a sender's retry does not
-    /// revive a message. Sessions end; who holds them is told. A profile of several users is left alone and reported, unless
-    /// `shared` is set.
+    /// Erases every profile of a user: those associated with the user now, or when they were
+    /// removed. Data, history (pinned versions included), waiting messages, and what the audit log
+    /// holds of their content. Names, counters and the receipts of messages stay: an epoch that was
+    /// raised keeps every session of before from writing anything back, and a sender's retry does
+    /// not revive a message. Sessions end, and their holders are told. A profile of several users is
+    /// left alone and reported, unless `shared` is set.
     ///
-    /// One commit a profile: what fails is reported, and erasing again goes on with the rest. Not erased are backups and exports.
-    /// With SQLite call `SqliteStore::vacuum` afterwards, so that the bytes are gone from the files as well.
+    /// One commit a profile: what fails is reported, and erasing again goes on with the rest. Not
+    /// erased are backups and exports. With SQLite call `SqliteStore::vacuum` afterwards, so that
+    /// the bytes are gone from the files as well.
     ///
     /// Fails, perhaps after some profiles, when the store cannot be used.
-    pub async fn erase_user(&self, user_id: i64, shared: bool) -> Result<EraseReport> {
-        self.by.check()?;
-        self.engine.erase_user(user_id, shared, &self.by).await
+    pub fn erase_user(&self, user_id: i64, shared: bool) -> impl Future<Output = Result<EraseReport>> + Send + 'static + use<> {
+        let (engine, by) = (self.engine.clone(), self.by.clone());
+        self.begin(async move {
+            by.check()?;
+            engine.erase_user(user_id, shared, &by).await
+        })
     }
 }

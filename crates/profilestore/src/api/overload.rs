@@ -21,8 +21,8 @@ fn edit(profile: &Profile<Value>, count: u64) {
     profile.update(|data| *data = json!({"coins": count})).unwrap();
 }
 
-/// A million sessions that were all edited made the process grow by 16 GB until it was killed. Here each of 2,000 is due twice as
-/// often as the store takes saves, for ten minutes.
+/// A million sessions that were all edited made the process grow by 16 GB until it was killed. Here
+/// each of 2,000 is due twice as often as the store takes saves, for ten minutes.
 #[tokio::test(start_paused = true)]
 async fn a_store_that_is_too_slow_costs_time_and_not_memory() {
     let env = ManualClock::default().env(1);

@@ -4,6 +4,8 @@ use std::{fmt, sync::Arc};
 
 use serde_json::{Map, Value};
 
+#[cfg(feature = "roblox")]
+use crate::session::collect::{Keeper, Typed};
 use crate::{
     api::store::ProfileStore,
     data::{Codec, Data, ProfileData, typed, typed_mut},
@@ -14,7 +16,6 @@ use crate::{
     record::{Record, version::KeyInfo},
     session::{
         Session,
-        collect::{Keeper, Typed},
         handlers::Message,
         info::{LastSave, SessionEnd, SessionInfo},
     },
@@ -22,13 +23,14 @@ use crate::{
     storable::{Problem, check_metadata, check_users},
 };
 
-/// A live profile: this server alone may change it. Cheap to clone; all clones are the same session.
+/// A live profile: this server alone may change it. Cheap to clone; all clones are the same
+/// session.
 ///
-/// Always end it ([`Profile::end_session`]) when the player leaves; dropping the handle does not, so that an autosave can still
-/// reach it.
+/// Always end it ([`Profile::end_session`]) when the player leaves; dropping the handle does not,
+/// so that an autosave can still reach it.
 ///
-/// The listeners of its signals run on the library's tasks and must not block. Edits made by `on_save` and `on_last_save`
-/// listeners go through their argument and are part of the save.
+/// The listeners of its signals run on the library's tasks and must not block. Edits made by
+/// `on_save` and `on_last_save` listeners go through their argument and are part of the save.
 pub struct Profile<T> {
     pub(crate) session: Arc<Session>,
     store: ProfileStore<T>,
@@ -47,17 +49,21 @@ impl<T> fmt::Debug for Profile<T> {
 }
 
 impl<T: ProfileData> ProfileStore<T> {
-    /// Starts a session: from now on this server alone may change the profile. Asks its holder to let go, and takes it over
-    /// from a dead server. Specification: `StartSessionAsync`.
+    /// Starts a session: from now on this server alone may change the profile. Asks its holder to
+    /// let go, and takes it over from a dead server. Specification: `StartSessionAsync`.
     ///
-    /// Waits until the profile is there: one round trip to read and one to take a free one; some milliseconds more for one that
-    /// another server holds; up to the lease time after a crash; at most [`crate::Settings::start_session_timeout`].
+    /// Waits until the profile is there: one round trip to read and one to take a free one; some
+    /// milliseconds more for one that another server holds; up to the lease time after a crash; at
+    /// most [`crate::Settings::start_session_timeout`].
     ///
     /// # Errors
     ///
-    /// Where the specification has nil, the kind says which case it is: [`crate::ErrorKind::TakenElsewhere`], [`crate::ErrorKind::Superseded`],
-    /// [`crate::ErrorKind::TimedOut`], [`crate::ErrorKind::Cancelled`], [`crate::ErrorKind::Closing`]. Further [`crate::ErrorKind::AlreadyLoaded`],
-    /// [`crate::ErrorKind::Foreign`], [`crate::ErrorKind::Undecodable`], and [`crate::ErrorKind::Invalid`] for a wrong key. No lock stays behind.
+    /// Where the specification has nil, the kind says which case it is:
+    /// [`crate::ErrorKind::TakenElsewhere`], [`crate::ErrorKind::Superseded`],
+    /// [`crate::ErrorKind::TimedOut`], [`crate::ErrorKind::Cancelled`],
+    /// [`crate::ErrorKind::Closing`]. Further [`crate::ErrorKind::AlreadyLoaded`],
+    /// [`crate::ErrorKind::Foreign`], [`crate::ErrorKind::Undecodable`], and
+    /// [`crate::ErrorKind::Invalid`] for a wrong key. No lock stays behind.
     pub fn start_session(&self, key: &str) -> impl Future<Output = Result<Profile<T>>> + Send + 'static + use<T> {
         self.start_session_with(key, StartOptions::default())
     }
@@ -75,7 +81,7 @@ impl<T: ProfileData> ProfileStore<T> {
     }
 }
 
-/// The types agree: whoever made the session brought the codec along.
+/// The types agree: the caller that made the session brought the codec along.
 pub(crate) const OTHER_TYPE: &str = "a session's data has the type of the store that started it";
 
 impl<T: ProfileData> Profile<T> {
@@ -83,26 +89,28 @@ impl<T: ProfileData> Profile<T> {
         Self { session, store }
     }
 
-    // --- the data -------------------------------------------------------------------------------------------------
+    // --- the data --------------------------------------------------------------------------------
 
-    /// Changes the data. Takes the time of one copy of the data and of `edit`, waits for nothing but other edits of the same
-    /// profile, and is saved by the next save. If `edit` panics the data stays as it was and the panic goes on.
-    /// Specification: assigning to `Data`.
+    /// Changes the data. Takes the time of one copy of the data and of `edit`, waits for nothing
+    /// but other edits of the same profile, and is saved by the next save. If `edit` panics the
+    /// data stays as it was and the panic goes on. Specification: assigning to `Data`.
     ///
     /// # Errors
     ///
-    /// [`crate::ErrorKind::SessionEnded`] once the session is over: nothing was changed. [`crate::ErrorKind::Busy`] while a
-    /// transaction with this profile is open, usually for some milliseconds: see [`Profile::update_when_free`]; and from
-    /// inside another edit, be it of another profile, since two edits inside each other could wait for each other for ever:
-    /// edit one after the other, or use a transaction.
+    /// [`crate::ErrorKind::SessionEnded`] once the session is over: nothing was changed.
+    /// [`crate::ErrorKind::Busy`] while a transaction with this profile is open, usually for some
+    /// milliseconds: see [`Profile::update_when_free`]; and from inside another edit, be it of
+    /// another profile, since two edits inside each other could wait for each other for ever: edit
+    /// one after the other, or use a transaction.
     pub fn update<R>(&self, edit: impl FnOnce(&mut T) -> R) -> Result<R> {
         let answer = self.session.live.edit(&self.session.key, |data| edit(typed_mut(data).expect(OTHER_TYPE)))?;
         self.session.note_change();
         Ok(answer)
     }
 
-    /// The same, but waits while a transaction with this profile is open. Takes effect when the future is polled and nothing is
-    /// open. Dropping the future before it is done means that nothing was changed.
+    /// The same, but waits while a transaction with this profile is open. Takes effect when the
+    /// future is polled and nothing is open. Dropping the future before it is done means that
+    /// nothing was changed.
     pub async fn update_when_free<R>(&self, edit: impl FnOnce(&mut T) -> R) -> Result<R> {
         let edit = |data: &mut dyn Data| edit(typed_mut(data).expect(OTHER_TYPE));
         let answer = self.session.live.edit_when_free(&self.session.key, edit).await?;
@@ -110,7 +118,8 @@ impl<T: ProfileData> Profile<T> {
         Ok(answer)
     }
 
-    /// Looks at the data as it is now; while a transaction is open, as it was before. Never waits. Works after the session's end too.
+    /// Looks at the data as it is now; while a transaction is open, as it was before. Never waits.
+    /// Works after the session's end too.
     pub fn read<R>(&self, look: impl FnOnce(&T) -> R) -> R {
         look(typed(&*self.session.live.data()).expect(OTHER_TYPE))
     }
@@ -120,15 +129,16 @@ impl<T: ProfileData> Profile<T> {
         self.read(T::clone)
     }
 
-    /// A copy of the data as it was saved last; of a lost session with an [`Profile::on_after_save`] listener, as the new holder
-    /// left it. Specification: `LastSavedData`.
+    /// A copy of the data as it was saved last; of a lost session with an
+    /// [`Profile::on_after_save`] listener, as the new holder left it. Specification:
+    /// `LastSavedData`.
     pub fn last_saved_data(&self) -> T {
         let saved = self.session.known.lock().saved.data.clone();
         typed::<T>(&*saved).expect(OTHER_TYPE).clone()
     }
 
-    /// Fills what the store's template has and the data lacks: missing string keys, all the way down. Fails as
-    /// [`Profile::update`] does. Specification: `Reconcile`.
+    /// Fills what the store's template has and the data lacks: missing string keys, all the way
+    /// down. Fails as [`Profile::update`] does. Specification: `Reconcile`.
     pub fn reconcile(&self) -> Result<()> {
         let codec = self.store.codec.clone();
         self.update(|data| codec.reconcile(data).map(|filled| *data = filled))?
@@ -145,11 +155,12 @@ impl<T: ProfileData> Profile<T> {
         })
     }
 
-    // --- about the session ----------------------------------------------------------------------------------------
+    // --- about the session -----------------------------------------------------------------------
 
-    /// True while nobody else can have taken the profile: the session is not over, and this server confirmed its lease within the
-    /// lease time. False while the store cannot be reached for longer than that: play may go on and is saved if the
-    /// lease survives, but nothing that cannot be undone should be based on it. Steals and operators are the exception; they are
+    /// True while no other server can have taken the profile: the session is not over, and this
+    /// server confirmed its lease within the lease time. False while the store cannot be reached
+    /// for longer than that: play may go on and is saved if the lease survives, but nothing that
+    /// cannot be undone should be based on it. Steals and operators are the exception; they are
     /// noticed within one renewal. Specification: `IsActive`.
     pub fn is_active(&self) -> bool {
         self.session.is_active()
@@ -175,8 +186,9 @@ impl<T: ProfileData> Profile<T> {
         SessionInfo { place_id: self.session.link.place_id, job_id: self.session.link.job_id.clone(), written: None }
     }
 
-    /// Which server had taken the profile when this session was found to be lost; None before that, and when nobody had (it was
-    /// removed, say). Known when the `on_session_end` listeners are called. Specification: the arguments of `ListenToRelease`.
+    /// Which server had taken the profile when this session was found to be lost; None before that,
+    /// and when no server had: it was removed, for example. Known when the `on_session_end`
+    /// listeners are called. Specification: the arguments of `ListenToRelease`.
     pub fn taken_by(&self) -> Option<SessionInfo> {
         self.session.taken_by.get().cloned()
     }
@@ -186,7 +198,8 @@ impl<T: ProfileData> Profile<T> {
         self.session.live.meta().created_s.as_f64().unwrap_or_default()
     }
 
-    /// How many sessions were started on the profile, this one included. Specification: `SessionLoadCount`.
+    /// How many sessions were started on the profile, this one included. Specification:
+    /// `SessionLoadCount`.
     pub fn session_load_count(&self) -> u64 {
         self.session.load_count
     }
@@ -215,15 +228,16 @@ impl<T: ProfileData> Profile<T> {
         self.session.waiting_messages()
     }
 
-    // --- user ids and metadata ------------------------------------------------------------------------------------
+    // --- user ids and metadata -------------------------------------------------------------------
 
     /// The users associated with the profile. Specification: `UserIds`.
     pub fn user_ids(&self) -> Vec<i64> {
         self.session.live.meta().user_ids.clone()
     }
 
-    /// Associates a user with the profile, for search and erasure; saved with the next save. One that is associated already is
-    /// left alone. Fails with [`crate::ErrorKind::Invalid`] on a negative id. Specification: `AddUserId`.
+    /// Associates a user with the profile, for search and erasure; saved with the next save. One
+    /// that is associated already is left alone. Fails with [`crate::ErrorKind::Invalid`] on a
+    /// negative id. Specification: `AddUserId`.
     pub fn add_user_id(&self, user_id: i64) -> Result<()> {
         check_users(&[user_id]).map_err(|error| Error::from(error).about(&self.session.key))?;
         self.edit_meta(|meta| {
@@ -234,7 +248,8 @@ impl<T: ProfileData> Profile<T> {
         })
     }
 
-    /// Takes a user's association away. One that is not associated is left alone. Specification: `RemoveUserId`.
+    /// Takes a user's association away. One that is not associated is left alone. Specification:
+    /// `RemoveUserId`.
     pub fn remove_user_id(&self, user_id: i64) -> Result<()> {
         self.edit_meta(|meta| {
             meta.user_ids.retain(|id| *id != user_id);
@@ -247,8 +262,9 @@ impl<T: ProfileData> Profile<T> {
         self.session.live.meta().roblox_metadata.clone()
     }
 
-    /// Replaces the metadata; saved with the next save. Fails with [`crate::ErrorKind::TooLarge`], changing nothing, when a key has more
-    /// than 50 characters, a value more than 250, or all of it more than 300. Specification: assigning to `RobloxMetaData`.
+    /// Replaces the metadata; saved with the next save. Fails with [`crate::ErrorKind::TooLarge`],
+    /// changing nothing, when a key has more than 50 characters, a value more than 250, or all of
+    /// it more than 300. Specification: assigning to `RobloxMetaData`.
     pub fn set_roblox_metadata(&self, metadata: Map<String, Value>) -> Result<()> {
         self.edit_meta(|meta| {
             check_metadata(&metadata)?;
@@ -263,25 +279,26 @@ impl<T: ProfileData> Profile<T> {
         Ok(())
     }
 
-    // --- signals --------------------------------------------------------------------------------------------------
+    // --- signals ---------------------------------------------------------------------------------
 
-    /// Calls `listener` with the data right before every save, the last one included; what it changes is saved. Not called for a
-    /// transaction, which saves exactly what its own edits made. Specification: `OnSave`.
+    /// Calls `listener` with the data right before every save, the last one included; what it
+    /// changes is saved. Not called for a transaction, which saves exactly what its own edits made.
+    /// Specification: `OnSave`.
     pub fn on_save(&self, listener: impl Fn(&mut T) + Send + Sync + 'static) -> Connection {
         self.session.signals.on_save.connect(Arc::new(move |data| listener(typed_mut(data).expect(OTHER_TYPE))))
     }
 
     /// Asks `judge` about the data before every save that the program asks for ([`Profile::save`]),
     /// after the `on_save` listeners. An error vetoes the save: it fails with
-    /// [`crate::ErrorKind::Refused`] and that text, and nothing is stored. Autosaves, saves for messages,
-    /// transactions and the last save are not asked about: see [`crate::StoreBuilder::validate`]
-    /// for what must hold at each of them.
+    /// [`crate::ErrorKind::Refused`] and that text, and nothing is stored. Autosaves, saves for
+    /// messages, transactions and the last save are not asked about: see
+    /// [`crate::StoreBuilder::validate`] for what must hold at each of them.
     pub fn veto_save(&self, judge: impl Fn(&T) -> Result<(), String> + Send + Sync + 'static) -> Connection {
         self.session.signals.veto_save.connect(Arc::new(move |data| judge(typed(data).expect(OTHER_TYPE))))
     }
 
-    /// Calls `listener` with the reason and the data right before the last save; what it changes is saved. Not called when the
-    /// session is lost. Specification: `OnLastSave`.
+    /// Calls `listener` with the reason and the data right before the last save; what it changes is
+    /// saved. Not called when the session is lost. Specification: `OnLastSave`.
     pub fn on_last_save(&self, listener: impl Fn(LastSave, &mut T) + Send + Sync + 'static) -> Connection {
         self.session
             .signals
@@ -289,35 +306,41 @@ impl<T: ProfileData> Profile<T> {
             .connect(Arc::new(move |reason, data| listener(reason, typed_mut(data).expect(OTHER_TYPE))))
     }
 
-    /// Calls `listener` once when the session is over and changes are no longer taken; the last save is then under way. A listener
-    /// that is connected later is not called: see [`Profile::is_over`]. Specification: `OnSessionEnd`.
+    /// Calls `listener` once when the session is over and changes are no longer taken; the last
+    /// save is then under way. A listener that is connected later is not called: see
+    /// [`Profile::is_over`]. Specification: `OnSessionEnd`.
     pub fn on_session_end(&self, listener: impl Fn(SessionEnd) + Send + Sync + 'static) -> Connection {
         self.session.signals.on_session_end.connect(Arc::new(listener))
     }
 
-    /// Calls `listener` with the data that is stored after every save and transaction, also one that found nothing to write. When the session was
-    /// lost, it is called with what the store holds then. Specification: `OnAfterSave`.
+    /// Calls `listener` with the data that is stored after every save and transaction, also one
+    /// that found nothing to write. When the session was lost, it is called with what the store
+    /// holds then. Specification: `OnAfterSave`.
     pub fn on_after_save(&self, listener: impl Fn(&T) + Send + Sync + 'static) -> Connection {
         self.session.signals.on_after_save.connect(Arc::new(move |data| listener(typed(data).expect(OTHER_TYPE))))
     }
 
-    /// Adds a handler for messages, and offers it those that wait before this returns. It is called with the data and one message
-    /// at a time; when it has called [`Message::processed`], what it changed in the data and the message's removal are saved
-    /// together, so that the effect comes exactly once. Handlers must not block. Specification: `MessageHandler`.
+    /// Adds a handler for messages, and offers it those that wait before this returns. It is called
+    /// with the data and one message at a time; when it has called [`Message::processed`], what it
+    /// changed in the data and the message's removal are saved together, so that the effect comes
+    /// exactly once. Handlers must not block. Specification: `MessageHandler`.
     pub fn message_handler(&self, handler: impl Fn(&mut T, &Message<'_>) + Send + Sync + 'static) {
         self.session.add_handler(Arc::new(move |data, message| handler(typed_mut(data).expect(OTHER_TYPE), message)));
     }
 
-    // --- data that is kept elsewhere -------------------------------------------------------------------------------
+    // --- data that is kept elsewhere -------------------------------------------------------------
 
-    /// Leaves the data to `keeper`, who is asked for it before every save, before the `on_save` listeners are called. The first
-    /// one of a session stays. When the session is over already ([`Profile::is_over`]) he is never asked.
+    /// Leaves the data to `keeper`: it is asked for the data before every save, before the
+    /// `on_save` listeners are called. Only the first keeper of a session counts. After the
+    /// session's end ([`Profile::is_over`]) it is not called.
+    #[cfg(feature = "roblox")]
     pub fn keep(&self, keeper: impl Keeper<T>) {
         self.session.keep(Arc::new(Typed(Box::new(keeper))));
     }
 
-    /// Has the profile saved soon, together with whatever else asks for it; nobody waits for it. For a [`Keeper`] whose handlers
-    /// have processed a message.
+    /// Has the profile saved soon, together with other reasons to save; nothing waits for it. For a
+    /// [`Keeper`] whose handlers have processed a message.
+    #[cfg(feature = "roblox")]
     pub fn save_soon(&self) {
         if !self.session.is_over() {
             self.session.queue_save();
@@ -335,7 +358,7 @@ impl<T: ProfileData> Profile<T> {
         saved.meta_tags.clone()
     }
 
-    // --- saving ---------------------------------------------------------------------------------------------------
+    // --- saving ----------------------------------------------------------------------------------
 
     /// Saves now. When it returns Ok, everything that was changed before the call is durable. Under
     /// way as soon as it is called; waits for one commit, during an outage until the store is back.
@@ -344,9 +367,9 @@ impl<T: ProfileData> Profile<T> {
     /// # Errors
     ///
     /// [`crate::ErrorKind::SessionEnded`]; [`crate::ErrorKind::TooLarge`] above 4 MiB of JSON,
-    /// [`crate::ErrorKind::Invalid`] for data that cannot be stored, with the place ([`crate::storable`]),
-    /// and [`crate::ErrorKind::Refused`] when the program itself refuses it. In the last three cases the
-    /// session goes on, so that the program can mend the data.
+    /// [`crate::ErrorKind::Invalid`] for data that cannot be stored, with the place
+    /// ([`crate::storable`]), and [`crate::ErrorKind::Refused`] when the program itself refuses it.
+    /// In the last three cases the session goes on, so that the program can mend the data.
     pub fn save(&self) -> impl Future<Output = Result<()>> + Send + 'static + use<T> {
         self.session.save()
     }
@@ -360,15 +383,15 @@ impl<T: ProfileData> Profile<T> {
     /// comes behind that edit in the same way.
     ///
     /// When what the last save would store cannot be stored ([`crate::ErrorKind::TooLarge`],
-    /// [`crate::ErrorKind::Invalid`], [`crate::ErrorKind::Refused`]), the session is **not** over: it stays
-    /// active, the data can be mended, and then it is to be ended again. The last hooks run again
-    /// then; `on_session_end` listeners have not been called. It is the same when another server
-    /// asks for the profile. Only a shutdown lets such a session go, with what was saved last, and
-    /// lists it.
+    /// [`crate::ErrorKind::Invalid`], [`crate::ErrorKind::Refused`]), the session is **not** over:
+    /// it stays active, the data can be mended, and then it is to be ended again. The last hooks
+    /// run again then; `on_session_end` listeners have not been called. It is the same when another
+    /// server asks for the profile. Only a shutdown lets such a session go, with what was saved
+    /// last, and lists it.
     ///
     /// Ending twice is fine: when the session is ending or over already, be it for another server's
-    /// sake, the future says how that went. [`crate::ErrorKind::SessionEnded`] when the session was lost,
-    /// and with it what it had not saved.
+    /// sake, the future says how that went. [`crate::ErrorKind::SessionEnded`] when the session was
+    /// lost, and with it what it had not saved.
     pub fn end_session(&self) -> impl Future<Output = Result<()>> + Send + 'static + use<T> {
         self.session.finish(SessionEnd::Manual)
     }

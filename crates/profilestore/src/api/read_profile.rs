@@ -48,13 +48,13 @@ impl<T: fmt::Debug> fmt::Debug for ReadProfile<T> {
 }
 
 impl<T: ProfileData> ReadProfile<T> {
-    pub(crate) fn current(store: ProfileStore<T>, mut state: KeyState) -> Result<Self> {
+    pub(crate) fn current(store: ProfileStore<T>, mut state: KeyState) -> Result<Option<Self>> {
         state.hide_edits();
         let version = state.head.clone().map(|info| StoredVersion { info, value: state.value.clone() });
         if !state.exists() && state.inbox.as_ref().is_none_or(Vec::is_empty) {
-            return Err(Error::new(ErrorKind::NotFound, "there is no such profile").about(&state.key));
+            return Ok(None);
         }
-        Self::read(store, state, version, false)
+        Self::read(store, state, version, false).map(Some)
     }
 
     pub(crate) fn of_version(store: ProfileStore<T>, mut state: KeyState, version: Option<StoredVersion>) -> Result<Self> {
@@ -110,22 +110,26 @@ impl<T: ProfileData> ReadProfile<T> {
         &self.key
     }
 
-    /// Which server has a session on the profile, if one had when it was read. Specification: `Session`.
+    /// Which server has a session on the profile, if one had when it was read. Specification:
+    /// `Session`.
     pub fn session(&self) -> Option<&SessionInfo> {
         self.session.as_ref()
     }
 
-    /// When the profile was created, Unix seconds; now if it has no data yet. Specification: `FirstSessionTime`.
+    /// When the profile was created, Unix seconds; now if it has no data yet. Specification:
+    /// `FirstSessionTime`.
     pub fn first_session_time(&self) -> f64 {
         self.record.created_s.as_f64().unwrap_or_default()
     }
 
-    /// How many sessions had been started on it; 0 if it has no data yet. Specification: `SessionLoadCount`.
+    /// How many sessions had been started on it; 0 if it has no data yet. Specification:
+    /// `SessionLoadCount`.
     pub fn session_load_count(&self) -> u64 {
         self.load_count
     }
 
-    /// About the version that was read. None if the key holds only messages. Specification: `KeyInfo`.
+    /// About the version that was read. None if the key holds only messages. Specification:
+    /// `KeyInfo`.
     pub fn key_info(&self) -> Option<&KeyInfo> {
         self.info.as_ref()
     }
@@ -155,7 +159,8 @@ impl<T: ProfileData> ReadProfile<T> {
         &self.inbox
     }
 
-    /// Says that the effect of a message is in the data: it leaves the inbox with [`ReadProfile::set`].
+    /// Says that the effect of a message is in the data: it leaves the inbox with
+    /// [`ReadProfile::set`].
     pub fn process_message(&mut self, index: u64) {
         if !self.processed.contains(&index) {
             self.processed.push(index);
@@ -171,20 +176,22 @@ impl<T: ProfileData> ReadProfile<T> {
         Ok(())
     }
 
-    /// Takes an association away; of effect with [`ReadProfile::set`]. Specification: `RemoveUserId`.
+    /// Takes an association away; of effect with [`ReadProfile::set`]. Specification:
+    /// `RemoveUserId`.
     pub fn remove_user_id(&mut self, user_id: i64) {
         self.record.user_ids.retain(|id| *id != user_id);
     }
 
-    /// Replaces the metadata; of effect with [`ReadProfile::set`]. See [`crate::Profile::set_roblox_metadata`].
+    /// Replaces the metadata; of effect with [`ReadProfile::set`]. See
+    /// [`crate::Profile::set_roblox_metadata`].
     pub fn set_roblox_metadata(&mut self, metadata: Map<String, Value>) -> Result<()> {
         check_metadata(&metadata).map_err(|error| Error::from(error).about(&self.key))?;
         self.record.roblox_metadata = metadata;
         Ok(())
     }
 
-    /// Offers the waiting messages to `handler`, as [`crate::Profile::message_handler`] does for a live profile. Those it processes leave
-    /// the inbox with [`ReadProfile::set`].
+    /// Offers the waiting messages to `handler`, as [`crate::Profile::message_handler`] does for a
+    /// live profile. Those it processes leave the inbox with [`ReadProfile::set`].
     pub fn handle_messages(&mut self, mut handler: impl FnMut(&mut T, &Message<'_>)) {
         for stored in &self.inbox {
             if self.processed.contains(&stored.index) {
@@ -204,14 +211,15 @@ impl<T: ProfileData> ReadProfile<T> {
         Ok(())
     }
 
-    /// Writes this copy over whatever is stored, and ends the session that some server may have: what that one has not saved is lost.
-    /// Waiting messages stay. When it returns Ok, it is durable. With an earlier version this rolls the profile back; what it
-    /// replaces stays in the history.
-    /// Specification: `SetAsync`.
+    /// Writes this copy over whatever is stored, and ends the session that some server may have:
+    /// what that one has not saved is lost. Waiting messages stay. When it returns Ok, it is
+    /// durable. With an earlier version this rolls the profile back; what it replaces stays in the
+    /// history. Specification: `SetAsync`.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Removed`] when the profile was removed since it was read, also if there is another one by now; errors of encoding as in [`crate::Profile::save`].
+    /// [`ErrorKind::Removed`] when the profile was removed since it was read, also if there is
+    /// another one by now; errors of encoding as in [`crate::Profile::save`].
     pub fn set(&self) -> impl Future<Output = Result<()>> + Send + 'static + use<T> {
         let replaced = self
             .replacement()
@@ -238,19 +246,22 @@ impl<T: ProfileData> ReadProfile<T> {
 }
 
 impl<T: ProfileData> ProfileStore<T> {
-    /// Reads the profile as it was saved last, without a session. Fails with [`crate::ErrorKind::NotFound`] where the specification has
-    /// nil, with [`crate::ErrorKind::Foreign`] where something else is stored. A key that holds only messages gives the template's
-    /// data. Waits for one round trip, during an outage for at most [`crate::Settings::call_timeout`].
-    /// Specification: `GetAsync`.
-    pub fn get(&self, key: &str) -> impl Future<Output = Result<ReadProfile<T>>> + Send + 'static + use<T> {
+    /// Reads the profile as it was saved last, without a session. None when there is no such
+    /// profile: the player has never played, or the profile was removed. Fails with
+    /// [`crate::ErrorKind::Foreign`] where something else is stored. A key that holds only messages
+    /// gives the template's data. Waits for one round trip, during an outage for at most
+    /// [`crate::Settings::call_timeout`]. Specification: `GetAsync`.
+    pub fn get(&self, key: &str) -> impl Future<Output = Result<Option<ReadProfile<T>>>> + Send + 'static + use<T> {
         let state = self.with_engine(key, |engine, key| engine.get(key));
         let store = self.clone();
         async move { ReadProfile::current(store, state.await?) }
     }
 
-    /// Reads an earlier version of the profile, as [`ProfileStore::get`] reads the current one: by its number, or by its version
-    /// string ([`crate::KeyInfo::version`]). [`ReadProfile::set`] rolls the profile back to it. A tombstone comes as the template's
-    /// data. Fails with [`crate::ErrorKind::NotFound`] when it is not, or no longer, in the history. Specification: `GetAsync` with a version.
+    /// Reads an earlier version of the profile, as [`ProfileStore::get`] reads the current one: by
+    /// its number, or by its version string ([`crate::KeyInfo::version`]). [`ReadProfile::set`]
+    /// rolls the profile back to it. A tombstone comes as the template's data. Fails with
+    /// [`crate::ErrorKind::NotFound`] when it is not, or no longer, in the history. Specification:
+    /// `GetAsync` with a version.
     pub fn get_version(
         &self,
         key: &str,
@@ -259,8 +270,9 @@ impl<T: ProfileData> ProfileStore<T> {
         self.read_version(key, Which::Named(version))
     }
 
-    /// Reads the version that was current at a time (Unix milliseconds), as far as the history goes: the newest kept one that was
-    /// written until then. Otherwise as [`ProfileStore::get_version`].
+    /// Reads the version that was current at a time (Unix milliseconds), as far as the history
+    /// goes: the newest kept one that was written until then. Otherwise as
+    /// [`ProfileStore::get_version`].
     pub fn get_version_at(
         &self,
         key: &str,

@@ -18,22 +18,25 @@ use crate::{
 ///
 /// Two stores of one name and scope on one server are the same profiles.
 ///
-/// **Order.** What this server does to one key takes effect in the order of the calls, reads included: starts, saves,
-/// transactions, ends, messages, removals, reads, and [`GameServer::shutdown`], which comes behind everything that was
-/// called before it. Each call takes its turn when it is made, not when its future is first polled; the future is only
-/// the wait for the answer, so dropping it cancels nothing. The exceptions:
+/// **Order.** What this server does to one key takes effect in the order of the calls, reads
+/// included: starts, saves, transactions, ends, messages, removals, reads, and
+/// [`GameServer::shutdown`], which comes behind everything that was called before it. Each call
+/// takes its turn when it is made, not when its future is first polled; the future is only the wait
+/// for the answer, so dropping it cancels nothing. The exceptions:
 ///
 /// * A start whose future is dropped is called off and leaves nothing behind.
-/// * An edit ([`crate::Profile::update`]) has no turn: it takes effect when it is called, on the data as it is then. So it comes
-///   before a transaction that was called earlier and has not yet had its turn; while that one is open the edit is refused.
-///   A save, a transaction and an end hold every edit that was made before they were called.
-/// * Another server that asks for the profile, or takes it, ends the session whatever is waiting. What waited then fails
-///   with [`ErrorKind::SessionEnded`] and was not done; a save is answered by the last save.
-/// * The first call of a mock's store ([`ProfileStore::mock`]) and the calls of [`crate::Operator`] begin when their
-///   futures are first polled.
+/// * An edit ([`crate::Profile::update`]) has no turn: it takes effect when it is called, on the
+///   data as it is then. So it comes before a transaction that was called earlier and has not yet
+///   had its turn; while that one is open the edit is refused. A save, a transaction and an end
+///   hold every edit that was made before they were called.
+/// * Another server that asks for the profile, or takes it, ends the session whatever is waiting.
+///   What waited then fails with [`ErrorKind::SessionEnded`] and was not done; a save is answered
+///   by the last save.
+/// * A listing of versions ([`crate::history::Versions`]) asks for each page when its future is
+///   polled. So begins the first call of a mock's store, too.
 ///
-/// Two stores of one name and scope must have one type: while a profile is open as one type, a start as another fails with
-/// [`ErrorKind::Invalid`] and names both.
+/// Two stores of one name and scope must have one type: while a profile is open as one type, a
+/// start as another fails with [`ErrorKind::Invalid`] and names both.
 pub struct ProfileStore<T> {
     pub(super) server: GameServer,
     /// None: the mock's, started at the first use.
@@ -83,19 +86,23 @@ impl<T: ProfileData> ProfileStore<T> {
         &self.server
     }
 
-    /// The same store on a memory of its own, which is forgotten when the game server goes. It does all that the real one does,
-    /// versions, Cancel and Steal included, and never touches it. Specification: `Mock`.
+    /// The same store on a memory of its own, which is forgotten when the game server goes. It does
+    /// all that the real one does, versions, Cancel and Steal included, and never touches it.
+    /// Specification: `Mock`.
+    #[cfg(feature = "roblox")]
     #[must_use]
     pub fn mock(&self) -> Self {
         Self { mock: true, ..self.clone() }
     }
 
     /// True for the store that [`ProfileStore::mock`] gives.
+    #[cfg(feature = "roblox")]
     pub fn is_mock(&self) -> bool {
         self.mock
     }
 
-    /// The full name of one of its profiles. Fails on a key that is empty or longer than 50 characters.
+    /// The full name of one of its profiles. Fails on a key that is empty or longer than 50
+    /// characters.
     pub fn key(&self, key: &str) -> Result<ProfileKey> {
         Ok(ProfileKey::in_store(&self.name, &self.scope, key)?)
     }
@@ -130,8 +137,9 @@ impl<T: ProfileData> ProfileStore<T> {
         })
     }
 
-    /// Removes the profile: ends whatever session there is, empties the inbox, and leaves a tombstone. Earlier versions stay in the
-    /// history for its retention. Answers false when there was nothing. Waits for one commit. Specification: `RemoveAsync`.
+    /// Removes the profile: ends whatever session there is, empties the inbox, and leaves a
+    /// tombstone. Earlier versions stay in the history for its retention. Answers false when there
+    /// was nothing. Waits for one commit. Specification: `RemoveAsync`.
     pub fn remove(&self, key: &str) -> impl Future<Output = Result<bool>> + Send + 'static + use<T> {
         self.with_engine(key, |engine, key| engine.remove(key, None))
     }
@@ -169,16 +177,17 @@ impl<T: ProfileData> StoreBuilder<T> {
         self
     }
 
-    /// Fill what the template has and stored data lacks whenever a profile is read, before it is decoded. Specification:
-    /// `Reconcile`, called for every profile.
+    /// Fill what the template has and stored data lacks whenever a profile is read, before it is
+    /// decoded. Specification: `Reconcile`, called for every profile.
     #[must_use]
     pub fn reconcile(mut self) -> Self {
         self.reconcile = true;
         self
     }
 
-    /// How data that was saved by earlier versions of the program becomes what this one knows, whenever a profile is read, before
-    /// it is reconciled and decoded. Servers of different versions may share a store: see [`Migrations`].
+    /// How data that was saved by earlier versions of the program becomes what this one knows,
+    /// whenever a profile is read, before it is reconciled and decoded. Servers of different
+    /// versions may share a store: see [`Migrations`].
     #[must_use]
     pub fn migrations(mut self, migrations: Migrations) -> Self {
         self.migrations = migrations;
@@ -189,7 +198,7 @@ impl<T: ProfileData> StoreBuilder<T> {
     /// with that text in the error ([`ErrorKind::Refused`]): a save stores nothing and the session
     /// goes on; a load leaves the profile as it is and unlocked; an operator's edit of a live
     /// profile is refused. It is called on the library's tasks and must not block. It does not see
-    /// what an operator's edit makes of a profile that nobody holds, before that is loaded.
+    /// what an operator's edit makes of a profile that no server holds, before that is loaded.
     ///
     /// ```
     /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)] struct Player { coins: i64 }
@@ -207,8 +216,9 @@ impl<T: ProfileData> StoreBuilder<T> {
         self
     }
 
-    /// The store. Fails on a name or scope that is empty or longer than 50 characters, on [`RESERVED_STORE`], on a template that
-    /// is no JSON, and on migrations whose numbers have gaps.
+    /// The store. Fails on a name or scope that is empty or longer than 50 characters, on
+    /// [`RESERVED_STORE`], on a template that is no JSON, and on migrations whose numbers have
+    /// gaps.
     pub fn build(self) -> Result<ProfileStore<T>> {
         if self.name == RESERVED_STORE {
             return Err(Error::new(
@@ -224,10 +234,10 @@ impl<T: ProfileData> StoreBuilder<T> {
 }
 
 impl GameServer {
-    /// A store of profiles whose data is a `T`, in the default scope and without a template: a new profile begins as an empty
-    /// object. See [`GameServer::store_builder`] for more. Fails on a name that is empty or longer than 50 characters, and on
-    /// [`RESERVED_STORE`].
-    /// Specification: `New`.
+    /// A store of profiles whose data is a `T`, in the default scope and without a template: a new
+    /// profile begins as an empty object. See [`GameServer::store_builder`] for more. Fails on a
+    /// name that is empty or longer than 50 characters, and on [`RESERVED_STORE`]. Specification:
+    /// `New`.
     pub fn store<T: ProfileData>(&self, name: &str) -> Result<ProfileStore<T>> {
         self.store_builder(name).build()
     }

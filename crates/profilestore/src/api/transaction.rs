@@ -1,4 +1,5 @@
-//! Trades and gifts: several profiles of one server, and messages to any others, changed all at once or not at all.
+//! Trades and gifts: several profiles of one server, and messages to any others, changed all at
+//! once or not at all.
 
 use std::{
     fmt,
@@ -61,7 +62,8 @@ pub struct TransactionBuilder {
 }
 
 impl GameServer {
-    /// Begins a transaction: several profiles of this server, and gifts to any others, changed all at once or not at all.
+    /// Begins a transaction: several profiles of this server, and gifts to any others, changed all
+    /// at once or not at all.
     pub fn transaction(&self) -> TransactionBuilder {
         TransactionBuilder::new(self.clone())
     }
@@ -72,8 +74,9 @@ impl TransactionBuilder {
         Self { server, sessions: Vec::new(), deadline: None }
     }
 
-    /// Names a profile that takes part; only those can be edited. At least one, at most [`MAX_PARTICIPANTS`], of any types, all
-    /// on this server and none from a mock unless all are. Naming one again does nothing.
+    /// Names a profile that takes part; only those can be edited. At least one, at most
+    /// [`MAX_PARTICIPANTS`], of any types, all on this server and none from a mock unless all are.
+    /// Naming one again does nothing.
     pub fn with<T: ProfileData>(mut self, profile: &Profile<T>) -> Self {
         if !self.sessions.iter().any(|session| Arc::ptr_eq(session, &profile.session)) {
             self.sessions.push(profile.session.clone());
@@ -81,39 +84,45 @@ impl TransactionBuilder {
         self
     }
 
-    /// How long it may take, [`crate::Settings::call_timeout`] otherwise. When the store is away at the deadline, nothing was done;
-    /// when it is not known whether it was, the transaction is called off as soon as the store is back, and until
-    /// then stays open.
+    /// How long it may take, [`crate::Settings::call_timeout`] otherwise. When the store is away at
+    /// the deadline, nothing was done; when it is not known whether it was, the transaction is
+    /// called off as soon as the store is back, and until then stays open.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
         self
     }
 
-    /// Runs the transaction: `work` edits copies of the participants' data and adds gifts; then all of it becomes durable with one
-    /// commit, or nothing does. When the future gives Ok it is durable, and the copies are the data.
+    /// Runs the transaction: `work` edits copies of the participants' data and adds gifts; then all
+    /// of it becomes durable with one commit, or nothing does. When the future gives Ok it is
+    /// durable, and the copies are the data.
     ///
-    /// Under way as soon as this is called: it takes its turn behind what was called before on each of the participants, and
-    /// ahead of what is called later: an end or a shutdown that is called before it is done comes behind it. Dropping the
-    /// future does not stop it. Waits for its turns and for one commit. Transactions over crossing participants wait for one
-    /// another and never for ever.
+    /// Under way as soon as this is called: it takes its turn behind what was called before on each
+    /// of the participants, and ahead of what is called later: an end or a shutdown that is called
+    /// before it is done comes behind it. Dropping the future does not stop it. Waits for its turns
+    /// and for one commit. Transactions over crossing participants wait for one another and never
+    /// for ever.
     ///
-    /// While it is open, other edits of the participants fail with [`ErrorKind::Busy`] ([`Profile::update_when_free`] waits), reads
-    /// see the data from before, messages are not offered, and saves, hand-overs and ends come after it. `on_save` hooks do not run;
-    /// what was changed and not yet saved before is saved with it; `on_after_save` follows.
+    /// While it is open, other edits of the participants fail with [`ErrorKind::Busy`]
+    /// ([`Profile::update_when_free`] waits), reads see the data from before, messages are not
+    /// offered, and saves, hand-overs and ends come after it. `on_save` hooks do not run; what was
+    /// changed and not yet saved before is saved with it; `on_after_save` follows.
     ///
-    /// `work` runs on one of the library's tasks and must not block. When it gives an error, that is the answer and nothing was
-    /// done. Once a call of the transaction has failed inside `work`, that error is the answer, whatever `work` gives. When
-    /// `work` panics nothing was done, and the panic goes on in whoever awaits the future.
+    /// `work` runs on one of the library's tasks and must not block. When it gives an error, that
+    /// is the answer and nothing was done. Once a call of the transaction has failed inside `work`,
+    /// that error is the answer, whatever `work` gives. When `work` panics nothing was done, and
+    /// the panic goes on in the task that awaits the future.
     ///
     /// # Errors
     ///
-    /// Nothing was done when it gives an error, whichever: [`ErrorKind::SessionEnded`] and [`ErrorKind::Unconfirmed`] name the
-    /// profile; [`ErrorKind::DoneBefore`] says that a gift of the same id ([`Transaction::gift_as`]) had been sent before, so a
-    /// caller that repeats a transaction knows that it had been done; [`ErrorKind::InboxFull`], [`ErrorKind::MessageIdReused`],
-    /// [`ErrorKind::MessageIdExpired`] are about a gift; [`ErrorKind::TooLarge`] and [`ErrorKind::Invalid`] about what cannot
-    /// be stored or was called wrongly; [`ErrorKind::TimedOut`], [`ErrorKind::Unavailable`], [`ErrorKind::Closing`],
-    /// [`ErrorKind::Overloaded`] and [`ErrorKind::Replaced`] as everywhere. The one exception is [`ErrorKind::Unknown`]: the
-    /// transaction was broken off by the end of the runtime.
+    /// Nothing was done when it gives an error, whichever: [`ErrorKind::SessionEnded`] and
+    /// [`ErrorKind::Unconfirmed`] name the profile; [`ErrorKind::DoneBefore`] says that a gift of
+    /// the same id ([`Transaction::gift_as`]) had been sent before, so a caller that repeats a
+    /// transaction knows that it had been done; [`ErrorKind::InboxFull`],
+    /// [`ErrorKind::MessageIdReused`], [`ErrorKind::MessageIdExpired`] are about a gift;
+    /// [`ErrorKind::TooLarge`] and [`ErrorKind::Invalid`] about what cannot be stored or was called
+    /// wrongly; [`ErrorKind::TimedOut`], [`ErrorKind::Unavailable`], [`ErrorKind::Closing`],
+    /// [`ErrorKind::Overloaded`] and [`ErrorKind::Replaced`] as everywhere. The one exception is
+    /// [`ErrorKind::Unknown`]: the transaction was broken off by the end of the runtime.
     pub fn run<R, E, F>(self, work: F) -> impl Future<Output = Result<R, E>> + Send + 'static + use<R, E, F>
     where
         F: FnOnce(&mut Transaction<'_>) -> Result<R, E> + Send + 'static,
@@ -183,14 +192,15 @@ impl fmt::Debug for Transaction<'_> {
 }
 
 impl Transaction<'_> {
-    /// Edits a participant's data as this transaction has made it so far. Fails with [`ErrorKind::Invalid`] for a profile that was
-    /// not named with [`TransactionBuilder::with`].
+    /// Edits a participant's data as this transaction has made it so far. Fails with
+    /// [`ErrorKind::Invalid`] for a profile that was not named with [`TransactionBuilder::with`].
     pub fn edit<T: ProfileData, R>(&mut self, profile: &Profile<T>, edit: impl FnOnce(&mut T) -> R) -> Result<R> {
         let Some(at) = self.drafts.drafts.iter().position(|draft| Arc::ptr_eq(&draft.session, &profile.session)) else {
             return self
                 .fail(Error::new(ErrorKind::Invalid, "the profile does not take part in the transaction").about(profile.key()));
         };
-        // Stays if the edit panics: half of it must not be committed by a closure that catches that.
+        // Stays if the edit panics: half of it must not be committed by a closure that catches
+        // that.
         let panicked =
             || Error::new(ErrorKind::Invalid, "an edit of the transaction panicked; nothing was done").about(profile.key());
         let before = self.drafts.fault.replace(panicked());
@@ -199,16 +209,18 @@ impl Transaction<'_> {
         Ok(answer)
     }
 
-    /// Sends a message along, to any profile, live here, elsewhere or nowhere, as [`ProfileStore::send_message`] does. At most
-    /// [`MAX_GIFTS`]. Fails with [`ErrorKind::TooLarge`] and [`ErrorKind::Invalid`].
+    /// Sends a message along, to any profile, live here, elsewhere or nowhere, as
+    /// [`ProfileStore::send_message`] does. At most [`MAX_GIFTS`]. Fails with
+    /// [`ErrorKind::TooLarge`] and [`ErrorKind::Invalid`].
     pub fn gift<T: ProfileData, M: Serialize>(&mut self, store: &ProfileStore<T>, key: &str, message: &M) -> Result<()> {
         let link = &self.drafts.link;
         let id = MessageId { created_ms: link.store_ms(), name: link.env.uuid().to_string() };
         self.gift_as(store, key, &id, message)
     }
 
-    /// The same under an identity of the caller's choice, which makes the whole transaction safe to repeat: if the gift has been sent
-    /// before, the transaction does nothing and answers [`ErrorKind::DoneBefore`]. For 30 days from the time in the id; see
+    /// The same under an identity of the caller's choice, which makes the whole transaction safe to
+    /// repeat: if the gift has been sent before, the transaction does nothing and answers
+    /// [`ErrorKind::DoneBefore`]. For 30 days from the time in the id; see
     /// [`ProfileStore::send_message_as`].
     pub fn gift_as<T: ProfileData, M: Serialize>(
         &mut self,

@@ -1,6 +1,7 @@
 //! A profile's earlier versions: listing and reading them.
 //!
-//! Which versions are kept is decided when they are replaced (see [`crate::data_store::Change::Write`]), and for how long by
+//! Which versions are kept is decided when they are replaced (see
+//! [`crate::data_store::Change::Write`]), and for how long by
 //! [`crate::Settings::history_retention`]; a pinned one stays until it is unpinned.
 
 use std::fmt;
@@ -31,12 +32,12 @@ pub struct KeptVersion {
     pub info: VersionInfo,
 }
 
-/// The kept versions of a profile, the current one included, oldest first unless told otherwise. Made by
-/// [`ProfileStore::versions`]. Specification: `VersionQuery`.
+/// The kept versions of a profile, the current one included, oldest first unless told otherwise.
+/// Made by [`ProfileStore::versions`]. Specification: `VersionQuery`.
 ///
-/// Versions are asked for a page at a time, as they are needed. What is written while one goes through them may or may not be
-/// among them. Each call waits for one or two round trips, during an outage for at most
-/// [`crate::Settings::call_timeout`]; one that failed may be repeated.
+/// Versions are asked for a page at a time, as they are needed. What is written while one goes
+/// through them may or may not be among them. Each call waits for one or two round trips, during an
+/// outage for at most [`crate::Settings::call_timeout`]; one that failed may be repeated.
 pub struct Versions<T> {
     store: ProfileStore<T>,
     query: VersionQuery,
@@ -48,8 +49,8 @@ pub struct Versions<T> {
 }
 
 impl<T: ProfileData> ProfileStore<T> {
-    /// Lists the kept versions of the profile, or reads them one after the other. Asks the store when the first is asked for.
-    /// Fails on a wrong key. Specification: `VersionQuery`.
+    /// Lists the kept versions of the profile, or reads them one after the other. Asks the store
+    /// when the first is asked for. Fails on a wrong key. Specification: `VersionQuery`.
     pub fn versions(&self, key: &str) -> Result<Versions<T>> {
         Ok(Versions::new(self.clone(), self.key(key)?))
     }
@@ -104,9 +105,10 @@ impl<T: ProfileData> Versions<T> {
         }))
     }
 
-    /// Reads the next version as [`ProfileStore::get_version`] does, so that [`ReadProfile::set`] rolls the profile back to it; None
-    /// at the end. A tombstone comes as the template's data. A version that is no profile, or does not fit the program's type, is
-    /// an error, and the call after that reads the one behind it. Specification: `NextAsync`.
+    /// Reads the next version as [`ProfileStore::get_version`] does, so that [`ReadProfile::set`]
+    /// rolls the profile back to it; None at the end. A tombstone comes as the template's data. A
+    /// version that is no profile, or does not fit the program's type, is an error, and the call
+    /// after that reads the one behind it. Specification: `NextAsync`.
     pub async fn next_profile(&mut self) -> Result<Option<ReadProfile<T>>> {
         loop {
             let number = match self.unread {

@@ -1,4 +1,5 @@
-//! The one way to write: a commit of changes with their preconditions, what it answers, and what can go wrong.
+//! The one way to write: a commit of changes with their preconditions, what it answers, and what
+//! can go wrong.
 
 use bytes::Bytes;
 
@@ -25,7 +26,8 @@ pub enum NewValue {
     Tombstone,
 }
 
-/// One change with its precondition. A commit holds at most one [`Change::Write`] and one [`Change::Lease`] a key.
+/// One change with its precondition. A commit holds at most one [`Change::Write`] and one
+/// [`Change::Lease`] a key.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 #[expect(clippy::large_enum_variant, reason = "a commit holds a handful of them, and most are the large one")]
@@ -37,8 +39,8 @@ pub enum Change {
         /// Its epoch.
         epoch: u64,
     },
-    /// Writes version `version + 1`. Fails with [`ConflictKind::Epoch`] or [`ConflictKind::Version`] unless the key is at
-    /// exactly this epoch and version.
+    /// Writes version `version + 1`. Fails with [`ConflictKind::Epoch`] or
+    /// [`ConflictKind::Version`] unless the key is at exactly this epoch and version.
     Write {
         /// The key.
         key: ProfileKey,
@@ -48,14 +50,15 @@ pub enum Change {
         version: u64,
         /// What becomes current.
         value: NewValue,
-        /// The users associated with the profile from now on, for [`KeyFilter::User`](super::KeyFilter::User).
+        /// The users associated with the profile from now on, for
+        /// [`KeyFilter::User`](super::KeyFilter::User).
         user_ids: Vec<i64>,
         /// Why it is written.
         cause: Cause,
         /// Who writes it, at most 200 bytes.
         author: String,
-        /// Keep the version that this one replaces, whatever the hour. Otherwise it is kept when it is sealed, pinned, a
-        /// tombstone, imported, or was written in an earlier UTC hour.
+        /// Keep the version that this one replaces, whatever the hour. Otherwise it is kept when it
+        /// is sealed, pinned, a tombstone, imported, or was written in an earlier UTC hour.
         keep_previous: bool,
         /// Seal this version: it is kept when it is replaced.
         seal: bool,
@@ -75,10 +78,13 @@ pub enum Change {
         /// Seal the version that is current after this commit.
         seal: bool,
     },
-    /// Appends a message with the next index. Fails with [`ConflictKind::MessageSeen`] when a message or a receipt of this id is
-    /// there, [`ConflictKind::MessageIdReused`] when its content is another one, [`ConflictKind::MessageIdExpired`] when the id
-    /// is more than [`MESSAGE_ID_MAX_AGE_MS`](super::MESSAGE_ID_MAX_AGE_MS) old or [`MESSAGE_ID_MAX_AHEAD_MS`](super::MESSAGE_ID_MAX_AHEAD_MS) ahead, [`ConflictKind::InboxFull`] when `cap`
-    /// messages are waiting already. Works on keys that do not exist yet.
+    /// Appends a message with the next index. Fails with [`ConflictKind::MessageSeen`] when a
+    /// message or a receipt of this id is there, [`ConflictKind::MessageIdReused`] when its content
+    /// is another one, [`ConflictKind::MessageIdExpired`] when the id is more than
+    /// [`MESSAGE_ID_MAX_AGE_MS`](super::MESSAGE_ID_MAX_AGE_MS) old or
+    /// [`MESSAGE_ID_MAX_AHEAD_MS`](super::MESSAGE_ID_MAX_AHEAD_MS) ahead,
+    /// [`ConflictKind::InboxFull`] when `cap` messages are waiting already. Works on keys that do
+    /// not exist yet.
     AppendMessage {
         /// The key.
         key: ProfileKey,
@@ -87,8 +93,9 @@ pub enum Change {
         /// How many messages may wait.
         cap: u32,
     },
-    /// Replaces a waiting message's payload and counts its revision up. Fails with [`ConflictKind::MessageGone`] or
-    /// [`ConflictKind::MessageLocked`], and with [`ConflictKind::MessageRevision`] unless the message is at this revision.
+    /// Replaces a waiting message's payload and counts its revision up. Fails with
+    /// [`ConflictKind::MessageGone`] or [`ConflictKind::MessageLocked`], and with
+    /// [`ConflictKind::MessageRevision`] unless the message is at this revision.
     ChangeMessage {
         /// The key.
         key: ProfileKey,
@@ -99,8 +106,9 @@ pub enum Change {
         /// Its new payload.
         payload: Bytes,
     },
-    /// Locks a waiting message. Fails with [`ConflictKind::MessageGone`], and unless the message is at this revision with
-    /// [`ConflictKind::MessageRevision`]. Locking a locked message does nothing.
+    /// Locks a waiting message. Fails with [`ConflictKind::MessageGone`], and unless the message is
+    /// at this revision with [`ConflictKind::MessageRevision`]. Locking a locked message does
+    /// nothing.
     LockMessage {
         /// The key.
         key: ProfileKey,
@@ -118,9 +126,10 @@ pub enum Change {
         /// Leave a receipt, which makes its id fail with [`ConflictKind::MessageSeen`] from now on.
         receipt: bool,
     },
-    /// Gives a key another inbox: the one that an import brought along, or that a document states. Fails with
-    /// [`ConflictKind::InboxRevision`] unless the inbox is at this revision. A message that stays, told by its index and its id, keeps
-    /// the content that its id stands for, whatever its payload is now; one that does not stay leaves a receipt.
+    /// Gives a key another inbox: the one that an import brought along, or that a document states.
+    /// Fails with [`ConflictKind::InboxRevision`] unless the inbox is at this revision. A message
+    /// that stays, told by its index and its id, keeps the content that its id stands for, whatever
+    /// its payload is now; one that does not stay leaves a receipt.
     ReplaceInbox {
         /// The key.
         key: ProfileKey,
@@ -140,11 +149,13 @@ pub enum Change {
         /// Whether it is to be pinned.
         pinned: bool,
     },
-    /// Forgets what a key held: every version but the one that is current after this commit, pinned ones included, and every
-    /// waiting message, each of which leaves a receipt. Counters, lease and receipts stay, so that no earlier session can write
-    /// and no sender's retry takes effect. Fails with [`ConflictKind::Epoch`] unless the key is at this epoch. Must be the last
-    /// change of its key; a [`Change::Write`] of a tombstone before it leaves nothing. A backend in files offers a way to be rid of
-    /// the bytes too, such as [`SqliteStore::vacuum`](super::SqliteStore::vacuum).
+    /// Forgets what a key held: every version but the one that is current after this commit, pinned
+    /// ones included, and every waiting message, each of which leaves a receipt. Counters, lease
+    /// and receipts stay, so that no earlier session can write and no sender's retry takes effect.
+    /// Fails with [`ConflictKind::Epoch`] unless the key is at this epoch. Must be the last change
+    /// of its key; a [`Change::Write`] of a tombstone before it leaves nothing. A backend in files
+    /// offers a way to be rid of the bytes too, such as
+    /// [`SqliteStore::vacuum`](super::SqliteStore::vacuum).
     Erase {
         /// The key.
         key: ProfileKey,
@@ -162,8 +173,8 @@ pub enum Change {
         /// After how long without a renewal it may be declared dead, in milliseconds.
         lease_ms: i64,
     },
-    /// Renews a server row and counts its revision up. Fails with [`ConflictKind::Server`] unless it is alive and at this
-    /// revision. The reply brings the server's notices.
+    /// Renews a server row and counts its revision up. Fails with [`ConflictKind::Server`] unless
+    /// it is alive and at this revision. The reply brings the server's notices.
     ///
     /// A commit of renewals alone need be known, when it is sent again, only until the row's next
     /// renewal, and is not to be aborted: so it needs no room in the store, and a full disk makes
@@ -176,16 +187,16 @@ pub enum Change {
         /// Notices of earlier replies that need not be brought again.
         acknowledged: Vec<Notice>,
     },
-    /// Declares a server dead. Fails with [`ConflictKind::Server`] unless its row is at this revision. Its row's revision stays; declaring a
-    /// dead one dead again does nothing.
+    /// Declares a server dead. Fails with [`ConflictKind::Server`] unless its row is at this
+    /// revision. Its row's revision stays; declaring a dead one dead again does nothing.
     MarkDead {
         /// The server.
         id: ServerId,
         /// The row's revision.
         revision: u64,
     },
-    /// Makes sure that a commit is never applied: leaves a marker under its id. Fails with [`ConflictKind::AlreadyApplied`]
-    /// when it was. Must be the only change of its commit.
+    /// Makes sure that a commit is never applied: leaves a marker under its id. Fails with
+    /// [`ConflictKind::AlreadyApplied`] when it was. Must be the only change of its commit.
     Abort {
         /// The commit that is to fail from now on.
         commit: CommitId,
@@ -222,12 +233,13 @@ pub struct Commit {
     pub from: Option<ServerId>,
     /// The changes, at least one. All preconditions are judged before the first change is made.
     pub changes: Vec<Change>,
-    /// What the reply is to say about each key touched.
+    /// What the reply shows of each key touched.
     pub returning: Returning,
 }
 
 impl Commit {
-    /// About how much memory it takes while it waits: its values and payloads, and something for the rest.
+    /// About how much memory it takes while it waits: its values and payloads, and something for
+    /// the rest.
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
     pub(super) fn bytes(&self) -> usize {
         const REST: usize = 512;
@@ -253,7 +265,6 @@ pub struct Notice {
 
 /// What a commit did.
 #[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
 pub struct CommitReply {
     /// The store's clock, in Unix milliseconds.
     pub now_ms: i64,
@@ -265,7 +276,7 @@ pub struct CommitReply {
     pub server: Option<ServerRow>,
     /// The notices of a server that was renewed.
     pub notices: Vec<Notice>,
-    /// The servers for which notices were left, with the key: whom to send a hint.
+    /// The servers for which notices were left, with the key. Each should get a hint.
     pub notified: Vec<(ServerId, ProfileKey)>,
 }
 
@@ -307,13 +318,13 @@ pub enum ConflictKind {
 
 /// A precondition that failed, and what is there instead.
 #[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
 pub struct Conflict {
     /// Which precondition.
     pub kind: ConflictKind,
     /// The store's clock, in Unix milliseconds.
     pub now_ms: i64,
-    /// What the key at fault holds now, as [`Commit::returning`] asks. None when the fault is not about a key.
+    /// What the key at fault holds now, as [`Commit::returning`] asks. None when the fault is not
+    /// about a key.
     pub state: Option<KeyState>,
     /// The server row at fault, if that is the fault and there is one.
     pub server: Option<ServerRow>,
@@ -332,7 +343,8 @@ pub enum StoreError {
         /// Why.
         reason: String,
     },
-    /// The commit may or may not have been applied, or may yet be. Only the same commit again, or an abort of it, tells.
+    /// The commit may or may not have been applied, or may yet be. Only the same commit again, or
+    /// an abort of it, tells.
     #[error("the outcome of a commit is unknown: {reason}: commit=`{commit}`")]
     Indeterminate {
         /// The commit.
@@ -352,7 +364,8 @@ pub enum StoreError {
         /// What is wrong.
         reason: String,
     },
-    /// The contents were replaced, by a restored backup say; nothing was applied. Sessions of before are over.
+    /// The contents were replaced, for example by a restored backup; nothing was applied. Sessions
+    /// of before are over.
     #[error("the store's contents were replaced: expected=`{expected}` found=`{found}`")]
     Replaced {
         /// What the commit named.
@@ -371,7 +384,8 @@ impl StoreError {
         }
     }
 
-    /// True when the same call may succeed later: [`StoreError::Unavailable`] and [`StoreError::Indeterminate`].
+    /// True when the same call may succeed later: [`StoreError::Unavailable`] and
+    /// [`StoreError::Indeterminate`].
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable { .. } | Self::Indeterminate { .. })
     }

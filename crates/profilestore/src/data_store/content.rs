@@ -9,8 +9,9 @@ use super::Digest;
 /// How deep members are put in order. What lies deeper is compared as it is written.
 const DEEPEST: usize = 64;
 
-/// The digest of a message's content. Payloads that differ only in the order of members, in white space and in how
-/// strings are escaped have the same. Numbers count as they are written, so that none is rounded.
+/// The digest of a message's content. Payloads that differ only in the order of members, in white
+/// space and in how strings are escaped have the same. Numbers count as they are written, so that
+/// none is rounded.
 pub(crate) fn content_digest(payload: &[u8]) -> Digest {
     let Ok(json) = serde_json::from_slice::<&RawValue>(payload) else { return Digest::of(payload) };
     let mut text = String::with_capacity(payload.len());
@@ -18,7 +19,8 @@ pub(crate) fn content_digest(payload: &[u8]) -> Digest {
     Digest::of(text.as_bytes())
 }
 
-/// True when a message's content is what was digested before, also by versions that digested the payload's bytes.
+/// True when a message's content is what was digested before, also by versions that digested the
+/// payload's bytes.
 pub(crate) fn is_same_content(digest: Digest, payload: &[u8]) -> bool {
     digest == content_digest(payload) || digest == Digest::of(payload)
 }

@@ -255,8 +255,8 @@ impl<P: StorePlan> DataStore for FaultyStore<P> {
     }
 }
 
-/// A plan of a store that is too slow: commits go through one after the other, each of which takes its time. Renewals and reads do
-/// not wait. At first it takes no time.
+/// A plan of a store that is too slow: commits go through one after the other, each of which takes
+/// its time. Renewals and reads do not wait. At first it takes no time.
 #[derive(Debug, Default)]
 pub struct Throttled(Mutex<(Duration, Option<Instant>)>);
 
@@ -279,7 +279,8 @@ impl StorePlan for Throttled {
     }
 }
 
-/// How often what goes wrong. Each is a chance a call between 0 and 1; the default is a store that does not fail and takes no time.
+/// How often what goes wrong. Each is a chance a call between 0 and 1; the default is a store that
+/// does not fail and takes no time.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Chances {
     /// Of [`Fault::Refused`].

@@ -6,9 +6,8 @@ use serde::{Deserialize, Serialize};
 use super::{Incarnation, RequestId, ServerId, StoredMessage};
 use crate::key::ProfileKey;
 
-/// Who a store is. See [`DataStore::identity`](super::DataStore::identity).
+/// A store's incarnation and clock. See [`DataStore::identity`](super::DataStore::identity).
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Identity {
     /// The identity of the contents, to be named in every commit.
     pub incarnation: Incarnation,
@@ -16,7 +15,7 @@ pub struct Identity {
     pub now_ms: i64,
 }
 
-/// What a read or a commit is to say about each key besides its lease and head.
+/// What a read or a commit shows of each key besides its lease and head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Returning {
     /// The value of the current version.
@@ -36,7 +35,6 @@ impl Returning {
 
 /// What a read found.
 #[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
 pub struct Snapshot {
     /// The store's clock, in Unix milliseconds.
     pub now_ms: i64,
@@ -46,11 +44,11 @@ pub struct Snapshot {
 
 /// What a key holds now.
 #[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
 pub struct KeyState {
     /// The key.
     pub key: ProfileKey,
-    /// The fencing token: data may only be written by a commit that names it. Grows with each change of owner. 0: never used.
+    /// The fencing token: data may only be written by a commit that names it. Grows with each
+    /// change of owner. 0: never used.
     pub epoch: u64,
     /// The number of the current version, dense from 1. 0: nothing was ever written.
     pub version: u64,
@@ -58,7 +56,7 @@ pub struct KeyState {
     pub created_ms: i64,
     /// About the current version. None with version 0.
     pub head: Option<VersionInfo>,
-    /// Who may write, who asks for it, and to whom it is offered.
+    /// Which session may write, which start asks for the profile, and to which start it is offered.
     pub lease: LeaseState,
     /// Counts the lease's changes; the precondition for the next one. 0: never changed.
     pub lease_revision: u64,
@@ -68,7 +66,8 @@ pub struct KeyState {
     pub inbox_revision: u64,
     /// The index of the newest message ever appended; the next one gets this plus one.
     pub last_message: u64,
-    /// The inbox by ascending index. None when it was not asked for or is unchanged. See [`Returning::inbox_unless`].
+    /// The inbox by ascending index. None when it was not asked for or is unchanged. See
+    /// [`Returning::inbox_unless`].
     pub inbox: Option<Vec<StoredMessage>>,
     /// The current version's value, when asked for. None with version 0 and for a tombstone.
     pub value: Option<Bytes>,
@@ -106,7 +105,8 @@ impl KeyState {
     }
 }
 
-/// Who may write a profile, who asks for it, and to whom it is offered. Stored as JSON; unknown members are refused.
+/// Which session may write a profile, which start asks for it, and to which start it is offered.
+/// Stored as JSON; unknown members are refused.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LeaseState {
@@ -119,16 +119,26 @@ pub struct LeaseState {
     /// The newest request to hand the profile over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<Request>,
-    /// Set when a holder let go for the sake of a request: until it expires, only that request may take the profile.
+    /// Set when a holder let go for the sake of a request: until it expires, only that request may
+    /// take the profile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offer: Option<Offer>,
+}
+
+impl LeaseState {
+    /// True when the key counts as held for [`KeyFilter::Held`]: a session holds it, or it is
+    /// offered to one.
+    pub fn is_held(&self) -> bool {
+        self.holder.is_some() || self.offer.is_some()
+    }
 }
 
 /// The session that may write a profile.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Holder {
-    /// The server. None for a session that came with an imported or foreign record, which no server row vouches for.
+    /// The server. None for a session that came with an imported or foreign record, which no server
+    /// row vouches for.
     pub server: Option<ServerId>,
     /// Specification: `PlaceId`.
     pub place_id: i64,
@@ -138,7 +148,8 @@ pub struct Holder {
     pub session: String,
     /// When the session started, by the store's clock, Unix milliseconds.
     pub since_ms: i64,
-    /// For a session without a server row: its record's last update, Unix milliseconds; None when the record had none.
+    /// For a session without a server row: its record's last update, Unix milliseconds; None when
+    /// the record had none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_update_ms: Option<i64>,
     /// For a session that came with a document: its `ActiveSession` as it stood there.
@@ -165,7 +176,7 @@ pub struct Request {
     pub document: Option<serde_json::Value>,
 }
 
-/// A profile kept free for the one who asked for it.
+/// A profile that was let go, and is kept free for the start that asked for it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Offer {
@@ -177,7 +188,8 @@ pub struct Offer {
     pub at_ms: i64,
 }
 
-/// A game server's lease: one row a server, renewed every few seconds; all its sessions refer to it.
+/// A game server's lease: one row a server, renewed every few seconds; all its sessions refer to
+/// it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerRow {
     /// The server.
@@ -186,7 +198,8 @@ pub struct ServerRow {
     pub place_id: i64,
     /// Specification: `JobId`.
     pub job_id: String,
-    /// Counts the renewals; the precondition for the next one and for a declaration of death. Starts at 1.
+    /// Counts the renewals; the precondition for the next one and for a declaration of death.
+    /// Starts at 1.
     pub revision: u64,
     /// After how long without a renewal the server may be declared dead, in milliseconds.
     pub lease_ms: i64,
@@ -251,7 +264,6 @@ impl Cause {
 
 /// About one version of a profile.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
 pub struct VersionInfo {
     /// Its number, dense from 1.
     pub number: u64,
@@ -279,7 +291,6 @@ pub struct VersionInfo {
 
 /// One version with its value.
 #[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
 pub struct StoredVersion {
     /// About the version.
     pub info: VersionInfo,
@@ -294,6 +305,16 @@ pub enum VersionRef {
     Number(u64),
     /// By the version string of [`VersionInfo::label`].
     Label(String),
+}
+
+impl VersionRef {
+    /// True when this is the version that is meant.
+    pub fn names(&self, info: &VersionInfo) -> bool {
+        match self {
+            Self::Number(number) => info.number == *number,
+            Self::Label(label) => info.label.as_ref() == Some(label),
+        }
+    }
 }
 
 /// The direction of a listing.
@@ -317,10 +338,22 @@ pub struct VersionQuery {
     pub from_ms: Option<i64>,
     /// Only versions written at or before this time, Unix milliseconds.
     pub to_ms: Option<i64>,
-    /// Only versions beyond this number in the direction of the listing: the last one of the page before.
+    /// Only versions beyond this number in the direction of the listing: the last one of the page
+    /// before.
     pub after: Option<u64>,
     /// At most so many.
     pub limit: usize,
+}
+
+impl VersionQuery {
+    /// True when the version belongs into the listing, the limit apart.
+    pub fn wants(&self, info: &VersionInfo) -> bool {
+        let beyond = self.after.is_none_or(|after| match self.order {
+            Order::Ascending => info.number > after,
+            Order::Descending => info.number < after,
+        });
+        beyond && self.from_ms.is_none_or(|from| info.written_ms >= from) && self.to_ms.is_none_or(|to| info.written_ms <= to)
+    }
 }
 
 /// Which keys are meant.
@@ -352,4 +385,20 @@ pub struct KeyQuery {
     pub after: Option<ProfileKey>,
     /// At most so many.
     pub limit: usize,
+}
+
+impl KeyQuery {
+    /// True when a key with this state and these users belongs into the listing, the limit apart.
+    pub fn wants(&self, state: &KeyState, user_ids: &[i64]) -> bool {
+        self.store.as_ref().is_none_or(|store| state.key.store() == store)
+            && self.scope.as_ref().is_none_or(|scope| state.key.scope() == scope)
+            && self.after.as_ref().is_none_or(|after| state.key > *after)
+            && match &self.filter {
+                KeyFilter::All => true,
+                KeyFilter::Prefix(prefix) => state.key.key().starts_with(prefix.as_str()),
+                KeyFilter::User(user) => user_ids.contains(user),
+                KeyFilter::UpdatedSince(since) => state.head.as_ref().is_some_and(|head| head.stored_ms >= *since),
+                KeyFilter::Held => state.lease.is_held(),
+            }
+    }
 }

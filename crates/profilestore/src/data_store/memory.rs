@@ -1,7 +1,7 @@
 //! A store in memory, with every rule of the contract: for tests, simulation and mock profiles.
 //!
-//! It is durable only as long as the process. Ordered maps under one lock, so the same calls give the same answers in the same
-//! order from run to run.
+//! It is durable only as long as the process. Ordered maps under one lock, so the same calls give
+//! the same answers in the same order from run to run.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -11,15 +11,13 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{
-    Change, Commit, CommitId, CommitReply, Conflict, ConflictKind, DataStore, Digest, Identity, Incarnation, KeyFilter, KeyQuery,
-    KeyState, LeaseState, NewValue, Notice, Order, Retention, Returning, ServerId, ServerRow, Snapshot, StoreError,
-    StoredMessage, StoredVersion, SweepCursor, SweepReport, VersionInfo, VersionQuery, VersionRef,
-    content::content_digest,
+    Change, Commit, CommitId, CommitReply, Conflict, ConflictKind, DataStore, Digest, Identity, Incarnation, KeyContents,
+    KeyQuery, KeyState, LeaseState, Notice, Order, Retention, Returning, ServerId, ServerRow, Snapshot, StoreError,
+    StoredVersion, SweepCursor, SweepReport, VersionInfo, VersionQuery, VersionRef,
     rules::{self, Counters, Fault, MessageFacts, Outcome, View},
 };
 use crate::{env::Env, key::ProfileKey};
@@ -43,50 +41,12 @@ impl fmt::Debug for MemoryStore {
 #[cfg_attr(any(test, feature = "test-util"), derive(Clone))]
 struct State {
     incarnation: Incarnation,
-    keys: BTreeMap<ProfileKey, Record>,
+    keys: BTreeMap<ProfileKey, KeyContents>,
     servers: BTreeMap<ServerId, Server>,
     notices: BTreeMap<ServerId, BTreeMap<ProfileKey, CommitId>>,
     outcomes: BTreeMap<CommitId, Outcome>,
     /// The outcomes by age, for the sweep.
     outcome_ages: VecDeque<(i64, CommitId)>,
-}
-
-#[derive(Default)]
-#[cfg_attr(any(test, feature = "test-util"), derive(Clone))]
-struct Record {
-    epoch: u64,
-    created_ms: i64,
-    user_ids: Vec<i64>,
-    lease: LeaseState,
-    lease_revision: u64,
-    inbox_revision: u64,
-    last_message: u64,
-    /// The kept versions by ascending number; the last one is the current one.
-    versions: Vec<Version>,
-    inbox: BTreeMap<u64, Message>,
-    receipts: BTreeMap<Digest, Receipt>,
-}
-
-#[cfg_attr(any(test, feature = "test-util"), derive(Clone))]
-struct Version {
-    info: VersionInfo,
-    value: Option<Bytes>,
-    sealed: bool,
-    imported: bool,
-}
-
-#[cfg_attr(any(test, feature = "test-util"), derive(Clone))]
-struct Message {
-    stored: StoredMessage,
-    id: Digest,
-    /// Of the payload that it was appended with.
-    content: Digest,
-}
-
-#[cfg_attr(any(test, feature = "test-util"), derive(Clone))]
-struct Receipt {
-    content: Digest,
-    made_ms: i64,
 }
 
 #[cfg_attr(any(test, feature = "test-util"), derive(Clone))]
@@ -132,50 +92,28 @@ impl DataStore for MemoryStore {
     }
 
     async fn version(&self, key: &ProfileKey, version: &VersionRef) -> Result<Option<StoredVersion>, StoreError> {
-        let state = self.state.lock();
-        let Some(record) = state.keys.get(key) else { return Ok(None) };
-        let found = record.versions.iter().rev().find(|candidate| match version {
-            VersionRef::Number(number) => candidate.info.number == *number,
-            VersionRef::Label(label) => candidate.info.label.as_ref() == Some(label),
-        });
-        Ok(found.map(|version| StoredVersion { info: version.info.clone(), value: version.value.clone() }))
+        Ok(self.state.lock().keys.get(key).and_then(|contents| contents.version(version)))
     }
 
     async fn versions(&self, query: &VersionQuery) -> Result<Vec<VersionInfo>, StoreError> {
         let state = self.state.lock();
-        let Some(record) = state.keys.get(&query.key) else { return Ok(Vec::new()) };
-        let wanted = |info: &&VersionInfo| {
-            let beyond = query.after.is_none_or(|after| match query.order {
-                Order::Ascending => info.number > after,
-                Order::Descending => info.number < after,
-            });
-            beyond
-                && query.from_ms.is_none_or(|from| info.written_ms >= from)
-                && query.to_ms.is_none_or(|to| info.written_ms <= to)
-        };
-        let infos = record.versions.iter().map(|version| &version.info);
+        let Some(contents) = state.keys.get(&query.key) else { return Ok(Vec::new()) };
+        let infos = contents.versions().filter(|info| query.wants(info));
         Ok(match query.order {
-            Order::Ascending => infos.filter(wanted).take(query.limit).cloned().collect(),
-            Order::Descending => infos.rev().filter(wanted).take(query.limit).cloned().collect(),
+            Order::Ascending => infos.take(query.limit).cloned().collect(),
+            Order::Descending => infos.rev().take(query.limit).cloned().collect(),
         })
     }
 
     async fn keys(&self, query: &KeyQuery) -> Result<Vec<KeyState>, StoreError> {
         let state = self.state.lock();
         let start = query.after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-        let wanted = |(key, record): &(&ProfileKey, &Record)| {
-            query.store.as_ref().is_none_or(|store| key.store() == store)
-                && query.scope.as_ref().is_none_or(|scope| key.scope() == scope)
-                && match &query.filter {
-                    KeyFilter::All => true,
-                    KeyFilter::Prefix(prefix) => key.key().starts_with(prefix.as_str()),
-                    KeyFilter::User(user) => record.user_ids.contains(user),
-                    KeyFilter::UpdatedSince(since) => record.versions.last().is_some_and(|v| v.info.stored_ms >= *since),
-                    KeyFilter::Held => rules::is_held(&record.lease),
-                }
-        };
-        let keys = state.keys.range::<ProfileKey, _>((start, Bound::Unbounded)).filter(wanted).take(query.limit);
-        Ok(keys.map(|(key, _)| state.key_state(key, Returning::HEAD)).collect())
+        let keys = state.keys.range::<ProfileKey, _>((start, Bound::Unbounded)).map(|(key, contents)| {
+            let state = state.key_state(key, Returning::HEAD);
+            (state, contents.user_ids())
+        });
+        let wanted = keys.filter(|(state, user_ids)| query.wants(state, user_ids));
+        Ok(wanted.map(|(state, _)| state).take(query.limit).collect())
     }
 
     async fn servers(&self) -> Result<(i64, Vec<ServerRow>), StoreError> {
@@ -230,19 +168,20 @@ impl State {
 
         let before: BTreeMap<ProfileKey, LeaseState> = rules::keys_of(&commit)
             .into_iter()
-            .map(|key| (key.clone(), self.keys.get(key).map(|record| record.lease.clone()).unwrap_or_default()))
+            .map(|key| (key.clone(), self.keys.get(key).map(|contents| contents.lease().clone()).unwrap_or_default()))
             .collect();
         let mut changed: Vec<ProfileKey> = Vec::new();
-        // Pins before writes: a version that is pinned and replaced in one commit stays.
-        let pins = |change: &&Change| matches!(change, Change::Pin { .. });
-        let changes = commit.changes.iter();
-        for change in changes.clone().filter(pins).chain(changes.filter(|change| !pins(change))) {
+        for change in rules::in_order(&commit) {
             let did = self.apply(change, now_ms);
             if let Some(key) = change.key().filter(|key| did && !changed.contains(key)) {
                 changed.push(key.clone());
             }
         }
-        self.finish_versions(&commit);
+        for change in &commit.changes {
+            if let Some(contents) = change.key().and_then(|key| self.keys.get_mut(key)) {
+                contents.finish(change);
+            }
+        }
         self.keep_outcome(commit.id, Outcome::Applied, now_ms);
 
         let mut notified = Vec::new();
@@ -257,121 +196,11 @@ impl State {
         Ok(self.reply(&commit, now_ms, false, notified))
     }
 
-    /// Applies one change whose preconditions hold. True when it changed a key's lease, data or inbox.
+    /// Applies one change whose preconditions hold. True when it changed a key's lease, data or
+    /// inbox.
     fn apply(&mut self, change: &Change, now_ms: i64) -> bool {
         match change {
             Change::Check { .. } => false,
-            Change::Write { key, version, value, user_ids, cause, author, keep_previous, seal, imported, .. } => {
-                let record = self.keys.entry(key.clone()).or_default();
-                let (removed, value) = match value {
-                    NewValue::Bytes(bytes) => (false, Some(bytes.clone())),
-                    NewValue::Tombstone => (true, None),
-                };
-                let info = VersionInfo {
-                    number: version + 1,
-                    label: imported.as_ref().and_then(|imported| imported.label.clone()),
-                    written_ms: imported.as_ref().map_or(now_ms, |imported| imported.written_ms),
-                    stored_ms: now_ms,
-                    superseded_ms: None,
-                    removed,
-                    cause: *cause,
-                    author: author.clone(),
-                    load_count: 0,
-                    pinned: false,
-                    bytes: value.as_ref().map_or(0, |value| value.len() as u64),
-                };
-                let new = Version { info, value, sealed: *seal, imported: imported.is_some() };
-                match record.versions.last_mut() {
-                    None => {
-                        record.created_ms = imported.as_ref().map_or(now_ms, |imported| imported.created_ms);
-                        record.versions.push(new);
-                    }
-                    Some(previous) if rules::keeps_previous(previous.replaced(), *keep_previous, now_ms) => {
-                        previous.info.superseded_ms = Some(now_ms);
-                        record.versions.push(new);
-                    }
-                    Some(previous) => *previous = new,
-                }
-                record.user_ids.clone_from(user_ids);
-                true
-            }
-            Change::Lease { key, lease, raise_epoch, .. } => {
-                let record = self.keys.entry(key.clone()).or_default();
-                record.lease = lease.clone();
-                record.lease_revision += 1;
-                record.epoch += u64::from(*raise_epoch);
-                if defect!(EpochFromSessionCount) {
-                    record.epoch = lease.load_count;
-                }
-                true
-            }
-            Change::AppendMessage { key, message, .. } => {
-                let record = self.keys.entry(key.clone()).or_default();
-                record.last_message += 1;
-                record.inbox_revision += 1;
-                let stored = StoredMessage {
-                    index: record.last_message,
-                    id: message.id.clone(),
-                    payload: message.payload.clone(),
-                    locked: false,
-                    revision: 1,
-                    sent_ms: now_ms,
-                };
-                record.inbox.insert(stored.index, Message::new(stored));
-                true
-            }
-            Change::ChangeMessage { key, index, payload, .. } => self.on_message(key, *index, |message| {
-                message.stored.payload = payload.clone();
-                message.stored.revision += 1;
-                true
-            }),
-            Change::LockMessage { key, index, .. } => {
-                self.on_message(key, *index, |message| !std::mem::replace(&mut message.stored.locked, true))
-            }
-            Change::RemoveMessage { key, index, receipt } => {
-                let record = self.keys.entry(key.clone()).or_default();
-                let Some(message) = record.inbox.remove(index) else { return false };
-                record.inbox_revision += 1;
-                if *receipt && !defect!(ReceiptForgotten) {
-                    record.receipts.insert(message.id, Receipt { content: message.content, made_ms: now_ms });
-                }
-                true
-            }
-            Change::ReplaceInbox { key, last_message, messages, .. } => {
-                let record = self.keys.entry(key.clone()).or_default();
-                record.inbox_revision += 1;
-                record.last_message = record.last_message.max(*last_message);
-                let mut before = std::mem::take(&mut record.inbox);
-                for message in messages {
-                    let mut new = Message::new(message.clone());
-                    if before.get(&message.index).is_some_and(|old| old.id == new.id) {
-                        new.content = before.remove(&message.index).map_or(new.content, |old| old.content);
-                    }
-                    record.inbox.insert(message.index, new);
-                }
-                for gone in before.into_values() {
-                    record.receipts.insert(gone.id, Receipt { content: gone.content, made_ms: now_ms });
-                }
-                true
-            }
-            Change::Pin { key, version, pinned } => {
-                let record = self.keys.entry(key.clone()).or_default();
-                if let Some(found) = record.versions.iter_mut().find(|found| found.info.number == *version) {
-                    found.info.pinned = *pinned;
-                }
-                false
-            }
-            Change::Erase { key, .. } => {
-                let Some(record) = self.keys.get_mut(key) else { return false };
-                let current = record.versions.pop();
-                let did = !record.versions.is_empty() || !record.inbox.is_empty();
-                record.versions = current.into_iter().collect();
-                record.inbox_revision += u64::from(!record.inbox.is_empty());
-                for message in std::mem::take(&mut record.inbox).into_values() {
-                    record.receipts.insert(message.id, Receipt { content: message.content, made_ms: now_ms });
-                }
-                did
-            }
             Change::RegisterServer { id, place_id, job_id, lease_ms } => {
                 let row = ServerRow {
                     id: *id,
@@ -410,28 +239,9 @@ impl State {
                 self.keep_outcome(*commit, Outcome::Aborted, now_ms);
                 false
             }
-        }
-    }
-
-    /// Changes a message; the inbox's revision counts up when `change` says that it did something.
-    fn on_message(&mut self, key: &ProfileKey, index: u64, change: impl FnOnce(&mut Message) -> bool) -> bool {
-        let Some(record) = self.keys.get_mut(key) else { return false };
-        let did = record.inbox.get_mut(&index).is_some_and(change);
-        record.inbox_revision += u64::from(did);
-        did
-    }
-
-    /// What a version says about the state after the whole commit: its load count and its seal.
-    fn finish_versions(&mut self, commit: &Commit) {
-        for change in &commit.changes {
-            let Some(record) = change.key().and_then(|key| self.keys.get_mut(key)) else { continue };
-            let load_count = record.lease.load_count;
-            let Some(current) = record.versions.last_mut() else { continue };
-            match change {
-                Change::Write { .. } => current.info.load_count = load_count,
-                Change::Lease { seal: true, .. } => current.sealed = true,
-                _ => {}
-            }
+            // A key that was never used holds nothing, and must not be listed afterwards.
+            Change::Erase { key, .. } if !self.keys.contains_key(key) => false,
+            change => change.key().is_some_and(|key| self.keys.entry(key.clone()).or_default().apply(change, now_ms)),
         }
     }
 
@@ -454,26 +264,10 @@ impl State {
     }
 
     fn key_state(&self, key: &ProfileKey, returning: Returning) -> KeyState {
-        let Some(record) = self.keys.get(key) else {
-            let inbox = returning.inbox_unless.filter(|revision| *revision != 0).map(|_| Vec::new());
-            return KeyState { inbox, ..KeyState::absent(key.clone()) };
-        };
-        let current = record.versions.last();
-        let holder = record.lease.holder.as_ref().and_then(|holder| holder.server);
-        let wants_inbox = returning.inbox_unless.is_some_and(|revision| revision != record.inbox_revision);
-        KeyState {
-            key: key.clone(),
-            epoch: record.epoch,
-            version: current.map_or(0, |version| version.info.number),
-            created_ms: record.created_ms,
-            head: current.map(|version| version.info.clone()),
-            lease: record.lease.clone(),
-            lease_revision: record.lease_revision,
-            holder_server: holder.and_then(|id| self.servers.get(&id)).map(|server| server.row.clone()),
-            inbox_revision: record.inbox_revision,
-            last_message: record.last_message,
-            inbox: wants_inbox.then(|| record.inbox.values().map(|message| message.stored.clone()).collect()),
-            value: current.filter(|_| returning.value).and_then(|version| version.value.clone()),
+        let row_of = |id| self.servers.get(&id).map(|server| server.row.clone());
+        match self.keys.get(key) {
+            Some(contents) => contents.state(key, returning, row_of),
+            None => KeyContents::default().state(key, returning, row_of),
         }
     }
 
@@ -481,15 +275,10 @@ impl State {
         let start = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         let mut report = SweepReport::default();
         let mut seen = 0;
-        for (key, record) in self.keys.range_mut::<ProfileKey, _>((start, Bound::Unbounded)) {
-            let (versions, receipts) = (record.versions.len(), record.receipts.len());
-            record.versions.retain(|version| {
-                let superseded = version.info.superseded_ms;
-                version.info.pinned || superseded.is_none_or(|at| now_ms.saturating_sub(at) <= retention.history_ms)
-            });
-            record.receipts.retain(|_, receipt| now_ms.saturating_sub(receipt.made_ms) <= rules::RECEIPT_KEPT_MS);
-            report.versions += (versions - record.versions.len()) as u64;
-            report.receipts += (receipts - record.receipts.len()) as u64;
+        for (key, contents) in self.keys.range_mut::<ProfileKey, _>((start, Bound::Unbounded)) {
+            let (versions, receipts) = contents.sweep(retention.history_ms, now_ms);
+            report.versions += versions;
+            report.receipts += receipts;
             seen += 1;
             if seen == SWEEP_PIECE {
                 report.next = serde_json::to_string(key).ok().map(SweepCursor);
@@ -524,29 +313,19 @@ impl View for State {
     type Error = std::convert::Infallible;
 
     fn counters(&mut self, key: &ProfileKey) -> Result<Counters, Self::Error> {
-        Ok(self.keys.get(key).map_or_else(Counters::default, |record| Counters {
-            epoch: record.epoch,
-            version: record.versions.last().map_or(0, |version| version.info.number),
-            lease_revision: record.lease_revision,
-            inbox_revision: record.inbox_revision,
-            waiting: record.inbox.len() as u64,
-        }))
+        Ok(self.keys.get(key).map_or_else(Counters::default, KeyContents::counters))
     }
 
     fn message(&mut self, key: &ProfileKey, index: u64) -> Result<Option<MessageFacts>, Self::Error> {
-        let message = self.keys.get(key).and_then(|record| record.inbox.get(&index));
-        Ok(message.map(|message| MessageFacts { revision: message.stored.revision, locked: message.stored.locked }))
+        Ok(self.keys.get(key).and_then(|contents| contents.message(index)))
     }
 
     fn used_with(&mut self, key: &ProfileKey, id: &Digest) -> Result<Option<Digest>, Self::Error> {
-        let Some(record) = self.keys.get(key) else { return Ok(None) };
-        let waiting = record.inbox.values().find(|message| message.id == *id).map(|message| message.content);
-        Ok(waiting.or_else(|| record.receipts.get(id).map(|receipt| receipt.content)))
+        Ok(self.keys.get(key).and_then(|contents| contents.used_with(id)))
     }
 
     fn keeps_version(&mut self, key: &ProfileKey, number: u64) -> Result<bool, Self::Error> {
-        let record = self.keys.get(key);
-        Ok(record.is_some_and(|record| record.versions.iter().any(|version| version.info.number == number)))
+        Ok(self.keys.get(key).is_some_and(|contents| contents.version(&VersionRef::Number(number)).is_some()))
     }
 
     fn server(&mut self, id: ServerId) -> Result<Option<ServerRow>, Self::Error> {
@@ -555,24 +334,6 @@ impl View for State {
 
     fn outcome(&mut self, id: CommitId) -> Result<Option<Outcome>, Self::Error> {
         Ok(self.outcomes.get(&id).copied())
-    }
-}
-
-impl Version {
-    fn replaced(&self) -> rules::Replaced {
-        rules::Replaced {
-            stored_ms: self.info.stored_ms,
-            removed: self.info.removed,
-            sealed: self.sealed,
-            pinned: self.info.pinned,
-            imported: self.imported,
-        }
-    }
-}
-
-impl Message {
-    fn new(stored: StoredMessage) -> Self {
-        Self { id: stored.id.digest(), content: content_digest(&stored.payload), stored }
     }
 }
 

@@ -7,7 +7,8 @@ use uuid::Uuid;
 
 use super::Digest;
 
-/// The identity of a message, chosen by its sender: a name and the time at which the sender first made it.
+/// The identity of a message, chosen by its sender: a name and the time at which the sender first
+/// made it.
 ///
 /// A sender that retries must use the same name *and* time. Shown and parsed as `TIME:NAME`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,9 +24,10 @@ pub const MAX_MESSAGE_NAME_BYTES: usize = 200;
 const EDIT_NAMES: &str = "~edit/";
 
 impl MessageId {
-    /// An identity from the time when the cause of the message arose (Unix milliseconds) and a name that is unique among the
-    /// messages of the receiving profile, such as a purchase id. None when the name is empty, longer than
-    /// [`MAX_MESSAGE_NAME_BYTES`], or begins with `~edit/`, as the ids of operators' edits do.
+    /// An identity from the time when the cause of the message arose (Unix milliseconds) and a name
+    /// that is unique among the messages of the receiving profile, such as a purchase id. None when
+    /// the name is empty, longer than [`MAX_MESSAGE_NAME_BYTES`], or begins with `~edit/`, as the
+    /// ids of operators' edits do.
     pub fn new(created_ms: i64, name: &str) -> Option<Self> {
         Self::stored(created_ms, name).filter(|id| !id.is_edit())
     }
@@ -100,7 +102,8 @@ pub struct StoredMessage {
     pub id: MessageId,
     /// Its payload, JSON.
     pub payload: Bytes,
-    /// True once a holder locked it: it can no longer be changed from outside. Specification: a `Locked` global update.
+    /// True once a holder locked it: it can no longer be changed from outside. Specification: a
+    /// `Locked` global update.
     pub locked: bool,
     /// Counts changes of the payload from 1. Specification: a global update's version.
     pub revision: u64,

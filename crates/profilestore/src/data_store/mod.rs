@@ -16,17 +16,18 @@ use crate::key::ProfileKey;
 mod commit;
 pub(crate) mod content;
 mod held;
+mod key_contents;
 mod memory;
 mod message;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
-mod rules;
+pub mod rules;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
-#[cfg(any(test, feature = "test-util"))]
+#[cfg(any(test, feature = "fault"))]
 pub mod fault;
 
 pub use commit::{Change, Commit, CommitReply, Conflict, ConflictKind, Imported, NewValue, Notice, StoreError};
@@ -34,6 +35,7 @@ pub use held::{
     Cause, Holder, Identity, KeyFilter, KeyQuery, KeyState, LeaseState, Offer, Order, Request, Returning, ServerRow, Snapshot,
     StoredVersion, VersionInfo, VersionQuery, VersionRef,
 };
+pub use key_contents::KeyContents;
 pub use memory::MemoryStore;
 pub use message::{MAX_MESSAGE_NAME_BYTES, MessageId, NewMessage, StoredMessage};
 #[cfg(feature = "postgres")]
@@ -41,15 +43,18 @@ pub use postgres::{DEFAULT_SCHEMA, PostgresClock, PostgresOptions, PostgresStore
 #[cfg(feature = "sqlite")]
 pub use sqlite::{CheckReport, Existing, SqliteMessenger, SqliteOptions, SqliteStore};
 
-/// The format of what a store holds. A store that carries a higher number was written by a newer version and is refused.
+/// The format of what a store holds. A store that carries a higher number was written by a newer
+/// version and is refused.
 pub const FORMAT_VERSION: u32 = 1;
 
-/// The largest encoded value a store accepts, in bytes: 4 MiB of data and 256 KiB for what surrounds it.
+/// The largest encoded value a store accepts, in bytes: 4 MiB of data and 256 KiB for what
+/// surrounds it.
 pub const MAX_VALUE_BYTES: usize = (4 << 20) + (256 << 10);
 
 pub use crate::storable::MAX_MESSAGE_BYTES;
 
-/// How old a message id may be when its message is appended: 30 days. Older ids are refused, because their receipt may be gone.
+/// How old a message id may be when its message is appended: 30 days. Older ids are refused,
+/// because their receipt may be gone.
 pub const MESSAGE_ID_MAX_AGE_MS: i64 = 30 * DAY_MS;
 
 /// How far in the future a message id may lie: a day.
@@ -58,7 +63,8 @@ pub const MESSAGE_ID_MAX_AHEAD_MS: i64 = DAY_MS;
 /// One day, in milliseconds.
 pub const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
-/// One incarnation of a game server: the holder that leases name. A server that was declared dead takes a new one.
+/// One incarnation of a game server: the holder that leases name. A server that was declared dead
+/// takes a new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ServerId(pub Uuid);
 
@@ -70,7 +76,8 @@ pub struct CommitId(pub Uuid);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RequestId(pub Uuid);
 
-/// The identity of the store's contents. A restored backup gets a new one, and commits that name the old one are refused.
+/// The identity of the store's contents. A restored backup gets a new one, and commits that name
+/// the old one are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Incarnation(pub Uuid);
 
@@ -106,62 +113,72 @@ impl Digest {
 ///
 /// To be correct, an implementation must keep all of this; [`conformance`] tests it.
 ///
-/// * **Atomic.** A commit takes effect as a whole or not at all, also when the process or the store dies in the middle.
-///   All its preconditions are judged against the state *before* the commit, in the same transaction that applies it. No
-///   other commit comes in between (serializable).
-/// * **Durable.** When a commit returns Ok it survives a crash of the store's host, unless the backend was opened with a
-///   setting that says otherwise.
-/// * **Once.** A commit's id is kept in its own transaction, for at least 7 days. The same id again does nothing and answers
-///   Ok with [`CommitReply::already_applied`]. An id that was aborted first ([`Change::Abort`]) fails with
-///   [`ConflictKind::Aborted`] for as long. A commit of nothing but [`Change::Check`]s writes nothing and is not kept;
-///   one of nothing but renewals is known until the next one of the same row and cannot be aborted ([`Change::RenewServer`]).
+/// * **Atomic.** A commit takes effect as a whole or not at all, also when the process or the store
+///   dies in the middle. All its preconditions are judged against the state *before* the commit, in
+///   the same transaction that applies it. No other commit comes in between (serializable).
+/// * **Durable.** When a commit returns Ok it survives a crash of the store's host, unless the
+///   backend was opened with a setting that says otherwise.
+/// * **Once.** A commit's id is kept in its own transaction, for at least 7 days. The same id again
+///   does nothing and answers Ok with [`CommitReply::already_applied`]. An id that was aborted
+///   first ([`Change::Abort`]) fails with [`ConflictKind::Aborted`] for as long. A commit of
+///   nothing but [`Change::Check`]s writes nothing and is not kept; one of nothing but renewals is
+///   known until the next one of the same row and cannot be aborted ([`Change::RenewServer`]).
 /// * **Honest errors.** [`StoreError::Conflict`], [`StoreError::Unavailable`],
 ///   [`StoreError::Invalid`] and [`StoreError::Replaced`] mean that nothing was applied, now or
 ///   later. A backend that cannot be sure answers [`StoreError::Indeterminate`].
 /// * **Reads** see every commit that was acknowledged before they began, anywhere.
-/// * **Counters only grow**: epoch, version, lease revision, inbox revision and message index of a key survive removal and are
-///   never reused.
-/// * **Notices.** Each commit that changes a key's lease, data or inbox leaves a notice about that key for the server that held
-///   the lease before the commit, for the server that its new offer names, and for the server whose request it takes away, except
-///   for [`Commit::from`] itself. Notices for servers without a live row may be left out. They are delivered by [`Change::RenewServer`] and kept until acknowledged.
-/// * **The store's clock** stamps everything. It may step; users of the store watch it against their own monotonic clock.
-/// * **Cancellation.** Dropping a returned future does not undo a commit that was already handed over.
-/// * **In time.** A call that the store cannot serve at the moment, because another process holds a lock say, fails within a limit
-///   that the backend names. [`DataStore::commit_by`] answers at its deadline whatever happens.
+/// * **Counters only grow**: epoch, version, lease revision, inbox revision and message index of a
+///   key survive removal and are never reused.
+/// * **Notices.** Each commit that changes a key's lease, data or inbox leaves a notice about that
+///   key for the server that held the lease before the commit, for the server that its new offer
+///   names, and for the server whose request it takes away, except for [`Commit::from`] itself.
+///   Notices for servers without a live row may be left out. They are delivered by
+///   [`Change::RenewServer`] and kept until acknowledged.
+/// * **The store's clock** stamps everything. It may step; users of the store watch it against
+///   their own monotonic clock.
+/// * **Cancellation.** Dropping a returned future does not undo a commit that was already handed
+///   over.
+/// * **In time.** A call that the store cannot serve at the moment, because another process holds a
+///   lock for example, fails within a limit that the backend names. [`DataStore::commit_by`]
+///   answers at its deadline whatever happens.
 #[async_trait]
 pub trait DataStore: fmt::Debug + Send + Sync + 'static {
     /// The store's incarnation and current time. The cheapest possible round trip.
     async fn identity(&self) -> Result<Identity, StoreError>;
 
-    /// The state of many keys at once, in the order asked for. A key that does not exist gives a state with version 0 and epoch 0.
+    /// The state of many keys at once, in the order asked for. A key that does not exist gives a
+    /// state with version 0 and epoch 0.
     async fn read(&self, keys: &[ProfileKey], returning: Returning) -> Result<Snapshot, StoreError>;
 
-    /// One kept version of a key with its value, the current one included. None when there is no such version.
+    /// One kept version of a key with its value, the current one included. None when there is no
+    /// such version.
     async fn version(&self, key: &ProfileKey, version: &VersionRef) -> Result<Option<StoredVersion>, StoreError>;
 
     /// A page of a key's kept versions, the current one included, without values.
     async fn versions(&self, query: &VersionQuery) -> Result<Vec<VersionInfo>, StoreError>;
 
-    /// A page of keys, ordered by store, scope and key, without values and inboxes. Keys that were only ever asked for are not
-    /// listed; removed ones are, with `head.removed`.
+    /// A page of keys, ordered by store, scope and key, without values and inboxes. Keys that were
+    /// only ever asked for are not listed; removed ones are, with `head.removed`.
     async fn keys(&self, query: &KeyQuery) -> Result<Vec<KeyState>, StoreError>;
 
     /// Every server row, dead ones included, and the store's time.
     async fn servers(&self) -> Result<(i64, Vec<ServerRow>), StoreError>;
 
-    /// Applies commits in the order given, each on its own: one that fails does not stop those behind it, and a later one sees
-    /// what an earlier one did. They may share one physical transaction; if that one's outcome is unknown, each member's is.
-    /// Gives one result a commit, in order.
+    /// Applies commits in the order given, each on its own: one that fails does not stop those
+    /// behind it, and a later one sees what an earlier one did. They may share one physical
+    /// transaction; if that one's outcome is unknown, each member's is. Gives one result a commit,
+    /// in order.
     async fn commit(&self, commits: Vec<Commit>) -> Vec<Result<CommitReply, StoreError>>;
 
-    /// The same, with an answer at the deadline at the latest. Then a commit that the store has not begun is refused as
-    /// [`StoreError::Unavailable`] and is never applied, and one that is under way is [`StoreError::Indeterminate`].
+    /// The same, with an answer at the deadline at the latest. Then a commit that the store has not
+    /// begun is refused as [`StoreError::Unavailable`] and is never applied, and one that is under
+    /// way is [`StoreError::Indeterminate`].
     async fn commit_by(&self, commits: Vec<Commit>, deadline: Instant) -> Vec<Result<CommitReply, StoreError>>;
 
     /// Deletes what is past its time, a bounded piece at a time: versions superseded longer than
-    /// [`Retention::history_ms`] ago (never the current one, never pinned ones), receipts older than 31 days, outcomes older
-    /// than 7 days, rows of servers dead for longer than 7 days with their notices. Start with `cursor` None and go on with
-    /// what was returned until it is None.
+    /// [`Retention::history_ms`] ago (never the current one, never pinned ones), receipts older
+    /// than 31 days, outcomes older than 7 days, rows of servers dead for longer than 7 days with
+    /// their notices. Start with `cursor` None and go on with what was returned until it is None.
     async fn sweep(&self, retention: Retention, cursor: Option<SweepCursor>) -> Result<SweepReport, StoreError>;
 }
 
@@ -218,8 +235,9 @@ pub trait DataStoreExt {
     /// The state of one key. See [`DataStore::read`].
     async fn read_one(&self, key: &ProfileKey, returning: Returning) -> Result<(i64, KeyState), StoreError>;
 
-    /// A page of keys and where to go on (None: it was the last page), without those of [`crate::RESERVED_STORE`] unless that is the store
-    /// asked for. It may be shorter than the limit although more follow. See [`DataStore::keys`].
+    /// A page of keys and where to go on (None: it was the last page), without those of
+    /// [`crate::key::RESERVED_STORE`] unless that is the store asked for. It may be shorter than
+    /// the limit although more follow. See [`DataStore::keys`].
     async fn profiles(&self, query: &KeyQuery) -> Result<(Vec<KeyState>, Option<ProfileKey>), StoreError>;
 }
 
@@ -267,9 +285,9 @@ pub struct Retention {
     pub history_ms: i64,
 }
 
-/// Where a sweep goes on. Opaque.
+/// Where a sweep goes on. Only the backend that made it knows what it means.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SweepCursor(pub(crate) String);
+pub struct SweepCursor(pub String);
 
 /// What a piece of a sweep did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,81 +1,114 @@
-//! The rules that every backend shares, free of storage: which commits are well formed, whether a commit's preconditions hold,
-//! which versions stay, and who gets a notice.
+//! The rules that every backend shares, free of storage: which commits are well formed, whether a
+//! commit's preconditions hold, which versions stay, and which servers get a notice.
 //!
-//! A backend shows its state *before* the commit through [`View`] and asks [`judge`]; only when nothing is at fault does it apply
-//! the changes, in their order. So a backend decides how things are stored, and never what is allowed.
+//! A backend shows its state *before* the commit through [`View`] and asks [`judge`]. Only when
+//! nothing is at fault does it apply the changes, in the order of [`in_order`]. So a backend
+//! decides how things are stored, and never what is allowed.
+//!
+//! In a commit's transaction a backend does this:
+//!
+//! 1. [`check_commit`] and [`check_incarnation`];
+//! 2. answer an id that is known already: [`Outcome`];
+//! 3. [`judge`]; a [`Fault`] is answered as [`StoreError::Conflict`];
+//! 4. a commit of [`only_checks`] ends here;
+//! 5. apply the changes: [`in_order`], [`new_version`], [`keeps_previous`];
+//! 6. keep the id as applied, for [`OUTCOME_KEPT_MS`];
+//! 7. leave notices for the servers that are [`notified`], if their rows are there and not dead;
+//! 8. reply: the states of [`keys_of`], the row of [`server_of`], the notices of [`renewed`].
 
 use std::collections::BTreeSet;
 
 use super::{
     Change, Commit, CommitId, ConflictKind, DAY_MS, Digest, Incarnation, LeaseState, MAX_MESSAGE_BYTES, MAX_VALUE_BYTES,
-    MESSAGE_ID_MAX_AGE_MS, MESSAGE_ID_MAX_AHEAD_MS, MessageId, NewValue, ServerId, ServerRow, StoreError,
+    MESSAGE_ID_MAX_AGE_MS, MESSAGE_ID_MAX_AHEAD_MS, MessageId, NewValue, ServerId, ServerRow, StoreError, VersionInfo,
     content::is_same_content,
 };
 use crate::key::ProfileKey;
 
 /// The longest [`Change::Write`] author, in bytes.
-pub(super) const MAX_AUTHOR_BYTES: usize = 200;
+pub const MAX_AUTHOR_BYTES: usize = 200;
 
 /// How long outcomes and the rows of dead servers are kept.
-pub(super) const OUTCOME_KEPT_MS: i64 = 7 * DAY_MS;
+pub const OUTCOME_KEPT_MS: i64 = 7 * DAY_MS;
 
-/// How long receipts are kept: as long as a message id is accepted, from the farthest future in which it may lie.
-pub(super) const RECEIPT_KEPT_MS: i64 = MESSAGE_ID_MAX_AGE_MS + MESSAGE_ID_MAX_AHEAD_MS;
+/// How long receipts are kept: as long as a message id is accepted, from the farthest future in
+/// which it may lie.
+pub const RECEIPT_KEPT_MS: i64 = MESSAGE_ID_MAX_AGE_MS + MESSAGE_ID_MAX_AHEAD_MS;
 
-/// The greatest message index that an import or a document may bring: beyond it, a double cannot tell two indexes apart.
+/// The greatest message index that an import or a document may bring: beyond it, a double cannot
+/// tell two indexes apart.
 pub(super) const MAX_MESSAGE_INDEX: u64 = 1 << 53;
 
 const HOUR_MS: i64 = 60 * 60 * 1000;
 
 /// What became of a commit id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub enum Outcome {
+    /// It was applied.
     Applied,
+    /// It was aborted before it was applied, and never will be.
     Aborted,
 }
 
 /// A key's counters before a commit; all 0 for a key that does not exist.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Counters {
-    pub(super) epoch: u64,
-    pub(super) version: u64,
-    pub(super) lease_revision: u64,
-    pub(super) inbox_revision: u64,
+pub struct Counters {
+    /// [`KeyState::epoch`](super::KeyState::epoch).
+    pub epoch: u64,
+    /// [`KeyState::version`](super::KeyState::version).
+    pub version: u64,
+    /// [`KeyState::lease_revision`](super::KeyState::lease_revision).
+    pub lease_revision: u64,
+    /// [`KeyState::inbox_revision`](super::KeyState::inbox_revision).
+    pub inbox_revision: u64,
     /// Messages in the inbox.
-    pub(super) waiting: u64,
+    pub waiting: u64,
 }
 
 /// A waiting message before a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct MessageFacts {
-    pub(super) revision: u64,
-    pub(super) locked: bool,
+pub struct MessageFacts {
+    /// [`StoredMessage::revision`](super::StoredMessage::revision).
+    pub revision: u64,
+    /// [`StoredMessage::locked`](super::StoredMessage::locked).
+    pub locked: bool,
 }
 
 /// What [`judge`] needs to see of a store, as it is before the commit.
-pub(super) trait View {
+pub trait View {
+    /// What a look at the store fails with.
     type Error;
+    /// A key's counters; all 0 for a key that does not exist.
     fn counters(&mut self, key: &ProfileKey) -> Result<Counters, Self::Error>;
+    /// The waiting message of this index.
     fn message(&mut self, key: &ProfileKey, index: u64) -> Result<Option<MessageFacts>, Self::Error>;
-    /// The digest of the content with which this message id was first used, by a waiting message or a receipt.
+    /// The digest of the content with which this message id was first used, by a waiting message or
+    /// a receipt.
     fn used_with(&mut self, key: &ProfileKey, id: &Digest) -> Result<Option<Digest>, Self::Error>;
+    /// Whether this version is kept, the current one included.
     fn keeps_version(&mut self, key: &ProfileKey, number: u64) -> Result<bool, Self::Error>;
+    /// A server's row.
     fn server(&mut self, id: ServerId) -> Result<Option<ServerRow>, Self::Error>;
+    /// What became of a commit id. None when it is not known.
     fn outcome(&mut self, id: CommitId) -> Result<Option<Outcome>, Self::Error>;
 }
 
 /// The first precondition that failed, and about what.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub enum Fault {
+    /// A key is not as the commit expects.
     Key(ConflictKind, ProfileKey),
+    /// A server's row is another one, or is not there.
     Server(Option<ServerRow>),
+    /// A commit that was to be aborted was applied.
     Commit(ConflictKind),
 }
 
-/// Whether a commit is well formed: at least one change; at most one write and one lease a key and one change a server; an abort
-/// alone; sizes within their limits; no message changed after its removal or appended twice; a replaced inbox before all else
-/// that concerns the inbox; an erasure after all else that concerns its key.
-pub(super) fn check_commit(commit: &Commit) -> Result<(), StoreError> {
+/// Whether a commit is well formed: at least one change; at most one write and one lease a key and
+/// one change a server; an abort alone; sizes within their limits; no message changed after its
+/// removal or appended twice; a replaced inbox before all else that concerns the inbox; an erasure
+/// after all else that concerns its key.
+pub fn check_commit(commit: &Commit) -> Result<(), StoreError> {
     if commit.changes.is_empty() {
         return invalid(format!("a commit holds at least one change: commit=`{}`", commit.id));
     }
@@ -172,17 +205,18 @@ pub(super) fn check_commit(commit: &Commit) -> Result<(), StoreError> {
 }
 
 /// Whether a commit is meant for these contents.
-pub(super) fn check_incarnation(commit: &Commit, found: Incarnation) -> Result<(), StoreError> {
+pub fn check_incarnation(commit: &Commit, found: Incarnation) -> Result<(), StoreError> {
     if commit.incarnation == found { Ok(()) } else { Err(StoreError::Replaced { expected: commit.incarnation, found }) }
 }
 
 /// True when a commit writes nothing: such a commit is not kept.
-pub(super) fn only_checks(commit: &Commit) -> bool {
+pub fn only_checks(commit: &Commit) -> bool {
     commit.changes.iter().all(|change| matches!(change, Change::Check { .. }))
 }
 
-/// Judges a well formed commit's preconditions against the state before it, in their order. None: all of them hold.
-pub(super) fn judge<V: View>(view: &mut V, commit: &Commit, now_ms: i64) -> Result<Option<Fault>, V::Error> {
+/// Judges a well formed commit's preconditions against the state before it, in their order. None:
+/// all of them hold.
+pub fn judge<V: View>(view: &mut V, commit: &Commit, now_ms: i64) -> Result<Option<Fault>, V::Error> {
     // Messages of this very commit count towards a cap.
     let mut appended: Vec<(&ProfileKey, u64)> = Vec::new();
     for change in &commit.changes {
@@ -263,23 +297,60 @@ pub(super) fn accepts_message_id(id: &MessageId, now_ms: i64) -> bool {
 
 /// The version that a write replaces, as far as it matters for whether it stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Replaced {
-    pub(super) stored_ms: i64,
-    pub(super) removed: bool,
-    pub(super) sealed: bool,
-    pub(super) pinned: bool,
-    pub(super) imported: bool,
+pub struct Replaced {
+    /// [`VersionInfo::stored_ms`].
+    pub stored_ms: i64,
+    /// [`VersionInfo::removed`].
+    pub removed: bool,
+    /// Whether the write or a later change of the lease sealed it.
+    pub sealed: bool,
+    /// [`VersionInfo::pinned`].
+    pub pinned: bool,
+    /// Whether an import brought it.
+    pub imported: bool,
 }
 
-/// Whether a version stays in the history when it is replaced. See [`Change::Write::keep_previous`].
-pub(super) fn keeps_previous(previous: Replaced, keep_previous: bool, now_ms: i64) -> bool {
+/// Whether a version stays in the history when it is replaced. See
+/// [`Change::Write::keep_previous`].
+pub fn keeps_previous(previous: Replaced, keep_previous: bool, now_ms: i64) -> bool {
     let Replaced { stored_ms, removed, sealed, pinned, imported } = previous;
     keep_previous || removed || sealed || pinned || imported || stored_ms.div_euclid(HOUR_MS) < now_ms.div_euclid(HOUR_MS)
 }
 
-/// Which servers get a notice about a key whose lease, data or inbox a commit changed: who held the lease before, whom the new
-/// offer names, and whose request was taken away; never the one who made the commit.
-pub(super) fn notified(commit: &Commit, key: &ProfileKey, before: &LeaseState) -> Vec<ServerId> {
+/// What a write's new version is, at this time. Its load count is known once the whole commit was
+/// applied. None for other changes.
+pub fn new_version(change: &Change, now_ms: i64) -> Option<VersionInfo> {
+    let Change::Write { version, value, cause, author, imported, .. } = change else { return None };
+    let bytes = match value {
+        NewValue::Bytes(bytes) => bytes.len() as u64,
+        NewValue::Tombstone => 0,
+    };
+    Some(VersionInfo {
+        number: version + 1,
+        label: imported.as_ref().and_then(|imported| imported.label.clone()),
+        written_ms: imported.as_ref().map_or(now_ms, |imported| imported.written_ms),
+        stored_ms: now_ms,
+        superseded_ms: None,
+        removed: *value == NewValue::Tombstone,
+        cause: *cause,
+        author: author.clone(),
+        load_count: 0,
+        pinned: false,
+        bytes,
+    })
+}
+
+/// A commit's changes in the order in which they are applied: pins first, since a version that is
+/// pinned and replaced in one commit stays, then all others as they were given.
+pub fn in_order(commit: &Commit) -> impl Iterator<Item = &Change> {
+    let pins = |change: &&Change| matches!(change, Change::Pin { .. });
+    commit.changes.iter().filter(pins).chain(commit.changes.iter().filter(move |change| !pins(change)))
+}
+
+/// Which servers get a notice about a key whose lease, data or inbox a commit changed: the one that
+/// held the lease before, the one that the new offer names, and the one whose request was taken
+/// away; never the server that made the commit.
+pub fn notified(commit: &Commit, key: &ProfileKey, before: &LeaseState) -> Vec<ServerId> {
     let lease = commit.changes.iter().find_map(|change| match change {
         Change::Lease { key: other, lease, .. } if other == key => Some(lease),
         _ => None,
@@ -299,13 +370,8 @@ pub(super) fn notified(commit: &Commit, key: &ProfileKey, before: &LeaseState) -
     servers
 }
 
-/// True when a lease counts as held for [`super::KeyFilter::Held`].
-pub(super) fn is_held(lease: &LeaseState) -> bool {
-    lease.holder.is_some() || lease.offer.is_some()
-}
-
 /// The keys of a commit, each once, in order of first mention.
-pub(super) fn keys_of(commit: &Commit) -> Vec<&ProfileKey> {
+pub fn keys_of(commit: &Commit) -> Vec<&ProfileKey> {
     let mut keys: Vec<&ProfileKey> = Vec::new();
     for key in commit.changes.iter().filter_map(Change::key) {
         if !keys.contains(&key) {
@@ -316,7 +382,7 @@ pub(super) fn keys_of(commit: &Commit) -> Vec<&ProfileKey> {
 }
 
 /// The server whose row a commit's reply shows: the renewed one, or else the last one mentioned.
-pub(super) fn server_of(commit: &Commit) -> Option<ServerId> {
+pub fn server_of(commit: &Commit) -> Option<ServerId> {
     renewed(commit).or_else(|| {
         commit.changes.iter().rev().find_map(|change| match change {
             Change::RegisterServer { id, .. } | Change::MarkDead { id, .. } => Some(*id),
@@ -332,14 +398,15 @@ pub(super) fn only_renews(commit: &Commit) -> bool {
 }
 
 /// The server that a commit renews: its notices belong in the reply.
-pub(super) fn renewed(commit: &Commit) -> Option<ServerId> {
+pub fn renewed(commit: &Commit) -> Option<ServerId> {
     commit.changes.iter().find_map(|change| match change {
         Change::RenewServer { id, .. } => Some(*id),
         _ => None,
     })
 }
 
-/// The first string behind all that begin with a prefix; None when there is none. Text sorts by its characters' numbers.
+/// The first string behind all that begin with a prefix; None when there is none. Text sorts by its
+/// characters' numbers.
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(super) fn end_of_prefix(prefix: &str) -> Option<String> {
     let mut chars: Vec<char> = prefix.chars().collect();

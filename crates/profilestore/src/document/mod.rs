@@ -24,9 +24,10 @@ mod parse;
 #[cfg(test)]
 mod tests;
 
-pub use crate::record::version::version_label;
 pub use compose::compose;
-pub(crate) use compose::{compose_inbox, request_of, session_of};
+pub(crate) use compose::compose_inbox;
+#[cfg(feature = "roblox")]
+pub(crate) use compose::{request_of, session_of};
 
 const DATA: &str = "Data";
 const META: &str = "MetaData";

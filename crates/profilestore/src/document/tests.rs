@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::record::version::version_label;
 use crate::{
     ProfileKey,
     data_store::{Cause, Holder, KeyState, MessageId, Request, RequestId, ServerId, ServerRow, VersionInfo},

@@ -32,15 +32,26 @@ pub struct EditScope {
     pub prefix: Option<String>,
 }
 
-/// An edit for many profiles, or the undoing of one. For [`crate::GameServer::edit_all`].
+/// An edit for many profiles, or the undoing of one. For [`crate::Operator::edit_all`].
 #[derive(Debug, Clone)]
 pub struct BulkEdit {
+    operation: Uuid,
+    what: What,
+    new_too: bool,
+    /// Who began it, if it is resumed.
+    begun_by: Option<Attribution>,
+    /// How long profiles that are held are waited for, once every other one is done. 60 s.
+    pub patience: Duration,
+}
+
+/// A [`BulkEdit`] with the operator in whose name it is booked.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
     pub(crate) operation: Uuid,
     pub(crate) by: Attribution,
     pub(crate) what: What,
     pub(crate) new_too: bool,
-    /// How long profiles that are held are waited for, once every other one is done. 60 s.
-    pub patience: Duration,
+    pub(crate) patience: Duration,
 }
 
 #[derive(Debug, Clone)]
@@ -83,8 +94,12 @@ pub struct BulkReport {
 
 impl BulkEdit {
     /// One edit for many profiles. `operation` is a fresh version 7 UUID ([`crate::env::Env::uuid`]).
-    pub fn new(operation: Uuid, profiles: EditScope, edit: Edit, by: Attribution) -> Self {
-        Self { operation, by, what: What::Edit(profiles, edit), new_too: false, patience: Duration::from_secs(60) }
+    pub fn new(operation: Uuid, profiles: EditScope, edit: Edit) -> Self {
+        Self::of(operation, What::Edit(profiles, edit))
+    }
+
+    fn of(operation: Uuid, what: What) -> Self {
+        Self { operation, what, new_too: false, begun_by: None, patience: Duration::from_secs(60) }
     }
 
     /// Lets the edit stand: profiles that begin later get it too, each once, in the commit that creates them and before the program
@@ -92,7 +107,7 @@ impl BulkEdit {
     /// out. A profile that it does not fit begins without it, which the audit log says. No other program needs to be told.
     ///
     /// New is a profile that a session creates, one that had been removed before included. One that is written without a session (`set`,
-    /// an import, a rollback) is as it was written. A store has room for [`crate::MAX_STANDING_EDITS`] of at most [`crate::MAX_STANDING_BYTES`]
+    /// an import, a rollback) is as it was written. A store has room for [`crate::operator::MAX_STANDING_EDITS`] of at most [`crate::operator::MAX_STANDING_BYTES`]
     /// together: the operation fails with [`ErrorKind::TooLarge`] otherwise, before anything is edited.
     ///
     /// Of no effect on what [`BulkEdit::undo`] makes.
@@ -104,11 +119,12 @@ impl BulkEdit {
 
     /// Undoes the operation `of`, a bulk edit or a single one, profile by profile with what was booked there; see [`Edit::undo`].
     /// An edit that stands ends first. `operation` is a fresh version 7 UUID.
-    pub fn undo(operation: Uuid, of: Uuid, by: Attribution) -> Self {
-        Self { operation, by, what: What::Undo(of), new_too: false, patience: Duration::from_secs(60) }
+    pub fn undo(operation: Uuid, of: Uuid) -> Self {
+        Self::of(operation, What::Undo(of))
     }
 
-    /// The operation that was begun under this identity and not finished. Fails with [`ErrorKind::NotFound`] when there is none, with
+    /// The operation that was begun under this identity and not finished. It stays booked in the name of the operator who began
+    /// it. Fails with [`ErrorKind::NotFound`] when there is none, with
     /// [`ErrorKind::Invalid`] when it is complete.
     pub async fn resume(store: &dyn DataStore, operation: Uuid) -> Result<Self> {
         let (_, state) = store.read_one(&entry_key(operation, &[]), Returning { value: true, inbox_unless: None }).await?;
@@ -127,14 +143,8 @@ impl BulkEdit {
             _ => None,
         };
         let what = what.ok_or_else(none)?;
-        let new_too = Self::stands_in(&entry).is_some();
-        Ok(Self { operation, by: entry.by, what, new_too, patience: Duration::from_secs(60) })
-    }
-
-    /// In which store the operation with this entry of its own lets an edit stand, if it does.
-    pub(crate) fn stands_in(entry: &AuditEntry) -> Option<String> {
-        let stands = entry.action == EDIT_ALL && entry.details.get(NEW_TOO) == Some(&Value::Bool(true));
-        entry.details.get("store").filter(|_| stands)?.as_str().map(str::to_owned)
+        let new_too = stands_in(&entry).is_some();
+        Ok(Self { new_too, begun_by: Some(entry.by), ..Self::of(operation, what) })
     }
 
     /// Its identity.
@@ -142,6 +152,25 @@ impl BulkEdit {
         self.operation
     }
 
+    /// What is to be done, in an operator's name, or in the name of the one who began it.
+    pub(crate) fn plan(&self, by: &Attribution) -> Plan {
+        Plan {
+            operation: self.operation,
+            by: self.begun_by.as_ref().unwrap_or(by).clone(),
+            what: self.what.clone(),
+            new_too: self.new_too,
+            patience: self.patience,
+        }
+    }
+}
+
+/// In which store the operation with this entry of its own lets an edit stand, if it does.
+pub(crate) fn stands_in(entry: &AuditEntry) -> Option<String> {
+    let stands = entry.action == EDIT_ALL && entry.details.get(NEW_TOO) == Some(&Value::Bool(true));
+    entry.details.get("store").filter(|_| stands)?.as_str().map(str::to_owned)
+}
+
+impl Plan {
     /// Whether it can be done at all.
     pub(crate) fn check(&self) -> Result<()> {
         self.by.check()?;

@@ -33,7 +33,7 @@ const FORM: u32 = 1;
 /// How many registries are read at once.
 const PAGE: usize = 64;
 
-/// An edit that every new profile gets when it is first loaded. See [`crate::BulkEdit::new_too`].
+/// An edit that every new profile gets when it is first loaded. See [`crate::operator::BulkEdit::new_too`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct StandingEdit {

@@ -13,7 +13,7 @@ use crate::{
     edit::request::dismissed,
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
-    link::{commit::lost_race, deadline::Deadline, messages::check_message},
+    link::{commit::lost_race, deadline::Deadline},
     ownership,
     session::{
         Session,
@@ -54,9 +54,11 @@ pub enum Sent {
 }
 
 /// Says what is to become of the messages that wait.
+#[cfg(feature = "roblox")]
 pub(crate) type EditInbox = Box<dyn FnMut(&KeyState) -> Option<Vec<InboxChange>> + Send>;
 
 /// A change of the messages that wait for a profile. See [`crate::ProfileStore::change_inbox`].
+#[cfg(feature = "roblox")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InboxChange {
@@ -139,6 +141,7 @@ impl Engine {
 
     /// Changes what waits for a profile, without a session. `edit` sees the waiting messages and says what is to become of them; it
     /// is asked again when somebody else was faster. None: nothing.
+    #[cfg(feature = "roblox")]
     pub(crate) fn change_inbox(
         self: &Arc<Self>,
         key: &ProfileKey,
@@ -165,7 +168,7 @@ impl Engine {
                             made.push(engine.link.append(&key_, MessageId { created_ms: now_ms, name }, payload)?);
                         }
                         InboxChange::Change { index, payload } => {
-                            check_message(&key_, &payload)?;
+                            crate::link::messages::check_message(&key_, &payload)?;
                             made.push(changed(index, payload));
                         }
                         InboxChange::Remove { index } => {

@@ -14,7 +14,7 @@ use crate::{
     data_store::{Commit, KeyState, Returning, StoreError},
     edit::{
         Edit,
-        bulk::{BulkEdit, BulkProgress, BulkReport, What},
+        bulk::{BulkProgress, BulkReport, Plan, What},
         request::{EditRequest, Next, entry_key_of},
     },
     error::{Error, ErrorKind, Result},
@@ -59,10 +59,10 @@ fn undo_is_lost(entry: &AuditEntry) -> bool {
 }
 
 impl Engine {
-    /// See `GameServer::edit_all`.
+    /// See `Operator::edit_all`.
     pub(crate) async fn edit_all(
         self: &Arc<Self>,
-        bulk: &BulkEdit,
+        bulk: &Plan,
         progress: &mut (dyn FnMut(BulkProgress) + Send),
     ) -> Result<BulkReport> {
         bulk.check()?;
@@ -118,7 +118,7 @@ impl Engine {
     }
 
     /// Writes the operation down, unless it is a resumed one.
-    async fn begin(&self, bulk: &BulkEdit) -> Result<AuditEntry> {
+    async fn begin(&self, bulk: &Plan) -> Result<AuditEntry> {
         let entry = bulk.entry()?;
         match self.book_change(entry.change_at(0)?).await {
             Err(error) if edit_lost_race(&error) => {}
@@ -153,7 +153,7 @@ impl Engine {
     }
 
     /// The next pieces of work. None: that was all.
-    async fn more(&self, source: &mut Source, bulk: &BulkEdit, report: &mut BulkReport) -> Result<Option<Vec<Vec<Work>>>> {
+    async fn more(&self, source: &mut Source, bulk: &Plan, report: &mut BulkReport) -> Result<Option<Vec<Vec<Work>>>> {
         match source {
             Source::Keys { query, request } => {
                 let Some(asked) = query else { return Ok(None) };
@@ -210,7 +210,7 @@ impl Engine {
     /// Waits for the outcomes of what was sent to holders.
     async fn await_holders(
         self: &Arc<Self>,
-        bulk: &BulkEdit,
+        bulk: &Plan,
         mut waiting: Vec<Work>,
         report: &mut BulkReport,
         mut progress: impl FnMut(u64),

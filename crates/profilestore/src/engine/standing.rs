@@ -7,7 +7,7 @@ use crate::{
     audit::{Attribution, AuditEntry, AuditOutcome, entry_key},
     data_store::{Change, Incarnation, Returning},
     edit::{
-        bulk::{BulkEdit, What},
+        bulk::{Plan, What, stands_in},
         request::entry_key_of,
         standing::{Registry, StandingEdit},
     },
@@ -22,7 +22,7 @@ const END: &str = "end standing";
 
 impl Engine {
     /// Enters a bulk edit into its store's list, once, however often the operation is resumed.
-    pub(super) async fn stand(&self, bulk: &BulkEdit) -> Result<()> {
+    pub(super) async fn stand(&self, bulk: &Plan) -> Result<()> {
         let What::Edit(profiles, edit) = &bulk.what else { return Ok(()) };
         if !bulk.new_too {
             return Ok(());
@@ -50,7 +50,7 @@ impl Engine {
     /// Ends what the operation `of` left standing, if it did. One that has not come to that yet never will.
     pub(super) async fn end_standing(&self, of: Uuid, operation: Uuid, by: &Attribution) -> Result<()> {
         let (_, header) = self.link.read_settled(&entry_key(of, &[]), VALUE).await?;
-        let Some(store) = AuditEntry::of(&header)?.as_ref().and_then(BulkEdit::stands_in) else { return Ok(()) };
+        let Some(store) = AuditEntry::of(&header)?.as_ref().and_then(stands_in) else { return Ok(()) };
         for _ in 0..MAX_RACES {
             let incarnation = self.link.incarnation();
             let (registry, mark) = self.registry_and_mark(&store, of).await?;

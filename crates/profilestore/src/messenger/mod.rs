@@ -14,7 +14,7 @@ use crate::{data_store::ServerId, key::ProfileKey};
 
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
-#[cfg(any(test, feature = "test-util"))]
+#[cfg(any(test, feature = "fault"))]
 pub mod fault;
 mod local;
 #[cfg(feature = "nats")]

@@ -81,12 +81,14 @@ pub(crate) fn touched(state: &KeyState) -> Change {
 
 /// An import writes a key's versions one by one, each with the lease that it had. The last one is the profile as it is from
 /// then on.
+#[cfg(feature = "transfer")]
 pub(crate) fn imported(key: &ProfileKey, revision: u64, lease: LeaseState, is_last: bool) -> Change {
     Change::Lease { key: key.clone(), revision, lease, raise_epoch: is_last, seal: false }
 }
 
 /// A document of the published modules is written, which says itself who holds the profile. `same_session`: the holder, if
 /// there is one, is the one of before.
+#[cfg(feature = "roblox")]
 pub(crate) fn by_document(state: &KeyState, lease: LeaseState, same_session: bool) -> Change {
     Seen::of(state).change(lease, if same_session { Epoch::Kept } else { Epoch::Raised })
 }

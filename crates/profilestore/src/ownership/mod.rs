@@ -46,7 +46,11 @@ mod lease;
 mod tests;
 
 pub(crate) use asking::{Blocker, Held, Start, blocker, held, patience, start};
-pub(crate) use changes::{Seen, adopted, asked, by_document, cleared, imported, released, stamped, taken, touched, withdrawn};
+#[cfg(feature = "roblox")]
+pub(crate) use changes::by_document;
+#[cfg(feature = "transfer")]
+pub(crate) use changes::imported;
+pub(crate) use changes::{Seen, adopted, asked, cleared, released, stamped, taken, touched, withdrawn};
 pub(crate) use death::{Contact, Death, is_confirmed, judge};
 pub(crate) use lease::{Asker, Take};
 

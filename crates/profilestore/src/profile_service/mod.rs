@@ -183,11 +183,11 @@ impl<T: ProfileData> Store<T> {
         async move {
             let read = match (current, earlier) {
                 (Some(current), _) => current.await,
-                (None, Some(earlier)) => earlier.await,
+                (None, Some(earlier)) => earlier.await.map(Some),
                 (None, None) => return Ok(None),
             };
             match read {
-                Ok(read) => Ok(Some(View::new(read))),
+                Ok(read) => Ok(read.map(View::new)),
                 Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
                 Err(error) => Err(error),
             }

@@ -57,6 +57,7 @@ mod plan;
 mod store;
 mod weather;
 
+pub use crate::engine::calls::InboxChange;
 pub use budget::{BudgetRules, MAX_WAITING, RequestType};
 pub use entry::{Entry, EntryVersion, NewEntry};
 pub use error::{Code, DataStoreError};

@@ -4,6 +4,8 @@
 //! every save, is told when an operator's edit has changed it, and hears of the messages that wait instead of being called with one
 //! at a time: its handlers take as long as they like, and what they have processed comes along with the data.
 
+#![cfg_attr(not(feature = "roblox"), allow(dead_code, unreachable_pub, reason = "only that feature has keepers"))]
+
 use std::sync::Arc;
 
 use serde_json::{Map, Value};

@@ -323,6 +323,7 @@ impl Session {
     }
 
     /// Leaves the data to a keeper, unless somebody keeps it already.
+    #[cfg(feature = "roblox")]
     pub(crate) fn keep(&self, keeper: Arc<dyn AnyKeeper>) {
         self.keeper.lock().get_or_insert(keeper);
     }

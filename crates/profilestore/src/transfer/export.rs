@@ -21,7 +21,7 @@ use crate::{
 /// The last line of a key says who holds it and which messages are waiting; an imported version comes out as it went in, with
 /// its version string. Messages that wait for a key without a value come as a document of nothing but messages, the form that
 /// they have in the data store of a Roblox game. A value that cannot be read is reported and left out. The library's own books
-/// ([`crate::RESERVED_STORE`]) are only written out when the filter names them; an import does not take them.
+/// ([`crate::key::RESERVED_STORE`]) are only written out when the filter names them; an import does not take them.
 ///
 /// Each key is consistent in itself; keys may change while others are written. Writing blocks the calling task.
 pub async fn export(

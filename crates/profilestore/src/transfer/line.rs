@@ -12,7 +12,10 @@ use serde::{
 use serde_json::{Map, Value, value::RawValue};
 
 use super::{MAX_LINE_BYTES, TransferError};
-use crate::{DEFAULT_SCOPE, ProfileKey, storable::check_users};
+use crate::{
+    key::{DEFAULT_SCOPE, ProfileKey},
+    storable::check_users,
+};
 
 /// A version as it is written.
 #[derive(Serialize)]

@@ -196,7 +196,7 @@ pub struct ExportReport {
     pub pending: Pending,
     /// Values that are no profiles.
     pub foreign: u64,
-    /// Keys of the library's own books ([`crate::RESERVED_STORE`]) that a verification read; they are not among the other numbers.
+    /// Keys of the library's own books ([`crate::key::RESERVED_STORE`]) that a verification read; they are not among the other numbers.
     pub books: u64,
     /// Values that cannot be read. They are left out.
     pub unreadable: Vec<UnreadableValue>,

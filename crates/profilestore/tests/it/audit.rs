@@ -3,9 +3,11 @@
 use std::io::Cursor;
 
 use profilestore::{
-    Attribution, AuditEntry, AuditQuery, ErrorKind, ProfileKey, RESERVED_STORE, audit_entries,
+    Attribution, ErrorKind, ProfileKey,
+    audit::{AuditEntry, AuditQuery, audit_entries},
     data_store::{Commit, CommitId, DataStore, DataStoreExt, KeyFilter, KeyQuery, MemoryStore, Retention, Returning},
     env::{Env, ManualClock},
+    key::RESERVED_STORE,
     transfer::{ExportFilter, ImportOptions, export, import, verify},
 };
 

@@ -43,7 +43,7 @@ async fn metadata_and_edits_that_waited_count_as_changes_too() {
     first.add_user_id(7).unwrap();
     second.update_when_free(|data| data.coins = 3).await.unwrap();
     tokio::time::sleep(Duration::from_millis(1100)).await;
-    assert_eq!(players(&b).get("first").await.unwrap().user_ids(), [7]);
+    assert_eq!(players(&b).get("first").await.unwrap().unwrap().user_ids(), [7]);
     assert_eq!(coins(&b, "second").await, 3);
 }
 

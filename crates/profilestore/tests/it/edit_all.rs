@@ -1,10 +1,12 @@
 //! One edit for many profiles: each is edited once, whoever holds it, however often the operation is broken off; and undone again.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use profilestore::{
-    Attribution, AuditOutcome, AuditQuery, BulkEdit, BulkReport, Edit, EditScope, Error, ErrorKind, GameServer, Profile,
-    audit_entries,
+    Attribution, Edit, Error, ErrorKind, GameServer, Operator, Profile,
+    audit::{AuditOutcome, AuditQuery, audit_entries},
+    operator::{BulkEdit, BulkReport, EditScope},
 };
 use serde_json::json;
 
@@ -36,12 +38,16 @@ async fn populated(world: &World, server: &GameServer) -> BTreeMap<i64, Profile<
     held
 }
 
+fn ann(server: &GameServer) -> Operator {
+    server.operator(Attribution::new("ann").because("an event"))
+}
+
 async fn run(server: &GameServer, bulk: &BulkEdit) -> Result<BulkReport, Error> {
-    server.edit_all(bulk, &mut |_| {}).await
+    ann(server).edit_all(bulk, |_| {}).await
 }
 
 fn bulk(world: &World, edit: Edit) -> BulkEdit {
-    BulkEdit::new(world.env.uuid(), EditScope::all("PlayerData"), edit, Attribution::new("ann").because("an event"))
+    BulkEdit::new(world.env.uuid(), EditScope::all("PlayerData"), edit)
 }
 
 async fn expect(server: &GameServer, added: impl Fn(i64) -> i64) {
@@ -57,11 +63,12 @@ async fn every_profile_is_edited_the_held_ones_by_their_holders_and_all_is_undon
     let held = populated(&world, &game).await;
     players(&game).send_message("only-messages", &json!(1)).await.unwrap();
     let edit = bulk(&world, more_coins(1000));
-    let mut last = None;
-    let report = operator.edit_all(&edit, &mut |progress| last = Some(progress)).await.unwrap();
+    let last = Arc::new(Mutex::new(None));
+    let noted = last.clone();
+    let report = ann(&operator).edit_all(&edit, move |progress| *noted.lock() = Some(progress)).await.unwrap();
     assert_eq!((report.done, report.by_holders, report.skipped), (600, 6, 1));
     assert!(report.refused.is_empty() && report.waiting.is_empty(), "{report:?}");
-    let last = last.unwrap();
+    let last = last.lock().unwrap();
     assert_eq!((last.passed, last.settled, last.waiting), (600, 600, 0));
     expect(&operator, |_| 1000).await;
     for (n, profile) in &held {
@@ -72,7 +79,7 @@ async fn every_profile_is_edited_the_held_ones_by_their_holders_and_all_is_undon
     }
     assert_eq!(run(&operator, &edit).await.unwrap_err().kind(), ErrorKind::Invalid, "it is complete");
 
-    let undo = BulkEdit::undo(world.env.uuid(), edit.operation(), Attribution::new("bob"));
+    let undo = BulkEdit::undo(world.env.uuid(), edit.operation());
     let report = run(&operator, &undo).await.unwrap();
     assert_eq!((report.done, report.by_holders, report.refused.len()), (600, 6, 0));
     expect(&operator, |n| i64::from(n % 100 == 0)).await;
@@ -87,7 +94,7 @@ async fn every_profile_is_edited_the_held_ones_by_their_holders_and_all_is_undon
 }
 
 /// The operation's own entry, on whichever page it is.
-async fn all_of(world: &World, operation: uuid::Uuid) -> Option<profilestore::AuditEntry> {
+async fn all_of(world: &World, operation: uuid::Uuid) -> Option<profilestore::audit::AuditEntry> {
     let mut query = AuditQuery { operation: Some(operation), ..Default::default() };
     loop {
         let page = audit_entries(&world.store, &query).await.unwrap();
@@ -110,7 +117,7 @@ async fn what_was_changed_since_is_not_undone_and_is_reported() {
     let edit = bulk(&world, Edit::new().set("/items", json!(["crown"])).unwrap());
     assert_eq!(run(&operator, &edit).await.unwrap().done, 600);
     held[&100].update(|data| data.items.push("sword".into())).unwrap();
-    let undo = BulkEdit::undo(world.env.uuid(), edit.operation(), Attribution::new("bob"));
+    let undo = BulkEdit::undo(world.env.uuid(), edit.operation());
     let report = run(&operator, &undo).await.unwrap();
     // One had the crown already: there is nothing to undo.
     assert_eq!((report.done, report.skipped, report.refused.len()), (598, 1, 1), "{report:?}");

@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use profilestore::{
-    Attribution, AuditEntry, AuditOutcome, AuditQuery, Edit, Error, ErrorKind, GameServer, MessageId, Profile, ProfileKey,
-    SessionEnd, StartOptions, audit_entries,
+    Attribution, Edit, Error, ErrorKind, GameServer, MessageId, Profile, ProfileKey, SessionEnd, StartOptions,
+    audit::{AuditEntry, AuditOutcome, AuditQuery, audit_entries},
     data_store::{Cause, DataStore, DataStoreExt, Returning, VersionInfo, VersionQuery},
 };
 use serde_json::json;
@@ -26,7 +26,7 @@ fn more_coins(by: i64) -> Edit {
 }
 
 async fn edit(server: &GameServer, edit: &Edit) -> Result<AuditEntry, Error> {
-    server.edit(&key(), edit, ann()).await
+    server.operator(ann()).edit(&key(), edit).await
 }
 
 /// A profile with five coins that nobody holds.
@@ -163,10 +163,10 @@ async fn there_is_nothing_to_edit_where_no_profile_is() {
     assert_eq!(edit(&a, &more_coins(1)).await.unwrap_err().kind(), ErrorKind::NotFound);
     players(&a).send_message("p", &json!({"coins": 5})).await.unwrap();
     assert_eq!(edit(&a, &more_coins(1)).await.unwrap_err().kind(), ErrorKind::NotFound);
-    let reserved = ProfileKey::new(profilestore::RESERVED_STORE, "audit", "x").unwrap();
-    assert_eq!(a.edit(&reserved, &more_coins(1), ann()).await.unwrap_err().kind(), ErrorKind::Invalid);
-    assert_eq!(a.edit(&key(), &Edit::new(), ann()).await.unwrap_err().kind(), ErrorKind::Invalid);
-    assert_eq!(a.edit(&key(), &more_coins(1), Attribution::new("")).await.unwrap_err().kind(), ErrorKind::Invalid);
+    let reserved = ProfileKey::new(profilestore::key::RESERVED_STORE, "audit", "x").unwrap();
+    assert_eq!(a.operator(ann()).edit(&reserved, &more_coins(1)).await.unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(a.operator(ann()).edit(&key(), &Edit::new()).await.unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(a.operator(Attribution::new("")).edit(&key(), &more_coins(1)).await.unwrap_err().kind(), ErrorKind::Invalid);
 }
 
 #[tokio::test(start_paused = true)]
@@ -208,8 +208,9 @@ async fn repeating_an_edit_under_its_identity_does_nothing() {
         let (a, b) = (world.server("a").await, world.server("b").await);
         let profile = if held { Some(open(&a, "p").await) } else { None };
         let operation = world.env.uuid();
-        let again = || b.edit_as(operation, &key(), &more_coins(7), ann(), Duration::from_secs(30));
-        let (first, second) = tokio::join!(again(), a.edit_as(operation, &key(), &more_coins(7), ann(), Duration::from_secs(30)));
+        let again = || b.operator(ann()).edit_as(operation, &key(), &more_coins(7), Duration::from_secs(30));
+        let (first, second) =
+            tokio::join!(again(), a.operator(ann()).edit_as(operation, &key(), &more_coins(7), Duration::from_secs(30)));
         assert_eq!(first.unwrap().details, second.unwrap().details);
         // Also when the profile is held by then, or no longer.
         let later = if held {
@@ -254,7 +255,7 @@ async fn a_holder_that_dies_between_effect_and_save_has_the_edit_applied_once() 
     let cut = way.clone();
     // The save's hook runs when the edit is in the data and not yet stored.
     profile.on_save(move |_| cut.plan().cut_off());
-    let editing = tokio::spawn(b.edit_as(world.env.uuid(), &key(), &more_coins(7), ann(), Duration::from_secs(60)));
+    let editing = tokio::spawn(b.operator(ann()).edit_as(world.env.uuid(), &key(), &more_coins(7), Duration::from_secs(60)));
     settle().await;
     assert_eq!(profile.data().coins, 12, "the effect is there");
     a.crash();
@@ -278,11 +279,11 @@ async fn an_edit_whose_holder_is_gone_is_applied_by_the_next_start_before_the_pr
     let profile = open(&a, "p").await;
     a.crash();
     let operation = world.env.uuid();
-    let ask = |patience| b.edit_as(operation, &key(), &more_coins(7), ann(), Duration::from_secs(patience));
+    let ask = |patience| b.operator(ann()).edit_as(operation, &key(), &more_coins(7), Duration::from_secs(patience));
     let error = ask(3).await.unwrap_err();
     assert!(error.kind() == ErrorKind::Unknown && error.to_string().contains(&operation.to_string()), "{error}");
     assert_eq!(log(&world).await[0].outcome, AuditOutcome::Pending);
-    assert!(players(&b).get("p").await.unwrap().waiting_messages().is_empty(), "it is no message of the game");
+    assert!(players(&b).get("p").await.unwrap().unwrap().waiting_messages().is_empty(), "it is no message of the game");
     let next = open(&b, "p").await;
     assert_eq!(next.data().coins, 12);
     assert_eq!(ask(3).await.unwrap().outcome, AuditOutcome::Done);
@@ -342,7 +343,7 @@ async fn a_removal_refuses_the_edits_that_wait() {
     let _profile = open(&a, "p").await;
     a.crash();
     let operation = world.env.uuid();
-    let ask = || b.edit_as(operation, &key(), &more_coins(7), ann(), Duration::from_secs(2));
+    let ask = || b.operator(ann()).edit_as(operation, &key(), &more_coins(7), Duration::from_secs(2));
     assert_eq!(ask().await.unwrap_err().kind(), ErrorKind::Unknown);
     players(&b).remove("p").await.unwrap();
     let error = ask().await.unwrap_err();
@@ -361,7 +362,7 @@ async fn an_entry_that_somebody_else_wrote_does_not_keep_a_session_from_saving()
     let profile = open(&a, "p").await;
     way.plan().cut_off();
     let operation = world.env.uuid();
-    let sent = b.edit_as(operation, &key(), &more_coins(7), ann(), Duration::from_secs(1)).await;
+    let sent = b.operator(ann()).edit_as(operation, &key(), &more_coins(7), Duration::from_secs(1)).await;
     assert_eq!(sent.unwrap_err().kind(), ErrorKind::Unknown);
     let book = log(&world).await.remove(0).key();
     let incarnation = world.store.identity().await.unwrap().incarnation;

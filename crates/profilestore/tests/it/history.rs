@@ -112,7 +112,7 @@ async fn writing_the_newest_version_of_a_query_back_is_a_restore_too() {
     let mut newest = players(&a).versions("p").unwrap().newest_first();
     newest.next_profile().await.unwrap().unwrap().set().await.unwrap();
     assert_eq!(listed(&a, "p").await.last().unwrap().info.cause, Cause::Restore);
-    players(&a).get("p").await.unwrap().set().await.unwrap();
+    players(&a).get("p").await.unwrap().unwrap().set().await.unwrap();
     assert_eq!(listed(&a, "p").await.last().unwrap().info.cause, Cause::Set);
 }
 

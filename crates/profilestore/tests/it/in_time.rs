@@ -69,7 +69,7 @@ async fn a_store_that_does_not_answer_does_not_hold_a_call_beyond_its_time() {
     assert_eq!(removed.unwrap_err().kind(), ErrorKind::Unknown);
     world.store.line().set(LineState::Open);
     settle().await;
-    assert_eq!(store.get("p").await.unwrap().waiting_messages().len(), 1);
+    assert_eq!(store.get("p").await.unwrap().unwrap().waiting_messages().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

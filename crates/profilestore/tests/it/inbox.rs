@@ -6,8 +6,10 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use profilestore::{
-    Collect, Collected, ErrorKind, GameServer, InboxChange, Keeper, SessionInfo, StartOptions, WhenHeld,
+    ErrorKind, GameServer, SessionInfo, StartOptions, WhenHeld,
     data_store::StoredMessage,
+    keeper::{Collect, Collected, Keeper},
+    roblox::InboxChange,
 };
 use serde_json::json;
 
@@ -136,7 +138,7 @@ async fn a_keeper_sees_locks_and_removes_what_is_sent_and_changed() {
     assert!(profile.waiting_messages().is_empty());
     profile.save().await.unwrap();
     a.crash();
-    let read = players(&b).get("p").await.unwrap();
+    let read = players(&b).get("p").await.unwrap().unwrap();
     assert_eq!((read.data.coins, read.waiting_messages().len()), (2, 0), "effect and removal are one");
 }
 

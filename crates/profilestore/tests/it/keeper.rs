@@ -5,8 +5,9 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use profilestore::{
-    Attribution, Collect, Collected, Edit, ErrorKind, GameServer, InboxChange, Keeper, LastSave, Profile, ProfileKey, SessionEnd,
-    StartOptions, WhenHeld,
+    Attribution, Edit, ErrorKind, GameServer, LastSave, Profile, ProfileKey, SessionEnd, StartOptions, WhenHeld,
+    keeper::{Collect, Collected, Keeper},
+    roblox::InboxChange,
 };
 use serde_json::{Map, json};
 
@@ -128,7 +129,7 @@ async fn what_a_keeper_has_processed_leaves_with_its_data_in_one_commit() {
     // It is applied, and nobody knows: the same commit again.
     world.store.plan().fail(Fault::AnswerLost, 1);
     profile.save().await.unwrap();
-    let read = players(&server).get("p").await.unwrap();
+    let read = players(&server).get("p").await.unwrap().unwrap();
     assert!(read.waiting_messages().is_empty() && read.data.coins == 10 && profile.waiting_messages().is_empty());
     // Naming it again does no harm.
     script.set(11);
@@ -147,7 +148,7 @@ async fn what_could_not_be_handed_over_takes_no_message_along() {
     script.kept.lock().processed = vec![index];
     script.kept.lock().user_ids = Some(vec![-1]);
     assert_eq!(profile.end_session().await.unwrap_err().kind(), ErrorKind::Invalid);
-    assert_eq!(players(&server).get("p").await.unwrap().waiting_messages().len(), 1);
+    assert_eq!(players(&server).get("p").await.unwrap().unwrap().waiting_messages().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -176,7 +177,7 @@ async fn an_operators_edit_meets_what_the_keeper_has() {
     script.set(100);
     let key = ProfileKey::new("PlayerData", "global", "p").unwrap();
     let edit = Edit::new().increase("/coins", 5.into()).unwrap();
-    server.edit(&key, &edit, Attribution::new("ann")).await.unwrap();
+    server.operator(Attribution::new("ann")).edit(&key, &edit).await.unwrap();
     assert_eq!(script.kept.lock().data.as_ref().unwrap().coins, 105);
     profile.end_session().await.unwrap();
     assert_eq!(coins(&server, "p").await, 105);
@@ -202,7 +203,7 @@ async fn waiting_messages_are_changed_without_a_session() {
         Some(vec![InboxChange::Remove { index: first.index }, change])
     };
     assert!(players(&b).change_inbox("p", edit).await.unwrap());
-    let read = store.get("p").await.unwrap();
+    let read = store.get("p").await.unwrap().unwrap();
     let payloads: Vec<_> = read.waiting_messages().iter().map(|message| (&message.payload[..], message.revision)).collect();
     assert_eq!(payloads, [(&b"20"[..], 2), (b"3", 1)]);
     assert_eq!(*asked.lock(), 1);

@@ -1,6 +1,7 @@
 //! Tests of the library through its public interface, in one binary.
 #![allow(unreachable_pub, reason = "one binary of modules: nothing is public anyway")]
 
+mod advice;
 mod audit;
 mod bounded_loss;
 mod edit_all;
@@ -20,6 +21,7 @@ mod nats;
 mod operator;
 mod operators_in_trouble;
 mod order;
+mod own_backend;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod profile_service;

@@ -30,7 +30,7 @@ async fn a_message_reaches_a_live_profile_elsewhere_within_moments() {
     settle().await;
     assert_eq!(profile.data().coins, 5);
     assert_eq!(coins(&b, "p").await, 5, "and is saved, the message removed with it");
-    assert!(players(&b).get("p").await.unwrap().waiting_messages().is_empty());
+    assert!(players(&b).get("p").await.unwrap().unwrap().waiting_messages().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -68,7 +68,7 @@ async fn a_message_on_the_same_server_and_one_to_a_profile_that_does_not_exist()
     settle().await;
     assert_eq!(profile.data().coins, 5);
     players(&a).send_message("new", &json!({"coins": 6})).await.unwrap();
-    let view = players(&a).get("new").await.unwrap();
+    let view = players(&a).get("new").await.unwrap().unwrap();
     assert_eq!((view.data.coins, view.session_load_count(), view.waiting_messages().len()), (0, 0, 1));
     let new = open(&a, "new").await;
     take_gifts(&new);
@@ -222,7 +222,7 @@ async fn messages_processed_in_a_read_profile_leave_with_its_set() {
     let a = world.server("a").await;
     players(&a).send_message("p", &json!({"coins": 5})).await.unwrap();
     players(&a).send_message("p", &json!({"coins": 6})).await.unwrap();
-    let mut view = players(&a).get("p").await.unwrap();
+    let mut view = players(&a).get("p").await.unwrap().unwrap();
     view.handle_messages(|data, message| {
         if message.index() == 1 {
             data.coins += 5;
@@ -230,7 +230,7 @@ async fn messages_processed_in_a_read_profile_leave_with_its_set() {
         }
     });
     view.set().await.unwrap();
-    let view = players(&a).get("p").await.unwrap();
+    let view = players(&a).get("p").await.unwrap().unwrap();
     assert_eq!((view.data.coins, view.waiting_messages().len()), (5, 1));
 }
 
@@ -273,7 +273,7 @@ async fn a_message_that_cannot_be_read_does_not_block_those_behind_it() {
         settle().await;
         assert_eq!((profile.data().coins, *unread.lock()), (7, 1), "{key}");
         profile.end_session().await.unwrap();
-        let view = players(&b).get(key).await.unwrap();
+        let view = players(&b).get(key).await.unwrap().unwrap();
         assert_eq!((view.data.coins, view.waiting_messages().len()), (7, 1), "the unread one waits on");
         assert_eq!(view.waiting_messages()[0].payload, broken);
     }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use profilestore::{Attribution, DATA_VERSION, ErrorKind, GameServer, Migrations, ProfileStore, READABLE_FROM};
+use profilestore::{
+    Attribution, ErrorKind, GameServer, Migrations, ProfileStore,
+    migration::{DATA_VERSION, READABLE_FROM},
+};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -63,9 +66,9 @@ async fn old_data_is_migrated_and_an_older_server_refuses_it_from_then_on() {
     profile.update(|data| data.gold = 7).unwrap();
     profile.end_session().await.unwrap();
     // Looking and opening without a change store nothing.
-    assert_eq!(new(&b).get("p").await.unwrap().data.coins, 7);
+    assert_eq!(new(&b).get("p").await.unwrap().unwrap().data.coins, 7);
     new(&b).start_session("p").await.unwrap().end_session().await.unwrap();
-    assert_eq!(old(&a).get("p").await.unwrap().data.gold, 7);
+    assert_eq!(old(&a).get("p").await.unwrap().unwrap().data.gold, 7);
 
     let profile = new(&b).start_session("p").await.unwrap();
     profile.update(|data| data.pets.push("cat".into())).unwrap();
@@ -90,7 +93,7 @@ async fn a_readable_step_lets_servers_of_before_go_on() {
     profile.update(|data| data.coins += 1).unwrap();
     profile.end_session().await.unwrap();
     // It came back at version 1 and is brought to 2 again.
-    assert_eq!(new(&b).get("p").await.unwrap().data.coins, 8);
+    assert_eq!(new(&b).get("p").await.unwrap().unwrap().data.coins, 8);
     assert_eq!(old(&a).get("p").await.unwrap_err().kind(), ErrorKind::NewerData, "the rename still binds");
 }
 
@@ -127,7 +130,7 @@ async fn rolling_back_writes_what_was_migrated() {
     }
     let seven = found.iter().find(|read| read.data.coins == 7).expect("the version of before");
     seven.set().await.unwrap();
-    assert_eq!(new(&a).get("p").await.unwrap().data.coins, 7);
+    assert_eq!(new(&a).get("p").await.unwrap().unwrap().data.coins, 7);
     assert_eq!(old(&a).get("p").await.unwrap_err().kind(), ErrorKind::NewerData);
 }
 
@@ -148,7 +151,7 @@ async fn a_server_that_has_dropped_its_oldest_steps_lets_no_server_in_that_it_ca
     let profile = between(&a).start_session("p").await.unwrap();
     profile.update(|data| data.coins += 1).unwrap();
     profile.end_session().await.unwrap();
-    assert_eq!(newest.get("p").await.unwrap().data.coins, 8);
+    assert_eq!(newest.get("p").await.unwrap().unwrap().data.coins, 8);
 }
 
 #[tokio::test(start_paused = true)]
@@ -177,7 +180,7 @@ async fn an_operator_frees_a_profile_of_any_version() {
     operator.end_session(profile.key(), false, Duration::from_secs(20)).await.unwrap();
     assert!(profile.is_over());
     assert_eq!(old(&a).get("p").await.unwrap_err().kind(), ErrorKind::NewerData, "still marked");
-    assert_eq!(new(&b).get("p").await.unwrap().data.coins, 7);
+    assert_eq!(new(&b).get("p").await.unwrap().unwrap().data.coins, 7);
 }
 
 #[tokio::test(start_paused = true)]

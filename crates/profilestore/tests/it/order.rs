@@ -31,7 +31,7 @@ async fn an_end_comes_behind_a_transaction_that_was_called_before_it() {
     let (traded, ended) = tokio::join!(traded, ended);
     assert_eq!(traded.unwrap(), 70);
     ended.unwrap();
-    assert_eq!(players(&server).get("p").await.unwrap().data.coins, 70);
+    assert_eq!(players(&server).get("p").await.unwrap().unwrap().data.coins, 70);
 }
 
 #[tokio::test(start_paused = true)]
@@ -43,7 +43,7 @@ async fn also_behind_a_save_that_waits_and_when_nobody_waits_for_either() {
     world.store.plan().fail(Fault::Refused, 1);
     drop((profile.save(), give(&server, &profile, 30), profile.end_session()));
     // Called after the end, so it sees all of it.
-    assert_eq!(players(&server).get("p").await.unwrap().data.coins, 70);
+    assert_eq!(players(&server).get("p").await.unwrap().unwrap().data.coins, 70);
     let again = open(&server, "p").await;
     assert_eq!(again.data().coins, 70);
 }
@@ -64,8 +64,8 @@ async fn a_shutdown_comes_behind_what_was_called_before_it_and_is_under_way_when
     sent.unwrap();
     assert_eq!(late.unwrap_err().kind(), ErrorKind::Closing);
     assert!(report.is_complete(), "{report:?}");
-    assert_eq!(players(&other).get("p").await.unwrap().data.coins, 70);
-    assert_eq!(players(&other).get("q").await.unwrap().waiting_messages().len(), 1);
+    assert_eq!(players(&other).get("p").await.unwrap().unwrap().data.coins, 70);
+    assert_eq!(players(&other).get("q").await.unwrap().unwrap().waiting_messages().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -77,7 +77,7 @@ async fn a_shutdown_that_nobody_waits_for_saves_all_the_same() {
     drop(give(&server, &profile, 30));
     drop(server.shutdown());
     settle().await;
-    assert_eq!(players(&other).get("p").await.unwrap().data.coins, 70);
+    assert_eq!(players(&other).get("p").await.unwrap().unwrap().data.coins, 70);
     assert!(open(&other, "p").await.is_active());
 }
 
@@ -317,11 +317,11 @@ impl Game {
         let read = players(&self.server).get(key);
         async move {
             let (items, waiting) = match read.await {
-                Ok(read) => {
+                Ok(Some(read)) => {
                     let waiting = read.waiting_messages().iter().map(|message| message.payload.clone()).collect();
                     (read.data.items, waiting)
                 }
-                Err(error) if error.kind() == ErrorKind::NotFound => (Vec::new(), Vec::new()),
+                Ok(None) => (Vec::new(), Vec::new()),
                 Err(error) => return Err(format!("read {number} of {key}: {error}")),
             };
             let waiting: Vec<i64> = waiting.iter().map(|payload| serde_json::from_slice(payload).unwrap()).collect();
@@ -377,6 +377,7 @@ async fn play(seed: u64) -> Result<(), String> {
             continue;
         }
         let read = read.map_err(|error| format!("{key} at the end: {error}"))?;
+        let read = read.ok_or_else(|| format!("{key} is gone at the end"))?;
         let waiting = read.waiting_messages().iter().map(|message| serde_json::from_slice::<i64>(&message.payload).unwrap());
         let (items, waiting) = (read.data.items.clone(), waiting.collect::<Vec<_>>());
         let complete = items.len() == edits.len() + trades.len();

@@ -124,7 +124,7 @@ async fn a_start_of_another_type_behind_one_that_was_called_off_gets_its_own_dat
     let guild = guilds(&server).start_session("p").await.unwrap();
     guild.update(|data| data.members.push("alice".into())).unwrap();
     guild.end_session().await.unwrap();
-    assert_eq!(guilds(&server).get("p").await.unwrap().data.members, ["alice"]);
+    assert_eq!(guilds(&server).get("p").await.unwrap().unwrap().data.members, ["alice"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -309,7 +309,7 @@ async fn race_an_end_does_not_overtake_a_transaction_that_was_called_before_it()
             let (trade, ended) = tokio::join!(trade, ended);
             trade.unwrap_or_else(|error| panic!("round {round}: {error}"));
             ended.unwrap();
-            assert_eq!(store.get(&key).await.unwrap().data.coins, before + 1, "round {round}");
+            assert_eq!(store.get(&key).await.unwrap().unwrap().data.coins, before + 1, "round {round}");
         }
     });
     assert_eq!(run.await, races());

@@ -168,21 +168,21 @@ async fn a_validator_refuses_saves_loads_edits_and_transactions_and_nothing_is_c
     refused(&trade.await.unwrap_err());
     assert_eq!(profile.data().coins, 0);
     let edit = Edit::new().increase("/coins", (-9).into()).unwrap();
-    let error = a.edit(profile.key(), &edit, Attribution::new("ann")).await.unwrap_err();
+    let error = a.operator(Attribution::new("ann")).edit(profile.key(), &edit).await.unwrap_err();
     assert!(error.to_string().contains("validator refused the data: -9 coins"), "{error}");
-    let mut view = store.get("p").await.unwrap();
+    let mut view = store.get("p").await.unwrap().unwrap();
     view.data.coins = -2;
     refused(&view.set().await.unwrap_err());
     profile.end_session().await.unwrap();
 
     // An edit of a profile that nobody holds knows no validator; then it is not loaded, and no lock
     // stays.
-    a.edit(profile.key(), &edit, Attribution::new("ann")).await.unwrap();
+    a.operator(Attribution::new("ann")).edit(profile.key(), &edit).await.unwrap();
     refused(&store.start_session("p").await.unwrap_err());
     refused(&store.get("p").await.unwrap_err());
-    assert_eq!(players(&a).get("p").await.unwrap().session(), None);
+    assert_eq!(players(&a).get("p").await.unwrap().unwrap().session(), None);
     let undo = Edit::new().increase("/coins", 9.into()).unwrap();
-    a.edit(profile.key(), &undo, Attribution::new("ann")).await.unwrap();
+    a.operator(Attribution::new("ann")).edit(profile.key(), &undo).await.unwrap();
     store.start_session("p").await.unwrap();
 }
 

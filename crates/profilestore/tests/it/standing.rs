@@ -8,14 +8,15 @@ use std::{
 };
 
 use profilestore::{
-    Attribution, AuditEntry, AuditOutcome, AuditQuery, BulkEdit, BulkReport, Edit, EditScope, Error, ErrorKind, GameServer,
-    MAX_STANDING_EDITS, MessageId, ProfileKey, RESERVED_STORE, StartOptions, audit_entries,
+    Attribution, Edit, Error, ErrorKind, GameServer, MessageId, ProfileKey, StartOptions,
+    audit::{AuditEntry, AuditOutcome, AuditQuery, audit_entries},
     data_store::{
         Cause, Change, Commit, CommitId, DataStore, DataStoreExt, KeyFilter, KeyQuery, KeyState, LeaseState, NewValue, Order,
         Returning, VersionQuery,
     },
+    key::RESERVED_STORE,
+    operator::{BulkEdit, BulkReport, EditScope, MAX_STANDING_EDITS, standing_edits},
     record::{Foreign, Stored},
-    standing_edits,
 };
 use serde_json::{Map, Value, json, value::to_raw_value};
 
@@ -30,16 +31,17 @@ fn more_coins(by: i64) -> Edit {
 }
 
 fn standing(world: &World, edit: Edit) -> BulkEdit {
-    let by = Attribution::new("ann").because("a birthday");
-    BulkEdit::new(world.env.uuid(), EditScope::all("PlayerData"), edit, by).new_too()
+    BulkEdit::new(world.env.uuid(), EditScope::all("PlayerData"), edit).new_too()
 }
 
 async fn run(server: &GameServer, bulk: &BulkEdit) -> Result<BulkReport, Error> {
-    server.edit_all(bulk, &mut |_| {}).await
+    let by = Attribution::new("ann").because("a birthday");
+    server.operator(by).edit_all(bulk, |_| {}).await
 }
 
 async fn undo(world: &World, server: &GameServer, of: &BulkEdit) -> BulkReport {
-    run(server, &BulkEdit::undo(world.env.uuid(), of.operation(), Attribution::new("bob"))).await.unwrap()
+    let undo = BulkEdit::undo(world.env.uuid(), of.operation());
+    server.operator(Attribution::new("bob")).edit_all(&undo, |_| {}).await.unwrap()
 }
 
 /// What the log says about a profile, newest operation first.
@@ -431,7 +433,7 @@ async fn it_keeps_to_its_scope_and_prefix_and_does_not_concern_mock_stores() {
     let world = World::new();
     let game = world.server("game").await;
     let profiles = EditScope { store: "PlayerData".into(), scope: Some("season-2".into()), prefix: Some("user-".into()) };
-    let edit = BulkEdit::new(world.env.uuid(), profiles, more_coins(1000), Attribution::new("ann")).new_too();
+    let edit = BulkEdit::new(world.env.uuid(), profiles, more_coins(1000)).new_too();
     run(&game, &edit).await.unwrap();
     let season = game.store_builder("PlayerData").scope("season-2").template(Player::default()).build().unwrap();
     let other = game.store_builder("Other").scope("season-2").template(Player::default()).build().unwrap();

@@ -4,9 +4,10 @@
 use std::{cell::Cell, io::Cursor};
 
 use profilestore::{
-    Attribution, BulkEdit, Edit, EditScope, ErrorKind, GameServer, Profile, ProfileKey, ProfileStore,
+    Attribution, Edit, ErrorKind, GameServer, Profile, ProfileKey, ProfileStore,
     data_store::{Cause, Change, Commit, CommitId, DataStore, DataStoreExt, MemoryStore, NewValue, Returning},
     env::Env,
+    operator::{BulkEdit, EditScope},
     record::MAX_DATA_BYTES,
     roblox::{NewEntry, RobloxDataStores},
     storable::MAX_DEPTH,
@@ -106,7 +107,7 @@ async fn a_transaction_with_data_or_gifts_that_cannot_be_stored_does_nothing() {
     });
     assert!(gift.await.unwrap_err().to_string().contains("at `/0`: NaN"));
     assert_eq!((alice.data(), bob.data()), (Loose::default(), Loose::default()));
-    assert_eq!(players.get("carol").await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert!(players.get("carol").await.unwrap().is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -126,9 +127,9 @@ async fn a_message_that_could_not_be_read_is_not_sent() {
     }
     let deep = players.send_message("p", &nested(MAX_DEPTH + 1)).await.unwrap_err();
     assert!(deep.to_string().contains("nest too deep"), "{deep}");
-    assert_eq!(players.get("p").await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert!(players.get("p").await.unwrap().is_none());
     players.send_message("p", &nested(MAX_DEPTH)).await.unwrap();
-    let waiting = players.get("p").await.unwrap();
+    let waiting = players.get("p").await.unwrap().unwrap();
     assert_eq!(waiting.waiting_messages()[0].payload, serde_json::to_vec(&nested(MAX_DEPTH)).unwrap());
 }
 
@@ -137,12 +138,12 @@ async fn a_read_profile_is_not_written_back_with_what_cannot_be_stored() {
     let world = World::new();
     let players = loose(&world.server("a").await);
     players.start_session("p").await.unwrap().end_session().await.unwrap();
-    let mut view = players.get("p").await.unwrap();
+    let mut view = players.get("p").await.unwrap().unwrap();
     view.data.nested = nested(MAX_DEPTH);
     assert_eq!(view.set().await.unwrap_err().kind(), ErrorKind::Invalid);
     view.data.nested = json!("x".repeat(MAX_DATA_BYTES));
     assert_eq!(view.set().await.unwrap_err().kind(), ErrorKind::TooLarge);
-    assert_eq!(players.get("p").await.unwrap().data, Loose::default());
+    assert_eq!(players.get("p").await.unwrap().unwrap().data, Loose::default());
 }
 
 /// JSON that stores, parsers and games stumble over.
@@ -248,7 +249,7 @@ async fn ways_in(text: &str, env: &Env) -> Vec<(&'static str, Option<MemoryStore
             }
             "set" => {
                 begin().await.end_session().await.unwrap();
-                let mut view = players.get("p").await.unwrap();
+                let mut view = players.get("p").await.unwrap().unwrap();
                 match &parsed {
                     Some(value) => view.data["v"] = value.clone(),
                     None => continue,
@@ -259,7 +260,7 @@ async fn ways_in(text: &str, env: &Env) -> Vec<(&'static str, Option<MemoryStore
                 begin().await.end_session().await.unwrap();
                 let patch = format!("[{{\"op\":\"set\",\"path\":\"/v\",\"value\":{text}}}]");
                 match Edit::from_patch(&patch) {
-                    Ok(edit) => server.edit(&key, &edit, Attribution::new("ann")).await.is_ok(),
+                    Ok(edit) => server.operator(Attribution::new("ann")).edit(&key, &edit).await.is_ok(),
                     Err(_) => false,
                 }
             }
@@ -295,9 +296,9 @@ async fn stays_whole(store: MemoryStore, env: &Env, way: &str, text: &str) {
     opened.end_session().await.unwrap();
     // An edit that names something else, online and offline, and its removal.
     let edit = Edit::new().increase("/coins", 5.into()).unwrap();
-    server.edit(&key, &edit, Attribution::new("ann")).await.unwrap();
+    server.operator(Attribution::new("ann")).edit(&key, &edit).await.unwrap();
     let live = players.start_session("p").await.unwrap();
-    server.edit(&key, &edit, Attribution::new("ann")).await.unwrap();
+    server.operator(Attribution::new("ann")).edit(&key, &edit).await.unwrap();
     assert_eq!(live.data(), json!({ "coins": 12, "v": expected }), "{way}");
     live.end_session().await.unwrap();
     let _ = server.shutdown().await;
@@ -315,10 +316,10 @@ async fn stays_whole(store: MemoryStore, env: &Env, way: &str, text: &str) {
     assert!(exported == exported_again, "{way}: an import gives another export");
     let server = GameServer::builder(again).env(env.clone()).job_id("again").start().await.unwrap();
     let players = server.store_builder::<serde_json::Value>("PlayerData").build().unwrap();
-    assert_eq!(players.get("p").await.unwrap().data, json!({ "coins": 12, "v": expected }), "{way}");
+    assert_eq!(players.get("p").await.unwrap().unwrap().data, json!({ "coins": 12, "v": expected }), "{way}");
     let remove = Edit::new().remove("/v").unwrap();
-    server.edit(&key, &remove, Attribution::new("ann")).await.unwrap();
-    assert_eq!(players.get("p").await.unwrap().data, json!({ "coins": 12 }));
+    server.operator(Attribution::new("ann")).edit(&key, &remove).await.unwrap();
+    assert_eq!(players.get("p").await.unwrap().unwrap().data, json!({ "coins": 12 }));
 }
 
 #[tokio::test(start_paused = true)]
@@ -431,14 +432,14 @@ async fn what_is_stored_and_breaks_the_rule_is_reported_and_repaired_and_blocks_
     let by = || Attribution::new("ann");
     // Everybody's edit goes past it, and what it does not name stays as it is stored.
     let gift = Edit::new().increase("/coins", 1.into()).unwrap();
-    let all = BulkEdit::new(env.uuid(), EditScope::all("PlayerData"), gift, by());
-    let report = server.edit_all(&all, &mut |_| {}).await.unwrap();
+    let all = BulkEdit::new(env.uuid(), EditScope::all("PlayerData"), gift);
+    let report = server.operator(by()).edit_all(&all, |_| {}).await.unwrap();
     assert_eq!((report.done, report.refused.len()), (2, 0), "{report:?}");
     let shown = document(&store, &key, None).await.unwrap().unwrap();
     let text = r#"{"coins":6,"half":"\ud800","far":1e400,"big":123456789012345678901}"#;
     assert!(shown.value.unwrap().get().contains(text));
     let repair = ["/half", "/far", "/big"].iter().fold(Edit::new(), |edit, path| edit.remove(path).unwrap());
-    server.edit(&key, &repair, by()).await.unwrap();
+    server.operator(by()).edit(&key, &repair).await.unwrap();
     assert_eq!(players.start_session("p").await.unwrap().data(), json!({ "coins": 6 }));
     let checked = verify(&store, &ExportFilter::default(), &mut |_| {}).await.unwrap();
     assert!(checked.unstorable.iter().all(|wrong| wrong.number.is_some_and(|number| number < 4)), "{checked:?}");
@@ -454,13 +455,13 @@ async fn the_smallest_whole_number_traps_no_profile() {
     let by = || Attribution::new("ann");
     for number in [json!(i64::MIN), json!(u64::MAX), json!(-0.0), json!(1e300)] {
         let set = Edit::new().set("/nested", number.clone()).unwrap();
-        server.edit(&key, &set, by()).await.unwrap();
-        assert_eq!(players.get("p").await.unwrap().data.nested.to_string(), number.to_string());
+        server.operator(by()).edit(&key, &set).await.unwrap();
+        assert_eq!(players.get("p").await.unwrap().unwrap().data.nested.to_string(), number.to_string());
         let more = Edit::new().increase("/coins", 1.into()).unwrap();
-        let operation = server.edit(&key, &more, by()).await.unwrap().operation;
-        let undone = server.edit_all(&BulkEdit::undo(world.env.uuid(), operation, by()), &mut |_| {}).await.unwrap();
+        let operation = server.operator(by()).edit(&key, &more).await.unwrap().operation;
+        let undone = server.operator(by()).edit_all(&BulkEdit::undo(world.env.uuid(), operation), |_| {}).await.unwrap();
         assert_eq!((undone.done, undone.refused.len()), (1, 0), "{undone:?}");
     }
-    server.edit(&key, &Edit::new().set("/nested", json!(null)).unwrap(), by()).await.unwrap();
-    assert_eq!(players.get("p").await.unwrap().data, Loose::default());
+    server.operator(by()).edit(&key, &Edit::new().set("/nested", json!(null)).unwrap()).await.unwrap();
+    assert_eq!(players.get("p").await.unwrap().unwrap().data, Loose::default());
 }

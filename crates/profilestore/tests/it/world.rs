@@ -106,7 +106,7 @@ pub fn earn(profile: &Profile<Player>, coins: i64) {
 }
 
 pub async fn coins(server: &GameServer, key: &str) -> i64 {
-    players(server).get(key).await.unwrap().data.coins
+    players(server).get(key).await.unwrap().unwrap().data.coins
 }
 
 /// Lets everything that is under way settle, in paused time.

@@ -317,7 +317,7 @@ fn an_operators_edit_changes_the_tables_that_the_script_has() {
                 let server = builder.start().await.expect("a server");
                 let key = ProfileKey::new("Players", "global", "k").expect("a key");
                 let edit = Edit::new().increase("/Coins", 5.into()).expect("an edit").remove("/Items/Sword").expect("an edit");
-                server.edit(&key, &edit, Attribution::new("ann")).await.expect("it is applied");
+                server.operator(Attribution::new("ann")).edit(&key, &edit).await.expect("it is applied");
                 assert!(server.shutdown().await.is_complete());
             });
             Ok((store, Arc::new(messenger)))

@@ -29,7 +29,8 @@ pub async fn a_first_write_makes_version_1(s: Subject) {
     assert_eq!(second.head.unwrap().written_ms, now + 5);
 }
 
-/// A write fails unless it names the epoch and the version, the epoch first; the conflict shows what is there.
+/// A write fails unless it names the epoch and the version, the epoch first; the conflict shows
+/// what is there.
 pub async fn a_write_needs_epoch_and_version(s: Subject) {
     let key = key("p");
     let before = KeyState::absent(key.clone());
@@ -275,7 +276,8 @@ pub async fn a_commit_for_other_contents_is_refused(s: Subject) {
     assert_eq!(s.state(&absent.key).await.version, 0);
 }
 
-/// A batch's commits take effect in order; one that fails stops none behind it, and later ones see earlier ones.
+/// A batch's commits take effect in order; one that fails stops none behind it, and later ones see
+/// earlier ones.
 pub async fn a_batch_keeps_its_order(s: Subject) {
     let key = key("p");
     let at = |version| KeyState { version, ..KeyState::absent(key.clone()) };

@@ -77,7 +77,8 @@ pub async fn the_first_write_of_an_hour_keeps_the_previous(s: Subject) {
     }
 }
 
-/// What is kept whatever the hour: when asked for, sealed versions, pinned ones, tombstones, imported ones.
+/// What is kept whatever the hour: when asked for, sealed versions, pinned ones, tombstones,
+/// imported ones.
 pub async fn special_versions_are_kept(s: Subject) {
     s.next_hour().await;
     let asked = key("asked");
@@ -218,7 +219,8 @@ pub async fn only_kept_versions_are_pinned(s: Subject) {
     assert_eq!(s.kept(&key).await, [2, 3, 5], "pinned and replaced in one commit");
 }
 
-/// A sweep deletes versions superseded longer ago than the retention, never the current one, never pinned ones.
+/// A sweep deletes versions superseded longer ago than the retention, never the current one, never
+/// pinned ones.
 pub async fn a_sweep_deletes_old_versions(s: Subject) {
     let (key, idle) = (key("p"), key("idle"));
     s.put(&idle, "1").await;
@@ -249,7 +251,8 @@ pub async fn a_sweep_deletes_old_versions(s: Subject) {
     assert_eq!(s.kept(&key).await, [4, 5]);
 }
 
-/// An erasure forgets earlier versions, pinned ones too, and empties the inbox down to its receipts; counters stay.
+/// An erasure forgets earlier versions, pinned ones too, and empties the inbox down to its
+/// receipts; counters stay.
 pub async fn an_erasure_leaves_counters_and_receipts(s: Subject) {
     let (key, other) = (key("p"), key("other"));
     let user = |value: &str| Write { user_ids: vec![7], keep_previous: true, ..Write::of(value) };
@@ -295,7 +298,8 @@ pub async fn an_erasure_leaves_counters_and_receipts(s: Subject) {
     assert_eq!(s.sweep(MONTH).await.versions, 0);
 }
 
-/// An erasure without a write leaves the current value; one of a key that holds nothing does nothing.
+/// An erasure without a write leaves the current value; one of a key that holds nothing does
+/// nothing.
 pub async fn an_erasure_alone_leaves_the_current_value(s: Subject) {
     let (key, waits) = (key("p"), key("waits"));
     for n in 1..=3 {

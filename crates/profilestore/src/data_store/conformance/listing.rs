@@ -25,7 +25,8 @@ fn named(store: &str, scope: &str, key: &str) -> ProfileKey {
     ProfileKey::new(store, scope, key).unwrap()
 }
 
-/// Keys are listed by store, scope and key, bytewise, each way of narrowing them alone and together.
+/// Keys are listed by store, scope and key, bytewise, each way of narrowing them alone and
+/// together.
 pub async fn keys_are_listed_in_order(s: Subject) {
     for (store, scope, key) in [
         ("B", "global", "2"),
@@ -94,7 +95,8 @@ pub async fn keys_are_listed_by_prefix(s: Subject) {
     assert_eq!(s.listed(page).await, ["PlayerData/Player_12"]);
 }
 
-/// Removed keys are listed as such, and keys with only a message; keys that were only asked for are not.
+/// Removed keys are listed as such, and keys with only a message; keys that were only asked for are
+/// not.
 pub async fn removed_keys_are_listed(s: Subject) {
     let removed = key("removed");
     let state = s.put(&removed, "1").await;

@@ -52,7 +52,8 @@ pub async fn messages_are_numbered(s: Subject) {
     assert_eq!(state, s.state(&key).await);
 }
 
-/// The same message with its members in another order is the same message, while it waits and afterwards.
+/// The same message with its members in another order is the same message, while it waits and
+/// afterwards.
 pub async fn a_messages_content_is_compared_as_a_json_value(s: Subject) {
     let key = key("p");
     let id = message_id(s.now().await, "gift");
@@ -68,7 +69,8 @@ pub async fn a_messages_content_is_compared_as_a_json_value(s: Subject) {
     assert_eq!(s.conflict_kind(vec![append(&key, &id, r#"{"a":"é"}"#)]).await, ConflictKind::MessageIdReused);
 }
 
-/// The same message again is seen while it waits; with another content it is an error; both leave the inbox alone.
+/// The same message again is seen while it waits; with another content it is an error; both leave
+/// the inbox alone.
 pub async fn a_message_is_appended_once(s: Subject) {
     let key = key("p");
     let id = message_id(s.now().await, "gift");
@@ -88,7 +90,8 @@ pub async fn a_message_is_appended_once(s: Subject) {
     assert_eq!(indexes(&s.state(&key).await), [1, 2, 3]);
 }
 
-/// A receipt stands for its message after it was taken, and after the key was removed; without one the id is free.
+/// A receipt stands for its message after it was taken, and after the key was removed; without one
+/// the id is free.
 pub async fn receipts_outlive_message_and_data(s: Subject) {
     let key = key("p");
     let now = s.now().await;
@@ -110,7 +113,8 @@ pub async fn receipts_outlive_message_and_data(s: Subject) {
     assert_eq!(s.conflict_kind(vec![append(&key, &dropped, "2")]).await, ConflictKind::MessageSeen);
 }
 
-/// Ids are refused from a time too long ago or too far ahead; a message that is there is seen all the same.
+/// Ids are refused from a time too long ago or too far ahead; a message that is there is seen all
+/// the same.
 pub async fn message_ids_expire(s: Subject) {
     let key = key("p");
     let now = s.now().await;
@@ -224,8 +228,8 @@ pub async fn an_inbox_is_imported_once(s: Subject) {
     assert_eq!(s.conflict_kind(vec![replace(&used, 0, 9, &[])]).await, ConflictKind::InboxRevision);
 }
 
-/// An inbox is replaced at its revision: what stays keeps the content that its id stands for, what goes leaves a receipt, and the
-/// index goes on from the greatest one ever known.
+/// An inbox is replaced at its revision: what stays keeps the content that its id stands for, what
+/// goes leaves a receipt, and the index goes on from the greatest one ever known.
 pub async fn an_inbox_is_replaced_at_its_revision(s: Subject) {
     let key = key("p");
     let now = s.now().await;

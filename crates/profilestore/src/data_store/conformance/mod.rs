@@ -1,8 +1,9 @@
-//! The suite that every backend runs: each sentence of [`DataStore`]'s contract as a case over `&dyn DataStore`.
+//! The suite that every backend runs: each sentence of [`DataStore`]'s contract as a case over
+//! `&dyn DataStore`.
 //!
 //! A backend's test module names a factory for [`Subject`]s, an `async fn() -> Subject`, and lets
-//! [`store_conformance!`](crate::store_conformance) make one test a case. Each case gets a store of its own, empty, whose clock it
-//! may advance.
+//! [`store_conformance!`](crate::store_conformance) make one test a case. Each case gets a store of
+//! its own, empty, whose clock it may advance.
 
 use std::{
     any::Any,
@@ -226,7 +227,8 @@ fn value(state: &KeyState) -> Option<&str> {
     state.value.as_deref().map(|value| std::str::from_utf8(value).expect("the tests write text"))
 }
 
-/// Makes one test a case of the suite. Takes an `async fn() -> Subject` that gives a new, empty store each time.
+/// Makes one test a case of the suite. Takes an `async fn() -> Subject` that gives a new, empty
+/// store each time.
 #[macro_export]
 macro_rules! store_conformance {
     ($factory:expr) => {

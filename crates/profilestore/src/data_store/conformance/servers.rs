@@ -64,7 +64,8 @@ pub async fn a_renewal_needs_the_revision(s: Subject) {
     assert_eq!(s.row(id).await, Some(row));
 }
 
-/// A death names the revision: a server that was renewed meanwhile is not declared dead. A dead one is never renewed again.
+/// A death names the revision: a server that was renewed meanwhile is not declared dead. A dead one
+/// is never renewed again.
 pub async fn a_dead_server_stays_dead(s: Subject) {
     let id = s.registered().await;
     s.renew(id, 1, &[]).await;
@@ -99,7 +100,8 @@ pub async fn a_take_over_fails_when_its_holder_lives(s: Subject) {
     assert_eq!((taken.epoch, taken.holder_server), (state.epoch + 1, s.row(new).await));
 }
 
-/// The holder gets a notice of whatever others do to its key's lease, data or inbox; not of its own doings.
+/// The holder gets a notice of whatever others do to its key's lease, data or inbox; not of its own
+/// doings.
 pub async fn a_holder_gets_notices(s: Subject) {
     let (holder, key) = (s.registered().await, key("p"));
     s.held_by(&key, holder).await;
@@ -202,7 +204,8 @@ pub async fn notices_stay_until_acknowledged(s: Subject) {
     let mine = s.renew(holder, 1, &[]).await.notices;
     assert_eq!(mine, [Notice { key: key("a"), commit: first.id }]);
     assert_eq!(s.renew(holder, 2, &[]).await.notices, mine, "not acknowledged yet");
-    // A newer notice about the same key takes the old one's place and is not lost by the old one's acknowledgement.
+    // A newer notice about the same key takes the old one's place and is not lost by the old one's
+    // acknowledgement.
     let second = s.make(vec![write(&s.state(&key("a")).await, "2"), write(&s.state(&key("b")).await, "2")]).await;
     let told = s.store.commit_one(second.clone()).await.unwrap().notified;
     assert_eq!(told, [(holder, key("a")), (holder, key("b"))]);

@@ -339,7 +339,7 @@ fn push_heads<'a>(batch: &'a Batch, steps: &mut Vec<(Part, Step<'a>)>) -> Result
             column(&mut step, &heads, |head| head.inbox_revision.cast_signed());
             column(&mut step, &heads, |head| head.last_message.cast_signed());
             column(&mut step, &heads, |head| head.waiting.cast_signed());
-            column(&mut step, &heads, |head| rules::is_held(&head.lease));
+            column(&mut step, &heads, |head| head.lease.is_held());
             column(&mut step, &heads, |head| head.holder_id().map(|id| id.0));
             step.push(leases);
         }

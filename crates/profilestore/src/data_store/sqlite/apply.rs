@@ -121,7 +121,7 @@ impl Tx<'_> {
                 let at = self.head(key)?;
                 let touched = touch(&keys, &mut touched, key);
                 let head = &mut self.heads[at];
-                touched.held |= rules::is_held(&head.lease) != rules::is_held(lease);
+                touched.held |= head.lease.is_held() != lease.is_held();
                 (touched.rest, touched.noticed) = (true, true);
                 touched.lease_before = Some(std::mem::replace(&mut head.lease, lease.clone()));
                 head.lease_revision += 1;
@@ -395,7 +395,7 @@ impl Tx<'_> {
             ])?;
         }
         if touched.held {
-            self.prepare("UPDATE head SET held = ?2 WHERE id = ?1")?.execute(params![id, rules::is_held(&head.lease)])?;
+            self.prepare("UPDATE head SET held = ?2 WHERE id = ?1")?.execute(params![id, head.lease.is_held()])?;
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use super::{
     schema::{PINNED, REMOVED},
     state::{HEAD_COLUMNS, Head, Tx},
 };
-use crate::data_store::{MessageId, StoreError, rules};
+use crate::data_store::{MessageId, StoreError};
 
 /// How many keys are looked at between two reports of progress.
 const PIECE: i64 = 500;
@@ -91,7 +91,7 @@ impl Tx<'_> {
         if (head.version == 0) != (head.current == 0) {
             wrong.push(format!("a key's version and its row disagree: key=`{key}` version=`{}`", head.version));
         }
-        if held != rules::is_held(&head.lease) {
+        if held != head.lease.is_held() {
             wrong.push(format!("a key is listed as held wrongly: key=`{key}` listed=`{held}`"));
         }
         let mut first = true;

@@ -202,7 +202,7 @@ async fn no_item_is_doubled_or_gone_when_traders_are_killed() {
         }
         let mut found: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
         for number in 0..OWNERS {
-            let profile = owners.get(&owner(number)).await.unwrap();
+            let profile = owners.get(&owner(number)).await.unwrap().unwrap();
             assert_eq!(profile.data.doubled, [0; 0], "run {run}: {} got what it had", owner(number));
             let waiting = profile.waiting_messages().iter().map(|message| serde_json::from_slice(&message.payload).unwrap());
             for (item, moves) in profile.data.items.clone().into_iter().chain(waiting) {

@@ -25,47 +25,10 @@ use serde_json::json;
 
 use crate::world::{Fault, FaultyStore, World, coins, earn, on_command, open, players, settle};
 
-#[tokio::test(start_paused = true)]
-async fn a_start_while_the_end_is_being_announced_comes_after_the_last_save() {
-    let world = World::new();
-    let a = world.server("a").await;
-    let profile = open(&a, "p").await;
-    earn(&profile, 7);
-    let (entered, announcing) = tokio::sync::oneshot::channel();
-    let (go_on, wait) = mpsc::channel::<()>();
-    let (entered, wait) = (Mutex::new(Some(entered)), Mutex::new(wait));
-    profile.on_session_end(move |_| {
-        entered.lock().take().unwrap().send(()).unwrap();
-        let _ = wait.lock().recv();
-    });
-    let ending = tokio::task::spawn_blocking(move || profile.end_session());
-    announcing.await.unwrap();
-    let again = tokio::spawn(players(&a).start_session("p"));
-    for _ in 0..100 {
-        tokio::task::yield_now().await;
-    }
-    go_on.send(()).unwrap();
-    ending.await.unwrap().await.unwrap();
-    assert_eq!(again.await.unwrap().unwrap().data().coins, 7);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_steal_that_looked_before_its_victim_saved_goes_on_with_what_was_saved() {
-    let world = World::new();
-    let slow = world.another_way();
-    let (a, b) = (world.server("a").await, world.server_on("b", slow.clone()).await);
-    let profile = open(&a, "p").await;
-    slow.plan().delay_reads(100);
-    let stealing = tokio::spawn(players(&b).start_session_with("p", StartOptions::new().steal()));
-    settle().await;
-    earn(&profile, 7);
-    profile.save().await.unwrap();
-    let stolen = stealing.await.unwrap().unwrap();
-    assert_eq!(stolen.data().coins, 7);
-    earn(&stolen, 1);
-    stolen.end_session().await.unwrap();
-    assert_eq!(coins(&a, "p").await, 8);
-}
+pub mod clocks;
+mod ends;
+mod restored;
+mod thefts;
 
 #[tokio::test(start_paused = true)]
 async fn an_edit_taken_back_after_an_unknown_save_is_taken_back_in_the_store_too() {
@@ -156,59 +119,6 @@ async fn a_request_that_overtakes_the_answer_of_a_start_is_heard() {
     assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
 }
 
-#[tokio::test(start_paused = true)]
-async fn shutdown_lists_a_last_save_whose_profile_is_being_started_again() {
-    let world = World::new();
-    let a = world.server("a").await;
-    let profile = open(&a, "p").await;
-    earn(&profile, 7);
-    world.store.plan().cut_off();
-    drop(profile.end_session());
-    let again = tokio::spawn(players(&a).start_session("p"));
-    settle().await;
-    let report = a.shutdown().await;
-    assert_eq!(report.not_saved.len(), 1, "{report:?}");
-    assert_eq!(again.await.unwrap().unwrap_err().kind(), ErrorKind::Closing);
-}
-
-#[tokio::test(start_paused = true)]
-async fn whoever_ends_a_session_second_waits_for_its_last_save_too() {
-    let world = World::new();
-    let (a, b) = (world.server("a").await, world.server("b").await);
-    let profile = open(&a, "p").await;
-    earn(&profile, 7);
-    world.store.plan().fail(Fault::Refused, 2);
-    drop(profile.end_session());
-    profile.end_session().await.unwrap();
-    assert_eq!(coins(&b, "p").await, 7);
-    profile.end_session().await.unwrap();
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_save_called_before_the_end_is_answered_by_the_last_save() {
-    let world = World::new();
-    let (a, b) = (world.server("a").await, world.server("b").await);
-    let profile = open(&a, "p").await;
-    earn(&profile, 7);
-    let save = profile.save();
-    drop(profile.end_session());
-    save.await.unwrap();
-    assert_eq!(coins(&b, "p").await, 7);
-    assert_eq!(profile.save().await.unwrap_err().kind(), ErrorKind::SessionEnded, "called after the end");
-}
-
-#[tokio::test(start_paused = true)]
-async fn ending_a_session_that_was_lost_does_not_say_that_its_changes_are_durable() {
-    let world = World::new();
-    let (a, b) = (world.server("a").await, world.server("b").await);
-    let profile = open(&a, "p").await;
-    earn(&profile, 7);
-    let _on_b = players(&b).start_session_with("p", StartOptions::new().steal()).await.unwrap();
-    settle().await;
-    assert!(profile.is_over());
-    assert_eq!(profile.end_session().await.unwrap_err().kind(), ErrorKind::SessionEnded);
-}
-
 /// Data whose author made a mistake.
 #[derive(Debug, Clone, Default, Deserialize)]
 struct Touchy {
@@ -260,7 +170,7 @@ async fn a_call_behind_a_save_that_waits_for_the_store_gives_up_in_its_time() {
     world.store.plan().heal();
     save.await.unwrap().unwrap();
     settle().await;
-    assert!(players(&a).get("p").await.unwrap().waiting_messages().is_empty(), "nothing was done");
+    assert!(players(&a).get("p").await.unwrap().unwrap().waiting_messages().is_empty(), "nothing was done");
 }
 
 #[tokio::test(start_paused = true)]
@@ -273,114 +183,6 @@ async fn a_shorter_autosave_period_holds_for_sessions_that_are_open_already() {
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(coins(&b, "p").await, 3);
     drop(first);
-}
-
-#[tokio::test(start_paused = true)]
-async fn no_session_of_before_writes_into_a_restored_store() {
-    let world = World::new();
-    let detour = Detour::new(world.store.clone());
-    let a = world.server_on("a", detour.clone()).await;
-    let (first, second) = (open(&a, "first").await, open(&a, "second").await);
-    earn(&second, 7);
-    // What the backup holds: the same keys under the same epochs.
-    let backup = on_command(MemoryStore::new(world.env.clone()));
-    let b = world.server_on("b", backup.clone()).await;
-    for key in ["first", "second"] {
-        let profile = open(&b, key).await;
-        earn(&profile, 50);
-        profile.save().await.unwrap();
-    }
-    b.crash();
-    // While the first one's end is told, and its listener reads what is stored, the second one is saved.
-    first.on_after_save(|_| ());
-    let other = second.clone();
-    first.on_session_end(move |_| drop(other.save()));
-    detour.lead_to(backup.clone());
-    detour.read_late(Duration::from_secs(1));
-    tokio::time::sleep(Duration::from_secs(20)).await;
-    assert!(first.is_over() && second.is_over());
-    let c = world.server_on("c", backup).await;
-    assert_eq!(coins(&c, "second").await, 50);
-    assert_eq!(players(&c).get("second").await.unwrap().key_info().unwrap().number, 2);
-}
-
-/// Found by the simulation: it stayed live until its next save.
-#[tokio::test(start_paused = true)]
-async fn a_session_whose_start_was_answered_after_a_restore_is_over_at_once() {
-    let world = World::new();
-    let detour = Detour::new(world.store.clone());
-    let a = world.server_on("a", detour.clone()).await;
-    detour.answer_late(Duration::from_secs(12));
-    let start = tokio::spawn(players(&a).start_session("p"));
-    settle().await;
-    detour.answer_late(Duration::ZERO);
-    detour.lead_to(on_command(MemoryStore::new(world.env.clone())));
-    let profile = start.await.unwrap().unwrap();
-    settle().await;
-    assert!(profile.is_over());
-    assert_eq!(profile.end_session().await.unwrap_err().kind(), ErrorKind::SessionEnded);
-}
-
-/// Found by the simulation (seed 8147): starts were refused until the next renewal.
-#[tokio::test(start_paused = true)]
-async fn a_start_that_meets_a_restored_backup_brings_the_renewal_forward() {
-    let world = World::new();
-    let detour = Detour::new(world.store.clone());
-    let a = world.server_on("a", detour.clone()).await;
-    let old = open(&a, "old").await;
-    detour.lead_to(on_command(MemoryStore::new(world.env.clone())));
-    let began = tokio::time::Instant::now();
-    let profile = players(&a).start_session("p").await.unwrap();
-    assert!(began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
-    settle().await;
-    assert!(profile.is_active() && old.is_over());
-    earn(&profile, 3);
-    profile.save().await.unwrap();
-    detour.lead_to(on_command(MemoryStore::new(world.env.clone())));
-    players(&a).send_message("p", &json!({})).await.unwrap();
-    assert!(began.elapsed() < Duration::from_millis(200), "{:?}", began.elapsed());
-}
-
-/// A wall clock that is wrong by so many milliseconds.
-struct Wrong(Env, i64);
-
-impl Clock for Wrong {
-    fn unix_ms(&self) -> i64 {
-        self.0.unix_ms() + self.1
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_server_whose_clock_is_wrong_sends_messages_all_the_same() {
-    let world = World::new();
-    for days in [2, -40] {
-        let env = Env::new(Arc::new(Wrong(world.env.clone(), days * 86_400_000)), Arc::new(SystemRng));
-        let server = GameServer::builder(world.store.clone()).env(env).start().await.unwrap();
-        players(&server).send_message("p", &json!({"coins": 5})).await.unwrap();
-        players(&server).mock().send_message("p", &json!({"coins": 5})).await.unwrap();
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn periods_without_end_are_no_reason_to_panic() {
-    let mut world = World::new();
-    world.settings.shutdown_timeout = Duration::MAX;
-    world.settings.call_timeout = Duration::MAX;
-    world.settings.autosave_period = Duration::MAX;
-    world.settings.load_repeat_period = Duration::MAX;
-    world.settings.first_load_repeat = Duration::MAX;
-    world.settings.start_session_timeout = Duration::MAX;
-    let (a, b) = (world.server("a").await, world.server("b").await);
-    let on_a = open(&a, "p").await;
-    earn(&on_a, 7);
-    let on_b = open(&b, "p").await;
-    assert_eq!(on_b.data().coins, 7);
-    players(&a).send_message("p", &json!({})).await.unwrap();
-    b.change_settings(|settings| settings.autosave_period = Duration::from_secs(1)).unwrap();
-    earn(&on_b, 1);
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    assert_eq!(coins(&a, "p").await, 8, "autosaves go on");
-    assert!(b.shutdown().await.is_complete());
 }
 
 #[tokio::test(start_paused = true)]
@@ -399,75 +201,7 @@ async fn a_refused_message_does_not_arrive_after_all() {
     profile.message_handler(|_, message: &Message<'_>| message.processed());
     profile.end_session().await.unwrap();
     detour.let_through().await;
-    assert!(players(&b).get("p").await.unwrap().waiting_messages().is_empty());
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_save_that_lands_between_a_thiefs_look_and_its_take_is_not_undone() {
-    let world = World::new();
-    let own_way = world.another_way();
-    let (a, b) = (world.server("a").await, world.server_on("b", own_way.clone()).await);
-    let profile = open(&a, "p").await;
-    own_way.plan().fail(Fault::RequestLost, 1);
-    let thief = tokio::spawn(players(&b).start_session_with("p", StartOptions::new().steal()));
-    settle().await;
-    earn(&profile, 7);
-    profile.save().await.unwrap();
-    let thief = thief.await.unwrap().unwrap();
-    assert_eq!(thief.data().coins, 7);
-    thief.end_session().await.unwrap();
-    assert_eq!(coins(&a, "p").await, 7);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_start_that_learns_late_that_it_succeeded_does_not_take_a_thiefs_epoch_for_its_own() {
-    let world = World::new();
-    let own_way = world.another_way();
-    let (a, b) = (world.server_on("a", own_way.clone()).await, world.server("b").await);
-    own_way.plan().fail(Fault::AnswerLost, 1);
-    let late = tokio::spawn(players(&a).start_session("p"));
-    settle().await;
-    let thief = players(&b).start_session_with("p", StartOptions::new().steal()).await.unwrap();
-    earn(&thief, 7);
-    thief.save().await.unwrap();
-    // It looks again, asks the thief, and gets what that one has.
-    let late = late.await.unwrap().unwrap();
-    assert!(thief.is_over());
-    assert_eq!(late.data().coins, 7);
-    earn(&late, 1);
-    late.end_session().await.unwrap();
-    assert_eq!(coins(&b, "p").await, 8);
-}
-
-/// An import writes the versions of a key one after the other, under one epoch and lease.
-#[tokio::test(start_paused = true)]
-async fn a_start_that_finds_something_else_behind_its_take_does_not_wait_for_itself() {
-    let world = World::new();
-    let detour = Detour::new(world.store.clone());
-    let (a, b) = (world.server_on("a", detour.clone()).await, world.server("b").await);
-    open(&b, "p").await.end_session().await.unwrap();
-    let key = players(&a).key("p").unwrap();
-    let (_, state) = world.store.read_one(&key, Returning::HEAD).await.unwrap();
-    let write = Change::Write {
-        key: key.clone(),
-        epoch: state.epoch,
-        version: state.version,
-        value: NewValue::Bytes(b"\x01\x09{}".to_vec().into()),
-        user_ids: vec![],
-        cause: Cause::Import,
-        author: "import".into(),
-        keep_previous: true,
-        seal: true,
-        imported: None,
-    };
-    let incarnation = world.store.identity().await.unwrap().incarnation;
-    let id = CommitId(world.env.uuid());
-    detour.slip_in(Commit { id, incarnation, from: None, changes: vec![write], returning: Returning::HEAD });
-    let start = tokio::time::timeout(Duration::from_secs(60), players(&a).start_session("p"));
-    assert_eq!(start.await.expect("it ends").unwrap_err().kind(), ErrorKind::Foreign);
-    let read = tokio::time::timeout(Duration::from_secs(10), players(&a).get("p"));
-    assert_eq!(read.await.expect("the key can be used").unwrap_err().kind(), ErrorKind::Corrupt);
-    assert_eq!(world.store.read_one(&key, Returning::HEAD).await.unwrap().1.lease.holder, None, "no lock is left");
+    assert!(players(&b).get("p").await.unwrap().unwrap().waiting_messages().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -486,46 +220,6 @@ async fn a_request_that_finds_the_keys_queue_full_is_answered_when_its_turn_come
     assert_eq!(on_b.data().coins, 7, "handed over, not stolen");
     for read in reads {
         read.await.unwrap().unwrap();
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_server_that_is_dropped_with_open_profiles_frees_its_store() {
-    let world = World::new();
-    let way = world.another_way();
-    let alive = Arc::downgrade(&way.plan().commits);
-    let a = world.server_on("a", way).await;
-    let profile = open(&a, "p").await;
-    drop((profile, a));
-    settle().await;
-    assert!(alive.upgrade().is_none());
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_listener_that_holds_its_own_profile_goes_with_the_session() {
-    let world = World::new();
-    let (a, b) = (world.server("a").await, world.server("b").await);
-    for lost in [false, true] {
-        let profile = open(&a, "p").await;
-        let token = Arc::new(());
-        let alive = Arc::downgrade(&token);
-        let (told, by_end, by_message) = (Arc::new(AtomicBool::new(false)), profile.clone(), profile.clone());
-        let heard = told.clone();
-        profile.on_session_end(move |_| {
-            let _ = (&token, &by_end);
-            heard.store(true, Ordering::SeqCst);
-        });
-        profile.message_handler(move |_, _| assert!(by_message.is_active()));
-        if lost {
-            assert!(players(&b).remove("p").await.unwrap());
-        } else {
-            profile.end_session().await.unwrap();
-        }
-        settle().await;
-        assert!(profile.is_over() && told.load(Ordering::SeqCst));
-        drop(profile);
-        settle().await;
-        assert!(alive.upgrade().is_none(), "lost: {lost}");
     }
 }
 
@@ -660,30 +354,6 @@ impl DataStore for Detour {
     async fn sweep(&self, retention: Retention, cursor: Option<SweepCursor>) -> Result<SweepReport, StoreError> {
         self.to().sweep(retention, cursor).await
     }
-}
-
-/// A wall clock that can be stepped.
-pub struct Stepping(pub Env, pub std::sync::atomic::AtomicI64);
-
-impl Clock for Stepping {
-    fn unix_ms(&self) -> i64 {
-        self.0.unix_ms() + self.1.load(Ordering::SeqCst)
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_step_of_the_stores_clock_since_the_last_renewal_kills_nobody() {
-    let mut world = World::new();
-    let clock = Arc::new(Stepping(world.env.clone(), 0.into()));
-    world.store = on_command(MemoryStore::new(Env::new(clock.clone(), Arc::new(SystemRng))));
-    let (a, b) = (world.server("a").await, world.server("b").await);
-    let on_a = open(&a, "p").await;
-    earn(&on_a, 7);
-    // Everybody has been in contact for more than a lease time, and it is the middle of a renewal period.
-    tokio::time::sleep(Duration::from_secs(42)).await;
-    clock.1.fetch_add(240_000, Ordering::SeqCst);
-    let on_b = open(&b, "p").await;
-    assert_eq!(on_b.data().coins, 7, "handed over, not taken from the dead");
 }
 
 /// The first calls fail.

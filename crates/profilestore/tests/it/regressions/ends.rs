@@ -1,0 +1,120 @@
+//! Ends of sessions and of servers that met something else.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_start_while_the_end_is_being_announced_comes_after_the_last_save() {
+    let world = World::new();
+    let a = world.server("a").await;
+    let profile = open(&a, "p").await;
+    earn(&profile, 7);
+    let (entered, announcing) = tokio::sync::oneshot::channel();
+    let (go_on, wait) = mpsc::channel::<()>();
+    let (entered, wait) = (Mutex::new(Some(entered)), Mutex::new(wait));
+    profile.on_session_end(move |_| {
+        entered.lock().take().unwrap().send(()).unwrap();
+        let _ = wait.lock().recv();
+    });
+    let ending = tokio::task::spawn_blocking(move || profile.end_session());
+    announcing.await.unwrap();
+    let again = tokio::spawn(players(&a).start_session("p"));
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    go_on.send(()).unwrap();
+    ending.await.unwrap().await.unwrap();
+    assert_eq!(again.await.unwrap().unwrap().data().coins, 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_lists_a_last_save_whose_profile_is_being_started_again() {
+    let world = World::new();
+    let a = world.server("a").await;
+    let profile = open(&a, "p").await;
+    earn(&profile, 7);
+    world.store.plan().cut_off();
+    drop(profile.end_session());
+    let again = tokio::spawn(players(&a).start_session("p"));
+    settle().await;
+    let report = a.shutdown().await;
+    assert_eq!(report.not_saved.len(), 1, "{report:?}");
+    assert_eq!(again.await.unwrap().unwrap_err().kind(), ErrorKind::Closing);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_end_of_a_session_waits_for_its_last_save_too() {
+    let world = World::new();
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    let profile = open(&a, "p").await;
+    earn(&profile, 7);
+    world.store.plan().fail(Fault::Refused, 2);
+    drop(profile.end_session());
+    profile.end_session().await.unwrap();
+    assert_eq!(coins(&b, "p").await, 7);
+    profile.end_session().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_save_called_before_the_end_is_answered_by_the_last_save() {
+    let world = World::new();
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    let profile = open(&a, "p").await;
+    earn(&profile, 7);
+    let save = profile.save();
+    drop(profile.end_session());
+    save.await.unwrap();
+    assert_eq!(coins(&b, "p").await, 7);
+    assert_eq!(profile.save().await.unwrap_err().kind(), ErrorKind::SessionEnded, "called after the end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn ending_a_session_that_was_lost_does_not_say_that_its_changes_are_durable() {
+    let world = World::new();
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    let profile = open(&a, "p").await;
+    earn(&profile, 7);
+    let _on_b = players(&b).start_session_with("p", StartOptions::new().steal()).await.unwrap();
+    settle().await;
+    assert!(profile.is_over());
+    assert_eq!(profile.end_session().await.unwrap_err().kind(), ErrorKind::SessionEnded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_dropped_with_open_profiles_frees_its_store() {
+    let world = World::new();
+    let way = world.another_way();
+    let alive = Arc::downgrade(&way.plan().commits);
+    let a = world.server_on("a", way).await;
+    let profile = open(&a, "p").await;
+    drop((profile, a));
+    settle().await;
+    assert!(alive.upgrade().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_that_holds_its_own_profile_goes_with_the_session() {
+    let world = World::new();
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    for lost in [false, true] {
+        let profile = open(&a, "p").await;
+        let token = Arc::new(());
+        let alive = Arc::downgrade(&token);
+        let (told, by_end, by_message) = (Arc::new(AtomicBool::new(false)), profile.clone(), profile.clone());
+        let heard = told.clone();
+        profile.on_session_end(move |_| {
+            let _ = (&token, &by_end);
+            heard.store(true, Ordering::SeqCst);
+        });
+        profile.message_handler(move |_, _| assert!(by_message.is_active()));
+        if lost {
+            assert!(players(&b).remove("p").await.unwrap());
+        } else {
+            profile.end_session().await.unwrap();
+        }
+        settle().await;
+        assert!(profile.is_over() && told.load(Ordering::SeqCst));
+        drop(profile);
+        settle().await;
+        assert!(alive.upgrade().is_none(), "lost: {lost}");
+    }
+}

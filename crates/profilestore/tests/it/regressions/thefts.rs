@@ -1,0 +1,89 @@
+//! A profile is stolen, or written by another program, at the wrong moment.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_steal_that_looked_before_its_victim_saved_goes_on_with_what_was_saved() {
+    let world = World::new();
+    let slow = world.another_way();
+    let (a, b) = (world.server("a").await, world.server_on("b", slow.clone()).await);
+    let profile = open(&a, "p").await;
+    slow.plan().delay_reads(100);
+    let stealing = tokio::spawn(players(&b).start_session_with("p", StartOptions::new().steal()));
+    settle().await;
+    earn(&profile, 7);
+    profile.save().await.unwrap();
+    let stolen = stealing.await.unwrap().unwrap();
+    assert_eq!(stolen.data().coins, 7);
+    earn(&stolen, 1);
+    stolen.end_session().await.unwrap();
+    assert_eq!(coins(&a, "p").await, 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_save_that_lands_between_a_thiefs_look_and_its_take_is_not_undone() {
+    let world = World::new();
+    let own_way = world.another_way();
+    let (a, b) = (world.server("a").await, world.server_on("b", own_way.clone()).await);
+    let profile = open(&a, "p").await;
+    own_way.plan().fail(Fault::RequestLost, 1);
+    let thief = tokio::spawn(players(&b).start_session_with("p", StartOptions::new().steal()));
+    settle().await;
+    earn(&profile, 7);
+    profile.save().await.unwrap();
+    let thief = thief.await.unwrap().unwrap();
+    assert_eq!(thief.data().coins, 7);
+    thief.end_session().await.unwrap();
+    assert_eq!(coins(&a, "p").await, 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_learns_late_that_it_succeeded_does_not_take_a_thiefs_epoch_for_its_own() {
+    let world = World::new();
+    let own_way = world.another_way();
+    let (a, b) = (world.server_on("a", own_way.clone()).await, world.server("b").await);
+    own_way.plan().fail(Fault::AnswerLost, 1);
+    let late = tokio::spawn(players(&a).start_session("p"));
+    settle().await;
+    let thief = players(&b).start_session_with("p", StartOptions::new().steal()).await.unwrap();
+    earn(&thief, 7);
+    thief.save().await.unwrap();
+    // It looks again, asks the thief, and gets what that one has.
+    let late = late.await.unwrap().unwrap();
+    assert!(thief.is_over());
+    assert_eq!(late.data().coins, 7);
+    earn(&late, 1);
+    late.end_session().await.unwrap();
+    assert_eq!(coins(&b, "p").await, 8);
+}
+
+/// An import writes the versions of a key one after the other, under one epoch and lease.
+#[tokio::test(start_paused = true)]
+async fn a_start_that_finds_something_else_behind_its_take_does_not_wait_for_itself() {
+    let world = World::new();
+    let detour = Detour::new(world.store.clone());
+    let (a, b) = (world.server_on("a", detour.clone()).await, world.server("b").await);
+    open(&b, "p").await.end_session().await.unwrap();
+    let key = players(&a).key("p").unwrap();
+    let (_, state) = world.store.read_one(&key, Returning::HEAD).await.unwrap();
+    let write = Change::Write {
+        key: key.clone(),
+        epoch: state.epoch,
+        version: state.version,
+        value: NewValue::Bytes(b"\x01\x09{}".to_vec().into()),
+        user_ids: vec![],
+        cause: Cause::Import,
+        author: "import".into(),
+        keep_previous: true,
+        seal: true,
+        imported: None,
+    };
+    let incarnation = world.store.identity().await.unwrap().incarnation;
+    let id = CommitId(world.env.uuid());
+    detour.slip_in(Commit { id, incarnation, from: None, changes: vec![write], returning: Returning::HEAD });
+    let start = tokio::time::timeout(Duration::from_secs(60), players(&a).start_session("p"));
+    assert_eq!(start.await.expect("it ends").unwrap_err().kind(), ErrorKind::Foreign);
+    let read = tokio::time::timeout(Duration::from_secs(10), players(&a).get("p"));
+    assert_eq!(read.await.expect("the key can be used").unwrap_err().kind(), ErrorKind::Corrupt);
+    assert_eq!(world.store.read_one(&key, Returning::HEAD).await.unwrap().1.lease.holder, None, "no lock is left");
+}

@@ -42,8 +42,6 @@ pub struct Books {
     pub invariants: Invariants,
     pub counts: Counts,
     pub violation: Option<Violation>,
-    /// Clients are in haste, and what only they should meet is judged.
-    hasty: bool,
     /// None: nobody wants to read it.
     pub trace: Option<Vec<Line>>,
 }
@@ -56,14 +54,13 @@ pub struct Line {
 }
 
 impl Books {
-    pub fn new(traced: bool, hasty: bool) -> Self {
+    pub fn new(traced: bool) -> Self {
         Self {
             began: Instant::now(),
             told: Told::default(),
             invariants: Invariants::default(),
             counts: Counts::default(),
             violation: None,
-            hasty,
             trace: traced.then(Vec::new),
         }
     }
@@ -78,13 +75,6 @@ impl Books {
         if let Some(trace) = &mut self.trace {
             let text = format!("{:>6}.{:03}  {}", at / 1000, at % 1000, text());
             trace.push(Line { text, key: key.map(str::to_owned) });
-        }
-    }
-
-    /// Takes the outcome of a check that holds for worlds in haste.
-    pub fn check_haste(&mut self, outcome: Result<(), Broken>) {
-        if self.hasty {
-            self.check(outcome);
         }
     }
 
@@ -115,7 +105,7 @@ impl Witness for Clerk {
         }
         let now = Instant::now();
         let outcome = books.invariants.active.asked(now, commit, &books.told);
-        books.check_haste(outcome);
+        books.check(outcome);
         if !applied {
             return;
         }

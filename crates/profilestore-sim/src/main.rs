@@ -101,9 +101,9 @@ struct WorldSize {
     /// Virtual minutes of chaos.
     #[arg(long)]
     virtual_minutes: Option<u64>,
-    /// Clients call without waiting for what they called before.
+    /// Clients wait for each of their calls before they make the next one.
     #[arg(long)]
-    hasty: bool,
+    patient: bool,
 }
 
 impl WorldSize {
@@ -113,7 +113,7 @@ impl WorldSize {
             servers: self.servers.unwrap_or(base.servers).max(1),
             players: self.players.unwrap_or(base.players).max(1),
             minutes: self.virtual_minutes.unwrap_or(base.minutes),
-            hasty: self.hasty || base.hasty,
+            hasty: base.hasty && !self.patient,
         }
     }
 }

@@ -26,11 +26,11 @@ pub fn failure(seed: u64, size: Size, outcome: &Outcome) -> String {
         let _ = writeln!(text, "{}", line.text);
     }
     let Size { servers, players, minutes, hasty } = size;
-    let hasty = if hasty { " --hasty" } else { "" };
+    let patient = if hasty { "" } else { " --patient" };
     let _ = writeln!(text, "seed {seed} breaks {} after {:?}", violation.broken, violation.at);
     let _ = writeln!(
         text,
-        "replay it with: replay --seed {seed} --servers {servers} --players {players} --virtual-minutes {minutes}{hasty}"
+        "replay it with: replay --seed {seed} --servers {servers} --players {players} --virtual-minutes {minutes}{patient}"
     );
     text
 }

@@ -87,17 +87,13 @@ impl Phases {
 /// Every session is edited all the time, autosaves are due once in 30 s, and the store takes 100 saves a second. Prints the memory,
 /// and how long ends and trades take.
 async fn overload(sessions: usize, minutes: usize) -> Outcome {
-    use profilestore::{
-        data_store::{
-            MemoryStore,
-            fault::{FaultyStore, Throttled},
-        },
-        env::Env,
-    };
+    use profilestore::data_store::fault::{FaultyStore, Throttled};
     use std::sync::Arc;
 
-    // Opened at full speed.
-    let store = FaultyStore::new(Arc::new(MemoryStore::new(Env::system())), Throttled::default());
+    // What is stored lies in a file, so the memory is the engine's. Opened at full speed.
+    let folder = tempfile::tempdir()?;
+    let file = SqliteStore::open(folder.path().join("p.db"), Default::default())?;
+    let store = FaultyStore::new(Arc::new(file), Throttled::default());
     let server = GameServer::builder(store.clone()).start().await?;
     let players = server.store_builder("PlayerData").template(player()).build()?;
     let mut profiles = open_all(&players, "p", sessions).await?;

@@ -136,12 +136,12 @@ impl Calls {
                 }
                 // Whatever was called before something that was done has been carried out by then.
                 (Call::Transaction { mark }, Heard::Nothing)
-                    if known.calm && after.iter().any(was_done) && !ends(before) && !known.done.contains(mark) =>
+                    if known.calm && shows_its_turn(before, after) && !ends(before) && !known.done.contains(mark) =>
                 {
                     return broken("G9", key, format!("transaction {mark}, whose caller did not wait, is lost: {self:?}"));
                 }
                 (Call::Send { letter }, Heard::Nothing)
-                    if known.calm && after.iter().any(was_done) && !known.stored.contains_key(letter) =>
+                    if known.calm && shows_its_turn(before, after) && !known.stored.contains_key(letter) =>
                 {
                     return broken("G9", key, format!("message {letter}, whose sender did not wait, is lost: {self:?}"));
                 }
@@ -159,8 +159,11 @@ impl Calls {
     }
 
     fn judge_read(&self, key: &str, at: usize, seen: u64, marks: &BTreeSet<u64>) -> Result<(), Broken> {
+        // The one exception to G9: a later end may do the work of a save.
+        let is_ended_later = ends(&self.0[at..]);
         for (call, heard) in &self.0[..at] {
             let missed = match call {
+                Call::Save { .. } if is_ended_later => false,
                 Call::Save { edits } | Call::End { edits } => *heard == Heard::Done && seen < *edits,
                 Call::Transaction { mark } => *heard == Heard::Done && !marks.contains(mark),
                 Call::Send { .. } | Call::Read | Call::Start => false,
@@ -181,8 +184,14 @@ fn ends(calls: &[(Call, Heard)]) -> bool {
     calls.iter().any(|(call, _)| matches!(call, Call::End { .. }))
 }
 
-fn was_done((call, heard): &(Call, Heard)) -> bool {
-    *call != Call::Start && matches!(heard, Heard::Done | Heard::Saw { .. })
+/// Whether an answer shows that the turn of a call has been: one to a later call that has a turn of
+/// its own. A start has none, nor has an end behind another end: it is answered with the first one.
+fn shows_its_turn(before: &[(Call, Heard)], after: &[(Call, Heard)]) -> bool {
+    let mut is_ended = ends(before);
+    after.iter().any(|(call, heard)| {
+        let joins = matches!(call, Call::End { .. }) && std::mem::replace(&mut is_ended, true);
+        *call != Call::Start && !joins && matches!(heard, Heard::Done | Heard::Saw { .. })
+    })
 }
 
 #[cfg(test)]
@@ -224,6 +233,25 @@ mod tests {
         assert!(judged(&calls, &[1], &[(7, 0)]));
         assert!(!judged(&calls, &[], &[(7, 0)]), "the transaction is lost");
         assert!(!judged(&calls, &[1], &[]), "the message is lost");
+    }
+
+    #[test]
+    fn an_end_that_joins_an_earlier_one_shows_no_turn() {
+        let calls = [
+            (Call::End { edits: 0 }, Heard::Done),
+            (Call::Send { letter: 7 }, Heard::Nothing),
+            (Call::End { edits: 0 }, Heard::Done),
+        ];
+        assert!(judged(&calls, &[], &[]));
+        let read = [(Call::Read, saw(0, &[]))];
+        assert!(!judged(&[&calls[..], &read].concat(), &[], &[]), "the read came behind the message");
+    }
+
+    #[test]
+    fn a_read_may_miss_a_save_only_when_an_end_came_behind_the_read() {
+        let calls = [(Call::Save { edits: 3 }, Heard::Done), (Call::Read, saw(2, &[])), (Call::End { edits: 3 }, Heard::Done)];
+        assert!(judged(&calls, &[], &[]));
+        assert!(!judged(&calls[..2], &[], &[]));
     }
 
     #[test]

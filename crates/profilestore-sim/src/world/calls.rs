@@ -89,7 +89,7 @@ impl World {
         books.told.transactions.insert(mark, known);
         let labels: Vec<Label> = takers.iter().map(|(label, _)| *label).collect();
         let outcome = books.invariants.order.told(mark, heard, &labels, &books.told);
-        books.check_haste(outcome);
+        books.check(outcome);
         for (label, seat) in takers {
             let edits = seat.read(|data| data.edits.get(&label).copied().unwrap_or_default());
             if let Some(session) = books.told.sessions.get_mut(&label) {

@@ -63,8 +63,8 @@ pub struct Size {
 }
 
 impl Size {
-    pub const SMALL: Self = Self { servers: 3, players: 24, minutes: 30, hasty: false };
-    pub const LARGE: Self = Self { servers: 12, players: 300, minutes: 60, hasty: false };
+    pub const SMALL: Self = Self { servers: 3, players: 24, minutes: 30, hasty: true };
+    pub const LARGE: Self = Self { servers: 12, players: 300, minutes: 60, hasty: true };
 }
 
 /// What came of a world.
@@ -232,7 +232,7 @@ impl World {
         let clock =
             Arc::new(StoreClock { began: Instant::now(), start_ms, stepped_ms: AtomicI64::new(0), last_step: Mutex::default() });
         let env = Env::new(Arc::new(SharedClock(clock.clone())), Arc::new(dice.rng()));
-        let clerk = Arc::new(Clerk(Mutex::new(Books::new(traced, size.hasty))));
+        let clerk = Arc::new(Clerk(Mutex::new(Books::new(traced))));
         let store = Arc::new(Watched::new(MemoryStore::new(env), clerk.clone()));
         let weather = Weather::draw(&dice);
         let weather = if size.hasty { weather.overloaded(&Dice::new(seed, 60_000)) } else { weather };

@@ -33,6 +33,12 @@ const PAYLOAD: usize = 7900;
 /// the notices.
 const WAITING: usize = 16_384;
 
+/// How many bytes the keys of all hints that wait may have. Beyond that a server hears of a gap.
+const WAITING_BYTES: usize = 8 << 20;
+
+/// What a key that waits takes besides its names, about.
+const KEY_BYTES: usize = 128;
+
 /// How often a connection that is used for nothing is asked whether it is still there.
 const PROBE: Duration = Duration::from_secs(5);
 
@@ -69,8 +75,40 @@ struct Shared {
 /// What the task is to do. It outlives the messenger only until it is told.
 #[derive(Default)]
 struct Work {
-    to_send: Mutex<BTreeMap<ServerId, ToSend>>,
+    to_send: Mutex<Waiting>,
     bell: Notify,
+}
+
+/// Hints that wait to be sent, in bounded memory.
+#[derive(Default)]
+struct Waiting {
+    servers: BTreeMap<ServerId, ToSend>,
+    /// Of the keys.
+    bytes: usize,
+}
+
+impl Waiting {
+    /// Adds a hint. False: it is dropped.
+    fn add(&mut self, to: ServerId, key: &ProfileKey) -> bool {
+        if self.servers.len() >= WAITING && !self.servers.contains_key(&to) {
+            return false;
+        }
+        let waiting = self.servers.entry(to).or_insert_with(|| ToSend::Keys(BTreeSet::new()));
+        if let ToSend::Keys(keys) = waiting
+            && keys.insert(key.clone())
+        {
+            self.bytes += bytes_of(key);
+            if keys.len() > HINT_QUEUE || self.bytes > WAITING_BYTES {
+                self.bytes -= keys.iter().map(bytes_of).sum::<usize>();
+                *waiting = ToSend::Gap;
+            }
+        }
+        true
+    }
+}
+
+fn bytes_of(key: &ProfileKey) -> usize {
+    key.store().len() + key.scope().len() + key.key().len() + KEY_BYTES
 }
 
 /// What a server is to hear.
@@ -114,21 +152,11 @@ impl Messenger for PostgresMessenger {
             self.shared.here.deliver(to, Hint::Look(key.clone()));
             return;
         }
-        {
-            let mut to_send = self.shared.work.to_send.lock();
-            if to_send.len() >= WAITING && !to_send.contains_key(&to) {
-                metrics::counter!("profilestore_hints_dropped_total").increment(1);
-                return;
-            }
-            let waiting = to_send.entry(to).or_insert_with(|| ToSend::Keys(BTreeSet::new()));
-            if let ToSend::Keys(keys) = waiting {
-                keys.insert(key.clone());
-                if keys.len() > HINT_QUEUE {
-                    *waiting = ToSend::Gap;
-                }
-            }
+        if self.shared.work.to_send.lock().add(to, key) {
+            self.shared.work.bell.notify_one();
+        } else {
+            metrics::counter!("profilestore_hints_dropped_total").increment(1);
         }
-        self.shared.work.bell.notify_one();
     }
 }
 
@@ -202,7 +230,7 @@ impl Task {
     }
 
     async fn send(&self, conn: &Conn) -> Result<(), StoreError> {
-        let waiting = std::mem::take(&mut *self.work.to_send.lock());
+        let waiting = std::mem::take(&mut *self.work.to_send.lock()).servers;
         if waiting.is_empty() {
             return Ok(());
         }
@@ -294,6 +322,22 @@ mod tests {
         assert!(payloads.len() > 5 && payloads.iter().all(|payload| payload.len() <= PAYLOAD));
         let found: BTreeSet<ProfileKey> = payloads.iter().flat_map(|payload| keys_of(payload)).collect();
         assert_eq!(found, keys);
+    }
+
+    #[test]
+    fn hints_that_wait_take_bounded_memory() {
+        let mut waiting = Waiting::default();
+        let name = |n: usize| ProfileKey::new("S", "global", &format!("{n:09}{}", "k".repeat(90))).unwrap();
+        for server in 0..100 {
+            for n in 0..2000 {
+                assert!(waiting.add(ServerId(uuid::Uuid::from_u128(server)), &name(n)));
+                assert!(waiting.bytes <= WAITING_BYTES);
+            }
+        }
+        let kept = |keys: &ToSend| if let ToSend::Keys(keys) = keys { keys.iter().map(bytes_of).sum() } else { 0 };
+        assert_eq!(waiting.servers.values().map(kept).sum::<usize>(), waiting.bytes);
+        let gaps = waiting.servers.values().filter(|keys| matches!(keys, ToSend::Gap)).count();
+        assert!((1..100).contains(&gaps), "{gaps} of 100 servers hear of a gap");
     }
 
     #[test]

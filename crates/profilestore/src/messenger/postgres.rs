@@ -327,7 +327,7 @@ mod tests {
     #[test]
     fn hints_that_wait_take_bounded_memory() {
         let mut waiting = Waiting::default();
-        let name = |n: usize| ProfileKey::new("S", "global", &format!("{n:09}{}", "k".repeat(90))).unwrap();
+        let name = |n: usize| ProfileKey::new("S", "global", &format!("{n:09}{}", "k".repeat(40))).unwrap();
         for server in 0..100 {
             for n in 0..2000 {
                 assert!(waiting.add(ServerId(uuid::Uuid::from_u128(server)), &name(n)));

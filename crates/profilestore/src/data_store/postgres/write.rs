@@ -206,6 +206,11 @@ impl Again {
         again
     }
 
+    /// True when the answers need nothing more.
+    pub(super) fn is_empty(&self) -> bool {
+        self.inboxes.is_empty() && self.values.is_empty() && self.renewed.is_empty()
+    }
+
     /// The statements that read it.
     pub(super) fn steps(&self) -> Vec<(Part, Step<'_>)> {
         let mut steps = Vec::new();

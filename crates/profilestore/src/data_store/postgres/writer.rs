@@ -177,10 +177,12 @@ impl Inner {
                 Ok(answers) => answers,
                 Err(Outcome::Not(failed)) => return Err(failed),
                 Err(Outcome::Unknown(reason)) => {
-                    // What was refused is refused, whatever became of the others.
+                    // What was refused is refused, whatever became of the others. But what was to be
+                    // read behind the writes was not: an answer that needs it is unknown as well.
                     let shown = Shown::default();
                     let sure = |(commit, verdict): (&&Commit, Verdict)| match verdict {
                         Verdict::Replied { wrote: true, .. } => None,
+                        verdict if !Again::of(&batch, [(*commit, &verdict)].into_iter()).is_empty() => None,
                         verdict => Some(batch.answer(commit, verdict, &shown)),
                     };
                     return Err(Failed::Unknown(reason, commits.iter().zip(verdicts).map(sure).collect()));

@@ -4,10 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use profilestore::{
-    ProfileKey,
+    MessageId, ProfileKey,
     data_store::{
         Cause, Change, Commit, CommitId, ConflictKind, DataStore, DataStoreExt as _, KeyFilter, KeyQuery, KeyState, LeaseState,
-        NewValue, PostgresStore, Returning, ServerId, StoreError,
+        NewMessage, NewValue, PostgresOptions, PostgresStore, Returning, ServerId, StoreError,
     },
     env::Env,
 };
@@ -85,23 +85,27 @@ async fn a_lock_that_is_not_released_makes_unavailable() {
     assert!(!store.commit_one(commit).await.unwrap().already_applied);
 }
 
+/// A role whose every commit waits for a standby that does not exist: the server does so wherever
+/// `synchronous_commit` is on, and its default is `local`. With its options.
+async fn role_that_waits(schema: &str) -> (String, PostgresOptions) {
+    let role = format!("waits_{schema}");
+    let made = format!(
+        "CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'; \
+         ALTER ROLE {role} SET synchronous_commit = on; \
+         GRANT profilestore_game_server TO {role}"
+    );
+    owner().await.batch_execute(&made).await.unwrap();
+    let host = server_url().split_once('@').unwrap().1.to_owned();
+    let url = format!("postgres://{role}:{PASSWORD}@{host}?schema={schema}");
+    (role, url.parse().unwrap())
+}
+
 /// A commit that stands at the primary but not at its standby is neither applied nor refused, until the same id tells.
 #[tokio::test]
 async fn a_commit_that_its_standby_does_not_confirm_is_indeterminate() {
     let schema = made().await;
     let owner = owner().await;
-    // The server waits for a standby that does not exist wherever synchronous_commit is on; its default is `local`.
-    let role = format!("waits_{schema}");
-    owner
-        .batch_execute(&format!(
-            "CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'; ALTER ROLE {role} SET synchronous_commit = on; \
-             GRANT profilestore_game_server TO {role}"
-        ))
-        .await
-        .unwrap();
-    let host = server_url().split_once('@').unwrap().1.to_owned();
-    let mut options: profilestore::data_store::PostgresOptions =
-        format!("postgres://{role}:{PASSWORD}@{host}?schema={schema}").parse().unwrap();
+    let (role, mut options) = role_that_waits(&schema).await;
     let store = opened(&schema).await;
     // The server's time limit does not concern a COMMIT: the client gives up. Or somebody cancels, and the server warns.
     for (name, cancelled, limit, told) in [("p", false, 1, "in time"), ("q", true, 60, "synchronous replication")] {
@@ -128,6 +132,49 @@ async fn a_commit_that_its_standby_does_not_confirm_is_indeterminate() {
         assert!(store.commit_one(commit).await.unwrap().already_applied);
         assert_eq!(state(&store, &key).await.version, 1);
     }
+}
+
+/// Commits share a transaction whose outcome is unknown. Those among them that write nothing, being
+/// applied already or refused, were answered with an empty inbox. Their session then took its
+/// operators' edits for removed, saved their effect without removing them, and made them twice.
+#[tokio::test]
+async fn answers_beside_an_unknown_outcome_do_not_tell_of_an_empty_inbox() {
+    let schema = made().await;
+    let (role, mut options) = role_that_waits(&schema).await;
+    options.statement_timeout = Duration::from_secs(1);
+    let (waiting, store) = (PostgresStore::open(options).await.unwrap(), opened(&schema).await);
+    let (applied, refused, other) = (key("applied"), key("refused"), key("other"));
+    let now_ms = store.identity().await.unwrap().now_ms;
+    let letter = |key: &ProfileKey| Change::AppendMessage {
+        key: key.clone(),
+        message: NewMessage { id: MessageId::new(now_ms, "letter").unwrap(), payload: Bytes::from_static(b"1") },
+        cap: 10,
+    };
+    let first = make(&store, vec![write(&KeyState::absent(applied.clone()), "1"), letter(&applied)]).await;
+    store.commit_one(first.clone()).await.unwrap();
+    let begun = vec![write(&KeyState::absent(refused.clone()), "1"), letter(&refused)];
+    store.commit_one(make(&store, begun).await).await.unwrap();
+    let stale = make(&store, vec![write(&KeyState::absent(refused.clone()), "2")]).await;
+    let unknown = make(&store, vec![write(&KeyState::absent(other), "1")]).await;
+    let commits = vec![first, stale, unknown];
+    let replies = waiting.commit(commits.clone()).await;
+    for (commit, reply) in commits.iter().zip(replies) {
+        match reply {
+            Err(StoreError::Indeterminate { commit: id, .. }) => assert_eq!(id, commit.id),
+            other => panic!("what was not read was told: {other:?}"),
+        }
+    }
+    let sql = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = $1";
+    owner().await.query(sql, &[&role]).await.unwrap();
+    let waits = |state: &KeyState| state.inbox.as_ref().map(Vec::len);
+    let [first, stale, unknown] = <[Commit; 3]>::try_from(commits).unwrap();
+    let again = store.commit_one(first).await.unwrap();
+    assert!(again.already_applied);
+    assert_eq!(waits(&again.states[0]), Some(1));
+    let conflict = store.commit_one(stale).await.unwrap_err();
+    assert_eq!(conflict.conflict(), Some(&ConflictKind::Version));
+    assert!(matches!(conflict, StoreError::Conflict(conflict) if conflict.state.as_ref().and_then(waits) == Some(1)));
+    assert!(store.commit_one(unknown).await.unwrap().already_applied);
 }
 
 /// Two stores that move amounts between the same keys in every order lose none and answer every commit.

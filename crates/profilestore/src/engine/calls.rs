@@ -6,14 +6,16 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use super::{Engine, MAX_RACES};
+use super::{
+    Engine,
+    rewrite::{Plan, overtaken, stays_in},
+};
 use crate::{
     audit::{Attribution, AuditEntry},
-    data_store::{Cause, Change, ConflictKind, Incarnation, KeyState, MessageId, NewValue, Returning, StoreError, StoredMessage},
+    data_store::{Cause, Change, CommitReply, ConflictKind, KeyState, MessageId, NewValue, Returning, StoreError, StoredMessage},
     edit::request::dismissed,
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
-    link::{commit::lost_race, deadline::Deadline},
     ownership,
     session::{
         Session,
@@ -41,6 +43,29 @@ pub(crate) struct Overwrite {
     pub(crate) cause: Cause,
     pub(crate) author: String,
     pub(crate) more: Vec<Change>,
+}
+
+impl Overwrite {
+    /// Writes over a state that was read, and ends the session that it shows. The reply says what the
+    /// key holds then.
+    pub(crate) fn plan<T>(self, state: &KeyState, answer: T) -> Plan<T> {
+        let Self { value, user_ids, cause, author, more } = self;
+        let write = Change::Write {
+            key: state.key.clone(),
+            epoch: state.epoch,
+            version: state.version,
+            value,
+            user_ids,
+            cause,
+            author,
+            keep_previous: true,
+            seal: true,
+            imported: None,
+        };
+        let mut changes = vec![write, ownership::cleared(state)];
+        changes.extend(more);
+        Plan::Commit(changes, Returning::INBOX, answer)
+    }
 }
 
 /// Whether a message was stored by this call or had been before.
@@ -117,7 +142,7 @@ impl Engine {
         // Into the restored contents, where the message's id says whether it is in them.
         while let Err(error @ StoreError::Replaced { .. }) = &answer
             && !deadline.is_over(self.link.env.now())
-            && self.link.overtaken(error).await
+            && overtaken(&self.link, error).await
         {
             commit = self.link.new_commit(commit.changes, Returning::HEAD);
             answer = self.link.settle(&commit, deadline).await;
@@ -140,64 +165,56 @@ impl Engine {
     }
 
     /// Changes what waits for a profile, without a session. `edit` sees the waiting messages and says what is to become of them; it
-    /// is asked again when somebody else was faster. None: nothing.
+    /// is asked again when another writer was faster. None: nothing.
     #[cfg(feature = "roblox")]
     pub(crate) fn change_inbox(
         self: &Arc<Self>,
         key: &ProfileKey,
-        mut edit: EditInbox,
+        edit: EditInbox,
     ) -> impl Future<Output = Result<bool>> + Send + 'static + use<> {
-        let (engine, key_) = (self.clone(), key.clone());
+        let (engine, key_, edit) = (self.clone(), key.clone(), parking_lot::Mutex::new(edit));
         self.link.call(key, async move {
-            let deadline = engine.link.deadline();
-            for _ in 0..MAX_RACES {
-                let incarnation = engine.link.incarnation();
+            let plan = |_| async {
                 let (now_ms, mut state) = engine.link.read_settled(&key_, Returning::INBOX).await?;
                 state.hide_edits();
-                let Some(changes) = edit(&state) else { return Ok(false) };
-                let waiting = |index: u64| state.inbox.iter().flatten().find(|message| message.index == index);
-                let changed = |index: u64, payload| {
-                    let revision = waiting(index).map_or(0, |message| message.revision);
-                    Change::ChangeMessage { key: key_.clone(), index, revision, payload }
-                };
-                let mut made = Vec::with_capacity(changes.len());
-                for change in changes {
-                    match change {
-                        InboxChange::Add { payload } => {
-                            let name = engine.link.env.uuid().to_string();
-                            made.push(engine.link.append(&key_, MessageId { created_ms: now_ms, name }, payload)?);
-                        }
-                        InboxChange::Change { index, payload } => {
-                            crate::link::messages::check_message(&key_, &payload)?;
-                            made.push(changed(index, payload));
-                        }
-                        InboxChange::Remove { index } => {
-                            // A removal alone would also take one that was locked or changed meanwhile.
-                            if let Some(message) = waiting(index) {
-                                made.push(changed(index, message.payload.clone()));
-                            }
-                            made.push(Change::RemoveMessage { key: key_.clone(), index, receipt: true });
-                        }
-                    }
+                let wanted = (*edit.lock())(&state);
+                let Some(wanted) = wanted else { return Ok(Plan::Done(false)) };
+                let changes = engine.inbox_changes(&state, wanted, now_ms)?;
+                Ok(if changes.is_empty() { Plan::Done(true) } else { Plan::Commit(changes, Returning::HEAD, true) })
+            };
+            Ok(engine.rewrite(&key_, plan).await?.0)
+        })
+    }
+
+    #[cfg(feature = "roblox")]
+    fn inbox_changes(&self, state: &KeyState, wanted: Vec<InboxChange>, now_ms: i64) -> Result<Vec<Change>> {
+        let key = &state.key;
+        let waiting = |index: u64| state.inbox.iter().flatten().find(|message| message.index == index);
+        let changed = |index: u64, payload| {
+            let revision = waiting(index).map_or(0, |message| message.revision);
+            Change::ChangeMessage { key: key.clone(), index, revision, payload }
+        };
+        let mut changes = Vec::with_capacity(wanted.len());
+        for change in wanted {
+            match change {
+                InboxChange::Add { payload } => {
+                    let name = self.link.env.uuid().to_string();
+                    changes.push(self.link.append(key, MessageId { created_ms: now_ms, name }, payload)?);
                 }
-                if made.is_empty() {
-                    return Ok(true);
+                InboxChange::Change { index, payload } => {
+                    crate::link::messages::check_message(key, &payload)?;
+                    changes.push(changed(index, payload));
                 }
-                let commit = engine.link.commit_in(incarnation, made, Returning::HEAD);
-                match engine.link.settle(&commit, deadline).await {
-                    Ok(_) => {
-                        engine.table.look(&key_);
-                        return Ok(true);
+                InboxChange::Remove { index } => {
+                    // A removal alone would also take one that was locked or changed meanwhile.
+                    if let Some(message) = waiting(index) {
+                        changes.push(changed(index, message.payload.clone()));
                     }
-                    Err(error) => match error.conflict() {
-                        Some(ConflictKind::MessageGone | ConflictKind::MessageRevision | ConflictKind::MessageLocked) => {}
-                        _ if lost_race(&error) => {}
-                        _ => return Err(engine.link.not_sent(error, &key_)),
-                    },
+                    changes.push(Change::RemoveMessage { key: key.clone(), index, receipt: true });
                 }
             }
-            Err(too_many_races())
-        })
+        }
+        Ok(changes)
     }
 
     /// Writes a read profile back and ends whatever session there is. Answers with what the key holds then.
@@ -208,29 +225,32 @@ impl Engine {
     ) -> impl Future<Output = Result<KeyState>> + Send + 'static + use<> {
         let (engine, key_) = (self.clone(), key.clone());
         self.link.call(key, async move {
-            let deadline = engine.link.deadline();
-            for _ in 0..MAX_RACES {
-                let incarnation = engine.link.incarnation();
-                let (_, state) = engine.link.read_settled(&key_, Returning::INBOX).await?;
-                let others_wrote = replacement.existed && state.epoch != replacement.read_epoch;
-                if others_wrote && engine.removed_since(&state, replacement.read_version).await? {
-                    let message = "the profile was removed since it was read; nothing was written";
-                    return Err(Error::new(ErrorKind::Removed, message));
+            // The replacement was made from versions of this incarnation.
+            let began = engine.link.incarnation();
+            let plan = |incarnation| {
+                let (engine, key, replacement) = (&engine, &key_, &replacement);
+                async move {
+                    stays_in(began, incarnation)?;
+                    let (_, state) = engine.link.read_settled(key, Returning::INBOX).await?;
+                    let others_wrote = replacement.existed && state.epoch != replacement.read_epoch;
+                    if others_wrote && engine.removed_since(&state, replacement.read_version).await? {
+                        let message = "the profile was removed since it was read; nothing was written";
+                        return Err(Error::new(ErrorKind::Removed, message));
+                    }
+                    let waiting = state.inbox.as_deref().unwrap_or_default();
+                    let processed = waiting.iter().filter(|message| replacement.processed.contains(&message.index));
+                    let overwrite = Overwrite {
+                        value: NewValue::Bytes(replacement.bytes.clone()),
+                        user_ids: replacement.user_ids.clone(),
+                        cause: replacement.cause,
+                        author: engine.link.job_id.clone(),
+                        more: receipts(key, processed),
+                    };
+                    Ok(overwrite.plan(&state, ()))
                 }
-                let waiting = state.inbox.as_deref().unwrap_or_default();
-                let processed = waiting.iter().filter(|message| replacement.processed.contains(&message.index));
-                let overwrite = Overwrite {
-                    value: NewValue::Bytes(replacement.bytes.clone()),
-                    user_ids: replacement.user_ids.clone(),
-                    cause: replacement.cause,
-                    author: engine.link.job_id.clone(),
-                    more: receipts(&key_, processed),
-                };
-                if let Some(after) = engine.overwrite(incarnation, &state, overwrite, deadline).await? {
-                    return Ok(after);
-                }
-            }
-            Err(too_many_races())
+            };
+            let ((), reply) = engine.rewrite(&key_, plan).await?;
+            after(reply, &key_)
         })
     }
 
@@ -244,22 +264,18 @@ impl Engine {
         let (engine, key_) = (self.clone(), key.clone());
         self.link.call(key, async move {
             let operation = engine.link.env.uuid();
-            let deadline = engine.link.deadline();
-            for _ in 0..MAX_RACES {
-                let incarnation = engine.link.incarnation();
+            let plan = |_| async {
                 let (_, state) = engine.link.read_settled(&key_, Returning::ALL).await?;
                 let author = by.as_ref().map_or(&engine.link.job_id, |by| &by.author);
-                let Some(mut overwrite) = engine.removal(&state, author).await? else { return Ok(false) };
+                let Some(mut overwrite) = engine.removal(&state, author).await? else { return Ok(Plan::Done(false)) };
                 if let Some(by) = &by {
                     let entry = AuditEntry::new(operation, "remove", vec![key_.clone()], by.clone());
                     let messages = state.inbox.as_ref().map_or(0, Vec::len);
                     overwrite.more.push(entry.detail("version", state.version).detail("messages", messages).change()?);
                 }
-                if engine.overwrite(incarnation, &state, overwrite, deadline).await?.is_some() {
-                    return Ok(true);
-                }
-            }
-            Err(too_many_races())
+                Ok(overwrite.plan(&state, true))
+            };
+            Ok(engine.rewrite(&key_, plan).await?.0)
         })
     }
 
@@ -278,43 +294,6 @@ impl Engine {
             author: author.to_owned(),
             more,
         }))
-    }
-
-    /// Writes over a state that was read in these contents, and ends the session that it shows. None when somebody else was faster.
-    pub(crate) async fn overwrite(
-        self: &Arc<Self>,
-        incarnation: Incarnation,
-        state: &KeyState,
-        overwrite: Overwrite,
-        deadline: Deadline,
-    ) -> Result<Option<KeyState>> {
-        let Overwrite { value, user_ids, cause, author, more } = overwrite;
-        let key = &state.key;
-        let write = Change::Write {
-            key: key.clone(),
-            epoch: state.epoch,
-            version: state.version,
-            value,
-            user_ids,
-            cause,
-            author,
-            keep_previous: true,
-            seal: true,
-            imported: None,
-        };
-        let mut changes = vec![write, ownership::cleared(state)];
-        changes.extend(more);
-        let commit = self.link.commit_from_outside(incarnation, changes, Returning::INBOX);
-        match self.link.settle(&commit, deadline).await {
-            Ok(mut reply) => {
-                // A session of this very server gets no notice.
-                self.table.look(key);
-                let at = reply.states.iter().position(|after| after.key == *key);
-                Ok(at.map(|at| reply.states.swap_remove(at)))
-            }
-            Err(error) if lost_race(&error) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
     }
 
     /// Runs a transaction over sessions of this engine, each of another key.
@@ -337,8 +316,11 @@ impl Engine {
     }
 }
 
-pub(crate) fn too_many_races() -> Error {
-    Error::new(ErrorKind::Unavailable, "others kept changing the profile; try again")
+/// What a key holds after a commit that wrote it.
+pub(crate) fn after(reply: Option<CommitReply>, key: &ProfileKey) -> Result<KeyState> {
+    let states = reply.map(|reply| reply.states).unwrap_or_default();
+    let after = states.into_iter().find(|after| after.key == *key);
+    after.ok_or_else(|| Error::new(ErrorKind::Corrupt, "the store's reply says nothing about the profile"))
 }
 
 fn receipts<'a>(key: &ProfileKey, messages: impl IntoIterator<Item = &'a StoredMessage>) -> Vec<Change> {

@@ -3,14 +3,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Engine, MAX_RACES};
+use super::{Engine, rewrite::Plan};
 use crate::{
     audit::{AuditEntry, AuditOutcome},
-    data_store::{ConflictKind, KeyState, Returning, StoreError},
+    data_store::{KeyState, Returning},
     edit::request::{EditRequest, Next, entry_key_of},
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
-    link::{commit::lost_race, deadline::Deadline},
+    link::deadline::Deadline,
     ownership::{self, Blocker},
 };
 
@@ -76,36 +76,29 @@ impl Engine {
         self.link.call(key, async move { engine.edit_now(&key_, &request).await })
     }
 
-    pub(crate) async fn edit_now(self: &Arc<Self>, key: &ProfileKey, request: &EditRequest) -> Result<Option<AuditEntry>> {
-        let deadline = self.link.deadline();
+    pub(crate) async fn edit_now(&self, key: &ProfileKey, request: &EditRequest) -> Result<Option<AuditEntry>> {
         let keys = [key.clone(), entry_key_of(request.operation, key)];
-        for _ in 0..MAX_RACES {
-            let incarnation = self.link.incarnation();
+        let plan = |_| async {
             let snapshot = self.link.read_all(&keys, Returning::ALL).await?;
             let [state, book] = &snapshot.states[..] else {
                 return Err(Error::new(ErrorKind::Corrupt, "the store gave no answer for the keys"));
             };
-            let (changes, settled) = match self.next_of(request, state, book, snapshot.now_ms)? {
-                Next::Settled(entry) => return Ok(Some(entry)),
+            Ok(match self.next_of(request, state, book, snapshot.now_ms)? {
+                Next::Settled(entry) => Plan::Done(Some(entry)),
                 Next::Waits => {
-                    // The store leaves no notice for the sender itself.
+                    // The holder may have missed what tells of it.
                     self.table.look(key);
-                    return Ok(None);
+                    Plan::Done(None)
                 }
-                Next::Settle(changes, entry) => (changes, Some(entry)),
-                Next::Send(changes) => (changes, None),
-            };
-            let commit = self.link.commit_from_outside(incarnation, changes, Returning::HEAD);
-            match self.link.settle(&commit, deadline).await {
-                Ok(reply) => {
-                    self.table.look(key);
-                    return Ok(settled.map(|entry| AuditEntry { stored_ms: reply.now_ms, ..entry }));
-                }
-                Err(error) if edit_lost_race(&error) || self.link.overtaken(&error).await => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(Error::new(ErrorKind::Unavailable, "others kept changing the profile; try again"))
+                Next::Settle(changes, entry) => Plan::Commit(changes, Returning::HEAD, Some(entry)),
+                Next::Send(changes) => Plan::Commit(changes, Returning::HEAD, None),
+            })
+        };
+        let (entry, reply) = self.rewrite(key, plan).await?;
+        Ok(match reply {
+            Some(reply) => entry.map(|entry| AuditEntry { stored_ms: reply.now_ms, ..entry }),
+            None => entry,
+        })
     }
 
     pub(super) fn next_of(&self, request: &EditRequest, state: &KeyState, book: &KeyState, now_ms: i64) -> Result<Next> {
@@ -128,11 +121,6 @@ impl Engine {
             Err(Error::new(ErrorKind::Corrupt, "the store gave no answer for a key"))
         }
     }
-}
-
-/// True when the edit's commit was overtaken by somebody, so that it is worth looking again.
-pub(super) fn edit_lost_race(error: &StoreError) -> bool {
-    lost_race(error) || matches!(error.conflict(), Some(ConflictKind::MessageSeen | ConflictKind::Server))
 }
 
 /// True when an error about an edit that was sent says that it takes no effect.

@@ -8,7 +8,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tokio::task::JoinSet;
 
-use super::{Engine, edit::edit_lost_race};
+use super::{Engine, rewrite::was_overtaken};
 use crate::{
     audit::{AuditEntry, AuditOutcome, AuditQuery, audit_entries, entry_key},
     data_store::{Commit, KeyState, Returning, StoreError},
@@ -121,7 +121,7 @@ impl Engine {
     async fn begin(&self, bulk: &Plan) -> Result<AuditEntry> {
         let entry = bulk.entry()?;
         match self.book_change(entry.change_at(0)?).await {
-            Err(error) if edit_lost_race(&error) => {}
+            Err(error) if was_overtaken(&error) => {}
             other => return Ok(other.map(|()| entry)?),
         }
         let (_, state) =
@@ -141,7 +141,7 @@ impl Engine {
             .detail("skipped", report.skipped);
         match self.book_change(done.change_at(1)?).await {
             // Two runs at once: the other one said so.
-            Err(error) if edit_lost_race(&error) => Ok(()),
+            Err(error) if was_overtaken(&error) => Ok(()),
             other => Ok(other?),
         }
     }
@@ -269,7 +269,7 @@ impl Engine {
                     self.table.look(&work.key);
                     settled.map_or(Fate::Waits, Fate::Settled)
                 }
-                Err(error) if edit_lost_race(&error) => self
+                Err(error) if was_overtaken(&error) => self
                     .edit_now(&work.key, &work.request)
                     .await
                     .map_or_else(fate_of, |entry| Ok(entry.map_or(Fate::Waits, Fate::Settled)))?,

@@ -5,10 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{
-    Engine, MAX_RACES,
-    calls::{Overwrite, too_many_races},
-};
+use super::{Engine, calls::Overwrite, rewrite::Plan};
 use crate::{
     audit::{Attribution, AuditEntry, AuditOutcome, AuditQuery, audit_entries},
     data_store::{
@@ -18,7 +15,6 @@ use crate::{
     edit::request::dismissed,
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
-    link::commit::lost_race,
     record::Stored,
 };
 
@@ -141,42 +137,39 @@ impl Engine {
         self.link.call(key, async move { engine.erase_now(&key_, &wanted).await })
     }
 
-    async fn erase_now(self: &Arc<Self>, key: &ProfileKey, wanted: &Wanted) -> Result<Fate> {
-        let deadline = self.link.deadline();
-        for _ in 0..MAX_RACES {
-            let incarnation = self.link.incarnation();
-            let (_, state) = self.link.read_settled(key, Returning::ALL).await?;
-            let versions = self.kept_versions(key).await?;
-            let user_ids = self.users(&state, &versions).await?;
-            if !user_ids.contains(&wanted.user_id) {
-                return Ok(Fate::Gone);
-            }
-            if !wanted.shared && user_ids.iter().any(|user| *user != wanted.user_id) {
-                return Ok(Fate::Shared(SharedProfile { key: key.clone(), user_ids }));
-            }
-            let erased = ErasedProfile {
-                key: key.clone(),
-                versions: versions.len() as u64,
-                messages: state.inbox.as_ref().map_or(0, Vec::len) as u64,
-                held_by: state.lease.holder.as_ref().map(|holder| holder.job_id.clone()),
-            };
-            let entry = AuditEntry::new(wanted.operation, ERASE, vec![key.clone()], wanted.by.clone())
-                .detail("versions", erased.versions)
-                .detail("messages", erased.messages);
-            let mut more = dismissed(key, state.inbox.as_deref().unwrap_or_default(), WHY)?;
-            more.extend([Change::Erase { key: key.clone(), epoch: state.epoch }, entry.change()?]);
-            let overwrite = Overwrite {
-                value: NewValue::Tombstone,
-                user_ids: Vec::new(),
-                cause: Cause::Remove,
-                author: wanted.by.author.clone(),
-                more,
-            };
-            if self.overwrite(incarnation, &state, overwrite, deadline).await?.is_some() {
-                return Ok(Fate::Erased(erased));
-            }
+    async fn erase_now(&self, key: &ProfileKey, wanted: &Wanted) -> Result<Fate> {
+        Ok(self.rewrite(key, |_| self.plan_erasure(key, wanted)).await?.0)
+    }
+
+    async fn plan_erasure(&self, key: &ProfileKey, wanted: &Wanted) -> Result<Plan<Fate>> {
+        let (_, state) = self.link.read_settled(key, Returning::ALL).await?;
+        let versions = self.kept_versions(key).await?;
+        let user_ids = self.users(&state, &versions).await?;
+        if !user_ids.contains(&wanted.user_id) {
+            return Ok(Plan::Done(Fate::Gone));
         }
-        Err(too_many_races())
+        if !wanted.shared && user_ids.iter().any(|user| *user != wanted.user_id) {
+            return Ok(Plan::Done(Fate::Shared(SharedProfile { key: key.clone(), user_ids })));
+        }
+        let erased = ErasedProfile {
+            key: key.clone(),
+            versions: versions.len() as u64,
+            messages: state.inbox.as_ref().map_or(0, Vec::len) as u64,
+            held_by: state.lease.holder.as_ref().map(|holder| holder.job_id.clone()),
+        };
+        let entry = AuditEntry::new(wanted.operation, ERASE, vec![key.clone()], wanted.by.clone())
+            .detail("versions", erased.versions)
+            .detail("messages", erased.messages);
+        let mut more = dismissed(key, state.inbox.as_deref().unwrap_or_default(), WHY)?;
+        more.extend([Change::Erase { key: key.clone(), epoch: state.epoch }, entry.change()?]);
+        let overwrite = Overwrite {
+            value: NewValue::Tombstone,
+            user_ids: Vec::new(),
+            cause: Cause::Remove,
+            author: wanted.by.author.clone(),
+            more,
+        };
+        Ok(overwrite.plan(&state, Fate::Erased(erased)))
     }
 
     /// With whom the tombstone of a profile stays associated, also when it takes the place of another one.
@@ -273,11 +266,9 @@ impl Engine {
     /// Takes out the details of what was stored by then, and forgets what stood there before. What was booked there since stays: it is
     /// about a later life of the profile. False when there were no details to be taken out.
     async fn redact_entry(&self, at: &ProfileKey, erased_ms: i64) -> Result<bool> {
-        let deadline = self.link.deadline();
-        for _ in 0..MAX_RACES {
-            let incarnation = self.link.incarnation();
+        let plan = |_| async {
             let (_, state) = self.link.read_settled(at, Returning::ALL).await?;
-            let Some(mut entry) = AuditEntry::of(&state)? else { return Ok(false) };
+            let Some(mut entry) = AuditEntry::of(&state)? else { return Ok(Plan::Done(false)) };
             let mut changes = Vec::new();
             let redacts = entry.stored_ms <= erased_ms && !self.waits(&entry).await?;
             if redacts {
@@ -288,12 +279,8 @@ impl Engine {
                 changes.push(entry.change_at(state.version)?);
             }
             changes.push(Change::Erase { key: at.clone(), epoch: state.epoch });
-            match self.link.settle(&self.link.commit_in(incarnation, changes, Returning::HEAD), deadline).await {
-                Ok(_) => return Ok(redacts),
-                Err(error) if lost_race(&error) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(too_many_races())
+            Ok(Plan::Commit(changes, Returning::HEAD, redacts))
+        };
+        Ok(self.rewrite(at, plan).await?.0)
     }
 }

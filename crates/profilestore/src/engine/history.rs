@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use serde::Serialize;
+use uuid::Uuid;
 
 use super::{
-    Engine, MAX_RACES,
-    calls::{Overwrite, too_many_races},
+    Engine,
+    calls::{Overwrite, after},
+    rewrite::{Plan, stays_in},
 };
 use crate::{
     audit::{Attribution, AuditEntry},
@@ -78,36 +80,43 @@ impl Engine {
         let (engine, key_) = (self.clone(), key.clone());
         self.link.call(key, async move {
             let operation = engine.link.env.uuid();
-            let deadline = engine.link.deadline();
-            for _ in 0..MAX_RACES {
-                let incarnation = engine.link.incarnation();
-                let (_, state) = engine.link.read_settled(&key_, Returning::HEAD).await?;
-                // Each time anew: it may have been erased, and a backup has other versions under the same numbers.
-                let found = engine.find(&state, &which).await?.ok_or_else(no_such_version)?;
-                let bytes = found.value.ok_or_else(|| {
-                    Error::new(
-                        ErrorKind::Invalid,
-                        "the version is a removal, which cannot be restored; remove the profile instead",
-                    )
-                })?;
-                let restored = found.info.number;
-                let entry = AuditEntry::new(operation, "rollback", vec![key_.clone()], by.clone())
-                    .detail("restored", restored)
-                    .detail("replaced", state.version);
-                let overwrite = Overwrite {
-                    user_ids: Stored::decode(&bytes)?.user_ids().to_vec(),
-                    value: NewValue::Bytes(bytes),
-                    cause: Cause::Restore,
-                    author: by.author.clone(),
-                    more: vec![entry.change()?],
-                };
-                if let Some(after) = engine.overwrite(incarnation, &state, overwrite, deadline).await? {
-                    let held_by = state.lease.holder.map(|holder| holder.job_id);
-                    return Ok(Restored { restored, replaced: state.version, version: after.version, held_by });
+            // A backup has other versions under the same numbers.
+            let began = engine.link.incarnation();
+            let plan = |incarnation| {
+                let (engine, key, which, by) = (&engine, &key_, &which, &by);
+                async move {
+                    stays_in(began, incarnation)?;
+                    engine.plan_restore(key, which, by, operation).await
                 }
-            }
-            Err(too_many_races())
+            };
+            let (restored, reply) = engine.rewrite(&key_, plan).await?;
+            Ok(Restored { version: after(reply, &key_)?.version, ..restored })
         })
+    }
+
+    async fn plan_restore(&self, key: &ProfileKey, which: &Which, by: &Attribution, operation: Uuid) -> Result<Plan<Restored>> {
+        let (_, state) = self.link.read_settled(key, Returning::HEAD).await?;
+        // Each time anew: it may have been erased.
+        let found = self.find(&state, which).await?.ok_or_else(no_such_version)?;
+        let bytes = found.value.ok_or_else(|| {
+            let message = "the version is a removal, which cannot be restored; remove the profile instead";
+            Error::new(ErrorKind::Invalid, message)
+        })?;
+        let restored = found.info.number;
+        let entry = AuditEntry::new(operation, "rollback", vec![key.clone()], by.clone())
+            .detail("restored", restored)
+            .detail("replaced", state.version);
+        let overwrite = Overwrite {
+            user_ids: Stored::decode(&bytes)?.user_ids().to_vec(),
+            value: NewValue::Bytes(bytes),
+            cause: Cause::Restore,
+            author: by.author.clone(),
+            more: vec![entry.change()?],
+        };
+        let held_by = state.lease.holder.as_ref().map(|holder| holder.job_id.clone());
+        // The number of the new version comes with the reply.
+        let restored = Restored { restored, replaced: state.version, version: 0, held_by };
+        Ok(overwrite.plan(&state, restored))
     }
 
     /// Pins or unpins a version.

@@ -4,7 +4,9 @@
 //! ([`crate::link::queue`]); who may write is decided by [`ownership`](crate::ownership).
 //!
 //! * [`table`]: which keys are open, being opened or ending. Sessions tell it about themselves.
-//! * [`start`], [`claims`], [`attempt`], [`newborn`]: starting a session.
+//! * [`start`], [`claims`], [`attempt`], [`take`], [`found`], [`newborn`]: starting
+//!   a session.
+//! * [`rewrite`]: the one loop of look, build, commit.
 //! * [`calls`], [`edit`], [`edit_all`], [`erase`], [`history`], [`standing`]: calls without a session.
 //! * [`notices`], [`autosave`], [`bounded_loss`], [`sweep`]: the drivers, tasks that run all the time.
 
@@ -32,17 +34,17 @@ mod claims;
 mod edit;
 mod edit_all;
 pub(crate) mod erase;
+mod found;
 pub(crate) mod history;
 mod newborn;
 mod notices;
 pub(crate) mod options;
+pub(crate) mod rewrite;
 mod standing;
 mod start;
 mod sweep;
 pub(crate) mod table;
-
-/// How often a commit that lost a race against another server is rebuilt and tried again before the call fails.
-const MAX_RACES: usize = 50;
+mod take;
 
 pub(crate) struct Engine {
     pub(crate) link: Arc<Link>,

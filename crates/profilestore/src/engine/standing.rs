@@ -2,12 +2,12 @@
 
 use uuid::Uuid;
 
-use super::{Engine, MAX_RACES, calls::too_many_races, edit::edit_lost_race};
+use super::{Engine, rewrite::Plan};
 use crate::{
     audit::{Attribution, AuditEntry, AuditOutcome, entry_key},
-    data_store::{Change, Incarnation, Returning},
+    data_store::Returning,
     edit::{
-        bulk::{Plan, What, stands_in},
+        bulk::{self, What, stands_in},
         request::entry_key_of,
         standing::{Registry, StandingEdit},
     },
@@ -22,37 +22,33 @@ const END: &str = "end standing";
 
 impl Engine {
     /// Enters a bulk edit into its store's list, once, however often the operation is resumed.
-    pub(super) async fn stand(&self, bulk: &Plan) -> Result<()> {
+    pub(super) async fn stand(&self, bulk: &bulk::Plan) -> Result<()> {
         let What::Edit(profiles, edit) = &bulk.what else { return Ok(()) };
         if !bulk.new_too {
             return Ok(());
         }
         let standing = StandingEdit::new(bulk.operation, bulk.by.clone(), profiles.clone(), edit)?;
-        for _ in 0..MAX_RACES {
-            let incarnation = self.link.incarnation();
+        let plan = |_| async {
             let (registry, mark) = self.registry_and_mark(&profiles.store, bulk.operation).await?;
             match mark.map(|mark| mark.outcome) {
                 None => {}
                 Some(AuditOutcome::Refused { why }) => return Err(Error::new(ErrorKind::Invalid, why)),
-                Some(_) => return Ok(()),
+                Some(_) => return Ok(Plan::Done(())),
             }
             let mut edits = registry.edits.clone();
             edits.push(standing.clone());
             let mut changes = registry.replaced(edits, &bulk.by.author)?;
             changes.push(AuditEntry::new(bulk.operation, STAND, vec![registry.key.clone()], bulk.by.clone()).change()?);
-            if self.changed(incarnation, changes).await? {
-                return Ok(());
-            }
-        }
-        Err(too_many_races())
+            Ok(Plan::Commit(changes, Returning::HEAD, ()))
+        };
+        self.rewrite(&Registry::key_of(&profiles.store), plan).await.map(drop)
     }
 
     /// Ends what the operation `of` left standing, if it did. One that has not come to that yet never will.
     pub(super) async fn end_standing(&self, of: Uuid, operation: Uuid, by: &Attribution) -> Result<()> {
         let (_, header) = self.link.read_settled(&entry_key(of, &[]), VALUE).await?;
         let Some(store) = AuditEntry::of(&header)?.as_ref().and_then(stands_in) else { return Ok(()) };
-        for _ in 0..MAX_RACES {
-            let incarnation = self.link.incarnation();
+        let plan = |_| async {
             let (registry, mark) = self.registry_and_mark(&store, of).await?;
             let at = vec![registry.key.clone()];
             let changes = if mark.is_none() {
@@ -65,13 +61,11 @@ impl Engine {
                 changes.push(AuditEntry::new(operation, END, at, by.clone()).detail("ends", of.to_string()).change()?);
                 changes
             } else {
-                return Ok(());
+                return Ok(Plan::Done(()));
             };
-            if self.changed(incarnation, changes).await? {
-                return Ok(());
-            }
-        }
-        Err(too_many_races())
+            Ok(Plan::Commit(changes, Returning::HEAD, ()))
+        };
+        self.rewrite(&Registry::key_of(&store), plan).await.map(drop)
     }
 
     /// A store's list, and the entry that says that an operation was entered into it.
@@ -82,16 +76,6 @@ impl Engine {
         match (states.next(), states.next()) {
             (Some(registry), Some(mark)) => Ok((Registry::of(registry)?, AuditEntry::of(&mark)?)),
             _ => Err(Error::new(ErrorKind::Corrupt, "the store gave no answer for the keys")),
-        }
-    }
-
-    /// Commits; false when somebody else was faster.
-    async fn changed(&self, incarnation: Incarnation, changes: Vec<Change>) -> Result<bool> {
-        let deadline = self.link.deadline();
-        match self.link.settle(&self.link.commit_in(incarnation, changes, Returning::HEAD), deadline).await {
-            Ok(_) => Ok(true),
-            Err(error) if edit_lost_race(&error) || self.link.overtaken(&error).await => Ok(false),
-            Err(error) => Err(error.into()),
         }
     }
 }

@@ -15,6 +15,7 @@ use super::{
     Engine,
     claims::{Attempt, Claim, Load, Started, Terms},
     options::StartOptions,
+    rewrite::{Plan, Sender},
     table::{Slot, Slots, Table},
 };
 use crate::{
@@ -23,7 +24,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
     link::{
-        commit::{Backoff, lost_race},
+        commit::Backoff,
         queue::{Answer, runtime_gone},
     },
     ownership,
@@ -358,18 +359,16 @@ impl Load {
         }
     }
 
-    async fn withdraw_now(&self, engine: &Arc<Engine>) {
-        for _ in 0..super::MAX_RACES {
-            let incarnation = engine.link.incarnation();
-            let Ok((_, state)) = engine.link.read_settled(&self.key, Returning::HEAD).await else { return };
-            let Some(change) = ownership::withdrawn(&state, self.request) else { return };
-            let commit = engine.link.commit_in(incarnation, vec![change], Returning::HEAD);
-            let deadline = engine.link.deadline();
-            match engine.link.settle(&commit, deadline).await {
-                Err(error) if lost_race(&error) => {}
-                // Left to expire by itself if it could not be withdrawn.
-                _ => return,
-            }
+    async fn withdraw_now(&self, engine: &Engine) {
+        let plan = |_| async {
+            let (_, state) = engine.link.read_settled(&self.key, Returning::HEAD).await?;
+            Ok(match ownership::withdrawn(&state, self.request) {
+                Some(change) => Plan::Commit(vec![change], Returning::HEAD, ()),
+                None => Plan::Done(()),
+            })
+        };
+        if let Err(error) = engine.rewrite_as(Sender::Server, &self.key, plan).await {
+            tracing::debug!(key = %self.key, %error, "a request could not be withdrawn; it expires by itself");
         }
     }
 }

@@ -82,15 +82,6 @@ impl Link {
         }
     }
 
-    /// True when a commit that failed is worth building anew from what the store holds now: somebody else was faster, or a backup was
-    /// restored, in which this server has registered meanwhile.
-    pub(crate) async fn overtaken(&self, error: &StoreError) -> bool {
-        match error {
-            StoreError::Replaced { expected, .. } => self.registered_anew(*expected).await,
-            error => lost_race(error),
-        }
-    }
-
     /// The longest pause between attempts at the store: 20 s, 8 s while shutting down, and never longer than the lease time, so that
     /// everybody is served again within that when the store comes back.
     pub(crate) fn longest_pause(&self, hurry: bool) -> Duration {
@@ -274,20 +265,6 @@ impl Backoff {
         self.0 += 1;
         pause
     }
-}
-
-/// True when the store holds something else than the commit was built on, so that it is worth building it anew.
-pub(crate) fn lost_race(error: &StoreError) -> bool {
-    matches!(
-        error.conflict(),
-        Some(
-            ConflictKind::Epoch
-                | ConflictKind::Version
-                | ConflictKind::Lease
-                | ConflictKind::InboxRevision
-                | ConflictKind::MessageGone
-        )
-    )
 }
 
 #[cfg(test)]

@@ -12,9 +12,8 @@ use super::{
 };
 use crate::{
     data_store::{KeyState, Returning, VersionRef},
-    engine::Engine,
+    engine::{Engine, calls::after, rewrite::Plan as Rewrite},
     key::ProfileKey,
-    link::commit::lost_race,
     record::Stored,
 };
 
@@ -86,51 +85,51 @@ fn whole(entry: &Entry) -> Option<i64> {
     })
 }
 
-/// Writes what the source makes of what the key holds, anew whenever somebody else was faster. None: it wants nothing written.
+/// Writes what the source makes of what the key holds, anew when another writer was faster. None: it
+/// wants nothing written.
 pub(super) async fn write_now(engine: &Arc<Engine>, key: &ProfileKey, source: Source) -> Result<Option<Entry>, DataStoreError> {
-    let deadline = engine.link.deadline();
-    loop {
-        let incarnation = engine.link.incarnation();
-        let (now_ms, state) = engine.link.read_settled(key, Returning::ALL).await?;
-        let shown = match &source {
-            // Whatever cannot be read can be written over.
-            Source::Fixed(_) => None,
-            _ => current(state.clone())?,
-        };
-        let Some(new) = source.next(engine, shown).await? else { return Ok(None) };
-        let write = Write {
-            state: &state,
-            now_ms,
-            entry: &new,
-            author: &engine.link.job_id,
-            token: engine.link.env.uuid(),
-            every_save: engine.link.settings().keep_every_save,
-        };
-        let Plan { changes, stored, version } = write.plan()?;
-        let commit = engine.link.commit_in(incarnation, changes, Returning::INBOX);
-        match engine.link.settle(&commit, deadline).await {
-            Ok(mut reply) => {
-                // A session or a start of this very server gets no notice.
-                engine.table.look(key);
-                let after = reply.states.iter().position(|after| after.key == *key).map(|at| reply.states.swap_remove(at));
-                return Ok(Some(written(engine, after, stored, version, new).await?));
-            }
-            Err(error) if lost_race(&error) && !deadline.is_over(engine.link.env.now()) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
+    let plan = |_| async { Ok(plan_write(engine, key, &source).await.unwrap_or_else(|error| Rewrite::Done(Err(error)))) };
+    let (planned, reply) = engine.rewrite(key, plan).await?;
+    let Some((stored, version, new)) = planned? else { return Ok(None) };
+    Ok(Some(written(engine, after(reply, key)?, stored, version, new).await?))
+}
+
+/// What a write stores, under which version, and what was written.
+type Planned = Option<(Stored, u64, NewEntry)>;
+
+async fn plan_write(
+    engine: &Engine,
+    key: &ProfileKey,
+    source: &Source,
+) -> Result<Rewrite<Result<Planned, DataStoreError>>, DataStoreError> {
+    let (now_ms, state) = engine.link.read_settled(key, Returning::ALL).await?;
+    let shown = match source {
+        // What cannot be read can be written over.
+        Source::Fixed(_) => None,
+        _ => current(state.clone())?,
+    };
+    let Some(new) = source.next(engine, shown).await? else { return Ok(Rewrite::Done(Ok(None))) };
+    let write = Write {
+        state: &state,
+        now_ms,
+        entry: &new,
+        author: &engine.link.job_id,
+        token: engine.link.env.uuid(),
+        every_save: engine.link.settings().keep_every_save,
+    };
+    let Plan { changes, stored, version } = write.plan()?;
+    Ok(Rewrite::Commit(changes, Returning::INBOX, Ok(Some((stored, version, new)))))
 }
 
 /// What the key holds after a write. Others may have written since, when the answer of the commit was lost first.
 async fn written(
     engine: &Engine,
-    after: Option<KeyState>,
+    mut after: KeyState,
     stored: Stored,
     version: u64,
     new: NewEntry,
 ) -> Result<Entry, DataStoreError> {
     let nothing = || DataStoreError::new(Code::BadResponse, "the store's reply says nothing about the key");
-    let mut after = after.ok_or_else(nothing)?;
     after.hide_edits();
     if after.version == version {
         return of(&stored, &after).ok_or_else(nothing);
@@ -143,21 +142,15 @@ async fn written(
 
 /// Removes a key. Answers with what was there.
 pub(super) async fn remove_now(engine: &Arc<Engine>, key: &ProfileKey) -> Result<Option<Entry>, DataStoreError> {
-    let deadline = engine.link.deadline();
-    loop {
-        let incarnation = engine.link.incarnation();
+    let plan = |_| async {
         let (_, state) = engine.link.read_settled(key, Returning::ALL).await?;
-        let Some(removal) = engine.removal(&state, &engine.link.job_id).await? else { return Ok(None) };
+        let Some(removal) = engine.removal(&state, &engine.link.job_id).await? else { return Ok(Rewrite::Done(None)) };
         // What cannot be read can be removed.
         let was = current(state.clone()).unwrap_or_else(|error| {
             tracing::warn!(%key, %error, "what is removed cannot be read");
             None
         });
-        if engine.overwrite(incarnation, &state, removal, deadline).await?.is_some() {
-            return Ok(was);
-        }
-        if deadline.is_over(engine.link.env.now()) {
-            return Err(crate::engine::calls::too_many_races().into());
-        }
-    }
+        Ok(removal.plan(&state, was))
+    };
+    Ok(engine.rewrite(key, plan).await?.0)
 }

@@ -13,7 +13,7 @@ use profilestore::{
 };
 use serde_json::json;
 
-use crate::world::{Player, World, open, players, settle};
+use crate::world::{Fault, Player, World, open, players, settle};
 
 fn payload(n: i64) -> Bytes {
     serde_json::to_vec(&json!({ "n": n })).unwrap().into()
@@ -65,6 +65,22 @@ async fn messages_are_added_changed_and_removed_in_one_commit() {
         .await
         .unwrap();
     assert_eq!(*last.lock(), 3, "an index is never used again");
+}
+
+/// A commit without a session names no sender: so the store leaves a notice for the holder, even when that is
+/// the server that sent the commit and had given up on it.
+#[tokio::test(start_paused = true)]
+async fn a_change_that_arrives_late_is_seen_within_a_renewal_by_the_server_that_sent_it() {
+    let world = World::new();
+    let on_the_way = world.another_way();
+    let b = world.server_on("b", on_the_way.clone()).await;
+    on_the_way.plan().fail(Fault::Late(Duration::from_secs(40)), u64::MAX);
+    assert_eq!(change(&b, vec![InboxChange::Add { payload: payload(1) }]).await, Err(ErrorKind::Unknown));
+    on_the_way.plan().heal();
+    let on_b = open(&b, "p").await;
+    assert!(on_b.waiting_messages().is_empty(), "the message has not arrived yet");
+    tokio::time::sleep(Duration::from_secs(40) + 2 * world.settings.renew_period).await;
+    assert_eq!(on_b.waiting_messages().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

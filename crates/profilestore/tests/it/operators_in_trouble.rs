@@ -13,7 +13,7 @@ use profilestore::{
 
 use crate::{
     regressions::{Detour, clocks::Stepping},
-    world::{Fault, World, coins, earn, on_command, open, settle},
+    world::{Fault, World, coins, earn, on_command, open, players, settle},
 };
 
 fn key() -> ProfileKey {
@@ -90,13 +90,13 @@ async fn a_rollback_that_found_its_version_before_an_erasure_brings_nothing_back
     assert!(!world.store.read_one(&key(), Returning::HEAD).await.unwrap().1.exists());
 }
 
-/// A rollback that the simulation saw (seed 572) wrote a version of before a restore into the restored contents: the server had
-/// registered there between look and commit, so nothing refused what was built on the look.
-#[tokio::test(start_paused = true)]
-async fn an_edit_that_looked_before_a_restore_is_made_of_what_was_restored() {
+/// Two stores that hold the same numbers and other data, and a server that is led from one to the other
+/// while `call` waits for its first look.
+async fn call_during_a_restore<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+    call: impl FnOnce(GameServer) -> F,
+) -> (GameServer, T) {
     let world = World::new();
     let backup = on_command(MemoryStore::new(world.env.clone()));
-    // The same numbers stand in both.
     for (store, coins) in [(&world.store, 7), (&backup, 50)] {
         let server = world.server_on("first", store.clone()).await;
         let profile = open(&server, "p").await;
@@ -108,15 +108,39 @@ async fn an_edit_that_looked_before_a_restore_is_made_of_what_was_restored() {
     // It renews its lease every five seconds.
     tokio::time::sleep(Duration::from_secs(4)).await;
     detour.read_late(Duration::from_secs(3));
-    let editing = tokio::spawn({
-        let b = b.clone();
-        async move { edit(&b, &more_coins(5)).await }
-    });
+    let calling = tokio::spawn(call(b.clone()));
     tokio::time::sleep(Duration::from_millis(500)).await;
-    detour.lead_to(backup.clone());
-    editing.await.unwrap().unwrap();
+    detour.lead_to(backup);
+    let answer = calling.await.unwrap();
     detour.read_late(Duration::ZERO);
+    (b, answer)
+}
+
+/// A rollback that the simulation saw (seed 572) wrote a version of before a restore into the restored contents: the server had
+/// registered there between look and commit, so nothing refused what was built on the look.
+#[tokio::test(start_paused = true)]
+async fn an_edit_that_looked_before_a_restore_is_made_of_what_was_restored() {
+    let (b, edited) = call_during_a_restore(|b| async move { edit(&b, &more_coins(5)).await }).await;
+    edited.unwrap();
     assert_eq!(coins(&b, "p").await, 55);
+}
+
+/// What it is built on is what the backup holds.
+#[tokio::test(start_paused = true)]
+async fn a_removal_that_looked_before_a_restore_removes_what_was_restored() {
+    let (b, removed) = call_during_a_restore(|b| async move { players(&b).remove("p").await }).await;
+    assert!(removed.unwrap());
+    assert!(players(&b).get("p").await.unwrap().is_none());
+}
+
+/// A backup has other versions under the same numbers, so a call that names one is not made again.
+#[tokio::test(start_paused = true)]
+async fn a_rollback_that_looked_before_a_restore_is_refused() {
+    let rollback =
+        |b: GameServer| async move { b.operator(Attribution::new("ann")).restore(&key(), VersionRef::Number(2)).await };
+    let (b, refused) = call_during_a_restore(rollback).await;
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Replaced);
+    assert_eq!(coins(&b, "p").await, 50);
 }
 
 /// Seed 10579: the store applied the edit after the server that had sent it had given up on the

@@ -1,7 +1,7 @@
 //! One attempt of a start: a look at the store, and what the rules say about it.
 //!
-//! An attempt runs in the key's queue, for one claim of a load. When that claim has gone by the time its turn comes,
-//! it does nothing: the claim in its place has an attempt of its own.
+//! An attempt runs in the key's queue, for one claim of a load. When that claim has gone by the
+//! time its turn comes, it does nothing: the claim in its place has an attempt of its own.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -65,8 +65,8 @@ impl Load {
         Ok(Attempt::Outage)
     }
 
-    /// Each look brings the value along: mostly the profile is free, or has just been let go. None: the
-    /// store does not answer.
+    /// Each look brings the value along: mostly the profile is free, or has just been let go. None:
+    /// the store does not answer.
     async fn look(&self, engine: &Engine, terms: Terms) -> Result<Option<Look>> {
         let link = &engine.link;
         let incarnation = link.incarnation();

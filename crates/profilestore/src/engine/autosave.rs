@@ -1,7 +1,8 @@
 //! When each live profile is saved: the schedule, which is pure, and its driver.
 //!
-//! Every profile is due once a period. The moments within the period are spread evenly however many profiles there are and
-//! whenever their sessions began: the n-th gets the fractional part of n times the golden ratio.
+//! Every profile is due once a period. The moments within the period are spread evenly however many
+//! profiles there are and whenever their sessions began: the n-th gets the fractional part of n
+//! times the golden ratio.
 
 use std::{
     collections::BTreeMap,
@@ -96,7 +97,8 @@ struct Autosaved {
 #[derive(Debug)]
 pub(crate) struct Autosave {
     schedule: Mutex<Schedule<Autosaved>>,
-    /// What is due waits in the schedule, where it costs nothing, until there is a place among those under way.
+    /// What is due waits in the schedule, where it costs nothing, until there is a place among
+    /// those under way.
     places: Arc<Semaphore>,
     changed: Notify,
     base: Instant,
@@ -133,7 +135,8 @@ pub(super) async fn run(link: Arc<Link>, autosave: Arc<Autosave>) {
     let mut spread_over = link.settings().autosave_period;
     loop {
         let period = link.settings().autosave_period;
-        // What is due within a moment goes together: for a store, a batch of many costs little more than a batch of one.
+        // What is due within a moment goes together: for a store, a batch of many costs little more
+        // than a batch of one.
         let now = link.env.now().saturating_duration_since(autosave.base) + TOGETHER.min(period / 100);
         let next = {
             let mut schedule = autosave.schedule.lock();

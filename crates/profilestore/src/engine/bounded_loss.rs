@@ -1,8 +1,10 @@
-//! Saving what changed soon after it changed, so that a crash costs seconds of play and not an autosave period.
+//! Saving what changed soon after it changed, so that a crash costs seconds of play and not an
+//! autosave period.
 //!
-//! The first unsaved change of a session puts it at the end of a line; the driver saves from the front what has waited for long
-//! enough. Whatever changes until the save begins is part of it. As the wait is the same for everyone the line is in order by itself.
-//! Only so many of these saves are under way at once: when the store cannot keep up, sessions wait in the line, where they cost
+//! The first unsaved change of a session puts it at the end of a line; the driver saves from the
+//! front what has waited for long enough. What changes until the save begins is part of it. As the
+//! wait is the same for all sessions, the line is in order by itself. Only so many of these saves
+//! are under way at once: when the store cannot keep up, sessions wait in the line, where they cost
 //! nothing, and each is saved once, with what it is by then.
 
 use std::{
@@ -63,7 +65,8 @@ pub(super) async fn run(link: Arc<Link>, changed: Arc<Changed>) {
             continue;
         };
         link.env.sleep_until(at).await;
-        // Those that are due within a moment go together: for a store, a batch of many costs little more than a batch of one.
+        // Those that are due within a moment go together: for a store, a batch of many costs little
+        // more than a batch of one.
         let together = link.env.now() + link.settings().save_changes_within.unwrap_or_default() / 20;
         while let Some((due, session)) = changed.pop(together) {
             let Ok(room) = changed.room.clone().acquire_owned().await else { return };

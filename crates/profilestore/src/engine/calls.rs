@@ -28,7 +28,8 @@ pub(crate) struct Replacement {
     pub(crate) bytes: Bytes,
     pub(crate) user_ids: Vec<i64>,
     pub(crate) cause: Cause,
-    /// The epoch and the version that were current when the profile was read, and whether it existed then.
+    /// The epoch and the version that were current when the profile was read, and whether it
+    /// existed then.
     pub(crate) read_epoch: u64,
     pub(crate) read_version: u64,
     pub(crate) existed: bool,
@@ -46,8 +47,8 @@ pub(crate) struct Overwrite {
 }
 
 impl Overwrite {
-    /// Writes over a state that was read, and ends the session that it shows. The reply says what the
-    /// key holds then.
+    /// Writes over a state that was read, and ends the session that it shows. The reply says what
+    /// the key holds then.
     pub(crate) fn plan<T>(self, state: &KeyState, answer: T) -> Plan<T> {
         let Self { value, user_ids, cause, author, more } = self;
         let write = Change::Write {
@@ -92,7 +93,8 @@ pub enum InboxChange {
         /// JSON, at most 256 KiB.
         payload: Bytes,
     },
-    /// Replaces the payload of a message that is not locked and counts its revision up. Specification: `ChangeActiveUpdate`.
+    /// Replaces the payload of a message that is not locked and counts its revision up.
+    /// Specification: `ChangeActiveUpdate`.
     Change {
         /// Its index.
         index: u64,
@@ -164,8 +166,9 @@ impl Engine {
         }
     }
 
-    /// Changes what waits for a profile, without a session. `edit` sees the waiting messages and says what is to become of them; it
-    /// is asked again when another writer was faster. None: nothing.
+    /// Changes what waits for a profile, without a session. `edit` sees the waiting messages and
+    /// says what is to become of them; it is asked again when another writer was faster. None:
+    /// nothing.
     #[cfg(feature = "roblox")]
     pub(crate) fn change_inbox(
         self: &Arc<Self>,
@@ -217,7 +220,8 @@ impl Engine {
         Ok(changes)
     }
 
-    /// Writes a read profile back and ends whatever session there is. Answers with what the key holds then.
+    /// Writes a read profile back and ends the session that holds it, if there is one. Answers with
+    /// what the key holds then.
     pub(crate) fn replace(
         self: &Arc<Self>,
         key: &ProfileKey,
@@ -254,8 +258,9 @@ impl Engine {
         })
     }
 
-    /// Leaves a tombstone, empties the inbox and ends whatever session there is. False when there was nothing. The tombstone stays
-    /// associated with the profile's users as long as the history may hold something of theirs.
+    /// Leaves a tombstone, empties the inbox and ends the session that holds it. False when there
+    /// was nothing. The tombstone stays associated with the profile's users as long as the history
+    /// may hold something of theirs.
     pub(crate) fn remove(
         self: &Arc<Self>,
         key: &ProfileKey,
@@ -279,7 +284,8 @@ impl Engine {
         })
     }
 
-    /// What a removal writes over a state that was read with value and inbox. None: there is nothing to be removed.
+    /// What a removal writes over a state that was read with value and inbox. None: there is
+    /// nothing to be removed.
     pub(crate) async fn removal(&self, state: &KeyState, author: &str) -> Result<Option<Overwrite>> {
         let waiting = state.inbox.as_deref().unwrap_or_default();
         if !state.exists() && waiting.is_empty() && state.lease.holder.is_none() {

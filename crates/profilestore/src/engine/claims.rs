@@ -1,9 +1,10 @@
 //! Who gets a profile that is being opened: the calls that wait for it, and what is done for them.
 //!
 //! There is at most one load a key on this server. A later call takes over the load's claim, so of
-//! several calls only the last one gets the profile. Each claim has a number. An outcome (a refusal,
-//! data decoded for the claim's type, a profile taken) names that number and reaches that claim only:
-//! finding the claim there and handing it the outcome is one step under the load's lock.
+//! several calls only the last one gets the profile. Each claim has a number. An outcome (a
+//! refusal, data decoded for the claim's type, a profile taken) names that number and reaches that
+//! claim only: finding the claim there and handing it the outcome is one step under the load's
+//! lock.
 
 use std::{
     collections::VecDeque,
@@ -58,8 +59,9 @@ pub(super) struct Claims {
     pub(super) current: Option<Claim>,
     /// How many there have been.
     pub(super) count: u64,
-    /// Attempts that were queued and that the load has yet to see through, with the claims that they are for. Each is seen
-    /// through, also when its claim has gone: it may have taken the profile.
+    /// Attempts that were queued and that the load has yet to see through, with the claims that
+    /// they are for. Each is seen through, also when its claim has gone: it may have taken the
+    /// profile.
     pub(super) attempts: VecDeque<(u64, Answer<Attempt>)>,
     /// When the holder was last asked to let go.
     pub(super) asked_at: Option<Instant>,
@@ -81,8 +83,8 @@ pub(super) struct Terms {
     pub(super) since: Instant,
 }
 
-/// The wait for a start. Dropping it calls the start off: at once if it is under way, and by ending the session if
-/// that has been delivered and nobody has taken delivery.
+/// The wait for a start. Dropping it calls the start off: at once if it is under way, and by ending
+/// the session if that has been delivered and not been taken.
 pub(super) struct Started {
     pub(super) load: Arc<Load>,
     pub(super) number: u64,
@@ -142,7 +144,8 @@ impl Load {
         }
     }
 
-    /// Why a claim is no longer wanted, if so. Runs the program's function, hence never under our lock.
+    /// Why a claim is no longer wanted, if so. Runs the program's function, hence never under our
+    /// lock.
     pub(super) fn refusal(&self, link: &Link, terms: &Terms) -> Option<Error> {
         if link.is_closing() {
             return Some(Error::new(ErrorKind::Closing, "this game server is shutting down"));

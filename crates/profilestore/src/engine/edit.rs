@@ -1,5 +1,5 @@
-//! Editing one profile from outside: applying the edit where nobody holds it, sending it to the holder otherwise, and waiting for the
-//! outcome.
+//! Editing one profile from outside: applying the edit where it has no holder, sending it to the
+//! holder otherwise, and waiting for the outcome.
 
 use std::{sync::Arc, time::Duration};
 
@@ -58,7 +58,7 @@ impl Engine {
                     outcomes.map(|mut outcomes| outcomes.remove(0))
                 };
                 settled = match looked {
-                    // It was sent, whatever keeps us from seeing what becomes of it.
+                    // It was sent, though its outcome cannot be seen now.
                     Err(error) if !says_what_became(error.kind()) => return Err(still_waits(&key, &request).caused_by(error)),
                     looked => looked?,
                 };
@@ -66,7 +66,8 @@ impl Engine {
         }
     }
 
-    /// One step towards the outcome, in the key's queue. None: the edit waits for the profile's holder.
+    /// One step towards the outcome, in the key's queue. None: the edit waits for the profile's
+    /// holder.
     fn edit_step(
         self: &Arc<Self>,
         key: &ProfileKey,

@@ -1,8 +1,9 @@
-//! One edit for many profiles: page by page, many commits at once for those that nobody holds, messages for the others, whose outcomes
-//! are awaited together at the end.
+//! One edit for many profiles: page by page, many commits at once for those without a holder,
+//! messages for the others, whose outcomes are awaited together at the end.
 //!
-//! What was done is known from the audit log alone: every profile's entry has its place there before the run begins, and a profile
-//! whose entry is settled is left alone. So a run may be broken off anywhere and repeated.
+//! What was done is known from the audit log alone: every profile's entry has its place there
+//! before the run begins, and a profile whose entry is settled is left alone. So a run may be
+//! broken off anywhere and repeated.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -246,7 +247,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Commits many at once. Those that lost a race or whose outcome is unknown are seen through one by one.
+    /// Commits many at once. Those that lost a race or whose outcome is unknown are seen through
+    /// one by one.
     async fn commit_piece(self: &Arc<Self>, work: Vec<(Work, Commit, Option<AuditEntry>)>) -> Result<Vec<(Work, Fate)>> {
         let commits = work.iter().map(|(_, commit, _)| commit.clone()).collect();
         let results = self.link.store.commit(commits).await;
@@ -326,7 +328,8 @@ fn fate_of(error: Error) -> Result<Fate> {
     }
 }
 
-/// Notes what became of profiles; those that wait are put aside. `sent`: they were sent to their holders by this run.
+/// Notes what became of profiles; those that wait are put aside. `sent`: they were sent to their
+/// holders by this run.
 fn count(fates: Vec<(Work, Fate)>, report: &mut BulkReport, waiting: &mut Vec<Work>, sent: bool) {
     for (work, fate) in fates {
         match fate {

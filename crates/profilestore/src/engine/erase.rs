@@ -42,7 +42,8 @@ pub struct EraseReport {
     pub shared: Vec<SharedProfile>,
     /// Profiles that could not be erased. They are as they were.
     pub failed: Vec<FailedErasure>,
-    /// Audit entries about the erased profiles that lost their details, such as the values of an edit.
+    /// Audit entries about the erased profiles that lost their details, such as the values of an
+    /// edit.
     pub audit_entries: u64,
 }
 
@@ -172,11 +173,12 @@ impl Engine {
         Ok(overwrite.plan(&state, Fate::Erased(erased)))
     }
 
-    /// With whom the tombstone of a profile stays associated, also when it takes the place of another one.
+    /// With whom the tombstone of a profile stays associated, also when it takes the place of
+    /// another one.
     pub(super) async fn users_to_keep(&self, state: &KeyState) -> Result<Vec<i64>> {
         let versions = if state.exists() { Vec::new() } else { self.kept_versions(&state.key).await? };
         match self.users(state, &versions).await {
-            // Nobody can tell whose it is.
+            // It cannot be told whose it is.
             Err(error) if error.kind() == ErrorKind::Corrupt => Ok(Vec::new()),
             users => users,
         }
@@ -216,8 +218,9 @@ impl Engine {
         Ok(stored.map(|stored| stored.user_ids().to_vec()).unwrap_or_default())
     }
 
-    /// Takes the details out of the audit entries about profiles that were erased after them, and forgets what they were. It goes by
-    /// what the log itself says was erased: what one erasure was kept from doing, the next one does.
+    /// Takes the details out of the audit entries about profiles that were erased after them, and
+    /// forgets what they were. It goes by what the log itself says was erased: what one erasure was
+    /// kept from doing, the next one does.
     async fn redact(&self) -> Result<u64> {
         let mut erased = BTreeMap::new();
         self.each_entry(|entry| {
@@ -232,7 +235,8 @@ impl Engine {
             let Some(erased_ms) = entry.keys.iter().filter_map(|key| erased.get(key)).max().copied() else { return };
             // An edit that came to the holder's inbox at the last moment was erased with it.
             let left = !entry.details.is_empty() || entry.outcome == AuditOutcome::Pending;
-            // A standing edit's entry about a later life of the profile stands over the one about the erased life.
+            // A standing edit's entry about a later life of the profile stands over the one about
+            // the erased life.
             let over_older = entry.details.contains_key("new");
             if entry.action != ERASE && (over_older || (left && entry.stored_ms <= erased_ms)) {
                 to_redact.push((entry.key(), erased_ms));
@@ -246,7 +250,8 @@ impl Engine {
         Ok(redacted)
     }
 
-    /// Whether an edit waits for a holder, in spite of an erasure that seems to be the later one: the store's clock may have stepped.
+    /// Whether an edit waits for a holder, in spite of an erasure that seems to be the later one:
+    /// the store's clock may have stepped.
     async fn waits(&self, entry: &AuditEntry) -> Result<bool> {
         let ([key], AuditOutcome::Pending) = (&entry.keys[..], &entry.outcome) else { return Ok(false) };
         let (_, state) = self.link.read_settled(key, Returning::INBOX).await?;
@@ -263,8 +268,9 @@ impl Engine {
         }
     }
 
-    /// Takes out the details of what was stored by then, and forgets what stood there before. What was booked there since stays: it is
-    /// about a later life of the profile. False when there were no details to be taken out.
+    /// Takes out the details of what was stored by then, and forgets what stood there before. What
+    /// was booked there since stays: it is about a later life of the profile. False when there were
+    /// no details to be taken out.
     async fn redact_entry(&self, at: &ProfileKey, erased_ms: i64) -> Result<bool> {
         let plan = |_| async {
             let (_, state) = self.link.read_settled(at, Returning::ALL).await?;

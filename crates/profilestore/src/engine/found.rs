@@ -1,5 +1,5 @@
-//! What a start found in the store, made ready to become a session. Before the profile is taken, so that
-//! one that cannot be opened is not locked either.
+//! What a start found in the store, made ready to become a session. Before the profile is taken, so
+//! that one that cannot be opened is not locked either.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -33,9 +33,11 @@ pub(super) struct Found {
     pub(super) record: Record,
     pub(super) bytes: Bytes,
     pub(super) data: Arc<dyn Data>,
-    /// A version must be written with the start: the profile is new, or replaces something that is none.
+    /// A version must be written with the start: the profile is new, or replaces something that is
+    /// none.
     pub(super) write: bool,
-    /// A version is written with the start when every save is kept, and when the profile is taken from a holder.
+    /// A version is written with the start when every save is kept, and when the profile is taken
+    /// from a holder.
     pub(super) write_each: bool,
     pub(super) overwrites: bool,
 }
@@ -67,7 +69,8 @@ impl Found {
         }
     }
 
-    /// Applies the edits that stand to a profile that is about to be created. Answers with what that adds to the commit.
+    /// Applies the edits that stand to a profile that is about to be created. Answers with what
+    /// that adds to the commit.
     pub(super) async fn edit(
         &mut self,
         standing: &StandingLists,

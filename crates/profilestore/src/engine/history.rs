@@ -1,4 +1,5 @@
-//! Calls about a profile's earlier versions. Each runs in the key's queue, as the calls in [`super::calls`] do.
+//! Calls about a profile's earlier versions. Each runs in the key's queue, as the calls in
+//! [`super::calls`] do.
 
 use std::sync::Arc;
 
@@ -70,7 +71,8 @@ impl Engine {
         })
     }
 
-    /// Makes an earlier version current again and ends whatever session there is.
+    /// Makes an earlier version current again and ends the session that holds the profile, if there
+    /// is one.
     pub(crate) fn restore(
         self: &Arc<Self>,
         key: &ProfileKey,
@@ -145,7 +147,8 @@ impl Engine {
         })
     }
 
-    /// Whether the profile was removed after this version, though there may be another one in its place by now.
+    /// Whether the profile was removed after this version, though there may be another one in its
+    /// place by now.
     pub(super) async fn removed_since(&self, state: &KeyState, version: u64) -> Result<bool> {
         if !state.exists() {
             return Ok(true);

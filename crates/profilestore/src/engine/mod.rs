@@ -1,14 +1,17 @@
 //! One game server's work: what happens to keys.
 //!
-//! `ProfileStore<T>` and `Profile<T>` are a codec at its edge. What touches a key runs in that key's queue
-//! ([`crate::link::queue`]); who may write is decided by [`ownership`](crate::ownership).
+//! `ProfileStore<T>` and `Profile<T>` are a codec at its edge. What touches a key runs in that
+//! key's queue ([`crate::link::queue`]); who may write is decided by
+//! [`ownership`](crate::ownership).
 //!
 //! * [`table`]: which keys are open, being opened or ending. Sessions tell it about themselves.
 //! * [`start`], [`claims`], [`attempt`], [`take`], [`found`], [`newborn`]: starting
 //!   a session.
 //! * [`rewrite`]: the one loop of look, build, commit.
-//! * [`calls`], [`edit`], [`edit_all`], [`erase`], [`history`], [`standing`]: calls without a session.
-//! * [`notices`], [`autosave`], [`bounded_loss`], [`sweep`]: the drivers, tasks that run all the time.
+//! * [`calls`], [`edit`], [`edit_all`], [`erase`], [`history`], [`standing`]: calls without a
+//!   session.
+//! * [`notices`], [`autosave`], [`bounded_loss`], [`sweep`]: the drivers, tasks that run all the
+//!   time.
 
 use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
@@ -92,8 +95,8 @@ impl Engine {
 
     // --- the end -------------------------------------------------------------------------------------------------
 
-    /// Saves and releases everything; see `GameServer::shutdown`. Under way at once. The second call finds nothing left
-    /// to do.
+    /// Saves and releases everything; see `GameServer::shutdown`. Under way at once. The second
+    /// call finds nothing left to do.
     pub(crate) fn shutdown(self: &Arc<Self>) -> impl Future<Output = Vec<(ProfileKey, Error)>> + Send + 'static + use<> {
         self.link.close();
         self.link.hurry();

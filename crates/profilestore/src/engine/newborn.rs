@@ -1,4 +1,4 @@
-//! What stands for a profile that begins: the standing edits of its store, applied to its first data.
+//! Profiles that begin: the standing edits of their store are applied to their first data.
 //!
 //! The list is read once and kept. A start that creates a profile has its commit check the list's
 //! epoch; when that fails, the list is read anew. Starts of profiles that exist do none of this.
@@ -31,11 +31,12 @@ struct Cached {
     incarnation: Incarnation,
 }
 
-/// What stands for a profile that begins.
+/// A profile that begins, with the standing edits applied.
 pub(super) struct Newborn {
     /// Its data, edited.
     pub(super) data: Arc<dyn Data>,
-    /// What belongs into the commit that creates it: the check of the list, and the outcome of each edit.
+    /// What belongs into the commit that creates it: the check of the list, and the outcome of each
+    /// edit.
     pub(super) changes: Vec<Change>,
     pub(super) applied: u64,
 }
@@ -50,8 +51,9 @@ impl StandingLists {
         self.0.lock().remove(store);
     }
 
-    /// The list of a store, as far as this server knows. A commit that goes by it checks its epoch. One that cannot be read is told to the
-    /// listeners of errors and counts as empty: it must not keep players out.
+    /// The list of a store, as far as this server knows. A commit that goes by it checks its epoch.
+    /// One that cannot be read is told to the listeners of errors and counts as empty: it must not
+    /// keep players out.
     async fn registry(&self, link: &Link, store: &str) -> Result<Arc<Registry>, StoreError> {
         let incarnation = link.incarnation();
         if let Some(cached) = self.0.lock().get(store).filter(|cached| cached.incarnation == incarnation) {
@@ -68,9 +70,10 @@ impl StandingLists {
         Ok(registry)
     }
 
-    /// Applies what stands to a profile that is about to be created with this data, where this state was read with its inbox. An edit
-    /// that does not fit is left out and booked as refused. One that waits in the inbox is left to the session; that it is booked as
-    /// pending alone does not say so: it may have been erased with an earlier life of the profile.
+    /// Applies the standing edits to a profile that is about to be created with this data, where
+    /// this state was read with its inbox. An edit that does not fit is left out and booked as
+    /// refused. One that waits in the inbox is left to the session; that it is booked as pending
+    /// alone does not say so: it may have been erased with an earlier life of the profile.
     pub(super) async fn newborn(
         &self,
         link: &Link,
@@ -115,7 +118,7 @@ impl StandingLists {
     }
 }
 
-/// Why it is not known what stands.
+/// Why the standing edits are not known.
 pub(super) enum StandingError {
     Store(StoreError),
     Other(Error),

@@ -54,7 +54,7 @@ pub(super) async fn run(link: Arc<Link>, table: Arc<Table>, mut hints: mpsc::Rec
                 }
                 Some(Hint::Gap) => {
                     table.wake_all_starts();
-                    // Notices hold whatever the lost hints were about.
+                    // Notices tell what the lost hints were about.
                     next = link.env.now();
                 }
                 // The messenger is gone; notices remain.
@@ -66,8 +66,8 @@ pub(super) async fn run(link: Arc<Link>, table: Arc<Table>, mut hints: mpsc::Rec
 
 /// The lease is renewed. The sessions that the notices are about are held back first, then look.
 ///
-/// A confirmation must not make a session active when a notice in the same answer may tell of its end.
-/// Until it has looked, only what was confirmed before counts for it.
+/// A confirmation must not make a session active when a notice in the same answer may tell of its
+/// end. Until it has looked, only what was confirmed before counts for it.
 fn confirmed(link: &Link, table: &Table, confirmation: &Confirmation) {
     if !defect!(ConfirmedBeforeNotices) {
         let before = link.confirmed_at();
@@ -81,8 +81,8 @@ fn confirmed(link: &Link, table: &Table, confirmation: &Confirmation) {
     }
 }
 
-/// A new incarnation of this server has begun. It adopts the sessions that no other server took. In a
-/// restored backup there is nothing to adopt.
+/// A new incarnation of this server has begun. It adopts the sessions that no other server took. In
+/// a restored backup there is nothing to adopt.
 fn begun_anew(table: &Table, replaced: bool) {
     let sessions = table.sessions();
     tracing::info!(sessions = sessions.len(), "a new incarnation of this server has begun");

@@ -4,13 +4,15 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use crate::session::info::SessionInfo;
 
-/// What a start does about a profile that a live session elsewhere holds. See [`StartOptions::when_held`].
+/// What a start does about a profile that a live session elsewhere holds. See
+/// [`StartOptions::when_held`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WhenHeld {
     /// Ask the holder to let go, as usual. Specification: `"ForceLoad"`.
     Ask,
-    /// Look again after [`crate::Settings::load_repeat_period`], without asking. Specification: `"Repeat"`.
+    /// Look again after [`crate::Settings::load_repeat_period`], without asking. Specification:
+    /// `"Repeat"`.
     Wait,
     /// Give up and leave no trace: [`crate::ErrorKind::Cancelled`]. Specification: `"Cancel"`.
     GiveUp,
@@ -25,22 +27,25 @@ pub type DecideHeld = dyn Fn(&SessionInfo) -> WhenHeld + Send + Sync;
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct StartOptions {
-    /// Called several times before the profile is there, from the library's tasks; it must not block. Once it says true the
-    /// start ends with [`crate::ErrorKind::Cancelled`] and leaves nothing behind. With it the start has no time limit of its own.
-    /// Specification: `Cancel`.
+    /// Called several times before the profile is there, from the library's tasks; it must not
+    /// block. Once it says true the start ends with [`crate::ErrorKind::Cancelled`] and leaves
+    /// nothing behind. With it the start has no time limit of its own. Specification: `Cancel`.
     pub cancel: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
-    /// Take the profile at once from its holder; what that session has not saved is lost. For debugging and for locks known
-    /// to be dead. Specification: `Steal`.
+    /// Take the profile at once from its holder; what that session has not saved is lost. For
+    /// debugging and for locks known to be dead. Specification: `Steal`.
     pub steal: bool,
-    /// Begin anew where something is stored that is not a profile. The stored value stays in the history. Without this the
-    /// start fails with [`crate::ErrorKind::Foreign`].
+    /// Begin anew where something is stored that is not a profile. The stored value stays in the
+    /// history. Without this the start fails with [`crate::ErrorKind::Foreign`].
     pub overwrite: bool,
-    /// Asked at every attempt that finds the profile held by a live session elsewhere, from the library's tasks; it must not block.
-    /// Without it the holder is asked to let go. Specification: `not_released_handler`.
+    /// Asked at every attempt that finds the profile held by a live session elsewhere, from the
+    /// library's tasks; it must not block. Without it the holder is asked to let go. Specification:
+    /// `not_released_handler`.
     pub when_held: Option<Arc<DecideHeld>>,
-    /// Give up after this long instead of [`crate::Settings::start_session_timeout`]. Of no effect with a cancel function.
+    /// Give up after this long instead of [`crate::Settings::start_session_timeout`]. Of no effect
+    /// with a cancel function.
     pub timeout: Option<Duration>,
-    /// How often this profile is saved, instead of [`crate::Settings::autosave_period`]. At least 100 ms.
+    /// How often this profile is saved, instead of [`crate::Settings::autosave_period`]. At least
+    /// 100 ms.
     pub autosave_period: Option<Duration>,
 }
 

@@ -1,16 +1,16 @@
 //! The one optimistic loop: look at a key, build a commit on what is there, and do both again when
 //! another writer was faster.
 //!
-//! A commit names what it was built on: an epoch, a version, revisions, and the store's incarnation. The
-//! store refuses it when one of them has changed since the look. [`was_overtaken`] says which refusals
-//! mean that. Every other refusal is the call's answer.
+//! A commit names what it was built on: an epoch, a version, revisions, and the store's
+//! incarnation. The store refuses it when one of them has changed since the look. [`was_overtaken`]
+//! says which refusals mean that. Every other refusal is the call's answer.
 //!
-//! After its commit the server looks at the key itself. A commit of a call names no sender, so the store
-//! leaves a notice for the holder even when that is a session of this very server; but a notice comes
-//! with the next renewal, and this look comes at once.
+//! After its commit the server looks at the key itself. A commit of a call names no sender, so the
+//! store leaves a notice for the holder even when that is a session of this very server; but a
+//! notice comes with the next renewal, and this look comes at once.
 //!
-//! A start has a loop of its own in [`super::attempt`], since it waits for holders and outages between
-//! its looks. It goes by the same refusals and the same number of rounds.
+//! A start has a loop of its own in [`super::attempt`], since it waits for holders and outages
+//! between its looks. It goes by the same refusals and the same number of rounds.
 
 use super::Engine;
 use crate::{
@@ -41,9 +41,9 @@ pub(super) enum Sender {
 }
 
 impl Engine {
-    /// Commits what `plan` makes of a look, and has it look again when it was overtaken: until its commit
-    /// is applied, it plans none, or the call's deadline is over. Answers with what the plan says, and
-    /// what the store answered to its commit.
+    /// Commits what `plan` makes of a look, and has it look again when it was overtaken: until its
+    /// commit is applied, it plans none, or the call's deadline is over. Answers with what the plan
+    /// says, and what the store answered to its commit.
     ///
     /// `plan` gets the store's incarnation that its commit is going to name.
     pub(crate) async fn rewrite<T, F: Future<Output = Result<Plan<T>>>>(
@@ -102,14 +102,15 @@ pub(super) fn was_overtaken(error: &StoreError) -> bool {
                 | ConflictKind::MessageLocked
                 // An operator's edit has been sent by another call.
                 | ConflictKind::MessageSeen
-                // A server that seemed dead has renewed its row, or another server was faster to bury it.
+                // A server that seemed dead has renewed its row, or another server was faster to
+                // bury it.
                 | ConflictKind::Server
         )
     )
 }
 
-/// The same, or a backup was restored and this server has registered in it: what the commit is to be
-/// built on is what that holds.
+/// The same, or a backup was restored and this server has registered in it: what the commit is to
+/// be built on is what that holds.
 pub(super) async fn overtaken(link: &Link, error: &StoreError) -> bool {
     match error {
         StoreError::Replaced { expected, .. } => link.registered_anew(*expected).await,
@@ -117,7 +118,8 @@ pub(super) async fn overtaken(link: &Link, error: &StoreError) -> bool {
     }
 }
 
-/// Fails when a backup was restored since a call began that names versions of what was there before.
+/// Fails when a backup was restored since a call began that names versions of what was there
+/// before.
 pub(super) fn stays_in(began: Incarnation, now: Incarnation) -> Result<()> {
     if began == now { Ok(()) } else { Err(StoreError::Replaced { expected: began, found: now }.into()) }
 }

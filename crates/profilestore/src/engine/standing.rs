@@ -1,4 +1,5 @@
-//! Standing edits: entering one into its store's list, and ending it. [`super::newborn`] applies them.
+//! Standing edits: entering one into its store's list, and ending it. [`super::newborn`] applies
+//! them.
 
 use uuid::Uuid;
 
@@ -44,7 +45,8 @@ impl Engine {
         self.rewrite(&Registry::key_of(&profiles.store), plan).await.map(drop)
     }
 
-    /// Ends what the operation `of` left standing, if it did. One that has not come to that yet never will.
+    /// Ends what the operation `of` left standing, if it did. One that has not come to that yet
+    /// never will.
     pub(super) async fn end_standing(&self, of: Uuid, operation: Uuid, by: &Attribution) -> Result<()> {
         let (_, header) = self.link.read_settled(&entry_key(of, &[]), VALUE).await?;
         let Some(store) = AuditEntry::of(&header)?.as_ref().and_then(stands_in) else { return Ok(()) };

@@ -1,10 +1,12 @@
-//! Starting a session: from the call to the live profile, through conflicts, outages and callers that go away.
+//! Starting a session: from the call to the live profile, through conflicts, outages and callers
+//! that go away.
 //!
-//! There is at most one load a key on this server; [`super::claims`] says which call gets its outcome.
+//! There is at most one load a key on this server; [`super::claims`] says which call gets its
+//! outcome.
 //!
-//! Every claim puts an attempt of its own into the key's queue when the call is made, so a start sees what was
-//! called before it and not what was called after it. The load itself is a task: it waits, repeats, and when no
-//! claim is left it cleans up after itself.
+//! Every claim puts an attempt of its own into the key's queue when the call is made, so a start
+//! sees what was called before it and not what was called after it. The load itself is a task: it
+//! waits, repeats, and when no claim is left it cleans up after itself.
 
 use std::{sync::Arc, thread, time::Duration};
 
@@ -204,7 +206,8 @@ impl Load {
         }
         match attempt {
             Attempt::Taken(found) => {
-                // One that was taken for an earlier claim has no claim to the profile any more: this one took it over.
+                // One that was taken for an earlier claim has no claim to the profile any more:
+                // this one took it over.
                 *taken = Some(engine.session(*found));
                 if self.deliver(engine, number, taken) { Next::Delivered } else { Next::Again }
             }
@@ -226,8 +229,9 @@ impl Load {
         }
     }
 
-    /// Waits for an attempt's outcome. Callers need not wait for an outage to end: a claim that is called off
-    /// meanwhile is refused at once, and the attempt is seen through for the next one, or to clean up.
+    /// Waits for an attempt's outcome. Callers need not wait for an outage to end: a claim that is
+    /// called off meanwhile is refused at once, and the attempt is seen through for the next one,
+    /// or to clean up.
     async fn see_through(&self, engine: &Arc<Engine>, answer: Answer<Attempt>) -> Attempt {
         let mut answer = Box::pin(answer.wait());
         loop {
@@ -243,7 +247,8 @@ impl Load {
         }
     }
 
-    /// Waits for a hint, another claim, or the period's end; returns early when the claim is refused.
+    /// Waits for a hint, another claim, or the period's end; returns early when the claim is
+    /// refused.
     async fn wait(&self, engine: &Arc<Engine>, number: u64, period: Duration) {
         let until = engine.link.env.after(period);
         while engine.link.env.now() < until && self.terms().is_some_and(|terms| terms.number == number) {
@@ -261,8 +266,8 @@ impl Load {
 
     // --- the end -------------------------------------------------------------------------------------------------
 
-    /// Hands the session to the claim that it was taken for. False: that one has gone, and the session stays in
-    /// `taken`.
+    /// Hands the session to the claim that it was taken for. False: that one has gone, and the
+    /// session stays in `taken`.
     fn deliver(self: &Arc<Self>, engine: &Arc<Engine>, number: u64, taken: &mut Option<Arc<Session>>) -> bool {
         let Some(session) = taken.clone() else { return false };
         if self.judge(&engine.link, number) && !defect!(DeliveredToAnotherType) {
@@ -275,7 +280,8 @@ impl Load {
         *taken = None;
         self.forget_waiter(&engine.table);
         if engine.link.server() != session.known.lock().held_by {
-            // A new incarnation of this server began meanwhile, and adopted the sessions that it saw.
+            // A new incarnation of this server began meanwhile, and adopted the sessions that it
+            // saw.
             session.queue_adopt();
         }
         if engine.link.is_closing() {
@@ -296,8 +302,9 @@ impl Load {
         true
     }
 
-    /// One step: the claim is there, the session takes the slot, and the claim gets it. A caller that goes away takes
-    /// its claim first, so either it is found gone here, or it finds the session and ends that.
+    /// One step: the claim is there, the session takes the slot, and the claim gets it. A caller
+    /// that goes away takes its claim first, so either it is found gone here, or it finds the
+    /// session and ends that.
     fn give(self: &Arc<Self>, engine: &Engine, number: u64, session: &Arc<Session>) -> Option<Terms> {
         let mut slots = engine.table.slots.lock();
         let mut claims = self.claims.lock();
@@ -311,8 +318,8 @@ impl Load {
         Some(terms)
     }
 
-    /// Leaves the slot to the next start, unless one has claimed this load meanwhile. What was taken for a caller
-    /// that has gone is released ahead of whatever that start does.
+    /// Leaves the slot to the next start, unless one has claimed this load meanwhile. What was
+    /// taken for a caller that has gone is released before that start does anything.
     fn leave(self: &Arc<Self>, engine: &Engine, taken: &mut Option<Arc<Session>>) -> bool {
         let mut slots = engine.table.slots.lock();
         {

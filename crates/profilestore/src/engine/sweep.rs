@@ -1,4 +1,5 @@
-//! Sweeping now and then what is past its time: old versions, receipts, outcomes, and the rows of dead servers.
+//! Sweeping now and then what is past its time: old versions, receipts, outcomes, and the rows of
+//! dead servers.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,7 +9,8 @@ use crate::{
     ownership::{self, Death},
 };
 
-/// How soon after its start a server sweeps for the first time, so that short-lived servers do their part.
+/// How soon after its start a server sweeps for the first time, so that short-lived servers do
+/// their part.
 const FIRST_SWEEP: Duration = Duration::from_secs(600);
 
 /// Sweeps until the engine is stopped.
@@ -23,8 +25,9 @@ pub(super) async fn run(link: Arc<Link>) {
     }
 }
 
-/// Declares every server dead whose row says so, by the rule that a start goes by. Nobody else does when no other
-/// server wants one of its profiles; the store deletes such rows, with their notices, some days later.
+/// Declares every server dead whose row says so, by the rule that a start goes by. No start does so
+/// when no other server wants one of its profiles; the store deletes such rows, with their notices,
+/// some days later.
 async fn bury_the_dead(link: &Link) {
     let sent = link.env.now();
     let (now_ms, rows) = match link.store.servers().await {

@@ -1,6 +1,8 @@
-//! The keys that this server has to do with: which are being opened, which are open, which are ending.
+//! The keys that this server has to do with: which are being opened, which are open, which are
+//! ending.
 //!
-//! Sessions tell the table about themselves ([`SessionEvents`]); it knows them, and they do not know it.
+//! Sessions tell the table about themselves ([`SessionEvents`]); it knows them, and they do not
+//! know it.
 
 use std::{
     collections::BTreeMap,
@@ -49,7 +51,8 @@ impl Table {
         Arc::downgrade(&table)
     }
 
-    /// Something about a key changed: wakes the start that waits for it, and makes a live session look.
+    /// Something about a key changed: wakes the start that waits for it, and makes a live session
+    /// look.
     pub(crate) fn look(&self, key: &ProfileKey) {
         if let Some(waiter) = self.waiters.lock().get(key) {
             waiter.notify_one();
@@ -83,7 +86,8 @@ impl Table {
         self.slots.lock().len()
     }
 
-    /// True when nothing is being opened, and of every session is known what became of its last save.
+    /// True when nothing is being opened, and of every session is known what became of its last
+    /// save.
     pub(super) fn is_over(&self) -> bool {
         self.slots.lock().values().all(Slot::is_over)
     }

@@ -56,7 +56,7 @@ impl Load {
             Ok(reply) => self.took(engine, look, found, reply, &Sent { incarnation: commit.incarnation, how, writes }).await,
             Err(error) if overtaken(link, &error).await => {
                 if found.write {
-                    // Perhaps it was the list of what stands that had changed.
+                    // Perhaps it was the list of standing edits that had changed.
                     engine.standing.forget(self.key.store());
                 }
                 Ok(None)
@@ -65,9 +65,9 @@ impl Load {
         }
     }
 
-    /// Whether the taking writes a version. The holder that loses the profile may have saved since the
-    /// look, or have a save under way: only a write says which version it is built on. No other server
-    /// can write a profile that was let go.
+    /// Whether the taking writes a version. The holder that loses the profile may have saved since
+    /// the look, or have a save under way: only a write says which version it is built on. No other
+    /// server can write a profile that was let go.
     fn writes(&self, engine: &Engine, found: &Found, how: Take) -> bool {
         let taken_over = matches!(how, Take::Dead | Take::Stolen) && !defect!(TakeOverUnversioned);
         found.write || ((taken_over || engine.link.settings().keep_every_save) && found.write_each)
@@ -140,8 +140,8 @@ impl Load {
         Ok(Some(Attempt::Taken(Box::new(taken))))
     }
 
-    /// The server that lost the profile saved between the look and the commit: what it saved counts. It cannot
-    /// write any more.
+    /// The server that lost the profile saved between the look and the commit: what it saved
+    /// counts. It cannot write any more.
     async fn read_again(&self, engine: &Engine, taken: &mut Taken, options: &StartOptions) -> Result<()> {
         let (_, state) = engine.link.read_settled(&self.key, Returning::ALL).await?;
         if state.epoch != taken.state.epoch {

@@ -16,8 +16,8 @@ impl Link {
         self.settings().max_key_queue
     }
 
-    /// Runs a call in the key's queue at once; the answer comes when it is done, by the call's deadline at the latest. One
-    /// that is being done then goes on, and its outcome is not known.
+    /// Runs a call in the key's queue at once; the answer comes when it is done, by the call's
+    /// deadline at the latest. One that is being done then goes on, and its outcome is not known.
     pub(crate) fn call<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
         self: &Arc<Self>,
         key: &ProfileKey,

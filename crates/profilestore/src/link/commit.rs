@@ -1,7 +1,7 @@
 //! Commits and reads: each is tried again until the store has answered or its time is over.
 //!
-//! A commit keeps its identity however often it is sent, so the store applies it once. That is how an
-//! unknown outcome gets known: the same commit again tells.
+//! A commit keeps its identity however often it is sent, so the store applies it once. That is how
+//! an unknown outcome gets known: the same commit again tells.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -16,8 +16,8 @@ use crate::{
     key::ProfileKey,
 };
 
-/// How long after a commit was sent the server that waits for it gets a hint: long enough for the commit
-/// to stay ahead of the look that follows.
+/// How long after a commit was sent the server that waits for it gets a hint: long enough for the
+/// commit to stay ahead of the look that follows.
 const EARLY_HINT: Duration = Duration::from_millis(2);
 
 /// For how long a call waits for this server to register in a new incarnation of the store.
@@ -30,19 +30,22 @@ impl Link {
         Commit { id: CommitId(self.env.uuid()), incarnation: lease.incarnation, from: Some(lease.server), changes, returning }
     }
 
-    /// A commit of this server that is built on a look at these contents. It fails when a backup took their place since, also when
-    /// this server has registered in that meanwhile and the same numbers stand there.
+    /// A commit of this server that is built on a look at this incarnation. It fails when a backup
+    /// took its place since, also when this server has registered in that meanwhile and the same
+    /// numbers stand there.
     pub(crate) fn commit_in(&self, incarnation: Incarnation, changes: Vec<Change>, returning: Returning) -> Commit {
         Commit { incarnation, ..self.new_commit(changes, returning) }
     }
 
-    /// The same for a call without a session. It names no sender: should it arrive after this server has stopped waiting for it,
-    /// the store leaves a notice for the holder, also when that is a session of this very server.
+    /// The same for a call without a session. It names no sender: should it arrive after this
+    /// server has stopped waiting for it, the store leaves a notice for the holder, also when that
+    /// is a session of this very server.
     pub(crate) fn commit_from_outside(&self, incarnation: Incarnation, changes: Vec<Change>, returning: Returning) -> Commit {
         Commit { from: None, ..self.commit_in(incarnation, changes, returning) }
     }
 
-    /// Tries a commit once and sends the hints that follow from it. Errors of the store count towards the critical state.
+    /// Tries a commit once and sends the hints that follow from it. Errors of the store count
+    /// towards the critical state.
     pub(crate) async fn try_commit(&self, commit: &Commit) -> Result<CommitReply, StoreError> {
         self.try_commit_by(commit, None).await
     }
@@ -67,8 +70,9 @@ impl Link {
         result
     }
 
-    /// Waits until this server has registered in other contents of the store than these; False when it has not in so short a time as
-    /// it takes while the store answers. A commit that met them has brought the renewal forward.
+    /// Waits until this server has registered in another incarnation of the store than this one;
+    /// false when it has not in so short a time as it takes while the store answers. A commit that
+    /// met the other one has brought the renewal forward.
     pub(crate) async fn registered_anew(&self, before: Incarnation) -> bool {
         let deadline = self.env.after(PATIENCE_WITH_REPLACED);
         loop {
@@ -82,14 +86,16 @@ impl Link {
         }
     }
 
-    /// The longest pause between attempts at the store: 20 s, 8 s while shutting down, and never longer than the lease time, so that
-    /// everybody is served again within that when the store comes back.
+    /// The longest pause between attempts at the store: 20 s, 8 s while shutting down, and never
+    /// longer than the lease time, so that all callers are served again within that when the store
+    /// comes back.
     pub(crate) fn longest_pause(&self, hurry: bool) -> Duration {
         let most = Duration::from_secs(if hurry { 8 } else { 20 });
         most.min(self.settings().lease_time)
     }
 
-    /// Sends the hints that follow from a commit. This server itself needs none: whatever committed looks by itself.
+    /// Sends the hints that follow from a commit. This server itself needs none: what committed
+    /// looks by itself.
     pub(crate) async fn hint(&self, reply: &CommitReply) {
         let own = self.server();
         for (server, key) in reply.notified.iter().filter(|(server, _)| *server != own) {
@@ -97,8 +103,9 @@ impl Link {
         }
     }
 
-    /// Tries a commit, under one and the same identity, until its outcome is known or patience ends. The error is then
-    /// the last one, [`StoreError::Indeterminate`] if any attempt's outcome is still unknown.
+    /// Tries a commit, under one and the same identity, until its outcome is known or patience
+    /// ends. The error is then the last one, [`StoreError::Indeterminate`] if any attempt's outcome
+    /// is still unknown.
     pub(crate) async fn settle(&self, commit: &Commit, patience: impl Patience) -> Result<CommitReply, StoreError> {
         let mut backoff = Backoff::default();
         let mut unknown = None;
@@ -122,7 +129,8 @@ impl Link {
                     metrics::counter!("profilestore_store_retries_total").increment(1);
                     tokio::time::sleep(wait).await;
                 }
-                // The refusals that need not last: an earlier attempt may still arrive when there is room again.
+                // The refusals that need not last: an earlier attempt may still arrive when there
+                // is room again.
                 Err(error)
                     if unknown.is_some()
                         && matches!(error.conflict(), Some(ConflictKind::InboxFull | ConflictKind::MessageIdExpired)) =>
@@ -135,16 +143,17 @@ impl Link {
                         Err(failed) => return Err(failed),
                     }
                 }
-                // An earlier attempt may have been applied after all; then the refusal of this one came from its own effect,
-                // which the store would have answered with `already_applied`. So a refusal means: never applied.
+                // Had an earlier attempt been applied, the store would have answered
+                // `already_applied`. So a refusal means: never applied.
                 other => return other,
             }
         }
     }
 
-    /// The same for a commit that another server waits for. That one gets a hint while the commit is still on its way, so that its look
-    /// reaches the store right behind it; should it come too early, the hint that follows the commit makes it look again. So on a store
-    /// that is far away a hand-over takes two calls less, and on one that is near no hint comes early.
+    /// The same for a commit that another server waits for. That one gets a hint while the commit
+    /// is still on its way, so that its look reaches the store right behind it; should it come too
+    /// early, the hint that follows the commit makes it look again. So on a store that is far away
+    /// a hand-over takes two calls less, and on one that is near no hint comes early.
     pub(crate) async fn settle_for(
         &self,
         server: Option<ServerId>,
@@ -179,7 +188,8 @@ impl Link {
         true
     }
 
-    /// Makes sure that a commit is never applied, trying until that is known or patience ends. False: it had been applied.
+    /// Makes sure that a commit is never applied, trying until that is known or patience ends.
+    /// False: it had been applied.
     pub(crate) async fn call_off(
         &self,
         commit: &Commit,
@@ -209,8 +219,8 @@ impl Link {
         self.reading(Some(key), || self.store.read_one(key, returning)).await
     }
 
-    /// The same for several keys, in the order given. What is found may be judged by the store's clock, so each answer says whether
-    /// that has stepped.
+    /// The same for several keys, in the order given. What is found may be judged by the store's
+    /// clock, so each answer says whether that has stepped.
     pub(crate) async fn read_all(&self, keys: &[ProfileKey], returning: Returning) -> Result<Snapshot, StoreError> {
         let read = async || {
             let sent = self.env.now();

@@ -1,7 +1,9 @@
-//! Until when a call tries: one bound over waiting for its turn, over what it does, and over the store.
+//! Until when a call tries: one bound over waiting for its turn, over what it does, and over the
+//! store.
 //!
-//! A call sets its deadline when it is made. What it does in its turn, and every call that this makes, goes by the same
-//! one, so a call that waited long for its turn has less time left at the store.
+//! A call sets its deadline when it is made. What it does in its turn, and every call that this
+//! makes, goes by the same one, so a call that waited long for its turn has less time left at the
+//! store.
 
 use std::time::Duration;
 
@@ -61,7 +63,8 @@ impl Deadline {
 
 /// How long something is tried again and again.
 pub(crate) trait Patience {
-    /// How long to pause before the next attempt, if there is one. `wanted`: how long it would pause by itself.
+    /// How long to pause before the next attempt, if there is one. `wanted`: how long it would
+    /// pause by itself.
     fn pause(&self, now: Instant, wanted: Duration) -> Option<Duration>;
 
     /// When each attempt is to be answered, if a moment is set for it.

@@ -13,7 +13,8 @@ use tokio::time::Instant;
 
 use crate::{data_store::LeaseState, key::ProfileKey, settings::Settings, signal::Signal, storable};
 
-/// A session of a program that does not use this library. See [`crate::GameServer::on_foreign_holder`].
+/// A session of a program that does not use this library. See
+/// [`crate::GameServer::on_foreign_holder`].
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct ForeignHolder<'a> {
@@ -23,7 +24,8 @@ pub struct ForeignHolder<'a> {
     pub session: &'a str,
     /// How many sessions the profile has had, it included. Specification: `SessionLoadCount`.
     pub load_count: u64,
-    /// True when it is to let go of the profile, false when a message waits for it. Specification: `EndSession`.
+    /// True when it is to let go of the profile, false when a message waits for it. Specification:
+    /// `EndSession`.
     pub wanted: bool,
 }
 
@@ -66,7 +68,8 @@ impl Errors {
 }
 
 impl Health {
-    /// Somebody whom no hint of ours reaches holds a profile that we want, or have sent a message to.
+    /// A holder that no hint of this server reaches has a profile that this server wants, or has
+    /// sent a message to.
     pub(crate) fn foreign(&self, key: &ProfileKey, lease: &LeaseState, wanted: bool) {
         let Some(holder) = lease.holder.as_ref().filter(|holder| holder.server.is_none()) else { return };
         // The third element of an `ActiveSession`, where a session has an identity.
@@ -140,7 +143,8 @@ mod tests {
         assert!(!health.is_critical());
         health.error("no", None, base + Duration::from_secs(4), &settings);
         assert!(health.is_critical());
-        // The first of the five stops counting at 120 s; the last time there were five is seen at 119 s.
+        // The first of the five stops counting at 120 s; the last time there were five is seen at
+        // 119 s.
         health.judge(base + Duration::from_secs(119), &settings);
         health.judge(base + Duration::from_secs(238), &settings);
         assert!(health.is_critical());

@@ -1,5 +1,5 @@
-//! What this server knows about its own lease: one row in the store, renewed every few seconds, on which
-//! all its sessions stand. [`super::renew`] writes the row.
+//! What this server knows about its own lease: one row in the store, renewed every few seconds, on
+//! which all its sessions stand. [`super::renew`] writes the row.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::{
 pub(crate) struct Lease {
     /// The current incarnation of this server.
     pub(crate) server: ServerId,
-    /// The contents of the store it registered in.
+    /// The incarnation of the store that it registered in.
     pub(crate) incarnation: Incarnation,
     /// The row's revision.
     pub(crate) revision: u64,
@@ -25,18 +25,21 @@ pub(crate) struct Lease {
     pub(crate) confirmed_at: Instant,
     /// Contact with the store, reads included: they tell of its clock.
     pub(crate) contact: Contact,
-    /// Contact through renewals alone. While the store can be read and not written, nobody renews, so nobody may be judged by that.
+    /// Contact through renewals alone. While the store can be read and not written, no server
+    /// renews, so none may be judged by that.
     pub(crate) renewals: Contact,
 }
 
 impl Lease {
-    /// For how long both the store has answered and this server has renewed without a break: what others can be judged by.
+    /// For how long both the store has answered and this server has renewed without a break: what
+    /// others can be judged by.
     pub(crate) fn contact_time(&self, now: Instant, max_gap: Duration) -> Option<Duration> {
         let (answered, renewed) = (self.contact.time(now, max_gap)?, self.renewals.time(now, max_gap)?);
         Some(answered.min(renewed))
     }
 
-    /// True while nobody can have declared this server dead: within the lease time of this confirmation.
+    /// True while no other server can have called this one dead: within the lease time of this
+    /// confirmation.
     pub(crate) fn is_confirmed(&self, confirmed_at: Instant, now: Instant) -> bool {
         ownership::is_confirmed(self.lease_time, confirmed_at, now)
     }

@@ -18,7 +18,8 @@ impl Link {
         Ok(Change::AppendMessage { key: key.clone(), message: NewMessage { id, payload }, cap })
     }
 
-    /// The error of a message that could not be sent. A full inbox is told to the listeners of errors too.
+    /// The error of a message that could not be sent. A full inbox is told to the listeners of
+    /// errors too.
     pub(crate) fn not_sent(&self, error: StoreError, key: &ProfileKey) -> Error {
         let full = error.conflict() == Some(&ConflictKind::InboxFull);
         let error = Error::from(error).about(key);

@@ -1,9 +1,11 @@
-//! One game server's tie to its store: its lease, the order of its calls, and how it commits and reads.
+//! One game server's tie to its store: its lease, the order of its calls, and how it commits and
+//! reads.
 //!
 //! A link knows no session. Sessions, starts and calls each hold the link and go through it:
 //!
 //! * [`call`]: a call without a session takes its turn in its key's queue, by a deadline.
-//! * [`commit`]: commits whose outcome gets known, and reads, both tried again while the store fails.
+//! * [`commit`]: commits whose outcome gets known, and reads, both tried again while the store
+//!   fails.
 //! * [`renew`]: registers the server's row and renews it; [`lease`] is what is known of that row.
 //! * [`queue`]: the operations of a key, one after the other.
 //! * [`room`]: how much may be on its way to the store at once.
@@ -179,8 +181,8 @@ impl Link {
         self.lease.lock().incarnation
     }
 
-    /// True when a session held by this incarnation of the server may believe in itself. `unseen`: the
-    /// session has yet to look at a notice, so only what was confirmed before that came counts.
+    /// True when a session held by this incarnation of the server may believe in itself. `unseen`:
+    /// the session has yet to look at a notice, so only what was confirmed before that came counts.
     pub(crate) fn confirms(&self, held_by: ServerId, unseen: Option<Instant>) -> bool {
         let lease = self.lease.lock();
         lease.server == held_by && lease.is_confirmed(unseen.unwrap_or(lease.confirmed_at), self.env.now())

@@ -1,7 +1,9 @@
-//! Order: the operations of this server on one key run one after the other, in the order they were called.
+//! Order: the operations of this server on one key run one after the other, in the order they were
+//! called.
 //!
-//! A queue exists only while something waits in it, so an idle profile costs nothing. Its driver is a task of its own: a caller
-//! that goes away neither stops its operation half-way nor changes the order.
+//! A queue exists only while something waits in it, so an idle profile costs nothing. Its driver is
+//! a task of its own: a caller that goes away neither stops its operation half-way nor changes the
+//! order.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -42,8 +44,8 @@ impl KeyQueues {
         Arc::new(Self { runtime, state: Mutex::default(), idle: Notify::new() })
     }
 
-    /// Puts an operation behind those of its key. The answer comes even if the operation panics, and when the runtime
-    /// goes away. Fails when `limit` operations wait already.
+    /// Puts an operation behind those of its key. The answer comes even if the operation panics,
+    /// and when the runtime goes away. Fails when `limit` operations wait already.
     pub(crate) fn run<T: Send + 'static>(
         self: &Arc<Self>,
         key: &ProfileKey,
@@ -97,8 +99,8 @@ impl KeyQueues {
     }
 }
 
-/// Runs the operations of one key. When its task is dropped with its runtime, those that wait are dropped too, and
-/// their callers hear of it.
+/// Runs the operations of one key. When its task is dropped with its runtime, those that wait are
+/// dropped too, and their callers hear of it.
 struct Driving {
     queues: Arc<KeyQueues>,
     key: ProfileKey,
@@ -153,7 +155,8 @@ pub(crate) fn runtime_gone() -> Error {
     Error::new(ErrorKind::Closing, message)
 }
 
-/// Answers in any case: when it is dropped, with an error that says whether anything may have been done.
+/// Answers in any case: when it is dropped, with an error that says whether anything may have been
+/// done.
 pub(crate) struct Reply<T> {
     sender: Option<oneshot::Sender<Result<T>>>,
     begun: bool,
@@ -167,7 +170,7 @@ impl<T> Reply<T> {
 
     pub(crate) fn send(&mut self, answer: Result<T>) {
         if let Some(sender) = self.sender.take() {
-            // Nobody may be waiting any more.
+            // The caller may have gone.
             let _ = sender.send(answer);
         }
     }

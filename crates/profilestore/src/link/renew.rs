@@ -1,6 +1,6 @@
 //! This server's row in the store: registering it, renewing it, and registering anew after a death.
 //!
-//! Answers with what it found, and tells nobody: the driver in `engine/notices.rs` does that.
+//! Answers with what it found. The driver in `engine/notices.rs` tells the sessions of it.
 
 use std::time::Duration;
 
@@ -120,7 +120,8 @@ impl Link {
 /// The renewals of one server, one after the other.
 #[derive(Default)]
 pub(crate) struct Renewal {
-    /// A renewal whose outcome is not known, and when it was first sent: only the same one again tells.
+    /// A renewal whose outcome is not known, and when it was first sent: only the same one again
+    /// tells.
     pending: Option<(Commit, Instant)>,
     acknowledged: Vec<Notice>,
 }

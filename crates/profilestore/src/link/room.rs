@@ -1,12 +1,15 @@
-//! Room for what is on its way to the store, so that a store that is too slow costs time and not memory.
+//! Room for what is on its way to the store, so that a store that is too slow costs time and not
+//! memory.
 //!
-//! A save makes a serialised copy of its profile, and holds it until the store has answered. So it first waits here for room, at its
-//! session, where it costs nothing; whatever changes meanwhile is part of it. Two things bound what is under way:
+//! A save makes a serialised copy of its profile, and holds it until the store has answered. So it
+//! first waits here for room, at its session, where it costs nothing; what changes meanwhile is
+//! part of it. Two things bound what is under way:
 //!
 //! * **Bytes**, of all copies together.
-//! * **Saves at once**, as many as the store answers within [`SLOW`]: one more while it does, half as many when it does not. The
-//!   line in the store itself stays short that way. That is what lets ends and trades go first, which need only bytes: they go
-//!   before all that waits here, and find little in their way there.
+//! * **Saves at once**, as many as the store answers within [`SLOW`]: one more while it does, half
+//!   as many when it does not. The line in the store itself stays short that way. That is what lets
+//!   ends and trades go first, which need only bytes: they go before all that waits here, and find
+//!   little in their way there.
 
 use std::{
     collections::VecDeque,
@@ -102,7 +105,7 @@ impl Room {
         };
         match entered.await {
             Ok(pass) => pass,
-            // Nobody drops a place in the line.
+            // A place in the line is never dropped.
             Err(_) => self.pass(&mut self.state.lock(), rank, bytes),
         }
     }
@@ -146,7 +149,7 @@ impl Room {
 }
 
 impl State {
-    /// True when one may enter without waiting, and before nobody who waits.
+    /// True when a save may enter without waiting, and passes none that waits.
     fn admits(&self, rank: Rank, bytes: isize) -> bool {
         let before = !self.first.is_empty() || (rank == Rank::Save && !self.rest.is_empty());
         !before && self.fits(rank, bytes)
@@ -157,7 +160,7 @@ impl State {
         (alone || self.free >= bytes) && (rank == Rank::First || (self.saves as f64) < self.most)
     }
 
-    /// The next one to enter. Nobody enters before one of the first that waits for bytes.
+    /// The next one to enter. None enters before one of rank first that waits for bytes.
     fn next(&mut self) -> Option<(Rank, Waiting)> {
         let rank = if self.first.is_empty() { Rank::Save } else { Rank::First };
         let bytes = if rank == Rank::First { self.first.front()?.bytes } else { self.rest.front()?.bytes };

@@ -1,4 +1,5 @@
-//! Whether a start may take a profile, when it asks for it, and what a live session finds about itself.
+//! Whether a start may take a profile, when it asks for it, and what a live session finds about
+//! itself.
 
 use std::time::Duration;
 
@@ -53,8 +54,8 @@ pub(crate) fn start(state: &KeyState, now_ms: i64, contact: Option<ContactTime>,
     }
 }
 
-/// How long a start that has just written its request may wait before it looks again: the next moment at which its holder may
-/// turn out to be dead, or the profile free.
+/// How long a start that has just written its request may wait before it looks again: the next
+/// moment at which its holder may turn out to be dead, or the profile free.
 pub(crate) fn patience(
     mut state: KeyState,
     now_ms: i64,
@@ -97,7 +98,8 @@ fn ask(lease: &LeaseState, asker: &Asker, periods: &Periods, again_in: Duration)
     let Some(waited) = asker.asked_for else { return Start::Ask };
     match &lease.request {
         Some(request) if request.id != asker.request => Start::TakenElsewhere,
-        // Another server took the profile without answering our request, a thief or the taker of an offer we missed: ask again.
+        // Another server took the profile without answering our request, a thief or the taker of an
+        // offer we missed: ask again.
         None => Start::Ask,
         Some(_) => {
             let left = periods.session_steal.saturating_sub(waited);

@@ -6,7 +6,8 @@ use crate::{
     key::ProfileKey,
 };
 
-/// A key's lease as it was read. A change that is built on it is refused once the lease is another one.
+/// A key's lease as it was read. A change that is built on it is refused once the lease is another
+/// one.
 #[derive(Clone, Copy)]
 pub(crate) struct Seen<'a> {
     pub(crate) key: &'a ProfileKey,
@@ -48,7 +49,8 @@ pub(crate) fn withdrawn(state: &KeyState, request: RequestId) -> Option<Change> 
     Some(Seen::of(state).change(lease::withdrawn(&state.lease, request)?, Epoch::Kept))
 }
 
-/// The holder lets go, in the commit of its last save. The last version is sealed: a later write keeps it.
+/// The holder lets go, in the commit of its last save. The last version is sealed: a later write
+/// keeps it.
 pub(crate) fn released(seen: Seen<'_>, now_ms: i64) -> Change {
     Change::Lease {
         key: seen.key.clone(),
@@ -59,7 +61,8 @@ pub(crate) fn released(seen: Seen<'_>, now_ms: i64) -> Change {
     }
 }
 
-/// The holder's game server was declared dead and is back under another identity, and no other server took the profile.
+/// The holder's game server was declared dead and is back under another identity, and no other
+/// server took the profile.
 pub(crate) fn adopted(seen: Seen<'_>, server: ServerId) -> Change {
     let mut lease = seen.lease.clone();
     if let Some(holder) = &mut lease.holder {
@@ -68,33 +71,33 @@ pub(crate) fn adopted(seen: Seen<'_>, server: ServerId) -> Change {
     seen.change(lease, Epoch::Kept)
 }
 
-/// A write without a session ends whatever session there is.
+/// A write without a session ends the session that holds the profile.
 pub(crate) fn cleared(state: &KeyState) -> Change {
     Seen::of(state).change(lease::cleared(&state.lease), Epoch::Raised)
 }
 
-/// A write without a session where none is: the lease stays, and its revision counts up, so that a start that has read the
-/// profile before begins anew.
+/// A write without a session where none is: the lease stays, and its revision counts up, so that a
+/// start that has read the profile before begins anew.
 pub(crate) fn touched(state: &KeyState) -> Change {
     Seen::of(state).change(state.lease.clone(), Epoch::Kept)
 }
 
-/// An import writes a key's versions one by one, each with the lease that it had. The last one is the profile as it is from
-/// then on.
+/// An import writes a key's versions one by one, each with the lease that it had. The last one is
+/// the profile as it is from then on.
 #[cfg(feature = "transfer")]
 pub(crate) fn imported(key: &ProfileKey, revision: u64, lease: LeaseState, is_last: bool) -> Change {
     Change::Lease { key: key.clone(), revision, lease, raise_epoch: is_last, seal: false }
 }
 
-/// A document of the published modules is written, which says itself who holds the profile. `same_session`: the holder, if
-/// there is one, is the one of before.
+/// A document of the published modules is written, which says itself who holds the profile.
+/// `same_session`: the holder, if there is one, is the one of before.
 #[cfg(feature = "roblox")]
 pub(crate) fn by_document(state: &KeyState, lease: LeaseState, same_session: bool) -> Change {
     Seen::of(state).change(lease, if same_session { Epoch::Kept } else { Epoch::Raised })
 }
 
-/// A store's list of standing edits was changed. It has no holder: its epoch is a stamp, which tells a start whether the list
-/// that it went by is still the current one.
+/// A store's list of standing edits was changed. It has no holder: its epoch is a stamp, which
+/// tells a start whether the list that it went by is still the current one.
 pub(crate) fn stamped(key: &ProfileKey, revision: u64) -> Change {
     Change::Lease { key: key.clone(), revision, lease: LeaseState::default(), raise_epoch: true, seal: false }
 }

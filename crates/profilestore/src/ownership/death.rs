@@ -1,5 +1,5 @@
-//! When a server is dead, when this server is surely not, and for how long it has been in contact with
-//! the store, without which it judges nobody.
+//! When a server is dead, when this server is surely not, and for how long it has been in contact
+//! with the store, without which it judges nobody.
 
 use std::time::Duration;
 
@@ -8,7 +8,8 @@ use tokio::time::Instant;
 use super::Periods;
 use crate::data_store::{Holder, KeyState, ServerRow};
 
-/// How long a server has been in uninterrupted contact with the store, during which the store's clock went in step with its own.
+/// How long a server has been in uninterrupted contact with the store, during which the store's
+/// clock went in step with its own.
 pub(crate) type ContactTime = Duration;
 
 /// Whether a server is dead, and if not, when to judge again.
@@ -18,12 +19,12 @@ pub(crate) enum Death {
     NotKnown { again_in: Duration },
 }
 
-/// How far the store's clock may run ahead of ours within a lease time without being noticed: a few small steps, each below what
-/// counts as a step.
+/// How far the store's clock may run ahead of ours within a lease time without being noticed: a few
+/// small steps, each below what counts as a step.
 const CLOCK_MARGIN: Duration = Duration::from_millis(500);
 
-/// Judges a server's row. A row is only too old when the observer itself was in contact all that time: otherwise it may be the
-/// store, its clock, or the observer that stood still.
+/// Judges a server's row. A row is only too old when the observer itself was in contact all that
+/// time: otherwise it may be the store, its clock, or the observer that stood still.
 pub(crate) fn judge(row: &ServerRow, now_ms: i64, contact: Option<ContactTime>) -> Death {
     if row.dead {
         return Death::Dead;
@@ -39,8 +40,9 @@ pub(crate) fn judge(row: &ServerRow, now_ms: i64, contact: Option<ContactTime>) 
     Death::NotKnown { again_in: missing.max(Duration::from_millis(1)) }
 }
 
-/// Whether a holder's server is dead. A session that no row vouches for follows its record's last update; when there is none,
-/// only the steps of asking and waiting lead to it. A row that is gone was swept long after its death.
+/// Whether a holder's server is dead. A session that no row vouches for follows its record's last
+/// update; when there is none, only the steps of asking and waiting lead to it. A row that is gone
+/// was swept long after its death.
 pub(super) fn liveness(state: &KeyState, holder: &Holder, now_ms: i64, contact: Option<ContactTime>, periods: &Periods) -> Death {
     match (holder.server, &state.holder_server, holder.last_update_ms) {
         (Some(_), Some(row), _) => judge(row, now_ms, contact),
@@ -59,7 +61,8 @@ pub(crate) fn is_confirmed(lease_time: Duration, confirmed_at: Instant, now: Ins
     now.saturating_duration_since(confirmed_at) < lease_time || defect!(SelfDemotionRemoved)
 }
 
-/// How far apart two readings of the store's clock are. A time in the future was read before the clock stepped back.
+/// How far apart two readings of the store's clock are. A time in the future was read before the
+/// clock stepped back.
 pub(super) fn apart(a_ms: i64, b_ms: i64) -> Duration {
     Duration::from_millis(a_ms.abs_diff(b_ms))
 }
@@ -90,7 +93,8 @@ impl Contact {
     /// Notes an answer of the store. `max_gap` is how far apart two answers may lie.
     pub(crate) fn observe(&mut self, sent: Instant, received: Instant, store_ms: i64, max_gap: Duration) {
         let in_step = self.last.is_some_and(|last| {
-            // The store read its clock somewhere between sending and receiving, both times. Answers may overtake each other.
+            // The store read its clock somewhere between sending and receiving, both times. Answers
+            // may overtake each other.
             let tolerance = whole_ms(STEP_TOLERANCE);
             let least =
                 whole_ms(sent.saturating_duration_since(last.received)) - whole_ms(last.received.saturating_duration_since(sent));
@@ -100,7 +104,8 @@ impl Contact {
                 && (least.saturating_sub(tolerance)..=most.saturating_add(tolerance)).contains(&store)
         });
         if !in_step {
-            // Not when it was sent: the store may have read its clock at any moment since then, after a step for example.
+            // Not when it was sent: the store may have read its clock at any moment since then,
+            // after a step for example.
             self.since = Some(received);
         }
         self.last = Some(Observation { sent, received, store_ms });

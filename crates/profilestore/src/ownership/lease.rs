@@ -23,7 +23,7 @@ pub(crate) struct Asker {
 /// How a profile can be taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Take {
-    /// Nobody holds it.
+    /// It has no holder.
     Free,
     /// The holder let it go for this asker.
     Offered,
@@ -37,7 +37,8 @@ pub(crate) enum Take {
 
 /// The lease once the asker has taken the profile. The epoch is to be raised with it.
 pub(super) fn taken(lease: &LeaseState, how: Take, asker: &Asker, now_ms: i64) -> LeaseState {
-    // Asked for after it was offered to us: the new session hands it on at once. Every other request has had its time.
+    // Asked for after it was offered to us: the new session hands it on at once. Every other
+    // request has had its time.
     let request = lease.request.clone().filter(|r| how == Take::Offered && r.id != asker.request && r.server.is_some());
     LeaseState {
         load_count: lease.load_count + 1,
@@ -74,7 +75,7 @@ pub(super) fn released(lease: &LeaseState, now_ms: i64) -> LeaseState {
     LeaseState { load_count: lease.load_count, holder: None, request: None, offer }
 }
 
-/// The lease once a write without a session has ended whatever session there was.
+/// The lease once a write without a session has ended the session that held the profile.
 pub(super) fn cleared(lease: &LeaseState) -> LeaseState {
     LeaseState { load_count: lease.load_count, ..LeaseState::default() }
 }

@@ -1,9 +1,10 @@
 //! Who may write a profile: the rule, and the only place that applies it.
 //!
-//! **The rule.** Each key has an epoch, a number that only grows. A session remembers the epoch that
-//! its start made, and names it in every commit. The store applies a commit only while the key's
-//! epoch is the one that the commit names. So of all sessions that ever were on a key, only the one
-//! that the last raise made can write; every other one is refused, however late its commit comes.
+//! **The rule.** Each key has an epoch, a number that only grows. A session remembers the epoch
+//! that its start made, and names it in every commit. The store applies a commit only while the
+//! key's epoch is the one that the commit names. So of all sessions that ever were on a key, only
+//! the one that the last raise made can write; every other one is refused, however late its commit
+//! comes.
 //!
 //! **The fence.** The store itself compares the epochs: `data_store::rules::judge`, which every
 //! backend calls inside of the commit. What is decided here does not protect the data. A wrong
@@ -19,9 +20,9 @@
 //! * no holder and no offer, or an offer to this start: take it;
 //! * a holder on this very server that no session here stands for: take it;
 //! * a holder whose server is dead ([`death`]): take it;
-//! * any other holder: write a request and wait. The holder saves, lets go and offers the profile to
-//!   the start that asked last. An earlier request gives up. A holder that does not answer within
-//!   `session_steal` loses the profile and what it has not saved.
+//! * any other holder: write a request and wait. The holder saves, lets go and offers the profile
+//!   to the start that asked last. An earlier request gives up. A holder that does not answer
+//!   within `session_steal` loses the profile and what it has not saved.
 //!
 //! **Being dead.** A game server renews its row every few seconds. Another server may call it dead
 //! once the row is older than its lease time, but only if the observer itself has been in contact

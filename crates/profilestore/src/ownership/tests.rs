@@ -108,7 +108,8 @@ fn an_old_row_is_dead_only_for_an_observer_who_was_there_all_the_time() {
 
 #[test]
 fn a_row_from_the_future_is_judged_by_how_far_off_it_is() {
-    // The store's clock stepped back an hour after the last renewal: whoever were alive would have renewed since.
+    // The store's clock stepped back an hour after the last renewal: whoever were alive would have
+    // renewed since.
     assert_eq!(decide(&held_by_1(-3_600_000), &asker(2), LONG), Start::Take(Take::Dead));
     assert_eq!(decide(&held_by_1(-3_600_000), &asker(2), Some(Duration::from_secs(3))), Start::Ask);
 }
@@ -226,8 +227,9 @@ struct Player {
 }
 
 proptest! {
-    /// Servers act on what they read however long ago; a store that checks epoch and lease revision is all that stands between
-    /// them. Then every epoch has one owner, and whoever writes is the owner of the current one.
+    /// Servers act on what they read however long ago; a store that checks epoch and lease revision
+    /// is all that stands between them. Then every epoch has one owner, and whoever writes is the
+    /// owner of the current one.
     #[test]
     fn no_sequence_of_events_gives_two_writers(events in prop::collection::vec(event(), 1..200)) {
         let mut store = state();

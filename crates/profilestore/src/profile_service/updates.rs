@@ -217,7 +217,7 @@ impl<T: ProfileData> GlobalUpdates<T> {
     /// profile is open or from inside another edit; `edit` was not called then.
     pub fn clear_locked_with(&self, id: u64, edit: impl FnOnce(&mut T, &GlobalUpdate)) -> Result<()> {
         let session = self.session()?;
-        crate::session::live::check_not_editing(&self.key)?;
+        crate::session::editing::check_not_editing(&self.key)?;
         let missing =
             || Error::new(ErrorKind::NotFound, format!("there is no locked update of this id: id=`{id}`")).about(&self.key);
         let update = self.locked().into_iter().find(|update| update.id == id).ok_or_else(missing)?;

@@ -1,8 +1,10 @@
-//! Live profiles whose data is kept outside of the library, in the memory of an embedded language say.
+//! Live profiles whose data is kept outside of the library, in the memory of an embedded language
+//! say.
 //!
-//! The library's own copy of such data is only what was handed over last. So whoever keeps the data is asked for it right before
-//! every save, is told when an operator's edit has changed it, and hears of the messages that wait instead of being called with one
-//! at a time: its handlers take as long as they like, and what they have processed comes along with the data.
+//! The library's own copy of such data is only what was handed over last. So the keeper of the data
+//! is asked for it right before every save, is told when an operator's edit has changed it, and
+//! hears of the messages that wait instead of being called with one at a time: its handlers take as
+//! long as they like, and what they have processed comes along with the data.
 
 #![cfg_attr(not(feature = "roblox"), allow(dead_code, unreachable_pub, reason = "only that feature has keepers"))]
 
@@ -25,8 +27,8 @@ pub enum Collect {
     Save,
     /// It is about to be saved for the last time; the session is still active.
     LastSave(LastSave),
-    /// The session has just ended, and its listeners were told; what is handed over now is what the last save stores. Not asked for
-    /// when the session was lost.
+    /// The session has just ended, and its listeners were told; what is handed over now is what the
+    /// last save stores. Not asked for when the session was lost.
     Ended(SessionEnd),
     /// An operator's edit is about to be applied to it.
     Edit,
@@ -44,10 +46,11 @@ pub struct Collected<T> {
     pub roblox_metadata: Option<Map<String, Value>>,
     /// Specification: `MetaTags`.
     pub meta_tags: Option<Map<String, Value>>,
-    /// The indexes of the messages whose effect is in the data: the save that stores it removes them, so that the effect comes
-    /// once. Those that are gone already may be named again.
+    /// The indexes of the messages whose effect is in the data: the save that stores it removes
+    /// them, so that the effect comes once. Those that are gone already may be named again.
     pub processed: Vec<u64>,
-    /// The indexes of the messages that are to be locked with the save. Specification: `LockActiveUpdate`.
+    /// The indexes of the messages that are to be locked with the save. Specification:
+    /// `LockActiveUpdate`.
     pub locked: Vec<u64>,
 }
 
@@ -59,20 +62,22 @@ impl<T> Default for Collected<T> {
 
 /// Keeps the data of a live profile. See [`crate::Profile::keep`].
 ///
-/// Called on the library's tasks, and on the task that ends the session; must not block. Not called from inside an edit: all methods of the profile,
-/// and of others, may be used.
+/// Called on the library's tasks, and on the task that ends the session; must not block. Not called
+/// from inside an edit: all methods of the profile, and of others, may be used.
 pub trait Keeper<T>: Send + Sync + 'static {
     /// The data as it is now.
     ///
-    /// An error (its text goes to the listeners of errors) means that it cannot be stored: a save then fails, and the session goes on; an
-    /// edit waits; a last save stores what was handed over before.
+    /// An error (its text goes to the listeners of errors) means that it cannot be stored: a save
+    /// then fails, and the session goes on; an edit waits; a last save stores what was handed over
+    /// before.
     fn collect(&self, why: Collect) -> Result<Collected<T>, String>;
 
-    /// An operator's edit has changed the data that was handed over right before. What is kept is to become this.
+    /// An operator's edit has changed the data that was handed over right before. What is kept is
+    /// to become this.
     fn edited(&self, data: &T);
 
-    /// Other messages wait for the profile than before: see [`crate::Profile::waiting_messages`]. Comes before the listeners of the
-    /// save that found it out.
+    /// Other messages wait for the profile than before: see [`crate::Profile::waiting_messages`].
+    /// Comes before the listeners of the save that found it out.
     fn inbox_changed(&self);
 }
 

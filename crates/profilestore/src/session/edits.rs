@@ -1,8 +1,10 @@
-//! Operators' edits of a live profile: they come as messages under reserved names, and the session applies them itself.
+//! Operators' edits of a live profile: they come as messages under reserved names, and the session
+//! applies them itself.
 //!
-//! Before any handler sees the data with a message offered, an edit is applied to the data's JSON and decoded by the program's own
-//! type. Effect, removal of the message and outcome in the audit log are in the same save. An edit that does not fit leaves the data
-//! alone, and its outcome says why. A profile that begins gets the edits that stand in the same way.
+//! Before any handler sees the data with a message offered, an edit is applied to the data's JSON
+//! and decoded by the program's own type. Effect, removal of the message and outcome in the audit
+//! log are in the same save. An edit that does not fit leaves the data alone, and its outcome says
+//! why. A profile that begins gets the edits that stand in the same way.
 
 use std::sync::Arc;
 

@@ -1,16 +1,16 @@
 //! How a session ends: four phases, one after the other.
 //!
 //! 1. **Begin.** One call claims the end, and the last hooks run. The session is still active.
-//! 2. **Close.** The data takes no more edits, and the listeners of the end are told. A keeper is asked
-//!    for its data once more.
-//! 3. **Release.** The last save and the release of the lease, in one commit. A server that asked for
-//!    the profile gets an offer with it.
+//! 2. **Close.** The data takes no more edits, and the listeners of the end are told. A keeper is
+//!    asked for its data once more.
+//! 3. **Release.** The last save and the release of the lease, in one commit. A server that asked
+//!    for the profile gets an offer with it.
 //! 4. **Over.** The outcome is known. All who wait for the end get it; listeners, handlers and the
 //!    keeper are dropped.
 //!
-//! An end that cannot store what the session has is refused in the first two phases, and the session
-//! goes on. A server that shuts down does not refuse: it saves what was stored last. A session that is
-//! lost has no third phase.
+//! An end that cannot store what the session has is refused in the first two phases, and the
+//! session goes on. A server that shuts down does not refuse: it saves what was stored last. A
+//! session that is lost has no third phase.
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
@@ -21,8 +21,9 @@ use super::{
     collect::Collect,
     info::{LastSave, SessionEnd, SessionInfo},
     known::Saved,
-    live::{EndBegun, Processed, Snapshot},
+    live::EndBegun,
     save::Prepared,
+    snapshot::{Processed, Snapshot},
 };
 use crate::{
     data_store::{Cause, CommitReply, Digest, KeyState, Returning, StoreError},
@@ -85,11 +86,11 @@ impl Drop for Ending {
 }
 
 impl Session {
-    /// Ends the session. The data takes no more changes when this returns; the answer comes when the
-    /// last save is durable, whichever call ended it. Behind transactions that were called before, and
-    /// behind the edit from inside which it is called, come the last hooks and the last save. When what
-    /// the last save would store cannot be stored, the answer is that error and the session goes on,
-    /// unless the server is shutting down.
+    /// Ends the session. The data takes no more changes when this returns; the answer comes when
+    /// the last save is durable, whichever call ended it. Behind transactions that were called
+    /// before, and behind the edit from inside which it is called, come the last hooks and the last
+    /// save. When what the last save would store cannot be stored, the answer is that error and the
+    /// session goes on, unless the server is shutting down.
     pub(crate) fn finish(self: &Arc<Self>, end: SessionEnd) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
         let refused_before = self.outcome.refused();
         let answer = self.live.begin_end().map(|begun| self.finish_claimed(end, begun));
@@ -103,8 +104,9 @@ impl Session {
         }
     }
 
-    /// The same for the call that has claimed the end. The last save has its place in the queue before
-    /// the data closes: a call that finds it closed and starts the next session comes behind it.
+    /// The same for the call that has claimed the end. The last save has its place in the queue
+    /// before the data closes: a call that finds it closed and starts the next session comes behind
+    /// it.
     fn finish_claimed(self: &Arc<Self>, end: SessionEnd, begun: EndBegun) -> Result<Answer<Result<()>>> {
         if begun == EndBegun::Now {
             self.begin(end)?;
@@ -149,8 +151,8 @@ impl Session {
         ended
     }
 
-    /// All phases of an end that was called behind transactions, or from inside an edit. In the key's
-    /// queue, hence behind those.
+    /// All phases of an end that was called behind transactions, or from inside an edit. In the
+    /// key's queue, hence behind those.
     async fn finish_behind(self: &Arc<Self>, end: SessionEnd) -> Result<()> {
         if self.outcome.is_known() {
             // The session was found lost meanwhile; there is nothing left to hook into.
@@ -169,8 +171,8 @@ impl Session {
         }
     }
 
-    /// The first two phases. None when the data was closed before. For operations in the key's queue,
-    /// where no transaction is open. Fails as [`Session::finish`] does.
+    /// The first two phases. None when the data was closed before. For operations in the key's
+    /// queue, where no transaction is open. Fails as [`Session::finish`] does.
     pub(super) fn begin_and_close(&self, end: SessionEnd) -> Result<Option<Snapshot>> {
         if !self.live.begin_end_in_turn() {
             return Ok(None);
@@ -237,7 +239,8 @@ impl Session {
         })
     }
 
-    /// The session goes on, since what it has cannot be stored. Callers that wait for its end are told.
+    /// The session goes on, since what it has cannot be stored. Callers that wait for its end are
+    /// told.
     fn end_refused(&self, error: &Error) -> Error {
         self.live.reopen();
         let message = format!("the session goes on, because its last save was refused: {error}");
@@ -277,8 +280,8 @@ impl Session {
         Ok(())
     }
 
-    /// Commits the release, with what is to be written. Whatever comes of it, the profile is free for
-    /// the next session of this server then. Answers with what was stored.
+    /// Commits the release, with what is to be written. Whether it is applied or not, the profile
+    /// is free for the next session of this server then. Answers with what was stored.
     async fn commit_release(self: &Arc<Self>, prepared: Prepared) -> Result<Prepared> {
         let released = self.try_release(prepared).await;
         self.tell(|table| table.freed(self));
@@ -297,7 +300,8 @@ impl Session {
                 Ok(mut reply) => {
                     self.stored(&prepared);
                     if let Some(state) = self.own(&mut reply.states) {
-                        // Another server may have taken the profile since, when the commit had been applied before.
+                        // Another server may have taken the profile since, when the commit had been
+                        // applied before.
                         self.known.lock().head = state.head;
                     }
                     return Ok(prepared);
@@ -334,7 +338,8 @@ impl Session {
         self.outcome.tell();
     }
 
-    /// Drops the listeners, handlers and the keeper, once all of them have been told of the end: they may hold the profile that they are for.
+    /// Drops the listeners, handlers and the keeper, once all of them have been told of the end:
+    /// they may hold the profile that they are for.
     fn let_go(&self) {
         let Signals { on_save, veto_save, on_last_save, on_session_end, on_after_save } = &self.signals;
         on_save.clear();
@@ -354,7 +359,8 @@ impl Session {
 
     // --- a session that is lost ----------------------------------------------------------------------------------
 
-    /// The epoch is another one: another writer's data counts now. Listeners get it as the last saved data.
+    /// The epoch is another one: another writer's data counts now. Listeners get it as the last
+    /// saved data.
     pub(super) async fn lost(self: &Arc<Self>, state: &KeyState) {
         if let Some(holder) = &state.lease.holder {
             let _ = self.taken_by.set(SessionInfo::from(holder));
@@ -365,7 +371,8 @@ impl Session {
 
     /// Ends the session without a save.
     pub(crate) async fn lose(self: &Arc<Self>, why: &str) {
-        // If it is closed already, the call that closed it is queued behind this one, or is this one.
+        // If it is closed already, the call that closed it is queued behind this one, or is this
+        // one.
         let closed = matches!(self.begin_and_close(SessionEnd::Lost), Ok(Some(_)));
         self.tell(|table| table.freed(self));
         let error = Error::new(ErrorKind::SessionEnded, format!("the session was lost: {why}; what it had not saved is lost"));

@@ -49,9 +49,9 @@ impl<'a> Message<'a> {
         self.stored.sent_ms
     }
 
-    /// Says that the message is dealt with: it leaves the inbox with the save that stores the handler's edit, and is offered to
-    /// nobody else. Without this it is offered to the next handler, and again in the next session.
-    /// Specification: `processed()`.
+    /// Says that the message is dealt with: it leaves the inbox with the save that stores the
+    /// handler's edit, and is offered to nobody else. Without this it is offered to the next
+    /// handler, and again in the next session. Specification: `processed()`.
     pub fn processed(&self) {
         self.processed.set(true);
     }

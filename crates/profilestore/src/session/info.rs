@@ -53,7 +53,7 @@ pub enum SessionEnd {
     External,
     /// This game server is shutting down.
     Shutdown,
-    /// The profile was stolen, removed, overwritten, or taken while this server could not reach the store. There was no last
-    /// save.
+    /// The profile was stolen, removed, overwritten, or taken while this server could not reach the
+    /// store. There was no last save.
     Lost,
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::live::Snapshot;
+use super::snapshot::Snapshot;
 use crate::{
     data::Data,
     data_store::{Digest, KeyState, LeaseState, ServerId, StoredMessage, VersionInfo},
@@ -23,7 +23,8 @@ pub(crate) struct Known {
     pub(crate) lease_revision: u64,
     pub(crate) inbox: Vec<StoredMessage>,
     pub(crate) inbox_revision: u64,
-    /// A document was written over the profile, which left it to this session: the next save writes what the session has.
+    /// A document was written over the profile, which left it to this session: the next save writes
+    /// what the session has.
     pub(crate) overwritten: bool,
     /// The edit up to which everything is stored.
     pub(crate) saved_generation: u64,
@@ -93,8 +94,8 @@ impl Known {
         }
     }
 
-    /// A snapshot is stored. `written`: as a new version, with this digest. The messages whose effect it
-    /// holds are gone.
+    /// A snapshot is stored. `written`: as a new version, with this digest. The messages whose
+    /// effect it holds are gone.
     pub(super) fn stored(&mut self, snapshot: &Snapshot, written: Option<Digest>) {
         self.inbox.retain(|message| !snapshot.processed.contains_key(&message.index));
         if written.is_some() {

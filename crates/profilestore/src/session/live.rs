@@ -1,14 +1,15 @@
 //! The data of a live profile, and how it is edited.
 //!
-//! The data is an immutable snapshot behind an `Arc`. An edit works on a copy that takes the snapshot's place when it is done, so
-//! a panic leaves the data as it was, a save takes the snapshot without stopping anybody, and readers never wait. Edits follow
-//! one another; an edit from inside an edit is refused, since it could not be part of the copy.
+//! The data is an immutable snapshot behind an `Arc`. An edit works on a copy that takes the
+//! snapshot's place when it is done, so a panic leaves the data as it was, a save takes the
+//! snapshot without stopping an edit, and readers never wait. Edits follow one another; an edit
+//! from inside an edit is refused, since it could not be part of the copy.
 //!
-//! While a transaction is open nothing edits: its own copy takes the snapshot's place when its commit is known to be applied.
+//! While a transaction is open nothing edits: its own copy takes the snapshot's place when its
+//! commit is known to be applied.
 
 use std::{
-    cell::Cell,
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{Arc, LazyLock},
 };
@@ -17,6 +18,10 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use serde_json::value::RawValue;
 use tokio::sync::Notify;
 
+use super::{
+    editing::{Editing, check_not_editing, is_editing},
+    snapshot::{Processed, Snapshot},
+};
 use crate::{
     audit::AuditEntry,
     data::Data,
@@ -26,37 +31,7 @@ use crate::{
     session::collect::AnyCollected,
 };
 
-thread_local! {
-    /// True while this thread runs an edit.
-    static EDITING: Cell<bool> = const { Cell::new(false) };
-}
-
 static NO_DATA: LazyLock<Box<RawValue>> = LazyLock::new(|| RawValue::NULL.to_owned());
-
-/// Fails when this thread is in the middle of an edit.
-pub(crate) fn check_not_editing(key: &ProfileKey) -> Result<()> {
-    if EDITING.get() {
-        let message = "called from inside an edit; do it after that edit, or change several profiles in a transaction";
-        return Err(Error::new(ErrorKind::Busy, message).about(key));
-    }
-    Ok(())
-}
-
-/// Marks this thread as in the middle of an edit for as long as it lives.
-pub(crate) struct Editing(());
-
-impl Editing {
-    pub(crate) fn begin() -> Self {
-        EDITING.set(true);
-        Self(())
-    }
-}
-
-impl Drop for Editing {
-    fn drop(&mut self) {
-        EDITING.set(false);
-    }
-}
 
 pub(crate) struct Live {
     state: Mutex<State>,
@@ -85,9 +60,10 @@ struct State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Open,
-    /// Somebody has the right to end the session; the last hooks run.
+    /// A call has the right to end the session; the last hooks run.
     Ending,
-    /// The program's edits are refused already; the last hooks run once what was called before the end is over.
+    /// The program's edits are refused already; the last hooks run once what was called before the
+    /// end is over.
     Closing,
     Over,
 }
@@ -121,22 +97,10 @@ impl Refusal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EndBegun {
     Now,
-    /// Behind the transactions that were called before it, or the edit from inside which it was called.
+    /// Behind the transactions that were called before it, or the edit from inside which it was
+    /// called.
     Behind,
 }
-
-/// The data at one moment, with the messages whose effect it holds.
-#[derive(Clone)]
-pub(crate) struct Snapshot {
-    pub(crate) data: Arc<dyn Data>,
-    pub(crate) meta: Arc<Record>,
-    pub(crate) generation: u64,
-    pub(crate) processed: Processed,
-    pub(crate) locked: BTreeSet<u64>,
-}
-
-/// Messages whose effect is in the data, to be removed by the next save; for an operator's edit what is to be booked with that.
-pub(crate) type Processed = BTreeMap<u64, Option<Arc<AuditEntry>>>;
 
 impl State {
     fn snapshot(&self) -> Snapshot {
@@ -203,7 +167,8 @@ impl Live {
         state
     }
 
-    /// Edits the data as the program asks: fails once the session is over, and while a transaction is open.
+    /// Edits the data as the program asks: fails once the session is over, and while a transaction
+    /// is open.
     pub(crate) fn edit<R>(&self, key: &ProfileKey, edit: impl FnOnce(&mut dyn Data) -> R) -> Result<R> {
         check_not_editing(key)?;
         self.edit_then(State::admits, edit, |_, _| ()).map_err(|refusal| refusal.error(key))
@@ -230,8 +195,9 @@ impl Live {
         let _ = self.edit_then(open, edit, |_, ()| ());
     }
 
-    /// Lets a handler work on a message, unless another one has processed it. `handle` says whether it did now. `waits` says
-    /// whether the message is still in the inbox: a mark goes once its message is out of that, so neither tells alone.
+    /// Lets a handler work on a message, unless another one has processed it. `handle` says whether
+    /// it did now. `waits` says whether the message is still in the inbox: a mark goes once its
+    /// message is out of that, so neither tells alone.
     pub(crate) fn edit_for_message(
         &self,
         index: u64,
@@ -250,8 +216,8 @@ impl Live {
         self.edit_then(admit, handle, mark)
     }
 
-    /// Replaces the data as an operator's edit wants it, unless that was done already; None leaves it as it is. The message is
-    /// processed in any case. See [`Live::edit_for_message`].
+    /// Replaces the data as an operator's edit wants it, unless that was done already; None leaves
+    /// it as it is. The message is processed in any case. See [`Live::edit_for_message`].
     pub(crate) fn edit_for_operator(
         &self,
         index: u64,
@@ -273,7 +239,8 @@ impl Live {
         self.replace_then(admit, replace, mark).map(drop)
     }
 
-    /// Runs an edit if `admit` agrees; `then` completes it under the same lock that makes it visible.
+    /// Runs an edit if `admit` agrees; `then` completes it under the same lock that makes it
+    /// visible.
     fn edit_then<R>(
         &self,
         admit: impl FnOnce(&State) -> Result<(), Refusal>,
@@ -331,7 +298,8 @@ impl Live {
         Ok(answer)
     }
 
-    /// Takes over what whoever keeps the data has handed over; also what comes after the close, for the last save.
+    /// Takes over what the keeper of the data has handed over; also what comes after the close, for
+    /// the last save.
     pub(crate) fn accept(&self, mut handed: AnyCollected) -> Snapshot {
         let mut state = self.settled();
         let beside = handed.apply_meta(&mut state.meta);
@@ -348,7 +316,8 @@ impl Live {
         state.snapshot()
     }
 
-    /// Takes over members that nobody here knows, from a document that was written over the profile.
+    /// Takes over members that this program does not know, from a document that was written over
+    /// the profile.
     pub(crate) fn keep_unknown(&self, said: &Record) {
         let mut state = self.state.lock();
         let meta = Record { extra: said.extra.clone(), extra_meta: said.extra_meta.clone(), ..Record::clone(&state.meta) };
@@ -366,7 +335,8 @@ impl Live {
 
     // --- transactions ---------------------------------------------------------------------------------------------
 
-    /// Notes that a transaction was called: an end that is called later comes behind it. False once the session ends.
+    /// Notes that a transaction was called: an end that is called later comes behind it. False once
+    /// the session ends.
     pub(crate) fn line_up(&self) -> bool {
         let mut state = self.state.lock();
         let open = state.phase == Phase::Open;
@@ -379,8 +349,8 @@ impl Live {
         self.state.lock().lined_up -= 1;
     }
 
-    /// Opens a transaction that has lined up, after the edit under way. Fails once the session is over; an end that was
-    /// called later than the transaction waits for it.
+    /// Opens a transaction that has lined up, after the edit under way. Fails once the session is
+    /// over; an end that was called later than the transaction waits for it.
     pub(crate) fn begin_transaction(&self, key: &ProfileKey) -> Result<Snapshot> {
         let mut state = self.settled();
         if state.phase == Phase::Over || (state.phase != Phase::Open && defect!(EndOvertakesTransaction)) {
@@ -414,10 +384,11 @@ impl Live {
         }
         state.phase = Phase::Ending;
         let called_before = state.in_transaction || (state.lined_up > 0 && !defect!(EndOvertakesTransaction));
-        Some(if called_before || EDITING.get() { EndBegun::Behind } else { EndBegun::Now })
+        Some(if called_before || is_editing() { EndBegun::Behind } else { EndBegun::Now })
     }
 
-    /// The same for an operation in the key's queue, which holds the turn that a transaction would need.
+    /// The same for an operation in the key's queue, which holds the turn that a transaction would
+    /// need.
     pub(crate) fn begin_end_in_turn(&self) -> bool {
         let mut state = self.state.lock();
         debug_assert!(!state.in_transaction, "it holds the turn that this runs in");
@@ -428,8 +399,8 @@ impl Live {
         open
     }
 
-    /// Refuses the program's edits from now on; those of the last hooks are still to come. For the caller that may end
-    /// the session.
+    /// Refuses the program's edits from now on; those of the last hooks are still to come. For the
+    /// caller that may end the session.
     pub(crate) fn refuse_edits(&self) {
         self.state.lock().phase = Phase::Closing;
         // Edits that wait for the transaction's end need not.

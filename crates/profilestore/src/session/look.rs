@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Session, info::SessionEnd, live::Snapshot};
+use super::{Session, info::SessionEnd, snapshot::Snapshot};
 use crate::{
     data_store::{Change, KeyState, StoreError},
     link::deadline::Unless,
@@ -64,7 +64,8 @@ impl Session {
         }
     }
 
-    /// Writes this server's new incarnation into the lease, if nobody took the profile meanwhile.
+    /// Writes this server's new incarnation into the lease, if no other server took the profile
+    /// meanwhile.
     pub(super) async fn adopt_now(self: &Arc<Self>) {
         loop {
             let server = self.link.server();

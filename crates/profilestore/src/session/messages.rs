@@ -1,8 +1,9 @@
 //! Offering messages to handlers.
 //!
-//! Each message is offered to each handler once a session, in the order of the messages' indexes and of the handlers'
-//! registration, until one of them has processed it. What the handler does to the data and the fact that it processed the
-//! message are one edit, and the save that stores the data removes the message and leaves its receipt: the effect comes once.
+//! Each message is offered to each handler once a session, in the order of the messages' indexes
+//! and of the handlers' registration, until one of them has processed it. What the handler does to
+//! the data and the fact that it processed the message are one edit, and the save that stores the
+//! data removes the message and leaves its receipt: the effect comes once.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -11,6 +12,7 @@ use std::{
 
 use super::{
     Session,
+    editing::check_not_editing,
     handlers::{Handler, Message, OnMessage},
     live::Refusal,
 };
@@ -20,7 +22,7 @@ impl Session {
     /// Adds a handler and offers it what waits.
     pub(crate) fn add_handler(self: &Arc<Self>, call: Arc<OnMessage>) {
         self.handlers.list.lock().push(Handler { call, offered: 0 });
-        if super::live::check_not_editing(&self.key).is_err() {
+        if check_not_editing(&self.key).is_err() {
             self.queue_look();
         } else {
             self.offer_messages();

@@ -1,9 +1,12 @@
-//! The owner of one live profile: its data, what the store holds of it, and the operations between the two.
+//! The owner of one live profile: its data, what the store holds of it, and the operations between
+//! the two.
 //!
-//! Here is what is asked of a session: each request takes its place in the key's queue, in call order.
+//! Here is what is asked of a session: each request takes its place in the key's queue, in call
+//! order.
 //!
 //! * [`live`]: the data and how it is edited. [`known`]: what the store holds of it.
-//! * [`save`], [`look`], [`end`]: what runs in the key's queue. [`outcome`]: what becomes of the end.
+//! * [`save`], [`look`], [`end`]: what runs in the key's queue. [`outcome`]: what becomes of the
+//!   end.
 //! * [`messages`]: offering messages to handlers.
 //! * [`transaction`]: one commit over several of them.
 //! * [`collect`]: data that is kept elsewhere.
@@ -37,6 +40,7 @@ use crate::{
 };
 
 pub(crate) mod collect;
+pub(crate) mod editing;
 pub(crate) mod edits;
 mod end;
 pub(crate) mod handlers;
@@ -47,14 +51,16 @@ mod look;
 mod messages;
 mod outcome;
 mod save;
+mod snapshot;
 pub(crate) mod transaction;
 mod unseen;
 
 use handlers::Handlers;
 use info::{LastSave, SessionEnd, SessionInfo};
 use known::{Known, Saved};
-use live::{Live, Snapshot};
+use live::Live;
 use outcome::Outcome;
+use snapshot::Snapshot;
 use unseen::Unseen;
 
 pub(crate) type OnSave = dyn Fn(&mut dyn Data) + Send + Sync;
@@ -95,7 +101,7 @@ pub(crate) struct Session {
     pub(crate) key: ProfileKey,
     /// Its own identity.
     pub(crate) id: String,
-    /// The store's contents that it began in.
+    /// The store's incarnation that it began in.
     pub(crate) incarnation: Incarnation,
     /// Sessions started on the profile so far, this one included.
     pub(crate) load_count: u64,
@@ -105,14 +111,15 @@ pub(crate) struct Session {
     pub(crate) handlers: Handlers,
     /// Who keeps the data, if it is not the library.
     keeper: Mutex<Option<Arc<dyn AnyKeeper>>>,
-    /// What the store holds, as far as this session knows. Changed only by operations in the key's queue.
+    /// What the store holds, as far as this session knows. Changed only by operations in the key's
+    /// queue.
     pub(crate) known: Mutex<Known>,
     /// What becomes of its end.
     outcome: Outcome,
     pub(crate) unseen: Unseen,
     look_queued: AtomicBool,
     save_queued: AtomicBool,
-    /// Something that goes first waits behind whatever this session does.
+    /// Something that goes first waits behind what this session does.
     pub(super) hurry: Notify,
     /// How large the profile was when it was stored last.
     pub(super) stored_bytes: AtomicUsize,
@@ -222,8 +229,8 @@ impl Session {
         self.link.settings().max_key_queue
     }
 
-    /// Saves; the answer comes when it is durable. When the session ends before the save's turn comes, the last save is the answer:
-    /// it holds all that was changed before.
+    /// Saves; the answer comes when it is durable. When the session ends before the save's turn
+    /// comes, the last save is the answer: it holds all that was changed before.
     pub(crate) fn save(self: &Arc<Self>) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
         let session = self.clone();
         let queued = if self.is_over() {
@@ -242,12 +249,13 @@ impl Session {
         }
     }
 
-    /// Saves when processed messages or the program ask for it; nobody waits for the answer.
+    /// Saves when processed messages or the program ask for it; no caller waits for the answer.
     pub(crate) fn queue_save(self: &Arc<Self>) {
         self.queue_scheduled_save(None);
     }
 
-    /// Saves when the schedule asks for it, and gives its place among those under way back afterwards.
+    /// Saves when the schedule asks for it, and gives its place among those under way back
+    /// afterwards.
     pub(crate) fn queue_scheduled_save(self: &Arc<Self>, place: Option<OwnedSemaphorePermit>) {
         if self.save_queued.swap(true, Ordering::AcqRel) {
             return;
@@ -264,7 +272,8 @@ impl Session {
         debug_assert!(queued.is_ok(), "an unbounded queue takes everything");
     }
 
-    /// Saves what was changed, without hooks, and gives the room back afterwards; nobody waits for the answer.
+    /// Saves what was changed, without hooks, and gives the room back afterwards; no caller waits
+    /// for the answer.
     pub(crate) fn queue_change_save(self: &Arc<Self>, room: OwnedSemaphorePermit) {
         // Before the snapshot is taken: what changes after that is noted anew.
         self.change_noted.store(false, Ordering::Release);
@@ -287,7 +296,8 @@ impl Session {
             return;
         }
         let session = self.clone();
-        // At most one of them waits, which finds room in any queue: the hint and the notice that it follows do not come again.
+        // At most one of them waits, which finds room in any queue: the hint and the notice that it
+        // follows do not come again.
         let queued = self.link.queues.run(&self.key, usize::MAX, async move {
             session.look_queued.store(false, Ordering::Release);
             session.look_now().await;
@@ -309,7 +319,7 @@ impl Session {
         debug_assert!(queued.is_ok(), "an unbounded queue takes everything");
     }
 
-    /// Asks whoever keeps the data for it. None: the library itself does.
+    /// Asks the keeper for the data. None: the library itself keeps it.
     pub(crate) fn collect(&self, why: Collect) -> Result<Option<Snapshot>> {
         let Some(keeper) = self.keeper() else { return Ok(None) };
         match keeper.collect(why) {
@@ -322,7 +332,7 @@ impl Session {
         self.keeper.lock().clone()
     }
 
-    /// Leaves the data to a keeper, unless somebody keeps it already.
+    /// Leaves the data to a keeper, unless it has one already.
     #[cfg(feature = "roblox")]
     pub(crate) fn keep(&self, keeper: Arc<dyn AnyKeeper>) {
         self.keeper.lock().get_or_insert(keeper);

@@ -7,8 +7,8 @@ use tokio::sync::Notify;
 
 use crate::error::{Error, Result};
 
-/// What becomes of a session's end. An end may be refused, any number of times; then the session goes
-/// on. Once its outcome is known, that stays.
+/// What becomes of a session's end. An end may be refused, any number of times; then the session
+/// goes on. Once its outcome is known, that stays.
 #[derive(Default)]
 pub(super) struct Outcome {
     /// Ok when everything that was ever changed is durable.

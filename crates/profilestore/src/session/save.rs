@@ -1,7 +1,8 @@
 //! Saving a live profile. Every save runs in the key's queue.
 //!
-//! A save builds its commit on what the session knows, and lets the store judge. When the outcome of a
-//! commit is unknown, the same commit is sent again until it is known: so the next one builds on facts.
+//! A save builds its commit on what the session knows, and lets the store judge. When the outcome
+//! of a commit is unknown, the same commit is sent again until it is known: so the next one builds
+//! on facts.
 
 use std::sync::{
     Arc,
@@ -11,7 +12,7 @@ use std::sync::{
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{Session, collect::Collect, live::Snapshot};
+use super::{Session, collect::Collect, snapshot::Snapshot};
 use crate::{
     audit::AuditOutcome,
     data::encode_for_save,
@@ -68,8 +69,9 @@ impl Session {
         Ok(Prepared { snapshot, write })
     }
 
-    /// Prepares anew if a document was written over the profile meanwhile: what the session has wins, and members of the document that
-    /// nobody here knows stay. None: there was none.
+    /// Prepares anew if a document was written over the profile meanwhile: what the session has
+    /// wins, and members of the document that this program does not know stay. None: there was
+    /// none.
     pub(super) async fn prepare_over_document(&self, prepared: &Prepared) -> Result<Option<Prepared>> {
         let epoch = {
             let known = self.known.lock();
@@ -107,7 +109,8 @@ impl Session {
         }
     }
 
-    /// The changes that store a snapshot: the data if it differs, and the messages whose effect it holds.
+    /// The changes that store a snapshot: the data if it differs, and the messages whose effect it
+    /// holds.
     pub(super) fn changes(&self, prepared: &Prepared, cause: Cause) -> Vec<Change> {
         let settings = self.link.settings();
         let known = self.known.lock();
@@ -173,7 +176,8 @@ impl Session {
         .await
     }
 
-    /// One save: hooks, then a commit or, if nothing changed, one fenced read; then listeners, and whatever the reply brings.
+    /// One save: hooks, then a commit or, if nothing changed, one fenced read; then listeners, and
+    /// what the reply brings.
     pub(super) async fn save_now(self: &Arc<Self>) -> Result<()> {
         self.save_if(|| Ok(())).await
     }
@@ -193,7 +197,8 @@ impl Session {
         self.save_snapshot(self.live.snapshot(), pass).await
     }
 
-    /// Waits for room for a copy of the data, at most until something that goes first waits behind this save.
+    /// Waits for room for a copy of the data, at most until something that goes first waits behind
+    /// this save.
     async fn room_to_save(&self) -> Pass {
         let (room, bytes) = (&self.link.room, self.stored_bytes.load(Relaxed));
         tokio::select! {
@@ -281,8 +286,8 @@ impl Session {
         self.link.health.error(&message, Some(&self.key), now, &self.link.settings());
     }
 
-    /// The snapshot is stored. The messages leave the known inbox before the marks that keep them from
-    /// being offered again.
+    /// The snapshot is stored. The messages leave the known inbox before the marks that keep them
+    /// from being offered again.
     pub(super) fn stored(&self, prepared: &Prepared) {
         if let Some(encoded) = &prepared.write {
             self.stored_bytes.store(encoded.bytes.len(), Relaxed);
@@ -292,15 +297,16 @@ impl Session {
         self.live.forget_processed(&prepared.snapshot.processed);
     }
 
-    /// A precondition failed: takes over what is there, or gives the session up. Ok means: build the commit anew.
+    /// A precondition failed: takes over what is there, or gives the session up. Ok means: build
+    /// the commit anew.
     pub(super) async fn yield_to(self: &Arc<Self>, conflict: Conflict) -> Result<()> {
         let kind = conflict.kind;
         let Some(state) = conflict.state else {
             return Err(Error::from(StoreError::Conflict(Box::new(Conflict { kind, ..conflict }))).about(&self.key));
         };
         if state.key != self.key {
-            // No other writer may settle an edit that waits for this session. One that did must not keep the
-            // profile from being saved.
+            // No other writer may settle an edit that waits for this session. One that did must not
+            // keep the profile from being saved.
             tracing::error!(key = %self.key, entry = %state.key, "the outcome of an edit cannot be booked: another one is there");
             self.known.lock().unbookable.insert(state.key);
             return Ok(());

@@ -1,12 +1,13 @@
 //! One commit over several live profiles, and what it sends to others.
 //!
-//! A transaction takes a turn in the queue of every participant. When it has them all, saves, looks, hand-overs and ends wait
-//! behind it by themselves, so the facts that its commit is built on stand still. It runs the program's closure on copies, and the
-//! copies become the data when the commit is known to be applied. Until then the data refuses edits; nothing else ever has to be
+//! A transaction takes a turn in the queue of every participant. When it has them all, saves,
+//! looks, hand-overs and ends wait behind it by themselves, so the facts that its commit is built
+//! on stand still. It runs the program's closure on copies, and the copies become the data when the
+//! commit is known to be applied. Until then the data refuses edits; nothing else ever has to be
 //! taken back.
 //!
-//! All turns are asked for under one lock of the link. So any two transactions meet in the same order in all the queues they
-//! share, and none waits for another that waits for it.
+//! All turns are asked for under one lock of the link. So any two transactions meet in the same
+//! order in all the queues they share, and none waits for another that waits for it.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -15,14 +16,10 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{
-    Session,
-    live::{Editing, Snapshot},
-    save::Prepared,
-};
+use super::{Session, editing::Editing, save::Prepared, snapshot::Snapshot};
 use crate::{
     data::Data,
-    data_store::{Cause, Change, Commit, CommitReply, ConflictKind, KeyState, Returning, StoreError},
+    data_store::{Cause, Change, Commit, CommitReply, Conflict, ConflictKind, KeyState, Returning, StoreError},
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
     link::{
@@ -41,7 +38,8 @@ pub(crate) struct Drafts {
     pub(crate) drafts: Vec<Draft>,
     /// One [`Change::AppendMessage`] each.
     pub(crate) gifts: Vec<Change>,
-    /// The first thing that went wrong: the transaction is not committed, whatever the closure says.
+    /// The first thing that went wrong: the transaction is not committed, even if the closure says
+    /// so.
     pub(crate) fault: Option<Error>,
 }
 
@@ -74,7 +72,8 @@ impl Draft {
 /// Edits the drafts. False: nothing is to be done, for a reason that the closure keeps to itself.
 pub(crate) type Script = Box<dyn FnOnce(&mut Drafts) -> bool + Send>;
 
-/// What a participant's turn ends with: what the store holds after the commit, and the data that is now stored.
+/// What a participant's turn ends with: what the store holds after the commit, and the data that is
+/// now stored.
 type Applied = (KeyState, Snapshot);
 
 /// A participant that holds its turn for as long as this lives.
@@ -100,8 +99,9 @@ impl Drop for Place {
     }
 }
 
-/// Runs a transaction over sessions of one game server, each of another key. Under way at once. Ok: the
-/// script said no, or what it made is durable. `sent`: told the key of every message that it sent.
+/// Runs a transaction over sessions of one game server, each of another key. Under way at once. Ok:
+/// the script said no, or what it made is durable. `sent`: told the key of every message that it
+/// sent.
 pub(crate) fn transact<F: Fn(&ProfileKey) + Send + 'static>(
     link: &Arc<Link>,
     sessions: Vec<Arc<Session>>,
@@ -134,7 +134,7 @@ pub(crate) fn transact<F: Fn(&ProfileKey) + Send + 'static>(
     }
 }
 
-/// Asks for a turn in every session's queue. A word comes for each turn that has come.
+/// Asks for a turn in every session's queue. `()` comes for each turn that has come.
 fn line_up(link: &Arc<Link>, sessions: Vec<Arc<Session>>) -> Result<(Vec<Turn>, mpsc::UnboundedReceiver<()>)> {
     for session in &sessions {
         link.check_open(&session.key)?;
@@ -173,8 +173,8 @@ fn over(session: &Session) -> Error {
     Error::new(ErrorKind::SessionEnded, "the session is over; the transaction was not done").about(&session.key)
 }
 
-/// Waits for all turns, runs the script and commits. False: the script said no. `begun` becomes true before anything is
-/// done that may last.
+/// Waits for all turns, runs the script and commits. False: the script said no. `begun` becomes
+/// true before anything is done that may last.
 async fn conduct(
     link: &Arc<Link>,
     turns: Vec<Turn>,
@@ -237,7 +237,7 @@ fn too_late() -> Error {
     Error::new(ErrorKind::TimedOut, "the transaction could not be done before its deadline; nothing was done")
 }
 
-/// The open transaction. Whatever happens, dropping it opens the data again; the turns end after that.
+/// The open transaction. Dropping it opens the data again in any case; the turns end after that.
 struct Open {
     turns: Vec<Turn>,
     /// How many of them refuse edits.
@@ -268,69 +268,22 @@ impl Open {
         }
     }
 
-    /// Commits until the outcome is known, and makes the copies the data if it was applied. `prepared` goes with the turns.
-    async fn commit(
-        mut self,
-        link: &Arc<Link>,
-        mut prepared: Vec<Prepared>,
-        gifts: Vec<Change>,
-        deadline: Deadline,
-    ) -> Result<()> {
+    /// Commits until the outcome is known, and makes the copies the data if it was applied.
+    /// `prepared` goes with the turns.
+    async fn commit(mut self, link: &Link, mut prepared: Vec<Prepared>, gifts: Vec<Change>, deadline: Deadline) -> Result<()> {
         let mut returning = Returning::HEAD;
         loop {
-            // First the gifts, so that one that was sent before is found whatever else has changed since.
-            let mut changes = gifts.clone();
-            for (turn, prepared) in self.turns.iter().zip(&prepared) {
-                changes.extend(turn.session.changes(prepared, Cause::Transaction));
-            }
-            // All began in the same contents, or else the store refuses some.
-            let incarnation = self.turns[0].session.incarnation;
-            if defect!(TradeInTwoCommits) && self.turns.len() > 1 {
-                let first = self.turns[0].session.changes(&prepared[0], Cause::Transaction);
-                changes.retain(|change| !first.contains(change));
-                let commit = Commit { incarnation, ..link.new_commit(first, returning) };
-                let _ = settle_or_call_off(link, &commit, deadline).await;
-            }
-            let commit = Commit { incarnation, ..link.new_commit(changes, returning) };
-            match settle_or_call_off(link, &commit, deadline).await {
+            match self.send(link, &prepared, &gifts, returning, deadline).await {
                 Ok(reply) => {
                     self.apply(prepared, reply);
                     return Ok(());
                 }
                 Err(StoreError::Conflict(conflict)) => {
-                    let key = conflict.state.as_ref().map(|state| state.key.clone());
-                    if matches!(
-                        conflict.kind,
-                        ConflictKind::InboxFull
-                            | ConflictKind::MessageSeen
-                            | ConflictKind::MessageIdReused
-                            | ConflictKind::MessageIdExpired
-                    ) {
-                        let error = StoreError::Conflict(conflict);
-                        return Err(match key {
-                            Some(key) => link.not_sent(error, &key),
-                            None => error.into(),
-                        });
-                    }
-                    let at_fault = self.turns.iter().find(|turn| Some(&turn.session.key) == key.as_ref());
-                    let Some(session) = at_fault.map(|turn| turn.session.clone()) else {
-                        return Err(StoreError::Conflict(conflict).into());
-                    };
-                    let epoch = session.known.lock().epoch;
-                    if conflict.state.as_ref().is_none_or(|state| ownership::held(state, epoch) == Held::Lost) {
-                        self.roll_back();
-                    }
                     if conflict.kind == ConflictKind::MessageGone {
                         // Only the inbox itself says which are left.
                         returning = Returning::INBOX;
                     }
-                    session.yield_to(*conflict).await?;
-                    for (_, prepared) in self.turns.iter().zip(&mut prepared).filter(|(turn, _)| turn.session.key == session.key)
-                    {
-                        if let Some(again) = session.prepare_over_document(prepared).await? {
-                            *prepared = again;
-                        }
-                    }
+                    self.give_way(link, *conflict, &mut prepared).await?;
                     if link.env.now() > deadline.at() {
                         return Err(too_late());
                     }
@@ -348,7 +301,64 @@ impl Open {
         }
     }
 
-    /// The commit was applied: the copies become the data, and each participant's turn goes on with what the store said.
+    async fn send(
+        &self,
+        link: &Link,
+        prepared: &[Prepared],
+        gifts: &[Change],
+        returning: Returning,
+        deadline: Deadline,
+    ) -> Result<CommitReply, StoreError> {
+        // First the gifts, so that one that was sent before is found no matter what else has
+        // changed since.
+        let mut changes = gifts.to_vec();
+        for (turn, prepared) in self.turns.iter().zip(prepared) {
+            changes.extend(turn.session.changes(prepared, Cause::Transaction));
+        }
+        // All began in the same incarnation of the store, or else it refuses some.
+        let incarnation = self.turns[0].session.incarnation;
+        if defect!(TradeInTwoCommits) && self.turns.len() > 1 {
+            let first = self.turns[0].session.changes(&prepared[0], Cause::Transaction);
+            changes.retain(|change| !first.contains(change));
+            let commit = Commit { incarnation, ..link.new_commit(first, returning) };
+            let _ = settle_or_call_off(link, &commit, deadline).await;
+        }
+        let commit = Commit { incarnation, ..link.new_commit(changes, returning) };
+        settle_or_call_off(link, &commit, deadline).await
+    }
+
+    /// A precondition failed. Ok: its participant knows better now, and the commit is worth building
+    /// anew.
+    async fn give_way(&mut self, link: &Link, conflict: Conflict, prepared: &mut [Prepared]) -> Result<()> {
+        let key = conflict.state.as_ref().map(|state| state.key.clone());
+        if matches!(
+            conflict.kind,
+            ConflictKind::InboxFull | ConflictKind::MessageSeen | ConflictKind::MessageIdReused | ConflictKind::MessageIdExpired
+        ) {
+            let error = StoreError::Conflict(Box::new(conflict));
+            return Err(match key {
+                Some(key) => link.not_sent(error, &key),
+                None => error.into(),
+            });
+        }
+        let at_fault = self.turns.iter().position(|turn| Some(&turn.session.key) == key.as_ref());
+        let Some(at_fault) = at_fault else {
+            return Err(StoreError::Conflict(Box::new(conflict)).into());
+        };
+        let session = self.turns[at_fault].session.clone();
+        let epoch = session.known.lock().epoch;
+        if conflict.state.as_ref().is_none_or(|state| ownership::held(state, epoch) == Held::Lost) {
+            self.roll_back();
+        }
+        session.yield_to(conflict).await?;
+        if let Some(again) = session.prepare_over_document(&prepared[at_fault]).await? {
+            prepared[at_fault] = again;
+        }
+        Ok(())
+    }
+
+    /// The commit was applied: the copies become the data, and each participant's turn goes on with
+    /// what the store said.
     fn apply(mut self, prepared: Vec<Prepared>, mut reply: CommitReply) {
         self.begun = 0;
         for (turn, prepared) in std::mem::take(&mut self.turns).into_iter().zip(prepared) {
@@ -357,7 +367,8 @@ impl Open {
             session.stored(&prepared);
             let state = reply.states.iter().position(|state| state.key == session.key).map(|at| reply.states.swap_remove(at));
             if let Some(state) = state {
-                // What is left to do in the turn: messages, listeners, a hand-over that was asked for.
+                // What is left to do in the turn: messages, listeners, a hand-over that was asked
+                // for.
                 let _ = conclude.send((state, prepared.snapshot));
             }
             drop(place);
@@ -365,8 +376,8 @@ impl Open {
     }
 }
 
-/// Commits under one identity until the outcome is known. When the deadline finds it unknown, it is made known by calling the
-/// commit off. So an error says that nothing was done.
+/// Commits under one identity until the outcome is known. When the deadline finds it unknown, it is
+/// made known by calling the commit off. So an error says that nothing was done.
 async fn settle_or_call_off(link: &Link, commit: &Commit, deadline: Deadline) -> Result<CommitReply, StoreError> {
     let unknown = match link.env.timeout_at(deadline.at(), link.settle(commit, deadline)).await {
         Ok(Err(error @ StoreError::Indeterminate { .. })) => error,

@@ -3,8 +3,8 @@
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// While there are any, a confirmation of the lease that came with or after the first of them does not count for the
-/// session: the notice may be about a thief.
+/// While there are any, a confirmation of the lease that came with or after the first of them does
+/// not count for the session: the notice may be about a thief.
 #[derive(Default)]
 pub(crate) struct Unseen(Mutex<State>);
 
@@ -17,7 +17,8 @@ struct State {
 }
 
 impl Unseen {
-    /// A notice has come. `confirmed_before`: when the lease was confirmed last, without the answer that brought it.
+    /// A notice has come. `confirmed_before`: when the lease was confirmed last, without the answer
+    /// that brought it.
     pub(crate) fn note(&self, confirmed_before: Instant) {
         let mut state = self.0.lock();
         state.noted += 1;

@@ -90,8 +90,7 @@ impl Place {
         let lost = if self.terms.deaf { 1.0 } else { 0.0 };
         let hints = HintChances { lost, delayed: 1.0, delay: HINT, ..HintChances::default() };
         let messenger = FaultyMessenger::new(self.messenger.clone(), way.line().clone(), self.dice.rng(), hints);
-        let mut settings = Settings::default();
-        settings.save_changes_within = self.terms.save_within;
+        let settings = Settings { save_changes_within: self.terms.save_within, ..Settings::default() };
         let server = loop {
             let builder = GameServer::builder(way.clone()).job_id(job).env(self.env.clone()).settings(settings.clone());
             match builder.messenger(messenger.clone()).start().await {

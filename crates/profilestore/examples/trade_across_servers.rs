@@ -97,9 +97,8 @@ impl Host {
     async fn start(name: &str, file: &Path) -> Outcome<Self> {
         let store = SqliteStore::open(file, Default::default())?;
         // Short, so that this example need not wait long for the dead.
-        let mut settings = Settings::default();
-        settings.lease_time = Duration::from_secs(1);
-        settings.renew_period = Duration::from_millis(250);
+        let (lease_time, renew_period) = (Duration::from_secs(1), Duration::from_millis(250));
+        let settings = Settings { lease_time, renew_period, ..Settings::default() };
         let builder = GameServer::builder(store.clone()).messenger(SqliteMessenger::new(&store)).settings(settings);
         let server = builder.job_id(name).start().await?;
         let players = server.store_builder("PlayerData").template(Player::default()).build()?;

@@ -44,8 +44,8 @@ pub(super) fn play(run: Run, store: Option<(Place, Option<Address>)>, json: bool
         plan.check(run.servers.into()).map_err(|error| Failure::Usage(format!("--players: {error}")))?;
         game = game.players(plan);
     }
-    let mut settings = Settings::default();
-    settings.keep_every_save = run.versions == VersionsArg::EverySave;
+    let keep_every_save = run.versions == VersionsArg::EverySave;
+    let settings = Settings { keep_every_save, ..Settings::default() };
     let mut limits = Limits::default();
     limits.memory = usize::try_from(u64::from(run.max_memory) << 20).unwrap_or(usize::MAX);
     limits.step = seconds("--max-step", run.max_step)?;

@@ -122,8 +122,7 @@ fn versions_and_keys_come_in_pages() {
         end
         for n = 1, 60 do assert(names['k' .. n]) end",
         |game| {
-            let mut settings = profilestore::Settings::default();
-            settings.keep_every_save = true;
+            let settings = profilestore::Settings { keep_every_save: true, ..Default::default() };
             game.settings(settings)
         },
     );

@@ -7,11 +7,11 @@ use profilestore::{data_store::conformance::Subject, env::ManualClock};
 
 #[path = "../../examples/own_backend.rs"]
 #[expect(dead_code, reason = "its program is not run here")]
-mod own_backend;
+mod example;
 
 async fn subject() -> Subject {
     let clock = ManualClock::default();
-    Subject::new(Arc::new(own_backend::OwnStore::new(clock.env(1))), move |ms| clock.advance(ms))
+    Subject::new(Arc::new(example::OwnStore::new(clock.env(1))), move |ms| clock.advance(ms))
 }
 
 mod conformance {

@@ -23,13 +23,14 @@ const SOON: Duration = Duration::from_secs(100);
 /// What ends a wait without hints, other than the lease's renewal, never comes. With a renewal that never comes either, only hints
 /// are left.
 fn settings(renew_period: Duration) -> Settings {
-    let mut settings = Settings::default();
-    settings.lease_time = NEVER * 3;
-    settings.renew_period = renew_period;
-    settings.first_load_repeat = NEVER;
-    settings.load_repeat_period = NEVER;
-    settings.session_steal = NEVER;
-    settings
+    Settings {
+        lease_time: NEVER * 3,
+        renew_period,
+        first_load_repeat: NEVER,
+        load_repeat_period: NEVER,
+        session_steal: NEVER,
+        ..Settings::default()
+    }
 }
 
 /// A server that looks at its notices often, also without hints.

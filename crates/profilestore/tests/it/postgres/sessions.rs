@@ -17,10 +17,7 @@ use crate::world::{coins, earn, open, players};
 const SOON: Duration = Duration::from_secs(100);
 
 fn hasty(lease_time: Duration) -> Settings {
-    let mut settings = Settings::default();
-    settings.lease_time = lease_time;
-    settings.renew_period = Duration::from_millis(400);
-    settings
+    Settings { lease_time, renew_period: Duration::from_millis(400), ..Settings::default() }
 }
 
 /// Nothing but a hint ends a wait within [`SOON`].

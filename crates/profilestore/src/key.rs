@@ -114,8 +114,8 @@ impl ProfileKey {
 
 /// `store/scope/key`, or `store/key` in the default scope. Reading it again
 /// ([`ProfileKey::from_str`]) gives the same name: a key with a slash is shown with its scope;
-/// slashes in store and scope, control characters, and what could be taken for one of these are
-/// written as `%2F` and the like.
+/// slashes in store and scope, control characters, a space at an end, and what could be taken for
+/// one of these are written as `%2F` and the like.
 impl fmt::Display for ProfileKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/", Escaped { name: self.store(), slashes: true })?;
@@ -146,8 +146,11 @@ struct Escaped<'a> {
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, c) in self.name.char_indices() {
-            let escape =
-                c.is_ascii_control() || (c == '/' && self.slashes) || (c == '%' && escaped_at(&self.name[at..]).is_some());
+            let at_an_end = at == 0 || at + 1 == self.name.len();
+            let escape = c.is_control()
+                || (c == ' ' && at_an_end)
+                || (c == '/' && self.slashes)
+                || (c == '%' && escaped_at(&self.name[at..]).is_some());
             if escape { write!(f, "%{:02X}", u32::from(c))? } else { f.write_char(c)? }
         }
         Ok(())
@@ -158,7 +161,7 @@ impl fmt::Display for Escaped<'_> {
 fn escaped_at(text: &str) -> Option<char> {
     let hex = text.get(1..3).filter(|hex| text.starts_with('%') && hex.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
     let c = char::from(u8::from_str_radix(hex, 16).ok()?);
-    (c.is_ascii_control() || matches!(c, '/' | '%')).then_some(c)
+    (c.is_control() || matches!(c, '/' | '%' | ' ')).then_some(c)
 }
 
 /// A part of a profile's name as it is shown, without its escapes.
@@ -206,7 +209,10 @@ mod tests {
 
     #[test]
     fn a_name_that_was_shown_is_read_as_the_same() {
-        let parts = ["a", "a/b", "/", "global", "50%", "%2F", "%2f/%25", "a\nb", "%", "%zz", "ä%ä", "//"];
+        let parts = [
+            "a", "a/b", "/", "global", "50%", "%2F", "%2f/%25", "a\nb", "%", "%zz", "ä%ä", "//", " ", "a ", " a b", "%20",
+            "\u{9b}", "%9B",
+        ];
         for (n, store) in parts.iter().enumerate() {
             for (m, scope) in parts.iter().enumerate() {
                 let name = ProfileKey::new(store, scope, parts[(n + 5 * m) % parts.len()]).unwrap();
@@ -216,6 +222,7 @@ mod tests {
         let shown = |store, scope, key| ProfileKey::new(store, scope, key).unwrap().to_string();
         assert_eq!(shown("Keys", "global", "a/b"), "Keys/global/a/b");
         assert_eq!(shown("A/B", "50%", "1%"), "A%2FB/50%/1%");
+        assert_eq!(shown("A", "global", " a b "), "A/%20a b%20", "in a table, a space at an end cannot be seen");
         assert_eq!("PlayerData/7".parse(), ProfileKey::new("PlayerData", "global", "7"));
         assert!("7".parse::<ProfileKey>().is_err() && "S//7".parse::<ProfileKey>().is_err());
     }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, value::RawValue};
 
 use super::{
     CREATED, DATA, LAST_UPDATE, LOAD_COUNT, META, Origin, REQUEST, ROBLOX_META, Record, SESSION, Stored, TAGS, UPDATES, USER_IDS,
-    updates, whole,
+    load_count, updates,
 };
 use crate::data_store::{Cause, Holder, KeyState, Request, StoredMessage, VersionInfo};
 
@@ -121,7 +121,7 @@ pub(crate) fn request_of(request: &Request) -> Value {
 /// Overwrites what the key's state says otherwise.
 fn live_meta_data(meta: &mut Map<String, Value>, live: &KeyState) {
     let lease = &live.lease;
-    if meta.get(LOAD_COUNT).and_then(whole).unwrap_or(0) != lease.load_count {
+    if load_count(meta) != lease.load_count {
         meta.insert(LOAD_COUNT.into(), lease.load_count.into());
     }
     if let Some(renewed_s) = live.holder_server.as_ref().map(|row| row.renewed_ms.div_euclid(1000)) {

@@ -17,6 +17,7 @@ use serde_json::{Map, Value, value::RawValue};
 use crate::{
     data_store::{LeaseState, StoredMessage},
     record::{Foreign, MessagesOnly, Origin, Record, Stored},
+    storable::{MESSAGE, Unstorable},
 };
 
 mod compose;
@@ -79,6 +80,14 @@ impl Document {
     /// same document always gives the same ones.
     pub fn parse(text: &RawValue, surroundings: Surroundings) -> Self {
         parse::parse(text, surroundings)
+    }
+
+    /// Whether every message can be stored. The answer says which one cannot.
+    pub(crate) fn check_messages(&self) -> Result<(), Unstorable> {
+        let check = |message: &StoredMessage| MESSAGE.check_bytes(&message.payload);
+        let named =
+            |message: &StoredMessage, wrong: Unstorable| wrong.inside(&format!("message {}", message.index)).inside(UPDATES);
+        self.messages.iter().try_for_each(|message| check(message).map_err(|wrong| named(message, wrong)))
     }
 
     fn foreign(text: &RawValue, surroundings: Surroundings, why: String) -> Self {
@@ -153,6 +162,13 @@ fn whole(value: &Value) -> Option<u64> {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be whole and in range")]
         (float.fract() == 0.0 && (0.0..=EXACT).contains(&float)).then_some(float as u64)
     })
+}
+
+/// How often `MetaData` says that the profile was loaded: 0 where it says nothing that a script could
+/// count up, whose numbers are doubles.
+fn load_count(meta: &Map<String, Value>) -> u64 {
+    const EXACT: u64 = 1 << 53;
+    meta.get(LOAD_COUNT).and_then(whole).filter(|count| *count < EXACT).unwrap_or(0)
 }
 
 fn is_empty_table(value: &Value) -> bool {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     CREATED, DATA, Document, LAST_UPDATE, LOAD_COUNT, MARKS, META, MessagesOnly, Origin, REQUEST, ROBLOX_META, Record, SESSION,
-    Stored, Surroundings, TAGS, UPDATES, USER_IDS, Update, is_empty_table, kind, updates, whole,
+    Stored, Surroundings, TAGS, UPDATES, USER_IDS, Update, is_empty_table, kind, load_count, updates, whole,
 };
 use crate::{
     data_store::{Digest, Holder, LeaseState, MAX_MESSAGE_BYTES, MessageId, Request, RequestId, StoredMessage},
@@ -135,7 +135,7 @@ fn keep(members: &mut Map<String, Value>, kept: &mut Map<String, Value>, names: 
 fn lease(meta: &Map<String, Value>, written_ms: i64) -> LeaseState {
     let said = |name| meta.get(name).filter(|value: &&Value| !value.is_null());
     LeaseState {
-        load_count: said(LOAD_COUNT).and_then(whole).unwrap_or(0),
+        load_count: load_count(meta),
         holder: said(SESSION).map(|document| Holder {
             server: None,
             place_id: element(document, 0).and_then(Value::as_i64).unwrap_or(0),

@@ -41,7 +41,7 @@ pub(super) fn taken(lease: &LeaseState, how: Take, asker: &Asker, now_ms: i64) -
     // request has had its time.
     let request = lease.request.clone().filter(|r| how == Take::Offered && r.id != asker.request && r.server.is_some());
     LeaseState {
-        load_count: lease.load_count + 1,
+        load_count: lease.load_count.saturating_add(1),
         holder: Some(Holder {
             server: Some(asker.server),
             place_id: asker.place_id,

@@ -45,6 +45,7 @@ impl Write<'_> {
             metadata: Some(self.entry.metadata.clone()),
         };
         let document = Document::parse(&self.entry.value, around);
+        document.check_messages()?;
         let before = Before::of(state);
         let value = document.stored.encode()?;
         let (lease, owner) = self.lease(&document);

@@ -222,7 +222,9 @@ impl Version {
             user_ids: line.user_ids,
             metadata: line.metadata,
         };
-        let Document { stored, foreign, lease, messages, last_message } = Document::parse(&text, surroundings);
+        let document = Document::parse(&text, surroundings);
+        document.check_messages().map_err(|wrong| format!("the value cannot be stored: {wrong}"))?;
+        let Document { stored, foreign, lease, messages, last_message } = document;
         let session = lease.holder.as_ref().and_then(|holder| holder.document.as_ref());
         let version = Self {
             n: line.n,

@@ -1,20 +1,21 @@
 //! One version as a line of JSON.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     io::{self, BufRead, Read, Write},
 };
 
 use serde::{
     Deserializer, Serialize,
-    de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor},
+    de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor},
 };
 use serde_json::{Map, Value, value::RawValue};
 
 use super::{MAX_LINE_BYTES, TransferError};
 use crate::{
     key::{DEFAULT_SCOPE, ProfileKey},
-    storable::check_users,
+    storable::{DATA, check_users},
 };
 
 /// A version as it is written.
@@ -90,7 +91,7 @@ struct Members {
     created_ms: Option<Value>,
     updated_ms: Option<Value>,
     user_ids: Option<Value>,
-    metadata: Option<Value>,
+    metadata: Option<Box<RawValue>>,
     deleted: Option<bool>,
     value: Option<Box<RawValue>>,
 }
@@ -113,7 +114,11 @@ impl<'de> Visitor<'de> for MembersSeed<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let members = self.0;
+        let mut names = BTreeSet::new();
         while let Some(name) = map.next_key::<String>()? {
+            if names.contains(&name) {
+                return Err(A::Error::custom(format!("it has two members of one name: name=`{name}`")));
+            }
             match name.as_str() {
                 "store" => members.store = Some(map.next_value()?),
                 "scope" => members.scope = Some(map.next_value()?),
@@ -130,6 +135,7 @@ impl<'de> Visitor<'de> for MembersSeed<'_> {
                     map.next_value::<IgnoredAny>()?;
                 }
             }
+            names.insert(name);
         }
         Ok(())
     }
@@ -155,7 +161,7 @@ impl Members {
             Some(_) => return Err("version is not a string of at most 200 bytes".into()),
         };
         let user_ids = self.user_ids.map(user_ids).transpose()?;
-        let metadata = self.metadata.map(table).transpose()?;
+        let metadata = self.metadata.map(metadata).transpose()?;
         let value = match (self.value, self.deleted == Some(true)) {
             (Some(value), false) => Some(value).filter(|value| value.get() != "null"),
             (Some(value), true) if value.get() != "null" => return Err("a deleted version has a value".into()),
@@ -196,8 +202,9 @@ fn user_ids(value: Value) -> Result<Vec<i64>, String> {
     Ok(ids)
 }
 
-fn table(value: Value) -> Result<Map<String, Value>, String> {
-    match value {
+fn metadata(text: Box<RawValue>) -> Result<Map<String, Value>, String> {
+    DATA.check(&text).map_err(|wrong| wrong.inside("metadata").to_string())?;
+    match serde_json::from_str(text.get()).map_err(|error| format!("metadata cannot be read: {error}"))? {
         Value::Object(map) => Ok(map),
         Value::Array(list) if list.is_empty() => Ok(Map::new()),
         _ => Err("metadata is not a table".into()),

@@ -151,6 +151,24 @@ async fn an_edit_that_does_not_fit_is_refused_with_the_reason_and_changes_nothin
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_edit_does_not_make_data_of_a_profile_that_only_some_could_open() {
+    let world = World::new();
+    saved(&world).await;
+    let (a, before) = (world.server("a").await, versions(&world).await);
+    for value in [json!(5), json!(null), json!("text"), json!(true)] {
+        for edit_it in [Edit::new().set("", value.clone()).unwrap(), Edit::new().merge(value.clone())] {
+            let entry = edit(&a, &edit_it).await;
+            let why = entry.unwrap_err().to_string();
+            assert!(why.contains("neither object nor list any more"), "{value}: {why}");
+        }
+    }
+    assert_eq!(versions(&world).await, before);
+    let whole = Edit::new().set("", json!({ "coins": 7 })).unwrap();
+    edit(&a, &whole).await.unwrap();
+    assert_eq!(coins(&a, "p").await, 7);
+}
+
 fn doubled() -> String {
     let ops: Vec<_> = (0..8).map(|n| json!({ "op": "copy", "from": "", "path": format!("/c{n}") })).collect();
     json!(ops).to_string()

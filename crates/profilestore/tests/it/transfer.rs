@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use profilestore::{
-    ProfileKey,
+    GameServer, ProfileKey,
     data_store::{
         Cause, Change, Commit, CommitId, CommitReply, DataStore, DataStoreExt, Identity, KeyFilter, KeyQuery, KeyState,
         MemoryStore, MessageId, NewMessage, NewValue, Retention, Returning, ServerRow, Snapshot, StoreError, StoredVersion,
@@ -239,6 +239,65 @@ async fn a_damaged_line_leaves_its_key_out_and_nothing_else() {
     let (lines, _) = exported(&store).await;
     let found: Vec<_> = lines.iter().map(|line| (line["key"].as_str().unwrap(), line["n"].as_u64().unwrap())).collect();
     assert_eq!(found, [("good", 1), ("good", 2), ("last", 1)]);
+}
+
+#[tokio::test]
+async fn a_line_with_two_members_of_one_name_is_refused_and_not_half_read() {
+    let twice = |name: &str, from: &str, to: &str| {
+        let text = line(name, 1, profile(1)).replace(from, to);
+        assert!(text.contains(to), "{text}");
+        text
+    };
+    let text = twice("key", "\"n\":1,", "\"n\":1,\"key\":\"other\",")
+        + &twice("value", "\"n\":1,", "\"n\":1,\"value\":5,")
+        + &twice("metadata", "\"n\":1,", "\"n\":1,\"metadata\":{\"a\":1,\"a\":2},");
+    let store = memory();
+    let report = imported(&store, text.replace("\"metadata\":{},", "")).await;
+    let whys: Vec<&str> = report.malformed.iter().map(|bad| &*bad.why).collect();
+    assert_eq!(report.keys, 0, "{whys:?}");
+    assert!(whys[0].contains("two members of one name: name=`key`"), "{whys:?}");
+    assert!(whys[1].contains("two members of one name: name=`value`"), "{whys:?}");
+    assert_eq!(whys[2], "at `/metadata/a`: an object has two members of this name");
+    assert_eq!(exported(&store).await.0, Vec::<Value>::new());
+}
+
+#[tokio::test]
+async fn a_message_that_check_would_report_is_not_imported() {
+    let nested = |depth: usize| serde_json::from_str::<Value>(&("[".repeat(depth) + &"]".repeat(depth))).unwrap();
+    let with_message = |name: &str, depth| {
+        let mut value = profile(1);
+        value["GlobalUpdates"] = json!([7, [[7, nested(depth)]]]);
+        line(name, 1, value)
+    };
+    let store = memory();
+    let report = imported(&store, with_message("deep", 100) + &with_message("deeper", 101)).await;
+    assert_eq!((report.keys, report.malformed.len()), (1, 1));
+    let why = &report.malformed[0].why;
+    assert!(why.contains("/GlobalUpdates/message 7/0/0") && why.contains("nest too deep: limit=`100`"), "{why}");
+    let checked = verify(&store, &ExportFilter::default(), &mut |_| {}).await.unwrap();
+    assert_eq!((checked.pending.entries, checked.unstorable.len()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_load_count_that_nothing_can_count_up_does_not_keep_a_profile_from_opening() {
+    let counts = [u64::MAX, i64::MAX.unsigned_abs(), 1 << 53];
+    let counted = |n: usize| {
+        let mut value = profile(5);
+        value["MetaData"]["SessionLoadCount"] = counts[n].into();
+        line(&n.to_string(), 1, value)
+    };
+    let store = memory();
+    let text: String = (0..counts.len()).map(counted).collect();
+    imported(&store, &text).await;
+    assert_same_lines(parsed(text.as_bytes()), exported(&store).await.0);
+    let server = GameServer::builder(store).start().await.unwrap();
+    let players = server.store_builder::<Value>("PlayerData").build().unwrap();
+    for n in 0..counts.len() {
+        let profile = players.start_session(&n.to_string()).await.unwrap();
+        assert_eq!(profile.session_load_count(), 1);
+        profile.end_session().await.unwrap();
+    }
+    assert!(server.shutdown().await.is_complete());
 }
 
 #[tokio::test]

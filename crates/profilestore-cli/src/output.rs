@@ -1,6 +1,7 @@
 //! What people and programs see: text in columns, JSON, errors in one line, exit codes.
 
 use std::{
+    borrow::Cow,
     error::Error,
     fmt::{self, Write as _},
     io::{self, BufWriter, IsTerminal, Stdout, Write},
@@ -204,12 +205,14 @@ impl<const N: usize> Table<N> {
             return Ok(());
         }
         let head = self.head.take().map(|head| head.map(str::to_owned));
-        for row in head.iter().chain(rows) {
+        let rows: Vec<[String; N]> =
+            head.iter().chain(rows).map(|row| row.each_ref().map(|cell| one_line(cell).into_owned())).collect();
+        for row in &rows {
             for (width, cell) in self.widths.iter_mut().zip(row) {
                 *width = (*width).max(cell.chars().count());
             }
         }
-        for row in head.iter().chain(rows) {
+        for row in &rows {
             let mut line = String::new();
             for (width, cell) in self.widths.iter().zip(row) {
                 let _ = write!(line, "{cell:width$}  ");
@@ -224,9 +227,19 @@ impl<const N: usize> Table<N> {
 pub(crate) fn facts(out: &mut Out, facts: &[(&str, String)]) -> Result<(), Failure> {
     let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     for (name, value) in facts {
-        writeln!(out, "{name:width$}  {value}")?;
+        writeln!(out, "{name:width$}  {}", one_line(value))?;
     }
     Ok(())
+}
+
+/// A text as it can be shown in a line of its own: what would break the line or move the cursor is
+/// shown as an escape. So a reason in the audit log cannot look like an entry.
+fn one_line(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    Cow::Owned(text.chars().map(shown).collect())
 }
 
 /// A time for people, to the millisecond, so that what is printed means the same when it is typed
@@ -296,6 +309,13 @@ pub(crate) fn start_log() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reason_cannot_look_like_another_line_of_the_table() {
+        assert_eq!(one_line("ticket 4711, \"ä\""), "ticket 4711, \"ä\"");
+        assert_eq!(one_line("a\n2026-11-26T00:00:00.000Z  remove"), "a\\n2026-11-26T00:00:00.000Z  remove");
+        assert_eq!(one_line("\u{1b}[31mx\u{85}"), "\\u{1b}[31mx\\u{85}");
+    }
 
     #[test]
     fn numbers_are_made_readable() {

@@ -81,7 +81,8 @@ fn data_json(lua: &Lua, data: &Value, limits: Limits) -> Result<String, String> 
 /// A JSON object of a script's table.
 pub(crate) fn object(lua: &Lua, name: &str, value: &Value) -> Result<Map<String, serde_json::Value>, String> {
     if !value.is_table() {
-        return Err(format!("{name}: a {} cannot be stored, it must be a table", value.type_name()));
+        let kind = if value.is_integer() { "number" } else { value.type_name() };
+        return Err(format!("{name}: a {kind} cannot be stored, it must be a table"));
     }
     let json = json::encode(lua, name, value, DATA).map_err(|error| error.to_string())?;
     if json == "[]" {
@@ -110,7 +111,7 @@ pub(crate) fn kept(lua: &Lua, handed: Handed) -> Result<Collected<Raw>, String> 
     kept.user_ids = user_ids.map_err(|error| error.to_string())?;
     kept.roblox_metadata = optional("RobloxMetaData", metadata)?;
     if let Some(metadata) = &kept.roblox_metadata {
-        check_metadata(metadata).map_err(|error| error.to_string())?;
+        check_metadata(metadata).map_err(|wrong| format!("RobloxMetaData{}: {}", wrong.path.replace('/', "."), wrong.problem))?;
     }
     kept.meta_tags = optional("MetaTags", tags)?;
     kept.processed = processed.unwrap_or_default();

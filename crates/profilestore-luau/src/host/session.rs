@@ -97,9 +97,9 @@ impl Keeper<Raw> for ScriptKeeper {
             Collect::Ended(end) => ("Ended", Some(session_end(end))),
             _ => ("Edit", None),
         };
-        let gone = || "the script is gone".to_owned();
-        let values = self.host.call(&self.callbacks.hand_over, (&self.object, why, reason)).ok_or_else(gone)?;
-        let lua = self.lua.try_upgrade().ok_or_else(gone)?;
+        let values = self.host.call(&self.callbacks.hand_over, (&self.object, why, reason));
+        let values = values.ok_or("the script did not hand over its data; the error before this one says why")?;
+        let lua = self.lua.try_upgrade().ok_or("the script is gone")?;
         let kept = handed(&lua, values)?;
         self.watch_size(&kept);
         Ok(self.unless_same(kept))
@@ -258,15 +258,17 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
             info::messages(lua, &waiting, above, with_payload.unwrap_or(false)).map_err(|error| error.to_string())
         })?,
     )?;
-    // (session, index) -> a fresh value, or nil when the message is gone; nil and the problem when it cannot be read
+    // (session, index) -> a fresh value, why it cannot be read, whether the message is there. The
+    // value of one that is `null` is nil.
     table.set(
         "payload",
         vm.prompt(|lua, (session, index): (Own, u64)| {
             let messages = session.profile.waiting_messages();
             let message = messages.iter().find(|message| message.index == index);
-            Ok(match message.map(|message| info::payload(lua, message)).transpose() {
-                Ok(payload) => (payload, None),
-                Err(problem) => (None, Some(problem)),
+            Ok(match message.map(|message| info::payload(lua, message)) {
+                Some(Ok(payload)) => (payload, None, true),
+                Some(Err(problem)) => (Value::Nil, Some(problem), true),
+                None => (Value::Nil, None, false),
             })
         })?,
     )?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mlua::{Function, MultiValue};
+use mlua::{Function, MultiValue, Value};
 
 use super::{Failed, Vm};
 use crate::output::Line;
@@ -16,7 +16,11 @@ pub(crate) fn install(vm: &Vm) -> Result<(), Failed> {
                 if n > 0 {
                     text.push(' ');
                 }
-                text.push_str(&value.to_string().map_err(|error| error.to_string())?);
+                match value {
+                    // A text may have any bytes.
+                    Value::String(bytes) => text.push_str(&bytes.to_string_lossy()),
+                    other => text.push_str(&other.to_string().map_err(|error| error.to_string())?),
+                }
             }
             if let Some(scheduler) = scheduler.upgrade() {
                 scheduler.line(kind, &text);

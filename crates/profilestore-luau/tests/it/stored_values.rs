@@ -207,6 +207,40 @@ fn a_message_that_cannot_be_read_does_not_block_those_behind_it() {
 }
 
 #[test]
+fn a_message_that_is_null_reaches_the_game_and_does_not_wait_for_ever() {
+    let first = |server: GameServer, _: Arc<dyn DataStore>, _: Env| async move {
+        let store: ProfileStore<Value> = server.store_builder("P").template(json!({})).build().expect("a store");
+        for key in ["k", "s"] {
+            store.send_message(key, &Value::Null).await.expect("it is sent");
+        }
+    };
+    let ran = beside_store(
+        "local ProfileStore, ProfileService = require('ProfileStore'), require('ProfileService')
+        local store = ProfileStore.New('P', {})
+        local profile = store:StartSessionAsync('k')
+        profile:MessageHandler(function(message, processed) print('message', message) processed() end)
+        task.wait(1)
+        profile:EndSession()
+        task.wait(1)
+        store:GetAsync('k'):MessageHandler(function() error('it was processed') end)
+        local older = ProfileService.GetProfileStore('P', {}):LoadProfileAsync('s')
+        for _, update in older.GlobalUpdates:GetActiveUpdates() do
+            print('update', update[2])
+            older.GlobalUpdates:LockActiveUpdate(update[1])
+        end
+        task.wait(1)
+        for _, update in older.GlobalUpdates:GetLockedUpdates() do older.GlobalUpdates:ClearLockedUpdate(update[1]) end
+        older:Release()
+        task.wait(1)
+        store:GetAsync('s'):MessageHandler(function() error('it was cleared') end)",
+        first,
+        |_| async {},
+    );
+    assert_eq!(ran.recorder.texts(Line::Print), ["message nil", "update nil"]);
+    assert!(ran.report.is_success(), "{:?}", ran.report);
+}
+
+#[test]
 fn user_ids_up_to_the_largest_whole_number_are_stored() {
     crate::check(
         "local store = require('ProfileStore').New('P', {})

@@ -52,6 +52,13 @@ fn data_types_have_their_types_and_their_arithmetic() {
 }
 
 #[test]
+fn a_text_of_any_bytes_is_printed() {
+    let ran = run(r"print('a\xffb', 1) warn('\xff')", |game| game);
+    assert_eq!(ran.recorder.texts(Line::Print), ["a\u{fffd}b 1"]);
+    ran.succeeded();
+}
+
+#[test]
 fn profilers_marks_do_nothing() {
     check(
         "debug.profilebegin('load') debug.setmemorycategory('Data') debug.resetmemorycategory() debug.profileend()

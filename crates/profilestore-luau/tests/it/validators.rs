@@ -39,6 +39,32 @@ fn a_validator_is_asked_before_every_save_and_after_every_load() {
 }
 
 #[test]
+fn a_validator_that_waits_refuses_and_the_session_stays_until_it_answers_at_once() {
+    check(
+        "local ProfileStore = require('ProfileStore')
+        local store, errors = ProfileStore.New('P', { n = 0 }), {}
+        ProfileStore.OnError:Connect(function(message) table.insert(errors, message) end)
+        local profile = store:StartSessionAsync('k')
+        store.Validate = function() task.wait(1) return true end
+        profile.Data.n = 1
+        profile:Save()
+        task.wait(5)
+        assert(#errors == 1 and errors[1]:find('Validate refuses it: it must not wait', 1, true), errors[1])
+        profile:EndSession()
+        task.wait(5)
+        assert(profile:IsActive() and store:GetAsync('k').Data.n == 0)
+        assert(store.Mock:StartSessionAsync('k') == nil, 'a load does not wait for it either')
+        store.Validate = function() return true end
+        task.wait(30)
+        assert(not profile:IsActive() and store:GetAsync('k').Data.n == 1)
+        store.Validate = coroutine.yield
+        assert(store:StartSessionAsync('k') == nil)
+        store.Validate = nil
+        assert(store:StartSessionAsync('k').Data.n == 1)",
+    );
+}
+
+#[test]
 fn profile_service_asks_its_stores_validator_too() {
     check(
         "local ProfileService = require('ProfileService')

@@ -240,7 +240,9 @@ fn every_kind_of_error_is_documented() {
     let in_code: BTreeSet<&str> =
         variants.lines().map(str::trim).filter(|line| !line.starts_with('/')).filter_map(|line| line.strip_suffix(',')).collect();
     let page = fs::read_to_string(root().join("docs/errors.md")).unwrap();
-    let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    // Another table there has calls in its first column.
+    let is_kind = |name: &&str| name.chars().all(char::is_alphanumeric) && name.starts_with(char::is_uppercase);
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).filter(is_kind);
     assert!(in_code.len() > 20);
     assert_eq!(rows.collect::<BTreeSet<_>>(), in_code, "docs/errors.md (left) and the code (right) name different kinds");
 }

@@ -47,6 +47,18 @@ fn a_game_may_wait_at_its_closing_until_all_sessions_are_over() {
     }
 }
 
+/// The shutdown reported nothing, and `profilestore run` ended with exit code 0.
+#[test]
+fn a_game_that_closes_with_data_that_cannot_be_stored_reports_the_profile_once() {
+    let ran = run(
+        "local profile = require('ProfileStore').New('P', {}):StartSessionAsync('p')
+        profile.Data.f = print",
+        |game| game.until(Duration::from_secs(5)),
+    );
+    let [profile] = &ran.report.not_saved[..] else { panic!("{:?}", ran.report.not_saved) };
+    assert!(profile.contains("P/p") && profile.contains("Data.f"), "{profile}");
+}
+
 #[test]
 fn data_stores_work_while_the_game_closes() {
     let ran = run(

@@ -315,7 +315,7 @@ impl GameServer {
     }
 
     /// Stops like a crash: nothing is saved, nothing released, no lease renewed.
-    #[cfg(any(test, feature = "test-util"))]
+    #[cfg(any(test, feature = "fault"))]
     pub fn crash(&self) {
         self.inner.engine.abandon();
     }

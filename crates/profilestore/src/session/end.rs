@@ -37,10 +37,18 @@ use crate::{
     record::Stored,
 };
 
+/// What is left to do once the data is closed.
+pub(super) struct Last {
+    /// What is stored last.
+    snapshot: Snapshot,
+    /// Why changes that are not in it cannot be stored.
+    lost: Option<Error>,
+}
+
 /// What an end finds when its turn in the key's queue comes.
 enum Closed {
     /// The data is closed: this is the last save.
-    Last(Snapshot),
+    Last(Last),
     /// It was called from inside an edit or behind a transaction: it closes only now.
     Behind,
     Refused(Error),
@@ -173,7 +181,7 @@ impl Session {
 
     /// The first two phases. None when the data was closed before. For operations in the key's
     /// queue, where no transaction is open. Fails as [`Session::finish`] does.
-    pub(super) fn begin_and_close(&self, end: SessionEnd) -> Result<Option<Snapshot>> {
+    pub(super) fn begin_and_close(&self, end: SessionEnd) -> Result<Option<Last>> {
         if !self.live.begin_end_in_turn() {
             return Ok(None);
         }
@@ -182,7 +190,7 @@ impl Session {
     }
 
     /// The last two phases.
-    pub(super) async fn release_and_be_over(self: &Arc<Self>, last: Snapshot) -> Result<()> {
+    pub(super) async fn release_and_be_over(self: &Arc<Self>, last: Last) -> Result<()> {
         let mut ending = Ending::queued(self);
         ending.begin();
         let result = self.release(last).await;
@@ -202,11 +210,11 @@ impl Session {
             SessionEnd::Shutdown => LastSave::Shutdown,
             SessionEnd::Lost => return Ok(()),
         };
-        if let Err(error) = self.collect(Collect::LastSave(reason)) {
-            if goes_on(end) {
-                return Err(self.end_refused(&error));
-            }
-            self.changes_lost(&error);
+        // Otherwise the close asks once more, and tells what is lost.
+        if let Err(error) = self.collect(Collect::LastSave(reason))
+            && goes_on(end)
+        {
+            return Err(self.end_refused(&error));
         }
         self.run_save_hooks();
         self.signals.on_last_save.each(|hook| self.live.edit_anyhow(|data| hook(reason, data)));
@@ -216,27 +224,28 @@ impl Session {
     // --- close ---------------------------------------------------------------------------------------------------
 
     /// Closes the data and tells the listeners. None when it was closed before.
-    fn close(&self, end: SessionEnd) -> Result<Option<Snapshot>> {
+    fn close(&self, end: SessionEnd) -> Result<Option<Last>> {
         let check = |last: &Snapshot| if goes_on(end) { self.check_saveable(last) } else { Ok(()) };
         let last = self.live.close_if(check).map_err(|error| self.end_refused(&error))?;
         if last.is_some() {
             self.tell(|table| table.closing(self));
             self.signals.on_session_end.each(|listener| listener(end));
         }
-        if last.is_none() || end == SessionEnd::Lost {
-            return Ok(last);
+        let Some(snapshot) = last else { return Ok(None) };
+        if end == SessionEnd::Lost {
+            return Ok(Some(Last { snapshot, lost: None }));
         }
         let handed = self
             .collect(Collect::Ended(end))
             .and_then(|handed| handed.as_ref().map_or(Ok(()), |handed| self.check_saveable(handed)).map(|()| handed));
-        Ok(match handed {
-            Ok(Some(handed)) => Some(handed),
-            Ok(None) => last,
+        Ok(Some(match handed {
+            Ok(handed) => Last { snapshot: handed.unwrap_or(snapshot), lost: None },
             Err(error) => {
                 self.changes_lost(&error);
-                last
+                // At a shutdown it stands in the report.
+                Last { snapshot, lost: (!goes_on(end)).then_some(error) }
             }
-        })
+        }))
     }
 
     /// The session goes on, since what it has cannot be stored. Callers that wait for its end are
@@ -259,8 +268,9 @@ impl Session {
 
     // --- release -------------------------------------------------------------------------------------------------
 
-    /// The last save and the release of the lease.
-    async fn release(self: &Arc<Self>, last: Snapshot) -> Result<()> {
+    /// The last save and the release of the lease. Fails when changes could not be stored, also
+    /// when the profile is released without them.
+    async fn release(self: &Arc<Self>, Last { snapshot: last, lost }: Last) -> Result<()> {
         let mut pass = self.link.room.enter(Rank::First, self.stored_bytes.load(Relaxed)).await;
         let prepared = match self.prepare(last.clone()) {
             Ok(prepared) => prepared,
@@ -277,7 +287,7 @@ impl Session {
         let prepared = self.commit_release(prepared).await?;
         drop(pass);
         self.signals.on_after_save.each(|listener| listener(&*prepared.snapshot.data));
-        Ok(())
+        lost.map_or(Ok(()), Err)
     }
 
     /// Commits the release, with what is to be written. Whether it is applied or not, the profile

@@ -1,6 +1,8 @@
 //! The command line.
 
-use clap::{Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource};
+use clap::{
+    Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource,
+};
 use profilestore::{
     Attribution, ProfileKey,
     audit::{MAX_AUTHOR_BYTES, MAX_REASON_BYTES},
@@ -47,7 +49,8 @@ pub(crate) struct Args {
 /// What every command gets.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct App {
-    /// Which store: sqlite:PATH, or postgres://USER@HOST:PORT/DATABASE, whose password belongs in PGPASSWORD or ~/.pgpass
+    /// Which store: sqlite:PATH, or postgres://USER@HOST:PORT/DATABASE, whose password belongs in
+    /// PGPASSWORD or ~/.pgpass
     #[arg(
         long = "store",
         global = true,
@@ -60,9 +63,16 @@ pub(crate) struct App {
     /// The store was named on the command line itself.
     #[arg(skip)]
     pub(crate) place_given: bool,
-    /// What carries hints between servers on several machines: `nats://HOST[:PORT][,HOST…]`, with `USER:PASSWORD@` or `TOKEN@` before and
-    /// ?tls=off, ?ca=FILE, ?creds=FILE behind. By default what belongs to the store. TLS is required for other machines
-    #[arg(long, global = true, value_name = "ADDRESS", env = "PROFILESTORE_MESSENGER", hide_env_values = true)]
+    /// What carries hints between servers on several machines: `nats://HOST[:PORT][,HOST…]`, with
+    /// `USER:PASSWORD@` or `TOKEN@` before and ?tls=off, ?ca=FILE, ?creds=FILE behind. By default
+    /// what belongs to the store. TLS is required for other machines
+    #[arg(
+        long,
+        global = true,
+        value_name = "ADDRESS",
+        env = "PROFILESTORE_MESSENGER",
+        hide_env_values = true
+    )]
     pub(crate) messenger: Option<Address>,
     /// Output for programs
     #[arg(long, global = true)]
@@ -169,12 +179,23 @@ impl ByArgs {
         let author = match &self.author {
             Some(author) => author.clone(),
             None => whoami::username().map_err(|error| {
-                Failure::Usage(format!("the operating system does not say who you are, say --author: {error}"))
+                Failure::Usage(format!(
+                    "the operating system does not say who you are, say \
+                    --author: {error}"
+                ))
             })?,
         };
-        let limits = [("author", author.len(), MAX_AUTHOR_BYTES), ("reason", self.reason.len(), MAX_REASON_BYTES)];
-        if let Some((what, bytes, limit)) = limits.into_iter().find(|(_, bytes, limit)| bytes > limit) {
-            return Err(Failure::Usage(format!("the {what} is too long: bytes=`{bytes}` limit=`{limit}`")));
+        let limits = [
+            ("author", author.len(), MAX_AUTHOR_BYTES),
+            ("reason", self.reason.len(), MAX_REASON_BYTES),
+        ];
+        if let Some((what, bytes, limit)) =
+            limits.into_iter().find(|(_, bytes, limit)| bytes > limit)
+        {
+            return Err(Failure::Usage(format!(
+                "the {what} is too long: bytes=`{bytes}` \
+                limit=`{limit}`"
+            )));
         }
         if author.is_empty() {
             return Err(Failure::Usage("the author is empty".into()));
@@ -185,9 +206,12 @@ impl ByArgs {
 
 /// A profile by its name on the command line.
 pub(crate) fn profile_key(name: &str, scope: Option<&str>) -> Result<ProfileKey, Failure> {
-    let (store, rest) = name
-        .split_once('/')
-        .ok_or_else(|| Failure::Usage(format!("a profile is named STORE/KEY or STORE/SCOPE/KEY: given=`{name}`")))?;
+    let (store, rest) = name.split_once('/').ok_or_else(|| {
+        Failure::Usage(format!(
+            "a profile is named STORE/KEY or STORE/SCOPE/KEY: \
+            given=`{name}`"
+        ))
+    })?;
     let key = match scope {
         Some(scope) => ProfileKey::new(&unescaped(store), scope, &unescaped(rest)),
         None => name.parse(),
@@ -216,7 +240,9 @@ mod tests {
         assert_eq!(parsed("PlayerData/7/8", Some("S1")).unwrap(), "PlayerData|S1|7/8");
         assert_eq!(parsed("PlayerData/global/7/8", None).unwrap(), "PlayerData|global|7/8");
         assert_eq!(parsed("A%2FB/7", None).unwrap(), "A/B|global|7");
-        for (key, scope) in [("7", None), ("S/", None), ("/7", None), ("S//7", None), ("S/7", Some(""))] {
+        for (key, scope) in
+            [("7", None), ("S/", None), ("/7", None), ("S//7", None), ("S/7", Some(""))]
+        {
             assert!(matches!(parsed(key, scope), Err(Failure::Usage(_))), "{key}");
         }
     }

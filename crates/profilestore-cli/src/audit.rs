@@ -15,8 +15,9 @@ use crate::{
 
 /// Show what operators did
 ///
-/// Edits, rollbacks, pins, erasures: when, to which profile, in whose name and why, the newest first. Each was written together with
-/// the change that it books. An edit of a profile that is online is `pending` until its holder has applied and saved it.
+/// Edits, rollbacks, pins, erasures: when, to which profile, in whose name and why, the newest
+/// first. Each was written together with the change that it books. An edit of a profile that is
+/// online is `pending` until its holder has applied and saved it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -48,7 +49,8 @@ impl Audit {
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
         let key = self.key.as_deref().map(|key| profile_key(key, None)).transpose()?;
         let store = app.place.open().await?;
-        let mut table = Table::new(["TIME", "ACTION", "PROFILE", "AUTHOR", "OUTCOME", "WHAT", "REASON"]);
+        let mut table =
+            Table::new(["TIME", "ACTION", "PROFILE", "AUTHOR", "OUTCOME", "WHAT", "REASON"]);
         let mut out = out();
         let mut left = self.limit.unwrap_or(usize::MAX);
         let mut query = AuditQuery {
@@ -64,7 +66,9 @@ impl Audit {
             page.entries.truncate(left);
             match app.json {
                 true => page.entries.iter().try_for_each(|entry| json_line(&mut out, entry))?,
-                false => table.page(&mut out, &page.entries.iter().map(cells).collect::<Vec<_>>())?,
+                false => {
+                    table.page(&mut out, &page.entries.iter().map(cells).collect::<Vec<_>>())?
+                }
             }
             left -= page.entries.len();
             if page.next.is_none() {
@@ -85,7 +89,12 @@ fn cells(entry: &AuditEntry) -> [String; 7] {
         AuditOutcome::Refused { why } => format!("refused: {why}"),
         _ => "?".to_owned(),
     };
-    let what = entry.details.get("edit").and_then(|edit| edit.get("ops")).map(Value::to_string).unwrap_or_default();
+    let what = entry
+        .details
+        .get("edit")
+        .and_then(|edit| edit.get("ops"))
+        .map(Value::to_string)
+        .unwrap_or_default();
     [
         time(entry.began_ms),
         entry.action.clone(),

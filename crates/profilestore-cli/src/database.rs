@@ -1,4 +1,5 @@
-//! A store in PostgreSQL. It comes with the feature `postgres`; a program without it says how to get it.
+//! A store in PostgreSQL. It comes with the feature `postgres`; a program without it says how to
+//! get it.
 
 use std::fmt;
 
@@ -11,8 +12,8 @@ pub(crate) use present::Database;
 
 use crate::output::Failure;
 
-/// A database's URL as it was given. Not checked while the command line is read: clap would repeat it in its complaint, and it may
-/// hold a password.
+/// A database's URL as it was given. Not checked while the command line is read: clap would repeat
+/// it in its complaint, and it may hold a password.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Url(String);
 
@@ -27,7 +28,10 @@ impl Url {
     }
 
     /// How the database is reached; `failure` says what a wrong URL means.
-    pub(crate) fn database(&self, failure: impl Fn(&StoreError) -> Failure) -> Result<Database, Failure> {
+    pub(crate) fn database(
+        &self,
+        failure: impl Fn(&StoreError) -> Failure,
+    ) -> Result<Database, Failure> {
         Database::at(self, failure)
     }
 }
@@ -66,7 +70,10 @@ mod present {
     pub(crate) struct Database(Box<PostgresOptions>);
 
     impl Database {
-        pub(super) fn at(url: &Url, failure: impl Fn(&StoreError) -> Failure) -> Result<Self, Failure> {
+        pub(super) fn at(
+            url: &Url,
+            failure: impl Fn(&StoreError) -> Failure,
+        ) -> Result<Self, Failure> {
             url.0.parse().map(|options| Self(Box::new(options))).map_err(|error| failure(&error))
         }
 

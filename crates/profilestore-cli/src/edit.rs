@@ -34,12 +34,14 @@ const SAMPLE: usize = 5;
 
 /// Change the data of a profile, or of all profiles of a store
 ///
-/// A profile that is online is changed by the server that holds it: the session goes on, and the command ends when the change is
-/// saved. What does not fit is refused and nothing changed. Everything is booked in the audit log, with what undoes it.
+/// A profile that is online is changed by the server that holds it: the session goes on, and the
+/// command ends when the change is saved. What does not fit is refused and nothing changed.
+/// Everything is booked in the audit log, with what undoes it.
 ///
-/// Paths are JSON pointers into the profile's data. Steps are done in the order patch, merge, test, set, add, remove: all of them
-/// or none. With --all every profile is changed once; a run that was broken off goes on with --resume. With --new-too the edit stands:
-/// profiles that begin later get it as well, once, until it is undone.
+/// Paths are JSON pointers into the profile's data. Steps are done in the order patch, merge, test,
+/// set, add, remove: all of them or none. With --all every profile is changed once; a run that was
+/// broken off goes on with --resume. With --new-too the edit stands: profiles that begin later get
+/// it as well, once, until it is undone.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -64,8 +66,8 @@ pub(crate) struct EditCommand {
     /// Go on with an operation that was broken off
     #[arg(long, value_name = "ID", conflicts_with = "undo")]
     resume: Option<Uuid>,
-    /// Undo an operation, profile by profile: what was added is taken back, everything else is put back unless it was changed since; new
-    /// profiles do not get it any more
+    /// Undo an operation, profile by profile: what was added is taken back, everything else is put
+    /// back unless it was changed since; new profiles do not get it any more
     #[arg(long, value_name = "ID")]
     undo: Option<Uuid>,
     /// With --all and --standing: which store
@@ -87,14 +89,16 @@ pub(crate) struct EditCommand {
     /// Do not ask for confirmation
     #[arg(long, short)]
     yes: bool,
-    /// Wait so many seconds for servers that hold profiles; what they have not answered by then still takes effect, once
+    /// Wait so many seconds for servers that hold profiles; what they have not answered by then
+    /// still takes effect, once
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     timeout: u64,
 }
 
 #[derive(Debug, Args)]
 struct Steps {
-    /// A JSON Patch (RFC 6902), or - for standard input; `set` and `increase` may be among its steps
+    /// A JSON Patch (RFC 6902), or - for standard input; `set` and `increase` may be among its
+    /// steps
     #[arg(long, value_name = "FILE")]
     patch: Option<String>,
     /// A JSON merge patch (RFC 7396)
@@ -122,7 +126,12 @@ impl Steps {
                 "-" => std::io::read_to_string(std::io::stdin()),
                 file => fs::read_to_string(file),
             };
-            let text = text.map_err(|error| Failure::Work(format!("the patch cannot be read: {error}: file=`{file}`")))?;
+            let text = text.map_err(|error| {
+                Failure::Work(format!(
+                    "the patch cannot be read: \
+                {error}: file=`{file}`"
+                ))
+            })?;
             edit = Edit::from_patch(&text).map_err(failure)?;
         }
         if let Some(patch) = &self.merge {
@@ -152,19 +161,27 @@ impl Steps {
 
     fn any(&self) -> bool {
         let Self { patch, merge, test, set, add, remove } = self;
-        patch.is_some() || merge.is_some() || [test, set, add, remove].iter().any(|steps| !steps.is_empty())
+        patch.is_some()
+            || merge.is_some()
+            || [test, set, add, remove].iter().any(|steps| !steps.is_empty())
     }
 }
 
 fn at(given: &str) -> Result<(&str, &str), Failure> {
-    given.split_once('=').ok_or_else(|| Failure::Usage(format!("a step is given as /PATH=VALUE: given=`{given}`")))
+    given.split_once('=').ok_or_else(|| {
+        Failure::Usage(format!(
+            "a step is given as /PATH=VALUE: \
+        given=`{given}`"
+        ))
+    })
 }
 
 fn json(text: &str, given: &str) -> Result<Value, Failure> {
     DATA.parse(text).map_err(|wrong| match wrong.problem {
-        Problem::NoJson { reason } => {
-            Failure::Usage(format!("the value is not JSON (a text has quotes): {reason}: given=`{given}`"))
-        }
+        Problem::NoJson { reason } => Failure::Usage(format!(
+            "the value is not JSON (a text has quotes): {reason}: \
+                given=`{given}`"
+        )),
         _ => Failure::Usage(format!("the value cannot be stored: {wrong}: given=`{given}`")),
     })
 }
@@ -180,12 +197,18 @@ impl EditCommand {
             (Some(key), _, _) => {
                 let key = profile_key(key, self.scope.as_deref())?;
                 let edit = self.steps.edit()?;
-                if self.dry_run { dry_run_one(app, &file, &key, &edit).await } else { self.one(app, file, &key, &edit, by).await }
+                if self.dry_run {
+                    dry_run_one(app, &file, &key, &edit).await
+                } else {
+                    self.one(app, file, &key, &edit, by).await
+                }
             }
             (None, None, None) => self.all(app, file, by).await,
-            _ if self.steps.any() || self.dry_run => {
-                Err(Failure::Usage("an operation is resumed or undone as it was booked; steps do not go with that".into()))
-            }
+            _ if self.steps.any() || self.dry_run => Err(Failure::Usage(
+                "an operation is resumed or undone as it was booked; steps do \
+                    not go with that"
+                    .into(),
+            )),
             (None, Some(operation), _) => {
                 let bulk = BulkEdit::resume(&*file, operation).await.map_err(failure)?;
                 self.bulk(app, file, bulk, by, None).await
@@ -199,10 +222,20 @@ impl EditCommand {
         }
     }
 
-    async fn one(&self, app: &App, file: Store, key: &ProfileKey, edit: &Edit, by: Attribution) -> Result<Status, Failure> {
+    async fn one(
+        &self,
+        app: &App,
+        file: Store,
+        key: &ProfileKey,
+        edit: &Edit,
+        by: Attribution,
+    ) -> Result<Status, Failure> {
         let server = game_server(app, file).await?;
         let operation = Env::system().uuid();
-        let edited = server.operator(by).edit_as(operation, key, edit, Duration::from_secs(self.timeout)).await;
+        let edited = server
+            .operator(by)
+            .edit_as(operation, key, edit, Duration::from_secs(self.timeout))
+            .await;
         let _ = server.shutdown().await;
         let entry = edited.map_err(failure)?;
         if app.json {
@@ -210,10 +243,14 @@ impl EditCommand {
             return Ok(Status::Fine);
         }
         match (entry.details.get("held_by").and_then(Value::as_str), entry.details.get("version")) {
-            (Some(holder), Some(version)) => {
-                say(format_args!("{key} was edited by {holder}, who holds it, and saved as version {version}"))?
-            }
-            (None, Some(version)) => say(format_args!("{key} was edited and is version {version} now"))?,
+            (Some(holder), Some(version)) => say(format_args!(
+                "{key} was edited by {holder}, who holds it, and saved as \
+                    version {version}"
+            ))?,
+            (None, Some(version)) => say(format_args!(
+                "{key} was edited and is version {version} \
+                now"
+            ))?,
             (_, None) => say(format_args!("{key} is as it should be already"))?,
         }
         if entry.details.contains_key("undo") {
@@ -247,10 +284,15 @@ impl EditCommand {
 
     async fn list(&self, app: &App) -> Result<Status, Failure> {
         if self.steps.any() || self.dry_run {
-            return Err(Failure::Usage("a list is all that --standing gives; steps do not go with that".into()));
+            return Err(Failure::Usage(
+                "a list is all that --standing gives; steps do not go with \
+                that"
+                    .into(),
+            ));
         }
         let store = app.place.open().await?;
-        let standing = standing_edits(&*store, self.store_name.as_deref()).await.map_err(failure)?;
+        let standing =
+            standing_edits(&*store, self.store_name.as_deref()).await.map_err(failure)?;
         let mut out = out();
         match app.json {
             true => standing.iter().try_for_each(|edit| json_line(&mut out, edit))?,
@@ -275,7 +317,8 @@ impl EditCommand {
         let operation = bulk.operation();
         if !app.json {
             note(format_args!(
-                "operation {operation}: if this is broken off, go on with: profilestore edit --resume {operation}"
+                "operation {operation}: if this is broken off, go on with: profilestore edit \
+                    --resume {operation}"
             ));
         }
         let server = game_server(app, file).await?;
@@ -302,16 +345,24 @@ impl EditCommand {
             false => {
                 show(operation, &report, seconds)?;
                 if self.new_too {
-                    say(format_args!("new profiles get the edit too, until it is undone; see: profilestore edit --standing"))?;
+                    say(format_args!(
+                        "new profiles get the edit too, until it is undone; see: \
+                        profilestore edit --standing"
+                    ))?;
                 }
             }
         }
-        Ok(if report.refused.is_empty() && report.waiting.is_empty() { Status::Fine } else { Status::Problems })
+        Ok(if report.refused.is_empty() && report.waiting.is_empty() {
+            Status::Fine
+        } else {
+            Status::Problems
+        })
     }
 }
 
 fn cells(standing: &StandingEdit) -> [String; 5] {
-    let StandingEdit { operation, by, profiles: EditScope { store, scope, prefix }, edit, .. } = standing;
+    let StandingEdit { operation, by, profiles: EditScope { store, scope, prefix }, edit, .. } =
+        standing;
     let profiles = format!(
         "{store}/{}{}*",
         scope.as_ref().map_or_else(|| "*/".to_owned(), |scope| format!("{scope}/")),
@@ -351,7 +402,16 @@ impl<'a> Row<'a> {
     fn new(operation: Uuid, report: &'a BulkReport, seconds: f64) -> Self {
         let refused = report.refused.iter().map(|(key, why)| RefusedRow { key, why }).collect();
         let BulkReport { done, by_holders, before, skipped, .. } = *report;
-        Self { operation, done, by_holders, before, skipped, refused, waiting: &report.waiting, seconds }
+        Self {
+            operation,
+            done,
+            by_holders,
+            before,
+            skipped,
+            refused,
+            waiting: &report.waiting,
+            seconds,
+        }
     }
 }
 
@@ -361,20 +421,33 @@ fn show(operation: Uuid, report: &BulkReport, seconds: f64) -> Result<(), Failur
     } else {
         String::new()
     };
-    say(format_args!("{} edited{live}, in {seconds:.1} s", count(report.done, "profile", "profiles")))?;
+    say(format_args!(
+        "{} edited{live}, in {seconds:.1} \
+        s",
+        count(report.done, "profile", "profiles")
+    ))?;
     if report.before > 0 {
-        say(format_args!("{} had been dealt with before", count(report.before, "profile", "profiles")))?;
+        say(format_args!(
+            "{} had been dealt with \
+            before",
+            count(report.before, "profile", "profiles")
+        ))?;
     }
     for (key, why) in report.refused.iter().take(20) {
         say(format_args!("refused: {key}: {why}"))?;
     }
     if report.refused.len() > 20 {
-        say(format_args!("and {} more refused: profilestore audit --operation {operation}", report.refused.len() - 20))?;
+        say(format_args!(
+            "and {} more refused: profilestore audit --operation \
+            {operation}",
+            report.refused.len() - 20
+        ))?;
     }
     if !report.waiting.is_empty() {
         let waiting = count(report.waiting.len() as u64, "profile", "profiles");
         say(format_args!(
-            "{waiting} wait for the servers that hold them; see what became of them with: profilestore edit --resume {operation}"
+            "{waiting} wait for the servers that hold them; see what became of them with: \
+                profilestore edit --resume {operation}"
         ))?;
     }
     say(format_args!("undo it with: profilestore edit --undo {operation}"))
@@ -385,8 +458,14 @@ fn progress_bar(of: Option<u64>) -> ProgressBar {
         return ProgressBar::hidden();
     }
     match of {
-        Some(of) => ProgressBar::new(of).with_style(style("{bar:30} {pos}/{len} profiles  {per_sec}  {eta}  {msg}")),
-        None => ProgressBar::new_spinner().with_style(style("{spinner} {pos} profiles  {per_sec}  {msg}")),
+        Some(of) => ProgressBar::new(of).with_style(style(
+            "{bar:30} {pos}/{len} profiles  \
+            {per_sec}  {eta}  {msg}",
+        )),
+        None => ProgressBar::new_spinner().with_style(style(
+            "{spinner} {pos} profiles  {per_sec}  \
+            {msg}",
+        )),
     }
 }
 
@@ -428,8 +507,11 @@ impl Preview {
         let mut found = Self::default();
         loop {
             let (page, next) = file.profiles(&query).await?;
-            let keys: Vec<ProfileKey> = page.into_iter().filter(KeyState::exists).map(|state| state.key).collect();
-            for state in file.read(&keys, Returning { value: true, inbox_unless: None }).await?.states {
+            let keys: Vec<ProfileKey> =
+                page.into_iter().filter(KeyState::exists).map(|state| state.key).collect();
+            for state in
+                file.read(&keys, Returning { value: true, inbox_unless: None }).await?.states
+            {
                 found.add(&state, edit);
             }
             query.after = next;
@@ -476,7 +558,12 @@ impl Preview {
     }
 }
 
-async fn dry_run_one(app: &App, file: &Store, key: &ProfileKey, edit: &Edit) -> Result<Status, Failure> {
+async fn dry_run_one(
+    app: &App,
+    file: &Store,
+    key: &ProfileKey,
+    edit: &Edit,
+) -> Result<Status, Failure> {
     let (_, state) = file.read_one(key, Returning::ALL).await?;
     if !state.exists() {
         return Err(Failure::NotFound(format!("there is no such profile: key=`{key}`")));
@@ -491,7 +578,9 @@ async fn dry_run_one(app: &App, file: &Store, key: &ProfileKey, edit: &Edit) -> 
 
 fn changes_of(state: &KeyState, edit: &Edit) -> Result<Vec<JsonChange>, String> {
     match Stored::decode(state.value.as_deref().unwrap_or_default()) {
-        Ok(Stored::Profile(record)) => edit.preview(&record.data).map_err(|error| crate::output::chain(&error)),
+        Ok(Stored::Profile(record)) => {
+            edit.preview(&record.data).map_err(|error| crate::output::chain(&error))
+        }
         Ok(_) => Err("what is stored is not a profile".to_owned()),
         Err(error) => Err(error.to_string()),
     }
@@ -499,7 +588,9 @@ fn changes_of(state: &KeyState, edit: &Edit) -> Result<Vec<JsonChange>, String> 
 
 fn show_changes(changes: &[JsonChange]) -> Result<(), Failure> {
     for JsonChange { path, before, after, .. } in changes {
-        let shown = |value: &Option<Value>| value.as_ref().map_or_else(|| "nothing".to_owned(), Value::to_string);
+        let shown = |value: &Option<Value>| {
+            value.as_ref().map_or_else(|| "nothing".to_owned(), Value::to_string)
+        };
         say(format_args!("  {path}: {} -> {}", shown(before), shown(after)))?;
     }
     Ok(())

@@ -20,10 +20,12 @@ const PAGE: usize = 256;
 
 /// Erase everything of a user
 ///
-/// Erases the profiles that are associated with the user, or were when they were removed: data, history (pinned versions too),
-/// waiting messages, and what the audit log holds of their content. Then the file is written anew, so that no byte of it is left;
-/// commits wait meanwhile, as during an outage. Sessions on them end. Profiles that belong to other users too are left alone and reported, unless --shared is given. What stays: the names of
-/// the profiles with their counters, receipts of messages (so that a retry revives nothing), and the entry in the audit log. Not
+/// Erases the profiles that are associated with the user, or were when they were removed: data,
+/// history (pinned versions too), waiting messages, and what the audit log holds of their content.
+/// Then the file is written anew, so that no byte of it is left; commits wait meanwhile, as during
+/// an outage. Sessions on them end. Profiles that belong to other users too are left alone and
+/// reported, unless --shared is given. What stays: the names of the profiles with their counters,
+/// receipts of messages (so that a retry revives nothing), and the entry in the audit log. Not
 /// touched: backups and exports.
 ///
 /// The exit code is 1 when something of the user is left, which the report names; erase again then.
@@ -40,7 +42,8 @@ pub(crate) struct Erase {
     /// Profiles of several users too
     #[arg(long)]
     shared: bool,
-    /// Leave the file as it is, for one more erasure or a quiet hour: crumbs of what was deleted may then be left in it
+    /// Leave the file as it is, for one more erasure or a quiet hour: crumbs of what was deleted
+    /// may then be left in it
     #[arg(long)]
     no_vacuum: bool,
     /// Do not ask for confirmation
@@ -67,7 +70,10 @@ impl Erase {
             let profiles = count(associated(&*file, self.user).await?, "profile", "profiles");
             let which = if self.shared { ", shared ones too" } else { "" };
             let user = self.user;
-            if !ask(&format!("erase user {user}, associated with {profiles}{which}, with history and messages, for good?"))? {
+            if !ask(&format!(
+                "erase user {user}, associated with {profiles}{which}, with history \
+                and messages, for good?"
+            ))? {
                 return Err(Failure::Work(format!("not erased: user=`{user}`")));
             }
         }
@@ -81,7 +87,9 @@ impl Erase {
             Kind::Postgres(_) => (Ok(()), false),
         };
         match app.json {
-            true => json_document(&EraseRow { report: &report, bytes_gone: emptied.is_ok() && gone })?,
+            true => {
+                json_document(&EraseRow { report: &report, bytes_gone: emptied.is_ok() && gone })?
+            }
             false => show(&report, emptied.as_ref().err(), file.kind())?,
         }
         Ok(if report.is_complete() && emptied.is_ok() { Status::Fine } else { Status::Problems })
@@ -89,7 +97,13 @@ impl Erase {
 }
 
 async fn associated(store: &dyn DataStore, user: i64) -> Result<u64, Failure> {
-    let mut query = KeyQuery { store: None, scope: None, filter: KeyFilter::User(user), after: None, limit: PAGE };
+    let mut query = KeyQuery {
+        store: None,
+        scope: None,
+        filter: KeyFilter::User(user),
+        after: None,
+        limit: PAGE,
+    };
     let mut found = 0;
     loop {
         let (page, next) = store.profiles(&query).await?;
@@ -99,9 +113,15 @@ async fn associated(store: &dyn DataStore, user: i64) -> Result<u64, Failure> {
     }
 }
 
-fn show(report: &EraseReport, log: Option<&profilestore::data_store::StoreError>, kind: &Kind) -> Result<(), Failure> {
+fn show(
+    report: &EraseReport,
+    log: Option<&profilestore::data_store::StoreError>,
+    kind: &Kind,
+) -> Result<(), Failure> {
     let mut out = out();
-    let sum = |number: fn(&profilestore::operator::ErasedProfile) -> u64| report.erased.iter().map(number).sum::<u64>();
+    let sum = |number: fn(&profilestore::operator::ErasedProfile) -> u64| {
+        report.erased.iter().map(number).sum::<u64>()
+    };
     let profiles = |number: usize| count(number as u64, "profile", "profiles");
     facts(
         &mut out,
@@ -109,7 +129,11 @@ fn show(report: &EraseReport, log: Option<&profilestore::data_store::StoreError>
             ("erased", profiles(report.erased.len())),
             ("versions", count(sum(|erased| erased.versions), "version", "versions")),
             ("messages", count(sum(|erased| erased.messages), "message", "messages")),
-            ("sessions ended", count(sum(|erased| u64::from(erased.held_by.is_some())), "session", "sessions")),
+            (
+                "sessions \
+                ended",
+                count(sum(|erased| u64::from(erased.held_by.is_some())), "session", "sessions"),
+            ),
             ("audit details", count(report.audit_entries, "entry emptied", "entries emptied")),
             ("shared, left", profiles(report.shared.len())),
             ("failed", profiles(report.failed.len())),
@@ -121,16 +145,30 @@ fn show(report: &EraseReport, log: Option<&profilestore::data_store::StoreError>
     }
     for shared in &report.shared {
         let users: Vec<String> = shared.user_ids.iter().map(i64::to_string).collect();
-        writeln!(out, "left {}, shared by users {}; --shared erases it", shared.key, users.join(", "))?;
+        writeln!(
+            out,
+            "left {}, shared by users {}; --shared erases \
+            it",
+            shared.key,
+            users.join(", ")
+        )?;
     }
     for failed in &report.failed {
         writeln!(out, "failed: {}", failed.why)?;
     }
     if let Kind::Postgres(_) = kind {
-        writeln!(out, "the database's files, logs and backups hold the old bytes until it vacuums and discards them")?;
+        writeln!(
+            out,
+            "the database's files, logs and backups hold the old bytes until it vacuums \
+            and discards them"
+        )?;
     }
     if let Some(error) = log {
-        writeln!(out, "the file or its log may still hold bytes of what was erased, since it is in use; erase again: {error}")?;
+        writeln!(
+            out,
+            "the file or its log may still hold bytes of what was erased, since it is \
+            in use; erase again: {error}"
+        )?;
     }
     Ok(out.flush()?)
 }

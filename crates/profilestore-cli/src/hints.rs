@@ -18,8 +18,8 @@ use crate::{
     output::{Failure, chain, note},
 };
 
-/// A messenger's address as it was given. Not checked while the command line is read: clap would repeat it in its complaint, and
-/// it may hold a password.
+/// A messenger's address as it was given. Not checked while the command line is read: clap would
+/// repeat it in its complaint, and it may hold a password.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Address(String);
 
@@ -38,7 +38,8 @@ impl fmt::Debug for Address {
 }
 
 impl Address {
-    /// The whole, secrets and all. For the environment of a process of ours, which others cannot read.
+    /// The whole, secrets and all. For the environment of a process of ours, which others cannot
+    /// read.
     pub(crate) fn secret(&self) -> &str {
         &self.0
     }
@@ -70,7 +71,10 @@ mod present {
     impl Nats {
         pub(super) fn at(address: &Address) -> Result<Self, Failure> {
             address.0.parse().map(Self).map_err(|error: profilestore::Error| {
-                Failure::Usage(format!("{error}; a messenger is named nats://[USER:PASSWORD@]HOST[:PORT][,HOST…][?tls=off]"))
+                Failure::Usage(format!(
+                    "{error}; a messenger is named \
+                    nats://[USER:PASSWORD@]HOST[:PORT][,HOST…][?tls=off]"
+                ))
             })
         }
 
@@ -79,7 +83,9 @@ mod present {
         }
 
         /// Does not wait for a server: the connection is made when one can be reached.
-        pub(crate) async fn connect_in_background(self) -> profilestore::Result<Arc<dyn Messenger>> {
+        pub(crate) async fn connect_in_background(
+            self,
+        ) -> profilestore::Result<Arc<dyn Messenger>> {
             Self(self.0.in_background()).connect().await
         }
     }
@@ -108,7 +114,9 @@ mod left_out {
             match self.0 {}
         }
 
-        pub(crate) async fn connect_in_background(self) -> profilestore::Result<Arc<dyn Messenger>> {
+        pub(crate) async fn connect_in_background(
+            self,
+        ) -> profilestore::Result<Arc<dyn Messenger>> {
             match self.0 {}
         }
     }
@@ -117,14 +125,18 @@ mod left_out {
 impl App {
     /// The messenger that was asked for, or else the store's own. If NATS cannot be reached, the
     /// command goes on without hints: the holder of a profile learns of it with its next renewal.
-    pub(crate) async fn messenger(&self, own: impl Messenger) -> Result<Arc<dyn Messenger>, Failure> {
+    pub(crate) async fn messenger(
+        &self,
+        own: impl Messenger,
+    ) -> Result<Arc<dyn Messenger>, Failure> {
         let Some(address) = &self.messenger else { return Ok(Arc::new(own)) };
         match address.nats()?.connect().await {
             Ok(messenger) => Ok(messenger),
             Err(error) if error.kind() == ErrorKind::Unavailable => {
                 let error = chain(&error);
                 note(format_args!(
-                    "warning: going on without hints, so that game servers take up to 5 s longer to answer: {error}"
+                    "warning: going on without hints, so that game servers take up to 5 s longer \
+                        to answer: {error}"
                 ));
                 Ok(Arc::new(NoMessenger))
             }

@@ -6,7 +6,8 @@ use clap::Args;
 use profilestore::{
     ProfileKey,
     data_store::{
-        Cause, DataStore, DataStoreExt, KeyState, Order, Returning, StoredVersion, VersionInfo, VersionQuery, VersionRef,
+        Cause, DataStore, DataStoreExt, KeyState, Order, Returning, StoredVersion, VersionInfo,
+        VersionQuery, VersionRef,
     },
     history::{Difference, comparable, diff, find_version, version_at, version_label},
     operator::Restored,
@@ -18,7 +19,9 @@ use serde_json::Value;
 use crate::{
     args::{App, ByArgs, KeyArg},
     operate::{Visit, failure, held_by},
-    output::{Failure, Status, Table, ask, count, json_document, json_line, moment, out, say, size, time},
+    output::{
+        Failure, Status, Table, ask, count, json_document, json_line, moment, out, say, size, time,
+    },
 };
 
 const PAGE: usize = 256;
@@ -47,36 +50,55 @@ impl FromStr for VersionArg {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if let Some(label) = text.strip_prefix(LABEL) {
-            return Ok(Self { text: text.to_owned(), name: Name::Version(VersionRef::Label(label.to_owned())) });
+            return Ok(Self {
+                text: text.to_owned(),
+                name: Name::Version(VersionRef::Label(label.to_owned())),
+            });
         }
         let number = text.parse().ok().map(|number| Name::Version(VersionRef::Number(number)));
         let name = number.or_else(|| moment(text).ok().map(Name::At));
-        Ok(Self { text: text.to_owned(), name: name.unwrap_or_else(|| Name::Version(VersionRef::Label(text.to_owned()))) })
+        Ok(Self {
+            text: text.to_owned(),
+            name: name.unwrap_or_else(|| Name::Version(VersionRef::Label(text.to_owned()))),
+        })
     }
 }
 
 /// A version string as it can be typed in: one that would be taken for something else says that it
 /// is none.
 pub(crate) fn typed(label: &str) -> String {
-    let is_plain = label.parse::<VersionArg>().is_ok_and(|read| read.name == Name::Version(VersionRef::Label(label.to_owned())));
+    let is_plain = label
+        .parse::<VersionArg>()
+        .is_ok_and(|read| read.name == Name::Version(VersionRef::Label(label.to_owned())));
     if is_plain { label.to_owned() } else { format!("{LABEL}{label}") }
 }
 
 impl VersionArg {
-    pub(crate) async fn find(&self, store: &dyn DataStore, state: &KeyState) -> Result<StoredVersion, Failure> {
+    pub(crate) async fn find(
+        &self,
+        store: &dyn DataStore,
+        state: &KeyState,
+    ) -> Result<StoredVersion, Failure> {
         let found = match &self.name {
             Name::Version(version) => find_version(store, state, version).await?,
             Name::At(unix_ms) => version_at(store, state, *unix_ms).await?,
         };
         found.ok_or_else(|| {
             let (key, text) = (&state.key, &self.text);
-            Failure::NotFound(format!("there is no such version, see history: key=`{key}` version=`{text}`"))
+            Failure::NotFound(format!(
+                "there is no such version, see history: key=`{key}` \
+                version=`{text}`"
+            ))
         })
     }
 }
 
 /// What a key holds, or exit code 4.
-async fn existing(store: &dyn DataStore, key: &ProfileKey, returning: Returning) -> Result<KeyState, Failure> {
+async fn existing(
+    store: &dyn DataStore,
+    key: &ProfileKey,
+    returning: Returning,
+) -> Result<KeyState, Failure> {
     let (_, state) = store.read_one(key, returning).await?;
     match state.version {
         0 => Err(Failure::NotFound(format!("there is no such profile: key=`{key}`"))),
@@ -86,8 +108,9 @@ async fn existing(store: &dyn DataStore, key: &ProfileKey, returning: Returning)
 
 /// List the kept versions of a profile
 ///
-/// The newest first. A version is kept when it is the first to be replaced in an hour, or for its own sake (the end of a session, a
-/// rollback, an operator's change), for 30 days after it was replaced; a pinned one until it is unpinned.
+/// The newest first. A version is kept when it is the first to be replaced in an hour, or for its
+/// own sake (the end of a session, a rollback, an operator's change), for 30 days after it was
+/// replaced; a pinned one until it is unpinned.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -116,7 +139,15 @@ impl History {
         let key = self.key.parse()?;
         let store = app.place.open().await?;
         let created_ms = existing(&*store, &key, Returning::HEAD).await?.created_ms;
-        let mut table = Table::new(["VERSION", "WRITTEN", "CAUSE", "AUTHOR", "SIZE", "VERSION STRING"]);
+        let mut table = Table::new([
+            "VERSION",
+            "WRITTEN",
+            "CAUSE",
+            "AUTHOR",
+            "SIZE",
+            "VERSION \
+            STRING",
+        ]);
         let mut out = out();
         let mut left = self.limit.unwrap_or(usize::MAX);
         let mut query = VersionQuery {
@@ -168,7 +199,10 @@ impl<'a> VersionRow<'a> {
     pub(crate) fn new(info: &'a VersionInfo, created_ms: i64) -> Self {
         Self {
             version: info.number,
-            label: info.label.clone().unwrap_or_else(|| version_label(info.written_ms, info.number, created_ms)),
+            label: info
+                .label
+                .clone()
+                .unwrap_or_else(|| version_label(info.written_ms, info.number, created_ms)),
             written_ms: info.written_ms,
             stored_ms: info.stored_ms,
             superseded_ms: info.superseded_ms,
@@ -186,14 +220,22 @@ fn cells(row: &VersionRow<'_>) -> [String; 6] {
     let size = if row.removed { "removed".to_owned() } else { size(row.bytes) };
     let current = if row.superseded_ms.is_none() { " current" } else { "" };
     let number = format!("{}{current}{}", row.version, if row.pinned { " pinned" } else { "" });
-    [number, time(row.written_ms), row.cause.as_str().to_owned(), row.author.to_owned(), size, typed(&row.label)]
+    [
+        number,
+        time(row.written_ms),
+        row.cause.as_str().to_owned(),
+        row.author.to_owned(),
+        size,
+        typed(&row.label),
+    ]
 }
 
 /// Show what differs between two versions of a profile
 ///
-/// Compares the data, user ids and metadata. Without versions, the current one with the kept one before it; with one, that one with
-/// the current one. `~` is changed, `-` gone and `+` added; places are JSON pointers. What a live session has not saved yet is not
-/// seen. The exit code is 0 whether or not something differs.
+/// Compares the data, user ids and metadata. Without versions, the current one with the kept one
+/// before it; with one, that one with the current one. `~` is changed, `-` gone and `+` added;
+/// places are JSON pointers. What a live session has not saved yet is not seen. The exit code is 0
+/// whether or not something differs.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 VERSION is a number, a version string (see history), or a time: the version that was current then.
@@ -248,7 +290,9 @@ impl Diff {
         for Difference { path, before, after, .. } in &differences {
             let path = if path.is_empty() { "(all of it)" } else { path }.to_owned();
             let [sign, values] = match (before, after) {
-                (Some(before), Some(after)) => ["~".to_owned(), format!("{} -> {}", shown(before), shown(after))],
+                (Some(before), Some(after)) => {
+                    ["~".to_owned(), format!("{} -> {}", shown(before), shown(after))]
+                }
                 (Some(before), None) => ["-".to_owned(), shown(before)],
                 (None, after) => ["+".to_owned(), after.as_ref().map(shown).unwrap_or_default()],
             };
@@ -263,33 +307,73 @@ impl Diff {
 
 async fn current(store: &dyn DataStore, state: &KeyState) -> Result<StoredVersion, Failure> {
     let found = store.version(&state.key, &VersionRef::Number(state.version)).await?;
-    found.ok_or_else(|| Failure::Work(format!("the profile was changed meanwhile, try again: key=`{}`", state.key)))
+    found.ok_or_else(|| {
+        Failure::Work(format!(
+            "the profile was changed meanwhile, try again: \
+        key=`{}`",
+            state.key
+        ))
+    })
 }
 
 /// The kept version before another one.
-async fn previous(store: &dyn DataStore, state: &KeyState, number: u64) -> Result<StoredVersion, Failure> {
+async fn previous(
+    store: &dyn DataStore,
+    state: &KeyState,
+    number: u64,
+) -> Result<StoredVersion, Failure> {
     let key = &state.key;
-    let query =
-        VersionQuery { key: key.clone(), order: Order::Descending, from_ms: None, to_ms: None, after: Some(number), limit: 1 };
-    let none = || Failure::NotFound(format!("no earlier version is kept: key=`{key}` version=`{number}`"));
+    let query = VersionQuery {
+        key: key.clone(),
+        order: Order::Descending,
+        from_ms: None,
+        to_ms: None,
+        after: Some(number),
+        limit: 1,
+    };
+    let none = || {
+        Failure::NotFound(format!(
+            "no earlier version is kept: key=`{key}` \
+        version=`{number}`"
+        ))
+    };
     let info = store.versions(&query).await?.pop().ok_or_else(none)?;
     store.version(key, &VersionRef::Number(info.number)).await?.ok_or_else(none)
 }
 
-fn differences(key: &ProfileKey, before: &StoredVersion, after: &StoredVersion) -> Result<Vec<Difference>, Failure> {
+fn differences(
+    key: &ProfileKey,
+    before: &StoredVersion,
+    after: &StoredVersion,
+) -> Result<Vec<Difference>, Failure> {
     let content = |version: &StoredVersion| {
         let unreadable = |error: &dyn std::fmt::Display| {
             let number = version.info.number;
-            Failure::Work(format!("the version cannot be compared: {error}: key=`{key}` version=`{number}`"))
+            Failure::Work(format!(
+                "the version cannot be compared: {error}: key=`{key}` \
+                version=`{number}`"
+            ))
         };
-        let stored = version.value.as_deref().map(Stored::decode).transpose().map_err(|error| unreadable(&error))?;
+        let stored = version
+            .value
+            .as_deref()
+            .map(Stored::decode)
+            .transpose()
+            .map_err(|error| unreadable(&error))?;
         comparable(stored.as_ref()).map_err(|error| unreadable(&error))
     };
     Ok(diff(&content(before)?, &content(after)?))
 }
 
 fn described(info: &VersionInfo) -> String {
-    format!("version {} ({}, {} by {})", info.number, time(info.written_ms), info.cause.as_str(), info.author)
+    format!(
+        "version {} ({}, {} by \
+        {})",
+        info.number,
+        time(info.written_ms),
+        info.cause.as_str(),
+        info.author
+    )
 }
 
 fn shown(value: &Value) -> String {
@@ -302,9 +386,9 @@ fn shown(value: &Value) -> String {
 
 /// Make an earlier version of a profile current again
 ///
-/// It becomes a new version, byte for byte; what it replaces stays in the history, so a rollback can itself be rolled back. Whatever
-/// session there is ends, and what it has not saved is lost. Waiting messages stay. Booked in the audit log. (To make a store out of a
-/// backup, see restore.)
+/// It becomes a new version, byte for byte; what it replaces stays in the history, so a rollback
+/// can itself be rolled back. Whatever session there is ends, and what it has not saved is lost.
+/// Waiting messages stay. Booked in the audit log. (To make a store out of a backup, see restore.)
 #[derive(Debug, Args)]
 #[command(after_help = "\
 VERSION is a number, a version string (see history), or a time: the version that was current then.
@@ -345,7 +429,14 @@ impl Rollback {
                 Ok(differences) => count(differences.len() as u64, "difference", "differences"),
                 Err(_) => "differences that cannot be shown".to_owned(),
             };
-            let session = held_by(&state).map(|holder| format!(", ending the session on {holder}")).unwrap_or_default();
+            let session = held_by(&state)
+                .map(|holder| {
+                    format!(
+                        ", ending the session on \
+                {holder}"
+                    )
+                })
+                .unwrap_or_default();
             let (from, to) = (state.version, described(&version.info));
             if !ask(&format!("roll {key} back from version {from} to {to}, {changes}{session}?"))? {
                 return Err(Failure::Work(format!("not rolled back: key=`{key}`")));
@@ -358,8 +449,15 @@ impl Rollback {
         if app.json {
             json_document(&RollbackRow { key: &key, done })?;
         } else {
-            let session = done.held_by.map(|job| format!("; the session on {job} is over")).unwrap_or_default();
-            say(format_args!("{key} is at version {}, which is version {} again{session}", done.version, done.restored))?;
+            let session = done
+                .held_by
+                .map(|job| format!("; the session on {job} is over"))
+                .unwrap_or_default();
+            say(format_args!(
+                "{key} is at version {}, which is version {} \
+                again{session}",
+                done.version, done.restored
+            ))?;
         }
         Ok(Status::Fine)
     }
@@ -367,7 +465,8 @@ impl Rollback {
 
 /// Keep a version of a profile for good
 ///
-/// A pinned version stays in the history whatever its age, until it is unpinned with --remove. Booked in the audit log.
+/// A pinned version stays in the history whatever its age, until it is unpinned with --remove.
+/// Booked in the audit log.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 VERSION is a number, a version string (see history), or a time: the version that was current then.
@@ -410,7 +509,12 @@ impl Pin {
         if app.json {
             json_document(&PinRow { key: &key, version: info.number, pinned: info.pinned })?;
         } else {
-            say(format_args!("version {} of {key} is {}", info.number, if info.pinned { "pinned" } else { "no longer pinned" }))?;
+            say(format_args!(
+                "version {} of {key} is \
+                {}",
+                info.number,
+                if info.pinned { "pinned" } else { "no longer pinned" }
+            ))?;
         }
         Ok(Status::Fine)
     }
@@ -429,7 +533,11 @@ mod tests {
         assert_eq!(name("1970-01-02"), Name::At(86_400_000));
         assert_eq!(name("1970-01-01T00:00:01Z"), Name::At(1000));
         for label in ["12", "1970-01-02", "label:12", "a b", label] {
-            assert_eq!(name(&typed(label)), Name::Version(VersionRef::Label(label.into())), "{label}");
+            assert_eq!(
+                name(&typed(label)),
+                Name::Version(VersionRef::Label(label.into())),
+                "{label}"
+            );
         }
         assert_eq!(typed(label), label);
     }

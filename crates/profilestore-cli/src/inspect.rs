@@ -5,7 +5,10 @@ use std::io::Write;
 use clap::Args;
 use profilestore::{
     ProfileKey,
-    data_store::{DataStoreExt, Holder, KeyFilter, KeyQuery, KeyState, Offer, Request, Returning, ServerRow, VersionRef},
+    data_store::{
+        DataStoreExt, Holder, KeyFilter, KeyQuery, KeyState, Offer, Request, Returning, ServerRow,
+        VersionRef,
+    },
     storable::DOCUMENT,
     transfer::{Content, VersionDocument, document},
 };
@@ -15,14 +18,18 @@ use serde_json::{Map, Value, value::RawValue};
 use crate::{
     args::{App, KeyArg},
     history::{VersionArg, VersionRow, typed},
-    output::{Failure, Out, Status, Table, ago, count, facts, json_document, json_line, out, say, size, time},
+    output::{
+        Failure, Out, Status, Table, ago, count, facts, json_document, json_line, out, say, size,
+        time,
+    },
 };
 
 const PAGE: usize = 256;
 
 /// List profiles
 ///
-/// Ordered by store, scope and key. Removed profiles are among them, and keys that so far have only messages waiting.
+/// Ordered by store, scope and key. Removed profiles are among them, and keys that so far have only
+/// messages waiting.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -72,7 +79,8 @@ impl Which {
 impl List {
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
         let store = app.place.open().await?;
-        let mut table = Table::new(["KEY", "VERSION", "UPDATED", "SIZE", "CAUSE", "AUTHOR", "SESSION"]);
+        let mut table =
+            Table::new(["KEY", "VERSION", "UPDATED", "SIZE", "CAUSE", "AUTHOR", "SESSION"]);
         let mut out = out();
         let mut left = self.limit.unwrap_or(usize::MAX);
         let mut query = query(self.store_name, self.scope, self.which.filter());
@@ -80,7 +88,9 @@ impl List {
             query.limit = left.min(PAGE);
             let (page, next) = store.profiles(&query).await?;
             match app.json {
-                true => page.iter().try_for_each(|state| json_line(&mut out, &KeyRow::new(state)))?,
+                true => {
+                    page.iter().try_for_each(|state| json_line(&mut out, &KeyRow::new(state)))?
+                }
                 false => table.page(&mut out, &page.iter().map(key_cells).collect::<Vec<_>>())?,
             }
             left -= page.len().min(left);
@@ -107,7 +117,8 @@ Examples:
 pub(crate) struct Get {
     #[command(flatten)]
     key: KeyArg,
-    /// An earlier version: its number, its version string (see history), or a time when it was current
+    /// An earlier version: its number, its version string (see history), or a time when it was
+    /// current
     #[arg(long)]
     version: Option<VersionArg>,
     /// Nothing but the document, byte for byte as it is kept, also where it is no JSON that every
@@ -128,7 +139,12 @@ impl Get {
             None => None,
         };
         let found = document(&*store, &key, version.as_ref()).await?;
-        let found = found.ok_or_else(|| Failure::NotFound(format!("there is no such profile: key=`{key}`")))?;
+        let found = found.ok_or_else(|| {
+            Failure::NotFound(format!(
+                "there is no such profile: \
+            key=`{key}`"
+            ))
+        })?;
         match (self.raw, app.json) {
             (true, _) => raw(&found)?,
             (false, true) => json_document(&GetRow::new(&found))?,
@@ -140,9 +156,10 @@ impl Get {
 
 /// Show who holds which profiles
 ///
-/// A server is `alive` while it renews its lease, `silent` when it is late (another server may take its profiles over), `dead`
-/// once that was done or it has ended, and `unknown` when the session came with an imported record, which no server vouches for.
-/// `offered` is a profile that was let go for the sake of a server that asked for it.
+/// A server is `alive` while it renews its lease, `silent` when it is late (another server may take
+/// its profiles over), `dead` once that was done or it has ended, and `unknown` when the session
+/// came with an imported record, which no server vouches for. `offered` is a profile that was let
+/// go for the sake of a server that asked for it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -160,7 +177,16 @@ pub(crate) struct Sessions {
 impl Sessions {
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
         let store = app.place.open().await?;
-        let mut table = Table::new(["KEY", "JOB", "PLACE", "SINCE", "SERVER", "LAST SEEN", "ASKED FOR BY"]);
+        let mut table = Table::new([
+            "KEY",
+            "JOB",
+            "PLACE",
+            "SINCE",
+            "SERVER",
+            "LAST SEEN",
+            "ASKED \
+            FOR BY",
+        ]);
         let mut out = out();
         let mut query = query(self.store_name, self.scope, KeyFilter::Held);
         let mut sessions = 0;
@@ -168,10 +194,14 @@ impl Sessions {
             let page = store.keys(&query).await?;
             // The clock of the store, which stamped the times.
             let now_ms = store.identity().await?.now_ms;
-            let rows: Vec<_> = page.iter().filter_map(|state| SessionRow::new(state, now_ms)).collect();
+            let rows: Vec<_> =
+                page.iter().filter_map(|state| SessionRow::new(state, now_ms)).collect();
             match app.json {
                 true => rows.iter().try_for_each(|row| json_line(&mut out, row))?,
-                false => table.page(&mut out, &rows.iter().map(|row| session_cells(row, now_ms)).collect::<Vec<_>>())?,
+                false => table.page(
+                    &mut out,
+                    &rows.iter().map(|row| session_cells(row, now_ms)).collect::<Vec<_>>(),
+                )?,
             }
             sessions += rows.len();
             query.after = page.last().map(|state| state.key.clone());
@@ -292,7 +322,15 @@ fn show(found: &VersionDocument) -> Result<(), Failure> {
             let which = if is_current(found) { "current" } else { "earlier" };
             said.push(("version", format!("{} ({which})  {}", info.number, typed(&found.label))));
             let by = format!("{}, by {}", info.cause.as_str(), info.author);
-            said.push(("written", format!("{}  {}  {by}", time(info.written_ms), ago(now_ms, info.written_ms))));
+            said.push((
+                "written",
+                format!(
+                    "{}  {}  \
+                {by}",
+                    time(info.written_ms),
+                    ago(now_ms, info.written_ms)
+                ),
+            ));
             said.push(("created", time(state.created_ms)));
             said.push(("size", size(info.bytes)));
         }
@@ -304,7 +342,10 @@ fn show(found: &VersionDocument) -> Result<(), Failure> {
         _ => ("content", "removed".into()),
     });
     if !found.user_ids.is_empty() {
-        said.push(("users", found.user_ids.iter().map(i64::to_string).collect::<Vec<_>>().join(", ")));
+        said.push((
+            "users",
+            found.user_ids.iter().map(i64::to_string).collect::<Vec<_>>().join(", "),
+        ));
     }
     if !found.metadata.is_empty() {
         said.push(("metadata", serde_json::to_string(&found.metadata)?));
@@ -312,7 +353,14 @@ fn show(found: &VersionDocument) -> Result<(), Failure> {
     said.push(("session", session_line(state, now_ms)));
     let inbox = state.inbox.as_deref().unwrap_or_default();
     let locked = inbox.iter().filter(|message| message.locked).count();
-    said.push(("messages", format!("{}, {locked} locked", count(inbox.len() as u64, "waiting", "waiting"))));
+    said.push((
+        "messages",
+        format!(
+            "{}, {locked} \
+        locked",
+            count(inbox.len() as u64, "waiting", "waiting")
+        ),
+    ));
     let mut out = out();
     facts(&mut out, &said)?;
     if let Some(value) = &found.value {
@@ -326,11 +374,29 @@ fn session_line(state: &KeyState, now_ms: i64) -> String {
     let Some(row) = SessionRow::new(state, now_ms) else {
         return "none".into();
     };
-    let asked = row.request.map(|request| format!(", asked for by {}", request.job_id)).unwrap_or_default();
+    let asked = row
+        .request
+        .map(|request| {
+            format!(
+                ", asked for by \
+        {}",
+                request.job_id
+            )
+        })
+        .unwrap_or_default();
     match row.holder {
         None => "none; kept free for the server that asked for it".into(),
         Some(holder) => {
-            let seen = row.last_seen_ms.map(|seen| format!(", last seen {}", ago(now_ms, seen))).unwrap_or_default();
+            let seen = row
+                .last_seen_ms
+                .map(|seen| {
+                    format!(
+                        ", last seen \
+                {}",
+                        ago(now_ms, seen)
+                    )
+                })
+                .unwrap_or_default();
             format!(
                 "held by {} since {}, server {}{seen}{asked}",
                 holder.job_id,
@@ -343,14 +409,21 @@ fn session_line(state: &KeyState, now_ms: i64) -> String {
 
 /// The document as it is kept, and nothing else. A tombstone has none.
 fn raw(found: &VersionDocument) -> Result<(), Failure> {
-    let none = || Failure::NotFound(format!("the profile is removed, there is no document: key=`{}`", found.state.key));
+    let none = || {
+        Failure::NotFound(format!(
+            "the profile is removed, there is no document: \
+        key=`{}`",
+            found.state.key
+        ))
+    };
     let value = found.value.as_ref().ok_or_else(none)?;
     say(format_args!("{}", value.get()))
 }
 
 /// The document, indented. One that indenting would change is shown as it is.
 fn pretty(out: &mut Out, value: &RawValue) -> Result<(), Failure> {
-    match DOCUMENT.check(value).ok().and_then(|()| serde_json::from_str::<Value>(value.get()).ok()) {
+    match DOCUMENT.check(value).ok().and_then(|()| serde_json::from_str::<Value>(value.get()).ok())
+    {
         Some(value) => serde_json::to_writer_pretty(&mut *out, &value)?,
         None => out.write_all(value.get().as_bytes())?,
     }
@@ -373,7 +446,11 @@ impl ServerState {
             (None, _) => Self::Offered,
             (Some(_), None) => Self::Unknown,
             (Some(_), Some(row)) if row.dead => Self::Dead,
-            (Some(_), Some(row)) if now_ms.abs_diff(row.renewed_ms) > row.lease_ms.unsigned_abs() => Self::Silent,
+            (Some(_), Some(row))
+                if now_ms.abs_diff(row.renewed_ms) > row.lease_ms.unsigned_abs() =>
+            {
+                Self::Silent
+            }
             _ => Self::Alive,
         }
     }

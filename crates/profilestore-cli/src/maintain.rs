@@ -43,9 +43,13 @@ struct BackupRow<'a> {
 impl Backup {
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
         app.place.file()?;
-        let Kind::Sqlite(store) = app.place.open().await?.kind().clone() else { return Ok(Status::Problems) };
+        let Kind::Sqlite(store) = app.place.open().await?.kind().clone() else {
+            return Ok(Status::Problems);
+        };
         let file = self.file.clone();
-        waited(move |bar| store.backup(&file, pages(&bar))).await?.map_err(|error| not_done(&app.place, &error))?;
+        waited(move |bar| store.backup(&file, pages(&bar)))
+            .await?
+            .map_err(|error| not_done(&app.place, &error))?;
         let bytes = fs::metadata(&self.file).map_or(0, |data| data.len());
         match app.json {
             true => json_document(&BackupRow { file: &self.file, bytes })?,
@@ -57,8 +61,9 @@ impl Backup {
 
 /// Make the store out of a backup
 ///
-/// Whatever game servers of before still send is refused, and their sessions are over: start them anew. A store that is there is
-/// left alone unless --force is given; then its contents are replaced, all at once, even while it is in use.
+/// Whatever game servers of before still send is refused, and their sessions are over: start them
+/// anew. A store that is there is left alone unless --force is given; then its contents are
+/// replaced, all at once, even while it is in use.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -82,14 +87,24 @@ impl Restore {
         let to = app.place.file()?.to_owned();
         let existing = if self.force { Existing::Replace } else { Existing::Keep };
         if existing == Existing::Keep && to.exists() {
-            return Err(Failure::Work(format!("the store exists already, add --force to replace it: store=`{}`", app.place)));
+            return Err(Failure::Work(format!(
+                "the store exists already, add --force to replace \
+                it: store=`{}`",
+                app.place
+            )));
         }
         if !self.from.exists() {
-            return Err(Failure::Work(format!("there is no such backup: file=`{}`", self.from.display())));
+            return Err(Failure::Work(format!(
+                "there is no such backup: \
+                file=`{}`",
+                self.from.display()
+            )));
         }
         let from = self.from.clone();
-        let restored =
-            waited(move |bar| SqliteStore::restore(&from, &to, existing, &SqliteOptions::default(), pages(&bar))).await?;
+        let restored = waited(move |bar| {
+            SqliteStore::restore(&from, &to, existing, &SqliteOptions::default(), pages(&bar))
+        })
+        .await?;
         let incarnation = restored.map_err(|error| not_done(&app.place, &error))?;
         match app.json {
             true => json_document(&RestoreRow { incarnation: incarnation.to_string() })?,
@@ -132,9 +147,9 @@ impl Check {
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
         let store = app.place.open().await?;
         let file = match store.kind().clone() {
-            Kind::Sqlite(checked) => {
-                waited(move |bar| checked.check(keys(&bar))).await?.map_err(|error| app.place.failure(&error))?
-            }
+            Kind::Sqlite(checked) => waited(move |bar| checked.check(keys(&bar)))
+                .await?
+                .map_err(|error| app.place.failure(&error))?,
             // A database's pages are its own affair.
             Kind::Postgres(_) => CheckReport::default(),
         };
@@ -147,7 +162,9 @@ impl Check {
             Err(error) => return Err(error.into()),
         };
         bar.finish_and_clear();
-        let ok = file.problems.is_empty() && records.unreadable.is_empty() && records.unstorable.is_empty();
+        let ok = file.problems.is_empty()
+            && records.unreadable.is_empty()
+            && records.unstorable.is_empty();
         match app.json {
             true => json_document(&CheckRow {
                 ok,
@@ -174,8 +191,22 @@ fn show_check(ok: bool, file: &CheckReport, records: &ExportReport) -> Result<()
     facts(
         &mut out,
         &[
-            ("result", if ok { "all is well".to_owned() } else { count(problems as u64, "problem", "problems") }),
-            ("profiles", count(records.keys, "key", "keys") + " with " + &count(records.versions, "version", "versions")),
+            (
+                "result",
+                if ok {
+                    "all is \
+                well"
+                        .to_owned()
+                } else {
+                    count(problems as u64, "problem", "problems")
+                },
+            ),
+            (
+                "profiles",
+                count(records.keys, "key", "keys")
+                    + " with "
+                    + &count(records.versions, "version", "versions"),
+            ),
             ("sessions held", held(records.held_sessions, records.handover_requests)),
             ("messages", waiting(records.pending)),
             ("foreign values", count(records.foreign, "value", "values")),
@@ -185,7 +216,12 @@ fn show_check(ok: bool, file: &CheckReport, records: &ExportReport) -> Result<()
         writeln!(out, "problem: {problem}")?;
     }
     for unreadable in &records.unreadable {
-        writeln!(out, "problem: {} version {}: {}", unreadable.key, unreadable.number, unreadable.why)?;
+        writeln!(
+            out,
+            "problem: {} version {}: \
+            {}",
+            unreadable.key, unreadable.number, unreadable.why
+        )?;
     }
     for UnstorableValue { key, number, message, path, why } in &records.unstorable {
         let part = match (number, message) {
@@ -198,7 +234,9 @@ fn show_check(ok: bool, file: &CheckReport, records: &ExportReport) -> Result<()
 }
 
 /// Runs what waits for the disk, with a progress bar.
-async fn waited<T: Send + 'static>(work: impl FnOnce(ProgressBar) -> T + Send + 'static) -> Result<T, Failure> {
+async fn waited<T: Send + 'static>(
+    work: impl FnOnce(ProgressBar) -> T + Send + 'static,
+) -> Result<T, Failure> {
     let bar = progress_bar();
     let shown = bar.clone();
     let done = tokio::task::spawn_blocking(move || work(shown)).await;

@@ -12,8 +12,8 @@ use crate::{
 
 /// Make the tables of a store in PostgreSQL, as far as they are missing
 ///
-/// Needs a role that may create a schema in the database. May be repeated at any time, also while game servers run. A store of a newer
-/// format and a schema of another application are left alone.
+/// Needs a role that may create a schema in the database. May be repeated at any time, also while
+/// game servers run. A store of a newer format and a schema of another application are left alone.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -25,8 +25,8 @@ pub(crate) struct Migrate {
     /// Let this role do what a game server needs, and no more
     #[arg(long, value_name = "ROLE")]
     grant: Option<String>,
-    /// The database was restored from a backup: give its contents a new identity, so that late writes of the game servers of before are
-    /// refused
+    /// The database was restored from a backup: give its contents a new identity, so that late
+    /// writes of the game servers of before are refused
     #[arg(long)]
     restored: bool,
 }

@@ -1,4 +1,5 @@
-//! `send`, `end-session` and `remove`: acting on one profile, as a game server of its own for a moment.
+//! `send`, `end-session` and `remove`: acting on one profile, as a game server of its own for a
+//! moment.
 
 use std::time::Duration;
 
@@ -19,8 +20,9 @@ use crate::{
 
 /// Send a message to a profile
 ///
-/// It waits in the profile's inbox until a handler of the game has processed it, whether or not the profile is live anywhere or exists
-/// yet. Prints the message's id: sending again with --id is harmless, the effect comes once.
+/// It waits in the profile's inbox until a handler of the game has processed it, whether or not the
+/// profile is live anywhere or exists yet. Prints the message's id: sending again with --id is
+/// harmless, the effect comes once.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -32,7 +34,8 @@ pub(crate) struct Send {
     /// What the game's handlers get, JSON
     #[arg(value_name = "JSON")]
     message: String,
-    /// The message's identity, TIME:NAME with the time in Unix milliseconds; one of its own by default
+    /// The message's identity, TIME:NAME with the time in Unix milliseconds; one of its own by
+    /// default
     #[arg(long, value_name = "TIME:NAME")]
     id: Option<MessageId>,
     #[command(flatten)]
@@ -41,8 +44,9 @@ pub(crate) struct Send {
 
 /// End the session on a profile
 ///
-/// Asks the server that holds it to save and let go, as another server would that wants to open it. A dead server's session is
-/// ended after its lease time. With --steal the holder is not asked: what it has not saved is lost.
+/// Asks the server that holds it to save and let go, as another server would that wants to open it.
+/// A dead server's session is ended after its lease time. With --steal the holder is not asked:
+/// what it has not saved is lost.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -63,7 +67,8 @@ pub(crate) struct EndSession {
 
 /// Remove a profile
 ///
-/// Ends whatever session there is, empties the inbox and leaves a tombstone. Earlier versions stay in the history for its retention.
+/// Ends whatever session there is, empties the inbox and leaves a tombstone. Earlier versions stay
+/// in the history for its retention.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -98,8 +103,13 @@ struct Done<'a> {
 impl Send {
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
         let key = self.key.parse()?;
-        let message: Box<RawValue> = serde_json::from_str(&self.message)
-            .map_err(|error| Failure::Usage(format!("the message is not JSON: {error}: given=`{}`", self.message)))?;
+        let message: Box<RawValue> = serde_json::from_str(&self.message).map_err(|error| {
+            Failure::Usage(format!(
+                "the message is not JSON: {error}: \
+                given=`{}`",
+                self.message
+            ))
+        })?;
         let id = match self.id {
             Some(id) => id,
             None => own_id()?,
@@ -109,7 +119,11 @@ impl Send {
         visit.end().await;
         let sent = sent.map_err(failure)?;
         if app.json {
-            json_document(&SendRow { key: &key, id: id.to_string(), stored_now: sent == Sent::Now })?;
+            json_document(&SendRow {
+                key: &key,
+                id: id.to_string(),
+                stored_now: sent == Sent::Now,
+            })?;
         } else if sent == Sent::Now {
             say(format_args!("sent to {key}: id {id}"))?;
         } else {
@@ -130,9 +144,14 @@ impl EndSession {
         };
         let visit = Visit::on(app, file, by).await?;
         if !app.json {
-            note(format_args!("{key} is held by {holder}; {}", if self.steal { "taking it" } else { "asking it to let go" }));
+            note(format_args!(
+                "{key} is held by {holder}; \
+                {}",
+                if self.steal { "taking it" } else { "asking it to let go" }
+            ));
         }
-        let ended = visit.operator.end_session(&key, self.steal, Duration::from_secs(self.timeout)).await;
+        let ended =
+            visit.operator.end_session(&key, self.steal, Duration::from_secs(self.timeout)).await;
         visit.end().await;
         ended.map_err(failure)?;
         if app.json {
@@ -154,8 +173,21 @@ impl Remove {
         if !state.exists() && waiting == 0 {
             return Err(Failure::NotFound(format!("there is no such profile: key=`{key}`")));
         }
-        let session = held_by(&state).map(|holder| format!(", ending the session on {holder}")).unwrap_or_default();
-        if !self.yes && !ask(&format!("remove {key} at version {}, with {waiting} waiting messages{session}?", state.version))? {
+        let session = held_by(&state)
+            .map(|holder| {
+                format!(
+                    ", ending the session on \
+            {holder}"
+                )
+            })
+            .unwrap_or_default();
+        if !self.yes
+            && !ask(&format!(
+                "remove {key} at version {}, with {waiting} waiting \
+            messages{session}?",
+                state.version
+            ))?
+        {
             return Err(Failure::Work(format!("not removed: key=`{key}`")));
         }
         let visit = Visit::on(app, file, by).await?;
@@ -165,7 +197,10 @@ impl Remove {
         if app.json {
             json_document(&Done { key: &key, done })?;
         } else {
-            say(format_args!("{key} is removed; its earlier versions stay in the history for 30 days"))?;
+            say(format_args!(
+                "{key} is removed; its earlier versions stay in the history for 30 \
+                days"
+            ))?;
         }
         Ok(Status::Fine)
     }
@@ -181,7 +216,12 @@ impl Visit {
     pub(crate) async fn on(app: &App, file: Store, by: Attribution) -> Result<Self, Failure> {
         let messenger = app.messenger(file.messenger()?).await?;
         let job = format!("profilestore-{}", std::process::id());
-        let server = GameServer::builder(file.any()).messenger(messenger).job_id(job).start().await.map_err(failure)?;
+        let server = GameServer::builder(file.any())
+            .messenger(messenger)
+            .job_id(job)
+            .start()
+            .await
+            .map_err(failure)?;
         Ok(Self { operator: server.operator(by), server })
     }
 
@@ -192,19 +232,33 @@ impl Visit {
 }
 
 pub(crate) fn held_by(state: &KeyState) -> Option<String> {
-    state.lease.holder.as_ref().map(|holder| format!("{} (place {})", holder.job_id, holder.place_id))
+    state.lease.holder.as_ref().map(|holder| {
+        format!(
+            "{} (place \
+        {})",
+            holder.job_id, holder.place_id
+        )
+    })
 }
 
 fn own_id() -> Result<MessageId, Failure> {
     let env = Env::system();
-    MessageId::new(env.unix_ms(), &env.uuid().to_string()).ok_or_else(|| Failure::Work("no message id could be made".into()))
+    MessageId::new(env.unix_ms(), &env.uuid().to_string()).ok_or_else(|| {
+        Failure::Work(
+            "no \
+        message id could be made"
+                .into(),
+        )
+    })
 }
 
 /// The exit code and message for an error of the library.
 pub(crate) fn failure(error: Error) -> Failure {
     let text = crate::output::chain(&error);
     match error.kind() {
-        ErrorKind::Invalid | ErrorKind::TooLarge | ErrorKind::MessageIdExpired => Failure::Usage(text),
+        ErrorKind::Invalid | ErrorKind::TooLarge | ErrorKind::MessageIdExpired => {
+            Failure::Usage(text)
+        }
         ErrorKind::Unavailable | ErrorKind::Corrupt | ErrorKind::Replaced => Failure::Store(text),
         ErrorKind::NotFound => Failure::NotFound(text),
         _ => Failure::Work(text),

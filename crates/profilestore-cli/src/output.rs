@@ -50,17 +50,27 @@ impl Failure {
     /// Says which store it is about, if that is not said yet.
     pub(crate) fn of(self, place: &Place) -> Self {
         match self {
-            Self::Store(message) if !message.contains("store=`") => Self::Store(format!("{message}: store=`{place}`")),
+            Self::Store(message) if !message.contains("store=`") => {
+                Self::Store(format!("{message}: store=`{place}`"))
+            }
             other => other,
         }
     }
 
-    /// The command needs a part that this program was built without. Says how to build one that has it too.
+    /// The command needs a part that this program was built without. Says how to build one that has
+    /// it too.
     #[cfg(not(all(feature = "postgres", feature = "nats", feature = "luau")))]
     pub(crate) fn left_out(part: &str, feature: &str) -> Self {
-        let built =
-            [("postgres", cfg!(feature = "postgres")), ("nats", cfg!(feature = "nats")), ("luau", cfg!(feature = "luau"))];
-        let features: Vec<_> = built.into_iter().filter(|(name, has)| *has || *name == feature).map(|(name, _)| name).collect();
+        let built = [
+            ("postgres", cfg!(feature = "postgres")),
+            ("nats", cfg!(feature = "nats")),
+            ("luau", cfg!(feature = "luau")),
+        ];
+        let features: Vec<_> = built
+            .into_iter()
+            .filter(|(name, has)| *has || *name == feature)
+            .map(|(name, _)| name)
+            .collect();
         let features = features.join(",");
         Self::Usage(format!(
             "this program was built without {part}; build it with `cargo build --release -p profilestore-cli --features {features}`, \
@@ -86,7 +96,10 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Closed => Ok(()),
-            Self::Work(message) | Self::Usage(message) | Self::Store(message) | Self::NotFound(message) => f.write_str(message),
+            Self::Work(message)
+            | Self::Usage(message)
+            | Self::Store(message)
+            | Self::NotFound(message) => f.write_str(message),
         }
     }
 }
@@ -109,9 +122,9 @@ impl From<serde_json::Error> for Failure {
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Unavailable { .. } | StoreError::Corrupt { .. } | StoreError::Replaced { .. } => {
-                Self::Store(chain(&error))
-            }
+            StoreError::Unavailable { .. }
+            | StoreError::Corrupt { .. }
+            | StoreError::Replaced { .. } => Self::Store(chain(&error)),
             _ => Self::Work(chain(&error)),
         }
     }
@@ -144,7 +157,10 @@ pub(crate) fn chain(error: &dyn Error) -> String {
 /// Asks a question to which only `y` and `yes` mean yes. Fails when standard input is no terminal.
 pub(crate) fn ask(question: &str) -> Result<bool, Failure> {
     if !io::stdin().is_terminal() {
-        return Err(Failure::Usage(format!("{question} Say --yes, since there is no terminal to ask at")));
+        return Err(Failure::Usage(format!(
+            "{question} Say --yes, since there is no terminal to \
+            ask at"
+        )));
     }
     write!(io::stderr(), "{question} [y/N] ")?;
     let mut answer = String::new();
@@ -205,8 +221,11 @@ impl<const N: usize> Table<N> {
             return Ok(());
         }
         let head = self.head.take().map(|head| head.map(str::to_owned));
-        let rows: Vec<[String; N]> =
-            head.iter().chain(rows).map(|row| row.each_ref().map(|cell| one_line(cell).into_owned())).collect();
+        let rows: Vec<[String; N]> = head
+            .iter()
+            .chain(rows)
+            .map(|row| row.each_ref().map(|cell| one_line(cell).into_owned()))
+            .collect();
         for row in &rows {
             for (width, cell) in self.widths.iter_mut().zip(row) {
                 *width = (*width).max(cell.chars().count());
@@ -238,7 +257,8 @@ fn one_line(text: &str) -> Cow<'_, str> {
     if !text.contains(char::is_control) {
         return Cow::Borrowed(text);
     }
-    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    let shown =
+        |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
     Cow::Owned(text.chars().map(shown).collect())
 }
 
@@ -246,7 +266,15 @@ fn one_line(text: &str) -> Cow<'_, str> {
 /// in again.
 pub(crate) fn time(unix_ms: i64) -> String {
     let time = Timestamp::from_millisecond(unix_ms).ok();
-    time.map_or_else(|| format!("{unix_ms} ms"), |time| time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string())
+    time.map_or_else(
+        || {
+            format!(
+                "{unix_ms} \
+        ms"
+            )
+        },
+        |time| time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string(),
+    )
 }
 
 /// A time on the command line: a date or a moment, UTC if it does not say otherwise; or what
@@ -255,9 +283,17 @@ pub(crate) fn moment(text: &str) -> Result<i64, String> {
     if let Some(unix_ms) = text.strip_suffix(" ms").and_then(|number| number.parse().ok()) {
         return Ok(unix_ms);
     }
-    let in_utc = || text.parse::<DateTime>().and_then(|time| time.to_zoned(TimeZone::UTC)).map(|zoned| zoned.timestamp());
+    let in_utc = || {
+        text.parse::<DateTime>()
+            .and_then(|time| time.to_zoned(TimeZone::UTC))
+            .map(|zoned| zoned.timestamp())
+    };
     let moment = text.parse::<Timestamp>().or_else(|_| in_utc());
-    moment.map(Timestamp::as_millisecond).map_err(|_| "a time is given as 2026-11-21 or 2026-11-21T14:00:00Z".into())
+    moment.map(Timestamp::as_millisecond).map_err(|_| {
+        "a time is given as 2026-11-21 or \
+        2026-11-21T14:00:00Z"
+            .into()
+    })
 }
 
 /// How long ago something was, for people.
@@ -297,12 +333,14 @@ pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
     format!("{grouped} {}", if number == 1 { one } else { many })
 }
 
-/// Log lines go to stderr, at the level that PROFILESTORE_LOG names, such as `info` or `warn,profilestore=debug`; warnings by
-/// default.
+/// Log lines go to stderr, at the level that PROFILESTORE_LOG names, such as `info` or
+/// `warn,profilestore=debug`; warnings by default.
 pub(crate) fn start_log() {
     let named = std::env::var("PROFILESTORE_LOG").ok().and_then(|text| text.parse().ok());
     let filter = named.unwrap_or_else(|| Targets::new().with_default(LevelFilter::WARN));
-    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal());
     tracing_subscriber::registry().with(lines).with(filter).init();
 }
 
@@ -313,7 +351,13 @@ mod tests {
     #[test]
     fn a_reason_cannot_look_like_another_line_of_the_table() {
         assert_eq!(one_line("ticket 4711, \"ä\""), "ticket 4711, \"ä\"");
-        assert_eq!(one_line("a\n2026-11-26T00:00:00.000Z  remove"), "a\\n2026-11-26T00:00:00.000Z  remove");
+        assert_eq!(
+            one_line(
+                "a\n2026-11-26T00:00:00.000Z  \
+            remove"
+            ),
+            "a\\n2026-11-26T00:00:00.000Z  remove"
+        );
         assert_eq!(one_line("\u{1b}[31mx\u{85}"), "\\u{1b}[31mx\\u{85}");
     }
 
@@ -321,7 +365,10 @@ mod tests {
     fn numbers_are_made_readable() {
         assert_eq!(count(1, "key", "keys"), "1 key");
         assert_eq!(count(1_234_567, "key", "keys"), "1,234,567 keys");
-        assert_eq!((size(1023), size(1536), size(5 << 20)), ("1023 B".into(), "1.5 KB".into(), "5.0 MB".into()));
+        assert_eq!(
+            (size(1023), size(1536), size(5 << 20)),
+            ("1023 B".into(), "1.5 KB".into(), "5.0 MB".into())
+        );
         assert_eq!(time(1_790_000_000_042), "2026-09-21T14:13:20.042Z");
         assert_eq!((ago(10_000, 9_000), ago(10_000, 12_000)), ("1 s ago".into(), "in 2 s".into()));
         assert_eq!(ago(86_400_000 * 3, 0), "3 days ago");
@@ -330,7 +377,13 @@ mod tests {
     #[test]
     fn times_are_dates_or_moments_or_what_was_printed() {
         assert_eq!(moment("1970-01-02"), Ok(86_400_000));
-        for text in ["1970-01-01T00:00:01Z", "1970-01-01 00:00:01", "1970-01-01T00:00:01", "1970-01-01T01:00:01+01:00"] {
+        for text in [
+            "1970-01-01T00:00:01Z",
+            "1970-01-01 \
+            00:00:01",
+            "1970-01-01T00:00:01",
+            "1970-01-01T01:00:01+01:00",
+        ] {
             assert_eq!(moment(text), Ok(1000), "{text}");
         }
         for unix_ms in [0, 1, 1_790_000_000_042, -5, i64::MAX] {

@@ -97,7 +97,8 @@ impl Place {
                 Ok(0) => return Err(self.unusable("the file is empty")),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                     return Err(self.unusable(
-                        "there is no such file; name another with --store or PROFILESTORE_STORE, or make one with import",
+                        "there is no such file; name another with --store or PROFILESTORE_STORE, \
+                            or make one with import",
                     ));
                 }
                 Err(error) => return Err(self.unusable(error)),
@@ -106,7 +107,8 @@ impl Place {
         self.open_or_create().await
     }
 
-    /// Opens a store, and makes it when it is a file that is not there. Tables in a database are made by `migrate` only.
+    /// Opens a store, and makes it when it is a file that is not there. Tables in a database are
+    /// made by `migrate` only.
     pub(crate) async fn open_or_create(&self) -> Result<Store, Failure> {
         match self {
             Self::Sqlite(path) => {
@@ -136,9 +138,10 @@ impl Place {
     pub(crate) fn database(&self) -> Result<Database, Failure> {
         match self {
             Self::Postgres(url) => url.database(|error| self.failure(error)),
-            Self::Sqlite(_) => {
-                Err(Failure::Usage(format!("this is for stores in PostgreSQL; a SQLite file needs none of it: store=`{self}`")))
-            }
+            Self::Sqlite(_) => Err(Failure::Usage(format!(
+                "this is for stores in PostgreSQL; a SQLite file needs \
+                    none of it: store=`{self}`"
+            ))),
         }
     }
 
@@ -153,7 +156,8 @@ impl Place {
         }
     }
 
-    /// The whole, secrets and all. For the environment of a process of ours, which others cannot read.
+    /// The whole, secrets and all. For the environment of a process of ours, which others cannot
+    /// read.
     pub(crate) fn secret(&self) -> String {
         match self {
             Self::Postgres(url) => url.secret().to_owned(),
@@ -163,7 +167,9 @@ impl Place {
 
     async fn open_file(&self, path: &Path) -> Result<SqliteStore, Failure> {
         let path = path.to_owned();
-        let opened = tokio::task::spawn_blocking(move || SqliteStore::open(path, SqliteOptions::default())).await;
+        let opened =
+            tokio::task::spawn_blocking(move || SqliteStore::open(path, SqliteOptions::default()))
+                .await;
         match opened {
             Ok(opened) => opened.map_err(|error| self.failure(&error)),
             Err(error) => Err(self.unusable(error)),
@@ -173,9 +179,9 @@ impl Place {
     /// What a failure of the store as a whole means: nothing can be done with it.
     pub(crate) fn failure(&self, error: &StoreError) -> Failure {
         match error {
-            StoreError::Unavailable { reason } | StoreError::Corrupt { reason } | StoreError::Invalid { reason } => {
-                self.unusable(reason)
-            }
+            StoreError::Unavailable { reason }
+            | StoreError::Corrupt { reason }
+            | StoreError::Invalid { reason } => self.unusable(reason),
             error => self.unusable(error),
         }
     }
@@ -183,7 +189,14 @@ impl Place {
     fn unusable(&self, why: impl fmt::Display) -> Failure {
         let why = why.to_string();
         // The library names a database by itself.
-        let place = if why.contains("store=`") { String::new() } else { format!(": store=`{self}`") };
+        let place = if why.contains("store=`") {
+            String::new()
+        } else {
+            format!(
+                ": \
+            store=`{self}`"
+            )
+        };
         Failure::Store(format!("the store cannot be used: {why}{place}"))
     }
 }
@@ -204,10 +217,18 @@ mod tests {
     #[test]
     fn a_database_is_named_without_its_password() {
         let place: Place = "postgres://me:hush@localhost:5433/game".parse().unwrap();
-        let shown = if cfg!(feature = "postgres") { "postgres://me@localhost:5433/game" } else { "postgres://…" };
+        let shown = if cfg!(feature = "postgres") {
+            "postgres://me@localhost:5433/game"
+        } else {
+            "postgres://…"
+        };
         assert_eq!(place.to_string(), shown);
         assert!(place.secret().contains("hush"));
-        for url in ["postgres://me:hush@localhost/game", "postgres:/me:hush@x", "postgres://me:hush@h:hush/"] {
+        for url in [
+            "postgres://me:hush@localhost/game",
+            "postgres:/me:hush@x",
+            "postgres://me:hush@h:hush/",
+        ] {
             let place: Place = url.parse().unwrap();
             assert!(!format!("{place} {place:?}").contains("hush"), "{url}");
             if let Err(failure) = place.database() {

@@ -25,10 +25,11 @@ const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
 /// Bring profiles in from lines of JSON, with their history
 ///
-/// Every line is one version of one key, as `export` writes them. Versions become history with their original times and
-/// version strings; sessions, hand-over requests and messages of each key's last version become live. A key that exists
-/// already is left alone, so an import may be repeated. Booked in the audit log. Values that are no profiles are kept and reported. A line that cannot be
-/// understood is reported and its key left out as a whole; the exit code is then 1.
+/// Every line is one version of one key, as `export` writes them. Versions become history with
+/// their original times and version strings; sessions, hand-over requests and messages of each
+/// key's last version become live. A key that exists already is left alone, so an import may be
+/// repeated. Booked in the audit log. Values that are no profiles are kept and reported. A line
+/// that cannot be understood is reported and its key left out as a whole; the exit code is then 1.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -51,8 +52,14 @@ impl Import {
         let mut progress = |progress: Progress| show(&bar, progress, length);
         let options = ImportOptions { author: by.author.clone(), ..ImportOptions::default() };
         let env = Env::system();
-        let entry = AuditEntry::new(env.uuid(), "import", Vec::new(), by).detail("file", self.file.display().to_string());
-        entry.clone().outcome(AuditOutcome::Pending).book(&*store, &env, 0).await.map_err(failure)?;
+        let entry = AuditEntry::new(env.uuid(), "import", Vec::new(), by)
+            .detail("file", self.file.display().to_string());
+        entry
+            .clone()
+            .outcome(AuditOutcome::Pending)
+            .book(&*store, &env, 0)
+            .await
+            .map_err(failure)?;
         let report = import(&*store, &env, reader, &options, &mut progress).await;
         bar.finish_and_clear();
         let entry = match &report {
@@ -73,8 +80,9 @@ impl Import {
 
 /// Write profiles out as lines of JSON, with their history
 ///
-/// Writes all kept versions of every key, one a line, in the form that `import` reads. To standard output, unless a file is
-/// named; the report then goes to standard error. A file is complete once it is there under its name.
+/// Writes all kept versions of every key, one a line, in the form that `import` reads. To standard
+/// output, unless a file is named; the report then goes to standard error. A file is complete once
+/// it is there under its name.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -147,7 +155,13 @@ impl Export {
 
 /// The input, unpacked, and its length if that is known.
 fn open_input(file: &Path) -> Result<(Box<dyn BufRead>, Option<u64>), Failure> {
-    let cannot_read = |error: io::Error| Failure::Work(format!("the input cannot be read: {error}: file=`{}`", file.display()));
+    let cannot_read = |error: io::Error| {
+        Failure::Work(format!(
+            "the input cannot be read: \
+        {error}: file=`{}`",
+            file.display()
+        ))
+    };
     let (mut reader, length): (Box<dyn BufRead>, _) = match file.as_os_str() == "-" {
         true => (Box::new(BufReader::new(io::stdin())), None),
         false => {
@@ -193,7 +207,11 @@ impl Write for Packed {
 impl Output {
     fn create(file: &Path, force: bool) -> Result<Self, Failure> {
         if !force && file.exists() {
-            return Err(Failure::Work(format!("the file exists already, add --force to replace it: file=`{}`", file.display())));
+            return Err(Failure::Work(format!(
+                "the file exists already, add --force to replace it: \
+                file=`{}`",
+                file.display()
+            )));
         }
         let mut name = file.as_os_str().to_owned();
         name.push(".partial");
@@ -227,20 +245,34 @@ fn cannot_write(file: &Path, error: &io::Error) -> Failure {
 
 /// On stderr, when that is a terminal.
 pub(crate) fn progress_bar() -> ProgressBar {
-    ProgressBar::no_length().with_style(ProgressStyle::with_template("{spinner} {msg}").expect("the template is valid"))
+    ProgressBar::no_length().with_style(
+        ProgressStyle::with_template(
+            "{spinner} \
+        {msg}",
+        )
+        .expect("the template is valid"),
+    )
 }
 
 pub(crate) fn show(bar: &ProgressBar, progress: Progress, length: Option<u64>) {
     match progress {
         Progress::Read { bytes } => match length.filter(|length| *length > 0) {
-            Some(length) => bar.set_message(format!("reading {} %", bytes.min(length) * 100 / length)),
+            Some(length) => bar.set_message(format!(
+                "reading {} \
+                %",
+                bytes.min(length) * 100 / length
+            )),
             None => bar.set_message(format!("reading, {} so far", crate::output::size(bytes))),
         },
         Progress::Stored { versions, of } => {
             bar.set_message(format!("stored {versions} of {}", count(of, "version", "versions")))
         }
         Progress::Passed { keys, versions } => {
-            bar.set_message(format!("{}, {}", count(keys, "key", "keys"), count(versions, "version", "versions")));
+            bar.set_message(format!(
+                "{}, {}",
+                count(keys, "key", "keys"),
+                count(versions, "version", "versions")
+            ));
         }
         _ => {}
     }
@@ -251,17 +283,30 @@ fn show_import(report: &ImportReport) -> Result<(), Failure> {
     let mut out = out();
     let keys = |number| count(number, "key", "keys");
     let versions = |number| count(number, "version", "versions");
-    let mut said = vec![("imported", format!("{} with {}", keys(report.keys), versions(report.versions)))];
+    let mut said =
+        vec![("imported", format!("{} with {}", keys(report.keys), versions(report.versions)))];
     if report.tombstones > 0 {
         said.push(("tombstones", versions(report.tombstones)));
     }
     if report.already_there.keys > 0 {
         let there = report.already_there;
-        said.push(("already there", format!("{} with {}", keys(there.keys), versions(there.versions))));
+        said.push((
+            "already \
+            there",
+            format!("{} with {}", keys(there.keys), versions(there.versions)),
+        ));
     }
     said.push(("sessions held", held(report.held_sessions, report.handover_requests)));
     said.push(("messages", waiting(report.pending)));
-    said.push(("foreign values", count(report.foreign.len() as u64, "value, kept as it came", "values, kept as they came")));
+    said.push((
+        "foreign values",
+        count(
+            report.foreign.len() as u64,
+            "value, kept as it \
+        came",
+            "values, kept as they came",
+        ),
+    ));
     said.push(("skipped", keys(report.skipped.len() as u64)));
     said.push(("malformed", count(report.malformed.len() as u64, "line", "lines")));
     facts(&mut out, &said)?;
@@ -274,7 +319,14 @@ fn show_import(report: &ImportReport) -> Result<(), Failure> {
     if !report.skipped.is_empty() {
         writeln!(out, "\nskipped keys:")?;
         for skipped in &report.skipped {
-            writeln!(out, "  {} with {}: {}", skipped.key, versions(skipped.versions), skipped.why)?;
+            writeln!(
+                out,
+                "  {} with {}: \
+                {}",
+                skipped.key,
+                versions(skipped.versions),
+                skipped.why
+            )?;
         }
     }
     if !report.malformed.is_empty() {
@@ -291,13 +343,18 @@ fn show_export(report: &ExportReport, json: bool, on_stderr: bool) -> Result<(),
     let mut text = match json {
         true => serde_json::to_string(report)?,
         false => {
-            let (keys, versions) = (count(report.keys, "key", "keys"), count(report.versions, "version", "versions"));
+            let (keys, versions) =
+                (count(report.keys, "key", "keys"), count(report.versions, "version", "versions"));
             format!("exported {keys} with {versions}")
         }
     };
     if !json {
         for unreadable in &report.unreadable {
-            text += &format!("\nleft out {} version {}: {}", unreadable.key, unreadable.number, unreadable.why);
+            text += &format!(
+                "\nleft out {} version {}: \
+                {}",
+                unreadable.key, unreadable.number, unreadable.why
+            );
         }
     }
     match on_stderr {
@@ -310,7 +367,10 @@ fn show_export(report: &ExportReport, json: bool, on_stderr: bool) -> Result<(),
 pub(crate) fn held(sessions: u64, asked_for: u64) -> String {
     match asked_for {
         0 => count(sessions, "profile", "profiles"),
-        _ => format!("{}, {asked_for} asked for by another server", count(sessions, "profile", "profiles")),
+        _ => format!(
+            "{}, {asked_for} asked for by another server",
+            count(sessions, "profile", "profiles")
+        ),
     }
 }
 

@@ -1,5 +1,5 @@
-//! What a save, and a session, cost a game that is written in Luau, beside the bare encoding of the same data. Everything runs on one
-//! thread, in virtual time, on a store in memory.
+//! What a save, and a session, cost a game that is written in Luau, beside the bare encoding of the
+//! same data. Everything runs on one thread, in virtual time, on a store in memory.
 //!
 //! `cargo bench -p profilestore-luau [-- cpu|memory|hour]`
 
@@ -57,7 +57,9 @@ struct Marks(Mutex<Vec<Mark>>);
 impl Output for Marks {
     fn line(&self, _: usize, kind: Line, text: &str) {
         match (kind, used()) {
-            (Line::Print, Ok((cpu, resident))) => self.0.lock().push(Mark { text: text.to_owned(), cpu, resident }),
+            (Line::Print, Ok((cpu, resident))) => {
+                self.0.lock().push(Mark { text: text.to_owned(), cpu, resident })
+            }
             _ => eprintln!("{text}"),
         }
     }
@@ -79,7 +81,8 @@ fn play(source: &str) -> Outcome<Vec<Mark>> {
     let mut limits = Limits::default();
     // The baseline waits for nothing.
     limits.step = Duration::from_secs(3600);
-    let report = Game::builder().time(Time::Virtual).limits(limits).output(marks.clone()).run(&script)?;
+    let report =
+        Game::builder().time(Time::Virtual).limits(limits).output(marks.clone()).run(&script)?;
     if !report.is_success() {
         return Err(format!("the script failed: {report:?}").into());
     }
@@ -122,7 +125,8 @@ fn cpu_per_save() -> Outcome {
             ))?;
             let whole = (marks[1].cpu - marks[0].cpu) / ROUNDS as f64;
             println!(
-                "  {name:<16} edit, save, wait, store in memory: {whole:>8.1} us, {:.1} beyond the encoding ({:.1} x)",
+                "  {name:<16} edit, save, wait, store in memory: {whole:>8.1} us, {:.1} beyond \
+                    the encoding ({:.1} x)",
                 whole - encoding,
                 whole / encoding
             );
@@ -146,7 +150,9 @@ const MEMORY_SESSIONS: usize = 5_000;
 
 fn memory_of(name: &str) -> Outcome {
     let template = template(4_100);
-    let each = |marks: &[Mark], at: usize| (marks[at].resident - marks[0].resident) / MEMORY_SESSIONS as f64 / 1e3;
+    let each = |marks: &[Mark], at: usize| {
+        (marks[at].resident - marks[0].resident) / MEMORY_SESSIONS as f64 / 1e3
+    };
     let Some((_, module)) = MODULES.into_iter().find(|module| module.0 == name) else {
         let marks = play(&format!(
             "{template}
@@ -157,7 +163,12 @@ fn memory_of(name: &str) -> Outcome {
             for n = 1, {MEMORY_SESSIONS} do all[n] = http:JSONDecode(text) end
             print('done')"
         ))?;
-        println!("  the tables of Data alone, {} bytes of JSON each: {:>6.1} KB each", marks[0].text, each(&marks, 1));
+        println!(
+            "  the tables of Data alone, {} bytes of JSON each: {:>6.1} KB \
+            each",
+            marks[0].text,
+            each(&marks, 1)
+        );
         return Ok(());
     };
     let marks = play(&format!(
@@ -174,7 +185,8 @@ fn memory_of(name: &str) -> Outcome {
         print('saved')"
     ))?;
     println!(
-        "  {name:<16} opened: {:>6.1} KB each, after an autosave: {:>6.1} KB each (store in memory included)",
+        "  {name:<16} opened: {:>6.1} KB each, after an autosave: {:>6.1} KB each (store in \
+            memory included)",
         each(&marks, 1),
         each(&marks, 2)
     );
@@ -185,7 +197,8 @@ const HOUR_SESSIONS: usize = 10_000;
 
 fn hour_of(name: &str) -> Outcome {
     let template = template(4_100);
-    let (_, module) = MODULES.into_iter().find(|module| module.0 == name).ok_or("no such module")?;
+    let (_, module) =
+        MODULES.into_iter().find(|module| module.0 == name).ok_or("no such module")?;
     let marks = play(&format!(
         "{template}
         {module}
@@ -202,10 +215,15 @@ fn hour_of(name: &str) -> Outcome {
         end
         print(saves)"
     ))?;
-    let [begin, open, end] = &marks[..] else { return Err("the hour was cut short: SIGTERM ends a game as Ctrl-C does".into()) };
+    let [begin, open, end] = &marks[..] else {
+        return Err("the hour was cut short: SIGTERM ends a \
+        game as Ctrl-C does"
+            .into());
+    };
     let seconds = |from: &Mark, to: &Mark| (to.cpu - from.cpu) / 1e6;
     println!(
-        "  {name:<16} opened in {:.1} s of CPU; the hour {:.1} s of CPU, {} saves and looks, {:.0} MB in memory at the end",
+        "  {name:<16} opened in {:.1} s of CPU; the hour {:.1} s of CPU, {} saves and looks, \
+            {:.0} MB in memory at the end",
         seconds(begin, open),
         seconds(open, end),
         end.text,
@@ -231,7 +249,10 @@ fn main() -> Outcome {
         apart("memory-of", &["tables", "ProfileStore", "ProfileService"])?;
     }
     if wanted("hour") {
-        println!("\n{HOUR_SESSIONS} sessions of 4.1 KB in one machine for a virtual hour, a tenth of them changed every 30 s");
+        println!(
+            "\n{HOUR_SESSIONS} sessions of 4.1 KB in one machine for a virtual hour, a tenth \
+            of them changed every 30 s"
+        );
         apart("hour-of", &["ProfileStore", "ProfileService"])?;
     }
     Ok(())

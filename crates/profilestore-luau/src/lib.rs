@@ -1,8 +1,9 @@
-//! Code written for Roblox runs unmodified, off Roblox: the modules ProfileStore and ProfileService with the services under them, on
-//! [`profilestore`].
+//! Code written for Roblox runs unmodified, off Roblox: the modules ProfileStore and ProfileService
+//! with the services under them, on [`profilestore`].
 //!
-//! A [`Game`] is a number of game servers, each with a Luau virtual machine of its own, on one store. Everything runs on one thread:
-//! in real time, or in virtual time, where waiting costs nothing and the same seed gives the same run.
+//! A [`Game`] is a number of game servers, each with a Luau virtual machine of its own, on one
+//! store. Everything runs on one thread: in real time, or in virtual time, where waiting costs
+//! nothing and the same seed gives the same run.
 #![deny(missing_docs)]
 
 mod game;

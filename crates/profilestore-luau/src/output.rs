@@ -25,7 +25,8 @@ pub trait Output: Send + Sync + 'static {
     fn line(&self, server: usize, kind: Line, text: &str);
 }
 
-/// Standard output for what is printed, standard error for warnings and errors; with several servers each line names its own.
+/// Standard output for what is printed, standard error for warnings and errors; with several
+/// servers each line names its own.
 #[derive(Debug)]
 pub struct Console {
     named: bool,

@@ -1,4 +1,5 @@
-//! The books of a world: what clients were told, what the store truly did, the invariants between the two, and the trace.
+//! The books of a world: what clients were told, what the store truly did, the invariants between
+//! the two, and the trace.
 
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
@@ -92,14 +93,24 @@ impl Books {
 pub struct Clerk(pub Mutex<Books>);
 
 impl Witness for Clerk {
-    fn commit(&self, commit: &Commit, result: &Result<CommitReply, StoreError>, steps: &[Step<'_>]) {
+    fn commit(
+        &self,
+        commit: &Commit,
+        result: &Result<CommitReply, StoreError>,
+        steps: &[Step<'_>],
+    ) {
         let books = &mut *self.0.lock();
         books.counts.add("commits");
         let applied = matches!(result, Ok(reply) if !reply.already_applied);
         if books.trace.is_some() {
-            let renewal = commit.changes.iter().all(|change| matches!(change, Change::RenewServer { .. }));
+            let renewal =
+                commit.changes.iter().all(|change| matches!(change, Change::RenewServer { .. }));
             if !renewal || result.is_err() {
-                let key = commit.changes.iter().find_map(|change| change.key()).map(|key| key.key().to_owned());
+                let key = commit
+                    .changes
+                    .iter()
+                    .find_map(|change| change.key())
+                    .map(|key| key.key().to_owned());
                 books.note(key.as_deref(), || describe(commit, result));
             }
         }
@@ -115,13 +126,18 @@ impl Witness for Clerk {
                 books.told.was_rewritten(step.key);
             }
             if let Some(holder) = &step.before.lease.holder
-                && (kind.rewrites() || (step.after.holder() != Some(&holder.session) && commit.from != holder.server))
+                && (kind.rewrites()
+                    || (step.after.holder() != Some(&holder.session)
+                        && commit.from != holder.server))
             {
                 books.told.disturb(&holder.session);
             }
             match (step.before.holder(), step.after.holder()) {
                 (Some(before), Some(after)) if before != after => books.counts.add("taken over"),
-                (None, Some(_)) if step.before.lease.offer.is_some() => books.counts.add("offers taken"),
+                (None, Some(_)) if step.before.lease.offer.is_some() => books.counts.add(
+                    "offers \
+                    taken",
+                ),
                 _ => {}
             }
             let outcome = books.invariants.committed(&Seen { now, step, kind }, &books.told);
@@ -139,17 +155,41 @@ fn describe(commit: &Commit, result: &Result<CommitReply, StoreError>) -> String
     for change in &commit.changes {
         let _ = match change {
             Change::Write { key, epoch, version, cause, author, .. } => {
-                write!(text, "write({} v{}→{} e{epoch} {} by {author}) ", key.key(), version, version + 1, cause.as_str())
+                write!(
+                    text,
+                    "write({} v{}→{} e{epoch} {} by {author}) \
+                    ",
+                    key.key(),
+                    version,
+                    version + 1,
+                    cause.as_str()
+                )
             }
             Change::Lease { key, revision, lease, raise_epoch, .. } => {
                 let holder = lease.holder.as_ref().map_or("-", |holder| holder.job_id.as_str());
                 let asks = lease.request.as_ref().map_or("-", |request| request.job_id.as_str());
                 let offer = if lease.offer.is_some() { " offered" } else { "" };
                 let raised = if *raise_epoch { " epoch+1" } else { "" };
-                write!(text, "lease({} r{revision} holder={holder} asks={asks}{offer}{raised}) ", key.key())
+                write!(
+                    text,
+                    "lease({} r{revision} holder={holder} asks={asks}{offer}{raised}) \
+                    ",
+                    key.key()
+                )
             }
-            Change::AppendMessage { key, message, .. } => write!(text, "append({} {}) ", key.key(), message.id),
-            Change::RemoveMessage { key, index, .. } => write!(text, "consume({} #{index}) ", key.key()),
+            Change::AppendMessage { key, message, .. } => write!(
+                text,
+                "append({} {}) \
+                ",
+                key.key(),
+                message.id
+            ),
+            Change::RemoveMessage { key, index, .. } => write!(
+                text,
+                "consume({} #{index}) \
+                ",
+                key.key()
+            ),
             Change::Check { key, epoch } => write!(text, "check({} e{epoch}) ", key.key()),
             Change::RegisterServer { job_id, .. } => write!(text, "register({job_id}) "),
             Change::RenewServer { revision, .. } => write!(text, "renew(r{revision}) "),

@@ -1,5 +1,6 @@
-//! The rows in which the two published modules were measured, measured here: the library's game servers on a store whose calls take
-//! 50 ms, in virtual time, so that the figures do not depend on the machine.
+//! The rows in which the two published modules were measured, measured here: the library's game
+//! servers on a store whose calls take 50 ms, in virtual time, so that the figures do not depend on
+//! the machine.
 
 use std::{
     fmt,
@@ -63,7 +64,8 @@ impl fmt::Debug for Calls {
 
 impl StorePlan for Calls {
     fn fate(&self, _: Call<'_>) -> Fate {
-        let fault = self.0.chance(self.1).then(|| *self.0.pick(&[Fault::AnswerLost, Fault::RequestLost]));
+        let fault =
+            self.0.chance(self.1).then(|| *self.0.pick(&[Fault::AnswerLost, Fault::RequestLost]));
         Fate { there: LATENCY / 2, back: LATENCY / 2, fault }
     }
 }
@@ -89,16 +91,29 @@ impl Place {
         let way = FaultyStore::new(self.store.clone() as Arc<dyn DataStore>, plan);
         let lost = if self.terms.deaf { 1.0 } else { 0.0 };
         let hints = HintChances { lost, delayed: 1.0, delay: HINT, ..HintChances::default() };
-        let messenger = FaultyMessenger::new(self.messenger.clone(), way.line().clone(), self.dice.rng(), hints);
-        let settings = Settings { save_changes_within: self.terms.save_within, ..Settings::default() };
+        let messenger = FaultyMessenger::new(
+            self.messenger.clone(),
+            way.line().clone(),
+            self.dice.rng(),
+            hints,
+        );
+        let settings =
+            Settings { save_changes_within: self.terms.save_within, ..Settings::default() };
         let server = loop {
-            let builder = GameServer::builder(way.clone()).job_id(job).env(self.env.clone()).settings(settings.clone());
+            let builder = GameServer::builder(way.clone())
+                .job_id(job)
+                .env(self.env.clone())
+                .settings(settings.clone());
             match builder.messenger(messenger.clone()).start().await {
                 Ok(server) => break server,
                 Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
             }
         };
-        let players = server.store_builder("PlayerData").template(Player::default()).build().expect("the template is right");
+        let players = server
+            .store_builder("PlayerData")
+            .template(Player::default())
+            .build()
+            .expect("the template is right");
         Server { server, players, way }
     }
 
@@ -142,7 +157,8 @@ fn play(profile: &Profile<Player>) -> Arc<AtomicI64> {
 /// Runs something in worlds of their own.
 fn runs<T, F: Future<Output = T>>(count: u64, terms: Terms, run: impl Fn(Place) -> F) -> Vec<T> {
     let one = |seed| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         runtime.expect("a runtime without I/O can be built").block_on(async {
             let dice = Dice::new(seed, 40_000);
             let env = Env::new(Arc::new(VirtualClock(Instant::now())), Arc::new(dice.rng()));
@@ -198,7 +214,8 @@ async fn crash(place: Place) -> (Duration, Duration) {
     (began.elapsed(), Duration::from_secs((played - left).max(0).cast_unsigned()))
 }
 
-/// How long each of some messages takes to the handler of a profile that is active on the other server.
+/// How long each of some messages takes to the handler of a profile that is active on the other
+/// server.
 async fn messages(place: Place, count: u32) -> Vec<Duration> {
     let (a, b) = place.two().await;
     let profile = a.open("p").await;
@@ -221,7 +238,8 @@ async fn messages(place: Place, count: u32) -> Vec<Duration> {
     arrived
 }
 
-/// A trade of an item during which, or shortly after which, the server crashes. How many of the item each of the two has.
+/// A trade of an item during which, or shortly after which, the server crashes. How many of the
+/// item each of the two has.
 async fn trade(place: Place) -> (usize, usize) {
     let (a, b) = place.two().await;
     let (one, other) = (a.open("p").await, a.open("q").await);
@@ -245,28 +263,50 @@ pub fn compare(count: u64) {
     println!("| | here |\n| --- | --- |");
     let live = runs(count, plain, hand_over);
     row("hand-over from a live server, p50 / max", &times(live.iter().map(|run| run.took)));
-    row("the same when the other server had already ended its session", &times(runs(count, plain, after_an_end)));
+    row(
+        "the same when the other server had already ended its \
+        session",
+        &times(runs(count, plain, after_an_end)),
+    );
     let crashes = runs(count, plain, crash);
     row("take-over after a crash, p50 / max", &times(crashes.iter().map(|run| run.0)));
     row("play lost in a crash, p50 / max", &times(crashes.iter().map(|run| run.1)));
     let bounded = Terms { save_within: Some(Duration::from_secs(5)), ..plain };
-    row("the same with `save_changes_within` 5 s", &times(runs(count, bounded, crash).iter().map(|run| run.1)));
+    row(
+        "the same with `save_changes_within` 5 \
+        s",
+        &times(runs(count, bounded, crash).iter().map(|run| run.1)),
+    );
     row(
         "message to an active profile on another server, p50 / max",
         &times(runs(count, plain, |place| messages(place, 1)).concat()),
     );
-    row("20 messages at 2 a second, p50 / max", &times(runs(count, plain, |place| messages(place, 20)).concat()));
+    row(
+        "20 messages at 2 a second, p50 / \
+        max",
+        &times(runs(count, plain, |place| messages(place, 20)).concat()),
+    );
     let deaf = Terms { deaf: true, ..plain };
-    row("messaging down: hand-over, p50 / max; play lost; both active", &handed(&runs(count, deaf, hand_over)));
-    row("messaging down: 20 messages, p50 / max", &times(runs(count, deaf, |place| messages(place, 20)).concat()));
+    row(
+        "messaging down: hand-over, p50 / max; play lost; both \
+        active",
+        &handed(&runs(count, deaf, hand_over)),
+    );
+    row(
+        "messaging down: 20 messages, p50 / \
+        max",
+        &times(runs(count, deaf, |place| messages(place, 20)).concat()),
+    );
     let failing = Terms { failing: 0.05, ..plain };
     row(
         "5 % failing calls, half of them applied: hand-over, p50 / max; play lost; both active",
         &handed(&runs(count, failing, hand_over)),
     );
     let items = runs(5 * count, plain, trade);
-    let of = |wanted: fn(&(usize, usize)) -> bool| items.iter().filter(|items| wanted(items)).count();
-    let (doubled, gone, done) = (of(|(a, b)| a + b > 1), of(|(a, b)| a + b == 0), of(|items| *items == (0, 1)));
+    let of =
+        |wanted: fn(&(usize, usize)) -> bool| items.iter().filter(|items| wanted(items)).count();
+    let (doubled, gone, done) =
+        (of(|(a, b)| a + b > 1), of(|(a, b)| a + b == 0), of(|items| *items == (0, 1)));
     let said = format!("{doubled} / {gone} of {}, {done} of which were done", items.len());
     row("trade on one server and a crash within 200 ms: item doubled / gone", &said);
 }

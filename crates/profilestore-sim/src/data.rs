@@ -1,11 +1,13 @@
-//! What the simulated players' profiles hold: enough to tell from a committed value alone who wrote it and what is in it.
+//! What the simulated players' profiles hold: enough to tell from a committed value alone who wrote
+//! it and what is in it.
 
 use std::collections::BTreeMap;
 
 use profilestore::record::Stored;
 use serde::{Deserialize, Serialize};
 
-/// The oracle's number for a session, or for an operator's write: given out when the client gets the session, never twice.
+/// The oracle's number for a session, or for an operator's write: given out when the client gets
+/// the session, never twice.
 pub type Label = u64;
 
 /// The data of a profile.

@@ -12,7 +12,8 @@ pub fn table(seeds: &Range<u64>, size: Size) -> usize {
     println!("| defect | first seed | found as |\n| --- | ---: | --- |");
     for (defect, what) in Defect::ALL {
         Defect::choose(Some(*defect));
-        let found = seeds.clone().find_map(|seed| Some((seed, world::run(seed, size, false).violation?)));
+        let found =
+            seeds.clone().find_map(|seed| Some((seed, world::run(seed, size, false).violation?)));
         match found {
             Some((seed, violation)) => println!("|{what} | {seed} | {} |", violation.broken),
             None => {

@@ -10,7 +10,9 @@ pub struct Dice(SeededRng);
 impl Dice {
     /// Dice of a world's seed for one purpose.
     pub fn new(seed: u64, purpose: u64) -> Self {
-        let mixed = SeededRng::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ purpose.wrapping_mul(0xd1b5_4a32_d192_ed03));
+        let mixed = SeededRng::new(
+            seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ purpose.wrapping_mul(0xd1b5_4a32_d192_ed03),
+        );
         mixed.bits();
         Self(mixed)
     }

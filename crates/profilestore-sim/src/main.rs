@@ -1,6 +1,7 @@
-//! A seeded world in which everything fails, and the guarantees hold: game servers of the library on a store in memory, in virtual
-//! time, with crashes, pauses, cuts, lost answers, late requests, wrong clocks and deaf messengers. An oracle keeps what clients
-//! were told; invariants compare that with every commit.
+//! A seeded world in which everything fails, and the guarantees hold: game servers of the library
+//! on a store in memory, in virtual time, with crashes, pauses, cuts, lost answers, late requests,
+//! wrong clocks and deaf messengers. An oracle keeps what clients were told; invariants compare
+//! that with every commit.
 #![allow(unreachable_pub, reason = "one binary of modules: nothing is public anyway")]
 
 use std::process::ExitCode;
@@ -58,7 +59,8 @@ enum Command {
         #[command(flatten)]
         size: WorldSize,
     },
-    /// Put each deliberate defect to work and say which seed finds it. Needs `RUSTFLAGS="--cfg profilestore_defects"`.
+    /// Put each deliberate defect to work and say which seed finds it. Needs
+    /// `RUSTFLAGS="--cfg profilestore_defects"`.
     #[cfg(profilestore_defects)]
     Defects {
         #[arg(long, default_value = "0..1000", value_parser = seeds)]
@@ -79,8 +81,8 @@ enum Command {
         #[command(flatten)]
         size: WorldSize,
     },
-    /// Print each seed with a hash of its trace, then one hash over all. A change of the library that
-    /// keeps its behaviour keeps them.
+    /// Print each seed with a hash of its trace, then one hash over all. A change of the library
+    /// that keeps its behaviour keeps them.
     Hashes {
         #[arg(long, default_value = "0..100", value_parser = seeds)]
         seeds: std::ops::Range<u64>,
@@ -120,7 +122,14 @@ impl WorldSize {
 
 fn seeds(text: &str) -> Result<std::ops::Range<u64>, String> {
     let (from, to) = text.split_once("..").ok_or("seeds are A..B")?;
-    let number = |text: &str| text.parse::<u64>().map_err(|error| format!("seeds are A..B: {error}"));
+    let number = |text: &str| {
+        text.parse::<u64>().map_err(|error| {
+            format!(
+                "seeds are A..B: \
+        {error}"
+            )
+        })
+    };
     Ok(number(from)?..number(to)?)
 }
 

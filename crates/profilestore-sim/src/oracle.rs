@@ -157,7 +157,8 @@ impl Told {
         self.next_item
     }
 
-    /// A backup was put in the store's place: what stood, was refused or undone may not be so in it.
+    /// A backup was put in the store's place: what stood, was refused or undone may not be so in
+    /// it.
     pub fn restored(&mut self) {
         for edit in &mut self.edits {
             (edit.refused, edit.standing, edit.undone) = (false, false, false);
@@ -172,7 +173,9 @@ impl Told {
     /// The session that the store calls so.
     pub fn by_store_name(&self, name: &str) -> Option<(Label, &SessionTold)> {
         let mut newest_first = self.sessions.iter().rev();
-        newest_first.find(|(_, session)| session.store_name.as_deref() == Some(name)).map(|(label, session)| (*label, session))
+        newest_first
+            .find(|(_, session)| session.store_name.as_deref() == Some(name))
+            .map(|(label, session)| (*label, session))
     }
 
     pub fn is_operator(&self, label: Label) -> bool {
@@ -192,7 +195,9 @@ impl Told {
     /// Others have something to do with the session that the store calls so.
     pub fn disturb(&mut self, name: &str) {
         let mut newest_first = self.sessions.values_mut().rev();
-        if let Some(session) = newest_first.find(|session| session.store_name.as_deref() == Some(name)) {
+        if let Some(session) =
+            newest_first.find(|session| session.store_name.as_deref() == Some(name))
+        {
             session.disturbed = true;
         }
     }
@@ -205,7 +210,13 @@ impl Told {
     }
 
     /// Starts on a key that can take effect now, those of late requests included.
-    pub fn starts_on<'a>(&'a self, key: &'a str, now: Instant) -> impl Iterator<Item = &'a StartTold> {
-        self.starts.iter().filter(move |start| start.key == key && start.until.is_none_or(|until| now - until < AFTERMATH))
+    pub fn starts_on<'a>(
+        &'a self,
+        key: &'a str,
+        now: Instant,
+    ) -> impl Iterator<Item = &'a StartTold> {
+        self.starts.iter().filter(move |start| {
+            start.key == key && start.until.is_none_or(|until| now - until < AFTERMATH)
+        })
     }
 }

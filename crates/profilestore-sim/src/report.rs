@@ -1,5 +1,5 @@
-//! What a failure shows: its seed, what broke, and the shortest trace that is of use: everything about that profile, and about
-//! servers.
+//! What a failure shows: its seed, what broke, and the shortest trace that is of use: everything
+//! about that profile, and about servers.
 
 use std::fmt::Write as _;
 
@@ -30,7 +30,8 @@ pub fn failure(seed: u64, size: Size, outcome: &Outcome) -> String {
     let _ = writeln!(text, "seed {seed} breaks {} after {:?}", violation.broken, violation.at);
     let _ = writeln!(
         text,
-        "replay it with: replay --seed {seed} --servers {servers} --players {players} --virtual-minutes {minutes}{patient}"
+        "replay it with: replay --seed {seed} --servers {servers} --players {players} \
+            --virtual-minutes {minutes}{patient}"
     );
     text
 }

@@ -35,7 +35,14 @@ impl fmt::Display for Summary {
         for (_, text) in &self.failures {
             writeln!(f, "{text}")?;
         }
-        write!(f, "{} worlds in {:.1} s, {} violations", self.worlds, self.took.as_secs_f64(), self.failures.len())?;
+        write!(
+            f,
+            "{} worlds in {:.1} s, {} \
+            violations",
+            self.worlds,
+            self.took.as_secs_f64(),
+            self.failures.len()
+        )?;
         for (what, count) in &self.counts.0 {
             write!(f, "\n{count:>12} {what}")?;
         }
@@ -47,10 +54,17 @@ impl fmt::Display for Summary {
 pub fn run(seeds: Range<u64>, minutes: Option<f64>, size: Size) -> Summary {
     let began = SystemClock.unix_ms();
     let deadline = minutes.map(|minutes| began + (minutes * 60_000.0) as i64);
-    let summary = Mutex::new(Summary { worlds: 0, counts: Counts::default(), failures: Vec::new(), took: Duration::ZERO });
+    let summary = Mutex::new(Summary {
+        worlds: 0,
+        counts: Counts::default(),
+        failures: Vec::new(),
+        took: Duration::ZERO,
+    });
     let stop = AtomicBool::new(false);
     each(seeds, |seed, bar| {
-        if stop.load(Ordering::Relaxed) || deadline.is_some_and(|deadline| SystemClock.unix_ms() > deadline) {
+        if stop.load(Ordering::Relaxed)
+            || deadline.is_some_and(|deadline| SystemClock.unix_ms() > deadline)
+        {
             return false;
         }
         let outcome = world::run(seed, size, false);
@@ -63,7 +77,10 @@ pub fn run(seeds: Range<u64>, minutes: Option<f64>, size: Size) -> Summary {
         summary.worlds += 1;
         summary.counts.merge(&outcome.counts);
         summary.failures.extend(text.map(|text| (seed, text)));
-        bar.set_message(format!("{} commits", summary.counts.0.get("commits").copied().unwrap_or_default()));
+        bar.set_message(format!(
+            "{} commits",
+            summary.counts.0.get("commits").copied().unwrap_or_default()
+        ));
         true
     });
     let mut summary = summary.into_inner();
@@ -78,7 +95,9 @@ pub fn meta(seeds: Range<u64>, size: Size) -> Vec<(u64, String, String)> {
         let (one, other) = (world::run(seed, size, true), world::run(seed, size, true));
         if one.trace != other.trace || one.counts != other.counts {
             let lines = one.trace.iter().zip(&other.trace).find(|(one, other)| one != other);
-            let text = |line: Option<&crate::books::Line>| line.map_or_else(String::new, |line| line.text.clone());
+            let text = |line: Option<&crate::books::Line>| {
+                line.map_or_else(String::new, |line| line.text.clone())
+            };
             differing.lock().push((seed, text(lines.map(|l| l.0)), text(lines.map(|l| l.1))));
         }
         true
@@ -91,7 +110,8 @@ pub fn hashes(seeds: Range<u64>, size: Size) -> BTreeMap<u64, String> {
     let found = Mutex::new(BTreeMap::new());
     each(seeds, |seed, _| {
         let outcome = world::run(seed, size, true);
-        let mut text: String = outcome.trace.iter().map(|line| format!("{}\n", line.text)).collect();
+        let mut text: String =
+            outcome.trace.iter().map(|line| format!("{}\n", line.text)).collect();
         text.push_str(&format!("{:?}", outcome.counts.0));
         found.lock().insert(seed, hash(&text));
         true

@@ -1,5 +1,6 @@
-//! Seeds that found a bug in the world as it is now, named after it. What a seed plays changes with the world: older finds have scripted
-//! tests of their own beside the library (`docs/evidence.md` lists them).
+//! Seeds that found a bug in the world as it is now, named after it. What a seed plays changes with
+//! the world: older finds have scripted tests of their own beside the library (`docs/evidence.md`
+//! lists them).
 
 use crate::world::{self, Size};
 
@@ -10,19 +11,22 @@ fn keeps_its_promises(seed: u64, size: Size) {
     assert!(outcome.violation.is_none(), "seed {seed}: {:?}", outcome.violation);
 }
 
-/// p8 was erased with a standing edit in its inbox, and came back before the erasure had settled the edit's entry.
+/// p8 was erased with a standing edit in its inbox, and came back before the erasure had settled
+/// the edit's entry.
 #[test]
 fn a_standing_edit_that_was_erased_with_its_profile() {
     keeps_its_promises(2439, Size::SMALL);
 }
 
-/// p14 was removed by somebody who had looked before an edit came: the operator was told that it was not done, and the next p14 took it.
+/// p14 was removed by somebody who had looked before an edit came: the operator was told that it
+/// was not done, and the next p14 took it.
 #[test]
 fn an_edit_that_came_during_a_removal() {
     keeps_its_promises(1953, Size::SMALL);
 }
 
-/// An edit of all profiles arrived after its server had given up on the answer, and that server itself held one of them by then.
+/// An edit of all profiles arrived after its server had given up on the answer, and that server
+/// itself held one of them by then.
 #[test]
 fn an_edit_that_arrived_late_at_a_profile_of_its_own_server() {
     keeps_its_promises(10579, Size::SMALL);

@@ -7,7 +7,8 @@ use std::{
 };
 
 use profilestore::{
-    GameServer, Message, Profile, ProfileKey, ProfileStore, Result, SessionEnd, StartOptions, Transaction, TransactionBuilder,
+    GameServer, Message, Profile, ProfileKey, ProfileStore, Result, SessionEnd, StartOptions,
+    Transaction, TransactionBuilder,
 };
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -146,7 +147,10 @@ impl Seat {
         };
     }
 
-    pub fn message_handler(&self, handler: impl Fn(&mut Player, &Message<'_>) + Send + Sync + 'static) {
+    pub fn message_handler(
+        &self,
+        handler: impl Fn(&mut Player, &Message<'_>) + Send + Sync + 'static,
+    ) {
         match self {
             Self::Player(profile) => profile.message_handler(handler),
             Self::Visitor(profile) => {
@@ -161,7 +165,11 @@ impl Seat {
     }
 
     /// Edits the profile in a transaction.
-    pub fn edit_in<R>(&self, tx: &mut Transaction<'_>, edit: impl FnOnce(&mut Player) -> R) -> Result<R> {
+    pub fn edit_in<R>(
+        &self,
+        tx: &mut Transaction<'_>,
+        edit: impl FnOnce(&mut Player) -> R,
+    ) -> Result<R> {
         match self {
             Self::Player(profile) => tx.edit(profile, edit),
             Self::Visitor(profile) => tx.edit(profile, |visitor| edit(&mut visitor.0)),

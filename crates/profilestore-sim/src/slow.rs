@@ -1,5 +1,5 @@
-//! A store that takes its time: it carries out one call after the other, each for so long, whichever
-//! server it comes from. More calls than it can take wait in front of it.
+//! A store that takes its time: it carries out one call after the other, each for so long,
+//! whichever server it comes from. More calls than it can take wait in front of it.
 
 use std::{
     fmt,
@@ -15,8 +15,9 @@ use parking_lot::Mutex;
 use profilestore::{
     ProfileKey,
     data_store::{
-        Change, Commit, CommitReply, DataStore, Identity, KeyQuery, KeyState, NewValue, Retention, Returning, ServerRow,
-        Snapshot, StoreError, StoredVersion, SweepCursor, SweepReport, VersionInfo, VersionQuery, VersionRef,
+        Change, Commit, CommitReply, DataStore, Identity, KeyQuery, KeyState, NewValue, Retention,
+        Returning, ServerRow, Snapshot, StoreError, StoredVersion, SweepCursor, SweepReport,
+        VersionInfo, VersionQuery, VersionRef,
     },
 };
 use tokio::time::Instant;
@@ -123,12 +124,20 @@ impl DataStore for SlowStore {
         self.inner.identity().await
     }
 
-    async fn read(&self, keys: &[ProfileKey], returning: Returning) -> Result<Snapshot, StoreError> {
+    async fn read(
+        &self,
+        keys: &[ProfileKey],
+        returning: Returning,
+    ) -> Result<Snapshot, StoreError> {
         self.served(READ).await;
         self.inner.read(keys, returning).await
     }
 
-    async fn version(&self, key: &ProfileKey, version: &VersionRef) -> Result<Option<StoredVersion>, StoreError> {
+    async fn version(
+        &self,
+        key: &ProfileKey,
+        version: &VersionRef,
+    ) -> Result<Option<StoredVersion>, StoreError> {
         self.served(READ).await;
         self.inner.version(key, version).await
     }
@@ -155,18 +164,32 @@ impl DataStore for SlowStore {
         self.inner.commit(commits).await
     }
 
-    async fn commit_by(&self, commits: Vec<Commit>, deadline: Instant) -> Vec<Result<CommitReply, StoreError>> {
+    async fn commit_by(
+        &self,
+        commits: Vec<Commit>,
+        deadline: Instant,
+    ) -> Vec<Result<CommitReply, StoreError>> {
         let bytes = size(&commits);
         self.under_way.send(bytes);
         let _answered = Answered(&self.under_way, bytes);
         if tokio::time::timeout_at(deadline, self.served(commits.len() as f64)).await.is_err() {
-            let late = |_| Err(StoreError::Unavailable { reason: "its turn did not come in time".into() });
+            let late = |_| {
+                Err(StoreError::Unavailable {
+                    reason: "its turn did not come in \
+                time"
+                        .into(),
+                })
+            };
             return commits.iter().map(late).collect();
         }
         self.inner.commit_by(commits, deadline).await
     }
 
-    async fn sweep(&self, retention: Retention, cursor: Option<SweepCursor>) -> Result<SweepReport, StoreError> {
+    async fn sweep(
+        &self,
+        retention: Retention,
+        cursor: Option<SweepCursor>,
+    ) -> Result<SweepReport, StoreError> {
         self.inner.sweep(retention, cursor).await
     }
 }

@@ -1,5 +1,5 @@
-//! The store as it truly is: a store in memory in which every commit that takes effect is seen, in order, with what each key held
-//! before and after.
+//! The store as it truly is: a store in memory in which every commit that takes effect is seen, in
+//! order, with what each key held before and after.
 
 use std::sync::Arc;
 
@@ -8,8 +8,9 @@ use parking_lot::Mutex;
 use profilestore::{
     ProfileKey,
     data_store::{
-        Change, Commit, CommitReply, DataStore, Identity, KeyQuery, KeyState, LeaseState, MemoryStore, Retention, Returning,
-        ServerRow, Snapshot, StoreError, StoredVersion, SweepCursor, SweepReport, VersionInfo, VersionQuery, VersionRef,
+        Change, Commit, CommitReply, DataStore, Identity, KeyQuery, KeyState, LeaseState,
+        MemoryStore, Retention, Returning, ServerRow, Snapshot, StoreError, StoredVersion,
+        SweepCursor, SweepReport, VersionInfo, VersionQuery, VersionRef,
     },
 };
 
@@ -38,8 +39,18 @@ impl Side {
             info: state.head.clone(),
             foreign: state.value.is_some() && data.is_none(),
             data,
-            edits_waiting: state.inbox.iter().flatten().filter(|message| message.id.is_edit()).count(),
-            inbox: state.inbox.iter().flatten().filter_map(|message| serde_json::from_slice(&message.payload).ok()).collect(),
+            edits_waiting: state
+                .inbox
+                .iter()
+                .flatten()
+                .filter(|message| message.id.is_edit())
+                .count(),
+            inbox: state
+                .inbox
+                .iter()
+                .flatten()
+                .filter_map(|message| serde_json::from_slice(&message.payload).ok())
+                .collect(),
             lease: state.lease.clone(),
         }
     }
@@ -106,14 +117,20 @@ impl Watched {
     }
 
     async fn state(&self, key: &ProfileKey) -> KeyState {
-        let mut snapshot = self.inner().read(std::slice::from_ref(key), Returning::ALL).await.expect("memory can be read");
+        let mut snapshot = self
+            .inner()
+            .read(std::slice::from_ref(key), Returning::ALL)
+            .await
+            .expect("memory can be read");
         snapshot.states.remove(0)
     }
 
     /// Never waits, so nothing comes between the looks and the commit.
     async fn commit_one(&self, commit: Commit) -> Result<CommitReply, StoreError> {
         let mut keys: Vec<ProfileKey> = Vec::new();
-        for key in commit.changes.iter().filter_map(|change| change.key()).filter(|key| !key.is_reserved()) {
+        for key in
+            commit.changes.iter().filter_map(|change| change.key()).filter(|key| !key.is_reserved())
+        {
             if !keys.contains(key) {
                 keys.push(key.clone());
             }
@@ -136,13 +153,24 @@ impl Watched {
             Ok(reply) => reply.now_ms,
             Err(_) => 0,
         };
-        let erased =
-            |of: &ProfileKey| commit.changes.iter().any(|change| matches!(change, Change::Erase { key, .. } if key == of));
+        let erased = |of: &ProfileKey| {
+            commit
+                .changes
+                .iter()
+                .any(|change| matches!(change, Change::Erase { key, .. } if key == of))
+        };
         let buried = commit.changes.iter().any(|change| matches!(change, Change::MarkDead { .. }));
         let steps: Vec<Step<'_>> = keys
             .iter()
             .zip(before.iter().zip(&after))
-            .map(|(key, (before, after))| Step { key: key.key(), store_ms, erased: erased(key), buried, before, after })
+            .map(|(key, (before, after))| Step {
+                key: key.key(),
+                store_ms,
+                erased: erased(key),
+                buried,
+                before,
+                after,
+            })
             .collect();
         self.witness.commit(&commit, &result, &steps);
         result
@@ -155,11 +183,19 @@ impl DataStore for Watched {
         self.inner().identity().await
     }
 
-    async fn read(&self, keys: &[ProfileKey], returning: Returning) -> Result<Snapshot, StoreError> {
+    async fn read(
+        &self,
+        keys: &[ProfileKey],
+        returning: Returning,
+    ) -> Result<Snapshot, StoreError> {
         self.inner().read(keys, returning).await
     }
 
-    async fn version(&self, key: &ProfileKey, version: &VersionRef) -> Result<Option<StoredVersion>, StoreError> {
+    async fn version(
+        &self,
+        key: &ProfileKey,
+        version: &VersionRef,
+    ) -> Result<Option<StoredVersion>, StoreError> {
         self.inner().version(key, version).await
     }
 
@@ -183,12 +219,20 @@ impl DataStore for Watched {
         results
     }
 
-    async fn commit_by(&self, commits: Vec<Commit>, _: tokio::time::Instant) -> Vec<Result<CommitReply, StoreError>> {
+    async fn commit_by(
+        &self,
+        commits: Vec<Commit>,
+        _: tokio::time::Instant,
+    ) -> Vec<Result<CommitReply, StoreError>> {
         // No commit waits here.
         self.commit(commits).await
     }
 
-    async fn sweep(&self, retention: Retention, cursor: Option<SweepCursor>) -> Result<SweepReport, StoreError> {
+    async fn sweep(
+        &self,
+        retention: Retention,
+        cursor: Option<SweepCursor>,
+    ) -> Result<SweepReport, StoreError> {
         self.inner().sweep(retention, cursor).await
     }
 }

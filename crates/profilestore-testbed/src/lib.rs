@@ -1,4 +1,5 @@
-//! What the tests break: real servers of their own, each in a folder and on a port of its own, and the connections to them.
+//! What the tests break: real servers of their own, each in a folder and on a port of its own, and
+//! the connections to them.
 //!
 //! A server ends when its value is dropped, by its process id.
 #![deny(missing_docs)]

@@ -30,8 +30,12 @@ impl NatsServer {
         Self::start_in(tempfile::tempdir()?, arguments)
     }
 
-    /// Starts one with a configuration (NATS' own format), which may name files in the folder that `write` fills.
-    pub fn configured(config: &str, write: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<Self> {
+    /// Starts one with a configuration (NATS' own format), which may name files in the folder that
+    /// `write` fills.
+    pub fn configured(
+        config: &str,
+        write: impl FnOnce(&Path) -> io::Result<()>,
+    ) -> io::Result<Self> {
         let folder = tempfile::tempdir()?;
         write(folder.path())?;
         let path = folder.path().join("server.conf");
@@ -41,7 +45,8 @@ impl NatsServer {
 
     fn start_in(folder: TempDir, arguments: &[&str]) -> io::Result<Self> {
         let port = free_port()?;
-        let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let arguments: Vec<String> =
+            arguments.iter().map(|&argument| argument.to_owned()).collect();
         let process = run(port, &arguments, folder.path())?;
         Ok(Self { port, arguments, folder, process })
     }
@@ -72,8 +77,16 @@ impl NatsServer {
 pub fn nats_cluster(servers: usize) -> io::Result<Vec<NatsServer>> {
     let ports = (0..servers).map(|_| free_port()).collect::<io::Result<Vec<_>>>()?;
     let routes: Vec<String> = ports.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
-    let started = (0..servers)
-        .map(|n| NatsServer::start(&["--cluster_name", "test", "--cluster", &routes[n], "--routes", &routes.join(",")]));
+    let started = (0..servers).map(|n| {
+        NatsServer::start(&[
+            "--cluster_name",
+            "test",
+            "--cluster",
+            &routes[n],
+            "--routes",
+            &routes.join(","),
+        ])
+    });
     let cluster = started.collect::<io::Result<Vec<_>>>()?;
     for server in &cluster {
         wait_for(server.folder(), "Route connection created", servers - 1)?;
@@ -86,10 +99,19 @@ fn run(port: u16, arguments: &[String], folder: &Path) -> io::Result<Process> {
     // Debian puts it where not everybody's PATH looks.
     let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
     let mut command = Command::new("nats-server");
-    command.env("PATH", path).args(["--addr", "127.0.0.1", "--port", &port.to_string()]).args(arguments);
+    command
+        .env("PATH", path)
+        .args(["--addr", "127.0.0.1", "--port", &port.to_string()])
+        .args(arguments);
     let started = Process::start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log));
     let process = started.map_err(|error| {
-        io::Error::new(error.kind(), format!("nats-server cannot be started (on Debian: apt-get install nats-server): {error}"))
+        io::Error::new(
+            error.kind(),
+            format!(
+                "nats-server cannot be started (on Debian: apt-get \
+            install nats-server): {error}"
+            ),
+        )
     })?;
     wait_for(folder, "Server is ready", 1)?;
     Ok(process)
@@ -105,7 +127,13 @@ fn wait_for(folder: &Path, word: &str, times: usize) -> io::Result<()> {
             return Ok(());
         }
         if Instant::now() > until {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, format!("nats-server does not come up:\n{log}")));
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!(
+                    "nats-server does not come \
+                up:\n{log}"
+                ),
+            ));
         }
         std::thread::sleep(Duration::from_millis(20));
     }

@@ -7,8 +7,8 @@ use crate::{
     process::{Process, children, free_port, kill},
 };
 
-/// A cluster of PostgreSQL servers, each with its Patroni, and an etcd of one node. Commits wait for a standby. Needs Debian's packages
-/// `patroni` and `etcd-server`. Ends when it is dropped.
+/// A cluster of PostgreSQL servers, each with its Patroni, and an etcd of one node. Commits wait
+/// for a standby. Needs Debian's packages `patroni` and `etcd-server`. Ends when it is dropped.
 #[derive(Debug)]
 pub struct PatroniCluster {
     nodes: Vec<Node>,
@@ -32,10 +32,12 @@ impl Node {
             // Its ids may be somebody else's by now.
             return;
         }
-        let postmaster = fs::read_to_string(self.folder.folder.path().join("data/postmaster.pid")).unwrap_or_default();
+        let postmaster = fs::read_to_string(self.folder.folder.path().join("data/postmaster.pid"))
+            .unwrap_or_default();
         // First, so that it starts nothing again.
         self.patroni.kill();
-        if let Some(postmaster) = postmaster.lines().next().and_then(|pid| pid.trim().parse().ok()) {
+        if let Some(postmaster) = postmaster.lines().next().and_then(|pid| pid.trim().parse().ok())
+        {
             let children = children(postmaster);
             kill(postmaster);
             children.into_iter().for_each(kill);
@@ -56,12 +58,21 @@ impl PatroniCluster {
         let etcd_folder = Folder::new()?;
         own(etcd_folder.folder.path())?;
         let (client, peer) = (free_port()?, free_port()?);
-        let (client_url, peer_url) = (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
+        let (client_url, peer_url) =
+            (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
         let mut command = as_owner("etcd".as_ref(), etcd_folder.folder.path())?;
-        command.args(["--name", "etcd", "--data-dir", "data", "--initial-cluster", &format!("etcd={peer_url}")]);
+        command.args([
+            "--name",
+            "etcd",
+            "--data-dir",
+            "data",
+            "--initial-cluster",
+            &format!("etcd={peer_url}"),
+        ]);
         command.args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url]);
         command.args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url]);
-        let etcd = Process::start(command.stdout(Stdio::null()).stderr(etcd_folder.log_file()?)).map_err(not_installed)?;
+        let etcd = Process::start(command.stdout(Stdio::null()).stderr(etcd_folder.log_file()?))
+            .map_err(not_installed)?;
         let mut cluster = Self { nodes: Vec::new(), etcd, bin, _etcd_folder: etcd_folder };
         for number in 0..servers {
             let node = cluster.node(number, client)?;
@@ -70,7 +81,9 @@ impl PatroniCluster {
         until("the primary has a synchronous standby", || {
             assert!(cluster.etcd.runs(), "etcd ended");
             let asked = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
-            Ok(cluster.primary().is_some_and(|primary| cluster.sql(primary, asked).is_ok_and(|count| count == "1")))
+            Ok(cluster
+                .primary()
+                .is_some_and(|primary| cluster.sql(primary, asked).is_ok_and(|count| count == "1")))
         })
         .map_err(|error| {
             let logs: Vec<String> = cluster.nodes.iter().map(|node| node.folder.log()).collect();
@@ -114,26 +127,45 @@ impl PatroniCluster {
 
     /// `postgres://` with all its servers, for clients that follow the primary.
     pub fn url(&self) -> String {
-        let hosts: Vec<String> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
+        let hosts: Vec<String> =
+            self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
         format!("postgres://{USER}@{}/postgres?target_session_attrs=read-write", hosts.join(","))
     }
 
     /// Which server takes writes now.
     pub fn primary(&self) -> Option<usize> {
-        (0..self.nodes.len()).find(|node| self.sql(*node, "SELECT pg_is_in_recovery()").is_ok_and(|answer| answer == "f"))
+        (0..self.nodes.len()).find(|node| {
+            self.sql(
+                *node,
+                "SELECT \
+            pg_is_in_recovery()",
+            )
+            .is_ok_and(|answer| answer == "f")
+        })
     }
 
-    /// Kills a server and its Patroni, at once and with all their processes, and waits until another one takes writes.
+    /// Kills a server and its Patroni, at once and with all their processes, and waits until
+    /// another one takes writes.
     pub fn fail_over_from(&mut self, node: usize) -> io::Result<()> {
         self.nodes[node].kill();
         until("another server takes writes", || Ok(self.primary().is_some()))
     }
 
     fn sql(&self, node: usize, statement: &str) -> io::Result<String> {
-        psql(&self.bin, &format!("postgres://{USER}@127.0.0.1:{}/postgres", self.nodes[node].port), statement)
+        psql(
+            &self.bin,
+            &format!("postgres://{USER}@127.0.0.1:{}/postgres", self.nodes[node].port),
+            statement,
+        )
     }
 }
 
 fn not_installed(error: io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("it cannot be started (on Debian: apt-get install patroni etcd-server): {error}"))
+    io::Error::new(
+        error.kind(),
+        format!(
+            "it cannot be started (on Debian: apt-get install \
+        patroni etcd-server): {error}"
+        ),
+    )
 }

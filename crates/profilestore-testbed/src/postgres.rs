@@ -70,7 +70,9 @@ impl PostgresServer {
     pub fn on_small_disk(megabytes: u32) -> io::Result<Self> {
         let mut folder = Folder::new()?;
         let size = format!("size={megabytes}m");
-        ran(Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder.folder.path()))?;
+        ran(Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(folder.folder.path()))?;
         folder.mounted = true;
         Self::create(folder)
     }
@@ -89,7 +91,8 @@ impl PostgresServer {
         }
         configure(
             &data,
-            "listen_addresses = '127.0.0.1'\nunix_socket_directories = ''\nmax_wal_size = 64MB\nmin_wal_size = 32MB\n",
+            "listen_addresses = '127.0.0.1'\nunix_socket_directories = ''\nmax_wal_size = \
+                64MB\nmin_wal_size = 32MB\n",
         )?;
         Self::run(folder, bin, port)
     }
@@ -146,13 +149,29 @@ impl PostgresServer {
         own(folder.folder.path())?;
         let data = folder.folder.path().join("data");
         ran(as_owner(&self.bin.join("pg_basebackup"), folder.folder.path())?
-            .args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", USER, "-R", "-X", "stream", "-c", "fast", "-D"])
+            .args([
+                "-h",
+                "127.0.0.1",
+                "-p",
+                &self.port.to_string(),
+                "-U",
+                USER,
+                "-R",
+                "-X",
+                "stream",
+                "-c",
+                "fast",
+                "-D",
+            ])
             .arg(&data))?;
         let standby = Self::run(folder, self.bin.clone(), free_port()?)?;
         self.sql("ALTER SYSTEM SET synchronous_standby_names = '*'")?;
         self.sql("SELECT pg_reload_conf()")?;
         until("the standby follows", || {
-            Ok(self.sql("SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'")? == "1")
+            Ok(self.sql(
+                "SELECT count(*) FROM pg_stat_replication WHERE sync_state = \
+                'sync'",
+            )? == "1")
         })?;
         Ok(standby)
     }
@@ -186,7 +205,9 @@ impl PostgresServer {
 /// Runs a statement, and gives what it prints.
 pub(crate) fn psql(bin: &Path, url: &str, statement: &str) -> io::Result<String> {
     let mut psql = Command::new(bin.join("psql"));
-    let output = psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", url, "-c", statement]).output()?;
+    let output = psql
+        .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", url, "-c", statement])
+        .output()?;
     if !output.status.success() {
         return Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()));
     }
@@ -201,7 +222,15 @@ pub(crate) fn until(what: &str, mut is: impl FnMut() -> io::Result<bool>) -> io:
         match is() {
             Ok(true) => return Ok(()),
             Ok(false) if Instant::now() < end => std::thread::sleep(Duration::from_millis(50)),
-            Ok(false) => return Err(io::Error::new(io::ErrorKind::TimedOut, format!("waited in vain: {what}"))),
+            Ok(false) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    format!(
+                        "waited in \
+                vain: {what}"
+                    ),
+                ));
+            }
             Err(error) => return Err(error),
         }
     }
@@ -209,12 +238,18 @@ pub(crate) fn until(what: &str, mut is: impl FnMut() -> io::Result<bool>) -> io:
 
 /// The newest version's programs.
 pub(crate) fn programs() -> io::Result<PathBuf> {
-    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().filter_map(|entry| entry.ok());
+    let versions =
+        fs::read_dir("/usr/lib/postgresql").into_iter().flatten().filter_map(|entry| entry.ok());
     // A client alone brings the folder too.
     let versions = versions.filter(|entry| entry.path().join("bin/initdb").exists());
-    let newest = versions.max_by_key(|entry| entry.file_name().to_string_lossy().parse::<u32>().unwrap_or(0));
+    let newest = versions
+        .max_by_key(|entry| entry.file_name().to_string_lossy().parse::<u32>().unwrap_or(0));
     newest.map(|entry| entry.path().join("bin")).ok_or_else(|| {
-        io::Error::new(io::ErrorKind::NotFound, "PostgreSQL is not installed (on Debian: apt-get install postgresql)")
+        io::Error::new(
+            io::ErrorKind::NotFound,
+            "PostgreSQL is not installed (on Debian: apt-get \
+            install postgresql)",
+        )
     })
 }
 
@@ -226,9 +261,16 @@ fn owner() -> io::Result<Option<(u32, u32)>> {
     let users = fs::read_to_string("/etc/passwd")?;
     let found = users.lines().find_map(|line| {
         let fields: Vec<&str> = line.split(':').collect();
-        (fields.first() == Some(&"postgres")).then(|| Some((fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?)))?
+        (fields.first() == Some(&"postgres"))
+            .then(|| Some((fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?)))?
     });
-    found.map(Some).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no user postgres to run the server as"))
+    found.map(Some).ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::NotFound,
+            "there is no user \
+        postgres to run the server as",
+        )
+    })
 }
 
 pub(crate) fn own(folder: &Path) -> io::Result<()> {
@@ -249,13 +291,22 @@ pub(crate) fn as_owner(program: &Path, folder: &Path) -> io::Result<Command> {
 
 fn configure(data: &Path, lines: &str) -> io::Result<()> {
     use std::io::Write as _;
-    fs::OpenOptions::new().append(true).open(data.join("postgresql.conf"))?.write_all(lines.as_bytes())
+    fs::OpenOptions::new()
+        .append(true)
+        .open(data.join("postgresql.conf"))?
+        .write_all(lines.as_bytes())
 }
 
 fn spawn(bin: &Path, folder: &Folder) -> io::Result<Process> {
     let log = folder.log_file()?;
     let mut command = as_owner(&bin.join("postgres"), folder.folder.path())?;
-    Process::start(command.arg("-D").arg(folder.folder.path().join("data")).stdout(log.try_clone()?).stderr(log))
+    Process::start(
+        command
+            .arg("-D")
+            .arg(folder.folder.path().join("data"))
+            .stdout(log.try_clone()?)
+            .stderr(log),
+    )
 }
 
 fn ran(command: &mut Command) -> io::Result<()> {

@@ -41,7 +41,8 @@ impl Process {
         self.signal_all(Signal::CONT);
     }
 
-    /// Kills it and its children (SIGKILL) in the middle of whatever they do, as a power failure that leaves the disk's cache.
+    /// Kills it and its children (SIGKILL) in the middle of whatever they do, as a power failure
+    /// that leaves the disk's cache.
     pub fn kill(&mut self) {
         // Stopped first: so no child sees another one's death.
         self.pause();
@@ -55,7 +56,10 @@ impl Process {
             if !children.iter().any(|child| is_alive(*child)) {
                 return;
             }
-            #[expect(clippy::disallowed_methods, reason = "this waits for processes, in real time")]
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "this waits for processes, in real time"
+            )]
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -107,7 +111,9 @@ pub fn children(parent: u32) -> Vec<u32> {
     pids.filter(|pid| {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         // PID (NAME) STATE PARENT …, and the name may hold anything.
-        let parent_of = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse::<u32>().ok());
+        let parent_of = stat
+            .rsplit_once(") ")
+            .and_then(|(_, rest)| rest.split(' ').nth(1)?.parse::<u32>().ok());
         parent_of == Some(parent)
     })
     .collect()

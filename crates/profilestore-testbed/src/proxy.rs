@@ -1,4 +1,5 @@
-//! A TCP proxy between client and server that cuts, stalls, delays and loses what it carries, on command.
+//! A TCP proxy between client and server that cuts, stalls, delays and loses what it carries, on
+//! command.
 
 use std::{
     io,
@@ -32,8 +33,9 @@ pub enum Link {
     BlackHole,
     /// No connections: those that are there break, new ones are closed at once.
     Cut,
-    /// Everything but answers that hold these bytes: the connection breaks instead of carrying one. A server's word that a commit is
-    /// done, say: the commit is made, and its client never hears so.
+    /// Everything but answers that hold these bytes: the connection breaks instead of carrying one.
+    /// A server's word that a commit is done, say: the commit is made, and its client never hears
+    /// so.
     LosingAnswersWith(Vec<u8>),
 }
 
@@ -105,14 +107,24 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, server: SocketAddr, link: watch::Sender<Link>, counts: Arc<Counts>) {
+async fn accept(
+    listener: TcpListener,
+    server: SocketAddr,
+    link: watch::Sender<Link>,
+    counts: Arc<Counts>,
+) {
     while let Ok((client, _)) = listener.accept().await {
         counts.connections.fetch_add(1, Ordering::SeqCst);
         tokio::spawn(connection(client, server, link.subscribe(), counts.clone()));
     }
 }
 
-async fn connection(client: TcpStream, server: SocketAddr, link: watch::Receiver<Link>, counts: Arc<Counts>) {
+async fn connection(
+    client: TcpStream,
+    server: SocketAddr,
+    link: watch::Receiver<Link>,
+    counts: Arc<Counts>,
+) {
     let mut cut = link.clone();
     let carried = async {
         let Ok(server) = TcpStream::connect(server).await else { return };
@@ -149,7 +161,9 @@ async fn carry(
             let due = match (&now, answers) {
                 (Link::BlackHole, _) => continue,
                 (Link::Late(delay), Some(_)) => Instant::now() + *delay,
-                (Link::LosingAnswersWith(bytes), Some(counts)) if holds(&mut seen, &buffer[..n], bytes) => {
+                (Link::LosingAnswersWith(bytes), Some(counts))
+                    if holds(&mut seen, &buffer[..n], bytes) =>
+                {
                     counts.lost.fetch_add(1, Ordering::SeqCst);
                     return;
                 }

@@ -1,7 +1,9 @@
-//! One edit for all profiles of a store while some of them are played on by a game server in another process, and undone again.
+//! One edit for all profiles of a store while some of them are played on by a game server in
+//! another process, and undone again.
 //!
-//! `cargo bench -p profilestore --bench edit_all -- [PROFILES [ONLINE]]`, 100,000 and 2,000 by default. It checks what it did: that
-//! nothing was missed, nobody thrown out, and nothing of what was played meanwhile lost. A change that does not pass is a panic.
+//! `cargo bench -p profilestore --bench edit_all -- [PROFILES [ONLINE]]`, 100,000 and 2,000 by
+//! default. It checks what it did: that nothing was missed, nobody thrown out, and nothing of what
+//! was played meanwhile lost. A change that does not pass is a panic.
 
 use std::{
     collections::BTreeMap,
@@ -19,8 +21,8 @@ use std::{
 use profilestore::{
     Attribution, Edit, GameServer,
     data_store::{
-        Cause, Change, Commit, CommitId, DataStore, DataStoreExt, NewValue, Returning, SqliteMessenger, SqliteOptions,
-        SqliteStore,
+        Cause, Change, Commit, CommitId, DataStore, DataStoreExt, NewValue, Returning,
+        SqliteMessenger, SqliteOptions, SqliteStore,
     },
     operator::{BulkEdit, BulkReport, EditScope},
     record::{Record, Stored},
@@ -52,14 +54,20 @@ fn main() {
     {
         return runtime.block_on(play(Path::new(path), online.parse().expect("a number")));
     }
-    let number = |at: usize, default| args.get(at).map_or(default, |text| text.parse().expect("a number"));
+    let number =
+        |at: usize, default| args.get(at).map_or(default, |text| text.parse().expect("a number"));
     runtime.block_on(measure(number(0, 100_000), number(1, 2_000)));
 }
 
-/// The game server: holds profiles and plays on until its input ends; then says what was played on each.
+/// The game server: holds profiles and plays on until its input ends; then says what was played on
+/// each.
 async fn play(path: &Path, online: usize) {
     let store = SqliteStore::open(path, SqliteOptions::default()).expect("the store");
-    let server = GameServer::builder(store.clone()).messenger(SqliteMessenger::new(&store)).start().await.expect("a server");
+    let server = GameServer::builder(store.clone())
+        .messenger(SqliteMessenger::new(&store))
+        .start()
+        .await
+        .expect("a server");
     let players = server.store::<Player>(STORE).expect("a store");
     let ended = Arc::new(AtomicUsize::new(0));
     let mut held = Vec::new();
@@ -98,18 +106,32 @@ async fn measure(profiles: usize, online: usize) {
     println!("{profiles} profiles stored, {online} of them online in another process");
     let (mut game, mut says) = start_game(&path, online);
 
-    let server = GameServer::builder(store.clone()).messenger(SqliteMessenger::new(&store)).start().await.expect("a server");
+    let server = GameServer::builder(store.clone())
+        .messenger(SqliteMessenger::new(&store))
+        .start()
+        .await
+        .expect("a server");
     let operation = profilestore::env::Env::system().uuid();
-    let edit = Edit::new().increase("/coins", 100.into()).and_then(|edit| edit.set("/items/-", "crown".into())).expect("an edit");
+    let edit = Edit::new()
+        .increase("/coins", 100.into())
+        .and_then(|edit| edit.set("/items/-", "crown".into()))
+        .expect("an edit");
     let edit = BulkEdit::new(operation, EditScope::all(STORE), edit);
     let report = timed("edit --all", &server, &edit, profiles).await;
     assert_eq!((report.done, report.by_holders), (profiles as u64, online as u64), "{report:?}");
     let stored = data(&store).await;
-    assert!(stored.len() == profiles && stored.iter().all(|(n, data)| data.coins == n + 100 && data.items.len() == 2));
+    assert!(
+        stored.len() == profiles
+            && stored.iter().all(|(n, data)| data.coins == n + 100 && data.items.len() == 2)
+    );
 
     let undo = BulkEdit::undo(profilestore::env::Env::system().uuid(), operation);
     let report = timed("undone", &server, &undo, profiles).await;
-    assert_eq!((report.done, report.by_holders, report.refused.len()), (profiles as u64, online as u64, 0), "{report:?}");
+    assert_eq!(
+        (report.done, report.by_holders, report.refused.len()),
+        (profiles as u64, online as u64, 0),
+        "{report:?}"
+    );
 
     drop(game.stdin.take());
     let mut last = String::new();
@@ -118,10 +140,16 @@ async fn measure(profiles: usize, online: usize) {
     let (thrown_out, rounds) = last.trim().split_once(' ').expect("two numbers");
     let rounds: i64 = rounds.parse().expect("a number");
     let stored = data(&store).await;
-    assert!(stored.len() == profiles && stored.iter().all(|(n, data)| data.coins == *n && data.items.len() == 1));
+    assert!(
+        stored.len() == profiles
+            && stored.iter().all(|(n, data)| data.coins == *n && data.items.len() == 1)
+    );
     let kept = stored.values().filter(|data| data.played == rounds).count();
     assert_eq!((thrown_out, kept), ("0", online));
-    println!("nothing missed, nobody thrown out, all {rounds} rounds of each of the {online} players are kept");
+    println!(
+        "nothing missed, nobody thrown out, all {rounds} rounds of each of the {online} \
+        players are kept"
+    );
     assert!(server.shutdown().await.is_complete());
 }
 
@@ -142,7 +170,8 @@ async fn timed(what: &str, server: &GameServer, bulk: &BulkEdit, profiles: usize
     let waited = took.saturating_sub(held_from.get().copied().unwrap_or(took));
     let rate = profiles as f64 / took.as_secs_f64();
     println!(
-        "{what}: {:.1} s, {rate:.0} profiles a second; {:.2} s of it at the end for holders' answers",
+        "{what}: {:.1} s, {rate:.0} profiles a second; {:.2} s of it at the end for holders' \
+            answers",
         took.as_secs_f64(),
         waited.as_secs_f64()
     );
@@ -170,7 +199,8 @@ fn start_game(path: &PathBuf, online: usize) -> (Child, BufReader<std::process::
 async fn fill(store: &SqliteStore, profiles: usize) {
     let env = profilestore::env::Env::system();
     let incarnation = store.identity().await.expect("a store").incarnation;
-    let filler: Vec<String> = (0..80_u32).map(|n| format!("{:08x}", n.wrapping_mul(0x9e37_79b9))).collect();
+    let filler: Vec<String> =
+        (0..80_u32).map(|n| format!("{:08x}", n.wrapping_mul(0x9e37_79b9))).collect();
     for first in (0..profiles).step_by(BATCH) {
         let commits = (first..profiles.min(first + BATCH)).map(|n| {
             let data = serde_json::json!({ "coins": n, "played": 0, "items": ["sword"], "filler": filler });
@@ -209,8 +239,15 @@ async fn data(store: &SqliteStore) -> BTreeMap<i64, Player> {
     loop {
         let (page, next) = store.profiles(&query).await.expect("a page");
         let keys: Vec<_> = page.into_iter().map(|state| state.key).collect();
-        for state in store.read(&keys, Returning { value: true, inbox_unless: None }).await.expect("profiles").states {
-            let Ok(Stored::Profile(record)) = Stored::decode(&state.value.expect("a value")) else { panic!("no profile") };
+        for state in store
+            .read(&keys, Returning { value: true, inbox_unless: None })
+            .await
+            .expect("profiles")
+            .states
+        {
+            let Ok(Stored::Profile(record)) = Stored::decode(&state.value.expect("a value")) else {
+                panic!("no profile")
+            };
             let data: Value = serde_json::from_str(record.data.get()).expect("JSON");
             let n = state.key.key()[1..].parse().expect("a number");
             all.insert(n, serde_json::from_value(data).expect("a player"));

@@ -1,9 +1,11 @@
-//! Very many sessions in one process: what they cost to open, keep, hand over and shut down, and what a crash loses when changes are
-//! saved within a second.
+//! Very many sessions in one process: what they cost to open, keep, hand over and shut down, and
+//! what a crash loses when changes are saved within a second.
 //!
-//! `cargo bench -p profilestore --bench many -- live [SESSIONS]`, `cargo bench -p profilestore --bench many -- crash [SESSIONS]`;
-//! `cargo bench -p profilestore --bench many -- overload [SESSIONS] [MINUTES]`: a store that takes 100 saves a second;
-//! `scripts/servers.sh cargo bench -p profilestore --features postgres --bench many -- live-postgres [SESSIONS]`
+//! `cargo bench -p profilestore --bench many -- live [SESSIONS]`,
+//! `cargo bench -p profilestore --bench many -- crash [SESSIONS]`;
+//! `cargo bench -p profilestore --bench many -- overload [SESSIONS] [MINUTES]`: a store that takes
+//! 100 saves a second; `scripts/servers.sh cargo bench -p profilestore --features postgres --bench
+//! many -- live-postgres [SESSIONS]`
 //!
 //! The machines that this runs on are shared and noisy: read the proportions.
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
@@ -31,7 +33,14 @@ const PLAY: Duration = Duration::from_secs(20);
 fn main() -> Outcome {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let count = |text: &String| text.parse::<usize>().map_err(|_| format!("not a number of sessions: `{text}`"));
+    let count = |text: &String| {
+        text.parse::<usize>().map_err(|_| {
+            format!(
+                "not a number of \
+        sessions: `{text}`"
+            )
+        })
+    };
     match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [] => {
             runtime.block_on(live(100_000))?;
@@ -50,7 +59,8 @@ fn main() -> Outcome {
         ["overload", _] => runtime.block_on(overload(count(&args[1])?, 3)),
         ["overload", _, _] => runtime.block_on(overload(count(&args[1])?, count(&args[2])?)),
         ["child", file, _] => runtime.block_on(play(Path::new(file), count(&args[2])?)),
-        _ => Err("usage: many [live|live-postgres|crash|overload] [SESSIONS] [MINUTES]; live-postgres needs --features postgres"
+        _ => Err("usage: many [live|live-postgres|crash|overload] [SESSIONS] [MINUTES]; \
+            live-postgres needs --features postgres"
             .into()),
     }
 }
@@ -60,7 +70,8 @@ fn process_cpu(pid: u32) -> Outcome<f64> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let after_name = text.rsplit_once(')').ok_or("no name")?.1;
     let fields: Vec<&str> = after_name.split_whitespace().collect();
-    let ticks: u64 = fields.get(11).ok_or("no utime")?.parse::<u64>()? + fields.get(12).ok_or("no stime")?.parse::<u64>()?;
+    let ticks: u64 = fields.get(11).ok_or("no utime")?.parse::<u64>()?
+        + fields.get(12).ok_or("no stime")?.parse::<u64>()?;
     Ok(ticks as f64 / 100.0)
 }
 
@@ -84,8 +95,8 @@ impl Phases {
     }
 }
 
-/// Every session is edited all the time, autosaves are due once in 30 s, and the store takes 100 saves a second. Prints the memory,
-/// and how long ends and trades take.
+/// Every session is edited all the time, autosaves are due once in 30 s, and the store takes 100
+/// saves a second. Prints the memory, and how long ends and trades take.
 async fn overload(sessions: usize, minutes: usize) -> Outcome {
     use profilestore::data_store::fault::{FaultyStore, Throttled};
     use std::sync::Arc;
@@ -97,7 +108,10 @@ async fn overload(sessions: usize, minutes: usize) -> Outcome {
     let server = GameServer::builder(store.clone()).start().await?;
     let players = server.store_builder("PlayerData").template(player()).build()?;
     let mut profiles = open_all(&players, "p", sessions).await?;
-    println!("\n{sessions} sessions, all edited all the time, autosaves of 30 s, a store of 100 saves a second");
+    println!(
+        "\n{sessions} sessions, all edited all the time, autosaves of 30 s, a store of 100 \
+        saves a second"
+    );
     let before = resident_bytes()?;
     server.change_settings(|settings| settings.autosave_period = Duration::from_secs(30))?;
     store.plan().set(100);
@@ -117,7 +131,13 @@ async fn overload(sessions: usize, minutes: usize) -> Outcome {
         let at = Instant::now();
         end.end_session().await?;
         let ended = at.elapsed();
-        let pair = [others.pop().ok_or("no session is left")?, others.pop().ok_or("no session is left")?];
+        let pair = [
+            others.pop().ok_or("no session is left")?,
+            others.pop().ok_or(
+                "no session is \
+            left",
+            )?,
+        ];
         let at = Instant::now();
         let [from, to] = pair.clone();
         let trade = server.transaction().with(&pair[0]).with(&pair[1]);
@@ -128,7 +148,8 @@ async fn overload(sessions: usize, minutes: usize) -> Outcome {
             })
             .await?;
         println!(
-            "  {:>4} s: {:>6.0} MB more than before, {edits} edits, an end {:>6.0} ms, a trade {:>6.0} ms",
+            "  {:>4} s: {:>6.0} MB more than before, {edits} edits, an end {:>6.0} ms, a trade \
+                {:>6.0} ms",
             began.elapsed().as_secs(),
             (resident_bytes()? - before) / 1e6,
             ended.as_secs_f64() * 1e3,
@@ -166,11 +187,18 @@ async fn live_on_postgres(sessions: usize) -> Outcome {
     .await
 }
 
-async fn live_on(sessions: usize, server_on: impl AsyncFn(&str) -> Outcome<(GameServer, ProfileStore<Player>)>) -> Outcome {
+async fn live_on(
+    sessions: usize,
+    server_on: impl AsyncFn(&str) -> Outcome<(GameServer, ProfileStore<Player>)>,
+) -> Outcome {
     let settings = |settings: &mut Settings| settings.shutdown_timeout = Duration::from_secs(120);
     let (a, players) = server_on("a").await?;
     a.change_settings(settings)?;
-    println!("\n{sessions} live sessions in one process, data of {} bytes of JSON each", serde_json::to_vec(&player())?.len());
+    println!(
+        "\n{sessions} live sessions in one process, data of {} bytes of JSON \
+        each",
+        serde_json::to_vec(&player())?.len()
+    );
     let before = resident_bytes()?;
     let mut phases = Phases::begin()?;
     let profiles = open_all(&players, "p", sessions).await?;
@@ -193,7 +221,9 @@ async fn live_on(sessions: usize, server_on: impl AsyncFn(&str) -> Outcome<(Game
     phases = Phases::begin()?;
     edit_all(&profiles)?;
     phases.end("one edit of each")?;
-    let unsaved = |profiles: &[Profile<Player>]| profiles.iter().filter(|profile| profile.key_info().number < 2).count();
+    let unsaved = |profiles: &[Profile<Player>]| {
+        profiles.iter().filter(|profile| profile.key_info().number < 2).count()
+    };
     let mut left = vec![unsaved(&profiles)];
     phases = Phases::begin()?;
     while left.last() != Some(&0) && left.len() < 60 {
@@ -203,7 +233,12 @@ async fn live_on(sessions: usize, server_on: impl AsyncFn(&str) -> Outcome<(Game
     phases.end("autosaves of all, spread over 30 s")?;
     let mut per_second: Vec<usize> = left.windows(2).map(|pair| pair[0] - pair[1]).collect();
     per_second.sort_unstable();
-    println!("  saves a second: median {}, most {}", per_second[per_second.len() / 2], per_second[per_second.len() - 1]);
+    println!(
+        "  saves a second: median {}, most \
+        {}",
+        per_second[per_second.len() / 2],
+        per_second[per_second.len() - 1]
+    );
     a.change_settings(|settings| settings.autosave_period = Duration::from_secs(300))?;
 
     edit_all(&profiles)?;
@@ -243,20 +278,22 @@ fn edit_all(profiles: &[Profile<Player>]) -> Outcome {
     Ok(())
 }
 
-// --- a crash --------------------------------------------------------------------------------------------------------
+// --- a crash
+// --------------------------------------------------------------------------------------------------------
 
 fn wall_ms() -> Outcome<u64> {
     Ok(u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?)
 }
 
-/// Sessions that change every second, each at its own moment, until somebody kills this process. A profile's coins are the time of
-/// its last change.
+/// Sessions that change every second, each at its own moment, until somebody kills this process. A
+/// profile's coins are the time of its last change.
 async fn play(file: &Path, sessions: usize) -> Outcome {
     const STEPS: usize = 50;
     let file = SqliteStore::open(file, Default::default())?;
     let (server, players) = server_on(&file, "game").await?;
     let profiles = open_all(&players, "p", sessions).await?;
-    server.change_settings(|settings| settings.save_changes_within = Some(Duration::from_secs(1)))?;
+    server
+        .change_settings(|settings| settings.save_changes_within = Some(Duration::from_secs(1)))?;
     println!("ready");
     let mut tick = tokio::time::interval(Duration::from_secs(1) / u32::try_from(STEPS)?);
     for step in (0..STEPS).cycle() {
@@ -277,7 +314,10 @@ async fn crash(sessions: usize) -> Outcome {
         .args(["child", path.to_str().ok_or("a path that is no UTF-8")?, &sessions.to_string()])
         .stdout(Stdio::piped())
         .spawn()?;
-    let ready = BufReader::new(child.stdout.take().ok_or("no pipe")?).lines().map_while(Result::ok).any(|line| line == "ready");
+    let ready = BufReader::new(child.stdout.take().ok_or("no pipe")?)
+        .lines()
+        .map_while(Result::ok)
+        .any(|line| line == "ready");
     if !ready {
         return Err("the child has not begun".into());
     }
@@ -289,7 +329,11 @@ async fn crash(sessions: usize) -> Outcome {
     child.wait()?;
 
     let file = SqliteStore::open(&path, Default::default())?;
-    let server = GameServer::builder(file.clone()).messenger(SqliteMessenger::new(&file)).job_id("audit").start().await?;
+    let server = GameServer::builder(file.clone())
+        .messenger(SqliteMessenger::new(&file))
+        .job_id("audit")
+        .start()
+        .await?;
     let players = server.store_builder("PlayerData").template(player()).build()?;
     let (mut lost, mut saves) = (Vec::with_capacity(sessions), 0);
     for i in 0..sessions {
@@ -300,7 +344,9 @@ async fn crash(sessions: usize) -> Outcome {
     let (p50, p99) = percentiles(&mut lost);
     let most = lost.last().map_or(0.0, Duration::as_secs_f64);
     println!(
-        "\nSIGKILL with {sessions} sessions that change every second, changes saved within 1 s\n  play lost p50 {:.2} s, p99 {:.2} s, most {most:.2} s; {:.0} saves a second; CPU {cpu:.2} cores",
+        "\nSIGKILL with {sessions} sessions that change every second, changes saved within 1 s\n  \
+            play lost p50 {:.2} s, p99 {:.2} s, most {most:.2} s; {:.0} saves a second; CPU \
+            {cpu:.2} cores",
         p50 / 1000.0,
         p99 / 1000.0,
         saves as f64 / PLAY.as_secs_f64()

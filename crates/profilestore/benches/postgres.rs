@@ -1,18 +1,25 @@
-//! The store on PostgreSQL beside pgbench in the same run: the same rows, payload and clients on the same server, durable.
+//! The store on PostgreSQL beside pgbench in the same run: the same rows, payload and clients on
+//! the same server, durable.
 //!
-//! `scripts/servers.sh cargo bench -p profilestore --features postgres,nats --bench postgres [-- saves|sessions|messengers|bytes]` (its
-//! PostgreSQL runs with syncing on), or with PROFILESTORE_TEST_POSTGRES as the URL of a role that may make a schema and
+//! `scripts/servers.sh cargo bench -p profilestore --features postgres,nats --bench postgres [--
+//! saves|sessions|messengers|bytes]` (its PostgreSQL runs with syncing on), or with
+//! PROFILESTORE_TEST_POSTGRES as the URL of a role that may make a schema and
 //! PROFILESTORE_TEST_NATS as that of a NATS server. Seconds a measurement in `SECONDS` (default 3).
 //!
-//! *one statement* is pgbench with a bare `UPDATE` of the value under epoch and version; *same statements* is pgbench with what the
-//! store sends for one save, in two pipelines as it does. *single* is the store with one commit a transaction and as many connections
-//! as clients; *batched* is the store as it is by default. Client and server share the machine.
+//! *one statement* is pgbench with a bare `UPDATE` of the value under epoch and version; *same
+//! statements* is pgbench with what the store sends for one save, in two pipelines as it does.
+//! *single* is the store with one commit a transaction and as many connections as clients;
+//! *batched* is the store as it is by default. Client and server share the machine.
 //!
-//! *messengers* are two processes on LISTEN/NOTIFY and on NATS: hand-overs of one profile, messages to a profile that the other one
-//! holds, from sending them until their handler runs, and bare hints, 2,500 a second. *bytes* is what a save leaves in PostgreSQL's log
-//! and tables.
+//! *messengers* are two processes on LISTEN/NOTIFY and on NATS: hand-overs of one profile, messages
+//! to a profile that the other one holds, from sending them until their handler runs, and bare
+//! hints, 2,500 a second. *bytes* is what a save leaves in PostgreSQL's log and tables.
 
-#![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock of the machine that it measures")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a benchmark reads the clock of the machine that \
+    it measures"
+)]
 
 use std::{
     path::{Path, PathBuf},
@@ -25,8 +32,8 @@ use bytes::Bytes;
 use profilestore::{
     GameServer, ProfileKey, ProfileStore,
     data_store::{
-        Cause, Change, Commit, CommitId, DataStore, DataStoreExt as _, KeyState, NewValue, PostgresOptions, PostgresStore,
-        Returning, ServerId,
+        Cause, Change, Commit, CommitId, DataStore, DataStoreExt as _, KeyState, NewValue,
+        PostgresOptions, PostgresStore, Returning, ServerId,
     },
     env::Env,
     messenger::{Hint, Messenger, NatsMessenger, NatsOptions, PostgresMessenger},
@@ -66,9 +73,15 @@ struct Player {
 }
 
 fn main() {
-    let url =
-        std::env::var("PROFILESTORE_TEST_POSTGRES").expect("PROFILESTORE_TEST_POSTGRES names the server: see scripts/servers.sh");
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let url = std::env::var("PROFILESTORE_TEST_POSTGRES").expect(
+        "PROFILESTORE_TEST_POSTGRES names the \
+            server: see scripts/servers.sh",
+    );
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
     if let [part, schema, messenger] = &args[..] {
         runtime.block_on(play(part, &options(&url, schema), messenger));
@@ -95,23 +108,40 @@ fn main() {
     }
 }
 
-fn compare(runtime: &tokio::runtime::Runtime, url: &str, schema: &str, folder: &Path, time: Duration) {
+fn compare(
+    runtime: &tokio::runtime::Runtime,
+    url: &str,
+    schema: &str,
+    folder: &Path,
+    time: Duration,
+) {
     println!("saves a second, {VALUE} bytes");
     println!(
         "{:>8} {:>14} {:>16} {:>9} {:>7} {:>7} {:>9} {:>9} {:>8}",
-        "clients", "one statement", "same statements", "single", "ratio", "ratio", "batched", "x single", "p99 ms"
+        "clients",
+        "one statement",
+        "same \
+            statements",
+        "single",
+        "ratio",
+        "ratio",
+        "batched",
+        "x single",
+        "p99 ms"
     );
     for clients in [1, 8, 32, 256] {
         let bench = |script, time| pgbench(url, schema, folder, script, clients.min(64), time);
         // Before and after: the machine's mood is in both.
         let (one, same) = (bench(ONE_STATEMENT, time / 2), bench(SAME_STATEMENTS, time / 2));
-        let (single, _) = runtime.block_on(saves(&options(url, schema), clients, Some(clients.min(64)), time));
+        let (single, _) =
+            runtime.block_on(saves(&options(url, schema), clients, Some(clients.min(64)), time));
         let (batched, p99) = runtime.block_on(saves(&options(url, schema), clients, None, time));
         let one = f64::midpoint(one, bench(ONE_STATEMENT, time / 2));
         let same = f64::midpoint(same, bench(SAME_STATEMENTS, time / 2));
         let (to_one, to_same, times) = (single / one, single / same, batched / single);
         println!(
-            "{clients:>8} {one:>14.0} {same:>16.0} {single:>9.0} {to_one:>7.2} {to_same:>7.2} {batched:>9.0} {times:>9.2} {p99:>8.2}"
+            "{clients:>8} {one:>14.0} {same:>16.0} {single:>9.0} {to_one:>7.2} {to_same:>7.2} \
+                {batched:>9.0} {times:>9.2} {p99:>8.2}"
         );
     }
 }
@@ -121,8 +151,12 @@ fn messengers(runtime: &tokio::runtime::Runtime, url: &str, schema: &str) {
     for (messenger, name) in [("notify", "LISTEN/NOTIFY"), ("nats", "NATS")] {
         println!("two processes, {name}");
         for parts in [["hand-over", "hand-over"], ["receive", "send"]] {
-            let children =
-                parts.map(|part| Command::new(&program).args([part, schema, messenger]).spawn().expect("this program again"));
+            let children = parts.map(|part| {
+                Command::new(&program)
+                    .args([part, schema, messenger])
+                    .spawn()
+                    .expect("this program again")
+            });
             for mut child in children {
                 assert!(child.wait().expect("its end").success());
             }
@@ -135,8 +169,10 @@ async fn messenger(name: &str, options: &PostgresOptions) -> Arc<dyn Messenger> 
     if name == "notify" {
         return Arc::new(PostgresMessenger::new(options.clone()).expect("a messenger"));
     }
-    let address =
-        std::env::var("PROFILESTORE_TEST_NATS").expect("PROFILESTORE_TEST_NATS names the server: see scripts/servers.sh");
+    let address = std::env::var("PROFILESTORE_TEST_NATS").expect(
+        "PROFILESTORE_TEST_NATS names the server: \
+            see scripts/servers.sh",
+    );
     let options: NatsOptions = address.parse().expect("an address");
     Arc::new(NatsMessenger::connect(options).await.expect("a messenger"))
 }
@@ -152,7 +188,8 @@ async fn hints(options: &PostgresOptions, name: &str) {
     while heard.try_recv().is_ok() {}
     let listening = tokio::spawn(async move {
         let mut at = Vec::with_capacity(HINTS);
-        while let Ok(Some(hint)) = tokio::time::timeout(Duration::from_secs(3), heard.recv()).await {
+        while let Ok(Some(hint)) = tokio::time::timeout(Duration::from_secs(3), heard.recv()).await
+        {
             if let Hint::Look(key) = hint {
                 at.push((key, Instant::now()));
             }
@@ -182,18 +219,37 @@ async fn hints(options: &PostgresOptions, name: &str) {
 async fn bytes(url: &str, schema: &str) {
     const SAVES: usize = 20_000;
     let config: tokio_postgres::Config = url.parse().expect("a URL");
-    let (client, connection) = config.connect(tokio_postgres::NoTls).await.expect("the server answers");
+    let (client, connection) = config.connect(tokio_postgres::NoTls).await.expect(
+        "the server \
+        answers",
+    );
     tokio::spawn(connection);
-    let number = async |sql: &str| client.query_one(sql, &[]).await.expect("an answer").get::<_, i64>(0) as f64;
+    let number = async |sql: &str| {
+        client.query_one(sql, &[]).await.expect("an answer").get::<_, i64>(0) as f64
+    };
     let size = |table: &str| format!("SELECT pg_total_relation_size('{schema}.{table}')");
     let store = PostgresStore::open(options(url, schema)).await.expect("a store");
     let incarnation = store.identity().await.expect("who it is").incarnation;
-    println!("bytes a save of {VALUE} bytes that do not compress, {KEYS} keys in turn, batches of 64");
+    println!(
+        "bytes a save of {VALUE} bytes that do not compress, {KEYS} keys in turn, batches of \
+        64"
+    );
     for (keep, what) in [(false, "replaced"), (true, "each version kept")] {
         client.batch_execute("CHECKPOINT").await.expect("a checkpoint");
         let tables = async || [number(&size("outcome")).await, number(&size("version")).await];
-        let (log, before) = (number("SELECT (pg_current_wal_lsn() - '0/0')::bigint").await, tables().await);
-        let mut states = store.read(&(1..=KEYS).map(key).collect::<Vec<_>>(), Returning::HEAD).await.expect("read").states;
+        let (log, before) = (
+            number(
+                "SELECT (pg_current_wal_lsn() - \
+            '0/0')::bigint",
+            )
+            .await,
+            tables().await,
+        );
+        let mut states = store
+            .read(&(1..=KEYS).map(key).collect::<Vec<_>>(), Returning::HEAD)
+            .await
+            .expect("read")
+            .states;
         for _ in 0..SAVES / KEYS {
             let commits = states.iter().map(|state| {
                 let mut change = save(state, Bytes::from(value(state.version)));
@@ -201,12 +257,26 @@ async fn bytes(url: &str, schema: &str) {
                     *keep_previous = keep;
                 }
                 let id = CommitId(Env::system().uuid());
-                Commit { id, incarnation, from: None, changes: vec![change], returning: Returning::HEAD }
+                Commit {
+                    id,
+                    incarnation,
+                    from: None,
+                    changes: vec![change],
+                    returning: Returning::HEAD,
+                }
             });
             let replies = store.commit(commits.collect()).await;
-            states = replies.into_iter().map(|reply| reply.expect("saved").states.remove(0)).collect();
+            states =
+                replies.into_iter().map(|reply| reply.expect("saved").states.remove(0)).collect();
         }
-        let (log_after, after) = (number("SELECT (pg_current_wal_lsn() - '0/0')::bigint").await, tables().await);
+        let (log_after, after) = (
+            number(
+                "SELECT (pg_current_wal_lsn() - \
+            '0/0')::bigint",
+            )
+            .await,
+            tables().await,
+        );
         let each = |before: f64, after: f64| (after - before) / SAVES as f64;
         println!(
             "  {what}: log {:.0}, outcome {:.0}, history {:.0}",
@@ -223,17 +293,44 @@ fn options(url: &str, schema: &str) -> PostgresOptions {
 
 fn programs() -> PathBuf {
     let folders = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    folders.map(|entry| entry.path().join("bin")).filter(|bin| bin.join("pgbench").exists()).max().unwrap_or_default()
+    folders
+        .map(|entry| entry.path().join("bin"))
+        .filter(|bin| bin.join("pgbench").exists())
+        .max()
+        .unwrap_or_default()
 }
 
 /// Transactions a second of a script.
-fn pgbench(url: &str, schema: &str, folder: &Path, script: &str, clients: usize, time: Duration) -> f64 {
+fn pgbench(
+    url: &str,
+    schema: &str,
+    folder: &Path,
+    script: &str,
+    clients: usize,
+    time: Duration,
+) -> f64 {
     let file = folder.join("script");
     std::fs::write(&file, script).expect("the script is written");
     let payload: String = value(1).iter().map(|byte| format!("{byte:02x}")).collect();
     let output = Command::new(programs().join("pgbench"))
-        .env("PGOPTIONS", format!("-c search_path={schema} -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"))
-        .args(["-n", "-M", "prepared", "-j", "1", "-c", &clients.to_string(), "-T", &time.as_secs().max(1).to_string()])
+        .env(
+            "PGOPTIONS",
+            format!(
+                "-c search_path={schema} -c enable_seqscan=off -c \
+            enable_hashjoin=off -c enable_mergejoin=off"
+            ),
+        )
+        .args([
+            "-n",
+            "-M",
+            "prepared",
+            "-j",
+            "1",
+            "-c",
+            &clients.to_string(),
+            "-T",
+            &time.as_secs().max(1).to_string(),
+        ])
         .args(["-D", &format!("payload={payload}"), "-f"])
         .arg(&file)
         .arg(url)
@@ -241,7 +338,10 @@ fn pgbench(url: &str, schema: &str, folder: &Path, script: &str, clients: usize,
         .output()
         .expect("pgbench");
     let text = String::from_utf8_lossy(&output.stdout);
-    let tps = text.lines().find_map(|line| line.strip_prefix("tps = ")).and_then(|rest| rest.split(' ').next());
+    let tps = text
+        .lines()
+        .find_map(|line| line.strip_prefix("tps = "))
+        .and_then(|rest| rest.split(' ').next());
     tps.and_then(|tps| tps.parse().ok()).unwrap_or_else(|| panic!("pgbench says no rate: {text}"))
 }
 
@@ -258,9 +358,14 @@ async fn fill(options: &PostgresOptions) {
     }
 }
 
-/// Saves through the store: as many tasks as clients, each waiting for its save before the next. `alone`: one commit a transaction,
-/// on so many connections.
-async fn saves(options: &PostgresOptions, clients: usize, alone: Option<usize>, time: Duration) -> (f64, f64) {
+/// Saves through the store: as many tasks as clients, each waiting for its save before the next.
+/// `alone`: one commit a transaction, on so many connections.
+async fn saves(
+    options: &PostgresOptions,
+    clients: usize,
+    alone: Option<usize>,
+    time: Duration,
+) -> (f64, f64) {
     let mut options = options.clone();
     if let Some(connections) = alone {
         (options.batch, options.writers) = (1, connections);
@@ -281,8 +386,10 @@ async fn saves(options: &PostgresOptions, clients: usize, alone: Option<usize>, 
                 if start.elapsed() >= time {
                     break;
                 }
-                let (id, changes) = (CommitId(Env::system().uuid()), vec![save(&mine[at], payload.clone())]);
-                let commit = Commit { id, incarnation, from: None, changes, returning: Returning::HEAD };
+                let (id, changes) =
+                    (CommitId(Env::system().uuid()), vec![save(&mine[at], payload.clone())]);
+                let commit =
+                    Commit { id, incarnation, from: None, changes, returning: Returning::HEAD };
                 let begun = Instant::now();
                 mine[at] = store.commit_one(commit).await.expect("saved").states.remove(0);
                 times.push(begun.elapsed());
@@ -303,8 +410,11 @@ async fn sessions(options: &PostgresOptions, time: Duration) {
     const PROFILES: usize = 2000;
     let store = PostgresStore::open(options.clone()).await.expect("a store");
     let server = GameServer::builder(store).job_id("bench").start().await.expect("a game server");
-    let players: ProfileStore<Player> =
-        server.store_builder("Sessions").template(Player { coins: 1000, notes: "x".repeat(1000) }).build().expect("a store");
+    let players: ProfileStore<Player> = server
+        .store_builder("Sessions")
+        .template(Player { coins: 1000, notes: "x".repeat(1000) })
+        .build()
+        .expect("a store");
     for round in ["new profiles", "known profiles"] {
         let began = Instant::now();
         let opened = join_all((0..PROFILES).map(|n| {
@@ -339,9 +449,17 @@ async fn sessions(options: &PostgresOptions, time: Duration) {
             );
         }
         let began = Instant::now();
-        join_all(opened.into_iter().map(|profile| async move { profile.end_session().await.expect("ended") })).await;
+        join_all(
+            opened
+                .into_iter()
+                .map(|profile| async move { profile.end_session().await.expect("ended") }),
+        )
+        .await;
         let ends = PROFILES as f64 / began.elapsed().as_secs_f64();
-        println!("sessions of {PROFILES} {round} at once: {starts:.0} starts /s, {ends:.0} ends /s");
+        println!(
+            "sessions of {PROFILES} {round} at once: {starts:.0} starts /s, {ends:.0} ends \
+            /s"
+        );
     }
     let _ = server.shutdown().await;
 }
@@ -349,9 +467,19 @@ async fn sessions(options: &PostgresOptions, time: Duration) {
 /// One of two processes.
 async fn play(part: &str, options: &PostgresOptions, name: &str) {
     let store = PostgresStore::open(options.clone()).await.expect("a store");
-    let server = GameServer::builder(store).messenger(messenger(name, options).await).start().await.expect("a game server");
-    let players: ProfileStore<Player> =
-        server.store_builder(&format!("Play {name}")).template(Player::default()).build().expect("a store");
+    let server = GameServer::builder(store)
+        .messenger(messenger(name, options).await)
+        .start()
+        .await
+        .expect("a game server");
+    let players: ProfileStore<Player> = server
+        .store_builder(&format!(
+            "Play \
+            {name}"
+        ))
+        .template(Player::default())
+        .build()
+        .expect("a store");
     match part {
         "hand-over" => hand_over(&players).await,
         "receive" => receive(&players).await,
@@ -373,7 +501,12 @@ async fn receive(players: &ProfileStore<Player>) {
     while took.len() < MESSAGES {
         took.push(Duration::from_nanos(times.recv().await.expect("a message")));
     }
-    println!("  {MESSAGES} messages: p50 {:.2} ms, p99 {:.2} ms until the handler runs", at(&mut took, 0.5), at(&mut took, 0.99));
+    println!(
+        "  {MESSAGES} messages: p50 {:.2} ms, p99 {:.2} ms until the handler \
+        runs",
+        at(&mut took, 0.5),
+        at(&mut took, 0.99)
+    );
     profile.end_session().await.expect("ended");
 }
 
@@ -388,7 +521,10 @@ async fn send(players: &ProfileStore<Player>) {
 
 /// The time that both processes see, in nanoseconds.
 fn wall() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a time after 1970");
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect(
+        "a time \
+        after 1970",
+    );
     u64::try_from(since.as_nanos()).expect("a time before 2554")
 }
 
@@ -421,7 +557,9 @@ async fn hand_over(players: &ProfileStore<Player>) {
     );
 }
 
-async fn join_all<T: Send + 'static>(work: impl Iterator<Item = impl Future<Output = T> + Send + 'static>) -> Vec<T> {
+async fn join_all<T: Send + 'static>(
+    work: impl Iterator<Item = impl Future<Output = T> + Send + 'static>,
+) -> Vec<T> {
     let tasks: Vec<_> = work.map(tokio::spawn).collect();
     let mut done = Vec::with_capacity(tasks.len());
     for task in tasks {

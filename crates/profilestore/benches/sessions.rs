@@ -1,4 +1,5 @@
-//! What a game feels, beside a bare baseline in the same run: saves, hand-over, CPU a save, memory a session.
+//! What a game feels, beside a bare baseline in the same run: saves, hand-over, CPU a save, memory
+//! a session.
 //!
 //! `cargo bench -p profilestore --bench sessions [-- saves|handover|cpu|memory]`
 //!
@@ -16,7 +17,10 @@ use std::{
 
 use profilestore::{
     GameServer, ProfileKey,
-    data_store::{Cause, Change, Commit, CommitId, DataStore, DataStoreExt, MemoryStore, NewValue, Returning, SqliteStore},
+    data_store::{
+        Cause, Change, Commit, CommitId, DataStore, DataStoreExt, MemoryStore, NewValue, Returning,
+        SqliteStore,
+    },
     env::Env,
     messenger::LocalMessenger,
     record::Record,
@@ -45,7 +49,10 @@ fn main() -> Outcome {
     }
     if wanted("cpu") {
         // One thread, so that its CPU time is the library's.
-        tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(cpu_per_save())?;
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?
+            .block_on(cpu_per_save())?;
     }
     if wanted("memory") {
         runtime.block_on(memory_per_session())?;
@@ -72,10 +79,22 @@ fn sync_rate(folder: &Path) -> Outcome<f64> {
 async fn saves() -> Outcome {
     let folder = tempfile::tempdir()?;
     let sync = sync_rate(folder.path())?;
-    println!("\ndurable saves of changed 4 KB profiles on SQLite, history on (overwriting 4 KB with fdatasync: {sync:.0}/s)");
-    println!("{:>10} {:>10} {:>10} {:>10} {:>16}", "sessions", "saves/s", "p50 ms", "p99 ms", "x fdatasync rate");
+    println!(
+        "\ndurable saves of changed 4 KB profiles on SQLite, history on (overwriting 4 KB \
+        with fdatasync: {sync:.0}/s)"
+    );
+    println!(
+        "{:>10} {:>10} {:>10} {:>10} {:>16}",
+        "sessions",
+        "saves/s",
+        "p50 ms",
+        "p99 ms",
+        "x \
+        fdatasync rate"
+    );
     for sessions in [1, 32, 256] {
-        let file = SqliteStore::open(folder.path().join(format!("{sessions}.db")), Default::default())?;
+        let file =
+            SqliteStore::open(folder.path().join(format!("{sessions}.db")), Default::default())?;
         let (server, players) = server_on(&file, "bench").await?;
         let until = Instant::now() + Duration::from_secs(5);
         let tasks: Vec<_> = (0..sessions)
@@ -112,7 +131,11 @@ async fn hand_over_in_process() -> Outcome {
     let messenger = LocalMessenger::new();
     let mut stores = Vec::new();
     for job in ["a", "b"] {
-        let server = GameServer::builder(file.clone()).messenger(messenger.clone()).job_id(job).start().await?;
+        let server = GameServer::builder(file.clone())
+            .messenger(messenger.clone())
+            .job_id(job)
+            .start()
+            .await?;
         stores.push((server.store_builder("PlayerData").template(player()).build()?, server));
     }
     let mut took = Vec::new();
@@ -123,14 +146,22 @@ async fn hand_over_in_process() -> Outcome {
         let profile = stores[round % 2].0.start_session("p").await?;
         took.push(began.elapsed());
         profile.update(|data| data.coins += 1)?;
-        // A hand-over of a profile that has just been handed over is a case of its own; this is the usual one.
+        // A hand-over of a profile that has just been handed over is a case of its own; this is the
+        // usual one.
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     // What it must cost: three durable commits, one after the other.
     let commit = bare_commits(&file, 300).await?;
     let (p50, p99) = percentiles(&mut took);
-    println!("\nhand-over from a live holder that has unsaved changes (one bare commit of the same store: p50 {commit:.2} ms)");
-    println!("  in one process:        p50 {p50:.2} ms, p99 {p99:.2} ms, {:.1} bare commits", p50 / commit);
+    println!(
+        "\nhand-over from a live holder that has unsaved changes (one bare commit of the \
+        same store: p50 {commit:.2} ms)"
+    );
+    println!(
+        "  in one process:        p50 {p50:.2} ms, p99 {p99:.2} ms, {:.1} bare \
+        commits",
+        p50 / commit
+    );
     for (_, server) in &stores {
         let _ = server.shutdown().await;
     }
@@ -175,7 +206,8 @@ fn write_of(key: &ProfileKey, epoch: u64, version: u64, value: bytes::Bytes) -> 
     }
 }
 
-/// The other end of [`hand_over_between_processes`]: takes the profile whenever it is told to, and says how long that took.
+/// The other end of [`hand_over_between_processes`]: takes the profile whenever it is told to, and
+/// says how long that took.
 async fn other_process(path: &Path) -> Outcome {
     let file = SqliteStore::open(path, Default::default())?;
     let (server, players) = server_on(&file, "b").await?;
@@ -209,7 +241,8 @@ async fn hand_over_between_processes() -> Outcome {
         took.push(began.elapsed());
         profile.update(|data| data.coins += 1)?;
         writeln!(orders, "take")?;
-        // The child's answer is waited for on a thread of its own, since this server must go on meanwhile.
+        // The child's answer is waited for on a thread of its own, since this server must go on
+        // meanwhile.
         let (answer, rest) = tokio::task::spawn_blocking(move || (answers.next(), answers)).await?;
         answers = rest;
         took.push(Duration::from_micros(answer.ok_or("the child is gone")??.parse()?));
@@ -244,7 +277,8 @@ async fn cpu_per_save() -> Outcome {
     }
     let whole = per_round(thread_cpu()? - began);
 
-    // What is not the library's own: the store itself, and compressing (with the copy into the record that is compressed).
+    // What is not the library's own: the store itself, and compressing (with the copy into the
+    // record that is compressed).
     let record = Record::new(0, serde_json::value::to_raw_value(&player())?);
     let encoded = record.encode()?;
     let began = thread_cpu()?;
@@ -257,8 +291,13 @@ async fn cpu_per_save() -> Outcome {
     let began = thread_cpu()?;
     for version in 0..u64::from(ROUNDS) {
         let write = write_of(&key, 0, version, encoded.clone());
-        let commit =
-            Commit { id: CommitId(env.uuid()), incarnation, from: None, changes: vec![write], returning: Returning::HEAD };
+        let commit = Commit {
+            id: CommitId(env.uuid()),
+            incarnation,
+            from: None,
+            changes: vec![write],
+            returning: Returning::HEAD,
+        };
         std::hint::black_box(store.commit_one(commit).await?);
     }
     let bare_store = per_round(thread_cpu()? - began);
@@ -271,7 +310,8 @@ async fn cpu_per_save() -> Outcome {
     println!("\nCPU a save of a changed 4 KB profile, on one thread");
     println!("  edit and save through the library, store in memory: {whole:.1} us");
     println!(
-        "  of it compression {compression:.1} us, the store {bare_store:.1} us; the library itself {:.1} us",
+        "  of it compression {compression:.1} us, the store {bare_store:.1} us; the library \
+            itself {:.1} us",
         whole - compression - bare_store
     );
     println!("  (of that, serialising the data: {serialising:.1} us)");
@@ -284,7 +324,8 @@ async fn memory_per_session() -> Outcome {
     let folder = tempfile::tempdir()?;
     let file = SqliteStore::open(folder.path().join("p.db"), Default::default())?;
     let (server, players) = server_on(&file, "bench").await?;
-    // So many that pools and buffers are there and SQLite's page cache, which is bounded, is full. They stay open.
+    // So many that pools and buffers are there and SQLite's page cache, which is bounded, is full.
+    // They stay open.
     let warm = open_all(&players, "warm", 2 * SESSIONS).await?;
     let before = resident_bytes()?;
     let copies: Vec<Player> = (0..SESSIONS).map(|_| player()).collect();
@@ -293,7 +334,8 @@ async fn memory_per_session() -> Outcome {
     let profiles = open_all(&players, "p", SESSIONS).await?;
     let session = (resident_bytes()? - before) / SESSIONS as f64;
     println!(
-        "\nmemory of {SESSIONS} idle sessions: {session:.0} bytes each, of which the data itself (the bare structs) {data:.0}: {:.0} beyond it",
+        "\nmemory of {SESSIONS} idle sessions: {session:.0} bytes each, of which the data itself \
+            (the bare structs) {data:.0}: {:.0} beyond it",
         session - data
     );
     drop((copies, profiles, warm));

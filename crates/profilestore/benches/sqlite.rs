@@ -1,10 +1,14 @@
-//! Durable saves a second on the embedded store, beside what the same machine does without it in the same run: the bare statements
-//! in the same batches, and overwriting 4 KB with fdatasync.
+//! Durable saves a second on the embedded store, beside what the same machine does without it in
+//! the same run: the bare statements in the same batches, and overwriting 4 KB with fdatasync.
 //!
-//! `cargo bench -p profilestore --bench sqlite`; a folder on the disk that is meant as an argument, otherwise the build folder.
-//! Seconds a measurement in `SECONDS` (default 3).
+//! `cargo bench -p profilestore --bench sqlite`; a folder on the disk that is meant as an argument,
+//! otherwise the build folder. Seconds a measurement in `SECONDS` (default 3).
 
-#![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock of the machine that it measures")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a benchmark reads the clock of the machine that \
+    it measures"
+)]
 
 use std::{
     fs::OpenOptions,
@@ -21,8 +25,8 @@ use bytes::Bytes;
 use profilestore::{
     ProfileKey,
     data_store::{
-        Cause, Change, Commit, CommitId, DataStore, DataStoreExt as _, Holder, KeyState, LeaseState, NewValue, Returning,
-        ServerId, SqliteOptions, SqliteStore,
+        Cause, Change, Commit, CommitId, DataStore, DataStoreExt as _, Holder, KeyState,
+        LeaseState, NewValue, Returning, ServerId, SqliteOptions, SqliteStore,
     },
     env::Env,
 };
@@ -48,17 +52,26 @@ fn main() {
     );
     for committers in [1, 32, 256] {
         // Bare, store, bare: the machine's mood is in both.
-        let first = bare(&dir.path().join(format!("bare-a{committers}")), committers.min(BATCH), time / 2);
-        let (rate, p50, p99) = store(&dir.path().join(format!("store{committers}")), committers, time);
-        let second = bare(&dir.path().join(format!("bare-b{committers}")), committers.min(BATCH), time / 2);
+        let first =
+            bare(&dir.path().join(format!("bare-a{committers}")), committers.min(BATCH), time / 2);
+        let (rate, p50, p99) =
+            store(&dir.path().join(format!("store{committers}")), committers, time);
+        let second =
+            bare(&dir.path().join(format!("bare-b{committers}")), committers.min(BATCH), time / 2);
         let base = f64::midpoint(first, second);
-        println!("{committers:>10} {base:>12.0} {rate:>12.0} {:>8.2} {:>10.1} {p50:>10.2} {p99:>10.2}", rate / base, rate / disk);
+        println!(
+            "{committers:>10} {base:>12.0} {rate:>12.0} {:>8.2} {:>10.1} {p50:>10.2} \
+            {p99:>10.2}",
+            rate / base,
+            rate / disk
+        );
     }
 }
 
 /// Overwrites one block of a file, syncing each time.
 fn overwrite(path: &Path, time: Duration) -> f64 {
-    let mut file = OpenOptions::new().create(true).truncate(true).write(true).open(path).expect("a file");
+    let mut file =
+        OpenOptions::new().create(true).truncate(true).write(true).open(path).expect("a file");
     let block = value(1);
     for _ in 0..256 {
         file.write_all(&block).expect("room for a megabyte");
@@ -74,23 +87,30 @@ fn overwrite(path: &Path, time: Duration) -> f64 {
     rate(count, start)
 }
 
-/// The store's statements for a save, on the store's own tables, without the store: values and rows are at hand already.
+/// The store's statements for a save, on the store's own tables, without the store: values and rows
+/// are at hand already.
 fn bare(path: &Path, batch: usize, time: Duration) -> f64 {
     drop(SqliteStore::open(path, SqliteOptions::default()).expect("the tables"));
     let conn = Connection::open(path).expect("the file");
     conn.set_prepared_statement_cache_capacity(64);
-    for (pragma, value) in
-        [("synchronous", "FULL"), ("wal_autocheckpoint", "4000"), ("cache_size", "-65536"), ("mmap_size", "1073741824")]
-    {
+    for (pragma, value) in [
+        ("synchronous", "FULL"),
+        ("wal_autocheckpoint", "4000"),
+        ("cache_size", "-65536"),
+        ("mmap_size", "1073741824"),
+    ] {
         conn.pragma_update(None, pragma, value).expect("a pragma");
     }
     let value = value(2);
     let lease = serde_json::to_string(&lease(ServerId(Env::system().uuid()))).expect("a lease");
     conn.execute_batch("BEGIN IMMEDIATE").expect("begun");
     for n in 1..=KEYS {
-        let sql = "INSERT INTO head (id, store, scope, key, version, current, held, lease) VALUES (?1, 'PlayerData', 'global', ?2, 1, ?1, 1, ?3)";
+        let sql = "INSERT INTO head (id, store, scope, key, version, current, held, lease) VALUES \
+            (?1, 'PlayerData', 'global', ?2, 1, ?1, 1, ?3)";
         conn.execute(sql, params![n as i64, format!("Player_{n}"), lease]).expect("a head");
-        let sql = "INSERT INTO version (id, head, number, previous, previous_superseded_ms, written_ms, stored_ms, load_count, flags, cause, author, value) VALUES (?1, ?1, 1, 0, 0, 0, 0, 1, 0, 'save', 'job', ?2)";
+        let sql = "INSERT INTO version (id, head, number, previous, previous_superseded_ms, \
+            written_ms, stored_ms, load_count, flags, cause, author, value) VALUES (?1, ?1, 1, 0, \
+            0, 0, 0, 1, 0, 'save', 'job', ?2)";
         conn.execute(sql, params![n as i64, value]).expect("a version");
     }
     conn.execute_batch("COMMIT").expect("committed");
@@ -102,20 +122,31 @@ fn bare(path: &Path, batch: usize, time: Duration) -> f64 {
         for _ in 0..batch {
             let now = env.unix_ms();
             let name = &names[count % KEYS];
-            let sql = "SELECT h.id, h.epoch, h.version, h.created_ms, h.current, h.stored_ms, h.flags, h.users, h.lease_revision, h.inbox_revision, h.last_message, h.waiting, h.lease FROM head h WHERE h.store = ?1 AND h.scope = ?2 AND h.key = ?3";
+            let sql = "SELECT h.id, h.epoch, h.version, h.created_ms, h.current, h.stored_ms, \
+                h.flags, h.users, h.lease_revision, h.inbox_revision, h.last_message, h.waiting, \
+                h.lease FROM head h WHERE h.store = ?1 AND h.scope = ?2 AND h.key = ?3";
             let mut read = conn.prepare_cached(sql).expect("a statement");
             let (id, version, current): (i64, i64, i64) = read
-                .query_row(["PlayerData", "global", name], |row| Ok((row.get(0)?, row.get(2)?, row.get(4)?)))
+                .query_row(["PlayerData", "global", name], |row| {
+                    Ok((row.get(0)?, row.get(2)?, row.get(4)?))
+                })
                 .expect("a head");
-            let sql = "INSERT INTO outcome (id, at_ms, aborted) VALUES (?1, ?2, 0) ON CONFLICT DO NOTHING";
+            let sql = "INSERT INTO outcome (id, at_ms, aborted) VALUES (?1, ?2, 0) ON CONFLICT DO \
+                NOTHING";
             conn.prepare_cached(sql)
                 .and_then(|mut s| s.execute(params![env.uuid().as_bytes().as_slice(), now]))
                 .expect("an outcome");
-            let sql = "UPDATE version SET number = ?2, written_ms = ?3, stored_ms = ?4, load_count = ?5, flags = ?6, cause = ?7, author = ?8, label = ?9, value = ?10 WHERE id = ?1";
-            let row = params![current, version + 1, now, now, 1, 0, "save", "job", None::<String>, value];
+            let sql = "UPDATE version SET number = ?2, written_ms = ?3, stored_ms = ?4, \
+                load_count = ?5, flags = ?6, cause = ?7, author = ?8, label = ?9, value = ?10 \
+                WHERE id = ?1";
+            let row =
+                params![current, version + 1, now, now, 1, 0, "save", "job", None::<String>, value];
             conn.prepare_cached(sql).and_then(|mut s| s.execute(row)).expect("a version");
-            let sql = "UPDATE head SET version = ?2, current = ?3, stored_ms = ?4, flags = ?5 WHERE id = ?1";
-            conn.prepare_cached(sql).and_then(|mut s| s.execute([id, version + 1, current, now, 0])).expect("a head");
+            let sql = "UPDATE head SET version = ?2, current = ?3, stored_ms = ?4, flags = ?5 \
+                WHERE id = ?1";
+            conn.prepare_cached(sql)
+                .and_then(|mut s| s.execute([id, version + 1, current, now, 0]))
+                .expect("a head");
             count += 1;
         }
         conn.prepare_cached("COMMIT").and_then(|mut s| s.execute([])).expect("committed");
@@ -125,7 +156,11 @@ fn bare(path: &Path, batch: usize, time: Duration) -> f64 {
 
 /// Saves through the store: as many tasks as committers, each waiting for its save before the next.
 fn store(path: &Path, committers: usize, time: Duration) -> (f64, f64, f64) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
     runtime.block_on(async {
         let store = SqliteStore::open(path, SqliteOptions::default()).expect("a store");
         let incarnation = store.identity().await.expect("who it is").incarnation;
@@ -138,22 +173,43 @@ fn store(path: &Path, committers: usize, time: Duration) -> (f64, f64, f64) {
             changes,
             returning: Returning::HEAD,
         };
-        let register = Change::RegisterServer { id: server, place_id: 1, job_id: "job".into(), lease_ms: 20_000 };
+        let register = Change::RegisterServer {
+            id: server,
+            place_id: 1,
+            job_id: "job".into(),
+            lease_ms: 20_000,
+        };
         store.commit_one(commit(vec![register])).await.expect("registered");
         let payload = Bytes::from(value(3));
-        let keys: Vec<_> =
-            (1..=KEYS).map(|n| ProfileKey::new("PlayerData", "global", &format!("Player_{n}")).expect("a name")).collect();
+        let keys: Vec<_> = (1..=KEYS)
+            .map(|n| {
+                ProfileKey::new("PlayerData", "global", &format!("Player_{n}")).expect("a name")
+            })
+            .collect();
         let mut first = Vec::new();
         for key in &keys {
             let state = KeyState::absent(key.clone());
-            let change = Change::Lease { key: key.clone(), revision: 0, lease: lease(server), raise_epoch: false, seal: false };
+            let change = Change::Lease {
+                key: key.clone(),
+                revision: 0,
+                lease: lease(server),
+                raise_epoch: false,
+                seal: false,
+            };
             first.push(commit(vec![change, save(&state, payload.clone())]));
         }
-        let states: Vec<_> = store.commit(first).await.into_iter().map(|reply| reply.expect("made").states.remove(0)).collect();
+        let states: Vec<_> = store
+            .commit(first)
+            .await
+            .into_iter()
+            .map(|reply| reply.expect("made").states.remove(0))
+            .collect();
         let count = Arc::new(AtomicU64::new(0));
         let start = Instant::now();
         let mut tasks = tokio::task::JoinSet::new();
-        for mine in (0..committers).map(|task| states.iter().skip(task).step_by(committers).cloned().collect::<Vec<_>>()) {
+        for mine in (0..committers)
+            .map(|task| states.iter().skip(task).step_by(committers).cloned().collect::<Vec<_>>())
+        {
             let (store, count, payload) = (store.clone(), count.clone(), payload.clone());
             let mut mine = mine;
             tasks.spawn(async move {
@@ -164,7 +220,13 @@ fn store(path: &Path, committers: usize, time: Duration) -> (f64, f64, f64) {
                     }
                     let changes = vec![save(&mine[at], payload.clone())];
                     let id = CommitId(Env::system().uuid());
-                    let commit = Commit { id, incarnation, from: Some(server), changes, returning: Returning::HEAD };
+                    let commit = Commit {
+                        id,
+                        incarnation,
+                        from: Some(server),
+                        changes,
+                        returning: Returning::HEAD,
+                    };
                     let begun = Instant::now();
                     mine[at] = store.commit_one(commit).await.expect("saved").states.remove(0);
                     times.push(begun.elapsed());
@@ -179,7 +241,8 @@ fn store(path: &Path, committers: usize, time: Duration) -> (f64, f64, f64) {
         }
         let rate = rate(count.load(Relaxed), start);
         times.sort_unstable();
-        let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1000.0;
+        let at =
+            |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1000.0;
         (rate, at(0.5), at(0.99))
     })
 }

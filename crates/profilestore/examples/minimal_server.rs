@@ -1,4 +1,5 @@
-//! A game server in miniature: players join, play and leave, and what they did is there the next time.
+//! A game server in miniature: players join, play and leave, and what they did is there the next
+//! time.
 //!
 //! `cargo run -p profilestore --example minimal_server`
 
@@ -28,7 +29,12 @@ impl Game {
         profile.add_user_id(user.try_into()?)?;
         profile.on_session_end(move |end| println!("player {user}: session over ({end:?})"));
         profile.update(|data| data.visits += 1)?;
-        println!("player {user}: visit {} with {} coins", profile.read(|data| data.visits), profile.read(|data| data.coins));
+        println!(
+            "player {user}: visit {} with {} \
+            coins",
+            profile.read(|data| data.visits),
+            profile.read(|data| data.coins)
+        );
         self.online.insert(user, profile);
         Ok(())
     }
@@ -52,7 +58,11 @@ impl Game {
 async fn main() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let file = SqliteStore::open(folder.path().join("profiles.db"), Default::default())?;
-    let server = GameServer::builder(file.clone()).messenger(SqliteMessenger::new(&file)).job_id("example").start().await?;
+    let server = GameServer::builder(file.clone())
+        .messenger(SqliteMessenger::new(&file))
+        .job_id("example")
+        .start()
+        .await?;
     let players = server.store_builder("PlayerData").template(Player::default()).build()?;
     let mut game = Game { players, online: BTreeMap::new() };
 

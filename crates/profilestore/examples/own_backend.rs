@@ -1,7 +1,7 @@
 //! A backend of one's own, in memory: everything that the contract asks for, in one file.
 //!
-//! The library brings the rules; the backend shows its state to them, and keeps what they allow. This
-//! one keeps each key in one piece, so `KeyContents` says what a change makes of it.
+//! The library brings the rules; the backend shows its state to them, and keeps what they allow.
+//! This one keeps each key in one piece, so `KeyContents` says what a change makes of it.
 //! `tests/it/own_backend.rs` runs the conformance suite on it. Read `docs/backends.md` beside it.
 
 use std::{collections::BTreeMap, convert::Infallible, mem, sync::Mutex};
@@ -9,9 +9,10 @@ use std::{collections::BTreeMap, convert::Infallible, mem, sync::Mutex};
 use profilestore::{
     GameServer, ProfileKey,
     data_store::{
-        Change, Commit, CommitId, CommitReply, Conflict, ConflictKind, DataStore, Digest, Identity, Incarnation, KeyContents,
-        KeyQuery, KeyState, Notice, Order, Retention, Returning, ServerId, ServerRow, Snapshot, StoreError, StoredVersion,
-        SweepCursor, SweepReport, VersionInfo, VersionQuery, VersionRef,
+        Change, Commit, CommitId, CommitReply, Conflict, ConflictKind, DataStore, Digest, Identity,
+        Incarnation, KeyContents, KeyQuery, KeyState, Notice, Order, Retention, Returning,
+        ServerId, ServerRow, Snapshot, StoreError, StoredVersion, SweepCursor, SweepReport,
+        VersionInfo, VersionQuery, VersionRef,
         rules::{self, Counters, Fault, MessageFacts, Outcome, View},
     },
     env::Env,
@@ -53,11 +54,22 @@ impl DataStore for OwnStore {
         Ok(self.with(|state, now_ms| Identity { incarnation: state.incarnation, now_ms }))
     }
 
-    async fn read(&self, keys: &[ProfileKey], returning: Returning) -> Result<Snapshot, StoreError> {
-        Ok(self.with(|state, now_ms| Snapshot { now_ms, states: keys.iter().map(|key| state.show(key, returning)).collect() }))
+    async fn read(
+        &self,
+        keys: &[ProfileKey],
+        returning: Returning,
+    ) -> Result<Snapshot, StoreError> {
+        Ok(self.with(|state, now_ms| Snapshot {
+            now_ms,
+            states: keys.iter().map(|key| state.show(key, returning)).collect(),
+        }))
     }
 
-    async fn version(&self, key: &ProfileKey, wanted: &VersionRef) -> Result<Option<StoredVersion>, StoreError> {
+    async fn version(
+        &self,
+        key: &ProfileKey,
+        wanted: &VersionRef,
+    ) -> Result<Option<StoredVersion>, StoreError> {
         Ok(self.with(|state, _| state.keys.get(key)?.version(wanted)))
     }
 
@@ -75,34 +87,54 @@ impl DataStore for OwnStore {
 
     async fn keys(&self, query: &KeyQuery) -> Result<Vec<KeyState>, StoreError> {
         Ok(self.with(|state, _| {
-            let states = state.keys.iter().map(|(key, held)| (state.show(key, Returning::HEAD), held));
-            states.filter(|(state, held)| query.wants(state, held.user_ids())).map(|(state, _)| state).take(query.limit).collect()
+            let states =
+                state.keys.iter().map(|(key, held)| (state.show(key, Returning::HEAD), held));
+            states
+                .filter(|(state, held)| query.wants(state, held.user_ids()))
+                .map(|(state, _)| state)
+                .take(query.limit)
+                .collect()
         }))
     }
 
     async fn servers(&self) -> Result<(i64, Vec<ServerRow>), StoreError> {
-        Ok(self.with(|state, now_ms| (now_ms, state.servers.values().map(|(row, _)| row.clone()).collect())))
+        Ok(self.with(|state, now_ms| {
+            (now_ms, state.servers.values().map(|(row, _)| row.clone()).collect())
+        }))
     }
 
     async fn commit(&self, commits: Vec<Commit>) -> Vec<Result<CommitReply, StoreError>> {
-        self.with(|state, now_ms| commits.iter().map(|commit| state.commit(commit, now_ms)).collect())
+        self.with(|state, now_ms| {
+            commits.iter().map(|commit| state.commit(commit, now_ms)).collect()
+        })
     }
 
-    async fn commit_by(&self, commits: Vec<Commit>, _: Instant) -> Vec<Result<CommitReply, StoreError>> {
+    async fn commit_by(
+        &self,
+        commits: Vec<Commit>,
+        _: Instant,
+    ) -> Vec<Result<CommitReply, StoreError>> {
         self.commit(commits).await // No commit waits here.
     }
 
-    async fn sweep(&self, retention: Retention, _: Option<SweepCursor>) -> Result<SweepReport, StoreError> {
+    async fn sweep(
+        &self,
+        retention: Retention,
+        _: Option<SweepCursor>,
+    ) -> Result<SweepReport, StoreError> {
         Ok(self.with(|state, now_ms| state.sweep(retention, now_ms)))
     }
 }
 
 impl State {
-    /// The heart of a backend: judge a commit against the state before it, then apply all of it, in one transaction.
+    /// The heart of a backend: judge a commit against the state before it, then apply all of it, in
+    /// one transaction.
     fn commit(&mut self, commit: &Commit, now_ms: i64) -> Result<CommitReply, StoreError> {
         rules::check_commit(commit)?;
         rules::check_incarnation(commit, self.incarnation)?;
-        let conflict = |kind, state, server| Err(StoreError::Conflict(Box::new(Conflict { kind, now_ms, state, server })));
+        let conflict = |kind, state, server| {
+            Err(StoreError::Conflict(Box::new(Conflict { kind, now_ms, state, server })))
+        };
         match self.outcomes.get(&commit.id) {
             Some((Outcome::Applied, _)) => return Ok(self.reply(commit, now_ms, true, Vec::new())),
             Some((Outcome::Aborted, _)) => return conflict(ConflictKind::Aborted, None, None),
@@ -110,16 +142,25 @@ impl State {
         }
         let Ok(fault) = rules::judge(self, commit, now_ms);
         match fault {
-            Some(Fault::Key(kind, key)) => return conflict(kind, Some(self.show(&key, commit.returning)), None),
+            Some(Fault::Key(kind, key)) => {
+                return conflict(kind, Some(self.show(&key, commit.returning)), None);
+            }
             Some(Fault::Server(row)) => return conflict(ConflictKind::Server, None, row),
             Some(Fault::Commit(kind)) => return conflict(kind, None, None),
-            None if rules::only_checks(commit) => return Ok(self.reply(commit, now_ms, false, Vec::new())),
+            None if rules::only_checks(commit) => {
+                return Ok(self.reply(commit, now_ms, false, Vec::new()));
+            }
             None => {}
         }
-        let lease_of = |key: &ProfileKey| self.keys.get(key).map(|held| held.lease().clone()).unwrap_or_default();
-        let before: Vec<_> = rules::keys_of(commit).into_iter().map(|key| (key.clone(), lease_of(key))).collect();
-        let changed: Vec<_> =
-            rules::in_order(commit).filter(|change| self.apply(change, now_ms)).filter_map(Change::key).collect();
+        let lease_of = |key: &ProfileKey| {
+            self.keys.get(key).map(|held| held.lease().clone()).unwrap_or_default()
+        };
+        let before: Vec<_> =
+            rules::keys_of(commit).into_iter().map(|key| (key.clone(), lease_of(key))).collect();
+        let changed: Vec<_> = rules::in_order(commit)
+            .filter(|change| self.apply(change, now_ms))
+            .filter_map(Change::key)
+            .collect();
         for change in &commit.changes {
             if let Some(held) = change.key().and_then(|key| self.keys.get_mut(key)) {
                 held.finish(change);
@@ -138,18 +179,31 @@ impl State {
         Ok(self.reply(commit, now_ms, false, notified))
     }
 
-    /// Applies one change whose preconditions hold. True when it changed a key's lease, data or inbox.
+    /// Applies one change whose preconditions hold. True when it changed a key's lease, data or
+    /// inbox.
     fn apply(&mut self, change: &Change, now_ms: i64) -> bool {
         match change {
             Change::RegisterServer { id, place_id, job_id, lease_ms } => {
                 let (started_ms, renewed_ms) = (now_ms, now_ms);
                 let (id, place_id, job_id, lease_ms) = (*id, *place_id, job_id.clone(), *lease_ms);
-                let row = ServerRow { id, place_id, job_id, revision: 1, lease_ms, started_ms, renewed_ms, dead: false };
+                let row = ServerRow {
+                    id,
+                    place_id,
+                    job_id,
+                    revision: 1,
+                    lease_ms,
+                    started_ms,
+                    renewed_ms,
+                    dead: false,
+                };
                 self.servers.insert(id, (row, 0));
             }
             Change::RenewServer { id, acknowledged, .. } => {
                 let done = |(server, key): &(ServerId, ProfileKey), commit: &CommitId| {
-                    server == id && acknowledged.iter().any(|notice| (&notice.key, &notice.commit) == (key, commit))
+                    server == id
+                        && acknowledged
+                            .iter()
+                            .any(|notice| (&notice.key, &notice.commit) == (key, commit))
                 };
                 self.notices.retain(|notice, commit| !done(notice, commit));
                 let (row, _) = self.servers.get_mut(id).expect("it was judged");
@@ -161,10 +215,16 @@ impl State {
                     *since_ms = now_ms;
                 }
             }
-            Change::Abort { commit } => drop(self.outcomes.insert(*commit, (Outcome::Aborted, now_ms))),
+            Change::Abort { commit } => {
+                _ = self.outcomes.insert(*commit, (Outcome::Aborted, now_ms))
+            }
             Change::Check { .. } => {}
             Change::Erase { key, .. } if !self.keys.contains_key(key) => {}
-            change => return change.key().is_some_and(|key| self.keys.entry(key.clone()).or_default().apply(change, now_ms)),
+            change => {
+                return change.key().is_some_and(|key| {
+                    self.keys.entry(key.clone()).or_default().apply(change, now_ms)
+                });
+            }
         }
         false
     }
@@ -177,23 +237,41 @@ impl State {
         }
     }
 
-    fn reply(&self, commit: &Commit, now_ms: i64, already_applied: bool, notified: Vec<(ServerId, ProfileKey)>) -> CommitReply {
-        let states = rules::keys_of(commit).into_iter().map(|key| self.show(key, commit.returning)).collect();
-        let server = rules::server_of(commit).and_then(|id| self.servers.get(&id)).map(|(row, _)| row.clone());
-        let mine = self.notices.iter().filter(|((server, _), _)| Some(*server) == rules::renewed(commit));
-        let notices = mine.map(|((_, key), commit)| Notice { key: key.clone(), commit: *commit }).collect();
+    fn reply(
+        &self,
+        commit: &Commit,
+        now_ms: i64,
+        already_applied: bool,
+        notified: Vec<(ServerId, ProfileKey)>,
+    ) -> CommitReply {
+        let states = rules::keys_of(commit)
+            .into_iter()
+            .map(|key| self.show(key, commit.returning))
+            .collect();
+        let server = rules::server_of(commit)
+            .and_then(|id| self.servers.get(&id))
+            .map(|(row, _)| row.clone());
+        let mine =
+            self.notices.iter().filter(|((server, _), _)| Some(*server) == rules::renewed(commit));
+        let notices =
+            mine.map(|((_, key), commit)| Notice { key: key.clone(), commit: *commit }).collect();
         CommitReply { now_ms, already_applied, states, server, notices, notified }
     }
 
     fn sweep(&mut self, retention: Retention, now_ms: i64) -> SweepReport {
-        let (mut report, older) = (SweepReport::default(), |at: i64, age: i64| now_ms.saturating_sub(at) > age);
+        let (mut report, older) =
+            (SweepReport::default(), |at: i64, age: i64| now_ms.saturating_sub(at) > age);
         for key in self.keys.values_mut() {
             let (versions, receipts) = key.sweep(retention.history_ms, now_ms);
-            (report.versions, report.receipts) = (report.versions + versions, report.receipts + receipts);
+            (report.versions, report.receipts) =
+                (report.versions + versions, report.receipts + receipts);
         }
-        report.outcomes = self.outcomes.extract_if(.., |_, (_, at)| older(*at, rules::OUTCOME_KEPT_MS)).count() as u64;
+        report.outcomes =
+            self.outcomes.extract_if(.., |_, (_, at)| older(*at, rules::OUTCOME_KEPT_MS)).count()
+                as u64;
         let gone = |row: &ServerRow, since_ms| row.dead && older(since_ms, rules::OUTCOME_KEPT_MS);
-        report.servers = self.servers.extract_if(.., |_, (row, since_ms)| gone(row, *since_ms)).count() as u64;
+        report.servers =
+            self.servers.extract_if(.., |_, (row, since_ms)| gone(row, *since_ms)).count() as u64;
         self.notices.retain(|(server, _), _| self.servers.contains_key(server));
         report
     }
@@ -207,7 +285,11 @@ impl View for State {
         Ok(self.keys.get(key).map_or_else(Counters::default, KeyContents::counters))
     }
 
-    fn message(&mut self, key: &ProfileKey, index: u64) -> Result<Option<MessageFacts>, Infallible> {
+    fn message(
+        &mut self,
+        key: &ProfileKey,
+        index: u64,
+    ) -> Result<Option<MessageFacts>, Infallible> {
         Ok(self.keys.get(key).and_then(|held| held.message(index)))
     }
 
@@ -216,7 +298,10 @@ impl View for State {
     }
 
     fn keeps_version(&mut self, key: &ProfileKey, number: u64) -> Result<bool, Infallible> {
-        Ok(self.keys.get(key).is_some_and(|held| held.version(&VersionRef::Number(number)).is_some()))
+        Ok(self
+            .keys
+            .get(key)
+            .is_some_and(|held| held.version(&VersionRef::Number(number)).is_some()))
     }
 
     fn server(&mut self, id: ServerId) -> Result<Option<ServerRow>, Infallible> {

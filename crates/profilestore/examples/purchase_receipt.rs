@@ -1,8 +1,8 @@
 //! Purchases that are granted once and confirmed only when they are saved.
 //!
-//! A payment provider reports a purchase again and again until it is confirmed. So the grant and the purchase's id go into the
-//! data in one edit, and the confirmation waits until that edit is durable. A crash in between costs nothing: the next report finds
-//! the id, or grants anew.
+//! A payment provider reports a purchase again and again until it is confirmed. So the grant and
+//! the purchase's id go into the data in one edit, and the confirmation waits until that edit is
+//! durable. A crash in between costs nothing: the next report finds the id, or grants anew.
 //!
 //! `cargo run -p profilestore --example purchase_receipt`
 
@@ -27,7 +27,11 @@ enum Decision {
     NotProcessedYet,
 }
 
-async fn process_receipt(profile: &Profile<Player>, purchase: &str, coins: u64) -> Result<Decision, Box<dyn Error>> {
+async fn process_receipt(
+    profile: &Profile<Player>,
+    purchase: &str,
+    coins: u64,
+) -> Result<Decision, Box<dyn Error>> {
     if !profile.is_active() {
         return Ok(Decision::NotProcessedYet);
     }
@@ -42,7 +46,9 @@ async fn process_receipt(profile: &Profile<Player>, purchase: &str, coins: u64) 
     });
     match granted {
         Ok(()) => {}
-        Err(error) if error.kind() == ErrorKind::SessionEnded => return Ok(Decision::NotProcessedYet),
+        Err(error) if error.kind() == ErrorKind::SessionEnded => {
+            return Ok(Decision::NotProcessedYet);
+        }
         Err(error) => return Err(error.into()),
     }
     match profile.save().await {
@@ -57,7 +63,12 @@ async fn process_receipt(profile: &Profile<Player>, purchase: &str, coins: u64) 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
-    let server = GameServer::builder(SqliteStore::open(folder.path().join("profiles.db"), Default::default())?).start().await?;
+    let server = GameServer::builder(SqliteStore::open(
+        folder.path().join("profiles.db"),
+        Default::default(),
+    )?)
+    .start()
+    .await?;
     let players = server.store_builder("PlayerData").template(Player::default()).build()?;
     let profile = players.start_session("1").await?;
 
@@ -70,7 +81,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     assert_eq!(process_receipt(&profile, "purchase-2", 50).await?, Decision::NotProcessedYet);
     let profile = players.start_session("1").await?;
     assert_eq!(process_receipt(&profile, "purchase-2", 50).await?, Decision::Granted);
-    println!("coins: {}, purchases: {:?}", profile.read(|data| data.coins), profile.read(|data| data.purchases.clone()));
+    println!(
+        "coins: {}, purchases: \
+        {:?}",
+        profile.read(|data| data.coins),
+        profile.read(|data| data.purchases.clone())
+    );
     assert_eq!(profile.last_saved_data().coins, 150);
     assert!(server.shutdown().await.is_complete());
     Ok(())

@@ -1,4 +1,5 @@
-//! A trade between players on two servers that no crash can break: an escrow, itself a profile, holds both items until it settles.
+//! A trade between players on two servers that no crash can break: an escrow, itself a profile,
+//! holds both items until it settles.
 //!
 //! ```text
 //! alice's server   one commit: the sword leaves alice's data, which remembers the trade, and becomes a message to the escrow
@@ -7,9 +8,10 @@
 //! each server      one commit: the message becomes an item, and the trade is forgotten
 //! ```
 //!
-//! Between two commits every item is in exactly one place. Whoever has put something into a trade remembers it until something comes
-//! back, so whichever server opens his profile next finishes the trade. Two servers that settle at once meet at the escrow's
-//! session: one gets it, the other finds it settled.
+//! Between two commits every item is in exactly one place. Whoever has put something into a trade
+//! remembers it until something comes back, so whichever server opens his profile next finishes the
+//! trade. Two servers that settle at once meet at the escrow's session: one gets it, the other
+//! finds it settled.
 //!
 //! `cargo run -p profilestore --example trade_across_servers`
 
@@ -99,7 +101,9 @@ impl Host {
         // Short, so that this example need not wait long for the dead.
         let (lease_time, renew_period) = (Duration::from_secs(1), Duration::from_millis(250));
         let settings = Settings { lease_time, renew_period, ..Settings::default() };
-        let builder = GameServer::builder(store.clone()).messenger(SqliteMessenger::new(&store)).settings(settings);
+        let builder = GameServer::builder(store.clone())
+            .messenger(SqliteMessenger::new(&store))
+            .settings(settings);
         let server = builder.job_id(name).start().await?;
         let players = server.store_builder("PlayerData").template(Player::default()).build()?;
         let trades = server.store_builder("Trades").template(Escrow::default()).build()?;
@@ -122,12 +126,15 @@ impl Host {
         Ok(profile)
     }
 
-    /// The item leaves the player's data and is on its way into the escrow, or neither. False when he does not have it.
+    /// The item leaves the player's data and is on its way into the escrow, or neither. False when
+    /// he does not have it.
     async fn deposit(&self, profile: &Profile<Player>, terms: &Terms) -> Outcome<bool> {
         let (from, trades, terms) = (profile.clone(), self.trades.clone(), terms.clone());
         let given = self.server.transaction().with(profile).run(move |tx| {
             let name = from.key().key().to_owned();
-            let Some((_, item)) = terms.sides.iter().find(|(who, _)| *who == name).cloned() else { return Ok(false) };
+            let Some((_, item)) = terms.sides.iter().find(|(who, _)| *who == name).cloned() else {
+                return Ok(false);
+            };
             let had = tx.edit(&from, |data| {
                 let at = data.items.iter().position(|other| *other == item)?;
                 data.open_trades.insert(terms.trade.clone(), terms.clone());
@@ -136,9 +143,18 @@ impl Host {
             if had.is_none() {
                 return Ok(false);
             }
-            // An identity that does not change: putting it in twice would be an error of the program, and is refused as such.
-            let id = MessageId::new(terms.created_ms, &format!("deposit of {name}")).expect("it is short");
-            tx.gift_as(&trades, &terms.trade, &id, &Deposit { from: name, item, terms: terms.clone() })?;
+            // An identity that does not change: putting it in twice would be an error of the
+            // program, and is refused as such.
+            let id = MessageId::new(terms.created_ms, &format!("deposit of {name}")).expect(
+                "it \
+                is short",
+            );
+            tx.gift_as(
+                &trades,
+                &terms.trade,
+                &id,
+                &Deposit { from: name, item, terms: terms.clone() },
+            )?;
             Ok::<_, profilestore::Error>(true)
         });
         Ok(given.await?)
@@ -149,7 +165,8 @@ impl Host {
         let escrow = self.trades.start_session(trade).await?;
         escrow.message_handler(|data, message| {
             if let Ok(deposit) = message.parse::<Deposit>() {
-                // The first word counts: who agreed on something else gets his item back in the end.
+                // The first word counts: who agreed on something else gets his item back in the
+                // end.
                 if data.terms.trade.is_empty() {
                     data.terms = deposit.terms;
                 }
@@ -161,7 +178,11 @@ impl Host {
         let settled = self.server.transaction().with(&escrow).run(move |tx| {
             let out = tx.edit(&emptied, |data| data.settle(now_ms))?;
             for (to, item) in &out {
-                tx.gift(&players, to, &Delivery { trade: emptied.key().key().to_owned(), item: item.clone() })?;
+                tx.gift(
+                    &players,
+                    to,
+                    &Delivery { trade: emptied.key().key().to_owned(), item: item.clone() },
+                )?;
             }
             Ok::<_, profilestore::Error>(out)
         });
@@ -176,7 +197,12 @@ impl Host {
     fn terms(&self, trade: &str, time: Duration, sides: [(&str, &str); 2]) -> Terms {
         let created_ms = self.env.unix_ms();
         let deadline_ms = created_ms + i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
-        Terms { trade: trade.into(), created_ms, deadline_ms, sides: sides.map(|(who, item)| (who.into(), item.into())) }
+        Terms {
+            trade: trade.into(),
+            created_ms,
+            deadline_ms,
+            sides: sides.map(|(who, item)| (who.into(), item.into())),
+        }
     }
 }
 
@@ -202,7 +228,8 @@ async fn main() -> Outcome<()> {
     bob.update(|data| data.items.push("shield".into()))?;
 
     println!("a trade from server to server:");
-    let terms = one.terms("trade-1", Duration::from_secs(60), [("alice", "sword"), ("bob", "shield")]);
+    let terms =
+        one.terms("trade-1", Duration::from_secs(60), [("alice", "sword"), ("bob", "shield")]);
     assert!(one.deposit(&alice, &terms).await?);
     assert!(!one.deposit(&alice, &terms).await?, "the sword has left her");
     one.settle("trade-1").await?; // too early: nothing happens
@@ -212,7 +239,8 @@ async fn main() -> Outcome<()> {
     expect(&bob, &["sword"]).await;
 
     println!("both servers die in the middle of one:");
-    let terms = one.terms("trade-2", Duration::from_secs(60), [("alice", "shield"), ("bob", "sword")]);
+    let terms =
+        one.terms("trade-2", Duration::from_secs(60), [("alice", "shield"), ("bob", "sword")]);
     assert!(one.deposit(&alice, &terms).await? && two.deposit(&bob, &terms).await?);
     // Dropped without a shutdown: nothing is saved, nothing released.
     drop((alice, bob));
@@ -223,7 +251,8 @@ async fn main() -> Outcome<()> {
     expect(&bob, &["shield"]).await;
 
     println!("one whose other side never comes:");
-    let terms = three.terms("trade-3", Duration::from_millis(300), [("alice", "sword"), ("bob", "shield")]);
+    let terms =
+        three.terms("trade-3", Duration::from_millis(300), [("alice", "sword"), ("bob", "shield")]);
     assert!(three.deposit(&alice, &terms).await?);
     tokio::time::sleep(Duration::from_millis(400)).await;
     three.settle("trade-3").await?;

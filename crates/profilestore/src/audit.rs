@@ -18,8 +18,8 @@ use uuid::Uuid;
 
 use crate::{
     data_store::{
-        Cause, Change, Commit, CommitId, DataStore, DataStoreExt as _, Digest, KeyFilter, KeyQuery, KeyState, NewValue,
-        Returning, StoreError,
+        Cause, Change, Commit, CommitId, DataStore, DataStoreExt as _, Digest, KeyFilter, KeyQuery,
+        KeyState, NewValue, Returning, StoreError,
     },
     env::Env,
     error::{Error, ErrorKind, Result},
@@ -71,11 +71,21 @@ impl Attribution {
     /// Whether author and reason keep their limits.
     pub(crate) fn check(&self) -> Result<()> {
         let wrong = |what, bytes, limit| {
-            Err(Error::new(ErrorKind::Invalid, format!("{what} is empty or too long: bytes=`{bytes}` limit=`{limit}`")))
+            Err(Error::new(
+                ErrorKind::Invalid,
+                format!(
+                    "{what} is empty or too long: \
+                bytes=`{bytes}` limit=`{limit}`"
+                ),
+            ))
         };
         match (self.author.len(), self.reason.len()) {
-            (author, _) if author == 0 || author > MAX_AUTHOR_BYTES => wrong("the author", author, MAX_AUTHOR_BYTES),
-            (_, reason) if reason > MAX_REASON_BYTES => wrong("the reason", reason, MAX_REASON_BYTES),
+            (author, _) if author == 0 || author > MAX_AUTHOR_BYTES => {
+                wrong("the author", author, MAX_AUTHOR_BYTES)
+            }
+            (_, reason) if reason > MAX_REASON_BYTES => {
+                wrong("the reason", reason, MAX_REASON_BYTES)
+            }
             _ => Ok(()),
         }
     }
@@ -186,9 +196,16 @@ impl AuditEntry {
         self.by.check()?;
         let Self { operation, action, keys, by, outcome, details, .. } = self.clone();
         let stored = StoredEntry { v: FORM, operation, action, keys, by, outcome, details };
-        let value = serde_json::value::to_raw_value(&stored)
-            .map_err(|error| Error::new(ErrorKind::Invalid, "the audit entry cannot be stored as JSON").caused_by(error))?;
-        let value = Stored::Foreign(Foreign { user_ids: Vec::new(), metadata: Map::new(), value }).encode()?;
+        let value = serde_json::value::to_raw_value(&stored).map_err(|error| {
+            Error::new(
+                ErrorKind::Invalid,
+                "the audit entry cannot be stored as \
+                JSON",
+            )
+            .caused_by(error)
+        })?;
+        let value = Stored::Foreign(Foreign { user_ids: Vec::new(), metadata: Map::new(), value })
+            .encode()?;
         Ok(Change::Write {
             key: self.key(),
             epoch: 0,
@@ -209,7 +226,13 @@ impl AuditEntry {
     pub async fn book(&self, store: &dyn DataStore, env: &Env, over: u64) -> Result<()> {
         let incarnation = store.identity().await?.incarnation;
         let changes = vec![self.change_at(over)?];
-        let commit = Commit { id: CommitId(env.uuid()), incarnation, from: None, changes, returning: Returning::HEAD };
+        let commit = Commit {
+            id: CommitId(env.uuid()),
+            incarnation,
+            from: None,
+            changes,
+            returning: Returning::HEAD,
+        };
         match store.commit_one(commit.clone()).await {
             // The same commit again tells, and does it if it was not done.
             Err(StoreError::Indeterminate { .. }) => store.commit_one(commit).await?,
@@ -222,21 +245,37 @@ impl AuditEntry {
     pub(crate) fn of(state: &KeyState) -> Result<Option<Self>> {
         let (Some(head), Some(bytes)) = (&state.head, &state.value) else { return Ok(None) };
         let damaged = |why: String| {
-            Error::new(ErrorKind::Corrupt, format!("an audit entry cannot be read, or is of a newer version: {why}"))
-                .about(&state.key)
+            Error::new(
+                ErrorKind::Corrupt,
+                format!(
+                    "an audit entry cannot be read, or is of a \
+                newer version: {why}"
+                ),
+            )
+            .about(&state.key)
         };
         let value = match Stored::decode(bytes) {
             Ok(Stored::Foreign(foreign)) => foreign.value,
             Ok(_) => return Err(damaged("it is something else".into())),
             Err(error) => return Err(damaged(error.to_string())),
         };
-        let stored: StoredEntry = serde_json::from_str(value.get()).map_err(|error| damaged(error.to_string()))?;
+        let stored: StoredEntry =
+            serde_json::from_str(value.get()).map_err(|error| damaged(error.to_string()))?;
         if stored.v > FORM {
             return Err(damaged(format!("its form is {}", stored.v)));
         }
         let StoredEntry { operation, action, keys, by, outcome, details, .. } = stored;
         let began_ms = began_ms(operation);
-        Ok(Some(Self { operation, began_ms, stored_ms: head.stored_ms, action, keys, by, outcome, details }))
+        Ok(Some(Self {
+            operation,
+            began_ms,
+            stored_ms: head.stored_ms,
+            action,
+            keys,
+            by,
+            outcome,
+            details,
+        }))
     }
 }
 
@@ -278,12 +317,18 @@ pub async fn audit_entries(store: &dyn DataStore, query: &AuditQuery) -> Result<
     let keys = KeyQuery {
         store: Some(RESERVED_STORE.to_owned()),
         scope: Some(AUDIT_SCOPE.to_owned()),
-        filter: query.operation.map_or(KeyFilter::All, |operation| KeyFilter::Prefix(operation_prefix(operation))),
+        filter: query
+            .operation
+            .map_or(KeyFilter::All, |operation| KeyFilter::Prefix(operation_prefix(operation))),
         after,
         limit: ENTRIES_AT_ONCE,
     };
     let mut found = store.keys(&keys).await?;
-    let mut next = if found.len() < ENTRIES_AT_ONCE { None } else { found.last().map(|state| state.key.clone()) };
+    let mut next = if found.len() < ENTRIES_AT_ONCE {
+        None
+    } else {
+        found.last().map(|state| state.key.clone())
+    };
     if let Some(since) = query.since_ms {
         // Every key of that very millisecond is behind the bare time and before this.
         let end = format!("{}~", turned_round(since));
@@ -318,12 +363,17 @@ pub(crate) fn entry_key(operation: Uuid, keys: &[ProfileKey]) -> ProfileKey {
             named.push_str(name);
         }
     }
-    let digest: String = Digest::of(named.as_bytes()).0.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest: String =
+        Digest::of(named.as_bytes()).0.iter().map(|byte| format!("{byte:02x}")).collect();
     reserved_key(&format!("{}-{}", operation_prefix(operation), &digest[..25]))
 }
 
 fn operation_prefix(operation: Uuid) -> String {
-    format!("{}{:012x}", turned_round(began_ms(operation)), operation.as_u128() & u128::from(LAST_MS))
+    format!(
+        "{}{:012x}",
+        turned_round(began_ms(operation)),
+        operation.as_u128() & u128::from(LAST_MS)
+    )
 }
 
 /// Twelve digits that are the smaller the later the time.
@@ -332,7 +382,10 @@ fn turned_round(ms: i64) -> String {
 }
 
 fn reserved_key(key: &str) -> ProfileKey {
-    ProfileKey::new(RESERVED_STORE, AUDIT_SCOPE, key).expect("at most 50 characters of hexadecimal digits")
+    ProfileKey::new(RESERVED_STORE, AUDIT_SCOPE, key).expect(
+        "at most 50 characters of \
+        hexadecimal digits",
+    )
 }
 
 #[cfg(test)]
@@ -347,10 +400,21 @@ mod tests {
         ProfileKey::new("S", "global", name).unwrap()
     }
 
-    async fn book(store: &MemoryStore, env: &Env, entry: &AuditEntry, version: u64) -> Result<(), crate::data_store::StoreError> {
+    async fn book(
+        store: &MemoryStore,
+        env: &Env,
+        entry: &AuditEntry,
+        version: u64,
+    ) -> Result<(), crate::data_store::StoreError> {
         let incarnation = store.identity().await.unwrap().incarnation;
         let changes = vec![entry.change_at(version).unwrap()];
-        let commit = Commit { id: CommitId(env.uuid()), incarnation, from: None, changes, returning: Returning::HEAD };
+        let commit = Commit {
+            id: CommitId(env.uuid()),
+            incarnation,
+            from: None,
+            changes,
+            returning: Returning::HEAD,
+        };
         store.commit_one(commit).await.map(drop)
     }
 
@@ -366,26 +430,38 @@ mod tests {
             operations.push(operation);
             for name in ["a", "b"] {
                 let by = Attribution::new(if n == 3 { "eve" } else { "ann" }).because("a test");
-                let entry = AuditEntry::new(operation, "edit", vec![profile(name)], by).detail("n", n);
+                let entry =
+                    AuditEntry::new(operation, "edit", vec![profile(name)], by).detail("n", n);
                 book(&store, &env, &entry, 0).await.unwrap();
             }
         }
         let all = audit_entries(&store, &AuditQuery::default()).await.unwrap();
         assert_eq!(all.next, None);
         let order: Vec<Uuid> = all.entries.iter().map(|entry| entry.operation).collect();
-        let newest_first: Vec<Uuid> = operations.iter().rev().flat_map(|operation| [*operation, *operation]).collect();
+        let newest_first: Vec<Uuid> =
+            operations.iter().rev().flat_map(|operation| [*operation, *operation]).collect();
         assert_eq!(order, newest_first);
         assert_eq!(all.entries[0].details["n"], 4);
         assert_eq!(all.entries[0].stored_ms, env.unix_ms());
         assert_eq!(all.entries[0].by, Attribution::new("ann").because("a test"));
 
-        let count = async |query: AuditQuery| audit_entries(&store, &query).await.unwrap().entries.len();
+        let count =
+            async |query: AuditQuery| audit_entries(&store, &query).await.unwrap().entries.len();
         let at = |n: usize| Some(all.entries[(4 - n) * 2].began_ms);
-        assert_eq!(count(AuditQuery { since_ms: at(1), until_ms: at(3), ..Default::default() }).await, 6);
-        assert_eq!(count(AuditQuery { since_ms: at(4).map(|ms| ms + 1), ..Default::default() }).await, 0);
+        assert_eq!(
+            count(AuditQuery { since_ms: at(1), until_ms: at(3), ..Default::default() }).await,
+            6
+        );
+        assert_eq!(
+            count(AuditQuery { since_ms: at(4).map(|ms| ms + 1), ..Default::default() }).await,
+            0
+        );
         assert_eq!(count(AuditQuery { key: Some(profile("b")), ..Default::default() }).await, 5);
         assert_eq!(count(AuditQuery { author: Some("eve".into()), ..Default::default() }).await, 2);
-        assert_eq!(count(AuditQuery { operation: Some(operations[2]), ..Default::default() }).await, 2);
+        assert_eq!(
+            count(AuditQuery { operation: Some(operations[2]), ..Default::default() }).await,
+            2
+        );
     }
 
     #[tokio::test]
@@ -393,21 +469,37 @@ mod tests {
         let env = ManualClock::default().env(1);
         let store = MemoryStore::new(env.clone());
         let asked =
-            AuditEntry::new(env.uuid(), "edit", vec![profile("a")], Attribution::new("ann")).outcome(AuditOutcome::Pending);
+            AuditEntry::new(env.uuid(), "edit", vec![profile("a")], Attribution::new("ann"))
+                .outcome(AuditOutcome::Pending);
         book(&store, &env, &asked, 0).await.unwrap();
         let again = book(&store, &env, &asked, 0).await.unwrap_err();
         assert_eq!(again.conflict(), Some(&ConflictKind::Version));
-        let refused = asked.clone().outcome(AuditOutcome::Refused { why: "there is no such path".into() });
+        let refused = asked.clone().outcome(AuditOutcome::Refused {
+            why: "there is no such \
+            path"
+                .into(),
+        });
         book(&store, &env, &refused, 1).await.unwrap();
         let page = audit_entries(&store, &AuditQuery::default()).await.unwrap();
-        assert_eq!(page.entries.iter().map(|entry| &entry.outcome).collect::<Vec<_>>(), [&refused.outcome]);
+        assert_eq!(
+            page.entries.iter().map(|entry| &entry.outcome).collect::<Vec<_>>(),
+            [&refused.outcome]
+        );
     }
 
     #[test]
     fn an_entry_without_author_or_with_too_long_a_reason_is_refused() {
-        let entry = |by| AuditEntry::new(Uuid::nil(), "pin", vec![profile("a")], by).change().map(drop).map_err(|e| e.kind());
+        let entry = |by| {
+            AuditEntry::new(Uuid::nil(), "pin", vec![profile("a")], by)
+                .change()
+                .map(drop)
+                .map_err(|e| e.kind())
+        };
         assert_eq!(entry(Attribution::new("")), Err(ErrorKind::Invalid));
-        assert_eq!(entry(Attribution::new("ann").because("x".repeat(MAX_REASON_BYTES + 1))), Err(ErrorKind::Invalid));
+        assert_eq!(
+            entry(Attribution::new("ann").because("x".repeat(MAX_REASON_BYTES + 1))),
+            Err(ErrorKind::Invalid)
+        );
         assert_eq!(entry(Attribution::new("ann").because("x".repeat(MAX_REASON_BYTES))), Ok(()));
     }
 }

@@ -80,14 +80,27 @@ pub(crate) trait Codec: Send + Sync {
 pub(crate) type Validate<T> = dyn Fn(&T) -> Result<(), String> + Send + Sync;
 
 fn to_raw(value: &serde_json::Value) -> Result<Box<RawValue>> {
-    serde_json::value::to_raw_value(value)
-        .map_err(|error| Error::new(ErrorKind::Invalid, "the migrated data is no JSON").caused_by(error))
+    serde_json::value::to_raw_value(value).map_err(|error| {
+        Error::new(
+            ErrorKind::Invalid,
+            "the migrated data is no \
+            JSON",
+        )
+        .caused_by(error)
+    })
 }
 
 /// Data as a value, if it can be stored.
 fn to_value(data: &impl Serialize) -> Result<serde_json::Value> {
     let json = storable::DATA.encode(data)?;
-    serde_json::from_str(json.get()).map_err(|error| Error::new(ErrorKind::Invalid, "the data is no JSON").caused_by(error))
+    serde_json::from_str(json.get()).map_err(|error| {
+        Error::new(
+            ErrorKind::Invalid,
+            "the data is \
+        no JSON",
+        )
+        .caused_by(error)
+    })
 }
 
 /// The codec of a typed store.
@@ -112,18 +125,42 @@ impl<T: ProfileData> TypedCodec<T> {
             return Err(Error::new(ErrorKind::Invalid, problem));
         }
         let template = template.map(to_value).transpose()?;
-        Ok(Self { template, reconcile, migrations: Some(migrations), validate, marker: PhantomData })
+        Ok(Self {
+            template,
+            reconcile,
+            migrations: Some(migrations),
+            validate,
+            marker: PhantomData,
+        })
     }
 
     /// For a type that takes data of any shape and version, and never makes a new profile.
     pub(crate) fn as_it_is() -> Self {
-        Self { template: None, reconcile: false, migrations: None, validate: None, marker: PhantomData }
+        Self {
+            template: None,
+            reconcile: false,
+            migrations: None,
+            validate: None,
+            marker: PhantomData,
+        }
     }
 
     pub(crate) fn decode_typed(&self, json: &RawValue) -> Result<T> {
-        let hint = if self.reconcile { "" } else { "; if fields were added since, let the store reconcile" };
+        let hint = if self.reconcile {
+            ""
+        } else {
+            "; if fields were added since, let the store \
+            reconcile"
+        };
         let wrong = |error: serde_json::Error| {
-            Error::new(ErrorKind::Undecodable, format!("the stored data does not fit the program's type{hint}")).caused_by(error)
+            Error::new(
+                ErrorKind::Undecodable,
+                format!(
+                    "the stored data does not fit the \
+                program's type{hint}"
+                ),
+            )
+            .caused_by(error)
         };
         match &self.template {
             Some(template) if self.reconcile => {
@@ -136,7 +173,8 @@ impl<T: ProfileData> TypedCodec<T> {
     }
 
     pub(crate) fn open_typed(&self, record: &Record) -> Result<T> {
-        let migrate = |migrations: &Migrations| migrations.migrate(record.data.get(), &record.meta_tags);
+        let migrate =
+            |migrations: &Migrations| migrations.migrate(record.data.get(), &record.meta_tags);
         let data = match self.migrations.as_ref().map(migrate).transpose()?.flatten() {
             Some(migrated) => self.decode_typed(&to_raw(&migrated)?),
             None => self.decode_typed(&record.data),
@@ -148,24 +186,45 @@ impl<T: ProfileData> TypedCodec<T> {
     /// Asks the store's validator, which is the program's.
     fn validate(&self, data: &T) -> Result<()> {
         let Some(validate) = &self.validate else { return Ok(()) };
-        let answer = catch_unwind(AssertUnwindSafe(|| validate(data))).unwrap_or_else(|_| Err("the validator panicked".into()));
-        answer.map_err(|why| Error::new(ErrorKind::Refused, format!("the store's validator refused the data: {why}")))
+        let answer = catch_unwind(AssertUnwindSafe(|| validate(data)))
+            .unwrap_or_else(|_| Err("the validator panicked".into()));
+        answer.map_err(|why| {
+            Error::new(
+                ErrorKind::Refused,
+                format!(
+                    "the store's validator \
+            refused the data: {why}"
+                ),
+            )
+        })
     }
 
     /// Opens JSON that is about to be saved, and compares what it would be saved as then.
     fn verify(&self, json: &RawValue) -> Result<()> {
         let unlike = |path: &str, why: &str| {
-            Error::new(ErrorKind::Invalid, format!("what would be saved does not open again as it is: at `{path}`: {why}"))
+            Error::new(
+                ErrorKind::Invalid,
+                format!(
+                    "what would be saved does not open again as it \
+                is: at `{path}`: {why}"
+                ),
+            )
         };
-        let opened = self.decode_typed(json).map_err(|error| match serde_json::from_str::<T>(json.get()) {
-            Err(error) => unlike(&storable::path_of_error(json.get(), &error), &error.to_string()),
-            Ok(_) => unlike("", &error.to_string()),
+        let opened = self.decode_typed(json).map_err(|error| {
+            match serde_json::from_str::<T>(json.get()) {
+                Err(error) => {
+                    unlike(&storable::path_of_error(json.get(), &error), &error.to_string())
+                }
+                Ok(_) => unlike("", &error.to_string()),
+            }
         })?;
         let again = storable::DATA.encode(&opened)?;
         if again.get() == json.get() {
             return Ok(());
         }
-        let value = |json: &RawValue| serde_json::from_str(json.get()).map_err(|error| unlike("", &error.to_string()));
+        let value = |json: &RawValue| {
+            serde_json::from_str(json.get()).map_err(|error| unlike("", &error.to_string()))
+        };
         match storable::difference(&value(json)?, &value(&again)?) {
             Some(path) => Err(unlike(&path, "it would be another value, or none")),
             None => Ok(()),
@@ -179,15 +238,26 @@ impl<T: ProfileData> TypedCodec<T> {
         let empty = serde_json::Value::Object(serde_json::Map::new());
         let template = self.template.as_ref().unwrap_or(&empty);
         serde_json::from_value(template.clone()).map_err(|error| {
-            Error::new(ErrorKind::Invalid, "a new profile has no data: give the store a template").caused_by(error)
+            Error::new(
+                ErrorKind::Invalid,
+                "a new profile has no data: give the store a \
+                template",
+            )
+            .caused_by(error)
         })
     }
 
     /// Fills what the template has and the data lacks.
     pub(crate) fn reconcile(&self, data: &T) -> Result<T> {
         let Some(template) = &self.template else { return Ok(data.clone()) };
-        let wrong =
-            |error| Error::new(ErrorKind::Undecodable, "the data cannot be reconciled with the template").caused_by(error);
+        let wrong = |error| {
+            Error::new(
+                ErrorKind::Undecodable,
+                "the data cannot be reconciled with the \
+                template",
+            )
+            .caused_by(error)
+        };
         let mut value = to_value(data)?;
         reconcile(&mut value, template);
         serde_json::from_value(value).map_err(wrong)
@@ -226,8 +296,13 @@ impl<T: ProfileData> Codec for TypedCodec<T> {
 }
 
 fn json_of(data: &dyn Data) -> Result<Box<RawValue>> {
-    Ok(catch_unwind(AssertUnwindSafe(|| data.to_json()))
-        .map_err(|_| Error::new(ErrorKind::Invalid, "the data cannot be stored as JSON: its serializer panicked"))??)
+    Ok(catch_unwind(AssertUnwindSafe(|| data.to_json())).map_err(|_| {
+        Error::new(
+            ErrorKind::Invalid,
+            "the data cannot be stored as JSON: its \
+            serializer panicked",
+        )
+    })??)
 }
 
 /// Encodes data with what belongs to it.
@@ -237,10 +312,21 @@ pub(crate) fn encode(data: &dyn Data, meta: &Record) -> Result<Bytes> {
 
 /// The same if the store's validator agrees and, with `verify`, if it opens again. Answers with the
 /// size of the data's JSON too.
-pub(crate) fn encode_for_save(data: &dyn Data, meta: &Record, codec: &dyn Codec, verify: bool) -> Result<(Bytes, usize)> {
+pub(crate) fn encode_for_save(
+    data: &dyn Data,
+    meta: &Record,
+    codec: &dyn Codec,
+    verify: bool,
+) -> Result<(Bytes, usize)> {
     let json = json_of(data)?;
     let checked = catch_unwind(AssertUnwindSafe(|| codec.check(data, &json, verify)));
-    checked.map_err(|_| Error::new(ErrorKind::Invalid, "what would be saved does not open again: its decoder panicked"))??;
+    checked.map_err(|_| {
+        Error::new(
+            ErrorKind::Invalid,
+            "what would be saved does not open again: \
+        its decoder panicked",
+        )
+    })??;
     let size = json.get().len();
     Ok((Record { data: json, ..meta.clone() }.encode_checked()?, size))
 }

@@ -1,5 +1,6 @@
-//! Deliberate defects, with which the simulation shows that it finds such things. They are compiled in only with
-//! `RUSTFLAGS="--cfg profilestore_defects"`, never by a feature, and one is chosen at run time.
+//! Deliberate defects, with which the simulation shows that it finds such things. They are compiled
+//! in only with `RUSTFLAGS="--cfg profilestore_defects"`, never by a feature, and one is chosen at
+//! run time.
 
 /// True where a deliberate defect is at work; always false in a build without them.
 #[cfg(not(profilestore_defects))]
@@ -76,7 +77,8 @@ mod chosen {
         DeliveredToAnotherType,
         /// (found by chaos from outside) An end overtakes a transaction that was called before it
         EndOvertakesTransaction,
-        /// (found by chaos from outside) A lease is confirmed before the notices that came along are looked at
+        /// (found by chaos from outside) A lease is confirmed before the notices that came along
+        /// are looked at
         ConfirmedBeforeNotices,
     }
 

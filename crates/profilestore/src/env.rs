@@ -1,15 +1,17 @@
 //! Time and chance, injected.
 //!
-//! Nothing else in the library reads a clock or draws a random number (clippy forbids it), so a test or a simulation that
-//! supplies these replays a whole world from one seed. Waiting is always `tokio::time`; moments that are waited for go through
-//! [`Env`], whose monotonic clock a simulation lets drift.
+//! Nothing else in the library reads a clock or draws a random number (clippy forbids it), so a
+//! test or a simulation that supplies these replays a whole world from one seed. Waiting is always
+//! `tokio::time`; moments that are waited for go through [`Env`], whose monotonic clock a
+//! simulation lets drift.
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, Sleep, Timeout};
 use uuid::Uuid;
 
-/// Where the library takes the wall-clock time from. Monotonic time is `tokio::time::Instant`, which tests can pause.
+/// Where the library takes the wall-clock time from. Monotonic time is `tokio::time::Instant`,
+/// which tests can pause.
 pub trait Clock: Send + Sync + 'static {
     /// Milliseconds since the Unix epoch. May step; the library never decides who may write by it.
     fn unix_ms(&self) -> i64;
@@ -53,8 +55,8 @@ impl Env {
         Self { clock, rng, drift: None }
     }
 
-    /// The same with a monotonic clock that goes `rate` times as fast as tokio's from now on. Waits for a moment follow it; waits of
-    /// a length, which decide nothing, do not.
+    /// The same with a monotonic clock that goes `rate` times as fast as tokio's from now on. Waits
+    /// for a moment follow it; waits of a length, which decide nothing, do not.
     #[cfg(any(test, feature = "test-util"))]
     #[must_use]
     pub fn drifting(self, rate: f64) -> Self {
@@ -79,7 +81,9 @@ impl Env {
     pub(crate) fn on_tokios_clock(&self, at: Instant) -> Instant {
         match self.drift {
             None => at,
-            Some((base, rate)) => base + at.saturating_duration_since(base).div_f64(rate) + Duration::from_micros(1),
+            Some((base, rate)) => {
+                base + at.saturating_duration_since(base).div_f64(rate) + Duration::from_micros(1)
+            }
         }
     }
 
@@ -99,11 +103,16 @@ impl Env {
         self.now() + wait.min(FAR)
     }
 
-    /// A version 7 UUID: its first 48 bits are the time, so that identifiers made one after the other sort that way.
+    /// A version 7 UUID: its first 48 bits are the time, so that identifiers made one after the
+    /// other sort that way.
     pub fn uuid(&self) -> Uuid {
         let ms = u128::from(self.unix_ms().max(0).cast_unsigned()) & 0xffff_ffff_ffff;
         let random = self.rng.bits();
-        let bits = (ms << 80) | (0x7 << 76) | (((random >> 64) & 0xfff) << 64) | (0b10 << 62) | (random & 0x3fff_ffff_ffff_ffff);
+        let bits = (ms << 80)
+            | (0x7 << 76)
+            | (((random >> 64) & 0xfff) << 64)
+            | (0b10 << 62)
+            | (random & 0x3fff_ffff_ffff_ffff);
         Uuid::from_u128(bits)
     }
 }
@@ -113,9 +122,15 @@ impl Env {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the wall clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place that reads the wall \
+        clock"
+    )]
     fn unix_ms(&self) -> i64 {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let since = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or(Duration::ZERO);
         i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
     }
 }
@@ -223,7 +238,11 @@ mod tests {
                 env.sleep_until(began + Duration::from_secs(second)).await;
                 assert!(env.now() >= began + Duration::from_secs(second));
             }
-            assert!(env.timeout_at(began + Duration::from_secs(200), std::future::pending::<()>()).await.is_err());
+            assert!(
+                env.timeout_at(began + Duration::from_secs(200), std::future::pending::<()>())
+                    .await
+                    .is_err()
+            );
             let off = (truly.elapsed().as_secs_f64() - 200.0 / rate).abs();
             assert!(off < 0.01, "rate={rate} off={off}");
         }

@@ -129,11 +129,16 @@ impl ErrorKind {
     /// What the caller should do about it.
     pub fn advice(self) -> Advice {
         match self {
-            Self::Busy | Self::Unconfirmed | Self::TimedOut | Self::InboxFull | Self::Unavailable | Self::Overloaded => {
-                Advice::Retry
-            }
+            Self::Busy
+            | Self::Unconfirmed
+            | Self::TimedOut
+            | Self::InboxFull
+            | Self::Unavailable
+            | Self::Overloaded => Advice::Retry,
             Self::Unknown => Advice::RetryAs,
-            Self::TakenElsewhere | Self::Closing | Self::SessionEnded | Self::Replaced => Advice::Leave,
+            Self::TakenElsewhere | Self::Closing | Self::SessionEnded | Self::Replaced => {
+                Advice::Leave
+            }
             Self::Superseded | Self::Cancelled | Self::DoneBefore => Advice::Ignore,
             Self::AlreadyLoaded
             | Self::NotFound
@@ -160,7 +165,13 @@ impl Error {
 
     /// The same once more for another caller, without the cause.
     pub(crate) fn again(&self) -> Self {
-        Self { kind: self.kind, message: self.message.clone(), key: self.key.clone(), id: self.id.clone(), source: None }
+        Self {
+            kind: self.kind,
+            message: self.message.clone(),
+            key: self.key.clone(),
+            id: self.id.clone(),
+            source: None,
+        }
     }
 
     /// The same about a profile.
@@ -180,7 +191,10 @@ impl Error {
     }
 
     /// The same with its cause.
-    pub(crate) fn caused_by(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+    pub(crate) fn caused_by(
+        mut self,
+        source: impl std::error::Error + Send + Sync + 'static,
+    ) -> Self {
         self.source = Some(Box::new(source));
         self
     }
@@ -253,25 +267,54 @@ impl From<Unstorable> for Error {
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         let (kind, message) = match &error {
-            StoreError::Unavailable { .. } => (ErrorKind::Unavailable, "the store cannot be used at the moment"),
-            StoreError::Indeterminate { .. } => (ErrorKind::Unknown, "whether the call took effect is not known"),
-            StoreError::Corrupt { .. } => (ErrorKind::Corrupt, "the store's contents cannot be understood"),
-            StoreError::Replaced { .. } => (ErrorKind::Replaced, "the store's contents were replaced by a backup"),
+            StoreError::Unavailable { .. } => (
+                ErrorKind::Unavailable,
+                "the store cannot be used \
+                at the moment",
+            ),
+            StoreError::Indeterminate { .. } => (
+                ErrorKind::Unknown,
+                "whether the call took \
+                effect is not known",
+            ),
+            StoreError::Corrupt { .. } => (
+                ErrorKind::Corrupt,
+                "the store's contents cannot be \
+                understood",
+            ),
+            StoreError::Replaced { .. } => (
+                ErrorKind::Replaced,
+                "the store's contents were \
+                replaced by a backup",
+            ),
             StoreError::Invalid { .. } => (ErrorKind::Invalid, "the store refused the call"),
             StoreError::Conflict(conflict) => match conflict.kind {
                 ConflictKind::Epoch => (ErrorKind::SessionEnded, "the session is over"),
-                ConflictKind::InboxFull => (ErrorKind::InboxFull, "the inbox is full; nothing was dropped, send again later"),
-                ConflictKind::MessageIdReused => {
-                    (ErrorKind::MessageIdReused, "the message id was used before with another content")
-                }
-                ConflictKind::MessageIdExpired => {
-                    (ErrorKind::MessageIdExpired, "the message id's time is more than 30 days ago or more than a day ahead")
-                }
-                ConflictKind::MessageSeen => {
-                    (ErrorKind::DoneBefore, "a message of this id and content was sent before; nothing was done now")
-                }
+                ConflictKind::InboxFull => (
+                    ErrorKind::InboxFull,
+                    "the inbox is full; nothing was dropped, send again later",
+                ),
+                ConflictKind::MessageIdReused => (
+                    ErrorKind::MessageIdReused,
+                    "the message id was used before with another \
+                        content",
+                ),
+                ConflictKind::MessageIdExpired => (
+                    ErrorKind::MessageIdExpired,
+                    "the message id's time is more than 30 days ago \
+                        or more than a day ahead",
+                ),
+                ConflictKind::MessageSeen => (
+                    ErrorKind::DoneBefore,
+                    "a message of this id and content was sent before; \
+                        nothing was done now",
+                ),
                 ConflictKind::VersionGone => (ErrorKind::NotFound, "there is no such version"),
-                _ => (ErrorKind::Unavailable, "somebody else changed the profile at the same moment"),
+                _ => (
+                    ErrorKind::Unavailable,
+                    "somebody else changed the profile at the same \
+                    moment",
+                ),
             },
         };
         Self::new(kind, message).caused_by(error)
@@ -282,9 +325,12 @@ impl From<RecordError> for Error {
     fn from(error: RecordError) -> Self {
         match error {
             RecordError::Unstorable(wrong) => wrong.into(),
-            RecordError::RecordTooLarge { .. } => {
-                Self::new(ErrorKind::TooLarge, "the profile is too large to be stored").caused_by(error)
-            }
+            RecordError::RecordTooLarge { .. } => Self::new(
+                ErrorKind::TooLarge,
+                "the profile is too large to be \
+                    stored",
+            )
+            .caused_by(error),
             _ => Self::new(ErrorKind::Corrupt, "the stored value cannot be read").caused_by(error),
         }
     }

@@ -50,7 +50,11 @@ impl TryFrom<RawKey> for ProfileKey {
 
 impl From<ProfileKey> for RawKey {
     fn from(key: ProfileKey) -> Self {
-        Self { store: key.store().to_owned(), scope: key.scope().to_owned(), key: key.key().to_owned() }
+        Self {
+            store: key.store().to_owned(),
+            scope: key.scope().to_owned(),
+            key: key.key().to_owned(),
+        }
     }
 }
 
@@ -77,11 +81,19 @@ impl ProfileKey {
     /// Checks the three names. Fails when one is empty, longer than [`MAX_NAME_CHARS`] characters
     /// or holds a NUL.
     pub fn new(store: &str, scope: &str, key: &str) -> Result<Self, InvalidName> {
-        Ok(Self { store: check_name("store name", store)?, scope: check_name("scope", scope)?, key: check_name("key", key)? })
+        Ok(Self {
+            store: check_name("store name", store)?,
+            scope: check_name("scope", scope)?,
+            key: check_name("key", key)?,
+        })
     }
 
     /// Another key of the same store and scope, sharing their memory.
-    pub(crate) fn in_store(store: &Arc<str>, scope: &Arc<str>, key: &str) -> Result<Self, InvalidName> {
+    pub(crate) fn in_store(
+        store: &Arc<str>,
+        scope: &Arc<str>,
+        key: &str,
+    ) -> Result<Self, InvalidName> {
         Ok(Self { store: store.clone(), scope: scope.clone(), key: check_name("key", key)? })
     }
 
@@ -159,7 +171,9 @@ impl fmt::Display for Escaped<'_> {
 
 /// What the escape says that a text begins with, if it does.
 fn escaped_at(text: &str) -> Option<char> {
-    let hex = text.get(1..3).filter(|hex| text.starts_with('%') && hex.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
+    let hex = text
+        .get(1..3)
+        .filter(|hex| text.starts_with('%') && hex.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
     let c = char::from(u8::from_str_radix(hex, 16).ok()?);
     (c.is_control() || matches!(c, '/' | '%' | ' ')).then_some(c)
 }
@@ -203,15 +217,21 @@ mod tests {
 
     #[test]
     fn shown_without_the_default_scope() {
-        assert_eq!(ProfileKey::new("PlayerData", "global", "7").unwrap().to_string(), "PlayerData/7");
-        assert_eq!(ProfileKey::new("PlayerData", "S1", "7").unwrap().to_string(), "PlayerData/S1/7");
+        assert_eq!(
+            ProfileKey::new("PlayerData", "global", "7").unwrap().to_string(),
+            "PlayerData/7"
+        );
+        assert_eq!(
+            ProfileKey::new("PlayerData", "S1", "7").unwrap().to_string(),
+            "PlayerData/S1/7"
+        );
     }
 
     #[test]
     fn a_name_that_was_shown_is_read_as_the_same() {
         let parts = [
-            "a", "a/b", "/", "global", "50%", "%2F", "%2f/%25", "a\nb", "%", "%zz", "ä%ä", "//", " ", "a ", " a b", "%20",
-            "\u{9b}", "%9B",
+            "a", "a/b", "/", "global", "50%", "%2F", "%2f/%25", "a\nb", "%", "%zz", "ä%ä", "//",
+            " ", "a ", " a b", "%20", "\u{9b}", "%9B",
         ];
         for (n, store) in parts.iter().enumerate() {
             for (m, scope) in parts.iter().enumerate() {
@@ -222,7 +242,12 @@ mod tests {
         let shown = |store, scope, key| ProfileKey::new(store, scope, key).unwrap().to_string();
         assert_eq!(shown("Keys", "global", "a/b"), "Keys/global/a/b");
         assert_eq!(shown("A/B", "50%", "1%"), "A%2FB/50%/1%");
-        assert_eq!(shown("A", "global", " a b "), "A/%20a b%20", "in a table, a space at an end cannot be seen");
+        assert_eq!(
+            shown("A", "global", " a b "),
+            "A/%20a b%20",
+            "in a table, a space at an end \
+            cannot be seen"
+        );
         assert_eq!("PlayerData/7".parse(), ProfileKey::new("PlayerData", "global", "7"));
         assert!("7".parse::<ProfileKey>().is_err() && "S//7".parse::<ProfileKey>().is_err());
     }

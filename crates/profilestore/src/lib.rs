@@ -139,8 +139,8 @@ pub use signal::Connection;
 pub mod operator {
     pub use crate::{
         edit::{
-            BulkEdit, BulkProgress, BulkReport, EditScope, JsonChange, MAX_EDIT_BYTES, MAX_STANDING_BYTES, MAX_STANDING_EDITS,
-            StandingEdit, json_changes, standing_edits,
+            BulkEdit, BulkProgress, BulkReport, EditScope, JsonChange, MAX_EDIT_BYTES,
+            MAX_STANDING_BYTES, MAX_STANDING_EDITS, StandingEdit, json_changes, standing_edits,
         },
         engine::{
             erase::{EraseReport, ErasedProfile, FailedErasure, SharedProfile},
@@ -177,7 +177,13 @@ pub mod history {
 pub mod api_map {}
 
 // The programs in README and docs are compiled by the gate, and those that can run are run.
-#[cfg(all(doctest, feature = "sqlite", feature = "postgres", feature = "nats", feature = "test-util"))]
+#[cfg(all(
+    doctest,
+    feature = "sqlite",
+    feature = "postgres",
+    feature = "nats",
+    feature = "test-util"
+))]
 mod pages {
     #[doc = include_str!("../../../README.md")]
     struct Readme;

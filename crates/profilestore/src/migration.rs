@@ -23,7 +23,8 @@ pub const DATA_VERSION: &str = "DataVersion";
 /// The meta tag that says which data version a server must know at least to open the profile.
 pub const READABLE_FROM: &str = "DataVersionReadableFrom";
 
-type Apply = dyn Fn(&mut Value) -> Result<(), Box<dyn std::error::Error + Send + Sync>> + Send + Sync;
+type Apply =
+    dyn Fn(&mut Value) -> Result<(), Box<dyn std::error::Error + Send + Sync>> + Send + Sync;
 
 /// The steps that bring stored data to the shape of today. See [`crate::StoreBuilder::migrations`].
 ///
@@ -102,8 +103,15 @@ impl Migrations {
             return Some("the steps of migrations are numbered from 1".into());
         }
         let (at, step) =
-            self.steps.iter().enumerate().find(|(at, step)| usize::try_from(step.number).ok() != Some(first as usize + at))?;
-        Some(format!("the steps of migrations follow one another: step=`{}` expected=`{}`", step.number, first as usize + at))
+            self.steps.iter().enumerate().find(|(at, step)| {
+                usize::try_from(step.number).ok() != Some(first as usize + at)
+            })?;
+        Some(format!(
+            "the steps of migrations follow one another: step=`{}` \
+            expected=`{}`",
+            step.number,
+            first as usize + at
+        ))
     }
 
     /// The data version of today.
@@ -132,7 +140,8 @@ impl Migrations {
             return Err(Error::new(
                 ErrorKind::NewerData,
                 format!(
-                    "the profile was saved by a newer version of the program, and this one must not open it; it is left alone: data version=`{found}` known=`{target}`"
+                    "the profile was saved by a newer version of the program, and this one must \
+                        not open it; it is left alone: data version=`{found}` known=`{target}`"
                 ),
             ));
         }
@@ -143,7 +152,8 @@ impl Migrations {
             return Err(Error::new(
                 ErrorKind::Undecodable,
                 format!(
-                    "the profile's data is older than the oldest migration: data version=`{found}` first step=`{}`",
+                    "the profile's data is older than the oldest migration: data \
+                        version=`{found}` first step=`{}`",
                     first.number
                 ),
             ));
@@ -161,11 +171,20 @@ impl Migrations {
         let failed = |number: u32, why: &str| {
             Error::new(
                 ErrorKind::Undecodable,
-                format!("a migration failed, and the profile was left as it is: {why}: step=`{number}`"),
+                format!(
+                    "a migration failed, and the profile was left as it is: {why}: \
+                    step=`{number}`"
+                ),
             )
         };
-        let mut data: Value = serde_json::from_str(json)
-            .map_err(|error| Error::new(ErrorKind::Undecodable, "the stored data is no JSON").caused_by(error))?;
+        let mut data: Value = serde_json::from_str(json).map_err(|error| {
+            Error::new(
+                ErrorKind::Undecodable,
+                "the stored data is no \
+                JSON",
+            )
+            .caused_by(error)
+        })?;
         for step in steps {
             match catch_unwind(AssertUnwindSafe(|| (step.apply)(&mut data))) {
                 Ok(Ok(())) => {}
@@ -192,20 +211,33 @@ impl Migrations {
 }
 
 /// What a step does to the stored JSON.
-pub trait StepFn: Fn(&mut Value) -> Result<(), Box<dyn std::error::Error + Send + Sync>> + Send + Sync + 'static {}
+pub trait StepFn:
+    Fn(&mut Value) -> Result<(), Box<dyn std::error::Error + Send + Sync>> + Send + Sync + 'static
+{
+}
 
-impl<F: Fn(&mut Value) -> Result<(), Box<dyn std::error::Error + Send + Sync>> + Send + Sync + 'static> StepFn for F {}
+impl<
+    F: Fn(&mut Value) -> Result<(), Box<dyn std::error::Error + Send + Sync>> + Send + Sync + 'static,
+> StepFn for F
+{
+}
 
 /// A tag that must be a whole number of at least 0 if it is there.
 fn number(tags: &Map<String, Value>, name: &str) -> Result<Option<u64>> {
-    let whole =
-        |value: &Value| value.as_u64().or_else(|| value.as_f64().filter(|n| *n >= 0.0 && n.fract() == 0.0).map(|n| n as u64));
+    let whole = |value: &Value| {
+        value
+            .as_u64()
+            .or_else(|| value.as_f64().filter(|n| *n >= 0.0 && n.fract() == 0.0).map(|n| n as u64))
+    };
     match tags.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(value) => whole(value).map(Some).ok_or_else(|| {
             Error::new(
                 ErrorKind::Undecodable,
-                format!("the meta tag that numbers the data is no whole number: tag=`{name}` found=`{value}`"),
+                format!(
+                    "the meta tag that numbers the data is no whole number: tag=`{name}` \
+                    found=`{value}`"
+                ),
             )
         }),
     }
@@ -238,29 +270,56 @@ mod tests {
         assert_eq!(run(json!({ "DataVersion": 2 })), Some(json!([3, 4, 5])));
         assert_eq!(run(json!({ "DataVersion": 4.0 })), Some(json!([5])));
         assert_eq!(run(json!({ "DataVersion": 5, "DataVersionReadableFrom": 4 })), None);
-        assert_eq!(run(json!({ "DataVersion": 9, "DataVersionReadableFrom": 5 })), None, "newer, and readable");
+        assert_eq!(
+            run(json!({ "DataVersion": 9, "DataVersionReadableFrom": 5 })),
+            None,
+            "newer, \
+            and readable"
+        );
         assert_eq!(run(json!({ "DataVersion": u64::MAX, "DataVersionReadableFrom": 5 })), None);
     }
 
     #[test]
     fn what_cannot_be_opened_says_why() {
-        let kind = |migrations: &Migrations, found: Value| migrations.migrate("[]", &tags(found)).unwrap_err().kind();
-        assert_eq!(kind(&from_3(), json!({ "DataVersion": 6, "DataVersionReadableFrom": 6 })), ErrorKind::NewerData);
-        assert_eq!(kind(&Migrations::new(), json!({ "DataVersionReadableFrom": 1 })), ErrorKind::NewerData);
-        assert_eq!(kind(&from_3(), json!({ "DataVersion": 6 })), ErrorKind::NewerData, "nobody says that it is readable");
+        let kind = |migrations: &Migrations, found: Value| {
+            migrations.migrate("[]", &tags(found)).unwrap_err().kind()
+        };
+        assert_eq!(
+            kind(&from_3(), json!({ "DataVersion": 6, "DataVersionReadableFrom": 6 })),
+            ErrorKind::NewerData
+        );
+        assert_eq!(
+            kind(&Migrations::new(), json!({ "DataVersionReadableFrom": 1 })),
+            ErrorKind::NewerData
+        );
+        assert_eq!(
+            kind(&from_3(), json!({ "DataVersion": 6 })),
+            ErrorKind::NewerData,
+            "nobody \
+            says that it is readable"
+        );
         assert_eq!(kind(&from_3(), json!({ "DataVersion": 1 })), ErrorKind::Undecodable, "too old");
         assert_eq!(kind(&from_3(), json!({ "DataVersion": "two" })), ErrorKind::Undecodable);
         let failing = Migrations::new().step(1, |_: &mut Value| Err("no".into()));
-        assert!(failing.migrate("{}", &Map::new()).unwrap_err().to_string().contains("no: step=`1`"));
+        assert!(failing.migrate("{}", &Map::new()).unwrap_err().to_string().contains(
+            "no: \
+            step=`1`"
+        ));
         let panicking = Migrations::new().step(1, |_: &mut Value| panic!("on purpose"));
-        assert_eq!(panicking.migrate("{}", &Map::new()).unwrap_err().kind(), ErrorKind::Undecodable);
+        assert_eq!(
+            panicking.migrate("{}", &Map::new()).unwrap_err().kind(),
+            ErrorKind::Undecodable
+        );
     }
 
     #[test]
     fn the_marks_say_what_older_servers_may_do() {
         let mut found = tags(json!({ "Mine": 1 }));
         from_3().stamp(&mut found);
-        assert_eq!(Value::from(found.clone()), json!({ "Mine": 1, "DataVersion": 5, "DataVersionReadableFrom": 4 }));
+        assert_eq!(
+            Value::from(found.clone()),
+            json!({ "Mine": 1, "DataVersion": 5, "DataVersionReadableFrom": 4 })
+        );
         Migrations::new().stamp(&mut found);
         assert_eq!(Value::from(found), json!({ "Mine": 1 }));
         let mut dropped = tags(json!({}));
@@ -275,6 +334,13 @@ mod tests {
     fn numbers_with_gaps_are_refused() {
         assert_eq!(from_3().problem(), None);
         assert!(Migrations::new().step(0, add(0)).problem().is_some());
-        assert!(Migrations::new().step(1, add(1)).step(3, add(3)).problem().unwrap().contains("expected=`2`"));
+        assert!(
+            Migrations::new()
+                .step(1, add(1))
+                .step(3, add(3))
+                .problem()
+                .unwrap()
+                .contains("expected=`2`")
+        );
     }
 }

@@ -2,9 +2,10 @@
 
 use serde_json::Value;
 
-/// Adds to `target` each string key that `template` has and `target` lacks, all the way down where both are objects. A value
-/// that is there is left alone, whatever its type; arrays are left alone. An empty array counts as an empty object, since
-/// Lua cannot tell them apart. Specification: `Reconcile`.
+/// Adds to `target` each string key that `template` has and `target` lacks, all the way down where
+/// both are objects. A value that is there is left alone, whatever its type; arrays are left alone.
+/// An empty array counts as an empty object, since Lua cannot tell them apart. Specification:
+/// `Reconcile`.
 pub(crate) fn reconcile(target: &mut Value, template: &Value) {
     let Value::Object(template) = template else { return };
     if target.as_array().is_some_and(Vec::is_empty) {

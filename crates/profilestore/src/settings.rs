@@ -142,7 +142,11 @@ impl Settings {
     pub fn set_constant(&mut self, name: &str, value: f64) -> Result<(), ConstantError> {
         let seconds = || Duration::try_from_secs_f64(value).map_err(|_| ConstantError::BadValue);
         if !value.is_finite() || value < 0.0 {
-            return Err(if CONSTANT_NAMES.contains(&name) { ConstantError::BadValue } else { ConstantError::UnknownName });
+            return Err(if CONSTANT_NAMES.contains(&name) {
+                ConstantError::BadValue
+            } else {
+                ConstantError::UnknownName
+            });
         }
         match name {
             "AUTO_SAVE_PERIOD" => self.autosave_period = seconds()?,
@@ -194,7 +198,10 @@ mod tests {
             assert_ne!(before, settings, "{name}");
         }
         assert_eq!(settings.set_constant("AUTO_SAVE", 1.0), Err(ConstantError::UnknownName));
-        assert_eq!(settings.set_constant("AUTO_SAVE_PERIOD", f64::NAN), Err(ConstantError::BadValue));
+        assert_eq!(
+            settings.set_constant("AUTO_SAVE_PERIOD", f64::NAN),
+            Err(ConstantError::BadValue)
+        );
         assert_eq!(settings.set_constant("AUTO_SAVE_PERIOD", -1.0), Err(ConstantError::BadValue));
     }
 }

@@ -1,7 +1,7 @@
 //! Listeners: several functions that are called when something happens.
 //!
-//! They run one after the other in the order they were connected, on the task that made the thing happen, so they must not
-//! block. One that panics does not stop the others.
+//! They run one after the other in the order they were connected, on the task that made the thing
+//! happen, so they must not block. One that panics does not stop the others.
 
 use std::{
     fmt,
@@ -35,7 +35,8 @@ impl<F: ?Sized + Send + Sync + 'static> Signal<F> {
         Connection { id, list: Arc::downgrade(&self.entries) as Weak<dyn Disconnect> }
     }
 
-    /// Calls `call` with each listener connected now. A panic is reported to the log and ends only that listener's turn.
+    /// Calls `call` with each listener connected now. A panic is reported to the log and ends only
+    /// that listener's turn.
     pub(crate) fn each(&self, mut call: impl FnMut(&F)) {
         let entries = self.entries.lock().clone();
         for (_, listener) in entries {
@@ -75,7 +76,8 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Takes the listener off; it is not called again, except when it is being called at this moment. Twice is fine.
+    /// Takes the listener off; it is not called again, except when it is being called at this
+    /// moment. Twice is fine.
     pub fn disconnect(&self) {
         if let Some(list) = self.list.upgrade() {
             list.disconnect(self.id);

@@ -46,8 +46,13 @@ pub(crate) struct Findings {
     pub(crate) all_edited: Option<(u64, u64)>,
 }
 
-/// Opens, settles, reads and judges. The ledger learns what became of edits whose outcome was not known.
-pub(crate) async fn audit(call: &Call, players: u32, ledger: &mut Ledger) -> anyhow::Result<Findings> {
+/// Opens, settles, reads and judges. The ledger learns what became of edits whose outcome was not
+/// known.
+pub(crate) async fn audit(
+    call: &Call,
+    players: u32,
+    ledger: &mut Ledger,
+) -> anyhow::Result<Findings> {
     let (store, messenger) = storage::open(call).await?;
     let server = GameServer::builder(store.any())
         .messenger(messenger)
@@ -56,11 +61,16 @@ pub(crate) async fn audit(call: &Call, players: u32, ledger: &mut Ledger) -> any
         .start()
         .await
         .context("the audit could not start")?;
-    let profiles = server.store_builder("Demo").scope(&call.scope).template(PlayerData::default()).build()?;
+    let profiles =
+        server.store_builder("Demo").scope(&call.scope).template(PlayerData::default()).build()?;
     let patience = Duration::from_secs_f64(call.lease_seconds) + MARGIN;
     let (opened, times, not_opened) = open_all(&profiles, players, patience).await;
     let mut checks = vec![Check::counted("players opened in time", u64::from(players), not_opened)];
-    let trades = server.store_builder("DemoTrades").scope(&call.scope).template(Default::default()).build()?;
+    let trades = server
+        .store_builder("DemoTrades")
+        .scope(&call.scope)
+        .template(Default::default())
+        .build()?;
     let market = Market { server: server.clone(), players: profiles.clone(), trades };
     let desk = Desk { server: server.clone(), store, scope: call.scope.clone() };
     let unknown = settle_edits(&desk, &mut ledger.edits, patience).await;
@@ -80,8 +90,12 @@ pub(crate) async fn audit(call: &Call, players: u32, ledger: &mut Ledger) -> any
     checks.extend(ledger.edits.judge(&found, &log));
     checks.extend(ledger.judge(&found));
     let all_edited = ledger.edits.of_all().map(|(task, _)| {
-        let reached = found.iter().flatten().filter(|data| data.edited.contains(&task.number)).count() as u64;
-        (reached, log.online.iter().filter(|(operation, _)| *operation == task.operation).count() as u64)
+        let reached =
+            found.iter().flatten().filter(|data| data.edited.contains(&task.number)).count() as u64;
+        (
+            reached,
+            log.online.iter().filter(|(operation, _)| *operation == task.operation).count() as u64,
+        )
     });
     Ok(Findings { checks, opened: times, sent_again, all_edited })
 }
@@ -111,11 +125,16 @@ async fn for_all<R: Send + 'static, F: Future<Output = R> + Send + 'static>(
 type Opened = Vec<(u32, Profile<PlayerData>)>;
 
 /// Starts every player; all wait for a dead server's lease at the same time.
-async fn open_all(profiles: &ProfileStore<PlayerData>, players: u32, patience: Duration) -> (Opened, Times, Vec<String>) {
+async fn open_all(
+    profiles: &ProfileStore<PlayerData>,
+    players: u32,
+    patience: Duration,
+) -> (Opened, Times, Vec<String>) {
     let mut starts = JoinSet::new();
     let began = Instant::now();
     for player in 0..players {
-        let starting = profiles.start_session_with(&player_key(player), StartOptions::new().timeout(patience));
+        let starting =
+            profiles.start_session_with(&player_key(player), StartOptions::new().timeout(patience));
         starts.spawn(async move { (player, starting.await, began.elapsed()) });
     }
     let (mut opened, mut times, mut not_opened) = (Opened::new(), Times::default(), Vec::new());
@@ -136,7 +155,10 @@ async fn open_all(profiles: &ProfileStore<PlayerData>, players: u32, patience: D
                 });
                 opened.push((player, profile));
             }
-            Err(error) => not_opened.push(format!("player {player}: not opened within {patience:?}: {error}")),
+            Err(error) => not_opened.push(format!(
+                "player {player}: not opened within \
+                {patience:?}: {error}"
+            )),
         }
     }
     opened.sort_by_key(|(player, _)| *player);
@@ -145,7 +167,8 @@ async fn open_all(profiles: &ProfileStore<PlayerData>, players: u32, patience: D
 
 /// Repeats every edit of unknown outcome, which makes it or finds that it was made.
 async fn settle_edits(desk: &Desk, edits: &mut EditBooks, patience: Duration) -> Vec<String> {
-    let open: std::collections::BTreeMap<u32, _> = edits.open().into_iter().map(|task| (task.number, task)).collect();
+    let open: std::collections::BTreeMap<u32, _> =
+        edits.open().into_iter().map(|task| (task.number, task)).collect();
     let outcomes = for_all(open.keys().copied(), |number| {
         let (task, desk) = (open[&number].clone(), desk.clone());
         async move {
@@ -153,7 +176,8 @@ async fn settle_edits(desk: &Desk, edits: &mut EditBooks, patience: Duration) ->
             loop {
                 match task.carry_out(&desk).await {
                     Ok(Outcome::Waits) if Instant::now() < deadline => {}
-                    Err(error) if error.kind() == ErrorKind::Unknown && Instant::now() < deadline => {}
+                    Err(error)
+                        if error.kind() == ErrorKind::Unknown && Instant::now() < deadline => {}
                     outcome => return outcome,
                 }
             }
@@ -163,7 +187,10 @@ async fn settle_edits(desk: &Desk, edits: &mut EditBooks, patience: Duration) ->
     for (number, outcome) in outcomes.await {
         match outcome {
             Ok(Outcome::Done { .. }) => edits.acknowledge(number),
-            Ok(Outcome::Waits) => unknown.push(format!("edit {number} of all players still waits for holders")),
+            Ok(Outcome::Waits) => unknown.push(format!(
+                "edit {number} of all players still waits \
+                for holders"
+            )),
             Err(error) if error.kind() == ErrorKind::EditRefused => edits.refuse(number),
             Err(error) => unknown.push(format!("edit {number}: {error}")),
         }
@@ -171,10 +198,11 @@ async fn settle_edits(desk: &Desk, edits: &mut EditBooks, patience: Duration) ->
     unknown
 }
 
-/// Sends what earlier sessions left in their outboxes, settles their trades, and saves until no inbox, no outbox and no escrow holds
-/// anything.
+/// Sends what earlier sessions left in their outboxes, settles their trades, and saves until no
+/// inbox, no outbox and no escrow holds anything.
 async fn settle(market: &Market, opened: &Opened, patience: Duration) -> (u64, Vec<String>) {
-    let by_player: Arc<std::collections::BTreeMap<_, _>> = Arc::new(opened.iter().cloned().collect());
+    let by_player: Arc<std::collections::BTreeMap<_, _>> =
+        Arc::new(opened.iter().cloned().collect());
     let deadline = Instant::now() + SETTLE;
     let mut sent_again = 0;
     let mut open: Vec<u32> = by_player.keys().copied().collect();
@@ -194,9 +222,21 @@ async fn settle(market: &Market, opened: &Opened, patience: Duration) -> (u64, V
             async move { save_rest(&by_player[&player]).await }
         })
         .await;
-        let unsettled: Vec<(u32, String)> = states.into_iter().filter_map(|(player, state)| Some((player, state?))).collect();
+        let unsettled: Vec<(u32, String)> =
+            states.into_iter().filter_map(|(player, state)| Some((player, state?))).collect();
         if unsettled.is_empty() || Instant::now() > deadline {
-            return (sent_again, unsettled.into_iter().map(|(player, state)| format!("player {player}: {state}")).collect());
+            return (
+                sent_again,
+                unsettled
+                    .into_iter()
+                    .map(|(player, state)| {
+                        format!(
+                            "player \
+                {player}: {state}"
+                        )
+                    })
+                    .collect(),
+            );
         }
         open = unsettled.into_iter().map(|(player, _)| player).collect();
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -207,14 +247,18 @@ async fn settle(market: &Market, opened: &Opened, patience: Duration) -> (u64, V
 async fn settle_rest(market: &Market, profile: &Profile<PlayerData>, patience: Duration) {
     for terms in profile.read(|data| data.open_trades.values().cloned().collect::<Vec<_>>()) {
         // The other side may be at it at this moment; then it is for the next round.
-        let _ = market.settle(terms.trade, terms.deadline_ms.max(Env::system().unix_ms()), patience).await;
+        let _ = market
+            .settle(terms.trade, terms.deadline_ms.max(Env::system().unix_ms()), patience)
+            .await;
     }
 }
 
 async fn send_rest(profiles: &ProfileStore<PlayerData>, profile: &Profile<PlayerData>) -> u64 {
     let mut sent = 0;
     for transfer in profile.read(|data| data.outbox.clone()) {
-        if post(profiles, &transfer).await.is_ok() && profile.update(|data| data.sent(&transfer)).is_ok() {
+        if post(profiles, &transfer).await.is_ok()
+            && profile.update(|data| data.sent(&transfer)).is_ok()
+        {
             sent += 1;
         }
     }
@@ -228,11 +272,19 @@ async fn save_rest(profile: &Profile<PlayerData>) -> Option<String> {
     }
     let inbox = profile.waiting_messages().len();
     let (outbox, trades) = profile.read(|data| (data.outbox.len(), data.open_trades.len()));
-    (inbox + outbox + trades > 0).then(|| format!("{inbox} messages wait, {outbox} are not sent, {trades} trades are open"))
+    (inbox + outbox + trades > 0).then(|| {
+        format!(
+            "{inbox} messages wait, {outbox} are not sent, \
+        {trades} trades are open"
+        )
+    })
 }
 
 /// Reads what is stored, with eyes that have seen nothing before.
-async fn read_all(call: &Call, players: u32) -> anyhow::Result<(Vec<Option<PlayerData>>, Vec<String>)> {
+async fn read_all(
+    call: &Call,
+    players: u32,
+) -> anyhow::Result<(Vec<Option<PlayerData>>, Vec<String>)> {
     let (store, messenger) = storage::open(call).await?;
     let server = GameServer::builder(store.any())
         .messenger(messenger)
@@ -254,7 +306,11 @@ async fn read_all(call: &Call, players: u32) -> anyhow::Result<(Vec<Option<Playe
             Ok(Ok(Some(profile))) => {
                 let waiting = profile.waiting_messages().len();
                 if waiting > 0 || profile.session().is_some() {
-                    not_read.push(format!("player {player}: {waiting} messages wait, held by {:?}", profile.session()));
+                    not_read.push(format!(
+                        "player {player}: {waiting} messages wait, held by \
+                        {:?}",
+                        profile.session()
+                    ));
                 }
                 found[player as usize] = Some(profile.data);
             }

@@ -64,7 +64,8 @@ impl PlayerData {
         }
     }
 
-    /// Takes the coins and notes what is to be sent. False when there are not enough of them: nothing was changed.
+    /// Takes the coins and notes what is to be sent. False when there are not enough of them:
+    /// nothing was changed.
     pub(crate) fn debit(&mut self, transfer: &Transfer) -> bool {
         if self.coins < i64::from(transfer.amount) {
             return false;
@@ -109,7 +110,8 @@ impl Numbers {
             return false;
         }
         let follows = at > 0 && self.0[at - 1].1 + 1 == number;
-        let precedes = self.0.get(at).is_some_and(|(first, _)| number.checked_add(1) == Some(*first));
+        let precedes =
+            self.0.get(at).is_some_and(|(first, _)| number.checked_add(1) == Some(*first));
         match (follows, precedes) {
             (true, true) => self.0[at - 1].1 = self.0.remove(at).1,
             (true, false) => self.0[at - 1].1 = number,

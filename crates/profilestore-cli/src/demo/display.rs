@@ -1,4 +1,5 @@
-//! What people see: lines that change in place on a terminal, a line now and then elsewhere, and the report at the end.
+//! What people see: lines that change in place on a terminal, a line now and then elsewhere, and
+//! the report at the end.
 
 use std::{
     fmt::Write as _,
@@ -53,9 +54,13 @@ impl Display {
             return Self::Plain { next: Instant::now() + PERIOD, last: Rate::new() };
         }
         let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
-        let style = |template| ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let style = |template| {
+            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+        };
         let bar = all.add(ProgressBar::new(seconds * 10).with_style(style("{bar:40} {msg}")));
-        let lines = (0..5).map(|_| all.add(ProgressBar::new_spinner().with_style(style("{wide_msg}")))).collect();
+        let lines = (0..5)
+            .map(|_| all.add(ProgressBar::new_spinner().with_style(style("{wide_msg}"))))
+            .collect();
         Self::Live { bar, lines, last: Rate::new() }
     }
 
@@ -74,7 +79,12 @@ impl Display {
                 let rate = last.look(world.figures.saves);
                 if Instant::now() >= *next {
                     *next += PERIOD;
-                    say(&format!("{:>4.0} s  {}", passed.as_secs_f64(), texts(world, rate).join("; ")));
+                    say(&format!(
+                        "{:>4.0} s  \
+                        {}",
+                        passed.as_secs_f64(),
+                        texts(world, rate).join("; ")
+                    ));
                 }
             }
         }
@@ -104,7 +114,10 @@ pub(crate) fn say(line: &str) {
 
 fn texts(world: &World, rate: f64) -> [String; 5] {
     let figures = &world.figures;
-    let sessions = world.sessions().into_iter().map(|count| count.map_or("down".to_owned(), |count| count.to_string()));
+    let sessions = world
+        .sessions()
+        .into_iter()
+        .map(|count| count.map_or("down".to_owned(), |count| count.to_string()));
     let sessions = sessions.collect::<Vec<_>>().join(" ");
     let [made, refused, open] = world.ledger.edits.fates();
     let all = match world.ledger.edits.of_all() {
@@ -115,7 +128,12 @@ fn texts(world: &World, rate: f64) -> [String; 5] {
     [
         format!("sessions {sessions}"),
         format!("saves {} ({rate:.0}/s), {}", figures.saves, figures.save_times.shown()),
-        format!("hand-overs {}, {}", figures.hand_over_times.count(), figures.hand_over_times.shown()),
+        format!(
+            "hand-overs {}, \
+            {}",
+            figures.hand_over_times.count(),
+            figures.hand_over_times.shown()
+        ),
         format!(
             "messages {} sent, {} handled; take-overs {}, kills {}, refused starts and saves {}",
             figures.messages_sent,
@@ -137,9 +155,24 @@ pub(crate) fn text(plan: &Plan, world: &World, findings: &Findings, faults: &Che
     };
     row("servers, players, seed", format!("{}, {}, {}", plan.servers, plan.players, plan.seed));
     row("saves acknowledged", format!("{}, {}", figures.saves, figures.save_times.shown()));
-    row("sessions started", format!("{} on free profiles, {}", figures.start_times.count(), figures.start_times.shown()));
-    row("hand-overs", format!("{}, {}", figures.hand_over_times.count(), figures.hand_over_times.shown()));
-    row("take-overs after a kill", format!("{}, {}", figures.take_over_times.count(), figures.take_over_times.shown()));
+    row(
+        "sessions started",
+        format!(
+            "{} on free profiles, \
+        {}",
+            figures.start_times.count(),
+            figures.start_times.shown()
+        ),
+    );
+    row(
+        "hand-overs",
+        format!("{}, {}", figures.hand_over_times.count(), figures.hand_over_times.shown()),
+    );
+    row(
+        "take-overs after a \
+        kill",
+        format!("{}, {}", figures.take_over_times.count(), figures.take_over_times.shown()),
+    );
     row("a player's longest wait", shown(figures.unserved_times.percentile(100.0)));
     row("sessions ended by order", figures.leaves.to_string());
     for (how, count) in &figures.ends {
@@ -197,7 +230,14 @@ pub(crate) fn text(plan: &Plan, world: &World, findings: &Findings, faults: &Che
     row("audit: time to open a player", findings.opened.shown());
     out.push('\n');
     for check in findings.checks.iter().chain([faults]) {
-        let _ = writeln!(out, "{:<32} {}{}", check.name, check.found, if check.passed() { "" } else { "  VIOLATED" });
+        let _ = writeln!(
+            out,
+            "{:<32} \
+            {}{}",
+            check.name,
+            check.found,
+            if check.passed() { "" } else { "  VIOLATED" }
+        );
         for violation in check.violations.iter().take(MAX_SHOWN) {
             let _ = writeln!(out, "    {violation}");
         }
@@ -211,7 +251,12 @@ pub(crate) fn text(plan: &Plan, world: &World, findings: &Findings, faults: &Che
 }
 
 /// The report for programs.
-pub(crate) fn json(plan: &Plan, world: &World, findings: &Findings, faults: &Check) -> serde_json::Value {
+pub(crate) fn json(
+    plan: &Plan,
+    world: &World,
+    findings: &Findings,
+    faults: &Check,
+) -> serde_json::Value {
     let checks = || findings.checks.iter().chain([faults]);
     json!({
         "servers": plan.servers,

@@ -31,7 +31,14 @@ pub(crate) struct EditBooks {
 
 impl EditBooks {
     /// A new edit. `due` are those whom one of all players must reach.
-    pub(crate) fn order(&mut self, operation: Uuid, player: Option<u32>, due: BTreeSet<u32>, amount: u32, fits: bool) -> Task {
+    pub(crate) fn order(
+        &mut self,
+        operation: Uuid,
+        player: Option<u32>,
+        due: BTreeSet<u32>,
+        amount: u32,
+        fits: bool,
+    ) -> Task {
         let number = u32::try_from(self.entries.len()).expect("fewer than four billion edits");
         let task = Task { number, operation, player, amount, fits };
         let due = player.map_or(due, |player| BTreeSet::from([player]));
@@ -59,7 +66,11 @@ impl EditBooks {
 
     /// Those whose outcome is not known.
     pub(crate) fn open(&self) -> Vec<Task> {
-        self.entries.iter().filter(|entry| entry.fate == Fate::Open).map(|entry| entry.task.clone()).collect()
+        self.entries
+            .iter()
+            .filter(|entry| entry.fate == Fate::Open)
+            .map(|entry| entry.task.clone())
+            .collect()
     }
 
     /// How many were ordered.
@@ -70,7 +81,8 @@ impl EditBooks {
     /// How many edits of single players were acknowledged, refused, and are neither.
     pub(crate) fn fates(&self) -> [u64; 3] {
         let single = || self.entries.iter().filter(|entry| entry.task.player.is_some());
-        [Fate::Acknowledged, Fate::Refused, Fate::Open].map(|fate| single().filter(|entry| entry.fate == fate).count() as u64)
+        [Fate::Acknowledged, Fate::Refused, Fate::Open]
+            .map(|fate| single().filter(|entry| entry.fate == fate).count() as u64)
     }
 
     /// The edit of all players, once ordered, and whether it is complete.
@@ -88,19 +100,34 @@ impl EditBooks {
     pub(crate) fn bounds(&self, players: usize) -> (i64, i64) {
         let (mut least, mut most) = (0, 0);
         for Entry { task, due, fate } in &self.entries {
-            let reached = |players: usize| i64::from(task.amount) * i64::try_from(players).unwrap_or(i64::MAX);
+            let reached = |players: usize| {
+                i64::from(task.amount) * i64::try_from(players).unwrap_or(i64::MAX)
+            };
             least += if *fate == Fate::Acknowledged { reached(due.len()) } else { 0 };
-            most += if *fate == Fate::Refused { 0 } else { reached(task.player.map_or(players, |_| 1)) };
+            most += if *fate == Fate::Refused {
+                0
+            } else {
+                reached(task.player.map_or(players, |_| 1))
+            };
         }
         (least, most)
     }
 
-    /// Compares profiles and audit log with the books. That nothing was made twice is the ledger's affair.
+    /// Compares profiles and audit log with the books. That nothing was made twice is the ledger's
+    /// affair.
     pub(crate) fn judge(&self, found: &[Option<PlayerData>], log: &Log) -> Vec<Check> {
         let made = |player: u32, number: u32| {
-            found.get(player as usize).and_then(Option::as_ref).is_some_and(|data| data.edited.contains(&number))
+            found
+                .get(player as usize)
+                .and_then(Option::as_ref)
+                .is_some_and(|data| data.edited.contains(&number))
         };
-        vec![self.judge_single(made), self.judge_all(made), self.judge_foreign(found), self.judge_log(found.len(), made, log)]
+        vec![
+            self.judge_single(made),
+            self.judge_all(made),
+            self.judge_foreign(found),
+            self.judge_log(found.len(), made, log),
+        ]
     }
 
     fn judge_single(&self, made: impl Fn(u32, u32) -> bool) -> Check {
@@ -109,7 +136,11 @@ impl EditBooks {
             let Some(player) = task.player else { continue };
             of += 1;
             if !made(player, task.number) {
-                missing.push(format!("player {player}: edit {} was acknowledged and is missing", task.number));
+                missing.push(format!(
+                    "player {player}: edit {} was acknowledged and is \
+                    missing",
+                    task.number
+                ));
             }
         }
         Check::counted("acknowledged edits present", of, missing)
@@ -117,13 +148,19 @@ impl EditBooks {
 
     fn judge_all(&self, made: impl Fn(u32, u32) -> bool) -> Check {
         let (mut of, mut missing) = (0, Vec::new());
-        for Entry { task, due, .. } in self.acknowledged().filter(|entry| entry.task.player.is_none()) {
+        for Entry { task, due, .. } in
+            self.acknowledged().filter(|entry| entry.task.player.is_none())
+        {
             of += due.len() as u64;
-            missing.extend(
-                due.iter().filter(|player| !made(**player, task.number)).map(|player| {
-                    format!("player {player}: edit {} of all players is complete and did not reach him", task.number)
-                }),
-            );
+            missing.extend(due.iter().filter(|player| !made(**player, task.number)).map(
+                |player| {
+                    format!(
+                        "player {player}: edit {} of all players is complete and did not \
+                        reach him",
+                        task.number
+                    )
+                },
+            ));
         }
         Check::counted("players the edit of all reached", of, missing)
     }
@@ -138,7 +175,9 @@ impl EditBooks {
             for number in data.iter().flat_map(|data| &data.edited) {
                 of += 1;
                 let entry = self.entries.get(*number as usize);
-                let why = match entry.filter(|entry| entry.task.player.is_none_or(|meant| meant as usize == player)) {
+                let why = match entry
+                    .filter(|entry| entry.task.player.is_none_or(|meant| meant as usize == player))
+                {
                     None => "was never ordered for him",
                     Some(entry) if entry.fate == Fate::Refused => "was refused",
                     Some(entry) if !entry.task.fits => "does not fit",
@@ -154,9 +193,12 @@ impl EditBooks {
     fn judge_log(&self, players: usize, made: impl Fn(u32, u32) -> bool, log: &Log) -> Check {
         let (mut of, mut wrong) = (0, Vec::new());
         for Entry { task, fate, .. } in &self.entries {
-            let whom = task.player.map_or(0..u32::try_from(players).unwrap_or(u32::MAX), |player| player..player + 1);
+            let whom = task
+                .player
+                .map_or(0..u32::try_from(players).unwrap_or(u32::MAX), |player| player..player + 1);
             for player in whom {
-                let (booked, made) = (log.outcomes.get(&(task.operation, Some(player))), made(player, task.number));
+                let (booked, made) =
+                    (log.outcomes.get(&(task.operation, Some(player))), made(player, task.number));
                 of += u64::from(made || booked.is_some());
                 let acknowledged = task.player.is_some() && *fate == Fate::Acknowledged;
                 if (booked == Some(&AuditOutcome::Done)) != made
@@ -164,14 +206,22 @@ impl EditBooks {
                     || booked == Some(&AuditOutcome::Pending)
                 {
                     let made = if made { "is there" } else { "is not there" };
-                    wrong.push(format!("player {player}: edit {} {made}; booked: {booked:?}", task.number));
+                    wrong.push(format!(
+                        "player {player}: edit {} {made}; booked: \
+                        {booked:?}",
+                        task.number
+                    ));
                 }
             }
             let whole = log.outcomes.get(&(task.operation, None));
             if task.player.is_none() && *fate == Fate::Acknowledged {
                 of += 1;
                 if whole != Some(&AuditOutcome::Done) {
-                    wrong.push(format!("edit {} of all players was acknowledged; booked: {whole:?}", task.number));
+                    wrong.push(format!(
+                        "edit {} of all players was acknowledged; booked: \
+                        {whole:?}",
+                        task.number
+                    ));
                 }
             }
         }
@@ -183,7 +233,8 @@ impl EditBooks {
 mod tests {
     use super::*;
 
-    /// Two players, the second of whom came after the edit of all (2); edit 0 of player 0 was made, edit 1 refused.
+    /// Two players, the second of whom came after the edit of all (2); edit 0 of player 0 was made,
+    /// edit 1 refused.
     fn world() -> (EditBooks, Vec<Option<PlayerData>>, Log) {
         let mut books = EditBooks::default();
         let one = books.order(Uuid::from_u128(1), Some(0), BTreeSet::new(), 10, true);
@@ -206,7 +257,12 @@ mod tests {
     }
 
     fn failed(books: &EditBooks, found: &[Option<PlayerData>], log: &Log) -> Vec<&'static str> {
-        books.judge(found, log).iter().filter(|check| !check.passed()).map(|check| check.name).collect()
+        books
+            .judge(found, log)
+            .iter()
+            .filter(|check| !check.passed())
+            .map(|check| check.name)
+            .collect()
     }
 
     #[test]
@@ -226,7 +282,14 @@ mod tests {
     fn an_acknowledged_edit_that_is_missing() {
         let (books, mut found, log) = world();
         found[0].as_mut().unwrap().edited = vec![2];
-        assert_eq!(failed(&books, &found, &log), ["acknowledged edits present", "edits as the audit log has them"]);
+        assert_eq!(
+            failed(&books, &found, &log),
+            [
+                "acknowledged edits present",
+                "edits as the \
+            audit log has them"
+            ]
+        );
     }
 
     #[test]
@@ -241,7 +304,14 @@ mod tests {
     fn an_edit_that_was_refused_or_meant_for_somebody_else() {
         let (books, mut found, log) = world();
         found[1].as_mut().unwrap().edited.push(1);
-        assert_eq!(failed(&books, &found, &log), ["edits found that were ordered", "edits as the audit log has them"]);
+        assert_eq!(
+            failed(&books, &found, &log),
+            [
+                "edits found that were ordered",
+                "edits as the \
+            audit log has them"
+            ]
+        );
         let (books, mut found, log) = world();
         found[1].as_mut().unwrap().edited.push(0);
         assert_eq!(failed(&books, &found, &log), ["edits found that were ordered"]);

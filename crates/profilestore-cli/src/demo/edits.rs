@@ -1,4 +1,5 @@
-//! Operators' edits: of single players as the play goes on, online or not, and one of all players at half time.
+//! Operators' edits: of single players as the play goes on, online or not, and one of all players
+//! at half time.
 //!
 //! Any server carries them out: the library brings an edit to the holder of the profile. The server
 //! may be killed meanwhile. So an edit keeps its identity, and is ordered again until its outcome
@@ -87,7 +88,8 @@ impl Task {
         let by = Attribution::new(author(&desk.scope)).because(format!("edit {}", self.number));
         let Some(player) = self.player else { return self.for_all(desk, by).await };
         let key = ProfileKey::new("Demo", &desk.scope, &player_key(player))?;
-        let entry = desk.server.operator(by).edit_as(self.operation, &key, &self.edit()?, PATIENCE).await?;
+        let entry =
+            desk.server.operator(by).edit_as(self.operation, &key, &self.edit()?, PATIENCE).await?;
         Ok(Outcome::Done { online: entry.details.contains_key("held_by") })
     }
 
@@ -95,16 +97,26 @@ impl Task {
         let mut bulk = match BulkEdit::resume(&*desk.store, self.operation).await {
             Ok(begun) => begun,
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                let all = EditScope { store: "Demo".into(), scope: Some(desk.scope.clone()), prefix: None };
+                let all = EditScope {
+                    store: "Demo".into(),
+                    scope: Some(desk.scope.clone()),
+                    prefix: None,
+                };
                 BulkEdit::new(self.operation, all, self.edit()?)
             }
             // Complete: whoever completed it died before he could say so.
-            Err(error) if error.kind() == ErrorKind::Invalid => return Ok(Outcome::Done { online: false }),
+            Err(error) if error.kind() == ErrorKind::Invalid => {
+                return Ok(Outcome::Done { online: false });
+            }
             Err(error) => return Err(error),
         };
         bulk.patience = PATIENCE;
         let report = desk.server.operator(by).edit_all(&bulk, |_| {}).await?;
-        Ok(if report.waiting.is_empty() { Outcome::Done { online: report.by_holders > 0 } } else { Outcome::Waits })
+        Ok(if report.waiting.is_empty() {
+            Outcome::Done { online: report.by_holders > 0 }
+        } else {
+            Outcome::Waits
+        })
     }
 }
 
@@ -129,7 +141,10 @@ impl Log {
         loop {
             let page = audit_entries(&**store, &query).await?;
             for entry in page.entries {
-                let player = entry.keys.first().and_then(|key| key.key().strip_prefix("player-")?.parse().ok());
+                let player = entry
+                    .keys
+                    .first()
+                    .and_then(|key| key.key().strip_prefix("player-")?.parse().ok());
                 if let Some(player) = player.filter(|_| entry.details.contains_key("held_by")) {
                     log.online.insert((entry.operation, player));
                 }
@@ -166,7 +181,8 @@ impl Operator {
             }
             while under_way.try_join_next().is_some() {}
             let all = all_due && Instant::now() >= self.half_time;
-            let player = (!all).then(|| u32::try_from(self.dice.below(u64::from(self.players))).unwrap_or(0));
+            let player = (!all)
+                .then(|| u32::try_from(self.dice.below(u64::from(self.players))).unwrap_or(0));
             all_due &= !all;
             let amount = u32::try_from(self.dice.between(1, 100)).unwrap_or(1);
             let fits = all || !self.dice.chance(UNFIT_PERCENT);
@@ -212,7 +228,11 @@ async fn see_through(
         }
         sleep(PAUSE).await;
         let figures = &mut locked(&world).figures;
-        let again = if task.player.is_none() { &mut figures.all_resumed } else { &mut figures.edits_repeated };
+        let again = if task.player.is_none() {
+            &mut figures.all_resumed
+        } else {
+            &mut figures.edits_repeated
+        };
         *again += 1;
     }
 }

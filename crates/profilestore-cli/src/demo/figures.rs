@@ -40,7 +40,8 @@ impl Times {
     }
 
     pub(crate) fn json(&self) -> serde_json::Value {
-        let ms = |percent| (self.count() > 0).then(|| self.percentile(percent).as_secs_f64() * 1000.0);
+        let ms =
+            |percent| (self.count() > 0).then(|| self.percentile(percent).as_secs_f64() * 1000.0);
         json!({ "count": self.count(), "p50_ms": ms(50.0), "p99_ms": ms(99.0), "max_ms": ms(100.0) })
     }
 }
@@ -74,11 +75,13 @@ pub(crate) struct Figures {
     pub(crate) settlements: u64,
     /// Trades on one server.
     pub(crate) trade_times: Times,
-    /// Edits of single players: those that their holders made, how long each took from its first order, and orders that were repeated.
+    /// Edits of single players: those that their holders made, how long each took from its first
+    /// order, and orders that were repeated.
     pub(crate) edits_online: u64,
     pub(crate) edit_times: Times,
     pub(crate) edits_repeated: u64,
-    /// How often the edit of all players was ordered again, and how often because its server had died.
+    /// How often the edit of all players was ordered again, and how often because its server had
+    /// died.
     pub(crate) all_resumed: u64,
     pub(crate) all_broken_off: u64,
     /// Starts of a free profile.

@@ -86,7 +86,10 @@ pub(crate) async fn keep(
             _ if stopping && status.success() => return Ok(()),
             Some(Fate::Restart) if status.success() => Duration::ZERO,
             _ => {
-                locked(&world).faults.push(format!("server {slot}: ended without being told to: {status}"));
+                locked(&world).faults.push(format!(
+                    "server {slot}: ended without being told to: \
+                    {status}"
+                ));
                 Duration::from_secs(1)
             }
         };
@@ -107,7 +110,11 @@ fn spawn(slot: usize, number: u32, call: &Call) -> anyhow::Result<Child> {
         .args(["--job", &format!("server-{slot}.{number}")])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(if std::env::var_os("PROFILESTORE_LOG").is_some() { Stdio::inherit() } else { Stdio::null() })
+        .stderr(if std::env::var_os("PROFILESTORE_LOG").is_some() {
+            Stdio::inherit()
+        } else {
+            Stdio::null()
+        })
         .kill_on_drop(true);
     // Not an argument: those can be read by everybody on the machine.
     command.env("PROFILESTORE_STORE", call.place.secret());
@@ -115,7 +122,9 @@ fn spawn(slot: usize, number: u32, call: &Call) -> anyhow::Result<Child> {
         Some(address) => command.env("PROFILESTORE_MESSENGER", address.secret()),
         None => command.env_remove("PROFILESTORE_MESSENGER"),
     };
-    command.envs(call.on_server.iter().filter(|(on, ..)| *on == slot).map(|(_, name, value)| (name, value)));
+    command.envs(
+        call.on_server.iter().filter(|(on, ..)| *on == slot).map(|(_, name, value)| (name, value)),
+    );
     // Ctrl-C is for the parent, who then ends the servers in order.
     #[cfg(unix)]
     command.process_group(0);

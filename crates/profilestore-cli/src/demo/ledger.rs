@@ -147,12 +147,13 @@ impl Ledger {
         }
     }
 
-    /// Compares what is stored with the books. `found` has one entry a player, None for one whose profile could not be read: its
-    /// steps count as missing.
+    /// Compares what is stored with the books. `found` has one entry a player, None for one whose
+    /// profile could not be read: its steps count as missing.
     pub(crate) fn judge(&self, found: &[Option<PlayerData>]) -> Vec<Check> {
         let nothing = PlayerData::default();
         let data = |player: usize| found.get(player).and_then(Option::as_ref).unwrap_or(&nothing);
-        let mut checks = vec![self.judge_earnings(&data), self.judge_foreign(found), self.judge_debits(&data)];
+        let mut checks =
+            vec![self.judge_earnings(&data), self.judge_foreign(found), self.judge_debits(&data)];
         checks.extend(self.judge_messages(&data));
         checks.push(judge_doubled(found));
         checks.extend(self.judge_items(found));
@@ -169,7 +170,8 @@ impl Ledger {
                     of += 1;
                     if !data(player).earned.contains(number(step)) {
                         violations.push(format!(
-                            "player {player}: earning {step} of {} coins was acknowledged and is missing",
+                            "player {player}: earning {step} of {} coins was acknowledged and is \
+                                missing",
                             earning.amount
                         ));
                     }
@@ -187,21 +189,34 @@ impl Ledger {
             for step in data.earned.iter() {
                 of += 1;
                 match account.earnings.get(step as usize).map(|earning| earning.fate) {
-                    Some(Fate::Refused) => violations.push(format!("player {player}: earning {step} was refused and is there")),
-                    None => violations.push(format!("player {player}: earning {step} was never ordered and is there")),
+                    Some(Fate::Refused) => violations.push(format!(
+                        "player {player}: earning \
+                        {step} was refused and is there"
+                    )),
+                    None => violations.push(format!(
+                        "player {player}: earning {step} was never \
+                        ordered and is there"
+                    )),
                     Some(_) => {}
                 }
             }
             for (to, numbers) in &data.debited {
                 for number in numbers.iter() {
                     of += 1;
-                    match account.sendings.get(to).and_then(|list| list.get(number as usize)).map(|sending| sending.debit) {
-                        Some(Fate::Refused) => {
-                            violations.push(format!("player {player}: transfer {number} to {to} was refused and is there"))
-                        }
-                        None => {
-                            violations.push(format!("player {player}: transfer {number} to {to} was never ordered and is there"))
-                        }
+                    match account
+                        .sendings
+                        .get(to)
+                        .and_then(|list| list.get(number as usize))
+                        .map(|sending| sending.debit)
+                    {
+                        Some(Fate::Refused) => violations.push(format!(
+                            "player {player}: transfer {number} to {to} \
+                                was refused and is there"
+                        )),
+                        None => violations.push(format!(
+                            "player {player}: transfer {number} to {to} \
+                                was never ordered and is there"
+                        )),
                         Some(_) => {}
                     }
                 }
@@ -216,33 +231,49 @@ impl Ledger {
             if sending.debit == Fate::Acknowledged {
                 of += 1;
                 if !data(from).debited.get(&to).is_some_and(|numbers| numbers.contains(number)) {
-                    violations
-                        .push(format!("player {from}: the debit of transfer {number} to {to} was acknowledged and is missing"));
+                    violations.push(format!(
+                        "player {from}: the debit of transfer {number} to {to} was \
+                            acknowledged and is missing"
+                    ));
                 }
             }
         });
         Check::counted("acknowledged debits present", of, violations)
     }
 
-    /// Stored messages arrived, and no coins left one profile without coming to the other, or the other way about.
+    /// Stored messages arrived, and no coins left one profile without coming to the other, or the
+    /// other way about.
     fn judge_messages<'a>(&self, data: &impl Fn(usize) -> &'a PlayerData) -> [Check; 2] {
         let (mut of, mut missing) = (0, Vec::new());
         let (mut both, mut unequal) = (0, Vec::new());
         self.each_sending(|from, to, number, sending| {
-            let credited = data(to as usize).credited.get(&number_of(from)).is_some_and(|numbers| numbers.contains(number));
-            let debited = data(from).debited.get(&to).is_some_and(|numbers| numbers.contains(number));
+            let credited = data(to as usize)
+                .credited
+                .get(&number_of(from))
+                .is_some_and(|numbers| numbers.contains(number));
+            let debited =
+                data(from).debited.get(&to).is_some_and(|numbers| numbers.contains(number));
             if sending.stored {
                 of += 1;
                 if !credited {
-                    missing.push(format!("player {to}: message {number} from {from} was acknowledged and never arrived"));
+                    missing.push(format!(
+                        "player {to}: message {number} from {from} was \
+                        acknowledged and never arrived"
+                    ));
                 }
             }
             both += u64::from(debited || credited);
             match (debited, credited) {
-                (true, false) => unequal
-                    .push(format!("transfer {number} of {} coins left player {from} and did not reach {to}", sending.amount)),
-                (false, true) => unequal
-                    .push(format!("transfer {number} of {} coins reached player {to} and never left {from}", sending.amount)),
+                (true, false) => unequal.push(format!(
+                    "transfer {number} of {} coins left player {from} and did not \
+                        reach {to}",
+                    sending.amount
+                )),
+                (false, true) => unequal.push(format!(
+                    "transfer {number} of {} coins reached player {to} and never \
+                        left {from}",
+                    sending.amount
+                )),
                 _ => {}
             }
         });
@@ -257,17 +288,26 @@ impl Ledger {
         let (mut of, mut violations) = (0, Vec::new());
         for (player, data) in present(found) {
             of += 1;
-            let earned: i64 = data.earned.iter().map(|step| i64::from(self.earning(player, step))).sum();
-            let sums = |by: &BTreeMap<u32, super::data::Numbers>, amount: &dyn Fn(u32, u32) -> u32| -> i64 {
-                by.iter().flat_map(|(other, numbers)| numbers.iter().map(|n| i64::from(amount(*other, n)))).sum()
+            let earned: i64 =
+                data.earned.iter().map(|step| i64::from(self.earning(player, step))).sum();
+            let sums = |by: &BTreeMap<u32, super::data::Numbers>,
+                        amount: &dyn Fn(u32, u32) -> u32|
+             -> i64 {
+                by.iter()
+                    .flat_map(|(other, numbers)| {
+                        numbers.iter().map(|n| i64::from(amount(*other, n)))
+                    })
+                    .sum()
             };
-            let received = sums(&data.credited, &|from, n| self.amount(from as usize, number_of(player), n));
+            let received =
+                sums(&data.credited, &|from, n| self.amount(from as usize, number_of(player), n));
             let sent = sums(&data.debited, &|to, n| self.amount(player, to, n));
             let edits: BTreeSet<u32> = data.edited.iter().copied().collect();
             let given: i64 = edits.iter().map(|edit| i64::from(self.edits.amount(*edit))).sum();
             if earned + received + given - sent != data.coins {
                 violations.push(format!(
-                    "player {player}: {} coins, but earned {earned}, received {received}, was given {given} and sent {sent}",
+                    "player {player}: {} coins, but earned {earned}, received {received}, was \
+                        given {given} and sent {sent}",
                     data.coins
                 ));
             }
@@ -286,11 +326,19 @@ impl Ledger {
         let coins: i64 = present(found).map(|(_, data)| data.coins).sum();
         let ledger = if least == most { least.to_string() } else { format!("{least}..{most}") };
         let fits = (least..=most).contains(&coins);
-        let violations = if fits { Vec::new() } else { vec![format!("{coins} coins in all, the ledger says {ledger}")] };
+        let violations = if fits {
+            Vec::new()
+        } else {
+            vec![format!(
+                "{coins} coins in all, the \
+            ledger says {ledger}"
+            )]
+        };
         Check { name: "coins in all", found: format!("{coins} (ledger {ledger})"), violations }
     }
 
-    /// Every item is in exactly one place, and no acknowledged move of it was undone. Nothing is on the way any more.
+    /// Every item is in exactly one place, and no acknowledged move of it was undone. Nothing is on
+    /// the way any more.
     fn judge_items(&self, found: &[Option<PlayerData>]) -> [Check; 2] {
         let mut places: BTreeMap<u32, Vec<(usize, u32)>> = BTreeMap::new();
         for (player, data) in present(found) {
@@ -303,17 +351,30 @@ impl Ledger {
             let owners = places.remove(&number(item)).unwrap_or_default();
             match owners.as_slice() {
                 [] => misplaced.push(format!("item {item} is gone")),
-                [(player, moves)] if moves < known => {
-                    undone.push(format!("player {player}: item {item} has moved {moves} times, acknowledged were {known}"))
-                }
+                [(player, moves)] if moves < known => undone.push(format!(
+                    "player {player}: item {item} has moved {moves} times, \
+                        acknowledged were {known}"
+                )),
                 [_] => {}
-                several => misplaced.push(format!("item {item} is in {} places: {several:?}", several.len())),
+                several => misplaced.push(format!(
+                    "item {item} is in {} places: \
+                    {several:?}",
+                    several.len()
+                )),
             }
         }
         misplaced.extend(places.keys().map(|item| format!("item {item} was never there")));
         let of = self.moves.len() as u64;
         let moved = self.moves.iter().filter(|moves| **moves > 0).count() as u64;
-        [Check::counted("items exactly once", of, misplaced), Check::counted("acknowledged moves of items kept", moved, undone)]
+        [
+            Check::counted("items exactly once", of, misplaced),
+            Check::counted(
+                "acknowledged moves \
+            of items kept",
+                moved,
+                undone,
+            ),
+        ]
     }
 
     fn earning(&self, player: usize, step: u32) -> u32 {
@@ -341,7 +402,12 @@ fn judge_doubled(found: &[Option<PlayerData>]) -> Check {
     let (mut of, mut violations) = (0, Vec::new());
     for (player, data) in present(found) {
         of += 1;
-        violations.extend(data.doubled.iter().map(|step| format!("player {player}: {step} was applied twice")));
+        violations.extend(data.doubled.iter().map(|step| {
+            format!(
+                "player {player}: {step} was \
+            applied twice"
+            )
+        }));
         let mut seen = BTreeSet::new();
         let edits = data.edited.iter().filter(|edit| !seen.insert(**edit));
         violations.extend(edits.map(|edit| format!("player {player}: edit {edit} was made twice")));

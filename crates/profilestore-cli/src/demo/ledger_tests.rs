@@ -3,7 +3,8 @@
 use super::*;
 use crate::demo::data::Transfer;
 
-/// Two players. Player 0 earned 50 (acknowledged) and 7 (unknown), and sent 20 to player 1, who has them.
+/// Two players. Player 0 earned 50 (acknowledged) and 7 (unknown), and sent 20 to player 1, who has
+/// them.
 fn world() -> (Ledger, Vec<Option<PlayerData>>) {
     let mut ledger = Ledger::new(2);
     let mut data = vec![PlayerData::default(), PlayerData::default()];
@@ -12,7 +13,13 @@ fn world() -> (Ledger, Vec<Option<PlayerData>>) {
     data[0].earn(step, 50);
     ledger.acknowledge_earnings(0, &[step]);
     ledger.order_earning(0, 7);
-    let transfer = Transfer { from: 0, to: 1, number: ledger.order_sending(0, 1, 20), amount: 20, created_ms: 0 };
+    let transfer = Transfer {
+        from: 0,
+        to: 1,
+        number: ledger.order_sending(0, 1, 20),
+        amount: 20,
+        created_ms: 0,
+    };
     assert!(data[0].debit(&transfer));
     ledger.acknowledge_debit(0, 1, transfer.number);
     ledger.acknowledge_message(0, 1, transfer.number);
@@ -53,7 +60,11 @@ fn an_acknowledged_earning_that_is_missing() {
     assert_eq!(failed(&ledger, &found), ["acknowledged earnings present", "coins in all"]);
     let checks = ledger.judge(&found);
     assert_eq!(checks[0].found, "1/2");
-    assert_eq!(checks[0].violations, ["player 0: earning 1 of 7 coins was acknowledged and is missing"]);
+    assert_eq!(
+        checks[0].violations,
+        ["player 0: earning 1 of 7 coins was acknowledged and is \
+        missing"]
+    );
 }
 
 #[test]
@@ -62,7 +73,13 @@ fn an_older_copy_that_overwrote_a_newer_one() {
     found[0] = Some(fresh(0));
     assert_eq!(
         failed(&ledger, &found),
-        ["acknowledged earnings present", "acknowledged debits present", "transfers debited and credited", "coins in all"]
+        [
+            "acknowledged earnings present",
+            "acknowledged debits present",
+            "transfers debited and \
+            credited",
+            "coins in all"
+        ]
     );
 }
 
@@ -70,7 +87,15 @@ fn an_older_copy_that_overwrote_a_newer_one() {
 fn an_earning_applied_twice() {
     let (ledger, mut found) = world();
     found[0].as_mut().unwrap().earn(0, 50);
-    assert_eq!(failed(&ledger, &found), ["players with no step twice", "players whose coins add up", "coins in all"]);
+    assert_eq!(
+        failed(&ledger, &found),
+        [
+            "players with no step twice",
+            "players whose coins add \
+        up",
+            "coins in all"
+        ]
+    );
 }
 
 #[test]
@@ -97,14 +122,30 @@ fn a_refused_step_that_is_there_and_one_that_nobody_ordered() {
 fn a_message_handled_twice() {
     let (ledger, mut found) = world();
     found[1].as_mut().unwrap().credit(&transfer(0));
-    assert_eq!(failed(&ledger, &found), ["players with no step twice", "players whose coins add up", "coins in all"]);
+    assert_eq!(
+        failed(&ledger, &found),
+        [
+            "players with no step twice",
+            "players whose coins add \
+        up",
+            "coins in all"
+        ]
+    );
 }
 
 #[test]
 fn a_message_that_never_arrived() {
     let (ledger, mut found) = world();
     found[1] = Some(fresh(1));
-    assert_eq!(failed(&ledger, &found), ["acknowledged messages arrived", "transfers debited and credited", "coins in all"]);
+    assert_eq!(
+        failed(&ledger, &found),
+        [
+            "acknowledged messages arrived",
+            "transfers debited and \
+        credited",
+            "coins in all"
+        ]
+    );
 }
 
 #[test]
@@ -138,7 +179,15 @@ fn an_edit_counts_once_and_one_made_twice_is_found() {
     assert_eq!(failed(&ledger, &found), [""; 0]);
     let data = found[1].as_mut().unwrap();
     (data.coins, data.edited) = (data.coins + 30, vec![edit.number; 2]);
-    assert_eq!(failed(&ledger, &found), ["players with no step twice", "players whose coins add up", "coins in all"]);
+    assert_eq!(
+        failed(&ledger, &found),
+        [
+            "players with no step twice",
+            "players whose coins add \
+        up",
+            "coins in all"
+        ]
+    );
 }
 
 #[test]

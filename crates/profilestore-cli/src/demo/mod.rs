@@ -1,4 +1,5 @@
-//! The demonstration: several processes as game servers on one file, players who move between them, and servers that die.
+//! The demonstration: several processes as game servers on one file, players who move between them,
+//! and servers that die.
 //!
 //! ```text
 //! parent   players' choreography ─ orders ─▶ server process   (library, one store file)
@@ -56,10 +57,12 @@ use crate::{
 
 /// Watch servers die and lose nothing
 ///
-/// Several processes as game servers on one file: players join, earn, move between servers, log in again at once, send coins by
-/// message, and trade unique items on one server and between two. An operator edits single players, online or not, and all of them at
-/// half time, without ending a session. In the end every change that was acknowledged is looked for, and every item and every edit is
-/// found exactly once. The file is a temporary one unless --store is given; it is kept when the audit fails.
+/// Several processes as game servers on one file: players join, earn, move between servers, log in
+/// again at once, send coins by message, and trade unique items on one server and between two. An
+/// operator edits single players, online or not, and all of them at half time, without ending a
+/// session. In the end every change that was acknowledged is looked for, and every item and every
+/// edit is found exactly once. The file is a temporary one unless --store is given; it is kept when
+/// the audit fails.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -81,22 +84,27 @@ pub(crate) struct Demo {
     /// Shut the servers down and start them again, one after the other, as for an update
     #[arg(long)]
     roll: bool,
-    /// For tests that cut servers off for longer than the lease time: what these hold may be taken over, by an operator's edit too
+    /// For tests that cut servers off for longer than the lease time: what these hold may be taken
+    /// over, by an operator's edit too
     #[arg(long, hide = true)]
     may_lose: bool,
-    /// For tests: play on beyond the time until everything that a play shows has happened, and every player was served once more
+    /// For tests: play on beyond the time until everything that a play shows has happened, and
+    /// every player was served once more
     #[arg(long, hide = true)]
     complete: bool,
-    /// For tests that break something for a while: the time is up when SIGINT comes, not by the clock
+    /// For tests that break something for a while: the time is up when SIGINT comes, not by the
+    /// clock
     #[arg(long, hide = true)]
     until_told: bool,
-    /// Environment of one server's processes: SLOT:NAME=VALUE. For tests that break one server's connections or clock
+    /// Environment of one server's processes: SLOT:NAME=VALUE. For tests that break one server's
+    /// connections or clock
     #[arg(long, hide = true, value_parser = on_server)]
     on_server: Vec<(usize, String, String)>,
     /// What the players do follows from this number; a random one by default
     #[arg(long)]
     seed: Option<u64>,
-    /// The servers' lease time. The library's own default is 20; this one lets take-overs be seen in a short run
+    /// The servers' lease time. The library's own default is 20; this one lets take-overs be seen
+    /// in a short run
     #[arg(long, default_value_t = 5.0, value_name = "SECONDS", value_parser = lease_seconds)]
     lease_seconds: f64,
     /// How many steps all players together try to make in a second
@@ -105,14 +113,22 @@ pub(crate) struct Demo {
 }
 
 fn on_server(text: &str) -> Result<(usize, String, String), String> {
-    let parts = text.split_once(':').and_then(|(slot, rest)| Some((slot.parse().ok()?, rest.split_once('=')?)));
+    let parts = text
+        .split_once(':')
+        .and_then(|(slot, rest)| Some((slot.parse().ok()?, rest.split_once('=')?)));
     let (slot, (name, value)) = parts.ok_or("this is SLOT:NAME=VALUE")?;
     Ok((slot, name.to_owned(), value.to_owned()))
 }
 
 fn lease_seconds(text: &str) -> Result<f64, String> {
     let seconds = text.parse::<f64>().map_err(|error| error.to_string())?;
-    if (1.0..=600.0).contains(&seconds) { Ok(seconds) } else { Err("a lease time is 1 to 600 seconds".into()) }
+    if (1.0..=600.0).contains(&seconds) {
+        Ok(seconds)
+    } else {
+        Err("a lease time is 1 to 600 \
+        seconds"
+            .into())
+    }
 }
 
 /// One game server of the demonstration; started by it
@@ -171,7 +187,8 @@ fn player_key(player: u32) -> String {
     format!("player-{player}")
 }
 
-/// The library's defaults, with the periods that belong to the lease time in the same proportion to it.
+/// The library's defaults, with the periods that belong to the lease time in the same proportion to
+/// it.
 fn settings(lease_seconds: f64) -> Settings {
     let mut settings = Settings::default();
     let lease_time = Duration::from_secs_f64(lease_seconds);
@@ -185,7 +202,8 @@ fn settings(lease_seconds: f64) -> Settings {
 }
 
 impl Demo {
-    /// Runs on the given store, or on a temporary file that goes when all is well. Says in the end whether the audit passed.
+    /// Runs on the given store, or on a temporary file that goes when all is well. Says in the end
+    /// whether the audit passed.
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
         let env = Env::system();
         let plan = Plan {
@@ -197,7 +215,9 @@ impl Demo {
             may_lose: self.may_lose,
             complete: self.complete,
             until_told: self.until_told,
-            seed: self.seed.unwrap_or_else(|| u64::from(env.uuid().as_fields().0 ^ env.uuid().as_u64_pair().1 as u32)),
+            seed: self.seed.unwrap_or_else(|| {
+                u64::from(env.uuid().as_fields().0 ^ env.uuid().as_u64_pair().1 as u32)
+            }),
             lease_seconds: self.lease_seconds,
             pace: self.pace,
         };
@@ -214,12 +234,21 @@ impl Demo {
             drop(address.connect().await?);
         }
         let (place, messenger) = (home.place.clone(), app.messenger.clone());
-        let call = Call { place, messenger, scope, lease_seconds: plan.lease_seconds, on_server: self.on_server };
+        let call = Call {
+            place,
+            messenger,
+            scope,
+            lease_seconds: plan.lease_seconds,
+            on_server: self.on_server,
+        };
         let told = if plan.until_told { WATCHDOG } else { Duration::ZERO };
         let limit = Duration::from_secs(plan.seconds) + told + WATCHDOG;
         let outcome = match timeout(limit, perform(&plan, call, app.json)).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(anyhow::anyhow!("the demonstration did not end in time; it was broken off after {limit:?}")),
+            Err(_) => Err(anyhow::anyhow!(
+                "the demonstration did not end in time; it was broken \
+                off after {limit:?}"
+            )),
         };
         if matches!(outcome, Ok(true)) {
             home.clear();
@@ -234,7 +263,13 @@ impl DemoServer {
     /// Runs until it is told to stop, or until the parent is gone.
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
         let (place, messenger) = (app.place.clone(), app.messenger.clone());
-        let call = Call { place, messenger, scope: self.scope, lease_seconds: self.lease_seconds, on_server: Vec::new() };
+        let call = Call {
+            place,
+            messenger,
+            scope: self.scope,
+            lease_seconds: self.lease_seconds,
+            on_server: Vec::new(),
+        };
         server::run(&call, self.job).await.map_err(|error| Failure::Work(format!("{error:#}")))?;
         Ok(Status::Fine)
     }
@@ -260,9 +295,18 @@ async fn perform(plan: &Plan, call: Call, json: bool) -> anyhow::Result<bool> {
     let mut world = locked(&world);
     world.ledger = ledger;
     let sessions = world.figures.sessions();
-    findings.checks.push(Check::counted("sessions not thrown out", sessions, world.thrown_out.clone()));
-    let faults =
-        Check::counted("servers that ended as told", world.figures.shutdowns + world.faults.len() as u64, world.faults.clone());
+    findings.checks.push(Check::counted(
+        "sessions not thrown \
+        out",
+        sessions,
+        world.thrown_out.clone(),
+    ));
+    let faults = Check::counted(
+        "servers that ended as \
+            told",
+        world.figures.shutdowns + world.faults.len() as u64,
+        world.faults.clone(),
+    );
     let report = match json {
         true => format!("{:#}\n", display::json(plan, &world, &findings, &faults)),
         false => display::text(plan, &world, &findings, &faults),
@@ -273,7 +317,12 @@ async fn perform(plan: &Plan, call: Call, json: bool) -> anyhow::Result<bool> {
 }
 
 /// From the first server's start to the last one's end.
-async fn play(plan: &Plan, call: &Call, world: &Shared, display: &mut Display) -> anyhow::Result<()> {
+async fn play(
+    plan: &Plan,
+    call: &Call,
+    world: &Shared,
+    display: &mut Display,
+) -> anyhow::Result<()> {
     let (stop, stopped) = watch::channel(false);
     let call = Arc::new(call.clone());
     let (mut keepers, mut kills) = (JoinSet::new(), Vec::<mpsc::Sender<Fate>>::new());
@@ -291,7 +340,8 @@ async fn play(plan: &Plan, call: &Call, world: &Shared, display: &mut Display) -
     let pace = Duration::from_secs_f64(f64::from(plan.players) / f64::from(plan.pace));
     for player in 0..plan.players {
         let (world, dice, stop) = (world.clone(), dice.fork(u64::from(player)), stopped.clone());
-        players.spawn(players::Play { world, player, players: plan.players, dice, pace, stop }.run());
+        players
+            .spawn(players::Play { world, player, players: plan.players, dice, pace, stop }.run());
     }
     let kills = Arc::new(kills);
     let operator = edits::Operator {
@@ -303,9 +353,17 @@ async fn play(plan: &Plan, call: &Call, world: &Shared, display: &mut Display) -
         stop: stopped.clone(),
     };
     players.spawn(operator.run());
-    let killer =
-        plan.kill.then(|| tokio::spawn(players::kill(world.clone(), kills.clone(), dice.fork(u64::MAX), stopped.clone())));
-    let roller = plan.roll.then(|| tokio::spawn(players::roll(world.clone(), kills.clone(), stopped.clone())));
+    let killer = plan.kill.then(|| {
+        tokio::spawn(players::kill(
+            world.clone(),
+            kills.clone(),
+            dice.fork(u64::MAX),
+            stopped.clone(),
+        ))
+    });
+    let roller = plan
+        .roll
+        .then(|| tokio::spawn(players::roll(world.clone(), kills.clone(), stopped.clone())));
 
     watch_play(plan, world, display).await;
     display.phase("the time is up: the servers shut down");
@@ -329,7 +387,10 @@ async fn play(plan: &Plan, call: &Call, world: &Shared, display: &mut Display) -
     match timeout(STOP, ends).await {
         Ok(ended) => ended?,
         // Dropping the keepers kills what is left.
-        Err(_) => locked(world).faults.push(format!("servers that did not shut down within {STOP:?}")),
+        Err(_) => locked(world).faults.push(format!(
+            "servers that did not shut down within \
+            {STOP:?}"
+        )),
     }
     drop(kills);
     players.shutdown().await;
@@ -368,7 +429,11 @@ async fn watch_play(plan: &Plan, world: &Shared, display: &mut Display) {
             return;
         }
         if now > since + COMPLETION {
-            return say(&format!("in {COMPLETION:?} beyond the time this did not happen: {}", missing.join(", ")));
+            return say(&format!(
+                "in {COMPLETION:?} beyond the time this did not happen: \
+                {}",
+                missing.join(", ")
+            ));
         }
     }
 }

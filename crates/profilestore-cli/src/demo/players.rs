@@ -80,7 +80,8 @@ impl Play {
     }
 
     fn another(&mut self, than: usize) -> Option<usize> {
-        let ready: Vec<_> = locked(&self.world).ready().into_iter().filter(|slot| *slot != than).collect();
+        let ready: Vec<_> =
+            locked(&self.world).ready().into_iter().filter(|slot| *slot != than).collect();
         self.dice.pick(&ready)
     }
 
@@ -140,7 +141,12 @@ impl Play {
         let Some((other, there)) = self.dice.pick(&company) else { return };
         let created_ms = Env::system().unix_ms();
         let deadline_ms = created_ms + TRADE_TIME_MS;
-        let terms = Terms { trade: self.dice.next() >> 16, sides: [self.player, other], created_ms, deadline_ms };
+        let terms = Terms {
+            trade: self.dice.next() >> 16,
+            sides: [self.player, other],
+            created_ms,
+            deadline_ms,
+        };
         let trade = terms.trade;
         let mine = self.order(slot, What::Deposit { player: self.player, terms: terms.clone() });
         let theirs = self.order(there, What::Deposit { player: other, terms });
@@ -183,14 +189,22 @@ impl Play {
     /// session.
     async fn rush(&mut self) {
         let ready = locked(&self.world).ready();
-        let (Some(first), Some(second)) = (self.dice.pick(&ready), self.dice.pick(&ready)) else { return };
+        let (Some(first), Some(second)) = (self.dice.pick(&ready), self.dice.pick(&ready)) else {
+            return;
+        };
         let (first, second) = (self.join(first), self.join(second));
         let _ = (first.await, second.await);
     }
 }
 
-/// Kills servers now and then, never the last of several, and one at the very end that does not come back.
-pub(crate) async fn kill(world: Shared, servers: Arc<Vec<mpsc::Sender<Fate>>>, mut dice: Dice, mut stop: watch::Receiver<bool>) {
+/// Kills servers now and then, never the last of several, and one at the very end that does not
+/// come back.
+pub(crate) async fn kill(
+    world: Shared,
+    servers: Arc<Vec<mpsc::Sender<Fate>>>,
+    mut dice: Dice,
+    mut stop: watch::Receiver<bool>,
+) {
     let last = loop {
         let pause = Duration::from_millis(dice.between(1500, 4000));
         let over = tokio::time::timeout(pause, stop.wait_for(|stop| *stop)).await.is_ok();
@@ -210,7 +224,11 @@ pub(crate) async fn kill(world: Shared, servers: Arc<Vec<mpsc::Sender<Fate>>>, m
 }
 
 /// Shuts servers down and starts them again, one after the other, round after round.
-pub(crate) async fn roll(world: Shared, servers: Arc<Vec<mpsc::Sender<Fate>>>, mut stop: watch::Receiver<bool>) {
+pub(crate) async fn roll(
+    world: Shared,
+    servers: Arc<Vec<mpsc::Sender<Fate>>>,
+    mut stop: watch::Receiver<bool>,
+) {
     const LOOK: Duration = Duration::from_millis(50);
     let rolling = async {
         loop {

@@ -1,4 +1,5 @@
-//! One game server of the demonstration, a process of its own: takes orders on standard input, reports on standard output.
+//! One game server of the demonstration, a process of its own: takes orders on standard input,
+//! reports on standard output.
 //!
 //! Orders are called in the order of their arrival. Their answers are awaited in tasks, as a game
 //! would do it: an end with a new start right behind it, a save while another one is under way.
@@ -12,7 +13,9 @@ use std::{
 };
 
 use anyhow::Context;
-use profilestore::{ErrorKind, GameServer, MessageId, Profile, ProfileStore, Sent, SessionEnd, env::Env};
+use profilestore::{
+    ErrorKind, GameServer, MessageId, Profile, ProfileStore, Sent, SessionEnd, env::Env,
+};
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 use super::{
@@ -58,8 +61,13 @@ pub(crate) async fn run(call: &Call, job: String) -> anyhow::Result<()> {
     server.on_error(move |message, _| {
         let _ = trouble.send(Report::Trouble { message: message.to_owned() });
     });
-    let profiles = server.store_builder("Demo").scope(&call.scope).template(PlayerData::default()).build()?;
-    let trades = server.store_builder("DemoTrades").scope(&call.scope).template(Default::default()).build()?;
+    let profiles =
+        server.store_builder("Demo").scope(&call.scope).template(PlayerData::default()).build()?;
+    let trades = server
+        .store_builder("DemoTrades")
+        .scope(&call.scope)
+        .template(Default::default())
+        .build()?;
     let market = Market { server: server.clone(), players: profiles.clone(), trades };
     let patience = Duration::from_secs_f64(call.lease_seconds) + PATIENCE;
     let desk = Desk { server: server.clone(), store, scope: call.scope.clone() };
@@ -80,12 +88,15 @@ pub(crate) async fn run(call: &Call, job: String) -> anyhow::Result<()> {
 
 async fn come_up(call: &Call, job: &str) -> anyhow::Result<(Store, GameServer)> {
     let (store, messenger) = storage::open(call).await?;
-    let builder = GameServer::builder(store.any()).messenger(messenger).settings(settings(call.lease_seconds));
+    let builder = GameServer::builder(store.any())
+        .messenger(messenger)
+        .settings(settings(call.lease_seconds));
     let server = builder.job_id(job).start().await.context("the game server could not start")?;
     Ok((store, server))
 }
 
-/// The orders, read by a thread of their own: a process may end while a read of standard input waits.
+/// The orders, read by a thread of their own: a process may end while a read of standard input
+/// waits.
 fn read_orders() -> mpsc::UnboundedReceiver<Order> {
     let (sender, receiver) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
@@ -174,11 +185,14 @@ impl Host {
             What::Join { player } => self.join(id, player),
             What::Leave { player } => self.leave(id, player),
             What::Earn { player, step, amount, save } => self.earn(id, player, step, amount, save),
-            What::Send { from, to, number, amount } => {
-                self.send(id, Transfer { from, to, number, amount, created_ms: Env::system().unix_ms() })
-            }
+            What::Send { from, to, number, amount } => self.send(
+                id,
+                Transfer { from, to, number, amount, created_ms: Env::system().unix_ms() },
+            ),
             What::Trade { one, other } => match (self.session(one), self.session(other)) {
-                (Some(one), Some(other)) => self.moving(id, self.market.swap(&one.profile, &other.profile)),
+                (Some(one), Some(other)) => {
+                    self.moving(id, self.market.swap(&one.profile, &other.profile))
+                }
                 _ => self.done(id, Answer::Refused { why: "no session here".into() }),
             },
             What::Give { from, to } => match self.session(from) {
@@ -199,7 +213,11 @@ impl Host {
     }
 
     /// Answers with the items that moved, once that is durable.
-    fn moving(self: &Arc<Self>, id: u64, moving: impl Future<Output = profilestore::Result<Vec<Item>>> + Send + 'static) {
+    fn moving(
+        self: &Arc<Self>,
+        id: u64,
+        moving: impl Future<Output = profilestore::Result<Vec<Item>>> + Send + 'static,
+    ) {
         let (host, began) = (self.clone(), Instant::now());
         self.wait_for(async move {
             let answer = match moving.await {
@@ -214,8 +232,15 @@ impl Host {
         self.clone().wait_for(async move {
             let answer = match task.carry_out(&self.desk).await {
                 Ok(Outcome::Done { online }) => Answer::Edited { online },
-                Ok(Outcome::Waits) => Answer::Failed { kind: "waits for holders".into(), message: String::new() },
-                Err(error) if matches!(error.kind(), ErrorKind::EditRefused | ErrorKind::NotFound) => {
+                Ok(Outcome::Waits) => Answer::Failed {
+                    kind: "waits for \
+                    holders"
+                        .into(),
+                    message: String::new(),
+                },
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::EditRefused | ErrorKind::NotFound) =>
+                {
                     Answer::Refused { why: kind(&error) }
                 }
                 Err(error) => failed(&error),
@@ -254,14 +279,24 @@ impl Host {
             };
             let micros = micros_since(began);
             let ended = Arc::new(OnceLock::new());
-            let open = Open { number: id, profile: profile.clone(), unsaved: Mutex::default(), ended: ended.clone() };
+            let open = Open {
+                number: id,
+                profile: profile.clone(),
+                unsaved: Mutex::default(),
+                ended: ended.clone(),
+            };
             locked(&self.open).insert(player, Arc::new(open));
             self.done(id, Answer::Joined { load_count: profile.session_load_count(), micros });
             let (host, known) = (self.clone(), ended.clone());
             profile.on_session_end(move |end| host.ended(player, id, &known, end));
             if profile.is_over() {
-                // Before there was a listener: only a shutdown and another server's request come that early.
-                let end = if self.server.is_closing() { SessionEnd::Shutdown } else { SessionEnd::External };
+                // Before there was a listener: only a shutdown and another server's request come
+                // that early.
+                let end = if self.server.is_closing() {
+                    SessionEnd::Shutdown
+                } else {
+                    SessionEnd::External
+                };
                 self.ended(player, id, &ended, end);
             }
             // When it is over already, the next session does it.
@@ -279,7 +314,11 @@ impl Host {
             });
             for transfer in profile.read(|data| data.outbox.clone()) {
                 if self.post(&profile, &transfer).await.is_ok() {
-                    self.say(Report::Resent { from: player, to: transfer.to, number: transfer.number });
+                    self.say(Report::Resent {
+                        from: player,
+                        to: transfer.to,
+                        number: transfer.number,
+                    });
                 }
             }
             self.finish_trades(&profile).await;
@@ -292,7 +331,9 @@ impl Host {
             return;
         }
         let mut sessions = locked(&self.open);
-        if end != SessionEnd::Shutdown && sessions.get(&player).is_some_and(|open| open.number == session) {
+        if end != SessionEnd::Shutdown
+            && sessions.get(&player).is_some_and(|open| open.number == session)
+        {
             sessions.remove(&player);
         }
         drop(sessions);
@@ -343,7 +384,8 @@ impl Host {
         });
     }
 
-    /// Debit and intent are one save; the message follows it, under an identity that any later session can repeat.
+    /// Debit and intent are one save; the message follows it, under an identity that any later
+    /// session can repeat.
     fn send(self: Arc<Self>, id: u64, transfer: Transfer) {
         let Some(open) = self.session(transfer.from) else {
             return self.done(id, Answer::Refused { why: "no session here".into() });
@@ -358,7 +400,11 @@ impl Host {
             if let Err(error) = saving.await {
                 return self.done(id, failed(&error));
             }
-            self.say(Report::Debited { from: transfer.from, to: transfer.to, number: transfer.number });
+            self.say(Report::Debited {
+                from: transfer.from,
+                to: transfer.to,
+                number: transfer.number,
+            });
             let began = Instant::now();
             let answer = match self.post(&open.profile, &transfer).await {
                 Ok(_) => Answer::Sent { micros: micros_since(began) },
@@ -368,7 +414,11 @@ impl Host {
         });
     }
 
-    async fn post(&self, profile: &Profile<PlayerData>, transfer: &Transfer) -> profilestore::Result<Sent> {
+    async fn post(
+        &self,
+        profile: &Profile<PlayerData>,
+        transfer: &Transfer,
+    ) -> profilestore::Result<Sent> {
         let sent = post(&self.profiles, transfer).await?;
         // If the session is over by now, the next one sends it again, which does nothing.
         let _ = profile.update_when_free(|data| data.sent(transfer)).await;
@@ -381,19 +431,40 @@ impl Host {
         let mut answers = std::mem::take(&mut *locked(&self.answers));
         let all = async { while answers.join_next().await.is_some() {} };
         if tokio::time::timeout(PATIENCE, all).await.is_err() {
-            self.say(Report::Trouble { message: "calls were still unanswered after the shutdown".into() });
+            self.say(Report::Trouble {
+                message: "calls were still unanswered after the \
+                shutdown"
+                    .into(),
+            });
         }
-        let not_saved: Vec<String> = report.not_saved.iter().map(|(key, error)| format!("{key}: {error}")).collect();
-        let saved = |player: u32| !report.not_saved.iter().any(|(key, _)| key.key() == player_key(player));
+        let not_saved: Vec<String> = report
+            .not_saved
+            .iter()
+            .map(|(key, error)| {
+                format!(
+                    "{key}: \
+            {error}"
+                )
+            })
+            .collect();
+        let saved =
+            |player: u32| !report.not_saved.iter().any(|(key, _)| key.key() == player_key(player));
         let sessions = std::mem::take(&mut *locked(&self.open));
-        let ended = sessions.iter().filter(|(player, open)| open.ended.get() == Some(&SessionEnd::Shutdown) && saved(**player));
-        let steps = ended.map(|(player, open)| (*player, std::mem::take(&mut *locked(&open.unsaved)))).collect();
+        let ended = sessions.iter().filter(|(player, open)| {
+            open.ended.get() == Some(&SessionEnd::Shutdown) && saved(**player)
+        });
+        let steps = ended
+            .map(|(player, open)| (*player, std::mem::take(&mut *locked(&open.unsaved))))
+            .collect();
         self.say(Report::Stopped { saved: steps, not_saved });
     }
 }
 
 /// Sends a transfer's message; as often as one likes.
-pub(crate) async fn post(profiles: &ProfileStore<PlayerData>, transfer: &Transfer) -> profilestore::Result<Sent> {
+pub(crate) async fn post(
+    profiles: &ProfileStore<PlayerData>,
+    transfer: &Transfer,
+) -> profilestore::Result<Sent> {
     let id = MessageId::new(transfer.created_ms, &transfer.name()).expect("the name is short");
     profiles.send_message_as(&player_key(transfer.to), &id, transfer).await
 }

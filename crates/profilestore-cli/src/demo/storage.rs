@@ -8,8 +8,8 @@ use profilestore::{env::Env, messenger::Messenger};
 use super::{display::say, fleet::Call};
 use crate::place::{Place, Store};
 
-/// Opens the store, made if it is missing, with the messenger that was named or else belongs to it. A named one is connected when it
-/// can be: servers come up while it is down.
+/// Opens the store, made if it is missing, with the messenger that was named or else belongs to it.
+/// A named one is connected when it can be: servers come up while it is down.
 pub(crate) async fn open(call: &Call) -> anyhow::Result<(Store, Arc<dyn Messenger>)> {
     let store = call.place.open_or_make().await.map_err(|failure| anyhow::anyhow!("{failure}"))?;
     let messenger: Arc<dyn Messenger> = match &call.messenger {
@@ -36,9 +36,15 @@ impl Home {
         if let Some(place) = given {
             return Ok(Self { place, made: None });
         }
-        let directory = std::env::temp_dir().join(format!("profilestore-demo-{}", env.uuid().simple()));
-        std::fs::create_dir(&directory)
-            .with_context(|| format!("a temporary directory cannot be made: path=`{}`", directory.display()))?;
+        let directory =
+            std::env::temp_dir().join(format!("profilestore-demo-{}", env.uuid().simple()));
+        std::fs::create_dir(&directory).with_context(|| {
+            format!(
+                "a temporary directory cannot be made: \
+                path=`{}`",
+                directory.display()
+            )
+        })?;
         Ok(Self { place: Place::Sqlite(directory.join("demo.db")), made: Some(directory) })
     }
 
@@ -47,7 +53,11 @@ impl Home {
         if let Some(directory) = &self.made
             && let Err(error) = std::fs::remove_dir_all(directory)
         {
-            say(&format!("the temporary directory could not be deleted: {error}: path=`{}`", directory.display()));
+            say(&format!(
+                "the temporary directory could not be deleted: {error}: \
+                path=`{}`",
+                directory.display()
+            ));
         }
     }
 }

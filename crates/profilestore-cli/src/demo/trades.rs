@@ -1,5 +1,6 @@
-//! Unique items, and the three ways in which they change hands: traded on one server, given, and traded between two servers through
-//! an escrow, as the library's example `trade_across_servers` does it.
+//! Unique items, and the three ways in which they change hands: traded on one server, given, and
+//! traded between two servers through an escrow, as the library's example `trade_across_servers`
+//! does it.
 //!
 //! Each item counts its moves. So the audit can check every acknowledged move, wherever the item
 //! is.
@@ -56,7 +57,9 @@ impl Escrow {
     fn settle(&mut self, now_ms: i64) -> Vec<(u32, Item)> {
         let [one, other] = self.terms.sides;
         let swapped = match (self.held.get(&one), self.held.get(&other)) {
-            (Some(from_one), Some(from_other)) if !self.closed => Some(vec![(one, *from_other), (other, *from_one)]),
+            (Some(from_one), Some(from_other)) if !self.closed => {
+                Some(vec![(one, *from_other), (other, *from_one)])
+            }
             _ => None,
         };
         if swapped.is_none() && !self.closed && now_ms < self.terms.deadline_ms {
@@ -80,7 +83,11 @@ impl PlayerData {
     /// Takes any item out; it has moved once more.
     fn take(&mut self) -> Option<Item> {
         // The one that has moved least, so that all of them move.
-        let (item, moves) = self.items.iter().map(|(item, moves)| (*item, *moves)).min_by_key(|(_, moves)| *moves)?;
+        let (item, moves) = self
+            .items
+            .iter()
+            .map(|(item, moves)| (*item, *moves))
+            .min_by_key(|(_, moves)| *moves)?;
         self.items.remove(&item);
         Some((item, moves + 1))
     }
@@ -120,7 +127,8 @@ impl Market {
     ) -> impl Future<Output = Result<Vec<Item>>> + Send + 'static + use<> {
         let (one_, other_) = (one.clone(), other.clone());
         self.server.transaction().with(one).with(other).run(move |tx| {
-            let (from_one, from_other) = (tx.edit(&one_, PlayerData::take)?, tx.edit(&other_, PlayerData::take)?);
+            let (from_one, from_other) =
+                (tx.edit(&one_, PlayerData::take)?, tx.edit(&other_, PlayerData::take)?);
             for (to, item) in [(&other_, from_one), (&one_, from_other)] {
                 if let Some(item) = item {
                     tx.edit(to, |data| data.put(item))?;
@@ -161,7 +169,8 @@ impl Market {
                 Some(item)
             })?;
             if let Some(item) = taken {
-                let id = MessageId::new(terms.created_ms, &format!("deposit-{player}")).expect("the name is short");
+                let id = MessageId::new(terms.created_ms, &format!("deposit-{player}"))
+                    .expect("the name is short");
                 let key = trade_key(terms.trade);
                 tx.gift_as(&trades, &key, &id, &Deposit { from: player, item, terms })?;
             }
@@ -170,9 +179,15 @@ impl Market {
     }
 
     /// Settles a trade if that is possible at `now_ms`; any server may, at any time.
-    pub(crate) async fn settle(&self, trade: u64, now_ms: i64, patience: Duration) -> Result<Vec<Item>> {
+    pub(crate) async fn settle(
+        &self,
+        trade: u64,
+        now_ms: i64,
+        patience: Duration,
+    ) -> Result<Vec<Item>> {
         let key = trade_key(trade);
-        let escrow = self.trades.start_session_with(&key, StartOptions::new().timeout(patience)).await?;
+        let escrow =
+            self.trades.start_session_with(&key, StartOptions::new().timeout(patience)).await?;
         escrow.message_handler(|data, message| {
             if let Ok(Deposit { from, item, terms }) = message.parse() {
                 data.terms = terms;
@@ -216,7 +231,12 @@ mod tests {
         assert_eq!(half.settle(99), []);
         assert_eq!(half.settle(100), [(7, (70, 2))]);
         half.held.insert(8, (80, 1));
-        assert_eq!(half.settle(0), [(8, (80, 2))], "what comes too late goes back, whatever the time");
+        assert_eq!(
+            half.settle(0),
+            [(8, (80, 2))],
+            "what comes too late goes back, whatever the \
+            time"
+        );
     }
 
     #[test]

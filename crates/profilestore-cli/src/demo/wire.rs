@@ -50,9 +50,10 @@ impl What {
     /// Whose order it is, if it is a player's own.
     pub(crate) fn player(&self) -> Option<u32> {
         match *self {
-            Self::Join { player } | Self::Leave { player } | Self::Earn { player, .. } | Self::Deposit { player, .. } => {
-                Some(player)
-            }
+            Self::Join { player }
+            | Self::Leave { player }
+            | Self::Earn { player, .. }
+            | Self::Deposit { player, .. } => Some(player),
             Self::Send { from, .. } | Self::Give { from, .. } => Some(from),
             Self::Trade { one, .. } => Some(one),
             Self::Settle { .. } | Self::Edit { .. } | Self::Stop => None,
@@ -80,7 +81,8 @@ pub(crate) enum Report {
     Ended { player: u32, session: u64, how: String },
     /// The library reported an error of the store.
     Trouble { message: String },
-    /// The game server is shut down. Earnings of sessions that it ended, and profiles that it could not save.
+    /// The game server is shut down. Earnings of sessions that it ended, and profiles that it could
+    /// not save.
     Stopped { saved: Vec<(u32, Vec<u32>)>, not_saved: Vec<String> },
     /// Nothing follows. Not written to the pipe: its end says so.
     Bye,
@@ -114,7 +116,11 @@ impl Answer {
     /// Something was done that is there to stay.
     pub(crate) fn is_durable(&self) -> bool {
         match self {
-            Self::Joined { .. } | Self::Saved { .. } | Self::Left { .. } | Self::Sent { .. } | Self::Moved { .. } => true,
+            Self::Joined { .. }
+            | Self::Saved { .. }
+            | Self::Left { .. }
+            | Self::Sent { .. }
+            | Self::Moved { .. } => true,
             Self::Noted | Self::Edited { .. } | Self::Refused { .. } | Self::Failed { .. } => false,
         }
     }
@@ -137,7 +143,11 @@ mod tests {
         let text = line(&order);
         assert_eq!(text.matches('\n').count(), 1);
         assert_eq!(serde_json::from_str::<Order>(&text).unwrap(), order);
-        for answer in [Answer::Noted, Answer::Left { steps: vec![1, 2] }, Answer::Refused { why: "a\nb".into() }] {
+        for answer in [
+            Answer::Noted,
+            Answer::Left { steps: vec![1, 2] },
+            Answer::Refused { why: "a\nb".into() },
+        ] {
             let report = Report::Done { id: 9, answer };
             let text = line(&report);
             assert_eq!(text.trim_end().matches('\n').count(), 0);

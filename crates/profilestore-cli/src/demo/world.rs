@@ -38,7 +38,8 @@ pub(crate) struct Seat {
     generation: u32,
     session: u64,
     load_count: u64,
-    /// Another start of the player's was under way when this one was ordered; either may have ended the other.
+    /// Another start of the player's was under way when this one was ordered; either may have ended
+    /// the other.
     rivals: bool,
 }
 
@@ -56,7 +57,8 @@ struct Player {
 }
 
 impl Player {
-    /// The newest session is the one that counts; the word that an older one has ended may still be under way.
+    /// The newest session is the one that counts; the word that an older one has ended may still be
+    /// under way.
     fn seat(&self) -> Option<Seat> {
         self.seats.iter().copied().max_by_key(|seat| seat.load_count)
     }
@@ -82,7 +84,8 @@ pub(crate) struct World {
     players: Vec<Player>,
     waiting: BTreeMap<u64, Waiting>,
     next_order: u64,
-    /// Servers are cut off for longer than the lease time: what they hold may be taken, and is lost to them.
+    /// Servers are cut off for longer than the lease time: what they hold may be taken, and is lost
+    /// to them.
     pub(crate) may_lose: bool,
     /// Sessions that ended without an order.
     pub(crate) thrown_out: Vec<String>,
@@ -116,8 +119,15 @@ impl World {
 
     /// The players on a server, or those on any other one, with where they are.
     pub(crate) fn company(&self, slot: usize, elsewhere: bool) -> Vec<(u32, usize)> {
-        let seats = self.players.iter().enumerate().filter_map(|(player, state)| Some((player, state.seat()?.slot)));
-        seats.filter(|(_, at)| (*at != slot) == elsewhere).map(|(player, at)| (u32::try_from(player).unwrap_or(0), at)).collect()
+        let seats = self
+            .players
+            .iter()
+            .enumerate()
+            .filter_map(|(player, state)| Some((player, state.seat()?.slot)));
+        seats
+            .filter(|(_, at)| (*at != slot) == elsewhere)
+            .map(|(player, at)| (u32::try_from(player).unwrap_or(0), at))
+            .collect()
     }
 
     /// How many players are on each server; None for one that is down.
@@ -131,12 +141,14 @@ impl World {
         sessions
     }
 
-    /// How many orders other than starts wait for an answer. A start may have to wait for a dead server's lease.
+    /// How many orders other than starts wait for an answer. A start may have to wait for a dead
+    /// server's lease.
     pub(crate) fn unanswered(&self) -> usize {
         self.waiting.values().filter(|waiting| !matches!(waiting.what, What::Join { .. })).count()
     }
 
-    /// What a complete play shows and this one has not shown yet. Every player is to be served again after `since`.
+    /// What a complete play shows and this one has not shown yet. Every player is to be served
+    /// again after `since`.
     pub(crate) fn missing(&self, plan: &Plan, since: Instant) -> Vec<&'static str> {
         let figures = &self.figures;
         let [made, refused, _] = self.ledger.edits.fates();
@@ -160,12 +172,15 @@ impl World {
         facts.into_iter().filter(|(_, seen)| !seen).map(|(fact, _)| fact).collect()
     }
 
-    // --- orders ---------------------------------------------------------------------------------------------------
+    // --- orders
+    // ---------------------------------------------------------------------------------------------------
 
-    /// Sends an order. The reply fails when the server is gone before it answered: what became of the order is not known.
+    /// Sends an order. The reply fails when the server is gone before it answered: what became of
+    /// the order is not known.
     pub(crate) fn order(&mut self, slot: usize, what: What) -> oneshot::Receiver<Answer> {
         let (reply, answer) = oneshot::channel();
-        let Some(orders) = self.slots[slot].orders.clone().filter(|_| self.slots[slot].ready) else {
+        let Some(orders) = self.slots[slot].orders.clone().filter(|_| self.slots[slot].ready)
+        else {
             self.note_unsent(&what);
             let _ = reply.send(Answer::Refused { why: "the server is down".into() });
             return answer;
@@ -182,16 +197,31 @@ impl World {
                 rivals = self.waiting.values().any(|waiting| waiting.what == what);
             }
         }
-        let waiting = Waiting { slot, generation: self.slots[slot].generation, what: what.clone(), held, rivals, reply };
+        let waiting = Waiting {
+            slot,
+            generation: self.slots[slot].generation,
+            what: what.clone(),
+            held,
+            rivals,
+            reply,
+        };
         self.waiting.insert(id, waiting);
         // A process that is gone is noticed at the end of its reports.
         let _ = orders.send(Order { id, what });
         answer
     }
 
-    /// Books an edit that is about to be ordered. One of all players is to reach those who have a profile by now.
-    pub(crate) fn order_edit(&mut self, operation: Uuid, player: Option<u32>, amount: u32, fits: bool) -> Task {
-        let stored = self.players.iter().zip(0..).filter(|(state, _)| player.is_none() && state.stored);
+    /// Books an edit that is about to be ordered. One of all players is to reach those who have a
+    /// profile by now.
+    pub(crate) fn order_edit(
+        &mut self,
+        operation: Uuid,
+        player: Option<u32>,
+        amount: u32,
+        fits: bool,
+    ) -> Task {
+        let stored =
+            self.players.iter().zip(0..).filter(|(state, _)| player.is_none() && state.stored);
         let due: BTreeSet<u32> = stored.map(|(_, player)| player).collect();
         self.ledger.edits.order(operation, player, due, amount, fits)
     }
@@ -241,7 +271,8 @@ impl World {
         }
     }
 
-    // --- servers ----------------------------------------------------------------------------------------------------
+    // --- servers
+    // ----------------------------------------------------------------------------------------------------
 
     /// A new process for a slot; its generation.
     pub(crate) fn begin(&mut self, slot: usize, orders: mpsc::UnboundedSender<Order>) -> u32 {
@@ -259,7 +290,8 @@ impl World {
         self.slots[slot].ready = false;
         self.slots[slot].orders = None;
         for player in &mut self.players {
-            if player.seat().is_some_and(|seat| (seat.slot, seat.generation) == (slot, generation)) {
+            if player.seat().is_some_and(|seat| (seat.slot, seat.generation) == (slot, generation))
+            {
                 player.orphaned = true;
             }
             player.seats.retain(|seat| (seat.slot, seat.generation) != (slot, generation));
@@ -268,7 +300,8 @@ impl World {
         self.waiting.retain(|_, waiting| (waiting.slot, waiting.generation) != (slot, generation));
     }
 
-    // --- reports ----------------------------------------------------------------------------------------------------
+    // --- reports
+    // ----------------------------------------------------------------------------------------------------
 
     /// Takes a report of a slot's current process.
     pub(crate) fn report(&mut self, slot: usize, report: Report) {
@@ -299,8 +332,10 @@ impl World {
                 let seat = state.seats.iter().find(|seat| seat.session == session);
                 let excused = how == "shutdown" || (how == "lost" && self.may_lose);
                 if !excused && seat.is_some_and(|seat| !seat.rivals && state.last_move <= session) {
-                    self.thrown_out
-                        .push(format!("player {player}: his session on server {slot} was {how}, which nobody had ordered"));
+                    self.thrown_out.push(format!(
+                        "player {player}: his session on server {slot} was {how}, \
+                            which nobody had ordered"
+                    ));
                 }
                 state.seats.retain(|seat| seat.session != session);
                 *self.figures.ends.entry(how).or_default() += 1;
@@ -311,7 +346,12 @@ impl World {
                     self.ledger.acknowledge_earnings(player, &steps);
                 }
                 self.figures.shutdowns += 1;
-                self.faults.extend(not_saved.into_iter().map(|what| format!("server {slot}: not saved at its shutdown: {what}")));
+                self.faults.extend(not_saved.into_iter().map(|what| {
+                    format!(
+                        "server {slot}: not \
+                    saved at its shutdown: {what}"
+                    )
+                }));
             }
             Report::Bye => {}
         }
@@ -327,7 +367,9 @@ impl World {
             (What::Join { player }, Answer::Joined { load_count, micros }) => {
                 self.joined(id, waiting, *player, *load_count, *micros);
             }
-            (What::Earn { player, step, .. }, Answer::Refused { .. }) => self.ledger.refuse_earning(*player, *step),
+            (What::Earn { player, step, .. }, Answer::Refused { .. }) => {
+                self.ledger.refuse_earning(*player, *step)
+            }
             (What::Earn { player, .. }, Answer::Saved { steps, micros }) => {
                 self.ledger.acknowledge_earnings(*player, steps);
                 self.figures.saves += 1;
@@ -337,7 +379,9 @@ impl World {
                 self.ledger.acknowledge_earnings(*player, steps);
                 self.figures.leaves += 1;
             }
-            (What::Send { from, to, number, .. }, Answer::Refused { .. }) => self.ledger.refuse_sending(*from, *to, *number),
+            (What::Send { from, to, number, .. }, Answer::Refused { .. }) => {
+                self.ledger.refuse_sending(*from, *to, *number)
+            }
             (What::Send { from, to, number, .. }, Answer::Sent { .. }) => {
                 self.ledger.acknowledge_message(*from, *to, *number);
                 self.figures.messages_sent += 1;
@@ -368,8 +412,9 @@ impl World {
 
     fn joined(&mut self, id: u64, waiting: &Waiting, player: u32, load_count: u64, micros: u64) {
         let Waiting { slot, generation, held, rivals, .. } = *waiting;
-        let from_dead =
-            held.is_some_and(|seat| self.slots[seat.slot].generation != seat.generation || !self.slots[seat.slot].alive);
+        let from_dead = held.is_some_and(|seat| {
+            self.slots[seat.slot].generation != seat.generation || !self.slots[seat.slot].alive
+        });
         let state = &mut self.players[player as usize];
         let orphaned = std::mem::take(&mut state.orphaned);
         state.stored = true;

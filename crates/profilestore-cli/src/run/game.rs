@@ -26,9 +26,14 @@ use crate::{
     place::Place,
 };
 
-pub(super) fn play(run: Run, store: Option<(Place, Option<Address>)>, json: bool) -> Result<Status, Failure> {
+pub(super) fn play(
+    run: Run,
+    store: Option<(Place, Option<Address>)>,
+    json: bool,
+) -> Result<Status, Failure> {
     let script = Script { name: name_of(&run.script), source: read(&run.script)? };
-    let mut game = Game::builder().servers(run.servers.into()).seed(run.seed).place_id(run.place_id);
+    let mut game =
+        Game::builder().servers(run.servers.into()).seed(run.seed).place_id(run.place_id);
     game = game.time(match run.time {
         TimeArg::Real => Time::Real,
         TimeArg::Virtual => Time::Virtual,
@@ -37,11 +42,25 @@ pub(super) fn play(run: Run, store: Option<(Place, Option<Address>)>, json: bool
         game = game.until(seconds("--until", until)?);
     }
     if let Some(spec) = &run.players {
-        let plan: Plan = spec.parse().map_err(|error| Failure::Usage(format!("--players: {error}")))?;
+        let plan: Plan = spec.parse().map_err(|error| {
+            Failure::Usage(format!(
+                "--players: \
+            {error}"
+            ))
+        })?;
         if plan.is_endless() && run.until.is_none() {
-            return Err(Failure::Usage("these players go on for ever; say with --until when the game ends".into()));
+            return Err(Failure::Usage(
+                "these players go on for ever; say with --until when the \
+                game ends"
+                    .into(),
+            ));
         }
-        plan.check(run.servers.into()).map_err(|error| Failure::Usage(format!("--players: {error}")))?;
+        plan.check(run.servers.into()).map_err(|error| {
+            Failure::Usage(format!(
+                "--players: \
+            {error}"
+            ))
+        })?;
         game = game.players(plan);
     }
     let keep_every_save = run.versions == VersionsArg::EverySave;
@@ -49,7 +68,8 @@ pub(super) fn play(run: Run, store: Option<(Place, Option<Address>)>, json: bool
     let mut limits = Limits::default();
     limits.memory = usize::try_from(u64::from(run.max_memory) << 20).unwrap_or(usize::MAX);
     limits.step = seconds("--max-step", run.max_step)?;
-    game = game.settings(settings).limits(limits).latency(seconds("--latency", run.latency / 1000.0)?);
+    game =
+        game.settings(settings).limits(limits).latency(seconds("--latency", run.latency / 1000.0)?);
     if !(0.0..=100.0).contains(&run.errors) {
         return Err(Failure::Usage(format!("--errors is a percentage: given=`{}`", run.errors)));
     }
@@ -60,7 +80,9 @@ pub(super) fn play(run: Run, store: Option<(Place, Option<Address>)>, json: bool
         BudgetsArg::Newer => game.budgets(BudgetRules::Newer),
     };
     for module in &run.modules {
-        let Some((name, file)) = module.split_once('=').filter(|(name, file)| !name.is_empty() && !file.is_empty()) else {
+        let Some((name, file)) =
+            module.split_once('=').filter(|(name, file)| !name.is_empty() && !file.is_empty())
+        else {
             return Err(Failure::Usage(format!("a module is named NAME=FILE: given=`{module}`")));
         };
         game = game.module(name, read(Path::new(file))?);
@@ -83,11 +105,18 @@ pub(super) fn play(run: Run, store: Option<(Place, Option<Address>)>, json: bool
 }
 
 /// On a store that stays.
-fn stored(game: GameBuilder, place: Place, messenger: Option<Address>, time: TimeArg) -> Result<GameBuilder, Failure> {
+fn stored(
+    game: GameBuilder,
+    place: Place,
+    messenger: Option<Address>,
+    time: TimeArg,
+) -> Result<GameBuilder, Failure> {
     let hints = messenger.map(|address| address.nats()).transpose()?;
     let is_file = matches!(place, Place::Sqlite(_));
     if time == TimeArg::Virtual && (hints.is_some() || !is_file) {
-        return Err(Failure::Usage("virtual time is for stores in memory and in SQLite files, without --messenger".into()));
+        return Err(Failure::Usage(
+            "virtual time is for stores in memory and in SQLite files, without --messenger".into(),
+        ));
     }
     let there = match &place {
         Place::Sqlite(path) => There::File(path.clone()),
@@ -97,7 +126,8 @@ fn stored(game: GameBuilder, place: Place, messenger: Option<Address>, time: Tim
         let (store, own): (Arc<dyn DataStore>, Arc<dyn Messenger>) = match there {
             There::Database(database) => (database.open().await?, database.messenger()?),
             There::File(path) => {
-                let store = SqliteStore::open(path, SqliteOptions { env, ..SqliteOptions::default() })?;
+                let store =
+                    SqliteStore::open(path, SqliteOptions { env, ..SqliteOptions::default() })?;
                 (Arc::new(store.clone()), Arc::new(SqliteMessenger::new(&store)))
             }
         };
@@ -114,7 +144,13 @@ enum There {
 }
 
 fn read(path: &Path) -> Result<String, Failure> {
-    fs::read_to_string(path).map_err(|error| Failure::Usage(format!("{} cannot be read: {error}", path.display())))
+    fs::read_to_string(path).map_err(|error| {
+        Failure::Usage(format!(
+            "{} cannot be read: \
+        {error}",
+            path.display()
+        ))
+    })
 }
 
 /// A script's name in tracebacks: its file's.
@@ -123,7 +159,9 @@ fn name_of(path: &Path) -> String {
 }
 
 fn seconds(option: &str, value: f64) -> Result<Duration, Failure> {
-    let time = Duration::try_from_secs_f64(value).ok().filter(|time| *time < Duration::from_secs(100 * 365 * 86_400));
+    let time = Duration::try_from_secs_f64(value)
+        .ok()
+        .filter(|time| *time < Duration::from_secs(100 * 365 * 86_400));
     time.ok_or_else(|| Failure::Usage(format!("{option} is no length of time: given=`{value}`")))
 }
 
@@ -139,6 +177,10 @@ impl Output for JsonLines {
             _ => "error",
         };
         // Nobody reads any more: a script is not stopped by that.
-        let _ = writeln!(io::stdout().lock(), "{}", json!({ "server": server, "kind": kind, "text": text }));
+        let _ = writeln!(
+            io::stdout().lock(),
+            "{}",
+            json!({ "server": server, "kind": kind, "text": text })
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! `run`: plays a Roblox game's script on simulated game servers. The Luau machine behind it comes with the feature `luau`, which
-//! needs a C++ compiler; without it the command says so.
+//! `run`: plays a Roblox game's script on simulated game servers. The Luau machine behind it comes
+//! with the feature `luau`, which needs a C++ compiler; without it the command says so.
 
 use std::path::PathBuf;
 
@@ -31,11 +31,13 @@ Who hops leaves and arrives in the same moment; who joins a second server is on 
 
 /// Play a Roblox game's script on simulated game servers, with its data in a store of this project
 ///
-/// Scripts find ProfileStore and ProfileService in ServerScriptService, and Roblox's services around them. They have no files and no
-/// network. What they print goes to standard output, warnings and errors to standard error; with several servers each line names its
-/// own. The game ends with --until, at Ctrl-C, or when every script has ended and nothing is left to wait for; then functions of
-/// BindToClose run and everything is saved. The data is in memory and gone afterwards, unless --store names a store. Exit code 1: a
-/// script failed, or something could not be saved.
+/// Scripts find ProfileStore and ProfileService in ServerScriptService, and Roblox's services
+/// around them. They have no files and no network. What they print goes to standard output,
+/// warnings and errors to standard error; with several servers each line names its own. The game
+/// ends with --until, at Ctrl-C, or when every script has ended and nothing is left to wait for;
+/// then functions of BindToClose run and everything is saved. The data is in memory and gone
+/// afterwards, unless --store names a store. Exit code 1: a script failed, or something could not
+/// be saved.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Run {
     /// The script, Luau
@@ -50,8 +52,8 @@ pub(crate) struct Run {
     /// Whether time passes as it does, or at once whenever nothing else is to be done
     #[arg(long, value_enum, default_value_t = TimeArg::Real)]
     time: TimeArg,
-    /// In virtual time, what decides everything that is random: the same seed gives the same run. On a
-    /// store that stays, identifiers differ from run to run
+    /// In virtual time, what decides everything that is random: the same seed gives the same run.
+    /// On a store that stays, identifiers differ from run to run
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// End the game after so long
@@ -63,7 +65,8 @@ pub(crate) struct Run {
     /// Which versions of a profile are kept: the first one in an hour, as on Roblox, or each
     #[arg(long, value_enum, default_value_t = VersionsArg::Hourly)]
     versions: VersionsArg,
-    /// Put a Luau module into ServerScriptService under this name, in the place of a built-in one (may be repeated)
+    /// Put a Luau module into ServerScriptService under this name, in the place of a built-in one
+    /// (may be repeated)
     #[arg(long = "module", value_name = "NAME=FILE")]
     modules: Vec<String>,
     /// How long each call of a data store takes, and each message, in milliseconds
@@ -116,6 +119,13 @@ impl Run {
 
     #[cfg(not(feature = "luau"))]
     pub(crate) async fn run(self, _app: &App) -> Result<Status, Failure> {
-        Err(Failure::left_out(&format!("Luau, which needs a C++ compiler, and cannot run {}", self.script.display()), "luau"))
+        Err(Failure::left_out(
+            &format!(
+                "Luau, which needs a C++ compiler, and cannot run \
+            {}",
+                self.script.display()
+            ),
+            "luau",
+        ))
     }
 }

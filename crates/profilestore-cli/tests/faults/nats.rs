@@ -9,7 +9,8 @@ use crate::play::{Play, sleep, wait_for};
 #[test]
 fn a_node_of_the_nats_cluster_is_killed_and_then_the_whole_cluster() {
     let mut cluster = nats_cluster(3).unwrap();
-    let hosts: Vec<String> = cluster.iter().map(|server| format!("127.0.0.1:{}", server.port())).collect();
+    let hosts: Vec<String> =
+        cluster.iter().map(|server| format!("127.0.0.1:{}", server.port())).collect();
     let play = Play::new(3).messenger(&format!("nats://{}", hosts.join(","))).start();
     let fault = Duration::from_secs(2);
     while {

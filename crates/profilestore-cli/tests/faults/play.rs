@@ -24,7 +24,9 @@ pub(crate) struct Play {
 
 /// How long the faults are to go on. In the gate each comes once.
 fn fault_time() -> Duration {
-    let seconds = std::env::var("PROFILESTORE_FAULT_SECONDS").ok().map(|text| text.parse().expect("a number of seconds"));
+    let seconds = std::env::var("PROFILESTORE_FAULT_SECONDS")
+        .ok()
+        .map(|text| text.parse().expect("a number of seconds"));
     Duration::from_secs(seconds.unwrap_or(0))
 }
 
@@ -46,16 +48,29 @@ fn now() -> Instant {
 }
 
 impl Play {
-    /// On a file. It goes on until [`Running::ends_well`]; all players are edited after half of the faults' time, or 4 s.
+    /// On a file. It goes on until [`Running::ends_well`]; all players are edited after half of the
+    /// faults' time, or 4 s.
     pub(crate) fn new(servers: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_profilestore"));
         let seconds = fault_time().as_secs().max(8);
         command
-            .args(["demo", "--json", "--complete", "--until-told", "--players", "40", "--pace", "300"])
+            .args([
+                "demo",
+                "--json",
+                "--complete",
+                "--until-told",
+                "--players",
+                "40",
+                "--pace",
+                "300",
+            ])
             .args(["--servers", &servers.to_string(), "--seconds", &seconds.to_string()])
             .args(["--lease-seconds", &LEASE.as_secs().to_string()])
-            .env("PROFILESTORE_STORE", format!("sqlite:{}", folder.path().join("play.db").display()))
+            .env(
+                "PROFILESTORE_STORE",
+                format!("sqlite:{}", folder.path().join("play.db").display()),
+            )
             .env_remove("PROFILESTORE_MESSENGER");
         Self { command, servers, folder }
     }
@@ -87,7 +102,13 @@ impl Play {
 
     /// Starts it, and returns when the players play.
     pub(crate) fn start(mut self) -> Running {
-        let mut child = self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = self
+            .command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut stdout = child.stdout.take().unwrap();
         let report = std::thread::spawn(move || {
             let mut text = String::new();
@@ -108,7 +129,13 @@ impl Play {
             }
             text
         });
-        let mut running = Running { child, report: Some(report), said: Some(said), began: now(), _folder: self.folder };
+        let mut running = Running {
+            child,
+            report: Some(report),
+            said: Some(said),
+            began: now(),
+            _folder: self.folder,
+        };
         if plays.recv_timeout(Duration::from_secs(60)).is_err() {
             let (report, said) = running.output();
             panic!("{} servers did not begin to play:\n{report}\n{said}", self.servers);
@@ -145,12 +172,15 @@ impl Running {
 
     fn output(&mut self) -> (String, String) {
         let _ = self.child.kill();
-        let text = |thread: Option<JoinHandle<String>>| thread.map(|thread| thread.join().unwrap()).unwrap_or_default();
+        let text = |thread: Option<JoinHandle<String>>| {
+            thread.map(|thread| thread.join().unwrap()).unwrap_or_default()
+        };
         (text(self.report.take()), text(self.said.take()))
     }
 
-    /// Ends the play, now that the faults are over, and waits for its end. Demands that the audit passed, and that each player was
-    /// served once more. How long the players had to wait is printed: it hangs on the machine, and so no verdict does.
+    /// Ends the play, now that the faults are over, and waits for its end. Demands that the audit
+    /// passed, and that each player was served once more. How long the players had to wait is
+    /// printed: it hangs on the machine, and so no verdict does.
     #[track_caller]
     pub(crate) fn ends_well(mut self) -> Value {
         send(self.child.id(), Signal::INT);
@@ -161,13 +191,23 @@ impl Running {
         let passed = self.child.try_wait().unwrap().is_some_and(|status| status.success());
         let (report, said) = self.output();
         let parsed: Value = serde_json::from_str(&report).unwrap_or_default();
-        let checks = parsed.pointer("/audit/checks").and_then(Value::as_array).into_iter().flatten();
+        let checks =
+            parsed.pointer("/audit/checks").and_then(Value::as_array).into_iter().flatten();
         let failed: Vec<&Value> = checks.filter(|check| check["passed"] != true).collect();
         assert!(passed && failed.is_empty(), "{failed:#?}\n{said}\n{report}");
         let report = parsed;
         assert_eq!(report["audit"]["passed"], true, "{report:#}");
-        for figure in ["/figures/saves/count", "/figures/messages/sent", "/figures/items/traded", "/figures/hand_overs/count"] {
-            assert!(report.pointer(figure).and_then(Value::as_u64).unwrap_or(0) > 0, "{figure}: {report:#}");
+        for figure in [
+            "/figures/saves/count",
+            "/figures/messages/sent",
+            "/figures/items/traded",
+            "/figures/hand_overs/count",
+        ] {
+            assert!(
+                report.pointer(figure).and_then(Value::as_u64).unwrap_or(0) > 0,
+                "{figure}: \
+                {report:#}"
+            );
         }
         assert!(!said.contains("this did not happen"), "{said}");
         let waited = report.pointer("/figures/unserved/max_ms").and_then(Value::as_f64).unwrap();

@@ -1,4 +1,5 @@
-//! PostgreSQL breaks, or the way to it: nothing that was acknowledged is lost, and everybody is served again.
+//! PostgreSQL breaks, or the way to it: nothing that was acknowledged is lost, and everybody is
+//! served again.
 
 use std::{fs, time::Duration};
 
@@ -26,7 +27,8 @@ fn postgres_is_killed_in_mid_commit_and_restarted() {
     play.ends_well();
 }
 
-/// All its processes are stopped for longer than the lease time: an outage of the store alone ends no session.
+/// All its processes are stopped for longer than the lease time: an outage of the store alone ends
+/// no session.
 #[test]
 fn postgres_stands_still_for_longer_than_the_lease_time() {
     let postgres = server();
@@ -61,7 +63,8 @@ async fn connections_to_postgres_are_cut_stalled_and_answered_late() {
     play.ends_well();
 }
 
-/// Commits are made, and the connection breaks instead of carrying the word that they are: whoever asked finds out by asking again.
+/// Commits are made, and the connection breaks instead of carrying the word that they are: whoever
+/// asked finds out by asking again.
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_to_commits_are_lost() {
     let postgres = server();
@@ -80,7 +83,8 @@ async fn answers_to_commits_are_lost() {
     play.ends_well();
 }
 
-/// The disk is full for longer than the lease time. PostgreSQL itself may die of it, and is started again when there is room.
+/// The disk is full for longer than the lease time. PostgreSQL itself may die of it, and is started
+/// again when there is room.
 #[test]
 fn the_disk_of_postgres_is_full() {
     let mut postgres = PostgresServer::on_small_disk(220).unwrap();
@@ -100,13 +104,18 @@ fn the_disk_of_postgres_is_full() {
     play.ends_well();
 }
 
-/// One of three game servers cannot reach PostgreSQL for longer than the lease time; the others take over those who come to them.
+/// One of three game servers cannot reach PostgreSQL for longer than the lease time; the others
+/// take over those who come to them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_game_server_is_cut_off_from_postgres() {
     let postgres = server();
     let proxy = Proxy::to_port(postgres.port()).await.unwrap();
     let own_way = postgres.url_through(proxy.port());
-    let play = Play::new(3).store(&postgres.url()).arg("--may-lose").on_server(0, "PROFILESTORE_STORE", &own_way).start();
+    let play = Play::new(3)
+        .store(&postgres.url())
+        .arg("--may-lose")
+        .on_server(0, "PROFILESTORE_STORE", &own_way)
+        .start();
     let fault = LEASE * 2;
     while {
         for link in [Link::Cut, Link::BlackHole] {
@@ -124,21 +133,28 @@ async fn a_game_server_is_cut_off_from_postgres() {
     play.ends_well();
 }
 
-/// The primary dies under load, its synchronous standby is promoted, and the game servers follow by themselves.
+/// The primary dies under load, its synchronous standby is promoted, and the game servers follow by
+/// themselves.
 #[test]
 fn the_primary_dies_and_its_standby_takes_over() {
     let mut primary = server();
     let standby = primary.synchronous_standby().unwrap();
-    let both = format!("postgres://postgres@127.0.0.1:{},127.0.0.1:{}/postgres", primary.port(), standby.port());
+    let both = format!(
+        "postgres://postgres@127.0.0.1:{},127.0.0.1:{}/postgres",
+        primary.port(),
+        standby.port()
+    );
     let play = Play::new(3).store(&format!("{both}?target_session_attrs=read-write")).start();
     primary.process.kill();
     standby.promote().unwrap();
     play.ends_well();
 }
 
-/// The same, and Patroni decides who is the primary, once it has waited long enough for the old one's word (20 s and more).
+/// The same, and Patroni decides who is the primary, once it has waited long enough for the old
+/// one's word (20 s and more).
 #[test]
-#[ignore = "needs patroni and etcd (on Debian: apt-get install patroni etcd-server), which the gate does not install"]
+#[ignore = "needs patroni and etcd (on Debian: apt-get install patroni etcd-server), which the \
+    gate does not install"]
 fn the_primary_dies_and_patroni_promotes_its_standby() {
     let mut cluster = PatroniCluster::start(2).unwrap();
     let play = Play::new(3).store(&cluster.url()).start();

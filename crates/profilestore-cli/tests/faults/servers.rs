@@ -6,7 +6,8 @@ use profilestore_testbed::{PostgresServer, Signal, send};
 
 use crate::play::{LEASE, Play, sleep};
 
-/// A server stands still for longer than the lease time: its players get in elsewhere, and when it goes on it harms nobody.
+/// A server stands still for longer than the lease time: its players get in elsewhere, and when it
+/// goes on it harms nobody.
 #[test]
 fn a_game_server_stands_still_for_longer_than_the_lease_time() {
     one_stands_still(Play::new(3));
@@ -30,7 +31,8 @@ fn one_stands_still(play: Play) {
         sleep(LEASE);
         play.has_time()
     } {}
-    // Who plays there waits until it goes on; the lease time only concerns who wants to go elsewhere.
+    // Who plays there waits until it goes on; the lease time only concerns who wants to go
+    // elsewhere.
     play.ends_well();
 }
 
@@ -56,7 +58,9 @@ fn all_are_restarted(play: Play) {
 /// What moves a process's wall clock and leaves its monotonic one alone.
 fn libfaketime() -> PathBuf {
     let folders = fs::read_dir("/usr/lib").into_iter().flatten().filter_map(|entry| entry.ok());
-    let mut found = folders.map(|folder| folder.path().join("faketime/libfaketime.so.1")).filter(|path| path.exists());
+    let mut found = folders
+        .map(|folder| folder.path().join("faketime/libfaketime.so.1"))
+        .filter(|path| path.exists());
     found.next().expect("libfaketime is not installed (on Debian: apt-get install libfaketime)")
 }
 

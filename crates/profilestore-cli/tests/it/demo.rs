@@ -3,19 +3,32 @@
 use std::process::Command;
 
 fn demo(args: &[&str]) -> (bool, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_profilestore")).arg("demo").args(args).output().unwrap();
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_profilestore")).arg("demo").args(args).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.success(), text(&output.stdout), text(&output.stderr))
 }
 
 #[test]
 fn servers_that_are_killed_lose_nothing_they_acknowledged() {
-    let (passed, out, err) =
-        demo(&["--servers", "2", "--players", "20", "--seconds", "6", "--complete", "--kill", "--lease-seconds", "2", "--json"]);
+    let (passed, out, err) = demo(&[
+        "--servers",
+        "2",
+        "--players",
+        "20",
+        "--seconds",
+        "6",
+        "--complete",
+        "--kill",
+        "--lease-seconds",
+        "2",
+        "--json",
+    ]);
     assert!(passed, "{out}\n{err}");
     let report: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(report["audit"]["passed"], true);
-    let figure = |path: &str| report.pointer(path).and_then(serde_json::Value::as_u64).unwrap_or_default();
+    let figure =
+        |path: &str| report.pointer(path).and_then(serde_json::Value::as_u64).unwrap_or_default();
     for path in [
         "/figures/kills",
         "/figures/saves/count",
@@ -41,8 +54,20 @@ fn a_given_store_stays_and_serves_again() {
     let file = directory.path().join("games.db");
     let store = format!("sqlite:{}", file.display());
     for seed in ["7", "7"] {
-        let args =
-            ["--servers", "2", "--players", "10", "--seconds", "1", "--lease-seconds", "2", "--seed", seed, "--store", &store];
+        let args = [
+            "--servers",
+            "2",
+            "--players",
+            "10",
+            "--seconds",
+            "1",
+            "--lease-seconds",
+            "2",
+            "--seed",
+            seed,
+            "--store",
+            &store,
+        ];
         let (passed, out, err) = demo(&args);
         assert!(passed, "{out}\n{err}");
         assert!(out.ends_with("audit passed\n"), "{out}");

@@ -1,5 +1,5 @@
-//! README and docs: every link leads somewhere, every page can be reached, and what they say of the program's options, the library's
-//! errors and its metrics is what the code says.
+//! README and docs: every link leads somewhere, every page can be reached, and what they say of the
+//! program's options, the library's errors and its metrics is what the code says.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -100,18 +100,28 @@ fn every_link_of_the_documentation_leads_somewhere() {
     let mut broken = Vec::new();
     let mut linked = BTreeSet::new();
     for (path, text) in &pages {
-        for (line, target) in prose(text).flat_map(|(number, line)| links(line).into_iter().map(move |link| (number, link))) {
+        for (line, target) in prose(text)
+            .flat_map(|(number, line)| links(line).into_iter().map(move |link| (number, link)))
+        {
             if target.contains("://") || target.starts_with("mailto:") {
                 continue;
             }
             let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
-            let to = if file.is_empty() { path.clone() } else { normal(&path.parent().unwrap().join(file)) };
+            let to = if file.is_empty() {
+                path.clone()
+            } else {
+                normal(&path.parent().unwrap().join(file))
+            };
             let there = match pages.get(&to) {
                 Some(text) => anchor.is_empty() || anchors(text).contains(anchor),
                 None => anchor.is_empty() && to.exists(),
             };
             if !there {
-                broken.push(format!("{}:{line}: {target}", path.strip_prefix(root()).unwrap().display()));
+                broken.push(format!(
+                    "{}:{line}: \
+                    {target}",
+                    path.strip_prefix(root()).unwrap().display()
+                ));
             }
             if to != *path {
                 linked.insert(to);
@@ -119,7 +129,10 @@ fn every_link_of_the_documentation_leads_somewhere() {
         }
     }
     assert!(broken.is_empty(), "these links lead nowhere:\n{}", broken.join("\n"));
-    let lost: Vec<_> = pages.keys().filter(|page| page.starts_with(root().join("docs")) && !linked.contains(*page)).collect();
+    let lost: Vec<_> = pages
+        .keys()
+        .filter(|page| page.starts_with(root().join("docs")) && !linked.contains(*page))
+        .collect();
     assert!(lost.is_empty(), "no page links to these: {lost:?}");
 }
 
@@ -130,13 +143,24 @@ const LONGEST: usize = 100;
 fn lines_of_the_documentation_are_short() {
     let mut long = Vec::new();
     for (path, text) in pages() {
-        for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with('|')) {
+        for (number, line) in
+            text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with('|'))
+        {
             if line.chars().count() > LONGEST {
-                long.push(format!("{}:{}", path.strip_prefix(root()).unwrap().display(), number + 1));
+                long.push(format!(
+                    "{}:{}",
+                    path.strip_prefix(root()).unwrap().display(),
+                    number + 1
+                ));
             }
         }
     }
-    assert!(long.is_empty(), "these lines have more than {LONGEST} characters:\n{}", long.join("\n"));
+    assert!(
+        long.is_empty(),
+        "these lines have more than {LONGEST} \
+        characters:\n{}",
+        long.join("\n")
+    );
 }
 
 /// The words of a shell command, without their quotes.
@@ -146,7 +170,9 @@ fn words(command: &str) -> Vec<String> {
         match (quote, c) {
             (Some(open), c) if c == open => quote = None,
             (None, '\'' | '"') => quote = Some(c),
-            (None, c) if c.is_whitespace() => words.extend((!word.is_empty()).then(|| std::mem::take(&mut word))),
+            (None, c) if c.is_whitespace() => {
+                words.extend((!word.is_empty()).then(|| std::mem::take(&mut word)))
+            }
             (_, c) => word.push(c),
         }
     }
@@ -154,7 +180,8 @@ fn words(command: &str) -> Vec<String> {
     words
 }
 
-/// What follows the program's name in the commands that a page shows, with the number of the line where each begins.
+/// What follows the program's name in the commands that a page shows, with the number of the line
+/// where each begins.
 fn commands(text: &str) -> Vec<(usize, Vec<String>)> {
     let mut found = Vec::new();
     let mut lines = text.lines().enumerate();
@@ -168,7 +195,9 @@ fn commands(text: &str) -> Vec<(usize, Vec<String>)> {
         let ours = match words.iter().position(|word| word == "profilestore") {
             Some(0) => 1,
             // `cargo run … -- COMMAND`, of the default program.
-            _ if words.starts_with(&["cargo".into(), "run".into()]) && !words.iter().any(|word| word == "-p") => {
+            _ if words.starts_with(&["cargo".into(), "run".into()])
+                && !words.iter().any(|word| word == "-p") =>
+            {
                 words.iter().position(|word| word == "--").map_or(words.len(), |at| at + 1)
             }
             _ => continue,
@@ -185,9 +214,14 @@ fn every_option_that_the_documentation_shows_is_there() {
     let mut wrong = Vec::new();
     for (path, text) in pages() {
         for (number, words) in commands(&text) {
-            let name = words.iter().find(|word| !word.starts_with('-')).cloned().unwrap_or_default();
-            let help = helps.entry(name.clone()).or_insert_with(|| place.run(&[&name, "--help"]).stdout);
-            let options = words.iter().filter(|word| word.starts_with("--")).map(|word| word.split('=').next().unwrap());
+            let name =
+                words.iter().find(|word| !word.starts_with('-')).cloned().unwrap_or_default();
+            let help =
+                helps.entry(name.clone()).or_insert_with(|| place.run(&[&name, "--help"]).stdout);
+            let options = words
+                .iter()
+                .filter(|word| word.starts_with("--"))
+                .map(|word| word.split('=').next().unwrap());
             let unknown: Vec<_> = options.filter(|option| !help.contains(*option)).collect();
             if help.is_empty() || !unknown.is_empty() {
                 let path = path.strip_prefix(root()).unwrap().display().to_string();
@@ -195,7 +229,12 @@ fn every_option_that_the_documentation_shows_is_there() {
             }
         }
     }
-    assert!(helps.len() > 15, "the commands of the documentation are not found any more: {:?}", helps.keys());
+    assert!(
+        helps.len() > 15,
+        "the commands of the documentation are not found any more: \
+        {:?}",
+        helps.keys()
+    );
     assert!(wrong.is_empty(), "the program has no such command or option:\n{}", wrong.join("\n"));
 }
 
@@ -220,7 +259,10 @@ fn sources() -> String {
 fn every_metric_is_documented() {
     let metrics = |text: &str, before: &str, after: char| -> BTreeSet<String> {
         let names = text.split(before).skip(1).filter_map(|rest| rest.split_once(after));
-        names.map(|(name, _)| name.to_owned()).filter(|name| name.starts_with("profilestore_")).collect()
+        names
+            .map(|(name, _)| name.to_owned())
+            .filter(|name| name.starts_with("profilestore_"))
+            .collect()
     };
     let sources = sources();
     let mut in_code = BTreeSet::new();
@@ -230,21 +272,37 @@ fn every_metric_is_documented() {
     let page = fs::read_to_string(root().join("docs/metrics.md")).unwrap();
     let documented = metrics(&page, "\n| `", '`');
     assert!(in_code.len() > 20);
-    assert_eq!(documented, in_code, "docs/metrics.md (left) and the code (right) name different metrics");
+    assert_eq!(
+        documented, in_code,
+        "docs/metrics.md (left) and the code (right) name different \
+        metrics"
+    );
 }
 
 #[test]
 fn every_kind_of_error_is_documented() {
     let error = fs::read_to_string(root().join("crates/profilestore/src/error.rs")).unwrap();
     let variants = error.split("pub enum ErrorKind {").nth(1).unwrap().split("\n}").next().unwrap();
-    let in_code: BTreeSet<&str> =
-        variants.lines().map(str::trim).filter(|line| !line.starts_with('/')).filter_map(|line| line.strip_suffix(',')).collect();
+    let in_code: BTreeSet<&str> = variants
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.starts_with('/'))
+        .filter_map(|line| line.strip_suffix(','))
+        .collect();
     let page = fs::read_to_string(root().join("docs/errors.md")).unwrap();
     // Another table there has calls in its first column.
-    let is_kind = |name: &&str| name.chars().all(char::is_alphanumeric) && name.starts_with(char::is_uppercase);
-    let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).filter(is_kind);
+    let is_kind = |name: &&str| {
+        name.chars().all(char::is_alphanumeric) && name.starts_with(char::is_uppercase)
+    };
+    let rows =
+        page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).filter(is_kind);
     assert!(in_code.len() > 20);
-    assert_eq!(rows.collect::<BTreeSet<_>>(), in_code, "docs/errors.md (left) and the code (right) name different kinds");
+    assert_eq!(
+        rows.collect::<BTreeSet<_>>(),
+        in_code,
+        "docs/errors.md (left) and the code \
+        (right) name different kinds"
+    );
 }
 
 #[test]
@@ -257,7 +315,11 @@ fn every_source_file_that_the_maps_of_the_code_name_is_there() {
             let spans = line.split('`').skip(1).step_by(2);
             for path in spans.filter(|span| span.ends_with(".rs") || span.ends_with('/')) {
                 found += 1;
-                let from = if path.starts_with("crates/") { root() } else { root().join("crates/profilestore/src") };
+                let from = if path.starts_with("crates/") {
+                    root()
+                } else {
+                    root().join("crates/profilestore/src")
+                };
                 if !from.join(path).exists() {
                     missing.push(format!("docs/{page}:{}: {path}", number + 1));
                 }

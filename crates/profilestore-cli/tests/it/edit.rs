@@ -37,9 +37,17 @@ impl Game {
     /// Profiles with five coins each, the first of them online.
     async fn start(place: &Place) -> Self {
         let store = SqliteStore::open(place.path("profiles.db"), SqliteOptions::default()).unwrap();
-        let server =
-            GameServer::builder(store.clone()).messenger(SqliteMessenger::new(&store)).job_id("game").start().await.unwrap();
-        let players = server.store_builder("PlayerData").template(Player { coins: 5, played: 0 }).build().unwrap();
+        let server = GameServer::builder(store.clone())
+            .messenger(SqliteMessenger::new(&store))
+            .job_id("game")
+            .start()
+            .await
+            .unwrap();
+        let players = server
+            .store_builder("PlayerData")
+            .template(Player { coins: 5, played: 0 })
+            .build()
+            .unwrap();
         let ended = Arc::new(AtomicUsize::new(0));
         let mut online = Vec::new();
         for n in 0..PROFILES {
@@ -82,18 +90,45 @@ async fn one_profile_is_edited_while_it_is_played_and_the_log_tells() {
         let place = place.clone();
         game.play_while(move || place.run(args))
     };
-    let edited = run(&["edit", "PlayerData/p000", "--add", "/coins=7", "--reason", "a crash", "--author", "ann"]).await;
+    let edited = run(&[
+        "edit",
+        "PlayerData/p000",
+        "--add",
+        "/coins=7",
+        "--reason",
+        "a crash",
+        "--author",
+        "ann",
+    ])
+    .await;
     assert_eq!((edited.code, edited.stderr.as_str()), (0, ""), "{edited:?}");
-    assert!(edited.stdout.starts_with("PlayerData/p000 was edited by game, who holds it, and saved as version "), "{edited:?}");
+    assert!(
+        edited.stdout.starts_with(
+            "PlayerData/p000 was edited by game, who holds it, and \
+        saved as version "
+        ),
+        "{edited:?}"
+    );
     assert_eq!(game.online[0].data().coins, 12);
 
-    let refused = run(&["edit", "PlayerData/p000", "--set", "/coins=\"many\"", "--author", "ann"]).await;
+    let refused =
+        run(&["edit", "PlayerData/p000", "--set", "/coins=\"many\"", "--author", "ann"]).await;
     assert_eq!(refused.code, 1);
     assert!(refused.stderr.contains("does not fit the program's type"), "{refused:?}");
     let preview = run(&["edit", "PlayerData/p299", "--set", "/coins=1", "--dry-run"]).await;
     assert_eq!((preview.code, preview.stdout.as_str()), (0, "  /coins: 5 -> 1\n"), "{preview:?}");
-    let offline =
-        run(&["edit", "PlayerData/p299", "--test", "/coins=5", "--add", "/coins=-1", "--author", "bob", "--json"]).await;
+    let offline = run(&[
+        "edit",
+        "PlayerData/p299",
+        "--test",
+        "/coins=5",
+        "--add",
+        "/coins=-1",
+        "--author",
+        "bob",
+        "--json",
+    ])
+    .await;
     let entry: serde_json::Value = serde_json::from_str(&offline.stdout).unwrap();
     assert_eq!((&entry["outcome"], &entry["details"]["held_by"]), (&json!("done"), &json!(null)));
     for (wrong, code) in [
@@ -107,7 +142,10 @@ async fn one_profile_is_edited_while_it_is_played_and_the_log_tells() {
     }
 
     let log = lines(&place.ok(&["audit", "--json"]));
-    let shown: Vec<_> = log.iter().map(|entry| (&entry["author"], &entry["outcome"], &entry["keys"][0]["key"])).collect();
+    let shown: Vec<_> = log
+        .iter()
+        .map(|entry| (&entry["author"], &entry["outcome"], &entry["keys"][0]["key"]))
+        .collect();
     assert_eq!(
         shown[1..],
         [
@@ -116,7 +154,10 @@ async fn one_profile_is_edited_while_it_is_played_and_the_log_tells() {
             (&json!("ann"), &json!("done"), &json!("p000")),
         ]
     );
-    assert_eq!(lines(&place.ok(&["audit", "--json", "--author", "ann", "--key", "PlayerData/p000"])).len(), 2);
+    assert_eq!(
+        lines(&place.ok(&["audit", "--json", "--author", "ann", "--key", "PlayerData/p000"])).len(),
+        2
+    );
     assert_eq!(lines(&place.ok(&["audit", "--json", "--since", "2100-01-01"])).len(), 0);
     assert!(place.ok(&["audit", "--limit", "9"]).contains("a crash"));
     assert_eq!(lines(&place.ok(&["list", "--json"])).len(), PROFILES, "the log is no profile");
@@ -132,7 +173,12 @@ async fn one_profile_is_edited_while_it_is_played_and_the_log_tells() {
 async fn new_profiles_get_an_edit_that_stands_until_it_is_undone() {
     let place = Arc::new(Place::new());
     let game = Game::start(&place).await;
-    let players = game.server.store_builder("PlayerData").template(Player { coins: 5, played: 0 }).build().unwrap();
+    let players = game
+        .server
+        .store_builder("PlayerData")
+        .template(Player { coins: 5, played: 0 })
+        .build()
+        .unwrap();
     let run = |args: &'static [&'static str]| {
         let place = place.clone();
         game.play_while(move || place.run(args))
@@ -153,7 +199,8 @@ async fn new_profiles_get_an_edit_that_stands_until_it_is_undone() {
         "ann",
     ])
     .await;
-    let report: serde_json::Value = serde_json::from_str(&edited.stdout).unwrap_or_else(|_| panic!("{edited:?}"));
+    let report: serde_json::Value =
+        serde_json::from_str(&edited.stdout).unwrap_or_else(|_| panic!("{edited:?}"));
     assert_eq!((&report["done"], &report["refused"]), (&json!(PROFILES), &json!([])));
     let new = players.start_session("new").await.unwrap();
     assert_eq!(new.data().coins, 105, "in another process, which nobody told");
@@ -163,18 +210,31 @@ async fn new_profiles_get_an_edit_that_stands_until_it_is_undone() {
         (&standing[0]["operation"], &standing[0]["store"], &standing[0]["author"]),
         (&report["operation"], &json!("PlayerData"), &json!("ann"))
     );
-    assert!(place.ok(&["edit", "--standing", "--store-name", "PlayerData"]).contains("PlayerData/*/*"));
+    assert!(
+        place.ok(&["edit", "--standing", "--store-name", "PlayerData"]).contains("PlayerData/*/*")
+    );
     assert_eq!(place.ok(&["edit", "--standing", "--store-name", "Other", "--json"]), "");
     assert_eq!(place.run(&["edit", "PlayerData/p000", "--new-too", "--add", "/coins=1"]).code, 2);
     assert_eq!(place.run(&["edit", "--standing", "--add", "/coins=1"]).code, 2);
-    assert_eq!(lines(&place.ok(&["list", "--json"])).len(), PROFILES + 1, "the list of what stands is no profile");
+    assert_eq!(
+        lines(&place.ok(&["list", "--json"])).len(),
+        PROFILES + 1,
+        "the list of what \
+        stands is no profile"
+    );
 
     let operation = report["operation"].as_str().unwrap().to_owned();
     let undoing = place.clone();
-    let undone = game.play_while(move || undoing.run(&["edit", "--undo", &operation, "--yes", "--json"])).await;
-    let report: serde_json::Value = serde_json::from_str(&undone.stdout).unwrap_or_else(|_| panic!("{undone:?}"));
+    let undone = game
+        .play_while(move || undoing.run(&["edit", "--undo", &operation, "--yes", "--json"]))
+        .await;
+    let report: serde_json::Value =
+        serde_json::from_str(&undone.stdout).unwrap_or_else(|_| panic!("{undone:?}"));
     assert_eq!((&report["done"], &report["refused"]), (&json!(PROFILES + 1), &json!([])));
-    assert_eq!((new.data().coins, players.start_session("newer").await.unwrap().data().coins), (5, 5));
+    assert_eq!(
+        (new.data().coins, players.start_session("newer").await.unwrap().data().coins),
+        (5, 5)
+    );
     assert_eq!(place.ok(&["edit", "--standing", "--json"]), "");
     assert_eq!(game.ended.load(Ordering::SeqCst), 0, "nobody was thrown out");
     assert!(game.server.shutdown().await.is_complete());
@@ -193,16 +253,39 @@ async fn all_profiles_are_edited_while_some_are_played_and_that_is_undone() {
     let preview = run(words("edit --all --store-name PlayerData --add /coins=100 --dry-run")).await;
     assert!(preview.stdout.contains("PlayerData/p000\n  /coins: 5 -> 105\n"), "{preview:?}");
     assert!(preview.stdout.contains("300 profiles would be edited"), "{preview:?}");
-    let edited = run(words("edit --all --store-name PlayerData --add /coins=100 --yes --json --reason birthday")).await;
-    let report: serde_json::Value = serde_json::from_str(&edited.stdout).unwrap_or_else(|_| panic!("{edited:?}"));
-    assert_eq!((&report["done"], &report["by_holders"], &report["refused"]), (&json!(PROFILES), &json!(ONLINE), &json!([])));
+    let edited = run(words(
+        "edit --all --store-name PlayerData --add /coins=100 --yes --json \
+        --reason birthday",
+    ))
+    .await;
+    let report: serde_json::Value =
+        serde_json::from_str(&edited.stdout).unwrap_or_else(|_| panic!("{edited:?}"));
+    assert_eq!(
+        (&report["done"], &report["by_holders"], &report["refused"]),
+        (&json!(PROFILES), &json!(ONLINE), &json!([]))
+    );
     for profile in &game.online {
         assert_eq!(profile.data().coins, 105);
     }
-    let resumed = run(vec!["edit".into(), "--resume".into(), report["operation"].as_str().unwrap().into()]).await;
+    let resumed =
+        run(vec!["edit".into(), "--resume".into(), report["operation"].as_str().unwrap().into()])
+            .await;
     assert!(resumed.code == 2 && resumed.stderr.contains("is complete"), "{resumed:?}");
-    let undone = run(vec!["edit".into(), "--undo".into(), report["operation"].as_str().unwrap().into(), "--yes".into()]).await;
-    assert!(undone.code == 0 && undone.stdout.starts_with("300 profiles edited, 30 profiles of them online"), "{undone:?}");
+    let undone = run(vec![
+        "edit".into(),
+        "--undo".into(),
+        report["operation"].as_str().unwrap().into(),
+        "--yes".into(),
+    ])
+    .await;
+    assert!(
+        undone.code == 0
+            && undone.stdout.starts_with(
+                "300 profiles edited, 30 profiles of \
+        them online"
+            ),
+        "{undone:?}"
+    );
     assert_eq!(game.ended.load(Ordering::SeqCst), 0, "nobody was thrown out");
     let played: i64 = game.online.iter().map(|profile| profile.data().played).sum();
     assert!(played >= 3 * ONLINE as i64, "they played on: {played}");

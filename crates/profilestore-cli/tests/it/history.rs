@@ -7,7 +7,8 @@ use crate::{Place, line, lines, profile};
 /// One profile with three versions, 10, 20 and 30 coins.
 fn with_versions() -> Place {
     let place = Place::new();
-    let text: String = [(1, 10), (2, 20), (3, 30)].map(|(n, coins)| line("a", n, &profile(coins))).concat();
+    let text: String =
+        [(1, 10), (2, 20), (3, 30)].map(|(n, coins)| line("a", n, &profile(coins))).concat();
     fs::write(place.path("in.jsonl"), text).unwrap();
     place.ok(&["import", "in.jsonl", "--author", "mover"]);
     place
@@ -32,9 +33,16 @@ fn history_is_listed_in_both_directions_and_between_times() {
     assert_eq!(versions(&place, &["--since", "2026-09-21T14:13:20.002Z"]), [3, 2]);
     assert_eq!(versions(&place, &["--until", "2026-09-21T14:13:20.002Z"]), [2, 1]);
     assert_eq!(versions(&place, &["--since", "2026-09-22"]), [0; 0]);
-    assert_eq!(place.ok(&["history", "PlayerData/a", "--since", "2026-09-22"]), "no version was written in that time\n");
+    assert_eq!(
+        place.ok(&["history", "PlayerData/a", "--since", "2026-09-22"]),
+        "no version was \
+        written in that time\n"
+    );
     let row = &lines(&place.ok(&["history", "PlayerData/a", "--json", "--limit", "1"]))[0];
-    assert_eq!((&row["cause"], &row["author"], &row["pinned"]), (&json!("import"), &json!("mover"), &json!(false)));
+    assert_eq!(
+        (&row["cause"], &row["author"], &row["pinned"]),
+        (&json!("import"), &json!("mover"), &json!(false))
+    );
     assert!(row["superseded_ms"].is_null() && row["bytes"].as_u64() > Some(0), "{row}");
     let wrong = place.run(&["history", "PlayerData/a", "--since", "yesterday"]);
     assert_eq!(wrong.code, 2, "{wrong:?}");
@@ -44,8 +52,21 @@ fn history_is_listed_in_both_directions_and_between_times() {
 fn a_diff_shows_what_changed() {
     let place = with_versions();
     let text = place.ok(&["diff", "PlayerData/a"]);
-    assert!(text.starts_with("PlayerData/a: version 2 (2026-09-21T14:13:20.002Z, import by mover) -> version 3 ("), "{text}");
-    assert!(text.contains("~  /Data/Coins  20 -> 30\n") && text.ends_with("1 difference\n"), "{text}");
+    assert!(
+        text.starts_with(
+            "PlayerData/a: version 2 (2026-09-21T14:13:20.002Z, import by mover) \
+        -> version 3 ("
+        ),
+        "{text}"
+    );
+    assert!(
+        text.contains("~  /Data/Coins  20 -> 30\n")
+            && text.ends_with(
+                "1 \
+        difference\n"
+            ),
+        "{text}"
+    );
 
     let found = place.json(&["diff", "PlayerData/a", "1", "--json"]);
     assert_eq!(found["differences"], json!([{ "path": "/Data/Coins", "before": 10, "after": 30 }]));
@@ -56,16 +77,26 @@ fn a_diff_shows_what_changed() {
 
     place.ok(&["remove", "PlayerData/a", "--yes"]);
     assert!(place.ok(&["diff", "PlayerData/a"]).contains("(all of it)"), "a removal");
-    for args in
-        [&["PlayerData/a", "99"][..], &["PlayerData/a", "2020-01-01"], &["PlayerData/nobody"], &["PlayerData/a", "1", "x"]]
-    {
+    for args in [
+        &["PlayerData/a", "99"][..],
+        &["PlayerData/a", "2020-01-01"],
+        &["PlayerData/nobody"],
+        &["PlayerData/a", "1", "x"],
+    ] {
         let ran = place.run(&[&["diff"], args].concat());
         assert_eq!((ran.code, ran.stderr.lines().count()), (4, 1), "{ran:?}");
     }
     fs::write(place.path("one.jsonl"), line("one", 1, &profile(1))).unwrap();
     place.ok(&["import", "one.jsonl"]);
     let ran = place.run(&["diff", "PlayerData/one"]);
-    assert_eq!((ran.code, &*ran.stderr), (4, "error: no earlier version is kept: key=`PlayerData/one` version=`1`\n"));
+    assert_eq!(
+        (ran.code, &*ran.stderr),
+        (
+            4,
+            "error: no earlier version is kept: \
+        key=`PlayerData/one` version=`1`\n"
+        )
+    );
 }
 
 #[test]
@@ -74,22 +105,43 @@ fn a_rollback_can_itself_be_rolled_back() {
     let asked = place.run(&["rollback", "PlayerData/a", "1"]);
     assert_eq!(asked.code, 2, "nobody is there to answer: {asked:?}");
     assert!(
-        asked.stderr.contains("roll PlayerData/a back from version 3 to version 1 (") && asked.stderr.contains("1 difference")
+        asked.stderr.contains(
+            "roll PlayerData/a back from version 3 to version 1 \
+            ("
+        ) && asked.stderr.contains("1 difference")
     );
     assert_eq!(coins(&place), 30);
 
-    let text = place.ok(&["rollback", "PlayerData/a", "a-1", "--yes", "--author", "ann", "--reason", "lost items"]);
+    let text = place.ok(&[
+        "rollback",
+        "PlayerData/a",
+        "a-1",
+        "--yes",
+        "--author",
+        "ann",
+        "--reason",
+        "lost items",
+    ]);
     assert_eq!(text, "PlayerData/a is at version 4, which is version 1 again\n");
     assert_eq!(coins(&place), 10);
     let done = place.json(&["rollback", "PlayerData/a", "3", "--yes", "--author", "ann", "--json"]);
-    assert_eq!((&done["restored"], &done["replaced"], &done["version"]), (&json!(3), &json!(4), &json!(5)));
+    assert_eq!(
+        (&done["restored"], &done["replaced"], &done["version"]),
+        (&json!(3), &json!(4), &json!(5))
+    );
     assert_eq!(coins(&place), 30);
     assert_eq!(versions(&place, &[]), [5, 4, 3, 2, 1]);
     let row = &lines(&place.ok(&["history", "PlayerData/a", "--json", "--limit", "1"]))[0];
     assert_eq!((&row["cause"], &row["author"]), (&json!("restore"), &json!("ann")));
     let booked = lines(&place.ok(&["audit", "--key", "PlayerData/a", "--json"]));
-    assert_eq!(booked.iter().map(|entry| &entry["reason"]).collect::<Vec<_>>(), [&Value::Null, &json!("lost items")]);
-    assert!(booked.iter().all(|entry| entry["action"] == "rollback" && entry["author"] == "ann"), "{booked:?}");
+    assert_eq!(
+        booked.iter().map(|entry| &entry["reason"]).collect::<Vec<_>>(),
+        [&Value::Null, &json!("lost items")]
+    );
+    assert!(
+        booked.iter().all(|entry| entry["action"] == "rollback" && entry["author"] == "ann"),
+        "{booked:?}"
+    );
 
     place.ok(&["remove", "PlayerData/a", "--yes"]);
     let refused = place.run(&["rollback", "PlayerData/a", "6", "--yes"]);
@@ -108,7 +160,8 @@ fn a_pin_is_shown_and_taken_off() {
     let place = with_versions();
     assert_eq!(place.ok(&["pin", "PlayerData/a", "2"]), "version 2 of PlayerData/a is pinned\n");
     let text = place.ok(&["history", "PlayerData/a"]);
-    let first_words: Vec<_> = text.lines().map(|line| line.split("  ").next().unwrap().to_owned()).collect();
+    let first_words: Vec<_> =
+        text.lines().map(|line| line.split("  ").next().unwrap().to_owned()).collect();
     assert_eq!(first_words, ["VERSION", "3 current", "2 pinned", "1"]);
     let row = place.json(&["pin", "PlayerData/a", "a-2", "--remove", "--json"]);
     assert_eq!((&row["version"], &row["pinned"]), (&json!(2), &json!(false)));
@@ -116,6 +169,8 @@ fn a_pin_is_shown_and_taken_off() {
     assert_eq!(place.run(&["pin", "PlayerData/a", "9"]).code, 4);
     let booked = lines(&place.ok(&["audit", "--key", "PlayerData/a", "--json"]));
     assert_eq!(booked.iter().map(|entry| &entry["action"]).collect::<Vec<_>>(), ["unpin", "pin"]);
-    let me = String::from_utf8(std::process::Command::new("id").arg("-un").output().unwrap().stdout).unwrap();
+    let me =
+        String::from_utf8(std::process::Command::new("id").arg("-un").output().unwrap().stdout)
+            .unwrap();
     assert_eq!(booked[0]["author"], me.trim(), "the operating system's user by default");
 }

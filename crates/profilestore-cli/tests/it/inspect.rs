@@ -7,7 +7,10 @@ fn list_shows_what_there_is() {
     assert_eq!(text.lines().count(), 210);
     let head = text.lines().next().unwrap();
     assert!(head.starts_with("KEY ") && head.ends_with("SESSION"), "{head}");
-    assert_eq!(text.lines().nth(1).unwrap().split_whitespace().next(), Some("LegacyData/Season1/Player_1"));
+    assert_eq!(
+        text.lines().nth(1).unwrap().split_whitespace().next(),
+        Some("LegacyData/Season1/Player_1")
+    );
 
     let rows = |args: &[&str]| lines(&place.ok(&[&["list", "--json"], args].concat()));
     assert_eq!(rows(&[]).len(), 209);
@@ -15,7 +18,10 @@ fn list_shows_what_there_is() {
     assert_eq!(rows(&["--limit", "3"]).len(), 3);
     assert_eq!(rows(&["--store-name", "LegacyData", "--prefix", "Player_3"]).len(), 11);
     let of_user = rows(&["--user", "7"]);
-    assert!(of_user.iter().any(|row| row["store"] == "PlayerData" && row["key"] == "7"), "{of_user:?}");
+    assert!(
+        of_user.iter().any(|row| row["store"] == "PlayerData" && row["key"] == "7"),
+        "{of_user:?}"
+    );
     let row = &rows(&["--store-name", "PlayerData", "--prefix", "8003"])[0];
     assert_eq!(
         (&row["version"], &row["cause"], &row["updated_ms"]),
@@ -27,30 +33,70 @@ fn list_shows_what_there_is() {
 fn get_shows_a_profile() {
     let place = Place::with_records();
     let text = place.ok(&["get", "LegacyData/Season1/Player_34"]);
-    assert!(text.contains("version   64 (current)  000001A0C49591A5.0000000151.000001A0C4506C3B.01"), "{text}");
-    assert!(text.contains("session   held by D8205237-4941-4231-A3D6-2BF921EB11C1 since 2026-09-21T14:57:21."), "{text}");
+    assert!(
+        text.contains(
+            "version   64 (current)  \
+        000001A0C49591A5.0000000151.000001A0C4506C3B.01"
+        ),
+        "{text}"
+    );
+    assert!(
+        text.contains(
+            "session   held by D8205237-4941-4231-A3D6-2BF921EB11C1 since \
+        2026-09-21T14:57:21."
+        ),
+        "{text}"
+    );
     assert!(text.contains("\n{\n  \"Data\": {\n"), "{text}");
 
     let found = place.json(&["get", "LegacyData/Player_34", "--scope", "Season1", "--json"]);
-    assert_eq!((&found["document"]["Data"]["Cash"], &found["content"]), (&340.into(), &"profile".into()));
+    assert_eq!(
+        (&found["document"]["Data"]["Cash"], &found["content"]),
+        (&340.into(), &"profile".into())
+    );
     assert_eq!(found["session"]["server_state"], "unknown");
-    let by_number = place.json(&["get", "LegacyData/Season1/Player_34", "--json", "--version", "12"]);
-    assert_eq!((&by_number["current"], &by_number["version"]["version"]), (&false.into(), &12.into()));
+    let by_number =
+        place.json(&["get", "LegacyData/Season1/Player_34", "--json", "--version", "12"]);
+    assert_eq!(
+        (&by_number["current"], &by_number["version"]["version"]),
+        (&false.into(), &12.into())
+    );
     let label = by_number["version"]["label"].as_str().unwrap();
     assert!(label.ends_with(".000001A0C4506C3B.01"), "{label}");
-    assert_eq!(place.json(&["get", "LegacyData/Season1/Player_34", "--json", "--version", label]), by_number);
+    assert_eq!(
+        place.json(&["get", "LegacyData/Season1/Player_34", "--json", "--version", label]),
+        by_number
+    );
 
-    assert!(place.ok(&["get", "PlayerData/8003"]).contains("content   no profile; kept as it came"));
+    assert!(place.ok(&["get", "PlayerData/8003"]).contains(
+        "content   no profile; kept as it \
+        came"
+    ));
     let waiting = place.ok(&["get", "LegacyData/Season1/Player_900"]);
-    assert!(waiting.contains("nothing but messages") && waiting.contains("messages  2 waiting, 0 locked"), "{waiting}");
+    assert!(
+        waiting.contains("nothing but messages")
+            && waiting.contains(
+                "messages  2 waiting, 0 \
+        locked"
+            ),
+        "{waiting}"
+    );
 
     for (args, said) in [
-        (&["get", "PlayerData/nobody"][..], "error: there is no such profile: key=`PlayerData/nobody`\n"),
+        (
+            &["get", "PlayerData/nobody"][..],
+            "error: there is no such profile: \
+            key=`PlayerData/nobody`\n",
+        ),
         (
             &["get", "PlayerData/7", "--version", "99"],
             "error: there is no such version, see history: key=`PlayerData/7` version=`99`\n",
         ),
-        (&["history", "PlayerData/nobody"], "error: there is no such profile: key=`PlayerData/nobody`\n"),
+        (
+            &["history", "PlayerData/nobody"],
+            "error: there is no such profile: \
+            key=`PlayerData/nobody`\n",
+        ),
     ] {
         let ran = place.run(args);
         assert_eq!((ran.code, &*ran.stdout, &*ran.stderr), (4, "", said));
@@ -63,8 +109,12 @@ fn history_lists_versions_newest_first() {
     let text = place.ok(&["history", "LegacyData/Season1/Player_34"]);
     assert_eq!(text.lines().count(), 65);
     assert!(text.lines().nth(1).unwrap().starts_with("64 ") && text.ends_with(".01\n"), "{text}");
-    let rows = lines(&place.ok(&["history", "LegacyData/Season1/Player_34", "--limit", "2", "--json"]));
-    assert_eq!(rows.iter().map(|row| row["version"].as_u64().unwrap()).collect::<Vec<_>>(), [64, 63]);
+    let rows =
+        lines(&place.ok(&["history", "LegacyData/Season1/Player_34", "--limit", "2", "--json"]));
+    assert_eq!(
+        rows.iter().map(|row| row["version"].as_u64().unwrap()).collect::<Vec<_>>(),
+        [64, 63]
+    );
     assert_eq!(rows[0]["load_count"], 1);
 }
 
@@ -76,7 +126,9 @@ fn sessions_shows_who_holds_what() {
     let rows = lines(&place.ok(&["sessions", "--json"]));
     assert_eq!(rows.len(), 50);
     assert_eq!(rows.iter().filter(|row| !row["request"].is_null()).count(), 5);
-    assert!(rows.iter().all(|row| row["server_state"] == "unknown" && row["last_seen_ms"].is_u64()));
+    assert!(
+        rows.iter().all(|row| row["server_state"] == "unknown" && row["last_seen_ms"].is_u64())
+    );
     assert_eq!(lines(&place.ok(&["sessions", "--json", "--scope", "Season1"])).len(), 10);
     assert_eq!(place.ok(&["sessions", "--store-name", "Nothing"]), "no profile is held\n");
 }

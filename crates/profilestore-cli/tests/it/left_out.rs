@@ -7,14 +7,28 @@ fn says_how_to_get(feature: &str, args: &[&str]) {
     let place = Place::with_records();
     fs::write(place.path("game.luau"), "print('hello')").unwrap();
     let ran = place.run(args);
-    assert_eq!((ran.code, &*ran.stdout, ran.stderr.lines().count()), (2, "", 1), "{args:?}: {ran:?}");
+    assert_eq!(
+        (ran.code, &*ran.stdout, ran.stderr.lines().count()),
+        (2, "", 1),
+        "{args:?}: \
+        {ran:?}"
+    );
     assert!(ran.stderr.contains("cargo run --release --features "), "{ran:?}");
-    let line = ran.stderr.split("cargo build --release -p profilestore-cli --features ").nth(1).unwrap();
+    let line = ran
+        .stderr
+        .split(
+            "cargo build --release -p profilestore-cli --features \
+        ",
+        )
+        .nth(1)
+        .unwrap();
     let features: Vec<_> = line.split('`').next().unwrap().split(',').collect();
     assert!(features.contains(&feature), "{feature}: {ran:?}");
-    for (built, has) in
-        [("postgres", cfg!(feature = "postgres")), ("nats", cfg!(feature = "nats")), ("luau", cfg!(feature = "luau"))]
-    {
+    for (built, has) in [
+        ("postgres", cfg!(feature = "postgres")),
+        ("nats", cfg!(feature = "nats")),
+        ("luau", cfg!(feature = "luau")),
+    ] {
         assert!(!has || features.contains(&built), "what this program has stays: {built}: {ran:?}");
     }
     assert!(!ran.stderr.contains("hush"), "{ran:?}");
@@ -24,7 +38,9 @@ fn says_how_to_get(feature: &str, args: &[&str]) {
 #[test]
 fn without_postgres_it_is_said_how_to_get_it() {
     let store = ["--store", "postgres://me:hush@localhost/game"];
-    for args in [&["list"][..], &["migrate"], &["import", "-"], &["check"], &["demo", "--seconds", "1"]] {
+    for args in
+        [&["list"][..], &["migrate"], &["import", "-"], &["check"], &["demo", "--seconds", "1"]]
+    {
         says_how_to_get("postgres", &[args, &store].concat());
     }
 }

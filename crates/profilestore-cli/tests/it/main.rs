@@ -63,7 +63,12 @@ impl Place {
 
     fn run_with_input(&self, args: &[&str], input: &[u8]) -> Ran {
         let mut command = self.command(args);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut stdin = child.stdin.take().unwrap();
         std::thread::scope(|scope| {
             scope.spawn(move || stdin.write_all(input).unwrap());
@@ -96,13 +101,18 @@ struct Ran {
 impl From<Output> for Ran {
     fn from(output: Output) -> Self {
         let text = |bytes| String::from_utf8(bytes).unwrap();
-        Self { code: output.status.code().unwrap(), stdout: text(output.stdout), stderr: text(output.stderr) }
+        Self {
+            code: output.status.code().unwrap(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
     }
 }
 
 /// The records of a real pair of modules.
 fn records() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../profilestore/tests/data/upstream-records.jsonl.zst")
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../profilestore/tests/data/upstream-records.jsonl.zst")
 }
 
 fn lines(text: &str) -> Vec<Value> {
@@ -136,7 +146,14 @@ fn a_wrong_command_line_is_code_2() {
         assert!(!ran.stderr.is_empty());
     }
     let help = place.ok(&["--help"]);
-    assert!(help.contains("Exit codes:") && help.contains("import") && help.contains("PROFILESTORE_STORE"), "{help}");
+    assert!(
+        help.contains(
+            "Exit \
+        codes:"
+        ) && help.contains("import")
+            && help.contains("PROFILESTORE_STORE"),
+        "{help}"
+    );
     assert!(place.ok(&["export", "--help"]).contains("Examples:"));
     assert_eq!(place.ok(&["--version"]), format!("profilestore {}\n", env!("CARGO_PKG_VERSION")));
 }
@@ -144,10 +161,23 @@ fn a_wrong_command_line_is_code_2() {
 #[test]
 fn a_store_that_is_not_there_is_code_3_and_is_not_made() {
     let place = Place::new();
-    for args in [&["list"][..], &["get", "S/k"], &["history", "S/k"], &["sessions"], &["export"], &["check"]] {
+    for args in [
+        &["list"][..],
+        &["get", "S/k"],
+        &["history", "S/k"],
+        &["sessions"],
+        &["export"],
+        &["check"],
+    ] {
         let ran = place.run(args);
         assert_eq!((ran.code, &*ran.stdout), (3, ""), "{args:?}: {ran:?}");
-        assert!(ran.stderr.contains("no such file") && ran.stderr.contains("store=`sqlite:./profiles.db`"), "{ran:?}");
+        assert!(
+            ran.stderr.contains(
+                "no such \
+            file"
+            ) && ran.stderr.contains("store=`sqlite:./profiles.db`"),
+            "{ran:?}"
+        );
         assert_eq!(ran.stderr.lines().count(), 1);
     }
     assert_eq!(fs::read_dir(place.folder.path()).unwrap().count(), 0);
@@ -158,7 +188,9 @@ fn a_file_that_is_no_store_is_code_3_and_is_left_alone() {
     let place = Place::new();
     fs::write(place.path("notes.txt"), "these are my notes\n".repeat(100)).unwrap();
     fs::write(place.path("empty.db"), "").unwrap();
-    for (name, args) in [("notes.txt", &["list"][..]), ("empty.db", &["list"]), ("notes.txt", &["import", "-"])] {
+    for (name, args) in
+        [("notes.txt", &["list"][..]), ("empty.db", &["list"]), ("notes.txt", &["import", "-"])]
+    {
         let ran = place.run(&[args, &["--store", &format!("sqlite:{name}")]].concat());
         assert_eq!((ran.code, ran.stderr.lines().count()), (3, 1), "{ran:?}");
         assert!(ran.stderr.contains(&format!("store=`sqlite:{name}`")), "{ran:?}");
@@ -171,7 +203,13 @@ fn a_file_that_is_no_store_is_code_3_and_is_left_alone() {
 fn the_store_can_come_from_the_environment() {
     let place = Place::new();
     fs::write(place.path("in.jsonl"), line("a", 1, &profile(1))).unwrap();
-    let ran = Ran::from(place.command(&["import", "in.jsonl"]).env("PROFILESTORE_STORE", "sqlite:mine.db").output().unwrap());
+    let ran = Ran::from(
+        place
+            .command(&["import", "in.jsonl"])
+            .env("PROFILESTORE_STORE", "sqlite:mine.db")
+            .output()
+            .unwrap(),
+    );
     assert_eq!(ran.code, 0, "{ran:?}");
     assert!(place.path("mine.db").exists() && !place.path("profiles.db").exists());
     assert!(place.ok(&["list", "--store", "sqlite:mine.db"]).contains("PlayerData/a"));
@@ -180,8 +218,10 @@ fn the_store_can_come_from_the_environment() {
 #[test]
 fn a_reader_that_has_had_enough_is_no_failure() {
     let place = Place::with_records();
-    for args in [&["export"][..], &["list", "--json"], &["history", "LegacyData/Season1/Player_34"]] {
-        let mut child = place.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    for args in [&["export"][..], &["list", "--json"], &["history", "LegacyData/Season1/Player_34"]]
+    {
+        let mut child =
+            place.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         drop(child.stdout.take());
         let mut stderr = String::new();
         child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
@@ -192,7 +232,8 @@ fn a_reader_that_has_had_enough_is_no_failure() {
 #[test]
 fn a_closed_pipe_ends_commands_that_change_something_quietly_and_they_are_done() {
     let place = Place::new();
-    fs::write(place.path("in.jsonl"), line("a", 1, &profile(10)) + &line("a", 2, &profile(20))).unwrap();
+    fs::write(place.path("in.jsonl"), line("a", 1, &profile(10)) + &line("a", 2, &profile(20)))
+        .unwrap();
     place.ok(&["import", "in.jsonl"]);
     for args in [
         &["edit", "PlayerData/a", "--add", "/Coins=5"][..],
@@ -216,7 +257,8 @@ fn a_closed_pipe_ends_commands_that_change_something_quietly_and_they_are_done()
 /// Runs the program with its output closed; it may say on stderr how to go on.
 #[track_caller]
 fn quiet(place: &Place, args: &[&str]) {
-    let mut child = place.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        place.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     let mut stderr = String::new();
     child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
@@ -227,8 +269,13 @@ fn quiet(place: &Place, args: &[&str]) {
 #[test]
 fn names_times_and_versions_that_are_printed_can_be_typed_in_again() {
     let place = Place::new();
-    let names =
-        [("Keys", "global", "a/b"), ("Keys", "S/1", "7"), ("A/B", "global", "50%"), ("Keys", "a", "b"), ("K", "global", "%2F")];
+    let names = [
+        ("Keys", "global", "a/b"),
+        ("Keys", "S/1", "7"),
+        ("A/B", "global", "50%"),
+        ("Keys", "a", "b"),
+        ("K", "global", "%2F"),
+    ];
     let line = |(store, scope, key): (&str, &str, &str), n: u64| {
         let line = json!({ "store": store, "scope": scope, "key": key, "n": n, "version": n.to_string(), "created_ms": 1_790_000_000_000_u64,
             "updated_ms": 1_790_000_000_500 + n, "user_ids": [], "metadata": {}, "value": profile(n) });
@@ -238,20 +285,31 @@ fn names_times_and_versions_that_are_printed_can_be_typed_in_again() {
     fs::write(place.path("in.jsonl"), text).unwrap();
     place.ok(&["import", "in.jsonl"]);
     let listed = place.ok(&["list"]);
-    let rows: Vec<Vec<&str>> = listed.lines().skip(1).map(|row| row.split_whitespace().collect()).collect();
+    let rows: Vec<Vec<&str>> =
+        listed.lines().skip(1).map(|row| row.split_whitespace().collect()).collect();
     assert_eq!(rows.len(), names.len(), "{listed}");
     for row in &rows {
         let (name, updated) = (row[0], row[2]);
         let found = place.json(&["get", name, "--json"]);
-        let said = (found["store"].as_str().unwrap(), found["scope"].as_str().unwrap(), found["key"].as_str().unwrap());
+        let said = (
+            found["store"].as_str().unwrap(),
+            found["scope"].as_str().unwrap(),
+            found["key"].as_str().unwrap(),
+        );
         assert!(names.contains(&said), "{name} {said:?}");
         // The time of the current version names it, and the version string of the one before too,
         // though it is a number.
-        assert_eq!(place.json(&["get", name, "--json", "--version", updated])["version"]["version"], 2);
+        assert_eq!(
+            place.json(&["get", name, "--json", "--version", updated])["version"]["version"],
+            2
+        );
         let history = place.ok(&["history", name, "--until", updated]);
         let label = history.lines().last().unwrap().split_whitespace().last().unwrap();
         assert_eq!(label, "label:1", "{history}");
-        assert_eq!(place.json(&["get", name, "--json", "--version", label])["version"]["version"], 1);
+        assert_eq!(
+            place.json(&["get", name, "--json", "--version", label])["version"]["version"],
+            1
+        );
     }
     let distinct: std::collections::BTreeSet<&str> = rows.iter().map(|row| row[0]).collect();
     assert_eq!(distinct.len(), names.len(), "{listed}");

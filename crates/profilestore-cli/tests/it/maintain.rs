@@ -3,7 +3,8 @@ use std::fs;
 use profilestore::{
     ProfileKey,
     data_store::{
-        Cause, Change, Commit, CommitId, DataStore, DataStoreExt, NewValue, Returning, SqliteOptions, SqliteStore, StoreError,
+        Cause, Change, Commit, CommitId, DataStore, DataStoreExt, NewValue, Returning,
+        SqliteOptions, SqliteStore, StoreError,
     },
     env::Env,
 };
@@ -24,10 +25,18 @@ fn a_backup_becomes_a_store_again() {
     place.ok(&["import", "more.jsonl"]);
     let kept = place.run(&["restore", "copy.db"]);
     assert_eq!(kept.code, 1);
-    assert_eq!(kept.stderr, "error: the store exists already, add --force to replace it: store=`sqlite:./profiles.db`\n");
+    assert_eq!(
+        kept.stderr,
+        "error: the store exists already, add --force to replace it: \
+        store=`sqlite:./profiles.db`\n"
+    );
     place.ok(&["get", "PlayerData/more"]);
 
-    assert_eq!(place.ok(&["restore", "--force", "copy.db"]), "restored sqlite:./profiles.db from copy.db\n");
+    assert_eq!(
+        place.ok(&["restore", "--force", "copy.db"]),
+        "restored sqlite:./profiles.db from \
+        copy.db\n"
+    );
     assert_eq!(place.run(&["get", "PlayerData/more"]).code, 4);
     assert_eq!(place.run(&["export"]).stdout, exported);
 
@@ -68,7 +77,15 @@ async fn write_an_unreadable_value(place: &Place) -> Result<(), StoreError> {
     };
     let incarnation = store.identity().await?.incarnation;
     let id = CommitId(Env::system().uuid());
-    store.commit_one(Commit { id, incarnation, from: None, changes: vec![write], returning: Returning::HEAD }).await?;
+    store
+        .commit_one(Commit {
+            id,
+            incarnation,
+            from: None,
+            changes: vec![write],
+            returning: Returning::HEAD,
+        })
+        .await?;
     Ok(())
 }
 
@@ -76,9 +93,18 @@ async fn write_an_unreadable_value(place: &Place) -> Result<(), StoreError> {
 fn a_check_finds_what_cannot_be_read() {
     let place = Place::with_records();
     let text = place.ok(&["check"]);
-    assert!(text.starts_with("result          all is well\nprofiles        209 keys with 1,959 versions\n"), "{text}");
+    assert!(
+        text.starts_with(
+            "result          all is well\nprofiles        209 keys with 1,959 \
+        versions\n"
+        ),
+        "{text}"
+    );
     let report = place.json(&["check", "--json"]);
-    assert_eq!((&report["ok"], &report["foreign"], &report["messages"]), (&true.into(), &6.into(), &29.into()));
+    assert_eq!(
+        (&report["ok"], &report["foreign"], &report["messages"]),
+        (&true.into(), &6.into(), &29.into())
+    );
 
     write_an_unreadable_value(&place).unwrap();
     let ran = place.run(&["check"]);
@@ -90,7 +116,11 @@ fn a_check_finds_what_cannot_be_read() {
     assert!(export.stdout.contains("left out PlayerData/7 version "), "{export:?}");
     let get = place.run(&["get", "PlayerData/7"]);
     assert_eq!((get.code, get.stderr.lines().count()), (3, 1), "{get:?}");
-    assert!(get.stderr.contains("key=`PlayerData/7`") && get.stderr.contains("store=`sqlite:./profiles.db`"), "{get:?}");
+    assert!(
+        get.stderr.contains("key=`PlayerData/7`")
+            && get.stderr.contains("store=`sqlite:./profiles.db`"),
+        "{get:?}"
+    );
 }
 
 #[test]

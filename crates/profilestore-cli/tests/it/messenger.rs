@@ -9,9 +9,22 @@ fn the_demonstration_plays_over_nats() {
     let nats = NatsServer::start(&["--user", "game", "--pass", "hush", "-D", "-V"]).unwrap();
     let address = format!("nats://game:hush@127.0.0.1:{}", nats.port());
     let place = Place::new();
-    let args =
-        ["demo", "--servers", "2", "--players", "20", "--seconds", "4", "--complete", "--kill", "--lease-seconds", "2", "--json"];
-    let ran = Ran::from(place.command(&args).env("PROFILESTORE_MESSENGER", address).output().unwrap());
+    let args = [
+        "demo",
+        "--servers",
+        "2",
+        "--players",
+        "20",
+        "--seconds",
+        "4",
+        "--complete",
+        "--kill",
+        "--lease-seconds",
+        "2",
+        "--json",
+    ];
+    let ran =
+        Ran::from(place.command(&args).env("PROFILESTORE_MESSENGER", address).output().unwrap());
     assert_eq!(ran.code, 0, "{ran:?}");
     let report: Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!(report["audit"]["passed"], true);
@@ -39,8 +52,13 @@ fn a_wrong_messenger_is_explained_without_its_secrets() {
         }
     }
     let mut command = place.command(&["send", "--help"]);
-    let help = Ran::from(command.env("PROFILESTORE_MESSENGER", "nats://me:hush@localhost").output().unwrap());
-    assert!(help.stdout.contains("PROFILESTORE_MESSENGER") && !help.stdout.contains("hush"), "{help:?}");
+    let help = Ran::from(
+        command.env("PROFILESTORE_MESSENGER", "nats://me:hush@localhost").output().unwrap(),
+    );
+    assert!(
+        help.stdout.contains("PROFILESTORE_MESSENGER") && !help.stdout.contains("hush"),
+        "{help:?}"
+    );
 }
 
 #[test]
@@ -49,9 +67,21 @@ fn an_operator_goes_on_without_a_messenger_and_a_demonstration_does_not() {
     let address = format!("nats://me:hush@127.0.0.1:{}", free_port().unwrap());
     let ran = place.run(&["send", "PlayerData/Player_1", "1", "--messenger", &address]);
     assert_eq!((ran.code, ran.stderr.lines().count()), (0, 1), "{ran:?}");
-    assert!(ran.stderr.contains("going on without hints") && !ran.stderr.contains("hush"), "{ran:?}");
+    assert!(
+        ran.stderr.contains(
+            "going on without \
+        hints"
+        ) && !ran.stderr.contains("hush"),
+        "{ran:?}"
+    );
     let ran = place.run(&["demo", "--seconds", "1", "--messenger", &address]);
     assert_eq!((ran.code, ran.stderr.lines().count()), (1, 1), "{ran:?}");
-    assert!(ran.stderr.contains("no NATS server could be reached: servers=`nats://127.0.0.1:"), "{ran:?}");
+    assert!(
+        ran.stderr.contains(
+            "no NATS server could be reached: \
+        servers=`nats://127.0.0.1:"
+        ),
+        "{ran:?}"
+    );
     assert!(!ran.stderr.contains("hush") && !ran.stderr.contains("store="), "{ran:?}");
 }

@@ -39,7 +39,8 @@ async fn told(profile: &Profile<Value>) {
 }
 
 fn coins(place: &Place, key: &str) -> Value {
-    place.json(&["get", &format!("PlayerData/{key}"), "--json"])["document"]["Data"]["Coins"].clone()
+    place.json(&["get", &format!("PlayerData/{key}"), "--json"])["document"]["Data"]["Coins"]
+        .clone()
 }
 
 fn booked(place: &Place) -> Vec<Value> {
@@ -76,7 +77,10 @@ async fn a_message_reaches_whoever_plays_and_whoever_does_not() {
     assert_eq!(profile.waiting_messages().len(), 1);
     let entries = booked(&place);
     assert_eq!(entries.len(), 2, "{entries:?}");
-    assert_eq!((&entries[1]["reason"], &entries[0]["details"]["message"]), (&json!("refund"), &json!(id)));
+    assert_eq!(
+        (&entries[1]["reason"], &entries[0]["details"]["message"]),
+        (&json!("refund"), &json!(id))
+    );
     assert!(game.shutdown().await.is_complete());
 }
 
@@ -92,7 +96,8 @@ async fn a_session_ends_when_it_is_asked_to_and_when_it_is_taken() {
     assert_eq!(coins(&place, "asked"), 100, "it saved first");
 
     let stolen = playing(&game, "stolen", &[]).await;
-    let done = place.json(&["end-session", "PlayerData/stolen", "--steal", "--json", "--author", "ann"]);
+    let done =
+        place.json(&["end-session", "PlayerData/stolen", "--steal", "--json", "--author", "ann"]);
     assert_eq!(done["done"], true);
     told(&stolen).await;
     assert_eq!(coins(&place, "stolen"), 1, "what was not saved is lost");
@@ -100,13 +105,24 @@ async fn a_session_ends_when_it_is_asked_to_and_when_it_is_taken() {
     assert_eq!(place.ok(&["sessions"]), "no profile is held\n");
 
     let free = place.run(&["end-session", "PlayerData/asked"]);
-    assert_eq!((free.code, &*free.stderr), (4, "error: no session holds the profile: key=`PlayerData/asked`\n"));
+    assert_eq!(
+        (free.code, &*free.stderr),
+        (
+            4,
+            "error: no session holds the profile: \
+        key=`PlayerData/asked`\n"
+        )
+    );
     assert_eq!(place.run(&["end-session", "PlayerData/nobody"]).code, 4);
     let entries = booked(&place);
-    let facts: Vec<_> = entries.iter().map(|e| (&e["action"], &e["outcome"], &e["details"]["steal"])).collect();
+    let facts: Vec<_> =
+        entries.iter().map(|e| (&e["action"], &e["outcome"], &e["details"]["steal"])).collect();
     assert_eq!(
         facts,
-        [(&json!("end-session"), &json!("done"), &json!(true)), (&json!("end-session"), &json!("done"), &json!(false))]
+        [
+            (&json!("end-session"), &json!("done"), &json!(true)),
+            (&json!("end-session"), &json!("done"), &json!(false))
+        ]
     );
     assert!(game.shutdown().await.is_complete());
 }
@@ -124,7 +140,15 @@ async fn a_dead_servers_session_is_not_ended_before_its_time() {
     assert!(ran.stderr.lines().last().unwrap().starts_with("error: "), "{ran:?}");
     assert_eq!(booked(&place)[0]["outcome"], "refused");
     place.run(&["end-session", "PlayerData/p", "--steal"]);
-    assert_eq!((place.ok(&["sessions"]), coins(&place, "p")), ("no profile is held\n".into(), json!(1)));
+    assert_eq!(
+        (place.ok(&["sessions"]), coins(&place, "p")),
+        (
+            "no profile is \
+        held\n"
+                .into(),
+            json!(1)
+        )
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -136,15 +160,33 @@ async fn a_removed_profile_takes_its_session_along_and_can_come_back() {
     let asked = place.run(&["remove", "PlayerData/p"]);
     assert_eq!(asked.code, 2, "{asked:?}");
     assert!(
-        asked.stderr.contains("remove PlayerData/p at version 2, with 1 waiting messages, ending the session on game"),
+        asked.stderr.contains(
+            "remove PlayerData/p at version 2, with 1 waiting messages, ending \
+            the session on game"
+        ),
         "{asked:?}"
     );
-    let done = place.json(&["remove", "PlayerData/p", "--yes", "--json", "--reason", "asked for it"]);
+    let done = place.json(&[
+        "remove",
+        "PlayerData/p",
+        "--yes",
+        "--json",
+        "--reason",
+        "asked for \
+        it",
+    ]);
     assert_eq!(done["done"], true);
     told(&live).await;
     assert_eq!(place.json(&["get", "PlayerData/p", "--json"])["content"], "removed");
     let again = place.run(&["remove", "PlayerData/p", "--yes"]);
-    assert_eq!((again.code, &*again.stderr), (4, "error: there is no such profile: key=`PlayerData/p`\n"));
+    assert_eq!(
+        (again.code, &*again.stderr),
+        (
+            4,
+            "error: there is no such profile: \
+        key=`PlayerData/p`\n"
+        )
+    );
     assert_eq!(booked(&place)[0]["reason"], "asked for it");
     place.ok(&["rollback", "PlayerData/p", "2", "--yes"]);
     assert_eq!(coins(&place, "p"), 1);
@@ -157,7 +199,11 @@ async fn a_rollback_ends_a_live_session() {
     let game = game(&place).await;
     let live = playing(&game, "p", &[]).await;
     let text = place.ok(&["rollback", "PlayerData/p", "2", "--yes"]);
-    assert_eq!(text, "PlayerData/p is at version 3, which is version 2 again; the session on game is over\n");
+    assert_eq!(
+        text,
+        "PlayerData/p is at version 3, which is version 2 again; the session on game \
+        is over\n"
+    );
     told(&live).await;
     assert_eq!(coins(&place, "p"), 1);
     assert!(game.shutdown().await.is_complete());
@@ -183,7 +229,10 @@ async fn a_user_is_exported_and_erased() {
     assert!(has_secret());
 
     let keys = |args: &[&str]| -> Vec<String> {
-        let mut keys: Vec<_> = lines(&place.run(args).stdout).iter().map(|row| row["key"].as_str().unwrap().to_owned()).collect();
+        let mut keys: Vec<_> = lines(&place.run(args).stdout)
+            .iter()
+            .map(|row| row["key"].as_str().unwrap().to_owned())
+            .collect();
         keys.dedup();
         keys
     };
@@ -197,10 +246,17 @@ async fn a_user_is_exported_and_erased() {
     let asked = place.run(&["erase", "--user", "7"]);
     assert_eq!(asked.code, 2, "{asked:?}");
     assert!(asked.stderr.contains("erase user 7, associated with 4 profiles"), "{asked:?}");
-    let ran = place.run(&["erase", "--user", "7", "--yes", "--author", "ann", "--reason", "request"]);
+    let ran =
+        place.run(&["erase", "--user", "7", "--yes", "--author", "ann", "--reason", "request"]);
     assert_eq!((ran.code, &*ran.stderr), (1, ""), "a shared profile is left: {ran:?}");
     assert!(ran.stdout.starts_with("erased          3 profiles\n"), "{ran:?}");
-    assert!(ran.stdout.contains("left PlayerData/guild, shared by users 7, 8; --shared erases it\n"), "{ran:?}");
+    assert!(
+        ran.stdout.contains(
+            "left PlayerData/guild, shared by users 7, 8; --shared erases \
+        it\n"
+        ),
+        "{ran:?}"
+    );
     told(&live).await;
     assert!(!has_secret());
     assert_eq!(keys(&["list", "--user", "7", "--json"]), ["guild"]);
@@ -208,7 +264,10 @@ async fn a_user_is_exported_and_erased() {
     assert_eq!(lines(&place.ok(&["history", "PlayerData/offline", "--json"])).len(), 1);
 
     let report = place.json(&["erase", "--user", "7", "--shared", "--yes", "--json"]);
-    assert_eq!((&report["erased"][0]["key"], &report["bytes_gone"]), (&json!("guild"), &json!(true)));
+    assert_eq!(
+        (&report["erased"][0]["key"], &report["bytes_gone"]),
+        (&json!("guild"), &json!(true))
+    );
     let nothing = place.ok(&["erase", "--user", "7", "--yes", "--no-vacuum"]);
     assert!(nothing.starts_with("erased          0 profiles\n"), "{nothing}");
     assert_eq!(coins(&place, "another's"), 100);
@@ -228,7 +287,10 @@ fn an_import_is_booked_with_its_reason() {
     fs::write(place.path("in.jsonl"), line("a", 1, &profile(1))).unwrap();
     place.ok(&["import", "in.jsonl", "--author", "ann", "--reason", "moving in"]);
     let [entry] = booked(&place).try_into().unwrap();
-    assert_eq!((&entry["action"], &entry["outcome"], &entry["reason"]), (&json!("import"), &json!("done"), &json!("moving in")));
+    assert_eq!(
+        (&entry["action"], &entry["outcome"], &entry["reason"]),
+        (&json!("import"), &json!("done"), &json!("moving in"))
+    );
     assert_eq!(entry["details"], json!({ "file": "in.jsonl", "keys": 1, "versions": 1 }));
     assert_eq!(lines(&place.ok(&["history", "PlayerData/a", "--json"]))[0]["author"], "ann");
 }

@@ -1,4 +1,5 @@
-//! The program on PostgreSQL: every command as on a file, as a role of few rights, without a word about its password.
+//! The program on PostgreSQL: every command as on a file, as a role of few rights, without a word
+//! about its password.
 
 use profilestore::env::Env;
 
@@ -30,14 +31,25 @@ impl Database {
     fn made() -> Self {
         let database = Self::new();
         // The role belongs to the whole server, and the demonstration's test runs beside.
-        let program = fs::read_dir("/usr/lib/postgresql").unwrap().map(|entry| entry.unwrap().path().join("bin/psql"));
-        let psql = program.filter(|path| path.exists()).max().expect("psql beside the server's programs");
+        let program = fs::read_dir("/usr/lib/postgresql")
+            .unwrap()
+            .map(|entry| entry.unwrap().path().join("bin/psql"));
+        let psql = program.filter(|path| path.exists()).max().expect(
+            "psql beside the server's \
+            programs",
+        );
         let sql = format!(
-            "DO $$ BEGIN CREATE ROLE {ROLE} LOGIN PASSWORD 'hush'; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$"
+            "DO $$ BEGIN CREATE ROLE {ROLE} LOGIN PASSWORD 'hush'; EXCEPTION WHEN \
+                duplicate_object OR unique_violation THEN NULL; END $$"
         );
         let server = database.owner.split('?').next().unwrap();
         assert!(Command::new(psql).args([server, "-qc", &sql]).status().unwrap().success());
-        let ran = Ran::from(database.command(&["migrate", "--grant", ROLE, "--json"], &database.owner).output().unwrap());
+        let ran = Ran::from(
+            database
+                .command(&["migrate", "--grant", ROLE, "--json"], &database.owner)
+                .output()
+                .unwrap(),
+        );
         assert_eq!((ran.code, lines_of(&ran)), (0, json!({ "made": true })), "{ran:?}");
         database
     }
@@ -88,14 +100,18 @@ fn every_command_works_on_a_database() {
     let report = database.json(&["import", records().to_str().unwrap()]);
     assert_eq!(report["versions"], 1959);
     let listed = database.run(&["list", "--json"]);
-    assert_eq!(listed.stdout.lines().count(), Place::with_records().ok(&["list", "--json"]).lines().count());
+    assert_eq!(
+        listed.stdout.lines().count(),
+        Place::with_records().ok(&["list", "--json"]).lines().count()
+    );
     // Whatever is read is what a file gives.
     let on_file = Place::with_records();
     let first: Value = serde_json::from_str(listed.stdout.lines().next().unwrap()).unwrap();
     let [store, scope, name] = ["store", "scope", "key"].map(|part| first[part].as_str().unwrap());
     let key = &*format!("{store}/{scope}/{name}");
     for command in ["get", "history"] {
-        let (here, there) = (database.run(&[command, key, "--json"]), on_file.run(&[command, key, "--json"]));
+        let (here, there) =
+            (database.run(&[command, key, "--json"]), on_file.run(&[command, key, "--json"]));
         assert_eq!((here.code, timeless(&here)), (0, timeless(&there)), "{command} {key}");
         assert!(!here.stdout.is_empty());
     }
@@ -108,13 +124,23 @@ fn every_command_works_on_a_database() {
     let edited = database.run(&["edit", key, "--set", "/Coins=7", "--author", "me", "--json"]);
     assert_eq!((edited.code, &*edited.stderr), (0, ""), "{edited:?}");
     let shown = database.run(&["get", key, "--json"]);
-    assert!(shown.stdout.contains("\"Coins\":7") || shown.stdout.contains("\"Coins\": 7"), "{shown:?}");
+    assert!(
+        shown.stdout.contains("\"Coins\":7")
+            || shown.stdout.contains(
+                "\"Coins\": \
+        7"
+            ),
+        "{shown:?}"
+    );
     let booked = database.run(&["audit", "--json"]);
     assert!(booked.stdout.contains("\"edit\"") && booked.stdout.contains("\"send\""), "{booked:?}");
     let removed = database.run(&["remove", key, "--yes", "--author", "me"]);
     assert_eq!(removed.code, 0, "{removed:?}");
     let checked = database.json(&["check"]);
-    assert_eq!((&checked["ok"], checked["problems"].as_array().map(Vec::len)), (&json!(true), Some(0)));
+    assert_eq!(
+        (&checked["ok"], checked["problems"].as_array().map(Vec::len)),
+        (&json!(true), Some(0))
+    );
     let exported = database.run(&["export", "--user", "1"]);
     assert_eq!(exported.code, 0, "{exported:?}");
 }
@@ -138,10 +164,13 @@ fn a_database_is_made_by_migrate_only_and_once() {
     assert_eq!(ran.code, 3, "{ran:?}");
     assert!(ran.stderr.contains("profilestore migrate"), "{ran:?}");
     for made in [true, false] {
-        let ran = Ran::from(database.command(&["migrate", "--json"], &database.owner).output().unwrap());
+        let ran =
+            Ran::from(database.command(&["migrate", "--json"], &database.owner).output().unwrap());
         assert_eq!((ran.code, lines_of(&ran)), (0, json!({ "made": made })), "{ran:?}");
     }
-    let ran = Ran::from(database.command(&["migrate", "--restored", "--json"], &database.owner).output().unwrap());
+    let ran = Ran::from(
+        database.command(&["migrate", "--restored", "--json"], &database.owner).output().unwrap(),
+    );
     assert!(lines_of(&ran)["incarnation"].is_string(), "{ran:?}");
 }
 
@@ -165,8 +194,13 @@ fn a_wrong_database_is_explained_without_its_password() {
         }
     }
     let mut command = place.command(&["list", "--help"]);
-    let help = Ran::from(command.env("PROFILESTORE_STORE", "postgres://me:hush@localhost/game").output().unwrap());
-    assert!(help.stdout.contains("PROFILESTORE_STORE") && !help.stdout.contains("hush"), "{help:?}");
+    let help = Ran::from(
+        command.env("PROFILESTORE_STORE", "postgres://me:hush@localhost/game").output().unwrap(),
+    );
+    assert!(
+        help.stdout.contains("PROFILESTORE_STORE") && !help.stdout.contains("hush"),
+        "{help:?}"
+    );
 }
 
 #[test]
@@ -186,14 +220,35 @@ fn a_password_comes_from_where_libpq_has_it() {
 #[test]
 fn servers_that_are_killed_lose_nothing_on_a_database() {
     let database = Database::made();
-    let args = ["demo", "--servers", "3", "--players", "20", "--seconds", "6", "--complete", "--kill", "--lease-seconds", "2"];
+    let args = [
+        "demo",
+        "--servers",
+        "3",
+        "--players",
+        "20",
+        "--seconds",
+        "6",
+        "--complete",
+        "--kill",
+        "--lease-seconds",
+        "2",
+    ];
     // Demonstrations without a store of their own take a file: this one is named.
     let ran = database.run(&[&args[..], &["--json", "--store", &database.url]].concat());
     assert_eq!(ran.code, 0, "{ran:?}");
     let report = lines_of(&ran);
     assert_eq!(report["audit"]["passed"], true);
-    for figure in ["/figures/kills", "/figures/saves/count", "/figures/hand_overs/count", "/figures/items/traded"] {
-        assert!(report.pointer(figure).and_then(Value::as_u64).unwrap_or(0) > 0, "{figure}: {report:#}");
+    for figure in [
+        "/figures/kills",
+        "/figures/saves/count",
+        "/figures/hand_overs/count",
+        "/figures/items/traded",
+    ] {
+        assert!(
+            report.pointer(figure).and_then(Value::as_u64).unwrap_or(0) > 0,
+            "{figure}: \
+            {report:#}"
+        );
     }
 }
 
@@ -203,7 +258,16 @@ fn servers_that_are_killed_lose_nothing_on_a_database() {
 fn a_luau_game_plays_on_a_database() {
     let database = Database::made();
     fs::write(database.place.path("game.luau"), super::run::GAME).unwrap();
-    let args = ["run", "game.luau", "--servers", "2", "--players", "1:join@0s,hop@500ms,leave@1500ms", "--store", &database.url];
+    let args = [
+        "run",
+        "game.luau",
+        "--servers",
+        "2",
+        "--players",
+        "1:join@0s,hop@500ms,leave@1500ms",
+        "--store",
+        &database.url,
+    ];
     let ran = database.run(&args);
     assert_eq!((ran.code, &*ran.stdout), (0, "[server 1] 1 5\n[server 2] 1 10\n"), "{ran:?}");
     let profile = database.json(&["get", "PlayerData/1"]);

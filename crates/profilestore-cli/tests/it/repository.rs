@@ -1,5 +1,5 @@
-//! The repository itself: nothing lies at its root by accident, no file is large, every dependency is used, and what the published
-//! crates include goes with them.
+//! The repository itself: nothing lies at its root by accident, no file is large, every dependency
+//! is used, and what the published crates include goes with them.
 
 use std::{
     collections::BTreeSet,
@@ -44,7 +44,8 @@ fn name(path: &Path) -> String {
 /// What git does not look at, and git's own.
 fn is_ignored(path: &Path) -> bool {
     let name = name(path);
-    [".git", "target"].contains(&&*name) || [".db", ".db-wal", ".db-shm"].iter().any(|end| name.ends_with(end))
+    [".git", "target"].contains(&&*name)
+        || [".db", ".db-wal", ".db-shm"].iter().any(|end| name.ends_with(end))
 }
 
 fn entries(folder: &Path) -> Vec<PathBuf> {
@@ -53,7 +54,8 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn files_below(folder: &Path) -> Vec<PathBuf> {
-    let (folders, mut files): (Vec<_>, Vec<_>) = entries(folder).into_iter().partition(|path| path.is_dir());
+    let (folders, mut files): (Vec<_>, Vec<_>) =
+        entries(folder).into_iter().partition(|path| path.is_dir());
     files.extend(folders.iter().flat_map(|folder| files_below(folder)));
     files
 }
@@ -61,7 +63,8 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
 #[test]
 fn nothing_lies_at_the_root_that_does_not_belong_there() {
     let found = entries(&root());
-    let strange: Vec<_> = found.iter().map(|path| name(path)).filter(|name| !ROOT.contains(&&**name)).collect();
+    let strange: Vec<_> =
+        found.iter().map(|path| name(path)).filter(|name| !ROOT.contains(&&**name)).collect();
     assert!(strange.is_empty(), "move these or name them in ROOT: {strange:?}");
     assert_eq!(found.len(), ROOT.len(), "ROOT names what is not there");
 }
@@ -94,8 +97,10 @@ fn dependencies(manifest: &str, table: &str) -> BTreeSet<String> {
 fn names_word(source: &str, word: &str) -> bool {
     let in_word = |found: Option<char>| found.is_some_and(|c| c.is_alphanumeric() || c == '_');
     source.lines().filter(|line| !line.trim_start().starts_with("//")).any(|line| {
-        line.match_indices(word)
-            .any(|(at, _)| !in_word(line[..at].chars().next_back()) && !in_word(line[at + word.len()..].chars().next()))
+        line.match_indices(word).any(|(at, _)| {
+            !in_word(line[..at].chars().next_back())
+                && !in_word(line[at + word.len()..].chars().next())
+        })
     })
 }
 
@@ -106,21 +111,31 @@ fn every_dependency_is_used() {
         let manifest = fs::read_to_string(krate.join("Cargo.toml")).unwrap();
         let sources = |folders: &[&str]| {
             let files = folders.iter().flat_map(|folder| files_below(&krate.join(folder)));
-            let code = files.filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
+            let code =
+                files.filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
             code.map(|path| fs::read_to_string(path).unwrap()).collect::<Vec<_>>().join("\n")
         };
-        for (table, folders) in
-            [("dependencies", &["src"][..]), ("dev-dependencies", &["src", "tests", "benches", "examples"][..])]
-        {
+        for (table, folders) in [
+            ("dependencies", &["src"][..]),
+            ("dev-dependencies", &["src", "tests", "benches", "examples"][..]),
+        ] {
             let sources = sources(folders);
             for name in dependencies(&manifest, table) {
                 let word = name.replace('-', "_");
-                assert!(names_word(&sources, &word), "{} does not use `{name}` of [{table}]", krate.display());
+                assert!(
+                    names_word(&sources, &word),
+                    "{} does not use `{name}` of \
+                    [{table}]",
+                    krate.display()
+                );
                 used.insert(name);
             }
         }
     }
-    let workspace = dependencies(&fs::read_to_string(root().join("Cargo.toml")).unwrap(), "workspace.dependencies");
+    let workspace = dependencies(
+        &fs::read_to_string(root().join("Cargo.toml")).unwrap(),
+        "workspace.dependencies",
+    );
     assert!(workspace.len() > 30, "the manifest is read: {workspace:?}");
     let unused: Vec<_> = workspace.difference(&used).collect();
     assert!(unused.is_empty(), "no crate uses {unused:?}");
@@ -132,7 +147,8 @@ fn what_a_published_crate_includes_goes_with_it() {
     for krate in PUBLISHED {
         let folder = root().join("crates").join(krate);
         for name in ["README.md", "LICENSE-APACHE", "LICENSE-MIT"] {
-            let (own, common) = (fs::read(folder.join(name)).unwrap(), fs::read(root().join(name)).unwrap());
+            let (own, common) =
+                (fs::read(folder.join(name)).unwrap(), fs::read(root().join(name)).unwrap());
             assert!(own == common, "{krate}/{name} is a link to the one at the root");
         }
         for path in files_below(&folder.join("src")) {
@@ -145,7 +161,12 @@ fn what_a_published_crate_includes_goes_with_it() {
                     // Not resolved: the links are what is packaged.
                     let up = included.matches("../").count();
                     let depth = path.strip_prefix(&folder).unwrap().components().count() - 1;
-                    assert!(up <= depth, "{} includes {included} from outside of {krate}", path.display());
+                    assert!(
+                        up <= depth,
+                        "{} includes {included} from outside of \
+                        {krate}",
+                        path.display()
+                    );
                 }
             }
         }

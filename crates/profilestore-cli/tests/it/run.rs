@@ -28,11 +28,32 @@ fn with_game(source: &str) -> Place {
 #[test]
 fn a_game_runs_in_virtual_time_and_the_same_seed_gives_the_same_run() {
     let place = with_game(GAME);
-    let args = ["run", "game.luau", "--time", "virtual", "--servers", "3", "--players", "5", "--until", "300", "--seed", "7"];
+    let args = [
+        "run",
+        "game.luau",
+        "--time",
+        "virtual",
+        "--servers",
+        "3",
+        "--players",
+        "5",
+        "--until",
+        "300",
+        "--seed",
+        "7",
+    ];
     let first = place.ok(&args);
     assert!(first.lines().count() > 20 && first.contains("[server 3] "), "{first}");
     assert_eq!(first, place.ok(&args));
-    let lines = lines(&place.ok(&["run", "game.luau", "--time", "virtual", "--players", "1:join@1s,leave@2s", "--json"]));
+    let lines = lines(&place.ok(&[
+        "run",
+        "game.luau",
+        "--time",
+        "virtual",
+        "--players",
+        "1:join@1s,leave@2s",
+        "--json",
+    ]));
     assert_eq!(lines[0]["text"], "1 5");
     assert_eq!((&lines[0]["kind"], &lines[0]["server"]), (&"print".into(), &1.into()));
 }
@@ -40,7 +61,8 @@ fn a_game_runs_in_virtual_time_and_the_same_seed_gives_the_same_run() {
 #[test]
 fn what_a_game_saved_is_in_the_store_that_was_named() {
     let place = with_game(GAME);
-    let args = ["run", "game.luau", "--players", "1:join@0s,leave@300ms", "--store", "sqlite:game.db"];
+    let args =
+        ["run", "game.luau", "--players", "1:join@0s,leave@300ms", "--store", "sqlite:game.db"];
     assert_eq!(place.ok(&args), "1 5\n");
     assert_eq!(place.ok(&args), "1 10\n");
     let profile = place.json(&["get", "PlayerData/1", "--store", "sqlite:game.db", "--json"]);
@@ -50,10 +72,19 @@ fn what_a_game_saved_is_in_the_store_that_was_named() {
 
 #[test]
 fn a_script_that_fails_is_code_1_with_its_traceback() {
-    let place = with_game("local function deep()\n error('broken')\nend\nwarn('careful')\nprint('before')\ndeep()");
+    let place = with_game(
+        "local function deep()\n \
+        error('broken')\nend\nwarn('careful')\nprint('before')\ndeep()",
+    );
     let ran = place.run(&["run", "game.luau", "--time", "virtual"]);
     assert_eq!((ran.code, &*ran.stdout), (1, "before\n"));
-    for part in ["warning: careful", "game:2: broken", "stack traceback", "deep", "1 thread of a script ended with an error"] {
+    for part in [
+        "warning: careful",
+        "game:2: broken",
+        "stack traceback",
+        "deep",
+        "1 thread of a script ended with an error",
+    ] {
         assert!(ran.stderr.contains(part), "{part}: {}", ran.stderr);
     }
     let ran = with_game("local = 5").run(&["run", "game.luau"]);
@@ -62,16 +93,27 @@ fn a_script_that_fails_is_code_1_with_its_traceback() {
 
 #[test]
 fn a_store_that_a_game_cannot_open_is_explained() {
-    let ran = with_game("print('played')").run(&["run", "game.luau", "--store", "sqlite:missing/x.db"]);
+    let ran =
+        with_game("print('played')").run(&["run", "game.luau", "--store", "sqlite:missing/x.db"]);
     assert!(ran.code != 0 && ran.stdout.is_empty(), "{ran:?}");
     assert!(ran.stderr.contains("missing/x.db"), "{ran:?}");
 }
 
 #[test]
 fn a_module_takes_the_place_of_a_built_in_one() {
-    let place = with_game("print(require(game.ServerScriptService.ProfileStore).name, require('Mine').name, script.Name)");
+    let place = with_game(
+        "print(require(game.ServerScriptService.ProfileStore).name, \
+        require('Mine').name, script.Name)",
+    );
     fs::write(place.path("a.luau"), "return { name = script.Name .. ' of mine' }").unwrap();
-    let out = place.ok(&["run", "game.luau", "--module", "ProfileStore=a.luau", "--module", "Mine=a.luau"]);
+    let out = place.ok(&[
+        "run",
+        "game.luau",
+        "--module",
+        "ProfileStore=a.luau",
+        "--module",
+        "Mine=a.luau",
+    ]);
     assert_eq!(out, "ProfileStore of mine Mine of mine game\n");
 }
 
@@ -102,9 +144,19 @@ fn wrong_options_are_code_2() {
 #[test]
 fn ctrl_c_runs_what_is_bound_to_the_closing_and_saves() {
     let place = with_game(&format!(
-        "{GAME}\n game:BindToClose(function() task.wait(0.2) print('closed') end)\n task.wait(1) print('ready')"
+        "{GAME}\n game:BindToClose(function() task.wait(0.2) print('closed') end)\n task.wait(1) \
+            print('ready')"
     ));
-    let args = ["run", "game.luau", "--players", "1:join@0s", "--until", "600", "--store", "sqlite:game.db"];
+    let args = [
+        "run",
+        "game.luau",
+        "--players",
+        "1:join@0s",
+        "--until",
+        "600",
+        "--store",
+        "sqlite:game.db",
+    ];
     let mut child = place.command(&args).stdout(Stdio::piped()).spawn().unwrap();
     let mut stdout = child.stdout.take().unwrap();
     let mut seen = String::new();
@@ -114,7 +166,10 @@ fn ctrl_c_runs_what_is_bound_to_the_closing_and_saves() {
         assert!(read > 0, "{seen}");
         seen.push_str(&String::from_utf8_lossy(&chunk[..read]));
     }
-    let interrupted = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let interrupted = std::process::Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .unwrap();
     assert!(interrupted.success());
     stdout.read_to_string(&mut seen).unwrap();
     assert!(child.wait().unwrap().success());

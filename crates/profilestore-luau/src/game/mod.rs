@@ -80,7 +80,10 @@ pub struct GameBuilder {
 
 impl fmt::Debug for GameBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GameBuilder").field("servers", &self.servers).field("time", &self.time).finish_non_exhaustive()
+        f.debug_struct("GameBuilder")
+            .field("servers", &self.servers)
+            .field("time", &self.time)
+            .finish_non_exhaustive()
     }
 }
 
@@ -99,15 +102,17 @@ impl GameBuilder {
         self
     }
 
-    /// In virtual time, what decides everything that is random. 0. Identifiers of a run on a store of the caller's are an exception:
-    /// they differ from run to run, since the store may hold those of earlier ones.
+    /// In virtual time, what decides everything that is random. 0. Identifiers of a run on a store
+    /// of the caller's are an exception: they differ from run to run, since the store may hold
+    /// those of earlier ones.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
     }
 
-    /// Shut the servers down after so long. Without it, once every script has ended and nothing waits, or at Ctrl-C.
+    /// Shut the servers down after so long. Without it, once every script has ended and nothing
+    /// waits, or at Ctrl-C.
     #[must_use]
     pub fn until(mut self, until: Duration) -> Self {
         self.until = Some(until);
@@ -121,24 +126,29 @@ impl GameBuilder {
         self
     }
 
-    /// Where profiles are kept, and what carries hints between the servers. `open` is called on the game's own runtime with its
-    /// clock. A store in memory without it.
+    /// Where profiles are kept, and what carries hints between the servers. `open` is called on the
+    /// game's own runtime with its clock. A store in memory without it.
     #[must_use]
     pub fn store(
         mut self,
-        open: impl FnOnce(&Env) -> Result<(Arc<dyn DataStore>, Arc<dyn Messenger>), profilestore::Error> + 'static,
+        open: impl FnOnce(&Env) -> Result<(Arc<dyn DataStore>, Arc<dyn Messenger>), profilestore::Error>
+        + 'static,
     ) -> Self {
-        self.store = Some(Box::new(|env| Box::pin(async move { open(&env).map_err(Failed::from) })));
+        self.store =
+            Some(Box::new(|env| Box::pin(async move { open(&env).map_err(Failed::from) })));
         self
     }
 
-    /// The same for what has to be connected to first. Not in virtual time, in which nobody outside of the game lives.
+    /// The same for what has to be connected to first. Not in virtual time, in which nobody outside
+    /// of the game lives.
     #[must_use]
     pub fn connect<W>(mut self, open: impl FnOnce(Env) -> W + 'static) -> Self
     where
-        W: Future<Output = Result<(Arc<dyn DataStore>, Arc<dyn Messenger>), profilestore::Error>> + 'static,
+        W: Future<Output = Result<(Arc<dyn DataStore>, Arc<dyn Messenger>), profilestore::Error>>
+            + 'static,
     {
-        self.store = Some(Box::new(|env| Box::pin(async move { open(env).await.map_err(Failed::from) })));
+        self.store =
+            Some(Box::new(|env| Box::pin(async move { open(env).await.map_err(Failed::from) })));
         self
     }
 
@@ -170,22 +180,24 @@ impl GameBuilder {
         self
     }
 
-    /// A Luau module in `game.ServerScriptService`, for scripts to `require`. Takes the place of a built-in one of this name.
+    /// A Luau module in `game.ServerScriptService`, for scripts to `require`. Takes the place of a
+    /// built-in one of this name.
     #[must_use]
     pub fn module(mut self, name: impl Into<String>, source: impl Into<String>) -> Self {
         self.modules.insert(name.into(), source.into());
         self
     }
 
-    /// How long each call of a data store takes, each call of the store by a built-in module, and each message. 0.
+    /// How long each call of a data store takes, each call of the store by a built-in module, and
+    /// each message. 0.
     #[must_use]
     pub fn latency(mut self, latency: Duration) -> Self {
         self.weather.latency = latency;
         self
     }
 
-    /// How many of a hundred calls of a data store, or of the store by a built-in module, fail. Half of those are applied all the
-    /// same. 0.
+    /// How many of a hundred calls of a data store, or of the store by a built-in module, fail.
+    /// Half of those are applied all the same. 0.
     #[must_use]
     pub fn errors(mut self, percent: f64) -> Self {
         self.weather.errors = percent.clamp(0.0, 100.0);
@@ -199,8 +211,9 @@ impl GameBuilder {
         self
     }
 
-    /// Runs a script on every server, until the end. Blocks the calling thread, which must not be within an async runtime. Fails when
-    /// the store cannot be opened; errors of the scripts are in the report and were printed.
+    /// Runs a script on every server, until the end. Blocks the calling thread, which must not be
+    /// within an async runtime. Fails when the store cannot be opened; errors of the scripts are in
+    /// the report and were printed.
     pub fn run(self, script: &Script) -> Result<Report, Failed> {
         let runtime = self.time.runtime()?;
         let report = runtime.block_on(self.run_here(script));
@@ -220,20 +233,33 @@ impl GameBuilder {
             ),
         };
         let job_ids: Vec<String> = (0..self.servers).map(|_| env.uuid().to_string()).collect();
-        let world = World::new(env.clone(), chance.clone(), self.place_id, job_ids.clone(), self.weather.latency);
+        let world = World::new(
+            env.clone(),
+            chance.clone(),
+            self.place_id,
+            job_ids.clone(),
+            self.weather.latency,
+        );
         let mounted = Arc::new(self.modules);
         let mut servers = Vec::new();
         for (number, job_id) in job_ids.into_iter().enumerate() {
             let seed = self.seed.wrapping_mul(1000).wrapping_add(number as u64);
             let start = |store: Arc<dyn DataStore>| {
-                let builder = GameServer::builder(store).messenger(messenger.clone()).env(env.clone());
-                builder.settings(self.settings.clone()).place_id(self.place_id).job_id(job_id.clone()).start()
+                let builder =
+                    GameServer::builder(store).messenger(messenger.clone()).env(env.clone());
+                builder
+                    .settings(self.settings.clone())
+                    .place_id(self.place_id)
+                    .job_id(job_id.clone())
+                    .start()
             };
             let game_server = start(self.weather.over(store.clone(), seed)).await?;
-            // A call of a data store takes its time as a whole, however often it asks the store. And it works while the game closes.
+            // A call of a data store takes its time as a whole, however often it asks the store.
+            // And it works while the game closes.
             let beside = start(store.clone()).await?;
             let mut options = Options::default();
-            (options.latency, options.errors, options.seed) = (self.weather.latency, self.weather.errors, seed);
+            (options.latency, options.errors, options.seed) =
+                (self.weather.latency, self.weather.errors, seed);
             options.budgets = self.budgets;
             let data_stores = RobloxDataStores::new(&beside, options);
             servers.push(Server::new(ServerOptions {
@@ -252,7 +278,8 @@ impl GameBuilder {
         for server in &servers {
             server.run(script)?;
         }
-        let crashers: Arc<Mutex<Vec<_>>> = Arc::new(Mutex::new(servers.iter().map(Server::crasher).collect()));
+        let crashers: Arc<Mutex<Vec<_>>> =
+            Arc::new(Mutex::new(servers.iter().map(Server::crasher).collect()));
         self.players.start(&world, move |server| (crashers.lock()[server])())?;
         let nothing_left = self.time.wait(self.until, &world, &servers).await;
         let mut report = Report::default();

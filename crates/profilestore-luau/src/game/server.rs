@@ -22,7 +22,8 @@ pub(crate) struct Server {
     vm: Vm,
     services: Services,
     world: Arc<World>,
-    /// That of the built-in modules, and that of the data stores, which go on while the game closes.
+    /// That of the built-in modules, and that of the data stores, which go on while the game
+    /// closes.
     game_servers: [GameServer; 2],
     ending: Arc<Ending>,
 }
@@ -45,12 +46,24 @@ pub(crate) struct ServerOptions {
 
 impl Server {
     pub(crate) fn new(options: ServerOptions) -> Result<Self, Failed> {
-        let ServerOptions { number, game_server, beside, data_stores, env, chance, output, limits, world, mounted } = options;
+        let ServerOptions {
+            number,
+            game_server,
+            beside,
+            data_stores,
+            env,
+            chance,
+            output,
+            limits,
+            world,
+            mounted,
+        } = options;
         let vm = Vm::new(VmOptions { server: number, env: env.clone(), chance, output, limits })?;
         let ending = Ending::new(game_server.clone());
         let built_in = modules::install(&vm, ending.clone())?;
         let server = number - 1;
-        let services = ServicesOptions { server, env, world: world.clone(), data_stores, built_in, mounted };
+        let services =
+            ServicesOptions { server, env, world: world.clone(), data_stores, built_in, mounted };
         let services = Services::install(&vm, services)?;
         reach_foreign_holders(&world, server, &game_server);
         vm.seal()?;
@@ -72,7 +85,8 @@ impl Server {
     /// What makes it crash: nothing runs any more, nothing is saved, nobody is on it.
     pub(crate) fn crasher(&self) -> impl Fn() + Send + 'static {
         let scheduler = self.vm.scheduler().clone();
-        let (game_servers, world, number) = (self.game_servers.clone(), self.world.clone(), self.number);
+        let (game_servers, world, number) =
+            (self.game_servers.clone(), self.world.clone(), self.number);
         move || {
             scheduler.line(Line::Warn, "the server crashes");
             scheduler.close();
@@ -81,17 +95,32 @@ impl Server {
         }
     }
 
-    /// Shuts the server down: what is bound to its closing runs, everybody leaves, everything is saved.
-    /// `nothing_left`: because there was nothing left to be done.
+    /// Shuts the server down: what is bound to its closing runs, everybody leaves, everything is
+    /// saved. `nothing_left`: because there was nothing left to be done.
     pub(crate) async fn close(&self, nothing_left: bool) -> Result<Report, Failed> {
         let (scheduler, server) = (self.vm.scheduler(), self.number);
         if scheduler.is_closed() {
             return Ok(Report { failures: scheduler.failures(), ..Report::default() });
         }
-        if !self.services.close(&self.vm, nothing_left, || self.world.leave_all(server - 1)).await? {
-            scheduler.report_text("the functions that are bound to the closing of the game took longer than 30 s");
+        if !self.services.close(&self.vm, nothing_left, || self.world.leave_all(server - 1)).await?
+        {
+            scheduler.report_text(
+                "the functions that are bound to the closing of the game took \
+                longer than 30 s",
+            );
         }
-        let not_saved = self.ending.reached().await.iter().map(|profile| format!("server {server}: {profile}")).collect();
+        let not_saved = self
+            .ending
+            .reached()
+            .await
+            .iter()
+            .map(|profile| {
+                format!(
+                    "server \
+            {server}: {profile}"
+                )
+            })
+            .collect();
         let [_, beside] = &self.game_servers;
         drop(beside.shutdown().await);
         Ok(Report { failures: scheduler.failures(), not_saved })

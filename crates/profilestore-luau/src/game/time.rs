@@ -20,7 +20,8 @@ use crate::{services::World, vm::Failed};
 pub enum Time {
     /// As it does.
     Real,
-    /// At once whenever nothing else is to be done: 300 s take an instant, and the same seed gives the same run. Begins on 1 January 2026, 10:20 UTC.
+    /// At once whenever nothing else is to be done: 300 s take an instant, and the same seed gives
+    /// the same run. Begins on 1 January 2026, 10:20 UTC.
     Virtual,
 }
 
@@ -34,10 +35,12 @@ impl Time {
         builder.build().map_err(|error| mlua::Error::external(error).into())
     }
 
-    /// The clock and the identifiers; called within the runtime. Those of a run on a store that stays are never those of another:
-    /// a store takes a commit whose identifier it knows for one that was made before.
+    /// The clock and the identifiers; called within the runtime. Those of a run on a store that
+    /// stays are never those of another: a store takes a commit whose identifier it knows for one
+    /// that was made before.
     pub(crate) fn env(self, seed: u64, store_stays: bool) -> Env {
-        let ids: Arc<dyn Rng> = if store_stays { Arc::new(SystemRng) } else { Arc::new(Seeded::new(seed)) };
+        let ids: Arc<dyn Rng> =
+            if store_stays { Arc::new(SystemRng) } else { Arc::new(Seeded::new(seed)) };
         match self {
             Self::Real => Env::system(),
             Self::Virtual => Env::new(Arc::new(VirtualClock(Instant::now())), ids),
@@ -54,7 +57,12 @@ impl Time {
     }
 
     /// Waits until the game is to end. True when that is because there is nothing left to be done.
-    pub(crate) async fn wait(self, until: Option<Duration>, world: &World, servers: &[Server]) -> bool {
+    pub(crate) async fn wait(
+        self,
+        until: Option<Duration>,
+        world: &World,
+        servers: &[Server],
+    ) -> bool {
         let end = async {
             match until {
                 Some(until) => {
@@ -81,7 +89,9 @@ impl Time {
 #[cfg(unix)]
 async fn stop_signal() {
     use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        return std::future::pending().await;
+    };
     tokio::select! {
         biased;
         _ = terminate.recv() => {}
@@ -98,7 +108,8 @@ struct VirtualClock(Instant);
 
 impl Clock for VirtualClock {
     fn unix_ms(&self) -> i64 {
-        VIRTUAL_BEGIN.saturating_add(i64::try_from(self.0.elapsed().as_millis()).unwrap_or(i64::MAX))
+        VIRTUAL_BEGIN
+            .saturating_add(i64::try_from(self.0.elapsed().as_millis()).unwrap_or(i64::MAX))
     }
 }
 

@@ -1,4 +1,5 @@
-//! A slow and unreliable way to the store, for the built-in modules. What scripts do through DataStoreService has its own.
+//! A slow and unreliable way to the store, for the built-in modules. What scripts do through
+//! DataStoreService has its own.
 
 use std::{sync::Arc, time::Duration};
 
@@ -45,7 +46,8 @@ impl StorePlan for Plan {
     fn fate(&self, call: Call<'_>) -> Fate {
         let way = self.weather.latency / 2;
         let bits = self.rng.bits();
-        let fails = (bits >> 64) as f64 / 18_446_744_073_709_551_616.0 * 100.0 < self.weather.errors;
+        let fails =
+            (bits >> 64) as f64 / 18_446_744_073_709_551_616.0 * 100.0 < self.weather.errors;
         let fault = match call {
             Call::Sweep => None,
             _ if !fails => None,

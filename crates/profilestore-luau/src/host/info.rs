@@ -20,16 +20,26 @@ impl UserData for LuaKeyInfo {
     }
 
     fn add_methods<M: UserDataMethods<Self>>(methods: &mut M) {
-        methods.add_method("GetUserIds", |_, this, ()| Ok(this.0.user_ids.iter().map(|id| *id as f64).collect::<Vec<_>>()));
+        methods.add_method("GetUserIds", |_, this, ()| {
+            Ok(this.0.user_ids.iter().map(|id| *id as f64).collect::<Vec<_>>())
+        });
         methods.add_method("GetMetadata", |lua, this, ()| table_of(lua, &this.0.metadata));
-        methods.add_method("IsA", |_, _, class: String| Ok(class == "DataStoreKeyInfo" || class == "Instance"));
+        methods.add_method("IsA", |_, _, class: String| {
+            Ok(class == "DataStoreKeyInfo" || class == "Instance")
+        });
         methods.add_meta_method(MetaMethod::ToString, |_, _, ()| Ok("DataStoreKeyInfo"));
     }
 }
 
-/// The waiting messages above an index: `{ {index, revision, locked, sent_ms, payload or problem}, ... }`, by ascending index. One
-/// that cannot be read has a problem instead of a payload.
-pub(crate) fn messages(lua: &Lua, messages: &[StoredMessage], above: Option<u64>, with_payload: bool) -> mlua::Result<Table> {
+/// The waiting messages above an index:
+/// `{ {index, revision, locked, sent_ms, payload or problem}, ... }`, by ascending index. One that
+/// cannot be read has a problem instead of a payload.
+pub(crate) fn messages(
+    lua: &Lua,
+    messages: &[StoredMessage],
+    above: Option<u64>,
+    with_payload: bool,
+) -> mlua::Result<Table> {
     let list = lua.create_table()?;
     for message in messages.iter().filter(|message| message.index > above.unwrap_or(0)) {
         let entry = lua.create_table()?;
@@ -52,7 +62,13 @@ pub(crate) fn messages(lua: &Lua, messages: &[StoredMessage], above: Option<u64>
 pub(crate) fn payload(lua: &Lua, message: &StoredMessage) -> Result<Value, String> {
     let text = std::str::from_utf8(&message.payload).map_err(|error| error.to_string());
     let read = text.and_then(|text| json::decode(lua, text));
-    read.map_err(|error| format!("message {} cannot be read and stays in the inbox: {error}", message.index))
+    read.map_err(|error| {
+        format!(
+            "message {} cannot be read and stays in the inbox: \
+        {error}",
+            message.index
+        )
+    })
 }
 
 /// The place id and the job id of a holder, of the types that it wrote them with.

@@ -1,12 +1,13 @@
 //! What the Luau modules are built on: narrow functions over stores, sessions, views and messages.
 //!
-//! The modules' own surface is written in Luau. What they need of the engine is a table of functions, the `host`. Its functions take
-//! and give opaque values (a store, a session, a view, a query) and plain Luau values. A function that can fail for a reason that
-//! the modules deal with answers `nil, kind, message`, with the names of [`profilestore::ErrorKind`]; it throws where the call
-//! itself is wrong.
+//! The modules' own surface is written in Luau. What they need of the engine is a table of
+//! functions, the `host`. Its functions take and give opaque values (a store, a session, a view, a
+//! query) and plain Luau values. A function that can fail for a reason that the modules deal with
+//! answers `nil, kind, message`, with the names of [`profilestore::ErrorKind`]; it throws where the
+//! call itself is wrong.
 //!
-//! The data of a live profile is a Luau table that belongs to the script. The engine's copy is the JSON of what was handed over
-//! last (see [`profilestore::keeper::Keeper`]).
+//! The data of a live profile is a Luau table that belongs to the script. The engine's copy is the
+//! JSON of what was handed over last (see [`profilestore::keeper::Keeper`]).
 
 mod info;
 mod raw;
@@ -23,7 +24,8 @@ use profilestore::{Error, GameServer};
 pub(crate) use self::info::LuaKeyInfo;
 use crate::vm::{Failed, Scheduler, Vm, whole};
 
-/// The end of a game server's sessions, which the modules begin when the game closes, and the game when they have not.
+/// The end of a game server's sessions, which the modules begin when the game closes, and the game
+/// when they have not.
 pub(crate) struct Ending {
     server: GameServer,
     not_saved: tokio::sync::OnceCell<Vec<String>>,
@@ -67,7 +69,8 @@ impl Host {
         Ok(table)
     }
 
-    /// Calls a function of a script that must not wait, in a thread of its own. An error was reported when this answers None.
+    /// Calls a function of a script that must not wait, in a thread of its own. An error was
+    /// reported when this answers None.
     fn call(&self, function: &Function, args: impl IntoLuaMulti) -> Option<MultiValue> {
         let scheduler = self.scheduler.upgrade()?;
         match scheduler.call(function, args) {
@@ -87,7 +90,9 @@ impl<T: IntoLua> IntoLuaMulti for Told<T> {
     fn into_lua_multi(self, lua: &Lua) -> mlua::Result<MultiValue> {
         match self.0 {
             Ok(value) => value.into_lua_multi(lua),
-            Err(error) => (Value::Nil, format!("{:?}", error.kind()), whole(&error)).into_lua_multi(lua),
+            Err(error) => {
+                (Value::Nil, format!("{:?}", error.kind()), whole(&error)).into_lua_multi(lua)
+            }
         }
     }
 }

@@ -64,7 +64,8 @@ impl Raw {
     }
 }
 
-/// How many bytes of JSON a script's `Data` is, also when that is too much. Fails when it cannot be stored for another reason.
+/// How many bytes of JSON a script's `Data` is, also when that is too much. Fails when it cannot be
+/// stored for another reason.
 pub(crate) fn size(lua: &Lua, data: &Value) -> Result<f64, String> {
     // Tables that share parts could go on for ever.
     const COUNTED: Limits = Limits { bytes: 4 * MAX_DATA_BYTES, ..DATA };
@@ -79,7 +80,11 @@ fn data_json(lua: &Lua, data: &Value, limits: Limits) -> Result<String, String> 
 }
 
 /// A JSON object of a script's table.
-pub(crate) fn object(lua: &Lua, name: &str, value: &Value) -> Result<Map<String, serde_json::Value>, String> {
+pub(crate) fn object(
+    lua: &Lua,
+    name: &str,
+    value: &Value,
+) -> Result<Map<String, serde_json::Value>, String> {
     if !value.is_table() {
         let kind = if value.is_integer() { "number" } else { value.type_name() };
         return Err(format!("{name}: a {kind} cannot be stored, it must be a table"));
@@ -88,7 +93,12 @@ pub(crate) fn object(lua: &Lua, name: &str, value: &Value) -> Result<Map<String,
     if json == "[]" {
         return Ok(Map::new());
     }
-    serde_json::from_str(&json).map_err(|_| format!("{name}: a list cannot be stored, its keys must be texts"))
+    serde_json::from_str(&json).map_err(|_| {
+        format!(
+            "{name}: a list cannot be stored, its keys \
+        must be texts"
+        )
+    })
 }
 
 /// A table of a JSON object.
@@ -97,21 +107,30 @@ pub(crate) fn table_of(lua: &Lua, object: &Map<String, serde_json::Value>) -> ml
     json::decode(lua, &json).map_err(mlua::Error::RuntimeError)
 }
 
-/// What a script hands over: `Data`, `UserIds`, `RobloxMetaData`, `MetaTags`, and the indexes of messages that are processed or to be
-/// locked. Everything but the data may be nil.
+/// What a script hands over: `Data`, `UserIds`, `RobloxMetaData`, `MetaTags`, and the indexes of
+/// messages that are processed or to be locked. Everything but the data may be nil.
 pub(crate) type Handed = (Value, Option<Table>, Value, Value, Option<Vec<u64>>, Option<Vec<u64>>);
 
 /// The same for the engine. Fails with the path of what cannot be stored.
 pub(crate) fn kept(lua: &Lua, handed: Handed) -> Result<Collected<Raw>, String> {
     let (data, user_ids, metadata, tags, processed, locked) = handed;
-    let optional = |name, value: Value| if value.is_nil() { Ok(None) } else { object(lua, name, &value).map(Some) };
+    let optional = |name, value: Value| {
+        if value.is_nil() { Ok(None) } else { object(lua, name, &value).map(Some) }
+    };
     let mut kept = Collected::default();
     kept.data = Some(Raw::of(lua, &data)?);
     let user_ids = user_ids.map(|ids| json::user_ids(lua, "UserIds", &ids)).transpose();
     kept.user_ids = user_ids.map_err(|error| error.to_string())?;
     kept.roblox_metadata = optional("RobloxMetaData", metadata)?;
     if let Some(metadata) = &kept.roblox_metadata {
-        check_metadata(metadata).map_err(|wrong| format!("RobloxMetaData{}: {}", wrong.path.replace('/', "."), wrong.problem))?;
+        check_metadata(metadata).map_err(|wrong| {
+            format!(
+                "RobloxMetaData{}: \
+            {}",
+                wrong.path.replace('/', "."),
+                wrong.problem
+            )
+        })?;
     }
     kept.meta_tags = optional("MetaTags", tags)?;
     kept.processed = processed.unwrap_or_default();

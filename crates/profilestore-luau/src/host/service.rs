@@ -21,7 +21,8 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
     let server = host.server.clone();
     table.set("is_critical", vm.prompt(move |_, ()| Ok(server.is_critical_state()))?)?;
 
-    // Ends all sessions, as the game closes, and waits until they are saved. Their listeners have been called when the thread yields.
+    // Ends all sessions, as the game closes, and waits until they are saved. Their listeners have
+    // been called when the thread yields.
     let ending = host.ending.clone();
     table.set(
         "end_all",
@@ -54,7 +55,9 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
     // (from, to): what was stored and a table cannot hold is known of `to` as it is of `from`
     table.set(
         "carry_notes",
-        vm.prompt(|lua, (from, to): (Table, Table)| json::carry(lua, &from, &to).map_err(|error| error.to_string()))?,
+        vm.prompt(|lua, (from, to): (Table, Table)| {
+            json::carry(lua, &from, &to).map_err(|error| error.to_string())
+        })?,
     )?;
 
     // -> "NoInternet" | "NoAccess" | "Access"; waits.
@@ -77,35 +80,47 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
     let server = host.server.clone();
     table.set(
         "set_constant",
-        vm.prompt(move |_, (name, value): (String, f64)| server.set_constant(&name, value).map_err(|error| error.to_string()))?,
-    )?;
-
-    // (on_error(message, store, key), on_overwrite(store, key), on_critical(is_critical)): called from now on.
-    let own = host.clone();
-    table.set(
-        "listen",
-        vm.prompt(move |_, (on_error, on_overwrite, on_critical): (Function, Function, Function)| {
-            let (server, host) = (&own.server, own.clone());
-            server.on_error(move |message, key| {
-                let (store, key) = key.map_or((None, None), |key| (Some(key.store()), Some(key.key())));
-                host.call(&on_error, (message, store, key));
-            });
-            let host = own.clone();
-            server.on_overwrite(move |key| drop(host.call(&on_overwrite, (key.store(), key.key()))));
-            let host = own.clone();
-            server.on_critical_toggle(move |critical| drop(host.call(&on_critical, critical)));
-            Ok(())
+        vm.prompt(move |_, (name, value): (String, f64)| {
+            server.set_constant(&name, value).map_err(|error| error.to_string())
         })?,
     )?;
 
-    // (store name, key) -> what a mock holds: { Data = its document, CreatedTime, UpdatedTime, VersionId, UserIds, RobloxMetaData }, or nil
+    // (on_error(message, store, key), on_overwrite(store, key), on_critical(is_critical)): called
+    // from now on.
+    let own = host.clone();
+    table.set(
+        "listen",
+        vm.prompt(
+            move |_, (on_error, on_overwrite, on_critical): (Function, Function, Function)| {
+                let (server, host) = (&own.server, own.clone());
+                server.on_error(move |message, key| {
+                    let (store, key) =
+                        key.map_or((None, None), |key| (Some(key.store()), Some(key.key())));
+                    host.call(&on_error, (message, store, key));
+                });
+                let host = own.clone();
+                server.on_overwrite(move |key| {
+                    drop(host.call(&on_overwrite, (key.store(), key.key())))
+                });
+                let host = own.clone();
+                server.on_critical_toggle(move |critical| drop(host.call(&on_critical, critical)));
+                Ok(())
+            },
+        )?,
+    )?;
+
+    // (store name, key) -> what a mock holds: { Data = its document, CreatedTime, UpdatedTime,
+    // VersionId, UserIds, RobloxMetaData }, or nil
     let server = host.server.clone();
     table.set(
         "mock_entry",
         vm.prompt(move |lua, (store, key): (String, String)| {
             let key = ProfileKey::new(&store, DEFAULT_SCOPE, &key).ok();
             let found = key.and_then(|key| server.mock_document(&key));
-            found.map(|(document, info)| mock_entry(lua, document.get(), &info)).transpose().map_err(|error| error.to_string())
+            found
+                .map(|(document, info)| mock_entry(lua, document.get(), &info))
+                .transpose()
+                .map_err(|error| error.to_string())
         })?,
     )?;
     // (store name) -> the keys of a mock that hold something
@@ -119,8 +134,12 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
             Ok(json::encode(lua, &name, &value, MESSAGE).err().map(|error| error.to_string()))
         })?,
     )?;
-    // (data) -> how many bytes of JSON it is, and how many can be stored; throws when it cannot be stored for another reason
-    table.set("size", vm.prompt(|lua, data: Value| Ok((raw::size(lua, &data)?, MAX_DATA_BYTES as f64)))?)?;
+    // (data) -> how many bytes of JSON it is, and how many can be stored; throws when it cannot be
+    // stored for another reason
+    table.set(
+        "size",
+        vm.prompt(|lua, data: Value| Ok((raw::size(lua, &data)?, MAX_DATA_BYTES as f64)))?,
+    )?;
     // (value) -> nil or what is wrong with it as `RobloxMetaData`
     table.set(
         "bad_metadata",

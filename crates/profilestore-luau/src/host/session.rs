@@ -34,7 +34,8 @@ impl LuaSession {
     }
 }
 
-/// The functions of a module that are called about its profiles, each with the profile as its first argument.
+/// The functions of a module that are called about its profiles, each with the profile as its first
+/// argument.
 struct Callbacks {
     /// (profile, "Save" | "LastSave" | "Ended" | "Edit", reason or nil) -> what is handed over
     hand_over: Function,
@@ -98,7 +99,10 @@ impl Keeper<Raw> for ScriptKeeper {
             _ => ("Edit", None),
         };
         let values = self.host.call(&self.callbacks.hand_over, (&self.object, why, reason));
-        let values = values.ok_or("the script did not hand over its data; the error before this one says why")?;
+        let values = values.ok_or(
+            "the script did not hand over its data; the error before this \
+            one says why",
+        )?;
         let lua = self.lua.try_upgrade().ok_or("the script is gone")?;
         let kept = handed(&lua, values)?;
         self.watch_size(&kept);
@@ -109,7 +113,8 @@ impl Keeper<Raw> for ScriptKeeper {
         let Some(lua) = self.lua.try_upgrade() else { return };
         match data.table(&lua) {
             Ok(data) => drop(self.host.call(&self.callbacks.edited, (&self.object, data))),
-            Err(error) => tracing::error!(key = %self.profile.key(), %error, "an edit could not be shown to the script"),
+            Err(error) => tracing::error!(key = %self.profile.key(), %error, "an edit could not \
+                be shown to the script"),
         }
     }
 
@@ -124,7 +129,8 @@ impl ScriptKeeper {
         let Some(bytes) = kept.data.as_ref().map(Raw::size) else { return };
         let is_large = bytes > NEARLY_FULL_BYTES;
         if !self.is_large.swap(is_large, Ordering::Relaxed) && is_large {
-            self.host.call(&self.callbacks.large, (&self.object, bytes as f64, MAX_DATA_BYTES as f64));
+            self.host
+                .call(&self.callbacks.large, (&self.object, bytes as f64, MAX_DATA_BYTES as f64));
         }
     }
 
@@ -150,9 +156,12 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
     table.set(
         "callbacks",
         vm.prompt(|_, functions: Table| {
-            let get = |name: &str| functions.get::<Function>(name).map_err(|error| format!("{name}: {error}"));
+            let get = |name: &str| {
+                functions.get::<Function>(name).map_err(|error| format!("{name}: {error}"))
+            };
             let [hand_over, ended] = [get("hand_over")?, get("ended")?];
-            let [saved, inbox, edited, large] = [get("saved")?, get("inbox")?, get("edited")?, get("large")?];
+            let [saved, inbox, edited, large] =
+                [get("saved")?, get("inbox")?, get("edited")?, get("large")?];
             Ok(LuaCallbacks(Arc::new(Callbacks { hand_over, ended, saved, inbox, edited, large })))
         })?,
     )?;
@@ -161,28 +170,32 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
     let own = host.clone();
     table.set(
         "keep",
-        vm.prompt(move |lua, (session, callbacks, object): (Own, UserDataRef<LuaCallbacks>, Table)| {
-            let profile = &session.profile;
-            if profile.is_over() {
-                return Ok(false);
-            }
-            let callbacks = callbacks.0.clone();
-            let (host, called, of) = (own.clone(), callbacks.clone(), object.clone());
-            profile.on_session_end(move |end| drop(host.call(&called.ended, (&of, session_end(end)))));
-            let (host, called, of) = (own.clone(), callbacks.clone(), object.clone());
-            profile.on_after_save(move |_| drop(host.call(&called.saved, &of)));
-            let (host, profile, ready) = (own.clone(), profile.clone(), session.ready.clone());
-            session.profile.keep(ScriptKeeper {
-                host,
-                lua: lua.weak(),
-                callbacks,
-                object,
-                profile,
-                ready,
-                is_large: AtomicBool::new(false),
-            });
-            Ok(true)
-        })?,
+        vm.prompt(
+            move |lua, (session, callbacks, object): (Own, UserDataRef<LuaCallbacks>, Table)| {
+                let profile = &session.profile;
+                if profile.is_over() {
+                    return Ok(false);
+                }
+                let callbacks = callbacks.0.clone();
+                let (host, called, of) = (own.clone(), callbacks.clone(), object.clone());
+                profile.on_session_end(move |end| {
+                    drop(host.call(&called.ended, (&of, session_end(end))))
+                });
+                let (host, called, of) = (own.clone(), callbacks.clone(), object.clone());
+                profile.on_after_save(move |_| drop(host.call(&called.saved, &of)));
+                let (host, profile, ready) = (own.clone(), profile.clone(), session.ready.clone());
+                session.profile.keep(ScriptKeeper {
+                    host,
+                    lua: lua.weak(),
+                    callbacks,
+                    object,
+                    profile,
+                    ready,
+                    is_large: AtomicBool::new(false),
+                });
+                Ok(true)
+            },
+        )?,
     )?;
 
     // (session) -> whether nobody else can have taken the profile
@@ -205,7 +218,8 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
         })?,
     )?;
 
-    // (session, handed over...) -> nil, or why it cannot be stored. If it can, it is what the last save begins with instead of asking.
+    // (session, handed over...) -> nil, or why it cannot be stored. If it can, it is what the last
+    // save begins with instead of asking.
     table.set(
         "ready",
         vm.prompt(|lua, (session, values): (Own, MultiValue)| {
@@ -219,7 +233,8 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
         })?,
     )?;
 
-    // (session) -> true once the last save is done; waits. What runs before the first wait is done when the thread yields.
+    // (session) -> true once the last save is done; waits. What runs before the first wait is done
+    // when the thread yields.
     table.set(
         "finish",
         vm.waiting(|_, session: Own| {
@@ -228,34 +243,58 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
         })?,
     )?;
 
-    // (session) -> { load_count, first_session_time, place_id, job_id, user_ids, roblox_metadata, meta_tags }
-    table.set("session_info", vm.prompt(|lua, session: Own| session_info(lua, &session).map_err(|error| error.to_string()))?)?;
-    // (session) -> place_id, job_id of whoever had taken the profile when the session was found to be lost, or nothing
+    // (session) -> { load_count, first_session_time, place_id, job_id, user_ids, roblox_metadata,
+    // meta_tags }
+    table.set(
+        "session_info",
+        vm.prompt(|lua, session: Own| {
+            session_info(lua, &session).map_err(|error| error.to_string())
+        })?,
+    )?;
+    // (session) -> place_id, job_id of whoever had taken the profile when the session was found to
+    // be lost, or nothing
     table.set(
         "taken_by",
         vm.prompt(|lua, session: Own| {
             let by = session.profile.taken_by();
-            by.map(|by| info::holder(lua, &by)).transpose().map(Option::unzip).map_err(|error| error.to_string())
+            by.map(|by| info::holder(lua, &by))
+                .transpose()
+                .map(Option::unzip)
+                .map_err(|error| error.to_string())
         })?,
     )?;
     // (session) -> fresh tables
-    table.set("data", vm.prompt(|lua, session: Own| session.profile.data().table(lua).map_err(|error| error.to_string()))?)?;
+    table.set(
+        "data",
+        vm.prompt(|lua, session: Own| {
+            session.profile.data().table(lua).map_err(|error| error.to_string())
+        })?,
+    )?;
     table.set(
         "saved_data",
-        vm.prompt(|lua, session: Own| session.profile.last_saved_data().table(lua).map_err(|error| error.to_string()))?,
+        vm.prompt(|lua, session: Own| {
+            session.profile.last_saved_data().table(lua).map_err(|error| error.to_string())
+        })?,
     )?;
     table.set(
         "saved_meta_tags",
-        vm.prompt(|lua, session: Own| table_of(lua, &session.profile.saved_meta_tags()).map_err(|error| error.to_string()))?,
+        vm.prompt(|lua, session: Own| {
+            table_of(lua, &session.profile.saved_meta_tags()).map_err(|error| error.to_string())
+        })?,
     )?;
     // (session) -> DataStoreKeyInfo
-    table.set("key_info", vm.prompt(|_, session: Own| Ok(info::LuaKeyInfo(session.profile.key_info())))?)?;
-    // (session, above or nil, with payloads or nil) -> { {index, revision, locked, sent_ms, payload or nil}, ... }
+    table.set(
+        "key_info",
+        vm.prompt(|_, session: Own| Ok(info::LuaKeyInfo(session.profile.key_info())))?,
+    )?;
+    // (session, above or nil, with payloads or nil) -> { {index, revision, locked, sent_ms, payload
+    // or nil}, ... }
     table.set(
         "messages",
         vm.prompt(|lua, (session, above, with_payload): (Own, Option<u64>, Option<bool>)| {
             let waiting = session.profile.waiting_messages();
-            info::messages(lua, &waiting, above, with_payload.unwrap_or(false)).map_err(|error| error.to_string())
+            info::messages(lua, &waiting, above, with_payload.unwrap_or(false))
+                .map_err(|error| error.to_string())
         })?,
     )?;
     // (session, index) -> a fresh value, why it cannot be read, whether the message is there. The

@@ -22,7 +22,8 @@ use super::{
 };
 use crate::vm::{Answer, Failed, Vm, json};
 
-/// A store of profiles as scripts have it. Its template is a table that may change any time, so it comes with each call.
+/// A store of profiles as scripts have it. Its template is a table that may change any time, so it
+/// comes with each call.
 pub(crate) struct LuaStore {
     server: GameServer,
     name: String,
@@ -35,7 +36,12 @@ pub(crate) struct LuaStore {
 impl UserData for LuaStore {}
 
 impl LuaStore {
-    fn new(server: GameServer, name: String, scope: Option<String>, mock: bool) -> Result<Self, Error> {
+    fn new(
+        server: GameServer,
+        name: String,
+        scope: Option<String>,
+        mock: bool,
+    ) -> Result<Self, Error> {
         let store = Self { server, name, scope, mock, made: Mutex::new(None) };
         store.make(None)?;
         Ok(store)
@@ -55,8 +61,11 @@ impl LuaStore {
 
     /// The engine's store with this template. Fails when the template cannot be stored.
     pub(super) fn with(&self, lua: &Lua, template: &Value) -> Result<ProfileStore<Raw>, String> {
-        let template =
-            if template.is_nil() { empty() } else { Raw::of(lua, template).map_err(|problem| format!("template: {problem}"))? };
+        let template = if template.is_nil() {
+            empty()
+        } else {
+            Raw::of(lua, template).map_err(|problem| format!("template: {problem}"))?
+        };
         let mut made = self.made.lock();
         if let Some((last, store)) = &*made
             && last.is(&template)
@@ -81,8 +90,9 @@ fn empty() -> Raw {
     serde_json::from_str("{}").expect("an empty object is one")
 }
 
-/// `{ cancel = () -> boolean, steal = boolean, timeout = seconds, autosave = seconds, held = (place_id, job_id) -> "Ask" | "Wait" | "GiveUp" | "Steal",
-/// caller = thread }`. A function that throws calls the start off; so does the end of the thread `caller`.
+/// `{ cancel = () -> boolean, steal = boolean, timeout = seconds, autosave = seconds, held =
+/// (place_id, job_id) -> "Ask" | "Wait" | "GiveUp" | "Steal", caller = thread
+/// }`. A function that throws calls the start off; so does the end of the thread `caller`.
 fn start_options(host: &Host, options: Option<Table>) -> Answer<StartOptions> {
     let text = |error: mlua::Error| error.to_string();
     // What is no profile is kept in the history.
@@ -102,7 +112,12 @@ fn start_options(host: &Host, options: Option<Table>) -> Answer<StartOptions> {
             let holder = lua.and_then(|lua| info::holder(&lua, holder).ok());
             let decided = holder.and_then(|holder| host.call(&held, holder));
             let decided = decided.and_then(|mut values| values.pop_front());
-            match decided.as_ref().and_then(Value::as_string).map(|text| text.to_string_lossy()).as_deref() {
+            match decided
+                .as_ref()
+                .and_then(Value::as_string)
+                .map(|text| text.to_string_lossy())
+                .as_deref()
+            {
                 Some("Ask") => WhenHeld::Ask,
                 Some("Wait") => WhenHeld::Wait,
                 Some("Steal") => WhenHeld::Steal,
@@ -115,7 +130,10 @@ fn start_options(host: &Host, options: Option<Table>) -> Answer<StartOptions> {
     }
     let seconds = |name: &str| -> Answer<Option<std::time::Duration>> {
         let seconds: Option<f64> = options.get(name).map_err(text)?;
-        seconds.map(std::time::Duration::try_from_secs_f64).transpose().map_err(|error| error.to_string())
+        seconds
+            .map(std::time::Duration::try_from_secs_f64)
+            .transpose()
+            .map_err(|error| error.to_string())
     };
     if let Some(timeout) = seconds("timeout")? {
         start = start.timeout(timeout);
@@ -140,43 +158,66 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
     let own = host.clone();
     table.set(
         "start",
-        vm.waiting(move |lua, (store, key, template, options): (UserDataRef<LuaStore>, String, Value, Option<Table>)| {
-            let caller: Option<Thread> = match &options {
-                Some(options) => options.get("caller").map_err(|error| error.to_string())?,
-                None => None,
-            };
-            let options = start_options(&own, options)?;
-            let started = store.with(lua, &template)?.start_session_with(&key, options);
-            Ok(async move {
-                // A start that is dropped cleans up after itself.
-                tokio::select! {
-                    biased;
-                    started = started => Ok(Told(started.map(LuaSession::new))),
-                    () = cancelled(caller) => Err("the thread that waited for the session was cancelled".to_owned()),
-                }
-            })
-        })?,
+        vm.waiting(
+            move |lua,
+                  (store, key, template, options): (
+                UserDataRef<LuaStore>,
+                String,
+                Value,
+                Option<Table>,
+            )| {
+                let caller: Option<Thread> = match &options {
+                    Some(options) => options.get("caller").map_err(|error| error.to_string())?,
+                    None => None,
+                };
+                let options = start_options(&own, options)?;
+                let started = store.with(lua, &template)?.start_session_with(&key, options);
+                Ok(async move {
+                    // A start that is dropped cleans up after itself.
+                    tokio::select! {
+                        biased;
+                        started = started => Ok(Told(started.map(LuaSession::new))),
+                        () = cancelled(caller) => Err("the thread that waited for the session was \
+                            cancelled".to_owned()),
+                    }
+                })
+            },
+        )?,
     )?;
 
     // (store, key, template or nil, version's string or number or nil) -> view; waits.
     table.set(
         "get",
-        vm.waiting(move |lua, (store, key, template, version): (UserDataRef<LuaStore>, String, Value, Value)| {
-            let store = store.with(lua, &template)?;
-            let version = match version {
-                Value::Nil => None,
-                Value::Number(number) => Some(VersionRef::Number(number as u64)),
-                Value::Integer(number) => Some(VersionRef::Number(number.cast_unsigned())),
-                Value::String(label) => Some(VersionRef::Label(label.to_string_lossy())),
-                other => return Err(format!("a version is a string or a number, got {}", other.type_name())),
-            };
-            // Under way when this returns, whichever it is.
-            let read = match version {
-                None => store.get(&key).boxed(),
-                Some(version) => store.get_version(&key, version).map_ok(Some).boxed(),
-            };
-            Ok(async move { Ok(Told(read.await.map(|read| read.map(LuaView::new)))) })
-        })?,
+        vm.waiting(
+            move |lua,
+                  (store, key, template, version): (
+                UserDataRef<LuaStore>,
+                String,
+                Value,
+                Value,
+            )| {
+                let store = store.with(lua, &template)?;
+                let version = match version {
+                    Value::Nil => None,
+                    Value::Number(number) => Some(VersionRef::Number(number as u64)),
+                    Value::Integer(number) => Some(VersionRef::Number(number.cast_unsigned())),
+                    Value::String(label) => Some(VersionRef::Label(label.to_string_lossy())),
+                    other => {
+                        return Err(format!(
+                            "a version is a string or a number, got \
+                    {}",
+                            other.type_name()
+                        ));
+                    }
+                };
+                // Under way when this returns, whichever it is.
+                let read = match version {
+                    None => store.get(&key).boxed(),
+                    Some(version) => store.get_version(&key, version).map_ok(Some).boxed(),
+                };
+                Ok(async move { Ok(Told(read.await.map(|read| read.map(LuaView::new)))) })
+            },
+        )?,
     )?;
 
     // (store, key) -> whether there was something; waits.
@@ -192,15 +233,17 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
     table.set(
         "send",
         vm.waiting(|lua, (store, key, message): (UserDataRef<LuaStore>, String, Value)| {
-            let json = json::encode(lua, "message", &message, MESSAGE).map_err(|error| error.to_string())?;
+            let json = json::encode(lua, "message", &message, MESSAGE)
+                .map_err(|error| error.to_string())?;
             let payload = RawValue::from_string(json).map_err(|error| error.to_string())?;
             let sent = store.any()?.send_message(&key, &payload);
             Ok(async move { Ok(Told(sent.await.map(|()| true))) })
         })?,
     )?;
 
-    // (store, key, edit) -> whether `edit` had anything done; waits. edit({ {index, revision, locked, sent_ms, payload}, ... }, last_index) answers nil or
-    // { {"add", payload} | {"change", index, payload} | {"remove", index}, ... }; it must not wait, and is called again when
+    // (store, key, edit) -> whether `edit` had anything done; waits. edit({ {index, revision,
+    // locked, sent_ms, payload}, ... }, last_index) answers nil or { {"add", payload} | {"change",
+    // index, payload} | {"remove", index}, ... }; it must not wait, and is called again when
     // somebody else was faster.
     let own = host.clone();
     table.set(
@@ -227,8 +270,19 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
     table.set(
         "query",
         vm.prompt(
-            |lua, (store, key, template, newest, min, max): (UserDataRef<LuaStore>, String, Value, bool, Option<f64>, Option<f64>)| {
-                let mut versions = store.with(lua, &template)?.versions(&key).map_err(|error| error.to_string())?;
+            |lua,
+             (store, key, template, newest, min, max): (
+                UserDataRef<LuaStore>,
+                String,
+                Value,
+                bool,
+                Option<f64>,
+                Option<f64>,
+            )| {
+                let mut versions = store
+                    .with(lua, &template)?
+                    .versions(&key)
+                    .map_err(|error| error.to_string())?;
                 if newest {
                     versions = versions.newest_first();
                 }
@@ -261,7 +315,10 @@ fn ask_for_changes(
     messages: &[StoredMessage],
     last: u64,
 ) -> mlua::Result<Option<Vec<InboxChange>>> {
-    let Some(answer) = host.call(edit, (info::messages(lua, messages, None, true)?, last as f64)) else { return Ok(None) };
+    let Some(answer) = host.call(edit, (info::messages(lua, messages, None, true)?, last as f64))
+    else {
+        return Ok(None);
+    };
     let Some(Value::Table(list)) = answer.front() else { return Ok(None) };
     let mut changes = Vec::new();
     for entry in list.sequence_values::<Table>() {

@@ -37,33 +37,50 @@ impl LuaQuery {
 type Own = UserDataRef<LuaView>;
 
 pub(crate) fn install(vm: &Vm, table: &Table) -> Result<(), Failed> {
-    // (view) -> { load_count, first_session_time, place_id or nil, job_id or nil, user_ids, roblox_metadata, meta_tags, last_message }
-    table.set("view_info", vm.prompt(|lua, view: Own| view_info(lua, &view.0.lock()).map_err(|error| error.to_string()))?)?;
+    // (view) -> { load_count, first_session_time, place_id or nil, job_id or nil, user_ids,
+    // roblox_metadata, meta_tags, last_message }
+    table.set(
+        "view_info",
+        vm.prompt(|lua, view: Own| {
+            view_info(lua, &view.0.lock()).map_err(|error| error.to_string())
+        })?,
+    )?;
     // (view) -> a fresh table
-    table.set("view_data", vm.prompt(|lua, view: Own| view.0.lock().data.table(lua).map_err(|error| error.to_string()))?)?;
+    table.set(
+        "view_data",
+        vm.prompt(|lua, view: Own| {
+            view.0.lock().data.table(lua).map_err(|error| error.to_string())
+        })?,
+    )?;
     // (view) -> DataStoreKeyInfo, or nil when the key holds only messages
-    table.set("view_key_info", vm.prompt(|_, view: Own| Ok(view.0.lock().key_info().cloned().map(info::LuaKeyInfo)))?)?;
+    table.set(
+        "view_key_info",
+        vm.prompt(|_, view: Own| Ok(view.0.lock().key_info().cloned().map(info::LuaKeyInfo)))?,
+    )?;
     // (view) -> { {index, revision, locked, sent_ms, payload}, ... }
     table.set(
         "view_messages",
         vm.prompt(|lua, view: Own| {
-            info::messages(lua, view.0.lock().waiting_messages(), None, true).map_err(|error| error.to_string())
+            info::messages(lua, view.0.lock().waiting_messages(), None, true)
+                .map_err(|error| error.to_string())
         })?,
     )?;
 
-    // (view, Data, UserIds or nil, RobloxMetaData or nil, MetaTags or nil, indexes of processed messages or nil) -> true; waits.
-    // Throws when something of it cannot be stored.
+    // (view, Data, UserIds or nil, RobloxMetaData or nil, MetaTags or nil, indexes of processed
+    // messages or nil) -> true; waits. Throws when something of it cannot be stored.
     table.set(
         "set",
-        vm.waiting(|lua, (view, data, user_ids, metadata, tags, processed): (Own, _, _, _, _, _)| {
-            let handed: Handed = (data, user_ids, metadata, tags, processed, None);
-            let kept = kept(lua, handed)?;
-            let profile = view.0.clone();
-            put(&mut profile.lock(), kept)?;
-            // The view can be changed again while this is under way.
-            let setting = profile.lock().clone();
-            Ok(async move { Ok(Told(setting.set().await.map(|()| true))) })
-        })?,
+        vm.waiting(
+            |lua, (view, data, user_ids, metadata, tags, processed): (Own, _, _, _, _, _)| {
+                let handed: Handed = (data, user_ids, metadata, tags, processed, None);
+                let kept = kept(lua, handed)?;
+                let profile = view.0.clone();
+                put(&mut profile.lock(), kept)?;
+                // The view can be changed again while this is under way.
+                let setting = profile.lock().clone();
+                Ok(async move { Ok(Told(setting.set().await.map(|()| true))) })
+            },
+        )?,
     )?;
 
     // (query) -> the next view, or nil; waits. A version that is no profile is passed over.
@@ -75,7 +92,11 @@ pub(crate) fn install(vm: &Vm, table: &Table) -> Result<(), Failed> {
                 let mut versions = versions.lock().await;
                 let next = loop {
                     match versions.next_profile().await {
-                        Err(error) if matches!(error.kind(), ErrorKind::Foreign | ErrorKind::Undecodable) => {}
+                        Err(error)
+                            if matches!(
+                                error.kind(),
+                                ErrorKind::Foreign | ErrorKind::Undecodable
+                            ) => {}
                         next => break next,
                     }
                 };
@@ -86,7 +107,10 @@ pub(crate) fn install(vm: &Vm, table: &Table) -> Result<(), Failed> {
     Ok(())
 }
 
-fn put(profile: &mut ReadProfile<Raw>, kept: profilestore::keeper::Collected<Raw>) -> Result<(), String> {
+fn put(
+    profile: &mut ReadProfile<Raw>,
+    kept: profilestore::keeper::Collected<Raw>,
+) -> Result<(), String> {
     let text = |error: profilestore::Error| whole(&error);
     if let Some(data) = kept.data {
         profile.data = data;

@@ -21,7 +21,8 @@ pub(crate) fn source(name: &str) -> Option<&'static str> {
     }
 }
 
-/// What the modules are made of besides, in the order in which they build on each other: each gets the host with those before it.
+/// What the modules are made of besides, in the order in which they build on each other: each gets
+/// the host with those before it.
 const PARTS: [(&str, &str); 7] = [
     ("Signal", include_str!("signal.luau")),
     ("tables", include_str!("tables.luau")),
@@ -32,12 +33,13 @@ const PARTS: [(&str, &str); 7] = [
     ("profiles", include_str!("service_profile.luau")),
 ];
 
-/// Prepares a machine for the built-in modules. The table is what their chunks get as their first argument: the functions of
-/// [`crate::host`], and the parts that they share.
+/// Prepares a machine for the built-in modules. The table is what their chunks get as their first
+/// argument: the functions of [`crate::host`], and the parts that they share.
 pub(crate) fn install(vm: &Vm, ending: Arc<Ending>) -> Result<Table, Failed> {
     let host = Host::new(vm, ending).table(vm)?;
     for (name, source) in PARTS {
-        let part: Function = vm.load(&format!("{OWN_CODE}{name}"), source, &vm.lua().create_table()?)?;
+        let part: Function =
+            vm.load(&format!("{OWN_CODE}{name}"), source, &vm.lua().create_table()?)?;
         host.set(name, part.call::<Table>(&host)?)?;
     }
     Ok(host)

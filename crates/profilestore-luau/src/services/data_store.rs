@@ -1,4 +1,5 @@
-//! DataStoreService: Luau values over [`profilestore::roblox`]. Answers come at a frame, as Roblox gives them.
+//! DataStoreService: Luau values over [`profilestore::roblox`]. Answers come at a frame, as Roblox
+//! gives them.
 
 use std::sync::{Arc, Weak};
 
@@ -8,8 +9,8 @@ use profilestore::{
     KeyInfo,
     data_store::Order,
     roblox::{
-        Code, DataStoreError, Entry, EntryVersion, KeysQuery, ListedVersion, MAX_VALUE_BYTES, NewEntry, Pages, RequestType,
-        RobloxDataStore, RobloxDataStores, VersionsQuery,
+        Code, DataStoreError, Entry, EntryVersion, KeysQuery, ListedVersion, MAX_VALUE_BYTES,
+        NewEntry, Pages, RequestType, RobloxDataStore, RobloxDataStores, VersionsQuery,
     },
     storable::{DATA, DOCUMENT, Limits},
 };
@@ -77,19 +78,33 @@ fn refused<T>(code: Code, message: impl std::fmt::Display) -> Answer<T> {
 }
 
 /// What a script wants to be stored.
-fn new_entry(lua: &Lua, value: &Value, user_ids: Option<Table>, metadata: Option<Table>) -> Answer<NewEntry> {
+fn new_entry(
+    lua: &Lua,
+    value: &Value,
+    user_ids: Option<Table>,
+    metadata: Option<Table>,
+) -> Answer<NewEntry> {
     match value {
         Value::Nil => return refused(Code::ValueNotAllowed, "nil is not allowed in a data store"),
         Value::Function(_) | Value::Thread(_) | Value::UserData(_) | Value::LightUserData(_) => {
-            return refused(Code::ValueNotAllowed, format_args!("{} is not allowed in a data store", value.type_name()));
+            return refused(
+                Code::ValueNotAllowed,
+                format_args!(
+                    "{} is not allowed in a data \
+                store",
+                    value.type_name()
+                ),
+            );
         }
         _ => {}
     }
     let unstorable = |unstorable: json::Unstorable| {
-        let code = if unstorable.is_too_large() { Code::ValueTooLarge } else { Code::CantStoreValue };
+        let code =
+            if unstorable.is_too_large() { Code::ValueTooLarge } else { Code::CantStoreValue };
         refused(code, format_args!("Cannot store this value in a data store: {unstorable}"))
     };
-    let json = json::encode(lua, "value", value, Limits { bytes: MAX_VALUE_BYTES, ..DOCUMENT }).or_else(unstorable)?;
+    let json = json::encode(lua, "value", value, Limits { bytes: MAX_VALUE_BYTES, ..DOCUMENT })
+        .or_else(unstorable)?;
     let value = RawValue::from_string(json).map_err(|error| error.to_string())?;
     let mut entry = NewEntry::new(value);
     if let Some(user_ids) = user_ids {
@@ -99,7 +114,15 @@ fn new_entry(lua: &Lua, value: &Value, user_ids: Option<Table>, metadata: Option
     if let Some(metadata) = metadata
         && !metadata.is_empty()
     {
-        let wrong = |unstorable| refused(Code::MetadataTooLarge, format_args!("the metadata cannot be stored: {unstorable}"));
+        let wrong = |unstorable| {
+            refused(
+                Code::MetadataTooLarge,
+                format_args!(
+                    "the metadata \
+            cannot be stored: {unstorable}"
+                ),
+            )
+        };
         let json = json::encode(lua, "metadata", &Value::Table(metadata), DATA).or_else(wrong)?;
         let Ok(metadata) = serde_json::from_str(&json) else {
             return refused(Code::MetadataTooLarge, "the metadata is a table with texts as keys");
@@ -128,15 +151,24 @@ impl Transform {
 
     fn try_apply(&self, current: Option<&Entry>) -> Answer<Option<NewEntry>> {
         let scheduler = self.scheduler.upgrade().ok_or("the server is closed")?;
-        let answer = scheduler.call(&self.function, Read::from(current.cloned())).map_err(|error| first_line(&error))?;
+        let answer = scheduler
+            .call(&self.function, Read::from(current.cloned()))
+            .map_err(|error| first_line(&error))?;
         let mut values = answer.into_iter();
         let value = match values.next() {
             None | Some(Value::Nil) => return Ok(None),
             Some(value) => value,
         };
-        let [user_ids, metadata] = [values.next(), values.next()].map(|value| value.unwrap_or(Value::Nil));
-        let user_ids = table_or_nil(user_ids).ok_or("the second value of a transform is a table of user ids")?;
-        let metadata = table_or_nil(metadata).ok_or("the third value of a transform is a table of metadata")?;
+        let [user_ids, metadata] =
+            [values.next(), values.next()].map(|value| value.unwrap_or(Value::Nil));
+        let user_ids = table_or_nil(user_ids).ok_or(
+            "the second value of a transform is a table \
+            of user ids",
+        )?;
+        let metadata = table_or_nil(metadata).ok_or(
+            "the third value of a transform is a table of \
+            metadata",
+        )?;
         let lua = scheduler.lua().ok_or("the server is closed")?;
         new_entry(&lua, &value, user_ids, metadata).map(Some)
     }
@@ -159,9 +191,16 @@ fn first_line(error: &mlua::Error) -> String {
 type Handle = UserDataRef<Store>;
 
 /// The host's functions about data stores.
-pub(super) fn install(vm: &Vm, host: &Table, stores: &RobloxDataStores, world: &Arc<World>, server: usize) -> Result<(), Failed> {
+pub(super) fn install(
+    vm: &Vm,
+    host: &Table,
+    stores: &RobloxDataStores,
+    world: &Arc<World>,
+    server: usize,
+) -> Result<(), Failed> {
     let (own, count, here) = (stores.clone(), world.clone(), server);
-    let players = move || own.set_players(u32::try_from(count.players_on(here)).unwrap_or(u32::MAX));
+    let players =
+        move || own.set_players(u32::try_from(count.players_on(here)).unwrap_or(u32::MAX));
     let frames = Arc::downgrade(vm.scheduler());
     // An answer comes at the first frame after it is there.
     let at_frame = move |frames: Weak<Scheduler>| async move { next_frame(&frames).await };
@@ -227,8 +266,13 @@ pub(super) fn install(vm: &Vm, host: &Table, stores: &RobloxDataStores, world: &
         }
         let own = own.clone();
         let with = new_entry(lua, &Value::Boolean(true), user_ids, metadata)?;
-        #[expect(clippy::cast_possible_truncation, reason = "it is whole and within what a double holds")]
-        let written = store.0.increment_with(&key_of(key)?, delta as i64, with.user_ids, with.metadata);
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "it is whole and within what a double \
+            holds"
+        )]
+        let written =
+            store.0.increment_with(&key_of(key)?, delta as i64, with.user_ids, with.metadata);
         Ok(async move {
             let written = written.await;
             at_frame(own).await;
@@ -310,20 +354,21 @@ fn install_listings(
     host.set("ds_list_versions", vm.waiting(versions)?)?;
 
     let (own, count) = (frames.clone(), players);
-    let keys = move |_: &Lua, (store, prefix, page_size, exclude): (Handle, String, Option<f64>, bool)| {
-        count();
-        let own = own.clone();
-        let mut query = KeysQuery { prefix, exclude_removed: exclude, ..KeysQuery::default() };
-        if let Some(size) = page_size {
-            query.page_size = page_items(size)?;
-        }
-        let listed = store.0.list_keys(query);
-        Ok(async move {
-            let listed = listed.await;
-            next_frame(&own).await;
-            listed.map(|pages| listing(Listed::Keys(pages))).map_err(|error| text(&error))
-        })
-    };
+    let keys =
+        move |_: &Lua, (store, prefix, page_size, exclude): (Handle, String, Option<f64>, bool)| {
+            count();
+            let own = own.clone();
+            let mut query = KeysQuery { prefix, exclude_removed: exclude, ..KeysQuery::default() };
+            if let Some(size) = page_size {
+                query.page_size = page_items(size)?;
+            }
+            let listed = store.0.list_keys(query);
+            Ok(async move {
+                let listed = listed.await;
+                next_frame(&own).await;
+                listed.map(|pages| listing(Listed::Keys(pages))).map_err(|error| text(&error))
+            })
+        };
     host.set("ds_list_keys", vm.waiting(keys)?)?;
 
     let own = frames.clone();
@@ -341,7 +386,11 @@ fn install_listings(
     host.set("pages_advance", vm.waiting(advance)?)?;
 
     const TURNING: &str = "a page is being turned";
-    let finished = |_: &Lua, listing: UserDataRef<Listing>| match &*listing.0.try_lock().map_err(|_| TURNING)? {
+    let finished = |_: &Lua, listing: UserDataRef<Listing>| match &*listing
+        .0
+        .try_lock()
+        .map_err(|_| TURNING)?
+    {
         Listed::Versions(pages) => Ok(pages.is_finished()),
         Listed::Keys(pages) => Ok(pages.is_finished()),
     };
@@ -404,7 +453,12 @@ fn ms(time: f64) -> i64 {
 fn page_items(size: f64) -> Answer<usize> {
     match size {
         1.0..=1024.0 if size.fract() == 0.0 => {
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is within the range")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "it is \
+                within the range"
+            )]
             let size = size as usize;
             Ok(size)
         }

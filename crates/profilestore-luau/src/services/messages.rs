@@ -1,5 +1,5 @@
-//! MessagingService: topics that all servers of a game hear, with Roblox's limits. Within one process; what is published while
-//! nobody listens is gone.
+//! MessagingService: topics that all servers of a game hear, with Roblox's limits. Within one
+//! process; what is published while nobody listens is gone.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -92,7 +92,10 @@ impl World {
         let limit = 20 + 8 * self.players_on(server);
         let mut inner = self.inner.lock();
         if inner.topics.subscriptions(server) >= limit {
-            return Err(format!("MessagingService: a server with so many players has at most {limit} subscriptions"));
+            return Err(format!(
+                "MessagingService: a server with so many players has at most \
+                {limit} subscriptions"
+            ));
         }
         inner.topics.add(server, topic);
         Ok(())
@@ -102,7 +105,10 @@ impl World {
         check_topic(&topic)?;
         let length = json.chars().count();
         if length > MAX_MESSAGE {
-            return Err(format!("MessagingService: a message has at most {MAX_MESSAGE} characters of JSON, and not {length}"));
+            return Err(format!(
+                "MessagingService: a message has at most {MAX_MESSAGE} characters \
+                of JSON, and not {length}"
+            ));
         }
         let limit = 600 + 240 * self.players_on(server);
         let now = self.env.now();
@@ -112,7 +118,10 @@ impl World {
             let allowed = allow(&mut count, now, limit);
             inner.topics.sent.extend(count.map(|count| (server, count)));
             if !allowed {
-                return Err(format!("MessagingService: a server with so many players sends at most {limit} messages a minute"));
+                return Err(format!(
+                    "MessagingService: a server with so many players sends at most \
+                    {limit} messages a minute"
+                ));
             }
         }
         let sent = self.env.unix_ms();
@@ -141,8 +150,8 @@ impl World {
     }
 }
 
-/// Sessions of the published modules listen for requests and messages. What `game_server` asks of one is published to it, as its own
-/// kind would do it.
+/// Sessions of the published modules listen for requests and messages. What `game_server` asks of
+/// one is published to it, as its own kind would do it.
 pub(crate) fn reach_foreign_holders(world: &Arc<World>, server: usize, game_server: &GameServer) {
     let world = Arc::downgrade(world);
     game_server.on_foreign_holder(move |holder| {
@@ -151,13 +160,20 @@ pub(crate) fn reach_foreign_holders(world: &Arc<World>, server: usize, game_serv
             true => json!({ "LoadCount": holder.load_count, "EndSession": true }),
             false => json!({ "LoadCount": holder.load_count }),
         };
-        if let Err(error) = world.publish(server, format!("PS_{}", holder.session), message.to_string()) {
+        if let Err(error) =
+            world.publish(server, format!("PS_{}", holder.session), message.to_string())
+        {
             tracing::debug!(key = %holder.key, error, "the holder of a profile cannot be told");
         }
     });
 }
 
-pub(super) fn install(vm: &Vm, host: &Table, world: &Arc<World>, server: usize) -> Result<(), Failed> {
+pub(super) fn install(
+    vm: &Vm,
+    host: &Table,
+    world: &Arc<World>,
+    server: usize,
+) -> Result<(), Failed> {
     // Both wait, as on Roblox, but for no time: messages take theirs on the way.
     let own = world.clone();
     let publish = move |_: &Lua, (topic, json): (String, String)| {

@@ -1,7 +1,8 @@
 //! Roblox's globals and services, as scripts on one game server find them.
 //!
-//! What they look like is written in Luau (`*.luau` beside this file), over a few functions of the host. What is not there gives an
-//! error that names it. What the servers of a game share is in [`world`].
+//! What they look like is written in Luau (`*.luau` beside this file), over a few functions of the
+//! host. What is not there gives an error that names it. What the servers of a game share is in
+//! [`world`].
 
 mod data_store;
 mod messages;
@@ -121,7 +122,8 @@ impl Services {
         let workspace: Value = own.get::<Function>("get_service")?.call("Workspace")?;
         globals.set("workspace", workspace.clone())?;
         globals.set("Workspace", workspace)?;
-        let names: BTreeSet<&str> = modules::NAMES.into_iter().chain(mounted.keys().map(String::as_str)).collect();
+        let names: BTreeSet<&str> =
+            modules::NAMES.into_iter().chain(mounted.keys().map(String::as_str)).collect();
         for name in names {
             own.get::<Function>("add_module")?.call::<()>(name)?;
         }
@@ -135,9 +137,15 @@ impl Services {
         Ok(globals_of(lua, &script, self.own.get::<Function>("require_for")?.call(&script)?)?)
     }
 
-    /// Runs the functions that are bound to the closing of the game, and lets everybody leave. Waits until the functions have ended, as
-    /// long as Roblox would. False when some have not. `nothing_left`: the game closes because there was nothing left to be done.
-    pub(crate) async fn close(&self, vm: &Vm, nothing_left: bool, leave: impl FnOnce()) -> Result<bool, Failed> {
+    /// Runs the functions that are bound to the closing of the game, and lets everybody leave.
+    /// Waits until the functions have ended, as long as Roblox would. False when some have not.
+    /// `nothing_left`: the game closes because there was nothing left to be done.
+    pub(crate) async fn close(
+        &self,
+        vm: &Vm,
+        nothing_left: bool,
+        leave: impl FnOnce(),
+    ) -> Result<bool, Failed> {
         vm.scheduler().spawn(self.own.get("close")?, nothing_left);
         leave();
         Ok(tokio::time::timeout(CLOSING, self.closed.notified()).await.is_ok())
@@ -156,9 +164,13 @@ fn install_basics(vm: &Vm, host: &Table, env: &Env) -> Result<(), Failed> {
     host.set("unix_ms", vm.prompt(move |_, ()| Ok(own.unix_ms() as f64))?)?;
     let own = env.clone();
     host.set("guid", vm.prompt(move |_, ()| Ok(guid(&own)))?)?;
-    let encode = |_: &Lua, value: Value| json::encode_seen("value", &value).map_err(|unstorable| unstorable.to_string());
+    let encode = |_: &Lua, value: Value| {
+        json::encode_seen("value", &value).map_err(|unstorable| unstorable.to_string())
+    };
     host.set("json_encode", vm.prompt(encode)?)?;
-    let decode = |lua: &Lua, text: String| json::decode(lua, &text).map_err(|error| format!("Can't parse JSON: {error}"));
+    let decode = |lua: &Lua, text: String| {
+        json::decode(lua, &text).map_err(|error| format!("Can't parse JSON: {error}"))
+    };
     host.set("json_decode", vm.prompt(decode)?)?;
     let scheduler = Arc::downgrade(vm.scheduler());
     let report = move |_: &Lua, text: String| {
@@ -210,20 +222,26 @@ fn uuid_text(bits: u128) -> String {
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
-fn install_require(vm: &Vm, host: &Table, built_in: Table, mounted: Arc<BTreeMap<String, String>>) -> Result<(), Failed> {
-    let load = move |lua: &Lua, (name, script, require): (String, Value, Function)| -> Answer<Function> {
-        let loaded = || {
-            let globals = globals_of(lua, &script, require)?;
-            if let Some(source) = mounted.get(&name) {
-                return Vm::load_in(lua, &name, source, &globals);
-            }
-            match modules::source(&name) {
-                Some(source) => Vm::load_in(lua, &name, source, &globals)?.bind(&built_in),
-                None => Err(mlua::Error::runtime(format!("there is no module {name}"))),
-            }
+fn install_require(
+    vm: &Vm,
+    host: &Table,
+    built_in: Table,
+    mounted: Arc<BTreeMap<String, String>>,
+) -> Result<(), Failed> {
+    let load =
+        move |lua: &Lua, (name, script, require): (String, Value, Function)| -> Answer<Function> {
+            let loaded = || {
+                let globals = globals_of(lua, &script, require)?;
+                if let Some(source) = mounted.get(&name) {
+                    return Vm::load_in(lua, &name, source, &globals);
+                }
+                match modules::source(&name) {
+                    Some(source) => Vm::load_in(lua, &name, source, &globals)?.bind(&built_in),
+                    None => Err(mlua::Error::runtime(format!("there is no module {name}"))),
+                }
+            };
+            loaded().map_err(|error| crate::vm::error_text(&error))
         };
-        loaded().map_err(|error| crate::vm::error_text(&error))
-    };
     host.set("load_module", vm.prompt(load)?)?;
     Ok(())
 }

@@ -1,5 +1,6 @@
-//! Ordered data stores: whole numbers under keys, listed by their value. Each is a data store of its own under a scope of its own, so
-//! that it and the ordinary one of the same name are apart; a listing reads all its keys.
+//! Ordered data stores: whole numbers under keys, listed by their value. Each is a data store of
+//! its own under a scope of its own, so that it and the ordinary one of the same name are apart; a
+//! listing reads all its keys.
 
 use std::sync::Arc;
 
@@ -31,29 +32,51 @@ impl IntoLua for Sorted {
     }
 }
 
-async fn sorted(store: &RobloxDataStore, ascending: bool, min: f64, max: f64) -> Result<Sorted, DataStoreError> {
-    let mut keys = store.list_keys(KeysQuery { page_size: AT_ONCE, exclude_removed: true, ..KeysQuery::default() }).await?;
+async fn sorted(
+    store: &RobloxDataStore,
+    ascending: bool,
+    min: f64,
+    max: f64,
+) -> Result<Sorted, DataStoreError> {
+    let mut keys = store
+        .list_keys(KeysQuery { page_size: AT_ONCE, exclude_removed: true, ..KeysQuery::default() })
+        .await?;
     let mut entries = Vec::new();
     loop {
         let page = keys.current_page();
-        for (key, read) in page.iter().zip(join_all(page.iter().map(|key| store.get_uncached(key))).await) {
+        for (key, read) in
+            page.iter().zip(join_all(page.iter().map(|key| store.get_uncached(key))).await)
+        {
             let value = read?.and_then(|entry| entry.value.get().parse::<i64>().ok());
-            entries.extend(value.filter(|value| (min..=max).contains(&(*value as f64))).map(|value| (key.clone(), value)));
+            entries.extend(
+                value
+                    .filter(|value| (min..=max).contains(&(*value as f64)))
+                    .map(|value| (key.clone(), value)),
+            );
         }
         if keys.is_finished() {
             break;
         }
         keys.advance().await?;
     }
-    entries.sort_by(|(key, value), (other_key, other)| value.cmp(other).then_with(|| key.cmp(other_key)));
+    entries.sort_by(|(key, value), (other_key, other)| {
+        value.cmp(other).then_with(|| key.cmp(other_key))
+    });
     if !ascending {
         entries.reverse();
     }
     Ok(Sorted(entries))
 }
 
-/// The host's functions about ordered data stores; what else they do is done by those of data stores.
-pub(super) fn install(vm: &Vm, host: &Table, stores: &RobloxDataStores, world: &Arc<World>, server: usize) -> Result<(), Failed> {
+/// The host's functions about ordered data stores; what else they do is done by those of data
+/// stores.
+pub(super) fn install(
+    vm: &Vm,
+    host: &Table,
+    stores: &RobloxDataStores,
+    world: &Arc<World>,
+    server: usize,
+) -> Result<(), Failed> {
     // (name, scope or nil) -> store
     let own = stores.clone();
     let open = move |_: &Lua, (name, scope): (String, Option<String>)| {
@@ -64,15 +87,16 @@ pub(super) fn install(vm: &Vm, host: &Table, stores: &RobloxDataStores, world: &
 
     // (store, ascending, min, max) -> { {key, value}, ... }; waits.
     let (own, count, frames) = (stores.clone(), world.clone(), Arc::downgrade(vm.scheduler()));
-    let list = move |_: &Lua, (store, ascending, min, max): (UserDataRef<Store>, bool, f64, f64)| {
-        own.set_players(u32::try_from(count.players_on(server)).unwrap_or(u32::MAX));
-        let (store, frames) = (store.0.clone(), frames.clone());
-        Ok(async move {
-            let listed = sorted(&store, ascending, min, max).await;
-            next_frame(&frames).await;
-            listed.map_err(|error| error.to_string())
-        })
-    };
+    let list =
+        move |_: &Lua, (store, ascending, min, max): (UserDataRef<Store>, bool, f64, f64)| {
+            own.set_players(u32::try_from(count.players_on(server)).unwrap_or(u32::MAX));
+            let (store, frames) = (store.0.clone(), frames.clone());
+            Ok(async move {
+                let listed = sorted(&store, ascending, min, max).await;
+                next_frame(&frames).await;
+                listed.map_err(|error| error.to_string())
+            })
+        };
     host.set("ds_sorted", vm.waiting(list)?)?;
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! Who plays: when players join, hop between servers, buy and leave, and when servers crash. A plan is read from a short text,
-//! and carried out while the game runs.
+//! Who plays: when players join, hop between servers, buy and leave, and when servers crash. A plan
+//! is read from a short text, and carried out while the game runs.
 
 use std::{str::FromStr, sync::Arc, time::Duration};
 
@@ -15,13 +15,16 @@ const MAX_PLAYERS: i64 = 1_000_000;
 ///
 /// Parts are separated by `;`. A part is `WHO:ACTION@WHEN,ACTION@WHEN...`, or a number alone.
 ///
-/// * WHO is a user id, or a range of them: `7`, `1-20`. Or it is `server2`: then the only action is `crash`.
-/// * ACTION is `join`, `hop`, `leave` or `buy=PRODUCT`. An action that happens on a certain server has `/SERVER` behind its time: a
-///   number that counts from 1, or `*` for any. Without it, `join` means server 1, `hop` another server at random, and `leave` all
-///   servers that the player is on. A player who hops leaves and arrives in the same moment. Who joins a second server without leaving
-///   the first one is on both, as somebody whose old connection is not noticed to be gone.
-/// * WHEN is a time since the game began, `90s` or `1.5m` (`ms`, `s`, `m`, `h`; seconds without); or a range, of which the seed
-///   chooses a moment: `0-30s`; or `every20s`, `every20-60s`: again and again, until the player's last `leave`.
+/// * WHO is a user id, or a range of them: `7`, `1-20`. Or it is `server2`: then the only action is
+///   `crash`.
+/// * ACTION is `join`, `hop`, `leave` or `buy=PRODUCT`. An action that happens on a certain server
+///   has `/SERVER` behind its time: a number that counts from 1, or `*` for any. Without it, `join`
+///   means server 1, `hop` another server at random, and `leave` all servers that the player is on.
+///   A player who hops leaves and arrives in the same moment. Who joins a second server without
+///   leaving the first one is on both, as somebody whose old connection is not noticed to be gone.
+/// * WHEN is a time since the game began, `90s` or `1.5m` (`ms`, `s`, `m`, `h`; seconds without);
+///   or a range, of which the seed chooses a moment: `0-30s`; or `every20s`, `every20-60s`: again
+///   and again, until the player's last `leave`.
 /// * A number N alone stands for `1-N:join@0-10s/*,hop@every20-60s`.
 ///
 /// So `1:join@0s,hop@60s/2,buy=1234@90s,leave@120s;2-20:join@0-30s/*` is a plan.
@@ -83,7 +86,12 @@ impl FromStr for Plan {
     type Err = PlanError;
 
     fn from_str(text: &str) -> Result<Self, PlanError> {
-        let parts = text.split(';').map(str::trim).filter(|part| !part.is_empty()).map(part).collect::<Result<_, _>>()?;
+        let parts = text
+            .split(';')
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+            .map(part)
+            .collect::<Result<_, _>>()?;
         Ok(Self { parts })
     }
 }
@@ -99,7 +107,8 @@ fn part(text: &str) -> Result<Part, PlanError> {
         return wrong("a part of a plan is WHO:ACTION@WHEN,... or a number of players", text);
     };
     let who = self::who(who.trim())?;
-    let actions = actions.split(',').map(|action| timed(action.trim(), who)).collect::<Result<_, _>>()?;
+    let actions =
+        actions.split(',').map(|action| timed(action.trim(), who)).collect::<Result<_, _>>()?;
     Ok(Part { who, actions })
 }
 
@@ -109,7 +118,9 @@ fn who(text: &str) -> Result<Who, PlanError> {
     }
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     match (first.trim().parse::<i64>(), last.trim().parse::<i64>()) {
-        (Ok(first), Ok(last)) if 0 < first && first <= last && last - first < MAX_PLAYERS => Ok(Who::Players(first, last)),
+        (Ok(first), Ok(last)) if 0 < first && first <= last && last - first < MAX_PLAYERS => {
+            Ok(Who::Players(first, last))
+        }
         _ => wrong("a player is a user id above 0, or a range such as 1-20", text),
     }
 }
@@ -122,7 +133,13 @@ fn server_number(text: &str) -> Result<usize, PlanError> {
 }
 
 fn timed(text: &str, who: Who) -> Result<Timed, PlanError> {
-    let Some((name, rest)) = text.split_once('@') else { return wrong("an action is ACTION@WHEN", text) };
+    let Some((name, rest)) = text.split_once('@') else {
+        return wrong(
+            "an action is \
+        ACTION@WHEN",
+            text,
+        );
+    };
     let (when, on) = match rest.split_once('/') {
         Some((when, "*")) => (when, Some(On::Any)),
         Some((when, server)) => (when, Some(On::Server(server_number(server)?))),
@@ -148,7 +165,11 @@ fn timed(text: &str, who: Who) -> Result<Timed, PlanError> {
         // In 20-60s the unit is that of the second time, unless the first one has its own.
         Some((from, to)) => {
             let unit = &to[number_length(to)..];
-            let from = if number_length(from) == from.len() { time(&format!("{from}{unit}"))? } else { time(from)? };
+            let from = if number_length(from) == from.len() {
+                time(&format!("{from}{unit}"))?
+            } else {
+                time(from)?
+            };
             (from, time(to)?)
         }
         None => (time(range)?, time(range)?),
@@ -175,14 +196,19 @@ fn time(text: &str) -> Result<Duration, PlanError> {
         "h" => 3600.0,
         _ => return wrong("a time is a number with ms, s, m or h", text),
     };
-    match number.parse::<f64>().ok().and_then(|number| Duration::try_from_secs_f64(number * unit).ok()) {
+    match number
+        .parse::<f64>()
+        .ok()
+        .and_then(|number| Duration::try_from_secs_f64(number * unit).ok())
+    {
         Some(time) if time < Duration::from_secs(10 * 365 * 86_400) => Ok(time),
         _ => wrong("a time is a number with ms, s, m or h", text),
     }
 }
 
 impl Plan {
-    /// True when it goes on for ever: something happens every so often to somebody who never leaves.
+    /// True when it goes on for ever: something happens every so often to somebody who never
+    /// leaves.
     pub fn is_endless(&self) -> bool {
         self.parts.iter().any(Part::is_endless)
     }
@@ -198,7 +224,11 @@ impl Plan {
                 if let On::Server(server) = on
                     && server >= servers
                 {
-                    return wrong("there are not so many servers", &format!("server {}", server + 1));
+                    return wrong(
+                        "there are not so many \
+                        servers",
+                        &format!("server {}", server + 1),
+                    );
                 }
             }
         }
@@ -206,7 +236,11 @@ impl Plan {
     }
 
     /// Carries the plan out. `crash` is called with the servers that crash.
-    pub(crate) fn start(&self, world: &Arc<World>, crash: impl Fn(usize) + Clone + Send + 'static) -> Result<(), PlanError> {
+    pub(crate) fn start(
+        &self,
+        world: &Arc<World>,
+        crash: impl Fn(usize) + Clone + Send + 'static,
+    ) -> Result<(), PlanError> {
         let begin = Instant::now();
         self.check(world.servers())?;
         for part in &self.parts {
@@ -252,13 +286,18 @@ struct Doing {
 impl Doing {
     fn new(part: &Part, begin: Instant, chance: &dyn Rng) -> Self {
         let server = if let Who::Server(server) = part.who { Some(server) } else { None };
-        Self { server, next: part.actions.iter().map(|timed| (begin + timed.draw(chance), *timed)).collect() }
+        Self {
+            server,
+            next: part.actions.iter().map(|timed| (begin + timed.draw(chance), *timed)).collect(),
+        }
     }
 
     async fn run(mut self, world: Arc<World>, user_id: i64, crash: impl Fn(usize)) {
         let has_last = self.next.iter().any(|(_, timed)| timed.is_last());
         // Of what is due at the same time, the first in the plan comes first.
-        while let Some(index) = (0..self.next.len()).min_by_key(|index| (self.next[*index].0, *index)) {
+        while let Some(index) =
+            (0..self.next.len()).min_by_key(|index| (self.next[*index].0, *index))
+        {
             let (at, timed) = self.next[index];
             sleep_until(at).await;
             if timed.every {
@@ -294,7 +333,9 @@ fn act(world: &Arc<World>, user_id: i64, timed: Timed) {
             world.join(to, user_id, &Join::default());
         }
         Action::Leave => {
-            for server in on.into_iter().filter(|server| chosen.is_none_or(|chosen| chosen == *server)) {
+            for server in
+                on.into_iter().filter(|server| chosen.is_none_or(|chosen| chosen == *server))
+            {
                 world.leave(server, user_id);
             }
         }
@@ -309,8 +350,15 @@ mod tests {
 
     #[test]
     fn plans_are_read() {
-        let plan: Plan = "1:join@0s,hop@60s/2,buy=1234@1.5m,leave@120; 2-20:join@0-30s/*; server1:crash@500ms".parse().unwrap();
-        let actions: Vec<_> = plan.parts[0].actions.iter().map(|timed| (timed.action, timed.from, timed.on)).collect();
+        let plan: Plan = "1:join@0s,hop@60s/2,buy=1234@1.5m,leave@120; 2-20:join@0-30s/*; \
+            server1:crash@500ms"
+            .parse()
+            .unwrap();
+        let actions: Vec<_> = plan.parts[0]
+            .actions
+            .iter()
+            .map(|timed| (timed.action, timed.from, timed.on))
+            .collect();
         let s = Duration::from_secs;
         assert_eq!(
             actions,
@@ -322,7 +370,10 @@ mod tests {
             ]
         );
         assert_eq!((plan.parts[1].who, plan.parts[1].actions[0].to), (Who::Players(2, 20), s(30)));
-        assert_eq!((plan.parts[2].who, plan.parts[2].actions[0].from), (Who::Server(0), Duration::from_millis(500)));
+        assert_eq!(
+            (plan.parts[2].who, plan.parts[2].actions[0].from),
+            (Who::Server(0), Duration::from_millis(500))
+        );
         assert!(!plan.is_endless());
     }
 

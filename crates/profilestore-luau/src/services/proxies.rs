@@ -1,5 +1,5 @@
-//! Objects whose `typeof` is a Roblox type. They are userdata without content: what they are is kept by the Luau code that made them,
-//! and so are their metamethods.
+//! Objects whose `typeof` is a Roblox type. They are userdata without content: what they are is
+//! kept by the Luau code that made them, and so are their metamethods.
 
 use mlua::{Function, Lua, Table, UserData, UserDataFields as _, UserDataRegistry, Value};
 
@@ -34,7 +34,8 @@ const KINDS: [&str; 27] = [
     "Font",
     "BrickColor",
 ];
-const METAMETHODS: [&str; 9] = ["__index", "__newindex", "__tostring", "__eq", "__add", "__sub", "__mul", "__div", "__unm"];
+const METAMETHODS: [&str; 9] =
+    ["__index", "__newindex", "__tostring", "__eq", "__add", "__sub", "__mul", "__div", "__unm"];
 
 /// An object of one of [`KINDS`].
 struct Proxy<const KIND: usize>;
@@ -43,7 +44,9 @@ impl<const KIND: usize> UserData for Proxy<KIND> {
     fn register(registry: &mut UserDataRegistry<Self>) {
         registry.add_meta_field("__type", KINDS[KIND]);
         for name in METAMETHODS {
-            registry.add_meta_field_with(name, move |lua| lua.named_registry_value::<Value>(&place(KIND, name)));
+            registry.add_meta_field_with(name, move |lua| {
+                lua.named_registry_value::<Value>(&place(KIND, name))
+            });
         }
     }
 }
@@ -54,10 +57,16 @@ fn place(kind: usize, metamethod: &str) -> String {
 
 /// What makes objects of a kind with these metamethods.
 pub(super) fn kind(lua: &Lua, (name, metamethods): (String, Table)) -> Answer<Function> {
-    let kind = KINDS.iter().position(|kind| *kind == name).ok_or("there is no such kind of object")?;
+    let kind = KINDS.iter().position(|kind| *kind == name).ok_or(
+        "there is no such kind of \
+        object",
+    )?;
     let made = || {
         for metamethod in METAMETHODS {
-            lua.set_named_registry_value(&place(kind, metamethod), metamethods.get::<Value>(metamethod)?)?;
+            lua.set_named_registry_value(
+                &place(kind, metamethod),
+                metamethods.get::<Value>(metamethod)?,
+            )?;
         }
         let makers = [
             maker::<0>,

@@ -1,5 +1,6 @@
-//! Purchases of developer products, offered to `MarketplaceService.ProcessReceipt` until a server grants them: at once, a while
-//! later when it was not granted, and whenever the player joins a server.
+//! Purchases of developer products, offered to `MarketplaceService.ProcessReceipt` until a server
+//! grants them: at once, a while later when it was not granted, and whenever the player joins a
+//! server.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -45,7 +46,13 @@ impl World {
         {
             let purchases = &mut self.inner.lock().purchases;
             purchases.made += 1;
-            let purchase = Purchase { number: purchases.made, user_id, product_id, processing: Vec::new(), offers: 0 };
+            let purchase = Purchase {
+                number: purchases.made,
+                user_id,
+                product_id,
+                processing: Vec::new(),
+                offers: 0,
+            };
             purchases.open.insert(id.clone(), purchase);
         }
         if let Some(server) = self.servers_of(user_id).last() {
@@ -83,7 +90,8 @@ impl World {
             let world = self.clone();
             self.spawn(async move {
                 tokio::time::sleep(AGAIN).await;
-                let user_id = world.inner.lock().purchases.open.get(&id).map(|purchase| purchase.user_id);
+                let user_id =
+                    world.inner.lock().purchases.open.get(&id).map(|purchase| purchase.user_id);
                 if user_id.is_some_and(|user_id| world.servers_of(user_id).contains(&server)) {
                     world.offer(server, &id);
                 }
@@ -98,7 +106,8 @@ pub(super) fn offer_all(world: &Arc<World>, server: usize, user_id: Option<i64>)
     let mut ids: Vec<(u64, String, i64)> = {
         let mut inner = world.inner.lock();
         let open = inner.purchases.open.iter_mut();
-        let wanted = open.filter(|(_, purchase)| user_id.is_none_or(|user_id| purchase.user_id == user_id));
+        let wanted =
+            open.filter(|(_, purchase)| user_id.is_none_or(|user_id| purchase.user_id == user_id));
         wanted
             .map(|(id, purchase)| {
                 purchase.offers = 0;
@@ -114,7 +123,12 @@ pub(super) fn offer_all(world: &Arc<World>, server: usize, user_id: Option<i64>)
     }
 }
 
-pub(super) fn install(vm: &Vm, host: &Table, world: &Arc<World>, server: usize) -> Result<(), Failed> {
+pub(super) fn install(
+    vm: &Vm,
+    host: &Table,
+    world: &Arc<World>,
+    server: usize,
+) -> Result<(), Failed> {
     let own = world.clone();
     let buy = move |_: &Lua, (user_id, product_id): (i64, i64)| {
         own.buy(user_id, product_id);
@@ -128,7 +142,9 @@ pub(super) fn install(vm: &Vm, host: &Table, world: &Arc<World>, server: usize) 
     };
     host.set("acquire", vm.prompt(acquire)?)?;
     let own = world.clone();
-    let owns = move |_: &Lua, owned: (String, i64, i64)| Ok(own.inner.lock().purchases.owned.contains(&owned));
+    let owns = move |_: &Lua, owned: (String, i64, i64)| {
+        Ok(own.inner.lock().purchases.owned.contains(&owned))
+    };
     host.set("owns", vm.prompt(owns)?)?;
     let own = world.clone();
     let offer = move |_: &Lua, ()| {

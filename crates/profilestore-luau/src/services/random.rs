@@ -1,4 +1,5 @@
-//! `Random`: Roblox's generator (PCG, 32 bits of a state of 64), which gives the same numbers for the same seed as Luau's `math.random`.
+//! `Random`: Roblox's generator (PCG, 32 bits of a state of 64), which gives the same numbers for
+//! the same seed as Luau's `math.random`.
 
 use std::sync::Arc;
 
@@ -60,14 +61,22 @@ pub(super) fn install(vm: &Vm, host: &Table, chance: Arc<dyn Rng>) -> Result<(),
     type Own = UserDataRef<LuaRandom>;
     // (seed or nil) -> generator
     let new = move |_: &Lua, seed: Option<f64>| {
-        #[expect(clippy::cast_possible_truncation, reason = "a seed is as many bits of it as there are")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "a seed is as many bits of it as \
+            there are"
+        )]
         let seed = seed.map_or_else(|| chance.bits() as u64, |seed| (seed as i64).cast_unsigned());
         Ok(LuaRandom(Mutex::new(Pcg::new(seed))))
     };
     host.set("random_new", vm.prompt(new)?)?;
-    host.set("random_clone", vm.prompt(|_: &Lua, of: Own| Ok(LuaRandom(Mutex::new(*of.0.lock()))))?)?;
+    host.set(
+        "random_clone",
+        vm.prompt(|_: &Lua, of: Own| Ok(LuaRandom(Mutex::new(*of.0.lock()))))?,
+    )?;
     host.set("random_number", vm.prompt(|_: &Lua, of: Own| Ok(of.0.lock().number()))?)?;
-    let integer = |_: &Lua, (of, min, max): (Own, i64, i64)| Ok(of.0.lock().integer(min, max) as f64);
+    let integer =
+        |_: &Lua, (of, min, max): (Own, i64, i64)| Ok(of.0.lock().integer(min, max) as f64);
     host.set("random_integer", vm.prompt(integer)?)?;
     Ok(())
 }
@@ -79,8 +88,13 @@ mod tests {
     #[test]
     fn the_numbers_are_those_of_luau() {
         let lua = Lua::new();
-        let (number, integer): (f64, i64) =
-            lua.load("math.randomseed(42) return math.random(), math.random(1, 1000)").eval().expect("two numbers");
+        let (number, integer): (f64, i64) = lua
+            .load(
+                "math.randomseed(42) return math.random(), math.random(1, \
+                1000)",
+            )
+            .eval()
+            .expect("two numbers");
         let mut own = Pcg::new(42);
         assert!((own.number() - number).abs() < f64::EPSILON);
         assert_eq!(own.integer(1, 1000), integer);

@@ -56,7 +56,8 @@ struct Machine {
 /// Somebody who plays.
 #[derive(Default)]
 struct Player {
-    /// The servers that he is on. More than one when an old connection has not been noticed to be gone.
+    /// The servers that he is on. More than one when an old connection has not been noticed to be
+    /// gone.
     servers: Vec<usize>,
 }
 
@@ -72,10 +73,28 @@ pub(super) struct Join {
 }
 
 impl World {
-    pub(crate) fn new(env: Env, chance: Arc<dyn Rng>, place_id: i64, job_ids: Vec<String>, latency: Duration) -> Arc<Self> {
+    pub(crate) fn new(
+        env: Env,
+        chance: Arc<dyn Rng>,
+        place_id: i64,
+        job_ids: Vec<String>,
+        latency: Duration,
+    ) -> Arc<Self> {
         let servers = job_ids.into_iter().map(|job_id| Server { job_id, machine: None }).collect();
-        let inner = Inner { servers, players: BTreeMap::new(), topics: Topics::default(), purchases: Purchases::default() };
-        Arc::new(Self { env, chance, place_id, latency, inner: Mutex::new(inner), busy: AtomicUsize::new(0) })
+        let inner = Inner {
+            servers,
+            players: BTreeMap::new(),
+            topics: Topics::default(),
+            purchases: Purchases::default(),
+        };
+        Arc::new(Self {
+            env,
+            chance,
+            place_id,
+            latency,
+            inner: Mutex::new(inner),
+            busy: AtomicUsize::new(0),
+        })
     }
 
     pub(super) fn place_id(&self) -> i64 {
@@ -93,7 +112,8 @@ impl World {
 
     /// A server's machine begins to hear of the world.
     pub(super) fn attach(&self, server: usize, events: Table, scheduler: &Arc<Scheduler>) {
-        self.inner.lock().servers[server].machine = Some(Machine { events, scheduler: Arc::downgrade(scheduler) });
+        self.inner.lock().servers[server].machine =
+            Some(Machine { events, scheduler: Arc::downgrade(scheduler) });
     }
 
     /// Tells a server's machine of something.
@@ -128,7 +148,12 @@ impl World {
 
     /// The servers that a player is on.
     pub(super) fn servers_of(&self, user_id: i64) -> Vec<usize> {
-        self.inner.lock().players.get(&user_id).map(|player| player.servers.clone()).unwrap_or_default()
+        self.inner
+            .lock()
+            .players
+            .get(&user_id)
+            .map(|player| player.servers.clone())
+            .unwrap_or_default()
     }
 
     /// How many players are on a server.
@@ -183,7 +208,12 @@ impl World {
     pub(crate) fn leave_all(&self, server: usize) {
         let here: Vec<i64> = {
             let inner = self.inner.lock();
-            inner.players.iter().filter(|(_, player)| player.servers.contains(&server)).map(|(id, _)| *id).collect()
+            inner
+                .players
+                .iter()
+                .filter(|(_, player)| player.servers.contains(&server))
+                .map(|(id, _)| *id)
+                .collect()
         };
         for user_id in here {
             self.leave(server, user_id);
@@ -203,7 +233,11 @@ impl World {
     /// Another server than this one at random; this one when there is no other.
     pub(super) fn another(&self, server: usize) -> usize {
         let others: Vec<usize> = (0..self.servers()).filter(|other| *other != server).collect();
-        if others.is_empty() { server } else { others[usize::try_from(self.random(others.len() as u64)).unwrap_or(0)] }
+        if others.is_empty() {
+            server
+        } else {
+            others[usize::try_from(self.random(others.len() as u64)).unwrap_or(0)]
+        }
     }
 
     fn server_of_job(&self, job_id: &str) -> Option<usize> {
@@ -212,7 +246,12 @@ impl World {
 }
 
 /// The host's functions about other servers and players.
-pub(super) fn install(vm: &Vm, host: &Table, world: &Arc<World>, server: usize) -> Result<(), Failed> {
+pub(super) fn install(
+    vm: &Vm,
+    host: &Table,
+    world: &Arc<World>,
+    server: usize,
+) -> Result<(), Failed> {
     let own = world.clone();
     let leave = move |_: &mlua::Lua, (user_id, message): (i64, Option<String>)| {
         tracing::debug!(user_id, message, "kicked");
@@ -222,7 +261,9 @@ pub(super) fn install(vm: &Vm, host: &Table, world: &Arc<World>, server: usize) 
     host.set("leave", vm.prompt(leave)?)?;
 
     let own = world.clone();
-    let teleport = move |_: &mlua::Lua, args: (Vec<i64>, i64, Option<String>, Option<String>)| teleport(&own, server, args);
+    let teleport = move |_: &mlua::Lua, args: (Vec<i64>, i64, Option<String>, Option<String>)| {
+        teleport(&own, server, args)
+    };
     host.set("teleport", vm.prompt(teleport)?)?;
 
     purchases::install(vm, host, world, server)?;
@@ -236,10 +277,19 @@ fn teleport(
     (user_ids, place_id, job_id, data): (Vec<i64>, i64, Option<String>, Option<String>),
 ) -> Answer<()> {
     if place_id != world.place_id {
-        return Err(format!("no server of place {place_id} is simulated; all of them run place {}", world.place_id));
+        return Err(format!(
+            "no server of place {place_id} is simulated; all of them run place \
+            {}",
+            world.place_id
+        ));
     }
     let to = match job_id {
-        Some(job_id) => world.server_of_job(&job_id).ok_or_else(|| format!("there is no server {job_id}"))?,
+        Some(job_id) => world.server_of_job(&job_id).ok_or_else(|| {
+            format!(
+                "there is no server \
+            {job_id}"
+            )
+        })?,
         None => world.another(server),
     };
     let own = world.clone();

@@ -7,7 +7,8 @@ use profilestore::env::{Env, Rng};
 
 use super::{Failed, OWN_CODE, Vm};
 
-/// What `os.clock` shows when a server begins. ProfileService's queue counts on a server being some seconds old.
+/// What `os.clock` shows when a server begins. ProfileService's queue counts on a server being some
+/// seconds old.
 const AGE: Duration = Duration::from_secs(10);
 
 pub(crate) fn install(vm: &Vm, env: &Env, chance: &dyn Rng) -> Result<(), Failed> {
@@ -15,7 +16,9 @@ pub(crate) fn install(vm: &Vm, env: &Env, chance: &dyn Rng) -> Result<(), Failed
     let os: Table = globals.get("os")?;
 
     let scheduler = Arc::downgrade(vm.scheduler());
-    let clock = vm.prompt(move |_, ()| Ok(scheduler.upgrade().map_or(AGE, |own| AGE + own.age()).as_secs_f64()))?;
+    let clock = vm.prompt(move |_, ()| {
+        Ok(scheduler.upgrade().map_or(AGE, |own| AGE + own.age()).as_secs_f64())
+    })?;
     os.set("clock", clock.clone())?;
     globals.set("time", clock.clone())?;
     globals.set("elapsedTime", clock)?;

@@ -13,7 +13,8 @@ use parking_lot::Mutex;
 pub struct Limits {
     /// Bytes of memory; an allocation beyond it fails with an error in the script. 4 GiB.
     pub memory: usize,
-    /// How long scripts may run without waiting for anything; then the thread that runs is ended with an error. 10 s.
+    /// How long scripts may run without waiting for anything; then the thread that runs is ended
+    /// with an error. 10 s.
     pub step: Duration,
 }
 
@@ -83,7 +84,11 @@ impl Budget {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the computer's time is what a runaway script uses up, virtual time stands still")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the computer's time is what a runaway script uses \
+    up, virtual time stands still"
+)]
 fn now() -> Instant {
     Instant::now()
 }

@@ -9,7 +9,10 @@ mod task;
 
 use std::{future::Future, sync::Arc};
 
-use mlua::{FromLuaMulti, Function, IntoLuaMulti, Lua, LuaOptions, MultiValue, StdLib, Table, Thread, VmState, chunk::ChunkMode};
+use mlua::{
+    FromLuaMulti, Function, IntoLuaMulti, Lua, LuaOptions, MultiValue, StdLib, Table, Thread,
+    VmState, chunk::ChunkMode,
+};
 use profilestore::env::{Env, Rng};
 
 pub use self::limits::Limits;
@@ -73,7 +76,8 @@ pub(crate) struct Vm {
 }
 
 impl Vm {
-    /// A machine with Luau's own libraries, `task`, the clocks and the output, and nothing else of Roblox.
+    /// A machine with Luau's own libraries, `task`, the clocks and the output, and nothing else of
+    /// Roblox.
     pub(crate) fn new(options: VmOptions) -> Result<Self, Failed> {
         // With this option `pcall` stays Luau's own, through which threads can yield.
         let lua = Lua::new_with(StdLib::ALL_SAFE, LuaOptions::new().catch_rust_panics(true))?;
@@ -85,17 +89,30 @@ impl Vm {
                 if budget.allows() {
                     return Ok(VmState::Continue);
                 }
-                let text = format!("the script ran for {:?} without waiting for anything, and was stopped", budget.step());
+                let text = format!(
+                    "the script ran for {:?} without waiting for anything, and was \
+                    stopped",
+                    budget.step()
+                );
                 // Thrown from here, it comes without the place.
                 let traced = lua.traceback(Some(&text), 0);
-                Err(mlua::Error::RuntimeError(traced.map_or(text, |traced| traced.to_string_lossy())))
+                Err(mlua::Error::RuntimeError(
+                    traced.map_or(text, |traced| traced.to_string_lossy()),
+                ))
             }
         });
         let scheduler = Scheduler::new(&lua, options.server, options.output, budget);
         let host = lua.create_table()?;
-        host.set("is_error", lua.create_function(|_, value: mlua::Value| Ok(matches!(value, mlua::Value::Error(_))))?)?;
-        let (wrap_prompt, wrap_waiting) =
-            lua.load(include_str!("threads.luau")).set_name(format!("={OWN_CODE}threads")).call(host)?;
+        host.set(
+            "is_error",
+            lua.create_function(|_, value: mlua::Value| {
+                Ok(matches!(value, mlua::Value::Error(_)))
+            })?,
+        )?;
+        let (wrap_prompt, wrap_waiting) = lua
+            .load(include_str!("threads.luau"))
+            .set_name(format!("={OWN_CODE}threads"))
+            .call(host)?;
         let vm = Self { lua, scheduler, wrap_prompt, wrap_waiting };
         task::install(&vm)?;
         clocks::install(&vm, &options.env, &*options.chance)?;
@@ -104,12 +121,17 @@ impl Vm {
         Ok(vm)
     }
 
-    /// Makes what is there read-only, as Roblox has it, and takes away what could reach outside. Nothing is installed after this.
+    /// Makes what is there read-only, as Roblox has it, and takes away what could reach outside.
+    /// Nothing is installed after this.
     pub(crate) fn seal(&self) -> Result<(), Failed> {
         let globals = self.globals();
         // A script's own `require` comes with the script; mlua's reads files.
         globals.set("require", mlua::Nil)?;
-        let refuse = |_: &Lua, _: MultiValue| -> Answer<()> { Err("loadstring() is not available".to_owned()) };
+        let refuse = |_: &Lua, _: MultiValue| -> Answer<()> {
+            Err("loadstring() is not \
+            available"
+                .to_owned())
+        };
         globals.set("loadstring", self.prompt(refuse)?)?;
         self.lua.sandbox(true)?;
         // What a server's scripts share stays writable.
@@ -139,14 +161,16 @@ impl Vm {
         F: Fn(&Lua, A) -> Answer<R> + Send + 'static,
     {
         let native = self.lua.create_function(move |lua, args: MultiValue| {
-            let answer = A::from_lua_multi(args, lua).map_err(|error| error_text(&error)).and_then(|args| function(lua, args));
+            let answer = A::from_lua_multi(args, lua)
+                .map_err(|error| error_text(&error))
+                .and_then(|args| function(lua, args));
             answer_values(lua, answer)
         })?;
         Ok(self.wrap_prompt.call(native)?)
     }
 
-    /// A function for scripts that answers later; the calling thread yields until then. `function` itself runs at once, so calls
-    /// begin in the order in which they were made.
+    /// A function for scripts that answers later; the calling thread yields until then. `function`
+    /// itself runs at once, so calls begin in the order in which they were made.
     pub(crate) fn waiting<A, R, W, F>(&self, function: F) -> Result<Function, Failed>
     where
         A: FromLuaMulti,
@@ -155,31 +179,47 @@ impl Vm {
         F: Fn(&Lua, A) -> Answer<W> + Send + 'static,
     {
         let scheduler = Arc::downgrade(&self.scheduler);
-        let native = self.lua.create_function(move |lua, (thread, args): (Thread, MultiValue)| {
-            let work = A::from_lua_multi(args, lua).map_err(|error| error_text(&error)).and_then(|args| function(lua, args));
-            let begun = work.map(|work| {
-                if let Some(scheduler) = scheduler.upgrade() {
-                    scheduler.answer_later(thread, work);
-                }
-            });
-            answer_values(lua, begun)
-        })?;
+        let native =
+            self.lua.create_function(move |lua, (thread, args): (Thread, MultiValue)| {
+                let work = A::from_lua_multi(args, lua)
+                    .map_err(|error| error_text(&error))
+                    .and_then(|args| function(lua, args));
+                let begun = work.map(|work| {
+                    if let Some(scheduler) = scheduler.upgrade() {
+                        scheduler.answer_later(thread, work);
+                    }
+                });
+                answer_values(lua, begun)
+            })?;
         Ok(self.wrap_waiting.call(native)?)
     }
 
-    /// Runs a script in a thread of its own, with `globals` as its environment's upper layer. It has waited or ended when this returns.
-    pub(crate) fn run(&self, name: &str, source: &str, extra: &Table) -> Result<Option<Thread>, Failed> {
+    /// Runs a script in a thread of its own, with `globals` as its environment's upper layer. It
+    /// has waited or ended when this returns.
+    pub(crate) fn run(
+        &self,
+        name: &str,
+        source: &str,
+        extra: &Table,
+    ) -> Result<Option<Thread>, Failed> {
         let function = self.load(name, source, extra)?;
         Ok(self.scheduler.spawn(function, ()))
     }
 
-    /// Compiles a script. What it sets as globals is its own; it sees `extra` and the machine's globals.
+    /// Compiles a script. What it sets as globals is its own; it sees `extra` and the machine's
+    /// globals.
     pub(crate) fn load(&self, name: &str, source: &str, extra: &Table) -> Result<Function, Failed> {
         Ok(Self::load_in(&self.lua, name, source, extra)?)
     }
 
-    /// The same, from within a function of the host. What is compiled is a text, never bytecode, which could do anything.
-    pub(crate) fn load_in(lua: &Lua, name: &str, source: &str, extra: &Table) -> mlua::Result<Function> {
+    /// The same, from within a function of the host. What is compiled is a text, never bytecode,
+    /// which could do anything.
+    pub(crate) fn load_in(
+        lua: &Lua,
+        name: &str,
+        source: &str,
+        extra: &Table,
+    ) -> mlua::Result<Function> {
         let environment = lua.create_table()?;
         for pair in extra.pairs::<mlua::Value, mlua::Value>() {
             let (key, value) = pair?;

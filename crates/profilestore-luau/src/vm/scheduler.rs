@@ -1,8 +1,9 @@
 //! The threads of one virtual machine: who runs now, who waits for a time, who waits for the host.
 //!
-//! A function of the host that takes time yields the thread that called it, and resumes it with the answer. So it can be called from
-//! any coroutine, also one that a script made and resumes itself: the resumer gets control back at the first yield, as on Roblox.
-//! Waits end at frames, sixty a second, in the order in which they were asked for.
+//! A function of the host that takes time yields the thread that called it, and resumes it with the
+//! answer. So it can be called from any coroutine, also one that a script made and resumes itself:
+//! the resumer gets control back at the first yield, as on Roblox. Waits end at frames, sixty a
+//! second, in the order in which they were asked for.
 
 use std::{
     collections::BTreeMap,
@@ -27,7 +28,8 @@ use crate::output::{Line, Output};
 /// What a host function answers: values, or the text of the error that the script is to see.
 pub(crate) type Answer<T> = Result<T, String>;
 
-/// What the names of the machine's own chunks begin with. They are left out of tracebacks: scripts' authors have no use for them.
+/// What the names of the machine's own chunks begin with. They are left out of tracebacks: scripts'
+/// authors have no use for them.
 pub(crate) const OWN_CODE: &str = "profilestore/";
 
 /// The time between two frames.
@@ -70,7 +72,12 @@ enum Args {
 }
 
 impl Scheduler {
-    pub(crate) fn new(lua: &Lua, server: usize, output: Arc<dyn Output>, budget: Arc<Budget>) -> Arc<Self> {
+    pub(crate) fn new(
+        lua: &Lua,
+        server: usize,
+        output: Arc<dyn Output>,
+        budget: Arc<Budget>,
+    ) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
             lua: lua.weak(),
             server,
@@ -88,8 +95,8 @@ impl Scheduler {
         })
     }
 
-    /// Runs a thread until it ends or yields. An error that ends it is reported. One that cannot be resumed, because the script
-    /// closed it meanwhile, is left alone.
+    /// Runs a thread until it ends or yields. An error that ends it is reported. One that cannot be
+    /// resumed, because the script closed it meanwhile, is left alone.
     pub(crate) fn resume(&self, thread: &Thread, args: impl IntoLuaMulti) {
         if self.is_closed() || !thread.is_resumable() {
             return;
@@ -105,9 +112,19 @@ impl Scheduler {
     }
 
     /// Calls a function that must not wait, in a thread of its own, and gives what it returns.
-    pub(crate) fn call(&self, function: &Function, args: impl IntoLuaMulti) -> mlua::Result<MultiValue> {
+    pub(crate) fn call(
+        &self,
+        function: &Function,
+        args: impl IntoLuaMulti,
+    ) -> mlua::Result<MultiValue> {
         let lua = self.lua.try_upgrade().filter(|_| !self.is_closed());
-        let Some(lua) = lua else { return Err(mlua::Error::RuntimeError("the server is closed".to_owned())) };
+        let Some(lua) = lua else {
+            return Err(mlua::Error::RuntimeError(
+                "the server is \
+            closed"
+                    .to_owned(),
+            ));
+        };
         let thread = lua.create_thread(function.clone())?;
         let outermost = self.budget.enter();
         let result = thread.resume::<MultiValue>(args);
@@ -116,7 +133,11 @@ impl Scheduler {
             self.budget.leave();
         }
         if result.is_ok() && thread.is_resumable() {
-            return Err(mlua::Error::RuntimeError("a function that must not wait did so; it will not go on".to_owned()));
+            return Err(mlua::Error::RuntimeError(
+                "a function that must not wait did so; it will \
+                not go on"
+                    .to_owned(),
+            ));
         }
         result
     }
@@ -136,7 +157,8 @@ impl Scheduler {
         }
     }
 
-    /// Runs a function after so long, unless the machine is closed by then. The game does not go on for this alone.
+    /// Runs a function after so long, unless the machine is closed by then. The game does not go on
+    /// for this alone.
     pub(crate) fn spawn_later(&self, wait: Duration, function: Function) {
         let me = self.me.clone();
         tokio::spawn(async move {
@@ -174,7 +196,8 @@ impl Scheduler {
         }
     }
 
-    /// Resumes a thread at the first frame after so many seconds, with the values, or with the seconds that it took.
+    /// Resumes a thread at the first frame after so many seconds, with the values, or with the
+    /// seconds that it took.
     pub(crate) fn wake_after(&self, thread: Thread, seconds: f64, args: Option<MultiValue>) {
         let now = Instant::now();
         let args = args.map_or(Args::Elapsed(now), Args::Values);
@@ -209,7 +232,8 @@ impl Scheduler {
         let mut last_frame = Instant::now();
         while !self.is_closed() {
             let changed = self.timers_changed.notified();
-            let frame = self.frame_listener.lock().is_some().then(|| self.frame_after(last_frame, 0.0));
+            let frame =
+                self.frame_listener.lock().is_some().then(|| self.frame_after(last_frame, 0.0));
             let first = self.timers.lock().waiting.keys().next().map(|(at, _)| *at);
             let Some(at) = [frame, first].into_iter().flatten().min() else {
                 changed.await;
@@ -294,7 +318,8 @@ impl Scheduler {
 
     /// True when no thread waits, neither for a time nor for the host.
     pub(crate) fn is_idle(&self) -> bool {
-        self.is_closed() || self.unanswered.load(Ordering::Relaxed) == 0 && self.timers.lock().waiting.is_empty()
+        self.is_closed()
+            || self.unanswered.load(Ordering::Relaxed) == 0 && self.timers.lock().waiting.is_empty()
     }
 
     /// Time since the machine began.
@@ -327,7 +352,10 @@ pub(crate) async fn next_frame(scheduler: &Weak<Scheduler>) {
 }
 
 /// (true, values...) or (false, message), as threads.luau takes them.
-pub(crate) fn answer_values<T: IntoLuaMulti>(lua: &Lua, answer: Answer<T>) -> mlua::Result<MultiValue> {
+pub(crate) fn answer_values<T: IntoLuaMulti>(
+    lua: &Lua,
+    answer: Answer<T>,
+) -> mlua::Result<MultiValue> {
     match answer {
         Ok(values) => {
             let mut values = values.into_lua_multi(lua)?;
@@ -342,16 +370,25 @@ pub(crate) fn answer_values<T: IntoLuaMulti>(lua: &Lua, answer: Answer<T>) -> ml
 fn without_own_code(text: &str) -> String {
     const HEADING: &str = "\nstack traceback:";
     let Some((problem, places)) = text.split_once(HEADING) else { return text.to_owned() };
-    let is_shown = |line: &&str| !line.trim_start().starts_with(OWN_CODE) && !line.ends_with(HEADING.trim_start());
-    let places: Vec<&str> = places.lines().filter(is_shown).filter(|line| !line.is_empty()).collect();
-    if places.is_empty() { problem.to_owned() } else { format!("{problem}{HEADING}\n{}", places.join("\n")) }
+    let is_shown = |line: &&str| {
+        !line.trim_start().starts_with(OWN_CODE) && !line.ends_with(HEADING.trim_start())
+    };
+    let places: Vec<&str> =
+        places.lines().filter(is_shown).filter(|line| !line.is_empty()).collect();
+    if places.is_empty() {
+        problem.to_owned()
+    } else {
+        format!("{problem}{HEADING}\n{}", places.join("\n"))
+    }
 }
 
 /// The text of an error without what only the host's side means.
 pub(crate) fn error_text(error: &mlua::Error) -> String {
     match error {
         mlua::Error::RuntimeError(text) => text.clone(),
-        mlua::Error::CallbackError { traceback, cause } => format!("{}\n{traceback}", error_text(cause)),
+        mlua::Error::CallbackError { traceback, cause } => {
+            format!("{}\n{traceback}", error_text(cause))
+        }
         mlua::Error::WithContext { context, cause } => format!("{context}: {}", error_text(cause)),
         other => other.to_string(),
     }

@@ -13,9 +13,15 @@ pub(crate) fn install(vm: &Vm) -> Result<(), Failed> {
     let task = vm.lua().create_table()?;
 
     let own = scheduler();
-    task.set("spawn", vm.prompt(move |lua, (work, args): (Value, MultiValue)| spawn(lua, &own, work, args))?)?;
+    task.set(
+        "spawn",
+        vm.prompt(move |lua, (work, args): (Value, MultiValue)| spawn(lua, &own, work, args))?,
+    )?;
     let own = scheduler();
-    task.set("defer", vm.prompt(move |lua, (work, args): (Value, MultiValue)| defer(lua, &own, work, args))?)?;
+    task.set(
+        "defer",
+        vm.prompt(move |lua, (work, args): (Value, MultiValue)| defer(lua, &own, work, args))?,
+    )?;
     let own = scheduler();
     task.set(
         "delay",
@@ -64,7 +70,9 @@ pub(crate) fn install(vm: &Vm) -> Result<(), Failed> {
     let own = scheduler();
     globals.set(
         "spawn",
-        vm.prompt(move |lua, work: Function| defer(lua, &own, Value::Function(work), MultiValue::new()).map(drop))?,
+        vm.prompt(move |lua, work: Function| {
+            defer(lua, &own, Value::Function(work), MultiValue::new()).map(drop)
+        })?,
     )?;
     let own = scheduler();
     globals.set(
@@ -84,7 +92,11 @@ fn thread_of(lua: &Lua, work: Value, name: &str) -> Answer<Thread> {
     match work {
         Value::Thread(thread) => Ok(thread),
         Value::Function(function) => lua.create_thread(function).map_err(|error| error.to_string()),
-        other => Err(format!("invalid argument to '{name}': a function or a thread is expected, got {}", other.type_name())),
+        other => Err(format!(
+            "invalid argument to '{name}': a function or a thread is expected, \
+            got {}",
+            other.type_name()
+        )),
     }
 }
 

@@ -1,7 +1,8 @@
-//! Whatever a way in accepts, in Rust or in Luau, opens in Luau, is edited, exported, imported and checked, and stays what it was.
+//! Whatever a way in accepts, in Rust or in Luau, opens in Luau, is edited, exported, imported and
+//! checked, and stays what it was.
 //!
-//! `PROFILESTORE_STORABLE_CASES` says how many random values there are beside the hostile ones (40 otherwise), and
-//! `PROFILESTORE_STORABLE_SEED` where they begin. A failure names the value.
+//! `PROFILESTORE_STORABLE_CASES` says how many random values there are beside the hostile ones (40
+//! otherwise), and `PROFILESTORE_STORABLE_SEED` where they begin. A failure names the value.
 
 use std::{collections::BTreeSet, io::Cursor, sync::Arc};
 
@@ -37,7 +38,9 @@ fn hostile() -> Vec<String> {
         texts.push(format!("{}1{}", "[".repeat(depth), "]".repeat(depth)));
         texts.push(format!("{}1{}", "{\"a\":".repeat(depth), "}".repeat(depth)));
     }
-    texts.extend([(4 << 20) - 100, 4 << 20, 300 << 10].map(|bytes| format!("\"{}\"", "x".repeat(bytes))));
+    texts.extend(
+        [(4 << 20) - 100, 4 << 20, 300 << 10].map(|bytes| format!("\"{}\"", "x".repeat(bytes))),
+    );
     texts
 }
 
@@ -56,10 +59,18 @@ impl Dice {
             1 => (bits as i64).to_string(),
             2 => (bits as u64).to_string(),
             3 => (bits as i128).to_string(),
-            4 => Some(f64::from_bits(bits as u64)).filter(|double| double.is_finite()).unwrap_or(0.5).to_string(),
+            4 => Some(f64::from_bits(bits as u64))
+                .filter(|double| double.is_finite())
+                .unwrap_or(0.5)
+                .to_string(),
             5 => format!("{}.{}e{}", bits as i8, bits as u64, (bits >> 64) as i8),
             6 => (self.below(200) as i64 - 100).to_string(),
-            7 => format!("\"{}\\u{:04x}{}\"", ["", "é", "😀", "a b"][self.below(4) as usize], bits as u16, self.below(9)),
+            7 => format!(
+                "\"{}\\u{:04x}{}\"",
+                ["", "é", "😀", "a b"][self.below(4) as usize],
+                bits as u16,
+                self.below(9)
+            ),
             8 | 9 => {
                 let items: Vec<_> = (0..self.below(5)).map(|_| self.json(depth - 1)).collect();
                 format!("[{}]", items.join(","))
@@ -101,11 +112,13 @@ where
 {
     let (tx, rx) = std::sync::mpsc::channel();
     let ran = run(&format!("task.wait(60) {script}"), |game: GameBuilder| {
-        let game = modules.iter().fold(game, |game, (name, source)| game.module(*name, source.as_str()));
+        let game =
+            modules.iter().fold(game, |game, (name, source)| game.module(*name, source.as_str()));
         game.store(move |env| {
             let store = MemoryStore::new(env.clone());
             let messenger = LocalMessenger::new();
-            let builder = GameServer::builder(store.clone()).messenger(messenger.clone()).env(env.clone());
+            let builder =
+                GameServer::builder(store.clone()).messenger(messenger.clone()).env(env.clone());
             tx.send(store.clone()).expect("the test waits");
             let (own, env) = (store.clone(), env.clone());
             tokio::spawn(async move {
@@ -122,13 +135,21 @@ where
 }
 
 /// What Rust's ways in do with the values. Those that are accepted leave a key `WAY-NUMBER`.
-async fn ways_of_rust(texts: &[String], store: &MemoryStore, server: &GameServer, env: &Env) -> Vec<String> {
-    let players: ProfileStore<Value> = server.store_builder("P").template(json!({ "coins": 1 })).build().expect("a store");
+async fn ways_of_rust(
+    texts: &[String],
+    store: &MemoryStore,
+    server: &GameServer,
+    env: &Env,
+) -> Vec<String> {
+    let players: ProfileStore<Value> =
+        server.store_builder("P").template(json!({ "coins": 1 })).build().expect("a store");
     let mut accepted = Vec::new();
     for (n, text) in texts.iter().enumerate() {
         let key = format!("import-{n}");
         let line = Cursor::new(line_with(&key, text));
-        let report = import(store, env, line, &ImportOptions::default(), &mut |_| {}).await.expect("a report");
+        let report = import(store, env, line, &ImportOptions::default(), &mut |_| {})
+            .await
+            .expect("a report");
         if report.versions == 1 && report.foreign.is_empty() {
             accepted.push(key);
         }
@@ -209,7 +230,9 @@ fn same(a: &Value, b: &Value) -> bool {
             let worth = |number: &serde_json::Number| number.as_f64().expect("a number");
             worth(a) == worth(b) && worth(a).is_sign_negative() == worth(b).is_sign_negative()
         }
-        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
+        }
         (Value::Object(a), Value::Object(b)) => {
             a.len() == b.len() && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| same(a, b)))
         }
@@ -244,46 +267,67 @@ async fn is_whole(store: &MemoryStore, keys: &[String], texts: &[String], coins:
     }
 }
 
-/// Puts values in by every way, and looks at what becomes of those that are accepted. Gives how many were, of each way.
+/// Puts values in by every way, and looks at what becomes of those that are accepted. Gives how
+/// many were, of each way.
 fn all_ways(texts: &[String]) -> Vec<(String, usize)> {
     let (tx, rx) = std::sync::mpsc::channel();
     let own = texts.to_vec();
-    let (ran, store) = beside(WAYS_OF_LUAU, &[("Cases", list(texts))], move |store, server, env| async move {
-        tx.send(ways_of_rust(&own, &store, &server, &env).await).expect("the test waits");
-    });
+    let (ran, store) =
+        beside(WAYS_OF_LUAU, &[("Cases", list(texts))], move |store, server, env| async move {
+            tx.send(ways_of_rust(&own, &store, &server, &env).await).expect("the test waits");
+        });
     let mut keys = rx.recv().expect("Rust's ways are done");
     assert!(ran.report.is_success(), "{:?} {:?}", ran.report, ran.recorder.texts(Line::Error));
     keys.extend(ran.recorder.texts(Line::Print));
 
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
     let lines = runtime.block_on(async {
         is_whole(&store, &keys, texts, None).await;
         exported(&store).await
     });
     let (own, edited) = (lines.clone(), keys.clone());
-    let (ran, again) = beside(OPEN, &[("Keys", list(&keys))], move |store, server, env| async move {
-        let report = import(&store, &env, Cursor::new(&own), &ImportOptions::default(), &mut |_| {}).await.expect("a report");
-        assert!(report.skipped.is_empty() && report.malformed.is_empty(), "{report:?}");
-        assert!(exported(&store).await == own, "an import gives another export");
-        let edit = Edit::new().increase("/coins", 5.into()).expect("an edit");
-        for name in
-            edited.iter().filter(|name| !["send", "message", "global"].contains(&name.split('-').next().unwrap_or_default()))
-        {
-            let key = ProfileKey::new("P", "global", name).expect("a key");
-            server.operator(Attribution::new("ann")).edit(&key, &edit).await.unwrap_or_else(|error| panic!("{name}: {error}"));
-        }
-    });
+    let (ran, again) =
+        beside(OPEN, &[("Keys", list(&keys))], move |store, server, env| async move {
+            let report =
+                import(&store, &env, Cursor::new(&own), &ImportOptions::default(), &mut |_| {})
+                    .await
+                    .expect("a report");
+            assert!(report.skipped.is_empty() && report.malformed.is_empty(), "{report:?}");
+            assert!(exported(&store).await == own, "an import gives another export");
+            let edit = Edit::new().increase("/coins", 5.into()).expect("an edit");
+            for name in edited.iter().filter(|name| {
+                !["send", "message", "global"].contains(&name.split('-').next().unwrap_or_default())
+            }) {
+                let key = ProfileKey::new("P", "global", name).expect("a key");
+                server
+                    .operator(Attribution::new("ann"))
+                    .edit(&key, &edit)
+                    .await
+                    .unwrap_or_else(|error| panic!("{name}: {error}"));
+            }
+        });
     assert!(ran.report.is_success(), "{:?} {:?}", ran.report, ran.recorder.texts(Line::Error));
     let opened: BTreeSet<_> = ran.recorder.texts(Line::Print).into_iter().collect();
     let closed: Vec<_> = keys.iter().filter(|key| !opened.contains(*key)).collect();
-    assert!(closed.is_empty(), "these cannot be saved again: {closed:?} {:?}", ran.recorder.texts(Line::Warn));
-    let (sent, edited): (Vec<_>, Vec<_>) =
-        keys.iter().cloned().partition(|key| key.starts_with("send") || key.starts_with("message") || key.starts_with("global"));
+    assert!(
+        closed.is_empty(),
+        "these cannot be saved again: {closed:?} \
+        {:?}",
+        ran.recorder.texts(Line::Warn)
+    );
+    let (sent, edited): (Vec<_>, Vec<_>) = keys.iter().cloned().partition(|key| {
+        key.starts_with("send") || key.starts_with("message") || key.starts_with("global")
+    });
     runtime.block_on(async {
         is_whole(&again, &sent, texts, Some(2)).await;
         is_whole(&again, &edited, texts, Some(7)).await;
     });
-    let ways: BTreeSet<_> = keys.iter().filter_map(|key| Some(key.split_once('-')?.0.to_owned())).collect();
+    let ways: BTreeSet<_> =
+        keys.iter().filter_map(|key| Some(key.split_once('-')?.0.to_owned())).collect();
     let count = |way: &str| keys.iter().filter(|key| key.split('-').next() == Some(way)).count();
     ways.into_iter().map(|way| (way.clone(), count(&way))).collect()
 }
@@ -294,14 +338,23 @@ fn hostile_json_that_any_way_in_accepts_stays_whole_in_luau() {
     let accepted = all_ways(&texts);
     println!("of {} values accepted: {accepted:?}", texts.len());
     assert_eq!(accepted.len(), 10, "each way accepts some: {accepted:?}");
-    assert!(accepted.iter().all(|(_, count)| (20..texts.len() - 10).contains(count)), "{accepted:?}");
+    assert!(
+        accepted.iter().all(|(_, count)| (20..texts.len() - 10).contains(count)),
+        "{accepted:?}"
+    );
 }
 
 #[test]
 fn random_json_that_any_way_in_accepts_stays_whole_in_luau() {
-    let (seed, cases) = (number("PROFILESTORE_STORABLE_SEED", 1), number("PROFILESTORE_STORABLE_CASES", 40));
-    let texts: Vec<_> = (seed..seed + cases).map(|seed| Dice(SeededRng::new(seed)).json(4)).collect();
+    let (seed, cases) =
+        (number("PROFILESTORE_STORABLE_SEED", 1), number("PROFILESTORE_STORABLE_CASES", 40));
+    let texts: Vec<_> =
+        (seed..seed + cases).map(|seed| Dice(SeededRng::new(seed)).json(4)).collect();
     let accepted = all_ways(&texts);
-    println!("of {} values from PROFILESTORE_STORABLE_SEED={seed} accepted: {accepted:?}", texts.len());
+    println!(
+        "of {} values from PROFILESTORE_STORABLE_SEED={seed} accepted: \
+        {accepted:?}",
+        texts.len()
+    );
     assert!(cases < 40 || accepted.iter().all(|(_, count)| *count > 10), "{accepted:?}");
 }

@@ -1,4 +1,5 @@
-//! Modules that are brought along and keep profiles through the Roblox services, alone and beside the built-in ones.
+//! Modules that are brought along and keep profiles through the Roblox services, alone and beside
+//! the built-in ones.
 
 use std::time::Duration;
 
@@ -6,7 +7,8 @@ use profilestore_luau::Line;
 
 use crate::{Ran, run};
 
-/// Each player's coins grow by 100 on each server that he comes to. `which` says which module a server uses.
+/// Each player's coins grow by 100 on each server that he comes to. `which` says which module a
+/// server uses.
 fn visits(which: &str, players: &str, until: u64) -> Ran {
     let script = format!(
         "local Lock = require(game.ServerScriptService.SmallLock)
@@ -40,8 +42,10 @@ fn visits(which: &str, players: &str, until: u64) -> Ran {
         end"
     );
     run(&script, |game| {
-        let game = game.servers(2).latency(Duration::from_millis(50)).until(Duration::from_secs(until));
-        game.module("SmallLock", include_str!("small_lock.luau")).players(players.parse().expect("a plan"))
+        let game =
+            game.servers(2).latency(Duration::from_millis(50)).until(Duration::from_secs(until));
+        game.module("SmallLock", include_str!("small_lock.luau"))
+            .players(players.parse().expect("a plan"))
     })
 }
 
@@ -88,7 +92,8 @@ fn who_hops_at_once_finds_what_was_saved() {
     for which in ["{ true, true }", "{ true, false }", "{ false, true }"] {
         let ran = visits(which, "1:join@1s,hop@60s/2,hop@90s/1", 200);
         let loads = loads(&ran);
-        let coins: Vec<_> = loads.iter().map(|line| line.split(" after").next().unwrap_or_default()).collect();
+        let coins: Vec<_> =
+            loads.iter().map(|line| line.split(" after").next().unwrap_or_default()).collect();
         assert_eq!(coins, ["loaded 1 0 0", "loaded 2 100 1", "loaded 1 200 1"], "{which}");
     }
 }

@@ -1,4 +1,5 @@
-//! The example of a game whose saving code is tested in CI: every test that its script `run` names passes, with the options that it gives.
+//! The example of a game whose saving code is tested in CI: every test that its script `run` names
+//! passes, with the options that it gives.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -49,8 +50,19 @@ fn the_examples_tests_pass_as_its_script_plays_them() {
                 game
             });
             let said = format!("{name}: all is well");
-            assert!(ran.report.is_success(), "{name}, seed {seed}: {:?}\n{:?}", ran.report, ran.recorder);
-            assert!(ran.recorder.lines().iter().any(|line| line.2 == said), "{name}, seed {seed}: {:?}", ran.recorder);
+            assert!(
+                ran.report.is_success(),
+                "{name}, seed {seed}: \
+                {:?}\n{:?}",
+                ran.report,
+                ran.recorder
+            );
+            assert!(
+                ran.recorder.lines().iter().any(|line| line.2 == said),
+                "{name}, seed {seed}: \
+                {:?}",
+                ran.recorder
+            );
             played.push(name.clone());
         }
     }

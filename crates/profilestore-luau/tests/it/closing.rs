@@ -1,4 +1,5 @@
-//! The order in which games see things: at the closing of the game, after calls that wait, of threads that are cancelled.
+//! The order in which games see things: at the closing of the game, after calls that wait, of
+//! threads that are cancelled.
 
 use std::time::Duration;
 
@@ -29,9 +30,18 @@ fn sessions_end_before_what_the_game_binds_to_its_closing() {
 
 #[test]
 fn a_game_may_wait_at_its_closing_until_all_sessions_are_over() {
-    for (module, load) in
-        [("ProfileStore", "New('P', {}):StartSessionAsync"), ("ProfileService", "GetProfileStore('P', {}):LoadProfileAsync")]
-    {
+    for (module, load) in [
+        (
+            "ProfileStore",
+            "New('P', \
+            {}):StartSessionAsync",
+        ),
+        (
+            "ProfileService",
+            "GetProfileStore('P', \
+            {}):LoadProfileAsync",
+        ),
+    ] {
         let ran = run(
             &format!(
                 "local profile = require('{module}').{load}('guild')
@@ -117,9 +127,18 @@ fn a_message_to_a_session_of_this_server_comes_after_the_call_that_sent_it() {
 
 #[test]
 fn a_thread_that_is_cancelled_while_it_loads_a_profile_leaves_nothing() {
-    for (module, load) in
-        [("ProfileStore", "New('P', {}):StartSessionAsync"), ("ProfileService", "GetProfileStore('P', {}):LoadProfileAsync")]
-    {
+    for (module, load) in [
+        (
+            "ProfileStore",
+            "New('P', \
+            {}):StartSessionAsync",
+        ),
+        (
+            "ProfileService",
+            "GetProfileStore('P', \
+            {}):LoadProfileAsync",
+        ),
+    ] {
         for latency in [0, 100] {
             let ran = run(
                 &format!(

@@ -141,7 +141,11 @@ fn updates_of_two_servers_do_not_lose_each_other() {
         |game| game.servers(2),
     );
     assert!(ran.report.is_success(), "{:?}", ran.recorder);
-    assert!(ran.recorder.texts(Line::Print).iter().all(|line| line.starts_with("100")), "{:?}", ran.recorder);
+    assert!(
+        ran.recorder.texts(Line::Print).iter().all(|line| line.starts_with("100")),
+        "{:?}",
+        ran.recorder
+    );
 }
 
 #[test]

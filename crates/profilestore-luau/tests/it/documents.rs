@@ -1,4 +1,5 @@
-//! The complete Luau blocks of the specification's documents, run as games. The documents are not part of the project:
+//! The complete Luau blocks of the specification's documents, run as games. The documents are not
+//! part of the project:
 //!
 //! ```console
 //! $ PROFILESTORE_SPECIFICATION=FOLDER cargo nextest run -p profilestore-luau --run-ignored only documents
@@ -20,8 +21,13 @@ struct Block {
 }
 
 fn blocks() -> Vec<Block> {
-    let folder = PathBuf::from(std::env::var_os("PROFILESTORE_SPECIFICATION").expect("PROFILESTORE_SPECIFICATION is set"));
-    let mut files: Vec<_> = fs::read_dir(&folder).expect("the folder").map(|file| file.expect("a file").path()).collect();
+    let folder = PathBuf::from(
+        std::env::var_os("PROFILESTORE_SPECIFICATION").expect("PROFILESTORE_SPECIFICATION is set"),
+    );
+    let mut files: Vec<_> = fs::read_dir(&folder)
+        .expect("the folder")
+        .map(|file| file.expect("a file").path())
+        .collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "txt"));
     files.sort();
     let mut blocks = Vec::new();
@@ -32,9 +38,15 @@ fn blocks() -> Vec<Block> {
         let mut code: Option<(usize, String)> = None;
         for (number, line) in text.lines().enumerate() {
             match &mut code {
-                None if line.starts_with("```") && line.contains("lua") => code = Some((number + 1, String::new())),
+                None if line.starts_with("```") && line.contains("lua") => {
+                    code = Some((number + 1, String::new()))
+                }
                 Some((begin, block)) if line.starts_with("```") => {
-                    blocks.push(Block { name: format!("{stem}:{begin}"), old, code: std::mem::take(block) });
+                    blocks.push(Block {
+                        name: format!("{stem}:{begin}"),
+                        old,
+                        code: std::mem::take(block),
+                    });
                     code = None;
                 }
                 Some((_, block)) => *block += &format!("{line}\n"),
@@ -110,23 +122,38 @@ fn the_complete_blocks_of_the_documents_run() {
     let mut ran = 0;
     for Block { name, old, code } in all.iter().filter(|block| !is_signature(&block.code)) {
         // Locals that the block leaves for its reader to set.
-        let code =
-            code.replace("local profile -- A profile object you loaded", "").replace("local profile, player, place_id", "");
+        let code = code.replace("local profile -- A profile object you loaded", "").replace(
+            "local \
+                profile, player, place_id",
+            "",
+        );
         let (own, history) = if *old {
             (
                 OLD,
-                "history(function(key) return ProfileStore:LoadProfileAsync(key) end, function(p) p:Save() end, function(p) p:Release() end)",
+                "history(function(key) return ProfileStore:LoadProfileAsync(key) end, function(p) \
+                    p:Save() end, function(p) p:Release() end)",
             )
         } else {
             (
                 NEW,
-                "history(function(key) return PlayerStore:StartSessionAsync(key) end, function(p) p:Save() end, function(p) p:EndSession() end)",
+                "history(function(key) return PlayerStore:StartSessionAsync(key) end, function(p) \
+                    p:Save() end, function(p) p:EndSession() end)",
             )
         };
         let history = if code.contains("Query(") { history } else { "" };
-        let script = format!("{BOTH} {own} {history}").replace('\n', " ") + &code + "\nif after then after() end\n";
-        let ran_block = run(&script, |game| game.servers(1).players("1:join@0s".parse().expect("a plan")));
-        assert!(ran_block.report.is_success(), "{name}: {:?}\n{:?}\n{code}", ran_block.report, ran_block.recorder);
+        let script = format!("{BOTH} {own} {history}").replace('\n', " ")
+            + &code
+            + "\nif after \
+            then after() end\n";
+        let ran_block =
+            run(&script, |game| game.servers(1).players("1:join@0s".parse().expect("a plan")));
+        assert!(
+            ran_block.report.is_success(),
+            "{name}: \
+            {:?}\n{:?}\n{code}",
+            ran_block.report,
+            ran_block.recorder
+        );
         ran += 1;
     }
     assert!(ran >= 30, "{ran} blocks of {}", all.len());

@@ -1,4 +1,5 @@
-//! Scripts that nobody trusts: whatever they do, they are stopped with an error, and the game goes on.
+//! Scripts that nobody trusts: whatever they do, they are stopped with an error, and the game goes
+//! on.
 
 use std::time::Duration;
 
@@ -31,7 +32,13 @@ fn is_stopped(source: &str, what: &str) {
 
 #[track_caller]
 fn fails_within(step: Duration, source: &str, what: &str) {
-    let ran = limited(&format!("task.delay(5, print, 'goes on') task.spawn(function() {source} end)"), step);
+    let ran = limited(
+        &format!(
+            "task.delay(5, print, 'goes on') task.spawn(function() {source} \
+        end)"
+        ),
+        step,
+    );
     let errors = ran.recorder.texts(Line::Error);
     assert!(errors.iter().any(|error| error.contains(what)), "{source}: {:?}", ran.recorder);
     assert_eq!(ran.recorder.texts(Line::Print), ["goes on"], "{source}");
@@ -41,13 +48,29 @@ fn fails_within(step: Duration, source: &str, what: &str) {
 fn endless_work_is_stopped_wherever_it_runs() {
     let stopped = "without waiting for anything";
     is_stopped("game.Players.PlayerAdded:Connect(print) while true do end", stopped);
-    is_stopped("local function again() task.defer(again) end again() task.wait(1) error('was stopped')", "was stopped");
+    is_stopped(
+        "local function again() task.defer(again) end again() task.wait(1) error('was \
+        stopped')",
+        "was stopped",
+    );
     is_stopped("string.find(string.rep('a', 60), string.rep('a*', 30) .. 'b')", stopped);
-    is_stopped("local t = setmetatable({}, { __index = function(t, k) while true do end end }) local x = t.x", stopped);
+    is_stopped(
+        "local t = setmetatable({}, { __index = function(t, k) while true do end end }) \
+        local x = t.x",
+        stopped,
+    );
     is_stopped("table.sort(table.create(1000, 1), function() while true do end end)", stopped);
-    is_stopped("game.DataStoreService:GetDataStore('s'):UpdateAsync('k', function() while true do end end)", stopped);
+    is_stopped(
+        "game.DataStoreService:GetDataStore('s'):UpdateAsync('k', function() while true do \
+        end end)",
+        stopped,
+    );
     is_stopped("coroutine.wrap(function() while true do end end)()", stopped);
-    is_stopped("xpcall(function() while true do end end, function() while true do end end)", stopped);
+    is_stopped(
+        "xpcall(function() while true do end end, function() while true do end \
+        end)",
+        stopped,
+    );
     let ran = poor("game:BindToClose(function() while true do end end)");
     assert!(ran.recorder.texts(Line::Error)[0].contains(stopped), "{:?}", ran.recorder);
     let ran = run("print(require(game.ServerScriptService.Endless))", |game| {
@@ -83,8 +106,16 @@ fn recursion_ends_with_an_error() {
     fails_with("local function again() coroutine.wrap(again)() end again()", "overflow");
     fails_with("local function again() string.gsub('x', 'x', again) end again()", "overflow");
     fails_with("game.HttpService:JSONDecode(string.rep('[', 100000))", "Can't parse JSON");
-    fails_with("local t = {} for _ = 1, 1e5 do t = { t } end game.HttpService:JSONEncode(t)", "deep");
-    fails_with("local t = { 'x' } for _ = 1, 90 do t = { t, t } end game.HttpService:JSONEncode(t)", "too large");
+    fails_with(
+        "local t = {} for _ = 1, 1e5 do t = { t } end \
+        game.HttpService:JSONEncode(t)",
+        "deep",
+    );
+    fails_with(
+        "local t = { 'x' } for _ = 1, 90 do t = { t, t } end \
+        game.HttpService:JSONEncode(t)",
+        "too large",
+    );
 }
 
 #[test]
@@ -94,7 +125,10 @@ fn errors_of_any_kind_are_reported() {
     fails_with("error(nil)", "");
     fails_with("error(game)", "");
     fails_with("error(setmetatable({}, { __tostring = function() error('deeper') end }))", "");
-    fails_with("print(setmetatable({}, { __tostring = function() error('deeper') end }))", "deeper");
+    fails_with(
+        "print(setmetatable({}, { __tostring = function() error('deeper') end }))",
+        "deeper",
+    );
 }
 
 #[test]

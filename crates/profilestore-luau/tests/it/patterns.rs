@@ -1,4 +1,5 @@
-//! What the documentation of both modules shows games to do, played with players, purchases and several servers.
+//! What the documentation of both modules shows games to do, played with players, purchases and
+//! several servers.
 
 use profilestore_luau::Line;
 
@@ -80,14 +81,22 @@ end)
 #[test]
 fn players_keep_what_they_have_wherever_they_go() {
     for game in [NEW_GAME, OLD_GAME] {
-        let ran = play(3, "1:join@1s,hop@20s/2,hop@40s/3,leave@60s,join@70s/1,leave@80s;2:join@5s/2,join@30s/3,leave@90s", game);
+        let ran = play(
+            3,
+            "1:join@1s,hop@20s/2,hop@40s/3,leave@60s,join@70s/1,leave@80s;2:join@5s/2,join@30s/3,leave@90s",
+            game,
+        );
         let mut printed = ran.succeeded();
         printed.sort();
-        assert_eq!(printed, ["1 has 100", "1 has 200", "1 has 300", "1 has 400", "2 has 100", "2 has 200"]);
+        assert_eq!(
+            printed,
+            ["1 has 100", "1 has 200", "1 has 300", "1 has 400", "2 has 100", "2 has 200"]
+        );
     }
 }
 
-/// Grants in one step with noting the purchase's id, and answers when the note is known to be saved.
+/// Grants in one step with noting the purchase's id, and answers when the note is known to be
+/// saved.
 #[test]
 fn a_purchase_is_granted_once_and_confirmed_when_it_is_saved() {
     let new = "

@@ -63,7 +63,10 @@ fn players_hop_between_servers() {
         "local Players = game:GetService('Players')
         Players.PlayerAdded:Connect(function(player) print('+', player.UserId) end)
         Players.PlayerRemoving:Connect(function(player) print('-', player.UserId) end)",
-        |game| game.servers(2).players("1:join@1s,hop@10s,hop@20s/2,hop@30s/1,leave@40s".parse().expect("a plan")),
+        |game| {
+            game.servers(2)
+                .players("1:join@1s,hop@10s,hop@20s/2,hop@30s/1,leave@40s".parse().expect("a plan"))
+        },
     );
     assert!(ran.report.is_success());
     let lines = ran.recorder.lines();
@@ -74,7 +77,8 @@ fn players_hop_between_servers() {
 
 #[test]
 fn random_players_are_the_same_for_the_same_seed() {
-    let script = "game.Players.PlayerAdded:Connect(function(player) print(player.UserId, os.clock()) end)";
+    let script = "game.Players.PlayerAdded:Connect(function(player) print(player.UserId, \
+        os.clock()) end)";
     let once = |seed| {
         let plan = "10".parse().expect("a plan");
         let ran = run(script, |game| game.servers(3).seed(seed).until(seconds(300)).players(plan));
@@ -112,7 +116,10 @@ fn a_purchase_is_offered_until_it_is_granted() {
         |game| game.players("7:join@1s,buy=1234@10s,leave@80s,join@90s,leave@10m".parse().expect("a plan")),
     );
     // Again 30 s after an answer, and when he joins.
-    assert_eq!(ran.recorder.texts(Line::Print), ["1 10 true", "2 40 true", "3 71 true", "4 90 true"]);
+    assert_eq!(
+        ran.recorder.texts(Line::Print),
+        ["1 10 true", "2 40 true", "3 71 true", "4 90 true"]
+    );
     assert!(ran.recorder.texts(Line::Warn)[0].contains("ProductPurchaseDecision"));
     assert!(ran.recorder.texts(Line::Error)[0].contains("broken"));
     assert_eq!(ran.report.failures, 1);
@@ -156,9 +163,15 @@ fn players_are_teleported_to_another_server() {
         |game| game.servers(2).place_id(99).players("7:join@1s".parse().expect("a plan")),
     );
     assert!(ran.report.is_success(), "{:?}", ran.recorder);
-    let lines: Vec<_> = ran.recorder.lines().into_iter().map(|(server, _, text)| (server, text)).collect();
+    let lines: Vec<_> =
+        ran.recorder.lines().into_iter().map(|(server, _, text)| (server, text)).collect();
     let expected = [(1, "left"), (2, "arrived 99 north 1"), (2, "left")];
-    assert_eq!(lines, expected.map(|(server, text)| (server, text.to_owned())), "at the end everybody leaves");
+    assert_eq!(
+        lines,
+        expected.map(|(server, text)| (server, text.to_owned())),
+        "at the end \
+        everybody leaves"
+    );
 }
 
 #[test]
@@ -196,7 +209,14 @@ fn messages_reach_all_servers() {
     );
     // The 19 subscriptions and those above are more than 20.
     assert_eq!(ran.report.failures, 2);
-    assert!(ran.recorder.texts(Line::Error)[0].contains("at most 20 subscriptions"), "{:?}", ran.recorder);
+    assert!(
+        ran.recorder.texts(Line::Error)[0].contains(
+            "at most 20 \
+        subscriptions"
+        ),
+        "{:?}",
+        ran.recorder
+    );
     let mut printed = ran.recorder.texts(Line::Print);
     printed.sort();
     assert_eq!(printed.iter().filter(|line| *line == "first hello").count(), 4);
@@ -217,7 +237,16 @@ fn what_is_bound_to_the_closing_runs_before_the_end() {
         |game| game.players("7:join@1s".parse().expect("a plan")).until(seconds(10)),
     );
     let printed = ran.recorder.texts(Line::Print);
-    assert_eq!(printed, ["closes Enum.CloseReason.DeveloperShutdown", "leaves", "second", "closed"]);
+    assert_eq!(
+        printed,
+        [
+            "closes \
+        Enum.CloseReason.DeveloperShutdown",
+            "leaves",
+            "second",
+            "closed"
+        ]
+    );
     assert!(ran.recorder.texts(Line::Error)[0].contains("broken"));
     let ran = run("game:BindToClose(function() task.wait(31) print('never') end)", |game| game);
     assert!(ran.recorder.texts(Line::Error)[0].contains("longer than 30 s"), "{:?}", ran.recorder);
@@ -232,7 +261,8 @@ fn a_server_that_crashes_does_nothing_more() {
         print('lives')",
         |game| game.servers(2).players("server1:crash@5s".parse().expect("a plan")),
     );
-    let lines: Vec<_> = ran.recorder.lines().into_iter().map(|(server, _, text)| (server, text)).collect();
+    let lines: Vec<_> =
+        ran.recorder.lines().into_iter().map(|(server, _, text)| (server, text)).collect();
     let expected = [(1, "the server crashes"), (2, "lives"), (2, "closes")];
     assert_eq!(lines, expected.map(|(server, text)| (server, text.to_owned())));
     assert!(ran.report.is_success());

@@ -1,6 +1,7 @@
-//! The published modules, brought along: that they work on our services, and behave in time as they were seen to behave. They are no
-//! part of the project, so these tests are no part of the gate. They run with
-//! `PROFILESTORE_PUBLISHED_MODULES=PROFILE_STORE_FILE:PROFILE_SERVICE_FILE cargo nextest run -p profilestore-luau --run-ignored all published`.
+//! The published modules, brought along: that they work on our services, and behave in time as they
+//! were seen to behave. They are no part of the project, so these tests are no part of the gate.
+//! They run with `PROFILESTORE_PUBLISHED_MODULES=PROFILE_STORE_FILE:PROFILE_SERVICE_FILE cargo
+//! nextest run -p profilestore-luau --run-ignored all published`.
 
 use std::{env, fs, time::Duration};
 
@@ -12,13 +13,25 @@ const VARIABLE: &str = "PROFILESTORE_PUBLISHED_MODULES";
 
 /// The texts of both modules.
 pub(crate) fn published() -> [String; 2] {
-    let files =
-        env::var(VARIABLE).unwrap_or_else(|_| panic!("{VARIABLE} names the files of both modules, with a colon in between"));
+    let files = env::var(VARIABLE).unwrap_or_else(|_| {
+        panic!(
+            "{VARIABLE} names the files of both modules, \
+            with a colon in between"
+        )
+    });
     let (store, service) = files.split_once(':').expect("two files with a colon in between");
-    [store, service].map(|file| fs::read_to_string(file).unwrap_or_else(|error| panic!("{file}: {error}")))
+    [store, service].map(|file| {
+        fs::read_to_string(file).unwrap_or_else(|error| {
+            panic!(
+                "{file}: \
+        {error}"
+            )
+        })
+    })
 }
 
-/// A player's data is loaded when he joins and let go when he leaves; each load adds 100. Printed: what happens when, in seconds.
+/// A player's data is loaded when he joins and let go when he leaves; each load adds 100. Printed:
+/// what happens when, in seconds.
 const PROFILE_STORE_GAME: &str = "
     local ProfileStore = require(game.ServerScriptService.ProfileStore)
     local Players = game:GetService('Players')
@@ -89,10 +102,16 @@ const PROFILE_SERVICE_GAME: &str = "
 ";
 
 /// Plays a game on two servers, with 50 ms a call.
-fn play(script: &str, players: &str, until: u64, set: impl FnOnce(GameBuilder) -> GameBuilder) -> Ran {
+fn play(
+    script: &str,
+    players: &str,
+    until: u64,
+    set: impl FnOnce(GameBuilder) -> GameBuilder,
+) -> Ran {
     let [store, service] = published();
     run(script, |game| {
-        let game = game.servers(2).latency(Duration::from_millis(50)).until(Duration::from_secs(until));
+        let game =
+            game.servers(2).latency(Duration::from_millis(50)).until(Duration::from_secs(until));
         let game = game.module("ProfileStore", store).module("ProfileService", service);
         set(game.players(players.parse().expect("a plan")))
     })
@@ -133,7 +152,13 @@ fn published_profile_store_hands_over_as_it_was_seen_to() {
 #[test]
 #[ignore = "needs the published modules, see PROFILESTORE_PUBLISHED_MODULES"]
 fn published_profile_store_takes_over_after_a_crash_as_it_was_seen_to() {
-    let ran = play(PROFILE_STORE_GAME, "1:join@1s,join@101s/2,leave@400s; server1:crash@100s", 410, |game| game);
+    let ran = play(
+        PROFILE_STORE_GAME,
+        "1:join@1s,join@101s/2,leave@400s; \
+        server1:crash@100s",
+        410,
+        |game| game,
+    );
     let lines = printed(&ran);
     near(lines[1].1, 45.4);
     assert_eq!(lines[1].2, "0", "the crash lost what was not saved");
@@ -172,7 +197,13 @@ fn published_profile_service_works_as_it_was_seen_to() {
     let lines = printed(&ran);
     let handed = lines[2].1;
     assert!((7.0..36.0).contains(&handed) && lines[2].2 == "100", "{lines:?}");
-    let ran = play(PROFILE_SERVICE_GAME, "1:join@1s,join@101s/2,leave@400s; server1:crash@100s", 410, |game| game);
+    let ran = play(
+        PROFILE_SERVICE_GAME,
+        "1:join@1s,join@101s/2,leave@400s; \
+        server1:crash@100s",
+        410,
+        |game| game,
+    );
     let lines = printed(&ran);
     near(lines[1].1, 63.217);
 }
@@ -181,10 +212,12 @@ fn published_profile_service_works_as_it_was_seen_to() {
 #[ignore = "needs the published modules, see PROFILESTORE_PUBLISHED_MODULES"]
 fn published_modules_read_each_others_profiles() {
     let script = format!(
-        "if game:GetService('DataStoreService'):GetDataStore('n'):IncrementAsync('n') == 1 then {PROFILE_SERVICE_GAME} else {PROFILE_STORE_GAME} end"
+        "if game:GetService('DataStoreService'):GetDataStore('n'):IncrementAsync('n') == 1 then \
+            {PROFILE_SERVICE_GAME} else {PROFILE_STORE_GAME} end"
     );
     let ran = play(&script, "1:join@1s,hop@60s,hop@90s,leave@120s", 130, |game| game);
-    let coins: Vec<_> = printed(&ran).into_iter().filter(|line| line.0 == "loaded").map(|line| line.2).collect();
+    let coins: Vec<_> =
+        printed(&ran).into_iter().filter(|line| line.0 == "loaded").map(|line| line.2).collect();
     assert_eq!(coins, ["0", "100", "200"]);
 }
 
@@ -197,10 +230,16 @@ fn published_profile_store_and_the_built_in_one_hand_over_to_each_other() {
             "local number = game:GetService('DataStoreService'):GetDataStore('n'):IncrementAsync('n')
             local ProfileStore = require(game.ServerScriptService[if (number == 1) == {brought_first} then 'Brought' else 'ProfileStore'])"
         );
-        let script = PROFILE_STORE_GAME.replace("local ProfileStore = require(game.ServerScriptService.ProfileStore)", &choose);
+        let script = PROFILE_STORE_GAME.replace(
+            "local ProfileStore = \
+            require(game.ServerScriptService.ProfileStore)",
+            &choose,
+        );
         let ran = run(&script, |game| {
-            let game = game.servers(2).latency(Duration::from_millis(50)).until(Duration::from_secs(200));
-            game.module("Brought", store.as_str()).players("1:join@1s,join@60s/2,leave@120s".parse().expect("a plan"))
+            let game =
+                game.servers(2).latency(Duration::from_millis(50)).until(Duration::from_secs(200));
+            game.module("Brought", store.as_str())
+                .players("1:join@1s,join@60s/2,leave@120s".parse().expect("a plan"))
         });
         let lines = printed(&ran);
         let loads: Vec<_> = lines.iter().filter(|line| line.0 == "loaded").collect();

@@ -40,13 +40,18 @@ fn runs_on_one_store_with_the_same_seed_lose_no_writes() {
     jobs.sort();
     jobs.dedup_by(|a, b| a.0 == b.0);
     assert_eq!(jobs.len(), 5, "identifiers differ from run to run");
-    assert!(jobs.iter().all(|(_, chance)| *chance == jobs[0].1), "the seed decides everything else: {jobs:?}");
+    assert!(
+        jobs.iter().all(|(_, chance)| *chance == jobs[0].1),
+        "the seed decides everything \
+        else: {jobs:?}"
+    );
 }
 
 #[test]
 fn in_a_memory_of_its_own_the_same_seed_gives_the_same_run() {
     let printed = |seed| {
-        let source = "print(game.JobId, game:GetService('HttpService'):GenerateGUID(), math.random(), Random.new():NextNumber())";
+        let source = "print(game.JobId, game:GetService('HttpService'):GenerateGUID(), \
+            math.random(), Random.new():NextNumber())";
         run(source, |game| game.seed(seed)).succeeded()
     };
     assert_eq!(printed(3), printed(3));

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use profilestore::{
     GameServer, MessageId, ProfileKey, ProfileStore,
-    data_store::{Cause, Change, Commit, CommitId, DataStore, DataStoreExt, MemoryStore, NewMessage, NewValue, Returning},
+    data_store::{
+        Cause, Change, Commit, CommitId, DataStore, DataStoreExt, MemoryStore, NewMessage,
+        NewValue, Returning,
+    },
     env::Env,
     messenger::LocalMessenger,
 };
@@ -13,8 +16,8 @@ use serde_json::{Value, json};
 
 use crate::{Ran, run};
 
-/// A game on a store in which a Rust program does something first, and says `ready` in the data store `Signs`; later it does something
-/// else, one minute of the game's time after the beginning.
+/// A game on a store in which a Rust program does something first, and says `ready` in the data
+/// store `Signs`; later it does something else, one minute of the game's time after the beginning.
 fn beside<F, L>(
     source: &str,
     first: impl FnOnce(GameServer) -> F + Send + 'static,
@@ -42,7 +45,8 @@ where
         game.until(std::time::Duration::from_secs(70)).store(move |env| {
             let store: Arc<dyn DataStore> = Arc::new(MemoryStore::new(env.clone()));
             let messenger = LocalMessenger::new();
-            let builder = GameServer::builder(store.clone()).messenger(messenger.clone()).env(env.clone());
+            let builder =
+                GameServer::builder(store.clone()).messenger(messenger.clone()).env(env.clone());
             let (below, clock) = (store.clone(), env.clone());
             tokio::spawn(async move {
                 let server = builder.start().await.expect("a server");
@@ -60,19 +64,22 @@ where
 async fn commit(store: &Arc<dyn DataStore>, env: &Env, change: Change) {
     let incarnation = store.identity().await.expect("a store").incarnation;
     let id = CommitId(env.uuid());
-    let commit = Commit { id, incarnation, from: None, changes: vec![change], returning: Returning::HEAD };
+    let commit =
+        Commit { id, incarnation, from: None, changes: vec![change], returning: Returning::HEAD };
     store.commit_one(commit).await.expect("it is stored");
 }
 
 async fn store_data(server: GameServer, name: &str, data: Value) {
-    let store: ProfileStore<Value> = server.store_builder(name).template(data).build().expect("a store");
+    let store: ProfileStore<Value> =
+        server.store_builder(name).template(data).build().expect("a store");
     let profile = store.start_session("k").await.expect("a session");
     profile.end_session().await.expect("it is stored");
 }
 
 /// The data of a profile as a Rust program reads it.
 async fn stored(server: GameServer, name: &str) -> Value {
-    let store: ProfileStore<Value> = server.store_builder(name).template(json!({})).build().expect("a store");
+    let store: ProfileStore<Value> =
+        server.store_builder(name).template(json!({})).build().expect("a store");
     store.get("k").await.expect("an answer").expect("a profile").data
 }
 
@@ -96,7 +103,9 @@ fn a_64_bit_number_that_the_script_never_touches_is_kept_to_the_digit() {
             profile:Release()"
         };
         let first = move |server: GameServer| async move { store_data(server, "P", data).await };
-        let last = move |server: GameServer| async move { tx.send(stored(server, "P").await).expect("the test waits") };
+        let last = move |server: GameServer| async move {
+            tx.send(stored(server, "P").await).expect("the test waits")
+        };
         beside(source, first, last).succeeded();
         let stored = rx.recv().expect("it was read");
         let expected = json!({
@@ -111,10 +120,16 @@ fn a_64_bit_number_that_the_script_never_touches_is_kept_to_the_digit() {
 fn a_raw_data_store_and_a_message_keep_numbers_too() {
     let (tx, rx) = std::sync::mpsc::channel();
     let first = |server: GameServer| async move {
-        let store: ProfileStore<Value> = server.store_builder("P").template(json!({})).build().expect("a store");
-        store.send_message("k", &json!({ "id": 76_561_198_000_000_001_i64 })).await.expect("it is sent");
+        let store: ProfileStore<Value> =
+            server.store_builder("P").template(json!({})).build().expect("a store");
+        store
+            .send_message("k", &json!({ "id": 76_561_198_000_000_001_i64 }))
+            .await
+            .expect("it is sent");
     };
-    let last = move |server: GameServer| async move { tx.send(stored(server, "P").await).expect("the test waits") };
+    let last = move |server: GameServer| async move {
+        tx.send(stored(server, "P").await).expect("the test waits")
+    };
     beside(
         "local raw = game:GetService('DataStoreService'):GetDataStore('P')
         local profile = require('ProfileStore').New('P', {}):StartSessionAsync('k')
@@ -126,19 +141,26 @@ fn a_raw_data_store_and_a_message_keep_numbers_too() {
         last,
     )
     .succeeded();
-    assert_eq!(rx.recv().expect("it was read"), json!({ "gift": { "id": 76_561_198_000_000_001_i64 }, "seen": true }));
+    assert_eq!(
+        rx.recv().expect(
+            "it was \
+        read"
+        ),
+        json!({ "gift": { "id": 76_561_198_000_000_001_i64 }, "seen": true })
+    );
 }
 
 #[test]
 fn a_profile_that_cannot_be_read_gives_no_session_and_keeps_no_lock() {
     for module in ["ProfileStore", "ProfileService"] {
-        // A text that is no Unicode (half of a surrogate pair), as an earlier version of the library
-        // would have stored it.
+        // A text that is no Unicode (half of a surrogate pair), as an earlier version of the
+        // library would have stored it.
         let first = |server: GameServer, store: Arc<dyn DataStore>, env: Env| async move {
             store_data(server, "P", json!({})).await;
             let key = ProfileKey::new("P", "global", "k").expect("a key");
             let (_, state) = store.read_one(&key, Returning::HEAD).await.expect("it is there");
-            let value = [b"\x01\x00".as_slice(), br#"{"created":1,"data":{"name":"\ud800"}}"#].concat();
+            let value =
+                [b"\x01\x00".as_slice(), br#"{"created":1,"data":{"name":"\ud800"}}"#].concat();
             let write = Change::Write {
                 key,
                 epoch: state.epoch,
@@ -176,10 +198,12 @@ fn a_profile_that_cannot_be_read_gives_no_session_and_keeps_no_lock() {
 fn a_message_that_cannot_be_read_does_not_block_those_behind_it() {
     // `send_message` refuses half of a surrogate pair; the store itself takes any bytes.
     let first = |server: GameServer, below: Arc<dyn DataStore>, env: Env| async move {
-        let store: ProfileStore<Value> = server.store_builder("P").template(json!({})).build().expect("a store");
+        let store: ProfileStore<Value> =
+            server.store_builder("P").template(json!({})).build().expect("a store");
         let id = MessageId::new(env.unix_ms(), "broken").expect("an id");
         let message = NewMessage { id, payload: br#"{"text":"\udc00"}"#[..].into() };
-        let change = Change::AppendMessage { key: store.key("k").expect("a key"), message, cap: 10 };
+        let change =
+            Change::AppendMessage { key: store.key("k").expect("a key"), message, cap: 10 };
         commit(&below, &env, change).await;
         store.send_message("k", &json!({ "text": "behind" })).await.expect("it is sent");
     };
@@ -202,14 +226,25 @@ fn a_message_that_cannot_be_read_does_not_block_those_behind_it() {
         |_| async {},
     );
     let told = "P k message 1 cannot be read and stays in the inbox";
-    assert_eq!(ran.recorder.texts(Line::Print), [told, "1 behind", "2 behind", told, "update behind"]);
+    assert_eq!(
+        ran.recorder.texts(Line::Print),
+        [
+            told,
+            "1 behind",
+            "2 behind",
+            told,
+            "update \
+        behind"
+        ]
+    );
     assert!(ran.report.is_success(), "{:?}", ran.report);
 }
 
 #[test]
 fn a_message_that_is_null_reaches_the_game_and_does_not_wait_for_ever() {
     let first = |server: GameServer, _: Arc<dyn DataStore>, _: Env| async move {
-        let store: ProfileStore<Value> = server.store_builder("P").template(json!({})).build().expect("a store");
+        let store: ProfileStore<Value> =
+            server.store_builder("P").template(json!({})).build().expect("a store");
         for key in ["k", "s"] {
             store.send_message(key, &Value::Null).await.expect("it is sent");
         }
@@ -322,7 +357,10 @@ fn data_of_four_fifths_of_what_can_be_stored_is_told_of_once() {
             |game| game,
         );
         let warnings = ran.recorder.texts(Line::Warn);
-        assert!(warnings.len() == 2 && warnings[0].contains("83 %") && warnings[1].contains("81 %"), "{warnings:?}");
+        assert!(
+            warnings.len() == 2 && warnings[0].contains("83 %") && warnings[1].contains("81 %"),
+            "{warnings:?}"
+        );
         assert_eq!(ran.succeeded(), ["P k 3500010 4194304", "P k 3400010 4194304"]);
     }
 }
@@ -331,7 +369,12 @@ fn data_of_four_fifths_of_what_can_be_stored_is_told_of_once() {
 fn a_profile_says_how_large_it_is() {
     for (module, load, view) in [
         ("ProfileStore", "New('P', { n = 1 }):StartSessionAsync", "New('P', {}):GetAsync"),
-        ("ProfileService", "GetProfileStore('P', { n = 1 }):LoadProfileAsync", "GetProfileStore('P', {}):ViewProfileAsync"),
+        (
+            "ProfileService",
+            "GetProfileStore('P', { n = 1 \
+            }):LoadProfileAsync",
+            "GetProfileStore('P', {}):ViewProfileAsync",
+        ),
     ] {
         crate::check(&format!(
             "local module = require('{module}')
@@ -356,7 +399,8 @@ fn users_of_a_rust_program_that_a_double_does_not_tell_apart_stay() {
     let (tx, rx) = std::sync::mpsc::channel();
     let ids = [5, (1_i64 << 53) + 1, i64::MAX];
     let first = move |server: GameServer| async move {
-        let store: ProfileStore<Value> = server.store_builder("P").template(json!({})).build().expect("a store");
+        let store: ProfileStore<Value> =
+            server.store_builder("P").template(json!({})).build().expect("a store");
         let profile = store.start_session("k").await.expect("a session");
         for id in ids {
             profile.add_user_id(id).expect("an id");
@@ -364,8 +408,10 @@ fn users_of_a_rust_program_that_a_double_does_not_tell_apart_stay() {
         profile.end_session().await.expect("it is stored");
     };
     let last = move |server: GameServer| async move {
-        let store: ProfileStore<Value> = server.store_builder("P").template(json!({})).build().expect("a store");
-        tx.send(store.get("k").await.expect("an answer").expect("a profile").user_ids().to_vec()).expect("the test waits");
+        let store: ProfileStore<Value> =
+            server.store_builder("P").template(json!({})).build().expect("a store");
+        tx.send(store.get("k").await.expect("an answer").expect("a profile").user_ids().to_vec())
+            .expect("the test waits");
     };
     beside(
         "local profile = require('ProfileStore').New('P', {}):StartSessionAsync('k')

@@ -1,4 +1,5 @@
-//! What scripts around saving code use of Roblox: data types, instances, players, purchases, ordered data stores.
+//! What scripts around saving code use of Roblox: data types, instances, players, purchases,
+//! ordered data stores.
 
 use std::time::Duration;
 
@@ -238,10 +239,18 @@ fn a_module_that_is_renamed_is_still_the_same() {
 
 #[test]
 fn tracebacks_name_the_games_files_only() {
-    let ran = run("require(game:GetService('ServerScriptService').Bad)", |game| game.module("Bad", "\nreturn game.Nothing"));
+    let ran = run("require(game:GetService('ServerScriptService').Bad)", |game| {
+        game.module("Bad", "\nreturn game.Nothing")
+    });
     let errors = ran.recorder.texts(Line::Error);
     assert_eq!(errors.len(), 2, "{errors:?}");
-    assert!(errors[0].starts_with("Bad:2: Nothing is not a valid member of DataModel"), "{errors:?}");
+    assert!(
+        errors[0].starts_with(
+            "Bad:2: Nothing is not a valid member of \
+        DataModel"
+        ),
+        "{errors:?}"
+    );
     assert!(errors[0].ends_with("\nstack traceback:\nBad:2"), "{errors:?}");
     assert!(errors[1].contains("experienced an error while loading"), "{errors:?}");
     assert!(errors.iter().all(|error| !error.contains("profilestore/")), "{errors:?}");
@@ -257,9 +266,19 @@ fn a_thread_that_waits_for_a_child_for_ever_is_an_error_at_the_end() {
         });
         let errors = ran.recorder.texts(Line::Error);
         if until.is_some() {
-            assert!(ran.recorder.texts(Line::Warn)[0].contains("Infinite yield possible"), "{:?}", ran.recorder);
+            assert!(
+                ran.recorder.texts(Line::Warn)[0].contains(
+                    "Infinite yield \
+                possible"
+                ),
+                "{:?}",
+                ran.recorder
+            );
         }
-        assert!(errors.len() == 1 && errors[0].contains("ReplicatedStorage:WaitForChild(\"Shared\")"), "{errors:?}");
+        assert!(
+            errors.len() == 1 && errors[0].contains("ReplicatedStorage:WaitForChild(\"Shared\")"),
+            "{errors:?}"
+        );
         assert_eq!(ran.report.failures, 1);
         assert!(ran.recorder.texts(Line::Print).is_empty());
     }

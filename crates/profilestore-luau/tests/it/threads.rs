@@ -63,7 +63,14 @@ fn an_error_ends_its_thread_only_and_is_reported_with_a_traceback() {
     assert_eq!(ran.report.failures, 1);
     assert_eq!(ran.recorder.texts(Line::Print), ["goes on"]);
     let errors = ran.recorder.texts(Line::Error);
-    assert!(errors[0].contains("game:1: uncaught") && errors[0].contains("stack traceback"), "{errors:?}");
+    assert!(
+        errors[0].contains("game:1: uncaught")
+            && errors[0].contains(
+                "stack \
+        traceback"
+            ),
+        "{errors:?}"
+    );
 }
 
 #[test]
@@ -80,7 +87,8 @@ fn a_cancelled_thread_never_runs_again() {
 fn a_runaway_script_is_stopped_even_if_it_catches_errors() {
     let mut limits = Limits::default();
     limits.step = Duration::from_millis(200);
-    let source = "task.spawn(function() while true do pcall(function() while true do end end) end end) print('after')";
+    let source = "task.spawn(function() while true do pcall(function() while true do end end) end \
+        end) print('after')";
     let ran = run(source, |game| game.limits(limits));
     let errors = ran.recorder.texts(Line::Error);
     assert!(errors[0].contains("without waiting for anything"), "{errors:?}");
@@ -91,7 +99,11 @@ fn a_runaway_script_is_stopped_even_if_it_catches_errors() {
 fn memory_is_limited() {
     let mut limits = Limits::default();
     limits.memory = 64 << 20;
-    let ran = run("local t = {} while true do t[#t + 1] = string.rep('x', 1000) .. #t end", |game| game.limits(limits));
+    let ran = run(
+        "local t = {} while true do t[#t + 1] = string.rep('x', 1000) .. #t \
+        end",
+        |game| game.limits(limits),
+    );
     let errors = ran.recorder.texts(Line::Error);
     assert!(errors[0].contains("memory"), "{errors:?}");
 }
@@ -100,7 +112,10 @@ fn memory_is_limited() {
 fn every_server_has_a_machine_of_its_own() {
     let ran = run("x = (x or 0) + 1 print(x)", |game| game.servers(3));
     let lines = ran.recorder.lines();
-    assert_eq!(lines.iter().map(|line| (line.0, line.2.as_str())).collect::<Vec<_>>(), [(1, "1"), (2, "1"), (3, "1")]);
+    assert_eq!(
+        lines.iter().map(|line| (line.0, line.2.as_str())).collect::<Vec<_>>(),
+        [(1, "1"), (2, "1"), (3, "1")]
+    );
 }
 
 #[test]

@@ -1,6 +1,6 @@
-//! G6: a session that says that it is active can save at that moment. So nobody takes a profile from a session that says so, except
-//! thieves and operators, who are noticed within one renewal. A session that did not say so any
-//! more when its server heard of the theft never says so again.
+//! G6: a session that says that it is active can save at that moment. So nobody takes a profile
+//! from a session that says so, except thieves and operators, who are noticed within one renewal. A
+//! session that did not say so any more when its server heard of the theft never says so again.
 
 use std::time::Duration;
 
@@ -43,34 +43,62 @@ impl Active {
     pub fn committed(&mut self, seen: &Seen<'_>, told: &Told) -> Result<(), Broken> {
         self.noticed(seen.now, told)?;
         let step = seen.step;
-        let Some(before) = step.before.holder().filter(|before| Some(*before) != step.after.holder()) else { return Ok(()) };
+        let Some(before) =
+            step.before.holder().filter(|before| Some(*before) != step.after.holder())
+        else {
+            return Ok(());
+        };
         let Some((label, session)) = told.by_store_name(before) else { return Ok(()) };
         if let Some(server) = step.before.lease.holder.as_ref().and_then(|holder| holder.server) {
-            self.watched.push(Watched { label, server, at: seen.now, informed: false, silent: false });
+            self.watched.push(Watched {
+                label,
+                server,
+                at: seen.now,
+                informed: false,
+                silent: false,
+            });
         }
         if session.life.is_over() || !session.seat.is_active() {
             return Ok(());
         }
-        let thief = seen.kind.rewrites() || told.starts_on(step.key, seen.now).any(|start| start.steal);
+        let thief =
+            seen.kind.rewrites() || told.starts_on(step.key, seen.now).any(|start| start.steal);
         // A holder that nothing kept from answering is not robbed by time.
         let patience = told.starts_on(step.key, seen.now).any(|start| {
             seen.now - start.since >= STEAL
-                && (session.life.troubled_since(start.since) || start.life.troubled_since(start.since))
+                && (session.life.troubled_since(start.since)
+                    || start.life.troubled_since(start.since))
         });
         if !thief && !patience {
-            let taker = step.after.lease.holder.as_ref().map_or("nobody", |holder| holder.job_id.as_str());
-            return broken("G6", step.key, format!("session {label} says it is active, and {taker} takes the profile"));
+            let taker =
+                step.after.lease.holder.as_ref().map_or("nobody", |holder| holder.job_id.as_str());
+            return broken(
+                "G6",
+                step.key,
+                format!(
+                    "session {label} says it is active, and {taker} \
+                takes the profile"
+                ),
+            );
         }
         self.robbed.push((label, seen.now));
         Ok(())
     }
 
-    /// A commit reached the store, whatever came of it: a good moment to ask sessions that were robbed
-    /// before.
+    /// A commit reached the store, whatever came of it: a good moment to ask sessions that were
+    /// robbed before.
     pub fn asked(&mut self, now: Instant, commit: &Commit, told: &Told) -> Result<(), Broken> {
-        let renews =
-            |server| commit.changes.iter().any(|change| matches!(change, Change::RenewServer { id, .. } if *id == server));
-        let of = |label| told.sessions.get(&label).filter(|session| !session.life.is_over() && !session.seat.is_over());
+        let renews = |server| {
+            commit
+                .changes
+                .iter()
+                .any(|change| matches!(change, Change::RenewServer { id, .. } if *id == server))
+        };
+        let of = |label| {
+            told.sessions
+                .get(&label)
+                .filter(|session| !session.life.is_over() && !session.seat.is_over())
+        };
         self.watched.retain(|watched| now - watched.at < WATCHED && of(watched.label).is_some());
         for watched in &mut self.watched {
             let Some(session) = of(watched.label) else { continue };
@@ -78,7 +106,10 @@ impl Active {
             let active = session.seat.is_active();
             if watched.silent && active {
                 let (label, ago) = (watched.label, now - watched.at);
-                let what = format!("session {label} was robbed {ago:?} ago, was silent since, and says it is active again");
+                let what = format!(
+                    "session {label} was robbed {ago:?} ago, was silent since, and \
+                    says it is active again"
+                );
                 return broken("G6", &session.key, what);
             }
             watched.silent |= watched.informed && !active;
@@ -92,9 +123,19 @@ impl Active {
         let Some(due) = due else { return Ok(()) };
         let (label, at) = self.robbed.remove(due);
         let Some(session) = told.sessions.get(&label) else { return Ok(()) };
-        if !session.life.is_over() && session.seat.is_active() && !session.life.troubled_since(at - NOTICE) {
+        if !session.life.is_over()
+            && session.seat.is_active()
+            && !session.life.troubled_since(at - NOTICE)
+        {
             let ago = now - at;
-            return broken("G6", &session.key, format!("session {label} was robbed {ago:?} ago and says it is active"));
+            return broken(
+                "G6",
+                &session.key,
+                format!(
+                    "session {label} was robbed {ago:?} ago and \
+                says it is active"
+                ),
+            );
         }
         Ok(())
     }

@@ -1,4 +1,5 @@
-//! G4: coins are conserved over profiles and inboxes at every commit. The ledger books what operators, removals and foreign writes change.
+//! G4: coins are conserved over profiles and inboxes at every commit. The ledger books what
+//! operators, removals and foreign writes change.
 
 use super::{Broken, Seen, broken};
 use crate::watch::Side;
@@ -34,7 +35,11 @@ impl Conserved {
             return broken(
                 "G4",
                 key,
-                format!("coins are not conserved: there are {} more than were given", self.given - self.ledger),
+                format!(
+                    "coins are not conserved: there are {} more than were \
+                    given",
+                    self.given - self.ledger
+                ),
             );
         }
         Ok(())

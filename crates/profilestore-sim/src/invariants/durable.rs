@@ -1,5 +1,5 @@
-//! G2: what was acknowledged was committed, and what was committed stays: only an operator, a removal or a backup takes an edit
-//! back. With it G5: data is never replaced by an empty profile.
+//! G2: what was acknowledged was committed, and what was committed stays: only an operator, a
+//! removal or a backup takes an edit back. With it G5: data is never replaced by an empty profile.
 
 use std::collections::BTreeMap;
 
@@ -26,9 +26,15 @@ impl Durable {
         if seen.kind == Kind::Removal && !told.removals.contains_key(step.key) {
             return broken("G5", step.key, "the profile is gone, and nobody removed it");
         }
-        let over_foreign = step.before.foreign && step.after.data.is_some() && seen.kind != Kind::Operator;
+        let over_foreign =
+            step.before.foreign && step.after.data.is_some() && seen.kind != Kind::Operator;
         if over_foreign && !told.starts_on(step.key, seen.now).any(|start| start.overwrite) {
-            return broken("G5", step.key, "a value that is no profile was overwritten, and nobody asked for that");
+            return broken(
+                "G5",
+                step.key,
+                "a value that is no profile was overwritten, and nobody \
+                asked for that",
+            );
         }
         if let (Kind::Session | Kind::Edit, Some(before)) = (seen.kind, self.now.get(step.key)) {
             let empty = Player::default();
@@ -40,7 +46,10 @@ impl Durable {
                     return broken(
                         guarantee,
                         step.key,
-                        format!("{count} edits of session {writer} were committed, {left} are left"),
+                        format!(
+                            "{count} edits of session {writer} were committed, {left} are \
+                            left"
+                        ),
                     );
                 }
             }
@@ -64,7 +73,14 @@ impl Durable {
     pub fn acknowledged(&self, key: &str, writer: Label, edits: u64) -> Result<(), Broken> {
         let most = self.ever.get(&writer).copied().unwrap_or_default();
         if most < edits {
-            return broken("G2", key, format!("{edits} edits of session {writer} were acknowledged, {most} were committed"));
+            return broken(
+                "G2",
+                key,
+                format!(
+                    "{edits} edits of session {writer} were \
+                acknowledged, {most} were committed"
+                ),
+            );
         }
         Ok(())
     }
@@ -74,7 +90,8 @@ impl Durable {
         self.now.get(key).and_then(|data| data.edits.get(&writer)).copied().unwrap_or_default()
     }
 
-    /// True when a profile was rewritten so that edits of a writer which once were there are not any more.
+    /// True when a profile was rewritten so that edits of a writer which once were there are not
+    /// any more.
     pub fn rewritten(&self, key: &str, writer: Label) -> bool {
         self.edits(key, writer) < self.ever.get(&writer).copied().unwrap_or_default()
     }

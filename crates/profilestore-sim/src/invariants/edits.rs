@@ -1,5 +1,6 @@
-//! Operators' edits: the effect comes once if it was acknowledged and at most once otherwise, never where it was refused, not in a
-//! part, and not again after it was undone. One that stands is in every profile from its first commit on.
+//! Operators' edits: the effect comes once if it was acknowledged and at most once otherwise, never
+//! where it was refused, not in a part, and not again after it was undone. One that stands is in
+//! every profile from its first commit on.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,7 +32,15 @@ impl Edits {
         if let Some(data) = &step.after.data {
             let sum: i64 = data.edited.values().sum();
             if sum != data.granted {
-                return broken("edits", step.key, format!("edits granted {sum} and left {} in the profile", data.granted));
+                return broken(
+                    "edits",
+                    step.key,
+                    format!(
+                        "edits granted {sum} and left {} in the \
+                    profile",
+                        data.granted
+                    ),
+                );
             }
         }
         if seen.kind == Kind::Removal {
@@ -54,10 +63,20 @@ impl Edits {
         if step.before.data.is_none() {
             self.born.insert(step.key.to_owned(), self.commits);
             let missing = told.edits.iter().enumerate().find(|(number, edit)| {
-                edit.standing && !edit.undoing && !has.contains(&(*number as u64)) && step.after.edits_waiting == 0
+                edit.standing
+                    && !edit.undoing
+                    && !has.contains(&(*number as u64))
+                    && step.after.edits_waiting == 0
             });
             if let (Kind::Session, Some((edit, _))) = (seen.kind, missing) {
-                return broken("edits", step.key, format!("the profile begins without edit {edit}, which stands"));
+                return broken(
+                    "edits",
+                    step.key,
+                    format!(
+                        "the profile begins without edit {edit}, \
+                    which stands"
+                    ),
+                );
             }
         }
         Ok(())
@@ -100,8 +119,14 @@ impl Edits {
     }
 
     /// An operator was told that an edit which began then is done everywhere but for some profiles.
-    pub fn acknowledged_everywhere(&self, edit: u64, began: u64, but_for: &BTreeSet<String>) -> Result<(), Broken> {
-        let mut old = self.born.iter().filter(|(key, born)| **born < began && !but_for.contains(*key));
+    pub fn acknowledged_everywhere(
+        &self,
+        edit: u64,
+        began: u64,
+        but_for: &BTreeSet<String>,
+    ) -> Result<(), Broken> {
+        let mut old =
+            self.born.iter().filter(|(key, born)| **born < began && !but_for.contains(*key));
         old.try_for_each(|(key, _)| self.acknowledged(key, edit))
     }
 

@@ -1,5 +1,5 @@
-//! Erased stays erased: what anybody ever wrote into a profile before it was erased is in no later version of it, and its history
-//! begins with the erasure.
+//! Erased stays erased: what anybody ever wrote into a profile before it was erased is in no later
+//! version of it, and its history begins with the erasure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,9 +29,19 @@ impl Erased {
             gone.version = step.after.version;
         }
         let Some(data) = &step.after.data else { return Ok(()) };
-        let back = self.gone.get(step.key).and_then(|gone| data.edits.keys().find(|writer| gone.writers.contains(writer)));
+        let back = self
+            .gone
+            .get(step.key)
+            .and_then(|gone| data.edits.keys().find(|writer| gone.writers.contains(writer)));
         if let Some(writer) = back {
-            return broken("erasure", step.key, format!("edits of {writer}, which were erased, are back"));
+            return broken(
+                "erasure",
+                step.key,
+                format!(
+                    "edits of {writer}, which were erased, are \
+                back"
+                ),
+            );
         }
         if step.before.version != step.after.version {
             self.writers.entry(step.key.to_owned()).or_default().extend(data.edits.keys());

@@ -1,5 +1,5 @@
-//! The history is complete by its rule: the first write of a UTC hour keeps what it replaces; so do session ends, operators'
-//! writes, and values that are no profiles.
+//! The history is complete by its rule: the first write of a UTC hour keeps what it replaces; so do
+//! session ends, operators' writes, and values that are no profiles.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,11 +23,18 @@ impl History {
             let hour = |ms: i64| ms.div_euclid(HOUR_MS);
             let sealed = self.sealed.remove(step.key) == Some(replaced.number);
             let rewritten = seen.kind.rewrites() || seen.kind == Kind::Edit || step.before.foreign;
-            if sealed || replaced.removed || rewritten || hour(replaced.stored_ms) < hour(step.store_ms) {
+            if sealed
+                || replaced.removed
+                || rewritten
+                || hour(replaced.stored_ms) < hour(step.store_ms)
+            {
                 self.kept.entry(step.key.to_owned()).or_default().insert(replaced.number);
             }
         }
-        let ended = step.before.holder().is_some() && step.after.holder().is_none() && seen.kind != Kind::Removal && !step.buried;
+        let ended = step.before.holder().is_some()
+            && step.after.holder().is_none()
+            && seen.kind != Kind::Removal
+            && !step.buried;
         if ended || seen.kind == Kind::Operator {
             self.sealed.insert(step.key.to_owned(), step.after.version);
         }
@@ -46,7 +53,14 @@ impl History {
     pub fn check(&self, key: &str, found: &BTreeSet<u64>) -> Result<(), Broken> {
         let missing = self.kept.get(key).and_then(|kept| kept.difference(found).next());
         match missing {
-            Some(version) => broken("history", key, format!("version {version} should have been kept")),
+            Some(version) => broken(
+                "history",
+                key,
+                format!(
+                    "version {version} should have been \
+                kept"
+                ),
+            ),
             None => Ok(()),
         }
     }

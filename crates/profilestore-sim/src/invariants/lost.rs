@@ -1,4 +1,5 @@
-//! G6, the other way round: a session that is told it was lost has been. Its name is no longer in the lease.
+//! G6, the other way round: a session that is told it was lost has been. Its name is no longer in
+//! the lease.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +14,8 @@ pub struct Lost {
     holders: BTreeMap<String, String>,
     /// Sessions of before a backup: they are lost, whatever it holds.
     excused: BTreeSet<Label>,
-    /// The names in the leases that a backup holds; a client may not have been told yet that it had such a session.
+    /// The names in the leases that a backup holds; a client may not have been told yet that it had
+    /// such a session.
     restored: BTreeSet<String>,
 }
 
@@ -27,9 +29,20 @@ impl Lost {
 
     /// A client was told that its session was lost.
     pub fn told(&self, label: Label, session: &SessionTold) -> Result<(), Broken> {
-        let holder = self.holders.get(&session.key).filter(|holder| !self.restored.contains(*holder));
-        if holder.is_some() && holder == session.store_name.as_ref() && !self.excused.contains(&label) {
-            return broken("G6", &session.key, format!("session {label} was told that it is lost, and nobody took it"));
+        let holder =
+            self.holders.get(&session.key).filter(|holder| !self.restored.contains(*holder));
+        if holder.is_some()
+            && holder == session.store_name.as_ref()
+            && !self.excused.contains(&label)
+        {
+            return broken(
+                "G6",
+                &session.key,
+                format!(
+                    "session {label} was told that it is lost, \
+                and nobody took it"
+                ),
+            );
         }
         Ok(())
     }

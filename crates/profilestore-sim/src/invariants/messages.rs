@@ -1,5 +1,5 @@
-//! G3: a message is in the inbox or its effect is in the data, never both and never neither, from its commit on; the effect comes
-//! once; what was not sent never arrives.
+//! G3: a message is in the inbox or its effect is in the data, never both and never neither, from
+//! its commit on; the effect comes once; what was not sent never arrives.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,14 +20,17 @@ pub struct Messages {
 enum Place {
     Inbox,
     Received,
-    /// Consumed with a profile that was removed, or taken back by an operator with the rest of the data.
+    /// Consumed with a profile that was removed, or taken back by an operator with the rest of the
+    /// data.
     Gone,
 }
 
 impl Messages {
     pub fn committed(&mut self, seen: &Seen<'_>, told: &Told) -> Result<(), Broken> {
         let step = seen.step;
-        let waiting = |side: &crate::watch::Side| side.inbox.iter().map(|letter| letter.number).collect::<BTreeSet<u64>>();
+        let waiting = |side: &crate::watch::Side| {
+            side.inbox.iter().map(|letter| letter.number).collect::<BTreeSet<u64>>()
+        };
         let (before, after) = (waiting(step.before), waiting(step.after));
         if seen.kind == Kind::Untouched && before == after {
             return Ok(());
@@ -35,45 +38,83 @@ impl Messages {
         for number in after.difference(&before) {
             let told_so = told.letters.get(usize::try_from(*number).unwrap_or(usize::MAX));
             match told_so {
-                Some(letter) if letter.to != step.key => return broken("G3", step.key, format!("message {number} went astray")),
+                Some(letter) if letter.to != step.key => {
+                    return broken("G3", step.key, format!("message {number} went astray"));
+                }
                 Some(letter) if letter.failed() => {
                     return broken(
                         "G3",
                         step.key,
-                        format!("message {number} arrives, and its sender was told that it was not sent"),
+                        format!(
+                            "message {number} arrives, and its sender was told that it was \
+                            not sent"
+                        ),
                     );
                 }
                 Some(_) => {}
                 None => return broken("G3", step.key, format!("nobody sent message {number}")),
             }
             if let Some(place) = self.places.insert(*number, Place::Inbox) {
-                return broken("G3", step.key, format!("message {number} arrives again; it was {place:?}"));
+                return broken(
+                    "G3",
+                    step.key,
+                    format!(
+                        "message {number} arrives again; it was \
+                    {place:?}"
+                    ),
+                );
             }
             let stored_before = self.ever.len() as u64;
             self.ever.insert(*number, stored_before);
         }
-        let received = |side: &crate::watch::Side| side.data.as_ref().map(|data| data.received.clone()).unwrap_or_default();
+        let received = |side: &crate::watch::Side| {
+            side.data.as_ref().map(|data| data.received.clone()).unwrap_or_default()
+        };
         let (had, has) = (received(step.before), received(step.after));
-        let (had_set, has_set): (BTreeSet<u64>, BTreeSet<u64>) = (had.iter().copied().collect(), has.iter().copied().collect());
+        let (had_set, has_set): (BTreeSet<u64>, BTreeSet<u64>) =
+            (had.iter().copied().collect(), has.iter().copied().collect());
         if has_set.len() < has.len() {
-            let twice = has.iter().find(|number| has.iter().filter(|other| other == number).count() > 1);
+            let twice =
+                has.iter().find(|number| has.iter().filter(|other| other == number).count() > 1);
             return broken("G3", step.key, format!("the effect of message {twice:?} came twice"));
         }
         for number in has_set.difference(&had_set) {
             // An earlier version brings the effects back that it had.
-            let brought_back = seen.kind == Kind::Operator && self.places.get(number) == Some(&Place::Gone);
+            let brought_back =
+                seen.kind == Kind::Operator && self.places.get(number) == Some(&Place::Gone);
             if !brought_back && self.places.get(number) != Some(&Place::Inbox) {
                 let place = self.places.get(number);
-                return broken("G3", step.key, format!("the effect of message {number} came, which was {place:?}"));
+                return broken(
+                    "G3",
+                    step.key,
+                    format!(
+                        "the effect of message {number} came, which \
+                    was {place:?}"
+                    ),
+                );
             }
             if after.contains(number) {
-                return broken("G3", step.key, format!("the effect of message {number} was committed without its removal"));
+                return broken(
+                    "G3",
+                    step.key,
+                    format!(
+                        "the effect of message {number} was \
+                    committed without its removal"
+                    ),
+                );
             }
             self.places.insert(*number, Place::Received);
         }
         for number in before.difference(&after).filter(|number| !has_set.contains(number)) {
             if !seen.kind.rewrites() {
-                return broken("G3", step.key, format!("message {number} was removed without its effect"));
+                return broken(
+                    "G3",
+                    step.key,
+                    format!(
+                        "message {number} was removed without its \
+                    effect"
+                    ),
+                );
             }
             self.places.insert(*number, Place::Gone);
         }
@@ -105,10 +146,24 @@ impl Messages {
             let number = number as u64;
             let place = self.places.get(&number);
             if place == Some(&Place::Inbox) {
-                return broken("G3", &letter.to, format!("message {number} still waits when everybody has handled everything"));
+                return broken(
+                    "G3",
+                    &letter.to,
+                    format!(
+                        "message {number} still waits when \
+                    everybody has handled everything"
+                    ),
+                );
             }
             if letter.stored && place.is_none() && !self.forgotten.contains(&number) {
-                return broken("G3", &letter.to, format!("message {number} was acknowledged and is nowhere"));
+                return broken(
+                    "G3",
+                    &letter.to,
+                    format!(
+                        "message {number} was acknowledged and is \
+                    nowhere"
+                    ),
+                );
             }
         }
         Ok(())

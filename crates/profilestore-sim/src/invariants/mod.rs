@@ -1,6 +1,6 @@
-//! The invariants, one file each, told from outside the mechanism: from the values that were committed, their leases as anybody
-//! can read them, and what clients were told. None of them asks the engine what it thinks, except for `is_active`, whose word is
-//! itself a guarantee.
+//! The invariants, one file each, told from outside the mechanism: from the values that were
+//! committed, their leases as anybody can read them, and what clients were told. None of them asks
+//! the engine what it thinks, except for `is_active`, whose word is itself a guarantee.
 
 use std::fmt;
 
@@ -75,7 +75,8 @@ impl Kind {
             // A take-over writes what it found once more.
             (Some(before), Some(after)) if before == after => Self::Untouched,
             (_, Some(after))
-                if told.is_operator(after.writer) && step.before.data.as_ref().is_none_or(|b| b.writer != after.writer) =>
+                if told.is_operator(after.writer)
+                    && step.before.data.as_ref().is_none_or(|b| b.writer != after.writer) =>
             {
                 Self::Operator
             }
@@ -136,7 +137,8 @@ impl Invariants {
         self.trades.balance(key)
     }
 
-    /// A backup was put in the store's place: its contents count from now on, and the sessions of before are over.
+    /// A backup was put in the store's place: its contents count from now on, and the sessions of
+    /// before are over.
     pub fn restored(&mut self, backup: Self, told: &Told) {
         let before = std::mem::replace(self, backup);
         let labels: Vec<Label> = told.sessions.keys().copied().collect();

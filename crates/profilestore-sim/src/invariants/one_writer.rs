@@ -1,4 +1,5 @@
-//! G1: the committed data of a profile, labelled by the oracle's sessions, never returns to an earlier session.
+//! G1: the committed data of a profile, labelled by the oracle's sessions, never returns to an
+//! earlier session.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,14 +28,21 @@ impl OneWriter {
             return Ok(());
         }
         let writers = self.keys.entry(step.key.to_owned()).or_default();
-        let on_key = || told.sessions.iter().filter(|(_, session)| session.key == step.key).map(|(label, _)| *label);
+        let on_key = || {
+            told.sessions
+                .iter()
+                .filter(|(_, session)| session.key == step.key)
+                .map(|(label, _)| *label)
+        };
         if step.after.info.as_ref().is_some_and(|info| info.cause == Cause::Restore) {
             // An earlier version, signed by an earlier writer, who has not come back.
             writers.past.extend(writers.current.take());
             writers.past.extend(on_key());
             return Ok(());
         }
-        let signed = |side: &Side| side.data.as_ref().map(|data| (data.writer, data.edits.get(&data.writer).copied()));
+        let signed = |side: &Side| {
+            side.data.as_ref().map(|data| (data.writer, data.edits.get(&data.writer).copied()))
+        };
         if signed(step.before).is_some() && signed(step.before) == signed(step.after) {
             // An operator's edit is signed by nobody.
             return Ok(());
@@ -44,7 +52,14 @@ impl OneWriter {
             let late = writers.past.contains(&writer) || self.over.contains(&writer);
             if late && (writers.current != Some(writer) || self.over.contains(&writer)) {
                 let now = writers.current;
-                return broken("G1", step.key, format!("session {writer} wrote after it was over; the writer was {now:?}"));
+                return broken(
+                    "G1",
+                    step.key,
+                    format!(
+                        "session {writer} wrote after it was over; \
+                    the writer was {now:?}"
+                    ),
+                );
             }
         }
         if writer != writers.current {

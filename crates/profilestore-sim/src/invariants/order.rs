@@ -23,16 +23,24 @@ impl CallOrder {
         let step = seen.step;
         let Some(after) = &step.after.data else { return Ok(()) };
         if let Some(two) = after.marks.windows(2).find(|two| two[0] >= two[1]) {
-            let what = format!("transaction {} was called after {}, and took effect before it", two[0], two[1]);
+            let what = format!(
+                "transaction {} was called after {}, and took effect before \
+                it",
+                two[0], two[1]
+            );
             return broken("G9", step.key, what);
         }
         if seen.kind.rewrites() {
             return Ok(());
         }
-        let before = step.before.data.as_ref().map(|data| data.marks.as_slice()).unwrap_or_default();
+        let before =
+            step.before.data.as_ref().map(|data| data.marks.as_slice()).unwrap_or_default();
         for mark in after.marks.iter().filter(|mark| !before.contains(mark)) {
             if told.transactions.get(mark) == Some(&TradeTold::Failed) {
-                let what = format!("transaction {mark} takes effect, and its caller was told that nothing was done");
+                let what = format!(
+                    "transaction {mark} takes effect, and its caller was told that \
+                    nothing was done"
+                );
                 return broken("G4", step.key, what);
             }
             self.ever.insert(*mark);
@@ -46,20 +54,43 @@ impl CallOrder {
     }
 
     /// A caller was told what became of a transaction.
-    pub fn told(&self, mark: u64, heard: Result<(), ErrorKind>, takers: &[Label], told: &Told) -> Result<(), Broken> {
+    pub fn told(
+        &self,
+        mark: u64,
+        heard: Result<(), ErrorKind>,
+        takers: &[Label],
+        told: &Told,
+    ) -> Result<(), Broken> {
         let sessions = || takers.iter().filter_map(|label| told.sessions.get(label));
         let Some(key) = sessions().next().map(|session| session.key.clone()) else { return Ok(()) };
         match heard {
-            Ok(()) if !self.is_done(mark) => {
-                broken("G4", &key, format!("transaction {mark} was acknowledged and never committed"))
-            }
-            Ok(()) if sessions().any(|session| session.was_ended_before(mark)) => {
-                broken("G9", &key, format!("transaction {mark} was done, and was called after an end"))
-            }
+            Ok(()) if !self.is_done(mark) => broken(
+                "G4",
+                &key,
+                format!(
+                    "transaction {mark} was acknowledged and never \
+                    committed"
+                ),
+            ),
+            Ok(()) if sessions().any(|session| session.was_ended_before(mark)) => broken(
+                "G9",
+                &key,
+                format!(
+                    "transaction {mark} was done, and was called after an \
+                    end"
+                ),
+            ),
             Err(kind @ (ErrorKind::SessionEnded | ErrorKind::Closing))
                 if !sessions().any(|session| session.may_be_over_before(mark)) =>
             {
-                broken("G9", &key, format!("transaction {mark} was refused with {kind:?}, and no end was called before it"))
+                broken(
+                    "G9",
+                    &key,
+                    format!(
+                        "transaction {mark} was refused with {kind:?}, and no \
+                    end was called before it"
+                    ),
+                )
             }
             _ => Ok(()),
         }
@@ -127,23 +158,58 @@ impl Calls {
         for (at, (call, heard)) in self.0.iter().enumerate() {
             let (before, after) = (&self.0[..at], &self.0[at + 1..]);
             match (call, heard) {
-                (Call::Read, Heard::Saw { edits, marks }) => self.judge_read(key, at, *edits, marks)?,
+                (Call::Read, Heard::Saw { edits, marks }) => {
+                    self.judge_read(key, at, *edits, marks)?
+                }
                 (Call::Save { .. }, Heard::Refused(ErrorKind::SessionEnded)) if !ends(before) => {
-                    return broken("G9", key, format!("a save was refused, and no end was called before it: {self:?}"));
+                    return broken(
+                        "G9",
+                        key,
+                        format!(
+                            "a save was refused, and no end was called \
+                        before it: {self:?}"
+                        ),
+                    );
                 }
                 (Call::Start, Heard::Refused(ErrorKind::AlreadyLoaded)) if ends(before) => {
-                    return broken("G9", key, format!("an end was called, and a start after it found the session: {self:?}"));
+                    return broken(
+                        "G9",
+                        key,
+                        format!(
+                            "an end was called, and a start after it \
+                        found the session: {self:?}"
+                        ),
+                    );
                 }
                 // Whatever was called before something that was done has been carried out by then.
                 (Call::Transaction { mark }, Heard::Nothing)
-                    if known.calm && shows_its_turn(before, after) && !ends(before) && !known.done.contains(mark) =>
+                    if known.calm
+                        && shows_its_turn(before, after)
+                        && !ends(before)
+                        && !known.done.contains(mark) =>
                 {
-                    return broken("G9", key, format!("transaction {mark}, whose caller did not wait, is lost: {self:?}"));
+                    return broken(
+                        "G9",
+                        key,
+                        format!(
+                            "transaction {mark}, whose caller did not \
+                        wait, is lost: {self:?}"
+                        ),
+                    );
                 }
                 (Call::Send { letter }, Heard::Nothing)
-                    if known.calm && shows_its_turn(before, after) && !known.stored.contains_key(letter) =>
+                    if known.calm
+                        && shows_its_turn(before, after)
+                        && !known.stored.contains_key(letter) =>
                 {
-                    return broken("G9", key, format!("message {letter}, whose sender did not wait, is lost: {self:?}"));
+                    return broken(
+                        "G9",
+                        key,
+                        format!(
+                            "message {letter}, whose sender did not \
+                        wait, is lost: {self:?}"
+                        ),
+                    );
                 }
                 _ => {}
             }
@@ -153,28 +219,59 @@ impl Calls {
             _ => None,
         });
         if !sent.is_sorted() {
-            return broken("G9", key, format!("messages were stored in another order than they were sent: {self:?}"));
+            return broken(
+                "G9",
+                key,
+                format!(
+                    "messages were stored in another order than they \
+                were sent: {self:?}"
+                ),
+            );
         }
         Ok(())
     }
 
-    fn judge_read(&self, key: &str, at: usize, seen: u64, marks: &BTreeSet<u64>) -> Result<(), Broken> {
+    fn judge_read(
+        &self,
+        key: &str,
+        at: usize,
+        seen: u64,
+        marks: &BTreeSet<u64>,
+    ) -> Result<(), Broken> {
         // The one exception to G9: a later end may do the work of a save.
         let is_ended_later = ends(&self.0[at..]);
         for (call, heard) in &self.0[..at] {
             let missed = match call {
                 Call::Save { .. } if is_ended_later => false,
-                Call::Save { edits } | Call::End { edits } => *heard == Heard::Done && seen < *edits,
+                Call::Save { edits } | Call::End { edits } => {
+                    *heard == Heard::Done && seen < *edits
+                }
                 Call::Transaction { mark } => *heard == Heard::Done && !marks.contains(mark),
                 Call::Send { .. } | Call::Read | Call::Start => false,
             };
             if missed {
-                return broken("G9", key, format!("a read did not see what was done before it ({call:?}): {self:?}"));
+                return broken(
+                    "G9",
+                    key,
+                    format!(
+                        "a read did not see what was done before it \
+                    ({call:?}): {self:?}"
+                    ),
+                );
             }
         }
-        let early = self.0[at..].iter().find(|(call, _)| matches!(call, Call::Transaction { mark } if marks.contains(mark)));
+        let early = self.0[at..]
+            .iter()
+            .find(|(call, _)| matches!(call, Call::Transaction { mark } if marks.contains(mark)));
         if let Some((call, _)) = early {
-            return broken("G9", key, format!("a read saw what was called after it ({call:?}): {self:?}"));
+            return broken(
+                "G9",
+                key,
+                format!(
+                    "a read saw what was called after it ({call:?}): \
+                {self:?}"
+                ),
+            );
         }
         Ok(())
     }
@@ -199,7 +296,11 @@ mod tests {
     use super::*;
 
     fn judged(calls: &[(Call, Heard)], done: &[u64], stored: &[(u64, u64)]) -> bool {
-        let known = Known { calm: true, done: done.iter().copied().collect(), stored: stored.iter().copied().collect() };
+        let known = Known {
+            calm: true,
+            done: done.iter().copied().collect(),
+            stored: stored.iter().copied().collect(),
+        };
         Calls(calls.to_vec()).judge("p", &known).is_ok()
     }
 
@@ -244,19 +345,28 @@ mod tests {
         ];
         assert!(judged(&calls, &[], &[]));
         let read = [(Call::Read, saw(0, &[]))];
-        assert!(!judged(&[&calls[..], &read].concat(), &[], &[]), "the read came behind the message");
+        assert!(
+            !judged(&[&calls[..], &read].concat(), &[], &[]),
+            "the read came behind the \
+            message"
+        );
     }
 
     #[test]
     fn a_read_may_miss_a_save_only_when_an_end_came_behind_the_read() {
-        let calls = [(Call::Save { edits: 3 }, Heard::Done), (Call::Read, saw(2, &[])), (Call::End { edits: 3 }, Heard::Done)];
+        let calls = [
+            (Call::Save { edits: 3 }, Heard::Done),
+            (Call::Read, saw(2, &[])),
+            (Call::End { edits: 3 }, Heard::Done),
+        ];
         assert!(judged(&calls, &[], &[]));
         assert!(!judged(&calls[..2], &[], &[]));
     }
 
     #[test]
     fn messages_are_stored_in_the_order_in_which_they_were_sent() {
-        let calls = [(Call::Send { letter: 7 }, Heard::Done), (Call::Send { letter: 8 }, Heard::Done)];
+        let calls =
+            [(Call::Send { letter: 7 }, Heard::Done), (Call::Send { letter: 8 }, Heard::Done)];
         assert!(judged(&calls, &[], &[(7, 4), (8, 5)]));
         assert!(!judged(&calls, &[], &[(7, 5), (8, 4)]));
     }
@@ -264,9 +374,14 @@ mod tests {
     #[test]
     fn an_end_refuses_only_what_is_called_after_it() {
         let refused = || Heard::Refused(ErrorKind::SessionEnded);
-        let (save, end) = (|heard| (Call::Save { edits: 0 }, heard), || (Call::End { edits: 0 }, Heard::Done));
+        let (save, end) =
+            (|heard| (Call::Save { edits: 0 }, heard), || (Call::End { edits: 0 }, Heard::Done));
         assert!(judged(&[end(), save(refused())], &[], &[]));
         assert!(!judged(&[save(refused()), end()], &[], &[]));
-        assert!(!judged(&[end(), (Call::Start, Heard::Refused(ErrorKind::AlreadyLoaded))], &[], &[]));
+        assert!(!judged(
+            &[end(), (Call::Start, Heard::Refused(ErrorKind::AlreadyLoaded))],
+            &[],
+            &[]
+        ));
     }
 }

@@ -1,5 +1,5 @@
-//! G2 at a session's end: whoever lets a profile go has saved it. The commit that takes a living session's name out of the lease
-//! holds everything that its client had changed when it ended.
+//! G2 at a session's end: whoever lets a profile go has saved it. The commit that takes a living
+//! session's name out of the lease holds everything that its client had changed when it ended.
 
 use profilestore::SessionEnd;
 
@@ -18,9 +18,22 @@ pub fn committed(seen: &Seen<'_>, told: &Told) -> Result<(), Broken> {
     let Some((end, edits)) = session.ended else {
         return broken("G2", step.key, format!("session {label} was released before it ended"));
     };
-    let saved = step.after.data.as_ref().and_then(|data| data.edits.get(&label)).copied().unwrap_or_default();
+    let saved = step
+        .after
+        .data
+        .as_ref()
+        .and_then(|data| data.edits.get(&label))
+        .copied()
+        .unwrap_or_default();
     if end != SessionEnd::Lost && saved < edits {
-        return broken("G2", step.key, format!("session {label} ended with {edits} edits and was released with {saved}"));
+        return broken(
+            "G2",
+            step.key,
+            format!(
+                "session {label} ended with {edits} edits and was \
+            released with {saved}"
+            ),
+        );
     }
     Ok(())
 }

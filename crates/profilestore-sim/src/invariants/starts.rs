@@ -14,15 +14,29 @@ const DRIFT: f64 = 0.98;
 
 /// A start was refused.
 pub fn refused(number: u64, kind: ErrorKind, told: &Told) -> Result<(), Broken> {
-    let Some(start) = told.starts.iter().find(|start| start.number == number) else { return Ok(()) };
+    let Some(start) = told.starts.iter().find(|start| start.number == number) else {
+        return Ok(());
+    };
     let took = Instant::now() - start.since;
     let what = match kind {
         ErrorKind::Cancelled if !start.may_be_cancelled => "its caller did not call it off",
-        ErrorKind::TimedOut if start.limit.is_none_or(|limit| took < limit.mul_f64(DRIFT)) => "its time was not up",
-        ErrorKind::Superseded if !told.starts.iter().any(|other| supersedes(other, start)) => "no later start came",
+        ErrorKind::TimedOut if start.limit.is_none_or(|limit| took < limit.mul_f64(DRIFT)) => {
+            "its time was not up"
+        }
+        ErrorKind::Superseded if !told.starts.iter().any(|other| supersedes(other, start)) => {
+            "no \
+            later start came"
+        }
         _ => return Ok(()),
     };
-    broken("starts", &start.key, format!("start {number} hears {kind:?} after {took:?}, and {what}"))
+    broken(
+        "starts",
+        &start.key,
+        format!(
+            "start {number} hears {kind:?} after {took:?}, and \
+        {what}"
+        ),
+    )
 }
 
 fn supersedes(later: &StartTold, start: &StartTold) -> bool {

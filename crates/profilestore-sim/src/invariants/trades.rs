@@ -1,5 +1,5 @@
-//! G4: a trade's effect is in both profiles from one commit on, or in neither; an item is in one place; what a client was told was
-//! not done is not done.
+//! G4: a trade's effect is in both profiles from one commit on, or in neither; an item is in one
+//! place; what a client was told was not done is not done.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +17,8 @@ pub struct Trades {
     ever: BTreeSet<u64>,
     /// How many profiles hold each item, as far as it is not one.
     items: BTreeMap<u64, i64>,
-    /// Items that an operator brought back with an earlier version: they may be somebody else's by now.
+    /// Items that an operator brought back with an earlier version: they may be somebody else's by
+    /// now.
     copied: BTreeSet<u64>,
 }
 
@@ -28,14 +29,16 @@ fn list(side: &Side, of: impl Fn(&crate::data::Player) -> &Vec<u64>) -> BTreeSet
 impl Trades {
     pub fn committed(&mut self, seen: &Seen<'_>, told: &Told) -> Result<(), Broken> {
         let step = seen.step;
-        let (had, has) = (list(step.before, |data| &data.items), list(step.after, |data| &data.items));
+        let (had, has) =
+            (list(step.before, |data| &data.items), list(step.after, |data| &data.items));
         if seen.kind.rewrites() {
             for item in has.difference(&had) {
                 self.items.remove(item);
                 self.copied.insert(*item);
             }
         }
-        let mut items: Vec<u64> = step.after.data.iter().flat_map(|data| &data.items).copied().collect();
+        let mut items: Vec<u64> =
+            step.after.data.iter().flat_map(|data| &data.items).copied().collect();
         items.sort_unstable();
         let twice = items.windows(2).any(|two| two[0] == two[1] && !self.copied.contains(&two[0]));
         if twice {
@@ -50,14 +53,18 @@ impl Trades {
         if seen.kind.rewrites() {
             return Ok(());
         }
-        let (had, has) = (list(step.before, |data| &data.trades), list(step.after, |data| &data.trades));
+        let (had, has) =
+            (list(step.before, |data| &data.trades), list(step.after, |data| &data.trades));
         for trade in has.difference(&had) {
             let told_so = told.trades.get(usize::try_from(*trade).unwrap_or(usize::MAX));
             if told_so == Some(&TradeTold::Failed) {
                 return broken(
                     "G4",
                     step.key,
-                    format!("trade {trade} takes effect, and its client was told that nothing was done"),
+                    format!(
+                        "trade {trade} takes effect, and its client was told that nothing was \
+                        done"
+                    ),
                 );
             }
             *self.open.entry(*trade).or_default() += 1;

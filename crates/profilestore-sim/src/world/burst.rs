@@ -77,7 +77,9 @@ impl Burst {
             0 | 1 => {
                 let save = world.save(self.label);
                 let edits = save.edits;
-                let answer = listens.then(|| -> Answer { Box::pin(async move { heard(world.hear_save(save).await) }) });
+                let answer = listens.then(|| -> Answer {
+                    Box::pin(async move { heard(world.hear_save(save).await) })
+                });
                 self.note(Call::Save { edits }, answer);
             }
             2 | 3 => {
@@ -86,7 +88,9 @@ impl Burst {
                 let takers = partner.into_iter().chain([self.label]).collect();
                 let called = world.transact(&self.running, takers, Bargain::None);
                 let mark = called.mark;
-                let answer = listens.then(|| -> Answer { Box::pin(async move { heard(world.hear_transaction(called).await) }) });
+                let answer = listens.then(|| -> Answer {
+                    Box::pin(async move { heard(world.hear_transaction(called).await) })
+                });
                 self.note(Call::Transaction { mark }, answer);
             }
             4 => {
@@ -111,7 +115,9 @@ impl Burst {
     fn end(&mut self, world: &World, dice: &Dice) {
         let edits = world.clerk.0.lock().told.sessions[&self.label].edits;
         let ended = world.end(self.label);
-        let answer = dice.chance(0.7).then(|| -> Answer { Box::pin(async move { heard(ended.await.ok().flatten()) }) });
+        let answer = dice
+            .chance(0.7)
+            .then(|| -> Answer { Box::pin(async move { heard(ended.await.ok().flatten()) }) });
         self.note(Call::End { edits }, answer);
     }
 
@@ -159,20 +165,27 @@ impl Burst {
         }
         let life = &self.running.life;
         let others = |start: &StartTold| {
-            start.key == self.key && Arc::ptr_eq(&start.life, life) && start.until.is_none_or(|until| until >= self.began)
+            start.key == self.key
+                && Arc::ptr_eq(&start.life, life)
+                && start.until.is_none_or(|until| until >= self.began)
         };
         if books.told.starts.iter().filter(|start| others(start)).count() > 1 {
             // A start may have found another client's start.
             self.calls.0.retain(|(call, _)| *call != Call::Start);
         }
-        let mut known = Known { calm: self.was_active && !life.troubled_since(self.began - FELT), ..Known::default() };
+        let mut known = Known {
+            calm: self.was_active && !life.troubled_since(self.began - FELT),
+            ..Known::default()
+        };
         for (call, _) in &self.calls.0 {
             match call {
                 Call::Transaction { mark } if books.invariants.order.is_done(*mark) => {
                     known.done.insert(*mark);
                 }
                 Call::Send { letter } => {
-                    known.stored.extend(books.invariants.messages.stored_as(*letter).map(|place| (*letter, place)));
+                    known.stored.extend(
+                        books.invariants.messages.stored_as(*letter).map(|place| (*letter, place)),
+                    );
                 }
                 _ => {}
             }
@@ -196,7 +209,8 @@ impl Actor {
                 }
                 3 if next.is_none() => burst.end(&self.world, &self.dice),
                 4 if burst.has_ended() && next.is_none() => {
-                    let start = self.world.start(&running, &self.key, Door::Main, StartOptions::new());
+                    let start =
+                        self.world.start(&running, &self.key, Door::Main, StartOptions::new());
                     let (world, (tell, told)) = (self.world.clone(), oneshot::channel());
                     let answer: Answer = Box::pin(async move {
                         let joined = world.hear(start, None).await;

@@ -43,9 +43,14 @@ pub(super) struct Sending {
 }
 
 impl World {
-    /// Calls a transaction of the takers, in which each gains or loses coins. `bargain` is what else
-    /// happens in it, for each taker.
-    pub(super) fn transact(&self, running: &Running, takers: Vec<Label>, bargain: Bargain) -> Transaction {
+    /// Calls a transaction of the takers, in which each gains or loses coins. `bargain` is what
+    /// else happens in it, for each taker.
+    pub(super) fn transact(
+        &self,
+        running: &Running,
+        takers: Vec<Label>,
+        bargain: Bargain,
+    ) -> Transaction {
         let (mark, key, takers) = {
             let books = &mut *self.clerk.0.lock();
             let mark = books.told.call();
@@ -54,11 +59,17 @@ impl World {
             let takers: Vec<(Label, Seat)> = takers.iter().map(seat).collect();
             let key = books.told.sessions[&takers[0].0].key.clone();
             books.note(Some(&key), || {
-                format!("transaction {mark} of {:?}", takers.iter().map(|(label, _)| label).collect::<Vec<_>>())
+                format!(
+                    "transaction {mark} of \
+                    {:?}",
+                    takers.iter().map(|(label, _)| label).collect::<Vec<_>>()
+                )
             });
             (mark, key, takers)
         };
-        let transaction = takers.iter().fold(running.server.transaction(), |builder, (_, seat)| seat.joins(builder));
+        let transaction = takers
+            .iter()
+            .fold(running.server.transaction(), |builder, (_, seat)| seat.joins(builder));
         let seats = takers.clone();
         let done = transaction.run(move |tx| {
             let mut item = None;
@@ -75,7 +86,10 @@ impl World {
     }
 
     /// Waits for a transaction.
-    pub(super) async fn hear_transaction(&self, transaction: Transaction) -> Option<Result<(), ErrorKind>> {
+    pub(super) async fn hear_transaction(
+        &self,
+        transaction: Transaction,
+    ) -> Option<Result<(), ErrorKind>> {
         let Transaction { mark, key, life, takers, answer } = transaction;
         let answer = life.wait(answer).await?;
         let books = &mut *self.clerk.0.lock();
@@ -125,7 +139,12 @@ impl World {
     pub(super) fn send_once(&self, running: &Running, to: &str, coins: i64) -> Sending {
         let number = {
             let letters = &mut self.clerk.0.lock().told.letters;
-            letters.push(LetterTold { to: to.to_owned(), coins, under_way: 1, ..LetterTold::default() });
+            letters.push(LetterTold {
+                to: to.to_owned(),
+                coins,
+                under_way: 1,
+                ..LetterTold::default()
+            });
             letters.len() as u64 - 1
         };
         let letter = Letter { number, coins, gift: false };

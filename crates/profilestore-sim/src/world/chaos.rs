@@ -16,7 +16,8 @@ use crate::{
     oracle::SessionTold,
 };
 
-/// The bytes that a server may have under way to the store: 64 MiB of saves, and what is not a save.
+/// The bytes that a server may have under way to the store: 64 MiB of saves, and what is not a
+/// save.
 const MOST_BYTES: u64 = 80 << 20;
 
 impl World {
@@ -49,7 +50,14 @@ impl World {
         for running in (0..self.size.servers).filter_map(|node| self.running(node)) {
             let most = running.life.under_way.most();
             if most > MOST_BYTES {
-                self.check(broken("overload", &running.life.job, format!("{most} bytes were under way to the store")));
+                self.check(broken(
+                    "overload",
+                    &running.life.job,
+                    format!(
+                        "{most} bytes were under \
+                    way to the store"
+                    ),
+                ));
             }
         }
     }
@@ -75,8 +83,15 @@ impl World {
                 }
                 15..17 => self.step_clock(&dice),
                 17 if number == 0 => match backup.take() {
-                    None => backup = Some((self.store.inner().backup(), self.clerk.0.lock().invariants.clone())),
-                    Some(taken) if dice.chance(0.3) && self.operating.load(Ordering::Relaxed) == 0 => {
+                    None => {
+                        backup = Some((
+                            self.store.inner().backup(),
+                            self.clerk.0.lock().invariants.clone(),
+                        ))
+                    }
+                    Some(taken)
+                        if dice.chance(0.3) && self.operating.load(Ordering::Relaxed) == 0 =>
+                    {
                         self.restore(taken.0, taken.1)
                     }
                     Some(taken) => backup = Some(taken),
@@ -91,14 +106,21 @@ impl World {
     async fn rob_a_server_that_is_stopped(self: &Arc<Self>, node: usize, dice: &Dice) {
         let victim = self.running(node).and_then(|running| {
             let books = self.clerk.0.lock();
-            let open = |session: &&SessionTold| Arc::ptr_eq(&session.life, &running.life) && session.ended.is_none();
+            let open = |session: &&SessionTold| {
+                Arc::ptr_eq(&session.life, &running.life) && session.ended.is_none()
+            };
             books.told.sessions.values().find(open).map(|session| session.key.clone())
         });
         let Some(key) = victim else { return };
         self.disturb(node, LineState::Held, dice.seconds(20.5, 26.0));
         tokio::time::sleep(dice.seconds(1.0, 19.0)).await;
-        let thief = self.running((node + 1) % self.size.servers).filter(|running| !running.server.is_closing());
-        let Some(running) = thief.filter(|running| running.life.line.state() == LineState::Open) else { return };
+        let thief = self
+            .running((node + 1) % self.size.servers)
+            .filter(|running| !running.server.is_closing());
+        let Some(running) = thief.filter(|running| running.life.line.state() == LineState::Open)
+        else {
+            return;
+        };
         self.count("robberies");
         self.join(&running, &key, StartOptions::new().steal(), None).await;
     }
@@ -170,10 +192,19 @@ impl World {
         }
         let labels: Vec<Label> = {
             let books = self.clerk.0.lock();
-            let open = |session: &SessionTold| Arc::ptr_eq(&session.life, &running.life) && session.ended.is_none();
-            books.told.sessions.iter().filter(|(_, session)| open(session)).map(|(label, _)| *label).collect()
+            let open = |session: &SessionTold| {
+                Arc::ptr_eq(&session.life, &running.life) && session.ended.is_none()
+            };
+            books
+                .told
+                .sessions
+                .iter()
+                .filter(|(_, session)| open(session))
+                .map(|(label, _)| *label)
+                .collect()
         };
-        let mut bursts: Vec<Burst> = labels.iter().take(3).map(|label| Burst::new(self, running.clone(), *label)).collect();
+        let mut bursts: Vec<Burst> =
+            labels.iter().take(3).map(|label| Burst::new(self, running.clone(), *label)).collect();
         let dice = Dice::new(self.seed, 50_000 + labels.first().copied().unwrap_or_default());
         for burst in &mut bursts {
             for _ in 0..1 + dice.below(4) {
@@ -184,7 +215,8 @@ impl World {
         bursts
     }
 
-    /// G8: when `shutdown` returns, every session has been saved and released, or is listed by name.
+    /// G8: when `shutdown` returns, every session has been saved and released, or is listed by
+    /// name.
     pub(super) async fn shut_down(self: &Arc<Self>, running: &Running) {
         let Running { server, life, .. } = running;
         self.note(None, || format!("{} shuts down", life.job));
@@ -203,18 +235,35 @@ impl World {
             burst.judge(self, SessionEnd::Shutdown);
         }
         let books = &mut *self.clerk.0.lock();
-        books.note(None, || format!("{} has shut down: not saved {:?}", life.job, report.not_saved));
+        books.note(None, || {
+            format!(
+                "{} has shut down: not saved \
+            {:?}",
+                life.job, report.not_saved
+            )
+        });
         let listed = |key: &str| report.not_saved.iter().any(|(other, _)| other.key() == key);
         let mut outcomes = Vec::new();
-        for (label, session) in books.told.sessions.iter().filter(|(_, session)| Arc::ptr_eq(&session.life, life)) {
+        for (label, session) in
+            books.told.sessions.iter().filter(|(_, session)| Arc::ptr_eq(&session.life, life))
+        {
             if listed(&session.key) {
                 continue;
             }
             outcomes.push(match session.ended {
-                Some((SessionEnd::Shutdown, edits)) => books.invariants.durable.acknowledged(&session.key, *label, edits),
+                Some((SessionEnd::Shutdown, edits)) => {
+                    books.invariants.durable.acknowledged(&session.key, *label, edits)
+                }
                 // What became of the others was told to whoever ended them.
                 Some(_) => Ok(()),
-                None => broken("G8", &session.key, format!("session {label} is still open after the shutdown, and not listed")),
+                None => broken(
+                    "G8",
+                    &session.key,
+                    format!(
+                        "session {label} is still open after \
+                    the shutdown, and not listed"
+                    ),
+                ),
             });
         }
         for outcome in outcomes {

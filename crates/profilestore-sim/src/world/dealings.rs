@@ -15,7 +15,8 @@ use crate::{
 };
 
 impl Actor {
-    /// A purchase is granted once, however often its receipt comes, and confirmed when the grant is durable.
+    /// A purchase is granted once, however often its receipt comes, and confirmed when the grant is
+    /// durable.
     pub(super) async fn buy(&mut self, label: Label) {
         let purchase = *self.paid.get_or_insert_with(|| {
             self.purchases += 1;
@@ -64,13 +65,27 @@ impl Actor {
                 let books = &mut *self.world.clerk.0.lock();
                 let told = &mut books.told.letters[index];
                 told.under_way += 1;
-                (told.to.clone(), Letter { number, coins: told.coins, gift: told.gift }, told.stored)
+                (
+                    told.to.clone(),
+                    Letter { number, coins: told.coins, gift: told.gift },
+                    told.stored,
+                )
             };
             let id = self.world.letter_id(number);
-            let Some(answer) = running.life.wait(running.doors.main.send_message_as(&to, &id, &letter)).await else { return };
+            let Some(answer) =
+                running.life.wait(running.doors.main.send_message_as(&to, &id, &letter)).await
+            else {
+                return;
+            };
             let restored = self.restores();
             let books = &mut *self.world.clerk.0.lock();
-            books.note(Some(&to), || format!("message {number} to {to} from {}: {answer:?}", running.life.job));
+            books.note(Some(&to), || {
+                format!(
+                    "message {number} to {to} from {}: \
+                {answer:?}",
+                    running.life.job
+                )
+            });
             let told = &mut books.told.letters[index];
             told.under_way -= 1;
             match answer {
@@ -78,7 +93,14 @@ impl Actor {
                     told.stored = true;
                     books.counts.add("messages stored");
                     let outcome = if was_stored && sent == Sent::Now && restored == 0 {
-                        broken("G3", &to, format!("message {number} had been acknowledged, and was stored again"))
+                        broken(
+                            "G3",
+                            &to,
+                            format!(
+                                "message {number} had been acknowledged, and \
+                            was stored again"
+                            ),
+                        )
                     } else {
                         books.invariants.messages.acknowledged(&to, number)
                     };
@@ -94,10 +116,18 @@ impl Actor {
     pub(super) fn partner(&self, label: Label) -> Option<Label> {
         let books = self.world.clerk.0.lock();
         let own = &books.told.sessions[&label];
-        let near =
-            |session: &SessionTold| Arc::ptr_eq(&session.life, &own.life) && session.key != own.key && session.ended.is_none();
-        let partners: Vec<Label> =
-            books.told.sessions.iter().filter(|(_, session)| near(session)).map(|(label, _)| *label).collect();
+        let near = |session: &SessionTold| {
+            Arc::ptr_eq(&session.life, &own.life)
+                && session.key != own.key
+                && session.ended.is_none()
+        };
+        let partners: Vec<Label> = books
+            .told
+            .sessions
+            .iter()
+            .filter(|(_, session)| near(session))
+            .map(|(label, _)| *label)
+            .collect();
         (!partners.is_empty()).then(|| *self.dice.pick(&partners))
     }
 
@@ -111,10 +141,16 @@ impl Actor {
             trades.push(TradeTold::Unknown);
             trades.len() as u64 - 1
         };
-        let called = self.world.transact(&running, vec![partner, label], Bargain::Sale { trade, price });
+        let called =
+            self.world.transact(&running, vec![partner, label], Bargain::Sale { trade, price });
         let Some(heard) = self.world.hear_transaction(called).await else { return };
         let books = &mut *self.world.clerk.0.lock();
-        books.note(Some(&self.key), || format!("trade {trade} of sessions {partner} and {label}: {heard:?}"));
+        books.note(Some(&self.key), || {
+            format!(
+                "trade {trade} of sessions {partner} and {label}: \
+            {heard:?}"
+            )
+        });
         match heard {
             Ok(()) => {
                 books.told.trades[trade as usize] = TradeTold::Done;
@@ -149,7 +185,8 @@ impl Actor {
         // The second time is a caller that did not hear the answer.
         for _ in 0..=usize::from(self.dice.chance(0.3)) {
             self.world.clerk.0.lock().told.letters[number as usize].under_way += 1;
-            let (giver, players, to_, id) = (seat.clone(), running.doors.main.clone(), to.clone(), id.clone());
+            let (giver, players, to_, id) =
+                (seat.clone(), running.doors.main.clone(), to.clone(), id.clone());
             let done = seat.joins(running.server.transaction()).run(move |tx| {
                 giver.edit_in(tx, |data| {
                     data.coins -= coins;
@@ -159,7 +196,13 @@ impl Actor {
             });
             let Some(answer) = life.wait(done).await else { return };
             let books = &mut *self.world.clerk.0.lock();
-            books.note(Some(&self.key), || format!("gift {number} of {} to {to}: {answer:?}", self.key));
+            books.note(Some(&self.key), || {
+                format!(
+                    "gift {number} of {} to {to}: \
+                {answer:?}",
+                    self.key
+                )
+            });
             let told = &mut books.told.letters[number as usize];
             told.under_way -= 1;
             let stored = match answer {

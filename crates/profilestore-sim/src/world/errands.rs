@@ -1,5 +1,5 @@
-//! What players' programs do beside a session: reads that are written back, removals, and a read after
-//! an end.
+//! What players' programs do beside a session: reads that are written back, removals, and a read
+//! after an end.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -65,13 +65,21 @@ impl Actor {
             (session.life.clone(), edits)
         };
         let Some(running) = self.running_of_session(label) else { return };
-        let Some(Ok(Some(read))) = life.wait(running.doors.main.get(&self.key)).await else { return };
+        let Some(Ok(Some(read))) = life.wait(running.doors.main.get(&self.key)).await else {
+            return;
+        };
         let seen = read.data.edits.get(&label).copied().unwrap_or_default();
         let books = &mut *self.world.clerk.0.lock();
         // Only if the last save could be done at all: the session may have been lost.
         let committed = books.invariants.durable.edits(&self.key, label);
-        if committed >= edits && seen < edits && !books.invariants.durable.rewritten(&self.key, label) {
-            let what = format!("session {label} ended with {edits} edits, and a read after that on its server saw {seen}");
+        if committed >= edits
+            && seen < edits
+            && !books.invariants.durable.rewritten(&self.key, label)
+        {
+            let what = format!(
+                "session {label} ended with {edits} edits, and a read after that \
+                on its server saw {seen}"
+            );
             let outcome = broken("G9", &self.key, what);
             books.check(outcome);
         }

@@ -96,7 +96,8 @@ impl Actor {
             3 => options.when_held(|_| WhenHeld::Wait).timeout(self.dice.seconds(0.0, 5.0)),
             4 => options.steal(),
             5 | 6 => {
-                // It says so when it is asked that often; meanwhile another thread starts the profile.
+                // It says so when it is asked that often; meanwhile another thread starts the
+                // profile.
                 let (asked, at) = (AtomicU64::new(0), self.dice.below(4) as u64);
                 let call = call_later(&self.world, running, &self.key, self.door(), later);
                 let call = Mutex::new(self.dice.chance(0.7).then_some(call));
@@ -115,7 +116,8 @@ impl Actor {
     }
 }
 
-/// A start that is called when the library is at some place of its own. A world is not kept alive by it.
+/// A start that is called when the library is at some place of its own. A world is not kept alive
+/// by it.
 fn call_later(
     world: &Arc<World>,
     running: &Running,
@@ -126,7 +128,11 @@ fn call_later(
     let (world, life) = (Arc::downgrade(world), Arc::downgrade(&running.life));
     let (key, later) = (key.to_owned(), Arc::downgrade(later));
     move || {
-        let (Some(world), Some(life), Some(later)) = (world.upgrade(), life.upgrade(), later.upgrade()) else { return };
+        let (Some(world), Some(life), Some(later)) =
+            (world.upgrade(), life.upgrade(), later.upgrade())
+        else {
+            return;
+        };
         let Some(running) = world.running_of(&life) else { return };
         *later.lock() = Some(world.start(&running, &key, door, StartOptions::new()));
     }

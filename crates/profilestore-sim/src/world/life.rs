@@ -1,4 +1,5 @@
-//! One life of a game server: from its start to its crash or shutdown, and the trouble it has on the way.
+//! One life of a game server: from its start to its crash or shutdown, and the trouble it has on
+//! the way.
 
 use std::{
     sync::{
@@ -33,7 +34,15 @@ pub struct Life {
 
 impl Life {
     pub fn new(job: String, line: Line, plan: Plan, under_way: Bytes) -> Arc<Self> {
-        Arc::new(Self { job, line, plan, under_way, over: AtomicBool::new(false), ended: Notify::new(), closing: 0.into() })
+        Arc::new(Self {
+            job,
+            line,
+            plan,
+            under_way,
+            over: AtomicBool::new(false),
+            ended: Notify::new(),
+            closing: 0.into(),
+        })
     }
 
     /// True once the process is gone.
@@ -63,7 +72,8 @@ impl Life {
         self.line.set(state);
     }
 
-    /// Waits as a client on this server does: None when the process is gone first; a process that is stopped answers later.
+    /// Waits as a client on this server does: None when the process is gone first; a process that
+    /// is stopped answers later.
     pub async fn wait<T>(&self, what: impl Future<Output = T>) -> Option<T> {
         let answer = tokio::select! {
             biased;
@@ -97,7 +107,9 @@ impl Life {
 
     /// True when something went wrong between this server and the store since then.
     pub fn troubled_since(&self, since: Instant) -> bool {
-        self.is_over() || self.line.state() != LineState::Open || self.plan.trouble.lock().is_some_and(|last| last >= since)
+        self.is_over()
+            || self.line.state() != LineState::Open
+            || self.plan.trouble.lock().is_some_and(|last| last >= since)
     }
 }
 

@@ -1,5 +1,5 @@
-//! One seed's world: game servers on one store, players, and everything that goes wrong with them; then peace, in which everybody
-//! must be served.
+//! One seed's world: game servers on one store, players, and everything that goes wrong with them;
+//! then peace, in which everybody must be served.
 //!
 //! It runs on one thread in paused time, so nothing but the seed decides what happens.
 
@@ -147,7 +147,9 @@ struct StoreClock {
 
 impl Clock for StoreClock {
     fn unix_ms(&self) -> i64 {
-        self.start_ms + self.began.elapsed().as_millis() as i64 + self.stepped_ms.load(Ordering::Relaxed)
+        self.start_ms
+            + self.began.elapsed().as_millis() as i64
+            + self.stepped_ms.load(Ordering::Relaxed)
     }
 }
 
@@ -188,7 +190,8 @@ struct World {
     calm: std::sync::atomic::AtomicBool,
     seed: u64,
     lives: std::sync::atomic::AtomicU64,
-    /// Operators between reading and writing. No backup is restored meanwhile: what they write is theirs to answer for.
+    /// Operators between reading and writing. No backup is restored meanwhile: what they write is
+    /// theirs to answer for.
     operating: std::sync::atomic::AtomicUsize,
 }
 
@@ -229,13 +232,18 @@ impl World {
     fn new(seed: u64, size: Size, traced: bool) -> Arc<Self> {
         let dice = Dice::new(seed, 0);
         let start_ms = 1_795_000_000_000 + dice.below(3_600_000) as i64;
-        let clock =
-            Arc::new(StoreClock { began: Instant::now(), start_ms, stepped_ms: AtomicI64::new(0), last_step: Mutex::default() });
+        let clock = Arc::new(StoreClock {
+            began: Instant::now(),
+            start_ms,
+            stepped_ms: AtomicI64::new(0),
+            last_step: Mutex::default(),
+        });
         let env = Env::new(Arc::new(SharedClock(clock.clone())), Arc::new(dice.rng()));
         let clerk = Arc::new(Clerk(Mutex::new(Books::new(traced))));
         let store = Arc::new(Watched::new(MemoryStore::new(env), clerk.clone()));
         let weather = Weather::draw(&dice);
-        let weather = if size.hasty { weather.overloaded(&Dice::new(seed, 60_000)) } else { weather };
+        let weather =
+            if size.hasty { weather.overloaded(&Dice::new(seed, 60_000)) } else { weather };
         let nodes = (0..size.servers).map(|_| Node { running: Mutex::new(None) }).collect();
         let world = Arc::new(Self {
             size,
@@ -288,7 +296,11 @@ impl World {
         let job = same_job.unwrap_or_else(|| format!("n{node}-{life_number}"));
         let rate = 1.0 + (dice.part() - 0.5) * 0.001;
         let skew = (dice.part() - 0.5) * *dice.pick(&[0.0, 100.0, 120_000.0, 7_200_000.0]);
-        let clock = ServerClock { began: self.clock.began, start_ms: self.clock.start_ms + skew as i64, rate };
+        let clock = ServerClock {
+            began: self.clock.began,
+            start_ms: self.clock.start_ms + skew as i64,
+            rate,
+        };
         let env = Env::new(Arc::new(clock), Arc::new(dice.rng()));
         // Monotonic clocks go wrong by up to a percent.
         let pace = 1.0 + (dice.part() - 0.5) * *dice.pick(&[0.0, 0.001, 0.02]);
@@ -297,12 +309,19 @@ impl World {
         let chances = if calm { self.weather.calm() } else { self.weather.store };
         let plan = Plan::new(Drawn::new(dice.rng(), chances));
         let under_way = Bytes::default();
-        let inner = SlowStore::new(self.store.clone(), self.pace.clone(), plan.clone(), under_way.clone());
+        let inner =
+            SlowStore::new(self.store.clone(), self.pace.clone(), plan.clone(), under_way.clone());
         let store = FaultyStore::new(Arc::new(inner) as Arc<dyn DataStore>, plan.clone());
-        let hints = FaultyMessenger::new(self.messenger.clone(), store.line().clone(), dice.rng(), self.weather.hints);
+        let hints = FaultyMessenger::new(
+            self.messenger.clone(),
+            store.line().clone(),
+            dice.rng(),
+            self.weather.hints,
+        );
         let life = Life::new(job.clone(), store.line().clone(), plan, under_way);
         loop {
-            let start = GameServer::builder(store.clone()).messenger(hints.clone()).job_id(job.clone());
+            let start =
+                GameServer::builder(store.clone()).messenger(hints.clone()).job_id(job.clone());
             match start.env(env.clone()).settings(self.weather.settings()).start().await {
                 Ok(server) => {
                     let doors = Doors::new(&server, "PlayerData");

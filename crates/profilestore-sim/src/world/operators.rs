@@ -1,13 +1,14 @@
-//! What operators do from outside the game, through any server: edits of one profile and of all, edits that stand, undoing, rollback,
-//! erasure, ending sessions; and programs that write something into the store which is no profile.
+//! What operators do from outside the game, through any server: edits of one profile and of all,
+//! edits that stand, undoing, rollback, erasure, ending sessions; and programs that write something
+//! into the store which is no profile.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use profilestore::{
     Attribution, Edit, Error, ErrorKind, Operator, ProfileKey,
     data_store::{
-        Cause, Change, Commit, CommitId, DataStore, DataStoreExt, LeaseState, NewValue, Order, Returning, VersionQuery,
-        VersionRef,
+        Cause, Change, Commit, CommitId, DataStore, DataStoreExt, LeaseState, NewValue, Order,
+        Returning, VersionQuery, VersionRef,
     },
     env::Env,
     key::DEFAULT_SCOPE,
@@ -107,7 +108,10 @@ impl Desk {
         let coins = 1 + self.dice.below(100) as i64;
         let number = self.order(EditTold { to: Some(name.to_owned()), ..EditTold::default() });
         let edit = granting(number, coins, coins);
-        let edit = if fits { Ok(edit) } else { edit.test("/coins", json!("many")) }.expect("the paths are right");
+        let edit = if fits { Ok(edit) } else { edit.test("/coins", json!("many")) }.expect(
+            "the \
+            paths are right",
+        );
         let operation = self.env.uuid();
         self.single.push((number, operation, edit));
         self.ask(running, self.single.len() - 1).await;
@@ -133,7 +137,14 @@ impl Desk {
         let Some(answer) = running.life.wait(asked).await else { return };
         let replaced = self.world.restores() != before;
         let books = &mut *self.world.clerk.0.lock();
-        books.note(Some(&name), || format!("edit {number} of {name} from {}: {}", running.life.job, said(&answer)));
+        books.note(Some(&name), || {
+            format!(
+                "edit {number} of {name} from {}: \
+            {}",
+                running.life.job,
+                said(&answer)
+            )
+        });
         let told = &mut books.told.edits[index];
         told.under_way -= 1;
         match &answer {
@@ -150,19 +161,44 @@ impl Desk {
 
     async fn roll_back(&self, running: &Running, name: &str) {
         let key = profile_key(name);
-        let query =
-            VersionQuery { key: key.clone(), order: Order::Descending, from_ms: None, to_ms: None, after: None, limit: 20 };
+        let query = VersionQuery {
+            key: key.clone(),
+            order: Order::Descending,
+            from_ms: None,
+            to_ms: None,
+            after: None,
+            limit: 20,
+        };
         let versions = self.world.store.versions(&query).await.expect("memory can be read");
-        let versions: Vec<u64> = versions.iter().filter(|version| !version.removed).map(|version| version.number).collect();
+        let versions: Vec<u64> = versions
+            .iter()
+            .filter(|version| !version.removed)
+            .map(|version| version.number)
+            .collect();
         if versions.is_empty() {
             return;
         }
         let version = *self.dice.pick(&versions);
-        self.world.note(Some(name), || format!("{name} is to be rolled back to version {version} on {}", running.life.job));
+        self.world.note(Some(name), || {
+            format!(
+                "{name} is to be rolled back to version {version} \
+            on {}",
+                running.life.job
+            )
+        });
         // The version may be something that is no profile.
         *self.world.clerk.0.lock().told.removals.entry(name.to_owned()).or_default() += 1;
-        let answer = running.life.wait(self.operator(running).restore(&key, VersionRef::Number(version))).await;
-        self.world.note(Some(name), || format!("rolled back: {}", answer.as_ref().map_or_else(|| "nothing".into(), said)));
+        let answer = running
+            .life
+            .wait(self.operator(running).restore(&key, VersionRef::Number(version)))
+            .await;
+        self.world.note(Some(name), || {
+            format!(
+                "rolled back: \
+            {}",
+                answer.as_ref().map_or_else(|| "nothing".into(), said)
+            )
+        });
         if let Some(Ok(_)) = answer {
             self.world.count("rollbacks");
         }
@@ -174,15 +210,23 @@ impl Desk {
         *self.world.clerk.0.lock().told.removals.entry(name.clone()).or_default() += 1;
         self.world.note(Some(&name), || format!("{name} is to be erased on {}", running.life.job));
         let before = self.world.restores();
-        let answer = running.life.wait(self.operator(running).erase_user(user_of(player), false)).await;
-        self.world.note(Some(&name), || format!("erased: {}", answer.as_ref().map_or_else(|| "nothing".into(), said)));
+        let answer =
+            running.life.wait(self.operator(running).erase_user(user_of(player), false)).await;
+        self.world.note(Some(&name), || {
+            format!("erased: {}", answer.as_ref().map_or_else(|| "nothing".into(), said))
+        });
         let Some(Ok(report)) = answer else { return };
         let replaced = self.world.restores() != before;
         let books = &mut *self.world.clerk.0.lock();
         for erased in &report.erased {
             books.counts.add("erasures");
             if !replaced && !books.invariants.erased.has(erased.key.key()) {
-                let outcome = broken("erasure", erased.key.key(), "the profile was reported as erased, and is not");
+                let outcome = broken(
+                    "erasure",
+                    erased.key.key(),
+                    "the profile was reported as \
+                    erased, and is not",
+                );
                 books.check(outcome);
             }
         }
@@ -193,7 +237,13 @@ impl Desk {
         let since = Instant::now();
         let number = {
             let books = &mut *self.world.clerk.0.lock();
-            books.note(Some(name), || format!("an operator ends the session on {name} from {} steal={steal}", running.life.job));
+            books.note(Some(name), || {
+                format!(
+                    "an operator ends the session on {name} from {} \
+                steal={steal}",
+                    running.life.job
+                )
+            });
             let life = running.life.clone();
             for session in books.told.sessions.values_mut().filter(|session| session.key == name) {
                 session.disturbed |= Arc::ptr_eq(&session.life, &life);
@@ -213,9 +263,14 @@ impl Desk {
             number
         };
         let operator = self.operator(running);
-        let answer = running.life.wait(operator.end_session(&profile_key(name), steal, PATIENCE_WITH_SESSIONS)).await;
+        let answer = running
+            .life
+            .wait(operator.end_session(&profile_key(name), steal, PATIENCE_WITH_SESSIONS))
+            .await;
         let books = &mut *self.world.clerk.0.lock();
-        books.note(Some(name), || format!("ended: {}", answer.as_ref().map_or_else(|| "nothing".into(), said)));
+        books.note(Some(name), || {
+            format!("ended: {}", answer.as_ref().map_or_else(|| "nothing".into(), said))
+        });
         books.told.start_ended(number);
         if let Some(Ok(Some(_))) = answer {
             books.counts.add("sessions ended by operators");
@@ -243,7 +298,11 @@ impl Desk {
             let answer = place.life.wait(self.operator(&place).edit_all(&bulk, |_| {})).await;
             self.world.note(None, || {
                 let said = answer.as_ref().map_or_else(|| "nothing".into(), said);
-                format!("edit {number} of all profiles from {} new_too={new_too}: {said}", place.life.job)
+                format!(
+                    "edit {number} of all profiles from {} new_too={new_too}: \
+                    {said}",
+                    place.life.job
+                )
             });
             if let Some(Ok(report)) = answer {
                 if self.world.restores() != before {
@@ -254,7 +313,8 @@ impl Desk {
                 let but_for = report.refused.iter().map(|(key, _)| key).chain(&report.waiting);
                 let but_for: BTreeSet<String> = but_for.map(|key| key.key().to_owned()).collect();
                 books.told.edits[number as usize].standing |= new_too;
-                let outcome = books.invariants.edits.acknowledged_everywhere(number, began, &but_for);
+                let outcome =
+                    books.invariants.edits.acknowledged_everywhere(number, began, &but_for);
                 books.check(outcome);
                 return;
             }
@@ -279,21 +339,36 @@ impl Desk {
         let answer = running.life.wait(self.operator(running).edit_all(&bulk, |_| {})).await;
         let replaced = self.world.restores() != before;
         let books = &mut *self.world.clerk.0.lock();
-        books.note(None, || format!("edit {number} undone: {}", answer.as_ref().map_or_else(|| "nothing".into(), said)));
+        books.note(None, || {
+            format!(
+                "edit {number} undone: \
+            {}",
+                answer.as_ref().map_or_else(|| "nothing".into(), said)
+            )
+        });
         if let Some(Ok(report)) = answer {
             books.counts.add("edits undone");
-            books.told.edits[number as usize].undone = !replaced && report.refused.is_empty() && report.waiting.is_empty();
+            books.told.edits[number as usize].undone =
+                !replaced && report.refused.is_empty() && report.waiting.is_empty();
         }
     }
 
     /// Another program writes something of its own.
     async fn write_foreign(&self, name: &str) {
         let (key, store) = (profile_key(name), &self.world.store);
-        self.world.note(Some(name), || format!("something that is no profile is written to {name}"));
+        self.world.note(Some(name), || {
+            format!(
+                "something that is no profile is written to \
+            {name}"
+            )
+        });
         self.world.count("foreign values");
         *self.world.clerk.0.lock().told.removals.entry(name.to_owned()).or_default() += 1;
         let (_, state) = store.read_one(&key, Returning::HEAD).await.expect("memory can be read");
-        let value = serde_json::value::to_raw_value(&json!(["not", "a", "profile"])).expect("this is JSON");
+        let value = serde_json::value::to_raw_value(&json!(["not", "a", "profile"])).expect(
+            "this \
+            is JSON",
+        );
         let value = Stored::Foreign(Foreign { user_ids: Vec::new(), metadata: Map::new(), value });
         let write = Change::Write {
             key: key.clone(),
@@ -332,7 +407,11 @@ fn granting(number: u64, coins: i64, added_up: i64) -> Edit {
         .increase("/coins", coins.into())
         .and_then(|edit| edit.increase("/minted", coins.into()))
         .and_then(|edit| edit.set(&format!("/edited/{number}"), json!(added_up)));
-    let edit = if added_up == 0 { edit } else { edit.and_then(|edit| edit.increase("/granted", added_up.into())) };
+    let edit = if added_up == 0 {
+        edit
+    } else {
+        edit.and_then(|edit| edit.increase("/granted", added_up.into()))
+    };
     edit.expect("the paths are right")
 }
 

@@ -1,5 +1,5 @@
-//! The second phase: everything heals. Every player must get in within bounded time, everything acknowledged must be there, and
-//! every server must shut down with everything saved.
+//! The second phase: everything heals. Every player must get in within bounded time, everything
+//! acknowledged must be there, and every server must shut down with everything saved.
 
 use std::{
     collections::BTreeSet,
@@ -17,10 +17,12 @@ use tokio::time::Instant;
 use super::{World, operators::profile_key, players::key_of, sessions::take_messages};
 use crate::{data::Label, dice::Dice, invariants::broken};
 
-/// Nobody is locked out longer than the lease time and an offer's time, and what a call and a renewal take.
+/// Nobody is locked out longer than the lease time and an offer's time, and what a call and a
+/// renewal take.
 const BOUND: Duration = Duration::from_secs(20 + 10 + 6);
 
-/// The store's clock stepped back shortly before: the row of a server that died then looks young once more.
+/// The store's clock stepped back shortly before: the row of a server that died then looks young
+/// once more.
 const STEPPED: Duration = Duration::from_secs(20);
 
 /// Requests that were under way arrive within this time.
@@ -72,12 +74,19 @@ impl World {
         let mut left = 10;
         let mut options = StartOptions::new();
         loop {
-            let running = self.running(dice.below(self.size.servers)).expect("every server runs in peace");
+            let running = self.running(dice.below(self.size.servers)).expect(
+                "every server runs \
+                in peace",
+            );
             let joined = self.join(&running, &key, options.clone(), None).await;
             let took = began.elapsed();
-            let stepped = self.clock.last_step.lock().is_some_and(|at| began - at < Duration::from_secs(60));
+            let stepped =
+                self.clock.last_step.lock().is_some_and(|at| began - at < Duration::from_secs(60));
             if took > BOUND + if stepped { STEPPED } else { Duration::ZERO } {
-                let what = format!("the player was kept out for {took:?} after everything had healed: {joined:?}");
+                let what = format!(
+                    "the player was kept out for {took:?} after everything had \
+                    healed: {joined:?}"
+                );
                 self.check(broken("lock-out", &key, what));
                 return None;
             }
@@ -88,7 +97,9 @@ impl World {
                         let books = self.clerk.0.lock();
                         let mut sessions = books.told.sessions.iter().rev();
                         sessions
-                            .find(|(_, session)| session.key == key && Arc::ptr_eq(&session.life, &running.life))
+                            .find(|(_, session)| {
+                                session.key == key && Arc::ptr_eq(&session.life, &running.life)
+                            })
                             .map(|(label, _)| *label)
                     };
                     if let Some(label) = open {
@@ -100,7 +111,12 @@ impl World {
             }
             left -= 1;
             if left == 0 {
-                self.check(broken("lock-out", &key, "the player was refused ten times after everything had healed"));
+                self.check(broken(
+                    "lock-out",
+                    &key,
+                    "the player was refused ten times after \
+                    everything had healed",
+                ));
                 return None;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -128,7 +144,14 @@ impl World {
             let books = &mut *self.clerk.0.lock();
             let session = &books.told.sessions[label];
             if session.ended.is_none() {
-                let outcome = broken("G2", &session.key.clone(), format!("session {label} did not end in peace"));
+                let outcome = broken(
+                    "G2",
+                    &session.key.clone(),
+                    format!(
+                        "session {label} did not \
+                    end in peace"
+                    ),
+                );
                 books.check(outcome);
             }
         }
@@ -161,29 +184,68 @@ impl World {
             let outcome = self.clerk.0.lock().invariants.history.check(&name, &found);
             self.check(outcome);
         }
-        let erased: Vec<(String, u64)> =
-            self.clerk.0.lock().invariants.erased.all().map(|(key, version)| (key.clone(), version)).collect();
+        let erased: Vec<(String, u64)> = self
+            .clerk
+            .0
+            .lock()
+            .invariants
+            .erased
+            .all()
+            .map(|(key, version)| (key.clone(), version))
+            .collect();
         for (name, version) in &erased {
-            if let Some(older) = self.versions(&profile_key(name)).await.first().filter(|first| *first < version) {
-                self.check(broken("erasure", name, format!("version {older} is still there, of before the erasure")));
+            if let Some(older) =
+                self.versions(&profile_key(name)).await.first().filter(|first| *first < version)
+            {
+                self.check(broken(
+                    "erasure",
+                    name,
+                    format!(
+                        "version {older} is still there, of \
+                    before the erasure"
+                    ),
+                ));
             }
         }
         for name in (0..self.size.players).map(key_of) {
             let side = self.store.side(&profile_key(&name)).await;
             if side.lease.holder.is_some() {
-                self.check(broken("G8", &name, "the profile is still held after every server has shut down"));
+                self.check(broken(
+                    "G8",
+                    &name,
+                    "the profile is still held after every server has \
+                    shut down",
+                ));
             }
             if side.edits_waiting > 0 {
-                self.check(broken("edits", &name, "an edit still waits after everybody was online"));
+                self.check(broken(
+                    "edits",
+                    &name,
+                    "an edit still waits after everybody was \
+                    online",
+                ));
             }
         }
         let mut query = AuditQuery::default();
         loop {
             let page = audit_entries(&*self.store, &query).await.expect("the log can be read");
-            for entry in page.entries.iter().filter(|entry| entry.action == "edit" && entry.outcome == AuditOutcome::Pending) {
+            for entry in page
+                .entries
+                .iter()
+                .filter(|entry| entry.action == "edit" && entry.outcome == AuditOutcome::Pending)
+            {
                 // An erasure that was broken off leaves such entries to the next one.
-                if let Some(key) = entry.keys.iter().find(|key| !erased.iter().any(|(erased, _)| erased == key.key())) {
-                    self.check(broken("edits", key.key(), "the log says that an edit waits, and it does not"));
+                if let Some(key) = entry
+                    .keys
+                    .iter()
+                    .find(|key| !erased.iter().any(|(erased, _)| erased == key.key()))
+                {
+                    self.check(broken(
+                        "edits",
+                        key.key(),
+                        "the log says that an edit waits, and \
+                        it does not",
+                    ));
                 }
             }
             let Some(next) = page.next else { return };

@@ -1,6 +1,7 @@
 //! What players do: join, play, hop, leave.
 //!
-//! Every call's outcome goes into the oracle's books: success, failure, or nothing when its server died first.
+//! Every call's outcome goes into the oracle's books: success, failure, or nothing when its server
+//! died first.
 
 use std::{sync::Arc, time::Duration};
 
@@ -152,11 +153,17 @@ impl Actor {
         }
     }
 
-    async fn join_on(&mut self, running: Running, options: StartOptions, leaves_after: Option<Duration>) {
+    async fn join_on(
+        &mut self,
+        running: Running,
+        options: StartOptions,
+        leaves_after: Option<Duration>,
+    ) {
         if !running.life.runs().await {
             return;
         }
-        let options = if std::mem::take(&mut self.overwrite) { options.overwrite() } else { options };
+        let options =
+            if std::mem::take(&mut self.overwrite) { options.overwrite() } else { options };
         let joined = self.world.join(&running, &self.key, options, leaves_after).await;
         self.joined(running, joined);
     }
@@ -170,8 +177,12 @@ impl Actor {
                 let left = {
                     let books = self.world.clerk.0.lock();
                     let mut sessions = books.told.sessions.iter().rev();
-                    let mine = |session: &SessionTold| session.key == self.key && Arc::ptr_eq(&session.life, &running.life);
-                    sessions.find(|(_, session)| mine(session) && session.ended.is_none()).map(|(label, _)| *label)
+                    let mine = |session: &SessionTold| {
+                        session.key == self.key && Arc::ptr_eq(&session.life, &running.life)
+                    };
+                    sessions
+                        .find(|(_, session)| mine(session) && session.ended.is_none())
+                        .map(|(label, _)| *label)
                 };
                 self.playing = left.map(|label| Playing { label, running });
             }
@@ -192,7 +203,14 @@ impl Actor {
         let books = &mut *self.world.clerk.0.lock();
         let Ok(edits) = edited else { return false };
         if ended {
-            let outcome = broken("G9", &self.key, format!("session {label} took an edit after its end was called"));
+            let outcome = broken(
+                "G9",
+                &self.key,
+                format!(
+                    "session {label} took an edit after its \
+                end was called"
+                ),
+            );
             books.check(outcome);
         }
         books.counts.add("edits");

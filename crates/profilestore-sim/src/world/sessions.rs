@@ -28,13 +28,28 @@ pub(super) struct Start {
 
 impl World {
     /// Calls a start and puts it into the books.
-    pub(super) fn start(&self, running: &Running, key: &str, door: Door, options: StartOptions) -> Start {
+    pub(super) fn start(
+        &self,
+        running: &Running,
+        key: &str,
+        door: Door,
+        options: StartOptions,
+    ) -> Start {
         let Running { doors, life, .. } = running;
         let number = {
             let books = &mut *self.clerk.0.lock();
             let number = books.told.call();
-            books.note(Some(key), || format!("{key} joins {} as start {number} steal={} {door:?}", life.job, options.steal));
-            books.told.starts.retain(|start| start.until.is_none_or(|until| until.elapsed() < AFTERMATH));
+            books.note(Some(key), || {
+                format!(
+                    "{key} joins {} as start {number} steal={} \
+                {door:?}",
+                    life.job, options.steal
+                )
+            });
+            books
+                .told
+                .starts
+                .retain(|start| start.until.is_none_or(|until| until.elapsed() < AFTERMATH));
             let limit = options.timeout.unwrap_or(START_TIMEOUT);
             books.told.starts.push(StartTold {
                 number,
@@ -50,7 +65,12 @@ impl World {
             });
             number
         };
-        Start { number, key: key.to_owned(), life: life.clone(), answer: doors.start(door, key, options) }
+        Start {
+            number,
+            key: key.to_owned(),
+            life: life.clone(),
+            answer: doors.start(door, key, options),
+        }
     }
 
     /// The caller goes away.
@@ -63,8 +83,13 @@ impl World {
         books.told.start_ended(number);
     }
 
-    /// Waits for a start. None when its caller leaves before it is answered, or when the server is gone.
-    pub(super) async fn hear(&self, start: Start, leaves_after: Option<Duration>) -> Option<Result<Label, ErrorKind>> {
+    /// Waits for a start. None when its caller leaves before it is answered, or when the server is
+    /// gone.
+    pub(super) async fn hear(
+        &self,
+        start: Start,
+        leaves_after: Option<Duration>,
+    ) -> Option<Result<Label, ErrorKind>> {
         let Start { number, key, life, answer } = start;
         let outcome = match leaves_after {
             Some(after) => life.wait(tokio::time::timeout(after, answer)).await.map(Result::ok),
@@ -76,7 +101,13 @@ impl World {
             Some(Err(error)) => {
                 let kind = error.kind();
                 let books = &mut *self.clerk.0.lock();
-                books.note(Some(&key), || format!("start {number} of {key} is refused on {}: {error}", life.job));
+                books.note(Some(&key), || {
+                    format!(
+                        "start {number} of {key} is refused on {}: \
+                    {error}",
+                        life.job
+                    )
+                });
                 let outcome = starts::refused(number, kind, &books.told);
                 books.check(outcome);
                 Some(Err(kind))
@@ -103,11 +134,20 @@ impl World {
     /// A client has a session: puts it into the books.
     async fn seated(&self, key: &str, life: &Arc<Life>, seat: Seat) -> Option<Label> {
         if !seat.fits() {
-            self.check(broken("types", key, format!("a handle on {} is of another type than its data", life.job)));
+            self.check(broken(
+                "types",
+                key,
+                format!(
+                    "a handle on {} is of another type than its \
+                data",
+                    life.job
+                ),
+            ));
             return None;
         }
         let holder = self.store.side(seat.key()).await.lease.holder;
-        let store_name = holder.filter(|holder| holder.job_id == life.job).map(|holder| holder.session);
+        let store_name =
+            holder.filter(|holder| holder.job_id == life.job).map(|holder| holder.session);
         let label = {
             let books = &mut *self.clerk.0.lock();
             let label = books.told.label();
@@ -150,7 +190,12 @@ impl World {
             let answer = life.wait(ended).await?;
             let books = &mut *clerk.0.lock();
             books.note(Some(&key), || format!("session {label} has ended: {answer:?}"));
-            let edits = books.told.sessions.get(&label).and_then(|session| session.ended).map(|(_, edits)| edits);
+            let edits = books
+                .told
+                .sessions
+                .get(&label)
+                .and_then(|session| session.ended)
+                .map(|(_, edits)| edits);
             if let (Ok(()), Some(edits)) = (&answer, edits) {
                 let outcome = books.invariants.durable.acknowledged(&key, label, edits);
                 books.check(outcome);
@@ -196,7 +241,12 @@ fn session_ended(books: &mut Books, label: Label, key: &str, end: SessionEnd) {
 }
 
 /// Lets a session take its messages, those of its turns that `takes` wants.
-pub(super) fn take_messages(clerk: &Arc<Clerk>, label: Label, seat: &Seat, takes: impl Fn(u64) -> bool + Send + Sync + 'static) {
+pub(super) fn take_messages(
+    clerk: &Arc<Clerk>,
+    label: Label,
+    seat: &Seat,
+    takes: impl Fn(u64) -> bool + Send + Sync + 'static,
+) {
     let (books, turns) = (Arc::downgrade(clerk), Mutex::new(0u64));
     seat.message_handler(move |data, message: &Message<'_>| {
         let Ok(letter) = message.parse::<Letter>() else { return };

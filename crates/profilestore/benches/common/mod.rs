@@ -1,4 +1,5 @@
-//! What the benches of sessions share: a player's data, a server on a file, and what the system says about this process.
+//! What the benches of sessions share: a player's data, a server on a file, and what the system
+//! says about this process.
 
 use std::{fs, time::Duration};
 
@@ -35,8 +36,15 @@ pub(crate) fn player() -> Player {
     Player { coins: 0, name: "somebody".into(), items: (0..68).map(item).collect() }
 }
 
-pub(crate) async fn server_on(file: &SqliteStore, job: &str) -> Outcome<(GameServer, ProfileStore<Player>)> {
-    let server = GameServer::builder(file.clone()).messenger(SqliteMessenger::new(file)).job_id(job).start().await?;
+pub(crate) async fn server_on(
+    file: &SqliteStore,
+    job: &str,
+) -> Outcome<(GameServer, ProfileStore<Player>)> {
+    let server = GameServer::builder(file.clone())
+        .messenger(SqliteMessenger::new(file))
+        .job_id(job)
+        .start()
+        .await?;
     let players = server.store_builder("PlayerData").template(player()).build()?;
     Ok((server, players))
 }
@@ -50,11 +58,16 @@ pub(crate) fn resident_bytes() -> Outcome<f64> {
 }
 
 /// Opens `prefix0`, `prefix1` and so on, 256 at a time.
-pub(crate) async fn open_all(players: &ProfileStore<Player>, prefix: &str, count: usize) -> Outcome<Vec<Profile<Player>>> {
+pub(crate) async fn open_all(
+    players: &ProfileStore<Player>,
+    prefix: &str,
+    count: usize,
+) -> Outcome<Vec<Profile<Player>>> {
     let mut profiles = Vec::with_capacity(count);
     let names: Vec<String> = (0..count).map(|i| format!("{prefix}{i}")).collect();
     for chunk in names.chunks(256) {
-        let starts: Vec<_> = chunk.iter().map(|name| tokio::spawn(players.start_session(name))).collect();
+        let starts: Vec<_> =
+            chunk.iter().map(|name| tokio::spawn(players.start_session(name))).collect();
         for start in starts {
             profiles.push(start.await??);
         }

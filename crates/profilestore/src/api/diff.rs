@@ -70,7 +70,9 @@ fn compare(path: &mut String, before: &Value, after: &Value, found: &mut Vec<Dif
             for (name, value) in before {
                 match after.get(name) {
                     Some(other) => within(path, name, |path| compare(path, value, other, found)),
-                    None => within(path, name, |path| found.push(difference(path, Some(value), None))),
+                    None => {
+                        within(path, name, |path| found.push(difference(path, Some(value), None)))
+                    }
                 }
             }
             for (name, value) in after.iter().filter(|(name, _)| !before.contains_key(*name)) {
@@ -83,7 +85,12 @@ fn compare(path: &mut String, before: &Value, after: &Value, found: &mut Vec<Dif
     }
 }
 
-fn compare_lists(path: &mut String, before: &[Value], after: &[Value], found: &mut Vec<Difference>) {
+fn compare_lists(
+    path: &mut String,
+    before: &[Value],
+    after: &[Value],
+    found: &mut Vec<Difference>,
+) {
     // Equal items get equal numbers, which can be aligned.
     let mut numbers = BTreeMap::new();
     let mut numbered = |list: &[Value]| -> Vec<usize> {
@@ -97,7 +104,12 @@ fn compare_lists(path: &mut String, before: &[Value], after: &[Value], found: &m
     };
     let ops = match before.len().saturating_mul(after.len()) <= ALIGNED {
         true => capture_diff_slices(Algorithm::Myers, &numbered(before), &numbered(after)),
-        false => vec![DiffOp::Replace { old_index: 0, old_len: before.len(), new_index: 0, new_len: after.len() }],
+        false => vec![DiffOp::Replace {
+            old_index: 0,
+            old_len: before.len(),
+            new_index: 0,
+            new_len: after.len(),
+        }],
     };
     for op in ops {
         let (_, old, new) = op.as_tag_tuple();
@@ -111,10 +123,14 @@ fn compare_lists(path: &mut String, before: &[Value], after: &[Value], found: &m
             within(path, &is.to_string(), |path| compare(path, &before[was], &after[is], found));
         }
         for was in old.skip(both) {
-            within(path, &was.to_string(), |path| found.push(difference(path, Some(&before[was]), None)));
+            within(path, &was.to_string(), |path| {
+                found.push(difference(path, Some(&before[was]), None))
+            });
         }
         for is in new.skip(both) {
-            within(path, &is.to_string(), |path| found.push(difference(path, None, Some(&after[is]))));
+            within(path, &is.to_string(), |path| {
+                found.push(difference(path, None, Some(&after[is])))
+            });
         }
     }
 }
@@ -135,7 +151,9 @@ fn difference(path: &str, before: Option<&Value>, after: Option<&Value>) -> Diff
 /// Whether two values that are not both objects or both lists are the same.
 fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
-        (Value::Number(a), Value::Number(b)) => a == b || (whole(a).is_some() && whole(a) == whole(b)),
+        (Value::Number(a), Value::Number(b)) => {
+            a == b || (whole(a).is_some() && whole(a) == whole(b))
+        }
         _ => a == b,
     }
 }
@@ -191,35 +209,80 @@ mod tests {
     use super::*;
 
     fn shown(before: Value, after: Value) -> Vec<String> {
-        let show = |value: &Option<Value>| value.as_ref().map_or("nothing".to_owned(), Value::to_string);
-        diff(&before, &after).iter().map(|d| format!("{}: {} -> {}", d.path, show(&d.before), show(&d.after))).collect()
+        let show =
+            |value: &Option<Value>| value.as_ref().map_or("nothing".to_owned(), Value::to_string);
+        diff(&before, &after)
+            .iter()
+            .map(|d| {
+                format!(
+                    "{}: {} -> \
+            {}",
+                    d.path,
+                    show(&d.before),
+                    show(&d.after)
+                )
+            })
+            .collect()
     }
 
     #[test]
     fn members_are_compared_by_name() {
-        assert_eq!(shown(json!({ "a": 1, "b": { "c": [] } }), json!({ "b": { "c": [] }, "a": 1.0 })), [""; 0]);
+        assert_eq!(
+            shown(json!({ "a": 1, "b": { "c": [] } }), json!({ "b": { "c": [] }, "a": 1.0 })),
+            [""; 0]
+        );
         assert_eq!(
             shown(
                 json!({ "gone": 1, "a": { "b": 2, "null": null } }),
                 json!({ "new": { "x": 1 }, "a": { "b": "2", "null": 0 } })
             ),
-            ["/gone: 1 -> nothing", "/a/b: 2 -> \"2\"", "/a/null: null -> 0", "/new: nothing -> {\"x\":1}"]
+            [
+                "/gone: 1 -> nothing",
+                "/a/b: 2 -> \"2\"",
+                "/a/null: null -> 0",
+                "/new: nothing -> \
+                {\"x\":1}"
+            ]
         );
-        assert_eq!(shown(json!({ "a/b": { "~": 1 } }), json!({ "a/b": { "~": 2 } })), ["/a~1b/~0: 1 -> 2"]);
+        assert_eq!(
+            shown(json!({ "a/b": { "~": 1 } }), json!({ "a/b": { "~": 2 } })),
+            ["/a~1b/~0: \
+            1 -> 2"]
+        );
         assert_eq!(shown(json!({ "a": 1 }), Value::Null), [": {\"a\":1} -> null"]);
         assert_eq!(shown(json!({ "a": null }), json!({})), ["/a: null -> nothing"]);
     }
 
     #[test]
     fn lists_are_aligned() {
-        let items = |ids: &[u64]| ids.iter().map(|id| json!({ "id": id, "tags": ["x"] })).collect::<Value>();
-        assert_eq!(shown(items(&[1, 2, 3, 4]), items(&[1, 3, 4])), ["/1: {\"id\":2,\"tags\":[\"x\"]} -> nothing"]);
-        assert_eq!(shown(items(&[1, 2]), items(&[9, 1, 2])), ["/0: nothing -> {\"id\":9,\"tags\":[\"x\"]}"]);
+        let items = |ids: &[u64]| {
+            ids.iter().map(|id| json!({ "id": id, "tags": ["x"] })).collect::<Value>()
+        };
+        assert_eq!(
+            shown(items(&[1, 2, 3, 4]), items(&[1, 3, 4])),
+            ["/1: \
+            {\"id\":2,\"tags\":[\"x\"]} -> nothing"]
+        );
+        assert_eq!(
+            shown(items(&[1, 2]), items(&[9, 1, 2])),
+            ["/0: nothing -> \
+            {\"id\":9,\"tags\":[\"x\"]}"]
+        );
         assert_eq!(shown(items(&[1, 2, 3]), items(&[1, 5, 3])), ["/1/id: 2 -> 5"]);
-        assert_eq!(shown(json!([1, [2, 3]]), json!([1, [3], 4])), ["/1/0: 2 -> nothing", "/2: nothing -> 4"]);
+        assert_eq!(
+            shown(json!([1, [2, 3]]), json!([1, [3], 4])),
+            [
+                "/1/0: 2 -> nothing",
+                "/2: \
+            nothing -> 4"
+            ]
+        );
         let long = |first: u64| (first..first + 5000).map(Value::from).collect::<Value>();
         assert_eq!(diff(&long(0), &long(1)).len(), 5000, "too long to be aligned");
-        assert_eq!(shown(json!([1, { "a": 1, "b": 2 }]), json!([1.0, { "b": 2.0, "a": 1 }])), [""; 0]);
+        assert_eq!(
+            shown(json!([1, { "a": 1, "b": 2 }]), json!([1.0, { "b": 2.0, "a": 1 }])),
+            [""; 0]
+        );
     }
 
     #[test]
@@ -241,7 +304,8 @@ mod tests {
         leaf.prop_recursive(3, 24, 4, |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
-                prop::collection::btree_map("[ab/~]{1,2}", inner, 0..4).prop_map(|map| Value::Object(map.into_iter().collect())),
+                prop::collection::btree_map("[ab/~]{1,2}", inner, 0..4)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
             ]
         })
     }
@@ -256,7 +320,8 @@ mod tests {
                 if let Some(after) = &difference.after {
                     prop_assert_eq!(b.pointer(&difference.path), Some(after));
                 } else {
-                    let (parent, _) = difference.path.rsplit_once('/').expect("a whole value is never gone");
+                    let (parent, _) = difference.path.rsplit_once('/').expect("a whole value is \
+                        never gone");
                     prop_assert!(difference.before.is_some() && (b.pointer(parent).is_some() || a.pointer(parent).is_some()));
                 }
             }

@@ -108,7 +108,10 @@ pub(crate) struct Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         if !self.engine.link.is_closing() {
-            tracing::warn!("a game server was dropped without shutdown; its last changes are not saved");
+            tracing::warn!(
+                "a game server was dropped without shutdown; its last changes are not \
+                saved"
+            );
         }
         self.engine.abandon();
         if let Some(mock) = self.mock.started() {
@@ -211,31 +214,47 @@ impl GameServer {
         if engine.link.store.identity().await.is_err() {
             return AccessState::NoInternet;
         }
-        if engine.link.confirms(engine.link.server(), None) { AccessState::Access } else { AccessState::NoAccess }
+        if engine.link.confirms(engine.link.server(), None) {
+            AccessState::Access
+        } else {
+            AccessState::NoAccess
+        }
     }
 
     /// Calls `listener` with a message and, where it is about one, the profile whenever a call of
     /// the store fails or something cannot be saved. Specification: `OnError`.
-    pub fn on_error(&self, listener: impl Fn(&str, Option<&ProfileKey>) + Send + Sync + 'static) -> Connection {
+    pub fn on_error(
+        &self,
+        listener: impl Fn(&str, Option<&ProfileKey>) + Send + Sync + 'static,
+    ) -> Connection {
         self.inner.engine.link.health.listen_error(listener)
     }
 
     /// Calls `listener` with the profile and the size of its data, in bytes of JSON, when a save
     /// finds it above 80 % of what can be stored ([`crate::storable::MAX_DATA_BYTES`]): once a
     /// session, and again after it was smaller. See [`crate::Profile::size`].
-    pub fn on_nearly_full(&self, listener: impl Fn(&ProfileKey, usize) + Send + Sync + 'static) -> Connection {
+    pub fn on_nearly_full(
+        &self,
+        listener: impl Fn(&ProfileKey, usize) + Send + Sync + 'static,
+    ) -> Connection {
         self.inner.engine.link.health.on_nearly_full.connect(Arc::new(listener))
     }
 
     /// Calls `listener` whenever a stored value that is no profile was overwritten; see
     /// [`crate::StartOptions::overwrite`]. Specification: `OnOverwrite`.
-    pub fn on_overwrite(&self, listener: impl Fn(&ProfileKey) + Send + Sync + 'static) -> Connection {
+    pub fn on_overwrite(
+        &self,
+        listener: impl Fn(&ProfileKey) + Send + Sync + 'static,
+    ) -> Connection {
         self.inner.engine.link.health.on_overwrite.connect(Arc::new(listener))
     }
 
     /// Calls `listener` whenever [`GameServer::is_critical_state`] changes. Specification:
     /// `OnCriticalToggle`.
-    pub fn on_critical_toggle(&self, listener: impl Fn(bool) + Send + Sync + 'static) -> Connection {
+    pub fn on_critical_toggle(
+        &self,
+        listener: impl Fn(bool) + Send + Sync + 'static,
+    ) -> Connection {
         self.inner.engine.link.health.on_critical.connect(Arc::new(listener))
     }
 
@@ -244,7 +263,10 @@ impl GameServer {
     /// came with a document of the published modules. They listen to the topic `PS_<session>` for
     /// `{LoadCount, EndSession}`; a program that can publish there saves the player the wait for
     /// the holder's next autosave.
-    pub fn on_foreign_holder(&self, listener: impl Fn(&ForeignHolder<'_>) + Send + Sync + 'static) -> Connection {
+    pub fn on_foreign_holder(
+        &self,
+        listener: impl Fn(&ForeignHolder<'_>) + Send + Sync + 'static,
+    ) -> Connection {
         self.inner.engine.link.health.on_foreign_holder.connect(Arc::new(listener))
     }
 
@@ -270,8 +292,19 @@ impl GameServer {
     /// `SetConstant`.
     #[cfg(feature = "roblox")]
     pub fn set_constant(&self, name: &str, value: f64) -> Result<()> {
-        let wrong = |error: ConstantError| Error::new(ErrorKind::Invalid, format!("{error}: name=`{name}` value=`{value}`"));
-        self.inner.engine.change_settings(|settings| settings.set_constant(name, value))?.map_err(wrong)?;
+        let wrong = |error: ConstantError| {
+            Error::new(
+                ErrorKind::Invalid,
+                format!(
+                    "{error}: \
+            name=`{name}` value=`{value}`"
+                ),
+            )
+        };
+        self.inner
+            .engine
+            .change_settings(|settings| settings.set_constant(name, value))?
+            .map_err(wrong)?;
         self.tell_mock()
     }
 

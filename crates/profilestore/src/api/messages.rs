@@ -65,8 +65,9 @@ impl<T: ProfileData> ProfileStore<T> {
         message: &M,
     ) -> impl Future<Output = Result<Sent>> + Send + 'static + use<T, M> {
         let (id, sent_as) = (id.clone(), id.clone());
-        let sent =
-            payload(message).map(|payload| self.with_engine(key, move |engine, key| engine.send(key, sent_as, payload, None)));
+        let sent = payload(message).map(|payload| {
+            self.with_engine(key, move |engine, key| engine.send(key, sent_as, payload, None))
+        });
         async move { sent?.await.map_err(|error| error.of_message(&id)) }
     }
 
@@ -79,12 +80,21 @@ impl<T: ProfileData> ProfileStore<T> {
     /// caller knows: after [`crate::ErrorKind::Unknown`] a second call may add it twice.
     /// Specification: `GlobalUpdateProfileAsync`.
     #[cfg(feature = "roblox")]
-    pub fn change_inbox<F>(&self, key: &str, mut edit: F) -> impl Future<Output = Result<bool>> + Send + 'static + use<T, F>
+    pub fn change_inbox<F>(
+        &self,
+        key: &str,
+        mut edit: F,
+    ) -> impl Future<Output = Result<bool>> + Send + 'static + use<T, F>
     where
         F: FnMut(&[StoredMessage], u64) -> Option<Vec<InboxChange>> + Send + 'static,
     {
         self.with_engine(key, move |engine, key| {
-            engine.change_inbox(key, Box::new(move |state| edit(state.inbox.as_deref().unwrap_or_default(), state.last_message)))
+            engine.change_inbox(
+                key,
+                Box::new(move |state| {
+                    edit(state.inbox.as_deref().unwrap_or_default(), state.last_message)
+                }),
+            )
         })
     }
 }

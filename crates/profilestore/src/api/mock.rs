@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, OnceLock};
 
-use crate::{data_store::MemoryStore, engine::Engine, error::Result, link::Parts, messenger::LocalMessenger};
+use crate::{
+    data_store::MemoryStore, engine::Engine, error::Result, link::Parts, messenger::LocalMessenger,
+};
 
 #[derive(Default)]
 pub(crate) struct Mock {

@@ -64,7 +64,12 @@ impl Operator {
     fn check(&self, key: &ProfileKey) -> Result<()> {
         self.by.check()?;
         match key.is_reserved() {
-            true => Err(Error::new(ErrorKind::Invalid, "the library keeps its own books there").about(key)),
+            true => Err(Error::new(
+                ErrorKind::Invalid,
+                "the library keeps its own books \
+                there",
+            )
+            .about(key)),
             false => Ok(()),
         }
     }
@@ -106,8 +111,17 @@ impl Operator {
     /// [`Operator::edit_as`] with [`Error::operation`] repeats the first one and tells. Further
     /// [`ErrorKind::NotFound`], [`ErrorKind::Foreign`], and [`ErrorKind::Invalid`] or
     /// [`ErrorKind::TooLarge`] for an edit that can fit nowhere.
-    pub fn edit(&self, key: &ProfileKey, edit: &Edit) -> impl Future<Output = Result<AuditEntry>> + Send + 'static + use<> {
-        self.edit_as(self.engine.link.env.uuid(), key, edit, self.engine.link.settings().call_timeout)
+    pub fn edit(
+        &self,
+        key: &ProfileKey,
+        edit: &Edit,
+    ) -> impl Future<Output = Result<AuditEntry>> + Send + 'static + use<> {
+        self.edit_as(
+            self.engine.link.env.uuid(),
+            key,
+            edit,
+            self.engine.link.settings().call_timeout,
+        )
     }
 
     /// The same under an identity of the caller's choice, a version 7 UUID whose time is at most 30
@@ -158,11 +172,16 @@ impl Operator {
         let (engine, plan) = (self.engine.clone(), bulk.plan(&self.by));
         // Dropped with the future, and the work with it.
         let mut working = JoinSet::new();
-        working.spawn_on(async move { engine.edit_all(&plan, &mut progress).await }, &self.engine.link.runtime);
+        working.spawn_on(
+            async move { engine.edit_all(&plan, &mut progress).await },
+            &self.engine.link.runtime,
+        );
         async move {
             match working.join_next().await {
                 Some(Ok(report)) => report,
-                Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                Some(Err(error)) if error.is_panic() => {
+                    std::panic::resume_unwind(error.into_panic())
+                }
                 _ => Err(Error::new(ErrorKind::Unknown, "the operation was broken off; resume it")),
             }
         }
@@ -180,7 +199,9 @@ impl Operator {
         key: &ProfileKey,
         version: VersionRef,
     ) -> impl Future<Output = Result<Restored>> + Send + 'static + use<> {
-        let restored = self.allowed(key).map(|engine| engine.restore(key, Which::Named(version), self.by.clone()));
+        let restored = self
+            .allowed(key)
+            .map(|engine| engine.restore(key, Which::Named(version), self.by.clone()));
         async move { restored?.await }
     }
 
@@ -192,12 +213,17 @@ impl Operator {
         version: VersionRef,
         pinned: bool,
     ) -> impl Future<Output = Result<VersionInfo>> + Send + 'static + use<> {
-        let done = self.allowed(key).map(|engine| engine.pin(key, Which::Named(version), pinned, self.by.clone()));
+        let done = self
+            .allowed(key)
+            .map(|engine| engine.pin(key, Which::Named(version), pinned, self.by.clone()));
         async move { done?.await }
     }
 
     /// Removes a profile, as [`crate::ProfileStore::remove`] does. False when there was nothing.
-    pub fn remove(&self, key: &ProfileKey) -> impl Future<Output = Result<bool>> + Send + 'static + use<> {
+    pub fn remove(
+        &self,
+        key: &ProfileKey,
+    ) -> impl Future<Output = Result<bool>> + Send + 'static + use<> {
         let removed = self.allowed(key).map(|engine| engine.remove(key, Some(self.by.clone())));
         async move { removed?.await }
     }
@@ -210,8 +236,9 @@ impl Operator {
         id: &MessageId,
         message: &M,
     ) -> impl Future<Output = Result<Sent>> + Send + 'static + use<M> {
-        let sent =
-            self.allowed(key).and_then(|engine| Ok(engine.send(key, id.clone(), payload(&message)?, Some(self.by.clone()))));
+        let sent = self.allowed(key).and_then(|engine| {
+            Ok(engine.send(key, id.clone(), payload(&message)?, Some(self.by.clone())))
+        });
         let id = id.clone();
         async move { sent?.await.map_err(|error| error.of_message(&id)) }
     }
@@ -233,14 +260,28 @@ impl Operator {
         self.begin(async move { operator.end_booked(&key, steal, timeout).await })
     }
 
-    async fn end_booked(&self, key: &ProfileKey, steal: bool, timeout: Duration) -> Result<Option<String>> {
+    async fn end_booked(
+        &self,
+        key: &ProfileKey,
+        steal: bool,
+        timeout: Duration,
+    ) -> Result<Option<String>> {
         self.check(key)?;
-        let (_, state) =
-            self.engine.link.read_settled(key, Returning::HEAD).await.map_err(|error| Error::from(error).about(key))?;
+        let (_, state) = self
+            .engine
+            .link
+            .read_settled(key, Returning::HEAD)
+            .await
+            .map_err(|error| Error::from(error).about(key))?;
         let Some(holder) = state.lease.holder else { return Ok(None) };
-        let entry = AuditEntry::new(self.engine.link.env.uuid(), "end-session", vec![key.clone()], self.by.clone())
-            .detail("held_by", holder.job_id.clone())
-            .detail("steal", steal);
+        let entry = AuditEntry::new(
+            self.engine.link.env.uuid(),
+            "end-session",
+            vec![key.clone()],
+            self.by.clone(),
+        )
+        .detail("held_by", holder.job_id.clone())
+        .detail("steal", steal);
         self.engine.book(&entry.clone().outcome(AuditOutcome::Pending), 0).await?;
         let ended = self.end(key, steal, timeout).await;
         let outcome = match &ended {
@@ -269,15 +310,19 @@ impl Operator {
     /// removed. Data, history (pinned versions included), waiting messages, and what the audit log
     /// holds of their content. Names, counters and the receipts of messages stay: an epoch that was
     /// raised keeps every session of before from writing anything back, and a sender's retry does
-    /// not revive a message. Sessions end, and their holders are told. A profile of several users is
-    /// left alone and reported, unless `shared` is set.
+    /// not revive a message. Sessions end, and their holders are told. A profile of several users
+    /// is left alone and reported, unless `shared` is set.
     ///
     /// One commit a profile: what fails is reported, and erasing again goes on with the rest. Not
     /// erased are backups and exports. With SQLite call `SqliteStore::vacuum` afterwards, so that
     /// the bytes are gone from the files as well.
     ///
     /// Fails, perhaps after some profiles, when the store cannot be used.
-    pub fn erase_user(&self, user_id: i64, shared: bool) -> impl Future<Output = Result<EraseReport>> + Send + 'static + use<> {
+    pub fn erase_user(
+        &self,
+        user_id: i64,
+        shared: bool,
+    ) -> impl Future<Output = Result<EraseReport>> + Send + 'static + use<> {
         let (engine, by) = (self.engine.clone(), self.by.clone());
         self.begin(async move {
             by.check()?;

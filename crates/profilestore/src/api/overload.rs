@@ -60,12 +60,18 @@ async fn a_store_that_is_too_slow_costs_time_and_not_memory() {
         });
         swapped.await.unwrap();
         let took = began.elapsed();
-        assert!(minute == 0 || took < 4 * SECOND, "an end and a trade took {took:?} in minute {minute}");
+        assert!(
+            minute == 0 || took < 4 * SECOND,
+            "an end and a trade took {took:?} in minute \
+            {minute}"
+        );
         // What is acknowledged is stored.
         let profile = profiles.last().unwrap();
         profile.save().await.unwrap();
         let (_, state) = store.read_one(profile.key(), Returning::ALL).await.unwrap();
-        let Ok(Stored::Profile(record)) = Stored::decode(&state.value.unwrap()) else { panic!("no profile") };
+        let Ok(Stored::Profile(record)) = Stored::decode(&state.value.unwrap()) else {
+            panic!("no profile")
+        };
         assert!(record.data.get().contains(&count.to_string()));
     }
     // All of them at once would be 8 MiB and more.

@@ -64,7 +64,10 @@ impl<T: ProfileData> ProfileStore<T> {
     /// [`crate::ErrorKind::Closing`]. Further [`crate::ErrorKind::AlreadyLoaded`],
     /// [`crate::ErrorKind::Foreign`], [`crate::ErrorKind::Undecodable`], and
     /// [`crate::ErrorKind::Invalid`] for a wrong key. No lock stays behind.
-    pub fn start_session(&self, key: &str) -> impl Future<Output = Result<Profile<T>>> + Send + 'static + use<T> {
+    pub fn start_session(
+        &self,
+        key: &str,
+    ) -> impl Future<Output = Result<Profile<T>>> + Send + 'static + use<T> {
         self.start_session_with(key, StartOptions::default())
     }
 
@@ -75,7 +78,8 @@ impl<T: ProfileData> ProfileStore<T> {
         options: StartOptions,
     ) -> impl Future<Output = Result<Profile<T>>> + Send + 'static + use<T> {
         let codec: Arc<dyn Codec> = self.codec.clone();
-        let started = self.with_engine(key, move |engine, key| engine.start_session(key, codec, options));
+        let started =
+            self.with_engine(key, move |engine, key| engine.start_session(key, codec, options));
         let store = self.clone();
         async move { Ok(Profile::new(started.await?, store)) }
     }
@@ -103,7 +107,10 @@ impl<T: ProfileData> Profile<T> {
     /// another profile, since two edits inside each other could wait for each other for ever: edit
     /// one after the other, or use a transaction.
     pub fn update<R>(&self, edit: impl FnOnce(&mut T) -> R) -> Result<R> {
-        let answer = self.session.live.edit(&self.session.key, |data| edit(typed_mut(data).expect(OTHER_TYPE)))?;
+        let answer = self
+            .session
+            .live
+            .edit(&self.session.key, |data| edit(typed_mut(data).expect(OTHER_TYPE)))?;
         self.session.note_change();
         Ok(answer)
     }
@@ -183,7 +190,11 @@ impl<T: ProfileData> Profile<T> {
 
     /// Which server the session is on: this one. Stays after the end. Specification: `Session`.
     pub fn session(&self) -> SessionInfo {
-        SessionInfo { place_id: self.session.link.place_id, job_id: self.session.link.job_id.clone(), written: None }
+        SessionInfo {
+            place_id: self.session.link.place_id,
+            job_id: self.session.link.job_id.clone(),
+            written: None,
+        }
     }
 
     /// Which server had taken the profile when this session was found to be lost; None before that,
@@ -285,7 +296,10 @@ impl<T: ProfileData> Profile<T> {
     /// changes is saved. Not called for a transaction, which saves exactly what its own edits made.
     /// Specification: `OnSave`.
     pub fn on_save(&self, listener: impl Fn(&mut T) + Send + Sync + 'static) -> Connection {
-        self.session.signals.on_save.connect(Arc::new(move |data| listener(typed_mut(data).expect(OTHER_TYPE))))
+        self.session
+            .signals
+            .on_save
+            .connect(Arc::new(move |data| listener(typed_mut(data).expect(OTHER_TYPE))))
     }
 
     /// Asks `judge` about the data before every save that the program asks for ([`Profile::save`]),
@@ -293,23 +307,34 @@ impl<T: ProfileData> Profile<T> {
     /// [`crate::ErrorKind::Refused`] and that text, and nothing is stored. Autosaves, saves for
     /// messages, transactions and the last save are not asked about: see
     /// [`crate::StoreBuilder::validate`] for what must hold at each of them.
-    pub fn veto_save(&self, judge: impl Fn(&T) -> Result<(), String> + Send + Sync + 'static) -> Connection {
-        self.session.signals.veto_save.connect(Arc::new(move |data| judge(typed(data).expect(OTHER_TYPE))))
+    pub fn veto_save(
+        &self,
+        judge: impl Fn(&T) -> Result<(), String> + Send + Sync + 'static,
+    ) -> Connection {
+        self.session
+            .signals
+            .veto_save
+            .connect(Arc::new(move |data| judge(typed(data).expect(OTHER_TYPE))))
     }
 
     /// Calls `listener` with the reason and the data right before the last save; what it changes is
     /// saved. Not called when the session is lost. Specification: `OnLastSave`.
-    pub fn on_last_save(&self, listener: impl Fn(LastSave, &mut T) + Send + Sync + 'static) -> Connection {
-        self.session
-            .signals
-            .on_last_save
-            .connect(Arc::new(move |reason, data| listener(reason, typed_mut(data).expect(OTHER_TYPE))))
+    pub fn on_last_save(
+        &self,
+        listener: impl Fn(LastSave, &mut T) + Send + Sync + 'static,
+    ) -> Connection {
+        self.session.signals.on_last_save.connect(Arc::new(move |reason, data| {
+            listener(reason, typed_mut(data).expect(OTHER_TYPE))
+        }))
     }
 
     /// Calls `listener` once when the session is over and changes are no longer taken; the last
     /// save is then under way. A listener that is connected later is not called: see
     /// [`Profile::is_over`]. Specification: `OnSessionEnd`.
-    pub fn on_session_end(&self, listener: impl Fn(SessionEnd) + Send + Sync + 'static) -> Connection {
+    pub fn on_session_end(
+        &self,
+        listener: impl Fn(SessionEnd) + Send + Sync + 'static,
+    ) -> Connection {
         self.session.signals.on_session_end.connect(Arc::new(listener))
     }
 
@@ -317,7 +342,10 @@ impl<T: ProfileData> Profile<T> {
     /// that found nothing to write. When the session was lost, it is called with what the store
     /// holds then. Specification: `OnAfterSave`.
     pub fn on_after_save(&self, listener: impl Fn(&T) + Send + Sync + 'static) -> Connection {
-        self.session.signals.on_after_save.connect(Arc::new(move |data| listener(typed(data).expect(OTHER_TYPE))))
+        self.session
+            .signals
+            .on_after_save
+            .connect(Arc::new(move |data| listener(typed(data).expect(OTHER_TYPE))))
     }
 
     /// Adds a handler for messages, and offers it those that wait before this returns. It is called
@@ -325,7 +353,9 @@ impl<T: ProfileData> Profile<T> {
     /// changed in the data and the message's removal are saved together, so that the effect comes
     /// exactly once. Handlers must not block. Specification: `MessageHandler`.
     pub fn message_handler(&self, handler: impl Fn(&mut T, &Message<'_>) + Send + Sync + 'static) {
-        self.session.add_handler(Arc::new(move |data, message| handler(typed_mut(data).expect(OTHER_TYPE), message)));
+        self.session.add_handler(Arc::new(move |data, message| {
+            handler(typed_mut(data).expect(OTHER_TYPE), message)
+        }));
     }
 
     // --- data that is kept elsewhere -------------------------------------------------------------

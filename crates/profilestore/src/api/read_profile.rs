@@ -50,31 +50,57 @@ impl<T: fmt::Debug> fmt::Debug for ReadProfile<T> {
 impl<T: ProfileData> ReadProfile<T> {
     pub(crate) fn current(store: ProfileStore<T>, mut state: KeyState) -> Result<Option<Self>> {
         state.hide_edits();
-        let version = state.head.clone().map(|info| StoredVersion { info, value: state.value.clone() });
+        let version =
+            state.head.clone().map(|info| StoredVersion { info, value: state.value.clone() });
         if !state.exists() && state.inbox.as_ref().is_none_or(Vec::is_empty) {
             return Ok(None);
         }
         Self::read(store, state, version, false).map(Some)
     }
 
-    pub(crate) fn of_version(store: ProfileStore<T>, mut state: KeyState, version: Option<StoredVersion>) -> Result<Self> {
+    pub(crate) fn of_version(
+        store: ProfileStore<T>,
+        mut state: KeyState,
+        version: Option<StoredVersion>,
+    ) -> Result<Self> {
         let Some(version) = version else {
-            return Err(Error::new(ErrorKind::NotFound, "there is no such version").about(&state.key));
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                "there is no such \
+                version",
+            )
+            .about(&state.key));
         };
         state.hide_edits();
         Self::read(store, state, Some(version), true)
     }
 
-    fn read(store: ProfileStore<T>, state: KeyState, version: Option<StoredVersion>, restores: bool) -> Result<Self> {
-        let (info, value) = version.map_or((None, None), |version| (Some(version.info), version.value));
-        let stored = value.as_deref().map(Stored::decode).transpose().map_err(|error| Error::from(error).about(&state.key))?;
+    fn read(
+        store: ProfileStore<T>,
+        state: KeyState,
+        version: Option<StoredVersion>,
+        restores: bool,
+    ) -> Result<Self> {
+        let (info, value) =
+            version.map_or((None, None), |version| (Some(version.info), version.value));
+        let stored = value
+            .as_deref()
+            .map(Stored::decode)
+            .transpose()
+            .map_err(|error| Error::from(error).about(&state.key))?;
         let (record, data) = match stored {
             Some(Stored::Profile(record)) => {
-                let data = store.codec.open_typed(&record).map_err(|error| error.about(&state.key))?;
+                let data =
+                    store.codec.open_typed(&record).map_err(|error| error.about(&state.key))?;
                 (record, data)
             }
             Some(Stored::Foreign(_)) => {
-                return Err(Error::new(ErrorKind::Foreign, "what is stored is not a profile").about(&state.key));
+                return Err(Error::new(
+                    ErrorKind::Foreign,
+                    "what is stored is not a \
+                    profile",
+                )
+                .about(&state.key));
             }
             // Only messages, or a tombstone.
             _ => {
@@ -207,7 +233,8 @@ impl<T: ProfileData> ReadProfile<T> {
 
     /// Fills what the store's template has and the data lacks. Specification: `Reconcile`.
     pub fn reconcile(&mut self) -> Result<()> {
-        self.data = self.store.codec.reconcile(&self.data).map_err(|error| error.about(&self.key))?;
+        self.data =
+            self.store.codec.reconcile(&self.data).map_err(|error| error.about(&self.key))?;
         Ok(())
     }
 
@@ -221,9 +248,10 @@ impl<T: ProfileData> ReadProfile<T> {
     /// [`ErrorKind::Removed`] when the profile was removed since it was read, also if there is
     /// another one by now; errors of encoding as in [`crate::Profile::save`].
     pub fn set(&self) -> impl Future<Output = Result<()>> + Send + 'static + use<T> {
-        let replaced = self
-            .replacement()
-            .map(|replacement| self.store.with_engine(self.key.key(), move |engine, key| engine.replace(key, replacement)));
+        let replaced = self.replacement().map(|replacement| {
+            self.store
+                .with_engine(self.key.key(), move |engine, key| engine.replace(key, replacement))
+        });
         async move { replaced?.await.map(drop) }
     }
 
@@ -231,8 +259,8 @@ impl<T: ProfileData> ReadProfile<T> {
         let mut meta = Record { origin: None, ..self.record.clone() };
         self.store.codec.stamp(&mut meta);
         let verify = self.store.server().inner.engine.link.settings().verify_saves;
-        let (bytes, _) =
-            encode_for_save(&self.data, &meta, &*self.store.codec, verify).map_err(|error| error.about(&self.key))?;
+        let (bytes, _) = encode_for_save(&self.data, &meta, &*self.store.codec, verify)
+            .map_err(|error| error.about(&self.key))?;
         Ok(Replacement {
             bytes,
             user_ids: meta.user_ids,
@@ -251,7 +279,10 @@ impl<T: ProfileData> ProfileStore<T> {
     /// [`crate::ErrorKind::Foreign`] where something else is stored. A key that holds only messages
     /// gives the template's data. Waits for one round trip, during an outage for at most
     /// [`crate::Settings::call_timeout`]. Specification: `GetAsync`.
-    pub fn get(&self, key: &str) -> impl Future<Output = Result<Option<ReadProfile<T>>>> + Send + 'static + use<T> {
+    pub fn get(
+        &self,
+        key: &str,
+    ) -> impl Future<Output = Result<Option<ReadProfile<T>>>> + Send + 'static + use<T> {
         let state = self.with_engine(key, |engine, key| engine.get(key));
         let store = self.clone();
         async move { ReadProfile::current(store, state.await?) }
@@ -281,7 +312,11 @@ impl<T: ProfileData> ProfileStore<T> {
         self.read_version(key, Which::At(unix_ms))
     }
 
-    fn read_version(&self, key: &str, which: Which) -> impl Future<Output = Result<ReadProfile<T>>> + Send + 'static + use<T> {
+    fn read_version(
+        &self,
+        key: &str,
+        which: Which,
+    ) -> impl Future<Output = Result<ReadProfile<T>>> + Send + 'static + use<T> {
         let found = self.with_engine(key, |engine, key| engine.get_version(key, which));
         let store = self.clone();
         async move {

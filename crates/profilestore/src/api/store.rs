@@ -62,12 +62,21 @@ impl<T> Clone for ProfileStore<T> {
 
 impl<T> fmt::Debug for ProfileStore<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ProfileStore").field("name", &self.name).field("scope", &self.scope).field("mock", &self.mock).finish()
+        f.debug_struct("ProfileStore")
+            .field("name", &self.name)
+            .field("scope", &self.scope)
+            .field("mock", &self.mock)
+            .finish()
     }
 }
 
 impl<T: ProfileData> ProfileStore<T> {
-    pub(crate) fn new(server: GameServer, name: Arc<str>, scope: Arc<str>, codec: Arc<TypedCodec<T>>) -> Self {
+    pub(crate) fn new(
+        server: GameServer,
+        name: Arc<str>,
+        scope: Arc<str>,
+        codec: Arc<TypedCodec<T>>,
+    ) -> Self {
         Self { server, mock: false, name, scope, codec, marker: PhantomData }
     }
 
@@ -108,12 +117,20 @@ impl<T: ProfileData> ProfileStore<T> {
     }
 
     pub(crate) async fn engine(&self) -> Result<Arc<Engine>> {
-        if self.mock { self.server.inner.mock().await } else { Ok(self.server.inner.engine.clone()) }
+        if self.mock {
+            self.server.inner.mock().await
+        } else {
+            Ok(self.server.inner.engine.clone())
+        }
     }
 
     /// True when its profiles are kept in the store that this is the link to.
     pub(crate) fn is_kept_by(&self, link: &Arc<Link>) -> bool {
-        let own = if self.mock { self.server.inner.mock_started() } else { Some(&self.server.inner.engine) };
+        let own = if self.mock {
+            self.server.inner.mock_started()
+        } else {
+            Some(&self.server.inner.engine)
+        };
         own.is_some_and(|own| Arc::ptr_eq(&own.link, link))
     }
 
@@ -140,7 +157,10 @@ impl<T: ProfileData> ProfileStore<T> {
     /// Removes the profile: ends whatever session there is, empties the inbox, and leaves a
     /// tombstone. Earlier versions stay in the history for its retention. Answers false when there
     /// was nothing. Waits for one commit. Specification: `RemoveAsync`.
-    pub fn remove(&self, key: &str) -> impl Future<Output = Result<bool>> + Send + 'static + use<T> {
+    pub fn remove(
+        &self,
+        key: &str,
+    ) -> impl Future<Output = Result<bool>> + Send + 'static + use<T> {
         self.with_engine(key, |engine, key| engine.remove(key, None))
     }
 }
@@ -158,7 +178,10 @@ pub struct StoreBuilder<T> {
 
 impl<T> fmt::Debug for StoreBuilder<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StoreBuilder").field("name", &self.name).field("scope", &self.scope).finish_non_exhaustive()
+        f.debug_struct("StoreBuilder")
+            .field("name", &self.name)
+            .field("scope", &self.scope)
+            .finish_non_exhaustive()
     }
 }
 
@@ -211,7 +234,10 @@ impl<T: ProfileData> StoreBuilder<T> {
     /// # }
     /// ```
     #[must_use]
-    pub fn validate(mut self, validate: impl Fn(&T) -> Result<(), String> + Send + Sync + 'static) -> Self {
+    pub fn validate(
+        mut self,
+        validate: impl Fn(&T) -> Result<(), String> + Send + Sync + 'static,
+    ) -> Self {
         self.validate = Some(Arc::new(validate));
         self
     }
@@ -228,7 +254,12 @@ impl<T: ProfileData> StoreBuilder<T> {
         }
         let name = check_name("store name", &self.name)?;
         let scope = check_name("scope", &self.scope)?;
-        let codec = Arc::new(TypedCodec::new(self.template.as_ref(), self.reconcile, self.migrations, self.validate)?);
+        let codec = Arc::new(TypedCodec::new(
+            self.template.as_ref(),
+            self.reconcile,
+            self.migrations,
+            self.validate,
+        )?);
         Ok(ProfileStore::new(self.server, name, scope, codec))
     }
 }

@@ -123,7 +123,10 @@ impl TransactionBuilder {
     /// wrongly; [`ErrorKind::TimedOut`], [`ErrorKind::Unavailable`], [`ErrorKind::Closing`],
     /// [`ErrorKind::Overloaded`] and [`ErrorKind::Replaced`] as everywhere. The one exception is
     /// [`ErrorKind::Unknown`]: the transaction was broken off by the end of the runtime.
-    pub fn run<R, E, F>(self, work: F) -> impl Future<Output = Result<R, E>> + Send + 'static + use<R, E, F>
+    pub fn run<R, E, F>(
+        self,
+        work: F,
+    ) -> impl Future<Output = Result<R, E>> + Send + 'static + use<R, E, F>
     where
         F: FnOnce(&mut Transaction<'_>) -> Result<R, E> + Send + 'static,
         R: Send + 'static,
@@ -139,13 +142,19 @@ impl TransactionBuilder {
                 wanted
             })
         };
-        let done = self.engine().map(|engine| engine.transact(self.sessions, self.deadline, script));
+        let done =
+            self.engine().map(|engine| engine.transact(self.sessions, self.deadline, script));
         async move {
             done?.await?;
             match answer.lock().take() {
                 Some(Ok(result)) => result,
                 Some(Err(panic)) => resume_unwind(panic),
-                None => Err(Error::new(ErrorKind::Unknown, "the transaction was broken off; see the log").into()),
+                None => Err(Error::new(
+                    ErrorKind::Unknown,
+                    "the transaction was broken off; see \
+                    the log",
+                )
+                .into()),
             }
         }
     }
@@ -158,22 +167,38 @@ impl TransactionBuilder {
         };
         if self.sessions.len() > MAX_PARTICIPANTS {
             let given = self.sessions.len();
-            return invalid(format!("too many profiles take part: given=`{given}` limit=`{MAX_PARTICIPANTS}`"));
+            return invalid(format!(
+                "too many profiles take part: given=`{given}` \
+                limit=`{MAX_PARTICIPANTS}`"
+            ));
         }
         let own = &self.server.inner;
-        let mine = [Some(&own.engine), own.mock_started()].into_iter().flatten().find(|own| Arc::ptr_eq(&own.link, &first.link));
+        let mine = [Some(&own.engine), own.mock_started()]
+            .into_iter()
+            .flatten()
+            .find(|own| Arc::ptr_eq(&own.link, &first.link));
         let Some(engine) = mine else {
-            return invalid(format!("the profile belongs to another game server: profile=`{}`", first.key));
+            return invalid(format!(
+                "the profile belongs to another game server: \
+                profile=`{}`",
+                first.key
+            ));
         };
         for (at, session) in self.sessions.iter().enumerate() {
             if !Arc::ptr_eq(&engine.link, &session.link) {
-                return invalid(format!("the profile belongs to another game server, or to a mock: profile=`{}`", session.key));
+                return invalid(format!(
+                    "the profile belongs to another game server, or to a mock: \
+                    profile=`{}`",
+                    session.key
+                ));
             }
             if self.sessions[..at].iter().any(|other| other.key == session.key) {
                 // There is one live session a key, so one of the two is over.
-                return Err(
-                    Error::new(ErrorKind::SessionEnded, "an earlier session takes part too; it is over").about(&session.key)
-                );
+                return Err(Error::new(
+                    ErrorKind::SessionEnded,
+                    "an earlier session takes part too; it is over",
+                )
+                .about(&session.key));
             }
         }
         Ok(engine.clone())
@@ -187,22 +212,45 @@ pub struct Transaction<'a> {
 
 impl fmt::Debug for Transaction<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Transaction").field("gifts", &self.drafts.gifts.len()).finish_non_exhaustive()
+        f.debug_struct("Transaction")
+            .field("gifts", &self.drafts.gifts.len())
+            .finish_non_exhaustive()
     }
 }
 
 impl Transaction<'_> {
     /// Edits a participant's data as this transaction has made it so far. Fails with
     /// [`ErrorKind::Invalid`] for a profile that was not named with [`TransactionBuilder::with`].
-    pub fn edit<T: ProfileData, R>(&mut self, profile: &Profile<T>, edit: impl FnOnce(&mut T) -> R) -> Result<R> {
-        let Some(at) = self.drafts.drafts.iter().position(|draft| Arc::ptr_eq(&draft.session, &profile.session)) else {
-            return self
-                .fail(Error::new(ErrorKind::Invalid, "the profile does not take part in the transaction").about(profile.key()));
+    pub fn edit<T: ProfileData, R>(
+        &mut self,
+        profile: &Profile<T>,
+        edit: impl FnOnce(&mut T) -> R,
+    ) -> Result<R> {
+        let Some(at) = self
+            .drafts
+            .drafts
+            .iter()
+            .position(|draft| Arc::ptr_eq(&draft.session, &profile.session))
+        else {
+            return self.fail(
+                Error::new(
+                    ErrorKind::Invalid,
+                    "the profile does not take part in the \
+                    transaction",
+                )
+                .about(profile.key()),
+            );
         };
         // Stays if the edit panics: half of it must not be committed by a closure that catches
         // that.
-        let panicked =
-            || Error::new(ErrorKind::Invalid, "an edit of the transaction panicked; nothing was done").about(profile.key());
+        let panicked = || {
+            Error::new(
+                ErrorKind::Invalid,
+                "an edit of the transaction panicked; nothing was \
+                done",
+            )
+            .about(profile.key())
+        };
         let before = self.drafts.fault.replace(panicked());
         let answer = edit(typed_mut(self.drafts.drafts[at].data()).expect(OTHER_TYPE));
         self.drafts.fault = before;
@@ -212,7 +260,12 @@ impl Transaction<'_> {
     /// Sends a message along, to any profile, live here, elsewhere or nowhere, as
     /// [`ProfileStore::send_message`] does. At most [`MAX_GIFTS`]. Fails with
     /// [`ErrorKind::TooLarge`] and [`ErrorKind::Invalid`].
-    pub fn gift<T: ProfileData, M: Serialize>(&mut self, store: &ProfileStore<T>, key: &str, message: &M) -> Result<()> {
+    pub fn gift<T: ProfileData, M: Serialize>(
+        &mut self,
+        store: &ProfileStore<T>,
+        key: &str,
+        message: &M,
+    ) -> Result<()> {
         let link = &self.drafts.link;
         let id = MessageId { created_ms: link.store_ms(), name: link.env.uuid().to_string() };
         self.gift_as(store, key, &id, message)
@@ -243,10 +296,20 @@ impl Transaction<'_> {
         message: &impl Serialize,
     ) -> Result<()> {
         if !store.is_kept_by(&self.drafts.link) {
-            return Err(Error::new(ErrorKind::Invalid, "a gift's store belongs to another game server, or to a mock"));
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                "a gift's store belongs to another game \
+                server, or to a mock",
+            ));
         }
         if self.drafts.gifts.len() == MAX_GIFTS {
-            return Err(Error::new(ErrorKind::Invalid, format!("too many gifts in a transaction: limit=`{MAX_GIFTS}`")));
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!(
+                    "too many gifts in a transaction: \
+                limit=`{MAX_GIFTS}`"
+                ),
+            ));
         }
         let gift = self.drafts.link.append(&store.key(key)?, id.clone(), payload(message)?)?;
         self.drafts.gifts.push(gift);

@@ -64,8 +64,22 @@ impl<T> fmt::Debug for Versions<T> {
 
 impl<T: ProfileData> Versions<T> {
     pub(crate) fn new(store: ProfileStore<T>, key: ProfileKey) -> Self {
-        let query = VersionQuery { key, order: Order::Ascending, from_ms: None, to_ms: None, after: None, limit: PAGE };
-        Self { store, query, page: Vec::new().into_iter(), last_page: false, created_ms: 0, unread: None }
+        let query = VersionQuery {
+            key,
+            order: Order::Ascending,
+            from_ms: None,
+            to_ms: None,
+            after: None,
+            limit: PAGE,
+        };
+        Self {
+            store,
+            query,
+            page: Vec::new().into_iter(),
+            last_page: false,
+            created_ms: 0,
+            unread: None,
+        }
     }
 
     /// Begins with the newest. Specification: `Enum.SortDirection.Descending`.
@@ -100,7 +114,10 @@ impl<T: ProfileData> Versions<T> {
             self.page = page.into_iter();
         }
         Ok(self.page.next().map(|info| KeptVersion {
-            label: info.label.clone().unwrap_or_else(|| version_label(info.written_ms, info.number, self.created_ms)),
+            label: info
+                .label
+                .clone()
+                .unwrap_or_else(|| version_label(info.written_ms, info.number, self.created_ms)),
             info,
         }))
     }
@@ -125,7 +142,10 @@ impl<T: ProfileData> Versions<T> {
                 Err(error) => {
                     if matches!(
                         error.kind(),
-                        ErrorKind::Foreign | ErrorKind::NewerData | ErrorKind::Undecodable | ErrorKind::Corrupt
+                        ErrorKind::Foreign
+                            | ErrorKind::NewerData
+                            | ErrorKind::Undecodable
+                            | ErrorKind::Corrupt
                     ) {
                         self.unread = None;
                     }
@@ -141,7 +161,9 @@ impl<T: ProfileData> Versions<T> {
 
     /// The versions without their data, as a stream. It ends after an error.
     pub fn stream(self) -> BoxStream<'static, Result<KeptVersion>> {
-        stream::try_unfold(self, |mut versions| async move { Ok(versions.next().await?.map(|version| (version, versions))) })
-            .boxed()
+        stream::try_unfold(self, |mut versions| async move {
+            Ok(versions.next().await?.map(|version| (version, versions)))
+        })
+        .boxed()
     }
 }

@@ -3,7 +3,10 @@
 
 use bytes::Bytes;
 
-use super::{Cause, CommitId, Incarnation, KeyState, LeaseState, NewMessage, Returning, ServerId, ServerRow, StoredMessage};
+use super::{
+    Cause, CommitId, Incarnation, KeyState, LeaseState, NewMessage, Returning, ServerId, ServerRow,
+    StoredMessage,
+};
 use crate::key::ProfileKey;
 
 /// Times and names that an import brings along.
@@ -30,7 +33,11 @@ pub enum NewValue {
 /// [`Change::Lease`] a key.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
-#[expect(clippy::large_enum_variant, reason = "a commit holds a handful of them, and most are the large one")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a commit holds a handful of them, and most are the \
+    large one"
+)]
 pub enum Change {
     /// Changes nothing. Fails with [`ConflictKind::Epoch`] unless the key's epoch is this one.
     Check {
@@ -217,7 +224,10 @@ impl Change {
             | Self::ReplaceInbox { key, .. }
             | Self::Pin { key, .. }
             | Self::Erase { key, .. } => Some(key),
-            Self::RegisterServer { .. } | Self::RenewServer { .. } | Self::MarkDead { .. } | Self::Abort { .. } => None,
+            Self::RegisterServer { .. }
+            | Self::RenewServer { .. }
+            | Self::MarkDead { .. }
+            | Self::Abort { .. } => None,
         }
     }
 }
@@ -247,7 +257,9 @@ impl Commit {
             Change::Write { value: NewValue::Bytes(bytes), .. } => bytes.len(),
             Change::AppendMessage { message, .. } => message.payload.len(),
             Change::ChangeMessage { payload, .. } => payload.len(),
-            Change::ReplaceInbox { messages, .. } => messages.iter().map(|message| message.payload.len()).sum(),
+            Change::ReplaceInbox { messages, .. } => {
+                messages.iter().map(|message| message.payload.len()).sum()
+            }
             _ => 0,
         };
         self.changes.iter().map(|change| REST + size(change)).sum()

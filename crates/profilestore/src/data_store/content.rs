@@ -84,7 +84,11 @@ mod tests {
         assert!(!same("[1,2]", "[2,1]"));
         assert!(!same("123456789012345678901", "123456789012345678902"), "numbers are not rounded");
         assert!(!same(r#"{"a":1}"#, r#"{"a":"1"}"#));
-        assert!(same(&"[".repeat(100_000), &"[".repeat(100_000)), "what is no JSON is compared as it is");
+        assert!(
+            same(&"[".repeat(100_000), &"[".repeat(100_000)),
+            "what is no JSON is compared as \
+            it is"
+        );
         let deep = |inner: &str| format!("{}{inner}{}", "[".repeat(1000), "]".repeat(1000));
         assert!(same(&deep("1"), &deep("1")) && !same(&deep("1"), &deep("2")));
     }

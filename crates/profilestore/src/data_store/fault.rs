@@ -12,8 +12,9 @@ use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
-    Change, Commit, CommitReply, DataStore, Identity, KeyQuery, KeyState, Retention, Returning, ServerRow, Snapshot, StoreError,
-    StoredVersion, SweepCursor, SweepReport, VersionInfo, VersionQuery, VersionRef,
+    Change, Commit, CommitReply, DataStore, Identity, KeyQuery, KeyState, Retention, Returning,
+    ServerRow, Snapshot, StoreError, StoredVersion, SweepCursor, SweepReport, VersionInfo,
+    VersionQuery, VersionRef,
 };
 use crate::{env::Rng, key::ProfileKey};
 
@@ -148,7 +149,11 @@ impl<P: StorePlan> FaultyStore<P> {
     }
 
     /// Carries out a call that changes nothing.
-    async fn ask<T>(&self, call: Call<'_>, inner: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    async fn ask<T>(
+        &self,
+        call: Call<'_>,
+        inner: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
         let fate = self.plan.fate(call);
         let lost = || StoreError::Unavailable { reason: "the connection was lost".into() };
         if !self.line.passes().await || fate.fault == Some(Fault::Refused) {
@@ -180,11 +185,19 @@ impl<P: StorePlan> DataStore for FaultyStore<P> {
         self.ask(Call::Read, self.inner.identity()).await
     }
 
-    async fn read(&self, keys: &[ProfileKey], returning: Returning) -> Result<Snapshot, StoreError> {
+    async fn read(
+        &self,
+        keys: &[ProfileKey],
+        returning: Returning,
+    ) -> Result<Snapshot, StoreError> {
         self.ask(Call::Read, self.inner.read(keys, returning)).await
     }
 
-    async fn version(&self, key: &ProfileKey, version: &VersionRef) -> Result<Option<StoredVersion>, StoreError> {
+    async fn version(
+        &self,
+        key: &ProfileKey,
+        version: &VersionRef,
+    ) -> Result<Option<StoredVersion>, StoreError> {
         self.ask(Call::Read, self.inner.version(key, version)).await
     }
 
@@ -201,13 +214,24 @@ impl<P: StorePlan> DataStore for FaultyStore<P> {
     }
 
     async fn commit(&self, commits: Vec<Commit>) -> Vec<Result<CommitReply, StoreError>> {
-        let renewal =
-            commits.iter().flat_map(|commit| &commit.changes).all(|change| matches!(change, Change::RenewServer { .. }));
+        let renewal = commits
+            .iter()
+            .flat_map(|commit| &commit.changes)
+            .all(|change| matches!(change, Change::RenewServer { .. }));
         let fate = self.plan.fate(if renewal { Call::Renewal } else { Call::Commit(&commits) });
         let ids: Vec<_> = commits.iter().map(|commit| commit.id).collect();
-        let all = |error: &dyn Fn(&super::CommitId) -> StoreError| ids.iter().map(|id| Err(error(id))).collect();
-        let refused = |_: &super::CommitId| StoreError::Unavailable { reason: "no connection".into() };
-        let unknown = |id: &super::CommitId| StoreError::Indeterminate { commit: *id, reason: "the connection was lost".into() };
+        let all = |error: &dyn Fn(&super::CommitId) -> StoreError| {
+            ids.iter().map(|id| Err(error(id))).collect()
+        };
+        let refused = |_: &super::CommitId| StoreError::Unavailable {
+            reason: "no \
+            connection"
+                .into(),
+        };
+        let unknown = |id: &super::CommitId| StoreError::Indeterminate {
+            commit: *id,
+            reason: "the connection was lost".into(),
+        };
         if !self.line.passes().await || fate.fault == Some(Fault::Refused) {
             return all(&refused);
         }
@@ -241,16 +265,29 @@ impl<P: StorePlan> DataStore for FaultyStore<P> {
         answers
     }
 
-    async fn commit_by(&self, commits: Vec<Commit>, deadline: Instant) -> Vec<Result<CommitReply, StoreError>> {
+    async fn commit_by(
+        &self,
+        commits: Vec<Commit>,
+        deadline: Instant,
+    ) -> Vec<Result<CommitReply, StoreError>> {
         let ids: Vec<_> = commits.iter().map(|commit| commit.id).collect();
         // A connection does not know how far the other side is.
         tokio::time::timeout_at(deadline, self.commit(commits)).await.unwrap_or_else(|_| {
-            let unknown = |commit| StoreError::Indeterminate { commit, reason: "there was no answer in time".into() };
+            let unknown = |commit| StoreError::Indeterminate {
+                commit,
+                reason: "there was no \
+                answer in time"
+                    .into(),
+            };
             ids.into_iter().map(|id| Err(unknown(id))).collect()
         })
     }
 
-    async fn sweep(&self, retention: Retention, cursor: Option<SweepCursor>) -> Result<SweepReport, StoreError> {
+    async fn sweep(
+        &self,
+        retention: Retention,
+        cursor: Option<SweepCursor>,
+    ) -> Result<SweepReport, StoreError> {
         self.ask(Call::Sweep, self.inner.sweep(retention, cursor)).await
     }
 }
@@ -334,7 +371,8 @@ impl StorePlan for Drawn {
     fn fate(&self, _: Call<'_>) -> Fate {
         let chances = *self.chances.lock();
         let part = |of: Duration| of.mul_f64(fraction(&*self.rng));
-        let mut fate = Fate { there: part(chances.latency), back: part(chances.latency), fault: None };
+        let mut fate =
+            Fate { there: part(chances.latency), back: part(chances.latency), fault: None };
         let mut left = fraction(&*self.rng);
         let mut drawn = |chance: f64| {
             left -= chance;

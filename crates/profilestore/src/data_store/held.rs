@@ -238,8 +238,17 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Self; 9] =
-        [Self::Start, Self::Save, Self::End, Self::Set, Self::Restore, Self::Remove, Self::Import, Self::Edit, Self::Transaction];
+    pub const ALL: [Self; 9] = [
+        Self::Start,
+        Self::Save,
+        Self::End,
+        Self::Set,
+        Self::Restore,
+        Self::Remove,
+        Self::Import,
+        Self::Edit,
+        Self::Transaction,
+    ];
 
     /// The word that is stored and shown.
     pub fn as_str(self) -> &'static str {
@@ -352,7 +361,9 @@ impl VersionQuery {
             Order::Ascending => info.number > after,
             Order::Descending => info.number < after,
         });
-        beyond && self.from_ms.is_none_or(|from| info.written_ms >= from) && self.to_ms.is_none_or(|to| info.written_ms <= to)
+        beyond
+            && self.from_ms.is_none_or(|from| info.written_ms >= from)
+            && self.to_ms.is_none_or(|to| info.written_ms <= to)
     }
 }
 
@@ -397,7 +408,9 @@ impl KeyQuery {
                 KeyFilter::All => true,
                 KeyFilter::Prefix(prefix) => state.key.key().starts_with(prefix.as_str()),
                 KeyFilter::User(user) => user_ids.contains(user),
-                KeyFilter::UpdatedSince(since) => state.head.as_ref().is_some_and(|head| head.stored_ms >= *since),
+                KeyFilter::UpdatedSince(since) => {
+                    state.head.as_ref().is_some_and(|head| head.stored_ms >= *since)
+                }
                 KeyFilter::Held => state.lease.is_held(),
             }
     }

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::{
-    Change, Digest, KeyState, LeaseState, NewValue, Returning, ServerRow, StoredMessage, StoredVersion, VersionInfo, VersionRef,
+    Change, Digest, KeyState, LeaseState, NewValue, Returning, ServerRow, StoredMessage,
+    StoredVersion, VersionInfo, VersionRef,
     content::content_digest,
     rules::{self, Counters, MessageFacts},
 };
@@ -88,14 +89,14 @@ impl KeyContents {
                 message.stored.revision += 1;
                 true
             }),
-            Change::LockMessage { index, .. } => {
-                self.on_message(*index, |message| !std::mem::replace(&mut message.stored.locked, true))
-            }
+            Change::LockMessage { index, .. } => self
+                .on_message(*index, |message| !std::mem::replace(&mut message.stored.locked, true)),
             Change::RemoveMessage { index, receipt, .. } => {
                 let Some(message) = self.inbox.remove(index) else { return false };
                 self.inbox_revision += 1;
                 if *receipt && !defect!(ReceiptForgotten) {
-                    self.receipts.insert(message.id, Receipt { content: message.content, made_ms: now_ms });
+                    self.receipts
+                        .insert(message.id, Receipt { content: message.content, made_ms: now_ms });
                 }
                 true
             }
@@ -106,7 +107,8 @@ impl KeyContents {
                 for message in messages {
                     let mut new = Message::new(message.clone());
                     if before.get(&message.index).is_some_and(|old| old.id == new.id) {
-                        new.content = before.remove(&message.index).map_or(new.content, |old| old.content);
+                        new.content =
+                            before.remove(&message.index).map_or(new.content, |old| old.content);
                     }
                     self.inbox.insert(message.index, new);
                 }
@@ -114,7 +116,9 @@ impl KeyContents {
                 true
             }
             Change::Pin { version, pinned, .. } => {
-                if let Some(found) = self.versions.iter_mut().find(|found| found.info.number == *version) {
+                if let Some(found) =
+                    self.versions.iter_mut().find(|found| found.info.number == *version)
+                {
                     found.info.pinned = *pinned;
                 }
                 false
@@ -150,9 +154,11 @@ impl KeyContents {
         let (versions, receipts) = (self.versions.len(), self.receipts.len());
         self.versions.retain(|version| {
             let superseded = version.info.superseded_ms;
-            version.info.pinned || superseded.is_none_or(|at| now_ms.saturating_sub(at) <= history_ms)
+            version.info.pinned
+                || superseded.is_none_or(|at| now_ms.saturating_sub(at) <= history_ms)
         });
-        self.receipts.retain(|_, receipt| now_ms.saturating_sub(receipt.made_ms) <= rules::RECEIPT_KEPT_MS);
+        self.receipts
+            .retain(|_, receipt| now_ms.saturating_sub(receipt.made_ms) <= rules::RECEIPT_KEPT_MS);
         ((versions - self.versions.len()) as u64, (receipts - self.receipts.len()) as u64)
     }
 
@@ -164,7 +170,8 @@ impl KeyContents {
         row_of: impl FnOnce(super::ServerId) -> Option<ServerRow>,
     ) -> KeyState {
         let current = self.versions.last();
-        let wants_inbox = returning.inbox_unless.is_some_and(|revision| revision != self.inbox_revision);
+        let wants_inbox =
+            returning.inbox_unless.is_some_and(|revision| revision != self.inbox_revision);
         KeyState {
             key: key.clone(),
             epoch: self.epoch,
@@ -173,10 +180,16 @@ impl KeyContents {
             head: current.map(|version| version.info.clone()),
             lease: self.lease.clone(),
             lease_revision: self.lease_revision,
-            holder_server: self.lease.holder.as_ref().and_then(|holder| holder.server).and_then(row_of),
+            holder_server: self
+                .lease
+                .holder
+                .as_ref()
+                .and_then(|holder| holder.server)
+                .and_then(row_of),
             inbox_revision: self.inbox_revision,
             last_message: self.last_message,
-            inbox: wants_inbox.then(|| self.inbox.values().map(|message| message.stored.clone()).collect()),
+            inbox: wants_inbox
+                .then(|| self.inbox.values().map(|message| message.stored.clone()).collect()),
             value: current.filter(|_| returning.value).and_then(|version| version.value.clone()),
         }
     }
@@ -221,12 +234,15 @@ impl KeyContents {
 
     /// For [`rules::View::used_with`].
     pub fn used_with(&self, id: &Digest) -> Option<Digest> {
-        let waiting = self.inbox.values().find(|message| message.id == *id).map(|message| message.content);
+        let waiting =
+            self.inbox.values().find(|message| message.id == *id).map(|message| message.content);
         waiting.or_else(|| self.receipts.get(id).map(|receipt| receipt.content))
     }
 
     fn write(&mut self, change: &Change, now_ms: i64) -> bool {
-        let Change::Write { value, user_ids, keep_previous, seal, imported, .. } = change else { return false };
+        let Change::Write { value, user_ids, keep_previous, seal, imported, .. } = change else {
+            return false;
+        };
         let Some(info) = rules::new_version(change, now_ms) else { return false };
         let value = match value {
             NewValue::Bytes(bytes) => Some(bytes.clone()),
@@ -238,7 +254,9 @@ impl KeyContents {
                 self.created_ms = imported.as_ref().map_or(now_ms, |imported| imported.created_ms);
                 self.versions.push(new);
             }
-            Some(previous) if rules::keeps_previous(previous.replaced(), *keep_previous, now_ms) => {
+            Some(previous)
+                if rules::keeps_previous(previous.replaced(), *keep_previous, now_ms) =>
+            {
                 previous.info.superseded_ms = Some(now_ms);
                 self.versions.push(new);
             }
@@ -256,7 +274,9 @@ impl KeyContents {
     }
 
     fn leave_receipts(&mut self, gone: BTreeMap<u64, Message>, now_ms: i64) {
-        let receipts = gone.into_values().map(|gone| (gone.id, Receipt { content: gone.content, made_ms: now_ms }));
+        let receipts = gone
+            .into_values()
+            .map(|gone| (gone.id, Receipt { content: gone.content, made_ms: now_ms }));
         self.receipts.extend(receipts);
     }
 }

@@ -15,9 +15,10 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{
-    Change, Commit, CommitId, CommitReply, Conflict, ConflictKind, DataStore, Digest, Identity, Incarnation, KeyContents,
-    KeyQuery, KeyState, LeaseState, Notice, Order, Retention, Returning, ServerId, ServerRow, Snapshot, StoreError,
-    StoredVersion, SweepCursor, SweepReport, VersionInfo, VersionQuery, VersionRef,
+    Change, Commit, CommitId, CommitReply, Conflict, ConflictKind, DataStore, Digest, Identity,
+    Incarnation, KeyContents, KeyQuery, KeyState, LeaseState, Notice, Order, Retention, Returning,
+    ServerId, ServerRow, Snapshot, StoreError, StoredVersion, SweepCursor, SweepReport,
+    VersionInfo, VersionQuery, VersionRef,
     rules::{self, Counters, Fault, MessageFacts, Outcome, View},
 };
 use crate::{env::Env, key::ProfileKey};
@@ -85,13 +86,21 @@ impl DataStore for MemoryStore {
         Ok(Identity { incarnation: self.state.lock().incarnation, now_ms: self.env.unix_ms() })
     }
 
-    async fn read(&self, keys: &[ProfileKey], returning: Returning) -> Result<Snapshot, StoreError> {
+    async fn read(
+        &self,
+        keys: &[ProfileKey],
+        returning: Returning,
+    ) -> Result<Snapshot, StoreError> {
         let state = self.state.lock();
         let states = keys.iter().map(|key| state.key_state(key, returning)).collect();
         Ok(Snapshot { now_ms: self.env.unix_ms(), states })
     }
 
-    async fn version(&self, key: &ProfileKey, version: &VersionRef) -> Result<Option<StoredVersion>, StoreError> {
+    async fn version(
+        &self,
+        key: &ProfileKey,
+        version: &VersionRef,
+    ) -> Result<Option<StoredVersion>, StoreError> {
         Ok(self.state.lock().keys.get(key).and_then(|contents| contents.version(version)))
     }
 
@@ -108,10 +117,11 @@ impl DataStore for MemoryStore {
     async fn keys(&self, query: &KeyQuery) -> Result<Vec<KeyState>, StoreError> {
         let state = self.state.lock();
         let start = query.after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-        let keys = state.keys.range::<ProfileKey, _>((start, Bound::Unbounded)).map(|(key, contents)| {
-            let state = state.key_state(key, Returning::HEAD);
-            (state, contents.user_ids())
-        });
+        let keys =
+            state.keys.range::<ProfileKey, _>((start, Bound::Unbounded)).map(|(key, contents)| {
+                let state = state.key_state(key, Returning::HEAD);
+                (state, contents.user_ids())
+            });
         let wanted = keys.filter(|(state, user_ids)| query.wants(state, user_ids));
         Ok(wanted.map(|(state, _)| state).take(query.limit).collect())
     }
@@ -126,20 +136,33 @@ impl DataStore for MemoryStore {
         commits.into_iter().map(|commit| state.commit(commit, self.env.unix_ms())).collect()
     }
 
-    async fn commit_by(&self, commits: Vec<Commit>, _: Instant) -> Vec<Result<CommitReply, StoreError>> {
+    async fn commit_by(
+        &self,
+        commits: Vec<Commit>,
+        _: Instant,
+    ) -> Vec<Result<CommitReply, StoreError>> {
         // No commit waits here.
         self.commit(commits).await
     }
 
-    async fn sweep(&self, retention: Retention, cursor: Option<SweepCursor>) -> Result<SweepReport, StoreError> {
+    async fn sweep(
+        &self,
+        retention: Retention,
+        cursor: Option<SweepCursor>,
+    ) -> Result<SweepReport, StoreError> {
         let mut state = self.state.lock();
         let now_ms = self.env.unix_ms();
         let after = match cursor {
             None => None,
             Some(SweepCursor(text)) if text.is_empty() => return Ok(state.sweep_outcomes(now_ms)),
-            Some(SweepCursor(text)) => Some(serde_json::from_str(&text).map_err(|err| StoreError::Invalid {
-                reason: format!("the sweep's cursor comes from another store: cursor=`{text}` error=`{err}`"),
-            })?),
+            Some(SweepCursor(text)) => {
+                Some(serde_json::from_str(&text).map_err(|err| StoreError::Invalid {
+                    reason: format!(
+                        "the sweep's cursor comes from another store: cursor=`{text}` \
+                    error=`{err}`"
+                    ),
+                })?)
+            }
         };
         Ok(state.sweep_keys(retention, after, now_ms))
     }
@@ -149,7 +172,9 @@ impl State {
     fn commit(&mut self, commit: Commit, now_ms: i64) -> Result<CommitReply, StoreError> {
         rules::check_commit(&commit)?;
         rules::check_incarnation(&commit, self.incarnation)?;
-        let conflict = |kind, state, server| Err(StoreError::Conflict(Box::new(Conflict { kind, now_ms, state, server })));
+        let conflict = |kind, state, server| {
+            Err(StoreError::Conflict(Box::new(Conflict { kind, now_ms, state, server })))
+        };
         match self.outcomes.get(&commit.id) {
             Some(Outcome::Applied) => return Ok(self.reply(&commit, now_ms, true, Vec::new())),
             Some(Outcome::Aborted) => return conflict(ConflictKind::Aborted, None, None),
@@ -157,7 +182,9 @@ impl State {
         }
         let Ok(fault) = rules::judge(self, &commit, now_ms);
         match fault {
-            Some(Fault::Key(kind, key)) => return conflict(kind, Some(self.key_state(&key, commit.returning)), None),
+            Some(Fault::Key(kind, key)) => {
+                return conflict(kind, Some(self.key_state(&key, commit.returning)), None);
+            }
             Some(Fault::Server(row)) => return conflict(ConflictKind::Server, None, row),
             Some(Fault::Commit(kind)) => return conflict(kind, None, None),
             None => {}
@@ -168,7 +195,12 @@ impl State {
 
         let before: BTreeMap<ProfileKey, LeaseState> = rules::keys_of(&commit)
             .into_iter()
-            .map(|key| (key.clone(), self.keys.get(key).map(|contents| contents.lease().clone()).unwrap_or_default()))
+            .map(|key| {
+                (
+                    key.clone(),
+                    self.keys.get(key).map(|contents| contents.lease().clone()).unwrap_or_default(),
+                )
+            })
             .collect();
         let mut changed: Vec<ProfileKey> = Vec::new();
         for change in rules::in_order(&commit) {
@@ -241,7 +273,9 @@ impl State {
             }
             // A key that was never used holds nothing, and must not be listed afterwards.
             Change::Erase { key, .. } if !self.keys.contains_key(key) => false,
-            change => change.key().is_some_and(|key| self.keys.entry(key.clone()).or_default().apply(change, now_ms)),
+            change => change
+                .key()
+                .is_some_and(|key| self.keys.entry(key.clone()).or_default().apply(change, now_ms)),
         }
     }
 
@@ -251,9 +285,20 @@ impl State {
         }
     }
 
-    fn reply(&self, commit: &Commit, now_ms: i64, already_applied: bool, notified: Vec<(ServerId, ProfileKey)>) -> CommitReply {
-        let states = rules::keys_of(commit).into_iter().map(|key| self.key_state(key, commit.returning)).collect();
-        let server = rules::server_of(commit).and_then(|id| self.servers.get(&id)).map(|server| server.row.clone());
+    fn reply(
+        &self,
+        commit: &Commit,
+        now_ms: i64,
+        already_applied: bool,
+        notified: Vec<(ServerId, ProfileKey)>,
+    ) -> CommitReply {
+        let states = rules::keys_of(commit)
+            .into_iter()
+            .map(|key| self.key_state(key, commit.returning))
+            .collect();
+        let server = rules::server_of(commit)
+            .and_then(|id| self.servers.get(&id))
+            .map(|server| server.row.clone());
         let notices = rules::renewed(commit).map_or_else(Vec::new, |id| self.notices_of(id));
         CommitReply { now_ms, already_applied, states, server, notices, notified }
     }
@@ -271,7 +316,12 @@ impl State {
         }
     }
 
-    fn sweep_keys(&mut self, retention: Retention, after: Option<ProfileKey>, now_ms: i64) -> SweepReport {
+    fn sweep_keys(
+        &mut self,
+        retention: Retention,
+        after: Option<ProfileKey>,
+        now_ms: i64,
+    ) -> SweepReport {
         let start = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         let mut report = SweepReport::default();
         let mut seen = 0;
@@ -316,7 +366,11 @@ impl View for State {
         Ok(self.keys.get(key).map_or_else(Counters::default, KeyContents::counters))
     }
 
-    fn message(&mut self, key: &ProfileKey, index: u64) -> Result<Option<MessageFacts>, Self::Error> {
+    fn message(
+        &mut self,
+        key: &ProfileKey,
+        index: u64,
+    ) -> Result<Option<MessageFacts>, Self::Error> {
         Ok(self.keys.get(key).and_then(|contents| contents.message(index)))
     }
 
@@ -325,7 +379,10 @@ impl View for State {
     }
 
     fn keeps_version(&mut self, key: &ProfileKey, number: u64) -> Result<bool, Self::Error> {
-        Ok(self.keys.get(key).is_some_and(|contents| contents.version(&VersionRef::Number(number)).is_some()))
+        Ok(self
+            .keys
+            .get(key)
+            .is_some_and(|contents| contents.version(&VersionRef::Number(number)).is_some()))
     }
 
     fn server(&mut self, id: ServerId) -> Result<Option<ServerRow>, Self::Error> {

@@ -34,12 +34,16 @@ impl MessageId {
 
     /// An identity that a store gave out, which may be that of an edit.
     pub(crate) fn stored(created_ms: i64, name: &str) -> Option<Self> {
-        (!name.is_empty() && name.len() <= MAX_MESSAGE_NAME_BYTES).then(|| Self { created_ms, name: name.to_owned() })
+        (!name.is_empty() && name.len() <= MAX_MESSAGE_NAME_BYTES)
+            .then(|| Self { created_ms, name: name.to_owned() })
     }
 
     /// The identity of the message that carries an operator's edit to a profile's holder.
     pub(crate) fn edit(operation: Uuid) -> Self {
-        Self { created_ms: crate::key::began_ms(operation), name: format!("{EDIT_NAMES}{operation}") }
+        Self {
+            created_ms: crate::key::began_ms(operation),
+            name: format!("{EDIT_NAMES}{operation}"),
+        }
     }
 
     /// True for the identity of a message that carries an operator's edit. Such messages are the
@@ -78,9 +82,18 @@ impl fmt::Display for MessageId {
 impl std::str::FromStr for MessageId {
     type Err = &'static str;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (time, name) = text.split_once(':').ok_or("a message id is TIME:NAME, with the time in Unix milliseconds")?;
-        let time = time.parse().map_err(|_| "the time of a message id is a whole number of Unix milliseconds")?;
-        Self::new(time, name).ok_or("the name of a message id is 1 to 200 bytes and does not begin with ~edit/")
+        let (time, name) = text.split_once(':').ok_or(
+            "a message id is TIME:NAME, with the time \
+            in Unix milliseconds",
+        )?;
+        let time = time.parse().map_err(|_| {
+            "the time of a message id is a whole number of Unix \
+            milliseconds"
+        })?;
+        Self::new(time, name).ok_or(
+            "the name of a message id is 1 to 200 bytes and does not \
+            begin with ~edit/",
+        )
     }
 }
 

@@ -30,10 +30,12 @@ pub mod conformance;
 #[cfg(any(test, feature = "fault"))]
 pub mod fault;
 
-pub use commit::{Change, Commit, CommitReply, Conflict, ConflictKind, Imported, NewValue, Notice, StoreError};
+pub use commit::{
+    Change, Commit, CommitReply, Conflict, ConflictKind, Imported, NewValue, Notice, StoreError,
+};
 pub use held::{
-    Cause, Holder, Identity, KeyFilter, KeyQuery, KeyState, LeaseState, Offer, Order, Request, Returning, ServerRow, Snapshot,
-    StoredVersion, VersionInfo, VersionQuery, VersionRef,
+    Cause, Holder, Identity, KeyFilter, KeyQuery, KeyState, LeaseState, Offer, Order, Request,
+    Returning, ServerRow, Snapshot, StoredVersion, VersionInfo, VersionQuery, VersionRef,
 };
 pub use key_contents::KeyContents;
 pub use memory::MemoryStore;
@@ -148,11 +150,16 @@ pub trait DataStore: fmt::Debug + Send + Sync + 'static {
 
     /// The state of many keys at once, in the order asked for. A key that does not exist gives a
     /// state with version 0 and epoch 0.
-    async fn read(&self, keys: &[ProfileKey], returning: Returning) -> Result<Snapshot, StoreError>;
+    async fn read(&self, keys: &[ProfileKey], returning: Returning)
+    -> Result<Snapshot, StoreError>;
 
     /// One kept version of a key with its value, the current one included. None when there is no
     /// such version.
-    async fn version(&self, key: &ProfileKey, version: &VersionRef) -> Result<Option<StoredVersion>, StoreError>;
+    async fn version(
+        &self,
+        key: &ProfileKey,
+        version: &VersionRef,
+    ) -> Result<Option<StoredVersion>, StoreError>;
 
     /// A page of a key's kept versions, the current one included, without values.
     async fn versions(&self, query: &VersionQuery) -> Result<Vec<VersionInfo>, StoreError>;
@@ -173,13 +180,21 @@ pub trait DataStore: fmt::Debug + Send + Sync + 'static {
     /// The same, with an answer at the deadline at the latest. Then a commit that the store has not
     /// begun is refused as [`StoreError::Unavailable`] and is never applied, and one that is under
     /// way is [`StoreError::Indeterminate`].
-    async fn commit_by(&self, commits: Vec<Commit>, deadline: Instant) -> Vec<Result<CommitReply, StoreError>>;
+    async fn commit_by(
+        &self,
+        commits: Vec<Commit>,
+        deadline: Instant,
+    ) -> Vec<Result<CommitReply, StoreError>>;
 
     /// Deletes what is past its time, a bounded piece at a time: versions superseded longer than
     /// [`Retention::history_ms`] ago (never the current one, never pinned ones), receipts older
     /// than 31 days, outcomes older than 7 days, rows of servers dead for longer than 7 days with
     /// their notices. Start with `cursor` None and go on with what was returned until it is None.
-    async fn sweep(&self, retention: Retention, cursor: Option<SweepCursor>) -> Result<SweepReport, StoreError>;
+    async fn sweep(
+        &self,
+        retention: Retention,
+        cursor: Option<SweepCursor>,
+    ) -> Result<SweepReport, StoreError>;
 }
 
 /// A store that was chosen at run time.
@@ -190,11 +205,19 @@ impl DataStore for Arc<dyn DataStore> {
         (**self).identity().await
     }
 
-    async fn read(&self, keys: &[ProfileKey], returning: Returning) -> Result<Snapshot, StoreError> {
+    async fn read(
+        &self,
+        keys: &[ProfileKey],
+        returning: Returning,
+    ) -> Result<Snapshot, StoreError> {
         (**self).read(keys, returning).await
     }
 
-    async fn version(&self, key: &ProfileKey, version: &VersionRef) -> Result<Option<StoredVersion>, StoreError> {
+    async fn version(
+        &self,
+        key: &ProfileKey,
+        version: &VersionRef,
+    ) -> Result<Option<StoredVersion>, StoreError> {
         (**self).version(key, version).await
     }
 
@@ -214,11 +237,19 @@ impl DataStore for Arc<dyn DataStore> {
         (**self).commit(commits).await
     }
 
-    async fn commit_by(&self, commits: Vec<Commit>, deadline: Instant) -> Vec<Result<CommitReply, StoreError>> {
+    async fn commit_by(
+        &self,
+        commits: Vec<Commit>,
+        deadline: Instant,
+    ) -> Vec<Result<CommitReply, StoreError>> {
         (**self).commit_by(commits, deadline).await
     }
 
-    async fn sweep(&self, retention: Retention, cursor: Option<SweepCursor>) -> Result<SweepReport, StoreError> {
+    async fn sweep(
+        &self,
+        retention: Retention,
+        cursor: Option<SweepCursor>,
+    ) -> Result<SweepReport, StoreError> {
         (**self).sweep(retention, cursor).await
     }
 }
@@ -230,15 +261,26 @@ pub trait DataStoreExt {
     async fn commit_one(&self, commit: Commit) -> Result<CommitReply, StoreError>;
 
     /// Applies one commit, with an answer at the deadline. See [`DataStore::commit_by`].
-    async fn commit_one_by(&self, commit: Commit, deadline: Instant) -> Result<CommitReply, StoreError>;
+    async fn commit_one_by(
+        &self,
+        commit: Commit,
+        deadline: Instant,
+    ) -> Result<CommitReply, StoreError>;
 
     /// The state of one key. See [`DataStore::read`].
-    async fn read_one(&self, key: &ProfileKey, returning: Returning) -> Result<(i64, KeyState), StoreError>;
+    async fn read_one(
+        &self,
+        key: &ProfileKey,
+        returning: Returning,
+    ) -> Result<(i64, KeyState), StoreError>;
 
     /// A page of keys and where to go on (None: it was the last page), without those of
     /// [`crate::key::RESERVED_STORE`] unless that is the store asked for. It may be shorter than
     /// the limit although more follow. See [`DataStore::keys`].
-    async fn profiles(&self, query: &KeyQuery) -> Result<(Vec<KeyState>, Option<ProfileKey>), StoreError>;
+    async fn profiles(
+        &self,
+        query: &KeyQuery,
+    ) -> Result<(Vec<KeyState>, Option<ProfileKey>), StoreError>;
 }
 
 #[async_trait]
@@ -248,22 +290,38 @@ impl<S: DataStore + ?Sized> DataStoreExt for S {
         self.commit(vec![commit]).await.pop().unwrap_or_else(|| Err(no_answer(id)))
     }
 
-    async fn commit_one_by(&self, commit: Commit, deadline: Instant) -> Result<CommitReply, StoreError> {
+    async fn commit_one_by(
+        &self,
+        commit: Commit,
+        deadline: Instant,
+    ) -> Result<CommitReply, StoreError> {
         let id = commit.id;
         self.commit_by(vec![commit], deadline).await.pop().unwrap_or_else(|| Err(no_answer(id)))
     }
 
-    async fn read_one(&self, key: &ProfileKey, returning: Returning) -> Result<(i64, KeyState), StoreError> {
+    async fn read_one(
+        &self,
+        key: &ProfileKey,
+        returning: Returning,
+    ) -> Result<(i64, KeyState), StoreError> {
         let mut snapshot = self.read(std::slice::from_ref(key), returning).await?;
         match snapshot.states.pop() {
             Some(state) => Ok((snapshot.now_ms, state)),
-            None => Err(StoreError::Unavailable { reason: "the store gave no answer for the key".into() }),
+            None => Err(StoreError::Unavailable {
+                reason: "the store gave no answer for the \
+                key"
+                .into(),
+            }),
         }
     }
 
-    async fn profiles(&self, query: &KeyQuery) -> Result<(Vec<KeyState>, Option<ProfileKey>), StoreError> {
+    async fn profiles(
+        &self,
+        query: &KeyQuery,
+    ) -> Result<(Vec<KeyState>, Option<ProfileKey>), StoreError> {
         let mut page = self.keys(query).await?;
-        let mut next = page.last().map(|state| state.key.clone()).filter(|_| page.len() >= query.limit);
+        let mut next =
+            page.last().map(|state| state.key.clone()).filter(|_| page.len() >= query.limit);
         if query.store.is_none() {
             page.retain(|state| !state.key.is_reserved());
             if next.as_ref().is_some_and(ProfileKey::is_reserved) {

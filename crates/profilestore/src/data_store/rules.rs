@@ -19,9 +19,9 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Change, Commit, CommitId, ConflictKind, DAY_MS, Digest, Incarnation, LeaseState, MAX_MESSAGE_BYTES, MAX_VALUE_BYTES,
-    MESSAGE_ID_MAX_AGE_MS, MESSAGE_ID_MAX_AHEAD_MS, MessageId, NewValue, ServerId, ServerRow, StoreError, VersionInfo,
-    content::is_same_content,
+    Change, Commit, CommitId, ConflictKind, DAY_MS, Digest, Incarnation, LeaseState,
+    MAX_MESSAGE_BYTES, MAX_VALUE_BYTES, MESSAGE_ID_MAX_AGE_MS, MESSAGE_ID_MAX_AHEAD_MS, MessageId,
+    NewValue, ServerId, ServerRow, StoreError, VersionInfo, content::is_same_content,
 };
 use crate::key::ProfileKey;
 
@@ -81,7 +81,11 @@ pub trait View {
     /// A key's counters; all 0 for a key that does not exist.
     fn counters(&mut self, key: &ProfileKey) -> Result<Counters, Self::Error>;
     /// The waiting message of this index.
-    fn message(&mut self, key: &ProfileKey, index: u64) -> Result<Option<MessageFacts>, Self::Error>;
+    fn message(
+        &mut self,
+        key: &ProfileKey,
+        index: u64,
+    ) -> Result<Option<MessageFacts>, Self::Error>;
     /// The digest of the content with which this message id was first used, by a waiting message or
     /// a receipt.
     fn used_with(&mut self, key: &ProfileKey, id: &Digest) -> Result<Option<Digest>, Self::Error>;
@@ -139,13 +143,19 @@ pub fn check_commit(commit: &Commit) -> Result<(), StoreError> {
                 limit("a version string", label.map_or(0, str::len), MAX_AUTHOR_BYTES, key)?;
             }
             Change::Lease { key, .. } if !leased.insert(key) => {
-                return invalid(format!("a commit changes a key's lease at most once: key=`{key}`"));
+                return invalid(format!(
+                    "a commit changes a key's lease at most once: key=`{key}`"
+                ));
             }
             Change::AppendMessage { key, message, .. } => {
                 limit("a message", message.payload.len(), MAX_MESSAGE_BYTES, key)?;
                 inboxes.insert(key);
                 if !appended.insert((key, &message.id)) {
-                    return invalid(format!("a commit appends a message at most once: key=`{key}` message=`{}`", message.id));
+                    return invalid(format!(
+                        "a commit appends a message at most once: key=`{key}` \
+                        message=`{}`",
+                        message.id
+                    ));
                 }
             }
             Change::ChangeMessage { key, index, payload, .. } => {
@@ -164,35 +174,54 @@ pub fn check_commit(commit: &Commit) -> Result<(), StoreError> {
             }
             Change::ReplaceInbox { key, last_message, messages, .. } => {
                 if !inboxes.insert(key) {
-                    return invalid(format!("a replaced inbox comes before other changes of the inbox: key=`{key}`"));
+                    return invalid(format!(
+                        "a replaced inbox comes before other changes of the \
+                        inbox: key=`{key}`"
+                    ));
                 }
                 if *last_message > MAX_MESSAGE_INDEX {
-                    return invalid(format!("a message's index is too great: key=`{key}` index=`{last_message}`"));
+                    return invalid(format!(
+                        "a message's index is too great: key=`{key}` \
+                        index=`{last_message}`"
+                    ));
                 }
                 let mut before = 0;
                 for message in messages {
                     limit("a message", message.payload.len(), MAX_MESSAGE_BYTES, key)?;
                     if message.index <= before || message.index > *last_message {
                         return invalid(format!(
-                            "the messages of an inbox ascend from 1 to the last index: key=`{key}` index=`{}` last=`{last_message}`",
+                            "the messages of an inbox ascend from 1 to the last index: \
+                                key=`{key}` index=`{}` last=`{last_message}`",
                             message.index
                         ));
                     }
                     before = message.index;
                     if !appended.insert((key, &message.id)) {
                         let id = &message.id;
-                        return invalid(format!("an inbox holds a message at most once: key=`{key}` message=`{id}`"));
+                        return invalid(format!(
+                            "an inbox holds a message at most once: \
+                            key=`{key}` message=`{id}`"
+                        ));
                     }
                 }
             }
-            Change::RegisterServer { id, .. } | Change::RenewServer { id, .. } | Change::MarkDead { id, .. } => {
+            Change::RegisterServer { id, .. }
+            | Change::RenewServer { id, .. }
+            | Change::MarkDead { id, .. } => {
                 if !servers.insert(id) {
-                    return invalid(format!("a commit changes a server at most once: server=`{id}`"));
+                    return invalid(format!(
+                        "a commit changes a server at most once: \
+                        server=`{id}`"
+                    ));
                 }
             }
             Change::Abort { commit: other } => {
                 if commit.changes.len() > 1 {
-                    return invalid(format!("an abort is the only change of its commit: commit=`{}`", commit.id));
+                    return invalid(format!(
+                        "an abort is the only change of its commit: \
+                        commit=`{}`",
+                        commit.id
+                    ));
                 }
                 if *other == commit.id {
                     return invalid(format!("a commit cannot abort itself: commit=`{other}`"));
@@ -206,7 +235,11 @@ pub fn check_commit(commit: &Commit) -> Result<(), StoreError> {
 
 /// Whether a commit is meant for these contents.
 pub fn check_incarnation(commit: &Commit, found: Incarnation) -> Result<(), StoreError> {
-    if commit.incarnation == found { Ok(()) } else { Err(StoreError::Replaced { expected: commit.incarnation, found }) }
+    if commit.incarnation == found {
+        Ok(())
+    } else {
+        Err(StoreError::Replaced { expected: commit.incarnation, found })
+    }
 }
 
 /// True when a commit writes nothing: such a commit is not kept.
@@ -216,72 +249,94 @@ pub fn only_checks(commit: &Commit) -> bool {
 
 /// Judges a well formed commit's preconditions against the state before it, in their order. None:
 /// all of them hold.
-pub fn judge<V: View>(view: &mut V, commit: &Commit, now_ms: i64) -> Result<Option<Fault>, V::Error> {
+pub fn judge<V: View>(
+    view: &mut V,
+    commit: &Commit,
+    now_ms: i64,
+) -> Result<Option<Fault>, V::Error> {
     // Messages of this very commit count towards a cap.
     let mut appended: Vec<(&ProfileKey, u64)> = Vec::new();
     for change in &commit.changes {
-        let fault =
-            match change {
-                Change::Check { key, epoch } | Change::Erase { key, epoch } => (view.counters(key)?.epoch != *epoch
-                    && !defect!(FenceCheckRemoved))
-                .then(|| Fault::Key(ConflictKind::Epoch, key.clone())),
-                Change::Write { .. } if defect!(FenceCheckRemoved) => None,
-                Change::Write { key, epoch, version, .. } => {
-                    let found = view.counters(key)?;
-                    if found.epoch != *epoch {
-                        Some(Fault::Key(ConflictKind::Epoch, key.clone()))
-                    } else {
-                        (found.version != *version).then(|| Fault::Key(ConflictKind::Version, key.clone()))
-                    }
+        let fault = match change {
+            Change::Check { key, epoch } | Change::Erase { key, epoch } => {
+                (view.counters(key)?.epoch != *epoch && !defect!(FenceCheckRemoved))
+                    .then(|| Fault::Key(ConflictKind::Epoch, key.clone()))
+            }
+            Change::Write { .. } if defect!(FenceCheckRemoved) => None,
+            Change::Write { key, epoch, version, .. } => {
+                let found = view.counters(key)?;
+                if found.epoch != *epoch {
+                    Some(Fault::Key(ConflictKind::Epoch, key.clone()))
+                } else {
+                    (found.version != *version)
+                        .then(|| Fault::Key(ConflictKind::Version, key.clone()))
                 }
-                Change::Lease { key, revision, .. } => {
-                    (view.counters(key)?.lease_revision != *revision).then(|| Fault::Key(ConflictKind::Lease, key.clone()))
-                }
-                Change::AppendMessage { key, message, cap } => {
-                    let position = appended.iter().position(|(other, _)| *other == key).unwrap_or_else(|| {
+            }
+            Change::Lease { key, revision, .. } => (view.counters(key)?.lease_revision
+                != *revision)
+                .then(|| Fault::Key(ConflictKind::Lease, key.clone())),
+            Change::AppendMessage { key, message, cap } => {
+                let position =
+                    appended.iter().position(|(other, _)| *other == key).unwrap_or_else(|| {
                         appended.push((key, 0));
                         appended.len() - 1
                     });
-                    let kind = match view.used_with(key, &message.id.digest())? {
-                        Some(content) if is_same_content(content, &message.payload) => Some(ConflictKind::MessageSeen),
-                        Some(_) => Some(ConflictKind::MessageIdReused),
-                        None if !accepts_message_id(&message.id, now_ms) => Some(ConflictKind::MessageIdExpired),
-                        None => (view.counters(key)?.waiting + appended[position].1 >= u64::from(*cap))
-                            .then_some(ConflictKind::InboxFull),
-                    };
-                    appended[position].1 += 1;
-                    kind.map(|kind| Fault::Key(kind, key.clone()))
-                }
-                Change::ChangeMessage { key, index, revision, .. } => match view.message(key, *index)? {
+                let kind = match view.used_with(key, &message.id.digest())? {
+                    Some(content) if is_same_content(content, &message.payload) => {
+                        Some(ConflictKind::MessageSeen)
+                    }
+                    Some(_) => Some(ConflictKind::MessageIdReused),
+                    None if !accepts_message_id(&message.id, now_ms) => {
+                        Some(ConflictKind::MessageIdExpired)
+                    }
+                    None => (view.counters(key)?.waiting + appended[position].1 >= u64::from(*cap))
+                        .then_some(ConflictKind::InboxFull),
+                };
+                appended[position].1 += 1;
+                kind.map(|kind| Fault::Key(kind, key.clone()))
+            }
+            Change::ChangeMessage { key, index, revision, .. } => {
+                match view.message(key, *index)? {
                     None => Some(Fault::Key(ConflictKind::MessageGone, key.clone())),
-                    Some(found) if found.locked => Some(Fault::Key(ConflictKind::MessageLocked, key.clone())),
-                    Some(found) => (found.revision != *revision).then(|| Fault::Key(ConflictKind::MessageRevision, key.clone())),
-                },
-                Change::LockMessage { key, index, revision } => match view.message(key, *index)? {
-                    None => Some(Fault::Key(ConflictKind::MessageGone, key.clone())),
-                    Some(found) => (found.revision != *revision).then(|| Fault::Key(ConflictKind::MessageRevision, key.clone())),
-                },
-                Change::RemoveMessage { key, index, .. } => {
-                    view.message(key, *index)?.is_none().then(|| Fault::Key(ConflictKind::MessageGone, key.clone()))
+                    Some(found) if found.locked => {
+                        Some(Fault::Key(ConflictKind::MessageLocked, key.clone()))
+                    }
+                    Some(found) => (found.revision != *revision)
+                        .then(|| Fault::Key(ConflictKind::MessageRevision, key.clone())),
                 }
-                Change::ReplaceInbox { key, revision, .. } => (view.counters(key)?.inbox_revision != *revision)
-                    .then(|| Fault::Key(ConflictKind::InboxRevision, key.clone())),
-                Change::Pin { key, version, .. } => {
-                    (!view.keeps_version(key, *version)?).then(|| Fault::Key(ConflictKind::VersionGone, key.clone()))
+            }
+            Change::LockMessage { key, index, revision } => match view.message(key, *index)? {
+                None => Some(Fault::Key(ConflictKind::MessageGone, key.clone())),
+                Some(found) => (found.revision != *revision)
+                    .then(|| Fault::Key(ConflictKind::MessageRevision, key.clone())),
+            },
+            Change::RemoveMessage { key, index, .. } => view
+                .message(key, *index)?
+                .is_none()
+                .then(|| Fault::Key(ConflictKind::MessageGone, key.clone())),
+            Change::ReplaceInbox { key, revision, .. } => (view.counters(key)?.inbox_revision
+                != *revision)
+                .then(|| Fault::Key(ConflictKind::InboxRevision, key.clone())),
+            Change::Pin { key, version, .. } => (!view.keeps_version(key, *version)?)
+                .then(|| Fault::Key(ConflictKind::VersionGone, key.clone())),
+            Change::RegisterServer { id, .. } => {
+                view.server(*id)?.map(|row| Fault::Server(Some(row)))
+            }
+            Change::RenewServer { id, revision, .. } => match view.server(*id)? {
+                Some(row)
+                    if (!row.dead || defect!(DeadRowRenewable)) && row.revision == *revision =>
+                {
+                    None
                 }
-                Change::RegisterServer { id, .. } => view.server(*id)?.map(|row| Fault::Server(Some(row))),
-                Change::RenewServer { id, revision, .. } => match view.server(*id)? {
-                    Some(row) if (!row.dead || defect!(DeadRowRenewable)) && row.revision == *revision => None,
-                    other => Some(Fault::Server(other)),
-                },
-                Change::MarkDead { id, revision } => match view.server(*id)? {
-                    Some(row) if row.revision == *revision => None,
-                    other => Some(Fault::Server(other)),
-                },
-                Change::Abort { commit } => {
-                    (view.outcome(*commit)? == Some(Outcome::Applied)).then_some(Fault::Commit(ConflictKind::AlreadyApplied))
-                }
-            };
+                other => Some(Fault::Server(other)),
+            },
+            Change::MarkDead { id, revision } => match view.server(*id)? {
+                Some(row) if row.revision == *revision => None,
+                other => Some(Fault::Server(other)),
+            },
+            Change::Abort { commit } => (view.outcome(*commit)? == Some(Outcome::Applied))
+                .then_some(Fault::Commit(ConflictKind::AlreadyApplied)),
+        };
         if fault.is_some() {
             return Ok(fault);
         }
@@ -314,7 +369,12 @@ pub struct Replaced {
 /// [`Change::Write::keep_previous`].
 pub fn keeps_previous(previous: Replaced, keep_previous: bool, now_ms: i64) -> bool {
     let Replaced { stored_ms, removed, sealed, pinned, imported } = previous;
-    keep_previous || removed || sealed || pinned || imported || stored_ms.div_euclid(HOUR_MS) < now_ms.div_euclid(HOUR_MS)
+    keep_previous
+        || removed
+        || sealed
+        || pinned
+        || imported
+        || stored_ms.div_euclid(HOUR_MS) < now_ms.div_euclid(HOUR_MS)
 }
 
 /// What a write's new version is, at this time. Its load count is known once the whole commit was
@@ -344,7 +404,11 @@ pub fn new_version(change: &Change, now_ms: i64) -> Option<VersionInfo> {
 /// pinned and replaced in one commit stays, then all others as they were given.
 pub fn in_order(commit: &Commit) -> impl Iterator<Item = &Change> {
     let pins = |change: &&Change| matches!(change, Change::Pin { .. });
-    commit.changes.iter().filter(pins).chain(commit.changes.iter().filter(move |change| !pins(change)))
+    commit
+        .changes
+        .iter()
+        .filter(pins)
+        .chain(commit.changes.iter().filter(move |change| !pins(change)))
 }
 
 /// Which servers get a notice about a key whose lease, data or inbox a commit changed: the one that
@@ -355,14 +419,20 @@ pub fn notified(commit: &Commit, key: &ProfileKey, before: &LeaseState) -> Vec<S
         Change::Lease { key: other, lease, .. } if other == key => Some(lease),
         _ => None,
     });
-    let offered = lease.filter(|lease| lease.offer != before.offer).and_then(|lease| lease.offer.as_ref());
-    let refused = before
-        .request
-        .as_ref()
-        .filter(|before| lease.is_some_and(|lease| lease.request.as_ref().is_none_or(|request| request.id != before.id)));
+    let offered =
+        lease.filter(|lease| lease.offer != before.offer).and_then(|lease| lease.offer.as_ref());
+    let refused = before.request.as_ref().filter(|before| {
+        lease.is_some_and(|lease| {
+            lease.request.as_ref().is_none_or(|request| request.id != before.id)
+        })
+    });
     let holder = before.holder.as_ref().and_then(|holder| holder.server);
     let mut servers = Vec::new();
-    for server in holder.into_iter().chain(offered.map(|offer| offer.server)).chain(refused.and_then(|request| request.server)) {
+    for server in holder
+        .into_iter()
+        .chain(offered.map(|offer| offer.server))
+        .chain(refused.and_then(|request| request.server))
+    {
         if commit.from != Some(server) && !servers.contains(&server) {
             servers.push(server);
         }
@@ -412,7 +482,8 @@ pub(super) fn end_of_prefix(prefix: &str) -> Option<String> {
     let mut chars: Vec<char> = prefix.chars().collect();
     while let Some(last) = chars.pop() {
         // The numbers of the surrogates, between these two, are no characters.
-        let next = if last == '\u{d7ff}' { Some('\u{e000}') } else { char::from_u32(u32::from(last) + 1) };
+        let next =
+            if last == '\u{d7ff}' { Some('\u{e000}') } else { char::from_u32(u32::from(last) + 1) };
         if let Some(next) = next {
             chars.push(next);
             return Some(chars.into_iter().collect());
@@ -428,9 +499,16 @@ fn limit(what: &str, bytes: usize, limit: usize, key: &ProfileKey) -> Result<(),
     invalid(format!("{what} is too large: key=`{key}` bytes=`{bytes}` limit=`{limit}`"))
 }
 
-fn check_not_removed(removed: &BTreeSet<(&ProfileKey, u64)>, key: &ProfileKey, index: u64) -> Result<(), StoreError> {
+fn check_not_removed(
+    removed: &BTreeSet<(&ProfileKey, u64)>,
+    key: &ProfileKey,
+    index: u64,
+) -> Result<(), StoreError> {
     if removed.contains(&(key, index)) {
-        return invalid(format!("a commit changes no message after removing it: key=`{key}` index=`{index}`"));
+        return invalid(format!(
+            "a commit changes no message after removing it: key=`{key}` \
+            index=`{index}`"
+        ));
     }
     Ok(())
 }
@@ -453,7 +531,13 @@ mod tests {
 
     fn commit(changes: Vec<Change>) -> Commit {
         let id = |n| Uuid::from_u128(n);
-        Commit { id: CommitId(id(1)), incarnation: Incarnation(id(2)), from: None, changes, returning: Returning::HEAD }
+        Commit {
+            id: CommitId(id(1)),
+            incarnation: Incarnation(id(2)),
+            from: None,
+            changes,
+            returning: Returning::HEAD,
+        }
     }
 
     fn write(bytes: usize, author: usize) -> Change {
@@ -486,7 +570,10 @@ mod tests {
         assert!(reason(vec![write(0, 201)]).contains("limit=`200`"));
         let message = |bytes| Change::AppendMessage {
             key: key(),
-            message: NewMessage { id: MessageId::new(0, "m").unwrap(), payload: Bytes::from(vec![0; bytes]) },
+            message: NewMessage {
+                id: MessageId::new(0, "m").unwrap(),
+                payload: Bytes::from(vec![0; bytes]),
+            },
             cap: 1,
         };
         assert!(check_commit(&commit(vec![message(MAX_MESSAGE_BYTES)])).is_ok());
@@ -498,7 +585,13 @@ mod tests {
     fn malformed_commits_are_refused() {
         assert!(reason(vec![]).contains("at least one"));
         assert!(reason(vec![write(1, 1), write(1, 1)]).contains("at most once"));
-        let lease = || Change::Lease { key: key(), revision: 0, lease: LeaseState::default(), raise_epoch: false, seal: false };
+        let lease = || Change::Lease {
+            key: key(),
+            revision: 0,
+            lease: LeaseState::default(),
+            raise_epoch: false,
+            seal: false,
+        };
         assert!(reason(vec![lease(), lease()]).contains("at most once"));
         let abort = |n| Change::Abort { commit: CommitId(Uuid::from_u128(n)) };
         assert!(reason(vec![abort(9), lease()]).contains("only change"));
@@ -507,7 +600,8 @@ mod tests {
         let lock = || Change::LockMessage { key: key(), index: 1, revision: 1 };
         assert!(reason(vec![remove(), lock()]).contains("after removing"));
         assert!(check_commit(&commit(vec![lock(), remove()])).is_ok());
-        let import = || Change::ReplaceInbox { key: key(), revision: 0, last_message: 1, messages: vec![] };
+        let import =
+            || Change::ReplaceInbox { key: key(), revision: 0, last_message: 1, messages: vec![] };
         assert!(reason(vec![lock(), import()]).contains("before other changes"));
         let dead = || Change::MarkDead { id: ServerId(Uuid::nil()), revision: 1 };
         assert!(reason(vec![dead(), dead()]).contains("a server at most once"));
@@ -530,7 +624,13 @@ mod tests {
 
     #[test]
     fn the_first_write_of_an_hour_keeps_what_it_replaces() {
-        let plain = Replaced { stored_ms: HOUR_MS, removed: false, sealed: false, pinned: false, imported: false };
+        let plain = Replaced {
+            stored_ms: HOUR_MS,
+            removed: false,
+            sealed: false,
+            pinned: false,
+            imported: false,
+        };
         let kept = |previous, now| keeps_previous(previous, false, now);
         assert!(!kept(plain, HOUR_MS) && !kept(plain, 2 * HOUR_MS - 1));
         assert!(kept(plain, 2 * HOUR_MS));
@@ -561,12 +661,23 @@ mod tests {
         let held = LeaseState { holder: Some(holder), ..LeaseState::default() };
         let offer = Offer { to: RequestId(Uuid::from_u128(5)), server: b, at_ms: 1 };
         let lease = LeaseState { offer: Some(offer), ..LeaseState::default() };
-        let change = Change::Lease { key: key(), revision: 1, lease: lease.clone(), raise_epoch: false, seal: false };
+        let change = Change::Lease {
+            key: key(),
+            revision: 1,
+            lease: lease.clone(),
+            raise_epoch: false,
+            seal: false,
+        };
         let mut made = commit(vec![change]);
         assert_eq!(notified(&made, &key(), &held), [a, b]);
         made.from = Some(a);
         assert_eq!(notified(&made, &key(), &held), [b]);
-        assert_eq!(notified(&made, &key(), &lease), [], "an offer that was there before is not new");
+        assert_eq!(
+            notified(&made, &key(), &lease),
+            [],
+            "an offer that was there before is not \
+            new"
+        );
         assert_eq!(notified(&commit(vec![write(1, 1)]), &key(), &held), [a]);
         assert_eq!(notified(&commit(vec![write(1, 1)]), &key(), &lease), []);
     }
@@ -583,9 +694,22 @@ mod tests {
             document: None,
         };
         let asked = |request| LeaseState { request, ..LeaseState::default() };
-        let lease = |lease| commit(vec![Change::Lease { key: key(), revision: 1, lease, raise_epoch: false, seal: false }]);
+        let lease = |lease| {
+            commit(vec![Change::Lease {
+                key: key(),
+                revision: 1,
+                lease,
+                raise_epoch: false,
+                seal: false,
+            }])
+        };
         let before = asked(Some(request(1, a)));
-        assert_eq!(notified(&lease(asked(Some(request(2, b)))), &key(), &before), [a], "another one asks");
+        assert_eq!(
+            notified(&lease(asked(Some(request(2, b)))), &key(), &before),
+            [a],
+            "another \
+            one asks"
+        );
         assert_eq!(notified(&lease(asked(None)), &key(), &before), [a], "nobody asks any more");
         assert_eq!(notified(&lease(before.clone()), &key(), &before), [], "it is still there");
         let mut withdrawn = lease(asked(None));

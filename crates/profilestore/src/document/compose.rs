@@ -4,16 +4,16 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_json::{Map, Value, value::RawValue};
 
 use super::{
-    CREATED, DATA, LAST_UPDATE, LOAD_COUNT, META, Origin, REQUEST, ROBLOX_META, Record, SESSION, Stored, TAGS, UPDATES, USER_IDS,
-    load_count, updates,
+    CREATED, DATA, LAST_UPDATE, LOAD_COUNT, META, Origin, REQUEST, ROBLOX_META, Record, SESSION,
+    Stored, TAGS, UPDATES, USER_IDS, load_count, updates,
 };
 use crate::data_store::{Cause, Holder, KeyState, Request, StoredMessage, VersionInfo};
 
 /// The document of a version.
 ///
-/// `live` is the key's state, with its inbox, if the version is the current one: it says who holds the profile and what is
-/// waiting. An earlier version is shown as it was imported, or written as a document, or else without session and messages, which are
-/// not versioned.
+/// `live` is the key's state, with its inbox, if the version is the current one: it says who holds
+/// the profile and what is waiting. An earlier version is shown as it was imported, or written as a
+/// document, or else without session and messages, which are not versioned.
 pub fn compose(stored: &Stored, info: &VersionInfo, live: Option<&KeyState>) -> Box<RawValue> {
     // A restored version brings its record along, but what its origin says was not written with it.
     let imported = matches!(info.cause, Cause::Import | Cause::Set);
@@ -37,7 +37,10 @@ pub fn compose(stored: &Stored, info: &VersionInfo, live: Option<&KeyState>) -> 
 /// The document of a key that was never written but has messages waiting.
 pub(crate) fn compose_inbox(live: &KeyState) -> Box<RawValue> {
     let rest = Map::from_iter([(UPDATES.to_owned(), global_updates(None, Some(live)))]);
-    serde_json::value::to_raw_value(&Composed { data: None, rest }).expect("a map with text keys is JSON")
+    serde_json::value::to_raw_value(&Composed { data: None, rest }).expect(
+        "a map with text keys \
+        is JSON",
+    )
 }
 
 /// The data goes through as text: it is neither parsed nor copied twice.
@@ -59,8 +62,14 @@ impl Serialize for Composed<'_> {
     }
 }
 
-fn profile(record: &Record, origin: Option<&Origin>, info: &VersionInfo, live: Option<&KeyState>) -> Map<String, Value> {
-    let lacks = |name: &str| origin.is_some_and(|origin| origin.absent.iter().any(|absent| absent == name));
+fn profile(
+    record: &Record,
+    origin: Option<&Origin>,
+    info: &VersionInfo,
+    live: Option<&KeyState>,
+) -> Map<String, Value> {
+    let lacks =
+        |name: &str| origin.is_some_and(|origin| origin.absent.iter().any(|absent| absent == name));
     let mut document = Map::new();
     document.insert(META.into(), meta_data(record, origin, info, live).into());
     document.insert(UPDATES.into(), global_updates(origin, live));
@@ -74,7 +83,8 @@ fn profile(record: &Record, origin: Option<&Origin>, info: &VersionInfo, live: O
         let kept = origin.document.iter().filter(|(name, _)| *name != UPDATES);
         document.extend(kept.map(|(name, value)| (name.clone(), value.clone())));
         let had_updates = origin.document.contains_key(UPDATES);
-        let is_empty = updates(&document[UPDATES]).is_ok_and(|(last, messages)| last == 0 && messages.is_empty());
+        let is_empty = updates(&document[UPDATES])
+            .is_ok_and(|(last, messages)| last == 0 && messages.is_empty());
         if !had_updates && is_empty {
             document.shift_remove(UPDATES);
         }
@@ -83,8 +93,14 @@ fn profile(record: &Record, origin: Option<&Origin>, info: &VersionInfo, live: O
     document
 }
 
-fn meta_data(record: &Record, origin: Option<&Origin>, info: &VersionInfo, live: Option<&KeyState>) -> Map<String, Value> {
-    let lacks = |name: &str| origin.is_some_and(|origin| origin.absent.iter().any(|absent| absent == name));
+fn meta_data(
+    record: &Record,
+    origin: Option<&Origin>,
+    info: &VersionInfo,
+    live: Option<&KeyState>,
+) -> Map<String, Value> {
+    let lacks =
+        |name: &str| origin.is_some_and(|origin| origin.absent.iter().any(|absent| absent == name));
     let mut meta = Map::new();
     if !lacks(CREATED) {
         meta.insert(CREATED.into(), record.created_s.clone().into());
@@ -108,7 +124,13 @@ fn meta_data(record: &Record, origin: Option<&Origin>, info: &VersionInfo, live:
 
 /// A holder as `ActiveSession` shows it.
 pub(crate) fn session_of(holder: &Holder) -> Value {
-    let written = || Value::Array(vec![holder.place_id.into(), holder.job_id.clone().into(), holder.session.clone().into()]);
+    let written = || {
+        Value::Array(vec![
+            holder.place_id.into(),
+            holder.job_id.clone().into(),
+            holder.session.clone().into(),
+        ])
+    };
     holder.document.clone().unwrap_or_else(written)
 }
 
@@ -124,7 +146,8 @@ fn live_meta_data(meta: &mut Map<String, Value>, live: &KeyState) {
     if load_count(meta) != lease.load_count {
         meta.insert(LOAD_COUNT.into(), lease.load_count.into());
     }
-    if let Some(renewed_s) = live.holder_server.as_ref().map(|row| row.renewed_ms.div_euclid(1000)) {
+    if let Some(renewed_s) = live.holder_server.as_ref().map(|row| row.renewed_ms.div_euclid(1000))
+    {
         let said = meta.get(LAST_UPDATE).and_then(Value::as_f64);
         #[expect(clippy::cast_precision_loss, reason = "seconds are far below the limit")]
         if said.is_none_or(|said| said < renewed_s as f64) {
@@ -151,7 +174,9 @@ fn live_meta_data(meta: &mut Map<String, Value>, live: &KeyState) {
 fn global_updates(origin: Option<&Origin>, live: Option<&KeyState>) -> Value {
     let said = origin.and_then(|origin| origin.document.get(UPDATES));
     let Some(live) = live else {
-        return said.cloned().unwrap_or_else(|| Value::Array(vec![0.into(), Value::Array(Vec::new())]));
+        return said
+            .cloned()
+            .unwrap_or_else(|| Value::Array(vec![0.into(), Value::Array(Vec::new())]));
     };
     let inbox = live.inbox.as_deref().unwrap_or_default();
     if let Some(said) = said
@@ -160,11 +185,14 @@ fn global_updates(origin: Option<&Origin>, live: Option<&KeyState>) -> Value {
         return said.clone();
     }
     // Revisions and locks exist only in ProfileService; a store that was in its form stays in it.
-    let in_four = inbox.iter().any(|message| message.locked || message.revision > 1) || said.is_some_and(is_in_four);
+    let in_four = inbox.iter().any(|message| message.locked || message.revision > 1)
+        || said.is_some_and(is_in_four);
     let entries = inbox.iter().map(|message| {
         let payload = serde_json::from_slice(&message.payload).unwrap_or(Value::Null);
         Value::Array(match in_four {
-            true => vec![message.index.into(), message.revision.into(), message.locked.into(), payload],
+            true => {
+                vec![message.index.into(), message.revision.into(), message.locked.into(), payload]
+            }
             false => vec![message.index.into(), payload],
         })
     });
@@ -177,13 +205,18 @@ fn still_holds(said: &Value, last_message: u64, inbox: &[StoredMessage]) -> bool
             said.index == message.index
                 && said.revision == message.revision
                 && said.locked == message.locked
-                && serde_json::from_slice::<Value>(&message.payload).is_ok_and(|payload| payload == said.payload)
+                && serde_json::from_slice::<Value>(&message.payload)
+                    .is_ok_and(|payload| payload == said.payload)
         };
-        last == last_message && messages.len() == inbox.len() && messages.iter().zip(inbox).all(same)
+        last == last_message
+            && messages.len() == inbox.len()
+            && messages.iter().zip(inbox).all(same)
     })
 }
 
 fn is_in_four(updates: &Value) -> bool {
     let entries = updates.get(1).and_then(Value::as_array);
-    entries.is_some_and(|entries| entries.iter().any(|entry| entry.as_array().is_some_and(|entry| entry.len() == 4)))
+    entries.is_some_and(|entries| {
+        entries.iter().any(|entry| entry.as_array().is_some_and(|entry| entry.len() == 4))
+    })
 }

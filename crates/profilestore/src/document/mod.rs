@@ -7,10 +7,12 @@
 //!   RobloxMetaData = {…}, UserIds = {…}, WasOverwritten / WasCorrupted = bool }
 //! ```
 //!
-//! Everything here is pure. [`Document::parse`] takes a document apart into what we keep in different places: the record, the
-//! lease, the inbox. [`compose`] puts it together again. Nothing of a document is lost on the way: members that we do not know
-//! are carried along, what we derive or keep elsewhere is remembered in the record's [`Origin`], and what is no profile stays
-//! as it is. JSON written by Lua cannot tell an empty array from an empty object, so either is accepted for the other.
+//! Everything here is pure. [`Document::parse`] takes a document apart into what we keep in
+//! different places: the record, the lease, the inbox. [`compose`] puts it together again. Nothing
+//! of a document is lost on the way: members that we do not know are carried along, what we derive
+//! or keep elsewhere is remembered in the record's [`Origin`], and what is no profile stays as it
+//! is. JSON written by Lua cannot tell an empty array from an empty object, so either is accepted
+//! for the other.
 
 use serde_json::{Map, Value, value::RawValue};
 
@@ -50,9 +52,11 @@ const REQUEST: &str = "ForceLoadSession";
 pub struct Document {
     /// What is stored as the version's value.
     pub stored: Stored,
-    /// Why the value is kept as a foreign one. None for profiles and for documents with nothing but messages.
+    /// Why the value is kept as a foreign one. None for profiles and for documents with nothing but
+    /// messages.
     pub foreign: Option<String>,
-    /// The session that holds it and the request to hand it over, neither vouched for by a server row, and the load count.
+    /// The session that holds it and the request to hand it over, neither vouched for by a server
+    /// row, and the load count.
     pub lease: LeaseState,
     /// The waiting messages, by ascending index.
     pub messages: Vec<StoredMessage>,
@@ -74,10 +78,11 @@ pub struct Surroundings {
 }
 
 impl Document {
-    /// Takes a document apart. What is not a profile in this form becomes a [`Foreign`] value; nothing is refused.
+    /// Takes a document apart. What is not a profile in this form becomes a [`Foreign`] value;
+    /// nothing is refused.
     ///
-    /// The data keeps the text that it had. Messages get identities made of the version's time and their index, so that the
-    /// same document always gives the same ones.
+    /// The data keeps the text that it had. Messages get identities made of the version's time and
+    /// their index, so that the same document always gives the same ones.
     pub fn parse(text: &RawValue, surroundings: Surroundings) -> Self {
         parse::parse(text, surroundings)
     }
@@ -85,9 +90,12 @@ impl Document {
     /// Whether every message can be stored. The answer says which one cannot.
     pub(crate) fn check_messages(&self) -> Result<(), Unstorable> {
         let check = |message: &StoredMessage| MESSAGE.check_bytes(&message.payload);
-        let named =
-            |message: &StoredMessage, wrong: Unstorable| wrong.inside(&format!("message {}", message.index)).inside(UPDATES);
-        self.messages.iter().try_for_each(|message| check(message).map_err(|wrong| named(message, wrong)))
+        let named = |message: &StoredMessage, wrong: Unstorable| {
+            wrong.inside(&format!("message {}", message.index)).inside(UPDATES)
+        };
+        self.messages
+            .iter()
+            .try_for_each(|message| check(message).map_err(|wrong| named(message, wrong)))
     }
 
     fn foreign(text: &RawValue, surroundings: Surroundings, why: String) -> Self {
@@ -114,7 +122,8 @@ struct Update {
     payload: Value,
 }
 
-/// The content of a `GlobalUpdates` member, by ascending index, and the newest index ever given out.
+/// The content of a `GlobalUpdates` member, by ascending index, and the newest index ever given
+/// out.
 fn updates(value: &Value) -> Result<(u64, Vec<Update>), String> {
     let rows = match value {
         Value::Null => return Ok((0, Vec::new())),
@@ -125,16 +134,32 @@ fn updates(value: &Value) -> Result<(u64, Vec<Update>), String> {
     let [last, entries] = rows.as_slice() else {
         return Err(format!("GlobalUpdates has not two elements: found=`{}`", rows.len()));
     };
-    let last = whole(last).ok_or_else(|| format!("GlobalUpdates begins with no index: found=`{}`", kind(last)))?;
+    let last = whole(last).ok_or_else(|| {
+        format!(
+            "GlobalUpdates begins with no index: \
+        found=`{}`",
+            kind(last)
+        )
+    })?;
     let entries = match entries {
         Value::Array(entries) => entries.as_slice(),
         entries if is_empty_table(entries) => &[],
-        other => return Err(format!("the messages in GlobalUpdates are not a list: found=`{}`", kind(other))),
+        other => {
+            return Err(format!(
+                "the messages in GlobalUpdates are not a list: \
+            found=`{}`",
+                kind(other)
+            ));
+        }
     };
     let mut messages = entries.iter().map(update).collect::<Result<Vec<_>, _>>()?;
     messages.sort_by_key(|message| message.index);
     if let Some(pair) = messages.windows(2).find(|pair| pair[0].index == pair[1].index) {
-        return Err(format!("two messages in GlobalUpdates have the same index: index=`{}`", pair[0].index));
+        return Err(format!(
+            "two messages in GlobalUpdates have the same index: \
+            index=`{}`",
+            pair[0].index
+        ));
     }
     let last = messages.last().map_or(last, |newest| last.max(newest.index));
     Ok((last, messages))
@@ -145,10 +170,15 @@ fn update(entry: &Value) -> Result<Update, String> {
     let elements = entry.as_array().map_or(&[][..], Vec::as_slice);
     let (index, revision, locked, payload) = match elements {
         [index, payload] => (index, None, false, payload),
-        [index, revision, locked, payload] => (index, Some(revision), *locked == Value::Bool(true), payload),
+        [index, revision, locked, payload] => {
+            (index, Some(revision), *locked == Value::Bool(true), payload)
+        }
         _ => return Err("a message in GlobalUpdates has neither two nor four elements".into()),
     };
-    let index = whole(index).filter(|index| *index > 0).ok_or("a message in GlobalUpdates has no index")?;
+    let index = whole(index).filter(|index| *index > 0).ok_or(
+        "a message in GlobalUpdates has no \
+        index",
+    )?;
     let revision = revision.and_then(whole).unwrap_or(1).max(1);
     Ok(Update { index, revision, locked, payload: payload.clone() })
 }
@@ -159,13 +189,18 @@ fn whole(value: &Value) -> Option<u64> {
     let number = value.as_number()?;
     number.as_u64().or_else(|| {
         let float = number.as_f64()?;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be whole and in range")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "checked to \
+            be whole and in range"
+        )]
         (float.fract() == 0.0 && (0.0..=EXACT).contains(&float)).then_some(float as u64)
     })
 }
 
-/// How often `MetaData` says that the profile was loaded: 0 where it says nothing that a script could
-/// count up, whose numbers are doubles.
+/// How often `MetaData` says that the profile was loaded: 0 where it says nothing that a script
+/// could count up, whose numbers are doubles.
 fn load_count(meta: &Map<String, Value>) -> u64 {
     const EXACT: u64 = 1 << 53;
     meta.get(LOAD_COUNT).and_then(whole).filter(|count| *count < EXACT).unwrap_or(0)

@@ -7,11 +7,14 @@ use serde_json::{Map, Number, Value, value::RawValue};
 use uuid::Uuid;
 
 use super::{
-    CREATED, DATA, Document, LAST_UPDATE, LOAD_COUNT, MARKS, META, MessagesOnly, Origin, REQUEST, ROBLOX_META, Record, SESSION,
-    Stored, Surroundings, TAGS, UPDATES, USER_IDS, Update, is_empty_table, kind, load_count, updates, whole,
+    CREATED, DATA, Document, LAST_UPDATE, LOAD_COUNT, MARKS, META, MessagesOnly, Origin, REQUEST,
+    ROBLOX_META, Record, SESSION, Stored, Surroundings, TAGS, UPDATES, USER_IDS, Update,
+    is_empty_table, kind, load_count, updates, whole,
 };
 use crate::{
-    data_store::{Digest, Holder, LeaseState, MAX_MESSAGE_BYTES, MessageId, Request, RequestId, StoredMessage},
+    data_store::{
+        Digest, Holder, LeaseState, MAX_MESSAGE_BYTES, MessageId, Request, RequestId, StoredMessage,
+    },
     storable::{MAX_DATA_BYTES, check_metadata},
 };
 
@@ -28,7 +31,12 @@ type Members = BTreeMap<String, Box<RawValue>>;
 fn table(text: &RawValue) -> Result<Members, String> {
     let not_a_table = |found| Err(format!("the value is not a table: found=`{found}`"));
     match text.get().as_bytes().first() {
-        Some(b'{') => serde_json::from_str(text.get()).map_err(|e| format!("the value cannot be read: {e}")),
+        Some(b'{') => serde_json::from_str(text.get()).map_err(|e| {
+            format!(
+                "the value cannot be \
+            read: {e}"
+            )
+        }),
         Some(b'[') if is_empty_list(text) => Ok(Members::new()),
         Some(b'[') => Err("the value is a list, not a profile".into()),
         Some(b'"') => not_a_table("a string"),
@@ -50,7 +58,10 @@ fn take_apart(mut members: Members, around: &Surroundings) -> Result<Document, S
         Some(value) => updates(value)?,
         None => (0, Vec::new()),
     };
-    let messages = messages.into_iter().map(|update| stored_message(update, around.written_ms)).collect::<Result<_, _>>()?;
+    let messages = messages
+        .into_iter()
+        .map(|update| stored_message(update, around.written_ms))
+        .collect::<Result<_, _>>()?;
 
     let (stored, lease) = match (data, meta) {
         (None, None) if members.contains_key(UPDATES) => {
@@ -58,8 +69,13 @@ fn take_apart(mut members: Members, around: &Surroundings) -> Result<Document, S
             let user_ids = around.user_ids.clone().or(said).unwrap_or_default();
             let said = members.get(ROBLOX_META).and_then(as_table);
             let metadata = around.metadata.clone().or(said).unwrap_or_default();
-            keep(&mut members, &mut origin.document, &[UPDATES, MARKS[0], MARKS[1], USER_IDS, ROBLOX_META]);
-            let messages = MessagesOnly { user_ids, metadata, extra: members, origin: Some(Box::new(origin)) };
+            keep(
+                &mut members,
+                &mut origin.document,
+                &[UPDATES, MARKS[0], MARKS[1], USER_IDS, ROBLOX_META],
+            );
+            let messages =
+                MessagesOnly { user_ids, metadata, extra: members, origin: Some(Box::new(origin)) };
             (Stored::MessagesOnly(messages), LeaseState::default())
         }
         (None, _) => return Err("Data is missing".into()),
@@ -85,16 +101,31 @@ fn profile(
         meta if is_empty_table(&meta) => Map::new(),
         other => return Err(format!("MetaData is not a table: found=`{}`", kind(&other))),
     };
-    let mut record = Record { data, ..Record::new(around.created_ms.div_euclid(1000), empty_data()) };
+    let mut record =
+        Record { data, ..Record::new(around.created_ms.div_euclid(1000), empty_data()) };
 
-    // What the store says about the key wins, because a server that saves the profile says so of the key.
+    // What the store says about the key wins, because a server that saves the profile says so of
+    // the key.
     let said = members.get(USER_IDS).and_then(user_ids);
     record.user_ids = around.user_ids.clone().or_else(|| said.clone()).unwrap_or_default();
     record.user_ids.retain(|id| *id >= 0);
-    settle(USER_IDS, &mut members, &mut origin.document, &mut origin.absent, said.as_ref() == Some(&record.user_ids));
-    let said = members.get(ROBLOX_META).and_then(as_table).filter(|said| check_metadata(said).is_ok());
+    settle(
+        USER_IDS,
+        &mut members,
+        &mut origin.document,
+        &mut origin.absent,
+        said.as_ref() == Some(&record.user_ids),
+    );
+    let said =
+        members.get(ROBLOX_META).and_then(as_table).filter(|said| check_metadata(said).is_ok());
     record.roblox_metadata = around.metadata.clone().or_else(|| said.clone()).unwrap_or_default();
-    settle(ROBLOX_META, &mut members, &mut origin.document, &mut origin.absent, said.as_ref() == Some(&record.roblox_metadata));
+    settle(
+        ROBLOX_META,
+        &mut members,
+        &mut origin.document,
+        &mut origin.absent,
+        said.as_ref() == Some(&record.roblox_metadata),
+    );
     keep(&mut members, &mut origin.document, &[UPDATES, MARKS[0], MARKS[1]]);
     record.extra = members;
 
@@ -112,8 +143,15 @@ fn profile(
     Ok((record, lease))
 }
 
-/// Removes a member that the record restates, and remembers what the record cannot say: that it was absent, or otherwise.
-fn settle(name: &str, members: &mut Map<String, Value>, kept: &mut Map<String, Value>, absent: &mut Vec<String>, restated: bool) {
+/// Removes a member that the record restates, and remembers what the record cannot say: that it was
+/// absent, or otherwise.
+fn settle(
+    name: &str,
+    members: &mut Map<String, Value>,
+    kept: &mut Map<String, Value>,
+    absent: &mut Vec<String>,
+    restated: bool,
+) {
     match members.shift_remove(name) {
         Some(_) if restated => {}
         Some(value) => {
@@ -159,7 +197,17 @@ fn lease(meta: &Map<String, Value>, written_ms: i64) -> LeaseState {
 
 /// A request has no identity in a document: it gets one that the same document always gives.
 fn request_id(document: &Value, written_ms: i64) -> Uuid {
-    uuid::Builder::from_custom_bytes(Digest::of(format!("{written_ms} {document}").as_bytes()).0).into_uuid()
+    uuid::Builder::from_custom_bytes(
+        Digest::of(
+            format!(
+                "{written_ms} \
+        {document}"
+            )
+            .as_bytes(),
+        )
+        .0,
+    )
+    .into_uuid()
 }
 
 fn element(value: &Value, at: usize) -> Option<&Value> {
@@ -178,24 +226,50 @@ fn milliseconds(seconds: &Number) -> Option<i64> {
 
 fn stored_message(update: Update, written_ms: i64) -> Result<StoredMessage, String> {
     let Update { index, revision, locked, payload } = update;
-    let payload = serde_json::to_vec(&payload).map_err(|e| format!("a message cannot be written: {e}: index=`{index}`"))?;
+    let payload = serde_json::to_vec(&payload).map_err(|e| {
+        format!(
+            "a message cannot be written: \
+        {e}: index=`{index}`"
+        )
+    })?;
     if payload.len() > MAX_MESSAGE_BYTES {
         let size = payload.len();
-        return Err(format!("a message is too large: index=`{index}` size=`{size}` limit=`{MAX_MESSAGE_BYTES}`"));
+        return Err(format!(
+            "a message is too large: index=`{index}` size=`{size}` \
+            limit=`{MAX_MESSAGE_BYTES}`"
+        ));
     }
-    let id = MessageId::new(written_ms, &format!("import.{index}")).ok_or("a message cannot be named")?;
-    Ok(StoredMessage { index, id, payload: Bytes::from(payload), locked, revision, sent_ms: written_ms })
+    let id = MessageId::new(written_ms, &format!("import.{index}")).ok_or(
+        "a message cannot be \
+        named",
+    )?;
+    Ok(StoredMessage {
+        index,
+        id,
+        payload: Bytes::from(payload),
+        locked,
+        revision,
+        sent_ms: written_ms,
+    })
 }
 
-/// The data: any Lua table. An empty list is taken for an empty table, as the data of a profile has names.
+/// The data: any Lua table. An empty list is taken for an empty table, as the data of a profile has
+/// names.
 fn data_table(data: Box<RawValue>) -> Result<Box<RawValue>, String> {
     if data.get().len() > MAX_DATA_BYTES {
-        return Err(format!("Data is too large: size=`{}` limit=`{MAX_DATA_BYTES}`", data.get().len()));
+        return Err(format!(
+            "Data is too large: size=`{}` \
+            limit=`{MAX_DATA_BYTES}`",
+            data.get().len()
+        ));
     }
     match data.get().as_bytes().first() {
         Some(b'[') if is_empty_list(&data) => Ok(empty_data()),
         Some(b'{' | b'[') => Ok(data),
-        _ => Err(format!("Data is not a table: found=`{}`", value(DATA, &data).map_or("a number", |value| kind(&value)))),
+        _ => Err(format!(
+            "Data is not a table: found=`{}`",
+            value(DATA, &data).map_or("a number", |value| kind(&value))
+        )),
     }
 }
 
@@ -214,7 +288,9 @@ fn value(name: &str, text: &RawValue) -> Result<Value, String> {
 
 fn user_ids(value: &Value) -> Option<Vec<i64>> {
     match value {
-        Value::Array(ids) => ids.iter().map(|id| whole(id).and_then(|id| i64::try_from(id).ok())).collect(),
+        Value::Array(ids) => {
+            ids.iter().map(|id| whole(id).and_then(|id| i64::try_from(id).ok())).collect()
+        }
         value if is_empty_table(value) => Some(Vec::new()),
         _ => None,
     }

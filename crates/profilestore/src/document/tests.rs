@@ -5,7 +5,9 @@ use super::*;
 use crate::record::version::version_label;
 use crate::{
     ProfileKey,
-    data_store::{Cause, Holder, KeyState, MessageId, Request, RequestId, ServerId, ServerRow, VersionInfo},
+    data_store::{
+        Cause, Holder, KeyState, MessageId, Request, RequestId, ServerId, ServerRow, VersionInfo,
+    },
     record::{
         RecordError,
         tests::{any_json, any_table, raw},
@@ -15,11 +17,14 @@ use crate::{
 const WRITTEN_MS: i64 = 1_790_000_900_500;
 const CREATED_MS: i64 = 1_790_000_000_042;
 
-/// Equal, except that an empty list is an empty table and a number is a number however it is written.
+/// Equal, except that an empty list is an empty table and a number is a number however it is
+/// written.
 fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
-        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
+        }
         (Value::Object(a), Value::Object(b)) => {
             a.len() == b.len() && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| same(a, b)))
         }
@@ -49,7 +54,8 @@ fn info(cause: Cause) -> VersionInfo {
 }
 
 fn parse(value: &Value) -> Document {
-    let around = Surroundings { written_ms: WRITTEN_MS, created_ms: CREATED_MS, ..Surroundings::default() };
+    let around =
+        Surroundings { written_ms: WRITTEN_MS, created_ms: CREATED_MS, ..Surroundings::default() };
     Document::parse(&raw(value), around)
 }
 
@@ -113,7 +119,10 @@ fn a_profile_store_document_is_taken_apart() {
     assert_eq!(document.lease.load_count, 4);
     assert_eq!(document.last_message, 3);
     let [first, second] = document.messages.as_slice() else { panic!("{document:?}") };
-    assert_eq!((first.index, first.revision, first.locked, &first.payload[..]), (2, 1, false, &br#"{"Type":"Gift"}"#[..]));
+    assert_eq!(
+        (first.index, first.revision, first.locked, &first.payload[..]),
+        (2, 1, false, &br#"{"Type":"Gift"}"#[..])
+    );
     assert_eq!(&second.payload[..], b"\"text\"");
     assert_ne!(first.id, second.id);
     assert_eq!(parse(&profile_store()), document, "the same document gives the same identities");
@@ -126,7 +135,8 @@ fn a_profile_service_document_is_taken_apart() {
     assert_eq!(record.data.get(), "{}");
     let holder = document.lease.holder.as_ref().unwrap();
     assert_eq!((&*holder.job_id, &*holder.session), ("JOB", ""));
-    let states: Vec<_> = document.messages.iter().map(|m| (m.index, m.revision, m.locked)).collect();
+    let states: Vec<_> =
+        document.messages.iter().map(|m| (m.index, m.revision, m.locked)).collect();
     assert_eq!(states, [(1, 3, true), (2, 1, false)]);
 }
 
@@ -134,12 +144,20 @@ fn a_profile_service_document_is_taken_apart() {
 fn documents_come_out_as_they_went_in() {
     assert_round_trip(&profile_store());
     assert_round_trip(&profile_service());
-    assert_round_trip(&json!({ "GlobalUpdates": [2, [[1, 2, false, {}], [2, 1, false, {}]]], "UserIds": [1], "More": 1 }));
+    assert_round_trip(
+        &json!({ "GlobalUpdates": [2, [[1, 2, false, {}], [2, 1, false, {}]]], "UserIds": [1], "More": 1 }),
+    );
     // What is odd stays odd: nothing is tidied up on the way.
-    assert_round_trip(&json!({ "Data": [1, 2], "MetaData": [], "UserIds": ["7"], "RobloxMetaData": [1] }));
-    assert_round_trip(&json!({ "Data": {}, "MetaData": { "MetaTags": [1], "ProfileCreateTime": "then", "SessionLoadCount": 1.5,
-        "ActiveSession": [1.5, 12, 99], "ForceLoadSession": "me", "LastUpdate": null }, "GlobalUpdates": null }));
-    assert_round_trip(&json!({ "Data": {}, "MetaData": { "ActiveSession": null }, "GlobalUpdates": [0, {}] }));
+    assert_round_trip(
+        &json!({ "Data": [1, 2], "MetaData": [], "UserIds": ["7"], "RobloxMetaData": [1] }),
+    );
+    assert_round_trip(
+        &json!({ "Data": {}, "MetaData": { "MetaTags": [1], "ProfileCreateTime": "then", "SessionLoadCount": 1.5,
+        "ActiveSession": [1.5, 12, 99], "ForceLoadSession": "me", "LastUpdate": null }, "GlobalUpdates": null }),
+    );
+    assert_round_trip(
+        &json!({ "Data": {}, "MetaData": { "ActiveSession": null }, "GlobalUpdates": [0, {}] }),
+    );
 }
 
 #[test]
@@ -150,13 +168,37 @@ fn what_is_no_profile_is_kept_with_the_reason() {
         (json!(["ThisAintRight"]), "the value is a list, not a profile"),
         (json!(true), "the value is not a table: found=`a boolean`"),
         (json!({}), "Data is missing"),
-        (json!({ "GlobalUpdates": [0, []], "Data": 5, "MetaData": [] }), "Data is not a table: found=`a number`"),
-        (json!({ "GlobalUpdates": [0, []], "Data": {}, "MetaData": "broken" }), "MetaData is not a table: found=`a string`"),
+        (
+            json!({ "GlobalUpdates": [0, []], "Data": 5, "MetaData": [] }),
+            "Data is not a table: \
+            found=`a number`",
+        ),
+        (
+            json!({ "GlobalUpdates": [0, []], "Data": {}, "MetaData": "broken" }),
+            "MetaData is not \
+            a table: found=`a string`",
+        ),
         (json!({ "GlobalUpdates": [0, []], "Data": {} }), "MetaData is missing"),
-        (json!({ "Data": {}, "MetaData": {}, "GlobalUpdates": 5 }), "GlobalUpdates is not a list: found=`a number`"),
-        (json!({ "Data": {}, "MetaData": {}, "GlobalUpdates": [0] }), "GlobalUpdates has not two elements: found=`1`"),
-        (json!({ "GlobalUpdates": [1, [[1, {}], [1, {}]]] }), "two messages in GlobalUpdates have the same index: index=`1`"),
-        (json!({ "GlobalUpdates": [1, [[1, 2, 3]]] }), "a message in GlobalUpdates has neither two nor four elements"),
+        (
+            json!({ "Data": {}, "MetaData": {}, "GlobalUpdates": 5 }),
+            "GlobalUpdates is not a list: \
+            found=`a number`",
+        ),
+        (
+            json!({ "Data": {}, "MetaData": {}, "GlobalUpdates": [0] }),
+            "GlobalUpdates has not two \
+            elements: found=`1`",
+        ),
+        (
+            json!({ "GlobalUpdates": [1, [[1, {}], [1, {}]]] }),
+            "two messages in GlobalUpdates have \
+            the same index: index=`1`",
+        ),
+        (
+            json!({ "GlobalUpdates": [1, [[1, 2, 3]]] }),
+            "a message in GlobalUpdates has neither \
+            two nor four elements",
+        ),
     ] {
         let document = parse(&value);
         assert_eq!(document.foreign.as_deref(), Some(reason), "{value}");
@@ -182,7 +224,8 @@ fn what_the_store_says_of_the_key_wins_and_the_document_still_comes_out() {
 
 #[test]
 fn a_profile_of_our_own_is_shown_as_a_document() {
-    let record = Record { user_ids: vec![7], ..Record::new(1_790_000_000, raw(&json!({ "Coins": 5 }))) };
+    let record =
+        Record { user_ids: vec![7], ..Record::new(1_790_000_000, raw(&json!({ "Coins": 5 }))) };
     let stored = Stored::Profile(record);
     let earlier = json!({
         "Data": { "Coins": 5 }, "UserIds": [7], "RobloxMetaData": {}, "GlobalUpdates": [0, []],
@@ -208,8 +251,14 @@ fn a_profile_of_our_own_is_shown_as_a_document() {
         last_update_ms: None,
         document: None,
     };
-    let request =
-        Request { id: RequestId(server.0), server: Some(server), place_id: 2, job_id: "asker".into(), at_ms: 6, document: None };
+    let request = Request {
+        id: RequestId(server.0),
+        server: Some(server),
+        place_id: 2,
+        job_id: "asker".into(),
+        at_ms: 6,
+        document: None,
+    };
     let row = ServerRow {
         id: server,
         place_id: 1,
@@ -221,7 +270,12 @@ fn a_profile_of_our_own_is_shown_as_a_document() {
         dead: false,
     };
     let mut state = KeyState {
-        lease: LeaseState { load_count: 10, holder: Some(holder), request: Some(request), offer: None },
+        lease: LeaseState {
+            load_count: 10,
+            holder: Some(holder),
+            request: Some(request),
+            offer: None,
+        },
         holder_server: Some(row),
         inbox: Some(vec![message(4, false), message(6, false)]),
         last_message: 6,
@@ -232,11 +286,17 @@ fn a_profile_of_our_own_is_shown_as_a_document() {
     assert_eq!(current["MetaData"]["SessionLoadCount"], 10);
     assert_eq!(current["MetaData"]["ActiveSession"], json!([1, "job", "session"]));
     assert_eq!(current["MetaData"]["ForceLoadSession"], json!([2, "asker"]));
-    assert_eq!(current["GlobalUpdates"], json!([6, [[4, { "Type": "Gift" }], [6, { "Type": "Gift" }]]]));
+    assert_eq!(
+        current["GlobalUpdates"],
+        json!([6, [[4, { "Type": "Gift" }], [6, { "Type": "Gift" }]]])
+    );
 
     state.inbox = Some(vec![message(4, true), message(6, false)]);
     let current = composed(&stored, Cause::Save, Some(&state));
-    assert_eq!(current["GlobalUpdates"], json!([6, [[4, 1, true, { "Type": "Gift" }], [6, 1, false, { "Type": "Gift" }]]]));
+    assert_eq!(
+        current["GlobalUpdates"],
+        json!([6, [[4, 1, true, { "Type": "Gift" }], [6, 1, false, { "Type": "Gift" }]]])
+    );
 
     state.lease.holder = None;
     state.holder_server = None;
@@ -253,7 +313,12 @@ fn the_current_imported_version_shows_what_happened_since() {
     state.lease.holder = None;
     state.lease.load_count = 5;
     let current = composed(&document.stored, Cause::Import, Some(&state));
-    assert_eq!(current["GlobalUpdates"], json!([2, [[2, 1, false, { "Type": "Mail" }]]]), "in the form it had");
+    assert_eq!(
+        current["GlobalUpdates"],
+        json!([2, [[2, 1, false, { "Type": "Mail" }]]]),
+        "in the \
+        form it had"
+    );
     assert_eq!(current["MetaData"].get("ActiveSession"), None);
     assert_eq!(current["MetaData"]["SessionLoadCount"], 5);
     assert_eq!(current["MetaData"]["LastUpdate"], 1_790_000_890);
@@ -271,7 +336,10 @@ fn a_restored_version_does_not_repeat_what_its_document_said() {
 
 #[test]
 fn version_strings_have_the_form_of_the_services() {
-    assert_eq!(version_label(1_790_000_007_056, 2, 1_790_000_000_042), "000001A0C4508790.0000000002.000001A0C4506C2A.01");
+    assert_eq!(
+        version_label(1_790_000_007_056, 2, 1_790_000_000_042),
+        "000001A0C4508790.0000000002.000001A0C4506C2A.01"
+    );
 }
 
 #[test]
@@ -287,8 +355,12 @@ fn what_is_too_large_for_us_is_kept_as_foreign() {
 }
 
 fn any_document() -> impl Strategy<Value = Value> {
-    let user_ids = prop_oneof![prop::collection::vec(any::<i64>(), 0..3).prop_map(Value::from), any_json()];
-    let entries = (prop::collection::btree_map(1u64..50, (any_json(), 0u64..4, any::<bool>()), 0..4), any::<bool>());
+    let user_ids =
+        prop_oneof![prop::collection::vec(any::<i64>(), 0..3).prop_map(Value::from), any_json()];
+    let entries = (
+        prop::collection::btree_map(1u64..50, (any_json(), 0u64..4, any::<bool>()), 0..4),
+        any::<bool>(),
+    );
     let entries = entries.prop_map(|(rows, in_four)| {
         let row = |(index, (payload, revision, locked)): (u64, (Value, u64, bool))| match in_four {
             true => json!([index, revision, locked, payload]),
@@ -299,7 +371,8 @@ fn any_document() -> impl Strategy<Value = Value> {
     let updates = prop_oneof![8 => entries, 1 => any_json()];
     let session = || prop_oneof![Just(json!([1, "job"])), Just(json!([1, "job", 7])), any_json()];
     let number = || prop_oneof![(0u64..9).prop_map(Value::from), any_json()];
-    let meta = (any_table(), number(), number(), number(), session(), session(), any_json(), any::<u8>());
+    let meta =
+        (any_table(), number(), number(), number(), session(), session(), any_json(), any::<u8>());
     let meta = meta.prop_map(|(mut meta, created, count, update, session, request, tags, mask)| {
         let members = [
             (CREATED, created),
@@ -317,11 +390,25 @@ fn any_document() -> impl Strategy<Value = Value> {
         Value::from(meta)
     });
     let data = prop_oneof![4 => any_table().prop_map(Value::from), 1 => any_json()];
-    (any_table(), data, prop_oneof![6 => meta, 1 => any_json()], updates, user_ids, any_json(), any::<bool>(), any::<u8>())
+    (
+        any_table(),
+        data,
+        prop_oneof![6 => meta, 1 => any_json()],
+        updates,
+        user_ids,
+        any_json(),
+        any::<bool>(),
+        any::<u8>(),
+    )
         .prop_map(|(mut document, data, meta, updates, user_ids, roblox, mark, mask)| {
             document.insert(DATA.into(), data);
             document.insert(META.into(), meta);
-            let members = [(UPDATES, updates), (USER_IDS, user_ids), (ROBLOX_META, roblox), (MARKS[0], mark.into())];
+            let members = [
+                (UPDATES, updates),
+                (USER_IDS, user_ids),
+                (ROBLOX_META, roblox),
+                (MARKS[0], mark.into()),
+            ];
             for (bit, (name, value)) in members.into_iter().enumerate() {
                 if mask >> bit & 1 == 1 {
                     document.insert(name.into(), value);

@@ -49,7 +49,8 @@ fn try_edit(
     let asked = aside.write(&after)?;
     let edited = codec.decode(&asked).map_err(|error| with_cause(&error))?;
     // What the program's type makes of it is what will be stored.
-    let came: Value = serde_json::from_str(json(&*edited)?.get()).map_err(|error| error.to_string())?;
+    let came: Value =
+        serde_json::from_str(json(&*edited)?.get()).map_err(|error| error.to_string())?;
     if let Some(path) = swallowed(&before, &after, &came) {
         return Err(format!("the program's data type does not keep it: path=`{path}`"));
     }

@@ -25,14 +25,23 @@ impl Aside {
     pub(crate) fn read(data: &RawValue, edit: &impl Serialize) -> Result<(Value, Self), String> {
         let json = data.get();
         let found = storable::unreadable(data);
-        let parse = |text: &str| serde_json::from_str(text).map_err(|error| format!("the data cannot be read: {error}"));
+        let parse = |text: &str| {
+            serde_json::from_str(text).map_err(|error| {
+                format!(
+                    "the data \
+            cannot be read: {error}"
+                )
+            })
+        };
         if found.is_empty() {
             return Ok((parse(json)?, Self { bytes: json.len(), ..Self::default() }));
         }
         let edit = serde_json::to_string(edit).map_err(|error| error.to_string())?;
-        let is_free = |mark: &String| !json.contains(mark.as_str()) && !edit.contains(mark.as_str());
+        let is_free =
+            |mark: &String| !json.contains(mark.as_str()) && !edit.contains(mark.as_str());
         let mark = (0_u64..).map(|n| format!("aside-{n}:")).find(is_free).unwrap_or_default();
-        let (mut text, mut parts, mut after) = (String::with_capacity(json.len()), Vec::with_capacity(found.len()), 0);
+        let (mut text, mut parts, mut after) =
+            (String::with_capacity(json.len()), Vec::with_capacity(found.len()), 0);
         for part in found {
             text.push_str(&json[after..part.start]);
             text.push_str(&format!("\"{mark}{};\"", parts.len()));
@@ -52,7 +61,12 @@ impl Aside {
         }
         let json = self.put_back(json.get());
         if json.len() > DATA.bytes.max(self.bytes) {
-            return Err(format!("the data is too large: size=`{}` limit=`{}`", json.len(), DATA.bytes));
+            return Err(format!(
+                "the data is too large: size=`{}` \
+                limit=`{}`",
+                json.len(),
+                DATA.bytes
+            ));
         }
         RawValue::from_string(json).map_err(|error| error.to_string())
     }
@@ -60,7 +74,9 @@ impl Aside {
     /// A text of JSON with the parts in their places again.
     pub(crate) fn put_back(&self, text: &str) -> String {
         let places = self.parts.iter().enumerate();
-        places.fold(text.to_owned(), |text, (n, part)| text.replace(&format!("\"{}{n};\"", self.mark), part))
+        places.fold(text.to_owned(), |text, (n, part)| {
+            text.replace(&format!("\"{}{n};\"", self.mark), part)
+        })
     }
 
     /// True when something of a text stands for a part that was set aside.

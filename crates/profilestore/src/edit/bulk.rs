@@ -1,5 +1,6 @@
-//! One edit for many profiles, as a plan that is written down in the audit log before anything is changed: a run that was broken off
-//! is resumed from there, and one that is complete can be undone from what was booked profile by profile.
+//! One edit for many profiles, as a plan that is written down in the audit log before anything is
+//! changed: a run that was broken off is resumed from there, and one that is complete can be undone
+//! from what was booked profile by profile.
 
 use std::time::Duration;
 
@@ -80,20 +81,21 @@ pub struct BulkReport {
     pub done: u64,
     /// Of those, the ones that their holders edited while they were live.
     pub by_holders: u64,
-    /// Profiles that had been settled before: by an earlier run of the same operation, or because they began while the edit stood
-    /// ([`BulkEdit::new_too`]).
+    /// Profiles that had been settled before: by an earlier run of the same operation, or because
+    /// they began while the edit stood ([`BulkEdit::new_too`]).
     pub before: u64,
     /// Profiles that the edit does not fit, each with the reason. Nothing was changed there.
     pub refused: Vec<(ProfileKey, String)>,
     /// Keys without a profile: removed ones, and those with only messages.
     pub skipped: u64,
-    /// Profiles whose holder has not answered in time. The edit lies in their inboxes and takes effect once; resuming the operation
-    /// tells.
+    /// Profiles whose holder has not answered in time. The edit lies in their inboxes and takes
+    /// effect once; resuming the operation tells.
     pub waiting: Vec<ProfileKey>,
 }
 
 impl BulkEdit {
-    /// One edit for many profiles. `operation` is a fresh version 7 UUID ([`crate::env::Env::uuid`]).
+    /// One edit for many profiles. `operation` is a fresh version 7 UUID
+    /// ([`crate::env::Env::uuid`]).
     pub fn new(operation: Uuid, profiles: EditScope, edit: Edit) -> Self {
         Self::of(operation, What::Edit(profiles, edit))
     }
@@ -102,13 +104,17 @@ impl BulkEdit {
         Self { operation, what, new_too: false, begun_by: None, patience: Duration::from_secs(60) }
     }
 
-    /// Lets the edit stand: profiles that begin later get it too, each once, in the commit that creates them and before the program
-    /// sees them, until the operation is undone ([`BulkEdit::undo`]). It begins to stand before the first profile is edited, so none is left
-    /// out. A profile that it does not fit begins without it, which the audit log says. No other program needs to be told.
+    /// Lets the edit stand: profiles that begin later get it too, each once, in the commit that
+    /// creates them and before the program sees them, until the operation is undone
+    /// ([`BulkEdit::undo`]). It begins to stand before the first profile is edited, so none is left
+    /// out. A profile that it does not fit begins without it, which the audit log says. No other
+    /// program needs to be told.
     ///
-    /// New is a profile that a session creates, one that had been removed before included. One that is written without a session (`set`,
-    /// an import, a rollback) is as it was written. A store has room for [`crate::operator::MAX_STANDING_EDITS`] of at most [`crate::operator::MAX_STANDING_BYTES`]
-    /// together: the operation fails with [`ErrorKind::TooLarge`] otherwise, before anything is edited.
+    /// New is a profile that a session creates, one that had been removed before included. One that
+    /// is written without a session (`set`, an import, a rollback) is as it was written. A store
+    /// has room for [`crate::operator::MAX_STANDING_EDITS`] of at most
+    /// [`crate::operator::MAX_STANDING_BYTES`] together: the operation fails with
+    /// [`ErrorKind::TooLarge`] otherwise, before anything is edited.
     ///
     /// Of no effect on what [`BulkEdit::undo`] makes.
     #[must_use]
@@ -117,28 +123,48 @@ impl BulkEdit {
         self
     }
 
-    /// Undoes the operation `of`, a bulk edit or a single one, profile by profile with what was booked there; see [`Edit::undo`].
-    /// An edit that stands ends first. `operation` is a fresh version 7 UUID.
+    /// Undoes the operation `of`, a bulk edit or a single one, profile by profile with what was
+    /// booked there; see [`Edit::undo`]. An edit that stands ends first. `operation` is a fresh
+    /// version 7 UUID.
     pub fn undo(operation: Uuid, of: Uuid) -> Self {
         Self::of(operation, What::Undo(of))
     }
 
-    /// The operation that was begun under this identity and not finished. It stays booked in the name of the operator who began
-    /// it. Fails with [`ErrorKind::NotFound`] when there is none, with
-    /// [`ErrorKind::Invalid`] when it is complete.
+    /// The operation that was begun under this identity and not finished. It stays booked in the
+    /// name of the operator who began it. Fails with [`ErrorKind::NotFound`] when there is none,
+    /// with [`ErrorKind::Invalid`] when it is complete.
     pub async fn resume(store: &dyn DataStore, operation: Uuid) -> Result<Self> {
-        let (_, state) = store.read_one(&entry_key(operation, &[]), Returning { value: true, inbox_unless: None }).await?;
-        let none = || Error::new(ErrorKind::NotFound, format!("no such operation was begun: operation=`{operation}`"));
+        let (_, state) = store
+            .read_one(&entry_key(operation, &[]), Returning { value: true, inbox_unless: None })
+            .await?;
+        let none = || {
+            Error::new(
+                ErrorKind::NotFound,
+                format!(
+                    "no such operation was begun: \
+            operation=`{operation}`"
+                ),
+            )
+        };
         let entry = AuditEntry::of(&state)?.ok_or_else(none)?;
         if entry.outcome != AuditOutcome::Pending {
-            return Err(Error::new(ErrorKind::Invalid, format!("the operation is complete: operation=`{operation}`")));
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!(
+                    "the operation is complete: \
+                operation=`{operation}`"
+                ),
+            ));
         }
         let text = |name: &str| entry.details.get(name).and_then(Value::as_str).map(str::to_owned);
         let what = match entry.action.as_str() {
             UNDO => text("undoes").and_then(|of| of.parse().ok()).map(What::Undo),
             EDIT_ALL => text("store").and_then(|store| {
                 let edit = serde_json::from_value(entry.details.get("edit")?.clone()).ok()?;
-                Some(What::Edit(EditScope { store, scope: text("scope"), prefix: text("prefix") }, edit))
+                Some(What::Edit(
+                    EditScope { store, scope: text("scope"), prefix: text("prefix") },
+                    edit,
+                ))
             }),
             _ => None,
         };
@@ -186,13 +212,24 @@ impl Plan {
     /// The operation's own entry, which says what it is about.
     pub(crate) fn entry(&self) -> Result<AuditEntry> {
         let action = if matches!(self.what, What::Undo(_)) { UNDO } else { EDIT_ALL };
-        let entry = AuditEntry::new(self.operation, action, Vec::new(), self.by.clone()).outcome(AuditOutcome::Pending);
+        let entry = AuditEntry::new(self.operation, action, Vec::new(), self.by.clone())
+            .outcome(AuditOutcome::Pending);
         Ok(match &self.what {
             What::Undo(of) => entry.detail("undoes", of.to_string()),
             What::Edit(EditScope { store, scope, prefix }, edit) => {
-                let edit = serde_json::to_value(edit)
-                    .map_err(|error| Error::new(ErrorKind::Invalid, "the edit is no JSON").caused_by(error))?;
-                let named = [("store", Some(store)), ("scope", scope.as_ref()), ("prefix", prefix.as_ref())];
+                let edit = serde_json::to_value(edit).map_err(|error| {
+                    Error::new(
+                        ErrorKind::Invalid,
+                        "the edit is no \
+                        JSON",
+                    )
+                    .caused_by(error)
+                })?;
+                let named = [
+                    ("store", Some(store)),
+                    ("scope", scope.as_ref()),
+                    ("prefix", prefix.as_ref()),
+                ];
                 let entry = entry.detail("edit", edit);
                 let entry = if self.new_too { entry.detail(NEW_TOO, true) } else { entry };
                 named
@@ -220,6 +257,12 @@ impl EditScope {
     /// The first page of the profiles' keys.
     pub(crate) fn query(&self, limit: usize) -> KeyQuery {
         let filter = self.prefix.clone().map_or(KeyFilter::All, KeyFilter::Prefix);
-        KeyQuery { store: Some(self.store.clone()), scope: self.scope.clone(), filter, after: None, limit }
+        KeyQuery {
+            store: Some(self.store.clone()),
+            scope: self.scope.clone(),
+            filter,
+            after: None,
+            limit,
+        }
     }
 }

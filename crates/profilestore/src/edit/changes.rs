@@ -29,7 +29,11 @@ pub fn json_changes(before: &Value, after: &Value) -> Vec<JsonChange> {
 fn compare(path: String, before: &Value, after: &Value, changes: &mut Vec<JsonChange>) {
     let (Value::Object(old), Value::Object(new)) = (before, after) else {
         if !alike(before, after) {
-            changes.push(JsonChange { path, before: Some(before.clone()), after: Some(after.clone()) });
+            changes.push(JsonChange {
+                path,
+                before: Some(before.clone()),
+                after: Some(after.clone()),
+            });
         }
         return;
     };
@@ -37,7 +41,11 @@ fn compare(path: String, before: &Value, after: &Value, changes: &mut Vec<JsonCh
     for (name, before) in old {
         match new.get(name) {
             Some(after) => compare(below(name), before, after, changes),
-            None => changes.push(JsonChange { path: below(name), before: Some(before.clone()), after: None }),
+            None => changes.push(JsonChange {
+                path: below(name),
+                before: Some(before.clone()),
+                after: None,
+            }),
         }
     }
     for (name, after) in new.iter().filter(|(name, _)| !old.contains_key(*name)) {
@@ -58,9 +66,12 @@ pub(super) fn alike(a: &Value, b: &Value) -> bool {
 fn same_by(a: &Value, b: &Value, numbers: fn(&Number, &Number) -> bool) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => numbers(a, b),
-        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same_by(a, b, numbers)),
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same_by(a, b, numbers))
+        }
         (Value::Object(a), Value::Object(b)) => {
-            a.len() == b.len() && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| same_by(a, b, numbers)))
+            a.len() == b.len()
+                && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| same_by(a, b, numbers)))
         }
         _ => a == b,
     }
@@ -68,7 +79,8 @@ fn same_by(a: &Value, b: &Value, numbers: fn(&Number, &Number) -> bool) -> bool 
 
 /// Exact: a whole number beyond 2^53 is not the float next to it.
 fn same_number(a: &Number, b: &Number) -> bool {
-    let as_whole = |number: &Number| whole(number).or_else(|| number.as_f64().and_then(whole_float));
+    let as_whole =
+        |number: &Number| whole(number).or_else(|| number.as_f64().and_then(whole_float));
     match (as_whole(a), as_whole(b)) {
         (Some(a), Some(b)) => a == b,
         (None, None) => a.as_f64() == b.as_f64(),

@@ -1,13 +1,15 @@
-//! An operator's change to the data of a profile, as a value: written down once, applied wherever the profile is, undone later.
+//! An operator's change to the data of a profile, as a value: written down once, applied wherever
+//! the profile is, undone later.
 //!
-//! It works on JSON, because an operator has no access to the program's type. Steps are those of JSON Patch (RFC 6902), a merge
-//! patch (RFC 7396), and three of our own: `set`, which puts a value whether or not there was one; `increase`, which adds to a
-//! number, so that what the player earns meanwhile is not lost; and `restore`, which puts a value back unless it was changed
-//! since. All steps fit, or none takes effect.
+//! It works on JSON, because an operator has no access to the program's type. Steps are those of
+//! JSON Patch (RFC 6902), a merge patch (RFC 7396), and three of our own: `set`, which puts a value
+//! whether or not there was one; `increase`, which adds to a number, so that what the player earns
+//! meanwhile is not lost; and `restore`, which puts a value back unless it was changed since. All
+//! steps fit, or none takes effect.
 
 use json_patch::{
-    AddOperation, CopyOperation, MoveOperation, PatchErrorKind, PatchOperation, RemoveOperation, ReplaceOperation, TestOperation,
-    jsonptr::PointerBuf,
+    AddOperation, CopyOperation, MoveOperation, PatchErrorKind, PatchOperation, RemoveOperation,
+    ReplaceOperation, TestOperation, jsonptr::PointerBuf,
 };
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Number, Value, value::RawValue};
@@ -36,8 +38,8 @@ pub const MAX_EDIT_BYTES: usize = 64 << 10;
 /// The form of a stored edit. One with a higher number was written by a newer version.
 const FORM: u32 = 1;
 
-/// A change to the data of a profile, in steps: those of JSON Patch (RFC 6902), merge patches (RFC 7396), and `set`, `increase` and
-/// `restore`. All of them fit, or none takes effect.
+/// A change to the data of a profile, in steps: those of JSON Patch (RFC 6902), merge patches (RFC
+/// 7396), and `set`, `increase` and `restore`. All of them fit, or none takes effect.
 ///
 /// Serialised as `{"v":1,"ops":[…]}` with one object a step; at most [`MAX_EDIT_BYTES`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -56,7 +58,8 @@ enum Step {
     Move(MoveOperation),
     Copy(CopyOperation),
     Test(TestOperation),
-    /// Puts a value into an object, or in the place of an array's element; `-` adds one to an array.
+    /// Puts a value into an object, or in the place of an array's element; `-` adds one to an
+    /// array.
     Set {
         path: PointerBuf,
         value: Value,
@@ -70,7 +73,8 @@ enum Step {
     Merge {
         patch: Value,
     },
-    /// Puts back what was there, if what is there now is what it was replaced with. None: there is nothing.
+    /// Puts back what was there, if what is there now is what it was replaced with. None: there is
+    /// nothing.
     Restore {
         path: PointerBuf,
         #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "even_null")]
@@ -96,12 +100,18 @@ impl Edit {
         Self { v: FORM, ops: Vec::new() }
     }
 
-    /// The steps of a JSON Patch (RFC 6902), an array; our own steps `set`, `increase`, `merge` and `restore` may be among them. Fails with
-    /// [`ErrorKind::Invalid`] on anything else.
+    /// The steps of a JSON Patch (RFC 6902), an array; our own steps `set`, `increase`, `merge` and
+    /// `restore` may be among them. Fails with [`ErrorKind::Invalid`] on anything else.
     pub fn from_patch(json: &str) -> Result<Self> {
         DOCUMENT.check_bytes(json.as_bytes())?;
-        let ops = serde_json::from_str(json)
-            .map_err(|error| Error::new(ErrorKind::Invalid, "this is no JSON Patch").caused_by(error))?;
+        let ops = serde_json::from_str(json).map_err(|error| {
+            Error::new(
+                ErrorKind::Invalid,
+                "this is no JSON \
+                Patch",
+            )
+            .caused_by(error)
+        })?;
         Ok(Self { v: FORM, ops })
     }
 
@@ -112,7 +122,8 @@ impl Edit {
         self
     }
 
-    /// Puts `value` where the JSON pointer `path` (RFC 6901) leads, whether or not something is there. What it is in must be there.
+    /// Puts `value` where the JSON pointer `path` (RFC 6901) leads, whether or not something is
+    /// there. What it is in must be there.
     pub fn set(self, path: &str, value: Value) -> Result<Self> {
         Ok(self.step(Step::Set { path: pointer(path)?, value }))
     }
@@ -146,7 +157,14 @@ impl Edit {
     /// Whether it has steps, is of a form that is known, and is not too long.
     pub fn check(&self) -> Result<()> {
         if self.v > FORM {
-            return Err(Error::new(ErrorKind::Invalid, format!("the edit was written by a newer version: form=`{}`", self.v)));
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!(
+                    "the edit was written by a newer \
+                version: form=`{}`",
+                    self.v
+                ),
+            ));
         }
         if self.ops.is_empty() {
             return Err(Error::new(ErrorKind::Invalid, "the edit does nothing"));
@@ -159,13 +177,22 @@ impl Edit {
         Ok(())
     }
 
-    /// The data with the edit applied. Fails with [`ErrorKind::EditRefused`] when a step does not fit, saying which and why.
+    /// The data with the edit applied. Fails with [`ErrorKind::EditRefused`] when a step does not
+    /// fit, saying which and why.
     pub fn apply(&self, data: &Value) -> Result<Value> {
         self.check()?;
         let mut data = data.clone();
         for (number, step) in self.ops.iter().enumerate() {
             step.apply(&mut data).map_err(|why| {
-                Error::new(ErrorKind::EditRefused, format!("the edit does not fit: step {} ({}): {why}", number + 1, step.show()))
+                Error::new(
+                    ErrorKind::EditRefused,
+                    format!(
+                        "the edit does not fit: step {} ({}): \
+                    {why}",
+                        number + 1,
+                        step.show()
+                    ),
+                )
             })?;
         }
         Ok(data)
@@ -182,9 +209,10 @@ impl Edit {
         Ok(json_changes(&before, &after))
     }
 
-    /// The edit that undoes this one, which made `after` of `before`. It takes back what was added to a number, whatever became of
-    /// the number since, and puts everything else back unless it was changed since; a changed list counts as a whole. None when there is
-    /// nothing to undo. It may be longer than an edit may be: see [`Edit::check`].
+    /// The edit that undoes this one, which made `after` of `before`. It takes back what was added
+    /// to a number, whatever became of the number since, and puts everything else back unless it
+    /// was changed since; a changed list counts as a whole. None when there is nothing to undo. It
+    /// may be longer than an edit may be: see [`Edit::check`].
     pub fn undo(&self, before: &Value, after: &Value) -> Option<Self> {
         let mut undo = Self::new();
         for JsonChange { path, before, after } in json_changes(before, after) {
@@ -205,14 +233,16 @@ impl Edit {
             match step {
                 Step::Increase { path: other, by } if other == path => sum = subtract(&sum, by)?,
                 Step::Test(_) => {}
-                Step::Increase { path: other, .. } | Step::Set { path: other, .. } if !touches(other, path) => {}
+                Step::Increase { path: other, .. } | Step::Set { path: other, .. }
+                    if !touches(other, path) => {}
                 Step::Restore { path: other, .. } if !touches(other, path) => {}
                 Step::Add(AddOperation { path: other, .. })
                 | Step::Remove(RemoveOperation { path: other })
                 | Step::Replace(ReplaceOperation { path: other, .. })
                     if !touches(other, path) => {}
                 Step::Copy(copy) if !touches(&copy.path, path) => {}
-                Step::Move(moved) if !touches(&moved.path, path) && !touches(&moved.from, path) => {}
+                Step::Move(moved) if !touches(&moved.path, path) && !touches(&moved.from, path) => {
+                }
                 _ => return None,
             }
         }
@@ -231,7 +261,14 @@ impl Step {
                 standard(data, PatchOperation::Copy(op.clone()))?;
                 // Each copy may double it.
                 let size = serde_json::to_string(data).map_or(usize::MAX, |json| json.len());
-                if size > MAX_DATA_BYTES { Err(format!("the data grows to {size} bytes")) } else { Ok(()) }
+                if size > MAX_DATA_BYTES {
+                    Err(format!(
+                        "the data grows to {size} \
+                    bytes"
+                    ))
+                } else {
+                    Ok(())
+                }
             }
             Self::Test(op) => match lookup(data, op.path.as_str()) {
                 Some(found) if same(found, &op.value) => Ok(()),
@@ -282,7 +319,10 @@ fn pointer(path: &str) -> Result<PointerBuf> {
     PointerBuf::parse(path).map_err(|_| {
         Error::new(
             ErrorKind::Invalid,
-            format!("this is no JSON pointer; it begins with a slash, as in /stats/coins: path=`{path}`"),
+            format!(
+                "this is no JSON pointer; it begins with a slash, as in /stats/coins: \
+                path=`{path}`"
+            ),
         )
     })
 }
@@ -293,10 +333,14 @@ fn touches(a: &PointerBuf, b: &PointerBuf) -> bool {
 }
 
 fn standard(data: &mut Value, operation: PatchOperation) -> Result<(), String> {
-    json_patch::patch_unsafe(data, std::slice::from_ref(&operation)).map_err(|error| match error.kind {
-        PatchErrorKind::InvalidPointer => "there is nothing at its path".to_owned(),
-        PatchErrorKind::InvalidFromPointer => "there is nothing at the path it comes from".to_owned(),
-        kind => kind.to_string(),
+    json_patch::patch_unsafe(data, std::slice::from_ref(&operation)).map_err(|error| {
+        match error.kind {
+            PatchErrorKind::InvalidPointer => "there is nothing at its path".to_owned(),
+            PatchErrorKind::InvalidFromPointer => "there is nothing at the path it comes \
+            from"
+                .to_owned(),
+            kind => kind.to_string(),
+        }
     })
 }
 
@@ -313,7 +357,8 @@ fn differs(found: Option<&Value>) -> String {
 /// The container that a path ends in, and its last token, decoded.
 fn parent<'a>(data: &'a mut Value, path: &str) -> Result<(&'a mut Value, String), String> {
     let (parent, last) = path.rsplit_once('/').ok_or("it names all of the data")?;
-    let parent = data.pointer_mut(parent).ok_or_else(|| format!("there is nothing at `{parent}`"))?;
+    let parent =
+        data.pointer_mut(parent).ok_or_else(|| format!("there is nothing at `{parent}`"))?;
     Ok((parent, last.replace("~1", "/").replace("~0", "~")))
 }
 
@@ -339,7 +384,13 @@ fn set(data: &mut Value, path: &str, value: Value) -> Result<(), String> {
             let index = element(list, &last)?;
             list[index] = value;
         }
-        other => return Err(format!("what it is in is neither object nor list: {}", differs(Some(other)))),
+        other => {
+            return Err(format!(
+                "what it is in is neither object nor list: \
+            {}",
+                differs(Some(other))
+            ));
+        }
     }
     Ok(())
 }
@@ -348,7 +399,11 @@ fn remove(data: &mut Value, path: &str) -> Result<(), String> {
     let (parent, last) = parent(data, path)?;
     match parent {
         // The other members stay in their order.
-        Value::Object(members) => members.shift_remove(&last).map(drop).ok_or_else(|| "there is nothing at its path".to_owned()),
+        Value::Object(members) => members.shift_remove(&last).map(drop).ok_or_else(|| {
+            "there is \
+            nothing at its path"
+                .to_owned()
+        }),
         Value::Array(list) => {
             let index = element(list, &last)?;
             list.remove(index);
@@ -362,7 +417,12 @@ fn increase(data: &mut Value, path: &str, by: &Number) -> Result<(), String> {
     let Some(Value::Number(number)) = data.pointer_mut(path) else {
         return Err(format!("there is no number at its path: {}", differs(lookup(data, path))));
     };
-    *number = add(number, by).ok_or_else(|| format!("`{number}` and `{by}` together are too large, or would be rounded"))?;
+    *number = add(number, by).ok_or_else(|| {
+        format!(
+            "`{number}` and `{by}` together are too \
+        large, or would be rounded"
+        )
+    })?;
     Ok(())
 }
 
@@ -376,11 +436,18 @@ fn subtract(a: &Number, b: &Number) -> Option<Number> {
 
 /// Whole numbers stay whole and exact. None: the result cannot be stored, or would be rounded where
 /// one of the two is exact.
-fn combine(a: &Number, b: &Number, exact: fn(i128, i128) -> i128, floats: fn(f64, f64) -> f64) -> Option<Number> {
+fn combine(
+    a: &Number,
+    b: &Number,
+    exact: fn(i128, i128) -> i128,
+    floats: fn(f64, f64) -> f64,
+) -> Option<Number> {
     if let (Some(a), Some(b)) = (whole(a), whole(b)) {
         return whole_number(exact(a, b));
     }
-    let is_exact = |number: &Number| whole(number).is_none_or(|whole| whole.unsigned_abs() <= 1 << f64::MANTISSA_DIGITS);
+    let is_exact = |number: &Number| {
+        whole(number).is_none_or(|whole| whole.unsigned_abs() <= 1 << f64::MANTISSA_DIGITS)
+    };
     if !is_exact(a) || !is_exact(b) {
         return None;
     }

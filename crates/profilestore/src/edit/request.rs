@@ -1,8 +1,10 @@
-//! An edit on its way to a profile: what it is asked to do, what happens to it there, and what is booked.
+//! An edit on its way to a profile: what it is asked to do, what happens to it there, and what is
+//! booked.
 //!
-//! Where nobody holds the profile, whoever asks applies the edit himself. Where somebody does, the edit goes to the holder as a message
-//! under a reserved name, and the audit log gets a pending entry in the same commit. The save that stores the edit's effect removes
-//! the message and books the outcome. Whoever settles an edit writes the entry's next version, so it is settled once.
+//! Where nobody holds the profile, whoever asks applies the edit himself. Where somebody does, the
+//! edit goes to the holder as a message under a reserved name, and the audit log gets a pending
+//! entry in the same commit. The save that stores the edit's effect removes the message and books
+//! the outcome. Whoever settles an edit writes the entry's next version, so it is settled once.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -62,18 +64,35 @@ impl EditRequest {
 
     /// Reads a message. One that cannot be read is to be refused with the entry given.
     pub(crate) fn read(key: &ProfileKey, message: &StoredMessage) -> Result<Self, Box<AuditEntry>> {
-        let read = serde_json::from_slice::<Self>(&message.payload).map_err(|error| error.to_string());
-        read.and_then(|request| if request.v > FORM { Err(format!("its form is {}", request.v)) } else { Ok(request) }).map_err(
-            |why| {
-                let why = format!("the holder cannot read the edit, it may be of an older version: {why}");
-                Box::new(refused_unread(key, message, why))
-            },
-        )
+        let read =
+            serde_json::from_slice::<Self>(&message.payload).map_err(|error| error.to_string());
+        read.and_then(|request| {
+            if request.v > FORM {
+                Err(format!(
+                    "its form is \
+            {}",
+                    request.v
+                ))
+            } else {
+                Ok(request)
+            }
+        })
+        .map_err(|why| {
+            let why = format!(
+                "the holder cannot read the edit, it may be of an older \
+                    version: {why}"
+            );
+            Box::new(refused_unread(key, message, why))
+        })
     }
 
     pub(crate) fn entry(&self, key: &ProfileKey) -> AuditEntry {
         let entry = AuditEntry::new(self.operation, "edit", vec![key.clone()], self.by.clone());
-        if self.bulk { entry } else { entry.detail("edit", serde_json::to_value(&self.edit).unwrap_or_default()) }
+        if self.bulk {
+            entry
+        } else {
+            entry.detail("edit", serde_json::to_value(&self.edit).unwrap_or_default())
+        }
     }
 
     pub(crate) fn refused(&self, key: &ProfileKey, why: impl Into<String>) -> AuditEntry {
@@ -81,7 +100,13 @@ impl EditRequest {
     }
 
     /// The entry for an edit that made `after` of `before`.
-    pub(crate) fn done(&self, key: &ProfileKey, before: &Value, after: &Value, aside: &Aside) -> AuditEntry {
+    pub(crate) fn done(
+        &self,
+        key: &ProfileKey,
+        before: &Value,
+        after: &Value,
+        aside: &Aside,
+    ) -> AuditEntry {
         let entry = self.entry(key);
         let Some(undo) = self.edit.undo(before, after) else { return entry };
         match serde_json::to_value(&undo) {
@@ -98,37 +123,65 @@ impl EditRequest {
         let after = self.edit.apply(&before).map_err(|error| aside.put_back(&error.to_string()))?;
         let is_table = |data: &Value| data.is_object() || data.is_array();
         if is_table(&before) && !is_table(&after) {
-            return Err("the data would be neither object nor list any more, and could not be opened or imported".into());
+            return Err("the data would be neither object nor list any more, and could not be \
+                opened or imported"
+                .into());
         }
         Ok(Effect { before, after, aside })
     }
 
-    /// What is to be done next. `state` with value and inbox, `book` the entry's key with its value.
-    pub(crate) fn next(&self, state: &KeyState, book: &KeyState, blocker: Blocker, cap: u32) -> Result<Next> {
+    /// What is to be done next. `state` with value and inbox, `book` the entry's key with its
+    /// value.
+    pub(crate) fn next(
+        &self,
+        state: &KeyState,
+        book: &KeyState,
+        blocker: Blocker,
+        cap: u32,
+    ) -> Result<Next> {
         let booked = AuditEntry::of(book)?;
         let pending = match booked {
-            Some(entry) if entry.outcome != AuditOutcome::Pending => return Ok(Next::Settled(entry)),
+            Some(entry) if entry.outcome != AuditOutcome::Pending => {
+                return Ok(Next::Settled(entry));
+            }
             Some(_) => true,
             None => false,
         };
         let id = MessageId::edit(self.operation);
-        let message = state.inbox.iter().flatten().find(|message| message.id == id).map(|message| message.index);
+        let message = state
+            .inbox
+            .iter()
+            .flatten()
+            .find(|message| message.id == id)
+            .map(|message| message.index);
         if !state.exists() && message.is_none() {
             return Err(no_profile());
         }
         if pending && message.is_none() {
-            return Err(Error::new(ErrorKind::Corrupt, "the edit's entry is pending, but nothing waits for it"));
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                "the edit's entry is pending, but nothing \
+                waits for it",
+            ));
         }
         match blocker {
             Blocker::Held if pending => Ok(Next::Waits),
             Blocker::Held => self.send(state, cap),
-            Blocker::Free | Blocker::Dead => self.apply_unheld(state, book.version, message, blocker),
+            Blocker::Free | Blocker::Dead => {
+                self.apply_unheld(state, book.version, message, blocker)
+            }
         }
     }
 
     fn send(&self, state: &KeyState, cap: u32) -> Result<Next> {
-        let payload =
-            serde_json::to_vec(self).map_err(|error| Error::new(ErrorKind::Invalid, "the edit is no JSON").caused_by(error))?;
+        let payload = serde_json::to_vec(self).map_err(|error| {
+            Error::new(
+                ErrorKind::Invalid,
+                "the edit is \
+                no JSON",
+            )
+            .caused_by(error)
+        })?;
         let message = NewMessage { id: MessageId::edit(self.operation), payload: payload.into() };
         Ok(Next::Send(vec![
             Change::AppendMessage { key: state.key.clone(), message, cap },
@@ -136,17 +189,25 @@ impl EditRequest {
         ]))
     }
 
-    /// Applies the edit where nobody holds the profile. The lease is written in any case: a start that read the profile before must
-    /// not go on with what it read.
-    fn apply_unheld(&self, state: &KeyState, booked: u64, message: Option<u64>, blocker: Blocker) -> Result<Next> {
+    /// Applies the edit where nobody holds the profile. The lease is written in any case: a start
+    /// that read the profile before must not go on with what it read.
+    fn apply_unheld(
+        &self,
+        state: &KeyState,
+        booked: u64,
+        message: Option<u64>,
+        blocker: Blocker,
+    ) -> Result<Next> {
         let key = &state.key;
         let dead = blocker == Blocker::Dead;
-        let mut changes = vec![if dead { ownership::cleared(state) } else { ownership::touched(state) }];
+        let mut changes =
+            vec![if dead { ownership::cleared(state) } else { ownership::touched(state) }];
         if let (true, Some(row)) = (dead, &state.holder_server) {
             changes.push(Change::MarkDead { id: row.id, revision: row.revision });
         }
         let rewritten = match self.rewrite(state) {
-            // It came while the profile was being removed or replaced. What is told as not done must not wait for the next one.
+            // It came while the profile was being removed or replaced. What is told as not done
+            // must not wait for the next one.
             Err(error) if message.is_some() => Err(error.to_string()),
             rewritten => rewritten?,
         };
@@ -172,22 +233,43 @@ impl EditRequest {
             }
             Err(why) => self.refused(key, why),
         };
-        changes.extend(message.map(|index| Change::RemoveMessage { key: key.clone(), index, receipt: true }));
+        changes.extend(message.map(|index| Change::RemoveMessage {
+            key: key.clone(),
+            index,
+            receipt: true,
+        }));
         changes.push(entry.change_at(booked)?);
         Ok(Next::Settle(changes, entry))
     }
 
-    /// The stored form of the edited profile, None if it stays as it is; or why the edit does not fit.
+    /// The stored form of the edited profile, None if it stays as it is; or why the edit does not
+    /// fit.
     #[expect(clippy::type_complexity, reason = "used once, next to its definition")]
-    fn rewrite(&self, state: &KeyState) -> Result<Result<(AuditEntry, Option<(Bytes, Vec<i64>)>), String>> {
-        let foreign =
-            |why: String| Error::new(ErrorKind::Foreign, format!("what is stored is not a profile ({why}); it is left alone"));
+    fn rewrite(
+        &self,
+        state: &KeyState,
+    ) -> Result<Result<(AuditEntry, Option<(Bytes, Vec<i64>)>), String>> {
+        let foreign = |why: String| {
+            Error::new(
+                ErrorKind::Foreign,
+                format!(
+                    "what is stored is not a profile \
+                ({why}); it is left alone"
+                ),
+            )
+        };
         if !state.exists() {
             return Err(no_profile());
         }
         let record = match Stored::decode(state.value.as_deref().unwrap_or_default()) {
             Ok(Stored::Profile(record)) => record,
-            Ok(Stored::MessagesOnly(_)) => return Err(Error::new(ErrorKind::NotFound, "the profile has no data yet")),
+            Ok(Stored::MessagesOnly(_)) => {
+                return Err(Error::new(
+                    ErrorKind::NotFound,
+                    "the \
+                profile has no data yet",
+                ));
+            }
             Ok(_) => return Err(foreign("a value of another kind".into())),
             Err(error) => return Err(foreign(error.to_string())),
         };
@@ -200,9 +282,11 @@ impl EditRequest {
             return Ok(Ok((entry, None)));
         }
         let user_ids = record.user_ids.clone();
-        let written = aside
-            .write(&after)
-            .and_then(|data| Record { data, origin: None, ..record }.encode_checked().map_err(|error| error.to_string()));
+        let written = aside.write(&after).and_then(|data| {
+            Record { data, origin: None, ..record }
+                .encode_checked()
+                .map_err(|error| error.to_string())
+        });
         Ok(written.map(|bytes| (entry, Some((bytes, user_ids)))))
     }
 }
@@ -211,8 +295,8 @@ fn no_profile() -> Error {
     Error::new(ErrorKind::NotFound, "there is no such profile")
 }
 
-/// What dismisses the edits among the messages of a profile that is removed or erased: they are booked as refused. The messages
-/// themselves are for the caller to remove, in the same commit.
+/// What dismisses the edits among the messages of a profile that is removed or erased: they are
+/// booked as refused. The messages themselves are for the caller to remove, in the same commit.
 pub(crate) fn dismissed<'a>(
     key: &ProfileKey,
     messages: impl IntoIterator<Item = &'a StoredMessage>,
@@ -227,7 +311,8 @@ pub(crate) fn dismissed<'a>(
         .collect()
 }
 
-/// The first change of the asked ones that did not come about: what was to be changed is what it was before.
+/// The first change of the asked ones that did not come about: what was to be changed is what it
+/// was before.
 pub(crate) fn swallowed(before: &Value, asked: &Value, came: &Value) -> Option<String> {
     let swallowed = |change: &JsonChange| {
         let came = lookup(came, &change.path);
@@ -251,7 +336,8 @@ fn refused_unread(key: &ProfileKey, message: &StoredMessage, why: String) -> Aud
         by: Attribution,
     }
     let operation = message.id.operation().unwrap_or_default();
-    let by = serde_json::from_slice::<Anyhow>(&message.payload).map_or_else(|_| Attribution::new("unknown"), |anyhow| anyhow.by);
+    let by = serde_json::from_slice::<Anyhow>(&message.payload)
+        .map_or_else(|_| Attribution::new("unknown"), |anyhow| anyhow.by);
     AuditEntry::new(operation, "edit", vec![key.clone()], by).outcome(AuditOutcome::Refused { why })
 }
 

@@ -36,12 +36,18 @@ fn sets_increases_removes_and_merges() {
 
 #[test]
 fn a_step_that_does_not_fit_is_named_and_nothing_is_changed() {
-    let edit = Edit::new().increase("/coins", 1.into()).and_then(|edit| edit.increase("/name", 1.into())).unwrap();
+    let edit = Edit::new()
+        .increase("/coins", 1.into())
+        .and_then(|edit| edit.increase("/name", 1.into()))
+        .unwrap();
     assert_eq!(
         refused(&edit),
-        "the edit does not fit: step 2 (increase `/name`): there is no number at its path: there is \"ann\""
+        "the edit does not fit: step 2 (increase `/name`): there is no number at its path: there \
+            is \"ann\""
     );
-    let says = |edit: Result<Edit>, what: &str| assert!(refused(&edit.as_ref().unwrap().clone()).contains(what), "{edit:?}");
+    let says = |edit: Result<Edit>, what: &str| {
+        assert!(refused(&edit.as_ref().unwrap().clone()).contains(what), "{edit:?}")
+    };
     says(Edit::new().set("/bag/x", json!(1)), "there is nothing at `/bag`");
     says(Edit::new().set("/items/2", json!(1)), "the list has no element `2`, it is 2 long");
     says(Edit::new().set("/name/x", json!(1)), "neither object nor list");
@@ -49,8 +55,16 @@ fn a_step_that_does_not_fit_is_named_and_nothing_is_changed() {
     says(Edit::new().increase("/gone", 1.into()), "there is nothing");
     says(Edit::new().increase("/coins", u64::MAX.into()), "together are too large");
     says(Edit::new().test("/coins", json!(6)), "there is 5");
-    says(Ok(patch(json!([{ "op": "replace", "path": "/gone", "value": 1 }]))), "there is nothing at its path");
-    says(Ok(patch(json!([{ "op": "move", "from": "/gone", "path": "/x" }]))), "there is nothing at the path it comes from");
+    says(
+        Ok(patch(json!([{ "op": "replace", "path": "/gone", "value": 1 }]))),
+        "there is nothing \
+        at its path",
+    );
+    says(
+        Ok(patch(json!([{ "op": "move", "from": "/gone", "path": "/x" }]))),
+        "there is nothing \
+        at the path it comes from",
+    );
 }
 
 #[test]
@@ -61,15 +75,26 @@ fn a_patch_is_read_strictly() {
         "[{\"op\":\"remove\",\"path\":\"a\"}]",
         "[{\"op\":\"increase\",\"path\":\"/a\",\"by\":\"1\"}]",
     ] {
-        assert_eq!(Edit::from_patch(wrong).map_err(|error| error.kind()), Err(ErrorKind::Invalid), "{wrong}");
+        assert_eq!(
+            Edit::from_patch(wrong).map_err(|error| error.kind()),
+            Err(ErrorKind::Invalid),
+            "{wrong}"
+        );
     }
     assert_eq!(Edit::new().set("coins", json!(1)).unwrap_err().kind(), ErrorKind::Invalid);
     assert_eq!(patch(json!([])).check().unwrap_err().kind(), ErrorKind::Invalid);
     assert_eq!(
-        Edit::new().set("/a", json!("x".repeat(MAX_EDIT_BYTES))).unwrap().check().unwrap_err().kind(),
+        Edit::new()
+            .set("/a", json!("x".repeat(MAX_EDIT_BYTES)))
+            .unwrap()
+            .check()
+            .unwrap_err()
+            .kind(),
         ErrorKind::TooLarge
     );
-    let newer: Edit = serde_json::from_value(json!({ "v": 2, "ops": [{ "op": "remove", "path": "/coins" }] })).unwrap();
+    let newer: Edit =
+        serde_json::from_value(json!({ "v": 2, "ops": [{ "op": "remove", "path": "/coins" }] }))
+            .unwrap();
     assert_eq!(newer.apply(&data()).unwrap_err().kind(), ErrorKind::Invalid);
 }
 
@@ -81,7 +106,8 @@ fn tests_compare_numbers_by_value() {
 
 #[test]
 fn copies_that_double_the_data_end() {
-    let ops: Vec<Value> = (0..40).map(|n| json!({ "op": "copy", "from": "", "path": format!("/c{n}") })).collect();
+    let ops: Vec<Value> =
+        (0..40).map(|n| json!({ "op": "copy", "from": "", "path": format!("/c{n}") })).collect();
     assert!(refused(&patch(json!(ops))).contains("the data grows"));
 }
 
@@ -98,7 +124,8 @@ fn what_was_added_is_taken_back_whatever_was_earned_since() {
 
 #[test]
 fn what_was_changed_since_is_not_put_back() {
-    let edit = Edit::new().set("/name", json!("eve")).and_then(|edit| edit.set("/new", json!(1))).unwrap();
+    let edit =
+        Edit::new().set("/name", json!("eve")).and_then(|edit| edit.set("/new", json!(1))).unwrap();
     let after = edit.apply(&data()).unwrap();
     let undo = edit.undo(&data(), &after).unwrap();
     assert_eq!(undo.apply(&after).unwrap(), data());
@@ -113,7 +140,10 @@ fn what_was_changed_since_is_not_put_back() {
 
 #[test]
 fn adding_and_setting_one_number_is_put_back_as_a_value() {
-    let edit = Edit::new().increase("/coins", 1.into()).and_then(|edit| edit.set("/coins", json!(9))).unwrap();
+    let edit = Edit::new()
+        .increase("/coins", 1.into())
+        .and_then(|edit| edit.set("/coins", json!(9)))
+        .unwrap();
     let after = edit.apply(&data()).unwrap();
     let undo = edit.undo(&data(), &after).unwrap();
     assert_eq!(undo.apply(&after).unwrap(), data());
@@ -131,17 +161,20 @@ fn any_value() -> impl Strategy<Value = Value> {
     leaf.prop_recursive(3, 20, 4, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
-            prop::collection::btree_map("[ab~/]{1,2}", inner, 0..4).prop_map(|map| Value::Object(map.into_iter().collect())),
+            prop::collection::btree_map("[ab~/]{1,2}", inner, 0..4)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
         ]
     })
 }
 
 fn any_object() -> impl Strategy<Value = Value> {
-    prop::collection::btree_map("[ab~/]{1,2}", any_value(), 0..4).prop_map(|map| Value::Object(map.into_iter().collect()))
+    prop::collection::btree_map("[ab~/]{1,2}", any_value(), 0..4)
+        .prop_map(|map| Value::Object(map.into_iter().collect()))
 }
 
 proptest! {
-    /// Whatever a merge does, undoing it gives what was there, and undoing that the merge again; written down in between.
+    /// Whatever a merge does, undoing it gives what was there, and undoing that the merge again;
+    /// written down in between.
     #[test]
     fn undo_puts_back_what_was_there(before in any_object(), merged in any_object()) {
         let edit = Edit::new().merge(merged);

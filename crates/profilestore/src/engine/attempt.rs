@@ -36,14 +36,23 @@ pub(super) struct Look {
 impl Look {
     /// What the rules say about it.
     fn start(&self, engine: &Engine) -> Start {
-        ownership::start(&self.state, self.now_ms, engine.link.contact(), &self.asker, &engine.link.periods())
+        ownership::start(
+            &self.state,
+            self.now_ms,
+            engine.link.contact(),
+            &self.asker,
+            &engine.link.periods(),
+        )
     }
 }
 
 /// Asks the program's function. One that panics does not want to wait.
 fn says_when_held(decide: &DecideHeld, holder: &SessionInfo) -> WhenHeld {
     catch_unwind(AssertUnwindSafe(|| decide(holder))).unwrap_or_else(|_| {
-        tracing::error!("a function that decides about held profiles panicked; its start is called off");
+        tracing::error!(
+            "a function that decides about held profiles panicked; its start is \
+            called off"
+        );
         WhenHeld::GiveUp
     })
 }
@@ -53,7 +62,9 @@ impl Load {
     pub(super) async fn attempt(&self, engine: &Arc<Engine>, number: u64) -> Result<Attempt> {
         for _ in 0..MAX_ROUNDS {
             let Some(terms) = self.wanted(&engine.link, number) else { return Ok(Attempt::Stale) };
-            let Some(mut look) = self.look(engine, terms).await? else { return Ok(Attempt::Outage) };
+            let Some(mut look) = self.look(engine, terms).await? else {
+                return Ok(Attempt::Outage);
+            };
             let Some(next) = decide(engine, &mut look)? else {
                 return Ok(Attempt::Wait(engine.link.settings().load_repeat_period));
             };
@@ -98,7 +109,13 @@ impl Load {
     }
 
     /// Does what the rules say. None: the store holds something else by now.
-    async fn act(&self, engine: &Arc<Engine>, number: u64, look: Look, next: Start) -> Result<Option<Attempt>> {
+    async fn act(
+        &self,
+        engine: &Arc<Engine>,
+        number: u64,
+        look: Look,
+        next: Start,
+    ) -> Result<Option<Attempt>> {
         let link = &engine.link;
         match next {
             Start::Wait(at_most) => {
@@ -108,10 +125,16 @@ impl Load {
             Start::TakenElsewhere => {
                 // A later start on this server asks anew.
                 self.note_asked(None);
-                Err(Error::new(ErrorKind::TakenElsewhere, "another server asked for the profile later, so it gets it"))
+                Err(Error::new(
+                    ErrorKind::TakenElsewhere,
+                    "another server asked for the profile \
+                    later, so it gets it",
+                ))
             }
             // A start that was called off meanwhile must not make the holder let go.
-            Start::Ask | Start::Take(_) if self.wanted(link, number).is_none() => Ok(Some(Attempt::Stale)),
+            Start::Ask | Start::Take(_) if self.wanted(link, number).is_none() => {
+                Ok(Some(Attempt::Stale))
+            }
             Start::Ask => {
                 if !self.ask(engine, &look).await? {
                     return Ok(None);
@@ -119,7 +142,13 @@ impl Load {
                 self.note_asked(Some(link.env.now()));
                 link.health.foreign(&self.key, &look.state.lease, true);
                 let Look { state, now_ms, asker, .. } = look;
-                Ok(Some(Attempt::Asked(ownership::patience(state, now_ms, link.contact(), asker, &link.periods()))))
+                Ok(Some(Attempt::Asked(ownership::patience(
+                    state,
+                    now_ms,
+                    link.contact(),
+                    asker,
+                    &link.periods(),
+                ))))
             }
             Start::Take(how) => self.take(engine, look, how).await,
         }
@@ -129,7 +158,11 @@ impl Load {
     async fn ask(&self, engine: &Engine, look: &Look) -> Result<bool> {
         let Look { incarnation, state, asker, now_ms, .. } = look;
         let link = &engine.link;
-        let commit = link.commit_in(*incarnation, vec![ownership::asked(state, asker, *now_ms)], Returning::HEAD);
+        let commit = link.commit_in(
+            *incarnation,
+            vec![ownership::asked(state, asker, *now_ms)],
+            Returning::HEAD,
+        );
         self.note_asking();
         let holder = state.lease.holder.as_ref().and_then(|holder| holder.server);
         match link.settle_for(holder, &self.key, &commit, Unless(|| link.is_closing())).await {
@@ -151,7 +184,11 @@ fn decide(engine: &Engine, look: &mut Look) -> Result<Option<Start>> {
     match says_when_held(&**decide, &SessionInfo::from(holder)) {
         WhenHeld::Ask => Ok(Some(next)),
         WhenHeld::Wait => Ok(None),
-        WhenHeld::GiveUp => Err(Error::new(ErrorKind::Cancelled, "the profile is held, and the start is not to wait for it")),
+        WhenHeld::GiveUp => Err(Error::new(
+            ErrorKind::Cancelled,
+            "the profile is held, and the \
+            start is not to wait for it",
+        )),
         WhenHeld::Steal => {
             look.asker.steal = true;
             Ok(Some(look.start(engine)))

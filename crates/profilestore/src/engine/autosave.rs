@@ -116,8 +116,13 @@ impl Autosave {
     pub(crate) fn add(&self, session: &Arc<Session>, now: Instant, period: Duration) {
         let mut schedule = self.schedule.lock();
         let before = schedule.first_due();
-        let saved = Autosaved { session: Arc::downgrade(session), own_period: session.autosave_period };
-        schedule.add(now.saturating_duration_since(self.base), saved.own_period.unwrap_or(period), saved);
+        let saved =
+            Autosaved { session: Arc::downgrade(session), own_period: session.autosave_period };
+        schedule.add(
+            now.saturating_duration_since(self.base),
+            saved.own_period.unwrap_or(period),
+            saved,
+        );
         if schedule.first_due() != before {
             drop(schedule);
             self.wake();
@@ -137,7 +142,8 @@ pub(super) async fn run(link: Arc<Link>, autosave: Arc<Autosave>) {
         let period = link.settings().autosave_period;
         // What is due within a moment goes together: for a store, a batch of many costs little more
         // than a batch of one.
-        let now = link.env.now().saturating_duration_since(autosave.base) + TOGETHER.min(period / 100);
+        let now =
+            link.env.now().saturating_duration_since(autosave.base) + TOGETHER.min(period / 100);
         let next = {
             let mut schedule = autosave.schedule.lock();
             if period != spread_over {
@@ -148,7 +154,10 @@ pub(super) async fn run(link: Arc<Link>, autosave: Arc<Autosave>) {
             match schedule.pop(now) {
                 Some((number, phase, saved)) => {
                     // A session that is over is dropped from the schedule here.
-                    let Some(live) = saved.session.upgrade().filter(|session| !session.is_over()) else { continue };
+                    let Some(live) = saved.session.upgrade().filter(|session| !session.is_over())
+                    else {
+                        continue;
+                    };
                     schedule.put(now, saved.own_period.unwrap_or(period), number, phase, saved);
                     Err((at, live))
                 }
@@ -159,7 +168,8 @@ pub(super) async fn run(link: Arc<Link>, autosave: Arc<Autosave>) {
             Ok(next) => next,
             Err((at, live)) => {
                 let Ok(place) = autosave.places.clone().acquire_owned().await else { return };
-                link.room.note_lateness(link.env.now().saturating_duration_since(autosave.base + at));
+                link.room
+                    .note_lateness(link.env.now().saturating_duration_since(autosave.base + at));
                 live.queue_scheduled_save(Some(place));
                 continue;
             }

@@ -33,7 +33,11 @@ pub(crate) struct Changed {
 
 impl Default for Changed {
     fn default() -> Self {
-        Self { line: Mutex::default(), begun: Notify::new(), room: Arc::new(Semaphore::new(UNDER_WAY)) }
+        Self {
+            line: Mutex::default(),
+            begun: Notify::new(),
+            room: Arc::new(Semaphore::new(UNDER_WAY)),
+        }
     }
 }
 
@@ -67,7 +71,8 @@ pub(super) async fn run(link: Arc<Link>, changed: Arc<Changed>) {
         link.env.sleep_until(at).await;
         // Those that are due within a moment go together: for a store, a batch of many costs little
         // more than a batch of one.
-        let together = link.env.now() + link.settings().save_changes_within.unwrap_or_default() / 20;
+        let together =
+            link.env.now() + link.settings().save_changes_within.unwrap_or_default() / 20;
         while let Some((due, session)) = changed.pop(together) {
             let Ok(room) = changed.room.clone().acquire_owned().await else { return };
             link.room.note_lateness(link.env.now().saturating_duration_since(due));

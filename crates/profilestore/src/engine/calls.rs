@@ -12,7 +12,10 @@ use super::{
 };
 use crate::{
     audit::{Attribution, AuditEntry},
-    data_store::{Cause, Change, CommitReply, ConflictKind, KeyState, MessageId, NewValue, Returning, StoreError, StoredMessage},
+    data_store::{
+        Cause, Change, CommitReply, ConflictKind, KeyState, MessageId, NewValue, Returning,
+        StoreError, StoredMessage,
+    },
     edit::request::dismissed,
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
@@ -109,9 +112,14 @@ pub enum InboxChange {
 }
 
 impl Engine {
-    pub(crate) fn get(self: &Arc<Self>, key: &ProfileKey) -> impl Future<Output = Result<KeyState>> + Send + 'static + use<> {
+    pub(crate) fn get(
+        self: &Arc<Self>,
+        key: &ProfileKey,
+    ) -> impl Future<Output = Result<KeyState>> + Send + 'static + use<> {
         let (engine, key_) = (self.clone(), key.clone());
-        self.link.look_up(key, async move { Ok(engine.link.read_settled(&key_, Returning::ALL).await?.1) })
+        self.link.look_up(key, async move {
+            Ok(engine.link.read_settled(&key_, Returning::ALL).await?.1)
+        })
     }
 
     /// Sends a message. The id makes a repetition harmless.
@@ -134,7 +142,9 @@ impl Engine {
         by: Option<Attribution>,
     ) -> Result<Sent> {
         let entry = by.map(|by| {
-            AuditEntry::new(self.link.env.uuid(), "send", vec![key.clone()], by).detail("message", id.to_string()).change()
+            AuditEntry::new(self.link.env.uuid(), "send", vec![key.clone()], by)
+                .detail("message", id.to_string())
+                .change()
         });
         let mut changes = vec![self.link.append(key, id, payload)?];
         changes.extend(entry.transpose()?);
@@ -183,16 +193,26 @@ impl Engine {
                 let wanted = (*edit.lock())(&state);
                 let Some(wanted) = wanted else { return Ok(Plan::Done(false)) };
                 let changes = engine.inbox_changes(&state, wanted, now_ms)?;
-                Ok(if changes.is_empty() { Plan::Done(true) } else { Plan::Commit(changes, Returning::HEAD, true) })
+                Ok(if changes.is_empty() {
+                    Plan::Done(true)
+                } else {
+                    Plan::Commit(changes, Returning::HEAD, true)
+                })
             };
             Ok(engine.rewrite(&key_, plan).await?.0)
         })
     }
 
     #[cfg(feature = "roblox")]
-    fn inbox_changes(&self, state: &KeyState, wanted: Vec<InboxChange>, now_ms: i64) -> Result<Vec<Change>> {
+    fn inbox_changes(
+        &self,
+        state: &KeyState,
+        wanted: Vec<InboxChange>,
+        now_ms: i64,
+    ) -> Result<Vec<Change>> {
         let key = &state.key;
-        let waiting = |index: u64| state.inbox.iter().flatten().find(|message| message.index == index);
+        let waiting =
+            |index: u64| state.inbox.iter().flatten().find(|message| message.index == index);
         let changed = |index: u64, payload| {
             let revision = waiting(index).map_or(0, |message| message.revision);
             Change::ChangeMessage { key: key.clone(), index, revision, payload }
@@ -202,7 +222,11 @@ impl Engine {
             match change {
                 InboxChange::Add { payload } => {
                     let name = self.link.env.uuid().to_string();
-                    changes.push(self.link.append(key, MessageId { created_ms: now_ms, name }, payload)?);
+                    changes.push(self.link.append(
+                        key,
+                        MessageId { created_ms: now_ms, name },
+                        payload,
+                    )?);
                 }
                 InboxChange::Change { index, payload } => {
                     crate::link::messages::check_message(key, &payload)?;
@@ -237,12 +261,17 @@ impl Engine {
                     stays_in(began, incarnation)?;
                     let (_, state) = engine.link.read_settled(key, Returning::INBOX).await?;
                     let others_wrote = replacement.existed && state.epoch != replacement.read_epoch;
-                    if others_wrote && engine.removed_since(&state, replacement.read_version).await? {
-                        let message = "the profile was removed since it was read; nothing was written";
+                    if others_wrote
+                        && engine.removed_since(&state, replacement.read_version).await?
+                    {
+                        let message = "the profile was removed since it was read; nothing was \
+                            written";
                         return Err(Error::new(ErrorKind::Removed, message));
                     }
                     let waiting = state.inbox.as_deref().unwrap_or_default();
-                    let processed = waiting.iter().filter(|message| replacement.processed.contains(&message.index));
+                    let processed = waiting
+                        .iter()
+                        .filter(|message| replacement.processed.contains(&message.index));
                     let overwrite = Overwrite {
                         value: NewValue::Bytes(replacement.bytes.clone()),
                         user_ids: replacement.user_ids.clone(),
@@ -272,11 +301,19 @@ impl Engine {
             let plan = |_| async {
                 let (_, state) = engine.link.read_settled(&key_, Returning::ALL).await?;
                 let author = by.as_ref().map_or(&engine.link.job_id, |by| &by.author);
-                let Some(mut overwrite) = engine.removal(&state, author).await? else { return Ok(Plan::Done(false)) };
+                let Some(mut overwrite) = engine.removal(&state, author).await? else {
+                    return Ok(Plan::Done(false));
+                };
                 if let Some(by) = &by {
-                    let entry = AuditEntry::new(operation, "remove", vec![key_.clone()], by.clone());
+                    let entry =
+                        AuditEntry::new(operation, "remove", vec![key_.clone()], by.clone());
                     let messages = state.inbox.as_ref().map_or(0, Vec::len);
-                    overwrite.more.push(entry.detail("version", state.version).detail("messages", messages).change()?);
+                    overwrite.more.push(
+                        entry
+                            .detail("version", state.version)
+                            .detail("messages", messages)
+                            .change()?,
+                    );
                 }
                 Ok(overwrite.plan(&state, true))
             };
@@ -286,7 +323,11 @@ impl Engine {
 
     /// What a removal writes over a state that was read with value and inbox. None: there is
     /// nothing to be removed.
-    pub(crate) async fn removal(&self, state: &KeyState, author: &str) -> Result<Option<Overwrite>> {
+    pub(crate) async fn removal(
+        &self,
+        state: &KeyState,
+        author: &str,
+    ) -> Result<Option<Overwrite>> {
         let waiting = state.inbox.as_deref().unwrap_or_default();
         if !state.exists() && waiting.is_empty() && state.lease.holder.is_none() {
             return Ok(None);
@@ -326,10 +367,23 @@ impl Engine {
 pub(crate) fn after(reply: Option<CommitReply>, key: &ProfileKey) -> Result<KeyState> {
     let states = reply.map(|reply| reply.states).unwrap_or_default();
     let after = states.into_iter().find(|after| after.key == *key);
-    after.ok_or_else(|| Error::new(ErrorKind::Corrupt, "the store's reply says nothing about the profile"))
+    after.ok_or_else(|| {
+        Error::new(
+            ErrorKind::Corrupt,
+            "the store's reply says nothing about the \
+        profile",
+        )
+    })
 }
 
-fn receipts<'a>(key: &ProfileKey, messages: impl IntoIterator<Item = &'a StoredMessage>) -> Vec<Change> {
-    let remove = |message: &StoredMessage| Change::RemoveMessage { key: key.clone(), index: message.index, receipt: true };
+fn receipts<'a>(
+    key: &ProfileKey,
+    messages: impl IntoIterator<Item = &'a StoredMessage>,
+) -> Vec<Change> {
+    let remove = |message: &StoredMessage| Change::RemoveMessage {
+        key: key.clone(),
+        index: message.index,
+        receipt: true,
+    };
     messages.into_iter().map(remove).collect()
 }

@@ -111,7 +111,13 @@ fn says_cancelled(cancel: &(dyn Fn() -> bool + Send + Sync)) -> bool {
 impl Load {
     /// A load of a key, with identities of its own for its request and its session.
     pub(super) fn new(key: &ProfileKey, request: RequestId, session: String) -> Arc<Self> {
-        Arc::new(Self { key: key.clone(), request, session, claims: Mutex::default(), wake: Arc::default() })
+        Arc::new(Self {
+            key: key.clone(),
+            request,
+            session,
+            claims: Mutex::default(),
+            wake: Arc::default(),
+        })
     }
 
     pub(super) fn terms(&self) -> Option<Terms> {
@@ -151,12 +157,23 @@ impl Load {
             return Some(Error::new(ErrorKind::Closing, "this game server is shutting down"));
         }
         match &terms.options.cancel {
-            Some(cancel) => says_cancelled(&**cancel)
-                .then(|| Error::new(ErrorKind::Cancelled, "the session is no longer needed, says the cancel function")),
+            Some(cancel) => says_cancelled(&**cancel).then(|| {
+                Error::new(
+                    ErrorKind::Cancelled,
+                    "the session is no longer needed, says \
+                    the cancel function",
+                )
+            }),
             None => {
-                let timeout = terms.options.timeout.unwrap_or(link.settings().start_session_timeout);
-                (link.env.now().saturating_duration_since(terms.since) >= timeout)
-                    .then(|| Error::new(ErrorKind::TimedOut, "the session could not be started in time"))
+                let timeout =
+                    terms.options.timeout.unwrap_or(link.settings().start_session_timeout);
+                (link.env.now().saturating_duration_since(terms.since) >= timeout).then(|| {
+                    Error::new(
+                        ErrorKind::TimedOut,
+                        "the session could not be started in \
+                        time",
+                    )
+                })
             }
         }
     }
@@ -187,7 +204,8 @@ impl Load {
         metrics::counter!("profilestore_starts_failed_total", "kind" => kind).increment(1);
     }
 
-    // --- requests ------------------------------------------------------------------------------------------------
+    // --- requests
+    // ------------------------------------------------------------------------------------------------
 
     pub(super) fn asked_at(&self) -> Option<Instant> {
         self.claims.lock().asked_at

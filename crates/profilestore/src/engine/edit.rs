@@ -54,12 +54,15 @@ impl Engine {
                     judged = engine.link.env.now();
                     step.sync_scope(|| engine.edit_step(&key, request.clone())).await
                 } else {
-                    let outcomes = step.scope(engine.outcomes(&[entry_key_of(request.operation, &key)])).await;
+                    let outcomes =
+                        step.scope(engine.outcomes(&[entry_key_of(request.operation, &key)])).await;
                     outcomes.map(|mut outcomes| outcomes.remove(0))
                 };
                 settled = match looked {
                     // It was sent, though its outcome cannot be seen now.
-                    Err(error) if !says_what_became(error.kind()) => return Err(still_waits(&key, &request).caused_by(error)),
+                    Err(error) if !says_what_became(error.kind()) => {
+                        return Err(still_waits(&key, &request).caused_by(error));
+                    }
                     looked => looked?,
                 };
             }
@@ -77,12 +80,19 @@ impl Engine {
         self.link.call(key, async move { engine.edit_now(&key_, &request).await })
     }
 
-    pub(crate) async fn edit_now(&self, key: &ProfileKey, request: &EditRequest) -> Result<Option<AuditEntry>> {
+    pub(crate) async fn edit_now(
+        &self,
+        key: &ProfileKey,
+        request: &EditRequest,
+    ) -> Result<Option<AuditEntry>> {
         let keys = [key.clone(), entry_key_of(request.operation, key)];
         let plan = |_| async {
             let snapshot = self.link.read_all(&keys, Returning::ALL).await?;
             let [state, book] = &snapshot.states[..] else {
-                return Err(Error::new(ErrorKind::Corrupt, "the store gave no answer for the keys"));
+                return Err(Error::new(
+                    ErrorKind::Corrupt,
+                    "the store gave no answer for the keys",
+                ));
             };
             Ok(match self.next_of(request, state, book, snapshot.now_ms)? {
                 Next::Settled(entry) => Plan::Done(Some(entry)),
@@ -102,20 +112,37 @@ impl Engine {
         })
     }
 
-    pub(super) fn next_of(&self, request: &EditRequest, state: &KeyState, book: &KeyState, now_ms: i64) -> Result<Next> {
+    pub(super) fn next_of(
+        &self,
+        request: &EditRequest,
+        state: &KeyState,
+        book: &KeyState,
+        now_ms: i64,
+    ) -> Result<Next> {
         request.next(state, book, self.blocker(state, now_ms), CAP)
     }
 
     fn blocker(&self, state: &KeyState, now_ms: i64) -> Blocker {
-        ownership::blocker(state, self.link.server(), now_ms, self.link.contact(), &self.link.periods())
+        ownership::blocker(
+            state,
+            self.link.server(),
+            now_ms,
+            self.link.contact(),
+            &self.link.periods(),
+        )
     }
 
     /// What was booked under some keys, as far as it is final.
     pub(super) async fn outcomes(&self, books: &[ProfileKey]) -> Result<Vec<Option<AuditEntry>>> {
-        let snapshot = self.link.read_all(books, Returning { value: true, inbox_unless: None }).await?;
-        let last = |entry: AuditEntry| Some(entry).filter(|entry| entry.outcome != AuditOutcome::Pending);
-        let outcomes =
-            snapshot.states.iter().map(|state| Ok(AuditEntry::of(state)?.and_then(last))).collect::<Result<Vec<_>>>()?;
+        let snapshot =
+            self.link.read_all(books, Returning { value: true, inbox_unless: None }).await?;
+        let last =
+            |entry: AuditEntry| Some(entry).filter(|entry| entry.outcome != AuditOutcome::Pending);
+        let outcomes = snapshot
+            .states
+            .iter()
+            .map(|state| Ok(AuditEntry::of(state)?.and_then(last)))
+            .collect::<Result<Vec<_>>>()?;
         if outcomes.len() == books.len() {
             Ok(outcomes)
         } else {

@@ -76,7 +76,12 @@ impl Engine {
         let mut source = match &bulk.what {
             What::Edit(profiles, edit) => Source::Keys {
                 query: Some(profiles.query(PIECE)),
-                request: Arc::new(EditRequest::new(bulk.operation, edit.clone(), bulk.by.clone(), true)?),
+                request: Arc::new(EditRequest::new(
+                    bulk.operation,
+                    edit.clone(),
+                    bulk.by.clone(),
+                    true,
+                )?),
             },
             What::Undo(of) => Source::Entries {
                 query: Some(AuditQuery { operation: Some(*of), ..AuditQuery::default() }),
@@ -99,7 +104,13 @@ impl Engine {
                 tasks.spawn_on(piece_of(self.clone(), piece), &self.link.runtime);
             }
             let Some(done) = tasks.join_next().await else { break };
-            let done = done.map_err(|_| Error::new(ErrorKind::Unknown, "a part of the edit was broken off; see the log"))??;
+            let done = done.map_err(|_| {
+                Error::new(
+                    ErrorKind::Unknown,
+                    "a part of the edit was \
+                broken off; see the log",
+                )
+            })??;
             shown.passed += done.len() as u64;
             count(done, &mut report, &mut waiting, false);
             shown.waiting = waiting.len() as u64;
@@ -125,13 +136,27 @@ impl Engine {
             Err(error) if was_overtaken(&error) => {}
             other => return Ok(other.map(|()| entry)?),
         }
-        let (_, state) =
-            self.link.read_settled(&entry_key(bulk.operation, &[]), Returning { value: true, inbox_unless: None }).await?;
+        let (_, state) = self
+            .link
+            .read_settled(
+                &entry_key(bulk.operation, &[]),
+                Returning { value: true, inbox_unless: None },
+            )
+            .await?;
         let booked = AuditEntry::of(&state)?;
         let same = booked.is_some_and(|booked| {
-            booked.outcome == AuditOutcome::Pending && (&booked.action, &booked.details) == (&entry.action, &entry.details)
+            booked.outcome == AuditOutcome::Pending
+                && (&booked.action, &booked.details) == (&entry.action, &entry.details)
         });
-        if same { Ok(entry) } else { Err(Error::new(ErrorKind::Invalid, "this operation is complete, or another one")) }
+        if same {
+            Ok(entry)
+        } else {
+            Err(Error::new(
+                ErrorKind::Invalid,
+                "this operation is \
+            complete, or another one",
+            ))
+        }
     }
 
     async fn complete(&self, entry: AuditEntry, report: &BulkReport) -> Result<()> {
@@ -154,7 +179,12 @@ impl Engine {
     }
 
     /// The next pieces of work. None: that was all.
-    async fn more(&self, source: &mut Source, bulk: &Plan, report: &mut BulkReport) -> Result<Option<Vec<Vec<Work>>>> {
+    async fn more(
+        &self,
+        source: &mut Source,
+        bulk: &Plan,
+        report: &mut BulkReport,
+    ) -> Result<Option<Vec<Vec<Work>>>> {
         match source {
             Source::Keys { query, request } => {
                 let Some(asked) = query else { return Ok(None) };
@@ -182,27 +212,42 @@ impl Engine {
                     if key.is_reserved() {
                         continue;
                     }
-                    let undo = entry.details.get("undo").map(|undo| serde_json::from_value::<Edit>(undo.clone()));
+                    let undo = entry
+                        .details
+                        .get("undo")
+                        .map(|undo| serde_json::from_value::<Edit>(undo.clone()));
                     match (&entry.outcome, undo) {
                         (AuditOutcome::Done, Some(Ok(undo))) => {
-                            let request = Arc::new(EditRequest::new(*operation, undo, bulk.by.clone(), true)?);
+                            let request = Arc::new(EditRequest::new(
+                                *operation,
+                                undo,
+                                bulk.by.clone(),
+                                true,
+                            )?);
                             work.push(Work { key: key.clone(), request });
                         }
                         (AuditOutcome::Done, None) if !undo_is_lost(&entry) => report.skipped += 1,
                         (AuditOutcome::Refused { .. }, _) => report.skipped += 1,
                         (AuditOutcome::Pending, _) => {
-                            report.refused.push((key.clone(), "the edit that is to be undone still waits for the holder".into()));
+                            report.refused.push((
+                                key.clone(),
+                                "the edit that is to be undone still waits for the holder".into(),
+                            ));
                         }
                         _ => {
-                            report
-                                .refused
-                                .push((key.clone(), "what would undo it is not kept; roll back to an earlier version".into()));
+                            report.refused.push((
+                                key.clone(),
+                                "what would undo it is not kept; roll back to \
+                                    an earlier version"
+                                    .into(),
+                            ));
                         }
                     }
                 }
                 let keys: Vec<ProfileKey> = work.iter().map(|work| work.key.clone()).collect();
                 let states = self.link.read_all(&keys, Returning::HEAD).await?.states;
-                let bytes = states.iter().map(|state| state.head.as_ref().map_or(0, |head| head.bytes));
+                let bytes =
+                    states.iter().map(|state| state.head.as_ref().map_or(0, |head| head.bytes));
                 Ok(Some(split(bytes.zip(work))))
             }
         }
@@ -228,9 +273,19 @@ impl Engine {
                     // Their holders may have let go or died.
                     piece_of(self.clone(), some.to_vec()).await?
                 } else {
-                    let books: Vec<_> = some.iter().map(|work| entry_key_of(work.request.operation, &work.key)).collect();
+                    let books: Vec<_> = some
+                        .iter()
+                        .map(|work| entry_key_of(work.request.operation, &work.key))
+                        .collect();
                     let outcomes = self.outcomes(&books).await?;
-                    some.iter().cloned().zip(outcomes.into_iter().map(|entry| entry.map_or(Fate::Waits, Fate::Settled))).collect()
+                    some.iter()
+                        .cloned()
+                        .zip(
+                            outcomes
+                                .into_iter()
+                                .map(|entry| entry.map_or(Fate::Waits, Fate::Settled)),
+                        )
+                        .collect()
                 };
                 count(fates, report, &mut left, true);
             }
@@ -249,11 +304,17 @@ impl Engine {
 
     /// Commits many at once. Those that lost a race or whose outcome is unknown are seen through
     /// one by one.
-    async fn commit_piece(self: &Arc<Self>, work: Vec<(Work, Commit, Option<AuditEntry>)>) -> Result<Vec<(Work, Fate)>> {
+    async fn commit_piece(
+        self: &Arc<Self>,
+        work: Vec<(Work, Commit, Option<AuditEntry>)>,
+    ) -> Result<Vec<(Work, Fate)>> {
         let commits = work.iter().map(|(_, commit, _)| commit.clone()).collect();
         let results = self.link.store.commit(commits).await;
         if results.len() != work.len() {
-            return Err(Error::new(ErrorKind::Unknown, "the store gave no answer for some commits"));
+            return Err(Error::new(
+                ErrorKind::Unknown,
+                "the store gave no answer for some commits",
+            ));
         }
         let deadline = self.link.deadline();
         let mut fates = Vec::with_capacity(work.len());
@@ -292,7 +353,8 @@ async fn piece_of(engine: Arc<Engine>, piece: Vec<Work>) -> Result<Vec<(Work, Fa
         return Err(Error::new(ErrorKind::Corrupt, "the store gave no answer for some keys"));
     }
     let (states, books) = snapshot.states.split_at(piece.len());
-    let (mut fates, mut commits) = (Vec::with_capacity(piece.len()), Vec::with_capacity(piece.len()));
+    let (mut fates, mut commits) =
+        (Vec::with_capacity(piece.len()), Vec::with_capacity(piece.len()));
     for (work, (state, book)) in piece.into_iter().zip(states.iter().zip(books)) {
         let (changes, settled) = match engine.next_of(&work.request, state, book, snapshot.now_ms) {
             Ok(Next::Settle(changes, entry)) => (changes, Some(entry)),
@@ -311,7 +373,11 @@ async fn piece_of(engine: Arc<Engine>, piece: Vec<Work>) -> Result<Vec<(Work, Fa
                 continue;
             }
         };
-        commits.push((work, engine.link.commit_from_outside(incarnation, changes, Returning::HEAD), settled));
+        commits.push((
+            work,
+            engine.link.commit_from_outside(incarnation, changes, Returning::HEAD),
+            settled,
+        ));
     }
     if !commits.is_empty() {
         fates.extend(engine.commit_piece(commits).await?);

@@ -9,8 +9,8 @@ use super::{Engine, calls::Overwrite, rewrite::Plan};
 use crate::{
     audit::{Attribution, AuditEntry, AuditOutcome, AuditQuery, audit_entries},
     data_store::{
-        Cause, Change, DataStoreExt, KeyFilter, KeyQuery, KeyState, NewValue, Order, Returning, VersionInfo, VersionQuery,
-        VersionRef,
+        Cause, Change, DataStoreExt, KeyFilter, KeyQuery, KeyState, NewValue, Order, Returning,
+        VersionInfo, VersionQuery, VersionRef,
     },
     edit::request::dismissed,
     error::{Error, ErrorKind, Result},
@@ -109,12 +109,29 @@ enum Fate {
 }
 
 impl Engine {
-    pub(crate) async fn erase_user(self: &Arc<Self>, user_id: i64, shared: bool, by: &Attribution) -> Result<EraseReport> {
+    pub(crate) async fn erase_user(
+        self: &Arc<Self>,
+        user_id: i64,
+        shared: bool,
+        by: &Attribution,
+    ) -> Result<EraseReport> {
         let operation = self.link.env.uuid();
         let wanted = Wanted { user_id, shared, operation, by: by.clone() };
-        let mut report =
-            EraseReport { user_id, operation, erased: Vec::new(), shared: Vec::new(), failed: Vec::new(), audit_entries: 0 };
-        let mut query = KeyQuery { store: None, scope: None, filter: KeyFilter::User(user_id), after: None, limit: PAGE };
+        let mut report = EraseReport {
+            user_id,
+            operation,
+            erased: Vec::new(),
+            shared: Vec::new(),
+            failed: Vec::new(),
+            audit_entries: 0,
+        };
+        let mut query = KeyQuery {
+            store: None,
+            scope: None,
+            filter: KeyFilter::User(user_id),
+            after: None,
+            limit: PAGE,
+        };
         loop {
             let (page, next) = self.link.reading(None, || self.link.store.profiles(&query)).await?;
             for state in page {
@@ -122,18 +139,25 @@ impl Engine {
                     Ok(Fate::Erased(erased)) => report.erased.push(erased),
                     Ok(Fate::Shared(shared)) => report.shared.push(shared),
                     Ok(Fate::Gone) => {}
-                    Err(error) => report.failed.push(FailedErasure { key: state.key, why: error.to_string() }),
+                    Err(error) => {
+                        report.failed.push(FailedErasure { key: state.key, why: error.to_string() })
+                    }
                 }
             }
             let Some(next) = next else { break };
             query.after = Some(next);
         }
-        metrics::counter!("profilestore_erased_profiles_total").increment(report.erased.len() as u64);
+        metrics::counter!("profilestore_erased_profiles_total")
+            .increment(report.erased.len() as u64);
         report.audit_entries = self.redact().await?;
         Ok(report)
     }
 
-    fn erase(self: &Arc<Self>, key: &ProfileKey, wanted: Wanted) -> impl Future<Output = Result<Fate>> + Send + 'static + use<> {
+    fn erase(
+        self: &Arc<Self>,
+        key: &ProfileKey,
+        wanted: Wanted,
+    ) -> impl Future<Output = Result<Fate>> + Send + 'static + use<> {
         let (engine, key_) = (self.clone(), key.clone());
         self.link.call(key, async move { engine.erase_now(&key_, &wanted).await })
     }
@@ -176,7 +200,8 @@ impl Engine {
     /// With whom the tombstone of a profile stays associated, also when it takes the place of
     /// another one.
     pub(super) async fn users_to_keep(&self, state: &KeyState) -> Result<Vec<i64>> {
-        let versions = if state.exists() { Vec::new() } else { self.kept_versions(&state.key).await? };
+        let versions =
+            if state.exists() { Vec::new() } else { self.kept_versions(&state.key).await? };
         match self.users(state, &versions).await {
             // It cannot be told whose it is.
             Err(error) if error.kind() == ErrorKind::Corrupt => Ok(Vec::new()),
@@ -185,8 +210,14 @@ impl Engine {
     }
 
     async fn kept_versions(&self, key: &ProfileKey) -> Result<Vec<VersionInfo>> {
-        let mut query =
-            VersionQuery { key: key.clone(), order: Order::Descending, from_ms: None, to_ms: None, after: None, limit: PAGE };
+        let mut query = VersionQuery {
+            key: key.clone(),
+            order: Order::Descending,
+            from_ms: None,
+            to_ms: None,
+            after: None,
+            limit: PAGE,
+        };
         let mut all = Vec::new();
         loop {
             let page = self.link.reading(Some(key), || self.link.store.versions(&query)).await?;
@@ -201,18 +232,26 @@ impl Engine {
 
     /// The users of a profile: of its current version, or of the one that was removed last.
     async fn users(&self, state: &KeyState, versions: &[VersionInfo]) -> Result<Vec<i64>> {
-        let newest = versions.iter().find(|info| !info.removed).map(|info| VersionRef::Number(info.number));
+        let newest =
+            versions.iter().find(|info| !info.removed).map(|info| VersionRef::Number(info.number));
         let bytes = match (&state.value, newest) {
             (Some(bytes), _) => Some(bytes.clone()),
             (None, Some(newest)) => {
-                let found = self.link.reading(Some(&state.key), || self.link.store.version(&state.key, &newest)).await?;
+                let found = self
+                    .link
+                    .reading(Some(&state.key), || self.link.store.version(&state.key, &newest))
+                    .await?;
                 found.and_then(|version| version.value)
             }
             (None, None) => None,
         };
         let unreadable = |error| {
-            Error::new(ErrorKind::Corrupt, "the value cannot be read, so that nobody knows whose it is; remove it by its key")
-                .caused_by(error)
+            Error::new(
+                ErrorKind::Corrupt,
+                "the value cannot be read, so that nobody knows whose \
+                it is; remove it by its key",
+            )
+            .caused_by(error)
         };
         let stored = bytes.map(|bytes| Stored::decode(&bytes).map_err(unreadable)).transpose()?;
         Ok(stored.map(|stored| stored.user_ids().to_vec()).unwrap_or_default())
@@ -232,7 +271,11 @@ impl Engine {
         .await?;
         let mut to_redact = Vec::new();
         self.each_entry(|entry| {
-            let Some(erased_ms) = entry.keys.iter().filter_map(|key| erased.get(key)).max().copied() else { return };
+            let Some(erased_ms) =
+                entry.keys.iter().filter_map(|key| erased.get(key)).max().copied()
+            else {
+                return;
+            };
             // An edit that came to the holder's inbox at the last moment was erased with it.
             let left = !entry.details.is_empty() || entry.outcome == AuditOutcome::Pending;
             // A standing edit's entry about a later life of the profile stands over the one about
@@ -253,9 +296,15 @@ impl Engine {
     /// Whether an edit waits for a holder, in spite of an erasure that seems to be the later one:
     /// the store's clock may have stepped.
     async fn waits(&self, entry: &AuditEntry) -> Result<bool> {
-        let ([key], AuditOutcome::Pending) = (&entry.keys[..], &entry.outcome) else { return Ok(false) };
+        let ([key], AuditOutcome::Pending) = (&entry.keys[..], &entry.outcome) else {
+            return Ok(false);
+        };
         let (_, state) = self.link.read_settled(key, Returning::INBOX).await?;
-        Ok(state.inbox.iter().flatten().any(|message| message.id.operation() == Some(entry.operation)))
+        Ok(state
+            .inbox
+            .iter()
+            .flatten()
+            .any(|message| message.id.operation() == Some(entry.operation)))
     }
 
     async fn each_entry(&self, mut each: impl FnMut(&AuditEntry)) -> Result<()> {

@@ -43,7 +43,12 @@ pub(super) struct Found {
 }
 
 impl Found {
-    pub(super) fn read(state: &KeyState, codec: &dyn Codec, options: &StartOptions, now_ms: i64) -> Result<Self> {
+    pub(super) fn read(
+        state: &KeyState,
+        codec: &dyn Codec,
+        options: &StartOptions,
+        now_ms: i64,
+    ) -> Result<Self> {
         let bytes = match (&state.value, state.exists()) {
             (Some(bytes), true) => bytes,
             _ => return Self::new_profile(codec, now_ms, false),
@@ -54,14 +59,24 @@ impl Found {
             } else {
                 Err(Error::new(
                     ErrorKind::Foreign,
-                    format!("what is stored is not a profile ({why}); it is left alone unless you ask to overwrite it"),
+                    format!(
+                        "what is stored is not a profile ({why}); it is left alone unless you \
+                        ask to overwrite it"
+                    ),
                 ))
             }
         };
         match Stored::decode(bytes) {
             Ok(Stored::Profile(record)) => {
                 let data = open(codec, &record)?;
-                Ok(Self { bytes: bytes.clone(), data, record, write: false, write_each: true, overwrites: false })
+                Ok(Self {
+                    bytes: bytes.clone(),
+                    data,
+                    record,
+                    write: false,
+                    write_each: true,
+                    overwrites: false,
+                })
             }
             Ok(Stored::MessagesOnly(_)) => Self::new_profile(codec, now_ms, false),
             Ok(Stored::Foreign(_)) => foreign("a value of another kind".into()),
@@ -81,10 +96,14 @@ impl Found {
         let newborn = standing.newborn(link, state, &self.record, &self.data, codec).await?;
         if newborn.applied > 0 {
             self.bytes = encode(&*newborn.data, &self.record)?;
-            self.record.data = newborn
-                .data
-                .to_json()
-                .map_err(|error| Error::new(ErrorKind::Invalid, "the edited data cannot be stored as JSON").caused_by(error))?;
+            self.record.data = newborn.data.to_json().map_err(|error| {
+                Error::new(
+                    ErrorKind::Invalid,
+                    "the edited data cannot be stored \
+                    as JSON",
+                )
+                .caused_by(error)
+            })?;
             self.data = newborn.data;
         }
         Ok(newborn.changes)
@@ -92,9 +111,14 @@ impl Found {
 
     fn new_profile(codec: &dyn Codec, now_ms: i64, overwrites: bool) -> Result<Self> {
         let data = codec.template()?;
-        let json = data
-            .to_json()
-            .map_err(|error| Error::new(ErrorKind::Invalid, "the template cannot be stored as JSON").caused_by(error))?;
+        let json = data.to_json().map_err(|error| {
+            Error::new(
+                ErrorKind::Invalid,
+                "the template cannot be stored as \
+                JSON",
+            )
+            .caused_by(error)
+        })?;
         let mut record = Record::new(now_ms.div_euclid(1000), json);
         codec.stamp(&mut record);
         let bytes = encode(&*data, &record)?;

@@ -13,7 +13,10 @@ use super::{
 };
 use crate::{
     audit::{Attribution, AuditEntry},
-    data_store::{Cause, Change, KeyState, NewValue, Order, Returning, StoredVersion, VersionInfo, VersionQuery, VersionRef},
+    data_store::{
+        Cause, Change, KeyState, NewValue, Order, Returning, StoredVersion, VersionInfo,
+        VersionQuery, VersionRef,
+    },
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
     record::{
@@ -53,7 +56,10 @@ impl Engine {
         let (engine, key) = (self.clone(), query.key.clone());
         self.link.look_up(&key, async move {
             let (_, state) = engine.link.read_settled(&query.key, Returning::HEAD).await?;
-            let page = engine.link.reading(Some(&query.key), || engine.link.store.versions(&query)).await?;
+            let page = engine
+                .link
+                .reading(Some(&query.key), || engine.link.store.versions(&query))
+                .await?;
             Ok((state.created_ms, page))
         })
     }
@@ -62,7 +68,8 @@ impl Engine {
         self: &Arc<Self>,
         key: &ProfileKey,
         which: Which,
-    ) -> impl Future<Output = Result<(KeyState, Option<StoredVersion>)>> + Send + 'static + use<> {
+    ) -> impl Future<Output = Result<(KeyState, Option<StoredVersion>)>> + Send + 'static + use<>
+    {
         let (engine, key_) = (self.clone(), key.clone());
         self.link.look_up(key, async move {
             let (_, state) = engine.link.read_settled(&key_, Returning::INBOX).await?;
@@ -96,12 +103,19 @@ impl Engine {
         })
     }
 
-    async fn plan_restore(&self, key: &ProfileKey, which: &Which, by: &Attribution, operation: Uuid) -> Result<Plan<Restored>> {
+    async fn plan_restore(
+        &self,
+        key: &ProfileKey,
+        which: &Which,
+        by: &Attribution,
+        operation: Uuid,
+    ) -> Result<Plan<Restored>> {
         let (_, state) = self.link.read_settled(key, Returning::HEAD).await?;
         // Each time anew: it may have been erased.
         let found = self.find(&state, which).await?.ok_or_else(no_such_version)?;
         let bytes = found.value.ok_or_else(|| {
-            let message = "the version is a removal, which cannot be restored; remove the profile instead";
+            let message = "the version is a removal, which cannot be restored; remove the profile \
+                instead";
             Error::new(ErrorKind::Invalid, message)
         })?;
         let restored = found.info.number;
@@ -135,12 +149,20 @@ impl Engine {
             let (_, state) = engine.link.read_settled(&key_, Returning::HEAD).await?;
             let mut info = engine.find(&state, &which).await?.ok_or_else(no_such_version)?.info;
             let action = if pinned { "pin" } else { "unpin" };
-            let entry = AuditEntry::new(engine.link.env.uuid(), action, vec![key_.clone()], by).detail("version", info.number);
+            let entry = AuditEntry::new(engine.link.env.uuid(), action, vec![key_.clone()], by)
+                .detail("version", info.number);
             let pin = Change::Pin { key: key_, version: info.number, pinned };
             let deadline = engine.link.deadline();
             engine
                 .link
-                .settle(&engine.link.commit_in(incarnation, vec![pin, entry.change()?], Returning::HEAD), deadline)
+                .settle(
+                    &engine.link.commit_in(
+                        incarnation,
+                        vec![pin, entry.change()?],
+                        Returning::HEAD,
+                    ),
+                    deadline,
+                )
                 .await?;
             info.pinned = pinned;
             Ok(info)
@@ -177,8 +199,12 @@ impl Engine {
     async fn find(&self, state: &KeyState, which: &Which) -> Result<Option<StoredVersion>> {
         let store = &*self.link.store;
         let found = match which {
-            Which::Named(version) => self.link.reading(Some(&state.key), || find_version(store, state, version)).await,
-            Which::At(unix_ms) => self.link.reading(Some(&state.key), || version_at(store, state, *unix_ms)).await,
+            Which::Named(version) => {
+                self.link.reading(Some(&state.key), || find_version(store, state, version)).await
+            }
+            Which::At(unix_ms) => {
+                self.link.reading(Some(&state.key), || version_at(store, state, *unix_ms)).await
+            }
         };
         Ok(found?)
     }

@@ -59,7 +59,10 @@ pub(crate) struct Engine {
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Engine").field("store", &self.link.store).field("job_id", &self.link.job_id).finish_non_exhaustive()
+        f.debug_struct("Engine")
+            .field("store", &self.link.store)
+            .field("job_id", &self.link.job_id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -79,7 +82,13 @@ impl Engine {
             link.runtime.spawn(bounded_loss::run(link.clone(), table.changed.clone())),
             link.runtime.spawn(sweep::run(link.clone())),
         ];
-        Ok(Arc::new(Self { link, table, autosave, standing: StandingLists::default(), tasks: Mutex::new(tasks) }))
+        Ok(Arc::new(Self {
+            link,
+            table,
+            autosave,
+            standing: StandingLists::default(),
+            tasks: Mutex::new(tasks),
+        }))
     }
 
     /// A session on what a start took.
@@ -93,11 +102,14 @@ impl Engine {
         Ok(answer)
     }
 
-    // --- the end -------------------------------------------------------------------------------------------------
+    // --- the end
+    // -------------------------------------------------------------------------------------------------
 
     /// Saves and releases everything; see `GameServer::shutdown`. Under way at once. The second
     /// call finds nothing left to do.
-    pub(crate) fn shutdown(self: &Arc<Self>) -> impl Future<Output = Vec<(ProfileKey, Error)>> + Send + 'static + use<> {
+    pub(crate) fn shutdown(
+        self: &Arc<Self>,
+    ) -> impl Future<Output = Vec<(ProfileKey, Error)>> + Send + 'static + use<> {
         self.link.close();
         self.link.hurry();
         let deadline = self.link.env.after(self.link.settings().shutdown_timeout);
@@ -109,8 +121,15 @@ impl Engine {
 
     /// Begins to end every session.
     fn end_all(&self) -> Vec<(ProfileKey, BoxFuture<'static, Result<()>>)> {
-        let end = |session: Arc<Session>| (session.key.clone(), session.finish(SessionEnd::Shutdown).boxed());
-        self.table.sessions().into_iter().filter(|session| !session.is_known_to_be_over()).map(end).collect()
+        let end = |session: Arc<Session>| {
+            (session.key.clone(), session.finish(SessionEnd::Shutdown).boxed())
+        };
+        self.table
+            .sessions()
+            .into_iter()
+            .filter(|session| !session.is_known_to_be_over())
+            .map(end)
+            .collect()
     }
 
     async fn shut_down(
@@ -128,13 +147,18 @@ impl Engine {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => not_saved.push((key, error)),
                     Err(_) => {
-                        let error = Error::new(ErrorKind::TimedOut, "the last save did not get through before the deadline");
+                        let error = Error::new(
+                            ErrorKind::TimedOut,
+                            "the last save did not get \
+                            through before the deadline",
+                        );
                         not_saved.push((key.clone(), error.about(&key)));
                     }
                 }
             }
             // Messages, removals and last saves that the program began itself.
-            let drained = self.link.env.timeout_at(deadline, self.link.queues.drained()).await.is_ok();
+            let drained =
+                self.link.env.timeout_at(deadline, self.link.queues.drained()).await.is_ok();
             if drained && self.table.is_over() {
                 break;
             }
@@ -143,10 +167,15 @@ impl Engine {
         }
         let named: BTreeSet<ProfileKey> = not_saved.iter().map(|(key, _)| key.clone()).collect();
         // A session that ends may have lost its slot to the next start.
-        let mut left: BTreeSet<ProfileKey> = self.table.sessions().into_iter().map(|session| session.key.clone()).collect();
+        let mut left: BTreeSet<ProfileKey> =
+            self.table.sessions().into_iter().map(|session| session.key.clone()).collect();
         left.extend(self.table.ending());
         for key in left.difference(&named) {
-            let error = Error::new(ErrorKind::TimedOut, "the last save did not get through before the deadline");
+            let error = Error::new(
+                ErrorKind::TimedOut,
+                "the last save did not get through before \
+                the deadline",
+            );
             not_saved.push((key.clone(), error.about(key)));
         }
         for task in self.tasks.lock().drain(..) {
@@ -161,7 +190,10 @@ impl Engine {
             let result = self
                 .link
                 .env
-                .timeout_at(deadline.max(self.link.env.now() + Duration::from_secs(1)), self.link.try_commit(&commit))
+                .timeout_at(
+                    deadline.max(self.link.env.now() + Duration::from_secs(1)),
+                    self.link.try_commit(&commit),
+                )
                 .await;
             if !matches!(result, Ok(Ok(_))) {
                 tracing::debug!("the server's row could not be retired; it dies of age");
@@ -183,8 +215,8 @@ impl Engine {
 mod tests {
     use super::*;
     use crate::{
-        data::TypedCodec, data_store::MemoryStore, engine::options::StartOptions, env::Env, link::health::Health,
-        messenger::LocalMessenger, migration::Migrations,
+        data::TypedCodec, data_store::MemoryStore, engine::options::StartOptions, env::Env,
+        link::health::Health, messenger::LocalMessenger, migration::Migrations,
     };
 
     /// A session knows the table of its game server only weakly.
@@ -195,7 +227,10 @@ mod tests {
             store: Arc::new(MemoryStore::new(env.clone())),
             messenger: Arc::new(LocalMessenger::new()),
             env,
-            settings: Settings { save_changes_within: Some(Duration::from_secs(1)), ..Settings::default() },
+            settings: Settings {
+                save_changes_within: Some(Duration::from_secs(1)),
+                ..Settings::default()
+            },
             place_id: 0,
             job_id: "job".into(),
             health: Arc::<Health>::default(),
@@ -203,8 +238,10 @@ mod tests {
         .await
         .unwrap();
         let key = ProfileKey::new("store", "scope", "key").unwrap();
-        let codec = TypedCodec::new(Some(&serde_json::json!({})), false, Migrations::new(), None).unwrap();
-        let session = engine.start_session(&key, Arc::new(codec), StartOptions::new()).await.unwrap();
+        let codec =
+            TypedCodec::new(Some(&serde_json::json!({})), false, Migrations::new(), None).unwrap();
+        let session =
+            engine.start_session(&key, Arc::new(codec), StartOptions::new()).await.unwrap();
         assert_eq!(engine.table.open_count(), 1);
         let (dead, table) = (Arc::downgrade(&engine), Arc::downgrade(&engine.table));
 

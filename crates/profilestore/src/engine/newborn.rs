@@ -56,13 +56,20 @@ impl StandingLists {
     /// keep players out.
     async fn registry(&self, link: &Link, store: &str) -> Result<Arc<Registry>, StoreError> {
         let incarnation = link.incarnation();
-        if let Some(cached) = self.0.lock().get(store).filter(|cached| cached.incarnation == incarnation) {
+        if let Some(cached) =
+            self.0.lock().get(store).filter(|cached| cached.incarnation == incarnation)
+        {
             return Ok(cached.registry.clone());
         }
         let (_, state) = link.store.read_one(&Registry::key_of(store), VALUE).await?;
         let registry = Registry::of(state.clone()).unwrap_or_else(|error| {
             tracing::error!(%error, "profiles begin without the edits that stand");
-            link.health.error(&error.to_string(), Some(&state.key), link.env.now(), &link.settings());
+            link.health.error(
+                &error.to_string(),
+                Some(&state.key),
+                link.env.now(),
+                &link.settings(),
+            );
             Registry::unread(&state)
         });
         let registry = Arc::new(registry);
@@ -84,24 +91,37 @@ impl StandingLists {
     ) -> Result<Newborn, StandingError> {
         let key = &state.key;
         let registry = self.registry(link, key.store()).await?;
-        let mut newborn = Newborn { data: data.clone(), changes: vec![registry.check()], applied: 0 };
-        let edits: Vec<&StandingEdit> = registry.edits.iter().filter(|standing| standing.is_for(key)).collect();
+        let mut newborn =
+            Newborn { data: data.clone(), changes: vec![registry.check()], applied: 0 };
+        let edits: Vec<&StandingEdit> =
+            registry.edits.iter().filter(|standing| standing.is_for(key)).collect();
         if edits.is_empty() {
             return Ok(newborn);
         }
-        let books: Vec<ProfileKey> = edits.iter().map(|standing| entry_key_of(standing.operation, key)).collect();
+        let books: Vec<ProfileKey> =
+            edits.iter().map(|standing| entry_key_of(standing.operation, key)).collect();
         let books = link.store.read(&books, VALUE).await?.states;
         if books.len() != edits.len() {
             return Err(Error::new(ErrorKind::Corrupt, "the store gave no answer for a key").into());
         }
         for (standing, book) in edits.into_iter().zip(&books) {
-            if state.inbox.iter().flatten().any(|message| message.id.operation() == Some(standing.operation)) {
+            if state
+                .inbox
+                .iter()
+                .flatten()
+                .any(|message| message.id.operation() == Some(standing.operation))
+            {
                 continue;
             }
             let (after, entry) = match standing.request() {
                 Ok(request) => edited(&request, key, &*newborn.data, codec, record, &link.job_id),
                 Err(why) => {
-                    let entry = AuditEntry::new(standing.operation, "edit", vec![key.clone()], standing.by.clone());
+                    let entry = AuditEntry::new(
+                        standing.operation,
+                        "edit",
+                        vec![key.clone()],
+                        standing.by.clone(),
+                    );
                     (None, entry.outcome(AuditOutcome::Refused { why }))
                 }
             };

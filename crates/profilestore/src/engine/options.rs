@@ -78,7 +78,10 @@ impl StartOptions {
 
     /// See [`StartOptions::when_held`].
     #[must_use]
-    pub fn when_held(mut self, decide: impl Fn(&SessionInfo) -> WhenHeld + Send + Sync + 'static) -> Self {
+    pub fn when_held(
+        mut self,
+        decide: impl Fn(&SessionInfo) -> WhenHeld + Send + Sync + 'static,
+    ) -> Self {
         self.when_held = Some(Arc::new(decide));
         self
     }

@@ -77,12 +77,19 @@ impl Engine {
                     self.table.look(key);
                     return Ok((answer, Some(reply)));
                 }
-                Err(error) if !overtaken(link, &error).await => return Err(link.not_sent(error, key)),
+                Err(error) if !overtaken(link, &error).await => {
+                    return Err(link.not_sent(error, key));
+                }
                 Err(_) if deadline.is_over(link.env.now()) => break,
                 Err(_) => {}
             }
         }
-        Err(Error::new(ErrorKind::Unavailable, "others kept changing the profile; try again").about(key))
+        Err(Error::new(
+            ErrorKind::Unavailable,
+            "others kept changing the profile; try \
+            again",
+        )
+        .about(key))
     }
 }
 
@@ -121,5 +128,9 @@ pub(super) async fn overtaken(link: &Link, error: &StoreError) -> bool {
 /// Fails when a backup was restored since a call began that names versions of what was there
 /// before.
 pub(super) fn stays_in(began: Incarnation, now: Incarnation) -> Result<()> {
-    if began == now { Ok(()) } else { Err(StoreError::Replaced { expected: began, found: now }.into()) }
+    if began == now {
+        Ok(())
+    } else {
+        Err(StoreError::Replaced { expected: began, found: now }.into())
+    }
 }

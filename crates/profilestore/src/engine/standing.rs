@@ -33,13 +33,18 @@ impl Engine {
             let (registry, mark) = self.registry_and_mark(&profiles.store, bulk.operation).await?;
             match mark.map(|mark| mark.outcome) {
                 None => {}
-                Some(AuditOutcome::Refused { why }) => return Err(Error::new(ErrorKind::Invalid, why)),
+                Some(AuditOutcome::Refused { why }) => {
+                    return Err(Error::new(ErrorKind::Invalid, why));
+                }
                 Some(_) => return Ok(Plan::Done(())),
             }
             let mut edits = registry.edits.clone();
             edits.push(standing.clone());
             let mut changes = registry.replaced(edits, &bulk.by.author)?;
-            changes.push(AuditEntry::new(bulk.operation, STAND, vec![registry.key.clone()], bulk.by.clone()).change()?);
+            changes.push(
+                AuditEntry::new(bulk.operation, STAND, vec![registry.key.clone()], bulk.by.clone())
+                    .change()?,
+            );
             Ok(Plan::Commit(changes, Returning::HEAD, ()))
         };
         self.rewrite(&Registry::key_of(&profiles.store), plan).await.map(drop)
@@ -47,20 +52,40 @@ impl Engine {
 
     /// Ends what the operation `of` left standing, if it did. One that has not come to that yet
     /// never will.
-    pub(super) async fn end_standing(&self, of: Uuid, operation: Uuid, by: &Attribution) -> Result<()> {
+    pub(super) async fn end_standing(
+        &self,
+        of: Uuid,
+        operation: Uuid,
+        by: &Attribution,
+    ) -> Result<()> {
         let (_, header) = self.link.read_settled(&entry_key(of, &[]), VALUE).await?;
-        let Some(store) = AuditEntry::of(&header)?.as_ref().and_then(stands_in) else { return Ok(()) };
+        let Some(store) = AuditEntry::of(&header)?.as_ref().and_then(stands_in) else {
+            return Ok(());
+        };
         let plan = |_| async {
             let (registry, mark) = self.registry_and_mark(&store, of).await?;
             let at = vec![registry.key.clone()];
             let changes = if mark.is_none() {
-                let refused =
-                    AuditOutcome::Refused { why: format!("the operation was undone: operation=`{of}` by=`{operation}`") };
+                let refused = AuditOutcome::Refused {
+                    why: format!(
+                        "the operation was undone: \
+                        operation=`{of}` by=`{operation}`"
+                    ),
+                };
                 vec![AuditEntry::new(of, STAND, at, by.clone()).outcome(refused).change()?]
             } else if registry.stands(of) {
-                let left = registry.edits.iter().filter(|standing| standing.operation != of).cloned().collect();
+                let left = registry
+                    .edits
+                    .iter()
+                    .filter(|standing| standing.operation != of)
+                    .cloned()
+                    .collect();
                 let mut changes = registry.replaced(left, &by.author)?;
-                changes.push(AuditEntry::new(operation, END, at, by.clone()).detail("ends", of.to_string()).change()?);
+                changes.push(
+                    AuditEntry::new(operation, END, at, by.clone())
+                        .detail("ends", of.to_string())
+                        .change()?,
+                );
                 changes
             } else {
                 return Ok(Plan::Done(()));
@@ -71,7 +96,11 @@ impl Engine {
     }
 
     /// A store's list, and the entry that says that an operation was entered into it.
-    async fn registry_and_mark(&self, store: &str, operation: Uuid) -> Result<(Registry, Option<AuditEntry>)> {
+    async fn registry_and_mark(
+        &self,
+        store: &str,
+        operation: Uuid,
+    ) -> Result<(Registry, Option<AuditEntry>)> {
         let key = Registry::key_of(store);
         let mark = entry_key_of(operation, &key);
         let mut states = self.link.read_all(&[key, mark], VALUE).await?.states.into_iter();

@@ -52,7 +52,12 @@ impl Engine {
         }
     }
 
-    fn claim(self: &Arc<Self>, key: &ProfileKey, codec: Arc<dyn Codec>, options: StartOptions) -> Result<Started> {
+    fn claim(
+        self: &Arc<Self>,
+        key: &ProfileKey,
+        codec: Arc<dyn Codec>,
+        options: StartOptions,
+    ) -> Result<Started> {
         self.link.check_open(key)?;
         let mut slots = self.table.slots.lock();
         let load = match slots.get(key) {
@@ -135,7 +140,12 @@ impl Load {
         // The lock is held until the claim is there for the attempt to find.
         let attempt = self.queue_attempt(engine, number)?;
         claims.attempts.push_back((number, attempt));
-        let terms = Terms { number, options: options.clone(), codec: codec.clone(), since: engine.link.env.now() };
+        let terms = Terms {
+            number,
+            options: options.clone(),
+            codec: codec.clone(),
+            since: engine.link.env.now(),
+        };
         let (reply, answer) = oneshot::channel();
         claims.count = number;
         let earlier = claims.current.replace(Claim { terms, reply });
@@ -143,7 +153,11 @@ impl Load {
         Ok((Started { load: self.clone(), number, answer }, earlier))
     }
 
-    fn queue_attempt(self: &Arc<Self>, engine: &Arc<Engine>, number: u64) -> Result<Answer<Attempt>> {
+    fn queue_attempt(
+        self: &Arc<Self>,
+        engine: &Arc<Engine>,
+        number: u64,
+    ) -> Result<Answer<Attempt>> {
         let (load, engine_) = (self.clone(), engine.clone());
         engine.link.queues.run(&self.key, engine.link.settings().max_key_queue, async move {
             match load.attempt(&engine_, number).await {
@@ -161,7 +175,9 @@ impl Load {
         let mut taken = None;
         loop {
             let next = match self.next_attempt() {
-                Some((number, answer)) => self.serve(engine, number, answer, &mut taken, &mut backoff).await,
+                Some((number, answer)) => {
+                    self.serve(engine, number, answer, &mut taken, &mut backoff).await
+                }
                 None => match self.terms() {
                     Some(terms) => self.try_again(engine, terms.number),
                     None if self.leave(engine, &mut taken) => return self.withdraw(engine).await,
@@ -219,13 +235,27 @@ impl Load {
                 if defect!(RefusalOfAnotherStart)
                     && let Some(terms) = self.terms()
                 {
-                    self.refuse(terms.number, Error::new(ErrorKind::Cancelled, "the caller has gone"));
+                    self.refuse(
+                        terms.number,
+                        Error::new(
+                            ErrorKind::Cancelled,
+                            "the caller has \
+                        gone",
+                        ),
+                    );
                 }
                 Next::Again
             }
-            Attempt::Outage => Next::Wait(number, backoff.next(engine.link.longest_pause(engine.link.is_closing()))),
-            Attempt::Asked(at_most) => Next::Wait(number, engine.link.settings().first_load_repeat.min(at_most)),
-            Attempt::Wait(at_most) => Next::Wait(number, engine.link.settings().load_repeat_period.min(at_most)),
+            Attempt::Outage => Next::Wait(
+                number,
+                backoff.next(engine.link.longest_pause(engine.link.is_closing())),
+            ),
+            Attempt::Asked(at_most) => {
+                Next::Wait(number, engine.link.settings().first_load_repeat.min(at_most))
+            }
+            Attempt::Wait(at_most) => {
+                Next::Wait(number, engine.link.settings().load_repeat_period.min(at_most))
+            }
         }
     }
 
@@ -251,7 +281,9 @@ impl Load {
     /// refused.
     async fn wait(&self, engine: &Arc<Engine>, number: u64, period: Duration) {
         let until = engine.link.env.after(period);
-        while engine.link.env.now() < until && self.terms().is_some_and(|terms| terms.number == number) {
+        while engine.link.env.now() < until
+            && self.terms().is_some_and(|terms| terms.number == number)
+        {
             if self.judge(&engine.link, number) {
                 return;
             }
@@ -264,11 +296,17 @@ impl Load {
         }
     }
 
-    // --- the end -------------------------------------------------------------------------------------------------
+    // --- the end
+    // -------------------------------------------------------------------------------------------------
 
     /// Hands the session to the claim that it was taken for. False: that one has gone, and the
     /// session stays in `taken`.
-    fn deliver(self: &Arc<Self>, engine: &Arc<Engine>, number: u64, taken: &mut Option<Arc<Session>>) -> bool {
+    fn deliver(
+        self: &Arc<Self>,
+        engine: &Arc<Engine>,
+        number: u64,
+        taken: &mut Option<Arc<Session>>,
+    ) -> bool {
         let Some(session) = taken.clone() else { return false };
         if self.judge(&engine.link, number) && !defect!(DeliveredToAnotherType) {
             return false;
@@ -292,8 +330,13 @@ impl Load {
         metrics::counter!("profilestore_sessions_started_total").increment(1);
         metrics::histogram!("profilestore_start_seconds").record(took.as_secs_f64());
         metrics::gauge!("profilestore_sessions").set(engine.table.slots.lock().len() as f64);
-        tracing::debug!(key = %session.key, load_count = session.load_count, ?took, "a session started");
-        engine.autosave.add(&session, engine.link.env.now(), engine.link.settings().autosave_period);
+        tracing::debug!(key = %session.key, load_count = session.load_count, ?took, "a session \
+            started");
+        engine.autosave.add(
+            &session,
+            engine.link.env.now(),
+            engine.link.settings().autosave_period,
+        );
         // A hint or a notice that came before the session had its slot reached only the load.
         let hinted = self.wake.notified().now_or_never().is_some();
         if asked || hinted {
@@ -305,10 +348,16 @@ impl Load {
     /// One step: the claim is there, the session takes the slot, and the claim gets it. A caller
     /// that goes away takes its claim first, so either it is found gone here, or it finds the
     /// session and ends that.
-    fn give(self: &Arc<Self>, engine: &Engine, number: u64, session: &Arc<Session>) -> Option<Terms> {
+    fn give(
+        self: &Arc<Self>,
+        engine: &Engine,
+        number: u64,
+        session: &Arc<Session>,
+    ) -> Option<Terms> {
         let mut slots = engine.table.slots.lock();
         let mut claims = self.claims.lock();
-        let to_it = |claim: &mut Claim| claim.terms.number == number || defect!(DeliveredToAnotherType);
+        let to_it =
+            |claim: &mut Claim| claim.terms.number == number || defect!(DeliveredToAnotherType);
         let Claim { terms, reply } = claims.current.take_if(to_it)?;
         if self.has_slot(&slots) {
             slots.insert(self.key.clone(), Slot::Live(session.clone()));
@@ -360,7 +409,10 @@ impl Load {
             return;
         }
         let (load, engine_) = (self.clone(), engine.clone());
-        let withdrawn = engine.link.queues.run(&self.key, usize::MAX, async move { load.withdraw_now(&engine_).await });
+        let withdrawn = engine
+            .link
+            .queues
+            .run(&self.key, usize::MAX, async move { load.withdraw_now(&engine_).await });
         if let Ok(withdrawn) = withdrawn {
             let _ = withdrawn.wait().await;
         }
@@ -375,7 +427,8 @@ impl Load {
             })
         };
         if let Err(error) = engine.rewrite_as(Sender::Server, &self.key, plan).await {
-            tracing::debug!(key = %self.key, %error, "a request could not be withdrawn; it expires by itself");
+            tracing::debug!(key = %self.key, %error, "a request could not be withdrawn; it \
+                expires by itself");
         }
     }
 }
@@ -386,7 +439,10 @@ fn same_type(key: &ProfileKey, open: &dyn Codec, asked: &dyn Codec) -> Result<()
     if open.id == asked.id || defect!(DeliveredToAnotherType) {
         return Ok(());
     }
-    let message =
-        format!("the profile is open on this server as another type: open as=`{}` asked for=`{}`", open.name, asked.name);
+    let message = format!(
+        "the profile is open on this server as another type: open as=`{}` asked \
+            for=`{}`",
+        open.name, asked.name
+    );
     Err(Error::new(ErrorKind::Invalid, message).about(key))
 }

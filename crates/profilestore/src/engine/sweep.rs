@@ -49,17 +49,20 @@ async fn bury(link: &Link, row: &ServerRow) {
     match link.try_commit(&commit).await {
         Ok(_) => {
             metrics::counter!("profilestore_dead_servers_found_total").increment(1);
-            tracing::info!(server = %row.id, job_id = row.job_id, "a server that has not renewed its lease is dead");
+            tracing::info!(server = %row.id, job_id = row.job_id, "a server that has not renewed \
+                its lease is dead");
         }
         // It has renewed, or another server was faster.
         Err(error) if error.conflict() == Some(&ConflictKind::Server) => {}
         // The next sweep finds it again.
-        Err(error) => tracing::debug!(%error, server = %row.id, "a dead server's row stays for now"),
+        Err(error) => tracing::debug!(%error, server = %row.id, "a dead server's row stays for \
+            now"),
     }
 }
 
 async fn sweep_store(link: &Link) {
-    let history_ms = i64::try_from(link.settings().history_retention.as_millis()).unwrap_or(i64::MAX);
+    let history_ms =
+        i64::try_from(link.settings().history_retention.as_millis()).unwrap_or(i64::MAX);
     let mut cursor = None;
     loop {
         match link.store.sweep(Retention { history_ms }, cursor).await {

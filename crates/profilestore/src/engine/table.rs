@@ -78,7 +78,12 @@ impl Table {
 
     pub(crate) fn sessions(&self) -> Vec<Arc<Session>> {
         let slots = self.slots.lock();
-        slots.values().filter_map(|slot| if let Slot::Live(session) = slot { Some(session.clone()) } else { None }).collect()
+        slots
+            .values()
+            .filter_map(
+                |slot| if let Slot::Live(session) = slot { Some(session.clone()) } else { None },
+            )
+            .collect()
     }
 
     /// How many profiles are open or being opened.

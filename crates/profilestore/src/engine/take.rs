@@ -29,7 +29,12 @@ struct Sent {
 
 impl Load {
     /// Takes the profile. None when the store holds something else by now.
-    pub(super) async fn take(&self, engine: &Arc<Engine>, look: Look, how: Take) -> Result<Option<Attempt>> {
+    pub(super) async fn take(
+        &self,
+        engine: &Arc<Engine>,
+        look: Look,
+        how: Take,
+    ) -> Result<Option<Attempt>> {
         let Look { incarnation, state, terms, .. } = &look;
         let link = &engine.link;
         let mut found = Found::read(state, &*terms.codec, &terms.options, link.env.unix_ms())?;
@@ -39,7 +44,11 @@ impl Load {
                 Ok(changes) => born = changes,
                 Err(StandingError::Store(error)) => {
                     link.note_error(&error, Some(&self.key));
-                    return if error.is_transient() { Ok(Some(Attempt::Outage)) } else { Err(error.into()) };
+                    return if error.is_transient() {
+                        Ok(Some(Attempt::Outage))
+                    } else {
+                        Err(error.into())
+                    };
                 }
                 Err(StandingError::Other(error)) => return Err(error),
             }
@@ -53,7 +62,16 @@ impl Load {
             return Ok(None);
         }
         match link.settle(&commit, ForEver).await {
-            Ok(reply) => self.took(engine, look, found, reply, &Sent { incarnation: commit.incarnation, how, writes }).await,
+            Ok(reply) => {
+                self.took(
+                    engine,
+                    look,
+                    found,
+                    reply,
+                    &Sent { incarnation: commit.incarnation, how, writes },
+                )
+                .await
+            }
             Err(error) if overtaken(link, &error).await => {
                 if found.write {
                     // Perhaps it was the list of standing edits that had changed.
@@ -73,7 +91,14 @@ impl Load {
         found.write || ((taken_over || engine.link.settings().keep_every_save) && found.write_each)
     }
 
-    fn taking(&self, engine: &Engine, look: &Look, how: Take, found: &Found, writes: bool) -> Vec<Change> {
+    fn taking(
+        &self,
+        engine: &Engine,
+        look: &Look,
+        how: Take,
+        found: &Found,
+        writes: bool,
+    ) -> Vec<Change> {
         let Look { state, asker, now_ms, .. } = look;
         let mut changes = vec![ownership::taken(state, how, asker, *now_ms)];
         if writes {
@@ -109,7 +134,11 @@ impl Load {
     ) -> Result<Option<Attempt>> {
         let Look { state, asker, terms, .. } = look;
         let Some(now) = reply.states.drain(..).find(|now| now.key == self.key) else {
-            return Err(Error::new(ErrorKind::Corrupt, "the store's reply says nothing about the profile"));
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                "the store's reply says nothing about the \
+                profile",
+            ));
         };
         if now.epoch != state.epoch + 1 && !defect!(LateAnswerBelieved) {
             // Applied by an earlier attempt whose answer was lost, and taken away since.
@@ -132,7 +161,8 @@ impl Load {
             codec: terms.codec,
             autosave_period: terms.options.autosave_period,
         };
-        if saved_since && let Err(error) = self.read_again(engine, &mut taken, &terms.options).await {
+        if saved_since && let Err(error) = self.read_again(engine, &mut taken, &terms.options).await
+        {
             // Releases it as it is stored, behind the turn in the key's queue that this runs in.
             drop(engine.session(taken).finish(SessionEnd::Manual));
             return Err(error);
@@ -142,7 +172,12 @@ impl Load {
 
     /// The server that lost the profile saved between the look and the commit: what it saved
     /// counts. It cannot write any more.
-    async fn read_again(&self, engine: &Engine, taken: &mut Taken, options: &StartOptions) -> Result<()> {
+    async fn read_again(
+        &self,
+        engine: &Engine,
+        taken: &mut Taken,
+        options: &StartOptions,
+    ) -> Result<()> {
         let (_, state) = engine.link.read_settled(&self.key, Returning::ALL).await?;
         if state.epoch != taken.state.epoch {
             // Taken from us already, which the session will find out.
@@ -150,9 +185,14 @@ impl Load {
         }
         let found = Found::read(&state, &*taken.codec, options, engine.link.env.unix_ms())?;
         if found.write {
-            return Err(Error::new(ErrorKind::Foreign, "what is stored was replaced by something that is not a profile"));
+            return Err(Error::new(
+                ErrorKind::Foreign,
+                "what is stored was replaced by something \
+                that is not a profile",
+            ));
         }
-        (taken.record, taken.stored, taken.data, taken.state) = (found.record, found.bytes, found.data, state);
+        (taken.record, taken.stored, taken.data, taken.state) =
+            (found.record, found.bytes, found.data, state);
         Ok(())
     }
 

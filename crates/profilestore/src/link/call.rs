@@ -23,7 +23,11 @@ impl Link {
         key: &ProfileKey,
         call: F,
     ) -> impl Future<Output = Result<T>> + Send + 'static + use<T, F> {
-        let late = Error::new(ErrorKind::Unknown, "the store has not answered in time; the call may yet take effect");
+        let late = Error::new(
+            ErrorKind::Unknown,
+            "the store has not answered in time; the call \
+            may yet take effect",
+        );
         self.call_or(key, late, call)
     }
 
@@ -33,7 +37,15 @@ impl Link {
         key: &ProfileKey,
         call: F,
     ) -> impl Future<Output = Result<T>> + Send + 'static + use<T, F> {
-        self.call_or(key, Error::new(ErrorKind::Unavailable, "the store has not answered in time"), call)
+        self.call_or(
+            key,
+            Error::new(
+                ErrorKind::Unavailable,
+                "the store has not answered in \
+            time",
+            ),
+            call,
+        )
     }
 
     fn call_or<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
@@ -43,15 +55,24 @@ impl Link {
         call: F,
     ) -> impl Future<Output = Result<T>> + Send + 'static + use<T, F> {
         let about = key.clone();
-        let held_up =
-            || Error::new(ErrorKind::Unavailable, "an earlier operation on the profile waits for the store; nothing was done");
+        let held_up = || {
+            Error::new(
+                ErrorKind::Unavailable,
+                "an earlier operation on the profile waits for \
+                the store; nothing was done",
+            )
+        };
         let (env, deadline) = (self.env.clone(), self.deadline());
         // Set by what comes first: the call when its turn comes, or its caller that gives up.
         let turn = Arc::new(AtomicBool::new(false));
         let taken = turn.clone();
         let queued = self.check_open(key).and_then(|()| {
             self.queues.run(key, self.queue_limit(), async move {
-                if taken.swap(true, Ordering::AcqRel) { Err(held_up()) } else { deadline.scope(call).await }
+                if taken.swap(true, Ordering::AcqRel) {
+                    Err(held_up())
+                } else {
+                    deadline.scope(call).await
+                }
             })
         });
         async move {

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use super::{Link, deadline::Patience};
 use crate::{
     data_store::{
-        Change, Commit, CommitId, CommitReply, ConflictKind, DataStoreExt, Incarnation, KeyState, Returning, ServerId, Snapshot,
-        StoreError,
+        Change, Commit, CommitId, CommitReply, ConflictKind, DataStoreExt, Incarnation, KeyState,
+        Returning, ServerId, Snapshot, StoreError,
     },
     key::ProfileKey,
 };
@@ -27,20 +27,36 @@ impl Link {
     /// A commit of this server.
     pub(crate) fn new_commit(&self, changes: Vec<Change>, returning: Returning) -> Commit {
         let lease = self.lease.lock();
-        Commit { id: CommitId(self.env.uuid()), incarnation: lease.incarnation, from: Some(lease.server), changes, returning }
+        Commit {
+            id: CommitId(self.env.uuid()),
+            incarnation: lease.incarnation,
+            from: Some(lease.server),
+            changes,
+            returning,
+        }
     }
 
     /// A commit of this server that is built on a look at this incarnation. It fails when a backup
     /// took its place since, also when this server has registered in that meanwhile and the same
     /// numbers stand there.
-    pub(crate) fn commit_in(&self, incarnation: Incarnation, changes: Vec<Change>, returning: Returning) -> Commit {
+    pub(crate) fn commit_in(
+        &self,
+        incarnation: Incarnation,
+        changes: Vec<Change>,
+        returning: Returning,
+    ) -> Commit {
         Commit { incarnation, ..self.new_commit(changes, returning) }
     }
 
     /// The same for a call without a session. It names no sender: should it arrive after this
     /// server has stopped waiting for it, the store leaves a notice for the holder, also when that
     /// is a session of this very server.
-    pub(crate) fn commit_from_outside(&self, incarnation: Incarnation, changes: Vec<Change>, returning: Returning) -> Commit {
+    pub(crate) fn commit_from_outside(
+        &self,
+        incarnation: Incarnation,
+        changes: Vec<Change>,
+        returning: Returning,
+    ) -> Commit {
         Commit { from: None, ..self.commit_in(incarnation, changes, returning) }
     }
 
@@ -51,9 +67,15 @@ impl Link {
     }
 
     /// The same, with an answer at the deadline if there is one.
-    async fn try_commit_by(&self, commit: &Commit, deadline: Option<Instant>) -> Result<CommitReply, StoreError> {
+    async fn try_commit_by(
+        &self,
+        commit: &Commit,
+        deadline: Option<Instant>,
+    ) -> Result<CommitReply, StoreError> {
         let result = match deadline {
-            Some(deadline) => self.store.commit_one_by(commit.clone(), self.env.on_tokios_clock(deadline)).await,
+            Some(deadline) => {
+                self.store.commit_one_by(commit.clone(), self.env.on_tokios_clock(deadline)).await
+            }
             None => self.store.commit_one(commit.clone()).await,
         };
         match &result {
@@ -106,7 +128,11 @@ impl Link {
     /// Tries a commit, under one and the same identity, until its outcome is known or patience
     /// ends. The error is then the last one, [`StoreError::Indeterminate`] if any attempt's outcome
     /// is still unknown.
-    pub(crate) async fn settle(&self, commit: &Commit, patience: impl Patience) -> Result<CommitReply, StoreError> {
+    pub(crate) async fn settle(
+        &self,
+        commit: &Commit,
+        patience: impl Patience,
+    ) -> Result<CommitReply, StoreError> {
         let mut backoff = Backoff::default();
         let mut unknown = None;
         let mut again = None;
@@ -116,13 +142,19 @@ impl Link {
                     if matches!(error, StoreError::Indeterminate { .. }) {
                         unknown = Some(error.clone());
                         if defect!(BlindRetry) {
-                            again = Some(Commit { id: CommitId(self.env.uuid()), ..commit.clone() });
+                            again =
+                                Some(Commit { id: CommitId(self.env.uuid()), ..commit.clone() });
                         }
                         if defect!(JudgedByReading) && !self.seems_applied(commit).await {
-                            return Err(StoreError::Unavailable { reason: "it is not there".into() });
+                            return Err(StoreError::Unavailable {
+                                reason: "it is not \
+                                there"
+                                    .into(),
+                            });
                         }
                     }
-                    let wanted = backoff.next(self.longest_pause(self.hurry.load(Ordering::Relaxed)));
+                    let wanted =
+                        backoff.next(self.longest_pause(self.hurry.load(Ordering::Relaxed)));
                     let Some(wait) = patience.pause(self.env.now(), wanted) else {
                         return Err(unknown.unwrap_or(error));
                     };
@@ -133,13 +165,18 @@ impl Link {
                 // is room again.
                 Err(error)
                     if unknown.is_some()
-                        && matches!(error.conflict(), Some(ConflictKind::InboxFull | ConflictKind::MessageIdExpired)) =>
+                        && matches!(
+                            error.conflict(),
+                            Some(ConflictKind::InboxFull | ConflictKind::MessageIdExpired)
+                        ) =>
                 {
                     match self.call_off(commit, &mut backoff, &patience).await {
                         Ok(true) => return Err(error),
                         // It did arrive: the next attempt says so.
                         Ok(false) => {}
-                        Err(failed) if failed.is_transient() => return Err(unknown.unwrap_or(failed)),
+                        Err(failed) if failed.is_transient() => {
+                            return Err(unknown.unwrap_or(failed));
+                        }
                         Err(failed) => return Err(failed),
                     }
                 }
@@ -180,7 +217,9 @@ impl Link {
             let there = match change {
                 Change::Write { version, .. } => state.version > *version,
                 Change::Lease { revision, .. } => state.lease_revision > *revision,
-                Change::AppendMessage { message, .. } => state.inbox.iter().flatten().any(|stored| stored.id == message.id),
+                Change::AppendMessage { message, .. } => {
+                    state.inbox.iter().flatten().any(|stored| stored.id == message.id)
+                }
                 _ => continue,
             };
             return there;
@@ -203,10 +242,15 @@ impl Link {
         loop {
             match self.try_commit_by(&abort, patience.ends()).await {
                 Ok(_) => return Ok(true),
-                Err(refused) if refused.conflict() == Some(&ConflictKind::AlreadyApplied) => return Ok(false),
+                Err(refused) if refused.conflict() == Some(&ConflictKind::AlreadyApplied) => {
+                    return Ok(false);
+                }
                 Err(failed) if failed.is_transient() => {
-                    let wanted = backoff.next(self.longest_pause(self.hurry.load(Ordering::Relaxed)));
-                    let Some(wait) = patience.pause(self.env.now(), wanted) else { return Err(failed) };
+                    let wanted =
+                        backoff.next(self.longest_pause(self.hurry.load(Ordering::Relaxed)));
+                    let Some(wait) = patience.pause(self.env.now(), wanted) else {
+                        return Err(failed);
+                    };
                     tokio::time::sleep(wait).await;
                 }
                 Err(failed) => return Err(failed),
@@ -215,13 +259,21 @@ impl Link {
     }
 
     /// Reads a key's state, trying again for as long as calls may take.
-    pub(crate) async fn read_settled(&self, key: &ProfileKey, returning: Returning) -> Result<(i64, KeyState), StoreError> {
+    pub(crate) async fn read_settled(
+        &self,
+        key: &ProfileKey,
+        returning: Returning,
+    ) -> Result<(i64, KeyState), StoreError> {
         self.reading(Some(key), || self.store.read_one(key, returning)).await
     }
 
     /// The same for several keys, in the order given. What is found may be judged by the store's
     /// clock, so each answer says whether that has stepped.
-    pub(crate) async fn read_all(&self, keys: &[ProfileKey], returning: Returning) -> Result<Snapshot, StoreError> {
+    pub(crate) async fn read_all(
+        &self,
+        keys: &[ProfileKey],
+        returning: Returning,
+    ) -> Result<Snapshot, StoreError> {
         let read = async || {
             let sent = self.env.now();
             let snapshot = self.store.read(keys, returning).await?;
@@ -242,12 +294,21 @@ impl Link {
         let deadline = self.deadline();
         let mut backoff = Backoff::default();
         loop {
-            let late = || Err(StoreError::Unavailable { reason: "the store did not answer in time".into() });
+            let late = || {
+                Err(StoreError::Unavailable {
+                    reason: "the store did not answer in \
+                time"
+                        .into(),
+                })
+            };
             match self.env.timeout_at(deadline.at(), read()).await.unwrap_or_else(|_| late()) {
                 Err(error) if error.is_transient() => {
                     self.note_error(&error, key);
-                    let wanted = backoff.next(self.longest_pause(self.hurry.load(Ordering::Relaxed)));
-                    let Some(wait) = deadline.pause(self.env.now(), wanted) else { return Err(error) };
+                    let wanted =
+                        backoff.next(self.longest_pause(self.hurry.load(Ordering::Relaxed)));
+                    let Some(wait) = deadline.pause(self.env.now(), wanted) else {
+                        return Err(error);
+                    };
                     tokio::time::sleep(wait).await;
                 }
                 other => return other,
@@ -260,7 +321,8 @@ impl Link {
             return;
         }
         metrics::counter!("profilestore_store_errors_total").increment(1);
-        tracing::warn!(%error, key = key.map(tracing::field::display), "a call of the store failed");
+        tracing::warn!(%error, key = key.map(tracing::field::display), "a call of the store \
+            failed");
         self.health.error(&error.to_string(), key, self.env.now(), &self.settings());
     }
 }

@@ -11,7 +11,9 @@ use std::{
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::{data_store::LeaseState, key::ProfileKey, settings::Settings, signal::Signal, storable};
+use crate::{
+    data_store::LeaseState, key::ProfileKey, settings::Settings, signal::Signal, storable,
+};
 
 /// A session of a program that does not use this library. See
 /// [`crate::GameServer::on_foreign_holder`].
@@ -57,13 +59,16 @@ struct Errors {
 impl Errors {
     /// True while the state is critical.
     fn judge(&mut self, now: Instant, settings: &Settings) -> bool {
-        while self.recent.front().is_some_and(|at| now.saturating_duration_since(*at) >= settings.critical_state_error_expire) {
+        while self.recent.front().is_some_and(|at| {
+            now.saturating_duration_since(*at) >= settings.critical_state_error_expire
+        }) {
             self.recent.pop_front();
         }
         if self.recent.len() >= settings.critical_state_error_count {
             self.many_at = Some(now);
         }
-        self.many_at.is_some_and(|at| now.saturating_duration_since(at) < settings.critical_state_expire)
+        self.many_at
+            .is_some_and(|at| now.saturating_duration_since(at) < settings.critical_state_expire)
     }
 }
 
@@ -71,9 +76,16 @@ impl Health {
     /// A holder that no hint of this server reaches has a profile that this server wants, or has
     /// sent a message to.
     pub(crate) fn foreign(&self, key: &ProfileKey, lease: &LeaseState, wanted: bool) {
-        let Some(holder) = lease.holder.as_ref().filter(|holder| holder.server.is_none()) else { return };
+        let Some(holder) = lease.holder.as_ref().filter(|holder| holder.server.is_none()) else {
+            return;
+        };
         // The third element of an `ActiveSession`, where a session has an identity.
-        let Some(session) = holder.document.as_ref().and_then(|document| document.get(2)).and_then(|id| id.as_str()) else {
+        let Some(session) = holder
+            .document
+            .as_ref()
+            .and_then(|document| document.get(2))
+            .and_then(|id| id.as_str())
+        else {
             return;
         };
         let foreign = ForeignHolder { key, session, load_count: lease.load_count, wanted };
@@ -84,7 +96,13 @@ impl Health {
         self.critical.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn error(&self, message: &str, key: Option<&ProfileKey>, now: Instant, settings: &Settings) {
+    pub(crate) fn error(
+        &self,
+        message: &str,
+        key: Option<&ProfileKey>,
+        now: Instant,
+        settings: &Settings,
+    ) {
         {
             let mut errors = self.errors.lock();
             errors.recent.push_back(now);
@@ -108,18 +126,23 @@ impl Health {
     }
 
     pub(crate) fn overwritten(&self, key: &ProfileKey) {
-        tracing::warn!(%key, "a stored value that is no profile was overwritten; the history keeps it");
+        tracing::warn!(%key, "a stored value that is no profile was overwritten; the history \
+            keeps it");
         self.on_overwrite.each(|listener| listener(key));
     }
 
     /// A profile's data has grown to almost what can be stored.
     pub(crate) fn nearly_full(&self, key: &ProfileKey, size: usize) {
         metrics::counter!("profilestore_nearly_full_total").increment(1);
-        tracing::warn!(%key, size, limit = storable::MAX_DATA_BYTES, "a profile's data is almost too large to be stored");
+        tracing::warn!(%key, size, limit = storable::MAX_DATA_BYTES, "a profile's data is almost \
+            too large to be stored");
         self.on_nearly_full.each(|listener| listener(key, size));
     }
 
-    pub(crate) fn listen_error(&self, listener: impl Fn(&str, Option<&ProfileKey>) + Send + Sync + 'static) -> crate::Connection {
+    pub(crate) fn listen_error(
+        &self,
+        listener: impl Fn(&str, Option<&ProfileKey>) + Send + Sync + 'static,
+    ) -> crate::Connection {
         self.on_error.connect(Arc::new(listener))
     }
 }

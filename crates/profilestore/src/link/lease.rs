@@ -34,7 +34,8 @@ impl Lease {
     /// For how long both the store has answered and this server has renewed without a break: what
     /// others can be judged by.
     pub(crate) fn contact_time(&self, now: Instant, max_gap: Duration) -> Option<Duration> {
-        let (answered, renewed) = (self.contact.time(now, max_gap)?, self.renewals.time(now, max_gap)?);
+        let (answered, renewed) =
+            (self.contact.time(now, max_gap)?, self.renewals.time(now, max_gap)?);
         Some(answered.min(renewed))
     }
 

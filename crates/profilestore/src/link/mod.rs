@@ -85,7 +85,10 @@ pub(crate) struct Link {
 
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Link").field("store", &self.store).field("job_id", &self.job_id).finish_non_exhaustive()
+        f.debug_struct("Link")
+            .field("store", &self.store)
+            .field("job_id", &self.job_id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -158,7 +161,12 @@ impl Link {
     /// Fails once the server is closing.
     pub(crate) fn check_open(&self, key: &ProfileKey) -> Result<()> {
         if self.is_closing() {
-            return Err(Error::new(ErrorKind::Closing, "this game server is shutting down").about(key));
+            return Err(Error::new(
+                ErrorKind::Closing,
+                "this game server is shutting \
+                down",
+            )
+            .about(key));
         }
         Ok(())
     }
@@ -169,7 +177,8 @@ impl Link {
         Deadline::of_call().unwrap_or_else(begins)
     }
 
-    // --- the lease -----------------------------------------------------------------------------------------------
+    // --- the lease
+    // -----------------------------------------------------------------------------------------------
 
     pub(crate) fn server(&self) -> ServerId {
         self.lease.lock().server
@@ -185,7 +194,8 @@ impl Link {
     /// the session has yet to look at a notice, so only what was confirmed before that came counts.
     pub(crate) fn confirms(&self, held_by: ServerId, unseen: Option<Instant>) -> bool {
         let lease = self.lease.lock();
-        lease.server == held_by && lease.is_confirmed(unseen.unwrap_or(lease.confirmed_at), self.env.now())
+        lease.server == held_by
+            && lease.is_confirmed(unseen.unwrap_or(lease.confirmed_at), self.env.now())
     }
 
     /// The longest silence of the store that still counts as uninterrupted contact.

@@ -65,7 +65,12 @@ impl KeyQueues {
         let mut state = self.state.lock();
         let first = match state.waiting.get_mut(key) {
             Some(queue) if queue.len() >= limit => {
-                return Err(Error::new(ErrorKind::Overloaded, "too many operations wait for the profile").about(key));
+                return Err(Error::new(
+                    ErrorKind::Overloaded,
+                    "too many operations wait for the \
+                    profile",
+                )
+                .about(key));
             }
             Some(queue) => {
                 queue.push_back(operation);
@@ -151,7 +156,8 @@ impl Drop for Driving {
 
 /// What is answered in the place of an operation that its runtime took along.
 pub(crate) fn runtime_gone() -> Error {
-    let message = "the Tokio runtime that this game server was started on is gone; nothing was done";
+    let message = "the Tokio runtime that this game server was started on is gone; nothing was \
+        done";
     Error::new(ErrorKind::Closing, message)
 }
 
@@ -178,7 +184,13 @@ impl<T> Reply<T> {
 
 impl<T> Drop for Reply<T> {
     fn drop(&mut self) {
-        let broken_off = || Error::new(ErrorKind::Unknown, "the operation was broken off; see the log");
+        let broken_off = || {
+            Error::new(
+                ErrorKind::Unknown,
+                "the operation was broken off; see the \
+            log",
+            )
+        };
         self.send(Err(if self.begun { broken_off() } else { runtime_gone() }));
     }
 }
@@ -231,7 +243,10 @@ mod tests {
         let queues = KeyQueues::new(Handle::current());
         let first = queues.run(&key("a"), 1, async { panic!("on purpose") }).unwrap();
         let second = queues.run(&key("a"), 1, async { 7 }).unwrap();
-        assert_eq!(queues.run(&key("a"), 1, async {}).err().map(|e| e.kind()), Some(ErrorKind::Overloaded));
+        assert_eq!(
+            queues.run(&key("a"), 1, async {}).err().map(|e| e.kind()),
+            Some(ErrorKind::Overloaded)
+        );
         let first: Result<()> = first.wait().await;
         assert_eq!(first.unwrap_err().kind(), ErrorKind::Unknown);
         assert_eq!(second.wait().await.unwrap(), 7);

@@ -9,7 +9,8 @@ use tokio::{sync::mpsc, time::Instant};
 use super::{Link, Parts, lease::Lease};
 use crate::{
     data_store::{
-        Change, Commit, CommitId, CommitReply, ConflictKind, DataStoreExt, Incarnation, Notice, Returning, ServerId, StoreError,
+        Change, Commit, CommitId, CommitReply, ConflictKind, DataStoreExt, Incarnation, Notice,
+        Returning, ServerId, StoreError,
     },
     error::{Error, ErrorKind, Result},
     messenger::Hint,
@@ -22,7 +23,12 @@ pub(crate) const RETRY: Duration = Duration::from_secs(1);
 /// Registers a new incarnation of this server. Fails when the store cannot be reached.
 pub(crate) async fn register(parts: &Parts) -> Result<(Lease, mpsc::Receiver<Hint>)> {
     let refused = |error: StoreError| {
-        Error::new(ErrorKind::Unavailable, "the game server could not register in the store").caused_by(error)
+        Error::new(
+            ErrorKind::Unavailable,
+            "the game server could not register in the \
+            store",
+        )
+        .caused_by(error)
     };
     let mut attempts = 0;
     let identity = loop {
@@ -41,7 +47,12 @@ pub(crate) async fn register(parts: &Parts) -> Result<(Lease, mpsc::Receiver<Hin
         id: CommitId(parts.env.uuid()),
         incarnation: identity.incarnation,
         from: Some(server),
-        changes: vec![registration(server, parts.place_id, &parts.job_id, parts.settings.lease_time)],
+        changes: vec![registration(
+            server,
+            parts.place_id,
+            &parts.job_id,
+            parts.settings.lease_time,
+        )],
         returning: Returning::HEAD,
     };
     let sent = parts.env.now();
@@ -59,7 +70,18 @@ pub(crate) async fn register(parts: &Parts) -> Result<(Lease, mpsc::Receiver<Hin
     let revision = reply.server.map_or(1, |row| row.revision);
     let lease_time = parts.settings.lease_time;
     let renewals = contact;
-    Ok((Lease { server, incarnation: identity.incarnation, revision, lease_time, confirmed_at: sent, contact, renewals }, hints))
+    Ok((
+        Lease {
+            server,
+            incarnation: identity.incarnation,
+            revision,
+            lease_time,
+            confirmed_at: sent,
+            contact,
+            renewals,
+        },
+        hints,
+    ))
 }
 
 fn registration(id: ServerId, place_id: i64, job_id: &str, lease_time: Duration) -> Change {
@@ -134,7 +156,11 @@ impl Renewal {
                 let lease = link.lease.lock();
                 (lease.server, lease.revision)
             };
-            let change = Change::RenewServer { id, revision, acknowledged: std::mem::take(&mut self.acknowledged) };
+            let change = Change::RenewServer {
+                id,
+                revision,
+                acknowledged: std::mem::take(&mut self.acknowledged),
+            };
             (link.new_commit(vec![change], Returning::HEAD), link.env.now())
         });
         // A store that does not answer must not keep the next attempt from being made.
@@ -147,16 +173,20 @@ impl Renewal {
                 let received = link.env.now();
                 Renewed::Yes(Box::new(Confirmation { sent, asked, received, reply }))
             }
-            Ok(Err(StoreError::Conflict(conflict))) if conflict.kind == ConflictKind::Server => match conflict.server {
-                Some(row) if !row.dead => {
-                    link.lease.lock().revision = row.revision;
-                    Renewed::NotNow
+            Ok(Err(StoreError::Conflict(conflict))) if conflict.kind == ConflictKind::Server => {
+                match conflict.server {
+                    Some(row) if !row.dead => {
+                        link.lease.lock().revision = row.revision;
+                        Renewed::NotNow
+                    }
+                    _ => Renewed::Over(None),
                 }
-                _ => Renewed::Over(None),
-            },
+            }
             Ok(Err(StoreError::Replaced { found, .. })) => Renewed::Over(Some(found)),
             Ok(Err(StoreError::Unavailable { .. })) => {
-                if let Some(Change::RenewServer { acknowledged, .. }) = commit.changes.into_iter().next() {
+                if let Some(Change::RenewServer { acknowledged, .. }) =
+                    commit.changes.into_iter().next()
+                {
                     self.acknowledged = acknowledged;
                 }
                 Renewed::NotNow
@@ -174,8 +204,13 @@ impl Renewal {
 
     /// This server was declared dead while it was away, or its store was replaced: registers a new
     /// incarnation of it. None: not yet.
-    pub(crate) async fn begin_anew(&mut self, link: &Link, replaced: bool) -> Option<mpsc::Receiver<Hint>> {
-        tracing::warn!(server = %link.server(), replaced, "this server was declared dead; taking a new incarnation");
+    pub(crate) async fn begin_anew(
+        &mut self,
+        link: &Link,
+        replaced: bool,
+    ) -> Option<mpsc::Receiver<Hint>> {
+        tracing::warn!(server = %link.server(), replaced, "this server was declared dead; taking \
+            a new incarnation");
         metrics::counter!("profilestore_server_deaths_total").increment(1);
         let (lease, hints) = match register(&link.parts()).await {
             Ok(registered) => registered,

@@ -100,7 +100,8 @@ impl Room {
             let (enter, entered) = oneshot::channel();
             let line = if rank == Rank::First { &mut state.first } else { &mut state.rest };
             line.push_back(Waiting { bytes, enter });
-            metrics::gauge!("profilestore_saves_waiting").set((state.first.len() + state.rest.len()) as f64);
+            metrics::gauge!("profilestore_saves_waiting")
+                .set((state.first.len() + state.rest.len()) as f64);
             entered
         };
         match entered.await {
@@ -135,7 +136,11 @@ impl Room {
     pub(crate) fn note_lateness(&self, late: Duration) {
         metrics::histogram!("profilestore_save_lateness_seconds").record(late.as_secs_f64());
         if late > LATE && !self.told.swap(true, Relaxed) {
-            tracing::warn!(?late, "the store is too slow for the saves that are due; they wait at their sessions");
+            tracing::warn!(
+                ?late,
+                "the store is too slow for the saves that are due; they wait at \
+                their sessions"
+            );
         } else if late < IN_TIME {
             self.told.store(false, Relaxed);
         }
@@ -163,7 +168,8 @@ impl State {
     /// The next one to enter. None enters before one of rank first that waits for bytes.
     fn next(&mut self) -> Option<(Rank, Waiting)> {
         let rank = if self.first.is_empty() { Rank::Save } else { Rank::First };
-        let bytes = if rank == Rank::First { self.first.front()?.bytes } else { self.rest.front()?.bytes };
+        let bytes =
+            if rank == Rank::First { self.first.front()?.bytes } else { self.rest.front()?.bytes };
         if !self.fits(rank, bytes) {
             return None;
         }
@@ -251,7 +257,9 @@ mod tests {
         let room = Room::new(Env::system());
         let mut pass = room.enter(Rank::Save, 1 << 30).await;
         pass.resize(1 << 30);
-        assert!(tokio::time::timeout(Duration::from_secs(9), room.enter(Rank::First, 1)).await.is_err());
+        assert!(
+            tokio::time::timeout(Duration::from_secs(9), room.enter(Rank::First, 1)).await.is_err()
+        );
         drop(pass);
         room.enter(Rank::First, 1).await;
         assert_eq!(room.bytes_under_way(), 0);

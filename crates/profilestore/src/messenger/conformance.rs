@@ -19,7 +19,8 @@ const SOON: Duration = Duration::from_secs(20);
 /// How long it takes to be sure that nothing comes.
 const SILENCE: Duration = Duration::from_millis(150);
 
-/// Two ends of a messenger under test: two processes' where it connects processes, else the same twice.
+/// Two ends of a messenger under test: two processes' where it connects processes, else the same
+/// twice.
 pub struct Subject {
     near: Arc<dyn Messenger>,
     far: Arc<dyn Messenger>,
@@ -38,7 +39,8 @@ impl Subject {
         Self { near, far, guards: Vec::new() }
     }
 
-    /// Subscribes at the near end, and waits until hints of the far end arrive: between machines word of a subscription takes a moment.
+    /// Subscribes at the near end, and waits until hints of the far end arrive: between machines
+    /// word of a subscription takes a moment.
     async fn listen(&self, server: ServerId) -> mpsc::Receiver<Hint> {
         listen(&*self.near, &*self.far, server).await
     }
@@ -63,7 +65,11 @@ async fn heard(hints: &mut mpsc::Receiver<Hint>) -> Hint {
     timeout(SOON, hints.recv()).await.expect("a hint in time").expect("the messenger is there")
 }
 
-async fn listen(at: &dyn Messenger, from: &dyn Messenger, server: ServerId) -> mpsc::Receiver<Hint> {
+async fn listen(
+    at: &dyn Messenger,
+    from: &dyn Messenger,
+    server: ServerId,
+) -> mpsc::Receiver<Hint> {
     let mut hints = at.subscribe(server).await;
     for n in 0..400 {
         let probe = key(&format!("probe {n}"));
@@ -94,9 +100,12 @@ pub async fn hints_arrive_whatever_the_key(subject: Subject) {
     let me = server();
     let mut hints = subject.listen(me).await;
     let longest = "\u{1f600}".repeat(50);
-    for [store, scope, name] in
-        [["PlayerData", "global", "7"], ["a b", "*", ">"], ["\r\n", ".", "x/y'\\\""], [&longest, &longest, &longest]]
-    {
+    for [store, scope, name] in [
+        ["PlayerData", "global", "7"],
+        ["a b", "*", ">"],
+        ["\r\n", ".", "x/y'\\\""],
+        [&longest, &longest, &longest],
+    ] {
         let key = ProfileKey::new(store, scope, name).expect("a valid name");
         subject.far.hint(me, &key).await;
         assert_eq!(heard(&mut hints).await, Hint::Look(key));
@@ -113,7 +122,10 @@ pub async fn hints_go_both_ways(subject: Subject) {
     subject.near.hint(one, &key("c")).await;
     // In any order.
     let near = [heard(&mut near).await, heard(&mut near).await];
-    assert!(near.contains(&Hint::Look(key("a"))) && near.contains(&Hint::Look(key("c"))), "{near:?}");
+    assert!(
+        near.contains(&Hint::Look(key("a"))) && near.contains(&Hint::Look(key("c"))),
+        "{near:?}"
+    );
     assert_eq!(heard(&mut far).await, Hint::Look(key("b")));
 }
 
@@ -129,7 +141,8 @@ pub async fn hints_reach_their_server_only(subject: Subject) {
     silent(&mut second).await;
 }
 
-/// Hints that the same end sends after `subscribe` has returned arrive, and nothing is said of a gap when there was none.
+/// Hints that the same end sends after `subscribe` has returned arrive, and nothing is said of a
+/// gap when there was none.
 pub async fn a_new_subscription_hears_at_once(subject: Subject) {
     for _ in 0..20 {
         let me = server();
@@ -206,7 +219,11 @@ pub async fn a_slow_receiver_is_told_of_the_gap(subject: Subject) {
                 more += 1;
                 subject.far.hint(me, &key("a")).await;
             }
-            Err(_) => panic!("{before} hints of {} arrived, and nothing was said of a gap", 4 * HINT_QUEUE),
+            Err(_) => panic!(
+                "{before} hints of {} arrived, and nothing was said of a \
+                gap",
+                4 * HINT_QUEUE
+            ),
         }
     }
     while timeout(SILENCE, hints.recv()).await.is_ok() {}

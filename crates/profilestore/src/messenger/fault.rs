@@ -33,7 +33,8 @@ pub struct HintChances {
     pub death: Duration,
 }
 
-/// A messenger behind a [`Line`], whose hints get lost, repeated and delayed by chance. Cheap to clone; clones share everything.
+/// A messenger behind a [`Line`], whose hints get lost, repeated and delayed by chance. Cheap to
+/// clone; clones share everything.
 #[derive(Clone)]
 pub struct FaultyMessenger {
     inner: Arc<dyn Messenger>,
@@ -52,7 +53,8 @@ impl fmt::Debug for FaultyMessenger {
 }
 
 impl FaultyMessenger {
-    /// A way to a messenger. `line` is the one of the server's store where a server is to be cut off from both.
+    /// A way to a messenger. `line` is the one of the server's store where a server is to be cut
+    /// off from both.
     pub fn new(inner: Arc<dyn Messenger>, line: Line, rng: impl Rng, chances: HintChances) -> Self {
         Self { inner, line, rng: Arc::new(rng), chances: Arc::new(Mutex::new(chances)) }
     }
@@ -71,7 +73,8 @@ impl FaultyMessenger {
 impl Messenger for FaultyMessenger {
     async fn subscribe(&self, server: ServerId) -> mpsc::Receiver<Hint> {
         let chances = *self.chances.lock();
-        let dies_in = self.happens(chances.dies).then(|| chances.death.mul_f64(fraction(&*self.rng)));
+        let dies_in =
+            self.happens(chances.dies).then(|| chances.death.mul_f64(fraction(&*self.rng)));
         let mut from = self.inner.subscribe(server).await;
         let (to, receiver) = mpsc::channel(HINT_QUEUE);
         let line = self.line.clone();
@@ -92,7 +95,11 @@ impl Messenger for FaultyMessenger {
             return;
         }
         let chances = *self.chances.lock();
-        let copies = if self.happens(chances.lost) { 0 } else { 1 + u32::from(self.happens(chances.repeated)) };
+        let copies = if self.happens(chances.lost) {
+            0
+        } else {
+            1 + u32::from(self.happens(chances.repeated))
+        };
         for _ in 0..copies {
             if self.happens(chances.delayed) {
                 let (inner, line, key) = (self.inner.clone(), self.line.clone(), key.clone());
@@ -117,7 +124,12 @@ mod tests {
     use uuid::Uuid;
 
     fn messenger(chances: HintChances) -> FaultyMessenger {
-        FaultyMessenger::new(Arc::new(LocalMessenger::new()), Line::default(), SeededRng::new(1), chances)
+        FaultyMessenger::new(
+            Arc::new(LocalMessenger::new()),
+            Line::default(),
+            SeededRng::new(1),
+            chances,
+        )
     }
 
     /// How many of 1000 hints arrive.
@@ -138,9 +150,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn hints_are_lost_repeated_and_silenced_as_often_as_told() {
         assert_eq!(arrive(&messenger(HintChances::default())).await, 1000);
-        assert_eq!(arrive(&messenger(HintChances { lost: 1.0, ..HintChances::default() })).await, 0);
-        assert_eq!(arrive(&messenger(HintChances { repeated: 1.0, ..HintChances::default() })).await, 2000);
-        assert_eq!(arrive(&messenger(HintChances { dies: 1.0, ..HintChances::default() })).await, 0);
+        assert_eq!(
+            arrive(&messenger(HintChances { lost: 1.0, ..HintChances::default() })).await,
+            0
+        );
+        assert_eq!(
+            arrive(&messenger(HintChances { repeated: 1.0, ..HintChances::default() })).await,
+            2000
+        );
+        assert_eq!(
+            arrive(&messenger(HintChances { dies: 1.0, ..HintChances::default() })).await,
+            0
+        );
         let some = arrive(&messenger(HintChances { lost: 0.3, ..HintChances::default() })).await;
         assert!((600..800).contains(&some), "{some}");
         let cut = messenger(HintChances::default());
@@ -157,7 +178,12 @@ mod conformance {
     async fn subject() -> Subject {
         let inner: Arc<dyn Messenger> = Arc::new(LocalMessenger::new());
         let [near, far] = [1, 2].map(|seed| {
-            let faulty = FaultyMessenger::new(inner.clone(), Line::default(), SeededRng::new(seed), HintChances::default());
+            let faulty = FaultyMessenger::new(
+                inner.clone(),
+                Line::default(),
+                SeededRng::new(seed),
+                HintChances::default(),
+            );
             Arc::new(faulty) as Arc<dyn Messenger>
         });
         Subject::new(near, far)

@@ -31,7 +31,10 @@ impl LocalMessenger {
     /// True when it listens here.
     #[cfg(feature = "postgres")]
     pub(crate) fn listens(&self, server: ServerId) -> bool {
-        self.subscribers.lock().get(&server).is_some_and(|subscriber| !subscriber.sender.is_closed())
+        self.subscribers
+            .lock()
+            .get(&server)
+            .is_some_and(|subscriber| !subscriber.sender.is_closed())
     }
 
     /// The current listeners.

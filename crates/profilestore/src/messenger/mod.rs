@@ -30,7 +30,8 @@ pub use nats::{NatsMessenger, NatsOptions};
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresMessenger;
 
-/// How many hints may wait for a slow receiver. Beyond that they are dropped and a [`Hint::Gap`] takes their place.
+/// How many hints may wait for a slow receiver. Beyond that they are dropped and a [`Hint::Gap`]
+/// takes their place.
 pub const HINT_QUEUE: usize = 4096;
 
 /// What a subscriber hears.
@@ -47,9 +48,10 @@ pub enum Hint {
 ///
 /// # Contract
 ///
-/// To be correct, an implementation never blocks for longer than handing the hint over takes, and reports a gap whenever it
-/// knows or suspects that hints were lost, the first time after a subscription was made included only if some could have been.
-/// While nothing is wrong, hints arrive; nothing else is promised, and nothing else is relied on. [`conformance`] tests it.
+/// To be correct, an implementation never blocks for longer than handing the hint over takes, and
+/// reports a gap whenever it knows or suspects that hints were lost, the first time after a
+/// subscription was made included only if some could have been. While nothing is wrong, hints
+/// arrive; nothing else is promised, and nothing else is relied on. [`conformance`] tests it.
 #[async_trait]
 pub trait Messenger: fmt::Debug + Send + Sync + 'static {
     /// Begins to receive the hints for one server. Ends when the receiver is dropped.

@@ -1,9 +1,10 @@
 //! Hints through PostgreSQL's `LISTEN` and `NOTIFY`: no further server, one connection a process.
 //!
-//! Each game server listens on a channel of its own; a payload lists keys. The connection that listens also notifies: hints that
-//! come while a `NOTIFY` is under way share the next one, and one for the same key and server goes once. It is a transaction of its
-//! own, which waits for no disk (`synchronous_commit = off`): within the store's transactions it would make their commits wait for each
-//! other. A lost connection is made anew, and every listener hears of a gap.
+//! Each game server listens on a channel of its own; a payload lists keys. The connection that
+//! listens also notifies: hints that come while a `NOTIFY` is under way share the next one, and one
+//! for the same key and server goes once. It is a transaction of its own, which waits for no disk
+//! (`synchronous_commit = off`): within the store's transactions it would make their commits wait
+//! for each other. A lost connection is made anew, and every listener hears of a gap.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -45,7 +46,8 @@ const PROBE: Duration = Duration::from_secs(5);
 /// How long to wait between attempts to connect, doubling from the first to the last.
 const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
 
-const NOTIFY: &str = "SELECT pg_notify(u.channel, u.payload) FROM unnest($1::text[], $2::text[]) AS u (channel, payload)";
+const NOTIFY: &str = "SELECT pg_notify(u.channel, u.payload) FROM unnest($1::text[], $2::text[]) \
+    AS u (channel, payload)";
 
 /// Separates keys in a payload, and the names of a key.
 const BETWEEN_KEYS: char = '\n';
@@ -54,7 +56,8 @@ const BETWEEN_NAMES: char = '\u{1f}';
 /// The payload that lists no keys.
 const GAP: &str = "gap";
 
-/// Hints between all processes that use one database. Cheap to clone; its connection is closed with the last clone.
+/// Hints between all processes that use one database. Cheap to clone; its connection is closed with
+/// the last clone.
 #[derive(Clone)]
 pub struct PostgresMessenger {
     shared: Arc<Shared>,
@@ -125,14 +128,25 @@ impl Drop for Shared {
 }
 
 impl PostgresMessenger {
-    /// Hints among the users of this database. Connects by and by: fails only when no runtime is there to do so. Listeners hear of a
-    /// gap once the connection stands.
+    /// Hints among the users of this database. Connects by and by: fails only when no runtime is
+    /// there to do so. Listeners hear of a gap once the connection stands.
     pub fn new(options: PostgresOptions) -> Result<Self, StoreError> {
-        let runtime = tokio::runtime::Handle::try_current()
-            .map_err(|err| StoreError::Invalid { reason: format!("the messenger needs a tokio runtime: {err}") })?;
+        let runtime = tokio::runtime::Handle::try_current().map_err(|err| StoreError::Invalid {
+            reason: format!(
+                "the messenger needs a tokio \
+                runtime: {err}"
+            ),
+        })?;
         let (here, work) = (LocalMessenger::new(), Arc::<Work>::default());
-        let shared = Arc::new(Shared { options: options.clone(), here: here.clone(), work: work.clone() });
-        let task = Task { dialer: Dialer::new(options), here, work, shared: Arc::downgrade(&shared), listening: BTreeSet::new() };
+        let shared =
+            Arc::new(Shared { options: options.clone(), here: here.clone(), work: work.clone() });
+        let task = Task {
+            dialer: Dialer::new(options),
+            here,
+            work,
+            shared: Arc::downgrade(&shared),
+            listening: BTreeSet::new(),
+        };
         runtime.spawn(task.run());
         Ok(Self { shared })
     }
@@ -175,7 +189,11 @@ impl Task {
         let mut pause = PAUSES[0];
         while self.shared.strong_count() > 0 {
             let here = self.here.clone();
-            match self.dialer.connect_with(Some(Arc::new(move |notification| deliver(&here, &notification)))).await {
+            match self
+                .dialer
+                .connect_with(Some(Arc::new(move |notification| deliver(&here, &notification))))
+                .await
+            {
                 Ok(conn) => match self.serve(&conn, &mut pause).await {
                     Ok(()) => return,
                     Err(err) => tracing::warn!(%err, "the connection for hints was lost"),
@@ -188,10 +206,12 @@ impl Task {
         }
     }
 
-    /// Listens and notifies until the connection fails, or the messenger is gone. A connection on which it listens is a success: the
-    /// next one need not wait long.
+    /// Listens and notifies until the connection fails, or the messenger is gone. A connection on
+    /// which it listens is a success: the next one need not wait long.
     async fn serve(&mut self, conn: &Conn, pause: &mut Duration) -> Result<(), StoreError> {
-        conn.batch("SET synchronous_commit = off").await.map_err(|trouble| trouble.not_applied())?;
+        conn.batch("SET synchronous_commit = off")
+            .await
+            .map_err(|trouble| trouble.not_applied())?;
         self.listen(conn).await?;
         *pause = PAUSES[0];
         let mut asked = tokio::time::interval(PROBE);
@@ -199,7 +219,8 @@ impl Task {
         loop {
             tokio::select! {
                 biased;
-                () = conn.ended() => return Err(StoreError::Unavailable { reason: "the database closed the connection".into() }),
+                () = conn.ended() => return Err(StoreError::Unavailable { reason: "the database \
+                    closed the connection".into() }),
                 () = self.work.bell.notified() => {
                     if self.shared.strong_count() == 0 {
                         return Ok(());
@@ -215,12 +236,21 @@ impl Task {
     /// Listens for those who subscribed since, and no longer for those who left.
     async fn listen(&mut self, conn: &Conn) -> Result<(), StoreError> {
         let wanted: BTreeSet<ServerId> = self.here.subscribed().into_iter().collect();
-        let new = wanted.difference(&self.listening).map(|server| format!("LISTEN {};", channel(*server)));
-        let gone = self.listening.difference(&wanted).map(|server| format!("UNLISTEN {};", channel(*server)));
+        let new = wanted
+            .difference(&self.listening)
+            .map(|server| format!("LISTEN {};", channel(*server)));
+        let gone = self.listening.difference(&wanted).map(|server| {
+            format!(
+                "UNLISTEN \
+            {};",
+                channel(*server)
+            )
+        });
         let sql: String = new.chain(gone).collect();
         if !sql.is_empty() {
             conn.batch(&sql).await.map_err(|trouble| trouble.not_applied())?;
-            // From the subscription, or since the last connection was lost, to this moment nobody listened.
+            // From the subscription, or since the last connection was lost, to this moment nobody
+            // listened.
             for server in wanted.difference(&self.listening) {
                 self.here.deliver(*server, Hint::Gap);
             }
@@ -275,7 +305,10 @@ fn payloads_of(keys: &BTreeSet<ProfileKey>) -> Vec<String> {
     let mut payloads = vec![String::new()];
     for key in keys {
         let line = escaped(key);
-        if payloads.last().is_some_and(|payload| !payload.is_empty() && payload.len() + 1 + line.len() > PAYLOAD) {
+        if payloads
+            .last()
+            .is_some_and(|payload| !payload.is_empty() && payload.len() + 1 + line.len() > PAYLOAD)
+        {
             payloads.push(String::new());
         }
         if let Some(payload) = payloads.last_mut() {
@@ -314,27 +347,42 @@ mod tests {
     #[test]
     fn keys_are_packed_into_payloads_that_postgresql_takes() {
         let names: Vec<String> = (0..500).map(|n| format!("{n:03}{}", "ä".repeat(40))).collect();
-        let mut keys: BTreeSet<ProfileKey> =
-            names.iter().map(|name| ProfileKey::new("Player Data", "global", name).unwrap()).collect();
+        let mut keys: BTreeSet<ProfileKey> = names
+            .iter()
+            .map(|name| {
+                ProfileKey::new(
+                    "Player \
+                Data",
+                    "global",
+                    name,
+                )
+                .unwrap()
+            })
+            .collect();
         keys.insert(ProfileKey::new("S\n", "\u{1f}", "a\nb").unwrap());
         keys.insert(ProfileKey::new("[\"S\"]", "{", "\"").unwrap());
         let payloads = payloads_of(&keys);
         assert!(payloads.len() > 5 && payloads.iter().all(|payload| payload.len() <= PAYLOAD));
-        let found: BTreeSet<ProfileKey> = payloads.iter().flat_map(|payload| keys_of(payload)).collect();
+        let found: BTreeSet<ProfileKey> =
+            payloads.iter().flat_map(|payload| keys_of(payload)).collect();
         assert_eq!(found, keys);
     }
 
     #[test]
     fn hints_that_wait_take_bounded_memory() {
         let mut waiting = Waiting::default();
-        let name = |n: usize| ProfileKey::new("S", "global", &format!("{n:09}{}", "k".repeat(40))).unwrap();
+        let name = |n: usize| {
+            ProfileKey::new("S", "global", &format!("{n:09}{}", "k".repeat(40))).unwrap()
+        };
         for server in 0..100 {
             for n in 0..2000 {
                 assert!(waiting.add(ServerId(uuid::Uuid::from_u128(server)), &name(n)));
                 assert!(waiting.bytes <= WAITING_BYTES);
             }
         }
-        let kept = |keys: &ToSend| if let ToSend::Keys(keys) = keys { keys.iter().map(bytes_of).sum() } else { 0 };
+        let kept = |keys: &ToSend| {
+            if let ToSend::Keys(keys) = keys { keys.iter().map(bytes_of).sum() } else { 0 }
+        };
         assert_eq!(waiting.servers.values().map(kept).sum::<usize>(), waiting.bytes);
         let gaps = waiting.servers.values().filter(|keys| matches!(keys, ToSend::Gap)).count();
         assert!((1..100).contains(&gaps), "{gaps} of 100 servers hear of a gap");

@@ -29,14 +29,26 @@ mod tests {
     #[test]
     fn keys_come_back_and_nothing_else_is_taken_for_one() {
         let longest = "\u{1f600}".repeat(MAX_NAME_CHARS);
-        for [store, scope, name] in [["S", "global", "k"], ["a b", "\n", "x/y>*."], [&*longest, &longest, &longest]] {
+        for [store, scope, name] in
+            [["S", "global", "k"], ["a b", "\n", "x/y>*."], [&*longest, &longest, &longest]]
+        {
             let key = ProfileKey::new(store, scope, name).unwrap();
             let bytes = encode(&key);
             assert!(bytes.len() <= MAX_BYTES);
             assert_eq!(decode(bytes.as_bytes()), Some(key));
         }
         let long = format!("{longest}\0{longest}\0{longest}x");
-        for wrong in [&b""[..], b"S", b"S\0g", b"S\0g\0", b"S\0g\0k\0", b"S\0g\0k\0x", b"\xff\0g\0k", b"gap", long.as_bytes()] {
+        for wrong in [
+            &b""[..],
+            b"S",
+            b"S\0g",
+            b"S\0g\0",
+            b"S\0g\0k\0",
+            b"S\0g\0k\0x",
+            b"\xff\0g\0k",
+            b"gap",
+            long.as_bytes(),
+        ] {
             assert_eq!(decode(wrong), None, "{wrong:?}");
         }
     }

@@ -24,7 +24,13 @@ pub(crate) enum Start {
 }
 
 /// What a start does, given what the store holds.
-pub(crate) fn start(state: &KeyState, now_ms: i64, contact: Option<ContactTime>, asker: &Asker, periods: &Periods) -> Start {
+pub(crate) fn start(
+    state: &KeyState,
+    now_ms: i64,
+    contact: Option<ContactTime>,
+    asker: &Asker,
+    periods: &Periods,
+) -> Start {
     let lease = &state.lease;
     if let Some(holder) = &lease.holder {
         if holder.server == Some(asker.server) {
@@ -83,10 +89,19 @@ pub(crate) enum Blocker {
 }
 
 /// Whether another server's session, or one of `own`, prevents a write from outside.
-pub(crate) fn blocker(state: &KeyState, own: ServerId, now_ms: i64, contact: Option<ContactTime>, periods: &Periods) -> Blocker {
+pub(crate) fn blocker(
+    state: &KeyState,
+    own: ServerId,
+    now_ms: i64,
+    contact: Option<ContactTime>,
+    periods: &Periods,
+) -> Blocker {
     match &state.lease.holder {
         None => Blocker::Free,
-        Some(holder) if holder.server != Some(own) && liveness(state, holder, now_ms, contact, periods) == Death::Dead => {
+        Some(holder)
+            if holder.server != Some(own)
+                && liveness(state, holder, now_ms, contact, periods) == Death::Dead =>
+        {
             Blocker::Dead
         }
         Some(_) => Blocker::Held,

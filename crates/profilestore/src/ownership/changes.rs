@@ -21,7 +21,13 @@ impl<'a> Seen<'a> {
     }
 
     fn change(self, lease: LeaseState, epoch: Epoch) -> Change {
-        Change::Lease { key: self.key.clone(), revision: self.revision, lease, raise_epoch: epoch == Epoch::Raised, seal: false }
+        Change::Lease {
+            key: self.key.clone(),
+            revision: self.revision,
+            lease,
+            raise_epoch: epoch == Epoch::Raised,
+            seal: false,
+        }
     }
 }
 
@@ -85,7 +91,12 @@ pub(crate) fn touched(state: &KeyState) -> Change {
 /// An import writes a key's versions one by one, each with the lease that it had. The last one is
 /// the profile as it is from then on.
 #[cfg(feature = "transfer")]
-pub(crate) fn imported(key: &ProfileKey, revision: u64, lease: LeaseState, is_last: bool) -> Change {
+pub(crate) fn imported(
+    key: &ProfileKey,
+    revision: u64,
+    lease: LeaseState,
+    is_last: bool,
+) -> Change {
     Change::Lease { key: key.clone(), revision, lease, raise_epoch: is_last, seal: false }
 }
 
@@ -99,5 +110,11 @@ pub(crate) fn by_document(state: &KeyState, lease: LeaseState, same_session: boo
 /// A store's list of standing edits was changed. It has no holder: its epoch is a stamp, which
 /// tells a start whether the list that it went by is still the current one.
 pub(crate) fn stamped(key: &ProfileKey, revision: u64) -> Change {
-    Change::Lease { key: key.clone(), revision, lease: LeaseState::default(), raise_epoch: true, seal: false }
+    Change::Lease {
+        key: key.clone(),
+        revision,
+        lease: LeaseState::default(),
+        raise_epoch: true,
+        seal: false,
+    }
 }

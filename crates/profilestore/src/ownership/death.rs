@@ -36,14 +36,21 @@ pub(crate) fn judge(row: &ServerRow, now_ms: i64, contact: Option<ContactTime>) 
     if age > lease && contact >= lease {
         return Death::Dead;
     }
-    let missing = (lease + Duration::from_millis(1)).saturating_sub(age).max(lease.saturating_sub(contact));
+    let missing =
+        (lease + Duration::from_millis(1)).saturating_sub(age).max(lease.saturating_sub(contact));
     Death::NotKnown { again_in: missing.max(Duration::from_millis(1)) }
 }
 
 /// Whether a holder's server is dead. A session that no row vouches for follows its record's last
 /// update; when there is none, only the steps of asking and waiting lead to it. A row that is gone
 /// was swept long after its death.
-pub(super) fn liveness(state: &KeyState, holder: &Holder, now_ms: i64, contact: Option<ContactTime>, periods: &Periods) -> Death {
+pub(super) fn liveness(
+    state: &KeyState,
+    holder: &Holder,
+    now_ms: i64,
+    contact: Option<ContactTime>,
+    periods: &Periods,
+) -> Death {
     match (holder.server, &state.holder_server, holder.last_update_ms) {
         (Some(_), Some(row), _) => judge(row, now_ms, contact),
         (Some(_), None, _) => Death::Dead,
@@ -91,17 +98,24 @@ struct Observation {
 
 impl Contact {
     /// Notes an answer of the store. `max_gap` is how far apart two answers may lie.
-    pub(crate) fn observe(&mut self, sent: Instant, received: Instant, store_ms: i64, max_gap: Duration) {
+    pub(crate) fn observe(
+        &mut self,
+        sent: Instant,
+        received: Instant,
+        store_ms: i64,
+        max_gap: Duration,
+    ) {
         let in_step = self.last.is_some_and(|last| {
             // The store read its clock somewhere between sending and receiving, both times. Answers
             // may overtake each other.
             let tolerance = whole_ms(STEP_TOLERANCE);
-            let least =
-                whole_ms(sent.saturating_duration_since(last.received)) - whole_ms(last.received.saturating_duration_since(sent));
+            let least = whole_ms(sent.saturating_duration_since(last.received))
+                - whole_ms(last.received.saturating_duration_since(sent));
             let most = whole_ms(received.saturating_duration_since(last.sent));
             let store = store_ms.saturating_sub(last.store_ms);
             received.saturating_duration_since(last.received) <= max_gap
-                && (least.saturating_sub(tolerance)..=most.saturating_add(tolerance)).contains(&store)
+                && (least.saturating_sub(tolerance)..=most.saturating_add(tolerance))
+                    .contains(&store)
         });
         if !in_step {
             // Not when it was sent: the store may have read its clock at any moment since then,
@@ -147,7 +161,12 @@ mod tests {
         let base = Instant::now();
         let mut contact = Contact::default();
         for i in 0..5u64 {
-            contact.observe(at(base, i * 5000), at(base, i * 5000 + 20), 1_000_000 + i as i64 * 5000, GAP);
+            contact.observe(
+                at(base, i * 5000),
+                at(base, i * 5000 + 20),
+                1_000_000 + i as i64 * 5000,
+                GAP,
+            );
         }
         assert_eq!(contact.time(at(base, 20_020), GAP), Some(Duration::from_millis(20_000)));
     }

@@ -39,7 +39,10 @@ pub(crate) enum Take {
 pub(super) fn taken(lease: &LeaseState, how: Take, asker: &Asker, now_ms: i64) -> LeaseState {
     // Asked for after it was offered to us: the new session hands it on at once. Every other
     // request has had its time.
-    let request = lease.request.clone().filter(|r| how == Take::Offered && r.id != asker.request && r.server.is_some());
+    let request = lease
+        .request
+        .clone()
+        .filter(|r| how == Take::Offered && r.id != asker.request && r.server.is_some());
     LeaseState {
         load_count: lease.load_count.saturating_add(1),
         holder: Some(Holder {
@@ -71,7 +74,10 @@ pub(super) fn asked(lease: &LeaseState, asker: &Asker, now_ms: i64) -> LeaseStat
 
 /// The lease once its holder has let go: offered to the server that asked for it.
 pub(super) fn released(lease: &LeaseState, now_ms: i64) -> LeaseState {
-    let offer = lease.request.as_ref().and_then(|request| Some(Offer { to: request.id, server: request.server?, at_ms: now_ms }));
+    let offer = lease
+        .request
+        .as_ref()
+        .and_then(|request| Some(Offer { to: request.id, server: request.server?, at_ms: now_ms }));
     LeaseState { load_count: lease.load_count, holder: None, request: None, offer }
 }
 

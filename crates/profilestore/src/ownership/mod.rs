@@ -51,7 +51,9 @@ pub(crate) use asking::{Blocker, Held, Start, blocker, held, patience, start};
 pub(crate) use changes::by_document;
 #[cfg(feature = "transfer")]
 pub(crate) use changes::imported;
-pub(crate) use changes::{Seen, adopted, asked, cleared, released, stamped, taken, touched, withdrawn};
+pub(crate) use changes::{
+    Seen, adopted, asked, cleared, released, stamped, taken, touched, withdrawn,
+};
 pub(crate) use death::{Contact, Death, is_confirmed, judge};
 pub(crate) use lease::{Asker, Take};
 
@@ -65,6 +67,10 @@ pub(crate) struct Periods {
 
 impl Periods {
     pub(crate) fn of(settings: &Settings) -> Self {
-        Self { session_steal: settings.session_steal, assume_dead: settings.assume_dead, offer_time: settings.offer_time }
+        Self {
+            session_steal: settings.session_steal,
+            assume_dead: settings.assume_dead,
+            offer_time: settings.offer_time,
+        }
     }
 }

@@ -68,7 +68,8 @@ fn a_start_that_has_asked_looks_again_when_the_holder_may_be_dead() {
     assert_eq!(wait(held_by_1(19_000)), Duration::from_millis(1501));
     assert_eq!(wait(held_by_1(0)), Duration::from_millis(20_501));
     let mut offered = state();
-    offered.lease.offer = Some(Offer { to: RequestId(Uuid::from_u128(9)), server: server(9), at_ms: NOW - 4000 });
+    offered.lease.offer =
+        Some(Offer { to: RequestId(Uuid::from_u128(9)), server: server(9), at_ms: NOW - 4000 });
     assert_eq!(wait(offered), Duration::from_secs(6));
 }
 
@@ -100,7 +101,10 @@ fn a_live_holder_is_asked_then_waited_for_and_stolen_from_in_the_end() {
 fn an_old_row_is_dead_only_for_an_observer_who_was_there_all_the_time() {
     let state = held_by_1(20_501);
     assert_eq!(decide(&state, &asker(2), LONG), Start::Take(Take::Dead));
-    assert_eq!(decide(&state, &asker(2), Some(Duration::from_millis(20_500))), Start::Take(Take::Dead));
+    assert_eq!(
+        decide(&state, &asker(2), Some(Duration::from_millis(20_500))),
+        Start::Take(Take::Dead)
+    );
     assert_eq!(decide(&state, &asker(2), Some(Duration::from_secs(20))), Start::Ask);
     assert_eq!(decide(&state, &asker(2), None), Start::Ask);
     assert_eq!(decide(&held_by_1(20_500), &asker(2), LONG), Start::Ask);

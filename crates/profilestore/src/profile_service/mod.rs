@@ -1,7 +1,8 @@
 //! The older API, ProfileService's, on the same engine: profiles of either open in the other.
 //!
-//! A [`Store`] loads profiles and sends global updates; a [`Profile`] is a live one, with its meta tags and its [`GlobalUpdates`]; a
-//! [`View`] is one that was read, to look at or to roll back with.
+//! A [`Store`] loads profiles and sends global updates; a [`Profile`] is a live one, with its meta
+//! tags and its [`GlobalUpdates`]; a [`View`] is one that was read, to look at or to roll back
+//! with.
 //!
 //! ```
 //! # use profilestore::{GameServer, data_store::MemoryStore, env::Env, profile_service::{NotReleased, Store, settings}};
@@ -36,9 +37,11 @@
 //! # }
 //! ```
 //!
-//! What belongs to the module as a whole is the game server's: `ServiceLocked` is [`GameServer::is_closing`](crate::GameServer::is_closing), `IssueSignal`
-//! [`GameServer::on_error`](crate::GameServer::on_error), `CorruptionSignal` [`GameServer::on_overwrite`](crate::GameServer::on_overwrite),
-//! `CriticalStateSignal` [`GameServer::on_critical_toggle`](crate::GameServer::on_critical_toggle), `IsLive`
+//! What belongs to the module as a whole is the game server's: `ServiceLocked` is
+//! [`GameServer::is_closing`](crate::GameServer::is_closing), `IssueSignal`
+//! [`GameServer::on_error`](crate::GameServer::on_error), `CorruptionSignal`
+//! [`GameServer::on_overwrite`](crate::GameServer::on_overwrite), `CriticalStateSignal`
+//! [`GameServer::on_critical_toggle`](crate::GameServer::on_critical_toggle), `IsLive`
 //! [`GameServer::access_state`](crate::GameServer::access_state).
 
 use std::{sync::Arc, time::Duration};
@@ -60,24 +63,32 @@ pub use profile::Profile;
 pub use updates::{GlobalUpdate, GlobalUpdates, UpdateHandler};
 pub use view::View;
 
-/// The periods of ProfileService: an autosave every 30 s, and half an hour until a session that no server row vouches for counts as
-/// dead. The rest is as usual.
+/// The periods of ProfileService: an autosave every 30 s, and half an hour until a session that no
+/// server row vouches for counts as dead. The rest is as usual.
 pub fn settings() -> Settings {
-    Settings { autosave_period: Duration::from_secs(30), assume_dead: Duration::from_secs(30 * 60), ..Settings::default() }
+    Settings {
+        autosave_period: Duration::from_secs(30),
+        assume_dead: Duration::from_secs(30 * 60),
+        ..Settings::default()
+    }
 }
 
-/// What loading does about a profile that a live session elsewhere holds. Specification: `not_released_handler`.
+/// What loading does about a profile that a live session elsewhere holds. Specification:
+/// `not_released_handler`.
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub enum NotReleased {
-    /// Asks its holder to let go, and takes it from one that does not answer. Specification: `"ForceLoad"`.
+    /// Asks its holder to let go, and takes it from one that does not answer. Specification:
+    /// `"ForceLoad"`.
     #[default]
     ForceLoad,
     /// Takes it at once; what its holder has not saved is lost. Specification: `"Steal"`.
     Steal,
-    /// Asked at every attempt who holds it. See [`StartOptions::when_held`]. Specification: a function, which answers `"Repeat"`
-    /// ([`WhenHeld::Wait`](crate::WhenHeld::Wait)), `"Cancel"` ([`WhenHeld::GiveUp`](crate::WhenHeld::GiveUp)), `"ForceLoad"`
-    /// ([`WhenHeld::Ask`](crate::WhenHeld::Ask)) or `"Steal"` ([`WhenHeld::Steal`](crate::WhenHeld::Steal)).
+    /// Asked at every attempt who holds it. See [`StartOptions::when_held`]. Specification: a
+    /// function, which answers `"Repeat"` ([`WhenHeld::Wait`](crate::WhenHeld::Wait)), `"Cancel"`
+    /// ([`WhenHeld::GiveUp`](crate::WhenHeld::GiveUp)), `"ForceLoad"`
+    /// ([`WhenHeld::Ask`](crate::WhenHeld::Ask)) or `"Steal"`
+    /// ([`WhenHeld::Steal`](crate::WhenHeld::Steal)).
     Ask(Arc<DecideHeld>),
 }
 
@@ -91,7 +102,8 @@ impl std::fmt::Debug for NotReleased {
     }
 }
 
-/// Profiles whose data is a `T`, as ProfileService has them. Cheap to clone. Specification: `ProfileStore`, made by `GetProfileStore`.
+/// Profiles whose data is a `T`, as ProfileService has them. Cheap to clone. Specification:
+/// `ProfileStore`, made by `GetProfileStore`.
 pub struct Store<T> {
     store: ProfileStore<T>,
 }
@@ -125,8 +137,9 @@ impl<T: ProfileData> Store<T> {
         Self { store: self.store.mock() }
     }
 
-    /// Loads a profile: from now on this server alone may change it. Waits and fails as [`ProfileStore::start_session`] does; where the
-    /// specification has nil, the error says why. Specification: `LoadProfileAsync`.
+    /// Loads a profile: from now on this server alone may change it. Waits and fails as
+    /// [`ProfileStore::start_session`] does; where the specification has nil, the error says why.
+    /// Specification: `LoadProfileAsync`.
     pub fn load_profile(
         &self,
         key: &str,
@@ -151,10 +164,12 @@ impl<T: ProfileData> Store<T> {
         async move { Ok(Profile::new(started.await?)) }
     }
 
-    /// Adds global updates to a profile, changes or clears active ones, whether or not the profile is live anywhere or exists yet.
-    /// `handler` is called with those that there are, on the library's task, and must not block; it is called again with what is there by then when somebody
-    /// else was faster. When this returns Ok, its changes are durable, all of them at once. Fails as [`ProfileStore::send_message`]
-    /// does. Specification: `GlobalUpdateProfileAsync`.
+    /// Adds global updates to a profile, changes or clears active ones, whether or not the profile
+    /// is live anywhere or exists yet. `handler` is called with those that there are, on the
+    /// library's task, and must not block; it is called again with what is there by then when
+    /// somebody else was faster. When this returns Ok, its changes are durable, all of them at
+    /// once. Fails as [`ProfileStore::send_message`] does. Specification:
+    /// `GlobalUpdateProfileAsync`.
     pub fn global_update_profile<F>(
         &self,
         key: &str,
@@ -171,8 +186,8 @@ impl<T: ProfileData> Store<T> {
         async move { changed.await.map(drop) }
     }
 
-    /// Reads a profile, or a version of it, without loading it. None when there is none. Fails as [`ProfileStore::get`] does
-    /// otherwise. Specification: `ViewProfileAsync`.
+    /// Reads a profile, or a version of it, without loading it. None when there is none. Fails as
+    /// [`ProfileStore::get`] does otherwise. Specification: `ViewProfileAsync`.
     pub fn view_profile(
         &self,
         key: &str,
@@ -194,15 +209,19 @@ impl<T: ProfileData> Store<T> {
         }
     }
 
-    /// Goes through a profile's versions; a [`View`] is made of each by [`View::new`]. Fails on a wrong key. Specification:
-    /// `ProfileVersionQuery`.
+    /// Goes through a profile's versions; a [`View`] is made of each by [`View::new`]. Fails on a
+    /// wrong key. Specification: `ProfileVersionQuery`.
     pub fn profile_versions(&self, key: &str) -> Result<Versions<T>> {
         self.store.versions(key)
     }
 
-    /// Removes a profile, as [`ProfileStore::remove`] does; earlier versions stay for their time. To be rid of them too, see
-    /// [`crate::Operator::erase_user`]. Specification: `WipeProfileAsync`.
-    pub fn wipe_profile(&self, key: &str) -> impl Future<Output = Result<bool>> + Send + 'static + use<T> {
+    /// Removes a profile, as [`ProfileStore::remove`] does; earlier versions stay for their time.
+    /// To be rid of them too, see [`crate::Operator::erase_user`]. Specification:
+    /// `WipeProfileAsync`.
+    pub fn wipe_profile(
+        &self,
+        key: &str,
+    ) -> impl Future<Output = Result<bool>> + Send + 'static + use<T> {
         self.store.remove(key)
     }
 }

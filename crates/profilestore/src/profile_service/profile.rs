@@ -14,8 +14,9 @@ use crate::{
     signal::Connection,
 };
 
-/// A live profile of ProfileService. Cheap to clone; all clones are the same session. It is a [`crate::Profile`] with what that API
-/// has beyond it; [`crate::Profile::keep`] is taken by the global updates.
+/// A live profile of ProfileService. Cheap to clone; all clones are the same session. It is a
+/// [`crate::Profile`] with what that API has beyond it; [`crate::Profile::keep`] is taken by the
+/// global updates.
 pub struct Profile<T> {
     live: Live<T>,
     updates: GlobalUpdates<T>,
@@ -56,13 +57,20 @@ impl<T: ProfileData> Profile<T> {
         self.live.session.live.meta().meta_tags.get(name).cloned()
     }
 
-    /// Sets a tag, which is saved with the next save and can be read from [`Profile::meta_tags_latest`] then. Fails with
-    /// [`ErrorKind::SessionEnded`] once the profile is released, with [`ErrorKind::Invalid`] for a value that is no JSON.
-    /// Specification: `SetMetaTag`.
+    /// Sets a tag, which is saved with the next save and can be read from
+    /// [`Profile::meta_tags_latest`] then. Fails with [`ErrorKind::SessionEnded`] once the profile
+    /// is released, with [`ErrorKind::Invalid`] for a value that is no JSON. Specification:
+    /// `SetMetaTag`.
     pub fn set_meta_tag(&self, name: &str, value: impl Serialize) -> Result<()> {
         let session = &self.live.session;
         let value = serde_json::to_value(value).map_err(|error| {
-            Error::new(ErrorKind::Invalid, "the tag cannot be stored as JSON").about(&session.key).caused_by(error)
+            Error::new(
+                ErrorKind::Invalid,
+                "the tag cannot be stored as \
+                JSON",
+            )
+            .about(&session.key)
+            .caused_by(error)
         })?;
         session.live.edit_meta(&session.key, |meta| {
             meta.meta_tags.insert(name.to_owned(), value);
@@ -77,9 +85,12 @@ impl<T: ProfileData> Profile<T> {
         self.live.saved_meta_tags()
     }
 
-    /// Calls `listener` with [`Profile::meta_tags_latest`] after every save, the last one included, whether or not a tag changed.
-    /// Specification: `MetaTagsUpdated`.
-    pub fn on_meta_tags_updated(&self, listener: impl Fn(&Map<String, Value>) + Send + Sync + 'static) -> Connection {
+    /// Calls `listener` with [`Profile::meta_tags_latest`] after every save, the last one included,
+    /// whether or not a tag changed. Specification: `MetaTagsUpdated`.
+    pub fn on_meta_tags_updated(
+        &self,
+        listener: impl Fn(&Map<String, Value>) + Send + Sync + 'static,
+    ) -> Connection {
         let session = Arc::downgrade(&self.live.session);
         self.live.on_after_save(move |_| {
             if let Some(session) = session.upgrade() {
@@ -89,10 +100,14 @@ impl<T: ProfileData> Profile<T> {
         })
     }
 
-    /// Calls `listener` once when the profile is released, with whose it is then as far as that is known: this server's when it let go by itself, the
-    /// thief's when it was stolen, None when another server asked for it. Called at once, with None, when it is released already.
+    /// Calls `listener` once when the profile is released, with whose it is then as far as that is
+    /// known: this server's when it let go by itself, the thief's when it was stolen, None when
+    /// another server asked for it. Called at once, with None, when it is released already.
     /// Specification: `ListenToRelease`.
-    pub fn listen_to_release(&self, listener: impl Fn(Option<&SessionInfo>) + Send + Sync + 'static) -> Option<Connection> {
+    pub fn listen_to_release(
+        &self,
+        listener: impl Fn(Option<&SessionInfo>) + Send + Sync + 'static,
+    ) -> Option<Connection> {
         if self.live.is_over() {
             listener(None);
             return None;
@@ -103,19 +118,23 @@ impl<T: ProfileData> Profile<T> {
             let of = match end {
                 SessionEnd::Manual | SessionEnd::Shutdown => Some(own.clone()),
                 SessionEnd::External => None,
-                SessionEnd::Lost => session.upgrade().and_then(|session| session.taken_by.get().cloned()),
+                SessionEnd::Lost => {
+                    session.upgrade().and_then(|session| session.taken_by.get().cloned())
+                }
             };
             listener(of.as_ref());
         }))
     }
 
-    /// Releases the profile: saves it for the last time. As [`crate::Profile::end_session`]. Specification: `Release`.
+    /// Releases the profile: saves it for the last time. As [`crate::Profile::end_session`].
+    /// Specification: `Release`.
     pub fn release(&self) -> impl Future<Output = Result<()>> + Send + 'static + use<T> {
         self.live.end_session()
     }
 
-    /// Calls `listener` once when the profile was released and that is durable, so that another server gets it at once; right away
-    /// when that is so already. Not called when the last save failed or the profile was lost. Specification: `ListenToHopReady`.
+    /// Calls `listener` once when the profile was released and that is durable, so that another
+    /// server gets it at once; right away when that is so already. Not called when the last save
+    /// failed or the profile was lost. Specification: `ListenToHopReady`.
     pub fn listen_to_hop_ready(&self, listener: impl FnOnce() + Send + 'static) {
         let session = self.live.session.clone();
         let ready = async move {
@@ -132,7 +151,8 @@ impl<T: ProfileData> Profile<T> {
         drop(self.live.session.link.runtime.spawn(ready));
     }
 
-    /// Its name, as `[Store:"GameData";Scope:"Live";Key:"Player_2312310"]`. Specification: `Identify`.
+    /// Its name, as `[Store:"GameData";Scope:"Live";Key:"Player_2312310"]`. Specification:
+    /// `Identify`.
     pub fn identify(&self) -> String {
         identify(self.live.key())
     }

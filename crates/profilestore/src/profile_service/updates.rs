@@ -1,7 +1,8 @@
 //! Global updates: messages that are locked before they are dealt with.
 //!
-//! An update is *active* when it comes, and can be changed or cleared by whoever sends. The holder *locks* it, from when on it stands, and
-//! then deals with it and *clears* it. Locking takes effect with a save, and so does clearing.
+//! An update is *active* when it comes, and can be changed or cleared by whoever sends. The holder
+//! *locks* it, from when on it stands, and then deals with it and *clears* it. Locking takes effect
+//! with a save, and so does clearing.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -44,18 +45,29 @@ pub struct GlobalUpdate {
 
 impl GlobalUpdate {
     pub(super) fn of(message: &StoredMessage) -> Self {
-        Self { id: message.index, revision: message.revision, locked: message.locked, data: message.payload.clone() }
+        Self {
+            id: message.index,
+            revision: message.revision,
+            locked: message.locked,
+            data: message.payload.clone(),
+        }
     }
 
     /// The data as a type. Fails with [`ErrorKind::Undecodable`] when it is something else.
     pub fn parse<M: DeserializeOwned>(&self) -> Result<M> {
         serde_json::from_slice(&self.data).map_err(|error| {
-            Error::new(ErrorKind::Undecodable, "the global update does not fit the program's type").caused_by(error)
+            Error::new(
+                ErrorKind::Undecodable,
+                "the global update does not fit the program's \
+                type",
+            )
+            .caused_by(error)
         })
     }
 }
 
-/// The active updates of a profile, to be added to, changed and cleared. See [`Store::global_update_profile`](super::Store::global_update_profile).
+/// The active updates of a profile, to be added to, changed and cleared. See
+/// [`Store::global_update_profile`](super::Store::global_update_profile).
 #[derive(Debug)]
 pub struct UpdateHandler {
     there: Vec<GlobalUpdate>,
@@ -71,7 +83,8 @@ impl UpdateHandler {
         self.changes
     }
 
-    /// Those that can be changed, as they were before this handler's changes. Specification: `GetActiveUpdates`.
+    /// Those that can be changed, as they were before this handler's changes. Specification:
+    /// `GetActiveUpdates`.
     pub fn active(&self) -> Vec<GlobalUpdate> {
         self.there.iter().filter(|update| !update.locked).cloned().collect()
     }
@@ -81,7 +94,8 @@ impl UpdateHandler {
         self.there.iter().filter(|update| update.locked).cloned().collect()
     }
 
-    /// Adds an update. False when its data is no JSON: it is left out then. Specification: `AddActiveUpdate`.
+    /// Adds an update. False when its data is no JSON: it is left out then. Specification:
+    /// `AddActiveUpdate`.
     pub fn add(&mut self, data: &impl Serialize) -> bool {
         let payload = serde_json::to_vec(data).map(Bytes::from);
         let fits = payload.is_ok();
@@ -89,16 +103,18 @@ impl UpdateHandler {
         fits
     }
 
-    /// Gives an active update other data. False when there is none of this id, or the data is no JSON. Specification:
-    /// `ChangeActiveUpdate`.
+    /// Gives an active update other data. False when there is none of this id, or the data is no
+    /// JSON. Specification: `ChangeActiveUpdate`.
     pub fn change(&mut self, id: u64, data: &impl Serialize) -> bool {
-        let payload = serde_json::to_vec(data).map(Bytes::from).ok().filter(|_| self.take_active(id));
+        let payload =
+            serde_json::to_vec(data).map(Bytes::from).ok().filter(|_| self.take_active(id));
         let changes = payload.is_some();
         self.changes.extend(payload.map(|payload| InboxChange::Change { index: id, payload }));
         changes
     }
 
-    /// Takes an active update away. False when there is none of this id. Specification: `ClearActiveUpdate`.
+    /// Takes an active update away. False when there is none of this id. Specification:
+    /// `ClearActiveUpdate`.
     pub fn clear(&mut self, id: u64) -> bool {
         let clears = self.take_active(id);
         if clears {
@@ -126,7 +142,8 @@ struct Shared {
     session: Weak<Session>,
     /// Those that are to be locked with the next save.
     locking: Mutex<BTreeSet<u64>>,
-    /// Those that listeners were told of, or that were there from the beginning: their revision, and whether they were locked.
+    /// Those that listeners were told of, or that were there from the beginning: their revision,
+    /// and whether they were locked.
     seen: Mutex<BTreeMap<u64, (u64, bool)>>,
     on_active: Signal<OnUpdate>,
     on_locked: Signal<OnUpdate>,
@@ -142,7 +159,12 @@ pub struct GlobalUpdates<T> {
 
 impl<T> Clone for GlobalUpdates<T> {
     fn clone(&self) -> Self {
-        Self { live: self.live.clone(), key: self.key.clone(), shared: self.shared.clone(), marker: PhantomData }
+        Self {
+            live: self.live.clone(),
+            key: self.key.clone(),
+            shared: self.shared.clone(),
+            marker: PhantomData,
+        }
     }
 }
 
@@ -162,12 +184,17 @@ impl<T: ProfileData> GlobalUpdates<T> {
             on_active: Signal::default(),
             on_locked: Signal::default(),
         });
-        *shared.seen.lock() = shared.inbox().iter().map(|update| (update.id, (update.revision, update.locked))).collect();
+        *shared.seen.lock() = shared
+            .inbox()
+            .iter()
+            .map(|update| (update.id, (update.revision, update.locked)))
+            .collect();
         live.keep(Keeps(shared.clone()));
         Self { live: session, key: live.key().clone(), shared, marker: PhantomData }
     }
 
-    /// Those that can still be changed by senders, and that are not being locked. Specification: `GetActiveUpdates`.
+    /// Those that can still be changed by senders, and that are not being locked. Specification:
+    /// `GetActiveUpdates`.
     pub fn active(&self) -> Vec<GlobalUpdate> {
         let inbox = self.shared.inbox();
         let locking = self.shared.locking.lock();
@@ -179,48 +206,77 @@ impl<T: ProfileData> GlobalUpdates<T> {
         self.shared.inbox().into_iter().filter(|update| update.locked).collect()
     }
 
-    /// Calls `listener` with every active update that comes, or is changed, from now on. Specification: `ListenToNewActiveUpdate`.
-    pub fn on_new_active(&self, listener: impl Fn(&GlobalUpdate) + Send + Sync + 'static) -> Connection {
+    /// Calls `listener` with every active update that comes, or is changed, from now on.
+    /// Specification: `ListenToNewActiveUpdate`.
+    pub fn on_new_active(
+        &self,
+        listener: impl Fn(&GlobalUpdate) + Send + Sync + 'static,
+    ) -> Connection {
         self.shared.on_active.connect(Arc::new(listener))
     }
 
-    /// Calls `listener` with every update that is locked from now on. It must clear the update, then or later. Specification:
-    /// `ListenToNewLockedUpdate`.
-    pub fn on_new_locked(&self, listener: impl Fn(&GlobalUpdate) + Send + Sync + 'static) -> Connection {
+    /// Calls `listener` with every update that is locked from now on. It must clear the update,
+    /// then or later. Specification: `ListenToNewLockedUpdate`.
+    pub fn on_new_locked(
+        &self,
+        listener: impl Fn(&GlobalUpdate) + Send + Sync + 'static,
+    ) -> Connection {
         self.shared.on_locked.connect(Arc::new(listener))
     }
 
-    /// Locks an active update with the next save, which comes at once; listeners are told then. Fails with [`ErrorKind::SessionEnded`] once
-    /// the profile is released, with [`ErrorKind::NotFound`] when there is no such active update. Specification: `LockActiveUpdate`.
+    /// Locks an active update with the next save, which comes at once; listeners are told then.
+    /// Fails with [`ErrorKind::SessionEnded`] once the profile is released, with
+    /// [`ErrorKind::NotFound`] when there is no such active update. Specification:
+    /// `LockActiveUpdate`.
     pub fn lock_active(&self, id: u64) -> Result<()> {
         let session = self.session()?;
         if !self.active().iter().any(|update| update.id == id) {
-            return Err(
-                Error::new(ErrorKind::NotFound, format!("there is no active update of this id: id=`{id}`")).about(&self.key)
-            );
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!(
+                    "there is no active update of this id: \
+                    id=`{id}`"
+                ),
+            )
+            .about(&self.key));
         }
         self.shared.locking.lock().insert(id);
         session.queue_save();
         Ok(())
     }
 
-    /// Clears a locked update with the next save, which comes at once. Fails with [`ErrorKind::SessionEnded`] once the profile is
-    /// released, with [`ErrorKind::NotFound`] when there is no such locked update. What was done about it before this call may be
-    /// saved without it, if the server crashes in between: [`GlobalUpdates::clear_locked_with`] has no such gap.
+    /// Clears a locked update with the next save, which comes at once. Fails with
+    /// [`ErrorKind::SessionEnded`] once the profile is released, with [`ErrorKind::NotFound`] when
+    /// there is no such locked update. What was done about it before this call may be saved without
+    /// it, if the server crashes in between: [`GlobalUpdates::clear_locked_with`] has no such gap.
     /// Specification: `ClearLockedUpdate`.
     pub fn clear_locked(&self, id: u64) -> Result<()> {
         self.clear_locked_with(id, |_, _| ())
     }
 
-    /// Deals with a locked update and clears it: what `edit` changes in the data and the update's removal are saved together, so that the
-    /// effect comes once. Fails as [`GlobalUpdates::clear_locked`] does, and with [`ErrorKind::Busy`] while a transaction with this
-    /// profile is open or from inside another edit; `edit` was not called then.
-    pub fn clear_locked_with(&self, id: u64, edit: impl FnOnce(&mut T, &GlobalUpdate)) -> Result<()> {
+    /// Deals with a locked update and clears it: what `edit` changes in the data and the update's
+    /// removal are saved together, so that the effect comes once. Fails as
+    /// [`GlobalUpdates::clear_locked`] does, and with [`ErrorKind::Busy`] while a transaction with
+    /// this profile is open or from inside another edit; `edit` was not called then.
+    pub fn clear_locked_with(
+        &self,
+        id: u64,
+        edit: impl FnOnce(&mut T, &GlobalUpdate),
+    ) -> Result<()> {
         let session = self.session()?;
         crate::session::editing::check_not_editing(&self.key)?;
-        let missing =
-            || Error::new(ErrorKind::NotFound, format!("there is no locked update of this id: id=`{id}`")).about(&self.key);
-        let update = self.locked().into_iter().find(|update| update.id == id).ok_or_else(missing)?;
+        let missing = || {
+            Error::new(
+                ErrorKind::NotFound,
+                format!(
+                    "there is no locked update of this id: \
+                id=`{id}`"
+                ),
+            )
+            .about(&self.key)
+        };
+        let update =
+            self.locked().into_iter().find(|update| update.id == id).ok_or_else(missing)?;
         let waits = || session.known.lock().has_message(id);
         let cleared = session.live.edit_for_message(id, waits, |data| {
             edit(typed_mut(data).expect(OTHER_TYPE), &update);
@@ -233,7 +289,8 @@ impl<T: ProfileData> GlobalUpdates<T> {
             }
             Err(Refusal::Over) => Err(self.over()),
             Err(Refusal::Busy) => {
-                Err(Error::new(ErrorKind::Busy, "a transaction is open; try again when it is over").about(&self.key))
+                Err(Error::new(ErrorKind::Busy, "a transaction is open; try again when it is over")
+                    .about(&self.key))
             }
             Err(Refusal::Processed) => Err(missing()),
         }
@@ -264,13 +321,20 @@ impl Shared {
             for update in &inbox {
                 let before = seen.insert(update.id, (update.revision, update.locked));
                 if update.locked {
-                    locked.extend(before.is_none_or(|(_, was_locked)| !was_locked).then_some(update));
+                    locked
+                        .extend(before.is_none_or(|(_, was_locked)| !was_locked).then_some(update));
                 } else {
-                    active.extend(before.is_none_or(|(revision, _)| revision != update.revision).then_some(update));
+                    active.extend(
+                        before
+                            .is_none_or(|(revision, _)| revision != update.revision)
+                            .then_some(update),
+                    );
                 }
             }
             seen.retain(|id, _| inbox.iter().any(|update| update.id == *id));
-            self.locking.lock().retain(|id| inbox.iter().any(|update| update.id == *id && !update.locked));
+            self.locking
+                .lock()
+                .retain(|id| inbox.iter().any(|update| update.id == *id && !update.locked));
         }
         for (signal, updates) in [(&self.on_active, active), (&self.on_locked, locked)] {
             for update in updates {
@@ -293,7 +357,10 @@ impl Drop for Keeps {
 
 impl<T> Keeper<T> for Keeps {
     fn collect(&self, _: Collect) -> Result<Collected<T>, String> {
-        Ok(Collected { locked: self.0.locking.lock().iter().copied().collect(), ..Collected::default() })
+        Ok(Collected {
+            locked: self.0.locking.lock().iter().copied().collect(),
+            ..Collected::default()
+        })
     }
 
     fn edited(&self, _: &T) {}

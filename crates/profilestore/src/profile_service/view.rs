@@ -5,8 +5,8 @@ use std::ops::{Deref, DerefMut};
 use super::{identify, updates::GlobalUpdate};
 use crate::{api::read_profile::ReadProfile, data::ProfileData, error::Result};
 
-/// A profile that was read without loading it. It is a [`ReadProfile`], whose data may be changed at will, with what ProfileService
-/// has beyond it.
+/// A profile that was read without loading it. It is a [`ReadProfile`], whose data may be changed
+/// at will, with what ProfileService has beyond it.
 #[derive(Debug)]
 pub struct View<T> {
     read: ReadProfile<T>,
@@ -42,17 +42,23 @@ impl<T: ProfileData> View<T> {
     }
 
     fn updates(&self, locked: bool) -> Vec<GlobalUpdate> {
-        self.read.waiting_messages().iter().filter(|message| message.locked == locked).map(GlobalUpdate::of).collect()
+        self.read
+            .waiting_messages()
+            .iter()
+            .filter(|message| message.locked == locked)
+            .map(GlobalUpdate::of)
+            .collect()
     }
 
-    /// Takes away, with [`View::overwrite`], whatever waits for the profile. What an earlier version had waiting is not kept, so these are
-    /// the updates that wait now. Specification: `ClearGlobalUpdates`.
+    /// Takes away, with [`View::overwrite`], whatever waits for the profile. What an earlier
+    /// version had waiting is not kept, so these are the updates that wait now. Specification:
+    /// `ClearGlobalUpdates`.
     pub fn clear_global_updates(&mut self) {
         self.read.handle_messages(|_, message| message.processed());
     }
 
-    /// Writes this copy over whatever is stored and ends the session that some server may have; as [`ReadProfile::set`].
-    /// Specification: `OverwriteAsync`.
+    /// Writes this copy over whatever is stored and ends the session that some server may have; as
+    /// [`ReadProfile::set`]. Specification: `OverwriteAsync`.
     pub async fn overwrite(&self) -> Result<()> {
         self.read.set().await
     }

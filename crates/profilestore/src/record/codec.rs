@@ -6,9 +6,9 @@
 //! byte 2.. payload JSON of `Record`, `Foreign` or `MessagesOnly`
 //! ```
 //!
-//! Compressing here rather than in the store's thread keeps that thread free, and zstd at level 1 is faster than writing the
-//! bytes that it saves. The scratch memory and the compression context of a thread are kept, because making them costs more
-//! than compressing a few kilobytes.
+//! Compressing here rather than in the store's thread keeps that thread free, and zstd at level 1
+//! is faster than writing the bytes that it saves. The scratch memory and the compression context
+//! of a thread are kept, because making them costs more than compressing a few kilobytes.
 
 use std::cell::RefCell;
 
@@ -64,7 +64,12 @@ pub(super) fn encode(form: Form, content: &impl Serialize) -> Result<Bytes, Reco
             None => slot.insert(Scratch {
                 payload: Vec::new(),
                 packed: Vec::new(),
-                compressor: Compressor::new(LEVEL).map_err(|e| damaged(format!("zstd cannot start: {e}")))?,
+                compressor: Compressor::new(LEVEL).map_err(|e| {
+                    damaged(format!(
+                        "zstd cannot \
+                    start: {e}"
+                    ))
+                })?,
             }),
         };
         let bytes = scratch.encode(form, content);
@@ -97,14 +102,24 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Stored, RecordError> {
 impl Scratch {
     fn encode(&mut self, form: Form, content: &impl Serialize) -> Result<Bytes, RecordError> {
         let Self { payload, packed, compressor } = self;
-        serde_json::to_writer(&mut *payload, content).map_err(|e| damaged(format!("it cannot be written: {e}")))?;
+        serde_json::to_writer(&mut *payload, content).map_err(|e| {
+            damaged(format!(
+                "it cannot be \
+            written: {e}"
+            ))
+        })?;
         if payload.len() > MAX_PAYLOAD {
-            return Err(RecordError::RecordTooLarge { size: payload.len() as u64, limit: MAX_PAYLOAD });
+            return Err(RecordError::RecordTooLarge {
+                size: payload.len() as u64,
+                limit: MAX_PAYLOAD,
+            });
         }
         if payload.len() >= COMPRESS_FROM {
             // Room for less than the plain form: what does not fit is not worth compressing.
             packed.reserve(payload.len() - 1);
-            if compressor.compress_to_buffer(payload, packed).is_ok() && packed.len() < payload.len() {
+            if compressor.compress_to_buffer(payload, packed).is_ok()
+                && packed.len() < payload.len()
+            {
                 return Ok(envelope(form, ZSTD, packed));
             }
         }
@@ -124,7 +139,12 @@ fn read(form: Form, payload: &[u8]) -> Result<Stored, RecordError> {
         return Err(RecordError::RecordTooLarge { size: payload.len() as u64, limit: MAX_PAYLOAD });
     }
     fn json<T: DeserializeOwned>(payload: &[u8]) -> Result<T, RecordError> {
-        serde_json::from_slice(payload).map_err(|e| damaged(format!("its content cannot be read: {e}")))
+        serde_json::from_slice(payload).map_err(|e| {
+            damaged(format!(
+                "its content cannot be read: \
+            {e}"
+            ))
+        })
     }
     Ok(match form {
         Form::Profile => Stored::Profile(json(payload)?),

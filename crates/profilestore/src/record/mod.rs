@@ -1,10 +1,11 @@
 //! The stored form of a value: what a version's bytes mean.
 //!
-//! A value is stored as an envelope (a form byte, a codec byte) around JSON. Three kinds of content share it: a profile, a value that is
-//! no profile and is kept as it came ([`Foreign`]), and what is left of a document that held nothing but messages
-//! ([`MessagesOnly`]). Sessions, requests and messages are not part of a value: they live beside it, so that handing over or
-//! sending a gift rewrites no data. What an imported document said about them is kept in [`Origin`], because an earlier
-//! version has to be exported as it came long after they have changed.
+//! A value is stored as an envelope (a form byte, a codec byte) around JSON. Three kinds of content
+//! share it: a profile, a value that is no profile and is kept as it came ([`Foreign`]), and what
+//! is left of a document that held nothing but messages ([`MessagesOnly`]). Sessions, requests and
+//! messages are not part of a value: they live beside it, so that handing over or sending a gift
+//! rewrites no data. What an imported document said about them is kept in [`Origin`], because an
+//! earlier version has to be exported as it came long after they have changed.
 
 use std::fmt;
 
@@ -19,14 +20,16 @@ pub(crate) mod version;
 
 use crate::storable::{DATA, DOCUMENT, Unstorable};
 pub use crate::storable::{
-    MAX_DATA_BYTES, MAX_METADATA_CHARS, MAX_METADATA_KEY_CHARS, MAX_METADATA_VALUE_CHARS, check_metadata, check_users,
+    MAX_DATA_BYTES, MAX_METADATA_CHARS, MAX_METADATA_KEY_CHARS, MAX_METADATA_VALUE_CHARS,
+    check_metadata, check_users,
 };
 
 /// A profile as it is stored.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
-    /// When the profile was created, Unix seconds, as the number was written. Specification: `FirstSessionTime`.
+    /// When the profile was created, Unix seconds, as the number was written. Specification:
+    /// `FirstSessionTime`.
     #[serde(rename = "created")]
     pub created_s: Number,
     /// The users associated with the profile, none negative. Specification: `UserIds`.
@@ -44,8 +47,8 @@ pub struct Record {
     /// Members of the document's `MetaData` that we know nothing about.
     #[serde(rename = "more_meta", default, skip_serializing_if = "Map::is_empty")]
     pub extra_meta: Map<String, Value>,
-    /// What else a document said that was imported, or written through [`crate::roblox`]. Only in such versions: whoever saves the
-    /// profile leaves it out.
+    /// What else a document said that was imported, or written through [`crate::roblox`]. Only in
+    /// such versions: whoever saves the profile leaves it out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Box<Origin>>,
     /// The data, JSON. Specification: `Data`.
@@ -56,11 +59,12 @@ pub struct Record {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Origin {
-    /// Members of the document as they stood there: `GlobalUpdates`, the transient marks, and those that our own form cannot
-    /// express.
+    /// Members of the document as they stood there: `GlobalUpdates`, the transient marks, and those
+    /// that our own form cannot express.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub document: Map<String, Value>,
-    /// Members of its `MetaData` as they stood there: session, request, load count, time of the last update.
+    /// Members of its `MetaData` as they stood there: session, request, load count, time of the
+    /// last update.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub meta: Map<String, Value>,
     /// Members that documents usually have and this one lacked.
@@ -213,18 +217,21 @@ impl Stored {
             Self::Profile(record) => record.check(),
             Self::Foreign(foreign) => {
                 check_users(&foreign.user_ids).map_err(|wrong| wrong.inside("UserIds"))?;
-                DATA.check_map(&foreign.metadata).map_err(|wrong| wrong.inside("RobloxMetaData"))?;
+                DATA.check_map(&foreign.metadata)
+                    .map_err(|wrong| wrong.inside("RobloxMetaData"))?;
                 DOCUMENT.check(&foreign.value)
             }
             Self::MessagesOnly(messages) => {
                 check_users(&messages.user_ids).map_err(|wrong| wrong.inside("UserIds"))?;
-                DATA.check_map(&messages.metadata).map_err(|wrong| wrong.inside("RobloxMetaData"))?;
+                DATA.check_map(&messages.metadata)
+                    .map_err(|wrong| wrong.inside("RobloxMetaData"))?;
                 check_kept(&messages.extra, messages.origin.as_deref())
             }
         }
     }
 
-    /// Reads stored bytes. Allocates no more than the largest value needs, whatever the bytes claim.
+    /// Reads stored bytes. Allocates no more than the largest value needs, whatever the bytes
+    /// claim.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         codec::decode(bytes)
     }
@@ -251,7 +258,16 @@ impl Stored {
 /// Two records are equal when they are stored alike: the data is compared as text.
 impl PartialEq for Record {
     fn eq(&self, other: &Self) -> bool {
-        let Self { created_s, user_ids, roblox_metadata, meta_tags, extra, extra_meta, origin, data } = self;
+        let Self {
+            created_s,
+            user_ids,
+            roblox_metadata,
+            meta_tags,
+            extra,
+            extra_meta,
+            origin,
+            data,
+        } = self;
         *created_s == other.created_s
             && *user_ids == other.user_ids
             && *roblox_metadata == other.roblox_metadata
@@ -265,7 +281,9 @@ impl PartialEq for Record {
 
 impl PartialEq for Foreign {
     fn eq(&self, other: &Self) -> bool {
-        self.user_ids == other.user_ids && self.metadata == other.metadata && self.value.get() == other.value.get()
+        self.user_ids == other.user_ids
+            && self.metadata == other.metadata
+            && self.value.get() == other.value.get()
     }
 }
 
@@ -283,6 +301,8 @@ impl fmt::Debug for Record {
 
 impl fmt::Debug for Foreign {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Foreign").field("value_bytes", &self.value.get().len()).finish_non_exhaustive()
+        f.debug_struct("Foreign")
+            .field("value_bytes", &self.value.get().len())
+            .finish_non_exhaustive()
     }
 }

@@ -4,7 +4,9 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::Record;
-use crate::data_store::{DataStore, KeyState, Order, StoreError, StoredVersion, VersionInfo, VersionQuery, VersionRef};
+use crate::data_store::{
+    DataStore, KeyState, Order, StoreError, StoredVersion, VersionInfo, VersionQuery, VersionRef,
+};
 
 /// About what the store holds under a key. Specification: `KeyInfo`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -27,7 +29,10 @@ pub struct KeyInfo {
 impl KeyInfo {
     pub(crate) fn of(head: &VersionInfo, created_ms: i64, stored: Option<&Record>) -> Self {
         Self {
-            version: head.label.clone().unwrap_or_else(|| version_label(head.written_ms, head.number, created_ms)),
+            version: head
+                .label
+                .clone()
+                .unwrap_or_else(|| version_label(head.written_ms, head.number, created_ms)),
             number: head.number,
             created_ms,
             updated_ms: head.written_ms,
@@ -42,8 +47,9 @@ pub fn version_label(written_ms: i64, number: u64, created_ms: i64) -> String {
     format!("{written_ms:016X}.{number:010}.{created_ms:016X}.01")
 }
 
-/// A kept version of the key that `state` is about, with its value. A version string may be a made-up one, as listings show them
-/// for versions that were not imported. None when there is no such version, or no longer.
+/// A kept version of the key that `state` is about, with its value. A version string may be a
+/// made-up one, as listings show them for versions that were not imported. None when there is no
+/// such version, or no longer.
 pub async fn find_version(
     store: &dyn DataStore,
     state: &KeyState,
@@ -54,13 +60,19 @@ pub async fn find_version(
     let number = label.split('.').nth(1).and_then(|number| number.parse().ok());
     let (None, Some(number)) = (&found, number) else { return Ok(found) };
     let named = store.version(&state.key, &VersionRef::Number(number)).await?;
-    let made_up = |info: &VersionInfo| version_label(info.written_ms, info.number, state.created_ms);
+    let made_up =
+        |info: &VersionInfo| version_label(info.written_ms, info.number, state.created_ms);
     Ok(named.filter(|named| named.info.label.is_none() && made_up(&named.info) == *label))
 }
 
-/// The version that was current at a time (Unix milliseconds), as far as the history goes: the newest kept one that was written
-/// until then, which may be a tombstone. None when all that is kept is younger.
-pub async fn version_at(store: &dyn DataStore, state: &KeyState, unix_ms: i64) -> Result<Option<StoredVersion>, StoreError> {
+/// The version that was current at a time (Unix milliseconds), as far as the history goes: the
+/// newest kept one that was written until then, which may be a tombstone. None when all that is
+/// kept is younger.
+pub async fn version_at(
+    store: &dyn DataStore,
+    state: &KeyState,
+    unix_ms: i64,
+) -> Result<Option<StoredVersion>, StoreError> {
     let query = VersionQuery {
         key: state.key.clone(),
         order: Order::Descending,

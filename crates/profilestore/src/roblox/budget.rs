@@ -1,7 +1,7 @@
 //! Request budgets: how many requests a game server may make a minute, by its number of players.
 //!
-//! A budget fills up evenly and holds a minute's worth. A request beyond it waits its turn; [`MAX_WAITING`] of a kind may wait, the
-//! next one fails.
+//! A budget fills up evenly and holds a minute's worth. A request beyond it waits its turn;
+//! [`MAX_WAITING`] of a kind may wait, the next one fails.
 
 use std::time::Duration;
 
@@ -13,11 +13,13 @@ use super::error::{Code, DataStoreError};
 /// How many requests of a kind may wait for their turn.
 pub const MAX_WAITING: u32 = 30;
 
-/// The services' rules for how many requests a game server may make a minute; n is its number of players.
+/// The services' rules for how many requests a game server may make a minute; n is its number of
+/// players.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BudgetRules {
-    /// Those until April 2026, which most code still assumes: 60 + 10n reads, as many writes (removals among them), 5 + 2n listings.
+    /// Those until April 2026, which most code still assumes: 60 + 10n reads, as many writes
+    /// (removals among them), 5 + 2n listings.
     Older,
     /// Those since then: 60 + 40n reads, writes and removals each, 5 + 2n listings.
     Newer,
@@ -104,7 +106,12 @@ impl Budgets {
     }
 
     /// Charges a call. Answers how long it has to wait for its turn, or that too many wait already.
-    pub(super) fn charge(&self, call: Call, players: u32, now: Instant) -> Result<Duration, DataStoreError> {
+    pub(super) fn charge(
+        &self,
+        call: Call,
+        players: u32,
+        now: Instant,
+    ) -> Result<Duration, DataStoreError> {
         let mut buckets = self.buckets.lock();
         let mut after = *buckets;
         let mut wait = Duration::ZERO;
@@ -124,7 +131,12 @@ impl Budgets {
     /// How many requests of this kind may be made at once.
     pub(super) fn left(&self, request: RequestType, players: u32, now: Instant) -> u32 {
         let left = self.filled(&mut self.buckets.lock(), request, players, now).left;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast from a float saturates")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a cast from \
+            a float saturates"
+        )]
         let whole = left.max(0.0) as u32;
         whole
     }
@@ -162,8 +174,12 @@ mod tests {
         for _ in 0..70 {
             assert_eq!(budgets.charge(Call::Set, 1, now), Ok(Duration::ZERO));
         }
-        assert_eq!((budgets.left(RequestType::Write, 1, now), budgets.left(RequestType::Read, 1, now)), (0, 70));
-        let waits: Vec<_> = (0..30).map(|_| budgets.charge(Call::Remove, 1, now).unwrap()).collect();
+        assert_eq!(
+            (budgets.left(RequestType::Write, 1, now), budgets.left(RequestType::Read, 1, now)),
+            (0, 70)
+        );
+        let waits: Vec<_> =
+            (0..30).map(|_| budgets.charge(Call::Remove, 1, now).unwrap()).collect();
         assert_eq!(waits[29], Duration::from_secs_f64(30.0 / (70.0 / 60.0)));
         assert!(waits.is_sorted() && waits[0] > Duration::ZERO);
         for (call, code) in [
@@ -174,7 +190,12 @@ mod tests {
         ] {
             assert_eq!(budgets.charge(call, 1, now).unwrap_err().code, code);
         }
-        assert_eq!(budgets.left(RequestType::Read, 1, now), 70, "an update that fails is charged for nothing");
+        assert_eq!(
+            budgets.left(RequestType::Read, 1, now),
+            70,
+            "an update that fails is charged \
+            for nothing"
+        );
         let later = now + Duration::from_secs(60);
         assert_eq!(budgets.left(RequestType::Write, 1, later), 40);
     }
@@ -190,7 +211,11 @@ mod tests {
             (Newer, Remove, (60, 460)),
             (Newer, List, (5, 25)),
         ] {
-            assert_eq!((rules.a_minute(request, 0), rules.a_minute(request, 10)), figures, "{rules:?} {request:?}");
+            assert_eq!(
+                (rules.a_minute(request, 0), rules.a_minute(request, 10)),
+                figures,
+                "{rules:?} {request:?}"
+            );
         }
     }
 }

@@ -43,7 +43,8 @@ pub struct NewEntry {
     pub value: Box<RawValue>,
     /// The users associated with the key from now on, none negative.
     pub user_ids: Vec<i64>,
-    /// The key's metadata: names of at most 50 characters, values of 250, and 300 characters of JSON in all.
+    /// The key's metadata: names of at most 50 characters, values of 250, and 300 characters of
+    /// JSON in all.
     pub metadata: Map<String, Value>,
 }
 
@@ -77,10 +78,18 @@ impl NewEntry {
     pub(super) fn check(&self) -> Result<(), DataStoreError> {
         let text = self.value.get();
         if text == "null" {
-            return Err(DataStoreError::new(Code::CantStoreValue, "nothing (nil) cannot be stored; remove the key instead"));
+            return Err(DataStoreError::new(
+                Code::CantStoreValue,
+                "nothing (nil) cannot be stored; \
+                remove the key instead",
+            ));
         }
         if text.len() > MAX_VALUE_BYTES {
-            let message = format!("the value is {} bytes of JSON; {MAX_VALUE_BYTES} are allowed", text.len());
+            let message = format!(
+                "the value is {} bytes of JSON; {MAX_VALUE_BYTES} are \
+                allowed",
+                text.len()
+            );
             return Err(DataStoreError::new(Code::ValueTooLarge, message));
         }
         DOCUMENT.check(&self.value)?;
@@ -90,8 +99,8 @@ impl NewEntry {
     }
 }
 
-/// What a key holds, from its state with value and inbox. Messages that wait for a key without a value are a document of nothing but
-/// them, as they are with the published modules.
+/// What a key holds, from its state with value and inbox. Messages that wait for a key without a
+/// value are a document of nothing but them, as they are with the published modules.
 pub(super) fn current(mut state: KeyState) -> Result<Option<Entry>, DataStoreError> {
     state.hide_edits();
     match (&state.head, &state.value) {

@@ -17,7 +17,8 @@ use crate::{
 pub struct DataStoreError {
     /// What the call failed with.
     pub code: Code,
-    /// A sentence. The one about an unknown version has `not valid` in it, on which the published modules rely.
+    /// A sentence. The one about an unknown version has `not valid` in it, on which the published
+    /// modules rely.
     pub message: String,
 }
 
@@ -101,7 +102,10 @@ impl DataStoreError {
         if given.is_empty() {
             return Self::new(Code::KeyNameEmpty, format!("the {what} is empty"));
         }
-        let message = format!("the {what} is longer than {MAX_NAME_CHARS} characters, or has a NUL in it");
+        let message = format!(
+            "the {what} is longer than {MAX_NAME_CHARS} characters, or has a \
+            NUL in it"
+        );
         Self::new(Code::KeyNameLimit, message)
     }
 }
@@ -159,7 +163,10 @@ impl From<Unstorable> for DataStoreError {
             _ => Code::CantStoreValue,
         };
         let message = match code {
-            Code::MetadataTooLarge => format!("{wrong}; all of a key's metadata is at most {MAX_METADATA_CHARS} characters"),
+            Code::MetadataTooLarge => format!(
+                "{wrong}; all of a key's metadata is at most \
+                {MAX_METADATA_CHARS} characters"
+            ),
             _ => wrong.to_string(),
         };
         Self { code, message }

@@ -12,10 +12,12 @@ use crate::{
 };
 
 impl GameServer {
-    /// What this server's mock stores hold under a key, in the document form of the specification's modules (see [`crate::document`]), with
-    /// what is known about the current version. None when there is nothing. For tests that look into a mock.
+    /// What this server's mock stores hold under a key, in the document form of the specification's
+    /// modules (see [`crate::document`]), with what is known about the current version. None when
+    /// there is nothing. For tests that look into a mock.
     pub fn mock_document(&self, key: &ProfileKey) -> Option<(Box<RawValue>, KeyInfo)> {
-        let mut state = mock_now(self.inner.mock_started()?.link.store.read_one(key, Returning::ALL))?.1;
+        let mut state =
+            mock_now(self.inner.mock_started()?.link.store.read_one(key, Returning::ALL))?.1;
         state.hide_edits();
         let (head, bytes) = (state.head.clone()?, state.value.clone()?);
         let stored = Stored::decode(&bytes).ok()?;
@@ -24,7 +26,8 @@ impl GameServer {
         Some((compose(&stored, &head, Some(&state)), info))
     }
 
-    /// The keys of a mock store in the default scope that hold something, in order. See [`GameServer::mock_document`].
+    /// The keys of a mock store in the default scope that hold something, in order. See
+    /// [`GameServer::mock_document`].
     pub fn mock_keys(&self, store: &str) -> Vec<String> {
         let query = KeyQuery {
             store: Some(store.to_owned()),
@@ -35,7 +38,11 @@ impl GameServer {
         };
         let Some(mock) = self.inner.mock_started() else { return Vec::new() };
         let states = mock_now(mock.link.store.keys(&query)).unwrap_or_default();
-        states.into_iter().filter(KeyState::exists).map(|state| state.key.key().to_owned()).collect()
+        states
+            .into_iter()
+            .filter(KeyState::exists)
+            .map(|state| state.key.key().to_owned())
+            .collect()
     }
 }
 

@@ -1,22 +1,27 @@
-//! A Roblox data store over our store: what code written for `DataStoreService` reads and writes, with that service's semantics,
-//! limits and error codes.
+//! A Roblox data store over our store: what code written for `DataStoreService` reads and writes,
+//! with that service's semantics, limits and error codes.
 //!
-//! A key that holds a profile of ours reads in its document form ([`crate::document`]), and what is written there acts:
+//! A key that holds a profile of ours reads in its document form ([`crate::document`]), and what is
+//! written there acts:
 //!
-//! * A document that leaves `ActiveSession` and `SessionLoadCount` as they are leaves the profile to whoever holds it. When that is a
-//!   session of ours, its next save writes its own data over the document's; members that nobody here knows stay. Any other
-//!   document ends the session, which is told so.
-//! * `ForceLoadSession` is a request to hand the profile over: a session of ours saves and lets go. The other way round a request
-//!   of ours stands in the document, and when the holder lets go the profile is offered to us.
-//! * `GlobalUpdates` is applied as a difference: messages come, change, are locked, go. Those that go leave receipts. A number is never
-//!   given out twice, so where a document states a number that another message had, the message gets the next one; what a write
-//!   answers with says so.
-//! * A session that a document brings along is one that no server row vouches for: it is dead when its `LastUpdate` is too old
-//!   ([`crate::Settings::assume_dead`]), and without one is taken only after it was asked for.
+//! * A document that leaves `ActiveSession` and `SessionLoadCount` as they are leaves the profile
+//!   to whoever holds it. When that is a session of ours, its next save writes its own data over
+//!   the document's; members that nobody here knows stay. Any other document ends the session,
+//!   which is told so.
+//! * `ForceLoadSession` is a request to hand the profile over: a session of ours saves and lets go.
+//!   The other way round a request of ours stands in the document, and when the holder lets go the
+//!   profile is offered to us.
+//! * `GlobalUpdates` is applied as a difference: messages come, change, are locked, go. Those that
+//!   go leave receipts. A number is never given out twice, so where a document states a number that
+//!   another message had, the message gets the next one; what a write answers with says so.
+//! * A session that a document brings along is one that no server row vouches for: it is dead when
+//!   its `LastUpdate` is too old ([`crate::Settings::assume_dead`]), and without one is taken only
+//!   after it was asked for.
 //!
-//! So the two published modules run on this as they are, beside sessions of ours. Whatever is no profile is stored as it is and reads
-//! back as it was. Each write is one commit on what was read, made anew when somebody else was faster; an outcome that is not known is
-//! found out before the key's next operation runs.
+//! So the two published modules run on this as they are, beside sessions of ours. Whatever is no
+//! profile is stored as it is and reads back as it was. Each write is one commit on what was read,
+//! made anew when somebody else was faster; an outcome that is not known is found out before the
+//! key's next operation runs.
 //!
 //! ```
 //! # use profilestore::{GameServer, data_store::MemoryStore, env::Env, roblox::{NewEntry, Options, RobloxDataStores}};
@@ -70,16 +75,18 @@ use weather::Weather;
 /// The largest value, in bytes of JSON.
 pub const MAX_VALUE_BYTES: usize = 4_194_304;
 
-/// How the data stores of a game server behave. The default is the services' semantics without their limits on requests, and with
-/// nothing that gets lost.
+/// How the data stores of a game server behave. The default is the services' semantics without
+/// their limits on requests, and with nothing that gets lost.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Options {
-    /// For how long a data store's object answers [`RobloxDataStore::get`] with what it read or wrote last, 4 s. None: it always reads.
+    /// For how long a data store's object answers [`RobloxDataStore::get`] with what it read or
+    /// wrote last, 4 s. None: it always reads.
     pub get_cache: Option<Duration>,
     /// Request budgets. None, the default: none.
     pub budgets: Option<BudgetRules>,
-    /// How long each call takes beyond what it takes: half before it reads or writes, half after. 0.
+    /// How long each call takes beyond what it takes: half before it reads or writes, half after.
+    /// 0.
     pub latency: Duration,
     /// How many calls of a hundred fail. Half of those are applied all the same. 0.
     pub errors: f64,
@@ -89,14 +96,21 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { get_cache: Some(Duration::from_secs(4)), budgets: None, latency: Duration::ZERO, errors: 0.0, seed: 0 }
+        Self {
+            get_cache: Some(Duration::from_secs(4)),
+            budgets: None,
+            latency: Duration::ZERO,
+            errors: 0.0,
+            seed: 0,
+        }
     }
 }
 
-/// The data stores that a game server sees. Specification: `DataStoreService`. Cheap to clone; clones share budgets and failures.
+/// The data stores that a game server sees. Specification: `DataStoreService`. Cheap to clone;
+/// clones share budgets and failures.
 ///
-/// Calls begin at once and are not called off by dropping their futures, except for [`RobloxDataStore::update`], whose future runs
-/// the transform.
+/// Calls begin at once and are not called off by dropping their futures, except for
+/// [`RobloxDataStore::update`], whose future runs the transform.
 #[derive(Clone)]
 pub struct RobloxDataStores {
     server: Arc<Inner>,
@@ -113,7 +127,8 @@ impl fmt::Debug for RobloxDataStores {
 }
 
 impl RobloxDataStores {
-    /// The data stores of a game server. How versions are kept is the game server's [`crate::Settings::keep_every_save`].
+    /// The data stores of a game server. How versions are kept is the game server's
+    /// [`crate::Settings::keep_every_save`].
     pub fn new(server: &GameServer, options: Options) -> Self {
         Self {
             server: server.inner.clone(),
@@ -124,11 +139,17 @@ impl RobloxDataStores {
         }
     }
 
-    /// A data store by name and scope (`global` if None), with a cache of its own. Fails on names that are empty or longer than 50
-    /// characters, and on the library's own books. Specification: `GetDataStore`.
-    pub fn data_store(&self, name: &str, scope: Option<&str>) -> Result<RobloxDataStore, DataStoreError> {
+    /// A data store by name and scope (`global` if None), with a cache of its own. Fails on names
+    /// that are empty or longer than 50 characters, and on the library's own books. Specification:
+    /// `GetDataStore`.
+    pub fn data_store(
+        &self,
+        name: &str,
+        scope: Option<&str>,
+    ) -> Result<RobloxDataStore, DataStoreError> {
         let scope = scope.unwrap_or(DEFAULT_SCOPE);
-        ProfileKey::new(name, scope, "k").map_err(|invalid| DataStoreError::name(invalid.what, &invalid.given))?;
+        ProfileKey::new(name, scope, "k")
+            .map_err(|invalid| DataStoreError::name(invalid.what, &invalid.given))?;
         if name == RESERVED_STORE {
             return Err(DataStoreError::new(Code::NotAllowed, "the data store is not for games"));
         }
@@ -140,10 +161,15 @@ impl RobloxDataStores {
         self.players.store(players, Ordering::Relaxed);
     }
 
-    /// How many requests of this kind may be made at once. None without budgets. Specification: `GetRequestBudgetForRequestType`.
+    /// How many requests of this kind may be made at once. None without budgets. Specification:
+    /// `GetRequestBudgetForRequestType`.
     pub fn budget(&self, request: RequestType) -> Option<u32> {
         let budgets = self.budgets.as_ref()?;
-        Some(budgets.left(request, self.players.load(Ordering::Relaxed), self.engine().link.env.now()))
+        Some(budgets.left(
+            request,
+            self.players.load(Ordering::Relaxed),
+            self.engine().link.env.now(),
+        ))
     }
 
     /// How they behave.

@@ -44,7 +44,11 @@ impl Source {
     }
 
     /// What is to be written over this. None: nothing.
-    async fn next(&self, engine: &Engine, now: Option<Entry>) -> Result<Option<NewEntry>, DataStoreError> {
+    async fn next(
+        &self,
+        engine: &Engine,
+        now: Option<Entry>,
+    ) -> Result<Option<NewEntry>, DataStoreError> {
         match self {
             Self::Fixed(new) => Ok(Some(new.clone())),
             Self::Ask(ask) => {
@@ -53,21 +57,32 @@ impl Source {
                     return Ok(None);
                 }
                 // The key's other operations wait for this one, and must not time out for it.
-                match tokio::time::timeout(engine.link.settings().call_timeout / 2, answered).await {
+                match tokio::time::timeout(engine.link.settings().call_timeout / 2, answered).await
+                {
                     Ok(Ok(Some(new))) => new.check().map(|()| Some(new)),
                     // Called off, or its caller has gone.
                     Ok(_) => Ok(None),
-                    Err(_) => {
-                        Err(DataStoreError::new(Code::BadResponse, "the transform did not answer in time; nothing was done"))
-                    }
+                    Err(_) => Err(DataStoreError::new(
+                        Code::BadResponse,
+                        "the transform did not answer \
+                            in time; nothing was done",
+                    )),
                 }
             }
             Self::Add { delta, user_ids, metadata } => {
                 let before = now.map_or(Some(0), |entry| whole(&entry));
                 let rejected = |why| DataStoreError::new(Code::RequestRejected, why);
-                let before = before.ok_or_else(|| rejected("the key holds something that is not a whole number"))?;
-                let sum = before.checked_add(*delta).ok_or_else(|| rejected("the sum is beyond 64 bits"))?;
-                let new = NewEntry::json(&sum)?.user_ids(user_ids.clone()).metadata(metadata.clone());
+                let before = before.ok_or_else(|| {
+                    rejected("the key holds something that is not a whole number")
+                })?;
+                let sum = before.checked_add(*delta).ok_or_else(|| {
+                    rejected(
+                        "the sum is beyond 64 \
+                    bits",
+                    )
+                })?;
+                let new =
+                    NewEntry::json(&sum)?.user_ids(user_ids.clone()).metadata(metadata.clone());
                 new.check()?;
                 Ok(Some(new))
             }
@@ -85,10 +100,16 @@ fn whole(entry: &Entry) -> Option<i64> {
     })
 }
 
-/// Writes what the source makes of what the key holds, anew when another writer was faster. None: it
-/// wants nothing written.
-pub(super) async fn write_now(engine: &Arc<Engine>, key: &ProfileKey, source: Source) -> Result<Option<Entry>, DataStoreError> {
-    let plan = |_| async { Ok(plan_write(engine, key, &source).await.unwrap_or_else(|error| Rewrite::Done(Err(error)))) };
+/// Writes what the source makes of what the key holds, anew when another writer was faster. None:
+/// it wants nothing written.
+pub(super) async fn write_now(
+    engine: &Arc<Engine>,
+    key: &ProfileKey,
+    source: Source,
+) -> Result<Option<Entry>, DataStoreError> {
+    let plan = |_| async {
+        Ok(plan_write(engine, key, &source).await.unwrap_or_else(|error| Rewrite::Done(Err(error))))
+    };
     let (planned, reply) = engine.rewrite(key, plan).await?;
     let Some((stored, version, new)) = planned? else { return Ok(None) };
     Ok(Some(written(engine, after(reply, key)?, stored, version, new).await?))
@@ -121,7 +142,8 @@ async fn plan_write(
     Ok(Rewrite::Commit(changes, Returning::INBOX, Ok(Some((stored, version, new)))))
 }
 
-/// What the key holds after a write. Others may have written since, when the answer of the commit was lost first.
+/// What the key holds after a write. Others may have written since, when the answer of the commit
+/// was lost first.
 async fn written(
     engine: &Engine,
     mut after: KeyState,
@@ -129,22 +151,36 @@ async fn written(
     version: u64,
     new: NewEntry,
 ) -> Result<Entry, DataStoreError> {
-    let nothing = || DataStoreError::new(Code::BadResponse, "the store's reply says nothing about the key");
+    let nothing = || {
+        DataStoreError::new(
+            Code::BadResponse,
+            "the store's reply says nothing about \
+        the key",
+        )
+    };
     after.hide_edits();
     if after.version == version {
         return of(&stored, &after).ok_or_else(nothing);
     }
     let number = VersionRef::Number(version);
-    let found = engine.link.reading(Some(&after.key), || engine.link.store.version(&after.key, &number)).await?;
+    let found = engine
+        .link
+        .reading(Some(&after.key), || engine.link.store.version(&after.key, &number))
+        .await?;
     let info = found.map(|found| found.info).or(after.head).ok_or_else(nothing)?;
     Ok(Entry { value: new.value.into(), info: key_info(&info, after.created_ms, Some(&stored)) })
 }
 
 /// Removes a key. Answers with what was there.
-pub(super) async fn remove_now(engine: &Arc<Engine>, key: &ProfileKey) -> Result<Option<Entry>, DataStoreError> {
+pub(super) async fn remove_now(
+    engine: &Arc<Engine>,
+    key: &ProfileKey,
+) -> Result<Option<Entry>, DataStoreError> {
     let plan = |_| async {
         let (_, state) = engine.link.read_settled(key, Returning::ALL).await?;
-        let Some(removal) = engine.removal(&state, &engine.link.job_id).await? else { return Ok(Rewrite::Done(None)) };
+        let Some(removal) = engine.removal(&state, &engine.link.job_id).await? else {
+            return Ok(Rewrite::Done(None));
+        };
         // What cannot be read can be removed.
         let was = current(state.clone()).unwrap_or_else(|error| {
             tracing::warn!(%key, %error, "what is removed cannot be read");

@@ -6,8 +6,11 @@ use futures_util::future::BoxFuture;
 
 use super::error::{Code, DataStoreError};
 
-/// Fetches at most so many items behind the last one (None: from the beginning), and says whether more may follow.
-pub(super) type Fetch<T> = dyn Fn(Option<T>, usize) -> BoxFuture<'static, Result<(Vec<T>, bool), DataStoreError>> + Send + Sync;
+/// Fetches at most so many items behind the last one (None: from the beginning), and says whether
+/// more may follow.
+pub(super) type Fetch<T> = dyn Fn(Option<T>, usize) -> BoxFuture<'static, Result<(Vec<T>, bool), DataStoreError>>
+    + Send
+    + Sync;
 
 /// A listing of which one page is at hand. Specification: `Pages`.
 pub struct Pages<T> {
@@ -22,13 +25,20 @@ pub struct Pages<T> {
 
 impl<T: fmt::Debug> fmt::Debug for Pages<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pages").field("page", &self.page).field("complete", &self.complete).finish_non_exhaustive()
+        f.debug_struct("Pages")
+            .field("page", &self.page)
+            .field("complete", &self.complete)
+            .finish_non_exhaustive()
     }
 }
 
 impl<T: Clone> Pages<T> {
-    pub(super) async fn first(page_size: usize, fetch: Arc<Fetch<T>>) -> Result<Self, DataStoreError> {
-        let mut pages = Self { page: Vec::new(), ahead: Vec::new(), complete: false, page_size, fetch };
+    pub(super) async fn first(
+        page_size: usize,
+        fetch: Arc<Fetch<T>>,
+    ) -> Result<Self, DataStoreError> {
+        let mut pages =
+            Self { page: Vec::new(), ahead: Vec::new(), complete: false, page_size, fetch };
         pages.turn().await?;
         Ok(pages)
     }
@@ -43,8 +53,8 @@ impl<T: Clone> Pages<T> {
         self.complete && self.ahead.is_empty()
     }
 
-    /// Goes on to the next page. Fails when there is none (`No pages to advance to`), and when the store fails; the page at hand stays
-    /// then. Specification: `AdvanceToNextPageAsync`.
+    /// Goes on to the next page. Fails when there is none (`No pages to advance to`), and when the
+    /// store fails; the page at hand stays then. Specification: `AdvanceToNextPageAsync`.
     pub async fn advance(&mut self) -> Result<(), DataStoreError> {
         if self.is_finished() {
             return Err(DataStoreError::new(Code::RequestRejected, "No pages to advance to"));

@@ -1,4 +1,5 @@
-//! What a document that is written over a key does to what we keep apart: the value, the lease, the inbox. Pure.
+//! What a document that is written over a key does to what we keep apart: the value, the lease, the
+//! inbox. Pure.
 
 use std::collections::BTreeMap;
 
@@ -49,7 +50,8 @@ impl Write<'_> {
         let before = Before::of(state);
         let value = document.stored.encode()?;
         let (lease, owner) = self.lease(&document);
-        let ends_ours = owner == Owner::Other && state.lease.holder.as_ref().is_some_and(|holder| holder.server.is_some());
+        let ends_ours = owner == Owner::Other
+            && state.lease.holder.as_ref().is_some_and(|holder| holder.server.is_some());
         let write = Change::Write {
             key: state.key.clone(),
             epoch: state.epoch,
@@ -58,11 +60,14 @@ impl Write<'_> {
             user_ids: document.stored.user_ids().to_vec(),
             cause: Cause::Set,
             author: self.author.to_owned(),
-            keep_previous: self.every_save || ends_ours || before.becomes_another_kind(&document.stored),
+            keep_previous: self.every_save
+                || ends_ours
+                || before.becomes_another_kind(&document.stored),
             seal: false,
             imported: None,
         };
-        // Counts the revision up in any case, so that a start that read the profile before begins anew.
+        // Counts the revision up in any case, so that a start that read the profile before begins
+        // anew.
         let lease = ownership::by_document(state, lease, owner != Owner::Other);
         let mut changes = vec![write, lease];
         changes.extend(self.inbox(&document, before));
@@ -79,7 +84,8 @@ impl Write<'_> {
         let (holder, owner) = match (&before.holder, &said.holder) {
             (None, None) => (None, Owner::Same),
             (Some(held), Some(by))
-                if load_count == before.load_count && by.document.as_ref().is_some_and(|said| same(said, &session_of(held))) =>
+                if load_count == before.load_count
+                    && by.document.as_ref().is_some_and(|said| same(said, &session_of(held))) =>
             {
                 let mut held = held.clone();
                 if held.server.is_none() {
@@ -90,7 +96,9 @@ impl Write<'_> {
             (_, by) => (by.clone(), Owner::Other),
         };
         let request = match (&before.request, &said.request) {
-            (Some(asked), Some(by)) if by.document.as_ref().is_some_and(|said| same(said, &request_of(asked))) => {
+            (Some(asked), Some(by))
+                if by.document.as_ref().is_some_and(|said| same(said, &request_of(asked))) =>
+            {
                 Some(asked.clone())
             }
             (_, by) => by.clone(),
@@ -98,9 +106,9 @@ impl Write<'_> {
         let offer = match (&before.holder, &holder) {
             (None, None) => before.offer.clone(),
             // The holder lets go: whoever of us asked for the profile gets it.
-            (Some(_), None) => {
-                request.as_ref().and_then(|request| Some(Offer { to: request.id, server: request.server?, at_ms: self.now_ms }))
-            }
+            (Some(_), None) => request.as_ref().and_then(|request| {
+                Some(Offer { to: request.id, server: request.server?, at_ms: self.now_ms })
+            }),
             (_, Some(_)) => None,
         };
         (LeaseState { load_count, holder, request, offer }, owner)
@@ -113,7 +121,8 @@ impl Write<'_> {
         // What was not shown to whoever wrote the document is none of its business.
         let is_hidden = |message: &StoredMessage| before == Before::Other || message.id.is_edit();
         let (hidden, shown): (Vec<_>, Vec<_>) = inbox.iter().cloned().partition(is_hidden);
-        let mut before: BTreeMap<u64, StoredMessage> = shown.into_iter().map(|message| (message.index, message)).collect();
+        let mut before: BTreeMap<u64, StoredMessage> =
+            shown.into_iter().map(|message| (message.index, message)).collect();
         let mut changed = document.last_message > state.last_message;
         let mut last_message = state.last_message.max(document.last_message);
         let mut after = hidden;
@@ -121,9 +130,17 @@ impl Write<'_> {
         for said in &document.messages {
             match before.remove(&said.index) {
                 Some(there) => {
-                    let payload =
-                        if same_json(&there.payload, &said.payload) { there.payload.clone() } else { said.payload.clone() };
-                    let now = StoredMessage { payload, locked: said.locked, revision: said.revision, ..there.clone() };
+                    let payload = if same_json(&there.payload, &said.payload) {
+                        there.payload.clone()
+                    } else {
+                        said.payload.clone()
+                    };
+                    let now = StoredMessage {
+                        payload,
+                        locked: said.locked,
+                        revision: said.revision,
+                        ..there.clone()
+                    };
                     changed |= now != there;
                     after.push(now);
                 }
@@ -181,7 +198,8 @@ impl Before {
         }
     }
 
-    /// True when a profile takes the place of something else, or something else that of a profile: what was there stays in the history.
+    /// True when a profile takes the place of something else, or something else that of a profile:
+    /// what was there stays in the history.
     fn becomes_another_kind(self, stored: &Stored) -> bool {
         let is_profile = matches!(stored, Stored::Profile(_));
         match self {
@@ -205,7 +223,8 @@ fn same_json(a: &[u8], b: &[u8]) -> bool {
     a == b || parse(a).zip(parse(b)).is_some_and(|(a, b)| same(&a, &b))
 }
 
-/// Equal as Lua has it: a number is a number however it is written, and an empty list is an empty table.
+/// Equal as Lua has it: a number is a number however it is written, and an empty list is an empty
+/// table.
 fn same(a: &Value, b: &Value) -> bool {
     let is_empty = |value: &Value| match value {
         Value::Array(list) => list.is_empty(),
@@ -214,7 +233,9 @@ fn same(a: &Value, b: &Value) -> bool {
     };
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
-        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
+        }
         (Value::Object(a), Value::Object(b)) => {
             a.len() == b.len() && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| same(a, b)))
         }

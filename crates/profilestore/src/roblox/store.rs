@@ -13,7 +13,10 @@ use super::{
     operations::{Source, Turn, remove_now, write_now},
 };
 use crate::{
-    data_store::{DataStoreExt as _, KeyFilter, KeyQuery, KeyState, Order, VersionInfo, VersionQuery, VersionRef},
+    data_store::{
+        DataStoreExt as _, KeyFilter, KeyQuery, KeyState, Order, VersionInfo, VersionQuery,
+        VersionRef,
+    },
     engine::{Engine, history::Which},
     key::ProfileKey,
     record::Stored,
@@ -22,7 +25,8 @@ use crate::{
 /// How many items are fetched at most at once, and hence the largest page.
 const MAX_PAGE: usize = 1024;
 
-/// A data store. Specification: `DataStore`. Cheap to clone; clones share their cache, as they are the same object to a game.
+/// A data store. Specification: `DataStore`. Cheap to clone; clones share their cache, as they are
+/// the same object to a game.
 #[derive(Clone)]
 pub struct RobloxDataStore {
     all: RobloxDataStores,
@@ -39,7 +43,10 @@ struct Cached {
 
 impl fmt::Debug for RobloxDataStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RobloxDataStore").field("name", &self.name).field("scope", &self.scope).finish_non_exhaustive()
+        f.debug_struct("RobloxDataStore")
+            .field("name", &self.name)
+            .field("scope", &self.scope)
+            .finish_non_exhaustive()
     }
 }
 
@@ -109,9 +116,13 @@ impl RobloxDataStore {
         &self.scope
     }
 
-    /// Reads a key; None when there is nothing, or no longer. Answers from the cache when the key was read or written through this
-    /// object within [`Options::get_cache`](super::Options::get_cache). Specification: `GetAsync`.
-    pub fn get(&self, key: &str) -> impl Future<Output = Result<Option<Entry>, DataStoreError>> + Send + 'static + use<> {
+    /// Reads a key; None when there is nothing, or no longer. Answers from the cache when the key
+    /// was read or written through this object within
+    /// [`Options::get_cache`](super::Options::get_cache). Specification: `GetAsync`.
+    pub fn get(
+        &self,
+        key: &str,
+    ) -> impl Future<Output = Result<Option<Entry>, DataStoreError>> + Send + 'static + use<> {
         let cached = self.cached(key);
         let read = cached.is_none().then(|| self.get_uncached(key));
         async move {
@@ -135,19 +146,25 @@ impl RobloxDataStore {
         self.remembering(key, state, |read| Some(read.clone()))
     }
 
-    /// Writes a key, whatever it holds. Answers with what is stored then. Specification: `SetAsync`.
-    pub fn set(&self, key: &str, new: NewEntry) -> impl Future<Output = Result<Entry, DataStoreError>> + Send + 'static + use<> {
+    /// Writes a key, whatever it holds. Answers with what is stored then. Specification:
+    /// `SetAsync`.
+    pub fn set(
+        &self,
+        key: &str,
+        new: NewEntry,
+    ) -> impl Future<Output = Result<Entry, DataStoreError>> + Send + 'static + use<> {
         let written = self.write(Call::Set, key, Source::Fixed(new));
         let written = async move { written.await?.ok_or_else(unanswered) };
         self.remembering(key, Box::pin(written), |entry| Some(Some(entry.clone())))
     }
 
-    /// Writes what `transform` makes of what the key holds; None from it calls the update off, which is answered with None. Whenever
-    /// somebody else writes the key in between, it is called again with what is there then. Answers with what is stored.
-    /// Specification: `UpdateAsync`.
+    /// Writes what `transform` makes of what the key holds; None from it calls the update off,
+    /// which is answered with None. Whenever somebody else writes the key in between, it is called
+    /// again with what is there then. Answers with what is stored. Specification: `UpdateAsync`.
     ///
-    /// `transform` runs in the returned future, which must be polled: other calls of this server for the key wait until it has
-    /// answered, for at most half of [`crate::Settings::call_timeout`]. Dropping the future before that calls the update off.
+    /// `transform` runs in the returned future, which must be polled: other calls of this server
+    /// for the key wait until it has answered, for at most half of
+    /// [`crate::Settings::call_timeout`]. Dropping the future before that calls the update off.
     pub fn update<F>(
         &self,
         key: &str,
@@ -174,9 +191,9 @@ impl RobloxDataStore {
         }
     }
 
-    /// Adds to the whole number that a key holds, 0 if it holds nothing; users and metadata are cleared. Answers with what is stored.
-    /// Fails with [`Code::RequestRejected`] when the key holds something else, or the sum is beyond 64 bits.
-    /// Specification: `IncrementAsync`.
+    /// Adds to the whole number that a key holds, 0 if it holds nothing; users and metadata are
+    /// cleared. Answers with what is stored. Fails with [`Code::RequestRejected`] when the key
+    /// holds something else, or the sum is beyond 64 bits. Specification: `IncrementAsync`.
     pub fn increment(
         &self,
         key: &str,
@@ -198,19 +215,24 @@ impl RobloxDataStore {
         self.remembering(key, Box::pin(written), |entry| Some(Some(entry.clone())))
     }
 
-    /// Removes a key: its versions stay readable, what was sent to the profile is consumed, and a session is ended. Answers with what
-    /// was there; None when there was nothing. Specification: `RemoveAsync`.
-    pub fn remove(&self, key: &str) -> impl Future<Output = Result<Option<Entry>, DataStoreError>> + Send + 'static + use<> {
+    /// Removes a key: its versions stay readable, what was sent to the profile is consumed, and a
+    /// session is ended. Answers with what was there; None when there was nothing. Specification:
+    /// `RemoveAsync`.
+    pub fn remove(
+        &self,
+        key: &str,
+    ) -> impl Future<Output = Result<Option<Entry>, DataStoreError>> + Send + 'static + use<> {
         let removed = self.run(Call::Remove, key, |engine, key| {
             let (engine_, key_) = (engine.clone(), key.clone());
-            let removed = engine.link.call(&key, async move { Ok(remove_now(&engine_, &key_).await) });
+            let removed =
+                engine.link.call(&key, async move { Ok(remove_now(&engine_, &key_).await) });
             Box::pin(async move { removed.await? })
         });
         self.remembering(key, removed, |_| Some(None))
     }
 
-    /// Reads a version by its name. Fails with a message that has `not valid` in it when there is none. Specification:
-    /// `GetVersionAsync`.
+    /// Reads a version by its name. Fails with a message that has `not valid` in it when there is
+    /// none. Specification: `GetVersionAsync`.
     pub fn get_version(
         &self,
         key: &str,
@@ -235,7 +257,8 @@ impl RobloxDataStore {
                 }
                 let stored = found.value.as_deref().map(Stored::decode).transpose()?;
                 let info = key_info(&found.info, state.created_ms, stored.as_ref());
-                let value = stored.map(|stored| crate::document::compose(&stored, &found.info, None).into());
+                let value = stored
+                    .map(|stored| crate::document::compose(&stored, &found.info, None).into());
                 Ok(EntryVersion { value, info })
             })
         })
@@ -246,28 +269,43 @@ impl RobloxDataStore {
         &self,
         key: &str,
         query: VersionsQuery,
-    ) -> impl Future<Output = Result<Pages<ListedVersion>, DataStoreError>> + Send + 'static + use<> {
+    ) -> impl Future<Output = Result<Pages<ListedVersion>, DataStoreError>> + Send + 'static + use<>
+    {
         let store = self.clone();
         let key = key.to_owned();
         async move {
             check_page(query.page_size)?;
             if query.min_ms.is_some_and(|min| min < 0) || query.max_ms.is_some_and(|max| max < 0) {
-                return Err(DataStoreError::new(Code::PageSizeInvalid, "a bound of time is before 1970"));
+                return Err(DataStoreError::new(
+                    Code::PageSizeInvalid,
+                    "a bound of time is before \
+                    1970",
+                ));
             }
             if query.min_ms.zip(query.max_ms).is_some_and(|(min, max)| min > max) {
-                return Err(DataStoreError::new(Code::MinMaxOrder, "the lower bound of time is above the upper one"));
+                return Err(DataStoreError::new(
+                    Code::MinMaxOrder,
+                    "the lower bound of time is \
+                    above the upper one",
+                ));
             }
             let page_size = query.page_size;
-            let fetch = move |after: Option<ListedVersion>, limit| -> Answer<(Vec<ListedVersion>, bool)> {
+            let fetch = move |after: Option<ListedVersion>,
+                              limit|
+                  -> Answer<(Vec<ListedVersion>, bool)> {
                 let query = query.clone();
                 Box::pin(store.run(Call::List, &key, move |engine, key| {
                     let VersionsQuery { order, min_ms: from_ms, max_ms: to_ms, .. } = query;
                     let after = after.map(|version| version.number);
-                    let listed = engine.versions(VersionQuery { key, order, from_ms, to_ms, after, limit });
+                    let listed =
+                        engine.versions(VersionQuery { key, order, from_ms, to_ms, after, limit });
                     Box::pin(async move {
                         let (created_ms, page) = listed.await?;
                         let follows = page.len() >= limit;
-                        Ok((page.iter().map(|info| ListedVersion::of(info, created_ms)).collect(), follows))
+                        Ok((
+                            page.iter().map(|info| ListedVersion::of(info, created_ms)).collect(),
+                            follows,
+                        ))
                     })
                 }))
             };
@@ -302,7 +340,11 @@ impl RobloxDataStore {
         after: Option<String>,
         limit: usize,
     ) -> Result<(Vec<String>, bool), DataStoreError> {
-        let filter = if query.prefix.is_empty() { KeyFilter::All } else { KeyFilter::Prefix(query.prefix.clone()) };
+        let filter = if query.prefix.is_empty() {
+            KeyFilter::All
+        } else {
+            KeyFilter::Prefix(query.prefix.clone())
+        };
         let mut keys = KeyQuery {
             store: Some(self.name.to_string()),
             scope: Some(self.scope.to_string()),
@@ -312,7 +354,8 @@ impl RobloxDataStore {
         };
         let removed = |state: &KeyState| state.head.as_ref().is_some_and(|head| head.removed);
         loop {
-            let (page, next) = engine.link.reading(None, || engine.link.store.profiles(&keys)).await?;
+            let (page, next) =
+                engine.link.reading(None, || engine.link.store.profiles(&keys)).await?;
             let names: Vec<_> = page
                 .iter()
                 .filter(|state| !(query.exclude_removed && removed(state)))
@@ -325,10 +368,12 @@ impl RobloxDataStore {
         }
     }
 
-    // --- how calls are carried -----------------------------------------------------------------------------------
+    // --- how calls are carried
+    // -----------------------------------------------------------------------------------
 
     fn key(&self, key: &str) -> Result<ProfileKey, DataStoreError> {
-        ProfileKey::in_store(&self.name, &self.scope, key).map_err(|invalid| DataStoreError::name(invalid.what, &invalid.given))
+        ProfileKey::in_store(&self.name, &self.scope, key)
+            .map_err(|invalid| DataStoreError::name(invalid.what, &invalid.given))
     }
 
     fn write(&self, call: Call, key: &str, source: Source) -> Answer<Option<Entry>> {
@@ -337,7 +382,8 @@ impl RobloxDataStore {
         }
         self.run(call, key, |engine, key| {
             let (engine_, key_) = (engine.clone(), key.clone());
-            let written = engine.link.call(&key, async move { Ok(write_now(&engine_, &key_, source).await) });
+            let written =
+                engine.link.call(&key, async move { Ok(write_now(&engine_, &key_, source).await) });
             Box::pin(async move { written.await? })
         })
     }
@@ -363,7 +409,11 @@ impl RobloxDataStore {
         let all = &self.all;
         let engine = all.engine();
         if engine.link.is_closing() {
-            let closing = DataStoreError::new(Code::DataModelNoAccess, "the game server is shutting down");
+            let closing = DataStoreError::new(
+                Code::DataModelNoAccess,
+                "the game server is \
+                shutting down",
+            );
             return Box::pin(std::future::ready(Err(closing)));
         }
         if all.weather.is_fair() && all.budgets.is_none() {
@@ -387,7 +437,8 @@ impl RobloxDataStore {
         Box::pin(async move { task.await.unwrap_or_else(|_| Err(unanswered())) })
     }
 
-    // --- the cache -----------------------------------------------------------------------------------------------
+    // --- the cache
+    // -----------------------------------------------------------------------------------------------
 
     fn cached(&self, key: &str) -> Option<Option<Entry>> {
         self.all.options.get_cache?;
@@ -397,7 +448,12 @@ impl RobloxDataStore {
     }
 
     /// The answer, of which the cache remembers what the key holds, if it says so.
-    fn remembering<T: Send + 'static>(&self, key: &str, answer: Answer<T>, what: fn(&T) -> Option<Option<Entry>>) -> Answer<T> {
+    fn remembering<T: Send + 'static>(
+        &self,
+        key: &str,
+        answer: Answer<T>,
+        what: fn(&T) -> Option<Option<Entry>>,
+    ) -> Answer<T> {
         let (cache, keep) = (self.cache.clone(), self.all.options.get_cache);
         let (key, env) = (key.to_owned(), self.all.engine().link.env.clone());
         Box::pin(async move {
@@ -416,14 +472,25 @@ impl RobloxDataStore {
 
 impl ListedVersion {
     fn of(info: &VersionInfo, created_ms: i64) -> Self {
-        Self { version: label(info, created_ms), created_ms: info.written_ms, is_deleted: info.removed, number: info.number }
+        Self {
+            version: label(info, created_ms),
+            created_ms: info.written_ms,
+            is_deleted: info.removed,
+            number: info.number,
+        }
     }
 }
 
 fn check_page(page_size: usize) -> Result<(), DataStoreError> {
     match page_size {
         1..=MAX_PAGE => Ok(()),
-        _ => Err(DataStoreError::new(Code::PageSizeInvalid, format!("a page has 1 to {MAX_PAGE} items"))),
+        _ => Err(DataStoreError::new(
+            Code::PageSizeInvalid,
+            format!(
+                "a page has 1 to {MAX_PAGE} \
+            items"
+            ),
+        )),
     }
 }
 

@@ -1,5 +1,5 @@
-//! What calls suffer on the way when an emulation asks for it: latency, and failures of which half take effect all the same.
-//! The same seed gives the same weather.
+//! What calls suffer on the way when an emulation asks for it: latency, and failures of which half
+//! take effect all the same. The same seed gives the same weather.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -30,7 +30,12 @@ enum Fate {
 impl Weather {
     /// `percent` of the calls fail.
     pub(super) fn new(latency: Duration, percent: f64, seed: u64) -> Self {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to the range")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "clamped to \
+            the range"
+        )]
         let failing = (percent.clamp(0.0, 100.0) * 10_000.0).round() as u64;
         Self { latency, failing, seed, calls: AtomicU64::new(0) }
     }
@@ -41,7 +46,10 @@ impl Weather {
     }
 
     /// Carries a call there and its answer back.
-    pub(super) async fn carry<T>(&self, call: impl Future<Output = Result<T, DataStoreError>>) -> Result<T, DataStoreError> {
+    pub(super) async fn carry<T>(
+        &self,
+        call: impl Future<Output = Result<T, DataStoreError>>,
+    ) -> Result<T, DataStoreError> {
         let fate = self.next();
         self.half_way().await;
         if fate == Fate::NeverArrives {
@@ -77,7 +85,11 @@ impl Weather {
 }
 
 fn no_answer() -> DataStoreError {
-    DataStoreError::new(Code::BadResponse, "the store gave no answer; the request may have been applied")
+    DataStoreError::new(
+        Code::BadResponse,
+        "the store gave no answer; the request may have been \
+        applied",
+    )
 }
 
 #[cfg(test)]

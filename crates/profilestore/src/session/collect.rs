@@ -6,7 +6,15 @@
 //! hears of the messages that wait instead of being called with one at a time: its handlers take as
 //! long as they like, and what they have processed comes along with the data.
 
-#![cfg_attr(not(feature = "roblox"), allow(dead_code, unreachable_pub, reason = "only that feature has keepers"))]
+#![cfg_attr(
+    not(feature = "roblox"),
+    allow(
+        dead_code,
+        unreachable_pub,
+        reason = "only that \
+    feature has keepers"
+    )
+)]
 
 use std::sync::Arc;
 
@@ -56,7 +64,14 @@ pub struct Collected<T> {
 
 impl<T> Default for Collected<T> {
     fn default() -> Self {
-        Self { data: None, user_ids: None, roblox_metadata: None, meta_tags: None, processed: Vec::new(), locked: Vec::new() }
+        Self {
+            data: None,
+            user_ids: None,
+            roblox_metadata: None,
+            meta_tags: None,
+            processed: Vec::new(),
+            locked: Vec::new(),
+        }
     }
 }
 
@@ -117,7 +132,8 @@ pub(crate) struct Typed<T>(pub(crate) Box<dyn Keeper<T>>);
 
 impl<T: ProfileData> AnyKeeper for Typed<T> {
     fn collect(&self, why: Collect) -> Result<AnyCollected, String> {
-        let Collected { data, user_ids, roblox_metadata, meta_tags, processed, locked } = self.0.collect(why)?;
+        let Collected { data, user_ids, roblox_metadata, meta_tags, processed, locked } =
+            self.0.collect(why)?;
         let text = |wrong: Unstorable| wrong.to_string();
         check_users(user_ids.as_deref().unwrap_or_default()).map_err(text)?;
         roblox_metadata.as_ref().map_or(Ok(()), check_metadata).map_err(text)?;

@@ -19,7 +19,8 @@ pub(super) fn is_editing() -> bool {
 /// Fails when this thread is in the middle of an edit.
 pub(crate) fn check_not_editing(key: &ProfileKey) -> Result<()> {
     if is_editing() {
-        let message = "called from inside an edit; do it after that edit, or change several profiles in a transaction";
+        let message = "called from inside an edit; do it after that edit, or change several \
+            profiles in a transaction";
         return Err(Error::new(ErrorKind::Busy, message).about(key));
     }
     Ok(())

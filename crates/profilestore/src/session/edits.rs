@@ -20,8 +20,14 @@ use crate::{
 impl Session {
     /// Applies the edits that wait, and has them saved.
     pub(crate) fn apply_edits(self: &Arc<Self>) {
-        let waiting: Vec<StoredMessage> =
-            self.known.lock().inbox.iter().filter(|message| message.id.is_edit()).cloned().collect();
+        let waiting: Vec<StoredMessage> = self
+            .known
+            .lock()
+            .inbox
+            .iter()
+            .filter(|message| message.id.is_edit())
+            .cloned()
+            .collect();
         if waiting.is_empty() {
             return;
         }
@@ -35,7 +41,14 @@ impl Session {
         for message in &waiting {
             let waits = || self.known.lock().has_message(message.index);
             let apply = |data: &dyn Data| match EditRequest::read(&self.key, message) {
-                Ok(request) => edited(&request, &self.key, data, &*self.codec, &self.live.meta(), &self.link.job_id),
+                Ok(request) => edited(
+                    &request,
+                    &self.key,
+                    data,
+                    &*self.codec,
+                    &self.live.meta(),
+                    &self.link.job_id,
+                ),
                 Err(entry) => (None, *entry),
             };
             applied += u64::from(self.live.edit_for_operator(message.index, waits, apply).is_ok());
@@ -55,12 +68,17 @@ impl Session {
     /// The change that books the outcome of an edit, which makes `version` of the profile.
     pub(super) fn outcome(&self, entry: &AuditEntry, version: Option<u64>) -> Option<Change> {
         let entry = match version {
-            Some(version) if entry.outcome == AuditOutcome::Done => entry.clone().detail("version", version),
+            Some(version) if entry.outcome == AuditOutcome::Done => {
+                entry.clone().detail("version", version)
+            }
             _ => entry.clone(),
         };
         entry
             .change_at(1)
-            .inspect_err(|error| tracing::error!(key = %self.key, %error, "the outcome of an edit cannot be booked"))
+            .inspect_err(|error| {
+                tracing::error!(key = %self.key, %error, "the outcome of an edit \
+                cannot be booked")
+            })
             .ok()
     }
 }

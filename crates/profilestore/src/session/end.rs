@@ -87,7 +87,13 @@ impl Drop for Ending {
         if self.complete {
             return;
         }
-        let broken_off = || Error::new(ErrorKind::Unknown, "the last save was broken off; see the log");
+        let broken_off = || {
+            Error::new(
+                ErrorKind::Unknown,
+                "the last save was broken off; see the \
+            log",
+            )
+        };
         let error = if self.begun { broken_off() } else { runtime_gone() };
         self.session.note_outcome(&Err(error.about(&self.session.key)));
     }
@@ -99,7 +105,10 @@ impl Session {
     /// before, and behind the edit from inside which it is called, come the last hooks and the last
     /// save. When what the last save would store cannot be stored, the answer is that error and the
     /// session goes on, unless the server is shutting down.
-    pub(crate) fn finish(self: &Arc<Self>, end: SessionEnd) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
+    pub(crate) fn finish(
+        self: &Arc<Self>,
+        end: SessionEnd,
+    ) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
         let refused_before = self.outcome.refused();
         let answer = self.live.begin_end().map(|begun| self.finish_claimed(end, begun));
         let session = self.clone();
@@ -115,7 +124,11 @@ impl Session {
     /// The same for the call that has claimed the end. The last save has its place in the queue
     /// before the data closes: a call that finds it closed and starts the next session comes behind
     /// it.
-    fn finish_claimed(self: &Arc<Self>, end: SessionEnd, begun: EndBegun) -> Result<Answer<Result<()>>> {
+    fn finish_claimed(
+        self: &Arc<Self>,
+        end: SessionEnd,
+        begun: EndBegun,
+    ) -> Result<Answer<Result<()>>> {
         if begun == EndBegun::Now {
             self.begin(end)?;
         }
@@ -200,7 +213,8 @@ impl Session {
         result
     }
 
-    // --- begin ---------------------------------------------------------------------------------------------------
+    // --- begin
+    // ---------------------------------------------------------------------------------------------------
 
     /// Runs the last hooks.
     fn begin(&self, end: SessionEnd) -> Result<()> {
@@ -221,7 +235,8 @@ impl Session {
         Ok(())
     }
 
-    // --- close ---------------------------------------------------------------------------------------------------
+    // --- close
+    // ---------------------------------------------------------------------------------------------------
 
     /// Closes the data and tells the listeners. None when it was closed before.
     fn close(&self, end: SessionEnd) -> Result<Option<Last>> {
@@ -235,9 +250,9 @@ impl Session {
         if end == SessionEnd::Lost {
             return Ok(Some(Last { snapshot, lost: None }));
         }
-        let handed = self
-            .collect(Collect::Ended(end))
-            .and_then(|handed| handed.as_ref().map_or(Ok(()), |handed| self.check_saveable(handed)).map(|()| handed));
+        let handed = self.collect(Collect::Ended(end)).and_then(|handed| {
+            handed.as_ref().map_or(Ok(()), |handed| self.check_saveable(handed)).map(|()| handed)
+        });
         Ok(Some(match handed {
             Ok(handed) => Last { snapshot: handed.unwrap_or(snapshot), lost: None },
             Err(error) => {
@@ -253,7 +268,12 @@ impl Session {
     fn end_refused(&self, error: &Error) -> Error {
         self.live.reopen();
         let message = format!("the session goes on, because its last save was refused: {error}");
-        self.link.health.error(&message, Some(&self.key), self.link.env.now(), &self.link.settings());
+        self.link.health.error(
+            &message,
+            Some(&self.key),
+            self.link.env.now(),
+            &self.link.settings(),
+        );
         metrics::counter!("profilestore_ends_refused_total").increment(1);
         let refused = Error::new(error.kind(), message).about(&self.key);
         self.outcome.refuse(&refused);
@@ -263,10 +283,16 @@ impl Session {
 
     fn changes_lost(&self, error: &Error) {
         let message = format!("a profile's last changes cannot be stored and are lost: {error}");
-        self.link.health.error(&message, Some(&self.key), self.link.env.now(), &self.link.settings());
+        self.link.health.error(
+            &message,
+            Some(&self.key),
+            self.link.env.now(),
+            &self.link.settings(),
+        );
     }
 
-    // --- release -------------------------------------------------------------------------------------------------
+    // --- release
+    // -------------------------------------------------------------------------------------------------
 
     /// The last save and the release of the lease. Fails when changes could not be stored, also
     /// when the profile is released without them.
@@ -304,7 +330,8 @@ impl Session {
                 Ok(Some(again)) => prepared = again,
                 Ok(None) => {}
                 // The last save must get through.
-                Err(error) => tracing::warn!(key = %self.key, %error, "what a document says beside the data is not kept"),
+                Err(error) => tracing::warn!(key = %self.key, %error, "what a document says \
+                    beside the data is not kept"),
             }
             match self.send_release(&prepared).await {
                 Ok(mut reply) => {
@@ -324,7 +351,8 @@ impl Session {
 
     async fn send_release(&self, prepared: &Prepared) -> Result<CommitReply, StoreError> {
         let mut changes = self.changes(prepared, Cause::End);
-        let after = if defect!(ReleaseBeforeSave) { std::mem::take(&mut changes) } else { Vec::new() };
+        let after =
+            if defect!(ReleaseBeforeSave) { std::mem::take(&mut changes) } else { Vec::new() };
         let asker = {
             let known = self.known.lock();
             let now_ms = self.link.store_ms();
@@ -339,7 +367,8 @@ impl Session {
         Ok(reply)
     }
 
-    // --- over ----------------------------------------------------------------------------------------------------
+    // --- over
+    // ----------------------------------------------------------------------------------------------------
 
     /// Notes what became of the last save. The first one counts.
     fn note_outcome(&self, result: &Result<()>) {
@@ -351,7 +380,8 @@ impl Session {
     /// Drops the listeners, handlers and the keeper, once all of them have been told of the end:
     /// they may hold the profile that they are for.
     fn let_go(&self) {
-        let Signals { on_save, veto_save, on_last_save, on_session_end, on_after_save } = &self.signals;
+        let Signals { on_save, veto_save, on_last_save, on_session_end, on_after_save } =
+            &self.signals;
         on_save.clear();
         veto_save.clear();
         on_last_save.clear();
@@ -367,7 +397,8 @@ impl Session {
         self.outcome.wait(self.outcome.refused()).await
     }
 
-    // --- a session that is lost ----------------------------------------------------------------------------------
+    // --- a session that is lost
+    // ----------------------------------------------------------------------------------
 
     /// The epoch is another one: another writer's data counts now. Listeners get it as the last
     /// saved data.
@@ -385,7 +416,13 @@ impl Session {
         // one.
         let closed = matches!(self.begin_and_close(SessionEnd::Lost), Ok(Some(_)));
         self.tell(|table| table.freed(self));
-        let error = Error::new(ErrorKind::SessionEnded, format!("the session was lost: {why}; what it had not saved is lost"));
+        let error = Error::new(
+            ErrorKind::SessionEnded,
+            format!(
+                "the session was lost: {why}; \
+            what it had not saved is lost"
+            ),
+        );
         self.note_outcome(&Err(error.about(&self.key)));
         if closed {
             metrics::counter!("profilestore_lost_sessions_total").increment(1);
@@ -402,7 +439,9 @@ impl Session {
         if self.signals.on_after_save.is_empty() {
             return;
         }
-        let Ok((_, state)) = self.link.read_settled(&self.key, Returning { value: true, inbox_unless: None }).await else {
+        let Ok((_, state)) =
+            self.link.read_settled(&self.key, Returning { value: true, inbox_unless: None }).await
+        else {
             return;
         };
         let Some(bytes) = state.value else { return };
@@ -411,7 +450,11 @@ impl Session {
         {
             {
                 let mut known = self.known.lock();
-                known.saved = Saved { data: data.clone(), meta: Arc::new(record), digest: Digest::of(&bytes) };
+                known.saved = Saved {
+                    data: data.clone(),
+                    meta: Arc::new(record),
+                    digest: Digest::of(&bytes),
+                };
                 (known.head, known.created_ms) = (state.head, state.created_ms);
             }
             self.signals.on_after_save.each(|listener| listener(&*data));

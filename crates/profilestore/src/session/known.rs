@@ -88,7 +88,8 @@ impl Known {
         match state.inbox {
             Some(inbox) => {
                 self.inbox = inbox;
-                std::mem::replace(&mut self.inbox_revision, state.inbox_revision) != state.inbox_revision
+                std::mem::replace(&mut self.inbox_revision, state.inbox_revision)
+                    != state.inbox_revision
             }
             None => false,
         }

@@ -82,12 +82,15 @@ pub(crate) enum Refusal {
 impl Refusal {
     fn error(self, key: &ProfileKey) -> Error {
         match self {
-            Self::Busy => {
-                Error::new(ErrorKind::Busy, "a transaction is open; the change was not made, try again when it is over")
-            }
-            Self::Over | Self::Processed => {
-                Error::new(ErrorKind::SessionEnded, "the session is over; the change was not made and would not be saved")
-            }
+            Self::Busy => Error::new(
+                ErrorKind::Busy,
+                "a transaction is open; the change was not made, try again when it is over",
+            ),
+            Self::Over | Self::Processed => Error::new(
+                ErrorKind::SessionEnded,
+                "the session is over; the change was not made \
+                    and would not be saved",
+            ),
         }
         .about(key)
     }
@@ -169,19 +172,35 @@ impl Live {
 
     /// Edits the data as the program asks: fails once the session is over, and while a transaction
     /// is open.
-    pub(crate) fn edit<R>(&self, key: &ProfileKey, edit: impl FnOnce(&mut dyn Data) -> R) -> Result<R> {
+    pub(crate) fn edit<R>(
+        &self,
+        key: &ProfileKey,
+        edit: impl FnOnce(&mut dyn Data) -> R,
+    ) -> Result<R> {
         check_not_editing(key)?;
         self.edit_then(State::admits, edit, |_, _| ()).map_err(|refusal| refusal.error(key))
     }
 
     /// The same, but waits while a transaction is open.
-    pub(crate) async fn edit_when_free<R>(&self, key: &ProfileKey, edit: impl FnOnce(&mut dyn Data) -> R) -> Result<R> {
+    pub(crate) async fn edit_when_free<R>(
+        &self,
+        key: &ProfileKey,
+        edit: impl FnOnce(&mut dyn Data) -> R,
+    ) -> Result<R> {
         let mut edit = Some(edit);
         loop {
             let freed = self.freed.notified();
             check_not_editing(key)?;
-            let edited =
-                self.edit_then(State::admits, |data| edit.take().expect("an edit that was made ends this")(data), |_, _| ());
+            let edited = self.edit_then(
+                State::admits,
+                |data| {
+                    edit.take().expect(
+                        "an edit that was made \
+                    ends this",
+                    )(data)
+                },
+                |_, _| (),
+            );
             match edited {
                 Err(Refusal::Busy) => freed.await,
                 edited => return edited.map_err(|refusal| refusal.error(key)),
@@ -191,7 +210,8 @@ impl Live {
 
     /// Edits the data for a hook, also while the last hooks run.
     pub(crate) fn edit_anyhow(&self, edit: impl FnOnce(&mut dyn Data)) {
-        let open = |state: &State| if state.phase == Phase::Over { Err(Refusal::Over) } else { Ok(()) };
+        let open =
+            |state: &State| if state.phase == Phase::Over { Err(Refusal::Over) } else { Ok(()) };
         let _ = self.edit_then(open, edit, |_, ()| ());
     }
 
@@ -206,7 +226,11 @@ impl Live {
     ) -> Result<bool, Refusal> {
         let admit = |state: &State| {
             state.admits()?;
-            if !state.processed.contains_key(&index) && waits() { Ok(()) } else { Err(Refusal::Processed) }
+            if !state.processed.contains_key(&index) && waits() {
+                Ok(())
+            } else {
+                Err(Refusal::Processed)
+            }
         };
         let mark = |state: &mut State, processed: &bool| {
             if *processed {
@@ -226,7 +250,11 @@ impl Live {
     ) -> Result<(), Refusal> {
         let admit = |state: &State| {
             state.admits()?;
-            if !state.processed.contains_key(&index) && waits() { Ok(()) } else { Err(Refusal::Processed) }
+            if !state.processed.contains_key(&index) && waits() {
+                Ok(())
+            } else {
+                Err(Refusal::Processed)
+            }
         };
         let replace = |base: &Arc<dyn Data>| {
             let _editing = Editing::begin();
@@ -288,7 +316,11 @@ impl Live {
     }
 
     /// Changes what is beside the data: user ids, metadata.
-    pub(crate) fn edit_meta<R>(&self, key: &ProfileKey, edit: impl FnOnce(&mut Record) -> Result<R>) -> Result<R> {
+    pub(crate) fn edit_meta<R>(
+        &self,
+        key: &ProfileKey,
+        edit: impl FnOnce(&mut Record) -> Result<R>,
+    ) -> Result<R> {
         let mut state = self.state.lock();
         state.admits().map_err(|refusal| refusal.error(key))?;
         let mut meta = Record::clone(&state.meta);
@@ -320,7 +352,11 @@ impl Live {
     /// the profile.
     pub(crate) fn keep_unknown(&self, said: &Record) {
         let mut state = self.state.lock();
-        let meta = Record { extra: said.extra.clone(), extra_meta: said.extra_meta.clone(), ..Record::clone(&state.meta) };
+        let meta = Record {
+            extra: said.extra.clone(),
+            extra_meta: said.extra_meta.clone(),
+            ..Record::clone(&state.meta)
+        };
         state.meta = Arc::new(meta);
     }
 
@@ -333,7 +369,8 @@ impl Live {
         self.state.lock().processed.contains_key(&index)
     }
 
-    // --- transactions ---------------------------------------------------------------------------------------------
+    // --- transactions
+    // ---------------------------------------------------------------------------------------------
 
     /// Notes that a transaction was called: an end that is called later comes behind it. False once
     /// the session ends.
@@ -353,7 +390,9 @@ impl Live {
     /// over; an end that was called later than the transaction waits for it.
     pub(crate) fn begin_transaction(&self, key: &ProfileKey) -> Result<Snapshot> {
         let mut state = self.settled();
-        if state.phase == Phase::Over || (state.phase != Phase::Open && defect!(EndOvertakesTransaction)) {
+        if state.phase == Phase::Over
+            || (state.phase != Phase::Open && defect!(EndOvertakesTransaction))
+        {
             return Err(Refusal::Over.error(key));
         }
         debug_assert!(!state.in_transaction, "a transaction holds its turn in the key's queue");
@@ -374,7 +413,8 @@ impl Live {
         self.freed.notify_waiters();
     }
 
-    // --- the end --------------------------------------------------------------------------------------------------
+    // --- the end
+    // --------------------------------------------------------------------------------------------------
 
     /// Claims the right to end the session. None when it is claimed already.
     pub(crate) fn begin_end(&self) -> Option<EndBegun> {
@@ -383,7 +423,8 @@ impl Live {
             return None;
         }
         state.phase = Phase::Ending;
-        let called_before = state.in_transaction || (state.lined_up > 0 && !defect!(EndOvertakesTransaction));
+        let called_before =
+            state.in_transaction || (state.lined_up > 0 && !defect!(EndOvertakesTransaction));
         Some(if called_before || is_editing() { EndBegun::Behind } else { EndBegun::Now })
     }
 
@@ -409,7 +450,10 @@ impl Live {
 
     /// Closes the data for good, if `check` agrees to what it is then; edits wait for that.
     /// Otherwise it is open again. None when it was closed before.
-    pub(crate) fn close_if<E>(&self, check: impl FnOnce(&Snapshot) -> Result<(), E>) -> Result<Option<Snapshot>, E> {
+    pub(crate) fn close_if<E>(
+        &self,
+        check: impl FnOnce(&Snapshot) -> Result<(), E>,
+    ) -> Result<Option<Snapshot>, E> {
         let last = {
             let mut state = self.settled();
             if state.phase == Phase::Over {
@@ -475,7 +519,9 @@ mod tests {
     #[test]
     fn an_edit_inside_an_edit_is_refused_and_readers_do_not_wait() {
         let (live, key) = live();
-        let inner = live.edit(&key, |_| (live.edit(&key, |_| ()).map_err(|e| e.kind()), value(&live))).unwrap();
+        let inner = live
+            .edit(&key, |_| (live.edit(&key, |_| ()).map_err(|e| e.kind()), value(&live)))
+            .unwrap();
         assert_eq!(inner, (Err(ErrorKind::Busy), 5));
     }
 
@@ -488,7 +534,10 @@ mod tests {
                     scope.spawn(|| {
                         let mut done = 0;
                         for _ in 0..1000 {
-                            done += i64::from(live.edit(&key, |data| *typed_mut::<i64>(data).unwrap() += 1).is_ok());
+                            done += i64::from(
+                                live.edit(&key, |data| *typed_mut::<i64>(data).unwrap() += 1)
+                                    .is_ok(),
+                            );
                         }
                         done
                     })
@@ -510,7 +559,12 @@ mod tests {
         let (live, key) = live();
         assert_eq!(live.begin_end(), Some(EndBegun::Now));
         assert_eq!(
-            live.close_if(|last| if *typed::<i64>(&*last.data).unwrap() == 5 { Err("no") } else { Ok(()) }).map(drop),
+            live.close_if(|last| if *typed::<i64>(&*last.data).unwrap() == 5 {
+                Err("no")
+            } else {
+                Ok(())
+            })
+            .map(drop),
             Err("no")
         );
         live.edit(&key, |data| *typed_mut::<i64>(data).unwrap() += 1).unwrap();

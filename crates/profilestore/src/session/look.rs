@@ -29,7 +29,8 @@ impl Session {
                 // Only the epoch can be at fault.
                 let _ = self.yield_to(*conflict).await;
             }
-            Err(error) => tracing::debug!(key = %self.key, %error, "a live profile could not be looked at"),
+            Err(error) => tracing::debug!(key = %self.key, %error, "a live profile could not be \
+                looked at"),
         }
     }
 
@@ -48,7 +49,8 @@ impl Session {
             self.signals.on_after_save.each(|listener| listener(&*saved.data));
         }
         if let Held::Asked(request) = held {
-            tracing::debug!(key = %self.key, to = %request.job_id, "another server asks for the profile");
+            tracing::debug!(key = %self.key, to = %request.job_id, "another server asks for the \
+                profile");
             match self.begin_and_close(SessionEnd::External) {
                 Ok(Some(last)) => {
                     if let Err(error) = self.release_and_be_over(last).await {
@@ -59,7 +61,9 @@ impl Session {
                 }
                 // The program is ending it already.
                 Ok(None) => {}
-                Err(error) => tracing::error!(key = %self.key, %error, "a profile could not be handed over"),
+                Err(error) => {
+                    tracing::error!(key = %self.key, %error, "a profile could not be handed over")
+                }
             }
         }
     }

@@ -65,7 +65,9 @@ impl Session {
             for position in 0..count {
                 let (call, offered_before) = {
                     let mut list = self.handlers.list.lock();
-                    let Some(handler) = list.get_mut(position).filter(|handler| handler.offered < message.index) else {
+                    let Some(handler) =
+                        list.get_mut(position).filter(|handler| handler.offered < message.index)
+                    else {
                         continue;
                     };
                     let before = std::mem::replace(&mut handler.offered, message.index);
@@ -94,7 +96,8 @@ impl Session {
                     }
                     Ok(Err(Refusal::Processed | Refusal::Over)) => break,
                     Err(_) => {
-                        tracing::error!(key = %self.key, message = %message.id, "a message handler panicked; the message waits")
+                        tracing::error!(key = %self.key, message = %message.id, "a message \
+                            handler panicked; the message waits")
                     }
                 }
             }
@@ -105,6 +108,9 @@ impl Session {
     /// The waiting messages that no handler has processed.
     pub(crate) fn waiting_messages(&self) -> Vec<StoredMessage> {
         let inbox = self.known.lock().inbox.clone();
-        inbox.into_iter().filter(|message| !message.id.is_edit() && !self.live.is_processed(message.index)).collect()
+        inbox
+            .into_iter()
+            .filter(|message| !message.id.is_edit() && !self.live.is_processed(message.index))
+            .collect()
     }
 }

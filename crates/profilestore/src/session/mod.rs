@@ -149,13 +149,27 @@ pub(crate) struct Taken {
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session").field("key", &self.key).field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Session")
+            .field("key", &self.key)
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
 impl Session {
     pub(crate) fn new(link: Arc<Link>, table: Weak<dyn SessionEvents>, taken: Taken) -> Arc<Self> {
-        let Taken { key, id, held_by, incarnation, state, mut record, stored, data, codec, autosave_period } = taken;
+        let Taken {
+            key,
+            id,
+            held_by,
+            incarnation,
+            state,
+            mut record,
+            stored,
+            data,
+            codec,
+            autosave_period,
+        } = taken;
         codec.stamp(&mut record);
         let stored_bytes = AtomicUsize::new(stored.len());
         let live = Live::new(data, record);
@@ -223,7 +237,8 @@ impl Session {
         self.outcome.is_known()
     }
 
-    // --- requests, queued in call order ---------------------------------------------------------------------------
+    // --- requests, queued in call order
+    // ---------------------------------------------------------------------------
 
     fn limit(&self) -> usize {
         self.link.settings().max_key_queue
@@ -231,7 +246,9 @@ impl Session {
 
     /// Saves; the answer comes when it is durable. When the session ends before the save's turn
     /// comes, the last save is the answer: it holds all that was changed before.
-    pub(crate) fn save(self: &Arc<Self>) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
+    pub(crate) fn save(
+        self: &Arc<Self>,
+    ) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
         let session = self.clone();
         let queued = if self.is_over() {
             Err(Error::new(ErrorKind::SessionEnded, "the session is over").about(&self.key))
@@ -308,14 +325,16 @@ impl Session {
     /// Ends the session without a save.
     pub(crate) fn queue_lose(self: &Arc<Self>, why: &'static str) {
         let session = self.clone();
-        let queued = self.link.queues.run(&self.key, usize::MAX, async move { session.lose(why).await });
+        let queued =
+            self.link.queues.run(&self.key, usize::MAX, async move { session.lose(why).await });
         debug_assert!(queued.is_ok(), "an unbounded queue takes everything");
     }
 
     /// Writes this server's new incarnation into the lease.
     pub(crate) fn queue_adopt(self: &Arc<Self>) {
         let session = self.clone();
-        let queued = self.link.queues.run(&self.key, usize::MAX, async move { session.adopt_now().await });
+        let queued =
+            self.link.queues.run(&self.key, usize::MAX, async move { session.adopt_now().await });
         debug_assert!(queued.is_ok(), "an unbounded queue takes everything");
     }
 
@@ -324,7 +343,14 @@ impl Session {
         let Some(keeper) = self.keeper() else { return Ok(None) };
         match keeper.collect(why) {
             Ok(handed) => Ok(Some(self.live.accept(handed))),
-            Err(problem) => Err(Error::new(ErrorKind::Invalid, format!("the data cannot be stored: {problem}")).about(&self.key)),
+            Err(problem) => Err(Error::new(
+                ErrorKind::Invalid,
+                format!(
+                    "the data cannot be \
+                stored: {problem}"
+                ),
+            )
+            .about(&self.key)),
         }
     }
 

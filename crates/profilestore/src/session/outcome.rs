@@ -61,7 +61,9 @@ impl Outcome {
             }
             {
                 let refusals = self.refusals.lock();
-                if let Some(last) = refusals.last.as_ref().filter(|_| refusals.count != refused_before) {
+                if let Some(last) =
+                    refusals.last.as_ref().filter(|_| refusals.count != refused_before)
+                {
                     return Err(last.again());
                 }
             }

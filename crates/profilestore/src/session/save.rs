@@ -17,8 +17,8 @@ use crate::{
     audit::AuditOutcome,
     data::encode_for_save,
     data_store::{
-        Cause, Change, Commit, CommitReply, Conflict, ConflictKind, Digest, KeyState, NewValue, Returning, StoreError,
-        StoredMessage,
+        Cause, Change, Commit, CommitReply, Conflict, ConflictKind, Digest, KeyState, NewValue,
+        Returning, StoreError, StoredMessage,
     },
     error::{Error, ErrorKind, Result},
     link::{
@@ -61,18 +61,25 @@ impl Session {
             return Ok(Prepared { snapshot, write: None });
         }
         let verify = self.link.settings().verify_saves;
-        let (bytes, size) =
-            encode_for_save(&*snapshot.data, &snapshot.meta, &*self.codec, verify).map_err(|error| error.about(&self.key))?;
+        let (bytes, size) = encode_for_save(&*snapshot.data, &snapshot.meta, &*self.codec, verify)
+            .map_err(|error| error.about(&self.key))?;
         self.note_size(size);
         let digest = Digest::of(&bytes);
-        let write = (overwritten || digest != saved).then(|| Encoded { bytes, digest, user_ids: snapshot.meta.user_ids.clone() });
+        let write = (overwritten || digest != saved).then(|| Encoded {
+            bytes,
+            digest,
+            user_ids: snapshot.meta.user_ids.clone(),
+        });
         Ok(Prepared { snapshot, write })
     }
 
     /// Prepares anew if a document was written over the profile meanwhile: what the session has
     /// wins, and members of the document that this program does not know stay. None: there was
     /// none.
-    pub(super) async fn prepare_over_document(&self, prepared: &Prepared) -> Result<Option<Prepared>> {
+    pub(super) async fn prepare_over_document(
+        &self,
+        prepared: &Prepared,
+    ) -> Result<Option<Prepared>> {
         let epoch = {
             let known = self.known.lock();
             if !known.overwritten {
@@ -81,13 +88,20 @@ impl Session {
             known.epoch
         };
         let mut snapshot = prepared.snapshot.clone();
-        let (_, state) = self.link.read_settled(&self.key, Returning { value: true, inbox_unless: None }).await?;
+        let (_, state) = self
+            .link
+            .read_settled(&self.key, Returning { value: true, inbox_unless: None })
+            .await?;
         // Otherwise the profile is another one's by now, which the commit finds out.
         if state.epoch == epoch
             && let Some(Ok(Stored::Profile(said))) = state.value.as_deref().map(Stored::decode)
         {
             self.live.keep_unknown(&said);
-            snapshot.meta = Arc::new(Record { extra: said.extra, extra_meta: said.extra_meta, ..Record::clone(&snapshot.meta) });
+            snapshot.meta = Arc::new(Record {
+                extra: said.extra,
+                extra_meta: said.extra_meta,
+                ..Record::clone(&snapshot.meta)
+            });
         }
         self.prepare(snapshot).map(Some)
     }
@@ -98,13 +112,17 @@ impl Session {
             return Ok(());
         }
         let verify = self.link.settings().verify_saves;
-        encode_for_save(&*snapshot.data, &snapshot.meta, &*self.codec, verify).map(drop).map_err(|error| error.about(&self.key))
+        encode_for_save(&*snapshot.data, &snapshot.meta, &*self.codec, verify)
+            .map(drop)
+            .map_err(|error| error.about(&self.key))
     }
 
     /// Tells the listeners once when the data has become almost too large.
     fn note_size(&self, size: usize) {
         let is_nearly_full = size > NEARLY_FULL_BYTES;
-        if self.nearly_full.swap(is_nearly_full, Ordering::Relaxed) != is_nearly_full && is_nearly_full {
+        if self.nearly_full.swap(is_nearly_full, Ordering::Relaxed) != is_nearly_full
+            && is_nearly_full
+        {
             self.link.health.nearly_full(&self.key, size);
         }
     }
@@ -116,7 +134,8 @@ impl Session {
         let known = self.known.lock();
         // Those that are gone from the inbox were removed by another writer.
         let there = |index: &u64| known.has_message(*index) && !defect!(MessageRemovedLater);
-        let processed: Vec<_> = prepared.snapshot.processed.iter().filter(|(index, _)| there(index)).collect();
+        let processed: Vec<_> =
+            prepared.snapshot.processed.iter().filter(|(index, _)| there(index)).collect();
         let booked = processed.iter().filter_map(|(_, entry)| entry.as_deref());
         let mut changes = Vec::with_capacity(3);
         if let Some(encoded) = &prepared.write {
@@ -141,16 +160,20 @@ impl Session {
         } else {
             changes.push(Change::Check { key: self.key.clone(), epoch: known.epoch });
         }
-        changes.extend(booked.filter(|entry| !known.unbookable.contains(&entry.key())).filter_map(|entry| {
-            let version = prepared.write.as_ref().map(|_| known.version + 1);
-            self.outcome(entry, version)
-        }));
+        changes.extend(booked.filter(|entry| !known.unbookable.contains(&entry.key())).filter_map(
+            |entry| {
+                let version = prepared.write.as_ref().map(|_| known.version + 1);
+                self.outcome(entry, version)
+            },
+        ));
         changes.extend(processed.iter().map(|(index, _)| Change::RemoveMessage {
             key: self.key.clone(),
             index: **index,
             receipt: true,
         }));
-        let to_lock = |message: &&StoredMessage| prepared.snapshot.locked.contains(&message.index) && !message.locked;
+        let to_lock = |message: &&StoredMessage| {
+            prepared.snapshot.locked.contains(&message.index) && !message.locked
+        };
         changes.extend(known.inbox.iter().filter(to_lock).map(|message| Change::LockMessage {
             key: self.key.clone(),
             index: message.index,
@@ -169,7 +192,14 @@ impl Session {
                 }
             });
             match vetoed {
-                Some(why) => Err(Error::new(ErrorKind::Refused, format!("the save was vetoed: {why}")).about(&self.key)),
+                Some(why) => Err(Error::new(
+                    ErrorKind::Refused,
+                    format!(
+                        "the save was vetoed: \
+                    {why}"
+                    ),
+                )
+                .about(&self.key)),
                 None => Ok(()),
             }
         })
@@ -187,7 +217,8 @@ impl Session {
         if self.is_over() {
             return Err(over());
         }
-        self.collect(Collect::Save).inspect_err(|error| self.not_saved(error, self.link.env.now()))?;
+        self.collect(Collect::Save)
+            .inspect_err(|error| self.not_saved(error, self.link.env.now()))?;
         self.run_save_hooks();
         let pass = self.room_to_save().await;
         if self.is_over() {
@@ -210,7 +241,9 @@ impl Session {
 
     /// The same without hooks, and only if there is something to save.
     pub(super) async fn save_change_now(self: &Arc<Self>) -> Result<()> {
-        let nothing = || self.is_over() || self.live.snapshot().generation == self.known.lock().saved_generation;
+        let nothing = || {
+            self.is_over() || self.live.snapshot().generation == self.known.lock().saved_generation
+        };
         if nothing() {
             return Ok(());
         }
@@ -225,7 +258,8 @@ impl Session {
     async fn save_snapshot(self: &Arc<Self>, snapshot: Snapshot, mut pass: Pass) -> Result<()> {
         let began = self.link.env.now();
         // The session stays; the program can still mend its data.
-        let mut prepared = self.prepare(snapshot).inspect_err(|error| self.not_saved(error, began))?;
+        let mut prepared =
+            self.prepare(snapshot).inspect_err(|error| self.not_saved(error, began))?;
         pass.resize(prepared.bytes());
         loop {
             if let Some(again) = self.prepare_over_document(&prepared).await? {
@@ -235,7 +269,9 @@ impl Session {
                 Ok(mut reply) => {
                     let state = self.own(&mut reply.states);
                     if prepared.write.is_none()
-                        && let Some(state) = state.as_ref().filter(|state| self.known.lock().is_overwritten_in(state))
+                        && let Some(state) = state
+                            .as_ref()
+                            .filter(|state| self.known.lock().is_overwritten_in(state))
                     {
                         // There was nothing to write until now.
                         self.absorb(state.clone());
@@ -274,7 +310,11 @@ impl Session {
         let took = self.link.env.now().saturating_duration_since(began);
         metrics::histogram!("profilestore_save_seconds").record(took.as_secs_f64());
         if defect!(MessageRemovedLater) && !prepared.snapshot.processed.is_empty() {
-            let remove = |index: &u64| Change::RemoveMessage { key: self.key.clone(), index: *index, receipt: true };
+            let remove = |index: &u64| Change::RemoveMessage {
+                key: self.key.clone(),
+                index: *index,
+                receipt: true,
+            };
             let second = self.commit(prepared.snapshot.processed.keys().map(remove).collect());
             let _ = self.link.settle(&second, Once).await;
         }
@@ -302,12 +342,14 @@ impl Session {
     pub(super) async fn yield_to(self: &Arc<Self>, conflict: Conflict) -> Result<()> {
         let kind = conflict.kind;
         let Some(state) = conflict.state else {
-            return Err(Error::from(StoreError::Conflict(Box::new(Conflict { kind, ..conflict }))).about(&self.key));
+            return Err(Error::from(StoreError::Conflict(Box::new(Conflict { kind, ..conflict })))
+                .about(&self.key));
         };
         if state.key != self.key {
             // No other writer may settle an edit that waits for this session. One that did must not
             // keep the profile from being saved.
-            tracing::error!(key = %self.key, entry = %state.key, "the outcome of an edit cannot be booked: another one is there");
+            tracing::error!(key = %self.key, entry = %state.key, "the outcome of an edit cannot \
+                be booked: another one is there");
             self.known.lock().unbookable.insert(state.key);
             return Ok(());
         }
@@ -328,8 +370,14 @@ impl Session {
                 self.absorb(state);
                 Ok(())
             }
-            _ => Err(Error::new(ErrorKind::Unknown, format!("the store refused a save for an unexpected reason: {kind:?}"))
-                .about(&self.key)),
+            _ => Err(Error::new(
+                ErrorKind::Unknown,
+                format!(
+                    "the store refused a save for an \
+                unexpected reason: {kind:?}"
+                ),
+            )
+            .about(&self.key)),
         }
     }
 

@@ -19,7 +19,9 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Session, editing::Editing, save::Prepared, snapshot::Snapshot};
 use crate::{
     data::Data,
-    data_store::{Cause, Change, Commit, CommitReply, Conflict, ConflictKind, KeyState, Returning, StoreError},
+    data_store::{
+        Cause, Change, Commit, CommitReply, Conflict, ConflictKind, KeyState, Returning, StoreError,
+    },
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
     link::{
@@ -62,7 +64,11 @@ impl Draft {
 
     fn finish(self) -> (Arc<Session>, Snapshot) {
         let snapshot = match self.copy {
-            Some(copy) => Snapshot { data: Arc::from(copy), generation: self.before.generation + 1, ..self.before },
+            Some(copy) => Snapshot {
+                data: Arc::from(copy),
+                generation: self.before.generation + 1,
+                ..self.before
+            },
             None => self.before,
         };
         (self.session, snapshot)
@@ -110,13 +116,15 @@ pub(crate) fn transact<F: Fn(&ProfileKey) + Send + 'static>(
     sent: F,
 ) -> impl Future<Output = Result<()>> + Send + 'static + use<F> {
     let began = link.env.now();
-    let deadline = Deadline::new(began, link.env.after(time.unwrap_or_else(|| link.settings().call_timeout)));
+    let deadline =
+        Deadline::new(began, link.env.after(time.unwrap_or_else(|| link.settings().call_timeout)));
     let lined_up = line_up(link, sessions);
     let (mut reply, answer) = Answer::to_come();
     let lined_up = lined_up.map(|(turns, arrivals)| {
         let link_ = link.clone();
         link.runtime.spawn(async move {
-            let result = conduct(&link_, turns, arrivals, deadline, script, sent, reply.begun()).await;
+            let result =
+                conduct(&link_, turns, arrivals, deadline, script, sent, reply.begun()).await;
             let word = match &result {
                 Ok(true) => "done",
                 Ok(false) => "refused by the program",
@@ -135,7 +143,10 @@ pub(crate) fn transact<F: Fn(&ProfileKey) + Send + 'static>(
 }
 
 /// Asks for a turn in every session's queue. `()` comes for each turn that has come.
-fn line_up(link: &Arc<Link>, sessions: Vec<Arc<Session>>) -> Result<(Vec<Turn>, mpsc::UnboundedReceiver<()>)> {
+fn line_up(
+    link: &Arc<Link>,
+    sessions: Vec<Arc<Session>>,
+) -> Result<(Vec<Turn>, mpsc::UnboundedReceiver<()>)> {
     for session in &sessions {
         link.check_open(&session.key)?;
     }
@@ -170,7 +181,12 @@ fn check_held(session: &Session) -> Result<()> {
 }
 
 fn over(session: &Session) -> Error {
-    Error::new(ErrorKind::SessionEnded, "the session is over; the transaction was not done").about(&session.key)
+    Error::new(
+        ErrorKind::SessionEnded,
+        "the session is over; the transaction was not \
+        done",
+    )
+    .about(&session.key)
 }
 
 /// Waits for all turns, runs the script and commits. False: the script said no. `begun` becomes
@@ -195,7 +211,8 @@ async fn conduct(
     for Turn { session, .. } in &turns {
         check_held(session)?;
         if !session.is_confirmed() {
-            let message = "this server has not confirmed that it still holds the profile; the transaction was not done";
+            let message = "this server has not confirmed that it still holds the profile; the \
+                transaction was not done";
             return Err(Error::new(ErrorKind::Unconfirmed, message).about(&session.key));
         }
     }
@@ -213,10 +230,11 @@ async fn conduct(
         return Err(fault);
     }
     let bytes = drafts.iter().map(Draft::stored_bytes).sum();
-    let mut pass = match link.env.timeout_at(deadline.at(), link.room.enter(Rank::First, bytes)).await {
-        Ok(pass) => pass,
-        Err(_) => return Err(too_late()),
-    };
+    let mut pass =
+        match link.env.timeout_at(deadline.at(), link.room.enter(Rank::First, bytes)).await {
+            Ok(pass) => pass,
+            Err(_) => return Err(too_late()),
+        };
     let mut prepared = Vec::with_capacity(drafts.len());
     for draft in drafts {
         let (session, snapshot) = draft.finish();
@@ -234,7 +252,11 @@ async fn conduct(
 }
 
 fn too_late() -> Error {
-    Error::new(ErrorKind::TimedOut, "the transaction could not be done before its deadline; nothing was done")
+    Error::new(
+        ErrorKind::TimedOut,
+        "the transaction could not be done before its deadline; \
+        nothing was done",
+    )
 }
 
 /// The open transaction. Dropping it opens the data again in any case; the turns end after that.
@@ -270,7 +292,13 @@ impl Open {
 
     /// Commits until the outcome is known, and makes the copies the data if it was applied.
     /// `prepared` goes with the turns.
-    async fn commit(mut self, link: &Link, mut prepared: Vec<Prepared>, gifts: Vec<Change>, deadline: Deadline) -> Result<()> {
+    async fn commit(
+        mut self,
+        link: &Link,
+        mut prepared: Vec<Prepared>,
+        gifts: Vec<Change>,
+        deadline: Deadline,
+    ) -> Result<()> {
         let mut returning = Returning::HEAD;
         loop {
             match self.send(link, &prepared, &gifts, returning, deadline).await {
@@ -327,13 +355,21 @@ impl Open {
         settle_or_call_off(link, &commit, deadline).await
     }
 
-    /// A precondition failed. Ok: its participant knows better now, and the commit is worth building
-    /// anew.
-    async fn give_way(&mut self, link: &Link, conflict: Conflict, prepared: &mut [Prepared]) -> Result<()> {
+    /// A precondition failed. Ok: its participant knows better now, and the commit is worth
+    /// building anew.
+    async fn give_way(
+        &mut self,
+        link: &Link,
+        conflict: Conflict,
+        prepared: &mut [Prepared],
+    ) -> Result<()> {
         let key = conflict.state.as_ref().map(|state| state.key.clone());
         if matches!(
             conflict.kind,
-            ConflictKind::InboxFull | ConflictKind::MessageSeen | ConflictKind::MessageIdReused | ConflictKind::MessageIdExpired
+            ConflictKind::InboxFull
+                | ConflictKind::MessageSeen
+                | ConflictKind::MessageIdReused
+                | ConflictKind::MessageIdExpired
         ) {
             let error = StoreError::Conflict(Box::new(conflict));
             return Err(match key {
@@ -365,7 +401,11 @@ impl Open {
             let Turn { session, conclude, place } = turn;
             session.live.end_transaction(Some(&prepared.snapshot));
             session.stored(&prepared);
-            let state = reply.states.iter().position(|state| state.key == session.key).map(|at| reply.states.swap_remove(at));
+            let state = reply
+                .states
+                .iter()
+                .position(|state| state.key == session.key)
+                .map(|at| reply.states.swap_remove(at));
             if let Some(state) = state {
                 // What is left to do in the turn: messages, listeners, a hand-over that was asked
                 // for.
@@ -378,16 +418,29 @@ impl Open {
 
 /// Commits under one identity until the outcome is known. When the deadline finds it unknown, it is
 /// made known by calling the commit off. So an error says that nothing was done.
-async fn settle_or_call_off(link: &Link, commit: &Commit, deadline: Deadline) -> Result<CommitReply, StoreError> {
+async fn settle_or_call_off(
+    link: &Link,
+    commit: &Commit,
+    deadline: Deadline,
+) -> Result<CommitReply, StoreError> {
     let unknown = match link.env.timeout_at(deadline.at(), link.settle(commit, deadline)).await {
         Ok(Err(error @ StoreError::Indeterminate { .. })) => error,
         Ok(settled) => return settled,
         // A call that gives no answer may still arrive.
-        Err(_) => StoreError::Indeterminate { commit: commit.id, reason: "no answer before the deadline".into() },
+        Err(_) => StoreError::Indeterminate {
+            commit: commit.id,
+            reason: "no answer before the \
+            deadline"
+                .into(),
+        },
     };
     tracing::debug!(error = %unknown, "a transaction is called off at its deadline");
     if link.call_off(commit, &mut Backoff::default(), &ForEver).await? {
-        return Err(StoreError::Unavailable { reason: "no answer before the deadline; the transaction was called off".into() });
+        return Err(StoreError::Unavailable {
+            reason: "no answer before the deadline; the \
+            transaction was called off"
+                .into(),
+        });
     }
     // It had been applied. The same commit again brings what the store holds since.
     link.settle(commit, ForEver).await

@@ -97,7 +97,10 @@ pub enum Problem {
         number: String,
     },
     /// A whole number of more than 64 bits.
-    #[error("a whole number must fit into 64 bits; store it as a text or as a float, such as 1e20: number=`{number}`")]
+    #[error(
+        "a whole number must fit into 64 bits; store it as a text or as a float, such as \
+        1e20: number=`{number}`"
+    )]
     TooLong {
         /// As it is written.
         number: String,
@@ -192,7 +195,9 @@ fn shown(path: &str) -> String {
 
 /// The JSON pointer of some names.
 fn pointer_of<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    names.into_iter().fold(String::new(), |pointer, name| pointer + "/" + &name.replace('~', "~0").replace('/', "~1"))
+    names.into_iter().fold(String::new(), |pointer, name| {
+        pointer + "/" + &name.replace('~', "~0").replace('/', "~1")
+    })
 }
 
 impl Limits {
@@ -212,14 +217,15 @@ impl Limits {
     /// Reads JSON from outside as a value, if it can be stored.
     pub fn parse(&self, json: &str) -> Result<Value, Unstorable> {
         self.check_bytes(json.as_bytes())?;
-        serde_json::from_str(json).map_err(|error| Problem::NoJson { reason: error.to_string() }.at(""))
+        serde_json::from_str(json)
+            .map_err(|error| Problem::NoJson { reason: error.to_string() }.at(""))
     }
 
     /// Checks bytes that should be JSON.
     pub fn check_bytes(&self, json: &[u8]) -> Result<(), Unstorable> {
         self.check_size(json.len())?;
-        let json: &RawValue =
-            serde_json::from_slice(json).map_err(|error| Problem::NoJson { reason: error.to_string() }.at(""))?;
+        let json: &RawValue = serde_json::from_slice(json)
+            .map_err(|error| Problem::NoJson { reason: error.to_string() }.at(""))?;
         self.check(json)
     }
 
@@ -230,7 +236,11 @@ impl Limits {
 
     /// Checks a size, in bytes of JSON.
     pub fn check_size(&self, size: usize) -> Result<(), Unstorable> {
-        if size > self.bytes { Err(Problem::TooLarge { size, limit: self.bytes }.at("")) } else { Ok(()) }
+        if size > self.bytes {
+            Err(Problem::TooLarge { size, limit: self.bytes }.at(""))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -258,10 +268,13 @@ pub(crate) fn difference(a: &Value, b: &Value) -> Option<String> {
                 Some(b) => difference(a, b).map(|path| pointer_of([name.as_str()]) + &path),
                 None => Some(pointer_of([name.as_str()])),
             });
-            gone.or_else(|| b.keys().find(|name| !a.contains_key(*name)).map(|name| pointer_of([name.as_str()])))
+            gone.or_else(|| {
+                b.keys().find(|name| !a.contains_key(*name)).map(|name| pointer_of([name.as_str()]))
+            })
         }
         (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
-            let found = a.iter().zip(b).enumerate().find_map(|(n, (a, b))| Some((n, difference(a, b)?)));
+            let found =
+                a.iter().zip(b).enumerate().find_map(|(n, (a, b))| Some((n, difference(a, b)?)));
             let sorted = |list: &[Value]| {
                 let mut texts: Vec<String> = list.iter().map(Value::to_string).collect();
                 texts.sort_unstable();
@@ -315,7 +328,11 @@ pub fn check_metadata(metadata: &Map<String, Value>) -> Result<(), Unstorable> {
         }
     }
     let chars = DATA.encode(metadata)?.get().chars().count();
-    if chars > MAX_METADATA_CHARS { too_long("", "all of it", chars, MAX_METADATA_CHARS) } else { Ok(()) }
+    if chars > MAX_METADATA_CHARS {
+        too_long("", "all of it", chars, MAX_METADATA_CHARS)
+    } else {
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -58,8 +58,16 @@ fn what_json_allows_and_the_rule_does_not_is_found_with_its_path() {
         (r#"[{"\ud800":1}]"#, "/0/\\ud800", half("\\ud800")),
         (r#"{"a":{"b":1,"c":{"b":2},"\u0062":3},"b":4}"#, "/a/b", Problem::Twice),
         (r#"[{"":1,"":1}]"#, "/0/", Problem::Twice),
-        (r#"{"$serde_json::private::RawValue":"1"}"#, "/$serde_json::private::RawValue", Problem::Name),
-        (r#"{"\u0024serde_json::private::RawValue":"1"}"#, "/$serde_json::private::RawValue", Problem::Name),
+        (
+            r#"{"$serde_json::private::RawValue":"1"}"#,
+            "/$serde_json::private::RawValue",
+            Problem::Name,
+        ),
+        (
+            r#"{"\u0024serde_json::private::RawValue":"1"}"#,
+            "/$serde_json::private::RawValue",
+            Problem::Name,
+        ),
     ];
     for (text, path, problem) in cases {
         assert_eq!(of_text(text), Some((path.to_owned(), problem)), "{text}");
@@ -86,7 +94,10 @@ fn numbers_that_json_lacks_are_refused_while_they_are_written_and_not_made_null(
     let infinite = || Problem::NotFinite { number: "-inf".into() };
     assert_eq!(of_value(&f64::NAN), Some((String::new(), nan())));
     assert_eq!(of_value(&json!({ "a": 1.5, "b": null })), None);
-    assert_eq!(of_value(&BTreeMap::from([("a", vec![Some(1.0), None, Some(f64::NAN)])])), Some(("/a/2".into(), nan())));
+    assert_eq!(
+        of_value(&BTreeMap::from([("a", vec![Some(1.0), None, Some(f64::NAN)])])),
+        Some(("/a/2".into(), nan()))
+    );
     assert_eq!(of_value(&HashMap::from([(7, f32::NEG_INFINITY)])), Some(("/7".into(), infinite())));
     let kinds = vec![Kind::Unit, Kind::One(1.0), Kind::Two(1, 2.0), Kind::Named { at: Some(1.0) }];
     assert_eq!(of_value(&kinds), None);
@@ -103,7 +114,10 @@ fn whole_numbers_are_exact_up_to_64_bits_whatever_their_type() {
         "[-9223372036854775808,18446744073709551615]"
     );
     let (path, problem) = of_value(&[0, u128::from(u64::MAX) + 1]).unwrap();
-    assert_eq!((path.as_str(), problem), ("/1", Problem::TooLong { number: "18446744073709551616".into() }));
+    assert_eq!(
+        (path.as_str(), problem),
+        ("/1", Problem::TooLong { number: "18446744073709551616".into() })
+    );
     assert!(of_value(&(i128::from(i64::MIN) - 1)).is_some());
     assert_eq!(DATA.encode(&-0.0).unwrap().get(), "-0.0");
 }
@@ -115,10 +129,15 @@ struct Nest {
 
 #[test]
 fn depth_is_counted_alike_in_types_and_in_text() {
-    let nest = |depth: usize| (1..depth).fold(Nest { inner: None }, |inner, _| Nest { inner: Some(Box::new(inner)) });
+    let nest = |depth: usize| {
+        (1..depth).fold(Nest { inner: None }, |inner, _| Nest { inner: Some(Box::new(inner)) })
+    };
     assert_eq!(of_value(&nest(MAX_DEPTH)), None);
     let (path, problem) = of_value(&nest(MAX_DEPTH + 1)).unwrap();
-    assert_eq!((path, problem), ("/inner".repeat(MAX_DEPTH), Problem::TooDeep { limit: MAX_DEPTH }));
+    assert_eq!(
+        (path, problem),
+        ("/inner".repeat(MAX_DEPTH), Problem::TooDeep { limit: MAX_DEPTH })
+    );
     // Raw JSON inside of a type counts from where it is.
     assert_eq!(of_value(&[[raw(&nested(MAX_DEPTH - 2))]]), None);
     let (path, _) = of_value(&[[raw(&nested(MAX_DEPTH - 1))]]).unwrap();
@@ -145,7 +164,10 @@ fn a_flattened_map_that_repeats_a_field_is_refused() {
 #[test]
 fn a_map_with_the_name_that_readers_keep_for_themselves_is_refused() {
     let name = "$serde_json::private::RawValue";
-    assert_eq!(of_value(&BTreeMap::from([("a", json!([{ name: "1" }]))])), Some((format!("/a/0/{name}"), Problem::Name)));
+    assert_eq!(
+        of_value(&BTreeMap::from([("a", json!([{ name: "1" }]))])),
+        Some((format!("/a/0/{name}"), Problem::Name))
+    );
     assert_eq!(of_value(&HashMap::from([(name, 1)])), Some((format!("/{name}"), Problem::Name)));
     assert_eq!(of_value(&json!({ "a": name })), None);
 }
@@ -193,17 +215,28 @@ mod random {
             any::<i64>().prop_map(|n| n.to_string()),
             any::<u64>().prop_map(|n| n.to_string()),
             any::<i128>().prop_map(|n| n.to_string()),
-            any::<f64>().prop_filter("JSON has none", |n| n.is_finite()).prop_map(|n| format!("{n:e}")),
+            any::<f64>()
+                .prop_filter(
+                    "JSON has \
+                none",
+                    |n| n.is_finite()
+                )
+                .prop_map(|n| format!("{n:e}")),
             "-?(0|[1-9][0-9]{0,25})(\\.[0-9]{1,20})?(e[+-]?[0-9]{1,3})?",
             "\"([a-z]|\\\\u[0-9a-f]{4}|\\\\u0000|\\\\n|é|😀){0,6}\"",
         ];
         leaf.prop_recursive(6, 40, 5, |inner| {
             prop_oneof![
-                prop::collection::vec(inner.clone(), 0..5).prop_map(|items| format!("[{}]", items.join(","))),
-                prop::collection::vec(("\"([ab]|\\\\u006[12]|\\\\ud8[0-9]0){0,2}\"", inner), 0..5).prop_map(|members| {
-                    let members: Vec<String> = members.into_iter().map(|(name, value)| format!("{name}:{value}")).collect();
-                    format!("{{{}}}", members.join(","))
-                }),
+                prop::collection::vec(inner.clone(), 0..5)
+                    .prop_map(|items| format!("[{}]", items.join(","))),
+                prop::collection::vec(("\"([ab]|\\\\u006[12]|\\\\ud8[0-9]0){0,2}\"", inner), 0..5)
+                    .prop_map(|members| {
+                        let members: Vec<String> = members
+                            .into_iter()
+                            .map(|(name, value)| format!("{name}:{value}"))
+                            .collect();
+                        format!("{{{}}}", members.join(","))
+                    }),
             ]
         })
     }
@@ -233,8 +266,8 @@ mod random {
                     prop_assert_eq!(serde_json::from_str::<Value>(again.get()).unwrap(), value);
                 }
                 Err(wrong) => {
-                    // The place is one that exists, or is the name that cannot be read. Where a name
-                    // stands twice, a reader may have left out the object that has the place.
+                    // The place is one that exists, or is the name that cannot be read. Where a
+                    // name stands twice, a reader may have left out the object that has the place.
                     let read = serde_json::from_str::<Value>(&text);
                     let unread = matches!(wrong.problem, Problem::Surrogate { .. } | Problem::TooFar { .. });
                     prop_assert!(!unread || read.is_err());

@@ -30,7 +30,8 @@ pub(super) fn unreadable(json: &str, depth: usize) -> Vec<Range<usize>> {
         if matches!(step, Err(Problem::TooDeep { .. })) {
             scan.skip();
         }
-        let is_rounded = || is_number(json.as_bytes()[from]) && !keeps_digits(&json[from..=scan.at]);
+        let is_rounded =
+            || is_number(json.as_bytes()[from]) && !keeps_digits(&json[from..=scan.at]);
         if step.is_err() || is_rounded() {
             found.push(from..scan.at + 1);
         }
@@ -147,7 +148,9 @@ impl<'a> Scan<'a> {
         let names = &mut self.names[first..];
         names.sort_unstable_by_key(|name| name.sum);
         let same = |pair: &&[Name]| {
-            pair[0].sum == pair[1].sum && decoded(&json[pair[0].from..pair[0].to]) == decoded(&json[pair[1].from..pair[1].to])
+            pair[0].sum == pair[1].sum
+                && decoded(&json[pair[0].from..pair[0].to])
+                    == decoded(&json[pair[1].from..pair[1].to])
         };
         names.windows(2).find(same).map(|pair| pair[0])
     }
@@ -186,7 +189,10 @@ impl<'a> Scan<'a> {
     /// Goes to the last byte of a number.
     fn number(&mut self) -> Result<(), Problem> {
         let rest = &self.json[self.at..];
-        let length = rest.bytes().take_while(|byte| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E')).count();
+        let length = rest
+            .bytes()
+            .take_while(|byte| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E'))
+            .count();
         self.at += length - 1;
         check_number(&rest[..length])
     }
@@ -243,7 +249,9 @@ fn escape(bytes: &[u8]) -> (usize, bool) {
     };
     match unit(0) {
         None => (2, false),
-        Some(0xd800..=0xdbff) if unit(6).is_some_and(|low| (0xdc00..=0xdfff).contains(&low)) => (12, false),
+        Some(0xd800..=0xdbff) if unit(6).is_some_and(|low| (0xdc00..=0xdfff).contains(&low)) => {
+            (12, false)
+        }
         Some(unit) => (6, (0xd800..=0xdfff).contains(&unit)),
     }
 }
@@ -255,7 +263,9 @@ fn decoded(text: &str) -> String {
 
 /// FNV-1a. Names of one sum are compared, so that a bad sum costs time at most.
 fn sum_of(name: &str) -> u64 {
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
+        (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// Checks a number as it is written.
@@ -264,15 +274,17 @@ pub(super) fn check_number(number: &str) -> Result<(), Problem> {
         let finite = number.parse::<f64>().is_ok_and(f64::is_finite);
         return if finite { Ok(()) } else { Err(Problem::TooFar { number: cut(number) }) };
     }
-    let fits = number.len() <= SHORT || number.parse::<i64>().is_ok() || number.parse::<u64>().is_ok();
+    let fits =
+        number.len() <= SHORT || number.parse::<i64>().is_ok() || number.parse::<u64>().is_ok();
     if fits { Ok(()) } else { Err(Problem::TooLong { number: cut(number) }) }
 }
 
 /// Whether a storable number is still the same number when it was read and is written again.
 fn keeps_digits(number: &str) -> bool {
     number.len() <= SHORT
-        || serde_json::from_str::<serde_json::Number>(number)
-            .is_ok_and(|read| read.as_f64().is_none_or(|_| decimal(number) == decimal(&read.to_string())))
+        || serde_json::from_str::<serde_json::Number>(number).is_ok_and(|read| {
+            read.as_f64().is_none_or(|_| decimal(number) == decimal(&read.to_string()))
+        })
 }
 
 /// The digits of a number without zeros around them, and the power of ten of the last one.

@@ -14,18 +14,27 @@ use std::{
 use serde::{
     Serialize, Serializer,
     ser::{
-        SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant, SerializeTuple, SerializeTupleStruct,
-        SerializeTupleVariant,
+        SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant, SerializeTuple,
+        SerializeTupleStruct, SerializeTupleVariant,
     },
 };
 use serde_json::value::RawValue;
 
 use super::{NUMBER, Problem, RAW, Unstorable, check_name, pointer_of, text};
 
-pub(super) fn encode<T: Serialize + ?Sized>(value: &T, depth: usize) -> Result<Box<RawValue>, Unstorable> {
-    let watch = Watch { limit: depth, depth: Cell::new(0), problem: RefCell::default(), path: RefCell::default() };
+pub(super) fn encode<T: Serialize + ?Sized>(
+    value: &T,
+    depth: usize,
+) -> Result<Box<RawValue>, Unstorable> {
+    let watch = Watch {
+        limit: depth,
+        depth: Cell::new(0),
+        problem: RefCell::default(),
+        path: RefCell::default(),
+    };
     serde_json::value::to_raw_value(&Checked::new(value, &watch)).map_err(|error| {
-        let problem = watch.problem.take().unwrap_or_else(|| Problem::NoJson { reason: error.to_string() });
+        let problem =
+            watch.problem.take().unwrap_or_else(|| Problem::NoJson { reason: error.to_string() });
         let path = watch.path.take();
         problem.at(pointer_of(path.iter().rev().map(String::as_str)))
     })
@@ -68,7 +77,11 @@ impl Watch {
     /// Checks a text that is JSON already.
     fn check_raw<E: serde::ser::Error>(&self, json: &str) -> Result<(), E> {
         text::check(json, self.limit - self.depth.get()).map_err(|Unstorable { path, problem }| {
-            let names: Vec<_> = path.split('/').skip(1).map(|name| name.replace("~1", "/").replace("~0", "~")).collect();
+            let names: Vec<_> = path
+                .split('/')
+                .skip(1)
+                .map(|name| name.replace("~1", "/").replace("~0", "~"))
+                .collect();
             self.path.borrow_mut().extend(names.into_iter().rev());
             let problem = match problem {
                 Problem::TooDeep { .. } => Problem::TooDeep { limit: self.limit },
@@ -174,8 +187,12 @@ impl<'a, S: Serializer> Serializer for Checking<'a, S> {
         match self.text {
             Text::Plain => {}
             Text::Raw => self.watch.check_raw(value)?,
-            Text::Number => text::check_number(value).map_err(|problem| self.watch.fail::<S::Error>(problem))?,
-            Text::Name => check_name(value).map_err(|problem| self.watch.fail::<S::Error>(problem))?,
+            Text::Number => {
+                text::check_number(value).map_err(|problem| self.watch.fail::<S::Error>(problem))?
+            }
+            Text::Name => {
+                check_name(value).map_err(|problem| self.watch.fail::<S::Error>(problem))?
+            }
         }
         self.inner.serialize_str(value)
     }
@@ -198,11 +215,20 @@ impl<'a, S: Serializer> Serializer for Checking<'a, S> {
         self.inner.serialize_unit()
     }
 
-    fn serialize_unit_variant(self, name: &'static str, index: u32, variant: &'static str) -> Result<S::Ok, S::Error> {
+    fn serialize_unit_variant(
+        self,
+        name: &'static str,
+        index: u32,
+        variant: &'static str,
+    ) -> Result<S::Ok, S::Error> {
         self.inner.serialize_unit_variant(name, index, variant)
     }
 
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, name: &'static str, value: &T) -> Result<S::Ok, S::Error> {
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        name: &'static str,
+        value: &T,
+    ) -> Result<S::Ok, S::Error> {
         self.inner.serialize_newtype_struct(name, &Checked::new(value, self.watch))
     }
 
@@ -228,7 +254,11 @@ impl<'a, S: Serializer> Serializer for Checking<'a, S> {
         Parts::new(self.watch, 1, self.inner.serialize_tuple(len)?)
     }
 
-    fn serialize_tuple_struct(self, name: &'static str, len: usize) -> Result<Self::SerializeTupleStruct, S::Error> {
+    fn serialize_tuple_struct(
+        self,
+        name: &'static str,
+        len: usize,
+    ) -> Result<Self::SerializeTupleStruct, S::Error> {
         Parts::new(self.watch, 1, self.inner.serialize_tuple_struct(name, len)?)
     }
 
@@ -239,7 +269,11 @@ impl<'a, S: Serializer> Serializer for Checking<'a, S> {
         variant: &'static str,
         len: usize,
     ) -> Result<Self::SerializeTupleVariant, S::Error> {
-        let parts = Parts::new(self.watch, 2, self.inner.serialize_tuple_variant(name, index, variant, len)?)?;
+        let parts = Parts::new(
+            self.watch,
+            2,
+            self.inner.serialize_tuple_variant(name, index, variant, len)?,
+        )?;
         Ok(Parts { variant: Some(variant), ..parts })
     }
 
@@ -248,10 +282,19 @@ impl<'a, S: Serializer> Serializer for Checking<'a, S> {
         // Who knows how many members there are has them in a map already, where none is twice.
         // `#[serde(flatten)]` does not know.
         let names = len.is_none().then(BTreeSet::new);
-        Ok(Members { inner: self.inner.serialize_map(len)?, watch: self.watch, names, key: String::new() })
+        Ok(Members {
+            inner: self.inner.serialize_map(len)?,
+            watch: self.watch,
+            names,
+            key: String::new(),
+        })
     }
 
-    fn serialize_struct(self, name: &'static str, len: usize) -> Result<Self::SerializeStruct, S::Error> {
+    fn serialize_struct(
+        self,
+        name: &'static str,
+        len: usize,
+    ) -> Result<Self::SerializeStruct, S::Error> {
         let (levels, text) = match name {
             RAW => (0, Text::Raw),
             NUMBER => (0, Text::Number),
@@ -268,7 +311,11 @@ impl<'a, S: Serializer> Serializer for Checking<'a, S> {
         variant: &'static str,
         len: usize,
     ) -> Result<Self::SerializeStructVariant, S::Error> {
-        let parts = Parts::new(self.watch, 2, self.inner.serialize_struct_variant(name, index, variant, len)?)?;
+        let parts = Parts::new(
+            self.watch,
+            2,
+            self.inner.serialize_struct_variant(name, index, variant, len)?,
+        )?;
         Ok(Parts { variant: Some(variant), ..parts })
     }
 
@@ -407,11 +454,17 @@ impl<C: SerializeMap> SerializeMap for Members<'_, C> {
         self.inner.serialize_value(&checked).inspect_err(|_| self.watch.came_from(&self.key))
     }
 
-    fn serialize_entry<K: Serialize + ?Sized, V: Serialize + ?Sized>(&mut self, key: &K, value: &V) -> Result<(), C::Error> {
+    fn serialize_entry<K: Serialize + ?Sized, V: Serialize + ?Sized>(
+        &mut self,
+        key: &K,
+        value: &V,
+    ) -> Result<(), C::Error> {
         self.note(key)?;
         let name = Checked { value: key, watch: self.watch, text: Text::Name };
         let checked = Checked::new(value, self.watch);
-        self.inner.serialize_entry(&name, &checked).inspect_err(|_| self.watch.came_from(name_of(key)))
+        self.inner
+            .serialize_entry(&name, &checked)
+            .inspect_err(|_| self.watch.came_from(name_of(key)))
     }
 
     fn end(self) -> Result<C::Ok, C::Error> {

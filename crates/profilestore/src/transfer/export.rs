@@ -16,14 +16,18 @@ use crate::{
     record::{Stored, version::version_label},
 };
 
-/// Writes all kept versions of the keys of a store as lines of JSON, ordered by store, scope, key and version.
+/// Writes all kept versions of the keys of a store as lines of JSON, ordered by store, scope, key
+/// and version.
 ///
-/// The last line of a key says who holds it and which messages are waiting; an imported version comes out as it went in, with
-/// its version string. Messages that wait for a key without a value come as a document of nothing but messages, the form that
-/// they have in the data store of a Roblox game. A value that cannot be read is reported and left out. The library's own books
-/// ([`crate::key::RESERVED_STORE`]) are only written out when the filter names them; an import does not take them.
+/// The last line of a key says who holds it and which messages are waiting; an imported version
+/// comes out as it went in, with its version string. Messages that wait for a key without a value
+/// come as a document of nothing but messages, the form that they have in the data store of a
+/// Roblox game. A value that cannot be read is reported and left out. The library's own books
+/// ([`crate::key::RESERVED_STORE`]) are only written out when the filter names them; an import does
+/// not take them.
 ///
-/// Each key is consistent in itself; keys may change while others are written. Writing blocks the calling task.
+/// Each key is consistent in itself; keys may change while others are written. Writing blocks the
+/// calling task.
 pub async fn export(
     store: &dyn DataStore,
     filter: &ExportFilter,
@@ -60,7 +64,11 @@ impl KeyLines<'_> {
         let stored = match version.value.as_deref().map(Stored::decode).transpose() {
             Ok(stored) => stored,
             Err(error) => {
-                let unreadable = UnreadableValue { key: self.state.key.clone(), number: info.number, why: error.to_string() };
+                let unreadable = UnreadableValue {
+                    key: self.state.key.clone(),
+                    number: info.number,
+                    why: error.to_string(),
+                };
                 self.report.unreadable.push(unreadable);
                 return Ok(());
             }
@@ -75,7 +83,9 @@ impl KeyLines<'_> {
     /// Messages of a key without a current value: no version says anything about them.
     fn waiting_messages(&mut self) -> Result<(), TransferError> {
         let state = self.state;
-        let Some(newest) = state.inbox.as_ref().and_then(|inbox| inbox.last()).filter(|_| !state.exists()) else {
+        let Some(newest) =
+            state.inbox.as_ref().and_then(|inbox| inbox.last()).filter(|_| !state.exists())
+        else {
             return Ok(());
         };
         let updated_ms = newest.sent_ms;

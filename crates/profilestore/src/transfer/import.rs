@@ -1,9 +1,10 @@
 //! Bringing profiles in.
 //!
-//! All lines are read before anything is stored, because the versions of a key may come in any order and a key with a damaged
-//! line is left out as a whole: half a history would be worse than none. A key's versions are then stored one commit each, in
-//! order; its last commit also brings the session, the request and the messages, and raises the epoch. So a key at epoch 0 is
-//! one whose import was interrupted, and running the import again completes it.
+//! All lines are read before anything is stored, because the versions of a key may come in any
+//! order and a key with a damaged line is left out as a whole: half a history would be worse than
+//! none. A key's versions are then stored one commit each, in order; its last commit also brings
+//! the session, the request and the messages, and raises the epoch. So a key at epoch 0 is one
+//! whose import was interrupted, and running the import again completes it.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -14,16 +15,16 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    ForeignValue, ImportOptions, ImportReport, MAX_LINE_BYTES, MAX_MALFORMED_LINES, MalformedLine, Progress, SkippedKey,
-    TransferError,
+    ForeignValue, ImportOptions, ImportReport, MAX_LINE_BYTES, MAX_MALFORMED_LINES, MalformedLine,
+    Progress, SkippedKey, TransferError,
     line::{Line, Lines, Malformed},
     walk::all_versions,
 };
 use crate::{
     ProfileKey,
     data_store::{
-        Cause, Change, Commit, CommitId, DataStore, Digest, Imported, KeyState, LeaseState, NewValue, Returning, StoreError,
-        StoredMessage, VersionRef,
+        Cause, Change, Commit, CommitId, DataStore, Digest, Imported, KeyState, LeaseState,
+        NewValue, Returning, StoreError, StoredMessage, VersionRef,
     },
     document::{Document, Surroundings},
     env::Env,
@@ -39,7 +40,8 @@ const BATCH_BYTES: usize = 8 << 20;
 /// How many keys are looked up at once.
 const LOOK_UP: usize = 256;
 
-/// How often a batch is tried while the store is unavailable or its outcome unknown, with 1, 2, 4 … s between.
+/// How often a batch is tried while the store is unavailable or its outcome unknown, with 1, 2, 4 …
+/// s between.
 const ATTEMPTS: u32 = 5;
 
 /// What a version costs in memory besides its value, about.
@@ -48,16 +50,19 @@ const OVERHEAD: usize = 256;
 /// Imports versions, given as lines of JSON, and reports what became of them.
 ///
 /// * Every version becomes history with its original times and version string, written by `author`.
-/// * The session, hand-over request and messages of a key's last version become live. As no server vouches for the session, it
-///   ends like one of a crashed server: when its record was not updated for `ASSUME_DEAD`.
+/// * The session, hand-over request and messages of a key's last version become live. As no server
+///   vouches for the session, it ends like one of a crashed server: when its record was not updated
+///   for `ASSUME_DEAD`.
 /// * What is no profile is kept as it came and reported as foreign.
-/// * A line that cannot be understood is reported, and its key, if it can be told, is left out as a whole; so is a key whose
-///   `n` do not count from 1 without gaps or repetitions. The other keys are imported.
-/// * A key that exists already is left alone: counted as already there if it has all these versions, reported as skipped
-///   otherwise. So an import may be repeated, and one that was interrupted is completed by repeating it.
+/// * A line that cannot be understood is reported, and its key, if it can be told, is left out as a
+///   whole; so is a key whose `n` do not count from 1 without gaps or repetitions. The other keys
+///   are imported.
+/// * A key that exists already is left alone: counted as already there if it has all these
+///   versions, reported as skipped otherwise. So an import may be repeated, and one that was
+///   interrupted is completed by repeating it.
 ///
-/// Reading blocks the calling task. A dropped future leaves some keys imported, and maybe one of them in part. A key should not
-/// be opened while it is being imported.
+/// Reading blocks the calling task. A dropped future leaves some keys imported, and maybe one of
+/// them in part. A key should not be opened while it is being imported.
 pub async fn import(
     store: &dyn DataStore,
     env: &Env,
@@ -78,7 +83,8 @@ pub async fn import(
         stored: 0,
         settled: 0,
     };
-    let mut keys: Vec<_> = keys.into_iter().filter_map(|(key, given)| given.checked(key, &mut report)).collect();
+    let mut keys: Vec<_> =
+        keys.into_iter().filter_map(|(key, given)| given.checked(key, &mut report)).collect();
     let of = keys.iter().map(|key| key.versions.len() as u64).sum();
     let mut queued = Vec::new();
     while !keys.is_empty() {
@@ -162,7 +168,9 @@ fn read(
     let mut memory = 0;
     loop {
         let after = lines.number;
-        let Some((text, cut)) = lines.next().map_err(|source| TransferError::Read { line: after, source })? else {
+        let Some((text, cut)) =
+            lines.next().map_err(|source| TransferError::Read { line: after, source })?
+        else {
             break;
         };
         if text.is_empty() {
@@ -177,20 +185,31 @@ fn read(
         };
         let added = parsed.and_then(|line| {
             let key = line.key.clone();
-            Version::new(line).map_err(|why| Malformed { key: Some(key.clone()), why }).map(|version| (key, version))
+            Version::new(line)
+                .map_err(|why| Malformed { key: Some(key.clone()), why })
+                .map(|version| (key, version))
         });
         match added {
             Ok((key, (version, live))) => {
                 memory += OVERHEAD + version.value.as_ref().map_or(0, Bytes::len);
                 if memory > options.max_memory {
-                    return Err(TransferError::TooLarge { line: lines.number, limit: options.max_memory });
+                    return Err(TransferError::TooLarge {
+                        line: lines.number,
+                        limit: options.max_memory,
+                    });
                 }
                 keys.entry(key).or_default().add(version, live);
             }
             Err(Malformed { key, why }) => {
                 if let Some(key) = &key {
                     let refused = &mut keys.entry(key.clone()).or_default().refused;
-                    refused.get_or_insert_with(|| format!("line {} is malformed: {why}", lines.number));
+                    refused.get_or_insert_with(|| {
+                        format!(
+                            "line {} is malformed: \
+                        {why}",
+                            lines.number
+                        )
+                    });
                 }
                 report.malformed.push(MalformedLine { line: lines.number, key, why });
                 if report.malformed.len() == MAX_MALFORMED_LINES {
@@ -209,10 +228,22 @@ fn read(
 
 impl Version {
     fn new(line: Line) -> Result<(Self, Live), String> {
-        let imported = Imported { written_ms: line.updated_ms, created_ms: line.created_ms, label: line.version };
+        let imported = Imported {
+            written_ms: line.updated_ms,
+            created_ms: line.created_ms,
+            label: line.version,
+        };
         let Some(text) = line.value else {
             let user_ids = line.user_ids.unwrap_or_default();
-            let version = Self { n: line.n, imported, value: None, user_ids, load_count: 0, foreign: None, session: None };
+            let version = Self {
+                n: line.n,
+                imported,
+                value: None,
+                user_ids,
+                load_count: 0,
+                foreign: None,
+                session: None,
+            };
             return Ok((version, Live::default()));
         };
         DOCUMENT.check(&text).map_err(|wrong| format!("the value cannot be stored: {wrong}"))?;
@@ -223,7 +254,9 @@ impl Version {
             metadata: line.metadata,
         };
         let document = Document::parse(&text, surroundings);
-        document.check_messages().map_err(|wrong| format!("the value cannot be stored: {wrong}"))?;
+        document
+            .check_messages()
+            .map_err(|wrong| format!("the value cannot be stored: {wrong}"))?;
         let Document { stored, foreign, lease, messages, last_message } = document;
         let session = lease.holder.as_ref().and_then(|holder| holder.document.as_ref());
         let version = Self {
@@ -264,8 +297,10 @@ impl Given {
         if let Some(holder) = &mut self.live.lease.holder
             && let Some(last) = self.versions.last()
         {
-            let run = self.versions.iter().rev().take_while(|version| version.session == last.session);
-            holder.since_ms = run.last().map_or(holder.since_ms, |version| version.imported.written_ms);
+            let run =
+                self.versions.iter().rev().take_while(|version| version.session == last.session);
+            holder.since_ms =
+                run.last().map_or(holder.since_ms, |version| version.imported.written_ms);
         }
         Some(CheckedKey { key, versions: self.versions, live: self.live })
     }
@@ -281,12 +316,20 @@ enum Found {
     Other(String),
 }
 
-async fn compare(store: &dyn DataStore, given: &CheckedKey, state: &KeyState) -> Result<Found, TransferError> {
+async fn compare(
+    store: &dyn DataStore,
+    given: &CheckedKey,
+    state: &KeyState,
+) -> Result<Found, TransferError> {
     let unfinished = state.epoch == 0 && state.inbox_revision == 0;
     if state.version == 0 {
         return Ok(match unfinished {
             true => Found::Nothing,
-            false => Found::Other("the key exists already, with messages or a session but without data".into()),
+            false => Found::Other(
+                "the key exists already, with messages or a session but without \
+                data"
+                    .into(),
+            ),
         });
     }
     let infos = all_versions(store, &given.key, state.version).await?;
@@ -310,16 +353,26 @@ async fn compare(store: &dyn DataStore, given: &CheckedKey, state: &KeyState) ->
     }
     match usize::try_from(there) {
         Ok(some) if unfinished && there < wanted => Ok(Found::First(some)),
-        _ => Ok(Found::Other(format!("the key exists already with fewer versions: there=`{there}` given=`{wanted}`"))),
+        _ => Ok(Found::Other(format!(
+            "the key exists already with fewer versions: there=`{there}` \
+            given=`{wanted}`"
+        ))),
     }
 }
 
-async fn holds_value(store: &dyn DataStore, key: &ProfileKey, version: &Version) -> Result<bool, TransferError> {
-    let there = store.version(key, &VersionRef::Number(version.n)).await?.and_then(|there| there.value);
+async fn holds_value(
+    store: &dyn DataStore,
+    key: &ProfileKey,
+    version: &Version,
+) -> Result<bool, TransferError> {
+    let there =
+        store.version(key, &VersionRef::Number(version.n)).await?.and_then(|there| there.value);
     Ok(match (&there, &version.value) {
         (None, None) => true,
         // The same content may be packed otherwise by another version of zstd.
-        (Some(there), Some(value)) => there == value || Stored::decode(there).ok() == Stored::decode(value).ok(),
+        (Some(there), Some(value)) => {
+            there == value || Stored::decode(there).ok() == Stored::decode(value).ok()
+        }
         _ => false,
     })
 }
@@ -371,7 +424,12 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     /// Queues a key's versions, except for the first `there`.
-    async fn queue_key(&mut self, given: CheckedKey, state: &KeyState, there: usize) -> Result<Summary, TransferError> {
+    async fn queue_key(
+        &mut self,
+        given: CheckedKey,
+        state: &KeyState,
+        there: usize,
+    ) -> Result<Summary, TransferError> {
         let CheckedKey { key, versions, mut live } = given;
         self.settled += there as u64;
         let last = versions.len();
@@ -408,17 +466,31 @@ impl Writer<'_> {
             let is_last = number + 1 == last as u64;
             if is_last || version.load_count != load_count {
                 load_count = version.load_count;
-                let lease =
-                    if is_last { std::mem::take(&mut live.lease) } else { LeaseState { load_count, ..LeaseState::default() } };
+                let lease = if is_last {
+                    std::mem::take(&mut live.lease)
+                } else {
+                    LeaseState { load_count, ..LeaseState::default() }
+                };
                 changes.push(ownership::imported(&key, lease_revision, lease, is_last));
                 lease_revision += 1;
             }
             if is_last && live.last_message > 0 {
                 let Live { messages, last_message, .. } = std::mem::take(&mut live);
-                changes.push(Change::ReplaceInbox { key: key.clone(), revision: 0, last_message, messages });
+                changes.push(Change::ReplaceInbox {
+                    key: key.clone(),
+                    revision: 0,
+                    last_message,
+                    messages,
+                });
             }
             let id = CommitId(self.env.uuid());
-            self.queue.push(Commit { id, incarnation: self.incarnation, from: None, changes, returning: Returning::HEAD });
+            self.queue.push(Commit {
+                id,
+                incarnation: self.incarnation,
+                from: None,
+                changes,
+                returning: Returning::HEAD,
+            });
             if self.queue.len() >= BATCH_COMMITS || self.queued_bytes >= BATCH_BYTES {
                 self.flush().await?;
             }
@@ -426,16 +498,20 @@ impl Writer<'_> {
         Ok(summary)
     }
 
-    /// Stores what is queued. While the store cannot say what became of the batch, the same commits are tried again: each is
-    /// applied once, however often it is tried.
+    /// Stores what is queued. While the store cannot say what became of the batch, the same commits
+    /// are tried again: each is applied once, however often it is tried.
     async fn flush(&mut self) -> Result<(), TransferError> {
         let batch = std::mem::take(&mut self.queue);
         self.queued_bytes = 0;
         let mut attempt = 0;
         let results = loop {
-            let results = if batch.is_empty() { Vec::new() } else { self.store.commit(batch.clone()).await };
+            let results =
+                if batch.is_empty() { Vec::new() } else { self.store.commit(batch.clone()).await };
             attempt += 1;
-            match results.iter().find_map(|result| result.as_ref().err().filter(|e| e.is_transient())) {
+            match results
+                .iter()
+                .find_map(|result| result.as_ref().err().filter(|e| e.is_transient()))
+            {
                 None => break results,
                 Some(error) if attempt == ATTEMPTS => return Err(error.clone().into()),
                 Some(_) => tokio::time::sleep(Duration::from_secs(1 << (attempt - 1))).await,
@@ -448,7 +524,9 @@ impl Writer<'_> {
                     self.stored += 1;
                     continue;
                 }
-                Err(StoreError::Conflict(_)) => "the key was written by someone else meanwhile".to_owned(),
+                Err(StoreError::Conflict(_)) => "the key was written by someone else \
+                    meanwhile"
+                    .to_owned(),
                 Err(StoreError::Invalid { reason }) => reason,
                 Err(error) => return Err(error.into()),
             };

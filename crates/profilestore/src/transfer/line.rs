@@ -37,7 +37,9 @@ pub(super) struct LineOut<'a> {
 
 impl LineOut<'_> {
     pub(super) fn write(&self, writer: &mut dyn Write) -> Result<(), TransferError> {
-        serde_json::to_writer(&mut *writer, self).map_err(io::Error::from).map_err(TransferError::Write)?;
+        serde_json::to_writer(&mut *writer, self)
+            .map_err(io::Error::from)
+            .map_err(TransferError::Write)?;
         writer.write_all(b"\n").map_err(TransferError::Write)
     }
 }
@@ -80,7 +82,8 @@ impl Line {
     }
 }
 
-/// The members of a line. What was read before an error stays, so that it can be told which key a damaged line is about.
+/// The members of a line. What was read before an error stays, so that it can be told which key a
+/// damaged line is about.
 #[derive(Default)]
 struct Members {
     store: Option<String>,
@@ -117,7 +120,10 @@ impl<'de> Visitor<'de> for MembersSeed<'_> {
         let mut names = BTreeSet::new();
         while let Some(name) = map.next_key::<String>()? {
             if names.contains(&name) {
-                return Err(A::Error::custom(format!("it has two members of one name: name=`{name}`")));
+                return Err(A::Error::custom(format!(
+                    "it has two members of one name: \
+                    name=`{name}`"
+                )));
             }
             match name.as_str() {
                 "store" => members.store = Some(map.next_value()?),
@@ -145,7 +151,8 @@ impl Members {
     fn key(&self) -> Result<ProfileKey, String> {
         let store = self.store.as_deref().ok_or("store is missing")?;
         let key = self.key.as_deref().ok_or("key is missing")?;
-        let key = ProfileKey::new(store, self.scope.as_deref().unwrap_or(DEFAULT_SCOPE), key).map_err(|e| e.to_string())?;
+        let key = ProfileKey::new(store, self.scope.as_deref().unwrap_or(DEFAULT_SCOPE), key)
+            .map_err(|e| e.to_string())?;
         if key.is_reserved() {
             return Err(format!("the library keeps its own books there: store=`{store}`"));
         }
@@ -154,7 +161,12 @@ impl Members {
 
     fn check(self, key: ProfileKey) -> Result<Line, String> {
         let n = integer("n", self.n)?;
-        let n = u64::try_from(n).ok().filter(|n| *n > 0).ok_or_else(|| format!("n does not count from 1: n=`{n}`"))?;
+        let n = u64::try_from(n).ok().filter(|n| *n > 0).ok_or_else(|| {
+            format!(
+                "n does not count \
+            from 1: n=`{n}`"
+            )
+        })?;
         let version = match self.version {
             None | Some(Value::Null) => None,
             Some(Value::String(text)) if text.len() <= 200 => Some(text),
@@ -164,7 +176,11 @@ impl Members {
         let metadata = self.metadata.map(metadata).transpose()?;
         let value = match (self.value, self.deleted == Some(true)) {
             (Some(value), false) => Some(value).filter(|value| value.get() != "null"),
-            (Some(value), true) if value.get() != "null" => return Err("a deleted version has a value".into()),
+            (Some(value), true) if value.get() != "null" => {
+                return Err("a deleted version has a \
+                value"
+                    .into());
+            }
             (_, true) => None,
             (None, false) => return Err("value is missing".into()),
         };
@@ -194,7 +210,10 @@ fn integer(name: &str, value: Option<Value>) -> Result<i64, String> {
 
 fn user_ids(value: Value) -> Result<Vec<i64>, String> {
     let ids = match value {
-        Value::Array(ids) => ids.into_iter().map(|id| integer("user_ids", Some(id))).collect::<Result<Vec<_>, _>>()?,
+        Value::Array(ids) => ids
+            .into_iter()
+            .map(|id| integer("user_ids", Some(id)))
+            .collect::<Result<Vec<_>, _>>()?,
         Value::Object(map) if map.is_empty() => Vec::new(),
         _ => return Err("user_ids is not a list".into()),
     };
@@ -204,7 +223,12 @@ fn user_ids(value: Value) -> Result<Vec<i64>, String> {
 
 fn metadata(text: Box<RawValue>) -> Result<Map<String, Value>, String> {
     DATA.check(&text).map_err(|wrong| wrong.inside("metadata").to_string())?;
-    match serde_json::from_str(text.get()).map_err(|error| format!("metadata cannot be read: {error}"))? {
+    match serde_json::from_str(text.get()).map_err(|error| {
+        format!(
+            "metadata cannot be read: \
+        {error}"
+        )
+    })? {
         Value::Object(map) => Ok(map),
         Value::Array(list) if list.is_empty() => Ok(Map::new()),
         _ => Err("metadata is not a table".into()),
@@ -226,7 +250,8 @@ impl<R: BufRead> Lines<R> {
         Self { reader, buffer: Vec::new(), number: 0, bytes: 0 }
     }
 
-    /// The next line without its end, and whether it was cut at [`MAX_LINE_BYTES`]. None at the end of the input.
+    /// The next line without its end, and whether it was cut at [`MAX_LINE_BYTES`]. None at the end
+    /// of the input.
     pub(super) fn next(&mut self) -> io::Result<Option<(&[u8], bool)>> {
         self.buffer.clear();
         let limit = MAX_LINE_BYTES as u64 + 1;
@@ -240,8 +265,11 @@ impl<R: BufRead> Lines<R> {
         }
         self.number += 1;
         self.bytes += read;
-        let text =
-            if self.number == 1 { self.buffer.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&self.buffer) } else { &self.buffer };
+        let text = if self.number == 1 {
+            self.buffer.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&self.buffer)
+        } else {
+            &self.buffer
+        };
         Ok(Some((text.trim_ascii(), cut)))
     }
 

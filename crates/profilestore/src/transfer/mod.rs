@@ -4,11 +4,13 @@
 //! {"store":S,"scope":S,"key":K,"n":1,"version":V,"created_ms":T,"updated_ms":T,"user_ids":[…],"metadata":{…},"value":DOCUMENT}
 //! ```
 //!
-//! One line is one version. `n` counts the versions of a key from 1 without gaps and gives their order; the order of the lines
-//! means nothing. `value` is what the data store of a Roblox game holds under the key (see [`crate::document`]); null, or a
-//! line with `"deleted":true`, is a tombstone. An [`import`] makes history of all of them, with their original times and
-//! version strings, and what the last one says about session, request and messages becomes live. An [`export`] gives the same
-//! lines back. Both work on any store, a running one included, and read or write blockingly: they are meant for tools.
+//! One line is one version. `n` counts the versions of a key from 1 without gaps and gives their
+//! order; the order of the lines means nothing. `value` is what the data store of a Roblox game
+//! holds under the key (see [`crate::document`]); null, or a line with `"deleted":true`, is a
+//! tombstone. An [`import`] makes history of all of them, with their original times and version
+//! strings, and what the last one says about session, request and messages becomes live. An
+//! [`export`] gives the same lines back. Both work on any store, a running one included, and read
+//! or write blockingly: they are meant for tools.
 
 use std::io;
 
@@ -33,7 +35,8 @@ pub use read::{Content, VersionDocument, document, verify};
 /// The longest line that is read, in bytes: 16 MiB.
 pub const MAX_LINE_BYTES: usize = 16 << 20;
 
-/// How many lines an import reports as malformed before it gives up. It has written nothing by then.
+/// How many lines an import reports as malformed before it gives up. It has written nothing by
+/// then.
 pub const MAX_MALFORMED_LINES: usize = 10_000;
 
 /// How an import is to be done.
@@ -41,8 +44,8 @@ pub const MAX_MALFORMED_LINES: usize = 10_000;
 pub struct ImportOptions {
     /// Who imports, for the history.
     pub author: String,
-    /// An import reads all lines before it writes anything, and holds the versions in memory, compressed. With more bytes than
-    /// these it gives up. Default: 2 GiB.
+    /// An import reads all lines before it writes anything, and holds the versions in memory,
+    /// compressed. With more bytes than these it gives up. Default: 2 GiB.
     pub max_memory: usize,
 }
 
@@ -118,7 +121,8 @@ pub struct ImportReport {
     pub foreign: Vec<ForeignValue>,
     /// Keys that were not imported, and why.
     pub skipped: Vec<SkippedKey>,
-    /// Lines that could not be understood. Their keys, as far as they can be told, are among the skipped ones.
+    /// Lines that could not be understood. Their keys, as far as they can be told, are among the
+    /// skipped ones.
     pub malformed: Vec<MalformedLine>,
 }
 
@@ -196,7 +200,8 @@ pub struct ExportReport {
     pub pending: Pending,
     /// Values that are no profiles.
     pub foreign: u64,
-    /// Keys of the library's own books ([`crate::key::RESERVED_STORE`]) that a verification read; they are not among the other numbers.
+    /// Keys of the library's own books ([`crate::key::RESERVED_STORE`]) that a verification read;
+    /// they are not among the other numbers.
     pub books: u64,
     /// Values that cannot be read. They are left out.
     pub unreadable: Vec<UnreadableValue>,
@@ -246,7 +251,8 @@ impl UnstorableValue {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransferError {
-    /// The store failed. What an import stored until then is complete key by key, except for the last few; run it again.
+    /// The store failed. What an import stored until then is complete key by key, except for the
+    /// last few; run it again.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The input cannot be read. Nothing was stored.
@@ -261,10 +267,14 @@ pub enum TransferError {
     #[error("the output cannot be written")]
     Write(#[source] io::Error),
     /// Too many lines are malformed. Nothing was stored.
-    #[error("the input is not a list of versions: malformed_lines=`{MAX_MALFORMED_LINES}` first_line=`{}` because: {}", .0.line, .0.why)]
+    #[error("the input is not a list of versions: malformed_lines=`{MAX_MALFORMED_LINES}` \
+        first_line=`{}` because: {}", .0.line, .0.why)]
     NotAnExport(MalformedLine),
     /// The input does not fit into the memory that it may use. Nothing was stored.
-    #[error("the input is too large for one import, split it by key: line=`{line}` limit=`{limit}`")]
+    #[error(
+        "the input is too large for one import, split it by key: line=`{line}` \
+        limit=`{limit}`"
+    )]
     TooLarge {
         /// Where the limit was reached.
         line: u64,

@@ -55,9 +55,11 @@ pub struct VersionDocument {
     pub value: Option<Box<RawValue>>,
 }
 
-/// Reads one version of a key, the current one unless another is named, in the document form. None when there is none.
+/// Reads one version of a key, the current one unless another is named, in the document form. None
+/// when there is none.
 ///
-/// Fails with [`StoreError::Corrupt`](crate::data_store::StoreError::Corrupt) when its value cannot be read.
+/// Fails with [`StoreError::Corrupt`](crate::data_store::StoreError::Corrupt) when its value cannot
+/// be read.
 pub async fn document(
     store: &dyn DataStore,
     key: &ProfileKey,
@@ -89,10 +91,17 @@ pub async fn document(
             state,
         }));
     };
-    let stored = bytes.as_deref().map(Stored::decode).transpose().map_err(|e| corrupt(key, info.number, &e))?;
+    let stored = bytes
+        .as_deref()
+        .map(Stored::decode)
+        .transpose()
+        .map_err(|e| corrupt(key, info.number, &e))?;
     let live = (info.number == state.version).then_some(&state);
     Ok(Some(VersionDocument {
-        label: info.label.clone().unwrap_or_else(|| version_label(info.written_ms, info.number, state.created_ms)),
+        label: info
+            .label
+            .clone()
+            .unwrap_or_else(|| version_label(info.written_ms, info.number, state.created_ms)),
         content: match &stored {
             Some(Stored::Profile(_)) => Content::Profile,
             Some(Stored::Foreign(_)) => Content::Foreign,
@@ -127,7 +136,9 @@ pub async fn verify(
                     report.foreign += u64::from(!book && matches!(stored, Stored::Foreign(_)));
                     let wrong = stored.check().err();
                     let number = Some(version.info.number);
-                    report.unstorable.extend(wrong.map(|wrong| UnstorableValue::of(&state.key, number, None, wrong)));
+                    report.unstorable.extend(
+                        wrong.map(|wrong| UnstorableValue::of(&state.key, number, None, wrong)),
+                    );
                 }
                 Err(error) => report.unreadable.push(UnreadableValue {
                     key: state.key.clone(),
@@ -143,7 +154,9 @@ pub async fn verify(
         for message in state.inbox.iter().flatten().filter(|message| !message.id.is_edit()) {
             let wrong = MESSAGE.check_bytes(&message.payload).err();
             let index = Some(message.index);
-            report.unstorable.extend(wrong.map(|wrong| UnstorableValue::of(&state.key, None, index, wrong)));
+            report
+                .unstorable
+                .extend(wrong.map(|wrong| UnstorableValue::of(&state.key, None, index, wrong)));
         }
         count_live(&state, &mut report);
         progress(Progress::Passed { keys: report.keys, versions: report.versions });
@@ -162,5 +175,11 @@ pub(super) fn count_live(state: &KeyState, report: &mut ExportReport) {
 }
 
 fn corrupt(key: &ProfileKey, number: u64, error: &RecordError) -> TransferError {
-    crate::data_store::StoreError::Corrupt { reason: format!("{error}: key=`{key}` version=`{number}`") }.into()
+    crate::data_store::StoreError::Corrupt {
+        reason: format!(
+            "{error}: key=`{key}` \
+        version=`{number}`"
+        ),
+    }
+    .into()
 }

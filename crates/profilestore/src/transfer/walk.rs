@@ -6,7 +6,8 @@ use super::{ExportFilter, TransferError};
 use crate::{
     ProfileKey,
     data_store::{
-        DataStore, DataStoreExt, KeyQuery, KeyState, Order, Returning, StoredVersion, VersionInfo, VersionQuery, VersionRef,
+        DataStore, DataStoreExt, KeyQuery, KeyState, Order, Returning, StoredVersion, VersionInfo,
+        VersionQuery, VersionRef,
     },
 };
 
@@ -26,7 +27,8 @@ pub(super) struct Keys<'a> {
 }
 
 impl<'a> Keys<'a> {
-    /// The keys that `filter` means; the library's own books among them only if it names their store.
+    /// The keys that `filter` means; the library's own books among them only if it names their
+    /// store.
     pub(super) fn of_profiles(store: &'a dyn DataStore, filter: &ExportFilter) -> Self {
         Self { books: false, ..Self::all(store, filter) }
     }
@@ -52,7 +54,10 @@ impl<'a> Keys<'a> {
             let (page, next) = match self.books {
                 true => {
                     let page = self.store.keys(&self.query).await?;
-                    let next = page.last().map(|state| state.key.clone()).filter(|_| page.len() == KEYS_A_PAGE);
+                    let next = page
+                        .last()
+                        .map(|state| state.key.clone())
+                        .filter(|_| page.len() == KEYS_A_PAGE);
                     (page, next)
                 }
                 false => self.store.profiles(&self.query).await?,
@@ -65,7 +70,11 @@ impl<'a> Keys<'a> {
 }
 
 /// The kept versions of a key up to a number, oldest first.
-pub(super) async fn all_versions(store: &dyn DataStore, key: &ProfileKey, up_to: u64) -> Result<Vec<VersionInfo>, TransferError> {
+pub(super) async fn all_versions(
+    store: &dyn DataStore,
+    key: &ProfileKey,
+    up_to: u64,
+) -> Result<Vec<VersionInfo>, TransferError> {
     let mut query = VersionQuery {
         key: key.clone(),
         order: Order::Ascending,
@@ -86,10 +95,11 @@ pub(super) async fn all_versions(store: &dyn DataStore, key: &ProfileKey, up_to:
     }
 }
 
-/// The kept versions of a key with their values, up to the one that `state` holds, oldest first. Gives each to `each`.
+/// The kept versions of a key with their values, up to the one that `state` holds, oldest first.
+/// Gives each to `each`.
 ///
-/// What is written meanwhile is not among them, so that the state is the state of the last one. What is swept away meanwhile
-/// is not either.
+/// What is written meanwhile is not among them, so that the state is the state of the last one.
+/// What is swept away meanwhile is not either.
 pub(super) async fn each_version(
     store: &dyn DataStore,
     state: &KeyState,
@@ -100,7 +110,9 @@ pub(super) async fn each_version(
     };
     let mut earlier = all_versions(store, &state.key, head.number).await?;
     earlier.retain(|info| info.number < head.number);
-    let reads = earlier.into_iter().map(|info| async move { store.version(&state.key, &VersionRef::Number(info.number)).await });
+    let reads = earlier.into_iter().map(|info| async move {
+        store.version(&state.key, &VersionRef::Number(info.number)).await
+    });
     let mut reads = stream::iter(reads).buffered(READ_AT_ONCE);
     while let Some(version) = reads.try_next().await? {
         if let Some(version) = version {

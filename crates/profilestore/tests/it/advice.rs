@@ -32,7 +32,8 @@ async fn a_gift_that_is_sent_again_as_the_error_advises_arrives_once() {
     for fault in [Fault::Refused, Fault::RequestLost, Fault::AnswerLost, late] {
         let world = World::new();
         let way = world.another_way();
-        let (sender, game) = (world.server_on("sender", way.clone()).await, world.server("game").await);
+        let (sender, game) =
+            (world.server_on("sender", way.clone()).await, world.server("game").await);
         way.plan().fail(fault, u64::MAX);
         let sent = give(&sender, || way.plan().heal()).await;
         assert!(sent > 1, "{fault:?}: the first call failed");
@@ -61,7 +62,8 @@ async fn an_edit_that_is_made_again_as_the_error_advises_takes_effect_once() {
     let edit = Edit::new().increase("/coins", 100.into()).unwrap();
     // The holder is gone, and its lease not yet over when the patience is.
     let key = profile.key().clone();
-    let error = operator.edit_as(world.env.uuid(), &key, &edit, Duration::from_secs(1)).await.unwrap_err();
+    let error =
+        operator.edit_as(world.env.uuid(), &key, &edit, Duration::from_secs(1)).await.unwrap_err();
     assert_eq!((error.kind(), error.advice()), (ErrorKind::Unknown, Advice::RetryAs));
     let operation = error.operation().expect("an error of an edit names it");
     let entry = operator.edit_as(operation, &key, &edit, Duration::from_secs(60)).await.unwrap();
@@ -99,7 +101,9 @@ async fn an_operators_calls_begin_at_once_and_dropping_them_cancels_nothing() {
     let mut read = store.get("set").await.unwrap().unwrap();
     read.data.coins = 9;
     let id = profilestore::MessageId::new(world.env.unix_ms(), "gift").unwrap();
-    drop(operator.edit(&key("edited").unwrap(), &Edit::new().increase("/coins", 2.into()).unwrap()));
+    drop(
+        operator.edit(&key("edited").unwrap(), &Edit::new().increase("/coins", 2.into()).unwrap()),
+    );
     drop(operator.remove(&key("removed").unwrap()));
     drop(operator.erase_user(7, false));
     drop(operator.end_session(&key("ended").unwrap(), false, Duration::from_secs(30)));

@@ -1,11 +1,15 @@
-//! The audit log beside the profiles: booked with the change, and out of the way of everything that is about profiles.
+//! The audit log beside the profiles: booked with the change, and out of the way of everything that
+//! is about profiles.
 
 use std::io::Cursor;
 
 use profilestore::{
     Attribution, ErrorKind, ProfileKey,
     audit::{AuditEntry, AuditQuery, audit_entries},
-    data_store::{Commit, CommitId, DataStore, DataStoreExt, KeyFilter, KeyQuery, MemoryStore, Retention, Returning},
+    data_store::{
+        Commit, CommitId, DataStore, DataStoreExt, KeyFilter, KeyQuery, MemoryStore, Retention,
+        Returning,
+    },
     env::{Env, ManualClock},
     key::RESERVED_STORE,
     transfer::{ExportFilter, ImportOptions, export, import, verify},
@@ -19,7 +23,13 @@ async fn book(store: &MemoryStore, env: &Env, count: usize) {
         let key = ProfileKey::new("PlayerData", "global", &format!("p{n}")).unwrap();
         let entry = AuditEntry::new(env.uuid(), "pin", vec![key], Attribution::new("ann"));
         let changes = vec![entry.change().unwrap()];
-        let commit = Commit { id: CommitId(env.uuid()), incarnation, from: None, changes, returning: Returning::HEAD };
+        let commit = Commit {
+            id: CommitId(env.uuid()),
+            incarnation,
+            from: None,
+            changes,
+            returning: Returning::HEAD,
+        };
         store.commit_one(commit).await.unwrap();
     }
 }
@@ -39,12 +49,15 @@ async fn the_log_is_not_among_the_profiles_and_no_profile_can_be_in_it() {
         .concat();
     let forged = lines.lines().next().unwrap().replace("\"A\"", &format!("{RESERVED_STORE:?}"));
     let input = format!("{lines}{forged}\n");
-    let report = import(&store, &env, Cursor::new(input), &ImportOptions::default(), &mut |_| {}).await.unwrap();
+    let report = import(&store, &env, Cursor::new(input), &ImportOptions::default(), &mut |_| {})
+        .await
+        .unwrap();
     assert_eq!((report.keys, report.malformed.len()), (3, 1), "{report:?}");
     book(&store, &env, 600).await;
 
     let mut names = Vec::new();
-    let mut query = KeyQuery { store: None, scope: None, filter: KeyFilter::All, after: None, limit: 2 };
+    let mut query =
+        KeyQuery { store: None, scope: None, filter: KeyFilter::All, after: None, limit: 2 };
     loop {
         let (page, next) = store.profiles(&query).await.unwrap();
         names.extend(page.into_iter().map(|state| state.key.store().to_owned()));
@@ -58,7 +71,12 @@ async fn the_log_is_not_among_the_profiles_and_no_profile_can_be_in_it() {
     let mut text = Vec::new();
     assert_eq!(export(&store, &filter, &mut text, &mut |_| {}).await.unwrap().keys, 3);
     let checked = verify(&store, &filter, &mut |_| {}).await.unwrap();
-    assert_eq!((checked.keys, checked.foreign, checked.books), (3, 0, 600), "but a check reads all of it");
+    assert_eq!(
+        (checked.keys, checked.foreign, checked.books),
+        (3, 0, 600),
+        "but a check reads \
+        all of it"
+    );
     let asked_for = ExportFilter { store: Some(RESERVED_STORE.into()), ..filter };
     assert_eq!(export(&store, &asked_for, &mut Vec::new(), &mut |_| {}).await.unwrap().keys, 600);
 

@@ -121,11 +121,14 @@ async fn it_can_be_switched_on_while_the_server_runs() {
     let profile = open(&a, "p").await;
     earn(&profile, 1);
     settle().await;
-    a.change_settings(|settings| settings.save_changes_within = Some(Duration::from_millis(20))).unwrap();
+    a.change_settings(|settings| settings.save_changes_within = Some(Duration::from_millis(20)))
+        .unwrap();
     earn(&profile, 1);
     settle().await;
     assert_eq!(coins(&world.server("b").await, "p").await, 2);
-    assert!(a.change_settings(|settings| settings.save_changes_within = Some(Duration::ZERO)).is_err());
+    assert!(
+        a.change_settings(|settings| settings.save_changes_within = Some(Duration::ZERO)).is_err()
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,5 @@
-//! One edit for many profiles: each is edited once, whoever holds it, however often the operation is broken off; and undone again.
+//! One edit for many profiles: each is edited once, whoever holds it, however often the operation
+//! is broken off; and undone again.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -65,7 +66,10 @@ async fn every_profile_is_edited_the_held_ones_by_their_holders_and_all_is_undon
     let edit = bulk(&world, more_coins(1000));
     let last = Arc::new(Mutex::new(None));
     let noted = last.clone();
-    let report = ann(&operator).edit_all(&edit, move |progress| *noted.lock() = Some(progress)).await.unwrap();
+    let report = ann(&operator)
+        .edit_all(&edit, move |progress| *noted.lock() = Some(progress))
+        .await
+        .unwrap();
     assert_eq!((report.done, report.by_holders, report.skipped), (600, 6, 1));
     assert!(report.refused.is_empty() && report.waiting.is_empty(), "{report:?}");
     let last = last.lock().unwrap();
@@ -77,17 +81,29 @@ async fn every_profile_is_edited_the_held_ones_by_their_holders_and_all_is_undon
         // They play on.
         earn(profile, 1);
     }
-    assert_eq!(run(&operator, &edit).await.unwrap_err().kind(), ErrorKind::Invalid, "it is complete");
+    assert_eq!(
+        run(&operator, &edit).await.unwrap_err().kind(),
+        ErrorKind::Invalid,
+        "it is \
+        complete"
+    );
 
     let undo = BulkEdit::undo(world.env.uuid(), edit.operation());
     let report = run(&operator, &undo).await.unwrap();
     assert_eq!((report.done, report.by_holders, report.refused.len()), (600, 6, 0));
     expect(&operator, |n| i64::from(n % 100 == 0)).await;
-    let headers =
-        audit_entries(&world.store, &AuditQuery { operation: Some(undo.operation()), ..Default::default() }).await.unwrap();
+    let headers = audit_entries(
+        &world.store,
+        &AuditQuery { operation: Some(undo.operation()), ..Default::default() },
+    )
+    .await
+    .unwrap();
     let header = headers.entries.iter().find(|entry| entry.keys.is_empty());
     let header = header.cloned().or(all_of(&world, undo.operation()).await).unwrap();
-    assert_eq!((header.action.as_str(), &header.outcome, &header.details["edited"]), ("undo", &AuditOutcome::Done, &json!(600)));
+    assert_eq!(
+        (header.action.as_str(), &header.outcome, &header.details["edited"]),
+        ("undo", &AuditOutcome::Done, &json!(600))
+    );
     for profile in held.values() {
         assert!(profile.is_active());
     }
@@ -111,9 +127,17 @@ async fn what_was_changed_since_is_not_undone_and_is_reported() {
     let world = World::new();
     let (game, operator) = (world.server("game").await, world.server("operator").await);
     let held = populated(&world, &game).await;
-    let edit = bulk(&world, Edit::new().set("/items", json!(["crown"])).unwrap().test("/coins", json!(7)).unwrap());
+    let edit = bulk(
+        &world,
+        Edit::new().set("/items", json!(["crown"])).unwrap().test("/coins", json!(7)).unwrap(),
+    );
     let report = run(&operator, &edit).await.unwrap();
-    assert_eq!((report.done, report.refused.len()), (1, 599), "those that it does not fit are named");
+    assert_eq!(
+        (report.done, report.refused.len()),
+        (1, 599),
+        "those that it does not fit are \
+        named"
+    );
     let edit = bulk(&world, Edit::new().set("/items", json!(["crown"])).unwrap());
     assert_eq!(run(&operator, &edit).await.unwrap().done, 600);
     held[&100].update(|data| data.items.push("sword".into())).unwrap();
@@ -136,7 +160,8 @@ async fn an_operation_that_is_broken_off_is_resumed_without_doing_anything_twice
         let held = populated(&world, &game).await;
         let edit = bulk(&world, more_coins(1000));
         let first = world.server_on("operator", way.clone()).await;
-        // So many calls get through, of up to 256 commits each, the answers of the next are lost, and then the operator is gone.
+        // So many calls get through, of up to 256 commits each, the answers of the next are lost,
+        // and then the operator is gone.
         way.plan().fail(Fault::AnswerLost, u64::MAX);
         way.plan().spare(outage_after);
         let running = tokio::spawn({
@@ -152,14 +177,18 @@ async fn an_operation_that_is_broken_off_is_resumed_without_doing_anything_twice
         assert_eq!(report.done + report.before, 600, "{outage_after}: {report:?}");
         expect(&second, |_| 1000).await;
         assert!(held.values().all(Profile::is_active));
-        assert_eq!(BulkEdit::resume(&world.store, edit.operation()).await.unwrap_err().kind(), ErrorKind::Invalid);
+        assert_eq!(
+            BulkEdit::resume(&world.store, edit.operation()).await.unwrap_err().kind(),
+            ErrorKind::Invalid
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn two_runs_of_one_operation_and_sessions_that_come_and_go_leave_one_effect_each() {
     let world = World::new();
-    let (game, one, two) = (world.server("game").await, world.server("one").await, world.server("two").await);
+    let (game, one, two) =
+        (world.server("game").await, world.server("one").await, world.server("two").await);
     let held = populated(&world, &game).await;
     let edit = bulk(&world, more_coins(1000));
     let coming_and_going = async {
@@ -173,7 +202,12 @@ async fn two_runs_of_one_operation_and_sessions_that_come_and_go_leave_one_effec
     for report in [first, second] {
         match report {
             Ok(report) => assert_eq!(report.done + report.before, 600),
-            Err(error) => assert_eq!(error.kind(), ErrorKind::Invalid, "the other one was done before: {error}"),
+            Err(error) => assert_eq!(
+                error.kind(),
+                ErrorKind::Invalid,
+                "the other one was done \
+                before: {error}"
+            ),
         }
     }
     expect(&one, |_| 1000).await;
@@ -193,7 +227,12 @@ async fn profiles_whose_holder_does_not_answer_are_named_and_told_apart_later() 
     let mut resumed = BulkEdit::resume(&world.store, edit.operation()).await.unwrap();
     resumed.patience = Duration::from_secs(60);
     let report = run(&operator, &resumed).await.unwrap();
-    assert_eq!((report.done + report.before, report.waiting.len()), (600, 0), "once the holder is dead: {report:?}");
+    assert_eq!(
+        (report.done + report.before, report.waiting.len()),
+        (600, 0),
+        "once the holder is \
+        dead: {report:?}"
+    );
     expect(&operator, |_| 1000).await;
 }
 
@@ -215,7 +254,14 @@ async fn an_edit_that_waited_for_a_profile_that_was_erased_is_refused() {
     let resumed = BulkEdit::resume(&world.store, edit.operation()).await.unwrap();
     assert_eq!(run(&operator, &resumed).await.unwrap().before, 1);
     assert_eq!(coins(&operator, "p").await, 0);
-    let query = AuditQuery { key: Some(profile.key().clone()), operation: Some(edit.operation()), ..AuditQuery::default() };
+    let query = AuditQuery {
+        key: Some(profile.key().clone()),
+        operation: Some(edit.operation()),
+        ..AuditQuery::default()
+    };
     let entries = audit_entries(&world.store, &query).await.unwrap().entries;
-    assert!(matches!(&entries[..], [entry] if matches!(entry.outcome, AuditOutcome::Refused { .. })), "{entries:?}");
+    assert!(
+        matches!(&entries[..], [entry] if matches!(entry.outcome, AuditOutcome::Refused { .. })),
+        "{entries:?}"
+    );
 }

@@ -1,11 +1,12 @@
-//! Operators' edits: whoever holds the profile, and whatever dies on the way, an edit's effect is there once if it was confirmed, and
-//! at most once otherwise. The session goes on.
+//! Operators' edits: whoever holds the profile, and whatever dies on the way, an edit's effect is
+//! there once if it was confirmed, and at most once otherwise. The session goes on.
 
 use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use profilestore::{
-    Attribution, Edit, Error, ErrorKind, GameServer, MessageId, Profile, ProfileKey, SessionEnd, StartOptions,
+    Attribution, Edit, Error, ErrorKind, GameServer, MessageId, Profile, ProfileKey, SessionEnd,
+    StartOptions,
     audit::{AuditEntry, AuditOutcome, AuditQuery, audit_entries},
     data_store::{Cause, DataStore, DataStoreExt, Returning, VersionInfo, VersionQuery},
 };
@@ -71,10 +72,17 @@ async fn a_profile_that_nobody_holds_is_edited_without_a_session() {
     let entry = edit(&operator, &more_coins(7)).await.unwrap();
     assert_eq!(coins(&operator, "p").await, 12);
     let (_, after) = world.store.read_one(&key(), Returning::HEAD).await.unwrap();
-    assert_eq!((after.epoch, after.lease, after.version), (before.epoch, before.lease, before.version + 1));
+    assert_eq!(
+        (after.epoch, after.lease, after.version),
+        (before.epoch, before.lease, before.version + 1)
+    );
     let head = after.head.unwrap();
     assert_eq!((head.cause, head.author.as_str()), (Cause::Edit, "ann"));
-    assert_eq!(versions(&world).await.iter().filter(|info| info.number == before.version).count(), 1, "what was there stays");
+    assert_eq!(
+        versions(&world).await.iter().filter(|info| info.number == before.version).count(),
+        1,
+        "what was there stays"
+    );
     let booked = log(&world).await;
     assert_eq!((booked.len(), &booked[0].by, &booked[0].outcome), (1, &ann(), &AuditOutcome::Done));
     assert_eq!(booked[0].details["version"], after.version);
@@ -99,7 +107,10 @@ async fn a_live_profile_is_edited_by_its_holder_and_stays_live() {
         let entry = edit(if own { &a } else { &b }, &more_coins(7)).await.unwrap();
         assert_eq!(profile.data().coins, 12);
         assert_eq!(coins(&b, "p").await, 12, "it is saved when it is confirmed");
-        assert_eq!((entry.details["held_by"].as_str(), *offered.lock(), ends.lock().len()), (Some("a"), 0, 0));
+        assert_eq!(
+            (entry.details["held_by"].as_str(), *offered.lock(), ends.lock().len()),
+            (Some("a"), 0, 0)
+        );
         assert!(profile.is_active() && profile.waiting_messages().is_empty());
         let head = versions(&world).await.pop().unwrap();
         assert_eq!((head.cause, head.author.as_str()), (Cause::Edit, "ann"));
@@ -128,8 +139,17 @@ async fn an_edit_that_does_not_fit_is_refused_with_the_reason_and_changes_nothin
     let wrong = [
         (set("/bag/x", json!(1)), "there is nothing at `/bag`", true),
         (set("/coins", json!("many")), "does not fit the program's type", false),
-        (set("/guild", json!("eagles")), "the program's data type does not keep it: path=`/guild`", false),
-        (set("/items", json!(["x".repeat(60_000)])).then(Edit::from_patch(&doubled()).unwrap()), "the data grows to", true),
+        (
+            set("/guild", json!("eagles")),
+            "the program's data type does not keep it: \
+            path=`/guild`",
+            false,
+        ),
+        (
+            set("/items", json!(["x".repeat(60_000)])).then(Edit::from_patch(&doubled()).unwrap()),
+            "the data grows to",
+            true,
+        ),
     ];
     for (edit_, why, offline_too) in wrong {
         let world = World::new();
@@ -137,14 +157,25 @@ async fn an_edit_that_does_not_fit_is_refused_with_the_reason_and_changes_nothin
         let (a, b) = (world.server("a").await, world.server("b").await);
         if offline_too {
             let error = edit(&b, &edit_).await.unwrap_err();
-            assert!(error.kind() == ErrorKind::EditRefused && error.to_string().contains(why), "{error}");
+            assert!(
+                error.kind() == ErrorKind::EditRefused && error.to_string().contains(why),
+                "{error}"
+            );
         }
         let profile = open(&a, "p").await;
         let error = edit(&b, &edit_).await.unwrap_err();
-        assert!(error.kind() == ErrorKind::EditRefused && error.to_string().contains(why), "{error}");
+        assert!(
+            error.kind() == ErrorKind::EditRefused && error.to_string().contains(why),
+            "{error}"
+        );
         assert!(profile.is_active());
         assert_eq!(profile.data(), Player { coins: 5, items: vec![] });
-        assert!(log(&world).await.iter().all(|entry| matches!(entry.outcome, AuditOutcome::Refused { .. })));
+        assert!(
+            log(&world)
+                .await
+                .iter()
+                .all(|entry| matches!(entry.outcome, AuditOutcome::Refused { .. }))
+        );
         assert_eq!(coins(&b, "p").await, 5);
         edit(&b, &more_coins(1)).await.unwrap();
         assert_eq!(profile.data().coins, 6, "the next one fits");
@@ -157,7 +188,9 @@ async fn an_edit_does_not_make_data_of_a_profile_that_only_some_could_open() {
     saved(&world).await;
     let (a, before) = (world.server("a").await, versions(&world).await);
     for value in [json!(5), json!(null), json!("text"), json!(true)] {
-        for edit_it in [Edit::new().set("", value.clone()).unwrap(), Edit::new().merge(value.clone())] {
+        for edit_it in
+            [Edit::new().set("", value.clone()).unwrap(), Edit::new().merge(value.clone())]
+        {
             let entry = edit(&a, &edit_it).await;
             let why = entry.unwrap_err().to_string();
             assert!(why.contains("neither object nor list any more"), "{value}: {why}");
@@ -170,7 +203,8 @@ async fn an_edit_does_not_make_data_of_a_profile_that_only_some_could_open() {
 }
 
 fn doubled() -> String {
-    let ops: Vec<_> = (0..8).map(|n| json!({ "op": "copy", "from": "", "path": format!("/c{n}") })).collect();
+    let ops: Vec<_> =
+        (0..8).map(|n| json!({ "op": "copy", "from": "", "path": format!("/c{n}") })).collect();
     json!(ops).to_string()
 }
 
@@ -182,9 +216,18 @@ async fn there_is_nothing_to_edit_where_no_profile_is() {
     players(&a).send_message("p", &json!({"coins": 5})).await.unwrap();
     assert_eq!(edit(&a, &more_coins(1)).await.unwrap_err().kind(), ErrorKind::NotFound);
     let reserved = ProfileKey::new(profilestore::key::RESERVED_STORE, "audit", "x").unwrap();
-    assert_eq!(a.operator(ann()).edit(&reserved, &more_coins(1)).await.unwrap_err().kind(), ErrorKind::Invalid);
-    assert_eq!(a.operator(ann()).edit(&key(), &Edit::new()).await.unwrap_err().kind(), ErrorKind::Invalid);
-    assert_eq!(a.operator(Attribution::new("")).edit(&key(), &more_coins(1)).await.unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(
+        a.operator(ann()).edit(&reserved, &more_coins(1)).await.unwrap_err().kind(),
+        ErrorKind::Invalid
+    );
+    assert_eq!(
+        a.operator(ann()).edit(&key(), &Edit::new()).await.unwrap_err().kind(),
+        ErrorKind::Invalid
+    );
+    assert_eq!(
+        a.operator(Attribution::new("")).edit(&key(), &more_coins(1)).await.unwrap_err().kind(),
+        ErrorKind::Invalid
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -226,9 +269,13 @@ async fn repeating_an_edit_under_its_identity_does_nothing() {
         let (a, b) = (world.server("a").await, world.server("b").await);
         let profile = if held { Some(open(&a, "p").await) } else { None };
         let operation = world.env.uuid();
-        let again = || b.operator(ann()).edit_as(operation, &key(), &more_coins(7), Duration::from_secs(30));
-        let (first, second) =
-            tokio::join!(again(), a.operator(ann()).edit_as(operation, &key(), &more_coins(7), Duration::from_secs(30)));
+        let again = || {
+            b.operator(ann()).edit_as(operation, &key(), &more_coins(7), Duration::from_secs(30))
+        };
+        let (first, second) = tokio::join!(
+            again(),
+            a.operator(ann()).edit_as(operation, &key(), &more_coins(7), Duration::from_secs(30))
+        );
         assert_eq!(first.unwrap().details, second.unwrap().details);
         // Also when the profile is held by then, or no longer.
         let later = if held {
@@ -273,7 +320,12 @@ async fn a_holder_that_dies_between_effect_and_save_has_the_edit_applied_once() 
     let cut = way.clone();
     // The save's hook runs when the edit is in the data and not yet stored.
     profile.on_save(move |_| cut.plan().cut_off());
-    let editing = tokio::spawn(b.operator(ann()).edit_as(world.env.uuid(), &key(), &more_coins(7), Duration::from_secs(60)));
+    let editing = tokio::spawn(b.operator(ann()).edit_as(
+        world.env.uuid(),
+        &key(),
+        &more_coins(7),
+        Duration::from_secs(60),
+    ));
     settle().await;
     assert_eq!(profile.data().coins, 12, "the effect is there");
     a.crash();
@@ -290,18 +342,28 @@ async fn a_holder_that_dies_between_effect_and_save_has_the_edit_applied_once() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_edit_whose_holder_is_gone_is_applied_by_the_next_start_before_the_program_sees_the_data() {
+async fn an_edit_whose_holder_is_gone_is_applied_by_the_next_start_before_the_program_sees_the_data()
+ {
     let world = World::new();
     saved(&world).await;
     let (a, b) = (world.server("a").await, world.server("b").await);
     let profile = open(&a, "p").await;
     a.crash();
     let operation = world.env.uuid();
-    let ask = |patience| b.operator(ann()).edit_as(operation, &key(), &more_coins(7), Duration::from_secs(patience));
+    let ask = |patience| {
+        b.operator(ann()).edit_as(operation, &key(), &more_coins(7), Duration::from_secs(patience))
+    };
     let error = ask(3).await.unwrap_err();
-    assert!(error.kind() == ErrorKind::Unknown && error.to_string().contains(&operation.to_string()), "{error}");
+    assert!(
+        error.kind() == ErrorKind::Unknown && error.to_string().contains(&operation.to_string()),
+        "{error}"
+    );
     assert_eq!(log(&world).await[0].outcome, AuditOutcome::Pending);
-    assert!(players(&b).get("p").await.unwrap().unwrap().waiting_messages().is_empty(), "it is no message of the game");
+    assert!(
+        players(&b).get("p").await.unwrap().unwrap().waiting_messages().is_empty(),
+        "it is no \
+        message of the game"
+    );
     let next = open(&b, "p").await;
     assert_eq!(next.data().coins, 12);
     assert_eq!(ask(3).await.unwrap().outcome, AuditOutcome::Done);
@@ -316,7 +378,10 @@ async fn hand_overs_steals_and_ends_at_every_moment_leave_one_effect() {
             let world = World::new();
             saved(&world).await;
             let ways = [world.another_way(), world.another_way()];
-            let (a, b) = (world.server_on("a", ways[0].clone()).await, world.server_on("b", ways[1].clone()).await);
+            let (a, b) = (
+                world.server_on("a", ways[0].clone()).await,
+                world.server_on("b", ways[1].clone()).await,
+            );
             let operator = world.server("operator").await;
             let profile = open(&a, "p").await;
             earn(&profile, 1);
@@ -361,11 +426,19 @@ async fn a_removal_refuses_the_edits_that_wait() {
     let _profile = open(&a, "p").await;
     a.crash();
     let operation = world.env.uuid();
-    let ask = || b.operator(ann()).edit_as(operation, &key(), &more_coins(7), Duration::from_secs(2));
+    let ask =
+        || b.operator(ann()).edit_as(operation, &key(), &more_coins(7), Duration::from_secs(2));
     assert_eq!(ask().await.unwrap_err().kind(), ErrorKind::Unknown);
     players(&b).remove("p").await.unwrap();
     let error = ask().await.unwrap_err();
-    assert!(error.kind() == ErrorKind::EditRefused && error.to_string().contains("the profile was removed"), "{error}");
+    assert!(
+        error.kind() == ErrorKind::EditRefused
+            && error.to_string().contains(
+                "the profile was \
+        removed"
+            ),
+        "{error}"
+    );
     let anew = open(&b, "p").await;
     assert_eq!(anew.data().coins, 0);
 }
@@ -380,7 +453,8 @@ async fn an_entry_that_somebody_else_wrote_does_not_keep_a_session_from_saving()
     let profile = open(&a, "p").await;
     way.plan().cut_off();
     let operation = world.env.uuid();
-    let sent = b.operator(ann()).edit_as(operation, &key(), &more_coins(7), Duration::from_secs(1)).await;
+    let sent =
+        b.operator(ann()).edit_as(operation, &key(), &more_coins(7), Duration::from_secs(1)).await;
     assert_eq!(sent.unwrap_err().kind(), ErrorKind::Unknown);
     let book = log(&world).await.remove(0).key();
     let incarnation = world.store.identity().await.unwrap().incarnation;
@@ -397,8 +471,13 @@ async fn an_entry_that_somebody_else_wrote_does_not_keep_a_session_from_saving()
         seal: false,
         imported: None,
     };
-    let commit =
-        Commit { id: CommitId(world.env.uuid()), incarnation, from: None, changes: vec![forged], returning: Returning::HEAD };
+    let commit = Commit {
+        id: CommitId(world.env.uuid()),
+        incarnation,
+        from: None,
+        changes: vec![forged],
+        returning: Returning::HEAD,
+    };
     world.store.commit_one(commit).await.unwrap();
     way.plan().heal();
     tokio::time::sleep(Duration::from_secs(10)).await;
@@ -431,13 +510,18 @@ async fn edits_and_transactions_of_one_profile_leave_both_effects() {
             assert_eq!((profile.data().coins, other.data().coins), (10, 2), "{fault:?} {hits}");
             profile.end_session().await.unwrap();
             other.end_session().await.unwrap();
-            assert_eq!((coins(&b, "p").await, coins(&b, "other").await), (10, 2), "{fault:?} {hits}");
+            assert_eq!(
+                (coins(&b, "p").await, coins(&b, "other").await),
+                (10, 2),
+                "{fault:?} {hits}"
+            );
             assert_eq!(log(&world).await.len(), 1);
         }
     }
 }
 
-/// The removal had looked before the edit came. It was reported as not done, and waited for whoever came next under that name.
+/// The removal had looked before the edit came. It was reported as not done, and waited for whoever
+/// came next under that name.
 #[tokio::test(start_paused = true)]
 async fn an_edit_that_came_during_a_removal_does_not_wait_for_the_next_profile() {
     let world = World::new();
@@ -454,11 +538,21 @@ async fn an_edit_that_came_during_a_removal_does_not_wait_for_the_next_profile()
     };
     let (edited, ()) = tokio::join!(edit_for(operator.clone()), removing);
     let error = edited.unwrap_err();
-    assert!(error.kind() == ErrorKind::EditRefused && error.to_string().contains("there is no such profile"), "{error}");
+    assert!(
+        error.kind() == ErrorKind::EditRefused
+            && error.to_string().contains(
+                "there is no \
+        such profile"
+            ),
+        "{error}"
+    );
     let (_, state) = world.store.read_one(&key(), Returning::INBOX).await.unwrap();
     assert_eq!(state.inbox.unwrap(), []);
     let anew = open(&game, "p").await;
     settle().await;
     assert_eq!(anew.data().coins, 0);
-    assert!(matches!(log(&world).await[..], [AuditEntry { outcome: AuditOutcome::Refused { .. }, .. }]));
+    assert!(matches!(
+        log(&world).await[..],
+        [AuditEntry { outcome: AuditOutcome::Refused { .. }, .. }]
+    ));
 }

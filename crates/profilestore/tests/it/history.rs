@@ -37,7 +37,9 @@ async fn versions_are_listed_in_both_directions_and_between_dates() {
     played(&a, "p", 5).await;
     let store = players(&a);
     let all = listed(&a, "p").await;
-    let numbers = |versions: &[KeptVersion]| versions.iter().map(|version| version.info.number).collect::<Vec<_>>();
+    let numbers = |versions: &[KeptVersion]| {
+        versions.iter().map(|version| version.info.number).collect::<Vec<_>>()
+    };
     assert_eq!(numbers(&all), [2, 3, 4, 5, 6], "version 1 was replaced within its hour");
     assert!(all.windows(2).all(|pair| pair[0].info.written_ms < pair[1].info.written_ms));
     assert_eq!(
@@ -45,7 +47,8 @@ async fn versions_are_listed_in_both_directions_and_between_dates() {
         (Cause::Save, "a", Some(all[1].info.stored_ms))
     );
 
-    let newest: Vec<_> = store.versions("p").unwrap().newest_first().stream().try_collect().await.unwrap();
+    let newest: Vec<_> =
+        store.versions("p").unwrap().newest_first().stream().try_collect().await.unwrap();
     assert_eq!(numbers(&newest), [6, 5, 4, 3, 2]);
     let (from, to) = (all[1].info.written_ms, all[3].info.written_ms);
     let between = store.versions("p").unwrap().since(from).until(to);
@@ -67,7 +70,10 @@ async fn a_long_history_is_listed_page_by_page() {
         profile.save().await.unwrap();
     }
     let all = listed(&a, "p").await;
-    assert_eq!(all.iter().map(|version| version.info.number).collect::<Vec<_>>(), (1..=300).collect::<Vec<_>>());
+    assert_eq!(
+        all.iter().map(|version| version.info.number).collect::<Vec<_>>(),
+        (1..=300).collect::<Vec<_>>()
+    );
     let mut newest = players(&a).versions("p").unwrap().newest_first();
     for number in (1..=300).rev() {
         assert_eq!(newest.next().await.unwrap().unwrap().info.number, number);
@@ -99,7 +105,8 @@ async fn the_newest_version_before_an_event_rolls_a_profile_back() {
     let versions = listed(&b, "p").await;
     let [.., replaced, current] = versions.as_slice() else { panic!("{versions:?}") };
     assert_eq!((current.info.cause, &*current.info.author), (Cause::Restore, "b"));
-    let replaced = players(&b).get_version("p", VersionRef::Number(replaced.info.number)).await.unwrap();
+    let replaced =
+        players(&b).get_version("p", VersionRef::Number(replaced.info.number)).await.unwrap();
     assert_eq!(replaced.data.coins, -5, "what it replaced is kept");
     assert_eq!(open(&b, "p").await.waiting_messages().len(), 1, "messages stay");
 }
@@ -127,22 +134,37 @@ async fn profiles_are_read_one_after_the_other() {
     while let Some(profile) = query.next_profile().await.unwrap() {
         found.push((profile.key_info().unwrap().number, profile.data.coins));
     }
-    assert_eq!(found, [(2, 1), (3, 2), (4, 3), (5, 0)], "the tombstone comes as the template's data");
+    assert_eq!(
+        found,
+        [(2, 1), (3, 2), (4, 3), (5, 0)],
+        "the tombstone comes as the template's \
+        data"
+    );
 
     let mut query = players(&a).versions("p").unwrap();
     query.next_profile().await.unwrap();
     world.store.plan().fail(Fault::Refused, u64::MAX);
     assert_eq!(query.next_profile().await.unwrap_err().kind(), ErrorKind::Unavailable);
     world.store.plan().heal();
-    assert_eq!(query.next_profile().await.unwrap().unwrap().data.coins, 2, "a failed call may be repeated");
+    assert_eq!(
+        query.next_profile().await.unwrap().unwrap().data.coins,
+        2,
+        "a failed call may be \
+        repeated"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_version_that_does_not_fit_does_not_hide_those_behind_it() {
     let world = World::new();
     let a = world.server("a").await;
-    for value in [serde_json::json!({ "coins": 1 }), serde_json::json!({ "coins": "many" }), serde_json::json!({ "coins": 3 })] {
-        let other = a.store::<serde_json::Value>("PlayerData").unwrap().start_session("p").await.unwrap();
+    for value in [
+        serde_json::json!({ "coins": 1 }),
+        serde_json::json!({ "coins": "many" }),
+        serde_json::json!({ "coins": 3 }),
+    ] {
+        let other =
+            a.store::<serde_json::Value>("PlayerData").unwrap().start_session("p").await.unwrap();
         other.update(|data| *data = value).unwrap();
         other.end_session().await.unwrap();
     }
@@ -172,8 +194,14 @@ async fn versions_are_found_by_number_string_and_time() {
         let (at, before) = (version.info.written_ms, version.info.written_ms - 1);
         assert_eq!(store.get_version_at("p", at).await.unwrap().key_info(), number.key_info());
         match version.info.number {
-            2 => assert_eq!(store.get_version_at("p", before).await.unwrap_err().kind(), ErrorKind::NotFound),
-            later => assert_eq!(store.get_version_at("p", before).await.unwrap().key_info().unwrap().number, later - 1),
+            2 => assert_eq!(
+                store.get_version_at("p", before).await.unwrap_err().kind(),
+                ErrorKind::NotFound
+            ),
+            later => assert_eq!(
+                store.get_version_at("p", before).await.unwrap().key_info().unwrap().number,
+                later - 1
+            ),
         }
     }
     let unknown = VersionRef::Label("000001A0C4506C2A.0000000002.000001A0C4506C2A.01".into());

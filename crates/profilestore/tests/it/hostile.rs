@@ -1,7 +1,8 @@
-//! Bytes from outside: whatever they are, they are read or refused. Real inputs with random damage, from a seed.
+//! Bytes from outside: whatever they are, they are read or refused. Real inputs with random damage,
+//! from a seed.
 //!
-//! `PROFILESTORE_HOSTILE_CASES` says how many of each (400 otherwise), `PROFILESTORE_HOSTILE_SEED` where they begin. A failure names
-//! the seed of its case.
+//! `PROFILESTORE_HOSTILE_CASES` says how many of each (400 otherwise), `PROFILESTORE_HOSTILE_SEED`
+//! where they begin. A failure names the seed of its case.
 
 use std::{io::Cursor, panic::AssertUnwindSafe};
 
@@ -22,7 +23,8 @@ fn number(name: &str, otherwise: u64) -> u64 {
 
 /// Runs a target on as many cases as asked for, each from a seed of its own.
 async fn each_case(target: impl AsyncFn(&mut Dice)) {
-    let (first, cases) = (number("PROFILESTORE_HOSTILE_SEED", 1), number("PROFILESTORE_HOSTILE_CASES", 400));
+    let (first, cases) =
+        (number("PROFILESTORE_HOSTILE_SEED", 1), number("PROFILESTORE_HOSTILE_CASES", 400));
     for seed in first..first + cases {
         let run = AssertUnwindSafe(target(&mut Dice(SeededRng::new(seed)))).catch_unwind().await;
         assert!(run.is_ok(), "PROFILESTORE_HOSTILE_SEED={seed} PROFILESTORE_HOSTILE_CASES=1");
@@ -36,7 +38,8 @@ impl Dice {
         usize::try_from(self.0.bits() % limit.max(1) as u128).unwrap()
     }
 
-    /// Some damage: bytes changed, cut out, doubled, put elsewhere, or replaced by what parsers stumble over.
+    /// Some damage: bytes changed, cut out, doubled, put elsewhere, or replaced by what parsers
+    /// stumble over.
     fn damage(&mut self, bytes: &mut Vec<u8>) {
         const STUMBLING: [&[u8]; 14] = [
             b"null",
@@ -65,7 +68,9 @@ impl Dice {
                     let at = self.below(bytes.len() + 1);
                     bytes.splice(at..at, piece);
                 }
-                3 => drop(bytes.splice(from..to, STUMBLING[self.below(STUMBLING.len())].iter().copied())),
+                3 => drop(
+                    bytes.splice(from..to, STUMBLING[self.below(STUMBLING.len())].iter().copied()),
+                ),
                 _ if bytes.is_empty() => bytes.push(self.below(256) as u8),
                 _ => {
                     let at = self.below(bytes.len());
@@ -94,7 +99,8 @@ async fn damaged_import_lines_are_refused_or_become_a_sound_store() {
         dice.damage(&mut text);
         let env = Env::system();
         let store = MemoryStore::new(env.clone());
-        let done = import(&store, &env, Cursor::new(text), &ImportOptions::default(), &mut |_| {}).await;
+        let done =
+            import(&store, &env, Cursor::new(text), &ImportOptions::default(), &mut |_| {}).await;
         let report = verify(&store, &ExportFilter::default(), &mut |_| {}).await.unwrap();
         assert!(report.unreadable.is_empty(), "{:?}", report.unreadable);
         assert!(report.unstorable.is_empty(), "{:?}", report.unstorable);
@@ -103,9 +109,13 @@ async fn damaged_import_lines_are_refused_or_become_a_sound_store() {
         }
         // What came in can go out, and come in again as the same.
         let mut out = Vec::new();
-        let exported = export(&store, &ExportFilter::default(), &mut out, &mut |_| {}).await.unwrap();
+        let exported =
+            export(&store, &ExportFilter::default(), &mut out, &mut |_| {}).await.unwrap();
         let again = MemoryStore::new(env.clone());
-        let imported = import(&again, &env, Cursor::new(out), &ImportOptions::default(), &mut |_| {}).await.unwrap();
+        let imported =
+            import(&again, &env, Cursor::new(out), &ImportOptions::default(), &mut |_| {})
+                .await
+                .unwrap();
         assert_eq!((imported.keys, imported.versions), (exported.keys, exported.versions));
     })
     .await;
@@ -130,7 +140,8 @@ async fn damaged_records_are_read_or_refused() {
 /// A few bytes that claim to be gigabytes cost neither the memory nor the time.
 #[test]
 fn a_record_that_unpacks_beyond_the_limit_is_refused() {
-    let encoded = Record::new(0, raw(&format!("\"{}\"", "x".repeat(300))).unwrap()).encode().unwrap();
+    let encoded =
+        Record::new(0, raw(&format!("\"{}\"", "x".repeat(300))).unwrap()).encode().unwrap();
     for size in [5 << 20, 64 << 20] {
         let mut bomb = encoded[..2].to_vec();
         bomb.extend(zstd::bulk::compress(&vec![b' '; size], 1).unwrap());
@@ -147,7 +158,9 @@ fn a_record_that_unpacks_beyond_the_limit_is_refused() {
 async fn damaged_documents_become_something_that_can_be_stored() {
     let values: Vec<String> = real_lines()
         .iter()
-        .filter_map(|line| Some(serde_json::from_str::<Value>(line).unwrap().get("value")?.to_string()))
+        .filter_map(|line| {
+            Some(serde_json::from_str::<Value>(line).unwrap().get("value")?.to_string())
+        })
         .collect();
     assert!(values.len() > 1000);
     each_case(async |dice: &mut Dice| {
@@ -174,7 +187,8 @@ async fn damaged_edits_are_refused_or_applied() {
         { "op": "set", "path": "/event", "value": "summer" },
     ])
     .to_string();
-    let data = json!({ "coins": 7, "items": ["sword", "shield"], "pet": { "name": "Rex" }, "names": [] });
+    let data =
+        json!({ "coins": 7, "items": ["sword", "shield"], "pet": { "name": "Rex" }, "names": [] });
     assert_eq!(Edit::from_patch(&patch).unwrap().apply(&data).unwrap()["coins"], 507);
     each_case(async |dice: &mut Dice| {
         let mut text = patch.clone().into_bytes();

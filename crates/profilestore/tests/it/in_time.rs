@@ -1,4 +1,5 @@
-//! What must come in time, or not too early: answers of calls, the rows of dead servers, a confirmation after a pause.
+//! What must come in time, or not too early: answers of calls, the rows of dead servers, a
+//! confirmation after a pause.
 
 use std::time::Duration;
 
@@ -62,9 +63,15 @@ async fn a_store_that_does_not_answer_does_not_hold_a_call_beyond_its_time() {
     world.store.line().set(LineState::Held);
     let began = Instant::now();
     let store = players(&server);
-    let (sent, read, removed) = tokio::join!(store.send_message("p", &1), store.get("q"), store.remove("r"));
+    let (sent, read, removed) =
+        tokio::join!(store.send_message("p", &1), store.get("q"), store.remove("r"));
     assert_eq!(began.elapsed(), 10 * SECOND);
-    assert_eq!(sent.unwrap_err().kind(), ErrorKind::Unknown, "it lies with the store and may yet arrive");
+    assert_eq!(
+        sent.unwrap_err().kind(),
+        ErrorKind::Unknown,
+        "it lies with the store and may yet \
+        arrive"
+    );
     assert_eq!(read.unwrap_err().kind(), ErrorKind::Unavailable);
     assert_eq!(removed.unwrap_err().kind(), ErrorKind::Unknown);
     world.store.line().set(LineState::Open);
@@ -130,7 +137,11 @@ async fn a_dead_servers_row_goes_though_nobody_wants_its_profiles() {
         rows.into_iter().map(|row| (row.job_id, row.dead)).collect::<Vec<_>>()
     };
     tokio::time::sleep(HOUR / 10).await;
-    assert_eq!(rows().await.iter().filter(|(_, dead)| *dead).count(), 0, "not before its lease time is over");
+    assert_eq!(
+        rows().await.iter().filter(|(_, dead)| *dead).count(),
+        0,
+        "not before its lease time is over"
+    );
     // The first sweep comes too early, the second one an hour after it.
     tokio::time::sleep(2 * HOUR).await;
     let mut found = rows().await;

@@ -3,8 +3,9 @@
 use profilestore::{
     ProfileKey,
     data_store::{
-        Commit, CommitReply, DataStore, Identity, KeyQuery, KeyState, Retention, Returning, ServerRow, Snapshot, StoreError,
-        StoredVersion, SweepCursor, SweepReport, VersionInfo, VersionQuery, VersionRef,
+        Commit, CommitReply, DataStore, Identity, KeyQuery, KeyState, Retention, Returning,
+        ServerRow, Snapshot, StoreError, StoredVersion, SweepCursor, SweepReport, VersionInfo,
+        VersionQuery, VersionRef,
     },
 };
 
@@ -31,11 +32,19 @@ impl<S: DataStore> DataStore for InTurn<S> {
         self.next().identity().await
     }
 
-    async fn read(&self, keys: &[ProfileKey], returning: Returning) -> Result<Snapshot, StoreError> {
+    async fn read(
+        &self,
+        keys: &[ProfileKey],
+        returning: Returning,
+    ) -> Result<Snapshot, StoreError> {
         self.next().read(keys, returning).await
     }
 
-    async fn version(&self, key: &ProfileKey, version: &VersionRef) -> Result<Option<StoredVersion>, StoreError> {
+    async fn version(
+        &self,
+        key: &ProfileKey,
+        version: &VersionRef,
+    ) -> Result<Option<StoredVersion>, StoreError> {
         self.next().version(key, version).await
     }
 
@@ -55,11 +64,19 @@ impl<S: DataStore> DataStore for InTurn<S> {
         self.next().commit(commits).await
     }
 
-    async fn commit_by(&self, commits: Vec<Commit>, deadline: tokio::time::Instant) -> Vec<Result<CommitReply, StoreError>> {
+    async fn commit_by(
+        &self,
+        commits: Vec<Commit>,
+        deadline: tokio::time::Instant,
+    ) -> Vec<Result<CommitReply, StoreError>> {
         self.next().commit_by(commits, deadline).await
     }
 
-    async fn sweep(&self, retention: Retention, cursor: Option<SweepCursor>) -> Result<SweepReport, StoreError> {
+    async fn sweep(
+        &self,
+        retention: Retention,
+        cursor: Option<SweepCursor>,
+    ) -> Result<SweepReport, StoreError> {
         self.next().sweep(retention, cursor).await
     }
 }

@@ -1,5 +1,5 @@
-//! Messages as global updates: changed from outside while nobody has locked them, locked and removed by whoever keeps the profile's
-//! data. And what a program decides about held profiles.
+//! Messages as global updates: changed from outside while nobody has locked them, locked and
+//! removed by whoever keeps the profile's data. And what a program decides about held profiles.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -40,9 +40,17 @@ async fn inbox(server: &GameServer) -> Vec<StoredMessage> {
 async fn messages_are_added_changed_and_removed_in_one_commit() {
     let world = World::new();
     let a = world.server("a").await;
-    change(&a, vec![InboxChange::Add { payload: payload(1) }, InboxChange::Add { payload: payload(2) }]).await.unwrap();
+    change(
+        &a,
+        vec![InboxChange::Add { payload: payload(1) }, InboxChange::Add { payload: payload(2) }],
+    )
+    .await
+    .unwrap();
     let there = inbox(&a).await;
-    assert_eq!(there.iter().map(|m| (m.index, m.payload.clone())).collect::<Vec<_>>(), [(1, payload(1)), (2, payload(2))]);
+    assert_eq!(
+        there.iter().map(|m| (m.index, m.payload.clone())).collect::<Vec<_>>(),
+        [(1, payload(1)), (2, payload(2))]
+    );
     let changes = vec![
         InboxChange::Change { index: 1, payload: payload(5) },
         InboxChange::Remove { index: 2 },
@@ -67,15 +75,18 @@ async fn messages_are_added_changed_and_removed_in_one_commit() {
     assert_eq!(*last.lock(), 3, "an index is never used again");
 }
 
-/// A commit without a session names no sender: so the store leaves a notice for the holder, even when that is
-/// the server that sent the commit and had given up on it.
+/// A commit without a session names no sender: so the store leaves a notice for the holder, even
+/// when that is the server that sent the commit and had given up on it.
 #[tokio::test(start_paused = true)]
 async fn a_change_that_arrives_late_is_seen_within_a_renewal_by_the_server_that_sent_it() {
     let world = World::new();
     let on_the_way = world.another_way();
     let b = world.server_on("b", on_the_way.clone()).await;
     on_the_way.plan().fail(Fault::Late(Duration::from_secs(40)), u64::MAX);
-    assert_eq!(change(&b, vec![InboxChange::Add { payload: payload(1) }]).await, Err(ErrorKind::Unknown));
+    assert_eq!(
+        change(&b, vec![InboxChange::Add { payload: payload(1) }]).await,
+        Err(ErrorKind::Unknown)
+    );
     on_the_way.plan().heal();
     let on_b = open(&b, "p").await;
     assert!(on_b.waiting_messages().is_empty(), "the message has not arrived yet");
@@ -155,7 +166,12 @@ async fn a_keeper_sees_locks_and_removes_what_is_sent_and_changed() {
     profile.save().await.unwrap();
     a.crash();
     let read = players(&b).get("p").await.unwrap().unwrap();
-    assert_eq!((read.data.coins, read.waiting_messages().len()), (2, 0), "effect and removal are one");
+    assert_eq!(
+        (read.data.coins, read.waiting_messages().len()),
+        (2, 0),
+        "effect and removal are \
+        one"
+    );
 }
 
 /// A removal alone has no precondition but that the message is there.
@@ -182,8 +198,11 @@ async fn an_update_that_is_locked_meanwhile_is_neither_changed_nor_removed_from_
             if let Some(save) = locking.lock().take() {
                 futures_util::FutureExt::now_or_never(save);
             }
-            let change =
-                if remove { InboxChange::Remove { index: 1 } } else { InboxChange::Change { index: 1, payload: payload(9) } };
+            let change = if remove {
+                InboxChange::Remove { index: 1 }
+            } else {
+                InboxChange::Change { index: 1, payload: payload(9) }
+            };
             Some(vec![change])
         });
         let edited = edit.await.unwrap();
@@ -192,8 +211,12 @@ async fn an_update_that_is_locked_meanwhile_is_neither_changed_nor_removed_from_
         match (edited, seen.lock().as_slice()) {
             // It came first, and the lock found what it had left.
             (true, [false]) if remove => assert!(there.is_empty()),
-            (true, [false]) => assert_eq!((there[0].locked, &there[0].payload), (true, &payload(9))),
-            (false, [.., true]) => assert_eq!((there[0].locked, &there[0].payload), (true, &payload(1))),
+            (true, [false]) => {
+                assert_eq!((there[0].locked, &there[0].payload), (true, &payload(9)))
+            }
+            (false, [.., true]) => {
+                assert_eq!((there[0].locked, &there[0].payload), (true, &payload(1)))
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -213,13 +236,24 @@ async fn a_program_decides_about_a_profile_that_is_held() {
             answers[(asked.len() - 1).min(answers.len() - 1)]
         })
     };
-    let error = players(&b).start_session_with("p", when(&[WhenHeld::Wait, WhenHeld::GiveUp])).await.unwrap_err();
-    assert_eq!((error.kind(), asked.lock().as_slice()), (ErrorKind::Cancelled, &["a".to_owned(), "a".to_owned()][..]));
+    let error = players(&b)
+        .start_session_with("p", when(&[WhenHeld::Wait, WhenHeld::GiveUp]))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), asked.lock().as_slice()),
+        (ErrorKind::Cancelled, &["a".to_owned(), "a".to_owned()][..])
+    );
     assert!(profile.is_active(), "nobody asked for it");
     asked.lock().clear();
     profile.update(|data| data.coins = 3).unwrap();
     let taken = players(&b).start_session_with("p", when(&[WhenHeld::Ask])).await.unwrap();
-    assert_eq!((taken.data().coins, profile.is_over(), profile.taken_by()), (3, true, None), "it was let go");
+    assert_eq!(
+        (taken.data().coins, profile.is_over(), profile.taken_by()),
+        (3, true, None),
+        "it \
+        was let go"
+    );
     taken.update(|data| data.coins = 4).unwrap();
     let stolen = players(&a).start_session_with("p", when(&[WhenHeld::Steal])).await.unwrap();
     assert_eq!(stolen.data().coins, 3, "what was not saved is lost");

@@ -1,11 +1,13 @@
-//! Data that is kept outside of the library, changes of waiting messages, and starts that decide about held profiles.
+//! Data that is kept outside of the library, changes of waiting messages, and starts that decide
+//! about held profiles.
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use profilestore::{
-    Attribution, Edit, ErrorKind, GameServer, LastSave, Profile, ProfileKey, SessionEnd, StartOptions, WhenHeld,
+    Attribution, Edit, ErrorKind, GameServer, LastSave, Profile, ProfileKey, SessionEnd,
+    StartOptions, WhenHeld,
     keeper::{Collect, Collected, Keeper},
     roblox::InboxChange,
 };
@@ -73,7 +75,12 @@ async fn a_keeper_is_asked_before_every_save_and_after_the_end() {
     assert_eq!(profile.saved_meta_tags()["tag"], 5);
     let commits = profile.key_info().number;
     profile.save().await.unwrap();
-    assert_eq!(profile.key_info().number, commits, "what is handed over again is not written again");
+    assert_eq!(
+        profile.key_info().number,
+        commits,
+        "what is handed over again is not written \
+        again"
+    );
     let (late, ended) = (script.clone(), Arc::new(Mutex::new(false)));
     let seen = ended.clone();
     profile.on_session_end(move |_| {
@@ -85,7 +92,12 @@ async fn a_keeper_is_asked_before_every_save_and_after_the_end() {
     assert!(*ended.lock());
     assert_eq!(coins(&server, "p").await, 3, "what the listener of the end changed is saved");
     assert_eq!(profile.key_info().number, commits + 1, "also its listeners know the last version");
-    let last = [Collect::Save, Collect::Save, Collect::LastSave(LastSave::Manual), Collect::Ended(SessionEnd::Manual)];
+    let last = [
+        Collect::Save,
+        Collect::Save,
+        Collect::LastSave(LastSave::Manual),
+        Collect::Ended(SessionEnd::Manual),
+    ];
     assert_eq!(*script.asked.lock(), last);
     assert_eq!(Arc::strong_count(&script.asked), 1, "the session holds its keeper no longer");
 }
@@ -100,7 +112,14 @@ async fn data_that_cannot_be_handed_over_is_told_and_costs_only_itself() {
     profile.save().await.unwrap();
     *script.problem.lock() = Some("Data.x: a function".to_owned());
     assert_eq!(profile.save().await.unwrap_err().kind(), ErrorKind::Invalid);
-    assert!(profile.is_active() && errors.lock().len() == 1 && errors.lock()[0].contains("Data.x: a function"));
+    assert!(
+        profile.is_active()
+            && errors.lock().len() == 1
+            && errors.lock()[0].contains(
+                "Data.x: \
+        a function"
+            )
+    );
     *script.problem.lock() = None;
     script.kept.lock().user_ids = Some(vec![-1]);
     assert!(profile.save().await.is_err() && profile.is_active());
@@ -109,7 +128,14 @@ async fn data_that_cannot_be_handed_over_is_told_and_costs_only_itself() {
     profile.save().await.unwrap();
     *script.problem.lock() = Some("Data.y: NaN".to_owned());
     assert_eq!(profile.end_session().await.unwrap_err().kind(), ErrorKind::Invalid);
-    assert!(profile.is_active() && errors.lock().last().unwrap().contains("Data.y: NaN"), "{errors:?}");
+    assert!(
+        profile.is_active()
+            && errors.lock().last().unwrap().contains(
+                "Data.y: \
+        NaN"
+            ),
+        "{errors:?}"
+    );
     *script.problem.lock() = None;
     profile.end_session().await.unwrap();
     assert_eq!(coins(&server, "p").await, 2);
@@ -130,7 +156,11 @@ async fn what_a_keeper_has_processed_leaves_with_its_data_in_one_commit() {
     world.store.plan().fail(Fault::AnswerLost, 1);
     profile.save().await.unwrap();
     let read = players(&server).get("p").await.unwrap().unwrap();
-    assert!(read.waiting_messages().is_empty() && read.data.coins == 10 && profile.waiting_messages().is_empty());
+    assert!(
+        read.waiting_messages().is_empty()
+            && read.data.coins == 10
+            && profile.waiting_messages().is_empty()
+    );
     // Naming it again does no harm.
     script.set(11);
     profile.end_session().await.unwrap();
@@ -163,8 +193,12 @@ async fn messages_are_locked_with_a_save() {
     profile.save().await.unwrap();
     assert!(profile.waiting_messages()[0].locked);
     let payload = Bytes::from_static(b"2");
-    let change = move |_: &[_], _| Some(vec![InboxChange::Change { index, payload: payload.clone() }]);
-    let refused = tokio::time::timeout(Duration::from_secs(60), players(&server).change_inbox("p", change)).await.unwrap();
+    let change =
+        move |_: &[_], _| Some(vec![InboxChange::Change { index, payload: payload.clone() }]);
+    let refused =
+        tokio::time::timeout(Duration::from_secs(60), players(&server).change_inbox("p", change))
+            .await
+            .unwrap();
     assert!(refused.is_err(), "a locked message stays as it is");
     profile.save().await.unwrap();
 }
@@ -190,8 +224,14 @@ async fn waiting_messages_are_changed_without_a_session() {
     let world = World::new();
     let (a, b) = (world.server("a").await, world.server("b").await);
     let store = players(&a);
-    let add = |text: &'static str| InboxChange::Add { payload: Bytes::from_static(text.as_bytes()) };
-    assert!(store.change_inbox("p", move |_, _| Some(vec![add("1"), add("2"), add("3")])).await.unwrap());
+    let add =
+        |text: &'static str| InboxChange::Add { payload: Bytes::from_static(text.as_bytes()) };
+    assert!(
+        store
+            .change_inbox("p", move |_, _| Some(vec![add("1"), add("2"), add("3")]))
+            .await
+            .unwrap()
+    );
     assert!(!store.change_inbox("p", |_, _| None).await.unwrap());
     let payload = Bytes::from_static(b"20");
     let asked = Arc::new(Mutex::new(0));
@@ -204,7 +244,11 @@ async fn waiting_messages_are_changed_without_a_session() {
     };
     assert!(players(&b).change_inbox("p", edit).await.unwrap());
     let read = store.get("p").await.unwrap().unwrap();
-    let payloads: Vec<_> = read.waiting_messages().iter().map(|message| (&message.payload[..], message.revision)).collect();
+    let payloads: Vec<_> = read
+        .waiting_messages()
+        .iter()
+        .map(|message| (&message.payload[..], message.revision))
+        .collect();
     assert_eq!(payloads, [(&b"20"[..], 2), (b"3", 1)]);
     assert_eq!(*asked.lock(), 1);
 }

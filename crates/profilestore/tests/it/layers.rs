@@ -1,9 +1,9 @@
-//! The layers of the library: a file imports only from its own layer and from those below it, and no
-//! files import each other in a circle.
+//! The layers of the library: a file imports only from its own layer and from those below it, and
+//! no files import each other in a circle.
 //!
-//! Read are the `use` lines and the paths that begin with `crate::` or `super::`. What a module hands
-//! on (`pub use`) and what only tests use does not count. This prints the numbers and every import:
-//! `cargo test -p profilestore --all-features --test it layers -- --nocapture`
+//! Read are the `use` lines and the paths that begin with `crate::` or `super::`. What a module
+//! hands on (`pub use`) and what only tests use does not count. This prints the numbers and every
+//! import: `cargo test -p profilestore --all-features --test it layers -- --nocapture`
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +14,18 @@ use std::{
 /// From the ground up: a layer's name, and the files and folders in it. Of several entries that fit
 /// a file the longest counts.
 const LAYERS: &[(&str, &[&str])] = &[
-    ("ground", &["defects.rs", "key.rs", "env.rs", "settings.rs", "signal.rs", "reconcile.rs", "storable/"]),
+    (
+        "ground",
+        &[
+            "defects.rs",
+            "key.rs",
+            "env.rs",
+            "settings.rs",
+            "signal.rs",
+            "reconcile.rs",
+            "storable/",
+        ],
+    ),
     (
         "contract",
         &[
@@ -51,13 +62,18 @@ fn every_file_imports_only_its_own_layer_and_those_below() {
 
     let mut wrong: Vec<String> = Vec::new();
     for (from, to) in &up {
-        let [below, above] = [from, to].map(|file| LAYERS[layer_of(&house.files[*file]).unwrap()].0);
+        let [below, above] =
+            [from, to].map(|file| LAYERS[layer_of(&house.files[*file]).unwrap()].0);
         let [from, to] = [from, to].map(|file| &house.files[*file]);
         wrong.push(format!("{from} ({below}) imports {to}, which stands above it ({above})"));
     }
     for file in &circles {
         let file = &house.files[*file];
-        wrong.push(format!("{file} imports a file that imports it, directly or not: {}", house.way_back(file)));
+        wrong.push(format!(
+            "{file} imports a file that imports it, directly or not: \
+            {}",
+            house.way_back(file)
+        ));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
@@ -65,11 +81,19 @@ fn every_file_imports_only_its_own_layer_and_those_below() {
 #[test]
 fn only_the_rules_of_ownership_decide_whether_an_epoch_is_raised() {
     let house = House::read();
-    let others = house.files.iter().filter(|file| !file.starts_with("data_store/") && !file.starts_with("ownership/"));
+    let others = house
+        .files
+        .iter()
+        .filter(|file| !file.starts_with("data_store/") && !file.starts_with("ownership/"));
     for file in others {
-        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(file)).unwrap();
+        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(file))
+            .unwrap();
         let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
-        assert!(!code.contains("raise_epoch"), "{file} names raise_epoch: let ownership/changes.rs make the change");
+        assert!(
+            !code.contains("raise_epoch"),
+            "{file} names raise_epoch: let \
+            ownership/changes.rs make the change"
+        );
     }
 }
 
@@ -87,7 +111,13 @@ mod tests {
 }
 ";
     let found = paths_in(text);
-    let paths = ["crate::data::encode", "std::fmt", "super::Session", "super::live::Draft", "super::live::Live"];
+    let paths = [
+        "crate::data::encode",
+        "std::fmt",
+        "super::Session",
+        "super::live::Draft",
+        "super::live::Live",
+    ];
     assert_eq!(found.iter().map(String::as_str).collect::<Vec<_>>(), paths);
 }
 
@@ -105,13 +135,20 @@ impl House {
         walk(&root, "", &mut files);
         files.retain(|file| !file.ends_with("tests.rs"));
         files.sort();
-        let texts: Vec<String> = files.iter().map(|file| fs::read_to_string(root.join(file)).unwrap()).collect();
-        let modules: BTreeMap<String, usize> = files.iter().enumerate().map(|(at, file)| (module_of(file), at)).collect();
+        let texts: Vec<String> =
+            files.iter().map(|file| fs::read_to_string(root.join(file)).unwrap()).collect();
+        let modules: BTreeMap<String, usize> =
+            files.iter().enumerate().map(|(at, file)| (module_of(file), at)).collect();
         let top = files.iter().position(|file| file == "lib.rs").expect("a library has a root");
         let shown = names_shown(&texts[top]);
         let mut imported = BTreeMap::new();
         for (at, text) in texts.iter().enumerate().filter(|(at, _)| *at != top) {
-            assert!(layer_of(&files[at]).is_some(), "{} belongs to no layer: enter it in LAYERS", files[at]);
+            assert!(
+                layer_of(&files[at]).is_some(),
+                "{} belongs to no layer: enter it in \
+                LAYERS",
+                files[at]
+            );
             let module = module_of(&files[at]);
             let found: BTreeSet<usize> = paths_in(text)
                 .iter()
@@ -148,7 +185,11 @@ impl House {
     }
 
     fn in_circles(&self) -> Vec<usize> {
-        self.imported.keys().copied().filter(|file| self.reached_from(*file).contains_key(file)).collect()
+        self.imported
+            .keys()
+            .copied()
+            .filter(|file| self.reached_from(*file).contains_key(file))
+            .collect()
     }
 
     /// A circle through a file.
@@ -181,7 +222,10 @@ fn walk(root: &Path, below: &str, files: &mut Vec<String>) {
 
 fn layer_of(file: &str) -> Option<usize> {
     let fits = |entry: &&str| file == *entry || (entry.ends_with('/') && file.starts_with(entry));
-    let entries = LAYERS.iter().enumerate().flat_map(|(at, (_, entries))| entries.iter().map(move |entry| (at, entry)));
+    let entries = LAYERS
+        .iter()
+        .enumerate()
+        .flat_map(|(at, (_, entries))| entries.iter().map(move |entry| (at, entry)));
     entries.filter(|(_, entry)| fits(entry)).max_by_key(|(_, entry)| entry.len()).map(|(at, _)| at)
 }
 
@@ -197,7 +241,9 @@ fn paths_in(text: &str) -> BTreeSet<String> {
     let mut lines = text.lines().peekable();
     while let Some(line) = lines.next() {
         // Tests come last in a file.
-        if line == "#[cfg(test)]" && lines.peek().is_some_and(|next| next.starts_with("mod ") && next.ends_with('{')) {
+        if line == "#[cfg(test)]"
+            && lines.peek().is_some_and(|next| next.starts_with("mod ") && next.ends_with('{'))
+        {
             break;
         }
         code.push_str(line.split("//").next().unwrap_or_default());
@@ -242,7 +288,8 @@ fn take_apart(before: &str, tree: &str, paths: &mut BTreeSet<String>) {
         return;
     };
     let group = group.trim().trim_end_matches('}');
-    let group = &tree[tree.find('{').unwrap() + 1..tree.rfind('}').unwrap_or(tree.len() - group.len())];
+    let group =
+        &tree[tree.find('{').unwrap() + 1..tree.rfind('}').unwrap_or(tree.len() - group.len())];
     let (mut depth, mut part) = (0, String::new());
     for letter in group.chars().chain([',']) {
         match letter {
@@ -269,8 +316,10 @@ fn inline(code: &str, paths: &mut BTreeSet<String>) {
             if inside.is_some_and(|letter| letter.is_alphanumeric() || "_:`".contains(letter)) {
                 continue;
             }
-            let path: String =
-                code[at..].chars().take_while(|letter| letter.is_alphanumeric() || "_:".contains(*letter)).collect();
+            let path: String = code[at..]
+                .chars()
+                .take_while(|letter| letter.is_alphanumeric() || "_:".contains(*letter))
+                .collect();
             paths.insert(path.trim_end_matches(':').to_owned());
         }
     }
@@ -292,11 +341,22 @@ fn absolute(path: &str, module: &str, text: &str) -> Option<String> {
     }
     let path = path.strip_prefix("self::").unwrap_or(path);
     let first = path.split("::").next()?;
-    text.lines().any(|line| line.trim_end_matches(';').ends_with(&format!("mod {first}"))).then(|| format!("{module}::{path}"))
+    text.lines()
+        .any(|line| {
+            line.trim_end_matches(';').ends_with(&format!(
+                "mod \
+        {first}"
+            ))
+        })
+        .then(|| format!("{module}::{path}"))
 }
 
 /// The file of the longest part of a path that is a module.
-fn file_of(path: &str, modules: &BTreeMap<String, usize>, shown: &BTreeMap<String, String>) -> Option<usize> {
+fn file_of(
+    path: &str,
+    modules: &BTreeMap<String, usize>,
+    shown: &BTreeMap<String, String>,
+) -> Option<usize> {
     let name = path.strip_prefix("crate::")?.split("::").next()?;
     let path = shown.get(name).map_or(path, String::as_str);
     let mut path = path;

@@ -69,7 +69,10 @@ async fn a_message_on_the_same_server_and_one_to_a_profile_that_does_not_exist()
     assert_eq!(profile.data().coins, 5);
     players(&a).send_message("new", &json!({"coins": 6})).await.unwrap();
     let view = players(&a).get("new").await.unwrap().unwrap();
-    assert_eq!((view.data.coins, view.session_load_count(), view.waiting_messages().len()), (0, 0, 1));
+    assert_eq!(
+        (view.data.coins, view.session_load_count(), view.waiting_messages().len()),
+        (0, 0, 1)
+    );
     let new = open(&a, "new").await;
     take_gifts(&new);
     assert_eq!(new.data().coins, 6);
@@ -91,9 +94,17 @@ async fn the_same_id_again_is_harmless_before_and_after_it_was_consumed() {
     let other = store.send_message_as("p", &id, &json!({"coins": 500})).await.unwrap_err();
     assert_eq!(other.kind(), ErrorKind::MessageIdReused);
     store.remove("p").await.unwrap();
-    assert_eq!(store.send_message_as("p", &id, &gift).await.unwrap(), Sent::Before, "receipts survive removal");
+    assert_eq!(
+        store.send_message_as("p", &id, &gift).await.unwrap(),
+        Sent::Before,
+        "receipts \
+        survive removal"
+    );
     let old = MessageId::new(world.env.unix_ms() - 31 * 86_400_000, "old").unwrap();
-    assert_eq!(store.send_message_as("p", &old, &gift).await.unwrap_err().kind(), ErrorKind::MessageIdExpired);
+    assert_eq!(
+        store.send_message_as("p", &old, &gift).await.unwrap_err().kind(),
+        ErrorKind::MessageIdExpired
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -124,7 +135,10 @@ async fn a_crash_before_the_save_brings_the_message_again_with_the_old_data() {
     own_way.plan().cut_off();
     take_gifts(&profile);
     assert_eq!(profile.data().coins, 5);
-    let again = players(&b).start_session_with("p", profilestore::StartOptions::new().steal()).await.unwrap();
+    let again = players(&b)
+        .start_session_with("p", profilestore::StartOptions::new().steal())
+        .await
+        .unwrap();
     assert_eq!(again.data().coins, 0);
     take_gifts(&again);
     assert_eq!(again.data().coins, 5);
@@ -191,7 +205,10 @@ async fn a_full_inbox_is_an_error_and_nothing_is_dropped() {
         assert!(message.contains("inbox is full") && key.is_some());
         *count.lock() += 1;
     });
-    assert_eq!(store.send_message("p", &json!({"coins": 1})).await.unwrap_err().kind(), ErrorKind::InboxFull);
+    assert_eq!(
+        store.send_message("p", &json!({"coins": 1})).await.unwrap_err().kind(),
+        ErrorKind::InboxFull
+    );
     assert_eq!(*told.lock(), 1);
     let profile = open(&a, "p").await;
     take_gifts(&profile);
@@ -238,7 +255,8 @@ async fn messages_processed_in_a_read_profile_leave_with_its_set() {
 async fn a_message_that_is_too_large_is_refused() {
     let world = World::new();
     let a = world.server("a").await;
-    let error = players(&a).send_message("p", &json!({"text": "x".repeat(300_000)})).await.unwrap_err();
+    let error =
+        players(&a).send_message("p", &json!({"text": "x".repeat(300_000)})).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TooLarge);
     assert!(error.to_string().contains("limit=`262144`"), "{error}");
 }
@@ -254,27 +272,42 @@ async fn a_message_that_cannot_be_read_does_not_block_those_behind_it() {
         let incarnation = world.store.identity().await.unwrap().incarnation;
         let change = Change::AppendMessage { key: players(&a).key(key).unwrap(), message, cap: 10 };
         let id = CommitId(world.env.uuid());
-        let commit = Commit { id, incarnation, from: None, changes: vec![change], returning: Returning::HEAD };
+        let commit = Commit {
+            id,
+            incarnation,
+            from: None,
+            changes: vec![change],
+            returning: Returning::HEAD,
+        };
         world.store.commit_one(commit).await.unwrap();
     };
-    for (key, broken) in [("p", &br#"{"coins":5,"text":"\udc00"}"#[..]), ("q", b"{"), ("r", b"\xff")] {
+    for (key, broken) in
+        [("p", &br#"{"coins":5,"text":"\udc00"}"#[..]), ("q", b"{"), ("r", b"\xff")]
+    {
         append(key, broken).await;
         let profile = open(&a, key).await;
         let unread = Arc::new(Mutex::new(0));
         let count = unread.clone();
-        profile.message_handler(move |data, message: &Message<'_>| match message.parse::<serde_json::Value>() {
-            Ok(gift) => {
-                data.coins += gift["coins"].as_i64().unwrap();
-                message.processed();
+        profile.message_handler(move |data, message: &Message<'_>| {
+            match message.parse::<serde_json::Value>() {
+                Ok(gift) => {
+                    data.coins += gift["coins"].as_i64().unwrap();
+                    message.processed();
+                }
+                Err(_) => *count.lock() += 1,
             }
-            Err(_) => *count.lock() += 1,
         });
         players(&b).send_message(key, &json!({"coins": 7})).await.unwrap();
         settle().await;
         assert_eq!((profile.data().coins, *unread.lock()), (7, 1), "{key}");
         profile.end_session().await.unwrap();
         let view = players(&b).get(key).await.unwrap().unwrap();
-        assert_eq!((view.data.coins, view.waiting_messages().len()), (7, 1), "the unread one waits on");
+        assert_eq!(
+            (view.data.coins, view.waiting_messages().len()),
+            (7, 1),
+            "the unread one \
+            waits on"
+        );
         assert_eq!(view.waiting_messages()[0].payload, broken);
     }
 }

@@ -51,11 +51,21 @@ fn old(server: &GameServer) -> ProfileStore<Old> {
 }
 
 fn between(server: &GameServer) -> ProfileStore<Between> {
-    server.store_builder("PlayerData").template(Between::default()).migrations(rename()).build().unwrap()
+    server
+        .store_builder("PlayerData")
+        .template(Between::default())
+        .migrations(rename())
+        .build()
+        .unwrap()
 }
 
 fn new(server: &GameServer) -> ProfileStore<New> {
-    server.store_builder("PlayerData").template(New::default()).migrations(and_pets()).build().unwrap()
+    server
+        .store_builder("PlayerData")
+        .template(New::default())
+        .migrations(and_pets())
+        .build()
+        .unwrap()
 }
 
 #[tokio::test(start_paused = true)]
@@ -94,7 +104,12 @@ async fn a_readable_step_lets_servers_of_before_go_on() {
     profile.end_session().await.unwrap();
     // It came back at version 1 and is brought to 2 again.
     assert_eq!(new(&b).get("p").await.unwrap().unwrap().data.coins, 8);
-    assert_eq!(old(&a).get("p").await.unwrap_err().kind(), ErrorKind::NewerData, "the rename still binds");
+    assert_eq!(
+        old(&a).get("p").await.unwrap_err().kind(),
+        ErrorKind::NewerData,
+        "the rename \
+        still binds"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -142,11 +157,17 @@ async fn a_server_that_has_dropped_its_oldest_steps_lets_no_server_in_that_it_ca
         data["pets"] = json!([]);
         Ok(())
     });
-    let newest = b.store_builder("PlayerData").template(New::default()).migrations(pets_only).build().unwrap();
+    let newest = b
+        .store_builder("PlayerData")
+        .template(New::default())
+        .migrations(pets_only)
+        .build()
+        .unwrap();
     let profile = newest.start_session("p").await.unwrap();
     profile.update(|data| data.coins = 7).unwrap();
     profile.end_session().await.unwrap();
-    // Step 1 is known to nobody here any more, so nobody can say that servers of before may open its result.
+    // Step 1 is known to nobody here any more, so nobody can say that servers of before may open
+    // its result.
     assert_eq!(old(&a).start_session("p").await.unwrap_err().kind(), ErrorKind::NewerData);
     let profile = between(&a).start_session("p").await.unwrap();
     profile.update(|data| data.coins += 1).unwrap();

@@ -1,4 +1,5 @@
-//! Operators at work: rolling back, pinning, ending sessions, erasing a user; all of it booked with the change.
+//! Operators at work: rolling back, pinning, ending sessions, erasing a user; all of it booked with
+//! the change.
 
 use std::time::Duration;
 
@@ -6,7 +7,8 @@ use profilestore::{
     Attribution, ErrorKind, GameServer, MessageId, Operator, Profile, ProfileKey, Sent,
     audit::{AuditEntry, AuditOutcome, AuditQuery, audit_entries},
     data_store::{
-        Cause, Change, Commit, CommitId, DataStore, DataStoreExt, KeyFilter, KeyQuery, NewValue, Returning, VersionRef,
+        Cause, Change, Commit, CommitId, DataStore, DataStoreExt, KeyFilter, KeyQuery, NewValue,
+        Returning, VersionRef,
     },
     key::RESERVED_STORE,
 };
@@ -58,7 +60,10 @@ async fn a_roll_back_ends_the_session_and_is_booked_with_the_change() {
     earn(&live, 1000);
 
     let done = ann(&b).restore(&key("p"), VersionRef::Number(2)).await.unwrap();
-    assert_eq!((done.restored, done.replaced, done.version, done.held_by.as_deref()), (2, 3, 4, Some("a")));
+    assert_eq!(
+        (done.restored, done.replaced, done.version, done.held_by.as_deref()),
+        (2, 3, 4, Some("a"))
+    );
     settle().await;
     assert!(live.is_over());
     let view = players(&b).get("p").await.unwrap().unwrap();
@@ -67,13 +72,22 @@ async fn a_roll_back_ends_the_session_and_is_booked_with_the_change() {
     let head = world.store.read_one(&key("p"), Returning::HEAD).await.unwrap().1.head.unwrap();
     assert_eq!((head.cause, &*head.author), (Cause::Restore, "ann"));
     let [entry] = booked(&world).await.try_into().unwrap();
-    assert_eq!((&*entry.action, &entry.outcome, &entry.keys), ("rollback", &AuditOutcome::Done, &vec![key("p")]));
-    assert_eq!((entry.by, &entry.details["restored"]), (Attribution::new("ann").because("ticket 17"), &json!(2)));
+    assert_eq!(
+        (&*entry.action, &entry.outcome, &entry.keys),
+        ("rollback", &AuditOutcome::Done, &vec![key("p")])
+    );
+    assert_eq!(
+        (entry.by, &entry.details["restored"]),
+        (Attribution::new("ann").because("ticket 17"), &json!(2))
+    );
 
     let gone = ann(&b).restore(&key("p"), VersionRef::Number(99)).await;
     assert_eq!(gone.unwrap_err().kind(), ErrorKind::NotFound);
     players(&b).remove("p").await.unwrap();
-    assert_eq!(ann(&b).restore(&key("p"), VersionRef::Number(5)).await.unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(
+        ann(&b).restore(&key("p"), VersionRef::Number(5)).await.unwrap_err().kind(),
+        ErrorKind::Invalid
+    );
     let back = ann(&b).restore(&key("p"), VersionRef::Number(3)).await.unwrap();
     assert_eq!((back.replaced, coins(&a, "p").await), (5, 20), "a removed profile comes back");
     assert_eq!(actions(&world).await, ["rollback", "rollback"], "what was refused is not booked");
@@ -159,7 +173,11 @@ async fn an_operator_ends_sessions_by_asking_and_by_taking() {
         entries.iter().map(|entry| &entry.details["steal"]).collect::<Vec<_>>(),
         [&json!(false), &json!(true), &json!(false)]
     );
-    assert!(entries.iter().all(|entry| entry.action == "end-session" && entry.outcome == AuditOutcome::Done));
+    assert!(
+        entries
+            .iter()
+            .all(|entry| entry.action == "end-session" && entry.outcome == AuditOutcome::Done)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -170,7 +188,10 @@ async fn a_session_that_does_not_end_is_booked_as_refused() {
     let short = ann(&b).end_session(&key("p"), false, Duration::from_secs(1)).await;
     assert_eq!(short.unwrap_err().kind(), ErrorKind::TimedOut);
     let [entry] = booked(&world).await.try_into().unwrap();
-    assert!(matches!(&entry.outcome, AuditOutcome::Refused { why } if why.contains("PlayerData/p")), "{entry:?}");
+    assert!(
+        matches!(&entry.outcome, AuditOutcome::Refused { why } if why.contains("PlayerData/p")),
+        "{entry:?}"
+    );
     drop(live);
 }
 
@@ -193,9 +214,19 @@ async fn erasing_a_user_leaves_nothing_and_no_session_writes_it_back() {
     ann(&b).pin(&key("guild"), VersionRef::Number(2), true).await.unwrap();
 
     let report = ann(&b).erase_user(7, false).await.unwrap();
-    let erased: Vec<_> = report.erased.iter().map(|e| (e.key.key(), e.versions, e.messages, e.held_by.as_deref())).collect();
-    assert_eq!(erased, [("live", 1, 0, Some("a")), ("offline", 2, 1, None), ("removed", 2, 0, None)]);
-    assert_eq!(report.shared.iter().map(|s| (s.key.key(), &*s.user_ids)).collect::<Vec<_>>(), [("guild", &[7, 8][..])]);
+    let erased: Vec<_> = report
+        .erased
+        .iter()
+        .map(|e| (e.key.key(), e.versions, e.messages, e.held_by.as_deref()))
+        .collect();
+    assert_eq!(
+        erased,
+        [("live", 1, 0, Some("a")), ("offline", 2, 1, None), ("removed", 2, 0, None)]
+    );
+    assert_eq!(
+        report.shared.iter().map(|s| (s.key.key(), &*s.user_ids)).collect::<Vec<_>>(),
+        [("guild", &[7, 8][..])]
+    );
     assert!(report.failed.is_empty() && !report.is_complete());
     assert_eq!(report.audit_entries, 1, "the pin's");
 
@@ -206,24 +237,39 @@ async fn erasing_a_user_leaves_nothing_and_no_session_writes_it_back() {
         assert!(players(&b).get(name).await.unwrap().is_none());
         let mut versions = players(&b).versions(name).unwrap();
         let only = versions.next().await.unwrap().unwrap().info;
-        assert!(only.removed && only.author == "ann" && versions.next().await.unwrap().is_none(), "{only:?}");
+        assert!(
+            only.removed && only.author == "ann" && versions.next().await.unwrap().is_none(),
+            "{only:?}"
+        );
     }
-    assert_eq!(players(&b).send_message_as("offline", &id, &json!({ "secret": 1 })).await.unwrap(), Sent::Before);
+    assert_eq!(
+        players(&b).send_message_as("offline", &id, &json!({ "secret": 1 })).await.unwrap(),
+        Sent::Before
+    );
     assert!(players(&b).get("offline").await.unwrap().is_none(), "a retry revives nothing");
     assert_eq!((coins(&b, "another's").await, coins(&b, "guild").await), (1, 1));
     assert_eq!(open(&b, "offline").await.data(), Player::default());
 
     let entries = booked(&world).await;
-    let erasures: Vec<_> = entries.iter().filter(|entry| entry.operation == report.operation).collect();
+    let erasures: Vec<_> =
+        entries.iter().filter(|entry| entry.operation == report.operation).collect();
     assert_eq!(erasures.len(), 3);
-    assert_eq!(erasures.iter().map(|entry| &entry.details["versions"]).filter(|n| **n == json!(2)).count(), 2);
-    let pins: Vec<_> = entries.iter().filter(|entry| entry.action == "pin").map(|e| (e.keys[0].key(), e.details.len())).collect();
+    assert_eq!(
+        erasures.iter().map(|entry| &entry.details["versions"]).filter(|n| **n == json!(2)).count(),
+        2
+    );
+    let pins: Vec<_> = entries
+        .iter()
+        .filter(|entry| entry.action == "pin")
+        .map(|e| (e.keys[0].key(), e.details.len()))
+        .collect();
     assert_eq!(pins, [("guild", 1), ("offline", 0)]);
 
     let again = ann(&b).erase_user(7, true).await.unwrap();
     assert_eq!(again.erased.iter().map(|e| e.key.key()).collect::<Vec<_>>(), ["guild"]);
     assert!(again.is_complete());
-    let left = KeyQuery { store: None, scope: None, filter: KeyFilter::User(7), after: None, limit: 9 };
+    let left =
+        KeyQuery { store: None, scope: None, filter: KeyFilter::User(7), after: None, limit: 9 };
     assert_eq!(world.store.keys(&left).await.unwrap(), []);
 }
 
@@ -255,7 +301,10 @@ async fn a_profile_that_was_removed_twice_is_still_its_users() {
     let report = ann(&a).erase_user(7, false).await.unwrap();
     assert_eq!(report.erased.len(), 1);
     let mut versions = players(&a).versions("p").unwrap();
-    assert!(versions.next().await.unwrap().unwrap().info.removed && versions.next().await.unwrap().is_none());
+    assert!(
+        versions.next().await.unwrap().unwrap().info.removed
+            && versions.next().await.unwrap().is_none()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -264,7 +313,9 @@ async fn a_profile_that_is_removed_while_an_operator_ends_its_session_stays_remo
     let (a, b, c) = (world.server("a").await, world.server("b").await, world.server("c").await);
     let _live = open(&a, "p").await;
     let operator = ann(&b);
-    let ending = tokio::spawn(async move { operator.end_session(&key("p"), false, Duration::from_secs(60)).await });
+    let ending = tokio::spawn(async move {
+        operator.end_session(&key("p"), false, Duration::from_secs(60)).await
+    });
     settle().await;
     assert!(players(&c).remove("p").await.unwrap());
     assert_eq!(ending.await.unwrap().unwrap().as_deref(), Some("a"));
@@ -310,7 +361,8 @@ async fn many_profiles_of_one_user_are_erased_and_one_that_cannot_be_read_is_nam
     };
     let incarnation = world.store.identity().await.unwrap().incarnation;
     let id = CommitId(world.env.uuid());
-    let commit = Commit { id, incarnation, from: None, changes: vec![damaged], returning: Returning::HEAD };
+    let commit =
+        Commit { id, incarnation, from: None, changes: vec![damaged], returning: Returning::HEAD };
     world.store.commit_one(commit).await.unwrap();
 
     let report = ann(&a).erase_user(7, false).await.unwrap();
@@ -325,11 +377,18 @@ async fn an_erasure_that_was_broken_off_is_completed_by_the_next_one() {
     let a = world.server("a").await;
     owned(&a, "p", &[7]).await.end_session().await.unwrap();
     ann(&a).pin(&key("p"), VersionRef::Number(2), true).await.unwrap();
-    // As if the erasing process had died right after the profile's commit: only the log of it is there.
+    // As if the erasing process had died right after the profile's commit: only the log of it is
+    // there.
     let entry = AuditEntry::new(world.env.uuid(), "erase", vec![key("p")], Attribution::new("ann"));
     let incarnation = world.store.identity().await.unwrap().incarnation;
     let changes = vec![entry.change().unwrap()];
-    let commit = Commit { id: CommitId(world.env.uuid()), incarnation, from: None, changes, returning: Returning::HEAD };
+    let commit = Commit {
+        id: CommitId(world.env.uuid()),
+        incarnation,
+        from: None,
+        changes,
+        returning: Returning::HEAD,
+    };
     world.store.commit_one(commit).await.unwrap();
     assert_eq!(ann(&a).erase_user(9, false).await.unwrap().audit_entries, 1);
     assert_eq!(ann(&a).erase_user(9, false).await.unwrap().audit_entries, 0);

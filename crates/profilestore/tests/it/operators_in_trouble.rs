@@ -25,10 +25,16 @@ fn more_coins(by: i64) -> Edit {
 }
 
 async fn edit(server: &GameServer, edit: &Edit) -> Result<(), ErrorKind> {
-    server.operator(Attribution::new("ann")).edit(&key(), edit).await.map(drop).map_err(|error| error.kind())
+    server
+        .operator(Attribution::new("ann"))
+        .edit(&key(), edit)
+        .await
+        .map(drop)
+        .map_err(|error| error.kind())
 }
 
-/// A start looked at the store's clock when it read a profile; an edit did not, and took a step for the holder's death.
+/// A start looked at the store's clock when it read a profile; an edit did not, and took a step for
+/// the holder's death.
 #[tokio::test(start_paused = true)]
 async fn an_edit_after_a_step_of_the_stores_clock_ends_no_living_session() {
     let mut world = World::new();
@@ -68,7 +74,8 @@ async fn the_outcome_of_an_edit_that_was_sent_is_unknown_when_the_store_goes_awa
     assert_eq!(coins(&b, "p").await, 5);
 }
 
-/// It had found its version when another server erased the profile, and wrote it over the tombstone.
+/// It had found its version when another server erased the profile, and wrote it over the
+/// tombstone.
 #[tokio::test(start_paused = true)]
 async fn a_rollback_that_found_its_version_before_an_erasure_brings_nothing_back() {
     let world = World::new();
@@ -81,7 +88,9 @@ async fn a_rollback_that_found_its_version_before_an_erasure_brings_nothing_back
     let current = world.store.read_one(&key(), Returning::HEAD).await.unwrap().1.version;
     slow.plan().delay_reads(100);
     let ann = || Attribution::new("ann");
-    let rolling_back = tokio::spawn(async move { b.operator(ann()).restore(&key(), VersionRef::Number(current)).await });
+    let rolling_back = tokio::spawn(async move {
+        b.operator(ann()).restore(&key(), VersionRef::Number(current)).await
+    });
     // Between its look for the version and the one before its commit, if there was another.
     tokio::time::sleep(Duration::from_millis(150)).await;
     assert_eq!(a.operator(ann()).erase_user(7, false).await.unwrap().erased.len(), 1);
@@ -90,8 +99,8 @@ async fn a_rollback_that_found_its_version_before_an_erasure_brings_nothing_back
     assert!(!world.store.read_one(&key(), Returning::HEAD).await.unwrap().1.exists());
 }
 
-/// Two stores that hold the same numbers and other data, and a server that is led from one to the other
-/// while `call` waits for its first look.
+/// Two stores that hold the same numbers and other data, and a server that is led from one to the
+/// other while `call` waits for its first look.
 async fn call_during_a_restore<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     call: impl FnOnce(GameServer) -> F,
 ) -> (GameServer, T) {
@@ -116,11 +125,13 @@ async fn call_during_a_restore<T: Send + 'static, F: Future<Output = T> + Send +
     (b, answer)
 }
 
-/// A rollback that the simulation saw (seed 572) wrote a version of before a restore into the restored contents: the server had
-/// registered there between look and commit, so nothing refused what was built on the look.
+/// A rollback that the simulation saw (seed 572) wrote a version of before a restore into the
+/// restored contents: the server had registered there between look and commit, so nothing refused
+/// what was built on the look.
 #[tokio::test(start_paused = true)]
 async fn an_edit_that_looked_before_a_restore_is_made_of_what_was_restored() {
-    let (b, edited) = call_during_a_restore(|b| async move { edit(&b, &more_coins(5)).await }).await;
+    let (b, edited) =
+        call_during_a_restore(|b| async move { edit(&b, &more_coins(5)).await }).await;
     edited.unwrap();
     assert_eq!(coins(&b, "p").await, 55);
 }
@@ -128,7 +139,8 @@ async fn an_edit_that_looked_before_a_restore_is_made_of_what_was_restored() {
 /// What it is built on is what the backup holds.
 #[tokio::test(start_paused = true)]
 async fn a_removal_that_looked_before_a_restore_removes_what_was_restored() {
-    let (b, removed) = call_during_a_restore(|b| async move { players(&b).remove("p").await }).await;
+    let (b, removed) =
+        call_during_a_restore(|b| async move { players(&b).remove("p").await }).await;
     assert!(removed.unwrap());
     assert!(players(&b).get("p").await.unwrap().is_none());
 }
@@ -136,16 +148,17 @@ async fn a_removal_that_looked_before_a_restore_removes_what_was_restored() {
 /// A backup has other versions under the same numbers, so a call that names one is not made again.
 #[tokio::test(start_paused = true)]
 async fn a_rollback_that_looked_before_a_restore_is_refused() {
-    let rollback =
-        |b: GameServer| async move { b.operator(Attribution::new("ann")).restore(&key(), VersionRef::Number(2)).await };
+    let rollback = |b: GameServer| async move {
+        b.operator(Attribution::new("ann")).restore(&key(), VersionRef::Number(2)).await
+    };
     let (b, refused) = call_during_a_restore(rollback).await;
     assert_eq!(refused.unwrap_err().kind(), ErrorKind::Replaced);
     assert_eq!(coins(&b, "p").await, 50);
 }
 
 /// Seed 10579: the store applied the edit after the server that had sent it had given up on the
-/// answer, and by then that server held the profile. No notice is left for a commit's own sender, so
-/// the edit waited for the next autosave.
+/// answer, and by then that server held the profile. No notice is left for a commit's own sender,
+/// so the edit waited for the next autosave.
 #[tokio::test(start_paused = true)]
 async fn an_edit_that_arrives_late_is_seen_within_a_renewal_by_the_server_that_sent_it() {
     let world = World::new();

@@ -1,5 +1,6 @@
-//! Order: what one server is asked to do with a profile takes effect in the order of the calls, whether or not anyone
-//! waits for it. Scripted, and as random sequences whose model is the order of the calls.
+//! Order: what one server is asked to do with a profile takes effect in the order of the calls,
+//! whether or not anyone waits for it. Scripted, and as random sequences whose model is the order
+//! of the calls.
 //!
 //! Sequences: `PROFILESTORE_ORDER_SEEDS`, 300 otherwise; one alone: `PROFILESTORE_ORDER_SEED=17`.
 
@@ -10,7 +11,11 @@ use profilestore::{Error, ErrorKind, GameServer, Profile, Result};
 
 use crate::world::{Fault, Player, World, earn, open, players, settle};
 
-fn give(server: &GameServer, from: &Profile<Player>, coins: i64) -> impl Future<Output = Result<i64>> + Send + 'static {
+fn give(
+    server: &GameServer,
+    from: &Profile<Player>,
+    coins: i64,
+) -> impl Future<Output = Result<i64>> + Send + 'static {
     let giver = from.clone();
     server.transaction().with(from).run(move |tx| {
         tx.edit(&giver, |data| {
@@ -110,7 +115,8 @@ async fn an_edit_from_inside_another_ones_edit_says_what_to_do() {
     assert_eq!(open(&server, "q").await.data().coins, 0);
 }
 
-// --- random sequences --------------------------------------------------------------------------------------------
+// --- random sequences
+// --------------------------------------------------------------------------------------------
 
 /// Numbers from a seed (SplitMix64).
 struct Dice(u64);
@@ -133,8 +139,8 @@ struct Expected {
     profile: Option<Profile<Player>>,
     /// A start was called that nobody has called off.
     starting: Option<u64>,
-    /// What was done with it in its sessions, in the order in which it must be found. Edits take effect at once,
-    /// transactions in their turn, so each kind has an order of its own.
+    /// What was done with it in its sessions, in the order in which it must be found. Edits take
+    /// effect at once, transactions in their turn, so each kind has an order of its own.
     edits: Vec<String>,
     trades: Vec<String>,
     /// Edits up to here are durable for calls that come now.
@@ -191,8 +197,15 @@ impl Game {
             let started = start.await;
             let expected = self.expected.get_mut(key).unwrap();
             match started {
-                Ok(profile) if expected.starting == Some(number) => expected.profile = Some(profile),
-                Err(error) if expected.starting != Some(number) && error.kind() == ErrorKind::Superseded => continue,
+                Ok(profile) if expected.starting == Some(number) => {
+                    expected.profile = Some(profile)
+                }
+                Err(error)
+                    if expected.starting != Some(number)
+                        && error.kind() == ErrorKind::Superseded =>
+                {
+                    continue;
+                }
                 other => return Err(format!("start {number} of {key}: {:?}", other.err())),
             }
             expected.starting = None;
@@ -210,8 +223,15 @@ impl Game {
         let profile = self.expected[key].profile.clone();
         let store = players(&self.server);
         let kind = self.dice.below(16);
-        self.log
-            .push(format!("{number}: kind {kind} on {key}, {} there", if profile.is_some() { "a session is" } else { "none" }));
+        self.log.push(format!(
+            "{number}: kind {kind} on {key}, {} there",
+            if profile.is_some() {
+                "a \
+                session is"
+            } else {
+                "none"
+            }
+        ));
         match (kind, profile) {
             (0..=1, _) => self.settle().await?,
             (2, _) => {
@@ -232,8 +252,14 @@ impl Game {
                 }
             }
             (3..=4, Some(profile)) => {
-                let refused =
-                    expect(format!("start {number} of a live {key}"), store.start_session(key), Some(ErrorKind::AlreadyLoaded));
+                let refused = expect(
+                    format!(
+                        "start {number} of a live \
+                        {key}"
+                    ),
+                    store.start_session(key),
+                    Some(ErrorKind::AlreadyLoaded),
+                );
                 drop(profile);
                 self.wait_or_drop(refused);
             }
@@ -253,8 +279,8 @@ impl Game {
                     saved.await?;
                     self.expected.get_mut(key).unwrap().edits_durable = edits;
                 } else {
-                    // If an end is called before its turn comes, the last save does its work: reads that are called
-                    // between the two need not see it.
+                    // If an end is called before its turn comes, the last save does its work: reads
+                    // that are called between the two need not see it.
                     self.wait_or_drop(saved);
                 }
             }
@@ -268,11 +294,15 @@ impl Game {
                 {
                     sessions.push((other, profile));
                 }
-                let builder = sessions.iter().fold(self.server.transaction(), |builder, (_, profile)| builder.with(profile));
+                let builder = sessions
+                    .iter()
+                    .fold(self.server.transaction(), |builder, (_, profile)| builder.with(profile));
                 let parts: Vec<_> = sessions.iter().map(|(_, profile)| profile.clone()).collect();
                 let item = name.clone();
                 let trade = builder.run(move |tx| {
-                    parts.iter().try_for_each(|profile| tx.edit(profile, |data| data.items.push(item.clone())))?;
+                    parts.iter().try_for_each(|profile| {
+                        tx.edit(profile, |data| data.items.push(item.clone()))
+                    })?;
                     Ok::<_, Error>(())
                 });
                 for (key, _) in &sessions {
@@ -297,7 +327,14 @@ impl Game {
             (13..=14, _) => {
                 let value = number as i64;
                 self.expected.get_mut(key).unwrap().sent.push(value);
-                let sent = expect(format!("message {number} to {key}"), store.send_message(key, &value), None);
+                let sent = expect(
+                    format!(
+                        "message {number} to \
+                    {key}"
+                    ),
+                    store.send_message(key, &value),
+                    None,
+                );
                 self.wait_or_drop(sent);
             }
             (15, _) => {
@@ -318,15 +355,25 @@ impl Game {
         async move {
             let (items, waiting) = match read.await {
                 Ok(Some(read)) => {
-                    let waiting = read.waiting_messages().iter().map(|message| message.payload.clone()).collect();
+                    let waiting = read
+                        .waiting_messages()
+                        .iter()
+                        .map(|message| message.payload.clone())
+                        .collect();
                     (read.data.items, waiting)
                 }
                 Ok(None) => (Vec::new(), Vec::new()),
                 Err(error) => return Err(format!("read {number} of {key}: {error}")),
             };
-            let waiting: Vec<i64> = waiting.iter().map(|payload| serde_json::from_slice(payload).unwrap()).collect();
+            let waiting: Vec<i64> =
+                waiting.iter().map(|payload| serde_json::from_slice(payload).unwrap()).collect();
             let right = in_order(&edits, &items) && in_order(&trades, &items) && waiting == sent;
-            let wrong = || format!("read {number} of {key}: {items:?} {waiting:?} lacks some of {edits:?} {trades:?} {sent:?}");
+            let wrong = || {
+                format!(
+                    "read {number} of {key}: {items:?} {waiting:?} lacks some of \
+                {edits:?} {trades:?} {sent:?}"
+                )
+            };
             if right { Ok(()) } else { Err(wrong()) }
         }
         .boxed()
@@ -378,11 +425,17 @@ async fn play(seed: u64) -> Result<(), String> {
         }
         let read = read.map_err(|error| format!("{key} at the end: {error}"))?;
         let read = read.ok_or_else(|| format!("{key} is gone at the end"))?;
-        let waiting = read.waiting_messages().iter().map(|message| serde_json::from_slice::<i64>(&message.payload).unwrap());
+        let waiting = read
+            .waiting_messages()
+            .iter()
+            .map(|message| serde_json::from_slice::<i64>(&message.payload).unwrap());
         let (items, waiting) = (read.data.items.clone(), waiting.collect::<Vec<_>>());
         let complete = items.len() == edits.len() + trades.len();
         if !complete || !in_order(edits, &items) || !in_order(trades, &items) || waiting != *sent {
-            return Err(format!("{key} at the end: {items:?} {waiting:?} instead of {edits:?} {trades:?} {sent:?}"));
+            return Err(format!(
+                "{key} at the end: {items:?} {waiting:?} instead of {edits:?} \
+                {trades:?} {sent:?}"
+            ));
         }
     }
     Ok(())
@@ -390,13 +443,18 @@ async fn play(seed: u64) -> Result<(), String> {
 
 #[test]
 fn calls_take_effect_in_the_order_in_which_they_are_made() {
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    let number =
+        |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
     let seeds = match number("PROFILESTORE_ORDER_SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..number("PROFILESTORE_ORDER_SEEDS").unwrap_or(300),
     };
     for seed in seeds {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
         if let Err(wrong) = runtime.block_on(play(seed)) {
             panic!("PROFILESTORE_ORDER_SEED={seed}: {wrong}");
         }

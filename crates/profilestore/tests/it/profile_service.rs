@@ -36,7 +36,10 @@ fn of(updates: &[GlobalUpdate]) -> Vec<(u64, i64)> {
 }
 
 async fn give(server: &GameServer, key: &str, coins: i64) {
-    store(server).global_update_profile(key, move |updates| assert!(updates.add(&coins))).await.unwrap();
+    store(server)
+        .global_update_profile(key, move |updates| assert!(updates.add(&coins)))
+        .await
+        .unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -67,7 +70,9 @@ async fn an_update_is_active_then_locked_then_cleared_with_its_effect() {
         assert!(!updates.change(1, &9) && !updates.clear(1));
     });
     changed.await.unwrap();
-    updates.clear_locked_with(1, |data, update| data.coins += update.parse::<i64>().unwrap()).unwrap();
+    updates
+        .clear_locked_with(1, |data, update| data.coins += update.parse::<i64>().unwrap())
+        .unwrap();
     assert!(updates.locked().is_empty());
     assert_eq!(updates.clear_locked(1).unwrap_err().kind(), ErrorKind::NotFound);
     settle().await;
@@ -75,7 +80,10 @@ async fn an_update_is_active_then_locked_then_cleared_with_its_effect() {
     a.crash();
     let profile = store(&b).load_profile("k", NotReleased::Steal).await.unwrap();
     assert_eq!(profile.data().coins, 50);
-    assert!(profile.global_updates().active().is_empty() && profile.global_updates().locked().is_empty());
+    assert!(
+        profile.global_updates().active().is_empty()
+            && profile.global_updates().locked().is_empty()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -85,13 +93,18 @@ async fn updates_that_come_to_a_live_profile_are_told_and_can_be_stacked_until_t
     let profile = load(&a, "k").await;
     let told = Arc::new(Mutex::new(Vec::new()));
     let log = told.clone();
-    profile.global_updates().on_new_active(move |update| log.lock().push((update.id, update.parse::<i64>().unwrap())));
+    profile
+        .global_updates()
+        .on_new_active(move |update| log.lock().push((update.id, update.parse::<i64>().unwrap())));
     // Adds to what waits, and begins a new one otherwise.
     for _ in 0..3 {
-        let stack = store(&b).global_update_profile("k", |updates| match updates.active().first() {
-            Some(update) => assert!(updates.change(update.id, &(update.parse::<i64>().unwrap() + 10))),
-            None => assert!(updates.add(&10)),
-        });
+        let stack =
+            store(&b).global_update_profile("k", |updates| match updates.active().first() {
+                Some(update) => {
+                    assert!(updates.change(update.id, &(update.parse::<i64>().unwrap() + 10)))
+                }
+                None => assert!(updates.add(&10)),
+            });
         stack.await.unwrap();
         settle().await;
     }
@@ -102,7 +115,12 @@ async fn updates_that_come_to_a_live_profile_are_told_and_can_be_stacked_until_t
     assert!(profile.global_updates().active().is_empty());
     give(&a, "k", 5).await;
     settle().await;
-    assert_eq!(told.lock().last(), Some(&(2, 5)), "no number is given out twice, and the holder's own server may send");
+    assert_eq!(
+        told.lock().last(),
+        Some(&(2, 5)),
+        "no number is given out twice, and the holder's \
+        own server may send"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -112,10 +130,13 @@ async fn the_usual_way_of_dealing_with_updates_gives_each_once() {
     give(&b, "k", 1).await;
     let profile = load(&a, "k").await;
     let lock = profile.clone();
-    profile.global_updates().on_new_active(move |update| lock.global_updates().lock_active(update.id).unwrap());
+    profile
+        .global_updates()
+        .on_new_active(move |update| lock.global_updates().lock_active(update.id).unwrap());
     let deal = profile.clone();
     profile.global_updates().on_new_locked(move |update| {
-        let add = |data: &mut Player, update: &GlobalUpdate| data.coins += update.parse::<i64>().unwrap();
+        let add =
+            |data: &mut Player, update: &GlobalUpdate| data.coins += update.parse::<i64>().unwrap();
         deal.global_updates().clear_locked_with(update.id, add).unwrap();
     });
     for update in profile.global_updates().active() {
@@ -127,10 +148,21 @@ async fn the_usual_way_of_dealing_with_updates_gives_each_once() {
     }
     settle().await;
     assert_eq!(profile.data().coins, 210);
-    assert!(began.elapsed() < Duration::from_secs(1), "a burst does not wait for an autosave: {:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(1),
+        "a burst does not wait for an autosave: \
+        {:?}",
+        began.elapsed()
+    );
     profile.release().await.unwrap();
     let key = players(&a).key("k").unwrap();
-    let state = world.store.read(std::slice::from_ref(&key), Returning::INBOX).await.unwrap().states.remove(0);
+    let state = world
+        .store
+        .read(std::slice::from_ref(&key), Returning::INBOX)
+        .await
+        .unwrap()
+        .states
+        .remove(0);
     assert!(state.inbox.unwrap().is_empty());
     assert_eq!(store(&b).view_profile("k", None).await.unwrap().unwrap().data.coins, 210);
 }
@@ -188,7 +220,10 @@ async fn tags_are_latest_when_they_are_saved_and_listeners_hear_of_every_save() 
     let log = told.clone();
     profile.on_meta_tags_updated(move |latest| log.lock().push(latest.get("Purchases").cloned()));
     profile.set_meta_tag("Purchases", ["p1"]).unwrap();
-    assert_eq!((profile.meta_tag("Purchases"), profile.meta_tags_latest().get("Purchases")), (Some(json!(["p1"])), None));
+    assert_eq!(
+        (profile.meta_tag("Purchases"), profile.meta_tags_latest().get("Purchases")),
+        (Some(json!(["p1"])), None)
+    );
     profile.save().await.unwrap();
     assert_eq!(profile.meta_tags_latest()["Purchases"], json!(["p1"]));
     profile.save().await.unwrap();
@@ -219,7 +254,8 @@ async fn a_function_decides_about_a_profile_that_is_held() {
     assert!(unasked.lock().is_empty());
 
     let asked = log();
-    let error = store(&b).load_profile("k", ask(&[WhenHeld::GiveUp], asked.clone())).await.unwrap_err();
+    let error =
+        store(&b).load_profile("k", ask(&[WhenHeld::GiveUp], asked.clone())).await.unwrap_err();
     assert_eq!((error.kind(), &asked.lock()[..]), (ErrorKind::Cancelled, &["a".to_owned()][..]));
     settle().await;
     assert!(held.is_active(), "its holder hears nothing of it");
@@ -305,13 +341,21 @@ async fn a_view_shows_and_rolls_back_and_a_wiped_profile_is_none() {
     earn(&profile, 100);
     tokio::time::sleep(Duration::from_secs(31)).await;
     let good = profile.key_info().version;
-    assert_eq!(store(&b).view_profile("k", None).await.unwrap().unwrap().data.coins, 100, "autosaved after 30 s");
+    assert_eq!(
+        store(&b).view_profile("k", None).await.unwrap().unwrap().data.coins,
+        100,
+        "autosaved after 30 s"
+    );
     earn(&profile, -100);
     profile.save().await.unwrap();
     give(&b, "k", 5).await;
 
-    let mut view = store(&b).view_profile("k", Some(VersionRef::Label(good))).await.unwrap().unwrap();
-    assert_eq!((view.data.coins, view.active_updates().len(), view.locked_updates().len()), (100, 1, 0));
+    let mut view =
+        store(&b).view_profile("k", Some(VersionRef::Label(good))).await.unwrap().unwrap();
+    assert_eq!(
+        (view.data.coins, view.active_updates().len(), view.locked_updates().len()),
+        (100, 1, 0)
+    );
     assert_eq!(view.identify(), profile.identify());
     view.data.coins += 1;
     view.clear_global_updates();

@@ -1,4 +1,5 @@
-//! Starts of one profile that overtake, supersede and call off each other: scripted, and as races on real threads.
+//! Starts of one profile that overtake, supersede and call off each other: scripted, and as races
+//! on real threads.
 //!
 //! How often each race is run: `PROFILESTORE_RACES`, 1,000 times otherwise.
 
@@ -10,7 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use profilestore::{ErrorKind, GameServer, Profile, ProfileStore, Result, StartOptions, data_store::MemoryStore};
+use profilestore::{
+    ErrorKind, GameServer, Profile, ProfileStore, Result, StartOptions, data_store::MemoryStore,
+};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
@@ -28,10 +31,12 @@ fn guilds(server: &GameServer) -> ProfileStore<Guild> {
 }
 
 fn races() -> u64 {
-    std::env::var("PROFILESTORE_RACES").map_or(1000, |count| count.parse().expect("PROFILESTORE_RACES is a number"))
+    std::env::var("PROFILESTORE_RACES")
+        .map_or(1000, |count| count.parse().expect("PROFILESTORE_RACES is a number"))
 }
 
-/// How long after the start of the call before it a call comes, in microseconds: different ones one after the other.
+/// How long after the start of the call before it a call comes, in microseconds: different ones one
+/// after the other.
 #[expect(clippy::disallowed_methods, reason = "the race is run in real time")]
 fn pause(round: u64, most: u64) {
     let until = Instant::now() + Duration::from_nanos(round.wrapping_mul(7919) % (most * 1000));
@@ -44,7 +49,8 @@ fn kind<T>(result: Result<T>) -> Option<ErrorKind> {
     result.err().map(|error| error.kind())
 }
 
-// --- scripted ----------------------------------------------------------------------------------------------------
+// --- scripted
+// ----------------------------------------------------------------------------------------------------
 
 #[tokio::test(start_paused = true)]
 async fn a_start_does_not_hear_that_the_one_before_it_was_called_off() {
@@ -60,13 +66,16 @@ async fn a_start_does_not_hear_that_the_one_before_it_was_called_off() {
     assert!(profile.is_active());
     profile.end_session().await.unwrap();
 
-    let short = tokio::spawn(store.start_session_with("p", StartOptions::new().timeout(Duration::from_millis(120))));
+    let short = tokio::spawn(
+        store.start_session_with("p", StartOptions::new().timeout(Duration::from_millis(120))),
+    );
     settle().await;
     assert_eq!(kind(short.await.unwrap()), Some(ErrorKind::TimedOut));
     let profile = store.start_session("p").await.unwrap();
     profile.end_session().await.unwrap();
 
-    let cancelled = tokio::spawn(store.start_session_with("p", StartOptions::new().cancel(|| true)));
+    let cancelled =
+        tokio::spawn(store.start_session_with("p", StartOptions::new().cancel(|| true)));
     let profile = store.start_session("p").await.unwrap();
     assert_eq!(kind(cancelled.await.unwrap()), Some(ErrorKind::Superseded));
     profile.end_session().await.unwrap();
@@ -81,7 +90,8 @@ async fn what_fails_for_one_start_does_not_fail_for_the_start_behind_it() {
     let guild = guilds(&server).start_session("p").await.unwrap();
     guild.end_session().await.unwrap();
     let strict = players(&server);
-    let lenient = server.store_builder("PlayerData").template(Player::default()).reconcile().build().unwrap();
+    let lenient =
+        server.store_builder("PlayerData").template(Player::default()).reconcile().build().unwrap();
     assert_eq!(kind(strict.start_session("p").await), Some(ErrorKind::Undecodable));
     world.store.plan().delay_reads(500);
     let first = tokio::spawn(strict.start_session("p"));
@@ -135,7 +145,8 @@ async fn a_start_that_takes_anothers_place_sees_what_was_called_between_them() {
     earn(&profile, 5);
     profile.end_session().await.unwrap();
     let store = players(&server);
-    let (first, removed, second) = (store.start_session("p"), store.remove("p"), store.start_session("p"));
+    let (first, removed, second) =
+        (store.start_session("p"), store.remove("p"), store.start_session("p"));
     let (first, removed, second) = tokio::join!(first, removed, second);
     assert_eq!(kind(first), Some(ErrorKind::Superseded));
     assert!(removed.unwrap());
@@ -152,7 +163,9 @@ async fn a_start_that_is_called_off_at_once_does_not_make_the_holder_let_go() {
     let (a, b) = (world.server("a").await, world.server_on("b", own_way.clone()).await);
     let held = open(&a, "p").await;
     own_way.plan().delay_reads(100);
-    for options in [StartOptions::new().timeout(Duration::ZERO), StartOptions::new().cancel(|| true)] {
+    for options in
+        [StartOptions::new().timeout(Duration::ZERO), StartOptions::new().cancel(|| true)]
+    {
         assert!(players(&b).start_session_with("p", options).await.is_err());
     }
     drop(players(&b).start_session("p"));
@@ -205,17 +218,28 @@ async fn a_server_that_is_dropped_right_after_a_start_is_like_one_that_crashed()
     assert!(open(&b, "q").await.is_active());
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     assert_eq!(open(&b, "p").await.data().coins, 5);
-    assert!((Duration::from_secs(10)..Duration::from_secs(30)).contains(&began.elapsed()), "{:?}", began.elapsed());
+    assert!(
+        (Duration::from_secs(10)..Duration::from_secs(30)).contains(&began.elapsed()),
+        "{:?}",
+        began.elapsed()
+    );
 }
 
-// --- as races ----------------------------------------------------------------------------------------------------
+// --- as races
+// ----------------------------------------------------------------------------------------------------
 
 async fn server() -> GameServer {
-    GameServer::builder(MemoryStore::new(profilestore::env::Env::system())).job_id("a").start().await.unwrap()
+    GameServer::builder(MemoryStore::new(profilestore::env::Env::system()))
+        .job_id("a")
+        .start()
+        .await
+        .unwrap()
 }
 
 /// Runs a race many times, on several profiles at once. Answers with how often it was run.
-async fn run_races<F: Future<Output = ()> + Send>(race: impl Fn(u64, String) -> F + Send + Sync + 'static) -> u64 {
+async fn run_races<F: Future<Output = ()> + Send>(
+    race: impl Fn(u64, String) -> F + Send + Sync + 'static,
+) -> u64 {
     const PROFILES: u64 = 4;
     let (race, done) = (Arc::new(race), Arc::new(AtomicU64::new(0)));
     let mut running = JoinSet::new();
@@ -303,13 +327,21 @@ async fn race_an_end_does_not_overtake_a_transaction_that_was_called_before_it()
                 drop(profile.save());
             }
             let earner = profile.clone();
-            let trade = server.transaction().with(&profile).run(move |tx| tx.edit(&earner, |data| data.coins += 1));
+            let trade = server
+                .transaction()
+                .with(&profile)
+                .run(move |tx| tx.edit(&earner, |data| data.coins += 1));
             pause(round, 30);
             let ended = profile.end_session();
             let (trade, ended) = tokio::join!(trade, ended);
             trade.unwrap_or_else(|error| panic!("round {round}: {error}"));
             ended.unwrap();
-            assert_eq!(store.get(&key).await.unwrap().unwrap().data.coins, before + 1, "round {round}");
+            assert_eq!(
+                store.get(&key).await.unwrap().unwrap().data.coins,
+                before + 1,
+                "round \
+                {round}"
+            );
         }
     });
     assert_eq!(run.await, races());

@@ -18,7 +18,8 @@ use serde_json::{Value, json};
 use crate::{transfer::import_real_records, world::World};
 
 async fn all_keys(store: &dyn DataStore) -> Vec<ProfileKey> {
-    let query = KeyQuery { store: None, scope: None, filter: KeyFilter::All, after: None, limit: 1000 };
+    let query =
+        KeyQuery { store: None, scope: None, filter: KeyFilter::All, after: None, limit: 1000 };
     store.keys(&query).await.unwrap().into_iter().map(|state| state.key).collect()
 }
 
@@ -33,7 +34,11 @@ async fn real_records_open_with_their_messages_and_held_ones_are_taken_over() {
     let keys = all_keys(&world.store).await;
     assert_eq!(keys.len(), 209);
     let held = world.store.read(&keys, Returning::HEAD).await.unwrap().states;
-    let held: BTreeSet<_> = held.iter().filter(|state| state.lease.holder.is_some()).map(|state| state.key.clone()).collect();
+    let held: BTreeSet<_> = held
+        .iter()
+        .filter(|state| state.lease.holder.is_some())
+        .map(|state| state.key.clone())
+        .collect();
     assert_eq!(held.len(), 50);
 
     let server = world.server("a").await;
@@ -58,27 +63,51 @@ async fn real_records_open_with_their_messages_and_held_ones_are_taken_over() {
         }
     }
     assert_eq!((opened.len(), foreign.len()), (203, 6));
-    assert_eq!(offered.load(Ordering::SeqCst), 29, "the waiting entries of both modules reach handlers");
-    assert!(began.elapsed() < Duration::from_secs(5), "all of them are long dead by their last update: {:?}", began.elapsed());
+    assert_eq!(
+        offered.load(Ordering::SeqCst),
+        29,
+        "the waiting entries of both modules reach \
+        handlers"
+    );
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "all of them are long dead by their last \
+        update: {:?}",
+        began.elapsed()
+    );
     for profile in &opened {
         assert!(profile.is_active());
         profile.end_session().await.unwrap();
     }
     // Now that they were saved here, they are free, and their messages consumed.
     let states = world.store.read(&keys, Returning::INBOX).await.unwrap().states;
-    assert!(states.iter().all(|state| state.lease.holder.is_none() && state.inbox.as_ref().unwrap().is_empty()));
+    assert!(
+        states
+            .iter()
+            .all(|state| state.lease.holder.is_none() && state.inbox.as_ref().unwrap().is_empty())
+    );
 
-    // What is no profile is left alone until somebody asks to overwrite it, and kept in the history then.
+    // What is no profile is left alone until somebody asks to overwrite it, and kept in the history
+    // then.
     let overwritten = Arc::new(AtomicU64::new(0));
     let count = overwritten.clone();
     server.on_overwrite(move |_| {
         count.fetch_add(1, Ordering::SeqCst);
     });
     for key in &foreign {
-        let profile = store_of(&server, key).start_session_with(key.key(), StartOptions::new().overwrite()).await.unwrap();
+        let profile = store_of(&server, key)
+            .start_session_with(key.key(), StartOptions::new().overwrite())
+            .await
+            .unwrap();
         assert_eq!(profile.data(), json!({}));
-        let query =
-            VersionQuery { key: key.clone(), order: Order::Ascending, from_ms: None, to_ms: None, after: None, limit: 10 };
+        let query = VersionQuery {
+            key: key.clone(),
+            order: Order::Ascending,
+            from_ms: None,
+            to_ms: None,
+            after: None,
+            limit: 10,
+        };
         assert!(world.store.versions(&query).await.unwrap().len() >= 2);
         profile.end_session().await.unwrap();
     }
@@ -103,9 +132,15 @@ async fn meta_tags_and_unknown_fields_survive_a_session() {
         keys: KeyFilter::Prefix("Player_31".into()),
     };
     profilestore::transfer::export(&world.store, &filter, &mut out, &mut |_| {}).await.unwrap();
-    let last: Value = serde_json::from_slice(out.split(|byte| *byte == b'\n').rfind(|line| !line.is_empty()).unwrap()).unwrap();
+    let last: Value = serde_json::from_slice(
+        out.split(|byte| *byte == b'\n').rfind(|line| !line.is_empty()).unwrap(),
+    )
+    .unwrap();
     assert_eq!(last["value"]["Data"]["Cash"], 999);
-    assert_eq!(last["value"]["MetaData"]["MetaTags"], json!({"ProfilePurchaseIds": ["a31", "b31"], "DataVersion": 2}));
+    assert_eq!(
+        last["value"]["MetaData"]["MetaTags"],
+        json!({"ProfilePurchaseIds": ["a31", "b31"], "DataVersion": 2})
+    );
     assert_eq!(last["value"]["MetaData"]["SessionLoadCount"], 2);
     assert_eq!(last["value"]["MetaData"].get("ActiveSession"), None);
 }

@@ -35,7 +35,14 @@ async fn a_session_whose_last_save_is_too_large_stays_active_until_it_is_mended(
     spoil(&profile);
     let error = profile.end_session().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TooLarge);
-    assert!(error.to_string().contains("the session goes on") && error.to_string().contains("it is too large"), "{error}");
+    assert!(
+        error.to_string().contains("the session goes on")
+            && error.to_string().contains(
+                "it \
+        is too large"
+            ),
+        "{error}"
+    );
     assert!(profile.is_active() && !profile.is_over() && ends.lock().is_empty());
     assert_eq!(coins(&b, "p").await, 0);
     mend(&profile);
@@ -51,7 +58,8 @@ async fn an_end_that_is_refused_behind_a_transaction_leaves_the_session_too() {
     let (alice, bob) = (open(&a, "alice").await, open(&a, "bob").await);
     spoil(&alice);
     let to = bob.clone();
-    let trade = a.transaction().with(&bob).with(&alice).run(move |tx| tx.edit(&to, |data| data.coins += 1));
+    let trade =
+        a.transaction().with(&bob).with(&alice).run(move |tx| tx.edit(&to, |data| data.coins += 1));
     let end = alice.end_session();
     assert_eq!(trade.await.unwrap_err().kind(), ErrorKind::TooLarge);
     assert_eq!(end.await.unwrap_err().kind(), ErrorKind::TooLarge);
@@ -70,11 +78,15 @@ async fn a_second_end_that_joins_a_refused_one_is_answered_too() {
     let (alice, bob) = (open(&a, "alice").await, open(&a, "bob").await);
     spoil(&alice);
     let to = bob.clone();
-    let trade = a.transaction().with(&bob).with(&alice).run(move |tx| tx.edit(&to, |data| data.coins += 1));
+    let trade =
+        a.transaction().with(&bob).with(&alice).run(move |tx| tx.edit(&to, |data| data.coins += 1));
     let ends = [alice.end_session(), alice.end_session()];
     assert_eq!(trade.await.unwrap_err().kind(), ErrorKind::TooLarge);
     for end in ends {
-        let answer = tokio::time::timeout(Duration::from_secs(60), end).await.expect("it is answered");
+        let answer = tokio::time::timeout(Duration::from_secs(60), end).await.expect(
+            "it is \
+            answered",
+        );
         assert_eq!(answer.unwrap_err().kind(), ErrorKind::TooLarge);
     }
     mend(&alice);
@@ -150,8 +162,10 @@ async fn data_that_is_almost_too_large_is_told_once_until_it_was_smaller() {
 async fn a_validator_refuses_saves_loads_edits_and_transactions_and_nothing_is_changed() {
     let world = World::new();
     let a = world.server("a").await;
-    let rich = |data: &Player| if data.coins < 0 { Err(format!("{} coins", data.coins)) } else { Ok(()) };
-    let store = a.store_builder("PlayerData").template(Player::default()).validate(rich).build().unwrap();
+    let rich =
+        |data: &Player| if data.coins < 0 { Err(format!("{} coins", data.coins)) } else { Ok(()) };
+    let store =
+        a.store_builder("PlayerData").template(Player::default()).validate(rich).build().unwrap();
     let profile = store.start_session("p").await.unwrap();
     earn(&profile, -1);
     let refused = |error: &profilestore::Error| {
@@ -164,7 +178,8 @@ async fn a_validator_refuses_saves_loads_edits_and_transactions_and_nothing_is_c
     earn(&profile, 1);
     profile.save().await.unwrap();
     let from = profile.clone();
-    let trade = a.transaction().with(&profile).run(move |tx| tx.edit(&from, |data| data.coins -= 5));
+    let trade =
+        a.transaction().with(&profile).run(move |tx| tx.edit(&from, |data| data.coins -= 5));
     refused(&trade.await.unwrap_err());
     assert_eq!(profile.data().coins, 0);
     let edit = Edit::new().increase("/coins", (-9).into()).unwrap();
@@ -191,7 +206,15 @@ async fn a_save_that_the_program_asks_for_can_be_vetoed_and_an_autosave_cannot()
     let world = World::new();
     let a = world.server("a").await;
     let profile = open(&a, "p").await;
-    let veto = profile.veto_save(|data| if data.coins == 1 { Err("in the middle of a fight".into()) } else { Ok(()) });
+    let veto = profile.veto_save(|data| {
+        if data.coins == 1 {
+            Err("in the middle of a \
+        fight"
+                .into())
+        } else {
+            Ok(())
+        }
+    });
     profile.on_save(|data| data.items.push("saved".into()));
     earn(&profile, 1);
     let error = profile.save().await.unwrap_err();
@@ -206,11 +229,20 @@ async fn a_save_that_the_program_asks_for_can_be_vetoed_and_an_autosave_cannot()
 }
 
 /// Saves data of a type once and gives the error.
-async fn saved<T: Default + Clone + Serialize + DeserializeOwned + Send + Sync + 'static>(verify: bool) -> Result<(), String> {
+async fn saved<T: Default + Clone + Serialize + DeserializeOwned + Send + Sync + 'static>(
+    verify: bool,
+) -> Result<(), String> {
     let mut world = World::new();
     world.settings.verify_saves = verify;
     let a = world.server("a").await;
-    let profile = a.store_builder::<Option<T>>("PlayerData").template(None).build().unwrap().start_session("p").await.unwrap();
+    let profile = a
+        .store_builder::<Option<T>>("PlayerData")
+        .template(None)
+        .build()
+        .unwrap()
+        .start_session("p")
+        .await
+        .unwrap();
     profile.update(|data| *data = Some(T::default())).unwrap();
     profile.save().await.map_err(|error| error.to_string())
 }
@@ -256,7 +288,13 @@ impl Default for Sets {
 #[tokio::test(start_paused = true)]
 async fn a_type_that_does_not_open_as_it_was_saved_is_found_at_the_save() {
     let forgets = saved::<Forgets>(true).await.unwrap_err();
-    assert!(forgets.contains("does not open again as it is: at ``: missing field `coins`"), "{forgets}");
+    assert!(
+        forgets.contains(
+            "does not open again as it is: at ``: missing field \
+        `coins`"
+        ),
+        "{forgets}"
+    );
     let changes = saved::<Changes>(true).await.unwrap_err();
     assert!(changes.contains("at `/list/1`: it would be another value"), "{changes}");
     assert_eq!(saved::<Sets>(true).await, Ok(()), "the order of a set is no difference");

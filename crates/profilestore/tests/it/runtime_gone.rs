@@ -30,7 +30,15 @@ fn left_behind() -> (GameServer, Profile<Player>) {
 /// Each call answers in time, with an error that names the runtime.
 async fn says_so<T>(what: &str, call: impl Future<Output = Result<T, Error>>) {
     let answer = tokio::time::timeout(Duration::from_secs(10), call).await;
-    let error = answer.unwrap_or_else(|_| panic!("{what} never answers")).err().unwrap_or_else(|| panic!("{what}: Ok"));
+    let error = answer
+        .unwrap_or_else(|_| {
+            panic!(
+                "{what} never \
+        answers"
+            )
+        })
+        .err()
+        .unwrap_or_else(|| panic!("{what}: Ok"));
     assert_eq!(error.kind(), ErrorKind::Closing, "{what}: {error}");
     assert!(error.to_string().contains("runtime"), "{what}: {error}");
 }
@@ -48,13 +56,18 @@ fn every_call_answers_when_the_runtime_of_its_server_is_gone() {
             says_so("a save", profile.save()).await;
         }
         let editor = profile.clone();
-        let trade = server.transaction().with(&profile).run(move |tx| tx.edit(&editor, |data| data.coins += 1));
+        let trade = server
+            .transaction()
+            .with(&profile)
+            .run(move |tx| tx.edit(&editor, |data| data.coins += 1));
         says_so("a transaction", trade).await;
         profile.update(|data| data.coins += 1).unwrap();
         assert_eq!(profile.data().coins, 6, "the transaction has done nothing");
         says_so("an end", profile.end_session()).await;
         says_so("a second end", profile.end_session()).await;
-        let report = tokio::time::timeout(Duration::from_secs(10), server.shutdown()).await.expect("it ends");
+        let report = tokio::time::timeout(Duration::from_secs(10), server.shutdown())
+            .await
+            .expect("it ends");
         let names: Vec<_> = report.not_saved.iter().map(|(key, _)| key.key()).collect();
         assert_eq!(names, ["p"]);
     });
@@ -73,7 +86,8 @@ fn calls_that_wait_hear_that_their_runtime_goes_away() {
     let (start, read) = (players(&server).start_session("q"), players(&server).get("p"));
     let editor = profile.clone();
     let (saved, behind) = (profile.save(), profile.save());
-    let trade = server.transaction().with(&profile).run(move |tx| tx.edit(&editor, |data| data.coins += 1));
+    let trade =
+        server.transaction().with(&profile).run(move |tx| tx.edit(&editor, |data| data.coins += 1));
     let ended = profile.end_session();
     #[expect(clippy::disallowed_methods, reason = "the runtime works meanwhile, in real time")]
     std::thread::sleep(Duration::from_millis(100));
@@ -84,7 +98,8 @@ fn calls_that_wait_hear_that_their_runtime_goes_away() {
         says_so("an end", ended).await;
         says_so("a save that waits", behind).await;
         // What had begun may have got through, for all that is known.
-        let begun = tokio::time::timeout(Duration::from_secs(10), saved).await.unwrap().unwrap_err();
+        let begun =
+            tokio::time::timeout(Duration::from_secs(10), saved).await.unwrap().unwrap_err();
         assert!(matches!(begun.kind(), ErrorKind::Unknown | ErrorKind::Closing), "{begun}");
         assert!(tokio::time::timeout(Duration::from_secs(10), read).await.unwrap().is_err());
     });

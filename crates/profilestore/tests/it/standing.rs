@@ -1,5 +1,5 @@
-//! Edits that stand: every profile that begins later gets them once, whichever server creates it and whatever that server knew, and
-//! none is kept from beginning.
+//! Edits that stand: every profile that begins later gets them once, whichever server creates it
+//! and whatever that server knew, and none is kept from beginning.
 
 use std::{
     collections::BTreeSet,
@@ -11,8 +11,8 @@ use profilestore::{
     Attribution, Edit, Error, ErrorKind, GameServer, MessageId, ProfileKey, StartOptions,
     audit::{AuditEntry, AuditOutcome, AuditQuery, audit_entries},
     data_store::{
-        Cause, Change, Commit, CommitId, DataStore, DataStoreExt, KeyFilter, KeyQuery, KeyState, LeaseState, NewValue, Order,
-        Returning, VersionQuery,
+        Cause, Change, Commit, CommitId, DataStore, DataStoreExt, KeyFilter, KeyQuery, KeyState,
+        LeaseState, NewValue, Order, Returning, VersionQuery,
     },
     key::RESERVED_STORE,
     operator::{BulkEdit, BulkReport, EditScope, MAX_STANDING_EDITS, standing_edits},
@@ -53,7 +53,11 @@ async fn log(world: &World, name: &str) -> Vec<AuditEntry> {
 /// Writes a value under any key, as another version of the library might have.
 async fn put(world: &World, key: ProfileKey, value: Value) {
     let (_, state) = world.store.read_one(&key, Returning::HEAD).await.unwrap();
-    let value = Stored::Foreign(Foreign { user_ids: vec![], metadata: Map::new(), value: to_raw_value(&value).unwrap() });
+    let value = Stored::Foreign(Foreign {
+        user_ids: vec![],
+        metadata: Map::new(),
+        value: to_raw_value(&value).unwrap(),
+    });
     let value = NewValue::Bytes(value.encode().unwrap());
     commit(world, vec![write(&state, value, "a newer version")]).await;
 }
@@ -75,7 +79,13 @@ fn write(state: &KeyState, value: NewValue, author: &str) -> Change {
 
 async fn commit(world: &World, changes: Vec<Change>) {
     let incarnation = world.store.identity().await.unwrap().incarnation;
-    let commit = Commit { id: CommitId(world.env.uuid()), incarnation, from: None, changes, returning: Returning::HEAD };
+    let commit = Commit {
+        id: CommitId(world.env.uuid()),
+        incarnation,
+        from: None,
+        changes,
+        returning: Returning::HEAD,
+    };
     world.store.commit_one(commit).await.unwrap();
 }
 
@@ -93,8 +103,14 @@ async fn a_profile_that_begins_later_is_edited_before_the_program_sees_it() {
     let head = state.head.unwrap();
     assert_eq!((head.number, head.cause, state.inbox.unwrap().len()), (1, Cause::Start, 0));
     let booked = log(&world, "new").await;
-    assert_eq!((booked.len(), booked[0].operation, &booked[0].outcome), (1, edit.operation(), &AuditOutcome::Done));
-    assert_eq!((&booked[0].details["new"], &booked[0].details["version"]), (&json!(true), &json!(1)));
+    assert_eq!(
+        (booked.len(), booked[0].operation, &booked[0].outcome),
+        (1, edit.operation(), &AuditOutcome::Done)
+    );
+    assert_eq!(
+        (&booked[0].details["new"], &booked[0].details["version"]),
+        (&json!(true), &json!(1))
+    );
     earn(&new, 1);
     new.end_session().await.unwrap();
     assert_eq!(open(&operator, "new").await.data().coins, 1001, "once");
@@ -106,11 +122,14 @@ async fn a_profile_that_begins_later_is_edited_before_the_program_sees_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_whose_list_is_out_of_date_finds_out_when_it_creates_a_profile_and_pays_nothing_otherwise() {
+async fn a_server_whose_list_is_out_of_date_finds_out_when_it_creates_a_profile_and_pays_nothing_otherwise()
+ {
     let world = World::new();
     let way = world.another_way();
-    let (game, operator) = (world.server_on("game", way.clone()).await, world.server("operator").await);
-    let count = || (way.plan().reads.load(Ordering::SeqCst), way.plan().commits.load(Ordering::SeqCst));
+    let (game, operator) =
+        (world.server_on("game", way.clone()).await, world.server("operator").await);
+    let count =
+        || (way.plan().reads.load(Ordering::SeqCst), way.plan().commits.load(Ordering::SeqCst));
     let cost = async |name: &str| {
         let (reads, commits) = count();
         let profile = open(&game, name).await;
@@ -124,7 +143,12 @@ async fn a_server_whose_list_is_out_of_date_finds_out_when_it_creates_a_profile_
     let edit = standing(&world, more_coins(1000));
     run(&operator, &edit).await.unwrap();
     assert_eq!(cost("first").await, ((1, 1), 1000), "a profile that exists is not concerned");
-    assert_eq!(cost("third").await, ((4, 2), 1000), "one commit is refused; then profile, list and log are read");
+    assert_eq!(
+        cost("third").await,
+        ((4, 2), 1000),
+        "one commit is refused; then profile, list \
+        and log are read"
+    );
     assert_eq!(cost("fourth").await, ((2, 1), 1000));
     undo(&world, &operator, &edit).await;
     assert_eq!(cost("fifth").await.1, 0);
@@ -173,9 +197,11 @@ async fn at_every_moment_of_the_registration_a_profile_begins_with_the_edit_once
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_servers_that_create_profiles_while_edits_come_and_go_never_leave_one_out_or_edit_it_twice() {
+async fn two_servers_that_create_profiles_while_edits_come_and_go_never_leave_one_out_or_edit_it_twice()
+ {
     let world = World::new();
-    let (a, b, operator) = (world.server("a").await, world.server("b").await, world.server("operator").await);
+    let (a, b, operator) =
+        (world.server("a").await, world.server("b").await, world.server("operator").await);
     let over = AtomicBool::new(false);
     let create = async |server: &GameServer, side: &str| {
         let mut created = 0;
@@ -225,8 +251,11 @@ async fn what_does_not_fit_is_booked_as_refused_and_the_profile_begins_without_i
     }
     let new = open(&game, "new").await;
     assert_eq!((new.data().coins, new.data().items.len()), (1000, 1));
-    let outcomes: Vec<bool> =
-        log(&world, "new").await.iter().map(|entry| matches!(entry.outcome, AuditOutcome::Refused { .. })).collect();
+    let outcomes: Vec<bool> = log(&world, "new")
+        .await
+        .iter()
+        .map(|entry| matches!(entry.outcome, AuditOutcome::Refused { .. }))
+        .collect();
     assert_eq!(outcomes, [false, false, true, true, true], "newest first");
     new.end_session().await.unwrap();
     assert_eq!(open(&operator, "new").await.data().coins, 1000);
@@ -257,7 +286,8 @@ async fn undoing_ends_it_first_and_undoes_it_in_profiles_that_began_with_it() {
 async fn an_operation_that_is_undone_before_its_edit_stands_never_stands() {
     let world = World::new();
     let way = world.another_way();
-    let (first, second) = (world.server_on("first", way.clone()).await, world.server("second").await);
+    let (first, second) =
+        (world.server_on("first", way.clone()).await, world.server("second").await);
     let edit = standing(&world, more_coins(1000));
     // Only the operation's own entry gets through.
     way.plan().fail(Fault::RequestLost, u64::MAX);
@@ -266,7 +296,10 @@ async fn an_operation_that_is_undone_before_its_edit_stands_never_stands() {
     undo(&world, &second, &edit).await;
     let resumed = BulkEdit::resume(&world.store, edit.operation()).await.unwrap();
     let error = run(&second, &resumed).await.unwrap_err();
-    assert!(error.kind() == ErrorKind::Invalid && error.to_string().contains("was undone"), "{error}");
+    assert!(
+        error.kind() == ErrorKind::Invalid && error.to_string().contains("was undone"),
+        "{error}"
+    );
     assert_eq!(open(&second, "new").await.data().coins, 0);
 }
 
@@ -289,10 +322,17 @@ async fn unknown_outcomes_of_registration_and_creation_leave_one_effect() {
             match BulkEdit::resume(&world.store, edit.operation()).await {
                 Ok(resumed) => drop(run(&second, &resumed).await.unwrap()),
                 // It had not begun, or was complete.
-                Err(error) if error.kind() == ErrorKind::NotFound => drop(run(&second, &edit).await.unwrap()),
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    drop(run(&second, &edit).await.unwrap())
+                }
                 Err(error) => assert_eq!(error.kind(), ErrorKind::Invalid, "{broken:?}"),
             }
-            assert_eq!(standing_edits(&world.store, None).await.unwrap().len(), 1, "{fault:?} {spared}");
+            assert_eq!(
+                standing_edits(&world.store, None).await.unwrap().len(),
+                1,
+                "{fault:?} \
+                {spared}"
+            );
             game_way.plan().spare(0);
             game_way.plan().fail(fault, 1 + spared.min(2));
             // A store that is unavailable does not even count calls: it has to come back by itself.
@@ -303,7 +343,11 @@ async fn unknown_outcomes_of_registration_and_creation_leave_one_effect() {
             let (new, ()) = tokio::join!(open(&game, "new"), healed);
             assert_eq!(new.data().coins, 1000, "{fault:?} {spared}");
             settle().await;
-            assert_eq!((coins(&second, "old").await, coins(&second, "new").await), (1000, 1000), "{fault:?} {spared}");
+            assert_eq!(
+                (coins(&second, "old").await, coins(&second, "new").await),
+                (1000, 1000),
+                "{fault:?} {spared}"
+            );
             assert_eq!(log(&world, "new").await.len(), 1);
         }
     }
@@ -335,7 +379,10 @@ async fn removed_overwritten_and_messaged_profiles_begin_with_it_too() {
     // Again, now that all of them are there.
     let report = undo(&world, &operator, &edit).await;
     assert_eq!((report.done, report.refused.len()), (3, 0), "{report:?}");
-    assert_eq!((overwritten.data().coins, messaged.data().coins, coins(&operator, "removed").await), (0, 0, 0));
+    assert_eq!(
+        (overwritten.data().coins, messaged.data().coins, coins(&operator, "removed").await),
+        (0, 0, 0)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -353,7 +400,12 @@ async fn an_edit_that_waits_for_a_removed_profile_is_left_to_the_session() {
         players(&game).remove("held").await.unwrap();
         tokio::time::sleep(Duration::from_millis(30)).await;
         let (_, state) = world.store.read_one(&key("held"), Returning::INBOX).await.unwrap();
-        assert_eq!((state.exists(), state.inbox.unwrap().len()), (false, 1), "the edit came after the removal");
+        assert_eq!(
+            (state.exists(), state.inbox.unwrap().len()),
+            (false, 1),
+            "the edit came after \
+            the removal"
+        );
         open(&game, "held").await
     };
     let (report, again) = tokio::join!(run(&operator, &edit), removing);
@@ -364,7 +416,8 @@ async fn an_edit_that_waits_for_a_removed_profile_is_left_to_the_session() {
     assert_eq!(coins(&operator, "held").await, 1000);
 }
 
-/// An erasure takes a waiting edit away with its profile, and may settle its entry only afterwards: whoever came in between got none.
+/// An erasure takes a waiting edit away with its profile, and may settle its entry only afterwards:
+/// whoever came in between got none.
 #[tokio::test(start_paused = true)]
 async fn an_edit_that_was_erased_with_its_profile_is_for_the_next_one() {
     let world = World::new();
@@ -380,7 +433,13 @@ async fn an_edit_that_was_erased_with_its_profile_is_for_the_next_one() {
     let lease = LeaseState { holder: None, ..state.lease.clone() };
     let changes = vec![
         write(&state, NewValue::Tombstone, "ann"),
-        Change::Lease { key: key("p"), revision: state.lease_revision, lease, raise_epoch: true, seal: false },
+        Change::Lease {
+            key: key("p"),
+            revision: state.lease_revision,
+            lease,
+            raise_epoch: true,
+            seal: false,
+        },
         Change::Erase { key: key("p"), epoch: state.epoch },
     ];
     commit(&world, changes).await;
@@ -395,7 +454,8 @@ async fn an_edit_that_was_erased_with_its_profile_is_for_the_next_one() {
     assert_eq!(coins(&operator, "p").await, 1000);
 }
 
-/// A profile that comes back during its erasure has the standing edit booked anew, over what the log held of its earlier life.
+/// A profile that comes back during its erasure has the standing edit booked anew, over what the
+/// log held of its earlier life.
 #[tokio::test(start_paused = true)]
 async fn an_erasure_forgets_what_a_later_life_of_the_profile_covers_in_the_log() {
     let world = World::new();
@@ -418,12 +478,35 @@ async fn an_erasure_forgets_what_a_later_life_of_the_profile_covers_in_the_log()
         open(&game, "p").await
     };
     let (report, again) = tokio::join!(ann.erase_user(7, false), coming_back);
-    assert_eq!((report.unwrap().audit_entries, again.data().coins), (0, 1000), "the newer entry stays as it is");
-    assert!(log(&world, "p").await.iter().any(|entry| entry.action == "edit" && entry.details.contains_key("new")));
-    let all = KeyQuery { store: Some(RESERVED_STORE.into()), scope: None, filter: KeyFilter::All, after: None, limit: 100 };
+    assert_eq!(
+        (report.unwrap().audit_entries, again.data().coins),
+        (0, 1000),
+        "the newer entry \
+        stays as it is"
+    );
+    assert!(
+        log(&world, "p")
+            .await
+            .iter()
+            .any(|entry| entry.action == "edit" && entry.details.contains_key("new"))
+    );
+    let all = KeyQuery {
+        store: Some(RESERVED_STORE.into()),
+        scope: None,
+        filter: KeyFilter::All,
+        after: None,
+        limit: 100,
+    };
     for entry in world.store.keys(&all).await.unwrap() {
         let (from_ms, to_ms, after) = (None, None, None);
-        let query = VersionQuery { key: entry.key, order: Order::Ascending, from_ms, to_ms, after, limit: 10 };
+        let query = VersionQuery {
+            key: entry.key,
+            order: Order::Ascending,
+            from_ms,
+            to_ms,
+            after,
+            limit: 10,
+        };
         assert_eq!(world.store.versions(&query).await.unwrap().len(), 1, "{query:?}");
     }
 }
@@ -432,11 +515,21 @@ async fn an_erasure_forgets_what_a_later_life_of_the_profile_covers_in_the_log()
 async fn it_keeps_to_its_scope_and_prefix_and_does_not_concern_mock_stores() {
     let world = World::new();
     let game = world.server("game").await;
-    let profiles = EditScope { store: "PlayerData".into(), scope: Some("season-2".into()), prefix: Some("user-".into()) };
+    let profiles = EditScope {
+        store: "PlayerData".into(),
+        scope: Some("season-2".into()),
+        prefix: Some("user-".into()),
+    };
     let edit = BulkEdit::new(world.env.uuid(), profiles, more_coins(1000)).new_too();
     run(&game, &edit).await.unwrap();
-    let season = game.store_builder("PlayerData").scope("season-2").template(Player::default()).build().unwrap();
-    let other = game.store_builder("Other").scope("season-2").template(Player::default()).build().unwrap();
+    let season = game
+        .store_builder("PlayerData")
+        .scope("season-2")
+        .template(Player::default())
+        .build()
+        .unwrap();
+    let other =
+        game.store_builder("Other").scope("season-2").template(Player::default()).build().unwrap();
     assert_eq!(season.start_session("user-1").await.unwrap().data().coins, 1000);
     assert_eq!(season.start_session("guest-1").await.unwrap().data().coins, 0);
     assert_eq!(other.start_session("user-1").await.unwrap().data().coins, 0);
@@ -473,7 +566,8 @@ async fn what_a_newer_version_left_standing_locks_nobody_out() {
     let (first, operator) = (world.server("first").await, world.server("operator").await);
     run(&operator, &standing(&world, more_coins(7))).await.unwrap();
     let registry = ProfileKey::new(RESERVED_STORE, "standing", "PlayerData").unwrap();
-    let known = serde_json::to_value(&standing_edits(&world.store, None).await.unwrap()[0]).unwrap();
+    let known =
+        serde_json::to_value(&standing_edits(&world.store, None).await.unwrap()[0]).unwrap();
     let mut newer = known.clone();
     tokio::time::sleep(Duration::from_millis(1)).await;
     newer["operation"] = json!(world.env.uuid());
@@ -481,7 +575,11 @@ async fn what_a_newer_version_left_standing_locks_nobody_out() {
     put(&world, registry.clone(), json!({"v": 1, "edits": [newer, known]})).await;
     assert_eq!(open(&first, "new").await.data().coins, 7, "the one that is known");
     let refused = log(&world, "new").await;
-    assert!(matches!(&refused[0].outcome, AuditOutcome::Refused { why } if why.contains("older version")), "{refused:?}");
+    assert!(
+        matches!(&refused[0].outcome, AuditOutcome::Refused { why } if why.contains("older \
+        version")),
+        "{refused:?}"
+    );
     assert_eq!(refused.len(), 2);
 
     put(&world, registry, json!({"v": 2, "lists": {}})).await;

@@ -5,7 +5,9 @@ use std::{cell::Cell, io::Cursor};
 
 use profilestore::{
     Attribution, Edit, ErrorKind, GameServer, Profile, ProfileKey, ProfileStore,
-    data_store::{Cause, Change, Commit, CommitId, DataStore, DataStoreExt, MemoryStore, NewValue, Returning},
+    data_store::{
+        Cause, Change, Commit, CommitId, DataStore, DataStoreExt, MemoryStore, NewValue, Returning,
+    },
     env::Env,
     operator::{BulkEdit, EditScope},
     record::MAX_DATA_BYTES,
@@ -70,7 +72,11 @@ async fn data_that_is_saved_is_never_too_deep_to_be_opened() {
     let profile = loose(&a).start_session("p").await.unwrap();
     profile.update(|data| data.nested = nested(MAX_DEPTH - 1)).unwrap();
     profile.save().await.unwrap();
-    let path = format!("at `/nested{}`: lists and objects nest too deep: limit=`100`", "/0".repeat(MAX_DEPTH - 1));
+    let path = format!(
+        "at `/nested{}`: lists and objects nest too deep: \
+        limit=`100`",
+        "/0".repeat(MAX_DEPTH - 1)
+    );
     refused_and_mended(&profile, |data| data.nested = nested(MAX_DEPTH), &path).await;
     profile.end_session().await.unwrap();
     assert_eq!(loose(&b).start_session("p").await.unwrap().data().nested, nested(MAX_DEPTH - 1));
@@ -91,7 +97,10 @@ async fn a_transaction_with_data_or_gifts_that_cannot_be_stored_does_nothing() {
     let world = World::new();
     let server = world.server("a").await;
     let players = loose(&server);
-    let (alice, bob) = (players.start_session("alice").await.unwrap(), players.start_session("bob").await.unwrap());
+    let (alice, bob) = (
+        players.start_session("alice").await.unwrap(),
+        players.start_session("bob").await.unwrap(),
+    );
     let (a, b) = (alice.clone(), bob.clone());
     let trade = server.transaction().with(&alice).with(&bob).run(move |tx| {
         tx.edit(&a, |data| data.coins -= 5)?;
@@ -130,7 +139,10 @@ async fn a_message_that_could_not_be_read_is_not_sent() {
     assert!(players.get("p").await.unwrap().is_none());
     players.send_message("p", &nested(MAX_DEPTH)).await.unwrap();
     let waiting = players.get("p").await.unwrap().unwrap();
-    assert_eq!(waiting.waiting_messages()[0].payload, serde_json::to_vec(&nested(MAX_DEPTH)).unwrap());
+    assert_eq!(
+        waiting.waiting_messages()[0].payload,
+        serde_json::to_vec(&nested(MAX_DEPTH)).unwrap()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -197,7 +209,10 @@ fn hostile() -> Vec<String> {
     for depth in [1, MAX_DEPTH - 1, MAX_DEPTH, MAX_DEPTH + 1, 126, 127, 128, 5000] {
         texts.extend([nested(depth), objects(depth)]);
     }
-    texts.extend([4 << 20, (4 << 20) - 20, 200 << 10, 300 << 10].map(|bytes| format!("\"{}\"", "x".repeat(bytes))));
+    texts.extend(
+        [4 << 20, (4 << 20) - 20, 200 << 10, 300 << 10]
+            .map(|bytes| format!("\"{}\"", "x".repeat(bytes))),
+    );
     texts
 }
 
@@ -222,13 +237,24 @@ async fn ways_in(text: &str, env: &Env) -> Vec<(&'static str, Option<MemoryStore
     for way in ["import", "data store", "save", "set", "edit", "message"] {
         let store = MemoryStore::new(env.clone());
         let server = GameServer::builder(store.clone()).env(env.clone()).start().await.unwrap();
-        let players = server.store_builder::<serde_json::Value>("PlayerData").template(json!({ "coins": 1 })).build().unwrap();
+        let players = server
+            .store_builder::<serde_json::Value>("PlayerData")
+            .template(json!({ "coins": 1 }))
+            .build()
+            .unwrap();
         let key = players.key("p").unwrap();
         let begin = async || players.start_session("p").await.unwrap();
         let taken = match way {
             "import" => {
-                let report =
-                    import(&store, env, Cursor::new(line_with(text)), &ImportOptions::default(), &mut |_| {}).await.unwrap();
+                let report = import(
+                    &store,
+                    env,
+                    Cursor::new(line_with(text)),
+                    &ImportOptions::default(),
+                    &mut |_| {},
+                )
+                .await
+                .unwrap();
                 assert_eq!(report.malformed.len() as u64 + report.versions, 1, "{report:?}");
                 // Data that is too large is kept, but is no profile.
                 report.versions == 1 && report.foreign.is_empty()
@@ -260,7 +286,9 @@ async fn ways_in(text: &str, env: &Env) -> Vec<(&'static str, Option<MemoryStore
                 begin().await.end_session().await.unwrap();
                 let patch = format!("[{{\"op\":\"set\",\"path\":\"/v\",\"value\":{text}}}]");
                 match Edit::from_patch(&patch) {
-                    Ok(edit) => server.operator(Attribution::new("ann")).edit(&key, &edit).await.is_ok(),
+                    Ok(edit) => {
+                        server.operator(Attribution::new("ann")).edit(&key, &edit).await.is_ok()
+                    }
                     Err(_) => false,
                 }
             }
@@ -286,11 +314,18 @@ async fn ways_in(text: &str, env: &Env) -> Vec<(&'static str, Option<MemoryStore
 
 /// Opens, edits, exports, imports and checks what a store holds, and compares.
 async fn stays_whole(store: MemoryStore, env: &Env, way: &str, text: &str) {
-    let expected: serde_json::Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{way} took {text}: {error}"));
-    let server = GameServer::builder(store.clone()).env(env.clone()).job_id("after").start().await.unwrap();
+    let expected: serde_json::Value =
+        serde_json::from_str(text).unwrap_or_else(|error| panic!("{way} took {text}: {error}"));
+    let server =
+        GameServer::builder(store.clone()).env(env.clone()).job_id("after").start().await.unwrap();
     let players = server.store_builder::<serde_json::Value>("PlayerData").build().unwrap();
     let key = players.key("p").unwrap();
-    let opened = players.start_session("p").await.unwrap_or_else(|error| panic!("{way} {text}: {error}"));
+    let opened = players.start_session("p").await.unwrap_or_else(|error| {
+        panic!(
+            "{way} {text}: \
+        {error}"
+        )
+    });
     assert_eq!(opened.data()["v"], expected, "{way}");
     opened.update(|data| data["coins"] = json!(2)).unwrap();
     opened.end_session().await.unwrap();
@@ -305,18 +340,29 @@ async fn stays_whole(store: MemoryStore, env: &Env, way: &str, text: &str) {
     let mut exported = Vec::new();
     export(&store, &ExportFilter::default(), &mut exported, &mut |_| {}).await.unwrap();
     let again = MemoryStore::new(env.clone());
-    let report = import(&again, env, Cursor::new(&exported), &ImportOptions::default(), &mut |_| {}).await.unwrap();
+    let report =
+        import(&again, env, Cursor::new(&exported), &ImportOptions::default(), &mut |_| {})
+            .await
+            .unwrap();
     assert!(report.skipped.is_empty() && report.malformed.is_empty(), "{way} {text}: {report:?}");
     for store in [&store, &again] {
         let checked = verify(store, &ExportFilter::default(), &mut |_| {}).await.unwrap();
-        assert!(checked.unreadable.is_empty() && checked.unstorable.is_empty(), "{way} {text}: {checked:?}");
+        assert!(
+            checked.unreadable.is_empty() && checked.unstorable.is_empty(),
+            "{way} {text}: \
+            {checked:?}"
+        );
     }
     let mut exported_again = Vec::new();
     export(&again, &ExportFilter::default(), &mut exported_again, &mut |_| {}).await.unwrap();
     assert!(exported == exported_again, "{way}: an import gives another export");
     let server = GameServer::builder(again).env(env.clone()).job_id("again").start().await.unwrap();
     let players = server.store_builder::<serde_json::Value>("PlayerData").build().unwrap();
-    assert_eq!(players.get("p").await.unwrap().unwrap().data, json!({ "coins": 12, "v": expected }), "{way}");
+    assert_eq!(
+        players.get("p").await.unwrap().unwrap().data,
+        json!({ "coins": 12, "v": expected }),
+        "{way}"
+    );
     let remove = Edit::new().remove("/v").unwrap();
     server.operator(Attribution::new("ann")).edit(&key, &remove).await.unwrap();
     assert_eq!(players.get("p").await.unwrap().unwrap().data, json!({ "coins": 12 }));
@@ -352,9 +398,13 @@ fn any_json() -> impl Strategy<Value = String> {
     ];
     leaf.prop_recursive(5, 30, 4, |inner| {
         prop_oneof![
-            prop::collection::vec(inner.clone(), 0..4).prop_map(|items| format!("[{}]", items.join(","))),
+            prop::collection::vec(inner.clone(), 0..4)
+                .prop_map(|items| format!("[{}]", items.join(","))),
             prop::collection::vec(("[ab/~]{0,2}", inner), 0..4).prop_map(|members| {
-                let members: Vec<String> = members.into_iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+                let members: Vec<String> = members
+                    .into_iter()
+                    .map(|(name, value)| format!("\"{name}\":{value}"))
+                    .collect();
                 format!("{{{}}}", members.join(","))
             }),
         ]
@@ -365,11 +415,20 @@ fn any_json() -> impl Strategy<Value = String> {
 /// failure prints the JSON.
 #[test]
 fn random_json_that_any_way_in_accepts_stays_whole() {
-    let cases = std::env::var("PROFILESTORE_STORABLE_CASES").map_or(48, |text| text.parse().expect("a number"));
+    let cases = std::env::var("PROFILESTORE_STORABLE_CASES")
+        .map_or(48, |text| text.parse().expect("a number"));
     let (accepted, refused) = (Cell::new(0), Cell::new(0));
-    let mut runner = TestRunner::new(ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() });
+    let mut runner = TestRunner::new(ProptestConfig {
+        cases,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
     let looked = runner.run(&any_json(), |text| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .unwrap();
         runtime.block_on(async {
             let env = crate::world::env();
             for (way, store) in ways_in(&text, &env).await {
@@ -394,7 +453,8 @@ async fn what_is_stored_and_breaks_the_rule_is_reported_and_repaired_and_blocks_
     import(&store, &env, Cursor::new(lines), &ImportOptions::default(), &mut |_| {}).await.unwrap();
     // As an earlier version of the library would have stored it.
     let key = ProfileKey::new("PlayerData", "global", "p").unwrap();
-    let (_, state) = store.read_one(&key, Returning { value: true, inbox_unless: None }).await.unwrap();
+    let (_, state) =
+        store.read_one(&key, Returning { value: true, inbox_unless: None }).await.unwrap();
     let mut plain = b"\x01\x00".to_vec();
     plain.extend_from_slice(br#"{"created":1,"data":{"coins":5,"half":"\ud800","far":1e400,"big":123456789012345678901}}"#);
     let commit = Commit {
@@ -421,13 +481,23 @@ async fn what_is_stored_and_breaks_the_rule_is_reported_and_repaired_and_blocks_
     assert_eq!((&wrong.key, wrong.number, wrong.path.as_str()), (&key, Some(2), "/Data/half"));
     assert_eq!((checked.keys, checked.unreadable.len()), (2, 0));
     let shown = document(&store, &key, None).await.unwrap().unwrap();
-    assert!(shown.value.unwrap().get().contains(r#""half":"\ud800","far":1e400,"big":123456789012345678901"#));
+    assert!(
+        shown
+            .value
+            .unwrap()
+            .get()
+            .contains(r#""half":"\ud800","far":1e400,"big":123456789012345678901"#)
+    );
 
     let server = GameServer::builder(store.clone()).env(env.clone()).start().await.unwrap();
     let players = server.store_builder::<serde_json::Value>("PlayerData").build().unwrap();
     players.start_session("good").await.unwrap().end_session().await.unwrap();
     for _ in 0..2 {
-        assert_eq!(players.start_session("p").await.unwrap_err().kind(), ErrorKind::Undecodable, "and no lock stays");
+        assert_eq!(
+            players.start_session("p").await.unwrap_err().kind(),
+            ErrorKind::Undecodable,
+            "and no lock stays"
+        );
     }
     let by = || Attribution::new("ann");
     // Everybody's edit goes past it, and what it does not name stays as it is stored.
@@ -438,11 +508,15 @@ async fn what_is_stored_and_breaks_the_rule_is_reported_and_repaired_and_blocks_
     let shown = document(&store, &key, None).await.unwrap().unwrap();
     let text = r#"{"coins":6,"half":"\ud800","far":1e400,"big":123456789012345678901}"#;
     assert!(shown.value.unwrap().get().contains(text));
-    let repair = ["/half", "/far", "/big"].iter().fold(Edit::new(), |edit, path| edit.remove(path).unwrap());
+    let repair =
+        ["/half", "/far", "/big"].iter().fold(Edit::new(), |edit, path| edit.remove(path).unwrap());
     server.operator(by()).edit(&key, &repair).await.unwrap();
     assert_eq!(players.start_session("p").await.unwrap().data(), json!({ "coins": 6 }));
     let checked = verify(&store, &ExportFilter::default(), &mut |_| {}).await.unwrap();
-    assert!(checked.unstorable.iter().all(|wrong| wrong.number.is_some_and(|number| number < 4)), "{checked:?}");
+    assert!(
+        checked.unstorable.iter().all(|wrong| wrong.number.is_some_and(|number| number < 4)),
+        "{checked:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -456,12 +530,23 @@ async fn the_smallest_whole_number_traps_no_profile() {
     for number in [json!(i64::MIN), json!(u64::MAX), json!(-0.0), json!(1e300)] {
         let set = Edit::new().set("/nested", number.clone()).unwrap();
         server.operator(by()).edit(&key, &set).await.unwrap();
-        assert_eq!(players.get("p").await.unwrap().unwrap().data.nested.to_string(), number.to_string());
+        assert_eq!(
+            players.get("p").await.unwrap().unwrap().data.nested.to_string(),
+            number.to_string()
+        );
         let more = Edit::new().increase("/coins", 1.into()).unwrap();
         let operation = server.operator(by()).edit(&key, &more).await.unwrap().operation;
-        let undone = server.operator(by()).edit_all(&BulkEdit::undo(world.env.uuid(), operation), |_| {}).await.unwrap();
+        let undone = server
+            .operator(by())
+            .edit_all(&BulkEdit::undo(world.env.uuid(), operation), |_| {})
+            .await
+            .unwrap();
         assert_eq!((undone.done, undone.refused.len()), (1, 0), "{undone:?}");
     }
-    server.operator(by()).edit(&key, &Edit::new().set("/nested", json!(null)).unwrap()).await.unwrap();
+    server
+        .operator(by())
+        .edit(&key, &Edit::new().set("/nested", json!(null)).unwrap())
+        .await
+        .unwrap();
     assert_eq!(players.get("p").await.unwrap().unwrap().data, Loose::default());
 }

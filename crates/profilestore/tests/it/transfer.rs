@@ -11,14 +11,15 @@ use bytes::Bytes;
 use profilestore::{
     GameServer, ProfileKey,
     data_store::{
-        Cause, Change, Commit, CommitId, CommitReply, DataStore, DataStoreExt, Identity, KeyFilter, KeyQuery, KeyState,
-        MemoryStore, MessageId, NewMessage, NewValue, Retention, Returning, ServerRow, Snapshot, StoreError, StoredVersion,
-        SweepCursor, SweepReport, VersionInfo, VersionQuery, VersionRef,
+        Cause, Change, Commit, CommitId, CommitReply, DataStore, DataStoreExt, Identity, KeyFilter,
+        KeyQuery, KeyState, MemoryStore, MessageId, NewMessage, NewValue, Retention, Returning,
+        ServerRow, Snapshot, StoreError, StoredVersion, SweepCursor, SweepReport, VersionInfo,
+        VersionQuery, VersionRef,
     },
     env::Env,
     transfer::{
-        AlreadyThere, Content, ExportFilter, ExportReport, ImportOptions, ImportReport, Pending, TransferError, document, export,
-        import, verify,
+        AlreadyThere, Content, ExportFilter, ExportReport, ImportOptions, ImportReport, Pending,
+        TransferError, document, export, import, verify,
     },
 };
 use serde_json::{Value, json};
@@ -53,23 +54,33 @@ async fn exported(store: &dyn DataStore) -> (Vec<Value>, ExportReport) {
 }
 
 fn parsed(text: &[u8]) -> Vec<Value> {
-    text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(|line| serde_json::from_slice(line).unwrap()).collect()
+    text.split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| serde_json::from_slice(line).unwrap())
+        .collect()
 }
 
-/// Equal, except that an empty list is an empty table and a number is a number however it is written.
+/// Equal, except that an empty list is an empty table and a number is a number however it is
+/// written.
 pub fn same(a: &Value, b: &Value) -> bool {
     let is_empty = |value: &Value| *value == json!([]) || *value == json!({});
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
-        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
-        (Value::Object(a), Value::Object(b)) => a.len() == b.len() && a.iter().all(|(k, a)| b.get(k).is_some_and(|b| same(a, b))),
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
+        }
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len() && a.iter().all(|(k, a)| b.get(k).is_some_and(|b| same(a, b)))
+        }
         (a, b) => a == b || (is_empty(a) && is_empty(b)),
     }
 }
 
 fn by_version(lines: Vec<Value>) -> BTreeMap<(String, String, String, u64), Value> {
     let text = |line: &Value, name: &str| line[name].as_str().unwrap().to_owned();
-    let key = |line: &Value| (text(line, "store"), text(line, "scope"), text(line, "key"), line["n"].as_u64().unwrap());
+    let key = |line: &Value| {
+        (text(line, "store"), text(line, "scope"), text(line, "key"), line["n"].as_u64().unwrap())
+    };
     lines.into_iter().map(|line| (key(&line), line)).collect()
 }
 
@@ -104,13 +115,23 @@ pub(crate) async fn real_records_round_trip(store: &dyn DataStore) {
     let records = records();
     let mut seen = Vec::new();
     let options = ImportOptions { author: "tester".into(), ..ImportOptions::default() };
-    let report = import(store, &Env::system(), &records[..], &options, &mut |progress| seen.push(progress)).await.unwrap();
-    assert_eq!((report.lines, report.versions, report.keys, report.tombstones), (1959, 1959, 209, 0));
+    let report =
+        import(store, &Env::system(), &records[..], &options, &mut |progress| seen.push(progress))
+            .await
+            .unwrap();
+    assert_eq!(
+        (report.lines, report.versions, report.keys, report.tombstones),
+        (1959, 1959, 209, 0)
+    );
     assert_eq!((report.held_sessions, report.handover_requests), (50, 5));
     assert_eq!(report.pending, Pending { keys: 15, entries: 29, locked: 10 });
     assert_eq!((report.skipped, report.malformed), (vec![], vec![]));
     assert_eq!(report.already_there, AlreadyThere::default());
-    let foreign: Vec<_> = report.foreign.iter().map(|foreign| (foreign.key.key(), foreign.n, &*foreign.why)).collect();
+    let foreign: Vec<_> = report
+        .foreign
+        .iter()
+        .map(|foreign| (foreign.key.key(), foreign.n, &*foreign.why))
+        .collect();
     let expected = [
         ("8001", 1, "the value is not a table: found=`a string`"),
         ("8002", 1, "the value is not a table: found=`a number`"),
@@ -124,7 +145,10 @@ pub(crate) async fn real_records_round_trip(store: &dyn DataStore) {
 
     let (lines, report) = exported(store).await;
     assert_same_lines(parsed(&records), lines.clone());
-    assert_eq!((report.keys, report.versions, report.foreign, report.tombstones), (209, 1959, 6, 0));
+    assert_eq!(
+        (report.keys, report.versions, report.foreign, report.tombstones),
+        (209, 1959, 6, 0)
+    );
     assert_eq!((report.held_sessions, report.handover_requests), (50, 5));
     assert_eq!(report.pending, Pending { keys: 15, entries: 29, locked: 10 });
     assert_eq!(report.unreadable, vec![]);
@@ -138,7 +162,11 @@ pub(crate) async fn real_records_round_trip(store: &dyn DataStore) {
     let verified = verify(store, &ExportFilter::default(), &mut |_| {}).await.unwrap();
     assert_eq!(verified, report);
 
-    let held = store.read_one(&ProfileKey::new("LegacyData", "Season1", "Player_34").unwrap(), Returning::ALL).await.unwrap().1;
+    let held = store
+        .read_one(&ProfileKey::new("LegacyData", "Season1", "Player_34").unwrap(), Returning::ALL)
+        .await
+        .unwrap()
+        .1;
     assert_eq!((held.epoch, held.version), (1, 64));
     assert_eq!(held.head.unwrap().author, "tester");
 }
@@ -153,7 +181,8 @@ async fn the_real_records_round_trip_through_memory() {
 async fn the_real_records_round_trip_through_sqlite() {
     use profilestore::data_store::{SqliteOptions, SqliteStore};
     let folder = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open(folder.path().join("profiles.db"), SqliteOptions::default()).unwrap();
+    let store =
+        SqliteStore::open(folder.path().join("profiles.db"), SqliteOptions::default()).unwrap();
     real_records_round_trip(&store).await;
 }
 
@@ -175,20 +204,37 @@ async fn what_was_live_is_live() {
     let before = json!({ "Data": {}, "MetaData": { "ActiveSession": [4, "OLD", "R"] } });
     let mut text = line("7", 1, before);
     for n in 2..=4 {
-        text += &line("7", n, json!({ "Data": {}, "MetaData": session(n), "GlobalUpdates": [9, [[8, { "Gift": 1 }]]] }));
+        text += &line(
+            "7",
+            n,
+            json!({ "Data": {}, "MetaData": session(n), "GlobalUpdates": [9, [[8, { "Gift": 1 }]]] }),
+        );
     }
     let report = imported(&store, text).await;
     assert_eq!((report.held_sessions, report.pending.entries), (1, 1));
     let state = store.read_one(&key("7"), Returning::ALL).await.unwrap().1;
     let holder = state.lease.holder.as_ref().unwrap();
-    assert_eq!((holder.place_id, &*holder.job_id, &*holder.session, holder.server), (5, "JOB", "S", None));
-    assert_eq!(holder.since_ms, 1_790_000_002_000, "the session was first seen in the second version");
+    assert_eq!(
+        (holder.place_id, &*holder.job_id, &*holder.session, holder.server),
+        (5, "JOB", "S", None)
+    );
+    assert_eq!(
+        holder.since_ms, 1_790_000_002_000,
+        "the session was first seen in the second \
+        version"
+    );
     assert_eq!(holder.last_update_ms, Some(1_790_000_004_000));
-    assert_eq!((state.lease.load_count, state.last_message, state.created_ms), (3, 9, 1_790_000_000_000));
+    assert_eq!(
+        (state.lease.load_count, state.last_message, state.created_ms),
+        (3, 9, 1_790_000_000_000)
+    );
     let inbox = state.inbox.as_deref().unwrap();
     assert_eq!((inbox[0].index, &inbox[0].payload[..]), (8, &b"{\"Gift\":1}"[..]));
     let found = store.version(&key("7"), &VersionRef::Label("7-2".into())).await.unwrap().unwrap();
-    assert_eq!((found.info.number, found.info.written_ms, found.info.cause), (2, 1_790_000_002_000, Cause::Import));
+    assert_eq!(
+        (found.info.number, found.info.written_ms, found.info.cause),
+        (2, 1_790_000_002_000, Cause::Import)
+    );
     let first = store.version(&key("7"), &VersionRef::Number(1)).await.unwrap().unwrap();
     assert_eq!((first.info.load_count, found.info.load_count), (0, 3));
 }
@@ -208,7 +254,10 @@ async fn a_damaged_line_leaves_its_key_out_and_nothing_else() {
         line("negative", 1, profile(1)).replace("[7]", "[-7]"),
         line("unnumbered", 1, profile(1)).replace("\"n\":1,", ""),
         line(&"k".repeat(51), 1, profile(1)),
-        format!("{{\"store\":\"PlayerData\",\"key\":\"long\",\"value\":\"{}\"}}\n", "x".repeat(17 << 20)),
+        format!(
+            "{{\"store\":\"PlayerData\",\"key\":\"long\",\"value\":\"{}\"}}\n",
+            "x".repeat(17 << 20)
+        ),
         line("deleted", 1, profile(1)).replace("\"value\"", "\"deleted\":true,\"value\""),
         line("last", 1, profile(1)).trim_end().to_owned(),
     ];
@@ -220,24 +269,45 @@ async fn a_damaged_line_leaves_its_key_out_and_nothing_else() {
         .map(|bad| (bad.line, bad.key.as_ref().map(|key| key.key().to_owned()), bad.why.as_str()))
         .collect();
     let some = |name: &str| Some(name.to_owned());
-    let find = |line: u64| malformed.iter().find(|bad| bad.0 == line).unwrap_or_else(|| panic!("{malformed:?}"));
+    let find = |line: u64| {
+        malformed.iter().find(|bad| bad.0 == line).unwrap_or_else(|| panic!("{malformed:?}"))
+    };
     assert_eq!(malformed.iter().map(|bad| bad.0).collect::<Vec<_>>(), [3, 4, 11, 12, 13, 14, 15]);
     assert!(find(3).1 == some("cut") && find(3).2.contains("EOF while parsing"), "{malformed:?}");
     assert!(find(4).1.is_none() && find(4).2.contains("expected value"), "{malformed:?}");
-    assert_eq!(find(11), &(11, some("negative"), "at `/user_ids/0`: a user id must not be negative: user_id=`-7`"));
+    assert_eq!(
+        find(11),
+        &(
+            11,
+            some("negative"),
+            "at `/user_ids/0`: a user id must not be \
+        negative: user_id=`-7`"
+        )
+    );
     assert_eq!(find(12), &(12, some("unnumbered"), "n is missing"));
     assert!(find(13).1.is_none() && find(13).2.starts_with("key must be 1 to 50 characters"));
     assert_eq!(find(14), &(14, some("long"), "it is too long: limit=`16777216`"));
     assert_eq!(find(15), &(15, some("deleted"), "a deleted version has a value"));
-    let skipped: Vec<_> = report.skipped.iter().map(|skipped| (skipped.key.key(), &*skipped.why)).collect();
+    let skipped: Vec<_> =
+        report.skipped.iter().map(|skipped| (skipped.key.key(), &*skipped.why)).collect();
     assert_eq!(skipped.len(), 7);
-    assert!(skipped[0].0 == "cut" && skipped[0].1.starts_with("line 3 is malformed"), "{skipped:?}");
+    assert!(
+        skipped[0].0 == "cut"
+            && skipped[0].1.starts_with(
+                "line 3 is \
+        malformed"
+            ),
+        "{skipped:?}"
+    );
     assert!(skipped.contains(&("gap", "a version is missing: n=`2`")));
     assert!(skipped.contains(&("twice", "a version is given twice: n=`1`")));
     assert_eq!((report.keys, report.versions, report.lines), (2, 3, 16));
 
     let (lines, _) = exported(&store).await;
-    let found: Vec<_> = lines.iter().map(|line| (line["key"].as_str().unwrap(), line["n"].as_u64().unwrap())).collect();
+    let found: Vec<_> = lines
+        .iter()
+        .map(|line| (line["key"].as_str().unwrap(), line["n"].as_u64().unwrap()))
+        .collect();
     assert_eq!(found, [("good", 1), ("good", 2), ("last", 1)]);
 }
 
@@ -263,7 +333,9 @@ async fn a_line_with_two_members_of_one_name_is_refused_and_not_half_read() {
 
 #[tokio::test]
 async fn a_message_that_check_would_report_is_not_imported() {
-    let nested = |depth: usize| serde_json::from_str::<Value>(&("[".repeat(depth) + &"]".repeat(depth))).unwrap();
+    let nested = |depth: usize| {
+        serde_json::from_str::<Value>(&("[".repeat(depth) + &"]".repeat(depth))).unwrap()
+    };
     let with_message = |name: &str, depth| {
         let mut value = profile(1);
         value["GlobalUpdates"] = json!([7, [[7, nested(depth)]]]);
@@ -273,7 +345,14 @@ async fn a_message_that_check_would_report_is_not_imported() {
     let report = imported(&store, with_message("deep", 100) + &with_message("deeper", 101)).await;
     assert_eq!((report.keys, report.malformed.len()), (1, 1));
     let why = &report.malformed[0].why;
-    assert!(why.contains("/GlobalUpdates/message 7/0/0") && why.contains("nest too deep: limit=`100`"), "{why}");
+    assert!(
+        why.contains("/GlobalUpdates/message 7/0/0")
+            && why.contains(
+                "nest too deep: \
+        limit=`100`"
+            ),
+        "{why}"
+    );
     let checked = verify(&store, &ExportFilter::default(), &mut |_| {}).await.unwrap();
     assert_eq!((checked.pending.entries, checked.unstorable.len()), (1, 0));
 }
@@ -306,7 +385,8 @@ async fn what_is_no_list_of_versions_stops_the_import() {
     let error = try_import(&store, "a,b,c\n".repeat(20_000).as_bytes()).await.unwrap_err();
     assert!(matches!(&error, TransferError::NotAnExport(first) if first.line == 1), "{error}");
     let options = ImportOptions { max_memory: 100_000, ..ImportOptions::default() };
-    let error = import(&store, &Env::system(), &records()[..], &options, &mut |_| {}).await.unwrap_err();
+    let error =
+        import(&store, &Env::system(), &records()[..], &options, &mut |_| {}).await.unwrap_err();
     assert!(matches!(error, TransferError::TooLarge { limit: 100_000, .. }), "{error}");
     assert_eq!(exported(&store).await.0, Vec::<Value>::new());
 }
@@ -320,13 +400,25 @@ async fn a_key_that_exists_is_left_alone() {
     let before = exported(&store).await.0;
 
     let other_value = line("a", 1, profile(1)) + &line("a", 2, profile(3));
-    let report = imported(&store, other_value + &line("b", 1, profile(1)) + &line("c", 1, profile(1))).await;
+    let report =
+        imported(&store, other_value + &line("b", 1, profile(1)) + &line("c", 1, profile(1))).await;
     assert_eq!(report.skipped.len(), 1);
-    assert_eq!((report.skipped[0].key.key(), &*report.skipped[0].why), ("a", "the key exists already and differs: n=`2`"));
+    assert_eq!(
+        (report.skipped[0].key.key(), &*report.skipped[0].why),
+        (
+            "a",
+            "the key exists \
+        already and differs: n=`2`"
+        )
+    );
     assert_eq!((report.already_there.keys, report.keys, report.versions), (1, 1, 1));
 
     let other_label = first.replace("a-1", "a-x");
-    assert_eq!(imported(&store, other_label).await.skipped[0].why, "the key exists already and differs: n=`1`");
+    assert_eq!(
+        imported(&store, other_label).await.skipped[0].why,
+        "the key exists already and \
+        differs: n=`1`"
+    );
     let more = first.clone() + &line("a", 3, profile(3));
     let why = "the key exists already with fewer versions: there=`2` given=`3`";
     assert_eq!(imported(&store, more).await.skipped[0].why, why);
@@ -335,7 +427,12 @@ async fn a_key_that_exists_is_left_alone() {
     let state = store.read_one(&key("a"), Returning::HEAD).await.unwrap().1;
     write(&store, Change::write(&state, NewValue::Tombstone)).await;
     assert_eq!(imported(&store, &first).await.already_there.versions, 2);
-    let kept: Vec<_> = exported(&store).await.0.into_iter().filter(|line| line["n"] != 3 && line["key"] != "c").collect();
+    let kept: Vec<_> = exported(&store)
+        .await
+        .0
+        .into_iter()
+        .filter(|line| line["n"] != 3 && line["key"] != "c")
+        .collect();
     assert_eq!(kept, before);
 }
 
@@ -371,7 +468,8 @@ impl ChangeExt for Change {
 async fn write(store: &dyn DataStore, change: Change) {
     let incarnation = store.identity().await.unwrap().incarnation;
     let id = CommitId(Env::system().uuid());
-    let commit = Commit { id, incarnation, from: None, changes: vec![change], returning: Returning::HEAD };
+    let commit =
+        Commit { id, incarnation, from: None, changes: vec![change], returning: Returning::HEAD };
     store.commit_one(commit).await.unwrap();
 }
 
@@ -379,21 +477,33 @@ async fn write(store: &dyn DataStore, change: Change) {
 async fn tombstones_and_waiting_messages_travel() {
     let store = memory();
     let removed = line("removed", 2, Value::Null);
-    let again =
-        removed.replace("\"n\":2", "\"n\":3").replace("removed-2", "removed-3").replace("\"value\":null", "\"deleted\":true");
+    let again = removed
+        .replace("\"n\":2", "\"n\":3")
+        .replace("removed-2", "removed-3")
+        .replace("\"value\":null", "\"deleted\":true");
     let report = imported(&store, line("removed", 1, profile(1)) + &removed + &again).await;
     assert_eq!((report.versions, report.tombstones, report.foreign.len()), (3, 2, 0));
     write(&store, Change::message(&key("removed"), "m")).await;
     write(&store, Change::message(&key("waiting"), "m")).await;
 
     let (lines, report) = exported(&store).await;
-    assert_eq!((report.keys, report.versions, report.tombstones, report.pending.entries), (2, 5, 2, 2));
-    let values: Vec<_> =
-        lines.iter().map(|line| (line["key"].as_str().unwrap(), line["n"].as_u64().unwrap(), &line["value"])).collect();
+    assert_eq!(
+        (report.keys, report.versions, report.tombstones, report.pending.entries),
+        (2, 5, 2, 2)
+    );
+    let values: Vec<_> = lines
+        .iter()
+        .map(|line| (line["key"].as_str().unwrap(), line["n"].as_u64().unwrap(), &line["value"]))
+        .collect();
     let waiting = json!({ "GlobalUpdates": [1, [[1, { "Gift": 1 }]]] });
     assert_eq!(
         values[1..],
-        [("removed", 2, &Value::Null), ("removed", 3, &Value::Null), ("removed", 4, &waiting), ("waiting", 1, &waiting)]
+        [
+            ("removed", 2, &Value::Null),
+            ("removed", 3, &Value::Null),
+            ("removed", 4, &waiting),
+            ("waiting", 1, &waiting)
+        ]
     );
     let label = lines[4]["version"].as_str().unwrap();
     assert!(label.ends_with(".01") && label.contains(".0000000001."), "{label}");
@@ -424,7 +534,10 @@ async fn a_version_is_found_by_every_name_it_has() {
         assert_eq!(found.and_then(|found| found.info).map(|info| info.number), number, "{name:?}");
     }
     let current = document(&store, &key("a"), None).await.unwrap().unwrap();
-    assert_eq!((current.label, current.content, current.user_ids), (label, Content::Profile, vec![7]));
+    assert_eq!(
+        (current.label, current.content, current.user_ids),
+        (label, Content::Profile, vec![7])
+    );
     assert!(document(&store, &key("b"), None).await.unwrap().is_none());
 }
 
@@ -474,10 +587,18 @@ impl DataStore for Flaky {
     async fn identity(&self) -> Result<Identity, StoreError> {
         self.inner.identity().await
     }
-    async fn read(&self, keys: &[ProfileKey], returning: Returning) -> Result<Snapshot, StoreError> {
+    async fn read(
+        &self,
+        keys: &[ProfileKey],
+        returning: Returning,
+    ) -> Result<Snapshot, StoreError> {
         self.inner.read(keys, returning).await
     }
-    async fn version(&self, key: &ProfileKey, version: &VersionRef) -> Result<Option<StoredVersion>, StoreError> {
+    async fn version(
+        &self,
+        key: &ProfileKey,
+        version: &VersionRef,
+    ) -> Result<Option<StoredVersion>, StoreError> {
         self.inner.version(key, version).await
     }
     async fn versions(&self, query: &VersionQuery) -> Result<Vec<VersionInfo>, StoreError> {
@@ -495,23 +616,33 @@ impl DataStore for Flaky {
             Fault::ReplyLost => {
                 let ids: Vec<_> = commits.iter().map(|commit| commit.id).collect();
                 let results = self.inner.commit(commits).await;
-                let lost = |commit| Err(StoreError::Indeterminate { commit, reason: "no answer".into() });
+                let lost =
+                    |commit| Err(StoreError::Indeterminate { commit, reason: "no answer".into() });
                 if call < 2 { ids.into_iter().map(lost).collect() } else { results }
             }
             Fault::OutageIn(at) => {
                 let all = commits.len();
                 let some = if call == 0 { at.min(all) } else { 0 };
                 let mut results = self.inner.commit(commits.into_iter().take(some).collect()).await;
-                results.resize_with(all, || Err(StoreError::Unavailable { reason: "outage".into() }));
+                results
+                    .resize_with(all, || Err(StoreError::Unavailable { reason: "outage".into() }));
                 results
             }
         }
     }
-    async fn commit_by(&self, commits: Vec<Commit>, _: tokio::time::Instant) -> Vec<Result<CommitReply, StoreError>> {
+    async fn commit_by(
+        &self,
+        commits: Vec<Commit>,
+        _: tokio::time::Instant,
+    ) -> Vec<Result<CommitReply, StoreError>> {
         self.commit(commits).await
     }
 
-    async fn sweep(&self, retention: Retention, cursor: Option<SweepCursor>) -> Result<SweepReport, StoreError> {
+    async fn sweep(
+        &self,
+        retention: Retention,
+        cursor: Option<SweepCursor>,
+    ) -> Result<SweepReport, StoreError> {
         self.inner.sweep(retention, cursor).await
     }
 }
@@ -531,7 +662,8 @@ async fn an_interrupted_import_is_completed_by_repeating_it() {
     let error = try_import(&store, &records()).await.unwrap_err();
     assert!(matches!(error, TransferError::Store(StoreError::Unavailable { .. })), "{error}");
     assert_eq!(exported(&store.inner).await.1.versions, 200);
-    let keys = KeyQuery { store: None, scope: None, filter: KeyFilter::All, after: None, limit: 1000 };
+    let keys =
+        KeyQuery { store: None, scope: None, filter: KeyFilter::All, after: None, limit: 1000 };
     let keys = store.keys(&keys).await.unwrap();
     assert_eq!(keys.iter().filter(|state| state.epoch == 0).count(), 1, "one key is there in part");
 

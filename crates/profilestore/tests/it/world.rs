@@ -1,4 +1,5 @@
-//! What the tests of sessions stand on: game servers on one store in memory, in paused time, and a store that fails on command.
+//! What the tests of sessions stand on: game servers on one store in memory, in paused time, and a
+//! store that fails on command.
 
 use std::{
     sync::{
@@ -82,7 +83,10 @@ impl World {
 
     /// A server that reaches the same profiles through a store of its own.
     pub async fn server_on(&self, job: &str, store: impl DataStore) -> GameServer {
-        let builder = GameServer::builder(store).job_id(job).env(self.env.clone()).settings(self.settings.clone());
+        let builder = GameServer::builder(store)
+            .job_id(job)
+            .env(self.env.clone())
+            .settings(self.settings.clone());
         match &self.messenger {
             Some(messenger) => builder.messenger(messenger.clone()),
             None => builder.messenger(NoMessenger),
@@ -150,7 +154,8 @@ impl Default for OnCommand {
 }
 
 impl OnCommand {
-    /// The next `count` calls fail so; renewals of servers are spared. Reads fail only where nothing arrives at all.
+    /// The next `count` calls fail so; renewals of servers are spared. Reads fail only where
+    /// nothing arrives at all.
     pub fn fail(&self, fault: Fault, count: u64) {
         self.spare_renewals.store(true, Ordering::SeqCst);
         *self.faults.lock() = Some((fault, count));
@@ -172,7 +177,8 @@ impl OnCommand {
         *self.faults.lock() = Some((Fault::Refused, u64::MAX));
     }
 
-    /// Nothing is written until [`OnCommand::heal`]; reads are answered. A full disk, or a primary that has become a standby.
+    /// Nothing is written until [`OnCommand::heal`]; reads are answered. A full disk, or a primary
+    /// that has become a standby.
     pub fn refuse_writes(&self) {
         self.spare_renewals.store(false, Ordering::SeqCst);
         *self.faults.lock() = Some((Fault::RequestLost, u64::MAX));
@@ -208,7 +214,11 @@ impl StorePlan for OnCommand {
             Call::Read => {
                 self.reads.fetch_add(1, Ordering::SeqCst);
                 let back = Duration::from_millis(self.read_delay.load(Ordering::SeqCst));
-                let fault = self.faults.lock().map(|(fault, _)| fault).filter(|fault| *fault == Fault::Refused);
+                let fault = self
+                    .faults
+                    .lock()
+                    .map(|(fault, _)| fault)
+                    .filter(|fault| *fault == Fault::Refused);
                 return Fate { back, fault, ..Fate::default() };
             }
             Call::Renewal => self.next_fault(true),

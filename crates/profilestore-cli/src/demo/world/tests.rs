@@ -10,7 +10,12 @@ fn world() -> (World, mpsc::UnboundedReceiver<Order>) {
     (world, orders)
 }
 
-fn join(world: &mut World, orders: &mut mpsc::UnboundedReceiver<Order>, slot: usize, load_count: u64) -> u64 {
+fn join(
+    world: &mut World,
+    orders: &mut mpsc::UnboundedReceiver<Order>,
+    slot: usize,
+    load_count: u64,
+) -> u64 {
     drop(world.order(slot, What::Join { player: 0 }));
     // Orders of before may still lie there, unread.
     let id = std::iter::from_fn(|| orders.try_recv().ok()).last().unwrap().id;
@@ -32,13 +37,16 @@ fn the_newest_session_counts_whichever_word_comes_first() {
 #[test]
 fn a_play_is_complete_when_everything_has_happened_and_everybody_was_served_again() {
     let (mut world, mut orders) = world();
-    let plan = Plan { servers: 2, players: 1, kill: true, roll: true, complete: true, ..Plan::default() };
+    let plan =
+        Plan { servers: 2, players: 1, kill: true, roll: true, complete: true, ..Plan::default() };
     let began = Instant::now();
     assert_eq!(world.missing(&plan, began).len(), 13, "nothing has happened");
     join(&mut world, &mut orders, 0, 1);
     join(&mut world, &mut orders, 1, 2);
     let figures = &mut world.figures;
-    for count in [&mut figures.saves, &mut figures.messages_sent, &mut figures.trades, &mut figures.presents] {
+    for count in
+        [&mut figures.saves, &mut figures.messages_sent, &mut figures.trades, &mut figures.presents]
+    {
         *count = 1;
     }
     (figures.settlements, figures.edits_online, figures.kills, figures.restarts) = (1, 1, 1, 1);

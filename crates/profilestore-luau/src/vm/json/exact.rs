@@ -1,7 +1,8 @@
-//! Numbers that a double cannot hold, such as 76561198000000001, kept to the digit while a script leaves them alone.
+//! Numbers that a double cannot hold, such as 76561198000000001, kept to the digit while a script
+//! leaves them alone.
 //!
-//! A script sees the nearest double. Which text each of them had is noted, see [`super::notes`]. When the table is written again, a
-//! value that is still the same double is written as that text.
+//! A script sees the nearest double. Which text each of them had is noted, see [`super::notes`].
+//! When the table is written again, a value that is still the same double is written as that text.
 
 use std::cell::{Cell, RefCell};
 
@@ -39,12 +40,17 @@ impl<'a> Texts<'a> {
     }
 }
 
-/// The JSON of a finite number: a whole one without a point, as far as 64 bits go, so that a typed program reads it.
+/// The JSON of a finite number: a whole one without a point, as far as 64 bits go, so that a typed
+/// program reads it.
 pub(super) fn written(double: f64) -> String {
     const LIMIT: f64 = 18_446_744_073_709_551_616.0;
     let is_negative = double.is_sign_negative();
-    if double.fract() != 0.0 || (is_negative && double == 0.0) || !(-LIMIT / 2.0..LIMIT).contains(&double) {
-        return serde_json::Number::from_f64(double).map_or_else(|| "null".to_owned(), |number| number.to_string());
+    if double.fract() != 0.0
+        || (is_negative && double == 0.0)
+        || !(-LIMIT / 2.0..LIMIT).contains(&double)
+    {
+        return serde_json::Number::from_f64(double)
+            .map_or_else(|| "null".to_owned(), |number| number.to_string());
     }
     if is_negative { (double as i64).to_string() } else { (double as u64).to_string() }
 }
@@ -53,8 +59,8 @@ fn digits(number: &str) -> usize {
     number.bytes().filter(u8::is_ascii_digit).count()
 }
 
-/// True when there are so many digits in a row, points aside, that one of the numbers may be inexact. Digits within texts count,
-/// too, which does no harm.
+/// True when there are so many digits in a row, points aside, that one of the numbers may be
+/// inexact. Digits within texts count, too, which does no harm.
 fn has_long_number(json: &str) -> bool {
     let mut row = 0;
     json.bytes().any(|byte| {
@@ -81,7 +87,8 @@ fn next_number(json: &str) -> (&str, &str) {
                 at += 1;
             }
             b'-' | b'0'..=b'9' => {
-                let in_number = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
+                let in_number =
+                    |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
                 let length = bytes[at..].iter().take_while(|byte| in_number(byte)).count();
                 return (&json[at..at + length], &json[at + length..]);
             }
@@ -91,9 +98,12 @@ fn next_number(json: &str) -> (&str, &str) {
     ("", "")
 }
 
-/// What a value of a table is written as, if its double alone does not say it. A value may have moved within its table.
+/// What a value of a table is written as, if its double alone does not say it. A value may have
+/// moved within its table.
 pub(super) fn text_of(of_table: &Table, key: &Value, double: f64) -> Option<LuaString> {
-    let stands_for = |text: &LuaString| text.to_str().is_ok_and(|text| text.parse::<f64>().is_ok_and(|noted| noted == double));
+    let stands_for = |text: &LuaString| {
+        text.to_str().is_ok_and(|text| text.parse::<f64>().is_ok_and(|noted| noted == double))
+    };
     let at_its_place = of_table.raw_get::<Option<LuaString>>(key).ok().flatten();
     if let Some(text) = at_its_place.filter(stands_for) {
         return Some(text);
@@ -133,7 +143,17 @@ mod tests {
             texts.met(double);
             noted.push(texts.take());
         }
-        assert_eq!(noted, [Some("76561198000000001"), None, None, Some("18446744073709551615"), Some("9007199254740993"), None]);
+        assert_eq!(
+            noted,
+            [
+                Some("76561198000000001"),
+                None,
+                None,
+                Some("18446744073709551615"),
+                Some("9007199254740993"),
+                None
+            ]
+        );
         let short = Texts::of(r#"{"a":123456789012345,"b":0.1}"#);
         short.met(0.1);
         assert!(short.rest.borrow().is_none() && short.take().is_none());

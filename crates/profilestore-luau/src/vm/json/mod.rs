@@ -1,13 +1,15 @@
 //! Luau values as JSON, and back.
 //!
-//! What can be stored is the library's rule, [`profilestore::storable`]: numbers, names, depth and size are asked of it while a value
-//! is written, with the limits of where it goes. Beyond that a script has values that JSON lacks: functions, threads, objects of the
-//! engine, texts that are no UTF-8, tables that are neither lists without gaps nor have only texts as keys. Each is refused with its
-//! place as scripts write it, such as `Data.items[3].name`.
+//! What can be stored is the library's rule, [`profilestore::storable`]: numbers, names, depth and
+//! size are asked of it while a value is written, with the limits of where it goes. Beyond that a
+//! script has values that JSON lacks: functions, threads, objects of the engine, texts that are no
+//! UTF-8, tables that are neither lists without gaps nor have only texts as keys. Each is refused
+//! with its place as scripts write it, such as `Data.items[3].name`.
 //!
-//! Keys are written in order, so equal tables give equal JSON. An empty table is written as a list, as Roblox does. A buffer has the
-//! form that Roblox gives it: `{"m":null,"t":"buffer","base64":"..."}`. What a table cannot hold comes back as it was read while the
-//! script leaves it alone: digits beyond a double's, `null`, `{}`. See [`notes`].
+//! Keys are written in order, so equal tables give equal JSON. An empty table is written as a list,
+//! as Roblox does. A buffer has the form that Roblox gives it:
+//! `{"m":null,"t":"buffer","base64":"..."}`. What a table cannot hold comes back as it was read
+//! while the script leaves it alone: digits beyond a double's, `null`, `{}`. See [`notes`].
 
 use profilestore::storable;
 
@@ -85,8 +87,10 @@ mod tests {
             // Nearly a buffer, but for one member.
             r#"{"a":{"base64":"aGk=","t":"buffer"},"b":{"base64":"aGk=","m":null,"n":1,"t":"buffer"},"c":{"m":null,"t":"buffer"}}"#,
         ] {
-            let (a, b): (serde_json::Value, serde_json::Value) =
-                (serde_json::from_str(text).expect("JSON"), serde_json::from_str(&after("", text)).expect("JSON"));
+            let (a, b): (serde_json::Value, serde_json::Value) = (
+                serde_json::from_str(text).expect("JSON"),
+                serde_json::from_str(&after("", text)).expect("JSON"),
+            );
             assert_eq!(a, b);
         }
     }
@@ -101,46 +105,87 @@ mod tests {
     #[test]
     fn null_and_an_empty_object_stay_until_the_script_puts_something_there() {
         let text = r#"{"a":null,"b":[1,null,3],"c":{},"d":{},"e":[null]}"#;
-        let edited = after("data.a = 1 data.b[2] = 2 data.c[1] = 'x' data.d.y = 'z' data.e.n = 1", text);
+        let edited = after(
+            "data.a = 1 data.b[2] = 2 data.c[1] = 'x' data.d.y = 'z' data.e.n = \
+            1",
+            text,
+        );
         assert_eq!(edited, r#"{"a":1,"b":[1,2,3],"c":["x"],"d":{"y":"z"},"e":{"n":1}}"#);
         let edited = after("data.b[1] = nil data.b[4] = 4 data.c = nil data.e[3] = {}", text);
         assert_eq!(edited, r#"{"a":null,"b":[null,null,3,4],"d":{},"e":[null,null,[]]}"#);
         let lua = Lua::new();
         let b = decode(&lua, "[1,null,3]").expect("JSON");
-        assert_eq!(encode_seen("value", &b).unwrap_err().to_string(), GAPS.replace("Data", "value"));
+        assert_eq!(
+            encode_seen("value", &b).unwrap_err().to_string(),
+            GAPS.replace("Data", "value")
+        );
         let value = decode(&lua, r#"{"a":null,"c":{},"n":76561198000000001}"#).expect("JSON");
-        assert_eq!(encode_seen("value", &value).expect("JSON"), r#"{"c":[],"n":76561198000000000}"#, "as Roblox writes it");
+        assert_eq!(
+            encode_seen("value", &value).expect("JSON"),
+            r#"{"c":[],"n":76561198000000000}"#,
+            "as Roblox writes it"
+        );
     }
 
     #[test]
     fn keys_are_in_order_and_an_empty_table_is_a_list() {
-        assert_eq!(json("return {b = 1, a = {}, c = {1, 2}}").expect("storable"), r#"{"a":[],"b":1,"c":[1,2]}"#);
+        assert_eq!(
+            json("return {b = 1, a = {}, c = {1, 2}}").expect("storable"),
+            r#"{"a":[],"b":1,"c":[1,2]}"#
+        );
     }
 
-    const GAPS: &str = "Data: a list with gaps, or with keys that are no positions, cannot be stored";
+    const GAPS: &str = "Data: a list with gaps, or with keys that are no positions, cannot be \
+        stored";
 
     #[test]
     fn what_cannot_be_stored_is_named_with_its_path() {
         let cases = [
-            ("return {a = {b = {1, 2, 0/0}}}", "Data.a.b[3]: NaN is no number of JSON; leave it out or store another one"),
-            ("return {a = 1/0}", "Data.a: inf is no number of JSON; leave it out or store another one"),
+            (
+                "return {a = {b = {1, 2, 0/0}}}",
+                "Data.a.b[3]: NaN is no number of JSON; leave it \
+                out or store another one",
+            ),
+            (
+                "return {a = 1/0}",
+                "Data.a: inf is no number of JSON; leave it out or store another \
+                one",
+            ),
             ("return {['a key'] = print}", "Data[\"a key\"]: a function cannot be stored"),
-            ("return {1, 2, x = 3}", "Data: a table with both numbers and texts as keys cannot be stored"),
+            (
+                "return {1, 2, x = 3}",
+                "Data: a table with both numbers and texts as keys cannot be \
+                stored",
+            ),
             ("return {1, nil, 3}", GAPS),
             ("return {[1.5] = 1}", GAPS),
             ("return {[true] = 1}", "Data: a key that is a boolean cannot be stored"),
-            ("local t = {} t.me = {t} return t", "Data.me[1]: a table that contains itself cannot be stored"),
-            ("return {s = '\\255'}", "Data.s: a text that is no valid UTF-8 (at byte 1) cannot be stored"),
+            (
+                "local t = {} t.me = {t} return t",
+                "Data.me[1]: a table that contains itself cannot \
+                be stored",
+            ),
+            (
+                "return {s = '\\255'}",
+                "Data.s: a text that is no valid UTF-8 (at byte 1) cannot be \
+                stored",
+            ),
             (
                 "return {['\\237\\160\\128'] = 1}",
-                "Data[\"\u{fffd}\u{fffd}\u{fffd}\"]: a text that is no valid UTF-8 (at byte 1) cannot be stored",
+                "Data[\"\u{fffd}\u{fffd}\u{fffd}\"]: a text that is no valid UTF-8 (at byte 1) \
+                    cannot be stored",
             ),
             ("return {c = coroutine.create(print)}", "Data.c: a thread cannot be stored"),
             (
                 "return {x = {['$serde_json::private::RawValue'] = '1'}}",
-                "Data.x[\"$serde_json::private::RawValue\"]: a member must not have this name, which JSON's readers in Rust keep for themselves",
+                "Data.x[\"$serde_json::private::RawValue\"]: a member must not have this name, \
+                    which JSON's readers in Rust keep for themselves",
             ),
-            ("return {s = string.rep('x', 4194304)}", "Data: it is too large: size=`4194312` limit=`4194304`"),
+            (
+                "return {s = string.rep('x', 4194304)}",
+                "Data: it is too large: size=`4194312` \
+                limit=`4194304`",
+            ),
         ];
         for (source, problem) in cases {
             assert_eq!(json(source).expect_err(source), problem);
@@ -154,16 +199,35 @@ mod tests {
 
     #[test]
     fn depth_and_size_are_those_of_the_rule() {
-        let nested = |depth: usize| format!("local t = {{}} for _ = 2, {depth} do t = {{t}} end return t");
+        let nested = |depth: usize| {
+            format!(
+                "local t = {{}} for _ = 2, {depth} do t = {{t}} end \
+            return t"
+            )
+        };
         assert!(json(&nested(MAX_DEPTH)).is_ok());
         let deep = json(&nested(MAX_DEPTH + 1)).expect_err("too deep");
-        assert_eq!(deep, format!("Data{}: {}", "[1]".repeat(MAX_DEPTH), storable::Problem::TooDeep { limit: MAX_DEPTH }));
+        assert_eq!(
+            deep,
+            format!(
+                "Data{}: {}",
+                "[1]".repeat(MAX_DEPTH),
+                storable::Problem::TooDeep { limit: MAX_DEPTH }
+            )
+        );
         let buffer = nested(MAX_DEPTH + 1).replace("local t = {}", "local t = buffer.create(1)");
         assert!(json(&buffer).expect_err("a buffer is an object").contains("nest too deep"));
         let large = |bytes: usize| format!("return {{string.rep('x', {})}}", bytes - 4);
         assert!(json(&large(MAX_DATA_BYTES)).is_ok());
-        assert!(json(&large(MAX_DATA_BYTES + 1)).expect_err("too large").starts_with("Data: it is too large: size=`4194305`"));
-        let endless = json("local t = {'x'} for _ = 1, 90 do t = {t, t} end return t").expect_err("too large");
+        assert!(json(&large(MAX_DATA_BYTES + 1)).expect_err("too large").starts_with(
+            "Data: it is \
+            too large: size=`4194305`"
+        ));
+        let endless = json(
+            "local t = {'x'} for _ = 1, 90 do t = {t, t} end return \
+            t",
+        )
+        .expect_err("too large");
         assert!(endless.starts_with("Data: it is too large: size=`5242"), "{endless}");
     }
 

@@ -1,7 +1,9 @@
-//! What was stored and a table cannot hold: numbers beyond a double, `null`, and that an empty table was an object.
+//! What was stored and a table cannot hold: numbers beyond a double, `null`, and that an empty
+//! table was an object.
 //!
-//! It is noted beside the table that it was read into, by its key, as the text that it had. The note lives as long as the table and
-//! is out of the scripts' reach. A script sees nothing of it: it finds the nearest double, or nil, or an empty table.
+//! It is noted beside the table that it was read into, by its key, as the text that it had. The
+//! note lives as long as the table and is out of the scripts' reach. A script sees nothing of it:
+//! it finds the nearest double, or nil, or an empty table.
 
 use mlua::{Lua, LuaString, Table, Value};
 
@@ -105,7 +107,12 @@ pub(super) fn absent(notes: &Table) -> Absent {
 
 impl Absent {
     fn at(&mut self, position: f64) {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a reader has counted it")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a reader has \
+            counted it"
+        )]
         let position = position as usize;
         self.last_position = self.last_position.max(position);
     }

@@ -12,7 +12,9 @@ use super::{exact, notes};
 pub(crate) fn decode(lua: &Lua, json: &str) -> Result<Value, String> {
     let mut reader = serde_json::Deserializer::from_str(json);
     let texts = exact::Texts::of(json);
-    let value = Reader { lua, texts: &texts }.deserialize(&mut reader).map_err(|error| error.to_string())?;
+    let value = Reader { lua, texts: &texts }
+        .deserialize(&mut reader)
+        .map_err(|error| error.to_string())?;
     reader.end().map_err(|error| error.to_string())?;
     Ok(value)
 }

@@ -8,14 +8,21 @@ use profilestore::storable::{self, Limits};
 
 use super::{Problem, Unstorable, exact, notes};
 
-/// What `HttpService` writes: as deep as its readers go, and more than any store takes, so that a game can look how large its data is.
+/// What `HttpService` writes: as deep as its readers go, and more than any store takes, so that a
+/// game can look how large its data is.
 const TEXT: Limits = Limits { bytes: 8 << 20, depth: 127 };
 
 /// How far beyond the limit a value is written, only to tell how large it is.
 const BEYOND: usize = 1 << 20;
 
-/// JSON of a value that is to be stored, as large and as deep as `limits` allow. `name` is what paths in errors begin with.
-pub(crate) fn encode(lua: &Lua, name: &str, value: &Value, limits: Limits) -> Result<String, Unstorable> {
+/// JSON of a value that is to be stored, as large and as deep as `limits` allow. `name` is what
+/// paths in errors begin with.
+pub(crate) fn encode(
+    lua: &Lua,
+    name: &str,
+    value: &Value,
+    limits: Limits,
+) -> Result<String, Unstorable> {
     written(name, value, limits, notes::all(lua).ok().flatten())
 }
 
@@ -24,14 +31,27 @@ pub(crate) fn encode_seen(name: &str, value: &Value) -> Result<String, Unstorabl
     written(name, value, TEXT, None)
 }
 
-fn written(name: &str, value: &Value, limits: Limits, notes: Option<Table>) -> Result<String, Unstorable> {
-    let mut writer = Writer { limits, out: Vec::with_capacity(256), path: Vec::new(), tables: Vec::new(), notes };
+fn written(
+    name: &str,
+    value: &Value,
+    limits: Limits,
+    notes: Option<Table>,
+) -> Result<String, Unstorable> {
+    let mut writer = Writer {
+        limits,
+        out: Vec::with_capacity(256),
+        path: Vec::new(),
+        tables: Vec::new(),
+        notes,
+    };
     let written = writer.value(value).and_then(|()| writer.check_size());
     match written {
         // All of it was checked to be UTF-8 when it was written.
         Ok(()) => Ok(String::from_utf8(writer.out).expect("JSON is text")),
         // The size is that of the whole.
-        Err(problem @ Problem::Rule(storable::Problem::TooLarge { .. })) => Err(Unstorable { path: name.to_owned(), problem }),
+        Err(problem @ Problem::Rule(storable::Problem::TooLarge { .. })) => {
+            Err(Unstorable { path: name.to_owned(), problem })
+        }
         Err(problem) => Err(Unstorable { path: path_text(name, &writer.path), problem }),
     }
 }
@@ -85,7 +105,9 @@ impl Writer {
         }
         match value {
             Value::Nil => self.out.extend_from_slice(b"null"),
-            Value::Boolean(value) => self.out.extend_from_slice(if *value { b"true" } else { b"false" }),
+            Value::Boolean(value) => {
+                self.out.extend_from_slice(if *value { b"true" } else { b"false" })
+            }
             Value::Integer(value) => self.json(value)?,
             Value::Number(value) => self.number(*value)?,
             Value::String(value) => self.text(value)?,
@@ -109,11 +131,16 @@ impl Writer {
     /// One table more around what is written next.
     fn check_depth(&self) -> Result<(), Problem> {
         let limit = self.limits.depth;
-        if self.tables.len() < limit { Ok(()) } else { Err(storable::Problem::TooDeep { limit }.into()) }
+        if self.tables.len() < limit {
+            Ok(())
+        } else {
+            Err(storable::Problem::TooDeep { limit }.into())
+        }
     }
 
     fn json(&mut self, value: &impl serde::Serialize) -> Result<(), Problem> {
-        serde_json::to_writer(&mut self.out as &mut dyn io::Write, value).map_err(|error| script(error.to_string()))
+        serde_json::to_writer(&mut self.out as &mut dyn io::Write, value)
+            .map_err(|error| script(error.to_string()))
     }
 
     fn number(&mut self, value: f64) -> Result<(), Problem> {
@@ -125,7 +152,12 @@ impl Writer {
     }
 
     /// A value of a table, about which `notes` may know more than the script.
-    fn member(&mut self, notes: Option<&Table>, key: impl FnOnce() -> Value, value: &Value) -> Result<(), Problem> {
+    fn member(
+        &mut self,
+        notes: Option<&Table>,
+        key: impl FnOnce() -> Value,
+        value: &Value,
+    ) -> Result<(), Problem> {
         let double = match value {
             Value::Number(double) => Some(*double),
             Value::Integer(whole) => Some(*whole as f64),
@@ -176,12 +208,19 @@ impl Writer {
                 Value::String(key) => named.push((key, value)),
                 Value::Integer(position) => positions.add(position as f64),
                 Value::Number(position) => positions.add(position),
-                other => return Err(script(format!("a key that is a {} cannot be stored", other.type_name()))),
+                other => {
+                    return Err(script(format!(
+                        "a key that is a {} cannot be \
+                    stored",
+                        other.type_name()
+                    )));
+                }
             }
         }
         let read = notes.as_ref().map(notes::absent).unwrap_or_default();
         if positions.count == 0 && (!named.is_empty() || read.is_object()) {
-            let gone = read.names.into_iter().filter(|name| matches!(table.raw_get(name), Ok(Value::Nil)));
+            let gone =
+                read.names.into_iter().filter(|name| matches!(table.raw_get(name), Ok(Value::Nil)));
             named.extend(gone.map(|name| (name, Value::Nil)));
             return self.object(notes.as_ref(), named);
         }
@@ -189,9 +228,16 @@ impl Writer {
             return Err(script("a table with both numbers and texts as keys cannot be stored"));
         }
         // Where a list had `null`, the script may leave gaps.
-        let length = if read.last_position == 0 { table.raw_len() } else { positions.last.max(read.last_position) };
+        let length = if read.last_position == 0 {
+            table.raw_len()
+        } else {
+            positions.last.max(read.last_position)
+        };
         if positions.odd || (read.last_position == 0 && length != positions.count) {
-            return Err(script("a list with gaps, or with keys that are no positions, cannot be stored"));
+            return Err(script(
+                "a list with gaps, or with keys that are no positions, cannot be \
+                stored",
+            ));
         }
         self.list(table, notes.as_ref(), length)
     }
@@ -211,7 +257,11 @@ impl Writer {
         Ok(())
     }
 
-    fn object(&mut self, notes: Option<&Table>, named: Vec<(LuaString, Value)>) -> Result<(), Problem> {
+    fn object(
+        &mut self,
+        notes: Option<&Table>,
+        named: Vec<(LuaString, Value)>,
+    ) -> Result<(), Problem> {
         let bytes: Vec<BorrowedBytes> = named.iter().map(|(key, _)| key.as_bytes()).collect();
         let mut order: Vec<usize> = (0..named.len()).collect();
         order.sort_unstable_by(|a, b| bytes[*a].cmp(&bytes[*b]));
@@ -234,7 +284,11 @@ impl Writer {
 
 fn utf8(bytes: &[u8]) -> Result<&str, Problem> {
     let wrong = |error: std::str::Utf8Error| {
-        script(format!("a text that is no valid UTF-8 (at byte {}) cannot be stored", error.valid_up_to() + 1))
+        script(format!(
+            "a text that is no valid UTF-8 (at byte {}) cannot be \
+            stored",
+            error.valid_up_to() + 1
+        ))
     };
     std::str::from_utf8(bytes).map_err(wrong)
 }
@@ -252,7 +306,12 @@ impl Positions {
     fn add(&mut self, position: f64) {
         self.count += 1;
         if position.fract() == 0.0 && (1.0..9e15).contains(&position) {
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is whole and within the range")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "it is \
+                whole and within the range"
+            )]
             let position = position as usize;
             self.last = self.last.max(position);
         } else {

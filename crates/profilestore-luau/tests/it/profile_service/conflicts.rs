@@ -64,7 +64,18 @@ fn a_handler_decides_at_each_attempt() {
             profile = store:LoadProfileAsync('p', function() return 'ForceLoad' end)
             print('loaded', profile.MetaData.SessionLoadCount)
         end");
-    assert_eq!(printed, ["2 asked 0 string 0", "2 asked 0 string 7", "2 asked 0 string 14", "2 nil", "1 released", "2 loaded 2"]);
+    assert_eq!(
+        printed,
+        [
+            "2 asked 0 string 0",
+            "2 asked 0 string 7",
+            "2 asked 0 string \
+        14",
+            "2 nil",
+            "1 released",
+            "2 loaded 2"
+        ]
+    );
 }
 
 #[test]

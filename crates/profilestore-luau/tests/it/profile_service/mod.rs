@@ -1,4 +1,5 @@
-//! The module ProfileService: what both editions of its documentation promise, live and mock, and what games can observe beyond that.
+//! The module ProfileService: what both editions of its documentation promise, live and mock, and
+//! what games can observe beyond that.
 
 mod conflicts;
 mod profiles;
@@ -10,8 +11,9 @@ use profilestore_luau::GameBuilder;
 
 use crate::{Ran, run};
 
-/// What the scripts begin with. `Store(index, template)` makes a store, `at(seconds)` waits until a time that all servers share,
-/// `fails(text, function, ...)` demands an error, `server` is this server's number where there are several.
+/// What the scripts begin with. `Store(index, template)` makes a store, `at(seconds)` waits until a
+/// time that all servers share, `fails(text, function, ...)` demands an error, `server` is this
+/// server's number where there are several.
 fn prelude(mock: bool, servers: usize) -> String {
     let which = if mock { ".Mock" } else { "" };
     let role = if servers > 1 {
@@ -40,7 +42,12 @@ fn prelude(mock: bool, servers: usize) -> String {
     prelude.split_whitespace().collect::<Vec<_>>().join(" ") + " "
 }
 
-fn play(mock: bool, servers: usize, source: &str, set: impl FnOnce(GameBuilder) -> GameBuilder) -> Ran {
+fn play(
+    mock: bool,
+    servers: usize,
+    source: &str,
+    set: impl FnOnce(GameBuilder) -> GameBuilder,
+) -> Ran {
     run(&(prelude(mock, servers) + source), |game| set(game.servers(servers)))
 }
 
@@ -61,5 +68,14 @@ fn both(source: &str) -> Vec<String> {
 /// Runs a script on two servers; what it printed begins with the server's own number.
 #[track_caller]
 fn two(source: &str) -> Vec<String> {
-    play(false, 2, &format!("local say = print local function print(...) say(server, ...) end {source}"), |game| game).succeeded()
+    play(
+        false,
+        2,
+        &format!(
+            "local say = print local function print(...) say(server, ...) end \
+        {source}"
+        ),
+        |game| game,
+    )
+    .succeeded()
 }

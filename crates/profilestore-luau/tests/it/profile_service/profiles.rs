@@ -112,7 +112,16 @@ fn a_release_calls_its_listeners_in_order_and_what_they_change_is_saved() {
     );
     assert_eq!(
         printed,
-        ["release 0 string false", "returned false", "hop nil", "tags", "info", "late release nil nil", "late hop"]
+        [
+            "release 0 string false",
+            "returned false",
+            "hop nil",
+            "tags",
+            "info",
+            "late release nil \
+            nil",
+            "late hop"
+        ]
     );
 }
 
@@ -166,7 +175,13 @@ fn identify_names_store_scope_and_key() {
         "print(Store({ Name = 'GameData', Scope = 'Live' }):LoadProfileAsync('Player_2312310'):Identify())
         print(Store('GameData'):LoadProfileAsync('k'):Identify())",
     );
-    assert_eq!(printed, [r#"[Store:"GameData";Scope:"Live";Key:"Player_2312310"]"#, r#"[Store:"GameData";Key:"k"]"#]);
+    assert_eq!(
+        printed,
+        [
+            r#"[Store:"GameData";Scope:"Live";Key:"Player_2312310"]"#,
+            r#"[Store:"GameData";Key:"k"]"#
+        ]
+    );
 }
 
 #[test]
@@ -239,7 +254,13 @@ fn data_that_cannot_be_stored_is_told_with_its_path_and_nothing_stored_is_lost()
     );
     assert!(ran.report.is_success(), "{:?}", ran.recorder);
     let printed = ran.recorder.texts(Line::Print);
-    assert!(printed[0].starts_with("PlayerData p") && printed[0].contains("Data.bad[1]"), "{printed:?}");
+    assert!(
+        printed[0].starts_with(
+            "PlayerData \
+        p"
+        ) && printed[0].contains("Data.bad[1]"),
+        "{printed:?}"
+    );
 }
 
 #[test]
@@ -262,5 +283,15 @@ fn a_server_that_closes_is_locked_from_the_beginning_and_releases_what_is_loaded
         |game| game,
     );
     let printed = ran.succeeded();
-    assert_eq!(printed, ["false", "release true false true", "closing true false nil", "nil false nil", "hop ready"]);
+    assert_eq!(
+        printed,
+        [
+            "false",
+            "release true false true",
+            "closing true false nil",
+            "nil false \
+        nil",
+            "hop ready"
+        ]
+    );
 }

@@ -9,7 +9,8 @@ const FRAME: f64 = 1000.0 / 60.0;
 /// What the script measured, in milliseconds, on two servers at a latency.
 #[track_caller]
 fn measured(ms: u64, source: &str) -> Vec<f64> {
-    let printed = play(false, 2, source, |game| game.latency(Duration::from_millis(ms))).succeeded();
+    let printed =
+        play(false, 2, source, |game| game.latency(Duration::from_millis(ms))).succeeded();
     printed.iter().map(|line| line.parse::<f64>().expect("a number") * 1000.0).collect()
 }
 
@@ -111,7 +112,8 @@ fn a_crashed_servers_profile_is_there_after_its_lease() {
         assert(profile.Data.n == 1)
         print(os.clock() - began)
     end";
-    let ran = play(false, 2, source, |game| game.players("server1:crash@110s".parse().expect("a plan")));
+    let ran =
+        play(false, 2, source, |game| game.players("server1:crash@110s".parse().expect("a plan")));
     let printed = ran.succeeded();
     let took: f64 = printed[0].parse().expect("seconds");
     assert!(took <= 21.5, "{took}");

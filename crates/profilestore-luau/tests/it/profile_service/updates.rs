@@ -35,7 +35,16 @@ fn an_update_is_active_then_locked_then_cleared() {
     );
     assert_eq!(
         printed,
-        ["in the handler 1:5 2:6", "sent 1:5 2:6", "active 1 5", "active 2 6", "locked 1 5", "locked 2 6", "11 0 0"]
+        [
+            "in the handler 1:5 2:6",
+            "sent 1:5 \
+            2:6",
+            "active 1 5",
+            "active 2 6",
+            "locked 1 5",
+            "locked 2 6",
+            "11 0 0"
+        ]
     );
 }
 
@@ -91,7 +100,14 @@ fn active_updates_are_changed_and_cleared_and_locked_ones_are_not() {
     );
     assert_eq!(
         printed,
-        ["1:10 4:40 / 3:3", "changed 1 10", "changed 4 40", "1:10 4:40 / 3:3", "2 one that is not locked is not cleared"]
+        [
+            "1:10 4:40 / 3:3",
+            "changed 1 10",
+            "changed 4 40",
+            "1:10 4:40 / 3:3",
+            "2 one that is not \
+            locked is not cleared"
+        ]
     );
 }
 

@@ -22,9 +22,19 @@ fn a_profile_is_handed_over_with_its_last_changes() {
         at(10)",
     );
     // The two servers' lines of one moment may come in either order.
-    let got = printed.iter().position(|line| line.starts_with("2 got")).expect("it was handed over");
+    let got =
+        printed.iter().position(|line| line.starts_with("2 got")).expect("it was handed over");
     assert_eq!(printed.remove(got), "2 got 2 true 2 true");
-    assert_eq!(printed, ["1 save true", "1 last External true", "1 end false", "1 after 2 true false"]);
+    assert_eq!(
+        printed,
+        [
+            "1 save true",
+            "1 last External true",
+            "1 end false",
+            "1 after 2 true \
+        false"
+        ]
+    );
 }
 
 #[test]

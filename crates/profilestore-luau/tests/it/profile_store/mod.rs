@@ -1,4 +1,5 @@
-//! The module ProfileStore: what its documentation promises, live and mock, and what games can observe beyond that.
+//! The module ProfileStore: what its documentation promises, live and mock, and what games can
+//! observe beyond that.
 
 mod conflicts;
 mod messages;
@@ -13,12 +14,14 @@ use profilestore_luau::GameBuilder;
 
 use crate::{Ran, run};
 
-/// What the scripts begin with. `Store(name, template)` makes a store, `server` is this server's number where there are several,
-/// `at(seconds)` waits until a time that all servers share, `fails(text, function, ...)` demands an error.
+/// What the scripts begin with. `Store(name, template)` makes a store, `server` is this server's
+/// number where there are several, `at(seconds)` waits until a time that all servers share,
+/// `fails(text, function, ...)` demands an error.
 fn prelude(mock: bool, servers: usize) -> String {
     let which = if mock { ".Mock" } else { "" };
     let role = if servers > 1 {
-        "local role = ProfileStore.New('Roles'):StartSessionAsync('role') server = role.SessionLoadCount role:EndSession()"
+        "local role = ProfileStore.New('Roles'):StartSessionAsync('role') server = \
+            role.SessionLoadCount role:EndSession()"
     } else {
         ""
     };
@@ -37,7 +40,12 @@ fn prelude(mock: bool, servers: usize) -> String {
     prelude.split_whitespace().collect::<Vec<_>>().join(" ") + " "
 }
 
-fn play(mock: bool, servers: usize, source: &str, set: impl FnOnce(GameBuilder) -> GameBuilder) -> Ran {
+fn play(
+    mock: bool,
+    servers: usize,
+    source: &str,
+    set: impl FnOnce(GameBuilder) -> GameBuilder,
+) -> Ran {
     run(&(prelude(mock, servers) + source), |game| set(game.servers(servers)))
 }
 
@@ -58,5 +66,14 @@ fn both(source: &str) -> Vec<String> {
 /// Runs a script on two servers; what it printed is marked with the server's own number.
 #[track_caller]
 fn two(source: &str) -> Vec<String> {
-    play(false, 2, &format!("local say = print local function print(...) say(server, ...) end {source}"), |game| game).succeeded()
+    play(
+        false,
+        2,
+        &format!(
+            "local say = print local function print(...) say(server, ...) end \
+        {source}"
+        ),
+        |game| game,
+    )
+    .succeeded()
 }

@@ -39,11 +39,13 @@ impl StorePlan for LostAnswers {
     }
 }
 
-/// A store whose connection is cut at some second of the game and opened again at another. A server's clock begins about then at 100.
+/// A store whose connection is cut at some second of the game and opened again at another. A
+/// server's clock begins about then at 100.
 fn cut(from: u64, to: u64) -> impl FnOnce(GameBuilder) -> GameBuilder {
     move |game| {
         game.store(move |env| {
-            let store = FaultyStore::new(Arc::new(MemoryStore::new(env.clone())), LostAnswers::default());
+            let store =
+                FaultyStore::new(Arc::new(MemoryStore::new(env.clone())), LostAnswers::default());
             let line = store.line().clone();
             tokio::spawn(async move {
                 tokio::time::sleep(Duration::from_secs(from)).await;

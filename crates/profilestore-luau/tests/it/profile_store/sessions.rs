@@ -34,8 +34,17 @@ fn a_session_saves_and_ends() {
         local view = store:GetAsync('a')
         assert(view.Data.Coins == 7 and view.Data.Late and view.Session == nil and view.SessionLoadCount == 1)",
     );
-    let expected =
-        ["save true", "called", "after 6 true true", "save true", "last Manual true", "end false", "ended", "after 7 true true"];
+    let expected = [
+        "save true",
+        "called",
+        "after 6 true true",
+        "save true",
+        "last Manual \
+            true",
+        "end false",
+        "ended",
+        "after 7 true true",
+    ];
     assert_eq!(printed, expected);
 }
 
@@ -143,7 +152,10 @@ fn of_starts_at_the_same_time_the_last_one_gets_the_profile() {
     );
     assert_eq!(printed.len(), 3);
     assert!(printed.contains(&"3 1".to_owned()), "{printed:?}");
-    assert!(printed.contains(&"1 false".to_owned()) && printed.contains(&"2 false".to_owned()), "{printed:?}");
+    assert!(
+        printed.contains(&"1 false".to_owned()) && printed.contains(&"2 false".to_owned()),
+        "{printed:?}"
+    );
 }
 
 #[test]
@@ -214,7 +226,12 @@ fn saving_is_for_active_sessions_only() {
     assert!(ran.report.is_success(), "{:?}", ran.recorder);
     let warnings = ran.recorder.texts(profilestore_luau::Line::Warn);
     assert!(
-        warnings.len() == 1 && warnings[0].starts_with("[ProfileStore]: ") && warnings[0].contains("inactive"),
+        warnings.len() == 1
+            && warnings[0].starts_with(
+                "[ProfileStore]: \
+            "
+            )
+            && warnings[0].contains("inactive"),
         "{warnings:?}"
     );
 }
@@ -311,13 +328,21 @@ fn an_operators_edit_changes_the_tables_that_the_script_has() {
         game.store(|env| {
             let store: Arc<dyn DataStore> = Arc::new(MemoryStore::new(env.clone()));
             let messenger = LocalMessenger::new();
-            let builder = GameServer::builder(store.clone()).messenger(messenger.clone()).env(env.clone());
+            let builder =
+                GameServer::builder(store.clone()).messenger(messenger.clone()).env(env.clone());
             tokio::spawn(async move {
                 tokio::time::sleep(Duration::from_secs(20)).await;
                 let server = builder.start().await.expect("a server");
                 let key = ProfileKey::new("Players", "global", "k").expect("a key");
-                let edit = Edit::new().increase("/Coins", 5.into()).expect("an edit").remove("/Items/Sword").expect("an edit");
-                server.operator(Attribution::new("ann")).edit(&key, &edit).await.expect("it is applied");
+                let edit = Edit::new()
+                    .increase("/Coins", 5.into())
+                    .expect("an edit")
+                    .remove("/Items/Sword")
+                    .expect("an edit");
+                server.operator(Attribution::new("ann")).edit(&key, &edit).await.expect(
+                    "it is \
+                    applied",
+                );
                 assert!(server.shutdown().await.is_complete());
             });
             Ok((store, Arc::new(messenger)))

@@ -30,8 +30,22 @@ fn signals_have_their_four_methods_and_call_the_newest_listener_first() {
         signal:Fire(5)
         task.wait(10)",
     );
-    let expected =
-        ["once", "b", "a", "b", "b later", "b later", "b", "waited true", "b later", "fired 5", "b", "b later", "fired nil", "b"];
+    let expected = [
+        "once",
+        "b",
+        "a",
+        "b",
+        "b later",
+        "b later",
+        "b",
+        "waited true",
+        "b later",
+        "fired 5",
+        "b",
+        "b later",
+        "fired nil",
+        "b",
+    ];
     assert_eq!(printed, expected);
 }
 
@@ -87,7 +101,17 @@ fn shutting_down_saves_with_its_reason() {
         profile.OnAfterSave:Connect(function(data) print('after', data.Last) end)
         assert(ProfileStore.IsClosing == false)",
     );
-    assert_eq!(printed, ["save true", "last Shutdown true", "end false", "nil nil false false", "after true"]);
+    assert_eq!(
+        printed,
+        [
+            "save true",
+            "last Shutdown true",
+            "end false",
+            "nil nil false \
+        false",
+            "after true"
+        ]
+    );
 }
 
 #[test]

@@ -28,7 +28,10 @@ impl StorePlan for Latency {
 fn with_latency(ms: u64) -> impl FnOnce(GameBuilder) -> GameBuilder {
     move |game| {
         game.store(move |env| {
-            let store = FaultyStore::new(Arc::new(MemoryStore::new(env.clone())), Latency(Duration::from_millis(ms)));
+            let store = FaultyStore::new(
+                Arc::new(MemoryStore::new(env.clone())),
+                Latency(Duration::from_millis(ms)),
+            );
             Ok((Arc::new(store), Arc::new(LocalMessenger::new())))
         })
     }

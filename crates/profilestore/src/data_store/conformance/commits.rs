@@ -5,7 +5,10 @@ use super::*;
 /// A key that was never used reads as absent, and reading it does not make it.
 pub async fn an_unused_key_is_absent(s: Subject) {
     let key = key("new");
-    assert_eq!(s.state(&key).await, KeyState { inbox: Some(vec![]), ..KeyState::absent(key.clone()) });
+    assert_eq!(
+        s.state(&key).await,
+        KeyState { inbox: Some(vec![]), ..KeyState::absent(key.clone()) }
+    );
     let (_, state) = s.store.read_one(&key, Returning::HEAD).await.unwrap();
     assert_eq!(state, KeyState::absent(key));
 }
@@ -18,10 +21,19 @@ pub async fn a_first_write_makes_version_1(s: Subject) {
     assert_eq!(reply.now_ms, now);
     assert!(!reply.already_applied);
     let state = &reply.states[0];
-    assert_eq!((state.version, state.epoch, state.created_ms, value(state)), (1, 0, now, Some("one")));
+    assert_eq!(
+        (state.version, state.epoch, state.created_ms, value(state)),
+        (1, 0, now, Some("one"))
+    );
     let head = state.head.as_ref().unwrap();
-    assert_eq!((head.number, head.written_ms, head.stored_ms, head.superseded_ms), (1, now, now, None));
-    assert_eq!((head.cause, head.author.as_str(), head.bytes, head.pinned), (Cause::Save, "tester", 3, false));
+    assert_eq!(
+        (head.number, head.written_ms, head.stored_ms, head.superseded_ms),
+        (1, now, now, None)
+    );
+    assert_eq!(
+        (head.cause, head.author.as_str(), head.bytes, head.pinned),
+        (Cause::Save, "tester", 3, false)
+    );
     assert_eq!(*state, s.state(&key).await);
     s.advance(5);
     let second = s.put(&key, "two").await;
@@ -46,7 +58,10 @@ pub async fn a_write_needs_epoch_and_version(s: Subject) {
     ] {
         let wrong = KeyState { epoch, version, ..now.clone() };
         let conflict = s.conflict(vec![write(&wrong, "x")]).await;
-        assert_eq!((conflict.kind, conflict.state.as_ref(), conflict.server), (kind, Some(&now), None));
+        assert_eq!(
+            (conflict.kind, conflict.state.as_ref(), conflict.server),
+            (kind, Some(&now), None)
+        );
     }
     assert_eq!(s.state(&key).await, now);
     assert_eq!(s.put(&key, "two").await.version, 2);
@@ -78,7 +93,11 @@ pub async fn a_check_writes_nothing(s: Subject) {
         assert_eq!(reply.states[0], s.state(&key).await);
     }
     assert_eq!(s.conflict_kind(vec![check(1)]).await, ConflictKind::Epoch);
-    let state = s.ok(vec![lease(&KeyState::absent(key.clone()), LeaseState::default(), true)]).await.states.remove(0);
+    let state = s
+        .ok(vec![lease(&KeyState::absent(key.clone()), LeaseState::default(), true)])
+        .await
+        .states
+        .remove(0);
     assert_eq!(s.conflict_kind(vec![check(0)]).await, ConflictKind::Epoch);
     assert_eq!(s.ok(vec![check(1)]).await.states, std::slice::from_ref(&state));
     assert_eq!(s.state(&key).await, state);
@@ -117,14 +136,24 @@ pub async fn preconditions_are_judged_before_the_commit(s: Subject) {
     let absent = KeyState::absent(key.clone());
     // The lease raises the epoch first; check and write still name the old one.
     let check = Change::Check { key: key.clone(), epoch: 0 };
-    let reply = s.ok(vec![lease(&absent, held(s.server().await), true), check, write(&absent, "one")]).await;
+    let reply = s
+        .ok(vec![lease(&absent, held(s.server().await), true), check, write(&absent, "one")])
+        .await;
     let state = &reply.states[0];
     assert_eq!((state.epoch, state.version, value(state)), (1, 1, Some("one")));
-    assert_eq!(state.head.as_ref().unwrap().load_count, 3, "a version tells the load count after its commit");
+    assert_eq!(
+        state.head.as_ref().unwrap().load_count,
+        3,
+        "a version tells the load count after \
+        its commit"
+    );
     // A message that this commit appends cannot be locked by it.
     let id = message_id(s.now().await, "m");
     let lock = Change::LockMessage { key: key.clone(), index: 1, revision: 1 };
-    assert_eq!(s.conflict_kind(vec![append(&key, &id, "1"), lock]).await, ConflictKind::MessageGone);
+    assert_eq!(
+        s.conflict_kind(vec![append(&key, &id, "1"), lock]).await,
+        ConflictKind::MessageGone
+    );
     let pin = Change::Pin { key: key.clone(), version: 2, pinned: true };
     assert_eq!(s.conflict_kind(vec![write(state, "two"), pin]).await, ConflictKind::VersionGone);
     // A server that this commit declares dead is alive for its other preconditions.
@@ -137,18 +166,34 @@ pub async fn a_reply_says_what_was_asked_for(s: Subject) {
     let (a, b) = (key("a"), key("b"));
     let (at_a, at_b) = (KeyState::absent(a.clone()), KeyState::absent(b.clone()));
     let id = message_id(s.now().await, "m");
-    let mut commit = s.make(vec![write(&at_b, "b"), append(&b, &id, "1"), write(&at_a, "a"), append(&a, &id, "1")]).await;
+    let mut commit = s
+        .make(vec![
+            write(&at_b, "b"),
+            append(&b, &id, "1"),
+            write(&at_a, "a"),
+            append(&a, &id, "1"),
+        ])
+        .await;
     commit.returning = Returning::HEAD;
     let reply = s.store.commit_one(commit).await.unwrap();
     let keys: Vec<_> = reply.states.iter().map(|state| state.key.clone()).collect();
     assert_eq!(keys, [b.clone(), a.clone()]);
-    assert!(reply.states.iter().all(|state| state.value.is_none() && state.inbox.is_none() && state.head.is_some()));
+    assert!(
+        reply
+            .states
+            .iter()
+            .all(|state| state.value.is_none() && state.inbox.is_none() && state.head.is_some())
+    );
     for (unless, brought) in [(u64::MAX, true), (0, true), (1, false), (2, true)] {
         let returning = Returning { value: false, inbox_unless: Some(unless) };
         let snapshot = s.store.read(&[b.clone(), a.clone()], returning).await.unwrap();
         assert_eq!(snapshot.states.len(), 2);
         for (state, key) in snapshot.states.iter().zip([&b, &a]) {
-            assert_eq!((&state.key, state.value.is_none(), state.inbox.is_some()), (key, true, brought), "unless={unless}");
+            assert_eq!(
+                (&state.key, state.value.is_none(), state.inbox.is_some()),
+                (key, true, brought),
+                "unless={unless}"
+            );
         }
         let check = Change::Check { key: a.clone(), epoch: 0 };
         let mut commit = s.make(vec![check]).await;
@@ -181,7 +226,10 @@ pub async fn a_failed_id_may_come_again(s: Subject) {
     let key = key("p");
     let ahead = KeyState { version: 1, ..KeyState::absent(key.clone()) };
     let commit = s.make(vec![write(&ahead, "two")]).await;
-    assert_eq!(s.store.commit_one(commit.clone()).await.unwrap_err().conflict(), Some(&ConflictKind::Version));
+    assert_eq!(
+        s.store.commit_one(commit.clone()).await.unwrap_err().conflict(),
+        Some(&ConflictKind::Version)
+    );
     s.put(&key, "one").await;
     let reply = s.store.commit_one(commit).await.unwrap();
     assert_eq!((reply.already_applied, reply.states[0].version), (false, 2));
@@ -199,7 +247,11 @@ pub async fn an_aborted_commit_arrives_too_late(s: Subject) {
         assert_eq!(err.conflict(), Some(&ConflictKind::Aborted));
     }
     assert_eq!(s.state(&key).await.version, 0);
-    assert!(s.store.commit_one(abort).await.unwrap().already_applied, "an abort is a commit like others");
+    assert!(
+        s.store.commit_one(abort).await.unwrap().already_applied,
+        "an abort is a commit like \
+        others"
+    );
     s.ok(vec![Change::Abort { commit: late.id }]).await;
     assert_eq!(s.put(&key, "other").await.version, 1);
 }
@@ -225,10 +277,20 @@ pub async fn counters_survive_removal(s: Subject) {
     let key = key("p");
     let absent = KeyState::absent(key.clone());
     let id = message_id(s.now().await, "m");
-    let used = s.ok(vec![write(&absent, "one"), lease(&absent, held(s.server().await), true), append(&key, &id, "1")]).await;
+    let used = s
+        .ok(vec![
+            write(&absent, "one"),
+            lease(&absent, held(s.server().await), true),
+            append(&key, &id, "1"),
+        ])
+        .await;
     let used = &used.states[0];
     let take = Change::RemoveMessage { key: key.clone(), index: 1, receipt: true };
-    let removed = s.ok(vec![remove(used), lease(used, LeaseState::default(), true), take]).await.states.remove(0);
+    let removed = s
+        .ok(vec![remove(used), lease(used, LeaseState::default(), true), take])
+        .await
+        .states
+        .remove(0);
     assert!(!removed.exists() && removed.head.as_ref().unwrap().removed);
     assert_eq!((removed.epoch, removed.version, removed.lease_revision), (2, 2, 2));
     assert_eq!((removed.inbox_revision, removed.last_message), (2, 1));
@@ -237,7 +299,10 @@ pub async fn counters_survive_removal(s: Subject) {
     assert_eq!(s.conflict_kind(vec![write(&absent, "again")]).await, ConflictKind::Epoch);
     let id = message_id(s.now().await, "n");
     let again = s.ok(vec![write(&removed, "again"), append(&key, &id, "1")]).await.states.remove(0);
-    assert_eq!((again.epoch, again.version, again.last_message, again.created_ms), (2, 3, 2, used.created_ms));
+    assert_eq!(
+        (again.epoch, again.version, again.last_message, again.created_ms),
+        (2, 3, 2, used.created_ms)
+    );
     assert!(again.exists());
 }
 
@@ -269,7 +334,9 @@ pub async fn a_commit_for_other_contents_is_refused(s: Subject) {
         let found = commit.incarnation;
         commit.incarnation = Incarnation(Uuid::from_u128(4));
         match s.store.commit_one(commit.clone()).await {
-            Err(StoreError::Replaced { expected, found: told }) => assert_eq!((expected, told), (commit.incarnation, found)),
+            Err(StoreError::Replaced { expected, found: told }) => {
+                assert_eq!((expected, told), (commit.incarnation, found))
+            }
             other => panic!("expected a refusal, found {other:?}"),
         }
     }
@@ -287,10 +354,15 @@ pub async fn a_batch_keeps_its_order(s: Subject) {
     }
     batch.push(s.make(vec![Change::Check { key: key.clone(), epoch: 0 }]).await);
     let replies = s.store.commit(batch).await;
-    let versions: Vec<_> = replies.iter().map(|reply| reply.as_ref().map(|reply| reply.states[0].version).ok()).collect();
+    let versions: Vec<_> = replies
+        .iter()
+        .map(|reply| reply.as_ref().map(|reply| reply.states[0].version).ok())
+        .collect();
     assert_eq!(versions, [Some(1), Some(2), None, Some(3), Some(3)]);
     match &replies[2] {
-        Err(StoreError::Conflict(conflict)) => assert_eq!(conflict.state.as_ref().unwrap().version, 2),
+        Err(StoreError::Conflict(conflict)) => {
+            assert_eq!(conflict.state.as_ref().unwrap().version, 2)
+        }
         other => panic!("expected a conflict, found {other:?}"),
     }
     assert_eq!(value(&s.state(&key).await), Some("three"));
@@ -307,9 +379,13 @@ pub async fn big_values_come_back(s: Subject) {
         *byte = (seed >> 24) as u8;
     }
     let big = Bytes::from(bytes);
-    let change = Write { value: NewValue::Bytes(big.clone()), ..Write::default() }.over(&KeyState::absent(key.clone()));
+    let change = Write { value: NewValue::Bytes(big.clone()), ..Write::default() }
+        .over(&KeyState::absent(key.clone()));
     let state = s.ok(vec![change]).await.states.remove(0);
-    assert_eq!((state.head.as_ref().unwrap().bytes, state.value.as_ref()), (big.len() as u64, Some(&big)));
+    assert_eq!(
+        (state.head.as_ref().unwrap().bytes, state.value.as_ref()),
+        (big.len() as u64, Some(&big))
+    );
     assert_eq!(s.state(&key).await.value, Some(big));
     let empty = s.put(&key, "").await;
     assert_eq!((value(&empty), empty.exists()), (Some(""), true));
@@ -326,7 +402,9 @@ pub async fn one_of_many_writers_wins(s: Subject) {
         let mut tasks = tokio::task::JoinSet::new();
         for task in 0..16 {
             let (s, state) = (s.clone(), state.clone());
-            tasks.spawn(async move { s.commit(vec![write(&state, &task.to_string())]).await.map(|_| task) });
+            tasks.spawn(async move {
+                s.commit(vec![write(&state, &task.to_string())]).await.map(|_| task)
+            });
         }
         let mut winners = Vec::new();
         while let Some(done) = tasks.join_next().await {

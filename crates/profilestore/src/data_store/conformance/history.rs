@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::data_store::{
-    DAY_MS, Imported, KeyFilter, KeyQuery, Order, Retention, SweepReport, VersionInfo, VersionQuery, VersionRef,
+    DAY_MS, Imported, KeyFilter, KeyQuery, Order, Retention, SweepReport, VersionInfo,
+    VersionQuery, VersionRef,
 };
 
 const MONTH: Retention = Retention { history_ms: 30 * DAY_MS };
@@ -38,7 +39,14 @@ impl Subject {
 }
 
 fn query(key: &ProfileKey) -> VersionQuery {
-    VersionQuery { key: key.clone(), order: Order::Ascending, from_ms: None, to_ms: None, after: None, limit: 100 }
+    VersionQuery {
+        key: key.clone(),
+        order: Order::Ascending,
+        from_ms: None,
+        to_ms: None,
+        after: None,
+        limit: 100,
+    }
 }
 
 fn numbers(infos: &[VersionInfo]) -> Vec<u64> {
@@ -88,7 +96,8 @@ pub async fn special_versions_are_kept(s: Subject) {
     assert_eq!(s.kept(&asked).await, [1, 3]);
 
     let sealed = key("sealed");
-    s.ok(vec![Write { seal: true, ..Write::of("1") }.over(&KeyState::absent(sealed.clone()))]).await;
+    s.ok(vec![Write { seal: true, ..Write::of("1") }.over(&KeyState::absent(sealed.clone()))])
+        .await;
     s.put(&sealed, "2").await;
     s.put(&sealed, "3").await;
     assert_eq!(s.kept(&sealed).await, [1, 3], "a seal holds for its version only");
@@ -118,7 +127,10 @@ pub async fn special_versions_are_kept(s: Subject) {
     s.put(&removed, "3").await;
     assert_eq!(s.kept(&removed).await, [2, 3]);
     let tombstone = s.store.version(&removed, &VersionRef::Number(2)).await.unwrap().unwrap();
-    assert_eq!((tombstone.info.removed, tombstone.info.cause, tombstone.value), (true, Cause::Remove, None));
+    assert_eq!(
+        (tombstone.info.removed, tombstone.info.cause, tombstone.value),
+        (true, Cause::Remove, None)
+    );
 
     let pinned = key("pinned");
     s.put(&pinned, "1").await;
@@ -137,14 +149,17 @@ pub async fn imports_bring_their_times_and_labels(s: Subject) {
     let key = key("p");
     s.next_hour().await;
     let now = s.now().await;
-    let imported =
-        |written_ms, label: Option<&str>| Some(Imported { written_ms, created_ms: 1000, label: label.map(str::to_owned) });
-    let first = Write { imported: imported(2000, Some("v-a")), cause: Cause::Import, ..Write::of("1") };
+    let imported = |written_ms, label: Option<&str>| {
+        Some(Imported { written_ms, created_ms: 1000, label: label.map(str::to_owned) })
+    };
+    let first =
+        Write { imported: imported(2000, Some("v-a")), cause: Cause::Import, ..Write::of("1") };
     let state = s.ok(vec![first.over(&KeyState::absent(key.clone()))]).await.states.remove(0);
     assert_eq!(state.created_ms, 1000);
     let head = state.head.as_ref().unwrap();
     assert_eq!((head.written_ms, head.stored_ms, head.label.as_deref()), (2000, now, Some("v-a")));
-    let second = Write { imported: imported(3000, Some("v-b")), cause: Cause::Import, ..Write::of("2") };
+    let second =
+        Write { imported: imported(3000, Some("v-b")), cause: Cause::Import, ..Write::of("2") };
     let state = s.ok(vec![second.over(&state)]).await.states.remove(0);
     s.ok(vec![write(&state, "3")]).await;
     s.put(&key, "4").await;
@@ -153,7 +168,11 @@ pub async fn imports_bring_their_times_and_labels(s: Subject) {
         let found = s.store.version(&key, &VersionRef::Label(label.into())).await.unwrap();
         assert_eq!(found.map(|version| version.info.number), number, "{label}");
     }
-    let infos = s.store.versions(&VersionQuery { from_ms: Some(2001), to_ms: Some(3000), ..query(&key) }).await.unwrap();
+    let infos = s
+        .store
+        .versions(&VersionQuery { from_ms: Some(2001), to_ms: Some(3000), ..query(&key) })
+        .await
+        .unwrap();
     assert_eq!(numbers(&infos), [2]);
     // A history that came in at once stays for the whole retention, counted from the import.
     s.advance(30 * DAY_MS);
@@ -181,11 +200,18 @@ pub async fn versions_are_listed_in_pages(s: Subject) {
     assert_eq!(list(VersionQuery { limit: 3, ..all.clone() }).await, [1, 2, 3]);
     assert_eq!(list(VersionQuery { limit: 3, after: Some(3), ..all.clone() }).await, [4, 5, 6]);
     assert_eq!(list(VersionQuery { limit: 3, after: Some(6), ..all.clone() }).await, [7]);
-    assert_eq!(list(VersionQuery { limit: 3, after: Some(7), ..all.clone() }).await, Vec::<u64>::new());
+    assert_eq!(
+        list(VersionQuery { limit: 3, after: Some(7), ..all.clone() }).await,
+        Vec::<u64>::new()
+    );
     assert_eq!(list(VersionQuery { limit: 3, ..back.clone() }).await, [7, 6, 5]);
     assert_eq!(list(VersionQuery { limit: 3, after: Some(5), ..back.clone() }).await, [4, 3, 2]);
     assert_eq!(list(VersionQuery { limit: 0, ..all.clone() }).await, Vec::<u64>::new());
-    let between = |query: VersionQuery| VersionQuery { from_ms: Some(times[1]), to_ms: Some(times[4]), ..query };
+    let between = |query: VersionQuery| VersionQuery {
+        from_ms: Some(times[1]),
+        to_ms: Some(times[4]),
+        ..query
+    };
     assert_eq!(list(between(all.clone())).await, [2, 3, 4, 5]);
     assert_eq!(list(between(back.clone())).await, [5, 4, 3, 2]);
     assert_eq!(list(VersionQuery { limit: 2, after: Some(4), ..between(back) }).await, [3, 2]);
@@ -203,13 +229,19 @@ pub async fn only_kept_versions_are_pinned(s: Subject) {
     let before = s.state(&key).await;
     for gone in [0, 1, 3] {
         let conflict = s.conflict(vec![pin(&key, gone, true)]).await;
-        assert_eq!((conflict.kind, conflict.state.as_ref()), (ConflictKind::VersionGone, Some(&before)));
+        assert_eq!(
+            (conflict.kind, conflict.state.as_ref()),
+            (ConflictKind::VersionGone, Some(&before))
+        );
     }
     let reply = s.ok(vec![pin(&key, 2, true)]).await;
     assert!(reply.states[0].head.as_ref().unwrap().pinned);
     s.put(&key, "3").await;
     let listed = s.store.versions(&query(&key)).await.unwrap();
-    assert_eq!(listed.iter().map(|info| (info.number, info.pinned)).collect::<Vec<_>>(), [(2, true), (3, false)]);
+    assert_eq!(
+        listed.iter().map(|info| (info.number, info.pinned)).collect::<Vec<_>>(),
+        [(2, true), (3, false)]
+    );
     s.ok(vec![pin(&key, 2, false)]).await;
     assert!(!s.store.version(&key, &VersionRef::Number(2)).await.unwrap().unwrap().info.pinned);
     assert_eq!(s.version_value(&key, 2).await.as_deref(), Some("2"));
@@ -264,15 +296,27 @@ pub async fn an_erasure_leaves_counters_and_receipts(s: Subject) {
     }
     s.ok(vec![pin(&key, 2, true), pin(&key, 4, true)]).await;
     let ids = [message_id(s.now().await, "m1"), message_id(s.now().await, "m2")];
-    s.ok(vec![append(&key, &ids[0], "1"), append(&key, &ids[1], "2"), append(&other, &ids[0], "1")]).await;
+    s.ok(vec![
+        append(&key, &ids[0], "1"),
+        append(&key, &ids[1], "2"),
+        append(&other, &ids[0], "1"),
+    ])
+    .await;
     let server = s.registered().await;
     let before = s.held_by(&key, server).await;
     let others = s.state(&other).await;
 
     let erase = |epoch| Change::Erase { key: key.clone(), epoch };
-    assert_eq!(s.conflict_kind(vec![remove(&before), erase(before.epoch - 1)]).await, ConflictKind::Epoch);
+    assert_eq!(
+        s.conflict_kind(vec![remove(&before), erase(before.epoch - 1)]).await,
+        ConflictKind::Epoch
+    );
     assert_eq!(s.kept(&key).await, [1, 2, 3, 4], "refused as a whole");
-    let free = lease(&before, LeaseState { load_count: before.lease.load_count, ..LeaseState::default() }, true);
+    let free = lease(
+        &before,
+        LeaseState { load_count: before.lease.load_count, ..LeaseState::default() },
+        true,
+    );
     let reply = s.ok(vec![remove(&before), free, erase(before.epoch)]).await;
     let (after, notified) = (&reply.states[0], &reply.notified);
     assert_eq!(s.kept(&key).await, [5]);
@@ -280,19 +324,38 @@ pub async fn an_erasure_leaves_counters_and_receipts(s: Subject) {
     assert_eq!((after.inbox.as_deref(), after.last_message), (Some(&[][..]), before.last_message));
     assert!(after.inbox_revision > before.inbox_revision);
     assert_eq!((after.epoch, after.lease_revision), (before.epoch + 1, before.lease_revision + 1));
-    assert_eq!((after.version, after.created_ms, after.lease.load_count), (5, before.created_ms, 3));
+    assert_eq!(
+        (after.version, after.created_ms, after.lease.load_count),
+        (5, before.created_ms, 3)
+    );
     assert_eq!(notified, &[(server, key.clone())], "the holder is told");
     assert_eq!(s.state(&key).await, *after);
     for number in 1..=4 {
         assert_eq!(s.version_value(&key, number).await, None);
     }
     assert_eq!(s.conflict_kind(vec![append(&key, &ids[0], "1")]).await, ConflictKind::MessageSeen);
-    assert_eq!(s.conflict_kind(vec![append(&key, &ids[1], "other")]).await, ConflictKind::MessageIdReused);
+    assert_eq!(
+        s.conflict_kind(vec![append(&key, &ids[1], "other")]).await,
+        ConflictKind::MessageIdReused
+    );
     assert_eq!(s.conflict_kind(vec![write(&before, "late")]).await, ConflictKind::Epoch);
 
-    let found = s.store.keys(&KeyQuery { store: None, scope: None, filter: KeyFilter::User(7), after: None, limit: 9 }).await;
+    let found = s
+        .store
+        .keys(&KeyQuery {
+            store: None,
+            scope: None,
+            filter: KeyFilter::User(7),
+            after: None,
+            limit: 9,
+        })
+        .await;
     assert_eq!(found.unwrap().iter().map(|state| &state.key).collect::<Vec<_>>(), [&other]);
-    assert_eq!((s.state(&other).await, s.kept(&other).await), (others, vec![1, 2, 3, 4]), "another key is left alone");
+    assert_eq!(
+        (s.state(&other).await, s.kept(&other).await),
+        (others, vec![1, 2, 3, 4]),
+        "another key is left alone"
+    );
     s.put(&key, "6").await;
     assert_eq!(s.kept(&key).await, [5, 6]);
     assert_eq!(s.sweep(MONTH).await.versions, 0);

@@ -7,7 +7,11 @@ impl Subject {
     async fn listed(&self, query: KeyQuery) -> Vec<String> {
         let states = self.store.keys(&query).await.unwrap();
         for state in &states {
-            assert_eq!((state.value.as_ref(), state.inbox.as_ref()), (None, None), "a listing brings neither");
+            assert_eq!(
+                (state.value.as_ref(), state.inbox.as_ref()),
+                (None, None),
+                "a listing brings neither"
+            );
         }
         states.iter().map(|state| state.key.to_string()).collect()
     }
@@ -62,7 +66,11 @@ pub async fn keys_are_listed_in_pages(s: Subject) {
     let mut paged = Vec::new();
     let mut after = None;
     loop {
-        let states = s.store.keys(&KeyQuery { after: after.clone(), limit: 10, ..everything() }).await.unwrap();
+        let states = s
+            .store
+            .keys(&KeyQuery { after: after.clone(), limit: 10, ..everything() })
+            .await
+            .unwrap();
         if states.is_empty() {
             break;
         }
@@ -80,7 +88,17 @@ pub async fn keys_are_listed_in_pages(s: Subject) {
 
 /// A prefix is taken as it stands, without wildcards.
 pub async fn keys_are_listed_by_prefix(s: Subject) {
-    for name in ["Player_1", "Player_12", "Player_2", "PlayerX1", "player_1", "Pl%yer", "ä1", "ä\u{10FFFF}", "ö"] {
+    for name in [
+        "Player_1",
+        "Player_12",
+        "Player_2",
+        "PlayerX1",
+        "player_1",
+        "Pl%yer",
+        "ä1",
+        "ä\u{10FFFF}",
+        "ö",
+    ] {
         s.put(&key(name), "1").await;
     }
     let prefixed = |prefix: &str| s.filtered(KeyFilter::Prefix(prefix.to_owned()));
@@ -91,7 +109,12 @@ pub async fn keys_are_listed_by_prefix(s: Subject) {
     assert_eq!(prefixed("ä\u{10FFFF}").await.len(), 1);
     assert_eq!(prefixed("").await.len(), 9);
     assert_eq!(prefixed("x").await, Vec::<String>::new());
-    let page = KeyQuery { after: Some(key("Player_1")), limit: 1, filter: KeyFilter::Prefix("Player_".into()), ..everything() };
+    let page = KeyQuery {
+        after: Some(key("Player_1")),
+        limit: 1,
+        filter: KeyFilter::Prefix("Player_".into()),
+        ..everything()
+    };
     assert_eq!(s.listed(page).await, ["PlayerData/Player_12"]);
 }
 
@@ -109,7 +132,10 @@ pub async fn removed_keys_are_listed(s: Subject) {
         ConflictKind::VersionGone
     );
     let states = s.store.keys(&everything()).await.unwrap();
-    let listed: Vec<_> = states.iter().map(|state| (state.key.key(), state.head.as_ref().map(|head| head.removed))).collect();
+    let listed: Vec<_> = states
+        .iter()
+        .map(|state| (state.key.key(), state.head.as_ref().map(|head| head.removed)))
+        .collect();
     assert_eq!(listed, [("gift only", None), ("removed", Some(true))]);
 }
 
@@ -122,12 +148,18 @@ pub async fn keys_are_listed_by_user(s: Subject) {
     let of = |user| s.filtered(KeyFilter::User(user));
     assert_eq!(of(1).await, ["PlayerData/a"]);
     assert_eq!(of(2).await, ["PlayerData/a", "PlayerData/b"]);
-    assert_eq!((of(-5).await, of(i64::MAX).await), (vec!["PlayerData/d".to_owned()], vec!["PlayerData/d".to_owned()]));
+    assert_eq!(
+        (of(-5).await, of(i64::MAX).await),
+        (vec!["PlayerData/d".to_owned()], vec!["PlayerData/d".to_owned()])
+    );
     assert_eq!(of(3).await, Vec::<String>::new());
     s.ok(vec![with(&[3]).over(&s.state(&key("a")).await)]).await;
     s.ok(vec![lease(&s.state(&key("a")).await, LeaseState::default(), true)]).await;
     assert_eq!(of(1).await, Vec::<String>::new());
-    assert_eq!((of(2).await, of(3).await), (vec!["PlayerData/b".to_owned()], vec!["PlayerData/a".to_owned()]));
+    assert_eq!(
+        (of(2).await, of(3).await),
+        (vec!["PlayerData/b".to_owned()], vec!["PlayerData/a".to_owned()])
+    );
     s.ok(vec![remove(&s.state(&key("b")).await)]).await;
     assert_eq!(of(2).await, Vec::<String>::new());
     let page = KeyQuery { after: Some(key("a")), filter: KeyFilter::User(3), ..everything() };
@@ -143,7 +175,10 @@ pub async fn keys_are_listed_by_update(s: Subject) {
     s.ok(vec![lease(&s.state(&key("old")).await, LeaseState::default(), true)]).await;
     s.ok(vec![append(&key("gift"), &message_id(at, "m"), "1")]).await;
     assert_eq!(s.filtered(KeyFilter::UpdatedSince(at)).await, ["PlayerData/new"]);
-    assert_eq!(s.filtered(KeyFilter::UpdatedSince(at - 1000)).await, ["PlayerData/new", "PlayerData/old"]);
+    assert_eq!(
+        s.filtered(KeyFilter::UpdatedSince(at - 1000)).await,
+        ["PlayerData/new", "PlayerData/old"]
+    );
     assert_eq!(s.filtered(KeyFilter::UpdatedSince(at + 1)).await, Vec::<String>::new());
     s.advance(1);
     s.put(&key("old"), "2").await;
@@ -159,7 +194,10 @@ pub async fn keys_are_listed_when_held(s: Subject) {
     s.held_by(&key("c"), server).await;
     s.held_by(&key("a"), server).await;
     let states = s.store.keys(&KeyQuery { filter: KeyFilter::Held, ..everything() }).await.unwrap();
-    let listed: Vec<_> = states.iter().map(|state| (state.key.key(), state.holder_server.as_ref().map(|row| row.id))).collect();
+    let listed: Vec<_> = states
+        .iter()
+        .map(|state| (state.key.key(), state.holder_server.as_ref().map(|row| row.id)))
+        .collect();
     assert_eq!(listed, [("a", Some(server)), ("c", Some(server))]);
     let offer = Offer { to: RequestId(s.uuid().await), server, at_ms: 1 };
     let offered = LeaseState { offer: Some(offer), ..LeaseState::default() };

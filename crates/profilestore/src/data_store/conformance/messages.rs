@@ -14,7 +14,12 @@ fn lock(key: &ProfileKey, index: u64, revision: u64) -> Change {
 }
 
 fn change(key: &ProfileKey, index: u64, revision: u64, payload: &str) -> Change {
-    Change::ChangeMessage { key: key.clone(), index, revision, payload: Bytes::copy_from_slice(payload.as_bytes()) }
+    Change::ChangeMessage {
+        key: key.clone(),
+        index,
+        revision,
+        payload: Bytes::copy_from_slice(payload.as_bytes()),
+    }
 }
 
 fn indexes(state: &KeyState) -> Vec<u64> {
@@ -27,7 +32,10 @@ pub async fn messages_are_numbered(s: Subject) {
     let now = s.now().await;
     let first = message_id(now - 5, "first");
     let state = s.ok(vec![append(&key, &first, r#"{"a":1}"#)]).await.states.remove(0);
-    assert_eq!((state.version, state.epoch, state.last_message, state.inbox_revision), (0, 0, 1, 1));
+    assert_eq!(
+        (state.version, state.epoch, state.last_message, state.inbox_revision),
+        (0, 0, 1, 1)
+    );
     let expected = StoredMessage {
         index: 1,
         id: first,
@@ -66,7 +74,10 @@ pub async fn a_messages_content_is_compared_as_a_json_value(s: Subject) {
     );
     s.ok(vec![take(&key, 1, true)]).await;
     assert_eq!(s.conflict_kind(vec![append(&key, &id, again)]).await, ConflictKind::MessageSeen);
-    assert_eq!(s.conflict_kind(vec![append(&key, &id, r#"{"a":"é"}"#)]).await, ConflictKind::MessageIdReused);
+    assert_eq!(
+        s.conflict_kind(vec![append(&key, &id, r#"{"a":"é"}"#)]).await,
+        ConflictKind::MessageIdReused
+    );
 }
 
 /// The same message again is seen while it waits; with another content it is an error; both leave
@@ -100,8 +111,14 @@ pub async fn receipts_outlive_message_and_data(s: Subject) {
     s.ok(vec![append(&key, &taken, "1"), append(&key, &dropped, "1")]).await;
     s.ok(vec![take(&key, 1, true), take(&key, 2, false)]).await;
     for _ in 0..2 {
-        assert_eq!(s.conflict_kind(vec![append(&key, &taken, "1")]).await, ConflictKind::MessageSeen);
-        assert_eq!(s.conflict_kind(vec![append(&key, &taken, "2")]).await, ConflictKind::MessageIdReused);
+        assert_eq!(
+            s.conflict_kind(vec![append(&key, &taken, "1")]).await,
+            ConflictKind::MessageSeen
+        );
+        assert_eq!(
+            s.conflict_kind(vec![append(&key, &taken, "2")]).await,
+            ConflictKind::MessageIdReused
+        );
         let state = s.state(&key).await;
         if state.exists() {
             s.ok(vec![remove(&state)]).await;
@@ -118,9 +135,12 @@ pub async fn receipts_outlive_message_and_data(s: Subject) {
 pub async fn message_ids_expire(s: Subject) {
     let key = key("p");
     let now = s.now().await;
-    for (created, accepted) in
-        [(now - 30 * DAY_MS, true), (now - 30 * DAY_MS - 1, false), (now + DAY_MS, true), (now + DAY_MS + 1, false)]
-    {
+    for (created, accepted) in [
+        (now - 30 * DAY_MS, true),
+        (now - 30 * DAY_MS - 1, false),
+        (now + DAY_MS, true),
+        (now + DAY_MS + 1, false),
+    ] {
         let change = append(&key, &message_id(created, &format!("m{created}")), "1");
         if accepted {
             s.ok(vec![change]).await;
@@ -144,7 +164,10 @@ pub async fn receipts_are_swept_when_their_ids_expired(s: Subject) {
     assert_eq!(s.conflict_kind(vec![append(&key, &ahead, "1")]).await, ConflictKind::MessageSeen);
     s.advance(1);
     assert_eq!(s.sweep(NO_HISTORY).await.receipts, 1);
-    assert_eq!(s.conflict_kind(vec![append(&key, &ahead, "1")]).await, ConflictKind::MessageIdExpired);
+    assert_eq!(
+        s.conflict_kind(vec![append(&key, &ahead, "1")]).await,
+        ConflictKind::MessageIdExpired
+    );
 }
 
 /// As many messages wait as the cap allows; one commit cannot go beyond it either.
@@ -156,11 +179,22 @@ pub async fn an_inbox_has_a_cap(s: Subject) {
         other => other,
     };
     assert_eq!(s.conflict_kind(vec![capped("a", 0)]).await, ConflictKind::InboxFull);
-    assert_eq!(s.conflict_kind(vec![capped("a", 1), capped("b", 1)]).await, ConflictKind::InboxFull);
+    assert_eq!(
+        s.conflict_kind(vec![capped("a", 1), capped("b", 1)]).await,
+        ConflictKind::InboxFull
+    );
     s.ok(vec![capped("a", 2), capped("b", 2)]).await;
     let conflict = s.conflict(vec![capped("c", 2)]).await;
-    assert_eq!((conflict.kind, conflict.state), (ConflictKind::InboxFull, Some(s.state(&key).await)));
-    assert_eq!(s.conflict_kind(vec![capped("a", 2)]).await, ConflictKind::MessageSeen, "a retry is told the truth");
+    assert_eq!(
+        (conflict.kind, conflict.state),
+        (ConflictKind::InboxFull, Some(s.state(&key).await))
+    );
+    assert_eq!(
+        s.conflict_kind(vec![capped("a", 2)]).await,
+        ConflictKind::MessageSeen,
+        "a retry \
+        is told the truth"
+    );
     s.ok(vec![take(&key, 1, true)]).await;
     assert_eq!(indexes(&s.ok(vec![capped("c", 2)]).await.states[0]), [2, 3]);
 }
@@ -171,22 +205,38 @@ pub async fn messages_are_changed_under_their_revision(s: Subject) {
     assert_eq!(s.conflict_kind(vec![change(&key, 1, 1, "2")]).await, ConflictKind::MessageGone);
     s.ok(vec![append(&key, &message_id(s.now().await, "m"), "1")]).await;
     for revision in [0, 2] {
-        assert_eq!(s.conflict_kind(vec![change(&key, 1, revision, "x")]).await, ConflictKind::MessageRevision);
-        assert_eq!(s.conflict_kind(vec![lock(&key, 1, revision)]).await, ConflictKind::MessageRevision);
+        assert_eq!(
+            s.conflict_kind(vec![change(&key, 1, revision, "x")]).await,
+            ConflictKind::MessageRevision
+        );
+        assert_eq!(
+            s.conflict_kind(vec![lock(&key, 1, revision)]).await,
+            ConflictKind::MessageRevision
+        );
     }
     let before = s.state(&key).await;
     let state = s.ok(vec![change(&key, 1, 1, "two")]).await.states.remove(0);
     let message = &state.inbox.as_ref().unwrap()[0];
     assert_eq!((message.revision, &message.payload[..], message.locked), (2, &b"two"[..], false));
     assert!(state.inbox_revision > before.inbox_revision);
-    assert_eq!(s.conflict_kind(vec![change(&key, 1, 1, "three")]).await, ConflictKind::MessageRevision);
+    assert_eq!(
+        s.conflict_kind(vec![change(&key, 1, 1, "three")]).await,
+        ConflictKind::MessageRevision
+    );
     let locked = s.ok(vec![lock(&key, 1, 2)]).await.states.remove(0);
-    assert!(locked.inbox.as_ref().unwrap()[0].locked && locked.inbox_revision > state.inbox_revision);
-    assert_eq!(s.conflict_kind(vec![change(&key, 1, 2, "three")]).await, ConflictKind::MessageLocked);
+    assert!(
+        locked.inbox.as_ref().unwrap()[0].locked && locked.inbox_revision > state.inbox_revision
+    );
+    assert_eq!(
+        s.conflict_kind(vec![change(&key, 1, 2, "three")]).await,
+        ConflictKind::MessageLocked
+    );
     let again = s.ok(vec![lock(&key, 1, 2)]).await.states.remove(0);
     assert_eq!(again, locked, "locking a locked message does nothing");
     s.ok(vec![take(&key, 1, true)]).await;
-    for gone in [change(&key, 1, 2, "x"), lock(&key, 1, 2), take(&key, 1, true), take(&key, 2, false)] {
+    for gone in
+        [change(&key, 1, 2, "x"), lock(&key, 1, 2), take(&key, 1, true), take(&key, 2, false)]
+    {
         assert_eq!(s.conflict_kind(vec![gone]).await, ConflictKind::MessageGone);
     }
 }
@@ -198,26 +248,40 @@ pub async fn effect_and_receipt_are_one_commit(s: Subject) {
     let id = message_id(s.now().await, "coins");
     s.ok(vec![append(&key, &id, "5")]).await;
     let stale = KeyState { version: 9, ..state.clone() };
-    assert_eq!(s.conflict_kind(vec![take(&key, 1, true), write(&stale, "5 coins")]).await, ConflictKind::Version);
+    assert_eq!(
+        s.conflict_kind(vec![take(&key, 1, true), write(&stale, "5 coins")]).await,
+        ConflictKind::Version
+    );
     assert_eq!(indexes(&s.state(&key).await), [1]);
     s.ok(vec![take(&key, 1, true), write(&state, "5 coins")]).await;
-    let conflict = s.conflict(vec![take(&key, 1, true), write(&s.state(&key).await, "10 coins")]).await;
-    assert_eq!((conflict.kind, conflict.state.as_ref().and_then(value)), (ConflictKind::MessageGone, Some("5 coins")));
+    let conflict =
+        s.conflict(vec![take(&key, 1, true), write(&s.state(&key).await, "10 coins")]).await;
+    assert_eq!(
+        (conflict.kind, conflict.state.as_ref().and_then(value)),
+        (ConflictKind::MessageGone, Some("5 coins"))
+    );
 }
 
 /// An import brings an inbox to a key whose inbox was never used, and to no other.
 pub async fn an_inbox_is_imported_once(s: Subject) {
     let key = key("p");
     let id = message_id(s.now().await - 90 * DAY_MS, "old");
-    let message =
-        StoredMessage { index: 3, id: id.clone(), payload: Bytes::from_static(b"[1]"), locked: true, revision: 4, sent_ms: 77 };
+    let message = StoredMessage {
+        index: 3,
+        id: id.clone(),
+        payload: Bytes::from_static(b"[1]"),
+        locked: true,
+        revision: 4,
+        sent_ms: 77,
+    };
     let import = |messages: &[StoredMessage]| vec![replace(&key, 0, 5, messages)];
     let state = s.ok(import(std::slice::from_ref(&message))).await.states.remove(0);
     assert_eq!((state.last_message, state.inbox.as_deref()), (5, Some(&[message.clone()][..])));
     assert!(state.inbox_revision > 0);
     assert_eq!(s.conflict_kind(import(&[])).await, ConflictKind::InboxRevision);
     assert_eq!(s.conflict_kind(vec![append(&key, &id, "[1]")]).await, ConflictKind::MessageSeen);
-    let next = s.ok(vec![append(&key, &message_id(s.now().await, "new"), "1")]).await.states.remove(0);
+    let next =
+        s.ok(vec![append(&key, &message_id(s.now().await, "new"), "1")]).await.states.remove(0);
     assert_eq!(indexes(&next), [3, 6]);
     let wrong = StoredMessage { index: 6, ..message };
     assert!(matches!(s.commit(import(&[wrong])).await, Err(StoreError::Invalid { .. })));
@@ -234,15 +298,25 @@ pub async fn an_inbox_is_replaced_at_its_revision(s: Subject) {
     let key = key("p");
     let now = s.now().await;
     let [stays, goes, comes] = ["stays", "goes", "comes"].map(|name| message_id(now, name));
-    let before = s.ok(vec![append(&key, &stays, "1"), append(&key, &goes, "1")]).await.states.remove(0);
+    let before =
+        s.ok(vec![append(&key, &stays, "1"), append(&key, &goes, "1")]).await.states.remove(0);
     let inbox = before.inbox.clone().unwrap();
-    let stayed = StoredMessage { payload: Bytes::from_static(b"2"), locked: true, revision: 7, ..inbox[0].clone() };
+    let stayed = StoredMessage {
+        payload: Bytes::from_static(b"2"),
+        locked: true,
+        revision: 7,
+        ..inbox[0].clone()
+    };
     let came = StoredMessage { index: 9, id: comes.clone(), ..inbox[1].clone() };
     let messages = [stayed.clone(), came.clone()];
     for revision in [0, before.inbox_revision + 1] {
-        assert_eq!(s.conflict_kind(vec![replace(&key, revision, 9, &messages)]).await, ConflictKind::InboxRevision);
+        assert_eq!(
+            s.conflict_kind(vec![replace(&key, revision, 9, &messages)]).await,
+            ConflictKind::InboxRevision
+        );
     }
-    let after = s.ok(vec![replace(&key, before.inbox_revision, 9, &messages)]).await.states.remove(0);
+    let after =
+        s.ok(vec![replace(&key, before.inbox_revision, 9, &messages)]).await.states.remove(0);
     assert!(after.inbox_revision > before.inbox_revision);
     assert_eq!((after.last_message, after.inbox.as_deref()), (9, Some(&messages[..])));
     for (id, payload, kind) in [
@@ -256,7 +330,11 @@ pub async fn an_inbox_is_replaced_at_its_revision(s: Subject) {
     }
     // Another message in the place of one that goes, and fewer indexes than were given out.
     let other = StoredMessage { id: message_id(now, "other"), ..came };
-    let after = s.ok(vec![replace(&key, after.inbox_revision, 9, std::slice::from_ref(&other))]).await.states.remove(0);
+    let after = s
+        .ok(vec![replace(&key, after.inbox_revision, 9, std::slice::from_ref(&other))])
+        .await
+        .states
+        .remove(0);
     assert_eq!(after.inbox.as_deref(), Some(&[other][..]));
     let after = s.ok(vec![replace(&key, after.inbox_revision, 0, &[])]).await.states.remove(0);
     assert_eq!((after.last_message, after.inbox.as_deref()), (9, Some(&[][..])));
@@ -265,7 +343,12 @@ pub async fn an_inbox_is_replaced_at_its_revision(s: Subject) {
     assert_eq!(indexes(&next), [10]);
 }
 
-fn replace(key: &ProfileKey, revision: u64, last_message: u64, messages: &[StoredMessage]) -> Change {
+fn replace(
+    key: &ProfileKey,
+    revision: u64,
+    last_message: u64,
+    messages: &[StoredMessage],
+) -> Change {
     Change::ReplaceInbox { key: key.clone(), revision, last_message, messages: messages.to_vec() }
 }
 

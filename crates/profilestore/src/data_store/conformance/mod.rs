@@ -18,8 +18,9 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::{
-    Cause, Change, Commit, CommitId, CommitReply, Conflict, ConflictKind, DataStore, DataStoreExt, Holder, Incarnation, KeyState,
-    LeaseState, MessageId, NewMessage, NewValue, Returning, ServerId, StoreError,
+    Cause, Change, Commit, CommitId, CommitReply, Conflict, ConflictKind, DataStore, DataStoreExt,
+    Holder, Incarnation, KeyState, LeaseState, MessageId, NewMessage, NewValue, Returning,
+    ServerId, StoreError,
 };
 use crate::key::ProfileKey;
 
@@ -107,7 +108,14 @@ impl Subject {
     #[track_caller]
     fn ok(&self, changes: Vec<Change>) -> impl Future<Output = CommitReply> {
         let caller = std::panic::Location::caller();
-        async move { self.commit(changes).await.unwrap_or_else(|err| panic!("the commit at {caller} fails: {err}")) }
+        async move {
+            self.commit(changes).await.unwrap_or_else(|err| {
+                panic!(
+                    "the commit at \
+            {caller} fails: {err}"
+                )
+            })
+        }
     }
 
     #[track_caller]
@@ -128,7 +136,10 @@ impl Subject {
     }
 
     async fn state(&self, key: &ProfileKey) -> KeyState {
-        let (_, state) = self.store.read_one(key, Returning::ALL).await.expect("the key can be read");
+        let (_, state) = self.store.read_one(key, Returning::ALL).await.expect(
+            "the key can be \
+            read",
+        );
         state
     }
 
@@ -169,7 +180,14 @@ struct Write {
 impl Default for Write {
     fn default() -> Self {
         let value = NewValue::Bytes(Bytes::new());
-        Self { value, user_ids: Vec::new(), cause: Cause::Save, keep_previous: false, seal: false, imported: None }
+        Self {
+            value,
+            user_ids: Vec::new(),
+            cause: Cause::Save,
+            keep_previous: false,
+            seal: false,
+            imported: None,
+        }
     }
 }
 
@@ -180,8 +198,20 @@ impl Write {
 
     fn over(self, state: &KeyState) -> Change {
         let Self { value, user_ids, cause, keep_previous, seal, imported } = self;
-        let (key, epoch, version, author) = (state.key.clone(), state.epoch, state.version, "tester".to_owned());
-        Change::Write { key, epoch, version, value, user_ids, cause, author, keep_previous, seal, imported }
+        let (key, epoch, version, author) =
+            (state.key.clone(), state.epoch, state.version, "tester".to_owned());
+        Change::Write {
+            key,
+            epoch,
+            version,
+            value,
+            user_ids,
+            cause,
+            author,
+            keep_previous,
+            seal,
+            imported,
+        }
     }
 }
 
@@ -194,7 +224,13 @@ fn remove(state: &KeyState) -> Change {
 }
 
 fn lease(state: &KeyState, lease: LeaseState, raise_epoch: bool) -> Change {
-    Change::Lease { key: state.key.clone(), revision: state.lease_revision, lease, raise_epoch, seal: false }
+    Change::Lease {
+        key: state.key.clone(),
+        revision: state.lease_revision,
+        lease,
+        raise_epoch,
+        seal: false,
+    }
 }
 
 fn held(server: ServerId) -> LeaseState {
@@ -215,7 +251,8 @@ fn register(id: ServerId) -> Change {
 }
 
 fn append(key: &ProfileKey, id: &MessageId, payload: &str) -> Change {
-    let message = NewMessage { id: id.clone(), payload: Bytes::copy_from_slice(payload.as_bytes()) };
+    let message =
+        NewMessage { id: id.clone(), payload: Bytes::copy_from_slice(payload.as_bytes()) };
     Change::AppendMessage { key: key.clone(), message, cap: 1000 }
 }
 
@@ -313,7 +350,10 @@ mod tests {
             include_str!("messages.rs"),
             include_str!("servers.rs"),
         ];
-        let cases = files.iter().flat_map(|file| file.lines()).filter_map(|line| line.strip_prefix("pub async fn "));
+        let cases = files
+            .iter()
+            .flat_map(|file| file.lines())
+            .filter_map(|line| line.strip_prefix("pub async fn "));
         let names: Vec<_> = cases.filter_map(|line| line.split('(').next()).collect();
         assert!(names.len() > 40);
         for name in names {

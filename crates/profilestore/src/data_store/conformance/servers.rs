@@ -46,7 +46,10 @@ pub async fn a_server_registers_once(s: Subject) {
     assert_eq!(reply.server, Some(row.clone()));
     assert_eq!(s.store.servers().await.unwrap(), (now, vec![row.clone()]));
     let conflict = s.conflict(vec![register(id)]).await;
-    assert_eq!((conflict.kind, conflict.state, conflict.server), (ConflictKind::Server, None, Some(row)));
+    assert_eq!(
+        (conflict.kind, conflict.state, conflict.server),
+        (ConflictKind::Server, None, Some(row))
+    );
 }
 
 /// A renewal names the revision and counts it up.
@@ -54,7 +57,10 @@ pub async fn a_renewal_needs_the_revision(s: Subject) {
     let id = s.registered().await;
     s.advance(5000);
     let row = s.renew(id, 1, &[]).await.server.unwrap();
-    assert_eq!((row.revision, row.renewed_ms, row.started_ms), (2, s.now().await, s.now().await - 5000));
+    assert_eq!(
+        (row.revision, row.renewed_ms, row.started_ms),
+        (2, s.now().await, s.now().await - 5000)
+    );
     for revision in [0, 1, 3] {
         let conflict = s.conflict(vec![renewal(id, revision, &[])]).await;
         assert_eq!((conflict.kind, conflict.server.as_ref()), (ConflictKind::Server, Some(&row)));
@@ -78,7 +84,12 @@ pub async fn a_dead_server_stays_dead(s: Subject) {
     assert_eq!((row.dead, row.revision, row.renewed_ms), (true, 2, renewed_ms));
     let conflict = s.conflict(vec![renewal(id, 2, &[])]).await;
     assert_eq!((conflict.kind, conflict.server.as_ref()), (ConflictKind::Server, Some(&row)));
-    assert_eq!(s.ok(vec![dead(2)]).await.server.as_ref(), Some(&row), "a dead one is declared dead again to no effect");
+    assert_eq!(
+        s.ok(vec![dead(2)]).await.server.as_ref(),
+        Some(&row),
+        "a dead one is declared \
+        dead again to no effect"
+    );
     assert_eq!(s.conflict_kind(vec![dead(3)]).await, ConflictKind::Server);
     assert_eq!(s.conflict_kind(vec![register(id)]).await, ConflictKind::Server);
     let unknown = Change::MarkDead { id: s.server().await, revision: 1 };
@@ -90,7 +101,8 @@ pub async fn a_take_over_fails_when_its_holder_lives(s: Subject) {
     let (old, new, key) = (s.registered().await, s.registered().await, key("p"));
     let state = s.held_by(&key, old).await;
     assert_eq!(state.holder_server, s.row(old).await);
-    let take_over = || vec![Change::MarkDead { id: old, revision: 1 }, lease(&state, held(new), true)];
+    let take_over =
+        || vec![Change::MarkDead { id: old, revision: 1 }, lease(&state, held(new), true)];
     s.renew(old, 1, &[]).await;
     assert_eq!(s.conflict_kind(take_over()).await, ConflictKind::Server);
     assert_eq!(s.state(&key).await.lease, state.lease);
@@ -105,7 +117,12 @@ pub async fn a_take_over_fails_when_its_holder_lives(s: Subject) {
 pub async fn a_holder_gets_notices(s: Subject) {
     let (holder, key) = (s.registered().await, key("p"));
     s.held_by(&key, holder).await;
-    assert_eq!(s.noticed(holder).await, Vec::<String>::new(), "who gets the lease held nothing before");
+    assert_eq!(
+        s.noticed(holder).await,
+        Vec::<String>::new(),
+        "who gets the lease held nothing \
+        before"
+    );
     let state = s.state(&key).await;
     let request = Request {
         id: RequestId(s.uuid().await),
@@ -121,7 +138,12 @@ pub async fn a_holder_gets_notices(s: Subject) {
         vec![asked],
         vec![write(&state, "operator")],
         vec![gift],
-        vec![Change::ChangeMessage { key: key.clone(), index: 1, revision: 1, payload: Bytes::from_static(b"2") }],
+        vec![Change::ChangeMessage {
+            key: key.clone(),
+            index: 1,
+            revision: 1,
+            payload: Bytes::from_static(b"2"),
+        }],
         vec![Change::LockMessage { key: key.clone(), index: 1, revision: 2 }],
         vec![Change::RemoveMessage { key: key.clone(), index: 1, receipt: true }],
     ];
@@ -172,7 +194,8 @@ pub async fn an_offer_is_noticed(s: Subject) {
 
 /// The server whose request gives way to another one's gets a notice: it waits in vain.
 pub async fn a_request_that_is_replaced_is_noticed(s: Subject) {
-    let (holder, first, second, key) = (s.registered().await, s.registered().await, s.registered().await, key("p"));
+    let (holder, first, second, key) =
+        (s.registered().await, s.registered().await, s.registered().await, key("p"));
     let state = s.held_by(&key, holder).await;
     let mut state = state;
     for (server, noticed) in [(first, vec![holder]), (second, vec![holder, first])] {
@@ -184,9 +207,23 @@ pub async fn a_request_that_is_replaced_is_noticed(s: Subject) {
             at_ms: 1,
             document: None,
         };
-        let mut ask = s.make(vec![lease(&state, LeaseState { request: Some(request), ..state.lease.clone() }, false)]).await;
+        let mut ask = s
+            .make(vec![lease(
+                &state,
+                LeaseState { request: Some(request), ..state.lease.clone() },
+                false,
+            )])
+            .await;
         ask.from = Some(server);
-        let told: Vec<_> = s.store.commit_one(ask).await.unwrap().notified.into_iter().map(|(server, _)| server).collect();
+        let told: Vec<_> = s
+            .store
+            .commit_one(ask)
+            .await
+            .unwrap()
+            .notified
+            .into_iter()
+            .map(|(server, _)| server)
+            .collect();
         assert_eq!(told, noticed);
         state = s.state(&key).await;
     }
@@ -206,7 +243,9 @@ pub async fn notices_stay_until_acknowledged(s: Subject) {
     assert_eq!(s.renew(holder, 2, &[]).await.notices, mine, "not acknowledged yet");
     // A newer notice about the same key takes the old one's place and is not lost by the old one's
     // acknowledgement.
-    let second = s.make(vec![write(&s.state(&key("a")).await, "2"), write(&s.state(&key("b")).await, "2")]).await;
+    let second = s
+        .make(vec![write(&s.state(&key("a")).await, "2"), write(&s.state(&key("b")).await, "2")])
+        .await;
     let told = s.store.commit_one(second.clone()).await.unwrap().notified;
     assert_eq!(told, [(holder, key("a")), (holder, key("b"))]);
     let newer = s.renew(holder, 3, &mine).await.notices;
@@ -229,7 +268,10 @@ pub async fn a_repeated_renewal_brings_the_notices(s: Subject) {
     let reply = s.store.commit_one(commit.clone()).await.unwrap();
     let again = s.store.commit_one(commit).await.unwrap();
     assert!(!reply.already_applied && again.already_applied);
-    assert_eq!((again.notices.len(), &again.notices, again.server), (1, &reply.notices, reply.server));
+    assert_eq!(
+        (again.notices.len(), &again.notices, again.server),
+        (1, &reply.notices, reply.server)
+    );
 }
 
 /// A sweep deletes rows of servers dead for longer than 7 days, and no others.
@@ -263,8 +305,14 @@ pub async fn outcomes_are_kept_for_7_days(s: Subject) {
     s.advance(7 * DAY_MS);
     assert_eq!(s.sweep(MONTH).await.outcomes, 0);
     assert!(s.store.commit_one(commit.clone()).await.unwrap().already_applied);
-    assert_eq!(s.store.commit_one(aborted.clone()).await.unwrap_err().conflict(), Some(&ConflictKind::Aborted));
+    assert_eq!(
+        s.store.commit_one(aborted.clone()).await.unwrap_err().conflict(),
+        Some(&ConflictKind::Aborted)
+    );
     s.advance(1);
     assert_eq!(s.sweep(MONTH).await.outcomes, 3);
-    assert_eq!(s.store.commit_one(commit).await.unwrap_err().conflict(), Some(&ConflictKind::Version));
+    assert_eq!(
+        s.store.commit_one(commit).await.unwrap_err().conflict(),
+        Some(&ConflictKind::Version)
+    );
 }

@@ -1,7 +1,8 @@
-//! The commits of one transaction, judged and applied to what was read of the store: free of I/O. What is to be written is noted in
-//! [`Writes`].
+//! The commits of one transaction, judged and applied to what was read of the store: free of I/O.
+//! What is to be written is noted in [`Writes`].
 //!
-//! A key that one commit changes is no other's in the same batch (see `queue`), so each row is written once, as the batch left it.
+//! A key that one commit changes is no other's in the same batch (see `queue`), so each row is
+//! written once, as the batch left it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,8 +12,9 @@ use super::{
 };
 use crate::{
     data_store::{
-        Change, Commit, CommitId, CommitReply, Conflict, ConflictKind, Digest, Incarnation, KeyState, LeaseState, NewValue,
-        Notice, ServerId, ServerRow, StoreError, StoredMessage, VersionInfo,
+        Change, Commit, CommitId, CommitReply, Conflict, ConflictKind, Digest, Incarnation,
+        KeyState, LeaseState, NewValue, Notice, ServerId, ServerRow, StoreError, StoredMessage,
+        VersionInfo,
         rules::{self, Counters, Fault, MessageFacts, Outcome, View},
     },
     key::ProfileKey,
@@ -139,8 +141,12 @@ impl Batch {
             return Verdict::Refused(err);
         }
         match self.outcomes.get(&commit.id) {
-            Some(Outcome::Applied) => return Verdict::Replied { already_applied: true, wrote: false },
-            Some(Outcome::Aborted) => return Verdict::Conflict(Fault::Commit(ConflictKind::Aborted)),
+            Some(Outcome::Applied) => {
+                return Verdict::Replied { already_applied: true, wrote: false };
+            }
+            Some(Outcome::Aborted) => {
+                return Verdict::Conflict(Fault::Commit(ConflictKind::Aborted));
+            }
             None => {}
         }
         let now_ms = self.now_ms;
@@ -163,7 +169,8 @@ impl Batch {
 
     fn apply(&mut self, commit: &Commit) {
         let mut done: BTreeMap<&ProfileKey, Done> = BTreeMap::new();
-        // Leases first: a version tells the load count, and a lease's seal is for the version, after the commit.
+        // Leases first: a version tells the load count, and a lease's seal is for the version,
+        // after the commit.
         for change in &commit.changes {
             if let Change::Lease { key, lease, raise_epoch, .. } = change
                 && let Some(head) = self.head_mut(key)
@@ -218,8 +225,16 @@ impl Batch {
                 let Some(head) = self.head_mut(key) else { return };
                 head.last_message += 1;
                 head.waiting += 1;
-                let (index, id, payload) = (head.last_message, message.id.clone(), message.payload.clone());
-                let stored = StoredMessage { index, id, payload, locked: false, revision: 1, sent_ms: now_ms };
+                let (index, id, payload) =
+                    (head.last_message, message.id.clone(), message.payload.clone());
+                let stored = StoredMessage {
+                    index,
+                    id,
+                    payload,
+                    locked: false,
+                    revision: 1,
+                    sent_ms: now_ms,
+                };
                 self.writes.messages.push((key.clone(), stored));
                 self.inbox_changed(key, done);
             }
@@ -237,7 +252,11 @@ impl Batch {
                 self.inbox_changed(key, done);
             }
             Change::LockMessage { index, .. } => {
-                let Some(facts) = self.messages.get_mut(&(key.clone(), *index)).filter(|facts| !facts.locked) else { return };
+                let Some(facts) =
+                    self.messages.get_mut(&(key.clone(), *index)).filter(|facts| !facts.locked)
+                else {
+                    return;
+                };
                 facts.locked = true;
                 self.writes.edits.entry((key.clone(), *index)).or_default().lock = Some(true);
                 self.inbox_changed(key, done);
@@ -276,7 +295,8 @@ impl Batch {
 
     /// Messages that stay keep their content, those that go leave receipts.
     fn replace_inbox(&mut self, key: &ProfileKey, messages: &[StoredMessage]) {
-        let mut before: BTreeMap<u64, Digest> = self.waiting.remove(key).unwrap_or_default().into_iter().collect();
+        let mut before: BTreeMap<u64, Digest> =
+            self.waiting.remove(key).unwrap_or_default().into_iter().collect();
         for message in messages {
             let stays = before.get(&message.index) == Some(&message.id.digest());
             match self.messages.get_mut(&(key.clone(), message.index)).filter(|_| stays) {
@@ -305,9 +325,15 @@ impl Batch {
     }
 
     fn write(&mut self, change: &Change, key: &ProfileKey, done: &mut Done) {
-        let Change::Write { value, user_ids, cause, author, keep_previous, seal, imported, .. } = change else { return };
+        let Change::Write { value, user_ids, cause, author, keep_previous, seal, imported, .. } =
+            change
+        else {
+            return;
+        };
         let now_ms = self.now_ms;
-        let Some(head) = self.heads.get_mut(key).and_then(|head| head.as_mut().ok()) else { return };
+        let Some(head) = self.heads.get_mut(key).and_then(|head| head.as_mut().ok()) else {
+            return;
+        };
         let value = match value {
             NewValue::Bytes(bytes) => Some(bytes.clone()),
             NewValue::Tombstone => None,
@@ -353,7 +379,16 @@ impl Batch {
             Change::RegisterServer { id, place_id, job_id, lease_ms } => {
                 let (id, place_id, job_id, lease_ms) = (*id, *place_id, job_id.clone(), *lease_ms);
                 let (started_ms, renewed_ms) = (now_ms, now_ms);
-                let row = ServerRow { id, place_id, job_id, revision: 1, lease_ms, started_ms, renewed_ms, dead: false };
+                let row = ServerRow {
+                    id,
+                    place_id,
+                    job_id,
+                    revision: 1,
+                    lease_ms,
+                    started_ms,
+                    renewed_ms,
+                    dead: false,
+                };
                 self.servers.insert(id, row);
                 self.writes.registered.insert(id);
             }
@@ -363,7 +398,8 @@ impl Batch {
                     row.renewed_ms = now_ms;
                     self.writes.renewed.insert(*id, commit);
                 }
-                let acknowledged = acknowledged.iter().map(|notice| (*id, notice.key.clone(), notice.commit));
+                let acknowledged =
+                    acknowledged.iter().map(|notice| (*id, notice.key.clone(), notice.commit));
                 self.writes.acknowledged.extend(acknowledged);
             }
             Change::MarkDead { id, .. } => {
@@ -382,39 +418,65 @@ impl Batch {
     /// The keys whose states a commit's answer shows.
     pub(super) fn shown<'c>(commit: &'c Commit, verdict: &'c Verdict) -> Vec<&'c ProfileKey> {
         match verdict {
-            Verdict::Refused(_) | Verdict::Conflict(Fault::Server(_) | Fault::Commit(_)) => Vec::new(),
+            Verdict::Refused(_) | Verdict::Conflict(Fault::Server(_) | Fault::Commit(_)) => {
+                Vec::new()
+            }
             Verdict::Conflict(Fault::Key(_, key)) => vec![key],
             Verdict::Replied { .. } => rules::keys_of(commit),
         }
     }
 
     /// The answer to a commit.
-    pub(super) fn answer(&self, commit: &Commit, verdict: Verdict, shown: &Shown) -> Result<CommitReply, StoreError> {
+    pub(super) fn answer(
+        &self,
+        commit: &Commit,
+        verdict: Verdict,
+        shown: &Shown,
+    ) -> Result<CommitReply, StoreError> {
         let now_ms = self.now_ms;
-        let conflict = |kind, state, server| Err(StoreError::Conflict(Box::new(Conflict { kind, now_ms, state, server })));
+        let conflict = |kind, state, server| {
+            Err(StoreError::Conflict(Box::new(Conflict { kind, now_ms, state, server })))
+        };
         let already_applied = match verdict {
             Verdict::Refused(err) => return Err(err),
-            Verdict::Conflict(Fault::Key(kind, key)) => return conflict(kind, Some(self.state(&key, commit, shown)?), None),
-            Verdict::Conflict(Fault::Server(row)) => return conflict(ConflictKind::Server, None, row),
+            Verdict::Conflict(Fault::Key(kind, key)) => {
+                return conflict(kind, Some(self.state(&key, commit, shown)?), None);
+            }
+            Verdict::Conflict(Fault::Server(row)) => {
+                return conflict(ConflictKind::Server, None, row);
+            }
             Verdict::Conflict(Fault::Commit(kind)) => return conflict(kind, None, None),
             Verdict::Replied { already_applied, .. } => already_applied,
         };
         let keys = rules::keys_of(commit);
-        let states = keys.iter().map(|key| self.state(key, commit, shown)).collect::<Result<Vec<_>, _>>()?;
+        let states =
+            keys.iter().map(|key| self.state(key, commit, shown)).collect::<Result<Vec<_>, _>>()?;
         let server = rules::server_of(commit).and_then(|id| self.servers.get(&id).cloned());
-        let notices = rules::renewed(commit).and_then(|id| shown.notices.get(&id).cloned()).unwrap_or_default();
+        let notices = rules::renewed(commit)
+            .and_then(|id| shown.notices.get(&id).cloned())
+            .unwrap_or_default();
         let mut notified = Vec::new();
         if !already_applied {
             for key in keys {
-                let left = self.writes.notices.iter().filter(|((_, of), id)| of == key && **id == commit.id);
-                let living = left.map(|(left, _)| left).filter(|left| shown.notified.contains(left));
+                let left = self
+                    .writes
+                    .notices
+                    .iter()
+                    .filter(|((_, of), id)| of == key && **id == commit.id);
+                let living =
+                    left.map(|(left, _)| left).filter(|left| shown.notified.contains(left));
                 notified.extend(living.cloned());
             }
         }
         Ok(CommitReply { now_ms, already_applied, states, server, notices, notified })
     }
 
-    fn state(&self, key: &ProfileKey, commit: &Commit, shown: &Shown) -> Result<KeyState, StoreError> {
+    fn state(
+        &self,
+        key: &ProfileKey,
+        commit: &Commit,
+        shown: &Shown,
+    ) -> Result<KeyState, StoreError> {
         let head = self.head(key)?;
         let inbox = shown.inboxes.get(key).cloned().unwrap_or_default();
         Ok(head.state(commit.returning, self.holder_of(head), inbox))
@@ -433,7 +495,11 @@ impl View for Batch {
         self.head(key).map(Head::counters)
     }
 
-    fn message(&mut self, key: &ProfileKey, index: u64) -> Result<Option<MessageFacts>, StoreError> {
+    fn message(
+        &mut self,
+        key: &ProfileKey,
+        index: u64,
+    ) -> Result<Option<MessageFacts>, StoreError> {
         Ok(self.messages.get(&(key.clone(), index)).copied())
     }
 

@@ -1,5 +1,5 @@
-//! Connections: made to the first host that may be written to, set up, watched for warnings, and not made more often than makes
-//! sense while the database is away.
+//! Connections: made to the first host that may be written to, set up, watched for warnings, and
+//! not made more often than makes sense while the database is away.
 
 use std::{
     collections::HashMap,
@@ -30,16 +30,18 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::{PostgresOptions, trouble::Trouble};
 use crate::{data_store::StoreError, key::ProfileKey};
 
-/// How long to leave the database alone after a failed attempt: from the first to the last, doubling. Short
-/// beside any lease time: a renewal must not wait for it.
+/// How long to leave the database alone after a failed attempt: from the first to the last,
+/// doubling. Short beside any lease time: a renewal must not wait for it.
 const BACKOFF: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(500)];
 
 /// How long to wait beyond the server's own time limit before the client gives a statement up.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// What the session of a store is set up with. Settings that an engine of the same protocol does not know are left out one by one.
+/// What the session of a store is set up with. Settings that an engine of the same protocol does
+/// not know are left out one by one.
 const PLAN_SETTINGS: [&str; 5] = [
-    // Arrays of a few keys against large tables: only index look-ups are ever right, also before the first ANALYZE.
+    // Arrays of a few keys against large tables: only index look-ups are ever right, also before
+    // the first ANALYZE.
     "SET enable_seqscan = off",
     "SET enable_hashjoin = off",
     "SET enable_mergejoin = off",
@@ -149,7 +151,9 @@ impl Dialer {
 
     /// The same, and what kind of refusal it is otherwise.
     pub(super) async fn try_connect(&self, heard: Option<Heard>) -> Result<Conn, Refusal> {
-        if let Some(failed) = self.failed.lock().as_ref().filter(|failed| failed.until > self.options.env.now()) {
+        if let Some(failed) =
+            self.failed.lock().as_ref().filter(|failed| failed.until > self.options.env.now())
+        {
             return Err(failed.refusal.clone());
         }
         match self.try_hosts(heard).await {
@@ -160,7 +164,8 @@ impl Dialer {
             Err(refusal) => {
                 metrics::counter!("profilestore_postgres_connect_failures_total").increment(1);
                 let mut failed = self.failed.lock();
-                let pause = failed.as_ref().map_or(BACKOFF[0], |failed| (failed.pause * 2).min(BACKOFF[1]));
+                let pause =
+                    failed.as_ref().map_or(BACKOFF[0], |failed| (failed.pause * 2).min(BACKOFF[1]));
                 let until = self.options.env.after(pause);
                 *failed = Some(Failed { until, pause, refusal: refusal.clone() });
                 Err(refusal)
@@ -182,12 +187,23 @@ impl Dialer {
                 // A host that answers and refuses says more than one that does not answer.
                 Ok(Err(refusal)) => last = Some(refusal),
                 Err(_) => {
-                    let reason = format!("the database does not answer: store=`{}` host=`{at}`", self.options);
+                    let reason = format!(
+                        "the database does not answer: store=`{}` \
+                        host=`{at}`",
+                        self.options
+                    );
                     last.get_or_insert(StoreError::Unavailable { reason }.into());
                 }
             }
         }
-        Err(last.unwrap_or_else(|| StoreError::Unavailable { reason: "no host is named".into() }.into()))
+        Err(last.unwrap_or_else(|| {
+            StoreError::Unavailable {
+                reason: "no host is \
+            named"
+                    .into(),
+            }
+            .into()
+        }))
     }
 
     async fn try_host(&self, at: usize, heard: Option<Heard>) -> Result<Conn, Refusal> {
@@ -260,7 +276,8 @@ fn note(notice: &DbError, warning: &Mutex<Option<String>>) {
 impl Conn {
     async fn set_up(&self, options: &PostgresOptions) -> Result<(), tokio_postgres::Error> {
         let timeout = options.statement_timeout.as_millis();
-        // Whoever stops in the middle of a transaction, paused with its process say, must not keep others from its profiles.
+        // Whoever stops in the middle of a transaction, paused with its process say, must not keep
+        // others from its profiles.
         let sql = format!(
             "SET search_path = {}; SET statement_timeout = {timeout}; SET idle_in_transaction_session_timeout = {timeout}; \
              SET default_transaction_isolation = 'read committed'; \
@@ -289,18 +306,23 @@ impl Conn {
         Ok(statement)
     }
 
-    pub(super) async fn query(&self, sql: &'static str, params: &Params<'_>) -> Result<Vec<Row>, Trouble> {
+    pub(super) async fn query(
+        &self,
+        sql: &'static str,
+        params: &Params<'_>,
+    ) -> Result<Vec<Row>, Trouble> {
         let statement = self.prepare(sql).await?;
         self.in_time(self.client.query(&statement, params)).await
     }
 
     pub(crate) async fn query_step(&self, step: &Step<'_>) -> Result<Vec<Row>, Trouble> {
-        let params: Vec<&(dyn ToSql + Sync)> = step.params.iter().map(|param| &**param as &(dyn ToSql + Sync)).collect();
+        let params: Vec<&(dyn ToSql + Sync)> =
+            step.params.iter().map(|param| &**param as &(dyn ToSql + Sync)).collect();
         self.query(step.sql, &params).await
     }
 
-    /// Sends statements together, in their order, and waits for all answers. None: not all came in time. `begin` and `end` are sent
-    /// before and behind them.
+    /// Sends statements together, in their order, and waits for all answers. None: not all came in
+    /// time. `begin` and `end` are sent before and behind them.
     pub(super) async fn pipeline(
         &self,
         begin: Option<&str>,
@@ -309,7 +331,8 @@ impl Conn {
     ) -> Result<Option<Answers>, Trouble> {
         let mut prepared = Vec::with_capacity(steps.len());
         for step in steps {
-            // Outside of what is timed as one, and before anything is sent: preparing waits for an answer.
+            // Outside of what is timed as one, and before anything is sent: preparing waits for an
+            // answer.
             prepared.push(self.prepare(step.sql).await?);
         }
         let word = async |sql: Option<&str>| match sql {
@@ -318,7 +341,8 @@ impl Conn {
         };
         // Each is sent when it is polled first, and these poll in order.
         let statements = steps.iter().zip(&prepared).map(|(step, statement)| {
-            let params: Vec<&(dyn ToSql + Sync)> = step.params.iter().map(|param| &**param as &(dyn ToSql + Sync)).collect();
+            let params: Vec<&(dyn ToSql + Sync)> =
+                step.params.iter().map(|param| &**param as &(dyn ToSql + Sync)).collect();
             async move { self.client.query(statement, &params).await }.boxed()
         });
         let all = async { futures_util::join!(word(begin), join_all(statements), word(end)) };
@@ -333,7 +357,10 @@ impl Conn {
     }
 
     /// Waits for the server as long as it may take, and a little longer.
-    pub(super) async fn in_time<T>(&self, answer: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, Trouble> {
+    pub(super) async fn in_time<T>(
+        &self,
+        answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, Trouble> {
         match tokio::time::timeout(self.patience, answer).await {
             Ok(answer) => Ok(answer?),
             Err(_) => Err(Trouble::Silent),

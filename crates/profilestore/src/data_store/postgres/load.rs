@@ -1,4 +1,5 @@
-//! What a batch needs to know, read and locked at the beginning of its transaction: statements that are sent together.
+//! What a batch needs to know, read and locked at the beginning of its transaction: statements that
+//! are sent together.
 //!
 //! Rows that a commit may change are locked, in the order of their keys, so that two batches meet
 //! everywhere in the same order; rows that it only checks are locked against changes. Everything
@@ -6,10 +7,12 @@
 //! before is done. A key without a row cannot be locked: the second transaction that makes the row
 //! fails and tries again. A key that is only checked gets an empty row, which no listing shows.
 //!
-//! Each statement joins arrays of keys to a table, and must find its rows through an index whatever the planner believes about
-//! the table: a plan is made once a connection, often while the table is empty, and then kept while the table grows. So the
-//! first column of each index is compared as `= ANY(ARRAY[…])`. A plain `=` would let the planner read the whole index in its
-//! order, as for a merge join, which looks cheap while the table is empty. `plans.rs` tests this for all statements.
+//! Each statement joins arrays of keys to a table, and must find its rows through an index whatever
+//! the planner believes about the table: a plan is made once a connection, often while the table is
+//! empty, and then kept while the table grows. So the first column of each index is compared as
+//! `= ANY(ARRAY[…])`. A plain `=` would let the planner read the whole index in its order, as for a
+//! merge join, which looks cheap while the table is empty. `plans.rs` tests this for all
+//! statements.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +23,10 @@ use super::{
     batch::Batch,
     connect::Step,
     schema,
-    state::{HEAD_COLUMNS, Head, SERVER_COLUMNS, Value, bytes, get, head_columns, server_columns, server_of_row, unsigned},
+    state::{
+        HEAD_COLUMNS, Head, SERVER_COLUMNS, Value, bytes, get, head_columns, server_columns,
+        server_of_row, unsigned,
+    },
 };
 use crate::{
     data_store::{
@@ -48,9 +54,18 @@ pub(super) const HEADS: &str = heads!("");
 pub(super) const HEADS_CHANGED: &str = heads!(" FOR UPDATE OF h");
 pub(super) const HEADS_CHECKED: &str = heads!(" FOR SHARE OF h");
 
-pub(super) const SERVERS: &str = concat!("SELECT ", server_columns!(), ", s.renewal FROM server s WHERE s.id = ANY($1::uuid[])");
-pub(super) const SERVERS_CHANGED: &str =
-    concat!("SELECT ", server_columns!(), ", s.renewal FROM server s WHERE s.id = ANY($1::uuid[]) ORDER BY s.id FOR UPDATE");
+pub(super) const SERVERS: &str = concat!(
+    "SELECT ",
+    server_columns!(),
+    ", s.renewal FROM server s \
+    WHERE s.id = ANY($1::uuid[])"
+);
+pub(super) const SERVERS_CHANGED: &str = concat!(
+    "SELECT ",
+    server_columns!(),
+    ", s.renewal FROM server s WHERE s.id = ANY($1::uuid[]) \
+        ORDER BY s.id FOR UPDATE"
+);
 
 pub(super) const MESSAGES: &str = "SELECT u.n, m.revision, m.locked \
      FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) WITH ORDINALITY AS u (store, scope, key, number, n) \
@@ -161,7 +176,9 @@ impl<'c> Needs<'c> {
             Change::Erase { key, .. } => {
                 self.erased.insert(key);
             }
-            Change::RegisterServer { id, .. } | Change::RenewServer { id, .. } | Change::MarkDead { id, .. } => {
+            Change::RegisterServer { id, .. }
+            | Change::RenewServer { id, .. }
+            | Change::MarkDead { id, .. } => {
                 self.servers_changed.insert(*id);
             }
             Change::Abort { commit } => {
@@ -186,27 +203,41 @@ impl<'c> Needs<'c> {
         };
         heads(Part::Changed, if lock { HEADS_CHANGED } else { HEADS }, &self.changed);
         heads(Part::Checked, if lock { HEADS_CHECKED } else { HEADS }, &self.checked);
-        let ids = |servers: &BTreeSet<ServerId>| servers.iter().map(|id| id.0).collect::<Vec<Uuid>>();
+        let ids =
+            |servers: &BTreeSet<ServerId>| servers.iter().map(|id| id.0).collect::<Vec<Uuid>>();
         if !self.servers_changed.is_empty() {
-            steps.push((Part::Servers, Step::new(SERVERS_CHANGED).with(ids(&self.servers_changed))));
+            steps
+                .push((Part::Servers, Step::new(SERVERS_CHANGED).with(ids(&self.servers_changed))));
         }
         if !self.servers.is_empty() {
             steps.push((Part::Servers, Step::new(SERVERS).with(ids(&self.servers))));
         }
         if !self.messages.is_empty() {
-            let numbers: Vec<i64> = self.messages.iter().map(|(_, number)| number.cast_signed()).collect();
-            steps.push((Part::Messages, Step::keys(MESSAGES, self.messages.iter().map(|(key, _)| *key)).with(numbers)));
+            let numbers: Vec<i64> =
+                self.messages.iter().map(|(_, number)| number.cast_signed()).collect();
+            steps.push((
+                Part::Messages,
+                Step::keys(MESSAGES, self.messages.iter().map(|(key, _)| *key)).with(numbers),
+            ));
         }
         if !self.inboxes.is_empty() {
             steps.push((Part::Inboxes, Step::keys(INBOXES, self.inboxes.iter().copied())));
         }
         if !self.used.is_empty() {
-            let digests: Vec<Uuid> = self.used.iter().map(|(_, digest)| Uuid::from_bytes(digest.0)).collect();
-            steps.push((Part::Used, Step::keys(USED, self.used.iter().map(|(key, _)| *key)).with(digests)));
+            let digests: Vec<Uuid> =
+                self.used.iter().map(|(_, digest)| Uuid::from_bytes(digest.0)).collect();
+            steps.push((
+                Part::Used,
+                Step::keys(USED, self.used.iter().map(|(key, _)| *key)).with(digests),
+            ));
         }
         if !self.versions.is_empty() {
-            let numbers: Vec<i64> = self.versions.iter().map(|(_, number)| number.cast_signed()).collect();
-            steps.push((Part::Versions, Step::keys(VERSIONS, self.versions.iter().map(|(key, _)| *key)).with(numbers)));
+            let numbers: Vec<i64> =
+                self.versions.iter().map(|(_, number)| number.cast_signed()).collect();
+            steps.push((
+                Part::Versions,
+                Step::keys(VERSIONS, self.versions.iter().map(|(key, _)| *key)).with(numbers),
+            ));
         }
         if !self.erased.is_empty() {
             steps.push((Part::History, Step::keys(HISTORY, self.erased.iter().copied())));
@@ -217,14 +248,25 @@ impl<'c> Needs<'c> {
     }
 
     /// Makes the answers a batch. `now_ms`: the time, when it is not the server's.
-    pub(super) fn batch(&self, answers: &[(Part, Vec<Row>)], now_ms: Option<i64>) -> Result<Batch, StoreError> {
-        let facts = answers.iter().filter(|(part, _)| matches!(part, Part::Facts)).flat_map(|(_, rows)| rows);
-        let first = facts.clone().next().ok_or_else(|| super::state::corrupt("the database gave no answer".into()))?;
+    pub(super) fn batch(
+        &self,
+        answers: &[(Part, Vec<Row>)],
+        now_ms: Option<i64>,
+    ) -> Result<Batch, StoreError> {
+        let facts = answers
+            .iter()
+            .filter(|(part, _)| matches!(part, Part::Facts))
+            .flat_map(|(_, rows)| rows);
+        let first = facts
+            .clone()
+            .next()
+            .ok_or_else(|| super::state::corrupt("the database gave no answer".into()))?;
         let now_ms = now_ms.map_or_else(|| get(first, 0), Ok)?;
         let mut batch = Batch::new(now_ms, schema::incarnation(get(first, 1)?)?);
         for row in facts {
             if let Some(id) = get::<Option<Uuid>>(row, 2)? {
-                let outcome = if get::<bool>(row, 3)? { Outcome::Aborted } else { Outcome::Applied };
+                let outcome =
+                    if get::<bool>(row, 3)? { Outcome::Aborted } else { Outcome::Applied };
                 batch.outcomes.insert(CommitId(id), outcome);
             }
         }
@@ -232,11 +274,14 @@ impl<'c> Needs<'c> {
             batch.heads.insert((*key).clone(), Ok(Head::absent((*key).clone())));
         }
         let changed: Vec<_> = self.changed.iter().collect();
-        // A key that another commit of the batch changes is not among the checked ones: see `queue`.
+        // A key that another commit of the batch changes is not among the checked ones: see
+        // `queue`.
         let checked: Vec<_> = self.checked.iter().collect();
-        let (messages, used): (Vec<_>, Vec<_>) = (self.messages.iter().collect(), self.used.iter().collect());
+        let (messages, used): (Vec<_>, Vec<_>) =
+            (self.messages.iter().collect(), self.used.iter().collect());
         let inboxes: Vec<_> = self.inboxes.iter().collect();
-        let (versions, erased): (Vec<_>, Vec<_>) = (self.versions.iter().collect(), self.erased.iter().collect());
+        let (versions, erased): (Vec<_>, Vec<_>) =
+            (self.versions.iter().collect(), self.erased.iter().collect());
         for (part, rows) in answers {
             for row in rows {
                 match part {
@@ -252,20 +297,25 @@ impl<'c> Needs<'c> {
                     }
                     Part::Messages => {
                         let (key, number) = **nth(row, 0, &messages)?;
-                        let facts = MessageFacts { revision: unsigned(row, 1)?, locked: get(row, 2)? };
+                        let facts =
+                            MessageFacts { revision: unsigned(row, 1)?, locked: get(row, 2)? };
                         batch.messages.insert((key.clone(), number), facts);
                     }
                     Part::Inboxes => {
                         let key = **nth(row, 0, &inboxes)?;
                         let number = unsigned(row, 1)?;
-                        let facts = MessageFacts { revision: unsigned(row, 3)?, locked: get(row, 4)? };
+                        let facts =
+                            MessageFacts { revision: unsigned(row, 3)?, locked: get(row, 4)? };
                         batch.messages.insert((key.clone(), number), facts);
                         let waiting = batch.waiting.entry(key.clone()).or_default();
                         waiting.push((number, Digest(get::<Uuid>(row, 2)?.into_bytes())));
                     }
                     Part::Used => {
                         let (key, digest) = **nth(row, 0, &used)?;
-                        batch.used.insert((key.clone(), digest), Digest(get::<Uuid>(row, 1)?.into_bytes()));
+                        batch.used.insert(
+                            (key.clone(), digest),
+                            Digest(get::<Uuid>(row, 1)?.into_bytes()),
+                        );
                     }
                     Part::Versions => {
                         let (key, number) = **nth(row, 0, &versions)?;
@@ -281,15 +331,21 @@ impl<'c> Needs<'c> {
         Ok(batch)
     }
 
-    /// Rows for the keys that a change depends on and that have none, so that they can be locked. None: there are no such keys.
+    /// Rows for the keys that a change depends on and that have none, so that they can be locked.
+    /// None: there are no such keys.
     pub(super) fn empty_heads(&self, batch: &Batch) -> Option<Step<'_>> {
-        let absent = |key: &&&ProfileKey| matches!(batch.heads.get(**key), Some(Ok(head)) if !head.exists);
+        let absent =
+            |key: &&&ProfileKey| matches!(batch.heads.get(**key), Some(Ok(head)) if !head.exists);
         let absent: Vec<_> = self.binding.iter().filter(absent).copied().collect();
         (!absent.is_empty()).then(|| Step::keys(EMPTY_HEADS, absent.into_iter()))
     }
 }
 
-fn add_head(batch: &mut Batch, row: &Row, asked: &[(&&ProfileKey, &bool)]) -> Result<(), StoreError> {
+fn add_head(
+    batch: &mut Batch,
+    row: &Row,
+    asked: &[(&&ProfileKey, &bool)],
+) -> Result<(), StoreError> {
     let (key, want) = nth(row, HEAD_COLUMNS, asked)?;
     let head = Head::of_row((**key).clone(), row, 0).and_then(|mut head| {
         if **want {
@@ -304,5 +360,11 @@ fn add_head(batch: &mut Batch, row: &Row, asked: &[(&&ProfileKey, &bool)]) -> Re
 /// What was asked for at the place that a column names, counted from 1.
 pub(super) fn nth<'a, T>(row: &Row, column: usize, asked: &'a [T]) -> Result<&'a T, StoreError> {
     let at = usize::try_from(get::<i64>(row, column)? - 1).ok();
-    at.and_then(|at| asked.get(at)).ok_or_else(|| super::state::corrupt("the database answered what was not asked".into()))
+    at.and_then(|at| asked.get(at)).ok_or_else(|| {
+        super::state::corrupt(
+            "the database answered \
+        what was not asked"
+                .into(),
+        )
+    })
 }

@@ -31,30 +31,38 @@ pub enum PostgresClock {
     Env,
 }
 
-/// How a [`PostgresStore`](super::PostgresStore) is reached: parsed from a URL, then changed at will.
+/// How a [`PostgresStore`](super::PostgresStore) is reached: parsed from a URL, then changed at
+/// will.
 ///
-/// `postgres://USER@HOST:PORT/DATABASE?PARAMETER=VALUE&…`, with several `HOST:PORT` separated by commas if the database may move:
-/// they are tried in turn until one may be written to. Parameters beyond those of libpq that tokio-postgres knows (`sslmode`,
-/// `connect_timeout`, `application_name`, `keepalives…`): `sslrootcert`, `sslcert` and `sslkey` name PEM files, `schema` the store's
-/// schema. Without a password in it, `PGPASSWORD` and the password file (`PGPASSFILE`, or `~/.pgpass`) are asked.
+/// `postgres://USER@HOST:PORT/DATABASE?PARAMETER=VALUE&…`, with several `HOST:PORT` separated by
+/// commas if the database may move: they are tried in turn until one may be written to. Parameters
+/// beyond those of libpq that tokio-postgres knows (`sslmode`, `connect_timeout`,
+/// `application_name`, `keepalives…`): `sslrootcert`, `sslcert` and `sslkey` name PEM files,
+/// `schema` the store's schema. Without a password in it, `PGPASSWORD` and the password file
+/// (`PGPASSFILE`, or `~/.pgpass`) are asked.
 ///
-/// **TLS** is required for every host that is not this machine, with its certificate and name verified against `sslrootcert` or
-/// the system's roots, whether `sslmode` says `require`, `verify-ca`, `verify-full` or nothing. `sslmode=disable` switches it off.
-/// A connection within this machine uses it only when asked to.
+/// **TLS** is required for every host that is not this machine, with its certificate and name
+/// verified against `sslrootcert` or the system's roots, whether `sslmode` says `require`,
+/// `verify-ca`, `verify-full` or nothing. `sslmode=disable` switches it off. A connection within
+/// this machine uses it only when asked to.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct PostgresOptions {
-    /// The schema that holds the tables: lower-case letters, digits and underscores, at most 48. Default: `profilestore`.
+    /// The schema that holds the tables: lower-case letters, digits and underscores, at most 48.
+    /// Default: `profilestore`.
     pub schema: String,
-    /// How many connections write. Each has one transaction under way; what comes meanwhile waits and shares the next. Default: 2.
+    /// How many connections write. Each has one transaction under way; what comes meanwhile waits
+    /// and shares the next. Default: 2.
     pub writers: usize,
-    /// How many connections read. Default: 6, so that with those that write and the one of a `PostgresMessenger` nine game servers
-    /// fit into the hundred connections that a server allows unless it is told otherwise.
+    /// How many connections read. Default: 6, so that with those that write and the one of a
+    /// `PostgresMessenger` nine game servers fit into the hundred connections that a server allows
+    /// unless it is told otherwise.
     pub readers: usize,
     /// How many commits may share one transaction. Default: 64.
     pub batch: usize,
-    /// How long the server may take for a statement, the wait for locks included. Default: 10 s. Two seconds later the client gives up
-    /// by itself and closes the connection; that also bounds the wait of a `COMMIT` for a synchronous standby.
+    /// How long the server may take for a statement, the wait for locks included. Default: 10 s.
+    /// Two seconds later the client gives up by itself and closes the connection; that also bounds
+    /// the wait of a `COMMIT` for a synchronous standby.
     pub statement_timeout: Duration,
     /// How long a connection may take to be made, for each host. Default: 5 s.
     pub connect_timeout: Duration,
@@ -114,7 +122,8 @@ struct Own {
 impl FromStr for PostgresOptions {
     type Err = StoreError;
 
-    /// Fails with [`StoreError::Invalid`]; the reason never repeats the URL. Reads the password file and certificates.
+    /// Fails with [`StoreError::Invalid`]; the reason never repeats the URL. Reads the password
+    /// file and certificates.
     fn from_str(url: &str) -> Result<Self, StoreError> {
         let (rest, own) = split(url)?;
         // What the parser found wrong may quote a part of a password.
@@ -132,7 +141,10 @@ impl FromStr for PostgresOptions {
             readers: 6,
             batch: 64,
             statement_timeout: Duration::from_secs(10),
-            connect_timeout: config.get_connect_timeout().copied().unwrap_or(Duration::from_secs(5)),
+            connect_timeout: config
+                .get_connect_timeout()
+                .copied()
+                .unwrap_or(Duration::from_secs(5)),
             clock: PostgresClock::default(),
             env: Env::system(),
             hosts,
@@ -156,11 +168,20 @@ impl FromStr for PostgresOptions {
 
 impl PostgresOptions {
     pub(super) fn check_schema(&self) -> Result<(), StoreError> {
-        let fits = |(at, c): (usize, char)| c == '_' || c.is_ascii_lowercase() || (at > 0 && c.is_ascii_digit());
-        let reserved = self.schema.starts_with("pg_") || self.schema == "public" || self.schema == "information_schema";
-        if self.schema.is_empty() || self.schema.len() > 48 || reserved || !self.schema.chars().enumerate().all(fits) {
+        let fits = |(at, c): (usize, char)| {
+            c == '_' || c.is_ascii_lowercase() || (at > 0 && c.is_ascii_digit())
+        };
+        let reserved = self.schema.starts_with("pg_")
+            || self.schema == "public"
+            || self.schema == "information_schema";
+        if self.schema.is_empty()
+            || self.schema.len() > 48
+            || reserved
+            || !self.schema.chars().enumerate().all(fits)
+        {
             return Err(invalid(
-                "the schema of a store is its own, named with at most 48 lower-case letters, digits and underscores",
+                "the schema of a store is its own, named with at most 48 lower-case letters, \
+                    digits and underscores",
             ));
         }
         Ok(())
@@ -173,7 +194,10 @@ impl PostgresOptions {
             Some("disable") => Some(false),
             Some("require" | "verify-ca" | "verify-full") => Some(true),
             Some("allow" | "prefer") => {
-                return Err(invalid("sslmode=prefer and sslmode=allow may go without TLS unnoticed; say require or disable"));
+                return Err(invalid(
+                    "sslmode=prefer and sslmode=allow may go without TLS \
+                    unnoticed; say require or disable",
+                ));
             }
             Some(_) => return Err(invalid("sslmode is require, verify-full or disable")),
         };
@@ -197,7 +221,12 @@ fn split(url: &str) -> Result<(String, Own), StoreError> {
     let mut others = Vec::new();
     for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        let value = percent_decode_str(value).decode_utf8().map_err(|_| invalid("a parameter of the URL is not UTF-8"))?;
+        let value = percent_decode_str(value).decode_utf8().map_err(|_| {
+            invalid(
+                "a parameter of \
+            the URL is not UTF-8",
+            )
+        })?;
         let path = || Some(PathBuf::from(&*value));
         match name {
             "sslmode" => own.sslmode = Some(value.into_owned()),
@@ -242,13 +271,17 @@ fn hosts(config: &Config) -> Result<Vec<Config>, StoreError> {
             one.options(options);
         }
         one.application_name(config.get_application_name().unwrap_or("profilestore"));
-        one.ssl_negotiation(config.get_ssl_negotiation()).channel_binding(config.get_channel_binding());
+        one.ssl_negotiation(config.get_ssl_negotiation())
+            .channel_binding(config.get_channel_binding());
         one.keepalives(config.get_keepalives());
-        // Two hours is the system's default; a server that vanished is to be noticed within the lease time.
+        // Two hours is the system's default; a server that vanished is to be noticed within the
+        // lease time.
         one.keepalives_idle(config.get_keepalives_idle().min(Duration::from_secs(10)));
         one.keepalives_interval(config.get_keepalives_interval().unwrap_or(Duration::from_secs(2)));
         one.keepalives_retries(config.get_keepalives_retries().unwrap_or(3));
-        one.tcp_user_timeout(config.get_tcp_user_timeout().copied().unwrap_or(Duration::from_secs(10)));
+        one.tcp_user_timeout(
+            config.get_tcp_user_timeout().copied().unwrap_or(Duration::from_secs(10)),
+        );
         one.target_session_attrs(TargetSessionAttrs::ReadWrite);
         hosts.push(one);
     }
@@ -261,7 +294,9 @@ fn is_socket(config: &Config) -> bool {
 
 fn is_local(config: &Config) -> bool {
     match config.get_hosts().first() {
-        Some(Host::Tcp(name)) => name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback()),
+        Some(Host::Tcp(name)) => {
+            name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        }
         _ => true,
     }
 }
@@ -271,10 +306,12 @@ fn client_tls(own: &Own) -> Result<ClientConfig, StoreError> {
     let unreadable = |what: &str, path: &std::path::Path, err: &dyn fmt::Display| {
         invalid(&format!("{what} cannot be read: {err}: path=`{}`", path.display()))
     };
-    let certificates = |what: &str, path: &PathBuf| -> Result<Vec<CertificateDer<'static>>, StoreError> {
-        let found = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-        found.map_err(|err| unreadable(what, path, &err))
-    };
+    let certificates =
+        |what: &str, path: &PathBuf| -> Result<Vec<CertificateDer<'static>>, StoreError> {
+            let found = CertificateDer::pem_file_iter(path)
+                .and_then(Iterator::collect::<Result<Vec<_>, _>>);
+            found.map_err(|err| unreadable(what, path, &err))
+        };
     match &own.roots {
         Some(path) => {
             for certificate in certificates("sslrootcert", path)? {
@@ -298,8 +335,14 @@ fn client_tls(own: &Own) -> Result<ClientConfig, StoreError> {
         (None, None) => Ok(builder.with_no_client_auth()),
         (Some(certificate), Some(key)) => {
             let chain = certificates("sslcert", certificate)?;
-            let secret = PrivateKeyDer::from_pem_file(key).map_err(|err| unreadable("sslkey", key, &err))?;
-            builder.with_client_auth_cert(chain, secret).map_err(|err| invalid(&format!("sslcert and sslkey do not fit: {err}")))
+            let secret =
+                PrivateKeyDer::from_pem_file(key).map_err(|err| unreadable("sslkey", key, &err))?;
+            builder.with_client_auth_cert(chain, secret).map_err(|err| {
+                invalid(&format!(
+                    "sslcert \
+                and sslkey do not fit: {err}"
+                ))
+            })
         }
         _ => Err(invalid("sslcert and sslkey belong together")),
     }
@@ -319,16 +362,30 @@ mod tests {
 
     #[test]
     fn a_password_is_never_shown() {
-        let options = parse("postgres://me:hush%40@localhost:5433/game?schema=other&application_name=x").unwrap();
+        let options =
+            parse("postgres://me:hush%40@localhost:5433/game?schema=other&application_name=x")
+                .unwrap();
         assert_eq!(options.hosts[0].get_password(), Some(&b"hush@"[..]));
         for shown in [options.to_string(), format!("{options:?}"), format!("{options:#?}")] {
             assert!(!shown.contains("hush"), "{shown}");
         }
         assert_eq!(options.to_string(), "postgres://me@localhost:5433/game?schema=other");
-        for url in ["postgres://me:hush@localhost:hush/x", "postgres://me:hush/x@h/x", "postgres://me:hush@h/x?hush=hush", "hush"]
-        {
+        for url in [
+            "postgres://me:hush@localhost:hush/x",
+            "postgres://me:hush/x@h/x",
+            "postgres://me:hush@h/x?hush=hush",
+            "hush",
+        ] {
             // A slash in a password need not be escaped: the second one is taken.
-            let text = parse(url).map_or_else(|err| format!("{err} {err:?}"), |options| format!("{options} {options:?}"));
+            let text = parse(url).map_or_else(
+                |err| {
+                    format!(
+                        "{err} \
+                {err:?}"
+                    )
+                },
+                |options| format!("{options} {options:?}"),
+            );
             assert!(!text.contains("hush"), "{text}");
         }
     }
@@ -341,11 +398,23 @@ mod tests {
             (modes, options.tls.is_some())
         };
         assert_eq!(modes("postgres://u@127.0.0.1/d"), (vec![SslMode::Disable], false));
-        assert_eq!(modes("postgres://u@localhost,[::1]:5433/d"), (vec![SslMode::Disable; 2], false));
-        assert_eq!(modes("postgres://u@%2Frun%2Fpostgresql/d?sslmode=require"), (vec![SslMode::Disable], false));
-        assert_eq!(modes("postgres://u@db.example/d?sslmode=disable"), (vec![SslMode::Disable], false));
+        assert_eq!(
+            modes("postgres://u@localhost,[::1]:5433/d"),
+            (vec![SslMode::Disable; 2], false)
+        );
+        assert_eq!(
+            modes("postgres://u@%2Frun%2Fpostgresql/d?sslmode=require"),
+            (vec![SslMode::Disable], false)
+        );
+        assert_eq!(
+            modes("postgres://u@db.example/d?sslmode=disable"),
+            (vec![SslMode::Disable], false)
+        );
         for wrong in ["prefer", "allow", "maybe"] {
-            assert!(parse(&format!("postgres://u@db.example/d?sslmode={wrong}")).is_err(), "{wrong}");
+            assert!(
+                parse(&format!("postgres://u@db.example/d?sslmode={wrong}")).is_err(),
+                "{wrong}"
+            );
         }
         let missing = parse("postgres://u@db.example/d?sslrootcert=/no/such.pem").unwrap_err();
         assert!(missing.to_string().contains("/no/such.pem"), "{missing}");
@@ -356,7 +425,12 @@ mod tests {
         let options = parse("postgres://u@localhost:1,127.0.0.1:2/d").unwrap();
         let ports: Vec<_> = options.hosts.iter().map(|host| host.get_ports().to_vec()).collect();
         assert_eq!(ports, [[1], [2]]);
-        assert!(options.hosts.iter().all(|host| host.get_target_session_attrs() == TargetSessionAttrs::ReadWrite));
+        assert!(
+            options
+                .hosts
+                .iter()
+                .all(|host| host.get_target_session_attrs() == TargetSessionAttrs::ReadWrite)
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The password, where PostgreSQL's own programs look for it too: `PGPASSWORD`, and the password file.
+//! The password, where PostgreSQL's own programs look for it too: `PGPASSWORD`, and the password
+//! file.
 
 use std::{env, path::PathBuf};
 
@@ -15,7 +16,8 @@ pub(super) fn find(config: &Config) -> Option<String> {
     };
     let text = std::fs::read_to_string(&path).ok()?;
     if is_open_to_others(&path) {
-        tracing::warn!(path = %path.display(), "the password file is not used, since others may read it; chmod 600 it");
+        tracing::warn!(path = %path.display(), "the password file is not used, since others may \
+            read it; chmod 600 it");
         return None;
     }
     let host = match config.get_hosts().first()? {
@@ -43,7 +45,11 @@ fn in_file(text: &str, wanted: [&str; 4]) -> Option<String> {
     text.lines().filter(|line| !line.starts_with('#')).find_map(|line| {
         let mut fields = fields(line);
         let password = (fields.len() == 5).then(|| fields.pop()).flatten()?;
-        fields.iter().zip(wanted).all(|(field, wanted)| field == "*" || field == wanted).then_some(password)
+        fields
+            .iter()
+            .zip(wanted)
+            .all(|(field, wanted)| field == "*" || field == wanted)
+            .then_some(password)
     })
 }
 

@@ -1,8 +1,9 @@
-//! How the database finds the rows of each statement: a test. No statement may read more when a table grows, whatever the planner
-//! believes about the table at the moment at which it plans.
+//! How the database finds the rows of each statement: a test. No statement may read more when a
+//! table grows, whatever the planner believes about the table at the moment at which it plans.
 //!
-//! A plan is made once a connection and kept. So a plan that was made while the tables were empty must do when they are large, and
-//! so must one that was made before the first `ANALYZE`, or after one of empty tables.
+//! A plan is made once a connection and kept. So a plan that was made while the tables were empty
+//! must do when they are large, and so must one that was made before the first `ANALYZE`, or after
+//! one of empty tables.
 
 use serde_json::Value as Json;
 use tokio_postgres::SimpleQueryMessage;
@@ -72,11 +73,17 @@ enum Stage {
 async fn made(stage: Stage) -> Conn {
     let url = std::env::var("PROFILESTORE_TEST_POSTGRES")
         .expect("this test needs a PostgreSQL server: run it through ./test or scripts/servers.sh");
-    let options: PostgresOptions = format!("{url}?schema=t_{}", Env::system().uuid().simple()).parse().expect("a URL");
+    let options: PostgresOptions =
+        format!("{url}?schema=t_{}", Env::system().uuid().simple()).parse().expect("a URL");
     assert!(schema::migrate(&options, None).await.expect("the tables are made"));
     let conn = Dialer::new(options).connect().await.expect("the server answers");
     for (table, _) in KEYS {
-        conn.batch(&format!("ALTER TABLE {table} SET (autovacuum_enabled = false)")).await.expect("the table is there");
+        conn.batch(&format!(
+            "ALTER TABLE {table} SET (autovacuum_enabled = \
+            false)"
+        ))
+        .await
+        .expect("the table is there");
     }
     match stage {
         Stage::Empty => {}
@@ -108,7 +115,8 @@ async fn made(stage: Stage) -> Conn {
 async fn plan(conn: &Conn, sql: &'static str) -> Json {
     // Held, because the statement is given up when it is dropped.
     let _statement = conn.prepare(sql).await.expect("a statement that the server knows");
-    let named = "SELECT name, cardinality(parameter_types) FROM pg_prepared_statements WHERE statement = $1";
+    let named = "SELECT name, cardinality(parameter_types) FROM pg_prepared_statements WHERE \
+        statement = $1";
     let rows = conn.query(named, &[&sql]).await.expect("the statement is known");
     let (name, params): (String, i32) = (rows[0].get(0), rows[0].get(1));
     let nulls = vec!["NULL"; usize::try_from(params).unwrap()].join(", ");
@@ -122,7 +130,8 @@ async fn plan(conn: &Conn, sql: &'static str) -> Json {
     serde_json::from_str::<Json>(text.expect("a plan")).expect("JSON")[0]["Plan"].clone()
 }
 
-/// What in a plan reads more when a table grows. `sorted`: all that this node finds is sorted before a `LIMIT` cuts it.
+/// What in a plan reads more when a table grows. `sorted`: all that this node finds is sorted
+/// before a `LIMIT` cuts it.
 fn growing(statement: &str, node: &Json, sorted: bool, found: &mut Vec<String>) {
     let text = |field: &str| node[field].as_str().unwrap_or_default();
     let (kind, table) = (text("Node Type"), text("Relation Name"));
@@ -137,13 +146,17 @@ fn growing(statement: &str, node: &Json, sorted: bool, found: &mut Vec<String>) 
             found.push(format!("{statement}: {kind} of all of `{table}`"));
         } else if !text("Filter").is_empty() && !one_row {
             found.push(format!(
-                "{statement}: of what {kind} of `{table}` finds by {cond}, most may be left out by {}",
+                "{statement}: of what {kind} of `{table}` finds by {cond}, most may be left out \
+                    by {}",
                 text("Filter")
             ));
         }
     }
     if !text("Join Filter").is_empty() && !MEANT.iter().any(|(name, _)| *name == statement) {
-        found.push(format!("{statement}: {kind} compares each with each by {}", text("Join Filter")));
+        found.push(format!(
+            "{statement}: {kind} compares each with each by {}",
+            text("Join Filter")
+        ));
     }
     if sorted && table == "version" && statement != "reader::VERSION_LABELLED" {
         found.push(format!("{statement}: all of a key's versions are sorted for one page"));
@@ -185,10 +198,15 @@ fn every_statement_is_looked_at() {
         ("sweep", include_str!("sweep.rs")),
     ];
     for (file, text) in files {
-        let consts = text.lines().filter_map(|line| line.split_once("const ")?.1.split_once(": &str"));
+        let consts =
+            text.lines().filter_map(|line| line.split_once("const ")?.1.split_once(": &str"));
         for (name, _) in consts.filter(|(name, _)| !name.starts_with("BEGIN")) {
             let name = format!("{file}::{name}");
-            assert!(STATEMENTS.iter().any(|(known, _)| *known == name), "a statement that is not looked at: {name}");
+            assert!(
+                STATEMENTS.iter().any(|(known, _)| *known == name),
+                "a statement that is not \
+                looked at: {name}"
+            );
         }
     }
 }

@@ -1,8 +1,9 @@
 //! The connections of a store, shared by those who read and those who write.
 //!
-//! A part of them failing is no outage: where the server refuses another connection because there are too many, the store goes on
-//! with those that it has, and tries for more now and then. So a connection is a turn, taken in the order of asking, and a refused
-//! one takes its turn with it. (A general pool tries to connect for each caller instead, and fails each.)
+//! A part of them failing is no outage: where the server refuses another connection because there
+//! are too many, the store goes on with those that it has, and tries for more now and then. So a
+//! connection is a turn, taken in the order of asking, and a refused one takes its turn with it. (A
+//! general pool tries to connect for each caller instead, and fails each.)
 
 use std::{
     sync::{
@@ -41,8 +42,8 @@ struct Missing {
     until: Option<Instant>,
 }
 
-/// A connection in use. It is kept for the next one if it is said to be at rest again before this is dropped: a caller that is called off
-/// in the middle leaves it in the middle of something.
+/// A connection in use. It is kept for the next one if it is said to be at rest again before this
+/// is dropped: a caller that is called off in the middle leaves it in the middle of something.
 pub(super) struct Lease {
     /// None when it was lost; see [`Lease::connection`].
     conn: Option<Conn>,
@@ -55,15 +56,24 @@ pub(super) struct Lease {
 impl Pool {
     pub(super) fn new(dialer: Dialer, size: usize) -> Arc<Self> {
         let turns = Arc::new(Semaphore::new(size));
-        Arc::new(Self { dialer, idle: Mutex::default(), turns, size, missing: Mutex::default(), warned: AtomicBool::new(false) })
+        Arc::new(Self {
+            dialer,
+            idle: Mutex::default(),
+            turns,
+            size,
+            missing: Mutex::default(),
+            warned: AtomicBool::new(false),
+        })
     }
 
-    /// The next connection that is free, made if need be. Fails when the database cannot be reached, or refuses even the only one.
+    /// The next connection that is free, made if need be. Fails when the database cannot be
+    /// reached, or refuses even the only one.
     pub(super) async fn take(self: &Arc<Self>) -> Result<Lease, StoreError> {
         self.try_for_more();
         loop {
             let turn = self.turns.clone().acquire_owned().await.map_err(|_| closed())?;
-            let mut lease = Lease { conn: self.pop(), at_rest: true, pool: self.clone(), turn: Some(turn) };
+            let mut lease =
+                Lease { conn: self.pop(), at_rest: true, pool: self.clone(), turn: Some(turn) };
             if lease.conn.is_some() {
                 return Ok(lease);
             }
@@ -72,7 +82,9 @@ impl Pool {
                     lease.conn = Some(conn);
                     return Ok(lease);
                 }
-                Err(refusal) if !refusal.too_many || !self.get_by_without(&refusal.error) => return Err(refusal.error),
+                Err(refusal) if !refusal.too_many || !self.get_by_without(&refusal.error) => {
+                    return Err(refusal.error);
+                }
                 // One of the others will be free.
                 Err(_) => lease.turn.take().into_iter().for_each(OwnedSemaphorePermit::forget),
             }
@@ -114,7 +126,8 @@ impl Pool {
 }
 
 impl Lease {
-    /// The connection, made anew if it was lost; to be followed by [`Lease::rest`] or [`Lease::discard`].
+    /// The connection, made anew if it was lost; to be followed by [`Lease::rest`] or
+    /// [`Lease::discard`].
     pub(super) async fn connection(&mut self) -> Result<&Conn, StoreError> {
         if self.conn.as_ref().is_none_or(Conn::is_closed) {
             self.conn = None;

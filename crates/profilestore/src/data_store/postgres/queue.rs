@@ -1,8 +1,9 @@
 //! Commits that wait for a connection, and which of them may share a transaction.
 //!
-//! A batch holds no two commits of which one changes what the other touches, and none that touches what a batch under way changes:
-//! so each sees what was there before the batch, whatever their order, and batches under way at once do not wait for each other's
-//! rows. A commit that has to wait keeps its place: what comes behind it and touches the same waits too.
+//! A batch holds no two commits of which one changes what the other touches, and none that touches
+//! what a batch under way changes: so each sees what was there before the batch, whatever their
+//! order, and batches under way at once do not wait for each other's rows. A commit that has to
+//! wait keeps its place: what comes behind it and touches the same waits too.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -45,8 +46,8 @@ pub(super) struct Job {
     _room: Option<OwnedSemaphorePermit>,
 }
 
-/// Who decides about a commit that waits: the first to ask, which is either the transaction that takes it, or its caller when the
-/// caller's time is up.
+/// Who decides about a commit that waits: the first to ask, which is either the transaction that
+/// takes it, or its caller when the caller's time is up.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Turn(Arc<AtomicBool>);
 
@@ -103,7 +104,9 @@ impl InUse {
                 Use::Alone => {
                     self.0.insert(thing.clone(), None);
                 }
-                Use::Shared => *self.0.entry(thing.clone()).or_insert(Some(0)) = Some(self.users(thing) + 1),
+                Use::Shared => {
+                    *self.0.entry(thing.clone()).or_insert(Some(0)) = Some(self.users(thing) + 1)
+                }
             }
         }
     }
@@ -162,8 +165,8 @@ impl Queue {
         }
     }
 
-    /// Puts commits at the end, behind each other, and says whether another writer is to be started. None: there was no room for the
-    /// commit before the deadline.
+    /// Puts commits at the end, behind each other, and says whether another writer is to be
+    /// started. None: there was no room for the commit before the deadline.
     pub(super) async fn push(
         &self,
         commits: Vec<Commit>,
@@ -187,7 +190,8 @@ impl Queue {
                     }
                 }
             };
-            let ((reply, answer), turn, touches) = (oneshot::channel(), Turn::default(), touches(&commit));
+            let ((reply, answer), turn, touches) =
+                (oneshot::channel(), Turn::default(), touches(&commit));
             answers.push(Some(Answer { reply: answer, turn: turn.clone() }));
             let job = Job { commit, since: now, bytes, touches, turn, reply, _room: room };
             let mut waiting = self.waiting.lock();
@@ -204,11 +208,13 @@ impl Queue {
         (answers, start)
     }
 
-    /// The next transaction; None when nothing may be written now, and the writer that asks is to end.
+    /// The next transaction; None when nothing may be written now, and the writer that asks is to
+    /// end.
     pub(super) fn take(self: &Arc<Self>) -> Option<Taken> {
         let mut waiting = self.waiting.lock();
         let Waiting { urgent, others, in_use, writing } = &mut *waiting;
-        metrics::gauge!("profilestore_postgres_queue_commits").set((urgent.len() + others.len()) as f64);
+        metrics::gauge!("profilestore_postgres_queue_commits")
+            .set((urgent.len() + others.len()) as f64);
         let mut taken = Taken { jobs: Vec::new(), touches: Vec::new(), queue: self.clone() };
         let (mut bytes, mut alone, mut passed_over) = (0, InUse::default(), HashSet::new());
         for queue in [urgent, others] {
@@ -259,7 +265,11 @@ impl Queue {
             urgent.into_iter().chain(waiting.others.drain(..)).collect()
         };
         for job in lost {
-            job.answer(Err(StoreError::Unavailable { reason: "the writer stopped before the commit's turn".into() }));
+            job.answer(Err(StoreError::Unavailable {
+                reason: "the writer stopped before the \
+                commit's turn"
+                    .into(),
+            }));
         }
     }
 }
@@ -275,15 +285,18 @@ pub(super) async fn by<T>(deadline: Option<Instant>, wait: impl Future<Output = 
 /// What a commit touches, each thing once.
 fn touches(commit: &Commit) -> Vec<(Thing, Use)> {
     let mut touches: Vec<(Thing, Use)> = vec![(Thing::Commit(commit.id), Use::Alone)];
-    let mut add = |thing: Thing, way: Use| match touches.iter_mut().find(|(other, _)| *other == thing) {
-        Some((_, other)) if way == Use::Alone => *other = way,
-        Some(_) => {}
-        None => touches.push((thing, way)),
-    };
+    let mut add =
+        |thing: Thing, way: Use| match touches.iter_mut().find(|(other, _)| *other == thing) {
+            Some((_, other)) if way == Use::Alone => *other = way,
+            Some(_) => {}
+            None => touches.push((thing, way)),
+        };
     for change in &commit.changes {
         match change {
             Change::Check { key, .. } => add(Thing::Key(key.clone()), Use::Shared),
-            Change::RegisterServer { id, .. } | Change::RenewServer { id, .. } => add(Thing::Server(*id), Use::Alone),
+            Change::RegisterServer { id, .. } | Change::RenewServer { id, .. } => {
+                add(Thing::Server(*id), Use::Alone)
+            }
             // Many profiles of one dead server are taken over at once.
             Change::MarkDead { id, .. } => add(Thing::Server(*id), Use::Shared),
             Change::Abort { commit } => add(Thing::Commit(*commit), Use::Alone),

@@ -1,4 +1,5 @@
-//! Reads: a bounded pool of connections, and what is asked of them. What takes more than one statement is read in one snapshot.
+//! Reads: a bounded pool of connections, and what is asked of them. What takes more than one
+//! statement is read in one snapshot.
 
 use tokio::sync::SemaphorePermit;
 use tokio_postgres::{
@@ -12,14 +13,17 @@ use super::{
     load,
     pool::Lease,
     schema,
-    state::{self, HEAD_COLUMNS, Head, Value, bytes, get, head_columns, server_columns, server_of_row, unsigned},
+    state::{
+        self, HEAD_COLUMNS, Head, Value, bytes, get, head_columns, server_columns, server_of_row,
+        unsigned,
+    },
     trouble::Trouble,
     write,
 };
 use crate::{
     data_store::{
-        Identity, KeyFilter, KeyQuery, KeyState, Order, Returning, ServerRow, Snapshot, StoreError, StoredVersion, VersionInfo,
-        VersionQuery, VersionRef,
+        Identity, KeyFilter, KeyQuery, KeyState, Order, Returning, ServerRow, Snapshot, StoreError,
+        StoredVersion, VersionInfo, VersionQuery, VersionRef,
     },
     key::ProfileKey,
 };
@@ -27,11 +31,17 @@ use crate::{
 pub(super) const NOW: &str = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint, \
      (SELECT value FROM meta WHERE name = 'incarnation')";
 
-pub(super) const SERVERS: &str = concat!("SELECT ", server_columns!(), " FROM server s ORDER BY s.id");
+pub(super) const SERVERS: &str = concat!(
+    "SELECT ",
+    server_columns!(),
+    " FROM server s ORDER BY \
+    s.id"
+);
 
 pub(super) const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
-/// The kept versions of a key and the current one. `$kept` restricts the kept ones, for the index to go by.
+/// The kept versions of a key and the current one. `$kept` restricts the kept ones, for the index
+/// to go by.
 macro_rules! versions {
     ($value:literal, $kept:literal, $conditions:literal) => {
         concat!(
@@ -49,8 +59,18 @@ macro_rules! versions {
     };
 }
 
-pub(super) const VERSION_NUMBERED: &str = versions!(", v.value", "number = $4", "v.number = $4 LIMIT 1");
-pub(super) const VERSION_LABELLED: &str = versions!(", v.value", "label = $4", "v.label = $4 ORDER BY v.number DESC LIMIT 1");
+pub(super) const VERSION_NUMBERED: &str = versions!(
+    ", v.value",
+    "number = $4",
+    "v.number = $4 \
+    LIMIT 1"
+);
+pub(super) const VERSION_LABELLED: &str = versions!(
+    ", v.value",
+    "label = $4",
+    "v.label = $4 \
+    ORDER BY v.number DESC LIMIT 1"
+);
 pub(super) const VERSIONS_UP: &str = versions!(
     "",
     "number > $4 AND written_ms >= $5 AND written_ms <= $6 ORDER BY number LIMIT $7",
@@ -74,14 +94,18 @@ impl Question<'_> {
     async fn ask(&self, conn: &Conn) -> Result<Vec<Vec<Row>>, Trouble> {
         match self {
             Self::Steps { steps, snapshot } => {
-                let (begin, end) = if *snapshot { (Some(BEGIN_SNAPSHOT), Some("COMMIT")) } else { (None, None) };
-                let Answers { began, rows, ended } = conn.pipeline(begin, steps, end).await?.ok_or(Trouble::Silent)?;
+                let (begin, end) =
+                    if *snapshot { (Some(BEGIN_SNAPSHOT), Some("COMMIT")) } else { (None, None) };
+                let Answers { began, rows, ended } =
+                    conn.pipeline(begin, steps, end).await?.ok_or(Trouble::Silent)?;
                 let rows = rows.into_iter().collect::<Result<Vec<_>, _>>()?;
                 began?;
                 ended?;
                 Ok(rows)
             }
-            Self::Typed(sql, params) => Ok(vec![conn.in_time(conn.client.query_typed(sql, params)).await?]),
+            Self::Typed(sql, params) => {
+                Ok(vec![conn.in_time(conn.client.query_typed(sql, params)).await?])
+            }
         }
     }
 }
@@ -115,7 +139,8 @@ impl Inner {
         Ok(Reading { lease: self.pool.take().await?, _turn: turn })
     }
 
-    /// Asks on a connection of the pool, which is replaced if that fails; once more where the connection had been lost before.
+    /// Asks on a connection of the pool, which is replaced if that fails; once more where the
+    /// connection had been lost before.
     async fn ask(&self, question: Question<'_>) -> Result<Vec<Vec<Row>>, StoreError> {
         let mut again = true;
         loop {
@@ -150,7 +175,11 @@ impl Inner {
         Ok(Identity { incarnation: schema::incarnation(get(row, 1)?)?, now_ms })
     }
 
-    pub(super) async fn read(&self, keys: &[ProfileKey], returning: Returning) -> Result<Snapshot, StoreError> {
+    pub(super) async fn read(
+        &self,
+        keys: &[ProfileKey],
+        returning: Returning,
+    ) -> Result<Snapshot, StoreError> {
         let wanted = vec![returning.value; keys.len()];
         let mut steps = vec![Step::new(NOW), Step::keys(load::HEADS, keys.iter()).with(wanted)];
         // One statement sees one moment by itself; the time may be of the one before.
@@ -180,25 +209,41 @@ impl Inner {
         Ok(Snapshot { now_ms, states: states.collect() })
     }
 
-    pub(super) async fn version(&self, key: &ProfileKey, version: &VersionRef) -> Result<Option<StoredVersion>, StoreError> {
+    pub(super) async fn version(
+        &self,
+        key: &ProfileKey,
+        version: &VersionRef,
+    ) -> Result<Option<StoredVersion>, StoreError> {
         let of_key = |sql| Step::new(sql).with(key.store()).with(key.scope()).with(key.key());
         let rows = match version {
-            VersionRef::Number(number) => self.ask_one(of_key(VERSION_NUMBERED).with(number.cast_signed())).await?,
+            VersionRef::Number(number) => {
+                self.ask_one(of_key(VERSION_NUMBERED).with(number.cast_signed())).await?
+            }
             VersionRef::Label(label) if label.contains('\0') => return Ok(None),
-            VersionRef::Label(label) => self.ask_one(of_key(VERSION_LABELLED).with(label.as_str())).await?,
+            VersionRef::Label(label) => {
+                self.ask_one(of_key(VERSION_LABELLED).with(label.as_str())).await?
+            }
         };
-        let found = rows.first().map(|row| Ok(StoredVersion { info: info_of_row(key, row)?, value: bytes(row, 10)? }));
+        let found = rows
+            .first()
+            .map(|row| Ok(StoredVersion { info: info_of_row(key, row)?, value: bytes(row, 10)? }));
         found.transpose()
     }
 
-    pub(super) async fn versions(&self, query: &VersionQuery) -> Result<Vec<VersionInfo>, StoreError> {
+    pub(super) async fn versions(
+        &self,
+        query: &VersionQuery,
+    ) -> Result<Vec<VersionInfo>, StoreError> {
         let key = &query.key;
         let (sql, beyond) = match query.order {
             Order::Ascending => (VERSIONS_UP, query.after.map_or(0, u64::cast_signed)),
             Order::Descending => (VERSIONS_DOWN, query.after.map_or(i64::MAX, u64::cast_signed)),
         };
         let step = Step::new(sql).with(key.store()).with(key.scope()).with(key.key());
-        let step = step.with(beyond).with(query.from_ms.unwrap_or(i64::MIN)).with(query.to_ms.unwrap_or(i64::MAX));
+        let step = step
+            .with(beyond)
+            .with(query.from_ms.unwrap_or(i64::MIN))
+            .with(query.to_ms.unwrap_or(i64::MAX));
         let rows = self.ask_one(step.with(i64::try_from(query.limit).unwrap_or(i64::MAX))).await?;
         rows.iter().map(|row| info_of_row(key, row)).collect()
     }
@@ -221,7 +266,10 @@ impl Inner {
         // Whose index gives the order.
         let by = if matches!(query.filter, KeyFilter::User(_)) { "p" } else { "h" };
         // A row that only serves as a lock is no key.
-        let mut sql = String::from("(h.version > 0 OR h.lease_revision > 0 OR h.inbox_revision > 0 OR h.last_message > 0)");
+        let mut sql = String::from(
+            "(h.version > 0 OR h.lease_revision > 0 OR h.inbox_revision > \
+            0 OR h.last_message > 0)",
+        );
         for (column, name) in [("store", &query.store), ("scope", &query.scope)] {
             if let Some(name) = name {
                 if name.contains('\0') {
@@ -248,11 +296,16 @@ impl Inner {
                 }
             }
             KeyFilter::User(user) => {
-                source = "profile_user p JOIN head h ON h.store = p.store AND h.scope = p.scope AND h.key = p.key";
+                source = "profile_user p JOIN head h ON h.store = p.store AND h.scope = p.scope \
+                    AND h.key = p.key";
                 sql.push_str(&format!(" AND p.user_id = ${}", place(user, Type::INT8)));
             }
             KeyFilter::UpdatedSince(since) => {
-                sql.push_str(&format!(" AND h.version > 0 AND h.stored_ms >= ${}", place(since, Type::INT8)));
+                sql.push_str(&format!(
+                    " AND h.version > 0 AND h.stored_ms >= \
+                    ${}",
+                    place(since, Type::INT8)
+                ));
             }
             KeyFilter::Held => sql.push_str(" AND h.held"),
         }

@@ -1,13 +1,16 @@
 //! The tables: made by `migrate`, recognised when a store is opened.
 //!
-//! A `head` row a key holds the counters, the lease and the current version with its value, so that a save changes one row in
-//! place (values beyond 2 KB lie outside of it and are not touched by a change of the lease). Versions that are kept when they
-//! are replaced are copied to `version`. Every table begins its primary key with the key's names or is reached by a server's or
-//! commit's id, refers to no other table, and draws no number from a sequence: so each can be spread over machines.
+//! A `head` row a key holds the counters, the lease and the current version with its value, so that
+//! a save changes one row in place (values beyond 2 KB lie outside of it and are not touched by a
+//! change of the lease). Versions that are kept when they are replaced are copied to `version`.
+//! Every table begins its primary key with the key's names or is reached by a server's or commit's
+//! id, refers to no other table, and draws no number from a sequence: so each can be spread over
+//! machines.
 //!
-//! A table has one index for each way in which its rows are looked up, and no two that begin alike: between such two the planner
-//! may take the wrong one, and then reads a whole inbox for each of its messages. So messages are found by number through the
-//! primary key alone, and by digest through an index of expressions, which no other look-up can use.
+//! A table has one index for each way in which its rows are looked up, and no two that begin alike:
+//! between such two the planner may take the wrong one, and then reads a whole inbox for each of
+//! its messages. So messages are found by number through the primary key alone, and by digest
+//! through an index of expressions, which no other look-up can use.
 
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
@@ -19,7 +22,8 @@ use super::{
 };
 use crate::data_store::{FORMAT_VERSION, Incarnation, StoreError};
 
-/// Bits of `head.flags` and `version.flags`. The seal stands in `head` only: it matters for the current version alone.
+/// Bits of `head.flags` and `version.flags`. The seal stands in `head` only: it matters for the
+/// current version alone.
 pub(super) const REMOVED: i64 = 1;
 pub(super) const IMPORTED: i64 = 2;
 pub(super) const PINNED: i64 = 4;
@@ -140,7 +144,8 @@ CREATE TABLE outcome (id uuid PRIMARY KEY, at_ms bigint NOT NULL, aborted boolea
 "#;
 
 /// Finds a message by its id within its key.
-const DIGEST_INDEX: &str = "CREATE UNIQUE INDEX message_digest ON message (digest, (store || ''), (scope || ''), (key || ''))";
+const DIGEST_INDEX: &str = "CREATE UNIQUE INDEX message_digest ON message (digest, (store || ''), \
+    (scope || ''), (key || ''))";
 
 /// What a schema turned out to be.
 enum Found {
@@ -149,8 +154,12 @@ enum Found {
     Store,
 }
 
-/// Makes the schema and its tables where they are missing, and grants a role what a game server needs. True when something was made.
-pub(super) async fn migrate(options: &PostgresOptions, role: Option<&str>) -> Result<bool, StoreError> {
+/// Makes the schema and its tables where they are missing, and grants a role what a game server
+/// needs. True when something was made.
+pub(super) async fn migrate(
+    options: &PostgresOptions,
+    role: Option<&str>,
+) -> Result<bool, StoreError> {
     let conn = Dialer::new(options.clone()).connect().await?;
     conn.batch("BEGIN").await.map_err(Trouble::not_applied)?;
     let work = async {
@@ -167,7 +176,11 @@ pub(super) async fn migrate(options: &PostgresOptions, role: Option<&str>) -> Re
         if made {
             check_encoding(&conn, options).await?;
             let incarnation = options.env.uuid();
-            conn.batch(&format!("CREATE SCHEMA IF NOT EXISTS {schema}; {TABLES} {DIGEST_INDEX}")).await?;
+            conn.batch(&format!(
+                "CREATE SCHEMA IF NOT EXISTS {schema}; {TABLES} \
+                {DIGEST_INDEX}"
+            ))
+            .await?;
             conn.batch(&format!(
                 "INSERT INTO meta (name, value) VALUES ('application', '{APPLICATION}'), ('format', '{FORMAT_VERSION}'), \
                  ('incarnation', '{incarnation}')"
@@ -184,7 +197,8 @@ pub(super) async fn migrate(options: &PostgresOptions, role: Option<&str>) -> Re
     work.await.map_err(|trouble| match trouble {
         Trouble::Postgres(err) if err.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => StoreError::Invalid {
             reason: format!(
-                "the role may not make the tables; migrate as a role that may create a schema in this database: {}: store=`{options}`",
+                "the role may not make the tables; migrate as a role that may create a schema in \
+                    this database: {}: store=`{options}`",
                 err.as_db_error().map_or("", |db| db.message())
             ),
         },
@@ -192,7 +206,8 @@ pub(super) async fn migrate(options: &PostgresOptions, role: Option<&str>) -> Re
     })
 }
 
-/// Keys and names are Unicode. A database of another encoding would refuse some of them, one by one and later.
+/// Keys and names are Unicode. A database of another encoding would refuse some of them, one by one
+/// and later.
 async fn check_encoding(conn: &Conn, options: &PostgresOptions) -> Result<(), Trouble> {
     let rows = conn.query("SHOW server_encoding", &[]).await?;
     let encoding: String = rows.first().map(|row| row.try_get(0)).transpose()?.unwrap_or_default();
@@ -219,7 +234,8 @@ async fn add_missing(conn: &Conn, schema: &str) -> Result<bool, Trouble> {
     if unindexed {
         // The index of earlier versions began as the primary key does.
         conn.batch(&format!(
-            "ALTER TABLE {schema}.message DROP CONSTRAINT IF EXISTS message_store_scope_key_digest_key; {DIGEST_INDEX}"
+            "ALTER TABLE {schema}.message DROP CONSTRAINT IF EXISTS \
+                message_store_scope_key_digest_key; {DIGEST_INDEX}"
         ))
         .await?;
     }
@@ -253,12 +269,22 @@ fn quoted(name: &str) -> Result<String, StoreError> {
 /// Whether the schema is a store that this version reads; fails when it is anything else.
 pub(super) async fn check(conn: &Conn, options: &PostgresOptions) -> Result<(), StoreError> {
     match identify(conn, options).await.map_err(Trouble::not_applied)? {
-        Found::Store if has_digest_index(conn, &options.schema).await.map_err(Trouble::not_applied)? => Ok(()),
+        Found::Store
+            if has_digest_index(conn, &options.schema).await.map_err(Trouble::not_applied)? =>
+        {
+            Ok(())
+        }
         Found::Store => Err(StoreError::Invalid {
-            reason: format!("the store lacks an index that this version needs; run `profilestore migrate`: store=`{options}`"),
+            reason: format!(
+                "the store lacks an index that this version needs; run `profilestore \
+                migrate`: store=`{options}`"
+            ),
         }),
         Found::Nothing => Err(StoreError::Invalid {
-            reason: format!("there is no store in this database yet; make it with `profilestore migrate`: store=`{options}`"),
+            reason: format!(
+                "there is no store in this database yet; make it with `profilestore \
+                migrate`: store=`{options}`"
+            ),
         }),
     }
 }
@@ -269,15 +295,24 @@ async fn identify(conn: &Conn, options: &PostgresOptions) -> Result<Found, Troub
     let names: Vec<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
     if names.is_empty() {
         // Perhaps it is there and the role may not see it.
-        let exists = conn.query("SELECT 1 FROM pg_namespace WHERE nspname = $1", &[&options.schema]).await?;
-        let usable = "SELECT has_schema_privilege(n.oid, 'USAGE') FROM pg_namespace n WHERE n.nspname = $1";
+        let exists = conn
+            .query(
+                "SELECT 1 FROM pg_namespace WHERE nspname = \
+            $1",
+                &[&options.schema],
+            )
+            .await?;
+        let usable = "SELECT has_schema_privilege(n.oid, 'USAGE') FROM pg_namespace n WHERE \
+            n.nspname = $1";
         let denied = !exists.is_empty() && {
             let rows = conn.query(usable, &[&options.schema]).await?;
             rows.first().map(|row| row.try_get::<_, bool>(0)).transpose()? == Some(false)
         };
         if denied {
-            let reason =
-                format!("the role may not use the schema; grant it with `profilestore migrate --grant`: store=`{options}`");
+            let reason = format!(
+                "the role may not use the schema; grant it with `profilestore migrate \
+                    --grant`: store=`{options}`"
+            );
             return Err(StoreError::Invalid { reason }.into());
         }
         return Ok(Found::Nothing);
@@ -299,7 +334,13 @@ async fn identify(conn: &Conn, options: &PostgresOptions) -> Result<Found, Troub
     if rows.first().map(|row| row.try_get::<_, i64>(0)).transpose()? != Some(2) {
         return Err(foreign());
     }
-    let meta = conn.query("SELECT name, value FROM meta WHERE name IN ('application', 'format')", &[]).await?;
+    let meta = conn
+        .query(
+            "SELECT name, value FROM meta WHERE name IN ('application', \
+        'format')",
+            &[],
+        )
+        .await?;
     let mut said = [None, None];
     for row in &meta {
         let name: &str = row.try_get(0)?;
@@ -320,8 +361,11 @@ async fn identify(conn: &Conn, options: &PostgresOptions) -> Result<Found, Troub
     }
 }
 
-/// Gives the contents a new identity, so that game servers of before a restored backup cannot write to it.
-pub(super) async fn renew_incarnation(options: &PostgresOptions) -> Result<Incarnation, StoreError> {
+/// Gives the contents a new identity, so that game servers of before a restored backup cannot write
+/// to it.
+pub(super) async fn renew_incarnation(
+    options: &PostgresOptions,
+) -> Result<Incarnation, StoreError> {
     let conn = Dialer::new(options.clone()).connect().await?;
     check(&conn, options).await?;
     let new = options.env.uuid();
@@ -333,6 +377,10 @@ pub(super) async fn renew_incarnation(options: &PostgresOptions) -> Result<Incar
 /// The identity of the contents as `meta` has it.
 pub(super) fn incarnation(text: Option<&str>) -> Result<Incarnation, StoreError> {
     let found = text.and_then(|text| Uuid::parse_str(text).ok());
-    let missing = || StoreError::Corrupt { reason: "the store does not say which contents it holds: table=`meta`".into() };
+    let missing = || StoreError::Corrupt {
+        reason: "the store does not say which contents it \
+        holds: table=`meta`"
+            .into(),
+    };
     found.map(Incarnation).ok_or_else(missing)
 }

@@ -7,7 +7,8 @@ use uuid::Uuid;
 use super::schema::{IMPORTED, PINNED, REMOVED, SEALED};
 use crate::{
     data_store::{
-        Cause, KeyState, LeaseState, Returning, ServerId, ServerRow, StoreError, StoredMessage, VersionInfo,
+        Cause, KeyState, LeaseState, Returning, ServerId, ServerRow, StoreError, StoredMessage,
+        VersionInfo,
         rules::{Counters, Replaced},
     },
     key::ProfileKey,
@@ -89,8 +90,12 @@ impl Head {
     /// Reads [`head_columns!`] from a column on.
     pub(super) fn of_row(key: ProfileKey, row: &Row, first: usize) -> Result<Self, StoreError> {
         let lease: &str = get(row, first + 9)?;
-        let lease = serde_json::from_str(lease)
-            .map_err(|err| corrupt(format!("the lease of a key cannot be read: {err}: key=`{key}` lease=`{lease}`")))?;
+        let lease = serde_json::from_str(lease).map_err(|err| {
+            corrupt(format!(
+                "the lease of a key cannot be read: {err}: key=`{key}` \
+                lease=`{lease}`"
+            ))
+        })?;
         let flags: i64 = get(row, first + 3)?;
         let version = unsigned(row, first + 1)?;
         let info = (version > 0)
@@ -110,7 +115,9 @@ impl Head {
                 })
             })
             .transpose()?;
-        let holder = get::<Option<Uuid>>(row, first + 17)?.map(|_| server_of_row(row, first + 17)).transpose()?;
+        let holder = get::<Option<Uuid>>(row, first + 17)?
+            .map(|_| server_of_row(row, first + 17))
+            .transpose()?;
         Ok(Self {
             exists: true,
             epoch: unsigned(row, first)?,
@@ -167,7 +174,12 @@ impl Head {
     }
 
     /// What the key holds. `inbox` is its messages, if they are to be shown.
-    pub(super) fn state(&self, returning: Returning, holder: Option<ServerRow>, inbox: Vec<StoredMessage>) -> KeyState {
+    pub(super) fn state(
+        &self,
+        returning: Returning,
+        holder: Option<ServerRow>,
+        inbox: Vec<StoredMessage>,
+    ) -> KeyState {
         let value = match &self.value {
             Value::Known(value) if returning.value => value.clone(),
             _ => None,
@@ -205,13 +217,23 @@ pub(super) fn server_of_row(row: &Row, first: usize) -> Result<ServerRow, StoreE
 
 /// Reads a key from three columns.
 pub(super) fn key_of_row(row: &Row, first: usize) -> Result<ProfileKey, StoreError> {
-    let (store, scope, key): (&str, &str, &str) = (get(row, first)?, get(row, first + 1)?, get(row, first + 2)?);
-    ProfileKey::new(store, scope, key)
-        .map_err(|err| corrupt(format!("a stored key is no valid name: {err}: store=`{store}` scope=`{scope}` key=`{key}`")))
+    let (store, scope, key): (&str, &str, &str) =
+        (get(row, first)?, get(row, first + 1)?, get(row, first + 2)?);
+    ProfileKey::new(store, scope, key).map_err(|err| {
+        corrupt(format!(
+            "a stored key is no valid name: {err}: store=`{store}` \
+            scope=`{scope}` key=`{key}`"
+        ))
+    })
 }
 
 pub(super) fn cause(word: &str, key: &ProfileKey) -> Result<Cause, StoreError> {
-    Cause::parse(word).ok_or_else(|| corrupt(format!("a version has an unknown cause: key=`{key}` cause=`{word}`")))
+    Cause::parse(word).ok_or_else(|| {
+        corrupt(format!(
+            "a version has an unknown cause: key=`{key}` \
+        cause=`{word}`"
+        ))
+    })
 }
 
 /// A column, or the store is damaged.

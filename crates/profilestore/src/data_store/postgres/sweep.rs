@@ -1,4 +1,5 @@
-//! Sweeping: what is past its time goes, a bounded piece at a time, each statement a transaction of its own.
+//! Sweeping: what is past its time goes, a bounded piece at a time, each statement a transaction of
+//! its own.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -16,8 +17,8 @@ use crate::{
 /// How many keys, or outcomes, a piece looks at.
 const PIECE: i64 = 500;
 
-pub(super) const KEYS: &str =
-    "SELECT store, scope, key FROM head WHERE (store, scope, key) > ($1, $2, $3) ORDER BY store, scope, key LIMIT $4";
+pub(super) const KEYS: &str = "SELECT store, scope, key FROM head WHERE (store, scope, key) > ($1, $2, $3) ORDER BY store, \
+        scope, key LIMIT $4";
 
 pub(super) const VERSIONS: &str = "WITH gone AS (DELETE FROM version WHERE (store, scope, key) > ($1, $2, $3) \
      AND (store, scope, key) <= ($4, $5, $6) AND superseded_ms < $7 AND flags & 4 = 0 RETURNING 1) SELECT count(*) FROM gone";
@@ -25,14 +26,17 @@ pub(super) const VERSIONS: &str = "WITH gone AS (DELETE FROM version WHERE (stor
 pub(super) const RECEIPTS: &str = "WITH gone AS (DELETE FROM receipt WHERE (store, scope, key) > ($1, $2, $3) \
      AND (store, scope, key) <= ($4, $5, $6) AND made_ms < $7 RETURNING 1) SELECT count(*) FROM gone";
 
-pub(super) const OUTCOMES: &str = "SELECT id FROM outcome WHERE id > $1 AND id < $2 ORDER BY id LIMIT $3";
+pub(super) const OUTCOMES: &str = "SELECT id FROM outcome WHERE id > $1 AND id < $2 ORDER BY id \
+    LIMIT $3";
 
-pub(super) const FORGET_OUTCOMES: &str =
-    "WITH gone AS (DELETE FROM outcome WHERE id = ANY($1::uuid[]) AND at_ms < $2 RETURNING 1) SELECT count(*) FROM gone";
+pub(super) const FORGET_OUTCOMES: &str = "WITH gone AS (DELETE FROM outcome WHERE id = ANY($1::uuid[]) AND at_ms < $2 RETURNING 1) \
+        SELECT count(*) FROM gone";
 
-pub(super) const SERVERS: &str = "WITH gone AS (DELETE FROM server WHERE dead_ms < $1 RETURNING 1) SELECT count(*) FROM gone";
+pub(super) const SERVERS: &str = "WITH gone AS (DELETE FROM server WHERE dead_ms < $1 RETURNING \
+    1) SELECT count(*) FROM gone";
 
-pub(super) const NOTICES: &str = "DELETE FROM notice n WHERE (SELECT s.id FROM server s WHERE s.id = n.server) IS NULL";
+pub(super) const NOTICES: &str = "DELETE FROM notice n WHERE (SELECT s.id FROM server s WHERE \
+    s.id = n.server) IS NULL";
 
 /// Where a sweep is: first the keys, then the outcomes by id.
 #[derive(Debug, Serialize, Deserialize)]
@@ -45,8 +49,12 @@ enum Stage {
 impl Stage {
     fn parse(cursor: Option<SweepCursor>) -> Result<Self, StoreError> {
         let Some(SweepCursor(text)) = cursor else { return Ok(Self::Keys(None)) };
-        serde_json::from_str(&text)
-            .map_err(|_| StoreError::Invalid { reason: format!("the sweep's cursor comes from another store: cursor=`{text}`") })
+        serde_json::from_str(&text).map_err(|_| StoreError::Invalid {
+            reason: format!(
+                "the sweep's cursor comes from \
+                another store: cursor=`{text}`"
+            ),
+        })
     }
 
     fn cursor(&self) -> Option<SweepCursor> {
@@ -55,7 +63,11 @@ impl Stage {
 }
 
 impl Inner {
-    pub(super) async fn sweep(&self, retention: Retention, cursor: Option<SweepCursor>) -> Result<SweepReport, StoreError> {
+    pub(super) async fn sweep(
+        &self,
+        retention: Retention,
+        cursor: Option<SweepCursor>,
+    ) -> Result<SweepReport, StoreError> {
         let stage = Stage::parse(cursor)?;
         let now_ms = self.identity().await?.now_ms;
         let mut reading = self.reader().await?;
@@ -92,28 +104,41 @@ async fn sweep_keys(
         let history = now_ms.saturating_sub(retention.history_ms);
         let receipts = now_ms.saturating_sub(rules::RECEIPT_KEPT_MS);
         let params = [&store, &scope, &key, &last_store, &last_scope, &last_key];
-        for (sql, oldest, count) in [(VERSIONS, history, &mut report.versions), (RECEIPTS, receipts, &mut report.receipts)] {
+        for (sql, oldest, count) in
+            [(VERSIONS, history, &mut report.versions), (RECEIPTS, receipts, &mut report.receipts)]
+        {
             let [a, b, c, d, e, f] = params;
             let rows = conn.query(sql, &[a, b, c, d, e, f, &oldest]).await?;
             *count = counted(&rows)?;
         }
     }
     let full = i64::try_from(rows.len()).is_ok_and(|rows| rows == PIECE);
-    let next = last.filter(|_| full).map_or(Stage::Outcomes(Uuid::nil()), |last| Stage::Keys(Some(last)));
+    let next =
+        last.filter(|_| full).map_or(Stage::Outcomes(Uuid::nil()), |last| Stage::Keys(Some(last)));
     report.next = next.cursor();
     Ok(report)
 }
 
-/// Outcomes by id, which is by the time of the ids' makers: the sweep ends a day behind where theirs become too young. Those of a
-/// clock that is ahead go later; and whatever the id says, nothing goes before its time on the store's clock.
-async fn sweep_outcomes(conn: &super::connect::Conn, after: Uuid, now_ms: i64) -> Result<SweepReport, Trouble> {
+/// Outcomes by id, which is by the time of the ids' makers: the sweep ends a day behind where
+/// theirs become too young. Those of a clock that is ahead go later; and whatever the id says,
+/// nothing goes before its time on the store's clock.
+async fn sweep_outcomes(
+    conn: &super::connect::Conn,
+    after: Uuid,
+    now_ms: i64,
+) -> Result<SweepReport, Trouble> {
     let oldest = now_ms.saturating_sub(rules::OUTCOME_KEPT_MS);
-    let end = Uuid::from_u128(u128::from(oldest.saturating_add(DAY_MS).max(0).cast_unsigned()) << 80);
+    let end =
+        Uuid::from_u128(u128::from(oldest.saturating_add(DAY_MS).max(0).cast_unsigned()) << 80);
     let rows = conn.query(OUTCOMES, &[&after, &end, &PIECE]).await?;
     let ids: Vec<Uuid> = rows.iter().map(|row| get(row, 0)).collect::<Result<_, _>>()?;
-    let mut report =
-        SweepReport { outcomes: counted(&conn.query(FORGET_OUTCOMES, &[&ids, &oldest]).await?)?, ..Default::default() };
-    if let Some(last) = ids.last().filter(|_| i64::try_from(ids.len()).is_ok_and(|ids| ids == PIECE)) {
+    let mut report = SweepReport {
+        outcomes: counted(&conn.query(FORGET_OUTCOMES, &[&ids, &oldest]).await?)?,
+        ..Default::default()
+    };
+    if let Some(last) =
+        ids.last().filter(|_| i64::try_from(ids.len()).is_ok_and(|ids| ids == PIECE))
+    {
         report.next = Stage::Outcomes(*last).cursor();
         return Ok(report);
     }

@@ -35,22 +35,43 @@ impl Trouble {
             Self::Postgres(err) => err,
         };
         let Some(db) = err.as_db_error() else {
-            // Columns that cannot be read have a source; a lost connection is of our own making or an I/O error.
-            return unavailable(format!("the connection to the database failed: {}", in_full(&err)));
+            // Columns that cannot be read have a source; a lost connection is of our own making or
+            // an I/O error.
+            return unavailable(format!(
+                "the connection to the database failed: {}",
+                in_full(&err)
+            ));
         };
         let (code, text) = (db.code().code(), shown(db));
         match (code, code.get(..2).unwrap_or_default()) {
             ("42P01" | "42703" | "3F000", _) => StoreError::Corrupt {
-                reason: format!("the database lacks tables of the store; run `profilestore migrate`: {text}"),
+                reason: format!(
+                    "the database lacks tables of the store; run `profilestore \
+                    migrate`: {text}"
+                ),
             },
-            ("42501", _) => unavailable(format!("the role lacks a right; grant it with `profilestore migrate --grant`: {text}")),
-            ("54000", _) | (_, "22") => StoreError::Invalid { reason: format!("PostgreSQL cannot store a value: {text}") },
-            (_, "23" | "XX") => StoreError::Corrupt { reason: format!("the database is damaged: {text}") },
+            ("42501", _) => unavailable(format!(
+                "the role lacks a right; grant it with \
+                `profilestore migrate --grant`: {text}"
+            )),
+            ("54000", _) | (_, "22") => StoreError::Invalid {
+                reason: format!(
+                    "PostgreSQL cannot \
+                store a value: {text}"
+                ),
+            },
+            (_, "23" | "XX") => StoreError::Corrupt {
+                reason: format!(
+                    "the database is damaged: \
+                {text}"
+                ),
+            },
             _ => unavailable(format!("PostgreSQL failed: {text}")),
         }
     }
 
-    /// What a failed connection means. Wrong passwords and names are told as such, never the password.
+    /// What a failed connection means. Wrong passwords and names are told as such, never the
+    /// password.
     pub(super) fn cannot_connect(self, options: &PostgresOptions) -> StoreError {
         let text = match &self {
             Self::Postgres(err) => err.as_db_error().map_or_else(|| in_full(err), shown),
@@ -78,8 +99,10 @@ impl Trouble {
     pub(super) fn is_disconnected(&self) -> bool {
         match self {
             Self::Postgres(err) => err.as_db_error().is_none_or(|db| {
-                // A server that is only read from any more has become a standby: another one is to be looked for.
-                (matches!(db.code().code().get(..2), Some("08" | "57")) && db.code() != &SqlState::QUERY_CANCELED)
+                // A server that is only read from any more has become a standby: another one is to
+                // be looked for.
+                (matches!(db.code().code().get(..2), Some("08" | "57"))
+                    && db.code() != &SqlState::QUERY_CANCELED)
                     || db.code() == &SqlState::READ_ONLY_SQL_TRANSACTION
             }),
             Self::Silent => true,
@@ -87,13 +110,14 @@ impl Trouble {
         }
     }
 
-    /// True when the trouble is that of one commit's contents and not of the transaction as such. On a full disk that is so too: what
-    /// needs no more room can be written, renewals above all.
+    /// True when the trouble is that of one commit's contents and not of the transaction as such.
+    /// On a full disk that is so too: what needs no more room can be written, renewals above all.
     pub(super) fn concerns_one(&self) -> bool {
         match self {
             Self::Postgres(err) => {
                 err.code().is_some_and(|code| {
-                    matches!(code.code().get(..2), Some("22" | "23" | "54" | "XX")) || code == &SqlState::DISK_FULL
+                    matches!(code.code().get(..2), Some("22" | "23" | "54" | "XX"))
+                        || code == &SqlState::DISK_FULL
                 }) || is_odd_row(err)
             }
             Self::Silent => false,
@@ -102,7 +126,8 @@ impl Trouble {
     }
 }
 
-/// True for a column that cannot be read or a parameter that cannot be written: our own mistake or a damaged row.
+/// True for a column that cannot be read or a parameter that cannot be written: our own mistake or
+/// a damaged row.
 fn is_odd_row(err: &tokio_postgres::Error) -> bool {
     let text = err.to_string();
     text.starts_with("error deserializing") || text.starts_with("error serializing")

@@ -1,4 +1,5 @@
-//! What a batch writes, and reads once more for its answers: statements that are sent together with the `COMMIT`.
+//! What a batch writes, and reads once more for its answers: statements that are sent together with
+//! the `COMMIT`.
 //!
 //! One statement a kind of row, its rows as arrays, in the order of their keys. Kept versions are
 //! copied before the heads change; notices come last, when the live servers are known.
@@ -33,7 +34,8 @@ macro_rules! data_columns {
 /// Everything else in it.
 macro_rules! rest_columns {
     () => {
-        "epoch, created_ms, users, lease_revision, inbox_revision, last_message, waiting, held, holder, lease"
+        "epoch, created_ms, users, lease_revision, inbox_revision, last_message, waiting, held, \
+            holder, lease"
     };
 }
 
@@ -138,7 +140,8 @@ pub(super) const RENEW_SERVERS: &str = "UPDATE server s SET revision = u.revisio
 pub(super) const BURY_SERVERS: &str =
     "UPDATE server s SET dead_ms = $2::bigint WHERE s.id = ANY($1::uuid[]) AND s.dead_ms IS NULL";
 
-// Locked in order first: a notice is changed by two sides, its server and whoever leaves it a newer one.
+// Locked in order first: a notice is changed by two sides, its server and whoever leaves it a newer
+// one.
 pub(super) const FORGET_NOTICES: &str = "WITH gone AS MATERIALIZED (SELECT n.server, n.store, n.scope, n.key FROM \
      unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::uuid[]) WITH ORDINALITY \
      AS u (store, scope, key, server, commit_id, at) JOIN notice n \
@@ -146,7 +149,8 @@ pub(super) const FORGET_NOTICES: &str = "WITH gone AS MATERIALIZED (SELECT n.ser
      ORDER BY u.at FOR UPDATE OF n) \
      DELETE FROM notice n USING gone g WHERE n.server = ANY(ARRAY[g.server]) AND n.store = g.store AND n.scope = g.scope AND n.key = g.key";
 
-pub(super) const INSERT_OUTCOMES: &str = "INSERT INTO outcome (id, at_ms, aborted) SELECT u.id, $3::bigint, u.aborted FROM unnest($1::uuid[], $2::bool[]) AS u (id, aborted)";
+pub(super) const INSERT_OUTCOMES: &str = "INSERT INTO outcome (id, at_ms, aborted) SELECT u.id, \
+    $3::bigint, u.aborted FROM unnest($1::uuid[], $2::bool[]) AS u (id, aborted)";
 
 pub(super) const LEAVE_NOTICES: &str = "INSERT INTO notice (store, scope, key, server, commit_id) \
      SELECT u.store, u.scope, u.key, u.server, u.commit_id FROM \
@@ -185,7 +189,10 @@ pub(super) struct Again {
 }
 
 impl Again {
-    pub(super) fn of<'c>(batch: &Batch, judged: impl Iterator<Item = (&'c Commit, &'c Verdict)>) -> Self {
+    pub(super) fn of<'c>(
+        batch: &Batch,
+        judged: impl Iterator<Item = (&'c Commit, &'c Verdict)>,
+    ) -> Self {
         let mut again = Self::default();
         for (commit, verdict) in judged {
             for key in Batch::shown(commit, verdict) {
@@ -193,7 +200,10 @@ impl Again {
                 if head.shows_inbox(commit.returning) && !again.inboxes.contains(key) {
                     again.inboxes.push(key.clone());
                 }
-                if commit.returning.value && head.value == Value::NotRead && !again.values.contains(key) {
+                if commit.returning.value
+                    && head.value == Value::NotRead
+                    && !again.values.contains(key)
+                {
                     again.values.push(key.clone());
                 }
             }
@@ -227,14 +237,22 @@ impl Again {
     }
 
     /// Takes the answers in: values into the batch, the rest into what is shown.
-    pub(super) fn take(&self, batch: &mut Batch, answers: &[(Part, Vec<Row>)]) -> Result<Shown, StoreError> {
+    pub(super) fn take(
+        &self,
+        batch: &mut Batch,
+        answers: &[(Part, Vec<Row>)],
+    ) -> Result<Shown, StoreError> {
         let mut shown = Shown::default();
         for (part, rows) in answers {
             for row in rows {
                 match part {
                     Part::Inboxes => {
                         let key = nth(row, 0, &self.inboxes)?;
-                        shown.inboxes.entry(key.clone()).or_default().push(message_of_row(key, row)?);
+                        shown
+                            .inboxes
+                            .entry(key.clone())
+                            .or_default()
+                            .push(message_of_row(key, row)?);
                     }
                     Part::Values => {
                         let key = nth(row, 0, &self.values)?;
@@ -243,7 +261,8 @@ impl Again {
                         }
                     }
                     Part::Notices => {
-                        let notice = Notice { key: key_of_row(row, 0)?, commit: CommitId(get(row, 4)?) };
+                        let notice =
+                            Notice { key: key_of_row(row, 0)?, commit: CommitId(get(row, 4)?) };
                         shown.notices.entry(ServerId(get(row, 3)?)).or_default().push(notice);
                     }
                     Part::Notified => {
@@ -263,7 +282,14 @@ pub(super) fn message_of_row(key: &ProfileKey, row: &Row) -> Result<StoredMessag
     let id = MessageId::stored(get(row, 2)?, name)
         .ok_or_else(|| corrupt(format!("a message has no name: key=`{key}` index=`{index}`")))?;
     let payload = bytes(row, 4)?.unwrap_or_default();
-    Ok(StoredMessage { index, id, payload, locked: get(row, 5)?, revision: unsigned(row, 6)?, sent_ms: get(row, 7)? })
+    Ok(StoredMessage {
+        index,
+        id,
+        payload,
+        locked: get(row, 5)?,
+        revision: unsigned(row, 6)?,
+        sent_ms: get(row, 7)?,
+    })
 }
 
 /// The statements that write a batch.
@@ -272,14 +298,22 @@ pub(super) fn steps(batch: &Batch) -> Result<Vec<(Part, Step<'_>)>, StoreError> 
     let mut steps: Vec<(Part, Step<'_>)> = Vec::new();
     if !writes.history.is_empty() {
         let flags: Vec<i64> = writes.history.iter().map(|(_, flags)| *flags).collect();
-        let step = Step::keys(KEEP_VERSIONS, writes.history.iter().map(|(key, _)| key)).with(flags).with(now_ms);
+        let step = Step::keys(KEEP_VERSIONS, writes.history.iter().map(|(key, _)| key))
+            .with(flags)
+            .with(now_ms);
         steps.push((Part::Writ, step));
     }
     push_heads(batch, &mut steps)?;
     if !writes.pins.is_empty() {
-        let numbers: Vec<i64> = writes.pins.iter().map(|(_, number, _)| number.cast_signed()).collect();
+        let numbers: Vec<i64> =
+            writes.pins.iter().map(|(_, number, _)| number.cast_signed()).collect();
         let pinned: Vec<bool> = writes.pins.iter().map(|(_, _, pinned)| *pinned).collect();
-        steps.push((Part::Writ, Step::keys(PIN_VERSIONS, writes.pins.iter().map(|(key, ..)| key)).with(numbers).with(pinned)));
+        steps.push((
+            Part::Writ,
+            Step::keys(PIN_VERSIONS, writes.pins.iter().map(|(key, ..)| key))
+                .with(numbers)
+                .with(pinned),
+        ));
     }
     for (sql, users) in [(FORGET_USERS, &writes.users_gone), (ADD_USERS, &writes.users_new)] {
         if !users.is_empty() {
@@ -291,13 +325,16 @@ pub(super) fn steps(batch: &Batch) -> Result<Vec<(Part, Step<'_>)>, StoreError> 
     push_servers(batch, &mut steps);
     if !writes.outcomes.is_empty() {
         let ids: Vec<Uuid> = writes.outcomes.keys().map(|id| id.0).collect();
-        let aborted: Vec<bool> = writes.outcomes.values().map(|outcome| *outcome == Outcome::Aborted).collect();
+        let aborted: Vec<bool> =
+            writes.outcomes.values().map(|outcome| *outcome == Outcome::Aborted).collect();
         steps.push((Part::Writ, Step::new(INSERT_OUTCOMES).with(ids).with(aborted).with(now_ms)));
     }
     if !writes.notices.is_empty() {
         let servers: Vec<Uuid> = writes.notices.keys().map(|(server, _)| server.0).collect();
         let commits: Vec<Uuid> = writes.notices.values().map(|commit| commit.0).collect();
-        let step = Step::keys(LEAVE_NOTICES, writes.notices.keys().map(|(_, key)| key)).with(servers).with(commits);
+        let step = Step::keys(LEAVE_NOTICES, writes.notices.keys().map(|(_, key)| key))
+            .with(servers)
+            .with(commits);
         steps.push((Part::Notified, step));
     }
     Ok(steps)
@@ -326,7 +363,9 @@ fn push_heads<'a>(batch: &'a Batch, steps: &mut Vec<(Part, Step<'a>)>) -> Result
             column(&mut step, &heads, |head| head.flags);
             column(&mut step, &heads, |head| info(head).map_or(0, |info| info.written_ms));
             column(&mut step, &heads, |head| info(head).map_or(0, |info| info.stored_ms));
-            column(&mut step, &heads, |head| info(head).map_or(0, |info| info.load_count.cast_signed()));
+            column(&mut step, &heads, |head| {
+                info(head).map_or(0, |info| info.load_count.cast_signed())
+            });
             column(&mut step, &heads, |head| info(head).map_or("", |info| info.cause.as_str()));
             column(&mut step, &heads, |head| info(head).map_or("", |info| info.author.as_str()));
             column(&mut step, &heads, |head| info(head).and_then(|info| info.label.as_deref()));
@@ -336,7 +375,8 @@ fn push_heads<'a>(batch: &'a Batch, steps: &mut Vec<(Part, Step<'a>)>) -> Result
             });
         }
         if kind != 1 {
-            let leases: Vec<String> = heads.iter().map(|head| lease(head)).collect::<Result<_, _>>()?;
+            let leases: Vec<String> =
+                heads.iter().map(|head| lease(head)).collect::<Result<_, _>>()?;
             column(&mut step, &heads, |head| head.epoch.cast_signed());
             column(&mut step, &heads, |head| head.created_ms);
             column(&mut step, &heads, |head| &head.users[..]);
@@ -353,19 +393,29 @@ fn push_heads<'a>(batch: &'a Batch, steps: &mut Vec<(Part, Step<'a>)>) -> Result
     Ok(())
 }
 
-fn column<'a, T: ToSql + Sync + Send + 'a>(step: &mut Step<'a>, heads: &[&'a Head], value: impl Fn(&&'a Head) -> T) {
+fn column<'a, T: ToSql + Sync + Send + 'a>(
+    step: &mut Step<'a>,
+    heads: &[&'a Head],
+    value: impl Fn(&&'a Head) -> T,
+) {
     step.push(heads.iter().map(value).collect::<Vec<T>>());
 }
 
 fn lease(head: &Head) -> Result<String, StoreError> {
-    serde_json::to_string(&head.lease)
-        .map_err(|err| StoreError::Invalid { reason: format!("the lease cannot be stored: {err}: key=`{}`", head.key) })
+    serde_json::to_string(&head.lease).map_err(|err| StoreError::Invalid {
+        reason: format!(
+            "the lease cannot be stored: {err}: \
+            key=`{}`",
+            head.key
+        ),
+    })
 }
 
 fn push_messages<'a>(batch: &'a Batch, steps: &mut Vec<(Part, Step<'a>)>) {
     type Edit<'a> = (&'a ProfileKey, i64, &'a MessageEdit);
     let (writes, now_ms) = (&batch.writes, batch.now_ms);
-    let edits = || writes.edits.iter().map(|((key, number), edit)| (key, number.cast_signed(), edit));
+    let edits =
+        || writes.edits.iter().map(|((key, number), edit)| (key, number.cast_signed(), edit));
     let some = |sql, edits: &[Edit<'a>]| {
         let numbers: Vec<i64> = edits.iter().map(|(_, number, _)| *number).collect();
         Step::keys(sql, edits.iter().map(|(key, ..)| *key)).with(numbers)
@@ -379,7 +429,8 @@ fn push_messages<'a>(batch: &'a Batch, steps: &mut Vec<(Part, Step<'a>)>) {
         steps.push((Part::Writ, some(REMOVE_MESSAGES, &removed)));
     }
     if !edited.is_empty() {
-        let payloads: Vec<Option<&[u8]>> = edited.iter().map(|(.., edit)| edit.payload.as_deref()).collect();
+        let payloads: Vec<Option<&[u8]>> =
+            edited.iter().map(|(.., edit)| edit.payload.as_deref()).collect();
         let revisions: Vec<i64> = edited.iter().map(|(.., edit)| edit.revisions).collect();
         let locks: Vec<Option<bool>> = edited.iter().map(|(.., edit)| edit.lock).collect();
         let step = some(EDIT_MESSAGES, &edited).with(payloads).with(revisions).with(locks);
@@ -391,7 +442,9 @@ fn push_messages<'a>(batch: &'a Batch, steps: &mut Vec<(Part, Step<'a>)>) {
         let step = Step::keys(INSERT_MESSAGES, writes.messages.iter().map(|(key, _)| key))
             .with(all().map(|message| message.index.cast_signed()).collect::<Vec<i64>>())
             .with(all().map(|message| uuid(message.id.digest())).collect::<Vec<Uuid>>())
-            .with(all().map(|message| uuid(content_digest(&message.payload))).collect::<Vec<Uuid>>())
+            .with(
+                all().map(|message| uuid(content_digest(&message.payload))).collect::<Vec<Uuid>>(),
+            )
             .with(all().map(|message| message.id.created_ms()).collect::<Vec<i64>>())
             .with(all().map(|message| message.sent_ms).collect::<Vec<i64>>())
             .with(all().map(|message| message.revision.cast_signed()).collect::<Vec<i64>>())
@@ -422,7 +475,11 @@ fn push_servers<'a>(batch: &'a Batch, steps: &mut Vec<(Part, Step<'a>)>) {
             .with(rows.iter().map(|row| row.dead.then_some(now_ms)).collect::<Vec<Option<i64>>>());
         steps.push((Part::Writ, step));
     }
-    let rows: Vec<_> = writes.renewed.iter().filter_map(|(id, commit)| Some((batch.servers.get(id)?, commit))).collect();
+    let rows: Vec<_> = writes
+        .renewed
+        .iter()
+        .filter_map(|(id, commit)| Some((batch.servers.get(id)?, commit)))
+        .collect();
     if !rows.is_empty() {
         let step = Step::new(RENEW_SERVERS)
             .with(rows.iter().map(|(row, _)| row.id.0).collect::<Vec<Uuid>>())

@@ -1,5 +1,5 @@
-//! Writing: a transaction of two round trips for a batch of commits, tried again where another one was met, and the honest answer
-//! when its outcome is unknown.
+//! Writing: a transaction of two round trips for a batch of commits, tried again where another one
+//! was met, and the honest answer when its outcome is unknown.
 //!
 //! The first round trip locks and reads what the batch needs; then the commits are judged and
 //! applied here; the second one writes, reads what the answers show, and commits. Until the second
@@ -52,7 +52,8 @@ enum Failed {
 impl Failed {
     /// Nothing was applied.
     fn of(trouble: Trouble) -> Self {
-        let (met, one, gone) = (trouble.met_another(), trouble.concerns_one(), trouble.is_disconnected());
+        let (met, one, gone) =
+            (trouble.met_another(), trouble.concerns_one(), trouble.is_disconnected());
         let err = trouble.not_applied();
         match () {
             () if met => Self::Met(err),
@@ -85,17 +86,29 @@ impl Drop for Writing {
 
 impl Inner {
     /// Hands commits to the writers and waits for the outcomes, until the deadline if there is one.
-    pub(super) async fn submit(self: &Arc<Self>, commits: Vec<Commit>, deadline: Option<Instant>) -> Vec<Reply> {
+    pub(super) async fn submit(
+        self: &Arc<Self>,
+        commits: Vec<Commit>,
+        deadline: Option<Instant>,
+    ) -> Vec<Reply> {
         let ids: Vec<_> = commits.iter().map(|commit| commit.id).collect();
-        let (answers, start) = self.queue.push(commits, self.pool.dialer.options.env.now(), deadline).await;
+        let (answers, start) =
+            self.queue.push(commits, self.pool.dialer.options.env.now(), deadline).await;
         if start {
             let writing = Writing { inner: self.clone(), done: false };
             tokio::spawn(writing.run());
         }
         let mut replies = Vec::with_capacity(ids.len());
         for (answer, commit) in answers.into_iter().zip(ids) {
-            let unknown = |reason: &str| Err(StoreError::Indeterminate { commit, reason: reason.into() });
-            let too_late = || Err(StoreError::Unavailable { reason: "other commits were written until it was too late".into() });
+            let unknown =
+                |reason: &str| Err(StoreError::Indeterminate { commit, reason: reason.into() });
+            let too_late = || {
+                Err(StoreError::Unavailable {
+                    reason: "other commits were written \
+                until it was too late"
+                        .into(),
+                })
+            };
             let Some(Answer { mut reply, turn }) = answer else {
                 replies.push(too_late());
                 continue;
@@ -125,7 +138,10 @@ impl Inner {
             let again = Again::of(&batch, commits.iter().zip(&verdicts));
             let answers = finish_reading(conn, &again).await?;
             let shown = again.take(&mut batch, &answers)?;
-            let answered = commits.iter().zip(verdicts).map(|(commit, verdict)| batch.answer(commit, verdict, &shown));
+            let answered = commits
+                .iter()
+                .zip(verdicts)
+                .map(|(commit, verdict)| batch.answer(commit, verdict, &shown));
             Ok::<_, Failed>(answered.collect::<Vec<_>>())
         };
         match checked.await {
@@ -141,12 +157,21 @@ impl Inner {
     }
 
     /// Begins a transaction and reads what commits need.
-    async fn load(&self, conn: &Conn, commits: &[&Commit], lock: bool) -> Result<(Batch, usize), Failed> {
+    async fn load(
+        &self,
+        conn: &Conn,
+        commits: &[&Commit],
+        lock: bool,
+    ) -> Result<(Batch, usize), Failed> {
         let needs = Needs::of(commits.iter().copied());
         let mut begin = Some(if lock { BEGIN } else { BEGIN_READING });
         for round in 1.. {
             let (parts, steps): (Vec<_>, Vec<_>) = needs.steps(lock).into_iter().unzip();
-            let answers = conn.pipeline(begin.take(), &steps, None).await.map_err(Failed::of)?.ok_or(Trouble::Silent);
+            let answers = conn
+                .pipeline(begin.take(), &steps, None)
+                .await
+                .map_err(Failed::of)?
+                .ok_or(Trouble::Silent);
             let Answers { began, rows, .. } = answers.map_err(Failed::of)?;
             began.map_err(|err| Failed::of(err.into()))?;
             let rows = first_error(rows).map_err(|err| Failed::of(err.into()))?;
@@ -154,7 +179,11 @@ impl Inner {
             let batch = needs.batch(&answers, self.test_time())?;
             let empty = if lock && round <= ROUNDS { needs.empty_heads(&batch) } else { None };
             let Some(empty) = empty else { return Ok((batch, round)) };
-            let answers = conn.pipeline(None, &[empty], None).await.map_err(Failed::of)?.ok_or(Trouble::Silent);
+            let answers = conn
+                .pipeline(None, &[empty], None)
+                .await
+                .map_err(Failed::of)?
+                .ok_or(Trouble::Silent);
             first_error(answers.map_err(Failed::of)?.rows).map_err(|err| Failed::of(err.into()))?;
         }
         Err(Failed::All(StoreError::Unavailable { reason: "the transaction did not begin".into() }))
@@ -164,11 +193,13 @@ impl Inner {
     async fn attempt(&self, conn: &Conn, commits: &[&Commit]) -> Result<Vec<Reply>, Failed> {
         let (mut batch, _) = self.load(conn, commits, true).await?;
         let verdicts: Vec<Verdict> = commits.iter().map(|commit| batch.commit(commit)).collect();
-        let wrote = verdicts.iter().any(|verdict| matches!(verdict, Verdict::Replied { wrote: true, .. }));
+        let wrote =
+            verdicts.iter().any(|verdict| matches!(verdict, Verdict::Replied { wrote: true, .. }));
         let again = Again::of(&batch, commits.iter().copied().zip(&verdicts));
         let answers = if wrote {
             let written = {
-                let (parts, steps): (Vec<_>, Vec<_>) = write::steps(&batch)?.into_iter().chain(again.steps()).unzip();
+                let (parts, steps): (Vec<_>, Vec<_>) =
+                    write::steps(&batch)?.into_iter().chain(again.steps()).unzip();
                 conn.take_warning();
                 let sent = conn.pipeline(None, &steps, Some("COMMIT")).await.map_err(Failed::of)?;
                 outcome(conn, sent).map(|rows| parts.into_iter().zip(rows).collect::<Vec<_>>())
@@ -177,25 +208,38 @@ impl Inner {
                 Ok(answers) => answers,
                 Err(Outcome::Not(failed)) => return Err(failed),
                 Err(Outcome::Unknown(reason)) => {
-                    // What was refused is refused, whatever became of the others. But what was to be
-                    // read behind the writes was not: an answer that needs it is unknown as well.
+                    // What was refused is refused, whatever became of the others. But what was to
+                    // be read behind the writes was not: an answer that needs it is unknown as
+                    // well.
                     let shown = Shown::default();
                     let sure = |(commit, verdict): (&&Commit, Verdict)| match verdict {
                         Verdict::Replied { wrote: true, .. } => None,
-                        verdict if !Again::of(&batch, [(*commit, &verdict)].into_iter()).is_empty() => None,
+                        verdict
+                            if !Again::of(&batch, [(*commit, &verdict)].into_iter()).is_empty() =>
+                        {
+                            None
+                        }
                         verdict => Some(batch.answer(commit, verdict, &shown)),
                     };
-                    return Err(Failed::Unknown(reason, commits.iter().zip(verdicts).map(sure).collect()));
+                    return Err(Failed::Unknown(
+                        reason,
+                        commits.iter().zip(verdicts).map(sure).collect(),
+                    ));
                 }
             }
         } else {
             finish_reading(conn, &again).await?
         };
         let shown = again.take(&mut batch, &answers)?;
-        Ok(commits.iter().zip(verdicts).map(|(commit, verdict)| batch.answer(commit, verdict, &shown)).collect())
+        Ok(commits
+            .iter()
+            .zip(verdicts)
+            .map(|(commit, verdict)| batch.answer(commit, verdict, &shown))
+            .collect())
     }
 
-    /// Writes commits in one transaction, as often as it takes; the connection is kept for the next ones while it is fit.
+    /// Writes commits in one transaction, as often as it takes; the connection is kept for the next
+    /// ones while it is fit.
     async fn write(&self, lease: &mut Lease, commits: &[&Commit]) -> Result<Vec<Reply>, Failed> {
         let mut reconnected = false;
         for attempt in 1.. {
@@ -205,7 +249,9 @@ impl Inner {
             let fit = match &done {
                 Ok(_) => true,
                 Err(Failed::Gone(_) | Failed::Unknown(..)) => false,
-                Err(Failed::Met(_) | Failed::All(_) | Failed::One(_)) => conn.batch("ROLLBACK").await.is_ok(),
+                Err(Failed::Met(_) | Failed::All(_) | Failed::One(_)) => {
+                    conn.batch("ROLLBACK").await.is_ok()
+                }
             };
             if fit {
                 lease.rest()
@@ -215,7 +261,8 @@ impl Inner {
             match done {
                 Err(Failed::Met(err)) if attempt < TRIES => {
                     metrics::counter!("profilestore_postgres_retries_total").increment(1);
-                    tracing::debug!(%err, attempt, commits = commits.len(), "a transaction met another one");
+                    tracing::debug!(%err, attempt, commits = commits.len(), "a transaction met \
+                        another one");
                     let most = u64::from(attempt * attempt).min(64);
                     let pause = self.pool.dialer.options.env.uuid().as_u128() as u64 % (most + 1);
                     tokio::time::sleep(Duration::from_millis(pause)).await;
@@ -245,7 +292,8 @@ impl Inner {
                 for commit in &commits {
                     let mut alone = match self.write(lease, std::slice::from_ref(commit)).await {
                         Ok(replies) => replies,
-                        // The database went away: nobody waits for each of the others to find that out.
+                        // The database went away: nobody waits for each of the others to find that
+                        // out.
                         Err(Failed::All(err) | Failed::Gone(err)) => {
                             replies.resize(commits.len(), Err(err));
                             break;
@@ -259,10 +307,12 @@ impl Inner {
             (Err(failed), _) => failed.replies(&commits),
         };
         drop(commits);
-        // Callers come back with more the moment they are answered, and it may be about the same keys.
+        // Callers come back with more the moment they are answered, and it may be about the same
+        // keys.
         drop(taken);
         for (job, reply) in jobs.into_iter().zip(replies) {
-            metrics::histogram!("profilestore_postgres_commit_seconds").record(job.since.elapsed().as_secs_f64());
+            metrics::histogram!("profilestore_postgres_commit_seconds")
+                .record(job.since.elapsed().as_secs_f64());
             Job::answer(job, reply);
         }
     }
@@ -292,8 +342,15 @@ impl Failed {
         match self {
             Self::Unknown(reason, sure) => {
                 metrics::counter!("profilestore_postgres_unknown_total").increment(1);
-                let unknown = |commit: &Commit| StoreError::Indeterminate { commit: commit.id, reason: reason.clone() };
-                commits.iter().zip(sure).map(|(commit, sure)| sure.unwrap_or_else(|| Err(unknown(commit)))).collect()
+                let unknown = |commit: &Commit| StoreError::Indeterminate {
+                    commit: commit.id,
+                    reason: reason.clone(),
+                };
+                commits
+                    .iter()
+                    .zip(sure)
+                    .map(|(commit, sure)| sure.unwrap_or_else(|| Err(unknown(commit))))
+                    .collect()
             }
             failed => {
                 let err = failed.not_applied();
@@ -317,16 +374,29 @@ fn outcome(conn: &Conn, sent: Option<Answers>) -> Result<Vec<Vec<Row>>, Outcome>
     let rows = match first_error(rows) {
         Ok(rows) => rows,
         // The transaction is rolled back, and so is the COMMIT behind it.
-        Err(err) if err.as_db_error().is_some() => return Err(Outcome::Not(Failed::of(err.into()))),
-        Err(err) => return Err(Outcome::Unknown(format!("the connection was lost while writing: {err}"))),
+        Err(err) if err.as_db_error().is_some() => {
+            return Err(Outcome::Not(Failed::of(err.into())));
+        }
+        Err(err) => {
+            return Err(Outcome::Unknown(format!(
+                "the connection was lost while writing: \
+            {err}"
+            )));
+        }
     };
     match ended {
         Ok(()) => match conn.take_warning() {
             None => Ok(rows),
-            Some(warning) => Err(Outcome::Unknown(format!("the database warned while committing: {warning}"))),
+            Some(warning) => Err(Outcome::Unknown(format!(
+                "the database warned while committing: \
+                {warning}"
+            ))),
         },
         Err(err) if refused_to_commit(&err) => Err(Outcome::Not(Failed::of(err.into()))),
-        Err(err) => Err(Outcome::Unknown(format!("the connection was lost while committing: {err}"))),
+        Err(err) => Err(Outcome::Unknown(format!(
+            "the connection was lost while committing: \
+            {err}"
+        ))),
     }
 }
 
@@ -343,9 +413,16 @@ fn first_error(rows: Vec<Result<Vec<Row>, Error>>) -> Result<Vec<Vec<Row>>, Erro
 }
 
 /// Ends a transaction that wrote nothing.
-async fn finish_reading(conn: &Conn, again: &Again) -> Result<Vec<(write::Part, Vec<Row>)>, Failed> {
+async fn finish_reading(
+    conn: &Conn,
+    again: &Again,
+) -> Result<Vec<(write::Part, Vec<Row>)>, Failed> {
     let (parts, steps): (Vec<_>, Vec<_>) = again.steps().into_iter().unzip();
-    let answers = conn.pipeline(None, &steps, Some("ROLLBACK")).await.map_err(Failed::of)?.ok_or(Trouble::Silent);
+    let answers = conn
+        .pipeline(None, &steps, Some("ROLLBACK"))
+        .await
+        .map_err(Failed::of)?
+        .ok_or(Trouble::Silent);
     let Answers { rows, ended, .. } = answers.map_err(Failed::of)?;
     ended.map_err(|err| Failed::of(err.into()))?;
     let rows = first_error(rows).map_err(|err| Failed::of(err.into()))?;

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     data_store::{
-        Change, Commit, CommitId, CommitReply, Conflict, ConflictKind, Incarnation, KeyState, LeaseState, NewValue, Notice,
-        ServerId, ServerRow, StoreError, StoredMessage, VersionInfo,
+        Change, Commit, CommitId, CommitReply, Conflict, ConflictKind, Incarnation, KeyState,
+        LeaseState, NewValue, Notice, ServerId, ServerRow, StoreError, StoredMessage, VersionInfo,
         rules::{self, Fault, Outcome, View as _},
     },
     key::ProfileKey,
@@ -23,7 +23,8 @@ const INSERT_VERSION: &str = "INSERT INTO version (head, number, previous, previ
 const OVERWRITE_VERSION: &str = "UPDATE version SET number = ?2, written_ms = ?3, stored_ms = ?4, load_count = ?5, flags = ?6, \
      cause = ?7, author = ?8, label = ?9, value = ?10 WHERE id = ?1";
 
-const UPDATE_HEAD_DATA: &str = "UPDATE head SET version = ?2, current = ?3, stored_ms = ?4, flags = ?5 WHERE id = ?1";
+const UPDATE_HEAD_DATA: &str = "UPDATE head SET version = ?2, current = ?3, stored_ms = ?4, flags \
+    = ?5 WHERE id = ?1";
 
 const UPDATE_HEAD_REST: &str = "UPDATE head SET epoch = ?2, created_ms = ?3, flags = ?4, users = ?5, lease_revision = ?6, \
      inbox_revision = ?7, last_message = ?8, waiting = ?9, lease = ?10 WHERE id = ?1";
@@ -42,9 +43,13 @@ struct Touched {
 }
 
 impl Tx<'_> {
-    /// Judges and applies one well formed commit. The inner error means that it was refused before anything was written; the
-    /// outer one that the transaction must be rolled back.
-    pub(super) fn commit(&mut self, commit: &Commit, found: Incarnation) -> Result<Result<CommitReply, StoreError>, Trouble> {
+    /// Judges and applies one well formed commit. The inner error means that it was refused before
+    /// anything was written; the outer one that the transaction must be rolled back.
+    pub(super) fn commit(
+        &mut self,
+        commit: &Commit,
+        found: Incarnation,
+    ) -> Result<Result<CommitReply, StoreError>, Trouble> {
         if rules::only_checks(commit) {
             return refused(self.check(commit, found));
         }
@@ -64,11 +69,19 @@ impl Tx<'_> {
         if let Some(answer) = self.known(commit)? {
             return Ok(answer);
         }
-        refused(self.conflict(commit, fault).and_then(|conflict| Err(StoreError::Conflict(Box::new(conflict)).into())))
+        refused(
+            self.conflict(commit, fault)
+                .and_then(|conflict| Err(StoreError::Conflict(Box::new(conflict)).into())),
+        )
     }
 
-    /// The answer to a commit of nothing but checks, which may be given outside a writing transaction.
-    pub(super) fn check(&mut self, commit: &Commit, found: Incarnation) -> Result<CommitReply, Trouble> {
+    /// The answer to a commit of nothing but checks, which may be given outside a writing
+    /// transaction.
+    pub(super) fn check(
+        &mut self,
+        commit: &Commit,
+        found: Incarnation,
+    ) -> Result<CommitReply, Trouble> {
         self.heads.clear();
         rules::check_incarnation(commit, found)?;
         let fault = rules::judge(self, commit, self.now_ms)?;
@@ -81,7 +94,10 @@ impl Tx<'_> {
         self.reply(commit, false, Vec::new())
     }
 
-    fn known(&mut self, commit: &Commit) -> Result<Option<Result<CommitReply, StoreError>>, Trouble> {
+    fn known(
+        &mut self,
+        commit: &Commit,
+    ) -> Result<Option<Result<CommitReply, StoreError>>, Trouble> {
         Ok(match self.outcome(commit.id)? {
             None => None,
             Some(Outcome::Applied) => Some(Ok(self.reply(commit, true, Vec::new())?)),
@@ -99,23 +115,30 @@ impl Tx<'_> {
                 let state = Some(self.key_state(&key, commit.returning)?);
                 Conflict { kind, now_ms, state, server: None }
             }
-            Some(Fault::Server(server)) => Conflict { kind: ConflictKind::Server, now_ms, state: None, server },
+            Some(Fault::Server(server)) => {
+                Conflict { kind: ConflictKind::Server, now_ms, state: None, server }
+            }
             Some(Fault::Commit(kind)) => Conflict { kind, now_ms, state: None, server: None },
-            // The id was there when it was to be written and gone when it was looked for, in one transaction.
+            // The id was there when it was to be written and gone when it was looked for, in one
+            // transaction.
             None => Conflict { kind: ConflictKind::Aborted, now_ms, state: None, server: None },
         })
     }
 
     /// False when the id is there already.
     fn keep_outcome(&mut self, id: CommitId) -> Result<bool, Trouble> {
-        let mut statement = self.prepare("INSERT INTO outcome (id, at_ms, aborted) VALUES (?1, ?2, 0) ON CONFLICT DO NOTHING")?;
+        let mut statement = self.prepare(
+            "INSERT INTO outcome (id, at_ms, aborted) VALUES (?1, \
+            ?2, 0) ON CONFLICT DO NOTHING",
+        )?;
         Ok(statement.execute(params![id.0.as_bytes().as_slice(), self.now_ms])? == 1)
     }
 
     fn apply(&mut self, commit: &Commit) -> Result<CommitReply, Trouble> {
         let keys = rules::keys_of(commit);
         let mut touched: Vec<Touched> = keys.iter().map(|_| Touched::default()).collect();
-        // Leases first: a version tells the load count, and a lease's seal is for the version, after the commit.
+        // Leases first: a version tells the load count, and a lease's seal is for the version,
+        // after the commit.
         for change in &commit.changes {
             if let Change::Lease { key, lease, raise_epoch, .. } = change {
                 let at = self.head(key)?;
@@ -164,7 +187,12 @@ impl Tx<'_> {
         self.reply(commit, false, notified)
     }
 
-    fn apply_to_key(&mut self, change: &Change, at: usize, touched: &mut Touched) -> Result<(), Trouble> {
+    fn apply_to_key(
+        &mut self,
+        change: &Change,
+        at: usize,
+        touched: &mut Touched,
+    ) -> Result<(), Trouble> {
         match change {
             Change::Write { .. } => {
                 self.write(change, at, touched)?;
@@ -189,13 +217,20 @@ impl Tx<'_> {
                 self.inbox_changed(at, touched);
             }
             Change::ChangeMessage { index, payload, .. } => {
-                let sql = "UPDATE message SET payload = ?3, revision = revision + 1 WHERE head = ?1 AND number = ?2";
-                self.prepare(sql)?.execute(params![self.heads[at].id, index.cast_signed(), payload.as_ref()])?;
+                let sql = "UPDATE message SET payload = ?3, revision = revision + 1 WHERE head = \
+                    ?1 AND number = ?2";
+                self.prepare(sql)?.execute(params![
+                    self.heads[at].id,
+                    index.cast_signed(),
+                    payload.as_ref()
+                ])?;
                 self.inbox_changed(at, touched);
             }
             Change::LockMessage { index, .. } => {
-                let sql = "UPDATE message SET locked = 1 WHERE head = ?1 AND number = ?2 AND locked = 0";
-                if self.prepare(sql)?.execute(params![self.heads[at].id, index.cast_signed()])? == 1 {
+                let sql = "UPDATE message SET locked = 1 WHERE head = ?1 AND number = ?2 AND \
+                    locked = 0";
+                if self.prepare(sql)?.execute(params![self.heads[at].id, index.cast_signed()])? == 1
+                {
                     self.inbox_changed(at, touched);
                 }
             }
@@ -216,7 +251,11 @@ impl Tx<'_> {
     }
 
     fn write(&mut self, change: &Change, at: usize, touched: &mut Touched) -> Result<(), Trouble> {
-        let Change::Write { value, user_ids, cause, author, keep_previous, seal, imported, .. } = change else { return Ok(()) };
+        let Change::Write { value, user_ids, cause, author, keep_previous, seal, imported, .. } =
+            change
+        else {
+            return Ok(());
+        };
         let now_ms = self.now_ms;
         let id = self.ensure_head(at)?;
         let value = match value {
@@ -278,7 +317,11 @@ impl Tx<'_> {
                 value.as_deref(),
             ])?;
             if changed != 1 {
-                let reason = format!("the row of the current version is missing: key=`{}` row=`{current}`", self.heads[at].key);
+                let reason = format!(
+                    "the row of the current version is missing: key=`{}` \
+                    row=`{current}`",
+                    self.heads[at].key
+                );
                 return Err(StoreError::Corrupt { reason }.into());
             }
         }
@@ -297,25 +340,51 @@ impl Tx<'_> {
         Ok(())
     }
 
-    fn set_users(&mut self, at: usize, id: i64, user_ids: &[i64], touched: &mut Touched) -> Result<(), Trouble> {
+    fn set_users(
+        &mut self,
+        at: usize,
+        id: i64,
+        user_ids: &[i64],
+        touched: &mut Touched,
+    ) -> Result<(), Trouble> {
         let same = self.heads[at].users.len() == user_ids.len() * 8
-            && self.heads[at].users.chunks_exact(8).zip(user_ids).all(|(old, new)| *old == new.to_be_bytes());
+            && self.heads[at]
+                .users
+                .chunks_exact(8)
+                .zip(user_ids)
+                .all(|(old, new)| *old == new.to_be_bytes());
         if same {
             return Ok(());
         }
         for user in users(&self.heads[at].users) {
-            self.prepare("DELETE FROM profile_user WHERE user = ?1 AND head = ?2")?.execute([user, id])?;
+            self.prepare(
+                "DELETE FROM profile_user WHERE user = ?1 AND head = \
+                ?2",
+            )?
+            .execute([user, id])?;
         }
         for user in user_ids {
-            self.prepare("INSERT INTO profile_user (user, head) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?.execute([*user, id])?;
+            self.prepare(
+                "INSERT INTO profile_user (user, head) VALUES (?1, ?2) ON CONFLICT DO \
+                NOTHING",
+            )?
+            .execute([*user, id])?;
         }
         self.heads[at].users = user_ids.iter().flat_map(|user| user.to_be_bytes()).collect();
         touched.rest = true;
         Ok(())
     }
 
-    fn pin(&mut self, at: usize, version: u64, pinned: bool, touched: &mut Touched) -> Result<(), Trouble> {
-        let Some(row) = self.find_version(&self.heads[at], |info| info.number == version)? else { return Ok(()) };
+    fn pin(
+        &mut self,
+        at: usize,
+        version: u64,
+        pinned: bool,
+        touched: &mut Touched,
+    ) -> Result<(), Trouble> {
+        let Some(row) = self.find_version(&self.heads[at], |info| info.number == version)? else {
+            return Ok(());
+        };
         let sql = "UPDATE version SET flags = (flags & ~?2) | ?3 WHERE id = ?1";
         self.prepare(sql)?.execute([row.id, PINNED, bit(pinned, PINNED)])?;
         let head = &mut self.heads[at];
@@ -375,7 +444,13 @@ impl Tx<'_> {
         let head: &Head = &self.heads[at];
         if touched.data {
             let version = head.version.cast_signed();
-            self.prepare(UPDATE_HEAD_DATA)?.execute([id, version, head.current, head.stored_ms, head.flags])?;
+            self.prepare(UPDATE_HEAD_DATA)?.execute([
+                id,
+                version,
+                head.current,
+                head.stored_ms,
+                head.flags,
+            ])?;
         }
         if touched.rest {
             let lease = serde_json::to_string(&head.lease).map_err(|err| StoreError::Invalid {
@@ -395,7 +470,11 @@ impl Tx<'_> {
             ])?;
         }
         if touched.held {
-            self.prepare("UPDATE head SET held = ?2 WHERE id = ?1")?.execute(params![id, head.lease.is_held()])?;
+            self.prepare(
+                "UPDATE head SET held = ?2 WHERE id = \
+                ?1",
+            )?
+            .execute(params![id, head.lease.is_held()])?;
         }
         Ok(())
     }
@@ -403,7 +482,11 @@ impl Tx<'_> {
     fn notify(&mut self, server: ServerId, at: usize, commit: CommitId) -> Result<(), Trouble> {
         let sql = "INSERT OR REPLACE INTO notice (server, head, commit_id) VALUES (?1, ?2, ?3)";
         let id = self.ensure_head(at)?;
-        self.prepare(sql)?.execute(params![server.0.as_bytes().as_slice(), id, commit.0.as_bytes().as_slice()])?;
+        self.prepare(sql)?.execute(params![
+            server.0.as_bytes().as_slice(),
+            id,
+            commit.0.as_bytes().as_slice()
+        ])?;
         Ok(())
     }
 
@@ -413,18 +496,31 @@ impl Tx<'_> {
             Change::RegisterServer { id, place_id, job_id, lease_ms } => {
                 let sql = "INSERT INTO server (id, place_id, job_id, revision, lease_ms, started_ms, renewed_ms) \
                      VALUES (?1, ?2, ?3, 1, ?4, ?5, ?5)";
-                self.prepare(sql)?.execute(params![id.0.as_bytes().as_slice(), place_id, job_id, lease_ms, now_ms])?;
+                self.prepare(sql)?.execute(params![
+                    id.0.as_bytes().as_slice(),
+                    place_id,
+                    job_id,
+                    lease_ms,
+                    now_ms
+                ])?;
                 self.servers.remove(id);
             }
             Change::RenewServer { id, acknowledged, .. } => {
                 let id_bytes = id.0.as_bytes().as_slice();
-                let sql = "UPDATE server SET revision = revision + 1, renewed_ms = ?2 WHERE id = ?1";
+                let sql = "UPDATE server SET revision = revision + 1, renewed_ms = ?2 WHERE id = \
+                    ?1";
                 self.prepare(sql)?.execute(params![id_bytes, now_ms])?;
                 let sql = "DELETE FROM notice WHERE server = ?1 AND commit_id = ?2 \
                      AND head = (SELECT id FROM head WHERE store = ?3 AND scope = ?4 AND key = ?5)";
                 for Notice { key, commit } in acknowledged {
                     let commit = commit.0.as_bytes().as_slice();
-                    self.prepare(sql)?.execute(params![id_bytes, commit, key.store(), key.scope(), key.key()])?;
+                    self.prepare(sql)?.execute(params![
+                        id_bytes,
+                        commit,
+                        key.store(),
+                        key.scope(),
+                        key.key()
+                    ])?;
                 }
                 self.servers.remove(id);
             }
@@ -434,7 +530,8 @@ impl Tx<'_> {
                 self.servers.remove(id);
             }
             Change::Abort { commit } => {
-                let sql = "INSERT INTO outcome (id, at_ms, aborted) VALUES (?1, ?2, 1) ON CONFLICT DO NOTHING";
+                let sql = "INSERT INTO outcome (id, at_ms, aborted) VALUES (?1, ?2, 1) ON \
+                    CONFLICT DO NOTHING";
                 self.prepare(sql)?.execute(params![commit.0.as_bytes().as_slice(), now_ms])?;
             }
             _ => {}
@@ -449,8 +546,10 @@ impl Tx<'_> {
         notified: Vec<(ServerId, ProfileKey)>,
     ) -> Result<CommitReply, Trouble> {
         let keys = rules::keys_of(commit);
-        let states: Vec<KeyState> =
-            keys.into_iter().map(|key| self.key_state(key, commit.returning)).collect::<Result<_, _>>()?;
+        let states: Vec<KeyState> = keys
+            .into_iter()
+            .map(|key| self.key_state(key, commit.returning))
+            .collect::<Result<_, _>>()?;
         let server: Option<ServerRow> = match rules::server_of(commit) {
             Some(id) => self.server_row(id)?,
             None => None,
@@ -470,13 +569,21 @@ impl Tx<'_> {
         let mut rows = statement.query([id.0.as_bytes().as_slice()])?;
         let mut notices = Vec::new();
         while let Some(row) = rows.next()? {
-            notices.push(Notice { key: super::key_of_row(row, 0)?, commit: CommitId(Uuid::from_bytes(row.get(3)?)) });
+            notices.push(Notice {
+                key: super::key_of_row(row, 0)?,
+                commit: CommitId(Uuid::from_bytes(row.get(3)?)),
+            });
         }
         Ok(notices)
     }
 
-    /// The keys of a server's notices beyond the id of one, and the newest id. Goes by the id, not by the server: few are new.
-    pub(super) fn notices_since(&self, server: ServerId, id: i64) -> Result<(Vec<ProfileKey>, i64), Trouble> {
+    /// The keys of a server's notices beyond the id of one, and the newest id. Goes by the id, not
+    /// by the server: few are new.
+    pub(super) fn notices_since(
+        &self,
+        server: ServerId,
+        id: i64,
+    ) -> Result<(Vec<ProfileKey>, i64), Trouble> {
         let sql = "SELECT h.store, h.scope, h.key, n.id FROM notice n JOIN head h ON h.id = n.head \
              WHERE n.id > ?2 AND +n.server = ?1 ORDER BY n.id";
         let mut statement = self.prepare(sql)?;
@@ -491,7 +598,9 @@ impl Tx<'_> {
 }
 
 /// Tells a commit that was refused before anything was written from a transaction that failed.
-fn refused(result: Result<CommitReply, Trouble>) -> Result<Result<CommitReply, StoreError>, Trouble> {
+fn refused(
+    result: Result<CommitReply, Trouble>,
+) -> Result<Result<CommitReply, StoreError>, Trouble> {
     match result {
         Ok(reply) => Ok(Ok(reply)),
         Err(Trouble::Store(err)) => Ok(Err(err)),
@@ -499,7 +608,11 @@ fn refused(result: Result<CommitReply, Trouble>) -> Result<Result<CommitReply, S
     }
 }
 
-fn touch<'t>(keys: &[&ProfileKey], touched: &'t mut [Touched], key: &ProfileKey) -> &'t mut Touched {
+fn touch<'t>(
+    keys: &[&ProfileKey],
+    touched: &'t mut [Touched],
+    key: &ProfileKey,
+) -> &'t mut Touched {
     let at = keys.iter().position(|other| *other == key).unwrap_or(0);
     &mut touched[at]
 }

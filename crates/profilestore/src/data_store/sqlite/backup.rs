@@ -37,12 +37,12 @@ pub enum Existing {
 }
 
 impl SqliteStore {
-    /// Copies the store as it is at this moment into a new file, while it is in use. `progress` is told how many pages of how
-    /// many are done. Waits for the disk, so call it outside async code or on the blocking pool. While it runs, the log of the
-    /// store grows.
+    /// Copies the store as it is at this moment into a new file, while it is in use. `progress` is
+    /// told how many pages of how many are done. Waits for the disk, so call it outside async code
+    /// or on the blocking pool. While it runs, the log of the store grows.
     ///
-    /// The file appears under its name only when it is complete and on the disk. Fails with [`StoreError::Invalid`] when there is a
-    /// file of that name.
+    /// The file appears under its name only when it is complete and on the disk. Fails with
+    /// [`StoreError::Invalid`] when there is a file of that name.
     pub fn backup(&self, to: &Path, progress: impl FnMut(u64, u64)) -> Result<(), StoreError> {
         let Inner { path, options, .. } = &*self.inner;
         let file = NewFile::reserve(to)?;
@@ -53,11 +53,13 @@ impl SqliteStore {
         file.publish()
     }
 
-    /// Makes a store out of a backup, under a new incarnation, which is returned. `progress` is told how many pages of how many
-    /// are done. Waits for the disk, so call it outside async code or on the blocking pool.
+    /// Makes a store out of a backup, under a new incarnation, which is returned. `progress` is
+    /// told how many pages of how many are done. Waits for the disk, so call it outside async code
+    /// or on the blocking pool.
     ///
-    /// All servers are declared dead, and commits of those that were made for the contents of before fail with
-    /// [`StoreError::Replaced`]. Nothing is changed when the backup turns out to be damaged.
+    /// All servers are declared dead, and commits of those that were made for the contents of
+    /// before fail with [`StoreError::Replaced`]. Nothing is changed when the backup turns out to
+    /// be damaged.
     pub fn restore(
         from: &Path,
         to: &Path,
@@ -93,17 +95,33 @@ fn prepare(
     progress: impl FnMut(u64, u64),
 ) -> Result<(), StoreError> {
     if !from.is_file() {
-        return Err(StoreError::Invalid { reason: format!("there is no such backup: path=`{}`", from.display()) });
+        return Err(StoreError::Invalid {
+            reason: format!(
+                "there is no such backup: \
+            path=`{}`",
+                from.display()
+            ),
+        });
     }
     let source = schema::connect(from, Role::Reader, options)?;
     if schema::identify(&source, from)? {
-        return Err(StoreError::Invalid { reason: format!("the backup is empty: path=`{}`", from.display()) });
+        return Err(StoreError::Invalid {
+            reason: format!(
+                "the backup is empty: \
+            path=`{}`",
+                from.display()
+            ),
+        });
     }
     let mut copy = open_plain(partial)?;
     let damaged = |trouble: Trouble| match trouble.not_applied() {
-        StoreError::Corrupt { reason } => {
-            StoreError::Corrupt { reason: format!("the backup cannot be used: {reason}: path=`{}`", from.display()) }
-        }
+        StoreError::Corrupt { reason } => StoreError::Corrupt {
+            reason: format!(
+                "the backup cannot be used: {reason}: \
+                path=`{}`",
+                from.display()
+            ),
+        },
         other => other,
     };
     copy_pages(&source, &mut copy, progress).map_err(damaged)?;
@@ -115,7 +133,11 @@ fn prepare(
     let renew = |conn: &Connection| -> rusqlite::Result<()> {
         conn.execute_batch("BEGIN IMMEDIATE")?;
         schema::set_incarnation(conn, incarnation)?;
-        conn.execute("UPDATE server SET dead_ms = ?1 WHERE dead_ms IS NULL", [options.env.unix_ms()])?;
+        conn.execute(
+            "UPDATE server SET dead_ms = ?1 WHERE dead_ms IS \
+            NULL",
+            [options.env.unix_ms()],
+        )?;
         conn.execute("DELETE FROM notice", [])?;
         conn.execute_batch("COMMIT")
     };
@@ -124,8 +146,13 @@ fn prepare(
 }
 
 /// Copies every page in steps, as the source is when the copy begins.
-fn copy_pages(from: &Connection, to: &mut Connection, mut progress: impl FnMut(u64, u64)) -> Result<(), Trouble> {
-    // An open read keeps the source at one moment; otherwise each commit would make the copy begin anew.
+fn copy_pages(
+    from: &Connection,
+    to: &mut Connection,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<(), Trouble> {
+    // An open read keeps the source at one moment; otherwise each commit would make the copy begin
+    // anew.
     from.execute_batch("BEGIN")?;
     schema::incarnation(from)?;
     {
@@ -148,7 +175,11 @@ fn copy_pages(from: &Connection, to: &mut Connection, mut progress: impl FnMut(u
 
 /// Copies every page in one step, which is one transaction of the target.
 fn replace(from: &Connection, to: &mut Connection, wait: Duration) -> Result<(), Trouble> {
-    let busy = || StoreError::Unavailable { reason: "the store to be replaced is in use by a writer that does not end".into() };
+    let busy = || StoreError::Unavailable {
+        reason: "the store to be replaced is in use by a \
+        writer that does not end"
+            .into(),
+    };
     let backup = Backup::new(from, to)?;
     let mut waited = Duration::ZERO;
     loop {
@@ -197,7 +228,8 @@ impl NewFile {
     fn publish(mut self) -> Result<(), StoreError> {
         let synced = File::open(&self.partial).and_then(|file| file.sync_all());
         synced.map_err(|err| io_failed("sync", &self.partial, &err))?;
-        std::fs::rename(&self.partial, &self.name).map_err(|err| io_failed("name", &self.name, &err))?;
+        std::fs::rename(&self.partial, &self.name)
+            .map_err(|err| io_failed("name", &self.name, &err))?;
         self.reserved = false;
         let folder = match self.name.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -205,7 +237,9 @@ impl NewFile {
         };
         // Not every system lets a folder be synced.
         #[cfg(unix)]
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(|err| io_failed("sync", folder, &err))?;
+        File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(|err| io_failed("sync", folder, &err))?;
         Ok(())
     }
 }
@@ -233,17 +267,32 @@ fn open_plain(path: &Path) -> Result<Connection, StoreError> {
 
 /// Closes a copy as a single file: without a log beside it.
 fn close(conn: Connection, path: &Path) -> Result<(), StoreError> {
-    let mode: rusqlite::Result<String> = conn.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get(0));
+    let mode: rusqlite::Result<String> = conn.query_row(
+        "PRAGMA journal_mode = \
+        DELETE",
+        [],
+        |row| row.get(0),
+    );
     mode.map_err(|err| schema::cannot_open(path, &err))?;
     conn.close().map_err(|(_, err)| schema::cannot_open(path, &err))
 }
 
 fn taken(path: &Path) -> StoreError {
     StoreError::Invalid {
-        reason: format!("there is a file of that name already, which is left alone: path=`{}`", path.display()),
+        reason: format!(
+            "there is a file of that name already, which is left alone: \
+            path=`{}`",
+            path.display()
+        ),
     }
 }
 
 fn io_failed(what: &str, path: &Path, err: &io::Error) -> StoreError {
-    StoreError::Unavailable { reason: format!("cannot {what} a file: {err}: path=`{}`", path.display()) }
+    StoreError::Unavailable {
+        reason: format!(
+            "cannot {what} a file: {err}: \
+        path=`{}`",
+            path.display()
+        ),
+    }
 }

@@ -32,8 +32,9 @@ pub struct CheckReport {
 }
 
 impl SqliteStore {
-    /// Checks the file's pages and every key's records, as they are at this moment, while the store is in use. `progress` is told
-    /// how many keys of how many are done. Waits for the disk, so call it outside async code or on the blocking pool.
+    /// Checks the file's pages and every key's records, as they are at this moment, while the store
+    /// is in use. `progress` is told how many keys of how many are done. Waits for the disk, so
+    /// call it outside async code or on the blocking pool.
     pub fn check(&self, progress: impl FnMut(u64, u64)) -> Result<CheckReport, StoreError> {
         self.inner.read_now(|tx| tx.check_all(progress))
     }
@@ -42,7 +43,8 @@ impl SqliteStore {
 /// SQLite's own check of a file.
 pub(super) fn pages(conn: &Connection) -> Result<Vec<String>, Trouble> {
     let mut statement = conn.prepare("PRAGMA integrity_check(100)")?;
-    let lines: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let lines: Vec<String> =
+        statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
     Ok(lines.into_iter().filter(|line| line != "ok").collect())
 }
 
@@ -50,8 +52,10 @@ impl Tx<'_> {
     fn check_all(&mut self, mut progress: impl FnMut(u64, u64)) -> Result<CheckReport, Trouble> {
         let mut report = CheckReport { problems: pages(self.conn)?, ..CheckReport::default() };
         let total = self.count("SELECT count(*) FROM head")?;
-        let sql =
-            format!("SELECT h.store, h.scope, h.key, {HEAD_COLUMNS}, h.held FROM head h WHERE h.id > ?1 ORDER BY h.id LIMIT ?2");
+        let sql = format!(
+            "SELECT h.store, h.scope, h.key, {HEAD_COLUMNS}, h.held FROM head h WHERE \
+                h.id > ?1 ORDER BY h.id LIMIT ?2"
+        );
         let mut last = 0;
         loop {
             let mut heads = Vec::new();
@@ -89,7 +93,11 @@ impl Tx<'_> {
         let key = &head.key;
         let mut wrong = Vec::new();
         if (head.version == 0) != (head.current == 0) {
-            wrong.push(format!("a key's version and its row disagree: key=`{key}` version=`{}`", head.version));
+            wrong.push(format!(
+                "a key's version and its row disagree: key=`{key}` \
+                version=`{}`",
+                head.version
+            ));
         }
         if held != head.lease.is_held() {
             wrong.push(format!("a key is listed as held wrongly: key=`{key}` listed=`{held}`"));
@@ -100,14 +108,19 @@ impl Tx<'_> {
             let number = row.info.number;
             if std::mem::take(&mut first) {
                 let flags = head.flags & (REMOVED | PINNED);
-                let found = if row.info.removed { REMOVED } else { 0 } | if row.info.pinned { PINNED } else { 0 };
+                let found = if row.info.removed { REMOVED } else { 0 }
+                    | if row.info.pinned { PINNED } else { 0 };
                 if number != head.version {
                     let expected = head.version;
                     wrong.push(format!(
-                        "a key points to another version than it names: key=`{key}` expected=`{expected}` found=`{number}`"
+                        "a key points to another version than it names: key=`{key}` \
+                            expected=`{expected}` found=`{number}`"
                     ));
                 } else if flags != found || row.info.stored_ms != head.stored_ms {
-                    wrong.push(format!("a key and its current version disagree: key=`{key}` version=`{number}`"));
+                    wrong.push(format!(
+                        "a key and its current version disagree: key=`{key}` \
+                        version=`{number}`"
+                    ));
                 }
             }
             if row.info.removed && row.info.bytes > 0 {
@@ -119,7 +132,10 @@ impl Tx<'_> {
         let listed: BTreeSet<i64> = apply::users(&head.users).collect();
         let id = head.id.unwrap_or(0);
         for user in &listed {
-            let mut statement = self.prepare("SELECT 1 FROM profile_user WHERE user = ?1 AND head = ?2")?;
+            let mut statement = self.prepare(
+                "SELECT 1 FROM profile_user WHERE user = ?1 AND head \
+                = ?2",
+            )?;
             if !statement.exists([*user, id])? {
                 wrong.push(format!("a user is missing from the index: key=`{key}` user=`{user}`"));
             }
@@ -128,9 +144,17 @@ impl Tx<'_> {
         Ok(())
     }
 
-    fn check_messages(&self, head: &Head, wrong: &mut Vec<String>, report: &mut CheckReport) -> Result<(), Trouble> {
+    fn check_messages(
+        &self,
+        head: &Head,
+        wrong: &mut Vec<String>,
+        report: &mut CheckReport,
+    ) -> Result<(), Trouble> {
         let key = &head.key;
-        let mut statement = self.prepare("SELECT number, created_ms, name, digest FROM message WHERE head = ?1")?;
+        let mut statement = self.prepare(
+            "SELECT number, created_ms, name, digest FROM message \
+            WHERE head = ?1",
+        )?;
         let mut rows = statement.query([head.id])?;
         let mut count = 0;
         while let Some(row) = rows.next()? {
@@ -138,17 +162,29 @@ impl Tx<'_> {
             let index = row.get::<_, i64>(0)?.cast_unsigned();
             if index == 0 || index > head.last_message {
                 let last = head.last_message;
-                wrong.push(format!("a message's index was never given out: key=`{key}` index=`{index}` last=`{last}`"));
+                wrong.push(format!(
+                    "a message's index was never given out: key=`{key}` \
+                    index=`{index}` last=`{last}`"
+                ));
             }
-            let id = MessageId::stored(row.get(1)?, row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?);
+            let id = MessageId::stored(
+                row.get(1)?,
+                row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?,
+            );
             if id.is_none_or(|id| row.get::<_, [u8; 16]>(3).ok() != Some(id.digest().0)) {
-                wrong.push(format!("a message is filed under another identity: key=`{key}` index=`{index}`"));
+                wrong.push(format!(
+                    "a message is filed under another identity: key=`{key}` \
+                    index=`{index}`"
+                ));
             }
         }
         report.messages += count;
         if count != head.waiting {
             let expected = head.waiting;
-            wrong.push(format!("a key counts other messages than wait: key=`{key}` expected=`{expected}` found=`{count}`"));
+            wrong.push(format!(
+                "a key counts other messages than wait: key=`{key}` \
+                expected=`{expected}` found=`{count}`"
+            ));
         }
         Ok(())
     }
@@ -158,7 +194,10 @@ impl Tx<'_> {
         let versions = self.count("SELECT count(*) FROM version")?;
         if versions != report.versions {
             let reached = report.versions;
-            report.problems.push(format!("versions that no key leads to: rows=`{versions}` reached=`{reached}`"));
+            report.problems.push(format!(
+                "versions that no key leads to: rows=`{versions}` \
+                reached=`{reached}`"
+            ));
         }
         for (what, sql) in [
             ("messages", "SELECT count(*) FROM message WHERE head NOT IN (SELECT id FROM head)"),
@@ -179,9 +218,10 @@ impl Tx<'_> {
             listed += apply::users(packed).collect::<BTreeSet<_>>().len() as u64;
         }
         if users != listed {
-            report
-                .problems
-                .push(format!("the index of users has other rows than the keys list: rows=`{users}` listed=`{listed}`"));
+            report.problems.push(format!(
+                "the index of users has other rows than the keys list: \
+                    rows=`{users}` listed=`{listed}`"
+            ));
         }
         self.all_servers()?;
         Ok(())

@@ -35,7 +35,8 @@ const PERIOD: Duration = Duration::from_millis(3);
 /// How long it waits after a failure.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
-/// Hints between the processes that share a store's file. Cheap to clone; its thread ends with the last clone.
+/// Hints between the processes that share a store's file. Cheap to clone; its thread ends with the
+/// last clone.
 #[derive(Clone)]
 pub struct SqliteMessenger {
     shared: Arc<Shared>,
@@ -94,7 +95,8 @@ impl SqliteMessenger {
         Self { shared: Arc::new(Shared { path, options, here, bell, started: Mutex::new(false) }) }
     }
 
-    /// Starts the thread, if it does not run yet. Without one, hints within this process still go through.
+    /// Starts the thread, if it does not run yet. Without one, hints within this process still go
+    /// through.
     fn start(&self) {
         let mut started = self.shared.started.lock();
         if *started {
@@ -147,7 +149,8 @@ impl Watch {
                     let err = err.not_applied();
                     tracing::warn!(%err, "the store cannot be watched for hints");
                     self.conn = None;
-                    // Whatever was committed meanwhile is found then, but listeners are told that they may have missed something.
+                    // Whatever was committed meanwhile is found then, but listeners are told that
+                    // they may have missed something.
                     for listener in listeners {
                         shared.here.deliver(listener, Hint::Gap);
                     }
@@ -165,13 +168,15 @@ impl Watch {
             Some(conn) => conn,
             None => {
                 self.data_version = None;
-                // It never writes, but when it is the last one to close, only one that may write can tidy up.
+                // It never writes, but when it is the last one to close, only one that may write
+                // can tidy up.
                 let conn = schema::connect(&shared.path, Role::Writer, &shared.options)?;
                 conn.busy_timeout(shared.options.busy_wait)?;
                 conn
             }
         };
-        let version = conn.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
+        let version =
+            conn.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
         let changed = self.data_version.replace(version) != Some(version);
         for listener in listeners {
             if changed || !self.told.contains_key(listener) {

@@ -1,5 +1,6 @@
-//! Which process holds the file's write lock, for the error that tells of it: an operator can look at a process, end it, or let it
-//! go on. Known on Linux only, from what the kernel lists; opening the file to ask would drop this process's own locks.
+//! Which process holds the file's write lock, for the error that tells of it: an operator can look
+//! at a process, end it, or let it go on. Known on Linux only, from what the kernel lists; opening
+//! the file to ask would drop this process's own locks.
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
@@ -12,7 +13,8 @@ pub(super) fn of(path: &Path) -> Option<String> {
     shm.push("-shm");
     let inode = fs::metadata(shm).ok()?.ino();
     let pid = pid_in(&fs::read_to_string("/proc/locks").ok()?, inode)?;
-    let state = fs::read_to_string(format!("/proc/{pid}/stat")).ok().and_then(|stat| state_in(&stat));
+    let state =
+        fs::read_to_string(format!("/proc/{pid}/stat")).ok().and_then(|stat| state_in(&stat));
     let stopped = if matches!(state, Some('T' | 't')) { ", which is stopped" } else { "" };
     Some(format!("process {pid}{stopped}"))
 }
@@ -22,7 +24,8 @@ fn pid_in(locks: &str, inode: u64) -> Option<u32> {
     locks.lines().find_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let [_, "POSIX", _, "WRITE", pid, file, start, end] = fields[..] else { return None };
-        let holds = start.parse::<u64>().ok()? <= WRITE_LOCK && (end == "EOF" || end.parse::<u64>().ok()? >= WRITE_LOCK);
+        let holds = start.parse::<u64>().ok()? <= WRITE_LOCK
+            && (end == "EOF" || end.parse::<u64>().ok()? >= WRITE_LOCK);
         let same = file.rsplit(':').next()?.parse() == Ok(inode);
         if holds && same { pid.parse().ok() } else { None }
     })

@@ -7,9 +7,10 @@
 //!   there is something to write, keeps tokio's paused time still as long as a commit is under way,
 //!   and leaves no thread behind.
 //! * **Reads** run beside it on a small pool of connections, each in one read transaction.
-//! * **Write-ahead log**, synced with each transaction (`synchronous=FULL`), checkpointed beside the writer at about 4,000 pages
-//!   and in the writer's own turn when it cannot be emptied otherwise. Its file is not truncated while the store is open, so
-//!   that a commit overwrites blocks which the file system has given out already; it is removed when the last process closes
+//! * **Write-ahead log**, synced with each transaction (`synchronous=FULL`), checkpointed beside
+//!   the writer at about 4,000 pages and in the writer's own turn when it cannot be emptied
+//!   otherwise. Its file is not truncated while the store is open, so that a commit overwrites
+//!   blocks which the file system has given out already; it is removed when the last process closes
 //!   the store, so that a closed store is a single file.
 //! * **Several processes** share the file through SQLite's own locks, waited for in short steps so
 //!   that no process is starved for long, up to [`SqliteOptions::busy_wait`].
@@ -27,8 +28,9 @@ use rusqlite::{ErrorCode, Row};
 use tokio::time::Instant;
 
 use super::{
-    Commit, CommitReply, DataStore, Identity, KeyQuery, KeyState, Retention, Returning, ServerRow, Snapshot, StoreError,
-    StoredVersion, SweepCursor, SweepReport, VersionInfo, VersionQuery, VersionRef, rules,
+    Commit, CommitReply, DataStore, Identity, KeyQuery, KeyState, Retention, Returning, ServerRow,
+    Snapshot, StoreError, StoredVersion, SweepCursor, SweepReport, VersionInfo, VersionQuery,
+    VersionRef, rules,
 };
 use crate::{env::Env, key::ProfileKey};
 
@@ -51,16 +53,17 @@ pub use hints::SqliteMessenger;
 /// How a [`SqliteStore`] is opened.
 #[derive(Debug, Clone)]
 pub struct SqliteOptions {
-    /// Sync every commit to the disk before it is answered. Without it a crash of the machine may lose the last commits, though
-    /// never a part of one; a crash of the process loses none. Default: true.
+    /// Sync every commit to the disk before it is answered. Without it a crash of the machine may
+    /// lose the last commits, though never a part of one; a crash of the process loses none.
+    /// Default: true.
     pub durable: bool,
     /// How many commits may share one transaction. Default: 256.
     pub batch: usize,
-    /// How long a call waits while another process holds the file's lock, from when it was made, before it fails as unavailable.
-    /// Default: 5 s.
+    /// How long a call waits while another process holds the file's lock, from when it was made,
+    /// before it fails as unavailable. Default: 5 s.
     pub busy_wait: Duration,
-    /// How large the file may grow, in bytes; commits beyond that fail as unavailable, as on a full disk. The log beside it comes
-    /// on top. Default: as large as the disk allows.
+    /// How large the file may grow, in bytes; commits beyond that fail as unavailable, as on a full
+    /// disk. The log beside it comes on top. Default: as large as the disk allows.
     pub max_file_bytes: Option<u64>,
     /// Clock and identifiers. Default: the operating system's.
     pub env: Env,
@@ -68,7 +71,13 @@ pub struct SqliteOptions {
 
 impl Default for SqliteOptions {
     fn default() -> Self {
-        Self { durable: true, batch: 256, busy_wait: Duration::from_secs(5), max_file_bytes: None, env: Env::system() }
+        Self {
+            durable: true,
+            batch: 256,
+            busy_wait: Duration::from_secs(5),
+            max_file_bytes: None,
+            env: Env::system(),
+        }
     }
 }
 
@@ -79,7 +88,8 @@ pub struct SqliteStore {
     _closer: Arc<Closer>,
 }
 
-/// Closes the file when the last clone of the store is dropped, even if a task that served it has not quite ended.
+/// Closes the file when the last clone of the store is dropped, even if a task that served it has
+/// not quite ended.
 struct Closer(Arc<Inner>);
 
 impl Drop for Closer {
@@ -136,25 +146,43 @@ impl Trouble {
                 format!("another process holds the file's lock: {err}")
             }
             Some(ErrorCode::DiskFull) => format!("the disk is full: {err}"),
-            Some(ErrorCode::TooBig) => return StoreError::Invalid { reason: format!("a value is too large for SQLite: {err}") },
+            Some(ErrorCode::TooBig) => {
+                return StoreError::Invalid {
+                    reason: format!(
+                        "a value is \
+                too large for SQLite: {err}"
+                    ),
+                };
+            }
             Some(
-                ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch,
+                ErrorCode::DatabaseCorrupt
+                | ErrorCode::NotADatabase
+                | ErrorCode::ConstraintViolation
+                | ErrorCode::TypeMismatch,
             ) => return StoreError::Corrupt { reason: format!("the file is damaged: {err}") },
             Some(_) => format!("SQLite failed: {err}"),
             // Not from SQLite: a column of another type than ours.
-            None => return StoreError::Corrupt { reason: format!("a row cannot be understood: {err}") },
+            None => {
+                return StoreError::Corrupt {
+                    reason: format!(
+                        "a row cannot be understood: \
+                {err}"
+                    ),
+                };
+            }
         };
         StoreError::Unavailable { reason }
     }
 }
 
 impl SqliteStore {
-    /// Opens a store, and makes it when the file is missing or empty. Waits for the disk, so call it outside async code or on
-    /// the blocking pool. The calls of the opened store need a tokio runtime.
+    /// Opens a store, and makes it when the file is missing or empty. Waits for the disk, so call
+    /// it outside async code or on the blocking pool. The calls of the opened store need a tokio
+    /// runtime.
     ///
-    /// Fails with [`StoreError::Invalid`] when the file is not a store of ours, was written in another format, or cannot be opened
-    /// or written; with [`StoreError::Corrupt`] when it is damaged; with [`StoreError::Unavailable`] when it is locked or the disk
-    /// fails.
+    /// Fails with [`StoreError::Invalid`] when the file is not a store of ours, was written in
+    /// another format, or cannot be opened or written; with [`StoreError::Corrupt`] when it is
+    /// damaged; with [`StoreError::Unavailable`] when it is locked or the disk fails.
     pub fn open(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, StoreError> {
         let path = path.as_ref().to_owned();
         let conn = schema::open_or_create(&path, &options)?;
@@ -170,17 +198,19 @@ impl SqliteStore {
         Ok(Self { _closer: Arc::new(Closer(inner.clone())), inner })
     }
 
-    /// Copies everything from the write-ahead log into the file and truncates the log. What was deleted or overwritten is then in
-    /// neither, but for crumbs of rows that SQLite leaves in unused parts of pages when it moves rows between them. Waits for reads
-    /// that are under way and for other processes, up to [`SqliteOptions::busy_wait`]; then fails with
+    /// Copies everything from the write-ahead log into the file and truncates the log. What was
+    /// deleted or overwritten is then in neither, but for crumbs of rows that SQLite leaves in
+    /// unused parts of pages when it moves rows between them. Waits for reads that are under way
+    /// and for other processes, up to [`SqliteOptions::busy_wait`]; then fails with
     /// [`StoreError::Unavailable`], and may be called again.
     pub async fn empty_log(&self) -> Result<(), StoreError> {
         self.inner.empty_log(false).await
     }
 
-    /// Writes the file anew and empties the log: then no byte of what was deleted or overwritten is left in either. Commits wait
-    /// meanwhile, those of other processes as during an outage, which ends no session. Takes about as long as reading and writing
-    /// the file three times, and that much room for temporary files. Fails as [`SqliteStore::empty_log`] does.
+    /// Writes the file anew and empties the log: then no byte of what was deleted or overwritten is
+    /// left in either. Commits wait meanwhile, those of other processes as during an outage, which
+    /// ends no session. Takes about as long as reading and writing the file three times, and that
+    /// much room for temporary files. Fails as [`SqliteStore::empty_log`] does.
     pub async fn vacuum(&self) -> Result<(), StoreError> {
         self.inner.empty_log(true).await
     }
@@ -199,7 +229,11 @@ impl DataStore for SqliteStore {
         Ok(Identity { incarnation, now_ms })
     }
 
-    async fn read(&self, keys: &[ProfileKey], returning: Returning) -> Result<Snapshot, StoreError> {
+    async fn read(
+        &self,
+        keys: &[ProfileKey],
+        returning: Returning,
+    ) -> Result<Snapshot, StoreError> {
         let keys = keys.to_vec();
         self.inner
             .read(move |tx| {
@@ -212,7 +246,11 @@ impl DataStore for SqliteStore {
             .await
     }
 
-    async fn version(&self, key: &ProfileKey, version: &VersionRef) -> Result<Option<StoredVersion>, StoreError> {
+    async fn version(
+        &self,
+        key: &ProfileKey,
+        version: &VersionRef,
+    ) -> Result<Option<StoredVersion>, StoreError> {
         let (key, version) = (key.clone(), version.clone());
         self.inner.read(move |tx| tx.version(&key, &version)).await
     }
@@ -235,20 +273,37 @@ impl DataStore for SqliteStore {
         self.commit_until(commits, None).await
     }
 
-    async fn commit_by(&self, commits: Vec<Commit>, deadline: Instant) -> Vec<Result<CommitReply, StoreError>> {
+    async fn commit_by(
+        &self,
+        commits: Vec<Commit>,
+        deadline: Instant,
+    ) -> Vec<Result<CommitReply, StoreError>> {
         self.commit_until(commits, Some(deadline)).await
     }
 
-    async fn sweep(&self, retention: Retention, cursor: Option<SweepCursor>) -> Result<SweepReport, StoreError> {
+    async fn sweep(
+        &self,
+        retention: Retention,
+        cursor: Option<SweepCursor>,
+    ) -> Result<SweepReport, StoreError> {
         self.inner.sweep(retention, cursor).await
     }
 }
 
 impl SqliteStore {
-    async fn commit_until(&self, commits: Vec<Commit>, deadline: Option<Instant>) -> Vec<Result<CommitReply, StoreError>> {
-        let verdicts: Vec<_> = commits.iter().map(|commit| rules::check_commit(commit).err()).collect();
-        let good: Vec<_> =
-            commits.into_iter().zip(&verdicts).filter(|(_, verdict)| verdict.is_none()).map(|(commit, _)| commit).collect();
+    async fn commit_until(
+        &self,
+        commits: Vec<Commit>,
+        deadline: Option<Instant>,
+    ) -> Vec<Result<CommitReply, StoreError>> {
+        let verdicts: Vec<_> =
+            commits.iter().map(|commit| rules::check_commit(commit).err()).collect();
+        let good: Vec<_> = commits
+            .into_iter()
+            .zip(&verdicts)
+            .filter(|(_, verdict)| verdict.is_none())
+            .map(|(commit, _)| commit)
+            .collect();
         let mut replies = if good.is_empty() {
             Vec::new()
         } else if good.iter().all(rules::only_checks) {
@@ -257,8 +312,17 @@ impl SqliteStore {
             self.inner.submit(good, deadline).await
         }
         .into_iter();
-        let lost = || Err(StoreError::Unavailable { reason: "the store gave no answer for the commit".into() });
-        verdicts.into_iter().map(|verdict| verdict.map_or_else(|| replies.next().unwrap_or_else(lost), Err)).collect()
+        let lost = || {
+            Err(StoreError::Unavailable {
+                reason: "the store gave no answer for the \
+            commit"
+                    .into(),
+            })
+        };
+        verdicts
+            .into_iter()
+            .map(|verdict| verdict.map_or_else(|| replies.next().unwrap_or_else(lost), Err))
+            .collect()
     }
 }
 
@@ -267,6 +331,9 @@ fn key_of_row(row: &Row<'_>, first: usize) -> Result<ProfileKey, Trouble> {
     let text = |at: usize| row.get_ref(first + at)?.as_str().map_err(rusqlite::Error::from);
     let (store, scope, key) = (text(0)?, text(1)?, text(2)?);
     ProfileKey::new(store, scope, key).map_err(|err| {
-        state::corrupt(format!("a stored key is no valid name: {err}: store=`{store}` scope=`{scope}` key=`{key}`"))
+        state::corrupt(format!(
+            "a stored key is no valid name: {err}: store=`{store}` \
+            scope=`{scope}` key=`{key}`"
+        ))
     })
 }

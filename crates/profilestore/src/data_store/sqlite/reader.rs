@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     data_store::{
-        Commit, CommitReply, KeyFilter, KeyQuery, KeyState, Order, Returning, StoreError, StoredVersion, VersionInfo,
-        VersionQuery, VersionRef, rules::end_of_prefix,
+        Commit, CommitReply, KeyFilter, KeyQuery, KeyState, Order, Returning, StoreError,
+        StoredVersion, VersionInfo, VersionQuery, VersionRef, rules::end_of_prefix,
     },
     key::ProfileKey,
 };
@@ -58,7 +58,10 @@ impl Inner {
     }
 
     /// Runs a read on this thread, in one read transaction.
-    pub(super) fn read_now<T>(&self, read: impl FnOnce(&mut Tx<'_>) -> Result<T, Trouble>) -> Result<T, StoreError> {
+    pub(super) fn read_now<T>(
+        &self,
+        read: impl FnOnce(&mut Tx<'_>) -> Result<T, Trouble>,
+    ) -> Result<T, StoreError> {
         let idle = self.readers.idle.lock().as_mut().and_then(Vec::pop);
         let conn = match idle {
             Some(conn) => conn,
@@ -66,14 +69,19 @@ impl Inner {
         };
         let result = in_transaction(&conn, self.options.env.unix_ms(), read);
         // A connection that an error left in an odd state is not used again.
-        if let Some(idle) = self.readers.idle.lock().as_mut().filter(|_| result.is_ok() && conn.is_autocommit()) {
+        if let Some(idle) =
+            self.readers.idle.lock().as_mut().filter(|_| result.is_ok() && conn.is_autocommit())
+        {
             idle.push(conn);
         }
         result.map_err(Trouble::not_applied)
     }
 
     /// Answers commits of nothing but checks, which write nothing.
-    pub(super) async fn check(self: &Arc<Self>, commits: Vec<Commit>) -> Vec<Result<CommitReply, StoreError>> {
+    pub(super) async fn check(
+        self: &Arc<Self>,
+        commits: Vec<Commit>,
+    ) -> Vec<Result<CommitReply, StoreError>> {
         let count = commits.len();
         let checked = self.read(move |tx| {
             let found = schema::incarnation(tx.conn)?;
@@ -84,7 +92,11 @@ impl Inner {
     }
 }
 
-fn in_transaction<T>(conn: &Connection, now_ms: i64, read: impl FnOnce(&mut Tx<'_>) -> Result<T, Trouble>) -> Result<T, Trouble> {
+fn in_transaction<T>(
+    conn: &Connection,
+    now_ms: i64,
+    read: impl FnOnce(&mut Tx<'_>) -> Result<T, Trouble>,
+) -> Result<T, Trouble> {
     conn.prepare_cached("BEGIN")?.execute([])?;
     let result = read(&mut Tx::new(conn, now_ms));
     let ended = conn.prepare_cached("ROLLBACK")?.execute([]);
@@ -94,7 +106,11 @@ fn in_transaction<T>(conn: &Connection, now_ms: i64, read: impl FnOnce(&mut Tx<'
 }
 
 impl Tx<'_> {
-    pub(super) fn version(&mut self, key: &ProfileKey, version: &VersionRef) -> Result<Option<StoredVersion>, Trouble> {
+    pub(super) fn version(
+        &mut self,
+        key: &ProfileKey,
+        version: &VersionRef,
+    ) -> Result<Option<StoredVersion>, Trouble> {
         let at = self.head(key)?;
         let wanted = |info: &VersionInfo| match version {
             VersionRef::Number(number) => info.number == *number,
@@ -122,7 +138,9 @@ impl Tx<'_> {
                 found.push(row.info.clone());
             }
             // The chain leads back: ascending pages are cut out of all that lies beyond.
-            !full && (query.order == Order::Descending || query.after.is_none_or(|after| row.info.number > after))
+            !full
+                && (query.order == Order::Descending
+                    || query.after.is_none_or(|after| row.info.number > after))
         })?;
         if query.order == Order::Ascending {
             found.reverse();
@@ -136,7 +154,11 @@ impl Tx<'_> {
         let (source, filter) = match &query.filter {
             KeyFilter::All => ("head h", ""),
             KeyFilter::Prefix(_) => ("head h", "AND h.key >= ?6 AND (?8 IS NULL OR h.key < ?8)"),
-            KeyFilter::User(_) => ("profile_user u CROSS JOIN head h ON h.id = u.head AND u.user = ?6", ""),
+            KeyFilter::User(_) => (
+                "profile_user u CROSS JOIN head h ON h.id = u.head AND u.user \
+                = ?6",
+                "",
+            ),
             KeyFilter::UpdatedSince(_) => ("head h", "AND h.stored_ms >= ?6 AND h.version > 0"),
             KeyFilter::Held => ("head h INDEXED BY head_held", "AND h.held = 1"),
         };
@@ -156,8 +178,10 @@ impl Tx<'_> {
             "SELECT h.store, h.scope, h.key, {HEAD_COLUMNS} FROM {source} WHERE ?1 IS ?1 AND ?2 IS ?2 AND ?3 IS ?3 AND ?4 IS ?4 \
              AND ?5 IS ?5 AND ?6 IS ?6 AND ?8 IS ?8 {conditions} {filter} ORDER BY h.store, h.scope, h.key LIMIT ?7"
         );
-        let (after_store, after_scope, after_key) =
-            after.map_or((None, None, None), |(store, scope, key)| (Some(store), Some(scope), Some(key)));
+        let (after_store, after_scope, after_key) = after
+            .map_or((None, None, None), |(store, scope, key)| {
+                (Some(store), Some(scope), Some(key))
+            });
         let mut statement = self.prepare(&sql)?;
         let (text, number) = match &query.filter {
             KeyFilter::Prefix(prefix) => (Some(prefix.as_str()), None),
@@ -166,7 +190,16 @@ impl Tx<'_> {
         };
         let filter: &dyn ToSql = if text.is_some() { &text } else { &number };
         let end = text.and_then(end_of_prefix);
-        let mut rows = statement.query(params![store, scope, after_store, after_scope, after_key, filter, limit, end])?;
+        let mut rows = statement.query(params![
+            store,
+            scope,
+            after_store,
+            after_scope,
+            after_key,
+            filter,
+            limit,
+            end
+        ])?;
         let mut heads = Vec::new();
         while let Some(row) = rows.next()? {
             let key = super::key_of_row(row, 0)?;

@@ -1,4 +1,5 @@
-//! The file: its tables, how a connection to it is set up, and how a file that is not ours is told apart.
+//! The file: its tables, how a connection to it is set up, and how a file that is not ours is told
+//! apart.
 //!
 //! A `head` row a key holds the counters, the lease and what a save needs to know about the current
 //! version, so that a save reads one row. Values live in `version` rows, which are reached through
@@ -19,7 +20,8 @@ use crate::data_store::{FORMAT_VERSION, Incarnation, StoreError};
 /// `PROF`, in the file's header.
 pub(super) const APPLICATION_ID: i32 = 0x5052_4f46;
 
-/// Bits of `head.flags` and `version.flags`. The seal stands in `head` only: it matters for the current version alone.
+/// Bits of `head.flags` and `version.flags`. The seal stands in `head` only: it matters for the
+/// current version alone.
 pub(super) const REMOVED: i64 = 1;
 pub(super) const IMPORTED: i64 = 2;
 pub(super) const PINNED: i64 = 4;
@@ -125,16 +127,23 @@ pub(super) enum Role {
 }
 
 /// Opens the file, makes its tables when it is new, and gives a connection that may write.
-pub(super) fn open_or_create(path: &Path, options: &SqliteOptions) -> Result<Connection, StoreError> {
-    let conn = Connection::open_with_flags(path, flags(Role::Writer) | OpenFlags::SQLITE_OPEN_CREATE)
-        .map_err(|err| cannot_open(path, &err))?;
+pub(super) fn open_or_create(
+    path: &Path,
+    options: &SqliteOptions,
+) -> Result<Connection, StoreError> {
+    let conn =
+        Connection::open_with_flags(path, flags(Role::Writer) | OpenFlags::SQLITE_OPEN_CREATE)
+            .map_err(|err| cannot_open(path, &err))?;
     conn.busy_timeout(options.busy_wait).map_err(|err| cannot_open(path, &err))?;
     let new = identify(&conn, path)?;
     match conn.is_readonly(rusqlite::MAIN_DB) {
         Ok(false) => {}
         Ok(true) => {
             let shown = path.display();
-            return invalid(format!("the file cannot be written; check the rights to it and its folder: path=`{shown}`"));
+            return invalid(format!(
+                "the file cannot be written; check the rights to it and its \
+                folder: path=`{shown}`"
+            ));
         }
         Err(err) => return Err(cannot_open(path, &err)),
     }
@@ -146,13 +155,19 @@ pub(super) fn open_or_create(path: &Path, options: &SqliteOptions) -> Result<Con
 }
 
 /// Another connection to a file that [`open_or_create`] or a check of its own found to be a store.
-pub(super) fn connect(path: &Path, role: Role, options: &SqliteOptions) -> Result<Connection, StoreError> {
-    let conn = Connection::open_with_flags(path, flags(role)).map_err(|err| cannot_open(path, &err))?;
+pub(super) fn connect(
+    path: &Path,
+    role: Role,
+    options: &SqliteOptions,
+) -> Result<Connection, StoreError> {
+    let conn =
+        Connection::open_with_flags(path, flags(role)).map_err(|err| cannot_open(path, &err))?;
     configure(&conn, role, options).map_err(|err| cannot_open(path, &err))?;
     Ok(conn)
 }
 
-/// Whether the file is a store of a format that this version reads. True: it is empty and may become one.
+/// Whether the file is a store of a format that this version reads. True: it is empty and may
+/// become one.
 pub(super) fn identify(conn: &Connection, path: &Path) -> Result<bool, StoreError> {
     let shown = path.display();
     let facts = conn.query_row(
@@ -182,7 +197,11 @@ pub(super) fn identify(conn: &Connection, path: &Path) -> Result<bool, StoreErro
 
 fn create(conn: &Connection, path: &Path, options: &SqliteOptions) -> Result<(), StoreError> {
     let failed = |err: rusqlite::Error| cannot_open(path, &err);
-    conn.execute_batch(&format!("PRAGMA page_size = {PAGE_BYTES}; PRAGMA encoding = 'UTF-8'")).map_err(failed)?;
+    conn.execute_batch(&format!(
+        "PRAGMA page_size = {PAGE_BYTES}; PRAGMA encoding = \
+        'UTF-8'"
+    ))
+    .map_err(failed)?;
     use_wal(conn).map_err(failed)?;
     conn.execute_batch("BEGIN IMMEDIATE").map_err(failed)?;
     // Another process may have made the tables meanwhile.
@@ -191,8 +210,11 @@ fn create(conn: &Connection, path: &Path, options: &SqliteOptions) -> Result<(),
             let incarnation = options.env.uuid();
             conn.execute_batch(TABLES).map_err(failed)?;
             set_incarnation(conn, Incarnation(incarnation)).map_err(failed)?;
-            conn.execute_batch(&format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT_VERSION}"))
-                .map_err(failed)?;
+            conn.execute_batch(&format!(
+                "PRAGMA application_id = {APPLICATION_ID}; PRAGMA \
+                user_version = {FORMAT_VERSION}"
+            ))
+            .map_err(failed)?;
         }
         conn.execute_batch("COMMIT").map_err(failed)
     });
@@ -213,12 +235,19 @@ fn configure(conn: &Connection, role: Role, options: &SqliteOptions) -> rusqlite
             conn.pragma_update(None, "wal_autocheckpoint", 0)?;
             conn.pragma_update(None, "journal_size_limit", -1)?;
             conn.pragma_update(None, "cache_size", -65_536)?;
-            // What is deleted or overwritten leaves no bytes behind, but for crumbs: see `SqliteStore::empty_log`.
+            // What is deleted or overwritten leaves no bytes behind, but for crumbs: see
+            // `SqliteStore::empty_log`.
             conn.pragma_update(None, "secure_delete", true)?;
             if let Some(bytes) = options.max_file_bytes {
                 let pages = i64::try_from(bytes / PAGE_BYTES).unwrap_or(i64::MAX).max(1);
-                let limit: rusqlite::Result<i64> =
-                    conn.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |row| row.get(0));
+                let limit: rusqlite::Result<i64> = conn.query_row(
+                    &format!(
+                        "PRAGMA max_page_count = \
+                        {pages}"
+                    ),
+                    [],
+                    |row| row.get(0),
+                );
                 limit?;
             }
         }
@@ -231,11 +260,17 @@ fn configure(conn: &Connection, role: Role, options: &SqliteOptions) -> rusqlite
     conn.busy_timeout(if role == Role::Writer { Duration::ZERO } else { options.busy_wait })
 }
 
-/// Turns write-ahead logging on. Switching needs the file for itself for a moment, and does not wait by itself.
+/// Turns write-ahead logging on. Switching needs the file for itself for a moment, and does not
+/// wait by itself.
 fn use_wal(conn: &Connection) -> rusqlite::Result<()> {
     let mut tries = 0;
     loop {
-        let mode: rusqlite::Result<String> = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0));
+        let mode: rusqlite::Result<String> = conn.query_row(
+            "PRAGMA journal_mode = \
+            WAL",
+            [],
+            |row| row.get(0),
+        );
         match mode {
             Ok(_) => return Ok(()),
             Err(err) if is_busy(&err) && tries < 1000 => {
@@ -250,12 +285,17 @@ fn use_wal(conn: &Connection) -> rusqlite::Result<()> {
 pub(super) fn incarnation(conn: &Connection) -> Result<Incarnation, Trouble> {
     let mut statement = conn.prepare_cached("SELECT value FROM meta WHERE name = 'incarnation'")?;
     let bytes: Option<[u8; 16]> = statement.query_row([], |row| row.get(0)).optional()?;
-    let missing = || StoreError::Corrupt { reason: "the store does not say which contents it holds: table=`meta`".into() };
+    let missing = || StoreError::Corrupt {
+        reason: "the store does not say which contents it \
+        holds: table=`meta`"
+            .into(),
+    };
     Ok(Incarnation(Uuid::from_bytes(bytes.ok_or_else(missing)?)))
 }
 
 pub(super) fn set_incarnation(conn: &Connection, incarnation: Incarnation) -> rusqlite::Result<()> {
-    let sql = "INSERT INTO meta (name, value) VALUES ('incarnation', ?1) ON CONFLICT DO UPDATE SET value = excluded.value";
+    let sql = "INSERT INTO meta (name, value) VALUES ('incarnation', ?1) ON CONFLICT DO UPDATE \
+        SET value = excluded.value";
     conn.execute(sql, [incarnation.0.as_bytes().as_slice()]).map(drop)
 }
 
@@ -269,21 +309,34 @@ pub(super) fn cannot_open(path: &Path, err: &rusqlite::Error) -> StoreError {
     match err.sqlite_error_code() {
         Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => StoreError::Invalid {
             reason: format!(
-                "the file cannot be opened; check that its folder exists and the rights to it: {err}: path=`{shown}`"
+                "the file cannot be opened; check that its folder exists and the rights to it: \
+                    {err}: path=`{shown}`"
             ),
         },
         Some(ErrorCode::ReadOnly) => StoreError::Invalid {
-            reason: format!("the file cannot be written; check the rights to it and its folder: {err}: path=`{shown}`"),
+            reason: format!(
+                "the file cannot be written; check the rights to it and its folder: \
+                {err}: path=`{shown}`"
+            ),
         },
         Some(ErrorCode::NotADatabase) => StoreError::Invalid {
             reason: format!(
-                "the file is not a SQLite database; name another file, or move this one away to begin anew: path=`{shown}`"
+                "the file is not a SQLite database; name another file, or move this one away to \
+                    begin anew: path=`{shown}`"
             ),
         },
         Some(ErrorCode::DatabaseCorrupt) => StoreError::Corrupt {
-            reason: format!("the file is damaged; restore a backup, or have it checked: {err}: path=`{shown}`"),
+            reason: format!(
+                "the file is damaged; restore a backup, or have it checked: {err}: \
+                path=`{shown}`"
+            ),
         },
-        _ => StoreError::Unavailable { reason: format!("the file could not be opened: {err}: path=`{shown}`") },
+        _ => StoreError::Unavailable {
+            reason: format!(
+                "the file could not be opened: {err}: \
+            path=`{shown}`"
+            ),
+        },
     }
 }
 

@@ -1,4 +1,5 @@
-//! What a transaction sees of the store: rows read into the terms of the contract, each once a commit.
+//! What a transaction sees of the store: rows read into the terms of the contract, each once a
+//! commit.
 
 use std::collections::BTreeMap;
 
@@ -12,8 +13,8 @@ use super::{
 };
 use crate::{
     data_store::{
-        Cause, CommitId, Digest, KeyState, LeaseState, MessageId, Returning, ServerId, ServerRow, StoreError, StoredMessage,
-        VersionInfo,
+        Cause, CommitId, Digest, KeyState, LeaseState, MessageId, Returning, ServerId, ServerRow,
+        StoreError, StoredMessage, VersionInfo,
         rules::{Counters, MessageFacts, Outcome, View},
     },
     key::ProfileKey,
@@ -54,7 +55,8 @@ const HEAD: &str = "SELECT h.id, h.epoch, h.version, h.created_ms, h.current, h.
 const VERSION: &str = "SELECT number, label, written_ms, stored_ms, flags, cause, author, load_count, length(value), \
      previous, previous_superseded_ms, head FROM version WHERE id = ?1";
 
-const SERVER: &str = "SELECT id, place_id, job_id, revision, lease_ms, started_ms, renewed_ms, dead_ms FROM server";
+const SERVER: &str =
+    "SELECT id, place_id, job_id, revision, lease_ms, started_ms, renewed_ms, dead_ms FROM server";
 
 const MESSAGES: &str = "SELECT number, created_ms, name, payload, locked, revision, sent_ms FROM message \
      WHERE head = ?1 ORDER BY number";
@@ -84,8 +86,12 @@ impl Head {
     /// Reads [`HEAD_COLUMNS`] from a column on.
     pub(super) fn of_row(key: ProfileKey, row: &Row<'_>, first: usize) -> Result<Self, Trouble> {
         let lease = row.get_ref(first + 12)?.as_str().map_err(rusqlite::Error::from)?;
-        let lease = serde_json::from_str(lease)
-            .map_err(|err| corrupt(format!("the lease of a key cannot be read: {err}: key=`{key}` lease=`{lease}`")))?;
+        let lease = serde_json::from_str(lease).map_err(|err| {
+            corrupt(format!(
+                "the lease of a key cannot be read: {err}: key=`{key}` \
+                lease=`{lease}`"
+            ))
+        })?;
         Ok(Self {
             id: Some(row.get(first)?),
             epoch: unsigned(row, first + 1)?,
@@ -161,7 +167,8 @@ impl<'c> Tx<'c> {
     fn find_server(&self, id: ServerId) -> Result<Option<ServerRow>, Trouble> {
         const ONE: &str = "SELECT id, place_id, job_id, revision, lease_ms, started_ms, renewed_ms, dead_ms FROM server \
              WHERE id = ?1";
-        let row = self.prepare(ONE)?.query_row([id.0.as_bytes().as_slice()], server_of_row).optional()?;
+        let row =
+            self.prepare(ONE)?.query_row([id.0.as_bytes().as_slice()], server_of_row).optional()?;
         Ok(row)
     }
 
@@ -173,7 +180,12 @@ impl<'c> Tx<'c> {
     }
 
     /// A `version` row, of this head and below this number, or the store is damaged.
-    pub(super) fn version_row(&self, head: &Head, id: i64, below: Option<u64>) -> Result<VersionRow, Trouble> {
+    pub(super) fn version_row(
+        &self,
+        head: &Head,
+        id: i64,
+        below: Option<u64>,
+    ) -> Result<VersionRow, Trouble> {
         let key = &head.key;
         let mut statement = self.prepare(VERSION)?;
         let mut rows = statement.query([id])?;
@@ -182,7 +194,10 @@ impl<'c> Tx<'c> {
         };
         let cause = row.get_ref(5)?.as_str().map_err(rusqlite::Error::from)?;
         let Some(cause) = Cause::parse(cause) else {
-            return Err(corrupt(format!("a version has an unknown cause: key=`{key}` row=`{id}` cause=`{cause}`")));
+            return Err(corrupt(format!(
+                "a version has an unknown cause: key=`{key}` row=`{id}` \
+                cause=`{cause}`"
+            )));
         };
         let flags: i64 = row.get(4)?;
         let info = VersionInfo {
@@ -198,16 +213,29 @@ impl<'c> Tx<'c> {
             pinned: flags & PINNED != 0,
             bytes: row.get::<_, Option<i64>>(8)?.unwrap_or(0).cast_unsigned(),
         };
-        let found = VersionRow { id, head: row.get(11)?, info, previous: row.get(9)?, previous_superseded_ms: row.get(10)? };
+        let found = VersionRow {
+            id,
+            head: row.get(11)?,
+            info,
+            previous: row.get(9)?,
+            previous_superseded_ms: row.get(10)?,
+        };
         if Some(found.head) != head.id || below.is_some_and(|below| found.info.number >= below) {
             let number = found.info.number;
-            return Err(corrupt(format!("a version's row belongs elsewhere: key=`{key}` row=`{id}` version=`{number}`")));
+            return Err(corrupt(format!(
+                "a version's row belongs elsewhere: key=`{key}` row=`{id}` \
+                version=`{number}`"
+            )));
         }
         Ok(found)
     }
 
     /// A key's kept versions from the current one back, as long as `visit` says so.
-    pub(super) fn walk(&self, head: &Head, mut visit: impl FnMut(&VersionRow) -> bool) -> Result<(), Trouble> {
+    pub(super) fn walk(
+        &self,
+        head: &Head,
+        mut visit: impl FnMut(&VersionRow) -> bool,
+    ) -> Result<(), Trouble> {
         let (mut next, mut below, mut superseded) = (head.current, None, None);
         while next != 0 {
             let mut row = self.version_row(head, next, below)?;
@@ -215,19 +243,30 @@ impl<'c> Tx<'c> {
             if !visit(&row) {
                 return Ok(());
             }
-            (next, below, superseded) = (row.previous, Some(row.info.number), Some(row.previous_superseded_ms));
+            (next, below, superseded) =
+                (row.previous, Some(row.info.number), Some(row.previous_superseded_ms));
         }
         Ok(())
     }
 
     /// The kept version that is looked for, the newest first.
-    pub(super) fn find_version(&self, head: &Head, wanted: impl Fn(&VersionInfo) -> bool) -> Result<Option<VersionRow>, Trouble> {
+    pub(super) fn find_version(
+        &self,
+        head: &Head,
+        wanted: impl Fn(&VersionInfo) -> bool,
+    ) -> Result<Option<VersionRow>, Trouble> {
         let mut found = None;
         self.walk(head, |row| {
             if wanted(&row.info) {
                 let info = row.info.clone();
                 let (previous, previous_superseded_ms) = (row.previous, row.previous_superseded_ms);
-                found = Some(VersionRow { id: row.id, head: row.head, info, previous, previous_superseded_ms });
+                found = Some(VersionRow {
+                    id: row.id,
+                    head: row.head,
+                    info,
+                    previous,
+                    previous_superseded_ms,
+                });
             }
             found.is_none()
         })?;
@@ -243,13 +282,21 @@ impl<'c> Tx<'c> {
     }
 
     /// What a key holds. Takes the head out of the cache: the next call reads it again.
-    pub(super) fn key_state(&mut self, key: &ProfileKey, returning: Returning) -> Result<KeyState, Trouble> {
+    pub(super) fn key_state(
+        &mut self,
+        key: &ProfileKey,
+        returning: Returning,
+    ) -> Result<KeyState, Trouble> {
         let at = self.head(key)?;
         let head = self.heads.swap_remove(at);
         self.state_of(head, returning)
     }
 
-    pub(super) fn state_of(&mut self, mut head: Head, returning: Returning) -> Result<KeyState, Trouble> {
+    pub(super) fn state_of(
+        &mut self,
+        mut head: Head,
+        returning: Returning,
+    ) -> Result<KeyState, Trouble> {
         let holder = head.lease.holder.as_ref().and_then(|holder| holder.server);
         let holder_server = match holder {
             Some(id) => self.server_row(id)?,
@@ -260,7 +307,8 @@ impl<'c> Tx<'c> {
             if row.info.number != head.version {
                 let (key, found, expected) = (&head.key, row.info.number, head.version);
                 return Err(corrupt(format!(
-                    "a key points to another version than it names: key=`{key}` expected=`{expected}` found=`{found}`"
+                    "a key points to another version than it names: key=`{key}` \
+                        expected=`{expected}` found=`{found}`"
                 )));
             }
             head.info = Some(row.info);
@@ -328,9 +376,13 @@ impl View for Tx<'_> {
     fn message(&mut self, key: &ProfileKey, index: u64) -> Result<Option<MessageFacts>, Trouble> {
         let at = self.head(key)?;
         let Some(id) = self.heads[at].id else { return Ok(None) };
-        let mut statement = self.prepare("SELECT revision, locked FROM message WHERE head = ?1 AND number = ?2")?;
-        let facts = statement
-            .query_row([id, index.cast_signed()], |row| Ok(MessageFacts { revision: unsigned(row, 0)?, locked: row.get(1)? }));
+        let mut statement = self.prepare(
+            "SELECT revision, locked FROM message WHERE head = ?1 \
+            AND number = ?2",
+        )?;
+        let facts = statement.query_row([id, index.cast_signed()], |row| {
+            Ok(MessageFacts { revision: unsigned(row, 0)?, locked: row.get(1)? })
+        });
         Ok(facts.optional()?)
     }
 
@@ -340,7 +392,8 @@ impl View for Tx<'_> {
         let at = self.head(key)?;
         let Some(id) = self.heads[at].id else { return Ok(None) };
         let mut statement = self.prepare(USED)?;
-        let found = statement.query_row(rusqlite::params![id, digest.0.as_slice()], |row| Ok(Digest(row.get(0)?)));
+        let found = statement
+            .query_row(rusqlite::params![id, digest.0.as_slice()], |row| Ok(Digest(row.get(0)?)));
         Ok(found.optional()?)
     }
 
@@ -355,7 +408,8 @@ impl View for Tx<'_> {
 
     fn outcome(&mut self, id: CommitId) -> Result<Option<Outcome>, Trouble> {
         let mut statement = self.prepare("SELECT aborted FROM outcome WHERE id = ?1")?;
-        let aborted: Option<bool> = statement.query_row([id.0.as_bytes().as_slice()], |row| row.get(0)).optional()?;
+        let aborted: Option<bool> =
+            statement.query_row([id.0.as_bytes().as_slice()], |row| row.get(0)).optional()?;
         Ok(aborted.map(|aborted| if aborted { Outcome::Aborted } else { Outcome::Applied }))
     }
 }

@@ -1,4 +1,5 @@
-//! Sweeping: what is past its time goes, a bounded piece at a time, each piece in a transaction of its own.
+//! Sweeping: what is past its time goes, a bounded piece at a time, each piece in a transaction of
+//! its own.
 
 use std::sync::Arc;
 
@@ -24,7 +25,9 @@ impl Stage {
         let Some(SweepCursor(text)) = cursor else { return Ok(Self::Keys(0)) };
         let stage = match text.split_once(':') {
             Some(("keys", row)) => row.parse().ok().map(Self::Keys),
-            Some(("outcomes", id)) => uuid::Uuid::parse_str(id).ok().map(|id| Self::Outcomes(id.into_bytes())),
+            Some(("outcomes", id)) => {
+                uuid::Uuid::parse_str(id).ok().map(|id| Self::Outcomes(id.into_bytes()))
+            }
             _ => None,
         };
         stage.ok_or_else(|| StoreError::Invalid {
@@ -58,7 +61,10 @@ impl Inner {
 impl Tx<'_> {
     fn sweep_keys(&mut self, retention: Retention, after: i64) -> Result<SweepReport, Trouble> {
         let mut report = SweepReport::default();
-        let sql = format!("SELECT h.store, h.scope, h.key, {HEAD_COLUMNS} FROM head h WHERE h.id > ?1 ORDER BY h.id LIMIT ?2");
+        let sql = format!(
+            "SELECT h.store, h.scope, h.key, {HEAD_COLUMNS} FROM head h WHERE h.id \
+            > ?1 ORDER BY h.id LIMIT ?2"
+        );
         let mut heads = Vec::new();
         {
             let mut statement = self.prepare(&sql)?;
@@ -73,7 +79,8 @@ impl Tx<'_> {
         let last = heads.last().and_then(|head| head.id);
         let sql = "DELETE FROM receipt WHERE head > ?1 AND head <= ?2 AND made_ms < ?3";
         let oldest = self.now_ms.saturating_sub(rules::RECEIPT_KEPT_MS);
-        report.receipts = self.prepare(sql)?.execute([after, last.unwrap_or(after), oldest])? as u64;
+        report.receipts =
+            self.prepare(sql)?.execute([after, last.unwrap_or(after), oldest])? as u64;
         let full = heads.len() == usize::try_from(PIECE).unwrap_or(usize::MAX);
         let next = last.filter(|_| full).map_or(Stage::Outcomes([0; 16]), Stage::Keys);
         report.next = Some(next.cursor());
@@ -101,9 +108,11 @@ impl Tx<'_> {
             return Ok(0);
         }
         for (at, link) in kept.iter().enumerate() {
-            let (previous, superseded_ms) = kept.get(at + 1).map_or((0, 0), |next| (next.id, next.superseded_ms.unwrap_or(0)));
+            let (previous, superseded_ms) =
+                kept.get(at + 1).map_or((0, 0), |next| (next.id, next.superseded_ms.unwrap_or(0)));
             if link.previous != previous {
-                let sql = "UPDATE version SET previous = ?2, previous_superseded_ms = ?3 WHERE id = ?1";
+                let sql = "UPDATE version SET previous = ?2, previous_superseded_ms = ?3 WHERE id \
+                    = ?1";
                 self.prepare(sql)?.execute([link.id, previous, superseded_ms])?;
             }
         }
@@ -113,15 +122,18 @@ impl Tx<'_> {
         Ok(gone.len() as u64)
     }
 
-    /// Outcomes by id, which is by the time of the ids' makers: the sweep ends a day behind where theirs become too young. Those
-    /// of a clock that is ahead go later; and whatever the id says, nothing goes before its time on the store's clock.
+    /// Outcomes by id, which is by the time of the ids' makers: the sweep ends a day behind where
+    /// theirs become too young. Those of a clock that is ahead go later; and whatever the id says,
+    /// nothing goes before its time on the store's clock.
     fn sweep_outcomes(&mut self, after: [u8; 16]) -> Result<SweepReport, Trouble> {
         let mut report = SweepReport::default();
         let oldest = self.now_ms.saturating_sub(rules::OUTCOME_KEPT_MS);
-        let end = (u128::from(oldest.saturating_add(DAY_MS).max(0).cast_unsigned()) << 80).to_be_bytes();
+        let end =
+            (u128::from(oldest.saturating_add(DAY_MS).max(0).cast_unsigned()) << 80).to_be_bytes();
         let mut ids: Vec<([u8; 16], i64)> = Vec::new();
         {
-            let sql = "SELECT id, at_ms FROM outcome WHERE id > ?1 AND id < ?2 ORDER BY id LIMIT ?3";
+            let sql = "SELECT id, at_ms FROM outcome WHERE id > ?1 AND id < ?2 ORDER BY id LIMIT \
+                ?3";
             let mut statement = self.prepare(sql)?;
             let mut rows = statement.query(params![after.as_slice(), end.as_slice(), PIECE])?;
             while let Some(row) = rows.next()? {
@@ -139,7 +151,11 @@ impl Tx<'_> {
         }
         let sql = "DELETE FROM server WHERE dead_ms < ?1";
         report.servers = self.prepare(sql)?.execute([oldest])? as u64;
-        self.prepare("DELETE FROM notice WHERE server NOT IN (SELECT id FROM server)")?.execute([])?;
+        self.prepare(
+            "DELETE FROM notice WHERE server NOT IN (SELECT id FROM \
+            server)",
+        )?
+        .execute([])?;
         Ok(report)
     }
 }

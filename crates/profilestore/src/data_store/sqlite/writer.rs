@@ -1,7 +1,8 @@
 //! Writing: the queue, the transactions that it is drained into, and the checkpoints.
 //!
-//! A transaction first gets the file's write lock and only then takes commits out of the queue. So while another process holds the
-//! lock, commits are still waiting: each is refused when its own time is up, for certain and however many wait before it.
+//! A transaction first gets the file's write lock and only then takes commits out of the queue. So
+//! while another process holds the lock, commits are still waiting: each is refused when its own
+//! time is up, for certain and however many wait before it.
 
 use std::{
     collections::VecDeque,
@@ -34,21 +35,25 @@ const QUEUE_BYTES: usize = 64 << 20;
 /// How many bytes of values may share a transaction, besides one commit that has more by itself.
 const BATCH_BYTES: usize = 8 << 20;
 
-/// At how many pages in the log that are not in the file yet the checkpoint beside the writer starts.
+/// At how many pages in the log that are not in the file yet the checkpoint beside the writer
+/// starts.
 const CHECKPOINT_PAGES: i32 = 4000;
 
-/// A log begins anew only after a moment in which all of it is in the file. Under a load without pauses the checkpoint beside the
-/// writer never gets there: from this many pages in the log on the writer copies the rest itself, when it is a short one.
+/// A log begins anew only after a moment in which all of it is in the file. Under a load without
+/// pauses the checkpoint beside the writer never gets there: from this many pages in the log on the
+/// writer copies the rest itself, when it is a short one.
 const GROWN_PAGES: i32 = 8000;
 const SHORT_REST: i32 = 1500;
 
 /// From this many pages on it copies whatever there is.
 const HARD_PAGES: i32 = 16_000;
 
-/// By how many pages the log has grown before the writer tries again: an old read may have been in the way.
+/// By how many pages the log has grown before the writer tries again: an old read may have been in
+/// the way.
 const RETRY_PAGES: i32 = 1000;
 
-/// After how many jobs in a transaction the writer leaves their callers a moment, and how often it lets others run meanwhile.
+/// After how many jobs in a transaction the writer leaves their callers a moment, and how often it
+/// lets others run meanwhile.
 const GATHER_FROM: usize = 8;
 const GATHER_TURNS: u32 = 200;
 
@@ -60,7 +65,8 @@ struct Job {
     since: Instant,
     /// The same moment on a clock that goes on while a test's stands still.
     queued: RealTime,
-    /// Set by whichever comes first: the transaction that takes it, or its caller when the caller's time is up.
+    /// Set by whichever comes first: the transaction that takes it, or its caller when the caller's
+    /// time is up.
     turn: Arc<AtomicBool>,
     reply: oneshot::Sender<Vec<Reply>>,
     _room: Option<OwnedSemaphorePermit>,
@@ -86,8 +92,9 @@ impl Default for Queue {
 }
 
 impl Queue {
-    /// After a transaction of many jobs, leaves their callers a moment to come back, so that the next one is not of a few only:
-    /// a transaction costs a sync, whatever its size. Takes microseconds when the callers do not come.
+    /// After a transaction of many jobs, leaves their callers a moment to come back, so that the
+    /// next one is not of a few only: a transaction costs a sync, whatever its size. Takes
+    /// microseconds when the callers do not come.
     fn gather(&self, last: usize) {
         if last < GATHER_FROM {
             return;
@@ -117,10 +124,11 @@ impl Waiting {
         self.urgent.is_empty() && self.others.is_empty()
     }
 
-    /// Takes out what has waited for the file's lock for so long, and what no caller waits for any more. `busy_since`: since when the
-    /// lock has not been free.
+    /// Takes out what has waited for the file's lock for so long, and what no caller waits for any
+    /// more. `busy_since`: since when the lock has not been free.
     fn overdue(&mut self, busy_since: RealTime, limit: Duration) -> Vec<Job> {
-        let is_overdue = |job: &Job| job.turn.load(SeqCst) || job.queued.max(busy_since).elapsed() >= limit;
+        let is_overdue =
+            |job: &Job| job.turn.load(SeqCst) || job.queued.max(busy_since).elapsed() >= limit;
         let mut found = Vec::new();
         for queue in [&mut self.urgent, &mut self.others] {
             if !queue.iter().any(is_overdue) {
@@ -133,12 +141,16 @@ impl Waiting {
         found
     }
 
-    /// The next jobs that share a transaction, renewals first; a job is never split. Those whose callers have given up are dropped.
+    /// The next jobs that share a transaction, renewals first; a job is never split. Those whose
+    /// callers have given up are dropped.
     fn take(&mut self, commits: usize) -> Vec<Job> {
         let (mut jobs, mut count, mut bytes) = (Vec::new(), 0, 0);
         loop {
             let queue = if self.urgent.is_empty() { &mut self.others } else { &mut self.urgent };
-            let fits = |job: &Job| count == 0 || (count + job.commits.len() <= commits && bytes + job.bytes <= BATCH_BYTES);
+            let fits = |job: &Job| {
+                count == 0
+                    || (count + job.commits.len() <= commits && bytes + job.bytes <= BATCH_BYTES)
+            };
             if !queue.front().is_some_and(fits) {
                 return jobs;
             }
@@ -166,10 +178,12 @@ pub(super) struct Writer {
     conn: Connection,
     /// The connection failed in a way after which it is replaced.
     broken: bool,
-    /// `PRAGMA data_version`, and for how many transactions to come it counts as recently changed by another process.
+    /// `PRAGMA data_version`, and for how many transactions to come it counts as recently changed
+    /// by another process.
     data_version: i64,
     contended: u32,
-    /// How many pages were in the log when the writer last checkpointed in its own turn; 0 when the log began anew.
+    /// How many pages were in the log when the writer last checkpointed in its own turn; 0 when the
+    /// log began anew.
     checkpointed_at: i32,
 }
 
@@ -192,10 +206,16 @@ enum Failed {
 
 impl Inner {
     /// Hands commits to the writer and waits for the outcome, until the deadline if there is one.
-    pub(super) async fn submit(self: &Arc<Self>, commits: Vec<Commit>, deadline: Option<Instant>) -> Vec<Reply> {
+    pub(super) async fn submit(
+        self: &Arc<Self>,
+        commits: Vec<Commit>,
+        deadline: Option<Instant>,
+    ) -> Vec<Reply> {
         let urgent = commits.iter().any(|commit| rules::renewed(commit).is_some());
         let ids: Vec<_> = commits.iter().map(|commit| commit.id).collect();
-        let refused = |reason: &str| ids.iter().map(|_| Err(StoreError::Unavailable { reason: reason.into() })).collect();
+        let refused = |reason: &str| {
+            ids.iter().map(|_| Err(StoreError::Unavailable { reason: reason.into() })).collect()
+        };
         let bytes: usize = commits.iter().map(Commit::bytes).sum();
         let room = if urgent {
             None
@@ -221,7 +241,8 @@ impl Inner {
             tokio::task::spawn_blocking(move || draining.run());
         }
         let unknown = |reason: &str| {
-            let unknown = |commit: &_| StoreError::Indeterminate { commit: *commit, reason: reason.into() };
+            let unknown =
+                |commit: &_| StoreError::Indeterminate { commit: *commit, reason: reason.into() };
             ids.iter().map(|id| Err(unknown(id))).collect()
         };
         match by(deadline, &mut answer).await {
@@ -250,14 +271,25 @@ impl Inner {
                 (Ok(()), Some(wrote)) => Ok(wrote),
                 (Err(Failed::All(err) | Failed::One(err)), _) => Err(err),
                 (Err(Failed::Unknown(reason)), _) => Err(StoreError::Unavailable { reason }),
-                (Ok(()), None) => Err(StoreError::Unavailable { reason: "the write did not run".into() }),
+                (Ok(()), None) => Err(StoreError::Unavailable {
+                    reason: "the write did not \
+                    run"
+                    .into(),
+                }),
             }
         });
-        task.await.unwrap_or_else(|_| Err(StoreError::Unavailable { reason: "the runtime is shutting down".into() }))
+        task.await.unwrap_or_else(|_| {
+            Err(StoreError::Unavailable {
+                reason: "the runtime is \
+            shutting down"
+                    .into(),
+            })
+        })
     }
 
-    /// Copies the whole log into the file and truncates it, after writing the file anew if so asked. Waits for readers of old pages
-    /// and for other processes; this process's commits wait meanwhile.
+    /// Copies the whole log into the file and truncates it, after writing the file anew if so
+    /// asked. Waits for readers of old pages and for other processes; this process's commits wait
+    /// meanwhile.
     pub(super) async fn empty_log(self: &Arc<Self>, rewrite: bool) -> Result<(), StoreError> {
         let inner = self.clone();
         let task = tokio::task::spawn_blocking(move || {
@@ -270,23 +302,34 @@ impl Inner {
                 let conn = schema::connect(&inner.path, Role::Writer, &inner.options)?;
                 let sqlite = |err: rusqlite::Error| Trouble::from(err).not_applied();
                 conn.pragma_update(None, "temp_store", "FILE").map_err(sqlite)?;
-                wait_while_busy(inner.options.busy_wait, || conn.execute_batch("VACUUM")).map_err(sqlite)?;
+                wait_while_busy(inner.options.busy_wait, || conn.execute_batch("VACUUM"))
+                    .map_err(sqlite)?;
             }
-            let emptied = wait_while_busy(inner.options.busy_wait, || match inner.writer.lock().as_mut() {
-                Some(writer) => writer.conn.wal_checkpoint_v2(Some(rusqlite::MAIN_DB), CheckpointMode::TRUNCATE).map(|_| true),
-                None => Ok(false),
-            });
+            let emptied =
+                wait_while_busy(inner.options.busy_wait, || match inner.writer.lock().as_mut() {
+                    Some(writer) => writer
+                        .conn
+                        .wal_checkpoint_v2(Some(rusqlite::MAIN_DB), CheckpointMode::TRUNCATE)
+                        .map(|_| true),
+                    None => Ok(false),
+                });
             match emptied {
                 Ok(true) => Ok(()),
                 Ok(false) => Err(closed()),
                 Err(err) => Err(Trouble::from(err).not_applied()),
             }
         });
-        task.await.unwrap_or_else(|_| Err(StoreError::Unavailable { reason: "the runtime is shutting down".into() }))
+        task.await.unwrap_or_else(|_| {
+            Err(StoreError::Unavailable {
+                reason: "the runtime is \
+            shutting down"
+                    .into(),
+            })
+        })
     }
 
-    /// Ends the connections, the writer's last: closing the last one to the file empties and removes the log. Waits for what is
-    /// being written.
+    /// Ends the connections, the writer's last: closing the last one to the file empties and
+    /// removes the log. Waits for what is being written.
     pub(super) fn close(&self) {
         let writer = self.writer.lock().take();
         self.readers.close();
@@ -295,7 +338,8 @@ impl Inner {
         drop(writer);
     }
 
-    /// Starts a checkpoint beside the writer when the log has grown enough. `logged` and `done` count pages.
+    /// Starts a checkpoint beside the writer when the log has grown enough. `logged` and `done`
+    /// count pages.
     fn checkpoint_beside(self: &Arc<Self>, logged: i32, done: i32) {
         if logged - done < CHECKPOINT_PAGES || self.checkpoints.running.swap(true, SeqCst) {
             return;
@@ -348,7 +392,8 @@ impl Draining {
             last = 0;
             {
                 let mut waiting = inner.queue.waiting.lock();
-                metrics::gauge!("profilestore_sqlite_queue_jobs").set((waiting.urgent.len() + waiting.others.len()) as f64);
+                metrics::gauge!("profilestore_sqlite_queue_jobs")
+                    .set((waiting.urgent.len() + waiting.others.len()) as f64);
                 waiting.draining = !waiting.is_empty();
                 if !waiting.draining {
                     drop(waiting);
@@ -362,7 +407,8 @@ impl Draining {
             };
             if let Ok(Begun::Busy(err)) = begun {
                 let busy = busy.get_or_insert_with(Busy::default);
-                let overdue = inner.queue.waiting.lock().overdue(busy.since, inner.options.busy_wait);
+                let overdue =
+                    inner.queue.waiting.lock().overdue(busy.since, inner.options.busy_wait);
                 if !overdue.is_empty() {
                     let err = busy.trouble(&inner, err);
                     overdue.into_iter().for_each(|job| job.refuse(&err));
@@ -376,7 +422,9 @@ impl Draining {
             match (writer.as_mut(), begun) {
                 (Some(writer), Ok(_)) if jobs.is_empty() => writer.roll_back(),
                 (Some(writer), Ok(_)) => writer.run(&inner, jobs),
-                (_, Err(Failed::All(err) | Failed::One(err))) => jobs.into_iter().for_each(|job| job.refuse(&err)),
+                (_, Err(Failed::All(err) | Failed::One(err))) => {
+                    jobs.into_iter().for_each(|job| job.refuse(&err))
+                }
                 _ => jobs.into_iter().for_each(|job| job.refuse(&closed())),
             }
         }
@@ -399,7 +447,11 @@ impl Busy {
     fn wait(&self) {
         metrics::counter!("profilestore_sqlite_lock_waits_total").increment(1);
         let new = self.since.elapsed() < Duration::from_millis(5);
-        std::thread::park_timeout(if new { Duration::from_micros(100) } else { Duration::from_millis(1) });
+        std::thread::park_timeout(if new {
+            Duration::from_micros(100)
+        } else {
+            Duration::from_millis(1)
+        });
     }
 
     /// What to tell those who waited for too long.
@@ -413,8 +465,13 @@ impl Busy {
     }
 }
 
-/// A moment in real time, for waits for other processes: their locks last as long as they last, whatever a test's clock says.
-#[expect(clippy::disallowed_methods, reason = "another process's lock is not part of a world that a seed replays")]
+/// A moment in real time, for waits for other processes: their locks last as long as they last,
+/// whatever a test's clock says.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "another process's lock is not part of a world that \
+    a seed replays"
+)]
 fn real_time() -> RealTime {
     RealTime::now()
 }
@@ -438,7 +495,11 @@ impl Drop for Draining {
             let urgent: Vec<_> = waiting.urgent.drain(..).collect();
             urgent.into_iter().chain(waiting.others.drain(..)).collect::<Vec<_>>()
         };
-        let err = StoreError::Unavailable { reason: "the writer stopped before the commit's turn".into() };
+        let err = StoreError::Unavailable {
+            reason: "the writer stopped before the commit's \
+            turn"
+                .into(),
+        };
         refused.into_iter().for_each(|job| job.refuse(&err));
     }
 }
@@ -475,13 +536,18 @@ impl Writer {
         metrics::histogram!("profilestore_sqlite_batch_commits").record(commits.len() as f64);
         for job in jobs {
             let answers: Vec<Reply> = replies.by_ref().take(job.commits.len()).collect();
-            metrics::histogram!("profilestore_sqlite_commit_seconds").record(job.since.elapsed().as_secs_f64());
+            metrics::histogram!("profilestore_sqlite_commit_seconds")
+                .record(job.since.elapsed().as_secs_f64());
             // The caller may have gone.
             drop(job.reply.send(answers));
         }
     }
 
-    fn commit_begun(&mut self, inner: &Arc<Inner>, commits: &[&Commit]) -> Result<Vec<Reply>, Failed> {
+    fn commit_begun(
+        &mut self,
+        inner: &Arc<Inner>,
+        commits: &[&Commit],
+    ) -> Result<Vec<Reply>, Failed> {
         let mut replies = Vec::with_capacity(commits.len());
         self.finish(inner, |tx| {
             let incarnation = schema::incarnation(tx.conn)?;
@@ -500,7 +566,8 @@ impl Writer {
     fn begin(&mut self, inner: &Arc<Inner>) -> Result<Begun, Failed> {
         self.recover(inner)?;
         if self.contended > 0 {
-            // Another process writes too. It waits in steps of a tenth of a millisecond at first: leave it one.
+            // Another process writes too. It waits in steps of a tenth of a millisecond at first:
+            // leave it one.
             self.contended -= 1;
             std::thread::park_timeout(Duration::from_micros(200));
         }
@@ -517,20 +584,30 @@ impl Writer {
         loop {
             match self.begin(inner)? {
                 Begun::Yes => return Ok(()),
-                Begun::Busy(err) if real_time() >= until => return Err(Failed::All(busy.trouble(inner, err))),
+                Begun::Busy(err) if real_time() >= until => {
+                    return Err(Failed::All(busy.trouble(inner, err)));
+                }
                 Begun::Busy(_) => busy.wait(),
             }
         }
     }
 
     /// Runs `work` in a transaction and commits it when `work` says that it wrote something.
-    fn transaction(&mut self, inner: &Arc<Inner>, work: impl FnOnce(&mut Tx<'_>) -> Result<bool, Trouble>) -> Result<(), Failed> {
+    fn transaction(
+        &mut self,
+        inner: &Arc<Inner>,
+        work: impl FnOnce(&mut Tx<'_>) -> Result<bool, Trouble>,
+    ) -> Result<(), Failed> {
         self.begin_by(inner, real_time() + inner.options.busy_wait)?;
         self.finish(inner, work)
     }
 
     /// Runs `work` in the transaction that has begun.
-    fn finish(&mut self, inner: &Arc<Inner>, work: impl FnOnce(&mut Tx<'_>) -> Result<bool, Trouble>) -> Result<(), Failed> {
+    fn finish(
+        &mut self,
+        inner: &Arc<Inner>,
+        work: impl FnOnce(&mut Tx<'_>) -> Result<bool, Trouble>,
+    ) -> Result<(), Failed> {
         let worked = {
             let mut tx = Tx::new(&self.conn, inner.options.env.unix_ms());
             work(&mut tx)
@@ -553,33 +630,55 @@ impl Writer {
             return Ok(());
         }
         let all = |err: rusqlite::Error| Failed::All(Trouble::from(err).not_applied());
-        let committed = wait_while_busy(inner.options.busy_wait, || self.conn.prepare_cached("COMMIT")?.execute([]));
+        let committed = wait_while_busy(inner.options.busy_wait, || {
+            self.conn.prepare_cached("COMMIT")?.execute([])
+        });
         if let Err(err) = committed {
             self.broken = true;
             self.roll_back();
-            // A log that could not be written to its last page holds no valid commit, whatever happens next. Any other failure
-            // may have come after that page: nobody knows what a crash would make of it.
-            let surely_not = schema::is_busy(&err) || err.sqlite_error_code() == Some(ErrorCode::DiskFull);
+            // A log that could not be written to its last page holds no valid commit, whatever
+            // happens next. Any other failure may have come after that page: nobody knows what a
+            // crash would make of it.
+            let surely_not =
+                schema::is_busy(&err) || err.sqlite_error_code() == Some(ErrorCode::DiskFull);
             tracing::warn!(%err, surely_not, "a transaction could not be committed");
-            return Err(if surely_not { all(err) } else { Failed::Unknown(format!("SQLite failed to commit: {err}")) });
+            return Err(if surely_not {
+                all(err)
+            } else {
+                Failed::Unknown(format!(
+                    "SQLite failed \
+                to commit: {err}"
+                ))
+            });
         }
         self.after_commit(inner);
         Ok(())
     }
 
     fn after_commit(&mut self, inner: &Arc<Inner>) {
-        let version = self.conn.prepare_cached("PRAGMA data_version").and_then(|mut s| s.query_row([], |row| row.get(0)));
+        let version = self
+            .conn
+            .prepare_cached(
+                "PRAGMA \
+            data_version",
+            )
+            .and_then(|mut s| s.query_row([], |row| row.get(0)));
         if let Ok(version) = version
             && version != self.data_version
         {
             self.contended = if self.data_version == 0 { 0 } else { 16 };
             self.data_version = version;
         }
-        let Ok((logged, done)) = self.conn.wal_checkpoint_v2(Some(rusqlite::MAIN_DB), CheckpointMode::NOOP) else { return };
+        let Ok((logged, done)) =
+            self.conn.wal_checkpoint_v2(Some(rusqlite::MAIN_DB), CheckpointMode::NOOP)
+        else {
+            return;
+        };
         if logged < self.checkpointed_at {
             self.checkpointed_at = 0;
         }
-        let grown = logged >= GROWN_PAGES && logged >= self.checkpointed_at + RETRY_PAGES && done < logged;
+        let grown =
+            logged >= GROWN_PAGES && logged >= self.checkpointed_at + RETRY_PAGES && done < logged;
         if grown && (logged - done <= SHORT_REST || logged >= HARD_PAGES) {
             self.checkpointed_at = logged;
             checkpoint(&self.conn);
@@ -594,7 +693,8 @@ impl Writer {
             self.roll_back();
         }
         if self.broken || !self.conn.is_autocommit() {
-            self.conn = schema::connect(&inner.path, Role::Writer, &inner.options).map_err(Failed::All)?;
+            self.conn =
+                schema::connect(&inner.path, Role::Writer, &inner.options).map_err(Failed::All)?;
             (self.broken, self.data_version) = (false, 0);
         }
         Ok(())
@@ -615,12 +715,15 @@ impl Failed {
     fn of(&self, commit: &Commit) -> StoreError {
         match self {
             Self::All(err) | Self::One(err) => err.clone(),
-            Self::Unknown(reason) => StoreError::Indeterminate { commit: commit.id, reason: reason.clone() },
+            Self::Unknown(reason) => {
+                StoreError::Indeterminate { commit: commit.id, reason: reason.clone() }
+            }
         }
     }
 }
 
-/// Copies the log into the file, as far as no reader needs the old pages. Another process may be at it: then there is no need.
+/// Copies the log into the file, as far as no reader needs the old pages. Another process may be at
+/// it: then there is no need.
 fn checkpoint(conn: &Connection) {
     let span = tracing::debug_span!("sqlite checkpoint");
     let _entered = span.enter();
@@ -632,7 +735,10 @@ fn checkpoint(conn: &Connection) {
 }
 
 /// Tries until the lock is free or the time is up.
-fn wait_while_busy<T>(limit: Duration, mut attempt: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+fn wait_while_busy<T>(
+    limit: Duration,
+    mut attempt: impl FnMut() -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
     let busy = Busy::default();
     loop {
         match attempt() {
@@ -646,7 +752,12 @@ fn wait_while_busy<T>(limit: Duration, mut attempt: impl FnMut() -> rusqlite::Re
 fn concerns_all(err: &rusqlite::Error) -> bool {
     !matches!(
         err.sqlite_error_code(),
-        None | Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig | ErrorCode::DatabaseCorrupt)
+        None | Some(
+            ErrorCode::ConstraintViolation
+                | ErrorCode::TypeMismatch
+                | ErrorCode::TooBig
+                | ErrorCode::DatabaseCorrupt
+        )
     )
 }
 

@@ -40,7 +40,8 @@ mod options;
 use options::Login;
 pub use options::NatsOptions;
 
-/// How often a silent connection is tried. Three tries without an answer, and it is given up and made anew.
+/// How often a silent connection is tried. Three tries without an answer, and it is given up and
+/// made anew.
 const PING_PERIOD: Duration = Duration::from_secs(2);
 
 /// The longest pause between attempts to connect again.
@@ -49,7 +50,8 @@ const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 /// How long a new subscription is waited for before it is left to stand later.
 const SUBSCRIBE: Duration = Duration::from_secs(1);
 
-/// What a subscription sends to itself: the first time, and when it may have missed something. No key looks like it.
+/// What a subscription sends to itself: the first time, and when it may have missed something. No
+/// key looks like it.
 const STANDS: &[u8] = b"stands";
 const MISSED: &[u8] = b"missed";
 
@@ -84,25 +86,37 @@ impl fmt::Debug for NatsMessenger {
 }
 
 impl NatsMessenger {
-    /// Connects to one of the servers, unless [`NatsOptions::in_background`] says not to wait for that.
+    /// Connects to one of the servers, unless [`NatsOptions::in_background`] says not to wait for
+    /// that.
     ///
-    /// Fails with [`ErrorKind::Unavailable`] when none can be reached, with [`ErrorKind::Invalid`] when a file cannot be used, a
-    /// login is refused or TLS fails. May wait for [`NatsOptions::connect_timeout`] a server. Must be called within a Tokio runtime.
+    /// Fails with [`ErrorKind::Unavailable`] when none can be reached, with [`ErrorKind::Invalid`]
+    /// when a file cannot be used, a login is refused or TLS fails. May wait for
+    /// [`NatsOptions::connect_timeout`] a server. Must be called within a Tokio runtime.
     pub async fn connect(options: NatsOptions) -> Result<Self> {
         install_tls_provider();
         let (doubts, mut first) = broadcast::channel(16);
         let servers = options.servers.iter().map(|server| format!("nats://{server}").parse());
-        let servers: Vec<async_nats::ServerAddr> = servers.collect::<Result<_, _>>().map_err(|error: std::io::Error| {
-            Error::new(ErrorKind::Invalid, format!("the address of a NATS server cannot be used: servers=`{options}`"))
+        let servers: Vec<async_nats::ServerAddr> =
+            servers.collect::<Result<_, _>>().map_err(|error: std::io::Error| {
+                Error::new(
+                    ErrorKind::Invalid,
+                    format!(
+                        "the address of a NATS server cannot be used: \
+                servers=`{options}`"
+                    ),
+                )
                 .caused_by(error)
-        })?;
+            })?;
         let connecting = connect_options(&options, doubts.clone()).await?.connect(servers);
         let client = connecting.await.map_err(|error| refused(&options, error))?;
         if options.wait_for_server {
             // The event of this connection is not one of a later one: it must not look like a gap.
             let _ = timeout(SUBSCRIBE, first.recv()).await;
         }
-        Ok(Self { client, shared: Arc::new(Shared { options, doubts, dropped: AtomicUsize::new(0) }) })
+        Ok(Self {
+            client,
+            shared: Arc::new(Shared { options, doubts, dropped: AtomicUsize::new(0) }),
+        })
     }
 
     /// Whether there is a connection now.
@@ -122,7 +136,8 @@ impl NatsMessenger {
 
 #[async_trait]
 impl Messenger for NatsMessenger {
-    /// Returns when the subscription stands; when that takes longer than a second, before, and its first word is then a gap.
+    /// Returns when the subscription stands; when that takes longer than a second, before, and its
+    /// first word is then a gap.
     async fn subscribe(&self, server: ServerId) -> mpsc::Receiver<Hint> {
         let (to, receiver) = mpsc::channel(HINT_QUEUE);
         let (stands, standing) = oneshot::channel();
@@ -180,7 +195,10 @@ impl Inbox {
     async fn listen(&mut self) {
         let mut messages = match self.client.subscribe(self.subject.clone()).await {
             Ok(messages) => messages,
-            Err(error) => return tracing::error!(%error, subject = self.subject, "no hints from NATS"),
+            Err(error) => {
+                return tracing::error!(%error, subject = self.subject, "no hints from \
+                NATS");
+            }
         };
         self.send_to_itself(STANDS).await;
         while self.next(&mut messages).await {}
@@ -225,13 +243,17 @@ impl Inbox {
 
     /// Behind the subscription, so that it stands when this comes back.
     async fn send_to_itself(&self, word: &'static [u8]) {
-        if let Err(error) = self.client.publish(self.subject.clone(), Bytes::from_static(word)).await {
-            tracing::warn!(%error, subject = self.subject, "a subscription of hints could not be tried");
+        if let Err(error) =
+            self.client.publish(self.subject.clone(), Bytes::from_static(word)).await
+        {
+            tracing::warn!(%error, subject = self.subject, "a subscription of hints could not be \
+                tried");
         }
     }
 }
 
-/// A program in which several TLS implementations are compiled in has to name one; if it has not, it is this one.
+/// A program in which several TLS implementations are compiled in has to name one; if it has not,
+/// it is this one.
 fn install_tls_provider() {
     use async_nats::rustls::crypto::{CryptoProvider, ring};
     if CryptoProvider::get_default().is_none() {
@@ -239,7 +261,10 @@ fn install_tls_provider() {
     }
 }
 
-async fn connect_options(options: &NatsOptions, doubts: broadcast::Sender<Doubt>) -> Result<ConnectOptions> {
+async fn connect_options(
+    options: &NatsOptions,
+    doubts: broadcast::Sender<Doubt>,
+) -> Result<ConnectOptions> {
     let mut connect = ConnectOptions::new()
         .name("profilestore")
         .require_tls(options.tls_required())
@@ -279,9 +304,15 @@ async fn connect_options(options: &NatsOptions, doubts: broadcast::Sender<Doubt>
     match &options.login {
         Login::None => Ok(connect),
         Login::Token(token) => Ok(connect.token(token.clone())),
-        Login::User(user, password) => Ok(connect.user_and_password(user.clone(), password.clone())),
+        Login::User(user, password) => {
+            Ok(connect.user_and_password(user.clone(), password.clone()))
+        }
         Login::File(path) => connect.credentials_file(path).await.map_err(|error| {
-            let what = format!("the credentials file for NATS cannot be used: path=`{}`", path.display());
+            let what = format!(
+                "the credentials file for NATS cannot be used: \
+                path=`{}`",
+                path.display()
+            );
             Error::new(ErrorKind::Invalid, what).caused_by(error)
         }),
     }
@@ -300,11 +331,18 @@ fn refused(options: &NatsOptions, error: async_nats::ConnectError) -> Error {
         }
         ConnectErrorKind::Tls if options.tls_required() => (
             ErrorKind::Invalid,
-            "no TLS with NATS, which is required for servers on other machines unless the address says tls=off",
+            "no TLS with NATS, which is required for servers on other machines unless the address \
+                says tls=off",
         ),
         _ if is_tls(&error) => (ErrorKind::Invalid, "no TLS with NATS"),
-        ConnectErrorKind::ServerParse => (ErrorKind::Invalid, "the address of a NATS server cannot be used"),
-        ConnectErrorKind::Dns => (ErrorKind::Unavailable, "no address is known for the name of a NATS server"),
+        ConnectErrorKind::ServerParse => (
+            ErrorKind::Invalid,
+            "the address of a NATS server \
+            cannot be used",
+        ),
+        ConnectErrorKind::Dns => {
+            (ErrorKind::Unavailable, "no address is known for the name of a NATS server")
+        }
         ConnectErrorKind::TimedOut => (ErrorKind::Unavailable, "no NATS server answered in time"),
         _ => (ErrorKind::Unavailable, "no NATS server could be reached"),
     };
@@ -314,6 +352,8 @@ fn refused(options: &NatsOptions, error: async_nats::ConnectError) -> Error {
 /// Also when the handshake fails, which comes as an error of the connection.
 fn is_tls(error: &async_nats::ConnectError) -> bool {
     let io = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
-    let tls = io.and_then(std::io::Error::get_ref).is_some_and(|error| error.is::<async_nats::rustls::Error>());
+    let tls = io
+        .and_then(std::io::Error::get_ref)
+        .is_some_and(|error| error.is::<async_nats::rustls::Error>());
     tls || error.kind() == ConnectErrorKind::Tls
 }

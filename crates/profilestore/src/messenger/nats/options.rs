@@ -30,7 +30,8 @@ const PORT: u16 = 4222;
 /// | `creds=FILE` | [`NatsOptions::credentials_file`] |
 /// | `prefix=NAME` | [`NatsOptions::prefix`] |
 ///
-/// Reserved characters in user name, password, token and values are written as `%XX`. `Display` and `Debug` show no secrets.
+/// Reserved characters in user name, password, token and values are written as `%XX`. `Display` and
+/// `Debug` show no secrets.
 #[derive(Clone, PartialEq, Eq)]
 pub struct NatsOptions {
     pub(super) servers: Vec<Server>,
@@ -86,7 +87,11 @@ pub(super) enum Tls {
 impl NatsOptions {
     /// A user's name and password.
     #[must_use]
-    pub fn user_and_password(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
+    pub fn user_and_password(
+        mut self,
+        user: impl Into<String>,
+        password: impl Into<String>,
+    ) -> Self {
         self.login = Login::User(user.into(), password.into());
         self
     }
@@ -105,7 +110,8 @@ impl NatsOptions {
         self
     }
 
-    /// Trusts the servers that these certificates (a PEM file) vouch for, and no others. By default those that the machine trusts.
+    /// Trusts the servers that these certificates (a PEM file) vouch for, and no others. By default
+    /// those that the machine trusts.
     #[must_use]
     pub fn root_certificates(mut self, path: impl Into<PathBuf>) -> Self {
         self.root_certificates = Some(path.into());
@@ -114,13 +120,18 @@ impl NatsOptions {
 
     /// The certificate that this client shows, and its key (PEM files).
     #[must_use]
-    pub fn client_certificate(mut self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+    pub fn client_certificate(
+        mut self,
+        certificate: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+    ) -> Self {
         self.client_certificate = Some((certificate.into(), key.into()));
         self
     }
 
-    /// Allows unencrypted connections to other machines. By default every connection is encrypted unless all servers named are
-    /// on this one, in which case those that a cluster names by itself are left alone. A server that demands TLS gets it anyway.
+    /// Allows unencrypted connections to other machines. By default every connection is encrypted
+    /// unless all servers named are on this one, in which case those that a cluster names by itself
+    /// are left alone. A server that demands TLS gets it anyway.
     #[must_use]
     pub fn without_tls(mut self) -> Self {
         self.tls = Tls::Off;
@@ -134,13 +145,20 @@ impl NatsOptions {
         self
     }
 
-    /// What the subjects begin with: `profilestore` by default. Two stores' game servers can share a NATS without it (a server's
-    /// subject holds its identity, which is random); it is for permissions. A client needs to publish to and subscribe
-    /// `PREFIX.hint.*`. Letters, digits, `-`, `_` and single dots between them, at most 64.
+    /// What the subjects begin with: `profilestore` by default. Two stores' game servers can share
+    /// a NATS without it (a server's subject holds its identity, which is random); it is for
+    /// permissions. A client needs to publish to and subscribe `PREFIX.hint.*`. Letters, digits,
+    /// `-`, `_` and single dots between them, at most 64.
     pub fn prefix(mut self, prefix: &str) -> Result<Self> {
-        let fits = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+        let fits = |part: &str| {
+            !part.is_empty()
+                && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+        };
         if prefix.len() > 64 || !prefix.split('.').all(fits) {
-            return Err(invalid("a prefix is letters, digits, `-`, `_` and single dots between them, at most 64"));
+            return Err(invalid(
+                "a prefix is letters, digits, `-`, `_` and single dots between \
+                them, at most 64",
+            ));
         }
         self.prefix = prefix.to_owned();
         Ok(self)
@@ -153,8 +171,9 @@ impl NatsOptions {
         self
     }
 
-    /// Does not wait for a server: [`NatsMessenger::connect`](super::NatsMessenger::connect) returns at once and the connection is made when one can be. For game servers,
-    /// which must come up while NATS is down. A wrong password is then seen in the log only.
+    /// Does not wait for a server: [`NatsMessenger::connect`](super::NatsMessenger::connect)
+    /// returns at once and the connection is made when one can be. For game servers, which must
+    /// come up while NATS is down. A wrong password is then seen in the log only.
     #[must_use]
     pub fn in_background(mut self) -> Self {
         self.wait_for_server = false;
@@ -170,7 +189,8 @@ impl NatsOptions {
         }
     }
 
-    /// Whether servers that the cluster names may be used. Not when they would be spoken to unencrypted by default.
+    /// Whether servers that the cluster names may be used. Not when they would be spoken to
+    /// unencrypted by default.
     pub(super) fn follows_cluster(&self) -> bool {
         self.tls_required() || self.tls == Tls::Off
     }
@@ -190,20 +210,33 @@ impl FromStr for NatsOptions {
             _ => return Err(invalid("an address of NATS servers begins with nats:// or tls://")),
         };
         let (authority, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let (login, hosts) = authority.rsplit_once('@').map_or((None, authority), |(login, hosts)| (Some(login), hosts));
-        let login = match login.map(|login| login.split_once(':').map_or((login, None), |(user, word)| (user, Some(word)))) {
+        let (login, hosts) = authority
+            .rsplit_once('@')
+            .map_or((None, authority), |(login, hosts)| (Some(login), hosts));
+        let login = match login.map(|login| {
+            login.split_once(':').map_or((login, None), |(user, word)| (user, Some(word)))
+        }) {
             None => Login::None,
             Some((user, Some(password))) => Login::User(decoded(user)?, decoded(password)?),
             Some((token, None)) => Login::Token(decoded(token)?),
         };
-        let servers = hosts.trim_end_matches('/').split(',').map(server).collect::<Result<Vec<_>>>()?;
+        let servers =
+            hosts.trim_end_matches('/').split(',').map(server).collect::<Result<Vec<_>>>()?;
         if servers.len() > MAX_SERVERS {
             return Err(invalid("an address names 64 NATS servers at most"));
         }
         let (connect_timeout, prefix) = (Duration::from_secs(5), "profilestore".to_owned());
         let (root_certificates, client_certificate) = (None, None);
-        let options =
-            Self { servers, login, tls, root_certificates, client_certificate, prefix, connect_timeout, wait_for_server: true };
+        let options = Self {
+            servers,
+            login,
+            tls,
+            root_certificates,
+            client_certificate,
+            prefix,
+            connect_timeout,
+            wait_for_server: true,
+        };
         options.with_query(query)
     }
 }
@@ -222,14 +255,25 @@ impl NatsOptions {
                 ("creds", path) if !path.is_empty() => self.login = Login::File(path.into()),
                 ("cert", path) if !path.is_empty() => certificate = Some(PathBuf::from(path)),
                 ("key", path) if !path.is_empty() => key = Some(PathBuf::from(path)),
-                // Not repeated: it may be the rest of a password in which a question mark was not written as %3F.
-                _ => return Err(invalid("the options of a NATS address are tls=on, tls=off, ca, cert, key, creds and prefix")),
+                // Not repeated: it may be the rest of a password in which a question mark was not
+                // written as %3F.
+                _ => {
+                    return Err(invalid(
+                        "the options of a NATS address are tls=on, tls=off, ca, \
+                    cert, key, creds and prefix",
+                    ));
+                }
             }
         }
         match (certificate, key) {
             (None, None) => {}
             (Some(certificate), Some(key)) => self.client_certificate = Some((certificate, key)),
-            _ => return Err(invalid("a client's certificate and its key belong together: cert and key")),
+            _ => {
+                return Err(invalid(
+                    "a client's certificate and its key belong together: cert and \
+                key",
+                ));
+            }
         }
         Ok(self)
     }
@@ -242,9 +286,16 @@ fn server(text: &str) -> Result<Server> {
         Some(at) => (&text[..bracket + at], text[bracket + at + 1..].parse().map_err(|_| wrong())?),
         None => (text, PORT),
     };
-    let named = |host: &str| host.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '-' | '_'));
-    let numbered = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).map(str::parse::<std::net::Ipv6Addr>);
-    if host.is_empty() || port == 0 || !(named(host) || numbered.is_some_and(|parsed| parsed.is_ok())) {
+    let named =
+        |host: &str| host.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '-' | '_'));
+    let numbered = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .map(str::parse::<std::net::Ipv6Addr>);
+    if host.is_empty()
+        || port == 0
+        || !(named(host) || numbered.is_some_and(|parsed| parsed.is_ok()))
+    {
         return Err(wrong());
     }
     Ok(Server { host: host.to_owned(), port })
@@ -252,7 +303,12 @@ fn server(text: &str) -> Result<Server> {
 
 fn decoded(text: &str) -> Result<String> {
     let text = percent_decode_str(text).decode_utf8();
-    text.map(Into::into).map_err(|_| invalid("an address of NATS servers is UTF-8 with %XX for reserved characters"))
+    text.map(Into::into).map_err(|_| {
+        invalid(
+            "an address of NATS servers is UTF-8 with %XX for \
+        reserved characters",
+        )
+    })
 }
 
 fn invalid(message: impl Into<String>) -> Error {
@@ -298,7 +354,10 @@ mod tests {
     #[test]
     fn addresses_name_servers_logins_and_options() {
         assert_eq!(options("nats://a").to_string(), "nats://a:4222");
-        assert_eq!(options("nats://a:1,b,[::1]:3,127.0.0.1:4/").to_string(), "nats://a:1,b:4222,[::1]:3,127.0.0.1:4");
+        assert_eq!(
+            options("nats://a:1,b,[::1]:3,127.0.0.1:4/").to_string(),
+            "nats://a:1,b:4222,[::1]:3,127.0.0.1:4"
+        );
         assert!(options("nats://u%40x:p%3aw@h").login == Login::User("u@x".into(), "p:w".into()));
         assert!(options("nats://t0ken@h").login == Login::Token("t0ken".into()));
         let all = options("tls://h?ca=/ca.pem&cert=c&key=k&creds=/a%26b&prefix=game-1.eu");
@@ -320,7 +379,11 @@ mod tests {
             ("nats://nats.example?tls=off", false, true),
         ] {
             let options = options(address);
-            assert_eq!((options.tls_required(), options.follows_cluster()), (required, follows), "{address}");
+            assert_eq!(
+                (options.tls_required(), options.follows_cluster()),
+                (required, follows),
+                "{address}"
+            );
         }
     }
 

@@ -13,7 +13,8 @@ use tokio::{sync::mpsc, time::timeout};
 
 use super::*;
 
-/// How long a connection may take to break and to come back: three tries of two seconds, and pauses.
+/// How long a connection may take to break and to come back: three tries of two seconds, and
+/// pauses.
 const SOON: Duration = Duration::from_secs(30);
 
 fn server() -> ServerId {
@@ -80,7 +81,11 @@ async fn a_cut_connection_is_a_gap_and_its_hints_are_dropped() {
     proxy.set(Link::Open);
     gap_and_then_hints(&other, me, &mut mine).await;
     cut.hint(you, &key("after")).await;
-    assert_eq!(heard(&mut yours).await, Hint::Look(key("after")), "nothing old comes late, and the other side had no gap");
+    assert_eq!(
+        heard(&mut yours).await,
+        Hint::Look(key("after")),
+        "nothing old comes late, and the other side had no gap"
+    );
 }
 
 /// A connection on which nothing comes back is given up, and nobody waits for it meanwhile.
@@ -104,7 +109,8 @@ async fn a_black_hole_is_noticed() {
     gap_and_then_hints(&other, me, &mut hints).await;
 }
 
-/// A link that stalls for a moment loses nothing; whoever begins to listen meanwhile is told of the gap.
+/// A link that stalls for a moment loses nothing; whoever begins to listen meanwhile is told of the
+/// gap.
 #[tokio::test]
 async fn a_stalled_link_delivers_late() {
     let nats = NatsServer::start(&[]).unwrap();
@@ -124,13 +130,22 @@ async fn a_stalled_link_delivers_late() {
 #[tokio::test]
 async fn a_killed_node_of_a_cluster_is_left_for_another() {
     let mut cluster = nats_cluster(3).unwrap();
-    let all: Vec<String> = cluster.iter().map(|server| format!("127.0.0.1:{}", server.port())).collect();
+    let all: Vec<String> =
+        cluster.iter().map(|server| format!("127.0.0.1:{}", server.port())).collect();
     // The first one sits on the node that dies; the address names the others for later.
-    let proxies = [Proxy::to_port(cluster[1].port()).await.unwrap(), Proxy::to_port(cluster[2].port()).await.unwrap()];
+    let proxies = [
+        Proxy::to_port(cluster[1].port()).await.unwrap(),
+        Proxy::to_port(cluster[2].port()).await.unwrap(),
+    ];
     for proxy in &proxies {
         proxy.set(Link::Cut);
     }
-    let address = format!("nats://{},127.0.0.1:{},127.0.0.1:{}", all[0], proxies[0].port(), proxies[1].port());
+    let address = format!(
+        "nats://{},127.0.0.1:{},127.0.0.1:{}",
+        all[0],
+        proxies[0].port(),
+        proxies[1].port()
+    );
     let moves = connect(address.parse().unwrap()).await;
     for proxy in &proxies {
         proxy.set(Link::Open);
@@ -141,7 +156,8 @@ async fn a_killed_node_of_a_cluster_is_left_for_another() {
     cluster[0].process.kill();
     gap_and_then_hints(&stays, me, &mut hints).await;
     assert!(proxies.iter().any(|proxy| proxy.connections() > 0));
-    // The whole cluster goes down and comes back: nobody's hints are waited for, everybody hears of the gap.
+    // The whole cluster goes down and comes back: nobody's hints are waited for, everybody hears of
+    // the gap.
     for server in &mut cluster {
         server.process.kill();
     }
@@ -153,13 +169,15 @@ async fn a_killed_node_of_a_cluster_is_left_for_another() {
     gap_and_then_hints(&stays, me, &mut hints).await;
 }
 
-/// A game server comes up while NATS is down; once NATS is there, it is told that it may have missed something.
+/// A game server comes up while NATS is down; once NATS is there, it is told that it may have
+/// missed something.
 #[tokio::test]
 async fn a_messenger_in_the_background_connects_later() {
     let mut nats = NatsServer::start(&[]).unwrap();
     nats.process.kill();
     let options: NatsOptions = nats.address().parse().unwrap();
-    let messenger = timeout(Duration::from_secs(2), connect(options.in_background())).await.unwrap();
+    let messenger =
+        timeout(Duration::from_secs(2), connect(options.in_background())).await.unwrap();
     let me = server();
     let mut hints = timeout(Duration::from_secs(2), messenger.subscribe(me)).await.unwrap();
     messenger.hint(me, &key("dropped")).await;
@@ -191,7 +209,8 @@ async fn a_dropped_receiver_unsubscribes() {
     let messenger = at(nats.port()).await;
     let me = server();
     let hints = messenger.subscribe(me).await;
-    let said = |word: &str| std::fs::read_to_string(nats.folder().join("log")).unwrap().contains(word);
+    let said =
+        |word: &str| std::fs::read_to_string(nats.folder().join("log")).unwrap().contains(word);
     until(|| said(&format!("[SUB profilestore.hint.{}", me.0.simple()))).await;
     assert!(!said("[UNSUB"));
     drop(hints);

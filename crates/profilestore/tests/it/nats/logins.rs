@@ -4,7 +4,10 @@ use std::{fs, io, path::Path};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use nkeys::KeyPair;
-use profilestore::{ErrorKind, ProfileKey, data_store::ServerId, env::Env, messenger::Hint, messenger::Messenger as _};
+use profilestore::{
+    ErrorKind, ProfileKey, data_store::ServerId, env::Env, messenger::Hint,
+    messenger::Messenger as _,
+};
 use profilestore_testbed::{NatsServer, free_port};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair as TlsKey};
 
@@ -36,19 +39,36 @@ async fn users_passwords_and_tokens_are_sent_and_never_said() {
     let port = server.port();
     works(&format!("nats://game:hush%401@127.0.0.1:{port}")).await;
     for wrong in ["", "game:hush2@", "hush%401@"] {
-        fails(&format!("nats://{wrong}127.0.0.1:{port}"), ErrorKind::Invalid, "refused the login").await;
+        fails(
+            &format!("nats://{wrong}127.0.0.1:{port}"),
+            ErrorKind::Invalid,
+            "refused the \
+            login",
+        )
+        .await;
     }
     let server = NatsServer::start(&["--auth", "hush1"]).unwrap();
     works(&format!("nats://hush1@127.0.0.1:{}", server.port())).await;
-    fails(&format!("nats://hush2@127.0.0.1:{}", server.port()), ErrorKind::Invalid, "refused the login").await;
+    fails(
+        &format!("nats://hush2@127.0.0.1:{}", server.port()),
+        ErrorKind::Invalid,
+        "refused the \
+        login",
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn who_cannot_be_reached_is_named() {
     let port = free_port().unwrap();
-    fails(&format!("nats://game:hush@127.0.0.1:{port}"), ErrorKind::Unavailable, &format!("servers=`nats://127.0.0.1:{port}`"))
+    fails(
+        &format!("nats://game:hush@127.0.0.1:{port}"),
+        ErrorKind::Unavailable,
+        &format!("servers=`nats://127.0.0.1:{port}`"),
+    )
+    .await;
+    fails("nats://nowhere.invalid:4222", ErrorKind::Unavailable, "nats://nowhere.invalid:4222")
         .await;
-    fails("nats://nowhere.invalid:4222", ErrorKind::Unavailable, "nats://nowhere.invalid:4222").await;
     fails(
         "nats://localhost?creds=/nonexistent/hush.not/x.creds".replace("hush.not/", "").as_str(),
         ErrorKind::Invalid,
@@ -69,28 +89,37 @@ fn jwt(claims: &serde_json::Value, issuer: &KeyPair) -> String {
 #[tokio::test]
 async fn a_credentials_file_lets_in_with_the_least_rights() {
     use serde_json::json;
-    let (operator, account, user) = (KeyPair::new_operator(), KeyPair::new_account(), KeyPair::new_user());
+    let (operator, account, user) =
+        (KeyPair::new_operator(), KeyPair::new_account(), KeyPair::new_user());
     let claims = |subject: &KeyPair, issuer: &KeyPair, nats: serde_json::Value| {
         jwt(
             &json!({ "jti": "x", "iat": 1, "iss": issuer.public_key(), "name": "n", "sub": subject.public_key(), "nats": nats }),
             issuer,
         )
     };
-    let unlimited =
-        json!({ "subs": -1, "conn": -1, "leaf": -1, "imports": -1, "exports": -1, "data": -1, "payload": -1, "wildcards": true });
+    let unlimited = json!({ "subs": -1, "conn": -1, "leaf": -1, "imports": -1, "exports": -1, "data": -1, "payload": -1, "wildcards": true });
     let operator_jwt = claims(&operator, &operator, json!({ "type": "operator", "version": 2 }));
-    let account_jwt = claims(&account, &operator, json!({ "type": "account", "version": 2, "limits": unlimited }));
+    let account_jwt = claims(
+        &account,
+        &operator,
+        json!({ "type": "account", "version": 2, "limits": unlimited }),
+    );
     let rights = json!({ "type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1,
         "pub": { "allow": ["game.hint.*"] }, "sub": { "allow": ["game.hint.*"] } });
     let user_jwt = claims(&user, &account, rights);
-    let config =
-        format!("operator: {operator_jwt}\nresolver: MEMORY\nresolver_preload: {{ {}: {account_jwt} }}\n", account.public_key());
+    let config = format!(
+        "operator: {operator_jwt}\nresolver: MEMORY\nresolver_preload: {{ {}: \
+            {account_jwt} }}\n",
+        account.public_key()
+    );
     let seed = user.seed().unwrap();
     let creds = format!(
         "-----BEGIN NATS USER JWT-----\n{user_jwt}\n------END NATS USER JWT------\n\n\
          -----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
     );
-    let server = NatsServer::configured(&config, |folder| fs::write(folder.join("user.creds"), creds)).unwrap();
+    let server =
+        NatsServer::configured(&config, |folder| fs::write(folder.join("user.creds"), creds))
+            .unwrap();
     let file = server.folder().join("user.creds");
     works(&format!("{}?prefix=game&creds={}", server.address(), file.display())).await;
     fails(&server.address(), ErrorKind::Invalid, "refused the login").await;
@@ -104,8 +133,12 @@ fn certificates(folder: &Path) -> io::Result<()> {
     fs::write(folder.join("ca.pem"), authority.pem())?;
     for name in ["server", "client"] {
         let key = TlsKey::generate().unwrap();
-        let params = CertificateParams::new(["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
-        fs::write(folder.join(format!("{name}.pem")), params.signed_by(&key, &authority).unwrap().pem())?;
+        let params =
+            CertificateParams::new(["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
+        fs::write(
+            folder.join(format!("{name}.pem")),
+            params.signed_by(&key, &authority).unwrap().pem(),
+        )?;
         fs::write(folder.join(format!("{name}.key")), key.serialize_pem())?;
     }
     Ok(())
@@ -119,13 +152,18 @@ async fn tls_trusts_whom_it_is_told_to() {
     works(&format!("tls://127.0.0.1:{port}?ca={}", ca.display())).await;
     works(&format!("nats://localhost:{port}?ca={}", ca.display())).await;
     fails(&format!("nats://u:hush@127.0.0.1:{port}"), ErrorKind::Invalid, "TLS").await;
-    fails(&format!("nats://u:hush@127.0.0.1:{port}?ca=/nonexistent.pem"), ErrorKind::Invalid, "TLS").await;
+    fails(
+        &format!("nats://u:hush@127.0.0.1:{port}?ca=/nonexistent.pem"),
+        ErrorKind::Invalid,
+        "TLS",
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn tls_shows_the_clients_certificate() {
-    let tls =
-        "tls { cert_file: \"FOLDER/server.pem\", key_file: \"FOLDER/server.key\", ca_file: \"FOLDER/ca.pem\", verify: true }";
+    let tls = "tls { cert_file: \"FOLDER/server.pem\", key_file: \"FOLDER/server.key\", ca_file: \
+            \"FOLDER/ca.pem\", verify: true }";
     let server = NatsServer::configured(tls, certificates).unwrap();
     let file = |name: &str| server.folder().join(name).display().to_string();
     let address = format!("{}?ca={}", server.address(), file("ca.pem"));

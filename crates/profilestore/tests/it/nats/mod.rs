@@ -1,4 +1,5 @@
-//! The NATS messenger: the conformance suite on one server and on a cluster, logins and TLS, and what breaks on the way.
+//! The NATS messenger: the conformance suite on one server and on a cluster, logins and TLS, and
+//! what breaks on the way.
 
 use std::sync::Arc;
 
@@ -10,8 +11,12 @@ mod server;
 
 /// The address of servers that were started for the tests.
 fn given(variable: &str) -> NatsOptions {
-    let address = std::env::var(variable)
-        .unwrap_or_else(|_| panic!("{variable} is not set: run ./test, or scripts/servers.sh COMMAND, which start NATS servers"));
+    let address = std::env::var(variable).unwrap_or_else(|_| {
+        panic!(
+            "{variable} is not set: run ./test, or scripts/servers.sh \
+            COMMAND, which start NATS servers"
+        )
+    });
     address.parse().unwrap()
 }
 

@@ -20,8 +20,8 @@ const NEVER: Duration = Duration::from_secs(1000);
 /// What a busy machine may take for anything.
 const SOON: Duration = Duration::from_secs(100);
 
-/// What ends a wait without hints, other than the lease's renewal, never comes. With a renewal that never comes either, only hints
-/// are left.
+/// What ends a wait without hints, other than the lease's renewal, never comes. With a renewal that
+/// never comes either, only hints are left.
 fn settings(renew_period: Duration) -> Settings {
     Settings {
         lease_time: NEVER * 3,
@@ -34,18 +34,33 @@ fn settings(renew_period: Duration) -> Settings {
 }
 
 /// A server that looks at its notices often, also without hints.
-async fn with_renewals(store: &MemoryStore, messenger: Arc<NatsMessenger>) -> (GameServer, ProfileStore<Player>) {
+async fn with_renewals(
+    store: &MemoryStore,
+    messenger: Arc<NatsMessenger>,
+) -> (GameServer, ProfileStore<Player>) {
     start(store, messenger, Duration::from_millis(500)).await
 }
 
 /// A server to which only hints bring its notices.
-async fn with_hints_alone(store: &MemoryStore, messenger: Arc<NatsMessenger>) -> (GameServer, ProfileStore<Player>) {
+async fn with_hints_alone(
+    store: &MemoryStore,
+    messenger: Arc<NatsMessenger>,
+) -> (GameServer, ProfileStore<Player>) {
     start(store, messenger, NEVER).await
 }
 
-async fn start(store: &MemoryStore, messenger: Arc<NatsMessenger>, renew_period: Duration) -> (GameServer, ProfileStore<Player>) {
+async fn start(
+    store: &MemoryStore,
+    messenger: Arc<NatsMessenger>,
+    renew_period: Duration,
+) -> (GameServer, ProfileStore<Player>) {
     let messenger: Arc<dyn profilestore::messenger::Messenger> = messenger;
-    let server = GameServer::builder(store.clone()).messenger(messenger).settings(settings(renew_period)).start().await.unwrap();
+    let server = GameServer::builder(store.clone())
+        .messenger(messenger)
+        .settings(settings(renew_period))
+        .start()
+        .await
+        .unwrap();
     let players = server.store_builder("PlayerData").template(Player::default()).build().unwrap();
     (server, players)
 }
@@ -54,7 +69,13 @@ async fn start(store: &MemoryStore, messenger: Arc<NatsMessenger>, renew_period:
 async fn hand_over(from: &ProfileStore<Player>, to: &ProfileStore<Player>, key: &str) {
     let profile = from.start_session(key).await.unwrap();
     profile.update(|data| data.coins = 7).unwrap();
-    let taken = timeout(SOON, to.start_session(key)).await.expect("the holder hears of it").unwrap();
+    let taken = timeout(SOON, to.start_session(key))
+        .await
+        .expect(
+            "the holder hears of \
+        it",
+        )
+        .unwrap();
     assert_eq!(taken.read(|data| data.coins), 7);
     taken.end_session().await.unwrap();
 }
@@ -98,7 +119,8 @@ async fn play_goes_on_while_nats_is_down_and_after() {
     let near = with_hints_alone(&store, early.clone()).await;
     nats.process.kill();
     // They come up without it.
-    let (second, there) = with_renewals(&store, connect(options.clone().in_background()).await).await;
+    let (second, there) =
+        with_renewals(&store, connect(options.clone().in_background()).await).await;
     let late = connect(options.in_background()).await;
     let far = with_hints_alone(&store, late.clone()).await;
     hand_over(&here, &there, "down").await;

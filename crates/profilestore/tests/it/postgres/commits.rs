@@ -1,4 +1,5 @@
-//! Commits on a real server: what a lost connection, a held lock, other transactions and a missing standby make of them.
+//! Commits on a real server: what a lost connection, a held lock, other transactions and a missing
+//! standby make of them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,8 +7,9 @@ use bytes::Bytes;
 use profilestore::{
     MessageId, ProfileKey,
     data_store::{
-        Cause, Change, Commit, CommitId, ConflictKind, DataStore, DataStoreExt as _, KeyFilter, KeyQuery, KeyState, LeaseState,
-        NewMessage, NewValue, PostgresOptions, PostgresStore, Returning, ServerId, StoreError,
+        Cause, Change, Commit, CommitId, ConflictKind, DataStore, DataStoreExt as _, KeyFilter,
+        KeyQuery, KeyState, LeaseState, NewMessage, NewValue, PostgresOptions, PostgresStore,
+        Returning, ServerId, StoreError,
     },
     env::Env,
 };
@@ -21,7 +23,13 @@ fn key(name: &str) -> ProfileKey {
 
 async fn make(store: &dyn DataStore, changes: Vec<Change>) -> Commit {
     let incarnation = store.identity().await.expect("the store tells who it is").incarnation;
-    Commit { id: CommitId(Env::system().uuid()), incarnation, from: None, changes, returning: Returning::ALL }
+    Commit {
+        id: CommitId(Env::system().uuid()),
+        incarnation,
+        from: None,
+        changes,
+        returning: Returning::ALL,
+    }
 }
 
 async fn state(store: &dyn DataStore, key: &ProfileKey) -> KeyState {
@@ -58,14 +66,19 @@ async fn closed_connections_are_replaced() {
         let commit = make(&store, vec![write(&state(&store, &key).await, "1")]).await;
         assert_eq!(store.commit_one(commit).await.unwrap().states[0].version, version);
         let closed = owner
-            .query("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = $1", &[&schema])
+            .query(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE \
+                application_name = $1",
+                &[&schema],
+            )
             .await
             .unwrap();
         assert!(!closed.is_empty(), "reads and writes take turns on at least one");
     }
 }
 
-/// A row that somebody else keeps locked makes a commit unavailable, in time, and nothing of it is applied later.
+/// A row that somebody else keeps locked makes a commit unavailable, in time, and nothing of it is
+/// applied later.
 #[tokio::test]
 async fn a_lock_that_is_not_released_makes_unavailable() {
     let schema = made().await;
@@ -100,21 +113,26 @@ async fn role_that_waits(schema: &str) -> (String, PostgresOptions) {
     (role, url.parse().unwrap())
 }
 
-/// A commit that stands at the primary but not at its standby is neither applied nor refused, until the same id tells.
+/// A commit that stands at the primary but not at its standby is neither applied nor refused, until
+/// the same id tells.
 #[tokio::test]
 async fn a_commit_that_its_standby_does_not_confirm_is_indeterminate() {
     let schema = made().await;
     let owner = owner().await;
     let (role, mut options) = role_that_waits(&schema).await;
     let store = opened(&schema).await;
-    // The server's time limit does not concern a COMMIT: the client gives up. Or somebody cancels, and the server warns.
-    for (name, cancelled, limit, told) in [("p", false, 1, "in time"), ("q", true, 60, "synchronous replication")] {
+    // The server's time limit does not concern a COMMIT: the client gives up. Or somebody cancels,
+    // and the server warns.
+    for (name, cancelled, limit, told) in
+        [("p", false, 1, "in time"), ("q", true, 60, "synchronous replication")]
+    {
         options.statement_timeout = Duration::from_secs(limit);
         let waiting = PostgresStore::open(options.clone()).await.unwrap();
         let key = key(name);
         let commit = make(&waiting, vec![write(&KeyState::absent(key.clone()), "1")]).await;
         let cancel = async {
-            let sql = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE usename = $1 AND wait_event = 'SyncRep'";
+            let sql = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE usename = $1 AND \
+                wait_event = 'SyncRep'";
             while cancelled && owner.query(sql, &[&role]).await.unwrap().is_empty() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
@@ -126,7 +144,8 @@ async fn a_commit_that_its_standby_does_not_confirm_is_indeterminate() {
             }
             other => panic!("expected an unknown outcome, found {other:?}"),
         }
-        // The transaction of a client that is gone waits on, and whoever comes to its rows waits with it.
+        // The transaction of a client that is gone waits on, and whoever comes to its rows waits
+        // with it.
         let sql = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = $1";
         owner.query(sql, &[&role]).await.unwrap();
         assert!(store.commit_one(commit).await.unwrap().already_applied);
@@ -147,10 +166,14 @@ async fn answers_beside_an_unknown_outcome_do_not_tell_of_an_empty_inbox() {
     let now_ms = store.identity().await.unwrap().now_ms;
     let letter = |key: &ProfileKey| Change::AppendMessage {
         key: key.clone(),
-        message: NewMessage { id: MessageId::new(now_ms, "letter").unwrap(), payload: Bytes::from_static(b"1") },
+        message: NewMessage {
+            id: MessageId::new(now_ms, "letter").unwrap(),
+            payload: Bytes::from_static(b"1"),
+        },
         cap: 10,
     };
-    let first = make(&store, vec![write(&KeyState::absent(applied.clone()), "1"), letter(&applied)]).await;
+    let first =
+        make(&store, vec![write(&KeyState::absent(applied.clone()), "1"), letter(&applied)]).await;
     store.commit_one(first.clone()).await.unwrap();
     let begun = vec![write(&KeyState::absent(refused.clone()), "1"), letter(&refused)];
     store.commit_one(make(&store, begun).await).await.unwrap();
@@ -173,11 +196,14 @@ async fn answers_beside_an_unknown_outcome_do_not_tell_of_an_empty_inbox() {
     assert_eq!(waits(&again.states[0]), Some(1));
     let conflict = store.commit_one(stale).await.unwrap_err();
     assert_eq!(conflict.conflict(), Some(&ConflictKind::Version));
-    assert!(matches!(conflict, StoreError::Conflict(conflict) if conflict.state.as_ref().and_then(waits) == Some(1)));
+    assert!(
+        matches!(conflict, StoreError::Conflict(conflict) if conflict.state.as_ref().and_then(waits) == Some(1))
+    );
     assert!(store.commit_one(unknown).await.unwrap().already_applied);
 }
 
-/// Two stores that move amounts between the same keys in every order lose none and answer every commit.
+/// Two stores that move amounts between the same keys in every order lose none and answer every
+/// commit.
 #[tokio::test]
 async fn transactions_of_two_stores_over_the_same_keys_keep_the_sum() {
     let schema = made().await;
@@ -193,12 +219,18 @@ async fn transactions_of_two_stores_over_the_same_keys_keep_the_sum() {
         tasks.spawn(async move {
             let mut moved = 0;
             for round in 0..20 {
-                let (from, to) = (&keys[(task + round) % keys.len()], &keys[(task * 5 + round * 3 + 1) % keys.len()]);
+                let (from, to) = (
+                    &keys[(task + round) % keys.len()],
+                    &keys[(task * 5 + round * 3 + 1) % keys.len()],
+                );
                 if from == to {
                     continue;
                 }
                 let (a, b) = (state(&store, from).await, state(&store, to).await);
-                let changes = vec![write(&a, &(number(&a) - 1).to_string()), write(&b, &(number(&b) + 1).to_string())];
+                let changes = vec![
+                    write(&a, &(number(&a) - 1).to_string()),
+                    write(&b, &(number(&b) + 1).to_string()),
+                ];
                 match store.commit_one(make(&store, changes).await).await {
                     Ok(_) => moved += 1,
                     Err(err) => assert_eq!(err.conflict(), Some(&ConflictKind::Version), "{err}"),
@@ -218,8 +250,9 @@ async fn transactions_of_two_stores_over_the_same_keys_keep_the_sum() {
     assert!(moved > 0, "the first commit of all finds nothing changed");
 }
 
-/// What depends on a key that does not exist yet is refused as soon as it does: profiles that are created while the list of
-/// standing edits changes are either seen by whoever changed it, or are not created.
+/// What depends on a key that does not exist yet is refused as soon as it does: profiles that are
+/// created while the list of standing edits changes are either seen by whoever changed it, or are
+/// not created.
 #[tokio::test]
 async fn a_check_of_a_key_without_a_row_binds() {
     let schema = made().await;
@@ -234,7 +267,8 @@ async fn a_check_of_a_key_without_a_row_binds() {
                 for n in 0..20 {
                     let new = key(&format!("new {round} {task} {n}"));
                     let check = Change::Check { key: list.clone(), epoch: 0 };
-                    let commit = make(&store, vec![check, write(&KeyState::absent(new.clone()), "1")]).await;
+                    let commit =
+                        make(&store, vec![check, write(&KeyState::absent(new.clone()), "1")]).await;
                     match store.commit_one(commit).await {
                         Ok(_) => created.push(new),
                         Err(err) => assert_eq!(err.conflict(), Some(&ConflictKind::Epoch), "{err}"),
@@ -244,8 +278,13 @@ async fn a_check_of_a_key_without_a_row_binds() {
             });
         }
         tokio::time::sleep(Duration::from_millis(10 + 10 * round)).await;
-        let raise =
-            Change::Lease { key: list.clone(), revision: 0, lease: LeaseState::default(), raise_epoch: true, seal: false };
+        let raise = Change::Lease {
+            key: list.clone(),
+            revision: 0,
+            lease: LeaseState::default(),
+            raise_epoch: true,
+            seal: false,
+        };
         stores[1].commit_one(make(&stores[1], vec![raise]).await).await.unwrap();
         let prefix = KeyFilter::Prefix(format!("new {round} "));
         let query = KeyQuery { store: None, scope: None, filter: prefix, after: None, limit: 1000 };
@@ -253,7 +292,11 @@ async fn a_check_of_a_key_without_a_row_binds() {
             stores[1].keys(&query).await.unwrap().into_iter().map(|state| state.key).collect();
         while let Some(done) = tasks.join_next().await {
             for created in done.unwrap() {
-                assert!(seen.contains(&created), "{created} was created after the list had changed");
+                assert!(
+                    seen.contains(&created),
+                    "{created} was created after the list had \
+                    changed"
+                );
             }
         }
     }
@@ -270,7 +313,10 @@ async fn a_nul_in_a_name_is_refused() {
         job_id: "a\0b".into(),
         lease_ms: 1,
     };
-    let commits = vec![make(&store, vec![bad]).await, make(&store, vec![write(&KeyState::absent(key("p")), "1")]).await];
+    let commits = vec![
+        make(&store, vec![bad]).await,
+        make(&store, vec![write(&KeyState::absent(key("p")), "1")]).await,
+    ];
     let replies = store.commit(commits).await;
     assert!(matches!(&replies[0], Err(StoreError::Invalid { .. })), "{:?}", replies[0]);
     assert!(replies[1].is_ok());
@@ -285,8 +331,10 @@ async fn a_repeated_commit_is_recognised_by_every_store() {
     for n in 0..100 {
         let stores = stores.clone();
         tasks.spawn(async move {
-            let commit = make(&stores[0], vec![write(&KeyState::absent(key(&format!("p{n}"))), "1")]).await;
-            let (a, b) = tokio::join!(stores[0].commit_one(commit.clone()), stores[1].commit_one(commit));
+            let commit =
+                make(&stores[0], vec![write(&KeyState::absent(key(&format!("p{n}"))), "1")]).await;
+            let (a, b) =
+                tokio::join!(stores[0].commit_one(commit.clone()), stores[1].commit_one(commit));
             let already = [a.unwrap().already_applied, b.unwrap().already_applied];
             assert!(already[0] != already[1], "one of them applied it: {already:?}");
         });
@@ -302,14 +350,22 @@ async fn a_missing_right_is_named() {
     let schema = made().await;
     let store = opened(&schema).await;
     let commit = make(&store, vec![write(&KeyState::absent(key("p")), "1")]).await;
-    owner().await.batch_execute(&format!("REVOKE INSERT ON {schema}.head FROM profilestore_game_server")).await.unwrap();
+    owner()
+        .await
+        .batch_execute(&format!("REVOKE INSERT ON {schema}.head FROM profilestore_game_server"))
+        .await
+        .unwrap();
     let err = store.commit_one(commit.clone()).await.unwrap_err();
-    assert!(matches!(&err, StoreError::Unavailable { reason } if reason.contains("--grant")), "{err}");
+    assert!(
+        matches!(&err, StoreError::Unavailable { reason } if reason.contains("--grant")),
+        "{err}"
+    );
     PostgresStore::migrate(&owners(&schema), Some("profilestore_game_server")).await.unwrap();
     assert!(!store.commit_one(commit).await.unwrap().already_applied);
 }
 
-/// Of the servers on a full disk, those with much to save were refused their renewals together with it, and the others took them for dead.
+/// Of the servers on a full disk, those with much to save were refused their renewals together with
+/// it, and the others took them for dead.
 #[tokio::test]
 async fn a_renewal_goes_through_on_a_full_disk() {
     let mut server = PostgresServer::on_small_disk(120).unwrap();
@@ -317,7 +373,8 @@ async fn a_renewal_goes_through_on_a_full_disk() {
     PostgresStore::migrate(&options(), None).await.unwrap();
     let store = PostgresStore::open(options()).await.unwrap();
     let id = ServerId(Env::system().uuid());
-    let register = Change::RegisterServer { id, place_id: 7, job_id: "job".into(), lease_ms: 20_000 };
+    let register =
+        Change::RegisterServer { id, place_id: 7, job_id: "job".into(), lease_ms: 20_000 };
     store.commit_one(make(&store, vec![register]).await).await.unwrap();
 
     let ballast = server.folder().join("ballast");
@@ -325,7 +382,9 @@ async fn a_renewal_goes_through_on_a_full_disk() {
     let (mut refused, mut revision) = (0, 1);
     for round in 0..60 {
         let value = "x".repeat(9000);
-        let mut commits = vec![make(&store, vec![Change::RenewServer { id, revision, acknowledged: vec![] }]).await];
+        let mut commits = vec![
+            make(&store, vec![Change::RenewServer { id, revision, acknowledged: vec![] }]).await,
+        ];
         for n in 0..3 {
             let absent = KeyState::absent(key(&format!("{round}-{n}")));
             commits.push(make(&store, vec![write(&absent, &value)]).await);
@@ -337,7 +396,14 @@ async fn a_renewal_goes_through_on_a_full_disk() {
         for reply in replies {
             match reply {
                 Ok(_) => {}
-                Err(StoreError::Unavailable { reason }) if reason.contains("No space left") => refused += 1,
+                Err(StoreError::Unavailable { reason })
+                    if reason.contains(
+                        "No space \
+                    left",
+                    ) =>
+                {
+                    refused += 1
+                }
                 other => panic!("expected a refusal for want of space, found {other:?}"),
             }
         }
@@ -349,5 +415,8 @@ async fn a_renewal_goes_through_on_a_full_disk() {
 
     std::fs::remove_file(&ballast).unwrap();
     server.restart().unwrap();
-    store.commit_one(make(&store, vec![write(&KeyState::absent(key("p")), "1")]).await).await.unwrap();
+    store
+        .commit_one(make(&store, vec![write(&KeyState::absent(key("p")), "1")]).await)
+        .await
+        .unwrap();
 }

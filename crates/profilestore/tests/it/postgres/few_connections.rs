@@ -3,8 +3,8 @@
 use profilestore::{
     ProfileKey,
     data_store::{
-        Change, Commit, CommitId, DataStore as _, DataStoreExt as _, MessageId, NewMessage, PostgresOptions, PostgresStore,
-        Returning,
+        Change, Commit, CommitId, DataStore as _, DataStoreExt as _, MessageId, NewMessage,
+        PostgresOptions, PostgresStore, Returning,
     },
     env::Env,
 };
@@ -22,7 +22,8 @@ async fn a_server_that_refuses_some_connections_is_no_outage() {
         owner.batch_execute(&make).await.unwrap();
         PostgresStore::migrate(&super::owners(&schema), Some(&role)).await.unwrap();
         let host = server_url().split_once('@').unwrap().1.to_owned();
-        let options: PostgresOptions = format!("postgres://{role}:few@{host}?schema={schema}").parse().unwrap();
+        let options: PostgresOptions =
+            format!("postgres://{role}:few@{host}?schema={schema}").parse().unwrap();
         let store = PostgresStore::open(options).await.unwrap();
         let incarnation = store.identity().await.unwrap().incarnation;
         let mut tasks = JoinSet::new();
@@ -31,11 +32,20 @@ async fn a_server_that_refuses_some_connections_is_no_outage() {
             tasks.spawn(async move {
                 let key = ProfileKey::new("S", "global", &format!("k{n}")).unwrap();
                 for round in 0..5 {
-                    let id = MessageId::new(Env::system().unix_ms(), &format!("gift {round}")).unwrap();
+                    let id = MessageId::new(
+                        Env::system().unix_ms(),
+                        &format!(
+                            "gift \
+                        {round}"
+                        ),
+                    )
+                    .unwrap();
                     let message = NewMessage { id, payload: "1".into() };
-                    let changes = vec![Change::AppendMessage { key: key.clone(), message, cap: 100 }];
+                    let changes =
+                        vec![Change::AppendMessage { key: key.clone(), message, cap: 100 }];
                     let id = CommitId(Env::system().uuid());
-                    let commit = Commit { id, incarnation, from: None, changes, returning: Returning::HEAD };
+                    let commit =
+                        Commit { id, incarnation, from: None, changes, returning: Returning::HEAD };
                     store.commit_one(commit).await.unwrap();
                     let (_, state) = store.read_one(&key, Returning::INBOX).await.unwrap();
                     assert_eq!(state.inbox.unwrap().len(), round + 1);
@@ -48,7 +58,8 @@ async fn a_server_that_refuses_some_connections_is_no_outage() {
     }
 }
 
-/// Nine game servers fit into the hundred connections that a server allows, of which it keeps three for its owner.
+/// Nine game servers fit into the hundred connections that a server allows, of which it keeps three
+/// for its owner.
 #[tokio::test]
 async fn nine_game_servers_fit_into_a_servers_hundred_connections() {
     let options: PostgresOptions = "postgres://u@127.0.0.1/d".parse().unwrap();

@@ -1,7 +1,9 @@
-//! The PostgreSQL store: the conformance suite on a real server, and what only a server can do to its clients.
+//! The PostgreSQL store: the conformance suite on a real server, and what only a server can do to
+//! its clients.
 //!
-//! The server is a throw-away one: `scripts/postgres.sh` starts it, `./test` does so by itself. Each test has a schema of its own, and
-//! uses it through a role that may do what a game server needs and nothing else.
+//! The server is a throw-away one: `scripts/postgres.sh` starts it, `./test` does so by itself.
+//! Each test has a schema of its own, and uses it through a role that may do what a game server
+//! needs and nothing else.
 
 use std::sync::Arc;
 
@@ -76,9 +78,14 @@ pub fn owners(schema: &str) -> PostgresOptions {
 
 /// A schema's options, for a game server.
 pub fn game_servers(schema: &str) -> PostgresOptions {
-    let (before, host) = server_url().split_once('@').map(|(a, b)| (a.to_owned(), b.to_owned())).expect("a user in the URL");
+    let (before, host) = server_url()
+        .split_once('@')
+        .map(|(a, b)| (a.to_owned(), b.to_owned()))
+        .expect("a user in the URL");
     assert!(before.starts_with("postgres://"));
-    format!("postgres://{ROLE}:{PASSWORD}@{host}?schema={schema}&application_name={schema}").parse().expect("a URL")
+    format!("postgres://{ROLE}:{PASSWORD}@{host}?schema={schema}&application_name={schema}")
+        .parse()
+        .expect("a URL")
 }
 
 /// Makes a store of its own for a test, and gives its schema.
@@ -86,11 +93,15 @@ pub async fn made() -> String {
     let owner = owner().await;
     // Roles belong to the whole server: another test may make it at the same time.
     let sql = format!(
-        "DO $$ BEGIN CREATE ROLE {ROLE} LOGIN PASSWORD '{PASSWORD}'; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$"
+        "DO $$ BEGIN CREATE ROLE {ROLE} LOGIN PASSWORD '{PASSWORD}'; EXCEPTION WHEN \
+            duplicate_object OR unique_violation THEN NULL; END $$"
     );
     owner.batch_execute(&sql).await.expect("the role is made");
     let schema = new_schema();
-    assert!(PostgresStore::migrate(&owners(&schema), Some(ROLE)).await.expect("the tables are made"));
+    assert!(PostgresStore::migrate(&owners(&schema), Some(ROLE)).await.expect(
+        "the tables are \
+        made"
+    ));
     schema
 }
 
@@ -100,7 +111,8 @@ pub async fn opened(schema: &str) -> PostgresStore {
 
 async fn two_messengers() -> profilestore::messenger::conformance::Subject {
     let schema = made().await;
-    let [near, far] = [1, 2].map(|_| PostgresMessenger::new(game_servers(&schema)).expect("a runtime"));
+    let [near, far] =
+        [1, 2].map(|_| PostgresMessenger::new(game_servers(&schema)).expect("a runtime"));
     profilestore::messenger::conformance::Subject::new(Arc::new(near), Arc::new(far))
 }
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use profilestore::data_store::{
-    Change, Commit, CommitId, DataStore as _, DataStoreExt as _, PostgresOptions, PostgresStore, Returning, ServerId, StoreError,
+    Change, Commit, CommitId, DataStore as _, DataStoreExt as _, PostgresOptions, PostgresStore,
+    Returning, ServerId, StoreError,
 };
 use profilestore::env::Env;
 
@@ -31,8 +32,10 @@ async fn the_tables_are_made_once() {
     }
     assert_eq!(made, 1);
     assert!(!PostgresStore::migrate(&owners(&schema), None).await.unwrap());
-    let first = PostgresStore::open(owners(&schema)).await.unwrap().identity().await.unwrap().incarnation;
-    let second = PostgresStore::open(owners(&schema)).await.unwrap().identity().await.unwrap().incarnation;
+    let first =
+        PostgresStore::open(owners(&schema)).await.unwrap().identity().await.unwrap().incarnation;
+    let second =
+        PostgresStore::open(owners(&schema)).await.unwrap().identity().await.unwrap().incarnation;
     assert_eq!(first, second);
 }
 
@@ -40,16 +43,40 @@ async fn the_tables_are_made_once() {
 #[tokio::test]
 async fn tables_of_an_earlier_version_are_completed() {
     let schema = made().await;
-    owner().await.batch_execute(&format!("ALTER TABLE {schema}.server DROP COLUMN renewal")).await.unwrap();
+    owner()
+        .await
+        .batch_execute(&format!(
+            "ALTER TABLE {schema}.server DROP COLUMN \
+        renewal"
+        ))
+        .await
+        .unwrap();
     let id = ServerId(Env::system().uuid());
     let register = async |store: &PostgresStore| {
         let incarnation = store.identity().await.unwrap().incarnation;
-        let changes = vec![Change::RegisterServer { id, place_id: 7, job_id: "job".into(), lease_ms: 20_000 }];
-        let commit = Commit { id: CommitId(Env::system().uuid()), incarnation, from: None, changes, returning: Returning::HEAD };
+        let changes = vec![Change::RegisterServer {
+            id,
+            place_id: 7,
+            job_id: "job".into(),
+            lease_ms: 20_000,
+        }];
+        let commit = Commit {
+            id: CommitId(Env::system().uuid()),
+            incarnation,
+            from: None,
+            changes,
+            returning: Returning::HEAD,
+        };
         store.commit_one(commit).await
     };
     match register(&opened(&schema).await).await {
-        Err(StoreError::Corrupt { reason }) => assert!(reason.contains("run `profilestore migrate`"), "{reason}"),
+        Err(StoreError::Corrupt { reason }) => assert!(
+            reason.contains(
+                "run `profilestore \
+            migrate`"
+            ),
+            "{reason}"
+        ),
         other => panic!("expected a hint at migrating, found {other:?}"),
     }
     assert!(PostgresStore::migrate(&owners(&schema), None).await.unwrap());
@@ -57,7 +84,8 @@ async fn tables_of_an_earlier_version_are_completed() {
     register(&opened(&schema).await).await.unwrap();
 }
 
-/// The index of earlier versions let the planner read a whole inbox for each of its messages. Until it is replaced the error says so.
+/// The index of earlier versions let the planner read a whole inbox for each of its messages. Until
+/// it is replaced the error says so.
 #[tokio::test]
 async fn a_store_without_the_index_of_digests_gets_it_by_migrating() {
     let schema = made().await;
@@ -72,7 +100,8 @@ async fn a_store_without_the_index_of_digests_gets_it_by_migrating() {
     assert!(PostgresStore::migrate(&owners(&schema), None).await.unwrap());
     assert!(!PostgresStore::migrate(&owners(&schema), None).await.unwrap());
     opened(&schema).await;
-    let left = "SELECT 1 FROM pg_indexes WHERE schemaname = $1 AND indexname = 'message_store_scope_key_digest_key'";
+    let left = "SELECT 1 FROM pg_indexes WHERE schemaname = $1 AND indexname = \
+        'message_store_scope_key_digest_key'";
     assert!(owner.query(left, &[&schema]).await.unwrap().is_empty());
 }
 
@@ -80,9 +109,15 @@ async fn a_store_without_the_index_of_digests_gets_it_by_migrating() {
 #[tokio::test]
 async fn a_database_that_cannot_hold_every_key_is_refused() {
     let (owner, name) = (owner().await, new_schema());
-    let make = format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'");
+    let make = format!(
+        "CREATE DATABASE {name} TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE \
+        'C' LC_CTYPE 'C'"
+    );
     owner.batch_execute(&make).await.unwrap();
-    let (server, _) = server_url().rsplit_once('/').map(|(server, database)| (server.to_owned(), database.to_owned())).unwrap();
+    let (server, _) = server_url()
+        .rsplit_once('/')
+        .map(|(server, database)| (server.to_owned(), database.to_owned()))
+        .unwrap();
     let options: PostgresOptions = format!("{server}/{name}").parse().unwrap();
     let reason = invalid(PostgresStore::migrate(&options, None).await);
     assert!(reason.contains("LATIN1") && reason.contains("UTF8"), "{reason}");
@@ -97,7 +132,15 @@ async fn a_missing_store_is_not_made_by_opening_it() {
     let schema = new_schema();
     let reason = invalid(PostgresStore::open(owners(&schema)).await);
     assert!(reason.contains("profilestore migrate"), "{reason}");
-    let rows = owner().await.query("SELECT 1 FROM pg_namespace WHERE nspname = $1", &[&schema]).await.unwrap();
+    let rows = owner()
+        .await
+        .query(
+            "SELECT 1 FROM pg_namespace WHERE nspname = \
+        $1",
+            &[&schema],
+        )
+        .await
+        .unwrap();
     assert!(rows.is_empty());
 }
 
@@ -105,22 +148,39 @@ async fn a_missing_store_is_not_made_by_opening_it() {
 #[tokio::test]
 async fn what_is_not_a_store_of_this_format_is_refused() {
     let owner = owner().await;
-    for tables in
-        ["CREATE TABLE t (a int)", "CREATE TABLE meta (id int, settings text)", "CREATE TABLE meta (name text, value text)"]
-    {
+    for tables in [
+        "CREATE TABLE t (a int)",
+        "CREATE TABLE meta (id int, settings text)",
+        "CREATE TABLE \
+            meta (name text, value text)",
+    ] {
         let schema = new_schema();
-        owner.batch_execute(&format!("CREATE SCHEMA {schema}; SET search_path = {schema}; {tables}")).await.unwrap();
-        for reason in
-            [invalid(PostgresStore::open(owners(&schema)).await), invalid(PostgresStore::migrate(&owners(&schema), None).await)]
-        {
+        owner
+            .batch_execute(&format!(
+                "CREATE SCHEMA {schema}; SET search_path = {schema}; \
+            {tables}"
+            ))
+            .await
+            .unwrap();
+        for reason in [
+            invalid(PostgresStore::open(owners(&schema)).await),
+            invalid(PostgresStore::migrate(&owners(&schema), None).await),
+        ] {
             assert!(reason.contains("another application"), "{tables}: {reason}");
         }
     }
     let schema = made().await;
-    owner.batch_execute(&format!("UPDATE {schema}.meta SET value = '999' WHERE name = 'format'")).await.unwrap();
-    for reason in
-        [invalid(PostgresStore::open(game_servers(&schema)).await), invalid(PostgresStore::migrate(&owners(&schema), None).await)]
-    {
+    owner
+        .batch_execute(&format!(
+            "UPDATE {schema}.meta SET value = '999' WHERE name = \
+        'format'"
+        ))
+        .await
+        .unwrap();
+    for reason in [
+        invalid(PostgresStore::open(game_servers(&schema)).await),
+        invalid(PostgresStore::migrate(&owners(&schema), None).await),
+    ] {
         assert!(reason.contains("another format") && reason.contains("999"), "{reason}");
     }
 }
@@ -158,7 +218,12 @@ async fn commits_of_before_a_restored_backup_are_refused() {
     let old = store.identity().await.unwrap().incarnation;
     let new = PostgresStore::renew_incarnation(&owners(&schema)).await.unwrap();
     let server = ServerId(Env::system().uuid());
-    let changes = vec![Change::RegisterServer { id: server, place_id: 1, job_id: "job".into(), lease_ms: 1000 }];
+    let changes = vec![Change::RegisterServer {
+        id: server,
+        place_id: 1,
+        job_id: "job".into(),
+        lease_ms: 1000,
+    }];
     let id = CommitId(Env::system().uuid());
     let commit = Commit { id, incarnation: old, from: None, changes, returning: Returning::HEAD };
     match store.commit_one(commit).await {
@@ -181,7 +246,9 @@ async fn a_failed_connection_is_told_without_the_password() {
     ];
     for url in urls {
         let options: PostgresOptions = url.parse().unwrap();
-        let opened = tokio::time::timeout(Duration::from_secs(20), PostgresStore::open(options)).await.expect("in time");
+        let opened = tokio::time::timeout(Duration::from_secs(20), PostgresStore::open(options))
+            .await
+            .expect("in time");
         let err = opened.unwrap_err();
         let text = format!("{err} {err:?}");
         assert!(matches!(err, StoreError::Unavailable { .. }), "{text}");
@@ -195,6 +262,7 @@ async fn the_first_host_that_answers_is_used() {
     let schema = made().await;
     let url = server_url();
     let (user, host) = url.split_once('@').unwrap();
-    let options: PostgresOptions = format!("{user}@127.0.0.1:1,{host}?schema={schema}").parse().unwrap();
+    let options: PostgresOptions =
+        format!("{user}@127.0.0.1:1,{host}?schema={schema}").parse().unwrap();
     PostgresStore::open(options).await.unwrap().identity().await.unwrap();
 }

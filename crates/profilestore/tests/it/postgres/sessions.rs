@@ -1,4 +1,5 @@
-//! Sessions on PostgreSQL: game servers with stores and messengers of their own, as in processes of their own.
+//! Sessions on PostgreSQL: game servers with stores and messengers of their own, as in processes of
+//! their own.
 
 use std::time::Duration;
 
@@ -33,7 +34,9 @@ fn by_hints_alone() -> Settings {
 
 async fn server(schema: &str, job: &str) -> GameServer {
     let messenger = PostgresMessenger::new(game_servers(schema)).unwrap();
-    let builder = GameServer::builder(opened(schema).await).job_id(job).settings(hasty(Duration::from_secs(4)));
+    let builder = GameServer::builder(opened(schema).await)
+        .job_id(job)
+        .settings(hasty(Duration::from_secs(4)));
     builder.messenger(messenger).start().await.unwrap()
 }
 
@@ -45,14 +48,16 @@ async fn hear_each_other(one: &PostgresMessenger, other: &PostgresMessenger) {
         let mut hints = to.subscribe(server).await;
         loop {
             from.hint(server, &key).await;
-            if let Ok(Some(Hint::Look(_))) = timeout(Duration::from_millis(100), hints.recv()).await {
+            if let Ok(Some(Hint::Look(_))) = timeout(Duration::from_millis(100), hints.recv()).await
+            {
                 break;
             }
         }
     }
 }
 
-/// A profile goes from server to server with all that was done to it, and no renewal or poll is waited for.
+/// A profile goes from server to server with all that was done to it, and no renewal or poll is
+/// waited for.
 #[tokio::test]
 async fn a_profile_is_handed_over_by_notify() {
     let schema = made().await;
@@ -103,7 +108,11 @@ async fn the_profiles_of_a_dead_server_are_taken_over() {
         // On a runtime of its own, which dies at once with all its tasks.
         let schema = schema.clone();
         std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(1)
+                .enable_all()
+                .build()
+                .unwrap();
             let profile = runtime.block_on(async {
                 let a = server(&schema, "a").await;
                 let profile = open(&a, "p").await;
@@ -136,7 +145,8 @@ async fn sessions_outlive_lost_connections() {
     let owner = owner().await;
     for _ in 0..20 {
         earn(&profile, 1);
-        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1";
+        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name \
+            = $1";
         let name: [&(dyn tokio_postgres::types::ToSql + Sync); 1] = [&schema];
         let (saved, closed) = tokio::join!(profile.save(), owner.query(sql, &name));
         closed.unwrap();
@@ -154,7 +164,12 @@ async fn a_lost_connection_is_a_gap() {
     let [near, far] = [1, 2].map(|_| PostgresMessenger::new(game_servers(&schema)).unwrap());
     let server = ServerId(Env::system().uuid());
     let mut hints = near.subscribe(server).await;
-    assert_eq!(timeout(SOON, hints.recv()).await.unwrap(), Some(Hint::Gap), "nobody listened before");
+    assert_eq!(
+        timeout(SOON, hints.recv()).await.unwrap(),
+        Some(Hint::Gap),
+        "nobody listened \
+        before"
+    );
     let key = profilestore::ProfileKey::new("S\n", "global", "k").unwrap();
     far.hint(server, &key).await;
     assert_eq!(timeout(SOON, hints.recv()).await.unwrap(), Some(Hint::Look(key.clone())));

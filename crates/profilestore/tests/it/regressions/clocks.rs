@@ -15,7 +15,8 @@ impl Clock for Wrong {
 async fn a_server_whose_clock_is_wrong_sends_messages_all_the_same() {
     let world = World::new();
     for days in [2, -40] {
-        let env = Env::new(Arc::new(Wrong(world.env.clone(), days * 86_400_000)), Arc::new(SystemRng));
+        let env =
+            Env::new(Arc::new(Wrong(world.env.clone(), days * 86_400_000)), Arc::new(SystemRng));
         let server = GameServer::builder(world.store.clone()).env(env).start().await.unwrap();
         players(&server).send_message("p", &json!({"coins": 5})).await.unwrap();
         players(&server).mock().send_message("p", &json!({"coins": 5})).await.unwrap();
@@ -61,7 +62,8 @@ async fn a_step_of_the_stores_clock_since_the_last_renewal_kills_nobody() {
     let (a, b) = (world.server("a").await, world.server("b").await);
     let on_a = open(&a, "p").await;
     earn(&on_a, 7);
-    // Everybody has been in contact for more than a lease time, and it is the middle of a renewal period.
+    // Everybody has been in contact for more than a lease time, and it is the middle of a renewal
+    // period.
     tokio::time::sleep(Duration::from_secs(42)).await;
     clock.1.fetch_add(240_000, Ordering::SeqCst);
     let on_b = open(&b, "p").await;

@@ -64,7 +64,12 @@ async fn a_save_called_before_the_end_is_answered_by_the_last_save() {
     drop(profile.end_session());
     save.await.unwrap();
     assert_eq!(coins(&b, "p").await, 7);
-    assert_eq!(profile.save().await.unwrap_err().kind(), ErrorKind::SessionEnded, "called after the end");
+    assert_eq!(
+        profile.save().await.unwrap_err().kind(),
+        ErrorKind::SessionEnded,
+        "called after \
+        the end"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -99,7 +104,8 @@ async fn a_listener_that_holds_its_own_profile_goes_with_the_session() {
         let profile = open(&a, "p").await;
         let token = Arc::new(());
         let alive = Arc::downgrade(&token);
-        let (told, by_end, by_message) = (Arc::new(AtomicBool::new(false)), profile.clone(), profile.clone());
+        let (told, by_end, by_message) =
+            (Arc::new(AtomicBool::new(false)), profile.clone(), profile.clone());
         let heard = told.clone();
         profile.on_session_end(move |_| {
             let _ = (&token, &by_end);

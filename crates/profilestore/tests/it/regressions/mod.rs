@@ -1,4 +1,5 @@
-//! What goes wrong only when things meet: an end and a start, a reply and a hint, a save and a handler, a panic anywhere.
+//! What goes wrong only when things meet: an end and a start, a reply and a hint, a save and a
+//! handler, a panic anywhere.
 
 use std::{
     sync::{
@@ -14,9 +15,9 @@ use parking_lot::Mutex;
 use profilestore::{
     ErrorKind, GameServer, Message, ProfileKey, StartOptions,
     data_store::{
-        Cause, Change, Commit, CommitId, CommitReply, DataStore, DataStoreExt, Identity, KeyQuery, KeyState, MemoryStore,
-        NewValue, Retention, Returning, ServerRow, Snapshot, StoreError, StoredVersion, SweepCursor, SweepReport, VersionInfo,
-        VersionQuery, VersionRef, fault,
+        Cause, Change, Commit, CommitId, CommitReply, DataStore, DataStoreExt, Identity, KeyQuery,
+        KeyState, MemoryStore, NewValue, Retention, Returning, ServerRow, Snapshot, StoreError,
+        StoredVersion, SweepCursor, SweepReport, VersionInfo, VersionQuery, VersionRef, fault,
     },
     env::{Clock, Env, SystemRng},
 };
@@ -46,7 +47,8 @@ async fn an_edit_taken_back_after_an_unknown_save_is_taken_back_in_the_store_too
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_whose_save_ends_while_another_handler_is_offered_earlier_ones_is_not_offered_again() {
+async fn a_message_whose_save_ends_while_another_handler_is_offered_earlier_ones_is_not_offered_again()
+ {
     let world = World::new();
     let a = world.server("a").await;
     for _ in 0..2 {
@@ -90,7 +92,10 @@ async fn a_cancel_function_that_panics_ends_its_start_and_nothing_else() {
             assert!(calls.fetch_add(1, Ordering::SeqCst) < calls_before, "on purpose");
             false
         });
-        let start = tokio::time::timeout(Duration::from_secs(5), players(&a).start_session_with("p", options));
+        let start = tokio::time::timeout(
+            Duration::from_secs(5),
+            players(&a).start_session_with("p", options),
+        );
         match start.await.expect("the start ends") {
             Err(error) => assert_eq!(error.kind(), ErrorKind::Cancelled),
             Ok(profile) => profile.end_session().await.unwrap(),
@@ -164,13 +169,20 @@ async fn a_call_behind_a_save_that_waits_for_the_store_gives_up_in_its_time() {
     let save = tokio::spawn(profile.save());
     settle().await;
     let began = tokio::time::Instant::now();
-    let sent = tokio::time::timeout(Duration::from_secs(100), players(&a).send_message("p", &json!({"coins": 5})));
+    let sent = tokio::time::timeout(
+        Duration::from_secs(100),
+        players(&a).send_message("p", &json!({"coins": 5})),
+    );
     assert_eq!(sent.await.expect("it gives up").unwrap_err().kind(), ErrorKind::Unavailable);
     assert!(began.elapsed() <= Duration::from_secs(31), "{:?}", began.elapsed());
     world.store.plan().heal();
     save.await.unwrap().unwrap();
     settle().await;
-    assert!(players(&a).get("p").await.unwrap().unwrap().waiting_messages().is_empty(), "nothing was done");
+    assert!(
+        players(&a).get("p").await.unwrap().unwrap().waiting_messages().is_empty(),
+        "nothing \
+        was done"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -235,7 +247,8 @@ async fn profiles_that_are_being_opened_count() {
     opening.abort();
 }
 
-/// A way to a store on which answers come late, requests are held back, and which may lead to another store one day.
+/// A way to a store on which answers come late, requests are held back, and which may lead to
+/// another store one day.
 #[derive(Debug, Clone)]
 pub struct Detour {
     to: Arc<Mutex<FaultyStore>>,
@@ -298,7 +311,11 @@ impl DataStore for Detour {
         self.to().identity().await
     }
 
-    async fn read(&self, keys: &[ProfileKey], returning: Returning) -> Result<Snapshot, StoreError> {
+    async fn read(
+        &self,
+        keys: &[ProfileKey],
+        returning: Returning,
+    ) -> Result<Snapshot, StoreError> {
         let late = *self.read.lock();
         let read = self.to().read(keys, returning).await;
         if !late.is_zero() {
@@ -307,7 +324,11 @@ impl DataStore for Detour {
         read
     }
 
-    async fn version(&self, key: &ProfileKey, version: &VersionRef) -> Result<Option<StoredVersion>, StoreError> {
+    async fn version(
+        &self,
+        key: &ProfileKey,
+        version: &VersionRef,
+    ) -> Result<Option<StoredVersion>, StoreError> {
         self.to().version(key, version).await
     }
 
@@ -324,8 +345,9 @@ impl DataStore for Detour {
     }
 
     async fn commit(&self, commits: Vec<Commit>) -> Vec<Result<CommitReply, StoreError>> {
-        let renewal =
-            commits.iter().all(|commit| commit.changes.iter().all(|change| matches!(change, Change::RenewServer { .. })));
+        let renewal = commits.iter().all(|commit| {
+            commit.changes.iter().all(|change| matches!(change, Change::RenewServer { .. }))
+        });
         if renewal {
             return self.to().commit(commits).await;
         }
@@ -334,7 +356,10 @@ impl DataStore for Detour {
             self.to().commit(slipped).await;
         }
         if self.hold.swap(false, Ordering::SeqCst) {
-            let unknown = |commit: &Commit| StoreError::Indeterminate { commit: commit.id, reason: "on command".into() };
+            let unknown = |commit: &Commit| StoreError::Indeterminate {
+                commit: commit.id,
+                reason: "on command".into(),
+            };
             let answers = commits.iter().map(|commit| Err(unknown(commit))).collect();
             self.held.lock().extend(commits);
             return answers;
@@ -347,11 +372,19 @@ impl DataStore for Detour {
         answers
     }
 
-    async fn commit_by(&self, commits: Vec<Commit>, _: tokio::time::Instant) -> Vec<Result<CommitReply, StoreError>> {
+    async fn commit_by(
+        &self,
+        commits: Vec<Commit>,
+        _: tokio::time::Instant,
+    ) -> Vec<Result<CommitReply, StoreError>> {
         self.commit(commits).await
     }
 
-    async fn sweep(&self, retention: Retention, cursor: Option<SweepCursor>) -> Result<SweepReport, StoreError> {
+    async fn sweep(
+        &self,
+        retention: Retention,
+        cursor: Option<SweepCursor>,
+    ) -> Result<SweepReport, StoreError> {
         self.to().sweep(retention, cursor).await
     }
 }
@@ -363,7 +396,8 @@ struct FirstFail(std::sync::atomic::AtomicU64);
 impl fault::StorePlan for FirstFail {
     fn fate(&self, _: fault::Call<'_>) -> fault::Fate {
         let mut fate = fault::Fate::default();
-        let left = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        let left =
+            self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
         fate.fault = left.is_ok().then_some(fault::Fault::RequestLost);
         fate
     }
@@ -381,7 +415,8 @@ async fn a_server_starts_though_the_store_does_not_answer_at_first() {
     }
 }
 
-/// Reads alone were taken for contact: with a full disk nobody can renew, and everybody judged everybody else dead.
+/// Reads alone were taken for contact: with a full disk nobody can renew, and everybody judged
+/// everybody else dead.
 #[tokio::test(start_paused = true)]
 async fn an_outage_of_writes_alone_makes_nobody_dead() {
     let world = World::new();
@@ -401,5 +436,10 @@ async fn an_outage_of_writes_alone_makes_nobody_dead() {
     world.store.plan().heal();
     tokio::time::sleep(Duration::from_secs(2)).await;
     way.plan().heal();
-    assert_eq!(starting.await.unwrap().unwrap().data().coins, 7, "it was handed over, and not taken from a server that lives");
+    assert_eq!(
+        starting.await.unwrap().unwrap().data().coins,
+        7,
+        "it was handed over, and not \
+        taken from a server that lives"
+    );
 }

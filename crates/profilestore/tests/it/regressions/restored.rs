@@ -18,7 +18,8 @@ async fn no_session_of_before_writes_into_a_restored_store() {
         profile.save().await.unwrap();
     }
     b.crash();
-    // While the first one's end is told, and its listener reads what is stored, the second one is saved.
+    // While the first one's end is told, and its listener reads what is stored, the second one is
+    // saved.
     first.on_after_save(|_| ());
     let other = second.clone();
     first.on_session_end(move |_| drop(other.save()));

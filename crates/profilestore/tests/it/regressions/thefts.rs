@@ -80,10 +80,20 @@ async fn a_start_that_finds_something_else_behind_its_take_does_not_wait_for_its
     };
     let incarnation = world.store.identity().await.unwrap().incarnation;
     let id = CommitId(world.env.uuid());
-    detour.slip_in(Commit { id, incarnation, from: None, changes: vec![write], returning: Returning::HEAD });
+    detour.slip_in(Commit {
+        id,
+        incarnation,
+        from: None,
+        changes: vec![write],
+        returning: Returning::HEAD,
+    });
     let start = tokio::time::timeout(Duration::from_secs(60), players(&a).start_session("p"));
     assert_eq!(start.await.expect("it ends").unwrap_err().kind(), ErrorKind::Foreign);
     let read = tokio::time::timeout(Duration::from_secs(10), players(&a).get("p"));
     assert_eq!(read.await.expect("the key can be used").unwrap_err().kind(), ErrorKind::Corrupt);
-    assert_eq!(world.store.read_one(&key, Returning::HEAD).await.unwrap().1.lease.holder, None, "no lock is left");
+    assert_eq!(
+        world.store.read_one(&key, Returning::HEAD).await.unwrap().1.lease.holder,
+        None,
+        "no lock is left"
+    );
 }

@@ -23,7 +23,12 @@ async fn every_value_that_the_modules_stored_reads_back_as_it_was() {
             let text = |name: &str| line[name].as_str().unwrap();
             let store = stores.data_store(text("store"), Some(text("scope"))).unwrap();
             let value = &line["value"];
-            let user_ids: Vec<i64> = line["user_ids"].as_array().unwrap().iter().map(|id| id.as_i64().unwrap()).collect();
+            let user_ids: Vec<i64> = line["user_ids"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|id| id.as_i64().unwrap())
+                .collect();
             let metadata = line["metadata"].as_object().cloned().unwrap_or_default();
             let new = entry(value).user_ids(user_ids.clone()).metadata(metadata.clone());
             let answer = store.set(text("key"), new).await.unwrap();
@@ -31,7 +36,9 @@ async fn every_value_that_the_modules_stored_reads_back_as_it_was() {
             let mut expected = value.clone();
             if let Some(last) = expected.pointer_mut("/GlobalUpdates/0") {
                 // Where a profile began anew the key goes on counting its messages.
-                let newest = last_messages.entry(format!("{} {} {}", text("store"), text("scope"), text("key"))).or_default();
+                let newest = last_messages
+                    .entry(format!("{} {} {}", text("store"), text("scope"), text("key")))
+                    .or_default();
                 *newest = (*newest).max(last.as_u64().unwrap());
                 *last = (*newest).into();
             }
@@ -75,13 +82,21 @@ async fn a_number_that_another_message_had_is_not_given_out_again() {
         set(&store, "k", with(json!([2, [[1, "a"], [2, "b"]]]))).await;
         store.remove("k").await.unwrap().unwrap();
         let answer = set(&store, "k", with(json!([1, [[1, "new"]]]))).await;
-        assert_eq!(parsed(&answer)["GlobalUpdates"], json!([3, [[3, "new"]]]), "the answer says what it became");
+        assert_eq!(
+            parsed(&answer)["GlobalUpdates"],
+            json!([3, [[3, "new"]]]),
+            "the answer says \
+            what it became"
+        );
         assert_same(&read(&store, "k").await.unwrap(), &parsed(&answer));
         // From then on the numbers are the document's own again.
         let next = with(json!([4, [[3, "new"], [4, "next"]]]));
         set(&store, "k", next.clone()).await;
         assert_same(&read(&store, "k").await.unwrap(), &next);
-        assert_eq!(parsed(&set(&store, "k", with(json!([0, []]))).await)["GlobalUpdates"], json!([4, []]));
+        assert_eq!(
+            parsed(&set(&store, "k", with(json!([0, []]))).await)["GlobalUpdates"],
+            json!([4, []])
+        );
     }
 }
 
@@ -95,14 +110,18 @@ async fn messages_that_a_value_does_not_show_outlive_its_replacement() {
         profiles.send_message("k", &json!({ "gift": 1 })).await.unwrap();
         assert_eq!(read(&store, "k").await, Some(json!("not a profile")));
         set(&store, "k", document(5, Value::Null, 0)).await;
-        assert_eq!(read(&store, "k").await.unwrap()["GlobalUpdates"], json!([1, [[1, { "gift": 1 }]]]));
+        assert_eq!(
+            read(&store, "k").await.unwrap()["GlobalUpdates"],
+            json!([1, [[1, { "gift": 1 }]]])
+        );
         // Those that it shows go when a document leaves them out.
         set(&store, "k", document(5, Value::Null, 0)).await;
         assert_eq!(read(&store, "k").await.unwrap()["GlobalUpdates"], json!([1, []]));
     }
 }
 
-/// What one key of a plain map would hold, with the one thing that differs: numbers of messages are never given out twice.
+/// What one key of a plain map would hold, with the one thing that differs: numbers of messages are
+/// never given out twice.
 #[derive(Debug, Default)]
 struct Model {
     value: Option<Value>,
@@ -117,14 +136,19 @@ impl Model {
     fn stated(value: &Value) -> Option<(u64, BTreeMap<u64, Value>)> {
         let is_table = |value: &Value| value.is_object() || value.is_array();
         let document = value.as_object()?;
-        let is_profile = document.get("Data").is_some_and(is_table) && document.get("MetaData").is_some_and(is_table);
+        let is_profile = document.get("Data").is_some_and(is_table)
+            && document.get("MetaData").is_some_and(is_table);
         let only_messages = !document.contains_key("Data") && !document.contains_key("MetaData");
-        let Some(updates) = document.get("GlobalUpdates") else { return is_profile.then(Default::default) };
+        let Some(updates) = document.get("GlobalUpdates") else {
+            return is_profile.then(Default::default);
+        };
         if !is_profile && !only_messages {
             return None;
         }
         let rows = updates[1].as_array()?;
-        let row = |row: &Value| (row[0].as_u64().unwrap(), row.as_array().unwrap().last().unwrap().clone());
+        let row = |row: &Value| {
+            (row[0].as_u64().unwrap(), row.as_array().unwrap().last().unwrap().clone())
+        };
         let rows: BTreeMap<_, _> = rows.iter().map(row).collect();
         let last = updates[0].as_u64()?.max(rows.keys().last().copied().unwrap_or(0));
         Some((last, rows))
@@ -139,8 +163,12 @@ impl Model {
         }
         let (said_last, rows) = Self::stated(value).unwrap_or_default();
         let mut last = self.last.max(said_last);
-        let mut waiting: BTreeMap<_, _> =
-            self.waiting.iter().filter(|(n, _)| self.hidden.contains(n)).map(|(n, p)| (*n, p.clone())).collect();
+        let mut waiting: BTreeMap<_, _> = self
+            .waiting
+            .iter()
+            .filter(|(n, _)| self.hidden.contains(n))
+            .map(|(n, p)| (*n, p.clone()))
+            .collect();
         let mut renumbered = Vec::new();
         for (n, payload) in rows {
             let stays = self.waiting.contains_key(&n) && !self.hidden.contains(&n);
@@ -178,7 +206,8 @@ impl Model {
             return;
         };
         let found = found.expect("the key holds something");
-        if Self::stated(value).is_none_or(|(last, rows)| last == self.last && rows == self.waiting) {
+        if Self::stated(value).is_none_or(|(last, rows)| last == self.last && rows == self.waiting)
+        {
             return assert_same(found, value);
         }
         let rest = |value: &Value| {
@@ -194,7 +223,10 @@ impl Model {
     fn check_messages(&self, found: &Value) {
         let (last, rows) = Self::stated(found).unwrap();
         assert_eq!(last, self.last);
-        assert_same(&json!(rows.into_iter().collect::<Vec<_>>()), &json!(self.waiting.clone().into_iter().collect::<Vec<_>>()));
+        assert_same(
+            &json!(rows.into_iter().collect::<Vec<_>>()),
+            &json!(self.waiting.clone().into_iter().collect::<Vec<_>>()),
+        );
     }
 }
 
@@ -217,15 +249,24 @@ fn any_json() -> impl Strategy<Value = Value> {
     leaf.prop_recursive(3, 12, 4, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-            prop::collection::btree_map("[a-z]{1,3}", inner, 0..4).prop_map(|map| Value::from(Map::from_iter(map))),
+            prop::collection::btree_map("[a-z]{1,3}", inner, 0..4)
+                .prop_map(|map| Value::from(Map::from_iter(map))),
         ]
     })
 }
 
 fn any_document() -> impl Strategy<Value = Value> {
-    let rows = (prop::collection::btree_map(1u64..12, any_json(), 0..4), 0u64..14, any::<bool>(), 1u64..3, any::<bool>());
+    let rows = (
+        prop::collection::btree_map(1u64..12, any_json(), 0..4),
+        0u64..14,
+        any::<bool>(),
+        1u64..3,
+        any::<bool>(),
+    );
     let updates = rows.prop_map(|(rows, last, in_four, revision, locked)| {
-        let row = |(n, payload): (u64, Value)| if in_four { json!([n, revision, locked, payload]) } else { json!([n, payload]) };
+        let row = |(n, payload): (u64, Value)| {
+            if in_four { json!([n, revision, locked, payload]) } else { json!([n, payload]) }
+        };
         let last = last.max(rows.keys().last().copied().unwrap_or(0));
         json!([last, rows.into_iter().map(row).collect::<Vec<_>>()])
     });
@@ -237,8 +278,13 @@ fn any_document() -> impl Strategy<Value = Value> {
             1 => any_json().prop_map(Some),
         ]
     };
-    let meta =
-        (session(), session(), prop_oneof![4 => (0u64..4).prop_map(Value::from), 1 => any_json()], any_json(), any::<u8>());
+    let meta = (
+        session(),
+        session(),
+        prop_oneof![4 => (0u64..4).prop_map(Value::from), 1 => any_json()],
+        any_json(),
+        any::<u8>(),
+    );
     let meta = meta.prop_map(|(session, request, count, other, mask)| {
         let mut meta = Map::new();
         let members = [
@@ -257,27 +303,30 @@ fn any_document() -> impl Strategy<Value = Value> {
         }
         Value::from(meta)
     });
-    let table = prop::collection::btree_map("[a-z]{1,3}", any_json(), 0..4).prop_map(|map| Value::from(Map::from_iter(map)));
-    (table, meta, updates, any_json(), any::<u8>()).prop_map(|(data, meta, updates, other, mask)| {
-        let mut document = Map::new();
-        let members = [
-            ("Data", data),
-            ("MetaData", meta),
-            ("GlobalUpdates", updates),
-            ("UserIds", other.clone()),
-            ("RobloxMetaData", other.clone()),
-            ("WasCorrupted", json!(true)),
-            ("Unknown", other),
-        ];
-        // Mostly whole profiles.
-        let mask = if mask & 0x80 == 0 { mask | 0b111 } else { mask };
-        for (bit, (name, value)) in members.into_iter().enumerate() {
-            if mask >> bit & 1 == 1 {
-                document.insert(name.into(), value);
+    let table = prop::collection::btree_map("[a-z]{1,3}", any_json(), 0..4)
+        .prop_map(|map| Value::from(Map::from_iter(map)));
+    (table, meta, updates, any_json(), any::<u8>()).prop_map(
+        |(data, meta, updates, other, mask)| {
+            let mut document = Map::new();
+            let members = [
+                ("Data", data),
+                ("MetaData", meta),
+                ("GlobalUpdates", updates),
+                ("UserIds", other.clone()),
+                ("RobloxMetaData", other.clone()),
+                ("WasCorrupted", json!(true)),
+                ("Unknown", other),
+            ];
+            // Mostly whole profiles.
+            let mask = if mask & 0x80 == 0 { mask | 0b111 } else { mask };
+            for (bit, (name, value)) in members.into_iter().enumerate() {
+                if mask >> bit & 1 == 1 {
+                    document.insert(name.into(), value);
+                }
             }
-        }
-        Value::from(document)
-    })
+            Value::from(document)
+        },
+    )
 }
 
 fn any_op() -> impl Strategy<Value = Op> {
@@ -331,7 +380,12 @@ async fn run(place: Place, ops: &[Op]) {
 }
 
 fn in_paused_time(test: impl Future<Output = ()>) {
-    tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap().block_on(test);
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .unwrap()
+        .block_on(test);
 }
 
 proptest! {

@@ -3,7 +3,9 @@
 use super::*;
 use crate::world::{Fault, World};
 
-fn add_one(store: &RobloxDataStore) -> impl Future<Output = Result<Option<Entry>, DataStoreError>> + use<> {
+fn add_one(
+    store: &RobloxDataStore,
+) -> impl Future<Output = Result<Option<Entry>, DataStoreError>> + use<> {
     store.update("k", |now| {
         let coins = now.map_or(0, |now| parsed(now).as_i64().unwrap());
         Some(entry(&json!(coins + 1)))
@@ -51,7 +53,10 @@ async fn an_update_that_was_overtaken_is_made_anew_of_what_is_there_then() {
     };
     let (answer, ()) = tokio::join!(update, other);
     assert_eq!(parsed(&answer.unwrap().unwrap()), json!(["second", "mine"]));
-    assert_eq!((called.recv().await, called.recv().await), (Some(json!(["first"])), Some(json!(["second"]))));
+    assert_eq!(
+        (called.recv().await, called.recv().await),
+        (Some(json!(["first"])), Some(json!(["second"])))
+    );
     assert!(called.recv().await.is_none());
 }
 

@@ -1,4 +1,5 @@
-//! The Roblox data store: its semantics, documents that come out as they went in, and sessions of ours beside foreign ones.
+//! The Roblox data store: its semantics, documents that come out as they went in, and sessions of
+//! ours beside foreign ones.
 
 use std::{sync::Arc, time::Duration};
 
@@ -40,7 +41,8 @@ impl Place {
     pub fn in_file() -> Self {
         let env = world::env();
         let folder = tempfile::tempdir().unwrap();
-        let options = SqliteOptions { env: env.clone(), durable: false, ..SqliteOptions::default() };
+        let options =
+            SqliteOptions { env: env.clone(), durable: false, ..SqliteOptions::default() };
         let store = SqliteStore::open(folder.path().join("profiles.db"), options).unwrap();
         Self::on(env, store, Some(folder))
     }
@@ -62,7 +64,12 @@ impl Place {
 
     pub async fn server(&self, job: &str) -> GameServer {
         let builder = (self.on_store)().job_id(job).place_id(7).env(self.env.clone());
-        builder.messenger(self.messenger.clone()).settings(self.settings.clone()).start().await.unwrap()
+        builder
+            .messenger(self.messenger.clone())
+            .settings(self.settings.clone())
+            .start()
+            .await
+            .unwrap()
     }
 }
 

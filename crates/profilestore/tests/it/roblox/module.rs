@@ -1,4 +1,5 @@
-//! A foreign server: it keeps sessions on profiles by nothing but updates of their documents, the way that the published modules do.
+//! A foreign server: it keeps sessions on profiles by nothing but updates of their documents, the
+//! way that the published modules do.
 
 use std::sync::Mutex;
 

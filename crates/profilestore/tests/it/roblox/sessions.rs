@@ -1,7 +1,9 @@
 //! Sessions of ours and foreign ones on the same profiles.
 
 use parking_lot::Mutex;
-use profilestore::{Attribution, Edit, ErrorKind, MessageId, Profile, SessionEnd, data_store::Returning};
+use profilestore::{
+    Attribution, Edit, ErrorKind, MessageId, Profile, SessionEnd, data_store::Returning,
+};
 
 use super::{
     module::{Foreign, Loaded, Saved},
@@ -31,7 +33,10 @@ async fn a_session_of_ours_is_seen_as_held_for_as_long_as_its_server_lives() {
         let found = read(&players_in(&b), "k").await.unwrap();
         assert_eq!(found["Data"], player(5));
         let meta = &found["MetaData"];
-        assert_eq!((&meta["ActiveSession"][0], &meta["ActiveSession"][1]), (&json!(7), &json!("a")));
+        assert_eq!(
+            (&meta["ActiveSession"][0], &meta["ActiveSession"][1]),
+            (&json!(7), &json!("a"))
+        );
         assert_eq!(meta["SessionLoadCount"], 1);
         let age = place.env.unix_ms() / 1000 - meta["LastUpdate"].as_i64().unwrap();
         assert!((0..=5).contains(&age), "renewed with the server's lease: {age}");
@@ -50,8 +55,11 @@ async fn a_foreign_request_makes_our_session_save_and_let_go() {
             let profile = open(&a, key).await;
             let ends = ends(&profile);
             earn(&profile, 5);
-            let mut foreign = Foreign::new(&place, players_in(server), json!([9, "FOREIGN", "guid"]));
-            let Loaded::Asked(held) = foreign.load(key, json!({})).await else { panic!("it is held") };
+            let mut foreign =
+                Foreign::new(&place, players_in(server), json!([9, "FOREIGN", "guid"]));
+            let Loaded::Asked(held) = foreign.load(key, json!({})).await else {
+                panic!("it is held")
+            };
             assert_eq!((&held[0], &held[1]), (&json!(7), &json!("a")));
             settle().await;
             assert_eq!(*ends.lock(), [SessionEnd::External]);
@@ -84,7 +92,9 @@ async fn a_document_that_leaves_the_session_alone_is_written_over_by_its_next_sa
         let (a, b) = (place.server("a").await, place.server("b").await);
         let store = players_in(&b);
         // Changed since its last save, and not changed at all; saved, and ended.
-        for (key, changes, ended) in [("ck", true, false), ("uk", false, false), ("ce", true, true), ("ue", false, true)] {
+        for (key, changes, ended) in
+            [("ck", true, false), ("uk", false, false), ("ce", true, true), ("ue", false, true)]
+        {
             let profile = open(&a, key).await;
             let ends = ends(&profile);
             earn(&profile, 5);
@@ -107,14 +117,22 @@ async fn a_document_that_leaves_the_session_alone_is_written_over_by_its_next_sa
             assert_eq!(parsed(&written)["Data"], player(777));
             settle().await;
             assert!(profile.is_active() && ends.lock().is_empty());
-            assert_eq!(read(&store, key).await.unwrap()["Data"], player(777), "until the next save");
+            assert_eq!(
+                read(&store, key).await.unwrap()["Data"],
+                player(777),
+                "until the next \
+                save"
+            );
             match ended {
                 true => profile.end_session().await.unwrap(),
                 false => profile.save().await.unwrap(),
             }
             let found = read(&store, key).await.unwrap();
             assert_eq!(found["Data"], ours, "{key}");
-            assert_eq!((&found["Unknown"], &found["MetaData"]["Odd"]), (&json!({ "kept": true }), &json!([1])));
+            assert_eq!(
+                (&found["Unknown"], &found["MetaData"]["Odd"]),
+                (&json!({ "kept": true }), &json!([1]))
+            );
             // And it stays with that, without writing the same for ever.
             if !ended {
                 let before = read(&store, key).await;
@@ -232,7 +250,10 @@ async fn our_request_stands_in_the_document_and_we_get_the_profile_when_its_hold
         let start = players(&a).start_session("k");
         let holder = async {
             tokio::time::sleep(seconds(3)).await;
-            assert_eq!(read(&players_in(&b), "k").await.unwrap()["MetaData"]["ForceLoadSession"], json!([7, "a"]));
+            assert_eq!(
+                read(&players_in(&b), "k").await.unwrap()["MetaData"]["ForceLoadSession"],
+                json!([7, "a"])
+            );
             let saved = foreign.save("k", player(2), false).await;
             assert_eq!(saved.asked, Some(json!([7, "a"])));
         };
@@ -252,17 +273,21 @@ async fn our_request_stands_in_the_document_and_we_get_the_profile_when_its_hold
 async fn a_profile_that_is_offered_to_us_can_be_taken_by_a_foreign_session() {
     let place = Place::in_memory();
     let (a, b) = (place.server("a").await, place.server("b").await);
-    let [mut first, mut second] = ["ONE", "TWO"].map(|job| Foreign::new(&place, players_in(&b), json!([9, job, "guid"])));
+    let [mut first, mut second] =
+        ["ONE", "TWO"].map(|job| Foreign::new(&place, players_in(&b), json!([9, job, "guid"])));
     first.load("k", player(1)).await;
     let mut start = Box::pin(players(&a).start_session("k"));
     let early = tokio::time::timeout(seconds(1), &mut start).await;
     assert!(early.is_err());
     // Both in one moment: the profile is let go for us, and somebody else is faster.
-    let (let_go, taken) = tokio::join!(first.save("k", player(2), false), second.load("k", json!({})));
+    let (let_go, taken) =
+        tokio::join!(first.save("k", player(2), false), second.load("k", json!({})));
     assert!(let_go.asked.is_some());
     match taken {
         Loaded::Yes(data) => assert_eq!(data, player(2)),
-        Loaded::Asked(_) => assert!(matches!(second.load("k", json!({})).await, Loaded::Asked(_) | Loaded::Yes(_))),
+        Loaded::Asked(_) => {
+            assert!(matches!(second.load("k", json!({})).await, Loaded::Asked(_) | Loaded::Yes(_)))
+        }
     }
     let saving = async {
         for _ in 0..20 {
@@ -298,7 +323,11 @@ async fn a_foreign_session_is_taken_over_by_its_last_update_or_after_it_was_aske
         let began = tokio::time::Instant::now();
         let profile = players(&a).start_session("k").await.unwrap();
         let took = began.elapsed();
-        assert!((seconds(least)..seconds(most)).contains(&took), "stamps={stamps} idle={idle} took={took:?}");
+        assert!(
+            (seconds(least)..seconds(most)).contains(&took),
+            "stamps={stamps} idle={idle} \
+            took={took:?}"
+        );
         assert!(profile.is_active());
         assert!(foreign.save("k", player(99), false).await.lost);
         assert_eq!(profile.data().coins, 1);
@@ -316,7 +345,11 @@ async fn a_foreign_session_that_saves_stays_alive() {
         assert_eq!(foreign.save("k", player(n), false).await, Saved::default());
     }
     let start = players(&a).start_session("k");
-    assert!(tokio::time::timeout(seconds(2), start).await.is_err(), "600 s are not enough to be dead");
+    assert!(
+        tokio::time::timeout(seconds(2), start).await.is_err(),
+        "600 s are not enough to be \
+        dead"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -327,7 +360,10 @@ async fn messages_reach_foreign_sessions_once_and_theirs_reach_us() {
         let mut foreign = Foreign::new(&place, store.clone(), json!([9, "FOREIGN", "guid"]));
         let id = MessageId::new(place.env.unix_ms(), "gift").unwrap();
         players(&a).send_message_as("k", &id, &json!({ "gift": 1 })).await.unwrap();
-        assert_same(&read(&store, "k").await.unwrap(), &json!({ "GlobalUpdates": [1, [[1, { "gift": 1 }]]] }));
+        assert_same(
+            &read(&store, "k").await.unwrap(),
+            &json!({ "GlobalUpdates": [1, [[1, { "gift": 1 }]]] }),
+        );
         assert_eq!(foreign.load("k", player(0)).await, Loaded::Yes(player(0)));
         assert_eq!(foreign.save("k", player(1), true).await.messages, [json!([1, { "gift": 1 }])]);
         let again = players(&a).send_message_as("k", &id, &json!({ "gift": 1 })).await.unwrap();
@@ -374,10 +410,13 @@ async fn locks_and_changes_of_waiting_messages_are_taken_over() {
             assert_same(&read(&store, "k").await.unwrap(), &value);
             let key = players(&a).key("k").unwrap();
             let state = place.store_state(&key).await;
-            let waiting: Vec<_> = state.inbox.unwrap().iter().map(|m| (m.index, m.revision, m.locked)).collect();
+            let waiting: Vec<_> =
+                state.inbox.unwrap().iter().map(|m| (m.index, m.revision, m.locked)).collect();
             let stated = updates[1].as_array().unwrap();
-            let expected: Vec<_> =
-                stated.iter().map(|row| (row[0].as_u64().unwrap(), row[1].as_u64().unwrap(), row[2] == true)).collect();
+            let expected: Vec<_> = stated
+                .iter()
+                .map(|row| (row[0].as_u64().unwrap(), row[1].as_u64().unwrap(), row[2] == true))
+                .collect();
             assert_eq!(waiting, expected);
         }
     }
@@ -393,14 +432,19 @@ async fn an_operators_edit_that_waits_is_neither_seen_nor_lost() {
     let key = players(&a).key("k").unwrap();
     let edit = Edit::new().increase("/coins", 100.into()).unwrap();
     let waiting = a.operator(Attribution::new("op")).edit(&key, &edit);
-    assert_eq!(waiting.await.unwrap_err().kind(), ErrorKind::Unknown, "a foreign session does not answer");
+    assert_eq!(
+        waiting.await.unwrap_err().kind(),
+        ErrorKind::Unknown,
+        "a foreign session does not answer"
+    );
     assert_eq!(read(&store, "k").await.unwrap()["GlobalUpdates"][1], json!([]));
     assert_eq!(foreign.save("k", player(2), true).await, Saved::default());
     let profile = open(&a, "k").await;
     assert_eq!(profile.data().coins, 102);
 }
 
-/// A profile goes to and fro between sessions of ours and foreign ones; each adds a coin, and none is lost or doubled.
+/// A profile goes to and fro between sessions of ours and foreign ones; each adds a coin, and none
+/// is lost or doubled.
 #[tokio::test(start_paused = true)]
 async fn a_profile_that_hops_between_the_two_kinds_loses_nothing() {
     for place in Place::both() {
@@ -437,7 +481,10 @@ async fn a_profile_that_hops_between_the_two_kinds_loses_nothing() {
 }
 
 impl Place {
-    async fn store_state(&self, key: &profilestore::ProfileKey) -> profilestore::data_store::KeyState {
+    async fn store_state(
+        &self,
+        key: &profilestore::ProfileKey,
+    ) -> profilestore::data_store::KeyState {
         self.raw.read(std::slice::from_ref(key), Returning::ALL).await.unwrap().states.remove(0)
     }
 }
@@ -449,7 +496,12 @@ async fn whoever_can_reach_a_foreign_holder_hears_what_is_wanted_of_it() {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let log = heard.clone();
     a.on_foreign_holder(move |holder| {
-        log.lock().push((holder.key.key().to_owned(), holder.session.to_owned(), holder.load_count, holder.wanted));
+        log.lock().push((
+            holder.key.key().to_owned(),
+            holder.session.to_owned(),
+            holder.load_count,
+            holder.wanted,
+        ));
     });
     let mut foreign = Foreign::new(&place, players_in(&b), json!([9, "FOREIGN", "guid"]));
     assert_eq!(foreign.load("k", player(1)).await, Loaded::Yes(player(1)));

@@ -17,7 +17,11 @@ mod profiles;
 async fn a_new_profile_begins_with_the_template_and_comes_back_as_it_was_left() {
     let world = World::new();
     let server = world.server("a").await;
-    let store = server.store_builder("PlayerData").template(Player { coins: 100, items: vec![] }).build().unwrap();
+    let store = server
+        .store_builder("PlayerData")
+        .template(Player { coins: 100, items: vec![] })
+        .build()
+        .unwrap();
     let profile = store.start_session("p").await.unwrap();
     assert_eq!(profile.data(), Player { coins: 100, items: vec![] });
     assert!(profile.is_active());
@@ -58,8 +62,11 @@ async fn of_concurrent_starts_only_the_last_gets_the_profile() {
     let server = world.server("a").await;
     let other_object = players(&server);
     let store = players(&server);
-    let (first, second, third) =
-        tokio::join!(store.start_session("p"), other_object.start_session("p"), players(&server).start_session("p"));
+    let (first, second, third) = tokio::join!(
+        store.start_session("p"),
+        other_object.start_session("p"),
+        players(&server).start_session("p")
+    );
     assert_eq!(first.unwrap_err().kind(), ErrorKind::Superseded);
     assert_eq!(second.unwrap_err().kind(), ErrorKind::Superseded);
     assert!(third.unwrap().is_active());
@@ -244,7 +251,13 @@ async fn an_outage_of_the_store_alone_ends_no_session() {
     tokio::time::sleep(Duration::from_secs(300)).await;
     assert!(!on_a.is_active() && !on_a.is_over());
     assert!(a.is_critical_state());
-    assert!(errors.lock().iter().any(|(message, key)| message.contains("unavailable") && key.as_ref() == Some(on_a.key())));
+    assert!(
+        errors
+            .lock()
+            .iter()
+            .any(|(message, key)| message.contains("unavailable")
+                && key.as_ref() == Some(on_a.key()))
+    );
     world.store.plan().heal();
     let taken = open(&b, "q").await;
     save.await.unwrap().unwrap();
@@ -306,7 +319,8 @@ async fn a_dropped_start_leaves_no_lock() {
     world.store.plan().fail(Fault::Refused, 0);
     world.store.plan().heal();
     b.crash();
-    let waiting = tokio::time::timeout(Duration::from_secs(3), players(&a).start_session("p")).await;
+    let waiting =
+        tokio::time::timeout(Duration::from_secs(3), players(&a).start_session("p")).await;
     assert!(waiting.is_err());
     settle().await;
     tokio::time::sleep(Duration::from_secs(1)).await;

@@ -91,10 +91,19 @@ async fn stored_data_that_does_not_fit_is_an_error_and_no_lock_stays() {
     let world = World::new();
     let a = world.server("a").await;
     open(&a, "p").await.end_session().await.unwrap();
-    let strict = a.store_builder::<Newer>("PlayerData").template(Newer { coins: 0, level: 1 }).build().unwrap();
+    let strict = a
+        .store_builder::<Newer>("PlayerData")
+        .template(Newer { coins: 0, level: 1 })
+        .build()
+        .unwrap();
     assert_eq!(strict.start_session("p").await.unwrap_err().kind(), ErrorKind::Undecodable);
     assert_eq!(players(&a).get("p").await.unwrap().unwrap().session(), None);
-    let filling = a.store_builder::<Newer>("PlayerData").template(Newer { coins: 0, level: 1 }).reconcile().build().unwrap();
+    let filling = a
+        .store_builder::<Newer>("PlayerData")
+        .template(Newer { coins: 0, level: 1 })
+        .reconcile()
+        .build()
+        .unwrap();
     assert_eq!(filling.start_session("p").await.unwrap().data().level, 1);
 }
 
@@ -114,9 +123,21 @@ async fn the_mock_is_a_store_of_its_own() {
     view.set().await.unwrap();
     settle().await;
     assert!(mock.is_over() && real.is_active());
-    assert_eq!(store.mock().get_version("p", profilestore::data_store::VersionRef::Number(2)).await.unwrap().data.coins, 9);
+    assert_eq!(
+        store
+            .mock()
+            .get_version("p", profilestore::data_store::VersionRef::Number(2))
+            .await
+            .unwrap()
+            .data
+            .coins,
+        9
+    );
     let options = StartOptions::new().cancel(|| true);
-    assert_eq!(store.mock().start_session_with("q", options).await.unwrap_err().kind(), ErrorKind::Cancelled);
+    assert_eq!(
+        store.mock().start_session_with("q", options).await.unwrap_err().kind(),
+        ErrorKind::Cancelled
+    );
     assert_eq!(real.data().coins, 0);
     assert!(store.mock().remove("p").await.unwrap());
     assert_eq!(coins(&a, "p").await, 0);

@@ -6,12 +6,14 @@ use super::*;
 
 async fn register(store: &SqliteStore) -> Change {
     let id = ServerId(Env::system().uuid());
-    let register = Change::RegisterServer { id, place_id: 1, job_id: "job".into(), lease_ms: 20_000 };
+    let register =
+        Change::RegisterServer { id, place_id: 1, job_id: "job".into(), lease_ms: 20_000 };
     store.commit_one(make(store, vec![register]).await).await.unwrap();
     Change::RenewServer { id, revision: 1, acknowledged: vec![] }
 }
 
-/// A backup is one moment of a store in use: pairs that are always written together are equal in it.
+/// A backup is one moment of a store in use: pairs that are always written together are equal in
+/// it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backup_under_load_is_one_moment() {
     let dir = folder();
@@ -66,7 +68,8 @@ async fn a_backup_under_load_is_one_moment() {
     assert!(!dir.path().join("copy.db.partial").exists());
 }
 
-/// A store restored while servers use it: their commits are refused, its servers are dead, and its data is that of the backup.
+/// A store restored while servers use it: their commits are refused, its servers are dead, and its
+/// data is that of the backup.
 #[tokio::test]
 async fn servers_of_before_a_restore_are_refused() {
     let dir = folder();
@@ -83,7 +86,8 @@ async fn servers_of_before_a_restore_are_refused() {
     let refused = SqliteStore::restore(&copy, &path(&dir), Existing::Keep, &fast(), |_, _| {});
     assert!(matches!(refused, Err(StoreError::Invalid { .. })), "{refused:?}");
     assert_eq!(text(&state(&store, &key("p")).await), Some("later"));
-    let incarnation = SqliteStore::restore(&copy, &path(&dir), Existing::Replace, &fast(), |_, _| {}).unwrap();
+    let incarnation =
+        SqliteStore::restore(&copy, &path(&dir), Existing::Replace, &fast(), |_, _| {}).unwrap();
     assert_ne!(incarnation, before);
 
     for store in [&store, &open(&path(&dir))] {
@@ -91,7 +95,9 @@ async fn servers_of_before_a_restore_are_refused() {
         assert_eq!(text(&state(store, &key("p")).await), Some("then"));
         for commit in [&late, &renewal] {
             match store.commit_one(commit.clone()).await {
-                Err(StoreError::Replaced { expected, found }) => assert_eq!((expected, found), (before, incarnation)),
+                Err(StoreError::Replaced { expected, found }) => {
+                    assert_eq!((expected, found), (before, incarnation))
+                }
                 other => panic!("expected a refusal, found {other:?}"),
             }
         }
@@ -101,7 +107,8 @@ async fn servers_of_before_a_restore_are_refused() {
     put(&store, &key("p"), "goes on").await.unwrap();
     // The backup itself is as it was, and may be restored elsewhere too.
     let elsewhere = dir.path().join("elsewhere.db");
-    let another = SqliteStore::restore(&copy, &elsewhere, Existing::Keep, &fast(), |_, _| {}).unwrap();
+    let another =
+        SqliteStore::restore(&copy, &elsewhere, Existing::Keep, &fast(), |_, _| {}).unwrap();
     assert!(another != before && another != incarnation);
     assert_eq!(text(&state(&open(&elsewhere), &key("p")).await), Some("then"));
     assert_eq!(open(&copy).identity().await.unwrap().incarnation, before);
@@ -124,10 +131,13 @@ async fn a_damaged_backup_is_not_restored() {
     let before = store.identity().await.unwrap().incarnation;
     let notes = dir.path().join("notes.txt");
     std::fs::write(&notes, "no database at all, but long enough\n".repeat(100)).unwrap();
-    for (from, damaged) in [(&copy, true), (&notes, false), (&dir.path().join("missing.db"), false)] {
+    for (from, damaged) in [(&copy, true), (&notes, false), (&dir.path().join("missing.db"), false)]
+    {
         for to in [path(&dir), dir.path().join("new.db")] {
             match SqliteStore::restore(from, &to, Existing::Replace, &fast(), |_, _| {}) {
-                Err(StoreError::Corrupt { reason }) if damaged => assert!(reason.contains("copy.db"), "{reason}"),
+                Err(StoreError::Corrupt { reason }) if damaged => {
+                    assert!(reason.contains("copy.db"), "{reason}")
+                }
                 Err(StoreError::Invalid { .. }) if !damaged => {}
                 other => panic!("expected a refusal, found {other:?}"),
             }

@@ -1,12 +1,13 @@
-//! What was erased is in no byte of the files: not in free pages, not in unused parts of others, not in the log.
+//! What was erased is in no byte of the files: not in free pages, not in unused parts of others,
+//! not in the log.
 
 use std::{collections::HashSet, path::Path};
 
 use profilestore::{
     Attribution, GameServer, MessageId,
     data_store::{
-        Cause, Change, DAY_MS, DataStore, DataStoreExt as _, NewMessage, NewValue, Order, Retention, SqliteStore, StoreError,
-        VersionQuery, VersionRef,
+        Cause, Change, DAY_MS, DataStore, DataStoreExt as _, NewMessage, NewValue, Order,
+        Retention, SqliteStore, StoreError, VersionQuery, VersionRef,
     },
     env::{Env, ManualClock, SeededRng},
 };
@@ -32,7 +33,9 @@ impl Traces {
             let mut name = path.as_os_str().to_owned();
             name.push(suffix);
             let Ok(bytes) = std::fs::read(name) else { continue };
-            found.extend(bytes.array_windows::<PIECE>().filter(|window| self.0.contains(*window)).copied());
+            found.extend(
+                bytes.array_windows::<PIECE>().filter(|window| self.0.contains(*window)).copied(),
+            );
         }
         found.len()
     }
@@ -40,8 +43,9 @@ impl Traces {
 
 /// Content that does not compress.
 fn noise(env: &Env, bytes: usize) -> Vec<u8> {
-    let words = (0..bytes.div_ceil(PIECE))
-        .flat_map(|_| env.uuid().as_u128().wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).to_be_bytes());
+    let words = (0..bytes.div_ceil(PIECE)).flat_map(|_| {
+        env.uuid().as_u128().wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).to_be_bytes()
+    });
     words.take(bytes).collect()
 }
 
@@ -91,27 +95,46 @@ async fn no_byte_of_what_was_ever_stored_under_an_erased_key_is_left() {
     for seed in [2, 3] {
         println!("seed {seed}");
         let (dir, clock) = (folder(), ManualClock::default());
-        let env = Env::new(std::sync::Arc::new(clock.clone()), std::sync::Arc::new(SeededRng::new(seed)));
-        let pick = |below: usize| usize::try_from((env.uuid().as_u128() & 0xffff_ffff) % below as u128).unwrap();
+        let env =
+            Env::new(std::sync::Arc::new(clock.clone()), std::sync::Arc::new(SeededRng::new(seed)));
+        let pick = |below: usize| {
+            usize::try_from((env.uuid().as_u128() & 0xffff_ffff) % below as u128).unwrap()
+        };
         let store = SqliteStore::open(path(&dir), timed(&clock)).unwrap();
         let (mut erased, mut kept) = (Traces::default(), Traces::default());
         for step in 0..1500 {
             clock.advance(10_000);
             let victim = pick(3) == 0;
-            let name = format!("{}{}", if victim { "victim" } else { "other" }, pick(if victim { 3 } else { 10 }));
+            let name = format!(
+                "{}{}",
+                if victim { "victim" } else { "other" },
+                pick(if victim { 3 } else { 10 })
+            );
             let content = noise(&env, [40, 200, 900, 3000, 9000][pick(5)]);
             if victim {
                 erased.add(&content);
             }
             match pick(4) {
-                0 => send(&store, &name, &MessageId::new(env.unix_ms(), &format!("m{step}")).unwrap(), content).await,
+                0 => {
+                    send(
+                        &store,
+                        &name,
+                        &MessageId::new(env.unix_ms(), &format!("m{step}")).unwrap(),
+                        content,
+                    )
+                    .await
+                }
                 other => write(&store, &name, content, other == 1).await,
             }
             if step % 500 == 499 {
                 clock.advance(31 * DAY_MS);
                 let mut cursor = None;
                 loop {
-                    cursor = store.sweep(Retention { history_ms: 30 * DAY_MS }, cursor).await.unwrap().next;
+                    cursor = store
+                        .sweep(Retention { history_ms: 30 * DAY_MS }, cursor)
+                        .await
+                        .unwrap()
+                        .next;
                     if cursor.is_none() {
                         break;
                     }
@@ -133,9 +156,16 @@ async fn no_byte_of_what_was_ever_stored_under_an_erased_key_is_left() {
         let before = [state(&store, &key("other1")).await, state(&store, &key("victim1")).await];
         store.vacuum().await.unwrap();
         assert_eq!(erased.count_in(&path(&dir)), 0, "seed {seed}");
-        assert_eq!([state(&store, &key("other1")).await, state(&store, &key("victim1")).await], before);
+        assert_eq!(
+            [state(&store, &key("other1")).await, state(&store, &key("victim1")).await],
+            before
+        );
         // But for pieces that stand across the border of two pages.
-        assert!(kept.count_in(&path(&dir)) > kept.0.len() * 99 / 100, "what belongs to others is there");
+        assert!(
+            kept.count_in(&path(&dir)) > kept.0.len() * 99 / 100,
+            "what belongs to others is \
+            there"
+        );
         assert!(store.check(|_, _| {}).unwrap().problems.is_empty());
     }
 }
@@ -145,7 +175,8 @@ async fn an_erased_user_is_in_no_file_while_other_servers_are_at_work() {
     let dir = folder();
     let [a, b] = [1, 2].map(|_| open(&path(&dir)));
     let env = Env::system();
-    let hexed = |bytes| noise(&env, bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hexed =
+        |bytes| noise(&env, bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let on_a = GameServer::builder(a).job_id("a").start().await.unwrap();
     let on_b = GameServer::builder(b.clone()).job_id("b").start().await.unwrap();
     let profiles = on_a.store::<Value>("PlayerData").unwrap();
@@ -161,15 +192,30 @@ async fn an_erased_user_is_in_no_file_while_other_servers_are_at_work() {
     // Values are compressed, so what is looked for is what the store says it stored.
     let mut traces = Traces::default();
     traces.add(gift.as_bytes());
-    let query = VersionQuery { key: key("p"), order: Order::Ascending, from_ms: None, to_ms: None, after: None, limit: 99 };
+    let query = VersionQuery {
+        key: key("p"),
+        order: Order::Ascending,
+        from_ms: None,
+        to_ms: None,
+        after: None,
+        limit: 99,
+    };
     for info in b.versions(&query).await.unwrap() {
-        let version = b.version(&key("p"), &VersionRef::Number(info.number)).await.unwrap().unwrap();
+        let version =
+            b.version(&key("p"), &VersionRef::Number(info.number)).await.unwrap().unwrap();
         traces.add(&version.value.unwrap()[64..]);
     }
-    assert!(traces.0.len() > 500 && traces.count_in(&path(&dir)) > 500, "what is looked for can be found");
+    assert!(
+        traces.0.len() > 500 && traces.count_in(&path(&dir)) > 500,
+        "what is looked for can \
+        be found"
+    );
 
     let report = on_b.operator(Attribution::new("ann")).erase_user(7, false).await.unwrap();
-    assert_eq!((report.erased.len(), report.erased[0].messages, report.is_complete()), (1, 1, true));
+    assert_eq!(
+        (report.erased.len(), report.erased[0].messages, report.is_complete()),
+        (1, 1, true)
+    );
     b.vacuum().await.unwrap();
     assert_eq!(traces.count_in(&path(&dir)), 0);
     assert!(live.save().await.is_err());
@@ -186,12 +232,24 @@ async fn a_log_that_is_being_read_is_not_emptied_and_that_is_said() {
     write(&store, "p", b"1".to_vec(), false).await;
     let reader = rusqlite::Connection::open(path(&dir)).unwrap();
     reader.execute_batch("BEGIN").unwrap();
-    let count = || reader.query_row("SELECT count(*) FROM version", [], |row| row.get::<_, i64>(0)).unwrap();
+    let count = || {
+        reader
+            .query_row(
+                "SELECT count(*) FROM \
+        version",
+                [],
+                |row| row.get::<_, i64>(0),
+            )
+            .unwrap()
+    };
     assert_eq!(count(), 1);
     write(&store, "p", b"2".to_vec(), true).await;
     let impatient = SqliteStore::open(
         path(&dir),
-        profilestore::data_store::SqliteOptions { busy_wait: std::time::Duration::from_millis(20), ..super::fast() },
+        profilestore::data_store::SqliteOptions {
+            busy_wait: std::time::Duration::from_millis(20),
+            ..super::fast()
+        },
     );
     let impatient = impatient.unwrap();
     assert!(matches!(impatient.empty_log().await, Err(StoreError::Unavailable { .. })));

@@ -31,7 +31,8 @@ async fn everything_is_there_after_reopening() {
         put(&store, &key("a"), "two").await.unwrap();
         (store.identity().await.unwrap().incarnation, state(&store, &key("a")).await)
     };
-    let files: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let files: Vec<_> =
+        fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(files, ["players.db"], "a closed store is a single file");
     let store = open(&path(&dir));
     assert_eq!(store.identity().await.unwrap().incarnation, incarnation);
@@ -50,14 +51,33 @@ async fn an_empty_file_becomes_a_store() {
 fn files_that_are_not_ours_are_left_alone() {
     let dir = folder();
     let garbage = dir.path().join("notes.txt");
-    fs::write(&garbage, "just some notes, long enough to be taken for a header\n".repeat(200)).unwrap();
+    fs::write(
+        &garbage,
+        "just some notes, long enough to be taken for a \
+        header\n"
+            .repeat(200),
+    )
+    .unwrap();
     assert!(refusal(&garbage).contains("not a SQLite database"));
 
     let foreign = dir.path().join("other.db");
-    Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE t (a); INSERT INTO t VALUES (1)").unwrap();
+    Connection::open(&foreign)
+        .unwrap()
+        .execute_batch(
+            "CREATE TABLE t (a); INSERT INTO t VALUES \
+        (1)",
+        )
+        .unwrap();
     assert!(refusal(&foreign).contains("another application"));
-    let count: i64 =
-        Connection::open(&foreign).unwrap().query_row("SELECT count(*) FROM sqlite_schema", [], |r| r.get(0)).unwrap();
+    let count: i64 = Connection::open(&foreign)
+        .unwrap()
+        .query_row(
+            "SELECT count(*) FROM \
+            sqlite_schema",
+            [],
+            |r| r.get(0),
+        )
+        .unwrap();
     assert_eq!(count, 1, "nothing was added");
 
     let newer = dir.path().join("newer.db");
@@ -66,7 +86,10 @@ fn files_that_are_not_ours_are_left_alone() {
     let reason = refusal(&newer);
     assert!(reason.contains("expected=`1` found=`2`"), "{reason}");
 
-    assert!(refusal(&dir.path().join("no folder").join("players.db")).contains("check that its folder exists"));
+    assert!(
+        refusal(&dir.path().join("no folder").join("players.db"))
+            .contains("check that its folder exists")
+    );
     assert!(refusal(dir.path()).contains("cannot be opened"));
 }
 
@@ -83,7 +106,8 @@ fn damage_of_the_file_is_told_when_it_opens() {
     }
 }
 
-/// A file that may not grow any more: commits that fit go on, others fail cleanly, and nothing of them is left.
+/// A file that may not grow any more: commits that fit go on, others fail cleanly, and nothing of
+/// them is left.
 #[tokio::test]
 async fn a_full_file_refuses_and_recovers() {
     let dir = folder();
@@ -106,7 +130,10 @@ async fn fill_until_unavailable(store: &SqliteStore) -> u32 {
             Err(StoreError::Unavailable { reason }) => {
                 assert!(reason.contains("full"), "{reason}");
                 for before in 0..n {
-                    assert_eq!(text(&state(store, &super::key(&format!("p{before}"))).await), Some(value.as_str()));
+                    assert_eq!(
+                        text(&state(store, &super::key(&format!("p{before}"))).await),
+                        Some(value.as_str())
+                    );
                 }
                 assert_eq!(state(store, &key).await.version, 0);
                 let again = store.commit_one(commit).await;
@@ -119,7 +146,8 @@ async fn fill_until_unavailable(store: &SqliteStore) -> u32 {
     panic!("the disk never fills");
 }
 
-/// The log stays within its bounds under a load that never pauses: there is always a commit waiting.
+/// The log stays within its bounds under a load that never pauses: there is always a commit
+/// waiting.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_log_does_not_grow_for_ever() {
     const TASKS: u64 = 8;
@@ -133,7 +161,10 @@ async fn the_log_does_not_grow_for_ever() {
         tasks.spawn(async move {
             let key = key(&format!("p{task}"));
             for round in 0..ROUNDS {
-                store.commit_one(make(&store, vec![write(&at(&key, round), &value)]).await).await.unwrap();
+                store
+                    .commit_one(make(&store, vec![write(&at(&key, round), &value)]).await)
+                    .await
+                    .unwrap();
             }
         });
     }
@@ -156,20 +187,39 @@ async fn a_damaged_record_fails_alone() {
     drop(store);
     let raw = Connection::open(path(&dir)).unwrap();
     raw.execute("UPDATE head SET lease = '{\"holder\":7}' WHERE key = 'lease'", []).unwrap();
-    raw.execute("DELETE FROM version WHERE id = (SELECT current FROM head WHERE key = 'row')", []).unwrap();
-    raw.execute("UPDATE version SET cause = 'whim' WHERE id = (SELECT current FROM head WHERE key = 'cause')", []).unwrap();
+    raw.execute(
+        "DELETE FROM version WHERE id = (SELECT current FROM head WHERE key = \
+        'row')",
+        [],
+    )
+    .unwrap();
+    raw.execute(
+        "UPDATE version SET cause = 'whim' WHERE id = (SELECT current FROM head WHERE key \
+        = 'cause')",
+        [],
+    )
+    .unwrap();
     drop(raw);
 
     let store = open(&path(&dir));
     let report = store.check(|_, _| {}).unwrap();
     for name in ["lease", "row", "cause"] {
-        assert!(report.problems.iter().any(|problem| problem.contains(&format!("key=`PlayerData/{name}`"))), "{report:?}");
+        assert!(
+            report
+                .problems
+                .iter()
+                .any(|problem| problem.contains(&format!("key=`PlayerData/{name}`"))),
+            "{report:?}"
+        );
         match store.read_one(&key(name), Returning::ALL).await {
             Err(StoreError::Corrupt { reason }) => assert!(reason.contains(name), "{reason}"),
             other => panic!("expected damage, found {other:?}"),
         }
     }
-    assert!(!report.problems.iter().any(|problem| problem.contains("PlayerData/good")), "{report:?}");
+    assert!(
+        !report.problems.iter().any(|problem| problem.contains("PlayerData/good")),
+        "{report:?}"
+    );
     let mut batch = Vec::new();
     for name in ["good", "lease", "row"] {
         batch.push(make(&store, vec![write(&at(&key(name), 1), "two")]).await);
@@ -204,14 +254,24 @@ async fn a_check_names_what_is_wrong() {
         let store = open(&path(&dir));
         let first = put(&store, &key("p"), "one").await.unwrap();
         let id = profilestore::MessageId::new(Env::system().unix_ms(), "gift").unwrap();
-        let message = profilestore::data_store::NewMessage { id, payload: Bytes::from_static(b"1") };
+        let message =
+            profilestore::data_store::NewMessage { id, payload: Bytes::from_static(b"1") };
         let append = Change::AppendMessage { key: key("p"), message, cap: 10 };
-        let seal = Change::Lease { key: key("p"), revision: 0, lease: LeaseState::default(), raise_epoch: false, seal: true };
+        let seal = Change::Lease {
+            key: key("p"),
+            revision: 0,
+            lease: LeaseState::default(),
+            raise_epoch: false,
+            seal: true,
+        };
         store.commit_one(make(&store, vec![append, seal]).await).await.unwrap();
         store.commit_one(make(&store, vec![write(&first, "two")]).await).await.unwrap();
         let mut steps = Vec::new();
         let report = store.check(|done, total| steps.push((done, total))).unwrap();
-        assert_eq!((report.keys, report.versions, report.messages, report.problems), (1, 2, 1, vec![]));
+        assert_eq!(
+            (report.keys, report.versions, report.messages, report.problems),
+            (1, 2, 1, vec![])
+        );
         assert_eq!(steps.last(), Some(&(1, 1)));
         drop(store);
         Connection::open(path(&dir)).unwrap().execute_batch(sql).unwrap();
@@ -234,7 +294,8 @@ async fn a_history_of_many_versions_is_walked() {
         let version = store.version(&key("p"), &VersionRef::Number(number)).await.unwrap().unwrap();
         assert_eq!(version.value.unwrap(), number.to_string().as_bytes());
     }
-    let all = KeyQuery { store: None, scope: None, filter: KeyFilter::User(7), after: None, limit: 10 };
+    let all =
+        KeyQuery { store: None, scope: None, filter: KeyFilter::User(7), after: None, limit: 10 };
     assert_eq!(store.keys(&all).await.unwrap().len(), 1);
     assert_eq!(store.check(|_, _| {}).unwrap().versions, 300);
 }
@@ -246,7 +307,11 @@ async fn paused_time_waits_for_a_commit() {
     let store = SqliteStore::open(path(&dir), SqliteOptions::default()).unwrap();
     let started = tokio::time::Instant::now();
     for n in 0..20 {
-        let done = tokio::time::timeout(std::time::Duration::from_millis(1), put(&store, &key("p"), &n.to_string())).await;
+        let done = tokio::time::timeout(
+            std::time::Duration::from_millis(1),
+            put(&store, &key("p"), &n.to_string()),
+        )
+        .await;
         done.expect("no time passes while the store works").unwrap();
     }
     assert_eq!(started.elapsed(), std::time::Duration::ZERO);

@@ -14,7 +14,8 @@ const SOON: Duration = Duration::from_secs(10);
 
 async fn register(store: &SqliteStore) -> ServerId {
     let id = ServerId(Env::system().uuid());
-    let register = Change::RegisterServer { id, place_id: 1, job_id: "job".into(), lease_ms: 20_000 };
+    let register =
+        Change::RegisterServer { id, place_id: 1, job_id: "job".into(), lease_ms: 20_000 };
     store.commit_one(make(store, vec![register]).await).await.unwrap();
     id
 }
@@ -30,11 +31,13 @@ async fn hold(store: &SqliteStore, key: &ProfileKey, server: ServerId) {
         document: None,
     };
     let lease = LeaseState { holder: Some(holder), ..LeaseState::default() };
-    let change = Change::Lease { key: key.clone(), revision: 0, lease, raise_epoch: true, seal: false };
+    let change =
+        Change::Lease { key: key.clone(), revision: 0, lease, raise_epoch: true, seal: false };
     store.commit_one(make(store, vec![change]).await).await.unwrap();
 }
 
-/// A commit through one store is heard by a listener at the other, once for each notice, though nobody sent a hint.
+/// A commit through one store is heard by a listener at the other, once for each notice, though
+/// nobody sent a hint.
 #[tokio::test]
 async fn a_commit_is_heard_in_the_other_process() {
     let dir = folder();
@@ -54,7 +57,8 @@ async fn a_commit_is_heard_in_the_other_process() {
     assert!(silence.is_err(), "notices that were told are not told again: {silence:?}");
 }
 
-/// What was left before somebody listened is heard as well; a second messenger hears of its own servers only.
+/// What was left before somebody listened is heard as well; a second messenger hears of its own
+/// servers only.
 #[tokio::test]
 async fn notices_of_before_are_heard() {
     let dir = folder();

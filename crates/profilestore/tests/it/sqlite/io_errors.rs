@@ -1,6 +1,6 @@
-//! Reads, writes and syncs that the system refuses at random moments, in the middle of whatever is being done: the limit on the size
-//! of files comes and goes under a process that writes, or calls of the system fail in it (`tests/faulty_io.c`). Every outcome that was
-//! told must be true.
+//! Reads, writes and syncs that the system refuses at random moments, in the middle of whatever is
+//! being done: the limit on the size of files comes and goes under a process that writes, or calls
+//! of the system fail in it (`tests/faulty_io.c`). Every outcome that was told must be true.
 
 use std::{
     path::PathBuf,
@@ -18,8 +18,8 @@ use super::{
     *,
 };
 
-/// What the child does: writes pairs as `write_for_ever` does, through errors. What was told to be not applied must not be there, what
-/// was told to be unknown is settled by the same commit again.
+/// What the child does: writes pairs as `write_for_ever` does, through errors. What was told to be
+/// not applied must not be there, what was told to be unknown is settled by the same commit again.
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 pub(super) async fn write_through_errors(file: &Path) {
     let store = SqliteStore::open(file, SqliteOptions::default()).unwrap();
@@ -35,9 +35,17 @@ pub(super) async fn write_through_errors(file: &Path) {
         tasks.spawn(async move {
             loop {
                 let count = states[0].version + 1;
-                let changes = states.each_ref().map(|state| write(state, &format!("{count} {}", "x".repeat(3000))));
+                let changes = states
+                    .each_ref()
+                    .map(|state| write(state, &format!("{count} {}", "x".repeat(3000))));
                 let id = CommitId(Env::system().uuid());
-                let commit = Commit { id, incarnation, from: None, changes: changes.to_vec(), returning: Returning::ALL };
+                let commit = Commit {
+                    id,
+                    incarnation,
+                    from: None,
+                    changes: changes.to_vec(),
+                    returning: Returning::ALL,
+                };
                 let mut unknown = false;
                 let reply = loop {
                     match store.commit_one(commit.clone()).await {
@@ -46,7 +54,8 @@ pub(super) async fn write_through_errors(file: &Path) {
                             say(&format!("refused {error}"));
                             unknown |= matches!(error, StoreError::Indeterminate { .. });
                             if !unknown {
-                                // A commit of its own next time: it would find the version taken if this one had been applied.
+                                // A commit of its own next time: it would find the version taken if
+                                // this one had been applied.
                                 break None;
                             }
                         }
@@ -59,7 +68,10 @@ pub(super) async fn write_through_errors(file: &Path) {
                     say(&format!("acknowledged {task} {count}"));
                 }
                 match store.read_one(&states[0].key, Returning::ALL).await {
-                    Ok((_, read)) => assert_eq!((read.version, &read.value), (states[0].version, &states[0].value)),
+                    Ok((_, read)) => assert_eq!(
+                        (read.version, &read.value),
+                        (states[0].version, &states[0].value)
+                    ),
                     Err(error) if is_refusal(&error) => say(&format!("refused {error}")),
                     Err(other) => panic!("neither read nor refused: {other:?}"),
                 }
@@ -80,7 +92,8 @@ fn say(line: &str) {
     std::io::stdout().write_all(format!("{line}\n").as_bytes()).unwrap();
 }
 
-/// `PROFILESTORE_IO_ERROR_RUNS` says how often the limit comes and goes at least, 25 times otherwise.
+/// `PROFILESTORE_IO_ERROR_RUNS` says how often the limit comes and goes at least, 25 times
+/// otherwise.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn every_outcome_is_true_when_writes_are_refused_at_random_moments() {
@@ -89,8 +102,23 @@ async fn every_outcome_is_true_when_writes_are_refused_at_random_moments() {
     // The signal that comes with the refusal is ignored.
     let child = command("write through errors", &file);
     let mut shell = Command::new("sh");
-    shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(child.get_program()).args(child.get_args());
-    shell.env(PART, "write through errors").env(FILE, &file).stdin(Stdio::piped()).stdout(Stdio::piped());
+    shell
+        .args([
+            "-c",
+            "trap '' XFSZ; exec \"$0\" \
+        \"$@\"",
+        ])
+        .arg(child.get_program())
+        .args(child.get_args());
+    shell
+        .env(
+            PART,
+            "write through \
+        errors",
+        )
+        .env(FILE, &file)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
     let mut writer = Process(shell.spawn().unwrap());
     let lines = writer.lines();
     let (listening, enough) = listen(lines);
@@ -100,7 +128,8 @@ async fn every_outcome_is_true_when_writes_are_refused_at_random_moments() {
         assert!(Command::new("prlimit").args([&soft, "--pid", &pid]).status().unwrap().success());
     };
     let log = file.with_file_name(format!("{}-wal", file.file_name().unwrap().to_str().unwrap()));
-    let runs: u64 = std::env::var("PROFILESTORE_IO_ERROR_RUNS").map_or(25, |runs| runs.parse().expect("a number of runs"));
+    let runs: u64 = std::env::var("PROFILESTORE_IO_ERROR_RUNS")
+        .map_or(25, |runs| runs.parse().expect("a number of runs"));
     tokio::time::sleep(Duration::from_millis(200)).await;
     // A busy machine takes more of them.
     for run in (0..).take_while(|run| *run < runs || !enough.load(Ordering::Relaxed)) {
@@ -120,22 +149,29 @@ async fn every_outcome_is_true_when_writes_are_refused_at_random_moments() {
     audit(&file, acknowledged).await;
 }
 
-/// What a writer said: the last version of each task that was acknowledged, and how many calls were refused.
+/// What a writer said: the last version of each task that was acknowledged, and how many calls were
+/// refused.
 #[derive(Default)]
 struct Told {
     acknowledged: [u64; TASKS as usize],
     refused: u32,
 }
 
-/// Listens to a writer, and knows when each task has had an acknowledgement and some calls were refused.
-fn listen(lines: impl Iterator<Item = String> + Send + 'static) -> (JoinHandle<Told>, Arc<AtomicBool>) {
+/// Listens to a writer, and knows when each task has had an acknowledgement and some calls were
+/// refused.
+fn listen(
+    lines: impl Iterator<Item = String> + Send + 'static,
+) -> (JoinHandle<Told>, Arc<AtomicBool>) {
     let enough = Arc::new(AtomicBool::new(false));
     let seen = enough.clone();
     let listening = std::thread::spawn(move || {
         let mut told = Told::default();
         for line in lines {
             told.take(&line);
-            seen.store(told.refused > 10 && told.acknowledged.iter().all(|count| *count > 0), Ordering::Relaxed);
+            seen.store(
+                told.refused > 10 && told.acknowledged.iter().all(|count| *count > 0),
+                Ordering::Relaxed,
+            );
         }
         told
     });
@@ -147,7 +183,9 @@ impl Told {
         self.refused += u32::from(line.starts_with("refused "));
         let words = line.strip_prefix("acknowledged ").and_then(|line| line.split_once(' '));
         // The last line may be cut off by the kill.
-        if let Some((Ok(task), Ok(version))) = words.map(|(task, version)| (task.parse::<usize>(), version.parse::<u64>())) {
+        if let Some((Ok(task), Ok(version))) =
+            words.map(|(task, version)| (task.parse::<usize>(), version.parse::<u64>()))
+        {
             self.acknowledged[task] = version.max(self.acknowledged[task]);
         }
     }
@@ -160,7 +198,12 @@ async fn audit(file: &Path, acknowledged: [u64; TASKS as usize]) {
         let [a, b] = pair(task as u64);
         let (a, b) = (state(&store, &a).await, state(&store, &b).await);
         assert_eq!((a.version, &a.value), (b.version, &b.value), "half a commit of task {task}");
-        assert!([acknowledged, acknowledged + 1].contains(&a.version), "task {task}: {acknowledged} {}", a.version);
+        assert!(
+            [acknowledged, acknowledged + 1].contains(&a.version),
+            "task {task}: \
+            {acknowledged} {}",
+            a.version
+        );
     }
     assert_eq!(store.check(|_, _| {}).unwrap().problems, Vec::<String>::new());
 }
@@ -169,15 +212,22 @@ async fn audit(file: &Path, acknowledged: [u64; TASKS as usize]) {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn every_outcome_is_true_when_reads_writes_and_syncs_fail() {
-    let seconds =
-        std::env::var("PROFILESTORE_IO_ERROR_SECONDS").map_or(8, |seconds| seconds.parse::<u64>().expect("a number of seconds"));
-    let seed = std::env::var("PROFILESTORE_IO_ERROR_SEED").map_or(1, |seed| seed.parse::<u64>().expect("a seed"));
+    let seconds = std::env::var("PROFILESTORE_IO_ERROR_SECONDS")
+        .map_or(8, |seconds| seconds.parse::<u64>().expect("a number of seconds"));
+    let seed = std::env::var("PROFILESTORE_IO_ERROR_SEED")
+        .map_or(1, |seed| seed.parse::<u64>().expect("a seed"));
     let dir = folder();
     let library = faulty_io(dir.path());
-    for (round, kinds) in [&["READS"][..], &["WRITES"], &["SYNCS"], &["READS", "WRITES", "SYNCS"]].into_iter().enumerate() {
+    for (round, kinds) in [&["READS"][..], &["WRITES"], &["SYNCS"], &["READS", "WRITES", "SYNCS"]]
+        .into_iter()
+        .enumerate()
+    {
         let file = dir.path().join(format!("{round}.db"));
         let mut command = command("write through errors", &file);
-        command.env("LD_PRELOAD", &library).env("FAULTY_AFTER", "500").env("FAULTY_SEED", (seed + round as u64).to_string());
+        command
+            .env("LD_PRELOAD", &library)
+            .env("FAULTY_AFTER", "500")
+            .env("FAULTY_SEED", (seed + round as u64).to_string());
         for kind in kinds {
             // Most of what is read is in memory.
             let one_in = if *kind == "READS" { "3" } else { "40" };
@@ -188,7 +238,11 @@ async fn every_outcome_is_true_when_reads_writes_and_syncs_fail() {
         // A busy machine takes longer to come to enough of each.
         for _ in (0..).take_while(|wait| *wait < seconds * 25 || !enough.load(Ordering::Relaxed)) {
             tokio::time::sleep(Duration::from_millis(10)).await;
-            assert!(writer.0.try_wait().unwrap().is_none(), "the writer gave up: {kinds:?} seed {seed}");
+            assert!(
+                writer.0.try_wait().unwrap().is_none(),
+                "the writer gave up: {kinds:?} seed \
+                {seed}"
+            );
         }
         writer.0.kill().unwrap();
         writer.0.wait().unwrap();
@@ -203,7 +257,12 @@ async fn every_outcome_is_true_when_reads_writes_and_syncs_fail() {
 fn faulty_io(folder: &Path) -> PathBuf {
     let library = folder.join("faulty_io.so");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faulty_io.c");
-    let compiled = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).arg("-ldl").status();
+    let compiled = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-o"])
+        .arg(&library)
+        .arg(source)
+        .arg("-ldl")
+        .status();
     assert!(compiled.expect("a C compiler").success());
     library
 }

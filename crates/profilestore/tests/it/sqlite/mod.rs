@@ -6,8 +6,8 @@ use bytes::Bytes;
 use profilestore::{
     ProfileKey,
     data_store::{
-        Cause, Change, Commit, CommitId, DataStore, DataStoreExt as _, KeyState, NewValue, Returning, SqliteOptions, SqliteStore,
-        StoreError, conformance::Subject,
+        Cause, Change, Commit, CommitId, DataStore, DataStoreExt as _, KeyState, NewValue,
+        Returning, SqliteOptions, SqliteStore, StoreError, conformance::Subject,
     },
     env::{Env, ManualClock},
 };
@@ -42,8 +42,14 @@ async fn subject() -> Subject {
 
 async fn shared_subject() -> Subject {
     let (dir, clock) = (folder(), ManualClock::default());
-    let [a, b] = [1, 2].map(|_| SqliteStore::open(path(&dir), timed(&clock)).expect("the store opens"));
-    Subject::new(Arc::new(crate::in_turn::InTurn::new(a, b)), move |ms| clock.advance(ms)).keeping(dir)
+    let [a, b] = [1, 2].map(|_| {
+        SqliteStore::open(path(&dir), timed(&clock)).expect(
+            "the store \
+        opens",
+        )
+    });
+    Subject::new(Arc::new(crate::in_turn::InTurn::new(a, b)), move |ms| clock.advance(ms))
+        .keeping(dir)
 }
 
 fn timed(clock: &ManualClock) -> SqliteOptions {
@@ -73,7 +79,13 @@ fn key(name: &str) -> ProfileKey {
 
 async fn make(store: &dyn DataStore, changes: Vec<Change>) -> Commit {
     let incarnation = store.identity().await.expect("the store tells who it is").incarnation;
-    Commit { id: CommitId(Env::system().uuid()), incarnation, from: None, changes, returning: Returning::ALL }
+    Commit {
+        id: CommitId(Env::system().uuid()),
+        incarnation,
+        from: None,
+        changes,
+        returning: Returning::ALL,
+    }
 }
 
 async fn state(store: &dyn DataStore, key: &ProfileKey) -> KeyState {

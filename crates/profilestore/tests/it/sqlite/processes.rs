@@ -32,7 +32,8 @@ fn child() {
     }
 }
 
-/// Each task writes its two keys together, counting up, and says so after each commit was acknowledged.
+/// Each task writes its two keys together, counting up, and says so after each commit was
+/// acknowledged.
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn write_for_ever(file: &Path) {
     let store = SqliteStore::open(file, SqliteOptions::default()).unwrap();
@@ -40,14 +41,25 @@ async fn write_for_ever(file: &Path) {
     for task in 0..TASKS {
         let store = store.clone();
         tasks.spawn(async move {
-            let mut states = [state(&store, &pair(task)[0]).await, state(&store, &pair(task)[1]).await];
+            let mut states =
+                [state(&store, &pair(task)[0]).await, state(&store, &pair(task)[1]).await];
             loop {
                 let count = states[0].version + 1;
-                let changes = states.each_ref().map(|state| write(state, &format!("{count} {}", "x".repeat(3000))));
+                let changes = states
+                    .each_ref()
+                    .map(|state| write(state, &format!("{count} {}", "x".repeat(3000))));
                 let reply = store.commit_one(make(&store, changes.to_vec()).await).await.unwrap();
                 states = reply.states.try_into().unwrap();
                 // One write a line, so that lines do not mix.
-                std::io::stdout().write_all(format!("acknowledged {task} {count}\n").as_bytes()).unwrap();
+                std::io::stdout()
+                    .write_all(
+                        format!(
+                            "acknowledged {task} \
+                    {count}\n"
+                        )
+                        .as_bytes(),
+                    )
+                    .unwrap();
             }
         });
     }
@@ -70,7 +82,8 @@ async fn fill_the_disk(file: &Path) {
     let value = "x".repeat(20_000);
     let mut count = 0;
     let refused = loop {
-        let commit = make(&store, vec![write(&KeyState::absent(key(&format!("p{count}"))), &value)]).await;
+        let commit =
+            make(&store, vec![write(&KeyState::absent(key(&format!("p{count}"))), &value)]).await;
         match store.commit_one(commit.clone()).await {
             Ok(_) => count += 1,
             Err(error) if error.is_transient() => break commit,
@@ -97,7 +110,13 @@ pub(super) fn pair(task: u64) -> [ProfileKey; 2] {
 
 pub(super) fn command(part: &str, file: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "sqlite::processes::child", "--ignored", "--nocapture", "--test-threads=1"]);
+    command.args([
+        "--exact",
+        "sqlite::processes::child",
+        "--ignored",
+        "--nocapture",
+        "--test-threads=1",
+    ]);
     command.env(PART, part).env(FILE, file).stdin(Stdio::piped()).stdout(Stdio::piped());
     command
 }
@@ -127,26 +146,40 @@ impl Drop for Process {
     }
 }
 
-/// What was acknowledged before a process was killed is there, nothing is half there, and the file is sound. `PROFILESTORE_KILL_RUNS`
-/// says how often, 4 times otherwise.
+/// What was acknowledged before a process was killed is there, nothing is half there, and the file
+/// is sound. `PROFILESTORE_KILL_RUNS` says how often, 4 times otherwise.
 #[tokio::test]
 async fn acknowledged_commits_survive_a_kill() {
     let dir = folder();
     let file = path(&dir);
-    let runs = std::env::var("PROFILESTORE_KILL_RUNS").map_or(4, |runs| runs.parse().expect("a number of runs"));
+    let runs = std::env::var("PROFILESTORE_KILL_RUNS").map_or(4, |runs| {
+        runs.parse().expect(
+            "a \
+        number of runs",
+        )
+    });
     for round in 1..=runs {
-        // Somewhere in the first hundreds, another place each time; the kill itself comes at any moment of a commit.
+        // Somewhere in the first hundreds, another place each time; the kill itself comes at any
+        // moment of a commit.
         let enough = 1 + round * 7919 % 601;
         let mut writer = Process::start("write", &file);
         let mut acknowledged = [0; TASKS as usize];
         let mut count = 0;
         let mut killed = false;
         for line in writer.lines() {
-            let Some((task, version)) = line.strip_prefix("acknowledged ").and_then(|line| line.split_once(' ')) else {
+            let Some((task, version)) = line
+                .strip_prefix(
+                    "acknowledged \
+                ",
+                )
+                .and_then(|line| line.split_once(' '))
+            else {
                 continue;
             };
             // The last line may be cut off by the kill.
-            let (Ok(task), Ok(version)) = (task.parse::<usize>(), version.parse::<u64>()) else { continue };
+            let (Ok(task), Ok(version)) = (task.parse::<usize>(), version.parse::<u64>()) else {
+                continue;
+            };
             acknowledged[task] = acknowledged[task].max(version);
             count += 1;
             if count >= enough && !killed {
@@ -160,9 +193,19 @@ async fn acknowledged_commits_survive_a_kill() {
         for (task, acknowledged) in acknowledged.into_iter().enumerate() {
             let [a, b] = pair(task as u64);
             let (a, b) = (state(&store, &a).await, state(&store, &b).await);
-            assert_eq!((a.version, &a.value), (b.version, &b.value), "half a commit of task {task} in round {round}");
+            assert_eq!(
+                (a.version, &a.value),
+                (b.version, &b.value),
+                "half a commit of task \
+                {task} in round {round}"
+            );
             let next = [acknowledged, acknowledged + 1];
-            assert!(acknowledged == 0 || next.contains(&a.version), "task {task} in round {round}: {next:?} {}", a.version);
+            assert!(
+                acknowledged == 0 || next.contains(&a.version),
+                "task {task} in round \
+                {round}: {next:?} {}",
+                a.version
+            );
             assert!(a.version == 0 || text(&a).unwrap().starts_with(&format!("{} ", a.version)));
         }
         let report = store.check(|_, _| {}).unwrap();
@@ -170,7 +213,8 @@ async fn acknowledged_commits_survive_a_kill() {
     }
 }
 
-/// Each of many commits that wait is refused when its own time is up, and not after those before it, and is told who is to blame.
+/// Each of many commits that wait is refused when its own time is up, and not after those before
+/// it, and is told who is to blame.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commits_behind_each_other_do_not_add_up_their_waits_for_a_stopped_process() {
     let dir = folder();
@@ -183,13 +227,20 @@ async fn commits_behind_each_other_do_not_add_up_their_waits_for_a_stopped_proce
     let mut tasks = tokio::task::JoinSet::new();
     for n in 0..30 {
         let store = store.clone();
-        let commit = make(&store, vec![write(&KeyState::absent(key(&format!("p{n}"))), "after")]).await;
+        let commit =
+            make(&store, vec![write(&KeyState::absent(key(&format!("p{n}"))), "after")]).await;
         tasks.spawn(async move { store.commit_one(commit).await });
     }
     let all = async {
         while let Some(done) = tasks.join_next().await {
             match done.unwrap() {
-                Err(StoreError::Unavailable { reason }) => assert!(reason.contains("another process holds"), "{reason}"),
+                Err(StoreError::Unavailable { reason }) => assert!(
+                    reason.contains(
+                        "another \
+                    process holds"
+                    ),
+                    "{reason}"
+                ),
                 other => panic!("expected to find the store locked, found {other:?}"),
             }
         }
@@ -201,7 +252,8 @@ async fn commits_behind_each_other_do_not_add_up_their_waits_for_a_stopped_proce
     assert_eq!(state(&store, &key("p0")).await.version, 0);
 }
 
-/// A deadline is kept although the file is locked, and what it refused is not applied when the lock is free again.
+/// A deadline is kept although the file is locked, and what it refused is not applied when the lock
+/// is free again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_is_refused_at_its_deadline_while_a_stopped_process_holds_the_lock() {
     let dir = folder();
@@ -222,7 +274,8 @@ async fn a_commit_is_refused_at_its_deadline_while_a_stopped_process_holds_the_l
     assert_eq!(text(&state(&store, &key("p")).await), Some("before"));
 }
 
-/// A message was answered after 16.8 and 22.1 s, of the 10 s that it was given, while a stopped process held the file's lock.
+/// A message was answered after 16.8 and 22.1 s, of the 10 s that it was given, while a stopped
+/// process held the file's lock.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_is_answered_within_its_limit_while_a_stopped_process_holds_the_lock() {
     let dir = folder();
@@ -234,7 +287,9 @@ async fn a_call_is_answered_within_its_limit_while_a_stopped_process_holds_the_l
     let mut holder = Process::start("hold the lock", &path(&dir));
     assert!(holder.lines().any(|line| line == "holds the lock"));
     holder.signal("-STOP");
-    let sent = tokio::time::timeout(Duration::from_secs(20), players.send_message("p", &1)).await.expect("its limit is a second");
+    let sent = tokio::time::timeout(Duration::from_secs(20), players.send_message("p", &1))
+        .await
+        .expect("its limit is a second");
     let kind = sent.unwrap_err().kind();
     drop(holder);
     put(&file, &key("q"), "after").await.unwrap();
@@ -249,7 +304,8 @@ async fn a_call_is_answered_within_its_limit_while_a_stopped_process_holds_the_l
     server.crash();
 }
 
-/// A process that is stopped in the middle of a write makes commits fail as unavailable, not for ever, and reads not at all.
+/// A process that is stopped in the middle of a write makes commits fail as unavailable, not for
+/// ever, and reads not at all.
 #[tokio::test]
 async fn a_stopped_writer_makes_commits_unavailable() {
     let dir = folder();
@@ -296,24 +352,44 @@ async fn a_commit_waits_for_another_process() {
     commit.await.unwrap().unwrap();
 }
 
-/// The system refuses to let the files grow, as a full disk does: nothing is lost or half there, and the same process goes on
-/// when there is room again.
+/// The system refuses to let the files grow, as a full disk does: nothing is lost or half there,
+/// and the same process goes on when there is room again.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_full_disk_refuses_and_recovers() {
     let dir = folder();
     let file = path(&dir);
     let mut limited = Command::new("sh");
-    // Blocks of 512 bytes, for this shell and what it becomes; the signal that comes with the refusal is ignored.
+    // Blocks of 512 bytes, for this shell and what it becomes; the signal that comes with the
+    // refusal is ignored.
     limited.args(["-c", "trap '' XFSZ; ulimit -S -f 4096; exec \"$0\" \"$@\""]);
     let child = command("fill the disk", &file);
     limited.arg(child.get_program()).args(child.get_args());
-    limited.env(PART, "fill the disk").env(FILE, &file).stdin(Stdio::piped()).stdout(Stdio::piped());
+    limited
+        .env(
+            PART,
+            "fill the \
+        disk",
+        )
+        .env(FILE, &file)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
     let mut process = Process(limited.spawn().unwrap());
     let mut lines = process.lines();
-    let full = lines.find_map(|line| line.strip_prefix("full after ").map(str::to_owned)).expect("it says when it is full");
+    let full = lines
+        .find_map(|line| {
+            line.strip_prefix(
+                "full after \
+        ",
+            )
+            .map(str::to_owned)
+        })
+        .expect("it says when it is full");
     assert!(full.parse::<u32>().unwrap() > 10, "{full}");
-    let lifted = Command::new("prlimit").args(["--fsize=unlimited", "--pid", &process.0.id().to_string()]).status().unwrap();
+    let lifted = Command::new("prlimit")
+        .args(["--fsize=unlimited", "--pid", &process.0.id().to_string()])
+        .status()
+        .unwrap();
     assert!(lifted.success());
     drop(process.0.stdin.take());
     assert!(lines.any(|line| line == "room again"));
@@ -331,7 +407,16 @@ async fn two_processes_share_a_file() {
     let mut other = Process::start("write", &path(&dir));
     let mut lines = other.lines();
     assert!(lines.any(|line| line.starts_with("acknowledged ")));
-    let reader = std::thread::spawn(move || lines.filter(|line| line.starts_with("acknowledged ")).count());
+    let reader = std::thread::spawn(move || {
+        lines
+            .filter(|line| {
+                line.starts_with(
+                    "acknowledged \
+        ",
+                )
+            })
+            .count()
+    });
     for n in 1..=200 {
         let state = put(&store, &key("mine"), &n.to_string()).await.unwrap();
         assert_eq!(state.version, n);
@@ -355,12 +440,16 @@ async fn two_processes_make_one_store() {
         }
         put(&here, &key("p"), "one").await.unwrap();
         let there = open(&path(&dir));
-        assert_eq!(there.identity().await.unwrap().incarnation, here.identity().await.unwrap().incarnation);
+        assert_eq!(
+            there.identity().await.unwrap().incarnation,
+            here.identity().await.unwrap().incarnation
+        );
         assert_eq!(state(&there, &key("p")).await.version, 1);
     }
 }
 
-/// A file that may not be written is refused with what to do about it. Root may write everything, so the child is nobody.
+/// A file that may not be written is refused with what to do about it. Root may write everything,
+/// so the child is nobody.
 #[cfg(unix)]
 #[test]
 fn a_read_only_file_is_refused() {
@@ -369,11 +458,14 @@ fn a_read_only_file_is_refused() {
     let dir = folder();
     let file = path(&dir);
     drop(open(&file));
-    let allow = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    let allow = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap()
+    };
     allow(&file, 0o444);
     allow(dir.path(), 0o555);
     let mut command = command("open", &file);
-    // Nothing is read-only for root, who can become somebody else, and needs a copy of this program that anybody may run.
+    // Nothing is read-only for root, who can become somebody else, and needs a copy of this program
+    // that anybody may run.
     let programs = folder();
     if std::fs::OpenOptions::new().write(true).open(&file).is_ok() {
         let program = programs.path().join("program");

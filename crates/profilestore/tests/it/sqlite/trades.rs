@@ -1,7 +1,8 @@
-//! Two processes trade and give unique items on one file and are killed at random moments: no item is ever doubled or gone, and
-//! what was acknowledged is there.
+//! Two processes trade and give unique items on one file and are killed at random moments: no item
+//! is ever doubled or gone, and what was acknowledged is there.
 //!
-//! `PROFILESTORE_KILL_RUNS` says how many runs at least, 20 otherwise; `PROFILESTORE_KILL_SEED` repeats the choice of moments.
+//! `PROFILESTORE_KILL_RUNS` says how many runs at least, 20 otherwise; `PROFILESTORE_KILL_SEED`
+//! repeats the choice of moments.
 
 use std::{
     collections::BTreeMap,
@@ -73,12 +74,17 @@ fn owner(number: u64) -> String {
 
 async fn start(file: &Path) -> (GameServer, ProfileStore<Owner>) {
     let store = SqliteStore::open(file, SqliteOptions::default()).unwrap();
-    let server = GameServer::builder(store.clone()).messenger(SqliteMessenger::new(&store)).start().await.unwrap();
+    let server = GameServer::builder(store.clone())
+        .messenger(SqliteMessenger::new(&store))
+        .start()
+        .await
+        .unwrap();
     let owners = server.store_builder("Owners").template(Owner::default()).build().unwrap();
     (server, owners)
 }
 
-/// What a child does: says of each item that moved how often it has moved, once that is acknowledged.
+/// What a child does: says of each item that moved how often it has moved, once that is
+/// acknowledged.
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 pub(super) async fn trade_for_ever(file: &Path) {
     let (server, owners) = start(file).await;
@@ -87,7 +93,8 @@ pub(super) async fn trade_for_ever(file: &Path) {
     let mut mine = Vec::new();
     for number in (0..OWNERS).filter(|number| number % 2 == half) {
         // Its last holder was killed.
-        let profile = owners.start_session_with(&owner(number), StartOptions::new().steal()).await.unwrap();
+        let profile =
+            owners.start_session_with(&owner(number), StartOptions::new().steal()).await.unwrap();
         profile.message_handler(|data, message| {
             data.put(message.parse().unwrap());
             message.processed();
@@ -97,13 +104,21 @@ pub(super) async fn trade_for_ever(file: &Path) {
     println!("\nbegins");
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..3 {
-        let (server, owners, mine, chance) = (server.clone(), owners.clone(), mine.clone(), chance.clone());
+        let (server, owners, mine, chance) =
+            (server.clone(), owners.clone(), mine.clone(), chance.clone());
         tasks.spawn(async move {
             let one = |chance: &Chance| usize::try_from(chance.below(OWNERS / 2)).unwrap();
             loop {
                 let (from, to) = (one(&chance), one(&chance));
                 let moved = if chance.below(3) == 0 {
-                    give(&server, &owners, &mine[from], owner(chance.below(OWNERS)), chance.below(99)).await
+                    give(
+                        &server,
+                        &owners,
+                        &mine[from],
+                        owner(chance.below(OWNERS)),
+                        chance.below(99),
+                    )
+                    .await
                 } else if from != to {
                     swap(&server, &mine[from], &mine[to], chance.below(99)).await
                 } else {
@@ -111,7 +126,15 @@ pub(super) async fn trade_for_ever(file: &Path) {
                 };
                 for (item, moves) in moved.unwrap() {
                     // One write a line, so that lines do not mix.
-                    std::io::stdout().write_all(format!("moved {item} {moves}\n").as_bytes()).unwrap();
+                    std::io::stdout()
+                        .write_all(
+                            format!(
+                                "moved {item} \
+                        {moves}\n"
+                            )
+                            .as_bytes(),
+                        )
+                        .unwrap();
                 }
             }
         });
@@ -121,7 +144,12 @@ pub(super) async fn trade_for_ever(file: &Path) {
 
 type Moved = Result<Vec<(u64, u64)>, Error>;
 
-async fn swap(server: &GameServer, one: &Profile<Owner>, other: &Profile<Owner>, chance: u64) -> Moved {
+async fn swap(
+    server: &GameServer,
+    one: &Profile<Owner>,
+    other: &Profile<Owner>,
+    chance: u64,
+) -> Moved {
     let sides = [one.clone(), other.clone()];
     let run = server.transaction().with(one).with(other).run(move |tx| {
         let mut taken = Vec::new();
@@ -137,7 +165,13 @@ async fn swap(server: &GameServer, one: &Profile<Owner>, other: &Profile<Owner>,
     run.await
 }
 
-async fn give(server: &GameServer, owners: &ProfileStore<Owner>, from: &Profile<Owner>, to: String, chance: u64) -> Moved {
+async fn give(
+    server: &GameServer,
+    owners: &ProfileStore<Owner>,
+    from: &Profile<Owner>,
+    to: String,
+    chance: u64,
+) -> Moved {
     let (giver, owners) = (from.clone(), owners.clone());
     let run = server.transaction().with(from).run(move |tx| {
         let taken = tx.edit(&giver, |data| data.take(chance))?;
@@ -152,7 +186,8 @@ async fn give(server: &GameServer, owners: &ProfileStore<Owner>, from: &Profile<
 #[tokio::test]
 async fn no_item_is_doubled_or_gone_when_traders_are_killed() {
     let runs: u64 = std::env::var(RUNS).map_or(20, |runs| runs.parse().unwrap());
-    let seed = std::env::var(SEED).map_or_else(|_| Env::system().uuid().as_u64_pair().1, |seed| seed.parse().unwrap());
+    let seed = std::env::var(SEED)
+        .map_or_else(|_| Env::system().uuid().as_u64_pair().1, |seed| seed.parse().unwrap());
     println!("{SEED}={seed}");
     let chance = Chance(AtomicU64::new(seed));
     let dir = folder();
@@ -160,7 +195,11 @@ async fn no_item_is_doubled_or_gone_when_traders_are_killed() {
     let (server, owners) = start(&file).await;
     for number in 0..OWNERS {
         let profile = owners.start_session(&owner(number)).await.unwrap();
-        profile.update(|data| (0..ITEMS / OWNERS).for_each(|n| data.put((number * (ITEMS / OWNERS) + n, 0)))).unwrap();
+        profile
+            .update(|data| {
+                (0..ITEMS / OWNERS).for_each(|n| data.put((number * (ITEMS / OWNERS) + n, 0)))
+            })
+            .unwrap();
         profile.end_session().await.unwrap();
     }
     let mut acknowledged: BTreeMap<u64, u64> = (0..ITEMS).map(|item| (item, 0)).collect();
@@ -169,7 +208,8 @@ async fn no_item_is_doubled_or_gone_when_traders_are_killed() {
     // A busy machine may need more runs until enough was traded.
     while run < runs || trades <= runs {
         run += 1;
-        let mut traders = ["0", "1"].map(|half| Process(command("trade", &file).env(HALF, half).spawn().unwrap()));
+        let mut traders = ["0", "1"]
+            .map(|half| Process(command("trade", &file).env(HALF, half).spawn().unwrap()));
         let outputs = traders.each_mut().map(|trader| {
             let mut lines = trader.lines();
             let (begun, begins) = tokio::sync::oneshot::channel();
@@ -188,14 +228,25 @@ async fn no_item_is_doubled_or_gone_when_traders_are_killed() {
         for trader in &mut traders {
             let moment = chance.below(u64::try_from(LATEST.as_micros()).unwrap());
             tokio::time::sleep(Duration::from_micros(moment)).await;
-            assert!(trader.0.try_wait().unwrap().is_none(), "a trader of run {run} ended by itself");
+            assert!(
+                trader.0.try_wait().unwrap().is_none(),
+                "a trader of run {run} ended by \
+                itself"
+            );
             trader.0.kill().unwrap();
         }
         drop(traders);
         for line in readers.into_iter().flat_map(|reader| reader.join().unwrap()) {
-            // The last line may be cut off by the kill: then it says less than was acknowledged, never more.
-            let Some((item, moves)) = line.strip_prefix("moved ").and_then(|line| line.split_once(' ')) else { continue };
-            let (Ok(item), Ok(moves)) = (item.parse::<u64>(), moves.parse::<u64>()) else { continue };
+            // The last line may be cut off by the kill: then it says less than was acknowledged,
+            // never more.
+            let Some((item, moves)) =
+                line.strip_prefix("moved ").and_then(|line| line.split_once(' '))
+            else {
+                continue;
+            };
+            let (Ok(item), Ok(moves)) = (item.parse::<u64>(), moves.parse::<u64>()) else {
+                continue;
+            };
             let known = acknowledged.get_mut(&item).expect("an item that there is");
             *known = (*known).max(moves);
             trades += 1;
@@ -203,8 +254,17 @@ async fn no_item_is_doubled_or_gone_when_traders_are_killed() {
         let mut found: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
         for number in 0..OWNERS {
             let profile = owners.get(&owner(number)).await.unwrap().unwrap();
-            assert_eq!(profile.data.doubled, [0; 0], "run {run}: {} got what it had", owner(number));
-            let waiting = profile.waiting_messages().iter().map(|message| serde_json::from_slice(&message.payload).unwrap());
+            assert_eq!(
+                profile.data.doubled,
+                [0; 0],
+                "run {run}: {} got what it \
+                had",
+                owner(number)
+            );
+            let waiting = profile
+                .waiting_messages()
+                .iter()
+                .map(|message| serde_json::from_slice(&message.payload).unwrap());
             for (item, moves) in profile.data.items.clone().into_iter().chain(waiting) {
                 found.entry(item).or_default().push(moves);
             }
@@ -212,7 +272,12 @@ async fn no_item_is_doubled_or_gone_when_traders_are_killed() {
         for (item, known) in &acknowledged {
             let places = found.remove(item).unwrap_or_default();
             assert!(places.len() == 1, "run {run}: item {item} is in {} places", places.len());
-            assert!(places[0] >= *known, "run {run}: item {item} has moved {} times, acknowledged were {known}", places[0]);
+            assert!(
+                places[0] >= *known,
+                "run {run}: item {item} has moved {} times, acknowledged \
+                were {known}",
+                places[0]
+            );
         }
         assert!(found.is_empty(), "run {run}: items out of nowhere: {found:?}");
     }

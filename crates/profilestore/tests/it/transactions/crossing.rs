@@ -25,7 +25,11 @@ async fn transactions_over_crossing_participants_never_wait_for_each_other_for_e
                     0 => profiles[from].update_when_free(|data| data.coins += 1).await.unwrap(),
                     1 => give(&profiles[from], &format!("p{to}"), 3, None).await.unwrap(),
                     2 => profiles[from].save().await.unwrap(),
-                    _ => drop(move_coins(a.transaction(), &profiles[from], &profiles[to], 7).await.unwrap()),
+                    _ => drop(
+                        move_coins(a.transaction(), &profiles[from], &profiles[to], 7)
+                            .await
+                            .unwrap(),
+                    ),
                 }
             }
         });

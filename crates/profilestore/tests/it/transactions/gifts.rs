@@ -46,7 +46,11 @@ async fn a_gift_of_an_id_that_was_sent_before_makes_the_whole_transaction_do_not
     let carol = open(&b, "carol").await;
     take_gifts(&carol);
     carol.save().await.unwrap();
-    assert_eq!(kind(give(&alice, "carol", 30, Some(id.clone())).await), ErrorKind::DoneBefore, "after it was consumed, too");
+    assert_eq!(
+        kind(give(&alice, "carol", 30, Some(id.clone())).await),
+        ErrorKind::DoneBefore,
+        "after it was consumed, too"
+    );
     assert_eq!(kind(give(&alice, "carol", 31, Some(id)).await), ErrorKind::MessageIdReused);
     let old = MessageId::new(world.env.unix_ms() - 31 * 86_400_000, "old").unwrap();
     assert_eq!(kind(give(&alice, "carol", 1, Some(old)).await), ErrorKind::MessageIdExpired);

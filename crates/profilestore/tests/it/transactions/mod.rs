@@ -1,4 +1,5 @@
-//! G4: a transaction over several profiles is durable as a whole or not at all, whatever happens to whom meanwhile.
+//! G4: a transaction over several profiles is durable as a whole or not at all, whatever happens to
+//! whom meanwhile.
 
 use std::{
     sync::{
@@ -10,8 +11,8 @@ use std::{
 
 use parking_lot::Mutex;
 use profilestore::{
-    Advice, Error, ErrorKind, GameServer, LastSave, Message, MessageId, Profile, Result, SessionEnd, StartOptions,
-    TransactionBuilder,
+    Advice, Error, ErrorKind, GameServer, LastSave, Message, MessageId, Profile, Result,
+    SessionEnd, StartOptions, TransactionBuilder,
     data_store::Cause,
     transaction::{MAX_GIFTS, MAX_PARTICIPANTS},
 };
@@ -58,7 +59,12 @@ fn move_coins(
 }
 
 /// Under way at once; the answer is to be awaited.
-fn trade(server: &GameServer, from: &Profile<Player>, to: &Profile<Player>, amount: i64) -> tokio::task::JoinHandle<Result<i64>> {
+fn trade(
+    server: &GameServer,
+    from: &Profile<Player>,
+    to: &Profile<Player>,
+    amount: i64,
+) -> tokio::task::JoinHandle<Result<i64>> {
     tokio::spawn(move_coins(server.transaction(), from, to, amount))
 }
 
@@ -132,7 +138,12 @@ async fn what_was_not_saved_before_is_saved_along_and_messages_leave_with_their_
     earn(&bob, 7);
     // Bob takes part without being edited.
     let seller = alice.clone();
-    a.transaction().with(&alice).with(&bob).run(move |tx| tx.edit(&seller, |data| data.coins += 1)).await.unwrap();
+    a.transaction()
+        .with(&alice)
+        .with(&bob)
+        .run(move |tx| tx.edit(&seller, |data| data.coins += 1))
+        .await
+        .unwrap();
     assert_eq!(both_stored(&a).await, (106, 107));
     players(&a).send_message("alice", &json!({"coins": 10})).await.unwrap();
     settle().await;
@@ -196,9 +207,11 @@ async fn all_or_nothing_whatever_becomes_of_the_call() {
 
 #[tokio::test(start_paused = true)]
 async fn a_crash_leaves_both_sides_or_neither() {
-    for (fault, stored) in
-        [(Fault::Refused, (100, 100, 0)), (Fault::RequestLost, (100, 100, 0)), (Fault::AnswerLost, (60, 130, 1))]
-    {
+    for (fault, stored) in [
+        (Fault::Refused, (100, 100, 0)),
+        (Fault::RequestLost, (100, 100, 0)),
+        (Fault::AnswerLost, (60, 130, 1)),
+    ] {
         let world = World::new();
         let own_way = world.another_way();
         let (a, b) = (world.server_on("a", own_way.clone()).await, world.server("b").await);
@@ -215,7 +228,11 @@ async fn a_crash_leaves_both_sides_or_neither() {
         own_way.plan().cut_off();
         let (alice, bob) = (open(&b, "alice").await, open(&b, "bob").await);
         let carol = open(&b, "carol").await;
-        assert_eq!((alice.data().coins, bob.data().coins, carol.waiting_messages().len()), stored, "{fault:?}");
+        assert_eq!(
+            (alice.data().coins, bob.data().coins, carol.waiting_messages().len()),
+            stored,
+            "{fault:?}"
+        );
     }
 }
 
@@ -225,10 +242,11 @@ async fn a_panic_in_the_closure_changes_nothing_and_goes_on_in_the_caller() {
     let a = world.server("a").await;
     let (alice, bob) = pair(&a).await;
     let from = alice.clone();
-    let panicked = tokio::spawn(a.transaction().with(&alice).with(&bob).run(move |tx| -> Result<()> {
-        tx.edit(&from, |data| data.coins = 0)?;
-        panic!("on purpose")
-    }));
+    let panicked =
+        tokio::spawn(a.transaction().with(&alice).with(&bob).run(move |tx| -> Result<()> {
+            tx.edit(&from, |data| data.coins = 0)?;
+            panic!("on purpose")
+        }));
     let panic = panicked.await.unwrap_err().into_panic();
     assert_eq!(panic.downcast_ref::<&str>(), Some(&"on purpose"));
     // A closure that catches the panic of an edit cannot commit half of it.
@@ -290,12 +308,19 @@ async fn wrong_calls_are_refused_before_anything_is_sent() {
     });
     invalid(gifts.await, "limit=`64`");
     let store = players(&a).mock();
-    invalid(a.transaction().with(&alice).run(move |tx| tx.gift(&store, "carol", &1).map(|()| 1)).await, "mock");
+    invalid(
+        a.transaction().with(&alice).run(move |tx| tx.gift(&store, "carol", &1).map(|()| 1)).await,
+        "mock",
+    );
     let store = players(&a);
-    let large = a.transaction().with(&alice).run(move |tx| tx.gift(&store, "carol", &"x".repeat(300_000)));
+    let large =
+        a.transaction().with(&alice).run(move |tx| tx.gift(&store, "carol", &"x".repeat(300_000)));
     assert_eq!(kind(large.await), ErrorKind::TooLarge);
     let from = alice.clone();
-    let large = a.transaction().with(&alice).run(move |tx| tx.edit(&from, |data| data.items.push("x".repeat(5 << 20))));
+    let large = a
+        .transaction()
+        .with(&alice)
+        .run(move |tx| tx.edit(&from, |data| data.items.push("x".repeat(5 << 20))));
     assert_eq!(kind(large.await), ErrorKind::TooLarge);
     assert_eq!(world.store.plan().commits.load(Ordering::SeqCst), commits);
     assert_eq!(both(&alice, &bob), (100, 100));
@@ -314,7 +339,10 @@ async fn an_earlier_session_of_the_same_profile_takes_no_part() {
     let (old, bob) = pair(&a).await;
     old.end_session().await.unwrap();
     let alice = open(&a, "alice").await;
-    assert_eq!(kind(move_coins(a.transaction().with(&alice), &old, &bob, 1).await), ErrorKind::SessionEnded);
+    assert_eq!(
+        kind(move_coins(a.transaction().with(&alice), &old, &bob, 1).await),
+        ErrorKind::SessionEnded
+    );
     assert_eq!(kind(move_coins(a.transaction(), &old, &bob, 1).await), ErrorKind::SessionEnded);
     // Named twice is named once.
     move_coins(a.transaction().with(&alice).with(&alice), &alice, &bob, 1).await.unwrap();

@@ -26,7 +26,8 @@ async fn an_unknown_outcome_at_the_deadline_is_made_known_before_anything_goes_o
         let a = world.server("a").await;
         let (alice, bob) = pair(&a).await;
         world.store.plan().fail(fault, 1);
-        let trading = tokio::spawn(move_coins(a.transaction().deadline(2 * SECOND), &alice, &bob, 30));
+        let trading =
+            tokio::spawn(move_coins(a.transaction().deadline(2 * SECOND), &alice, &bob, 30));
         settle().await;
         world.store.plan().fail(Fault::Refused, u64::MAX);
         tokio::time::sleep(15 * SECOND).await;

@@ -34,24 +34,28 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Coins only ever move by transactions, so whatever fails, ends or is stolen when, their sum stays.
+/// Coins only ever move by transactions, so whatever fails, ends or is stolen when, their sum
+/// stays.
 async fn play(steps: Vec<Step>) {
     let world = World::new();
     let ways = [world.another_way(), world.another_way()];
-    let servers = [world.server_on("a", ways[0].clone()).await, world.server_on("b", ways[1].clone()).await];
+    let servers =
+        [world.server_on("a", ways[0].clone()).await, world.server_on("b", ways[1].clone()).await];
     for n in 0..PROFILES {
         let profile = open(&servers[0], &format!("p{n}")).await;
         earn(&profile, EACH);
         profile.end_session().await.unwrap();
     }
-    let live: [Arc<Mutex<Live>>; 2] = std::array::from_fn(|_| Arc::new(Mutex::new(vec![None; PROFILES])));
+    let live: [Arc<Mutex<Live>>; 2] =
+        std::array::from_fn(|_| Arc::new(Mutex::new(vec![None; PROFILES])));
     let at = |on: usize, profile: usize| live[on].lock()[profile].clone();
     let mut under_way = tokio::task::JoinSet::new();
     for step in steps {
         match step {
             Step::Trade { on, from, to, amount, deadline_s } => {
                 if let (Some(from), Some(to)) = (at(on, from), at(on, to)) {
-                    let builder = servers[on].transaction().deadline(Duration::from_secs(deadline_s));
+                    let builder =
+                        servers[on].transaction().deadline(Duration::from_secs(deadline_s));
                     let trading = move_coins(builder, &from, &to, amount);
                     under_way.spawn(async move { drop(trading.await) });
                 }
@@ -79,7 +83,8 @@ async fn play(steps: Vec<Step>) {
                 if steal {
                     options = options.steal();
                 }
-                let starting = players(&servers[on]).start_session_with(&format!("p{profile}"), options);
+                let starting =
+                    players(&servers[on]).start_session_with(&format!("p{profile}"), options);
                 let live = live[on].clone();
                 under_way.spawn(async move {
                     if let Ok(started) = starting.await {
@@ -90,7 +95,9 @@ async fn play(steps: Vec<Step>) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             Step::Fail { on, fault, count } => {
-                ways[on].plan().fail([Fault::Refused, Fault::AnswerLost, Fault::RequestLost][fault], count);
+                ways[on]
+                    .plan()
+                    .fail([Fault::Refused, Fault::AnswerLost, Fault::RequestLost][fault], count);
             }
             Step::Wait { ms } => tokio::time::sleep(Duration::from_millis(ms)).await,
         }
@@ -100,7 +107,10 @@ async fn play(steps: Vec<Step>) {
     for server in &servers {
         // What a thief took had nothing that was not durable.
         let report = server.shutdown().await;
-        assert!(report.not_saved.iter().all(|(_, error)| error.kind() == ErrorKind::SessionEnded), "{report:?}");
+        assert!(
+            report.not_saved.iter().all(|(_, error)| error.kind() == ErrorKind::SessionEnded),
+            "{report:?}"
+        );
     }
     let last = world.server("last").await;
     let mut sum = 0;

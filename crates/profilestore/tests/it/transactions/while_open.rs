@@ -12,7 +12,13 @@ async fn while_it_is_open_edits_are_refused_or_wait_and_reads_see_the_data_from_
     settle().await;
     let refused = alice.update(|data| data.coins = 0).unwrap_err();
     assert_eq!((refused.kind(), refused.advice()), (ErrorKind::Busy, Advice::Retry));
-    assert!(refused.to_string().contains("a transaction is open") && refused.key() == Some(alice.key()), "{refused}");
+    assert!(
+        refused.to_string().contains(
+            "a transaction is \
+        open"
+        ) && refused.key() == Some(alice.key()),
+        "{refused}"
+    );
     assert_eq!(kind(bob.add_user_id(7)), ErrorKind::Busy);
     assert_eq!(kind(bob.reconcile()), ErrorKind::Busy);
     assert_eq!(both(&alice, &bob), (100, 100));
@@ -51,8 +57,12 @@ async fn messages_that_come_while_it_is_open_are_offered_when_it_is_over() {
         players(&b).send_message("alice", &json!({"coins": 1})).await.unwrap();
         settle().await;
         own_way.plan().fail(Fault::Refused, 2);
-        let trading =
-            tokio::spawn(move_coins(a.transaction().deadline(if succeeds { 10 * SECOND } else { SECOND }), &alice, &bob, 30));
+        let trading = tokio::spawn(move_coins(
+            a.transaction().deadline(if succeeds { 10 * SECOND } else { SECOND }),
+            &alice,
+            &bob,
+            30,
+        ));
         settle().await;
         take_gifts(&alice);
         assert_eq!((alice.data().coins, alice.waiting_messages().len()), (100, 1));
@@ -82,7 +92,8 @@ async fn an_end_while_it_is_open_comes_behind_it_with_its_hooks() {
         alice.on_session_end(move |end| ends.lock().push(format!("{end:?}")));
         own_way.plan().fail(Fault::Refused, 2);
         let deadline = if succeeds { 10 * SECOND } else { SECOND };
-        let trading = tokio::spawn(move_coins(a.transaction().deadline(deadline), &alice, &bob, 30));
+        let trading =
+            tokio::spawn(move_coins(a.transaction().deadline(deadline), &alice, &bob, 30));
         settle().await;
         let waiting = {
             let alice = alice.clone();
@@ -92,7 +103,12 @@ async fn an_end_while_it_is_open_comes_behind_it_with_its_hooks() {
         let ending = tokio::spawn(alice.end_session());
         settle().await;
         assert_eq!(kind(alice.update(|data| data.coins = 0)), ErrorKind::SessionEnded);
-        assert_eq!(kind(waiting.await.unwrap()), ErrorKind::SessionEnded, "who waited is told at once");
+        assert_eq!(
+            kind(waiting.await.unwrap()),
+            ErrorKind::SessionEnded,
+            "who waited is told at \
+            once"
+        );
         assert!(alice.is_over() && !alice.is_active());
         assert!(log.lock().is_empty() && !ending.is_finished());
         // The next session, here, comes behind both.
@@ -132,7 +148,8 @@ async fn an_end_before_its_turn_waits_for_it_and_one_called_in_its_closure_too()
     earn(&bob, 1);
     let inside = bob.clone();
     let ended = a.transaction().with(&bob).run(move |tx| {
-        let refused = (inside.update(|_| ()).unwrap_err().kind(), tx.edit(&inside, |data| data.coins)?);
+        let refused =
+            (inside.update(|_| ()).unwrap_err().kind(), tx.edit(&inside, |data| data.coins)?);
         // Dropped, as a caller that does not wait for it would.
         drop(inside.end_session());
         tx.edit(&inside, |data| data.coins += 10)?;
@@ -232,7 +249,8 @@ async fn a_server_that_was_declared_dead_while_it_is_open_finishes_it_and_adopts
     let (alice, bob) = pair(&a).await;
     let other = open(&a, "other").await;
     own_way.plan().cut_off();
-    let trading = tokio::spawn(move_coins(a.transaction().deadline(300 * SECOND), &alice, &bob, 30));
+    let trading =
+        tokio::spawn(move_coins(a.transaction().deadline(300 * SECOND), &alice, &bob, 30));
     // B takes another profile, and with it declares A dead.
     tokio::time::sleep(25 * SECOND).await;
     let taken = open(&b, "other").await;

@@ -278,8 +278,7 @@ fn edit_all(profiles: &[Profile<Player>]) -> Outcome {
     Ok(())
 }
 
-// --- a crash
-// --------------------------------------------------------------------------------------------------------
+// --- a crash ------------------------------------------------------------------------------------
 
 fn wall_ms() -> Outcome<u64> {
     Ok(u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?)

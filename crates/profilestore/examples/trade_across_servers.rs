@@ -2,9 +2,11 @@
 //! holds both items until it settles.
 //!
 //! ```text
-//! alice's server   one commit: the sword leaves alice's data, which remembers the trade, and becomes a message to the escrow
+//! alice's server   one commit: the sword leaves alice's data, which remembers the trade, and
+//!                  becomes a message to the escrow
 //! bob's server     one commit: the same with the shield
-//! any server       one commit: both items leave the escrow, as messages to bob and alice (or back, after the deadline)
+//! any server       one commit: both items leave the escrow, as messages to bob and alice (or back,
+//!                  after the deadline)
 //! each server      one commit: the message becomes an item, and the trade is forgotten
 //! ```
 //!

@@ -17,7 +17,8 @@
 //! # let folder = tempfile::tempdir()?;
 //! # let path = folder.path().join("profiles.db");
 //! let file = SqliteStore::open(path, Default::default())?;
-//! let server = GameServer::builder(file.clone()).messenger(SqliteMessenger::new(&file)).start().await?;
+//! let messenger = SqliteMessenger::new(&file);
+//! let server = GameServer::builder(file.clone()).messenger(messenger).start().await?;
 //! let players = server.store_builder("PlayerData").template(Player::default()).build()?;
 //!
 //! let profile = players.start_session("user-1").await?;

@@ -11,7 +11,11 @@ use std::time::Duration;
 /// use std::time::Duration;
 /// use profilestore::Settings;
 ///
-/// let settings = Settings { lease_time: Duration::from_secs(30), keep_every_save: true, ..Settings::default() };
+/// let settings = Settings {
+///     lease_time: Duration::from_secs(30),
+///     keep_every_save: true,
+///     ..Settings::default()
+/// };
 /// assert_eq!(settings.renew_period, Duration::from_secs(5));
 /// ```
 #[derive(Debug, Clone, PartialEq)]

@@ -172,8 +172,7 @@ impl World {
         facts.into_iter().filter(|(_, seen)| !seen).map(|(fact, _)| fact).collect()
     }
 
-    // --- orders
-    // ---------------------------------------------------------------------------------------------------
+    // --- orders ---------------------------------------------------------------------------------
 
     /// Sends an order. The reply fails when the server is gone before it answered: what became of
     /// the order is not known.
@@ -271,8 +270,7 @@ impl World {
         }
     }
 
-    // --- servers
-    // ----------------------------------------------------------------------------------------------------
+    // --- servers --------------------------------------------------------------------------------
 
     /// A new process for a slot; its generation.
     pub(crate) fn begin(&mut self, slot: usize, orders: mpsc::UnboundedSender<Order>) -> u32 {
@@ -300,8 +298,7 @@ impl World {
         self.waiting.retain(|_, waiting| (waiting.slot, waiting.generation) != (slot, generation));
     }
 
-    // --- reports
-    // ----------------------------------------------------------------------------------------------------
+    // --- reports --------------------------------------------------------------------------------
 
     /// Takes a report of a slot's current process.
     pub(crate) fn report(&mut self, slot: usize, report: Report) {

@@ -300,7 +300,8 @@ impl Game {
     /// ```
     /// use profilestore_luau::{Game, Script, Time};
     /// # fn main() -> Result<(), profilestore_luau::Failed> {
-    /// let script = Script { name: "game".into(), source: "task.wait(300) print(os.clock() > 300)".into() };
+    /// let source = "task.wait(300) print(os.clock() > 300)".into();
+    /// let script = Script { name: "game".into(), source };
     /// let report = Game::builder().time(Time::Virtual).run(&script)?;
     /// assert!(report.is_success());
     /// # Ok(())

@@ -2,7 +2,8 @@
 //! part of the project:
 //!
 //! ```console
-//! $ PROFILESTORE_SPECIFICATION=FOLDER cargo nextest run -p profilestore-luau --run-ignored only documents
+//! $ PROFILESTORE_SPECIFICATION=FOLDER cargo nextest run -p profilestore-luau \
+//!     --run-ignored only documents
 //! ```
 //!
 //! `patterns` has what the blocks show in words of our own, so that the gate covers it.

@@ -28,7 +28,10 @@ impl<T: ProfileData> ProfileStore<T> {
     /// ```
     /// use profilestore::{Advice, ProfileData, ProfileStore, Result};
     ///
-    /// async fn give<T: ProfileData>(players: &ProfileStore<T>, player: &str, gift: &str) -> Result<()> {
+    /// async fn give<T>(players: &ProfileStore<T>, player: &str, gift: &str) -> Result<()>
+    /// where
+    ///     T: ProfileData,
+    /// {
     ///     let mut answer = players.send_message(player, &gift).await;
     ///     while let Err(error) = &answer
     ///         && error.advice() == Advice::RetryAs

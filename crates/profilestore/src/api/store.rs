@@ -225,11 +225,15 @@ impl<T: ProfileData> StoreBuilder<T> {
     ///
     /// ```
     /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)] struct Player { coins: i64 }
-    /// # fn store(server: &profilestore::GameServer) -> profilestore::Result<profilestore::ProfileStore<Player>> {
+    /// # use profilestore::{GameServer, ProfileStore, Result};
+    /// # fn store(server: &GameServer) -> Result<ProfileStore<Player>> {
     /// server
     ///     .store_builder("PlayerData")
     ///     .template(Player::default())
-    ///     .validate(|player: &Player| if player.coins < 0 { Err("coins are negative".into()) } else { Ok(()) })
+    ///     .validate(|player: &Player| match player.coins {
+    ///         ..0 => Err("coins are negative".into()),
+    ///         _ => Ok(()),
+    ///     })
     ///     .build()
     /// # }
     /// ```

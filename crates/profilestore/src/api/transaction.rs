@@ -37,8 +37,14 @@ type Answer<R, E> = Arc<Mutex<Option<thread::Result<Result<R, E>>>>>;
 ///
 /// ```
 /// # use profilestore::{GameServer, Profile, ProfileStore, Result};
-/// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)] struct Player { coins: u64, items: Vec<String> }
-/// # async fn trade(server: GameServer, players: ProfileStore<Player>, alice: Profile<Player>, bob: Profile<Player>) -> Result<()> {
+/// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+/// # struct Player { coins: u64, items: Vec<String> }
+/// # async fn trade(
+/// #     server: GameServer,
+/// #     players: ProfileStore<Player>,
+/// #     alice: Profile<Player>,
+/// #     bob: Profile<Player>,
+/// # ) -> Result<()> {
 /// let (a, b) = (alice.clone(), bob.clone());
 /// let sold = server
 ///     .transaction()

@@ -204,8 +204,7 @@ impl Load {
         metrics::counter!("profilestore_starts_failed_total", "kind" => kind).increment(1);
     }
 
-    // --- requests
-    // ------------------------------------------------------------------------------------------------
+    // --- requests -------------------------------------------------------------------------------
 
     pub(super) fn asked_at(&self) -> Option<Instant> {
         self.claims.lock().asked_at

@@ -102,8 +102,7 @@ impl Engine {
         Ok(answer)
     }
 
-    // --- the end
-    // -------------------------------------------------------------------------------------------------
+    // --- the end --------------------------------------------------------------------------------
 
     /// Saves and releases everything; see `GameServer::shutdown`. Under way at once. The second
     /// call finds nothing left to do.

@@ -296,8 +296,7 @@ impl Load {
         }
     }
 
-    // --- the end
-    // -------------------------------------------------------------------------------------------------
+    // --- the end --------------------------------------------------------------------------------
 
     /// Hands the session to the claim that it was taken for. False: that one has gone, and the
     /// session stays in `taken`.

@@ -177,8 +177,7 @@ impl Link {
         Deadline::of_call().unwrap_or_else(begins)
     }
 
-    // --- the lease
-    // -----------------------------------------------------------------------------------------------
+    // --- the lease ------------------------------------------------------------------------------
 
     pub(crate) fn server(&self) -> ServerId {
         self.lease.lock().server

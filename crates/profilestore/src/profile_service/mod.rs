@@ -5,7 +5,8 @@
 //! with.
 //!
 //! ```
-//! # use profilestore::{GameServer, data_store::MemoryStore, env::Env, profile_service::{NotReleased, Store, settings}};
+//! # use profilestore::{GameServer, data_store::MemoryStore, env::Env};
+//! # use profilestore::profile_service::{NotReleased, Store, settings};
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
@@ -13,8 +14,10 @@
 //!     coins: u64,
 //! }
 //!
-//! let server = GameServer::builder(MemoryStore::new(Env::system())).settings(settings()).start().await?;
-//! let players = Store::new(server.store_builder("PlayerData").template(Player::default()).build()?);
+//! let store = MemoryStore::new(Env::system());
+//! let server = GameServer::builder(store).settings(settings()).start().await?;
+//! let players = server.store_builder("PlayerData").template(Player::default()).build()?;
+//! let players = Store::new(players);
 //! players
 //!     .global_update_profile("user-1", |updates| {
 //!         updates.add(&50);
@@ -28,7 +31,9 @@
 //! profile.save().await?;
 //! for update in profile.global_updates().locked() {
 //!     // What is done here and the update's removal are saved together.
-//!     profile.global_updates().clear_locked_with(update.id, |data, update| data.coins += update.parse::<u64>().unwrap_or(0))?;
+//!     profile.global_updates().clear_locked_with(update.id, |data, update| {
+//!         data.coins += update.parse::<u64>().unwrap_or(0)
+//!     })?;
 //! }
 //! profile.release().await?;
 //! assert_eq!(players.view_profile("user-1", None).await?.expect("it was saved").data.coins, 50);

@@ -24,7 +24,8 @@
 //! key's next operation runs.
 //!
 //! ```
-//! # use profilestore::{GameServer, data_store::MemoryStore, env::Env, roblox::{NewEntry, Options, RobloxDataStores}};
+//! # use profilestore::{GameServer, data_store::MemoryStore, env::Env};
+//! # use profilestore::roblox::{NewEntry, Options, RobloxDataStores};
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let server = GameServer::builder(MemoryStore::new(Env::system())).start().await?;

@@ -368,8 +368,7 @@ impl RobloxDataStore {
         }
     }
 
-    // --- how calls are carried
-    // -----------------------------------------------------------------------------------
+    // --- how calls are carried ------------------------------------------------------------------
 
     fn key(&self, key: &str) -> Result<ProfileKey, DataStoreError> {
         ProfileKey::in_store(&self.name, &self.scope, key)
@@ -437,8 +436,7 @@ impl RobloxDataStore {
         Box::pin(async move { task.await.unwrap_or_else(|_| Err(unanswered())) })
     }
 
-    // --- the cache
-    // -----------------------------------------------------------------------------------------------
+    // --- the cache ------------------------------------------------------------------------------
 
     fn cached(&self, key: &str) -> Option<Option<Entry>> {
         self.all.options.get_cache?;

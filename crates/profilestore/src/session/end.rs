@@ -213,8 +213,7 @@ impl Session {
         result
     }
 
-    // --- begin
-    // ---------------------------------------------------------------------------------------------------
+    // --- begin ----------------------------------------------------------------------------------
 
     /// Runs the last hooks.
     fn begin(&self, end: SessionEnd) -> Result<()> {
@@ -235,8 +234,7 @@ impl Session {
         Ok(())
     }
 
-    // --- close
-    // ---------------------------------------------------------------------------------------------------
+    // --- close ----------------------------------------------------------------------------------
 
     /// Closes the data and tells the listeners. None when it was closed before.
     fn close(&self, end: SessionEnd) -> Result<Option<Last>> {
@@ -291,8 +289,7 @@ impl Session {
         );
     }
 
-    // --- release
-    // -------------------------------------------------------------------------------------------------
+    // --- release --------------------------------------------------------------------------------
 
     /// The last save and the release of the lease. Fails when changes could not be stored, also
     /// when the profile is released without them.
@@ -367,8 +364,7 @@ impl Session {
         Ok(reply)
     }
 
-    // --- over
-    // ----------------------------------------------------------------------------------------------------
+    // --- over -----------------------------------------------------------------------------------
 
     /// Notes what became of the last save. The first one counts.
     fn note_outcome(&self, result: &Result<()>) {
@@ -397,8 +393,7 @@ impl Session {
         self.outcome.wait(self.outcome.refused()).await
     }
 
-    // --- a session that is lost
-    // ----------------------------------------------------------------------------------
+    // --- a session that is lost -----------------------------------------------------------------
 
     /// The epoch is another one: another writer's data counts now. Listeners get it as the last
     /// saved data.

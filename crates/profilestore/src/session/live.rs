@@ -369,8 +369,7 @@ impl Live {
         self.state.lock().processed.contains_key(&index)
     }
 
-    // --- transactions
-    // ---------------------------------------------------------------------------------------------
+    // --- transactions ---------------------------------------------------------------------------
 
     /// Notes that a transaction was called: an end that is called later comes behind it. False once
     /// the session ends.
@@ -413,8 +412,7 @@ impl Live {
         self.freed.notify_waiters();
     }
 
-    // --- the end
-    // --------------------------------------------------------------------------------------------------
+    // --- the end --------------------------------------------------------------------------------
 
     /// Claims the right to end the session. None when it is claimed already.
     pub(crate) fn begin_end(&self) -> Option<EndBegun> {

@@ -237,8 +237,7 @@ impl Session {
         self.outcome.is_known()
     }
 
-    // --- requests, queued in call order
-    // ---------------------------------------------------------------------------
+    // --- requests, queued in call order ---------------------------------------------------------
 
     fn limit(&self) -> usize {
         self.link.settings().max_key_queue

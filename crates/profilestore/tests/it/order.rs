@@ -115,8 +115,7 @@ async fn an_edit_from_inside_another_ones_edit_says_what_to_do() {
     assert_eq!(open(&server, "q").await.data().coins, 0);
 }
 
-// --- random sequences
-// --------------------------------------------------------------------------------------------
+// --- random sequences ---------------------------------------------------------------------------
 
 /// Numbers from a seed (SplitMix64).
 struct Dice(u64);

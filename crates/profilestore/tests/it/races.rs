@@ -49,8 +49,7 @@ fn kind<T>(result: Result<T>) -> Option<ErrorKind> {
     result.err().map(|error| error.kind())
 }
 
-// --- scripted
-// ----------------------------------------------------------------------------------------------------
+// --- scripted -----------------------------------------------------------------------------------
 
 #[tokio::test(start_paused = true)]
 async fn a_start_does_not_hear_that_the_one_before_it_was_called_off() {
@@ -225,8 +224,7 @@ async fn a_server_that_is_dropped_right_after_a_start_is_like_one_that_crashed()
     );
 }
 
-// --- as races
-// ----------------------------------------------------------------------------------------------------
+// --- as races -----------------------------------------------------------------------------------
 
 async fn server() -> GameServer {
     GameServer::builder(MemoryStore::new(profilestore::env::Env::system()))

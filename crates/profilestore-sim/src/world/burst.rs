@@ -35,6 +35,8 @@ pub(super) struct Burst {
     running: Running,
     began: Instant,
     was_active: bool,
+    /// An earlier call ends the session: what follows says nothing about the order of these calls.
+    was_ending: bool,
     /// How often the profile had been rewritten when it began.
     rewritten: u64,
     calls: Calls,
@@ -51,6 +53,7 @@ impl Burst {
             running,
             began: Instant::now(),
             was_active: session.seat.is_active(),
+            was_ending: session.end_called.is_some(),
             rewritten: books.told.rewritten(&session.key),
             calls: Calls::default(),
             answers: JoinSet::new(),
@@ -160,7 +163,11 @@ impl Burst {
         let books = &mut *world.clerk.0.lock();
         let session = &books.told.sessions[&self.label];
         let ended_so = session.ended.is_none_or(|(ended, _)| ended == end);
-        if session.disturbed || !ended_so || books.told.rewritten(&self.key) != self.rewritten {
+        if self.was_ending
+            || session.disturbed
+            || !ended_so
+            || books.told.rewritten(&self.key) != self.rewritten
+        {
             return;
         }
         let life = &self.running.life;

@@ -56,7 +56,7 @@ unix_socket_directories = ''
 max_connections = 300
 shared_buffers = 256MB
 deadlock_timeout = 200ms
-# Whoever asks for synchronous_commit = on waits for a standby that never comes: so tests can have unknown outcomes.
+# A client that asks for synchronous_commit = on waits for a standby that never comes: so tests can have unknown outcomes.
 synchronous_commit = local
 synchronous_standby_names = nobody
 CONF

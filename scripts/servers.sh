@@ -2,7 +2,7 @@
 # Throw-away servers for the tests, each on a free port of this machine and in a folder of its own; stopped by process id.
 #
 #   scripts/servers.sh COMMAND…     starts them all, runs the command with their addresses in its environment, stops them
-#   . scripts/servers.sh            defines the functions; whoever calls start_all calls stop_servers in a trap
+#   . scripts/servers.sh            defines the functions; a script that calls start_all calls stop_servers in a trap
 #
 # PROFILESTORE_TEST_NATS           one NATS server
 # PROFILESTORE_TEST_NATS_CLUSTER   a cluster of three, all named in one address

@@ -180,8 +180,7 @@ impl ByArgs {
             Some(author) => author.clone(),
             None => whoami::username().map_err(|error| {
                 Failure::Usage(format!(
-                    "the operating system does not say who you are, say \
-                    --author: {error}"
+                    "the operating system does not say who you are, say --author: {error}"
                 ))
             })?,
         };
@@ -193,8 +192,7 @@ impl ByArgs {
             limits.into_iter().find(|(_, bytes, limit)| bytes > limit)
         {
             return Err(Failure::Usage(format!(
-                "the {what} is too long: bytes=`{bytes}` \
-                limit=`{limit}`"
+                "the {what} is too long: bytes=`{bytes}` limit=`{limit}`"
             )));
         }
         if author.is_empty() {
@@ -207,10 +205,7 @@ impl ByArgs {
 /// A profile by its name on the command line.
 pub(crate) fn profile_key(name: &str, scope: Option<&str>) -> Result<ProfileKey, Failure> {
     let (store, rest) = name.split_once('/').ok_or_else(|| {
-        Failure::Usage(format!(
-            "a profile is named STORE/KEY or STORE/SCOPE/KEY: \
-            given=`{name}`"
-        ))
+        Failure::Usage(format!("a profile is named STORE/KEY or STORE/SCOPE/KEY: given=`{name}`"))
     })?;
     let key = match scope {
         Some(scope) => ProfileKey::new(&unescaped(store), scope, &unescaped(rest)),

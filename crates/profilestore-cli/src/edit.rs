@@ -127,10 +127,7 @@ impl Steps {
                 file => fs::read_to_string(file),
             };
             let text = text.map_err(|error| {
-                Failure::Work(format!(
-                    "the patch cannot be read: \
-                {error}: file=`{file}`"
-                ))
+                Failure::Work(format!("the patch cannot be read: {error}: file=`{file}`"))
             })?;
             edit = Edit::from_patch(&text).map_err(failure)?;
         }
@@ -168,19 +165,15 @@ impl Steps {
 }
 
 fn at(given: &str) -> Result<(&str, &str), Failure> {
-    given.split_once('=').ok_or_else(|| {
-        Failure::Usage(format!(
-            "a step is given as /PATH=VALUE: \
-        given=`{given}`"
-        ))
-    })
+    given
+        .split_once('=')
+        .ok_or_else(|| Failure::Usage(format!("a step is given as /PATH=VALUE: given=`{given}`")))
 }
 
 fn json(text: &str, given: &str) -> Result<Value, Failure> {
     DATA.parse(text).map_err(|wrong| match wrong.problem {
         Problem::NoJson { reason } => Failure::Usage(format!(
-            "the value is not JSON (a text has quotes): {reason}: \
-                given=`{given}`"
+            "the value is not JSON (a text has quotes): {reason}: given=`{given}`"
         )),
         _ => Failure::Usage(format!("the value cannot be stored: {wrong}: given=`{given}`")),
     })
@@ -205,8 +198,7 @@ impl EditCommand {
             }
             (None, None, None) => self.all(app, file, by).await,
             _ if self.steps.any() || self.dry_run => Err(Failure::Usage(
-                "an operation is resumed or undone as it was booked; steps do \
-                    not go with that"
+                "an operation is resumed or undone as it was booked; steps do not go with that"
                     .into(),
             )),
             (None, Some(operation), _) => {
@@ -244,13 +236,11 @@ impl EditCommand {
         }
         match (entry.details.get("held_by").and_then(Value::as_str), entry.details.get("version")) {
             (Some(holder), Some(version)) => say(format_args!(
-                "{key} was edited by {holder}, who holds it, and saved as \
-                    version {version}"
+                "{key} was edited by {holder}, who holds it, and saved as version {version}"
             ))?,
-            (None, Some(version)) => say(format_args!(
-                "{key} was edited and is version {version} \
-                now"
-            ))?,
+            (None, Some(version)) => {
+                say(format_args!("{key} was edited and is version {version} now"))?
+            }
             (_, None) => say(format_args!("{key} is as it should be already"))?,
         }
         if entry.details.contains_key("undo") {
@@ -285,9 +275,7 @@ impl EditCommand {
     async fn list(&self, app: &App) -> Result<Status, Failure> {
         if self.steps.any() || self.dry_run {
             return Err(Failure::Usage(
-                "a list is all that --standing gives; steps do not go with \
-                that"
-                    .into(),
+                "a list is all that --standing gives; steps do not go with that".into(),
             ));
         }
         let store = app.place.open().await?;
@@ -422,14 +410,12 @@ fn show(operation: Uuid, report: &BulkReport, seconds: f64) -> Result<(), Failur
         String::new()
     };
     say(format_args!(
-        "{} edited{live}, in {seconds:.1} \
-        s",
+        "{} edited{live}, in {seconds:.1} s",
         count(report.done, "profile", "profiles")
     ))?;
     if report.before > 0 {
         say(format_args!(
-            "{} had been dealt with \
-            before",
+            "{} had been dealt with before",
             count(report.before, "profile", "profiles")
         ))?;
     }
@@ -438,8 +424,7 @@ fn show(operation: Uuid, report: &BulkReport, seconds: f64) -> Result<(), Failur
     }
     if report.refused.len() > 20 {
         say(format_args!(
-            "and {} more refused: profilestore audit --operation \
-            {operation}",
+            "and {} more refused: profilestore audit --operation {operation}",
             report.refused.len() - 20
         ))?;
     }
@@ -458,10 +443,8 @@ fn progress_bar(of: Option<u64>) -> ProgressBar {
         return ProgressBar::hidden();
     }
     match of {
-        Some(of) => ProgressBar::new(of).with_style(style(
-            "{bar:30} {pos}/{len} profiles  \
-            {per_sec}  {eta}  {msg}",
-        )),
+        Some(of) => ProgressBar::new(of)
+            .with_style(style("{bar:30} {pos}/{len} profiles  {per_sec}  {eta}  {msg}")),
         None => ProgressBar::new_spinner().with_style(style(
             "{spinner} {pos} profiles  {per_sec}  \
             {msg}",

@@ -130,8 +130,7 @@ fn show(
             ("versions", count(sum(|erased| erased.versions), "version", "versions")),
             ("messages", count(sum(|erased| erased.messages), "message", "messages")),
             (
-                "sessions \
-                ended",
+                "sessions ended",
                 count(sum(|erased| u64::from(erased.held_by.is_some())), "session", "sessions"),
             ),
             ("audit details", count(report.audit_entries, "entry emptied", "entries emptied")),
@@ -147,8 +146,7 @@ fn show(
         let users: Vec<String> = shared.user_ids.iter().map(i64::to_string).collect();
         writeln!(
             out,
-            "left {}, shared by users {}; --shared erases \
-            it",
+            "left {}, shared by users {}; --shared erases it",
             shared.key,
             users.join(", ")
         )?;

@@ -86,8 +86,7 @@ impl VersionArg {
         found.ok_or_else(|| {
             let (key, text) = (&state.key, &self.text);
             Failure::NotFound(format!(
-                "there is no such version, see history: key=`{key}` \
-                version=`{text}`"
+                "there is no such version, see history: key=`{key}` version=`{text}`"
             ))
         })
     }
@@ -308,11 +307,7 @@ impl Diff {
 async fn current(store: &dyn DataStore, state: &KeyState) -> Result<StoredVersion, Failure> {
     let found = store.version(&state.key, &VersionRef::Number(state.version)).await?;
     found.ok_or_else(|| {
-        Failure::Work(format!(
-            "the profile was changed meanwhile, try again: \
-        key=`{}`",
-            state.key
-        ))
+        Failure::Work(format!("the profile was changed meanwhile, try again: key=`{}`", state.key))
     })
 }
 
@@ -331,12 +326,8 @@ async fn previous(
         after: Some(number),
         limit: 1,
     };
-    let none = || {
-        Failure::NotFound(format!(
-            "no earlier version is kept: key=`{key}` \
-        version=`{number}`"
-        ))
-    };
+    let none =
+        || Failure::NotFound(format!("no earlier version is kept: key=`{key}` version=`{number}`"));
     let info = store.versions(&query).await?.pop().ok_or_else(none)?;
     store.version(key, &VersionRef::Number(info.number)).await?.ok_or_else(none)
 }
@@ -350,8 +341,7 @@ fn differences(
         let unreadable = |error: &dyn std::fmt::Display| {
             let number = version.info.number;
             Failure::Work(format!(
-                "the version cannot be compared: {error}: key=`{key}` \
-                version=`{number}`"
+                "the version cannot be compared: {error}: key=`{key}` version=`{number}`"
             ))
         };
         let stored = version
@@ -367,8 +357,7 @@ fn differences(
 
 fn described(info: &VersionInfo) -> String {
     format!(
-        "version {} ({}, {} by \
-        {})",
+        "version {} ({}, {} by {})",
         info.number,
         time(info.written_ms),
         info.cause.as_str(),
@@ -430,12 +419,7 @@ impl Rollback {
                 Err(_) => "differences that cannot be shown".to_owned(),
             };
             let session = held_by(&state)
-                .map(|holder| {
-                    format!(
-                        ", ending the session on \
-                {holder}"
-                    )
-                })
+                .map(|holder| format!(", ending the session on {holder}"))
                 .unwrap_or_default();
             let (from, to) = (state.version, described(&version.info));
             if !ask(&format!("roll {key} back from version {from} to {to}, {changes}{session}?"))? {
@@ -454,8 +438,7 @@ impl Rollback {
                 .map(|job| format!("; the session on {job} is over"))
                 .unwrap_or_default();
             say(format_args!(
-                "{key} is at version {}, which is version {} \
-                again{session}",
+                "{key} is at version {}, which is version {} again{session}",
                 done.version, done.restored
             ))?;
         }
@@ -510,8 +493,7 @@ impl Pin {
             json_document(&PinRow { key: &key, version: info.number, pinned: info.pinned })?;
         } else {
             say(format_args!(
-                "version {} of {key} is \
-                {}",
+                "version {} of {key} is {}",
                 info.number,
                 if info.pinned { "pinned" } else { "no longer pinned" }
             ))?;

@@ -139,12 +139,8 @@ impl Get {
             None => None,
         };
         let found = document(&*store, &key, version.as_ref()).await?;
-        let found = found.ok_or_else(|| {
-            Failure::NotFound(format!(
-                "there is no such profile: \
-            key=`{key}`"
-            ))
-        })?;
+        let found = found
+            .ok_or_else(|| Failure::NotFound(format!("there is no such profile: key=`{key}`")))?;
         match (self.raw, app.json) {
             (true, _) => raw(&found)?,
             (false, true) => json_document(&GetRow::new(&found))?,
@@ -324,12 +320,7 @@ fn show(found: &VersionDocument) -> Result<(), Failure> {
             let by = format!("{}, by {}", info.cause.as_str(), info.author);
             said.push((
                 "written",
-                format!(
-                    "{}  {}  \
-                {by}",
-                    time(info.written_ms),
-                    ago(now_ms, info.written_ms)
-                ),
+                format!("{}  {}  {by}", time(info.written_ms), ago(now_ms, info.written_ms)),
             ));
             said.push(("created", time(state.created_ms)));
             said.push(("size", size(info.bytes)));
@@ -355,11 +346,7 @@ fn show(found: &VersionDocument) -> Result<(), Failure> {
     let locked = inbox.iter().filter(|message| message.locked).count();
     said.push((
         "messages",
-        format!(
-            "{}, {locked} \
-        locked",
-            count(inbox.len() as u64, "waiting", "waiting")
-        ),
+        format!("{}, {locked} locked", count(inbox.len() as u64, "waiting", "waiting")),
     ));
     let mut out = out();
     facts(&mut out, &said)?;
@@ -374,28 +361,14 @@ fn session_line(state: &KeyState, now_ms: i64) -> String {
     let Some(row) = SessionRow::new(state, now_ms) else {
         return "none".into();
     };
-    let asked = row
-        .request
-        .map(|request| {
-            format!(
-                ", asked for by \
-        {}",
-                request.job_id
-            )
-        })
-        .unwrap_or_default();
+    let asked =
+        row.request.map(|request| format!(", asked for by {}", request.job_id)).unwrap_or_default();
     match row.holder {
         None => "none; kept free for the server that asked for it".into(),
         Some(holder) => {
             let seen = row
                 .last_seen_ms
-                .map(|seen| {
-                    format!(
-                        ", last seen \
-                {}",
-                        ago(now_ms, seen)
-                    )
-                })
+                .map(|seen| format!(", last seen {}", ago(now_ms, seen)))
                 .unwrap_or_default();
             format!(
                 "held by {} since {}, server {}{seen}{asked}",
@@ -411,8 +384,7 @@ fn session_line(state: &KeyState, now_ms: i64) -> String {
 fn raw(found: &VersionDocument) -> Result<(), Failure> {
     let none = || {
         Failure::NotFound(format!(
-            "the profile is removed, there is no document: \
-        key=`{}`",
+            "the profile is removed, there is no document: key=`{}`",
             found.state.key
         ))
     };

@@ -88,15 +88,13 @@ impl Restore {
         let existing = if self.force { Existing::Replace } else { Existing::Keep };
         if existing == Existing::Keep && to.exists() {
             return Err(Failure::Work(format!(
-                "the store exists already, add --force to replace \
-                it: store=`{}`",
+                "the store exists already, add --force to replace it: store=`{}`",
                 app.place
             )));
         }
         if !self.from.exists() {
             return Err(Failure::Work(format!(
-                "there is no such backup: \
-                file=`{}`",
+                "there is no such backup: file=`{}`",
                 self.from.display()
             )));
         }
@@ -194,9 +192,7 @@ fn show_check(ok: bool, file: &CheckReport, records: &ExportReport) -> Result<()
             (
                 "result",
                 if ok {
-                    "all is \
-                well"
-                        .to_owned()
+                    "all is well".to_owned()
                 } else {
                     count(problems as u64, "problem", "problems")
                 },
@@ -218,8 +214,7 @@ fn show_check(ok: bool, file: &CheckReport, records: &ExportReport) -> Result<()
     for unreadable in &records.unreadable {
         writeln!(
             out,
-            "problem: {} version {}: \
-            {}",
+            "problem: {} version {}: {}",
             unreadable.key, unreadable.number, unreadable.why
         )?;
     }

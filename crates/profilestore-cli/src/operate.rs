@@ -104,11 +104,7 @@ impl Send {
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
         let key = self.key.parse()?;
         let message: Box<RawValue> = serde_json::from_str(&self.message).map_err(|error| {
-            Failure::Usage(format!(
-                "the message is not JSON: {error}: \
-                given=`{}`",
-                self.message
-            ))
+            Failure::Usage(format!("the message is not JSON: {error}: given=`{}`", self.message))
         })?;
         let id = match self.id {
             Some(id) => id,
@@ -145,8 +141,7 @@ impl EndSession {
         let visit = Visit::on(app, file, by).await?;
         if !app.json {
             note(format_args!(
-                "{key} is held by {holder}; \
-                {}",
+                "{key} is held by {holder}; {}",
                 if self.steal { "taking it" } else { "asking it to let go" }
             ));
         }
@@ -174,17 +169,11 @@ impl Remove {
             return Err(Failure::NotFound(format!("there is no such profile: key=`{key}`")));
         }
         let session = held_by(&state)
-            .map(|holder| {
-                format!(
-                    ", ending the session on \
-            {holder}"
-                )
-            })
+            .map(|holder| format!(", ending the session on {holder}"))
             .unwrap_or_default();
         if !self.yes
             && !ask(&format!(
-                "remove {key} at version {}, with {waiting} waiting \
-            messages{session}?",
+                "remove {key} at version {}, with {waiting} waiting messages{session}?",
                 state.version
             ))?
         {
@@ -198,8 +187,7 @@ impl Remove {
             json_document(&Done { key: &key, done })?;
         } else {
             say(format_args!(
-                "{key} is removed; its earlier versions stay in the history for 30 \
-                days"
+                "{key} is removed; its earlier versions stay in the history for 30 days"
             ))?;
         }
         Ok(Status::Fine)
@@ -232,24 +220,17 @@ impl Visit {
 }
 
 pub(crate) fn held_by(state: &KeyState) -> Option<String> {
-    state.lease.holder.as_ref().map(|holder| {
-        format!(
-            "{} (place \
-        {})",
-            holder.job_id, holder.place_id
-        )
-    })
+    state
+        .lease
+        .holder
+        .as_ref()
+        .map(|holder| format!("{} (place {})", holder.job_id, holder.place_id))
 }
 
 fn own_id() -> Result<MessageId, Failure> {
     let env = Env::system();
-    MessageId::new(env.unix_ms(), &env.uuid().to_string()).ok_or_else(|| {
-        Failure::Work(
-            "no \
-        message id could be made"
-                .into(),
-        )
-    })
+    MessageId::new(env.unix_ms(), &env.uuid().to_string())
+        .ok_or_else(|| Failure::Work("no message id could be made".into()))
 }
 
 /// The exit code and message for an error of the library.

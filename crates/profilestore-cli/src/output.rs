@@ -158,8 +158,7 @@ pub(crate) fn chain(error: &dyn Error) -> String {
 pub(crate) fn ask(question: &str) -> Result<bool, Failure> {
     if !io::stdin().is_terminal() {
         return Err(Failure::Usage(format!(
-            "{question} Say --yes, since there is no terminal to \
-            ask at"
+            "{question} Say --yes, since there is no terminal to ask at"
         )));
     }
     write!(io::stderr(), "{question} [y/N] ")?;
@@ -267,12 +266,7 @@ fn one_line(text: &str) -> Cow<'_, str> {
 pub(crate) fn time(unix_ms: i64) -> String {
     let time = Timestamp::from_millisecond(unix_ms).ok();
     time.map_or_else(
-        || {
-            format!(
-                "{unix_ms} \
-        ms"
-            )
-        },
+        || format!("{unix_ms} ms"),
         |time| time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string(),
     )
 }
@@ -289,11 +283,9 @@ pub(crate) fn moment(text: &str) -> Result<i64, String> {
             .map(|zoned| zoned.timestamp())
     };
     let moment = text.parse::<Timestamp>().or_else(|_| in_utc());
-    moment.map(Timestamp::as_millisecond).map_err(|_| {
-        "a time is given as 2026-11-21 or \
-        2026-11-21T14:00:00Z"
-            .into()
-    })
+    moment
+        .map(Timestamp::as_millisecond)
+        .map_err(|_| "a time is given as 2026-11-21 or 2026-11-21T14:00:00Z".into())
 }
 
 /// How long ago something was, for people.
@@ -352,10 +344,7 @@ mod tests {
     fn a_reason_cannot_look_like_another_line_of_the_table() {
         assert_eq!(one_line("ticket 4711, \"ä\""), "ticket 4711, \"ä\"");
         assert_eq!(
-            one_line(
-                "a\n2026-11-26T00:00:00.000Z  \
-            remove"
-            ),
+            one_line("a\n2026-11-26T00:00:00.000Z  remove"),
             "a\\n2026-11-26T00:00:00.000Z  remove"
         );
         assert_eq!(one_line("\u{1b}[31mx\u{85}"), "\\u{1b}[31mx\\u{85}");
@@ -379,8 +368,7 @@ mod tests {
         assert_eq!(moment("1970-01-02"), Ok(86_400_000));
         for text in [
             "1970-01-01T00:00:01Z",
-            "1970-01-01 \
-            00:00:01",
+            "1970-01-01 00:00:01",
             "1970-01-01T00:00:01",
             "1970-01-01T01:00:01+01:00",
         ] {

@@ -139,8 +139,7 @@ impl Place {
         match self {
             Self::Postgres(url) => url.database(|error| self.failure(error)),
             Self::Sqlite(_) => Err(Failure::Usage(format!(
-                "this is for stores in PostgreSQL; a SQLite file needs \
-                    none of it: store=`{self}`"
+                "this is for stores in PostgreSQL; a SQLite file needs none of it: store=`{self}`"
             ))),
         }
     }
@@ -189,14 +188,8 @@ impl Place {
     fn unusable(&self, why: impl fmt::Display) -> Failure {
         let why = why.to_string();
         // The library names a database by itself.
-        let place = if why.contains("store=`") {
-            String::new()
-        } else {
-            format!(
-                ": \
-            store=`{self}`"
-            )
-        };
+        let place =
+            if why.contains("store=`") { String::new() } else { format!(": store=`{self}`") };
         Failure::Store(format!("the store cannot be used: {why}{place}"))
     }
 }

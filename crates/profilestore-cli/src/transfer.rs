@@ -156,11 +156,7 @@ impl Export {
 /// The input, unpacked, and its length if that is known.
 fn open_input(file: &Path) -> Result<(Box<dyn BufRead>, Option<u64>), Failure> {
     let cannot_read = |error: io::Error| {
-        Failure::Work(format!(
-            "the input cannot be read: \
-        {error}: file=`{}`",
-            file.display()
-        ))
+        Failure::Work(format!("the input cannot be read: {error}: file=`{}`", file.display()))
     };
     let (mut reader, length): (Box<dyn BufRead>, _) = match file.as_os_str() == "-" {
         true => (Box::new(BufReader::new(io::stdin())), None),
@@ -208,8 +204,7 @@ impl Output {
     fn create(file: &Path, force: bool) -> Result<Self, Failure> {
         if !force && file.exists() {
             return Err(Failure::Work(format!(
-                "the file exists already, add --force to replace it: \
-                file=`{}`",
+                "the file exists already, add --force to replace it: file=`{}`",
                 file.display()
             )));
         }
@@ -257,11 +252,9 @@ pub(crate) fn progress_bar() -> ProgressBar {
 pub(crate) fn show(bar: &ProgressBar, progress: Progress, length: Option<u64>) {
     match progress {
         Progress::Read { bytes } => match length.filter(|length| *length > 0) {
-            Some(length) => bar.set_message(format!(
-                "reading {} \
-                %",
-                bytes.min(length) * 100 / length
-            )),
+            Some(length) => {
+                bar.set_message(format!("reading {} %", bytes.min(length) * 100 / length))
+            }
             None => bar.set_message(format!("reading, {} so far", crate::output::size(bytes))),
         },
         Progress::Stored { versions, of } => {
@@ -291,8 +284,7 @@ fn show_import(report: &ImportReport) -> Result<(), Failure> {
     if report.already_there.keys > 0 {
         let there = report.already_there;
         said.push((
-            "already \
-            there",
+            "already there",
             format!("{} with {}", keys(there.keys), versions(there.versions)),
         ));
     }
@@ -300,12 +292,7 @@ fn show_import(report: &ImportReport) -> Result<(), Failure> {
     said.push(("messages", waiting(report.pending)));
     said.push((
         "foreign values",
-        count(
-            report.foreign.len() as u64,
-            "value, kept as it \
-        came",
-            "values, kept as they came",
-        ),
+        count(report.foreign.len() as u64, "value, kept as it came", "values, kept as they came"),
     ));
     said.push(("skipped", keys(report.skipped.len() as u64)));
     said.push(("malformed", count(report.malformed.len() as u64, "line", "lines")));
@@ -321,8 +308,7 @@ fn show_import(report: &ImportReport) -> Result<(), Failure> {
         for skipped in &report.skipped {
             writeln!(
                 out,
-                "  {} with {}: \
-                {}",
+                "  {} with {}: {}",
                 skipped.key,
                 versions(skipped.versions),
                 skipped.why
@@ -351,8 +337,7 @@ fn show_export(report: &ExportReport, json: bool, on_stderr: bool) -> Result<(),
     if !json {
         for unreadable in &report.unreadable {
             text += &format!(
-                "\nleft out {} version {}: \
-                {}",
+                "\nleft out {} version {}: {}",
                 unreadable.key, unreadable.number, unreadable.why
             );
         }

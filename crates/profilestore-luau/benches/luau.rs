@@ -164,8 +164,7 @@ fn memory_of(name: &str) -> Outcome {
             print('done')"
         ))?;
         println!(
-            "  the tables of Data alone, {} bytes of JSON each: {:>6.1} KB \
-            each",
+            "  the tables of Data alone, {} bytes of JSON each: {:>6.1} KB each",
             marks[0].text,
             each(&marks, 1)
         );
@@ -216,9 +215,7 @@ fn hour_of(name: &str) -> Outcome {
         print(saves)"
     ))?;
     let [begin, open, end] = &marks[..] else {
-        return Err("the hour was cut short: SIGTERM ends a \
-        game as Ctrl-C does"
-            .into());
+        return Err("the hour was cut short: SIGTERM ends a game as Ctrl-C does".into());
     };
     let seconds = |from: &Mark, to: &Mark| (to.cpu - from.cpu) / 1e6;
     println!(

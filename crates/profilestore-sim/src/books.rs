@@ -70,7 +70,7 @@ impl Books {
         self.began.elapsed()
     }
 
-    /// Notes something in the trace; `text` is only called when somebody reads it.
+    /// Notes something in the trace; `text` is only called when the trace is kept.
     pub fn note(&mut self, key: Option<&str>, text: impl FnOnce() -> String) {
         let at = self.began.elapsed().as_millis();
         if let Some(trace) = &mut self.trace {
@@ -157,8 +157,7 @@ fn describe(commit: &Commit, result: &Result<CommitReply, StoreError>) -> String
             Change::Write { key, epoch, version, cause, author, .. } => {
                 write!(
                     text,
-                    "write({} v{}→{} e{epoch} {} by {author}) \
-                    ",
+                    "write({} v{}→{} e{epoch} {} by {author}) ",
                     key.key(),
                     version,
                     version + 1,
@@ -172,24 +171,16 @@ fn describe(commit: &Commit, result: &Result<CommitReply, StoreError>) -> String
                 let raised = if *raise_epoch { " epoch+1" } else { "" };
                 write!(
                     text,
-                    "lease({} r{revision} holder={holder} asks={asks}{offer}{raised}) \
-                    ",
+                    "lease({} r{revision} holder={holder} asks={asks}{offer}{raised}) ",
                     key.key()
                 )
             }
-            Change::AppendMessage { key, message, .. } => write!(
-                text,
-                "append({} {}) \
-                ",
-                key.key(),
-                message.id
-            ),
-            Change::RemoveMessage { key, index, .. } => write!(
-                text,
-                "consume({} #{index}) \
-                ",
-                key.key()
-            ),
+            Change::AppendMessage { key, message, .. } => {
+                write!(text, "append({} {}) ", key.key(), message.id)
+            }
+            Change::RemoveMessage { key, index, .. } => {
+                write!(text, "consume({} #{index}) ", key.key())
+            }
             Change::Check { key, epoch } => write!(text, "check({} e{epoch}) ", key.key()),
             Change::RegisterServer { job_id, .. } => write!(text, "register({job_id}) "),
             Change::RenewServer { revision, .. } => write!(text, "renew(r{revision}) "),

@@ -264,8 +264,7 @@ pub fn compare(count: u64) {
     let live = runs(count, plain, hand_over);
     row("hand-over from a live server, p50 / max", &times(live.iter().map(|run| run.took)));
     row(
-        "the same when the other server had already ended its \
-        session",
+        "the same when the other server had already ended its session",
         &times(runs(count, plain, after_an_end)),
     );
     let crashes = runs(count, plain, crash);
@@ -273,8 +272,7 @@ pub fn compare(count: u64) {
     row("play lost in a crash, p50 / max", &times(crashes.iter().map(|run| run.1)));
     let bounded = Terms { save_within: Some(Duration::from_secs(5)), ..plain };
     row(
-        "the same with `save_changes_within` 5 \
-        s",
+        "the same with `save_changes_within` 5 s",
         &times(runs(count, bounded, crash).iter().map(|run| run.1)),
     );
     row(
@@ -282,19 +280,16 @@ pub fn compare(count: u64) {
         &times(runs(count, plain, |place| messages(place, 1)).concat()),
     );
     row(
-        "20 messages at 2 a second, p50 / \
-        max",
+        "20 messages at 2 a second, p50 / max",
         &times(runs(count, plain, |place| messages(place, 20)).concat()),
     );
     let deaf = Terms { deaf: true, ..plain };
     row(
-        "messaging down: hand-over, p50 / max; play lost; both \
-        active",
+        "messaging down: hand-over, p50 / max; play lost; both active",
         &handed(&runs(count, deaf, hand_over)),
     );
     row(
-        "messaging down: 20 messages, p50 / \
-        max",
+        "messaging down: 20 messages, p50 / max",
         &times(runs(count, deaf, |place| messages(place, 20)).concat()),
     );
     let failing = Terms { failing: 0.05, ..plain };

@@ -122,14 +122,8 @@ impl WorldSize {
 
 fn seeds(text: &str) -> Result<std::ops::Range<u64>, String> {
     let (from, to) = text.split_once("..").ok_or("seeds are A..B")?;
-    let number = |text: &str| {
-        text.parse::<u64>().map_err(|error| {
-            format!(
-                "seeds are A..B: \
-        {error}"
-            )
-        })
-    };
+    let number =
+        |text: &str| text.parse::<u64>().map_err(|error| format!("seeds are A..B: {error}"));
     Ok(number(from)?..number(to)?)
 }
 

@@ -90,11 +90,11 @@ pub struct EditTold {
     pub done: bool,
     /// A call was told that it is refused for good.
     pub refused: bool,
-    /// Somebody was told that it stands.
+    /// An operator was told that it stands.
     pub standing: bool,
-    /// Somebody wants it undone.
+    /// An operator wants it undone.
     pub undoing: bool,
-    /// Somebody was told that it is undone everywhere.
+    /// An operator was told that it is undone everywhere.
     pub undone: bool,
 }
 
@@ -162,7 +162,7 @@ impl Told {
     pub fn restored(&mut self) {
         for edit in &mut self.edits {
             (edit.refused, edit.standing, edit.undone) = (false, false, false);
-            // What was asked before may take effect in it when somebody asks again.
+            // What was asked before may take effect in it when an operator asks again.
             edit.unknown = true;
         }
         for session in self.sessions.values_mut() {

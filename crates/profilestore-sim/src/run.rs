@@ -37,8 +37,7 @@ impl fmt::Display for Summary {
         }
         write!(
             f,
-            "{} worlds in {:.1} s, {} \
-            violations",
+            "{} worlds in {:.1} s, {} violations",
             self.worlds,
             self.took.as_secs_f64(),
             self.failures.len()

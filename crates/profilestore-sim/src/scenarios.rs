@@ -18,7 +18,7 @@ fn a_standing_edit_that_was_erased_with_its_profile() {
     keeps_its_promises(2439, Size::SMALL);
 }
 
-/// p14 was removed by somebody who had looked before an edit came: the operator was told that it
+/// p14 was removed by a caller that had looked before an edit came: the operator was told that it
 /// was not done, and the next p14 took it.
 #[test]
 fn an_edit_that_came_during_a_removal() {

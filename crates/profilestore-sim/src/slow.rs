@@ -173,13 +173,8 @@ impl DataStore for SlowStore {
         self.under_way.send(bytes);
         let _answered = Answered(&self.under_way, bytes);
         if tokio::time::timeout_at(deadline, self.served(commits.len() as f64)).await.is_err() {
-            let late = |_| {
-                Err(StoreError::Unavailable {
-                    reason: "its turn did not come in \
-                time"
-                        .into(),
-                })
-            };
+            let late =
+                |_| Err(StoreError::Unavailable { reason: "its turn did not come in time".into() });
             return commits.iter().map(late).collect();
         }
         self.inner.commit_by(commits, deadline).await

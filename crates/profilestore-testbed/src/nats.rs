@@ -108,8 +108,7 @@ fn run(port: u16, arguments: &[String], folder: &Path) -> io::Result<Process> {
         io::Error::new(
             error.kind(),
             format!(
-                "nats-server cannot be started (on Debian: apt-get \
-            install nats-server): {error}"
+                "nats-server cannot be started (on Debian: apt-get install nats-server): {error}"
             ),
         )
     })?;
@@ -129,10 +128,7 @@ fn wait_for(folder: &Path, word: &str, times: usize) -> io::Result<()> {
         if Instant::now() > until {
             return Err(io::Error::new(
                 io::ErrorKind::TimedOut,
-                format!(
-                    "nats-server does not come \
-                up:\n{log}"
-                ),
+                format!("nats-server does not come up:\n{log}"),
             ));
         }
         std::thread::sleep(Duration::from_millis(20));

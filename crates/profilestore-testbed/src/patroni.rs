@@ -29,7 +29,7 @@ impl Node {
     /// Ends Patroni and its server at once, as a machine that loses its power.
     fn kill(&mut self) {
         if std::mem::replace(&mut self.killed, true) {
-            // Its ids may be somebody else's by now.
+            // Its ids may be another process's by now.
             return;
         }
         let postmaster = fs::read_to_string(self.folder.folder.path().join("data/postmaster.pid"))
@@ -135,12 +135,7 @@ impl PatroniCluster {
     /// Which server takes writes now.
     pub fn primary(&self) -> Option<usize> {
         (0..self.nodes.len()).find(|node| {
-            self.sql(
-                *node,
-                "SELECT \
-            pg_is_in_recovery()",
-            )
-            .is_ok_and(|answer| answer == "f")
+            self.sql(*node, "SELECT pg_is_in_recovery()").is_ok_and(|answer| answer == "f")
         })
     }
 
@@ -163,9 +158,6 @@ impl PatroniCluster {
 fn not_installed(error: io::Error) -> io::Error {
     io::Error::new(
         error.kind(),
-        format!(
-            "it cannot be started (on Debian: apt-get install \
-        patroni etcd-server): {error}"
-        ),
+        format!("it cannot be started (on Debian: apt-get install patroni etcd-server): {error}"),
     )
 }

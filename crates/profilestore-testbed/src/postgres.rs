@@ -225,10 +225,7 @@ pub(crate) fn until(what: &str, mut is: impl FnMut() -> io::Result<bool>) -> io:
             Ok(false) => {
                 return Err(io::Error::new(
                     io::ErrorKind::TimedOut,
-                    format!(
-                        "waited in \
-                vain: {what}"
-                    ),
+                    format!("waited in vain: {what}"),
                 ));
             }
             Err(error) => return Err(error),
@@ -247,8 +244,7 @@ pub(crate) fn programs() -> io::Result<PathBuf> {
     newest.map(|entry| entry.path().join("bin")).ok_or_else(|| {
         io::Error::new(
             io::ErrorKind::NotFound,
-            "PostgreSQL is not installed (on Debian: apt-get \
-            install postgresql)",
+            "PostgreSQL is not installed (on Debian: apt-get install postgresql)",
         )
     })
 }
@@ -265,11 +261,7 @@ fn owner() -> io::Result<Option<(u32, u32)>> {
             .then(|| Some((fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?)))?
     });
     found.map(Some).ok_or_else(|| {
-        io::Error::new(
-            io::ErrorKind::NotFound,
-            "there is no user \
-        postgres to run the server as",
-        )
+        io::Error::new(io::ErrorKind::NotFound, "there is no user postgres to run the server as")
     })
 }
 

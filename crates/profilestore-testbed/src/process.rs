@@ -51,7 +51,7 @@ impl Process {
             kill(*process);
         }
         let _ = self.child.wait();
-        // They are somebody else's children now.
+        // They are another process's children now.
         for _ in 0..500 {
             if !children.iter().any(|child| is_alive(*child)) {
                 return;

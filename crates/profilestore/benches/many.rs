@@ -34,12 +34,7 @@ fn main() -> Outcome {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let count = |text: &String| {
-        text.parse::<usize>().map_err(|_| {
-            format!(
-                "not a number of \
-        sessions: `{text}`"
-            )
-        })
+        text.parse::<usize>().map_err(|_| format!("not a number of sessions: `{text}`"))
     };
     match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [] => {
@@ -195,8 +190,7 @@ async fn live_on(
     let (a, players) = server_on("a").await?;
     a.change_settings(settings)?;
     println!(
-        "\n{sessions} live sessions in one process, data of {} bytes of JSON \
-        each",
+        "\n{sessions} live sessions in one process, data of {} bytes of JSON each",
         serde_json::to_vec(&player())?.len()
     );
     let before = resident_bytes()?;
@@ -234,8 +228,7 @@ async fn live_on(
     let mut per_second: Vec<usize> = left.windows(2).map(|pair| pair[0] - pair[1]).collect();
     per_second.sort_unstable();
     println!(
-        "  saves a second: median {}, most \
-        {}",
+        "  saves a second: median {}, most {}",
         per_second[per_second.len() / 2],
         per_second[per_second.len() - 1]
     );
@@ -284,7 +277,7 @@ fn wall_ms() -> Outcome<u64> {
     Ok(u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?)
 }
 
-/// Sessions that change every second, each at its own moment, until somebody kills this process. A
+/// Sessions that change every second, each at its own moment, until this process is killed. A
 /// profile's coins are the time of its last change.
 async fn play(file: &Path, sessions: usize) -> Outcome {
     const STEPS: usize = 50;

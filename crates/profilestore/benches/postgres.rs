@@ -17,8 +17,7 @@
 
 #![expect(
     clippy::disallowed_methods,
-    reason = "a benchmark reads the clock of the machine that \
-    it measures"
+    reason = "a benchmark reads the clock of the machine that it measures"
 )]
 
 use std::{
@@ -73,10 +72,8 @@ struct Player {
 }
 
 fn main() {
-    let url = std::env::var("PROFILESTORE_TEST_POSTGRES").expect(
-        "PROFILESTORE_TEST_POSTGRES names the \
-            server: see scripts/servers.sh",
-    );
+    let url = std::env::var("PROFILESTORE_TEST_POSTGRES")
+        .expect("PROFILESTORE_TEST_POSTGRES names the server: see scripts/servers.sh");
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -120,8 +117,7 @@ fn compare(
         "{:>8} {:>14} {:>16} {:>9} {:>7} {:>7} {:>9} {:>9} {:>8}",
         "clients",
         "one statement",
-        "same \
-            statements",
+        "same statements",
         "single",
         "ratio",
         "ratio",
@@ -169,10 +165,8 @@ async fn messenger(name: &str, options: &PostgresOptions) -> Arc<dyn Messenger> 
     if name == "notify" {
         return Arc::new(PostgresMessenger::new(options.clone()).expect("a messenger"));
     }
-    let address = std::env::var("PROFILESTORE_TEST_NATS").expect(
-        "PROFILESTORE_TEST_NATS names the server: \
-            see scripts/servers.sh",
-    );
+    let address = std::env::var("PROFILESTORE_TEST_NATS")
+        .expect("PROFILESTORE_TEST_NATS names the server: see scripts/servers.sh");
     let options: NatsOptions = address.parse().expect("an address");
     Arc::new(NatsMessenger::connect(options).await.expect("a messenger"))
 }
@@ -231,20 +225,13 @@ async fn bytes(url: &str, schema: &str) {
     let store = PostgresStore::open(options(url, schema)).await.expect("a store");
     let incarnation = store.identity().await.expect("who it is").incarnation;
     println!(
-        "bytes a save of {VALUE} bytes that do not compress, {KEYS} keys in turn, batches of \
-        64"
+        "bytes a save of {VALUE} bytes that do not compress, {KEYS} keys in turn, batches of 64"
     );
     for (keep, what) in [(false, "replaced"), (true, "each version kept")] {
         client.batch_execute("CHECKPOINT").await.expect("a checkpoint");
         let tables = async || [number(&size("outcome")).await, number(&size("version")).await];
-        let (log, before) = (
-            number(
-                "SELECT (pg_current_wal_lsn() - \
-            '0/0')::bigint",
-            )
-            .await,
-            tables().await,
-        );
+        let (log, before) =
+            (number("SELECT (pg_current_wal_lsn() - '0/0')::bigint").await, tables().await);
         let mut states = store
             .read(&(1..=KEYS).map(key).collect::<Vec<_>>(), Returning::HEAD)
             .await
@@ -269,14 +256,8 @@ async fn bytes(url: &str, schema: &str) {
             states =
                 replies.into_iter().map(|reply| reply.expect("saved").states.remove(0)).collect();
         }
-        let (log_after, after) = (
-            number(
-                "SELECT (pg_current_wal_lsn() - \
-            '0/0')::bigint",
-            )
-            .await,
-            tables().await,
-        );
+        let (log_after, after) =
+            (number("SELECT (pg_current_wal_lsn() - '0/0')::bigint").await, tables().await);
         let each = |before: f64, after: f64| (after - before) / SAVES as f64;
         println!(
             "  {what}: log {:.0}, outcome {:.0}, history {:.0}",
@@ -457,8 +438,7 @@ async fn sessions(options: &PostgresOptions, time: Duration) {
         .await;
         let ends = PROFILES as f64 / began.elapsed().as_secs_f64();
         println!(
-            "sessions of {PROFILES} {round} at once: {starts:.0} starts /s, {ends:.0} ends \
-            /s"
+            "sessions of {PROFILES} {round} at once: {starts:.0} starts /s, {ends:.0} ends /s"
         );
     }
     let _ = server.shutdown().await;
@@ -473,10 +453,7 @@ async fn play(part: &str, options: &PostgresOptions, name: &str) {
         .await
         .expect("a game server");
     let players: ProfileStore<Player> = server
-        .store_builder(&format!(
-            "Play \
-            {name}"
-        ))
+        .store_builder(&format!("Play {name}"))
         .template(Player::default())
         .build()
         .expect("a store");
@@ -502,8 +479,7 @@ async fn receive(players: &ProfileStore<Player>) {
         took.push(Duration::from_nanos(times.recv().await.expect("a message")));
     }
     println!(
-        "  {MESSAGES} messages: p50 {:.2} ms, p99 {:.2} ms until the handler \
-        runs",
+        "  {MESSAGES} messages: p50 {:.2} ms, p99 {:.2} ms until the handler runs",
         at(&mut took, 0.5),
         at(&mut took, 0.99)
     );

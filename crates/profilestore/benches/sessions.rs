@@ -85,12 +85,7 @@ async fn saves() -> Outcome {
     );
     println!(
         "{:>10} {:>10} {:>10} {:>10} {:>16}",
-        "sessions",
-        "saves/s",
-        "p50 ms",
-        "p99 ms",
-        "x \
-        fdatasync rate"
+        "sessions", "saves/s", "p50 ms", "p99 ms", "x fdatasync rate"
     );
     for sessions in [1, 32, 256] {
         let file =
@@ -158,8 +153,7 @@ async fn hand_over_in_process() -> Outcome {
         same store: p50 {commit:.2} ms)"
     );
     println!(
-        "  in one process:        p50 {p50:.2} ms, p99 {p99:.2} ms, {:.1} bare \
-        commits",
+        "  in one process:        p50 {p50:.2} ms, p99 {p99:.2} ms, {:.1} bare commits",
         p50 / commit
     );
     for (_, server) in &stores {

@@ -6,8 +6,7 @@
 
 #![expect(
     clippy::disallowed_methods,
-    reason = "a benchmark reads the clock of the machine that \
-    it measures"
+    reason = "a benchmark reads the clock of the machine that it measures"
 )]
 
 use std::{
@@ -60,8 +59,7 @@ fn main() {
             bare(&dir.path().join(format!("bare-b{committers}")), committers.min(BATCH), time / 2);
         let base = f64::midpoint(first, second);
         println!(
-            "{committers:>10} {base:>12.0} {rate:>12.0} {:>8.2} {:>10.1} {p50:>10.2} \
-            {p99:>10.2}",
+            "{committers:>10} {base:>12.0} {rate:>12.0} {:>8.2} {:>10.1} {p50:>10.2} {p99:>10.2}",
             rate / base,
             rate / disk
         );

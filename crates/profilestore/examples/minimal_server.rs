@@ -30,8 +30,7 @@ impl Game {
         profile.on_session_end(move |end| println!("player {user}: session over ({end:?})"));
         profile.update(|data| data.visits += 1)?;
         println!(
-            "player {user}: visit {} with {} \
-            coins",
+            "player {user}: visit {} with {} coins",
             profile.read(|data| data.visits),
             profile.read(|data| data.coins)
         );
@@ -74,7 +73,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     game.join(2).await?;
     game.earn(2, 7)?;
 
-    // Whoever is still online is saved here.
+    // Players that are still online are saved here.
     let report = server.shutdown().await;
     assert!(report.is_complete(), "not saved: {:?}", report.not_saved);
     println!("everything is saved");

@@ -82,8 +82,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let profile = players.start_session("1").await?;
     assert_eq!(process_receipt(&profile, "purchase-2", 50).await?, Decision::Granted);
     println!(
-        "coins: {}, purchases: \
-        {:?}",
+        "coins: {}, purchases: {:?}",
         profile.read(|data| data.coins),
         profile.read(|data| data.purchases.clone())
     );

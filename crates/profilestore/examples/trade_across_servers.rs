@@ -10,10 +10,10 @@
 //! each server      one commit: the message becomes an item, and the trade is forgotten
 //! ```
 //!
-//! Between two commits every item is in exactly one place. Whoever has put something into a trade
-//! remembers it until something comes back, so whichever server opens his profile next finishes the
-//! trade. Two servers that settle at once meet at the escrow's session: one gets it, the other
-//! finds it settled.
+//! Between two commits every item is in exactly one place. A player who has put something into a
+//! trade remembers it until something comes back, so the server that opens the profile next
+//! finishes the trade. Two servers that settle at once meet at the escrow's session: one gets it,
+//! the other finds it settled.
 //!
 //! `cargo run -p profilestore --example trade_across_servers`
 

@@ -73,10 +73,7 @@ impl Attribution {
         let wrong = |what, bytes, limit| {
             Err(Error::new(
                 ErrorKind::Invalid,
-                format!(
-                    "{what} is empty or too long: \
-                bytes=`{bytes}` limit=`{limit}`"
-                ),
+                format!("{what} is empty or too long: bytes=`{bytes}` limit=`{limit}`"),
             ))
         };
         match (self.author.len(), self.reason.len()) {
@@ -247,10 +244,7 @@ impl AuditEntry {
         let damaged = |why: String| {
             Error::new(
                 ErrorKind::Corrupt,
-                format!(
-                    "an audit entry cannot be read, or is of a \
-                newer version: {why}"
-                ),
+                format!("an audit entry cannot be read, or is of a newer version: {why}"),
             )
             .about(&state.key)
         };
@@ -382,10 +376,8 @@ fn turned_round(ms: i64) -> String {
 }
 
 fn reserved_key(key: &str) -> ProfileKey {
-    ProfileKey::new(RESERVED_STORE, AUDIT_SCOPE, key).expect(
-        "at most 50 characters of \
-        hexadecimal digits",
-    )
+    ProfileKey::new(RESERVED_STORE, AUDIT_SCOPE, key)
+        .expect("at most 50 characters of hexadecimal digits")
 }
 
 #[cfg(test)]
@@ -474,11 +466,8 @@ mod tests {
         book(&store, &env, &asked, 0).await.unwrap();
         let again = book(&store, &env, &asked, 0).await.unwrap_err();
         assert_eq!(again.conflict(), Some(&ConflictKind::Version));
-        let refused = asked.clone().outcome(AuditOutcome::Refused {
-            why: "there is no such \
-            path"
-                .into(),
-        });
+        let refused =
+            asked.clone().outcome(AuditOutcome::Refused { why: "there is no such path".into() });
         book(&store, &env, &refused, 1).await.unwrap();
         let page = audit_entries(&store, &AuditQuery::default()).await.unwrap();
         assert_eq!(

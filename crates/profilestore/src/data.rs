@@ -149,16 +149,12 @@ impl<T: ProfileData> TypedCodec<T> {
         let hint = if self.reconcile {
             ""
         } else {
-            "; if fields were added since, let the store \
-            reconcile"
+            "; if fields were added since, let the store reconcile"
         };
         let wrong = |error: serde_json::Error| {
             Error::new(
                 ErrorKind::Undecodable,
-                format!(
-                    "the stored data does not fit the \
-                program's type{hint}"
-                ),
+                format!("the stored data does not fit the program's type{hint}"),
             )
             .caused_by(error)
         };
@@ -189,13 +185,7 @@ impl<T: ProfileData> TypedCodec<T> {
         let answer = catch_unwind(AssertUnwindSafe(|| validate(data)))
             .unwrap_or_else(|_| Err("the validator panicked".into()));
         answer.map_err(|why| {
-            Error::new(
-                ErrorKind::Refused,
-                format!(
-                    "the store's validator \
-            refused the data: {why}"
-                ),
-            )
+            Error::new(ErrorKind::Refused, format!("the store's validator refused the data: {why}"))
         })
     }
 
@@ -204,10 +194,7 @@ impl<T: ProfileData> TypedCodec<T> {
         let unlike = |path: &str, why: &str| {
             Error::new(
                 ErrorKind::Invalid,
-                format!(
-                    "what would be saved does not open again as it \
-                is: at `{path}`: {why}"
-                ),
+                format!("what would be saved does not open again as it is: at `{path}`: {why}"),
             )
         };
         let opened = self.decode_typed(json).map_err(|error| {
@@ -297,11 +284,7 @@ impl<T: ProfileData> Codec for TypedCodec<T> {
 
 fn json_of(data: &dyn Data) -> Result<Box<RawValue>> {
     Ok(catch_unwind(AssertUnwindSafe(|| data.to_json())).map_err(|_| {
-        Error::new(
-            ErrorKind::Invalid,
-            "the data cannot be stored as JSON: its \
-            serializer panicked",
-        )
+        Error::new(ErrorKind::Invalid, "the data cannot be stored as JSON: its serializer panicked")
     })??)
 }
 
@@ -323,8 +306,7 @@ pub(crate) fn encode_for_save(
     checked.map_err(|_| {
         Error::new(
             ErrorKind::Invalid,
-            "what would be saved does not open again: \
-        its decoder panicked",
+            "what would be saved does not open again: its decoder panicked",
         )
     })??;
     let size = json.get().len();

@@ -67,7 +67,8 @@ mod chosen {
         DeadRowRenewable,
         /// (found here) A take-over does not say which version it is built on
         TakeOverUnversioned,
-        /// (found here) A late answer to a take lends the epoch of whoever took the profile since
+        /// (found here) A late answer to a take lends the epoch of the server that took the profile
+        /// since
         LateAnswerBelieved,
         /// (found here) A step of the store's clock is noticed at the next renewal only
         StepNoticedLate,

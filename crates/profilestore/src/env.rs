@@ -124,8 +124,7 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     #[expect(
         clippy::disallowed_methods,
-        reason = "this is the one place that reads the wall \
-        clock"
+        reason = "this is the one place that reads the wall clock"
     )]
     fn unix_ms(&self) -> i64 {
         let since = std::time::SystemTime::now()

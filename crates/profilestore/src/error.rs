@@ -267,26 +267,20 @@ impl From<Unstorable> for Error {
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         let (kind, message) = match &error {
-            StoreError::Unavailable { .. } => (
-                ErrorKind::Unavailable,
-                "the store cannot be used \
-                at the moment",
-            ),
-            StoreError::Indeterminate { .. } => (
-                ErrorKind::Unknown,
-                "whether the call took \
-                effect is not known",
-            ),
+            StoreError::Unavailable { .. } => {
+                (ErrorKind::Unavailable, "the store cannot be used at the moment")
+            }
+            StoreError::Indeterminate { .. } => {
+                (ErrorKind::Unknown, "whether the call took effect is not known")
+            }
             StoreError::Corrupt { .. } => (
                 ErrorKind::Corrupt,
                 "the store's contents cannot be \
                 understood",
             ),
-            StoreError::Replaced { .. } => (
-                ErrorKind::Replaced,
-                "the store's contents were \
-                replaced by a backup",
-            ),
+            StoreError::Replaced { .. } => {
+                (ErrorKind::Replaced, "the store's contents were replaced by a backup")
+            }
             StoreError::Invalid { .. } => (ErrorKind::Invalid, "the store refused the call"),
             StoreError::Conflict(conflict) => match conflict.kind {
                 ConflictKind::Epoch => (ErrorKind::SessionEnded, "the session is over"),
@@ -301,18 +295,16 @@ impl From<StoreError> for Error {
                 ),
                 ConflictKind::MessageIdExpired => (
                     ErrorKind::MessageIdExpired,
-                    "the message id's time is more than 30 days ago \
-                        or more than a day ahead",
+                    "the message id's time is more than 30 days ago or more than a day ahead",
                 ),
                 ConflictKind::MessageSeen => (
                     ErrorKind::DoneBefore,
-                    "a message of this id and content was sent before; \
-                        nothing was done now",
+                    "a message of this id and content was sent before; nothing was done now",
                 ),
                 ConflictKind::VersionGone => (ErrorKind::NotFound, "there is no such version"),
                 _ => (
                     ErrorKind::Unavailable,
-                    "somebody else changed the profile at the same \
+                    "another caller changed the profile at the same \
                     moment",
                 ),
             },

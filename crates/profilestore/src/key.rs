@@ -245,8 +245,7 @@ mod tests {
         assert_eq!(
             shown("A", "global", " a b "),
             "A/%20a b%20",
-            "in a table, a space at an end \
-            cannot be seen"
+            "in a table, a space at an end cannot be seen"
         );
         assert_eq!("PlayerData/7".parse(), ProfileKey::new("PlayerData", "global", "7"));
         assert!("7".parse::<ProfileKey>().is_err() && "S//7".parse::<ProfileKey>().is_err());

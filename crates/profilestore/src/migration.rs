@@ -107,8 +107,7 @@ impl Migrations {
                 usize::try_from(step.number).ok() != Some(first as usize + at)
             })?;
         Some(format!(
-            "the steps of migrations follow one another: step=`{}` \
-            expected=`{}`",
+            "the steps of migrations follow one another: step=`{}` expected=`{}`",
             step.number,
             first as usize + at
         ))
@@ -172,8 +171,7 @@ impl Migrations {
             Error::new(
                 ErrorKind::Undecodable,
                 format!(
-                    "a migration failed, and the profile was left as it is: {why}: \
-                    step=`{number}`"
+                    "a migration failed, and the profile was left as it is: {why}: step=`{number}`"
                 ),
             )
         };
@@ -273,8 +271,7 @@ mod tests {
         assert_eq!(
             run(json!({ "DataVersion": 9, "DataVersionReadableFrom": 5 })),
             None,
-            "newer, \
-            and readable"
+            "newer, and readable"
         );
         assert_eq!(run(json!({ "DataVersion": u64::MAX, "DataVersionReadableFrom": 5 })), None);
     }
@@ -295,16 +292,14 @@ mod tests {
         assert_eq!(
             kind(&from_3(), json!({ "DataVersion": 6 })),
             ErrorKind::NewerData,
-            "nobody \
-            says that it is readable"
+            "nobody says that it is readable"
         );
         assert_eq!(kind(&from_3(), json!({ "DataVersion": 1 })), ErrorKind::Undecodable, "too old");
         assert_eq!(kind(&from_3(), json!({ "DataVersion": "two" })), ErrorKind::Undecodable);
         let failing = Migrations::new().step(1, |_: &mut Value| Err("no".into()));
-        assert!(failing.migrate("{}", &Map::new()).unwrap_err().to_string().contains(
-            "no: \
-            step=`1`"
-        ));
+        assert!(
+            failing.migrate("{}", &Map::new()).unwrap_err().to_string().contains("no: step=`1`")
+        );
         let panicking = Migrations::new().step(1, |_: &mut Value| panic!("on purpose"));
         assert_eq!(
             panicking.migrate("{}", &Map::new()).unwrap_err().kind(),

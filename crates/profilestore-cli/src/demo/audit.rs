@@ -155,10 +155,9 @@ async fn open_all(
                 });
                 opened.push((player, profile));
             }
-            Err(error) => not_opened.push(format!(
-                "player {player}: not opened within \
-                {patience:?}: {error}"
-            )),
+            Err(error) => {
+                not_opened.push(format!("player {player}: not opened within {patience:?}: {error}"))
+            }
         }
     }
     opened.sort_by_key(|(player, _)| *player);
@@ -187,10 +186,9 @@ async fn settle_edits(desk: &Desk, edits: &mut EditBooks, patience: Duration) ->
     for (number, outcome) in outcomes.await {
         match outcome {
             Ok(Outcome::Done { .. }) => edits.acknowledge(number),
-            Ok(Outcome::Waits) => unknown.push(format!(
-                "edit {number} of all players still waits \
-                for holders"
-            )),
+            Ok(Outcome::Waits) => {
+                unknown.push(format!("edit {number} of all players still waits for holders"))
+            }
             Err(error) if error.kind() == ErrorKind::EditRefused => edits.refuse(number),
             Err(error) => unknown.push(format!("edit {number}: {error}")),
         }
@@ -216,7 +214,7 @@ async fn settle(market: &Market, opened: &Opened, patience: Duration) -> (u64, V
         })
         .await;
         sent_again += sent.iter().map(|(_, sent)| sent).sum::<u64>();
-        // Whoever got something in this round may have been looked at before.
+        // A player that got something in this round may have been looked at before.
         let states = for_all(by_player.keys().copied(), |player| {
             let by_player = by_player.clone();
             async move { save_rest(&by_player[&player]).await }
@@ -229,12 +227,7 @@ async fn settle(market: &Market, opened: &Opened, patience: Duration) -> (u64, V
                 sent_again,
                 unsettled
                     .into_iter()
-                    .map(|(player, state)| {
-                        format!(
-                            "player \
-                {player}: {state}"
-                        )
-                    })
+                    .map(|(player, state)| format!("player {player}: {state}"))
                     .collect(),
             );
         }
@@ -272,12 +265,8 @@ async fn save_rest(profile: &Profile<PlayerData>) -> Option<String> {
     }
     let inbox = profile.waiting_messages().len();
     let (outbox, trades) = profile.read(|data| (data.outbox.len(), data.open_trades.len()));
-    (inbox + outbox + trades > 0).then(|| {
-        format!(
-            "{inbox} messages wait, {outbox} are not sent, \
-        {trades} trades are open"
-        )
-    })
+    (inbox + outbox + trades > 0)
+        .then(|| format!("{inbox} messages wait, {outbox} are not sent, {trades} trades are open"))
 }
 
 /// Reads what is stored, with eyes that have seen nothing before.
@@ -307,8 +296,7 @@ async fn read_all(
                 let waiting = profile.waiting_messages().len();
                 if waiting > 0 || profile.session().is_some() {
                     not_read.push(format!(
-                        "player {player}: {waiting} messages wait, held by \
-                        {:?}",
+                        "player {player}: {waiting} messages wait, held by {:?}",
                         profile.session()
                     ));
                 }

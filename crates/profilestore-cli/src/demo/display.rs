@@ -80,8 +80,7 @@ impl Display {
                 if Instant::now() >= *next {
                     *next += PERIOD;
                     say(&format!(
-                        "{:>4.0} s  \
-                        {}",
+                        "{:>4.0} s  {}",
                         passed.as_secs_f64(),
                         texts(world, rate).join("; ")
                     ));
@@ -129,8 +128,7 @@ fn texts(world: &World, rate: f64) -> [String; 5] {
         format!("sessions {sessions}"),
         format!("saves {} ({rate:.0}/s), {}", figures.saves, figures.save_times.shown()),
         format!(
-            "hand-overs {}, \
-            {}",
+            "hand-overs {}, {}",
             figures.hand_over_times.count(),
             figures.hand_over_times.shown()
         ),
@@ -158,8 +156,7 @@ pub(crate) fn text(plan: &Plan, world: &World, findings: &Findings, faults: &Che
     row(
         "sessions started",
         format!(
-            "{} on free profiles, \
-        {}",
+            "{} on free profiles, {}",
             figures.start_times.count(),
             figures.start_times.shown()
         ),
@@ -169,8 +166,7 @@ pub(crate) fn text(plan: &Plan, world: &World, findings: &Findings, faults: &Che
         format!("{}, {}", figures.hand_over_times.count(), figures.hand_over_times.shown()),
     );
     row(
-        "take-overs after a \
-        kill",
+        "take-overs after a kill",
         format!("{}, {}", figures.take_over_times.count(), figures.take_over_times.shown()),
     );
     row("a player's longest wait", shown(figures.unserved_times.percentile(100.0)));
@@ -232,8 +228,7 @@ pub(crate) fn text(plan: &Plan, world: &World, findings: &Findings, faults: &Che
     for check in findings.checks.iter().chain([faults]) {
         let _ = writeln!(
             out,
-            "{:<32} \
-            {}{}",
+            "{:<32} {}{}",
             check.name,
             check.found,
             if check.passed() { "" } else { "  VIOLATED" }

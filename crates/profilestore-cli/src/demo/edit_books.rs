@@ -137,8 +137,7 @@ impl EditBooks {
             of += 1;
             if !made(player, task.number) {
                 missing.push(format!(
-                    "player {player}: edit {} was acknowledged and is \
-                    missing",
+                    "player {player}: edit {} was acknowledged and is missing",
                     task.number
                 ));
             }
@@ -155,8 +154,7 @@ impl EditBooks {
             missing.extend(due.iter().filter(|player| !made(**player, task.number)).map(
                 |player| {
                     format!(
-                        "player {player}: edit {} of all players is complete and did not \
-                        reach him",
+                        "player {player}: edit {} of all players is complete and did not reach him",
                         task.number
                     )
                 },
@@ -207,8 +205,7 @@ impl EditBooks {
                 {
                     let made = if made { "is there" } else { "is not there" };
                     wrong.push(format!(
-                        "player {player}: edit {} {made}; booked: \
-                        {booked:?}",
+                        "player {player}: edit {} {made}; booked: {booked:?}",
                         task.number
                     ));
                 }
@@ -218,8 +215,7 @@ impl EditBooks {
                 of += 1;
                 if whole != Some(&AuditOutcome::Done) {
                     wrong.push(format!(
-                        "edit {} of all players was acknowledged; booked: \
-                        {whole:?}",
+                        "edit {} of all players was acknowledged; booked: {whole:?}",
                         task.number
                     ));
                 }
@@ -284,11 +280,7 @@ mod tests {
         found[0].as_mut().unwrap().edited = vec![2];
         assert_eq!(
             failed(&books, &found, &log),
-            [
-                "acknowledged edits present",
-                "edits as the \
-            audit log has them"
-            ]
+            ["acknowledged edits present", "edits as the audit log has them"]
         );
     }
 
@@ -301,16 +293,12 @@ mod tests {
     }
 
     #[test]
-    fn an_edit_that_was_refused_or_meant_for_somebody_else() {
+    fn an_edit_that_was_refused_or_meant_for_another_player() {
         let (books, mut found, log) = world();
         found[1].as_mut().unwrap().edited.push(1);
         assert_eq!(
             failed(&books, &found, &log),
-            [
-                "edits found that were ordered",
-                "edits as the \
-            audit log has them"
-            ]
+            ["edits found that were ordered", "edits as the audit log has them"]
         );
         let (books, mut found, log) = world();
         found[1].as_mut().unwrap().edited.push(0);

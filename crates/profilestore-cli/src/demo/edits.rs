@@ -104,7 +104,7 @@ impl Task {
                 };
                 BulkEdit::new(self.operation, all, self.edit()?)
             }
-            // Complete: whoever completed it died before he could say so.
+            // Complete: the server that completed it died before it could say so.
             Err(error) if error.kind() == ErrorKind::Invalid => {
                 return Ok(Outcome::Done { online: false });
             }

@@ -86,10 +86,9 @@ pub(crate) async fn keep(
             _ if stopping && status.success() => return Ok(()),
             Some(Fate::Restart) if status.success() => Duration::ZERO,
             _ => {
-                locked(&world).faults.push(format!(
-                    "server {slot}: ended without being told to: \
-                    {status}"
-                ));
+                locked(&world)
+                    .faults
+                    .push(format!("server {slot}: ended without being told to: {status}"));
                 Duration::from_secs(1)
             }
         };

@@ -189,13 +189,10 @@ impl Ledger {
             for step in data.earned.iter() {
                 of += 1;
                 match account.earnings.get(step as usize).map(|earning| earning.fate) {
-                    Some(Fate::Refused) => violations.push(format!(
-                        "player {player}: earning \
-                        {step} was refused and is there"
-                    )),
+                    Some(Fate::Refused) => violations
+                        .push(format!("player {player}: earning {step} was refused and is there")),
                     None => violations.push(format!(
-                        "player {player}: earning {step} was never \
-                        ordered and is there"
+                        "player {player}: earning {step} was never ordered and is there"
                     )),
                     Some(_) => {}
                 }
@@ -210,8 +207,7 @@ impl Ledger {
                         .map(|sending| sending.debit)
                     {
                         Some(Fate::Refused) => violations.push(format!(
-                            "player {player}: transfer {number} to {to} \
-                                was refused and is there"
+                            "player {player}: transfer {number} to {to} was refused and is there"
                         )),
                         None => violations.push(format!(
                             "player {player}: transfer {number} to {to} \
@@ -265,13 +261,11 @@ impl Ledger {
             both += u64::from(debited || credited);
             match (debited, credited) {
                 (true, false) => unequal.push(format!(
-                    "transfer {number} of {} coins left player {from} and did not \
-                        reach {to}",
+                    "transfer {number} of {} coins left player {from} and did not reach {to}",
                     sending.amount
                 )),
                 (false, true) => unequal.push(format!(
-                    "transfer {number} of {} coins reached player {to} and never \
-                        left {from}",
+                    "transfer {number} of {} coins reached player {to} and never left {from}",
                     sending.amount
                 )),
                 _ => {}
@@ -329,10 +323,7 @@ impl Ledger {
         let violations = if fits {
             Vec::new()
         } else {
-            vec![format!(
-                "{coins} coins in all, the \
-            ledger says {ledger}"
-            )]
+            vec![format!("{coins} coins in all, the ledger says {ledger}")]
         };
         Check { name: "coins in all", found: format!("{coins} (ledger {ledger})"), violations }
     }
@@ -356,11 +347,8 @@ impl Ledger {
                         acknowledged were {known}"
                 )),
                 [_] => {}
-                several => misplaced.push(format!(
-                    "item {item} is in {} places: \
-                    {several:?}",
-                    several.len()
-                )),
+                several => misplaced
+                    .push(format!("item {item} is in {} places: {several:?}", several.len())),
             }
         }
         misplaced.extend(places.keys().map(|item| format!("item {item} was never there")));
@@ -368,12 +356,7 @@ impl Ledger {
         let moved = self.moves.iter().filter(|moves| **moves > 0).count() as u64;
         [
             Check::counted("items exactly once", of, misplaced),
-            Check::counted(
-                "acknowledged moves \
-            of items kept",
-                moved,
-                undone,
-            ),
+            Check::counted("acknowledged moves of items kept", moved, undone),
         ]
     }
 
@@ -402,12 +385,9 @@ fn judge_doubled(found: &[Option<PlayerData>]) -> Check {
     let (mut of, mut violations) = (0, Vec::new());
     for (player, data) in present(found) {
         of += 1;
-        violations.extend(data.doubled.iter().map(|step| {
-            format!(
-                "player {player}: {step} was \
-            applied twice"
-            )
-        }));
+        violations.extend(
+            data.doubled.iter().map(|step| format!("player {player}: {step} was applied twice")),
+        );
         let mut seen = BTreeSet::new();
         let edits = data.edited.iter().filter(|edit| !seen.insert(**edit));
         violations.extend(edits.map(|edit| format!("player {player}: edit {edit} was made twice")));

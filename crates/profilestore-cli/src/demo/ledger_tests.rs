@@ -62,8 +62,7 @@ fn an_acknowledged_earning_that_is_missing() {
     assert_eq!(checks[0].found, "1/2");
     assert_eq!(
         checks[0].violations,
-        ["player 0: earning 1 of 7 coins was acknowledged and is \
-        missing"]
+        ["player 0: earning 1 of 7 coins was acknowledged and is missing"]
     );
 }
 
@@ -76,8 +75,7 @@ fn an_older_copy_that_overwrote_a_newer_one() {
         [
             "acknowledged earnings present",
             "acknowledged debits present",
-            "transfers debited and \
-            credited",
+            "transfers debited and credited",
             "coins in all"
         ]
     );
@@ -89,12 +87,7 @@ fn an_earning_applied_twice() {
     found[0].as_mut().unwrap().earn(0, 50);
     assert_eq!(
         failed(&ledger, &found),
-        [
-            "players with no step twice",
-            "players whose coins add \
-        up",
-            "coins in all"
-        ]
+        ["players with no step twice", "players whose coins add up", "coins in all"]
     );
 }
 
@@ -124,12 +117,7 @@ fn a_message_handled_twice() {
     found[1].as_mut().unwrap().credit(&transfer(0));
     assert_eq!(
         failed(&ledger, &found),
-        [
-            "players with no step twice",
-            "players whose coins add \
-        up",
-            "coins in all"
-        ]
+        ["players with no step twice", "players whose coins add up", "coins in all"]
     );
 }
 
@@ -139,12 +127,7 @@ fn a_message_that_never_arrived() {
     found[1] = Some(fresh(1));
     assert_eq!(
         failed(&ledger, &found),
-        [
-            "acknowledged messages arrived",
-            "transfers debited and \
-        credited",
-            "coins in all"
-        ]
+        ["acknowledged messages arrived", "transfers debited and credited", "coins in all"]
     );
 }
 
@@ -181,12 +164,7 @@ fn an_edit_counts_once_and_one_made_twice_is_found() {
     (data.coins, data.edited) = (data.coins + 30, vec![edit.number; 2]);
     assert_eq!(
         failed(&ledger, &found),
-        [
-            "players with no step twice",
-            "players whose coins add \
-        up",
-            "coins in all"
-        ]
+        ["players with no step twice", "players whose coins add up", "coins in all"]
     );
 }
 
@@ -203,7 +181,7 @@ fn an_item_that_is_gone_doubled_or_went_back() {
     found[0].as_mut().unwrap().items.remove(&1);
     assert_eq!(failed(&ledger, &found), ["items exactly once"]);
     found[1].as_mut().unwrap().items.insert(1, 1);
-    assert_eq!(failed(&ledger, &found), [""; 0], "somebody else has it");
+    assert_eq!(failed(&ledger, &found), [""; 0], "another player has it");
     found[0].as_mut().unwrap().items.insert(1, 0);
     assert_eq!(failed(&ledger, &found), ["items exactly once"]);
     let (mut ledger, mut found) = world();

@@ -125,9 +125,7 @@ fn lease_seconds(text: &str) -> Result<f64, String> {
     if (1.0..=600.0).contains(&seconds) {
         Ok(seconds)
     } else {
-        Err("a lease time is 1 to 600 \
-        seconds"
-            .into())
+        Err("a lease time is 1 to 600 seconds".into())
     }
 }
 
@@ -246,8 +244,7 @@ impl Demo {
         let outcome = match timeout(limit, perform(&plan, call, app.json)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(anyhow::anyhow!(
-                "the demonstration did not end in time; it was broken \
-                off after {limit:?}"
+                "the demonstration did not end in time; it was broken off after {limit:?}"
             )),
         };
         if matches!(outcome, Ok(true)) {
@@ -296,14 +293,12 @@ async fn perform(plan: &Plan, call: Call, json: bool) -> anyhow::Result<bool> {
     world.ledger = ledger;
     let sessions = world.figures.sessions();
     findings.checks.push(Check::counted(
-        "sessions not thrown \
-        out",
+        "sessions not thrown out",
         sessions,
         world.thrown_out.clone(),
     ));
     let faults = Check::counted(
-        "servers that ended as \
-            told",
+        "servers that ended as told",
         world.figures.shutdowns + world.faults.len() as u64,
         world.faults.clone(),
     );
@@ -311,7 +306,7 @@ async fn perform(plan: &Plan, call: Call, json: bool) -> anyhow::Result<bool> {
         true => format!("{:#}\n", display::json(plan, &world, &findings, &faults)),
         false => display::text(plan, &world, &findings, &faults),
     };
-    // Whoever closed it has read enough; the exit code still tells.
+    // The reader that closed it has read enough; the exit code still tells.
     let _ = std::io::stdout().write_all(report.as_bytes());
     Ok(findings.checks.iter().chain([&faults]).all(Check::passed))
 }
@@ -387,10 +382,9 @@ async fn play(
     match timeout(STOP, ends).await {
         Ok(ended) => ended?,
         // Dropping the keepers kills what is left.
-        Err(_) => locked(world).faults.push(format!(
-            "servers that did not shut down within \
-            {STOP:?}"
-        )),
+        Err(_) => {
+            locked(world).faults.push(format!("servers that did not shut down within {STOP:?}"))
+        }
     }
     drop(kills);
     players.shutdown().await;
@@ -430,8 +424,7 @@ async fn watch_play(plan: &Plan, world: &Shared, display: &mut Display) {
         }
         if now > since + COMPLETION {
             return say(&format!(
-                "in {COMPLETION:?} beyond the time this did not happen: \
-                {}",
+                "in {COMPLETION:?} beyond the time this did not happen: {}",
                 missing.join(", ")
             ));
         }

@@ -232,12 +232,9 @@ impl Host {
         self.clone().wait_for(async move {
             let answer = match task.carry_out(&self.desk).await {
                 Ok(Outcome::Done { online }) => Answer::Edited { online },
-                Ok(Outcome::Waits) => Answer::Failed {
-                    kind: "waits for \
-                    holders"
-                        .into(),
-                    message: String::new(),
-                },
+                Ok(Outcome::Waits) => {
+                    Answer::Failed { kind: "waits for holders".into(), message: String::new() }
+                }
                 Err(error)
                     if matches!(error.kind(), ErrorKind::EditRefused | ErrorKind::NotFound) =>
                 {
@@ -432,21 +429,11 @@ impl Host {
         let all = async { while answers.join_next().await.is_some() {} };
         if tokio::time::timeout(PATIENCE, all).await.is_err() {
             self.say(Report::Trouble {
-                message: "calls were still unanswered after the \
-                shutdown"
-                    .into(),
+                message: "calls were still unanswered after the shutdown".into(),
             });
         }
-        let not_saved: Vec<String> = report
-            .not_saved
-            .iter()
-            .map(|(key, error)| {
-                format!(
-                    "{key}: \
-            {error}"
-                )
-            })
-            .collect();
+        let not_saved: Vec<String> =
+            report.not_saved.iter().map(|(key, error)| format!("{key}: {error}")).collect();
         let saved =
             |player: u32| !report.not_saved.iter().any(|(key, _)| key.key() == player_key(player));
         let sessions = std::mem::take(&mut *locked(&self.open));

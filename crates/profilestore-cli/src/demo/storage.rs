@@ -39,11 +39,7 @@ impl Home {
         let directory =
             std::env::temp_dir().join(format!("profilestore-demo-{}", env.uuid().simple()));
         std::fs::create_dir(&directory).with_context(|| {
-            format!(
-                "a temporary directory cannot be made: \
-                path=`{}`",
-                directory.display()
-            )
+            format!("a temporary directory cannot be made: path=`{}`", directory.display())
         })?;
         Ok(Self { place: Place::Sqlite(directory.join("demo.db")), made: Some(directory) })
     }
@@ -54,8 +50,7 @@ impl Home {
             && let Err(error) = std::fs::remove_dir_all(directory)
         {
             say(&format!(
-                "the temporary directory could not be deleted: {error}: \
-                path=`{}`",
+                "the temporary directory could not be deleted: {error}: path=`{}`",
                 directory.display()
             ));
         }

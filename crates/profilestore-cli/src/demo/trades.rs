@@ -234,8 +234,7 @@ mod tests {
         assert_eq!(
             half.settle(0),
             [(8, (80, 2))],
-            "what comes too late goes back, whatever the \
-            time"
+            "what comes too late goes back, whatever the time"
         );
     }
 

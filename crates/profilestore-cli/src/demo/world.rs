@@ -294,7 +294,7 @@ impl World {
             }
             player.seats.retain(|seat| (seat.slot, seat.generation) != (slot, generation));
         }
-        // Dropping the reply tells whoever waits.
+        // Dropping the reply tells the caller that waits.
         self.waiting.retain(|_, waiting| (waiting.slot, waiting.generation) != (slot, generation));
     }
 
@@ -307,7 +307,7 @@ impl World {
             Report::Done { id, answer } => {
                 if let Some(waiting) = self.waiting.remove(&id) {
                     self.answered(id, &waiting, &answer);
-                    // Whoever ordered it may not care.
+                    // The caller may have gone.
                     let _ = waiting.reply.send(answer);
                 }
             }
@@ -343,12 +343,11 @@ impl World {
                     self.ledger.acknowledge_earnings(player, &steps);
                 }
                 self.figures.shutdowns += 1;
-                self.faults.extend(not_saved.into_iter().map(|what| {
-                    format!(
-                        "server {slot}: not \
-                    saved at its shutdown: {what}"
-                    )
-                }));
+                self.faults.extend(
+                    not_saved
+                        .into_iter()
+                        .map(|what| format!("server {slot}: not saved at its shutdown: {what}")),
+                );
             }
             Report::Bye => {}
         }

@@ -42,25 +42,15 @@ pub(super) fn play(
         game = game.until(seconds("--until", until)?);
     }
     if let Some(spec) = &run.players {
-        let plan: Plan = spec.parse().map_err(|error| {
-            Failure::Usage(format!(
-                "--players: \
-            {error}"
-            ))
-        })?;
+        let plan: Plan =
+            spec.parse().map_err(|error| Failure::Usage(format!("--players: {error}")))?;
         if plan.is_endless() && run.until.is_none() {
             return Err(Failure::Usage(
-                "these players go on for ever; say with --until when the \
-                game ends"
-                    .into(),
+                "these players go on for ever; say with --until when the game ends".into(),
             ));
         }
-        plan.check(run.servers.into()).map_err(|error| {
-            Failure::Usage(format!(
-                "--players: \
-            {error}"
-            ))
-        })?;
+        plan.check(run.servers.into())
+            .map_err(|error| Failure::Usage(format!("--players: {error}")))?;
         game = game.players(plan);
     }
     let keep_every_save = run.versions == VersionsArg::EverySave;
@@ -144,13 +134,8 @@ enum There {
 }
 
 fn read(path: &Path) -> Result<String, Failure> {
-    fs::read_to_string(path).map_err(|error| {
-        Failure::Usage(format!(
-            "{} cannot be read: \
-        {error}",
-            path.display()
-        ))
-    })
+    fs::read_to_string(path)
+        .map_err(|error| Failure::Usage(format!("{} cannot be read: {error}", path.display())))
 }
 
 /// A script's name in tracebacks: its file's.

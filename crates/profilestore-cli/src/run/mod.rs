@@ -120,11 +120,7 @@ impl Run {
     #[cfg(not(feature = "luau"))]
     pub(crate) async fn run(self, _app: &App) -> Result<Status, Failure> {
         Err(Failure::left_out(
-            &format!(
-                "Luau, which needs a C++ compiler, and cannot run \
-            {}",
-                self.script.display()
-            ),
+            &format!("Luau, which needs a C++ compiler, and cannot run {}", self.script.display()),
             "luau",
         ))
     }

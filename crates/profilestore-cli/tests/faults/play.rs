@@ -205,8 +205,7 @@ impl Running {
         ] {
             assert!(
                 report.pointer(figure).and_then(Value::as_u64).unwrap_or(0) > 0,
-                "{figure}: \
-                {report:#}"
+                "{figure}: {report:#}"
             );
         }
         assert!(!said.contains("this did not happen"), "{said}");

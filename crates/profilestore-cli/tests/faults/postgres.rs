@@ -63,8 +63,8 @@ async fn connections_to_postgres_are_cut_stalled_and_answered_late() {
     play.ends_well();
 }
 
-/// Commits are made, and the connection breaks instead of carrying the word that they are: whoever
-/// asked finds out by asking again.
+/// Commits are made, and the connection breaks instead of carrying the answer: the caller
+/// finds out by asking again.
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_to_commits_are_lost() {
     let postgres = server();

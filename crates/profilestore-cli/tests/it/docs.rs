@@ -118,8 +118,7 @@ fn every_link_of_the_documentation_leads_somewhere() {
             };
             if !there {
                 broken.push(format!(
-                    "{}:{line}: \
-                    {target}",
+                    "{}:{line}: {target}",
                     path.strip_prefix(root()).unwrap().display()
                 ));
             }
@@ -157,8 +156,7 @@ fn lines_of_the_documentation_are_short() {
     }
     assert!(
         long.is_empty(),
-        "these lines have more than {LONGEST} \
-        characters:\n{}",
+        "these lines have more than {LONGEST} characters:\n{}",
         long.join("\n")
     );
 }
@@ -231,8 +229,7 @@ fn every_option_that_the_documentation_shows_is_there() {
     }
     assert!(
         helps.len() > 15,
-        "the commands of the documentation are not found any more: \
-        {:?}",
+        "the commands of the documentation are not found any more: {:?}",
         helps.keys()
     );
     assert!(wrong.is_empty(), "the program has no such command or option:\n{}", wrong.join("\n"));
@@ -274,8 +271,7 @@ fn every_metric_is_documented() {
     assert!(in_code.len() > 20);
     assert_eq!(
         documented, in_code,
-        "docs/metrics.md (left) and the code (right) name different \
-        metrics"
+        "docs/metrics.md (left) and the code (right) name different metrics"
     );
 }
 
@@ -300,8 +296,7 @@ fn every_kind_of_error_is_documented() {
     assert_eq!(
         rows.collect::<BTreeSet<_>>(),
         in_code,
-        "docs/errors.md (left) and the code \
-        (right) name different kinds"
+        "docs/errors.md (left) and the code (right) name different kinds"
     );
 }
 

@@ -103,10 +103,9 @@ async fn one_profile_is_edited_while_it_is_played_and_the_log_tells() {
     .await;
     assert_eq!((edited.code, edited.stderr.as_str()), (0, ""), "{edited:?}");
     assert!(
-        edited.stdout.starts_with(
-            "PlayerData/p000 was edited by game, who holds it, and \
-        saved as version "
-        ),
+        edited
+            .stdout
+            .starts_with("PlayerData/p000 was edited by game, who holds it, and saved as version "),
         "{edited:?}"
     );
     assert_eq!(game.online[0].data().coins, 12);
@@ -219,8 +218,7 @@ async fn new_profiles_get_an_edit_that_stands_until_it_is_undone() {
     assert_eq!(
         lines(&place.ok(&["list", "--json"])).len(),
         PROFILES + 1,
-        "the list of what \
-        stands is no profile"
+        "the list of what stands is no profile"
     );
 
     let operation = report["operation"].as_str().unwrap().to_owned();
@@ -254,8 +252,7 @@ async fn all_profiles_are_edited_while_some_are_played_and_that_is_undone() {
     assert!(preview.stdout.contains("PlayerData/p000\n  /coins: 5 -> 105\n"), "{preview:?}");
     assert!(preview.stdout.contains("300 profiles would be edited"), "{preview:?}");
     let edited = run(words(
-        "edit --all --store-name PlayerData --add /coins=100 --yes --json \
-        --reason birthday",
+        "edit --all --store-name PlayerData --add /coins=100 --yes --json --reason birthday",
     ))
     .await;
     let report: serde_json::Value =
@@ -280,10 +277,7 @@ async fn all_profiles_are_edited_while_some_are_played_and_that_is_undone() {
     .await;
     assert!(
         undone.code == 0
-            && undone.stdout.starts_with(
-                "300 profiles edited, 30 profiles of \
-        them online"
-            ),
+            && undone.stdout.starts_with("300 profiles edited, 30 profiles of them online"),
         "{undone:?}"
     );
     assert_eq!(game.ended.load(Ordering::SeqCst), 0, "nobody was thrown out");

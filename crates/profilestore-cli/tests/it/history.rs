@@ -35,8 +35,7 @@ fn history_is_listed_in_both_directions_and_between_times() {
     assert_eq!(versions(&place, &["--since", "2026-09-22"]), [0; 0]);
     assert_eq!(
         place.ok(&["history", "PlayerData/a", "--since", "2026-09-22"]),
-        "no version was \
-        written in that time\n"
+        "no version was written in that time\n"
     );
     let row = &lines(&place.ok(&["history", "PlayerData/a", "--json", "--limit", "1"]))[0];
     assert_eq!(
@@ -54,17 +53,12 @@ fn a_diff_shows_what_changed() {
     let text = place.ok(&["diff", "PlayerData/a"]);
     assert!(
         text.starts_with(
-            "PlayerData/a: version 2 (2026-09-21T14:13:20.002Z, import by mover) \
-        -> version 3 ("
+            "PlayerData/a: version 2 (2026-09-21T14:13:20.002Z, import by mover) -> version 3 ("
         ),
         "{text}"
     );
     assert!(
-        text.contains("~  /Data/Coins  20 -> 30\n")
-            && text.ends_with(
-                "1 \
-        difference\n"
-            ),
+        text.contains("~  /Data/Coins  20 -> 30\n") && text.ends_with("1 difference\n"),
         "{text}"
     );
 
@@ -91,11 +85,7 @@ fn a_diff_shows_what_changed() {
     let ran = place.run(&["diff", "PlayerData/one"]);
     assert_eq!(
         (ran.code, &*ran.stderr),
-        (
-            4,
-            "error: no earlier version is kept: \
-        key=`PlayerData/one` version=`1`\n"
-        )
+        (4, "error: no earlier version is kept: key=`PlayerData/one` version=`1`\n")
     );
 }
 
@@ -105,10 +95,8 @@ fn a_rollback_can_itself_be_rolled_back() {
     let asked = place.run(&["rollback", "PlayerData/a", "1"]);
     assert_eq!(asked.code, 2, "nobody is there to answer: {asked:?}");
     assert!(
-        asked.stderr.contains(
-            "roll PlayerData/a back from version 3 to version 1 \
-            ("
-        ) && asked.stderr.contains("1 difference")
+        asked.stderr.contains("roll PlayerData/a back from version 3 to version 1 (")
+            && asked.stderr.contains("1 difference")
     );
     assert_eq!(coins(&place), 30);
 

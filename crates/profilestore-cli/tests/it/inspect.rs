@@ -34,16 +34,12 @@ fn get_shows_a_profile() {
     let place = Place::with_records();
     let text = place.ok(&["get", "LegacyData/Season1/Player_34"]);
     assert!(
-        text.contains(
-            "version   64 (current)  \
-        000001A0C49591A5.0000000151.000001A0C4506C3B.01"
-        ),
+        text.contains("version   64 (current)  000001A0C49591A5.0000000151.000001A0C4506C3B.01"),
         "{text}"
     );
     assert!(
         text.contains(
-            "session   held by D8205237-4941-4231-A3D6-2BF921EB11C1 since \
-        2026-09-21T14:57:21."
+            "session   held by D8205237-4941-4231-A3D6-2BF921EB11C1 since 2026-09-21T14:57:21."
         ),
         "{text}"
     );
@@ -68,25 +64,20 @@ fn get_shows_a_profile() {
         by_number
     );
 
-    assert!(place.ok(&["get", "PlayerData/8003"]).contains(
-        "content   no profile; kept as it \
-        came"
-    ));
+    assert!(
+        place.ok(&["get", "PlayerData/8003"]).contains("content   no profile; kept as it came")
+    );
     let waiting = place.ok(&["get", "LegacyData/Season1/Player_900"]);
     assert!(
         waiting.contains("nothing but messages")
-            && waiting.contains(
-                "messages  2 waiting, 0 \
-        locked"
-            ),
+            && waiting.contains("messages  2 waiting, 0 locked"),
         "{waiting}"
     );
 
     for (args, said) in [
         (
             &["get", "PlayerData/nobody"][..],
-            "error: there is no such profile: \
-            key=`PlayerData/nobody`\n",
+            "error: there is no such profile: key=`PlayerData/nobody`\n",
         ),
         (
             &["get", "PlayerData/7", "--version", "99"],
@@ -94,8 +85,7 @@ fn get_shows_a_profile() {
         ),
         (
             &["history", "PlayerData/nobody"],
-            "error: there is no such profile: \
-            key=`PlayerData/nobody`\n",
+            "error: there is no such profile: key=`PlayerData/nobody`\n",
         ),
     ] {
         let ran = place.run(args);

@@ -10,8 +10,7 @@ fn says_how_to_get(feature: &str, args: &[&str]) {
     assert_eq!(
         (ran.code, &*ran.stdout, ran.stderr.lines().count()),
         (2, "", 1),
-        "{args:?}: \
-        {ran:?}"
+        "{args:?}: {ran:?}"
     );
     assert!(ran.stderr.contains("cargo run --release --features "), "{ran:?}");
     let line = ran

@@ -147,10 +147,8 @@ fn a_wrong_command_line_is_code_2() {
     }
     let help = place.ok(&["--help"]);
     assert!(
-        help.contains(
-            "Exit \
-        codes:"
-        ) && help.contains("import")
+        help.contains("Exit codes:")
+            && help.contains("import")
             && help.contains("PROFILESTORE_STORE"),
         "{help}"
     );
@@ -172,10 +170,8 @@ fn a_store_that_is_not_there_is_code_3_and_is_not_made() {
         let ran = place.run(args);
         assert_eq!((ran.code, &*ran.stdout), (3, ""), "{args:?}: {ran:?}");
         assert!(
-            ran.stderr.contains(
-                "no such \
-            file"
-            ) && ran.stderr.contains("store=`sqlite:./profiles.db`"),
+            ran.stderr.contains("no such file")
+                && ran.stderr.contains("store=`sqlite:./profiles.db`"),
             "{ran:?}"
         );
         assert_eq!(ran.stderr.lines().count(), 1);

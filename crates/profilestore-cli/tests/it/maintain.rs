@@ -27,15 +27,13 @@ fn a_backup_becomes_a_store_again() {
     assert_eq!(kept.code, 1);
     assert_eq!(
         kept.stderr,
-        "error: the store exists already, add --force to replace it: \
-        store=`sqlite:./profiles.db`\n"
+        "error: the store exists already, add --force to replace it: store=`sqlite:./profiles.db`\n"
     );
     place.ok(&["get", "PlayerData/more"]);
 
     assert_eq!(
         place.ok(&["restore", "--force", "copy.db"]),
-        "restored sqlite:./profiles.db from \
-        copy.db\n"
+        "restored sqlite:./profiles.db from copy.db\n"
     );
     assert_eq!(place.run(&["get", "PlayerData/more"]).code, 4);
     assert_eq!(place.run(&["export"]).stdout, exported);
@@ -95,8 +93,7 @@ fn a_check_finds_what_cannot_be_read() {
     let text = place.ok(&["check"]);
     assert!(
         text.starts_with(
-            "result          all is well\nprofiles        209 keys with 1,959 \
-        versions\n"
+            "result          all is well\nprofiles        209 keys with 1,959 versions\n"
         ),
         "{text}"
     );

@@ -68,19 +68,13 @@ fn an_operator_goes_on_without_a_messenger_and_a_demonstration_does_not() {
     let ran = place.run(&["send", "PlayerData/Player_1", "1", "--messenger", &address]);
     assert_eq!((ran.code, ran.stderr.lines().count()), (0, 1), "{ran:?}");
     assert!(
-        ran.stderr.contains(
-            "going on without \
-        hints"
-        ) && !ran.stderr.contains("hush"),
+        ran.stderr.contains("going on without hints") && !ran.stderr.contains("hush"),
         "{ran:?}"
     );
     let ran = place.run(&["demo", "--seconds", "1", "--messenger", &address]);
     assert_eq!((ran.code, ran.stderr.lines().count()), (1, 1), "{ran:?}");
     assert!(
-        ran.stderr.contains(
-            "no NATS server could be reached: \
-        servers=`nats://127.0.0.1:"
-        ),
+        ran.stderr.contains("no NATS server could be reached: servers=`nats://127.0.0.1:"),
         "{ran:?}"
     );
     assert!(!ran.stderr.contains("hush") && !ran.stderr.contains("store="), "{ran:?}");

@@ -48,7 +48,7 @@ fn booked(place: &Place) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_reaches_whoever_plays_and_whoever_does_not() {
+async fn a_message_reaches_players_that_play_and_players_that_do_not() {
     let place = Place::new();
     let game = game(&place).await;
     let live = open(&game, "live").await;
@@ -107,11 +107,7 @@ async fn a_session_ends_when_it_is_asked_to_and_when_it_is_taken() {
     let free = place.run(&["end-session", "PlayerData/asked"]);
     assert_eq!(
         (free.code, &*free.stderr),
-        (
-            4,
-            "error: no session holds the profile: \
-        key=`PlayerData/asked`\n"
-        )
+        (4, "error: no session holds the profile: key=`PlayerData/asked`\n")
     );
     assert_eq!(place.run(&["end-session", "PlayerData/nobody"]).code, 4);
     let entries = booked(&place);
@@ -142,12 +138,7 @@ async fn a_dead_servers_session_is_not_ended_before_its_time() {
     place.run(&["end-session", "PlayerData/p", "--steal"]);
     assert_eq!(
         (place.ok(&["sessions"]), coins(&place, "p")),
-        (
-            "no profile is \
-        held\n"
-                .into(),
-            json!(1)
-        )
+        ("no profile is held\n".into(), json!(1))
     );
 }
 
@@ -161,8 +152,7 @@ async fn a_removed_profile_takes_its_session_along_and_can_come_back() {
     assert_eq!(asked.code, 2, "{asked:?}");
     assert!(
         asked.stderr.contains(
-            "remove PlayerData/p at version 2, with 1 waiting messages, ending \
-            the session on game"
+            "remove PlayerData/p at version 2, with 1 waiting messages, ending the session on game"
         ),
         "{asked:?}"
     );
@@ -181,11 +171,7 @@ async fn a_removed_profile_takes_its_session_along_and_can_come_back() {
     let again = place.run(&["remove", "PlayerData/p", "--yes"]);
     assert_eq!(
         (again.code, &*again.stderr),
-        (
-            4,
-            "error: there is no such profile: \
-        key=`PlayerData/p`\n"
-        )
+        (4, "error: there is no such profile: key=`PlayerData/p`\n")
     );
     assert_eq!(booked(&place)[0]["reason"], "asked for it");
     place.ok(&["rollback", "PlayerData/p", "2", "--yes"]);
@@ -201,8 +187,7 @@ async fn a_rollback_ends_a_live_session() {
     let text = place.ok(&["rollback", "PlayerData/p", "2", "--yes"]);
     assert_eq!(
         text,
-        "PlayerData/p is at version 3, which is version 2 again; the session on game \
-        is over\n"
+        "PlayerData/p is at version 3, which is version 2 again; the session on game is over\n"
     );
     told(&live).await;
     assert_eq!(coins(&place, "p"), 1);
@@ -251,10 +236,7 @@ async fn a_user_is_exported_and_erased() {
     assert_eq!((ran.code, &*ran.stderr), (1, ""), "a shared profile is left: {ran:?}");
     assert!(ran.stdout.starts_with("erased          3 profiles\n"), "{ran:?}");
     assert!(
-        ran.stdout.contains(
-            "left PlayerData/guild, shared by users 7, 8; --shared erases \
-        it\n"
-        ),
+        ran.stdout.contains("left PlayerData/guild, shared by users 7, 8; --shared erases it\n"),
         "{ran:?}"
     );
     told(&live).await;

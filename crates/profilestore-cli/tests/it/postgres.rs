@@ -125,11 +125,7 @@ fn every_command_works_on_a_database() {
     assert_eq!((edited.code, &*edited.stderr), (0, ""), "{edited:?}");
     let shown = database.run(&["get", key, "--json"]);
     assert!(
-        shown.stdout.contains("\"Coins\":7")
-            || shown.stdout.contains(
-                "\"Coins\": \
-        7"
-            ),
+        shown.stdout.contains("\"Coins\":7") || shown.stdout.contains("\"Coins\": 7"),
         "{shown:?}"
     );
     let booked = database.run(&["audit", "--json"]);
@@ -246,8 +242,7 @@ fn servers_that_are_killed_lose_nothing_on_a_database() {
     ] {
         assert!(
             report.pointer(figure).and_then(Value::as_u64).unwrap_or(0) > 0,
-            "{figure}: \
-            {report:#}"
+            "{figure}: {report:#}"
         );
     }
 }

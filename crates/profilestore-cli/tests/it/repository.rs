@@ -124,8 +124,7 @@ fn every_dependency_is_used() {
                 let word = name.replace('-', "_");
                 assert!(
                     names_word(&sources, &word),
-                    "{} does not use `{name}` of \
-                    [{table}]",
+                    "{} does not use `{name}` of [{table}]",
                     krate.display()
                 );
                 used.insert(name);
@@ -163,8 +162,7 @@ fn what_a_published_crate_includes_goes_with_it() {
                     let depth = path.strip_prefix(&folder).unwrap().components().count() - 1;
                     assert!(
                         up <= depth,
-                        "{} includes {included} from outside of \
-                        {krate}",
+                        "{} includes {included} from outside of {krate}",
                         path.display()
                     );
                 }

@@ -73,8 +73,7 @@ fn what_a_game_saved_is_in_the_store_that_was_named() {
 #[test]
 fn a_script_that_fails_is_code_1_with_its_traceback() {
     let place = with_game(
-        "local function deep()\n \
-        error('broken')\nend\nwarn('careful')\nprint('before')\ndeep()",
+        "local function deep()\n error('broken')\nend\nwarn('careful')\nprint('before')\ndeep()",
     );
     let ran = place.run(&["run", "game.luau", "--time", "virtual"]);
     assert_eq!((ran.code, &*ran.stdout), (1, "before\n"));

@@ -41,10 +41,11 @@ fn the_real_records_go_in_and_come_out() {
     ] {
         assert!(said.contains(part), "{part}: {said}");
     }
-    assert!(place.ok(&["import", records().to_str().unwrap()]).contains(
-        "already there   209 keys \
-        with 1,959 versions"
-    ));
+    assert!(
+        place
+            .ok(&["import", records().to_str().unwrap()])
+            .contains("already there   209 keys with 1,959 versions")
+    );
 
     let ran = place.run(&["export"]);
     assert_eq!((ran.code, &*ran.stderr), (0, "exported 209 keys with 1,959 versions\n"));
@@ -75,11 +76,7 @@ fn an_export_replaces_no_file_unless_told() {
     let ran = place.run(&["export", "mine.jsonl"]);
     assert_eq!(
         (ran.code, &*ran.stderr),
-        (
-            1,
-            "error: the file exists already, add --force to \
-        replace it: file=`mine.jsonl`\n"
-        )
+        (1, "error: the file exists already, add --force to replace it: file=`mine.jsonl`\n")
     );
     assert_eq!(fs::read_to_string(place.path("mine.jsonl")).unwrap(), "precious");
     place.ok(&[
@@ -116,17 +113,11 @@ fn damaged_lines_are_said_and_are_code_1() {
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(ran.stdout.contains("imported        1 key with 1 version\n"), "{ran:?}");
     assert!(
-        ran.stdout.contains(
-            "  line 2: it cannot be read: expected value at line 1 column \
-        1"
-        ),
+        ran.stdout.contains("  line 2: it cannot be read: expected value at line 1 column 1"),
         "{ran:?}"
     );
     assert!(
-        ran.stdout.contains(
-            "  PlayerData/gap with 1 version: a version is missing: \
-        n=`1`"
-        ),
+        ran.stdout.contains("  PlayerData/gap with 1 version: a version is missing: n=`1`"),
         "{ran:?}"
     );
 
@@ -144,10 +135,8 @@ fn an_input_that_cannot_be_read_is_said() {
     let ran = place.run(&["import", "missing.jsonl"]);
     assert_eq!(ran.code, 1);
     assert!(
-        ran.stderr.starts_with(
-            "error: the input cannot be \
-        read:"
-        ) && ran.stderr.contains("file=`missing.jsonl`"),
+        ran.stderr.starts_with("error: the input cannot be read:")
+            && ran.stderr.contains("file=`missing.jsonl`"),
         "{ran:?}"
     );
     assert!(!place.path("profiles.db").exists());

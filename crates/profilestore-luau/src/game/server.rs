@@ -105,8 +105,7 @@ impl Server {
         if !self.services.close(&self.vm, nothing_left, || self.world.leave_all(server - 1)).await?
         {
             scheduler.report_text(
-                "the functions that are bound to the closing of the game took \
-                longer than 30 s",
+                "the functions that are bound to the closing of the game took longer than 30 s",
             );
         }
         let not_saved = self
@@ -114,12 +113,7 @@ impl Server {
             .reached()
             .await
             .iter()
-            .map(|profile| {
-                format!(
-                    "server \
-            {server}: {profile}"
-                )
-            })
+            .map(|profile| format!("server {server}: {profile}"))
             .collect();
         let [_, beside] = &self.game_servers;
         drop(beside.shutdown().await);

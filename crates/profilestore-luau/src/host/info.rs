@@ -63,11 +63,7 @@ pub(crate) fn payload(lua: &Lua, message: &StoredMessage) -> Result<Value, Strin
     let text = std::str::from_utf8(&message.payload).map_err(|error| error.to_string());
     let read = text.and_then(|text| json::decode(lua, text));
     read.map_err(|error| {
-        format!(
-            "message {} cannot be read and stays in the inbox: \
-        {error}",
-            message.index
-        )
+        format!("message {} cannot be read and stays in the inbox: {error}", message.index)
     })
 }
 

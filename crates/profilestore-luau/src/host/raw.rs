@@ -93,12 +93,8 @@ pub(crate) fn object(
     if json == "[]" {
         return Ok(Map::new());
     }
-    serde_json::from_str(&json).map_err(|_| {
-        format!(
-            "{name}: a list cannot be stored, its keys \
-        must be texts"
-        )
-    })
+    serde_json::from_str(&json)
+        .map_err(|_| format!("{name}: a list cannot be stored, its keys must be texts"))
 }
 
 /// A table of a JSON object.
@@ -124,12 +120,7 @@ pub(crate) fn kept(lua: &Lua, handed: Handed) -> Result<Collected<Raw>, String> 
     kept.roblox_metadata = optional("RobloxMetaData", metadata)?;
     if let Some(metadata) = &kept.roblox_metadata {
         check_metadata(metadata).map_err(|wrong| {
-            format!(
-                "RobloxMetaData{}: \
-            {}",
-                wrong.path.replace('/', "."),
-                wrong.problem
-            )
+            format!("RobloxMetaData{}: {}", wrong.path.replace('/', "."), wrong.problem)
         })?;
     }
     kept.meta_tags = optional("MetaTags", tags)?;

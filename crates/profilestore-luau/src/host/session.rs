@@ -251,8 +251,8 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
             session_info(lua, &session).map_err(|error| error.to_string())
         })?,
     )?;
-    // (session) -> place_id, job_id of whoever had taken the profile when the session was found to
-    // be lost, or nothing
+    // (session) -> place_id, job_id of the server that had taken the profile when the session was
+    // found to be lost, or nothing
     table.set(
         "taken_by",
         vm.prompt(|lua, session: Own| {

@@ -204,8 +204,7 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
                     Value::String(label) => Some(VersionRef::Label(label.to_string_lossy())),
                     other => {
                         return Err(format!(
-                            "a version is a string or a number, got \
-                    {}",
+                            "a version is a string or a number, got {}",
                             other.type_name()
                         ));
                     }
@@ -244,7 +243,7 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
     // (store, key, edit) -> whether `edit` had anything done; waits. edit({ {index, revision,
     // locked, sent_ms, payload}, ... }, last_index) answers nil or { {"add", payload} | {"change",
     // index, payload} | {"remove", index}, ... }; it must not wait, and is called again when
-    // somebody else was faster.
+    // another caller was faster.
     let own = host.clone();
     table.set(
         "change_inbox",

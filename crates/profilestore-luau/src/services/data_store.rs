@@ -89,11 +89,7 @@ fn new_entry(
         Value::Function(_) | Value::Thread(_) | Value::UserData(_) | Value::LightUserData(_) => {
             return refused(
                 Code::ValueNotAllowed,
-                format_args!(
-                    "{} is not allowed in a data \
-                store",
-                    value.type_name()
-                ),
+                format_args!("{} is not allowed in a data store", value.type_name()),
             );
         }
         _ => {}
@@ -117,10 +113,7 @@ fn new_entry(
         let wrong = |unstorable| {
             refused(
                 Code::MetadataTooLarge,
-                format_args!(
-                    "the metadata \
-            cannot be stored: {unstorable}"
-                ),
+                format_args!("the metadata cannot be stored: {unstorable}"),
             )
         };
         let json = json::encode(lua, "metadata", &Value::Table(metadata), DATA).or_else(wrong)?;
@@ -268,8 +261,7 @@ pub(super) fn install(
         let with = new_entry(lua, &Value::Boolean(true), user_ids, metadata)?;
         #[expect(
             clippy::cast_possible_truncation,
-            reason = "it is whole and within what a double \
-            holds"
+            reason = "it is whole and within what a double holds"
         )]
         let written =
             store.0.increment_with(&key_of(key)?, delta as i64, with.user_ids, with.metadata);
@@ -456,8 +448,7 @@ fn page_items(size: f64) -> Answer<usize> {
             #[expect(
                 clippy::cast_possible_truncation,
                 clippy::cast_sign_loss,
-                reason = "it is \
-                within the range"
+                reason = "it is within the range"
             )]
             let size = size as usize;
             Ok(size)

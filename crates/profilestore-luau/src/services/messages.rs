@@ -93,8 +93,7 @@ impl World {
         let mut inner = self.inner.lock();
         if inner.topics.subscriptions(server) >= limit {
             return Err(format!(
-                "MessagingService: a server with so many players has at most \
-                {limit} subscriptions"
+                "MessagingService: a server with so many players has at most {limit} subscriptions"
             ));
         }
         inner.topics.add(server, topic);

@@ -21,7 +21,7 @@ const MAX_PLAYERS: i64 = 1_000_000;
 ///   has `/SERVER` behind its time: a number that counts from 1, or `*` for any. Without it, `join`
 ///   means server 1, `hop` another server at random, and `leave` all servers that the player is on.
 ///   A player who hops leaves and arrives in the same moment. Who joins a second server without
-///   leaving the first one is on both, as somebody whose old connection is not noticed to be gone.
+///   leaving the first one is on both, as a player whose old connection is not noticed to be gone.
 /// * WHEN is a time since the game began, `90s` or `1.5m` (`ms`, `s`, `m`, `h`; seconds without);
 ///   or a range, of which the seed chooses a moment: `0-30s`; or `every20s`, `every20-60s`: again
 ///   and again, until the player's last `leave`.
@@ -134,11 +134,7 @@ fn server_number(text: &str) -> Result<usize, PlanError> {
 
 fn timed(text: &str, who: Who) -> Result<Timed, PlanError> {
     let Some((name, rest)) = text.split_once('@') else {
-        return wrong(
-            "an action is \
-        ACTION@WHEN",
-            text,
-        );
+        return wrong("an action is ACTION@WHEN", text);
     };
     let (when, on) = match rest.split_once('/') {
         Some((when, "*")) => (when, Some(On::Any)),
@@ -207,7 +203,7 @@ fn time(text: &str) -> Result<Duration, PlanError> {
 }
 
 impl Plan {
-    /// True when it goes on for ever: something happens every so often to somebody who never
+    /// True when it goes on for ever: something happens every so often to a player that never
     /// leaves.
     pub fn is_endless(&self) -> bool {
         self.parts.iter().any(Part::is_endless)
@@ -225,8 +221,7 @@ impl Plan {
                     && server >= servers
                 {
                     return wrong(
-                        "there are not so many \
-                        servers",
+                        "there are not so many servers",
                         &format!("server {}", server + 1),
                     );
                 }

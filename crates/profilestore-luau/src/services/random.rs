@@ -63,8 +63,7 @@ pub(super) fn install(vm: &Vm, host: &Table, chance: Arc<dyn Rng>) -> Result<(),
     let new = move |_: &Lua, seed: Option<f64>| {
         #[expect(
             clippy::cast_possible_truncation,
-            reason = "a seed is as many bits of it as \
-            there are"
+            reason = "a seed is as many bits of it as there are"
         )]
         let seed = seed.map_or_else(|| chance.bits() as u64, |seed| (seed as i64).cast_unsigned());
         Ok(LuaRandom(Mutex::new(Pcg::new(seed))))

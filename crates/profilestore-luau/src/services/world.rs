@@ -53,7 +53,7 @@ struct Machine {
     scheduler: Weak<Scheduler>,
 }
 
-/// Somebody who plays.
+/// A player.
 #[derive(Default)]
 struct Player {
     /// The servers that he is on. More than one when an old connection has not been noticed to be
@@ -278,18 +278,14 @@ fn teleport(
 ) -> Answer<()> {
     if place_id != world.place_id {
         return Err(format!(
-            "no server of place {place_id} is simulated; all of them run place \
-            {}",
+            "no server of place {place_id} is simulated; all of them run place {}",
             world.place_id
         ));
     }
     let to = match job_id {
-        Some(job_id) => world.server_of_job(&job_id).ok_or_else(|| {
-            format!(
-                "there is no server \
-            {job_id}"
-            )
-        })?,
+        Some(job_id) => {
+            world.server_of_job(&job_id).ok_or_else(|| format!("there is no server {job_id}"))?
+        }
         None => world.another(server),
     };
     let own = world.clone();

@@ -86,8 +86,7 @@ impl Budget {
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "the computer's time is what a runaway script uses \
-    up, virtual time stands still"
+    reason = "the computer's time is what a runaway script uses up, virtual time stands still"
 )]
 fn now() -> Instant {
     Instant::now()

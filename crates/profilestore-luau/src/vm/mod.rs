@@ -90,8 +90,7 @@ impl Vm {
                     return Ok(VmState::Continue);
                 }
                 let text = format!(
-                    "the script ran for {:?} without waiting for anything, and was \
-                    stopped",
+                    "the script ran for {:?} without waiting for anything, and was stopped",
                     budget.step()
                 );
                 // Thrown from here, it comes without the place.
@@ -128,9 +127,7 @@ impl Vm {
         // A script's own `require` comes with the script; mlua's reads files.
         globals.set("require", mlua::Nil)?;
         let refuse = |_: &Lua, _: MultiValue| -> Answer<()> {
-            Err("loadstring() is not \
-            available"
-                .to_owned())
+            Err("loadstring() is not available".to_owned())
         };
         globals.set("loadstring", self.prompt(refuse)?)?;
         self.lua.sandbox(true)?;

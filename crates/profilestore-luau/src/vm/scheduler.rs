@@ -119,11 +119,7 @@ impl Scheduler {
     ) -> mlua::Result<MultiValue> {
         let lua = self.lua.try_upgrade().filter(|_| !self.is_closed());
         let Some(lua) = lua else {
-            return Err(mlua::Error::RuntimeError(
-                "the server is \
-            closed"
-                    .to_owned(),
-            ));
+            return Err(mlua::Error::RuntimeError("the server is closed".to_owned()));
         };
         let thread = lua.create_thread(function.clone())?;
         let outermost = self.budget.enter();
@@ -134,9 +130,7 @@ impl Scheduler {
         }
         if result.is_ok() && thread.is_resumable() {
             return Err(mlua::Error::RuntimeError(
-                "a function that must not wait did so; it will \
-                not go on"
-                    .to_owned(),
+                "a function that must not wait did so; it will not go on".to_owned(),
             ));
         }
         result

@@ -93,8 +93,7 @@ fn thread_of(lua: &Lua, work: Value, name: &str) -> Answer<Thread> {
         Value::Thread(thread) => Ok(thread),
         Value::Function(function) => lua.create_thread(function).map_err(|error| error.to_string()),
         other => Err(format!(
-            "invalid argument to '{name}': a function or a thread is expected, \
-            got {}",
+            "invalid argument to '{name}': a function or a thread is expected, got {}",
             other.type_name()
         )),
     }

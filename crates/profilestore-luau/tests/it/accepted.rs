@@ -315,8 +315,7 @@ fn all_ways(texts: &[String]) -> Vec<(String, usize)> {
     let closed: Vec<_> = keys.iter().filter(|key| !opened.contains(*key)).collect();
     assert!(
         closed.is_empty(),
-        "these cannot be saved again: {closed:?} \
-        {:?}",
+        "these cannot be saved again: {closed:?} {:?}",
         ran.recorder.texts(Line::Warn)
     );
     let (sent, edited): (Vec<_>, Vec<_>) = keys.iter().cloned().partition(|key| {
@@ -352,8 +351,7 @@ fn random_json_that_any_way_in_accepts_stays_whole_in_luau() {
         (seed..seed + cases).map(|seed| Dice(SeededRng::new(seed)).json(4)).collect();
     let accepted = all_ways(&texts);
     println!(
-        "of {} values from PROFILESTORE_STORABLE_SEED={seed} accepted: \
-        {accepted:?}",
+        "of {} values from PROFILESTORE_STORABLE_SEED={seed} accepted: {accepted:?}",
         texts.len()
     );
     assert!(cases < 40 || accepted.iter().all(|(_, count)| *count > 10), "{accepted:?}");

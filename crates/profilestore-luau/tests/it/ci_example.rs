@@ -52,15 +52,13 @@ fn the_examples_tests_pass_as_its_script_plays_them() {
             let said = format!("{name}: all is well");
             assert!(
                 ran.report.is_success(),
-                "{name}, seed {seed}: \
-                {:?}\n{:?}",
+                "{name}, seed {seed}: {:?}\n{:?}",
                 ran.report,
                 ran.recorder
             );
             assert!(
                 ran.recorder.lines().iter().any(|line| line.2 == said),
-                "{name}, seed {seed}: \
-                {:?}",
+                "{name}, seed {seed}: {:?}",
                 ran.recorder
             );
             played.push(name.clone());

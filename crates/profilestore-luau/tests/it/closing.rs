@@ -31,16 +31,8 @@ fn sessions_end_before_what_the_game_binds_to_its_closing() {
 #[test]
 fn a_game_may_wait_at_its_closing_until_all_sessions_are_over() {
     for (module, load) in [
-        (
-            "ProfileStore",
-            "New('P', \
-            {}):StartSessionAsync",
-        ),
-        (
-            "ProfileService",
-            "GetProfileStore('P', \
-            {}):LoadProfileAsync",
-        ),
+        ("ProfileStore", "New('P', {}):StartSessionAsync"),
+        ("ProfileService", "GetProfileStore('P', {}):LoadProfileAsync"),
     ] {
         let ran = run(
             &format!(
@@ -128,16 +120,8 @@ fn a_message_to_a_session_of_this_server_comes_after_the_call_that_sent_it() {
 #[test]
 fn a_thread_that_is_cancelled_while_it_loads_a_profile_leaves_nothing() {
     for (module, load) in [
-        (
-            "ProfileStore",
-            "New('P', \
-            {}):StartSessionAsync",
-        ),
-        (
-            "ProfileService",
-            "GetProfileStore('P', \
-            {}):LoadProfileAsync",
-        ),
+        ("ProfileStore", "New('P', {}):StartSessionAsync"),
+        ("ProfileService", "GetProfileStore('P', {}):LoadProfileAsync"),
     ] {
         for latency in [0, 100] {
             let ran = run(

@@ -123,11 +123,9 @@ fn the_complete_blocks_of_the_documents_run() {
     let mut ran = 0;
     for Block { name, old, code } in all.iter().filter(|block| !is_signature(&block.code)) {
         // Locals that the block leaves for its reader to set.
-        let code = code.replace("local profile -- A profile object you loaded", "").replace(
-            "local \
-                profile, player, place_id",
-            "",
-        );
+        let code = code
+            .replace("local profile -- A profile object you loaded", "")
+            .replace("local profile, player, place_id", "");
         let (own, history) = if *old {
             (
                 OLD,
@@ -144,14 +142,12 @@ fn the_complete_blocks_of_the_documents_run() {
         let history = if code.contains("Query(") { history } else { "" };
         let script = format!("{BOTH} {own} {history}").replace('\n', " ")
             + &code
-            + "\nif after \
-            then after() end\n";
+            + "\nif after then after() end\n";
         let ran_block =
             run(&script, |game| game.servers(1).players("1:join@0s".parse().expect("a plan")));
         assert!(
             ran_block.report.is_success(),
-            "{name}: \
-            {:?}\n{:?}\n{code}",
+            "{name}: {:?}\n{:?}\n{code}",
             ran_block.report,
             ran_block.recorder
         );

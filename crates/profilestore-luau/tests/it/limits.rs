@@ -33,10 +33,7 @@ fn is_stopped(source: &str, what: &str) {
 #[track_caller]
 fn fails_within(step: Duration, source: &str, what: &str) {
     let ran = limited(
-        &format!(
-            "task.delay(5, print, 'goes on') task.spawn(function() {source} \
-        end)"
-        ),
+        &format!("task.delay(5, print, 'goes on') task.spawn(function() {source} end)"),
         step,
     );
     let errors = ran.recorder.texts(Line::Error);
@@ -49,8 +46,7 @@ fn endless_work_is_stopped_wherever_it_runs() {
     let stopped = "without waiting for anything";
     is_stopped("game.Players.PlayerAdded:Connect(print) while true do end", stopped);
     is_stopped(
-        "local function again() task.defer(again) end again() task.wait(1) error('was \
-        stopped')",
+        "local function again() task.defer(again) end again() task.wait(1) error('was stopped')",
         "was stopped",
     );
     is_stopped("string.find(string.rep('a', 60), string.rep('a*', 30) .. 'b')", stopped);
@@ -67,8 +63,7 @@ fn endless_work_is_stopped_wherever_it_runs() {
     );
     is_stopped("coroutine.wrap(function() while true do end end)()", stopped);
     is_stopped(
-        "xpcall(function() while true do end end, function() while true do end \
-        end)",
+        "xpcall(function() while true do end end, function() while true do end end)",
         stopped,
     );
     let ran = poor("game:BindToClose(function() while true do end end)");
@@ -107,13 +102,11 @@ fn recursion_ends_with_an_error() {
     fails_with("local function again() string.gsub('x', 'x', again) end again()", "overflow");
     fails_with("game.HttpService:JSONDecode(string.rep('[', 100000))", "Can't parse JSON");
     fails_with(
-        "local t = {} for _ = 1, 1e5 do t = { t } end \
-        game.HttpService:JSONEncode(t)",
+        "local t = {} for _ = 1, 1e5 do t = { t } end game.HttpService:JSONEncode(t)",
         "deep",
     );
     fails_with(
-        "local t = { 'x' } for _ = 1, 90 do t = { t, t } end \
-        game.HttpService:JSONEncode(t)",
+        "local t = { 'x' } for _ = 1, 90 do t = { t, t } end game.HttpService:JSONEncode(t)",
         "too large",
     );
 }

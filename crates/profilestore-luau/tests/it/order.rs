@@ -47,16 +47,7 @@ fn printed(title: &str, script: &str, module: Option<(&str, &str)>) -> Vec<Strin
     });
     let lines = ran.recorder.lines().into_iter().filter(|line| line.1 == Line::Print);
     let mut lines: Vec<_> = lines
-        .map(|(server, _, text)| {
-            if is_two {
-                format!(
-                    "{server} \
-        {text}"
-                )
-            } else {
-                text
-            }
-        })
+        .map(|(server, _, text)| if is_two { format!("{server} {text}") } else { text })
         .collect();
     if let Some(last) = lines.iter().rposition(|line| line.ends_with(OVER)) {
         lines.truncate(last);

@@ -126,7 +126,7 @@ fn a_purchase_is_offered_until_it_is_granted() {
 }
 
 #[test]
-fn a_purchase_waits_for_somebody_who_processes_it() {
+fn a_purchase_waits_for_a_handler_that_processes_it() {
     let ran = run(
         "local MarketplaceService = game:GetService('MarketplaceService')
         game.Players.PlayerAdded:Connect(function(player)
@@ -169,8 +169,7 @@ fn players_are_teleported_to_another_server() {
     assert_eq!(
         lines,
         expected.map(|(server, text)| (server, text.to_owned())),
-        "at the end \
-        everybody leaves"
+        "at the end everybody leaves"
     );
 }
 
@@ -210,10 +209,7 @@ fn messages_reach_all_servers() {
     // The 19 subscriptions and those above are more than 20.
     assert_eq!(ran.report.failures, 2);
     assert!(
-        ran.recorder.texts(Line::Error)[0].contains(
-            "at most 20 \
-        subscriptions"
-        ),
+        ran.recorder.texts(Line::Error)[0].contains("at most 20 subscriptions"),
         "{:?}",
         ran.recorder
     );
@@ -239,13 +235,7 @@ fn what_is_bound_to_the_closing_runs_before_the_end() {
     let printed = ran.recorder.texts(Line::Print);
     assert_eq!(
         printed,
-        [
-            "closes \
-        Enum.CloseReason.DeveloperShutdown",
-            "leaves",
-            "second",
-            "closed"
-        ]
+        ["closes Enum.CloseReason.DeveloperShutdown", "leaves", "second", "closed"]
     );
     assert!(ran.recorder.texts(Line::Error)[0].contains("broken"));
     let ran = run("game:BindToClose(function() task.wait(31) print('never') end)", |game| game);

@@ -14,20 +14,11 @@ const VARIABLE: &str = "PROFILESTORE_PUBLISHED_MODULES";
 /// The texts of both modules.
 pub(crate) fn published() -> [String; 2] {
     let files = env::var(VARIABLE).unwrap_or_else(|_| {
-        panic!(
-            "{VARIABLE} names the files of both modules, \
-            with a colon in between"
-        )
+        panic!("{VARIABLE} names the files of both modules, with a colon in between")
     });
     let (store, service) = files.split_once(':').expect("two files with a colon in between");
-    [store, service].map(|file| {
-        fs::read_to_string(file).unwrap_or_else(|error| {
-            panic!(
-                "{file}: \
-        {error}"
-            )
-        })
-    })
+    [store, service]
+        .map(|file| fs::read_to_string(file).unwrap_or_else(|error| panic!("{file}: {error}")))
 }
 
 /// A player's data is loaded when he joins and let go when he leaves; each load adds 100. Printed:
@@ -154,8 +145,7 @@ fn published_profile_store_hands_over_as_it_was_seen_to() {
 fn published_profile_store_takes_over_after_a_crash_as_it_was_seen_to() {
     let ran = play(
         PROFILE_STORE_GAME,
-        "1:join@1s,join@101s/2,leave@400s; \
-        server1:crash@100s",
+        "1:join@1s,join@101s/2,leave@400s; server1:crash@100s",
         410,
         |game| game,
     );
@@ -199,8 +189,7 @@ fn published_profile_service_works_as_it_was_seen_to() {
     assert!((7.0..36.0).contains(&handed) && lines[2].2 == "100", "{lines:?}");
     let ran = play(
         PROFILE_SERVICE_GAME,
-        "1:join@1s,join@101s/2,leave@400s; \
-        server1:crash@100s",
+        "1:join@1s,join@101s/2,leave@400s; server1:crash@100s",
         410,
         |game| game,
     );
@@ -231,8 +220,7 @@ fn published_profile_store_and_the_built_in_one_hand_over_to_each_other() {
             local ProfileStore = require(game.ServerScriptService[if (number == 1) == {brought_first} then 'Brought' else 'ProfileStore'])"
         );
         let script = PROFILE_STORE_GAME.replace(
-            "local ProfileStore = \
-            require(game.ServerScriptService.ProfileStore)",
+            "local ProfileStore = require(game.ServerScriptService.ProfileStore)",
             &choose,
         );
         let ran = run(&script, |game| {

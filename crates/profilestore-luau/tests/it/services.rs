@@ -149,7 +149,7 @@ fn dates_are_those_of_the_gregorian_calendar() {
 }
 
 #[test]
-fn frames_come_sixty_times_a_second_while_somebody_listens() {
+fn frames_come_sixty_times_a_second_while_a_script_listens() {
     check(
         "local RunService = game:GetService('RunService')
         assert(RunService:IsStudio() == false and RunService:IsServer() and not RunService:IsClient())

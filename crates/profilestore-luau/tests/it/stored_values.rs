@@ -142,10 +142,7 @@ fn a_raw_data_store_and_a_message_keep_numbers_too() {
     )
     .succeeded();
     assert_eq!(
-        rx.recv().expect(
-            "it was \
-        read"
-        ),
+        rx.recv().expect("it was read"),
         json!({ "gift": { "id": 76_561_198_000_000_001_i64 }, "seen": true })
     );
 }
@@ -228,14 +225,7 @@ fn a_message_that_cannot_be_read_does_not_block_those_behind_it() {
     let told = "P k message 1 cannot be read and stays in the inbox";
     assert_eq!(
         ran.recorder.texts(Line::Print),
-        [
-            told,
-            "1 behind",
-            "2 behind",
-            told,
-            "update \
-        behind"
-        ]
+        [told, "1 behind", "2 behind", told, "update behind"]
     );
     assert!(ran.report.is_success(), "{:?}", ran.report);
 }
@@ -371,8 +361,7 @@ fn a_profile_says_how_large_it_is() {
         ("ProfileStore", "New('P', { n = 1 }):StartSessionAsync", "New('P', {}):GetAsync"),
         (
             "ProfileService",
-            "GetProfileStore('P', { n = 1 \
-            }):LoadProfileAsync",
+            "GetProfileStore('P', { n = 1 }):LoadProfileAsync",
             "GetProfileStore('P', {}):ViewProfileAsync",
         ),
     ] {

@@ -245,10 +245,7 @@ fn tracebacks_name_the_games_files_only() {
     let errors = ran.recorder.texts(Line::Error);
     assert_eq!(errors.len(), 2, "{errors:?}");
     assert!(
-        errors[0].starts_with(
-            "Bad:2: Nothing is not a valid member of \
-        DataModel"
-        ),
+        errors[0].starts_with("Bad:2: Nothing is not a valid member of DataModel"),
         "{errors:?}"
     );
     assert!(errors[0].ends_with("\nstack traceback:\nBad:2"), "{errors:?}");
@@ -267,10 +264,7 @@ fn a_thread_that_waits_for_a_child_for_ever_is_an_error_at_the_end() {
         let errors = ran.recorder.texts(Line::Error);
         if until.is_some() {
             assert!(
-                ran.recorder.texts(Line::Warn)[0].contains(
-                    "Infinite yield \
-                possible"
-                ),
+                ran.recorder.texts(Line::Warn)[0].contains("Infinite yield possible"),
                 "{:?}",
                 ran.recorder
             );

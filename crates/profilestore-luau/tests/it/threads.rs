@@ -64,11 +64,7 @@ fn an_error_ends_its_thread_only_and_is_reported_with_a_traceback() {
     assert_eq!(ran.recorder.texts(Line::Print), ["goes on"]);
     let errors = ran.recorder.texts(Line::Error);
     assert!(
-        errors[0].contains("game:1: uncaught")
-            && errors[0].contains(
-                "stack \
-        traceback"
-            ),
+        errors[0].contains("game:1: uncaught") && errors[0].contains("stack traceback"),
         "{errors:?}"
     );
 }
@@ -99,11 +95,10 @@ fn a_runaway_script_is_stopped_even_if_it_catches_errors() {
 fn memory_is_limited() {
     let mut limits = Limits::default();
     limits.memory = 64 << 20;
-    let ran = run(
-        "local t = {} while true do t[#t + 1] = string.rep('x', 1000) .. #t \
-        end",
-        |game| game.limits(limits),
-    );
+    let ran =
+        run("local t = {} while true do t[#t + 1] = string.rep('x', 1000) .. #t end", |game| {
+            game.limits(limits)
+        });
     let errors = ran.recorder.texts(Line::Error);
     assert!(errors[0].contains("memory"), "{errors:?}");
 }

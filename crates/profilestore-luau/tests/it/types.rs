@@ -4,12 +4,8 @@ use crate::check;
 
 /// The members of a type: its lines of the form `Name: ...`.
 fn members(source: &str, of: &str) -> Vec<String> {
-    let begin = source.find(&format!("export type {of} = {{")).unwrap_or_else(|| {
-        panic!(
-            "{of} is \
-        defined"
-        )
-    });
+    let begin =
+        source.find(&format!("export type {of} = {{")).unwrap_or_else(|| panic!("{of} is defined"));
     let body = &source[begin..begin + source[begin..].find("\n}").expect("it ends")];
     let name = |line: &str| {
         let (name, _) = line.strip_prefix('\t')?.split_once(": ")?;

@@ -75,10 +75,7 @@ impl Active {
             return broken(
                 "G6",
                 step.key,
-                format!(
-                    "session {label} says it is active, and {taker} \
-                takes the profile"
-                ),
+                format!("session {label} says it is active, and {taker} takes the profile"),
             );
         }
         self.robbed.push((label, seen.now));
@@ -131,10 +128,7 @@ impl Active {
             return broken(
                 "G6",
                 &session.key,
-                format!(
-                    "session {label} was robbed {ago:?} ago and \
-                says it is active"
-                ),
+                format!("session {label} was robbed {ago:?} ago and says it is active"),
             );
         }
         Ok(())

@@ -36,8 +36,7 @@ impl Conserved {
                 "G4",
                 key,
                 format!(
-                    "coins are not conserved: there are {} more than were \
-                    given",
+                    "coins are not conserved: there are {} more than were given",
                     self.given - self.ledger
                 ),
             );

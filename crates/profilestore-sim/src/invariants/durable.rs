@@ -32,8 +32,7 @@ impl Durable {
             return broken(
                 "G5",
                 step.key,
-                "a value that is no profile was overwritten, and nobody \
-                asked for that",
+                "a value that is no profile was overwritten, and nobody asked for that",
             );
         }
         if let (Kind::Session | Kind::Edit, Some(before)) = (seen.kind, self.now.get(step.key)) {
@@ -47,8 +46,7 @@ impl Durable {
                         guarantee,
                         step.key,
                         format!(
-                            "{count} edits of session {writer} were committed, {left} are \
-                            left"
+                            "{count} edits of session {writer} were committed, {left} are left"
                         ),
                     );
                 }
@@ -77,8 +75,7 @@ impl Durable {
                 "G2",
                 key,
                 format!(
-                    "{edits} edits of session {writer} were \
-                acknowledged, {most} were committed"
+                    "{edits} edits of session {writer} were acknowledged, {most} were committed"
                 ),
             );
         }

@@ -35,11 +35,7 @@ impl Edits {
                 return broken(
                     "edits",
                     step.key,
-                    format!(
-                        "edits granted {sum} and left {} in the \
-                    profile",
-                        data.granted
-                    ),
+                    format!("edits granted {sum} and left {} in the profile", data.granted),
                 );
             }
         }
@@ -72,10 +68,7 @@ impl Edits {
                 return broken(
                     "edits",
                     step.key,
-                    format!(
-                        "the profile begins without edit {edit}, \
-                    which stands"
-                    ),
+                    format!("the profile begins without edit {edit}, which stands"),
                 );
             }
         }

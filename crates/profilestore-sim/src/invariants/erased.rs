@@ -37,10 +37,7 @@ impl Erased {
             return broken(
                 "erasure",
                 step.key,
-                format!(
-                    "edits of {writer}, which were erased, are \
-                back"
-                ),
+                format!("edits of {writer}, which were erased, are back"),
             );
         }
         if step.before.version != step.after.version {

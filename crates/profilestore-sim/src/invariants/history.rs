@@ -53,14 +53,9 @@ impl History {
     pub fn check(&self, key: &str, found: &BTreeSet<u64>) -> Result<(), Broken> {
         let missing = self.kept.get(key).and_then(|kept| kept.difference(found).next());
         match missing {
-            Some(version) => broken(
-                "history",
-                key,
-                format!(
-                    "version {version} should have been \
-                kept"
-                ),
-            ),
+            Some(version) => {
+                broken("history", key, format!("version {version} should have been kept"))
+            }
             None => Ok(()),
         }
     }

@@ -38,10 +38,7 @@ impl Lost {
             return broken(
                 "G6",
                 &session.key,
-                format!(
-                    "session {label} was told that it is lost, \
-                and nobody took it"
-                ),
+                format!("session {label} was told that it is lost, and nobody took it"),
             );
         }
         Ok(())

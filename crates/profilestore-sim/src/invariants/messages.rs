@@ -46,8 +46,7 @@ impl Messages {
                         "G3",
                         step.key,
                         format!(
-                            "message {number} arrives, and its sender was told that it was \
-                            not sent"
+                            "message {number} arrives, and its sender was told that it was not sent"
                         ),
                     );
                 }
@@ -58,10 +57,7 @@ impl Messages {
                 return broken(
                     "G3",
                     step.key,
-                    format!(
-                        "message {number} arrives again; it was \
-                    {place:?}"
-                    ),
+                    format!("message {number} arrives again; it was {place:?}"),
                 );
             }
             let stored_before = self.ever.len() as u64;
@@ -87,20 +83,14 @@ impl Messages {
                 return broken(
                     "G3",
                     step.key,
-                    format!(
-                        "the effect of message {number} came, which \
-                    was {place:?}"
-                    ),
+                    format!("the effect of message {number} came, which was {place:?}"),
                 );
             }
             if after.contains(number) {
                 return broken(
                     "G3",
                     step.key,
-                    format!(
-                        "the effect of message {number} was \
-                    committed without its removal"
-                    ),
+                    format!("the effect of message {number} was committed without its removal"),
                 );
             }
             self.places.insert(*number, Place::Received);
@@ -110,10 +100,7 @@ impl Messages {
                 return broken(
                     "G3",
                     step.key,
-                    format!(
-                        "message {number} was removed without its \
-                    effect"
-                    ),
+                    format!("message {number} was removed without its effect"),
                 );
             }
             self.places.insert(*number, Place::Gone);
@@ -149,20 +136,14 @@ impl Messages {
                 return broken(
                     "G3",
                     &letter.to,
-                    format!(
-                        "message {number} still waits when \
-                    everybody has handled everything"
-                    ),
+                    format!("message {number} still waits when everybody has handled everything"),
                 );
             }
             if letter.stored && place.is_none() && !self.forgotten.contains(&number) {
                 return broken(
                     "G3",
                     &letter.to,
-                    format!(
-                        "message {number} was acknowledged and is \
-                    nowhere"
-                    ),
+                    format!("message {number} was acknowledged and is nowhere"),
                 );
             }
         }

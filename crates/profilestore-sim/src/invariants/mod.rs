@@ -59,14 +59,14 @@ pub enum Kind {
     Edit,
     /// An operator, from outside any session.
     Operator,
-    /// Somebody who removed it.
+    /// A caller that removed it.
     Removal,
 }
 
 impl Kind {
     pub fn of(step: &Step<'_>, told: &Told) -> Self {
         let cause = step.after.info.as_ref().map(|info| info.cause);
-        // Where somebody holds the profile, it is the holder who saves the edit.
+        // Where a server holds the profile, that server saves the edit.
         let unheld = step.before.holder().is_none() || step.buried;
         match (&step.before.data, &step.after.data) {
             _ if step.before.version == step.after.version => Self::Untouched,

@@ -55,10 +55,7 @@ impl OneWriter {
                 return broken(
                     "G1",
                     step.key,
-                    format!(
-                        "session {writer} wrote after it was over; \
-                    the writer was {now:?}"
-                    ),
+                    format!("session {writer} wrote after it was over; the writer was {now:?}"),
                 );
             }
         }

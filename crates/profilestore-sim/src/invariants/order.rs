@@ -24,8 +24,7 @@ impl CallOrder {
         let Some(after) = &step.after.data else { return Ok(()) };
         if let Some(two) = after.marks.windows(2).find(|two| two[0] >= two[1]) {
             let what = format!(
-                "transaction {} was called after {}, and took effect before \
-                it",
+                "transaction {} was called after {}, and took effect before it",
                 two[0], two[1]
             );
             return broken("G9", step.key, what);
@@ -38,8 +37,7 @@ impl CallOrder {
         for mark in after.marks.iter().filter(|mark| !before.contains(mark)) {
             if told.transactions.get(mark) == Some(&TradeTold::Failed) {
                 let what = format!(
-                    "transaction {mark} takes effect, and its caller was told that \
-                    nothing was done"
+                    "transaction {mark} takes effect, and its caller was told that nothing was done"
                 );
                 return broken("G4", step.key, what);
             }
@@ -67,18 +65,12 @@ impl CallOrder {
             Ok(()) if !self.is_done(mark) => broken(
                 "G4",
                 &key,
-                format!(
-                    "transaction {mark} was acknowledged and never \
-                    committed"
-                ),
+                format!("transaction {mark} was acknowledged and never committed"),
             ),
             Ok(()) if sessions().any(|session| session.was_ended_before(mark)) => broken(
                 "G9",
                 &key,
-                format!(
-                    "transaction {mark} was done, and was called after an \
-                    end"
-                ),
+                format!("transaction {mark} was done, and was called after an end"),
             ),
             Err(kind @ (ErrorKind::SessionEnded | ErrorKind::Closing))
                 if !sessions().any(|session| session.may_be_over_before(mark)) =>
@@ -165,10 +157,7 @@ impl Calls {
                     return broken(
                         "G9",
                         key,
-                        format!(
-                            "a save was refused, and no end was called \
-                        before it: {self:?}"
-                        ),
+                        format!("a save was refused, and no end was called before it: {self:?}"),
                     );
                 }
                 (Call::Start, Heard::Refused(ErrorKind::AlreadyLoaded)) if ends(before) => {
@@ -176,8 +165,7 @@ impl Calls {
                         "G9",
                         key,
                         format!(
-                            "an end was called, and a start after it \
-                        found the session: {self:?}"
+                            "an end was called, and a start after it found the session: {self:?}"
                         ),
                     );
                 }
@@ -191,10 +179,7 @@ impl Calls {
                     return broken(
                         "G9",
                         key,
-                        format!(
-                            "transaction {mark}, whose caller did not \
-                        wait, is lost: {self:?}"
-                        ),
+                        format!("transaction {mark}, whose caller did not wait, is lost: {self:?}"),
                     );
                 }
                 (Call::Send { letter }, Heard::Nothing)
@@ -205,10 +190,7 @@ impl Calls {
                     return broken(
                         "G9",
                         key,
-                        format!(
-                            "message {letter}, whose sender did not \
-                        wait, is lost: {self:?}"
-                        ),
+                        format!("message {letter}, whose sender did not wait, is lost: {self:?}"),
                     );
                 }
                 _ => {}
@@ -222,10 +204,7 @@ impl Calls {
             return broken(
                 "G9",
                 key,
-                format!(
-                    "messages were stored in another order than they \
-                were sent: {self:?}"
-                ),
+                format!("messages were stored in another order than they were sent: {self:?}"),
             );
         }
         Ok(())
@@ -253,10 +232,7 @@ impl Calls {
                 return broken(
                     "G9",
                     key,
-                    format!(
-                        "a read did not see what was done before it \
-                    ({call:?}): {self:?}"
-                    ),
+                    format!("a read did not see what was done before it ({call:?}): {self:?}"),
                 );
             }
         }
@@ -267,10 +243,7 @@ impl Calls {
             return broken(
                 "G9",
                 key,
-                format!(
-                    "a read saw what was called after it ({call:?}): \
-                {self:?}"
-                ),
+                format!("a read saw what was called after it ({call:?}): {self:?}"),
             );
         }
         Ok(())
@@ -347,8 +320,7 @@ mod tests {
         let read = [(Call::Read, saw(0, &[]))];
         assert!(
             !judged(&[&calls[..], &read].concat(), &[], &[]),
-            "the read came behind the \
-            message"
+            "the read came behind the message"
         );
     }
 

@@ -1,5 +1,6 @@
-//! G2 at a session's end: whoever lets a profile go has saved it. The commit that takes a living
-//! session's name out of the lease holds everything that its client had changed when it ended.
+//! G2 at a session's end: a holder that lets a profile go has saved it. The commit that takes a
+//! living session's name out of the lease holds everything that its client had changed when it
+//! ended.
 
 use profilestore::SessionEnd;
 
@@ -10,7 +11,8 @@ use crate::oracle::Told;
 pub fn committed(seen: &Seen<'_>, told: &Told) -> Result<(), Broken> {
     let step = seen.step;
     let (Some(before), None) = (step.before.holder(), step.after.holder()) else { return Ok(()) };
-    // Whoever declares its server dead need not wait for its last save; G6 says when that may be.
+    // A server that declares its holder dead need not wait for its last save; G6 says when that may
+    // be.
     if seen.kind.rewrites() || step.buried {
         return Ok(());
     }
@@ -29,10 +31,7 @@ pub fn committed(seen: &Seen<'_>, told: &Told) -> Result<(), Broken> {
         return broken(
             "G2",
             step.key,
-            format!(
-                "session {label} ended with {edits} edits and was \
-            released with {saved}"
-            ),
+            format!("session {label} ended with {edits} edits and was released with {saved}"),
         );
     }
     Ok(())

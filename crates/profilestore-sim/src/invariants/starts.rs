@@ -24,18 +24,14 @@ pub fn refused(number: u64, kind: ErrorKind, told: &Told) -> Result<(), Broken> 
             "its time was not up"
         }
         ErrorKind::Superseded if !told.starts.iter().any(|other| supersedes(other, start)) => {
-            "no \
-            later start came"
+            "no later start came"
         }
         _ => return Ok(()),
     };
     broken(
         "starts",
         &start.key,
-        format!(
-            "start {number} hears {kind:?} after {took:?}, and \
-        {what}"
-        ),
+        format!("start {number} hears {kind:?} after {took:?}, and {what}"),
     )
 }
 

@@ -17,7 +17,7 @@ pub struct Trades {
     ever: BTreeSet<u64>,
     /// How many profiles hold each item, as far as it is not one.
     items: BTreeMap<u64, i64>,
-    /// Items that an operator brought back with an earlier version: they may be somebody else's by
+    /// Items that an operator brought back with an earlier version: another player may have them by
     /// now.
     copied: BTreeSet<u64>,
 }
@@ -62,8 +62,7 @@ impl Trades {
                     "G4",
                     step.key,
                     format!(
-                        "trade {trade} takes effect, and its client was told that nothing was \
-                        done"
+                        "trade {trade} takes effect, and its client was told that nothing was done"
                     ),
                 );
             }

@@ -60,8 +60,7 @@ impl World {
             let key = books.told.sessions[&takers[0].0].key.clone();
             books.note(Some(&key), || {
                 format!(
-                    "transaction {mark} of \
-                    {:?}",
+                    "transaction {mark} of {:?}",
                     takers.iter().map(|(label, _)| label).collect::<Vec<_>>()
                 )
             });

@@ -53,10 +53,7 @@ impl World {
                 self.check(broken(
                     "overload",
                     &running.life.job,
-                    format!(
-                        "{most} bytes were under \
-                    way to the store"
-                    ),
+                    format!("{most} bytes were under way to the store"),
                 ));
             }
         }
@@ -235,13 +232,8 @@ impl World {
             burst.judge(self, SessionEnd::Shutdown);
         }
         let books = &mut *self.clerk.0.lock();
-        books.note(None, || {
-            format!(
-                "{} has shut down: not saved \
-            {:?}",
-                life.job, report.not_saved
-            )
-        });
+        books
+            .note(None, || format!("{} has shut down: not saved {:?}", life.job, report.not_saved));
         let listed = |key: &str| report.not_saved.iter().any(|(other, _)| other.key() == key);
         let mut outcomes = Vec::new();
         for (label, session) in
@@ -254,15 +246,12 @@ impl World {
                 Some((SessionEnd::Shutdown, edits)) => {
                     books.invariants.durable.acknowledged(&session.key, *label, edits)
                 }
-                // What became of the others was told to whoever ended them.
+                // What became of the others was told to the callers that ended them.
                 Some(_) => Ok(()),
                 None => broken(
                     "G8",
                     &session.key,
-                    format!(
-                        "session {label} is still open after \
-                    the shutdown, and not listed"
-                    ),
+                    format!("session {label} is still open after the shutdown, and not listed"),
                 ),
             });
         }

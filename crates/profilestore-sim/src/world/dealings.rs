@@ -80,11 +80,7 @@ impl Actor {
             let restored = self.restores();
             let books = &mut *self.world.clerk.0.lock();
             books.note(Some(&to), || {
-                format!(
-                    "message {number} to {to} from {}: \
-                {answer:?}",
-                    running.life.job
-                )
+                format!("message {number} to {to} from {}: {answer:?}", running.life.job)
             });
             let told = &mut books.told.letters[index];
             told.under_way -= 1;
@@ -96,10 +92,7 @@ impl Actor {
                         broken(
                             "G3",
                             &to,
-                            format!(
-                                "message {number} had been acknowledged, and \
-                            was stored again"
-                            ),
+                            format!("message {number} had been acknowledged, and was stored again"),
                         )
                     } else {
                         books.invariants.messages.acknowledged(&to, number)
@@ -146,10 +139,7 @@ impl Actor {
         let Some(heard) = self.world.hear_transaction(called).await else { return };
         let books = &mut *self.world.clerk.0.lock();
         books.note(Some(&self.key), || {
-            format!(
-                "trade {trade} of sessions {partner} and {label}: \
-            {heard:?}"
-            )
+            format!("trade {trade} of sessions {partner} and {label}: {heard:?}")
         });
         match heard {
             Ok(()) => {
@@ -197,11 +187,7 @@ impl Actor {
             let Some(answer) = life.wait(done).await else { return };
             let books = &mut *self.world.clerk.0.lock();
             books.note(Some(&self.key), || {
-                format!(
-                    "gift {number} of {} to {to}: \
-                {answer:?}",
-                    self.key
-                )
+                format!("gift {number} of {} to {to}: {answer:?}", self.key)
             });
             let told = &mut books.told.letters[number as usize];
             told.under_way -= 1;

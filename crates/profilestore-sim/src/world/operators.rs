@@ -108,10 +108,8 @@ impl Desk {
         let coins = 1 + self.dice.below(100) as i64;
         let number = self.order(EditTold { to: Some(name.to_owned()), ..EditTold::default() });
         let edit = granting(number, coins, coins);
-        let edit = if fits { Ok(edit) } else { edit.test("/coins", json!("many")) }.expect(
-            "the \
-            paths are right",
-        );
+        let edit = if fits { Ok(edit) } else { edit.test("/coins", json!("many")) }
+            .expect("the paths are right");
         let operation = self.env.uuid();
         self.single.push((number, operation, edit));
         self.ask(running, self.single.len() - 1).await;
@@ -138,12 +136,7 @@ impl Desk {
         let replaced = self.world.restores() != before;
         let books = &mut *self.world.clerk.0.lock();
         books.note(Some(&name), || {
-            format!(
-                "edit {number} of {name} from {}: \
-            {}",
-                running.life.job,
-                said(&answer)
-            )
+            format!("edit {number} of {name} from {}: {}", running.life.job, said(&answer))
         });
         let told = &mut books.told.edits[index];
         told.under_way -= 1;
@@ -180,11 +173,7 @@ impl Desk {
         }
         let version = *self.dice.pick(&versions);
         self.world.note(Some(name), || {
-            format!(
-                "{name} is to be rolled back to version {version} \
-            on {}",
-                running.life.job
-            )
+            format!("{name} is to be rolled back to version {version} on {}", running.life.job)
         });
         // The version may be something that is no profile.
         *self.world.clerk.0.lock().told.removals.entry(name.to_owned()).or_default() += 1;
@@ -193,11 +182,7 @@ impl Desk {
             .wait(self.operator(running).restore(&key, VersionRef::Number(version)))
             .await;
         self.world.note(Some(name), || {
-            format!(
-                "rolled back: \
-            {}",
-                answer.as_ref().map_or_else(|| "nothing".into(), said)
-            )
+            format!("rolled back: {}", answer.as_ref().map_or_else(|| "nothing".into(), said))
         });
         if let Some(Ok(_)) = answer {
             self.world.count("rollbacks");
@@ -224,8 +209,7 @@ impl Desk {
                 let outcome = broken(
                     "erasure",
                     erased.key.key(),
-                    "the profile was reported as \
-                    erased, and is not",
+                    "the profile was reported as erased, and is not",
                 );
                 books.check(outcome);
             }
@@ -239,8 +223,7 @@ impl Desk {
             let books = &mut *self.world.clerk.0.lock();
             books.note(Some(name), || {
                 format!(
-                    "an operator ends the session on {name} from {} \
-                steal={steal}",
+                    "an operator ends the session on {name} from {} steal={steal}",
                     running.life.job
                 )
             });
@@ -299,8 +282,7 @@ impl Desk {
             self.world.note(None, || {
                 let said = answer.as_ref().map_or_else(|| "nothing".into(), said);
                 format!(
-                    "edit {number} of all profiles from {} new_too={new_too}: \
-                    {said}",
+                    "edit {number} of all profiles from {} new_too={new_too}: {said}",
                     place.life.job
                 )
             });
@@ -341,8 +323,7 @@ impl Desk {
         let books = &mut *self.world.clerk.0.lock();
         books.note(None, || {
             format!(
-                "edit {number} undone: \
-            {}",
+                "edit {number} undone: {}",
                 answer.as_ref().map_or_else(|| "nothing".into(), said)
             )
         });
@@ -356,12 +337,8 @@ impl Desk {
     /// Another program writes something of its own.
     async fn write_foreign(&self, name: &str) {
         let (key, store) = (profile_key(name), &self.world.store);
-        self.world.note(Some(name), || {
-            format!(
-                "something that is no profile is written to \
-            {name}"
-            )
-        });
+        self.world
+            .note(Some(name), || format!("something that is no profile is written to {name}"));
         self.world.count("foreign values");
         *self.world.clerk.0.lock().told.removals.entry(name.to_owned()).or_default() += 1;
         let (_, state) = store.read_one(&key, Returning::HEAD).await.expect("memory can be read");

@@ -84,8 +84,7 @@ impl World {
                 self.clock.last_step.lock().is_some_and(|at| began - at < Duration::from_secs(60));
             if took > BOUND + if stepped { STEPPED } else { Duration::ZERO } {
                 let what = format!(
-                    "the player was kept out for {took:?} after everything had \
-                    healed: {joined:?}"
+                    "the player was kept out for {took:?} after everything had healed: {joined:?}"
                 );
                 self.check(broken("lock-out", &key, what));
                 return None;
@@ -114,8 +113,7 @@ impl World {
                 self.check(broken(
                     "lock-out",
                     &key,
-                    "the player was refused ten times after \
-                    everything had healed",
+                    "the player was refused ten times after everything had healed",
                 ));
                 return None;
             }
@@ -147,10 +145,7 @@ impl World {
                 let outcome = broken(
                     "G2",
                     &session.key.clone(),
-                    format!(
-                        "session {label} did not \
-                    end in peace"
-                    ),
+                    format!("session {label} did not end in peace"),
                 );
                 books.check(outcome);
             }
@@ -200,10 +195,7 @@ impl World {
                 self.check(broken(
                     "erasure",
                     name,
-                    format!(
-                        "version {older} is still there, of \
-                    before the erasure"
-                    ),
+                    format!("version {older} is still there, of before the erasure"),
                 ));
             }
         }

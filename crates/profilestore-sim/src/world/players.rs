@@ -206,10 +206,7 @@ impl Actor {
             let outcome = broken(
                 "G9",
                 &self.key,
-                format!(
-                    "session {label} took an edit after its \
-                end was called"
-                ),
+                format!("session {label} took an edit after its end was called"),
             );
             books.check(outcome);
         }

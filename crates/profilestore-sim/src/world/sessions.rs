@@ -41,8 +41,7 @@ impl World {
             let number = books.told.call();
             books.note(Some(key), || {
                 format!(
-                    "{key} joins {} as start {number} steal={} \
-                {door:?}",
+                    "{key} joins {} as start {number} steal={} {door:?}",
                     life.job, options.steal
                 )
             });
@@ -102,11 +101,7 @@ impl World {
                 let kind = error.kind();
                 let books = &mut *self.clerk.0.lock();
                 books.note(Some(&key), || {
-                    format!(
-                        "start {number} of {key} is refused on {}: \
-                    {error}",
-                        life.job
-                    )
+                    format!("start {number} of {key} is refused on {}: {error}", life.job)
                 });
                 let outcome = starts::refused(number, kind, &books.told);
                 books.check(outcome);
@@ -137,11 +132,7 @@ impl World {
             self.check(broken(
                 "types",
                 key,
-                format!(
-                    "a handle on {} is of another type than its \
-                data",
-                    life.job
-                ),
+                format!("a handle on {} is of another type than its data", life.job),
             ));
             return None;
         }

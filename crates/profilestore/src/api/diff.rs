@@ -213,15 +213,7 @@ mod tests {
             |value: &Option<Value>| value.as_ref().map_or("nothing".to_owned(), Value::to_string);
         diff(&before, &after)
             .iter()
-            .map(|d| {
-                format!(
-                    "{}: {} -> \
-            {}",
-                    d.path,
-                    show(&d.before),
-                    show(&d.after)
-                )
-            })
+            .map(|d| format!("{}: {} -> {}", d.path, show(&d.before), show(&d.after)))
             .collect()
     }
 
@@ -240,14 +232,12 @@ mod tests {
                 "/gone: 1 -> nothing",
                 "/a/b: 2 -> \"2\"",
                 "/a/null: null -> 0",
-                "/new: nothing -> \
-                {\"x\":1}"
+                "/new: nothing -> {\"x\":1}"
             ]
         );
         assert_eq!(
             shown(json!({ "a/b": { "~": 1 } }), json!({ "a/b": { "~": 2 } })),
-            ["/a~1b/~0: \
-            1 -> 2"]
+            ["/a~1b/~0: 1 -> 2"]
         );
         assert_eq!(shown(json!({ "a": 1 }), Value::Null), [": {\"a\":1} -> null"]);
         assert_eq!(shown(json!({ "a": null }), json!({})), ["/a: null -> nothing"]);
@@ -260,22 +250,16 @@ mod tests {
         };
         assert_eq!(
             shown(items(&[1, 2, 3, 4]), items(&[1, 3, 4])),
-            ["/1: \
-            {\"id\":2,\"tags\":[\"x\"]} -> nothing"]
+            ["/1: {\"id\":2,\"tags\":[\"x\"]} -> nothing"]
         );
         assert_eq!(
             shown(items(&[1, 2]), items(&[9, 1, 2])),
-            ["/0: nothing -> \
-            {\"id\":9,\"tags\":[\"x\"]}"]
+            ["/0: nothing -> {\"id\":9,\"tags\":[\"x\"]}"]
         );
         assert_eq!(shown(items(&[1, 2, 3]), items(&[1, 5, 3])), ["/1/id: 2 -> 5"]);
         assert_eq!(
             shown(json!([1, [2, 3]]), json!([1, [3], 4])),
-            [
-                "/1/0: 2 -> nothing",
-                "/2: \
-            nothing -> 4"
-            ]
+            ["/1/0: 2 -> nothing", "/2: nothing -> 4"]
         );
         let long = |first: u64| (first..first + 5000).map(Value::from).collect::<Value>();
         assert_eq!(diff(&long(0), &long(1)).len(), 5000, "too long to be aligned");

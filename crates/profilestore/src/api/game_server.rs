@@ -109,8 +109,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         if !self.engine.link.is_closing() {
             tracing::warn!(
-                "a game server was dropped without shutdown; its last changes are not \
-                saved"
+                "a game server was dropped without shutdown; its last changes are not saved"
             );
         }
         self.engine.abandon();
@@ -293,13 +292,7 @@ impl GameServer {
     #[cfg(feature = "roblox")]
     pub fn set_constant(&self, name: &str, value: f64) -> Result<()> {
         let wrong = |error: ConstantError| {
-            Error::new(
-                ErrorKind::Invalid,
-                format!(
-                    "{error}: \
-            name=`{name}` value=`{value}`"
-                ),
-            )
+            Error::new(ErrorKind::Invalid, format!("{error}: name=`{name}` value=`{value}`"))
         };
         self.inner
             .engine

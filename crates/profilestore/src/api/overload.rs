@@ -62,8 +62,7 @@ async fn a_store_that_is_too_slow_costs_time_and_not_memory() {
         let took = began.elapsed();
         assert!(
             minute == 0 || took < 4 * SECOND,
-            "an end and a trade took {took:?} in minute \
-            {minute}"
+            "an end and a trade took {took:?} in minute {minute}"
         );
         // What is acknowledged is stored.
         let profile = profiles.last().unwrap();

@@ -174,8 +174,7 @@ impl TransactionBuilder {
         if self.sessions.len() > MAX_PARTICIPANTS {
             let given = self.sessions.len();
             return invalid(format!(
-                "too many profiles take part: given=`{given}` \
-                limit=`{MAX_PARTICIPANTS}`"
+                "too many profiles take part: given=`{given}` limit=`{MAX_PARTICIPANTS}`"
             ));
         }
         let own = &self.server.inner;
@@ -185,16 +184,14 @@ impl TransactionBuilder {
             .find(|own| Arc::ptr_eq(&own.link, &first.link));
         let Some(engine) = mine else {
             return invalid(format!(
-                "the profile belongs to another game server: \
-                profile=`{}`",
+                "the profile belongs to another game server: profile=`{}`",
                 first.key
             ));
         };
         for (at, session) in self.sessions.iter().enumerate() {
             if !Arc::ptr_eq(&engine.link, &session.link) {
                 return invalid(format!(
-                    "the profile belongs to another game server, or to a mock: \
-                    profile=`{}`",
+                    "the profile belongs to another game server, or to a mock: profile=`{}`",
                     session.key
                 ));
             }
@@ -304,17 +301,13 @@ impl Transaction<'_> {
         if !store.is_kept_by(&self.drafts.link) {
             return Err(Error::new(
                 ErrorKind::Invalid,
-                "a gift's store belongs to another game \
-                server, or to a mock",
+                "a gift's store belongs to another game server, or to a mock",
             ));
         }
         if self.drafts.gifts.len() == MAX_GIFTS {
             return Err(Error::new(
                 ErrorKind::Invalid,
-                format!(
-                    "too many gifts in a transaction: \
-                limit=`{MAX_GIFTS}`"
-                ),
+                format!("too many gifts in a transaction: limit=`{MAX_GIFTS}`"),
             ));
         }
         let gift = self.drafts.link.append(&store.key(key)?, id.clone(), payload(message)?)?;

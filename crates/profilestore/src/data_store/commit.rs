@@ -35,8 +35,7 @@ pub enum NewValue {
 #[non_exhaustive]
 #[expect(
     clippy::large_enum_variant,
-    reason = "a commit holds a handful of them, and most are the \
-    large one"
+    reason = "a commit holds a handful of them, and most are the large one"
 )]
 pub enum Change {
     /// Changes nothing. Fails with [`ConflictKind::Epoch`] unless the key's epoch is this one.

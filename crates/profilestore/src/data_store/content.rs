@@ -86,8 +86,7 @@ mod tests {
         assert!(!same(r#"{"a":1}"#, r#"{"a":"1"}"#));
         assert!(
             same(&"[".repeat(100_000), &"[".repeat(100_000)),
-            "what is no JSON is compared as \
-            it is"
+            "what is no JSON is compared as it is"
         );
         let deep = |inner: &str| format!("{}{inner}{}", "[".repeat(1000), "]".repeat(1000));
         assert!(same(&deep("1"), &deep("1")) && !same(&deep("1"), &deep("2")));

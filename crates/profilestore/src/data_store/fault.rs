@@ -223,11 +223,8 @@ impl<P: StorePlan> DataStore for FaultyStore<P> {
         let all = |error: &dyn Fn(&super::CommitId) -> StoreError| {
             ids.iter().map(|id| Err(error(id))).collect()
         };
-        let refused = |_: &super::CommitId| StoreError::Unavailable {
-            reason: "no \
-            connection"
-                .into(),
-        };
+        let refused =
+            |_: &super::CommitId| StoreError::Unavailable { reason: "no connection".into() };
         let unknown = |id: &super::CommitId| StoreError::Indeterminate {
             commit: *id,
             reason: "the connection was lost".into(),
@@ -275,9 +272,7 @@ impl<P: StorePlan> DataStore for FaultyStore<P> {
         tokio::time::timeout_at(deadline, self.commit(commits)).await.unwrap_or_else(|_| {
             let unknown = |commit| StoreError::Indeterminate {
                 commit,
-                reason: "there was no \
-                answer in time"
-                    .into(),
+                reason: "there was no answer in time".into(),
             };
             ids.into_iter().map(|id| Err(unknown(id))).collect()
         })

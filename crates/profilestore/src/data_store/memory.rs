@@ -158,8 +158,7 @@ impl DataStore for MemoryStore {
             Some(SweepCursor(text)) => {
                 Some(serde_json::from_str(&text).map_err(|err| StoreError::Invalid {
                     reason: format!(
-                        "the sweep's cursor comes from another store: cursor=`{text}` \
-                    error=`{err}`"
+                        "the sweep's cursor comes from another store: cursor=`{text}` error=`{err}`"
                     ),
                 })?)
             }

@@ -82,18 +82,14 @@ impl fmt::Display for MessageId {
 impl std::str::FromStr for MessageId {
     type Err = &'static str;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (time, name) = text.split_once(':').ok_or(
-            "a message id is TIME:NAME, with the time \
-            in Unix milliseconds",
-        )?;
-        let time = time.parse().map_err(|_| {
-            "the time of a message id is a whole number of Unix \
-            milliseconds"
-        })?;
-        Self::new(time, name).ok_or(
-            "the name of a message id is 1 to 200 bytes and does not \
-            begin with ~edit/",
-        )
+        let (time, name) = text
+            .split_once(':')
+            .ok_or("a message id is TIME:NAME, with the time in Unix milliseconds")?;
+        let time = time
+            .parse()
+            .map_err(|_| "the time of a message id is a whole number of Unix milliseconds")?;
+        Self::new(time, name)
+            .ok_or("the name of a message id is 1 to 200 bytes and does not begin with ~edit/")
     }
 }
 

@@ -308,9 +308,7 @@ impl<S: DataStore + ?Sized> DataStoreExt for S {
         match snapshot.states.pop() {
             Some(state) => Ok((snapshot.now_ms, state)),
             None => Err(StoreError::Unavailable {
-                reason: "the store gave no answer for the \
-                key"
-                .into(),
+                reason: "the store gave no answer for the key".into(),
             }),
         }
     }

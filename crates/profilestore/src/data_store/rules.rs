@@ -152,8 +152,7 @@ pub fn check_commit(commit: &Commit) -> Result<(), StoreError> {
                 inboxes.insert(key);
                 if !appended.insert((key, &message.id)) {
                     return invalid(format!(
-                        "a commit appends a message at most once: key=`{key}` \
-                        message=`{}`",
+                        "a commit appends a message at most once: key=`{key}` message=`{}`",
                         message.id
                     ));
                 }
@@ -175,14 +174,12 @@ pub fn check_commit(commit: &Commit) -> Result<(), StoreError> {
             Change::ReplaceInbox { key, last_message, messages, .. } => {
                 if !inboxes.insert(key) {
                     return invalid(format!(
-                        "a replaced inbox comes before other changes of the \
-                        inbox: key=`{key}`"
+                        "a replaced inbox comes before other changes of the inbox: key=`{key}`"
                     ));
                 }
                 if *last_message > MAX_MESSAGE_INDEX {
                     return invalid(format!(
-                        "a message's index is too great: key=`{key}` \
-                        index=`{last_message}`"
+                        "a message's index is too great: key=`{key}` index=`{last_message}`"
                     ));
                 }
                 let mut before = 0;
@@ -199,8 +196,7 @@ pub fn check_commit(commit: &Commit) -> Result<(), StoreError> {
                     if !appended.insert((key, &message.id)) {
                         let id = &message.id;
                         return invalid(format!(
-                            "an inbox holds a message at most once: \
-                            key=`{key}` message=`{id}`"
+                            "an inbox holds a message at most once: key=`{key}` message=`{id}`"
                         ));
                     }
                 }
@@ -210,16 +206,14 @@ pub fn check_commit(commit: &Commit) -> Result<(), StoreError> {
             | Change::MarkDead { id, .. } => {
                 if !servers.insert(id) {
                     return invalid(format!(
-                        "a commit changes a server at most once: \
-                        server=`{id}`"
+                        "a commit changes a server at most once: server=`{id}`"
                     ));
                 }
             }
             Change::Abort { commit: other } => {
                 if commit.changes.len() > 1 {
                     return invalid(format!(
-                        "an abort is the only change of its commit: \
-                        commit=`{}`",
+                        "an abort is the only change of its commit: commit=`{}`",
                         commit.id
                     ));
                 }
@@ -506,8 +500,7 @@ fn check_not_removed(
 ) -> Result<(), StoreError> {
     if removed.contains(&(key, index)) {
         return invalid(format!(
-            "a commit changes no message after removing it: key=`{key}` \
-            index=`{index}`"
+            "a commit changes no message after removing it: key=`{key}` index=`{index}`"
         ));
     }
     Ok(())
@@ -675,15 +668,14 @@ mod tests {
         assert_eq!(
             notified(&made, &key(), &lease),
             [],
-            "an offer that was there before is not \
-            new"
+            "an offer that was there before is not new"
         );
         assert_eq!(notified(&commit(vec![write(1, 1)]), &key(), &held), [a]);
         assert_eq!(notified(&commit(vec![write(1, 1)]), &key(), &lease), []);
     }
 
     #[test]
-    fn a_notice_goes_to_whoever_asked_in_vain() {
+    fn a_notice_goes_to_the_server_that_asked_in_vain() {
         let [a, b] = [10, 11].map(|n| ServerId(Uuid::from_u128(n)));
         let request = |n, server| Request {
             id: RequestId(Uuid::from_u128(n)),
@@ -707,8 +699,7 @@ mod tests {
         assert_eq!(
             notified(&lease(asked(Some(request(2, b)))), &key(), &before),
             [a],
-            "another \
-            one asks"
+            "another one asks"
         );
         assert_eq!(notified(&lease(asked(None)), &key(), &before), [a], "nobody asks any more");
         assert_eq!(notified(&lease(before.clone()), &key(), &before), [], "it is still there");

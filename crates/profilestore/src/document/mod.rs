@@ -134,20 +134,14 @@ fn updates(value: &Value) -> Result<(u64, Vec<Update>), String> {
     let [last, entries] = rows.as_slice() else {
         return Err(format!("GlobalUpdates has not two elements: found=`{}`", rows.len()));
     };
-    let last = whole(last).ok_or_else(|| {
-        format!(
-            "GlobalUpdates begins with no index: \
-        found=`{}`",
-            kind(last)
-        )
-    })?;
+    let last = whole(last)
+        .ok_or_else(|| format!("GlobalUpdates begins with no index: found=`{}`", kind(last)))?;
     let entries = match entries {
         Value::Array(entries) => entries.as_slice(),
         entries if is_empty_table(entries) => &[],
         other => {
             return Err(format!(
-                "the messages in GlobalUpdates are not a list: \
-            found=`{}`",
+                "the messages in GlobalUpdates are not a list: found=`{}`",
                 kind(other)
             ));
         }
@@ -156,8 +150,7 @@ fn updates(value: &Value) -> Result<(u64, Vec<Update>), String> {
     messages.sort_by_key(|message| message.index);
     if let Some(pair) = messages.windows(2).find(|pair| pair[0].index == pair[1].index) {
         return Err(format!(
-            "two messages in GlobalUpdates have the same index: \
-            index=`{}`",
+            "two messages in GlobalUpdates have the same index: index=`{}`",
             pair[0].index
         ));
     }
@@ -192,8 +185,7 @@ fn whole(value: &Value) -> Option<u64> {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "checked to \
-            be whole and in range"
+            reason = "checked to be whole and in range"
         )]
         (float.fract() == 0.0 && (0.0..=EXACT).contains(&float)).then_some(float as u64)
     })

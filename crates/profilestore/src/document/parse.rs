@@ -31,12 +31,9 @@ type Members = BTreeMap<String, Box<RawValue>>;
 fn table(text: &RawValue) -> Result<Members, String> {
     let not_a_table = |found| Err(format!("the value is not a table: found=`{found}`"));
     match text.get().as_bytes().first() {
-        Some(b'{') => serde_json::from_str(text.get()).map_err(|e| {
-            format!(
-                "the value cannot be \
-            read: {e}"
-            )
-        }),
+        Some(b'{') => {
+            serde_json::from_str(text.get()).map_err(|e| format!("the value cannot be read: {e}"))
+        }
         Some(b'[') if is_empty_list(text) => Ok(Members::new()),
         Some(b'[') => Err("the value is a list, not a profile".into()),
         Some(b'"') => not_a_table("a string"),
@@ -197,17 +194,8 @@ fn lease(meta: &Map<String, Value>, written_ms: i64) -> LeaseState {
 
 /// A request has no identity in a document: it gets one that the same document always gives.
 fn request_id(document: &Value, written_ms: i64) -> Uuid {
-    uuid::Builder::from_custom_bytes(
-        Digest::of(
-            format!(
-                "{written_ms} \
-        {document}"
-            )
-            .as_bytes(),
-        )
-        .0,
-    )
-    .into_uuid()
+    uuid::Builder::from_custom_bytes(Digest::of(format!("{written_ms} {document}").as_bytes()).0)
+        .into_uuid()
 }
 
 fn element(value: &Value, at: usize) -> Option<&Value> {
@@ -226,17 +214,12 @@ fn milliseconds(seconds: &Number) -> Option<i64> {
 
 fn stored_message(update: Update, written_ms: i64) -> Result<StoredMessage, String> {
     let Update { index, revision, locked, payload } = update;
-    let payload = serde_json::to_vec(&payload).map_err(|e| {
-        format!(
-            "a message cannot be written: \
-        {e}: index=`{index}`"
-        )
-    })?;
+    let payload = serde_json::to_vec(&payload)
+        .map_err(|e| format!("a message cannot be written: {e}: index=`{index}`"))?;
     if payload.len() > MAX_MESSAGE_BYTES {
         let size = payload.len();
         return Err(format!(
-            "a message is too large: index=`{index}` size=`{size}` \
-            limit=`{MAX_MESSAGE_BYTES}`"
+            "a message is too large: index=`{index}` size=`{size}` limit=`{MAX_MESSAGE_BYTES}`"
         ));
     }
     let id = MessageId::new(written_ms, &format!("import.{index}")).ok_or(
@@ -258,8 +241,7 @@ fn stored_message(update: Update, written_ms: i64) -> Result<StoredMessage, Stri
 fn data_table(data: Box<RawValue>) -> Result<Box<RawValue>, String> {
     if data.get().len() > MAX_DATA_BYTES {
         return Err(format!(
-            "Data is too large: size=`{}` \
-            limit=`{MAX_DATA_BYTES}`",
+            "Data is too large: size=`{}` limit=`{MAX_DATA_BYTES}`",
             data.get().len()
         ));
     }

@@ -170,34 +170,28 @@ fn what_is_no_profile_is_kept_with_the_reason() {
         (json!({}), "Data is missing"),
         (
             json!({ "GlobalUpdates": [0, []], "Data": 5, "MetaData": [] }),
-            "Data is not a table: \
-            found=`a number`",
+            "Data is not a table: found=`a number`",
         ),
         (
             json!({ "GlobalUpdates": [0, []], "Data": {}, "MetaData": "broken" }),
-            "MetaData is not \
-            a table: found=`a string`",
+            "MetaData is not a table: found=`a string`",
         ),
         (json!({ "GlobalUpdates": [0, []], "Data": {} }), "MetaData is missing"),
         (
             json!({ "Data": {}, "MetaData": {}, "GlobalUpdates": 5 }),
-            "GlobalUpdates is not a list: \
-            found=`a number`",
+            "GlobalUpdates is not a list: found=`a number`",
         ),
         (
             json!({ "Data": {}, "MetaData": {}, "GlobalUpdates": [0] }),
-            "GlobalUpdates has not two \
-            elements: found=`1`",
+            "GlobalUpdates has not two elements: found=`1`",
         ),
         (
             json!({ "GlobalUpdates": [1, [[1, {}], [1, {}]]] }),
-            "two messages in GlobalUpdates have \
-            the same index: index=`1`",
+            "two messages in GlobalUpdates have the same index: index=`1`",
         ),
         (
             json!({ "GlobalUpdates": [1, [[1, 2, 3]]] }),
-            "a message in GlobalUpdates has neither \
-            two nor four elements",
+            "a message in GlobalUpdates has neither two nor four elements",
         ),
     ] {
         let document = parse(&value);
@@ -316,8 +310,7 @@ fn the_current_imported_version_shows_what_happened_since() {
     assert_eq!(
         current["GlobalUpdates"],
         json!([2, [[2, 1, false, { "Type": "Mail" }]]]),
-        "in the \
-        form it had"
+        "in the form it had"
     );
     assert_eq!(current["MetaData"].get("ActiveSession"), None);
     assert_eq!(current["MetaData"]["SessionLoadCount"], 5);

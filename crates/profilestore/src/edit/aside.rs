@@ -26,12 +26,7 @@ impl Aside {
         let json = data.get();
         let found = storable::unreadable(data);
         let parse = |text: &str| {
-            serde_json::from_str(text).map_err(|error| {
-                format!(
-                    "the data \
-            cannot be read: {error}"
-                )
-            })
+            serde_json::from_str(text).map_err(|error| format!("the data cannot be read: {error}"))
         };
         if found.is_empty() {
             return Ok((parse(json)?, Self { bytes: json.len(), ..Self::default() }));
@@ -62,8 +57,7 @@ impl Aside {
         let json = self.put_back(json.get());
         if json.len() > DATA.bytes.max(self.bytes) {
             return Err(format!(
-                "the data is too large: size=`{}` \
-                limit=`{}`",
+                "the data is too large: size=`{}` limit=`{}`",
                 json.len(),
                 DATA.bytes
             ));

@@ -47,10 +47,9 @@ fn what_could_not_be_stored_today_can_always_be_removed_replaced_and_moved() {
 #[test]
 fn what_an_edit_brings_in_must_be_storable() {
     let nested = (0..storable::MAX_DEPTH).fold(json!(1), |inner, _| json!([inner]));
-    assert!(edited(&Edit::new().set("/coins", nested).unwrap()).unwrap_err().contains(
-        "nest too \
-        deep"
-    ));
+    assert!(
+        edited(&Edit::new().set("/coins", nested).unwrap()).unwrap_err().contains("nest too deep")
+    );
     for text in ["123456789012345678901", "1e999", r#""\ud800""#] {
         let patch = format!(r#"[{{"op":"replace","path":"/coins","value":{text}}}]"#);
         let error = Edit::from_patch(&patch).unwrap_err();
@@ -121,7 +120,6 @@ fn minus_zero_keeps_its_sign() {
     );
     assert!(
         Edit::new().test("/y", json!(0)).unwrap().apply(&data).is_ok(),
-        "a test compares \
-        values"
+        "a test compares values"
     );
 }

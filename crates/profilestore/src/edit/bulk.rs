@@ -140,20 +140,14 @@ impl BulkEdit {
         let none = || {
             Error::new(
                 ErrorKind::NotFound,
-                format!(
-                    "no such operation was begun: \
-            operation=`{operation}`"
-                ),
+                format!("no such operation was begun: operation=`{operation}`"),
             )
         };
         let entry = AuditEntry::of(&state)?.ok_or_else(none)?;
         if entry.outcome != AuditOutcome::Pending {
             return Err(Error::new(
                 ErrorKind::Invalid,
-                format!(
-                    "the operation is complete: \
-                operation=`{operation}`"
-                ),
+                format!("the operation is complete: operation=`{operation}`"),
             ));
         }
         let text = |name: &str| entry.details.get(name).and_then(Value::as_str).map(str::to_owned);

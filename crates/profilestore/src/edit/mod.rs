@@ -159,11 +159,7 @@ impl Edit {
         if self.v > FORM {
             return Err(Error::new(
                 ErrorKind::Invalid,
-                format!(
-                    "the edit was written by a newer \
-                version: form=`{}`",
-                    self.v
-                ),
+                format!("the edit was written by a newer version: form=`{}`", self.v),
             ));
         }
         if self.ops.is_empty() {
@@ -186,12 +182,7 @@ impl Edit {
             step.apply(&mut data).map_err(|why| {
                 Error::new(
                     ErrorKind::EditRefused,
-                    format!(
-                        "the edit does not fit: step {} ({}): \
-                    {why}",
-                        number + 1,
-                        step.show()
-                    ),
+                    format!("the edit does not fit: step {} ({}): {why}", number + 1, step.show()),
                 )
             })?;
         }
@@ -262,10 +253,7 @@ impl Step {
                 // Each copy may double it.
                 let size = serde_json::to_string(data).map_or(usize::MAX, |json| json.len());
                 if size > MAX_DATA_BYTES {
-                    Err(format!(
-                        "the data grows to {size} \
-                    bytes"
-                    ))
+                    Err(format!("the data grows to {size} bytes"))
                 } else {
                     Ok(())
                 }
@@ -320,8 +308,7 @@ fn pointer(path: &str) -> Result<PointerBuf> {
         Error::new(
             ErrorKind::Invalid,
             format!(
-                "this is no JSON pointer; it begins with a slash, as in /stats/coins: \
-                path=`{path}`"
+                "this is no JSON pointer; it begins with a slash, as in /stats/coins: path=`{path}`"
             ),
         )
     })
@@ -336,9 +323,9 @@ fn standard(data: &mut Value, operation: PatchOperation) -> Result<(), String> {
     json_patch::patch_unsafe(data, std::slice::from_ref(&operation)).map_err(|error| {
         match error.kind {
             PatchErrorKind::InvalidPointer => "there is nothing at its path".to_owned(),
-            PatchErrorKind::InvalidFromPointer => "there is nothing at the path it comes \
-            from"
-                .to_owned(),
+            PatchErrorKind::InvalidFromPointer => {
+                "there is nothing at the path it comes from".to_owned()
+            }
             kind => kind.to_string(),
         }
     })
@@ -386,8 +373,7 @@ fn set(data: &mut Value, path: &str, value: Value) -> Result<(), String> {
         }
         other => {
             return Err(format!(
-                "what it is in is neither object nor list: \
-            {}",
+                "what it is in is neither object nor list: {}",
                 differs(Some(other))
             ));
         }
@@ -399,11 +385,10 @@ fn remove(data: &mut Value, path: &str) -> Result<(), String> {
     let (parent, last) = parent(data, path)?;
     match parent {
         // The other members stay in their order.
-        Value::Object(members) => members.shift_remove(&last).map(drop).ok_or_else(|| {
-            "there is \
-            nothing at its path"
-                .to_owned()
-        }),
+        Value::Object(members) => members
+            .shift_remove(&last)
+            .map(drop)
+            .ok_or_else(|| "there is nothing at its path".to_owned()),
         Value::Array(list) => {
             let index = element(list, &last)?;
             list.remove(index);
@@ -418,10 +403,7 @@ fn increase(data: &mut Value, path: &str, by: &Number) -> Result<(), String> {
         return Err(format!("there is no number at its path: {}", differs(lookup(data, path))));
     };
     *number = add(number, by).ok_or_else(|| {
-        format!(
-            "`{number}` and `{by}` together are too \
-        large, or would be rounded"
-        )
+        format!("`{number}` and `{by}` together are too large, or would be rounded")
     })?;
     Ok(())
 }

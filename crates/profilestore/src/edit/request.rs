@@ -1,10 +1,11 @@
 //! An edit on its way to a profile: what it is asked to do, what happens to it there, and what is
 //! booked.
 //!
-//! Where nobody holds the profile, whoever asks applies the edit himself. Where somebody does, the
+//! Where no server holds the profile, the caller's server applies the edit. Where one does, the
 //! edit goes to the holder as a message under a reserved name, and the audit log gets a pending
 //! entry in the same commit. The save that stores the edit's effect removes the message and books
-//! the outcome. Whoever settles an edit writes the entry's next version, so it is settled once.
+//! the outcome. The server that settles an edit writes the entry's next version, so it is settled
+//! once.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -23,7 +24,7 @@ use crate::{
 
 const FORM: u32 = 1;
 
-/// Somebody wants a profile edited.
+/// An operator wants a profile edited.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct EditRequest {
     v: u32,
@@ -67,21 +68,11 @@ impl EditRequest {
         let read =
             serde_json::from_slice::<Self>(&message.payload).map_err(|error| error.to_string());
         read.and_then(|request| {
-            if request.v > FORM {
-                Err(format!(
-                    "its form is \
-            {}",
-                    request.v
-                ))
-            } else {
-                Ok(request)
-            }
+            if request.v > FORM { Err(format!("its form is {}", request.v)) } else { Ok(request) }
         })
         .map_err(|why| {
-            let why = format!(
-                "the holder cannot read the edit, it may be of an older \
-                    version: {why}"
-            );
+            let why =
+                format!("the holder cannot read the edit, it may be of an older version: {why}");
             Box::new(refused_unread(key, message, why))
         })
     }
@@ -252,10 +243,7 @@ impl EditRequest {
         let foreign = |why: String| {
             Error::new(
                 ErrorKind::Foreign,
-                format!(
-                    "what is stored is not a profile \
-                ({why}); it is left alone"
-                ),
+                format!("what is stored is not a profile ({why}); it is left alone"),
             )
         };
         if !state.exists() {
@@ -264,11 +252,7 @@ impl EditRequest {
         let record = match Stored::decode(state.value.as_deref().unwrap_or_default()) {
             Ok(Stored::Profile(record)) => record,
             Ok(Stored::MessagesOnly(_)) => {
-                return Err(Error::new(
-                    ErrorKind::NotFound,
-                    "the \
-                profile has no data yet",
-                ));
+                return Err(Error::new(ErrorKind::NotFound, "the profile has no data yet"));
             }
             Ok(_) => return Err(foreign("a value of another kind".into())),
             Err(error) => return Err(foreign(error.to_string())),

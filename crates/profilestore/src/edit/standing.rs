@@ -91,10 +91,7 @@ impl StandingEdit {
     /// The edit as one of many; or why it cannot be read.
     pub(crate) fn request(&self) -> Result<EditRequest, String> {
         let edit = serde_json::from_value(self.edit.clone()).map_err(|error| {
-            format!(
-                "this server cannot read the edit, it may be of an older \
-                version: {error}"
-            )
+            format!("this server cannot read the edit, it may be of an older version: {error}")
         })?;
         EditRequest::new(self.operation, edit, self.by.clone(), true)
             .map_err(|error| error.to_string())
@@ -120,8 +117,7 @@ impl Registry {
             Error::new(
                 ErrorKind::Corrupt,
                 format!(
-                    "the list of standing edits cannot be read, or \
-                is of a newer version: {why}"
+                    "the list of standing edits cannot be read, or is of a newer version: {why}"
                 ),
             )
             .about(&state.key)

@@ -62,8 +62,7 @@ fn a_step_that_does_not_fit_is_named_and_nothing_is_changed() {
     );
     says(
         Ok(patch(json!([{ "op": "move", "from": "/gone", "path": "/x" }]))),
-        "there is nothing \
-        at the path it comes from",
+        "there is nothing at the path it comes from",
     );
 }
 

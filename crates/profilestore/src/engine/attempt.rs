@@ -50,8 +50,7 @@ impl Look {
 fn says_when_held(decide: &DecideHeld, holder: &SessionInfo) -> WhenHeld {
     catch_unwind(AssertUnwindSafe(|| decide(holder))).unwrap_or_else(|_| {
         tracing::error!(
-            "a function that decides about held profiles panicked; its start is \
-            called off"
+            "a function that decides about held profiles panicked; its start is called off"
         );
         WhenHeld::GiveUp
     })
@@ -127,8 +126,7 @@ impl Load {
                 self.note_asked(None);
                 Err(Error::new(
                     ErrorKind::TakenElsewhere,
-                    "another server asked for the profile \
-                    later, so it gets it",
+                    "another server asked for the profile later, so it gets it",
                 ))
             }
             // A start that was called off meanwhile must not make the holder let go.
@@ -186,8 +184,7 @@ fn decide(engine: &Engine, look: &mut Look) -> Result<Option<Start>> {
         WhenHeld::Wait => Ok(None),
         WhenHeld::GiveUp => Err(Error::new(
             ErrorKind::Cancelled,
-            "the profile is held, and the \
-            start is not to wait for it",
+            "the profile is held, and the start is not to wait for it",
         )),
         WhenHeld::Steal => {
             look.asker.steal = true;

@@ -160,8 +160,7 @@ impl Load {
             Some(cancel) => says_cancelled(&**cancel).then(|| {
                 Error::new(
                     ErrorKind::Cancelled,
-                    "the session is no longer needed, says \
-                    the cancel function",
+                    "the session is no longer needed, says the cancel function",
                 )
             }),
             None => {

@@ -158,7 +158,7 @@ fn says_what_became(kind: ErrorKind) -> bool {
 
 fn still_waits(key: &ProfileKey, request: &EditRequest) -> Error {
     let message = format!(
-        "the edit waits for whoever holds the profile, who has not answered yet; it will take effect once, and repeating it under its \
+        "the edit waits for the profile's holder, which has not answered yet; it will take effect once, and repeating it under its \
          identity tells what became of it: operation=`{}`",
         request.operation
     );

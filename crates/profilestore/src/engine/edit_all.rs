@@ -105,11 +105,7 @@ impl Engine {
             }
             let Some(done) = tasks.join_next().await else { break };
             let done = done.map_err(|_| {
-                Error::new(
-                    ErrorKind::Unknown,
-                    "a part of the edit was \
-                broken off; see the log",
-                )
+                Error::new(ErrorKind::Unknown, "a part of the edit was broken off; see the log")
             })??;
             shown.passed += done.len() as u64;
             count(done, &mut report, &mut waiting, false);
@@ -151,11 +147,7 @@ impl Engine {
         if same {
             Ok(entry)
         } else {
-            Err(Error::new(
-                ErrorKind::Invalid,
-                "this operation is \
-            complete, or another one",
-            ))
+            Err(Error::new(ErrorKind::Invalid, "this operation is complete, or another one"))
         }
     }
 
@@ -237,8 +229,7 @@ impl Engine {
                         _ => {
                             report.refused.push((
                                 key.clone(),
-                                "what would undo it is not kept; roll back to \
-                                    an earlier version"
+                                "what would undo it is not kept; roll back to an earlier version"
                                     .into(),
                             ));
                         }

@@ -248,8 +248,7 @@ impl Engine {
         let unreadable = |error| {
             Error::new(
                 ErrorKind::Corrupt,
-                "the value cannot be read, so that nobody knows whose \
-                it is; remove it by its key",
+                "the value cannot be read, so that nobody knows whose it is; remove it by its key",
             )
             .caused_by(error)
         };

@@ -148,8 +148,7 @@ impl Engine {
                     Err(_) => {
                         let error = Error::new(
                             ErrorKind::TimedOut,
-                            "the last save did not get \
-                            through before the deadline",
+                            "the last save did not get through before the deadline",
                         );
                         not_saved.push((key.clone(), error.about(&key)));
                     }

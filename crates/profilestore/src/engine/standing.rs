@@ -67,10 +67,7 @@ impl Engine {
             let at = vec![registry.key.clone()];
             let changes = if mark.is_none() {
                 let refused = AuditOutcome::Refused {
-                    why: format!(
-                        "the operation was undone: \
-                        operation=`{of}` by=`{operation}`"
-                    ),
+                    why: format!("the operation was undone: operation=`{of}` by=`{operation}`"),
                 };
                 vec![AuditEntry::new(of, STAND, at, by.clone()).outcome(refused).change()?]
             } else if registry.stands(of) {

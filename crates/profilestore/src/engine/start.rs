@@ -439,8 +439,7 @@ fn same_type(key: &ProfileKey, open: &dyn Codec, asked: &dyn Codec) -> Result<()
         return Ok(());
     }
     let message = format!(
-        "the profile is open on this server as another type: open as=`{}` asked \
-            for=`{}`",
+        "the profile is open on this server as another type: open as=`{}` asked for=`{}`",
         open.name, asked.name
     );
     Err(Error::new(ErrorKind::Invalid, message).about(key))

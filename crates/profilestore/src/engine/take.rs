@@ -187,8 +187,7 @@ impl Load {
         if found.write {
             return Err(Error::new(
                 ErrorKind::Foreign,
-                "what is stored was replaced by something \
-                that is not a profile",
+                "what is stored was replaced by something that is not a profile",
             ));
         }
         (taken.record, taken.stored, taken.data, taken.state) =

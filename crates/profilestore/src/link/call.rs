@@ -25,8 +25,7 @@ impl Link {
     ) -> impl Future<Output = Result<T>> + Send + 'static + use<T, F> {
         let late = Error::new(
             ErrorKind::Unknown,
-            "the store has not answered in time; the call \
-            may yet take effect",
+            "the store has not answered in time; the call may yet take effect",
         );
         self.call_or(key, late, call)
     }
@@ -58,8 +57,7 @@ impl Link {
         let held_up = || {
             Error::new(
                 ErrorKind::Unavailable,
-                "an earlier operation on the profile waits for \
-                the store; nothing was done",
+                "an earlier operation on the profile waits for the store; nothing was done",
             )
         };
         let (env, deadline) = (self.env.clone(), self.deadline());

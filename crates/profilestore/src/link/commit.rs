@@ -147,9 +147,7 @@ impl Link {
                         }
                         if defect!(JudgedByReading) && !self.seems_applied(commit).await {
                             return Err(StoreError::Unavailable {
-                                reason: "it is not \
-                                there"
-                                    .into(),
+                                reason: "it is not there".into(),
                             });
                         }
                     }
@@ -295,11 +293,7 @@ impl Link {
         let mut backoff = Backoff::default();
         loop {
             let late = || {
-                Err(StoreError::Unavailable {
-                    reason: "the store did not answer in \
-                time"
-                        .into(),
-                })
+                Err(StoreError::Unavailable { reason: "the store did not answer in time".into() })
             };
             match self.env.timeout_at(deadline.at(), read()).await.unwrap_or_else(|_| late()) {
                 Err(error) if error.is_transient() => {

@@ -138,8 +138,7 @@ impl Room {
         if late > LATE && !self.told.swap(true, Relaxed) {
             tracing::warn!(
                 ?late,
-                "the store is too slow for the saves that are due; they wait at \
-                their sessions"
+                "the store is too slow for the saves that are due; they wait at their sessions"
             );
         } else if late < IN_TIME {
             self.told.store(false, Relaxed);

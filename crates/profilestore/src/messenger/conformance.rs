@@ -220,8 +220,7 @@ pub async fn a_slow_receiver_is_told_of_the_gap(subject: Subject) {
                 subject.far.hint(me, &key("a")).await;
             }
             Err(_) => panic!(
-                "{before} hints of {} arrived, and nothing was said of a \
-                gap",
+                "{before} hints of {} arrived, and nothing was said of a gap",
                 4 * HINT_QUEUE
             ),
         }

@@ -132,10 +132,7 @@ impl PostgresMessenger {
     /// there to do so. Listeners hear of a gap once the connection stands.
     pub fn new(options: PostgresOptions) -> Result<Self, StoreError> {
         let runtime = tokio::runtime::Handle::try_current().map_err(|err| StoreError::Invalid {
-            reason: format!(
-                "the messenger needs a tokio \
-                runtime: {err}"
-            ),
+            reason: format!("the messenger needs a tokio runtime: {err}"),
         })?;
         let (here, work) = (LocalMessenger::new(), Arc::<Work>::default());
         let shared =
@@ -239,13 +236,10 @@ impl Task {
         let new = wanted
             .difference(&self.listening)
             .map(|server| format!("LISTEN {};", channel(*server)));
-        let gone = self.listening.difference(&wanted).map(|server| {
-            format!(
-                "UNLISTEN \
-            {};",
-                channel(*server)
-            )
-        });
+        let gone = self
+            .listening
+            .difference(&wanted)
+            .map(|server| format!("UNLISTEN {};", channel(*server)));
         let sql: String = new.chain(gone).collect();
         if !sql.is_empty() {
             conn.batch(&sql).await.map_err(|trouble| trouble.not_applied())?;
@@ -349,15 +343,7 @@ mod tests {
         let names: Vec<String> = (0..500).map(|n| format!("{n:03}{}", "ä".repeat(40))).collect();
         let mut keys: BTreeSet<ProfileKey> = names
             .iter()
-            .map(|name| {
-                ProfileKey::new(
-                    "Player \
-                Data",
-                    "global",
-                    name,
-                )
-                .unwrap()
-            })
+            .map(|name| ProfileKey::new("Player Data", "global", name).unwrap())
             .collect();
         keys.insert(ProfileKey::new("S\n", "\u{1f}", "a\nb").unwrap());
         keys.insert(ProfileKey::new("[\"S\"]", "{", "\"").unwrap());

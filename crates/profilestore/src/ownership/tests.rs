@@ -112,7 +112,7 @@ fn an_old_row_is_dead_only_for_an_observer_who_was_there_all_the_time() {
 
 #[test]
 fn a_row_from_the_future_is_judged_by_how_far_off_it_is() {
-    // The store's clock stepped back an hour after the last renewal: whoever were alive would have
+    // The store's clock stepped back an hour after the last renewal: a living server would have
     // renewed since.
     assert_eq!(decide(&held_by_1(-3_600_000), &asker(2), LONG), Start::Take(Take::Dead));
     assert_eq!(decide(&held_by_1(-3_600_000), &asker(2), Some(Duration::from_secs(3))), Start::Ask);
@@ -168,7 +168,7 @@ fn an_offer_is_kept_for_the_one_who_asked_until_it_expires() {
     assert_eq!(decide(&state, &b, LONG), Start::Take(Take::Offered));
     assert_eq!(decide(&state, &c, LONG), Start::Ask);
     assert_eq!(start(&state, NOW + 10_000, LONG, &c, &PERIODS), Start::Take(Take::Free));
-    // Whoever asks meanwhile gets it from the one it was offered to.
+    // A server that asks meanwhile gets it from the one it was offered to.
     state.lease = asked(&state.lease, &c, NOW);
     let after = taken(&state.lease, Take::Offered, &b, NOW);
     assert_eq!(after.request.map(|r| r.id), Some(c.request));
@@ -201,7 +201,7 @@ enum Event {
     Act(usize),
     /// Writes data under the epoch it believes in.
     Write(usize),
-    /// Ends its session, offering the profile to whoever asked by what it read last.
+    /// Ends its session, offering the profile to the server that asked by what it read last.
     End(usize),
     /// Goes away; its row grows old.
     Crash(usize),
@@ -232,7 +232,7 @@ struct Player {
 
 proptest! {
     /// Servers act on what they read however long ago; a store that checks epoch and lease revision
-    /// is all that stands between them. Then every epoch has one owner, and whoever writes is the
+    /// is all that stands between them. Then every epoch has one owner, and the writer is the
     /// owner of the current one.
     #[test]
     fn no_sequence_of_events_gives_two_writers(events in prop::collection::vec(event(), 1..200)) {

@@ -172,7 +172,7 @@ impl<T: ProfileData> Store<T> {
     /// Adds global updates to a profile, changes or clears active ones, whether or not the profile
     /// is live anywhere or exists yet. `handler` is called with those that there are, on the
     /// library's task, and must not block; it is called again with what is there by then when
-    /// somebody else was faster. When this returns Ok, its changes are durable, all of them at
+    /// another caller was faster. When this returns Ok, its changes are durable, all of them at
     /// once. Fails as [`ProfileStore::send_message`] does. Specification:
     /// `GlobalUpdateProfileAsync`.
     pub fn global_update_profile<F>(

@@ -1,6 +1,6 @@
 //! Global updates: messages that are locked before they are dealt with.
 //!
-//! An update is *active* when it comes, and can be changed or cleared by whoever sends. The holder
+//! An update is *active* when it comes, and can be changed or cleared by its sender. The holder
 //! *locks* it, from when on it stands, and then deals with it and *clears* it. Locking takes effect
 //! with a save, and so does clearing.
 
@@ -233,10 +233,7 @@ impl<T: ProfileData> GlobalUpdates<T> {
         if !self.active().iter().any(|update| update.id == id) {
             return Err(Error::new(
                 ErrorKind::NotFound,
-                format!(
-                    "there is no active update of this id: \
-                    id=`{id}`"
-                ),
+                format!("there is no active update of this id: id=`{id}`"),
             )
             .about(&self.key));
         }
@@ -268,10 +265,7 @@ impl<T: ProfileData> GlobalUpdates<T> {
         let missing = || {
             Error::new(
                 ErrorKind::NotFound,
-                format!(
-                    "there is no locked update of this id: \
-                id=`{id}`"
-                ),
+                format!("there is no locked update of this id: id=`{id}`"),
             )
             .about(&self.key)
         };

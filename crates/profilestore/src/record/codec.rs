@@ -64,12 +64,8 @@ pub(super) fn encode(form: Form, content: &impl Serialize) -> Result<Bytes, Reco
             None => slot.insert(Scratch {
                 payload: Vec::new(),
                 packed: Vec::new(),
-                compressor: Compressor::new(LEVEL).map_err(|e| {
-                    damaged(format!(
-                        "zstd cannot \
-                    start: {e}"
-                    ))
-                })?,
+                compressor: Compressor::new(LEVEL)
+                    .map_err(|e| damaged(format!("zstd cannot start: {e}")))?,
             }),
         };
         let bytes = scratch.encode(form, content);
@@ -102,12 +98,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Stored, RecordError> {
 impl Scratch {
     fn encode(&mut self, form: Form, content: &impl Serialize) -> Result<Bytes, RecordError> {
         let Self { payload, packed, compressor } = self;
-        serde_json::to_writer(&mut *payload, content).map_err(|e| {
-            damaged(format!(
-                "it cannot be \
-            written: {e}"
-            ))
-        })?;
+        serde_json::to_writer(&mut *payload, content)
+            .map_err(|e| damaged(format!("it cannot be written: {e}")))?;
         if payload.len() > MAX_PAYLOAD {
             return Err(RecordError::RecordTooLarge {
                 size: payload.len() as u64,
@@ -139,12 +131,8 @@ fn read(form: Form, payload: &[u8]) -> Result<Stored, RecordError> {
         return Err(RecordError::RecordTooLarge { size: payload.len() as u64, limit: MAX_PAYLOAD });
     }
     fn json<T: DeserializeOwned>(payload: &[u8]) -> Result<T, RecordError> {
-        serde_json::from_slice(payload).map_err(|e| {
-            damaged(format!(
-                "its content cannot be read: \
-            {e}"
-            ))
-        })
+        serde_json::from_slice(payload)
+            .map_err(|e| damaged(format!("its content cannot be read: {e}")))
     }
     Ok(match form {
         Form::Profile => Stored::Profile(json(payload)?),

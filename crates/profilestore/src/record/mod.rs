@@ -48,7 +48,7 @@ pub struct Record {
     #[serde(rename = "more_meta", default, skip_serializing_if = "Map::is_empty")]
     pub extra_meta: Map<String, Value>,
     /// What else a document said that was imported, or written through [`crate::roblox`]. Only in
-    /// such versions: whoever saves the profile leaves it out.
+    /// such versions: a session's save leaves it out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Box<Origin>>,
     /// The data, JSON. Specification: `Data`.

@@ -140,14 +140,8 @@ fn golden() -> [(&'static str, &'static [u8], Stored); 4] {
         })),
         ..Record::new(0, raw(&json!({ "Items": vec!["Wyvern Scale"; 20], "Name": "Ключ ☕" })))
     };
-    let foreign = Foreign {
-        user_ids: vec![7],
-        metadata: Map::new(),
-        value: raw(&json!(
-            "not a \
-        profile"
-        )),
-    };
+    let foreign =
+        Foreign { user_ids: vec![7], metadata: Map::new(), value: raw(&json!("not a profile")) };
     let messages = MessagesOnly {
         user_ids: Vec::new(),
         metadata: Map::new(),
@@ -202,13 +196,11 @@ fn what_a_newer_version_wrote_is_named() {
     let unknown = |bytes: &[u8]| Stored::decode(bytes).unwrap_err().to_string();
     assert_eq!(
         unknown(&[9, 0, b'{']),
-        "the stored value was written by a newer version, or is \
-        damaged: form=`9`"
+        "the stored value was written by a newer version, or is damaged: form=`9`"
     );
     assert_eq!(
         unknown(&[1, 7, b'{']),
-        "the stored value was written by a newer version, or is \
-        damaged: codec=`7`"
+        "the stored value was written by a newer version, or is damaged: codec=`7`"
     );
     assert!(unknown(b"\x01").contains("only 1 bytes"));
     let with_more = br#"{"created":1,"data":{},"invented":1}"#;
@@ -265,10 +257,12 @@ fn metadata_has_limits() {
     let checked =
         |key: &str, value: Value| check_metadata(&Map::from_iter([(key.to_owned(), value)]));
     assert!(checked(&"ä".repeat(50), json!(1)).is_ok());
-    assert!(checked(&"ä".repeat(51), json!(1)).unwrap_err().to_string().contains(
-        "a key \
-        characters=`51` limit=`50`"
-    ));
+    assert!(
+        checked(&"ä".repeat(51), json!(1))
+            .unwrap_err()
+            .to_string()
+            .contains("a key characters=`51` limit=`50`")
+    );
     assert!(checked("k", json!("x".repeat(250))).is_ok());
     assert!(
         checked("k", json!("x".repeat(251)))
@@ -292,10 +286,7 @@ fn metadata_has_limits() {
     };
     let error = record.encode().unwrap_err().to_string();
     assert!(
-        error.starts_with(
-            "at `/RobloxMetaData/k`: the metadata is too long: a \
-        value"
-        ),
+        error.starts_with("at `/RobloxMetaData/k`: the metadata is too long: a value"),
         "{error}"
     );
 }
@@ -307,8 +298,7 @@ fn user_ids_are_not_negative() {
     let record = Record { user_ids: vec![1, -1], ..record };
     assert_eq!(
         record.encode().unwrap_err().to_string(),
-        "at `/UserIds/1`: a user id must not be \
-        negative: user_id=`-1`"
+        "at `/UserIds/1`: a user id must not be negative: user_id=`-1`"
     );
 }
 

@@ -134,8 +134,7 @@ impl Budgets {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "a cast from \
-            a float saturates"
+            reason = "a cast from a float saturates"
         )]
         let whole = left.max(0.0) as u32;
         whole
@@ -193,8 +192,7 @@ mod tests {
         assert_eq!(
             budgets.left(RequestType::Read, 1, now),
             70,
-            "an update that fails is charged \
-            for nothing"
+            "an update that fails is charged for nothing"
         );
         let later = now + Duration::from_secs(60);
         assert_eq!(budgets.left(RequestType::Write, 1, later), 40);

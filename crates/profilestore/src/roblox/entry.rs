@@ -80,16 +80,12 @@ impl NewEntry {
         if text == "null" {
             return Err(DataStoreError::new(
                 Code::CantStoreValue,
-                "nothing (nil) cannot be stored; \
-                remove the key instead",
+                "nothing (nil) cannot be stored; remove the key instead",
             ));
         }
         if text.len() > MAX_VALUE_BYTES {
-            let message = format!(
-                "the value is {} bytes of JSON; {MAX_VALUE_BYTES} are \
-                allowed",
-                text.len()
-            );
+            let message =
+                format!("the value is {} bytes of JSON; {MAX_VALUE_BYTES} are allowed", text.len());
             return Err(DataStoreError::new(Code::ValueTooLarge, message));
         }
         DOCUMENT.check(&self.value)?;

@@ -102,10 +102,8 @@ impl DataStoreError {
         if given.is_empty() {
             return Self::new(Code::KeyNameEmpty, format!("the {what} is empty"));
         }
-        let message = format!(
-            "the {what} is longer than {MAX_NAME_CHARS} characters, or has a \
-            NUL in it"
-        );
+        let message =
+            format!("the {what} is longer than {MAX_NAME_CHARS} characters, or has a NUL in it");
         Self::new(Code::KeyNameLimit, message)
     }
 }
@@ -164,8 +162,7 @@ impl From<Unstorable> for DataStoreError {
         };
         let message = match code {
             Code::MetadataTooLarge => format!(
-                "{wrong}; all of a key's metadata is at most \
-                {MAX_METADATA_CHARS} characters"
+                "{wrong}; all of a key's metadata is at most {MAX_METADATA_CHARS} characters"
             ),
             _ => wrong.to_string(),
         };

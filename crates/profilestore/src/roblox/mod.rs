@@ -5,7 +5,7 @@
 //! written there acts:
 //!
 //! * A document that leaves `ActiveSession` and `SessionLoadCount` as they are leaves the profile
-//!   to whoever holds it. When that is a session of ours, its next save writes its own data over
+//!   to its holder. When that is a session of ours, its next save writes its own data over
 //!   the document's; members that nobody here knows stay. Any other document ends the session,
 //!   which is told so.
 //! * `ForceLoadSession` is a request to hand the profile over: a session of ours saves and lets go.
@@ -20,7 +20,7 @@
 //!
 //! So the two published modules run on this as they are, beside sessions of ours. Whatever is no
 //! profile is stored as it is and reads back as it was. Each write is one commit on what was read,
-//! made anew when somebody else was faster; an outcome that is not known is found out before the
+//! made anew when another caller was faster; an outcome that is not known is found out before the
 //! key's next operation runs.
 //!
 //! ```

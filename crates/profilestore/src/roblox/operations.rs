@@ -1,4 +1,4 @@
-//! What runs in a key's queue: writing what somebody makes of what is there, and removing.
+//! What runs in a key's queue: writing what the caller makes of what is there, and removing.
 
 use std::sync::Arc;
 
@@ -21,13 +21,13 @@ use crate::{
 pub(super) enum Source {
     /// It is given.
     Fixed(NewEntry),
-    /// Somebody makes it of what is there.
+    /// The caller makes it of what is there.
     Ask(mpsc::Sender<Turn>),
     /// It is the sum.
     Add { delta: i64, user_ids: Vec<i64>, metadata: Map<String, Value> },
 }
 
-/// A question to whoever makes the new value of the current one.
+/// A question to the caller that makes the new value of the current one.
 pub(super) struct Turn {
     pub(super) current: Option<Entry>,
     /// None: nothing is to be written.
@@ -64,8 +64,7 @@ impl Source {
                     Ok(_) => Ok(None),
                     Err(_) => Err(DataStoreError::new(
                         Code::BadResponse,
-                        "the transform did not answer \
-                            in time; nothing was done",
+                        "the transform did not answer in time; nothing was done",
                     )),
                 }
             }

@@ -105,7 +105,7 @@ impl Write<'_> {
         };
         let offer = match (&before.holder, &holder) {
             (None, None) => before.offer.clone(),
-            // The holder lets go: whoever of us asked for the profile gets it.
+            // The holder lets go: the server that asked for the profile gets it.
             (Some(_), None) => request.as_ref().and_then(|request| {
                 Some(Offer { to: request.id, server: request.server?, at_ms: self.now_ms })
             }),
@@ -118,7 +118,7 @@ impl Write<'_> {
     fn inbox(&self, document: &Document, before: Before) -> Option<Change> {
         let state = self.state;
         let inbox = state.inbox.as_deref().unwrap_or_default();
-        // What was not shown to whoever wrote the document is none of its business.
+        // A document says nothing about what its writer was not shown.
         let is_hidden = |message: &StoredMessage| before == Before::Other || message.id.is_edit();
         let (hidden, shown): (Vec<_>, Vec<_>) = inbox.iter().cloned().partition(is_hidden);
         let mut before: BTreeMap<u64, StoredMessage> =

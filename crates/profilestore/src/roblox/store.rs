@@ -159,7 +159,7 @@ impl RobloxDataStore {
     }
 
     /// Writes what `transform` makes of what the key holds; None from it calls the update off,
-    /// which is answered with None. Whenever somebody else writes the key in between, it is called
+    /// which is answered with None. Whenever another caller writes the key in between, it is called
     /// again with what is there then. Answers with what is stored. Specification: `UpdateAsync`.
     ///
     /// `transform` runs in the returned future, which must be polled: other calls of this server
@@ -285,8 +285,7 @@ impl RobloxDataStore {
             if query.min_ms.zip(query.max_ms).is_some_and(|(min, max)| min > max) {
                 return Err(DataStoreError::new(
                     Code::MinMaxOrder,
-                    "the lower bound of time is \
-                    above the upper one",
+                    "the lower bound of time is above the upper one",
                 ));
             }
             let page_size = query.page_size;
@@ -408,11 +407,8 @@ impl RobloxDataStore {
         let all = &self.all;
         let engine = all.engine();
         if engine.link.is_closing() {
-            let closing = DataStoreError::new(
-                Code::DataModelNoAccess,
-                "the game server is \
-                shutting down",
-            );
+            let closing =
+                DataStoreError::new(Code::DataModelNoAccess, "the game server is shutting down");
             return Box::pin(std::future::ready(Err(closing)));
         }
         if all.weather.is_fair() && all.budgets.is_none() {
@@ -484,10 +480,7 @@ fn check_page(page_size: usize) -> Result<(), DataStoreError> {
         1..=MAX_PAGE => Ok(()),
         _ => Err(DataStoreError::new(
             Code::PageSizeInvalid,
-            format!(
-                "a page has 1 to {MAX_PAGE} \
-            items"
-            ),
+            format!("a page has 1 to {MAX_PAGE} items"),
         )),
     }
 }

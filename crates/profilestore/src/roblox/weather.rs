@@ -33,8 +33,7 @@ impl Weather {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "clamped to \
-            the range"
+            reason = "clamped to the range"
         )]
         let failing = (percent.clamp(0.0, 100.0) * 10_000.0).round() as u64;
         Self { latency, failing, seed, calls: AtomicU64::new(0) }

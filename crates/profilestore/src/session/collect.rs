@@ -8,12 +8,7 @@
 
 #![cfg_attr(
     not(feature = "roblox"),
-    allow(
-        dead_code,
-        unreachable_pub,
-        reason = "only that \
-    feature has keepers"
-    )
+    allow(dead_code, unreachable_pub, reason = "only that feature has keepers")
 )]
 
 use std::sync::Arc;

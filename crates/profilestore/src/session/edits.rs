@@ -76,8 +76,7 @@ impl Session {
         entry
             .change_at(1)
             .inspect_err(|error| {
-                tracing::error!(key = %self.key, %error, "the outcome of an edit \
-                cannot be booked")
+                tracing::error!(key = %self.key, %error, "the outcome of an edit cannot be booked")
             })
             .ok()
     }

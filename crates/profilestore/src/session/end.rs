@@ -413,10 +413,7 @@ impl Session {
         self.tell(|table| table.freed(self));
         let error = Error::new(
             ErrorKind::SessionEnded,
-            format!(
-                "the session was lost: {why}; \
-            what it had not saved is lost"
-            ),
+            format!("the session was lost: {why}; what it had not saved is lost"),
         );
         self.note_outcome(&Err(error.about(&self.key)));
         if closed {

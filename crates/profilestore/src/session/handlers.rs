@@ -26,12 +26,8 @@ impl<'a> Message<'a> {
     /// The payload as a type. Fails with [`ErrorKind::Undecodable`] when it is something else.
     pub fn parse<M: DeserializeOwned>(&self) -> Result<M> {
         serde_json::from_slice(&self.stored.payload).map_err(|error| {
-            Error::new(
-                ErrorKind::Undecodable,
-                "the message does not fit the \
-                program's type",
-            )
-            .caused_by(error)
+            Error::new(ErrorKind::Undecodable, "the message does not fit the program's type")
+                .caused_by(error)
         })
     }
 

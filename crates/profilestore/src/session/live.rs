@@ -88,8 +88,7 @@ impl Refusal {
             ),
             Self::Over | Self::Processed => Error::new(
                 ErrorKind::SessionEnded,
-                "the session is over; the change was not made \
-                    and would not be saved",
+                "the session is over; the change was not made and would not be saved",
             ),
         }
         .about(key)

@@ -342,14 +342,10 @@ impl Session {
         let Some(keeper) = self.keeper() else { return Ok(None) };
         match keeper.collect(why) {
             Ok(handed) => Ok(Some(self.live.accept(handed))),
-            Err(problem) => Err(Error::new(
-                ErrorKind::Invalid,
-                format!(
-                    "the data cannot be \
-                stored: {problem}"
-                ),
-            )
-            .about(&self.key)),
+            Err(problem) => {
+                Err(Error::new(ErrorKind::Invalid, format!("the data cannot be stored: {problem}"))
+                    .about(&self.key))
+            }
         }
     }
 

@@ -192,14 +192,10 @@ impl Session {
                 }
             });
             match vetoed {
-                Some(why) => Err(Error::new(
-                    ErrorKind::Refused,
-                    format!(
-                        "the save was vetoed: \
-                    {why}"
-                    ),
-                )
-                .about(&self.key)),
+                Some(why) => {
+                    Err(Error::new(ErrorKind::Refused, format!("the save was vetoed: {why}"))
+                        .about(&self.key))
+                }
                 None => Ok(()),
             }
         })
@@ -372,10 +368,7 @@ impl Session {
             }
             _ => Err(Error::new(
                 ErrorKind::Unknown,
-                format!(
-                    "the store refused a save for an \
-                unexpected reason: {kind:?}"
-                ),
+                format!("the store refused a save for an unexpected reason: {kind:?}"),
             )
             .about(&self.key)),
         }

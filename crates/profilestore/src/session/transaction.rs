@@ -254,8 +254,7 @@ async fn conduct(
 fn too_late() -> Error {
     Error::new(
         ErrorKind::TimedOut,
-        "the transaction could not be done before its deadline; \
-        nothing was done",
+        "the transaction could not be done before its deadline; nothing was done",
     )
 }
 
@@ -429,17 +428,13 @@ async fn settle_or_call_off(
         // A call that gives no answer may still arrive.
         Err(_) => StoreError::Indeterminate {
             commit: commit.id,
-            reason: "no answer before the \
-            deadline"
-                .into(),
+            reason: "no answer before the deadline".into(),
         },
     };
     tracing::debug!(error = %unknown, "a transaction is called off at its deadline");
     if link.call_off(commit, &mut Backoff::default(), &ForEver).await? {
         return Err(StoreError::Unavailable {
-            reason: "no answer before the deadline; the \
-            transaction was called off"
-                .into(),
+            reason: "no answer before the deadline; the transaction was called off".into(),
         });
     }
     // It had been applied. The same commit again brings what the store holds since.

@@ -216,11 +216,7 @@ mod random {
             any::<u64>().prop_map(|n| n.to_string()),
             any::<i128>().prop_map(|n| n.to_string()),
             any::<f64>()
-                .prop_filter(
-                    "JSON has \
-                none",
-                    |n| n.is_finite()
-                )
+                .prop_filter("JSON has none", |n| n.is_finite())
                 .prop_map(|n| format!("{n:e}")),
             "-?(0|[1-9][0-9]{0,25})(\\.[0-9]{1,20})?(e[+-]?[0-9]{1,3})?",
             "\"([a-z]|\\\\u[0-9a-f]{4}|\\\\u0000|\\\\n|é|😀){0,6}\"",

@@ -204,11 +204,7 @@ fn read(
                 if let Some(key) = &key {
                     let refused = &mut keys.entry(key.clone()).or_default().refused;
                     refused.get_or_insert_with(|| {
-                        format!(
-                            "line {} is malformed: \
-                        {why}",
-                            lines.number
-                        )
+                        format!("line {} is malformed: {why}", lines.number)
                     });
                 }
                 report.malformed.push(MalformedLine { line: lines.number, key, why });
@@ -326,9 +322,7 @@ async fn compare(
         return Ok(match unfinished {
             true => Found::Nothing,
             false => Found::Other(
-                "the key exists already, with messages or a session but without \
-                data"
-                    .into(),
+                "the key exists already, with messages or a session but without data".into(),
             ),
         });
     }
@@ -354,8 +348,7 @@ async fn compare(
     match usize::try_from(there) {
         Ok(some) if unfinished && there < wanted => Ok(Found::First(some)),
         _ => Ok(Found::Other(format!(
-            "the key exists already with fewer versions: there=`{there}` \
-            given=`{wanted}`"
+            "the key exists already with fewer versions: there=`{there}` given=`{wanted}`"
         ))),
     }
 }
@@ -524,9 +517,9 @@ impl Writer<'_> {
                     self.stored += 1;
                     continue;
                 }
-                Err(StoreError::Conflict(_)) => "the key was written by someone else \
-                    meanwhile"
-                    .to_owned(),
+                Err(StoreError::Conflict(_)) => {
+                    "the key was written by someone else meanwhile".to_owned()
+                }
                 Err(StoreError::Invalid { reason }) => reason,
                 Err(error) => return Err(error.into()),
             };

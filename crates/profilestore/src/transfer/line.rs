@@ -121,8 +121,7 @@ impl<'de> Visitor<'de> for MembersSeed<'_> {
         while let Some(name) = map.next_key::<String>()? {
             if names.contains(&name) {
                 return Err(A::Error::custom(format!(
-                    "it has two members of one name: \
-                    name=`{name}`"
+                    "it has two members of one name: name=`{name}`"
                 )));
             }
             match name.as_str() {
@@ -161,12 +160,10 @@ impl Members {
 
     fn check(self, key: ProfileKey) -> Result<Line, String> {
         let n = integer("n", self.n)?;
-        let n = u64::try_from(n).ok().filter(|n| *n > 0).ok_or_else(|| {
-            format!(
-                "n does not count \
-            from 1: n=`{n}`"
-            )
-        })?;
+        let n = u64::try_from(n)
+            .ok()
+            .filter(|n| *n > 0)
+            .ok_or_else(|| format!("n does not count from 1: n=`{n}`"))?;
         let version = match self.version {
             None | Some(Value::Null) => None,
             Some(Value::String(text)) if text.len() <= 200 => Some(text),
@@ -177,9 +174,7 @@ impl Members {
         let value = match (self.value, self.deleted == Some(true)) {
             (Some(value), false) => Some(value).filter(|value| value.get() != "null"),
             (Some(value), true) if value.get() != "null" => {
-                return Err("a deleted version has a \
-                value"
-                    .into());
+                return Err("a deleted version has a value".into());
             }
             (_, true) => None,
             (None, false) => return Err("value is missing".into()),
@@ -223,12 +218,9 @@ fn user_ids(value: Value) -> Result<Vec<i64>, String> {
 
 fn metadata(text: Box<RawValue>) -> Result<Map<String, Value>, String> {
     DATA.check(&text).map_err(|wrong| wrong.inside("metadata").to_string())?;
-    match serde_json::from_str(text.get()).map_err(|error| {
-        format!(
-            "metadata cannot be read: \
-        {error}"
-        )
-    })? {
+    match serde_json::from_str(text.get())
+        .map_err(|error| format!("metadata cannot be read: {error}"))?
+    {
         Value::Object(map) => Ok(map),
         Value::Array(list) if list.is_empty() => Ok(Map::new()),
         _ => Err("metadata is not a table".into()),

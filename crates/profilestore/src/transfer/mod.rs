@@ -272,8 +272,7 @@ pub enum TransferError {
     NotAnExport(MalformedLine),
     /// The input does not fit into the memory that it may use. Nothing was stored.
     #[error(
-        "the input is too large for one import, split it by key: line=`{line}` \
-        limit=`{limit}`"
+        "the input is too large for one import, split it by key: line=`{line}` limit=`{limit}`"
     )]
     TooLarge {
         /// Where the limit was reached.

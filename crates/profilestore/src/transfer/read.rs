@@ -176,10 +176,7 @@ pub(super) fn count_live(state: &KeyState, report: &mut ExportReport) {
 
 fn corrupt(key: &ProfileKey, number: u64, error: &RecordError) -> TransferError {
     crate::data_store::StoreError::Corrupt {
-        reason: format!(
-            "{error}: key=`{key}` \
-        version=`{number}`"
-        ),
+        reason: format!("{error}: key=`{key}` version=`{number}`"),
     }
     .into()
 }

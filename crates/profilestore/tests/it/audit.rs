@@ -74,8 +74,7 @@ async fn the_log_is_not_among_the_profiles_and_no_profile_can_be_in_it() {
     assert_eq!(
         (checked.keys, checked.foreign, checked.books),
         (3, 0, 600),
-        "but a check reads \
-        all of it"
+        "but a check reads all of it"
     );
     let asked_for = ExportFilter { store: Some(RESERVED_STORE.into()), ..filter };
     assert_eq!(export(&store, &asked_for, &mut Vec::new(), &mut |_| {}).await.unwrap().keys, 600);

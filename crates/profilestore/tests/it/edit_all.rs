@@ -1,5 +1,5 @@
-//! One edit for many profiles: each is edited once, whoever holds it, however often the operation
-//! is broken off; and undone again.
+//! One edit for many profiles: each is edited once, whatever server holds it, however often the
+//! operation is broken off; and undone again.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -84,8 +84,7 @@ async fn every_profile_is_edited_the_held_ones_by_their_holders_and_all_is_undon
     assert_eq!(
         run(&operator, &edit).await.unwrap_err().kind(),
         ErrorKind::Invalid,
-        "it is \
-        complete"
+        "it is complete"
     );
 
     let undo = BulkEdit::undo(world.env.uuid(), edit.operation());
@@ -135,8 +134,7 @@ async fn what_was_changed_since_is_not_undone_and_is_reported() {
     assert_eq!(
         (report.done, report.refused.len()),
         (1, 599),
-        "those that it does not fit are \
-        named"
+        "those that it does not fit are named"
     );
     let edit = bulk(&world, Edit::new().set("/items", json!(["crown"])).unwrap());
     assert_eq!(run(&operator, &edit).await.unwrap().done, 600);
@@ -205,8 +203,7 @@ async fn two_runs_of_one_operation_and_sessions_that_come_and_go_leave_one_effec
             Err(error) => assert_eq!(
                 error.kind(),
                 ErrorKind::Invalid,
-                "the other one was done \
-                before: {error}"
+                "the other one was done before: {error}"
             ),
         }
     }
@@ -230,8 +227,7 @@ async fn profiles_whose_holder_does_not_answer_are_named_and_told_apart_later() 
     assert_eq!(
         (report.done + report.before, report.waiting.len()),
         (600, 0),
-        "once the holder is \
-        dead: {report:?}"
+        "once the holder is dead: {report:?}"
     );
     expect(&operator, |_| 1000).await;
 }
@@ -249,7 +245,7 @@ async fn an_edit_that_waited_for_a_profile_that_was_erased_is_refused() {
     assert_eq!(run(&operator, &edit).await.unwrap().waiting.len(), 1);
     let ann = operator.operator(Attribution::new("ann"));
     assert_eq!(ann.erase_user(7, false).await.unwrap().erased.len(), 1);
-    // The player comes back, as somebody new.
+    // The player comes back, as a new one.
     open(&operator, "p").await.end_session().await.unwrap();
     let resumed = BulkEdit::resume(&world.store, edit.operation()).await.unwrap();
     assert_eq!(run(&operator, &resumed).await.unwrap().before, 1);

@@ -1,5 +1,5 @@
-//! Operators' edits: whoever holds the profile, and whatever dies on the way, an edit's effect is
-//! there once if it was confirmed, and at most once otherwise. The session goes on.
+//! Operators' edits: whatever server holds the profile, and whatever dies on the way, an edit's
+//! effect is there once if it was confirmed, and at most once otherwise. The session goes on.
 
 use std::{sync::Arc, time::Duration};
 
@@ -141,8 +141,7 @@ async fn an_edit_that_does_not_fit_is_refused_with_the_reason_and_changes_nothin
         (set("/coins", json!("many")), "does not fit the program's type", false),
         (
             set("/guild", json!("eagles")),
-            "the program's data type does not keep it: \
-            path=`/guild`",
+            "the program's data type does not keep it: path=`/guild`",
             false,
         ),
         (
@@ -361,8 +360,7 @@ async fn an_edit_whose_holder_is_gone_is_applied_by_the_next_start_before_the_pr
     assert_eq!(log(&world).await[0].outcome, AuditOutcome::Pending);
     assert!(
         players(&b).get("p").await.unwrap().unwrap().waiting_messages().is_empty(),
-        "it is no \
-        message of the game"
+        "it is no message of the game"
     );
     let next = open(&b, "p").await;
     assert_eq!(next.data().coins, 12);
@@ -433,10 +431,7 @@ async fn a_removal_refuses_the_edits_that_wait() {
     let error = ask().await.unwrap_err();
     assert!(
         error.kind() == ErrorKind::EditRefused
-            && error.to_string().contains(
-                "the profile was \
-        removed"
-            ),
+            && error.to_string().contains("the profile was removed"),
         "{error}"
     );
     let anew = open(&b, "p").await;
@@ -444,7 +439,7 @@ async fn a_removal_refuses_the_edits_that_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_entry_that_somebody_else_wrote_does_not_keep_a_session_from_saving() {
+async fn an_entry_that_another_writer_wrote_does_not_keep_a_session_from_saving() {
     use profilestore::data_store::{Commit, CommitId};
     let world = World::new();
     saved(&world).await;
@@ -520,8 +515,8 @@ async fn edits_and_transactions_of_one_profile_leave_both_effects() {
     }
 }
 
-/// The removal had looked before the edit came. It was reported as not done, and waited for whoever
-/// came next under that name.
+/// The removal had looked before the edit came. It was reported as not done, and waited for the
+/// profile that came next under that name.
 #[tokio::test(start_paused = true)]
 async fn an_edit_that_came_during_a_removal_does_not_wait_for_the_next_profile() {
     let world = World::new();
@@ -540,10 +535,7 @@ async fn an_edit_that_came_during_a_removal_does_not_wait_for_the_next_profile()
     let error = edited.unwrap_err();
     assert!(
         error.kind() == ErrorKind::EditRefused
-            && error.to_string().contains(
-                "there is no \
-        such profile"
-            ),
+            && error.to_string().contains("there is no such profile"),
         "{error}"
     );
     let (_, state) = world.store.read_one(&key(), Returning::INBOX).await.unwrap();

@@ -99,7 +99,7 @@ async fn the_newest_version_before_an_event_rolls_a_profile_back() {
     assert_eq!((found.data.coins, found.waiting_messages().len()), (2, 1));
     found.set().await.unwrap();
     settle().await;
-    assert!(live.is_over(), "whoever had it is told");
+    assert!(live.is_over(), "the holder is told");
     assert_eq!(live.save().await.unwrap_err().kind(), ErrorKind::SessionEnded);
     assert_eq!(coins(&b, "p").await, 2);
     let versions = listed(&b, "p").await;
@@ -137,8 +137,7 @@ async fn profiles_are_read_one_after_the_other() {
     assert_eq!(
         found,
         [(2, 1), (3, 2), (4, 3), (5, 0)],
-        "the tombstone comes as the template's \
-        data"
+        "the tombstone comes as the template's data"
     );
 
     let mut query = players(&a).versions("p").unwrap();
@@ -149,8 +148,7 @@ async fn profiles_are_read_one_after_the_other() {
     assert_eq!(
         query.next_profile().await.unwrap().unwrap().data.coins,
         2,
-        "a failed call may be \
-        repeated"
+        "a failed call may be repeated"
     );
 }
 

@@ -69,8 +69,7 @@ async fn a_store_that_does_not_answer_does_not_hold_a_call_beyond_its_time() {
     assert_eq!(
         sent.unwrap_err().kind(),
         ErrorKind::Unknown,
-        "it lies with the store and may yet \
-        arrive"
+        "it lies with the store and may yet arrive"
     );
     assert_eq!(read.unwrap_err().kind(), ErrorKind::Unavailable);
     assert_eq!(removed.unwrap_err().kind(), ErrorKind::Unknown);

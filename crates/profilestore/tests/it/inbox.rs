@@ -1,5 +1,5 @@
 //! Messages as global updates: changed from outside while nobody has locked them, locked and
-//! removed by whoever keeps the profile's data. And what a program decides about held profiles.
+//! removed by the keeper of the profile's data. And what a program decides about held profiles.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -95,7 +95,7 @@ async fn a_change_that_arrives_late_is_seen_within_a_renewal_by_the_server_that_
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_edit_is_made_again_when_somebody_else_was_faster() {
+async fn the_edit_is_made_again_when_another_caller_was_faster() {
     let world = World::new();
     let (a, b) = (world.server("a").await, world.server("b").await);
     change(&a, vec![InboxChange::Add { payload: payload(0) }]).await.unwrap();
@@ -169,8 +169,7 @@ async fn a_keeper_sees_locks_and_removes_what_is_sent_and_changed() {
     assert_eq!(
         (read.data.coins, read.waiting_messages().len()),
         (2, 0),
-        "effect and removal are \
-        one"
+        "effect and removal are one"
     );
 }
 
@@ -251,8 +250,7 @@ async fn a_program_decides_about_a_profile_that_is_held() {
     assert_eq!(
         (taken.data().coins, profile.is_over(), profile.taken_by()),
         (3, true, None),
-        "it \
-        was let go"
+        "it was let go"
     );
     taken.update(|data| data.coins = 4).unwrap();
     let stolen = players(&a).start_session_with("p", when(&[WhenHeld::Steal])).await.unwrap();

@@ -78,8 +78,7 @@ async fn a_keeper_is_asked_before_every_save_and_after_the_end() {
     assert_eq!(
         profile.key_info().number,
         commits,
-        "what is handed over again is not written \
-        again"
+        "what is handed over again is not written again"
     );
     let (late, ended) = (script.clone(), Arc::new(Mutex::new(false)));
     let seen = ended.clone();
@@ -115,10 +114,7 @@ async fn data_that_cannot_be_handed_over_is_told_and_costs_only_itself() {
     assert!(
         profile.is_active()
             && errors.lock().len() == 1
-            && errors.lock()[0].contains(
-                "Data.x: \
-        a function"
-            )
+            && errors.lock()[0].contains("Data.x: a function")
     );
     *script.problem.lock() = None;
     script.kept.lock().user_ids = Some(vec![-1]);
@@ -129,11 +125,7 @@ async fn data_that_cannot_be_handed_over_is_told_and_costs_only_itself() {
     *script.problem.lock() = Some("Data.y: NaN".to_owned());
     assert_eq!(profile.end_session().await.unwrap_err().kind(), ErrorKind::Invalid);
     assert!(
-        profile.is_active()
-            && errors.lock().last().unwrap().contains(
-                "Data.y: \
-        NaN"
-            ),
+        profile.is_active() && errors.lock().last().unwrap().contains("Data.y: NaN"),
         "{errors:?}"
     );
     *script.problem.lock() = None;

@@ -70,8 +70,7 @@ fn every_file_imports_only_its_own_layer_and_those_below() {
     for file in &circles {
         let file = &house.files[*file];
         wrong.push(format!(
-            "{file} imports a file that imports it, directly or not: \
-            {}",
+            "{file} imports a file that imports it, directly or not: {}",
             house.way_back(file)
         ));
     }
@@ -91,8 +90,7 @@ fn only_the_rules_of_ownership_decide_whether_an_epoch_is_raised() {
         let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
         assert!(
             !code.contains("raise_epoch"),
-            "{file} names raise_epoch: let \
-            ownership/changes.rs make the change"
+            "{file} names raise_epoch: let ownership/changes.rs make the change"
         );
     }
 }
@@ -145,8 +143,7 @@ impl House {
         for (at, text) in texts.iter().enumerate().filter(|(at, _)| *at != top) {
             assert!(
                 layer_of(&files[at]).is_some(),
-                "{} belongs to no layer: enter it in \
-                LAYERS",
+                "{} belongs to no layer: enter it in LAYERS",
                 files[at]
             );
             let module = module_of(&files[at]);
@@ -342,12 +339,7 @@ fn absolute(path: &str, module: &str, text: &str) -> Option<String> {
     let path = path.strip_prefix("self::").unwrap_or(path);
     let first = path.split("::").next()?;
     text.lines()
-        .any(|line| {
-            line.trim_end_matches(';').ends_with(&format!(
-                "mod \
-        {first}"
-            ))
-        })
+        .any(|line| line.trim_end_matches(';').ends_with(&format!("mod {first}")))
         .then(|| format!("{module}::{path}"))
 }
 

@@ -1,4 +1,4 @@
-//! Messages: whoever they are for, wherever he is, their effect comes exactly once.
+//! Messages: wherever the player is, their effect comes exactly once.
 
 use std::{sync::Arc, time::Duration};
 
@@ -97,8 +97,7 @@ async fn the_same_id_again_is_harmless_before_and_after_it_was_consumed() {
     assert_eq!(
         store.send_message_as("p", &id, &gift).await.unwrap(),
         Sent::Before,
-        "receipts \
-        survive removal"
+        "receipts survive removal"
     );
     let old = MessageId::new(world.env.unix_ms() - 31 * 86_400_000, "old").unwrap();
     assert_eq!(
@@ -305,8 +304,7 @@ async fn a_message_that_cannot_be_read_does_not_block_those_behind_it() {
         assert_eq!(
             (view.data.coins, view.waiting_messages().len()),
             (7, 1),
-            "the unread one \
-            waits on"
+            "the unread one waits on"
         );
         assert_eq!(view.waiting_messages()[0].payload, broken);
     }

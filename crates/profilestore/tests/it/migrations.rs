@@ -107,8 +107,7 @@ async fn a_readable_step_lets_servers_of_before_go_on() {
     assert_eq!(
         old(&a).get("p").await.unwrap_err().kind(),
         ErrorKind::NewerData,
-        "the rename \
-        still binds"
+        "the rename still binds"
     );
 }
 

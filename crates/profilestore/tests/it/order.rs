@@ -224,12 +224,7 @@ impl Game {
         let kind = self.dice.below(16);
         self.log.push(format!(
             "{number}: kind {kind} on {key}, {} there",
-            if profile.is_some() {
-                "a \
-                session is"
-            } else {
-                "none"
-            }
+            if profile.is_some() { "a session is" } else { "none" }
         ));
         match (kind, profile) {
             (0..=1, _) => self.settle().await?,
@@ -252,10 +247,7 @@ impl Game {
             }
             (3..=4, Some(profile)) => {
                 let refused = expect(
-                    format!(
-                        "start {number} of a live \
-                        {key}"
-                    ),
+                    format!("start {number} of a live {key}"),
                     store.start_session(key),
                     Some(ErrorKind::AlreadyLoaded),
                 );
@@ -327,10 +319,7 @@ impl Game {
                 let value = number as i64;
                 self.expected.get_mut(key).unwrap().sent.push(value);
                 let sent = expect(
-                    format!(
-                        "message {number} to \
-                    {key}"
-                    ),
+                    format!("message {number} to {key}"),
                     store.send_message(key, &value),
                     None,
                 );
@@ -432,8 +421,7 @@ async fn play(seed: u64) -> Result<(), String> {
         let complete = items.len() == edits.len() + trades.len();
         if !complete || !in_order(edits, &items) || !in_order(trades, &items) || waiting != *sent {
             return Err(format!(
-                "{key} at the end: {items:?} {waiting:?} instead of {edits:?} \
-                {trades:?} {sent:?}"
+                "{key} at the end: {items:?} {waiting:?} instead of {edits:?} {trades:?} {sent:?}"
             ));
         }
     }

@@ -118,8 +118,7 @@ async fn updates_that_come_to_a_live_profile_are_told_and_can_be_stacked_until_t
     assert_eq!(
         told.lock().last(),
         Some(&(2, 5)),
-        "no number is given out twice, and the holder's \
-        own server may send"
+        "no number is given out twice, and the holder's own server may send"
     );
 }
 
@@ -150,8 +149,7 @@ async fn the_usual_way_of_dealing_with_updates_gives_each_once() {
     assert_eq!(profile.data().coins, 210);
     assert!(
         began.elapsed() < Duration::from_secs(1),
-        "a burst does not wait for an autosave: \
-        {:?}",
+        "a burst does not wait for an autosave: {:?}",
         began.elapsed()
     );
     profile.release().await.unwrap();

@@ -337,8 +337,7 @@ async fn race_an_end_does_not_overtake_a_transaction_that_was_called_before_it()
             assert_eq!(
                 store.get(&key).await.unwrap().unwrap().data.coins,
                 before + 1,
-                "round \
-                {round}"
+                "round {round}"
             );
         }
     });

@@ -66,13 +66,11 @@ async fn real_records_open_with_their_messages_and_held_ones_are_taken_over() {
     assert_eq!(
         offered.load(Ordering::SeqCst),
         29,
-        "the waiting entries of both modules reach \
-        handlers"
+        "the waiting entries of both modules reach handlers"
     );
     assert!(
         began.elapsed() < Duration::from_secs(5),
-        "all of them are long dead by their last \
-        update: {:?}",
+        "all of them are long dead by their last update: {:?}",
         began.elapsed()
     );
     for profile in &opened {
@@ -87,7 +85,7 @@ async fn real_records_open_with_their_messages_and_held_ones_are_taken_over() {
             .all(|state| state.lease.holder.is_none() && state.inbox.as_ref().unwrap().is_empty())
     );
 
-    // What is no profile is left alone until somebody asks to overwrite it, and kept in the history
+    // What is no profile is left alone until a caller asks to overwrite it, and kept in the history
     // then.
     let overwritten = Arc::new(AtomicU64::new(0));
     let count = overwritten.clone();

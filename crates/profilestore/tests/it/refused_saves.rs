@@ -37,10 +37,7 @@ async fn a_session_whose_last_save_is_too_large_stays_active_until_it_is_mended(
     assert_eq!(error.kind(), ErrorKind::TooLarge);
     assert!(
         error.to_string().contains("the session goes on")
-            && error.to_string().contains(
-                "it \
-        is too large"
-            ),
+            && error.to_string().contains("it is too large"),
         "{error}"
     );
     assert!(profile.is_active() && !profile.is_over() && ends.lock().is_empty());
@@ -207,13 +204,7 @@ async fn a_save_that_the_program_asks_for_can_be_vetoed_and_an_autosave_cannot()
     let a = world.server("a").await;
     let profile = open(&a, "p").await;
     let veto = profile.veto_save(|data| {
-        if data.coins == 1 {
-            Err("in the middle of a \
-        fight"
-                .into())
-        } else {
-            Ok(())
-        }
+        if data.coins == 1 { Err("in the middle of a fight".into()) } else { Ok(()) }
     });
     profile.on_save(|data| data.items.push("saved".into()));
     earn(&profile, 1);
@@ -289,10 +280,7 @@ impl Default for Sets {
 async fn a_type_that_does_not_open_as_it_was_saved_is_found_at_the_save() {
     let forgets = saved::<Forgets>(true).await.unwrap_err();
     assert!(
-        forgets.contains(
-            "does not open again as it is: at ``: missing field \
-        `coins`"
-        ),
+        forgets.contains("does not open again as it is: at ``: missing field `coins`"),
         "{forgets}"
     );
     let changes = saved::<Changes>(true).await.unwrap_err();

@@ -31,12 +31,7 @@ fn left_behind() -> (GameServer, Profile<Player>) {
 async fn says_so<T>(what: &str, call: impl Future<Output = Result<T, Error>>) {
     let answer = tokio::time::timeout(Duration::from_secs(10), call).await;
     let error = answer
-        .unwrap_or_else(|_| {
-            panic!(
-                "{what} never \
-        answers"
-            )
-        })
+        .unwrap_or_else(|_| panic!("{what} never answers"))
         .err()
         .unwrap_or_else(|| panic!("{what}: Ok"));
     assert_eq!(error.kind(), ErrorKind::Closing, "{what}: {error}");

@@ -146,8 +146,7 @@ async fn a_server_whose_list_is_out_of_date_finds_out_when_it_creates_a_profile_
     assert_eq!(
         cost("third").await,
         ((4, 2), 1000),
-        "one commit is refused; then profile, list \
-        and log are read"
+        "one commit is refused; then profile, list and log are read"
     );
     assert_eq!(cost("fourth").await, ((2, 1), 1000));
     undo(&world, &operator, &edit).await;
@@ -330,8 +329,7 @@ async fn unknown_outcomes_of_registration_and_creation_leave_one_effect() {
             assert_eq!(
                 standing_edits(&world.store, None).await.unwrap().len(),
                 1,
-                "{fault:?} \
-                {spared}"
+                "{fault:?} {spared}"
             );
             game_way.plan().spare(0);
             game_way.plan().fail(fault, 1 + spared.min(2));
@@ -403,8 +401,7 @@ async fn an_edit_that_waits_for_a_removed_profile_is_left_to_the_session() {
         assert_eq!(
             (state.exists(), state.inbox.unwrap().len()),
             (false, 1),
-            "the edit came after \
-            the removal"
+            "the edit came after the removal"
         );
         open(&game, "held").await
     };
@@ -417,7 +414,7 @@ async fn an_edit_that_waits_for_a_removed_profile_is_left_to_the_session() {
 }
 
 /// An erasure takes a waiting edit away with its profile, and may settle its entry only afterwards:
-/// whoever came in between got none.
+/// the profile that came in between got none.
 #[tokio::test(start_paused = true)]
 async fn an_edit_that_was_erased_with_its_profile_is_for_the_next_one() {
     let world = World::new();
@@ -481,8 +478,7 @@ async fn an_erasure_forgets_what_a_later_life_of_the_profile_covers_in_the_log()
     assert_eq!(
         (report.unwrap().audit_entries, again.data().coins),
         (0, 1000),
-        "the newer entry \
-        stays as it is"
+        "the newer entry stays as it is"
     );
     assert!(
         log(&world, "p")

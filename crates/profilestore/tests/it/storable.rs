@@ -73,8 +73,7 @@ async fn data_that_is_saved_is_never_too_deep_to_be_opened() {
     profile.update(|data| data.nested = nested(MAX_DEPTH - 1)).unwrap();
     profile.save().await.unwrap();
     let path = format!(
-        "at `/nested{}`: lists and objects nest too deep: \
-        limit=`100`",
+        "at `/nested{}`: lists and objects nest too deep: limit=`100`",
         "/0".repeat(MAX_DEPTH - 1)
     );
     refused_and_mended(&profile, |data| data.nested = nested(MAX_DEPTH), &path).await;
@@ -320,12 +319,8 @@ async fn stays_whole(store: MemoryStore, env: &Env, way: &str, text: &str) {
         GameServer::builder(store.clone()).env(env.clone()).job_id("after").start().await.unwrap();
     let players = server.store_builder::<serde_json::Value>("PlayerData").build().unwrap();
     let key = players.key("p").unwrap();
-    let opened = players.start_session("p").await.unwrap_or_else(|error| {
-        panic!(
-            "{way} {text}: \
-        {error}"
-        )
-    });
+    let opened =
+        players.start_session("p").await.unwrap_or_else(|error| panic!("{way} {text}: {error}"));
     assert_eq!(opened.data()["v"], expected, "{way}");
     opened.update(|data| data["coins"] = json!(2)).unwrap();
     opened.end_session().await.unwrap();
@@ -349,8 +344,7 @@ async fn stays_whole(store: MemoryStore, env: &Env, way: &str, text: &str) {
         let checked = verify(store, &ExportFilter::default(), &mut |_| {}).await.unwrap();
         assert!(
             checked.unreadable.is_empty() && checked.unstorable.is_empty(),
-            "{way} {text}: \
-            {checked:?}"
+            "{way} {text}: {checked:?}"
         );
     }
     let mut exported_again = Vec::new();

@@ -220,8 +220,7 @@ async fn what_was_live_is_live() {
     );
     assert_eq!(
         holder.since_ms, 1_790_000_002_000,
-        "the session was first seen in the second \
-        version"
+        "the session was first seen in the second version"
     );
     assert_eq!(holder.last_update_ms, Some(1_790_000_004_000));
     assert_eq!(
@@ -277,12 +276,7 @@ async fn a_damaged_line_leaves_its_key_out_and_nothing_else() {
     assert!(find(4).1.is_none() && find(4).2.contains("expected value"), "{malformed:?}");
     assert_eq!(
         find(11),
-        &(
-            11,
-            some("negative"),
-            "at `/user_ids/0`: a user id must not be \
-        negative: user_id=`-7`"
-        )
+        &(11, some("negative"), "at `/user_ids/0`: a user id must not be negative: user_id=`-7`")
     );
     assert_eq!(find(12), &(12, some("unnumbered"), "n is missing"));
     assert!(find(13).1.is_none() && find(13).2.starts_with("key must be 1 to 50 characters"));
@@ -292,11 +286,7 @@ async fn a_damaged_line_leaves_its_key_out_and_nothing_else() {
         report.skipped.iter().map(|skipped| (skipped.key.key(), &*skipped.why)).collect();
     assert_eq!(skipped.len(), 7);
     assert!(
-        skipped[0].0 == "cut"
-            && skipped[0].1.starts_with(
-                "line 3 is \
-        malformed"
-            ),
+        skipped[0].0 == "cut" && skipped[0].1.starts_with("line 3 is malformed"),
         "{skipped:?}"
     );
     assert!(skipped.contains(&("gap", "a version is missing: n=`2`")));
@@ -346,11 +336,7 @@ async fn a_message_that_check_would_report_is_not_imported() {
     assert_eq!((report.keys, report.malformed.len()), (1, 1));
     let why = &report.malformed[0].why;
     assert!(
-        why.contains("/GlobalUpdates/message 7/0/0")
-            && why.contains(
-                "nest too deep: \
-        limit=`100`"
-            ),
+        why.contains("/GlobalUpdates/message 7/0/0") && why.contains("nest too deep: limit=`100`"),
         "{why}"
     );
     let checked = verify(&store, &ExportFilter::default(), &mut |_| {}).await.unwrap();
@@ -405,19 +391,14 @@ async fn a_key_that_exists_is_left_alone() {
     assert_eq!(report.skipped.len(), 1);
     assert_eq!(
         (report.skipped[0].key.key(), &*report.skipped[0].why),
-        (
-            "a",
-            "the key exists \
-        already and differs: n=`2`"
-        )
+        ("a", "the key exists already and differs: n=`2`")
     );
     assert_eq!((report.already_there.keys, report.keys, report.versions), (1, 1, 1));
 
     let other_label = first.replace("a-1", "a-x");
     assert_eq!(
         imported(&store, other_label).await.skipped[0].why,
-        "the key exists already and \
-        differs: n=`1`"
+        "the key exists already and differs: n=`1`"
     );
     let more = first.clone() + &line("a", 3, profile(3));
     let why = "the key exists already with fewer versions: there=`2` given=`3`";

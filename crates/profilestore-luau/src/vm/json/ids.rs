@@ -36,8 +36,7 @@ pub(crate) fn user_ids(lua: &Lua, name: &str, list: &Table) -> Result<Vec<i64>, 
             if double.fract() == 0.0 && double.abs() < LIMIT {
                 #[expect(
                     clippy::cast_possible_truncation,
-                    reason = "it is whole and within what \
-                    a double holds"
+                    reason = "it is whole and within what a double holds"
                 )]
                 return Some(double as i64);
             }
@@ -45,14 +44,7 @@ pub(crate) fn user_ids(lua: &Lua, name: &str, list: &Table) -> Result<Vec<i64>, 
             text.to_str().ok()?.parse().ok()
         });
         let id = id.ok_or_else(|| {
-            at(
-                index,
-                Problem::Script(
-                    "a user id is a whole number below \
-            2^53"
-                        .to_owned(),
-                ),
-            )
+            at(index, Problem::Script("a user id is a whole number below 2^53".to_owned()))
         })?;
         storable::check_users(&[id]).map_err(|wrong| at(index, wrong.problem.into()))?;
         ids.push(id);

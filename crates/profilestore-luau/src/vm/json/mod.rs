@@ -105,11 +105,8 @@ mod tests {
     #[test]
     fn null_and_an_empty_object_stay_until_the_script_puts_something_there() {
         let text = r#"{"a":null,"b":[1,null,3],"c":{},"d":{},"e":[null]}"#;
-        let edited = after(
-            "data.a = 1 data.b[2] = 2 data.c[1] = 'x' data.d.y = 'z' data.e.n = \
-            1",
-            text,
-        );
+        let edited =
+            after("data.a = 1 data.b[2] = 2 data.c[1] = 'x' data.d.y = 'z' data.e.n = 1", text);
         assert_eq!(edited, r#"{"a":1,"b":[1,2,3],"c":["x"],"d":{"y":"z"},"e":{"n":1}}"#);
         let edited = after("data.b[1] = nil data.b[4] = 4 data.c = nil data.e[3] = {}", text);
         assert_eq!(edited, r#"{"a":null,"b":[null,null,3,4],"d":{},"e":[null,null,[]]}"#);
@@ -143,8 +140,7 @@ mod tests {
         let cases = [
             (
                 "return {a = {b = {1, 2, 0/0}}}",
-                "Data.a.b[3]: NaN is no number of JSON; leave it \
-                out or store another one",
+                "Data.a.b[3]: NaN is no number of JSON; leave it out or store another one",
             ),
             (
                 "return {a = 1/0}",
@@ -167,8 +163,7 @@ mod tests {
             ),
             (
                 "return {s = '\\255'}",
-                "Data.s: a text that is no valid UTF-8 (at byte 1) cannot be \
-                stored",
+                "Data.s: a text that is no valid UTF-8 (at byte 1) cannot be stored",
             ),
             (
                 "return {['\\237\\160\\128'] = 1}",
@@ -183,8 +178,7 @@ mod tests {
             ),
             (
                 "return {s = string.rep('x', 4194304)}",
-                "Data: it is too large: size=`4194312` \
-                limit=`4194304`",
+                "Data: it is too large: size=`4194312` limit=`4194304`",
             ),
         ];
         for (source, problem) in cases {
@@ -199,12 +193,8 @@ mod tests {
 
     #[test]
     fn depth_and_size_are_those_of_the_rule() {
-        let nested = |depth: usize| {
-            format!(
-                "local t = {{}} for _ = 2, {depth} do t = {{t}} end \
-            return t"
-            )
-        };
+        let nested =
+            |depth: usize| format!("local t = {{}} for _ = 2, {depth} do t = {{t}} end return t");
         assert!(json(&nested(MAX_DEPTH)).is_ok());
         let deep = json(&nested(MAX_DEPTH + 1)).expect_err("too deep");
         assert_eq!(
@@ -219,10 +209,11 @@ mod tests {
         assert!(json(&buffer).expect_err("a buffer is an object").contains("nest too deep"));
         let large = |bytes: usize| format!("return {{string.rep('x', {})}}", bytes - 4);
         assert!(json(&large(MAX_DATA_BYTES)).is_ok());
-        assert!(json(&large(MAX_DATA_BYTES + 1)).expect_err("too large").starts_with(
-            "Data: it is \
-            too large: size=`4194305`"
-        ));
+        assert!(
+            json(&large(MAX_DATA_BYTES + 1))
+                .expect_err("too large")
+                .starts_with("Data: it is too large: size=`4194305`")
+        );
         let endless = json(
             "local t = {'x'} for _ = 1, 90 do t = {t, t} end return \
             t",

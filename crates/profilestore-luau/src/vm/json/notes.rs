@@ -110,8 +110,7 @@ impl Absent {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "a reader has \
-            counted it"
+            reason = "a reader has counted it"
         )]
         let position = position as usize;
         self.last_position = self.last_position.max(position);

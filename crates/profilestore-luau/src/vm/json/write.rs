@@ -210,8 +210,7 @@ impl Writer {
                 Value::Number(position) => positions.add(position),
                 other => {
                     return Err(script(format!(
-                        "a key that is a {} cannot be \
-                    stored",
+                        "a key that is a {} cannot be stored",
                         other.type_name()
                     )));
                 }
@@ -285,8 +284,7 @@ impl Writer {
 fn utf8(bytes: &[u8]) -> Result<&str, Problem> {
     let wrong = |error: std::str::Utf8Error| {
         script(format!(
-            "a text that is no valid UTF-8 (at byte {}) cannot be \
-            stored",
+            "a text that is no valid UTF-8 (at byte {}) cannot be stored",
             error.valid_up_to() + 1
         ))
     };
@@ -309,8 +307,7 @@ impl Positions {
             #[expect(
                 clippy::cast_possible_truncation,
                 clippy::cast_sign_loss,
-                reason = "it is \
-                whole and within the range"
+                reason = "it is whole and within the range"
             )]
             let position = position as usize;
             self.last = self.last.max(position);

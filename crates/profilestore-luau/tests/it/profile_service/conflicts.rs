@@ -69,8 +69,7 @@ fn a_handler_decides_at_each_attempt() {
         [
             "2 asked 0 string 0",
             "2 asked 0 string 7",
-            "2 asked 0 string \
-        14",
+            "2 asked 0 string 14",
             "2 nil",
             "1 released",
             "2 loaded 2"

@@ -118,8 +118,7 @@ fn a_release_calls_its_listeners_in_order_and_what_they_change_is_saved() {
             "hop nil",
             "tags",
             "info",
-            "late release nil \
-            nil",
+            "late release nil nil",
             "late hop"
         ]
     );
@@ -255,10 +254,7 @@ fn data_that_cannot_be_stored_is_told_with_its_path_and_nothing_stored_is_lost()
     assert!(ran.report.is_success(), "{:?}", ran.recorder);
     let printed = ran.recorder.texts(Line::Print);
     assert!(
-        printed[0].starts_with(
-            "PlayerData \
-        p"
-        ) && printed[0].contains("Data.bad[1]"),
+        printed[0].starts_with("PlayerData p") && printed[0].contains("Data.bad[1]"),
         "{printed:?}"
     );
 }
@@ -289,8 +285,7 @@ fn a_server_that_closes_is_locked_from_the_beginning_and_releases_what_is_loaded
             "false",
             "release true false true",
             "closing true false nil",
-            "nil false \
-        nil",
+            "nil false nil",
             "hop ready"
         ]
     );

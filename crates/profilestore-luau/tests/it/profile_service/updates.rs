@@ -37,8 +37,7 @@ fn an_update_is_active_then_locked_then_cleared() {
         printed,
         [
             "in the handler 1:5 2:6",
-            "sent 1:5 \
-            2:6",
+            "sent 1:5 2:6",
             "active 1 5",
             "active 2 6",
             "locked 1 5",
@@ -105,8 +104,7 @@ fn active_updates_are_changed_and_cleared_and_locked_ones_are_not() {
             "changed 1 10",
             "changed 4 40",
             "1:10 4:40 / 3:3",
-            "2 one that is not \
-            locked is not cleared"
+            "2 one that is not locked is not cleared"
         ]
     );
 }

@@ -27,13 +27,7 @@ fn a_profile_is_handed_over_with_its_last_changes() {
     assert_eq!(printed.remove(got), "2 got 2 true 2 true");
     assert_eq!(
         printed,
-        [
-            "1 save true",
-            "1 last External true",
-            "1 end false",
-            "1 after 2 true \
-        false"
-        ]
+        ["1 save true", "1 last External true", "1 end false", "1 after 2 true false"]
     );
 }
 

@@ -69,10 +69,7 @@ fn two(source: &str) -> Vec<String> {
     play(
         false,
         2,
-        &format!(
-            "local say = print local function print(...) say(server, ...) end \
-        {source}"
-        ),
+        &format!("local say = print local function print(...) say(server, ...) end {source}"),
         |game| game,
     )
     .succeeded()

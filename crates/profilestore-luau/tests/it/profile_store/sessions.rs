@@ -39,8 +39,7 @@ fn a_session_saves_and_ends() {
         "called",
         "after 6 true true",
         "save true",
-        "last Manual \
-            true",
+        "last Manual true",
         "end false",
         "ended",
         "after 7 true true",
@@ -227,10 +226,7 @@ fn saving_is_for_active_sessions_only() {
     let warnings = ran.recorder.texts(profilestore_luau::Line::Warn);
     assert!(
         warnings.len() == 1
-            && warnings[0].starts_with(
-                "[ProfileStore]: \
-            "
-            )
+            && warnings[0].starts_with("[ProfileStore]: ")
             && warnings[0].contains("inactive"),
         "{warnings:?}"
     );

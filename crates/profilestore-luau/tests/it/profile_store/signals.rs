@@ -103,14 +103,7 @@ fn shutting_down_saves_with_its_reason() {
     );
     assert_eq!(
         printed,
-        [
-            "save true",
-            "last Shutdown true",
-            "end false",
-            "nil nil false \
-        false",
-            "after true"
-        ]
+        ["save true", "last Shutdown true", "end false", "nil nil false false", "after true"]
     );
 }
 

@@ -144,8 +144,7 @@ pub async fn preconditions_are_judged_before_the_commit(s: Subject) {
     assert_eq!(
         state.head.as_ref().unwrap().load_count,
         3,
-        "a version tells the load count after \
-        its commit"
+        "a version tells the load count after its commit"
     );
     // A message that this commit appends cannot be locked by it.
     let id = message_id(s.now().await, "m");
@@ -249,8 +248,7 @@ pub async fn an_aborted_commit_arrives_too_late(s: Subject) {
     assert_eq!(s.state(&key).await.version, 0);
     assert!(
         s.store.commit_one(abort).await.unwrap().already_applied,
-        "an abort is a commit like \
-        others"
+        "an abort is a commit like others"
     );
     s.ok(vec![Change::Abort { commit: late.id }]).await;
     assert_eq!(s.put(&key, "other").await.version, 1);

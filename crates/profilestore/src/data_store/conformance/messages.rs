@@ -192,8 +192,7 @@ pub async fn an_inbox_has_a_cap(s: Subject) {
     assert_eq!(
         s.conflict_kind(vec![capped("a", 2)]).await,
         ConflictKind::MessageSeen,
-        "a retry \
-        is told the truth"
+        "a retry is told the truth"
     );
     s.ok(vec![take(&key, 1, true)]).await;
     assert_eq!(indexes(&s.ok(vec![capped("c", 2)]).await.states[0]), [2, 3]);

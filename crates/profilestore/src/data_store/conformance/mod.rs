@@ -109,12 +109,9 @@ impl Subject {
     fn ok(&self, changes: Vec<Change>) -> impl Future<Output = CommitReply> {
         let caller = std::panic::Location::caller();
         async move {
-            self.commit(changes).await.unwrap_or_else(|err| {
-                panic!(
-                    "the commit at \
-            {caller} fails: {err}"
-                )
-            })
+            self.commit(changes)
+                .await
+                .unwrap_or_else(|err| panic!("the commit at {caller} fails: {err}"))
         }
     }
 

@@ -87,8 +87,7 @@ pub async fn a_dead_server_stays_dead(s: Subject) {
     assert_eq!(
         s.ok(vec![dead(2)]).await.server.as_ref(),
         Some(&row),
-        "a dead one is declared \
-        dead again to no effect"
+        "a dead one is declared dead again to no effect"
     );
     assert_eq!(s.conflict_kind(vec![dead(3)]).await, ConflictKind::Server);
     assert_eq!(s.conflict_kind(vec![register(id)]).await, ConflictKind::Server);
@@ -120,8 +119,7 @@ pub async fn a_holder_gets_notices(s: Subject) {
     assert_eq!(
         s.noticed(holder).await,
         Vec::<String>::new(),
-        "who gets the lease held nothing \
-        before"
+        "who gets the lease held nothing before"
     );
     let state = s.state(&key).await;
     let request = Request {

@@ -188,8 +188,7 @@ impl Dialer {
                 Ok(Err(refusal)) => last = Some(refusal),
                 Err(_) => {
                     let reason = format!(
-                        "the database does not answer: store=`{}` \
-                        host=`{at}`",
+                        "the database does not answer: store=`{}` host=`{at}`",
                         self.options
                     );
                     last.get_or_insert(StoreError::Unavailable { reason }.into());
@@ -197,12 +196,7 @@ impl Dialer {
             }
         }
         Err(last.unwrap_or_else(|| {
-            StoreError::Unavailable {
-                reason: "no host is \
-            named"
-                    .into(),
-            }
-            .into()
+            StoreError::Unavailable { reason: "no host is named".into() }.into()
         }))
     }
 
@@ -276,8 +270,8 @@ fn note(notice: &DbError, warning: &Mutex<Option<String>>) {
 impl Conn {
     async fn set_up(&self, options: &PostgresOptions) -> Result<(), tokio_postgres::Error> {
         let timeout = options.statement_timeout.as_millis();
-        // Whoever stops in the middle of a transaction, paused with its process say, must not keep
-        // others from its profiles.
+        // A client that stops in the middle of a transaction, paused with its process say, must not
+        // keep others from its profiles.
         let sql = format!(
             "SET search_path = {}; SET statement_timeout = {timeout}; SET idle_in_transaction_session_timeout = {timeout}; \
              SET default_transaction_isolation = 'read committed'; \

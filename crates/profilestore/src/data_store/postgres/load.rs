@@ -54,17 +54,12 @@ pub(super) const HEADS: &str = heads!("");
 pub(super) const HEADS_CHANGED: &str = heads!(" FOR UPDATE OF h");
 pub(super) const HEADS_CHECKED: &str = heads!(" FOR SHARE OF h");
 
-pub(super) const SERVERS: &str = concat!(
-    "SELECT ",
-    server_columns!(),
-    ", s.renewal FROM server s \
-    WHERE s.id = ANY($1::uuid[])"
-);
+pub(super) const SERVERS: &str =
+    concat!("SELECT ", server_columns!(), ", s.renewal FROM server s WHERE s.id = ANY($1::uuid[])");
 pub(super) const SERVERS_CHANGED: &str = concat!(
     "SELECT ",
     server_columns!(),
-    ", s.renewal FROM server s WHERE s.id = ANY($1::uuid[]) \
-        ORDER BY s.id FOR UPDATE"
+    ", s.renewal FROM server s WHERE s.id = ANY($1::uuid[]) ORDER BY s.id FOR UPDATE"
 );
 
 pub(super) const MESSAGES: &str = "SELECT u.n, m.revision, m.locked \
@@ -360,11 +355,6 @@ fn add_head(
 /// What was asked for at the place that a column names, counted from 1.
 pub(super) fn nth<'a, T>(row: &Row, column: usize, asked: &'a [T]) -> Result<&'a T, StoreError> {
     let at = usize::try_from(get::<i64>(row, column)? - 1).ok();
-    at.and_then(|at| asked.get(at)).ok_or_else(|| {
-        super::state::corrupt(
-            "the database answered \
-        what was not asked"
-                .into(),
-        )
-    })
+    at.and_then(|at| asked.get(at))
+        .ok_or_else(|| super::state::corrupt("the database answered what was not asked".into()))
 }

@@ -193,11 +193,8 @@ impl PostgresStore {
             Vec::new()
         } else if good.iter().all(rules::only_checks) {
             // Nothing is written, so nothing can be unknown.
-            let late = || StoreError::Unavailable {
-                reason: "the database did not answer in \
-                time"
-                    .into(),
-            };
+            let late =
+                || StoreError::Unavailable { reason: "the database did not answer in time".into() };
             let checked = queue::by(deadline, self.inner.check(&good)).await;
             checked.unwrap_or_else(|| good.iter().map(|_| Err(late())).collect())
         } else {
@@ -206,9 +203,7 @@ impl PostgresStore {
         .into_iter();
         let lost = || {
             Err(StoreError::Unavailable {
-                reason: "the store gave no answer for the \
-            commit"
-                    .into(),
+                reason: "the store gave no answer for the commit".into(),
             })
         };
         verdicts
@@ -236,8 +231,7 @@ fn check_text(commit: &Commit) -> Result<(), StoreError> {
     });
     if found {
         let reason = format!(
-            "a name with a NUL character cannot be stored in PostgreSQL: \
-            commit=`{}`",
+            "a name with a NUL character cannot be stored in PostgreSQL: commit=`{}`",
             commit.id
         );
         return Err(StoreError::Invalid { reason });

@@ -221,12 +221,9 @@ fn split(url: &str) -> Result<(String, Own), StoreError> {
     let mut others = Vec::new();
     for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        let value = percent_decode_str(value).decode_utf8().map_err(|_| {
-            invalid(
-                "a parameter of \
-            the URL is not UTF-8",
-            )
-        })?;
+        let value = percent_decode_str(value)
+            .decode_utf8()
+            .map_err(|_| invalid("a parameter of the URL is not UTF-8"))?;
         let path = || Some(PathBuf::from(&*value));
         match name {
             "sslmode" => own.sslmode = Some(value.into_owned()),
@@ -337,12 +334,9 @@ fn client_tls(own: &Own) -> Result<ClientConfig, StoreError> {
             let chain = certificates("sslcert", certificate)?;
             let secret =
                 PrivateKeyDer::from_pem_file(key).map_err(|err| unreadable("sslkey", key, &err))?;
-            builder.with_client_auth_cert(chain, secret).map_err(|err| {
-                invalid(&format!(
-                    "sslcert \
-                and sslkey do not fit: {err}"
-                ))
-            })
+            builder
+                .with_client_auth_cert(chain, secret)
+                .map_err(|err| invalid(&format!("sslcert and sslkey do not fit: {err}")))
         }
         _ => Err(invalid("sslcert and sslkey belong together")),
     }
@@ -378,12 +372,7 @@ mod tests {
         ] {
             // A slash in a password need not be escaped: the second one is taken.
             let text = parse(url).map_or_else(
-                |err| {
-                    format!(
-                        "{err} \
-                {err:?}"
-                    )
-                },
+                |err| format!("{err} {err:?}"),
                 |options| format!("{options} {options:?}"),
             );
             assert!(!text.contains("hush"), "{text}");

@@ -78,12 +78,9 @@ async fn made(stage: Stage) -> Conn {
     assert!(schema::migrate(&options, None).await.expect("the tables are made"));
     let conn = Dialer::new(options).connect().await.expect("the server answers");
     for (table, _) in KEYS {
-        conn.batch(&format!(
-            "ALTER TABLE {table} SET (autovacuum_enabled = \
-            false)"
-        ))
-        .await
-        .expect("the table is there");
+        conn.batch(&format!("ALTER TABLE {table} SET (autovacuum_enabled = false)"))
+            .await
+            .expect("the table is there");
     }
     match stage {
         Stage::Empty => {}
@@ -204,8 +201,7 @@ fn every_statement_is_looked_at() {
             let name = format!("{file}::{name}");
             assert!(
                 STATEMENTS.iter().any(|(known, _)| *known == name),
-                "a statement that is not \
-                looked at: {name}"
+                "a statement that is not looked at: {name}"
             );
         }
     }

@@ -266,9 +266,7 @@ impl Queue {
         };
         for job in lost {
             job.answer(Err(StoreError::Unavailable {
-                reason: "the writer stopped before the \
-                commit's turn"
-                    .into(),
+                reason: "the writer stopped before the commit's turn".into(),
             }));
         }
     }

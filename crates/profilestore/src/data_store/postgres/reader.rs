@@ -31,12 +31,8 @@ use crate::{
 pub(super) const NOW: &str = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint, \
      (SELECT value FROM meta WHERE name = 'incarnation')";
 
-pub(super) const SERVERS: &str = concat!(
-    "SELECT ",
-    server_columns!(),
-    " FROM server s ORDER BY \
-    s.id"
-);
+pub(super) const SERVERS: &str =
+    concat!("SELECT ", server_columns!(), " FROM server s ORDER BY s.id");
 
 pub(super) const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
@@ -59,18 +55,10 @@ macro_rules! versions {
     };
 }
 
-pub(super) const VERSION_NUMBERED: &str = versions!(
-    ", v.value",
-    "number = $4",
-    "v.number = $4 \
-    LIMIT 1"
-);
-pub(super) const VERSION_LABELLED: &str = versions!(
-    ", v.value",
-    "label = $4",
-    "v.label = $4 \
-    ORDER BY v.number DESC LIMIT 1"
-);
+pub(super) const VERSION_NUMBERED: &str =
+    versions!(", v.value", "number = $4", "v.number = $4 LIMIT 1");
+pub(super) const VERSION_LABELLED: &str =
+    versions!(", v.value", "label = $4", "v.label = $4 ORDER BY v.number DESC LIMIT 1");
 pub(super) const VERSIONS_UP: &str = versions!(
     "",
     "number > $4 AND written_ms >= $5 AND written_ms <= $6 ORDER BY number LIMIT $7",
@@ -267,8 +255,7 @@ impl Inner {
         let by = if matches!(query.filter, KeyFilter::User(_)) { "p" } else { "h" };
         // A row that only serves as a lock is no key.
         let mut sql = String::from(
-            "(h.version > 0 OR h.lease_revision > 0 OR h.inbox_revision > \
-            0 OR h.last_message > 0)",
+            "(h.version > 0 OR h.lease_revision > 0 OR h.inbox_revision > 0 OR h.last_message > 0)",
         );
         for (column, name) in [("store", &query.store), ("scope", &query.scope)] {
             if let Some(name) = name {
@@ -302,8 +289,7 @@ impl Inner {
             }
             KeyFilter::UpdatedSince(since) => {
                 sql.push_str(&format!(
-                    " AND h.version > 0 AND h.stored_ms >= \
-                    ${}",
+                    " AND h.version > 0 AND h.stored_ms >= ${}",
                     place(since, Type::INT8)
                 ));
             }

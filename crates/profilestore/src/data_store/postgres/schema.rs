@@ -176,11 +176,8 @@ pub(super) async fn migrate(
         if made {
             check_encoding(&conn, options).await?;
             let incarnation = options.env.uuid();
-            conn.batch(&format!(
-                "CREATE SCHEMA IF NOT EXISTS {schema}; {TABLES} \
-                {DIGEST_INDEX}"
-            ))
-            .await?;
+            conn.batch(&format!("CREATE SCHEMA IF NOT EXISTS {schema}; {TABLES} {DIGEST_INDEX}"))
+                .await?;
             conn.batch(&format!(
                 "INSERT INTO meta (name, value) VALUES ('application', '{APPLICATION}'), ('format', '{FORMAT_VERSION}'), \
                  ('incarnation', '{incarnation}')"
@@ -295,13 +292,8 @@ async fn identify(conn: &Conn, options: &PostgresOptions) -> Result<Found, Troub
     let names: Vec<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
     if names.is_empty() {
         // Perhaps it is there and the role may not see it.
-        let exists = conn
-            .query(
-                "SELECT 1 FROM pg_namespace WHERE nspname = \
-            $1",
-                &[&options.schema],
-            )
-            .await?;
+        let exists =
+            conn.query("SELECT 1 FROM pg_namespace WHERE nspname = $1", &[&options.schema]).await?;
         let usable = "SELECT has_schema_privilege(n.oid, 'USAGE') FROM pg_namespace n WHERE \
             n.nspname = $1";
         let denied = !exists.is_empty() && {
@@ -335,11 +327,7 @@ async fn identify(conn: &Conn, options: &PostgresOptions) -> Result<Found, Troub
         return Err(foreign());
     }
     let meta = conn
-        .query(
-            "SELECT name, value FROM meta WHERE name IN ('application', \
-        'format')",
-            &[],
-        )
+        .query("SELECT name, value FROM meta WHERE name IN ('application', 'format')", &[])
         .await?;
     let mut said = [None, None];
     for row in &meta {
@@ -378,9 +366,7 @@ pub(super) async fn renew_incarnation(
 pub(super) fn incarnation(text: Option<&str>) -> Result<Incarnation, StoreError> {
     let found = text.and_then(|text| Uuid::parse_str(text).ok());
     let missing = || StoreError::Corrupt {
-        reason: "the store does not say which contents it \
-        holds: table=`meta`"
-            .into(),
+        reason: "the store does not say which contents it holds: table=`meta`".into(),
     };
     found.map(Incarnation).ok_or_else(missing)
 }

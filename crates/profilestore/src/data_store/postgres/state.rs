@@ -92,8 +92,7 @@ impl Head {
         let lease: &str = get(row, first + 9)?;
         let lease = serde_json::from_str(lease).map_err(|err| {
             corrupt(format!(
-                "the lease of a key cannot be read: {err}: key=`{key}` \
-                lease=`{lease}`"
+                "the lease of a key cannot be read: {err}: key=`{key}` lease=`{lease}`"
             ))
         })?;
         let flags: i64 = get(row, first + 3)?;
@@ -221,18 +220,14 @@ pub(super) fn key_of_row(row: &Row, first: usize) -> Result<ProfileKey, StoreErr
         (get(row, first)?, get(row, first + 1)?, get(row, first + 2)?);
     ProfileKey::new(store, scope, key).map_err(|err| {
         corrupt(format!(
-            "a stored key is no valid name: {err}: store=`{store}` \
-            scope=`{scope}` key=`{key}`"
+            "a stored key is no valid name: {err}: store=`{store}` scope=`{scope}` key=`{key}`"
         ))
     })
 }
 
 pub(super) fn cause(word: &str, key: &ProfileKey) -> Result<Cause, StoreError> {
     Cause::parse(word).ok_or_else(|| {
-        corrupt(format!(
-            "a version has an unknown cause: key=`{key}` \
-        cause=`{word}`"
-        ))
+        corrupt(format!("a version has an unknown cause: key=`{key}` cause=`{word}`"))
     })
 }
 

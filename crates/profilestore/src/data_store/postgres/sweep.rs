@@ -50,10 +50,7 @@ impl Stage {
     fn parse(cursor: Option<SweepCursor>) -> Result<Self, StoreError> {
         let Some(SweepCursor(text)) = cursor else { return Ok(Self::Keys(None)) };
         serde_json::from_str(&text).map_err(|_| StoreError::Invalid {
-            reason: format!(
-                "the sweep's cursor comes from \
-                another store: cursor=`{text}`"
-            ),
+            reason: format!("the sweep's cursor comes from another store: cursor=`{text}`"),
         })
     }
 

@@ -46,26 +46,18 @@ impl Trouble {
         match (code, code.get(..2).unwrap_or_default()) {
             ("42P01" | "42703" | "3F000", _) => StoreError::Corrupt {
                 reason: format!(
-                    "the database lacks tables of the store; run `profilestore \
-                    migrate`: {text}"
+                    "the database lacks tables of the store; run `profilestore migrate`: {text}"
                 ),
             },
             ("42501", _) => unavailable(format!(
-                "the role lacks a right; grant it with \
-                `profilestore migrate --grant`: {text}"
+                "the role lacks a right; grant it with `profilestore migrate --grant`: {text}"
             )),
-            ("54000", _) | (_, "22") => StoreError::Invalid {
-                reason: format!(
-                    "PostgreSQL cannot \
-                store a value: {text}"
-                ),
-            },
-            (_, "23" | "XX") => StoreError::Corrupt {
-                reason: format!(
-                    "the database is damaged: \
-                {text}"
-                ),
-            },
+            ("54000", _) | (_, "22") => {
+                StoreError::Invalid { reason: format!("PostgreSQL cannot store a value: {text}") }
+            }
+            (_, "23" | "XX") => {
+                StoreError::Corrupt { reason: format!("the database is damaged: {text}") }
+            }
             _ => unavailable(format!("PostgreSQL failed: {text}")),
         }
     }

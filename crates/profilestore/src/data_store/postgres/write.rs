@@ -140,8 +140,8 @@ pub(super) const RENEW_SERVERS: &str = "UPDATE server s SET revision = u.revisio
 pub(super) const BURY_SERVERS: &str =
     "UPDATE server s SET dead_ms = $2::bigint WHERE s.id = ANY($1::uuid[]) AND s.dead_ms IS NULL";
 
-// Locked in order first: a notice is changed by two sides, its server and whoever leaves it a newer
-// one.
+// Locked in order first: a notice is changed by two sides, its server and the one that leaves it a
+// newer one.
 pub(super) const FORGET_NOTICES: &str = "WITH gone AS MATERIALIZED (SELECT n.server, n.store, n.scope, n.key FROM \
      unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::uuid[]) WITH ORDINALITY \
      AS u (store, scope, key, server, commit_id, at) JOIN notice n \
@@ -403,11 +403,7 @@ fn column<'a, T: ToSql + Sync + Send + 'a>(
 
 fn lease(head: &Head) -> Result<String, StoreError> {
     serde_json::to_string(&head.lease).map_err(|err| StoreError::Invalid {
-        reason: format!(
-            "the lease cannot be stored: {err}: \
-            key=`{}`",
-            head.key
-        ),
+        reason: format!("the lease cannot be stored: {err}: key=`{}`", head.key),
     })
 }
 

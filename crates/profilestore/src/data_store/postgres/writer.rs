@@ -104,9 +104,7 @@ impl Inner {
                 |reason: &str| Err(StoreError::Indeterminate { commit, reason: reason.into() });
             let too_late = || {
                 Err(StoreError::Unavailable {
-                    reason: "other commits were written \
-                until it was too late"
-                        .into(),
+                    reason: "other commits were written until it was too late".into(),
                 })
             };
             let Some(Answer { mut reply, turn }) = answer else {
@@ -378,25 +376,20 @@ fn outcome(conn: &Conn, sent: Option<Answers>) -> Result<Vec<Vec<Row>>, Outcome>
             return Err(Outcome::Not(Failed::of(err.into())));
         }
         Err(err) => {
-            return Err(Outcome::Unknown(format!(
-                "the connection was lost while writing: \
-            {err}"
-            )));
+            return Err(Outcome::Unknown(format!("the connection was lost while writing: {err}")));
         }
     };
     match ended {
         Ok(()) => match conn.take_warning() {
             None => Ok(rows),
-            Some(warning) => Err(Outcome::Unknown(format!(
-                "the database warned while committing: \
-                {warning}"
-            ))),
+            Some(warning) => {
+                Err(Outcome::Unknown(format!("the database warned while committing: {warning}")))
+            }
         },
         Err(err) if refused_to_commit(&err) => Err(Outcome::Not(Failed::of(err.into()))),
-        Err(err) => Err(Outcome::Unknown(format!(
-            "the connection was lost while committing: \
-            {err}"
-        ))),
+        Err(err) => {
+            Err(Outcome::Unknown(format!("the connection was lost while committing: {err}")))
+        }
     }
 }
 

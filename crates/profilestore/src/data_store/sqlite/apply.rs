@@ -128,8 +128,7 @@ impl Tx<'_> {
     /// False when the id is there already.
     fn keep_outcome(&mut self, id: CommitId) -> Result<bool, Trouble> {
         let mut statement = self.prepare(
-            "INSERT INTO outcome (id, at_ms, aborted) VALUES (?1, \
-            ?2, 0) ON CONFLICT DO NOTHING",
+            "INSERT INTO outcome (id, at_ms, aborted) VALUES (?1, ?2, 0) ON CONFLICT DO NOTHING",
         )?;
         Ok(statement.execute(params![id.0.as_bytes().as_slice(), self.now_ms])? == 1)
     }
@@ -318,8 +317,7 @@ impl Tx<'_> {
             ])?;
             if changed != 1 {
                 let reason = format!(
-                    "the row of the current version is missing: key=`{}` \
-                    row=`{current}`",
+                    "the row of the current version is missing: key=`{}` row=`{current}`",
                     self.heads[at].key
                 );
                 return Err(StoreError::Corrupt { reason }.into());

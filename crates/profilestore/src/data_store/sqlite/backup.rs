@@ -96,31 +96,19 @@ fn prepare(
 ) -> Result<(), StoreError> {
     if !from.is_file() {
         return Err(StoreError::Invalid {
-            reason: format!(
-                "there is no such backup: \
-            path=`{}`",
-                from.display()
-            ),
+            reason: format!("there is no such backup: path=`{}`", from.display()),
         });
     }
     let source = schema::connect(from, Role::Reader, options)?;
     if schema::identify(&source, from)? {
         return Err(StoreError::Invalid {
-            reason: format!(
-                "the backup is empty: \
-            path=`{}`",
-                from.display()
-            ),
+            reason: format!("the backup is empty: path=`{}`", from.display()),
         });
     }
     let mut copy = open_plain(partial)?;
     let damaged = |trouble: Trouble| match trouble.not_applied() {
         StoreError::Corrupt { reason } => StoreError::Corrupt {
-            reason: format!(
-                "the backup cannot be used: {reason}: \
-                path=`{}`",
-                from.display()
-            ),
+            reason: format!("the backup cannot be used: {reason}: path=`{}`", from.display()),
         },
         other => other,
     };
@@ -134,8 +122,7 @@ fn prepare(
         conn.execute_batch("BEGIN IMMEDIATE")?;
         schema::set_incarnation(conn, incarnation)?;
         conn.execute(
-            "UPDATE server SET dead_ms = ?1 WHERE dead_ms IS \
-            NULL",
+            "UPDATE server SET dead_ms = ?1 WHERE dead_ms IS NULL",
             [options.env.unix_ms()],
         )?;
         conn.execute("DELETE FROM notice", [])?;
@@ -176,9 +163,7 @@ fn copy_pages(
 /// Copies every page in one step, which is one transaction of the target.
 fn replace(from: &Connection, to: &mut Connection, wait: Duration) -> Result<(), Trouble> {
     let busy = || StoreError::Unavailable {
-        reason: "the store to be replaced is in use by a \
-        writer that does not end"
-            .into(),
+        reason: "the store to be replaced is in use by a writer that does not end".into(),
     };
     let backup = Backup::new(from, to)?;
     let mut waited = Duration::ZERO;
@@ -267,12 +252,8 @@ fn open_plain(path: &Path) -> Result<Connection, StoreError> {
 
 /// Closes a copy as a single file: without a log beside it.
 fn close(conn: Connection, path: &Path) -> Result<(), StoreError> {
-    let mode: rusqlite::Result<String> = conn.query_row(
-        "PRAGMA journal_mode = \
-        DELETE",
-        [],
-        |row| row.get(0),
-    );
+    let mode: rusqlite::Result<String> =
+        conn.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get(0));
     mode.map_err(|err| schema::cannot_open(path, &err))?;
     conn.close().map_err(|(_, err)| schema::cannot_open(path, &err))
 }
@@ -280,8 +261,7 @@ fn close(conn: Connection, path: &Path) -> Result<(), StoreError> {
 fn taken(path: &Path) -> StoreError {
     StoreError::Invalid {
         reason: format!(
-            "there is a file of that name already, which is left alone: \
-            path=`{}`",
+            "there is a file of that name already, which is left alone: path=`{}`",
             path.display()
         ),
     }
@@ -289,10 +269,6 @@ fn taken(path: &Path) -> StoreError {
 
 fn io_failed(what: &str, path: &Path, err: &io::Error) -> StoreError {
     StoreError::Unavailable {
-        reason: format!(
-            "cannot {what} a file: {err}: \
-        path=`{}`",
-            path.display()
-        ),
+        reason: format!("cannot {what} a file: {err}: path=`{}`", path.display()),
     }
 }

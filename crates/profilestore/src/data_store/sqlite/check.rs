@@ -94,8 +94,7 @@ impl Tx<'_> {
         let mut wrong = Vec::new();
         if (head.version == 0) != (head.current == 0) {
             wrong.push(format!(
-                "a key's version and its row disagree: key=`{key}` \
-                version=`{}`",
+                "a key's version and its row disagree: key=`{key}` version=`{}`",
                 head.version
             ));
         }
@@ -118,8 +117,7 @@ impl Tx<'_> {
                     ));
                 } else if flags != found || row.info.stored_ms != head.stored_ms {
                     wrong.push(format!(
-                        "a key and its current version disagree: key=`{key}` \
-                        version=`{number}`"
+                        "a key and its current version disagree: key=`{key}` version=`{number}`"
                     ));
                 }
             }
@@ -151,10 +149,8 @@ impl Tx<'_> {
         report: &mut CheckReport,
     ) -> Result<(), Trouble> {
         let key = &head.key;
-        let mut statement = self.prepare(
-            "SELECT number, created_ms, name, digest FROM message \
-            WHERE head = ?1",
-        )?;
+        let mut statement =
+            self.prepare("SELECT number, created_ms, name, digest FROM message WHERE head = ?1")?;
         let mut rows = statement.query([head.id])?;
         let mut count = 0;
         while let Some(row) = rows.next()? {
@@ -173,8 +169,7 @@ impl Tx<'_> {
             );
             if id.is_none_or(|id| row.get::<_, [u8; 16]>(3).ok() != Some(id.digest().0)) {
                 wrong.push(format!(
-                    "a message is filed under another identity: key=`{key}` \
-                    index=`{index}`"
+                    "a message is filed under another identity: key=`{key}` index=`{index}`"
                 ));
             }
         }
@@ -195,8 +190,7 @@ impl Tx<'_> {
         if versions != report.versions {
             let reached = report.versions;
             report.problems.push(format!(
-                "versions that no key leads to: rows=`{versions}` \
-                reached=`{reached}`"
+                "versions that no key leads to: rows=`{versions}` reached=`{reached}`"
             ));
         }
         for (what, sql) in [

@@ -148,10 +148,7 @@ impl Trouble {
             Some(ErrorCode::DiskFull) => format!("the disk is full: {err}"),
             Some(ErrorCode::TooBig) => {
                 return StoreError::Invalid {
-                    reason: format!(
-                        "a value is \
-                too large for SQLite: {err}"
-                    ),
+                    reason: format!("a value is too large for SQLite: {err}"),
                 };
             }
             Some(
@@ -164,10 +161,7 @@ impl Trouble {
             // Not from SQLite: a column of another type than ours.
             None => {
                 return StoreError::Corrupt {
-                    reason: format!(
-                        "a row cannot be understood: \
-                {err}"
-                    ),
+                    reason: format!("a row cannot be understood: {err}"),
                 };
             }
         };
@@ -314,9 +308,7 @@ impl SqliteStore {
         .into_iter();
         let lost = || {
             Err(StoreError::Unavailable {
-                reason: "the store gave no answer for the \
-            commit"
-                    .into(),
+                reason: "the store gave no answer for the commit".into(),
             })
         };
         verdicts
@@ -332,8 +324,7 @@ fn key_of_row(row: &Row<'_>, first: usize) -> Result<ProfileKey, Trouble> {
     let (store, scope, key) = (text(0)?, text(1)?, text(2)?);
     ProfileKey::new(store, scope, key).map_err(|err| {
         state::corrupt(format!(
-            "a stored key is no valid name: {err}: store=`{store}` \
-            scope=`{scope}` key=`{key}`"
+            "a stored key is no valid name: {err}: store=`{store}` scope=`{scope}` key=`{key}`"
         ))
     })
 }

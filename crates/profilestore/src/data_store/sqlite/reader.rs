@@ -154,11 +154,9 @@ impl Tx<'_> {
         let (source, filter) = match &query.filter {
             KeyFilter::All => ("head h", ""),
             KeyFilter::Prefix(_) => ("head h", "AND h.key >= ?6 AND (?8 IS NULL OR h.key < ?8)"),
-            KeyFilter::User(_) => (
-                "profile_user u CROSS JOIN head h ON h.id = u.head AND u.user \
-                = ?6",
-                "",
-            ),
+            KeyFilter::User(_) => {
+                ("profile_user u CROSS JOIN head h ON h.id = u.head AND u.user = ?6", "")
+            }
             KeyFilter::UpdatedSince(_) => ("head h", "AND h.stored_ms >= ?6 AND h.version > 0"),
             KeyFilter::Held => ("head h INDEXED BY head_held", "AND h.held = 1"),
         };

@@ -107,7 +107,7 @@ CREATE TABLE server (
     dead_ms INTEGER
 ) STRICT;
 
--- Whoever watches for notices reads those beyond the last id that he has seen, so no id comes again.
+-- A server that watches for notices reads those beyond the last id that it has seen, so no id comes again.
 CREATE TABLE notice (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     server BLOB NOT NULL,
@@ -141,8 +141,7 @@ pub(super) fn open_or_create(
         Ok(true) => {
             let shown = path.display();
             return invalid(format!(
-                "the file cannot be written; check the rights to it and its \
-                folder: path=`{shown}`"
+                "the file cannot be written; check the rights to it and its folder: path=`{shown}`"
             ));
         }
         Err(err) => return Err(cannot_open(path, &err)),
@@ -197,11 +196,8 @@ pub(super) fn identify(conn: &Connection, path: &Path) -> Result<bool, StoreErro
 
 fn create(conn: &Connection, path: &Path, options: &SqliteOptions) -> Result<(), StoreError> {
     let failed = |err: rusqlite::Error| cannot_open(path, &err);
-    conn.execute_batch(&format!(
-        "PRAGMA page_size = {PAGE_BYTES}; PRAGMA encoding = \
-        'UTF-8'"
-    ))
-    .map_err(failed)?;
+    conn.execute_batch(&format!("PRAGMA page_size = {PAGE_BYTES}; PRAGMA encoding = 'UTF-8'"))
+        .map_err(failed)?;
     use_wal(conn).map_err(failed)?;
     conn.execute_batch("BEGIN IMMEDIATE").map_err(failed)?;
     // Another process may have made the tables meanwhile.
@@ -211,8 +207,7 @@ fn create(conn: &Connection, path: &Path, options: &SqliteOptions) -> Result<(),
             conn.execute_batch(TABLES).map_err(failed)?;
             set_incarnation(conn, Incarnation(incarnation)).map_err(failed)?;
             conn.execute_batch(&format!(
-                "PRAGMA application_id = {APPLICATION_ID}; PRAGMA \
-                user_version = {FORMAT_VERSION}"
+                "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT_VERSION}"
             ))
             .map_err(failed)?;
         }
@@ -240,14 +235,10 @@ fn configure(conn: &Connection, role: Role, options: &SqliteOptions) -> rusqlite
             conn.pragma_update(None, "secure_delete", true)?;
             if let Some(bytes) = options.max_file_bytes {
                 let pages = i64::try_from(bytes / PAGE_BYTES).unwrap_or(i64::MAX).max(1);
-                let limit: rusqlite::Result<i64> = conn.query_row(
-                    &format!(
-                        "PRAGMA max_page_count = \
-                        {pages}"
-                    ),
-                    [],
-                    |row| row.get(0),
-                );
+                let limit: rusqlite::Result<i64> =
+                    conn.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |row| {
+                        row.get(0)
+                    });
                 limit?;
             }
         }
@@ -265,12 +256,8 @@ fn configure(conn: &Connection, role: Role, options: &SqliteOptions) -> rusqlite
 fn use_wal(conn: &Connection) -> rusqlite::Result<()> {
     let mut tries = 0;
     loop {
-        let mode: rusqlite::Result<String> = conn.query_row(
-            "PRAGMA journal_mode = \
-            WAL",
-            [],
-            |row| row.get(0),
-        );
+        let mode: rusqlite::Result<String> =
+            conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0));
         match mode {
             Ok(_) => return Ok(()),
             Err(err) if is_busy(&err) && tries < 1000 => {
@@ -286,9 +273,7 @@ pub(super) fn incarnation(conn: &Connection) -> Result<Incarnation, Trouble> {
     let mut statement = conn.prepare_cached("SELECT value FROM meta WHERE name = 'incarnation'")?;
     let bytes: Option<[u8; 16]> = statement.query_row([], |row| row.get(0)).optional()?;
     let missing = || StoreError::Corrupt {
-        reason: "the store does not say which contents it \
-        holds: table=`meta`"
-            .into(),
+        reason: "the store does not say which contents it holds: table=`meta`".into(),
     };
     Ok(Incarnation(Uuid::from_bytes(bytes.ok_or_else(missing)?)))
 }
@@ -327,15 +312,11 @@ pub(super) fn cannot_open(path: &Path, err: &rusqlite::Error) -> StoreError {
         },
         Some(ErrorCode::DatabaseCorrupt) => StoreError::Corrupt {
             reason: format!(
-                "the file is damaged; restore a backup, or have it checked: {err}: \
-                path=`{shown}`"
+                "the file is damaged; restore a backup, or have it checked: {err}: path=`{shown}`"
             ),
         },
         _ => StoreError::Unavailable {
-            reason: format!(
-                "the file could not be opened: {err}: \
-            path=`{shown}`"
-            ),
+            reason: format!("the file could not be opened: {err}: path=`{shown}`"),
         },
     }
 }

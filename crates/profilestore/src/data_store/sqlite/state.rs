@@ -88,8 +88,7 @@ impl Head {
         let lease = row.get_ref(first + 12)?.as_str().map_err(rusqlite::Error::from)?;
         let lease = serde_json::from_str(lease).map_err(|err| {
             corrupt(format!(
-                "the lease of a key cannot be read: {err}: key=`{key}` \
-                lease=`{lease}`"
+                "the lease of a key cannot be read: {err}: key=`{key}` lease=`{lease}`"
             ))
         })?;
         Ok(Self {
@@ -195,8 +194,7 @@ impl<'c> Tx<'c> {
         let cause = row.get_ref(5)?.as_str().map_err(rusqlite::Error::from)?;
         let Some(cause) = Cause::parse(cause) else {
             return Err(corrupt(format!(
-                "a version has an unknown cause: key=`{key}` row=`{id}` \
-                cause=`{cause}`"
+                "a version has an unknown cause: key=`{key}` row=`{id}` cause=`{cause}`"
             )));
         };
         let flags: i64 = row.get(4)?;
@@ -223,8 +221,7 @@ impl<'c> Tx<'c> {
         if Some(found.head) != head.id || below.is_some_and(|below| found.info.number >= below) {
             let number = found.info.number;
             return Err(corrupt(format!(
-                "a version's row belongs elsewhere: key=`{key}` row=`{id}` \
-                version=`{number}`"
+                "a version's row belongs elsewhere: key=`{key}` row=`{id}` version=`{number}`"
             )));
         }
         Ok(found)
@@ -376,10 +373,8 @@ impl View for Tx<'_> {
     fn message(&mut self, key: &ProfileKey, index: u64) -> Result<Option<MessageFacts>, Trouble> {
         let at = self.head(key)?;
         let Some(id) = self.heads[at].id else { return Ok(None) };
-        let mut statement = self.prepare(
-            "SELECT revision, locked FROM message WHERE head = ?1 \
-            AND number = ?2",
-        )?;
+        let mut statement =
+            self.prepare("SELECT revision, locked FROM message WHERE head = ?1 AND number = ?2")?;
         let facts = statement.query_row([id, index.cast_signed()], |row| {
             Ok(MessageFacts { revision: unsigned(row, 0)?, locked: row.get(1)? })
         });

@@ -271,19 +271,13 @@ impl Inner {
                 (Ok(()), Some(wrote)) => Ok(wrote),
                 (Err(Failed::All(err) | Failed::One(err)), _) => Err(err),
                 (Err(Failed::Unknown(reason)), _) => Err(StoreError::Unavailable { reason }),
-                (Ok(()), None) => Err(StoreError::Unavailable {
-                    reason: "the write did not \
-                    run"
-                    .into(),
-                }),
+                (Ok(()), None) => {
+                    Err(StoreError::Unavailable { reason: "the write did not run".into() })
+                }
             }
         });
         task.await.unwrap_or_else(|_| {
-            Err(StoreError::Unavailable {
-                reason: "the runtime is \
-            shutting down"
-                    .into(),
-            })
+            Err(StoreError::Unavailable { reason: "the runtime is shutting down".into() })
         })
     }
 
@@ -320,11 +314,7 @@ impl Inner {
             }
         });
         task.await.unwrap_or_else(|_| {
-            Err(StoreError::Unavailable {
-                reason: "the runtime is \
-            shutting down"
-                    .into(),
-            })
+            Err(StoreError::Unavailable { reason: "the runtime is shutting down".into() })
         })
     }
 
@@ -386,7 +376,7 @@ impl Draining {
         let mut writer = inner.writer.lock();
         let (mut last, mut busy): (usize, Option<Busy>) = (0, None);
         loop {
-            // Whoever waits for the writer, a sweep say, comes in between two transactions.
+            // A caller that waits for the writer, a sweep say, comes in between two transactions.
             MutexGuard::bump(&mut writer);
             inner.queue.gather(last);
             last = 0;
@@ -469,8 +459,7 @@ impl Busy {
 /// whatever a test's clock says.
 #[expect(
     clippy::disallowed_methods,
-    reason = "another process's lock is not part of a world that \
-    a seed replays"
+    reason = "another process's lock is not part of a world that a seed replays"
 )]
 fn real_time() -> RealTime {
     RealTime::now()
@@ -496,9 +485,7 @@ impl Drop for Draining {
             urgent.into_iter().chain(waiting.others.drain(..)).collect::<Vec<_>>()
         };
         let err = StoreError::Unavailable {
-            reason: "the writer stopped before the commit's \
-            turn"
-                .into(),
+            reason: "the writer stopped before the commit's turn".into(),
         };
         refused.into_iter().for_each(|job| job.refuse(&err));
     }
@@ -645,10 +632,7 @@ impl Writer {
             return Err(if surely_not {
                 all(err)
             } else {
-                Failed::Unknown(format!(
-                    "SQLite failed \
-                to commit: {err}"
-                ))
+                Failed::Unknown(format!("SQLite failed to commit: {err}"))
             });
         }
         self.after_commit(inner);

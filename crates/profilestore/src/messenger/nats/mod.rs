@@ -100,10 +100,7 @@ impl NatsMessenger {
             servers.collect::<Result<_, _>>().map_err(|error: std::io::Error| {
                 Error::new(
                     ErrorKind::Invalid,
-                    format!(
-                        "the address of a NATS server cannot be used: \
-                servers=`{options}`"
-                    ),
+                    format!("the address of a NATS server cannot be used: servers=`{options}`"),
                 )
                 .caused_by(error)
             })?;
@@ -308,11 +305,8 @@ async fn connect_options(
             Ok(connect.user_and_password(user.clone(), password.clone()))
         }
         Login::File(path) => connect.credentials_file(path).await.map_err(|error| {
-            let what = format!(
-                "the credentials file for NATS cannot be used: \
-                path=`{}`",
-                path.display()
-            );
+            let what =
+                format!("the credentials file for NATS cannot be used: path=`{}`", path.display());
             Error::new(ErrorKind::Invalid, what).caused_by(error)
         }),
     }
@@ -335,11 +329,9 @@ fn refused(options: &NatsOptions, error: async_nats::ConnectError) -> Error {
                 says tls=off",
         ),
         _ if is_tls(&error) => (ErrorKind::Invalid, "no TLS with NATS"),
-        ConnectErrorKind::ServerParse => (
-            ErrorKind::Invalid,
-            "the address of a NATS server \
-            cannot be used",
-        ),
+        ConnectErrorKind::ServerParse => {
+            (ErrorKind::Invalid, "the address of a NATS server cannot be used")
+        }
         ConnectErrorKind::Dns => {
             (ErrorKind::Unavailable, "no address is known for the name of a NATS server")
         }

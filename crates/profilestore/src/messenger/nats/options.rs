@@ -156,8 +156,7 @@ impl NatsOptions {
         };
         if prefix.len() > 64 || !prefix.split('.').all(fits) {
             return Err(invalid(
-                "a prefix is letters, digits, `-`, `_` and single dots between \
-                them, at most 64",
+                "a prefix is letters, digits, `-`, `_` and single dots between them, at most 64",
             ));
         }
         self.prefix = prefix.to_owned();
@@ -304,10 +303,7 @@ fn server(text: &str) -> Result<Server> {
 fn decoded(text: &str) -> Result<String> {
     let text = percent_decode_str(text).decode_utf8();
     text.map(Into::into).map_err(|_| {
-        invalid(
-            "an address of NATS servers is UTF-8 with %XX for \
-        reserved characters",
-        )
+        invalid("an address of NATS servers is UTF-8 with %XX for reserved characters")
     })
 }
 

@@ -70,7 +70,7 @@ async fn a_cut_connection_is_a_gap_and_its_hints_are_dropped() {
     proxy.set(Link::Cut);
     until(|| !cut.is_connected()).await;
     other.hint(me, &key("missed")).await;
-    // Whoever is cut off waits for nothing, however much he has to say.
+    // A messenger that is cut off waits for nothing, however much it has to say.
     let saying = async {
         for _ in 0..3 * HINT_QUEUE {
             cut.hint(you, &key("dropped")).await;
@@ -109,8 +109,8 @@ async fn a_black_hole_is_noticed() {
     gap_and_then_hints(&other, me, &mut hints).await;
 }
 
-/// A link that stalls for a moment loses nothing; whoever begins to listen meanwhile is told of the
-/// gap.
+/// A link that stalls for a moment loses nothing; a server that begins to listen meanwhile is told
+/// of the gap.
 #[tokio::test]
 async fn a_stalled_link_delivers_late() {
     let nats = NatsServer::start(&[]).unwrap();

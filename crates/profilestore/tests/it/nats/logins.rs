@@ -108,8 +108,7 @@ async fn a_credentials_file_lets_in_with_the_least_rights() {
         "pub": { "allow": ["game.hint.*"] }, "sub": { "allow": ["game.hint.*"] } });
     let user_jwt = claims(&user, &account, rights);
     let config = format!(
-        "operator: {operator_jwt}\nresolver: MEMORY\nresolver_preload: {{ {}: \
-            {account_jwt} }}\n",
+        "operator: {operator_jwt}\nresolver: MEMORY\nresolver_preload: {{ {}: {account_jwt} }}\n",
         account.public_key()
     );
     let seed = user.seed().unwrap();

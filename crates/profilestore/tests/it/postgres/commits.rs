@@ -77,7 +77,7 @@ async fn closed_connections_are_replaced() {
     }
 }
 
-/// A row that somebody else keeps locked makes a commit unavailable, in time, and nothing of it is
+/// A row that another client keeps locked makes a commit unavailable, in time, and nothing of it is
 /// applied later.
 #[tokio::test]
 async fn a_lock_that_is_not_released_makes_unavailable() {
@@ -121,7 +121,7 @@ async fn a_commit_that_its_standby_does_not_confirm_is_indeterminate() {
     let owner = owner().await;
     let (role, mut options) = role_that_waits(&schema).await;
     let store = opened(&schema).await;
-    // The server's time limit does not concern a COMMIT: the client gives up. Or somebody cancels,
+    // The server's time limit does not concern a COMMIT: the client gives up. Or it is cancelled,
     // and the server warns.
     for (name, cancelled, limit, told) in
         [("p", false, 1, "in time"), ("q", true, 60, "synchronous replication")]
@@ -144,7 +144,7 @@ async fn a_commit_that_its_standby_does_not_confirm_is_indeterminate() {
             }
             other => panic!("expected an unknown outcome, found {other:?}"),
         }
-        // The transaction of a client that is gone waits on, and whoever comes to its rows waits
+        // The transaction of a client that is gone waits on, and what comes to its rows waits
         // with it.
         let sql = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = $1";
         owner.query(sql, &[&role]).await.unwrap();
@@ -251,8 +251,8 @@ async fn transactions_of_two_stores_over_the_same_keys_keep_the_sum() {
 }
 
 /// What depends on a key that does not exist yet is refused as soon as it does: profiles that are
-/// created while the list of standing edits changes are either seen by whoever changed it, or are
-/// not created.
+/// created while the list of standing edits changes are either seen by the server that changed it,
+/// or are not created.
 #[tokio::test]
 async fn a_check_of_a_key_without_a_row_binds() {
     let schema = made().await;
@@ -294,8 +294,7 @@ async fn a_check_of_a_key_without_a_row_binds() {
             for created in done.unwrap() {
                 assert!(
                     seen.contains(&created),
-                    "{created} was created after the list had \
-                    changed"
+                    "{created} was created after the list had changed"
                 );
             }
         }
@@ -322,7 +321,7 @@ async fn a_nul_in_a_name_is_refused() {
     assert!(replies[1].is_ok());
 }
 
-/// Commits of many keys share transactions, and the same one again is recognised whoever brings it.
+/// Commits of many keys share transactions, and the same one again is recognised from any sender.
 #[tokio::test]
 async fn a_repeated_commit_is_recognised_by_every_store() {
     let schema = made().await;

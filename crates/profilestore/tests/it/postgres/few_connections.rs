@@ -32,14 +32,8 @@ async fn a_server_that_refuses_some_connections_is_no_outage() {
             tasks.spawn(async move {
                 let key = ProfileKey::new("S", "global", &format!("k{n}")).unwrap();
                 for round in 0..5 {
-                    let id = MessageId::new(
-                        Env::system().unix_ms(),
-                        &format!(
-                            "gift \
-                        {round}"
-                        ),
-                    )
-                    .unwrap();
+                    let id =
+                        MessageId::new(Env::system().unix_ms(), &format!("gift {round}")).unwrap();
                     let message = NewMessage { id, payload: "1".into() };
                     let changes =
                         vec![Change::AppendMessage { key: key.clone(), message, cap: 100 }];

@@ -98,10 +98,9 @@ pub async fn made() -> String {
     );
     owner.batch_execute(&sql).await.expect("the role is made");
     let schema = new_schema();
-    assert!(PostgresStore::migrate(&owners(&schema), Some(ROLE)).await.expect(
-        "the tables are \
-        made"
-    ));
+    assert!(
+        PostgresStore::migrate(&owners(&schema), Some(ROLE)).await.expect("the tables are made")
+    );
     schema
 }
 

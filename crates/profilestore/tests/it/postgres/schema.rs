@@ -1,4 +1,4 @@
-//! The tables: made once, by whoever may; recognised, or left alone.
+//! The tables: made once, by a role that may; recognised, or left alone.
 
 use std::time::Duration;
 
@@ -45,10 +45,7 @@ async fn tables_of_an_earlier_version_are_completed() {
     let schema = made().await;
     owner()
         .await
-        .batch_execute(&format!(
-            "ALTER TABLE {schema}.server DROP COLUMN \
-        renewal"
-        ))
+        .batch_execute(&format!("ALTER TABLE {schema}.server DROP COLUMN renewal"))
         .await
         .unwrap();
     let id = ServerId(Env::system().uuid());
@@ -70,13 +67,9 @@ async fn tables_of_an_earlier_version_are_completed() {
         store.commit_one(commit).await
     };
     match register(&opened(&schema).await).await {
-        Err(StoreError::Corrupt { reason }) => assert!(
-            reason.contains(
-                "run `profilestore \
-            migrate`"
-            ),
-            "{reason}"
-        ),
+        Err(StoreError::Corrupt { reason }) => {
+            assert!(reason.contains("run `profilestore migrate`"), "{reason}")
+        }
         other => panic!("expected a hint at migrating, found {other:?}"),
     }
     assert!(PostgresStore::migrate(&owners(&schema), None).await.unwrap());
@@ -110,8 +103,7 @@ async fn a_store_without_the_index_of_digests_gets_it_by_migrating() {
 async fn a_database_that_cannot_hold_every_key_is_refused() {
     let (owner, name) = (owner().await, new_schema());
     let make = format!(
-        "CREATE DATABASE {name} TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE \
-        'C' LC_CTYPE 'C'"
+        "CREATE DATABASE {name} TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'"
     );
     owner.batch_execute(&make).await.unwrap();
     let (server, _) = server_url()
@@ -134,11 +126,7 @@ async fn a_missing_store_is_not_made_by_opening_it() {
     assert!(reason.contains("profilestore migrate"), "{reason}");
     let rows = owner()
         .await
-        .query(
-            "SELECT 1 FROM pg_namespace WHERE nspname = \
-        $1",
-            &[&schema],
-        )
+        .query("SELECT 1 FROM pg_namespace WHERE nspname = $1", &[&schema])
         .await
         .unwrap();
     assert!(rows.is_empty());
@@ -151,15 +139,11 @@ async fn what_is_not_a_store_of_this_format_is_refused() {
     for tables in [
         "CREATE TABLE t (a int)",
         "CREATE TABLE meta (id int, settings text)",
-        "CREATE TABLE \
-            meta (name text, value text)",
+        "CREATE TABLE meta (name text, value text)",
     ] {
         let schema = new_schema();
         owner
-            .batch_execute(&format!(
-                "CREATE SCHEMA {schema}; SET search_path = {schema}; \
-            {tables}"
-            ))
+            .batch_execute(&format!("CREATE SCHEMA {schema}; SET search_path = {schema}; {tables}"))
             .await
             .unwrap();
         for reason in [
@@ -171,10 +155,7 @@ async fn what_is_not_a_store_of_this_format_is_refused() {
     }
     let schema = made().await;
     owner
-        .batch_execute(&format!(
-            "UPDATE {schema}.meta SET value = '999' WHERE name = \
-        'format'"
-        ))
+        .batch_execute(&format!("UPDATE {schema}.meta SET value = '999' WHERE name = 'format'"))
         .await
         .unwrap();
     for reason in [

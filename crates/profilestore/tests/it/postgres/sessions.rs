@@ -167,8 +167,7 @@ async fn a_lost_connection_is_a_gap() {
     assert_eq!(
         timeout(SOON, hints.recv()).await.unwrap(),
         Some(Hint::Gap),
-        "nobody listened \
-        before"
+        "nobody listened before"
     );
     let key = profilestore::ProfileKey::new("S\n", "global", "k").unwrap();
     far.hint(server, &key).await;

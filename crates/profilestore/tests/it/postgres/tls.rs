@@ -9,8 +9,7 @@ fn write(server: &PostgresServer, name: &str, text: &str) {
     let path = server.folder().join("data").join(name);
     let program = format!("umask 077; cat >{}", path.display());
     let sql = format!(
-        "COPY (SELECT unnest(string_to_array('{}', E'\\n'))) TO PROGRAM \
-        '{program}'",
+        "COPY (SELECT unnest(string_to_array('{}', E'\\n'))) TO PROGRAM '{program}'",
         text.trim()
     );
     server.sql(&sql).unwrap();
@@ -57,8 +56,7 @@ async fn certificates_and_names_are_verified() {
             .await;
     assert!(
         matches!(refused, Err(StoreError::Unavailable { .. })),
-        "the server has no TLS yet: \
-        {refused:?}"
+        "the server has no TLS yet: {refused:?}"
     );
 
     certify(&server, &ours, "localhost");

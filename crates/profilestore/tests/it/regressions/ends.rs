@@ -67,8 +67,7 @@ async fn a_save_called_before_the_end_is_answered_by_the_last_save() {
     assert_eq!(
         profile.save().await.unwrap_err().kind(),
         ErrorKind::SessionEnded,
-        "called after \
-        the end"
+        "called after the end"
     );
 }
 

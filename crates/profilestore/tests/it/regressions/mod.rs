@@ -180,8 +180,7 @@ async fn a_call_behind_a_save_that_waits_for_the_store_gives_up_in_its_time() {
     settle().await;
     assert!(
         players(&a).get("p").await.unwrap().unwrap().waiting_messages().is_empty(),
-        "nothing \
-        was done"
+        "nothing was done"
     );
 }
 
@@ -271,7 +270,7 @@ impl Detour {
         }
     }
 
-    /// Somebody else's commit arrives right before the next one.
+    /// Another server's commit arrives right before the next one.
     pub fn slip_in(&self, commit: Commit) {
         self.slipped.lock().push(commit);
     }
@@ -439,7 +438,6 @@ async fn an_outage_of_writes_alone_makes_nobody_dead() {
     assert_eq!(
         starting.await.unwrap().unwrap().data().coins,
         7,
-        "it was handed over, and not \
-        taken from a server that lives"
+        "it was handed over, and not taken from a server that lives"
     );
 }

@@ -36,8 +36,7 @@ async fn values_of_every_kind_read_back_with_users_and_metadata() {
         let bare = set(&store, "k", json!(1)).await;
         assert!(
             bare.info.user_ids.is_empty() && bare.info.metadata.is_empty(),
-            "what is left out \
-            is cleared"
+            "what is left out is cleared"
         );
         assert_eq!(bare.info.created_ms, 1_795_000_000_000);
         assert_eq!(bare.info.version, "000001A1EE565E00.0000000008.000001A1EE565E00.01");
@@ -59,8 +58,7 @@ async fn an_update_sees_what_is_there_may_call_itself_off_and_clears_what_it_lea
         assert_eq!(
             store.get("k").await.unwrap().unwrap().info.user_ids,
             [9],
-            "nothing was \
-            written"
+            "nothing was written"
         );
         let next = store
             .update("k", |now| {
@@ -404,8 +402,7 @@ async fn requests_beyond_the_budget_wait_and_then_fail() {
     let waited = began.elapsed();
     assert!(
         (seconds(17)..seconds(19)).contains(&waited),
-        "30 of them waited at 100 a minute: \
-        {waited:?}"
+        "30 of them waited at 100 a minute: {waited:?}"
     );
     assert_eq!(stores.budget(RequestType::Read), Some(100));
     assert_eq!(RobloxDataStores::new(&server, Options::default()).budget(RequestType::Read), None);

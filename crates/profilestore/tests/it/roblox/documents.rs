@@ -85,8 +85,7 @@ async fn a_number_that_another_message_had_is_not_given_out_again() {
         assert_eq!(
             parsed(&answer)["GlobalUpdates"],
             json!([3, [[3, "new"]]]),
-            "the answer says \
-            what it became"
+            "the answer says what it became"
         );
         assert_same(&read(&store, "k").await.unwrap(), &parsed(&answer));
         // From then on the numbers are the document's own again.

@@ -27,7 +27,7 @@ pub enum Loaded {
 /// What a save came to.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Saved {
-    /// Somebody else has the profile; nothing was saved.
+    /// Another server has the profile; nothing was saved.
     pub lost: bool,
     /// Who asked for the profile, which it let go for that.
     pub asked: Option<Value>,
@@ -90,7 +90,7 @@ impl Foreign {
         Loaded::Yes(document["Data"].clone())
     }
 
-    /// Saves, and lets go if that is wanted or somebody asked for it.
+    /// Saves, and lets go if that is wanted or another server asked for it.
     pub async fn save(&self, key: &str, data: Value, end: bool) -> Saved {
         let (me, load_count, stamp) = (self.identity.clone(), self.load_count, self.stamp());
         let saved = Arc::new(Mutex::new(Saved::default()));

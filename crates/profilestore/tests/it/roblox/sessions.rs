@@ -120,8 +120,7 @@ async fn a_document_that_leaves_the_session_alone_is_written_over_by_its_next_sa
             assert_eq!(
                 read(&store, key).await.unwrap()["Data"],
                 player(777),
-                "until the next \
-                save"
+                "until the next save"
             );
             match ended {
                 true => profile.end_session().await.unwrap(),
@@ -279,7 +278,7 @@ async fn a_profile_that_is_offered_to_us_can_be_taken_by_a_foreign_session() {
     let mut start = Box::pin(players(&a).start_session("k"));
     let early = tokio::time::timeout(seconds(1), &mut start).await;
     assert!(early.is_err());
-    // Both in one moment: the profile is let go for us, and somebody else is faster.
+    // Both in one moment: the profile is let go for us, and another server is faster.
     let (let_go, taken) =
         tokio::join!(first.save("k", player(2), false), second.load("k", json!({})));
     assert!(let_go.asked.is_some());
@@ -325,8 +324,7 @@ async fn a_foreign_session_is_taken_over_by_its_last_update_or_after_it_was_aske
         let took = began.elapsed();
         assert!(
             (seconds(least)..seconds(most)).contains(&took),
-            "stamps={stamps} idle={idle} \
-            took={took:?}"
+            "stamps={stamps} idle={idle} took={took:?}"
         );
         assert!(profile.is_active());
         assert!(foreign.save("k", player(99), false).await.lost);
@@ -347,8 +345,7 @@ async fn a_foreign_session_that_saves_stays_alive() {
     let start = players(&a).start_session("k");
     assert!(
         tokio::time::timeout(seconds(2), start).await.is_err(),
-        "600 s are not enough to be \
-        dead"
+        "600 s are not enough to be dead"
     );
 }
 
@@ -490,7 +487,7 @@ impl Place {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_can_reach_a_foreign_holder_hears_what_is_wanted_of_it() {
+async fn a_program_that_can_reach_a_foreign_holder_hears_what_is_wanted_of_it() {
     let place = Place::in_memory();
     let (a, b) = (place.server("a").await, place.server("b").await);
     let heard = Arc::new(Mutex::new(Vec::new()));

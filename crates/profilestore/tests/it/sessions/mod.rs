@@ -221,7 +221,7 @@ async fn a_server_cut_off_from_the_store_demotes_itself_and_comes_back() {
     tokio::time::sleep(Duration::from_secs(16)).await;
     assert!(on_a.is_active(), "nobody can have taken it yet");
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert!(!on_a.is_active(), "somebody may have taken it by now");
+    assert!(!on_a.is_active(), "another server may have taken it by now");
     assert!(on_a.update(|data| data.coins += 1).is_ok(), "play goes on");
     earn(&stays, 3);
     let on_b = open(&b, "p").await;

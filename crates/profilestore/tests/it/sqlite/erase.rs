@@ -163,8 +163,7 @@ async fn no_byte_of_what_was_ever_stored_under_an_erased_key_is_left() {
         // But for pieces that stand across the border of two pages.
         assert!(
             kept.count_in(&path(&dir)) > kept.0.len() * 99 / 100,
-            "what belongs to others is \
-            there"
+            "what belongs to others is there"
         );
         assert!(store.check(|_, _| {}).unwrap().problems.is_empty());
     }
@@ -207,8 +206,7 @@ async fn an_erased_user_is_in_no_file_while_other_servers_are_at_work() {
     }
     assert!(
         traces.0.len() > 500 && traces.count_in(&path(&dir)) > 500,
-        "what is looked for can \
-        be found"
+        "what is looked for can be found"
     );
 
     let report = on_b.operator(Attribution::new("ann")).erase_user(7, false).await.unwrap();
@@ -233,14 +231,7 @@ async fn a_log_that_is_being_read_is_not_emptied_and_that_is_said() {
     let reader = rusqlite::Connection::open(path(&dir)).unwrap();
     reader.execute_batch("BEGIN").unwrap();
     let count = || {
-        reader
-            .query_row(
-                "SELECT count(*) FROM \
-        version",
-                [],
-                |row| row.get::<_, i64>(0),
-            )
-            .unwrap()
+        reader.query_row("SELECT count(*) FROM version", [], |row| row.get::<_, i64>(0)).unwrap()
     };
     assert_eq!(count(), 1);
     write(&store, "p", b"2".to_vec(), true).await;

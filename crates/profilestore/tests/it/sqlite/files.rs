@@ -51,13 +51,8 @@ async fn an_empty_file_becomes_a_store() {
 fn files_that_are_not_ours_are_left_alone() {
     let dir = folder();
     let garbage = dir.path().join("notes.txt");
-    fs::write(
-        &garbage,
-        "just some notes, long enough to be taken for a \
-        header\n"
-            .repeat(200),
-    )
-    .unwrap();
+    fs::write(&garbage, "just some notes, long enough to be taken for a header\n".repeat(200))
+        .unwrap();
     assert!(refusal(&garbage).contains("not a SQLite database"));
 
     let foreign = dir.path().join("other.db");
@@ -71,12 +66,7 @@ fn files_that_are_not_ours_are_left_alone() {
     assert!(refusal(&foreign).contains("another application"));
     let count: i64 = Connection::open(&foreign)
         .unwrap()
-        .query_row(
-            "SELECT count(*) FROM \
-            sqlite_schema",
-            [],
-            |r| r.get(0),
-        )
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |r| r.get(0))
         .unwrap();
     assert_eq!(count, 1, "nothing was added");
 
@@ -187,12 +177,8 @@ async fn a_damaged_record_fails_alone() {
     drop(store);
     let raw = Connection::open(path(&dir)).unwrap();
     raw.execute("UPDATE head SET lease = '{\"holder\":7}' WHERE key = 'lease'", []).unwrap();
-    raw.execute(
-        "DELETE FROM version WHERE id = (SELECT current FROM head WHERE key = \
-        'row')",
-        [],
-    )
-    .unwrap();
+    raw.execute("DELETE FROM version WHERE id = (SELECT current FROM head WHERE key = 'row')", [])
+        .unwrap();
     raw.execute(
         "UPDATE version SET cause = 'whim' WHERE id = (SELECT current FROM head WHERE key \
         = 'cause')",

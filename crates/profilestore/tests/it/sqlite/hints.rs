@@ -57,7 +57,7 @@ async fn a_commit_is_heard_in_the_other_process() {
     assert!(silence.is_err(), "notices that were told are not told again: {silence:?}");
 }
 
-/// What was left before somebody listened is heard as well; a second messenger hears of its own
+/// What was left before a server listened is heard as well; a second messenger hears of its own
 /// servers only.
 #[tokio::test]
 async fn notices_of_before_are_heard() {
@@ -113,7 +113,7 @@ async fn the_thread_ends_with_the_messenger() {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("somebody keeps the file open");
+    panic!("another task keeps the file open");
 }
 
 /// Within the process; between processes the commits' notices are the hints.

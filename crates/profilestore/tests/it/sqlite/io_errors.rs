@@ -111,11 +111,7 @@ async fn every_outcome_is_true_when_writes_are_refused_at_random_moments() {
         .arg(child.get_program())
         .args(child.get_args());
     shell
-        .env(
-            PART,
-            "write through \
-        errors",
-        )
+        .env(PART, "write through errors")
         .env(FILE, &file)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped());
@@ -200,8 +196,7 @@ async fn audit(file: &Path, acknowledged: [u64; TASKS as usize]) {
         assert_eq!((a.version, &a.value), (b.version, &b.value), "half a commit of task {task}");
         assert!(
             [acknowledged, acknowledged + 1].contains(&a.version),
-            "task {task}: \
-            {acknowledged} {}",
+            "task {task}: {acknowledged} {}",
             a.version
         );
     }
@@ -240,8 +235,7 @@ async fn every_outcome_is_true_when_reads_writes_and_syncs_fail() {
             tokio::time::sleep(Duration::from_millis(10)).await;
             assert!(
                 writer.0.try_wait().unwrap().is_none(),
-                "the writer gave up: {kinds:?} seed \
-                {seed}"
+                "the writer gave up: {kinds:?} seed {seed}"
             );
         }
         writer.0.kill().unwrap();

@@ -52,13 +52,7 @@ async fn write_for_ever(file: &Path) {
                 states = reply.states.try_into().unwrap();
                 // One write a line, so that lines do not mix.
                 std::io::stdout()
-                    .write_all(
-                        format!(
-                            "acknowledged {task} \
-                    {count}\n"
-                        )
-                        .as_bytes(),
-                    )
+                    .write_all(format!("acknowledged {task} {count}\n").as_bytes())
                     .unwrap();
             }
         });
@@ -152,12 +146,8 @@ impl Drop for Process {
 async fn acknowledged_commits_survive_a_kill() {
     let dir = folder();
     let file = path(&dir);
-    let runs = std::env::var("PROFILESTORE_KILL_RUNS").map_or(4, |runs| {
-        runs.parse().expect(
-            "a \
-        number of runs",
-        )
-    });
+    let runs = std::env::var("PROFILESTORE_KILL_RUNS")
+        .map_or(4, |runs| runs.parse().expect("a number of runs"));
     for round in 1..=runs {
         // Somewhere in the first hundreds, another place each time; the kill itself comes at any
         // moment of a commit.
@@ -196,14 +186,12 @@ async fn acknowledged_commits_survive_a_kill() {
             assert_eq!(
                 (a.version, &a.value),
                 (b.version, &b.value),
-                "half a commit of task \
-                {task} in round {round}"
+                "half a commit of task {task} in round {round}"
             );
             let next = [acknowledged, acknowledged + 1];
             assert!(
                 acknowledged == 0 || next.contains(&a.version),
-                "task {task} in round \
-                {round}: {next:?} {}",
+                "task {task} in round {round}: {next:?} {}",
                 a.version
             );
             assert!(a.version == 0 || text(&a).unwrap().starts_with(&format!("{} ", a.version)));
@@ -234,13 +222,9 @@ async fn commits_behind_each_other_do_not_add_up_their_waits_for_a_stopped_proce
     let all = async {
         while let Some(done) = tasks.join_next().await {
             match done.unwrap() {
-                Err(StoreError::Unavailable { reason }) => assert!(
-                    reason.contains(
-                        "another \
-                    process holds"
-                    ),
-                    "{reason}"
-                ),
+                Err(StoreError::Unavailable { reason }) => {
+                    assert!(reason.contains("another process holds"), "{reason}")
+                }
                 other => panic!("expected to find the store locked, found {other:?}"),
             }
         }
@@ -366,11 +350,7 @@ async fn a_full_disk_refuses_and_recovers() {
     let child = command("fill the disk", &file);
     limited.arg(child.get_program()).args(child.get_args());
     limited
-        .env(
-            PART,
-            "fill the \
-        disk",
-        )
+        .env(PART, "fill the disk")
         .env(FILE, &file)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped());
@@ -464,8 +444,8 @@ fn a_read_only_file_is_refused() {
     allow(&file, 0o444);
     allow(dir.path(), 0o555);
     let mut command = command("open", &file);
-    // Nothing is read-only for root, who can become somebody else, and needs a copy of this program
-    // that anybody may run.
+    // Nothing is read-only for root, which can become another user, and needs a copy of this
+    // program that anybody may run.
     let programs = folder();
     if std::fs::OpenOptions::new().write(true).open(&file).is_ok() {
         let program = programs.path().join("program");

@@ -127,13 +127,7 @@ pub(super) async fn trade_for_ever(file: &Path) {
                 for (item, moves) in moved.unwrap() {
                     // One write a line, so that lines do not mix.
                     std::io::stdout()
-                        .write_all(
-                            format!(
-                                "moved {item} \
-                        {moves}\n"
-                            )
-                            .as_bytes(),
-                        )
+                        .write_all(format!("moved {item} {moves}\n").as_bytes())
                         .unwrap();
                 }
             }
@@ -230,8 +224,7 @@ async fn no_item_is_doubled_or_gone_when_traders_are_killed() {
             tokio::time::sleep(Duration::from_micros(moment)).await;
             assert!(
                 trader.0.try_wait().unwrap().is_none(),
-                "a trader of run {run} ended by \
-                itself"
+                "a trader of run {run} ended by itself"
             );
             trader.0.kill().unwrap();
         }
@@ -257,8 +250,7 @@ async fn no_item_is_doubled_or_gone_when_traders_are_killed() {
             assert_eq!(
                 profile.data.doubled,
                 [0; 0],
-                "run {run}: {} got what it \
-                had",
+                "run {run}: {} got what it had",
                 owner(number)
             );
             let waiting = profile
@@ -274,8 +266,7 @@ async fn no_item_is_doubled_or_gone_when_traders_are_killed() {
             assert!(places.len() == 1, "run {run}: item {item} is in {} places", places.len());
             assert!(
                 places[0] >= *known,
-                "run {run}: item {item} has moved {} times, acknowledged \
-                were {known}",
+                "run {run}: item {item} has moved {} times, acknowledged were {known}",
                 places[0]
             );
         }

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn a_gift_reaches_whoever_is_online_here_or_there_or_nowhere_and_oneself() {
+async fn a_gift_reaches_a_player_who_is_online_here_or_there_or_nowhere_and_oneself() {
     let world = World::new();
     let (a, b) = (world.server("a").await, world.server("b").await);
     let (alice, bob) = pair(&a).await;

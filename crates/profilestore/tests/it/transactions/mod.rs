@@ -68,7 +68,7 @@ fn trade(
     tokio::spawn(move_coins(server.transaction(), from, to, amount))
 }
 
-/// A debit here, and a message that carries it to somebody else.
+/// A debit here, and a message that carries it to another player.
 fn give(
     from: &Profile<Player>,
     to: &str,

@@ -13,10 +13,7 @@ async fn while_it_is_open_edits_are_refused_or_wait_and_reads_see_the_data_from_
     let refused = alice.update(|data| data.coins = 0).unwrap_err();
     assert_eq!((refused.kind(), refused.advice()), (ErrorKind::Busy, Advice::Retry));
     assert!(
-        refused.to_string().contains(
-            "a transaction is \
-        open"
-        ) && refused.key() == Some(alice.key()),
+        refused.to_string().contains("a transaction is open") && refused.key() == Some(alice.key()),
         "{refused}"
     );
     assert_eq!(kind(bob.add_user_id(7)), ErrorKind::Busy);
@@ -106,8 +103,7 @@ async fn an_end_while_it_is_open_comes_behind_it_with_its_hooks() {
         assert_eq!(
             kind(waiting.await.unwrap()),
             ErrorKind::SessionEnded,
-            "who waited is told at \
-            once"
+            "who waited is told at once"
         );
         assert!(alice.is_over() && !alice.is_active());
         assert!(log.lock().is_empty() && !ending.is_finished());

@@ -336,7 +336,7 @@ impl Host {
         drop(sessions);
         let how = match end {
             SessionEnd::Manual => return,
-            SessionEnd::External => "handed over",
+            SessionEnd::External | SessionEnd::Superseded => "handed over",
             SessionEnd::Shutdown => "shutdown",
             _ => "lost",
         };

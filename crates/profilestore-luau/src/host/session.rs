@@ -79,7 +79,7 @@ fn last_save(reason: LastSave) -> &'static str {
 fn session_end(end: SessionEnd) -> &'static str {
     match end {
         SessionEnd::Manual => "Manual",
-        SessionEnd::External => "External",
+        SessionEnd::External | SessionEnd::Superseded => "External",
         SessionEnd::Shutdown => "Shutdown",
         _ => "Lost",
     }

@@ -61,7 +61,8 @@ impl<T: ProfileData> ProfileStore<T> {
     /// Where the specification has nil, the kind says which case it is:
     /// [`crate::ErrorKind::TakenElsewhere`], [`crate::ErrorKind::Superseded`],
     /// [`crate::ErrorKind::TimedOut`], [`crate::ErrorKind::Cancelled`],
-    /// [`crate::ErrorKind::Closing`]. Further [`crate::ErrorKind::AlreadyLoaded`],
+    /// [`crate::ErrorKind::Closing`]. Further [`crate::ErrorKind::AlreadyLoaded`] (see
+    /// [`StartOptions::supersede`]),
     /// [`crate::ErrorKind::Foreign`], [`crate::ErrorKind::Undecodable`], and
     /// [`crate::ErrorKind::Invalid`] for a wrong key. No lock stays behind.
     pub fn start_session(
@@ -82,6 +83,17 @@ impl<T: ProfileData> ProfileStore<T> {
             self.with_engine(key, move |engine, key| engine.start_session(key, codec, options));
         let store = self.clone();
         async move { Ok(Profile::new(started.await?, store)) }
+    }
+}
+
+impl<T: ProfileData> ProfileStore<T> {
+    /// This server's own live session of the profile, if it has one that was started as this type
+    /// and is not over. Waits for nothing and asks no store: another server's session is not seen.
+    /// The handle is one more of the same session.
+    pub fn live(&self, key: &str) -> Option<Profile<T>> {
+        let session = self.started_engine()?.table.live(&self.key(key).ok()?)?;
+        let is_own_type = session.codec.data_type().id == self.codec.data_type().id;
+        (is_own_type && !session.is_over()).then(|| Profile::new(session, self.clone()))
     }
 }
 

@@ -126,12 +126,12 @@ impl<T: ProfileData> ProfileStore<T> {
 
     /// True when its profiles are kept in the store that this is the link to.
     pub(crate) fn is_kept_by(&self, link: &Arc<Link>) -> bool {
-        let own = if self.mock {
-            self.server.inner.mock_started()
-        } else {
-            Some(&self.server.inner.engine)
-        };
-        own.is_some_and(|own| Arc::ptr_eq(&own.link, link))
+        self.started_engine().is_some_and(|own| Arc::ptr_eq(&own.link, link))
+    }
+
+    /// None: the mock's, which no call has needed yet.
+    pub(super) fn started_engine(&self) -> Option<&Arc<Engine>> {
+        if self.mock { self.server.inner.mock_started() } else { Some(&self.server.inner.engine) }
     }
 
     /// Calls the live engine at once, the mock's engine once it is there.

@@ -59,6 +59,11 @@ fn says_when_held(decide: &DecideHeld, holder: &SessionInfo) -> WhenHeld {
 impl Load {
     /// Looks at the store and does what the rules say, again when another server was faster.
     pub(super) async fn attempt(&self, engine: &Arc<Engine>, number: u64) -> Result<Attempt> {
+        if self.goes_on().is_some() {
+            let message = "the profile is loaded on this server already: the end of its session \
+                was refused, and the session goes on";
+            return Err(Error::new(ErrorKind::AlreadyLoaded, message));
+        }
         for _ in 0..MAX_ROUNDS {
             let Some(terms) = self.wanted(&engine.link, number) else { return Ok(Attempt::Stale) };
             let Some(mut look) = self.look(engine, terms).await? else {

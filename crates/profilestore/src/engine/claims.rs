@@ -49,6 +49,8 @@ pub(super) struct Load {
     pub(super) key: ProfileKey,
     pub(super) request: RequestId,
     pub(super) session: String,
+    /// Whose place in the table it took: a session that was closed, or about to be.
+    before: Option<Arc<Session>>,
     pub(super) claims: Mutex<Claims>,
     pub(super) wake: Arc<Notify>,
 }
@@ -110,14 +112,26 @@ fn says_cancelled(cancel: &(dyn Fn() -> bool + Send + Sync)) -> bool {
 
 impl Load {
     /// A load of a key, with identities of its own for its request and its session.
-    pub(super) fn new(key: &ProfileKey, request: RequestId, session: String) -> Arc<Self> {
+    pub(super) fn new(
+        key: &ProfileKey,
+        request: RequestId,
+        session: String,
+        before: Option<Arc<Session>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             key: key.clone(),
             request,
             session,
+            before,
             claims: Mutex::default(),
             wake: Arc::default(),
         })
+    }
+
+    /// The session whose place this took, if it goes on after all: its end was refused. To be asked
+    /// in the key's queue, where that end has had its turn.
+    pub(super) fn goes_on(&self) -> Option<&Arc<Session>> {
+        self.before.as_ref().filter(|session| !session.is_known_to_be_over())
     }
 
     pub(super) fn terms(&self) -> Option<Terms> {

@@ -34,6 +34,14 @@ pub struct StartOptions {
     /// Take the profile at once from its holder; what that session has not saved is lost. For
     /// debugging and for locks known to be dead. Specification: `Steal`.
     pub steal: bool,
+    /// Take the place of this server's own session, if it has a live one of this profile, instead of
+    /// failing with [`crate::ErrorKind::AlreadyLoaded`]: for a player who connects a second time.
+    /// The earlier session ends as by [`crate::Profile::end_session`], with
+    /// [`crate::SessionEnd::Superseded`]; what it changed is saved, and the new session begins with
+    /// that. When its last save is refused, that session goes on and the start fails with the
+    /// reason. An earlier start that is still waiting fails with
+    /// [`crate::ErrorKind::Superseded`], as it does without this option.
+    pub supersede: bool,
     /// Begin anew where something is stored that is not a profile. The stored value stays in the
     /// history. Without this the start fails with [`crate::ErrorKind::Foreign`].
     pub overwrite: bool,
@@ -66,6 +74,13 @@ impl StartOptions {
     #[must_use]
     pub fn steal(mut self) -> Self {
         self.steal = true;
+        self
+    }
+
+    /// See [`StartOptions::supersede`].
+    #[must_use]
+    pub fn supersede(mut self) -> Self {
+        self.supersede = true;
         self
     }
 
@@ -106,6 +121,7 @@ impl fmt::Debug for StartOptions {
         f.debug_struct("StartOptions")
             .field("cancel", &self.cancel.is_some())
             .field("steal", &self.steal)
+            .field("supersede", &self.supersede)
             .field("when_held", &self.when_held.is_some())
             .field("overwrite", &self.overwrite)
             .field("timeout", &self.timeout)

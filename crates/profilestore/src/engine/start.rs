@@ -10,7 +10,7 @@
 
 use std::{sync::Arc, thread, time::Duration};
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::BoxFuture};
 use tokio::sync::oneshot;
 
 use super::{
@@ -44,31 +44,71 @@ impl Engine {
         codec: Arc<dyn Codec>,
         options: StartOptions,
     ) -> impl Future<Output = Result<Arc<Session>>> + Send + 'static + use<> {
-        let started = self.claim(key, codec, options);
+        let first = self.claim_in_place(key, &codec, &options);
+        let (engine, key) = (self.clone(), key.clone());
         async move {
-            let mut started = started?;
+            let mut claimed = first?;
+            let mut started = loop {
+                match claimed {
+                    Claimed::Yes(started) => break started,
+                    Claimed::After(session, ended) => {
+                        let ended = ended.await;
+                        if !session.is_over() {
+                            ended?;
+                        }
+                        claimed = engine.claim_in_place(&key, &codec, &options)?;
+                    }
+                }
+            };
+            drop((engine, codec, options));
             let answer = (&mut started.answer).await;
             answer.unwrap_or_else(|_| Err(broken_off().about(&started.load.key)))
+        }
+    }
+
+    /// Claims a load of the key; ends this server's own session first, if that is to be superseded.
+    fn claim_in_place(
+        self: &Arc<Self>,
+        key: &ProfileKey,
+        codec: &Arc<dyn Codec>,
+        options: &StartOptions,
+    ) -> Result<Claimed> {
+        self.link.check_open(key)?;
+        loop {
+            if options.supersede
+                && let Some(session) = self.table.live(key).filter(|session| !session.is_over())
+            {
+                same_type(key, &*session.codec, &**codec)?;
+                let ended = session.finish(SessionEnd::Superseded);
+                if !session.is_over() {
+                    // Its last hooks run on another thread, or the end was refused.
+                    return Ok(Claimed::After(session, ended.boxed()));
+                }
+            }
+            match self.claim(key, codec, options) {
+                // Another start was faster.
+                Err(error) if options.supersede && error.kind() == ErrorKind::AlreadyLoaded => {}
+                claimed => return claimed.map(Claimed::Yes),
+            }
         }
     }
 
     fn claim(
         self: &Arc<Self>,
         key: &ProfileKey,
-        codec: Arc<dyn Codec>,
-        options: StartOptions,
+        codec: &Arc<dyn Codec>,
+        options: &StartOptions,
     ) -> Result<Started> {
-        self.link.check_open(key)?;
         let mut slots = self.table.slots.lock();
         let load = match slots.get(key) {
             Some(Slot::Live(session)) if !session.is_over() => {
-                same_type(key, &*session.codec, &*codec)?;
+                same_type(key, &*session.codec, &**codec)?;
                 let message = "the profile is loaded on this server already";
                 return Err(Error::new(ErrorKind::AlreadyLoaded, message).about(key));
             }
             Some(Slot::Loading(load)) => {
                 let load = load.clone();
-                let (started, earlier) = load.claim(self, &codec, &options)?;
+                let (started, earlier) = load.claim(self, codec, options)?;
                 drop(slots);
                 load.wake.notify_one();
                 if let Some(earlier) = earlier {
@@ -77,9 +117,16 @@ impl Engine {
                 }
                 return Ok(started);
             }
-            _ => Load::new(key, RequestId(self.link.env.uuid()), self.link.env.uuid().to_string()),
+            other => {
+                let before = match other {
+                    Some(Slot::Live(closed)) => Some(closed.clone()),
+                    _ => None,
+                };
+                let (request, session) = (self.link.env.uuid(), self.link.env.uuid().to_string());
+                Load::new(key, RequestId(request), session, before)
+            }
         };
-        let (started, _) = load.claim(self, &codec, &options)?;
+        let (started, _) = load.claim(self, codec, options)?;
         slots.insert(key.clone(), Slot::Loading(load.clone()));
         drop(slots);
         self.table.waiters.lock().insert(key.clone(), load.wake.clone());
@@ -112,6 +159,13 @@ impl Drop for Running {
             let _ = claim.reply.send(Err(error.about(&self.load.key)));
         }
     }
+}
+
+/// What a start comes to at first.
+enum Claimed {
+    Yes(Started),
+    /// This session's end comes first; it is under way.
+    After(Arc<Session>, BoxFuture<'static, Result<()>>),
 }
 
 /// How a wait for an attempt or a hint went on.
@@ -391,7 +445,10 @@ impl Load {
 
     fn forget_slot(self: &Arc<Self>, slots: &mut Slots) {
         if self.has_slot(slots) {
-            slots.remove(&self.key);
+            match self.goes_on() {
+                Some(session) => slots.insert(self.key.clone(), Slot::Live(session.clone())),
+                None => slots.remove(&self.key),
+            };
         }
     }
 

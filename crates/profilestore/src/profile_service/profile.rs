@@ -116,7 +116,9 @@ impl<T: ProfileData> Profile<T> {
         let own = self.live.session();
         Some(self.live.on_session_end(move |end| {
             let of = match end {
-                SessionEnd::Manual | SessionEnd::Shutdown => Some(own.clone()),
+                SessionEnd::Manual | SessionEnd::Shutdown | SessionEnd::Superseded => {
+                    Some(own.clone())
+                }
                 SessionEnd::External => None,
                 SessionEnd::Lost => {
                     session.upgrade().and_then(|session| session.taken_by.get().cloned())

@@ -56,7 +56,7 @@ enum Closed {
 
 /// Whether a session whose last save cannot be stored goes on until that is mended.
 fn goes_on(end: SessionEnd) -> bool {
-    matches!(end, SessionEnd::Manual | SessionEnd::External)
+    matches!(end, SessionEnd::Manual | SessionEnd::External | SessionEnd::Superseded)
 }
 
 /// Records an outcome of the end even if that is broken off.
@@ -219,7 +219,7 @@ impl Session {
     fn begin(&self, end: SessionEnd) -> Result<()> {
         let reason = match end {
             SessionEnd::Manual => LastSave::Manual,
-            SessionEnd::External => LastSave::External,
+            SessionEnd::External | SessionEnd::Superseded => LastSave::External,
             SessionEnd::Shutdown => LastSave::Shutdown,
             SessionEnd::Lost => return Ok(()),
         };

@@ -37,7 +37,8 @@ impl From<&Holder> for SessionInfo {
 pub enum LastSave {
     /// The program ended the session.
     Manual,
-    /// Another server asked for the profile.
+    /// Another server asked for the profile, or a later start on this server takes the session's
+    /// place ([`crate::StartOptions::supersede`]).
     External,
     /// This game server is shutting down.
     Shutdown,
@@ -53,6 +54,9 @@ pub enum SessionEnd {
     External,
     /// This game server is shutting down.
     Shutdown,
+    /// A later start on this server takes its place ([`crate::StartOptions::supersede`]), and gets
+    /// the profile with all that this session changed.
+    Superseded,
     /// The profile was stolen, removed, overwritten, or taken while this server could not reach the
     /// store. There was no last save.
     Lost,

@@ -31,6 +31,7 @@ mod refused_saves;
 mod regressions;
 mod roblox;
 mod runtime_gone;
+mod seats;
 mod sessions;
 #[cfg(feature = "sqlite")]
 mod sqlite;

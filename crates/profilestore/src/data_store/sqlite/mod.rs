@@ -36,10 +36,14 @@ use crate::{env::Env, key::ProfileKey};
 
 mod apply;
 mod backup;
+mod busy;
 mod check;
+mod checkpoints;
+mod drain;
 mod hints;
 mod holder;
 mod inbox;
+mod queue;
 mod reader;
 mod schema;
 mod state;
@@ -107,8 +111,8 @@ impl fmt::Debug for SqliteStore {
 struct Inner {
     path: PathBuf,
     options: SqliteOptions,
-    queue: writer::Queue,
-    checkpoints: writer::Checkpoints,
+    queue: queue::Queue,
+    checkpoints: checkpoints::Checkpoints,
     readers: reader::Readers,
     /// None once the store is closed.
     writer: Mutex<Option<writer::Writer>>,
@@ -181,8 +185,8 @@ impl SqliteStore {
         let path = path.as_ref().to_owned();
         let conn = schema::open_or_create(&path, &options)?;
         let inner = Inner {
-            queue: writer::Queue::default(),
-            checkpoints: writer::Checkpoints::default(),
+            queue: queue::Queue::default(),
+            checkpoints: checkpoints::Checkpoints::default(),
             readers: reader::Readers::default(),
             writer: Mutex::new(Some(writer::Writer::new(conn))),
             path,
@@ -327,4 +331,8 @@ fn key_of_row(row: &Row<'_>, first: usize) -> Result<ProfileKey, Trouble> {
             "a stored key is no valid name: {err}: store=`{store}` scope=`{scope}` key=`{key}`"
         ))
     })
+}
+
+fn closed() -> StoreError {
+    StoreError::Unavailable { reason: "the store is closed".into() }
 }

@@ -1,0 +1,138 @@
+//! Checkpoints: copying the log into the file, beside the writer and in its own turn.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::SeqCst},
+};
+
+use parking_lot::Mutex;
+use rusqlite::{Connection, wal::CheckpointMode};
+
+use super::{
+    Inner, Trouble,
+    busy::wait_while_busy,
+    closed,
+    schema::{self, Role},
+};
+use crate::data_store::StoreError;
+
+/// At how many pages in the log that are not in the file yet the checkpoint beside the writer
+/// starts.
+const CHECKPOINT_PAGES: i32 = 4000;
+
+/// A log begins anew only after a moment in which all of it is in the file. Under a load without
+/// pauses the checkpoint beside the writer never gets there: from this many pages in the log on the
+/// writer copies the rest itself, when it is a short one.
+pub(super) const GROWN_PAGES: i32 = 8000;
+pub(super) const SHORT_REST: i32 = 1500;
+
+/// From this many pages on it copies whatever there is.
+pub(super) const HARD_PAGES: i32 = 16_000;
+
+/// By how many pages the log has grown before the writer tries again: an old read may have been in
+/// the way.
+pub(super) const RETRY_PAGES: i32 = 1000;
+
+/// The state of the checkpoints beside the writer.
+#[derive(Default)]
+pub(super) struct Checkpoints {
+    conn: Mutex<Option<Connection>>,
+    /// One is under way.
+    running: AtomicBool,
+    closed: AtomicBool,
+}
+
+impl Inner {
+    /// Copies the whole log into the file and truncates it, after writing the file anew if so
+    /// asked. Waits for readers of old pages and for other processes; this process's commits wait
+    /// meanwhile.
+    pub(super) async fn empty_log(self: &Arc<Self>, rewrite: bool) -> Result<(), StoreError> {
+        let inner = self.clone();
+        let task = tokio::task::spawn_blocking(move || {
+            if rewrite {
+                let writer = inner.writer.lock();
+                if writer.is_none() {
+                    return Err(closed());
+                }
+                // Of its own, because the copy that is made on the way must not be held in memory.
+                let conn = schema::connect(&inner.path, Role::Writer, &inner.options)?;
+                let sqlite = |err: rusqlite::Error| Trouble::from(err).not_applied();
+                conn.pragma_update(None, "temp_store", "FILE").map_err(sqlite)?;
+                wait_while_busy(inner.options.busy_wait, || conn.execute_batch("VACUUM"))
+                    .map_err(sqlite)?;
+            }
+            let emptied =
+                wait_while_busy(inner.options.busy_wait, || match inner.writer.lock().as_mut() {
+                    Some(writer) => writer
+                        .conn
+                        .wal_checkpoint_v2(Some(rusqlite::MAIN_DB), CheckpointMode::TRUNCATE)
+                        .map(|_| true),
+                    None => Ok(false),
+                });
+            match emptied {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(closed()),
+                Err(err) => Err(Trouble::from(err).not_applied()),
+            }
+        });
+        task.await.unwrap_or_else(|_| {
+            Err(StoreError::Unavailable { reason: "the runtime is shutting down".into() })
+        })
+    }
+
+    /// Ends the connections, the writer's last: closing the last one to the file empties and
+    /// removes the log. Waits for what is being written.
+    pub(super) fn close(&self) {
+        let writer = self.writer.lock().take();
+        self.readers.close();
+        self.checkpoints.closed.store(true, SeqCst);
+        drop(self.checkpoints.conn.lock().take());
+        drop(writer);
+    }
+
+    /// Starts a checkpoint beside the writer when the log has grown enough. `logged` and `done`
+    /// count pages.
+    pub(super) fn checkpoint_beside(self: &Arc<Self>, logged: i32, done: i32) {
+        if logged - done < CHECKPOINT_PAGES || self.checkpoints.running.swap(true, SeqCst) {
+            return;
+        }
+        let guard = Checkpointing(self.clone());
+        tokio::task::spawn_blocking(move || {
+            let inner = &guard.0;
+            let mut conn = inner.checkpoints.conn.lock();
+            if inner.checkpoints.closed.load(SeqCst) {
+                return;
+            }
+            if conn.is_none() {
+                match schema::connect(&inner.path, Role::Writer, &inner.options) {
+                    Ok(made) => *conn = Some(made),
+                    Err(err) => return tracing::warn!(%err, "no connection for checkpoints"),
+                }
+            }
+            if let Some(conn) = conn.as_ref() {
+                checkpoint(conn);
+            }
+        });
+    }
+}
+
+/// Says that no checkpoint runs any more, also when its task is dropped before it began.
+struct Checkpointing(Arc<Inner>);
+
+impl Drop for Checkpointing {
+    fn drop(&mut self) {
+        self.0.checkpoints.running.store(false, SeqCst);
+    }
+}
+
+/// Copies the log into the file, as far as no reader needs the old pages. Another process may be at
+/// it: then there is no need.
+pub(super) fn checkpoint(conn: &Connection) {
+    let span = tracing::debug_span!("sqlite checkpoint");
+    let _entered = span.enter();
+    match conn.wal_checkpoint_v2(Some(rusqlite::MAIN_DB), CheckpointMode::PASSIVE) {
+        Ok((logged, done)) => tracing::debug!(logged, done, "checkpointed"),
+        Err(err) if schema::is_busy(&err) => {}
+        Err(err) => tracing::warn!(%err, "a checkpoint failed"),
+    }
+}

@@ -1,0 +1,177 @@
+//! Handing commits to the writer, and draining its queue into transactions.
+//!
+//! A transaction first gets the file's write lock and only then takes commits out of the queue. So
+//! while another process holds the lock, commits are still waiting: each is refused when its own
+//! time is up, for certain and however many wait before it.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::SeqCst},
+};
+
+use parking_lot::MutexGuard;
+use tokio::{sync::oneshot, time::Instant};
+
+use super::{
+    Inner, Trouble,
+    busy::{Busy, by, real_time},
+    closed,
+    queue::{Job, QUEUE_BYTES, Reply},
+    state::Tx,
+    writer::{Begun, Failed},
+};
+use crate::data_store::{Commit, StoreError, rules};
+
+impl Inner {
+    /// Hands commits to the writer and waits for the outcome, until the deadline if there is one.
+    pub(super) async fn submit(
+        self: &Arc<Self>,
+        commits: Vec<Commit>,
+        deadline: Option<Instant>,
+    ) -> Vec<Reply> {
+        let urgent = commits.iter().any(|commit| rules::renewed(commit).is_some());
+        let ids: Vec<_> = commits.iter().map(|commit| commit.id).collect();
+        let refused = |reason: &str| {
+            ids.iter().map(|_| Err(StoreError::Unavailable { reason: reason.into() })).collect()
+        };
+        let bytes: usize = commits.iter().map(Commit::bytes).sum();
+        let room = if urgent {
+            None
+        } else {
+            let permits = u32::try_from(bytes.min(QUEUE_BYTES)).unwrap_or(1);
+            match by(deadline, self.queue.room.clone().acquire_many_owned(permits)).await {
+                Some(room) => room.ok(),
+                None => return refused("too many commits waited before this one"),
+            }
+        };
+        let (reply, mut answer) = oneshot::channel();
+        let turn = Arc::new(AtomicBool::new(false));
+        let (since, queued) = (self.options.env.now(), real_time());
+        let job = Job { commits, bytes, since, queued, turn: turn.clone(), reply, _room: room };
+        let start = {
+            let mut waiting = self.queue.waiting.lock();
+            let queue = if urgent { &mut waiting.urgent } else { &mut waiting.others };
+            queue.push_back(job);
+            !std::mem::replace(&mut waiting.draining, true)
+        };
+        if start {
+            let draining = Draining { inner: self.clone(), done: false };
+            tokio::task::spawn_blocking(move || draining.run());
+        }
+        let unknown = |reason: &str| {
+            let unknown =
+                |commit: &_| StoreError::Indeterminate { commit: *commit, reason: reason.into() };
+            ids.iter().map(|id| Err(unknown(id))).collect()
+        };
+        match by(deadline, &mut answer).await {
+            Some(Ok(replies)) => replies,
+            Some(Err(_)) => unknown("the writer stopped in the middle"),
+            None if turn.swap(true, SeqCst) => unknown("the disk did not answer in time"),
+            None => refused("the file was locked, or others were written, until it was too late"),
+        }
+    }
+
+    /// Runs a write of our own in a transaction, behind whatever is being written.
+    pub(super) async fn write<T: Send + 'static>(
+        self: &Arc<Self>,
+        write: impl FnOnce(&mut Tx<'_>) -> Result<T, Trouble> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let inner = self.clone();
+        let task = tokio::task::spawn_blocking(move || {
+            let mut writer = inner.writer.lock();
+            let Some(writer) = writer.as_mut() else { return Err(closed()) };
+            let mut wrote = None;
+            let done = writer.transaction(&inner, |tx| {
+                wrote = Some(write(tx)?);
+                Ok(true)
+            });
+            match (done, wrote) {
+                (Ok(()), Some(wrote)) => Ok(wrote),
+                (Err(Failed::All(err) | Failed::One(err)), _) => Err(err),
+                (Err(Failed::Unknown(reason)), _) => Err(StoreError::Unavailable { reason }),
+                (Ok(()), None) => {
+                    Err(StoreError::Unavailable { reason: "the write did not run".into() })
+                }
+            }
+        });
+        task.await.unwrap_or_else(|_| {
+            Err(StoreError::Unavailable { reason: "the runtime is shutting down".into() })
+        })
+    }
+}
+
+/// The right to drain the queue. Dropped early (a panic, a runtime that shuts down before the task
+/// began) it refuses what waits, so that no caller waits for ever.
+struct Draining {
+    inner: Arc<Inner>,
+    done: bool,
+}
+
+impl Draining {
+    fn run(mut self) {
+        let inner = self.inner.clone();
+        let mut writer = inner.writer.lock();
+        let (mut last, mut busy): (usize, Option<Busy>) = (0, None);
+        loop {
+            // A caller that waits for the writer, a sweep say, comes in between two transactions.
+            MutexGuard::bump(&mut writer);
+            inner.queue.gather(last);
+            last = 0;
+            {
+                let mut waiting = inner.queue.waiting.lock();
+                metrics::gauge!("profilestore_sqlite_queue_jobs")
+                    .set((waiting.urgent.len() + waiting.others.len()) as f64);
+                waiting.draining = !waiting.is_empty();
+                if !waiting.draining {
+                    drop(waiting);
+                    self.done = true;
+                    return;
+                }
+            }
+            let begun = match writer.as_mut() {
+                Some(writer) => writer.begin(&inner),
+                None => Err(Failed::All(closed())),
+            };
+            if let Ok(Begun::Busy(err)) = begun {
+                let busy = busy.get_or_insert_with(Busy::default);
+                let overdue =
+                    inner.queue.waiting.lock().overdue(busy.since, inner.options.busy_wait);
+                if !overdue.is_empty() {
+                    let err = busy.trouble(&inner, err);
+                    overdue.into_iter().for_each(|job| job.refuse(&err));
+                }
+                busy.wait();
+                continue;
+            }
+            busy = None;
+            let jobs = inner.queue.waiting.lock().take(inner.options.batch);
+            last = jobs.len();
+            match (writer.as_mut(), begun) {
+                (Some(writer), Ok(_)) if jobs.is_empty() => writer.roll_back(),
+                (Some(writer), Ok(_)) => writer.run(&inner, jobs),
+                (_, Err(Failed::All(err) | Failed::One(err))) => {
+                    jobs.into_iter().for_each(|job| job.refuse(&err))
+                }
+                _ => jobs.into_iter().for_each(|job| job.refuse(&closed())),
+            }
+        }
+    }
+}
+
+impl Drop for Draining {
+    fn drop(&mut self) {
+        if self.done {
+            return;
+        }
+        let refused = {
+            let mut waiting = self.inner.queue.waiting.lock();
+            waiting.draining = false;
+            let urgent: Vec<_> = waiting.urgent.drain(..).collect();
+            urgent.into_iter().chain(waiting.others.drain(..)).collect::<Vec<_>>()
+        };
+        let err = StoreError::Unavailable {
+            reason: "the writer stopped before the commit's turn".into(),
+        };
+        refused.into_iter().for_each(|job| job.refuse(&err));
+    }
+}

@@ -185,6 +185,38 @@ impl Clock for ManualClock {
     }
 }
 
+/// A wall clock that follows tokio's time: in a test that pauses that, the clock moves as the test
+/// waits.
+#[cfg(any(test, feature = "test-util"))]
+#[derive(Debug, Clone, Copy)]
+pub struct TokioClock {
+    began: Instant,
+    began_ms: i64,
+}
+
+#[cfg(any(test, feature = "test-util"))]
+impl TokioClock {
+    /// A clock that shows this time now, Unix milliseconds.
+    pub fn new(unix_ms: i64) -> Self {
+        Self { began: Instant::now(), began_ms: unix_ms }
+    }
+}
+
+/// Noon on a day in November 2026.
+#[cfg(any(test, feature = "test-util"))]
+impl Default for TokioClock {
+    fn default() -> Self {
+        Self::new(1_795_003_200_000)
+    }
+}
+
+#[cfg(any(test, feature = "test-util"))]
+impl Clock for TokioClock {
+    fn unix_ms(&self) -> i64 {
+        self.began_ms + i64::try_from(self.began.elapsed().as_millis()).unwrap_or(i64::MAX / 2)
+    }
+}
+
 /// The same numbers for the same seed (splitmix64).
 #[cfg(any(test, feature = "test-util"))]
 #[derive(Debug)]

@@ -57,7 +57,7 @@
 //! | `roblox` | documents, data stores and names of the Roblox modules; mock stores; keepers | no |
 //! | `transfer` | import and export, as the program `profilestore` does them | no |
 //! | `fault` | stores and messengers that fail on purpose, around any other | no |
-//! | `test-util` | `fault`, the conformance suites, and a clock that tests move | no |
+//! | `test-util` | for tests: `testing`, a kit; `fault`; the conformance suites | no |
 //!
 //! # Where things are
 //!
@@ -69,6 +69,7 @@
 //! * [`storable`] says what can be stored, [`record`] how. [`migration`] brings old data forward.
 //! * [`settings`], [`key`] and [`transaction`] hold numbers, names and limits; [`env`](mod@env)
 //!   injects clock and chance.
+//! * With `test-util`: `testing`, servers that share a world with a clock and faults on command.
 //! * With `roblox`: `roblox`, `document`, `profile_service` and `keeper`. With `transfer`:
 //!   `transfer` and `document`.
 //!
@@ -104,6 +105,8 @@ mod session;
 pub mod settings;
 mod signal;
 pub mod storable;
+#[cfg(feature = "test-util")]
+pub mod testing;
 #[cfg(feature = "transfer")]
 pub mod transfer;
 

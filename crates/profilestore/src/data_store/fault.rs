@@ -18,6 +18,10 @@ use super::{
 };
 use crate::{env::Rng, key::ProfileKey};
 
+mod on_command;
+
+pub use on_command::OnCommand;
+
 /// A connection that can be cut. Clones are the same connection.
 #[derive(Debug, Clone, Default)]
 pub struct Line(Arc<Connection>);

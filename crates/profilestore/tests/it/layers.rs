@@ -45,7 +45,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("session", &["session/"]),
     ("engine", &["engine/"]),
     ("api", &["api/"]),
-    ("extras", &["document/", "roblox/", "profile_service/", "transfer/"]),
+    ("extras", &["document/", "roblox/", "profile_service/", "testing.rs", "transfer/"]),
 ];
 
 #[test]

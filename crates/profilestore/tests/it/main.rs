@@ -37,6 +37,7 @@ mod sessions;
 mod sqlite;
 mod standing;
 mod storable;
+mod testing;
 mod transactions;
 mod transfer;
 mod world;

@@ -196,7 +196,7 @@ async fn a_session_that_nobody_has_taken_delivery_of_ends_with_the_wait_for_it()
 async fn a_server_that_is_dropped_right_after_a_start_is_like_one_that_crashed() {
     let world = World::new();
     let own_way = world.another_way();
-    let alive = Arc::downgrade(&own_way.plan().commits);
+    let alive = Arc::downgrade(&own_way.plan().alive);
     let (a, b) = (world.server_on("a", own_way).await, world.server("b").await);
     // The wait for a start keeps its server, and so does the profile.
     let store = players(&a);

@@ -128,8 +128,7 @@ async fn a_server_whose_list_is_out_of_date_finds_out_when_it_creates_a_profile_
     let way = world.another_way();
     let (game, operator) =
         (world.server_on("game", way.clone()).await, world.server("operator").await);
-    let count =
-        || (way.plan().reads.load(Ordering::SeqCst), way.plan().commits.load(Ordering::SeqCst));
+    let count = || (way.plan().reads(), way.plan().commits());
     let cost = async |name: &str| {
         let (reads, commits) = count();
         let profile = open(&game, name).await;

@@ -2,26 +2,25 @@
 //! store that fails on command.
 
 use std::{
+    ops::Deref,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use parking_lot::Mutex;
 pub use profilestore::data_store::fault::Fault;
 use profilestore::{
     GameServer, Profile, ProfileStore, Settings,
     data_store::{
         DataStore, MemoryStore,
-        fault::{self, Call, Fate, StorePlan},
+        fault::{self, Call, Fate, OnCommand, StorePlan},
     },
-    env::{Clock, Env, Rng},
+    env::{Env, Rng, TokioClock},
     messenger::{LocalMessenger, NoMessenger},
 };
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
 
 /// The data of the tests.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -29,15 +28,6 @@ pub struct Player {
     pub coins: i64,
     #[serde(default)]
     pub items: Vec<String>,
-}
-
-/// A wall clock that follows tokio's time, so that pausing that pauses this.
-pub struct TokioClock(Instant);
-
-impl Clock for TokioClock {
-    fn unix_ms(&self) -> i64 {
-        1_795_000_000_000 + i64::try_from(self.0.elapsed().as_millis()).unwrap()
-    }
 }
 
 /// Counts, so that a test is the same each time.
@@ -50,7 +40,7 @@ impl Rng for Counting {
 }
 
 pub fn env() -> Env {
-    Env::new(Arc::new(TokioClock(Instant::now())), Arc::new(Counting(AtomicU64::new(1))))
+    Env::new(Arc::new(TokioClock::new(1_795_000_000_000)), Arc::new(Counting(AtomicU64::new(1))))
 }
 
 /// Game servers that share a store.
@@ -74,7 +64,7 @@ impl World {
 
     /// Another way to the same profiles, with faults of its own.
     pub fn another_way(&self) -> FaultyStore {
-        self.store.another_way(OnCommand::default())
+        self.store.another_way(Watched::default())
     }
 
     pub async fn server(&self, job: &str) -> GameServer {
@@ -119,115 +109,30 @@ pub async fn settle() {
 }
 
 /// A store that fails on command.
-pub type FaultyStore = fault::FaultyStore<OnCommand>;
+pub type FaultyStore = fault::FaultyStore<Watched>;
 
 /// A store in memory that fails on command.
 pub fn on_command(inner: MemoryStore) -> FaultyStore {
-    FaultyStore::new(Arc::new(inner), OnCommand::default())
+    FaultyStore::new(Arc::new(inner), Watched::default())
 }
 
-/// What becomes of the next calls, as told.
-#[derive(Debug)]
-pub struct OnCommand {
-    /// The next calls' fault, how many of them, and whether renewals are spared.
-    faults: Mutex<Option<(Fault, u64)>>,
-    spare_renewals: AtomicBool,
-    /// How many calls that commit are spared first.
-    spared: AtomicU64,
-    /// How long answers to reads are under way, in milliseconds.
-    read_delay: AtomicU64,
-    pub commits: Arc<AtomicU64>,
-    pub reads: AtomicU64,
+/// A plan on command, of which a test can tell whether it is still there.
+#[derive(Debug, Default)]
+pub struct Watched {
+    plan: OnCommand,
+    pub alive: Arc<()>,
 }
 
-impl Default for OnCommand {
-    fn default() -> Self {
-        Self {
-            faults: Mutex::default(),
-            spare_renewals: true.into(),
-            spared: AtomicU64::default(),
-            read_delay: AtomicU64::default(),
-            commits: Arc::default(),
-            reads: AtomicU64::default(),
-        }
+impl Deref for Watched {
+    type Target = OnCommand;
+
+    fn deref(&self) -> &OnCommand {
+        &self.plan
     }
 }
 
-impl OnCommand {
-    /// The next `count` calls fail so; renewals of servers are spared. Reads fail only where
-    /// nothing arrives at all.
-    pub fn fail(&self, fault: Fault, count: u64) {
-        self.spare_renewals.store(true, Ordering::SeqCst);
-        *self.faults.lock() = Some((fault, count));
-    }
-
-    /// The faults begin after so many calls that commit.
-    pub fn spare(&self, calls: u64) {
-        self.spared.store(calls, Ordering::SeqCst);
-    }
-
-    /// From now on what was read is this old when it arrives.
-    pub fn delay_reads(&self, ms: u64) {
-        self.read_delay.store(ms, Ordering::SeqCst);
-    }
-
-    /// Everything fails until [`OnCommand::heal`].
-    pub fn cut_off(&self) {
-        self.spare_renewals.store(false, Ordering::SeqCst);
-        *self.faults.lock() = Some((Fault::Refused, u64::MAX));
-    }
-
-    /// Nothing is written until [`OnCommand::heal`]; reads are answered. A full disk, or a primary
-    /// that has become a standby.
-    pub fn refuse_writes(&self) {
-        self.spare_renewals.store(false, Ordering::SeqCst);
-        *self.faults.lock() = Some((Fault::RequestLost, u64::MAX));
-    }
-
-    pub fn heal(&self) {
-        *self.faults.lock() = None;
-    }
-
-    fn next_fault(&self, renewal: bool) -> Option<Fault> {
-        if renewal && self.spare_renewals.load(Ordering::SeqCst) {
-            return None;
-        }
-        let mut faults = self.faults.lock();
-        let (fault, left) = faults.as_mut()?;
-        let spared = self.spared.load(Ordering::SeqCst);
-        if spared > 0 && !renewal {
-            self.spared.store(spared - 1, Ordering::SeqCst);
-            return None;
-        }
-        let fault = *fault;
-        *left -= 1;
-        if *left == 0 {
-            *faults = None;
-        }
-        Some(fault)
-    }
-}
-
-impl StorePlan for OnCommand {
+impl StorePlan for Watched {
     fn fate(&self, call: Call<'_>) -> Fate {
-        let fault = match call {
-            Call::Read => {
-                self.reads.fetch_add(1, Ordering::SeqCst);
-                let back = Duration::from_millis(self.read_delay.load(Ordering::SeqCst));
-                let fault = self
-                    .faults
-                    .lock()
-                    .map(|(fault, _)| fault)
-                    .filter(|fault| *fault == Fault::Refused);
-                return Fate { back, fault, ..Fate::default() };
-            }
-            Call::Renewal => self.next_fault(true),
-            Call::Commit(commits) => {
-                self.commits.fetch_add(commits.len() as u64, Ordering::SeqCst);
-                self.next_fault(false)
-            }
-            _ => None,
-        };
-        Fate { fault, ..Fate::default() }
+        self.plan.fate(call)
     }
 }

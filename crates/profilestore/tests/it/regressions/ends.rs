@@ -87,7 +87,7 @@ async fn ending_a_session_that_was_lost_does_not_say_that_its_changes_are_durabl
 async fn a_server_that_is_dropped_with_open_profiles_frees_its_store() {
     let world = World::new();
     let way = world.another_way();
-    let alive = Arc::downgrade(&way.plan().commits);
+    let alive = Arc::downgrade(&way.plan().alive);
     let a = world.server_on("a", way).await;
     let profile = open(&a, "p").await;
     drop((profile, a));

@@ -105,11 +105,11 @@ async fn a_live_server_hands_over_what_it_has_not_saved_yet() {
     on_a.on_session_end(move |end| l3.lock().push(format!("end {end:?}")));
     on_a.on_after_save(move |data| l4.lock().push(format!("after save {}", data.coins)));
 
-    let before = world.store.plan().commits.load(Ordering::SeqCst);
+    let before = world.store.plan().commits();
     let on_b = open(&b, "p").await;
     assert_eq!(on_b.data().coins, 117);
     // The request, the release with the offer, and the taking; the look at the hint is a read.
-    assert!(world.store.plan().commits.load(Ordering::SeqCst) - before <= 4);
+    assert!(world.store.plan().commits() - before <= 4);
     assert!(!on_a.is_active() && on_b.is_active());
     settle().await;
     assert_eq!(*log.lock(), ["save", "last save", "end External", "after save 117"]);

@@ -115,10 +115,10 @@ async fn a_trade_is_one_commit_and_tells_the_listeners_of_saves() {
     let (hooks, saved) = (log.clone(), log.clone());
     alice.on_save(move |_| hooks.lock().push(("hook", 0)));
     alice.on_after_save(move |data| saved.lock().push(("saved", data.coins)));
-    let commits = world.store.plan().commits.load(Ordering::SeqCst);
+    let commits = world.store.plan().commits();
     assert_eq!(trade(&a, &alice, &bob, 30).await.unwrap().unwrap(), 70);
     assert_eq!(both(&alice, &bob), (70, 130));
-    assert_eq!(world.store.plan().commits.load(Ordering::SeqCst), commits + 1);
+    assert_eq!(world.store.plan().commits(), commits + 1);
     assert_eq!(both_stored(&b).await, (70, 130));
     assert_eq!(*log.lock(), [("saved", 70)]);
     assert_eq!(alice.last_saved_data().coins, 70);
@@ -274,7 +274,7 @@ async fn wrong_calls_are_refused_before_anything_is_sent() {
     let (alice, bob) = pair(&a).await;
     let elsewhere = open(&b, "elsewhere").await;
     let mocked = players(&a).mock().start_session("alice").await.unwrap();
-    let commits = world.store.plan().commits.load(Ordering::SeqCst);
+    let commits = world.store.plan().commits();
     let invalid = |result: Result<i64>, word: &str| {
         let error = result.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
@@ -322,7 +322,7 @@ async fn wrong_calls_are_refused_before_anything_is_sent() {
         .with(&alice)
         .run(move |tx| tx.edit(&from, |data| data.items.push("x".repeat(5 << 20))));
     assert_eq!(kind(large.await), ErrorKind::TooLarge);
-    assert_eq!(world.store.plan().commits.load(Ordering::SeqCst), commits);
+    assert_eq!(world.store.plan().commits(), commits);
     assert_eq!(both(&alice, &bob), (100, 100));
     // A mock's profiles have transactions of their own.
     let other = players(&a).mock().start_session("other").await.unwrap();

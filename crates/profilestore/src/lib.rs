@@ -67,6 +67,8 @@
 //! * An [`Operator`] changes profiles from outside the game; [`operator`] has what that needs, and
 //!   [`audit`] the log of what was done. [`history`] has a profile's earlier versions.
 //! * [`storable`] says what can be stored, [`record`] how. [`migration`] brings old data forward.
+//! * [`Keys`] goes through the profiles of a store, [`describe_metrics`] tells a recorder what each
+//!   metric means, and [`stop_signal`] waits for SIGTERM.
 //! * [`settings`], [`key`] and [`transaction`] hold numbers, names and limits; [`env`](mod@env)
 //!   injects clock and chance.
 //! * With `test-util`: `testing`, servers that share a world with a clock and faults on command.
@@ -105,6 +107,7 @@ mod session;
 pub mod settings;
 mod signal;
 pub mod storable;
+mod telemetry;
 #[cfg(feature = "test-util")]
 pub mod testing;
 #[cfg(feature = "transfer")]
@@ -112,9 +115,11 @@ pub mod transfer;
 
 pub use api::{
     game_server::{AccessState, GameServer, GameServerBuilder, ShutdownReport},
+    listing::Keys,
     operator::Operator,
     profile::Profile,
     read_profile::ReadProfile,
+    stop::stop_signal,
     store::{ProfileStore, StoreBuilder},
     transaction::{Transaction, TransactionBuilder},
 };
@@ -137,6 +142,7 @@ pub use session::{
 };
 pub use settings::Settings;
 pub use signal::Connection;
+pub use telemetry::describe_metrics;
 
 /// What an [`Operator`] works with besides [`Edit`]: edits of many profiles, edits that stand for
 /// new ones, and what restoring and erasing answer.

@@ -86,22 +86,10 @@ impl Time {
 }
 
 /// Waits for SIGTERM or Ctrl-C.
-#[cfg(unix)]
 async fn stop_signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        biased;
-        _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
+    if profilestore::stop_signal().await.is_err() {
+        std::future::pending().await
     }
-}
-
-#[cfg(not(unix))]
-async fn stop_signal() {
-    let _ = tokio::signal::ctrl_c().await;
 }
 
 struct VirtualClock(Instant);

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 #[cfg(feature = "roblox")]
 use crate::settings::ConstantError;
 use crate::{
-    api::mock::Mock,
+    api::{mock::Mock, stop::stop_signal},
     data_store::{DataStore, ServerId},
     engine::Engine,
     env::Env,
@@ -207,6 +207,21 @@ impl GameServer {
         self.inner.engine.link.health.is_critical()
     }
 
+    /// What time it is by the store's clock, Unix milliseconds: one time for all servers, by which
+    /// messages, versions and message ids are judged. For daily rewards, bans and the like, instead
+    /// of this machine's clock. Waits for nothing and asks no store.
+    ///
+    /// Every renewal of the lease brings the store's time, every
+    /// [`Settings::lease_time`] / 4 or sooner, and this machine's monotonic clock counts on from
+    /// there. So it is behind the store's clock by the time that the last answer was under way,
+    /// usually milliseconds, plus what the two clocks have drifted apart since. It may go back by
+    /// as much when the next answer comes, and it follows when the store's clock is put forward or
+    /// back. It is known from the start on: the server's registration brings it too. During an
+    /// outage it counts on, and drifts as quartz does, some 0.1 s an hour.
+    pub fn now_ms(&self) -> i64 {
+        self.inner.engine.link.store_ms()
+    }
+
     /// Whether the store can be used now. One round trip. Specification: `DataStoreState`.
     pub async fn access_state(&self) -> AccessState {
         let engine = &self.inner.engine;
@@ -334,7 +349,8 @@ impl GameServer {
     }
 
     /// Waits for SIGTERM or SIGINT (Ctrl-C), then shuts down. For programs that have nothing else
-    /// to do at their end. Fails when the signals cannot be listened to.
+    /// to do at their end; [`crate::stop_signal`] is the wait alone. Fails when the signals cannot
+    /// be listened to.
     pub async fn shutdown_on_signal(&self) -> std::io::Result<ShutdownReport> {
         stop_signal().await?;
         Ok(self.shutdown().await)
@@ -345,21 +361,4 @@ impl GameServer {
     pub fn crash(&self) {
         self.inner.engine.abandon();
     }
-}
-
-/// Waits for SIGTERM or Ctrl-C.
-#[cfg(unix)]
-async fn stop_signal() -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        biased;
-        _ = terminate.recv() => Ok(()),
-        interrupt = tokio::signal::ctrl_c() => interrupt,
-    }
-}
-
-#[cfg(not(unix))]
-async fn stop_signal() -> std::io::Result<()> {
-    tokio::signal::ctrl_c().await
 }

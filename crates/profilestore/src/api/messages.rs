@@ -61,6 +61,28 @@ impl<T: ProfileData> ProfileStore<T> {
     /// refused ([`crate::ErrorKind::MessageIdExpired`]). [`Sent::Before`] says that it had been
     /// stored before; the same id with another content is an error
     /// ([`crate::ErrorKind::MessageIdReused`]).
+    ///
+    /// So a purchase is one line, whether the player is online here, elsewhere or not at all. Each
+    /// report of a payment provider makes this call, and Ok means: confirm it.
+    /// `examples/purchase_receipt.rs` is the whole of it.
+    ///
+    /// ```
+    /// use profilestore::{MessageId, ProfileData, ProfileStore, Result, Sent};
+    ///
+    /// /// `bought_ms` is the time of the purchase, the same in each report.
+    /// async fn report<T>(
+    ///     players: &ProfileStore<T>,
+    ///     player: &str,
+    ///     (purchase, bought_ms): (&str, i64),
+    ///     coins: u64,
+    /// ) -> Result<Sent>
+    /// where
+    ///     T: ProfileData,
+    /// {
+    ///     let id = MessageId::new(bought_ms, &format!("purchase/{purchase}")).expect("a short id");
+    ///     players.send_message_as(player, &id, &coins).await
+    /// }
+    /// ```
     pub fn send_message_as<M: Serialize>(
         &self,
         key: &str,

@@ -2,6 +2,7 @@
 
 pub(crate) mod diff;
 pub(crate) mod game_server;
+pub(crate) mod listing;
 pub(crate) mod messages;
 mod mock;
 pub(crate) mod operator;
@@ -9,6 +10,7 @@ pub(crate) mod operator;
 mod overload;
 pub(crate) mod profile;
 pub(crate) mod read_profile;
+pub(crate) mod stop;
 pub(crate) mod store;
 pub(crate) mod transaction;
 pub(crate) mod versions;

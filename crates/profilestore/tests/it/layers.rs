@@ -23,6 +23,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "settings.rs",
             "signal.rs",
             "reconcile.rs",
+            "telemetry.rs",
             "storable/",
         ],
     ),

@@ -4,8 +4,10 @@
 mod advice;
 mod audit;
 mod bounded_loss;
+mod described_metrics;
 mod edit_all;
 mod edits;
+mod game_server;
 mod history;
 mod hostile;
 mod in_time;
@@ -14,6 +16,7 @@ mod in_turn;
 mod inbox;
 mod keeper;
 mod layers;
+mod listing;
 mod messages;
 mod migrations;
 #[cfg(feature = "nats")]

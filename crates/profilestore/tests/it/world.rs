@@ -33,6 +33,12 @@ pub struct Player {
 /// Counts, so that a test is the same each time.
 pub struct Counting(AtomicU64);
 
+impl Counting {
+    pub fn new() -> Self {
+        Self(AtomicU64::new(1))
+    }
+}
+
 impl Rng for Counting {
     fn bits(&self) -> u128 {
         u128::from(self.0.fetch_add(1, Ordering::Relaxed))
@@ -40,7 +46,7 @@ impl Rng for Counting {
 }
 
 pub fn env() -> Env {
-    Env::new(Arc::new(TokioClock::new(1_795_000_000_000)), Arc::new(Counting(AtomicU64::new(1))))
+    Env::new(Arc::new(TokioClock::new(1_795_000_000_000)), Arc::new(Counting::new()))
 }
 
 /// Game servers that share a store.

@@ -1,0 +1,218 @@
+//! Every metric that the library reports, in one place. `docs/metrics.md` says the same, and when to
+//! alert; a test compares the two with what the code reports.
+
+use metrics::Unit;
+
+enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+use Kind::{Counter, Gauge, Histogram};
+
+/// Kind, name, unit, meaning.
+const METRICS: &[(Kind, &str, Unit, &str)] = &[
+    (
+        Gauge,
+        "profilestore_sessions",
+        Unit::Count,
+        "profiles that this server has open or is opening",
+    ),
+    (Counter, "profilestore_sessions_started_total", Unit::Count, "sessions that started"),
+    (Histogram, "profilestore_start_seconds", Unit::Seconds, "how long a successful start took"),
+    (
+        Counter,
+        "profilestore_starts_failed_total",
+        Unit::Count,
+        "starts that failed, by kind of error",
+    ),
+    (
+        Counter,
+        "profilestore_takes_total",
+        Unit::Count,
+        "profiles taken: free, offered (hand-over), own, dead, stolen",
+    ),
+    (
+        Counter,
+        "profilestore_hand_overs_total",
+        Unit::Count,
+        "profiles that this server handed over",
+    ),
+    (
+        Counter,
+        "profilestore_sessions_ended_total",
+        Unit::Count,
+        "sessions that ended with a last save",
+    ),
+    (
+        Counter,
+        "profilestore_lost_sessions_total",
+        Unit::Count,
+        "sessions that were lost; unsaved changes are gone",
+    ),
+    (
+        Counter,
+        "profilestore_server_deaths_total",
+        Unit::Count,
+        "times that this server was declared dead, or met a restored backup",
+    ),
+    (Counter, "profilestore_saves_total", Unit::Count, "saves: written, or unchanged"),
+    (Histogram, "profilestore_save_seconds", Unit::Seconds, "how long a save took, with retries"),
+    (
+        Histogram,
+        "profilestore_save_lateness_seconds",
+        Unit::Seconds,
+        "how late a save that was due began",
+    ),
+    (
+        Gauge,
+        "profilestore_saves_waiting",
+        Unit::Count,
+        "saves that wait for room at their sessions",
+    ),
+    (
+        Gauge,
+        "profilestore_save_bytes_under_way",
+        Unit::Bytes,
+        "memory of the copies on their way to the store, 64 MiB at most",
+    ),
+    (
+        Gauge,
+        "profilestore_queued_operations",
+        Unit::Count,
+        "operations that wait or run, over all profiles",
+    ),
+    (
+        Counter,
+        "profilestore_nearly_full_total",
+        Unit::Count,
+        "saves that found data above 80 % of 4 MiB",
+    ),
+    (
+        Counter,
+        "profilestore_ends_refused_total",
+        Unit::Count,
+        "sessions that go on because their last save was refused",
+    ),
+    (
+        Counter,
+        "profilestore_transactions_total",
+        Unit::Count,
+        "done, refused by the program, failed",
+    ),
+    (Histogram, "profilestore_transaction_seconds", Unit::Seconds, "how long a transaction took"),
+    (Counter, "profilestore_messages_sent_total", Unit::Count, "messages and gifts stored"),
+    (
+        Counter,
+        "profilestore_messages_processed_total",
+        Unit::Count,
+        "messages that a handler processed",
+    ),
+    (
+        Counter,
+        "profilestore_inbox_full_total",
+        Unit::Count,
+        "messages refused because the inbox was full",
+    ),
+    (
+        Counter,
+        "profilestore_edits_applied_total",
+        Unit::Count,
+        "operators' edits that this server applied",
+    ),
+    (Counter, "profilestore_erased_profiles_total", Unit::Count, "profiles that were erased"),
+    (
+        Counter,
+        "profilestore_dead_servers_found_total",
+        Unit::Count,
+        "other servers that the sweep found dead",
+    ),
+    (
+        Counter,
+        "profilestore_swept_versions_total",
+        Unit::Count,
+        "versions deleted after their retention",
+    ),
+    (Counter, "profilestore_store_errors_total", Unit::Count, "calls of the store that failed"),
+    (Counter, "profilestore_store_retries_total", Unit::Count, "commits that were tried again"),
+    (Gauge, "profilestore_critical_state", Unit::Count, "1 after 5 errors within 120 s"),
+    (Gauge, "profilestore_sqlite_queue_jobs", Unit::Count, "calls that wait for the writer"),
+    (Histogram, "profilestore_sqlite_batch_commits", Unit::Count, "commits in one transaction"),
+    (Histogram, "profilestore_sqlite_commit_seconds", Unit::Seconds, "from the call to the answer"),
+    (
+        Counter,
+        "profilestore_sqlite_lock_waits_total",
+        Unit::Count,
+        "attempts that waited for another process's lock",
+    ),
+    (
+        Counter,
+        "profilestore_sqlite_busy_total",
+        Unit::Count,
+        "calls that gave up waiting for the lock",
+    ),
+    (
+        Gauge,
+        "profilestore_postgres_queue_commits",
+        Unit::Count,
+        "commits that wait for a connection",
+    ),
+    (Histogram, "profilestore_postgres_batch_commits", Unit::Count, "commits in one transaction"),
+    (
+        Histogram,
+        "profilestore_postgres_commit_seconds",
+        Unit::Seconds,
+        "from the call to the answer",
+    ),
+    (
+        Counter,
+        "profilestore_postgres_retries_total",
+        Unit::Count,
+        "transactions that met another one and were tried again",
+    ),
+    (
+        Counter,
+        "profilestore_postgres_unknown_total",
+        Unit::Count,
+        "transactions whose outcome was not known; each is settled later",
+    ),
+    (
+        Gauge,
+        "profilestore_postgres_connections_missing",
+        Unit::Count,
+        "connections that the server refuses to have, because there are too many",
+    ),
+    (
+        Counter,
+        "profilestore_postgres_connect_failures_total",
+        Unit::Count,
+        "connections that could not be made",
+    ),
+    (
+        Counter,
+        "profilestore_hints_dropped_total",
+        Unit::Count,
+        "hints that were not sent: no connection, or too many",
+    ),
+    (
+        Counter,
+        "profilestore_hints_not_understood_total",
+        Unit::Count,
+        "messages on NATS that are no hints of this version",
+    ),
+];
+
+/// Tells the recorder of the [`metrics`] crate what each of the library's metrics means, and its
+/// unit: Prometheus shows that as `# HELP`. Call it once, after the recorder was installed. The
+/// metrics are reported without it too.
+pub fn describe_metrics() {
+    for (kind, name, unit, meaning) in METRICS {
+        let (name, unit, meaning) = (*name, *unit, *meaning);
+        match kind {
+            Counter => metrics::describe_counter!(name, unit, meaning),
+            Gauge => metrics::describe_gauge!(name, unit, meaning),
+            Histogram => metrics::describe_histogram!(name, unit, meaning),
+        }
+    }
+}

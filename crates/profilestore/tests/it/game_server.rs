@@ -1,0 +1,93 @@
+//! What a game server tells about itself: the store's time, and the signal to stop.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use profilestore::{
+    GameServer,
+    data_store::MemoryStore,
+    env::{Clock, Env},
+};
+
+use crate::world::{Counting, World, env, on_command};
+
+/// A clock that is put forward or back by hand.
+struct Stepped {
+    env: Env,
+    by_ms: Arc<AtomicI64>,
+}
+
+impl Clock for Stepped {
+    fn unix_ms(&self) -> i64 {
+        self.env.unix_ms() + self.by_ms.load(Ordering::SeqCst)
+    }
+}
+
+fn stepped(by_ms: &Arc<AtomicI64>) -> Env {
+    let clock = Stepped { env: env(), by_ms: by_ms.clone() };
+    Env::new(Arc::new(clock), Arc::new(Counting::new()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_stores_time_is_told_without_a_round_trip_also_in_an_outage() {
+    let step = Arc::new(AtomicI64::new(0));
+    let store_env = stepped(&step);
+    let store = on_command(MemoryStore::new(store_env.clone()));
+    // This machine's clock is an hour late.
+    let own_env = stepped(&Arc::new(AtomicI64::new(-3_600_000)));
+    let server = GameServer::builder(store.clone()).env(own_env.clone()).start().await.unwrap();
+    // Before the first renewal.
+    assert_eq!(server.now_ms(), store_env.unix_ms());
+    assert!(own_env.unix_ms() < server.now_ms() - 3_000_000);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(server.now_ms(), store_env.unix_ms());
+
+    let calls = || {
+        let plan = store.plan();
+        plan.reads() + plan.commits()
+    };
+    store.plan().cut_off();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let before = calls();
+    assert_eq!(server.now_ms(), store_env.unix_ms());
+    assert_eq!(calls(), before, "it asked the store");
+
+    // The store's clock was put forward meanwhile: the next renewal brings it.
+    step.store(60_000, Ordering::SeqCst);
+    assert_eq!(server.now_ms(), store_env.unix_ms() - 60_000);
+    store.plan().heal();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(server.now_ms(), store_env.unix_ms());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_stores_time_lags_by_the_way_of_the_last_answer_at_most() {
+    let world = World::new();
+    let server = world.server("a").await;
+    world.store.plan().delay_reads(200);
+    // A start reads: its answer brings the store's time, and it was under way for 200 ms.
+    let profile = crate::world::open(&server, "p").await;
+    let lag = world.env.unix_ms() - server.now_ms();
+    assert!((0..=200).contains(&lag), "{lag} ms");
+    profile.end_session().await.unwrap();
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn the_signal_to_stop_is_heard_also_when_it_comes_before_the_wait() {
+    for signal in ["-TERM", "-INT"] {
+        let (stop, other) = (profilestore::stop_signal(), profilestore::stop_signal());
+        let own = std::process::id().to_string();
+        let sent = std::process::Command::new("kill").args([signal, &own]).status().unwrap();
+        assert!(sent.success());
+        for stop in [stop, other] {
+            let heard = tokio::time::timeout(Duration::from_secs(60), stop).await;
+            heard.expect("the signal is heard").unwrap();
+        }
+    }
+}

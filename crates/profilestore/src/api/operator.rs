@@ -9,11 +9,11 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::{
-    api::game_server::GameServer,
+    api::{game_server::GameServer, store::ProfileStore},
     audit::{Attribution, AuditEntry, AuditOutcome},
-    data::{Codec, TypedCodec, payload},
+    data::{Codec, ProfileData, TypedCodec, payload},
     data_store::{MessageId, Returning, VersionInfo, VersionRef},
-    edit::{BulkEdit, BulkProgress, BulkReport, Edit, request::EditRequest},
+    edit::{BulkEdit, BulkProgress, BulkReport, Edit, request::EditRequest, types::Types},
     engine::{
         Engine,
         calls::Sent,
@@ -41,6 +41,7 @@ use crate::{
 pub struct Operator {
     engine: Arc<Engine>,
     by: Attribution,
+    types: Types,
 }
 
 impl fmt::Debug for Operator {
@@ -58,7 +59,36 @@ impl GameServer {
 
 impl Operator {
     pub(crate) fn new(engine: Arc<Engine>, by: Attribution) -> Self {
-        Self { engine, by }
+        Self { engine, by, types: Types::default() }
+    }
+
+    /// Lets edits of this store's profiles go through the program's own type, also where no server
+    /// holds them: then they are judged as a session judges them, and refused for the same reason.
+    /// What the type does not keep, what does not decode, what the store's validator refuses:
+    /// [`ErrorKind::EditRefused`], with the reason. Stored data is migrated and reconciled first, as
+    /// by a session; where it cannot be opened, the edit fails as a start would
+    /// ([`ErrorKind::Undecodable`], [`ErrorKind::NewerData`], [`ErrorKind::Refused`]) and nothing is
+    /// changed. Without this, an edit of a profile that no server holds changes the JSON as it is
+    /// stored: for programs that do not know the type.
+    ///
+    /// Can be called for several stores. A profile that a server holds is always judged by that
+    /// server's type.
+    ///
+    /// ```
+    /// # use profilestore::{Attribution, Edit, ErrorKind, GameServer, ProfileStore, Result};
+    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)] struct Player { coins: i64 }
+    /// # async fn fix(server: GameServer, players: ProfileStore<Player>) -> Result<()> {
+    /// let support = server.operator(Attribution::new("support")).through(&players);
+    /// let key = players.key("user-1")?;
+    /// support.edit(&key, &Edit::new().set("/coins", 50.into())?).await?;
+    /// let slip = support.edit(&key, &Edit::new().set("/coinz", 50.into())?).await;
+    /// assert_eq!(slip.unwrap_err().kind(), ErrorKind::EditRefused);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn through<T: ProfileData>(mut self, store: &ProfileStore<T>) -> Self {
+        self.types = self.types.and(store.name(), store.scope(), store.codec.clone());
+        self
     }
 
     fn check(&self, key: &ProfileKey) -> Result<()> {
@@ -94,8 +124,8 @@ impl Operator {
     }
 
     /// Changes a profile's data without ending its session. Where no server holds the profile, the
-    /// edit is applied directly; otherwise the holder applies it and saves, whichever server that
-    /// is. What was done is booked in the audit log ([`crate::audit`]) in the same commit, with
+    /// edit is applied directly, by the program's type if it is known ([`Operator::through`]);
+    /// otherwise the holder applies it and saves, whichever server that is. What was done is booked in the audit log ([`crate::audit`]) in the same commit, with
     /// what would undo it ([`Edit::undo`]).
     ///
     /// Waits until the outcome is durable: for one read and one commit, some milliseconds more for
@@ -136,7 +166,7 @@ impl Operator {
     ) -> impl Future<Output = Result<AuditEntry>> + Send + 'static + use<> {
         let begun = self.allowed(key).and_then(|engine| {
             let request = EditRequest::new(operation, edit.clone(), self.by.clone(), false)?;
-            Ok(engine.edit(key, Arc::new(request), patience))
+            Ok(engine.edit(key, Arc::new(request.through(self.types.clone())), patience))
         });
         let key = key.clone();
         async move {
@@ -169,7 +199,7 @@ impl Operator {
         bulk: &BulkEdit,
         mut progress: P,
     ) -> impl Future<Output = Result<BulkReport>> + Send + 'static + use<P> {
-        let (engine, plan) = (self.engine.clone(), bulk.plan(&self.by));
+        let (engine, plan) = (self.engine.clone(), bulk.plan(&self.by, self.types.clone()));
         // Dropped with the future, and the work with it.
         let mut working = JoinSet::new();
         working.spawn_on(

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::Edit;
+use super::{Edit, types::Types};
 use crate::{
     audit::{Attribution, AuditEntry, AuditOutcome, entry_key},
     data_store::{DataStore, DataStoreExt, KeyFilter, KeyQuery, Returning},
@@ -53,6 +53,7 @@ pub(crate) struct Plan {
     pub(crate) what: What,
     pub(crate) new_too: bool,
     pub(crate) patience: Duration,
+    pub(crate) types: Types,
 }
 
 #[derive(Debug, Clone)]
@@ -173,13 +174,14 @@ impl BulkEdit {
     }
 
     /// What is to be done, in an operator's name, or in the name of the one who began it.
-    pub(crate) fn plan(&self, by: &Attribution) -> Plan {
+    pub(crate) fn plan(&self, by: &Attribution, types: Types) -> Plan {
         Plan {
             operation: self.operation,
             by: self.begun_by.as_ref().unwrap_or(by).clone(),
             what: self.what.clone(),
             new_too: self.new_too,
             patience: self.patience,
+            types,
         }
     }
 }

@@ -25,6 +25,7 @@ pub(crate) mod bulk;
 mod changes;
 pub(crate) mod request;
 pub(crate) mod standing;
+pub(crate) mod types;
 
 pub(crate) use aside::Aside;
 pub use bulk::{BulkEdit, BulkProgress, BulkReport, EditScope};

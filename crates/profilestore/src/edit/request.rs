@@ -7,14 +7,23 @@
 //! the outcome. The server that settles an edit writes the entry's next version, so it is settled
 //! once.
 
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 use uuid::Uuid;
 
-use super::{Aside, Edit, JsonChange, alike, json_changes, lookup};
+use super::{
+    Aside, Edit, JsonChange, alike, json_changes, lookup,
+    types::{Types, opened},
+};
 use crate::{
     audit::{Attribution, AuditEntry, AuditOutcome, entry_key},
+    data::{Codec, Data, encode_for_save},
     data_store::{Cause, Change, KeyState, MessageId, NewMessage, NewValue, StoredMessage},
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
@@ -35,6 +44,9 @@ pub(crate) struct EditRequest {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) bulk: bool,
     pub(crate) edit: Edit,
+    /// The types of the caller's program. A holder has its own.
+    #[serde(skip)]
+    types: Types,
 }
 
 /// What is to be done about a request next.
@@ -49,18 +61,31 @@ pub(crate) enum Next {
     Send(Vec<Change>),
 }
 
+/// What an edit made of data that has the program's own type.
+pub(crate) struct Edited {
+    pub(crate) data: Arc<dyn Data>,
+    pub(crate) entry: AuditEntry,
+    /// The stored form; None when nothing has changed.
+    bytes: Option<Bytes>,
+}
+
 /// The edit's effect on some data.
 pub(crate) struct Effect {
-    pub(crate) before: Value,
-    pub(crate) after: Value,
-    pub(crate) aside: Aside,
+    before: Value,
+    after: Value,
+    aside: Aside,
 }
 
 impl EditRequest {
     pub(crate) fn new(operation: Uuid, edit: Edit, by: Attribution, bulk: bool) -> Result<Self> {
         edit.check()?;
         by.check()?;
-        Ok(Self { v: FORM, operation, by, bulk, edit })
+        Ok(Self { v: FORM, operation, by, bulk, edit, types: Types::default() })
+    }
+
+    /// Judges profiles that no server holds by these types.
+    pub(crate) fn through(self, types: Types) -> Self {
+        Self { types, ..self }
     }
 
     /// Reads a message. One that cannot be read is to be refused with the entry given.
@@ -119,6 +144,43 @@ impl EditRequest {
                 .into());
         }
         Ok(Effect { before, after, aside })
+    }
+
+    /// Applies the edit to data of the program's own type, or says why not: what the type does not
+    /// keep, or what could not be saved.
+    pub(crate) fn apply_typed(
+        &self,
+        key: &ProfileKey,
+        data: &dyn Data,
+        codec: &dyn Codec,
+        meta: &Record,
+    ) -> Result<Edited, String> {
+        // Serialiser and decoder are the program's.
+        catch_unwind(AssertUnwindSafe(|| self.try_typed(key, data, codec, meta)))
+            .unwrap_or_else(|_| Err("the program panicked while its data was edited".to_owned()))
+    }
+
+    fn try_typed(
+        &self,
+        key: &ProfileKey,
+        data: &dyn Data,
+        codec: &dyn Codec,
+        meta: &Record,
+    ) -> Result<Edited, String> {
+        let json = |data: &dyn Data| data.to_json().map_err(|wrong| wrong.to_string());
+        let Effect { before, after, aside } = self.apply(&json(data)?)?;
+        let asked = aside.write(&after)?;
+        let data = codec.decode(&asked).map_err(|error| with_cause(&error))?;
+        // What the program's type makes of it is what will be stored.
+        let came: Value =
+            serde_json::from_str(json(&*data)?.get()).map_err(|error| error.to_string())?;
+        if let Some(path) = swallowed(&before, &after, &came) {
+            return Err(format!("the program's data type does not keep it: path=`{path}`"));
+        }
+        let (bytes, _) =
+            encode_for_save(&*data, meta, codec, false).map_err(|error| with_cause(&error))?;
+        let entry = self.done(key, &before, &came, &aside);
+        Ok(Edited { data, entry, bytes: (!alike(&before, &came)).then_some(bytes) })
     }
 
     /// What is to be done next. `state` with value and inbox, `book` the entry's key with its
@@ -257,6 +319,9 @@ impl EditRequest {
             Ok(_) => return Err(foreign("a value of another kind".into())),
             Err(error) => return Err(foreign(error.to_string())),
         };
+        if let Some(codec) = self.types.of(&state.key) {
+            return self.rewrite_typed(&state.key, record, codec);
+        }
         let Effect { before, after, aside } = match self.apply(&record.data) {
             Ok(effect) => effect,
             Err(why) => return Ok(Err(why)),
@@ -272,6 +337,30 @@ impl EditRequest {
                 .map_err(|error| error.to_string())
         });
         Ok(written.map(|bytes| (entry, Some((bytes, user_ids)))))
+    }
+}
+
+impl EditRequest {
+    /// The same as a session would do it: it opens the profile, edits it and saves it.
+    #[expect(clippy::type_complexity, reason = "as above")]
+    fn rewrite_typed(
+        &self,
+        key: &ProfileKey,
+        record: Record,
+        codec: &dyn Codec,
+    ) -> Result<Result<(AuditEntry, Option<(Bytes, Vec<i64>)>), String>> {
+        let data = opened(codec, &record)?;
+        let mut meta = Record { origin: None, ..record };
+        codec.stamp(&mut meta);
+        let edited = self.apply_typed(key, &*data, codec, &meta);
+        Ok(edited.map(|edited| (edited.entry, edited.bytes.map(|bytes| (bytes, meta.user_ids)))))
+    }
+}
+
+fn with_cause(error: &Error) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
     }
 }
 
@@ -297,7 +386,7 @@ pub(crate) fn dismissed<'a>(
 
 /// The first change of the asked ones that did not come about: what was to be changed is what it
 /// was before.
-pub(crate) fn swallowed(before: &Value, asked: &Value, came: &Value) -> Option<String> {
+fn swallowed(before: &Value, asked: &Value, came: &Value) -> Option<String> {
     let swallowed = |change: &JsonChange| {
         let came = lookup(came, &change.path);
         let as_asked = match (&change.after, came) {

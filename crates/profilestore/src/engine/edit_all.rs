@@ -51,7 +51,13 @@ enum Fate {
 /// Where the work comes from.
 enum Source {
     Keys { query: Option<crate::data_store::KeyQuery>, request: Arc<EditRequest> },
-    Entries { query: Option<AuditQuery>, operation: uuid::Uuid },
+    Entries { query: Option<AuditQuery> },
+}
+
+/// One profile's edit.
+fn request_of(bulk: &Plan, edit: Edit) -> Result<EditRequest> {
+    let request = EditRequest::new(bulk.operation, edit, bulk.by.clone(), true)?;
+    Ok(request.through(bulk.types.clone()))
 }
 
 /// True when an edit changed something and what would undo it could not be kept.
@@ -76,16 +82,10 @@ impl Engine {
         let mut source = match &bulk.what {
             What::Edit(profiles, edit) => Source::Keys {
                 query: Some(profiles.query(PIECE)),
-                request: Arc::new(EditRequest::new(
-                    bulk.operation,
-                    edit.clone(),
-                    bulk.by.clone(),
-                    true,
-                )?),
+                request: Arc::new(request_of(bulk, edit.clone())?),
             },
             What::Undo(of) => Source::Entries {
                 query: Some(AuditQuery { operation: Some(*of), ..AuditQuery::default() }),
-                operation: bulk.operation,
             },
         };
         let (mut report, mut shown) = (BulkReport::default(), BulkProgress::default());
@@ -191,7 +191,7 @@ impl Engine {
                     (bytes, Work { key: state.key, request: request.clone() })
                 }))))
             }
-            Source::Entries { query, operation } => {
+            Source::Entries { query } => {
                 let Some(asked) = query else { return Ok(None) };
                 let page = audit_entries(&*self.link.store, asked).await?;
                 match page.next {
@@ -210,12 +210,7 @@ impl Engine {
                         .map(|undo| serde_json::from_value::<Edit>(undo.clone()));
                     match (&entry.outcome, undo) {
                         (AuditOutcome::Done, Some(Ok(undo))) => {
-                            let request = Arc::new(EditRequest::new(
-                                *operation,
-                                undo,
-                                bulk.by.clone(),
-                                true,
-                            )?);
+                            let request = Arc::new(request_of(bulk, undo)?);
                             work.push(Work { key: key.clone(), request });
                         }
                         (AuditOutcome::Done, None) if !undo_is_lost(&entry) => report.skipped += 1,
@@ -380,7 +375,9 @@ async fn piece_of(engine: Arc<Engine>, piece: Vec<Work>) -> Result<Vec<(Work, Fa
 fn fate_of(error: Error) -> Result<Fate> {
     match error.kind() {
         ErrorKind::NotFound => Ok(Fate::Nothing),
-        ErrorKind::Foreign => Ok(Fate::Refused(error.to_string())),
+        ErrorKind::Foreign | ErrorKind::Undecodable | ErrorKind::NewerData | ErrorKind::Refused => {
+            Ok(Fate::Refused(error.to_string()))
+        }
         _ => Err(error),
     }
 }

@@ -43,4 +43,5 @@ mod storable;
 mod testing;
 mod transactions;
 mod transfer;
+mod typed_edits;
 mod world;

@@ -159,9 +159,9 @@ pub mod operator {
     };
 }
 
-/// The limits of a [`Transaction`].
+/// The limits of a [`Transaction`], and of what a message's handler sends ([`Message::gift`]).
 pub mod transaction {
-    pub use crate::api::transaction::{MAX_GIFTS, MAX_PARTICIPANTS};
+    pub use crate::{api::transaction::MAX_PARTICIPANTS, session::handlers::MAX_GIFTS};
 }
 
 /// Live profiles whose data lies outside of the library, for example in the memory of a script.

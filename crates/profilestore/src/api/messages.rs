@@ -7,7 +7,9 @@ use crate::{
     data::{ProfileData, payload},
     data_store::MessageId,
     engine::calls::Sent,
-    error::Result,
+    error::{Error, ErrorKind, Result},
+    link::messages::check_message,
+    session::handlers::{Gift, Message},
 };
 #[cfg(feature = "roblox")]
 use crate::{data_store::StoredMessage, engine::calls::InboxChange};
@@ -121,5 +123,56 @@ impl<T: ProfileData> ProfileStore<T> {
                 }),
             )
         })
+    }
+}
+
+impl Message<'_> {
+    /// Sends a message to another profile, live here, elsewhere or nowhere, in the very commit that
+    /// takes this one: a guild that pays a member debits its bank, removes the member's request and
+    /// sends the gold with one write, so each comes once or none does. Nothing is sent before that,
+    /// or when the session is lost. At most [`crate::transaction::MAX_GIFTS`] for one message. It
+    /// gets through also where as many messages wait as may. `examples/guild.rs` shows a guild that
+    /// one server holds and others change.
+    ///
+    /// Call [`Message::processed`] too. Otherwise, or once a call of this has failed, nothing that
+    /// the handler did counts: the data is as it was, nothing is sent, the message waits for the
+    /// next handler or session, and the listeners of [`crate::GameServer::on_error`] are told.
+    ///
+    /// Fails with [`ErrorKind::TooLarge`] and [`ErrorKind::Invalid`]: what cannot be sent, a wrong
+    /// key, a store of another game server or of a mock, too many, or a profile that was only read.
+    ///
+    /// ```
+    /// # use profilestore::{Profile, ProfileStore};
+    /// # #[derive(Clone, serde::Serialize, serde::Deserialize)] struct Guild { gold: u64 }
+    /// # #[derive(Clone, serde::Serialize, serde::Deserialize)] struct Player { gold: u64 }
+    /// # #[derive(serde::Deserialize)] struct Request { member: String, gold: u64 }
+    /// # fn serve(guild: Profile<Guild>, players: ProfileStore<Player>) {
+    /// guild.message_handler(move |bank, message| {
+    ///     let Ok(Request { member, gold }) = message.parse() else { return };
+    ///     if let Some(left) = bank.gold.checked_sub(gold)
+    ///         && message.gift(&players, &member, &gold).is_ok()
+    ///     {
+    ///         bank.gold = left;
+    ///     }
+    ///     message.processed();
+    /// });
+    /// # }
+    /// ```
+    pub fn gift<T: ProfileData, M: Serialize>(
+        &self,
+        store: &ProfileStore<T>,
+        key: &str,
+        message: &M,
+    ) -> Result<()> {
+        let gift = self.link().and_then(|link| {
+            if !store.is_kept_by(link) {
+                let message = "a gift's store belongs to another game server, or to a mock";
+                return Err(Error::new(ErrorKind::Invalid, message));
+            }
+            let (to, payload) = (store.key(key)?, payload(message)?);
+            check_message(&to, &payload)?;
+            Ok(Gift { to, name: link.env.uuid().to_string(), payload })
+        });
+        self.give(gift)
     }
 }

@@ -12,7 +12,10 @@ use crate::{
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
     record::{Record, Stored, version::KeyInfo},
-    session::{handlers::Message, info::SessionInfo},
+    session::{
+        handlers::{Handled, Message},
+        info::SessionInfo,
+    },
     storable::{check_metadata, check_users},
 };
 
@@ -217,16 +220,19 @@ impl<T: ProfileData> ReadProfile<T> {
     }
 
     /// Offers the waiting messages to `handler`, as [`crate::Profile::message_handler`] does for a
-    /// live profile. Those it processes leave the inbox with [`ReadProfile::set`].
+    /// live profile. Those it processes leave the inbox with [`ReadProfile::set`]. It can send no
+    /// gifts ([`Message::gift`]): of a handler that tries, nothing counts.
     pub fn handle_messages(&mut self, mut handler: impl FnMut(&mut T, &Message<'_>)) {
         for stored in &self.inbox {
             if self.processed.contains(&stored.index) {
                 continue;
             }
-            let message = Message::new(stored);
+            let (message, before) = (Message::new(stored), self.data.clone());
             handler(&mut self.data, &message);
-            if message.is_processed() {
-                self.processed.push(stored.index);
+            match message.handled() {
+                Handled::Processed(_) => self.processed.push(stored.index),
+                Handled::Left => {}
+                Handled::Spoiled(_) => self.data = before,
             }
         }
     }

@@ -21,14 +21,11 @@ use crate::{
     data::{ProfileData, payload, typed_mut},
     data_store::MessageId,
     error::{Error, ErrorKind, Result},
-    session::{Session, transaction::Drafts},
+    session::{Session, handlers::MAX_GIFTS, transaction::Drafts},
 };
 
 /// How many profiles may take part in a transaction.
 pub const MAX_PARTICIPANTS: usize = 64;
-
-/// How many gifts a transaction may send.
-pub const MAX_GIFTS: usize = 64;
 
 /// What the closure gave, or its panic.
 type Answer<R, E> = Arc<Mutex<Option<thread::Result<Result<R, E>>>>>;

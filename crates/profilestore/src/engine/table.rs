@@ -123,6 +123,10 @@ impl SessionEvents for Table {
         metrics::gauge!("profilestore_sessions").set(slots.len() as f64);
     }
 
+    fn sent(&self, key: &ProfileKey) {
+        self.look(key);
+    }
+
     fn changed(&self, session: &Arc<Session>, save_by: Instant) {
         self.changed.push(save_by, session);
     }

@@ -24,6 +24,7 @@ use crate::{
     session::{
         Session,
         collect::{Collect, Collected, Keeper},
+        handlers::Handled,
         live::Refusal,
     },
     signal::{Connection, Signal},
@@ -274,7 +275,7 @@ impl<T: ProfileData> GlobalUpdates<T> {
         let waits = || session.known.lock().has_message(id);
         let cleared = session.live.edit_for_message(id, waits, |data| {
             edit(typed_mut(data).expect(OTHER_TYPE), &update);
-            true
+            Handled::Processed(Vec::new())
         });
         match cleared {
             Ok(_) => {

@@ -20,7 +20,8 @@ use tokio::sync::Notify;
 
 use super::{
     editing::{Editing, check_not_editing, is_editing},
-    snapshot::{Processed, Snapshot},
+    handlers::Handled,
+    snapshot::{Mark, Processed, Snapshot},
 };
 use crate::{
     audit::AuditEntry,
@@ -214,15 +215,14 @@ impl Live {
         let _ = self.edit_then(open, edit, |_, ()| ());
     }
 
-    /// Lets a handler work on a message, unless another one has processed it. `handle` says whether
-    /// it did now. `waits` says whether the message is still in the inbox: a mark goes once its
+    /// Lets a handler work on a message, unless another one has processed it. `waits` says whether the message is still in the inbox: a mark goes once its
     /// message is out of that, so neither tells alone.
     pub(crate) fn edit_for_message(
         &self,
         index: u64,
         waits: impl FnOnce() -> bool,
-        handle: impl FnOnce(&mut dyn Data) -> bool,
-    ) -> Result<bool, Refusal> {
+        handle: impl FnOnce(&mut dyn Data) -> Handled,
+    ) -> Result<Handled, Refusal> {
         let admit = |state: &State| {
             state.admits()?;
             if !state.processed.contains_key(&index) && waits() {
@@ -231,12 +231,25 @@ impl Live {
                 Err(Refusal::Processed)
             }
         };
-        let mark = |state: &mut State, processed: &bool| {
-            if *processed {
-                state.processed.insert(index, None);
+        let replace = |base: &Arc<dyn Data>| {
+            let mut copy = base.duplicate();
+            let _editing = Editing::begin();
+            match handle(&mut *copy) {
+                Handled::Spoiled(fault) => (Handled::Spoiled(fault), base.clone()),
+                handled => (handled, Arc::<dyn Data>::from(copy)),
             }
         };
-        self.edit_then(admit, handle, mark)
+        let mark = |state: &mut State, handled: &Handled| {
+            if let Handled::Processed(gifts) = handled {
+                state.processed.insert(index, Mark { entry: None, gifts: gifts.clone() });
+            }
+        };
+        self.replace_then(admit, replace, mark)
+    }
+
+    /// How many gifts go out with the next save.
+    pub(super) fn pending_gifts(&self) -> usize {
+        self.state.lock().processed.values().map(|mark| mark.gifts.len()).sum()
     }
 
     /// Replaces the data as an operator's edit wants it, unless that was done already; None leaves
@@ -261,7 +274,8 @@ impl Live {
             (Arc::new(entry), data.unwrap_or_else(|| base.clone()))
         };
         let mark = |state: &mut State, entry: &Arc<AuditEntry>| {
-            state.processed.insert(index, Some(entry.clone()));
+            let mark = Mark { entry: Some(entry.clone()), gifts: Vec::new() };
+            state.processed.insert(index, mark);
         };
         self.replace_then(admit, replace, mark).map(drop)
     }
@@ -341,7 +355,7 @@ impl Live {
             state.data = data;
         }
         for index in handed.processed {
-            state.processed.entry(index).or_insert(None);
+            state.processed.entry(index).or_default();
         }
         state.locked = handed.locked.into_iter().collect();
         state.snapshot()
@@ -569,10 +583,27 @@ mod tests {
     }
 
     #[test]
+    fn a_message_whose_handling_is_spoiled_leaves_the_data_as_it_was() {
+        let (live, _) = live();
+        let spoiled = live.edit_for_message(
+            3,
+            || true,
+            |data| {
+                *typed_mut::<i64>(data).unwrap() = 7;
+                Handled::Spoiled(Error::new(ErrorKind::Invalid, "on purpose"))
+            },
+        );
+        assert!(matches!(spoiled, Ok(Handled::Spoiled(_))));
+        assert_eq!((value(&live), live.is_processed(3)), (5, false));
+    }
+
+    #[test]
     fn a_message_is_processed_once() {
         let (live, _) = live();
-        assert_eq!(live.edit_for_message(3, || true, |_| false), Ok(false));
-        assert_eq!(live.edit_for_message(3, || true, |_| true), Ok(true));
-        assert_eq!(live.edit_for_message(3, || true, |_| true), Err(Refusal::Processed));
+        let processed = |_: &mut dyn Data| Handled::Processed(Vec::new());
+        let left = live.edit_for_message(3, || true, |_| Handled::Left);
+        assert!(matches!(left, Ok(Handled::Left)));
+        assert!(matches!(live.edit_for_message(3, || true, processed), Ok(Handled::Processed(_))));
+        assert!(matches!(live.edit_for_message(3, || true, processed), Err(Refusal::Processed)));
     }
 }

@@ -13,10 +13,10 @@ use std::{
 use super::{
     Session,
     editing::check_not_editing,
-    handlers::{Handler, Message, OnMessage},
+    handlers::{Handled, Handler, MAX_GIFTS, Message, OnMessage},
     live::Refusal,
 };
-use crate::data_store::StoredMessage;
+use crate::{data_store::StoredMessage, error::Error};
 
 impl Session {
     /// Adds a handler and offers it what waits.
@@ -73,25 +73,29 @@ impl Session {
                     let before = std::mem::replace(&mut handler.offered, message.index);
                     (handler.call.clone(), before)
                 };
-                let offered = Message::new(message);
+                if self.live.pending_gifts() >= MAX_GIFTS {
+                    // What waits is offered when those are sent.
+                    self.unoffer(position, offered_before);
+                    return processed;
+                }
+                let offered = Message::live(message, &self.link);
                 let turn = catch_unwind(AssertUnwindSafe(|| {
                     let waits = || self.known.lock().has_message(message.index);
                     self.live.edit_for_message(message.index, waits, |data| {
                         call(data, &offered);
-                        offered.is_processed()
+                        offered.handled()
                     })
                 }));
                 match turn {
-                    Ok(Ok(true)) => {
+                    Ok(Ok(Handled::Processed(_))) => {
                         processed += 1;
                         break;
                     }
-                    Ok(Ok(false)) => self.note_change(),
+                    Ok(Ok(Handled::Left)) => self.note_change(),
+                    Ok(Ok(Handled::Spoiled(fault))) => self.spoiled(message, &fault),
                     Ok(Err(Refusal::Busy)) => {
                         // The open transaction offers everything again when it is over.
-                        if let Some(handler) = self.handlers.list.lock().get_mut(position) {
-                            handler.offered = offered_before;
-                        }
+                        self.unoffer(position, offered_before);
                         return processed;
                     }
                     Ok(Err(Refusal::Processed | Refusal::Over)) => break,
@@ -103,6 +107,23 @@ impl Session {
             }
         }
         processed
+    }
+
+    /// A handler is to be offered again what came after this message.
+    fn unoffer(&self, position: usize, offered_before: u64) {
+        if let Some(handler) = self.handlers.list.lock().get_mut(position) {
+            handler.offered = offered_before;
+        }
+    }
+
+    fn spoiled(&self, message: &StoredMessage, fault: &Error) {
+        let message = format!(
+            "a handler's gift cannot be sent, so nothing that it did counts and the message \
+             waits: message=`{}`: {fault}",
+            message.id
+        );
+        let now = self.link.env.now();
+        self.link.health.error(&message, Some(&self.key), now, &self.link.settings());
     }
 
     /// The waiting messages that no handler has processed.

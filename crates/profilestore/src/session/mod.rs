@@ -89,6 +89,9 @@ pub(crate) trait SessionEvents: Send + Sync {
     /// The session has nothing more to do with its profile: the next one may have its place.
     fn freed(&self, session: &Session);
 
+    /// The session has sent a message to this profile.
+    fn sent(&self, key: &ProfileKey);
+
     /// Something was changed, and is to be saved by then.
     fn changed(&self, session: &Arc<Session>, save_by: Instant);
 }

@@ -21,6 +21,7 @@ use crate::{
         Returning, StoreError, StoredMessage,
     },
     error::{Error, ErrorKind, Result},
+    key::ProfileKey,
     link::{
         deadline::{ForEver, Once, Unless},
         room::{Pass, Rank},
@@ -136,7 +137,7 @@ impl Session {
         let there = |index: &u64| known.has_message(*index) && !defect!(MessageRemovedLater);
         let processed: Vec<_> =
             prepared.snapshot.processed.iter().filter(|(index, _)| there(index)).collect();
-        let booked = processed.iter().filter_map(|(_, entry)| entry.as_deref());
+        let booked = processed.iter().filter_map(|(_, mark)| mark.entry.as_deref());
         let mut changes = Vec::with_capacity(3);
         if let Some(encoded) = &prepared.write {
             // An operator's change names the operator, and the version before it is kept.
@@ -171,6 +172,11 @@ impl Session {
             index: **index,
             receipt: true,
         }));
+        let gifts: Vec<_> = processed.iter().flat_map(|(_, mark)| &mark.gifts).collect();
+        if !gifts.is_empty() {
+            let now_ms = self.link.store_ms();
+            changes.extend(gifts.into_iter().map(|gift| gift.change(now_ms)));
+        }
         let to_lock = |message: &&StoredMessage| {
             prepared.snapshot.locked.contains(&message.index) && !message.locked
         };
@@ -329,8 +335,20 @@ impl Session {
             self.stored_bytes.store(encoded.bytes.len(), Relaxed);
         }
         let written = prepared.write.as_ref().map(|encoded| encoded.digest);
-        self.known.lock().stored(&prepared.snapshot, written);
+        let gifted: Vec<ProfileKey> = {
+            let mut known = self.known.lock();
+            let sent = prepared.snapshot.processed.iter().filter(|(at, _)| known.has_message(**at));
+            let gifted = sent.flat_map(|(_, mark)| &mark.gifts).map(|gift| gift.to.clone());
+            let gifted = gifted.collect();
+            known.stored(&prepared.snapshot, written);
+            gifted
+        };
         self.live.forget_processed(&prepared.snapshot.processed);
+        if !gifted.is_empty() {
+            metrics::counter!("profilestore_messages_sent_total").increment(gifted.len() as u64);
+            // The store leaves no notice for the sender itself.
+            gifted.iter().for_each(|key| self.tell(|table| table.sent(key)));
+        }
     }
 
     /// A precondition failed: takes over what is there, or gives the session up. Ok means: build
@@ -341,6 +359,11 @@ impl Session {
             return Err(Error::from(StoreError::Conflict(Box::new(Conflict { kind, ..conflict })))
                 .about(&self.key));
         };
+        if kind == ConflictKind::MessageIdExpired {
+            // A gift's, by a clock of the store that has been put forward or back: this look tells.
+            self.link.read_all(std::slice::from_ref(&self.key), Returning::HEAD).await?;
+            return Ok(());
+        }
         if state.key != self.key {
             // No other writer may settle an edit that waits for this session. One that did must not
             // keep the profile from being saved.

@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use super::handlers::Gift;
 use crate::{audit::AuditEntry, data::Data, record::Record};
 
 /// The data at one moment, with the messages whose effect it holds.
@@ -17,6 +18,14 @@ pub(crate) struct Snapshot {
     pub(crate) locked: BTreeSet<u64>,
 }
 
-/// Messages whose effect is in the data, to be removed by the next save; for an operator's edit
-/// what is to be booked with that.
-pub(crate) type Processed = BTreeMap<u64, Option<Arc<AuditEntry>>>;
+/// Messages whose effect is in the data, to be removed by the next save.
+pub(crate) type Processed = BTreeMap<u64, Mark>;
+
+/// What else goes into the commit that removes a processed message.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Mark {
+    /// For an operator's edit: what is to be booked.
+    pub(crate) entry: Option<Arc<AuditEntry>>,
+    /// What its handler sends to other profiles.
+    pub(crate) gifts: Vec<Gift>,
+}

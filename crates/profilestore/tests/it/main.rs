@@ -8,6 +8,7 @@ mod described_metrics;
 mod edit_all;
 mod edits;
 mod game_server;
+mod handler_gifts;
 mod history;
 mod hostile;
 mod in_time;

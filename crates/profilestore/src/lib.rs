@@ -207,4 +207,30 @@ mod pages {
     struct TestingRust;
     #[doc = include_str!("../../../docs/backends.md")]
     struct Backends;
+
+    /// The recipes.
+    mod cookbook {
+        #[doc = include_str!("../../../docs/cookbook/shop.md")]
+        struct Shop;
+        #[doc = include_str!("../../../docs/cookbook/daily-reward.md")]
+        struct DailyReward;
+        #[doc = include_str!("../../../docs/cookbook/purchases.md")]
+        struct Purchases;
+        #[doc = include_str!("../../../docs/cookbook/gift.md")]
+        struct Gift;
+        #[doc = include_str!("../../../docs/cookbook/trade.md")]
+        struct Trade;
+        #[doc = include_str!("../../../docs/cookbook/guild.md")]
+        struct Guild;
+        #[doc = include_str!("../../../docs/cookbook/leaderboard.md")]
+        struct Leaderboard;
+        #[doc = include_str!("../../../docs/cookbook/bans.md")]
+        struct Bans;
+        #[doc = include_str!("../../../docs/cookbook/moving.md")]
+        struct Moving;
+        #[doc = include_str!("../../../docs/cookbook/migrations.md")]
+        struct Migrations;
+        #[doc = include_str!("../../../docs/cookbook/shutdown.md")]
+        struct Shutdown;
+    }
 }

@@ -1,0 +1,53 @@
+//! What the people who run the game do to players. Each edit is in the audit log, with its author
+//! and reason, and reaches players online and offline.
+
+use std::time::Duration;
+
+use profilestore::{Attribution, Edit, ErrorKind};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::{Result, game::Game};
+
+/// A request of an administrator, as JSON.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Order {
+    pub by: String,
+    pub reason: String,
+    #[serde(flatten)]
+    pub deed: Deed,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Deed {
+    /// Gives coins, or takes them.
+    Coins(i64),
+    /// Bans the player for so many hours, and ends the session. 0 lifts a ban.
+    BanHours(u32),
+}
+
+impl Game {
+    /// Does what an administrator asks for.
+    pub async fn administer(&self, player: &str, order: &Order) -> Result<()> {
+        let key = self.players.key(player)?;
+        let operator = self.server.operator(Attribution::new(&order.by).because(&order.reason));
+        let step = match order.deed {
+            Deed::Coins(coins) => json!({ "op": "increase", "path": "/coins", "by": coins }),
+            Deed::BanHours(hours) => {
+                let until_ms = self.env.unix_ms() + i64::from(hours) * 3_600_000;
+                json!({ "op": "set", "path": "/banned_until_ms", "value": until_ms })
+            }
+        };
+        operator.edit(&key, &Edit::from_patch(&json!([step]).to_string())?).await?;
+        if matches!(order.deed, Deed::BanHours(1..)) {
+            match operator.end_session(&key, false, Duration::from_secs(30)).await {
+                // The player left meanwhile.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                ended => drop(ended?),
+            }
+        }
+        Ok(())
+    }
+}

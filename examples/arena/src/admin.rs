@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use profilestore::{Attribution, Edit, ErrorKind};
 use serde::Deserialize;
-use serde_json::json;
 
 use crate::{Result, game::Game};
 
@@ -32,15 +31,17 @@ impl Game {
     /// Does what an administrator asks for.
     pub async fn administer(&self, player: &str, order: &Order) -> Result<()> {
         let key = self.players.key(player)?;
-        let operator = self.server.operator(Attribution::new(&order.by).because(&order.reason));
-        let step = match order.deed {
-            Deed::Coins(coins) => json!({ "op": "increase", "path": "/coins", "by": coins }),
+        let by = Attribution::new(&order.by).because(&order.reason);
+        // What a player cannot have, such as coins below 0, is refused online and offline alike.
+        let operator = self.server.operator(by).through(&self.players);
+        let edit = match order.deed {
+            Deed::Coins(coins) => Edit::new().increase("/coins", coins.into())?,
             Deed::BanHours(hours) => {
-                let until_ms = self.env.unix_ms() + i64::from(hours) * 3_600_000;
-                json!({ "op": "set", "path": "/banned_until_ms", "value": until_ms })
+                let until_ms = self.server.now_ms() + i64::from(hours) * 3_600_000;
+                Edit::new().set("/banned_until_ms", until_ms.into())?
             }
         };
-        operator.edit(&key, &Edit::from_patch(&json!([step]).to_string())?).await?;
+        operator.edit(&key, &edit).await?;
         if matches!(order.deed, Deed::BanHours(1..)) {
             match operator.end_session(&key, false, Duration::from_secs(30)).await {
                 // The player left meanwhile.

@@ -25,7 +25,7 @@ pub struct Game {
     pub players: ProfileStore<Player>,
     pub guilds: ProfileStore<Guild>,
     pub boards: ProfileStore<Board>,
-    /// The game's clock and source of identifiers.
+    /// Where the ids of new items come from.
     pub env: Env,
     pub(crate) seats: Mutex<BTreeMap<String, Seat>>,
     pub(crate) offers: Mutex<BTreeMap<u64, Offer>>,
@@ -82,7 +82,7 @@ impl Game {
             offers: Mutex::default(),
             kept: Kept::default(),
         });
-        game.kept.keep(game.boards.clone(), board::TOP, Board::receive, |_| async {});
+        game.kept.keep(game.boards.clone(), board::TOP, Board::receive);
         Ok(game)
     }
 
@@ -100,7 +100,7 @@ impl Game {
                 Ok("You won 5 coins.".into())
             }
             Command::Daily => {
-                let today = shop::day(self.env.unix_ms());
+                let today = shop::day(self.server.now_ms());
                 let coins =
                     profile.update_when_free(|player| shop::daily_reward(player, today)).await??;
                 Ok(format!("Your reward of today: {coins} coins."))

@@ -3,16 +3,15 @@
 //! Coins go in and out as messages. Each is in one place at any time: with the player, on the way,
 //! or in the bank.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
-use profilestore::{Message, Profile};
+use profilestore::{Message, ProfileStore};
 use serde::{Deserialize, Serialize};
-use tokio::time::sleep;
 
 use crate::{
     Result,
     game::{Game, is_name},
-    player::Mail,
+    player::{Mail, Player},
     refuse,
     seats::Seated,
 };
@@ -23,8 +22,6 @@ use crate::{
 pub struct Guild {
     pub bank: u64,
     pub members: BTreeSet<String>,
-    /// What has left the bank and is not sent yet.
-    pub owed: Vec<(String, u64)>,
 }
 
 /// What members send to their guild.
@@ -37,7 +34,8 @@ pub enum GuildMail {
 }
 
 impl Guild {
-    fn receive(&mut self, message: &Message<'_>) {
+    /// The handler of messages. What it pays is sent in the commit that debits the bank.
+    fn receive(&mut self, message: &Message<'_>, players: &ProfileStore<Player>, name: &str) {
         match message.parse() {
             Ok(GuildMail::Join { name }) => {
                 self.members.insert(name);
@@ -45,9 +43,12 @@ impl Guild {
             Ok(GuildMail::Deposit { coins, .. }) => self.bank += coins,
             Ok(GuildMail::Withdraw { by, coins }) => {
                 // Two members may ask for the same coins: the first gets them.
-                if self.members.contains(&by) && self.bank >= coins {
+                let mail = Mail::Coins { from: name.to_owned(), coins };
+                if self.members.contains(&by)
+                    && self.bank >= coins
+                    && message.gift(players, &by, &mail).is_ok()
+                {
                     self.bank -= coins;
-                    self.owed.push((by, coins));
                 }
             }
             Err(_) => return,
@@ -59,17 +60,9 @@ impl Guild {
 impl Game {
     /// Keeps a guild of which a member plays here.
     pub(crate) fn keep_guild(&self, guild: &str) {
-        let players = self.players.clone();
-        self.kept.keep(self.guilds.clone(), guild, Guild::receive, move |guild| {
-            let players = players.clone();
-            async move {
-                while !guild.is_over() {
-                    if let Err(error) = pay(&guild, &players).await {
-                        tracing::warn!(%error, guild = %guild.key(), "a guild cannot pay now");
-                    }
-                    sleep(Duration::from_millis(200)).await;
-                }
-            }
+        let (players, name) = (self.players.clone(), guild.to_owned());
+        self.kept.keep(self.guilds.clone(), guild, move |guild, message| {
+            guild.receive(message, &players, &name);
         });
     }
 
@@ -116,19 +109,4 @@ fn guild_of(seated: &Seated) -> Result<String> {
         Some(guild) => Ok(guild),
         None => refuse("You are in no guild."),
     }
-}
-
-/// Sends what the guild owes: it leaves the guild in the commit that sends it.
-async fn pay(
-    guild: &Profile<Guild>,
-    players: &profilestore::ProfileStore<crate::player::Player>,
-) -> Result<()> {
-    let Some((to, coins)) = guild.read(|guild| guild.owed.first().cloned()) else { return Ok(()) };
-    let (from, players, payer) = (guild.key().key().to_owned(), players.clone(), guild.clone());
-    let server = players.server().clone();
-    let paid = server.transaction().with(guild).run(move |tx| {
-        tx.edit(&payer, |guild| guild.owed.remove(0))?;
-        tx.gift(&players, &to, &Mail::Coins { from, coins })
-    });
-    Ok(paid.await?)
 }

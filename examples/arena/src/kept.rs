@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use parking_lot::Mutex;
-use profilestore::{Message, Profile, ProfileData, ProfileStore, StartOptions, WhenHeld};
+use profilestore::{Message, ProfileData, ProfileStore, StartOptions, WhenHeld};
 use tokio::time::sleep;
 
 /// How long a server waits before it tries again.
@@ -18,17 +18,12 @@ pub struct Kept(Mutex<BTreeSet<String>>);
 
 impl Kept {
     /// From now on keeps the profile whenever no other server does. `receive` handles its messages.
-    /// `held` is called when this server gets it; its future ends with the session or before.
-    pub fn keep<T, F>(
+    pub fn keep<T: ProfileData>(
         &self,
         store: ProfileStore<T>,
         key: &str,
-        receive: fn(&mut T, &Message<'_>),
-        held: impl Fn(Profile<T>) -> F + Send + Sync + 'static,
-    ) where
-        T: ProfileData,
-        F: Future<Output = ()> + Send,
-    {
+        receive: impl Fn(&mut T, &Message<'_>) + Clone + Send + Sync + 'static,
+    ) {
         let key = key.to_owned();
         if !self.0.lock().insert(format!("{}/{key}", store.name())) {
             return;
@@ -37,8 +32,7 @@ impl Kept {
             while !store.server().is_closing() {
                 let options = StartOptions::new().when_held(|_| WhenHeld::GiveUp);
                 if let Ok(profile) = store.start_session_with(&key, options).await {
-                    profile.message_handler(receive);
-                    held(profile.clone()).await;
+                    profile.message_handler(receive.clone());
                     while !profile.is_over() {
                         sleep(PAUSE).await;
                     }

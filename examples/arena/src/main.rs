@@ -37,6 +37,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let args = Args::parse();
     let metrics = PrometheusBuilder::new().install_recorder()?;
+    profilestore::describe_metrics();
     let listener = TcpListener::bind(args.listen).await?;
     let address = listener.local_addr()?;
     let server = open(&args.store, &address.to_string()).await?;

@@ -50,7 +50,7 @@ impl Game {
     pub async fn login(&self, name: &str, events: Events) -> Result<Seated> {
         let options = StartOptions::new().supersede();
         let profile = self.players.start_session_with(name, options).await?;
-        if profile.read(|player| player.banned_until_ms) > self.env.unix_ms() {
+        if profile.read(|player| player.banned_until_ms) > self.server.now_ms() {
             profile.end_session().await?;
             return refuse("You are banned.");
         }

@@ -301,7 +301,13 @@ async fn administrators_reach_players_online_and_offline_and_bans_last() {
     assert_eq!(alice.coins(), 100);
     one.game.administer("alice", &order(Deed::BanHours(1))).await.unwrap();
     one.game.administer("alice", &order(Deed::BanHours(0))).await.unwrap();
-    two.login("alice").await;
+    let alice = two.login("alice").await;
+    assert_eq!(alice.coins(), 100);
+    // More than there is: refused online and offline.
+    for _ in 0..2 {
+        assert!(one.game.administer("alice", &order(Deed::Coins(-101))).await.is_err());
+        let _ = two.game.server.shutdown().await;
+    }
     assert!(one.game.administer("nobody", &order(Deed::Coins(1))).await.is_err());
 }
 

@@ -144,6 +144,7 @@ async fn players_of_a_killed_process_go_on_at_the_other() {
     assert_eq!(one.http("POST", "/players/alice", "{}").await.0, 400);
     let (_, metrics) = one.http("GET", "/metrics", "").await;
     assert!(metrics.contains("\nprofilestore_sessions "), "{metrics}");
+    assert!(metrics.contains("# HELP profilestore_sessions "), "{metrics}");
     assert!(one.http("GET", "/", "").await.1.contains("<title>Arena</title>"));
 
     // SIGTERM: players are told to come again, and the exit code says that all is saved.

@@ -1,9 +1,10 @@
-//! Two real processes on one SQLite file, played over WebSockets. One is killed.
+//! Two real processes on one store, played over WebSockets. One is killed.
 #![cfg(unix)]
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{process::Stdio, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
+use profilestore::env::Env;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::{
@@ -23,10 +24,9 @@ struct Server {
 }
 
 impl Server {
-    async fn start(folder: &Path) -> Self {
+    async fn start(store: &str) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_arena"))
-            .args(["--listen", "127.0.0.1:0", "--token", "secret", "--store"])
-            .arg(format!("sqlite:{}", folder.join("arena.db").display()))
+            .args(["--listen", "127.0.0.1:0", "--token", "secret", "--store", store])
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
@@ -102,7 +102,24 @@ impl Client {
 #[tokio::test]
 async fn players_of_a_killed_process_go_on_at_the_other() {
     let folder = tempfile::tempdir().unwrap();
-    let (one, mut two) = (Server::start(folder.path()).await, Server::start(folder.path()).await);
+    play(&format!("sqlite:{}", folder.path().join("arena.db").display())).await;
+}
+
+/// `scripts/servers.sh` starts a server and runs a command with its address.
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn the_same_on_postgresql() {
+    let server = std::env::var("PROFILESTORE_TEST_POSTGRES")
+        .expect("PROFILESTORE_TEST_POSTGRES names the server: see scripts/servers.sh");
+    let schema = format!("arena_{}", Env::system().uuid().simple());
+    let url = format!("{server}?schema={schema}");
+    let options = url.parse().unwrap();
+    profilestore::data_store::PostgresStore::migrate(&options, None).await.unwrap();
+    play(&url).await;
+}
+
+async fn play(store: &str) {
+    let (mut one, mut two) = (Server::start(store).await, Server::start(store).await);
     let mut bob = one.login("bob").await.unwrap();
 
     // Play on one, then hop: the first connection is told, and nothing is lost.
@@ -128,8 +145,7 @@ async fn players_of_a_killed_process_go_on_at_the_other() {
     assert_eq!(state["player"]["score"], 1);
 
     // A purchase that is reported twice, an administrator, metrics, the page.
-    let bought_ms = std::fs::metadata(folder.path().join("arena.db")).unwrap().created();
-    let bought_ms = bought_ms.unwrap().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+    let bought_ms = Env::system().unix_ms();
     let purchase =
         json!({ "player": "alice", "id": "1", "bought_ms": bought_ms, "product": "purse" });
     for answer in ["Now\n", "Before\n"] {
@@ -154,9 +170,8 @@ async fn players_of_a_killed_process_go_on_at_the_other() {
         (&bye["again"], &bye["text"]),
         (&json!(true), &json!("This server stops. Your things are saved."),)
     );
-    let mut one = one;
     assert!(timeout(PATIENCE, one.child.wait()).await.unwrap().unwrap().success());
-    let three = Server::start(folder.path()).await;
+    let three = Server::start(store).await;
     let mut alice = three.login("alice").await.unwrap();
     alice.expect_coins(600).await;
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use profilestore::{Message, Profile};
 use serde::{Deserialize, Serialize};
 
-use crate::{Result, game::Game, player::Player};
+use crate::{game::Game, player::Player};
 
 /// The key of the one board.
 pub const TOP: &str = "top";
@@ -55,10 +55,5 @@ impl Game {
                 drop(boards.send_message(TOP, &score));
             }
         });
-    }
-
-    /// The board as it was saved last.
-    pub async fn board(&self) -> Result<Vec<Score>> {
-        Ok(self.boards.get(TOP).await?.map(|read| read.data.best).unwrap_or_default())
     }
 }

@@ -29,7 +29,7 @@ pub struct Game {
     pub env: Env,
     pub(crate) seats: Mutex<BTreeMap<String, Seat>>,
     pub(crate) offers: Mutex<BTreeMap<u64, Offer>>,
-    pub(crate) kept: Kept,
+    pub kept: Kept,
 }
 
 /// What a client asks for, as JSON: `{"do":"gift","to":"bob","coins":5}`.

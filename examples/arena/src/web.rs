@@ -23,6 +23,7 @@ use tokio::{
 use crate::{
     Error, Refusal, Result,
     admin::Order,
+    board::TOP,
     game::{Command, Game, is_name},
     refuse,
     seats::{Event, Seated},
@@ -125,7 +126,7 @@ async fn conduct(
                 Some(Event::Changed) => look_at_self(game, seated),
                 None => return pending().await,
             },
-            _ = looks.tick() => look_around(game, seated).await,
+            _ = looks.tick() => look_around(game, seated),
             message = timeout(SILENCE, socket.recv()) => match message.ok()??.ok()? {
                 ws::Message::Text(text) => obey(game, seated, &text).await,
                 ws::Message::Close(_) => return None,
@@ -158,16 +159,13 @@ fn look_at_self(game: &Game, seated: &Seated) -> Value {
     })
 }
 
-/// The board and the guild, as they were saved last. Nothing while the store is away.
-async fn look_around(game: &Game, seated: &Seated) -> Value {
-    let guild = match seated.profile.read(|player| player.guild.clone()) {
-        Some(name) => game.guilds.get(&name).await.ok().flatten().map(|read| read.data),
-        None => None,
-    };
+/// The board and the guild, as this server saw them last.
+fn look_around(game: &Game, seated: &Seated) -> Value {
+    let guild = seated.profile.read(|player| player.guild.clone());
     json!({
         "is": "around",
-        "board": game.board().await.unwrap_or_default(),
-        "guild": guild,
+        "board": game.kept.seen("Boards", TOP)["best"],
+        "guild": guild.map(|name| game.kept.seen("Guilds", &name)),
         "here": game.here(),
     })
 }

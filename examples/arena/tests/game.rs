@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use arena::{
     Error, Result,
     admin::{Deed, Order},
+    board::{Board, TOP},
     game::{Command, Game},
     player::{Mail, Player},
     seats::{Event, Seated},
@@ -272,17 +273,17 @@ async fn the_board_has_the_best_of_all_servers() {
     }
     bob.leave().await;
     world.pass(Duration::from_secs(10)).await;
-    let places = async |host: &Host| {
-        let board = host.game.board().await.unwrap();
-        board.into_iter().map(|place| (place.name, place.score)).collect::<Vec<_>>()
+    let places = |host: &Host| {
+        let board: Board = serde_json::from_value(host.game.kept.seen("Boards", TOP)).unwrap();
+        board.best.into_iter().map(|place| (place.name, place.score)).collect::<Vec<_>>()
     };
     let expected = [("bob".to_owned(), 3), ("alice".to_owned(), 2)];
-    assert_eq!(places(&one).await, expected);
+    assert_eq!(places(&one), expected);
     for _ in 0..2 {
         alice.do_it(json!({ "do": "fight" })).await;
     }
     world.pass(Duration::from_secs(10)).await;
-    assert_eq!(places(&two).await, [("alice".to_owned(), 4), ("bob".to_owned(), 3)]);
+    assert_eq!(places(&two), [("alice".to_owned(), 4), ("bob".to_owned(), 3)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -344,6 +345,24 @@ async fn a_shutdown_saves_and_tells_players_to_come_again() {
     assert!(one.server.shutdown().await.is_complete());
     assert_eq!(alice.goodbye(), Some(("This server stops. Your things are saved.", true)));
     assert_eq!(two.login("alice").await.coins(), 105);
+}
+
+#[tokio::test(start_paused = true)]
+async fn play_goes_on_in_an_outage_and_trades_wait_for_its_end() {
+    let world = world();
+    let (one, two) = (host(&world, "one").await, host(&world, "two").await);
+    let (alice, bob) = (one.login("alice").await, one.login("bob").await);
+    world.outage();
+    world.pass(Duration::from_secs(60)).await;
+    alice.do_it(json!({ "do": "fight" })).await;
+    assert!(!alice.seated.profile.is_active() && !alice.seated.profile.is_over());
+    let gift = alice.ask(json!({ "do": "gift", "to": "bob", "coins": 5 })).await;
+    assert!(matches!(gift, Err(Error::Store(_))), "{gift:?}");
+    assert_eq!((alice.coins(), bob.coins()), (105, 100), "nothing was done");
+    world.heal();
+    world.until("the store is back", || alice.seated.profile.is_active()).await;
+    alice.do_it(json!({ "do": "gift", "to": "bob", "coins": 5 })).await;
+    assert_eq!(two.login("alice").await.coins(), 100);
 }
 
 #[tokio::test(start_paused = true)]

@@ -67,6 +67,8 @@ pub(crate) trait Codec: Send + Sync {
     fn decode(&self, json: &RawValue) -> Result<Arc<dyn Data>>;
     /// The data of a record, migrated if it must be.
     fn open(&self, record: &Record) -> Result<Arc<dyn Data>>;
+    /// Fails with [`ErrorKind::NewerData`] when this program is too old to open a record.
+    fn check_not_newer(&self, record: &Record) -> Result<()>;
     /// Marks a record with the data version of what is saved from now on.
     fn stamp(&self, record: &mut Record);
     fn template(&self) -> Result<Arc<dyn Data>>;
@@ -258,6 +260,11 @@ impl<T: ProfileData> Codec for TypedCodec<T> {
 
     fn open(&self, record: &Record) -> Result<Arc<dyn Data>> {
         self.open_typed(record).map(|data| Arc::new(data) as Arc<dyn Data>)
+    }
+
+    fn check_not_newer(&self, record: &Record) -> Result<()> {
+        let migrations = self.migrations.as_ref();
+        migrations.map_or(Ok(()), |migrations| migrations.check_not_newer(&record.meta_tags))
     }
 
     fn stamp(&self, record: &mut Record) {

@@ -125,9 +125,8 @@ impl Migrations {
         self.steps.iter().rev().find(|step| !step.readable).map_or(before, |step| step.number)
     }
 
-    /// The steps that data with these tags still needs. Fails when this server is too old for it,
-    /// or too new.
-    fn missing(&self, tags: &Map<String, Value>) -> Result<&[Step]> {
+    /// Fails with [`ErrorKind::NewerData`] when this server is too old for data with these tags.
+    pub(crate) fn check_not_newer(&self, tags: &Map<String, Value>) -> Result<()> {
         let target = self.target();
         let mut readable_from = number(tags, READABLE_FROM)?;
         if readable_from.is_none() && !self.steps.is_empty() {
@@ -144,6 +143,13 @@ impl Migrations {
                 ),
             ));
         }
+        Ok(())
+    }
+
+    /// The steps that data with these tags still needs. Fails when this server is too old for it,
+    /// or too new.
+    fn missing(&self, tags: &Map<String, Value>) -> Result<&[Step]> {
+        self.check_not_newer(tags)?;
         let Some(first) = self.steps.first() else { return Ok(&[]) };
         let found = number(tags, DATA_VERSION)?.unwrap_or(0);
         let next = found.saturating_add(1);

@@ -62,9 +62,10 @@ impl<T: ProfileData> ProfileStore<T> {
     /// [`crate::ErrorKind::TakenElsewhere`], [`crate::ErrorKind::Superseded`],
     /// [`crate::ErrorKind::TimedOut`], [`crate::ErrorKind::Cancelled`],
     /// [`crate::ErrorKind::Closing`]. Further [`crate::ErrorKind::AlreadyLoaded`] (see
-    /// [`StartOptions::supersede`]),
-    /// [`crate::ErrorKind::Foreign`], [`crate::ErrorKind::Undecodable`], and
-    /// [`crate::ErrorKind::Invalid`] for a wrong key. No lock stays behind.
+    /// [`StartOptions::supersede`]), [`crate::ErrorKind::Foreign`],
+    /// [`crate::ErrorKind::Undecodable`], [`crate::ErrorKind::NewerData`], and
+    /// [`crate::ErrorKind::Invalid`] for a wrong key. No lock stays behind. With
+    /// [`crate::ErrorKind::NewerData`] the profile's holder was not asked.
     pub fn start_session(
         &self,
         key: &str,

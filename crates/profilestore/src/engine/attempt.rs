@@ -19,6 +19,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     link::deadline::Unless,
     ownership::{self, Asker, Start},
+    record::Stored,
     session::info::SessionInfo,
 };
 
@@ -43,6 +44,17 @@ impl Look {
             &self.asker,
             &engine.link.periods(),
         )
+    }
+
+    /// Fails when the program is too old for what is stored. A holder's save can mend everything
+    /// else that keeps a profile from being opened; but it never makes data older.
+    fn check_not_newer(&self) -> Result<()> {
+        let stored = self.state.value.as_deref().map(Stored::decode);
+        let Some(Ok(Stored::Profile(record))) = stored else { return Ok(()) };
+        match self.terms.codec.check_not_newer(&record) {
+            Err(error) if error.kind() == ErrorKind::NewerData => Err(error),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -179,6 +191,10 @@ impl Load {
 /// What the rules say, and what the program says where they meet a holder. None: wait.
 fn decide(engine: &Engine, look: &mut Look) -> Result<Option<Start>> {
     let next = look.start(engine);
+    if !matches!(next, Start::Take(_)) {
+        // A holder is not to let go for a server that cannot take the profile.
+        look.check_not_newer()?;
+    }
     let (Start::Ask | Start::Wait(_) | Start::TakenElsewhere, Some(decide), Some(holder)) =
         (&next, &look.terms.options.when_held, &look.state.lease.holder)
     else {

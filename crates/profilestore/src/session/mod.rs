@@ -34,6 +34,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
     link::Link,
+    migration::READABLE_FROM,
     record::Record,
     session::collect::{AnyKeeper, Collect},
     signal::Signal,
@@ -128,6 +129,8 @@ pub(crate) struct Session {
     pub(super) stored_bytes: AtomicUsize,
     /// It is in the line of those that are to be saved soon.
     pub(crate) change_noted: AtomicBool,
+    /// Servers that may open what is stored may not open what this session is going to save.
+    shuts_out: AtomicBool,
     /// The data was almost too large at the last save.
     nearly_full: AtomicBool,
     /// Its own period of autosaves, if not the server's.
@@ -173,7 +176,9 @@ impl Session {
             codec,
             autosave_period,
         } = taken;
+        let readable_from = record.meta_tags.get(READABLE_FROM).cloned();
         codec.stamp(&mut record);
+        let shuts_out = record.meta_tags.get(READABLE_FROM) != readable_from.as_ref();
         let stored_bytes = AtomicUsize::new(stored.len());
         let live = Live::new(data, record);
         let saved = Saved { data: live.data(), meta: live.meta(), digest: Digest::of(&stored) };
@@ -196,6 +201,7 @@ impl Session {
             hurry: Notify::new(),
             stored_bytes,
             change_noted: AtomicBool::new(false),
+            shuts_out: AtomicBool::new(shuts_out),
             nearly_full: AtomicBool::new(false),
             autosave_period,
             taken_by: OnceLock::new(),
@@ -211,8 +217,13 @@ impl Session {
         }
     }
 
-    /// Notes that something was changed, and has it saved in time if the settings say so.
+    /// Notes that something was changed, and has it saved in time if the settings say so; at once
+    /// if older programs are to be kept out from then on, so that none asks for the profile and
+    /// finds only then that it cannot open it.
     pub(crate) fn note_change(self: &Arc<Self>) {
+        if self.shuts_out.load(Ordering::Relaxed) && self.shuts_out.swap(false, Ordering::Relaxed) {
+            self.queue_save();
+        }
         let Some(within) = self.link.settings().save_changes_within else { return };
         if !self.change_noted.swap(true, Ordering::AcqRel) {
             self.tell(|table| table.changed(self, self.link.env.after(within)));

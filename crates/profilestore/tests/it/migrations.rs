@@ -1,9 +1,15 @@
 //! Servers of different versions of a program on one store.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use profilestore::{
-    Attribution, ErrorKind, GameServer, Migrations, ProfileStore,
+    Attribution, ErrorKind, GameServer, Migrations, ProfileStore, StartOptions,
     migration::{DATA_VERSION, READABLE_FROM},
 };
 use serde::{Deserialize, Serialize};
@@ -90,6 +96,61 @@ async fn old_data_is_migrated_and_an_older_server_refuses_it_from_then_on() {
     // No lock is left, and nothing was touched.
     let profile = new(&b).start_session("p").await.unwrap();
     assert_eq!((profile.data().coins, profile.data().pets), (7, vec!["cat".to_owned()]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_too_old_is_told_so_before_the_holder_is_asked() {
+    for messengers in [true, false] {
+        let world = if messengers { World::new() } else { World::without_messenger() };
+        let (a, b) = (world.server("a").await, world.server("b").await);
+        let profile = new(&b).start_session("p").await.unwrap();
+        profile.update(|data| data.coins = 7).unwrap();
+        profile.save().await.unwrap();
+        let ends = Arc::new(AtomicU64::new(0));
+        let counted = ends.clone();
+        profile.on_session_end(move |_| {
+            counted.fetch_add(1, Ordering::Relaxed);
+        });
+        let commits = world.store.plan().commits();
+        let began = tokio::time::Instant::now();
+        for options in [StartOptions::new(), StartOptions::new().steal()] {
+            let refused = old(&a).start_session_with("p", options).await.unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::NewerData);
+        }
+        let never = StartOptions::new().when_held(|_| panic!("the program is not asked either"));
+        let refused = old(&a).start_session_with("p", never).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::NewerData);
+        assert_eq!(began.elapsed(), Duration::ZERO, "at the first look");
+        assert_eq!(world.store.plan().commits(), commits, "and no request");
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(profile.is_active() && ends.load(Ordering::Relaxed) == 0);
+        // One that knows the data gets the profile as ever.
+        between(&a).start_session("p").await.unwrap();
+        assert!(profile.is_over() && ends.load(Ordering::Relaxed) == 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_edit_of_migrated_data_is_saved_at_once_so_that_older_servers_know() {
+    let world = World::new();
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    old(&a).start_session("p").await.unwrap().end_session().await.unwrap();
+    let profile = between(&b).start_session("p").await.unwrap();
+    settle().await;
+    // It has changed nothing, so a server of before can still have the profile.
+    let back = old(&a).start_session("p").await.unwrap();
+    assert!(profile.is_over());
+    back.end_session().await.unwrap();
+    let profile = between(&b).start_session("p").await.unwrap();
+    profile.update(|data| data.coins += 1).unwrap();
+    settle().await;
+    assert_eq!(old(&a).start_session("p").await.unwrap_err().kind(), ErrorKind::NewerData);
+    assert!(profile.is_active(), "no autosave was needed");
+    // Only the first edit is saved so.
+    let commits = world.store.plan().commits();
+    profile.update(|data| data.coins += 1).unwrap();
+    settle().await;
+    assert_eq!(world.store.plan().commits(), commits);
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     error::{Error, ErrorKind, Result},
+    key::ProfileKey,
     migration::Migrations,
     reconcile::reconcile,
     record::Record,
@@ -65,8 +66,8 @@ pub(crate) struct DataType {
 pub(crate) trait Codec: Send + Sync {
     /// Data of today's shape.
     fn decode(&self, json: &RawValue) -> Result<Arc<dyn Data>>;
-    /// The data of a record, migrated if it must be.
-    fn open(&self, record: &Record) -> Result<Arc<dyn Data>>;
+    /// The data of a profile's record, migrated if it must be.
+    fn open(&self, key: &ProfileKey, record: &Record) -> Result<Arc<dyn Data>>;
     /// Fails with [`ErrorKind::NewerData`] when this program is too old to open a record.
     fn check_not_newer(&self, record: &Record) -> Result<()>;
     /// Marks a record with the data version of what is saved from now on.
@@ -170,9 +171,9 @@ impl<T: ProfileData> TypedCodec<T> {
         }
     }
 
-    pub(crate) fn open_typed(&self, record: &Record) -> Result<T> {
+    pub(crate) fn open_typed(&self, key: &ProfileKey, record: &Record) -> Result<T> {
         let migrate =
-            |migrations: &Migrations| migrations.migrate(record.data.get(), &record.meta_tags);
+            |migrations: &Migrations| migrations.migrate(key, record.data.get(), &record.meta_tags);
         let data = match self.migrations.as_ref().map(migrate).transpose()?.flatten() {
             Some(migrated) => self.decode_typed(&to_raw(&migrated)?),
             None => self.decode_typed(&record.data),
@@ -258,8 +259,8 @@ impl<T: ProfileData> Codec for TypedCodec<T> {
         self.decode_typed(json).map(|data| Arc::new(data) as Arc<dyn Data>)
     }
 
-    fn open(&self, record: &Record) -> Result<Arc<dyn Data>> {
-        self.open_typed(record).map(|data| Arc::new(data) as Arc<dyn Data>)
+    fn open(&self, key: &ProfileKey, record: &Record) -> Result<Arc<dyn Data>> {
+        self.open_typed(key, record).map(|data| Arc::new(data) as Arc<dyn Data>)
     }
 
     fn check_not_newer(&self, record: &Record) -> Result<()> {

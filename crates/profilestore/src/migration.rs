@@ -14,8 +14,12 @@ use std::{
 };
 
 use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    key::ProfileKey,
+};
 
 /// The meta tag that holds the version of a profile's data. The name is ProfileService's.
 pub const DATA_VERSION: &str = "DataVersion";
@@ -23,10 +27,15 @@ pub const DATA_VERSION: &str = "DataVersion";
 /// The meta tag that says which data version a server must know at least to open the profile.
 pub const READABLE_FROM: &str = "DataVersionReadableFrom";
 
-type Apply =
-    dyn Fn(&mut Value) -> Result<(), Box<dyn std::error::Error + Send + Sync>> + Send + Sync;
+/// What a step answers: why it cannot be done, if so.
+pub type StepResult = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+type Apply = dyn Fn(&mut Value, &StepContext<'_>) -> StepResult + Send + Sync;
 
 /// The steps that bring stored data to the shape of today. See [`crate::StoreBuilder::migrations`].
+///
+/// Data that was saved without migrations is version 0. So the first step of a program is 1, and
+/// makes version 1 of it.
 ///
 /// ```
 /// # use serde_json::{Value, json};
@@ -48,6 +57,8 @@ type Apply =
 /// ```
 #[derive(Clone, Default)]
 pub struct Migrations {
+    /// Where they begin, if the steps before are gone.
+    starts_at: Option<u32>,
     steps: Vec<Step>,
 }
 
@@ -65,21 +76,54 @@ impl fmt::Debug for Migrations {
 }
 
 impl Migrations {
-    /// None yet.
+    /// None yet. The first step is 1: data that was saved without migrations is version 0.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds the step to data version `number`, one more than the step before; the first may have
-    /// any number from 1, when the steps before it are no longer needed; servers that do not know
-    /// those are then refused. Servers that do not know the step refuse data of this version
-    /// ([`ErrorKind::NewerData`]) and leave it alone.
+    /// None yet, and the first one is going to be step `number`: those before it are no longer in
+    /// the program. Data that needs one of them is not opened ([`ErrorKind::Undecodable`]), which
+    /// shuts out every profile that was saved without migrations: that is version 0. Servers that
+    /// do not know the missing steps are refused, as none can tell whether they could live with
+    /// them.
+    pub fn starting_at(number: u32) -> Self {
+        Self { starts_at: Some(number), steps: Vec::new() }
+    }
+
+    /// Adds the step to data version `number`, one more than the step before. The first is 1, and
+    /// gets the data that was saved without migrations, which is version 0. Servers that do not
+    /// know the step refuse data of this version ([`ErrorKind::NewerData`]) and leave it alone.
     ///
     /// `apply` changes the stored JSON. When it gives an error or panics the profile is not opened
-    /// ([`ErrorKind::Undecodable`]), and what is stored stays as it is. It may run many times on
-    /// the same stored data, since the result is stored only when the profile is saved.
+    /// ([`ErrorKind::Undecodable`]), and what is stored stays as it is. It runs at each look at
+    /// the same stored data, be it a read or a start, since the result is stored only when the
+    /// profile is saved. So it must not draw lots: see [`Migrations::step_with`].
     #[must_use]
     pub fn step(self, number: u32, apply: impl StepFn) -> Self {
+        self.push(number, false, move |data: &mut Value, _: &StepContext<'_>| apply(data))
+    }
+
+    /// The same for a step that makes something up, such as names of unique items: it gets the
+    /// profile's name, and a seed that is the same at each look. What it makes of these is the same
+    /// each time too.
+    ///
+    /// ```
+    /// # use serde_json::json;
+    /// // 1: each pet becomes an item of its own.
+    /// let migrations = profilestore::Migrations::new().step_with(1, |data, context| {
+    ///     let seed = context.seed();
+    ///     for (at, pet) in data["pets"].as_array_mut().ok_or("no pets")?.iter_mut().enumerate() {
+    ///         *pet = json!({ "kind": pet.take(), "id": format!("{seed:032x}-{at}") });
+    ///     }
+    ///     Ok(())
+    /// });
+    /// ```
+    #[must_use]
+    pub fn step_with(
+        self,
+        number: u32,
+        apply: impl Fn(&mut Value, &StepContext<'_>) -> StepResult + Send + Sync + 'static,
+    ) -> Self {
         self.push(number, false, apply)
     }
 
@@ -88,29 +132,59 @@ impl Migrations {
     /// bear with data that it has seen before, and what it added may be gone.
     #[must_use]
     pub fn readable_step(self, number: u32, apply: impl StepFn) -> Self {
+        self.push(number, true, move |data: &mut Value, _: &StepContext<'_>| apply(data))
+    }
+
+    /// The same with what [`Migrations::step_with`] gives.
+    #[must_use]
+    pub fn readable_step_with(
+        self,
+        number: u32,
+        apply: impl Fn(&mut Value, &StepContext<'_>) -> StepResult + Send + Sync + 'static,
+    ) -> Self {
         self.push(number, true, apply)
     }
 
-    fn push(mut self, number: u32, readable: bool, apply: impl StepFn) -> Self {
+    fn push(
+        mut self,
+        number: u32,
+        readable: bool,
+        apply: impl Fn(&mut Value, &StepContext<'_>) -> StepResult + Send + Sync + 'static,
+    ) -> Self {
         self.steps.push(Step { number, readable, apply: Arc::new(apply) });
         self
     }
 
     /// Says what is wrong with the numbers, if anything.
     pub(crate) fn problem(&self) -> Option<String> {
-        let first = self.steps.first()?.number;
-        if first == 0 {
-            return Some("the steps of migrations are numbered from 1".into());
+        let expected = self.starts_at.unwrap_or(1);
+        let Some(first) = self.steps.first().map(|step| step.number) else {
+            return self.starts_at.map(|number| {
+                format!("the migrations are to start at step `{number}`, and there is no step")
+            });
+        };
+        if first == 0 || expected == 0 {
+            return Some(
+                "the steps of migrations are numbered from 1: data saved without migrations is \
+                version 0, and step 1 makes version 1 of it"
+                    .into(),
+            );
         }
-        let (at, step) =
-            self.steps.iter().enumerate().find(|(at, step)| {
-                usize::try_from(step.number).ok() != Some(first as usize + at)
-            })?;
-        Some(format!(
-            "the steps of migrations follow one another: step=`{}` expected=`{}`",
-            step.number,
-            first as usize + at
-        ))
+        if self.starts_at.is_none() && first > 1 {
+            return Some(format!(
+                "the first step of the migrations is `{first}`, so data saved without migrations, \
+                which is version 0, could not be opened: number the first step 1, or, if no such \
+                data is left, begin with `Migrations::starting_at({first})`"
+            ));
+        }
+        (expected..).zip(&self.steps).find(|(expected, step)| step.number != *expected).map(
+            |(expected, step)| {
+                format!(
+                    "the steps of migrations follow one another: step=`{}` expected=`{expected}`",
+                    step.number
+                )
+            },
+        )
     }
 
     /// The data version of today.
@@ -167,8 +241,13 @@ impl Migrations {
         Ok(self.steps.get(done..).unwrap_or_default())
     }
 
-    /// Brings stored JSON to the shape of today. None: it is there already.
-    pub(crate) fn migrate(&self, json: &str, tags: &Map<String, Value>) -> Result<Option<Value>> {
+    /// Brings a profile's stored JSON to the shape of today. None: it is there already.
+    pub(crate) fn migrate(
+        &self,
+        key: &ProfileKey,
+        json: &str,
+        tags: &Map<String, Value>,
+    ) -> Result<Option<Value>> {
         let steps = self.missing(tags)?;
         if steps.is_empty() {
             return Ok(None);
@@ -190,7 +269,8 @@ impl Migrations {
             .caused_by(error)
         })?;
         for step in steps {
-            match catch_unwind(AssertUnwindSafe(|| (step.apply)(&mut data))) {
+            let context = StepContext { key, step: step.number };
+            match catch_unwind(AssertUnwindSafe(|| (step.apply)(&mut data, &context))) {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => return Err(failed(step.number, &error.to_string())),
                 Err(_) => return Err(failed(step.number, "it panicked")),
@@ -215,15 +295,37 @@ impl Migrations {
 }
 
 /// What a step does to the stored JSON.
-pub trait StepFn:
-    Fn(&mut Value) -> Result<(), Box<dyn std::error::Error + Send + Sync>> + Send + Sync + 'static
-{
+pub trait StepFn: Fn(&mut Value) -> StepResult + Send + Sync + 'static {}
+
+impl<F: Fn(&mut Value) -> StepResult + Send + Sync + 'static> StepFn for F {}
+
+/// What a step may know beside the data. See [`Migrations::step_with`].
+#[derive(Debug)]
+pub struct StepContext<'a> {
+    key: &'a ProfileKey,
+    step: u32,
 }
 
-impl<
-    F: Fn(&mut Value) -> Result<(), Box<dyn std::error::Error + Send + Sync>> + Send + Sync + 'static,
-> StepFn for F
-{
+impl StepContext<'_> {
+    /// The profile's full name.
+    pub fn key(&self) -> &ProfileKey {
+        self.key
+    }
+
+    /// A number that follows from the profile's name and the data version that the step starts
+    /// from, and from nothing else: the same at each look, on each server, in each version of this
+    /// library; another one for each profile and each step. It is no secret.
+    pub fn seed(&self) -> u128 {
+        let mut hash = Sha256::new();
+        for name in [self.key.store(), self.key.scope(), self.key.key()] {
+            hash.update((name.len() as u64).to_be_bytes());
+            hash.update(name);
+        }
+        hash.update((self.step - 1).to_be_bytes());
+        let mut seed = [0; 16];
+        seed.copy_from_slice(&hash.finalize()[..16]);
+        u128::from_be_bytes(seed)
+    }
 }
 
 /// A tag that must be a whole number of at least 0 if it is there.
@@ -264,13 +366,19 @@ mod tests {
         value.as_object().unwrap().clone()
     }
 
+    const SEED: u128 = 0xf9b6_57f9_ef5a_3ef5_dd76_1891_ff16_2f29;
+
+    fn key() -> ProfileKey {
+        ProfileKey::new("PlayerData", "global", "p").unwrap()
+    }
+
     fn from_3() -> Migrations {
-        Migrations::new().step(3, add(3)).step(4, add(4)).readable_step(5, add(5))
+        Migrations::starting_at(3).step(3, add(3)).step(4, add(4)).readable_step(5, add(5))
     }
 
     #[test]
     fn exactly_the_missing_steps_run_in_order() {
-        let run = |found: Value| from_3().migrate("[]", &tags(found)).unwrap();
+        let run = |found: Value| from_3().migrate(&key(), "[]", &tags(found)).unwrap();
         assert_eq!(run(json!({ "DataVersion": 2 })), Some(json!([3, 4, 5])));
         assert_eq!(run(json!({ "DataVersion": 4.0 })), Some(json!([5])));
         assert_eq!(run(json!({ "DataVersion": 5, "DataVersionReadableFrom": 4 })), None);
@@ -285,7 +393,7 @@ mod tests {
     #[test]
     fn what_cannot_be_opened_says_why() {
         let kind = |migrations: &Migrations, found: Value| {
-            migrations.migrate("[]", &tags(found)).unwrap_err().kind()
+            migrations.migrate(&key(), "[]", &tags(found)).unwrap_err().kind()
         };
         assert_eq!(
             kind(&from_3(), json!({ "DataVersion": 6, "DataVersionReadableFrom": 6 })),
@@ -304,11 +412,15 @@ mod tests {
         assert_eq!(kind(&from_3(), json!({ "DataVersion": "two" })), ErrorKind::Undecodable);
         let failing = Migrations::new().step(1, |_: &mut Value| Err("no".into()));
         assert!(
-            failing.migrate("{}", &Map::new()).unwrap_err().to_string().contains("no: step=`1`")
+            failing
+                .migrate(&key(), "{}", &Map::new())
+                .unwrap_err()
+                .to_string()
+                .contains("no: step=`1`")
         );
         let panicking = Migrations::new().step(1, |_: &mut Value| panic!("on purpose"));
         assert_eq!(
-            panicking.migrate("{}", &Map::new()).unwrap_err().kind(),
+            panicking.migrate(&key(), "{}", &Map::new()).unwrap_err().kind(),
             ErrorKind::Undecodable
         );
     }
@@ -324,7 +436,7 @@ mod tests {
         Migrations::new().stamp(&mut found);
         assert_eq!(Value::from(found), json!({ "Mine": 1 }));
         let mut dropped = tags(json!({}));
-        Migrations::new().readable_step(5, add(5)).stamp(&mut dropped);
+        Migrations::starting_at(5).readable_step(5, add(5)).stamp(&mut dropped);
         assert_eq!(dropped["DataVersionReadableFrom"], 4, "who knows what the steps before were");
         let mut own = tags(json!({ "DataVersion": 2 }));
         Migrations::new().stamp(&mut own);
@@ -333,15 +445,33 @@ mod tests {
 
     #[test]
     fn numbers_with_gaps_are_refused() {
-        assert_eq!(from_3().problem(), None);
-        assert!(Migrations::new().step(0, add(0)).problem().is_some());
-        assert!(
-            Migrations::new()
-                .step(1, add(1))
-                .step(3, add(3))
-                .problem()
-                .unwrap()
-                .contains("expected=`2`")
-        );
+        assert_eq!((from_3().problem(), Migrations::new().problem()), (None, None));
+        let says = |migrations: Migrations, words: &str| {
+            let problem = migrations.problem().unwrap();
+            assert!(problem.contains(words), "{problem}");
+        };
+        says(Migrations::new().step(0, add(0)), "numbered from 1");
+        says(Migrations::starting_at(0).step(0, add(0)), "numbered from 1");
+        says(Migrations::new().step(1, add(1)).step(3, add(3)), "step=`3` expected=`2`");
+        says(Migrations::starting_at(3).step(2, add(2)), "step=`2` expected=`3`");
+        says(Migrations::starting_at(3), "there is no step");
+    }
+
+    #[test]
+    fn a_first_step_that_leaves_every_old_player_outside_is_refused() {
+        let problem = Migrations::new().step(2, add(2)).problem().unwrap();
+        for words in ["the first step of the migrations is `2`", "version 0", "starting_at(2)"] {
+            assert!(problem.contains(words), "{problem}");
+        }
+    }
+
+    /// Stored data depends on it.
+    #[test]
+    fn a_seed_follows_from_name_and_step_alone_and_stays_what_it_is() {
+        let seed = |key: &ProfileKey, step| StepContext { key, step }.seed();
+        assert_eq!(seed(&key(), 1), SEED);
+        assert_ne!(seed(&key(), 2), SEED);
+        let elsewhere = ProfileKey::new("PlayerDat", "aglobal", "p").unwrap();
+        assert_ne!(seed(&elsewhere, 1), SEED);
     }
 }

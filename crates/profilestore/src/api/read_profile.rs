@@ -93,8 +93,8 @@ impl<T: ProfileData> ReadProfile<T> {
             .map_err(|error| Error::from(error).about(&state.key))?;
         let (record, data) = match stored {
             Some(Stored::Profile(record)) => {
-                let data =
-                    store.codec.open_typed(&record).map_err(|error| error.about(&state.key))?;
+                let opened = store.codec.open_typed(&state.key, &record);
+                let data = opened.map_err(|error| error.about(&state.key))?;
                 (record, data)
             }
             Some(Stored::Foreign(_)) => {

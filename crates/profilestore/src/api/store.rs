@@ -209,8 +209,9 @@ impl<T: ProfileData> StoreBuilder<T> {
     }
 
     /// How data that was saved by earlier versions of the program becomes what this one knows,
-    /// whenever a profile is read, before it is reconciled and decoded. Servers of different
-    /// versions may share a store: see [`Migrations`].
+    /// whenever a profile is read, before it is reconciled and decoded. Data that was saved without
+    /// migrations is version 0, so the first step is 1. Servers of different versions may share a
+    /// store: see [`Migrations`].
     #[must_use]
     pub fn migrations(mut self, migrations: Migrations) -> Self {
         self.migrations = migrations;
@@ -248,7 +249,7 @@ impl<T: ProfileData> StoreBuilder<T> {
 
     /// The store. Fails on a name or scope that is empty or longer than 50 characters, on
     /// [`RESERVED_STORE`], on a template that is no JSON, and on migrations whose numbers have
-    /// gaps.
+    /// gaps, or whose first step leaves data that was saved without migrations outside.
     pub fn build(self) -> Result<ProfileStore<T>> {
         if self.name == RESERVED_STORE {
             return Err(Error::new(

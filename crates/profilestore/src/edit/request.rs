@@ -349,7 +349,7 @@ impl EditRequest {
         record: Record,
         codec: &dyn Codec,
     ) -> Result<Result<(AuditEntry, Option<(Bytes, Vec<i64>)>), String>> {
-        let data = opened(codec, &record)?;
+        let data = opened(codec, key, &record)?;
         let mut meta = Record { origin: None, ..record };
         codec.stamp(&mut meta);
         let edited = self.apply_typed(key, &*data, codec, &meta);

@@ -41,9 +41,13 @@ impl Types {
     }
 }
 
-/// The data of a record, as a session would open it.
-pub(super) fn opened(codec: &dyn Codec, record: &Record) -> Result<Arc<dyn Data>> {
-    catch_unwind(AssertUnwindSafe(|| codec.open(record))).unwrap_or_else(|_| {
+/// The data of a profile's record, as a session would open it.
+pub(super) fn opened(
+    codec: &dyn Codec,
+    key: &ProfileKey,
+    record: &Record,
+) -> Result<Arc<dyn Data>> {
+    catch_unwind(AssertUnwindSafe(|| codec.open(key, record))).unwrap_or_else(|_| {
         let message = "the program panicked while it opened the data; nothing was changed";
         Err(Error::new(ErrorKind::Undecodable, message))
     })

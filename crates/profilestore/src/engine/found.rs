@@ -16,13 +16,14 @@ use crate::{
     data::{Codec, Data, encode},
     data_store::{Change, KeyState},
     error::{Error, ErrorKind, Result},
+    key::ProfileKey,
     link::Link,
     record::{Record, Stored},
 };
 
 /// Decodes a record. The decoder is the program's.
-fn open(codec: &dyn Codec, record: &Record) -> Result<Arc<dyn Data>> {
-    catch_unwind(AssertUnwindSafe(|| codec.open(record))).unwrap_or_else(|_| {
+fn open(codec: &dyn Codec, key: &ProfileKey, record: &Record) -> Result<Arc<dyn Data>> {
+    catch_unwind(AssertUnwindSafe(|| codec.open(key, record))).unwrap_or_else(|_| {
         let message = "the stored data does not fit the program's type: its decoder panicked";
         Err(Error::new(ErrorKind::Undecodable, message))
     })
@@ -68,7 +69,7 @@ impl Found {
         };
         match Stored::decode(bytes) {
             Ok(Stored::Profile(record)) => {
-                let data = open(codec, &record)?;
+                let data = open(codec, &state.key, &record)?;
                 Ok(Self {
                     bytes: bytes.clone(),
                     data,

@@ -438,7 +438,7 @@ impl Session {
         };
         let Some(bytes) = state.value else { return };
         if let Ok(Stored::Profile(record)) = Stored::decode(&bytes)
-            && let Ok(data) = self.codec.open(&record)
+            && let Ok(data) = self.codec.open(&self.key, &record)
         {
             {
                 let mut known = self.known.lock();

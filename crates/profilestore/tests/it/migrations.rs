@@ -213,7 +213,7 @@ async fn rolling_back_writes_what_was_migrated() {
 async fn a_server_that_has_dropped_its_oldest_steps_lets_no_server_in_that_it_cannot_follow() {
     let world = World::new();
     let (a, b) = (world.server("a").await, world.server("b").await);
-    let pets_only = Migrations::new().readable_step(2, |data| {
+    let pets_only = Migrations::starting_at(2).readable_step(2, |data| {
         data["pets"] = json!([]);
         Ok(())
     });
@@ -262,6 +262,57 @@ async fn an_operator_frees_a_profile_of_any_version() {
     assert!(profile.is_over());
     assert_eq!(old(&a).get("p").await.unwrap_err().kind(), ErrorKind::NewerData, "still marked");
     assert_eq!(new(&b).get("p").await.unwrap().unwrap().data.coins, 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_step_makes_up_is_the_same_at_each_look() {
+    #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+    struct Pets {
+        pets: Vec<String>,
+    }
+    fn named(server: &GameServer) -> ProfileStore<Pets> {
+        let migrations = Migrations::new().step_with(1, |data, context| {
+            let name = format!("{}-{:032x}", context.key().key(), context.seed());
+            data["pets"] = json!([name]);
+            Ok(())
+        });
+        server.store_builder("PlayerData").migrations(migrations).build().unwrap()
+    }
+    let world = World::new();
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    let mut seen = Vec::new();
+    for key in ["p", "q"] {
+        old(&a).start_session(key).await.unwrap().end_session().await.unwrap();
+        let read = named(&a).get(key).await.unwrap().unwrap().data;
+        assert!(read.pets[0].starts_with(key));
+        let profile = named(&b).start_session(key).await.unwrap();
+        assert_eq!(profile.data(), read);
+        // Nothing was stored of it.
+        profile.end_session().await.unwrap();
+        let profile = named(&a).start_session(key).await.unwrap();
+        assert_eq!(profile.data(), read);
+        profile.update(|data| data.pets.push("cat".into())).unwrap();
+        profile.end_session().await.unwrap();
+        let stored = named(&b).get(key).await.unwrap().unwrap().data;
+        assert_eq!(stored.pets, [read.pets[0].clone(), "cat".into()], "the step is done");
+        seen.push(read);
+    }
+    assert_ne!(seen[0].pets[0][1..], seen[1].pets[0][1..]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_step_that_leaves_every_old_player_outside_does_not_build() {
+    let a = World::new().server("a").await;
+    let build = |migrations: Migrations| {
+        a.store_builder::<Old>("PlayerData").migrations(migrations).build()
+    };
+    let refused = build(Migrations::new().step(2, |_| Ok(()))).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid);
+    assert!(refused.to_string().contains("starting_at(2)"), "{refused}");
+    // Said on purpose, it is what was meant.
+    old(&a).start_session("p").await.unwrap().end_session().await.unwrap();
+    let later = build(Migrations::starting_at(2).step(2, |_| Ok(()))).unwrap();
+    assert_eq!(later.start_session("p").await.unwrap_err().kind(), ErrorKind::Undecodable);
 }
 
 #[tokio::test(start_paused = true)]

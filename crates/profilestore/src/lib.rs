@@ -159,9 +159,16 @@ pub mod operator {
     };
 }
 
-/// The limits of a [`Transaction`], and of what a message's handler sends ([`Message::gift`]).
+/// What can take part in a [`Transaction`], its limits, and those of what a message's handler sends
+/// ([`Message::gift`]).
 pub mod transaction {
-    pub use crate::{api::transaction::MAX_PARTICIPANTS, session::handlers::MAX_GIFTS};
+    pub use crate::{
+        api::{
+            between::{Between, Many, ParticipantTypes, Participants},
+            transaction::MAX_PARTICIPANTS,
+        },
+        session::handlers::MAX_GIFTS,
+    };
 }
 
 /// Live profiles whose data lies outside of the library, for example in the memory of a script.

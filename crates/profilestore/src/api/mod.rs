@@ -1,5 +1,6 @@
 //! What programs hold. Each call that opens something stands with what it opens.
 
+pub(crate) mod between;
 pub(crate) mod diff;
 pub(crate) mod game_server;
 pub(crate) mod listing;

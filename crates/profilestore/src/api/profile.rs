@@ -120,18 +120,57 @@ impl<T: ProfileData> Profile<T> {
     /// another profile, since two edits inside each other could wait for each other for ever: edit
     /// one after the other, or use a transaction.
     pub fn update<R>(&self, edit: impl FnOnce(&mut T) -> R) -> Result<R> {
-        let answer = self
-            .session
-            .live
-            .edit(&self.session.key, |data| edit(typed_mut(data).expect(OTHER_TYPE)))?;
+        self.try_update(|data| Ok(edit(data)))
+    }
+
+    /// The same for an edit that may fail: an error leaves the data exactly as it was, whatever the
+    /// edit has changed by then, and is the answer.
+    ///
+    /// ```
+    /// # use profilestore::{Error, Profile};
+    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Player { coins: u64, hats: u64 }
+    /// enum Refused {
+    ///     TooPoor,
+    ///     Store(Error),
+    /// }
+    ///
+    /// impl From<Error> for Refused {
+    ///     fn from(error: Error) -> Self {
+    ///         Self::Store(error)
+    ///     }
+    /// }
+    ///
+    /// fn buy_hat(profile: &Profile<Player>) -> Result<u64, Refused> {
+    ///     profile.try_update(|player| {
+    ///         player.hats += 1;
+    ///         player.coins = player.coins.checked_sub(30).ok_or(Refused::TooPoor)?;
+    ///         Ok(player.coins)
+    ///     })
+    /// }
+    /// ```
+    pub fn try_update<R, E: From<Error>>(
+        &self,
+        edit: impl FnOnce(&mut T) -> Result<R, E>,
+    ) -> Result<R, E> {
+        let edit = |data: &mut dyn Data| edit(typed_mut(data).expect(OTHER_TYPE));
+        let answer = self.session.live.edit(&self.session.key, edit)?;
         self.session.note_change();
         Ok(answer)
     }
 
-    /// The same, but waits while a transaction with this profile is open. Takes effect when the
-    /// future is polled and nothing is open. Dropping the future before it is done means that
-    /// nothing was changed.
+    /// [`Profile::update`], but waits while a transaction with this profile is open. Takes effect
+    /// when the future is polled and nothing is open. Dropping the future before it is done means
+    /// that nothing was changed.
     pub async fn update_when_free<R>(&self, edit: impl FnOnce(&mut T) -> R) -> Result<R> {
+        self.try_update_when_free(|data| Ok(edit(data))).await
+    }
+
+    /// [`Profile::try_update`], which waits in the same way.
+    pub async fn try_update_when_free<R, E: From<Error>>(
+        &self,
+        edit: impl FnOnce(&mut T) -> Result<R, E>,
+    ) -> Result<R, E> {
         let edit = |data: &mut dyn Data| edit(typed_mut(data).expect(OTHER_TYPE));
         let answer = self.session.live.edit_when_free(&self.session.key, edit).await?;
         self.session.note_change();
@@ -161,7 +200,7 @@ impl<T: ProfileData> Profile<T> {
     /// down. Fails as [`Profile::update`] does. Specification: `Reconcile`.
     pub fn reconcile(&self) -> Result<()> {
         let codec = self.store.codec.clone();
-        self.update(|data| codec.reconcile(data).map(|filled| *data = filled))?
+        self.try_update(|data| codec.reconcile(data).map(|filled| *data = filled))
     }
 
     /// How large the data is now, in bytes of JSON; [`crate::storable::MAX_DATA_BYTES`] is the most

@@ -18,10 +18,14 @@ use crate::{
         profile::{OTHER_TYPE, Profile},
         store::ProfileStore,
     },
-    data::{ProfileData, payload, typed_mut},
+    data::{ProfileData, payload, typed, typed_mut},
     data_store::MessageId,
     error::{Error, ErrorKind, Result},
-    session::{Session, handlers::MAX_GIFTS, transaction::Drafts},
+    session::{
+        Session,
+        handlers::MAX_GIFTS,
+        transaction::{Draft, Drafts},
+    },
 };
 
 /// How many profiles may take part in a transaction.
@@ -42,14 +46,12 @@ type Answer<R, E> = Arc<Mutex<Option<thread::Result<Result<R, E>>>>>;
 /// #     alice: Profile<Player>,
 /// #     bob: Profile<Player>,
 /// # ) -> Result<()> {
-/// let (a, b) = (alice.clone(), bob.clone());
 /// let sold = server
 ///     .transaction()
-///     .with(&alice)
-///     .with(&bob)
-///     .run(move |tx| {
-///         let Some(sword) = tx.edit(&a, |alice| alice.items.pop())? else { return Ok(false) };
-///         tx.edit(&b, |bob| bob.items.push(sword))?;
+///     .between((&alice, &bob))
+///     .run(move |tx, (alice, bob)| {
+///         let Some(sword) = alice.items.pop() else { return Ok(false) };
+///         bob.items.push(sword);
 ///         tx.gift(&players, "carol", &"alice has sold her sword")?;
 ///         Ok::<_, profilestore::Error>(true)
 ///     })
@@ -60,7 +62,7 @@ type Answer<R, E> = Arc<Mutex<Option<thread::Result<Result<R, E>>>>>;
 #[must_use = "a transaction does nothing before `run`"]
 pub struct TransactionBuilder {
     server: GameServer,
-    sessions: Vec<Arc<Session>>,
+    pub(super) sessions: Vec<Arc<Session>>,
     deadline: Option<Duration>,
 }
 
@@ -77,9 +79,11 @@ impl TransactionBuilder {
         Self { server, sessions: Vec::new(), deadline: None }
     }
 
-    /// Names a profile that takes part; only those can be edited. At least one, at most
-    /// [`MAX_PARTICIPANTS`], of any types, all on this server and none from a mock unless all are.
-    /// Naming one again does nothing.
+    /// Names a profile that takes part, for closures that edit it by its handle
+    /// ([`Transaction::edit`]): when the participants are not all known where the closure is
+    /// written. [`TransactionBuilder::between`] hands them to the closure instead. At least one, at
+    /// most [`MAX_PARTICIPANTS`] in all, of any types, all on this server and none from a mock
+    /// unless all are. Naming one again does nothing.
     pub fn with<T: ProfileData>(mut self, profile: &Profile<T>) -> Self {
         if !self.sessions.iter().any(|session| Arc::ptr_eq(session, &profile.session)) {
             self.sessions.push(profile.session.clone());
@@ -135,11 +139,24 @@ impl TransactionBuilder {
         R: Send + 'static,
         E: From<Error> + Send + 'static,
     {
+        self.run_script(|drafts| work(&mut Transaction::new(drafts)))
+    }
+
+    /// The same for work on the drafts themselves.
+    pub(super) fn run_script<R, E, F>(
+        self,
+        work: F,
+    ) -> impl Future<Output = Result<R, E>> + Send + 'static + use<R, E, F>
+    where
+        F: FnOnce(&mut Drafts) -> Result<R, E> + Send + 'static,
+        R: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
         let answer: Answer<R, E> = Arc::default();
         let script = {
             let answer = answer.clone();
             Box::new(move |drafts: &mut Drafts| {
-                let result = catch_unwind(AssertUnwindSafe(|| work(&mut Transaction { drafts })));
+                let result = catch_unwind(AssertUnwindSafe(|| work(drafts)));
                 let wanted = matches!(result, Ok(Ok(_)));
                 *answer.lock() = Some(result);
                 wanted
@@ -192,6 +209,12 @@ impl TransactionBuilder {
                     session.key
                 ));
             }
+            if self.sessions[..at].iter().any(|other| Arc::ptr_eq(other, session)) {
+                return invalid(format!(
+                    "a profile is named twice in a transaction: profile=`{}`",
+                    session.key
+                ));
+            }
             if self.sessions[..at].iter().any(|other| other.key == session.key) {
                 // There is one live session a key, so one of the two is over.
                 return Err(Error::new(
@@ -218,6 +241,12 @@ impl fmt::Debug for Transaction<'_> {
     }
 }
 
+impl<'a> Transaction<'a> {
+    pub(super) fn new(drafts: &'a mut Drafts) -> Self {
+        Self { drafts }
+    }
+}
+
 impl Transaction<'_> {
     /// Edits a participant's data as this transaction has made it so far. Fails with
     /// [`ErrorKind::Invalid`] for a profile that was not named with [`TransactionBuilder::with`].
@@ -226,35 +255,59 @@ impl Transaction<'_> {
         profile: &Profile<T>,
         edit: impl FnOnce(&mut T) -> R,
     ) -> Result<R> {
-        let Some(at) = self
-            .drafts
-            .drafts
-            .iter()
-            .position(|draft| Arc::ptr_eq(&draft.session, &profile.session))
-        else {
-            return self.fail(
-                Error::new(
-                    ErrorKind::Invalid,
-                    "the profile does not take part in the \
-                    transaction",
-                )
-                .about(profile.key()),
-            );
-        };
-        // Stays if the edit panics: half of it must not be committed by a closure that catches
-        // that.
-        let panicked = || {
-            Error::new(
-                ErrorKind::Invalid,
-                "an edit of the transaction panicked; nothing was \
-                done",
-            )
-            .about(profile.key())
-        };
-        let before = self.drafts.fault.replace(panicked());
-        let answer = edit(typed_mut(self.drafts.drafts[at].data()).expect(OTHER_TYPE));
+        let at = self.draft_of(profile)?;
+        Ok(self.guarded(profile, |drafts| edit(typed_mut(drafts[at].data()).expect(OTHER_TYPE))))
+    }
+
+    /// The same for an edit that may fail: an error leaves the participant's data as this
+    /// transaction had made it before, and is the answer. The transaction may go on without it.
+    pub fn try_edit<T: ProfileData, R, E: From<Error>>(
+        &mut self,
+        profile: &Profile<T>,
+        edit: impl FnOnce(&mut T) -> Result<R, E>,
+    ) -> Result<R, E> {
+        let at = self.draft_of(profile)?;
+        self.guarded(profile, |drafts| {
+            let mut copy = drafts[at].look().duplicate();
+            let answer = edit(typed_mut(&mut *copy).expect(OTHER_TYPE))?;
+            drafts[at].put(copy);
+            Ok(answer)
+        })
+    }
+
+    /// Looks at a participant's data as this transaction has made it so far. Fails as
+    /// [`Transaction::edit`] does.
+    pub fn read<T: ProfileData, R>(
+        &mut self,
+        profile: &Profile<T>,
+        look: impl FnOnce(&T) -> R,
+    ) -> Result<R> {
+        let at = self.draft_of(profile)?;
+        Ok(look(typed(self.drafts.drafts[at].look()).expect(OTHER_TYPE)))
+    }
+
+    fn draft_of<T>(&mut self, profile: &Profile<T>) -> Result<usize> {
+        let is_it = |draft: &Draft| Arc::ptr_eq(&draft.session, &profile.session);
+        match self.drafts.drafts.iter().position(is_it) {
+            Some(at) => Ok(at),
+            None => {
+                let message = "the profile does not take part in the transaction by its handle: \
+                    name it with `with`; one that is named in `between` is an argument of the \
+                    closure";
+                self.fail(Error::new(ErrorKind::Invalid, message).about(&profile.session.key))
+            }
+        }
+    }
+
+    /// Runs an edit. One that panics leaves an error behind: half of it must not be committed by a
+    /// closure that catches that.
+    fn guarded<T, R>(&mut self, profile: &Profile<T>, edit: impl FnOnce(&mut [Draft]) -> R) -> R {
+        let panicked = "an edit of the transaction panicked; nothing was done";
+        let panicked = Error::new(ErrorKind::Invalid, panicked).about(&profile.session.key);
+        let before = self.drafts.fault.replace(panicked);
+        let answer = edit(&mut self.drafts.drafts);
         self.drafts.fault = before;
-        Ok(answer)
+        answer
     }
 
     /// Sends a message along, to any profile, live here, elsewhere or nowhere, as

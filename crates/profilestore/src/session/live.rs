@@ -171,41 +171,49 @@ impl Live {
     }
 
     /// Edits the data as the program asks: fails once the session is over, and while a transaction
-    /// is open.
-    pub(crate) fn edit<R>(
+    /// is open. An error of the edit leaves the data as it was.
+    pub(crate) fn edit<R, E: From<Error>>(
         &self,
         key: &ProfileKey,
-        edit: impl FnOnce(&mut dyn Data) -> R,
-    ) -> Result<R> {
+        edit: impl FnOnce(&mut dyn Data) -> Result<R, E>,
+    ) -> Result<R, E> {
         check_not_editing(key)?;
-        self.edit_then(State::admits, edit, |_, _| ()).map_err(|refusal| refusal.error(key))
+        self.edit_unless_err(edit).map_err(|refusal| refusal.error(key))?
     }
 
     /// The same, but waits while a transaction is open.
-    pub(crate) async fn edit_when_free<R>(
+    pub(crate) async fn edit_when_free<R, E: From<Error>>(
         &self,
         key: &ProfileKey,
-        edit: impl FnOnce(&mut dyn Data) -> R,
-    ) -> Result<R> {
+        edit: impl FnOnce(&mut dyn Data) -> Result<R, E>,
+    ) -> Result<R, E> {
         let mut edit = Some(edit);
         loop {
             let freed = self.freed.notified();
             check_not_editing(key)?;
-            let edited = self.edit_then(
-                State::admits,
-                |data| {
-                    edit.take().expect(
-                        "an edit that was made \
-                    ends this",
-                    )(data)
-                },
-                |_, _| (),
-            );
+            let edited = self.edit_unless_err(|data| {
+                let edit = edit.take().expect("an edit that was made ends this");
+                edit(data)
+            });
             match edited {
                 Err(Refusal::Busy) => freed.await,
-                edited => return edited.map_err(|refusal| refusal.error(key)),
+                edited => return edited.map_err(|refusal| refusal.error(key))?,
             }
         }
+    }
+
+    fn edit_unless_err<R, E>(
+        &self,
+        edit: impl FnOnce(&mut dyn Data) -> Result<R, E>,
+    ) -> Result<Result<R, E>, Refusal> {
+        let replace = |base: &Arc<dyn Data>| {
+            let mut copy = base.duplicate();
+            let _editing = Editing::begin();
+            let answer = edit(&mut *copy);
+            let copy = answer.is_ok().then(|| Arc::from(copy));
+            (answer, copy)
+        };
+        self.replace_then(State::admits, replace, |_, _| ())
     }
 
     /// Edits the data for a hook, also while the last hooks run.
@@ -215,8 +223,9 @@ impl Live {
         let _ = self.edit_then(open, edit, |_, ()| ());
     }
 
-    /// Lets a handler work on a message, unless another one has processed it. `waits` says whether the message is still in the inbox: a mark goes once its
-    /// message is out of that, so neither tells alone.
+    /// Lets a handler work on a message, unless another one has processed it. `waits` says whether
+    /// the message is still in the inbox: a mark goes once its message is out of that, so neither
+    /// tells alone.
     pub(crate) fn edit_for_message(
         &self,
         index: u64,
@@ -235,8 +244,8 @@ impl Live {
             let mut copy = base.duplicate();
             let _editing = Editing::begin();
             match handle(&mut *copy) {
-                Handled::Spoiled(fault) => (Handled::Spoiled(fault), base.clone()),
-                handled => (handled, Arc::<dyn Data>::from(copy)),
+                Handled::Spoiled(fault) => (Handled::Spoiled(fault), None),
+                handled => (handled, Some(Arc::from(copy))),
             }
         };
         let mark = |state: &mut State, handled: &Handled| {
@@ -271,7 +280,7 @@ impl Live {
         let replace = |base: &Arc<dyn Data>| {
             let _editing = Editing::begin();
             let (data, entry) = apply(&**base);
-            (Arc::new(entry), data.unwrap_or_else(|| base.clone()))
+            (Arc::new(entry), Some(data.unwrap_or_else(|| base.clone())))
         };
         let mark = |state: &mut State, entry: &Arc<AuditEntry>| {
             let mark = Mark { entry: Some(entry.clone()), gifts: Vec::new() };
@@ -292,16 +301,16 @@ impl Live {
             let mut copy = base.duplicate();
             let _editing = Editing::begin();
             let answer = edit(&mut *copy);
-            (answer, Arc::<dyn Data>::from(copy))
+            (answer, Some(Arc::from(copy)))
         };
         self.replace_then(admit, replace, then)
     }
 
-    /// The same for an edit that makes other data of what there is.
+    /// The same for an edit that makes other data of what there is; None: it changes nothing.
     fn replace_then<R>(
         &self,
         admit: impl FnOnce(&State) -> Result<(), Refusal>,
-        replace: impl FnOnce(&Arc<dyn Data>) -> (R, Arc<dyn Data>),
+        replace: impl FnOnce(&Arc<dyn Data>) -> (R, Option<Arc<dyn Data>>),
         then: impl FnOnce(&mut State, &R),
     ) -> Result<R, Refusal> {
         let base = {
@@ -315,10 +324,12 @@ impl Live {
         state.editing = false;
         self.edited.notify_all();
         match result {
-            Ok((answer, copy)) => {
-                state.data = copy;
-                state.generation += 1;
-                then(&mut state, &answer);
+            Ok((answer, changed)) => {
+                if let Some(changed) = changed {
+                    state.data = changed;
+                    state.generation += 1;
+                    then(&mut state, &answer);
+                }
                 Ok(answer)
             }
             Err(panic) => {
@@ -508,6 +519,11 @@ mod tests {
         (Live::new(Arc::new(5_i64), record), ProfileKey::new("s", "g", "k").unwrap())
     }
 
+    fn add_one(data: &mut dyn Data) -> Result<()> {
+        *typed_mut::<i64>(data).unwrap() += 1;
+        Ok(())
+    }
+
     fn value(live: &Live) -> i64 {
         *typed::<i64>(&*live.data()).unwrap()
     }
@@ -516,22 +532,39 @@ mod tests {
     fn a_panic_leaves_the_data_as_it_was_and_open() {
         let (live, key) = live();
         let panicked = catch_unwind(AssertUnwindSafe(|| {
-            live.edit(&key, |data| {
+            live.edit(&key, |data| -> Result<()> {
                 *typed_mut::<i64>(data).unwrap() = 7;
                 panic!("on purpose");
             })
         }));
         assert!(panicked.is_err());
         assert_eq!(value(&live), 5);
-        live.edit(&key, |data| *typed_mut::<i64>(data).unwrap() += 1).unwrap();
+        live.edit(&key, add_one).unwrap();
         assert_eq!(value(&live), 6);
+    }
+
+    #[test]
+    fn an_edit_that_fails_leaves_the_data_as_it_was() {
+        let (live, key) = live();
+        let before = live.snapshot();
+        let failed = live.edit(&key, |data| {
+            *typed_mut::<i64>(data).unwrap() = 7;
+            Err::<(), _>(Error::new(ErrorKind::Refused, "on purpose"))
+        });
+        assert_eq!(failed.unwrap_err().kind(), ErrorKind::Refused);
+        let after = live.snapshot();
+        assert!(Arc::ptr_eq(&before.data, &after.data));
+        assert_eq!((after.generation, value(&live)), (before.generation, 5), "nothing to save");
     }
 
     #[test]
     fn an_edit_inside_an_edit_is_refused_and_readers_do_not_wait() {
         let (live, key) = live();
         let inner = live
-            .edit(&key, |_| (live.edit(&key, |_| ()).map_err(|e| e.kind()), value(&live)))
+            .edit(&key, |_| {
+                let inner = live.edit(&key, |_| Ok::<_, Error>(()));
+                Ok::<_, Error>((inner.map_err(|e| e.kind()), value(&live)))
+            })
             .unwrap();
         assert_eq!(inner, (Err(ErrorKind::Busy), 5));
     }
@@ -545,10 +578,7 @@ mod tests {
                     scope.spawn(|| {
                         let mut done = 0;
                         for _ in 0..1000 {
-                            done += i64::from(
-                                live.edit(&key, |data| *typed_mut::<i64>(data).unwrap() += 1)
-                                    .is_ok(),
-                            );
+                            done += i64::from(live.edit(&key, add_one).is_ok());
                         }
                         done
                     })
@@ -578,7 +608,7 @@ mod tests {
             .map(drop),
             Err("no")
         );
-        live.edit(&key, |data| *typed_mut::<i64>(data).unwrap() += 1).unwrap();
+        live.edit(&key, add_one).unwrap();
         assert_eq!((live.begin_end(), live.is_over()), (Some(EndBegun::Now), false));
     }
 

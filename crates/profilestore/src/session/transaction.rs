@@ -58,8 +58,18 @@ impl Draft {
         self.session.stored_bytes.load(Relaxed)
     }
 
+    /// The data as the transaction has made it so far.
+    pub(crate) fn look(&self) -> &dyn Data {
+        self.copy.as_deref().unwrap_or(&*self.before.data)
+    }
+
     pub(crate) fn data(&mut self) -> &mut dyn Data {
         &mut **self.copy.get_or_insert_with(|| self.before.data.duplicate())
+    }
+
+    /// Puts other data in its place.
+    pub(crate) fn put(&mut self, data: Box<dyn Data>) {
+        self.copy = Some(data);
     }
 
     fn finish(self) -> (Arc<Session>, Snapshot) {

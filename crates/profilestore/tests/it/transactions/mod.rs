@@ -23,6 +23,7 @@ use crate::{
     world::{Fault, Player, World, coins, earn, open, players, settle},
 };
 
+mod between;
 mod crossing;
 mod gifts;
 mod outages;

@@ -28,7 +28,10 @@ impl SessionTold {
     /// True when the session may have been over before the turn of a call with this number: its
     /// client or a shutdown ended it by an earlier call, or others did.
     pub fn may_be_over_before(&self, call: u64) -> bool {
-        let others = matches!(self.ended, Some((SessionEnd::External | SessionEnd::Lost, _)));
+        let others = matches!(
+            self.ended,
+            Some((SessionEnd::External | SessionEnd::Operator { .. } | SessionEnd::Lost, _))
+        );
         self.disturbed || others || self.was_ended_before(call)
     }
 

@@ -105,7 +105,7 @@ pub enum AuditOutcome {
 }
 
 /// One entry of the audit log.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct AuditEntry {
     /// The identity of the operation, a version 7 UUID. One operation on many profiles has one
@@ -362,6 +362,23 @@ pub(crate) fn entry_key(operation: Uuid, keys: &[ProfileKey]) -> ProfileKey {
     reserved_key(&format!("{}-{}", operation_prefix(operation), &digest[..25]))
 }
 
+/// The identity that an operation's request to a holder has: it names the operation, and is of
+/// another version (8) than the identities of all other requests (7).
+pub(crate) fn order_id(operation: Uuid) -> Uuid {
+    with_version(operation, 8)
+}
+
+/// The operation that such an identity names. None: it is another one.
+pub(crate) fn operation_of_order(id: Uuid) -> Option<Uuid> {
+    (id.get_version_num() == 8).then(|| with_version(id, 7))
+}
+
+fn with_version(id: Uuid, version: u8) -> Uuid {
+    let mut bytes = id.into_bytes();
+    bytes[6] = (bytes[6] & 0x0f) | (version << 4);
+    Uuid::from_bytes(bytes)
+}
+
 fn operation_prefix(operation: Uuid) -> String {
     format!(
         "{}{:012x}",
@@ -474,6 +491,13 @@ mod tests {
             page.entries.iter().map(|entry| &entry.outcome).collect::<Vec<_>>(),
             [&refused.outcome]
         );
+    }
+
+    #[test]
+    fn an_order_names_its_operation_and_other_identities_name_none() {
+        let operation = ManualClock::default().env(1).uuid();
+        assert_eq!(operation_of_order(order_id(operation)), Some(operation));
+        assert_eq!(operation_of_order(operation), None);
     }
 
     #[test]

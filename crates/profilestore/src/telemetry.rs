@@ -49,7 +49,7 @@ const METRICS: &[(Kind, &str, Unit, &str)] = &[
         Counter,
         "profilestore_lost_sessions_total",
         Unit::Count,
-        "sessions that were lost; unsaved changes are gone",
+        "sessions that were lost; unsaved changes are gone; without those that operators ended",
     ),
     (
         Counter,

@@ -324,7 +324,7 @@ impl Host {
 
     /// Tells the parent, once, about a session that ended other than by its order.
     fn ended(&self, player: u32, session: u64, known: &OnceLock<SessionEnd>, end: SessionEnd) {
-        if known.set(end).is_err() {
+        if known.set(end.clone()).is_err() {
             return;
         }
         let mut sessions = locked(&self.open);
@@ -336,7 +336,9 @@ impl Host {
         drop(sessions);
         let how = match end {
             SessionEnd::Manual => return,
-            SessionEnd::External | SessionEnd::Superseded => "handed over",
+            SessionEnd::External
+            | SessionEnd::Superseded
+            | SessionEnd::Operator { saves: true, .. } => "handed over",
             SessionEnd::Shutdown => "shutdown",
             _ => "lost",
         };

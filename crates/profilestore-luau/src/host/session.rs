@@ -76,10 +76,13 @@ fn last_save(reason: LastSave) -> &'static str {
     }
 }
 
-fn session_end(end: SessionEnd) -> &'static str {
+fn session_end(end: &SessionEnd) -> &'static str {
     match end {
         SessionEnd::Manual => "Manual",
-        SessionEnd::External | SessionEnd::Superseded => "External",
+        // To a script an operator is another server that asks.
+        SessionEnd::External
+        | SessionEnd::Superseded
+        | SessionEnd::Operator { saves: true, .. } => "External",
         SessionEnd::Shutdown => "Shutdown",
         _ => "Lost",
     }
@@ -95,7 +98,7 @@ impl Keeper<Raw> for ScriptKeeper {
         let (why, reason) = match why {
             Collect::Save => ("Save", None),
             Collect::LastSave(reason) => ("LastSave", Some(last_save(reason))),
-            Collect::Ended(end) => ("Ended", Some(session_end(end))),
+            Collect::Ended(end) => ("Ended", Some(session_end(&end))),
             _ => ("Edit", None),
         };
         let values = self.host.call(&self.callbacks.hand_over, (&self.object, why, reason));
@@ -179,7 +182,7 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
                 let callbacks = callbacks.0.clone();
                 let (host, called, of) = (own.clone(), callbacks.clone(), object.clone());
                 profile.on_session_end(move |end| {
-                    drop(host.call(&called.ended, (&of, session_end(end))))
+                    drop(host.call(&called.ended, (&of, session_end(&end))))
                 });
                 let (host, called, of) = (own.clone(), callbacks.clone(), object.clone());
                 profile.on_after_save(move |_| drop(host.call(&called.saved, &of)));

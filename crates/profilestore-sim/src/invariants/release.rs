@@ -2,8 +2,6 @@
 //! living session's name out of the lease holds everything that its client had changed when it
 //! ended.
 
-use profilestore::SessionEnd;
-
 use super::{Broken, Seen, broken};
 use crate::oracle::Told;
 
@@ -17,7 +15,7 @@ pub fn committed(seen: &Seen<'_>, told: &Told) -> Result<(), Broken> {
         return Ok(());
     }
     let Some((label, session)) = told.by_store_name(before) else { return Ok(()) };
-    let Some((end, edits)) = session.ended else {
+    let Some((end, edits)) = &session.ended else {
         return broken("G2", step.key, format!("session {label} was released before it ended"));
     };
     let saved = step
@@ -27,7 +25,7 @@ pub fn committed(seen: &Seen<'_>, told: &Told) -> Result<(), Broken> {
         .and_then(|data| data.edits.get(&label))
         .copied()
         .unwrap_or_default();
-    if end != SessionEnd::Lost && saved < edits {
+    if end.saves() && saved < *edits {
         return broken(
             "G2",
             step.key,

@@ -162,7 +162,7 @@ impl Burst {
     pub(super) fn judge(mut self, world: &World, end: SessionEnd) {
         let books = &mut *world.clerk.0.lock();
         let session = &books.told.sessions[&self.label];
-        let ended_so = session.ended.is_none_or(|(ended, _)| ended == end);
+        let ended_so = session.ended.as_ref().is_none_or(|(ended, _)| *ended == end);
         if self.was_ending
             || session.disturbed
             || !ended_so

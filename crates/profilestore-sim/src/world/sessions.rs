@@ -185,7 +185,7 @@ impl World {
                 .told
                 .sessions
                 .get(&label)
-                .and_then(|session| session.ended)
+                .and_then(|session| session.ended.clone())
                 .map(|(_, edits)| edits);
             if let (Ok(()), Some(edits)) = (&answer, edits) {
                 let outcome = books.invariants.durable.acknowledged(&key, label, edits);
@@ -218,14 +218,16 @@ fn listen(clerk: &Arc<Clerk>, label: Label, key: &str, seat: &Seat) {
 
 fn session_ended(books: &mut Books, label: Label, key: &str, end: SessionEnd) {
     books.note(Some(key), || format!("session {label} is over: {end:?}"));
+    let saves = end.saves();
     books.counts.add(match end {
         SessionEnd::External => "hand-overs",
         SessionEnd::Lost => "sessions lost",
+        SessionEnd::Operator { .. } => "sessions that operators ended",
         _ => "sessions ended",
     });
     let Some(session) = books.told.sessions.get_mut(&label) else { return };
     session.ended = Some((end, session.edits));
-    if end == SessionEnd::Lost {
+    if !saves {
         let outcome = books.invariants.lost.told(label, &books.told.sessions[&label]);
         books.check(outcome);
     }

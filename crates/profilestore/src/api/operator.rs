@@ -278,8 +278,8 @@ impl Operator {
     /// and what it has not saved is lost. Answers with the job that held it; None when no server
     /// held it, which is not booked.
     ///
-    /// It is booked as pending first and as done or refused in the end, since the holder does its
-    /// part. Fails as [`crate::ProfileStore::start_session`] does, after `timeout` at the latest.
+    /// The holder is told who ended it, and why ([`crate::SessionEnd::Operator`]). It is booked as
+    /// pending first and as done or refused in the end, since the holder does its part. Fails as [`crate::ProfileStore::start_session`] does, after `timeout` at the latest.
     pub fn end_session(
         &self,
         key: &ProfileKey,
@@ -312,8 +312,9 @@ impl Operator {
         )
         .detail("held_by", holder.job_id.clone())
         .detail("steal", steal);
-        self.engine.book(&entry.clone().outcome(AuditOutcome::Pending), 0).await?;
-        let ended = self.end(key, steal, timeout).await;
+        let pending = Arc::new(entry.clone().outcome(AuditOutcome::Pending));
+        self.engine.book(&pending, 0).await?;
+        let ended = self.end(key, steal, timeout, pending).await;
         let outcome = match &ended {
             Ok(()) => AuditOutcome::Done,
             Err(error) => AuditOutcome::Refused { why: error.to_string() },
@@ -322,12 +323,20 @@ impl Operator {
         ended.map(|()| Some(holder.job_id))
     }
 
-    async fn end(&self, key: &ProfileKey, steal: bool, timeout: Duration) -> Result<()> {
+    async fn end(
+        &self,
+        key: &ProfileKey,
+        steal: bool,
+        timeout: Duration,
+        entry: Arc<AuditEntry>,
+    ) -> Result<()> {
+        let operation = Some(entry.operation);
         if let Some(own) = self.engine.table.live(key) {
-            return own.finish(SessionEnd::Manual).await;
+            return own.finish(SessionEnd::Operator { entry, saves: true }).await;
         }
         let codec: Arc<dyn Codec> = Arc::new(TypedCodec::<Value>::as_it_is());
-        let options = StartOptions { steal, timeout: Some(timeout), ..StartOptions::default() };
+        let timeout = Some(timeout);
+        let options = StartOptions { steal, timeout, operation, ..StartOptions::default() };
         match self.engine.start_session(key, codec, options).await {
             Ok(session) => session.finish(SessionEnd::Manual).await,
             // Removed meanwhile, and its session with it.

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use crate::session::collect::{Keeper, Typed};
 use crate::{
     api::store::ProfileStore,
+    audit::AuditEntry,
     data::{Codec, Data, ProfileData, typed, typed_mut},
     data_store::StoredMessage,
     engine::options::StartOptions,
@@ -381,8 +382,9 @@ impl<T: ProfileData> Profile<T> {
     }
 
     /// Calls `listener` once when the session is over and changes are no longer taken; the last
-    /// save is then under way. A listener that is connected later is not called: see
-    /// [`Profile::is_over`]. Specification: `OnSessionEnd`.
+    /// save is then under way ([`SessionEnd::saves`]). Says how it ended, and which operator ended
+    /// it and why, as far as that can be found out within 2 s. A listener that is connected later is
+    /// not called: see [`Profile::is_over`]. Specification: `OnSessionEnd`.
     pub fn on_session_end(
         &self,
         listener: impl Fn(SessionEnd) + Send + Sync + 'static,
@@ -398,6 +400,22 @@ impl<T: ProfileData> Profile<T> {
             .signals
             .on_after_save
             .connect(Arc::new(move |data| listener(typed(data).expect(OTHER_TYPE))))
+    }
+
+    /// Calls `listener` with the entry of the audit log and the data after an operator's edit was
+    /// applied in this session ([`crate::Operator::edit`]): the entry says what was changed
+    /// ([`AuditEntry::operation`], [`AuditEntry::details`]), in whose name and why
+    /// ([`AuditEntry::by`]). The save that makes the edit durable follows. Not called for edits that
+    /// were refused, nor for those that had waited and were applied before the session was there;
+    /// the audit log holds them all ([`crate::audit::audit_entries`]).
+    pub fn on_edited(
+        &self,
+        listener: impl Fn(&AuditEntry, &T) + Send + Sync + 'static,
+    ) -> Connection {
+        self.session
+            .signals
+            .on_edited
+            .connect(Arc::new(move |entry, data| listener(entry, typed(data).expect(OTHER_TYPE))))
     }
 
     /// Adds a handler for messages, and offers it those that wait before this returns. It is called

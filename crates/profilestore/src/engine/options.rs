@@ -2,6 +2,8 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use uuid::Uuid;
+
 use crate::session::info::SessionInfo;
 
 /// What a start does about a profile that a live session elsewhere holds. See
@@ -55,6 +57,8 @@ pub struct StartOptions {
     /// How often this profile is saved, instead of [`crate::Settings::autosave_period`]. At least
     /// 100 ms.
     pub autosave_period: Option<Duration>,
+    /// An operator's operation that wants the profile let go.
+    pub(crate) operation: Option<Uuid>,
 }
 
 impl StartOptions {

@@ -21,6 +21,7 @@ use super::{
     table::{Slot, Slots, Table},
 };
 use crate::{
+    audit::order_id,
     data::Codec,
     data_store::{RequestId, Returning},
     error::{Error, ErrorKind, Result},
@@ -122,8 +123,9 @@ impl Engine {
                     Some(Slot::Live(closed)) => Some(closed.clone()),
                     _ => None,
                 };
-                let (request, session) = (self.link.env.uuid(), self.link.env.uuid().to_string());
-                Load::new(key, RequestId(request), session, before)
+                let order = options.operation.map(order_id);
+                let id = || order.unwrap_or_else(|| self.link.env.uuid());
+                Load::new(key, RequestId(id()), id().to_string(), before)
             }
         };
         let (started, _) = load.claim(self, codec, options)?;

@@ -119,8 +119,8 @@ impl<T: ProfileData> Profile<T> {
                 SessionEnd::Manual | SessionEnd::Shutdown | SessionEnd::Superseded => {
                     Some(own.clone())
                 }
-                SessionEnd::External => None,
-                SessionEnd::Lost => {
+                SessionEnd::External | SessionEnd::Operator { saves: true, .. } => None,
+                SessionEnd::Lost | SessionEnd::Operator { saves: false, .. } => {
                     session.upgrade().and_then(|session| session.taken_by.get().cloned())
                 }
             };

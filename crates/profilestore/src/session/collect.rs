@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Why a [`Keeper`] is asked for the data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Collect {
     /// It is about to be saved.

@@ -37,7 +37,7 @@ impl Session {
             return;
         }
         let before = self.live.data();
-        let mut applied = 0;
+        let mut settled = Vec::new();
         for message in &waiting {
             let waits = || self.known.lock().has_message(message.index);
             let apply = |data: &dyn Data| match EditRequest::read(&self.key, message) {
@@ -51,7 +51,7 @@ impl Session {
                 ),
                 Err(entry) => (None, *entry),
             };
-            applied += u64::from(self.live.edit_for_operator(message.index, waits, apply).is_ok());
+            settled.extend(self.live.edit_for_operator(message.index, waits, apply).ok());
         }
         let data = self.live.data();
         if !Arc::ptr_eq(&before, &data)
@@ -59,8 +59,11 @@ impl Session {
         {
             keeper.edited(&*data);
         }
-        if applied > 0 {
-            metrics::counter!("profilestore_edits_applied_total").increment(applied);
+        for entry in settled.iter().filter(|entry| entry.outcome == AuditOutcome::Done) {
+            self.signals.on_edited.each(|listener| listener(entry, &*data));
+        }
+        if !settled.is_empty() {
+            metrics::counter!("profilestore_edits_applied_total").increment(settled.len() as u64);
             self.queue_save();
         }
     }

@@ -55,8 +55,8 @@ enum Closed {
 }
 
 /// Whether a session whose last save cannot be stored goes on until that is mended.
-fn goes_on(end: SessionEnd) -> bool {
-    matches!(end, SessionEnd::Manual | SessionEnd::External | SessionEnd::Superseded)
+fn goes_on(end: &SessionEnd) -> bool {
+    end.saves() && *end != SessionEnd::Shutdown
 }
 
 /// Records an outcome of the end even if that is broken off.
@@ -130,13 +130,13 @@ impl Session {
         begun: EndBegun,
     ) -> Result<Answer<Result<()>>> {
         if begun == EndBegun::Now {
-            self.begin(end)?;
+            self.begin(&end)?;
         }
         let (closed, last) = oneshot::channel();
-        let turn = self.clone().finish_in_turn(Ending::queued(self), end, last);
+        let turn = self.clone().finish_in_turn(Ending::queued(self), end.clone(), last);
         let answer = self.link.queues.run(&self.key, usize::MAX, turn)?;
         let closing = match begun {
-            EndBegun::Now => match self.close(end) {
+            EndBegun::Now => match self.close(&end) {
                 Ok(last) => last.map(Closed::Last),
                 Err(error) => Some(Closed::Refused(error)),
             },
@@ -177,12 +177,12 @@ impl Session {
     async fn finish_behind(self: &Arc<Self>, end: SessionEnd) -> Result<()> {
         if self.outcome.is_known() {
             // The session was found lost meanwhile; there is nothing left to hook into.
-            let _ = self.close(SessionEnd::Lost);
+            let _ = self.close(&SessionEnd::Lost);
             self.tell(|table| table.settled(self));
             self.let_go();
             return self.ended().await;
         }
-        match self.begin(end).and_then(|()| self.close(end)) {
+        match self.begin(&end).and_then(|()| self.close(&end)) {
             Ok(Some(last)) => self.release_and_be_over(last).await,
             Ok(None) => self.ended().await,
             Err(error) => {
@@ -194,7 +194,7 @@ impl Session {
 
     /// The first two phases. None when the data was closed before. For operations in the key's
     /// queue, where no transaction is open. Fails as [`Session::finish`] does.
-    pub(super) fn begin_and_close(&self, end: SessionEnd) -> Result<Option<Last>> {
+    pub(super) fn begin_and_close(&self, end: &SessionEnd) -> Result<Option<Last>> {
         if !self.live.begin_end_in_turn() {
             return Ok(None);
         }
@@ -216,12 +216,14 @@ impl Session {
     // --- begin ----------------------------------------------------------------------------------
 
     /// Runs the last hooks.
-    fn begin(&self, end: SessionEnd) -> Result<()> {
+    fn begin(&self, end: &SessionEnd) -> Result<()> {
         let reason = match end {
             SessionEnd::Manual => LastSave::Manual,
-            SessionEnd::External | SessionEnd::Superseded => LastSave::External,
+            SessionEnd::External
+            | SessionEnd::Superseded
+            | SessionEnd::Operator { saves: true, .. } => LastSave::External,
             SessionEnd::Shutdown => LastSave::Shutdown,
-            SessionEnd::Lost => return Ok(()),
+            SessionEnd::Lost | SessionEnd::Operator { saves: false, .. } => return Ok(()),
         };
         // Otherwise the close asks once more, and tells what is lost.
         if let Err(error) = self.collect(Collect::LastSave(reason))
@@ -237,18 +239,18 @@ impl Session {
     // --- close ----------------------------------------------------------------------------------
 
     /// Closes the data and tells the listeners. None when it was closed before.
-    fn close(&self, end: SessionEnd) -> Result<Option<Last>> {
+    fn close(&self, end: &SessionEnd) -> Result<Option<Last>> {
         let check = |last: &Snapshot| if goes_on(end) { self.check_saveable(last) } else { Ok(()) };
         let last = self.live.close_if(check).map_err(|error| self.end_refused(&error))?;
         if last.is_some() {
             self.tell(|table| table.closing(self));
-            self.signals.on_session_end.each(|listener| listener(end));
+            self.signals.on_session_end.each(|listener| listener(end.clone()));
         }
         let Some(snapshot) = last else { return Ok(None) };
-        if end == SessionEnd::Lost {
+        if !end.saves() {
             return Ok(Some(Last { snapshot, lost: None }));
         }
-        let handed = self.collect(Collect::Ended(end)).and_then(|handed| {
+        let handed = self.collect(Collect::Ended(end.clone())).and_then(|handed| {
             handed.as_ref().map_or(Ok(()), |handed| self.check_saveable(handed)).map(|()| handed)
         });
         Ok(Some(match handed {
@@ -376,13 +378,14 @@ impl Session {
     /// Drops the listeners, handlers and the keeper, once all of them have been told of the end:
     /// they may hold the profile that they are for.
     fn let_go(&self) {
-        let Signals { on_save, veto_save, on_last_save, on_session_end, on_after_save } =
+        let Signals { on_save, veto_save, on_last_save, on_session_end, on_after_save, on_edited } =
             &self.signals;
         on_save.clear();
         veto_save.clear();
         on_last_save.clear();
         on_session_end.clear();
         on_after_save.clear();
+        on_edited.clear();
         self.handlers.clear();
         let keeper = self.keeper.lock().take();
         drop(keeper);
@@ -401,29 +404,45 @@ impl Session {
         if let Some(holder) = &state.lease.holder {
             let _ = self.taken_by.set(SessionInfo::from(holder));
         }
+        if let Some(entry) = self.order_that_ended(state).await {
+            let by = &entry.by;
+            tracing::info!(
+                key = %self.key,
+                action = entry.action,
+                by = by.author,
+                reason = by.reason,
+                "an operator ended a session"
+            );
+            let why = format!("an operator ended the session: {} by {}", entry.action, by.author);
+            self.end_unsaved(&SessionEnd::Operator { entry, saves: false }, &why).await;
+            return;
+        }
         let taker = self.taken_by.get().map_or("nobody", |holder| holder.job_id.as_str());
         self.lose(&format!("the profile is held by {taker} now")).await;
     }
 
     /// Ends the session without a save.
     pub(crate) async fn lose(self: &Arc<Self>, why: &str) {
-        // If it is closed already, the call that closed it is queued behind this one, or is this
-        // one.
-        let closed = matches!(self.begin_and_close(SessionEnd::Lost), Ok(Some(_)));
-        self.tell(|table| table.freed(self));
-        let error = Error::new(
-            ErrorKind::SessionEnded,
-            format!("the session was lost: {why}; what it had not saved is lost"),
-        );
-        self.note_outcome(&Err(error.about(&self.key)));
-        if closed {
+        if self.end_unsaved(&SessionEnd::Lost, &format!("the session was lost: {why}")).await {
             metrics::counter!("profilestore_lost_sessions_total").increment(1);
             tracing::warn!(key = %self.key, why, "a session was lost");
         }
+    }
+
+    /// True: it was open until now.
+    async fn end_unsaved(self: &Arc<Self>, end: &SessionEnd, why: &str) -> bool {
+        // If it is closed already, the call that closed it is queued behind this one, or is this
+        // one.
+        let closed = matches!(self.begin_and_close(end), Ok(Some(_)));
+        self.tell(|table| table.freed(self));
+        let error =
+            Error::new(ErrorKind::SessionEnded, format!("{why}; what it had not saved is lost"));
+        self.note_outcome(&Err(error.about(&self.key)));
         self.fire_foreign_save().await;
         if closed {
             self.let_go();
         }
+        closed
     }
 
     /// Tells the listeners what is stored now that it is no longer ours.

@@ -1,8 +1,10 @@
 //! What is told about a session: where it is, why it is saved for the last time, how it ended.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
-use crate::data_store::Holder;
+use crate::{audit::AuditEntry, data_store::Holder};
 
 /// Which server a session is on. Specification: `Session`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -45,7 +47,7 @@ pub enum LastSave {
 }
 
 /// How a session ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SessionEnd {
     /// The program ended it.
@@ -57,7 +59,28 @@ pub enum SessionEnd {
     /// A later start on this server takes its place ([`crate::StartOptions::supersede`]), and gets
     /// the profile with all that this session changed.
     Superseded,
+    /// An operator ended it: by a rollback, a removal, an erasure, or on purpose
+    /// ([`crate::Operator`]).
+    Operator {
+        /// The entry in the audit log: what was done ([`AuditEntry::action`]), in whose name and
+        /// why ([`AuditEntry::by`]). That of an `end-session` is still pending.
+        entry: Arc<AuditEntry>,
+        /// The last save comes, as at every end. False: there was none, and what the session had
+        /// not saved is lost, since the operator replaced the data or did not ask.
+        saves: bool,
+    },
     /// The profile was stolen, removed, overwritten, or taken while this server could not reach the
     /// store. There was no last save.
     Lost,
+}
+
+impl SessionEnd {
+    /// True when the last save comes. False: what the session had not saved is lost.
+    pub fn saves(&self) -> bool {
+        match self {
+            Self::Manual | Self::External | Self::Shutdown | Self::Superseded => true,
+            Self::Operator { saves, .. } => *saves,
+            Self::Lost => false,
+        }
+    }
 }

@@ -262,13 +262,14 @@ impl Live {
     }
 
     /// Replaces the data as an operator's edit wants it, unless that was done already; None leaves
-    /// it as it is. The message is processed in any case. See [`Live::edit_for_message`].
+    /// it as it is. The message is processed in any case. Answers with what is to be booked. See
+    /// [`Live::edit_for_message`].
     pub(crate) fn edit_for_operator(
         &self,
         index: u64,
         waits: impl FnOnce() -> bool,
         apply: impl FnOnce(&dyn Data) -> (Option<Arc<dyn Data>>, AuditEntry),
-    ) -> Result<(), Refusal> {
+    ) -> Result<Arc<AuditEntry>, Refusal> {
         let admit = |state: &State| {
             state.admits()?;
             if !state.processed.contains_key(&index) && waits() {
@@ -286,7 +287,7 @@ impl Live {
             let mark = Mark { entry: Some(entry.clone()), gifts: Vec::new() };
             state.processed.insert(index, mark);
         };
-        self.replace_then(admit, replace, mark).map(drop)
+        self.replace_then(admit, replace, mark)
     }
 
     /// Runs an edit if `admit` agrees; `then` completes it under the same lock that makes it

@@ -37,12 +37,12 @@ impl Session {
     /// Acts on what the store says about a session that still holds its profile.
     pub(super) async fn respond(self: &Arc<Self>, state: KeyState, saved: Option<&Snapshot>) {
         let held = ownership::held(&state, self.known.lock().epoch);
-        self.absorb(state);
         if held == Held::Lost {
             // Only possible after a commit that had been applied before, with a thief in between.
-            self.lose("another server took the profile").await;
+            self.lost(&state).await;
             return;
         }
+        self.absorb(state);
         self.apply_edits();
         self.offer_messages();
         if let Some(saved) = saved {
@@ -51,7 +51,11 @@ impl Session {
         if let Held::Asked(request) = held {
             tracing::debug!(key = %self.key, to = %request.job_id, "another server asks for the \
                 profile");
-            match self.begin_and_close(SessionEnd::External) {
+            let end = match self.order_of(request.id.0).await {
+                Some(entry) => SessionEnd::Operator { entry, saves: true },
+                None => SessionEnd::External,
+            };
+            match self.begin_and_close(&end) {
                 Ok(Some(last)) => {
                     if let Err(error) = self.release_and_be_over(last).await {
                         tracing::warn!(key = %self.key, %error, "a profile could not be handed over");

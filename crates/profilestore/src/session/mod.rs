@@ -10,7 +10,7 @@
 //! * [`messages`]: offering messages to handlers.
 //! * [`transaction`]: one commit over several of them.
 //! * [`collect`]: data that is kept elsewhere.
-//! * [`edits`]: applying what operators want changed.
+//! * [`edits`]: applying what operators want changed. [`orders`]: who had the session ended.
 
 use std::{
     fmt,
@@ -29,6 +29,7 @@ use tokio::{
 };
 
 use crate::{
+    audit::AuditEntry,
     data::{Codec, Data},
     data_store::{Digest, Incarnation, KeyState, ServerId},
     error::{Error, ErrorKind, Result},
@@ -50,6 +51,7 @@ pub(crate) mod known;
 pub(crate) mod live;
 mod look;
 mod messages;
+mod orders;
 mod outcome;
 mod save;
 mod snapshot;
@@ -69,6 +71,7 @@ pub(crate) type VetoSave = dyn Fn(&dyn Data) -> Result<(), String> + Send + Sync
 pub(crate) type OnLastSave = dyn Fn(LastSave, &mut dyn Data) + Send + Sync;
 pub(crate) type OnSessionEnd = dyn Fn(SessionEnd) + Send + Sync;
 pub(crate) type OnAfterSave = dyn Fn(&dyn Data) + Send + Sync;
+pub(crate) type OnEdited = dyn Fn(&AuditEntry, &dyn Data) + Send + Sync;
 
 #[derive(Default)]
 pub(crate) struct Signals {
@@ -77,6 +80,7 @@ pub(crate) struct Signals {
     pub(crate) on_last_save: Signal<OnLastSave>,
     pub(crate) on_session_end: Signal<OnSessionEnd>,
     pub(crate) on_after_save: Signal<OnAfterSave>,
+    pub(crate) on_edited: Signal<OnEdited>,
 }
 
 /// Whom a session tells about itself: the table of its game server's sessions, which knows it.

@@ -25,6 +25,7 @@ mod nats;
 mod operator;
 mod operators_in_trouble;
 mod order;
+mod orders;
 mod own_backend;
 #[cfg(feature = "postgres")]
 mod postgres;

@@ -1,6 +1,6 @@
 //! A live profile, and a profile that was only read.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use serde_json::{Map, Value};
 
@@ -176,6 +176,17 @@ impl<T: ProfileData> Profile<T> {
         let answer = self.session.live.edit_when_free(&self.session.key, edit).await?;
         self.session.note_change();
         Ok(answer)
+    }
+
+    /// For how long a transaction with this profile has been open: edits are refused meanwhile
+    /// ([`crate::ErrorKind::Busy`]), and reads see the data from before. None: none is open. Usually
+    /// that takes milliseconds. When the store is away and the outcome of the transaction's commit
+    /// is not known, it lasts until about a second after the store is back, beyond the transaction's
+    /// deadline too: see [`crate::TransactionBuilder::deadline`]. Show the player then that the
+    /// trade is being settled, and leave changes to [`Profile::update_when_free`], which waits.
+    pub fn frozen_for(&self) -> Option<Duration> {
+        let since = self.session.live.frozen_since()?;
+        Some(self.session.link.env.now().saturating_duration_since(since))
     }
 
     /// Looks at the data as it is now; while a transaction is open, as it was before. Never waits.

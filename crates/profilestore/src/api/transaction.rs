@@ -91,9 +91,16 @@ impl TransactionBuilder {
         self
     }
 
-    /// How long it may take, [`crate::Settings::call_timeout`] otherwise. When the store is away at
-    /// the deadline, nothing was done; when it is not known whether it was, the transaction is
-    /// called off as soon as the store is back, and until then stays open.
+    /// How long it may take, [`crate::Settings::call_timeout`] otherwise.
+    ///
+    /// It bounds the wait for the turns of the participants, and for a commit that the store has
+    /// not got or has refused: at the deadline the call fails then, nothing was done, and the
+    /// participants are free. It does **not** bound a commit whose answer was lost. Whether that
+    /// was applied only the store can tell, so the transaction stays open until the store answers
+    /// again, is then settled or called off within about a second, and only then the call returns.
+    /// Until then the participants can be read, and not be edited: [`Profile::frozen_for`] says for
+    /// how long they have been so. What bounds that is the outage, and no setting; a participant
+    /// that another server takes meanwhile is lost, as in every outage.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
         self

@@ -108,6 +108,17 @@ impl Link {
         }
     }
 
+    /// Pauses before another attempt at the store. One that is eager ends when a renewal has got
+    /// through: that is tried every second while the store does not answer.
+    async fn pause(&self, period: Duration, eager: bool) {
+        let renewed = self.renewed.notified();
+        tokio::select! {
+            biased;
+            () = renewed, if eager => {}
+            () = tokio::time::sleep(period) => {}
+        }
+    }
+
     /// The longest pause between attempts at the store: 20 s, 8 s while shutting down, and never
     /// longer than the lease time, so that all callers are served again within that when the store
     /// comes back.
@@ -157,7 +168,7 @@ impl Link {
                         return Err(unknown.unwrap_or(error));
                     };
                     metrics::counter!("profilestore_store_retries_total").increment(1);
-                    tokio::time::sleep(wait).await;
+                    self.pause(wait, patience.is_eager()).await;
                 }
                 // The refusals that need not last: an earlier attempt may still arrive when there
                 // is room again.
@@ -249,7 +260,7 @@ impl Link {
                     let Some(wait) = patience.pause(self.env.now(), wanted) else {
                         return Err(failed);
                     };
-                    tokio::time::sleep(wait).await;
+                    self.pause(wait, patience.is_eager()).await;
                 }
                 Err(failed) => return Err(failed),
             }

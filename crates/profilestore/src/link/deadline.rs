@@ -71,6 +71,11 @@ pub(crate) trait Patience {
     fn ends(&self) -> Option<Instant> {
         None
     }
+
+    /// Whether a pause ends when this server's renewals get through again.
+    fn is_eager(&self) -> bool {
+        false
+    }
 }
 
 /// Pauses as is wanted, and makes its last attempt shortly before it ends.
@@ -100,6 +105,23 @@ pub(crate) struct ForEver;
 impl Patience for ForEver {
     fn pause(&self, _: Instant, wanted: Duration) -> Option<Duration> {
         Some(wanted)
+    }
+}
+
+/// The same, and tries at once when the store answers again.
+pub(crate) struct Eager<P>(pub(crate) P);
+
+impl<P: Patience> Patience for Eager<P> {
+    fn pause(&self, now: Instant, wanted: Duration) -> Option<Duration> {
+        self.0.pause(now, wanted)
+    }
+
+    fn ends(&self) -> Option<Instant> {
+        self.0.ends()
+    }
+
+    fn is_eager(&self) -> bool {
+        true
     }
 }
 

@@ -71,6 +71,8 @@ pub(crate) struct Link {
     pub(crate) renew_now: Notify,
     /// A new incarnation of this server has begun.
     begun_anew: Notify,
+    /// A renewal got through.
+    renewed: Notify,
     pub(crate) queues: Arc<KeyQueues>,
     /// For what is on its way to the store.
     pub(crate) room: Arc<Room>,
@@ -109,6 +111,7 @@ impl Link {
             lease: Mutex::new(lease),
             renew_now: Notify::new(),
             begun_anew: Notify::new(),
+            renewed: Notify::new(),
             lining_up: Mutex::default(),
             health,
             closing: AtomicBool::new(false),

@@ -136,6 +136,8 @@ impl Link {
         if let Some(row) = &reply.server {
             lease.revision = row.revision;
         }
+        drop(lease);
+        self.renewed.notify_waiters();
     }
 }
 
@@ -223,6 +225,7 @@ impl Renewal {
         self.acknowledged.clear();
         *link.lease.lock() = lease;
         link.begun_anew.notify_waiters();
+        link.renewed.notify_waiters();
         Some(hints)
     }
 }

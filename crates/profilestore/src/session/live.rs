@@ -16,7 +16,7 @@ use std::{
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use serde_json::value::RawValue;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{
     editing::{Editing, check_not_editing, is_editing},
@@ -52,7 +52,8 @@ struct State {
     locked: BTreeSet<u64>,
     /// An edit is under way.
     editing: bool,
-    in_transaction: bool,
+    /// Since when a transaction is open, if one is.
+    transaction: Option<Instant>,
     /// Transactions that were called and are not over, the open one included.
     lined_up: usize,
     phase: Phase,
@@ -85,7 +86,8 @@ impl Refusal {
         match self {
             Self::Busy => Error::new(
                 ErrorKind::Busy,
-                "a transaction is open; the change was not made, try again when it is over",
+                "a transaction is open; the change was not made, try again when it is over, or \
+                wait with `update_when_free`",
             ),
             Self::Over | Self::Processed => Error::new(
                 ErrorKind::SessionEnded,
@@ -120,7 +122,7 @@ impl State {
     fn admits(&self) -> Result<(), Refusal> {
         match self.phase {
             Phase::Closing | Phase::Over => Err(Refusal::Over),
-            Phase::Open | Phase::Ending if self.in_transaction => Err(Refusal::Busy),
+            Phase::Open | Phase::Ending if self.transaction.is_some() => Err(Refusal::Busy),
             Phase::Open | Phase::Ending => Ok(()),
         }
     }
@@ -138,7 +140,7 @@ impl Live {
             processed: Processed::new(),
             locked: BTreeSet::new(),
             editing: false,
-            in_transaction: false,
+            transaction: None,
             lined_up: 0,
             phase: Phase::Open,
         };
@@ -412,23 +414,28 @@ impl Live {
 
     /// Opens a transaction that has lined up, after the edit under way. Fails once the session is
     /// over; an end that was called later than the transaction waits for it.
-    pub(crate) fn begin_transaction(&self, key: &ProfileKey) -> Result<Snapshot> {
+    pub(crate) fn begin_transaction(&self, key: &ProfileKey, now: Instant) -> Result<Snapshot> {
         let mut state = self.settled();
         if state.phase == Phase::Over
             || (state.phase != Phase::Open && defect!(EndOvertakesTransaction))
         {
             return Err(Refusal::Over.error(key));
         }
-        debug_assert!(!state.in_transaction, "a transaction holds its turn in the key's queue");
-        state.in_transaction = true;
+        debug_assert!(state.transaction.is_none(), "it holds its turn in the key's queue");
+        state.transaction = Some(now);
         Ok(state.snapshot())
+    }
+
+    /// Since when a transaction is open, if one is.
+    pub(crate) fn frozen_since(&self) -> Option<Instant> {
+        self.state.lock().transaction
     }
 
     /// Closes the transaction. What it made becomes the data if its commit was applied.
     pub(crate) fn end_transaction(&self, applied: Option<&Snapshot>) {
         {
             let mut state = self.state.lock();
-            state.in_transaction = false;
+            state.transaction = None;
             if let Some(applied) = applied {
                 state.data = applied.data.clone();
                 state.generation = applied.generation;
@@ -446,8 +453,8 @@ impl Live {
             return None;
         }
         state.phase = Phase::Ending;
-        let called_before =
-            state.in_transaction || (state.lined_up > 0 && !defect!(EndOvertakesTransaction));
+        let called_before = state.transaction.is_some()
+            || (state.lined_up > 0 && !defect!(EndOvertakesTransaction));
         Some(if called_before || is_editing() { EndBegun::Behind } else { EndBegun::Now })
     }
 
@@ -455,7 +462,7 @@ impl Live {
     /// need.
     pub(crate) fn begin_end_in_turn(&self) -> bool {
         let mut state = self.state.lock();
-        debug_assert!(!state.in_transaction, "it holds the turn that this runs in");
+        debug_assert!(state.transaction.is_none(), "it holds the turn that this runs in");
         let open = state.phase == Phase::Open;
         if open {
             state.phase = Phase::Ending;

@@ -27,7 +27,7 @@ use crate::{
     link::{
         Link,
         commit::Backoff,
-        deadline::{Deadline, ForEver},
+        deadline::{Deadline, Eager, ForEver},
         queue::Answer,
         room::Rank,
     },
@@ -286,7 +286,8 @@ impl Open {
         let mut open = Self { turns, begun: 0 };
         let mut drafts = Vec::with_capacity(open.turns.len());
         for Turn { session, .. } in &open.turns {
-            let before = session.live.begin_transaction(&session.key)?;
+            let now = session.link.env.now();
+            let before = session.live.begin_transaction(&session.key, now)?;
             open.begun += 1;
             drafts.push(Draft { session: session.clone(), before, copy: None });
         }
@@ -426,27 +427,29 @@ impl Open {
 }
 
 /// Commits under one identity until the outcome is known. When the deadline finds it unknown, it is
-/// made known by calling the commit off. So an error says that nothing was done.
+/// made known by calling the commit off. So an error says that nothing was done. The participants
+/// refuse edits meanwhile, so each attempt comes as soon as the store answers again.
 async fn settle_or_call_off(
     link: &Link,
     commit: &Commit,
     deadline: Deadline,
 ) -> Result<CommitReply, StoreError> {
-    let unknown = match link.env.timeout_at(deadline.at(), link.settle(commit, deadline)).await {
-        Ok(Err(error @ StoreError::Indeterminate { .. })) => error,
-        Ok(settled) => return settled,
-        // A call that gives no answer may still arrive.
-        Err(_) => StoreError::Indeterminate {
-            commit: commit.id,
-            reason: "no answer before the deadline".into(),
-        },
-    };
+    let unknown =
+        match link.env.timeout_at(deadline.at(), link.settle(commit, Eager(deadline))).await {
+            Ok(Err(error @ StoreError::Indeterminate { .. })) => error,
+            Ok(settled) => return settled,
+            // A call that gives no answer may still arrive.
+            Err(_) => StoreError::Indeterminate {
+                commit: commit.id,
+                reason: "no answer before the deadline".into(),
+            },
+        };
     tracing::debug!(error = %unknown, "a transaction is called off at its deadline");
-    if link.call_off(commit, &mut Backoff::default(), &ForEver).await? {
+    if link.call_off(commit, &mut Backoff::default(), &Eager(ForEver)).await? {
         return Err(StoreError::Unavailable {
             reason: "no answer before the deadline; the transaction was called off".into(),
         });
     }
     // It had been applied. The same commit again brings what the store holds since.
-    link.settle(commit, ForEver).await
+    link.settle(commit, Eager(ForEver)).await
 }

@@ -21,18 +21,22 @@ fn world() -> World {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_makes_its_last_attempt_shortly_before_its_time_is_over() {
-    let world = world();
-    let server = world.server("a").await;
-    world.store.plan().fail(Fault::Refused, u64::MAX);
-    let began = Instant::now();
-    let refused = players(&server).send_message("p", &1).await.unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Unavailable);
-    assert!((9 * SECOND..=10 * SECOND).contains(&began.elapsed()), "{:?}", began.elapsed());
-    // The pauses between attempts would have led past the end.
-    let sending = tokio::spawn(players(&server).send_message("p", &1));
-    tokio::time::sleep(8 * SECOND).await;
-    world.store.plan().heal();
-    sending.await.unwrap().unwrap();
+    for seconds in [10, 30] {
+        let time = seconds * SECOND;
+        let mut world = World::new();
+        world.settings.call_timeout = time;
+        let server = world.server("a").await;
+        world.store.plan().fail(Fault::Refused, u64::MAX);
+        let began = Instant::now();
+        let refused = players(&server).send_message("p", &1).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Unavailable);
+        assert!((time - SECOND..=time).contains(&began.elapsed()), "{:?}", began.elapsed());
+        // The pauses between attempts would have led past the end: 7 s of 10, 15 s of 30.
+        let sending = tokio::spawn(players(&server).send_message("p", &1));
+        tokio::time::sleep(time - 2 * SECOND).await;
+        world.store.plan().heal();
+        sending.await.unwrap().unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]

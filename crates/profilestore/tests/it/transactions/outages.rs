@@ -111,3 +111,76 @@ async fn it_is_refused_while_this_server_cannot_confirm_its_lease() {
     trade(&a, &alice, &bob, 30).await.unwrap().unwrap();
     assert_eq!(both_stored(&a).await, (71, 130));
 }
+
+#[tokio::test(start_paused = true)]
+async fn players_of_a_trade_with_an_unknown_outcome_can_be_read_and_are_free_once_the_store_is_back()
+ {
+    for (fault, applied) in [(Fault::AnswerLost, true), (Fault::RequestLost, false)] {
+        let world = World::new();
+        let a = world.server("a").await;
+        let (alice, bob) = pair(&a).await;
+        assert_eq!(alice.frozen_for(), None);
+        world.store.plan().fail(fault, 1);
+        let trading =
+            tokio::spawn(move_coins(a.transaction().deadline(2 * SECOND), &alice, &bob, 30));
+        settle().await;
+        world.store.plan().cut_off();
+        let waiting = {
+            let alice = alice.clone();
+            tokio::spawn(async move { alice.update_when_free(|data| data.coins += 1).await })
+        };
+        tokio::time::sleep(126 * SECOND).await;
+        // Longer than its deadline, for as long as the store is away.
+        for profile in [&alice, &bob] {
+            assert!(profile.frozen_for().unwrap() >= 126 * SECOND);
+            assert_eq!(profile.read(|data| data.coins), 100);
+            assert_eq!(kind(profile.update(|data| data.coins = 0)), ErrorKind::Busy);
+        }
+        assert!(!trading.is_finished() && !waiting.is_finished());
+        world.store.plan().heal();
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        assert!(trading.is_finished(), "not only after the longest pause between attempts");
+        assert_eq!(trading.await.unwrap().is_ok(), applied);
+        assert_eq!((alice.frozen_for(), bob.frozen_for()), (None, None));
+        waiting.await.unwrap().unwrap();
+        assert_eq!(both(&alice, &bob), if applied { (71, 130) } else { (101, 100) });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_short_outage_holds_a_trade_up_for_about_its_own_length() {
+    let world = World::new();
+    let a = world.server("a").await;
+    let (alice, bob) = pair(&a).await;
+    world.store.plan().cut_off();
+    let trading = trade(&a, &alice, &bob, 30);
+    tokio::time::sleep(8 * SECOND).await;
+    world.store.plan().heal();
+    let began = tokio::time::Instant::now();
+    trading.await.unwrap().unwrap();
+    assert!(began.elapsed() <= 2 * SECOND, "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_player_of_a_frozen_trade_who_was_taken_meanwhile_is_lost_and_free() {
+    let world = World::new();
+    let own_way = world.another_way();
+    let (a, b) = (world.server_on("a", own_way.clone()).await, world.server("b").await);
+    let (alice, bob) = pair(&a).await;
+    own_way.plan().fail(Fault::RequestLost, 1);
+    let trading = trade(&a, &alice, &bob, 30);
+    settle().await;
+    own_way.plan().cut_off();
+    // The other server buries this one, and takes alice.
+    let taken = open(&b, "alice").await;
+    assert_eq!(taken.data().coins, 100);
+    assert!(bob.frozen_for().is_some());
+    own_way.plan().heal();
+    tokio::time::sleep(5 * SECOND).await;
+    assert!(trading.await.unwrap().is_err());
+    assert!(alice.is_over() && !bob.is_over());
+    assert_eq!((alice.frozen_for(), bob.frozen_for()), (None, None));
+    earn(&bob, 1);
+    bob.save().await.unwrap();
+    assert_eq!(both_stored(&b).await, (100, 101));
+}

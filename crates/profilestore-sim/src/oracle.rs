@@ -137,12 +137,26 @@ pub struct Told {
     /// What is known about each transaction, by the number of its call.
     pub transactions: BTreeMap<u64, TradeTold>,
     pub edits: Vec<EditTold>,
+    /// For how long a request may wait at the store, in a world in which the store is too slow.
+    pub backlog: Duration,
 }
 
 /// For how long after it ended a call may still take effect: a request that arrives late.
-pub const AFTERMATH: Duration = Duration::from_secs(120);
+const AFTERMATH: Duration = Duration::from_secs(120);
 
 impl Told {
+    /// Whether a call that ended then may still take effect.
+    fn may_arrive(&self, ended: Option<Instant>, now: Instant) -> bool {
+        ended.is_none_or(|ended| now - ended < AFTERMATH + self.backlog)
+    }
+
+    /// Forgets starts that can take no effect any more.
+    pub fn forget_old_starts(&mut self) {
+        let mut starts = std::mem::take(&mut self.starts);
+        starts.retain(|start| self.may_arrive(start.until, Instant::now()));
+        self.starts = starts;
+    }
+
     /// The number of a call that is made now: calls are numbered in call order.
     pub fn call(&mut self) -> u64 {
         self.next_call += 1;
@@ -218,8 +232,8 @@ impl Told {
         key: &'a str,
         now: Instant,
     ) -> impl Iterator<Item = &'a StartTold> {
-        self.starts.iter().filter(move |start| {
-            start.key == key && start.until.is_none_or(|until| now - until < AFTERMATH)
-        })
+        self.starts
+            .iter()
+            .filter(move |start| start.key == key && self.may_arrive(start.until, now))
     }
 }

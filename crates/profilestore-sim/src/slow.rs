@@ -20,13 +20,20 @@ use profilestore::{
         VersionInfo, VersionQuery, VersionRef,
     },
 };
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::world::life::{Plan, SLOW};
 
 /// The store's pace. Clones are the same store.
 #[derive(Debug, Clone)]
-pub struct Pace(Arc<Mutex<Turns>>);
+pub struct Pace(Arc<Line>);
+
+/// All that waits for the store.
+#[derive(Debug)]
+struct Line {
+    turns: Mutex<Turns>,
+    healed: Notify,
+}
 
 #[derive(Debug)]
 struct Turns {
@@ -38,17 +45,19 @@ struct Turns {
 
 impl Pace {
     pub fn new(commit: Duration) -> Self {
-        Self(Arc::new(Mutex::new(Turns { commit, free_at: Instant::now() })))
+        let turns = Mutex::new(Turns { commit, free_at: Instant::now() });
+        Self(Arc::new(Line { turns, healed: Notify::new() }))
     }
 
-    /// From now on nothing waits.
+    /// From now on nothing waits, nor does what stands in the line already.
     pub fn heal(&self) {
-        *self.0.lock() = Turns { commit: Duration::ZERO, free_at: Instant::now() };
+        *self.0.turns.lock() = Turns { commit: Duration::ZERO, free_at: Instant::now() };
+        self.0.healed.notify_waiters();
     }
 
     /// Takes a turn for so many commits; when it is over.
     fn turn(&self, commits: f64) -> Option<Instant> {
-        let turns = &mut *self.0.lock();
+        let turns = &mut *self.0.turns.lock();
         if turns.commit.is_zero() {
             return None;
         }
@@ -111,7 +120,11 @@ impl SlowStore {
         if at - Instant::now() > SLOW {
             self.plan.trouble_until(at);
         }
-        tokio::time::sleep_until(at).await;
+        tokio::select! {
+            biased;
+            () = self.pace.0.healed.notified() => {}
+            () = tokio::time::sleep_until(at) => {}
+        }
     }
 }
 

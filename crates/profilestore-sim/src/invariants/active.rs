@@ -1,6 +1,7 @@
-//! G6: a session that says that it is active can save at that moment. So nobody takes a profile
-//! from a session that says so, except thieves and operators, who are noticed within one renewal. A
-//! session that did not say so any more when its server heard of the theft never says so again.
+//! G6: a session that says that it is active can save at that moment. So no start takes a profile
+//! from a session that says so, except thieves and operators, who are noticed within one renewal.
+//! (One thing that operators do is to restore a backup.) A session that did not say so any more
+//! when its server heard of the theft never says so again.
 
 use std::time::Duration;
 
@@ -22,6 +23,9 @@ pub struct Active {
     robbed: Vec<(Label, Instant)>,
     /// Sessions that were robbed, whatever they said then.
     watched: Vec<Watched>,
+    /// When a backup was put in the store's place. In it another server may own what a session of
+    /// before still holds.
+    restored_at: Option<Instant>,
 }
 
 /// A session that was robbed, and its server.
@@ -69,7 +73,8 @@ impl Active {
                 && (session.life.troubled_since(start.since)
                     || start.life.troubled_since(start.since))
         });
-        if !thief && !patience {
+        let restored = self.restored_at.is_some_and(|at| seen.now - at < NOTICE);
+        if !thief && !patience && !restored {
             let taker =
                 step.after.lease.holder.as_ref().map_or("nobody", |holder| holder.job_id.as_str());
             return broken(
@@ -134,8 +139,9 @@ impl Active {
         Ok(())
     }
 
-    pub fn restored(&mut self) {
+    pub fn restored(&mut self, now: Instant) {
         self.robbed.clear();
         self.watched.clear();
+        self.restored_at = Some(now);
     }
 }

@@ -139,14 +139,14 @@ impl Invariants {
 
     /// A backup was put in the store's place: its contents count from now on, and the sessions of
     /// before are over.
-    pub fn restored(&mut self, backup: Self, told: &Told) {
+    pub fn restored(&mut self, backup: Self, now: Instant, told: &Told) {
         let before = std::mem::replace(self, backup);
         let labels: Vec<Label> = told.sessions.keys().copied().collect();
         self.one_writer.restored(&before.one_writer, &labels);
         self.durable.restored(&before.durable);
         self.edits.restored(&before.edits);
         self.messages.restored(&before.messages, told);
-        self.active.restored();
+        self.active.restored(now);
         self.lost.restored(told);
         self.order.restored(&before.order);
         self.trades.restored(&before.trades);

@@ -140,7 +140,7 @@ impl World {
         self.note(None, || "a backup is restored".into());
         self.count("backups restored");
         let books = &mut *self.clerk.0.lock();
-        books.invariants.restored(invariants, &books.told);
+        books.invariants.restored(invariants, Instant::now(), &books.told);
         books.told.restored();
         self.store.replace(store);
     }

@@ -120,6 +120,11 @@ impl Weather {
         Self { pace: Duration::from_millis(pace), ..self }
     }
 
+    /// For how long a request may wait at the store.
+    fn backlog(&self) -> Duration {
+        self.pace * 1500
+    }
+
     /// Servers' settings in it: in a world with a slow store they save more than it takes.
     fn settings(&self) -> Settings {
         let mut settings = Settings::default();
@@ -244,6 +249,7 @@ impl World {
         let weather = Weather::draw(&dice);
         let weather =
             if size.hasty { weather.overloaded(&Dice::new(seed, 60_000)) } else { weather };
+        clerk.0.lock().told.backlog = weather.backlog();
         let nodes = (0..size.servers).map(|_| Node { running: Mutex::new(None) }).collect();
         let world = Arc::new(Self {
             size,

@@ -11,7 +11,7 @@ use crate::{
     books::{Books, Clerk},
     data::{Label, Letter},
     invariants::{broken, starts},
-    oracle::{AFTERMATH, SessionTold, StartTold},
+    oracle::{SessionTold, StartTold},
     seat::{Door, Seat, Starting},
 };
 
@@ -45,10 +45,7 @@ impl World {
                     life.job, options.steal
                 )
             });
-            books
-                .told
-                .starts
-                .retain(|start| start.until.is_none_or(|until| until.elapsed() < AFTERMATH));
+            books.told.forget_old_starts();
             let limit = options.timeout.unwrap_or(START_TIMEOUT);
             books.told.starts.push(StartTold {
                 number,

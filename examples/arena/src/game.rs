@@ -101,13 +101,13 @@ impl Game {
             }
             Command::Daily => {
                 let today = shop::day(self.server.now_ms());
-                let coins =
-                    profile.update_when_free(|player| shop::daily_reward(player, today)).await??;
+                let reward = |player: &mut Player| shop::daily_reward(player, today);
+                let coins = profile.try_update_when_free(reward).await?;
                 Ok(format!("Your reward of today: {coins} coins."))
             }
             Command::Buy { kind } => {
                 let id = self.env.uuid().to_string();
-                profile.update_when_free(|player| shop::buy(player, &kind, id)).await??;
+                profile.try_update_when_free(|player| shop::buy(player, &kind, id)).await?;
                 Ok(format!("The {kind} is yours."))
             }
             Command::Gift { to, coins } => self.gift_coins(seated, &to, coins).await,

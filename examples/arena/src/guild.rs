@@ -9,7 +9,7 @@ use profilestore::{Message, ProfileStore};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Result,
+    Error, Result,
     game::{Game, is_name},
     player::{Mail, Player},
     refuse,
@@ -71,13 +71,13 @@ impl Game {
         if !is_name(guild) {
             return refuse("A guild's name has 1 to 20 letters and digits.");
         }
-        let (member, guilds) = (seated.profile.clone(), self.guilds.clone());
-        let (name, to) = (seated.name.clone(), guild.to_owned());
-        let joined = self.server.transaction().with(&seated.profile).run(move |tx| {
-            tx.edit(&member, |player| player.guild = Some(to.clone()))?;
-            tx.gift(&guilds, &to, &GuildMail::Join { name })?;
-            Ok::<_, crate::Error>(())
-        });
+        let (guilds, to, name) = (self.guilds.clone(), guild.to_owned(), seated.name.clone());
+        let joined =
+            self.server.transaction().between((&seated.profile,)).run(move |tx, (member,)| {
+                tx.gift(&guilds, &to, &GuildMail::Join { name })?;
+                member.guild = Some(to);
+                Ok::<_, Error>(())
+            });
         joined.await?;
         self.keep_guild(guild);
         Ok(format!("You are in {guild}."))
@@ -85,13 +85,13 @@ impl Game {
 
     pub async fn deposit(&self, seated: &Seated, coins: u64) -> Result<String> {
         let guild = guild_of(seated)?;
-        let (member, guilds) = (seated.profile.clone(), self.guilds.clone());
-        let mail = GuildMail::Deposit { from: seated.name.clone(), coins };
-        let paid = self.server.transaction().with(&seated.profile).run(move |tx| {
-            tx.edit(&member, |player| player.pay(coins))??;
-            tx.gift(&guilds, &guild, &mail)?;
-            Ok::<_, crate::Error>(())
-        });
+        let (guilds, from) = (self.guilds.clone(), seated.name.clone());
+        let paid =
+            self.server.transaction().between((&seated.profile,)).run(move |tx, (member,)| {
+                member.pay(coins)?;
+                tx.gift(&guilds, &guild, &GuildMail::Deposit { from, coins })?;
+                Ok::<_, Error>(())
+            });
         paid.await?;
         Ok(format!("{coins} coins are on the way to the bank."))
     }

@@ -19,7 +19,7 @@ pub enum Event {
     Note(String),
     /// The session is over. `again`: the client should log in again, perhaps on another server.
     Bye {
-        text: &'static str,
+        text: String,
         again: bool,
     },
 }
@@ -64,11 +64,11 @@ impl Game {
         });
         let ended = events.clone();
         profile.on_session_end(move |end| {
-            let _ = ended.try_send(bye(end));
+            let _ = ended.try_send(bye(&end));
         });
         if profile.is_over() {
             // Another login was that fast: the session ended before there was a listener.
-            let _ = events.try_send(bye(SessionEnd::External));
+            let _ = events.try_send(bye(&SessionEnd::External));
         }
         self.report_score(&profile, name);
         if let Some(guild) = profile.read(|player| player.guild.clone()) {
@@ -102,13 +102,17 @@ impl Game {
 }
 
 /// What a player is told at the end of a session.
-pub(crate) fn bye(end: SessionEnd) -> Event {
+fn bye(end: &SessionEnd) -> Event {
     let (text, again) = match end {
         SessionEnd::Superseded => ("You have logged in again elsewhere.", false),
         SessionEnd::External => ("You play on another server now.", false),
         SessionEnd::Shutdown => ("This server stops. Your things are saved.", true),
         SessionEnd::Lost => ("This server has lost you.", true),
+        SessionEnd::Operator { entry, .. } => {
+            let text = format!("An administrator ended your session: {}.", entry.by.reason);
+            return Event::Bye { text, again: false };
+        }
         _ => ("Your session was ended.", false),
     };
-    Event::Bye { text, again }
+    Event::Bye { text: text.into(), again }
 }

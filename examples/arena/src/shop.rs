@@ -17,13 +17,14 @@ pub const GOODS: [(&str, u64); 3] = [("sword", 40), ("shield", 30), ("hat", 10)]
 /// What is for sale, for money: so many coins.
 pub const PRODUCTS: [(&str, u64); 2] = [("purse", 500), ("chest", 3000)];
 
-fn price(list: &[(&str, u64)], name: &str) -> Result<u64, Refusal> {
+fn price(list: &[(&str, u64)], name: &str) -> Result<u64> {
     let found = list.iter().find(|(known, _)| *known == name);
-    found.map(|(_, price)| *price).ok_or_else(|| Refusal(format!("There is no {name} for sale.")))
+    let none = || Refusal(format!("There is no {name} for sale."));
+    Ok(found.map(|(_, price)| *price).ok_or_else(none)?)
 }
 
 /// A player buys an item. `id` is the one of the new item.
-pub fn buy(player: &mut Player, kind: &str, id: String) -> Result<(), Refusal> {
+pub fn buy(player: &mut Player, kind: &str, id: String) -> Result<()> {
     player.pay(price(&GOODS, kind)?)?;
     player.items.push(Item { id, kind: kind.to_owned() });
     Ok(())
@@ -35,9 +36,9 @@ pub fn day(unix_ms: i64) -> i64 {
 }
 
 /// Once a day, and more the more days in a row. Answers with the coins.
-pub fn daily_reward(player: &mut Player, today: i64) -> Result<u64, Refusal> {
+pub fn daily_reward(player: &mut Player, today: i64) -> Result<u64> {
     if player.rewarded_on >= today {
-        return Err(Refusal("You had your reward of today.".into()));
+        return refuse("You had your reward of today.");
     }
     let in_a_row = player.rewarded_on == today - 1;
     player.days_in_a_row = if in_a_row { player.days_in_a_row + 1 } else { 1 };

@@ -1,7 +1,7 @@
 //! Gifts to anyone anywhere, and trades between two players of one server.
 
 use crate::{
-    Result,
+    Error, Result,
     game::Game,
     player::Mail,
     refuse,
@@ -24,28 +24,30 @@ impl Game {
     /// The giver's coins and the message to the receiver change in one commit.
     pub async fn gift_coins(&self, seated: &Seated, to: &str, coins: u64) -> Result<String> {
         self.expect_player(to).await?;
-        let (giver, players) = (seated.profile.clone(), self.players.clone());
-        let (to, mail) = (to.to_owned(), Mail::Coins { from: seated.name.clone(), coins });
+        let (to, players) = (to.to_owned(), self.players.clone());
+        let mail = Mail::Coins { from: seated.name.clone(), coins };
         let note = format!("{to} gets {coins} coins.");
-        let gift = self.server.transaction().with(&seated.profile).run(move |tx| {
-            tx.edit(&giver, |player| player.pay(coins))??;
-            tx.gift(&players, &to, &mail)?;
-            Ok::<_, crate::Error>(())
-        });
-        gift.await.map(|()| note)
+        let gift =
+            self.server.transaction().between((&seated.profile,)).run(move |tx, (giver,)| {
+                giver.pay(coins)?;
+                tx.gift(&players, &to, &mail)?;
+                Ok::<_, Error>(note)
+            });
+        gift.await
     }
 
     /// The same with an item: it is never with both, and never with neither.
     pub async fn gift_item(&self, seated: &Seated, to: &str, item: &str) -> Result<String> {
         self.expect_player(to).await?;
-        let (giver, players) = (seated.profile.clone(), self.players.clone());
-        let (to, from, id) = (to.to_owned(), seated.name.clone(), item.to_owned());
-        let gift = self.server.transaction().with(&seated.profile).run(move |tx| {
-            let item = tx.edit(&giver, |player| player.hand_out(&id))??;
-            let note = format!("{to} gets the {}.", item.kind);
-            tx.gift(&players, &to, &Mail::Item { from, item })?;
-            Ok::<_, crate::Error>(note)
-        });
+        let (to, players) = (to.to_owned(), self.players.clone());
+        let (from, id) = (seated.name.clone(), item.to_owned());
+        let gift =
+            self.server.transaction().between((&seated.profile,)).run(move |tx, (giver,)| {
+                let item = giver.hand_out(&id)?;
+                let note = format!("{to} gets the {}.", item.kind);
+                tx.gift(&players, &to, &Mail::Item { from, item })?;
+                Ok::<_, Error>(note)
+            });
         gift.await
     }
 
@@ -84,17 +86,12 @@ impl Game {
         let Some(seller) = self.players.live(&offer.seller) else {
             return refuse("The seller has left.");
         };
-        let (a, b, id, price) = (seller.clone(), seated.profile.clone(), offer.item, offer.price);
-        let trade = self.server.transaction().with(&seller).with(&seated.profile).run(move |tx| {
-            let item = tx.edit(&a, |seller| {
-                seller.coins += price;
-                seller.hand_out(&id)
-            })??;
-            tx.edit(&b, |buyer| {
-                buyer.items.push(item);
-                buyer.pay(price)
-            })??;
-            Ok::<_, crate::Error>(())
+        let both = self.server.transaction().between((&seller, &seated.profile));
+        let trade = both.run(move |_, (seller, buyer)| {
+            buyer.pay(offer.price)?;
+            seller.coins += offer.price;
+            buyer.items.push(seller.hand_out(&offer.item)?);
+            Ok::<_, Error>(())
         });
         trade.await?;
         self.offers.lock().remove(&number);

@@ -86,7 +86,7 @@ impl Client {
     }
 
     /// What the connection was told at the end, if it was told that.
-    fn goodbye(&mut self) -> Option<(&'static str, bool)> {
+    fn goodbye(&mut self) -> Option<(String, bool)> {
         while let Ok(event) = self.heard.try_recv() {
             if let Event::Bye { text, again } = event {
                 return Some((text, again));
@@ -100,6 +100,10 @@ impl Client {
     }
 }
 
+fn bye(text: &str, again: bool) -> Option<(String, bool)> {
+    Some((text.to_owned(), again))
+}
+
 fn order(deed: Deed) -> Order {
     Order { by: "admin".into(), reason: "a test".into(), deed }
 }
@@ -111,13 +115,13 @@ async fn who_logs_in_again_goes_on_and_the_first_connection_is_told() {
     let mut first = one.login("alice").await;
     first.do_it(json!({ "do": "fight" })).await;
     let mut second = one.login("alice").await;
-    assert_eq!(first.goodbye(), Some(("You have logged in again elsewhere.", false)));
+    assert_eq!(first.goodbye(), bye("You have logged in again elsewhere.", false));
     assert_eq!(second.coins(), 105, "nothing is lost");
     // The first connection's end does not end the second one's session.
     let _ = first.game.leave(&first.seated).await;
     second.do_it(json!({ "do": "fight" })).await;
     let third = two.login("alice").await;
-    assert_eq!(second.goodbye(), Some(("You play on another server now.", false)));
+    assert_eq!(second.goodbye(), bye("You play on another server now.", false));
     assert_eq!(third.coins(), 110);
     assert_eq!(two.game.here(), ["alice"]);
 }
@@ -186,7 +190,7 @@ async fn the_daily_reward_comes_once_a_day_and_grows() {
 fn a_day_without_the_reward_begins_the_row_anew() {
     let mut player = Player::default();
     for (day, coins) in [(10, 30), (11, 40), (13, 30), (14, 40)] {
-        assert_eq!(shop::daily_reward(&mut player, day), Ok(coins));
+        assert_eq!(shop::daily_reward(&mut player, day).unwrap(), coins);
         assert!(shop::daily_reward(&mut player, day).is_err());
     }
 }
@@ -294,7 +298,7 @@ async fn administrators_reach_players_online_and_offline_and_bans_last() {
     two.game.administer("alice", &order(Deed::Coins(7))).await.unwrap();
     assert_eq!(alice.coins(), 107);
     two.game.administer("alice", &order(Deed::BanHours(2))).await.unwrap();
-    assert!(alice.goodbye().is_some());
+    assert_eq!(alice.goodbye(), bye("An administrator ended your session: a test.", false));
     assert!(matches!(one.try_login("alice").await, Err(Error::Refused(_))));
     one.game.administer("alice", &order(Deed::Coins(-7))).await.unwrap();
     world.pass(Duration::from_secs(2 * 60 * 60)).await;
@@ -343,7 +347,7 @@ async fn a_shutdown_saves_and_tells_players_to_come_again() {
     let mut alice = one.login("alice").await;
     alice.do_it(json!({ "do": "fight" })).await;
     assert!(one.server.shutdown().await.is_complete());
-    assert_eq!(alice.goodbye(), Some(("This server stops. Your things are saved.", true)));
+    assert_eq!(alice.goodbye(), bye("This server stops. Your things are saved.", true));
     assert_eq!(two.login("alice").await.coins(), 105);
 }
 

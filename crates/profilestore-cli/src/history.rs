@@ -414,7 +414,11 @@ impl Rollback {
         let state = existing(&*file, &key, Returning::HEAD).await?;
         let version = self.version.find(&*file, &state).await?;
         if !self.yes {
-            let changes = match differences(&key, &current(&*file, &state).await?, &version) {
+            // The current value may be what is wrong.
+            let differences = current(&*file, &state)
+                .await
+                .and_then(|current| differences(&key, &current, &version));
+            let changes = match differences {
                 Ok(differences) => count(differences.len() as u64, "difference", "differences"),
                 Err(_) => "differences that cannot be shown".to_owned(),
             };

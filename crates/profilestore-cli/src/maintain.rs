@@ -9,7 +9,7 @@ use std::{
 use clap::Args;
 use indicatif::ProgressBar;
 use profilestore::{
-    data_store::{CheckReport, Existing, SqliteOptions, SqliteStore, StoreError},
+    data_store::{CheckReport, DamagedValue, Existing, SqliteOptions, SqliteStore, StoreError},
     transfer::{ExportFilter, ExportReport, Progress, UnreadableValue, UnstorableValue, verify},
 };
 use serde::Serialize;
@@ -24,6 +24,8 @@ use crate::{
 /// Copy the store as it is at this moment into a new file
 ///
 /// The store may be in use. The file appears under its name once it is complete and on the disk.
+/// Every value in it is verified: those that are damaged in the store, and so in the backup, are
+/// listed, and the exit code is then 1.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -38,6 +40,8 @@ pub(crate) struct Backup {
 struct BackupRow<'a> {
     file: &'a Path,
     bytes: u64,
+    /// Damaged in the store, and so in the backup.
+    unreadable: Vec<UnreadableValue>,
 }
 
 impl Backup {
@@ -47,15 +51,23 @@ impl Backup {
             return Ok(Status::Problems);
         };
         let file = self.file.clone();
-        waited(move |bar| store.backup(&file, pages(&bar)))
+        let report = waited(move |bar| store.backup(&file, pages(&bar)))
             .await?
             .map_err(|error| not_done(&app.place, &error))?;
         let bytes = fs::metadata(&self.file).map_or(0, |data| data.len());
-        match app.json {
-            true => json_document(&BackupRow { file: &self.file, bytes })?,
-            false => writeln!(out(), "backed up to {}, {}", self.file.display(), size(bytes))?,
+        let unreadable: Vec<_> = report.damaged.iter().map(unreadable).collect();
+        let status = if unreadable.is_empty() { Status::Fine } else { Status::Problems };
+        if app.json {
+            json_document(&BackupRow { file: &self.file, bytes, unreadable })?;
+            return Ok(status);
         }
-        Ok(Status::Fine)
+        let mut out = out();
+        writeln!(out, "backed up to {}, {}", self.file.display(), size(bytes))?;
+        for UnreadableValue { key, number, why } in &unreadable {
+            writeln!(out, "problem: {key} version {number}: {why}, also in the backup")?;
+        }
+        out.flush()?;
+        Ok(status)
     }
 }
 
@@ -114,7 +126,7 @@ impl Restore {
 
 /// Verify a store: its file if it is one, and that every kept version can be read
 ///
-/// The store may be in use. What is wrong is listed, and the exit code is then 1.
+/// Every value is compared with its checksum. The store may be in use. What is wrong is listed, and the exit code is then 1.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -154,12 +166,20 @@ impl Check {
         // A file that is broken as such is not worth reading record by record.
         let bar = progress_bar();
         let mut progress = |progress: Progress| show(&bar, progress, None);
-        let records = match verify(&*store, &ExportFilter::default(), &mut progress).await {
+        let mut records = match verify(&*store, &ExportFilter::default(), &mut progress).await {
             Ok(records) => records,
             Err(_) if !file.problems.is_empty() => ExportReport::default(),
             Err(error) => return Err(error.into()),
         };
         bar.finish_and_clear();
+        for damaged in file.damaged.iter().map(unreadable) {
+            let listed = |other: &UnreadableValue| {
+                (&other.key, other.number) == (&damaged.key, damaged.number)
+            };
+            if !records.unreadable.iter().any(listed) {
+                records.unreadable.push(damaged);
+            }
+        }
         let ok = file.problems.is_empty()
             && records.unreadable.is_empty()
             && records.unstorable.is_empty();
@@ -226,6 +246,14 @@ fn show_check(ok: bool, file: &CheckReport, records: &ExportReport) -> Result<()
         writeln!(out, "problem: {key} {part} could not be stored today: at `{path}`: {why}")?;
     }
     Ok(out.flush()?)
+}
+
+fn unreadable(damaged: &DamagedValue) -> UnreadableValue {
+    UnreadableValue {
+        key: damaged.key.clone(),
+        number: damaged.version,
+        why: "the stored value is damaged".into(),
+    }
 }
 
 /// Runs what waits for the disk, with a progress bar.

@@ -53,7 +53,7 @@ impl Migrate {
         }
         let mut out = out();
         match made {
-            true => writeln!(out, "made the store {}", app.place)?,
+            true => writeln!(out, "made or migrated the store {}", app.place)?,
             false => writeln!(out, "the store {} is up to date", app.place)?,
         }
         if let Some(role) = &self.grant {

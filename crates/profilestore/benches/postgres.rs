@@ -54,13 +54,13 @@ BEGIN;
 SELECT h.* FROM unnest(ARRAY['PlayerData'], ARRAY['global'], ARRAY['Player_' || :n]) AS u (store, scope, key)
  JOIN head h ON h.store = u.store AND h.scope = u.scope AND h.key = u.key LEFT JOIN server s ON s.id = h.holder
  ORDER BY h.store, h.scope, h.key FOR UPDATE OF h;
-SELECT clock_timestamp(), (SELECT value FROM meta WHERE name = 'incarnation'), o.id FROM (SELECT 1) m LEFT JOIN outcome o ON o.id = '00000000-0000-7000-8000-000000000000';
+SELECT clock_timestamp(), (SELECT value FROM meta WHERE name = 'incarnation'), o.id FROM (SELECT 1) m LEFT JOIN settled o ON o.id = '00000000-0000-7000-8000-000000000000';
 \\endpipeline
 \\startpipeline
 UPDATE head h SET version = h.version + 1, stored_ms = h.stored_ms + 1, cause = 'save', author = 'job', value = u.value
  FROM unnest(ARRAY['PlayerData'], ARRAY['global'], ARRAY['Player_' || :n], ARRAY[decode(:payload, 'hex')]) AS u (store, scope, key, value)
  WHERE h.store = u.store AND h.scope = u.scope AND h.key = u.key;
-INSERT INTO outcome (id, at_ms, aborted) VALUES (gen_random_uuid(), 0, false);
+INSERT INTO settled (id, at_ms, aborted) VALUES (gen_random_uuid(), 0, false);
 COMMIT;
 \\endpipeline
 ";
@@ -229,7 +229,7 @@ async fn bytes(url: &str, schema: &str) {
     );
     for (keep, what) in [(false, "replaced"), (true, "each version kept")] {
         client.batch_execute("CHECKPOINT").await.expect("a checkpoint");
-        let tables = async || [number(&size("outcome")).await, number(&size("version")).await];
+        let tables = async || [number(&size("settled")).await, number(&size("version")).await];
         let (log, before) =
             (number("SELECT (pg_current_wal_lsn() - '0/0')::bigint").await, tables().await);
         let mut states = store

@@ -129,7 +129,7 @@ fn bare(path: &Path, batch: usize, time: Duration) -> f64 {
                     Ok((row.get(0)?, row.get(2)?, row.get(4)?))
                 })
                 .expect("a head");
-            let sql = "INSERT INTO outcome (id, at_ms, aborted) VALUES (?1, ?2, 0) ON CONFLICT DO \
+            let sql = "INSERT INTO settled (id, at_ms, aborted) VALUES (?1, ?2, 0) ON CONFLICT DO \
                 NOTHING";
             conn.prepare_cached(sql)
                 .and_then(|mut s| s.execute(params![env.uuid().as_bytes().as_slice(), now]))

@@ -101,6 +101,11 @@ pub enum ErrorKind {
     Replaced,
     /// The store's contents cannot be understood.
     Corrupt,
+    /// The stored value of this version is not the one that was written: a disk, a copy or a
+    /// program has changed it. Earlier versions can still be read: roll the profile back to one
+    /// ([`crate::Operator::restore`], `profilestore rollback`), or restore a backup. See the
+    /// support runbook in `docs/`.
+    Damaged,
     /// Too many operations wait for this profile.
     Overloaded,
 }
@@ -152,7 +157,8 @@ impl ErrorKind {
             | Self::EditRefused
             | Self::Refused
             | Self::Invalid
-            | Self::Corrupt => Advice::Fix,
+            | Self::Corrupt
+            | Self::Damaged => Advice::Fix,
         }
     }
 }
@@ -278,6 +284,14 @@ impl From<StoreError> for Error {
                 "the store's contents cannot be \
                 understood",
             ),
+            StoreError::Damaged { key, version } => {
+                let message = format!(
+                    "the stored value is damaged; roll the profile back to an earlier version \
+                     (`profilestore history` lists them): version=`{version}`"
+                );
+                let key = key.clone();
+                return Self::new(ErrorKind::Damaged, message).about(&key).caused_by(error);
+            }
             StoreError::Replaced { .. } => {
                 (ErrorKind::Replaced, "the store's contents were replaced by a backup")
             }

@@ -56,16 +56,20 @@ fn what_is_no_backup_replaces_nothing() {
     assert_eq!(place.run(&["export"]).stdout, before);
 }
 
+fn write_an_unreadable_value(place: &Place) -> Result<(), StoreError> {
+    write_value(place, "7", b"\x01\x09{}")
+}
+
 #[tokio::main(flavor = "current_thread")]
-async fn write_an_unreadable_value(place: &Place) -> Result<(), StoreError> {
+async fn write_value(place: &Place, key: &str, value: &'static [u8]) -> Result<(), StoreError> {
     let store = SqliteStore::open(place.path("profiles.db"), SqliteOptions::default())?;
-    let key = ProfileKey::new("PlayerData", "global", "7").unwrap();
+    let key = ProfileKey::new("PlayerData", "global", key).unwrap();
     let state = store.read_one(&key, Returning::HEAD).await?.1;
     let write = Change::Write {
         key,
         epoch: state.epoch,
         version: state.version,
-        value: NewValue::Bytes(b"\x01\x09{}".to_vec().into()),
+        value: NewValue::Bytes(value.into()),
         user_ids: vec![],
         cause: Cause::Edit,
         author: "test".into(),
@@ -130,4 +134,51 @@ fn a_check_finds_a_damaged_file() {
     let ran = place.run(&["check"]);
     assert!(ran.code == 1 || ran.code == 3, "{ran:?}");
     assert!(ran.stdout.contains("problem: ") || ran.stderr.contains("damaged"), "{ran:?}");
+}
+
+/// A disk that gives back another byte than was written: no command hands the value out, and a
+/// rollback ends it.
+#[test]
+fn a_damaged_value_is_named_by_every_command_that_would_read_it() {
+    let place = Place::new();
+    let text = [(1, 10), (2, 20)].map(|(n, coins)| line("a", n, &profile(coins))).concat();
+    fs::write(place.path("in.jsonl"), text + &line("b", 1, &profile(5))).unwrap();
+    place.ok(&["import", "in.jsonl"]);
+    write_value(&place, "a", b"\x02\x00{\"value\":\"a whole value\"}").unwrap();
+    let mut bytes = fs::read(place.path("profiles.db")).unwrap();
+    let value = b"a whole value";
+    let places = bytes.windows(value.len()).enumerate().filter(|(_, found)| found == value);
+    let found: Vec<usize> = places.map(|(at, _)| at).collect();
+    let [at] = found[..] else { panic!("the value lies in {} places", found.len()) };
+    bytes[at + 4] = b'a';
+    fs::write(place.path("profiles.db"), bytes).unwrap();
+
+    for args in [&["get", "PlayerData/a"][..], &["diff", "PlayerData/a"]] {
+        let ran = place.run(args);
+        assert_eq!((ran.code, &*ran.stdout), (1, ""), "{ran:?}");
+        for part in ["is damaged", "profilestore rollback", "key=`PlayerData/a` version=`3`"] {
+            assert!(ran.stderr.contains(part), "{part}: {ran:?}");
+        }
+    }
+    let named = "PlayerData/a version 3: the stored value is damaged";
+    for args in [&["check"][..], &["backup", "copy.db"], &["check", "--store", "sqlite:copy.db"]] {
+        let ran = place.run(args);
+        assert_eq!(ran.code, 1, "{ran:?}");
+        assert_eq!(ran.stdout.matches(named).count(), 1, "{ran:?}");
+    }
+    let exported = place.run(&["export"]);
+    assert!(exported.code == 1 && exported.stderr.contains(named), "{exported:?}");
+    assert_eq!(exported.stdout.lines().count(), 3, "all that is whole: {exported:?}");
+    assert!(!exported.stdout.contains("whale"), "{exported:?}");
+    let report = place.run(&["backup", "again.db", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&report.stdout).unwrap();
+    assert_eq!(report["unreadable"][0]["number"], 3);
+
+    let asked = place.run(&["rollback", "PlayerData/a", "2"]);
+    assert!(asked.stderr.contains("differences that cannot be shown"), "{asked:?}");
+    place.ok(&["rollback", "PlayerData/a", "2", "--yes"]);
+    assert!(place.ok(&["get", "PlayerData/a"]).contains("20"));
+    // It stays in the history, as what it is.
+    assert_eq!(place.run(&["check"]).stdout.matches(named).count(), 1);
+    assert_eq!(place.run(&["rollback", "PlayerData/a", "3", "--yes"]).code, 1);
 }

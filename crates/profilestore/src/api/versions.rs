@@ -146,6 +146,7 @@ impl<T: ProfileData> Versions<T> {
                             | ErrorKind::NewerData
                             | ErrorKind::Undecodable
                             | ErrorKind::Corrupt
+                            | ErrorKind::Damaged
                     ) {
                         self.unread = None;
                     }

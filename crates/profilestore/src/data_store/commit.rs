@@ -369,6 +369,19 @@ pub enum StoreError {
         /// What is wrong and where.
         reason: String,
     },
+    /// A stored value is not the one that was written: a disk, a copy or a program has changed it.
+    /// Nothing was applied. Other versions of the key can be read, and one of them made current
+    /// again.
+    #[error(
+        "a stored value is damaged; another version can be read (`profilestore history`) and made \
+         current again (`profilestore rollback`): key=`{key}` version=`{version}`"
+    )]
+    Damaged {
+        /// The key.
+        key: ProfileKey,
+        /// The version's number.
+        version: u64,
+    },
     /// The call is wrong; nothing was applied. Fix the call.
     #[error("invalid store call: {reason}")]
     Invalid {

@@ -13,6 +13,8 @@ use uuid::Uuid;
 
 use crate::key::ProfileKey;
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod checksum;
 mod commit;
 pub(crate) mod content;
 mod held;
@@ -43,11 +45,14 @@ pub use message::{MAX_MESSAGE_NAME_BYTES, MessageId, NewMessage, StoredMessage};
 #[cfg(feature = "postgres")]
 pub use postgres::{DEFAULT_SCHEMA, PostgresClock, PostgresOptions, PostgresStore};
 #[cfg(feature = "sqlite")]
-pub use sqlite::{CheckReport, Existing, SqliteMessenger, SqliteOptions, SqliteStore};
+pub use sqlite::{
+    BackupReport, CheckReport, DamagedValue, Existing, SqliteMessenger, SqliteOptions, SqliteStore,
+};
 
 /// The format of what a store holds. A store that carries a higher number was written by a newer
-/// version and is refused.
-pub const FORMAT_VERSION: u32 = 1;
+/// version and is refused. One that carries a lower number is migrated: a SQLite file when it is
+/// opened, a PostgreSQL schema by `profilestore migrate`. See `docs/decisions/format-2.md`.
+pub const FORMAT_VERSION: u32 = 2;
 
 /// The largest encoded value a store accepts, in bytes: 4 MiB of data and 256 KiB for what
 /// surrounds it.
@@ -129,6 +134,10 @@ impl Digest {
 ///   [`StoreError::Invalid`] and [`StoreError::Replaced`] mean that nothing was applied, now or
 ///   later. A backend that cannot be sure answers [`StoreError::Indeterminate`].
 /// * **Reads** see every commit that was acknowledged before they began, anywhere.
+/// * **Whole values.** A value that is not, byte for byte, the one that was written is never handed
+///   out: what would show it fails with [`StoreError::Damaged`], before anything is applied. It
+///   stands in the way of nothing else: it can be replaced, and the other versions of its key can
+///   be read. (A store that keeps nothing outside of its process's memory has nothing to compare.)
 /// * **Counters only grow**: epoch, version, lease revision, inbox revision and message index of a
 ///   key survive removal and are never reused.
 /// * **Notices.** Each commit that changes a key's lease, data or inbox leaves a notice about that

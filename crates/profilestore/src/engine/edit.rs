@@ -153,7 +153,10 @@ impl Engine {
 
 /// True when an error about an edit that was sent says that it takes no effect.
 fn says_what_became(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::NotFound | ErrorKind::Foreign | ErrorKind::Corrupt)
+    matches!(
+        kind,
+        ErrorKind::NotFound | ErrorKind::Foreign | ErrorKind::Corrupt | ErrorKind::Damaged
+    )
 }
 
 fn still_waits(key: &ProfileKey, request: &EditRequest) -> Error {

@@ -334,7 +334,10 @@ async fn piece_of(engine: Arc<Engine>, piece: Vec<Work>) -> Result<Vec<(Work, Fa
     let mut keys: Vec<ProfileKey> = piece.iter().map(|work| work.key.clone()).collect();
     keys.extend(piece.iter().map(|work| entry_key_of(work.request.operation, &work.key)));
     let incarnation = engine.link.incarnation();
-    let snapshot = engine.link.read_all(&keys, Returning::ALL).await?;
+    let snapshot = match engine.link.read_all(&keys, Returning::ALL).await {
+        Err(StoreError::Damaged { .. }) => return one_by_one(&engine, piece).await,
+        read => read?,
+    };
     if snapshot.states.len() != keys.len() {
         return Err(Error::new(ErrorKind::Corrupt, "the store gave no answer for some keys"));
     }
@@ -371,13 +374,27 @@ async fn piece_of(engine: Arc<Engine>, piece: Vec<Work>) -> Result<Vec<(Work, Fa
     Ok(fates)
 }
 
+/// A piece in which a value is damaged: that profile is refused, and the others go on.
+async fn one_by_one(engine: &Arc<Engine>, piece: Vec<Work>) -> Result<Vec<(Work, Fate)>> {
+    let mut fates = Vec::with_capacity(piece.len());
+    for work in piece {
+        let done = engine.edit_now(&work.key, &work.request).await;
+        let fate =
+            done.map_or_else(fate_of, |entry| Ok(entry.map_or(Fate::Waits, Fate::Settled)))?;
+        fates.push((work, fate));
+    }
+    Ok(fates)
+}
+
 /// What an error about one profile means for all of them.
 fn fate_of(error: Error) -> Result<Fate> {
     match error.kind() {
         ErrorKind::NotFound => Ok(Fate::Nothing),
-        ErrorKind::Foreign | ErrorKind::Undecodable | ErrorKind::NewerData | ErrorKind::Refused => {
-            Ok(Fate::Refused(error.to_string()))
-        }
+        ErrorKind::Foreign
+        | ErrorKind::Damaged
+        | ErrorKind::Undecodable
+        | ErrorKind::NewerData
+        | ErrorKind::Refused => Ok(Fate::Refused(error.to_string())),
         _ => Err(error),
     }
 }

@@ -204,7 +204,9 @@ impl Engine {
             if state.exists() { Vec::new() } else { self.kept_versions(&state.key).await? };
         match self.users(state, &versions).await {
             // It cannot be told whose it is.
-            Err(error) if error.kind() == ErrorKind::Corrupt => Ok(Vec::new()),
+            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Damaged) => {
+                Ok(Vec::new())
+            }
             users => users,
         }
     }

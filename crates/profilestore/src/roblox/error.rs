@@ -121,7 +121,7 @@ impl From<Error> for DataStoreError {
         let code = match error.kind() {
             ErrorKind::Closing => Code::DataModelNoAccess,
             ErrorKind::TooLarge => Code::ValueTooLarge,
-            ErrorKind::Corrupt => Code::CantParseResponse,
+            ErrorKind::Corrupt | ErrorKind::Damaged => Code::CantParseResponse,
             ErrorKind::Invalid => Code::CantStoreValue,
             _ => Code::BadResponse,
         };

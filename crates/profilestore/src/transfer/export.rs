@@ -38,7 +38,14 @@ pub async fn export(
     let mut keys = Keys::of_profiles(store, filter);
     while let Some(state) = keys.next().await? {
         let mut lines = KeyLines { state: &state, writer: &mut *writer, report: &mut report, n: 0 };
-        each_version(store, &state, |version| lines.version(&version)).await?;
+        each_version(store, &state, |version| match version {
+            Ok(version) => lines.version(&version),
+            Err(number) => {
+                lines.report.unreadable.push(UnreadableValue::damaged(&state.key, number));
+                Ok(())
+            }
+        })
+        .await?;
         lines.waiting_messages()?;
         report.keys += 1;
         count_live(&state, &mut report);

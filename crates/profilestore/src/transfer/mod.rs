@@ -182,6 +182,13 @@ pub struct MalformedLine {
     pub why: String,
 }
 
+impl UnreadableValue {
+    /// One that is not what was written.
+    fn damaged(key: &ProfileKey, number: u64) -> Self {
+        Self { key: key.clone(), number, why: "the stored value is damaged".into() }
+    }
+}
+
 /// What an export wrote, or a verification found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]

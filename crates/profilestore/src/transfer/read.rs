@@ -130,6 +130,13 @@ pub async fn verify(
         let book = state.key.is_reserved();
         each_version(store, &state, |version| {
             report.versions += u64::from(!book);
+            let version = match version {
+                Ok(version) => version,
+                Err(number) => {
+                    report.unreadable.push(UnreadableValue::damaged(&state.key, number));
+                    return Ok(());
+                }
+            };
             match version.value.as_deref().map(Stored::decode).transpose() {
                 Ok(None) => report.tombstones += u64::from(!book),
                 Ok(Some(stored)) => {

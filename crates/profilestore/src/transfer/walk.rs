@@ -6,8 +6,8 @@ use super::{ExportFilter, TransferError};
 use crate::{
     ProfileKey,
     data_store::{
-        DataStore, DataStoreExt, KeyQuery, KeyState, Order, Returning, StoredVersion, VersionInfo,
-        VersionQuery, VersionRef,
+        DataStore, DataStoreExt, KeyQuery, KeyState, Order, Returning, StoreError, StoredVersion,
+        VersionInfo, VersionQuery, VersionRef,
     },
 };
 
@@ -44,7 +44,13 @@ impl<'a> Keys<'a> {
     pub(super) async fn next(&mut self) -> Result<Option<KeyState>, TransferError> {
         loop {
             if let Some(state) = self.page.next() {
-                let (_, mut state) = self.store.read_one(&state.key, Returning::ALL).await?;
+                let (_, mut state) = match self.store.read_one(&state.key, Returning::ALL).await {
+                    // All but its current version may be whole.
+                    Err(StoreError::Damaged { .. }) => {
+                        self.store.read_one(&state.key, Returning::INBOX).await?
+                    }
+                    read => read?,
+                };
                 state.hide_edits();
                 return Ok(Some(state));
             }
@@ -96,14 +102,14 @@ pub(super) async fn all_versions(
 }
 
 /// The kept versions of a key with their values, up to the one that `state` holds, oldest first.
-/// Gives each to `each`.
+/// Gives each to `each`; of one whose value is damaged, only its number.
 ///
 /// What is written meanwhile is not among them, so that the state is the state of the last one.
 /// What is swept away meanwhile is not either.
 pub(super) async fn each_version(
     store: &dyn DataStore,
     state: &KeyState,
-    mut each: impl FnMut(StoredVersion) -> Result<(), TransferError>,
+    mut each: impl FnMut(Result<StoredVersion, u64>) -> Result<(), TransferError>,
 ) -> Result<(), TransferError> {
     let Some(head) = &state.head else {
         return Ok(());
@@ -111,7 +117,10 @@ pub(super) async fn each_version(
     let mut earlier = all_versions(store, &state.key, head.number).await?;
     earlier.retain(|info| info.number < head.number);
     let reads = earlier.into_iter().map(|info| async move {
-        store.version(&state.key, &VersionRef::Number(info.number)).await
+        match store.version(&state.key, &VersionRef::Number(info.number)).await {
+            Err(StoreError::Damaged { version, .. }) => Ok(Some(Err(version))),
+            read => read.map(|version| version.map(Ok)),
+        }
     });
     let mut reads = stream::iter(reads).buffered(READ_AT_ONCE);
     while let Some(version) = reads.try_next().await? {
@@ -119,5 +128,9 @@ pub(super) async fn each_version(
             each(version)?;
         }
     }
-    each(StoredVersion { info: head.clone(), value: state.value.clone() })
+    // A value that is there and was not shown is damaged.
+    match state.value.is_none() && !head.removed {
+        true => each(Err(head.number)),
+        false => each(Ok(StoredVersion { info: head.clone(), value: state.value.clone() })),
+    }
 }

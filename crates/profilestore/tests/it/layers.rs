@@ -35,6 +35,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "data_store/held.rs",
             "data_store/message.rs",
             "data_store/content.rs",
+            "data_store/checksum.rs",
             "data_store/rules.rs",
         ],
     ),

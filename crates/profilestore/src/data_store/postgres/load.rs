@@ -24,8 +24,8 @@ use super::{
     connect::Step,
     schema,
     state::{
-        HEAD_COLUMNS, Head, SERVER_COLUMNS, Value, bytes, get, head_columns, server_columns,
-        server_of_row, unsigned,
+        HEAD_COLUMNS, Head, SERVER_COLUMNS, get, head_columns, server_columns, server_of_row,
+        unsigned,
     },
 };
 use crate::{
@@ -41,7 +41,7 @@ macro_rules! heads {
         concat!(
             "SELECT ",
             head_columns!(),
-            ", u.n, CASE WHEN u.want THEN h.value END \
+            ", u.n, CASE WHEN u.want THEN h.checksum END, CASE WHEN u.want THEN h.value END \
              FROM unnest($1::text[], $2::text[], $3::text[], $4::bool[]) WITH ORDINALITY AS u (store, scope, key, want, n) \
              JOIN head h ON h.store = ANY(ARRAY[u.store]) AND h.scope = u.scope AND h.key = u.key \
              LEFT JOIN server s ON s.id = ANY(ARRAY[h.holder]) ORDER BY u.n",
@@ -89,7 +89,7 @@ pub(super) const HISTORY: &str = "SELECT u.n FROM unnest($1::text[], $2::text[],
 // Last, so that the time is that of after the wait for locks.
 pub(super) const FACTS: &str = "SELECT m.now_ms, m.incarnation, o.id, o.aborted FROM \
      (SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now_ms, \
-     (SELECT value FROM meta WHERE name = 'incarnation') AS incarnation) m LEFT JOIN outcome o ON o.id = ANY($1::uuid[])";
+     (SELECT value FROM meta WHERE name = 'incarnation') AS incarnation) m LEFT JOIN settled o ON o.id = ANY($1::uuid[])";
 
 pub(super) const EMPTY_HEADS: &str = "INSERT INTO head (store, scope, key) SELECT u.store, u.scope, u.key \
      FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS u (store, scope, key, n) ORDER BY u.n ON CONFLICT DO NOTHING";
@@ -344,7 +344,7 @@ fn add_head(
     let (key, want) = nth(row, HEAD_COLUMNS, asked)?;
     let head = Head::of_row((**key).clone(), row, 0).and_then(|mut head| {
         if **want {
-            head.value = Value::Known(bytes(row, HEAD_COLUMNS + 1)?);
+            head.read_value(row, HEAD_COLUMNS + 1)?;
         }
         Ok(head)
     });

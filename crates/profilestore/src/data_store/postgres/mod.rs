@@ -30,6 +30,7 @@ use crate::key::ProfileKey;
 mod batch;
 mod connect;
 mod load;
+mod migrate;
 mod options;
 mod password;
 #[cfg(test)]
@@ -80,19 +81,23 @@ impl Inner {
 }
 
 impl PostgresStore {
-    /// Makes the schema and its tables if they are missing, and lets `role` do with them what a
-    /// game server needs. Needs a role that may create a schema in the database, or owns it. May be
-    /// repeated, and called by several at once. True when something was made.
+    /// Makes the schema and its tables if they are missing, brings those of an earlier format to
+    /// this one, and lets `role` do with them what a game server needs. Needs a role that may
+    /// create a schema in the database, or owns it. May be repeated, and called by several at once.
+    /// True when something was made or changed.
     ///
-    /// Fails with [`StoreError::Invalid`] when the schema is not a store's, was written in another
+    /// A migration is one transaction, which reads every value and writes its row once. Programs of
+    /// earlier versions cannot open the store any more.
+    ///
+    /// Fails with [`StoreError::Invalid`] when the schema is not a store's, was written in a newer
     /// format, or the role may not make it; with [`StoreError::Unavailable`] when the database
-    /// cannot be reached.
+    /// cannot be reached, or the store is to be migrated and a server may be alive in it.
     pub async fn migrate(
         options: &PostgresOptions,
         role: Option<&str>,
     ) -> Result<bool, StoreError> {
         options.check_schema()?;
-        schema::migrate(options, role).await
+        migrate::migrate(options, role).await
     }
 
     /// Gives the contents a new identity, which is to be done after restoring a backup of the
@@ -104,7 +109,7 @@ impl PostgresStore {
     }
 
     /// Opens a store that [`PostgresStore::migrate`] made. Fails as that does, also when there is
-    /// none yet.
+    /// none yet, or it is of an earlier format.
     pub async fn open(options: PostgresOptions) -> Result<Self, StoreError> {
         options.check_schema()?;
         let (writers, readers, batch) =

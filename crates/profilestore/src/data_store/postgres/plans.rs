@@ -11,7 +11,7 @@ use tokio_postgres::SimpleQueryMessage;
 use super::{
     PostgresOptions,
     connect::{Conn, Dialer},
-    load, reader, schema, sweep, write,
+    load, migrate, reader, sweep, write,
 };
 use crate::env::Env;
 
@@ -59,7 +59,7 @@ const KEYS: [(&str, &[&str]); 8] = [
     ("receipt", &["store", "scope", "key", "digest"]),
     ("server", &["id"]),
     ("notice", &["server", "store", "scope", "key"]),
-    ("outcome", &["id"]),
+    ("settled", &["id"]),
 ];
 
 #[derive(Debug, Clone, Copy)]
@@ -75,7 +75,7 @@ async fn made(stage: Stage) -> Conn {
         .expect("this test needs a PostgreSQL server: run it through ./test or scripts/servers.sh");
     let options: PostgresOptions =
         format!("{url}?schema=t_{}", Env::system().uuid().simple()).parse().expect("a URL");
-    assert!(schema::migrate(&options, None).await.expect("the tables are made"));
+    assert!(migrate::migrate(&options, None).await.expect("the tables are made"));
     let conn = Dialer::new(options).connect().await.expect("the server answers");
     for (table, _) in KEYS {
         conn.batch(&format!("ALTER TABLE {table} SET (autovacuum_enabled = false)"))
@@ -92,7 +92,7 @@ async fn made(stage: Stage) -> Conn {
         Stage::Rows(rows) => {
             let sql = format!(
                 "INSERT INTO head (store, scope, key) SELECT 's', 'g', 'k' || i FROM generate_series(1, {rows}) i;
-                 INSERT INTO version SELECT 's', 'g', 'k1', i, 0, 0, 0, 0, 0, '', '', NULL, 'x' FROM generate_series(1, {rows}) i;
+                 INSERT INTO version SELECT 's', 'g', 'k1', i, 0, 0, 0, 0, 0, '', '', NULL, 0, 'x' FROM generate_series(1, {rows}) i;
                  INSERT INTO profile_user SELECT 1, 's', 'g', 'k' || i FROM generate_series(1, {rows}) i;
                  INSERT INTO message SELECT 's', 'g', 'k1', i, gen_random_uuid(), gen_random_uuid(), 0, 0, 0, false, 'n', 'x'
                      FROM generate_series(1, {rows}) i;
@@ -100,7 +100,7 @@ async fn made(stage: Stage) -> Conn {
                  INSERT INTO server SELECT gen_random_uuid(), 0, '', 0, 0, 0, 0 FROM generate_series(1, {rows}) i;
                  INSERT INTO notice SELECT (SELECT id FROM server LIMIT 1), 's', 'g', 'k' || i, gen_random_uuid()
                      FROM generate_series(1, {rows}) i;
-                 INSERT INTO outcome SELECT gen_random_uuid(), 0, false FROM generate_series(1, {rows}) i"
+                 INSERT INTO settled SELECT gen_random_uuid(), 0, false FROM generate_series(1, {rows}) i"
             );
             conn.batch(&sql).await.expect("the rows are made");
         }

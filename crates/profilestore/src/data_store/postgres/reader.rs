@@ -13,10 +13,7 @@ use super::{
     load,
     pool::Lease,
     schema,
-    state::{
-        self, HEAD_COLUMNS, Head, Value, bytes, get, head_columns, server_columns, server_of_row,
-        unsigned,
-    },
+    state::{self, HEAD_COLUMNS, Head, get, head_columns, server_columns, server_of_row, unsigned},
     trouble::Trouble,
     write,
 };
@@ -45,8 +42,8 @@ macro_rules! versions {
              octet_length(v.value)::bigint",
             $value,
             " FROM (SELECT version AS number, label, written_ms, stored_ms, NULL::bigint AS superseded_ms, flags, cause, author, \
-             load_count, value FROM head WHERE store = $1 AND scope = $2 AND key = $3 AND version > 0 UNION ALL \
-             (SELECT number, label, written_ms, stored_ms, superseded_ms, flags, cause, author, load_count, value FROM version \
+             load_count, checksum, value FROM head WHERE store = $1 AND scope = $2 AND key = $3 AND version > 0 UNION ALL \
+             (SELECT number, label, written_ms, stored_ms, superseded_ms, flags, cause, author, load_count, checksum, value FROM version \
              WHERE store = $1 AND scope = $2 AND key = $3 AND ",
             $kept,
             ")) v WHERE ",
@@ -56,9 +53,9 @@ macro_rules! versions {
 }
 
 pub(super) const VERSION_NUMBERED: &str =
-    versions!(", v.value", "number = $4", "v.number = $4 LIMIT 1");
+    versions!(", v.checksum, v.value", "number = $4", "v.number = $4 LIMIT 1");
 pub(super) const VERSION_LABELLED: &str =
-    versions!(", v.value", "label = $4", "v.label = $4 ORDER BY v.number DESC LIMIT 1");
+    versions!(", v.checksum, v.value", "label = $4", "v.label = $4 ORDER BY v.number DESC LIMIT 1");
 pub(super) const VERSIONS_UP: &str = versions!(
     "",
     "number > $4 AND written_ms >= $5 AND written_ms <= $6 ORDER BY number LIMIT $7",
@@ -182,7 +179,7 @@ impl Inner {
             let at = place(row, HEAD_COLUMNS, keys.len())?;
             heads[at] = Head::of_row(keys[at].clone(), row, 0)?;
             if returning.value {
-                heads[at].value = Value::Known(bytes(row, HEAD_COLUMNS + 1)?);
+                heads[at].read_value(row, HEAD_COLUMNS + 1)?;
             }
         }
         let mut messages: Vec<Vec<_>> = keys.iter().map(|_| Vec::new()).collect();
@@ -212,9 +209,10 @@ impl Inner {
                 self.ask_one(of_key(VERSION_LABELLED).with(label.as_str())).await?
             }
         };
-        let found = rows
-            .first()
-            .map(|row| Ok(StoredVersion { info: info_of_row(key, row)?, value: bytes(row, 10)? }));
+        let found = rows.first().map(|row| {
+            let info = info_of_row(key, row)?;
+            Ok(StoredVersion { value: state::value(row, 10, key, &info)?, info })
+        });
         found.transpose()
     }
 

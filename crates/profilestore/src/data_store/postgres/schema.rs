@@ -12,7 +12,6 @@
 //! its messages. So messages are found by number through the primary key alone, and by digest
 //! through an index of expressions, which no other look-up can use.
 
-use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
 use super::{
@@ -29,13 +28,18 @@ pub(super) const IMPORTED: i64 = 2;
 pub(super) const PINNED: i64 = 4;
 pub(super) const SEALED: i64 = 8;
 
+/// The newest step of this format, as [`TABLES`] has it: each addition to the format of an
+/// unreleased version is one. `meta` says which one a store has reached. The steps are listed in
+/// `docs/decisions/format-2.md`, and `migrate.rs` makes them.
+pub(super) const STEPS: i64 = 1;
+
 /// What `meta` says in a schema that is a store's.
-const APPLICATION: &str = "profilestore";
+pub(super) const APPLICATION: &str = "profilestore";
 
 /// The lock under which tables are made: `PROF`, as in the files of SQLite.
-const LOCK: i64 = 0x5052_4f46;
+pub(super) const LOCK: i64 = 0x5052_4f46;
 
-const TABLES: &str = r#"
+pub(super) const TABLES: &str = r#"
 CREATE TABLE meta (name text PRIMARY KEY, value text NOT NULL);
 
 CREATE TABLE head (
@@ -60,6 +64,7 @@ CREATE TABLE head (
     label text,
     users bytea NOT NULL DEFAULT '',
     lease text NOT NULL DEFAULT '{}',
+    checksum integer,
     value bytea,
     PRIMARY KEY (store, scope, key)
 ) WITH (fillfactor = 80);
@@ -79,6 +84,7 @@ CREATE TABLE version (
     cause text NOT NULL,
     author text NOT NULL,
     label text,
+    checksum integer,
     value bytea,
     PRIMARY KEY (store, scope, key, number)
 );
@@ -140,72 +146,34 @@ CREATE TABLE notice (
     PRIMARY KEY (server, store, scope, key)
 );
 
-CREATE TABLE outcome (id uuid PRIMARY KEY, at_ms bigint NOT NULL, aborted boolean NOT NULL);
+CREATE TABLE settled (id uuid PRIMARY KEY, at_ms bigint NOT NULL, aborted boolean NOT NULL);
 "#;
 
 /// Finds a message by its id within its key.
-const DIGEST_INDEX: &str = "CREATE UNIQUE INDEX message_digest ON message (digest, (store || ''), \
+pub(super) const DIGEST_INDEX: &str = "CREATE UNIQUE INDEX message_digest ON message (digest, (store || ''), \
     (scope || ''), (key || ''))";
 
 /// What a schema turned out to be.
-enum Found {
+pub(super) enum Found {
     Nothing,
     /// A store of this format.
     Store,
+    /// A store that is to be migrated, with the last step that it has reached.
+    Earlier(i64),
 }
 
-/// Makes the schema and its tables where they are missing, and grants a role what a game server
-/// needs. True when something was made.
-pub(super) async fn migrate(
-    options: &PostgresOptions,
-    role: Option<&str>,
-) -> Result<bool, StoreError> {
-    let conn = Dialer::new(options.clone()).connect().await?;
-    conn.batch("BEGIN").await.map_err(Trouble::not_applied)?;
-    let work = async {
-        let lock = format!("SELECT pg_advisory_xact_lock({LOCK})");
-        match conn.batch(&lock).await {
-            // An engine without such locks. Who comes second fails on what is there already.
-            Err(Trouble::Postgres(err)) if err.code() == Some(&SqlState::UNDEFINED_FUNCTION) => {
-                conn.batch("ROLLBACK; BEGIN").await?;
-            }
-            locked => locked?,
-        }
-        let made = matches!(identify(&conn, options).await?, Found::Nothing);
-        let schema = &options.schema;
-        if made {
-            check_encoding(&conn, options).await?;
-            let incarnation = options.env.uuid();
-            conn.batch(&format!("CREATE SCHEMA IF NOT EXISTS {schema}; {TABLES} {DIGEST_INDEX}"))
-                .await?;
-            conn.batch(&format!(
-                "INSERT INTO meta (name, value) VALUES ('application', '{APPLICATION}'), ('format', '{FORMAT_VERSION}'), \
-                 ('incarnation', '{incarnation}')"
-            ))
-            .await?;
-        }
-        let added = !made && add_missing(&conn, schema).await?;
-        if let Some(role) = role {
-            grant(&conn, options, role).await?;
-        }
-        conn.batch("COMMIT").await?;
-        Ok::<_, Trouble>(made || added)
-    };
-    work.await.map_err(|trouble| match trouble {
-        Trouble::Postgres(err) if err.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => StoreError::Invalid {
-            reason: format!(
-                "the role may not make the tables; migrate as a role that may create a schema in \
-                    this database: {}: store=`{options}`",
-                err.as_db_error().map_or("", |db| db.message())
-            ),
-        },
-        trouble => trouble.not_applied(),
-    })
+/// Says that the schema is a store of this format and step.
+pub(super) async fn mark(conn: &Conn) -> Result<(), Trouble> {
+    conn.batch(&format!(
+        "DELETE FROM meta WHERE name IN ('format', 'step'); \
+         INSERT INTO meta (name, value) VALUES ('format', '{FORMAT_VERSION}'), ('step', '{STEPS}')"
+    ))
+    .await
 }
 
 /// Keys and names are Unicode. A database of another encoding would refuse some of them, one by one
 /// and later.
-async fn check_encoding(conn: &Conn, options: &PostgresOptions) -> Result<(), Trouble> {
+pub(super) async fn check_encoding(conn: &Conn, options: &PostgresOptions) -> Result<(), Trouble> {
     let rows = conn.query("SHOW server_encoding", &[]).await?;
     let encoding: String = rows.first().map(|row| row.try_get(0)).transpose()?.unwrap_or_default();
     // SQL_ASCII stores the bytes that it is given.
@@ -220,7 +188,7 @@ async fn check_encoding(conn: &Conn, options: &PostgresOptions) -> Result<(), Tr
 }
 
 /// Adds what tables of earlier versions lack. True when something was added.
-async fn add_missing(conn: &Conn, schema: &str) -> Result<bool, Trouble> {
+pub(super) async fn add_missing(conn: &Conn, schema: &str) -> Result<bool, Trouble> {
     let known = "SELECT 1 FROM information_schema.columns \
          WHERE table_schema = $1 AND table_name = 'server' AND column_name = 'renewal'";
     let missing = conn.query(known, &[&schema]).await?.is_empty();
@@ -245,12 +213,16 @@ async fn has_digest_index(conn: &Conn, schema: &str) -> Result<bool, Trouble> {
     Ok(!conn.query(known, &[&schema]).await?.is_empty())
 }
 
-async fn grant(conn: &Conn, options: &PostgresOptions, role: &str) -> Result<(), Trouble> {
+pub(super) async fn grant(
+    conn: &Conn,
+    options: &PostgresOptions,
+    role: &str,
+) -> Result<(), Trouble> {
     let schema = &options.schema;
     let role = quoted(role)?;
     conn.batch(&format!(
         "GRANT USAGE ON SCHEMA {schema} TO {role}; GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {role}; \
-         GRANT INSERT, UPDATE, DELETE ON head, version, profile_user, message, receipt, server, notice, outcome TO {role}"
+         GRANT INSERT, UPDATE, DELETE ON head, version, profile_user, message, receipt, server, notice, settled TO {role}"
     ))
     .await
 }
@@ -277,6 +249,12 @@ pub(super) async fn check(conn: &Conn, options: &PostgresOptions) -> Result<(), 
                 migrate`: store=`{options}`"
             ),
         }),
+        Found::Earlier(_) => Err(StoreError::Invalid {
+            reason: format!(
+                "the store is of an earlier format; end all programs that use it, and run \
+                `profilestore migrate`: store=`{options}`"
+            ),
+        }),
         Found::Nothing => Err(StoreError::Invalid {
             reason: format!(
                 "there is no store in this database yet; make it with `profilestore \
@@ -286,7 +264,7 @@ pub(super) async fn check(conn: &Conn, options: &PostgresOptions) -> Result<(), 
     }
 }
 
-async fn identify(conn: &Conn, options: &PostgresOptions) -> Result<Found, Trouble> {
+pub(super) async fn identify(conn: &Conn, options: &PostgresOptions) -> Result<Found, Trouble> {
     let tables = "SELECT table_name::text FROM information_schema.tables WHERE table_schema = $1";
     let rows = conn.query(tables, &[&options.schema]).await?;
     let names: Vec<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
@@ -327,21 +305,31 @@ async fn identify(conn: &Conn, options: &PostgresOptions) -> Result<Found, Troub
         return Err(foreign());
     }
     let meta = conn
-        .query("SELECT name, value FROM meta WHERE name IN ('application', 'format')", &[])
+        .query("SELECT name, value FROM meta WHERE name IN ('application', 'format', 'step')", &[])
         .await?;
-    let mut said = [None, None];
+    let mut said = [None, None, None];
     for row in &meta {
-        let name: &str = row.try_get(0)?;
-        said[usize::from(name == "format")] = Some(row.try_get::<_, String>(1)?);
+        let at = match row.try_get(0)? {
+            "application" => 0,
+            "format" => 1,
+            _ => 2,
+        };
+        said[at] = Some(row.try_get::<_, String>(1)?);
     }
     match said {
-        [Some(application), Some(format)] if application == APPLICATION => {
-            if format == FORMAT_VERSION.to_string() {
-                return Ok(Found::Store);
+        [Some(application), Some(format), step] if application == APPLICATION => {
+            let number = |text: &str| text.parse::<i64>().unwrap_or(-1);
+            let reached = step.as_deref().map_or(0, number);
+            match number(&format) {
+                1 => return Ok(Found::Earlier(0)),
+                found if found != i64::from(FORMAT_VERSION) => {}
+                _ if reached == STEPS => return Ok(Found::Store),
+                _ if (1..STEPS).contains(&reached) => return Ok(Found::Earlier(reached)),
+                _ => {}
             }
             let reason = format!(
                 "the store was written in another format; open it with the version that wrote it, or a newer one: \
-                 store=`{options}` expected=`{FORMAT_VERSION}` found=`{format}`"
+                 store=`{options}` expected=`{FORMAT_VERSION}` step=`{STEPS}` found=`{format}` step=`{reached}`"
             );
             Err(StoreError::Invalid { reason }.into())
         }

@@ -8,7 +8,7 @@ use super::schema::{IMPORTED, PINNED, REMOVED, SEALED};
 use crate::{
     data_store::{
         Cause, KeyState, LeaseState, Returning, ServerId, ServerRow, StoreError, StoredMessage,
-        VersionInfo,
+        VersionInfo, checksum,
         rules::{Counters, Replaced},
     },
     key::ProfileKey,
@@ -135,6 +135,16 @@ impl Head {
         })
     }
 
+    /// Reads the current value from two columns, its checksum first, if it is the one that was
+    /// written.
+    pub(super) fn read_value(&mut self, row: &Row, first: usize) -> Result<(), StoreError> {
+        self.value = Value::Known(match &self.info {
+            Some(info) => value(row, first, &self.key, info)?,
+            None => None,
+        });
+        Ok(())
+    }
+
     pub(super) fn version(&self) -> u64 {
         self.info.as_ref().map_or(0, |info| info.number)
     }
@@ -242,6 +252,19 @@ pub(super) fn unsigned(row: &Row, column: usize) -> Result<u64, StoreError> {
 
 pub(super) fn bytes(row: &Row, column: usize) -> Result<Option<Bytes>, StoreError> {
     Ok(get::<Option<&[u8]>>(row, column)?.map(Bytes::copy_from_slice))
+}
+
+/// The value of a version from two columns, its checksum first, if it is the one that was written.
+pub(super) fn value(
+    row: &Row,
+    first: usize,
+    key: &ProfileKey,
+    info: &VersionInfo,
+) -> Result<Option<Bytes>, StoreError> {
+    let stored = get::<Option<i32>>(row, first)?.map(i32::cast_unsigned);
+    let value = bytes(row, first + 1)?;
+    checksum::verify(key, info.number, info.removed, value.as_deref(), stored)?;
+    Ok(value)
 }
 
 pub(super) fn corrupt(reason: String) -> StoreError {

@@ -26,10 +26,10 @@ pub(super) const VERSIONS: &str = "WITH gone AS (DELETE FROM version WHERE (stor
 pub(super) const RECEIPTS: &str = "WITH gone AS (DELETE FROM receipt WHERE (store, scope, key) > ($1, $2, $3) \
      AND (store, scope, key) <= ($4, $5, $6) AND made_ms < $7 RETURNING 1) SELECT count(*) FROM gone";
 
-pub(super) const OUTCOMES: &str = "SELECT id FROM outcome WHERE id > $1 AND id < $2 ORDER BY id \
+pub(super) const OUTCOMES: &str = "SELECT id FROM settled WHERE id > $1 AND id < $2 ORDER BY id \
     LIMIT $3";
 
-pub(super) const FORGET_OUTCOMES: &str = "WITH gone AS (DELETE FROM outcome WHERE id = ANY($1::uuid[]) AND at_ms < $2 RETURNING 1) \
+pub(super) const FORGET_OUTCOMES: &str = "WITH gone AS (DELETE FROM settled WHERE id = ANY($1::uuid[]) AND at_ms < $2 RETURNING 1) \
         SELECT count(*) FROM gone";
 
 pub(super) const SERVERS: &str = "WITH gone AS (DELETE FROM server WHERE dead_ms < $1 RETURNING \

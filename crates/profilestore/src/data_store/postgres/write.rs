@@ -18,6 +18,7 @@ use super::{
 use crate::{
     data_store::{
         Commit, CommitId, Digest, MessageId, Notice, ServerId, StoreError, StoredMessage,
+        checksum::checksum,
         content::content_digest,
         rules::{self, Outcome},
     },
@@ -27,7 +28,7 @@ use crate::{
 /// The columns of a head's current version, in the statements' order.
 macro_rules! data_columns {
     () => {
-        "version, flags, written_ms, stored_ms, load_count, cause, author, label, value"
+        "version, flags, written_ms, stored_ms, load_count, cause, author, label, checksum, value"
     };
 }
 
@@ -45,15 +46,15 @@ pub(super) const INSERT_HEADS: &str = concat!(
     ", ",
     rest_columns!(),
     ") SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], \
-     $8::bigint[], $9::text[], $10::text[], $11::text[], $12::bytea[], $13::bigint[], $14::bigint[], $15::bytea[], $16::bigint[], \
-     $17::bigint[], $18::bigint[], $19::bigint[], $20::bool[], $21::uuid[], $22::text[])"
+     $8::bigint[], $9::text[], $10::text[], $11::text[], $12::int[], $13::bytea[], $14::bigint[], $15::bigint[], $16::bytea[], $17::bigint[], \
+     $18::bigint[], $19::bigint[], $20::bigint[], $21::bool[], $22::uuid[], $23::text[])"
 );
 
 pub(super) const UPDATE_DATA: &str = concat!(
     "UPDATE head h SET version = u.version, flags = u.flags, written_ms = u.written_ms, stored_ms = u.stored_ms, \
-     load_count = u.load_count, cause = u.cause, author = u.author, label = u.label, value = u.value \
+     load_count = u.load_count, cause = u.cause, author = u.author, label = u.label, checksum = u.checksum, value = u.value \
      FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], \
-     $9::text[], $10::text[], $11::text[], $12::bytea[]) AS u (store, scope, key, ",
+     $9::text[], $10::text[], $11::text[], $12::int[], $13::bytea[]) AS u (store, scope, key, ",
     data_columns!(),
     ") WHERE h.store = ANY(ARRAY[u.store]) AND h.scope = u.scope AND h.key = u.key"
 );
@@ -70,13 +71,13 @@ pub(super) const UPDATE_REST: &str = concat!(
 
 pub(super) const UPDATE_ALL: &str = concat!(
     "UPDATE head h SET version = u.version, flags = u.flags, written_ms = u.written_ms, stored_ms = u.stored_ms, \
-     load_count = u.load_count, cause = u.cause, author = u.author, label = u.label, value = u.value, \
+     load_count = u.load_count, cause = u.cause, author = u.author, label = u.label, checksum = u.checksum, value = u.value, \
      epoch = u.epoch, created_ms = u.created_ms, users = u.users, lease_revision = u.lease_revision, \
      inbox_revision = u.inbox_revision, last_message = u.last_message, waiting = u.waiting, held = u.held, holder = u.holder, \
      lease = u.lease \
      FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], \
-     $9::text[], $10::text[], $11::text[], $12::bytea[], $13::bigint[], $14::bigint[], $15::bytea[], $16::bigint[], $17::bigint[], \
-     $18::bigint[], $19::bigint[], $20::bool[], $21::uuid[], $22::text[]) AS u (store, scope, key, ",
+     $9::text[], $10::text[], $11::text[], $12::int[], $13::bytea[], $14::bigint[], $15::bigint[], $16::bytea[], $17::bigint[], $18::bigint[], \
+     $19::bigint[], $20::bigint[], $21::bool[], $22::uuid[], $23::text[]) AS u (store, scope, key, ",
     data_columns!(),
     ", ",
     rest_columns!(),
@@ -84,9 +85,9 @@ pub(super) const UPDATE_ALL: &str = concat!(
 );
 
 pub(super) const KEEP_VERSIONS: &str = "INSERT INTO version (store, scope, key, number, written_ms, stored_ms, superseded_ms, load_count, \
-     flags, cause, author, label, value) \
+     flags, cause, author, label, checksum, value) \
      SELECT h.store, h.scope, h.key, h.version, h.written_ms, h.stored_ms, $5::bigint, h.load_count, u.flags, h.cause, h.author, \
-     h.label, h.value FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS u (store, scope, key, flags) \
+     h.label, h.checksum, h.value FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS u (store, scope, key, flags) \
      JOIN head h ON h.store = ANY(ARRAY[u.store]) AND h.scope = u.scope AND h.key = u.key";
 
 pub(super) const PIN_VERSIONS: &str = "UPDATE version v SET flags = CASE WHEN u.pinned THEN v.flags | 4 ELSE v.flags & ~4::bigint END \
@@ -149,7 +150,7 @@ pub(super) const FORGET_NOTICES: &str = "WITH gone AS MATERIALIZED (SELECT n.ser
      ORDER BY u.at FOR UPDATE OF n) \
      DELETE FROM notice n USING gone g WHERE n.server = ANY(ARRAY[g.server]) AND n.store = g.store AND n.scope = g.scope AND n.key = g.key";
 
-pub(super) const INSERT_OUTCOMES: &str = "INSERT INTO outcome (id, at_ms, aborted) SELECT u.id, \
+pub(super) const INSERT_OUTCOMES: &str = "INSERT INTO settled (id, at_ms, aborted) SELECT u.id, \
     $3::bigint, u.aborted FROM unnest($1::uuid[], $2::bool[]) AS u (id, aborted)";
 
 pub(super) const LEAVE_NOTICES: &str = "INSERT INTO notice (store, scope, key, server, commit_id) \
@@ -164,7 +165,7 @@ pub(super) const INBOXES: &str = "SELECT u.n, m.number, m.created_ms, m.name, m.
      FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS u (store, scope, key, n) \
      JOIN message m ON m.store = ANY(ARRAY[u.store]) AND m.scope = u.scope AND m.key = u.key ORDER BY u.n, m.number";
 
-pub(super) const VALUES: &str = "SELECT u.n, h.value FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY \
+pub(super) const VALUES: &str = "SELECT u.n, h.checksum, h.value FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY \
      AS u (store, scope, key, n) JOIN head h ON h.store = ANY(ARRAY[u.store]) AND h.scope = u.scope AND h.key = u.key";
 
 pub(super) const NOTICES: &str = "SELECT n.store, n.scope, n.key, n.server, n.commit_id FROM notice n WHERE n.server = ANY($1::uuid[]) \
@@ -256,8 +257,12 @@ impl Again {
                     }
                     Part::Values => {
                         let key = nth(row, 0, &self.values)?;
-                        if let Some(Ok(head)) = batch.heads.get_mut(key) {
-                            head.value = Value::Known(bytes(row, 1)?);
+                        if let Some(found) = batch.heads.get_mut(key) {
+                            let read = |mut head: Head| {
+                                head.read_value(row, 1)?;
+                                Ok(head)
+                            };
+                            *found = found.clone().and_then(read);
                         }
                     }
                     Part::Notices => {
@@ -369,6 +374,10 @@ fn push_heads<'a>(batch: &'a Batch, steps: &mut Vec<(Part, Step<'a>)>) -> Result
             column(&mut step, &heads, |head| info(head).map_or("", |info| info.cause.as_str()));
             column(&mut step, &heads, |head| info(head).map_or("", |info| info.author.as_str()));
             column(&mut step, &heads, |head| info(head).and_then(|info| info.label.as_deref()));
+            column(&mut step, &heads, |head| match &head.value {
+                Value::Known(value) => value.as_deref().map(|value| checksum(value).cast_signed()),
+                Value::NotRead => None,
+            });
             column(&mut step, &heads, |head| match &head.value {
                 Value::Known(value) => value.as_deref(),
                 Value::NotRead => None,

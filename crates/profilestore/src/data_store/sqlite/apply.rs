@@ -12,16 +12,18 @@ use crate::{
     data_store::{
         Change, Commit, CommitId, CommitReply, Conflict, ConflictKind, Incarnation, KeyState,
         LeaseState, NewValue, Notice, ServerId, ServerRow, StoreError, StoredMessage, VersionInfo,
+        checksum::checksum,
         rules::{self, Fault, Outcome, View as _},
     },
     key::ProfileKey,
 };
 
 const INSERT_VERSION: &str = "INSERT INTO version (head, number, previous, previous_superseded_ms, written_ms, stored_ms, \
-     load_count, flags, cause, author, label, value) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+     load_count, flags, cause, author, label, checksum, value) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
 
 const OVERWRITE_VERSION: &str = "UPDATE version SET number = ?2, written_ms = ?3, stored_ms = ?4, load_count = ?5, flags = ?6, \
-     cause = ?7, author = ?8, label = ?9, value = ?10 WHERE id = ?1";
+     cause = ?7, author = ?8, label = ?9, checksum = ?10, value = ?11 WHERE id = ?1";
 
 const UPDATE_HEAD_DATA: &str = "UPDATE head SET version = ?2, current = ?3, stored_ms = ?4, flags \
     = ?5 WHERE id = ?1";
@@ -62,6 +64,12 @@ impl Tx<'_> {
             Err(Trouble::Store(err)) => return Ok(Err(err)),
             Err(err) => return Err(err),
         };
+        // Before anything is written: what the answer shows must be whole.
+        if fault.is_none()
+            && let Err(trouble) = self.load_shown(commit)
+        {
+            return refused(Err(trouble));
+        }
         // A commit whose preconditions hold is most likely new: its id is looked up by writing it.
         if fault.is_none() && self.keep_outcome(commit.id)? {
             return self.apply(commit).map(Ok);
@@ -125,10 +133,26 @@ impl Tx<'_> {
         })
     }
 
+    /// Reads the values that the answer to a commit shows and that it does not write.
+    fn load_shown(&mut self, commit: &Commit) -> Result<(), Trouble> {
+        if !commit.returning.value {
+            return Ok(());
+        }
+        for key in rules::keys_of(commit) {
+            let writes = |change: &Change| matches!(change, Change::Write { key: written, .. } if written == key);
+            let at = self.head(key)?;
+            if self.heads[at].current != 0 && !commit.changes.iter().any(writes) {
+                let row = self.current_row(&self.heads[at])?;
+                self.heads[at].written = Some(self.value(key, &row)?);
+            }
+        }
+        Ok(())
+    }
+
     /// False when the id is there already.
     fn keep_outcome(&mut self, id: CommitId) -> Result<bool, Trouble> {
         let mut statement = self.prepare(
-            "INSERT INTO outcome (id, at_ms, aborted) VALUES (?1, ?2, 0) ON CONFLICT DO NOTHING",
+            "INSERT INTO settled (id, at_ms, aborted) VALUES (?1, ?2, 0) ON CONFLICT DO NOTHING",
         )?;
         Ok(statement.execute(params![id.0.as_bytes().as_slice(), self.now_ms])? == 1)
     }
@@ -284,6 +308,7 @@ impl Tx<'_> {
             imported: head.flags & IMPORTED != 0,
         };
         let (number, load_count) = (info.number.cast_signed(), info.load_count.cast_signed());
+        let sum = value.as_deref().map(checksum);
         let mut current = head.current;
         if current == 0 || rules::keeps_previous(replaced, *keep_previous, now_ms) {
             let superseded_ms = if current == 0 { 0 } else { now_ms };
@@ -299,6 +324,7 @@ impl Tx<'_> {
                 cause.as_str(),
                 author,
                 info.label,
+                sum,
                 value.as_deref(),
             ])?;
             current = self.conn.last_insert_rowid();
@@ -313,6 +339,7 @@ impl Tx<'_> {
                 cause.as_str(),
                 author,
                 info.label,
+                sum,
                 value.as_deref(),
             ])?;
             if changed != 1 {
@@ -528,7 +555,7 @@ impl Tx<'_> {
                 self.servers.remove(id);
             }
             Change::Abort { commit } => {
-                let sql = "INSERT INTO outcome (id, at_ms, aborted) VALUES (?1, ?2, 1) ON \
+                let sql = "INSERT INTO settled (id, at_ms, aborted) VALUES (?1, ?2, 1) ON \
                     CONFLICT DO NOTHING";
                 self.prepare(sql)?.execute(params![commit.0.as_bytes().as_slice(), now_ms])?;
             }

@@ -20,7 +20,10 @@ use rusqlite::{
 
 use super::{
     Inner, SqliteOptions, SqliteStore, Trouble,
+    check::DamagedValue,
+    migrate,
     schema::{self, Role},
+    state::Tx,
 };
 use crate::data_store::{Incarnation, StoreError};
 
@@ -36,21 +39,39 @@ pub enum Existing {
     Replace,
 }
 
+/// What a backup holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BackupReport {
+    /// Versions whose values are damaged.
+    pub damaged: Vec<DamagedValue>,
+}
+
 impl SqliteStore {
     /// Copies the store as it is at this moment into a new file, while it is in use. `progress` is
     /// told how many pages of how many are done. Waits for the disk, so call it outside async code
     /// or on the blocking pool. While it runs, the log of the store grows.
     ///
+    /// Every value in the copy is verified. The report names those that are damaged in the store,
+    /// and so in the backup too; all others are whole.
+    ///
     /// The file appears under its name only when it is complete and on the disk. Fails with
     /// [`StoreError::Invalid`] when there is a file of that name.
-    pub fn backup(&self, to: &Path, progress: impl FnMut(u64, u64)) -> Result<(), StoreError> {
+    pub fn backup(
+        &self,
+        to: &Path,
+        progress: impl FnMut(u64, u64),
+    ) -> Result<BackupReport, StoreError> {
         let Inner { path, options, .. } = &*self.inner;
         let file = NewFile::reserve(to)?;
         let from = schema::connect(path, Role::Reader, options)?;
         let mut copy = open_plain(&file.partial)?;
         copy_pages(&from, &mut copy, progress).map_err(Trouble::not_applied)?;
+        let damaged = Tx::new(&copy, options.env.unix_ms()).damaged_values();
+        let report = BackupReport { damaged: damaged.map_err(Trouble::not_applied)? };
         close(copy, &file.partial)?;
-        file.publish()
+        file.publish()?;
+        Ok(report)
     }
 
     /// Makes a store out of a backup, under a new incarnation, which is returned. `progress` is
@@ -79,7 +100,7 @@ impl SqliteStore {
             return Ok(incarnation);
         }
         let source = schema::connect(&file.partial, Role::Reader, options)?;
-        let mut target = schema::open_or_create(to, options)?;
+        let mut target = migrate::open_or_create(to, options)?;
         target.busy_timeout(options.busy_wait).map_err(|err| schema::cannot_open(to, &err))?;
         replace(&source, &mut target, options.busy_wait).map_err(Trouble::not_applied)?;
         Ok(incarnation)
@@ -100,7 +121,7 @@ fn prepare(
         });
     }
     let source = schema::connect(from, Role::Reader, options)?;
-    if schema::identify(&source, from)? {
+    if schema::identify(&source, from)? == schema::Found::Nothing {
         return Err(StoreError::Invalid {
             reason: format!("the backup is empty: path=`{}`", from.display()),
         });
@@ -129,6 +150,8 @@ fn prepare(
         conn.execute_batch("COMMIT")
     };
     renew(&copy).map_err(|err| damaged(err.into()))?;
+    // No server is alive in it any more, so a backup of an earlier format becomes one of this.
+    migrate::migrate(&copy, partial, options.env.unix_ms())?;
     close(copy, partial)
 }
 

@@ -1,4 +1,5 @@
-//! Checking a store: SQLite's pages, and what our rows promise each other.
+//! Checking a store: SQLite's pages, what our rows promise each other, and that every value is the
+//! one that was written.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +10,10 @@ use super::{
     schema::{PINNED, REMOVED},
     state::{HEAD_COLUMNS, Head, Tx},
 };
-use crate::data_store::{MessageId, StoreError};
+use crate::{
+    data_store::{MessageId, StoreError, checksum},
+    key::ProfileKey,
+};
 
 /// How many keys are looked at between two reports of progress.
 const PIECE: i64 = 500;
@@ -27,8 +31,20 @@ pub struct CheckReport {
     pub versions: u64,
     /// Waiting messages looked at.
     pub messages: u64,
-    /// What is wrong, with the key's name where there is one. Empty: all is well.
+    /// What is wrong, with the key's name where there is one.
     pub problems: Vec<String>,
+    /// Versions whose values are damaged. All is well when there are neither these nor problems.
+    pub damaged: Vec<DamagedValue>,
+}
+
+/// A version whose value is not the one that was written.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub struct DamagedValue {
+    /// The key.
+    pub key: ProfileKey,
+    /// The version's number.
+    pub version: u64,
 }
 
 impl SqliteStore {
@@ -86,7 +102,33 @@ impl Tx<'_> {
         if report.problems.is_empty() {
             self.check_strays(&mut report)?;
         }
+        report.damaged = self.damaged_values()?;
         Ok(report)
+    }
+
+    /// The versions whose values are damaged, as far as keys lead to them; not more than a check
+    /// lists.
+    pub(super) fn damaged_values(&self) -> Result<Vec<DamagedValue>, Trouble> {
+        let sql = "SELECT h.store, h.scope, h.key, v.number, v.flags, v.checksum, v.value \
+            FROM version v JOIN head h ON h.id = v.head ORDER BY v.id";
+        let mut damaged = Vec::new();
+        let mut statement = self.prepare(sql)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()?
+            && damaged.len() < MAX_PROBLEMS
+        {
+            // A key that is no name is told by the check of its row.
+            let Ok(key) = super::key_of_row(row, 0) else { continue };
+            let version = row.get::<_, i64>(3)?.cast_unsigned();
+            let removed = row.get::<_, i64>(4)? & REMOVED != 0;
+            let stored = row.get::<_, Option<u32>>(5).unwrap_or_default();
+            let value = row.get_ref(6)?.as_blob_or_null().map_err(rusqlite::Error::from)?;
+            if checksum::verify(&key, version, removed, value, stored).is_err() {
+                damaged.push(DamagedValue { key, version });
+            }
+        }
+        damaged.sort();
+        Ok(damaged)
     }
 
     fn check_head(&self, head: &Head, held: bool, report: &mut CheckReport) -> Result<(), Trouble> {

@@ -43,6 +43,7 @@ mod drain;
 mod hints;
 mod holder;
 mod inbox;
+mod migrate;
 mod queue;
 mod reader;
 mod schema;
@@ -50,8 +51,8 @@ mod state;
 mod sweep;
 mod writer;
 
-pub use backup::Existing;
-pub use check::CheckReport;
+pub use backup::{BackupReport, Existing};
+pub use check::{CheckReport, DamagedValue};
 pub use hints::SqliteMessenger;
 
 /// How a [`SqliteStore`] is opened.
@@ -178,12 +179,16 @@ impl SqliteStore {
     /// it outside async code or on the blocking pool. The calls of the opened store need a tokio
     /// runtime.
     ///
-    /// Fails with [`StoreError::Invalid`] when the file is not a store of ours, was written in
-    /// another format, or cannot be opened or written; with [`StoreError::Corrupt`] when it is
-    /// damaged; with [`StoreError::Unavailable`] when it is locked or the disk fails.
+    /// A file of an earlier format is migrated, which reads and writes every value once and needs as
+    /// much room again meanwhile; programs of earlier versions cannot open it any more.
+    ///
+    /// Fails with [`StoreError::Invalid`] when the file is not a store of ours, was written in a
+    /// newer format, or cannot be opened or written; with [`StoreError::Corrupt`] when it is
+    /// damaged; with [`StoreError::Unavailable`] when it is locked or the disk fails, or is to be
+    /// migrated and a server may be alive in it.
     pub fn open(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, StoreError> {
         let path = path.as_ref().to_owned();
-        let conn = schema::open_or_create(&path, &options)?;
+        let conn = migrate::open_or_create(&path, &options)?;
         let inner = Inner {
             queue: queue::Queue::default(),
             checkpoints: checkpoints::Checkpoints::default(),

@@ -117,7 +117,7 @@ impl Tx<'_> {
             VersionRef::Label(label) => info.label.as_ref() == Some(label),
         };
         let Some(row) = self.find_version(&self.heads[at], wanted)? else { return Ok(None) };
-        Ok(Some(StoredVersion { value: self.value(row.id)?, info: row.info }))
+        Ok(Some(StoredVersion { value: self.value(key, &row)?, info: row.info }))
     }
 
     pub(super) fn versions(&mut self, query: &VersionQuery) -> Result<Vec<VersionInfo>, Trouble> {

@@ -29,6 +29,11 @@ pub(super) const SEALED: i64 = 8;
 
 const PAGE_BYTES: u64 = 4096;
 
+/// The newest step of this format, as [`TABLES`] has it: each addition to the format of an
+/// unreleased version is one. `meta` says which one a file has reached. The steps are listed in
+/// `docs/decisions/format-2.md`, and `migrate.rs` makes them.
+pub(super) const STEPS: i64 = 1;
+
 const TABLES: &str = "
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
 
@@ -67,6 +72,7 @@ CREATE TABLE version (
     cause TEXT NOT NULL,
     author TEXT NOT NULL,
     label TEXT,
+    checksum INTEGER,
     value BLOB
 ) STRICT;
 
@@ -116,8 +122,19 @@ CREATE TABLE notice (
     UNIQUE (server, head)
 ) STRICT;
 
-CREATE TABLE outcome (id BLOB PRIMARY KEY, at_ms INTEGER NOT NULL, aborted INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE settled (id BLOB PRIMARY KEY, at_ms INTEGER NOT NULL, aborted INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 ";
+
+/// What a file turned out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// It is empty and may become a store.
+    Nothing,
+    /// A store of this format.
+    Store,
+    /// A store that is to be migrated.
+    Earlier { format: i64, step: i64 },
+}
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,7 +143,8 @@ pub(super) enum Role {
     Reader,
 }
 
-/// Opens the file, makes its tables when it is new, and gives a connection that may write.
+/// Opens the file, makes its tables when it is new, and gives a connection that may write. It may be
+/// of an earlier format.
 pub(super) fn open_or_create(
     path: &Path,
     options: &SqliteOptions,
@@ -135,7 +153,7 @@ pub(super) fn open_or_create(
         Connection::open_with_flags(path, flags(Role::Writer) | OpenFlags::SQLITE_OPEN_CREATE)
             .map_err(|err| cannot_open(path, &err))?;
     conn.busy_timeout(options.busy_wait).map_err(|err| cannot_open(path, &err))?;
-    let new = identify(&conn, path)?;
+    let found = identify(&conn, path)?;
     match conn.is_readonly(rusqlite::MAIN_DB) {
         Ok(false) => {}
         Ok(true) => {
@@ -146,7 +164,7 @@ pub(super) fn open_or_create(
         }
         Err(err) => return Err(cannot_open(path, &err)),
     }
-    if new {
+    if found == Found::Nothing {
         create(&conn, path, options)?;
     }
     configure(&conn, Role::Writer, options).map_err(|err| cannot_open(path, &err))?;
@@ -165,9 +183,8 @@ pub(super) fn connect(
     Ok(conn)
 }
 
-/// Whether the file is a store of a format that this version reads. True: it is empty and may
-/// become one.
-pub(super) fn identify(conn: &Connection, path: &Path) -> Result<bool, StoreError> {
+/// Whether the file is a store of a format that this version knows.
+pub(super) fn identify(conn: &Connection, path: &Path) -> Result<Found, StoreError> {
     let shown = path.display();
     let facts = conn.query_row(
         "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version),
@@ -177,7 +194,7 @@ pub(super) fn identify(conn: &Connection, path: &Path) -> Result<bool, StoreErro
     );
     let (application, format, tables) = facts.map_err(|err| cannot_open(path, &err))?;
     if application == 0 && format == 0 && tables == 0 {
-        return Ok(true);
+        return Ok(Found::Nothing);
     }
     if application != APPLICATION_ID {
         return invalid(format!(
@@ -185,13 +202,34 @@ pub(super) fn identify(conn: &Connection, path: &Path) -> Result<bool, StoreErro
              application_id=`{application}`"
         ));
     }
-    if format != i64::from(FORMAT_VERSION) {
-        return invalid(format!(
+    let newest = i64::from(FORMAT_VERSION);
+    let step =
+        if format == newest { step(conn).map_err(|err| cannot_open(path, &err))? } else { 0 };
+    match (format, step) {
+        (1, _) => Ok(Found::Earlier { format, step: 0 }),
+        (_, STEPS) if format == newest => Ok(Found::Store),
+        _ if format == newest && (1..STEPS).contains(&step) => Ok(Found::Earlier { format, step }),
+        _ => invalid(format!(
             "the file was written in another format; open it with the version that wrote it, or a newer one: path=`{shown}` \
-             expected=`{FORMAT_VERSION}` found=`{format}`"
-        ));
+             expected=`{newest}` step=`{STEPS}` found=`{format}` step=`{step}`"
+        )),
     }
-    Ok(false)
+}
+
+/// Which step of its format a file has reached.
+fn step(conn: &Connection) -> rusqlite::Result<i64> {
+    let sql = "SELECT CAST(value AS INTEGER) FROM meta WHERE name = 'step'";
+    Ok(conn.query_row(sql, [], |row| row.get(0)).optional()?.unwrap_or(0))
+}
+
+/// Says that a file is a store of this format and step.
+pub(super) fn mark(conn: &Connection) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO meta (name, value) VALUES ('step', ?1) ON CONFLICT DO UPDATE \
+        SET value = excluded.value";
+    conn.execute(sql, [STEPS.to_string().as_bytes()])?;
+    conn.execute_batch(&format!(
+        "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT_VERSION}"
+    ))
 }
 
 fn create(conn: &Connection, path: &Path, options: &SqliteOptions) -> Result<(), StoreError> {
@@ -201,15 +239,12 @@ fn create(conn: &Connection, path: &Path, options: &SqliteOptions) -> Result<(),
     use_wal(conn).map_err(failed)?;
     conn.execute_batch("BEGIN IMMEDIATE").map_err(failed)?;
     // Another process may have made the tables meanwhile.
-    let made = identify(conn, path).and_then(|new| {
-        if new {
+    let made = identify(conn, path).and_then(|found| {
+        if found == Found::Nothing {
             let incarnation = options.env.uuid();
             conn.execute_batch(TABLES).map_err(failed)?;
             set_incarnation(conn, Incarnation(incarnation)).map_err(failed)?;
-            conn.execute_batch(&format!(
-                "PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT_VERSION}"
-            ))
-            .map_err(failed)?;
+            mark(conn).map_err(failed)?;
         }
         conn.execute_batch("COMMIT").map_err(failed)
     });

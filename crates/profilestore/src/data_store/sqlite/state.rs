@@ -14,7 +14,7 @@ use super::{
 use crate::{
     data_store::{
         Cause, CommitId, Digest, KeyState, LeaseState, MessageId, Returning, ServerId, ServerRow,
-        StoreError, StoredMessage, VersionInfo,
+        StoreError, StoredMessage, VersionInfo, checksum,
         rules::{Counters, MessageFacts, Outcome, View},
     },
     key::ProfileKey,
@@ -41,7 +41,7 @@ pub(super) struct Head {
     pub(super) lease: LeaseState,
     /// About the current version, once it was read or written.
     pub(super) info: Option<VersionInfo>,
-    /// The current value, if this commit wrote it.
+    /// The current value, once it was written or read.
     pub(super) written: Option<Option<Bytes>>,
 }
 
@@ -270,11 +270,42 @@ impl<'c> Tx<'c> {
         Ok(found)
     }
 
-    pub(super) fn value(&self, id: i64) -> Result<Option<Bytes>, Trouble> {
-        let mut statement = self.prepare("SELECT value FROM version WHERE id = ?1")?;
+    /// The row of a key's current version, or the store is damaged.
+    pub(super) fn current_row(&self, head: &Head) -> Result<VersionRow, Trouble> {
+        let row = self.version_row(head, head.current, None)?;
+        if row.info.number != head.version {
+            let (key, found, expected) = (&head.key, row.info.number, head.version);
+            return Err(corrupt(format!(
+                "a key points to another version than it names: key=`{key}` \
+                    expected=`{expected}` found=`{found}`"
+            )));
+        }
+        Ok(row)
+    }
+
+    /// The value of a version, if it is the one that was written.
+    pub(super) fn value(
+        &self,
+        key: &ProfileKey,
+        version: &VersionRow,
+    ) -> Result<Option<Bytes>, Trouble> {
+        self.value_of(key, version.id, version.info.number, version.info.removed)
+    }
+
+    fn value_of(
+        &self,
+        key: &ProfileKey,
+        id: i64,
+        number: u64,
+        removed: bool,
+    ) -> Result<Option<Bytes>, Trouble> {
+        let mut statement = self.prepare("SELECT checksum, value FROM version WHERE id = ?1")?;
         let mut rows = statement.query([id])?;
         let Some(row) = rows.next()? else { return Ok(None) };
-        let value = row.get_ref(0)?.as_blob_or_null().map_err(rusqlite::Error::from)?;
+        // A damaged row may hold something of another type there.
+        let stored = row.get::<_, Option<u32>>(0).unwrap_or_default();
+        let value = row.get_ref(1)?.as_blob_or_null().map_err(rusqlite::Error::from)?;
+        checksum::verify(key, number, removed, value, stored)?;
         Ok(value.map(Bytes::copy_from_slice))
     }
 
@@ -300,25 +331,19 @@ impl<'c> Tx<'c> {
             None => None,
         };
         if head.info.is_none() && head.current != 0 {
-            let row = self.version_row(&head, head.current, None)?;
-            if row.info.number != head.version {
-                let (key, found, expected) = (&head.key, row.info.number, head.version);
-                return Err(corrupt(format!(
-                    "a key points to another version than it names: key=`{key}` \
-                        expected=`{expected}` found=`{found}`"
-                )));
-            }
-            head.info = Some(row.info);
+            head.info = Some(self.current_row(&head)?.info);
         }
         let inbox = match returning.inbox_unless {
             Some(revision) if revision != head.inbox_revision => Some(self.inbox(&head)?),
             _ => None,
         };
-        let value = match head.written {
+        let value = match (head.written, &head.info) {
             _ if !returning.value => None,
-            Some(value) => value,
-            None if head.current != 0 => self.value(head.current)?,
-            None => None,
+            (Some(value), _) => value,
+            (None, Some(info)) => {
+                self.value_of(&head.key, head.current, info.number, info.removed)?
+            }
+            (None, None) => None,
         };
         Ok(KeyState {
             key: head.key,
@@ -402,7 +427,7 @@ impl View for Tx<'_> {
     }
 
     fn outcome(&mut self, id: CommitId) -> Result<Option<Outcome>, Trouble> {
-        let mut statement = self.prepare("SELECT aborted FROM outcome WHERE id = ?1")?;
+        let mut statement = self.prepare("SELECT aborted FROM settled WHERE id = ?1")?;
         let aborted: Option<bool> =
             statement.query_row([id.0.as_bytes().as_slice()], |row| row.get(0)).optional()?;
         Ok(aborted.map(|aborted| if aborted { Outcome::Aborted } else { Outcome::Applied }))

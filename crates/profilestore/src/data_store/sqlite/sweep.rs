@@ -132,7 +132,7 @@ impl Tx<'_> {
             (u128::from(oldest.saturating_add(DAY_MS).max(0).cast_unsigned()) << 80).to_be_bytes();
         let mut ids: Vec<([u8; 16], i64)> = Vec::new();
         {
-            let sql = "SELECT id, at_ms FROM outcome WHERE id > ?1 AND id < ?2 ORDER BY id LIMIT \
+            let sql = "SELECT id, at_ms FROM settled WHERE id > ?1 AND id < ?2 ORDER BY id LIMIT \
                 ?3";
             let mut statement = self.prepare(sql)?;
             let mut rows = statement.query(params![after.as_slice(), end.as_slice(), PIECE])?;
@@ -141,7 +141,7 @@ impl Tx<'_> {
             }
         }
         for (id, _) in ids.iter().filter(|(_, at_ms)| *at_ms < oldest) {
-            self.prepare("DELETE FROM outcome WHERE id = ?1")?.execute([id.as_slice()])?;
+            self.prepare("DELETE FROM settled WHERE id = ?1")?.execute([id.as_slice()])?;
             report.outcomes += 1;
         }
         let full = ids.len() == usize::try_from(PIECE).unwrap_or(usize::MAX);

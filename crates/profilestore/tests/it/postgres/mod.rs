@@ -16,6 +16,7 @@ use tokio_postgres::{Client, Config, NoTls};
 
 mod commits;
 mod few_connections;
+mod format;
 mod schema;
 mod sessions;
 mod tls;

@@ -14,8 +14,10 @@ use profilestore::{
 use tempfile::TempDir;
 
 mod backups;
+mod damage;
 mod erase;
 mod files;
+mod format;
 mod hints;
 mod io_errors;
 mod processes;

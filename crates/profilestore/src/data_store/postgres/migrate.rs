@@ -1,0 +1,168 @@
+//! `profilestore migrate`: making the tables, and bringing a store of an earlier format to this one:
+//! step by step, all in one transaction.
+//!
+//! The store is of the format before or of this one, and never between the two. A store in which a
+//! server is alive is left alone: a program of the earlier format would go on writing to it. One
+//! that was stopped in the middle and goes on later finds no table `outcome`, to which every commit
+//! of format 1 writes.
+
+use tokio_postgres::{error::SqlState, types::ToSql};
+
+use super::{
+    PostgresClock, PostgresOptions,
+    connect::{Conn, Dialer},
+    schema::{self, APPLICATION, DIGEST_INDEX, Found, LOCK, TABLES},
+    state::{get, unsigned},
+    trouble::Trouble,
+};
+use crate::data_store::{StoreError, checksum::checksum};
+
+/// How many values are read at once.
+const PIECE: i64 = 64;
+
+/// Makes the schema and its tables where they are missing, brings those of an earlier format to this
+/// one, and grants a role what a game server needs. True when something was made or changed.
+pub(super) async fn migrate(
+    options: &PostgresOptions,
+    role: Option<&str>,
+) -> Result<bool, StoreError> {
+    let conn = Dialer::new(options.clone()).connect().await?;
+    conn.batch("BEGIN").await.map_err(Trouble::not_applied)?;
+    let work = async {
+        let lock = format!("SELECT pg_advisory_xact_lock({LOCK})");
+        match conn.batch(&lock).await {
+            // An engine without such locks. Who comes second fails on what is there already.
+            Err(Trouble::Postgres(err)) if err.code() == Some(&SqlState::UNDEFINED_FUNCTION) => {
+                conn.batch("ROLLBACK; BEGIN").await?;
+            }
+            locked => locked?,
+        }
+        let found = schema::identify(&conn, options).await?;
+        let made = matches!(found, Found::Nothing);
+        let name = &options.schema;
+        if made {
+            schema::check_encoding(&conn, options).await?;
+            let incarnation = options.env.uuid();
+            conn.batch(&format!("CREATE SCHEMA IF NOT EXISTS {name}; {TABLES} {DIGEST_INDEX}"))
+                .await?;
+            conn.batch(&format!(
+                "INSERT INTO meta (name, value) VALUES ('application', '{APPLICATION}'), \
+                 ('incarnation', '{incarnation}')"
+            ))
+            .await?;
+            schema::mark(&conn).await?;
+        }
+        let added = !made && schema::add_missing(&conn, name).await?;
+        if let Found::Earlier(step) = found {
+            to_newest(&conn, options, step).await?;
+        }
+        let added = added || matches!(found, Found::Earlier(_));
+        if let Some(role) = role {
+            schema::grant(&conn, options, role).await?;
+        }
+        conn.batch("COMMIT").await?;
+        Ok::<_, Trouble>(made || added)
+    };
+    work.await.map_err(|trouble| match trouble {
+        Trouble::Postgres(err) if err.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => StoreError::Invalid {
+            reason: format!(
+                "the role may not make the tables; migrate as a role that may create a schema in \
+                    this database: {}: store=`{options}`",
+                err.as_db_error().map_or("", |db| db.message())
+            ),
+        },
+        trouble => trouble.not_applied(),
+    })
+}
+
+/// Brings the store to the newest step. `step`: the last one that it has reached; 0 for format 1.
+async fn to_newest(conn: &Conn, options: &PostgresOptions, step: i64) -> Result<(), Trouble> {
+    // Commits lock heads first as well, so none of them and this wait for each other.
+    conn.batch("LOCK TABLE head, version, server IN ACCESS EXCLUSIVE MODE").await?;
+    refuse_while_in_use(conn, options).await?;
+    if step < 1 {
+        add_checksums(conn).await?;
+    }
+    schema::mark(conn).await
+}
+
+/// Fails when a server may be alive in the store.
+async fn refuse_while_in_use(conn: &Conn, options: &PostgresOptions) -> Result<(), Trouble> {
+    let test_time: Option<i64> = match options.clock {
+        PostgresClock::Server => None,
+        #[cfg(any(test, feature = "test-util"))]
+        PostgresClock::Env => Some(options.env.unix_ms()),
+    };
+    let sql = "SELECT s.job_id, s.renewed_ms + s.lease_ms - t.now_ms FROM server s, \
+        (SELECT COALESCE($1::bigint, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint) \
+        AS now_ms) t WHERE s.dead_ms IS NULL AND s.renewed_ms + s.lease_ms > t.now_ms \
+        ORDER BY 2 DESC LIMIT 1";
+    let rows = conn.query(sql, &[&test_time]).await?;
+    let Some(row) = rows.first() else { return Ok(()) };
+    let (job, alive_for_ms): (&str, i64) = (get(row, 0)?, get(row, 1)?);
+    let reason = format!(
+        "the store is of an earlier format, and a server is alive in it; end all programs that use \
+         it, or wait, and run `profilestore migrate` again: store=`{options}` job=`{job}` \
+         alive_for_ms=`{alive_for_ms}`"
+    );
+    Err(StoreError::Unavailable { reason }.into())
+}
+
+/// Step 1: a checksum with each value, and another table for outcomes, so that no program of format
+/// 1 that is connected can commit.
+async fn add_checksums(conn: &Conn) -> Result<(), Trouble> {
+    conn.batch(
+        "ALTER TABLE head ADD COLUMN checksum integer; \
+         ALTER TABLE version ADD COLUMN checksum integer; \
+         ALTER TABLE outcome RENAME TO settled",
+    )
+    .await?;
+    fill(
+        conn,
+        "SELECT store, scope, key, version, value FROM head \
+         WHERE (store, scope, key, version) > ($1, $2, $3, $4) AND value IS NOT NULL \
+         ORDER BY store, scope, key, version LIMIT $5",
+        "UPDATE head h SET checksum = u.checksum \
+         FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::int[]) \
+         AS u (store, scope, key, number, checksum) \
+         WHERE h.store = ANY(ARRAY[u.store]) AND h.scope = u.scope AND h.key = u.key",
+    )
+    .await?;
+    fill(
+        conn,
+        "SELECT store, scope, key, number, value FROM version \
+         WHERE (store, scope, key, number) > ($1, $2, $3, $4) AND value IS NOT NULL \
+         ORDER BY store, scope, key, number LIMIT $5",
+        "UPDATE version v SET checksum = u.checksum \
+         FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::int[]) \
+         AS u (store, scope, key, number, checksum) \
+         WHERE v.store = ANY(ARRAY[u.store]) AND v.scope = u.scope AND v.key = u.key \
+         AND v.number = u.number",
+    )
+    .await
+}
+
+/// Writes the checksum of every value of a table, a piece at a time.
+async fn fill(conn: &Conn, read: &'static str, write: &'static str) -> Result<(), Trouble> {
+    let mut last = (String::new(), String::new(), String::new(), 0_i64);
+    loop {
+        let params: [&(dyn ToSql + Sync); 5] = [&last.0, &last.1, &last.2, &last.3, &PIECE];
+        let rows = conn.query(read, &params).await?;
+        let (mut stores, mut scopes, mut keys) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut numbers, mut sums) = (Vec::new(), Vec::new());
+        for row in &rows {
+            stores.push(get::<String>(row, 0)?);
+            scopes.push(get::<String>(row, 1)?);
+            keys.push(get::<String>(row, 2)?);
+            numbers.push(unsigned(row, 3)?.cast_signed());
+            sums.push(checksum(get::<&[u8]>(row, 4)?).cast_signed());
+        }
+        let (Some(store), Some(scope), Some(key), Some(number)) =
+            (stores.last(), scopes.last(), keys.last(), numbers.last())
+        else {
+            return Ok(());
+        };
+        last = (store.clone(), scope.clone(), key.clone(), *number);
+        conn.query(write, &[&stores, &scopes, &keys, &numbers, &sums]).await?;
+    }
+}

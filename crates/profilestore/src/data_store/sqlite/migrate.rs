@@ -1,0 +1,122 @@
+//! Bringing a file of an earlier format to this one: step by step, in one transaction.
+//!
+//! The file is of the format before or of this one, and never between the two, whatever dies in the
+//! middle. A file in which a server is alive is left alone: a program of the earlier format would
+//! go on writing to it. One that was stopped in the middle and goes on later finds no table
+//! `outcome`, to which every commit of format 1 writes first.
+
+use std::{path::Path, time::Duration};
+
+use rusqlite::{Connection, params};
+
+use super::{
+    SqliteOptions,
+    schema::{self, Found, STEPS, cannot_open},
+};
+use crate::data_store::{FORMAT_VERSION, StoreError, checksum::checksum};
+
+/// How many values are read at once.
+const PIECE: u32 = 64;
+
+/// Opens the file, makes its tables when it is new, migrates it when it is of an earlier format, and
+/// gives a connection that may write.
+pub(super) fn open_or_create(
+    path: &Path,
+    options: &SqliteOptions,
+) -> Result<Connection, StoreError> {
+    let failed = |err: rusqlite::Error| cannot_open(path, &err);
+    let conn = schema::open_or_create(path, options)?;
+    conn.busy_timeout(options.busy_wait).map_err(failed)?;
+    migrate(&conn, path, options.env.unix_ms())?;
+    // The writer waits for locks in its own way.
+    conn.busy_timeout(Duration::ZERO).map_err(failed)?;
+    Ok(conn)
+}
+
+/// Brings an opened file to the newest step, if it is not there.
+pub(super) fn migrate(conn: &Connection, path: &Path, now_ms: i64) -> Result<(), StoreError> {
+    let failed = |err: rusqlite::Error| cannot_open(path, &err);
+    let before = match schema::identify(conn, path)? {
+        Found::Earlier { format, step } => (format, step),
+        Found::Nothing | Found::Store => return Ok(()),
+    };
+    tracing::info!(
+        path = %path.display(), format = before.0, step = before.1,
+        "the store is of an earlier format and is being migrated"
+    );
+    conn.execute_batch("BEGIN IMMEDIATE").map_err(failed)?;
+    let done = work(conn, path, now_ms).and_then(|()| conn.execute_batch("COMMIT").map_err(failed));
+    if done.is_err() && !conn.is_autocommit() {
+        conn.execute_batch("ROLLBACK").map_err(failed)?;
+    }
+    done?;
+    // All values went through the log. A reader that is in the way leaves it for later.
+    let emptied = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    if let Err(err) = emptied {
+        tracing::debug!(%err, "the log was not emptied after the migration");
+    }
+    tracing::info!(
+        path = %path.display(), format = FORMAT_VERSION, step = STEPS,
+        "the store was migrated; programs of earlier versions cannot open it any more"
+    );
+    Ok(())
+}
+
+fn work(conn: &Connection, path: &Path, now_ms: i64) -> Result<(), StoreError> {
+    // Another process may have done it meanwhile.
+    let Found::Earlier { step, .. } = schema::identify(conn, path)? else { return Ok(()) };
+    let failed = |err: rusqlite::Error| cannot_open(path, &err);
+    refuse_while_in_use(conn, path, now_ms)?;
+    // A file of format 1 has reached none.
+    if step < 1 {
+        add_checksums(conn).map_err(failed)?;
+    }
+    schema::mark(conn).map_err(failed)
+}
+
+/// Fails when a server may be alive in the file.
+fn refuse_while_in_use(conn: &Connection, path: &Path, now_ms: i64) -> Result<(), StoreError> {
+    let sql = "SELECT job_id, renewed_ms, lease_ms FROM server WHERE dead_ms IS NULL \
+        AND renewed_ms + lease_ms > ?1 ORDER BY renewed_ms + lease_ms DESC LIMIT 1";
+    let failed = |err: rusqlite::Error| cannot_open(path, &err);
+    let mut statement = conn.prepare(sql).map_err(failed)?;
+    let mut rows = statement.query([now_ms]).map_err(failed)?;
+    let Some(row) = rows.next().map_err(failed)? else { return Ok(()) };
+    let job: String = row.get(0).map_err(failed)?;
+    let [renewed_ms, lease_ms]: [i64; 2] =
+        [row.get(1).map_err(failed)?, row.get(2).map_err(failed)?];
+    Err(StoreError::Unavailable {
+        reason: format!(
+            "the store is of an earlier format, and a server is alive in it; end all programs that \
+             use it, or wait, and open it again, which migrates it: path=`{}` job=`{job}` \
+             alive_for_ms=`{}`",
+            path.display(),
+            renewed_ms.saturating_add(lease_ms).saturating_sub(now_ms)
+        ),
+    })
+}
+
+/// Step 1: a checksum with each value, and another table for outcomes, so that no program of format
+/// 1 that has the file open can commit.
+fn add_checksums(conn: &Connection) -> rusqlite::Result<()> {
+    conn.execute_batch(
+        "ALTER TABLE version ADD COLUMN checksum INTEGER; ALTER TABLE outcome RENAME TO settled",
+    )?;
+    let mut read = conn.prepare(
+        "SELECT id, value FROM version WHERE id > ?1 AND value IS NOT NULL ORDER BY id LIMIT ?2",
+    )?;
+    let mut write = conn.prepare("UPDATE version SET checksum = ?2 WHERE id = ?1")?;
+    let mut last = i64::MIN;
+    loop {
+        let mut found: Vec<(i64, u32)> = Vec::new();
+        let mut rows = read.query(params![last, PIECE])?;
+        while let Some(row) = rows.next()? {
+            found.push((row.get(0)?, checksum(row.get_ref(1)?.as_blob()?)));
+        }
+        let Some((id, _)) = found.last() else { return Ok(()) };
+        last = *id;
+        for (id, sum) in found {
+            write.execute(params![id, sum])?;
+        }
+    }
+}

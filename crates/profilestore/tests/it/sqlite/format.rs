@@ -1,0 +1,192 @@
+//! A file of format 1, as the program of before wrote it: migrated when it is opened, or left
+//! alone.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use profilestore::{
+    data_store::{Existing, FORMAT_VERSION, KeyFilter, KeyQuery, VersionRef},
+    record::Stored,
+    transfer::{ExportFilter, verify},
+};
+use rusqlite::Connection;
+
+use super::*;
+
+/// Made by the program of format 1: an import with histories, users, a foreign value and a
+/// tombstone; messages, an edit, a rollback, a pin and a removal by operators.
+const FORMAT_1: &[u8] = include_bytes!("../../data/format-1.db.zst");
+
+fn file_of_format_1(dir: &TempDir) -> PathBuf {
+    let bytes = zstd::decode_all(FORMAT_1).expect("the file can be unpacked");
+    let path = path(dir);
+    fs::write(&path, bytes).expect("the file can be written");
+    path
+}
+
+fn raw(path: &Path) -> Connection {
+    Connection::open(path).expect("the file opens")
+}
+
+fn format_of(path: &Path) -> i64 {
+    raw(path).query_row("PRAGMA user_version", [], |row| row.get(0)).expect("a number")
+}
+
+fn refusal(path: &Path) -> StoreError {
+    match SqliteStore::open(path, fast()) {
+        Ok(_) => panic!("the store opens"),
+        Err(error) => error,
+    }
+}
+
+/// Every value of the file, with its key and number.
+fn values(path: &Path) -> Vec<(String, i64, Option<Vec<u8>>)> {
+    let sql = "SELECT h.store || '/' || h.key, v.number, v.value FROM version v \
+        JOIN head h ON h.id = v.head ORDER BY v.id";
+    let conn = raw(path);
+    let mut statement = conn.prepare(sql).unwrap();
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
+    rows.map(Result::unwrap).collect()
+}
+
+#[tokio::test]
+async fn a_file_of_format_1_is_migrated_when_it_is_opened() {
+    let dir = folder();
+    let path = file_of_format_1(&dir);
+    assert_eq!(format_of(&path), 1);
+    let before = values(&path);
+    assert!(before.len() > 15, "{}", before.len());
+
+    let store = open(&path);
+    let report = store.check(|_, _| {}).unwrap();
+    assert_eq!((report.problems, report.damaged), (vec![], vec![]));
+    assert_eq!(report.versions as usize, before.len());
+    let records = verify(&store, &ExportFilter::default(), &mut |_| {}).await.unwrap();
+    assert_eq!(records.unreadable, vec![]);
+    let ann = state(&store, &key("ann")).await;
+    assert_eq!((ann.version, ann.inbox.as_ref().unwrap().len()), (4, 1));
+    let Stored::Profile(record) = Stored::decode(ann.value.as_deref().unwrap()).unwrap() else {
+        panic!("a profile")
+    };
+    assert_eq!(record.user_ids, [7, 8]);
+    let pinned = store.version(&key("ann"), &VersionRef::Number(1)).await.unwrap().unwrap();
+    assert!(pinned.info.pinned && pinned.value.is_some());
+    let of_user =
+        KeyQuery { store: None, scope: None, filter: KeyFilter::User(9), after: None, limit: 10 };
+    let found = store.keys(&of_user).await.unwrap();
+    assert_eq!(found.iter().map(|state| state.key.key()).collect::<Vec<_>>(), ["bob"]);
+    assert!(!state(&store, &key("dan")).await.exists());
+    put(&store, &key("ann"), "{\"coins\":1}").await.unwrap();
+    assert_eq!(store.check(|_, _| {}).unwrap().damaged, vec![]);
+    drop(store);
+    assert_eq!(format_of(&path), i64::from(FORMAT_VERSION));
+    let after = values(&path);
+    for value in before {
+        assert!(after.contains(&value), "{value:?}");
+    }
+    assert!(open(&path).check(|_, _| {}).unwrap().problems.is_empty(), "it opens again");
+}
+
+/// Several processes may open the file at once: one of them migrates it.
+#[test]
+fn a_file_of_format_1_is_migrated_once() {
+    let dir = folder();
+    let path = file_of_format_1(&dir);
+    std::thread::scope(|scope| {
+        let opened: Vec<_> = (0..4).map(|_| scope.spawn(|| open(&path))).collect();
+        for store in opened {
+            let store = store.join().unwrap();
+            assert_eq!(store.check(|_, _| {}).unwrap().damaged, vec![]);
+        }
+    });
+}
+
+/// A program of format 1 that goes on writing would spoil the checksums.
+#[test]
+fn a_file_in_which_a_server_is_alive_is_not_migrated() {
+    let dir = folder();
+    let path = file_of_format_1(&dir);
+    let now_ms = Env::system().unix_ms();
+    raw(&path)
+        .execute("UPDATE server SET dead_ms = NULL, renewed_ms = ?1, lease_ms = 20000", [now_ms])
+        .unwrap();
+    match refusal(&path) {
+        StoreError::Unavailable { reason } => {
+            for part in ["earlier format", "alive", "job=`", "alive_for_ms=`"] {
+                assert!(reason.contains(part), "{part}: {reason}");
+            }
+        }
+        other => panic!("expected a refusal, found {other:?}"),
+    }
+    assert_eq!(format_of(&path), 1);
+    raw(&path).execute("UPDATE server SET renewed_ms = ?1", [now_ms - 20_001]).unwrap();
+    drop(open(&path));
+    assert_eq!(format_of(&path), i64::from(FORMAT_VERSION));
+}
+
+/// A program of format 1 was stopped with the file open, and goes on after the migration: its
+/// statements fail before they change anything. One that opens the file goes by the format's
+/// number.
+#[test]
+fn a_program_of_format_1_cannot_commit_to_a_migrated_file() {
+    let dir = folder();
+    let path = file_of_format_1(&dir);
+    let old = raw(&path);
+    // The first statement of each of its commits.
+    let mut first = old
+        .prepare(
+            "INSERT INTO outcome (id, at_ms, aborted) VALUES (?1, ?2, 0) ON CONFLICT DO NOTHING",
+        )
+        .unwrap();
+    old.execute_batch("BEGIN").unwrap();
+    first.execute(rusqlite::params![[9_u8; 16].as_slice(), 1]).unwrap();
+    old.execute_batch("ROLLBACK").unwrap();
+    drop(open(&path));
+    let error = first.execute(rusqlite::params![[9_u8; 16].as_slice(), 1]).unwrap_err();
+    assert!(error.to_string().contains("no such table"), "{error}");
+    assert_ne!(format_of(&path), 1);
+}
+
+/// A migration that is broken off leaves the file as it was.
+#[test]
+fn a_migration_is_done_as_a_whole_or_not_at_all() {
+    let dir = folder();
+    let path = file_of_format_1(&dir);
+    // The last thing that a migration does fails.
+    raw(&path)
+        .execute_batch(
+            "CREATE TRIGGER broken BEFORE INSERT ON meta BEGIN SELECT RAISE(ABORT, 'broken'); END",
+        )
+        .unwrap();
+    let error = refusal(&path);
+    assert!(error.to_string().contains("broken"), "{error}");
+    assert_eq!(format_of(&path), 1);
+    let columns = "SELECT count(*) FROM pragma_table_info('version') WHERE name = 'checksum'";
+    assert_eq!(raw(&path).query_row(columns, [], |row| row.get(0)), Ok(0_i64));
+    raw(&path).execute_batch("DROP TRIGGER broken").unwrap();
+    assert_eq!(open(&path).check(|_, _| {}).unwrap().damaged, vec![]);
+}
+
+/// A backup of before the migration can be restored, over a store of today too.
+#[tokio::test]
+async fn a_backup_of_format_1_is_restored() {
+    let dir = folder();
+    let backup = file_of_format_1(&dir);
+    // Its servers are alive in it, as in a backup of a store in use.
+    raw(&backup)
+        .execute("UPDATE server SET dead_ms = NULL, renewed_ms = ?1", [Env::system().unix_ms()])
+        .unwrap();
+    let target = dir.path().join("target.db");
+    put(&open(&target), &key("other"), "of today").await.unwrap();
+    let fresh = dir.path().join("fresh.db");
+    for to in [&target, &fresh] {
+        SqliteStore::restore(&backup, to, Existing::Replace, &fast(), |_, _| {}).unwrap();
+        let store = open(to);
+        assert_eq!(state(&store, &key("ann")).await.version, 4);
+        let report = store.check(|_, _| {}).unwrap();
+        assert_eq!((report.problems, report.damaged), (vec![], vec![]));
+    }
+    assert_eq!(format_of(&backup), 1, "the backup is as it was");
+}

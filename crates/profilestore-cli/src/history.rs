@@ -6,10 +6,13 @@ use clap::Args;
 use profilestore::{
     ProfileKey,
     data_store::{
-        Cause, DataStore, DataStoreExt, KeyState, Order, Returning, StoredVersion, VersionInfo,
-        VersionQuery, VersionRef,
+        Cause, DataStore, DataStoreExt, KeyState, Links, Order, Returning, StoredVersion,
+        VersionInfo, VersionQuery, VersionRef,
     },
-    history::{Difference, comparable, diff, find_version, version_at, version_label},
+    history::{
+        Difference, NotUndone, comparable, diff, find_version, not_undone, version_at,
+        version_label,
+    },
     operator::Restored,
     record::Stored,
 };
@@ -20,7 +23,8 @@ use crate::{
     args::{App, ByArgs, KeyArg},
     operate::{Visit, failure, held_by},
     output::{
-        Failure, Status, Table, ask, count, json_document, json_line, moment, out, say, size, time,
+        Failure, Status, Table, ask, count, json_document, json_line, moment, note, out, say, size,
+        time,
     },
 };
 
@@ -377,7 +381,8 @@ fn shown(value: &Value) -> String {
 ///
 /// It becomes a new version, byte for byte; what it replaces stays in the history, so a rollback
 /// can itself be rolled back. Whatever session there is ends, and what it has not saved is lost.
-/// Waiting messages stay. Booked in the audit log. (To make a store out of a backup, see restore.)
+/// Waiting messages stay. Booked in the audit log. What the profile did to others since is not
+/// undone: messages that it sent and took, and trades are listed, by id and profile. (To make a store out of a backup, see restore.)
 #[derive(Debug, Args)]
 #[command(after_help = "\
 VERSION is a number, a version string (see history), or a time: the version that was current then.
@@ -398,6 +403,35 @@ pub(crate) struct Rollback {
     by: ByArgs,
 }
 
+/// What a rollback does not undo, for people.
+fn not_undone_lines(since: &NotUndone) -> Vec<String> {
+    let mut lines = Vec::new();
+    for commit in &since.commits {
+        let at = format!("version {}, {}", commit.version, time(commit.at_ms));
+        let Links { taken, sent, trade, left_out, .. } = &commit.links;
+        lines.extend(taken.iter().map(|id| format!("  {at}: took the message {id}")));
+        lines.extend(
+            sent.iter().map(|sent| format!("  {at}: sent the message {} to {}", sent.id, sent.to)),
+        );
+        lines.extend(trade.iter().map(|trade| {
+            let with: Vec<_> = trade.with.iter().map(ToString::to_string).collect();
+            format!("  {at}: traded with {} in the transaction {}", with.join(", "), trade.id)
+        }));
+        if *left_out > 0 {
+            lines.push(format!("  {at}: {}", count(*left_out, "more message", "more messages")));
+        }
+    }
+    if since.more {
+        lines.push("  and more than is listed here".to_owned());
+    }
+    if !lines.is_empty() {
+        let first = "A rollback does not undo what the profile did to others since. What it sent or \
+            traded away is then there twice, and what it took is gone:";
+        lines.insert(0, first.to_owned());
+    }
+    lines
+}
+
 #[derive(Serialize)]
 struct RollbackRow<'a> {
     #[serde(flatten)]
@@ -414,6 +448,8 @@ impl Rollback {
         let state = existing(&*file, &key, Returning::HEAD).await?;
         let version = self.version.find(&*file, &state).await?;
         if !self.yes {
+            let since = not_undone(&*file, &key, version.info.number).await?;
+            not_undone_lines(&since).into_iter().for_each(|line| note(format_args!("{line}")));
             // The current value may be what is wrong.
             let differences = current(&*file, &state)
                 .await
@@ -445,6 +481,9 @@ impl Rollback {
                 "{key} is at version {}, which is version {} again{session}",
                 done.version, done.restored
             ))?;
+            for line in not_undone_lines(&done.not_undone) {
+                say(format_args!("{line}"))?;
+            }
         }
         Ok(Status::Fine)
     }

@@ -17,7 +17,7 @@ use profilestore::{
     data_store::{
         Change, Commit, CommitReply, DataStore, Identity, KeyQuery, KeyState, NewValue, Retention,
         Returning, ServerRow, Snapshot, StoreError, StoredVersion, SweepCursor, SweepReport,
-        VersionInfo, VersionQuery, VersionRef,
+        VersionInfo, VersionLinks, VersionQuery, VersionRef,
     },
 };
 use tokio::{sync::Notify, time::Instant};
@@ -158,6 +158,16 @@ impl DataStore for SlowStore {
     async fn versions(&self, query: &VersionQuery) -> Result<Vec<VersionInfo>, StoreError> {
         self.served(READ).await;
         self.inner.versions(query).await
+    }
+
+    async fn links(
+        &self,
+        key: &ProfileKey,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<VersionLinks>, StoreError> {
+        self.served(READ).await;
+        self.inner.links(key, after, limit).await
     }
 
     async fn keys(&self, query: &KeyQuery) -> Result<Vec<KeyState>, StoreError> {

@@ -10,7 +10,7 @@ use profilestore::{
     data_store::{
         Change, Commit, CommitReply, DataStore, Identity, KeyQuery, KeyState, LeaseState,
         MemoryStore, Retention, Returning, ServerRow, Snapshot, StoreError, StoredVersion,
-        SweepCursor, SweepReport, VersionInfo, VersionQuery, VersionRef,
+        SweepCursor, SweepReport, VersionInfo, VersionLinks, VersionQuery, VersionRef,
     },
 };
 
@@ -201,6 +201,15 @@ impl DataStore for Watched {
 
     async fn versions(&self, query: &VersionQuery) -> Result<Vec<VersionInfo>, StoreError> {
         self.inner().versions(query).await
+    }
+
+    async fn links(
+        &self,
+        key: &ProfileKey,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<VersionLinks>, StoreError> {
+        self.inner().links(key, after, limit).await
     }
 
     async fn keys(&self, query: &KeyQuery) -> Result<Vec<KeyState>, StoreError> {

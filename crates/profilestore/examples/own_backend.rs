@@ -10,9 +10,9 @@ use profilestore::{
     GameServer, ProfileKey,
     data_store::{
         Change, Commit, CommitId, CommitReply, Conflict, ConflictKind, DataStore, Digest, Identity,
-        Incarnation, KeyContents, KeyQuery, KeyState, Notice, Order, Retention, Returning,
-        ServerId, ServerRow, Snapshot, StoreError, StoredVersion, SweepCursor, SweepReport,
-        VersionInfo, VersionQuery, VersionRef,
+        Incarnation, KeyContents, KeyQuery, KeyState, MessageId, Notice, Order, Retention,
+        Returning, ServerId, ServerRow, Snapshot, StoreError, StoredVersion, SweepCursor,
+        SweepReport, VersionInfo, VersionLinks, VersionQuery, VersionRef,
         rules::{self, Counters, Fault, MessageFacts, Outcome, View},
     },
     env::Env,
@@ -82,6 +82,18 @@ impl DataStore for OwnStore {
             }
             found.truncate(query.limit);
             found
+        }))
+    }
+
+    async fn links(
+        &self,
+        key: &ProfileKey,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<VersionLinks>, StoreError> {
+        Ok(self.with(|state, _| {
+            let held = state.keys.get(key);
+            held.into_iter().flat_map(|held| held.links(after)).take(limit).cloned().collect()
         }))
     }
 
@@ -157,6 +169,7 @@ impl State {
         };
         let before: Vec<_> =
             rules::keys_of(commit).into_iter().map(|key| (key.clone(), lease_of(key))).collect();
+        let Ok(links) = rules::links(self, commit, now_ms);
         let changed: Vec<_> = rules::in_order(commit)
             .filter(|change| self.apply(change, now_ms))
             .filter_map(Change::key)
@@ -165,6 +178,9 @@ impl State {
             if let Some(held) = change.key().and_then(|key| self.keys.get_mut(key)) {
                 held.finish(change);
             }
+        }
+        for (key, links) in links {
+            self.keys.entry(key).or_default().link(links);
         }
         self.outcomes.entry(commit.id).or_insert((Outcome::Applied, now_ms));
         let mut notified = Vec::new();
@@ -291,6 +307,14 @@ impl View for State {
         index: u64,
     ) -> Result<Option<MessageFacts>, Infallible> {
         Ok(self.keys.get(key).and_then(|held| held.message(index)))
+    }
+
+    fn message_id(
+        &mut self,
+        key: &ProfileKey,
+        index: u64,
+    ) -> Result<Option<MessageId>, Infallible> {
+        Ok(self.keys.get(key).and_then(|held| held.message_id(index)))
     }
 
     fn used_with(&mut self, key: &ProfileKey, id: &Digest) -> Result<Option<Digest>, Infallible> {

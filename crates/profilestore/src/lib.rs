@@ -185,7 +185,9 @@ pub mod history {
             diff::{Difference, comparable, diff},
             versions::{KeptVersion, Versions},
         },
-        record::version::{find_version, version_at, version_label},
+        record::version::{
+            MAX_NOT_UNDONE, NotUndone, find_version, not_undone, version_at, version_label,
+        },
     };
 }
 

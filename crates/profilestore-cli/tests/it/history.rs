@@ -1,5 +1,13 @@
 use std::fs;
 
+use profilestore::{
+    MessageId, ProfileKey,
+    data_store::{
+        Cause, Change, Commit, CommitId, DataStore, DataStoreExt, NewMessage, NewValue, Returning,
+        SqliteOptions, SqliteStore, StoreError,
+    },
+    env::Env,
+};
 use serde_json::{Value, json};
 
 use crate::{Place, line, lines, profile};
@@ -161,4 +169,65 @@ fn a_pin_is_shown_and_taken_off() {
         String::from_utf8(std::process::Command::new("id").arg("-un").output().unwrap().stdout)
             .unwrap();
     assert_eq!(booked[0]["author"], me.trim(), "the operating system's user by default");
+}
+
+/// Profile `a` trades with `b`, and sends `c` a gift, in its fourth version.
+#[tokio::main(flavor = "current_thread")]
+async fn trade_and_give(place: &Place) -> Result<MessageId, StoreError> {
+    let store = SqliteStore::open(place.path("profiles.db"), SqliteOptions::default())?;
+    let [a, b, c] =
+        ["a", "b", "c"].map(|name| ProfileKey::new("PlayerData", "global", name).unwrap());
+    let id = MessageId::new(Env::system().unix_ms(), "gift-1").unwrap();
+    let payload = b"{}".to_vec().into();
+    let message = NewMessage { id: id.clone(), payload };
+    let mut changes = vec![Change::AppendMessage { key: c, message, cap: 10 }];
+    for key in [a, b] {
+        let state = store.read_one(&key, Returning::ALL).await?.1;
+        changes.push(Change::Write {
+            key,
+            epoch: state.epoch,
+            version: state.version,
+            value: state.value.map_or(NewValue::Tombstone, NewValue::Bytes),
+            user_ids: vec![],
+            cause: Cause::Transaction,
+            author: "test".into(),
+            keep_previous: true,
+            seal: false,
+            imported: None,
+        });
+    }
+    let incarnation = store.identity().await?.incarnation;
+    let commit = CommitId(Env::system().uuid());
+    let returning = Returning::HEAD;
+    store.commit_one(Commit { id: commit, incarnation, from: None, changes, returning }).await?;
+    Ok(id)
+}
+
+#[test]
+fn a_rollback_lists_what_it_does_not_undo_before_and_after() {
+    let place = with_versions();
+    fs::write(place.path("b.jsonl"), line("b", 1, &profile(1))).unwrap();
+    place.ok(&["import", "b.jsonl"]);
+    let id = trade_and_give(&place).unwrap();
+    let asked = place.run(&["rollback", "PlayerData/a", "3"]);
+    let answered = place.ok(&["rollback", "PlayerData/a", "3", "--yes"]);
+    for text in [&asked.stderr, &answered] {
+        for part in [
+            "does not undo",
+            "version 4, ",
+            &format!("sent the message {id} to PlayerData/c\n"),
+            "traded with PlayerData/b in the transaction ",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+    let done = place.json(&["rollback", "PlayerData/b", "1", "--yes", "--json"]);
+    let commits = &done["not_undone"]["commits"];
+    assert_eq!(commits[0]["version"], 2);
+    assert_eq!(commits[0]["trade"]["with"][0]["key"], "a");
+    assert_eq!(commits[0]["sent"][0]["id"], id.to_string());
+    assert!(
+        !place.ok(&["rollback", "PlayerData/a", "5", "--yes"]).contains("undo"),
+        "nothing since"
+    );
 }

@@ -24,6 +24,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
     link::queue::Answer,
+    record::version::NotUndone,
     session::info::SessionEnd,
 };
 
@@ -222,6 +223,10 @@ impl Operator {
     /// changes are lost. What it replaces stays in the history; waiting messages stay. Works on
     /// values that are no profiles too.
     ///
+    /// What the profile's commits since did to others stays done: gifts that it sent and took, and
+    /// trades. The answer lists them ([`Restored::not_undone`]); [`Operator::not_undone`] tells
+    /// before.
+    ///
     /// Fails with [`ErrorKind::NotFound`] when the version is not, or no longer, in the history;
     /// with [`ErrorKind::Invalid`] when it is a tombstone.
     pub fn restore(
@@ -233,6 +238,17 @@ impl Operator {
             .allowed(key)
             .map(|engine| engine.restore(key, Which::Named(version), self.by.clone()));
         async move { restored?.await }
+    }
+
+    /// What [`Operator::restore`] of this version would not undo: messages that the profile's
+    /// commits since have taken and sent, and trades. Books nothing.
+    pub fn not_undone(
+        &self,
+        key: &ProfileKey,
+        version: u64,
+    ) -> impl Future<Output = Result<NotUndone>> + Send + 'static + use<> {
+        let found = self.allowed(key).map(|engine| engine.not_undone(key, version));
+        async move { found?.await }
     }
 
     /// Keeps a version whatever the retention, or gives it free again. Answers with the version.

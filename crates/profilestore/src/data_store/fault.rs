@@ -14,7 +14,7 @@ use tokio::{sync::Notify, time::Instant};
 use super::{
     Change, Commit, CommitReply, DataStore, Identity, KeyQuery, KeyState, Retention, Returning,
     ServerRow, Snapshot, StoreError, StoredVersion, SweepCursor, SweepReport, VersionInfo,
-    VersionQuery, VersionRef,
+    VersionLinks, VersionQuery, VersionRef,
 };
 use crate::{env::Rng, key::ProfileKey};
 
@@ -207,6 +207,15 @@ impl<P: StorePlan> DataStore for FaultyStore<P> {
 
     async fn versions(&self, query: &VersionQuery) -> Result<Vec<VersionInfo>, StoreError> {
         self.ask(Call::Read, self.inner.versions(query)).await
+    }
+
+    async fn links(
+        &self,
+        key: &ProfileKey,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<VersionLinks>, StoreError> {
+        self.ask(Call::Read, self.inner.links(key, after, limit)).await
     }
 
     async fn keys(&self, query: &KeyQuery) -> Result<Vec<KeyState>, StoreError> {

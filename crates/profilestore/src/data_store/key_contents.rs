@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::{
-    Change, Digest, KeyState, LeaseState, NewValue, Returning, ServerRow, StoredMessage,
-    StoredVersion, VersionInfo, VersionRef,
+    Change, Digest, KeyState, LeaseState, MessageId, NewValue, Returning, ServerRow, StoredMessage,
+    StoredVersion, VersionInfo, VersionLinks, VersionRef,
     content::content_digest,
     rules::{self, Counters, MessageFacts},
 };
@@ -30,6 +30,8 @@ pub struct KeyContents {
     versions: Vec<Version>,
     inbox: BTreeMap<u64, Message>,
     receipts: BTreeMap<Digest, Receipt>,
+    /// What commits of versions did beyond the key, by the versions' numbers.
+    links: BTreeMap<u64, VersionLinks>,
 }
 
 #[derive(Debug, Clone)]
@@ -130,6 +132,7 @@ impl KeyContents {
                 self.inbox_revision += u64::from(!self.inbox.is_empty());
                 let inbox = std::mem::take(&mut self.inbox);
                 self.leave_receipts(inbox, now_ms);
+                self.links.clear();
                 did
             }
             _ => false,
@@ -148,6 +151,16 @@ impl KeyContents {
         }
     }
 
+    /// Keeps what [`rules::links`] found for this key.
+    pub fn link(&mut self, links: VersionLinks) {
+        self.links.insert(links.version, links);
+    }
+
+    /// For [`super::DataStore::links`].
+    pub fn links(&self, after: u64) -> impl Iterator<Item = &VersionLinks> {
+        self.links.range(after.saturating_add(1)..).map(|(_, links)| links)
+    }
+
     /// Deletes versions that were superseded longer than `history_ms` ago and are not pinned, and
     /// old receipts. Says how many.
     pub fn sweep(&mut self, history_ms: i64, now_ms: i64) -> (u64, u64) {
@@ -157,6 +170,7 @@ impl KeyContents {
             version.info.pinned
                 || superseded.is_none_or(|at| now_ms.saturating_sub(at) <= history_ms)
         });
+        self.links.retain(|_, links| now_ms.saturating_sub(links.at_ms) <= history_ms);
         self.receipts
             .retain(|_, receipt| now_ms.saturating_sub(receipt.made_ms) <= rules::RECEIPT_KEPT_MS);
         ((versions - self.versions.len()) as u64, (receipts - self.receipts.len()) as u64)
@@ -230,6 +244,11 @@ impl KeyContents {
     pub fn message(&self, index: u64) -> Option<MessageFacts> {
         let message = &self.inbox.get(&index)?.stored;
         Some(MessageFacts { revision: message.revision, locked: message.locked })
+    }
+
+    /// For [`rules::View::message_id`].
+    pub fn message_id(&self, index: u64) -> Option<MessageId> {
+        self.inbox.get(&index).map(|message| message.stored.id.clone())
     }
 
     /// For [`rules::View::used_with`].

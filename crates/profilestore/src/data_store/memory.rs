@@ -16,9 +16,9 @@ use tokio::time::Instant;
 
 use super::{
     Change, Commit, CommitId, CommitReply, Conflict, ConflictKind, DataStore, Digest, Identity,
-    Incarnation, KeyContents, KeyQuery, KeyState, LeaseState, Notice, Order, Retention, Returning,
-    ServerId, ServerRow, Snapshot, StoreError, StoredVersion, SweepCursor, SweepReport,
-    VersionInfo, VersionQuery, VersionRef,
+    Incarnation, KeyContents, KeyQuery, KeyState, LeaseState, MessageId, Notice, Order, Retention,
+    Returning, ServerId, ServerRow, Snapshot, StoreError, StoredVersion, SweepCursor, SweepReport,
+    VersionInfo, VersionLinks, VersionQuery, VersionRef,
     rules::{self, Counters, Fault, MessageFacts, Outcome, View},
 };
 use crate::{env::Env, key::ProfileKey};
@@ -114,6 +114,17 @@ impl DataStore for MemoryStore {
         })
     }
 
+    async fn links(
+        &self,
+        key: &ProfileKey,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<VersionLinks>, StoreError> {
+        let state = self.state.lock();
+        let Some(contents) = state.keys.get(key) else { return Ok(Vec::new()) };
+        Ok(contents.links(after).take(limit).cloned().collect())
+    }
+
     async fn keys(&self, query: &KeyQuery) -> Result<Vec<KeyState>, StoreError> {
         let state = self.state.lock();
         let start = query.after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
@@ -192,6 +203,7 @@ impl State {
             return Ok(self.reply(&commit, now_ms, false, Vec::new()));
         }
 
+        let Ok(links) = rules::links(self, &commit, now_ms);
         let before: BTreeMap<ProfileKey, LeaseState> = rules::keys_of(&commit)
             .into_iter()
             .map(|key| {
@@ -211,6 +223,11 @@ impl State {
         for change in &commit.changes {
             if let Some(contents) = change.key().and_then(|key| self.keys.get_mut(key)) {
                 contents.finish(change);
+            }
+        }
+        for (key, links) in links {
+            if let Some(contents) = self.keys.get_mut(&key) {
+                contents.link(links);
             }
         }
         self.keep_outcome(commit.id, Outcome::Applied, now_ms);
@@ -371,6 +388,14 @@ impl View for State {
         index: u64,
     ) -> Result<Option<MessageFacts>, Self::Error> {
         Ok(self.keys.get(key).and_then(|contents| contents.message(index)))
+    }
+
+    fn message_id(
+        &mut self,
+        key: &ProfileKey,
+        index: u64,
+    ) -> Result<Option<MessageId>, Self::Error> {
+        Ok(self.keys.get(key).and_then(|contents| contents.message_id(index)))
     }
 
     fn used_with(&mut self, key: &ProfileKey, id: &Digest) -> Result<Option<Digest>, Self::Error> {

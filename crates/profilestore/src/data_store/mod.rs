@@ -19,6 +19,7 @@ mod commit;
 pub(crate) mod content;
 mod held;
 mod key_contents;
+mod links;
 mod memory;
 mod message;
 #[cfg(feature = "postgres")]
@@ -40,6 +41,7 @@ pub use held::{
     Returning, ServerRow, Snapshot, StoredVersion, VersionInfo, VersionQuery, VersionRef,
 };
 pub use key_contents::KeyContents;
+pub use links::{Links, MAX_LINKS, SentMessage, Trade, VersionLinks};
 pub use memory::MemoryStore;
 pub use message::{MAX_MESSAGE_NAME_BYTES, MessageId, NewMessage, StoredMessage};
 #[cfg(feature = "postgres")]
@@ -173,6 +175,16 @@ pub trait DataStore: fmt::Debug + Send + Sync + 'static {
     /// A page of a key's kept versions, the current one included, without values.
     async fn versions(&self, query: &VersionQuery) -> Result<Vec<VersionInfo>, StoreError>;
 
+    /// What the commits of a key's versions did to others, for the versions after this one, oldest
+    /// first, at most so many: messages taken and sent, and trades. Only those that did something
+    /// have an entry, also when the version itself is not kept. See [`rules::links`].
+    async fn links(
+        &self,
+        key: &ProfileKey,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<VersionLinks>, StoreError>;
+
     /// A page of keys, ordered by store, scope and key, without values and inboxes. Keys that were
     /// only ever asked for are not listed; removed ones are, with `head.removed`.
     async fn keys(&self, query: &KeyQuery) -> Result<Vec<KeyState>, StoreError>;
@@ -196,8 +208,8 @@ pub trait DataStore: fmt::Debug + Send + Sync + 'static {
     ) -> Vec<Result<CommitReply, StoreError>>;
 
     /// Deletes what is past its time, a bounded piece at a time: versions superseded longer than
-    /// [`Retention::history_ms`] ago (never the current one, never pinned ones), receipts older
-    /// than 31 days, outcomes older than 7 days, rows of servers dead for longer than 7 days with
+    /// [`Retention::history_ms`] ago (never the current one, never pinned ones), links older than
+    /// that, receipts older than 31 days, outcomes older than 7 days, rows of servers dead for longer than 7 days with
     /// their notices. Start with `cursor` None and go on with what was returned until it is None.
     async fn sweep(
         &self,
@@ -232,6 +244,15 @@ impl DataStore for Arc<dyn DataStore> {
 
     async fn versions(&self, query: &VersionQuery) -> Result<Vec<VersionInfo>, StoreError> {
         (**self).versions(query).await
+    }
+
+    async fn links(
+        &self,
+        key: &ProfileKey,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<VersionLinks>, StoreError> {
+        (**self).links(key, after, limit).await
     }
 
     async fn keys(&self, query: &KeyQuery) -> Result<Vec<KeyState>, StoreError> {

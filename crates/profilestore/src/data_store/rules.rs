@@ -11,7 +11,8 @@
 //! 2. answer an id that is known already: [`Outcome`];
 //! 3. [`judge`]; a [`Fault`] is answered as [`StoreError::Conflict`];
 //! 4. a commit of [`only_checks`] ends here;
-//! 5. apply the changes: [`in_order`], [`new_version`], [`keeps_previous`];
+//! 5. apply the changes: [`in_order`], [`new_version`], [`keeps_previous`]; and keep the [`links`],
+//!    which are found in the state before;
 //! 6. keep the id as applied, for [`OUTCOME_KEPT_MS`];
 //! 7. leave notices for the servers that are [`notified`], if their rows are there and not dead;
 //! 8. reply: the states of [`keys_of`], the row of [`server_of`], the notices of [`renewed`].
@@ -19,9 +20,10 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Change, Commit, CommitId, ConflictKind, DAY_MS, Digest, Incarnation, LeaseState,
-    MAX_MESSAGE_BYTES, MAX_VALUE_BYTES, MESSAGE_ID_MAX_AGE_MS, MESSAGE_ID_MAX_AHEAD_MS, MessageId,
-    NewValue, ServerId, ServerRow, StoreError, VersionInfo, content::is_same_content,
+    Cause, Change, Commit, CommitId, ConflictKind, DAY_MS, Digest, Incarnation, LeaseState, Links,
+    MAX_LINKS, MAX_MESSAGE_BYTES, MAX_VALUE_BYTES, MESSAGE_ID_MAX_AGE_MS, MESSAGE_ID_MAX_AHEAD_MS,
+    MessageId, NewValue, SentMessage, ServerId, ServerRow, StoreError, Trade, VersionInfo,
+    VersionLinks, content::is_same_content,
 };
 use crate::key::ProfileKey;
 
@@ -86,6 +88,12 @@ pub trait View {
         key: &ProfileKey,
         index: u64,
     ) -> Result<Option<MessageFacts>, Self::Error>;
+    /// The id of the waiting message of this index.
+    fn message_id(
+        &mut self,
+        key: &ProfileKey,
+        index: u64,
+    ) -> Result<Option<MessageId>, Self::Error>;
     /// The digest of the content with which this message id was first used, by a waiting message or
     /// a receipt.
     fn used_with(&mut self, key: &ProfileKey, id: &Digest) -> Result<Option<Digest>, Self::Error>;
@@ -405,6 +413,67 @@ pub fn in_order(commit: &Commit) -> impl Iterator<Item = &Change> {
         .chain(commit.changes.iter().filter(move |change| !pins(change)))
 }
 
+/// What a commit does beyond each profile that it writes, by the profiles' keys: to be found in the
+/// state *before* it, and to be kept with the new version. Empty for most commits.
+///
+/// Counted are the game's own doings: saves, ends, transactions, and edits that a session makes. A
+/// message is *taken* when it is removed with a receipt in the commit that writes its profile, and
+/// *sent* when it is appended in a commit that writes another one. A *trade* is a transaction that
+/// writes several profiles. Operators' edits travel as messages as well, and are none.
+pub fn links<V: View>(
+    view: &mut V,
+    commit: &Commit,
+    now_ms: i64,
+) -> Result<Vec<(ProfileKey, VersionLinks)>, V::Error> {
+    let written = || {
+        commit.changes.iter().filter_map(|change| match change {
+            Change::Write { key, version, cause, .. } if !key.is_reserved() && is_play(*cause) => {
+                Some((key, version + 1, *cause))
+            }
+            _ => None,
+        })
+    };
+    let mut all = Vec::new();
+    for (key, version, cause) in written() {
+        let mut links = Links::default();
+        for change in &commit.changes {
+            match change {
+                Change::RemoveMessage { key: of, index, receipt: true } if of == key => {
+                    if links.taken.len() == MAX_LINKS {
+                        links.left_out += 1;
+                        continue;
+                    }
+                    let id = view.message_id(key, *index)?;
+                    links.taken.extend(id.filter(|id| !id.is_edit()));
+                }
+                Change::AppendMessage { key: to, message, .. } if !message.id.is_edit() => {
+                    if links.sent.len() == MAX_LINKS {
+                        links.left_out += 1;
+                        continue;
+                    }
+                    links.sent.push(SentMessage { to: to.clone(), id: message.id.clone() });
+                }
+                _ => {}
+            }
+        }
+        if cause == Cause::Transaction {
+            let with: Vec<ProfileKey> = written()
+                .filter(|(other, _, cause)| *other != key && *cause == Cause::Transaction)
+                .map(|(other, ..)| other.clone())
+                .collect();
+            links.trade = (!with.is_empty()).then_some(Trade { id: commit.id, with });
+        }
+        if !links.is_empty() {
+            all.push((key.clone(), VersionLinks::new(version, now_ms, links)));
+        }
+    }
+    Ok(all)
+}
+
+fn is_play(cause: Cause) -> bool {
+    matches!(cause, Cause::Start | Cause::Save | Cause::End | Cause::Edit | Cause::Transaction)
+}
+
 /// Which servers get a notice about a key whose lease, data or inbox a commit changed: the one that
 /// held the lease before, the one that the new offer names, and the one whose request was taken
 /// away; never the server that made the commit.
@@ -516,7 +585,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::data_store::{Cause, Holder, NewMessage, Offer, Request, RequestId, Returning};
+    use crate::data_store::{Holder, NewMessage, Offer, Request, RequestId, Returning};
 
     fn key() -> ProfileKey {
         ProfileKey::new("S", "global", "k").unwrap()

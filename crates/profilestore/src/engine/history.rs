@@ -21,7 +21,7 @@ use crate::{
     key::ProfileKey,
     record::{
         Stored,
-        version::{find_version, version_at},
+        version::{NotUndone, find_version, not_undone, version_at},
     },
 };
 
@@ -37,6 +37,8 @@ pub struct Restored {
     pub version: u64,
     /// The job whose session was ended.
     pub held_by: Option<String>,
+    /// What the profile's commits since the restored version did to others, which stays done.
+    pub not_undone: NotUndone,
 }
 
 /// Which version a call is about.
@@ -119,6 +121,7 @@ impl Engine {
             Error::new(ErrorKind::Invalid, message)
         })?;
         let restored = found.info.number;
+        let not_undone = self.not_undone_since(key, restored).await?;
         let entry = AuditEntry::new(operation, "rollback", vec![key.clone()], by.clone())
             .detail("restored", restored)
             .detail("replaced", state.version);
@@ -131,8 +134,24 @@ impl Engine {
         };
         let held_by = state.lease.holder.as_ref().map(|holder| holder.job_id.clone());
         // The number of the new version comes with the reply.
-        let restored = Restored { restored, replaced: state.version, version: 0, held_by };
+        let restored =
+            Restored { restored, replaced: state.version, version: 0, held_by, not_undone };
         Ok(overwrite.plan(&state, restored))
+    }
+
+    /// What going back to a version would not undo.
+    pub(crate) fn not_undone(
+        self: &Arc<Self>,
+        key: &ProfileKey,
+        version: u64,
+    ) -> impl Future<Output = Result<NotUndone>> + Send + 'static + use<> {
+        let (engine, key_) = (self.clone(), key.clone());
+        self.link.look_up(key, async move { engine.not_undone_since(&key_, version).await })
+    }
+
+    async fn not_undone_since(&self, key: &ProfileKey, version: u64) -> Result<NotUndone> {
+        let store = &*self.link.store;
+        Ok(self.link.reading(Some(key), || not_undone(store, key, version)).await?)
     }
 
     /// Pins or unpins a version.

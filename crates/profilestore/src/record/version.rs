@@ -4,8 +4,12 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::Record;
-use crate::data_store::{
-    DataStore, KeyState, Order, StoreError, StoredVersion, VersionInfo, VersionQuery, VersionRef,
+use crate::{
+    data_store::{
+        DataStore, KeyState, Order, StoreError, StoredVersion, VersionInfo, VersionLinks,
+        VersionQuery, VersionRef,
+    },
+    key::ProfileKey,
 };
 
 /// About what the store holds under a key. Specification: `KeyInfo`.
@@ -63,6 +67,36 @@ pub async fn find_version(
     let made_up =
         |info: &VersionInfo| version_label(info.written_ms, info.number, state.created_ms);
     Ok(named.filter(|named| named.info.label.is_none() && made_up(&named.info) == *label))
+}
+
+/// At most so many commits are listed in a [`NotUndone`].
+pub const MAX_NOT_UNDONE: usize = 1000;
+
+/// What going back to an earlier version of a profile does not undo: messages that were taken and
+/// sent since, and trades. Which items of a game are unique the library does not know: what was
+/// sent or traded away since is there twice afterwards, unless it is taken from the receiver.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct NotUndone {
+    /// The commits that did something beyond the profile, oldest first.
+    pub commits: Vec<VersionLinks>,
+    /// True when there are more than are listed: more than [`MAX_NOT_UNDONE`] commits, or more than
+    /// [`MAX_LINKS`](crate::data_store::MAX_LINKS) messages of one.
+    pub more: bool,
+}
+
+/// What going back to a version of a key would not undo. It reaches back as far as the history: for
+/// a pinned version that was replaced earlier than that, only what was done since.
+pub async fn not_undone(
+    store: &dyn DataStore,
+    key: &ProfileKey,
+    version: u64,
+) -> Result<NotUndone, StoreError> {
+    let mut commits = store.links(key, version, MAX_NOT_UNDONE + 1).await?;
+    let more =
+        commits.len() > MAX_NOT_UNDONE || commits.iter().any(|commit| commit.links.left_out > 0);
+    commits.truncate(MAX_NOT_UNDONE);
+    Ok(NotUndone { commits, more })
 }
 
 /// The version that was current at a time (Unix milliseconds), as far as the history goes: the

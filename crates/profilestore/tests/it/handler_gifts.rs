@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use profilestore::{
-    ErrorKind, GameServer, Message, Profile, ProfileStore, Settings,
+    Attribution, ErrorKind, GameServer, Message, Profile, ProfileKey, ProfileStore, Settings,
     data_store::{
         Cause, Change, DataStoreExt, MemoryStore, Returning,
         fault::{Call, Fate, FaultyStore, StorePlan},
@@ -363,4 +363,21 @@ async fn a_read_profile_sends_no_gifts_and_its_copy_stays_as_it_was() {
     let ann = member(&server, "ann").await;
     earn(&ann, 1);
     assert_eq!(ann.data().coins, 11);
+}
+
+/// What a rollback of the guild would not undo.
+#[tokio::test(start_paused = true)]
+async fn the_version_that_took_a_message_names_the_gifts_of_its_handler() {
+    let world = World::new();
+    let a = world.server("a").await;
+    let guild = host(&a).await;
+    ask(&a, 1, "ann", 30).await;
+    settle().await;
+    guild.save().await.unwrap();
+    let key = ProfileKey::new("Guilds", "global", "g").unwrap();
+    let found = a.operator(Attribution::new("ann")).not_undone(&key, 0).await.unwrap();
+    let [commit] = &found.commits[..] else { panic!("{found:?}") };
+    assert_eq!(commit.links.taken.len(), 1);
+    let to: Vec<_> = commit.links.sent.iter().map(|sent| sent.to.key()).collect();
+    assert_eq!(to, ["ann"]);
 }

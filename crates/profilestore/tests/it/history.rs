@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use profilestore::{
-    ErrorKind, GameServer,
+    Attribution, ErrorKind, GameServer, Message, MessageId, ProfileKey,
     data_store::{Cause, VersionRef},
     history::KeptVersion,
 };
+use serde_json::json;
 
 use crate::world::{Fault, World, coins, earn, open, players, settle};
 
@@ -217,4 +218,65 @@ async fn versions_go_when_their_time_is_up() {
     assert!(kept.len() < 6 && kept.ends_with(&[5, 6, 7]), "{kept:?}");
     tokio::time::sleep(4 * HOUR).await;
     assert_eq!(listed(&a, "p").await.len(), 1, "the current one stays");
+}
+
+/// What went to others since stays there: the answer names it, by id and profile.
+#[tokio::test(start_paused = true)]
+async fn a_rollback_says_which_gifts_and_trades_it_does_not_undo() {
+    let world = World::new();
+    let a = world.server("a").await;
+    let (alice, bob) = (open(&a, "alice").await, open(&a, "bob").await);
+    for profile in [&alice, &bob] {
+        earn(profile, 100);
+        profile.save().await.unwrap();
+    }
+    let target = alice.key_info().number;
+    tokio::time::sleep(HOUR).await;
+    let id = |name: &str| MessageId::new(world.env.unix_ms(), name).unwrap();
+    let (thanks, gift) = (id("thanks"), id("gift"));
+    let (from, to, store, sent) = (alice.clone(), bob.clone(), players(&a), thanks.clone());
+    a.transaction()
+        .with(&alice)
+        .with(&bob)
+        .run(move |tx| {
+            tx.edit(&from, |data| data.coins -= 30)?;
+            tx.edit(&to, |data| data.coins += 29)?;
+            tx.gift_as(&store, "carol", &sent, &json!({ "coins": 1 }))
+        })
+        .await
+        .unwrap();
+    let traded = alice.key_info().number;
+    players(&a).send_message_as("alice", &gift, &json!({ "coins": 10 })).await.unwrap();
+    alice.message_handler(|data, message: &Message<'_>| {
+        data.coins += 10;
+        message.processed();
+    });
+    settle().await;
+    alice.save().await.unwrap();
+    let taken = alice.key_info().number;
+    // Replaces the version that took the gift: all of them are of one hour.
+    earn(&alice, 1);
+    alice.save().await.unwrap();
+
+    let key = |name| ProfileKey::new("PlayerData", "global", name).unwrap();
+    let operator = a.operator(Attribution::new("ann"));
+    let told = operator.not_undone(&key("alice"), target).await.unwrap();
+    let restored = operator.restore(&key("alice"), VersionRef::Number(target)).await.unwrap();
+    assert_eq!(restored.not_undone, told);
+    assert!(!told.more);
+    let [trade, took] = &told.commits[..] else { panic!("{told:?}") };
+    assert_eq!((trade.version, took.version), (traded, taken));
+    let with = trade.links.trade.as_ref().map(|trade| &trade.with[..]);
+    assert_eq!(with, Some(&[key("bob")][..]));
+    let sent: Vec<_> = trade.links.sent.iter().map(|sent| (&sent.to, &sent.id)).collect();
+    assert_eq!(sent, [(&key("carol"), &thanks)]);
+    assert_eq!(took.links.taken, [gift]);
+    assert!(trade.links.taken.is_empty() && took.links.trade.is_none());
+    assert_eq!(operator.not_undone(&key("alice"), taken).await.unwrap().commits, vec![]);
+    // The other side of the trade knows it under the same id.
+    let other = operator.not_undone(&key("bob"), 0).await.unwrap();
+    let id_of = |trade: &profilestore::data_store::VersionLinks| {
+        trade.links.trade.as_ref().map(|trade| trade.id)
+    };
+    assert_eq!(other.commits.iter().map(id_of).collect::<Vec<_>>(), [id_of(trade)]);
 }

@@ -5,7 +5,7 @@ use profilestore::{
     data_store::{
         Commit, CommitReply, DataStore, Identity, KeyQuery, KeyState, Retention, Returning,
         ServerRow, Snapshot, StoreError, StoredVersion, SweepCursor, SweepReport, VersionInfo,
-        VersionQuery, VersionRef,
+        VersionLinks, VersionQuery, VersionRef,
     },
 };
 
@@ -54,6 +54,15 @@ impl<S: DataStore> DataStore for InTurn<S> {
 
     async fn keys(&self, query: &KeyQuery) -> Result<Vec<KeyState>, StoreError> {
         self.next().keys(query).await
+    }
+
+    async fn links(
+        &self,
+        key: &ProfileKey,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<VersionLinks>, StoreError> {
+        self.next().links(key, after, limit).await
     }
 
     async fn servers(&self) -> Result<(i64, Vec<ServerRow>), StoreError> {

@@ -36,6 +36,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "data_store/message.rs",
             "data_store/content.rs",
             "data_store/checksum.rs",
+            "data_store/links.rs",
             "data_store/rules.rs",
         ],
     ),

@@ -14,7 +14,7 @@ use profilestore::{
         Cause, Change, Commit, CommitId, CommitReply, DataStore, DataStoreExt, Identity, KeyFilter,
         KeyQuery, KeyState, MemoryStore, MessageId, NewMessage, NewValue, Retention, Returning,
         ServerRow, Snapshot, StoreError, StoredVersion, SweepCursor, SweepReport, VersionInfo,
-        VersionQuery, VersionRef,
+        VersionLinks, VersionQuery, VersionRef,
     },
     env::Env,
     transfer::{
@@ -585,6 +585,15 @@ impl DataStore for Flaky {
     async fn versions(&self, query: &VersionQuery) -> Result<Vec<VersionInfo>, StoreError> {
         self.inner.versions(query).await
     }
+    async fn links(
+        &self,
+        key: &ProfileKey,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<VersionLinks>, StoreError> {
+        self.inner.links(key, after, limit).await
+    }
+
     async fn keys(&self, query: &KeyQuery) -> Result<Vec<KeyState>, StoreError> {
         self.inner.keys(query).await
     }

@@ -26,12 +26,14 @@ use crate::key::ProfileKey;
 
 mod commits;
 mod history;
+mod links;
 mod listing;
 mod messages;
 mod servers;
 
 pub use commits::*;
 pub use history::*;
+pub use links::*;
 pub use listing::*;
 pub use messages::*;
 pub use servers::*;
@@ -295,6 +297,11 @@ macro_rules! store_conformance {
             a_sweep_goes_through_every_key
             an_erasure_leaves_counters_and_receipts
             an_erasure_alone_leaves_the_current_value
+            links_say_what_a_save_took_and_sent
+            links_say_with_whom_a_trade_was
+            links_are_of_play_only
+            links_are_bounded
+            links_are_kept_as_long_as_the_history
             keys_are_listed_in_order
             keys_are_listed_in_pages
             keys_are_listed_by_prefix
@@ -343,6 +350,7 @@ mod tests {
         let files = [
             include_str!("commits.rs"),
             include_str!("history.rs"),
+            include_str!("links.rs"),
             include_str!("listing.rs"),
             include_str!("messages.rs"),
             include_str!("servers.rs"),

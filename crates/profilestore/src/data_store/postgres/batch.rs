@@ -13,8 +13,8 @@ use super::{
 use crate::{
     data_store::{
         Change, Commit, CommitId, CommitReply, Conflict, ConflictKind, Digest, Incarnation,
-        KeyState, LeaseState, NewValue, Notice, ServerId, ServerRow, StoreError, StoredMessage,
-        VersionInfo,
+        KeyState, LeaseState, MessageId, NewValue, Notice, ServerId, ServerRow, StoreError,
+        StoredMessage, VersionInfo, VersionLinks,
         rules::{self, Counters, Fault, MessageFacts, Outcome, View},
     },
     key::ProfileKey,
@@ -30,6 +30,8 @@ pub(super) struct Batch {
     pub(super) servers: BTreeMap<ServerId, ServerRow>,
     pub(super) outcomes: BTreeMap<CommitId, Outcome>,
     pub(super) messages: BTreeMap<(ProfileKey, u64), MessageFacts>,
+    /// The ids of those that a commit names.
+    pub(super) message_ids: BTreeMap<(ProfileKey, u64), MessageId>,
     pub(super) used: BTreeMap<(ProfileKey, Digest), Digest>,
     /// What waits for the keys whose inbox is replaced: indexes and ids.
     pub(super) waiting: BTreeMap<ProfileKey, Vec<(u64, Digest)>>,
@@ -52,6 +54,7 @@ pub(super) struct Writes {
     pub(super) edits: BTreeMap<(ProfileKey, u64), MessageEdit>,
     pub(super) messages: Vec<(ProfileKey, StoredMessage)>,
     pub(super) erased: Vec<ProfileKey>,
+    pub(super) links: Vec<(ProfileKey, VersionLinks)>,
     pub(super) registered: BTreeSet<ServerId>,
     /// By which commits.
     pub(super) renewed: BTreeMap<ServerId, CommitId>,
@@ -115,6 +118,7 @@ impl Batch {
             servers: BTreeMap::new(),
             outcomes: BTreeMap::new(),
             messages: BTreeMap::new(),
+            message_ids: BTreeMap::new(),
             used: BTreeMap::new(),
             waiting: BTreeMap::new(),
             kept: BTreeSet::new(),
@@ -157,6 +161,10 @@ impl Batch {
         }
         let wrote = !rules::only_checks(commit);
         if wrote {
+            match rules::links(self, commit, now_ms) {
+                Ok(links) => self.writes.links.extend(links),
+                Err(err) => return Verdict::Refused(err),
+            }
             self.apply(commit);
         }
         Verdict::Replied { already_applied: false, wrote }
@@ -501,6 +509,14 @@ impl View for Batch {
         index: u64,
     ) -> Result<Option<MessageFacts>, StoreError> {
         Ok(self.messages.get(&(key.clone(), index)).copied())
+    }
+
+    fn message_id(
+        &mut self,
+        key: &ProfileKey,
+        index: u64,
+    ) -> Result<Option<MessageId>, StoreError> {
+        Ok(self.message_ids.get(&(key.clone(), index)).cloned())
     }
 
     fn used_with(&mut self, key: &ProfileKey, id: &Digest) -> Result<Option<Digest>, StoreError> {

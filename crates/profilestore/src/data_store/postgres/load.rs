@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     data_store::{
-        Change, Commit, CommitId, Digest, ServerId, StoreError,
+        Change, Commit, CommitId, Digest, MessageId, ServerId, StoreError,
         rules::{self, MessageFacts, Outcome},
     },
     key::ProfileKey,
@@ -62,7 +62,7 @@ pub(super) const SERVERS_CHANGED: &str = concat!(
     ", s.renewal FROM server s WHERE s.id = ANY($1::uuid[]) ORDER BY s.id FOR UPDATE"
 );
 
-pub(super) const MESSAGES: &str = "SELECT u.n, m.revision, m.locked \
+pub(super) const MESSAGES: &str = "SELECT u.n, m.revision, m.locked, m.created_ms, m.name \
      FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) WITH ORDINALITY AS u (store, scope, key, number, n) \
      JOIN message m ON m.store = ANY(ARRAY[u.store]) AND m.scope = u.scope AND m.key = u.key AND m.number = u.number";
 
@@ -295,6 +295,9 @@ impl<'c> Needs<'c> {
                         let facts =
                             MessageFacts { revision: unsigned(row, 1)?, locked: get(row, 2)? };
                         batch.messages.insert((key.clone(), number), facts);
+                        if let Some(id) = MessageId::stored(get(row, 3)?, get(row, 4)?) {
+                            batch.message_ids.insert((key.clone(), number), id);
+                        }
                     }
                     Part::Inboxes => {
                         let key = **nth(row, 0, &inboxes)?;

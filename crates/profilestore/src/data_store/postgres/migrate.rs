@@ -83,6 +83,9 @@ async fn to_newest(conn: &Conn, options: &PostgresOptions, step: i64) -> Result<
     if step < 1 {
         add_checksums(conn).await?;
     }
+    if step < 2 {
+        add_links(conn, options).await?;
+    }
     schema::mark(conn).await
 }
 
@@ -140,6 +143,24 @@ async fn add_checksums(conn: &Conn) -> Result<(), Trouble> {
          AND v.number = u.number",
     )
     .await
+}
+
+/// Step 2: what the commit of a version did beyond the profile. Who may write to the other tables
+/// may write to this one.
+async fn add_links(conn: &Conn, options: &PostgresOptions) -> Result<(), Trouble> {
+    conn.batch(
+        "CREATE TABLE link (store text COLLATE \"C\" NOT NULL, scope text COLLATE \"C\" NOT NULL, \
+         key text COLLATE \"C\" NOT NULL, number bigint NOT NULL, at_ms bigint NOT NULL, \
+         links text NOT NULL, PRIMARY KEY (store, scope, key, number))",
+    )
+    .await?;
+    let roles = "SELECT DISTINCT grantee::text FROM information_schema.role_table_grants \
+        WHERE table_schema = $1 AND table_name = 'settled' AND privilege_type = 'INSERT' \
+        AND grantee <> 'PUBLIC' AND grantee <> current_user";
+    for row in conn.query(roles, &[&options.schema]).await? {
+        schema::grant(conn, options, get(&row, 0)?).await?;
+    }
+    Ok(())
 }
 
 /// Writes the checksum of every value of a table, a piece at a time.

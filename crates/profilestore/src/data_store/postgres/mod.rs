@@ -23,7 +23,7 @@ use tokio::{sync::Semaphore, time::Instant};
 use super::{
     Change, Commit, CommitReply, DataStore, Identity, Incarnation, KeyQuery, KeyState, Retention,
     Returning, ServerRow, Snapshot, StoreError, StoredVersion, SweepCursor, SweepReport,
-    VersionInfo, VersionQuery, VersionRef, rules,
+    VersionInfo, VersionLinks, VersionQuery, VersionRef, rules,
 };
 use crate::key::ProfileKey;
 
@@ -148,6 +148,15 @@ impl DataStore for PostgresStore {
 
     async fn versions(&self, query: &VersionQuery) -> Result<Vec<VersionInfo>, StoreError> {
         self.inner.versions(query).await
+    }
+
+    async fn links(
+        &self,
+        key: &ProfileKey,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<VersionLinks>, StoreError> {
+        self.inner.links(key, after, limit).await
     }
 
     async fn keys(&self, query: &KeyQuery) -> Result<Vec<KeyState>, StoreError> {

@@ -21,17 +21,17 @@ macro_rules! statements {
     };
 }
 
-const STATEMENTS: [(&str, &str); 49] = statements! {
+const STATEMENTS: [(&str, &str); 53] = statements! {
     load: HEADS, HEADS_CHANGED, HEADS_CHECKED, SERVERS, SERVERS_CHANGED, MESSAGES, INBOXES, USED, VERSIONS, HISTORY, FACTS, EMPTY_HEADS;
     write: INSERT_HEADS, UPDATE_DATA, UPDATE_REST, UPDATE_ALL, KEEP_VERSIONS, PIN_VERSIONS, FORGET_USERS, ADD_USERS, RECEIPTS,
-        REMOVE_MESSAGES, EDIT_MESSAGES, INSERT_MESSAGES, ERASE_VERSIONS, ERASE_RECEIPTS, ERASE_MESSAGES, INSERT_SERVERS,
+        REMOVE_MESSAGES, EDIT_MESSAGES, INSERT_MESSAGES, ERASE_VERSIONS, INSERT_LINKS, ERASE_LINKS, ERASE_RECEIPTS, ERASE_MESSAGES, INSERT_SERVERS,
         RENEW_SERVERS, BURY_SERVERS, FORGET_NOTICES, INSERT_OUTCOMES, LEAVE_NOTICES, INBOXES, VALUES, NOTICES;
-    reader: NOW, SERVERS, VERSION_NUMBERED, VERSION_LABELLED, VERSIONS_UP, VERSIONS_DOWN;
-    sweep: KEYS, VERSIONS, RECEIPTS, OUTCOMES, FORGET_OUTCOMES, SERVERS, NOTICES;
+    reader: NOW, SERVERS, VERSION_NUMBERED, VERSION_LABELLED, VERSIONS_UP, VERSIONS_DOWN, LINKS;
+    sweep: KEYS, VERSIONS, LINKS, RECEIPTS, OUTCOMES, FORGET_OUTCOMES, SERVERS, NOTICES;
 };
 
 /// What a statement may look through, because that is what it is for.
-const MEANT: [(&str, &str); 10] = [
+const MEANT: [(&str, &str); 11] = [
     // Every server row is what is asked for.
     ("reader::SERVERS", "server"),
     // The kept versions of one key: a label has no index, and is looked up by hand.
@@ -41,6 +41,7 @@ const MEANT: [(&str, &str); 10] = [
     ("reader::VERSIONS_DOWN", "version"),
     // A piece of a sweep: what lies between two keys.
     ("sweep::VERSIONS", "version"),
+    ("sweep::LINKS", "link"),
     ("sweep::RECEIPTS", "receipt"),
     // Once a sweep.
     ("sweep::SERVERS", "server"),
@@ -51,9 +52,10 @@ const MEANT: [(&str, &str); 10] = [
 ];
 
 /// The primary key of each table: a look-up that names all of it finds one row at most.
-const KEYS: [(&str, &[&str]); 8] = [
+const KEYS: [(&str, &[&str]); 9] = [
     ("head", &["store", "scope", "key"]),
     ("version", &["store", "scope", "key", "number"]),
+    ("link", &["store", "scope", "key", "number"]),
     ("profile_user", &["user_id", "store", "scope", "key"]),
     ("message", &["store", "scope", "key", "number"]),
     ("receipt", &["store", "scope", "key", "digest"]),
@@ -93,6 +95,7 @@ async fn made(stage: Stage) -> Conn {
             let sql = format!(
                 "INSERT INTO head (store, scope, key) SELECT 's', 'g', 'k' || i FROM generate_series(1, {rows}) i;
                  INSERT INTO version SELECT 's', 'g', 'k1', i, 0, 0, 0, 0, 0, '', '', NULL, 0, 'x' FROM generate_series(1, {rows}) i;
+                 INSERT INTO link SELECT 's', 'g', 'k1', i, 0, '{{}}' FROM generate_series(1, {rows}) i;
                  INSERT INTO profile_user SELECT 1, 's', 'g', 'k' || i FROM generate_series(1, {rows}) i;
                  INSERT INTO message SELECT 's', 'g', 'k1', i, gen_random_uuid(), gen_random_uuid(), 0, 0, 0, false, 'n', 'x'
                      FROM generate_series(1, {rows}) i;

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     data_store::{
         Identity, KeyFilter, KeyQuery, KeyState, Order, Returning, ServerRow, Snapshot, StoreError,
-        StoredVersion, VersionInfo, VersionQuery, VersionRef,
+        StoredVersion, VersionInfo, VersionLinks, VersionQuery, VersionRef,
     },
     key::ProfileKey,
 };
@@ -66,6 +66,9 @@ pub(super) const VERSIONS_DOWN: &str = versions!(
     "number < $4 AND written_ms >= $5 AND written_ms <= $6 ORDER BY number DESC LIMIT $7",
     "v.number < $4 AND v.written_ms >= $5 AND v.written_ms <= $6 ORDER BY v.number DESC LIMIT $7"
 );
+
+pub(super) const LINKS: &str = "SELECT number, at_ms, links FROM link \
+     WHERE store = $1 AND scope = $2 AND key = $3 AND number > $4 ORDER BY number LIMIT $5";
 
 /// What is asked of a connection at once.
 enum Question<'a> {
@@ -232,6 +235,26 @@ impl Inner {
             .with(query.to_ms.unwrap_or(i64::MAX));
         let rows = self.ask_one(step.with(i64::try_from(query.limit).unwrap_or(i64::MAX))).await?;
         rows.iter().map(|row| info_of_row(key, row)).collect()
+    }
+
+    pub(super) async fn links(
+        &self,
+        key: &ProfileKey,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<VersionLinks>, StoreError> {
+        let step = Step::new(LINKS).with(key.store()).with(key.scope()).with(key.key());
+        let step = step.with(after.cast_signed()).with(i64::try_from(limit).unwrap_or(i64::MAX));
+        let links = |row: &Row| {
+            let number = unsigned(row, 0)?;
+            let links = serde_json::from_str(get(row, 2)?).map_err(|err| {
+                state::corrupt(format!(
+                    "the links of a version cannot be read: {err}: key=`{key}` version=`{number}`"
+                ))
+            })?;
+            Ok(VersionLinks::new(number, get(row, 1)?, links))
+        };
+        self.ask_one(step).await?.iter().map(links).collect()
     }
 
     pub(super) async fn servers(&self) -> Result<(i64, Vec<ServerRow>), StoreError> {

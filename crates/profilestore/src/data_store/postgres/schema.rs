@@ -31,7 +31,7 @@ pub(super) const SEALED: i64 = 8;
 /// The newest step of this format, as [`TABLES`] has it: each addition to the format of an
 /// unreleased version is one. `meta` says which one a store has reached. The steps are listed in
 /// `docs/decisions/format-2.md`, and `migrate.rs` makes them.
-pub(super) const STEPS: i64 = 1;
+pub(super) const STEPS: i64 = 2;
 
 /// What `meta` says in a schema that is a store's.
 pub(super) const APPLICATION: &str = "profilestore";
@@ -89,6 +89,16 @@ CREATE TABLE version (
     PRIMARY KEY (store, scope, key, number)
 );
 ALTER TABLE version ALTER COLUMN value SET STORAGE EXTERNAL;
+
+CREATE TABLE link (
+    store text COLLATE "C" NOT NULL,
+    scope text COLLATE "C" NOT NULL,
+    key text COLLATE "C" NOT NULL,
+    number bigint NOT NULL,
+    at_ms bigint NOT NULL,
+    links text NOT NULL,
+    PRIMARY KEY (store, scope, key, number)
+);
 
 CREATE TABLE profile_user (
     user_id bigint NOT NULL,
@@ -222,7 +232,7 @@ pub(super) async fn grant(
     let role = quoted(role)?;
     conn.batch(&format!(
         "GRANT USAGE ON SCHEMA {schema} TO {role}; GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {role}; \
-         GRANT INSERT, UPDATE, DELETE ON head, version, profile_user, message, receipt, server, notice, settled TO {role}"
+         GRANT INSERT, UPDATE, DELETE ON head, version, link, profile_user, message, receipt, server, notice, settled TO {role}"
     ))
     .await
 }

@@ -23,6 +23,9 @@ pub(super) const KEYS: &str = "SELECT store, scope, key FROM head WHERE (store, 
 pub(super) const VERSIONS: &str = "WITH gone AS (DELETE FROM version WHERE (store, scope, key) > ($1, $2, $3) \
      AND (store, scope, key) <= ($4, $5, $6) AND superseded_ms < $7 AND flags & 4 = 0 RETURNING 1) SELECT count(*) FROM gone";
 
+pub(super) const LINKS: &str = "DELETE FROM link WHERE (store, scope, key) > ($1, $2, $3) \
+     AND (store, scope, key) <= ($4, $5, $6) AND at_ms < $7";
+
 pub(super) const RECEIPTS: &str = "WITH gone AS (DELETE FROM receipt WHERE (store, scope, key) > ($1, $2, $3) \
      AND (store, scope, key) <= ($4, $5, $6) AND made_ms < $7 RETURNING 1) SELECT count(*) FROM gone";
 
@@ -108,6 +111,8 @@ async fn sweep_keys(
             let rows = conn.query(sql, &[a, b, c, d, e, f, &oldest]).await?;
             *count = counted(&rows)?;
         }
+        let [a, b, c, d, e, f] = params;
+        conn.query(LINKS, &[a, b, c, d, e, f, &history]).await?;
     }
     let full = i64::try_from(rows.len()).is_ok_and(|rows| rows == PIECE);
     let next =

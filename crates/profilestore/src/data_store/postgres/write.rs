@@ -18,6 +18,7 @@ use super::{
 use crate::{
     data_store::{
         Commit, CommitId, Digest, MessageId, Notice, ServerId, StoreError, StoredMessage,
+        VersionLinks,
         checksum::checksum,
         content::content_digest,
         rules::{self, Outcome},
@@ -122,6 +123,14 @@ pub(super) const INSERT_MESSAGES: &str = "INSERT INTO message (store, scope, key
 
 pub(super) const ERASE_VERSIONS: &str = "DELETE FROM version v USING unnest($1::text[], $2::text[], $3::text[]) AS u (store, scope, key) \
      WHERE v.store = ANY(ARRAY[u.store]) AND v.scope = u.scope AND v.key = u.key";
+
+pub(super) const INSERT_LINKS: &str = "INSERT INTO link (store, scope, key, number, at_ms, links) \
+     SELECT u.store, u.scope, u.key, u.number, $6::bigint, u.links \
+     FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[]) AS u (store, scope, key, number, links) \
+     ON CONFLICT DO NOTHING";
+
+pub(super) const ERASE_LINKS: &str = "DELETE FROM link l USING unnest($1::text[], $2::text[], $3::text[]) AS u (store, scope, key) \
+     WHERE l.store = ANY(ARRAY[u.store]) AND l.scope = u.scope AND l.key = u.key";
 
 pub(super) const ERASE_RECEIPTS: &str = "INSERT INTO receipt (store, scope, key, digest, content, made_ms) \
      SELECT m.store, m.scope, m.key, m.digest, m.content, $4::bigint \
@@ -326,6 +335,7 @@ pub(super) fn steps(batch: &Batch) -> Result<Vec<(Part, Step<'_>)>, StoreError> 
             steps.push((Part::Writ, Step::keys(sql, users.iter().map(|(_, key)| key)).with(ids)));
         }
     }
+    push_links(batch, &mut steps)?;
     push_messages(batch, &mut steps);
     push_servers(batch, &mut steps);
     if !writes.outcomes.is_empty() {
@@ -416,6 +426,26 @@ fn lease(head: &Head) -> Result<String, StoreError> {
     })
 }
 
+fn push_links<'a>(batch: &'a Batch, steps: &mut Vec<(Part, Step<'a>)>) -> Result<(), StoreError> {
+    let links = &batch.writes.links;
+    if links.is_empty() {
+        return Ok(());
+    }
+    let text = |(key, links): &(ProfileKey, VersionLinks)| {
+        serde_json::to_string(&links.links).map_err(|err| StoreError::Invalid {
+            reason: format!("links cannot be stored: {err}: key=`{key}`"),
+        })
+    };
+    let numbers: Vec<i64> = links.iter().map(|(_, links)| links.version.cast_signed()).collect();
+    let texts: Vec<String> = links.iter().map(text).collect::<Result<_, _>>()?;
+    let step = Step::keys(INSERT_LINKS, links.iter().map(|(key, _)| key))
+        .with(numbers)
+        .with(texts)
+        .with(batch.now_ms);
+    steps.push((Part::Writ, step));
+    Ok(())
+}
+
 fn push_messages<'a>(batch: &'a Batch, steps: &mut Vec<(Part, Step<'a>)>) {
     type Edit<'a> = (&'a ProfileKey, i64, &'a MessageEdit);
     let (writes, now_ms) = (&batch.writes, batch.now_ms);
@@ -460,6 +490,7 @@ fn push_messages<'a>(batch: &'a Batch, steps: &mut Vec<(Part, Step<'a>)>) {
     }
     if !writes.erased.is_empty() {
         steps.push((Part::Writ, Step::keys(ERASE_VERSIONS, writes.erased.iter())));
+        steps.push((Part::Writ, Step::keys(ERASE_LINKS, writes.erased.iter())));
         steps.push((Part::Writ, Step::keys(ERASE_RECEIPTS, writes.erased.iter()).with(now_ms)));
         steps.push((Part::Writ, Step::keys(ERASE_MESSAGES, writes.erased.iter())));
     }

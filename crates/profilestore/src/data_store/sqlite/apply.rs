@@ -160,6 +160,7 @@ impl Tx<'_> {
     fn apply(&mut self, commit: &Commit) -> Result<CommitReply, Trouble> {
         let keys = rules::keys_of(commit);
         let mut touched: Vec<Touched> = keys.iter().map(|_| Touched::default()).collect();
+        let links = rules::links(self, commit, self.now_ms)?;
         // Leases first: a version tells the load count, and a lease's seal is for the version,
         // after the commit.
         for change in &commit.changes {
@@ -192,6 +193,10 @@ impl Tx<'_> {
                 let at = self.head(key)?;
                 self.heads[at].flags |= if self.heads[at].current == 0 { 0 } else { SEALED };
             }
+        }
+        for (key, links) in &links {
+            let at = self.head(key)?;
+            self.keep_links(at, links)?;
         }
         let mut notified = Vec::new();
         for (key, touched) in keys.iter().zip(&touched) {
@@ -437,6 +442,7 @@ impl Tx<'_> {
         for id in earlier {
             self.prepare("DELETE FROM version WHERE id = ?1")?.execute([id])?;
         }
+        self.prepare("DELETE FROM link WHERE head = ?1")?.execute(params![head.id])?;
         if head.waiting > 0 {
             let sql = "INSERT INTO receipt (head, digest, content, made_ms) \
                  SELECT head, digest, content, ?2 FROM message WHERE head = ?1";

@@ -238,6 +238,7 @@ impl Tx<'_> {
         for (what, sql) in [
             ("messages", "SELECT count(*) FROM message WHERE head NOT IN (SELECT id FROM head)"),
             ("receipts", "SELECT count(*) FROM receipt WHERE head NOT IN (SELECT id FROM head)"),
+            ("links", "SELECT count(*) FROM link WHERE head NOT IN (SELECT id FROM head)"),
             ("notices", "SELECT count(*) FROM notice WHERE head NOT IN (SELECT id FROM head)"),
         ] {
             let strays = self.count(sql)?;

@@ -71,6 +71,9 @@ fn work(conn: &Connection, path: &Path, now_ms: i64) -> Result<(), StoreError> {
     if step < 1 {
         add_checksums(conn).map_err(failed)?;
     }
+    if step < 2 {
+        add_links(conn).map_err(failed)?;
+    }
     schema::mark(conn).map_err(failed)
 }
 
@@ -94,6 +97,14 @@ fn refuse_while_in_use(conn: &Connection, path: &Path, now_ms: i64) -> Result<()
             renewed_ms.saturating_add(lease_ms).saturating_sub(now_ms)
         ),
     })
+}
+
+/// Step 2: what the commit of a version did beyond the profile.
+fn add_links(conn: &Connection) -> rusqlite::Result<()> {
+    conn.execute_batch(
+        "CREATE TABLE link (head INTEGER NOT NULL, number INTEGER NOT NULL, at_ms INTEGER NOT NULL, \
+            links TEXT NOT NULL, PRIMARY KEY (head, number)) STRICT, WITHOUT ROWID",
+    )
 }
 
 /// Step 1: a checksum with each value, and another table for outcomes, so that no program of format

@@ -29,8 +29,8 @@ use tokio::time::Instant;
 
 use super::{
     Commit, CommitReply, DataStore, Identity, KeyQuery, KeyState, Retention, Returning, ServerRow,
-    Snapshot, StoreError, StoredVersion, SweepCursor, SweepReport, VersionInfo, VersionQuery,
-    VersionRef, rules,
+    Snapshot, StoreError, StoredVersion, SweepCursor, SweepReport, VersionInfo, VersionLinks,
+    VersionQuery, VersionRef, rules,
 };
 use crate::{env::Env, key::ProfileKey};
 
@@ -43,6 +43,7 @@ mod drain;
 mod hints;
 mod holder;
 mod inbox;
+mod links;
 mod migrate;
 mod queue;
 mod reader;
@@ -261,6 +262,16 @@ impl DataStore for SqliteStore {
     async fn versions(&self, query: &VersionQuery) -> Result<Vec<VersionInfo>, StoreError> {
         let query = query.clone();
         self.inner.read(move |tx| tx.versions(&query)).await
+    }
+
+    async fn links(
+        &self,
+        key: &ProfileKey,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<VersionLinks>, StoreError> {
+        let key = key.clone();
+        self.inner.read(move |tx| tx.links(&key, after, limit)).await
     }
 
     async fn keys(&self, query: &KeyQuery) -> Result<Vec<KeyState>, StoreError> {

@@ -32,7 +32,7 @@ const PAGE_BYTES: u64 = 4096;
 /// The newest step of this format, as [`TABLES`] has it: each addition to the format of an
 /// unreleased version is one. `meta` says which one a file has reached. The steps are listed in
 /// `docs/decisions/format-2.md`, and `migrate.rs` makes them.
-pub(super) const STEPS: i64 = 1;
+pub(super) const STEPS: i64 = 2;
 
 const TABLES: &str = "
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
@@ -75,6 +75,14 @@ CREATE TABLE version (
     checksum INTEGER,
     value BLOB
 ) STRICT;
+
+CREATE TABLE link (
+    head INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    at_ms INTEGER NOT NULL,
+    links TEXT NOT NULL,
+    PRIMARY KEY (head, number)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE profile_user (user INTEGER NOT NULL, head INTEGER NOT NULL, PRIMARY KEY (user, head)) STRICT, WITHOUT ROWID;
 

@@ -406,6 +406,17 @@ impl View for Tx<'_> {
         Ok(facts.optional()?)
     }
 
+    fn message_id(&mut self, key: &ProfileKey, index: u64) -> Result<Option<MessageId>, Trouble> {
+        let at = self.head(key)?;
+        let Some(id) = self.heads[at].id else { return Ok(None) };
+        let sql = "SELECT created_ms, name FROM message WHERE head = ?1 AND number = ?2";
+        let mut statement = self.prepare(sql)?;
+        let named: Option<(i64, String)> = statement
+            .query_row([id, index.cast_signed()], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        Ok(named.and_then(|(created_ms, name)| MessageId::stored(created_ms, &name)))
+    }
+
     fn used_with(&mut self, key: &ProfileKey, digest: &Digest) -> Result<Option<Digest>, Trouble> {
         const USED: &str = "SELECT content FROM message WHERE head = ?1 AND digest = ?2 \
              UNION ALL SELECT content FROM receipt WHERE head = ?1 AND digest = ?2 LIMIT 1";

@@ -81,6 +81,9 @@ impl Tx<'_> {
         let oldest = self.now_ms.saturating_sub(rules::RECEIPT_KEPT_MS);
         report.receipts =
             self.prepare(sql)?.execute([after, last.unwrap_or(after), oldest])? as u64;
+        let sql = "DELETE FROM link WHERE head > ?1 AND head <= ?2 AND at_ms < ?3";
+        let oldest = self.now_ms.saturating_sub(retention.history_ms);
+        self.prepare(sql)?.execute([after, last.unwrap_or(after), oldest])?;
         let full = heads.len() == usize::try_from(PIECE).unwrap_or(usize::MAX);
         let next = last.filter(|_| full).map_or(Stage::Outcomes([0; 16]), Stage::Keys);
         report.next = Some(next.cursor());

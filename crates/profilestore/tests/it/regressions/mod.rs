@@ -17,7 +17,8 @@ use profilestore::{
     data_store::{
         Cause, Change, Commit, CommitId, CommitReply, DataStore, DataStoreExt, Identity, KeyQuery,
         KeyState, MemoryStore, NewValue, Retention, Returning, ServerRow, Snapshot, StoreError,
-        StoredVersion, SweepCursor, SweepReport, VersionInfo, VersionQuery, VersionRef, fault,
+        StoredVersion, SweepCursor, SweepReport, VersionInfo, VersionLinks, VersionQuery,
+        VersionRef, fault,
     },
     env::{Clock, Env, SystemRng},
 };
@@ -333,6 +334,15 @@ impl DataStore for Detour {
 
     async fn versions(&self, query: &VersionQuery) -> Result<Vec<VersionInfo>, StoreError> {
         self.to().versions(query).await
+    }
+
+    async fn links(
+        &self,
+        key: &ProfileKey,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<VersionLinks>, StoreError> {
+        self.to().links(key, after, limit).await
     }
 
     async fn keys(&self, query: &KeyQuery) -> Result<Vec<KeyState>, StoreError> {

@@ -1,5 +1,5 @@
-//! Every metric that the library reports, in one place. `docs/metrics.md` says the same, and when to
-//! alert; a test compares the two with what the code reports.
+//! Every metric that the library reports, in one place. `docs/metrics.md` says the same, and when
+//! to alert; a test compares the two with what the code reports.
 
 use metrics::Unit;
 

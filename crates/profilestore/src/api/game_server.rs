@@ -211,13 +211,13 @@ impl GameServer {
     /// messages, versions and message ids are judged. For daily rewards, bans and the like, instead
     /// of this machine's clock. Waits for nothing and asks no store.
     ///
-    /// Every renewal of the lease brings the store's time, every
-    /// [`Settings::lease_time`] / 4 or sooner, and this machine's monotonic clock counts on from
-    /// there. So it is behind the store's clock by the time that the last answer was under way,
-    /// usually milliseconds, plus what the two clocks have drifted apart since. It may go back by
-    /// as much when the next answer comes, and it follows when the store's clock is put forward or
-    /// back. It is known from the start on: the server's registration brings it too. During an
-    /// outage it counts on, and drifts as quartz does, some 0.1 s an hour.
+    /// Every renewal of the lease brings the store's time ([`Settings::renew_period`]), and this
+    /// machine's monotonic clock counts on from there. So it is behind the store's clock by the
+    /// time that the last answer was under way, usually milliseconds, plus what the two clocks have
+    /// drifted apart since. It may go back by as much when the next answer comes, and it follows
+    /// when the store's clock is put forward or back. It is known from the start on: the server's
+    /// registration brings it too. During an outage it counts on, and drifts as quartz does, some
+    /// 0.1 s an hour.
     pub fn now_ms(&self) -> i64 {
         self.inner.engine.link.store_ms()
     }

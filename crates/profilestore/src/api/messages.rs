@@ -81,7 +81,8 @@ impl<T: ProfileData> ProfileStore<T> {
     /// where
     ///     T: ProfileData,
     /// {
-    ///     let id = MessageId::new(bought_ms, &format!("purchase/{purchase}")).expect("a short id");
+    ///     let name = format!("purchase/{purchase}");
+    ///     let id = MessageId::new(bought_ms, &name).expect("a short id");
     ///     players.send_message_as(player, &id, &coins).await
     /// }
     /// ```

@@ -66,18 +66,19 @@ impl Operator {
     /// Lets edits of this store's profiles go through the program's own type, also where no server
     /// holds them: then they are judged as a session judges them, and refused for the same reason.
     /// What the type does not keep, what does not decode, what the store's validator refuses:
-    /// [`ErrorKind::EditRefused`], with the reason. Stored data is migrated and reconciled first, as
-    /// by a session; where it cannot be opened, the edit fails as a start would
-    /// ([`ErrorKind::Undecodable`], [`ErrorKind::NewerData`], [`ErrorKind::Refused`]) and nothing is
-    /// changed. Without this, an edit of a profile that no server holds changes the JSON as it is
-    /// stored: for programs that do not know the type.
+    /// [`ErrorKind::EditRefused`], with the reason. Stored data is migrated and reconciled first,
+    /// as by a session; where it cannot be opened, the edit fails as a start would
+    /// ([`ErrorKind::Undecodable`], [`ErrorKind::NewerData`], [`ErrorKind::Refused`]) and nothing
+    /// is changed. Without this, an edit of a profile that no server holds changes the JSON as it
+    /// is stored: for programs that do not know the type.
     ///
     /// Can be called for several stores. A profile that a server holds is always judged by that
     /// server's type.
     ///
     /// ```
     /// # use profilestore::{Attribution, Edit, ErrorKind, GameServer, ProfileStore, Result};
-    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)] struct Player { coins: i64 }
+    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Player { coins: i64 }
     /// # async fn fix(server: GameServer, players: ProfileStore<Player>) -> Result<()> {
     /// let support = server.operator(Attribution::new("support")).through(&players);
     /// let key = players.key("user-1")?;
@@ -126,8 +127,9 @@ impl Operator {
 
     /// Changes a profile's data without ending its session. Where no server holds the profile, the
     /// edit is applied directly, by the program's type if it is known ([`Operator::through`]);
-    /// otherwise the holder applies it and saves, whichever server that is. What was done is booked in the audit log ([`crate::audit`]) in the same commit, with
-    /// what would undo it ([`Edit::undo`]).
+    /// otherwise the holder applies it and saves, whichever server that is. What was done is booked
+    /// in the audit log ([`crate::audit`]) in the same commit, with what would undo it
+    /// ([`Edit::undo`]).
     ///
     /// Waits until the outcome is durable: for one read and one commit, some milliseconds more for
     /// a profile that another server holds, up to the lease time when that server has crashed; at

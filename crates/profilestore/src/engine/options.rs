@@ -36,8 +36,9 @@ pub struct StartOptions {
     /// Take the profile at once from its holder; what that session has not saved is lost. For
     /// debugging and for locks known to be dead. Specification: `Steal`.
     pub steal: bool,
-    /// Take the place of this server's own session, if it has a live one of this profile, instead of
-    /// failing with [`crate::ErrorKind::AlreadyLoaded`]: for a player who connects a second time.
+    /// Take the place of this server's own session, if it has a live one of this profile, instead
+    /// of failing with [`crate::ErrorKind::AlreadyLoaded`]: for a player who connects a second
+    /// time.
     /// The earlier session ends as by [`crate::Profile::end_session`], with
     /// [`crate::SessionEnd::Superseded`]; what it changed is saved, and the new session begins with
     /// that. When its last save is refused, that session goes on and the start fails with the

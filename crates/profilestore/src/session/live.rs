@@ -227,7 +227,7 @@ impl Live {
 
     /// Lets a handler work on a message, unless another one has processed it. `waits` says whether
     /// the message is still in the inbox: a mark goes once its message is out of that, so neither
-    /// tells alone.
+    /// tells alone. A handling that is spoiled leaves the data as it was.
     pub(crate) fn edit_for_message(
         &self,
         index: u64,

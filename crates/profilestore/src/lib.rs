@@ -206,6 +206,8 @@ pub mod api_map {}
 mod pages {
     #[doc = include_str!("../../../README.md")]
     struct Readme;
+    #[doc = include_str!("../README.md")]
+    struct OwnReadme;
     #[doc = include_str!("../../../docs/getting-started.md")]
     struct GettingStarted;
     #[doc = include_str!("../../../docs/errors.md")]

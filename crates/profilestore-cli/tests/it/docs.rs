@@ -1,4 +1,4 @@
-//! README and docs: every link leads somewhere, every page can be reached, and what they say of the
+//! README files and docs: every link leads somewhere, every page can be reached, and what they say of the
 //! program's options, the library's errors and its metrics is what the code says.
 
 use std::{
@@ -7,7 +7,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use crate::Place;
+use crate::{Place, repository::PUBLISHED};
 
 fn root() -> PathBuf {
     normal(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."))
@@ -28,12 +28,17 @@ fn normal(path: &Path) -> PathBuf {
     out
 }
 
-/// Every page by its path: those at the root, and those in `docs`.
+/// Every page by its path: those at the root, those of the published crates, and those in `docs`
+/// and `examples`.
 fn pages() -> BTreeMap<PathBuf, String> {
     let mut pages = BTreeMap::new();
-    let mut folders = vec![root().join("docs")];
-    for name in ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"] {
-        pages.insert(root().join(name), fs::read_to_string(root().join(name)).unwrap());
+    let mut folders = vec![root().join("docs"), root().join("examples")];
+    let mut paths: Vec<_> = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(Into::into).into();
+    paths.extend(PUBLISHED.map(|krate| Path::new("crates").join(krate).join("README.md")));
+    for path in paths {
+        let path = root().join(path);
+        let text = fs::read_to_string(&path).unwrap();
+        pages.insert(path, text);
     }
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
@@ -50,7 +55,7 @@ fn pages() -> BTreeMap<PathBuf, String> {
 }
 
 /// The lines that are prose, with their numbers: code blocks are left out.
-fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
+pub(crate) fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut in_code = false;
     text.lines().enumerate().filter_map(move |(index, line)| {
         if line.trim_start().starts_with("```") {
@@ -62,7 +67,7 @@ fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
 }
 
 /// The targets of a line's links. What stands between backticks is code.
-fn links(line: &str) -> Vec<&str> {
+pub(crate) fn links(line: &str) -> Vec<&str> {
     let mut found = Vec::new();
     let mut rest = line;
     while let Some(at) = rest.find(['`', ']']) {

@@ -1,11 +1,13 @@
 //! The repository itself: nothing lies at its root by accident, no file is large, every dependency
-//! is used, and what the published crates include goes with them.
+//! is used, what the published crates include goes with them, and their READMEs stand by themselves.
 
 use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
+
+use crate::docs::{links, prose};
 
 /// What belongs at the root.
 const ROOT: [&str; 17] = [
@@ -31,7 +33,7 @@ const ROOT: [&str; 17] = [
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// The crates that others can depend on or install.
-const PUBLISHED: [&str; 3] = ["profilestore", "profilestore-cli", "profilestore-luau"];
+pub(crate) const PUBLISHED: [&str; 3] = ["profilestore", "profilestore-cli", "profilestore-luau"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
@@ -141,12 +143,28 @@ fn every_dependency_is_used() {
     assert!(unused.is_empty(), "no crate uses {unused:?}");
 }
 
+/// A registry shows a crate's README without the repository around it.
+#[test]
+fn the_readme_of_a_published_crate_stands_by_itself() {
+    for krate in PUBLISHED {
+        let path = root().join("crates").join(krate).join("README.md");
+        assert!(!path.is_symlink(), "{krate}: the README at the root links to the repository");
+        let text = fs::read_to_string(path).unwrap();
+        assert!(text.starts_with(&format!("# {krate}\n")), "{krate}: the heading is another name");
+        let relative: Vec<_> = prose(&text)
+            .flat_map(|(_, line)| links(line))
+            .filter(|target| !target.contains("://"))
+            .collect();
+        assert!(relative.is_empty(), "{krate}: these links lead nowhere there: {relative:?}");
+    }
+}
+
 /// A published crate has what its sources include, and the texts that belong to it.
 #[test]
 fn what_a_published_crate_includes_goes_with_it() {
     for krate in PUBLISHED {
         let folder = root().join("crates").join(krate);
-        for name in ["README.md", "LICENSE-APACHE", "LICENSE-MIT"] {
+        for name in ["LICENSE-APACHE", "LICENSE-MIT"] {
             let (own, common) =
                 (fs::read(folder.join(name)).unwrap(), fs::read(root().join(name)).unwrap());
             assert!(own == common, "{krate}/{name} is a link to the one at the root");

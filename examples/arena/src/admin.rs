@@ -44,8 +44,9 @@ impl Game {
         operator.edit(&key, &edit).await?;
         if matches!(order.deed, Deed::BanHours(1..)) {
             match operator.end_session(&key, false, Duration::from_secs(30)).await {
-                // The player left meanwhile.
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                // A login at the same moment, elsewhere or here, gets the profile: it sees the ban.
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::TakenElsewhere | ErrorKind::Invalid) => {}
                 ended => drop(ended?),
             }
         }

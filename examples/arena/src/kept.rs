@@ -3,7 +3,11 @@
 //! Each server that needs such a profile tries to hold it. One gets it. The others try again now
 //! and then, so when the holder stops or dies one of them goes on. Messages wait meanwhile.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use profilestore::{Message, ProfileData, ProfileStore, StartOptions, WhenHeld};
@@ -26,10 +30,10 @@ impl Kept {
         receive: impl Fn(&mut T, &Message<'_>) + Clone + Send + Sync + 'static,
     ) {
         let (key, name) = (key.to_owned(), format!("{}/{key}", store.name()));
-        if self.0.lock().contains_key(&name) {
-            return;
-        }
-        self.0.lock().insert(name.clone(), Value::Null);
+        match self.0.lock().entry(name.clone()) {
+            Entry::Occupied(_) => return,
+            Entry::Vacant(place) => place.insert(Value::Null),
+        };
         let (kept, server) = (self.clone(), store.server().clone());
         tokio::spawn(async move {
             while !server.is_closing() {

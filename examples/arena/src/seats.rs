@@ -55,7 +55,13 @@ impl Game {
             return refuse("You are banned.");
         }
         let connection = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
-        self.seats.lock().insert(name.into(), Seat { connection, events: events.clone() });
+        {
+            let mut seats = self.seats.lock();
+            // A session that is over has lost its seat, perhaps to a login that sits there by now.
+            if !profile.is_over() {
+                seats.insert(name.into(), Seat { connection, events: events.clone() });
+            }
+        }
 
         let changed = events.clone();
         profile.message_handler(move |player, message| {

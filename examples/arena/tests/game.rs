@@ -1,6 +1,6 @@
 //! The game in paused time: two servers, one store, faults on command.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use arena::{
     Error, Result,
@@ -11,6 +11,7 @@ use arena::{
     seats::{Event, Seated},
     shop,
 };
+use futures_util::poll;
 use profilestore::{
     ProfileStore, Sent, Settings,
     testing::{TestServer, World},
@@ -124,6 +125,23 @@ async fn who_logs_in_again_goes_on_and_the_first_connection_is_told() {
     assert_eq!(second.goodbye(), bye("You play on another server now.", false));
     assert_eq!(third.coins(), 110);
     assert_eq!(two.game.here(), ["alice"]);
+}
+
+/// The first login is told of its session only when a second one has taken its place.
+#[tokio::test(start_paused = true)]
+async fn a_slow_first_login_does_not_take_the_seat_of_the_second() {
+    let world = world();
+    let one = host(&world, "one").await;
+    let mut first = pin!(one.try_login("alice"));
+    assert!(poll!(first.as_mut()).is_pending());
+    world.until("its session is live", || one.game.players.live("alice").is_some()).await;
+    let second = one.login("alice").await;
+    let mut first = first.await.unwrap();
+    assert!(first.goodbye().is_some(), "the first connection is told");
+    let _ = first.game.leave(&first.seated).await;
+    assert_eq!(one.game.here(), ["alice"]);
+    second.leave().await;
+    assert!(one.game.here().is_empty());
 }
 
 #[tokio::test(start_paused = true)]

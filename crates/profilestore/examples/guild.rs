@@ -9,8 +9,8 @@
 use std::{error::Error, time::Duration};
 
 use profilestore::{
-    GameServer, Profile, ProfileStore, Result, data_store::MemoryStore, env::Env,
-    messenger::LocalMessenger,
+    GameServer, Profile, ProfileStore, Result, StartOptions, WhenHeld, data_store::MemoryStore,
+    env::Env, messenger::LocalMessenger,
 };
 use serde::{Deserialize, Serialize};
 
@@ -33,19 +33,23 @@ enum Request {
 
 const GUILD: &str = "guild/dragons";
 
-/// The guild's only writer answers its members.
+/// The guild's only writer answers its members. Fails with [`profilestore::ErrorKind::Cancelled`]
+/// while another server holds the guild, and does not take it away: try again now and then.
 async fn host(server: &GameServer) -> Result<Profile<Guild>> {
     let (guilds, players) = stores(server)?;
-    let guild = guilds.start_session(GUILD).await?;
+    let options = StartOptions::new().when_held(|_| WhenHeld::GiveUp);
+    let guild = guilds.start_session_with(GUILD, options).await?;
     guild.message_handler(move |guild, message| {
         match message.parse() {
             Ok(Request::Deposit { gold }) => guild.bank += gold,
-            Ok(Request::Withdraw { member, gold }) if gold <= guild.bank => {
+            Ok(Request::Withdraw { member, gold })
+                if gold <= guild.bank && players.key(&member).is_ok() =>
+            {
                 guild.bank -= gold;
-                // One that fails is told to `on_error`, and nothing of this counts.
+                // A gift that fails undoes the handler, and the message waits; `on_error` is told.
                 let _ = message.gift(&players, &member, &gold);
             }
-            _ => {} // More than there is, or not understood.
+            _ => {} // More than there is, no name of a player, or not understood: dropped.
         }
         message.processed();
     });

@@ -1,4 +1,4 @@
-//! One seat a player: who connects a second time takes the seat of the first connection.
+//! One seat a player: a second connection of the same player takes the seat of the first one.
 //!
 //! The library's own table of sessions is the registry. Each connection holds a seat of its own,
 //! which ends its own session and no other: a connection that is slow to go away cannot end the
@@ -74,7 +74,7 @@ impl Seat {
         self.taken.notified().await;
     }
 
-    /// The connection goes away. Ok: what the player did is durable, be it that this seat was lost
+    /// The connection goes away. Ok: what the player did is durable, also when this seat was lost
     /// before.
     pub async fn leave(self) -> Result<()> {
         self.profile.end_session().await

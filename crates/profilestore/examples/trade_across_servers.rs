@@ -31,7 +31,7 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Player {
     items: Vec<String>,
-    /// Trades into which he has put something, until something comes back.
+    /// Trades into which the player has put something, until something comes back.
     open_trades: BTreeMap<String, Terms>,
 }
 
@@ -41,7 +41,7 @@ struct Terms {
     /// The escrow's key.
     trade: String,
     created_ms: i64,
-    /// Who does not get the other's item until then gets his own back.
+    /// A player who has not got the other's item by then gets their own item back.
     deadline_ms: i64,
     /// Who gives what.
     sides: [(String, String); 2],
@@ -66,7 +66,7 @@ struct Delivery {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Escrow {
     terms: Terms,
-    /// Who has put what in that has not come out yet.
+    /// Deposits that have not come out yet: (player, item).
     held: Vec<(String, String)>,
     closed: bool,
 }
@@ -112,7 +112,7 @@ impl Host {
         Ok(Self { server, players, trades, env: Env::system() })
     }
 
-    /// Starts a player's session, takes what comes for him, and finishes his trades.
+    /// Starts a player's session, takes what comes for the player, and finishes open trades.
     async fn join(&self, name: &str) -> Outcome<Profile<Player>> {
         let profile = self.players.start_session(name).await?;
         profile.message_handler(|data, message| {
@@ -129,7 +129,7 @@ impl Host {
     }
 
     /// The item leaves the player's data and is on its way into the escrow, or neither. False when
-    /// he does not have it.
+    /// the player does not have it.
     async fn deposit(&self, profile: &Profile<Player>, terms: &Terms) -> Outcome<bool> {
         let (from, trades, terms) = (profile.clone(), self.trades.clone(), terms.clone());
         let given = self.server.transaction().with(profile).run(move |tx| {
@@ -147,10 +147,8 @@ impl Host {
             }
             // An identity that does not change: putting it in twice would be an error of the
             // program, and is refused as such.
-            let id = MessageId::new(terms.created_ms, &format!("deposit of {name}")).expect(
-                "it \
-                is short",
-            );
+            let id = MessageId::new(terms.created_ms, &format!("deposit of {name}"))
+                .expect("it is short");
             tx.gift_as(
                 &trades,
                 &terms.trade,
@@ -167,8 +165,8 @@ impl Host {
         let escrow = self.trades.start_session(trade).await?;
         escrow.message_handler(|data, message| {
             if let Ok(deposit) = message.parse::<Deposit>() {
-                // The first word counts: who agreed on something else gets his item back in the
-                // end.
+                // The first deposit's terms count. A player who agreed on other terms gets
+                // their own item back in the end.
                 if data.terms.trade.is_empty() {
                     data.terms = deposit.terms;
                 }

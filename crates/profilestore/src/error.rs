@@ -38,7 +38,8 @@ enum CallId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The profile has a live session on this server already. End it first.
+    /// The profile has a live session on this server already. End it first, or start with
+    /// [`crate::StartOptions::supersede`].
     AlreadyLoaded,
     /// A later start call for the same profile on this server took this one's place.
     Superseded,

@@ -42,9 +42,9 @@ type Apply = dyn Fn(&mut Value, &StepContext<'_>) -> StepResult + Send + Sync;
 /// let migrations = profilestore::Migrations::new()
 ///     // 1: "gold" became "coins"; a server that knows only gold must not touch such data.
 ///     .step(1, |data| {
-///         let gold = data["gold"].take();
-///         data["coins"] = if gold.is_null() { json!(0) } else { gold };
-///         data.as_object_mut().ok_or("the data is no object")?.remove("gold");
+///         let fields = data.as_object_mut().ok_or("the data is no object")?;
+///         let gold = fields.remove("gold").unwrap_or(json!(0));
+///         fields.entry("coins").or_insert(gold);
 ///         Ok(())
 ///     })
 ///     // 2: pets are new; servers of before may go on, and what they save is brought here again.

@@ -64,9 +64,10 @@ pub struct Settings {
     pub offer_time: Duration,
     /// How long `shutdown` tries to save everything, 30 s.
     pub shutdown_timeout: Duration,
-    /// The longest that a single call (a message, a read, a removal, an edit) takes, 30 s: waiting
-    /// for its turn, the call and the store together. While the store is unavailable the call is
-    /// tried again, the last time shortly before.
+    /// The longest that a single call (a message, a read, a removal, an operator's edit) takes,
+    /// 30 s: waiting for its turn, the call and the store together. While the store is unavailable
+    /// the call is tried again, the last time shortly before. A transaction that sets no deadline
+    /// has this one; [`crate::TransactionBuilder::deadline`] says what it does not bound.
     pub call_timeout: Duration,
     /// Keep every saved version in the history, not just one an hour. Off.
     pub keep_every_save: bool,

@@ -296,7 +296,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_differs_only_where_values_are_equal_and_each_difference_is_there(a in any_json(), b in any_json()) {
+        fn nothing_differs_only_where_values_are_equal_and_each_difference_is_there(
+            a in any_json(),
+            b in any_json(),
+        ) {
             prop_assert_eq!(diff(&a, &a), vec![]);
             prop_assert_eq!(diff(&a, &b).is_empty(), a == b);
             for difference in diff(&a, &b) {
@@ -304,9 +307,10 @@ mod tests {
                 if let Some(after) = &difference.after {
                     prop_assert_eq!(b.pointer(&difference.path), Some(after));
                 } else {
-                    let (parent, _) = difference.path.rsplit_once('/').expect("a whole value is \
-                        never gone");
-                    prop_assert!(difference.before.is_some() && (b.pointer(parent).is_some() || a.pointer(parent).is_some()));
+                    let (parent, _) =
+                        difference.path.rsplit_once('/').expect("a whole value is never gone");
+                    prop_assert!(difference.before.is_some());
+                    prop_assert!(b.pointer(parent).is_some() || a.pointer(parent).is_some());
                 }
             }
         }

@@ -297,7 +297,18 @@ impl Operator {
     /// held it, which is not booked.
     ///
     /// The holder is told who ended it, and why ([`crate::SessionEnd::Operator`]). It is booked as
-    /// pending first and as done or refused in the end, since the holder does its part. Fails as [`crate::ProfileStore::start_session`] does, after `timeout` at the latest.
+    /// pending first and as done or refused in the end, since the holder does its part.
+    ///
+    /// Where another server holds the profile, this call starts a session here, with the data as
+    /// plain JSON, and ends it at once. A login on this server meanwhile fails with
+    /// [`ErrorKind::Invalid`], because it asks for another type: log in again when this call is
+    /// done.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`crate::ProfileStore::start_session`], after `timeout` at the latest. Two of them
+    /// say that a login came at the same moment and gets the profile: [`ErrorKind::TakenElsewhere`]
+    /// on another server, [`ErrorKind::Invalid`] on this one. The old session ends for that login.
     pub fn end_session(
         &self,
         key: &ProfileKey,

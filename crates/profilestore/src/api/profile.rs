@@ -1,4 +1,4 @@
-//! A live profile, and a profile that was only read.
+//! A live profile: starting its session, its data, its signals and its end.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -65,8 +65,9 @@ impl<T: ProfileData> ProfileStore<T> {
     /// [`crate::ErrorKind::Closing`]. Further [`crate::ErrorKind::AlreadyLoaded`] (see
     /// [`StartOptions::supersede`]), [`crate::ErrorKind::Foreign`],
     /// [`crate::ErrorKind::Undecodable`], [`crate::ErrorKind::NewerData`], and
-    /// [`crate::ErrorKind::Invalid`] for a wrong key. No lock stays behind. With
-    /// [`crate::ErrorKind::NewerData`] the profile's holder was not asked.
+    /// [`crate::ErrorKind::Invalid`] for a wrong key, for a new profile whose store needs a
+    /// template and has none, and for a profile that is open on this server as another type. No
+    /// lock stays behind. With [`crate::ErrorKind::NewerData`] the profile's holder was not asked.
     pub fn start_session(
         &self,
         key: &str,
@@ -117,9 +118,9 @@ impl<T: ProfileData> Profile<T> {
     ///
     /// [`crate::ErrorKind::SessionEnded`] once the session is over: nothing was changed.
     /// [`crate::ErrorKind::Busy`] while a transaction with this profile is open, usually for some
-    /// milliseconds: see [`Profile::update_when_free`]; and from inside another edit, be it of
-    /// another profile, since two edits inside each other could wait for each other for ever: edit
-    /// one after the other, or use a transaction.
+    /// milliseconds: see [`Profile::update_when_free`]. Also from inside another edit, even of
+    /// another profile: two nested edits could wait for each other for ever. Edit one after the
+    /// other, or use a transaction.
     pub fn update<R>(&self, edit: impl FnOnce(&mut T) -> R) -> Result<R> {
         self.try_update(|data| Ok(edit(data)))
     }
@@ -179,11 +180,12 @@ impl<T: ProfileData> Profile<T> {
     }
 
     /// For how long a transaction with this profile has been open: edits are refused meanwhile
-    /// ([`crate::ErrorKind::Busy`]), and reads see the data from before. None: none is open. Usually
-    /// that takes milliseconds. When the store is away and the outcome of the transaction's commit
-    /// is not known, it lasts until about a second after the store is back, beyond the transaction's
-    /// deadline too: see [`crate::TransactionBuilder::deadline`]. Show the player then that the
-    /// trade is being settled, and leave changes to [`Profile::update_when_free`], which waits.
+    /// ([`crate::ErrorKind::Busy`]), and reads see the data from before. None: none is open.
+    /// Usually that takes milliseconds. When the store is away and the outcome of the transaction's
+    /// commit is not known, it lasts until about a second after the store is back, beyond the
+    /// transaction's deadline too: see [`crate::TransactionBuilder::deadline`]. Show the player
+    /// then that the trade is being settled, and leave changes to [`Profile::update_when_free`],
+    /// which waits.
     pub fn frozen_for(&self) -> Option<Duration> {
         let since = self.session.live.frozen_since()?;
         Some(self.session.link.env.now().saturating_duration_since(since))
@@ -394,8 +396,8 @@ impl<T: ProfileData> Profile<T> {
 
     /// Calls `listener` once when the session is over and changes are no longer taken; the last
     /// save is then under way ([`SessionEnd::saves`]). Says how it ended, and which operator ended
-    /// it and why, as far as that can be found out within 2 s. A listener that is connected later is
-    /// not called: see [`Profile::is_over`]. Specification: `OnSessionEnd`.
+    /// it and why, as far as that can be found out within 2 s. A listener that is connected later
+    /// is not called: see [`Profile::is_over`]. Specification: `OnSessionEnd`.
     pub fn on_session_end(
         &self,
         listener: impl Fn(SessionEnd) + Send + Sync + 'static,
@@ -416,9 +418,9 @@ impl<T: ProfileData> Profile<T> {
     /// Calls `listener` with the entry of the audit log and the data after an operator's edit was
     /// applied in this session ([`crate::Operator::edit`]): the entry says what was changed
     /// ([`AuditEntry::operation`], [`AuditEntry::details`]), in whose name and why
-    /// ([`AuditEntry::by`]). The save that makes the edit durable follows. Not called for edits that
-    /// were refused, nor for those that had waited and were applied before the session was there;
-    /// the audit log holds them all ([`crate::audit::audit_entries`]).
+    /// ([`AuditEntry::by`]). The save that makes the edit durable follows. Not called for edits
+    /// that were refused, nor for those that had waited and were applied before the session was
+    /// there; the audit log holds them all ([`crate::audit::audit_entries`]).
     pub fn on_edited(
         &self,
         listener: impl Fn(&AuditEntry, &T) + Send + Sync + 'static,

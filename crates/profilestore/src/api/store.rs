@@ -225,8 +225,9 @@ impl<T: ProfileData> StoreBuilder<T> {
     /// what an operator's edit makes of a profile that no server holds, before that is loaded.
     ///
     /// ```
-    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)] struct Player { coins: i64 }
     /// # use profilestore::{GameServer, ProfileStore, Result};
+    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Player { coins: i64 }
     /// # fn store(server: &GameServer) -> Result<ProfileStore<Player>> {
     /// server
     ///     .store_builder("PlayerData")
@@ -271,9 +272,10 @@ impl<T: ProfileData> StoreBuilder<T> {
 
 impl GameServer {
     /// A store of profiles whose data is a `T`, in the default scope and without a template: a new
-    /// profile begins as an empty object. See [`GameServer::store_builder`] for more. Fails on a
-    /// name that is empty or longer than 50 characters, and on [`RESERVED_STORE`]. Specification:
-    /// `New`.
+    /// profile begins as an empty object, and where a `T` does not decode from that, the first
+    /// start fails with [`ErrorKind::Invalid`]. See [`GameServer::store_builder`] for more. Fails
+    /// on a name that is empty or longer than 50 characters, and on [`RESERVED_STORE`].
+    /// Specification: `New`.
     pub fn store<T: ProfileData>(&self, name: &str) -> Result<ProfileStore<T>> {
         self.store_builder(name).build()
     }

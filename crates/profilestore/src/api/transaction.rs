@@ -118,7 +118,7 @@ impl TransactionBuilder {
     ///
     /// While it is open, other edits of the participants fail with [`ErrorKind::Busy`]
     /// ([`Profile::update_when_free`] waits), reads see the data from before, messages are not
-    /// offered, and saves, hand-overs and ends come after it. `on_save` hooks do not run; what was
+    /// offered, and saves, hand-overs and ends run after it. `on_save` hooks do not run; what was
     /// changed and not yet saved before is saved with it; `on_after_save` follows.
     ///
     /// `work` runs on one of the library's tasks and must not block. When it gives an error, that
@@ -128,15 +128,15 @@ impl TransactionBuilder {
     ///
     /// # Errors
     ///
-    /// Nothing was done when it gives an error, whichever: [`ErrorKind::SessionEnded`] and
+    /// Nothing was done when it gives any error but [`ErrorKind::Unknown`], which says that the end
+    /// of the runtime broke the transaction off. [`ErrorKind::SessionEnded`] and
     /// [`ErrorKind::Unconfirmed`] name the profile; [`ErrorKind::DoneBefore`] says that a gift of
     /// the same id ([`Transaction::gift_as`]) had been sent before, so a caller that repeats a
     /// transaction knows that it had been done; [`ErrorKind::InboxFull`],
     /// [`ErrorKind::MessageIdReused`], [`ErrorKind::MessageIdExpired`] are about a gift;
     /// [`ErrorKind::TooLarge`] and [`ErrorKind::Invalid`] about what cannot be stored or was called
     /// wrongly; [`ErrorKind::TimedOut`], [`ErrorKind::Unavailable`], [`ErrorKind::Closing`],
-    /// [`ErrorKind::Overloaded`] and [`ErrorKind::Replaced`] as everywhere. The one exception is
-    /// [`ErrorKind::Unknown`]: the transaction was broken off by the end of the runtime.
+    /// [`ErrorKind::Overloaded`] and [`ErrorKind::Replaced`] as everywhere.
     pub fn run<R, E, F>(
         self,
         work: F,

@@ -61,17 +61,23 @@ impl StandingLists {
         {
             return Ok(cached.registry.clone());
         }
-        let (_, state) = link.store.read_one(&Registry::key_of(store), VALUE).await?;
-        let registry = Registry::of(state.clone()).unwrap_or_else(|error| {
+        let key = Registry::key_of(store);
+        let unread = |state: &KeyState, error: Error| {
             tracing::error!(%error, "profiles begin without the edits that stand");
-            link.health.error(
-                &error.to_string(),
-                Some(&state.key),
-                link.env.now(),
-                &link.settings(),
-            );
-            Registry::unread(&state)
-        });
+            let (now, settings) = (link.env.now(), link.settings());
+            link.health.error(&error.to_string(), Some(&state.key), now, &settings);
+            Registry::unread(state)
+        };
+        let registry = match link.store.read_one(&key, VALUE).await {
+            Ok((_, state)) => {
+                Registry::of(state.clone()).unwrap_or_else(|error| unread(&state, error))
+            }
+            Err(error @ StoreError::Damaged { .. }) => {
+                let (_, state) = link.store.read_one(&key, Returning::HEAD).await?;
+                unread(&state, error.into())
+            }
+            Err(error) => return Err(error),
+        };
         let registry = Arc::new(registry);
         self.0.lock().insert(store.to_owned(), Cached { registry: registry.clone(), incarnation });
         Ok(registry)

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::snapshot::Snapshot;
+use super::{handlers::Gift, snapshot::Snapshot};
 use crate::{
     data::Data,
     data_store::{Digest, KeyState, LeaseState, ServerId, StoredMessage, VersionInfo},
@@ -31,7 +31,14 @@ pub(crate) struct Known {
     pub(crate) saved: Saved,
     /// Entries of the audit log that another writer has settled.
     pub(crate) unbookable: BTreeSet<ProfileKey>,
+    /// Messages whose handlers' gifts are stored: the newest of them, so that a snapshot from before
+    /// that commit does not send them once more.
+    pub(crate) given: BTreeSet<u64>,
 }
+
+/// How many messages are remembered whose gifts are stored. A snapshot is older than its commit by
+/// a few saves at most, and each of these sends fewer gifts than this.
+const GIVEN: usize = 1024;
 
 /// What is stored, as far as it is needed here. While nothing is edited it shares the live data.
 #[derive(Clone)]
@@ -59,12 +66,22 @@ impl Known {
             saved_generation: 0,
             saved,
             unbookable: BTreeSet::new(),
+            given: BTreeSet::new(),
             lease: state.lease,
         }
     }
 
     pub(crate) fn has_message(&self, index: u64) -> bool {
         self.inbox.binary_search_by_key(&index, |message| message.index).is_ok()
+    }
+
+    /// What the handlers of a snapshot's messages give, as far as it is not stored yet.
+    pub(super) fn gifts_to_send<'a>(
+        &'a self,
+        snapshot: &'a Snapshot,
+    ) -> impl Iterator<Item = &'a Gift> {
+        let unsent = snapshot.processed.iter().filter(|(index, _)| !self.given.contains(index));
+        unsent.flat_map(|(_, mark)| &mark.gifts)
     }
 
     /// The lease as far as it is known.
@@ -99,6 +116,11 @@ impl Known {
     /// effect it holds are gone.
     pub(super) fn stored(&mut self, snapshot: &Snapshot, written: Option<Digest>) {
         self.inbox.retain(|message| !snapshot.processed.contains_key(&message.index));
+        let gave = snapshot.processed.iter().filter(|(_, mark)| !mark.gifts.is_empty());
+        self.given.extend(gave.map(|(index, _)| *index));
+        while self.given.len() > GIVEN {
+            self.given.pop_first();
+        }
         if written.is_some() {
             self.version += 1;
             self.overwritten = false;

@@ -172,7 +172,8 @@ impl Session {
             index: **index,
             receipt: true,
         }));
-        let gifts: Vec<_> = processed.iter().flat_map(|(_, mark)| &mark.gifts).collect();
+        // Also of a message that another writer has removed since: its effect is in the data.
+        let gifts: Vec<_> = known.gifts_to_send(&prepared.snapshot).collect();
         if !gifts.is_empty() {
             let now_ms = self.link.store_ms();
             changes.extend(gifts.into_iter().map(|gift| gift.change(now_ms)));
@@ -337,9 +338,8 @@ impl Session {
         let written = prepared.write.as_ref().map(|encoded| encoded.digest);
         let gifted: Vec<ProfileKey> = {
             let mut known = self.known.lock();
-            let sent = prepared.snapshot.processed.iter().filter(|(at, _)| known.has_message(**at));
-            let gifted = sent.flat_map(|(_, mark)| &mark.gifts).map(|gift| gift.to.clone());
-            let gifted = gifted.collect();
+            let gifted = known.gifts_to_send(&prepared.snapshot);
+            let gifted = gifted.map(|gift| gift.to.clone()).collect();
             known.stored(&prepared.snapshot, written);
             gifted
         };

@@ -10,6 +10,7 @@ use profilestore::{
         Cause, Change, DataStoreExt, MemoryStore, Returning,
         fault::{Call, Fate, FaultyStore, StorePlan},
     },
+    roblox::InboxChange,
     transaction::MAX_GIFTS,
 };
 use serde::{Deserialize, Serialize};
@@ -380,4 +381,27 @@ async fn the_version_that_took_a_message_names_the_gifts_of_its_handler() {
     assert_eq!(commit.links.taken.len(), 1);
     let to: Vec<_> = commit.links.sent.iter().map(|sent| sent.to.key()).collect();
     assert_eq!(to, ["ann"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gift_goes_out_although_its_message_was_removed_by_another_writer() {
+    let world = World::new();
+    let own_way = world.another_way();
+    let (a, b) = (world.server_on("a", own_way.clone()).await, world.server("b").await);
+    let guild = host(&a).await;
+    own_way.plan().fail(Fault::Refused, u64::MAX);
+    own_way.plan().spare(1); // the look that brings the message
+    ask(&b, 1, "ann", 10).await;
+    settle().await;
+    assert_eq!(guild.data().bank, 990, "handled in memory");
+    let removed = guilds(&b).change_inbox("g", |waiting, _| {
+        Some(waiting.iter().map(|message| InboxChange::Remove { index: message.index }).collect())
+    });
+    assert!(removed.await.unwrap());
+    own_way.plan().heal();
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    settle().await;
+    let stored = guilds(&b).get("g").await.unwrap().unwrap().data.bank;
+    let ann = member(&b, "ann").await.data().coins;
+    assert_eq!(stored + ann, 1000, "bank {stored}, ann {ann}");
 }

@@ -1,6 +1,7 @@
 //! Values that a disk, a copy or a program has changed: each is told, none is handed out, and
 //! nothing else suffers.
 
+use futures_util::StreamExt as _;
 use profilestore::{
     Advice, Attribution, Edit, ErrorKind, GameServer,
     data_store::{DamagedValue, VersionRef},
@@ -253,4 +254,33 @@ async fn a_damaged_profile_is_left_out_of_edits_and_can_be_removed() {
     assert!(players.remove("p").await.unwrap());
     assert!(players.get("p").await.unwrap().is_none());
     assert!(server.shutdown().await.is_complete());
+}
+
+#[tokio::test]
+async fn a_listing_of_profiles_goes_on_behind_a_damaged_one() {
+    let dir = folder();
+    let store = damaged_profile(&dir).await;
+    let server = server(&store).await;
+    let players = players(&server);
+    for name in ["a", "z"] {
+        players.start_session(name).await.unwrap().end_session().await.unwrap();
+    }
+    let all: Vec<_> = players.keys().scan().collect().await;
+    let damaged = all.iter().filter_map(|found| found.as_ref().err().map(|error| error.kind()));
+    assert_eq!(damaged.collect::<Vec<_>>(), [ErrorKind::Damaged]);
+    assert_eq!(all.len(), 3);
+}
+
+#[tokio::test]
+async fn a_damaged_list_of_standing_edits_keeps_no_new_player_out() {
+    let dir = folder();
+    let store = open(&path(&dir));
+    let one = server(&store).await;
+    let edit = Edit::new().increase("/coins", 5.into()).unwrap();
+    let bulk = BulkEdit::new(Env::system().uuid(), EditScope::all("PlayerData"), edit).new_too();
+    one.operator(Attribution::new("ann")).edit_all(&bulk, |_| {}).await.unwrap();
+    let list = ProfileKey::new("~profilestore", "standing", "PlayerData").unwrap();
+    flip(&Connection::open(path(&dir)).unwrap(), &list, 1, 40);
+    let two = server(&store).await;
+    players(&two).start_session("new").await.unwrap();
 }

@@ -71,6 +71,12 @@ pub enum ErrorKind {
     Foreign,
     /// The profile was removed since it was read.
     Removed,
+    /// The profile is another version than the call expects, or is there although the call expects
+    /// none ([`crate::operator::Expected`]). Nothing was changed. Read it again.
+    Changed,
+    /// A session holds the profile, so it cannot be written without that session. Nothing was
+    /// changed. [`crate::Operator::edit`] changes it through its holder.
+    Held,
     /// The data was saved by a newer version of the program, which says that this one must not open
     /// it. It is left alone.
     NewerData,
@@ -132,6 +138,40 @@ pub enum Advice {
 }
 
 impl ErrorKind {
+    /// Every kind, for tables of them.
+    pub const ALL: [Self; 30] = [
+        Self::AlreadyLoaded,
+        Self::Superseded,
+        Self::TakenElsewhere,
+        Self::Cancelled,
+        Self::TimedOut,
+        Self::Closing,
+        Self::SessionEnded,
+        Self::Busy,
+        Self::Unconfirmed,
+        Self::DoneBefore,
+        Self::NotFound,
+        Self::Foreign,
+        Self::Removed,
+        Self::Changed,
+        Self::Held,
+        Self::NewerData,
+        Self::Undecodable,
+        Self::InboxFull,
+        Self::MessageIdReused,
+        Self::MessageIdExpired,
+        Self::TooLarge,
+        Self::EditRefused,
+        Self::Refused,
+        Self::Invalid,
+        Self::Unavailable,
+        Self::Unknown,
+        Self::Replaced,
+        Self::Corrupt,
+        Self::Damaged,
+        Self::Overloaded,
+    ];
+
     /// What the caller should do about it.
     pub fn advice(self) -> Advice {
         match self {
@@ -139,6 +179,7 @@ impl ErrorKind {
             | Self::Unconfirmed
             | Self::TimedOut
             | Self::InboxFull
+            | Self::Held
             | Self::Unavailable
             | Self::Overloaded => Advice::Retry,
             Self::Unknown => Advice::RetryAs,
@@ -151,6 +192,7 @@ impl ErrorKind {
             | Self::Foreign
             | Self::NewerData
             | Self::Removed
+            | Self::Changed
             | Self::Undecodable
             | Self::MessageIdReused
             | Self::MessageIdExpired
@@ -340,5 +382,31 @@ impl From<RecordError> for Error {
             .caused_by(error),
             _ => Self::new(ErrorKind::Corrupt, "the stored value cannot be read").caused_by(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// The source is asked, since no code can list the variants of an enum.
+    #[test]
+    fn the_list_of_kinds_is_complete() {
+        let source = include_str!("error.rs");
+        let body =
+            source.split("pub enum ErrorKind {").nth(1).unwrap().split("\n}").next().unwrap();
+        let declared: BTreeSet<String> = body
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.starts_with('/'))
+            .filter_map(|line| line.strip_suffix(','))
+            .map(str::to_owned)
+            .collect();
+        let listed: BTreeSet<String> =
+            ErrorKind::ALL.iter().map(|kind| format!("{kind:?}")).collect();
+        assert_eq!(declared, listed);
+        assert_eq!(listed.len(), ErrorKind::ALL.len(), "none twice");
     }
 }

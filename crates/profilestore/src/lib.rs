@@ -153,6 +153,7 @@ pub mod operator {
             MAX_STANDING_BYTES, MAX_STANDING_EDITS, StandingEdit, json_changes, standing_edits,
         },
         engine::{
+            conditional::{Expected, Written},
             erase::{EraseReport, ErasedProfile, FailedErasure, SharedProfile},
             history::Restored,
         },

@@ -6,7 +6,7 @@ use std::{fmt, sync::Arc};
 use crate::settings::ConstantError;
 use crate::{
     api::{mock::Mock, stop::stop_signal},
-    data_store::{DataStore, ServerId},
+    data_store::{DataStore, Incarnation, ServerId},
     engine::Engine,
     env::Env,
     error::{Error, ErrorKind, Result},
@@ -184,6 +184,12 @@ impl GameServer {
     /// dead and came back.
     pub fn server_id(&self) -> ServerId {
         self.inner.engine.link.server()
+    }
+
+    /// The identity of the store's contents, as this server knows it: another one soon after a
+    /// backup was restored. Asks no store.
+    pub fn incarnation(&self) -> Incarnation {
+        self.inner.engine.link.incarnation()
     }
 
     /// Specification: `PlaceId`.

@@ -1,6 +1,7 @@
 //! What programs hold. Each call that opens something stands with what it opens.
 
 pub(crate) mod between;
+mod conditional;
 pub(crate) mod diff;
 pub(crate) mod game_server;
 pub(crate) mod listing;

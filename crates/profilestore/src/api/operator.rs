@@ -41,7 +41,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Operator {
     engine: Arc<Engine>,
-    by: Attribution,
+    pub(super) by: Attribution,
     types: Types,
 }
 
@@ -107,7 +107,7 @@ impl Operator {
     }
 
     /// The engine for one call of a profile, if the operator may make it.
-    fn allowed(&self, key: &ProfileKey) -> Result<&Arc<Engine>> {
+    pub(super) fn allowed(&self, key: &ProfileKey) -> Result<&Arc<Engine>> {
         self.check(key)?;
         Ok(&self.engine)
     }
@@ -238,7 +238,23 @@ impl Operator {
     ) -> impl Future<Output = Result<Restored>> + Send + 'static + use<> {
         let restored = self
             .allowed(key)
-            .map(|engine| engine.restore(key, Which::Named(version), self.by.clone()));
+            .map(|engine| engine.restore(key, Which::Named(version), None, self.by.clone()));
+        async move { restored?.await }
+    }
+
+    /// The same under an identity of the caller's choice, a version 7 UUID. Repeating it under its
+    /// identity is harmless: the profile is rolled back once, whichever version the repetition
+    /// names, and the answer is the first one's, without the job whose session was ended. Fails
+    /// with [`ErrorKind::Invalid`] when another kind of operation on the profile had this identity.
+    pub fn restore_as(
+        &self,
+        operation: Uuid,
+        key: &ProfileKey,
+        version: VersionRef,
+    ) -> impl Future<Output = Result<Restored>> + Send + 'static + use<> {
+        let restored = self.allowed(key).map(|engine| {
+            engine.restore(key, Which::Named(version), Some(operation), self.by.clone())
+        });
         async move { restored?.await }
     }
 

@@ -244,7 +244,7 @@ impl EditRequest {
 
     /// Applies the edit where nobody holds the profile. The lease is written in any case: a start
     /// that read the profile before must not go on with what it read.
-    fn apply_unheld(
+    pub(crate) fn apply_unheld(
         &self,
         state: &KeyState,
         booked: u64,

@@ -122,7 +122,7 @@ impl Engine {
         request.next(state, book, self.blocker(state, now_ms), CAP)
     }
 
-    fn blocker(&self, state: &KeyState, now_ms: i64) -> Blocker {
+    pub(super) fn blocker(&self, state: &KeyState, now_ms: i64) -> Blocker {
         ownership::blocker(
             state,
             self.link.server(),

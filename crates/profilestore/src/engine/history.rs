@@ -17,6 +17,7 @@ use crate::{
         Cause, Change, KeyState, NewValue, Order, Returning, StoredVersion, VersionInfo,
         VersionQuery, VersionRef,
     },
+    edit::request::entry_key_of,
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
     record::{
@@ -81,27 +82,37 @@ impl Engine {
     }
 
     /// Makes an earlier version current again and ends the session that holds the profile, if there
-    /// is one.
+    /// is one. Under an identity of the caller's choice it is done once.
     pub(crate) fn restore(
         self: &Arc<Self>,
         key: &ProfileKey,
         which: Which,
+        identity: Option<Uuid>,
         by: Attribution,
     ) -> impl Future<Output = Result<Restored>> + Send + 'static + use<> {
         let (engine, key_) = (self.clone(), key.clone());
         self.link.call(key, async move {
-            let operation = engine.link.env.uuid();
+            let operation = identity.unwrap_or_else(|| engine.link.env.uuid());
             // A backup has other versions under the same numbers.
             let began = engine.link.incarnation();
             let plan = |incarnation| {
                 let (engine, key, which, by) = (&engine, &key_, &which, &by);
                 async move {
                     stays_in(began, incarnation)?;
+                    if identity.is_some()
+                        && let Some(done) = engine.restored_before(key, operation).await?
+                    {
+                        return Ok(Plan::Done(done));
+                    }
                     engine.plan_restore(key, which, by, operation).await
                 }
             };
             let (restored, reply) = engine.rewrite(&key_, plan).await?;
-            Ok(Restored { version: after(reply, &key_)?.version, ..restored })
+            match reply {
+                // It was done before.
+                None => Ok(restored),
+                reply => Ok(Restored { version: after(reply, &key_)?.version, ..restored }),
+            }
         })
     }
 
@@ -137,6 +148,23 @@ impl Engine {
         let restored =
             Restored { restored, replaced: state.version, version: 0, held_by, not_undone };
         Ok(overwrite.plan(&state, restored))
+    }
+
+    /// What a rollback did that was booked under this identity.
+    async fn restored_before(&self, key: &ProfileKey, operation: Uuid) -> Result<Option<Restored>> {
+        let booked = [entry_key_of(operation, key)];
+        let snapshot =
+            self.link.read_all(&booked, Returning { value: true, inbox_unless: None }).await?;
+        let Some(book) = snapshot.states.first() else { return Ok(None) };
+        let Some(entry) = AuditEntry::of(book)? else { return Ok(None) };
+        let number = |name: &str| entry.details.get(name).and_then(serde_json::Value::as_u64);
+        let (Some(restored), Some(replaced)) = (number("restored"), number("replaced")) else {
+            let message = "the identity was used before for another operation";
+            return Err(Error::new(ErrorKind::Invalid, message));
+        };
+        let not_undone = self.not_undone_since(key, restored).await?;
+        let version = replaced + 1;
+        Ok(Some(Restored { restored, replaced, version, held_by: None, not_undone }))
     }
 
     /// What going back to a version would not undo.

@@ -8,7 +8,7 @@
 //! * [`start`], [`claims`], [`attempt`], [`take`], [`found`], [`newborn`]: starting
 //!   a session.
 //! * [`rewrite`]: the one loop of look, build, commit.
-//! * [`calls`], [`edit`], [`edit_all`], [`erase`], [`history`], [`standing`]: calls without a
+//! * [`calls`], [`conditional`], [`edit`], [`edit_all`], [`erase`], [`history`], [`standing`]: calls without a
 //!   session.
 //! * [`notices`], [`autosave`], [`bounded_loss`], [`sweep`]: the drivers, tasks that run all the
 //!   time.
@@ -34,6 +34,7 @@ mod autosave;
 mod bounded_loss;
 pub(crate) mod calls;
 mod claims;
+pub(crate) mod conditional;
 mod edit;
 mod edit_all;
 pub(crate) mod erase;

@@ -4,6 +4,7 @@
 mod advice;
 mod audit;
 mod bounded_loss;
+mod conditional;
 mod described_metrics;
 mod edit_all;
 mod edits;

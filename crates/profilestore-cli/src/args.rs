@@ -23,6 +23,7 @@ use crate::{
     output::{Failure, Status},
     place::Place,
     run::Run,
+    serve::{KeysCommand, Serve},
     transfer::{Export, Import},
 };
 
@@ -63,6 +64,9 @@ pub(crate) struct App {
     /// The store was named on the command line itself.
     #[arg(skip)]
     pub(crate) place_given: bool,
+    /// The same, or in the environment.
+    #[arg(skip)]
+    pub(crate) place_named: bool,
     /// What carries hints between servers on several machines: `nats://HOST[:PORT][,HOST…]`, with
     /// `USER:PASSWORD@` or `TOKEN@` before and ?tls=off, ?ca=FILE, ?creds=FILE behind. By default
     /// what belongs to the store. TLS is required for other machines
@@ -102,6 +106,8 @@ enum Command {
     Check(Check),
     Run(Box<Run>),
     Migrate(Migrate),
+    Serve(Box<Serve>),
+    Keys(KeysCommand),
     Demo(Demo),
     #[command(hide = true)]
     DemoServer(DemoServer),
@@ -112,7 +118,9 @@ impl Args {
     pub(crate) fn read() -> Self {
         let matches = Self::command().get_matches();
         let mut args = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-        args.app.place_given = matches.value_source("place") == Some(ValueSource::CommandLine);
+        let source = matches.value_source("place");
+        args.app.place_given = source == Some(ValueSource::CommandLine);
+        args.app.place_named = args.app.place_given || source == Some(ValueSource::EnvVariable);
         args
     }
 
@@ -139,6 +147,8 @@ impl Args {
             Command::Check(command) => command.run(app).await,
             Command::Run(command) => command.run(app).await,
             Command::Migrate(command) => command.run(app).await,
+            Command::Serve(command) => Box::pin(command.run(app)).await,
+            Command::Keys(command) => command.run(app).await,
             Command::Demo(command) => command.run(app).await,
             Command::DemoServer(command) => command.run(app).await,
         };

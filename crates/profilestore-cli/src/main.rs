@@ -17,6 +17,7 @@ mod operate;
 mod output;
 mod place;
 mod run;
+mod serve;
 mod transfer;
 
 fn main() -> ExitCode {

@@ -59,12 +59,13 @@ impl Failure {
 
     /// The command needs a part that this program was built without. Says how to build one that has
     /// it too.
-    #[cfg(not(all(feature = "postgres", feature = "nats", feature = "luau")))]
+    #[cfg(not(all(feature = "postgres", feature = "nats", feature = "luau", feature = "serve")))]
     pub(crate) fn left_out(part: &str, feature: &str) -> Self {
         let built = [
             ("postgres", cfg!(feature = "postgres")),
             ("nats", cfg!(feature = "nats")),
             ("luau", cfg!(feature = "luau")),
+            ("serve", cfg!(feature = "serve")),
         ];
         let features: Vec<_> = built
             .into_iter()

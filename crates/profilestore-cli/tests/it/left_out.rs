@@ -27,6 +27,7 @@ fn says_how_to_get(feature: &str, args: &[&str]) {
         ("postgres", cfg!(feature = "postgres")),
         ("nats", cfg!(feature = "nats")),
         ("luau", cfg!(feature = "luau")),
+        ("serve", cfg!(feature = "serve")),
     ] {
         assert!(!has || features.contains(&built), "what this program has stays: {built}: {ran:?}");
     }
@@ -60,4 +61,12 @@ fn without_luau_it_is_said_how_to_get_it() {
     let place = Place::new();
     assert!(place.run(&["run", "game.luau"]).stderr.contains("C++"));
     assert!(place.ok(&["run", "--help"]).contains("--players"));
+}
+
+#[cfg(not(feature = "serve"))]
+#[test]
+fn without_the_server_it_is_said_how_to_get_it() {
+    says_how_to_get("serve", &["serve"]);
+    says_how_to_get("serve", &["keys", "list"]);
+    assert!(Place::new().ok(&["serve", "--help"]).contains("--trust-proxy"));
 }

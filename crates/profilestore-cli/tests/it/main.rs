@@ -15,7 +15,7 @@ mod docs;
 mod edit;
 mod history;
 mod inspect;
-#[cfg(not(all(feature = "postgres", feature = "nats", feature = "luau")))]
+#[cfg(not(all(feature = "postgres", feature = "nats", feature = "luau", feature = "serve")))]
 mod left_out;
 mod maintain;
 #[cfg(feature = "nats")]
@@ -26,6 +26,8 @@ mod postgres;
 mod repository;
 #[cfg(feature = "luau")]
 mod run;
+#[cfg(feature = "serve")]
+mod serve;
 mod transfer;
 
 /// A folder to run the program in.

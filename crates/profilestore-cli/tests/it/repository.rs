@@ -33,7 +33,8 @@ const ROOT: [&str; 17] = [
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// The crates that others can depend on or install.
-pub(crate) const PUBLISHED: [&str; 3] = ["profilestore", "profilestore-cli", "profilestore-luau"];
+pub(crate) const PUBLISHED: [&str; 4] =
+    ["profilestore", "profilestore-cli", "profilestore-luau", "profilestore-server"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()

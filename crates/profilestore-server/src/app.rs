@@ -1,0 +1,147 @@
+//! What requests are answered with: the store, a game server of its own for calls, the keys, and
+//! the layers around every resource.
+
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::{HeaderName, HeaderValue, header, uri::Authority},
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse as _, Response},
+};
+use metrics_exporter_prometheus::PrometheusHandle;
+use profilestore::{GameServer, data_store::DataStore, env::Env};
+use tokio::time::timeout;
+
+use crate::{config::Config, http, keys::Keys, problem::Problem};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What an [`App`] is built from.
+#[derive(Debug)]
+pub struct Parts {
+    /// The store.
+    pub store: Arc<dyn DataStore>,
+    /// This process as a game server on the store, in whose name calls are made. Its sessions are
+    /// those of a moment, to end the session of another server.
+    pub server: GameServer,
+    /// Clock and randomness.
+    pub env: Env,
+    /// What `/metrics` shows. None: it shows nothing.
+    pub metrics: Option<PrometheusHandle>,
+}
+
+/// What answers requests. Cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<Inner>);
+
+struct Inner {
+    parts: Parts,
+    keys: Arc<Keys>,
+    is_local: bool,
+    request_time: Duration,
+}
+
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App").field("server", &self.0.parts.server).finish_non_exhaustive()
+    }
+}
+
+impl App {
+    /// An app on these parts.
+    pub fn new(parts: Parts, config: &Config) -> Self {
+        let keys = Arc::new(Keys::new(parts.store.clone(), parts.env.clone()));
+        Self(Arc::new(Inner {
+            parts,
+            keys,
+            is_local: config.is_local(),
+            request_time: config.request_time,
+        }))
+    }
+
+    pub(crate) fn store(&self) -> &dyn DataStore {
+        &*self.0.parts.store
+    }
+
+    pub(crate) fn shared_store(&self) -> Arc<dyn DataStore> {
+        self.0.parts.store.clone()
+    }
+
+    pub(crate) fn server(&self) -> &GameServer {
+        &self.0.parts.server
+    }
+
+    pub(crate) fn env(&self) -> &Env {
+        &self.0.parts.env
+    }
+
+    pub(crate) fn metrics(&self) -> Option<&PrometheusHandle> {
+        self.0.parts.metrics.as_ref()
+    }
+
+    pub(crate) fn keys(&self) -> &Arc<Keys> {
+        &self.0.keys
+    }
+
+    /// Every resource, with the layers around them.
+    pub fn router(&self) -> Router {
+        let (router, _) = http::router().split_for_parts();
+        router
+            .fallback(async || {
+                Problem::new("no-such-resource", "there is nothing at this path").into_response()
+            })
+            .method_not_allowed_fallback(async || {
+                let detail = "the resource does not have this method";
+                Problem::new("method-not-allowed", detail).into_response()
+            })
+            .layer(from_fn_with_state(self.clone(), around))
+            .with_state(self.clone())
+    }
+}
+
+/// What happens around every request: it gets an id and a time, its host is checked where only this
+/// machine is served, and an error gets its body.
+async fn around(State(app): State<App>, request: Request, next: Next) -> Response {
+    let id = app.env().uuid().to_string();
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let mut response = if app.0.is_local && !names_this_machine(&request) {
+        let detail = "the header `Host` names another machine";
+        Problem::new("misdirected", detail).into_response()
+    } else {
+        match timeout(app.0.request_time, next.run(request)).await {
+            Ok(response) => response,
+            Err(_) => Problem::new("unknown", "the request took too long").into_response(),
+        }
+    };
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        tracing::debug!(%method, path, id, %problem, "refused");
+        let own = std::mem::take(response.headers_mut());
+        response = problem.answer(&id);
+        for (name, value) in &own {
+            if name == header::ALLOW {
+                response.headers_mut().insert(name, value.clone());
+            }
+        }
+    }
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// A page of another site may have its name lead to this machine (DNS rebinding). The browser still
+/// says that name.
+fn names_this_machine(request: &Request) -> bool {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let Some(authority) = host.and_then(|host| host.parse::<Authority>().ok()) else {
+        return false;
+    };
+    let name = authority.host();
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost")
+        || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}

@@ -1,0 +1,182 @@
+//! Edits: changes of a profile that its holder makes, or this server where it has none.
+
+use std::time::Duration;
+
+use axum::{
+    extract::State,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::Response,
+};
+use profilestore::{
+    Edit, ErrorKind, ProfileKey,
+    audit::{AuditEntry, AuditOutcome, AuditQuery, audit_entries},
+    storable::DOCUMENT,
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
+
+use super::{
+    extract::{Content, InPath, Named, Params, Reason, operation},
+    views,
+};
+use crate::{
+    app::App,
+    auth::Caller,
+    keys::Scope,
+    problem::{Problem, ProblemBody},
+};
+
+const JSON_PATCH: &str = "application/json-patch+json";
+const MERGE_PATCH: &str = "application/merge-patch+json";
+
+/// How long a request waits for the holder of a profile.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(make)).routes(routes!(outcome))
+}
+
+/// The edit that a body describes.
+pub(super) fn edit_of(content: &Content) -> Result<Edit, Problem> {
+    let text = content.storable(&[JSON_PATCH, MERGE_PATCH])?;
+    let edit = match &*content.media {
+        MERGE_PATCH => Edit::new().merge(DOCUMENT.parse(text)?),
+        _ => Edit::from_patch(text)?,
+    };
+    edit.check()?;
+    Ok(edit)
+}
+
+/// Edit a profile
+///
+/// Applies a JSON Patch (RFC 6902) or a merge patch (RFC 7396), without ending a session: the game
+/// server that holds the profile makes the edit and saves it. A patch may have the steps `set`,
+/// `increase` and `restore` too, such as `[{"op":"increase","path":"/coins","by":5}]`. The same
+/// `Idempotency-Key` again makes no second edit, and answers what became of the first.
+#[utoipa::path(
+    post,
+    path = "/profiles/{key}/edits",
+    operation_id = "edit_profile",
+    tag = "edits",
+    params(
+        ("store" = String, Path),
+        ("key" = String, Path),
+        ("Idempotency-Key" = String, Header, description = "A version 7 UUID"),
+        Reason,
+    ),
+    request_body(
+        content(
+            (serde_json::Value = "application/json-patch+json"),
+            (serde_json::Value = "application/merge-patch+json"),
+        ),
+    ),
+    responses(
+        (status = 200, body = serde_json::Value, description = "Done: its entry in the audit log"),
+        (status = 202, body = serde_json::Value, description = "The holder has not answered yet"),
+        (status = 422, body = ProblemBody<'_>, content_type = "application/problem+json"),
+        (status = "default", body = ProblemBody<'_>, content_type = "application/problem+json"),
+    )
+)]
+async fn make(
+    State(app): State<App>,
+    caller: Caller,
+    Named(key): Named,
+    Params(reason): Params<Reason>,
+    headers: HeaderMap,
+    content: Content,
+) -> Result<Response, Problem> {
+    caller.may(Scope::EditsSingle, &key)?;
+    let operation = operation(&headers)?;
+    let edit = edit_of(&content)?;
+    if let Some(entry) = booked(&app, operation, &key).await? {
+        same_edit(&entry, &edit)?;
+    }
+    let operator = app.server().operator(caller.because(reason.reason.as_deref()));
+    match operator.edit_as(operation, &key, &edit, PATIENCE).await {
+        Ok(entry) => {
+            same_edit(&entry, &edit)?;
+            Ok(views::json(StatusCode::OK, &entry))
+        }
+        Err(error) if error.kind() == ErrorKind::Unknown => {
+            let body = json!({ "operation": operation, "outcome": "pending" });
+            let mut response = views::json(StatusCode::ACCEPTED, &body);
+            let place = format!("edits/{operation}");
+            if let Ok(place) = HeaderValue::from_str(&place) {
+                response.headers_mut().insert(header::LOCATION, place);
+            }
+            Ok(response)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Fails when an operation was another edit.
+fn same_edit(entry: &AuditEntry, edit: &Edit) -> Result<(), Problem> {
+    let sent = serde_json::to_value(edit).ok();
+    let booked = entry.details.get("edit");
+    if entry.action == "edit" && (booked.is_none() || booked == sent.as_ref()) {
+        return Ok(());
+    }
+    let detail = format!(
+        "the idempotency key was used before for another edit: operation=`{}`",
+        entry.operation
+    );
+    Err(Problem::new("idempotency-key-reused", detail))
+}
+
+/// What is booked about an operation on a profile.
+async fn booked(
+    app: &App,
+    operation: Uuid,
+    key: &ProfileKey,
+) -> Result<Option<AuditEntry>, Problem> {
+    let query =
+        AuditQuery { operation: Some(operation), key: Some(key.clone()), ..AuditQuery::default() };
+    let page = audit_entries(app.store(), &query).await?;
+    Ok(page.entries.into_iter().next())
+}
+
+#[derive(Debug, Deserialize)]
+struct EditPath {
+    operation: String,
+}
+
+/// What became of an edit
+#[utoipa::path(
+    get,
+    path = "/profiles/{key}/edits/{operation}",
+    operation_id = "read_edit",
+    tag = "edits",
+    params(
+        ("store" = String, Path),
+        ("key" = String, Path),
+        ("operation" = String, Path, description = "Its Idempotency-Key"),
+    ),
+    responses(
+        (status = 200, body = serde_json::Value, description = "Its entry in the audit log"),
+        (status = 404, body = ProblemBody<'_>, content_type = "application/problem+json"),
+        (status = "default", body = ProblemBody<'_>, content_type = "application/problem+json"),
+    )
+)]
+async fn outcome(
+    State(app): State<App>,
+    caller: Caller,
+    Named(key): Named,
+    InPath(EditPath { operation }): InPath<EditPath>,
+) -> Result<Response, Problem> {
+    caller.may(Scope::EditsSingle, &key)?;
+    let wrong = || Problem::invalid(format!("an operation is a UUID: given=`{operation}`"));
+    let operation = Uuid::try_parse(&operation).map_err(|_| wrong())?;
+    let entry = booked(&app, operation, &key).await?.ok_or_else(|| {
+        let detail = format!("there is no such edit: operation=`{operation}`");
+        Problem::new("not-found", detail).about(&key)
+    })?;
+    let refused = matches!(entry.outcome, AuditOutcome::Refused { .. });
+    let mut body = serde_json::to_value(&entry).unwrap_or(Value::Null);
+    if let (true, Some(members)) = (refused, body.as_object_mut()) {
+        members.insert("advice".to_owned(), "fix".into());
+    }
+    Ok(views::json(StatusCode::OK, &body))
+}

@@ -1,0 +1,335 @@
+//! What a request says: the names in its path, its parameters, its body, its conditions. What is
+//! wrong with one is a [`Problem`] that says what and where.
+
+use axum::{
+    body::{Body, to_bytes},
+    extract::{FromRequest, FromRequestParts, Path, Query, Request},
+    http::{HeaderMap, HeaderName, header, request::Parts},
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use bytes::Bytes;
+use jiff::Timestamp;
+use profilestore::{
+    MessageId, ProfileKey,
+    data_store::{Incarnation, KeyState},
+    key::DEFAULT_SCOPE,
+    operator::Expected,
+    storable::{DATA, DOCUMENT},
+};
+use serde::{Deserialize, de::DeserializeOwned};
+use utoipa::IntoParams;
+use uuid::Uuid;
+
+use crate::{app::App, problem::Problem};
+
+/// The largest body of a request: data of 4 MiB, and what surrounds it.
+pub(crate) const MAX_BODY: usize = (4 << 20) + (64 << 10);
+
+/// The largest page.
+pub(crate) const MAX_PAGE: usize = 500;
+
+const DEFAULT_PAGE: usize = 100;
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// A profile by its path.
+#[derive(Debug, Deserialize)]
+struct ProfilePath {
+    store: String,
+    scope: Option<String>,
+    key: String,
+}
+
+/// The profile that the path names.
+pub(crate) struct Named(pub(crate) ProfileKey);
+
+impl FromRequestParts<App> for Named {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let InPath(ProfilePath { store, scope, key }) =
+            InPath::from_request_parts(parts, app).await?;
+        let scope = scope.as_deref().unwrap_or(DEFAULT_SCOPE);
+        let key = ProfileKey::new(&store, scope, &key);
+        key.map(Self).map_err(|error| Problem::invalid(error.to_string()))
+    }
+}
+
+/// What else the path names.
+pub(crate) struct InPath<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<App> for InPath<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        match Path::<T>::from_request_parts(parts, app).await {
+            Ok(Path(path)) => Ok(Self(path)),
+            Err(error) => Err(Problem::invalid(format!("the path: {}", error.body_text()))),
+        }
+    }
+}
+
+/// The parameters of the query.
+pub(crate) struct Params<T>(pub(crate) T);
+
+impl<T: DeserializeOwned> FromRequestParts<App> for Params<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Problem> {
+        match Query::<T>::try_from_uri(&parts.uri) {
+            Ok(Query(params)) => Ok(Self(params)),
+            Err(error) => Err(Problem::invalid(format!("the query: {}", error.body_text()))),
+        }
+    }
+}
+
+/// Why a change is made, for the audit log.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Reason {
+    /// Why, for the audit log: at most 2,000 bytes.
+    pub(crate) reason: Option<String>,
+}
+
+/// A body, and what it says it is. It is read up to [`MAX_BODY`] and no further.
+pub(crate) struct Content {
+    pub(crate) bytes: Bytes,
+    /// The media type, in small letters, without parameters.
+    pub(crate) media: String,
+}
+
+impl FromRequest<App> for Content {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &App) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        let media = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let media = media.unwrap_or_default().split(';').next().unwrap_or_default();
+        let media = media.trim().to_ascii_lowercase();
+        let said = parts.headers.get(header::CONTENT_LENGTH);
+        let said = said.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+        if said.is_some_and(|bytes| bytes > MAX_BODY as u64) {
+            return Err(too_large());
+        }
+        Ok(Self { bytes: read(body).await?, media })
+    }
+}
+
+async fn read(body: Body) -> Result<Bytes, Problem> {
+    to_bytes(body, MAX_BODY).await.map_err(|error| {
+        let error = error.into_inner();
+        match error.to_string().contains("length limit") {
+            true => too_large(),
+            false => Problem::invalid("the body ended before its end"),
+        }
+    })
+}
+
+fn too_large() -> Problem {
+    let detail = format!("the body is larger than a request may be: limit=`{MAX_BODY}`");
+    Problem::new("too-large", detail)
+}
+
+impl Content {
+    /// The body as one of some media types. Curl says `application/x-www-form-urlencoded` unless it
+    /// is told otherwise, so a wrong type is told and not guessed.
+    pub(crate) fn of(&self, types: &[&str]) -> Result<&str, Problem> {
+        if !types.contains(&&*self.media) {
+            let detail = format!(
+                "the header `Content-Type` is one of {}: given=`{}`",
+                types.join(", "),
+                self.media
+            );
+            return Err(Problem::new("unsupported-media-type", detail));
+        }
+        std::str::from_utf8(&self.bytes)
+            .map_err(|error| Problem::invalid(format!("the body is not UTF-8: {error}")))
+    }
+
+    /// The body as JSON of a known form.
+    pub(crate) fn json<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Problem> {
+        let text = self.of(&["application/json"])?;
+        serde_json::from_str(text)
+            .map_err(|error| Problem::invalid(format!("the body is no such JSON: {error}")))
+    }
+
+    /// JSON of any form, if it can be stored.
+    pub(crate) fn storable(&self, types: &[&str]) -> Result<&str, Problem> {
+        let text = self.of(types)?;
+        DATA.check_size(text.len())?;
+        DOCUMENT.check_bytes(text.as_bytes())?;
+        Ok(text)
+    }
+}
+
+/// What the sender expects the profile to be. Fails with 428 when the request does not say.
+pub(crate) fn expected(headers: &HeaderMap) -> Result<Expected, Problem> {
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default().trim());
+    match (text(header::IF_MATCH), text(header::IF_NONE_MATCH)) {
+        (None, Some("*")) => Ok(Expected::Absent),
+        (Some(tag), None) if tag != "*" => parse_etag(tag).ok_or_else(|| {
+            let detail = "If-Match is no ETag of this server; read the profile again";
+            Problem::new("changed", detail)
+        }),
+        _ => {
+            let detail = "send If-Match with the ETag that was read, or If-None-Match: * to make a \
+                profile that is not there";
+            Err(Problem::new("precondition-required", detail))
+        }
+    }
+}
+
+/// The ETag of what a key holds.
+pub(crate) fn etag(incarnation: Incarnation, state: &KeyState) -> String {
+    format_etag(incarnation, state.epoch, state.version)
+}
+
+pub(crate) fn etag_of(expected: Expected) -> Option<String> {
+    match expected {
+        Expected::Version { incarnation, epoch, version } => {
+            Some(format_etag(incarnation, epoch, version))
+        }
+        _ => None,
+    }
+}
+
+fn format_etag(incarnation: Incarnation, epoch: u64, version: u64) -> String {
+    format!("\"{}.{epoch}.{version}\"", incarnation.0.simple())
+}
+
+fn parse_etag(tag: &str) -> Option<Expected> {
+    let inner = tag.strip_prefix('"')?.strip_suffix('"')?;
+    let mut parts = inner.split('.');
+    let incarnation = Incarnation(Uuid::try_parse(parts.next()?).ok()?);
+    let epoch = parts.next()?.parse().ok()?;
+    let version = parts.next()?.parse().ok()?;
+    parts.next().is_none().then_some(Expected::Version { incarnation, epoch, version })
+}
+
+/// The header `Idempotency-Key`, with or without the quotes that its draft has.
+fn idempotency_key(headers: &HeaderMap) -> Result<&str, Problem> {
+    let value = headers.get(IDEMPOTENCY_KEY).and_then(|value| value.to_str().ok());
+    let value = value.map(str::trim).filter(|value| !value.is_empty());
+    let value = value.ok_or_else(|| {
+        Problem::invalid(
+            "the header `Idempotency-Key` is missing; with it, a request that is sent again takes \
+             effect once: a version 7 UUID that stays the same for each retry",
+        )
+    })?;
+    Ok(value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value))
+}
+
+/// The identity of an operation.
+pub(crate) fn operation(headers: &HeaderMap) -> Result<Uuid, Problem> {
+    let key = idempotency_key(headers)?;
+    let id = Uuid::try_parse(key).ok().filter(|id| id.get_version_num() == 7);
+    id.ok_or_else(|| {
+        let detail =
+            format!("the header `Idempotency-Key` is a version 7 UUID here: given=`{key}`");
+        Problem::invalid(detail)
+    })
+}
+
+/// The identity of a message: a version 7 UUID, or TIME:NAME with the time in Unix milliseconds.
+pub(crate) fn message_id(headers: &HeaderMap) -> Result<MessageId, Problem> {
+    let key = idempotency_key(headers)?;
+    if let Ok(id) = Uuid::try_parse(key)
+        && id.get_version_num() == 7
+    {
+        let ms = i64::try_from(id.as_u128() >> 80).unwrap_or_default();
+        let id = MessageId::new(ms, &id.to_string());
+        return id.ok_or_else(|| Problem::invalid("the idempotency key cannot name a message"));
+    }
+    key.parse().map_err(|why| {
+        let detail = format!(
+            "the header `Idempotency-Key` is a version 7 UUID, or TIME:NAME with the time in Unix \
+             milliseconds: {why}: given=`{key}`"
+        );
+        Problem::invalid(detail)
+    })
+}
+
+/// Which page of a list.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Page {
+    /// At most so many, 1 to 500; 100.
+    pub(crate) page_size: Option<usize>,
+    /// Go on where the page before ended: its `next_page_token`.
+    pub(crate) page_token: Option<String>,
+}
+
+pub(crate) fn page_size(size: Option<usize>) -> Result<usize, Problem> {
+    match size.unwrap_or(DEFAULT_PAGE) {
+        size @ 1..=MAX_PAGE => Ok(size),
+        size => Err(Problem::invalid(format!("page_size is 1 to {MAX_PAGE}: page_size=`{size}`"))),
+    }
+}
+
+/// Where a list of keys goes on.
+pub(crate) fn key_token(key: &ProfileKey) -> String {
+    URL_SAFE_NO_PAD.encode(key.to_string())
+}
+
+/// Reads what [`key_token`] gave.
+pub(crate) fn parse_key_token(token: Option<&str>) -> Result<Option<ProfileKey>, Problem> {
+    let Some(token) = token else { return Ok(None) };
+    let key = URL_SAFE_NO_PAD.decode(token).ok().and_then(|text| String::from_utf8(text).ok());
+    let key = key.and_then(|text| text.parse().ok());
+    key.map(Some).ok_or_else(|| {
+        Problem::invalid("page_token is not what a page before had as `next_page_token`")
+    })
+}
+
+/// A time: Unix milliseconds, or RFC 3339.
+pub(crate) fn moment(name: &str, text: Option<&str>) -> Result<Option<i64>, Problem> {
+    let Some(text) = text else { return Ok(None) };
+    let parsed = text.parse::<i64>().ok();
+    let parsed = parsed.or_else(|| Some(text.parse::<Timestamp>().ok()?.as_millisecond()));
+    parsed.map(Some).ok_or_else(|| {
+        Problem::invalid(format!(
+            "{name} is Unix milliseconds, or a time such as 2026-11-20T18:30:00Z: given=`{text}`"
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_etag_is_read_as_it_was_written() {
+        let incarnation = Incarnation(Uuid::from_u128(7));
+        let tag = format_etag(incarnation, 3, 9);
+        assert_eq!(tag, "\"00000000000000000000000000000007.3.9\"");
+        assert_eq!(parse_etag(&tag), Some(Expected::Version { incarnation, epoch: 3, version: 9 }));
+        for wrong in ["", "\"\"", "W/\"1\"", "\"7.3\"", &tag[1..], &tag.replace('9', "9.1")] {
+            assert_eq!(parse_etag(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_message_is_named_by_a_uuid_or_by_time_and_name() {
+        let named = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(IDEMPOTENCY_KEY, text.parse().unwrap());
+            message_id(&headers).map(|id| id.to_string())
+        };
+        assert_eq!(named("1795000000000:order-1").unwrap(), "1795000000000:order-1");
+        let uuid = "01a1ee38-7a00-7000-8000-000000000001";
+        assert_eq!(named(&format!("\"{uuid}\"")).unwrap(), format!("1794998041088:{uuid}"));
+        for wrong in ["order-1", "x:order", "4a1ee387-a000-4000-8000-000000000001"] {
+            assert!(named(wrong).is_err(), "{wrong}");
+        }
+        assert!(message_id(&HeaderMap::new()).is_err());
+    }
+
+    #[test]
+    fn a_page_token_is_read_as_it_was_written() {
+        let key = ProfileKey::new("a/b", "global", " x ").unwrap();
+        assert_eq!(parse_key_token(Some(&key_token(&key))).unwrap(), Some(key));
+        assert!(parse_key_token(Some("?")).is_err());
+    }
+}

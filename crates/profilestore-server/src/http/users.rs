@@ -1,0 +1,192 @@
+//! What is stored of a user: finding it, taking it out, erasing it.
+
+use std::{io, sync::mpsc};
+
+use axum::{
+    body::Body,
+    extract::State,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use bytes::Bytes;
+use futures_util::stream;
+use profilestore::{
+    data_store::KeyFilter,
+    transfer::{ExportFilter, export},
+};
+use serde::Deserialize;
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use tokio::{runtime::Handle, task::spawn_blocking};
+use utoipa::IntoParams;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    extract::{InPath, Page, Params},
+    servers::across,
+    views::{self, PageOf, ProfileRow},
+};
+use crate::{
+    app::App,
+    auth::Caller,
+    keys::{Scope, hex},
+    problem::{Problem, ProblemBody},
+};
+
+/// How many pieces of an export wait for a slow reader.
+const PIECES: usize = 4;
+
+/// How large a piece of an export is at least, but for the last one.
+const PIECE: usize = 64 << 10;
+
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(profiles)).routes(routes!(take_out)).routes(routes!(erase))
+}
+
+#[derive(Debug, Deserialize)]
+struct UserPath {
+    user: i64,
+}
+
+/// List the profiles of a user
+///
+/// In every store.
+#[utoipa::path(
+    get,
+    path = "/v1/users/{user}/profiles",
+    operation_id = "list_user_profiles",
+    tag = "users",
+    params(("user" = i64, Path), Page),
+    responses(
+        (status = 200, body = PageOf<ProfileRow>),
+        (status = "default", body = ProblemBody<'_>, content_type = "application/problem+json"),
+    )
+)]
+async fn profiles(
+    State(app): State<App>,
+    caller: Caller,
+    InPath(UserPath { user }): InPath<UserPath>,
+    Params(page): Params<Page>,
+) -> Result<Response, Problem> {
+    caller.may_everywhere(Scope::ProfilesRead)?;
+    Ok(views::json(StatusCode::OK, &across(&app, KeyFilter::User(user), &page).await?))
+}
+
+/// Take out all that is stored of a user
+///
+/// Every kept version of every profile of the user, as lines of JSON: what `profilestore export`
+/// writes. A body that ends in the middle of a line was broken off.
+#[utoipa::path(
+    get,
+    path = "/v1/users/{user}/export",
+    operation_id = "export_user",
+    tag = "users",
+    params(("user" = i64, Path)),
+    responses(
+        (status = 200, body = String, content_type = "application/x-ndjson"),
+        (status = "default", body = ProblemBody<'_>, content_type = "application/problem+json"),
+    )
+)]
+async fn take_out(
+    State(app): State<App>,
+    caller: Caller,
+    InPath(UserPath { user }): InPath<UserPath>,
+) -> Result<Response, Problem> {
+    caller.may_everywhere(Scope::UsersExport)?;
+    let (pieces, written) = mpsc::sync_channel(PIECES);
+    let store = app.shared_store();
+    let runtime = Handle::current();
+    // Writing blocks, so that a slow reader holds up this export and nothing else.
+    spawn_blocking(move || {
+        let filter = ExportFilter { keys: KeyFilter::User(user), ..ExportFilter::default() };
+        let mut writer = Pieces { pieces: pieces.clone(), gathered: Vec::new() };
+        let done = runtime.block_on(export(&*store, &filter, &mut writer, &mut |_| {}));
+        if let Err(error) = done {
+            tracing::warn!(%error, "an export was broken off");
+            let _ = pieces.send(Err(io::Error::other("the export was broken off")));
+        }
+    });
+    let body = stream::unfold(written, |written| async move {
+        let next = spawn_blocking(move || written.recv().ok().map(|piece| (piece, written)));
+        next.await.ok().flatten()
+    });
+    let mut response = Body::from_stream(body).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+/// Hands what is written on, in pieces.
+struct Pieces {
+    pieces: mpsc::SyncSender<io::Result<Bytes>>,
+    gathered: Vec<u8>,
+}
+
+impl io::Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.gathered.extend_from_slice(bytes);
+        if self.gathered.len() >= PIECE {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.gathered.is_empty() {
+            return Ok(());
+        }
+        let piece = Bytes::from(std::mem::take(&mut self.gathered));
+        self.pieces.send(Ok(piece)).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+/// How far an erasure goes.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct How {
+    /// Profiles that belong to other users too are erased as well.
+    shared: Option<bool>,
+    /// Why, for the audit log: at most 2,000 bytes.
+    reason: Option<String>,
+}
+
+/// Erase a user
+///
+/// Every profile of the user, with its history and messages, and what the audit log holds of it.
+/// Sessions end. The answer is a certificate: what was erased, when, by whom, and a SHA-256 of that.
+/// Not erased are backups and exports. Doing it again goes on with what is left.
+#[utoipa::path(
+    post,
+    path = "/v1/users/{user}/erasures",
+    operation_id = "erase_user",
+    tag = "users",
+    params(("user" = i64, Path), How),
+    responses(
+        (status = 200, body = serde_json::Value),
+        (status = "default", body = ProblemBody<'_>, content_type = "application/problem+json"),
+    )
+)]
+async fn erase(
+    State(app): State<App>,
+    caller: Caller,
+    InPath(UserPath { user }): InPath<UserPath>,
+    Params(how): Params<How>,
+) -> Result<Response, Problem> {
+    caller.may_everywhere(Scope::UsersErase)?;
+    let by = caller.because(how.reason.as_deref());
+    let operator = app.server().operator(by.clone());
+    let report = operator.erase_user(user, how.shared.unwrap_or(false)).await?;
+    let certificate = json!({
+        "report": report,
+        "is_complete": report.is_complete(),
+        "by": by.author,
+        "reason": by.reason,
+        "at_ms": app.env().unix_ms(),
+        "not_erased": "backups, exports, and what the game itself keeps elsewhere",
+    });
+    let digest = hex(&Sha256::digest(certificate.to_string().as_bytes()));
+    let body = json!({ "certificate": certificate, "sha256": digest });
+    Ok(views::json(StatusCode::OK, &body))
+}

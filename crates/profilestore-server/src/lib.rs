@@ -1,0 +1,31 @@
+//! profilestore over the network: HTTP for everything that needs no session.
+//!
+//! The command `profilestore serve` is a thin shell around this library. [`Config`] says where it
+//! listens, [`Keys`] who may do what, [`App`] answers requests, and [`Server`] listens.
+//!
+//! * [`config`]: one table of settings, from a file, the environment and the command line.
+//! * [`keys`]: keys of callers, kept in the store itself.
+//! * `auth`: who asks, and what a key allows.
+//! * [`problem`]: every error as RFC 9457 has it, from one table.
+//! * `http`: the resources.
+//! * `listen`: connections, TLS, and a shutdown that finishes what it has begun.
+#![deny(missing_docs)]
+
+mod app;
+mod auth;
+pub mod config;
+mod http;
+pub mod keys;
+mod listen;
+mod openapi;
+pub mod problem;
+mod telemetry;
+mod tls;
+
+pub use app::{App, Parts};
+pub use config::Config;
+pub use keys::Keys;
+pub use listen::Server;
+pub use openapi::openapi;
+pub use telemetry::record_metrics;
+pub use tls::{TlsError, TlsFiles};

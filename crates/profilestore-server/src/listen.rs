@@ -1,0 +1,174 @@
+//! Listening: connections, their limits, TLS, and a shutdown that finishes what has begun.
+//!
+//! Each connection is a task. One that does not finish its TLS handshake or the head of a request
+//! in time is closed, so idle strangers cost little. More connections than the limit wait in the
+//! operating system's queue.
+
+use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use axum::{Router, body::Body};
+use hyper::{body::Incoming, server::conn::http1};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+    time::{MissedTickBehavior, interval, timeout},
+};
+use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt as _;
+
+use crate::{
+    config::Config,
+    tls::{Certificate, TlsError},
+};
+
+/// How long a client may take for its TLS handshake, and for the head of a request.
+const HEAD_TIME: Duration = Duration::from_secs(10);
+
+/// How often the certificate's files are looked at.
+const LOOK_AT_FILES: Duration = Duration::from_secs(10);
+
+/// How long to wait when no connection can be accepted, since there are too many open files say.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A server that listens. Made before it serves, so that its address is known.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    certificate: Option<Arc<Certificate>>,
+    max_connections: usize,
+    stop_time: Duration,
+}
+
+/// Why a server cannot listen.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListenError {
+    /// The address cannot be used.
+    #[error("cannot listen: {error}: listen=`{address}`")]
+    Address {
+        /// Which.
+        address: SocketAddr,
+        /// Why not.
+        error: io::Error,
+    },
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+impl Server {
+    /// Takes the address, and reads the certificate. Nothing is answered yet.
+    pub async fn bind(config: &Config) -> Result<Self, ListenError> {
+        let certificate = config.tls.clone().map(Certificate::new).transpose()?.map(Arc::new);
+        let address = config.listen;
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|error| ListenError::Address { address, error })?;
+        Ok(Self {
+            listener,
+            certificate,
+            max_connections: config.max_connections,
+            stop_time: config.stop_time,
+        })
+    }
+
+    /// Where it listens: the port that was taken when none was named.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `stop` is over. Then nothing new is accepted, requests under way are finished
+    /// within [`Config::stop_time`], and what is left is cut off. True when nothing was.
+    pub async fn serve(self, router: Router, stop: impl Future<Output = ()>) -> bool {
+        let room = Arc::new(Semaphore::new(self.max_connections));
+        let (stopping, stopped) = watch::channel(false);
+        let mut files = interval(LOOK_AT_FILES);
+        files.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut stop = pin!(stop);
+        loop {
+            let next = async {
+                let permit = room.clone().acquire_owned().await;
+                (permit, self.listener.accept().await)
+            };
+            let (permit, accepted) = tokio::select! {
+                biased;
+                () = &mut stop => break,
+                _ = files.tick() => {
+                    if let Some(certificate) = &self.certificate {
+                        certificate.refresh();
+                    }
+                    continue;
+                }
+                next = next => next,
+            };
+            let (Ok(permit), Ok((stream, peer))) = (permit, accepted) else {
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            };
+            let tls = self.certificate.as_ref().map(|certificate| certificate.current());
+            let (router, stopped) = (router.clone(), stopped.clone());
+            tokio::spawn(async move {
+                if let Err(error) = connection(stream, tls, router, stopped).await {
+                    tracing::debug!(%peer, %error, "a connection ended");
+                }
+                drop(permit);
+            });
+        }
+        drop(self.listener);
+        drop(stopped);
+        let _ = stopping.send(true);
+        let everyone = u32::try_from(self.max_connections).unwrap_or(u32::MAX);
+        timeout(self.stop_time, room.acquire_many(everyone)).await.is_ok()
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    router: Router,
+    stopped: watch::Receiver<bool>,
+) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    match tls {
+        None => requests(stream, router, stopped).await,
+        Some(config) => {
+            let shaken = timeout(HEAD_TIME, TlsAcceptor::from(config).accept(stream)).await;
+            let stream = shaken.map_err(|_| io::ErrorKind::TimedOut)??;
+            requests(stream, router, stopped).await
+        }
+    }
+}
+
+/// Answers the requests of one connection.
+async fn requests(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    mut stopped: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let service = TowerToHyperService::new(
+        router.map_request(|request: hyper::Request<Incoming>| request.map(Body::new)),
+    );
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut serving = pin!(serving);
+    loop {
+        tokio::select! {
+            biased;
+            served = serving.as_mut() => return served.map_err(io::Error::other),
+            changed = stopped.changed() => {
+                serving.as_mut().graceful_shutdown();
+                if changed.is_err() {
+                    return serving.await.map_err(io::Error::other);
+                }
+            }
+        }
+    }
+}

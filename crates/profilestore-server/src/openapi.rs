@@ -1,0 +1,46 @@
+//! The description of all resources, OpenAPI 3.1, made from the handlers.
+
+use serde_json::{Map, Value, json};
+
+use crate::http;
+
+/// The description as JSON. `api/openapi.json` is the same, and a test compares them.
+pub fn openapi() -> String {
+    let (_, made) = http::router().split_for_parts();
+    let mut api = serde_json::to_value(&made).unwrap_or_default();
+    api["info"] = json!({
+        "title": "profilestore",
+        "version": "1",
+        "description": "Player data that no two servers can write at once. Additions come without \
+            a new version; unknown members of answers are to be ignored.",
+        "license": { "name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0" },
+    });
+    api["security"] = json!([{ "key": [] }]);
+    api["components"]["securitySchemes"] = json!({
+        "key": { "type": "http", "scheme": "bearer", "description": "ps_ID_SECRET" },
+    });
+    if let Some(paths) = api["paths"].as_object_mut() {
+        in_another_scope(paths);
+    }
+    let mut text = serde_json::to_string_pretty(&api).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+/// The same handlers serve other scopes, under names of their own and with one more parameter.
+fn in_another_scope(paths: &mut Map<String, Value>) {
+    let scoped = paths.iter_mut().filter(|(path, _)| path.contains("/scopes/{scope}"));
+    for (_, methods) in scoped {
+        for operation in methods.as_object_mut().into_iter().flat_map(Map::values_mut) {
+            if let Some(id) = operation["operationId"].as_str() {
+                operation["operationId"] = format!("{id}_in_scope").into();
+            }
+            let scope = json!({
+                "name": "scope", "in": "path", "required": true, "schema": { "type": "string" },
+            });
+            if let Some(parameters) = operation["parameters"].as_array_mut() {
+                parameters.insert(1, scope);
+            }
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! The description of the resources is what is committed, and says what the server does.
+
+use std::{fs, path::Path};
+
+use serde_json::Value;
+
+use crate::Served;
+
+fn committed() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("api/openapi.json");
+    // PROFILESTORE_WRITE_API=1 writes it anew.
+    if std::env::var_os("PROFILESTORE_WRITE_API").is_some() {
+        fs::write(&path, profilestore_server::openapi()).unwrap();
+    }
+    fs::read_to_string(path).unwrap()
+}
+
+#[test]
+fn the_committed_description_is_that_of_the_code() {
+    assert!(
+        committed() == profilestore_server::openapi(),
+        "api/openapi.json is old; PROFILESTORE_WRITE_API=1 cargo nextest run … writes it anew"
+    );
+}
+
+#[test]
+fn each_operation_has_a_name_of_its_own_and_says_what_it_does() {
+    let api: Value = serde_json::from_str(&committed()).unwrap();
+    let mut names = std::collections::BTreeSet::new();
+    let mut operations = 0;
+    for (path, methods) in api["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            operations += 1;
+            let name = operation["operationId"].as_str().unwrap();
+            assert!(names.insert(name.to_owned()), "{name} twice");
+            assert!(operation["summary"].is_string(), "{method} {path}");
+            let named = operation["parameters"].as_array().cloned().unwrap_or_default();
+            for part in path.split('/').filter_map(|part| part.strip_prefix('{')) {
+                let part = part.trim_end_matches('}');
+                let known = named
+                    .iter()
+                    .any(|parameter| parameter["name"] == part && parameter["in"] == "path");
+                assert!(known, "{method} {path} does not describe {part}");
+            }
+        }
+    }
+    assert!(operations > 40, "{operations}");
+}
+
+#[tokio::test]
+async fn each_described_operation_is_there() {
+    let served = Served::start().await;
+    let admin = served.admin();
+    let api: Value = admin.get("/openapi.json").await.is(200);
+    for (path, methods) in api["paths"].as_object().unwrap() {
+        let filled = path
+            .replace("{user}", "1")
+            .replace("{kind}", "held")
+            .replace("{version}", "1")
+            .replace("{id}", "000000000000")
+            .replace("{operation}", "01a1ee38-7a00-7000-8000-000000000001");
+        let filled = filled.replace(['{', '}'], "");
+        for method in methods.as_object().unwrap().keys() {
+            let answer = admin.send(&method.to_uppercase(), &filled, Some(b"{}")).await;
+            assert_ne!(answer.status, 405, "{method} {path}");
+            assert!(answer.status < 500, "{method} {path}: {}", answer.text());
+            let is_there = answer.status != 404 || answer.json()["kind"] != "no-such-resource";
+            assert!(is_there, "{method} {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_pages_need_nothing_from_elsewhere() {
+    let served = Served::start().await;
+    let admin = served.admin();
+    for path in ["/docs", "/errors", "/errors/taken-elsewhere"] {
+        let page = admin.get(path).await;
+        assert_eq!(page.status, 200, "{path}");
+        let text = page.text();
+        for foreign in ["http://", "https://", "src=", "<script", "@import"] {
+            assert!(!text.contains(foreign), "{path}: {foreign}");
+        }
+        assert!(page.header("content-security-policy").unwrap().contains("default-src 'none'"));
+    }
+    let page = admin.get("/errors/taken-elsewhere").await;
+    assert!(page.text().contains("Let the player go"), "{}", page.text());
+}

@@ -1,0 +1,68 @@
+//! A profile's history over HTTP.
+
+use serde_json::json;
+
+use crate::{Served, operation, refused};
+
+const PLAYER: &str = "/v1/stores/PlayerData/profiles/user-1";
+
+#[tokio::test]
+async fn versions_are_listed_read_compared_and_made_current_again() {
+    let served = Served::start().await;
+    let admin = served.admin();
+    let made = admin.header("If-None-Match", "*").put(PLAYER, r#"{"data":{"coins":1}}"#).await;
+    let mut tag = made.etag().to_owned();
+    for coins in 2..=3 {
+        let body = format!("{{\"data\":{{\"coins\":{coins}}}}}");
+        let put = admin.header("If-Match", &tag).put(PLAYER, &body).await;
+        put.is(200);
+        tag = put.etag().to_owned();
+    }
+    let versions = admin.get(&format!("{PLAYER}/versions?page_size=2")).await.is(200);
+    let items = versions["items"].as_array().unwrap();
+    assert_eq!(
+        items.iter().map(|item| item["version"].as_u64().unwrap()).collect::<Vec<_>>(),
+        [3, 2]
+    );
+    let next = versions["next_page_token"].as_str().unwrap();
+    let rest = admin.get(&format!("{PLAYER}/versions?page_size=2&page_token={next}")).await;
+    assert_eq!(rest.is(200)["items"].as_array().unwrap().len(), 1);
+
+    let first = admin.get(&format!("{PLAYER}/versions/1")).await.is(200);
+    assert_eq!(first["data"], json!({ "coins": 1 }));
+    let label = items[1]["label"].as_str().unwrap();
+    let second = admin.get(&format!("{PLAYER}/versions/{label}")).await.is(200);
+    assert_eq!(second["version"], 2);
+    let at = items[0]["written_ms"].as_i64().unwrap();
+    let at = admin.get(&format!("{PLAYER}/versions/@{at}")).await.is(200);
+    assert_eq!(at["version"], 3);
+    refused(&admin.get(&format!("{PLAYER}/versions/99")).await, 404, "not-found");
+    refused(&admin.get(&format!("{PLAYER}/versions/@yesterday")).await, 400, "invalid");
+
+    let diff = admin.get(&format!("{PLAYER}/diff?from=1")).await.is(200);
+    assert_eq!(diff["differences"], json!([{ "path": "/Data/coins", "before": 1, "after": 3 }]));
+
+    let restores = format!("{PLAYER}/restores");
+    let dry = admin.post(&restores, r#"{"version":"1","dry_run":true}"#).await.is(200);
+    assert_eq!((&dry["would_restore"], &dry["would_replace"]), (&json!(1), &json!(3)));
+    refused(&admin.post(&restores, r#"{"version":"1"}"#).await, 400, "invalid");
+    let roll = admin.header("Idempotency-Key", &operation());
+    let done = roll.post(&restores, r#"{"version":"1"}"#).await.is(200);
+    assert_eq!((&done["restored"], &done["version"]), (&json!(1), &json!(4)));
+    let again = roll.post(&restores, r#"{"version":"1"}"#).await.is(200);
+    assert_eq!(again["version"], 4, "once");
+    assert_eq!(admin.get(PLAYER).await.is(200)["data"], json!({ "coins": 1 }));
+
+    assert_eq!(admin.put(&format!("{PLAYER}/versions/2/pin"), "").await.status, 204);
+    assert_eq!(admin.delete(&format!("{PLAYER}/versions/2/pin")).await.status, 204);
+    refused(&admin.put(&format!("{PLAYER}/versions/77/pin"), "").await, 404, "not-found");
+
+    let audit = admin.get("/v1/audit?profile=PlayerData/user-1").await.is(200);
+    let actions: Vec<_> = audit["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["action"].as_str().unwrap())
+        .collect();
+    assert_eq!(actions, ["unpin", "pin", "rollback", "put", "put", "put"]);
+}

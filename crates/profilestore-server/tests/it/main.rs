@@ -1,0 +1,153 @@
+//! The server over real sockets, on real stores.
+
+mod client;
+mod description;
+mod history;
+mod keys;
+mod listening;
+mod messages;
+mod operations;
+mod profiles;
+
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+
+use profilestore::{
+    GameServer, Settings,
+    data_store::{DataStore, SqliteMessenger, SqliteStore},
+    env::Env,
+};
+use profilestore_server::{
+    App, Config, Keys, Parts, Server,
+    config::Options,
+    keys::{NewKey, Scope},
+};
+use tempfile::TempDir;
+use tokio::{sync::oneshot, task::JoinHandle};
+
+use client::{Answer, Client};
+
+/// A server that listens, on a SQLite file of its own.
+struct Served {
+    _folder: TempDir,
+    store: SqliteStore,
+    desk: GameServer,
+    address: SocketAddr,
+    admin: String,
+    stop: Option<oneshot::Sender<()>>,
+    serving: JoinHandle<bool>,
+}
+
+impl Served {
+    async fn start() -> Self {
+        Self::with(Options::default()).await
+    }
+
+    async fn with(options: Options) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(folder.path().join("profiles.db"), Default::default());
+        let store = store.unwrap();
+        let listen = Some("127.0.0.1:0".to_owned());
+        let config = options.or(Options { listen, ..Options::default() }).settle().unwrap();
+        let admin = key(&store, &[Scope::Admin], None, None).await;
+        let desk = game_server(&store, "desk").await;
+        let (address, stop, serving) = serve(&store, &desk, &config).await;
+        Self { _folder: folder, store, desk, address, admin, stop: Some(stop), serving }
+    }
+
+    /// A caller with a new key of these scopes.
+    async fn caller(&self, scopes: &[Scope]) -> Client {
+        Client::new(self.address, &key(&self.store, scopes, None, None).await)
+    }
+
+    /// A caller with a new key that is narrowed.
+    async fn narrowed(&self, scopes: &[Scope], store: &str, prefix: Option<&str>) -> Client {
+        Client::new(self.address, &key(&self.store, scopes, Some(store), prefix).await)
+    }
+
+    fn admin(&self) -> Client {
+        Client::new(self.address, &self.admin)
+    }
+
+    async fn game(&self, job: &str) -> GameServer {
+        game_server(&self.store, job).await
+    }
+
+    /// Stops it as SIGTERM does. True when all requests were finished.
+    async fn stop(mut self) -> bool {
+        let _ = self.stop.take().unwrap().send(());
+        let finished = (&mut self.serving).await.unwrap();
+        assert!(self.desk.shutdown().await.is_complete());
+        finished
+    }
+}
+
+async fn serve(
+    store: &SqliteStore,
+    desk: &GameServer,
+    config: &Config,
+) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<bool>) {
+    let parts = Parts {
+        store: Arc::new(store.clone()) as Arc<dyn DataStore>,
+        server: desk.clone(),
+        env: Env::system(),
+        metrics: profilestore_server::record_metrics(),
+    };
+    let listening = Server::bind(config).await.unwrap();
+    let address = listening.address().unwrap();
+    let router = App::new(parts, config).router();
+    let (stop, stopped) = oneshot::channel();
+    let serving = tokio::spawn(listening.serve(router, async {
+        let _ = stopped.await;
+    }));
+    (address, stop, serving)
+}
+
+async fn game_server(store: &SqliteStore, job: &str) -> GameServer {
+    let settings = Settings {
+        lease_time: Duration::from_secs(5),
+        renew_period: Duration::from_secs(1),
+        ..Settings::default()
+    };
+    GameServer::builder(store.clone())
+        .messenger(SqliteMessenger::new(store))
+        .job_id(job)
+        .settings(settings)
+        .start()
+        .await
+        .unwrap()
+}
+
+async fn key(
+    store: &SqliteStore,
+    scopes: &[Scope],
+    only: Option<&str>,
+    prefix: Option<&str>,
+) -> String {
+    let new = NewKey {
+        name: "test".to_owned(),
+        scopes: scopes.iter().copied().collect::<BTreeSet<_>>(),
+        store: only.map(str::to_owned),
+        prefix: prefix.map(str::to_owned),
+        expires_ms: None,
+    };
+    Keys::new(Arc::new(store.clone()), Env::system()).add(new).await.unwrap().1
+}
+
+/// A version 7 UUID for an idempotency key.
+fn operation() -> String {
+    Env::system().uuid().to_string()
+}
+
+/// Checks an error: its status, its kind, and that it is complete.
+#[track_caller]
+fn refused(answer: &Answer, status: u16, kind: &str) {
+    let body = answer.json();
+    assert_eq!((answer.status, body["kind"].as_str()), (status, Some(kind)), "{answer:?}");
+    assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+    assert_eq!(body["type"], format!("/errors/{kind}"));
+    assert_eq!(body["status"], status);
+    assert_eq!(body["instance"].as_str(), answer.header("x-request-id"));
+    for member in ["title", "detail", "advice"] {
+        assert!(!body[member].as_str().unwrap().is_empty(), "{member}: {body}");
+    }
+}

@@ -1,0 +1,59 @@
+//! What crosses stores, and what is stored of users.
+
+use serde_json::json;
+
+use crate::{Served, refused};
+
+#[tokio::test]
+async fn servers_sessions_and_metrics_are_shown() {
+    let served = Served::start().await;
+    let admin = served.admin();
+    let game = served.game("game-1").await;
+    let players = game.store::<serde_json::Value>("PlayerData").unwrap();
+    let profile = players.start_session("user-1").await.unwrap();
+    profile.save().await.unwrap();
+    let sessions = admin.get("/v1/sessions").await.is(200);
+    assert_eq!(sessions["items"][0]["held"]["job"], "game-1");
+    let servers = admin.get("/v1/servers").await.is(200);
+    let jobs: Vec<_> = servers["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|server| (server["job"].as_str().unwrap(), server["state"].as_str().unwrap()))
+        .collect();
+    assert!(jobs.contains(&("game-1", "alive")) && jobs.contains(&("desk", "alive")), "{jobs:?}");
+    let held = admin.get("/v1/stores/PlayerData/profiles?held=true").await.is(200);
+    assert_eq!(held["items"].as_array().unwrap().len(), 1);
+    let metrics = admin.get("/metrics").await;
+    assert!(metrics.text().contains("profilestore_sessions"), "{}", metrics.text());
+    profile.end_session().await.unwrap();
+    assert_eq!(admin.get("/v1/sessions").await.is(200)["items"], json!([]));
+    assert!(game.shutdown().await.is_complete());
+}
+
+#[tokio::test]
+async fn a_user_is_found_taken_out_and_erased() {
+    let served = Served::start().await;
+    let admin = served.admin();
+    let game = served.game("game-1").await;
+    let players = game.store::<serde_json::Value>("PlayerData").unwrap();
+    let profile = players.start_session("user-1").await.unwrap();
+    profile.add_user_id(4711).unwrap();
+    profile.update(|data| *data = json!({ "name": "Ann" })).unwrap();
+    profile.end_session().await.unwrap();
+    let found = admin.get("/v1/users/4711/profiles").await.is(200);
+    assert_eq!(found["items"][0]["key"], "user-1");
+    let export = admin.get("/v1/users/4711/export").await;
+    assert_eq!(export.status, 200);
+    let line: serde_json::Value =
+        serde_json::from_str(export.text().lines().last().unwrap()).unwrap();
+    assert_eq!(line["value"]["Data"]["name"], "Ann");
+    let erased = admin.post("/v1/users/4711/erasures?reason=request", "").await.is(200);
+    assert_eq!(erased["certificate"]["report"]["erased"][0]["key"], "user-1");
+    assert_eq!(erased["certificate"]["is_complete"], true);
+    assert_eq!(erased["sha256"].as_str().unwrap().len(), 64);
+    refused(&admin.get("/v1/stores/PlayerData/profiles/user-1").await, 404, "not-found");
+    assert_eq!(admin.get("/v1/users/4711/export").await.text(), "");
+    refused(&admin.get("/v1/users/ann/profiles").await, 400, "invalid");
+    assert!(game.shutdown().await.is_complete());
+}

@@ -1,8 +1,6 @@
 //! The command line.
 
-use clap::{
-    Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource,
-};
+use clap::{Args as ClapArgs, Parser, Subcommand};
 use profilestore::{
     Attribution, ProfileKey,
     audit::{MAX_AUTHOR_BYTES, MAX_REASON_BYTES},
@@ -12,18 +10,22 @@ use profilestore::{
 use crate::{
     audit::Audit,
     demo::{Demo, DemoServer},
+    diff::Diff,
     edit::EditCommand,
     erase::Erase,
+    get::Get,
     hints::Address,
-    history::{Diff, History, Pin, Rollback},
-    inspect::{Get, List, Sessions},
+    history::{History, Pin},
+    list::List,
     maintain::{Backup, Check, Restore},
     migrate::Migrate,
     operate::{EndSession, Remove, Send},
     output::{Failure, Status},
     place::Place,
+    rollback::Rollback,
     run::Run,
     serve::{KeysCommand, Serve},
+    sessions::Sessions,
     transfer::{Export, Import},
 };
 
@@ -35,7 +37,7 @@ Exit codes:
   3  the store cannot be opened, reached or used
   4  there is no such profile or version
 
-Times are UTC. With --json, output is one JSON document, or one JSON object a line for lists; times are Unix milliseconds.";
+Times are UTC, and may be given as 2026-11-21, 2026-11-21 14:00, 2h (ago) or yesterday 18:30. With --json, output is one JSON document, or one JSON object a line for lists; times are Unix milliseconds.";
 
 /// Player data that no two servers can write at once: import, export, inspect and operate a store.
 #[derive(Debug, Parser)]
@@ -50,23 +52,21 @@ pub(crate) struct Args {
 /// What every command gets.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct App {
-    /// Which store: sqlite:PATH, or postgres://USER@HOST:PORT/DATABASE, whose password belongs in
-    /// PGPASSWORD or ~/.pgpass
+    /// Which store: a SQLite file as PATH or sqlite:PATH, or postgres://USER@HOST:PORT/DATABASE,
+    /// whose password belongs in PGPASSWORD or ~/.pgpass. Without this the environment variable
+    /// names it, for every command. Without either it is sqlite:./profiles.db; for run it is in
+    /// memory, and for demo a temporary file
     #[arg(
         long = "store",
         global = true,
         value_name = "STORE",
         env = "PROFILESTORE_STORE",
-        hide_env_values = true,
-        default_value = "sqlite:./profiles.db"
+        hide_env_values = true
     )]
+    pub(crate) named: Option<Place>,
+    /// The store that was named, or else the usual one.
+    #[arg(skip)]
     pub(crate) place: Place,
-    /// The store was named on the command line itself.
-    #[arg(skip)]
-    pub(crate) place_given: bool,
-    /// The same, or in the environment.
-    #[arg(skip)]
-    pub(crate) place_named: bool,
     /// What carries hints between servers on several machines: `nats://HOST[:PORT][,HOST…]`, with
     /// `USER:PASSWORD@` or `TOKEN@` before and ?tls=off, ?ca=FILE, ?creds=FILE behind. By default
     /// what belongs to the store. TLS is required for other machines
@@ -116,11 +116,8 @@ enum Command {
 impl Args {
     /// What the command line says; ends the process when it is wrong.
     pub(crate) fn read() -> Self {
-        let matches = Self::command().get_matches();
-        let mut args = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-        let source = matches.value_source("place");
-        args.app.place_given = source == Some(ValueSource::CommandLine);
-        args.app.place_named = args.app.place_given || source == Some(ValueSource::EnvVariable);
+        let mut args = Self::parse();
+        args.app.place = args.app.named.clone().unwrap_or_default();
         args
     }
 
@@ -226,6 +223,8 @@ pub(crate) fn profile_key(name: &str, scope: Option<&str>) -> Result<ProfileKey,
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
 
     #[test]

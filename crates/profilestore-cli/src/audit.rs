@@ -10,7 +10,8 @@ use uuid::Uuid;
 use crate::{
     args::{App, profile_key},
     operate::failure,
-    output::{Failure, Status, Table, json_line, moment, out, time},
+    output::{Failure, Status, Table, json_line, out},
+    times::{Span, span, time},
 };
 
 /// Show what operators did
@@ -25,12 +26,12 @@ Examples:
   profilestore audit --since 2026-11-01 --author ann
   profilestore audit --key PlayerData/7 --json | jq .details")]
 pub(crate) struct Audit {
-    /// Only what began at or after this time: 2026-11-21, 2026-11-21T14:00:00Z
-    #[arg(long, value_name = "TIME", value_parser = moment)]
-    since: Option<i64>,
-    /// Only what began at or before this time
-    #[arg(long, value_name = "TIME", value_parser = moment)]
-    until: Option<i64>,
+    /// Only what began at or after this time: 2026-11-21, 2026-11-21 14:00, 2h, yesterday
+    #[arg(long, value_name = "TIME", value_parser = span)]
+    since: Option<Span>,
+    /// Only what began at or before this time, to the end of what is given of it
+    #[arg(long, value_name = "TIME", value_parser = span)]
+    until: Option<Span>,
     /// Only about this profile: STORE/KEY, or STORE/SCOPE/KEY
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
@@ -54,8 +55,8 @@ impl Audit {
         let mut out = out();
         let mut left = self.limit.unwrap_or(usize::MAX);
         let mut query = AuditQuery {
-            since_ms: self.since,
-            until_ms: self.until,
+            since_ms: self.since.map(|span| span.first_ms),
+            until_ms: self.until.map(|span| span.last_ms),
             key,
             author: self.author,
             operation: self.operation,

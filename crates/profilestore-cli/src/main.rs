@@ -6,19 +6,25 @@ mod args;
 mod audit;
 mod database;
 mod demo;
+mod diff;
 mod edit;
 mod erase;
+mod get;
 mod hints;
 mod history;
-mod inspect;
+mod list;
 mod maintain;
 mod migrate;
 mod operate;
 mod output;
 mod place;
+mod rollback;
 mod run;
 mod serve;
+mod sessions;
+mod times;
 mod transfer;
+mod versions;
 
 fn main() -> ExitCode {
     let args = args::Args::read();

@@ -8,7 +8,6 @@ use std::{
     process::ExitCode,
 };
 
-use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use profilestore::{data_store::StoreError, transfer::TransferError};
 use serde::Serialize;
 use tracing_subscriber::{
@@ -262,45 +261,6 @@ fn one_line(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.chars().map(shown).collect())
 }
 
-/// A time for people, to the millisecond, so that what is printed means the same when it is typed
-/// in again.
-pub(crate) fn time(unix_ms: i64) -> String {
-    let time = Timestamp::from_millisecond(unix_ms).ok();
-    time.map_or_else(
-        || format!("{unix_ms} ms"),
-        |time| time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string(),
-    )
-}
-
-/// A time on the command line: a date or a moment, UTC if it does not say otherwise; or what
-/// [`time`] gives.
-pub(crate) fn moment(text: &str) -> Result<i64, String> {
-    if let Some(unix_ms) = text.strip_suffix(" ms").and_then(|number| number.parse().ok()) {
-        return Ok(unix_ms);
-    }
-    let in_utc = || {
-        text.parse::<DateTime>()
-            .and_then(|time| time.to_zoned(TimeZone::UTC))
-            .map(|zoned| zoned.timestamp())
-    };
-    let moment = text.parse::<Timestamp>().or_else(|_| in_utc());
-    moment
-        .map(Timestamp::as_millisecond)
-        .map_err(|_| "a time is given as 2026-11-21 or 2026-11-21T14:00:00Z".into())
-}
-
-/// How long ago something was, for people.
-pub(crate) fn ago(now_ms: i64, then_ms: i64) -> String {
-    let seconds = now_ms.saturating_sub(then_ms).div_euclid(1000);
-    match seconds {
-        ..0 => format!("in {} s", seconds.saturating_neg()),
-        0..120 => format!("{seconds} s ago"),
-        120..7200 => format!("{} min ago", seconds / 60),
-        7200..172_800 => format!("{} h ago", seconds / 3600),
-        _ => format!("{} days ago", seconds / 86_400),
-    }
-}
-
 /// A number of bytes for people.
 pub(crate) fn size(bytes: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
@@ -359,25 +319,5 @@ mod tests {
             (size(1023), size(1536), size(5 << 20)),
             ("1023 B".into(), "1.5 KB".into(), "5.0 MB".into())
         );
-        assert_eq!(time(1_790_000_000_042), "2026-09-21T14:13:20.042Z");
-        assert_eq!((ago(10_000, 9_000), ago(10_000, 12_000)), ("1 s ago".into(), "in 2 s".into()));
-        assert_eq!(ago(86_400_000 * 3, 0), "3 days ago");
-    }
-
-    #[test]
-    fn times_are_dates_or_moments_or_what_was_printed() {
-        assert_eq!(moment("1970-01-02"), Ok(86_400_000));
-        for text in [
-            "1970-01-01T00:00:01Z",
-            "1970-01-01 00:00:01",
-            "1970-01-01T00:00:01",
-            "1970-01-01T01:00:01+01:00",
-        ] {
-            assert_eq!(moment(text), Ok(1000), "{text}");
-        }
-        for unix_ms in [0, 1, 1_790_000_000_042, -5, i64::MAX] {
-            assert_eq!(moment(&time(unix_ms)), Ok(unix_ms));
-        }
-        assert!(moment("yesterday").is_err());
     }
 }

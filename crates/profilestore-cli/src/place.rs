@@ -32,9 +32,21 @@ impl FromStr for Place {
         match text.split_once(':') {
             Some(("sqlite", path)) if !path.is_empty() => Ok(Self::Sqlite(path.into())),
             // Also what is misspelt behind that, so that no message repeats it.
-            _ if text.starts_with("postgres") => Ok(Self::Postgres(Url::new(text))),
-            _ => Err("a store is named sqlite:PATH or postgres://USER@HOST:PORT/DATABASE".into()),
+            _ if text.starts_with("postgres") && text.contains([':', '@']) => {
+                Ok(Self::Postgres(Url::new(text)))
+            }
+            None if !text.is_empty() => Ok(Self::Sqlite(text.into())),
+            _ => Err("a store is named PATH, sqlite:PATH or postgres://USER@HOST:PORT/DATABASE; \
+                a file with a colon in its name needs the sqlite: before it"
+                .into()),
         }
+    }
+}
+
+/// The store that is meant when none is named.
+impl Default for Place {
+    fn default() -> Self {
+        Self::Sqlite("./profiles.db".into())
     }
 }
 
@@ -202,7 +214,10 @@ mod tests {
     fn stores_are_named_with_their_kind() {
         assert_eq!("sqlite:./a:b.db".parse(), Ok(Place::Sqlite("./a:b.db".into())));
         assert_eq!("sqlite:./a:b.db".parse::<Place>().unwrap().to_string(), "sqlite:./a:b.db");
-        for wrong in ["a.db", "sqlite:", "mysql://host/db", ""] {
+        for file in ["a.db", "/srv/game/profiles", "postgres.db"] {
+            assert_eq!(file.parse(), Ok(Place::Sqlite(file.into())), "{file}");
+        }
+        for wrong in ["a:b.db", "sqlite:", "mysql://host/db", ""] {
             assert!(wrong.parse::<Place>().is_err(), "{wrong}");
         }
     }

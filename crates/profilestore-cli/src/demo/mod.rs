@@ -61,8 +61,8 @@ use crate::{
 /// again at once, send coins by message, and trade unique items on one server and between two. An
 /// operator edits single players, online or not, and all of them at half time, without ending a
 /// session. In the end every change that was acknowledged is looked for, and every item and every
-/// edit is found exactly once. The file is a temporary one unless --store is given; it is kept when
-/// the audit fails.
+/// edit is found exactly once. The file is a temporary one unless --store or PROFILESTORE_STORE names
+/// another; it is kept when the audit fails.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -220,7 +220,7 @@ impl Demo {
             pace: self.pace,
         };
         let work = |error: anyhow::Error| Failure::Work(format!("{error:#}"));
-        let home = Home::new(app.place_given.then(|| app.place.clone()), &env).map_err(work)?;
+        let home = Home::new(app.named.clone(), &env).map_err(work)?;
         if let Place::Postgres(_) = home.place {
             // Says early when it cannot be used.
             home.place.database()?;

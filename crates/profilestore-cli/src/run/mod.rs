@@ -36,7 +36,7 @@ Who hops leaves and arrives in the same moment; who joins a second server is on 
 /// warnings and errors to standard error; with several servers each line names its own. The game
 /// ends with --until, at Ctrl-C, or when every script has ended and nothing is left to wait for;
 /// then functions of BindToClose run and everything is saved. The data is in memory and gone
-/// afterwards, unless --store names a store. Exit code 1: a script failed, or something could not
+/// afterwards, unless --store or PROFILESTORE_STORE names a store. Exit code 1: a script failed, or something could not
 /// be saved.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Run {
@@ -108,7 +108,7 @@ enum BudgetsArg {
 impl Run {
     #[cfg(feature = "luau")]
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
-        let store = app.place_given.then(|| (app.place.clone(), app.messenger.clone()));
+        let store = app.named.clone().map(|place| (place, app.messenger.clone()));
         let json = app.json;
         // The game has a runtime of its own.
         match tokio::task::spawn_blocking(move || game::play(self, store, json)).await {

@@ -13,7 +13,8 @@ use super::{KeysCommand, KeysWhat};
 use crate::{
     args::App,
     operate::failure,
-    output::{Failure, Status, Table, json_document, json_line, out, say, time},
+    output::{Failure, Status, Table, json_document, json_line, out, say},
+    times::time,
 };
 
 #[derive(Serialize)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
 
-use crate::output::moment;
+use crate::times::moment;
 #[cfg(not(feature = "serve"))]
 use crate::{
     args::App,

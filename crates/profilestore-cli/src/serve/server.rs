@@ -119,7 +119,7 @@ impl Serve {
         let options = flags.or(file);
         let (store, messenger) = (options.store.clone(), options.messenger.clone());
         let mut wrong = Vec::new();
-        let place = match store.filter(|_| !app.place_named) {
+        let place = match store.filter(|_| app.named.is_none()) {
             None => app.place.clone(),
             Some(named) => named.parse::<Place>().unwrap_or_else(|why| {
                 wrong.push(format!("store: {why}"));
@@ -130,7 +130,7 @@ impl Serve {
         let messenger = app.messenger.clone().or(from_file);
         match options.settle() {
             Ok(config) if wrong.is_empty() => {
-                let app = App { place, messenger, ..*app };
+                let app = App { named: app.named.clone(), place, messenger, json: app.json };
                 Ok(Settled { config, app })
             }
             Ok(_) => Err(wrong),

@@ -73,6 +73,6 @@ fn a_given_store_stays_and_serves_again() {
         assert!(out.ends_with("audit passed\n"), "{out}");
         assert!(file.exists());
     }
-    let (passed, _, err) = demo(&["--store", "nothing-of-the-kind"]);
+    let (passed, _, err) = demo(&["--store", "nothing:of-the-kind"]);
     assert!(!passed && err.contains("sqlite:PATH"), "{err}");
 }

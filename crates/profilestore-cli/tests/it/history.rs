@@ -51,8 +51,45 @@ fn history_is_listed_in_both_directions_and_between_times() {
         (&json!("import"), &json!("mover"), &json!(false))
     );
     assert!(row["superseded_ms"].is_null() && row["bytes"].as_u64() > Some(0), "{row}");
-    let wrong = place.run(&["history", "PlayerData/a", "--since", "yesterday"]);
+    let wrong = place.run(&["history", "PlayerData/a", "--since", "yesteryear"]);
     assert_eq!(wrong.code, 2, "{wrong:?}");
+}
+
+#[test]
+fn a_time_to_the_second_includes_what_was_written_in_that_second() {
+    let place = with_versions();
+    let at = |time: &str| {
+        let found = place.json(&["get", "PlayerData/a", "--version", time, "--json"]);
+        found["version"]["version"].clone()
+    };
+    for time in [
+        "2026-09-21T14:13:20Z",
+        "2026-09-21 14:13:20Z",
+        "2026-09-21 14:13:20",
+        "2026-09-21 14:13",
+        "2026-09-21",
+    ] {
+        assert_eq!(at(time), 3, "{time}");
+        assert_eq!(versions(&place, &["--until", time]), [3, 2, 1], "{time}");
+        assert_eq!(versions(&place, &["--since", time]), [3, 2, 1], "{time}");
+    }
+    for (time, number) in [("2026-09-21 14:13:20.001Z", 1), ("2026-09-21T14:13:20.002Z", 2)] {
+        assert_eq!(at(time), number, "{time}");
+    }
+    let same = place.json(&["diff", "PlayerData/a", "3", "2026-09-21 14:13:20", "--json"]);
+    assert_eq!(same["differences"], json!([]));
+    let which = "version 2 (2026-09-21T14:13:20.002Z, import by mover)";
+    let asked = place.run(&["rollback", "PlayerData/a", "2026-09-21 14:13:20.002"]);
+    assert!(asked.code == 2 && asked.stderr.contains(which), "{asked:?}");
+    let done = place.ok(&["rollback", "PlayerData/a", "2026-09-21 14:13:20.002", "--yes"]);
+    assert_eq!(done, format!("PlayerData/a is at version 4, which is {which} again\n"));
+    assert_eq!(coins(&place), 20);
+    let history = place.ok(&["history", "PlayerData/a", "--limit", "1"]);
+    assert!(history.contains("  rollback  "), "in the word of the command: {history}");
+    for wrong in ["2026-09-21 25:00", "2026-13-01", "2026-09-21T14:13:20+"] {
+        let ran = place.run(&["rollback", "PlayerData/a", wrong, "--yes"]);
+        assert_eq!(ran.code, 2, "{ran:?}");
+    }
 }
 
 #[test]
@@ -103,8 +140,10 @@ fn a_rollback_can_itself_be_rolled_back() {
     let asked = place.run(&["rollback", "PlayerData/a", "1"]);
     assert_eq!(asked.code, 2, "nobody is there to answer: {asked:?}");
     assert!(
-        asked.stderr.contains("roll PlayerData/a back from version 3 to version 1 (")
-            && asked.stderr.contains("1 difference")
+        asked.stderr.contains("roll PlayerData/a back from version 3 (2026-09-21T14:13:20.003Z, ")
+            && asked.stderr.contains(" to version 1 (2026-09-21T14:13:20.001Z, import by mover), ")
+            && asked.stderr.contains("1 difference"),
+        "{asked:?}"
     );
     assert_eq!(coins(&place), 30);
 
@@ -118,7 +157,11 @@ fn a_rollback_can_itself_be_rolled_back() {
         "--reason",
         "lost items",
     ]);
-    assert_eq!(text, "PlayerData/a is at version 4, which is version 1 again\n");
+    assert_eq!(
+        text,
+        "PlayerData/a is at version 4, which is version 1 (2026-09-21T14:13:20.001Z, import by \
+            mover) again\n"
+    );
     assert_eq!(coins(&place), 10);
     let done = place.json(&["rollback", "PlayerData/a", "3", "--yes", "--author", "ann", "--json"]);
     assert_eq!(
@@ -154,7 +197,10 @@ fn a_rollback_can_itself_be_rolled_back() {
 #[test]
 fn a_pin_is_shown_and_taken_off() {
     let place = with_versions();
-    assert_eq!(place.ok(&["pin", "PlayerData/a", "2"]), "version 2 of PlayerData/a is pinned\n");
+    assert_eq!(
+        place.ok(&["pin", "PlayerData/a", "2"]),
+        "version 2 (2026-09-21T14:13:20.002Z, import by mover) of PlayerData/a is pinned\n"
+    );
     let text = place.ok(&["history", "PlayerData/a"]);
     let first_words: Vec<_> =
         text.lines().map(|line| line.split("  ").next().unwrap().to_owned()).collect();

@@ -214,6 +214,17 @@ fn the_store_can_come_from_the_environment() {
 }
 
 #[test]
+fn a_demonstration_plays_on_the_store_of_the_environment() {
+    let place = Place::new();
+    let mut demo = place.command(&["demo", "--servers", "1", "--players", "2", "--seconds", "1"]);
+    let ran = Ran::from(demo.env("PROFILESTORE_STORE", "mine.db").output().unwrap());
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.stderr.contains("sqlite:mine.db"), "{ran:?}");
+    assert!(place.ok(&["list", "--store", "mine.db"]).contains("/player-1"));
+    assert!(place.ok(&["demo", "--help"]).contains("for every command"));
+}
+
+#[test]
 fn a_reader_that_has_had_enough_is_no_failure() {
     let place = Place::with_records();
     for args in [&["export"][..], &["list", "--json"], &["history", "LegacyData/Season1/Player_34"]]

@@ -71,6 +71,16 @@ fn what_a_game_saved_is_in_the_store_that_was_named() {
 }
 
 #[test]
+fn a_game_plays_on_the_store_of_the_environment() {
+    let place = with_game(GAME);
+    let mut run = place.command(&["run", "game.luau", "--players", "1:join@0s,leave@300ms"]);
+    let ran = super::Ran::from(run.env("PROFILESTORE_STORE", "sqlite:game.db").output().unwrap());
+    assert_eq!((ran.code, &*ran.stdout), (0, "1 5\n"), "{ran:?}");
+    let profile = place.json(&["get", "PlayerData/1", "--store", "game.db", "--json"]);
+    assert!(profile.to_string().contains("\"Coins\":5"), "{profile}");
+}
+
+#[test]
 fn a_script_that_fails_is_code_1_with_its_traceback() {
     let place = with_game(
         "local function deep()\n error('broken')\nend\nwarn('careful')\nprint('before')\ndeep()",

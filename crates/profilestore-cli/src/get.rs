@@ -1,0 +1,174 @@
+//! `get`: one profile.
+
+use std::io::Write;
+
+use clap::Args;
+use profilestore::{
+    ProfileKey,
+    data_store::{DataStoreExt, Returning, VersionRef},
+    storable::DOCUMENT,
+    transfer::{Content, VersionDocument, document},
+};
+use serde::Serialize;
+use serde_json::{Map, Value, value::RawValue};
+
+use crate::{
+    args::{App, KeyArg},
+    output::{Failure, Out, Status, count, facts, json_document, out, say, size},
+    sessions::{SessionRow, session_line},
+    times::{ago, time},
+    versions::{VersionArg, VersionRow, cause, typed},
+};
+
+/// Show one profile
+///
+/// Shows the document that the data store of a Roblox game would hold, and what is known about it.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  profilestore get PlayerData/7
+  profilestore get LegacyData/Season1/Player_34 --version 12
+  profilestore get PlayerData/7 --json | jq .document.Data
+  profilestore get PlayerData/7 --raw > 7.json")]
+pub(crate) struct Get {
+    #[command(flatten)]
+    key: KeyArg,
+    /// An earlier version: its number, its version string (see history), or a time: the one that was
+    /// current at its end
+    #[arg(long)]
+    version: Option<VersionArg>,
+    /// Nothing but the document, byte for byte as it is kept, also where it is no JSON that every
+    /// program reads
+    #[arg(long, conflicts_with = "json")]
+    raw: bool,
+}
+
+impl Get {
+    pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
+        let key = self.key.parse()?;
+        let store = app.place.open().await?;
+        let version = match &self.version {
+            Some(which) => {
+                let (_, state) = store.read_one(&key, Returning::HEAD).await?;
+                Some(VersionRef::Number(which.find(&*store, &state).await?.info.number))
+            }
+            None => None,
+        };
+        let found = document(&*store, &key, version.as_ref()).await?;
+        let found = found
+            .ok_or_else(|| Failure::NotFound(format!("there is no such profile: key=`{key}`")))?;
+        match (self.raw, app.json) {
+            (true, _) => raw(&found)?,
+            (false, true) => json_document(&GetRow::new(&found))?,
+            (false, false) => show(&found)?,
+        }
+        Ok(Status::Fine)
+    }
+}
+
+#[derive(Serialize)]
+struct GetRow<'a> {
+    #[serde(flatten)]
+    key: &'a ProfileKey,
+    content: Content,
+    current: bool,
+    created_ms: i64,
+    version: Option<VersionRow<'a>>,
+    user_ids: &'a [i64],
+    metadata: &'a Map<String, Value>,
+    session: Option<SessionRow<'a>>,
+    messages_waiting: usize,
+    document: Option<&'a RawValue>,
+}
+
+impl<'a> GetRow<'a> {
+    fn new(found: &'a VersionDocument) -> Self {
+        let state = &found.state;
+        Self {
+            key: &state.key,
+            content: found.content,
+            current: is_current(found),
+            created_ms: state.created_ms,
+            version: found.info.as_ref().map(|info| VersionRow::new(info, state.created_ms)),
+            user_ids: &found.user_ids,
+            metadata: &found.metadata,
+            session: SessionRow::new(state, found.now_ms),
+            messages_waiting: state.inbox.as_ref().map_or(0, Vec::len),
+            document: found.value.as_deref(),
+        }
+    }
+}
+
+fn is_current(found: &VersionDocument) -> bool {
+    found.info.as_ref().is_none_or(|info| info.number == found.state.version)
+}
+
+fn show(found: &VersionDocument) -> Result<(), Failure> {
+    let (state, now_ms) = (&found.state, found.now_ms);
+    let mut said = vec![("profile", state.key.to_string())];
+    match &found.info {
+        None => said.push(("version", "none: nothing was written yet".into())),
+        Some(info) => {
+            let which = if is_current(found) { "current" } else { "earlier" };
+            said.push(("version", format!("{} ({which})  {}", info.number, typed(&found.label))));
+            let by = format!("{}, by {}", cause(info.cause), info.author);
+            said.push((
+                "written",
+                format!("{}  {}  {by}", time(info.written_ms), ago(now_ms, info.written_ms)),
+            ));
+            said.push(("created", time(state.created_ms)));
+            said.push(("size", size(info.bytes)));
+        }
+    }
+    said.push(match found.content {
+        Content::Profile => ("content", "a profile".into()),
+        Content::Foreign => ("content", "no profile; kept as it came".into()),
+        Content::MessagesOnly => ("content", "nothing but messages".into()),
+        _ => ("content", "removed".into()),
+    });
+    if !found.user_ids.is_empty() {
+        said.push((
+            "users",
+            found.user_ids.iter().map(i64::to_string).collect::<Vec<_>>().join(", "),
+        ));
+    }
+    if !found.metadata.is_empty() {
+        said.push(("metadata", serde_json::to_string(&found.metadata)?));
+    }
+    said.push(("session", session_line(state, now_ms)));
+    let inbox = state.inbox.as_deref().unwrap_or_default();
+    let locked = inbox.iter().filter(|message| message.locked).count();
+    said.push((
+        "messages",
+        format!("{}, {locked} locked", count(inbox.len() as u64, "waiting", "waiting")),
+    ));
+    let mut out = out();
+    facts(&mut out, &said)?;
+    if let Some(value) = &found.value {
+        writeln!(out)?;
+        pretty(&mut out, value)?;
+    }
+    Ok(out.flush()?)
+}
+
+/// The document as it is kept, and nothing else. A tombstone has none.
+fn raw(found: &VersionDocument) -> Result<(), Failure> {
+    let none = || {
+        Failure::NotFound(format!(
+            "the profile is removed, there is no document: key=`{}`",
+            found.state.key
+        ))
+    };
+    let value = found.value.as_ref().ok_or_else(none)?;
+    say(format_args!("{}", value.get()))
+}
+
+/// The document, indented. One that indenting would change is shown as it is.
+fn pretty(out: &mut Out, value: &RawValue) -> Result<(), Failure> {
+    match DOCUMENT.check(value).ok().and_then(|()| serde_json::from_str::<Value>(value.get()).ok())
+    {
+        Some(value) => serde_json::to_writer_pretty(&mut *out, &value)?,
+        None => out.write_all(value.get().as_bytes())?,
+    }
+    Ok(writeln!(out)?)
+}

@@ -1,0 +1,136 @@
+//! `rollback`: making an earlier version of a profile current again.
+
+use clap::Args;
+use profilestore::{
+    ProfileKey,
+    data_store::{Links, Returning, VersionRef},
+    history::{NotUndone, not_undone},
+    operator::Restored,
+};
+use serde::Serialize;
+
+use crate::{
+    args::{App, ByArgs, KeyArg},
+    diff::{current, differences},
+    operate::{Visit, failure, held_by},
+    output::{Failure, Status, ask, count, json_document, note, say},
+    times::time,
+    versions::{VersionArg, described, existing},
+};
+
+/// Make an earlier version of a profile current again
+///
+/// It becomes a new version, byte for byte; what it replaces stays in the history, so a rollback
+/// can itself be rolled back. Whatever session there is ends, and what it has not saved is lost.
+/// Waiting messages stay. Booked in the audit log. What the profile did to others since is not
+/// undone: messages that it sent and took, and trades are listed, by id and profile. (To make a store out of a backup, see restore.)
+#[derive(Debug, Args)]
+#[command(after_help = "\
+VERSION is a number, a version string (see history), or a time: the version that was current at its
+end. 14:31 includes all of its minute, 14:31:24 all of its second, a date all of its day.
+
+Examples:
+  profilestore rollback PlayerData/7 12 --reason 'lost items, ticket 4711'
+  profilestore rollback PlayerData/7 2026-11-20T18:30:00Z --yes")]
+pub(crate) struct Rollback {
+    #[command(flatten)]
+    key: KeyArg,
+    /// The version to go back to
+    #[arg(value_name = "VERSION")]
+    version: VersionArg,
+    /// Do not ask for confirmation
+    #[arg(long, short)]
+    yes: bool,
+    #[command(flatten)]
+    by: ByArgs,
+}
+
+/// What a rollback does not undo, for people.
+fn not_undone_lines(since: &NotUndone) -> Vec<String> {
+    let mut lines = Vec::new();
+    for commit in &since.commits {
+        let at = format!("version {}, {}", commit.version, time(commit.at_ms));
+        let Links { taken, sent, trade, left_out, .. } = &commit.links;
+        lines.extend(taken.iter().map(|id| format!("  {at}: took the message {id}")));
+        lines.extend(
+            sent.iter().map(|sent| format!("  {at}: sent the message {} to {}", sent.id, sent.to)),
+        );
+        lines.extend(trade.iter().map(|trade| {
+            let with: Vec<_> = trade.with.iter().map(ToString::to_string).collect();
+            format!("  {at}: traded with {} in the transaction {}", with.join(", "), trade.id)
+        }));
+        if *left_out > 0 {
+            lines.push(format!("  {at}: {}", count(*left_out, "more message", "more messages")));
+        }
+    }
+    if since.more {
+        lines.push("  and more than is listed here".to_owned());
+    }
+    if !lines.is_empty() {
+        let first = "A rollback does not undo what the profile did to others since. What it sent or \
+            traded away is then there twice, and what it took is gone:";
+        lines.insert(0, first.to_owned());
+    }
+    lines
+}
+
+#[derive(Serialize)]
+struct RollbackRow<'a> {
+    #[serde(flatten)]
+    key: &'a ProfileKey,
+    #[serde(flatten)]
+    done: Restored,
+    restored_written_ms: i64,
+}
+
+impl Rollback {
+    pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
+        let key = self.key.parse()?;
+        let by = self.by.attribution()?;
+        let file = app.place.open().await?;
+        let state = existing(&*file, &key, Returning::HEAD).await?;
+        let version = self.version.find(&*file, &state).await?;
+        if !self.yes {
+            let since = not_undone(&*file, &key, version.info.number).await?;
+            not_undone_lines(&since).into_iter().for_each(|line| note(format_args!("{line}")));
+            // The current value may be what is wrong.
+            let differences = current(&*file, &state)
+                .await
+                .and_then(|current| differences(&key, &current, &version));
+            let changes = match differences {
+                Ok(differences) => count(differences.len() as u64, "difference", "differences"),
+                Err(_) => "differences that cannot be shown".to_owned(),
+            };
+            let session = held_by(&state)
+                .map(|holder| format!(", ending the session on {holder}"))
+                .unwrap_or_default();
+            let from = state.head.as_ref().map(described).unwrap_or_default();
+            let to = described(&version.info);
+            if !ask(&format!("roll {key} back from {from} to {to}, {changes}{session}?"))? {
+                return Err(Failure::Work(format!("not rolled back: key=`{key}`")));
+            }
+        }
+        let visit = Visit::on(app, file, by).await?;
+        let done = visit.operator.restore(&key, VersionRef::Number(version.info.number)).await;
+        visit.end().await;
+        let done = done.map_err(failure)?;
+        if app.json {
+            let restored_written_ms = version.info.written_ms;
+            json_document(&RollbackRow { key: &key, done, restored_written_ms })?;
+        } else {
+            let session = done
+                .held_by
+                .map(|job| format!("; the session on {job} is over"))
+                .unwrap_or_default();
+            say(format_args!(
+                "{key} is at version {}, which is {} again{session}",
+                done.version,
+                described(&version.info)
+            ))?;
+            for line in not_undone_lines(&done.not_undone) {
+                say(format_args!("{line}"))?;
+            }
+        }
+        Ok(Status::Fine)
+    }
+}

@@ -1,0 +1,201 @@
+//! Times as people read them and type them in.
+
+use jiff::{
+    Span as Duration, Timestamp,
+    civil::{Date, DateTime},
+    tz::TimeZone,
+};
+use profilestore::env::Env;
+
+const HOW: &str = "a time is given as 2026-11-21, 2026-11-21 14:00 or 2026-11-21T14:00:00Z, \
+    or as 2h, 3 days ago, today, yesterday 18:30";
+
+/// A time as it was typed, from its first to its last millisecond: `14:31` is a minute, `14:31:24`
+/// a second, a date the whole day. So what was written at a time that is shown cut off belongs to
+/// that time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) first_ms: i64,
+    pub(crate) last_ms: i64,
+}
+
+impl Span {
+    fn at(unix_ms: i64) -> Self {
+        Self { first_ms: unix_ms, last_ms: unix_ms }
+    }
+}
+
+/// A time for people, to the millisecond, so that what is printed means the same when it is typed
+/// in again.
+pub(crate) fn time(unix_ms: i64) -> String {
+    let time = Timestamp::from_millisecond(unix_ms).ok();
+    time.map_or_else(
+        || format!("{unix_ms} ms"),
+        |time| time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string(),
+    )
+}
+
+/// A time on the command line: a date or a moment, UTC if it does not say otherwise; one that is
+/// told from now; or what [`time`] and [`ago`] give.
+pub(crate) fn span(text: &str) -> Result<Span, String> {
+    span_from(text, Env::system().unix_ms())
+}
+
+/// The same where a moment is wanted: the first of the time.
+pub(crate) fn moment(text: &str) -> Result<i64, String> {
+    span(text).map(|span| span.first_ms)
+}
+
+fn span_from(text: &str, now_ms: i64) -> Result<Span, String> {
+    let text = text.trim();
+    if let Some(unix_ms) = text.strip_suffix(" ms").and_then(|number| number.parse().ok()) {
+        return Ok(Span::at(unix_ms));
+    }
+    let found = written(text).or_else(|| told_from(text, now_ms));
+    found.ok_or_else(|| HOW.to_owned())
+}
+
+/// True for what is meant as a date or a moment, right or wrong.
+pub(crate) fn looks_like_a_time(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    "dddd-dd-".bytes().all(|expected| match (expected, bytes.next()) {
+        (b'd', Some(found)) => found.is_ascii_digit(),
+        (_, found) => found == Some(expected),
+    })
+}
+
+fn written(text: &str) -> Option<Span> {
+    let in_utc = || text.parse::<DateTime>().ok()?.to_zoned(TimeZone::UTC).ok();
+    let moment = text.parse::<Timestamp>().ok();
+    let moment = moment.or_else(|| in_utc().map(|zoned| zoned.timestamp()))?;
+    let first_ms = moment.as_millisecond();
+    Some(Span { first_ms, last_ms: first_ms.saturating_add(width_ms(text) - 1) })
+}
+
+/// How many milliseconds belong to what was written of a time.
+fn width_ms(text: &str) -> i64 {
+    const DAY: i64 = 86_400_000;
+    let Some((_, clock)) = text.split_once(['T', 't', ' ']) else { return DAY };
+    let clock = clock.split(['Z', 'z', '+', '-', '[']).next().unwrap_or_default();
+    let (whole, fraction) = clock.split_once(['.', ',']).unwrap_or((clock, ""));
+    match (whole.chars().filter(char::is_ascii_digit).count(), fraction.trim_end().len()) {
+        (0, _) => DAY,
+        (1..=2, _) => 3_600_000,
+        (3..=4, _) => 60_000,
+        (_, 0) => 1000,
+        (_, 1) => 100,
+        (_, 2) => 10,
+        _ => 1,
+    }
+}
+
+/// `2h`, `3 days ago`, `today`, `yesterday 18:30`.
+fn told_from(text: &str, now_ms: i64) -> Option<Span> {
+    if text == "now" {
+        return Some(Span::at(now_ms));
+    }
+    let (day, clock) = text.split_once(' ').unwrap_or((text, ""));
+    let back = match day {
+        "today" => Some(0),
+        "yesterday" => Some(1),
+        _ => None,
+    };
+    if let Some(back) = back {
+        let today = Timestamp::from_millisecond(now_ms).ok()?.to_zoned(TimeZone::UTC).date();
+        let day: Date = today.checked_sub(Duration::new().days(back)).ok()?;
+        return written(format!("{day} {clock}").trim_end());
+    }
+    let text = text.strip_suffix(" ago").unwrap_or(text);
+    let number = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    let count: i64 = text[..text.len() - number.len()].parse().ok()?;
+    let unit_ms = match number.trim_start() {
+        "s" | "sec" | "second" | "seconds" => 1000,
+        "m" | "min" | "minute" | "minutes" => 60_000,
+        "h" | "hour" | "hours" => 3_600_000,
+        "d" | "day" | "days" => 86_400_000,
+        "w" | "week" | "weeks" => 604_800_000,
+        _ => return None,
+    };
+    Some(Span::at(now_ms.checked_sub(count.checked_mul(unit_ms)?)?))
+}
+
+/// How long ago something was, for people.
+pub(crate) fn ago(now_ms: i64, then_ms: i64) -> String {
+    let seconds = now_ms.saturating_sub(then_ms).div_euclid(1000);
+    match seconds {
+        ..0 => format!("in {} s", seconds.saturating_neg()),
+        0..120 => format!("{seconds} s ago"),
+        120..7200 => format!("{} min ago", seconds / 60),
+        7200..172_800 => format!("{} h ago", seconds / 3600),
+        _ => format!("{} days ago", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 2026-09-21T14:13:20.042Z.
+    const NOW: i64 = 1_790_000_000_042;
+
+    fn bounds(text: &str) -> Option<(i64, i64)> {
+        span_from(text, NOW).ok().map(|span| (span.first_ms, span.last_ms))
+    }
+
+    #[test]
+    fn times_are_printed_to_the_millisecond() {
+        assert_eq!(time(NOW), "2026-09-21T14:13:20.042Z");
+        assert_eq!((ago(10_000, 9_000), ago(10_000, 12_000)), ("1 s ago".into(), "in 2 s".into()));
+        assert_eq!(ago(86_400_000 * 3, 0), "3 days ago");
+    }
+
+    #[test]
+    fn a_time_includes_what_was_not_written_of_it() {
+        let day = 86_400_000;
+        for (text, first, width) in [
+            ("1970-01-02", day, day),
+            ("1970-01-01T00:00:01Z", 1000, 1000),
+            ("1970-01-01 00:00:01Z", 1000, 1000),
+            ("1970-01-01 00:00:01", 1000, 1000),
+            ("1970-01-01T00:00:01", 1000, 1000),
+            ("1970-01-01T01:00:01+01:00", 1000, 1000),
+            ("1970-01-01T00:01", 60_000, 60_000),
+            ("1970-01-01 00:01", 60_000, 60_000),
+            ("1970-01-01T00:01Z", 60_000, 60_000),
+            ("1970-01-01T00:00:01.5Z", 1500, 100),
+            ("1970-01-01T00:00:01.25Z", 1250, 10),
+            ("1970-01-01 00:00:01.125", 1125, 1),
+            ("1970-01-01T00:00:01.123456Z", 1123, 1),
+        ] {
+            assert_eq!(bounds(text), Some((first, first + width - 1)), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_printed_can_be_typed_with_a_blank_too() {
+        for unix_ms in [0, 1, NOW, -5, i64::MAX] {
+            let shown = time(unix_ms);
+            assert_eq!(bounds(&shown), Some((unix_ms, unix_ms)), "{shown}");
+            let with_blank = shown.replace('T', " ");
+            assert_eq!(bounds(&with_blank), Some((unix_ms, unix_ms)), "{with_blank}");
+        }
+        for then_ms in [NOW - 3000, NOW - 1_200_000, NOW - 18_000_000, NOW - 864_000_000] {
+            assert_eq!(bounds(&ago(NOW, then_ms)), Some((then_ms, then_ms)));
+        }
+    }
+
+    #[test]
+    fn times_can_be_told_from_now() {
+        let hour = 3_600_000;
+        for (text, at) in [("now", NOW), ("2h", NOW - 2 * hour), ("1 week ago", NOW - 168 * hour)] {
+            assert_eq!(bounds(text), Some((at, at)), "{text}");
+        }
+        let midnight = 1_790_000_000_000 / 86_400_000 * 86_400_000;
+        assert_eq!(bounds("today"), Some((midnight, midnight + 24 * hour - 1)));
+        let shift = midnight - 24 * hour + 37 * hour / 2;
+        assert_eq!(bounds("yesterday 18:30"), Some((shift, shift + 59_999)));
+        for wrong in ["", "h", "2 moons", "yesterday evening", "-2h", "99999999999999d", "2026"] {
+            assert_eq!(bounds(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -184,6 +184,8 @@ fn describe(commit: &Commit, result: &Result<CommitReply, StoreError>) -> String
             Change::Check { key, epoch } => write!(text, "check({} e{epoch}) ", key.key()),
             Change::RegisterServer { job_id, .. } => write!(text, "register({job_id}) "),
             Change::RenewServer { revision, .. } => write!(text, "renew(r{revision}) "),
+            Change::RehostServer { generation, .. } => write!(text, "rehost(g{generation}) "),
+            Change::CheckHost { .. } => write!(text, "check host "),
             Change::MarkDead { .. } => write!(text, "dead "),
             Change::Abort { .. } => write!(text, "abort "),
             other => write!(text, "{other:?} "),

@@ -176,6 +176,8 @@ fn store(path: &Path, committers: usize, time: Duration) -> (f64, f64, f64) {
             place_id: 1,
             job_id: "job".into(),
             lease_ms: 20_000,
+            host: None,
+            owner: None,
         };
         store.commit_one(commit(vec![register])).await.expect("registered");
         let payload = Bytes::from(value(3));

@@ -157,7 +157,7 @@ impl State {
             Some(Fault::Key(kind, key)) => {
                 return conflict(kind, Some(self.show(&key, commit.returning)), None);
             }
-            Some(Fault::Server(row)) => return conflict(ConflictKind::Server, None, row),
+            Some(Fault::Server(kind, row)) => return conflict(kind, None, row),
             Some(Fault::Commit(kind)) => return conflict(kind, None, None),
             None if rules::only_checks(commit) => {
                 return Ok(self.reply(commit, now_ms, false, Vec::new()));
@@ -199,20 +199,13 @@ impl State {
     /// inbox.
     fn apply(&mut self, change: &Change, now_ms: i64) -> bool {
         match change {
-            Change::RegisterServer { id, place_id, job_id, lease_ms } => {
-                let (started_ms, renewed_ms) = (now_ms, now_ms);
-                let (id, place_id, job_id, lease_ms) = (*id, *place_id, job_id.clone(), *lease_ms);
-                let row = ServerRow {
-                    id,
-                    place_id,
-                    job_id,
-                    revision: 1,
-                    lease_ms,
-                    started_ms,
-                    renewed_ms,
-                    dead: false,
-                };
-                self.servers.insert(id, (row, 0));
+            Change::RegisterServer { id, .. } => {
+                let row = rules::new_server(change, now_ms).expect("it is a registration");
+                self.servers.insert(*id, (row, 0));
+            }
+            Change::RehostServer { id, .. } => {
+                let (row, _) = self.servers.get_mut(id).expect("it was judged");
+                rules::renew_server(row, change, now_ms);
             }
             Change::RenewServer { id, acknowledged, .. } => {
                 let done = |(server, key): &(ServerId, ProfileKey), commit: &CommitId| {
@@ -223,7 +216,7 @@ impl State {
                 };
                 self.notices.retain(|notice, commit| !done(notice, commit));
                 let (row, _) = self.servers.get_mut(id).expect("it was judged");
-                (row.revision, row.renewed_ms) = (row.revision + 1, now_ms);
+                rules::renew_server(row, change, now_ms);
             }
             Change::MarkDead { id, .. } => {
                 let (row, since_ms) = self.servers.get_mut(id).expect("it was judged");
@@ -234,7 +227,7 @@ impl State {
             Change::Abort { commit } => {
                 _ = self.outcomes.insert(*commit, (Outcome::Aborted, now_ms))
             }
-            Change::Check { .. } => {}
+            Change::Check { .. } | Change::CheckHost { .. } => {}
             Change::Erase { key, .. } if !self.keys.contains_key(key) => {}
             change => {
                 return change.key().is_some_and(|key| {

@@ -4,8 +4,8 @@
 use bytes::Bytes;
 
 use super::{
-    Cause, CommitId, Incarnation, KeyState, LeaseState, NewMessage, Returning, ServerId, ServerRow,
-    StoredMessage,
+    Cause, CommitId, HostId, Incarnation, KeyState, LeaseState, NewMessage, Returning, ServerId,
+    ServerRow, StoredMessage,
 };
 use crate::key::ProfileKey;
 
@@ -168,7 +168,8 @@ pub enum Change {
         /// Its epoch.
         epoch: u64,
     },
-    /// Makes a server row with revision 1. Fails with [`ConflictKind::Server`] when there is one.
+    /// Makes a server row with revision 1 and generation 0. Fails with [`ConflictKind::Server`]
+    /// when there is one.
     RegisterServer {
         /// The server.
         id: ServerId,
@@ -178,9 +179,15 @@ pub enum Change {
         job_id: String,
         /// After how long without a renewal it may be declared dead, in milliseconds.
         lease_ms: i64,
+        /// The process that hosts its engine. None: the game server does so itself.
+        host: Option<HostId>,
+        /// What [`ServerRow::owner`] says from now on, at most
+        /// [`MAX_OWNER_BYTES`](super::rules::MAX_OWNER_BYTES).
+        owner: Option<String>,
     },
-    /// Renews a server row and counts its revision up. Fails with [`ConflictKind::Server`] unless
-    /// it is alive and at this revision. The reply brings the server's notices.
+    /// Renews a server row and counts its revision up. Fails with [`ConflictKind::Hosted`] when the
+    /// row has another host, dead or not, and with [`ConflictKind::Server`] unless it is alive and
+    /// at this revision. The reply brings the server's notices.
     ///
     /// A commit of renewals alone need be known, when it is sent again, only until the row's next
     /// renewal, and is not to be aborted: so it needs no room in the store, and a full disk makes
@@ -190,8 +197,32 @@ pub enum Change {
         id: ServerId,
         /// The row's revision.
         revision: u64,
+        /// The process that renews it, if it hosts the engine of another one's game server.
+        host: Option<HostId>,
         /// Notices of earlier replies that need not be brought again.
         acknowledged: Vec<Notice>,
+    },
+    /// Gives a server row to another host, or to the same one anew, and renews it: its revision
+    /// counts up. Fails with [`ConflictKind::Server`] unless it is alive, and with
+    /// [`ConflictKind::Hosted`] unless this generation is greater than the row's. The reply brings
+    /// the server's notices, all of which are kept.
+    RehostServer {
+        /// The server.
+        id: ServerId,
+        /// What the row's generation becomes.
+        generation: u64,
+        /// What its host becomes.
+        host: HostId,
+    },
+    /// Changes nothing. Fails with [`ConflictKind::Hosted`] unless the server's row is there and
+    /// has this host. It belongs in each commit with which a host changes a lease for its game
+    /// server: a late save of an old host is refused by epoch and version, and a late release
+    /// would be accepted.
+    CheckHost {
+        /// The server.
+        id: ServerId,
+        /// Its host.
+        host: HostId,
     },
     /// Declares a server dead. Fails with [`ConflictKind::Server`] unless its row is at this
     /// revision. Its row's revision stays; declaring a dead one dead again does nothing.
@@ -225,6 +256,8 @@ impl Change {
             | Self::Erase { key, .. } => Some(key),
             Self::RegisterServer { .. }
             | Self::RenewServer { .. }
+            | Self::RehostServer { .. }
+            | Self::CheckHost { .. }
             | Self::MarkDead { .. }
             | Self::Abort { .. } => None,
         }
@@ -283,9 +316,9 @@ pub struct CommitReply {
     pub already_applied: bool,
     /// What each key touched holds now, in order of first mention.
     pub states: Vec<KeyState>,
-    /// The server row that was registered, renewed or declared dead, as it is now.
+    /// The server row that was registered, renewed, rehosted or declared dead, as it is now.
     pub server: Option<ServerRow>,
-    /// The notices of a server that was renewed.
+    /// The notices of a server that was renewed or rehosted.
     pub notices: Vec<Notice>,
     /// The servers for which notices were left, with the key. Each should get a hint.
     pub notified: Vec<(ServerId, ProfileKey)>,
@@ -321,6 +354,8 @@ pub enum ConflictKind {
     VersionGone,
     /// The server row is at another revision, dead, missing, or there already.
     Server,
+    /// The server row has another host, or another generation.
+    Hosted,
     /// The commit's id was aborted.
     Aborted,
     /// The commit that was to be aborted had been applied.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Incarnation, RequestId, ServerId, StoredMessage};
+use super::{HostId, Incarnation, RequestId, ServerId, StoredMessage};
 use crate::key::ProfileKey;
 
 /// A store's incarnation and clock. See [`DataStore::identity`](super::DataStore::identity).
@@ -209,6 +209,16 @@ pub struct ServerRow {
     pub renewed_ms: i64,
     /// True once it was declared dead or has ended; such a row is never renewed again.
     pub dead: bool,
+    /// The process that hosts the game server's engine. None: the game server hosts itself.
+    #[serde(default)]
+    pub host: Option<HostId>,
+    /// Which of its hosts this is: 0 at first, and greater each time that another one takes over.
+    #[serde(default)]
+    pub generation: u64,
+    /// Who may have the game server hosted: what its host wrote when it registered the row. The
+    /// store does not read it.
+    #[serde(default)]
+    pub owner: Option<String>,
 }
 
 /// Why a version was written.

@@ -195,7 +195,7 @@ impl State {
             Some(Fault::Key(kind, key)) => {
                 return conflict(kind, Some(self.key_state(&key, commit.returning)), None);
             }
-            Some(Fault::Server(row)) => return conflict(ConflictKind::Server, None, row),
+            Some(Fault::Server(kind, row)) => return conflict(kind, None, row),
             Some(Fault::Commit(kind)) => return conflict(kind, None, None),
             None => {}
         }
@@ -248,25 +248,22 @@ impl State {
     /// inbox.
     fn apply(&mut self, change: &Change, now_ms: i64) -> bool {
         match change {
-            Change::Check { .. } => false,
-            Change::RegisterServer { id, place_id, job_id, lease_ms } => {
-                let row = ServerRow {
-                    id: *id,
-                    place_id: *place_id,
-                    job_id: job_id.clone(),
-                    revision: 1,
-                    lease_ms: *lease_ms,
-                    started_ms: now_ms,
-                    renewed_ms: now_ms,
-                    dead: false,
-                };
-                self.servers.insert(*id, Server { row, dead_since_ms: 0 });
+            Change::Check { .. } | Change::CheckHost { .. } => false,
+            Change::RegisterServer { .. } => {
+                if let Some(row) = rules::new_server(change, now_ms) {
+                    self.servers.insert(row.id, Server { row, dead_since_ms: 0 });
+                }
+                false
+            }
+            Change::RehostServer { id, .. } => {
+                if let Some(server) = self.servers.get_mut(id) {
+                    rules::renew_server(&mut server.row, change, now_ms);
+                }
                 false
             }
             Change::RenewServer { id, acknowledged, .. } => {
                 if let Some(server) = self.servers.get_mut(id) {
-                    server.row.revision += 1;
-                    server.row.renewed_ms = now_ms;
+                    rules::renew_server(&mut server.row, change, now_ms);
                 }
                 let mine = self.notices.entry(*id).or_default();
                 for notice in acknowledged {

@@ -77,6 +77,11 @@ pub const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ServerId(pub Uuid);
 
+/// A process that hosts the engines of game servers. A process that is started again is another
+/// one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct HostId(pub Uuid);
+
 /// The identity of a commit, by which it is applied at most once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct CommitId(pub Uuid);
@@ -99,7 +104,7 @@ macro_rules! shown_as_uuid {
         }
     )*};
 }
-shown_as_uuid!(ServerId, CommitId, RequestId, Incarnation);
+shown_as_uuid!(ServerId, HostId, CommitId, RequestId, Incarnation);
 
 /// 128 bits of a SHA-256.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -146,7 +151,10 @@ impl Digest {
 ///   key for the server that held the lease before the commit, for the server that its new offer
 ///   names, and for the server whose request it takes away, except for [`Commit::from`] itself.
 ///   Notices for servers without a live row may be left out. They are delivered by
-///   [`Change::RenewServer`] and kept until acknowledged.
+///   [`Change::RenewServer`] and [`Change::RehostServer`], and kept until acknowledged.
+/// * **One host.** A server's row names the process that hosts the server's engine, if another one
+///   does than the game server's own. Once [`Change::RehostServer`] has given it to another host,
+///   no commit of the old one is applied that renews the row or holds a [`Change::CheckHost`].
 /// * **The store's clock** stamps everything. It may step; users of the store watch it against
 ///   their own monotonic clock.
 /// * **Cancellation.** Dropping a returned future does not undo a commit that was already handed

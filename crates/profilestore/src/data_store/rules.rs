@@ -30,6 +30,9 @@ use crate::key::ProfileKey;
 /// The longest [`Change::Write`] author, in bytes.
 pub const MAX_AUTHOR_BYTES: usize = 200;
 
+/// The longest [`ServerRow::owner`], in bytes.
+pub const MAX_OWNER_BYTES: usize = 200;
+
 /// How long outcomes and the rows of dead servers are kept.
 pub const OUTCOME_KEPT_MS: i64 = 7 * DAY_MS;
 
@@ -110,8 +113,8 @@ pub trait View {
 pub enum Fault {
     /// A key is not as the commit expects.
     Key(ConflictKind, ProfileKey),
-    /// A server's row is another one, or is not there.
-    Server(Option<ServerRow>),
+    /// A server's row is not as the commit expects, or is not there.
+    Server(ConflictKind, Option<ServerRow>),
     /// A commit that was to be aborted was applied.
     Commit(ConflictKind),
 }
@@ -211,7 +214,17 @@ pub fn check_commit(commit: &Commit) -> Result<(), StoreError> {
             }
             Change::RegisterServer { id, .. }
             | Change::RenewServer { id, .. }
+            | Change::RehostServer { id, .. }
             | Change::MarkDead { id, .. } => {
+                if let Change::RegisterServer { owner: Some(owner), .. } = change
+                    && owner.len() > MAX_OWNER_BYTES
+                {
+                    return invalid(format!(
+                        "the owner of a server is too long: server=`{id}` bytes=`{}` \
+                         limit=`{MAX_OWNER_BYTES}`",
+                        owner.len()
+                    ));
+                }
                 if !servers.insert(id) {
                     return invalid(format!(
                         "a commit changes a server at most once: server=`{id}`"
@@ -229,7 +242,10 @@ pub fn check_commit(commit: &Commit) -> Result<(), StoreError> {
                     return invalid(format!("a commit cannot abort itself: commit=`{other}`"));
                 }
             }
-            Change::Lease { .. } | Change::Check { .. } | Change::Pin { .. } => {}
+            Change::Lease { .. }
+            | Change::Check { .. }
+            | Change::CheckHost { .. }
+            | Change::Pin { .. } => {}
         }
     }
     Ok(())
@@ -246,7 +262,8 @@ pub fn check_incarnation(commit: &Commit, found: Incarnation) -> Result<(), Stor
 
 /// True when a commit writes nothing: such a commit is not kept.
 pub fn only_checks(commit: &Commit) -> bool {
-    commit.changes.iter().all(|change| matches!(change, Change::Check { .. }))
+    let checks = |change| matches!(change, &Change::Check { .. } | &Change::CheckHost { .. });
+    commit.changes.iter().all(checks)
 }
 
 /// Judges a well formed commit's preconditions against the state before it, in their order. None:
@@ -321,21 +338,11 @@ pub fn judge<V: View>(
                 .then(|| Fault::Key(ConflictKind::InboxRevision, key.clone())),
             Change::Pin { key, version, .. } => (!view.keeps_version(key, *version)?)
                 .then(|| Fault::Key(ConflictKind::VersionGone, key.clone())),
-            Change::RegisterServer { id, .. } => {
-                view.server(*id)?.map(|row| Fault::Server(Some(row)))
-            }
-            Change::RenewServer { id, revision, .. } => match view.server(*id)? {
-                Some(row)
-                    if (!row.dead || defect!(DeadRowRenewable)) && row.revision == *revision =>
-                {
-                    None
-                }
-                other => Some(Fault::Server(other)),
-            },
-            Change::MarkDead { id, revision } => match view.server(*id)? {
-                Some(row) if row.revision == *revision => None,
-                other => Some(Fault::Server(other)),
-            },
+            Change::RegisterServer { .. }
+            | Change::RenewServer { .. }
+            | Change::RehostServer { .. }
+            | Change::CheckHost { .. }
+            | Change::MarkDead { .. } => judge_server(view, change)?,
             Change::Abort { commit } => (view.outcome(*commit)? == Some(Outcome::Applied))
                 .then_some(Fault::Commit(ConflictKind::AlreadyApplied)),
         };
@@ -344,6 +351,40 @@ pub fn judge<V: View>(
         }
     }
     Ok(None)
+}
+
+/// What is at fault with a change of a server's row, or a check of its host.
+fn judge_server<V: View>(view: &mut V, change: &Change) -> Result<Option<Fault>, V::Error> {
+    let (Change::RegisterServer { id, .. }
+    | Change::RenewServer { id, .. }
+    | Change::RehostServer { id, .. }
+    | Change::CheckHost { id, .. }
+    | Change::MarkDead { id, .. }) = change
+    else {
+        return Ok(None);
+    };
+    let row = view.server(*id)?;
+    let kind = match (change, &row) {
+        (Change::RegisterServer { .. }, None) => None,
+        // Also when it is dead: what becomes of it is no business of its old host.
+        (Change::RenewServer { host, .. }, Some(row)) if row.host != *host => {
+            Some(ConflictKind::Hosted)
+        }
+        (Change::RenewServer { revision, .. }, Some(row)) => {
+            let alive = !row.dead || defect!(DeadRowRenewable);
+            (!alive || row.revision != *revision).then_some(ConflictKind::Server)
+        }
+        (Change::RehostServer { generation, .. }, Some(row)) if !row.dead => {
+            (*generation <= row.generation).then_some(ConflictKind::Hosted)
+        }
+        (Change::CheckHost { host, .. }, row) => {
+            let found = row.as_ref().and_then(|row| row.host);
+            (found != Some(*host)).then_some(ConflictKind::Hosted)
+        }
+        (Change::MarkDead { revision, .. }, Some(row)) if row.revision == *revision => None,
+        _ => Some(ConflictKind::Server),
+    };
+    Ok(kind.map(|kind| Fault::Server(kind, row)))
 }
 
 /// Whether a message id's time lets it be appended now.
@@ -524,16 +565,45 @@ pub fn server_of(commit: &Commit) -> Option<ServerId> {
     })
 }
 
+/// The row that [`Change::RegisterServer`] makes. None for other changes.
+pub fn new_server(change: &Change, now_ms: i64) -> Option<ServerRow> {
+    let Change::RegisterServer { id, place_id, job_id, lease_ms, host, owner } = change else {
+        return None;
+    };
+    Some(ServerRow {
+        id: *id,
+        place_id: *place_id,
+        job_id: job_id.clone(),
+        revision: 1,
+        lease_ms: *lease_ms,
+        started_ms: now_ms,
+        renewed_ms: now_ms,
+        dead: false,
+        host: *host,
+        generation: 0,
+        owner: owner.clone(),
+    })
+}
+
+/// Makes a row what [`Change::RenewServer`] or [`Change::RehostServer`] makes it.
+pub fn renew_server(row: &mut ServerRow, change: &Change, now_ms: i64) {
+    if let Change::RehostServer { generation, host, .. } = change {
+        (row.generation, row.host) = (*generation, Some(*host));
+    }
+    row.revision += 1;
+    row.renewed_ms = now_ms;
+}
+
 /// True for a commit of nothing but renewals.
 #[cfg(feature = "postgres")]
 pub(super) fn only_renews(commit: &Commit) -> bool {
     commit.changes.iter().all(|change| matches!(change, Change::RenewServer { .. }))
 }
 
-/// The server that a commit renews: its notices belong in the reply.
+/// The server that a commit renews or rehosts: its notices belong in the reply.
 pub fn renewed(commit: &Commit) -> Option<ServerId> {
     commit.changes.iter().find_map(|change| match change {
-        Change::RenewServer { id, .. } => Some(*id),
+        Change::RenewServer { id, .. } | Change::RehostServer { id, .. } => Some(*id),
         _ => None,
     })
 }

@@ -262,6 +262,9 @@ fn a_profile_of_our_own_is_shown_as_a_document() {
         started_ms: 1,
         renewed_ms: WRITTEN_MS + 60_000,
         dead: false,
+        host: None,
+        generation: 0,
+        owner: None,
     };
     let mut state = KeyState {
         lease: LeaseState {

@@ -90,6 +90,8 @@ fn registration(id: ServerId, place_id: i64, job_id: &str, lease_time: Duration)
         place_id,
         job_id: job_id.to_owned(),
         lease_ms: i64::try_from(lease_time.as_millis()).unwrap_or(i64::MAX),
+        host: None,
+        owner: None,
     }
 }
 
@@ -161,6 +163,7 @@ impl Renewal {
             let change = Change::RenewServer {
                 id,
                 revision,
+                host: None,
                 acknowledged: std::mem::take(&mut self.acknowledged),
             };
             (link.new_commit(vec![change], Returning::HEAD), link.env.now())

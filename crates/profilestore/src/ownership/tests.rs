@@ -51,6 +51,9 @@ fn row(n: u128, renewed_ago: i64) -> ServerRow {
         started_ms: 0,
         renewed_ms: NOW - renewed_ago,
         dead: false,
+        host: None,
+        generation: 0,
+        owner: None,
     }
 }
 

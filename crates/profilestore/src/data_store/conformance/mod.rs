@@ -26,6 +26,7 @@ use crate::key::ProfileKey;
 
 mod commits;
 mod history;
+mod hosts;
 mod links;
 mod listing;
 mod messages;
@@ -33,6 +34,7 @@ mod servers;
 
 pub use commits::*;
 pub use history::*;
+pub use hosts::*;
 pub use links::*;
 pub use listing::*;
 pub use messages::*;
@@ -246,7 +248,14 @@ fn held(server: ServerId) -> LeaseState {
 }
 
 fn register(id: ServerId) -> Change {
-    Change::RegisterServer { id, place_id: 7, job_id: "job".into(), lease_ms: 20_000 }
+    Change::RegisterServer {
+        id,
+        place_id: 7,
+        job_id: "job".into(),
+        lease_ms: 20_000,
+        host: None,
+        owner: None,
+    }
 }
 
 fn append(key: &ProfileKey, id: &MessageId, payload: &str) -> Change {
@@ -332,6 +341,13 @@ macro_rules! store_conformance {
             a_repeated_renewal_brings_the_notices
             a_sweep_deletes_dead_servers
             outcomes_are_kept_for_7_days
+            a_server_registers_with_its_host
+            an_owner_is_bounded
+            a_renewal_needs_the_host
+            a_server_is_rehosted_under_a_greater_generation
+            a_dead_server_is_not_rehosted
+            a_release_by_an_old_host_is_refused
+            releases_and_a_new_host_at_once
         }
     };
     (@cases $factory:expr; $($case:ident)*) => {$(
@@ -350,6 +366,7 @@ mod tests {
         let files = [
             include_str!("commits.rs"),
             include_str!("history.rs"),
+            include_str!("hosts.rs"),
             include_str!("links.rs"),
             include_str!("listing.rs"),
             include_str!("messages.rs"),

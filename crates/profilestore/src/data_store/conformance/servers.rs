@@ -25,7 +25,7 @@ impl Subject {
 }
 
 fn renewal(id: ServerId, revision: u64, acknowledged: &[Notice]) -> Change {
-    Change::RenewServer { id, revision, acknowledged: acknowledged.to_vec() }
+    Change::RenewServer { id, revision, host: None, acknowledged: acknowledged.to_vec() }
 }
 
 /// A server registers once; its row tells what it said and when.
@@ -42,6 +42,9 @@ pub async fn a_server_registers_once(s: Subject) {
         started_ms: now,
         renewed_ms: now,
         dead: false,
+        host: None,
+        generation: 0,
+        owner: None,
     };
     assert_eq!(reply.server, Some(row.clone()));
     assert_eq!(s.store.servers().await.unwrap(), (now, vec![row.clone()]));

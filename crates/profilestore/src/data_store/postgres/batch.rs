@@ -56,6 +56,7 @@ pub(super) struct Writes {
     pub(super) erased: Vec<ProfileKey>,
     pub(super) links: Vec<(ProfileKey, VersionLinks)>,
     pub(super) registered: BTreeSet<ServerId>,
+    pub(super) rehosted: BTreeSet<ServerId>,
     /// By which commits.
     pub(super) renewed: BTreeMap<ServerId, CommitId>,
     pub(super) died: BTreeSet<ServerId>,
@@ -384,26 +385,21 @@ impl Batch {
     fn apply_to_server(&mut self, change: &Change, commit: CommitId) {
         let now_ms = self.now_ms;
         match change {
-            Change::RegisterServer { id, place_id, job_id, lease_ms } => {
-                let (id, place_id, job_id, lease_ms) = (*id, *place_id, job_id.clone(), *lease_ms);
-                let (started_ms, renewed_ms) = (now_ms, now_ms);
-                let row = ServerRow {
-                    id,
-                    place_id,
-                    job_id,
-                    revision: 1,
-                    lease_ms,
-                    started_ms,
-                    renewed_ms,
-                    dead: false,
-                };
-                self.servers.insert(id, row);
-                self.writes.registered.insert(id);
+            Change::RegisterServer { id, .. } => {
+                if let Some(row) = rules::new_server(change, now_ms) {
+                    self.servers.insert(*id, row);
+                    self.writes.registered.insert(*id);
+                }
+            }
+            Change::RehostServer { id, .. } => {
+                if let Some(row) = self.servers.get_mut(id) {
+                    rules::renew_server(row, change, now_ms);
+                    self.writes.rehosted.insert(*id);
+                }
             }
             Change::RenewServer { id, acknowledged, .. } => {
                 if let Some(row) = self.servers.get_mut(id) {
-                    row.revision += 1;
-                    row.renewed_ms = now_ms;
+                    rules::renew_server(row, change, now_ms);
                     self.writes.renewed.insert(*id, commit);
                 }
                 let acknowledged =
@@ -426,7 +422,7 @@ impl Batch {
     /// The keys whose states a commit's answer shows.
     pub(super) fn shown<'c>(commit: &'c Commit, verdict: &'c Verdict) -> Vec<&'c ProfileKey> {
         match verdict {
-            Verdict::Refused(_) | Verdict::Conflict(Fault::Server(_) | Fault::Commit(_)) => {
+            Verdict::Refused(_) | Verdict::Conflict(Fault::Server(..) | Fault::Commit(_)) => {
                 Vec::new()
             }
             Verdict::Conflict(Fault::Key(_, key)) => vec![key],
@@ -450,9 +446,7 @@ impl Batch {
             Verdict::Conflict(Fault::Key(kind, key)) => {
                 return conflict(kind, Some(self.state(&key, commit, shown)?), None);
             }
-            Verdict::Conflict(Fault::Server(row)) => {
-                return conflict(ConflictKind::Server, None, row);
-            }
+            Verdict::Conflict(Fault::Server(kind, row)) => return conflict(kind, None, row),
             Verdict::Conflict(Fault::Commit(kind)) => return conflict(kind, None, None),
             Verdict::Replied { already_applied, .. } => already_applied,
         };

@@ -56,11 +56,24 @@ pub(super) const HEADS_CHECKED: &str = heads!(" FOR SHARE OF h");
 
 pub(super) const SERVERS: &str =
     concat!("SELECT ", server_columns!(), ", s.renewal FROM server s WHERE s.id = ANY($1::uuid[])");
-pub(super) const SERVERS_CHANGED: &str = concat!(
-    "SELECT ",
-    server_columns!(),
-    ", s.renewal FROM server s WHERE s.id = ANY($1::uuid[]) ORDER BY s.id FOR UPDATE"
-);
+
+/// The server rows that a transaction depends on are locked by one statement, in their order, with
+/// the strongest lock that one of them needs. A check of the host must meet a change of the host,
+/// and nothing else: a renewal waits for no commit that checks the same row.
+macro_rules! locked_servers {
+    ($lock:literal) => {
+        concat!(
+            "SELECT ",
+            server_columns!(),
+            ", s.renewal FROM server s WHERE s.id = ANY($1::uuid[]) ORDER BY s.id ",
+            $lock
+        )
+    };
+}
+
+pub(super) const SERVERS_CHECKED: &str = locked_servers!("FOR KEY SHARE");
+pub(super) const SERVERS_CHANGED: &str = locked_servers!("FOR NO KEY UPDATE");
+pub(super) const SERVERS_REHOSTED: &str = locked_servers!("FOR UPDATE");
 
 pub(super) const MESSAGES: &str = "SELECT u.n, m.revision, m.locked, m.created_ms, m.name \
      FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) WITH ORDINALITY AS u (store, scope, key, number, n) \
@@ -103,7 +116,8 @@ pub(super) struct Needs<'c> {
     checked: BTreeMap<&'c ProfileKey, bool>,
     /// Some of the latter are checked for a change of something else.
     binding: BTreeSet<&'c ProfileKey>,
-    servers_changed: BTreeSet<ServerId>,
+    /// Servers that are locked, and how.
+    servers_locked: BTreeMap<ServerId, ServerLock>,
     servers: BTreeSet<ServerId>,
     outcomes: BTreeSet<CommitId>,
     messages: BTreeSet<(&'c ProfileKey, u64)>,
@@ -112,6 +126,14 @@ pub(super) struct Needs<'c> {
     used: BTreeSet<(&'c ProfileKey, Digest)>,
     versions: BTreeSet<(&'c ProfileKey, u64)>,
     erased: BTreeSet<&'c ProfileKey>,
+}
+
+/// How a server's row is locked; the later, the stronger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum ServerLock {
+    HostChecked,
+    Changed,
+    Rehosted,
 }
 
 /// Which statement an answer is of.
@@ -171,11 +193,11 @@ impl<'c> Needs<'c> {
             Change::Erase { key, .. } => {
                 self.erased.insert(key);
             }
+            Change::CheckHost { id, .. } => self.lock_server(*id, ServerLock::HostChecked),
             Change::RegisterServer { id, .. }
             | Change::RenewServer { id, .. }
-            | Change::MarkDead { id, .. } => {
-                self.servers_changed.insert(*id);
-            }
+            | Change::MarkDead { id, .. } => self.lock_server(*id, ServerLock::Changed),
+            Change::RehostServer { id, .. } => self.lock_server(*id, ServerLock::Rehosted),
             Change::Abort { commit } => {
                 self.outcomes.insert(*commit);
             }
@@ -184,6 +206,11 @@ impl<'c> Needs<'c> {
             }
             Change::Check { .. } | Change::Write { .. } => {}
         }
+    }
+
+    fn lock_server(&mut self, id: ServerId, lock: ServerLock) {
+        let strongest = self.servers_locked.entry(id).or_insert(lock);
+        *strongest = lock.max(*strongest);
     }
 
     /// The statements, in their order. `lock`: for a transaction that writes.
@@ -200,9 +227,15 @@ impl<'c> Needs<'c> {
         heads(Part::Checked, if lock { HEADS_CHECKED } else { HEADS }, &self.checked);
         let ids =
             |servers: &BTreeSet<ServerId>| servers.iter().map(|id| id.0).collect::<Vec<Uuid>>();
-        if !self.servers_changed.is_empty() {
-            steps
-                .push((Part::Servers, Step::new(SERVERS_CHANGED).with(ids(&self.servers_changed))));
+        if let Some(strongest) = self.servers_locked.values().max() {
+            let sql = match strongest {
+                _ if !lock => SERVERS,
+                ServerLock::HostChecked => SERVERS_CHECKED,
+                ServerLock::Changed => SERVERS_CHANGED,
+                ServerLock::Rehosted => SERVERS_REHOSTED,
+            };
+            let locked: Vec<Uuid> = self.servers_locked.keys().map(|id| id.0).collect();
+            steps.push((Part::Servers, Step::new(sql).with(locked)));
         }
         if !self.servers.is_empty() {
             steps.push((Part::Servers, Step::new(SERVERS).with(ids(&self.servers))));

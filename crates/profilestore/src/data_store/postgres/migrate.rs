@@ -86,6 +86,9 @@ async fn to_newest(conn: &Conn, options: &PostgresOptions, step: i64) -> Result<
     if step < 2 {
         add_links(conn, options).await?;
     }
+    if step < 3 {
+        add_hosts(conn).await?;
+    }
     schema::mark(conn).await
 }
 
@@ -141,6 +144,15 @@ async fn add_checksums(conn: &Conn) -> Result<(), Trouble> {
          AS u (store, scope, key, number, checksum) \
          WHERE v.store = ANY(ARRAY[u.store]) AND v.scope = u.scope AND v.key = u.key \
          AND v.number = u.number",
+    )
+    .await
+}
+
+/// Step 3: who hosts a game server's engine.
+async fn add_hosts(conn: &Conn) -> Result<(), Trouble> {
+    conn.batch(
+        "ALTER TABLE server ADD COLUMN host uuid, \
+         ADD COLUMN generation bigint NOT NULL DEFAULT 0, ADD COLUMN owner text",
     )
     .await
 }

@@ -236,7 +236,9 @@ fn check_text(commit: &Commit) -> Result<(), StoreError> {
             nul(author)
                 || imported.as_ref().and_then(|imported| imported.label.as_deref()).is_some_and(nul)
         }
-        Change::RegisterServer { job_id, .. } => nul(job_id),
+        Change::RegisterServer { job_id, owner, .. } => {
+            nul(job_id) || owner.as_deref().is_some_and(nul)
+        }
         Change::AppendMessage { message, .. } => nul(message.id.name()),
         Change::ReplaceInbox { messages, .. } => {
             messages.iter().any(|message| nul(message.id.name()))

@@ -292,11 +292,13 @@ fn touches(commit: &Commit) -> Vec<(Thing, Use)> {
     for change in &commit.changes {
         match change {
             Change::Check { key, .. } => add(Thing::Key(key.clone()), Use::Shared),
-            Change::RegisterServer { id, .. } | Change::RenewServer { id, .. } => {
-                add(Thing::Server(*id), Use::Alone)
+            Change::RegisterServer { id, .. }
+            | Change::RenewServer { id, .. }
+            | Change::RehostServer { id, .. } => add(Thing::Server(*id), Use::Alone),
+            // Many profiles of one server begin and end at once, or are taken over when it is dead.
+            Change::CheckHost { id, .. } | Change::MarkDead { id, .. } => {
+                add(Thing::Server(*id), Use::Shared)
             }
-            // Many profiles of one dead server are taken over at once.
-            Change::MarkDead { id, .. } => add(Thing::Server(*id), Use::Shared),
             Change::Abort { commit } => add(Thing::Commit(*commit), Use::Alone),
             Change::Lease { key, lease, .. } => {
                 add(Thing::Key(key.clone()), Use::Alone);

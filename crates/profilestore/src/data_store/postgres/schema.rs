@@ -31,7 +31,7 @@ pub(super) const SEALED: i64 = 8;
 /// The newest step of this format, as [`TABLES`] has it: each addition to the format of an
 /// unreleased version is one. `meta` says which one a store has reached. The steps are listed in
 /// `docs/decisions/format-2.md`, and `migrate.rs` makes them.
-pub(super) const STEPS: i64 = 2;
+pub(super) const STEPS: i64 = 3;
 
 /// What `meta` says in a schema that is a store's.
 pub(super) const APPLICATION: &str = "profilestore";
@@ -144,7 +144,10 @@ CREATE TABLE server (
     started_ms bigint NOT NULL,
     renewed_ms bigint NOT NULL,
     dead_ms bigint,
-    renewal uuid
+    renewal uuid,
+    host uuid,
+    generation bigint NOT NULL DEFAULT 0,
+    owner text
 ) WITH (fillfactor = 50);
 
 CREATE TABLE notice (

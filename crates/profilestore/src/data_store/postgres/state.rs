@@ -7,8 +7,8 @@ use uuid::Uuid;
 use super::schema::{IMPORTED, PINNED, REMOVED, SEALED};
 use crate::{
     data_store::{
-        Cause, KeyState, LeaseState, Returning, ServerId, ServerRow, StoreError, StoredMessage,
-        VersionInfo, checksum,
+        Cause, HostId, KeyState, LeaseState, Returning, ServerId, ServerRow, StoreError,
+        StoredMessage, VersionInfo, checksum,
         rules::{Counters, Replaced},
     },
     key::ProfileKey,
@@ -19,24 +19,24 @@ macro_rules! head_columns {
     () => {
         "h.epoch, h.version, h.created_ms, h.flags, h.users, h.lease_revision, h.inbox_revision, h.last_message, h.waiting, \
          h.lease, h.written_ms, h.stored_ms, h.load_count, h.cause, h.author, h.label, octet_length(h.value)::bigint, \
-         s.id, s.place_id, s.job_id, s.revision, s.lease_ms, s.started_ms, s.renewed_ms, s.dead_ms"
+         s.id, s.place_id, s.job_id, s.revision, s.lease_ms, s.started_ms, s.renewed_ms, s.dead_ms, s.host, s.generation, s.owner"
     };
 }
 pub(super) use head_columns;
 
 /// How many columns that are.
-pub(super) const HEAD_COLUMNS: usize = 25;
+pub(super) const HEAD_COLUMNS: usize = 28;
 
 /// What [`server_of_row`] reads.
 macro_rules! server_columns {
     () => {
-        "s.id, s.place_id, s.job_id, s.revision, s.lease_ms, s.started_ms, s.renewed_ms, s.dead_ms"
+        "s.id, s.place_id, s.job_id, s.revision, s.lease_ms, s.started_ms, s.renewed_ms, s.dead_ms, s.host, s.generation, s.owner"
     };
 }
 pub(super) use server_columns;
 
 /// How many columns that are.
-pub(super) const SERVER_COLUMNS: usize = 8;
+pub(super) const SERVER_COLUMNS: usize = 11;
 
 /// A current value, as far as it is known here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -221,6 +221,9 @@ pub(super) fn server_of_row(row: &Row, first: usize) -> Result<ServerRow, StoreE
         started_ms: get(row, first + 5)?,
         renewed_ms: get(row, first + 6)?,
         dead: get::<Option<i64>>(row, first + 7)?.is_some(),
+        host: get::<Option<Uuid>>(row, first + 8)?.map(HostId),
+        generation: unsigned(row, first + 9)?,
+        owner: get(row, first + 10)?,
     })
 }
 

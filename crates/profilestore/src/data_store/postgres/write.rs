@@ -140,12 +140,18 @@ pub(super) const ERASE_RECEIPTS: &str = "INSERT INTO receipt (store, scope, key,
 pub(super) const ERASE_MESSAGES: &str = "DELETE FROM message m USING unnest($1::text[], $2::text[], $3::text[]) AS u (store, scope, key) \
      WHERE m.store = ANY(ARRAY[u.store]) AND m.scope = u.scope AND m.key = u.key";
 
-pub(super) const INSERT_SERVERS: &str = "INSERT INTO server (id, place_id, job_id, revision, lease_ms, started_ms, renewed_ms, dead_ms) \
+pub(super) const INSERT_SERVERS: &str = "INSERT INTO server (id, place_id, job_id, revision, lease_ms, started_ms, renewed_ms, dead_ms, \
+     host, generation, owner) \
      SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], \
-     $8::bigint[])";
+     $8::bigint[], $9::uuid[], $10::bigint[], $11::text[])";
 
 pub(super) const RENEW_SERVERS: &str = "UPDATE server s SET revision = u.revision, renewed_ms = u.renewed_ms, renewal = u.renewal \
      FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::uuid[]) AS u (id, revision, renewed_ms, renewal) WHERE s.id = ANY(ARRAY[u.id])";
+
+pub(super) const REHOST_SERVERS: &str = "UPDATE server s SET revision = u.revision, renewed_ms = u.renewed_ms, host = u.host, \
+     generation = u.generation \
+     FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::uuid[], $5::bigint[]) AS u (id, revision, renewed_ms, host, generation) \
+     WHERE s.id = ANY(ARRAY[u.id])";
 
 pub(super) const BURY_SERVERS: &str =
     "UPDATE server s SET dead_ms = $2::bigint WHERE s.id = ANY($1::uuid[]) AND s.dead_ms IS NULL";
@@ -508,7 +514,20 @@ fn push_servers<'a>(batch: &'a Batch, steps: &mut Vec<(Part, Step<'a>)>) {
             .with(rows.iter().map(|row| row.lease_ms).collect::<Vec<i64>>())
             .with(rows.iter().map(|row| row.started_ms).collect::<Vec<i64>>())
             .with(rows.iter().map(|row| row.renewed_ms).collect::<Vec<i64>>())
-            .with(rows.iter().map(|row| row.dead.then_some(now_ms)).collect::<Vec<Option<i64>>>());
+            .with(rows.iter().map(|row| row.dead.then_some(now_ms)).collect::<Vec<Option<i64>>>())
+            .with(rows.iter().map(|row| row.host.map(|host| host.0)).collect::<Vec<Option<Uuid>>>())
+            .with(rows.iter().map(|row| row.generation.cast_signed()).collect::<Vec<i64>>())
+            .with(rows.iter().map(|row| row.owner.as_deref()).collect::<Vec<Option<&str>>>());
+        steps.push((Part::Writ, step));
+    }
+    let rows: Vec<_> = writes.rehosted.iter().filter_map(|id| batch.servers.get(id)).collect();
+    if !rows.is_empty() {
+        let step = Step::new(REHOST_SERVERS)
+            .with(rows.iter().map(|row| row.id.0).collect::<Vec<Uuid>>())
+            .with(rows.iter().map(|row| row.revision.cast_signed()).collect::<Vec<i64>>())
+            .with(rows.iter().map(|row| row.renewed_ms).collect::<Vec<i64>>())
+            .with(rows.iter().map(|row| row.host.map(|host| host.0)).collect::<Vec<Option<Uuid>>>())
+            .with(rows.iter().map(|row| row.generation.cast_signed()).collect::<Vec<i64>>());
         steps.push((Part::Writ, step));
     }
     let rows: Vec<_> = writes

@@ -123,9 +123,7 @@ impl Tx<'_> {
                 let state = Some(self.key_state(&key, commit.returning)?);
                 Conflict { kind, now_ms, state, server: None }
             }
-            Some(Fault::Server(server)) => {
-                Conflict { kind: ConflictKind::Server, now_ms, state: None, server }
-            }
+            Some(Fault::Server(kind, server)) => Conflict { kind, now_ms, state: None, server },
             Some(Fault::Commit(kind)) => Conflict { kind, now_ms, state: None, server: None },
             // The id was there when it was to be written and gone when it was looked for, in one
             // transaction.
@@ -524,15 +522,28 @@ impl Tx<'_> {
     fn apply_to_server(&mut self, change: &Change) -> Result<(), Trouble> {
         let now_ms = self.now_ms;
         match change {
-            Change::RegisterServer { id, place_id, job_id, lease_ms } => {
-                let sql = "INSERT INTO server (id, place_id, job_id, revision, lease_ms, started_ms, renewed_ms) \
-                     VALUES (?1, ?2, ?3, 1, ?4, ?5, ?5)";
+            Change::RegisterServer { id, place_id, job_id, lease_ms, host, owner } => {
+                let sql = "INSERT INTO server (id, place_id, job_id, revision, lease_ms, started_ms, renewed_ms, host, owner) \
+                     VALUES (?1, ?2, ?3, 1, ?4, ?5, ?5, ?6, ?7)";
                 self.prepare(sql)?.execute(params![
                     id.0.as_bytes().as_slice(),
                     place_id,
                     job_id,
                     lease_ms,
-                    now_ms
+                    now_ms,
+                    host.as_ref().map(|host| host.0.as_bytes().as_slice()),
+                    owner,
+                ])?;
+                self.servers.remove(id);
+            }
+            Change::RehostServer { id, generation, host } => {
+                let sql = "UPDATE server SET revision = revision + 1, renewed_ms = ?2, host = ?3, \
+                    generation = ?4 WHERE id = ?1";
+                self.prepare(sql)?.execute(params![
+                    id.0.as_bytes().as_slice(),
+                    now_ms,
+                    host.0.as_bytes().as_slice(),
+                    generation.cast_signed(),
                 ])?;
                 self.servers.remove(id);
             }

@@ -74,6 +74,9 @@ fn work(conn: &Connection, path: &Path, now_ms: i64) -> Result<(), StoreError> {
     if step < 2 {
         add_links(conn).map_err(failed)?;
     }
+    if step < 3 {
+        add_hosts(conn).map_err(failed)?;
+    }
     schema::mark(conn).map_err(failed)
 }
 
@@ -97,6 +100,15 @@ fn refuse_while_in_use(conn: &Connection, path: &Path, now_ms: i64) -> Result<()
             renewed_ms.saturating_add(lease_ms).saturating_sub(now_ms)
         ),
     })
+}
+
+/// Step 3: who hosts a game server's engine.
+fn add_hosts(conn: &Connection) -> rusqlite::Result<()> {
+    conn.execute_batch(
+        "ALTER TABLE server ADD COLUMN host BLOB; \
+         ALTER TABLE server ADD COLUMN generation INTEGER NOT NULL DEFAULT 0; \
+         ALTER TABLE server ADD COLUMN owner TEXT",
+    )
 }
 
 /// Step 2: what the commit of a version did beyond the profile.

@@ -32,7 +32,7 @@ const PAGE_BYTES: u64 = 4096;
 /// The newest step of this format, as [`TABLES`] has it: each addition to the format of an
 /// unreleased version is one. `meta` says which one a file has reached. The steps are listed in
 /// `docs/decisions/format-2.md`, and `migrate.rs` makes them.
-pub(super) const STEPS: i64 = 2;
+pub(super) const STEPS: i64 = 3;
 
 const TABLES: &str = "
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
@@ -118,7 +118,10 @@ CREATE TABLE server (
     lease_ms INTEGER NOT NULL,
     started_ms INTEGER NOT NULL,
     renewed_ms INTEGER NOT NULL,
-    dead_ms INTEGER
+    dead_ms INTEGER,
+    host BLOB,
+    generation INTEGER NOT NULL DEFAULT 0,
+    owner TEXT
 ) STRICT;
 
 -- A server that watches for notices reads those beyond the last id that it has seen, so no id comes again.

@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     data_store::{
-        Cause, CommitId, Digest, KeyState, LeaseState, MessageId, Returning, ServerId, ServerRow,
-        StoreError, StoredMessage, VersionInfo, checksum,
+        Cause, CommitId, Digest, HostId, KeyState, LeaseState, MessageId, Returning, ServerId,
+        ServerRow, StoreError, StoredMessage, VersionInfo, checksum,
         rules::{Counters, MessageFacts, Outcome, View},
     },
     key::ProfileKey,
@@ -55,8 +55,11 @@ const HEAD: &str = "SELECT h.id, h.epoch, h.version, h.created_ms, h.current, h.
 const VERSION: &str = "SELECT number, label, written_ms, stored_ms, flags, cause, author, load_count, length(value), \
      previous, previous_superseded_ms, head FROM version WHERE id = ?1";
 
-const SERVER: &str =
-    "SELECT id, place_id, job_id, revision, lease_ms, started_ms, renewed_ms, dead_ms FROM server";
+const SERVERS: &str = "SELECT id, place_id, job_id, revision, lease_ms, started_ms, renewed_ms, dead_ms, host, generation, \
+     owner FROM server ORDER BY id";
+
+const SERVER: &str = "SELECT id, place_id, job_id, revision, lease_ms, started_ms, renewed_ms, dead_ms, host, generation, \
+     owner FROM server WHERE id = ?1";
 
 const MESSAGES: &str = "SELECT number, created_ms, name, payload, locked, revision, sent_ms FROM message \
      WHERE head = ?1 ORDER BY number";
@@ -164,16 +167,12 @@ impl<'c> Tx<'c> {
     }
 
     fn find_server(&self, id: ServerId) -> Result<Option<ServerRow>, Trouble> {
-        const ONE: &str = "SELECT id, place_id, job_id, revision, lease_ms, started_ms, renewed_ms, dead_ms FROM server \
-             WHERE id = ?1";
-        let row =
-            self.prepare(ONE)?.query_row([id.0.as_bytes().as_slice()], server_of_row).optional()?;
-        Ok(row)
+        let mut statement = self.prepare(SERVER)?;
+        Ok(statement.query_row([id.0.as_bytes().as_slice()], server_of_row).optional()?)
     }
 
     pub(super) fn all_servers(&self) -> Result<Vec<ServerRow>, Trouble> {
-        let sql = format!("{SERVER} ORDER BY id");
-        let mut statement = self.prepare(&sql)?;
+        let mut statement = self.prepare(SERVERS)?;
         let rows = statement.query_map([], server_of_row)?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
@@ -455,6 +454,9 @@ fn server_of_row(row: &Row<'_>) -> rusqlite::Result<ServerRow> {
         started_ms: row.get(5)?,
         renewed_ms: row.get(6)?,
         dead: row.get::<_, Option<i64>>(7)?.is_some(),
+        host: row.get::<_, Option<[u8; 16]>>(8)?.map(|host| HostId(Uuid::from_bytes(host))),
+        generation: unsigned(row, 9)?,
+        owner: row.get(10)?,
     })
 }
 

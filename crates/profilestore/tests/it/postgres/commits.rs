@@ -311,6 +311,8 @@ async fn a_nul_in_a_name_is_refused() {
         place_id: 1,
         job_id: "a\0b".into(),
         lease_ms: 1,
+        host: None,
+        owner: None,
     };
     let commits = vec![
         make(&store, vec![bad]).await,
@@ -372,8 +374,14 @@ async fn a_renewal_goes_through_on_a_full_disk() {
     PostgresStore::migrate(&options(), None).await.unwrap();
     let store = PostgresStore::open(options()).await.unwrap();
     let id = ServerId(Env::system().uuid());
-    let register =
-        Change::RegisterServer { id, place_id: 7, job_id: "job".into(), lease_ms: 20_000 };
+    let register = Change::RegisterServer {
+        id,
+        place_id: 7,
+        job_id: "job".into(),
+        lease_ms: 20_000,
+        host: None,
+        owner: None,
+    };
     store.commit_one(make(&store, vec![register]).await).await.unwrap();
 
     let ballast = server.folder().join("ballast");
@@ -382,7 +390,11 @@ async fn a_renewal_goes_through_on_a_full_disk() {
     for round in 0..60 {
         let value = "x".repeat(9000);
         let mut commits = vec![
-            make(&store, vec![Change::RenewServer { id, revision, acknowledged: vec![] }]).await,
+            make(
+                &store,
+                vec![Change::RenewServer { id, revision, host: None, acknowledged: vec![] }],
+            )
+            .await,
         ];
         for n in 0..3 {
             let absent = KeyState::absent(key(&format!("{round}-{n}")));

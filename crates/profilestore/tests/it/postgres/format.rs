@@ -21,17 +21,24 @@ use crate::world::{earn, players};
 /// tombstone; messages, an edit, a rollback, a pin and a removal by operators.
 const FORMAT_1: &[u8] = include_bytes!("../../data/format-1.sql.zst");
 
+/// The same, migrated by a program that knew step 2 of format 2.
+const FORMAT_2_STEP_2: &[u8] = include_bytes!("../../data/format-2-step-2.sql.zst");
+
 fn key(name: &str) -> ProfileKey {
     ProfileKey::new("PlayerData", "global", name).expect("a valid name")
 }
 
 /// Makes a schema of format 1.
 async fn schema_of_format_1(owner: &Client) -> String {
+    schema_of(owner, FORMAT_1, "format1").await
+}
+
+async fn schema_of(owner: &Client, packed: &[u8], name: &str) -> String {
     // For the role of the game servers.
     made().await;
-    let sql = zstd::decode_all(FORMAT_1).expect("the dump can be unpacked");
+    let sql = zstd::decode_all(packed).expect("the dump can be unpacked");
     let schema = new_schema();
-    let sql = String::from_utf8(sql).expect("text").replace("format1", &schema);
+    let sql = String::from_utf8(sql).expect("text").replace(name, &schema);
     owner.batch_execute(&sql).await.expect("the dump can be loaded");
     schema
 }
@@ -85,6 +92,29 @@ async fn a_schema_of_format_1_is_migrated_by_its_owner() {
     assert_eq!((ann.version, ann.inbox.as_ref().unwrap().len()), (4, 1));
     let pinned = store.version(&key("ann"), &VersionRef::Number(1)).await.unwrap().unwrap();
     assert!(pinned.info.pinned && pinned.value.is_some());
+    write(&store, &ann, "{\"coins\":1}").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_schema_of_an_earlier_step_is_migrated_by_its_owner() {
+    let owner = owner().await;
+    let schema = schema_of(&owner, FORMAT_2_STEP_2, "format2step2").await;
+    match PostgresStore::open(owners(&schema)).await.map(drop) {
+        Err(StoreError::Invalid { reason }) => {
+            assert!(reason.contains("earlier format"), "{reason}");
+        }
+        other => panic!("expected a refusal, found {other:?}"),
+    }
+    assert!(PostgresStore::migrate(&owners(&schema), None).await.unwrap());
+    assert!(!PostgresStore::migrate(&owners(&schema), None).await.unwrap());
+    // As the role of the game servers, whose rights the migration keeps.
+    let store = opened(&schema).await;
+    let records = verify(&store, &ExportFilter::default(), &mut |_| {}).await.unwrap();
+    assert_eq!((records.keys, records.versions, records.unreadable), (5, 11, vec![]));
+    let (_, servers) = store.servers().await.unwrap();
+    assert!(!servers.is_empty());
+    assert!(servers.iter().all(|row| (row.host, row.generation) == (None, 0)), "{servers:?}");
+    let (_, ann) = store.read_one(&key("ann"), Returning::ALL).await.unwrap();
     write(&store, &ann, "{\"coins\":1}").await.unwrap();
 }
 

@@ -56,6 +56,8 @@ async fn tables_of_an_earlier_version_are_completed() {
             place_id: 7,
             job_id: "job".into(),
             lease_ms: 20_000,
+            host: None,
+            owner: None,
         }];
         let commit = Commit {
             id: CommitId(Env::system().uuid()),
@@ -204,6 +206,8 @@ async fn commits_of_before_a_restored_backup_are_refused() {
         place_id: 1,
         job_id: "job".into(),
         lease_ms: 1000,
+        host: None,
+        owner: None,
     }];
     let id = CommitId(Env::system().uuid());
     let commit = Commit { id, incarnation: old, from: None, changes, returning: Returning::HEAD };

@@ -6,10 +6,16 @@ use super::*;
 
 async fn register(store: &SqliteStore) -> Change {
     let id = ServerId(Env::system().uuid());
-    let register =
-        Change::RegisterServer { id, place_id: 1, job_id: "job".into(), lease_ms: 20_000 };
+    let register = Change::RegisterServer {
+        id,
+        place_id: 1,
+        job_id: "job".into(),
+        lease_ms: 20_000,
+        host: None,
+        owner: None,
+    };
     store.commit_one(make(store, vec![register]).await).await.unwrap();
-    Change::RenewServer { id, revision: 1, acknowledged: vec![] }
+    Change::RenewServer { id, revision: 1, host: None, acknowledged: vec![] }
 }
 
 /// A backup is one moment of a store in use: pairs that are always written together are equal in

@@ -19,8 +19,15 @@ use super::*;
 /// tombstone; messages, an edit, a rollback, a pin and a removal by operators.
 const FORMAT_1: &[u8] = include_bytes!("../../data/format-1.db.zst");
 
+/// The same, migrated by a program that knew step 2 of format 2.
+const FORMAT_2_STEP_2: &[u8] = include_bytes!("../../data/format-2-step-2.db.zst");
+
 fn file_of_format_1(dir: &TempDir) -> PathBuf {
-    let bytes = zstd::decode_all(FORMAT_1).expect("the file can be unpacked");
+    file_of(dir, FORMAT_1)
+}
+
+fn file_of(dir: &TempDir, packed: &[u8]) -> PathBuf {
+    let bytes = zstd::decode_all(packed).expect("the file can be unpacked");
     let path = path(dir);
     fs::write(&path, bytes).expect("the file can be written");
     path
@@ -87,6 +94,30 @@ async fn a_file_of_format_1_is_migrated_when_it_is_opened() {
         assert!(after.contains(&value), "{value:?}");
     }
     assert!(open(&path).check(|_, _| {}).unwrap().problems.is_empty(), "it opens again");
+}
+
+#[tokio::test]
+async fn a_file_of_an_earlier_step_is_migrated_when_it_is_opened() {
+    let dir = folder();
+    let path = file_of(&dir, FORMAT_2_STEP_2);
+    let step_of = || -> String {
+        let sql = "SELECT CAST(value AS TEXT) FROM meta WHERE name = 'step'";
+        raw(&path).query_row(sql, [], |row| row.get(0)).expect("a step")
+    };
+    assert_eq!((format_of(&path), step_of()), (2, "2".into()));
+    let before = values(&path);
+    let store = open(&path);
+    let report = store.check(|_, _| {}).unwrap();
+    assert_eq!((report.problems, report.damaged), (vec![], vec![]));
+    assert_eq!(state(&store, &key("ann")).await.version, 4);
+    let (_, servers) = store.servers().await.unwrap();
+    assert!(!servers.is_empty());
+    assert!(servers.iter().all(|row| (row.host, row.generation) == (None, 0)), "{servers:?}");
+    put(&store, &key("ann"), "{\"coins\":1}").await.unwrap();
+    drop(store);
+    assert!(step_of().parse::<u32>().unwrap() > 2);
+    let after = values(&path);
+    assert!(before.iter().all(|value| after.contains(value)));
 }
 
 /// Several processes may open the file at once: one of them migrates it.

@@ -14,8 +14,14 @@ const SOON: Duration = Duration::from_secs(10);
 
 async fn register(store: &SqliteStore) -> ServerId {
     let id = ServerId(Env::system().uuid());
-    let register =
-        Change::RegisterServer { id, place_id: 1, job_id: "job".into(), lease_ms: 20_000 };
+    let register = Change::RegisterServer {
+        id,
+        place_id: 1,
+        job_id: "job".into(),
+        lease_ms: 20_000,
+        host: None,
+        owner: None,
+    };
     store.commit_one(make(store, vec![register]).await).await.unwrap();
     id
 }

@@ -401,6 +401,8 @@ impl Session {
     /// The epoch is another one: another writer's data counts now. Listeners get it as the last
     /// saved data.
     pub(super) async fn lost(self: &Arc<Self>, state: &KeyState) {
+        // Before what follows waits for the store.
+        self.known.lock().taken = true;
         if let Some(holder) = &state.lease.holder {
             let _ = self.taken_by.set(SessionInfo::from(holder));
         }

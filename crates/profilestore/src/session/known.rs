@@ -16,6 +16,8 @@ pub(crate) struct Known {
     /// The incarnation of this server that the lease names.
     pub(crate) held_by: ServerId,
     pub(crate) epoch: u64,
+    /// The store says that the profile is not this session's any more.
+    pub(crate) taken: bool,
     pub(crate) version: u64,
     pub(crate) created_ms: i64,
     pub(crate) head: Option<VersionInfo>,
@@ -56,6 +58,7 @@ impl Known {
         Self {
             held_by,
             epoch: state.epoch,
+            taken: false,
             version: state.version,
             created_ms: state.created_ms,
             head: state.head,

@@ -90,10 +90,15 @@ impl Session {
             let commit = self.commit(changes);
             match self.link.settle(&commit, Unless(|| self.is_over())).await {
                 Ok(mut reply) => {
-                    self.known.lock().held_by = server;
-                    if let Some(state) = reply.states.pop() {
-                        self.respond(state, None).await;
+                    let Some(state) = reply.states.pop() else { return };
+                    {
+                        // It may have been applied long ago, and the profile taken since.
+                        let mut known = self.known.lock();
+                        if ownership::held(&state, known.epoch) != Held::Lost {
+                            known.held_by = server;
+                        }
                     }
+                    self.respond(state, None).await;
                     return;
                 }
                 Err(StoreError::Conflict(conflict)) => {

@@ -246,7 +246,13 @@ impl Session {
 
     /// True while this server confirms the lease on which the session stands.
     pub(crate) fn is_confirmed(&self) -> bool {
-        let held_by = self.known.lock().held_by;
+        let held_by = {
+            let known = self.known.lock();
+            if known.taken {
+                return false;
+            }
+            known.held_by
+        };
         self.link.confirms(held_by, self.unseen.since())
     }
 

@@ -97,3 +97,47 @@ async fn a_start_that_finds_something_else_behind_its_take_does_not_wait_for_its
         "no lock is left"
     );
 }
+
+/// Found by the simulation (seed 1733): for as long as it read who had taken the profile, it said
+/// that it was active.
+#[tokio::test(start_paused = true)]
+async fn an_adoption_whose_answer_comes_after_a_removal_does_not_make_the_session_active_again() {
+    let world = World::new();
+    let own_way = world.another_way();
+    let (a, b) = (world.server_on("a", own_way.clone()).await, world.server("b").await);
+    let profile = open(&a, "p").await;
+    let (_, rows) = world.store.servers().await.unwrap();
+    let row = rows.iter().find(|row| row.job_id == "a").unwrap();
+    let incarnation = world.store.identity().await.unwrap().incarnation;
+    let dead = Commit {
+        id: CommitId(world.env.uuid()),
+        incarnation,
+        from: None,
+        changes: vec![Change::MarkDead { id: row.id, revision: row.revision }],
+        returning: Returning::HEAD,
+    };
+    world.store.commit_one(dead).await.unwrap();
+    // The next renewal is refused and the server registers anew; the adoption is the commit after.
+    own_way.plan().spare(1);
+    own_way.plan().fail(Fault::AnswerLost, 1);
+    let key = players(&a).key("p").unwrap();
+    let adopted = async {
+        loop {
+            let (_, state) = world.store.read_one(&key, Returning::HEAD).await.unwrap();
+            if state.lease.holder.is_some_and(|holder| holder.server != Some(row.id)) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), adopted).await.expect("it adopts the session");
+    own_way.plan().delay_reads(1_000);
+    assert!(!profile.is_active() && !profile.is_over());
+    players(&b).remove("p").await.unwrap();
+    let began = tokio::time::Instant::now();
+    while !profile.is_over() {
+        assert!(!profile.is_active(), "{:?} after the removal", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(20));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

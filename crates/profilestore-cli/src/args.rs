@@ -9,6 +9,7 @@ use profilestore::{
 
 use crate::{
     audit::Audit,
+    check::Check,
     demo::{Demo, DemoServer},
     diff::Diff,
     edit::EditCommand,
@@ -17,7 +18,7 @@ use crate::{
     hints::Address,
     history::{History, Pin},
     list::List,
-    maintain::{Backup, Check, Restore},
+    maintain::{Backup, Restore},
     migrate::Migrate,
     operate::{EndSession, Remove, Send},
     output::{Failure, Status},

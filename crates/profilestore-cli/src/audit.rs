@@ -3,14 +3,14 @@
 use std::io::Write;
 
 use clap::Args;
-use profilestore::audit::{AuditEntry, AuditOutcome, AuditQuery, audit_entries};
+use profilestore::audit::{AuditEntry, AuditOutcome, AuditQuery, UnreadableEntry, audit_entries};
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
     args::{App, profile_key},
     operate::failure,
-    output::{Failure, Status, Table, json_line, out},
+    output::{Failure, Status, Table, json_line, note, out},
     times::{Span, span, time},
 };
 
@@ -52,7 +52,7 @@ impl Audit {
         let store = app.place.open().await?;
         let mut table =
             Table::new(["TIME", "ACTION", "PROFILE", "AUTHOR", "OUTCOME", "WHAT", "REASON"]);
-        let mut out = out();
+        let (mut out, mut status) = (out(), Status::Fine);
         let mut left = self.limit.unwrap_or(usize::MAX);
         let mut query = AuditQuery {
             since_ms: self.since.map(|span| span.first_ms),
@@ -71,6 +71,10 @@ impl Audit {
                     table.page(&mut out, &page.entries.iter().map(cells).collect::<Vec<_>>())?
                 }
             }
+            for UnreadableEntry { key, why, .. } in &page.unreadable {
+                note(format_args!("problem: an entry of the log cannot be read: {key}: {why}"));
+                status = Status::Problems;
+            }
             left -= page.entries.len();
             if page.next.is_none() {
                 break;
@@ -78,7 +82,7 @@ impl Audit {
             query.after = page.next;
         }
         out.flush()?;
-        Ok(Status::Fine)
+        Ok(status)
     }
 }
 

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::{
     args::{App, KeyArg},
-    output::{Failure, Status, Table, count, json_document, out},
+    output::{Failure, Status, Table, count, json_document, out, text},
     versions::{VersionArg, VersionRow, described, existing},
 };
 
@@ -60,7 +60,7 @@ impl Diff {
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
         let key = self.key.parse()?;
         let store = app.place.open().await?;
-        let state = existing(&*store, &key, Returning { value: true, inbox_unless: None }).await?;
+        let state = existing(&*store, &key, Returning::HEAD).await?;
         let after = match &self.after {
             Some(which) => which.find(&*store, &state).await?,
             None => current(&*store, &state).await?,
@@ -77,7 +77,10 @@ impl Diff {
             return Ok(Status::Fine);
         }
         let mut out = out();
-        writeln!(out, "{key}: {} -> {}", described(&before.info), described(&after.info))?;
+        text(
+            &mut out,
+            format_args!("{key}: {} -> {}", described(&before.info), described(&after.info)),
+        )?;
         let mut rows = Vec::new();
         for Difference { path, before, after, .. } in &differences {
             let path = if path.is_empty() { "(all of it)" } else { path }.to_owned();
@@ -91,7 +94,10 @@ impl Diff {
             rows.push([sign, path, values]);
         }
         Table::new(["", "WHERE", "WHAT"]).page(&mut out, &rows)?;
-        writeln!(out, "{}", count(differences.len() as u64, "difference", "differences"))?;
+        text(
+            &mut out,
+            format_args!("{}", count(differences.len() as u64, "difference", "differences")),
+        )?;
         out.flush()?;
         Ok(Status::Fine)
     }

@@ -529,7 +529,8 @@ impl Preview {
             show_changes(changes)?;
         }
         for Refusal { key, why } in &self.refusals {
-            say(format_args!("{key}\n  would be refused: {why}"))?;
+            say(format_args!("{key}"))?;
+            say(format_args!("  would be refused: {why}"))?;
         }
         say(format_args!(
             "{} would be edited, {} of those looked at are online, {} unchanged, {} refused",

@@ -4,7 +4,10 @@ use std::io::Write;
 
 use clap::Args;
 use profilestore::{
-    data_store::{DataStore, DataStoreExt, KeyFilter, KeyQuery},
+    Attribution,
+    audit::{AuditEntry, AuditOutcome},
+    data_store::{DataStore, DataStoreExt, KeyFilter, KeyQuery, SqliteStore, StoreError},
+    env::Env,
     operator::EraseReport,
 };
 use serde::Serialize;
@@ -12,7 +15,7 @@ use serde::Serialize;
 use crate::{
     args::{App, ByArgs},
     operate::{Visit, failure},
-    output::{Failure, Status, ask, count, facts, json_document, out},
+    output::{Failure, Status, ask, chain, count, facts, json_document, note, out, text},
     place::Kind,
 };
 
@@ -77,13 +80,13 @@ impl Erase {
                 return Err(Failure::Work(format!("not erased: user=`{user}`")));
             }
         }
-        let visit = Visit::on(app, file.clone(), by).await?;
+        let visit = Visit::on(app, file.clone(), by.clone()).await?;
         let done = visit.operator.erase_user(self.user, self.shared).await;
         visit.end().await;
         let report = done.map_err(failure)?;
         let (emptied, gone) = match file.kind() {
-            Kind::Sqlite(file) if self.no_vacuum => (file.empty_log().await, false),
-            Kind::Sqlite(file) => (file.vacuum().await, true),
+            Kind::Sqlite(sqlite) if self.no_vacuum => (sqlite.empty_log().await, false),
+            Kind::Sqlite(sqlite) => (vacuum(&*file, sqlite, &report, by).await?, true),
             Kind::Postgres(_) => (Ok(()), false),
         };
         match app.json {
@@ -94,6 +97,31 @@ impl Erase {
         }
         Ok(if report.is_complete() && emptied.is_ok() { Status::Fine } else { Status::Problems })
     }
+}
+
+/// Writes the file anew. It is booked for itself: one that was killed stays pending, though the
+/// profiles are erased.
+async fn vacuum(
+    store: &dyn DataStore,
+    file: &SqliteStore,
+    report: &EraseReport,
+    by: Attribution,
+) -> Result<Result<(), StoreError>, Failure> {
+    let env = Env::system();
+    let entry = AuditEntry::new(env.uuid(), "vacuum", Vec::new(), by)
+        .detail("after", report.operation.to_string());
+    let pending = entry.clone().outcome(AuditOutcome::Pending);
+    pending.book(store, &env, 0).await.map_err(failure)?;
+    let done = file.vacuum().await;
+    let entry = match &done {
+        Ok(()) => entry,
+        Err(error) => entry.outcome(AuditOutcome::Refused { why: chain(error) }),
+    };
+    // The bytes are gone, or not, whether or not this can be booked.
+    if let Err(error) = entry.book(store, &env, 1).await {
+        note(format_args!("warning: the end of the vacuum could not be booked: {}", chain(&error)));
+    }
+    Ok(done)
 }
 
 async fn associated(store: &dyn DataStore, user: i64) -> Result<u64, Failure> {
@@ -113,11 +141,7 @@ async fn associated(store: &dyn DataStore, user: i64) -> Result<u64, Failure> {
     }
 }
 
-fn show(
-    report: &EraseReport,
-    log: Option<&profilestore::data_store::StoreError>,
-    kind: &Kind,
-) -> Result<(), Failure> {
+fn show(report: &EraseReport, log: Option<&StoreError>, kind: &Kind) -> Result<(), Failure> {
     let mut out = out();
     let sum = |number: fn(&profilestore::operator::ErasedProfile) -> u64| {
         report.erased.iter().map(number).sum::<u64>()
@@ -140,32 +164,46 @@ fn show(
         ],
     )?;
     for erased in &report.erased {
-        writeln!(out, "erased {}", erased.key)?;
+        text(&mut out, format_args!("erased {}", erased.key))?;
     }
     for shared in &report.shared {
         let users: Vec<String> = shared.user_ids.iter().map(i64::to_string).collect();
-        writeln!(
-            out,
-            "left {}, shared by users {}; --shared erases it",
-            shared.key,
-            users.join(", ")
+        text(
+            &mut out,
+            format_args!(
+                "left {}, shared by users {}; --shared erases it",
+                shared.key,
+                users.join(", ")
+            ),
+        )?;
+    }
+    for entry in &report.unreadable_entries {
+        text(
+            &mut out,
+            format_args!(
+                "an entry of the audit log is damaged, and may hold something of the user: {entry}"
+            ),
         )?;
     }
     for failed in &report.failed {
-        writeln!(out, "failed: {}", failed.why)?;
+        text(&mut out, format_args!("failed: {}", failed.why))?;
     }
     if let Kind::Postgres(_) = kind {
-        writeln!(
-            out,
-            "the database's files, logs and backups hold the old bytes until it vacuums \
+        text(
+            &mut out,
+            format_args!(
+                "the database's files, logs and backups hold the old bytes until it vacuums \
             and discards them"
+            ),
         )?;
     }
     if let Some(error) = log {
-        writeln!(
-            out,
-            "the file or its log may still hold bytes of what was erased, since it is \
+        text(
+            &mut out,
+            format_args!(
+                "the file or its log may still hold bytes of what was erased, since it is \
             in use; erase again: {error}"
+            ),
         )?;
     }
     Ok(out.flush()?)

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, value::RawValue};
 
 use crate::{
     args::{App, KeyArg},
-    output::{Failure, Out, Status, count, facts, json_document, out, say, size},
+    output::{Failure, Out, Status, count, facts, json_document, out, size},
     sessions::{SessionRow, session_line},
     times::{ago, time},
     versions::{VersionArg, VersionRow, cause, typed},
@@ -64,6 +64,20 @@ impl Get {
         }
         Ok(Status::Fine)
     }
+}
+
+/// JSON as a terminal can show it. Characters that would move the cursor can only be in its texts,
+/// where an escape means the same.
+fn shown(json: &str) -> String {
+    let mut shown = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '\n' | '\t' => shown.push(c),
+            c if c.is_control() => shown.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => shown.push(c),
+        }
+    }
+    shown
 }
 
 #[derive(Serialize)]
@@ -160,15 +174,18 @@ fn raw(found: &VersionDocument) -> Result<(), Failure> {
         ))
     };
     let value = found.value.as_ref().ok_or_else(none)?;
-    say(format_args!("{}", value.get()))
+    Ok(writeln!(out(), "{}", value.get())?)
 }
 
 /// The document, indented. One that indenting would change is shown as it is.
 fn pretty(out: &mut Out, value: &RawValue) -> Result<(), Failure> {
-    match DOCUMENT.check(value).ok().and_then(|()| serde_json::from_str::<Value>(value.get()).ok())
+    let text = match DOCUMENT
+        .check(value)
+        .ok()
+        .and_then(|()| serde_json::from_str::<Value>(value.get()).ok())
     {
-        Some(value) => serde_json::to_writer_pretty(&mut *out, &value)?,
-        None => out.write_all(value.get().as_bytes())?,
-    }
-    Ok(writeln!(out)?)
+        Some(value) => shown(&serde_json::to_string_pretty(&value)?),
+        None => shown(value.get()),
+    };
+    Ok(writeln!(out, "{text}")?)
 }

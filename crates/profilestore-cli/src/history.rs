@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::{
     args::{App, ByArgs, KeyArg},
     operate::{Visit, failure},
-    output::{Failure, Status, Table, json_document, json_line, out, say},
+    output::{Failure, Status, Table, json_document, json_line, out, say, text},
     times::{Span, span},
     versions::{VersionArg, VersionRow, cells, described, existing},
 };
@@ -73,7 +73,7 @@ impl History {
                 false => table.page(&mut out, &rows.map(|row| cells(&row)).collect::<Vec<_>>())?,
             }
             if page.is_empty() && query.after.is_none() && !app.json {
-                writeln!(out, "no version was written in that time")?;
+                text(&mut out, format_args!("no version was written in that time"))?;
             }
             left -= page.len().min(left);
             query.after = page.last().map(|info| info.number);

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 mod args;
 mod audit;
+mod check;
 mod database;
 mod demo;
 mod diff;
@@ -20,6 +21,7 @@ mod output;
 mod place;
 mod rollback;
 mod run;
+mod salvage;
 mod serve;
 mod sessions;
 mod times;

@@ -1,4 +1,4 @@
-//! `backup`, `restore` and `check`: keeping a store safe.
+//! `backup` and `restore`: keeping a store safe.
 
 use std::{
     fs,
@@ -10,22 +10,24 @@ use clap::Args;
 use indicatif::ProgressBar;
 use profilestore::{
     data_store::{CheckReport, DamagedValue, Existing, SqliteOptions, SqliteStore, StoreError},
-    transfer::{ExportFilter, ExportReport, Progress, UnreadableValue, UnstorableValue, verify},
+    transfer::UnreadableValue,
 };
 use serde::Serialize;
 
 use crate::{
     args::App,
-    output::{Failure, Status, count, facts, json_document, out, size},
+    output::{Failure, Status, count, json_document, out, size, text},
     place::{Kind, Place},
-    transfer::{held, progress_bar, show, waiting},
+    salvage::salvage_file,
+    times::time,
+    transfer::progress_bar,
 };
 
 /// Copy the store as it is at this moment into a new file
 ///
-/// The store may be in use. The file appears under its name once it is complete and on the disk.
-/// Every value in it is verified: those that are damaged in the store, and so in the backup, are
-/// listed, and the exit code is then 1.
+/// The store may be in use. The file appears under its name once it is complete, verified and on
+/// the disk; what a backup that was killed left behind is replaced. It says what the backup holds.
+/// What is damaged in the store, and so in the backup, is listed, and the exit code is then 1.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -40,6 +42,14 @@ pub(crate) struct Backup {
 struct BackupRow<'a> {
     file: &'a Path,
     bytes: u64,
+    /// Profiles, removed ones and those with only messages included.
+    keys: u64,
+    /// Kept versions, those of the library's own books included.
+    versions: u64,
+    /// When the newest version was stored.
+    newest_ms: Option<i64>,
+    /// What is wrong with the store's file or a record in it, and so in the backup.
+    problems: &'a [String],
     /// Damaged in the store, and so in the backup.
     unreadable: Vec<UnreadableValue>,
 }
@@ -56,15 +66,40 @@ impl Backup {
             .map_err(|error| not_done(&app.place, &error))?;
         let bytes = fs::metadata(&self.file).map_or(0, |data| data.len());
         let unreadable: Vec<_> = report.damaged.iter().map(unreadable).collect();
-        let status = if unreadable.is_empty() { Status::Fine } else { Status::Problems };
+        let whole = unreadable.is_empty() && report.problems.is_empty();
+        let status = if whole { Status::Fine } else { Status::Problems };
+        let CheckReport { profiles: keys, versions, newest_ms, problems, .. } = &report;
         if app.json {
-            json_document(&BackupRow { file: &self.file, bytes, unreadable })?;
+            json_document(&BackupRow {
+                file: &self.file,
+                bytes,
+                keys: *keys,
+                versions: *versions,
+                newest_ms: *newest_ms,
+                problems,
+                unreadable,
+            })?;
             return Ok(status);
         }
         let mut out = out();
-        writeln!(out, "backed up to {}, {}", self.file.display(), size(bytes))?;
+        text(&mut out, format_args!("backed up to {}, {}", self.file.display(), size(bytes)))?;
+        let newest = newest_ms.map_or_else(|| "never".to_owned(), time);
+        text(
+            &mut out,
+            format_args!(
+                "it holds {} with {}, the newest of {newest}",
+                count(*keys, "key", "keys"),
+                count(*versions, "version", "versions")
+            ),
+        )?;
+        for problem in problems {
+            text(&mut out, format_args!("problem: {problem}, also in the backup"))?;
+        }
         for UnreadableValue { key, number, why } in &unreadable {
-            writeln!(out, "problem: {key} version {number}: {why}, also in the backup")?;
+            text(
+                &mut out,
+                format_args!("problem: {key} version {number}: {why}, also in the backup"),
+            )?;
         }
         out.flush()?;
         Ok(status)
@@ -80,13 +115,18 @@ impl Backup {
 #[command(after_help = "\
 Examples:
   profilestore --store sqlite:copy.db restore profiles-2026-11-21.db
-  profilestore restore --force profiles-2026-11-21.db")]
+  profilestore restore --force profiles-2026-11-21.db
+  profilestore --store sqlite:whole.db restore --salvage damaged.db")]
 pub(crate) struct Restore {
     /// The backup
     from: PathBuf,
     /// Replace the contents of a store that is there
     #[arg(long)]
     force: bool,
+    /// Out of a damaged backup: make a new store of all that is whole, and list the rest. Versions
+    /// are numbered anew, and neither pins nor the audit log come along
+    #[arg(long, conflicts_with = "force")]
+    salvage: bool,
 }
 
 #[derive(Serialize)]
@@ -110,6 +150,9 @@ impl Restore {
                 self.from.display()
             )));
         }
+        if self.salvage {
+            return salvage_file(app, &self.from, &to).await;
+        }
         let from = self.from.clone();
         let restored = waited(move |bar| {
             SqliteStore::restore(&from, &to, existing, &SqliteOptions::default(), pages(&bar))
@@ -118,137 +161,16 @@ impl Restore {
         let incarnation = restored.map_err(|error| not_done(&app.place, &error))?;
         match app.json {
             true => json_document(&RestoreRow { incarnation: incarnation.to_string() })?,
-            false => writeln!(out(), "restored {} from {}", app.place, self.from.display())?,
+            false => text(
+                &mut crate::output::out(),
+                format_args!("restored {} from {}", app.place, self.from.display()),
+            )?,
         }
         Ok(Status::Fine)
     }
 }
 
-/// Verify a store: its file if it is one, and that every kept version can be read
-///
-/// Every value is compared with its checksum. The store may be in use. What is wrong is listed, and the exit code is then 1.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  profilestore check
-  profilestore --store sqlite:backup.db check --json")]
-pub(crate) struct Check {}
-
-#[derive(Serialize)]
-struct CheckRow<'a> {
-    ok: bool,
-    /// What is wrong with the file or a record in it.
-    problems: &'a [String],
-    unreadable: &'a [UnreadableValue],
-    /// What could not be stored today. A session may not be able to open it; edit, rollback and get
-    /// --raw can.
-    unstorable: &'a [UnstorableValue],
-    keys: u64,
-    versions: u64,
-    tombstones: u64,
-    foreign: u64,
-    held_sessions: u64,
-    messages: u64,
-    /// Of the library itself, such as the audit log.
-    books: u64,
-}
-
-impl Check {
-    pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
-        let store = app.place.open().await?;
-        let file = match store.kind().clone() {
-            Kind::Sqlite(checked) => waited(move |bar| checked.check(keys(&bar)))
-                .await?
-                .map_err(|error| app.place.failure(&error))?,
-            // A database's pages are its own affair.
-            Kind::Postgres(_) => CheckReport::default(),
-        };
-        // A file that is broken as such is not worth reading record by record.
-        let bar = progress_bar();
-        let mut progress = |progress: Progress| show(&bar, progress, None);
-        let mut records = match verify(&*store, &ExportFilter::default(), &mut progress).await {
-            Ok(records) => records,
-            Err(_) if !file.problems.is_empty() => ExportReport::default(),
-            Err(error) => return Err(error.into()),
-        };
-        bar.finish_and_clear();
-        for damaged in file.damaged.iter().map(unreadable) {
-            let listed = |other: &UnreadableValue| {
-                (&other.key, other.number) == (&damaged.key, damaged.number)
-            };
-            if !records.unreadable.iter().any(listed) {
-                records.unreadable.push(damaged);
-            }
-        }
-        let ok = file.problems.is_empty()
-            && records.unreadable.is_empty()
-            && records.unstorable.is_empty();
-        match app.json {
-            true => json_document(&CheckRow {
-                ok,
-                problems: &file.problems,
-                unreadable: &records.unreadable,
-                unstorable: &records.unstorable,
-                keys: records.keys,
-                versions: records.versions,
-                tombstones: records.tombstones,
-                foreign: records.foreign,
-                held_sessions: records.held_sessions,
-                messages: records.pending.entries,
-                books: records.books,
-            })?,
-            false => show_check(ok, &file, &records)?,
-        }
-        Ok(if ok { Status::Fine } else { Status::Problems })
-    }
-}
-
-fn show_check(ok: bool, file: &CheckReport, records: &ExportReport) -> Result<(), Failure> {
-    let mut out = out();
-    let problems = file.problems.len() + records.unreadable.len() + records.unstorable.len();
-    facts(
-        &mut out,
-        &[
-            (
-                "result",
-                if ok {
-                    "all is well".to_owned()
-                } else {
-                    count(problems as u64, "problem", "problems")
-                },
-            ),
-            (
-                "profiles",
-                count(records.keys, "key", "keys")
-                    + " with "
-                    + &count(records.versions, "version", "versions"),
-            ),
-            ("sessions held", held(records.held_sessions, records.handover_requests)),
-            ("messages", waiting(records.pending)),
-            ("foreign values", count(records.foreign, "value", "values")),
-        ],
-    )?;
-    for problem in &file.problems {
-        writeln!(out, "problem: {problem}")?;
-    }
-    for unreadable in &records.unreadable {
-        writeln!(
-            out,
-            "problem: {} version {}: {}",
-            unreadable.key, unreadable.number, unreadable.why
-        )?;
-    }
-    for UnstorableValue { key, number, message, path, why } in &records.unstorable {
-        let part = match (number, message) {
-            (Some(number), _) => format!("version {number}"),
-            (None, message) => format!("message {}", message.unwrap_or_default()),
-        };
-        writeln!(out, "problem: {key} {part} could not be stored today: at `{path}`: {why}")?;
-    }
-    Ok(out.flush()?)
-}
-
-fn unreadable(damaged: &DamagedValue) -> UnreadableValue {
+pub(crate) fn unreadable(damaged: &DamagedValue) -> UnreadableValue {
     UnreadableValue {
         key: damaged.key.clone(),
         number: damaged.version,
@@ -257,7 +179,7 @@ fn unreadable(damaged: &DamagedValue) -> UnreadableValue {
 }
 
 /// Runs what waits for the disk, with a progress bar.
-async fn waited<T: Send + 'static>(
+pub(crate) async fn waited<T: Send + 'static>(
     work: impl FnOnce(ProgressBar) -> T + Send + 'static,
 ) -> Result<T, Failure> {
     let bar = progress_bar();
@@ -270,13 +192,6 @@ async fn waited<T: Send + 'static>(
 fn pages(bar: &ProgressBar) -> impl FnMut(u64, u64) {
     move |done, of| {
         bar.set_message(format!("copied {} %", done * 100 / of.max(1)));
-        bar.tick();
-    }
-}
-
-fn keys(bar: &ProgressBar) -> impl FnMut(u64, u64) {
-    move |done, of| {
-        bar.set_message(format!("checked {done} of {}", count(of, "key", "keys")));
         bar.tick();
     }
 }

@@ -45,7 +45,8 @@ pub(crate) struct Send {
 /// End the session on a profile
 ///
 /// Asks the server that holds it to save and let go, as another server would that wants to open it.
-/// A dead server's session is ended after its lease time. With --steal the holder is not asked:
+/// A dead server's session is ended after its lease time. A profile that is free already is left
+/// alone. With --steal the holder is not asked:
 /// what it has not saved is lost.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -136,7 +137,7 @@ impl EndSession {
         let file = app.place.open().await?;
         let (_, state) = file.read_one(&key, Returning::HEAD).await?;
         let Some(holder) = held_by(&state) else {
-            return Err(Failure::NotFound(format!("no session holds the profile: key=`{key}`")));
+            return free_already(app, &key, &state);
         };
         let visit = Visit::on(app, file, by).await?;
         if !app.json {
@@ -156,6 +157,18 @@ impl EndSession {
         }
         Ok(Status::Fine)
     }
+}
+
+/// There is no session to be ended, which is what was wanted.
+fn free_already(app: &App, key: &ProfileKey, state: &KeyState) -> Result<Status, Failure> {
+    if state.version == 0 && state.last_message == 0 {
+        return Err(Failure::NotFound(format!("there is no such profile: key=`{key}`")));
+    }
+    match app.json {
+        true => json_document(&Done { key, done: false })?,
+        false => say(format_args!("{key} is free already: no session holds it"))?,
+    }
+    Ok(Status::Fine)
 }
 
 impl Remove {

@@ -87,7 +87,7 @@ impl Failure {
             Self::NotFound(message) => (4, message),
         };
         // A closed stderr is no reason to panic.
-        let _ = writeln!(io::stderr(), "error: {message}");
+        let _ = writeln!(io::stderr(), "error: {}", one_line(&message));
         ExitCode::from(code)
     }
 }
@@ -161,7 +161,7 @@ pub(crate) fn ask(question: &str) -> Result<bool, Failure> {
             "{question} Say --yes, since there is no terminal to ask at"
         )));
     }
-    write!(io::stderr(), "{question} [y/N] ")?;
+    write!(io::stderr(), "{} [y/N] ", one_line(question))?;
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
@@ -176,14 +176,18 @@ pub(crate) fn out() -> Out {
 
 /// A line on standard output. Ends the command quietly when nobody reads it any more.
 pub(crate) fn say(line: fmt::Arguments<'_>) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    out.write_fmt(line)?;
-    Ok(out.write_all(b"\n")?)
+    Ok(writeln!(io::stdout().lock(), "{}", one_line(&line.to_string()))?)
+}
+
+/// A line of text among others. Whatever names, reasons and values are in it, it is one line, and
+/// nothing in it moves the cursor.
+pub(crate) fn text(out: &mut Out, line: fmt::Arguments<'_>) -> Result<(), Failure> {
+    Ok(writeln!(out, "{}", one_line(&line.to_string()))?)
 }
 
 /// A line on standard error. One that nobody reads is no reason to end.
 pub(crate) fn note(line: fmt::Arguments<'_>) {
-    let _ = writeln!(io::stderr(), "{line}");
+    let _ = writeln!(io::stderr(), "{}", one_line(&line.to_string()));
 }
 
 /// One JSON document, for people to read too when they see it.
@@ -252,7 +256,7 @@ pub(crate) fn facts(out: &mut Out, facts: &[(&str, String)]) -> Result<(), Failu
 
 /// A text as it can be shown in a line of its own: what would break the line or move the cursor is
 /// shown as an escape. So a reason in the audit log cannot look like an entry.
-fn one_line(text: &str) -> Cow<'_, str> {
+pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
     if !text.contains(char::is_control) {
         return Cow::Borrowed(text);
     }

@@ -102,11 +102,28 @@ impl Deref for Store {
 impl Place {
     /// Opens a store that is there. Never makes one: a mistyped name must not leave a file behind.
     pub(crate) async fn open(&self) -> Result<Store, Failure> {
+        self.check_there()?;
+        self.open_or_create().await
+    }
+
+    /// Fails when there is no file, or no whole one.
+    pub(crate) fn check_there(&self) -> Result<(), Failure> {
         if let Self::Sqlite(path) = self {
             let length = std::fs::metadata(path).map(|data| data.len());
             match length {
+                Ok(_) if path.extension().is_some_and(|last| last == "partial") => {
+                    return Err(self.unusable(
+                        "it is unfinished: a backup or restore that was broken off left it behind, \
+                            or is still writing it; delete it, or run that command again, which \
+                            replaces it",
+                    ));
+                }
                 Ok(1..) => {}
-                Ok(0) => return Err(self.unusable("the file is empty")),
+                Ok(0) => {
+                    return Err(self.unusable(
+                        "the file is empty; it may be what a backup that was broken off left behind",
+                    ));
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                     return Err(self.unusable(
                         "there is no such file; name another with --store or PROFILESTORE_STORE, \
@@ -116,7 +133,7 @@ impl Place {
                 Err(error) => return Err(self.unusable(error)),
             }
         }
-        self.open_or_create().await
+        Ok(())
     }
 
     /// Opens a store, and makes it when it is a file that is not there. Tables in a database are
@@ -151,7 +168,7 @@ impl Place {
         match self {
             Self::Postgres(url) => url.database(|error| self.failure(error)),
             Self::Sqlite(_) => Err(Failure::Usage(format!(
-                "this is for stores in PostgreSQL; a SQLite file needs none of it: store=`{self}`"
+                "--grant and --restored are for stores in PostgreSQL: store=`{self}`"
             ))),
         }
     }
@@ -178,11 +195,33 @@ impl Place {
 
     async fn open_file(&self, path: &Path) -> Result<SqliteStore, Failure> {
         let path = path.to_owned();
+        // A program of before cannot open it any more afterwards, so it must be asked for.
         let opened =
-            tokio::task::spawn_blocking(move || SqliteStore::open(path, SqliteOptions::default()))
-                .await;
-        match opened {
-            Ok(opened) => opened.map_err(|error| self.failure(&error)),
+            tokio::task::spawn_blocking(move || match SqliteStore::earlier_format(&path)? {
+                Some(format) => Ok(Err(format)),
+                None => SqliteStore::open(path, SqliteOptions::default()).map(Ok),
+            });
+        match opened.await {
+            Ok(Ok(Ok(store))) => Ok(store),
+            Ok(Ok(Err(format))) => Err(self.unusable(format!(
+                "it is of format {format}, which an earlier version of this program wrote; \
+                    `profilestore migrate` brings it to this one's, and `profilestore restore` makes a store of it \
+                    if it is a backup, which stays as it is"
+            ))),
+            Ok(Err(error)) => Err(self.failure(&error)),
+            Err(error) => Err(self.unusable(error)),
+        }
+    }
+
+    /// Brings a file to this version's format. True if it was of an earlier one.
+    pub(crate) async fn migrate_file(&self, path: &Path) -> Result<bool, Failure> {
+        let path = path.to_owned();
+        let migrated = tokio::task::spawn_blocking(move || {
+            let earlier = SqliteStore::earlier_format(&path)?;
+            SqliteStore::open(path, SqliteOptions::default()).map(|_| earlier.is_some())
+        });
+        match migrated.await {
+            Ok(migrated) => migrated.map_err(|error| self.failure(&error)),
             Err(error) => Err(self.unusable(error)),
         }
     }

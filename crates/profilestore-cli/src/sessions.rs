@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::{
     args::App,
-    output::{Failure, Status, Table, json_line, out},
+    output::{Failure, Status, Table, json_line, out, text},
     times::{ago, time},
 };
 
@@ -71,7 +71,7 @@ impl Sessions {
             }
         }
         if sessions == 0 && !app.json {
-            writeln!(out, "no profile is held")?;
+            text(&mut out, format_args!("no profile is held"))?;
         }
         out.flush()?;
         Ok(Status::Fine)

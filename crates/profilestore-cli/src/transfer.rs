@@ -9,16 +9,20 @@ use std::{
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use profilestore::{
+    ProfileKey,
     audit::{AuditEntry, AuditOutcome},
     data_store::KeyFilter,
     env::Env,
-    transfer::{ExportFilter, ExportReport, ImportOptions, ImportReport, Progress, export, import},
+    transfer::{
+        ExportFilter, ExportReport, ImportOptions, ImportReport, Progress, export, import, salvage,
+    },
 };
 
 use crate::{
     args::{App, ByArgs},
     operate::failure,
-    output::{Failure, Status, chain, count, facts, json_document, out},
+    output::{Failure, Status, chain, count, facts, json_document, one_line, out, text},
+    place::{Kind, Store},
 };
 
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
@@ -89,7 +93,8 @@ Examples:
   profilestore export | wc -l
   profilestore export all.jsonl.zst
   profilestore export --store-name PlayerData --prefix 12 some.jsonl
-  profilestore export --user 261 user-261.jsonl.zst")]
+  profilestore export --user 261 user-261.jsonl.zst
+  profilestore export --salvage --store sqlite:damaged.db whole.jsonl.zst")]
 pub(crate) struct Export {
     /// The file; compressed when its name ends in .zst
     file: Option<PathBuf>,
@@ -98,6 +103,10 @@ pub(crate) struct Export {
     /// Replace the file if it exists
     #[arg(long, requires = "file")]
     force: bool,
+    /// Go through a damaged SQLite file by what can be read of its table of keys, write all that is
+    /// whole, and list the rest
+    #[arg(long, conflicts_with = "user")]
+    salvage: bool,
 }
 
 /// Which names are meant.
@@ -134,11 +143,19 @@ impl Export {
         let filter = self.filter.filter();
         let bar = progress_bar();
         let mut progress = |progress: Progress| show(&bar, progress, None);
+        let names = match self.salvage {
+            true => Some(every_key(&store).await?),
+            false => None,
+        };
+        let mut written = async |writer: &mut (dyn Write + Send)| match &names {
+            Some(names) => salvage(&*store, names.clone(), &filter, writer, &mut progress).await,
+            None => export(&*store, &filter, writer, &mut progress).await,
+        };
         let report = match &self.file {
-            None => export(&*store, &filter, &mut out(), &mut progress).await,
+            None => written(&mut crate::output::out()).await,
             Some(file) => {
                 let mut output = Output::create(file, self.force)?;
-                let report = export(&*store, &filter, &mut output.writer, &mut progress).await;
+                let report = written(&mut output.writer).await;
                 if report.is_ok() {
                     output.finish(file)?;
                 }
@@ -150,6 +167,19 @@ impl Export {
         let on_stderr = self.file.is_none();
         show_export(&report, app.json, on_stderr)?;
         Ok(if report.unreadable.is_empty() { Status::Fine } else { Status::Problems })
+    }
+}
+
+/// The names of all keys of a file that may be damaged.
+pub(crate) async fn every_key(store: &Store) -> Result<Vec<ProfileKey>, Failure> {
+    let Kind::Sqlite(file) = store.kind().clone() else {
+        return Err(Failure::Usage(
+            "--salvage is for SQLite files; a database has its own means for damaged pages".into(),
+        ));
+    };
+    match tokio::task::spawn_blocking(move || file.every_key()).await {
+        Ok(names) => Ok(names?),
+        Err(error) => Err(Failure::Work(format!("the work broke off: {error}"))),
     }
 }
 
@@ -298,35 +328,43 @@ fn show_import(report: &ImportReport) -> Result<(), Failure> {
     said.push(("malformed", count(report.malformed.len() as u64, "line", "lines")));
     facts(&mut out, &said)?;
     if !report.foreign.is_empty() {
-        writeln!(out, "\nforeign values:")?;
+        writeln!(out)?;
+        text(&mut out, format_args!("foreign values:"))?;
         for foreign in &report.foreign {
-            writeln!(out, "  {} version {}: {}", foreign.key, foreign.n, foreign.why)?;
+            text(
+                &mut out,
+                format_args!("  {} version {}: {}", foreign.key, foreign.n, foreign.why),
+            )?;
         }
     }
     if !report.skipped.is_empty() {
-        writeln!(out, "\nskipped keys:")?;
+        writeln!(out)?;
+        text(&mut out, format_args!("skipped keys:"))?;
         for skipped in &report.skipped {
-            writeln!(
-                out,
-                "  {} with {}: {}",
-                skipped.key,
-                versions(skipped.versions),
-                skipped.why
+            text(
+                &mut out,
+                format_args!(
+                    "  {} with {}: {}",
+                    skipped.key,
+                    versions(skipped.versions),
+                    skipped.why
+                ),
             )?;
         }
     }
     if !report.malformed.is_empty() {
-        writeln!(out, "\nmalformed lines:")?;
+        writeln!(out)?;
+        text(&mut out, format_args!("malformed lines:"))?;
         for bad in &report.malformed {
             let key = bad.key.as_ref().map(|key| format!(" of {key}")).unwrap_or_default();
-            writeln!(out, "  line {}{key}: {}", bad.line, bad.why)?;
+            text(&mut out, format_args!("  line {}{key}: {}", bad.line, bad.why))?;
         }
     }
     Ok(out.flush()?)
 }
 
 fn show_export(report: &ExportReport, json: bool, on_stderr: bool) -> Result<(), Failure> {
-    let mut text = match json {
+    let mut said = match json {
         true => serde_json::to_string(report)?,
         false => {
             let (keys, versions) =
@@ -336,15 +374,13 @@ fn show_export(report: &ExportReport, json: bool, on_stderr: bool) -> Result<(),
     };
     if !json {
         for unreadable in &report.unreadable {
-            text += &format!(
-                "\nleft out {} version {}: {}",
-                unreadable.key, unreadable.number, unreadable.why
-            );
+            let why = one_line(&unreadable.why);
+            said += &format!("\nleft out {} version {}: {why}", unreadable.key, unreadable.number);
         }
     }
     match on_stderr {
-        true => writeln!(io::stderr(), "{text}")?,
-        false => writeln!(io::stdout(), "{text}")?,
+        true => writeln!(io::stderr(), "{said}")?,
+        false => writeln!(io::stdout(), "{said}")?,
     }
     Ok(())
 }

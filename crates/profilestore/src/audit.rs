@@ -296,13 +296,25 @@ pub struct AuditQuery {
 pub struct AuditPage {
     /// The entries.
     pub entries: Vec<AuditEntry>,
+    /// Entries that cannot be read, whatever the query says of profile and author.
+    pub unreadable: Vec<UnreadableEntry>,
     /// Where to go on; None when there are no more.
     pub next: Option<ProfileKey>,
 }
 
+/// An entry that cannot be read: it is damaged, or of a newer version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct UnreadableEntry {
+    /// Where it is stored.
+    pub key: ProfileKey,
+    /// What is wrong with it.
+    pub why: String,
+}
+
 /// Reads entries of the audit log, newest operation first: those among the next 256 that the query
-/// means, which may be none although there are more. Fails with [`ErrorKind::Corrupt`] on an entry
-/// that cannot be read, otherwise as reading the store does.
+/// means, which may be none although there are more. An entry that cannot be read is listed apart, and
+/// keeps no other from being shown. Fails as reading the store does.
 pub async fn audit_entries(store: &dyn DataStore, query: &AuditQuery) -> Result<AuditPage> {
     let mut after = query.after.clone();
     if after.is_none() {
@@ -333,10 +345,18 @@ pub async fn audit_entries(store: &dyn DataStore, query: &AuditQuery) -> Result<
         }
     }
     let keys: Vec<ProfileKey> = found.into_iter().map(|state| state.key).collect();
-    let snapshot = store.read(&keys, Returning { value: true, inbox_unless: None }).await?;
+    let (states, mut unreadable) = values_of(store, &keys).await?;
     let mut entries = Vec::new();
-    for state in &snapshot.states {
-        let Some(entry) = AuditEntry::of(state)? else { continue };
+    for state in &states {
+        let entry = match AuditEntry::of(state) {
+            Ok(Some(entry)) => entry,
+            Ok(None) => continue,
+            Err(error) => {
+                let (key, why) = (state.key.clone(), error.to_string());
+                unreadable.push(UnreadableEntry { key, why });
+                continue;
+            }
+        };
         let meant = query.key.as_ref().is_none_or(|key| entry.keys.contains(key))
             && query.author.as_ref().is_none_or(|author| *author == entry.by.author)
             && query.operation.is_none_or(|operation| operation == entry.operation);
@@ -344,7 +364,30 @@ pub async fn audit_entries(store: &dyn DataStore, query: &AuditQuery) -> Result<
             entries.push(entry);
         }
     }
-    Ok(AuditPage { entries, next })
+    Ok(AuditPage { entries, unreadable, next })
+}
+
+/// What is stored under keys, and those whose values are damaged.
+async fn values_of(
+    store: &dyn DataStore,
+    keys: &[ProfileKey],
+) -> Result<(Vec<KeyState>, Vec<UnreadableEntry>)> {
+    let returning = Returning { value: true, inbox_unless: None };
+    match store.read(keys, returning).await {
+        Err(StoreError::Damaged { .. }) => {}
+        read => return Ok((read?.states, Vec::new())),
+    }
+    let (mut states, mut unreadable) = (Vec::new(), Vec::new());
+    for key in keys {
+        match store.read_one(key, returning).await {
+            Ok((_, state)) => states.push(state),
+            Err(error @ StoreError::Damaged { .. }) => {
+                unreadable.push(UnreadableEntry { key: key.clone(), why: error.to_string() });
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok((states, unreadable))
 }
 
 /// Where the entry of an operation on these profiles is: the time turned round, 48 bits of the

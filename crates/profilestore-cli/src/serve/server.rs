@@ -213,7 +213,7 @@ fn tell(app: &App, url: &str, key: Option<&str>) -> Result<(), Failure> {
     }
     say(format_args!("{} is served at {url}", app.place))?;
     let Some(key) = key else { return Ok(()) };
-    say(format_args!(
+    let shown = format!(
         "
 The store had no key yet, so one was made, for everything. It is shown this
 once; `profilestore keys add` makes others. Try it in another terminal:
@@ -225,5 +225,6 @@ once; `profilestore keys add` makes others. Try it in another terminal:
   curl $URL -H \"Authorization: Bearer $KEY\"
 
 {url}/docs says what else there is. Ctrl-C ends the server."
-    ))
+    );
+    shown.lines().try_for_each(|line| say(format_args!("{line}")))
 }

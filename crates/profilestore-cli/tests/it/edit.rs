@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -16,7 +17,7 @@ use profilestore::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::{Place, lines};
+use crate::{Place, line, lines, profile};
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Player {
@@ -293,4 +294,31 @@ async fn all_profiles_are_edited_while_some_are_played_and_that_is_undone() {
     assert!(newest.values().all(|coins| *coins == 5), "{newest:?}");
     assert_eq!(lines(&place.ok(&["audit", "--json"])).len(), 2 * (PROFILES + 1));
     place.ok(&["check"]);
+}
+
+/// A profile whose data is a number could not be opened by any game; the edit was taken where no
+/// server held the profile.
+#[test]
+fn no_edit_leaves_data_that_no_game_can_open() {
+    let place = Place::new();
+    fs::write(place.path("in.jsonl"), line("a", 1, &profile(10))).unwrap();
+    place.ok(&["import", "in.jsonl"]);
+    let all = ["edit", "--all", "--store-name", "PlayerData"];
+    for step in [["--set", "=1"], ["--merge", "null"], ["--merge", "\"text\""]] {
+        for args in [
+            [&["edit", "PlayerData/a"], &step[..]].concat(),
+            [&["edit", "PlayerData/a"], &step[..], &["--dry-run"]].concat(),
+            [&all[..], &step[..], &["--dry-run"]].concat(),
+            [&all[..], &step[..], &["--yes"]].concat(),
+        ] {
+            let ran = place.run(&args);
+            assert_eq!(ran.code, 1, "{args:?}: {ran:?}");
+            let said = format!("{}{}", ran.stdout, ran.stderr);
+            assert!(said.contains("neither object nor list"), "{args:?}: {ran:?}");
+        }
+    }
+    let coins = |place: &Place| {
+        place.json(&["get", "PlayerData/a", "--json"])["document"]["Data"]["Coins"].clone()
+    };
+    assert_eq!(coins(&place), 10);
 }

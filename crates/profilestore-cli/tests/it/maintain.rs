@@ -15,7 +15,9 @@ use crate::{Place, line, profile};
 fn a_backup_becomes_a_store_again() {
     let place = Place::with_records();
     let exported = place.run(&["export"]).stdout;
-    assert!(place.ok(&["backup", "copy.db"]).starts_with("backed up to copy.db, "));
+    let said = place.ok(&["backup", "copy.db"]);
+    assert!(said.starts_with("backed up to copy.db, "), "{said}");
+    assert!(said.contains("it holds 209 keys with 1,960 versions, the newest of 20"), "{said}");
     let again = place.run(&["backup", "copy.db"]);
     assert_eq!((again.code, again.stderr.lines().count()), (1, 1), "{again:?}");
     assert!(again.stderr.contains("copy.db"), "{again:?}");
@@ -181,4 +183,119 @@ fn a_damaged_value_is_named_by_every_command_that_would_read_it() {
     // It stays in the history, as what it is.
     assert_eq!(place.run(&["check"]).stdout.matches(named).count(), 1);
     assert_eq!(place.run(&["rollback", "PlayerData/a", "3", "--yes"]).code, 1);
+}
+
+/// The final name is there with the complete backup, or not at all.
+#[test]
+fn a_killed_backup_leaves_no_file_under_its_name_and_the_next_one_is_made() {
+    let place = Place::with_records();
+    let (copy, partial) = (place.path("copy.db"), place.path("copy.db.partial"));
+    let mut child = place.command(&["backup", "copy.db"]).spawn().unwrap();
+    while !partial.exists() && !copy.exists() {
+        std::hint::spin_loop();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    if copy.exists() {
+        place.ok(&["check", "--store", "copy.db"]);
+        fs::remove_file(&copy).unwrap();
+    }
+    fs::write(&partial, "half of it").unwrap();
+    let ran = place.run(&["check", "--store", "copy.db.partial"]);
+    assert_eq!((ran.code, ran.stderr.lines().count()), (3, 1), "{ran:?}");
+    assert!(ran.stderr.contains("it is unfinished"), "{ran:?}");
+    place.ok(&["backup", "copy.db"]);
+    assert!(!partial.exists());
+    place.ok(&["check", "--store", "copy.db"]);
+}
+
+#[test]
+fn all_that_is_whole_comes_out_of_a_damaged_file() {
+    let place = Place::with_records();
+    place.ok(&["backup", "copy.db"]);
+    let mut bytes = fs::read(place.path("copy.db")).unwrap();
+    let middle = bytes.len() / 2 / 4096 * 4096;
+    bytes[middle..middle + 8192].fill(0x5a);
+    fs::write(place.path("copy.db"), &bytes).unwrap();
+    let checked = place.run(&["check", "--store", "copy.db"]);
+    assert!(checked.code == 1 && checked.stdout.contains("key=`"), "{checked:?}");
+    let salvaged = place.run(&["export", "--salvage", "--store", "copy.db", "whole.jsonl"]);
+    assert!(salvaged.code == 1 && salvaged.stdout.contains("left out "), "{salvaged:?}");
+    let written = fs::read_to_string(place.path("whole.jsonl")).unwrap().lines().count();
+    assert!(written > 1000, "{written}");
+
+    fs::write(place.path("damaged.db"), &bytes).unwrap();
+    let args = ["restore", "--salvage", "damaged.db", "--store", "new.db"];
+    let restored = place.run(&args);
+    assert_eq!(restored.code, 1, "{restored:?}");
+    assert!(restored.stdout.contains("left out "), "{restored:?}");
+    let said = format!("with {} versions", written.to_string().replacen('1', "1,", 1));
+    assert!(restored.stdout.contains(&said), "{said}: {restored:?}");
+    assert_eq!(fs::read(place.path("damaged.db")).unwrap(), bytes, "the backup is as it was");
+    place.ok(&["check", "--store", "new.db"]);
+    let names = fs::read_dir(place.folder.path()).unwrap();
+    let names = names.map(|file| file.unwrap().file_name().into_string().unwrap());
+    assert!(names.into_iter().all(|name| !name.contains("partial")));
+    assert_eq!(place.run(&args).code, 1, "the new store is left alone");
+}
+
+/// Any command brought a backup of format 1 to format 2, and no program of before could read it.
+#[test]
+fn no_command_but_migrate_changes_the_format_of_a_file() {
+    let place = Place::new();
+    let packed = include_bytes!("../../../profilestore/tests/data/format-1.db.zst");
+    let before = zstd::decode_all(&packed[..]).unwrap();
+    fs::write(place.path("profiles.db"), &before).unwrap();
+    for args in [&["list"][..], &["check"], &["backup", "copy.db"], &["import", "-"]] {
+        let ran = place.run(args);
+        assert_eq!((ran.code, ran.stderr.lines().count()), (3, 1), "{ran:?}");
+        assert!(ran.stderr.contains("`profilestore migrate`"), "{ran:?}");
+    }
+    assert_eq!(fs::read(place.path("profiles.db")).unwrap(), before);
+    let migrated = place.ok(&["migrate"]);
+    assert_eq!(migrated, "made or migrated the store sqlite:./profiles.db\n");
+    assert!(place.ok(&["migrate"]).contains("is up to date"));
+    place.ok(&["check"]);
+    assert_eq!(place.run(&["migrate", "--store", "none.db"]).code, 3);
+}
+
+/// An escape sequence in a name, a reason or a value does nothing to the terminal.
+#[test]
+fn names_and_values_are_escaped_in_text_and_exact_in_json() {
+    const EVIL: &str = "a\u{1b}[2J\nb\u{9b}31m";
+    let place = Place::new();
+    fs::write(
+        place.path("in.jsonl"),
+        line(EVIL, 1, &profile(1)) + &line(EVIL, 2, &serde_json::json!(EVIL)),
+    )
+    .unwrap();
+    place.ok(&["import", "in.jsonl", "--author", EVIL, "--reason", EVIL]);
+    let name = "PlayerData/a%1B[2J%0Ab%9B31m";
+    for args in [
+        &["list"][..],
+        &["get", name],
+        &["history", name],
+        &["diff", name],
+        &["audit"],
+        &["rollback", name, "1", "--yes", "--author", EVIL],
+        &["edit", name, "--set", "/x=\"\u{9b}\"", "--dry-run"],
+        &["edit", name, "--set", "/x=\"\u{9b}\"", "--author", EVIL],
+        &["get", name],
+        &["send", name, "1"],
+        &["get", name, "--version", EVIL],
+        &["pin", name, "1"],
+        &["end-session", name],
+        &["check"],
+        &["backup", "copy.db"],
+        &["remove", name, "--yes"],
+    ] {
+        let ran = place.run(args);
+        for text in [&ran.stdout, &ran.stderr] {
+            let raw = text.chars().find(|c| c.is_control() && *c != '\n');
+            assert_eq!(raw, None, "{args:?}: {ran:?}");
+            assert!(!text.contains("[2J\n"), "{args:?}: {ran:?}");
+        }
+    }
+    let listed = crate::lines(&place.ok(&["list", "--json"]));
+    assert_eq!(listed[0]["key"], EVIL);
 }

@@ -149,7 +149,7 @@ fn what_is_for_files_only_says_so() {
         assert_eq!((ran.code, ran.stderr.lines().count()), (2, 1), "{ran:?}");
         assert!(ran.stderr.contains("migrate --restored"), "{ran:?}");
     }
-    let ran = Place::new().run(&["migrate"]);
+    let ran = Place::new().run(&["migrate", "--restored"]);
     assert_eq!((ran.code, ran.stderr.lines().count()), (2, 1), "{ran:?}");
 }
 

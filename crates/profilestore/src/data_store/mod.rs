@@ -48,7 +48,7 @@ pub use message::{MAX_MESSAGE_NAME_BYTES, MessageId, NewMessage, StoredMessage};
 pub use postgres::{DEFAULT_SCHEMA, PostgresClock, PostgresOptions, PostgresStore};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{
-    BackupReport, CheckReport, DamagedValue, Existing, SqliteMessenger, SqliteOptions, SqliteStore,
+    CheckReport, DamagedValue, Existing, SqliteMessenger, SqliteOptions, SqliteStore,
 };
 
 /// The format of what a store holds. A store that carries a higher number was written by a newer

@@ -197,6 +197,7 @@ impl Edit {
         let refused = |why: String| Error::new(ErrorKind::EditRefused, why);
         let (before, aside) = Aside::read(data, self).map_err(refused)?;
         let after = self.apply(&before)?;
+        stays_a_table(&before, &after).map_err(refused)?;
         aside.write(&after).map_err(refused)?;
         Ok(json_changes(&before, &after))
     }
@@ -313,6 +314,18 @@ fn pointer(path: &str) -> Result<PointerBuf> {
             ),
         )
     })
+}
+
+/// Data that is an object or a list stays one, whoever applies the edit: a game could not open
+/// anything else. What was stored as something else before can be repaired.
+fn stays_a_table(before: &Value, after: &Value) -> Result<(), String> {
+    let is_table = |data: &Value| data.is_object() || data.is_array();
+    if is_table(before) && !is_table(after) {
+        return Err("the data would be neither object nor list any more, and could not be opened \
+            or imported"
+            .into());
+    }
+    Ok(())
 }
 
 /// Whether one of two paths leads through the other.

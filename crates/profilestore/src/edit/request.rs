@@ -18,7 +18,7 @@ use serde_json::{Value, value::RawValue};
 use uuid::Uuid;
 
 use super::{
-    Aside, Edit, JsonChange, alike, json_changes, lookup,
+    Aside, Edit, JsonChange, alike, json_changes, lookup, stays_a_table,
     types::{Types, opened},
 };
 use crate::{
@@ -137,12 +137,7 @@ impl EditRequest {
     pub(crate) fn apply(&self, data: &RawValue) -> Result<Effect, String> {
         let (before, aside) = Aside::read(data, &self.edit)?;
         let after = self.edit.apply(&before).map_err(|error| aside.put_back(&error.to_string()))?;
-        let is_table = |data: &Value| data.is_object() || data.is_array();
-        if is_table(&before) && !is_table(&after) {
-            return Err("the data would be neither object nor list any more, and could not be \
-                opened or imported"
-                .into());
-        }
+        stays_a_table(&before, &after)?;
         Ok(Effect { before, after, aside })
     }
 

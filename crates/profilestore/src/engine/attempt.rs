@@ -15,7 +15,7 @@ use super::{
     rewrite::{MAX_ROUNDS, overtaken},
 };
 use crate::{
-    data_store::{DataStoreExt, Incarnation, KeyState, Returning},
+    data_store::{DataStoreExt, Incarnation, KeyState, Returning, StoreError},
     error::{Error, ErrorKind, Result},
     link::deadline::Unless,
     ownership::{self, Asker, Start},
@@ -32,6 +32,8 @@ pub(super) struct Look {
     pub(super) now_ms: i64,
     pub(super) asker: Asker,
     pub(super) terms: Terms,
+    /// The value is damaged: it cannot be taken, but its holder may have it whole.
+    damaged: Option<StoreError>,
 }
 
 impl Look {
@@ -98,7 +100,13 @@ impl Load {
         let link = &engine.link;
         let incarnation = link.incarnation();
         let sent = link.env.now();
-        let (now_ms, state) = match link.store.read_one(&self.key, Returning::ALL).await {
+        let mut damaged = None;
+        let mut read = link.store.read_one(&self.key, Returning::ALL).await;
+        if let Err(error @ StoreError::Damaged { .. }) = read {
+            damaged = Some(error);
+            read = link.store.read_one(&self.key, Returning::INBOX).await;
+        }
+        let (now_ms, state) = match read {
             Ok(read) => {
                 // The clock that is about to be judged by may have stepped since the last renewal.
                 if !defect!(StepNoticedLate) {
@@ -121,7 +129,7 @@ impl Load {
             asked_for: self.asked_at().map(|at| link.env.now().saturating_duration_since(at)),
             steal: terms.options.steal,
         };
-        Ok(Some(Look { incarnation, state, now_ms, asker, terms }))
+        Ok(Some(Look { incarnation, state, now_ms, asker, terms, damaged }))
     }
 
     /// Does what the rules say. None: the store holds something else by now.
@@ -165,7 +173,10 @@ impl Load {
                     &link.periods(),
                 ))))
             }
-            Start::Take(how) => self.take(engine, look, how).await,
+            Start::Take(how) => match look.damaged {
+                Some(error) => Err(error.into()),
+                None => self.take(engine, look, how).await,
+            },
         }
     }
 

@@ -299,13 +299,8 @@ impl Engine {
         self.link.call(key, async move {
             let operation = engine.link.env.uuid();
             let plan = |_| async {
-                let (_, state) = match engine.link.read_settled(&key_, Returning::ALL).await {
-                    // A value that cannot be read can still be removed.
-                    Err(StoreError::Damaged { .. }) => {
-                        engine.link.read_settled(&key_, Returning::INBOX).await?
-                    }
-                    read => read?,
-                };
+                // A value that cannot be read can still be removed.
+                let (_, state) = engine.link.read_even_damaged(&key_).await?;
                 let author = by.as_ref().map_or(&engine.link.job_id, |by| &by.author);
                 let Some(mut overwrite) = engine.removal(&state, author).await? else {
                     return Ok(Plan::Done(false));

@@ -198,6 +198,8 @@ impl Engine {
                     Some(next) => asked.after = Some(next),
                     None => *query = None,
                 }
+                let unreadable = page.unreadable.into_iter().map(|entry| (entry.key, entry.why));
+                report.refused.extend(unreadable);
                 let mut work = Vec::new();
                 for entry in page.entries {
                     let [key] = &entry.keys[..] else { continue };

@@ -45,12 +45,14 @@ pub struct EraseReport {
     /// Audit entries about the erased profiles that lost their details, such as the values of an
     /// edit.
     pub audit_entries: u64,
+    /// Audit entries that cannot be read, and may hold something of the user.
+    pub unreadable_entries: Vec<ProfileKey>,
 }
 
 impl EraseReport {
     /// True when nothing of the user's own is left.
     pub fn is_complete(&self) -> bool {
-        self.shared.is_empty() && self.failed.is_empty()
+        self.shared.is_empty() && self.failed.is_empty() && self.unreadable_entries.is_empty()
     }
 }
 
@@ -100,6 +102,15 @@ struct Wanted {
     by: Attribution,
 }
 
+/// Whether an error says that a value cannot be read, now and later.
+fn is_unreadable(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Damaged)
+}
+
+fn users_in(bytes: &[u8]) -> Result<Vec<i64>> {
+    Ok(Stored::decode(bytes)?.user_ids().to_vec())
+}
+
 /// What became of one profile.
 enum Fate {
     Erased(ErasedProfile),
@@ -124,6 +135,7 @@ impl Engine {
             shared: Vec::new(),
             failed: Vec::new(),
             audit_entries: 0,
+            unreadable_entries: Vec::new(),
         };
         let mut query = KeyQuery {
             store: None,
@@ -149,7 +161,7 @@ impl Engine {
         }
         metrics::counter!("profilestore_erased_profiles_total")
             .increment(report.erased.len() as u64);
-        report.audit_entries = self.redact().await?;
+        (report.audit_entries, report.unreadable_entries) = self.redact().await?;
         Ok(report)
     }
 
@@ -167,9 +179,13 @@ impl Engine {
     }
 
     async fn plan_erasure(&self, key: &ProfileKey, wanted: &Wanted) -> Result<Plan<Fate>> {
-        let (_, state) = self.link.read_settled(key, Returning::ALL).await?;
+        let (_, state) = self.link.read_even_damaged(key).await?;
         let versions = self.kept_versions(key).await?;
-        let user_ids = self.users(&state, &versions).await?;
+        let user_ids = match self.users(&state, &versions).await {
+            // It is listed as the user's, and others' may be erased too.
+            Err(error) if wanted.shared && is_unreadable(&error) => vec![wanted.user_id],
+            users => users?,
+        };
         if !user_ids.contains(&wanted.user_id) {
             return Ok(Plan::Done(Fate::Gone));
         }
@@ -200,15 +216,19 @@ impl Engine {
     /// With whom the tombstone of a profile stays associated, also when it takes the place of
     /// another one.
     pub(super) async fn users_to_keep(&self, state: &KeyState) -> Result<Vec<i64>> {
-        let versions =
-            if state.exists() { Vec::new() } else { self.kept_versions(&state.key).await? };
-        match self.users(state, &versions).await {
-            // It cannot be told whose it is.
-            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Damaged) => {
-                Ok(Vec::new())
-            }
-            users => users,
+        if let Some(users) = state.value.as_ref().and_then(|bytes| users_in(bytes).ok()) {
+            return Ok(users);
         }
+        // As far as can be told: what cannot be read may have had others.
+        for info in self.kept_versions(&state.key).await?.iter().filter(|info| !info.removed) {
+            match self.users_of_version(&state.key, info.number).await {
+                Ok(Some(users)) => return Ok(users),
+                Ok(None) => {}
+                Err(error) if is_unreadable(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Vec::new())
     }
 
     async fn kept_versions(&self, key: &ProfileKey) -> Result<Vec<VersionInfo>> {
@@ -232,36 +252,41 @@ impl Engine {
         }
     }
 
-    /// The users of a profile: of its current version, or of the one that was removed last.
+    /// The users of a profile: of its current version, or of the one that was removed last. Fails
+    /// when that cannot be read: others than are known may have a part in it.
     async fn users(&self, state: &KeyState, versions: &[VersionInfo]) -> Result<Vec<i64>> {
-        let newest =
-            versions.iter().find(|info| !info.removed).map(|info| VersionRef::Number(info.number));
-        let bytes = match (&state.value, newest) {
-            (Some(bytes), _) => Some(bytes.clone()),
+        let users = match (&state.value, versions.iter().find(|info| !info.removed)) {
+            (Some(bytes), _) => users_in(bytes),
             (None, Some(newest)) => {
-                let found = self
-                    .link
-                    .reading(Some(&state.key), || self.link.store.version(&state.key, &newest))
-                    .await?;
-                found.and_then(|version| version.value)
+                let users = self.users_of_version(&state.key, newest.number).await;
+                users.map(Option::unwrap_or_default)
             }
-            (None, None) => None,
+            (None, None) => Ok(Vec::new()),
         };
-        let unreadable = |error| {
-            Error::new(
-                ErrorKind::Corrupt,
-                "the value cannot be read, so that nobody knows whose it is; remove it by its key",
-            )
-            .caused_by(error)
-        };
-        let stored = bytes.map(|bytes| Stored::decode(&bytes).map_err(unreadable)).transpose()?;
-        Ok(stored.map(|stored| stored.user_ids().to_vec()).unwrap_or_default())
+        users.map_err(|error| {
+            if !is_unreadable(&error) {
+                return error;
+            }
+            let message = "the value cannot be read, so that it cannot be told who else has a part \
+                in it; remove it by its key, or erase the user with shared profiles too";
+            Error::new(ErrorKind::Corrupt, message).caused_by(error)
+        })
+    }
+
+    /// None when the version is gone.
+    async fn users_of_version(&self, key: &ProfileKey, number: u64) -> Result<Option<Vec<i64>>> {
+        let version = VersionRef::Number(number);
+        let store = &self.link.store;
+        let found = self.link.reading(Some(key), || store.version(key, &version)).await?;
+        let Some(bytes) = found.and_then(|version| version.value) else { return Ok(None) };
+        users_in(&bytes).map(Some)
     }
 
     /// Takes the details out of the audit entries about profiles that were erased after them, and
     /// forgets what they were. It goes by what the log itself says was erased: what one erasure was
-    /// kept from doing, the next one does.
-    async fn redact(&self) -> Result<u64> {
+    /// kept from doing, the next one does. Answers with their number, and with the entries that
+    /// cannot be read.
+    async fn redact(&self) -> Result<(u64, Vec<ProfileKey>)> {
         let mut erased = BTreeMap::new();
         self.each_entry(|entry| {
             for key in entry.keys.iter().filter(|_| entry.action == ERASE) {
@@ -271,27 +296,28 @@ impl Engine {
         })
         .await?;
         let mut to_redact = Vec::new();
-        self.each_entry(|entry| {
-            let Some(erased_ms) =
-                entry.keys.iter().filter_map(|key| erased.get(key)).max().copied()
-            else {
-                return;
-            };
-            // An edit that came to the holder's inbox at the last moment was erased with it.
-            let left = !entry.details.is_empty() || entry.outcome == AuditOutcome::Pending;
-            // A standing edit's entry about a later life of the profile stands over the one about
-            // the erased life.
-            let over_older = entry.details.contains_key("new");
-            if entry.action != ERASE && (over_older || (left && entry.stored_ms <= erased_ms)) {
-                to_redact.push((entry.key(), erased_ms));
-            }
-        })
-        .await?;
+        let unreadable = self
+            .each_entry(|entry| {
+                let Some(erased_ms) =
+                    entry.keys.iter().filter_map(|key| erased.get(key)).max().copied()
+                else {
+                    return;
+                };
+                // An edit that came to the holder's inbox at the last moment was erased with it.
+                let left = !entry.details.is_empty() || entry.outcome == AuditOutcome::Pending;
+                // A standing edit's entry about a later life of the profile stands over the one about
+                // the erased life.
+                let over_older = entry.details.contains_key("new");
+                if entry.action != ERASE && (over_older || (left && entry.stored_ms <= erased_ms)) {
+                    to_redact.push((entry.key(), erased_ms));
+                }
+            })
+            .await?;
         let mut redacted = 0;
         for (at, erased_ms) in &to_redact {
             redacted += u64::from(self.redact_entry(at, *erased_ms).await?);
         }
-        Ok(redacted)
+        Ok((redacted, unreadable))
     }
 
     /// Whether an edit waits for a holder, in spite of an erasure that seems to be the later one:
@@ -308,12 +334,14 @@ impl Engine {
             .any(|message| message.id.operation() == Some(entry.operation)))
     }
 
-    async fn each_entry(&self, mut each: impl FnMut(&AuditEntry)) -> Result<()> {
-        let mut query = AuditQuery::default();
+    /// Answers with the entries that cannot be read.
+    async fn each_entry(&self, mut each: impl FnMut(&AuditEntry)) -> Result<Vec<ProfileKey>> {
+        let (mut query, mut unreadable) = (AuditQuery::default(), Vec::new());
         loop {
             let page = audit_entries(&*self.link.store, &query).await?;
             page.entries.iter().for_each(&mut each);
-            let Some(next) = page.next else { return Ok(()) };
+            unreadable.extend(page.unreadable.into_iter().map(|entry| entry.key));
+            let Some(next) = page.next else { return Ok(unreadable) };
             query.after = Some(next);
         }
     }

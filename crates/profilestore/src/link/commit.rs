@@ -276,6 +276,18 @@ impl Link {
         self.reading(Some(key), || self.store.read_one(key, returning)).await
     }
 
+    /// The same with value and inbox; without the value if that is damaged, for what can do without
+    /// it or writes another one.
+    pub(crate) async fn read_even_damaged(
+        &self,
+        key: &ProfileKey,
+    ) -> Result<(i64, KeyState), StoreError> {
+        match self.read_settled(key, Returning::ALL).await {
+            Err(StoreError::Damaged { .. }) => self.read_settled(key, Returning::INBOX).await,
+            read => read,
+        }
+    }
+
     /// The same for several keys, in the order given. What is found may be judged by the store's
     /// clock, so each answer says whether that has stepped.
     pub(crate) async fn read_all(

@@ -122,9 +122,12 @@ async fn plan_write(
     key: &ProfileKey,
     source: &Source,
 ) -> Result<Rewrite<Result<Planned, DataStoreError>>, DataStoreError> {
-    let (now_ms, state) = engine.link.read_settled(key, Returning::ALL).await?;
-    let shown = match source {
+    let (now_ms, state) = match source {
         // What cannot be read can be written over.
+        Source::Fixed(_) => engine.link.read_even_damaged(key).await?,
+        _ => engine.link.read_settled(key, Returning::ALL).await?,
+    };
+    let shown = match source {
         Source::Fixed(_) => None,
         _ => current(state.clone())?,
     };
@@ -176,7 +179,7 @@ pub(super) async fn remove_now(
     key: &ProfileKey,
 ) -> Result<Option<Entry>, DataStoreError> {
     let plan = |_| async {
-        let (_, state) = engine.link.read_settled(key, Returning::ALL).await?;
+        let (_, state) = engine.link.read_even_damaged(key).await?;
         let Some(removal) = engine.removal(&state, &engine.link.job_id).await? else {
             return Ok(Rewrite::Done(None));
         };

@@ -39,9 +39,11 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    /// How large the serialised copy is.
+    /// How large the serialised copy is, with what the handlers' gifts hold.
     pub(super) fn bytes(&self) -> usize {
+        let gifts = self.snapshot.processed.values().flat_map(|mark| &mark.gifts);
         self.write.as_ref().map_or(0, |encoded| encoded.bytes.len())
+            + gifts.map(|gift| gift.payload.len()).sum::<usize>()
     }
 }
 

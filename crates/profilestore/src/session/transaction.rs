@@ -239,7 +239,8 @@ async fn conduct(
     if let Some(fault) = fault {
         return Err(fault);
     }
-    let bytes = drafts.iter().map(Draft::stored_bytes).sum();
+    let given = gifts.iter().map(payload_bytes).sum::<usize>();
+    let bytes = drafts.iter().map(Draft::stored_bytes).sum::<usize>() + given;
     let mut pass =
         match link.env.timeout_at(deadline.at(), link.room.enter(Rank::First, bytes)).await {
             Ok(pass) => pass,
@@ -251,7 +252,7 @@ async fn conduct(
         let ready = session.prepare(snapshot)?;
         prepared.push(session.prepare_over_document(&ready).await?.unwrap_or(ready));
     }
-    pass.resize(prepared.iter().map(Prepared::bytes).sum());
+    pass.resize(prepared.iter().map(Prepared::bytes).sum::<usize>() + given);
     let gifted: Vec<ProfileKey> = gifts.iter().filter_map(Change::key).cloned().collect();
     *begun = true;
     open.commit(link, prepared, gifts, deadline).await?;
@@ -259,6 +260,14 @@ async fn conduct(
     // The store leaves no notice for the sender itself.
     gifted.iter().for_each(sent);
     Ok(true)
+}
+
+/// How much a gift holds.
+fn payload_bytes(gift: &Change) -> usize {
+    match gift {
+        Change::AppendMessage { message, .. } => message.payload.len(),
+        _ => 0,
+    }
 }
 
 fn too_late() -> Error {

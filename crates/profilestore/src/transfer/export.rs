@@ -56,15 +56,15 @@ pub async fn export(
 }
 
 /// Writes the lines of one key.
-struct KeyLines<'a> {
-    state: &'a KeyState,
-    writer: &'a mut (dyn Write + Send),
-    report: &'a mut ExportReport,
-    n: u64,
+pub(super) struct KeyLines<'a> {
+    pub(super) state: &'a KeyState,
+    pub(super) writer: &'a mut (dyn Write + Send),
+    pub(super) report: &'a mut ExportReport,
+    pub(super) n: u64,
 }
 
 impl KeyLines<'_> {
-    fn version(&mut self, version: &StoredVersion) -> Result<(), TransferError> {
+    pub(super) fn version(&mut self, version: &StoredVersion) -> Result<(), TransferError> {
         let info = &version.info;
         let made_up = || version_label(info.written_ms, info.number, self.state.created_ms);
         let label = info.label.clone().unwrap_or_else(made_up);
@@ -88,7 +88,7 @@ impl KeyLines<'_> {
     }
 
     /// Messages of a key without a current value: no version says anything about them.
-    fn waiting_messages(&mut self) -> Result<(), TransferError> {
+    pub(super) fn waiting_messages(&mut self) -> Result<(), TransferError> {
         let state = self.state;
         let Some(newest) =
             state.inbox.as_ref().and_then(|inbox| inbox.last()).filter(|_| !state.exists())

@@ -26,11 +26,13 @@ mod export;
 mod import;
 mod line;
 mod read;
+mod salvage;
 mod walk;
 
 pub use export::export;
 pub use import::import;
 pub use read::{Content, VersionDocument, document, verify};
+pub use salvage::salvage;
 
 /// The longest line that is read, in bytes: 16 MiB.
 pub const MAX_LINE_BYTES: usize = 16 << 20;
@@ -224,7 +226,7 @@ pub struct UnreadableValue {
     /// Its key.
     #[serde(flatten)]
     pub key: ProfileKey,
-    /// The version's number.
+    /// The version's number; 0 when nothing of the key can be read.
     pub number: u64,
     /// What is wrong with it.
     pub why: String,

@@ -9,7 +9,9 @@ use super::{
 };
 use crate::{
     ProfileKey,
-    data_store::{DataStore, DataStoreExt, KeyState, Returning, VersionInfo, VersionRef},
+    data_store::{
+        DataStore, DataStoreExt, KeyState, Returning, StoreError, VersionInfo, VersionRef,
+    },
     document::{compose, compose_inbox},
     record::{
         RecordError, Stored,
@@ -65,7 +67,13 @@ pub async fn document(
     key: &ProfileKey,
     version: Option<&VersionRef>,
 ) -> Result<Option<VersionDocument>, TransferError> {
-    let (now_ms, mut state) = store.read_one(key, Returning::ALL).await?;
+    let (now_ms, mut state) = match store.read_one(key, Returning::ALL).await {
+        // Another version than the current one may be whole.
+        Err(StoreError::Damaged { .. }) if version.is_some() => {
+            store.read_one(key, Returning::INBOX).await?
+        }
+        read => read?,
+    };
     state.hide_edits();
     let other = match version {
         None => None,
@@ -182,8 +190,5 @@ pub(super) fn count_live(state: &KeyState, report: &mut ExportReport) {
 }
 
 fn corrupt(key: &ProfileKey, number: u64, error: &RecordError) -> TransferError {
-    crate::data_store::StoreError::Corrupt {
-        reason: format!("{error}: key=`{key}` version=`{number}`"),
-    }
-    .into()
+    StoreError::Corrupt { reason: format!("{error}: key=`{key}` version=`{number}`") }.into()
 }

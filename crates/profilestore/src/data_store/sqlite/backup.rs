@@ -7,7 +7,7 @@
 
 use std::{
     ffi::OsString,
-    fs::{File, OpenOptions},
+    fs::{File, OpenOptions, TryLockError},
     io,
     path::{Path, PathBuf},
     time::Duration,
@@ -20,7 +20,7 @@ use rusqlite::{
 
 use super::{
     Inner, SqliteOptions, SqliteStore, Trouble,
-    check::DamagedValue,
+    check::CheckReport,
     migrate,
     schema::{self, Role},
     state::Tx,
@@ -39,36 +39,29 @@ pub enum Existing {
     Replace,
 }
 
-/// What a backup holds.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct BackupReport {
-    /// Versions whose values are damaged.
-    pub damaged: Vec<DamagedValue>,
-}
-
 impl SqliteStore {
     /// Copies the store as it is at this moment into a new file, while it is in use. `progress` is
     /// told how many pages of how many are done. Waits for the disk, so call it outside async code
     /// or on the blocking pool. While it runs, the log of the store grows.
     ///
-    /// Every value in the copy is verified. The report names those that are damaged in the store,
-    /// and so in the backup too; all others are whole.
+    /// The copy is checked as a whole, every value in it too. The report says what it holds, and
+    /// names what is damaged in the store, and so in the backup; all else is whole.
     ///
-    /// The file appears under its name only when it is complete and on the disk. Fails with
+    /// The file appears under its name only when it is complete, verified and on the disk. What a
+    /// run that was killed left behind (`NAME.partial`, or an empty file) is replaced. Fails with
     /// [`StoreError::Invalid`] when there is a file of that name.
     pub fn backup(
         &self,
         to: &Path,
         progress: impl FnMut(u64, u64),
-    ) -> Result<BackupReport, StoreError> {
+    ) -> Result<CheckReport, StoreError> {
         let Inner { path, options, .. } = &*self.inner;
-        let file = NewFile::reserve(to)?;
+        let file = NewFile::named(to)?;
         let from = schema::connect(path, Role::Reader, options)?;
         let mut copy = open_plain(&file.partial)?;
         copy_pages(&from, &mut copy, progress).map_err(Trouble::not_applied)?;
-        let damaged = Tx::new(&copy, options.env.unix_ms()).damaged_values();
-        let report = BackupReport { damaged: damaged.map_err(Trouble::not_applied)? };
+        let checked = Tx::new(&copy, options.env.unix_ms()).check_all(|_, _| {});
+        let report = checked.map_err(Trouble::not_applied)?;
         close(copy, &file.partial)?;
         file.publish()?;
         Ok(report)
@@ -88,11 +81,11 @@ impl SqliteStore {
         options: &SqliteOptions,
         mut progress: impl FnMut(u64, u64),
     ) -> Result<Incarnation, StoreError> {
-        let there = to.try_exists().map_err(|err| io_failed("look for", to, &err))?;
+        let there = is_there(to)?;
         if there && existing == Existing::Keep {
             return Err(taken(to));
         }
-        let file = if there { NewFile::beside(to)? } else { NewFile::reserve(to)? };
+        let file = if there { NewFile::beside(to)? } else { NewFile::named(to)? };
         let incarnation = Incarnation(options.env.uuid());
         prepare(from, &file.partial, incarnation, options, &mut progress)?;
         if !there {
@@ -100,7 +93,8 @@ impl SqliteStore {
             return Ok(incarnation);
         }
         let source = schema::connect(&file.partial, Role::Reader, options)?;
-        let mut target = migrate::open_or_create(to, options)?;
+        // As it is: whatever its format, all of it is replaced.
+        let mut target = schema::open_or_create(to, options)?;
         target.busy_timeout(options.busy_wait).map_err(|err| schema::cannot_open(to, &err))?;
         replace(&source, &mut target, options.busy_wait).map_err(Trouble::not_applied)?;
         Ok(incarnation)
@@ -204,41 +198,57 @@ fn replace(from: &Connection, to: &mut Connection, wait: Duration) -> Result<(),
     }
 }
 
-/// A file that is written under another name, and reserves its own until then.
+/// A file that is written under another name, `NAME.partial`, and gets its own when it is complete.
 struct NewFile {
     name: PathBuf,
     partial: PathBuf,
-    reserved: bool,
+    /// Locked, so that no other process takes it for what an interrupted run left.
+    _lock: File,
 }
 
 impl NewFile {
-    fn reserve(name: &Path) -> Result<Self, StoreError> {
-        match OpenOptions::new().write(true).create_new(true).open(name) {
-            Ok(_) => {}
-            Err(err) if err.kind() == io::ErrorKind::AlreadyExists => return Err(taken(name)),
-            Err(err) => return Err(io_failed("make", name, &err)),
-        }
-        let mut file = Self::beside(name)?;
-        file.reserved = true;
-        Ok(file)
+    /// One whose name is free.
+    fn named(name: &Path) -> Result<Self, StoreError> {
+        if is_there(name)? { Err(taken(name)) } else { Self::beside(name) }
     }
 
     /// Only the file beside, for as long as it is needed.
     fn beside(name: &Path) -> Result<Self, StoreError> {
-        let mut partial = OsString::from(name);
-        partial.push(".partial");
-        let partial = PathBuf::from(partial);
+        let partial = beside(name, ".partial");
+        let open = OpenOptions::new().write(true).create(true).truncate(false).open(&partial);
+        let lock = open.map_err(|err| io_failed("make", &partial, &err))?;
+        lock.try_lock().map_err(|err| match err {
+            TryLockError::WouldBlock => StoreError::Unavailable {
+                reason: format!(
+                    "another process is writing this file: path=`{}`",
+                    partial.display()
+                ),
+            },
+            TryLockError::Error(err) => io_failed("lock", &partial, &err),
+        })?;
         // What an interrupted run left.
-        remove(&partial)?;
-        Ok(Self { name: name.to_owned(), partial, reserved: false })
+        lock.set_len(0).map_err(|err| io_failed("empty", &partial, &err))?;
+        for more in ["-journal", "-wal", "-shm"] {
+            remove(&beside(&partial, more))?;
+        }
+        Ok(Self { name: name.to_owned(), partial, _lock: lock })
     }
 
-    fn publish(mut self) -> Result<(), StoreError> {
+    fn publish(self) -> Result<(), StoreError> {
         let synced = File::open(&self.partial).and_then(|file| file.sync_all());
         synced.map_err(|err| io_failed("sync", &self.partial, &err))?;
-        std::fs::rename(&self.partial, &self.name)
-            .map_err(|err| io_failed("name", &self.name, &err))?;
-        self.reserved = false;
+        // A link takes no place of another file that came meanwhile. Not every system has links.
+        if !is_there(&self.name)? {
+            remove(&self.name)?;
+        }
+        match std::fs::hard_link(&self.partial, &self.name) {
+            Ok(()) => {}
+            Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(taken(&self.name));
+            }
+            Err(_) => std::fs::rename(&self.partial, &self.name)
+                .map_err(|err| io_failed("name", &self.name, &err))?,
+        }
         let folder = match self.name.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
@@ -254,12 +264,26 @@ impl NewFile {
 
 impl Drop for NewFile {
     fn drop(&mut self) {
-        let partial = remove(&self.partial);
-        let name = if self.reserved { remove(&self.name) } else { Ok(()) };
-        if let Err(err) = partial.and(name) {
+        if let Err(err) = remove(&self.partial) {
             tracing::warn!(%err, "an unfinished file stays behind");
         }
     }
+}
+
+/// Whether a name is taken. An empty file is what an interrupted run of an earlier version left.
+fn is_there(name: &Path) -> Result<bool, StoreError> {
+    match std::fs::metadata(name) {
+        Ok(found) => Ok(found.len() > 0 || !found.is_file()),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(err) => Err(io_failed("look for", name, &err)),
+    }
+}
+
+/// A name with something behind it.
+fn beside(name: &Path, more: &str) -> PathBuf {
+    let mut beside = OsString::from(name);
+    beside.push(more);
+    PathBuf::from(beside)
 }
 
 fn remove(path: &Path) -> Result<(), StoreError> {

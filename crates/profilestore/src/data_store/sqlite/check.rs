@@ -7,8 +7,8 @@ use rusqlite::Connection;
 
 use super::{
     SqliteStore, Trouble, apply,
-    schema::{PINNED, REMOVED},
-    state::{HEAD_COLUMNS, Head, Tx},
+    schema::{PINNED, REMOVED, is_damage},
+    state::{HEAD_COLUMNS, Head, Tx, value_of_column},
 };
 use crate::{
     data_store::{MessageId, StoreError, checksum},
@@ -16,17 +16,21 @@ use crate::{
 };
 
 /// How many keys are looked at between two reports of progress.
-const PIECE: i64 = 500;
+const PIECE: u64 = 500;
 
-/// At how many problems a check ends: beyond that it is the file that is broken, not a record.
+/// How many problems are listed: beyond that it is the file that is broken, not a record.
 const MAX_PROBLEMS: usize = 1000;
 
 /// What a check found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CheckReport {
-    /// Keys looked at.
+    /// Keys looked at, those of the library's own books included.
     pub keys: u64,
+    /// Those without the library's own books.
+    pub profiles: u64,
+    /// When the newest version was stored, Unix milliseconds.
+    pub newest_ms: Option<i64>,
     /// Kept versions looked at.
     pub versions: u64,
     /// Waiting messages looked at.
@@ -54,6 +58,24 @@ impl SqliteStore {
     pub fn check(&self, progress: impl FnMut(u64, u64)) -> Result<CheckReport, StoreError> {
         self.inner.read_now(|tx| tx.check_all(progress))
     }
+
+    /// The names of all keys, as far as they can be read in a damaged file, in order. Waits for the
+    /// disk, so call it outside async code or on the blocking pool.
+    pub fn every_key(&self) -> Result<Vec<ProfileKey>, StoreError> {
+        self.inner.read_now(|tx| tx.every_name())
+    }
+}
+
+impl CheckReport {
+    fn problem(&mut self, what: String) {
+        if self.problems.len() < MAX_PROBLEMS {
+            self.problems.push(what);
+        }
+    }
+
+    fn note(&mut self, trouble: Trouble) {
+        self.problem(trouble.not_applied().to_string());
+    }
 }
 
 /// SQLite's own check of a file.
@@ -65,70 +87,102 @@ pub(super) fn pages(conn: &Connection) -> Result<Vec<String>, Trouble> {
 }
 
 impl Tx<'_> {
-    fn check_all(&mut self, mut progress: impl FnMut(u64, u64)) -> Result<CheckReport, Trouble> {
-        let mut report = CheckReport { problems: pages(self.conn)?, ..CheckReport::default() };
-        let total = self.count("SELECT count(*) FROM head")?;
+    pub(super) fn check_all(
+        &self,
+        mut progress: impl FnMut(u64, u64),
+    ) -> Result<CheckReport, Trouble> {
+        let mut report = CheckReport::default();
+        match pages(self.conn) {
+            Ok(problems) => report.problems = problems,
+            Err(trouble) => report.note(trouble),
+        }
+        let pages_are_damaged = !report.problems.is_empty();
+        let total = self.count("SELECT count(*) FROM head").unwrap_or_default();
         let sql = format!(
-            "SELECT h.store, h.scope, h.key, {HEAD_COLUMNS}, h.held FROM head h WHERE \
-                h.id > ?1 ORDER BY h.id LIMIT ?2"
+            "SELECT h.store, h.scope, h.key, {HEAD_COLUMNS}, h.held FROM head h \
+                WHERE h.id > ?1 AND h.id <= ?2 ORDER BY h.id LIMIT ?3"
         );
-        let mut last = 0;
-        loop {
-            let mut heads = Vec::new();
-            let mut seen = 0;
-            {
-                let mut statement = self.prepare(&sql)?;
-                let mut rows = statement.query([last, PIECE])?;
-                while let Some(row) = rows.next()? {
-                    (last, seen) = (row.get(3)?, seen + 1);
-                    let head = super::key_of_row(row, 0).and_then(|key| Head::of_row(key, row, 3));
-                    match head {
-                        Ok(head) => heads.push((head, row.get::<_, bool>(16)?)),
-                        Err(err) => report.problems.push(err.not_applied().to_string()),
+        let unread = self.scan(&sql, 3, |row| {
+            let head = super::key_of_row(row, 0).and_then(|key| Head::of_row(key, row, 3));
+            report.keys += 1;
+            match head {
+                Ok(head) => {
+                    report.profiles += u64::from(!head.key.is_reserved());
+                    report.newest_ms = report.newest_ms.max(Some(head.stored_ms));
+                    if pages_are_damaged && !self.finds(&head.key)? {
+                        let key = &head.key;
+                        report.problem(format!("a key is not found by its name: key=`{key}`"));
+                    }
+                    if let Err(err) = self.check_head(&head, row.get(16)?, &mut report) {
+                        let why = err.not_applied();
+                        let key = &head.key;
+                        report
+                            .problem(format!("a key's records cannot be read: {why}: key=`{key}`"));
                     }
                 }
+                Err(err) => report.note(err),
             }
-            for (head, held) in &heads {
-                if let Err(err) = self.check_head(head, *held, &mut report) {
-                    report.problems.push(err.not_applied().to_string());
-                }
+            if report.keys.is_multiple_of(PIECE) || report.keys == total {
+                progress(report.keys, total);
             }
-            report.keys += seen;
-            progress(report.keys, total);
-            if seen == 0 || report.problems.len() >= MAX_PROBLEMS {
-                break;
+            Ok(())
+        })?;
+        if !unread.is_empty() {
+            let names = self.names()?;
+            for key in unread.iter().filter_map(|id| names.get(id)) {
+                report.problem(format!("a key's row cannot be read: key=`{key}`"));
             }
         }
         if report.problems.is_empty() {
             self.check_strays(&mut report)?;
         }
-        report.damaged = self.damaged_values()?;
+        self.find_damaged_values(&mut report)?;
         Ok(report)
+    }
+
+    /// Whether the index leads to a key.
+    fn finds(&self, key: &ProfileKey) -> Result<bool, Trouble> {
+        let sql = "SELECT id FROM head INDEXED BY head_key \
+            WHERE store = ?1 AND scope = ?2 AND key = ?3";
+        match self.prepare(sql)?.exists([key.store(), key.scope(), key.key()]) {
+            Err(err) if is_damage(&err) => Ok(false),
+            found => Ok(found?),
+        }
     }
 
     /// The versions whose values are damaged, as far as keys lead to them; not more than a check
     /// lists.
-    pub(super) fn damaged_values(&self) -> Result<Vec<DamagedValue>, Trouble> {
-        let sql = "SELECT h.store, h.scope, h.key, v.number, v.flags, v.checksum, v.value \
-            FROM version v JOIN head h ON h.id = v.head ORDER BY v.id";
-        let mut damaged = Vec::new();
-        let mut statement = self.prepare(sql)?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()?
-            && damaged.len() < MAX_PROBLEMS
-        {
+    fn find_damaged_values(&self, report: &mut CheckReport) -> Result<(), Trouble> {
+        let sql = "SELECT h.store, h.scope, h.key, v.number, v.flags, v.checksum, v.value, v.id \
+            FROM version v JOIN head h ON h.id = v.head \
+            WHERE v.id > ?1 AND v.id <= ?2 ORDER BY v.id LIMIT ?3";
+        let damaged = &mut report.damaged;
+        let unread = self.scan(sql, 7, |row| {
             // A key that is no name is told by the check of its row.
-            let Ok(key) = super::key_of_row(row, 0) else { continue };
+            let Ok(key) = super::key_of_row(row, 0) else { return Ok(()) };
             let version = row.get::<_, i64>(3)?.cast_unsigned();
             let removed = row.get::<_, i64>(4)? & REMOVED != 0;
             let stored = row.get::<_, Option<u32>>(5).unwrap_or_default();
-            let value = row.get_ref(6)?.as_blob_or_null().map_err(rusqlite::Error::from)?;
-            if checksum::verify(&key, version, removed, value, stored).is_err() {
+            // So is a value that is of another type.
+            let whole = value_of_column(row, 6)
+                .is_ok_and(|value| checksum::verify(&key, version, removed, value, stored).is_ok());
+            if !whole && damaged.len() < MAX_PROBLEMS {
                 damaged.push(DamagedValue { key, version });
             }
+            Ok(())
+        })?;
+        // The pages of a value may be damaged, and its row whole.
+        let sql = "SELECT h.store, h.scope, h.key, v.number FROM version v \
+            JOIN head h ON h.id = v.head WHERE v.id = ?1";
+        for id in unread {
+            let mut statement = self.prepare(sql)?;
+            let mut rows = statement.query([id])?;
+            let Ok(Some(row)) = rows.next() else { continue };
+            let Ok(key) = super::key_of_row(row, 0) else { continue };
+            damaged.push(DamagedValue { key, version: row.get::<_, i64>(3)?.cast_unsigned() });
         }
         damaged.sort();
-        Ok(damaged)
+        Ok(())
     }
 
     fn check_head(&self, head: &Head, held: bool, report: &mut CheckReport) -> Result<(), Trouble> {

@@ -5,7 +5,7 @@
 //! go on writing to it. One that was stopped in the middle and goes on later finds no table
 //! `outcome`, to which every commit of format 1 writes first.
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use rusqlite::{Connection, params};
 
@@ -122,6 +122,15 @@ fn add_links(conn: &Connection) -> rusqlite::Result<()> {
 /// Step 1: a checksum with each value, and another table for outcomes, so that no program of format
 /// 1 that has the file open can commit.
 fn add_checksums(conn: &Connection) -> rusqlite::Result<()> {
+    // Values of another type are damaged, and would keep SQLite from adding a column. They stay
+    // damaged: they get no checksum.
+    let spoiled = conn
+        .prepare("SELECT id FROM version WHERE typeof(value) NOT IN ('blob', 'null')")?
+        .query_map([], |row| row.get::<_, i64>(0))?
+        .collect::<rusqlite::Result<BTreeSet<_>>>()?;
+    for id in &spoiled {
+        conn.execute("UPDATE version SET value = CAST(value AS BLOB) WHERE id = ?1", [id])?;
+    }
     conn.execute_batch(
         "ALTER TABLE version ADD COLUMN checksum INTEGER; ALTER TABLE outcome RENAME TO settled",
     )?;
@@ -131,10 +140,11 @@ fn add_checksums(conn: &Connection) -> rusqlite::Result<()> {
     let mut write = conn.prepare("UPDATE version SET checksum = ?2 WHERE id = ?1")?;
     let mut last = i64::MIN;
     loop {
-        let mut found: Vec<(i64, u32)> = Vec::new();
+        let mut found: Vec<(i64, Option<u32>)> = Vec::new();
         let mut rows = read.query(params![last, PIECE])?;
         while let Some(row) = rows.next()? {
-            found.push((row.get(0)?, checksum(row.get_ref(1)?.as_blob()?)));
+            let (id, value) = (row.get(0)?, row.get_ref(1)?.as_blob()?);
+            found.push((id, (!spoiled.contains(&id)).then(|| checksum(value))));
         }
         let Some((id, _)) = found.last() else { return Ok(()) };
         last = *id;

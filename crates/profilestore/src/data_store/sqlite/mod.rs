@@ -47,12 +47,13 @@ mod links;
 mod migrate;
 mod queue;
 mod reader;
+mod scan;
 mod schema;
 mod state;
 mod sweep;
 mod writer;
 
-pub use backup::{BackupReport, Existing};
+pub use backup::Existing;
 pub use check::{CheckReport, DamagedValue};
 pub use hints::SqliteMessenger;
 
@@ -200,6 +201,18 @@ impl SqliteStore {
         };
         let inner = Arc::new(inner);
         Ok(Self { _closer: Arc::new(Closer(inner.clone())), inner })
+    }
+
+    /// The format of a store that [`SqliteStore::open`] would migrate; None when it would not, and
+    /// for a file that is missing or empty. Changes nothing. Fails as opening it does.
+    pub fn earlier_format(path: impl AsRef<Path>) -> Result<Option<i64>, StoreError> {
+        schema::earlier_format(path.as_ref())
+    }
+
+    /// Makes the indices of a file anew from its tables, if these are whole: then all that a damaged
+    /// index hid is found again. For a copy that no program uses.
+    pub fn rebuild_indices(path: impl AsRef<Path>) -> Result<(), StoreError> {
+        schema::rebuild_indices(path.as_ref())
     }
 
     /// Copies everything from the write-ahead log into the file and truncates the log. What was

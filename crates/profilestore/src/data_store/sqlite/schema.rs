@@ -182,6 +182,26 @@ pub(super) fn open_or_create(
     Ok(conn)
 }
 
+/// The format of a file that is to be migrated.
+pub(super) fn earlier_format(path: &Path) -> Result<Option<i64>, StoreError> {
+    if std::fs::metadata(path).map_or(0, |data| data.len()) == 0 {
+        return Ok(None);
+    }
+    let conn = Connection::open_with_flags(path, flags(Role::Reader))
+        .map_err(|err| cannot_open(path, &err))?;
+    conn.busy_timeout(Duration::from_secs(5)).map_err(|err| cannot_open(path, &err))?;
+    Ok(match identify(&conn, path)? {
+        Found::Earlier { format, .. } => Some(format),
+        Found::Nothing | Found::Store => None,
+    })
+}
+
+pub(super) fn rebuild_indices(path: &Path) -> Result<(), StoreError> {
+    let rebuilt = Connection::open_with_flags(path, flags(Role::Writer))
+        .and_then(|conn| conn.execute_batch("REINDEX"));
+    rebuilt.map_err(|err| cannot_open(path, &err))
+}
+
 /// Another connection to a file that [`open_or_create`] or a check of its own found to be a store.
 pub(super) fn connect(
     path: &Path,
@@ -332,6 +352,11 @@ pub(super) fn set_incarnation(conn: &Connection, incarnation: Incarnation) -> ru
 
 pub(super) fn is_busy(err: &rusqlite::Error) -> bool {
     matches!(err.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}
+
+/// Whether an error of SQLite says that the file is damaged.
+pub(super) fn is_damage(err: &rusqlite::Error) -> bool {
+    matches!(err.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt))
 }
 
 /// What a failed opening is to the caller.

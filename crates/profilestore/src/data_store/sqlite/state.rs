@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{
     Trouble,
-    schema::{PINNED, REMOVED},
+    schema::{PINNED, REMOVED, is_damage},
 };
 use crate::{
     data_store::{
@@ -300,10 +300,18 @@ impl<'c> Tx<'c> {
     ) -> Result<Option<Bytes>, Trouble> {
         let mut statement = self.prepare("SELECT checksum, value FROM version WHERE id = ?1")?;
         let mut rows = statement.query([id])?;
-        let Some(row) = rows.next()? else { return Ok(None) };
+        let row = match rows.next() {
+            // The pages of the value.
+            Err(err) if is_damage(&err) => {
+                return Err(StoreError::Damaged { key: key.clone(), version: number }.into());
+            }
+            row => row?,
+        };
+        let Some(row) = row else { return Ok(None) };
         // A damaged row may hold something of another type there.
         let stored = row.get::<_, Option<u32>>(0).unwrap_or_default();
-        let value = row.get_ref(1)?.as_blob_or_null().map_err(rusqlite::Error::from)?;
+        let value = value_of_column(row, 1)
+            .map_err(|_| StoreError::Damaged { key: key.clone(), version: number })?;
         checksum::verify(key, number, removed, value, stored)?;
         Ok(value.map(Bytes::copy_from_slice))
     }
@@ -442,6 +450,11 @@ impl View for Tx<'_> {
             statement.query_row([id.0.as_bytes().as_slice()], |row| row.get(0)).optional()?;
         Ok(aborted.map(|aborted| if aborted { Outcome::Aborted } else { Outcome::Applied }))
     }
+}
+
+/// A stored value. It is damaged when the column holds something of another type, or cannot be read.
+pub(super) fn value_of_column<'a>(row: &'a Row<'_>, column: usize) -> Result<Option<&'a [u8]>, ()> {
+    row.get_ref(column).ok().and_then(|value| value.as_blob_or_null().ok()).ok_or(())
 }
 
 fn server_of_row(row: &Row<'_>) -> rusqlite::Result<ServerRow> {

@@ -153,3 +153,58 @@ async fn a_damaged_backup_is_not_restored() {
     assert_eq!(store.identity().await.unwrap().incarnation, before);
     assert_eq!(state(&store, &key("p49")).await.version, 1);
 }
+
+/// A cron job that found an empty file under the name of its backup kept it, and was blocked.
+#[tokio::test]
+async fn what_a_killed_backup_left_behind_is_replaced() {
+    let dir = folder();
+    let store = open(&path(&dir));
+    put(&store, &key("p"), "then").await.unwrap();
+    let copy = dir.path().join("copy.db");
+    for left in ["copy.db", "copy.db.partial", "copy.db.partial-journal"] {
+        let text = if left == "copy.db" { "" } else { "half of a backup" };
+        std::fs::write(dir.path().join(left), text).unwrap();
+    }
+    let report = store.backup(&copy, |_, _| {}).unwrap();
+    assert_eq!((report.problems, report.damaged), (vec![], vec![]));
+    assert_eq!((report.profiles, report.versions), (1, 1));
+    let stored_ms = state(&store, &key("p")).await.head.map(|head| head.stored_ms);
+    assert!(stored_ms.is_some() && report.newest_ms == stored_ms);
+    let fresh = dir.path().join("fresh.db");
+    std::fs::write(&fresh, "").unwrap();
+    SqliteStore::restore(&copy, &fresh, Existing::Keep, &fast(), |_, _| {}).unwrap();
+    for name in [copy, fresh] {
+        assert_eq!(text(&state(&open(&name), &key("p")).await), Some("then"));
+    }
+    let left = std::fs::read_dir(dir.path()).unwrap();
+    let left = left
+        .filter(|file| file.as_ref().unwrap().file_name().to_string_lossy().contains("partial"));
+    assert_eq!(left.count(), 0);
+}
+
+/// While it is written, a backup has another name, which no other backup takes.
+#[tokio::test]
+async fn a_backup_has_its_name_only_when_it_is_complete() {
+    let dir = folder();
+    let store = open(&path(&dir));
+    put(&store, &key("p"), &"x".repeat(100_000)).await.unwrap();
+    let copy = dir.path().join("copy.db");
+    let mut looks = 0;
+    let look = |_, _| {
+        looks += 1;
+        assert!(!copy.exists() && dir.path().join("copy.db.partial").exists());
+        match store.backup(&copy, |_, _| {}) {
+            Err(StoreError::Unavailable { reason }) => {
+                assert!(reason.contains("another process is writing"), "{reason}")
+            }
+            other => panic!("expected a refusal, found {other:?}"),
+        }
+    };
+    store.backup(&copy, look).unwrap();
+    assert!(looks > 0 && copy.exists());
+    // A file that came meanwhile is left alone.
+    let taken = dir.path().join("taken.db");
+    let refused = store.backup(&taken, |_, _| std::fs::write(&taken, "mine").unwrap());
+    assert!(matches!(refused, Err(StoreError::Invalid { .. })), "{refused:?}");
+    assert_eq!(std::fs::read_to_string(&taken).unwrap(), "mine");
+}

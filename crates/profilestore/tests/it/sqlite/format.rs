@@ -221,3 +221,64 @@ async fn a_backup_of_format_1_is_restored() {
     }
     assert_eq!(format_of(&backup), 1, "the backup is as it was");
 }
+
+/// A restore over a store of format 1 migrated that first, and so failed where a server was alive
+/// in it.
+#[tokio::test]
+async fn a_restore_over_a_store_of_format_1_does_not_migrate_it_first() {
+    let dir = folder();
+    let target = file_of_format_1(&dir);
+    let alive = "UPDATE server SET dead_ms = NULL, lease_ms = 20000, renewed_ms = ?1";
+    raw(&target).execute(alive, [Env::system().unix_ms()]).unwrap();
+    let today = dir.path().join("today.db");
+    put(&open(&today), &key("other"), "of today").await.unwrap();
+    SqliteStore::restore(&today, &target, Existing::Replace, &fast(), |_, _| {}).unwrap();
+    assert_eq!(text(&state(&open(&target), &key("other")).await), Some("of today"));
+}
+
+/// A look at a file's format changes nothing in it.
+#[test]
+fn the_format_of_a_file_can_be_asked_without_migrating_it() {
+    let dir = folder();
+    let path = file_of_format_1(&dir);
+    let before = fs::read(&path).unwrap();
+    assert_eq!(SqliteStore::earlier_format(&path).unwrap(), Some(1));
+    assert_eq!(fs::read(&path).unwrap(), before);
+    drop(open(&path));
+    assert_eq!(SqliteStore::earlier_format(&path).unwrap(), None);
+    assert_eq!(SqliteStore::earlier_format(dir.path().join("none.db")).unwrap(), None);
+}
+
+/// A text where a value belongs stopped the migration, the check and the backup without a name.
+#[tokio::test]
+async fn a_value_of_another_type_is_damage_of_its_version() {
+    let dir = folder();
+    let path = file_of_format_1(&dir);
+    // The file is changed behind SQLite's back: a strict table takes no text there.
+    let schema = |from: &str, to: &str| {
+        let change = format!(
+            "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = replace(sql, '{from}', \
+                '{to}') WHERE name = 'version'; PRAGMA writable_schema = OFF"
+        );
+        raw(&path).execute_batch(&change).unwrap();
+    };
+    schema("value BLOB\n) STRICT", "value ANY\n)");
+    let spoil = "UPDATE version SET value = 'a text' WHERE number = 2 AND head = \
+        (SELECT id FROM head WHERE key = 'ann')";
+    assert_eq!(raw(&path).execute(spoil, []).unwrap(), 1);
+    schema("value ANY\n)", "value BLOB\n) STRICT");
+
+    let store = open(&path);
+    let copy = dir.path().join("copy.db");
+    let reports = [store.check(|_, _| {}).unwrap(), store.backup(&copy, |_, _| {}).unwrap()];
+    for report in reports {
+        let found: Vec<_> =
+            report.damaged.iter().map(|found| (found.key.clone(), found.version)).collect();
+        assert_eq!(found, [(key("ann"), 2)]);
+    }
+    match store.version(&key("ann"), &VersionRef::Number(2)).await {
+        Err(StoreError::Damaged { key: found, version: 2 }) => assert_eq!(found, key("ann")),
+        other => panic!("expected damage, found {other:?}"),
+    }
+    assert!(store.version(&key("ann"), &VersionRef::Number(1)).await.unwrap().is_some());
+}

@@ -1,0 +1,161 @@
+//! `check`: whether all that a store holds can be read.
+
+use std::io::Write;
+
+use clap::Args;
+use indicatif::ProgressBar;
+use profilestore::{
+    data_store::CheckReport,
+    transfer::{ExportFilter, ExportReport, Progress, UnreadableValue, UnstorableValue, verify},
+};
+use serde::Serialize;
+
+use crate::{
+    args::App,
+    maintain::{unreadable, waited},
+    output::{Failure, Status, count, facts, json_document, out, text},
+    place::Kind,
+    transfer::{held, progress_bar, show, waiting},
+};
+
+/// Verify a store: its file if it is one, and that every kept version can be read
+///
+/// Every value is compared with its checksum. The store may be in use. What is wrong is listed, and
+/// the exit code is then 1. Damage in one place does not keep the rest from being checked; `export
+/// --salvage` brings out all that is whole.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  profilestore check
+  profilestore --store sqlite:backup.db check --json")]
+pub(crate) struct Check {}
+
+#[derive(Serialize)]
+struct CheckRow<'a> {
+    ok: bool,
+    /// What is wrong with the file or a record in it.
+    problems: &'a [String],
+    unreadable: &'a [UnreadableValue],
+    /// What could not be stored today. A session may not be able to open it; edit, rollback and get
+    /// --raw can.
+    unstorable: &'a [UnstorableValue],
+    keys: u64,
+    versions: u64,
+    tombstones: u64,
+    foreign: u64,
+    held_sessions: u64,
+    messages: u64,
+    /// Of the library itself, such as the audit log.
+    books: u64,
+}
+
+impl Check {
+    pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
+        let store = app.place.open().await?;
+        let file = match store.kind().clone() {
+            Kind::Sqlite(checked) => waited(move |bar| checked.check(keys(&bar)))
+                .await?
+                .map_err(|error| app.place.failure(&error))?,
+            // A database's pages are its own affair.
+            Kind::Postgres(_) => CheckReport::default(),
+        };
+        // In a file that is broken as such this ends at the first page that cannot be read.
+        let bar = progress_bar();
+        let mut progress = |progress: Progress| show(&bar, progress, None);
+        let mut records = match verify(&*store, &ExportFilter::default(), &mut progress).await {
+            Ok(records) => records,
+            Err(_) if !file.problems.is_empty() => {
+                let mut records = ExportReport::default();
+                (records.keys, records.versions) = (file.profiles, file.versions);
+                records
+            }
+            Err(error) => return Err(error.into()),
+        };
+        bar.finish_and_clear();
+        for damaged in file.damaged.iter().map(unreadable) {
+            let listed = |other: &UnreadableValue| {
+                (&other.key, other.number) == (&damaged.key, damaged.number)
+            };
+            if !records.unreadable.iter().any(listed) {
+                records.unreadable.push(damaged);
+            }
+        }
+        let ok = file.problems.is_empty()
+            && records.unreadable.is_empty()
+            && records.unstorable.is_empty();
+        match app.json {
+            true => json_document(&CheckRow {
+                ok,
+                problems: &file.problems,
+                unreadable: &records.unreadable,
+                unstorable: &records.unstorable,
+                keys: records.keys,
+                versions: records.versions,
+                tombstones: records.tombstones,
+                foreign: records.foreign,
+                held_sessions: records.held_sessions,
+                messages: records.pending.entries,
+                books: records.books,
+            })?,
+            false => show_check(ok, &file, &records)?,
+        }
+        Ok(if ok { Status::Fine } else { Status::Problems })
+    }
+}
+
+fn show_check(ok: bool, file: &CheckReport, records: &ExportReport) -> Result<(), Failure> {
+    let mut out = out();
+    let problems = file.problems.len() + records.unreadable.len() + records.unstorable.len();
+    facts(
+        &mut out,
+        &[
+            (
+                "result",
+                if ok {
+                    "all is well".to_owned()
+                } else {
+                    count(problems as u64, "problem", "problems")
+                },
+            ),
+            (
+                "profiles",
+                count(records.keys, "key", "keys")
+                    + " with "
+                    + &count(records.versions, "version", "versions"),
+            ),
+            ("sessions held", held(records.held_sessions, records.handover_requests)),
+            ("messages", waiting(records.pending)),
+            ("foreign values", count(records.foreign, "value", "values")),
+        ],
+    )?;
+    for problem in &file.problems {
+        text(&mut out, format_args!("problem: {problem}"))?;
+    }
+    for unreadable in &records.unreadable {
+        text(
+            &mut out,
+            format_args!(
+                "problem: {} version {}: {}",
+                unreadable.key, unreadable.number, unreadable.why
+            ),
+        )?;
+    }
+    for UnstorableValue { key, number, message, path, why } in &records.unstorable {
+        let part = match (number, message) {
+            (Some(number), _) => format!("version {number}"),
+            (None, message) => format!("message {}", message.unwrap_or_default()),
+        };
+        text(
+            &mut out,
+            format_args!("problem: {key} {part} could not be stored today: at `{path}`: {why}"),
+        )?;
+    }
+    Ok(out.flush()?)
+}
+
+fn keys(bar: &ProgressBar) -> impl FnMut(u64, u64) {
+    move |done, of| {
+        bar.set_message(format!("checked {done} of {}", count(of, "key", "keys")));
+        bar.tick();
+    }
+}

@@ -27,6 +27,7 @@ use crate::{
     run::Run,
     serve::{KeysCommand, Serve},
     sessions::Sessions,
+    status::Status as ShowStatus,
     transfer::{Export, Import},
 };
 
@@ -95,6 +96,7 @@ enum Command {
     Rollback(Rollback),
     Pin(Pin),
     Sessions(Sessions),
+    Status(ShowStatus),
     Send(Send),
     EndSession(EndSession),
     Remove(Remove),
@@ -134,6 +136,7 @@ impl Args {
             Command::Rollback(command) => command.run(app).await,
             Command::Pin(command) => command.run(app).await,
             Command::Sessions(command) => command.run(app).await,
+            Command::Status(command) => command.run(app).await,
             Command::Send(command) => command.run(app).await,
             Command::EndSession(command) => command.run(app).await,
             Command::Remove(command) => command.run(app).await,

@@ -24,6 +24,7 @@ use crate::{
 Examples:
   profilestore audit --limit 20
   profilestore audit --since 2026-11-01 --author ann
+  profilestore audit --action rollback --since yesterday
   profilestore audit --key PlayerData/7 --json | jq .details")]
 pub(crate) struct Audit {
     /// Only what began at or after this time: 2026-11-21, 2026-11-21 14:00, 2h, yesterday
@@ -38,6 +39,10 @@ pub(crate) struct Audit {
     /// Only in this name
     #[arg(long)]
     author: Option<String>,
+    /// Only this action: edit, edit all, undo, rollback, pin, unpin, send, end-session, remove,
+    /// erase, vacuum, import, backup
+    #[arg(long)]
+    action: Option<String>,
     /// Only this operation
     #[arg(long, value_name = "ID")]
     operation: Option<Uuid>,
@@ -64,6 +69,9 @@ impl Audit {
         };
         while left > 0 {
             let mut page = audit_entries(&*store, &query).await.map_err(failure)?;
+            if let Some(action) = &self.action {
+                page.entries.retain(|entry| entry.action == *action);
+            }
             page.entries.truncate(left);
             match app.json {
                 true => page.entries.iter().try_for_each(|entry| json_line(&mut out, entry))?,

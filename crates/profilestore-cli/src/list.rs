@@ -5,13 +5,13 @@ use std::io::Write;
 use clap::Args;
 use profilestore::{
     ProfileKey,
-    data_store::{DataStoreExt, Holder, KeyFilter, KeyQuery, KeyState},
+    data_store::{DataStore, DataStoreExt, Holder, KeyFilter, KeyQuery, KeyState},
 };
 use serde::Serialize;
 
 use crate::{
-    args::App,
-    output::{Failure, Status, Table, json_line, out, size},
+    args::{App, profile_key},
+    output::{Failure, Status, Table, count, json_document, json_line, out, say, size},
     times::time,
     versions::cause,
 };
@@ -27,7 +27,8 @@ const PAGE: usize = 256;
 Examples:
   profilestore list --store-name PlayerData --prefix 12
   profilestore list --user 261 --json
-  profilestore list --held")]
+  profilestore list --held --count
+  profilestore list --newest --limit 20")]
 pub(crate) struct List {
     /// Only this store's profiles
     #[arg(long, value_name = "NAME")]
@@ -40,6 +41,15 @@ pub(crate) struct List {
     /// At most so many
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
+    /// Go on behind this one: STORE/KEY, or STORE/SCOPE/KEY
+    #[arg(long, value_name = "KEY")]
+    after: Option<String>,
+    /// Those written last first
+    #[arg(long, conflicts_with = "after")]
+    newest: bool,
+    /// Only how many there are
+    #[arg(long, conflicts_with_all = ["limit", "newest"])]
+    count: bool,
 }
 
 /// Which keys are meant.
@@ -79,9 +89,22 @@ impl List {
             store: self.store_name,
             scope: self.scope,
             filter: self.which.filter(),
-            after: None,
+            after: self.after.as_deref().map(|key| profile_key(key, None)).transpose()?,
             limit: PAGE,
         };
+        if self.count {
+            return count_all(app, &*store, query).await;
+        }
+        if self.newest {
+            let newest = newest(&*store, query, left).await?;
+            match app.json {
+                true => {
+                    newest.iter().try_for_each(|state| json_line(&mut out, &KeyRow::new(state)))?
+                }
+                false => table.page(&mut out, &newest.iter().map(key_cells).collect::<Vec<_>>())?,
+            }
+            return Ok(out.flush().map(|()| Status::Fine)?);
+        }
         while left > 0 {
             query.limit = left.min(PAGE);
             let (page, next) = store.profiles(&query).await?;
@@ -99,6 +122,53 @@ impl List {
         }
         out.flush()?;
         Ok(Status::Fine)
+    }
+}
+
+#[derive(Serialize)]
+struct CountRow {
+    count: u64,
+}
+
+async fn count_all(
+    app: &App,
+    store: &dyn DataStore,
+    mut query: KeyQuery,
+) -> Result<Status, Failure> {
+    let mut found = 0;
+    loop {
+        let (page, next) = store.profiles(&query).await?;
+        found += page.len() as u64;
+        query.after = next;
+        if query.after.is_none() {
+            break;
+        }
+    }
+    match app.json {
+        true => json_document(&CountRow { count: found })?,
+        false => say(format_args!("{}", count(found, "profile", "profiles")))?,
+    }
+    Ok(Status::Fine)
+}
+
+/// The profiles that were written last. No more than are wanted are held in memory.
+async fn newest(
+    store: &dyn DataStore,
+    mut query: KeyQuery,
+    limit: usize,
+) -> Result<Vec<KeyState>, Failure> {
+    let mut newest: Vec<KeyState> = Vec::new();
+    loop {
+        let (page, next) = store.profiles(&query).await?;
+        newest.extend(page);
+        newest.sort_by_key(|state| {
+            std::cmp::Reverse(state.head.as_ref().map(|head| head.written_ms))
+        });
+        newest.truncate(limit);
+        query.after = next;
+        if query.after.is_none() {
+            return Ok(newest);
+        }
     }
 }
 

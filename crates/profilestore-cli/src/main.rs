@@ -24,6 +24,7 @@ mod run;
 mod salvage;
 mod serve;
 mod sessions;
+mod status;
 mod times;
 mod transfer;
 mod versions;

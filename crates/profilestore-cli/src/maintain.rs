@@ -9,14 +9,18 @@ use std::{
 use clap::Args;
 use indicatif::ProgressBar;
 use profilestore::{
+    Attribution,
+    audit::AuditEntry,
     data_store::{CheckReport, DamagedValue, Existing, SqliteOptions, SqliteStore, StoreError},
+    env::Env,
     transfer::UnreadableValue,
 };
 use serde::Serialize;
 
 use crate::{
-    args::App,
-    output::{Failure, Status, count, json_document, out, size, text},
+    args::{App, ByArgs},
+    operate::failure,
+    output::{Failure, Status, count, json_document, note, out, size, text},
     place::{Kind, Place},
     salvage::salvage_file,
     times::time,
@@ -36,6 +40,8 @@ Examples:
 pub(crate) struct Backup {
     /// The new file
     file: PathBuf,
+    #[command(flatten)]
+    by: ByArgs,
 }
 
 #[derive(Serialize)]
@@ -64,6 +70,7 @@ impl Backup {
         let report = waited(move |bar| store.backup(&file, pages(&bar)))
             .await?
             .map_err(|error| not_done(&app.place, &error))?;
+        book(app, &self.file, &report, self.by.attribution()?).await;
         let bytes = fs::metadata(&self.file).map_or(0, |data| data.len());
         let unreadable: Vec<_> = report.damaged.iter().map(unreadable).collect();
         let whole = unreadable.is_empty() && report.problems.is_empty();
@@ -103,6 +110,22 @@ impl Backup {
         }
         out.flush()?;
         Ok(status)
+    }
+}
+
+/// Books a backup that was made, for `status`. One that cannot be booked is there all the same.
+async fn book(app: &App, file: &Path, report: &CheckReport, by: Attribution) {
+    let env = Env::system();
+    let entry = AuditEntry::new(env.uuid(), "backup", Vec::new(), by)
+        .detail("file", file.display().to_string())
+        .detail("keys", report.profiles)
+        .detail("whole", report.problems.is_empty() && report.damaged.is_empty());
+    let booked = match app.place.open().await {
+        Ok(store) => entry.book(&*store, &env, 0).await.map_err(failure),
+        Err(failure) => Err(failure),
+    };
+    if let Err(failure) = booked {
+        note(format_args!("warning: the backup could not be booked: {failure}"));
     }
 }
 

@@ -3,7 +3,7 @@
 use clap::Args;
 use profilestore::{
     ProfileKey,
-    data_store::{Links, Returning, VersionRef},
+    data_store::{DataStore, KeyState, Links, Returning, StoredVersion, VersionRef},
     history::{NotUndone, not_undone},
     operator::Restored,
 };
@@ -38,6 +38,9 @@ pub(crate) struct Rollback {
     /// The version to go back to
     #[arg(value_name = "VERSION")]
     version: VersionArg,
+    /// Only show which version it would be, what would differ, and what would not be undone
+    #[arg(long)]
+    dry_run: bool,
     /// Do not ask for confirmation
     #[arg(long, short)]
     yes: bool,
@@ -90,17 +93,13 @@ impl Rollback {
         let file = app.place.open().await?;
         let state = existing(&*file, &key, Returning::HEAD).await?;
         let version = self.version.find(&*file, &state).await?;
+        if self.dry_run {
+            return preview(app, &*file, &key, &state, &version).await;
+        }
         if !self.yes {
             let since = not_undone(&*file, &key, version.info.number).await?;
             not_undone_lines(&since).into_iter().for_each(|line| note(format_args!("{line}")));
-            // The current value may be what is wrong.
-            let differences = current(&*file, &state)
-                .await
-                .and_then(|current| differences(&key, &current, &version));
-            let changes = match differences {
-                Ok(differences) => count(differences.len() as u64, "difference", "differences"),
-                Err(_) => "differences that cannot be shown".to_owned(),
-            };
+            let changes = changes(&*file, &key, &state, &version).await;
             let session = held_by(&state)
                 .map(|holder| format!(", ending the session on {holder}"))
                 .unwrap_or_default();
@@ -133,4 +132,56 @@ impl Rollback {
         }
         Ok(Status::Fine)
     }
+}
+
+/// How much differs. The current value may be what is wrong.
+async fn changes(
+    store: &dyn DataStore,
+    key: &ProfileKey,
+    state: &KeyState,
+    version: &StoredVersion,
+) -> String {
+    let current = current(store, state).await;
+    match current.and_then(|current| differences(key, &current, version)) {
+        Ok(differences) => count(differences.len() as u64, "difference", "differences"),
+        Err(_) => "differences that cannot be shown".to_owned(),
+    }
+}
+
+#[derive(Serialize)]
+struct PreviewRow<'a> {
+    #[serde(flatten)]
+    key: &'a ProfileKey,
+    restores: u64,
+    restored_written_ms: i64,
+    replaces: u64,
+    not_undone: NotUndone,
+}
+
+/// What a rollback would do, and what it would not undo.
+async fn preview(
+    app: &App,
+    store: &dyn DataStore,
+    key: &ProfileKey,
+    state: &KeyState,
+    version: &StoredVersion,
+) -> Result<Status, Failure> {
+    let not_undone = not_undone(store, key, version.info.number).await?;
+    if app.json {
+        let (restores, restored_written_ms) = (version.info.number, version.info.written_ms);
+        let replaces = state.version;
+        json_document(&PreviewRow { key, restores, restored_written_ms, replaces, not_undone })?;
+        return Ok(Status::Fine);
+    }
+    let from = state.head.as_ref().map(described).unwrap_or_default();
+    let changes = changes(store, key, state, version).await;
+    say(format_args!(
+        "{key} would go back from {from} to {}, {changes}; see: profilestore diff {key} {}",
+        described(&version.info),
+        version.info.number
+    ))?;
+    for line in not_undone_lines(&not_undone) {
+        say(format_args!("{line}"))?;
+    }
+    Ok(Status::Fine)
 }

@@ -103,7 +103,7 @@ pub(crate) fn session_line(state: &KeyState, now_ms: i64) -> String {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum ServerState {
+pub(crate) enum ServerState {
     Alive,
     Silent,
     Dead,
@@ -116,17 +116,22 @@ impl ServerState {
         match (&state.lease.holder, &state.holder_server) {
             (None, _) => Self::Offered,
             (Some(_), None) => Self::Unknown,
-            (Some(_), Some(row)) if row.dead => Self::Dead,
-            (Some(_), Some(row))
-                if now_ms.abs_diff(row.renewed_ms) > row.lease_ms.unsigned_abs() =>
-            {
-                Self::Silent
-            }
-            _ => Self::Alive,
+            (Some(_), Some(row)) => Self::of_row(row, now_ms),
         }
     }
 
-    fn as_str(self) -> &'static str {
+    /// That of a server by its own row.
+    pub(crate) fn of_row(row: &ServerRow, now_ms: i64) -> Self {
+        if row.dead {
+            Self::Dead
+        } else if now_ms.abs_diff(row.renewed_ms) > row.lease_ms.unsigned_abs() {
+            Self::Silent
+        } else {
+            Self::Alive
+        }
+    }
+
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Alive => "alive",
             Self::Silent => "silent",

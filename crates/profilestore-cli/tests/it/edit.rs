@@ -322,3 +322,97 @@ fn no_edit_leaves_data_that_no_game_can_open() {
     };
     assert_eq!(coins(&place), 10);
 }
+
+/// The dry run counted other profiles as refused than the edit itself, which skipped some without a
+/// word. A test that does not match is not a refusal.
+#[test]
+fn a_dry_run_and_the_edit_itself_count_alike() {
+    let place = Place::new();
+    let profiles: String = (1..=6).map(|n| line(&format!("p{n}"), 1, &profile(n))).collect();
+    let foreign = line("foreign", 1, &json!("no profile"));
+    let text = json!({ "Data": { "Coins": "many" }, "GlobalUpdates": [0, []],
+        "MetaData": { "SessionLoadCount": 1, "MetaTags": {} } });
+    fs::write(place.path("in.jsonl"), profiles + &foreign + &line("text", 1, &text)).unwrap();
+    place.ok(&["import", "in.jsonl"]);
+    place.ok(&["remove", "PlayerData/p6", "--yes"]);
+    place.ok(&["send", "PlayerData/waiting", "1"]);
+    let edit = ["edit", "--all", "--store-name", "PlayerData", "--json"];
+    let numbers = |ran: &crate::Ran| {
+        let row: serde_json::Value =
+            serde_json::from_str(&ran.stdout).unwrap_or_else(|_| panic!("{ran:?}"));
+        let refused =
+            row["refused"].as_array().map_or(row["refused"].clone(), |list| json!(list.len()));
+        let edited = row["edited"]
+            .as_u64()
+            .unwrap_or_else(|| row["done"].as_u64().unwrap() - row["unchanged"].as_u64().unwrap());
+        let rest = ["unchanged", "unmatched", "skipped"].map(|name| row[name].clone());
+        (ran.code, edited, refused, rest)
+    };
+    for (steps, expected) in [
+        // `foreign` and `text` are refused; `p6` and `waiting` are no profiles.
+        (&["--add", "/Coins=0"][..], (1, 0, json!(2), [json!(5), json!(0), json!(2)])),
+        (&["--add", "/Coins=10"], (1, 5, json!(2), [json!(0), json!(0), json!(2)])),
+        // Of p1 to p5 only p3 has 13 coins; `text` is not meant either.
+        (
+            &["--test", "/Coins=13", "--add", "/Coins=1"],
+            (1, 1, json!(1), [json!(0), json!(5), json!(2)]),
+        ),
+    ] {
+        let dry = numbers(&place.run(&[&edit[..], steps, &["--dry-run"]].concat()));
+        let done = numbers(&place.run(&[&edit[..], steps, &["--yes"]].concat()));
+        assert_eq!((&dry, &done), (&expected, &expected), "{steps:?}");
+    }
+    let all = ["edit", "--all", "--store-name", "PlayerData", "--prefix", "p"];
+    let tested = ["--test", "/Coins=11", "--add", "/Coins=1"];
+    let dry = place.ok(&[&all[..], &tested, &["--dry-run"]].concat());
+    let line = "0 unchanged, 4 passed over by a test, 0 refused, 1 without a profile\n";
+    assert!(
+        dry.ends_with(&format!(
+            "1 profile would be edited, 0 of those looked at are online\n{line}"
+        )),
+        "{dry}"
+    );
+    let done = place.run(&[&all[..], &tested, &["--yes"]].concat());
+    assert!(done.code == 0 && done.stdout.contains(line), "{done:?}");
+}
+
+/// The game server is in this thread, which waits for the program: so it does not answer, and the
+/// edit waits for it.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_bulk_edit_that_is_interrupted_says_how_to_go_on() {
+    use std::{
+        io::{BufRead, BufReader, Read},
+        process::{Command, Stdio},
+    };
+
+    let place = Place::new();
+    let store = SqliteStore::open(place.path("profiles.db"), SqliteOptions::default()).unwrap();
+    let server = GameServer::builder(store).job_id("game").start().await.unwrap();
+    let builder = server.store_builder("PlayerData").template(Player::default());
+    let players = builder.build().unwrap();
+    let held = players.start_session("held").await.unwrap();
+    let mut child = place
+        .command(&["edit", "--all", "--store-name", "PlayerData", "--add", "/coins=1", "--yes"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut first = String::new();
+    stderr.read_line(&mut first).unwrap();
+    let operation = first.split_whitespace().last().unwrap().to_owned();
+    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+    let mut rest = String::new();
+    stderr.read_to_string(&mut rest).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1), "{rest}");
+    assert!(rest.starts_with("error: broken off after 0 profiles; go on with: "), "{rest}");
+    for how in ["--resume", "--undo"] {
+        assert!(rest.contains(&format!("profilestore edit {how} {operation}")), "{rest}");
+    }
+    held.end_session().await.unwrap();
+    assert!(server.shutdown().await.is_complete());
+    // It is taken up wherever it was broken off: also before it was booked.
+    let resumed = place.run(&["edit", "--resume", &operation]);
+    assert!([0, 4].contains(&resumed.code), "{resumed:?}");
+}

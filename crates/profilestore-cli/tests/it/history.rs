@@ -256,8 +256,10 @@ fn a_rollback_lists_what_it_does_not_undo_before_and_after() {
     place.ok(&["import", "b.jsonl"]);
     let id = trade_and_give(&place).unwrap();
     let asked = place.run(&["rollback", "PlayerData/a", "3"]);
+    let preview = place.ok(&["rollback", "PlayerData/a", "3", "--dry-run"]);
+    assert!(preview.starts_with("PlayerData/a would go back from version 4 ("), "{preview}");
     let answered = place.ok(&["rollback", "PlayerData/a", "3", "--yes"]);
-    for text in [&asked.stderr, &answered] {
+    for text in [&asked.stderr, &preview, &answered] {
         for part in [
             "does not undo",
             "version 4, ",

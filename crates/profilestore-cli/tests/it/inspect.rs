@@ -122,3 +122,41 @@ fn sessions_shows_who_holds_what() {
     assert_eq!(lines(&place.ok(&["sessions", "--json", "--scope", "Season1"])).len(), 10);
     assert_eq!(place.ok(&["sessions", "--store-name", "Nothing"]), "no profile is held\n");
 }
+
+#[test]
+fn a_listing_can_be_counted_gone_on_with_and_begun_with_the_newest() {
+    let place = Place::with_records();
+    let all = lines(&place.ok(&["list", "--json"]));
+    let counted = place.ok(&["list", "--count"]);
+    assert_eq!(counted, format!("{} profiles\n", all.len()));
+    assert_eq!(place.json(&["list", "--count", "--held", "--json"])["count"], 50);
+    let name = place.ok(&["list", "--limit", "10"]);
+    let last = name.lines().last().unwrap().split_whitespace().next().unwrap().to_owned();
+    assert_eq!(lines(&place.ok(&["list", "--json", "--after", &last])), all[10..]);
+    let newest = lines(&place.ok(&["list", "--newest", "--limit", "5", "--json"]));
+    let mut times: Vec<_> = all.iter().map(|row| row["updated_ms"].as_i64()).collect();
+    times.sort_unstable_by(|a, b| b.cmp(a));
+    let found: Vec<_> = newest.iter().map(|row| row["updated_ms"].as_i64()).collect();
+    assert_eq!(found, times[..5]);
+    assert_eq!(place.run(&["list", "--newest", "--after", &last]).code, 2);
+}
+
+#[test]
+fn status_says_what_is_wrong_and_what_to_type() {
+    let place = Place::with_records();
+    let ran = place.run(&["status"]);
+    assert_eq!((ran.code, &*ran.stderr), (1, ""), "{ran:?}");
+    for part in
+        ["held         50 profiles\n", "last backup  none booked\n", "profilestore backup FILE"]
+    {
+        assert!(ran.stdout.contains(part), "{part}: {ran:?}");
+    }
+    assert!(ran.stdout.lines().all(|line| line.chars().count() <= 120), "{ran:?}");
+    place.ok(&["backup", "copy.db", "--author", "ann"]);
+    let found = place.json(&["status", "--json"]);
+    assert_eq!((&found["held_by_unknown"], &found["wrong"]), (&50.into(), &serde_json::json!([])));
+    assert!(found["last_backup_ms"].is_i64() && found["file_bytes"].as_u64() > Some(100_000));
+    let booked = lines(&place.ok(&["audit", "--action", "backup", "--json"]));
+    assert_eq!((booked.len(), &booked[0]["author"]), (1, &"ann".into()));
+    assert!(place.ok(&["status"]).contains("result       all is well"));
+}

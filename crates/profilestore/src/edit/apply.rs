@@ -22,7 +22,7 @@ pub(crate) fn edited(
     match request.apply_typed(key, data, codec, meta) {
         Ok(Edited { data, entry, .. }) => (Some(data), entry.detail("held_by", job_id)),
         Err(why) => {
-            tracing::warn!(%key, by = %request.by.author, why, "an operator's edit was refused");
+            tracing::warn!(%key, by = %request.by.author, %why, "an operator's edit was refused");
             (None, request.refused(key, why).detail("held_by", job_id))
         }
     }

@@ -80,6 +80,8 @@ pub struct BulkProgress {
 pub struct BulkReport {
     /// Profiles that were edited by this run.
     pub done: u64,
+    /// Of those, the ones that were as the edit wants them already.
+    pub unchanged: u64,
     /// Of those, the ones that their holders edited while they were live.
     pub by_holders: u64,
     /// Profiles that had been settled before: by an earlier run of the same operation, or because
@@ -87,6 +89,8 @@ pub struct BulkReport {
     pub before: u64,
     /// Profiles that the edit does not fit, each with the reason. Nothing was changed there.
     pub refused: Vec<(ProfileKey, String)>,
+    /// Profiles that the edit does not mean, because a test of it does not match.
+    pub unmatched: u64,
     /// Keys without a profile: removed ones, and those with only messages.
     pub skipped: u64,
     /// Profiles whose holder has not answered in time. The edit lies in their inboxes and takes

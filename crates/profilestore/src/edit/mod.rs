@@ -7,6 +7,8 @@
 //! meanwhile is not lost; and `restore`, which puts a value back unless it was changed since. All
 //! steps fit, or none takes effect.
 
+use std::fmt;
+
 use json_patch::{
     AddOperation, CopyOperation, MoveOperation, PatchErrorKind, PatchOperation, RemoveOperation,
     ReplaceOperation, TestOperation, jsonptr::PointerBuf,
@@ -87,6 +89,32 @@ enum Step {
 
 fn even_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(deserializer).map(Some)
+}
+
+/// Why an edit does not change some data.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) why: String,
+    /// A test of the edit does not match: the edit does not mean this data.
+    pub(crate) unmatched: bool,
+}
+
+impl From<String> for Refusal {
+    fn from(why: String) -> Self {
+        Self { why, unmatched: false }
+    }
+}
+
+impl From<&str> for Refusal {
+    fn from(why: &str) -> Self {
+        why.to_owned().into()
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
 }
 
 impl Default for Edit {
@@ -178,16 +206,25 @@ impl Edit {
     /// fit, saying which and why.
     pub fn apply(&self, data: &Value) -> Result<Value> {
         self.check()?;
+        self.steps(data).map_err(|refusal| Error::new(ErrorKind::EditRefused, refusal.why))
+    }
+
+    fn steps(&self, data: &Value) -> Result<Value, Refusal> {
         let mut data = data.clone();
         for (number, step) in self.ops.iter().enumerate() {
-            step.apply(&mut data).map_err(|why| {
-                Error::new(
-                    ErrorKind::EditRefused,
-                    format!("the edit does not fit: step {} ({}): {why}", number + 1, step.show()),
-                )
+            step.apply(&mut data).map_err(|why| Refusal {
+                why: format!("the edit does not fit: step {} ({}): {why}", number + 1, step.show()),
+                unmatched: matches!(step, Step::Test(_)),
             })?;
         }
         Ok(data)
+    }
+
+    /// True for data that the edit does not mean: one of its tests does not match, and all steps
+    /// before it fit. An edit of many profiles skips such data.
+    pub fn passes_over(&self, data: &RawValue) -> bool {
+        let read = Aside::read(data, self).ok();
+        read.is_some_and(|(data, _)| self.steps(&data).is_err_and(|refusal| refusal.unmatched))
     }
 
     /// What the edit would change in stored data. Parts that cannot be read, of data that was

@@ -18,7 +18,7 @@ use serde_json::{Value, value::RawValue};
 use uuid::Uuid;
 
 use super::{
-    Aside, Edit, JsonChange, alike, json_changes, lookup, stays_a_table,
+    Aside, Edit, JsonChange, Refusal, alike, json_changes, lookup, stays_a_table,
     types::{Types, opened},
 };
 use crate::{
@@ -32,6 +32,9 @@ use crate::{
 };
 
 const FORM: u32 = 1;
+
+/// The detail of an entry whose edit did not mean the profile: a test of it did not match.
+pub(crate) const UNMATCHED: &str = "unmatched";
 
 /// An operator wants a profile edited.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -111,8 +114,10 @@ impl EditRequest {
         }
     }
 
-    pub(crate) fn refused(&self, key: &ProfileKey, why: impl Into<String>) -> AuditEntry {
-        self.entry(key).outcome(AuditOutcome::Refused { why: why.into() })
+    pub(crate) fn refused(&self, key: &ProfileKey, why: impl Into<Refusal>) -> AuditEntry {
+        let Refusal { why, unmatched } = why.into();
+        let entry = self.entry(key).outcome(AuditOutcome::Refused { why });
+        if unmatched { entry.detail(UNMATCHED, true) } else { entry }
     }
 
     /// The entry for an edit that made `after` of `before`.
@@ -134,9 +139,10 @@ impl EditRequest {
     }
 
     /// Applies the edit to data, or says why not.
-    pub(crate) fn apply(&self, data: &RawValue) -> Result<Effect, String> {
+    pub(crate) fn apply(&self, data: &RawValue) -> Result<Effect, Refusal> {
         let (before, aside) = Aside::read(data, &self.edit)?;
-        let after = self.edit.apply(&before).map_err(|error| aside.put_back(&error.to_string()))?;
+        let told = |refusal: Refusal| Refusal { why: aside.put_back(&refusal.why), ..refusal };
+        let after = self.edit.steps(&before).map_err(told)?;
         stays_a_table(&before, &after)?;
         Ok(Effect { before, after, aside })
     }
@@ -149,10 +155,10 @@ impl EditRequest {
         data: &dyn Data,
         codec: &dyn Codec,
         meta: &Record,
-    ) -> Result<Edited, String> {
+    ) -> Result<Edited, Refusal> {
         // Serialiser and decoder are the program's.
         catch_unwind(AssertUnwindSafe(|| self.try_typed(key, data, codec, meta)))
-            .unwrap_or_else(|_| Err("the program panicked while its data was edited".to_owned()))
+            .unwrap_or_else(|_| Err("the program panicked while its data was edited".into()))
     }
 
     fn try_typed(
@@ -161,7 +167,7 @@ impl EditRequest {
         data: &dyn Data,
         codec: &dyn Codec,
         meta: &Record,
-    ) -> Result<Edited, String> {
+    ) -> Result<Edited, Refusal> {
         let json = |data: &dyn Data| data.to_json().map_err(|wrong| wrong.to_string());
         let Effect { before, after, aside } = self.apply(&json(data)?)?;
         let asked = aside.write(&after)?;
@@ -170,7 +176,7 @@ impl EditRequest {
         let came: Value =
             serde_json::from_str(json(&*data)?.get()).map_err(|error| error.to_string())?;
         if let Some(path) = swallowed(&before, &after, &came) {
-            return Err(format!("the program's data type does not keep it: path=`{path}`"));
+            return Err(format!("the program's data type does not keep it: path=`{path}`").into());
         }
         let (bytes, _) =
             encode_for_save(&*data, meta, codec, false).map_err(|error| with_cause(&error))?;
@@ -256,7 +262,7 @@ impl EditRequest {
         let rewritten = match self.rewrite(state) {
             // It came while the profile was being removed or replaced. What is told as not done
             // must not wait for the next one.
-            Err(error) if message.is_some() => Err(error.to_string()),
+            Err(error) if message.is_some() => Err(error.to_string().into()),
             rewritten => rewritten?,
         };
         let entry = match rewritten {
@@ -296,7 +302,7 @@ impl EditRequest {
     fn rewrite(
         &self,
         state: &KeyState,
-    ) -> Result<Result<(AuditEntry, Option<(Bytes, Vec<i64>)>), String>> {
+    ) -> Result<Result<(AuditEntry, Option<(Bytes, Vec<i64>)>), Refusal>> {
         let foreign = |why: String| {
             Error::new(
                 ErrorKind::Foreign,
@@ -331,7 +337,7 @@ impl EditRequest {
                 .encode_checked()
                 .map_err(|error| error.to_string())
         });
-        Ok(written.map(|bytes| (entry, Some((bytes, user_ids)))))
+        Ok(written.map(|bytes| (entry, Some((bytes, user_ids)))).map_err(Refusal::from))
     }
 }
 
@@ -343,7 +349,7 @@ impl EditRequest {
         key: &ProfileKey,
         record: Record,
         codec: &dyn Codec,
-    ) -> Result<Result<(AuditEntry, Option<(Bytes, Vec<i64>)>), String>> {
+    ) -> Result<Result<(AuditEntry, Option<(Bytes, Vec<i64>)>), Refusal>> {
         let data = opened(codec, key, &record)?;
         let mut meta = Record { origin: None, ..record };
         codec.stamp(&mut meta);

@@ -16,7 +16,7 @@ use crate::{
     edit::{
         Edit,
         bulk::{BulkProgress, BulkReport, Plan, What},
-        request::{EditRequest, Next, entry_key_of},
+        request::{EditRequest, Next, UNMATCHED, entry_key_of},
     },
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
@@ -63,6 +63,10 @@ fn request_of(bulk: &Plan, edit: Edit) -> Result<EditRequest> {
 /// True when an edit changed something and what would undo it could not be kept.
 fn undo_is_lost(entry: &AuditEntry) -> bool {
     ["undo_too_long", "undo_unstorable"].iter().any(|lost| entry.details.contains_key(*lost))
+}
+
+fn changed_something(entry: &AuditEntry) -> bool {
+    entry.details.contains_key("undo") || undo_is_lost(entry)
 }
 
 impl Engine {
@@ -156,6 +160,7 @@ impl Engine {
             .outcome(AuditOutcome::Done)
             .detail("edited", report.done + report.before)
             .detail("refused", report.refused.len())
+            .detail("unmatched", report.unmatched)
             .detail("skipped", report.skipped);
         match self.book_change(done.change_at(1)?).await {
             // Two runs at once: the other one said so.
@@ -407,9 +412,13 @@ fn count(fates: Vec<(Work, Fate)>, report: &mut BulkReport, waiting: &mut Vec<Wo
     for (work, fate) in fates {
         match fate {
             Fate::Settled(entry) => match entry.outcome {
+                AuditOutcome::Refused { .. } if entry.details.contains_key(UNMATCHED) => {
+                    report.unmatched += 1;
+                }
                 AuditOutcome::Refused { why } => report.refused.push((work.key, why)),
                 _ => {
                     report.done += 1;
+                    report.unchanged += u64::from(!changed_something(&entry));
                     report.by_holders += u64::from(entry.details.contains_key("held_by"));
                 }
             },

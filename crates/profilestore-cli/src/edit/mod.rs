@@ -1,0 +1,296 @@
+//! `edit`: changing the data of one profile or of many, online or not, and undoing it.
+
+use std::{io::Write, pin::pin, time::Duration};
+
+use clap::Args;
+use profilestore::{
+    Attribution, Edit, GameServer, ProfileKey,
+    env::Env,
+    operator::{BulkEdit, EditScope, StandingEdit, standing_edits},
+};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::{
+    args::{App, ByArgs, profile_key},
+    operate::failure,
+    output::{Failure, Status, Table, ask, count, json_document, json_line, note, out, say},
+    place::Store,
+};
+
+mod preview;
+mod report;
+mod steps;
+
+use preview::{Preview, dry_run_one};
+use report::{Counts, Row, progress_bar, show};
+use steps::Steps;
+
+/// Change the data of a profile, or of all profiles of a store
+///
+/// A profile that is online is changed by the server that holds it: the session goes on, and the
+/// command ends when the change is saved. What does not fit is refused and nothing changed.
+/// Everything is booked in the audit log, with what undoes it.
+///
+/// Paths are JSON pointers into the profile's data. Steps are done in the order patch, merge, test,
+/// set, add, remove: all of them or none. With --all every profile is changed once, and those that
+/// a --test does not match are passed over; a run that was broken off goes on with --resume. With --new-too the edit stands: profiles that begin later get
+/// it as well, once, until it is undone.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  profilestore edit PlayerData/7 --add /coins=500 --reason 'lost in the crash of Monday'
+  profilestore edit PlayerData/7 --set '/pet=\"dog\"' --remove /cursed --dry-run
+  profilestore edit --all --store-name PlayerData --add /coins=100 --reason 'birthday of the game'
+  profilestore edit --all --new-too --store-name PlayerData --set '/event=\"summer\"'
+  profilestore edit --undo 01999d5c-2f1e-7a52-9df4-1c6f8a3b2d10 --reason 'wrong amount'")]
+pub(crate) struct EditCommand {
+    /// STORE/KEY, or STORE/SCOPE/KEY
+    #[arg(value_name = "KEY", required_unless_present_any = ["all", "resume", "undo", "standing"], conflicts_with_all = ["all", "resume", "undo"])]
+    key: Option<String>,
+    /// All profiles of --store-name
+    #[arg(long, requires = "store_name", conflicts_with_all = ["resume", "undo"])]
+    all: bool,
+    /// With --all: new profiles too, when they are first loaded, until the operation is undone
+    #[arg(long, requires = "all")]
+    new_too: bool,
+    /// List the edits that stand for new profiles, of --store-name or of every store
+    #[arg(long, conflicts_with_all = ["key", "all", "resume", "undo"])]
+    standing: bool,
+    /// Go on with an operation that was broken off
+    #[arg(long, value_name = "ID", conflicts_with = "undo")]
+    resume: Option<Uuid>,
+    /// Undo an operation, profile by profile: what was added is taken back, everything else is put
+    /// back unless it was changed since; new profiles do not get it any more
+    #[arg(long, value_name = "ID")]
+    undo: Option<Uuid>,
+    /// With --all and --standing: which store
+    #[arg(long, value_name = "NAME")]
+    store_name: Option<String>,
+    /// The scope; KEY is then STORE/KEY, and may hold further slashes
+    #[arg(long)]
+    scope: Option<String>,
+    /// With --all: only keys that begin with this
+    #[arg(long, requires = "all")]
+    prefix: Option<String>,
+    #[command(flatten)]
+    steps: Steps,
+    #[command(flatten)]
+    by: ByArgs,
+    /// Only show what would change, as far as it is saved
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask for confirmation
+    #[arg(long, short)]
+    yes: bool,
+    /// Wait so many seconds for servers that hold profiles; what they have not answered by then
+    /// still takes effect, once
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    timeout: u64,
+}
+
+impl EditCommand {
+    pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
+        if self.standing {
+            return self.list(app).await;
+        }
+        let file = app.place.open().await?;
+        let by = self.by.attribution()?;
+        match (&self.key, self.resume, self.undo) {
+            (Some(key), _, _) => {
+                let key = profile_key(key, self.scope.as_deref())?;
+                let edit = self.steps.edit()?;
+                if self.dry_run {
+                    dry_run_one(app, &file, &key, &edit).await
+                } else {
+                    self.one(app, file, &key, &edit, by).await
+                }
+            }
+            (None, None, None) => self.all(app, file, by).await,
+            _ if self.steps.any() || self.dry_run => Err(Failure::Usage(
+                "an operation is resumed or undone as it was booked; steps do not go with that"
+                    .into(),
+            )),
+            (None, Some(operation), _) => {
+                let bulk = BulkEdit::resume(&*file, operation).await.map_err(failure)?;
+                self.bulk(app, file, bulk, by, None).await
+            }
+            (None, None, Some(of)) => {
+                if !self.yes && !ask(&format!("undo operation {of}?"))? {
+                    return Err(Failure::Work(format!("not undone: operation=`{of}`")));
+                }
+                self.bulk(app, file, BulkEdit::undo(Env::system().uuid(), of), by, None).await
+            }
+        }
+    }
+
+    async fn one(
+        &self,
+        app: &App,
+        file: Store,
+        key: &ProfileKey,
+        edit: &Edit,
+        by: Attribution,
+    ) -> Result<Status, Failure> {
+        let server = game_server(app, file).await?;
+        let operation = Env::system().uuid();
+        let edited = server
+            .operator(by)
+            .edit_as(operation, key, edit, Duration::from_secs(self.timeout))
+            .await;
+        let _ = server.shutdown().await;
+        let entry = edited.map_err(failure)?;
+        if app.json {
+            json_document(&entry)?;
+            return Ok(Status::Fine);
+        }
+        match (entry.details.get("held_by").and_then(Value::as_str), entry.details.get("version")) {
+            (Some(holder), Some(version)) => say(format_args!(
+                "{key} was edited by {holder}, who holds it, and saved as version {version}"
+            ))?,
+            (None, Some(version)) => {
+                say(format_args!("{key} was edited and is version {version} now"))?
+            }
+            (_, None) => say(format_args!("{key} is as it should be already"))?,
+        }
+        if entry.details.contains_key("undo") {
+            say(format_args!("undo it with: profilestore edit --undo {operation}"))?;
+        }
+        Ok(Status::Fine)
+    }
+
+    async fn all(&self, app: &App, file: Store, by: Attribution) -> Result<Status, Failure> {
+        let edit = self.steps.edit()?;
+        let store = self.store_name.clone().unwrap_or_default();
+        let profiles = EditScope { store, scope: self.scope.clone(), prefix: self.prefix.clone() };
+        let mut of = None;
+        if self.dry_run || !self.yes {
+            let found = Preview::of(&file, &profiles, &edit).await?;
+            match app.json {
+                true if self.dry_run => json_document(&found)?,
+                _ => found.show()?,
+            }
+            if self.dry_run {
+                return Ok(if found.counts.refused == 0 { Status::Fine } else { Status::Problems });
+            }
+            if !ask(&format!("edit {}?", count(found.counts.edited, "profile", "profiles")))? {
+                return Err(Failure::Work("nothing was edited".into()));
+            }
+            let Counts { edited, unchanged, unmatched, refused, .. } = found.counts;
+            of = Some(edited + unchanged + unmatched + refused);
+        }
+        let bulk = BulkEdit::new(Env::system().uuid(), profiles, edit);
+        self.bulk(app, file, if self.new_too { bulk.new_too() } else { bulk }, by, of).await
+    }
+
+    async fn list(&self, app: &App) -> Result<Status, Failure> {
+        if self.steps.any() || self.dry_run {
+            return Err(Failure::Usage(
+                "a list is all that --standing gives; steps do not go with that".into(),
+            ));
+        }
+        let store = app.place.open().await?;
+        let standing =
+            standing_edits(&*store, self.store_name.as_deref()).await.map_err(failure)?;
+        let mut out = out();
+        match app.json {
+            true => standing.iter().try_for_each(|edit| json_line(&mut out, edit))?,
+            false => {
+                let mut table = Table::new(["OPERATION", "PROFILES", "WHAT", "AUTHOR", "REASON"]);
+                table.page(&mut out, &standing.iter().map(cells).collect::<Vec<_>>())?;
+            }
+        }
+        out.flush()?;
+        Ok(Status::Fine)
+    }
+
+    async fn bulk(
+        &self,
+        app: &App,
+        file: Store,
+        mut bulk: BulkEdit,
+        by: Attribution,
+        of: Option<u64>,
+    ) -> Result<Status, Failure> {
+        bulk.patience = Duration::from_secs(self.timeout);
+        let operation = bulk.operation();
+        // Looked for from now on, so that no signal ends this without a word.
+        let mut interrupted = pin!(tokio::signal::ctrl_c());
+        tokio::select! {
+            biased;
+            _ = &mut interrupted => {}
+            () = std::future::ready(()) => {}
+        }
+        if !app.json {
+            note(format_args!(
+                "operation {operation}: if this is broken off, go on with: profilestore edit \
+                    --resume {operation}"
+            ));
+        }
+        let server = game_server(app, file).await?;
+        let bar = progress_bar(of);
+        let began = tokio::time::Instant::now();
+        let shown = bar.clone();
+        let operator = server.operator(by);
+        let edited = operator.edit_all(&bulk, move |progress| {
+            shown.set_position(progress.settled);
+            shown.set_message(match progress.waiting {
+                0 => String::new(),
+                waiting => format!("{waiting} wait for their holders"),
+            });
+        });
+        let edited = tokio::select! {
+            edited = edited => edited,
+            _ = &mut interrupted => {
+                let settled = bar.position();
+                bar.finish_and_clear();
+                let _ = server.shutdown().await;
+                return Err(Failure::Work(format!(
+                    "broken off after {}; go on with: profilestore edit --resume {operation}, or take \
+                        it back with: profilestore edit --undo {operation}",
+                    count(settled, "profile", "profiles")
+                )));
+            }
+        };
+        let seconds = began.elapsed().as_secs_f64();
+        bar.finish_and_clear();
+        let _ = server.shutdown().await;
+        let report = edited.map_err(failure)?;
+        match app.json {
+            true => json_document(&Row::new(operation, &report, seconds))?,
+            false => {
+                show(operation, &report, seconds)?;
+                if self.new_too {
+                    say(format_args!(
+                        "new profiles get the edit too, until it is undone; see: \
+                        profilestore edit --standing"
+                    ))?;
+                }
+            }
+        }
+        Ok(if report.refused.is_empty() && report.waiting.is_empty() {
+            Status::Fine
+        } else {
+            Status::Problems
+        })
+    }
+}
+
+fn cells(standing: &StandingEdit) -> [String; 5] {
+    let StandingEdit { operation, by, profiles: EditScope { store, scope, prefix }, edit, .. } =
+        standing;
+    let profiles = format!(
+        "{store}/{}{}*",
+        scope.as_ref().map_or_else(|| "*/".to_owned(), |scope| format!("{scope}/")),
+        prefix.as_deref().unwrap_or_default()
+    );
+    let what = edit.get("ops").map(Value::to_string).unwrap_or_default();
+    [operation.to_string(), profiles, what, by.author.clone(), by.reason.clone()]
+}
+
+/// A game server for the length of one command.
+async fn game_server(app: &App, file: Store) -> Result<GameServer, Failure> {
+    let messenger = app.messenger(file.messenger()?).await?;
+    let job = format!("profilestore-{}", std::process::id());
+    GameServer::builder(file.any()).messenger(messenger).job_id(job).start().await.map_err(failure)
+}

@@ -1,0 +1,199 @@
+//! What an edit would do to saved data, counted as the edit itself counts.
+
+use profilestore::{
+    Edit, ProfileKey,
+    data_store::{DataStoreExt, KeyFilter, KeyQuery, KeyState, Returning, StoreError},
+    operator::{EditScope, JsonChange},
+    record::Stored,
+};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::report::{Counts, progress_bar};
+use crate::{
+    args::App,
+    output::{Failure, Status, chain, count, json_document, say},
+    place::Store,
+};
+
+const PAGE: usize = 256;
+
+const VALUE: Returning = Returning { value: true, inbox_unless: None };
+
+/// How many profiles a dry run shows.
+const SAMPLE: usize = 5;
+
+/// What an edit of many profiles would do.
+#[derive(Serialize, Default)]
+pub(super) struct Preview {
+    #[serde(flatten)]
+    pub(super) counts: Counts,
+    /// Of all these, the ones that a session holds. What it has not saved is not known here.
+    held: u64,
+    sample: Vec<Sample>,
+    refusals: Vec<Refusal>,
+}
+
+#[derive(Serialize)]
+struct Sample {
+    #[serde(flatten)]
+    key: ProfileKey,
+    changes: Vec<JsonChange>,
+}
+
+#[derive(Serialize)]
+struct Refusal {
+    #[serde(flatten)]
+    key: ProfileKey,
+    why: String,
+}
+
+/// What an edit would do to one key.
+enum Outcome {
+    Changes(Vec<JsonChange>),
+    /// A test of it does not match.
+    NotMeant(String),
+    /// There is no profile.
+    Nothing,
+    Refused(String),
+}
+
+impl Preview {
+    pub(super) async fn of(
+        file: &Store,
+        profiles: &EditScope,
+        edit: &Edit,
+    ) -> Result<Self, Failure> {
+        let EditScope { store, scope, prefix } = profiles.clone();
+        let filter = prefix.map_or(KeyFilter::All, KeyFilter::Prefix);
+        let mut query = KeyQuery { store: Some(store), scope, filter, after: None, limit: PAGE };
+        let mut found = Self::default();
+        let bar = progress_bar(None);
+        bar.set_message("looked at");
+        loop {
+            let page = file.keys(&query).await?;
+            query.after = page.last().map(|state| state.key.clone());
+            let full = page.len() == PAGE;
+            bar.inc(page.len() as u64);
+            let (there, gone): (Vec<_>, Vec<_>) = page.into_iter().partition(KeyState::exists);
+            found.counts.skipped += gone.len() as u64;
+            let keys: Vec<ProfileKey> = there.into_iter().map(|state| state.key).collect();
+            found.add_all(file, &keys, edit).await?;
+            if !full {
+                bar.finish_and_clear();
+                return Ok(found);
+            }
+        }
+    }
+
+    async fn add_all(
+        &mut self,
+        file: &Store,
+        keys: &[ProfileKey],
+        edit: &Edit,
+    ) -> Result<(), Failure> {
+        match file.read(keys, VALUE).await {
+            Err(StoreError::Damaged { .. }) => {}
+            read => {
+                read?.states.iter().for_each(|state| self.add(state, outcome(state, edit)));
+                return Ok(());
+            }
+        }
+        for key in keys {
+            match file.read_one(key, VALUE).await {
+                Ok((_, state)) => self.add(&state, outcome(&state, edit)),
+                Err(error @ StoreError::Damaged { .. }) => {
+                    let (_, state) = file.read_one(key, Returning::HEAD).await?;
+                    self.add(&state, Outcome::Refused(chain(&error)));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, state: &KeyState, outcome: Outcome) {
+        self.held += u64::from(state.lease.holder.is_some());
+        let key = state.key.clone();
+        match outcome {
+            Outcome::Changes(changes) if changes.is_empty() => self.counts.unchanged += 1,
+            Outcome::Changes(changes) => {
+                self.counts.edited += 1;
+                if self.sample.len() < SAMPLE {
+                    self.sample.push(Sample { key, changes });
+                }
+            }
+            Outcome::NotMeant(_) => self.counts.unmatched += 1,
+            Outcome::Nothing => self.counts.skipped += 1,
+            Outcome::Refused(why) => {
+                self.counts.refused += 1;
+                if self.refusals.len() < SAMPLE {
+                    self.refusals.push(Refusal { key, why });
+                }
+            }
+        }
+    }
+
+    pub(super) fn show(&self) -> Result<(), Failure> {
+        for Sample { key, changes } in &self.sample {
+            say(format_args!("{key}"))?;
+            show_changes(changes)?;
+        }
+        for Refusal { key, why } in &self.refusals {
+            say(format_args!("{key}"))?;
+            say(format_args!("  would be refused: {why}"))?;
+        }
+        say(format_args!(
+            "{} would be edited, {} of those looked at are online",
+            count(self.counts.edited, "profile", "profiles"),
+            self.held
+        ))?;
+        self.counts.show()
+    }
+}
+
+pub(super) async fn dry_run_one(
+    app: &App,
+    file: &Store,
+    key: &ProfileKey,
+    edit: &Edit,
+) -> Result<Status, Failure> {
+    let (_, state) = file.read_one(key, Returning::ALL).await?;
+    let none = || Failure::NotFound(format!("there is no such profile: key=`{key}`"));
+    if !state.exists() {
+        return Err(none());
+    }
+    let changes = match outcome(&state, edit) {
+        Outcome::Changes(changes) => changes,
+        Outcome::Nothing => return Err(none()),
+        Outcome::NotMeant(why) | Outcome::Refused(why) => return Err(Failure::Work(why)),
+    };
+    match app.json {
+        true => json_document(&Sample { key: key.clone(), changes })?,
+        false => show_changes(&changes)?,
+    }
+    Ok(Status::Fine)
+}
+
+fn outcome(state: &KeyState, edit: &Edit) -> Outcome {
+    match Stored::decode(state.value.as_deref().unwrap_or_default()) {
+        Ok(Stored::Profile(record)) => match edit.preview(&record.data) {
+            Ok(changes) => Outcome::Changes(changes),
+            Err(error) if edit.passes_over(&record.data) => Outcome::NotMeant(chain(&error)),
+            Err(error) => Outcome::Refused(chain(&error)),
+        },
+        Ok(Stored::MessagesOnly(_)) => Outcome::Nothing,
+        Ok(_) => Outcome::Refused("what is stored is not a profile".to_owned()),
+        Err(error) => Outcome::Refused(error.to_string()),
+    }
+}
+
+fn show_changes(changes: &[JsonChange]) -> Result<(), Failure> {
+    for JsonChange { path, before, after, .. } in changes {
+        let shown = |value: &Option<Value>| {
+            value.as_ref().map_or_else(|| "nothing".to_owned(), Value::to_string)
+        };
+        say(format_args!("  {path}: {} -> {}", shown(before), shown(after)))?;
+    }
+    Ok(())
+}

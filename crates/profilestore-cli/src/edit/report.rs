@@ -1,0 +1,135 @@
+//! What an edit of many profiles did, and how far it is.
+
+use std::io::IsTerminal;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use profilestore::{ProfileKey, operator::BulkReport};
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::output::{Failure, count, say};
+
+/// The same numbers of a dry run and of the edit itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Counts {
+    /// Profiles that are changed.
+    pub(super) edited: u64,
+    /// Profiles that are as the edit wants them already.
+    pub(super) unchanged: u64,
+    /// Profiles that the edit does not mean: a test does not match.
+    pub(super) unmatched: u64,
+    pub(super) refused: u64,
+    /// Keys without a profile: removed ones, and those with only messages.
+    pub(super) skipped: u64,
+}
+
+impl Counts {
+    fn of(report: &BulkReport) -> Self {
+        let BulkReport { done, unchanged, unmatched, skipped, ref refused, .. } = *report;
+        let edited = done - unchanged;
+        Self { edited, unchanged, unmatched, refused: refused.len() as u64, skipped }
+    }
+
+    /// What became of those that are not changed.
+    pub(super) fn show(self) -> Result<(), Failure> {
+        let Self { unchanged, unmatched, refused, skipped, .. } = self;
+        say(format_args!(
+            "{unchanged} unchanged, {unmatched} passed over by a test, {refused} refused, \
+                {skipped} without a profile"
+        ))
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct Row<'a> {
+    operation: Uuid,
+    done: u64,
+    by_holders: u64,
+    unchanged: u64,
+    before: u64,
+    unmatched: u64,
+    skipped: u64,
+    refused: Vec<RefusedRow<'a>>,
+    waiting: &'a [ProfileKey],
+    seconds: f64,
+}
+
+#[derive(Serialize)]
+struct RefusedRow<'a> {
+    #[serde(flatten)]
+    key: &'a ProfileKey,
+    why: &'a str,
+}
+
+impl<'a> Row<'a> {
+    pub(super) fn new(operation: Uuid, report: &'a BulkReport, seconds: f64) -> Self {
+        let refused = report.refused.iter().map(|(key, why)| RefusedRow { key, why }).collect();
+        let BulkReport { done, by_holders, unchanged, before, unmatched, skipped, .. } = *report;
+        Self {
+            operation,
+            done,
+            by_holders,
+            unchanged,
+            before,
+            unmatched,
+            skipped,
+            refused,
+            waiting: &report.waiting,
+            seconds,
+        }
+    }
+}
+
+pub(super) fn show(operation: Uuid, report: &BulkReport, seconds: f64) -> Result<(), Failure> {
+    let live = if report.by_holders > 0 {
+        format!(", {} of them online", count(report.by_holders, "profile", "profiles"))
+    } else {
+        String::new()
+    };
+    say(format_args!(
+        "{} edited{live}, in {seconds:.1} s",
+        count(report.done - report.unchanged, "profile", "profiles")
+    ))?;
+    Counts::of(report).show()?;
+    if report.before > 0 {
+        say(format_args!(
+            "{} had been dealt with before",
+            count(report.before, "profile", "profiles")
+        ))?;
+    }
+    for (key, why) in report.refused.iter().take(20) {
+        say(format_args!("refused: {key}: {why}"))?;
+    }
+    if report.refused.len() > 20 {
+        say(format_args!(
+            "and {} more refused: profilestore audit --operation {operation}",
+            report.refused.len() - 20
+        ))?;
+    }
+    if !report.waiting.is_empty() {
+        let waiting = count(report.waiting.len() as u64, "profile", "profiles");
+        say(format_args!(
+            "{waiting} wait for the servers that hold them; see what became of them with: \
+                profilestore edit --resume {operation}"
+        ))?;
+    }
+    say(format_args!("undo it with: profilestore edit --undo {operation}"))
+}
+
+pub(super) fn progress_bar(of: Option<u64>) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    match of {
+        Some(of) => ProgressBar::new(of)
+            .with_style(style("{bar:30} {pos}/{len} profiles  {per_sec}  {eta}  {msg}")),
+        None => ProgressBar::new_spinner().with_style(style(
+            "{spinner} {pos} profiles  {per_sec}  \
+            {msg}",
+        )),
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}

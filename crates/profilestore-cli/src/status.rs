@@ -1,0 +1,321 @@
+//! `status`: how a store is, on one screen.
+
+use std::{
+    collections::BTreeMap,
+    io::{IsTerminal, Write, stdout},
+    path::Path,
+    time::Duration,
+};
+
+use clap::Args;
+use profilestore::{
+    audit::{AuditOutcome, AuditQuery, audit_entries},
+    data_store::{DataStore, FORMAT_VERSION, KeyFilter, KeyQuery, ServerId, ServerRow},
+    operator::standing_edits,
+};
+use serde::Serialize;
+
+use crate::{
+    args::App,
+    operate::failure,
+    output::{Failure, Out, Status as Ended, Table, count, facts, json_document, out, size, text},
+    place::{Place, Store},
+    sessions::ServerState,
+    times::{ago, time},
+};
+
+const PAGE: usize = 256;
+
+/// How many entries of the audit log are looked through for what is pending and for the backup.
+const ENTRIES: usize = 4096;
+
+/// After how long the last backup is called old.
+const OLD_BACKUP_MS: i64 = 24 * 3_600_000;
+
+/// Above which size the log beside a file is called large.
+const LARGE_LOG: u64 = 256 << 20;
+
+/// Show how a store is
+///
+/// Which servers there are and what they hold, how large the store is, what operators began and did
+/// not end, when it was backed up last, and what is wrong, with what to type about it. The exit code
+/// is 1 when something is wrong.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  profilestore status
+  profilestore status --watch
+  profilestore status --json | jq .wrong")]
+pub(crate) struct Status {
+    /// Again every so many seconds, until Ctrl-C
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    watch: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Found {
+    store: String,
+    format: u32,
+    now_ms: i64,
+    held: u64,
+    /// Of those, the ones whose server is not known: imported sessions.
+    held_by_unknown: u64,
+    servers: Vec<Server>,
+    file_bytes: Option<u64>,
+    log_bytes: Option<u64>,
+    /// Operations that were begun and not ended, among the newest entries of the audit log.
+    pending: Vec<Pending>,
+    standing_edits: u64,
+    last_backup_ms: Option<i64>,
+    /// What is wrong, and what to do about it.
+    wrong: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Server {
+    job_id: String,
+    place_id: i64,
+    state: ServerState,
+    renewed_ms: i64,
+    started_ms: i64,
+    held: u64,
+}
+
+#[derive(Serialize)]
+struct Pending {
+    operation: String,
+    action: String,
+    author: String,
+    began_ms: i64,
+}
+
+impl Status {
+    pub(crate) async fn run(self, app: &App) -> Result<Ended, Failure> {
+        let store = app.place.open().await?;
+        loop {
+            let found = Found::of(&app.place, &store).await?;
+            let mut out = out();
+            if app.json {
+                json_document(&found)?;
+            } else {
+                if self.watch.is_some() && stdout().is_terminal() {
+                    // From the top of an empty screen.
+                    write!(out, "\x1b[H\x1b[2J")?;
+                }
+                found.show(&mut out)?;
+                out.flush()?;
+            }
+            let Some(seconds) = self.watch else {
+                return Ok(if found.wrong.is_empty() { Ended::Fine } else { Ended::Problems });
+            };
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_secs(seconds)) => {}
+                _ = tokio::signal::ctrl_c() => return Ok(Ended::Fine),
+            }
+        }
+    }
+}
+
+impl Found {
+    async fn of(place: &Place, store: &Store) -> Result<Self, Failure> {
+        let (now_ms, rows) = store.servers().await?;
+        let (by_server, held_by_unknown) = held(&**store).await?;
+        let held = by_server.values().sum::<u64>() + held_by_unknown;
+        let servers = rows.iter().map(|row| Server::of(row, now_ms, &by_server)).collect();
+        let file = match place {
+            Place::Sqlite(path) => Some(path.as_path()),
+            Place::Postgres(_) => None,
+        };
+        let (pending, last_backup_ms) = operations(&**store).await?;
+        let mut found = Self {
+            store: place.to_string(),
+            format: FORMAT_VERSION,
+            now_ms,
+            held,
+            held_by_unknown,
+            servers,
+            file_bytes: file.map(bytes),
+            log_bytes: file.map(|file| bytes(&beside(file))),
+            pending,
+            standing_edits: standing_edits(&**store, None).await.map_err(failure)?.len() as u64,
+            last_backup_ms,
+            wrong: Vec::new(),
+        };
+        found.wrong = found.judge();
+        Ok(found)
+    }
+
+    fn judge(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for server in self.servers.iter().filter(|server| server.held > 0) {
+            let (job, held) = (&server.job_id, count(server.held, "profile", "profiles"));
+            match server.state {
+                ServerState::Silent => wrong.push(format!(
+                    "server {job} holds {held} and is silent; another server takes each over when \
+                        it is wanted: profilestore sessions"
+                )),
+                ServerState::Dead => wrong.push(format!(
+                    "server {job} is dead and held {held}; the next start takes each at once: \
+                        profilestore sessions"
+                )),
+                _ => {}
+            }
+        }
+        for Pending { operation, action, .. } in &self.pending {
+            wrong.push(match action.as_str() {
+                "edit all" | "undo" => format!(
+                    "{action} {operation} was not ended; unless it is at work, go on with: \
+                        profilestore edit --resume {operation}"
+                ),
+                "vacuum" => {
+                    "a vacuum was not ended, so that bytes of what was erased may be left; \
+                    erase again: profilestore erase --user ID"
+                        .into()
+                }
+                _ => format!(
+                    "{action} {operation} was not ended: profilestore audit --operation {operation}"
+                ),
+            });
+        }
+        if self.file_bytes.is_some()
+            && self.last_backup_ms.is_none_or(|at_ms| self.now_ms - at_ms > OLD_BACKUP_MS)
+        {
+            wrong.push("no backup in the last 24 h: profilestore backup FILE".into());
+        }
+        if self.log_bytes.is_some_and(|bytes| bytes > LARGE_LOG) {
+            wrong.push(
+                "the log beside the file is large; a program that reads for a long time keeps it \
+                    from being emptied"
+                    .into(),
+            );
+        }
+        wrong
+    }
+
+    fn show(&self, out: &mut Out) -> Result<(), Failure> {
+        let of =
+            |state: ServerState| self.servers.iter().filter(|server| server.state == state).count();
+        let mut said = vec![
+            ("store", format!("{}, format {}", self.store, self.format)),
+            (
+                "servers",
+                format!(
+                    "{} alive, {} silent, {} dead",
+                    of(ServerState::Alive),
+                    of(ServerState::Silent),
+                    of(ServerState::Dead)
+                ),
+            ),
+            ("held", count(self.held, "profile", "profiles")),
+        ];
+        if let (Some(file), Some(log)) = (self.file_bytes, self.log_bytes) {
+            said.push(("size", format!("{}, and {} of log", size(file), size(log))));
+            let last = self.last_backup_ms.map_or_else(
+                || "none booked".to_owned(),
+                |at_ms| format!("{}  {}", time(at_ms), ago(self.now_ms, at_ms)),
+            );
+            said.push(("last backup", last));
+        }
+        let pending = self.pending.len() as u64;
+        said.push(("pending", count(pending, "operation", "operations")));
+        said.push(("standing", count(self.standing_edits, "edit", "edits")));
+        let wrong = self.wrong.len() as u64;
+        said.push(match wrong {
+            0 => ("result", "all is well".to_owned()),
+            _ => ("result", count(wrong, "thing is wrong", "things are wrong")),
+        });
+        facts(out, &said)?;
+        let rows: Vec<_> = self.servers.iter().map(|server| server.cells(self.now_ms)).collect();
+        if !rows.is_empty() {
+            writeln!(out)?;
+            Table::new(["SERVER", "PLACE", "STATE", "LAST SEEN", "HOLDS"]).page(out, &rows)?;
+        }
+        if !self.wrong.is_empty() {
+            writeln!(out)?;
+        }
+        self.wrong.iter().try_for_each(|wrong| text(out, format_args!("wrong: {wrong}")))
+    }
+}
+
+impl Server {
+    fn of(row: &ServerRow, now_ms: i64, held: &BTreeMap<ServerId, u64>) -> Self {
+        Self {
+            job_id: row.job_id.clone(),
+            place_id: row.place_id,
+            state: ServerState::of_row(row, now_ms),
+            renewed_ms: row.renewed_ms,
+            started_ms: row.started_ms,
+            held: held.get(&row.id).copied().unwrap_or_default(),
+        }
+    }
+
+    fn cells(&self, now_ms: i64) -> [String; 5] {
+        [
+            self.job_id.clone(),
+            self.place_id.to_string(),
+            self.state.as_str().to_owned(),
+            ago(now_ms, self.renewed_ms),
+            self.held.to_string(),
+        ]
+    }
+}
+
+/// How many profiles each server holds, and how many are held by no server that is known.
+async fn held(store: &dyn DataStore) -> Result<(BTreeMap<ServerId, u64>, u64), Failure> {
+    let filter = KeyFilter::Held;
+    let mut query = KeyQuery { store: None, scope: None, filter, after: None, limit: PAGE };
+    let (mut by_server, mut unknown) = (BTreeMap::new(), 0);
+    loop {
+        let page = store.keys(&query).await?;
+        for holder in page.iter().filter_map(|state| state.lease.holder.as_ref()) {
+            match holder.server {
+                Some(server) => *by_server.entry(server).or_insert(0) += 1,
+                None => unknown += 1,
+            }
+        }
+        query.after = page.last().map(|state| state.key.clone());
+        if page.len() < PAGE {
+            return Ok((by_server, unknown));
+        }
+    }
+}
+
+/// Operations that were begun and not ended, and when the last backup was made, among the newest
+/// entries. An edit that waits for its holder is not one of them.
+async fn operations(store: &dyn DataStore) -> Result<(Vec<Pending>, Option<i64>), Failure> {
+    let (mut query, mut seen) = (AuditQuery::default(), 0);
+    let (mut pending, mut backup_ms) = (Vec::new(), None);
+    while seen < ENTRIES {
+        let page = audit_entries(store, &query).await.map_err(failure)?;
+        seen += PAGE;
+        for entry in page.entries {
+            if entry.action == "backup" && entry.outcome == AuditOutcome::Done {
+                backup_ms = backup_ms.max(Some(entry.began_ms));
+            }
+            if entry.outcome == AuditOutcome::Pending && entry.action != "edit" {
+                pending.push(Pending {
+                    operation: entry.operation.to_string(),
+                    action: entry.action,
+                    author: entry.by.author,
+                    began_ms: entry.began_ms,
+                });
+            }
+        }
+        query.after = page.next;
+        if query.after.is_none() {
+            break;
+        }
+    }
+    Ok((pending, backup_ms))
+}
+
+fn bytes(file: &Path) -> u64 {
+    std::fs::metadata(file).map_or(0, |data| data.len())
+}
+
+/// The log beside a file.
+fn beside(file: &Path) -> std::path::PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push("-wal");
+    name.into()
+}

@@ -81,9 +81,29 @@ mod chosen {
         /// (found by chaos from outside) A lease is confirmed before the notices that came along
         /// are looked at
         ConfirmedBeforeNotices,
+        /// A host changes a lease without a check that it is the host
+        HostUnchecked,
+        /// Two hosts renew the row of one game server side by side
+        AnyHostRenews,
+        /// A host takes what it sent as stored, though the store has done the request before
+        DoneBeforeMarkedStored,
+        /// A host renews the row of a game server that is silent
+        SilentServerRenewed,
+        /// A profile is released while its game server may believe that it holds it
+        BeliefCutShort,
     }
 
     impl Defect {
+        /// Those of hosting, which is not part of the simulation: the tests of `tests/it/hosting`
+        /// are to fail with each of them.
+        pub const OF_HOSTING: &[Self] = &[
+            Self::HostUnchecked,
+            Self::AnyHostRenews,
+            Self::DoneBeforeMarkedStored,
+            Self::SilentServerRenewed,
+            Self::BeliefCutShort,
+        ];
+
         /// Puts this one to work in the whole process, or none.
         pub fn choose(defect: Option<Self>) {
             CHOSEN.store(defect.map_or(0, |defect| defect as usize + 1), Ordering::Relaxed);

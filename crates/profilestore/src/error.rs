@@ -358,6 +358,15 @@ impl From<StoreError> for Error {
                     ErrorKind::DoneBefore,
                     "a message of this id and content was sent before; nothing was done now",
                 ),
+                ConflictKind::Hosted => (
+                    ErrorKind::Unknown,
+                    "the game server is no longer hosted by this process; what it asked for takes \
+                        effect once, however often it is asked for",
+                ),
+                ConflictKind::Aborted => (
+                    ErrorKind::TimedOut,
+                    "the call had been called off before, and never takes effect",
+                ),
                 ConflictKind::VersionGone => (ErrorKind::NotFound, "there is no such version"),
                 _ => (
                     ErrorKind::Unavailable,

@@ -54,6 +54,7 @@
 //! | `sqlite` | [`data_store::SqliteStore`]: one file, for the processes of one machine | yes |
 //! | `postgres` | `PostgresStore` and `PostgresMessenger`, for many machines | no |
 //! | `nats` | `NatsMessenger`: hints between many machines | no |
+//! | `hosting` | the engine for game servers that run in other processes, in any language | no |
 //! | `roblox` | documents, data stores and names of the Roblox modules; mock stores; keepers | no |
 //! | `transfer` | import and export, as the program `profilestore` does them | no |
 //! | `fault` | stores and messengers that fail on purpose, around any other | no |
@@ -72,12 +73,17 @@
 //! * [`settings`], [`key`] and [`transaction`] hold numbers, names and limits; [`env`](mod@env)
 //!   injects clock and chance.
 //! * With `test-util`: `testing`, servers that share a world with a clock and faults on command.
+//! * With `hosting`: `hosting`, which does this library's work for game servers elsewhere.
 //! * With `roblox`: `roblox`, `document`, `profile_service` and `keeper`. With `transfer`:
 //!   `transfer` and `document`.
 //!
 //! Where the specification (the documentation of the Roblox modules ProfileStore and
 //! ProfileService) has a name for a thing, the documentation of the thing gives that name.
 #![deny(missing_docs)]
+#![cfg_attr(
+    not(feature = "hosting"),
+    allow(dead_code, unreachable_pub, reason = "what only hosting uses is all over the layers")
+)]
 
 #[macro_use]
 mod defects;
@@ -92,6 +98,8 @@ mod edit;
 mod engine;
 pub mod env;
 mod error;
+#[cfg(feature = "hosting")]
+pub mod hosting;
 pub mod key;
 mod link;
 pub mod messenger;

@@ -201,23 +201,8 @@ impl Migrations {
 
     /// Fails with [`ErrorKind::NewerData`] when this server is too old for data with these tags.
     pub(crate) fn check_not_newer(&self, tags: &Map<String, Value>) -> Result<()> {
-        let target = self.target();
-        let mut readable_from = number(tags, READABLE_FROM)?;
-        if readable_from.is_none() && !self.steps.is_empty() {
-            // Numbered by another program, which does not say which versions may open it.
-            readable_from = number(tags, DATA_VERSION)?;
-        }
-        if let Some(readable_from) = readable_from.filter(|from| *from > u64::from(target)) {
-            let found = number(tags, DATA_VERSION)?.unwrap_or(readable_from);
-            return Err(Error::new(
-                ErrorKind::NewerData,
-                format!(
-                    "the profile was saved by a newer version of the program, and this one must \
-                        not open it; it is left alone: data version=`{found}` known=`{target}`"
-                ),
-            ));
-        }
-        Ok(())
+        let known = DataVersion { version: self.target(), readable_from: self.readable_from() };
+        DataVersion::check_not_newer((!self.steps.is_empty()).then_some(known), tags)
     }
 
     /// The steps that data with these tags still needs. Fails when this server is too old for it,
@@ -281,15 +266,57 @@ impl Migrations {
 
     /// Marks what is about to be saved with the version that it is at.
     pub(crate) fn stamp(&self, tags: &mut Map<String, Value>) {
-        if self.steps.is_empty() {
+        let known = DataVersion { version: self.target(), readable_from: self.readable_from() };
+        DataVersion::stamp((!self.steps.is_empty()).then_some(known), tags);
+    }
+}
+
+/// The data version that a program knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DataVersion {
+    /// What it saves is at this version.
+    pub version: u32,
+    /// The version that a program must know at least to open what it saves.
+    pub readable_from: u32,
+}
+
+impl DataVersion {
+    /// Fails with [`ErrorKind::NewerData`] when a program that knows this version, or none, is too
+    /// old for data with these tags.
+    pub(crate) fn check_not_newer(known: Option<Self>, tags: &Map<String, Value>) -> Result<()> {
+        let mut readable_from = number(tags, READABLE_FROM)?;
+        if readable_from.is_none() && known.is_some() {
+            // Numbered by another program, which does not say which versions may open it.
+            readable_from = number(tags, DATA_VERSION)?;
+        }
+        let known = known.map_or(0, |known| known.version);
+        if let Some(readable_from) = readable_from.filter(|from| *from > u64::from(known)) {
+            let found = number(tags, DATA_VERSION)?.unwrap_or(readable_from);
+            return Err(Error::new(
+                ErrorKind::NewerData,
+                format!(
+                    "the profile was saved by a newer version of the program, and this one must \
+                        not open it; it is left alone: data version=`{found}` known=`{known}`"
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Marks what is about to be saved by a program that knows this version, or none.
+    pub(crate) fn stamp(known: Option<Self>, tags: &mut Map<String, Value>) {
+        match known {
+            Some(known) => {
+                tags.insert(DATA_VERSION.into(), known.version.into());
+                tags.insert(READABLE_FROM.into(), known.readable_from.into());
+            }
             // Saved by a server that knows no steps: it is at none. Tags of a game's own are left
             // alone.
-            if tags.remove(READABLE_FROM).is_some() {
-                tags.remove(DATA_VERSION);
+            None => {
+                if tags.remove(READABLE_FROM).is_some() {
+                    tags.remove(DATA_VERSION);
+                }
             }
-        } else {
-            tags.insert(DATA_VERSION.into(), self.target().into());
-            tags.insert(READABLE_FROM.into(), self.readable_from().into());
         }
     }
 }

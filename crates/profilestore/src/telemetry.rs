@@ -47,6 +47,12 @@ const METRICS: &[(Kind, &str, Unit, &str)] = &[
     ),
     (
         Counter,
+        "profilestore_sessions_adopted_total",
+        Unit::Count,
+        "sessions that went on when their game server, in another process, changed its host",
+    ),
+    (
+        Counter,
         "profilestore_lost_sessions_total",
         Unit::Count,
         "sessions that were lost; unsaved changes are gone; without those that operators ended",

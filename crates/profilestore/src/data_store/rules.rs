@@ -367,7 +367,9 @@ fn judge_server<V: View>(view: &mut V, change: &Change) -> Result<Option<Fault>,
     let kind = match (change, &row) {
         (Change::RegisterServer { .. }, None) => None,
         // Also when it is dead: what becomes of it is no business of its old host.
-        (Change::RenewServer { host, .. }, Some(row)) if row.host != *host => {
+        (Change::RenewServer { host, .. }, Some(row))
+            if row.host != *host && !defect!(AnyHostRenews) =>
+        {
             Some(ConflictKind::Hosted)
         }
         (Change::RenewServer { revision, .. }, Some(row)) => {

@@ -138,6 +138,22 @@ impl EditRequest {
         }
     }
 
+    /// The entry for an edit that the holder's program, which runs elsewhere, has made `after` of
+    /// `before` by.
+    pub(crate) fn done_by_holder(
+        &self,
+        key: &ProfileKey,
+        before: &RawValue,
+        after: &RawValue,
+    ) -> AuditEntry {
+        let read = || {
+            let (before, aside) = Aside::read(before, &self.edit)?;
+            let after = serde_json::from_str(after.get()).map_err(|error| error.to_string())?;
+            Ok::<_, String>(self.done(key, &before, &after, &aside))
+        };
+        read().unwrap_or_else(|_| self.entry(key).detail("undo_unstorable", true))
+    }
+
     /// Applies the edit to data, or says why not.
     pub(crate) fn apply(&self, data: &RawValue) -> Result<Effect, Refusal> {
         let (before, aside) = Aside::read(data, &self.edit)?;

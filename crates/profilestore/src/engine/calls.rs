@@ -352,7 +352,7 @@ impl Engine {
         script: Script,
     ) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
         let table = self.table.clone();
-        transaction::transact(&self.link, sessions, time, script, move |key| table.look(key))
+        transaction::transact(&self.link, sessions, time, script, None, move |key| table.look(key))
     }
 
     /// Stores an audit entry by itself, over version `version` of it; 0: the first one.

@@ -8,8 +8,9 @@
 //! * [`start`], [`claims`], [`attempt`], [`take`], [`found`], [`newborn`]: starting
 //!   a session.
 //! * [`rewrite`]: the one loop of look, build, commit.
-//! * [`calls`], [`conditional`], [`edit`], [`edit_all`], [`erase`], [`history`], [`standing`]: calls without a
-//!   session.
+//! * [`calls`], [`conditional`], [`edit`], [`edit_all`], [`erase`], [`history`], [`standing`]:
+//!   calls without a session.
+//! * [`hosting`], [`news`]: engines of game servers that run in another process.
 //! * [`notices`], [`autosave`], [`bounded_loss`], [`sweep`]: the drivers, tasks that run all the
 //!   time.
 
@@ -17,7 +18,7 @@ use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use parking_lot::Mutex;
-use tokio::{runtime::Handle, task::JoinHandle, time::Instant};
+use tokio::{runtime::Handle, sync::mpsc, task::JoinHandle, time::Instant};
 
 use self::{autosave::Autosave, newborn::StandingLists, table::Table};
 use crate::{
@@ -25,6 +26,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
     link::{Link, Parts, renew},
+    messenger::Hint,
     session::{Session, Taken, info::SessionEnd},
     settings::Settings,
 };
@@ -40,13 +42,15 @@ mod edit_all;
 pub(crate) mod erase;
 mod found;
 pub(crate) mod history;
+pub(crate) mod hosting;
 mod newborn;
+mod news;
 mod notices;
 pub(crate) mod options;
 pub(crate) mod rewrite;
 mod standing;
 mod start;
-mod sweep;
+pub(crate) mod sweep;
 pub(crate) mod table;
 mod take;
 
@@ -73,23 +77,29 @@ impl Engine {
         if let Some(problem) = parts.settings.problem() {
             return Err(Error::new(ErrorKind::Invalid, problem));
         }
-        let runtime = Handle::current();
-        let (lease, hints) = renew::register(&parts).await?;
-        let link = Link::new(parts, lease, runtime);
-        let (table, autosave) = (Arc::new(Table::default()), Arc::new(Autosave::default()));
-        let tasks = vec![
-            link.runtime.spawn(notices::run(link.clone(), table.clone(), hints)),
+        let (lease, hints) = renew::register(&parts, None).await?;
+        let link = Link::new(parts, lease, Handle::current(), None);
+        let engine = Self::driven(link, hints);
+        let Self { link, table, autosave, .. } = &*engine;
+        engine.tasks.lock().extend([
             link.runtime.spawn(autosave::run(link.clone(), autosave.clone())),
             link.runtime.spawn(bounded_loss::run(link.clone(), table.changed.clone())),
             link.runtime.spawn(sweep::run(link.clone())),
-        ];
-        Ok(Arc::new(Self {
+        ]);
+        Ok(engine)
+    }
+
+    /// With the one task that each engine has: it renews the lease, and hands on notices and hints.
+    fn driven(link: Arc<Link>, hints: mpsc::Receiver<Hint>) -> Arc<Self> {
+        let table = Arc::new(Table::default());
+        let renewals = link.runtime.spawn(notices::run(link.clone(), table.clone(), hints));
+        Arc::new(Self {
             link,
             table,
-            autosave,
+            autosave: Arc::new(Autosave::default()),
             standing: StandingLists::default(),
-            tasks: Mutex::new(tasks),
-        }))
+            tasks: Mutex::new(vec![renewals]),
+        })
     }
 
     /// A session on what a start took.

@@ -60,6 +60,9 @@ pub struct StartOptions {
     pub autosave_period: Option<Duration>,
     /// An operator's operation that wants the profile let go.
     pub(crate) operation: Option<Uuid>,
+    /// What the request and the session are called: a start that is made again, at another host,
+    /// finds what it has left behind.
+    pub(crate) identity: Option<Uuid>,
 }
 
 impl StartOptions {

@@ -123,7 +123,7 @@ impl Engine {
                     Some(Slot::Live(closed)) => Some(closed.clone()),
                     _ => None,
                 };
-                let order = options.operation.map(order_id);
+                let order = options.operation.map(order_id).or(options.identity);
                 let id = || order.unwrap_or_else(|| self.link.env.uuid());
                 Load::new(key, RequestId(id()), id().to_string(), before)
             }
@@ -387,11 +387,13 @@ impl Load {
         metrics::gauge!("profilestore_sessions").set(engine.table.slots.lock().len() as f64);
         tracing::debug!(key = %session.key, load_count = session.load_count, ?took, "a session \
             started");
-        engine.autosave.add(
-            &session,
-            engine.link.env.now(),
-            engine.link.settings().autosave_period,
-        );
+        if engine.link.hosting.is_none() {
+            engine.autosave.add(
+                &session,
+                engine.link.env.now(),
+                engine.link.settings().autosave_period,
+            );
+        }
         // A hint or a notice that came before the session had its slot reached only the load.
         let hinted = self.wake.notified().now_or_never().is_some();
         if asked || hinted {

@@ -11,7 +11,7 @@ use crate::{
 
 /// How soon after its start a server sweeps for the first time, so that short-lived servers do
 /// their part.
-const FIRST_SWEEP: Duration = Duration::from_secs(600);
+pub(crate) const FIRST_SWEEP: Duration = Duration::from_secs(600);
 
 /// Sweeps until the engine is stopped.
 pub(super) async fn run(link: Arc<Link>) {
@@ -20,9 +20,14 @@ pub(super) async fn run(link: Arc<Link>) {
         let Some(period) = link.settings().sweep_period else { return };
         tokio::time::sleep(period.min(longest)).await;
         longest = Duration::MAX;
-        bury_the_dead(&link).await;
-        sweep_store(&link).await;
+        once(&link).await;
     }
+}
+
+/// Sweeps now.
+pub(crate) async fn once(link: &Link) {
+    bury_the_dead(link).await;
+    sweep_store(link).await;
 }
 
 /// Declares every server dead whose row says so, by the rule that a start goes by. No start does so

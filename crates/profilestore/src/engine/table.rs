@@ -5,14 +5,14 @@
 //! know it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     sync::{Arc, Weak},
 };
 
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
-use super::{bounded_loss::Changed, claims::Load};
+use super::{bounded_loss::Changed, claims::Load, news::News};
 use crate::{
     key::ProfileKey,
     session::{Session, SessionEvents},
@@ -42,6 +42,10 @@ pub(crate) struct Table {
     pub(super) waiters: Mutex<BTreeMap<ProfileKey, Arc<Notify>>>,
     /// Sessions with changes that are to be saved soon.
     pub(super) changed: Arc<Changed>,
+    /// Sessions that have something to tell their game server, which runs in another process.
+    pub(crate) news: News,
+    /// Sessions that had yet to look at a notice, the last time that it mattered.
+    unseen: Mutex<Vec<Weak<Session>>>,
 }
 
 impl Table {
@@ -74,6 +78,52 @@ impl Table {
             Some(Slot::Live(session)) => Some(session.clone()),
             _ => None,
         }
+    }
+
+    /// Whether there is a session of the key, or a start under way.
+    pub(super) fn has(&self, key: &ProfileKey) -> bool {
+        self.slots.lock().contains_key(key)
+    }
+
+    /// Enters a session that was not started here. False: the key has another one, or a start.
+    pub(super) fn enter(&self, session: &Arc<Session>) -> bool {
+        match self.slots.lock().entry(session.key.clone()) {
+            Entry::Vacant(slot) => {
+                slot.insert(Slot::Live(session.clone()));
+                true
+            }
+            Entry::Occupied(_) => false,
+        }
+    }
+
+    /// Forgets a session that does not hold its profile yet.
+    pub(super) fn forget(&self, session: &Session) {
+        self.freed(session);
+    }
+
+    /// Forgets everything: the game server goes on at another host.
+    pub(super) fn drop_all(&self) {
+        let slots = std::mem::take(&mut *self.slots.lock());
+        drop(slots);
+        self.news.stop();
+    }
+
+    /// A session has yet to look at a notice.
+    pub(super) fn note_unseen(&self, session: &Arc<Session>) {
+        self.unseen.lock().push(Arc::downgrade(session));
+    }
+
+    /// The confirmation that counts for all sessions: the last one, unless one of them has yet to
+    /// look at a notice that came with it.
+    pub(crate) fn confirmed_for_all(&self, confirmed_at: Instant) -> Instant {
+        let mut earliest = confirmed_at;
+        self.unseen.lock().retain(|session| {
+            let live = session.upgrade().filter(|session| !session.is_over());
+            let since = live.and_then(|session| session.unseen.since());
+            earliest = earliest.min(since.unwrap_or(earliest));
+            since.is_some()
+        });
+        earliest
     }
 
     pub(crate) fn sessions(&self) -> Vec<Arc<Session>> {
@@ -125,6 +175,10 @@ impl SessionEvents for Table {
 
     fn sent(&self, key: &ProfileKey) {
         self.look(key);
+    }
+
+    fn news(&self, session: &Arc<Session>) {
+        self.news.push(session);
     }
 
     fn changed(&self, session: &Arc<Session>, save_by: Instant) {

@@ -7,11 +7,11 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Link, deadline::Patience};
+use super::{Link, deadline::Patience, hosting::Stop};
 use crate::{
     data_store::{
-        Change, Commit, CommitId, CommitReply, ConflictKind, DataStoreExt, Incarnation, KeyState,
-        Returning, ServerId, Snapshot, StoreError,
+        Change, Commit, CommitId, CommitReply, Conflict, ConflictKind, DataStoreExt, Incarnation,
+        KeyState, Returning, ServerId, Snapshot, StoreError,
     },
     key::ProfileKey,
 };
@@ -25,8 +25,17 @@ const PATIENCE_WITH_REPLACED: Duration = Duration::from_secs(2);
 
 impl Link {
     /// A commit of this server.
-    pub(crate) fn new_commit(&self, changes: Vec<Change>, returning: Returning) -> Commit {
+    ///
+    /// Where its game server runs in another process, one that changes a lease is refused once
+    /// another host has its place: it could release a profile that the game server goes on with.
+    pub(crate) fn new_commit(&self, mut changes: Vec<Change>, returning: Returning) -> Commit {
         let lease = self.lease.lock();
+        if let Some(hosting) = &self.hosting
+            && changes.iter().any(|change| matches!(change, Change::Lease { .. }))
+            && !defect!(HostUnchecked)
+        {
+            changes.push(Change::CheckHost { id: lease.server, host: hosting.host });
+        }
         Commit {
             id: CommitId(self.env.uuid()),
             incarnation: lease.incarnation,
@@ -72,6 +81,9 @@ impl Link {
         commit: &Commit,
         deadline: Option<Instant>,
     ) -> Result<CommitReply, StoreError> {
+        if self.stopped().is_some() {
+            return Err(hosted_elsewhere());
+        }
         let result = match deadline {
             Some(deadline) => {
                 self.store.commit_one_by(commit.clone(), self.env.on_tokios_clock(deadline)).await
@@ -82,6 +94,9 @@ impl Link {
             Ok(reply) => self.hint(reply).await,
             Err(error) => {
                 self.note_error(error, commit.changes.first().and_then(Change::key));
+                if error.conflict() == Some(&ConflictKind::Hosted) {
+                    self.stop(Stop::Hosted);
+                }
                 if let StoreError::Replaced { expected, .. } = error
                     && *expected == self.lease.lock().incarnation
                 {
@@ -342,6 +357,12 @@ impl Link {
             failed");
         self.health.error(&error.to_string(), key, self.env.now(), &self.settings());
     }
+}
+
+/// What a commit is answered that this host does not make any more.
+fn hosted_elsewhere() -> StoreError {
+    let kind = ConflictKind::Hosted;
+    StoreError::Conflict(Box::new(Conflict { kind, now_ms: 0, state: None, server: None }))
 }
 
 /// Waiting times between attempts: they double from 1 s to the longest pause.

@@ -10,6 +10,7 @@
 //! * [`queue`]: the operations of a key, one after the other.
 //! * [`room`]: how much may be on its way to the store at once.
 //! * [`deadline`]: for how long all of these try.
+//! * [`hosting`], [`hosted`], [`rehost`], [`heartbeat`]: what is different for a game server that runs in another process.
 //! * [`health`]: errors, the critical state, and whom to tell of them.
 
 use std::{
@@ -24,7 +25,10 @@ use std::{
 use parking_lot::{Mutex, RwLock};
 use tokio::{runtime::Handle, sync::Notify, time::Instant};
 
-use self::{deadline::Deadline, health::Health, lease::Lease, queue::KeyQueues, room::Room};
+use self::{
+    deadline::Deadline, health::Health, hosting::Hosting, lease::Lease, queue::KeyQueues,
+    room::Room,
+};
 use crate::{
     data_store::{DataStore, Incarnation, ServerId},
     env::Env,
@@ -39,9 +43,13 @@ mod call;
 pub(crate) mod commit;
 pub(crate) mod deadline;
 pub(crate) mod health;
+pub(crate) mod heartbeat;
+mod hosted;
+pub(crate) mod hosting;
 pub(crate) mod lease;
 pub(crate) mod messages;
 pub(crate) mod queue;
+pub(crate) mod rehost;
 pub(crate) mod renew;
 pub(crate) mod room;
 
@@ -83,6 +91,8 @@ pub(crate) struct Link {
     closing: AtomicBool,
     /// Set while `shutdown` runs: retries come faster.
     hurry: AtomicBool,
+    /// For a game server that runs in another process.
+    pub(crate) hosting: Option<Hosting>,
 }
 
 impl fmt::Debug for Link {
@@ -96,7 +106,12 @@ impl fmt::Debug for Link {
 
 impl Link {
     /// Of a server that has registered in the store, with this lease.
-    pub(crate) fn new(parts: Parts, lease: Lease, runtime: Handle) -> Arc<Self> {
+    pub(crate) fn new(
+        parts: Parts,
+        lease: Lease,
+        runtime: Handle,
+        hosting: Option<Hosting>,
+    ) -> Arc<Self> {
         let Parts { store, messenger, env, settings, place_id, job_id, health } = parts;
         Arc::new(Self {
             store,
@@ -116,6 +131,7 @@ impl Link {
             health,
             closing: AtomicBool::new(false),
             hurry: AtomicBool::new(false),
+            hosting,
         })
     }
 
@@ -209,6 +225,11 @@ impl Link {
     pub(crate) fn observe(&self, sent: Instant, store_ms: i64) {
         let max_gap = Self::max_gap(&self.settings());
         self.lease.lock().contact.observe(sent, self.env.now(), store_ms, max_gap);
+    }
+
+    /// After how long without a renewal this server's row may be declared dead.
+    pub(crate) fn lease_time(&self) -> Duration {
+        self.lease.lock().lease_time
     }
 
     pub(crate) fn contact(&self) -> Option<Duration> {

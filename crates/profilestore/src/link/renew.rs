@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{Link, Parts, lease::Lease};
+use super::{Link, Parts, hosting::Hosting, lease::Lease};
 use crate::{
     data_store::{
         Change, Commit, CommitId, CommitReply, ConflictKind, DataStoreExt, Incarnation, Notice,
@@ -21,7 +21,12 @@ use crate::{
 pub(crate) const RETRY: Duration = Duration::from_secs(1);
 
 /// Registers a new incarnation of this server. Fails when the store cannot be reached.
-pub(crate) async fn register(parts: &Parts) -> Result<(Lease, mpsc::Receiver<Hint>)> {
+///
+/// `hosting`: for a game server that runs in another process.
+pub(crate) async fn register(
+    parts: &Parts,
+    hosting: Option<&Hosting>,
+) -> Result<(Lease, mpsc::Receiver<Hint>)> {
     let refused = |error: StoreError| {
         Error::new(
             ErrorKind::Unavailable,
@@ -47,12 +52,7 @@ pub(crate) async fn register(parts: &Parts) -> Result<(Lease, mpsc::Receiver<Hin
         id: CommitId(parts.env.uuid()),
         incarnation: identity.incarnation,
         from: Some(server),
-        changes: vec![registration(
-            server,
-            parts.place_id,
-            &parts.job_id,
-            parts.settings.lease_time,
-        )],
+        changes: vec![registration(server, parts, hosting)],
         returning: Returning::HEAD,
     };
     let sent = parts.env.now();
@@ -84,14 +84,14 @@ pub(crate) async fn register(parts: &Parts) -> Result<(Lease, mpsc::Receiver<Hin
     ))
 }
 
-fn registration(id: ServerId, place_id: i64, job_id: &str, lease_time: Duration) -> Change {
+fn registration(id: ServerId, parts: &Parts, hosting: Option<&Hosting>) -> Change {
     Change::RegisterServer {
         id,
-        place_id,
-        job_id: job_id.to_owned(),
-        lease_ms: i64::try_from(lease_time.as_millis()).unwrap_or(i64::MAX),
-        host: None,
-        owner: None,
+        place_id: parts.place_id,
+        job_id: parts.job_id.clone(),
+        lease_ms: i64::try_from(parts.settings.lease_time.as_millis()).unwrap_or(i64::MAX),
+        host: hosting.map(|hosting| hosting.host),
+        owner: hosting.map(|hosting| hosting.owner.clone()),
     }
 }
 
@@ -163,7 +163,7 @@ impl Renewal {
             let change = Change::RenewServer {
                 id,
                 revision,
-                host: None,
+                host: link.hosting.as_ref().map(|hosting| hosting.host),
                 acknowledged: std::mem::take(&mut self.acknowledged),
             };
             (link.new_commit(vec![change], Returning::HEAD), link.env.now())
@@ -187,6 +187,8 @@ impl Renewal {
                     _ => Renewed::Over(None),
                 }
             }
+            // The hosting has stopped.
+            Ok(Err(error)) if error.conflict() == Some(&ConflictKind::Hosted) => Renewed::NotNow,
             Ok(Err(StoreError::Replaced { found, .. })) => Renewed::Over(Some(found)),
             Ok(Err(StoreError::Unavailable { .. })) => {
                 if let Some(Change::RenewServer { acknowledged, .. }) =
@@ -217,7 +219,7 @@ impl Renewal {
         tracing::warn!(server = %link.server(), replaced, "this server was declared dead; taking \
             a new incarnation");
         metrics::counter!("profilestore_server_deaths_total").increment(1);
-        let (lease, hints) = match register(&link.parts()).await {
+        let (lease, hints) = match register(&link.parts(), None).await {
             Ok(registered) => registered,
             Err(error) => {
                 tracing::warn!(%error, "no new incarnation yet");

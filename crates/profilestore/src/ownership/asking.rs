@@ -134,9 +134,12 @@ pub(crate) enum Held {
     Keep,
 }
 
-/// What a live session finds about itself in what the store holds.
-pub(crate) fn held(state: &KeyState, epoch: u64) -> Held {
-    if state.epoch != epoch {
+/// What a live session finds about itself in what the store holds. `server`: the holder that it
+/// knows, if that counts too. A session may have been released in the name of its server, by a host
+/// that has another one's place by now; the epoch stays then.
+pub(crate) fn held(state: &KeyState, epoch: u64, server: Option<ServerId>) -> Held {
+    let holder = || state.lease.holder.as_ref().and_then(|holder| holder.server);
+    if state.epoch != epoch || (server.is_some() && holder() != server) {
         return Held::Lost;
     }
     match &state.lease.request {

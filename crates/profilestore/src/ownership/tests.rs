@@ -290,10 +290,10 @@ proptest! {
                     let Some(epoch) = players[i].session else { continue };
                     if epoch == store.epoch {
                         prop_assert_eq!(owners[&store.epoch], i);
-                        prop_assert_eq!(held(&store, epoch) != Held::Lost, true);
+                        prop_assert_eq!(held(&store, epoch, None) != Held::Lost, true);
                         store.version += 1;
                     } else {
-                        prop_assert_eq!(held(&store, epoch), Held::Lost);
+                        prop_assert_eq!(held(&store, epoch, None), Held::Lost);
                         players[i].session = None;
                     }
                 }

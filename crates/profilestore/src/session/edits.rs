@@ -20,6 +20,10 @@ use crate::{
 impl Session {
     /// Applies the edits that wait, and has them saved.
     pub(crate) fn apply_edits(self: &Arc<Self>) {
+        if self.remote.is_some() {
+            // Its game server is told of them, and applies them to what it has.
+            return;
+        }
         let waiting: Vec<StoredMessage> = self
             .known
             .lock()

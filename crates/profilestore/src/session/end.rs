@@ -22,7 +22,7 @@ use super::{
     info::{LastSave, SessionEnd, SessionInfo},
     known::Saved,
     live::EndBegun,
-    save::Prepared,
+    save::{Prepared, was_done_before},
     snapshot::{Processed, Snapshot},
 };
 use crate::{
@@ -30,6 +30,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     link::{
         deadline::{ForEver, Once},
+        hosting::Request,
         queue::{Answer, runtime_gone},
         room::Rank,
     },
@@ -60,7 +61,7 @@ fn goes_on(end: &SessionEnd) -> bool {
 }
 
 /// Records an outcome of the end even if that is broken off.
-struct Ending {
+pub(super) struct Ending {
     session: Arc<Session>,
     begun: bool,
     complete: bool,
@@ -68,16 +69,16 @@ struct Ending {
 
 impl Ending {
     /// Of an end that waits for its turn.
-    fn queued(session: &Arc<Session>) -> Self {
+    pub(super) fn queued(session: &Arc<Session>) -> Self {
         Self { session: session.clone(), begun: false, complete: false }
     }
 
-    fn begin(&mut self) {
+    pub(super) fn begin(&mut self) {
         self.begun = true;
     }
 
     /// Its outcome is recorded, or it was refused and the session goes on.
-    fn complete(&mut self) {
+    pub(super) fn complete(&mut self) {
         self.complete = true;
     }
 }
@@ -194,7 +195,7 @@ impl Session {
 
     /// The first two phases. None when the data was closed before. For operations in the key's
     /// queue, where no transaction is open. Fails as [`Session::finish`] does.
-    pub(super) fn begin_and_close(&self, end: &SessionEnd) -> Result<Option<Last>> {
+    pub(super) fn begin_and_close(self: &Arc<Self>, end: &SessionEnd) -> Result<Option<Last>> {
         if !self.live.begin_end_in_turn() {
             return Ok(None);
         }
@@ -239,12 +240,13 @@ impl Session {
     // --- close ----------------------------------------------------------------------------------
 
     /// Closes the data and tells the listeners. None when it was closed before.
-    fn close(&self, end: &SessionEnd) -> Result<Option<Last>> {
+    fn close(self: &Arc<Self>, end: &SessionEnd) -> Result<Option<Last>> {
         let check = |last: &Snapshot| if goes_on(end) { self.check_saveable(last) } else { Ok(()) };
         let last = self.live.close_if(check).map_err(|error| self.end_refused(&error))?;
         if last.is_some() {
             self.tell(|table| table.closing(self));
             self.signals.on_session_end.each(|listener| listener(end.clone()));
+            self.note_closed(end);
         }
         let Some(snapshot) = last else { return Ok(None) };
         if !end.saves() {
@@ -304,12 +306,12 @@ impl Session {
                 self.changes_lost(&error);
                 let stored = { self.known.lock().saved_generation };
                 let snapshot = Snapshot { generation: stored, processed: Processed::new(), ..last };
-                self.commit_release(Prepared { snapshot, write: None }).await?;
+                self.commit_release(Prepared { snapshot, write: None }, None).await?;
                 return Err(error);
             }
         };
         pass.resize(prepared.bytes());
-        let prepared = self.commit_release(prepared).await?;
+        let prepared = self.commit_release(prepared, None).await?;
         drop(pass);
         self.signals.on_after_save.each(|listener| listener(&*prepared.snapshot.data));
         lost.map_or(Ok(()), Err)
@@ -317,13 +319,21 @@ impl Session {
 
     /// Commits the release, with what is to be written. Whether it is applied or not, the profile
     /// is free for the next session of this server then. Answers with what was stored.
-    async fn commit_release(self: &Arc<Self>, prepared: Prepared) -> Result<Prepared> {
-        let released = self.try_release(prepared).await;
+    pub(super) async fn commit_release(
+        self: &Arc<Self>,
+        prepared: Prepared,
+        request: Option<Request>,
+    ) -> Result<Prepared> {
+        let released = self.try_release(prepared, request).await;
         self.tell(|table| table.freed(self));
         released.inspect(|_| metrics::counter!("profilestore_sessions_ended_total").increment(1))
     }
 
-    async fn try_release(self: &Arc<Self>, mut prepared: Prepared) -> Result<Prepared> {
+    async fn try_release(
+        self: &Arc<Self>,
+        mut prepared: Prepared,
+        request: Option<Request>,
+    ) -> Result<Prepared> {
         loop {
             match self.prepare_over_document(&prepared).await {
                 Ok(Some(again)) => prepared = again,
@@ -332,7 +342,8 @@ impl Session {
                 Err(error) => tracing::warn!(key = %self.key, %error, "what a document says \
                     beside the data is not kept"),
             }
-            match self.send_release(&prepared).await {
+            match self.send_release(&prepared, request).await {
+                Ok(reply) if was_done_before(request, &reply) => return Ok(prepared),
                 Ok(mut reply) => {
                     self.stored(&prepared);
                     if let Some(state) = self.own(&mut reply.states) {
@@ -348,7 +359,11 @@ impl Session {
         }
     }
 
-    async fn send_release(&self, prepared: &Prepared) -> Result<CommitReply, StoreError> {
+    async fn send_release(
+        &self,
+        prepared: &Prepared,
+        request: Option<Request>,
+    ) -> Result<CommitReply, StoreError> {
         let mut changes = self.changes(prepared, Cause::End);
         let after =
             if defect!(ReleaseBeforeSave) { std::mem::take(&mut changes) } else { Vec::new() };
@@ -358,7 +373,7 @@ impl Session {
             changes.push(ownership::released(known.seen(&self.key), now_ms));
             known.lease.request.as_ref().and_then(|request| request.server)
         };
-        let commit = self.commit(changes);
+        let commit = self.commit_as(request, changes);
         let reply = self.link.settle_for(asker, &self.key, &commit, ForEver).await?;
         if defect!(ReleaseBeforeSave) && !after.is_empty() {
             let _ = self.link.settle(&self.commit(after), Once).await;
@@ -369,7 +384,7 @@ impl Session {
     // --- over -----------------------------------------------------------------------------------
 
     /// Notes what became of the last save. The first one counts.
-    fn note_outcome(&self, result: &Result<()>) {
+    pub(super) fn note_outcome(&self, result: &Result<()>) {
         self.outcome.set(result);
         self.tell(|table| table.settled(self));
         self.outcome.tell();
@@ -377,7 +392,7 @@ impl Session {
 
     /// Drops the listeners, handlers and the keeper, once all of them have been told of the end:
     /// they may hold the profile that they are for.
-    fn let_go(&self) {
+    pub(super) fn let_go(&self) {
         let Signals { on_save, veto_save, on_last_save, on_session_end, on_after_save, on_edited } =
             &self.signals;
         on_save.clear();
@@ -466,7 +481,7 @@ impl Session {
                 known.saved = Saved {
                     data: data.clone(),
                     meta: Arc::new(record),
-                    digest: Digest::of(&bytes),
+                    digest: Some(Digest::of(&bytes)),
                 };
                 (known.head, known.created_ms) = (state.head, state.created_ms);
             }

@@ -48,8 +48,8 @@ pub(crate) struct Saved {
     pub(crate) data: Arc<dyn Data>,
     /// Everything of the record but its data.
     pub(crate) meta: Arc<Record>,
-    /// Of the stored bytes.
-    pub(crate) digest: Digest,
+    /// Of the stored bytes. None: what is stored has not been read, and `meta` is not known either.
+    pub(crate) digest: Option<Digest>,
 }
 
 impl Known {
@@ -115,6 +115,14 @@ impl Known {
         }
     }
 
+    /// Takes over what the store says after a commit that had been applied before, perhaps by
+    /// another host: what is stored then has to be read before it is built on.
+    pub(super) fn take_over(&mut self, state: &KeyState) {
+        self.version = state.version;
+        self.overwritten = false;
+        self.saved.digest = None;
+    }
+
     /// A snapshot is stored. `written`: as a new version, with this digest. The messages whose
     /// effect it holds are gone.
     pub(super) fn stored(&mut self, snapshot: &Snapshot, written: Option<Digest>) {
@@ -131,7 +139,7 @@ impl Known {
         let Snapshot { data, meta, generation, .. } = snapshot;
         // Also when nothing was written: what is equal need not be held twice.
         if *generation != self.saved_generation {
-            let digest = written.unwrap_or(self.saved.digest);
+            let digest = written.or(self.saved.digest);
             self.saved = Saved { data: data.clone(), meta: meta.clone(), digest };
             self.saved_generation = *generation;
         }

@@ -375,6 +375,31 @@ impl Live {
         state.snapshot()
     }
 
+    /// What is here with other data, and what is beside it changed; nothing of it counts before
+    /// [`Live::take_over`].
+    pub(crate) fn with(
+        &self,
+        data: Arc<dyn Data>,
+        change: impl FnOnce(&mut Record),
+        processed: Processed,
+    ) -> Snapshot {
+        let mut snapshot = self.settled().snapshot();
+        let mut meta = Record::clone(&snapshot.meta);
+        change(&mut meta);
+        if meta != *snapshot.meta {
+            snapshot.meta = Arc::new(meta);
+        }
+        Snapshot { data, generation: snapshot.generation + 1, processed, ..snapshot }
+    }
+
+    /// Makes a snapshot count that is stored.
+    pub(crate) fn take_over(&self, stored: &Snapshot) {
+        let mut state = self.settled();
+        state.data = stored.data.clone();
+        state.meta = stored.meta.clone();
+        state.generation = stored.generation;
+    }
+
     /// Takes over members that this program does not know, from a document that was written over
     /// the profile.
     pub(crate) fn keep_unknown(&self, said: &Record) {

@@ -35,8 +35,8 @@ impl Session {
     }
 
     /// Acts on what the store says about a session that still holds its profile.
-    pub(super) async fn respond(self: &Arc<Self>, state: KeyState, saved: Option<&Snapshot>) {
-        let held = ownership::held(&state, self.known.lock().epoch);
+    pub(crate) async fn respond(self: &Arc<Self>, state: KeyState, saved: Option<&Snapshot>) {
+        let held = self.held(&state);
         if held == Held::Lost {
             // Only possible after a commit that had been applied before, with a thief in between.
             self.lost(&state).await;
@@ -49,6 +49,9 @@ impl Session {
             self.signals.on_after_save.each(|listener| listener(&*saved.data));
         }
         if let Held::Asked(request) = held {
+            if self.remote.is_some() {
+                return self.ask_for_release(request).await;
+            }
             tracing::debug!(key = %self.key, to = %request.job_id, "another server asks for the \
                 profile");
             let end = match self.order_of(request.id.0).await {
@@ -74,7 +77,7 @@ impl Session {
 
     /// Writes this server's new incarnation into the lease, if no other server took the profile
     /// meanwhile.
-    pub(super) async fn adopt_now(self: &Arc<Self>) {
+    pub(crate) async fn adopt_now(self: &Arc<Self>) {
         loop {
             let server = self.link.server();
             let changes = {
@@ -94,7 +97,8 @@ impl Session {
                     {
                         // It may have been applied long ago, and the profile taken since.
                         let mut known = self.known.lock();
-                        if ownership::held(&state, known.epoch) != Held::Lost {
+                        let holder = self.remote.as_ref().map(|_| server);
+                        if ownership::held(&state, known.epoch, holder) != Held::Lost {
                             known.held_by = server;
                         }
                     }
@@ -118,11 +122,22 @@ impl Session {
         }
     }
 
+    /// What this session finds about itself in what the store holds.
+    pub(super) fn held(&self, state: &KeyState) -> Held {
+        let known = self.known.lock();
+        // A document that was written over a profile may name its holder in another way.
+        let server = self.remote.as_ref().map(|_| known.held_by);
+        ownership::held(state, known.epoch, server)
+    }
+
     /// Takes over what the store says. Messages that are new are offered by the caller.
-    pub(super) fn absorb(&self, state: KeyState) {
+    pub(super) fn absorb(self: &Arc<Self>, state: KeyState) {
         let changed = self.known.lock().absorb(state);
         if changed && let Some(keeper) = self.keeper() {
             keeper.inbox_changed();
+        }
+        if changed && self.remote.is_some() {
+            self.tell(|table| table.news(self));
         }
     }
 }

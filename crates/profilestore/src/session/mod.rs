@@ -9,7 +9,9 @@
 //!   end.
 //! * [`messages`]: offering messages to handlers.
 //! * [`transaction`]: one commit over several of them.
-//! * [`collect`]: data that is kept elsewhere.
+//! * [`collect`]: data that is kept elsewhere in this process.
+//! * [`hosted`], [`handed`], [`document`], [`remote`], [`telling`]: data that is kept by a game
+//!   server in another process.
 //! * [`edits`]: applying what operators want changed. [`orders`]: who had the session ended.
 
 use std::{
@@ -42,10 +44,13 @@ use crate::{
 };
 
 pub(crate) mod collect;
+pub(crate) mod document;
 pub(crate) mod editing;
 pub(crate) mod edits;
 mod end;
+pub(crate) mod handed;
 pub(crate) mod handlers;
+mod hosted;
 pub(crate) mod info;
 pub(crate) mod known;
 pub(crate) mod live;
@@ -53,8 +58,10 @@ mod look;
 mod messages;
 mod orders;
 mod outcome;
+pub(crate) mod remote;
 mod save;
 mod snapshot;
+mod telling;
 pub(crate) mod transaction;
 mod unseen;
 
@@ -63,6 +70,7 @@ use info::{LastSave, SessionEnd, SessionInfo};
 use known::{Known, Saved};
 use live::Live;
 use outcome::Outcome;
+use remote::Remote;
 use snapshot::Snapshot;
 use unseen::Unseen;
 
@@ -97,6 +105,9 @@ pub(crate) trait SessionEvents: Send + Sync {
     /// The session has sent a message to this profile.
     fn sent(&self, key: &ProfileKey);
 
+    /// The session has something to tell its game server, which runs in another process.
+    fn news(&self, session: &Arc<Session>);
+
     /// Something was changed, and is to be saved by then.
     fn changed(&self, session: &Arc<Session>, save_by: Instant);
 }
@@ -119,6 +130,8 @@ pub(crate) struct Session {
     pub(crate) handlers: Handlers,
     /// Who keeps the data, if it is not the library.
     keeper: Mutex<Option<Arc<dyn AnyKeeper>>>,
+    /// What its game server is told, if that runs in another process.
+    pub(crate) remote: Option<Remote>,
     /// What the store holds, as far as this session knows. Changed only by operations in the key's
     /// queue.
     pub(crate) known: Mutex<Known>,
@@ -185,7 +198,8 @@ impl Session {
         let shuts_out = record.meta_tags.get(READABLE_FROM) != readable_from.as_ref();
         let stored_bytes = AtomicUsize::new(stored.len());
         let live = Live::new(data, record);
-        let saved = Saved { data: live.data(), meta: live.meta(), digest: Digest::of(&stored) };
+        let saved =
+            Saved { data: live.data(), meta: live.meta(), digest: Some(Digest::of(&stored)) };
         let known = Known::new(held_by, state, saved);
         Arc::new(Self {
             key,
@@ -197,6 +211,7 @@ impl Session {
             signals: Signals::default(),
             handlers: Handlers::default(),
             keeper: Mutex::new(None),
+            remote: link.hosting.as_ref().map(|_| Remote::default()),
             known: Mutex::new(known),
             outcome: Outcome::default(),
             unseen: Unseen::default(),

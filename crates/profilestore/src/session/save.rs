@@ -12,7 +12,7 @@ use std::sync::{
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{Session, collect::Collect, snapshot::Snapshot};
+use super::{Session, collect::Collect, document::Document, snapshot::Snapshot};
 use crate::{
     audit::AuditOutcome,
     data::encode_for_save,
@@ -24,9 +24,10 @@ use crate::{
     key::ProfileKey,
     link::{
         deadline::{ForEver, Once, Unless},
+        hosting::Request,
         room::{Pass, Rank},
     },
-    ownership::{self, Held},
+    ownership::Held,
     record::{Record, Stored},
     storable::NEARLY_FULL_BYTES,
 };
@@ -60,7 +61,8 @@ impl Session {
             let known = self.known.lock();
             (known.saved_generation, known.saved.digest, known.overwritten)
         };
-        if snapshot.generation == saved_generation && !overwritten {
+        let away = matches!(Document::of(&*snapshot.data), Some(Document::Away));
+        if (snapshot.generation == saved_generation && !overwritten) || away {
             return Ok(Prepared { snapshot, write: None });
         }
         let verify = self.link.settings().verify_saves;
@@ -68,7 +70,7 @@ impl Session {
             .map_err(|error| error.about(&self.key))?;
         self.note_size(size);
         let digest = Digest::of(&bytes);
-        let write = (overwritten || digest != saved).then(|| Encoded {
+        let write = (overwritten || Some(digest) != saved).then(|| Encoded {
             bytes,
             digest,
             user_ids: snapshot.meta.user_ids.clone(),
@@ -230,12 +232,12 @@ impl Session {
             return Err(over());
         }
         agree()?;
-        self.save_snapshot(self.live.snapshot(), pass).await
+        self.save_snapshot(self.live.snapshot(), pass, None).await
     }
 
     /// Waits for room for a copy of the data, at most until something that goes first waits behind
     /// this save.
-    async fn room_to_save(&self) -> Pass {
+    pub(super) async fn room_to_save(&self) -> Pass {
         let (room, bytes) = (&self.link.room, self.stored_bytes.load(Relaxed));
         tokio::select! {
             biased;
@@ -256,11 +258,17 @@ impl Session {
         if nothing() {
             return Ok(());
         }
-        self.save_snapshot(self.live.snapshot(), pass).await
+        self.save_snapshot(self.live.snapshot(), pass, None).await
     }
 
-    /// Commits a snapshot until it is stored, and acts on what the store says then.
-    async fn save_snapshot(self: &Arc<Self>, snapshot: Snapshot, mut pass: Pass) -> Result<()> {
+    /// Commits a snapshot until it is stored, and acts on what the store says then. `request`: in
+    /// whose name, if it is a request of a game server that runs elsewhere.
+    pub(super) async fn save_snapshot(
+        self: &Arc<Self>,
+        snapshot: Snapshot,
+        mut pass: Pass,
+        request: Option<Request>,
+    ) -> Result<()> {
         let began = self.link.env.now();
         // The session stays; the program can still mend its data.
         let mut prepared =
@@ -270,9 +278,16 @@ impl Session {
             if let Some(again) = self.prepare_over_document(&prepared).await? {
                 prepared = again;
             }
-            match self.commit_save(&prepared).await {
+            match self.commit_save(&prepared, request).await {
                 Ok(mut reply) => {
                     let state = self.own(&mut reply.states);
+                    if was_done_before(request, &reply) {
+                        drop(pass);
+                        if let Some(state) = state {
+                            self.take_over(state).await;
+                        }
+                        return Ok(());
+                    }
                     if prepared.write.is_none()
                         && let Some(state) = state
                             .as_ref()
@@ -300,8 +315,12 @@ impl Session {
         }
     }
 
-    async fn commit_save(&self, prepared: &Prepared) -> Result<CommitReply, StoreError> {
-        let commit = self.commit(self.changes(prepared, Cause::Save));
+    async fn commit_save(
+        &self,
+        prepared: &Prepared,
+        request: Option<Request>,
+    ) -> Result<CommitReply, StoreError> {
+        let commit = self.commit_as(request, self.changes(prepared, Cause::Save));
         match self.link.settle(&commit, Unless(|| self.is_over())).await {
             // The last save must not be built on a guess: it waits until this one is known.
             Err(StoreError::Indeterminate { .. }) => self.link.settle(&commit, ForEver).await,
@@ -334,18 +353,24 @@ impl Session {
     /// The snapshot is stored. The messages leave the known inbox before the marks that keep them
     /// from being offered again.
     pub(super) fn stored(&self, prepared: &Prepared) {
+        let mut snapshot = prepared.snapshot.clone();
+        if self.remote.is_some() {
+            // What is stored need not be here too.
+            snapshot.data = Arc::new(Document::Away);
+            self.live.take_over(&snapshot);
+        }
         if let Some(encoded) = &prepared.write {
             self.stored_bytes.store(encoded.bytes.len(), Relaxed);
         }
         let written = prepared.write.as_ref().map(|encoded| encoded.digest);
         let gifted: Vec<ProfileKey> = {
             let mut known = self.known.lock();
-            let gifted = known.gifts_to_send(&prepared.snapshot);
+            let gifted = known.gifts_to_send(&snapshot);
             let gifted = gifted.map(|gift| gift.to.clone()).collect();
-            known.stored(&prepared.snapshot, written);
+            known.stored(&snapshot, written);
             gifted
         };
-        self.live.forget_processed(&prepared.snapshot.processed);
+        self.live.forget_processed(&snapshot.processed);
         if !gifted.is_empty() {
             metrics::counter!("profilestore_messages_sent_total").increment(gifted.len() as u64);
             // The store leaves no notice for the sender itself.
@@ -374,7 +399,7 @@ impl Session {
             self.known.lock().unbookable.insert(state.key);
             return Ok(());
         }
-        if ownership::held(&state, self.known.lock().epoch) == Held::Lost {
+        if self.held(&state) == Held::Lost {
             self.lost(&state).await;
             return Err(Error::new(
                 ErrorKind::SessionEnded,
@@ -412,4 +437,19 @@ impl Session {
     pub(super) fn commit(&self, changes: Vec<Change>) -> Commit {
         Commit { incarnation: self.incarnation, ..self.link.new_commit(changes, self.returning()) }
     }
+
+    /// The same under the identity of a request, if it is one's.
+    pub(super) fn commit_as(&self, request: Option<Request>, changes: Vec<Change>) -> Commit {
+        let commit = self.commit(changes);
+        match request {
+            Some(request) => request.stamp(commit),
+            None => commit,
+        }
+    }
+}
+
+/// True when a reply says of a request that it was done before, perhaps by another host. Then it
+/// tells what the store holds now, and nothing of what this host knows is marked as stored.
+pub(super) fn was_done_before(request: Option<Request>, reply: &CommitReply) -> bool {
+    request.is_some() && reply.already_applied && !defect!(DoneBeforeMarkedStored)
 }

@@ -16,7 +16,13 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Session, editing::Editing, save::Prepared, snapshot::Snapshot};
+use super::{
+    Session,
+    editing::Editing,
+    handed::Handed,
+    save::{Prepared, was_done_before},
+    snapshot::Snapshot,
+};
 use crate::{
     data::Data,
     data_store::{
@@ -28,10 +34,11 @@ use crate::{
         Link,
         commit::Backoff,
         deadline::{Deadline, Eager, ForEver},
+        hosting::Request,
         queue::Answer,
         room::Rank,
     },
-    ownership::{self, Held},
+    ownership::Held,
 };
 
 /// What the closure of a transaction works on.
@@ -51,6 +58,8 @@ pub(crate) struct Draft {
     before: Snapshot,
     /// Made by the first edit.
     copy: Option<Box<dyn Data>>,
+    /// What a game server that runs elsewhere has made of it.
+    handed: Option<Snapshot>,
 }
 
 impl Draft {
@@ -72,7 +81,15 @@ impl Draft {
         self.copy = Some(data);
     }
 
+    /// Puts what a game server that runs elsewhere has handed over in its place.
+    pub(crate) fn hand(&mut self, handed: &Handed) {
+        self.handed = Some(self.session.snapshot_of(handed));
+    }
+
     fn finish(self) -> (Arc<Session>, Snapshot) {
+        if let Some(handed) = self.handed {
+            return (self.session, handed);
+        }
         let snapshot = match self.copy {
             Some(copy) => Snapshot {
                 data: Arc::from(copy),
@@ -89,8 +106,8 @@ impl Draft {
 pub(crate) type Script = Box<dyn FnOnce(&mut Drafts) -> bool + Send>;
 
 /// What a participant's turn ends with: what the store holds after the commit, and the data that is
-/// now stored.
-type Applied = (KeyState, Snapshot);
+/// now stored. None: that is not known, since the transaction had been done before.
+type Applied = (KeyState, Option<Snapshot>);
 
 /// A participant that holds its turn for as long as this lives.
 struct Turn {
@@ -123,6 +140,7 @@ pub(crate) fn transact<F: Fn(&ProfileKey) + Send + 'static>(
     sessions: Vec<Arc<Session>>,
     time: Option<Duration>,
     script: Script,
+    request: Option<Request>,
     sent: F,
 ) -> impl Future<Output = Result<()>> + Send + 'static + use<F> {
     let began = link.env.now();
@@ -134,7 +152,8 @@ pub(crate) fn transact<F: Fn(&ProfileKey) + Send + 'static>(
         let link_ = link.clone();
         link.runtime.spawn(async move {
             let result =
-                conduct(&link_, turns, arrivals, deadline, script, sent, reply.begun()).await;
+                conduct(&link_, turns, arrivals, deadline, script, request, sent, reply.begun())
+                    .await;
             let word = match &result {
                 Ok(true) => "done",
                 Ok(false) => "refused by the program",
@@ -174,7 +193,12 @@ fn line_up(
                 return;
             }
             match concluded.await {
-                Ok((state, stored)) => session_.respond(state, Some(&stored)).await,
+                Ok((state, Some(stored))) => session_.respond(state, Some(&stored)).await,
+                Ok((state, None)) => {
+                    session_.take_over(state).await;
+                    // Its inbox is not in the reply.
+                    session_.queue_look();
+                }
                 // Messages that came meanwhile were not offered.
                 Err(_) => session_.offer_messages(),
             }
@@ -201,12 +225,14 @@ fn over(session: &Session) -> Error {
 
 /// Waits for all turns, runs the script and commits. False: the script said no. `begun` becomes
 /// true before anything is done that may last.
+#[expect(clippy::too_many_arguments, reason = "called once, right above")]
 async fn conduct(
     link: &Arc<Link>,
     turns: Vec<Turn>,
     mut arrivals: mpsc::UnboundedReceiver<()>,
     deadline: Deadline,
     script: Script,
+    request: Option<Request>,
     sent: impl Fn(&ProfileKey),
     begun: &mut bool,
 ) -> Result<bool> {
@@ -226,7 +252,11 @@ async fn conduct(
             return Err(Error::new(ErrorKind::Unconfirmed, message).about(&session.key));
         }
     }
-    let (open, drafts) = Open::begin(turns)?;
+    for Turn { session, .. } in &turns {
+        session.read_before(false).await?;
+    }
+    let (mut open, drafts) = Open::begin(turns)?;
+    open.request = request;
     let mut drafts = Drafts { link: link.clone(), drafts, gifts: Vec::new(), fault: None };
     let wanted = {
         let _editing = Editing::begin();
@@ -282,6 +312,8 @@ struct Open {
     turns: Vec<Turn>,
     /// How many of them refuse edits.
     begun: usize,
+    /// In whose name it is, if it is a request of a game server that runs elsewhere.
+    request: Option<Request>,
 }
 
 impl Drop for Open {
@@ -292,13 +324,13 @@ impl Drop for Open {
 
 impl Open {
     fn begin(turns: Vec<Turn>) -> Result<(Self, Vec<Draft>)> {
-        let mut open = Self { turns, begun: 0 };
+        let mut open = Self { turns, begun: 0, request: None };
         let mut drafts = Vec::with_capacity(open.turns.len());
         for Turn { session, .. } in &open.turns {
             let now = session.link.env.now();
             let before = session.live.begin_transaction(&session.key, now)?;
             open.begun += 1;
-            drafts.push(Draft { session: session.clone(), before, copy: None });
+            drafts.push(Draft { session: session.clone(), before, copy: None, handed: None });
         }
         Ok((open, drafts))
     }
@@ -370,7 +402,10 @@ impl Open {
             let commit = Commit { incarnation, ..link.new_commit(first, returning) };
             let _ = settle_or_call_off(link, &commit, deadline).await;
         }
-        let commit = Commit { incarnation, ..link.new_commit(changes, returning) };
+        let mut commit = Commit { incarnation, ..link.new_commit(changes, returning) };
+        if let Some(request) = self.request {
+            commit = request.stamp(commit);
+        }
         settle_or_call_off(link, &commit, deadline).await
     }
 
@@ -401,8 +436,7 @@ impl Open {
             return Err(StoreError::Conflict(Box::new(conflict)).into());
         };
         let session = self.turns[at_fault].session.clone();
-        let epoch = session.known.lock().epoch;
-        if conflict.state.as_ref().is_none_or(|state| ownership::held(state, epoch) == Held::Lost) {
+        if conflict.state.as_ref().is_none_or(|state| session.held(state) == Held::Lost) {
             self.roll_back();
         }
         session.yield_to(conflict).await?;
@@ -416,10 +450,15 @@ impl Open {
     /// what the store said.
     fn apply(mut self, prepared: Vec<Prepared>, mut reply: CommitReply) {
         self.begun = 0;
+        let before = was_done_before(self.request, &reply);
         for (turn, prepared) in std::mem::take(&mut self.turns).into_iter().zip(prepared) {
             let Turn { session, conclude, place } = turn;
-            session.live.end_transaction(Some(&prepared.snapshot));
-            session.stored(&prepared);
+            if before {
+                session.live.end_transaction(None);
+            } else {
+                session.live.end_transaction(Some(&prepared.snapshot));
+                session.stored(&prepared);
+            }
             let state = reply
                 .states
                 .iter()
@@ -428,7 +467,7 @@ impl Open {
             if let Some(state) = state {
                 // What is left to do in the turn: messages, listeners, a hand-over that was asked
                 // for.
-                let _ = conclude.send((state, prepared.snapshot));
+                let _ = conclude.send((state, (!before).then_some(prepared.snapshot)));
             }
             drop(place);
         }

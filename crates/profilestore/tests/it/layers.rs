@@ -48,7 +48,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("session", &["session/"]),
     ("engine", &["engine/"]),
     ("api", &["api/"]),
-    ("extras", &["document/", "roblox/", "profile_service/", "testing.rs", "transfer/"]),
+    (
+        "extras",
+        &["document/", "hosting/", "roblox/", "profile_service/", "testing.rs", "transfer/"],
+    ),
 ];
 
 #[test]

@@ -12,6 +12,7 @@ mod game_server;
 mod handler_gifts;
 mod history;
 mod hostile;
+mod hosting;
 mod in_time;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod in_turn;

@@ -1,0 +1,87 @@
+//! What a game server may believe: how old the confirmation is that its host tells it of.
+
+use profilestore::{
+    data_store::fault::LineState,
+    env::{Env, ManualClock},
+};
+
+use super::*;
+use crate::world::{open, players, settle};
+
+#[tokio::test(start_paused = true)]
+async fn the_age_counts_from_when_the_renewal_was_sent_and_grows_while_the_store_is_away() {
+    let world = World::new();
+    let way = world.another_way();
+    let (server, _calling) = hosted(&host_on(&world, way.clone()), "a").await;
+    way.plan().slow(2 * SECOND);
+    tokio::time::sleep(7 * SECOND).await;
+    let age = server.pong().unwrap();
+    assert!(age >= SECOND, "the answer itself took two seconds: {age:?}");
+    way.plan().slow(Duration::ZERO);
+    tokio::time::sleep(10 * SECOND).await;
+    way.plan().cut_off();
+    let before = server.pong().unwrap();
+    tokio::time::sleep(12 * SECOND).await;
+    assert!(server.pong().unwrap() >= before + 12 * SECOND);
+    way.plan().heal();
+    tokio::time::sleep(2 * SECOND).await;
+    assert!(server.pong().unwrap() <= 2 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_stood_still_confirms_nothing_before_it_has_renewed() {
+    let world = World::new();
+    let clock = ManualClock::new(world.env.unix_ms());
+    let way = world.another_way();
+    let host = Host::new(HostParts {
+        store: Arc::new(way.clone()),
+        messenger: Arc::new(NoMessenger),
+        settings: world.settings.clone(),
+        env: clock.env(5),
+    })
+    .unwrap();
+    let server = host.register(registration("a")).await.unwrap();
+    let passes = async |ms: i64| {
+        for _ in 0..ms / 100 {
+            clock.advance(100);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    passes(3000).await;
+    assert!(server.pong().is_some());
+    // The machine slept: its monotonic clock stood still too.
+    way.line().set(LineState::Held);
+    clock.advance(60_000);
+    assert_eq!(server.pong(), None);
+    passes(1000).await;
+    assert_eq!(server.pong(), None, "a renewal is under way");
+    way.line().set(LineState::Open);
+    passes(1000).await;
+    assert!(server.pong().unwrap() < 3 * SECOND);
+    let _: Env = world.env;
+}
+
+/// A confirmation must not come before the news that came with it.
+#[tokio::test(start_paused = true)]
+async fn a_confirmation_does_not_count_before_its_notices_were_looked_at() {
+    let mut world = World::new();
+    world.messenger = None;
+    let way = world.another_way();
+    let (server, _calling) = hosted(&host_on(&world, way.clone()), "a").await;
+    let Started { session, .. } = start(&server, 1, "p").await;
+    let other = world.server("b").await;
+    tokio::time::sleep(3 * SECOND).await;
+    let thief = profilestore::StartOptions::new().steal();
+    players(&other).start_session_with("p", thief).await.unwrap();
+    // The renewal is answered, and what it tells of cannot be looked at.
+    way.plan().fail(crate::world::Fault::RequestLost, u64::MAX);
+    tokio::time::sleep(4 * SECOND).await;
+    assert!(!session.is_over());
+    let age = server.pong().unwrap();
+    assert!(age > 5 * SECOND, "the one before counts: {age:?}");
+    way.plan().heal();
+    let Event::Closed { .. } = server.next_event(ROOM).await else { panic!() };
+    settle().await;
+    assert!(server.pong().unwrap() < 6 * SECOND);
+    drop(open(&other, "q").await);
+}

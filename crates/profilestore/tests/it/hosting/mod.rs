@@ -1,0 +1,157 @@
+//! Game servers that run in other processes, hosted by one process or by several after each other.
+
+use std::{sync::Arc, time::Duration};
+
+use profilestore::{
+    ErrorKind, ProfileKey,
+    data_store::{CommitId, DataStore, Returning},
+    hosting::{
+        Adopted, Event, Host, HostParts, HostedServer, HostedSession, HostedStart, Registration,
+        Request, Resume, Resumed, Save, Started,
+    },
+    messenger::{Messenger, NoMessenger},
+};
+use serde_json::{Value, json, value::RawValue};
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use crate::world::World;
+
+mod belief;
+mod cost;
+mod edits;
+mod hosts;
+mod release;
+mod sessions;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+mod trades;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// As much as any message takes.
+const ROOM: usize = 1 << 20;
+
+fn key(name: &str) -> ProfileKey {
+    ProfileKey::new("PlayerData", "global", name).unwrap()
+}
+
+fn raw(value: &Value) -> Box<RawValue> {
+    serde_json::value::to_raw_value(value).unwrap()
+}
+
+/// A player of so many coins.
+fn player(coins: i64) -> Save {
+    Save::new(raw(&json!({ "coins": coins })))
+}
+
+/// The request of this number of a game server, which asks for always the same.
+fn request(number: u128) -> Request {
+    Request { id: CommitId(Uuid::from_u128(number << 64)), fingerprint: number as u64 }
+}
+
+fn registration(job: &str) -> Registration {
+    Registration { job: job.into(), place: 7, owner: "owner".into(), lease_time: None }
+}
+
+fn host_on(world: &World, store: impl DataStore) -> Host {
+    let messenger: Arc<dyn Messenger> = match &world.messenger {
+        Some(messenger) => Arc::new(messenger.clone()),
+        None => Arc::new(NoMessenger),
+    };
+    Host::new(HostParts {
+        store: Arc::new(store),
+        messenger,
+        settings: world.settings.clone(),
+        env: world.env.clone(),
+    })
+    .unwrap()
+}
+
+fn host(world: &World) -> Host {
+    host_on(world, world.store.clone())
+}
+
+/// A game server that calls every two seconds until this is dropped.
+struct Calling(JoinHandle<()>);
+
+impl Calling {
+    fn new(server: &HostedServer) -> Self {
+        let server = server.clone();
+        Self(tokio::spawn(async move {
+            loop {
+                server.pong();
+                tokio::time::sleep(2 * SECOND).await;
+            }
+        }))
+    }
+}
+
+impl Drop for Calling {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A game server that is there, and calls.
+async fn hosted(host: &Host, job: &str) -> (HostedServer, Calling) {
+    let server = host.register(registration(job)).await.unwrap();
+    let calling = Calling::new(&server);
+    (server, calling)
+}
+
+fn resume_of(server: &HostedServer) -> Resume {
+    Resume {
+        incarnation: server.incarnation(),
+        store: server.store(),
+        owner: "owner".into(),
+        again: registration(server.job()),
+    }
+}
+
+/// The same game server at another host, with its incarnation.
+async fn resumed(server: &HostedServer, at: &Host) -> (HostedServer, Calling) {
+    match at.resume(resume_of(server)).await.unwrap() {
+        Resumed::Same(server) => {
+            let calling = Calling::new(&server);
+            (server, calling)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn new_player() -> HostedStart {
+    HostedStart { template: Some(raw(&json!({ "coins": 0 }))), ..HostedStart::default() }
+}
+
+async fn start(server: &HostedServer, number: u128, name: &str) -> Started {
+    server.start(request(number), &key(name), new_player()).await.unwrap()
+}
+
+async fn adopted(server: &HostedServer, session: &HostedSession) -> HostedSession {
+    match server.adopt(session.key(), session.epoch()).await.unwrap() {
+        Adopted::Held { session, .. } => session,
+        lost @ Adopted::Lost { .. } => panic!("{lost:?}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Everything that is to be told now.
+fn told(server: &HostedServer) -> Vec<Event> {
+    std::iter::from_fn(|| server.try_next_event(ROOM)).collect()
+}
+
+/// The coins that are stored, and the version.
+async fn stored(world: &World, name: &str) -> (i64, u64) {
+    let snapshot = world.store.read(&[key(name)], Returning::ALL).await.unwrap();
+    let state = &snapshot.states[0];
+    let bytes = state.value.as_ref().expect("a profile");
+    let record = profilestore::record::Stored::decode(bytes).unwrap();
+    let profilestore::record::Stored::Profile(record) = record else { panic!("no profile") };
+    let data: Value = serde_json::from_str(record.data.get()).unwrap();
+    (data["coins"].as_i64().unwrap(), state.version)
+}
+
+fn kind<T>(result: profilestore::Result<T>) -> Option<ErrorKind> {
+    result.err().map(|error| error.kind())
+}

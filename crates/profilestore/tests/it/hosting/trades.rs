@@ -1,0 +1,102 @@
+//! Transactions of game servers elsewhere: several documents and gifts in one commit, once.
+
+use profilestore::{
+    data_store::MessageId,
+    hosting::{Gift, Part},
+};
+
+use super::*;
+use crate::world::{Fault, settle};
+
+fn parts(given: [(&HostedSession, i64); 2]) -> Vec<Part> {
+    given.map(|(session, coins)| Part { session: session.clone(), save: player(coins) }).into()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trade_and_its_gifts_are_stored_in_one_commit_and_once() {
+    let world = World::new();
+    let (server, _calling) = hosted(&host(&world), "a").await;
+    let (one, two) = (start(&server, 1, "one").await, start(&server, 2, "two").await);
+    let [one, two] = [one.session, two.session];
+    let gift = Gift {
+        to: key("friend"),
+        id: MessageId::new(world.env.unix_ms(), "gift").unwrap(),
+        body: raw(&json!("gift")),
+    };
+    let trade =
+        || server.transact(request(3), parts([(&one, 3), (&two, 7)]), vec![gift.clone()], None);
+    assert_eq!(trade().await.unwrap(), [2, 2]);
+    assert_eq!(trade().await.unwrap(), [2, 2]);
+    assert_eq!((stored(&world, "one").await, stored(&world, "two").await), ((3, 2), (7, 2)));
+    let friend = start(&server, 4, "friend").await;
+    assert!(matches!(told(&server)[..], [Event::Message { .. }]));
+    friend.session.end(request(5), None).await.unwrap();
+    one.save(request(6), player(4)).await.unwrap();
+    two.end(request(7), Some(player(8))).await.unwrap();
+    assert_eq!((stored(&world, "one").await, stored(&world, "two").await), ((4, 3), (8, 3)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trade_that_the_old_host_did_is_not_done_again_by_the_new_one() {
+    let world = World::new();
+    let way = world.another_way();
+    let (server, _old) = hosted(&host_on(&world, way.clone()), "a").await;
+    let (one, two) = (start(&server, 1, "one").await, start(&server, 2, "two").await);
+    way.plan().fail(Fault::AnswerLost, u64::MAX);
+    let [first, second] = [one.session, two.session];
+    let trade = parts([(&first, 3), (&second, 7)]);
+    let (lost, asked) = (server.clone(), trade.clone());
+    let lost = tokio::spawn(async move { lost.transact(request(3), asked, vec![], None).await });
+    settle().await;
+    way.plan().cut_off();
+    let (again, _calling) = resumed(&server, &host(&world)).await;
+    let [one, two] = [adopted(&again, &first).await, adopted(&again, &second).await];
+    let trade = parts([(&one, 3), (&two, 7)]);
+    assert_eq!(again.transact(request(3), trade, vec![], None).await.unwrap(), [2, 2]);
+    one.save(request(4), player(4)).await.unwrap();
+    assert_eq!((stored(&world, "one").await, stored(&world, "two").await), ((4, 3), (7, 2)));
+    lost.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trade_that_is_answered_not_done_is_never_done_by_a_late_commit_either() {
+    let world = World::new();
+    let way = world.another_way();
+    let (server, _old) = hosted(&host_on(&world, way.clone()), "a").await;
+    let (one, two) = (start(&server, 1, "one").await, start(&server, 2, "two").await);
+    way.plan().fail(Fault::Late(8 * SECOND), 1);
+    let [first, second] = [one.session, two.session];
+    let trade = parts([(&first, 3), (&second, 7)]);
+    let lost = server.clone();
+    let lost = tokio::spawn(async move { lost.transact(request(3), trade, vec![], None).await });
+    settle().await;
+    way.plan().cut_off();
+    let (again, _calling) = resumed(&server, &host(&world)).await;
+    let [one, two] = [adopted(&again, &first).await, adopted(&again, &second).await];
+    // The new host refuses it for a reason of its own, without asking the store.
+    let mut trade = parts([(&one, 3), (&two, 7)]);
+    trade[1] = trade[0].clone();
+    let refused = again.transact(request(3), trade, vec![], None).await;
+    assert_eq!(kind(refused), Some(ErrorKind::Invalid));
+    tokio::time::sleep(20 * SECOND).await;
+    assert_eq!((stored(&world, "one").await, stored(&world, "two").await), ((0, 1), (0, 1)));
+    lost.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trade_that_waits_too_long_is_called_off_and_stays_so() {
+    let world = World::new();
+    let way = world.another_way();
+    let (server, _calling) = hosted(&host_on(&world, way.clone()), "a").await;
+    let (one, two) = (start(&server, 1, "one").await, start(&server, 2, "two").await);
+    let [one, two] = [one.session, two.session];
+    way.plan().fail(Fault::Late(20 * SECOND), 3);
+    let trade = |number| {
+        server.transact(request(number), parts([(&one, 3), (&two, 7)]), vec![], Some(2 * SECOND))
+    };
+    assert_eq!(kind(trade(3).await), Some(ErrorKind::Unavailable));
+    tokio::time::sleep(30 * SECOND).await;
+    assert_eq!((stored(&world, "one").await, stored(&world, "two").await), ((0, 1), (0, 1)));
+    assert_eq!(kind(trade(3).await), Some(ErrorKind::TimedOut), "it is not done later either");
+    assert_eq!(trade(4).await.unwrap(), [2, 2]);
+}

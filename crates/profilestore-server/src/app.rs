@@ -11,10 +11,10 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use metrics_exporter_prometheus::PrometheusHandle;
-use profilestore::{GameServer, data_store::DataStore, env::Env};
+use profilestore::{GameServer, data_store::DataStore, env::Env, hosting::Host};
 use tokio::time::timeout;
 
-use crate::{config::Config, http, keys::Keys, problem::Problem};
+use crate::{config::Config, http, keys::Keys, problem::Problem, ws::Hub};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -26,6 +26,8 @@ pub struct Parts {
     /// This process as a game server on the store, in whose name calls are made. Its sessions are
     /// those of a moment, to end the session of another server.
     pub server: GameServer,
+    /// What hosts game servers that connect. None: there are no sessions.
+    pub host: Option<Host>,
     /// Clock and randomness.
     pub env: Env,
     /// What `/metrics` shows. None: it shows nothing.
@@ -39,6 +41,7 @@ pub struct App(Arc<Inner>);
 struct Inner {
     parts: Parts,
     keys: Arc<Keys>,
+    hub: Arc<Hub>,
     is_local: bool,
     request_time: Duration,
 }
@@ -50,10 +53,11 @@ impl fmt::Debug for App {
 }
 
 impl App {
-    /// An app on these parts.
+    /// An app on these parts. Must be called within a Tokio runtime.
     pub fn new(parts: Parts, config: &Config) -> Self {
         let keys = Arc::new(Keys::new(parts.store.clone(), parts.env.clone()));
         Self(Arc::new(Inner {
+            hub: Hub::new(parts.host.clone()),
             parts,
             keys,
             is_local: config.is_local(),
@@ -71,6 +75,16 @@ impl App {
 
     pub(crate) fn server(&self) -> &GameServer {
         &self.0.parts.server
+    }
+
+    pub(crate) fn hub(&self) -> &Arc<Hub> {
+        &self.0.hub
+    }
+
+    /// Sends every connected game server to another process, and waits some seconds for that. To be
+    /// called while the server still answers, before the process ends. No session ends by it.
+    pub async fn send_away(&self) {
+        self.0.hub.send_away().await;
     }
 
     pub(crate) fn env(&self) -> &Env {

@@ -88,6 +88,9 @@ pub enum Scope {
     /// Writing and removing profiles, and ending sessions.
     #[serde(rename = "profiles:write")]
     ProfilesWrite,
+    /// Holding sessions: what a game server does over `/v1/connect`.
+    #[serde(rename = "sessions:hold")]
+    SessionsHold,
     /// Erasing users.
     #[serde(rename = "users:erase")]
     UsersErase,
@@ -98,7 +101,7 @@ pub enum Scope {
 
 impl Scope {
     /// Every scope.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Admin,
         Self::AuditRead,
         Self::EditsSingle,
@@ -107,6 +110,7 @@ impl Scope {
         Self::MetricsRead,
         Self::ProfilesRead,
         Self::ProfilesWrite,
+        Self::SessionsHold,
         Self::UsersErase,
         Self::UsersExport,
     ];
@@ -122,6 +126,7 @@ impl Scope {
             Self::MetricsRead => "metrics:read",
             Self::ProfilesRead => "profiles:read",
             Self::ProfilesWrite => "profiles:write",
+            Self::SessionsHold => "sessions:hold",
             Self::UsersErase => "users:erase",
             Self::UsersExport => "users:export",
         }
@@ -412,6 +417,16 @@ impl Keys {
         match found.record.refusal(self.env.unix_ms()) {
             Some(why) => Err(refused(why)),
             None => Ok(found.record),
+        }
+    }
+
+    /// Whether a key that was verified before is refused by now. While the store does not answer it
+    /// is not.
+    pub(crate) async fn is_refused(self: &Arc<Self>, id: &str) -> bool {
+        match self.look_up(id).await {
+            Ok(Some(found)) => found.record.refusal(self.env.unix_ms()).is_some(),
+            Ok(None) => true,
+            Err(_) => false,
         }
     }
 

@@ -1,4 +1,5 @@
-//! profilestore over the network: HTTP for everything that needs no session.
+//! profilestore over the network: HTTP for everything that needs no session, a WebSocket for the
+//! sessions of game servers.
 //!
 //! The command `profilestore serve` is a thin shell around this library. [`Config`] says where it
 //! listens, [`Keys`] who may do what, [`App`] answers requests, and [`Server`] listens.
@@ -8,6 +9,7 @@
 //! * `auth`: who asks, and what a key allows.
 //! * [`problem`]: every error as RFC 9457 has it, from one table.
 //! * `http`: the resources.
+//! * `ws`: sessions of game servers in any language.
 //! * `listen`: connections, TLS, and a shutdown that finishes what it has begun.
 #![deny(missing_docs)]
 
@@ -21,11 +23,12 @@ mod openapi;
 pub mod problem;
 mod telemetry;
 mod tls;
+mod ws;
 
 pub use app::{App, Parts};
 pub use config::Config;
 pub use keys::Keys;
 pub use listen::Server;
-pub use openapi::openapi;
+pub use openapi::{frames, openapi};
 pub use telemetry::record_metrics;
 pub use tls::{TlsError, TlsFiles};

@@ -27,6 +27,12 @@ pub fn openapi() -> String {
     text
 }
 
+/// The JSON Schemas of the frames of `/v1/connect`. `api/frames.json` is the same, and a test
+/// compares them.
+pub fn frames() -> String {
+    crate::ws::frames::schemas()
+}
+
 /// The same handlers serve other scopes, under names of their own and with one more parameter.
 fn in_another_scope(paths: &mut Map<String, Value>) {
     let scoped = paths.iter_mut().filter(|(path, _)| path.contains("/scopes/{scope}"));

@@ -296,6 +296,13 @@ pub const TABLE: &[Row] = &[
          page reaches it under another name. To serve others, see docs/server.md.",
     ),
     row(
+        "upgrade-required",
+        426,
+        "fix",
+        "This resource is a WebSocket of the protocol `profilestore.v1+json`.",
+        "Connect with a WebSocket client that names the protocol. See docs/protocol.md.",
+    ),
+    row(
         "idempotency-key-reused",
         422,
         "fix",
@@ -409,10 +416,9 @@ impl Problem {
         self.row
     }
 
-    /// The answer to a request of this id.
-    pub(crate) fn answer(&self, instance: &str) -> Response {
+    fn body<'a>(&'a self, instance: &'a str) -> ProblemBody<'a> {
         let Row { name, status, advice, title, .. } = self.row;
-        let body = ProblemBody {
+        ProblemBody {
             r#type: format!("/errors/{name}"),
             title,
             status: *status,
@@ -421,10 +427,20 @@ impl Problem {
             advice,
             instance,
             more: &self.more,
-        };
-        let mut body = serde_json::to_vec(&body).unwrap_or_default();
+        }
+    }
+
+    /// The members of its body, for an answer that is none of HTTP.
+    pub(crate) fn members(&self, instance: &str) -> Value {
+        serde_json::to_value(self.body(instance)).unwrap_or_default()
+    }
+
+    /// The answer to a request of this id.
+    pub(crate) fn answer(&self, instance: &str) -> Response {
+        let status = self.row.status;
+        let mut body = serde_json::to_vec(&self.body(instance)).unwrap_or_default();
         body.push(b'\n');
-        let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Body::from(body)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));

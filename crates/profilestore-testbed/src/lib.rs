@@ -4,12 +4,14 @@
 //! A server ends when its value is dropped, by its process id.
 #![deny(missing_docs)]
 
+mod game_client;
 mod nats;
 mod patroni;
 mod postgres;
 mod process;
 mod proxy;
 
+pub use game_client::GameClient;
 pub use nats::{NatsServer, nats_cluster};
 pub use patroni::PatroniCluster;
 pub use postgres::PostgresServer;

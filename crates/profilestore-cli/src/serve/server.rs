@@ -2,7 +2,12 @@
 
 use std::fs;
 
-use profilestore::{GameServer, env::Env, stop_signal};
+use profilestore::{
+    GameServer, Settings,
+    env::Env,
+    hosting::{Host, HostParts},
+    stop_signal,
+};
 use profilestore_server::{
     App as HttpApp, Config, Keys, Parts, Server,
     config::Options,
@@ -55,14 +60,27 @@ impl Serve {
         };
         let metrics = record_metrics();
         let server = GameServer::builder(store.any())
-            .messenger(messenger)
+            .messenger(messenger.clone())
             .job_id(&config.job)
             .start()
             .await
             .map_err(failure)?;
-        let parts =
-            Parts { store: store.any(), server: server.clone(), env: Env::system(), metrics };
-        let router = HttpApp::new(parts, &config).router();
+        let host = Host::new(HostParts {
+            store: store.any(),
+            messenger,
+            settings: Settings::default(),
+            env: Env::system(),
+        })
+        .map_err(failure)?;
+        let parts = Parts {
+            store: store.any(),
+            server: server.clone(),
+            host: Some(host),
+            env: Env::system(),
+            metrics,
+        };
+        let http = HttpApp::new(parts, &config);
+        let router = http.router();
         let scheme = if config.tls.is_some() { "https" } else { "http" };
         let url = format!("{scheme}://{}", listener.address()?);
         let mut stop = Box::pin(stop_signal());
@@ -81,6 +99,7 @@ impl Serve {
             if let Err(error) = stopped {
                 note(format_args!("signals cannot be listened to, so the server stops: {error}"));
             }
+            http.send_away().await;
         });
         let finished = finished.await;
         let report = server.shutdown().await;

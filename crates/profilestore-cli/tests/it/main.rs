@@ -28,6 +28,8 @@ mod repository;
 mod run;
 #[cfg(feature = "serve")]
 mod serve;
+#[cfg(feature = "serve")]
+mod serve_sessions;
 mod transfer;
 
 /// A folder to run the program in.

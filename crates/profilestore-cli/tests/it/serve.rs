@@ -9,14 +9,14 @@ use std::{
 use super::*;
 
 /// A running server, killed when the test ends.
-struct Running {
-    child: Child,
-    url: String,
-    key: Option<String>,
+pub(crate) struct Running {
+    pub(crate) child: Child,
+    pub(crate) url: String,
+    pub(crate) key: Option<String>,
 }
 
 impl Running {
-    fn start(place: &Place, args: &[&str]) -> Self {
+    pub(crate) fn start(place: &Place, args: &[&str]) -> Self {
         let args = [&["serve", "--listen", "127.0.0.1:0", "--json"], args].concat();
         let mut child = place.command(&args).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
@@ -26,7 +26,14 @@ impl Running {
         Self { child, url: text("url").unwrap(), key: text("key") }
     }
 
-    fn ask(&self, key: &str, method: &str, path: &str, more: &str, body: &str) -> (u16, String) {
+    pub(crate) fn ask(
+        &self,
+        key: &str,
+        method: &str,
+        path: &str,
+        more: &str,
+        body: &str,
+    ) -> (u16, String) {
         let address = self.url.strip_prefix("http://").unwrap();
         let mut stream = TcpStream::connect(address).unwrap();
         let length = body.len();
@@ -44,7 +51,7 @@ impl Running {
     }
 
     /// SIGTERM, and how it ended.
-    fn stop(mut self) -> i32 {
+    pub(crate) fn stop(mut self) -> i32 {
         let kill = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
         assert!(kill.success());
         self.child.wait().unwrap().code().unwrap()

@@ -53,7 +53,7 @@ async fn healthz() -> &'static str {
 )]
 async fn readyz(State(app): State<App>) -> Result<Response, Problem> {
     let detail = match timeout(PATIENCE, app.store().identity()).await {
-        Ok(Ok(_)) if !app.server().is_closing() => {
+        Ok(Ok(_)) if !app.server().is_closing() && !app.hub().leaves() => {
             return Ok(views::json(StatusCode::OK, &json!({ "ready": true })));
         }
         Ok(Ok(_)) => "this process is stopping",

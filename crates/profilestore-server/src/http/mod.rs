@@ -36,6 +36,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .nest("/v1/stores/{store}", in_a_scope())
         .nest("/v1/stores/{store}/scopes/{scope}", in_a_scope())
+        .merge(crate::ws::router())
         .merge(servers::router())
         .merge(audit::router())
         .merge(users::router())

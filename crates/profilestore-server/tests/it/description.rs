@@ -6,26 +6,32 @@ use serde_json::Value;
 
 use crate::Served;
 
-fn committed() -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("api/openapi.json");
+fn committed(name: &str, made: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("api").join(name);
     // PROFILESTORE_WRITE_API=1 writes it anew.
     if std::env::var_os("PROFILESTORE_WRITE_API").is_some() {
-        fs::write(&path, profilestore_server::openapi()).unwrap();
+        fs::write(&path, made).unwrap();
     }
     fs::read_to_string(path).unwrap()
 }
 
 #[test]
 fn the_committed_description_is_that_of_the_code() {
-    assert!(
-        committed() == profilestore_server::openapi(),
-        "api/openapi.json is old; PROFILESTORE_WRITE_API=1 cargo nextest run … writes it anew"
-    );
+    let files = [
+        ("openapi.json", profilestore_server::openapi()),
+        ("frames.json", profilestore_server::frames()),
+    ];
+    for (name, made) in files {
+        assert!(
+            committed(name, &made) == made,
+            "api/{name} is old; PROFILESTORE_WRITE_API=1 cargo nextest run … writes it anew"
+        );
+    }
 }
 
 #[test]
 fn each_operation_has_a_name_of_its_own_and_says_what_it_does() {
-    let api: Value = serde_json::from_str(&committed()).unwrap();
+    let api: Value = serde_json::from_str(&profilestore_server::openapi()).unwrap();
     let mut names = std::collections::BTreeSet::new();
     let mut operations = 0;
     for (path, methods) in api["paths"].as_object().unwrap() {

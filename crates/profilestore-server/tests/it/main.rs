@@ -8,6 +8,7 @@ mod listening;
 mod messages;
 mod operations;
 mod profiles;
+mod sessions;
 
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -15,6 +16,7 @@ use profilestore::{
     GameServer, Settings,
     data_store::{DataStore, SqliteMessenger, SqliteStore},
     env::Env,
+    hosting::{Host, HostParts},
 };
 use profilestore_server::{
     App, Config, Keys, Parts, Server,
@@ -31,6 +33,7 @@ struct Served {
     _folder: TempDir,
     store: SqliteStore,
     desk: GameServer,
+    app: App,
     address: SocketAddr,
     admin: String,
     stop: Option<oneshot::Sender<()>>,
@@ -50,8 +53,8 @@ impl Served {
         let config = options.or(Options { listen, ..Options::default() }).settle().unwrap();
         let admin = key(&store, &[Scope::Admin], None, None).await;
         let desk = game_server(&store, "desk").await;
-        let (address, stop, serving) = serve(&store, &desk, &config).await;
-        Self { _folder: folder, store, desk, address, admin, stop: Some(stop), serving }
+        let (address, app, stop, serving) = serve(&store, &desk, &config).await;
+        Self { _folder: folder, store, desk, app, address, admin, stop: Some(stop), serving }
     }
 
     /// A caller with a new key of these scopes.
@@ -85,33 +88,48 @@ async fn serve(
     store: &SqliteStore,
     desk: &GameServer,
     config: &Config,
-) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<bool>) {
+) -> (SocketAddr, App, oneshot::Sender<()>, JoinHandle<bool>) {
     let parts = Parts {
         store: Arc::new(store.clone()) as Arc<dyn DataStore>,
         server: desk.clone(),
+        host: Some(host(store)),
         env: Env::system(),
         metrics: profilestore_server::record_metrics(),
     };
     let listening = Server::bind(config).await.unwrap();
     let address = listening.address().unwrap();
-    let router = App::new(parts, config).router();
+    let app = App::new(parts, config);
+    let router = app.router();
     let (stop, stopped) = oneshot::channel();
     let serving = tokio::spawn(listening.serve(router, async {
         let _ = stopped.await;
     }));
-    (address, stop, serving)
+    (address, app, stop, serving)
 }
 
-async fn game_server(store: &SqliteStore, job: &str) -> GameServer {
-    let settings = Settings {
+fn host(store: &SqliteStore) -> Host {
+    Host::new(HostParts {
+        store: Arc::new(store.clone()),
+        messenger: Arc::new(SqliteMessenger::new(store)),
+        settings: settings(),
+        env: Env::system(),
+    })
+    .unwrap()
+}
+
+fn settings() -> Settings {
+    Settings {
         lease_time: Duration::from_secs(5),
         renew_period: Duration::from_secs(1),
         ..Settings::default()
-    };
+    }
+}
+
+async fn game_server(store: &SqliteStore, job: &str) -> GameServer {
     GameServer::builder(store.clone())
         .messenger(SqliteMessenger::new(store))
         .job_id(job)
-        .settings(settings)
+        .settings(settings())
         .start()
         .await
         .unwrap()

@@ -1,0 +1,439 @@
+//! One connection of a game server: the greeting, then frames in both directions until one side
+//! ends it.
+//!
+//! The socket is always read. Pings are answered by the task that also hands out what is to be
+//! told, so that a game server hears of a lost session before it hears that it may go on. Other
+//! frames wait in order until all sessions of a resume are found again.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::extract::ws::{Message, Utf8Bytes, WebSocket};
+use futures_util::{
+    SinkExt as _, StreamExt as _,
+    stream::{self, SplitStream},
+};
+use profilestore::{
+    ErrorKind, ProfileKey, SessionEnd,
+    data_store::{Incarnation, ServerId},
+    hosting::{Adopted, By, Event, Registration, Resume, Resumed, Stop},
+};
+use serde_json::value::RawValue;
+use tokio::{sync::mpsc, task::JoinSet, time::timeout};
+
+use super::{
+    Hub,
+    frames::{
+        Asker, ByServer, ClientFrame, Hello, Instance, MAX_FRAME, ResumedAs, ServerFrame, WINDOW,
+    },
+    guest::{Guest, Outbox, error, new_token},
+    requests::Desk,
+};
+use crate::{app::App, auth::Caller, keys::Scope, problem::Problem};
+
+/// How long a client may take for its greeting.
+const HELLO_TIME: Duration = Duration::from_secs(10);
+
+/// How long a client may be silent, and how long one frame may take to be sent.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// How often the key is looked at again.
+const KEY_PERIOD: Duration = Duration::from_secs(2);
+
+/// How many sessions are adopted at once.
+const ADOPTED_AT_ONCE: usize = 64;
+
+/// How soon an adoption is tried again that the store did not answer.
+const ADOPT_AGAIN: Duration = Duration::from_millis(500);
+
+/// The shortest secret of an SDK's run, in bytes.
+const MIN_INSTANCE: usize = 16;
+
+type Incoming = SplitStream<WebSocket>;
+
+/// Serves one connection to its end.
+pub(crate) async fn serve(app: App, hub: Arc<Hub>, caller: Caller, socket: WebSocket) {
+    let (mut sink, mut incoming) = socket.split();
+    let (outbox, mut sent) = Outbox::new();
+    let (queued, over) = (outbox.queued.clone(), outbox.over.clone());
+    let mut tasks = JoinSet::new();
+    let writer = tokio::spawn(async move {
+        while let Some(message) = sent.recv().await {
+            let bytes = match &message {
+                Message::Text(text) => text.len(),
+                _ => 0,
+            };
+            let last = matches!(message, Message::Close(_));
+            match timeout(SILENCE, sink.send(message)).await {
+                Ok(Ok(())) if !last => queued.fetch_sub(bytes, Ordering::Relaxed),
+                _ => break,
+            };
+        }
+    });
+    let greeted = timeout(HELLO_TIME, greet(&hub, &caller, &mut incoming)).await;
+    let (guest, resumed, named) = match greeted {
+        Ok(Ok(greeted)) => greeted,
+        Ok(Err(problem)) => {
+            outbox.send(&error(None, &problem));
+            outbox.close(1008, "the greeting was refused");
+            let _ = timeout(HELLO_TIME, writer).await;
+            return;
+        }
+        Err(_) => {
+            writer.abort();
+            return;
+        }
+    };
+    let desk = Desk { app, caller, guest: guest.clone() };
+    let connection = guest.attach(outbox.clone());
+    outbox.send(&ServerFrame::Welcome {
+        incarnation: guest.incarnation(),
+        token: guest.token.clone(),
+        store: guest.server.store().0,
+        lease_ms: millis(guest.server.lease_time()),
+        window: WINDOW,
+        max_frame: MAX_FRAME,
+        resumed,
+    });
+    let named = named.into_iter().filter_map(|named| desk.expected(named)).collect();
+    let revoked = Arc::new(AtomicBool::new(false));
+    let (ping, pings) = mpsc::unbounded_channel();
+    let (frame, frames) = mpsc::unbounded_channel();
+    tasks.spawn(tell(guest.clone(), pings, outbox.clone()));
+    tasks.spawn(work(desk.clone(), connection, named, frames, revoked.clone()));
+    tasks.spawn(watch_key(desk.clone(), revoked));
+    tokio::select! {
+        biased;
+        () = over.notified() => {}
+        () = listen(&desk, connection, &mut incoming, &ping, &frame) => {}
+        _ = tasks.join_next() => {}
+    }
+    tasks.abort_all();
+    guest.detach(connection);
+    drop((outbox, desk, ping, frame));
+    // What was sent before goes out, a closing frame included.
+    let _ = timeout(HELLO_TIME, writer).await;
+}
+
+/// A session that a game server had before.
+struct Past {
+    s: u64,
+    key: ProfileKey,
+    epoch: u64,
+}
+
+impl Desk {
+    fn expected(&self, named: (u64, String, String, String, u64)) -> Option<Past> {
+        let (s, store, scope, key, epoch) = named;
+        let key = ProfileKey::new(&store, &scope, &key).ok();
+        let key = key.filter(|key| self.caller.may(Scope::SessionsHold, key).is_ok());
+        match key {
+            Some(key) => {
+                self.guest.expect(s, &key);
+                Some(Past { s, key, epoch })
+            }
+            None => {
+                self.guest.tell(&ServerFrame::Lost { s, by: None });
+                None
+            }
+        }
+    }
+}
+
+type NamedSession = (u64, String, String, String, u64);
+
+/// The greeting: a new game server, or one that resumes.
+async fn greet(
+    hub: &Hub,
+    caller: &Caller,
+    incoming: &mut Incoming,
+) -> Result<(Arc<Guest>, Option<ResumedAs>, Vec<NamedSession>), Problem> {
+    let ClientFrame::Hello(hello) = next_frame(incoming).await? else {
+        return Err(Problem::invalid("the first frame is `hello`"));
+    };
+    let Hello { instance, job, place, lease_ms, sdk, resume } = hello;
+    if instance.len() < MIN_INSTANCE {
+        let detail = format!("`instance` is a secret of at least {MIN_INSTANCE} bytes");
+        return Err(Problem::invalid(detail));
+    }
+    let instance = Instance::new(&instance);
+    let lease_time = lease_ms.map(Duration::from_millis);
+    let registration =
+        |token: &str| Registration { job: job.clone(), place, owner: owner_of(token), lease_time };
+    tracing::info!(job, sdk, key = caller.0.id, resumes = resume.is_some(), "a game server");
+    let Some(resume) = resume else {
+        let token = new_token()?;
+        let server = hub.host()?.register(registration(&token)).await?;
+        return Ok((hub.enter(Guest::new(server, instance, token)), None, Vec::new()));
+    };
+    let mut sessions = resume.named.sessions;
+    let mut more = resume.named.more;
+    while more {
+        let ClientFrame::Sessions(named) = next_frame(incoming).await? else {
+            return Err(Problem::invalid("after `more` comes `sessions`"));
+        };
+        sessions.extend(named.sessions);
+        more = named.more;
+    }
+    let resumed = hub
+        .host()?
+        .resume(Resume {
+            incarnation: ServerId(resume.incarnation),
+            store: Incarnation(resume.store),
+            owner: owner_of(&resume.token),
+            again: registration(&resume.token),
+        })
+        .await?;
+    let (server, how) = match resumed {
+        Resumed::Same(server) => (server, ResumedAs::Same),
+        Resumed::Anew(server) => (server, ResumedAs::Anew),
+        Resumed::Replaced(server) => (server, ResumedAs::Replaced),
+        _ => return Err(Problem::new("internal", "the resume has come to something unknown")),
+    };
+    let known = hub.guest(server.incarnation()).filter(|guest| guest.instance == instance);
+    let guest = known.unwrap_or_else(|| hub.enter(Guest::new(server, instance, resume.token)));
+    Ok((guest, Some(how), sessions))
+}
+
+/// Who may resume a game server: whoever has its token. The row keeps a digest.
+fn owner_of(token: &str) -> String {
+    use sha2::{Digest as _, Sha256};
+    format!("token {}", crate::keys::hex(&Sha256::digest(token.as_bytes())))
+}
+
+/// The next frame of a greeting.
+async fn next_frame(incoming: &mut Incoming) -> Result<ClientFrame, Problem> {
+    loop {
+        match incoming.next().await {
+            Some(Ok(Message::Text(text))) => return parse(&text),
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+            _ => return Err(Problem::invalid("the connection ended before its greeting")),
+        }
+    }
+}
+
+fn parse(text: &Utf8Bytes) -> Result<ClientFrame, Problem> {
+    if text.len() > MAX_FRAME {
+        let detail = format!("a frame has at most {MAX_FRAME} bytes: size=`{}`", text.len());
+        return Err(Problem::new("too-large", detail).with("i", number_of(text)));
+    }
+    serde_json::from_str(text).map_err(|error| {
+        let problem = Problem::invalid(format!("this is no frame: {error}"));
+        problem.with("i", number_of(text))
+    })
+}
+
+/// The number of a request in a frame that cannot be read as a whole.
+fn number_of(text: &str) -> Option<u64> {
+    #[derive(serde::Deserialize)]
+    struct Numbered {
+        i: Option<u64>,
+    }
+    let frame: std::collections::BTreeMap<String, Numbered> = serde_json::from_str(text).ok()?;
+    frame.into_values().next()?.i
+}
+
+/// Reads until the connection ends. Nothing here waits for anything but the socket.
+async fn listen(
+    desk: &Desk,
+    connection: u64,
+    incoming: &mut Incoming,
+    ping: &mpsc::UnboundedSender<u64>,
+    frames: &mpsc::UnboundedSender<ClientFrame>,
+) {
+    let guest = &desk.guest;
+    while let Ok(Some(Ok(message))) = timeout(SILENCE, incoming.next()).await {
+        if !guest.is_current(connection) {
+            return;
+        }
+        let text = match message {
+            Message::Text(text) => text,
+            Message::Ping(_) | Message::Pong(_) => continue,
+            Message::Binary(_) => return guest.close(1003, "frames are text"),
+            Message::Close(_) => return,
+        };
+        let going_on = match parse(&text) {
+            Ok(ClientFrame::Ping { n }) => ping.send(n).is_ok(),
+            Ok(frame) => frames.send(frame).is_ok(),
+            Err(problem) => {
+                guest.tell(&error(number_of(&text), &problem));
+                true
+            }
+        };
+        if !going_on {
+            return;
+        }
+    }
+}
+
+/// Finds the sessions of a resume again, then takes frames in order.
+async fn work(
+    desk: Desk,
+    connection: u64,
+    named: Vec<Past>,
+    mut frames: mpsc::UnboundedReceiver<ClientFrame>,
+    revoked: Arc<AtomicBool>,
+) {
+    stream::iter(named).for_each_concurrent(ADOPTED_AT_ONCE, |named| adopt(&desk, named)).await;
+    desk.guest.server.all_named();
+    while let Some(frame) = frames.recv().await {
+        if !desk.guest.is_current(connection) {
+            return;
+        }
+        if let ClientFrame::Bye {} = frame {
+            if let Err(error) = desk.guest.server.retire().await {
+                tracing::debug!(%error, "a game server left, and its row runs out by itself");
+            }
+            return desk.guest.close(1000, "goodbye");
+        }
+        desk.take(frame, revoked.load(Ordering::Relaxed));
+    }
+}
+
+async fn adopt(desk: &Desk, Past { s, key, epoch }: Past) {
+    loop {
+        match desk.guest.server.adopt(&key, epoch).await {
+            Ok(Adopted::Held { session, version }) => {
+                desk.guest.opened(s, session, None);
+                return desk.guest.tell(&ServerFrame::Resumed { s, version });
+            }
+            Ok(Adopted::Lost { by }) => {
+                desk.guest.over(s);
+                return desk.guest.tell(&ServerFrame::Lost { s, by: by.map(by_server) });
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::TimedOut) => {
+                tokio::time::sleep(ADOPT_AGAIN).await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a session was not found again");
+                desk.guest.over(s);
+                return desk.guest.tell(&ServerFrame::Lost { s, by: None });
+            }
+            Ok(_) => return,
+        }
+    }
+}
+
+/// Looks whether the key still holds. One that was revoked may save and end for one lease time.
+async fn watch_key(desk: Desk, revoked: Arc<AtomicBool>) {
+    loop {
+        tokio::time::sleep(KEY_PERIOD).await;
+        if desk.app.keys().is_refused(&desk.caller.0.id).await {
+            revoked.store(true, Ordering::Relaxed);
+            tokio::time::sleep(desk.guest.server.lease_time()).await;
+            desk.guest.server.leave();
+            return desk.guest.close(1008, "the key is valid no more");
+        }
+    }
+}
+
+/// Hands out what is to be told, and answers pings behind it.
+async fn tell(guest: Arc<Guest>, mut pings: mpsc::UnboundedReceiver<u64>, outbox: Outbox) {
+    let _alone = guest.telling.lock().await;
+    guest.server.tell_again();
+    loop {
+        let room = guest.room();
+        let event = tokio::select! {
+            biased;
+            ping = pings.recv() => {
+                let Some(n) = ping else { return };
+                while let Some(event) = guest.server.try_next_event(0) {
+                    if !tell_event(&guest, event) {
+                        return;
+                    }
+                }
+                if let Some(age) = guest.server.pong() {
+                    let (incarnation, age) = (guest.incarnation(), millis(age));
+                    outbox.send(&ServerFrame::Pong { n, incarnation, age });
+                }
+                continue;
+            }
+            event = guest.server.next_event(room) => event,
+            () = guest.more_room.notified() => continue,
+        };
+        if !tell_event(&guest, event) {
+            return;
+        }
+    }
+}
+
+/// False: it was the last one.
+fn tell_event(guest: &Guest, event: Event) -> bool {
+    match event {
+        Event::Stopped(why) => {
+            guest.tell(&ServerFrame::Stopped { why: stop_word(why) });
+            guest.close(4001, "resume");
+            return false;
+        }
+        Event::Closed { session, why, by } => {
+            let Some(s) = guest.number(session.key()) else { return true };
+            let n = guest.stored_n(s);
+            let by = by.map(by_server);
+            guest.tell_of(s, ServerFrame::Closed { s, n, why: end_word(&why), by });
+            guest.over(s);
+        }
+        Event::Release { session, by, deadline } => {
+            let Some(s) = guest.number(session.key()) else { return true };
+            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+            let by = asker(by);
+            guest.tell_of(s, ServerFrame::Release { s, by, deadline_ms: millis(left) });
+        }
+        Event::Edit { session, operation, edit, by, .. } => {
+            let Some(s) = guest.number(session.key()) else { return true };
+            let changes = serde_json::to_value(&edit).unwrap_or_default()["ops"].take();
+            let (by, reason) = (by.author, by.reason);
+            guest.tell_of(s, ServerFrame::Edit { s, op: operation, changes, by, reason });
+        }
+        Event::Message { session, index, id, sent_ms, body } => {
+            let Some(s) = guest.number(session.key()) else { return true };
+            guest.handed_out(s, index, body.len());
+            let body: Box<RawValue> =
+                serde_json::from_slice(&body).unwrap_or_else(|_| RawValue::NULL.to_owned());
+            let id = id.to_string();
+            guest.tell_of(s, ServerFrame::Message { s, index, id, sent_ms, body });
+        }
+        _ => {}
+    }
+    true
+}
+
+fn by_server(by: profilestore::SessionInfo) -> ByServer {
+    ByServer { job: by.job_id, place: by.place_id }
+}
+
+fn asker(by: By) -> Asker {
+    match by {
+        By::Operator(entry) => {
+            Asker::Operator { name: entry.by.author.clone(), reason: entry.by.reason.clone() }
+        }
+        By::Server(server) => Asker::Server(by_server(server)),
+        _ => Asker::Operator { name: String::new(), reason: String::new() },
+    }
+}
+
+fn end_word(why: &SessionEnd) -> &'static str {
+    match why {
+        SessionEnd::External => "external",
+        SessionEnd::Operator { .. } => "operator",
+        _ => "lost",
+    }
+}
+
+fn stop_word(why: Stop) -> &'static str {
+    match why {
+        Stop::Hosted => "hosted",
+        Stop::Dead => "dead",
+        Stop::Replaced => "replaced",
+        Stop::Quiet => "quiet",
+        _ => "left",
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,158 @@
+//! Sessions for game servers in any language, over a WebSocket: `/v1/connect`, protocol
+//! `profilestore.v1+json`. `docs/protocol.md` has it in plain English.
+//!
+//! The game server holds its sessions, and this process only hosts their engine: it renews the
+//! lease, makes the commits, and passes on what is to be told. It keeps no play that the store does
+//! not have. So it may die or be deployed anew at any moment, and no session ends.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{
+    extract::{
+        State,
+        ws::{WebSocketUpgrade, rejection::WebSocketUpgradeRejection},
+    },
+    response::Response,
+};
+use parking_lot::Mutex;
+use profilestore::{data_store::ServerId, hosting::Host};
+use tokio::time::Instant;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    app::App,
+    auth::Caller,
+    keys::Scope,
+    problem::{Problem, ProblemBody},
+};
+use frames::{MAX_FRAME, PROTOCOL, ServerFrame};
+use guest::{GOAWAY_TIME, Guest};
+
+mod connection;
+pub(crate) mod frames;
+mod guest;
+mod requests;
+
+/// How much larger than allowed a frame may be to be refused by name. A larger one ends the
+/// connection.
+const BEYOND: usize = 3 << 20;
+
+/// How often game servers that are hosted here no more are forgotten.
+const FORGET: Duration = Duration::from_secs(1);
+
+/// The game servers that this process hosts.
+pub(crate) struct Hub {
+    host: Option<Host>,
+    /// This process stops: nothing new is hosted.
+    leaves: AtomicBool,
+    guests: Mutex<HashMap<ServerId, Arc<Guest>>>,
+}
+
+impl Hub {
+    /// Must be called within a Tokio runtime.
+    pub(crate) fn new(host: Option<Host>) -> Arc<Self> {
+        let hub = Arc::new(Self { host, leaves: AtomicBool::new(false), guests: Mutex::default() });
+        tokio::spawn(forget(Arc::downgrade(&hub)));
+        hub
+    }
+
+    /// This process is about to stop.
+    pub(crate) fn leaves(&self) -> bool {
+        self.leaves.load(Ordering::Relaxed)
+    }
+
+    fn host(&self) -> Result<&Host, Problem> {
+        if self.leaves() {
+            return Err(Problem::new("closing", "this process is stopping"));
+        }
+        self.host.as_ref().ok_or_else(|| Problem::new("unavailable", "sessions are not served"))
+    }
+
+    fn enter(&self, guest: Guest) -> Arc<Guest> {
+        let guest = Arc::new(guest);
+        self.guests.lock().insert(guest.server.incarnation(), guest.clone());
+        guest
+    }
+
+    fn guest(&self, incarnation: ServerId) -> Option<Arc<Guest>> {
+        self.guests.lock().get(&incarnation).cloned()
+    }
+
+    fn all(&self) -> Vec<Arc<Guest>> {
+        self.guests.lock().values().cloned().collect()
+    }
+
+    /// Sends every game server away and waits until others host them, for some seconds at most. It
+    /// releases nothing: a game server that lives keeps its sessions.
+    pub(crate) async fn send_away(&self) {
+        self.leaves.store(true, Ordering::Relaxed);
+        for guest in self.all() {
+            guest.tell(&ServerFrame::Goaway { after_ms: 0 });
+        }
+        let until = Instant::now() + GOAWAY_TIME;
+        while Instant::now() < until
+            && self
+                .all()
+                .iter()
+                .any(|guest| guest.server.stopped().is_none() && guest.is_connected())
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        for guest in self.all() {
+            guest.server.leave();
+            guest.close(1001, "this process stops");
+        }
+    }
+}
+
+async fn forget(hub: Weak<Hub>) {
+    loop {
+        tokio::time::sleep(FORGET).await;
+        let Some(hub) = hub.upgrade() else { return };
+        hub.guests.lock().retain(|_, guest| guest.server.stopped().is_none());
+    }
+}
+
+pub(crate) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(connect))
+}
+
+/// Connect a game server
+///
+/// A WebSocket of the protocol `profilestore.v1+json`, which a page of the documentation describes.
+#[utoipa::path(
+    get,
+    path = "/v1/connect",
+    operation_id = "connect",
+    tag = "sessions",
+    responses(
+        (status = 101, description = "Frames follow"),
+        (status = "default", body = ProblemBody<'_>, content_type = "application/problem+json"),
+    )
+)]
+async fn connect(
+    State(app): State<App>,
+    caller: Caller,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, Problem> {
+    caller.has(Scope::SessionsHold)?;
+    let hub = app.hub().clone();
+    hub.host()?;
+    let upgrade = upgrade.map_err(|error| Problem::new("upgrade-required", error.body_text()))?;
+    let upgrade = upgrade
+        .protocols([PROTOCOL])
+        .max_message_size(MAX_FRAME + BEYOND)
+        .max_frame_size(MAX_FRAME + BEYOND);
+    if upgrade.selected_protocol().is_none() {
+        let detail = format!("the header `Sec-WebSocket-Protocol` names `{PROTOCOL}`");
+        return Err(Problem::new("upgrade-required", detail));
+    }
+    Ok(upgrade.on_upgrade(move |socket| connection::serve(app, hub, caller, socket)))
+}

@@ -1,0 +1,432 @@
+//! What a game server asks for: each frame is taken in order, and answered when it is done.
+//!
+//! Saves and ends of one session take their turn in the library's queue when their frame is taken,
+//! so their order is that of the frames. The answers come as they are ready.
+
+use std::{sync::Arc, time::Duration};
+
+use profilestore::{
+    Error, ErrorKind, MessageId, ProfileKey, Sent, WhenHeld,
+    data_store::{DataStoreExt as _, Returning},
+    hosting::{Document, Gift, HostedSession, HostedStart, Part, Request, Started},
+    key::DEFAULT_SCOPE,
+    migration::DataVersion,
+    record::Stored,
+};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::{
+    frames::{
+        ClientFrame, Ending, GiftTo, Held, Meta, Saving, Sending, ServerFrame, Stage, Start, Tx,
+        WINDOW,
+    },
+    guest::{Begun, Guest, error},
+};
+use crate::{app::App, auth::Caller, keys::Scope, problem::Problem};
+
+/// How soon a start or a message that found no room is to come again.
+const RETRY_MS: u64 = 1000;
+
+/// A game server with the rights that it has here.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    pub(crate) app: App,
+    pub(crate) caller: Caller,
+    pub(crate) guest: Arc<Guest>,
+}
+
+impl Desk {
+    /// Takes one frame. `is_revoked`: the key may save and end, and nothing else.
+    pub(crate) fn take(&self, frame: ClientFrame, is_revoked: bool) {
+        match frame {
+            ClientFrame::Start(_) | ClientFrame::Send(_) | ClientFrame::Tx(_) if is_revoked => {
+                let i = match &frame {
+                    ClientFrame::Start(start) => start.i,
+                    ClientFrame::Send(sending) => sending.i,
+                    ClientFrame::Tx(tx) => tx.i,
+                    _ => 0,
+                };
+                let problem = Problem::new("unauthorized", "the key is valid no more");
+                self.guest.tell(&error(Some(i), &problem));
+            }
+            ClientFrame::Start(start) => self.start(*start),
+            ClientFrame::Cancel { i } => self.cancel(i),
+            ClientFrame::Save(saving) => self.save(*saving),
+            ClientFrame::End(ending) => self.end(*ending),
+            ClientFrame::Tx(tx) => self.transact(*tx),
+            ClientFrame::Stage(stage) => self.stage(*stage),
+            ClientFrame::Send(sending) => self.send(*sending),
+            ClientFrame::Hello(_) | ClientFrame::Sessions(_) => {
+                let problem = Problem::invalid("`hello` and `sessions` come first, and once");
+                self.guest.tell(&error(None, &problem));
+            }
+            // The connection answers these itself.
+            ClientFrame::Ping { .. } | ClientFrame::Bye {} => {}
+        }
+    }
+
+    /// Begins a request. None: it is under way already, or was refused.
+    fn begin(&self, i: u64, frame: &impl Serialize) -> Option<Request> {
+        let request = self.guest.instance.request(i, frame);
+        match self.guest.begin(i, request.fingerprint) {
+            Begun::New => Some(request),
+            Begun::Pending => None,
+            Begun::Reused => {
+                let detail = format!("the request's number was used for another one: i=`{i}`");
+                let problem = Problem::new("idempotency-key-reused", detail);
+                self.guest.tell(&error(Some(i), &problem));
+                None
+            }
+        }
+    }
+
+    /// The same for a request that counts against the window.
+    fn begin_in_window(&self, i: u64, frame: &impl Serialize) -> Option<Request> {
+        let request = self.begin(i, frame)?;
+        if self.guest.take_window(WINDOW) {
+            return Some(request);
+        }
+        self.guest.forget(i);
+        self.guest.tell(&ServerFrame::Overloaded { i, retry_after_ms: RETRY_MS });
+        None
+    }
+
+    fn profile(
+        &self,
+        store: &str,
+        scope: Option<&str>,
+        key: &str,
+        needed: Scope,
+    ) -> Result<ProfileKey, Problem> {
+        let key = ProfileKey::new(store, scope.unwrap_or(DEFAULT_SCOPE), key)
+            .map_err(|error| Problem::invalid(error.to_string()))?;
+        self.caller.may(needed, &key)?;
+        Ok(key)
+    }
+
+    // --- starts --------------------------------------------------------------------------------
+
+    fn start(&self, start: Start) {
+        let i = start.i;
+        let Some(request) = self.begin_in_window(i, &start) else { return };
+        let key =
+            self.profile(&start.store, start.scope.as_deref(), &start.key, Scope::SessionsHold);
+        let key = key.and_then(|key| self.guest.starting(start.s, &key).map(|()| key));
+        let key = match key {
+            Ok(key) => key,
+            Err(problem) => {
+                self.guest.give_window_back();
+                return self.guest.refuse(i, &problem);
+            }
+        };
+        let desk = self.clone();
+        let room = WindowRoom(self.guest.clone());
+        let task = tokio::spawn(async move {
+            let _room = room;
+            desk.started(start, &key, request).await;
+        });
+        self.guest.note_start(i, task.abort_handle());
+    }
+
+    async fn started(&self, start: Start, key: &ProfileKey, request: Request) {
+        let (i, s) = (start.i, start.s);
+        let template = start.template.clone();
+        if let Some(session) = self.guest.started_before(s, request.id) {
+            // Its answer did not arrive.
+            return match self.document(&session, template).await {
+                Ok(document) => self.tell_started(i, s, document),
+                Err(problem) => self.guest.refuse(i, &problem),
+            };
+        }
+        let mut number = Number { guest: self.guest.clone(), s, is_open: false };
+        match self.guest.server.start(request, key, how(start)).await {
+            Ok(Started { session, document, .. }) => {
+                number.is_open = true;
+                let is_another = self.guest.opened(s, session, Some(request.id));
+                self.tell_started(i, s, document);
+                if is_another {
+                    // Something may have been told under the number of a start that gave way.
+                    self.guest.server.tell_again();
+                }
+            }
+            Err(error) => {
+                drop(number);
+                self.guest.refuse(i, &error.into());
+            }
+        }
+    }
+
+    fn tell_started(&self, i: u64, s: u64, document: Document) {
+        let Document { epoch, version, data, meta, .. } = document;
+        let meta = Meta {
+            user_ids: meta.user_ids,
+            tags: meta.tags,
+            metadata: meta.metadata,
+            load_count: meta.load_count,
+            created_s: meta.created_s,
+        };
+        self.guest.answer(i, &ServerFrame::Started { i, s, epoch, version, data, meta });
+        self.guest.tell_early(s);
+    }
+
+    /// The document of a session that has saved nothing yet.
+    async fn document(
+        &self,
+        session: &HostedSession,
+        template: Option<Box<RawValue>>,
+    ) -> Result<Document, Problem> {
+        let (_, state) = self.app.store().read_one(session.key(), Returning::ALL).await?;
+        let stored = state.value.as_deref().map(Stored::decode).transpose();
+        let (data, meta) = match stored.map_err(Error::from)? {
+            Some(Stored::Profile(record)) => {
+                let meta = profilestore::hosting::Meta {
+                    user_ids: record.user_ids,
+                    tags: record.meta_tags,
+                    metadata: record.roblox_metadata,
+                    load_count: state.lease.load_count,
+                    created_s: record.created_s,
+                };
+                (record.data, meta)
+            }
+            _ => {
+                let data = template.unwrap_or_else(|| RawValue::NULL.to_owned());
+                let meta = profilestore::hosting::Meta {
+                    user_ids: Vec::new(),
+                    tags: serde_json::Map::new(),
+                    metadata: serde_json::Map::new(),
+                    load_count: state.lease.load_count,
+                    created_s: self.app.env().unix_ms().div_euclid(1000).into(),
+                };
+                (data, meta)
+            }
+        };
+        Ok(Document { epoch: session.epoch(), version: session.version(), data, meta })
+    }
+
+    fn cancel(&self, i: u64) {
+        if self.guest.cancel(i) {
+            let problem = Problem::new("cancelled", "the start was called off");
+            self.guest.tell(&error(Some(i), &problem));
+        }
+    }
+
+    // --- saves and ends ------------------------------------------------------------------------
+
+    fn save(&self, saving: Saving) {
+        let Some(request) = self.begin(saving.i, &saving) else { return };
+        let (i, s, n) = (saving.i, saving.s, saving.n);
+        let processed = saving.processed.clone();
+        let Some(save) = saving.save() else {
+            let problem = Problem::invalid("a save has the whole document in `data`");
+            return self.guest.refuse(i, &problem);
+        };
+        let Some(session) = self.guest.session(s) else {
+            let desk = self.clone();
+            tokio::spawn(async move {
+                let saved = ServerFrame::Saved { i, s, n, version: None };
+                desk.tell_outcome(i, request, saved).await;
+            });
+            return;
+        };
+        let saved = session.save(request, save);
+        let desk = self.clone();
+        tokio::spawn(async move {
+            match saved.await {
+                Ok(version) => {
+                    desk.guest.stored(s, n, &processed);
+                    let saved = ServerFrame::Saved { i, s, n, version: Some(version) };
+                    desk.guest.answer(i, &saved);
+                }
+                Err(error) if error.kind() == ErrorKind::SessionEnded => {
+                    let saved = ServerFrame::Saved { i, s, n, version: None };
+                    desk.tell_outcome(i, request, saved).await;
+                }
+                Err(error) => desk.guest.refuse(i, &error.into()),
+            }
+        });
+    }
+
+    fn end(&self, ending: Ending) {
+        let Some(request) = self.begin(ending.i, &ending) else { return };
+        let (i, s) = (ending.i, ending.s);
+        let Some(session) = self.guest.session(s) else {
+            let desk = self.clone();
+            tokio::spawn(async move {
+                desk.tell_outcome(i, request, ServerFrame::Ended { i }).await;
+            });
+            return;
+        };
+        let ended = session.end(request, ending.save());
+        let desk = self.clone();
+        tokio::spawn(async move {
+            match ended.await {
+                Ok(()) => {
+                    desk.guest.over(s);
+                    desk.guest.answer(i, &ServerFrame::Ended { i });
+                }
+                Err(error) if error.kind() == ErrorKind::SessionEnded => {
+                    desk.tell_outcome(i, request, ServerFrame::Ended { i }).await;
+                }
+                Err(error) => desk.guest.refuse(i, &error.into()),
+            }
+        });
+    }
+
+    /// Answers a request whose session is over: it took effect before, or it never will.
+    async fn tell_outcome(&self, i: u64, request: Request, done: ServerFrame) {
+        match self.guest.server.outcome(request).await {
+            Ok(true) => self.guest.answer(i, &done),
+            Ok(false) => {
+                let problem = Problem::new("session-ended", "the session is over");
+                self.guest.refuse(i, &problem);
+            }
+            Err(error) => self.guest.refuse(i, &error.into()),
+        }
+    }
+
+    // --- several profiles ----------------------------------------------------------------------
+
+    fn transact(&self, tx: Tx) {
+        let Some(request) = self.begin(tx.i, &tx) else { return };
+        let i = tx.i;
+        match self.parts(tx) {
+            Ok((parts, gifts, deadline)) => {
+                let desk = self.clone();
+                let stored: Vec<_> = parts
+                    .iter()
+                    .map(|(s, n, part)| (*s, *n, part.save.processed.clone()))
+                    .collect();
+                let parts = parts.into_iter().map(|(.., part)| part).collect();
+                tokio::spawn(async move {
+                    let done = desk.guest.server.transact(request, parts, gifts, deadline).await;
+                    match done {
+                        Ok(versions) => {
+                            for (s, n, processed) in stored {
+                                desk.guest.stored(s, n, &processed);
+                            }
+                            desk.guest.answer(i, &ServerFrame::Done { i, versions });
+                        }
+                        Err(error) => desk.guest.refuse(i, &error.into()),
+                    }
+                });
+            }
+            Err(Unready::Gone) => {
+                let desk = self.clone();
+                tokio::spawn(async move {
+                    let done = ServerFrame::Done { i, versions: Vec::new() };
+                    desk.tell_outcome(i, request, done).await;
+                });
+            }
+            Err(Unready::Wrong(problem)) => self.guest.refuse(i, &problem),
+        }
+    }
+
+    fn parts(&self, tx: Tx) -> Result<TxParts, Unready> {
+        let mut parts = Vec::with_capacity(tx.parts.len());
+        for mut part in tx.parts {
+            let (s, n) = (part.s, part.n);
+            if part.data.is_none() {
+                part.data = self.guest.staged(s, n);
+            }
+            let session = self.guest.session(s).ok_or(Unready::Gone)?;
+            let save = part.save().ok_or_else(|| {
+                let detail = format!("nothing was staged for the part: s=`{s}` n=`{n}`");
+                Unready::Wrong(Problem::invalid(detail))
+            })?;
+            parts.push((s, n, Part { session, save }));
+        }
+        let gifts = tx.gifts.into_iter().map(|gift| self.gift(gift));
+        let gifts = gifts.collect::<Result<_, _>>().map_err(Unready::Wrong)?;
+        Ok((parts, gifts, tx.deadline_ms.map(Duration::from_millis)))
+    }
+
+    fn gift(&self, gift: GiftTo) -> Result<Gift, Problem> {
+        let GiftTo { store, scope, key, id, message } = gift;
+        let to = self.profile(&store, scope.as_deref(), &key, Scope::MessagesSend)?;
+        let id: MessageId = id.parse().map_err(|why| {
+            Problem::invalid(format!("the id of a message is TIME:NAME: {why}: given=`{id}`"))
+        })?;
+        Ok(Gift { to, id, body: message })
+    }
+
+    fn stage(&self, stage: Stage) {
+        if let Err(problem) = self.guest.stage(stage.s, stage.n, stage.data) {
+            self.guest.tell(&error(None, &problem));
+        }
+    }
+
+    fn send(&self, sending: Sending) {
+        let i = sending.i;
+        if self.begin_in_window(i, &sending).is_none() {
+            return;
+        }
+        let room = WindowRoom(self.guest.clone());
+        match self.gift(sending.gift) {
+            Err(problem) => self.guest.refuse(i, &problem),
+            Ok(gift) => {
+                let desk = self.clone();
+                tokio::spawn(async move {
+                    let _room = room;
+                    match desk.guest.server.send(gift).await {
+                        Ok(sent) => {
+                            let stored_now = sent == Sent::Now;
+                            desk.guest.answer(i, &ServerFrame::Sent { i, stored_now });
+                        }
+                        Err(error) => desk.guest.refuse(i, &error.into()),
+                    }
+                });
+            }
+        }
+    }
+}
+
+type TxParts = (Vec<(u64, u64, Part)>, Vec<Gift>, Option<Duration>);
+
+enum Unready {
+    /// A session is not there any more.
+    Gone,
+    Wrong(Problem),
+}
+
+/// A place in the window, given back when the request is over in whatever way.
+struct WindowRoom(Arc<Guest>);
+
+impl Drop for WindowRoom {
+    fn drop(&mut self) {
+        self.0.give_window_back();
+    }
+}
+
+/// The number of a session that is being started: free again when nothing comes of it.
+struct Number {
+    guest: Arc<Guest>,
+    s: u64,
+    is_open: bool,
+}
+
+impl Drop for Number {
+    fn drop(&mut self) {
+        if !self.is_open {
+            self.guest.over(self.s);
+        }
+    }
+}
+
+fn how(start: Start) -> HostedStart {
+    HostedStart {
+        template: start.template,
+        when_held: match start.when_held {
+            Held::Ask => WhenHeld::Ask,
+            Held::Wait => WhenHeld::Wait,
+            Held::GiveUp => WhenHeld::GiveUp,
+            Held::Steal => WhenHeld::Steal,
+        },
+        timeout: start.timeout_ms.map(Duration::from_millis),
+        overwrite: start.overwrite,
+        data_version: start.data_version.map(|version| DataVersion {
+            version,
+            readable_from: start.readable_from.unwrap_or(version),
+        }),
+    }
+}

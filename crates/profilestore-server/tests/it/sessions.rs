@@ -1,0 +1,263 @@
+//! Sessions of game servers over the WebSocket.
+
+use std::time::Duration;
+
+use profilestore_server::keys::Scope;
+use profilestore_testbed::GameClient;
+use serde_json::json;
+
+use crate::{Served, client::Client, operation, refused};
+
+const PLAYER: &str = "/v1/stores/PlayerData/profiles/user-1";
+
+async fn game(served: &Served, job: &str) -> GameClient {
+    GameClient::connect(served.address, &served.admin, job).await
+}
+
+#[tokio::test]
+async fn a_profile_is_opened_saved_and_ended() {
+    let served = Served::start().await;
+    let mut game = game(&served, "eu-1").await;
+    let started = game.start(1, "user-1").await;
+    assert_eq!(started["data"], json!({ "coins": 0 }));
+    let held = served.admin().get(PLAYER).await.is(200);
+    assert_eq!(held["held"]["job"], "eu-1");
+    let saved = game.save(1, 1, 10, json!([])).await;
+    assert_eq!(saved["saved"]["n"], 1, "{saved}");
+    assert_eq!(served.admin().get(PLAYER).await.is(200)["data"], json!({ "coins": 10 }));
+    // A pong says until when it may believe in that.
+    let lease = game.welcome["lease_ms"].as_u64().unwrap();
+    assert!(game.pong().await < lease);
+    let i = game.number();
+    let end = json!({ "end": { "i": i, "s": 1, "n": 2, "data": { "coins": 11 } } });
+    game.send(end).await;
+    assert!(game.answer(i).await["ended"].is_object());
+    let read = served.admin().get(PLAYER).await.is(200);
+    assert_eq!((&read["data"], &read["held"]), (&json!({ "coins": 11 }), &json!(null)));
+}
+
+#[tokio::test]
+async fn a_profile_moves_from_one_game_server_to_another() {
+    let served = Served::start().await;
+    let (mut first, mut second) = (game(&served, "eu-1").await, game(&served, "eu-2").await);
+    first.start(1, "user-1").await;
+    first.save(1, 1, 5, json!([])).await;
+    let i = second.number();
+    let start = json!({ "start": { "i": i, "s": 9, "store": "PlayerData", "key": "user-1" } });
+    second.send(start).await;
+    let release = first.expect("release").await;
+    assert_eq!((&release["s"], &release["by"]["server"]["job"]), (&json!(1), &json!("eu-2")));
+    assert!(release["deadline_ms"].as_u64().unwrap() > 1000, "{release}");
+    let last = first.number();
+    let end = json!({ "end": { "i": last, "s": 1, "n": 2, "data": { "coins": 7 } } });
+    first.send(end).await;
+    assert!(first.answer(last).await["ended"].is_object());
+    let started = second.answer(i).await;
+    assert_eq!(started["started"]["data"], json!({ "coins": 7 }), "{started}");
+    // What the first one says from now on counts for nothing.
+    let late = first.save(1, 3, 999, json!([])).await;
+    assert_eq!(late["error"]["problem"]["kind"], "session-ended", "{late}");
+    assert!(second.end(9, 1).await["ended"].is_object());
+    assert_eq!(served.admin().get(PLAYER).await.is(200)["data"], json!({ "coins": 7 }));
+}
+
+#[tokio::test]
+async fn a_message_arrives_with_the_save_that_processed_it() {
+    let served = Served::start().await;
+    let mut game = game(&served, "eu-1").await;
+    game.start(1, "user-1").await;
+    let shop = served.admin().header("Idempotency-Key", &operation());
+    let body = r#"{"message":{"coins":18446744073709551615}}"#;
+    shop.post(&format!("{PLAYER}/messages"), body).await.is(201);
+    let message = game.expect("message").await;
+    assert_eq!(message["body"], json!({ "coins": u64::MAX }));
+    let saved = game.save(1, 1, 500, json!([message["index"]])).await;
+    assert!(saved["saved"].is_object(), "{saved}");
+    let inbox = served.admin().get(&format!("{PLAYER}/messages")).await.is(200);
+    assert_eq!(inbox["items"], json!([]));
+    assert!(!game.comes("message", Duration::from_secs(1)).await, "once");
+}
+
+#[tokio::test]
+async fn an_operators_edit_is_made_by_the_game_server_that_holds_the_profile() {
+    let served = Served::start().await;
+    let mut game = game(&served, "eu-1").await;
+    game.start(1, "user-1").await;
+    game.save(1, 1, 5, json!([])).await;
+    let edit = served
+        .admin()
+        .header("Content-Type", "application/json-patch+json")
+        .header("Idempotency-Key", &operation());
+    let made = tokio::spawn(async move {
+        let body = r#"[{"op":"increase","path":"/coins","by":100}]"#;
+        edit.post(&format!("{PLAYER}/edits"), body).await.is(200)
+    });
+    let asked = game.expect("edit").await;
+    assert_eq!(asked["changes"][0]["op"], "increase", "{asked}");
+    let i = game.number();
+    game.send(json!({ "save": {
+        "i": i, "s": 1, "n": 2, "data": { "coins": 105 }, "edits_done": [{ "op": asked["op"] }],
+    } }))
+    .await;
+    assert!(game.answer(i).await["saved"].is_object());
+    assert_eq!(made.await.unwrap()["outcome"], "done");
+}
+
+#[tokio::test]
+async fn a_trade_is_made_as_a_whole_or_not_at_all() {
+    let served = Served::start().await;
+    let mut game = game(&served, "eu-1").await;
+    game.start(1, "user-1").await;
+    game.start(2, "user-2").await;
+    let i = game.number();
+    let now = profilestore::env::Env::system().unix_ms();
+    game.send(json!({ "tx": {
+        "i": i,
+        "parts": [
+            { "s": 1, "n": 1, "data": { "coins": 1 } },
+            { "s": 2, "n": 1, "data": { "coins": 2 } },
+        ],
+        "gifts": [{
+            "store": "PlayerData", "key": "user-3", "id": format!("{now}:gift"), "message": 3,
+        }],
+    } }))
+    .await;
+    let done = game.answer(i).await;
+    assert_eq!(done["done"]["versions"].as_array().map(Vec::len), Some(2), "{done}");
+    let inbox = served.admin().get("/v1/stores/PlayerData/profiles/user-3/messages").await;
+    assert_eq!(inbox.is(200)["items"][0]["message"], 3);
+    let i = game.number();
+    game.send(json!({ "tx": { "i": i, "parts": [
+        { "s": 1, "n": 2, "data": { "coins": 77 } },
+        { "s": 2, "n": 2, "data": { "coins": 77 }, "user_ids": [-1] },
+    ] } }))
+    .await;
+    let refused = game.answer(i).await;
+    assert_eq!(refused["error"]["problem"]["kind"], "invalid", "{refused}");
+    assert_eq!(served.admin().get(PLAYER).await.is(200)["data"], json!({ "coins": 1 }));
+}
+
+#[tokio::test]
+async fn a_cut_connection_ends_no_session_and_a_repeated_request_is_done_once() {
+    let served = Served::start().await;
+    let mut game = game(&served, "eu-1").await;
+    let started = game.start(1, "user-1").await;
+    let epoch = &started["epoch"];
+    // Sent, and cut off before the answer is read.
+    let i = game.number();
+    let save = json!({ "save": { "i": i, "s": 1, "n": 1, "data": { "coins": 42 } } });
+    game.send(save.clone()).await;
+    let incarnation = game.welcome["incarnation"].clone();
+    let named = json!([[1, "PlayerData", "global", "user-1", epoch]]);
+    assert!(game.resume(served.address, named).await);
+    assert_eq!(game.welcome["resumed"], "same");
+    assert_eq!(game.welcome["incarnation"], incarnation);
+    assert_eq!(game.expect("resumed").await["s"], 1);
+    game.send(save.clone()).await;
+    let saved = game.answer(i).await;
+    assert!(saved["saved"].is_object(), "{saved}");
+    let other = json!({ "save": { "i": i, "s": 1, "n": 1, "data": { "coins": 43 } } });
+    game.send(other).await;
+    // The first answer may come twice: over the new connection, and to the repetition.
+    let refused = game.expect("error").await;
+    assert_eq!(refused["i"], i, "another content under its number: {refused}");
+    assert_eq!(served.admin().get(PLAYER).await.is(200)["data"], json!({ "coins": 42 }));
+    assert!(game.end(1, 2).await["ended"].is_object());
+}
+
+#[tokio::test]
+async fn a_start_whose_answer_was_lost_is_answered_again() {
+    let served = Served::start().await;
+    let mut game = game(&served, "eu-1").await;
+    let i = game.number();
+    let start = json!({ "start": {
+        "i": i, "s": 1, "store": "PlayerData", "key": "user-1", "template": { "coins": 3 },
+    } });
+    game.send(start.clone()).await;
+    game.answer(i).await;
+    assert!(game.resume(served.address, json!([])).await);
+    game.send(start).await;
+    let again = game.answer(i).await;
+    assert_eq!(again["started"]["data"], json!({ "coins": 3 }), "{again}");
+    assert!(game.save(1, 1, 4, json!([])).await["saved"].is_object());
+}
+
+#[tokio::test]
+async fn what_a_key_does_not_reach_cannot_be_opened() {
+    let served = Served::start().await;
+    let stranger = Client::without_key(served.address);
+    refused(&stranger.get("/v1/connect").await, 401, "unauthorized");
+    let reader = served.caller(&[Scope::ProfilesRead]).await;
+    refused(&reader.get("/v1/connect").await, 403, "forbidden");
+    refused(&served.admin().get("/v1/connect").await, 426, "upgrade-required");
+    let key = crate::key(&served.store, &[Scope::SessionsHold], Some("PlayerData"), Some("user-"));
+    let mut game = GameClient::connect(served.address, &key.await, "eu-1").await;
+    game.start(1, "user-1").await;
+    for (store, key) in [("PlayerData", "admin"), ("Guilds", "user-1"), ("~profilestore", "x")] {
+        let i = game.number();
+        game.send(json!({ "start": { "i": i, "s": 2, "store": store, "key": key } })).await;
+        let answer = game.answer(i).await;
+        assert_eq!(answer["error"]["problem"]["kind"], "forbidden", "{answer}");
+    }
+    // A gift needs a scope of its own.
+    let i = game.number();
+    let gift = json!({ "store": "PlayerData", "key": "user-1", "id": "1:x", "message": 1 });
+    game.send(json!({ "send": { "i": i, "gift": gift } })).await;
+    assert_eq!(game.answer(i).await["error"]["problem"]["kind"], "forbidden");
+}
+
+#[tokio::test]
+async fn frames_that_are_wrong_are_refused_and_the_connection_goes_on() {
+    let served = Served::start().await;
+    let mut game = game(&served, "eu-1").await;
+    game.start(1, "user-1").await;
+    for (frame, kind) in [
+        ("{", "invalid"),
+        ("[]", "invalid"),
+        (r#"{"dance":{}}"#, "invalid"),
+        (r#"{"save":{"s":1}}"#, "invalid"),
+        (r#"{"save":{"i":901,"s":1,"n":1}}"#, "invalid"),
+        (r#"{"save":{"i":902,"s":1,"n":1,"data":{"a":1,"a":2}}}"#, "invalid"),
+        (r#"{"save":{"i":903,"s":1,"n":1,"data":{"a":1e999}}}"#, "invalid"),
+        (r#"{"save":{"i":904,"s":1,"n":1,"data":"\ud800"}}"#, "invalid"),
+        (r#"{"hello":{"instance":"0123456789abcdef","job":"x"}}"#, "invalid"),
+        (r#"{"save":{"i":905,"s":77,"n":1,"data":{}}}"#, "session-ended"),
+    ] {
+        game.send_text(frame.to_owned()).await;
+        let problem = game.expect("error").await["problem"].clone();
+        assert_eq!(problem["kind"], kind, "{frame}: {problem}");
+    }
+    let large = "x".repeat(6 << 20);
+    game.send_text(format!(r#"{{"save":{{"i":906,"s":1,"n":1,"data":"{large}"}}}}"#)).await;
+    assert_eq!(game.expect("error").await["problem"]["kind"], "too-large");
+    assert!(game.save(1, 2, 8, json!([])).await["saved"].is_object());
+}
+
+#[tokio::test]
+async fn a_stopping_process_sends_game_servers_away_and_ends_no_session() {
+    let served = Served::start().await;
+    let mut game = game(&served, "eu-1").await;
+    let started = game.start(1, "user-1").await;
+    game.save(1, 1, 5, json!([])).await;
+    let held = served.admin().get(PLAYER).await.is(200);
+    assert_eq!(held["held"]["job"], "eu-1");
+    let app = served.app.clone();
+    let leaving = tokio::spawn(async move { app.send_away().await });
+    game.expect("goaway").await;
+    refused(&served.admin().get("/readyz").await, 503, "unavailable");
+    // Another process takes over while the first one still serves.
+    let options = profilestore_server::config::Options {
+        listen: Some("127.0.0.1:0".to_owned()),
+        ..Default::default()
+    };
+    let config = options.settle().unwrap();
+    let (second, _app, _stop, _serving) = crate::serve(&served.store, &served.desk, &config).await;
+    let named = json!([[1, "PlayerData", "global", "user-1", started["epoch"]]]);
+    assert!(game.resume(second, named).await);
+    assert_eq!(game.welcome["resumed"], "same");
+    assert_eq!(game.expect("resumed").await["s"], 1);
+    leaving.await.unwrap();
+    assert!(game.save(1, 2, 6, json!([])).await["saved"].is_object());
+    assert!(game.end(1, 3).await["ended"].is_object());
+    assert_eq!(served.admin().get(PLAYER).await.is(200)["data"], json!({ "coins": 6 }));
+}

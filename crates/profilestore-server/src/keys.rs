@@ -504,6 +504,7 @@ impl Keys {
                 imported: None,
             }],
             returning: Returning::HEAD,
+            fingerprint: None,
         };
         match self.store.commit_one(commit.clone()).await {
             // The same commit again tells, and does it if it was not done.

@@ -176,6 +176,13 @@ pub const TABLE: &[Row] = &[
         "Use a new key for a new request. For a retry, send exactly the same body.",
     ),
     row(
+        "request-id-reused",
+        422,
+        "fix",
+        "The identity of the request was used before, for another request. Nothing was done now.",
+        "Use a new identity for a new request. For a retry, send exactly the same request.",
+    ),
+    row(
         "message-id-expired",
         422,
         "fix",

@@ -218,7 +218,7 @@ async fn fill(store: &SqliteStore, profiles: usize) {
                 seal: false,
                 imported: None,
             };
-            Commit { id: CommitId(env.uuid()), incarnation, from: None, changes: vec![write], returning: Returning::HEAD }
+            Commit { id: CommitId(env.uuid()), incarnation, from: None, changes: vec![write], returning: Returning::HEAD, fingerprint: None }
         });
         for result in store.commit(commits.collect()).await {
             result.expect("a stored profile");

@@ -250,6 +250,7 @@ async fn bytes(url: &str, schema: &str) {
                     from: None,
                     changes: vec![change],
                     returning: Returning::HEAD,
+                    fingerprint: None,
                 }
             });
             let replies = store.commit(commits.collect()).await;
@@ -332,7 +333,14 @@ async fn fill(options: &PostgresOptions) {
     let commits = (1..=KEYS).map(|n| {
         let id = CommitId(Env::system().uuid());
         let changes = vec![save(&KeyState::absent(key(n)), Bytes::from(value(2)))];
-        Commit { id, incarnation, from: None, changes, returning: Returning::HEAD }
+        Commit {
+            id,
+            incarnation,
+            from: None,
+            changes,
+            returning: Returning::HEAD,
+            fingerprint: None,
+        }
     });
     for reply in store.commit(commits.collect()).await {
         reply.expect("written");
@@ -369,8 +377,14 @@ async fn saves(
                 }
                 let (id, changes) =
                     (CommitId(Env::system().uuid()), vec![save(&mine[at], payload.clone())]);
-                let commit =
-                    Commit { id, incarnation, from: None, changes, returning: Returning::HEAD };
+                let commit = Commit {
+                    id,
+                    incarnation,
+                    from: None,
+                    changes,
+                    returning: Returning::HEAD,
+                    fingerprint: None,
+                };
                 let begun = Instant::now();
                 mine[at] = store.commit_one(commit).await.expect("saved").states.remove(0);
                 times.push(begun.elapsed());

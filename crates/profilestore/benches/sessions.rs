@@ -178,6 +178,7 @@ async fn bare_commits(store: &dyn DataStore, count: u32) -> Outcome<f64> {
                 from: None,
                 changes: vec![write],
                 returning: Returning::HEAD,
+                fingerprint: None,
             })
             .await?;
         took.push(began.elapsed());
@@ -291,6 +292,7 @@ async fn cpu_per_save() -> Outcome {
             from: None,
             changes: vec![write],
             returning: Returning::HEAD,
+            fingerprint: None,
         };
         std::hint::black_box(store.commit_one(commit).await?);
     }

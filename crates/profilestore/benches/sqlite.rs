@@ -170,6 +170,7 @@ fn store(path: &Path, committers: usize, time: Duration) -> (f64, f64, f64) {
             from: Some(server),
             changes,
             returning: Returning::HEAD,
+            fingerprint: None,
         };
         let register = Change::RegisterServer {
             id: server,
@@ -226,6 +227,7 @@ fn store(path: &Path, committers: usize, time: Duration) -> (f64, f64, f64) {
                         from: Some(server),
                         changes,
                         returning: Returning::HEAD,
+                        fingerprint: None,
                     };
                     let begun = Instant::now();
                     mine[at] = store.commit_one(commit).await.expect("saved").states.remove(0);

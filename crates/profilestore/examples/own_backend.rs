@@ -9,10 +9,10 @@ use std::{collections::BTreeMap, convert::Infallible, mem, sync::Mutex};
 use profilestore::{
     GameServer, ProfileKey,
     data_store::{
-        Change, Commit, CommitId, CommitReply, Conflict, ConflictKind, DataStore, Digest, Identity,
-        Incarnation, KeyContents, KeyQuery, KeyState, MessageId, Notice, Order, Retention,
-        Returning, ServerId, ServerRow, Snapshot, StoreError, StoredVersion, SweepCursor,
-        SweepReport, VersionInfo, VersionLinks, VersionQuery, VersionRef,
+        Change, Commit, CommitId, CommitReply, Conflict, DataStore, Digest, Identity, Incarnation,
+        KeyContents, KeyQuery, KeyState, MessageId, Notice, Order, Retention, Returning, ServerId,
+        ServerRow, Snapshot, StoreError, StoredVersion, SweepCursor, SweepReport, VersionInfo,
+        VersionLinks, VersionQuery, VersionRef,
         rules::{self, Counters, Fault, MessageFacts, Outcome, View},
     },
     env::Env,
@@ -147,10 +147,11 @@ impl State {
         let conflict = |kind, state, server| {
             Err(StoreError::Conflict(Box::new(Conflict { kind, now_ms, state, server })))
         };
-        match self.outcomes.get(&commit.id) {
-            Some((Outcome::Applied, _)) => return Ok(self.reply(commit, now_ms, true, Vec::new())),
-            Some((Outcome::Aborted, _)) => return conflict(ConflictKind::Aborted, None, None),
-            None => {}
+        if let Some((outcome, _)) = self.outcomes.get(&commit.id) {
+            return match rules::judge_known(commit, *outcome) {
+                Some(kind) => conflict(kind, None, None),
+                None => Ok(self.reply(commit, now_ms, true, Vec::new())),
+            };
         }
         let Ok(fault) = rules::judge(self, commit, now_ms);
         match fault {
@@ -182,7 +183,7 @@ impl State {
         for (key, links) in links {
             self.keys.entry(key).or_default().link(links);
         }
-        self.outcomes.entry(commit.id).or_insert((Outcome::Applied, now_ms));
+        self.outcomes.entry(commit.id).or_insert((Outcome::Applied(commit.fingerprint), now_ms));
         let mut notified = Vec::new();
         for (key, lease) in before.iter().filter(|(key, _)| changed.contains(&key)) {
             for server in rules::notified(commit, key, lease) {

@@ -229,6 +229,7 @@ impl AuditEntry {
             from: None,
             changes,
             returning: Returning::HEAD,
+            fingerprint: None,
         };
         match store.commit_one(commit.clone()).await {
             // The same commit again tells, and does it if it was not done.
@@ -466,6 +467,7 @@ mod tests {
             from: None,
             changes,
             returning: Returning::HEAD,
+            fingerprint: None,
         };
         store.commit_one(commit).await.map(drop)
     }

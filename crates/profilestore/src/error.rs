@@ -87,6 +87,8 @@ pub enum ErrorKind {
     InboxFull,
     /// The message id was used before with another content.
     MessageIdReused,
+    /// The identity of a request was used before, for another request. Nothing was done now.
+    RequestIdReused,
     /// The message id's time is too long ago, or ahead.
     MessageIdExpired,
     /// The data, a message or the metadata is larger than what can be stored.
@@ -139,7 +141,7 @@ pub enum Advice {
 
 impl ErrorKind {
     /// Every kind, for tables of them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::AlreadyLoaded,
         Self::Superseded,
         Self::TakenElsewhere,
@@ -159,6 +161,7 @@ impl ErrorKind {
         Self::Undecodable,
         Self::InboxFull,
         Self::MessageIdReused,
+        Self::RequestIdReused,
         Self::MessageIdExpired,
         Self::TooLarge,
         Self::EditRefused,
@@ -195,6 +198,7 @@ impl ErrorKind {
             | Self::Changed
             | Self::Undecodable
             | Self::MessageIdReused
+            | Self::RequestIdReused
             | Self::MessageIdExpired
             | Self::TooLarge
             | Self::EditRefused
@@ -349,6 +353,11 @@ impl From<StoreError> for Error {
                     ErrorKind::MessageIdReused,
                     "the message id was used before with another \
                         content",
+                ),
+                ConflictKind::CommitIdReused => (
+                    ErrorKind::RequestIdReused,
+                    "the identity of this request was used before for another one; nothing was \
+                     done now",
                 ),
                 ConflictKind::MessageIdExpired => (
                     ErrorKind::MessageIdExpired,

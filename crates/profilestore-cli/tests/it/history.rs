@@ -245,7 +245,16 @@ async fn trade_and_give(place: &Place) -> Result<MessageId, StoreError> {
     let incarnation = store.identity().await?.incarnation;
     let commit = CommitId(Env::system().uuid());
     let returning = Returning::HEAD;
-    store.commit_one(Commit { id: commit, incarnation, from: None, changes, returning }).await?;
+    store
+        .commit_one(Commit {
+            id: commit,
+            incarnation,
+            from: None,
+            changes,
+            returning,
+            fingerprint: None,
+        })
+        .await?;
     Ok(id)
 }
 

@@ -88,6 +88,7 @@ async fn write_value(place: &Place, key: &str, value: &'static [u8]) -> Result<(
             from: None,
             changes: vec![write],
             returning: Returning::HEAD,
+            fingerprint: None,
         })
         .await?;
     Ok(())

@@ -64,8 +64,14 @@ where
 async fn commit(store: &Arc<dyn DataStore>, env: &Env, change: Change) {
     let incarnation = store.identity().await.expect("a store").incarnation;
     let id = CommitId(env.uuid());
-    let commit =
-        Commit { id, incarnation, from: None, changes: vec![change], returning: Returning::HEAD };
+    let commit = Commit {
+        id,
+        incarnation,
+        from: None,
+        changes: vec![change],
+        returning: Returning::HEAD,
+        fingerprint: None,
+    };
     store.commit_one(commit).await.expect("it is stored");
 }
 

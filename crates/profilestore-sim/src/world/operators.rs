@@ -373,6 +373,7 @@ impl Desk {
             from: None,
             changes: vec![write, lease],
             returning: Returning::HEAD,
+            fingerprint: None,
         };
         store.commit_one(commit).await.expect("nobody came between");
     }

@@ -277,6 +277,12 @@ pub struct Commit {
     pub changes: Vec<Change>,
     /// What the reply shows of each key touched.
     pub returning: Returning,
+    /// Tells the request that the commit is for, for a caller that takes the id from it: some bits
+    /// of a hash of the request, never of the commit, since another server makes another commit of
+    /// the same request. It is kept beside the id. The same id with another fingerprint fails with
+    /// [`ConflictKind::CommitIdReused`]. A commit without one is compared with nothing, and so is
+    /// one of nothing but renewals.
+    pub fingerprint: Option<u64>,
 }
 
 impl Commit {
@@ -356,6 +362,8 @@ pub enum ConflictKind {
     Server,
     /// The server row has another host, or another generation.
     Hosted,
+    /// A commit of this id was applied, for another request: see [`Commit::fingerprint`].
+    CommitIdReused,
     /// The commit's id was aborted.
     Aborted,
     /// The commit that was to be aborted had been applied.

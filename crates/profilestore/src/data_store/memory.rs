@@ -15,9 +15,9 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{
-    Change, Commit, CommitId, CommitReply, Conflict, ConflictKind, DataStore, Digest, Identity,
-    Incarnation, KeyContents, KeyQuery, KeyState, LeaseState, MessageId, Notice, Order, Retention,
-    Returning, ServerId, ServerRow, Snapshot, StoreError, StoredVersion, SweepCursor, SweepReport,
+    Change, Commit, CommitId, CommitReply, Conflict, DataStore, Digest, Identity, Incarnation,
+    KeyContents, KeyQuery, KeyState, LeaseState, MessageId, Notice, Order, Retention, Returning,
+    ServerId, ServerRow, Snapshot, StoreError, StoredVersion, SweepCursor, SweepReport,
     VersionInfo, VersionLinks, VersionQuery, VersionRef,
     rules::{self, Counters, Fault, MessageFacts, Outcome, View},
 };
@@ -185,10 +185,11 @@ impl State {
         let conflict = |kind, state, server| {
             Err(StoreError::Conflict(Box::new(Conflict { kind, now_ms, state, server })))
         };
-        match self.outcomes.get(&commit.id) {
-            Some(Outcome::Applied) => return Ok(self.reply(&commit, now_ms, true, Vec::new())),
-            Some(Outcome::Aborted) => return conflict(ConflictKind::Aborted, None, None),
-            None => {}
+        if let Some(outcome) = self.outcomes.get(&commit.id) {
+            return match rules::judge_known(&commit, *outcome) {
+                Some(kind) => conflict(kind, None, None),
+                None => Ok(self.reply(&commit, now_ms, true, Vec::new())),
+            };
         }
         let Ok(fault) = rules::judge(self, &commit, now_ms);
         match fault {
@@ -230,7 +231,7 @@ impl State {
                 contents.link(links);
             }
         }
-        self.keep_outcome(commit.id, Outcome::Applied, now_ms);
+        self.keep_outcome(commit.id, Outcome::Applied(commit.fingerprint), now_ms);
 
         let mut notified = Vec::new();
         for key in changed {

@@ -133,7 +133,8 @@ impl Digest {
 /// * **Durable.** When a commit returns Ok it survives a crash of the store's host, unless the
 ///   backend was opened with a setting that says otherwise.
 /// * **Once.** A commit's id is kept in its own transaction, for at least 7 days. The same id again
-///   does nothing and answers Ok with [`CommitReply::already_applied`]. An id that was aborted
+///   does nothing and answers Ok with [`CommitReply::already_applied`], unless it comes with
+///   another [`Commit::fingerprint`]: that is [`ConflictKind::CommitIdReused`]. An id that was aborted
 ///   first ([`Change::Abort`]) fails with [`ConflictKind::Aborted`] for as long. A commit of
 ///   nothing but [`Change::Check`]s writes nothing and is not kept; one of nothing but renewals is
 ///   known until the next one of the same row and cannot be aborted ([`Change::RenewServer`]).

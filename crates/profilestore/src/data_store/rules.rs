@@ -8,7 +8,7 @@
 //! In a commit's transaction a backend does this:
 //!
 //! 1. [`check_commit`] and [`check_incarnation`];
-//! 2. answer an id that is known already: [`Outcome`];
+//! 2. answer an id that is known already: [`judge_known`];
 //! 3. [`judge`]; a [`Fault`] is answered as [`StoreError::Conflict`];
 //! 4. a commit of [`only_checks`] ends here;
 //! 5. apply the changes: [`in_order`], [`new_version`], [`keeps_previous`]; and keep the [`links`],
@@ -49,8 +49,8 @@ const HOUR_MS: i64 = 60 * 60 * 1000;
 /// What became of a commit id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was applied.
-    Applied,
+    /// It was applied, with this [`Commit::fingerprint`].
+    Applied(Option<u64>),
     /// It was aborted before it was applied, and never will be.
     Aborted,
 }
@@ -260,6 +260,18 @@ pub fn check_incarnation(commit: &Commit, found: Incarnation) -> Result<(), Stor
     }
 }
 
+/// What is at fault with a commit whose id is known already. None: it was applied, which is its
+/// answer.
+pub fn judge_known(commit: &Commit, outcome: Outcome) -> Option<ConflictKind> {
+    match outcome {
+        Outcome::Applied(fingerprint) => fingerprint
+            .zip(commit.fingerprint)
+            .is_some_and(|(applied, now)| applied != now)
+            .then_some(ConflictKind::CommitIdReused),
+        Outcome::Aborted => Some(ConflictKind::Aborted),
+    }
+}
+
 /// True when a commit writes nothing: such a commit is not kept.
 pub fn only_checks(commit: &Commit) -> bool {
     let checks = |change| matches!(change, &Change::Check { .. } | &Change::CheckHost { .. });
@@ -343,7 +355,7 @@ pub fn judge<V: View>(
             | Change::RehostServer { .. }
             | Change::CheckHost { .. }
             | Change::MarkDead { .. } => judge_server(view, change)?,
-            Change::Abort { commit } => (view.outcome(*commit)? == Some(Outcome::Applied))
+            Change::Abort { commit } => matches!(view.outcome(*commit)?, Some(Outcome::Applied(_)))
                 .then_some(Fault::Commit(ConflictKind::AlreadyApplied)),
         };
         if fault.is_some() {
@@ -671,6 +683,7 @@ mod tests {
             from: None,
             changes,
             returning: Returning::HEAD,
+            fingerprint: None,
         }
     }
 

@@ -42,6 +42,7 @@ impl Link {
             from: Some(lease.server),
             changes,
             returning,
+            fingerprint: None,
         }
     }
 

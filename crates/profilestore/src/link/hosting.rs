@@ -58,7 +58,7 @@ pub struct Request {
 impl Request {
     /// A commit in its name.
     pub(crate) fn stamp(self, commit: Commit) -> Commit {
-        Commit { id: self.id, ..commit }
+        Commit { id: self.id, fingerprint: Some(self.fingerprint), ..commit }
     }
 }
 

@@ -48,6 +48,7 @@ pub(crate) async fn rehost(
             id: CommitId(parts.env.uuid()),
             incarnation,
             from: Some(server),
+            fingerprint: None,
             changes: vec![Change::RehostServer { id: server, generation, host: hosting.host }],
             returning: Returning::HEAD,
         };

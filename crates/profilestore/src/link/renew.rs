@@ -54,6 +54,7 @@ pub(crate) async fn register(
         from: Some(server),
         changes: vec![registration(server, parts, hosting)],
         returning: Returning::HEAD,
+        fingerprint: None,
     };
     let sent = parts.env.now();
     let reply = loop {

@@ -483,6 +483,7 @@ impl Writer<'_> {
                 from: None,
                 changes,
                 returning: Returning::HEAD,
+                fingerprint: None,
             });
             if self.queue.len() >= BATCH_COMMITS || self.queued_bytes >= BATCH_BYTES {
                 self.flush().await?;

@@ -29,6 +29,7 @@ async fn book(store: &MemoryStore, env: &Env, count: usize) {
             from: None,
             changes,
             returning: Returning::HEAD,
+            fingerprint: None,
         };
         store.commit_one(commit).await.unwrap();
     }

@@ -472,6 +472,7 @@ async fn an_entry_that_another_writer_wrote_does_not_keep_a_session_from_saving(
         from: None,
         changes: vec![forged],
         returning: Returning::HEAD,
+        fingerprint: None,
     };
     world.store.commit_one(commit).await.unwrap();
     way.plan().heal();

@@ -277,6 +277,7 @@ async fn a_message_that_cannot_be_read_does_not_block_those_behind_it() {
             from: None,
             changes: vec![change],
             returning: Returning::HEAD,
+            fingerprint: None,
         };
         world.store.commit_one(commit).await.unwrap();
     };

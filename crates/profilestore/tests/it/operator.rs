@@ -361,8 +361,14 @@ async fn many_profiles_of_one_user_are_erased_and_one_that_cannot_be_read_is_nam
     };
     let incarnation = world.store.identity().await.unwrap().incarnation;
     let id = CommitId(world.env.uuid());
-    let commit =
-        Commit { id, incarnation, from: None, changes: vec![damaged], returning: Returning::HEAD };
+    let commit = Commit {
+        id,
+        incarnation,
+        from: None,
+        changes: vec![damaged],
+        returning: Returning::HEAD,
+        fingerprint: None,
+    };
     world.store.commit_one(commit).await.unwrap();
 
     let report = ann(&a).erase_user(7, false).await.unwrap();
@@ -388,6 +394,7 @@ async fn an_erasure_that_was_broken_off_is_completed_by_the_next_one() {
         from: None,
         changes,
         returning: Returning::HEAD,
+        fingerprint: None,
     };
     world.store.commit_one(commit).await.unwrap();
     assert_eq!(ann(&a).erase_user(9, false).await.unwrap().audit_entries, 1);

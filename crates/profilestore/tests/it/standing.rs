@@ -85,6 +85,7 @@ async fn commit(world: &World, changes: Vec<Change>) {
         from: None,
         changes,
         returning: Returning::HEAD,
+        fingerprint: None,
     };
     world.store.commit_one(commit).await.unwrap();
 }

@@ -468,6 +468,7 @@ async fn what_is_stored_and_breaks_the_rule_is_reported_and_repaired_and_blocks_
             imported: None,
         }],
         returning: Returning::HEAD,
+        fingerprint: None,
     };
     store.commit_one(commit).await.unwrap();
     let checked = verify(&store, &ExportFilter::default(), &mut |_| {}).await.unwrap();

@@ -449,8 +449,14 @@ impl ChangeExt for Change {
 async fn write(store: &dyn DataStore, change: Change) {
     let incarnation = store.identity().await.unwrap().incarnation;
     let id = CommitId(Env::system().uuid());
-    let commit =
-        Commit { id, incarnation, from: None, changes: vec![change], returning: Returning::HEAD };
+    let commit = Commit {
+        id,
+        incarnation,
+        from: None,
+        changes: vec![change],
+        returning: Returning::HEAD,
+        fingerprint: None,
+    };
     store.commit_one(commit).await.unwrap();
 }
 

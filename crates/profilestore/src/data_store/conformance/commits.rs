@@ -220,6 +220,45 @@ pub async fn a_commit_is_applied_once(s: Subject) {
     assert_eq!(s.state(&key).await.version, 3);
 }
 
+/// A commit id that comes again for another request is refused, and is not taken for done. What
+/// the commit holds does not matter: another server builds another one for the same request.
+pub async fn a_commit_id_is_used_for_one_request(s: Subject) {
+    let (key, greatest) = (key("p"), u64::MAX);
+    let mut commit = s.make(vec![write(&KeyState::absent(key.clone()), "one")]).await;
+    commit.fingerprint = Some(greatest);
+    s.store.commit_one(commit.clone()).await.unwrap();
+    let state = s.put(&key, "two").await;
+    let again = |fingerprint, changes: &[Change]| {
+        let changes = changes.to_vec();
+        s.store.commit_one(Commit { fingerprint, changes, ..commit.clone() })
+    };
+    let other = [write(&state, "three")];
+    for changes in [&commit.changes[..], &other] {
+        for same in [Some(greatest), None] {
+            assert!(again(same, changes).await.unwrap().already_applied);
+        }
+        for reused in [0, 1, greatest - 1] {
+            match again(Some(reused), changes).await {
+                Err(StoreError::Conflict(conflict)) => {
+                    assert_eq!(conflict.kind, ConflictKind::CommitIdReused);
+                    assert_eq!((conflict.state, conflict.server), (None, None));
+                }
+                other => panic!("expected a conflict, found {other:?}"),
+            }
+        }
+    }
+    assert_eq!(s.state(&key).await, state);
+    // An id that was used without one is known as ever, and an abort has none.
+    let plain = s.make(vec![write(&state, "three")]).await;
+    s.store.commit_one(plain.clone()).await.unwrap();
+    let named = Commit { fingerprint: Some(7), ..plain };
+    assert!(s.store.commit_one(named.clone()).await.unwrap().already_applied);
+    let aborted = Commit { id: CommitId(s.uuid().await), ..named };
+    s.ok(vec![Change::Abort { commit: aborted.id }]).await;
+    let error = s.store.commit_one(aborted).await.unwrap_err();
+    assert_eq!(error.conflict(), Some(&ConflictKind::Aborted));
+}
+
 /// A commit that failed left nothing: its id may be used again.
 pub async fn a_failed_id_may_come_again(s: Subject) {
     let key = key("p");

@@ -102,7 +102,14 @@ impl Subject {
     /// A commit that asks for everything.
     async fn make(&self, changes: Vec<Change>) -> Commit {
         let (id, incarnation) = (CommitId(self.uuid().await), self.incarnation().await);
-        Commit { id, incarnation, from: None, changes, returning: Returning::ALL }
+        Commit {
+            id,
+            incarnation,
+            from: None,
+            changes,
+            returning: Returning::ALL,
+            fingerprint: None,
+        }
     }
 
     async fn commit(&self, changes: Vec<Change>) -> Result<CommitReply, StoreError> {
@@ -287,6 +294,7 @@ macro_rules! store_conformance {
             preconditions_are_judged_before_the_commit
             a_reply_says_what_was_asked_for
             a_commit_is_applied_once
+            a_commit_id_is_used_for_one_request
             a_failed_id_may_come_again
             an_aborted_commit_arrives_too_late
             an_applied_commit_cannot_be_aborted

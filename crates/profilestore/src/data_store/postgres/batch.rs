@@ -12,9 +12,9 @@ use super::{
 };
 use crate::{
     data_store::{
-        Change, Commit, CommitId, CommitReply, Conflict, ConflictKind, Digest, Incarnation,
-        KeyState, LeaseState, MessageId, NewValue, Notice, ServerId, ServerRow, StoreError,
-        StoredMessage, VersionInfo, VersionLinks,
+        Change, Commit, CommitId, CommitReply, Conflict, Digest, Incarnation, KeyState, LeaseState,
+        MessageId, NewValue, Notice, ServerId, ServerRow, StoreError, StoredMessage, VersionInfo,
+        VersionLinks,
         rules::{self, Counters, Fault, MessageFacts, Outcome, View},
     },
     key::ProfileKey,
@@ -145,14 +145,11 @@ impl Batch {
         if let Err(err) = self.readable(commit) {
             return Verdict::Refused(err);
         }
-        match self.outcomes.get(&commit.id) {
-            Some(Outcome::Applied) => {
-                return Verdict::Replied { already_applied: true, wrote: false };
-            }
-            Some(Outcome::Aborted) => {
-                return Verdict::Conflict(Fault::Commit(ConflictKind::Aborted));
-            }
-            None => {}
+        if let Some(outcome) = self.outcomes.get(&commit.id) {
+            return match rules::judge_known(commit, *outcome) {
+                None => Verdict::Replied { already_applied: true, wrote: false },
+                Some(kind) => Verdict::Conflict(Fault::Commit(kind)),
+            };
         }
         let now_ms = self.now_ms;
         match rules::judge(self, commit, now_ms) {
@@ -209,7 +206,7 @@ impl Batch {
         }
         // A renewal stands in the row itself.
         if !rules::only_renews(commit) {
-            self.writes.outcomes.insert(commit.id, Outcome::Applied);
+            self.writes.outcomes.insert(commit.id, Outcome::Applied(commit.fingerprint));
         }
         for (key, Done { lease_before, touched, noticed }) in done {
             if touched.data || touched.rest {

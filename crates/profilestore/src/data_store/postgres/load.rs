@@ -100,7 +100,7 @@ pub(super) const HISTORY: &str = "SELECT u.n FROM unnest($1::text[], $2::text[],
      WHERE (SELECT v.number FROM version v WHERE v.store = u.store AND v.scope = u.scope AND v.key = u.key LIMIT 1) IS NOT NULL";
 
 // Last, so that the time is that of after the wait for locks.
-pub(super) const FACTS: &str = "SELECT m.now_ms, m.incarnation, o.id, o.aborted FROM \
+pub(super) const FACTS: &str = "SELECT m.now_ms, m.incarnation, o.id, o.aborted, o.fingerprint FROM \
      (SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now_ms, \
      (SELECT value FROM meta WHERE name = 'incarnation') AS incarnation) m LEFT JOIN settled o ON o.id = ANY($1::uuid[])";
 
@@ -293,8 +293,9 @@ impl<'c> Needs<'c> {
         let mut batch = Batch::new(now_ms, schema::incarnation(get(first, 1)?)?);
         for row in facts {
             if let Some(id) = get::<Option<Uuid>>(row, 2)? {
-                let outcome =
-                    if get::<bool>(row, 3)? { Outcome::Aborted } else { Outcome::Applied };
+                let fingerprint: Option<i64> = get(row, 4)?;
+                let applied = Outcome::Applied(fingerprint.map(i64::cast_unsigned));
+                let outcome = if get::<bool>(row, 3)? { Outcome::Aborted } else { applied };
                 batch.outcomes.insert(CommitId(id), outcome);
             }
         }
@@ -318,7 +319,9 @@ impl<'c> Needs<'c> {
                     Part::Servers => {
                         let server = server_of_row(row, 0)?;
                         if let Some(renewal) = get::<Option<Uuid>>(row, SERVER_COLUMNS)? {
-                            batch.outcomes.insert(CommitId(renewal), Outcome::Applied);
+                            // A commit of more than renewals is known already, with its fingerprint.
+                            let renewal = batch.outcomes.entry(CommitId(renewal));
+                            renewal.or_insert(Outcome::Applied(None));
                         }
                         // What was locked is read first, and is the newer or the same.
                         batch.servers.entry(server.id).or_insert(server);

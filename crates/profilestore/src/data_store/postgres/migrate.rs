@@ -89,6 +89,10 @@ async fn to_newest(conn: &Conn, options: &PostgresOptions, step: i64) -> Result<
     if step < 3 {
         add_hosts(conn).await?;
     }
+    if step < 4 {
+        // Which request a commit was for.
+        conn.batch("ALTER TABLE settled ADD COLUMN fingerprint bigint").await?;
+    }
     schema::mark(conn).await
 }
 

@@ -31,7 +31,7 @@ pub(super) const SEALED: i64 = 8;
 /// The newest step of this format, as [`TABLES`] has it: each addition to the format of an
 /// unreleased version is one. `meta` says which one a store has reached. The steps are listed in
 /// `docs/decisions/format-2.md`, and `migrate.rs` makes them.
-pub(super) const STEPS: i64 = 3;
+pub(super) const STEPS: i64 = 4;
 
 /// What `meta` says in a schema that is a store's.
 pub(super) const APPLICATION: &str = "profilestore";
@@ -159,7 +159,12 @@ CREATE TABLE notice (
     PRIMARY KEY (server, store, scope, key)
 );
 
-CREATE TABLE settled (id uuid PRIMARY KEY, at_ms bigint NOT NULL, aborted boolean NOT NULL);
+CREATE TABLE settled (
+    id uuid PRIMARY KEY,
+    at_ms bigint NOT NULL,
+    aborted boolean NOT NULL,
+    fingerprint bigint
+);
 "#;
 
 /// Finds a message by its id within its key.

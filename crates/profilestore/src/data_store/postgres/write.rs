@@ -165,8 +165,9 @@ pub(super) const FORGET_NOTICES: &str = "WITH gone AS MATERIALIZED (SELECT n.ser
      ORDER BY u.at FOR UPDATE OF n) \
      DELETE FROM notice n USING gone g WHERE n.server = ANY(ARRAY[g.server]) AND n.store = g.store AND n.scope = g.scope AND n.key = g.key";
 
-pub(super) const INSERT_OUTCOMES: &str = "INSERT INTO settled (id, at_ms, aborted) SELECT u.id, \
-    $3::bigint, u.aborted FROM unnest($1::uuid[], $2::bool[]) AS u (id, aborted)";
+pub(super) const INSERT_OUTCOMES: &str = "INSERT INTO settled (id, at_ms, aborted, fingerprint) \
+    SELECT u.id, $4::bigint, u.aborted, u.fingerprint \
+    FROM unnest($1::uuid[], $2::bool[], $3::bigint[]) AS u (id, aborted, fingerprint)";
 
 pub(super) const LEAVE_NOTICES: &str = "INSERT INTO notice (store, scope, key, server, commit_id) \
      SELECT u.store, u.scope, u.key, u.server, u.commit_id FROM \
@@ -348,7 +349,13 @@ pub(super) fn steps(batch: &Batch) -> Result<Vec<(Part, Step<'_>)>, StoreError> 
         let ids: Vec<Uuid> = writes.outcomes.keys().map(|id| id.0).collect();
         let aborted: Vec<bool> =
             writes.outcomes.values().map(|outcome| *outcome == Outcome::Aborted).collect();
-        steps.push((Part::Writ, Step::new(INSERT_OUTCOMES).with(ids).with(aborted).with(now_ms)));
+        let fingerprint = |outcome: &Outcome| match outcome {
+            Outcome::Applied(fingerprint) => fingerprint.map(u64::cast_signed),
+            Outcome::Aborted => None,
+        };
+        let fingerprints: Vec<Option<i64>> = writes.outcomes.values().map(fingerprint).collect();
+        let step = Step::new(INSERT_OUTCOMES).with(ids).with(aborted).with(fingerprints);
+        steps.push((Part::Writ, step.with(now_ms)));
     }
     if !writes.notices.is_empty() {
         let servers: Vec<Uuid> = writes.notices.keys().map(|(server, _)| server.0).collect();

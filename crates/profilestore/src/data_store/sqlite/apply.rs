@@ -13,7 +13,7 @@ use crate::{
         Change, Commit, CommitId, CommitReply, Conflict, ConflictKind, Incarnation, KeyState,
         LeaseState, NewValue, Notice, ServerId, ServerRow, StoreError, StoredMessage, VersionInfo,
         checksum::checksum,
-        rules::{self, Fault, Outcome, View as _},
+        rules::{self, Fault, View as _},
     },
     key::ProfileKey,
 };
@@ -71,7 +71,7 @@ impl Tx<'_> {
             return refused(Err(trouble));
         }
         // A commit whose preconditions hold is most likely new: its id is looked up by writing it.
-        if fault.is_none() && self.keep_outcome(commit.id)? {
+        if fault.is_none() && self.keep_outcome(commit)? {
             return self.apply(commit).map(Ok);
         }
         if let Some(answer) = self.known(commit)? {
@@ -106,14 +106,14 @@ impl Tx<'_> {
         &mut self,
         commit: &Commit,
     ) -> Result<Option<Result<CommitReply, StoreError>>, Trouble> {
-        Ok(match self.outcome(commit.id)? {
-            None => None,
-            Some(Outcome::Applied) => Some(Ok(self.reply(commit, true, Vec::new())?)),
-            Some(Outcome::Aborted) => {
-                let fault = Some(Fault::Commit(ConflictKind::Aborted));
-                Some(Err(StoreError::Conflict(Box::new(self.conflict(commit, fault)?))))
+        let Some(outcome) = self.outcome(commit.id)? else { return Ok(None) };
+        Ok(Some(match rules::judge_known(commit, outcome) {
+            None => Ok(self.reply(commit, true, Vec::new())?),
+            Some(kind) => {
+                let conflict = self.conflict(commit, Some(Fault::Commit(kind)))?;
+                Err(StoreError::Conflict(Box::new(conflict)))
             }
-        })
+        }))
     }
 
     fn conflict(&mut self, commit: &Commit, fault: Option<Fault>) -> Result<Conflict, Trouble> {
@@ -148,11 +148,14 @@ impl Tx<'_> {
     }
 
     /// False when the id is there already.
-    fn keep_outcome(&mut self, id: CommitId) -> Result<bool, Trouble> {
+    fn keep_outcome(&mut self, commit: &Commit) -> Result<bool, Trouble> {
         let mut statement = self.prepare(
-            "INSERT INTO settled (id, at_ms, aborted) VALUES (?1, ?2, 0) ON CONFLICT DO NOTHING",
+            "INSERT INTO settled (id, at_ms, aborted, fingerprint) VALUES (?1, ?2, 0, ?3) \
+             ON CONFLICT DO NOTHING",
         )?;
-        Ok(statement.execute(params![id.0.as_bytes().as_slice(), self.now_ms])? == 1)
+        let id = commit.id.0.as_bytes().as_slice();
+        let fingerprint = commit.fingerprint.map(u64::cast_signed);
+        Ok(statement.execute(params![id, self.now_ms, fingerprint])? == 1)
     }
 
     fn apply(&mut self, commit: &Commit) -> Result<CommitReply, Trouble> {

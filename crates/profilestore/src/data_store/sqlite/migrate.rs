@@ -77,6 +77,9 @@ fn work(conn: &Connection, path: &Path, now_ms: i64) -> Result<(), StoreError> {
     if step < 3 {
         add_hosts(conn).map_err(failed)?;
     }
+    if step < 4 {
+        add_fingerprints(conn).map_err(failed)?;
+    }
     schema::mark(conn).map_err(failed)
 }
 
@@ -100,6 +103,11 @@ fn refuse_while_in_use(conn: &Connection, path: &Path, now_ms: i64) -> Result<()
             renewed_ms.saturating_add(lease_ms).saturating_sub(now_ms)
         ),
     })
+}
+
+/// Step 4: which request a commit was for.
+fn add_fingerprints(conn: &Connection) -> rusqlite::Result<()> {
+    conn.execute_batch("ALTER TABLE settled ADD COLUMN fingerprint INTEGER")
 }
 
 /// Step 3: who hosts a game server's engine.

@@ -445,10 +445,14 @@ impl View for Tx<'_> {
     }
 
     fn outcome(&mut self, id: CommitId) -> Result<Option<Outcome>, Trouble> {
-        let mut statement = self.prepare("SELECT aborted FROM settled WHERE id = ?1")?;
-        let aborted: Option<bool> =
-            statement.query_row([id.0.as_bytes().as_slice()], |row| row.get(0)).optional()?;
-        Ok(aborted.map(|aborted| if aborted { Outcome::Aborted } else { Outcome::Applied }))
+        let mut statement =
+            self.prepare("SELECT aborted, fingerprint FROM settled WHERE id = ?1")?;
+        let outcome = statement.query_row([id.0.as_bytes().as_slice()], |row| {
+            let fingerprint: Option<i64> = row.get(1)?;
+            let applied = Outcome::Applied(fingerprint.map(i64::cast_unsigned));
+            Ok(if row.get(0)? { Outcome::Aborted } else { applied })
+        });
+        Ok(outcome.optional()?)
     }
 }
 

@@ -60,6 +60,25 @@ async fn a_request_that_the_old_host_did_is_not_done_again_by_the_new_one() {
     lost.abort();
 }
 
+/// Through the same host, and through another one, which knows nothing of the first.
+#[tokio::test(start_paused = true)]
+async fn an_identity_that_comes_again_with_another_content_is_refused() {
+    let world = World::new();
+    let (server, _old) = hosted(&host(&world), "a").await;
+    let Started { session, .. } = start(&server, 1, "p").await;
+    assert_eq!(session.save(request(2), player(5)).await.unwrap(), 2);
+    let other = Request { fingerprint: 99, ..request(2) };
+    let refused = session.save(other, player(7)).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::RequestIdReused, "{refused}");
+    let (again, _calling) = resumed(&server, &host(&world)).await;
+    let same = adopted(&again, &session).await;
+    let refused = same.save(other, player(7)).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::RequestIdReused, "{refused}");
+    let refused = same.end(other, Some(player(7))).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::RequestIdReused, "{refused}");
+    assert_eq!(stored(&world, "p").await, (5, 2));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_request_that_did_not_arrive_is_done_by_the_new_host_and_its_messages_are_told_again() {
     let world = World::new();

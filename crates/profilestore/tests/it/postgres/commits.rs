@@ -29,6 +29,7 @@ async fn make(store: &dyn DataStore, changes: Vec<Change>) -> Commit {
         from: None,
         changes,
         returning: Returning::ALL,
+        fingerprint: None,
     }
 }
 

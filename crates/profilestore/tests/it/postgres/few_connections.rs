@@ -38,8 +38,14 @@ async fn a_server_that_refuses_some_connections_is_no_outage() {
                     let changes =
                         vec![Change::AppendMessage { key: key.clone(), message, cap: 100 }];
                     let id = CommitId(Env::system().uuid());
-                    let commit =
-                        Commit { id, incarnation, from: None, changes, returning: Returning::HEAD };
+                    let commit = Commit {
+                        id,
+                        incarnation,
+                        from: None,
+                        changes,
+                        returning: Returning::HEAD,
+                        fingerprint: None,
+                    };
                     store.commit_one(commit).await.unwrap();
                     let (_, state) = store.read_one(&key, Returning::INBOX).await.unwrap();
                     assert_eq!(state.inbox.unwrap().len(), round + 1);

@@ -203,6 +203,7 @@ async fn write(
         from: None,
         changes: vec![change],
         returning: Returning::ALL,
+        fingerprint: None,
     };
     store.commit_one(commit).await.map(|mut reply| reply.states.remove(0))
 }

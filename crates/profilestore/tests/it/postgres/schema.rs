@@ -65,6 +65,7 @@ async fn tables_of_an_earlier_version_are_completed() {
             from: None,
             changes,
             returning: Returning::HEAD,
+            fingerprint: None,
         };
         store.commit_one(commit).await
     };
@@ -210,7 +211,14 @@ async fn commits_of_before_a_restored_backup_are_refused() {
         owner: None,
     }];
     let id = CommitId(Env::system().uuid());
-    let commit = Commit { id, incarnation: old, from: None, changes, returning: Returning::HEAD };
+    let commit = Commit {
+        id,
+        incarnation: old,
+        from: None,
+        changes,
+        returning: Returning::HEAD,
+        fingerprint: None,
+    };
     match store.commit_one(commit).await {
         Err(StoreError::Replaced { expected, found }) => assert_eq!((expected, found), (old, new)),
         other => panic!("expected a refusal, found {other:?}"),

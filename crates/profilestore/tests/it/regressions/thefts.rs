@@ -86,6 +86,7 @@ async fn a_start_that_finds_something_else_behind_its_take_does_not_wait_for_its
         from: None,
         changes: vec![write],
         returning: Returning::HEAD,
+        fingerprint: None,
     });
     let start = tokio::time::timeout(Duration::from_secs(60), players(&a).start_session("p"));
     assert_eq!(start.await.expect("it ends").unwrap_err().kind(), ErrorKind::Foreign);
@@ -115,6 +116,7 @@ async fn an_adoption_whose_answer_comes_after_a_removal_does_not_make_the_sessio
         from: None,
         changes: vec![Change::MarkDead { id: row.id, revision: row.revision }],
         returning: Returning::HEAD,
+        fingerprint: None,
     };
     world.store.commit_one(dead).await.unwrap();
     // The next renewal is refused and the server registers anew; the adoption is the commit after.

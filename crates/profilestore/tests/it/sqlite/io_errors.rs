@@ -45,6 +45,7 @@ pub(super) async fn write_through_errors(file: &Path) {
                     from: None,
                     changes: changes.to_vec(),
                     returning: Returning::ALL,
+                    fingerprint: None,
                 };
                 let mut unknown = false;
                 let reply = loop {

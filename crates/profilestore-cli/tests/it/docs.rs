@@ -28,12 +28,15 @@ fn normal(path: &Path) -> PathBuf {
     out
 }
 
-/// Every page by its path: those at the root, those of the published crates, and those in `docs`
-/// and `examples`.
+/// Every page by its path: those at the root, those of the SDKs and the published crates, and those
+/// in `docs` and `examples`.
 fn pages() -> BTreeMap<PathBuf, String> {
     let mut pages = BTreeMap::new();
     let mut folders = vec![root().join("docs"), root().join("examples")];
-    let mut paths: Vec<_> = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(Into::into).into();
+    let mut paths: Vec<PathBuf> =
+        ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "sdk/typescript/README.md"]
+            .map(Into::into)
+            .into();
     paths.extend(PUBLISHED.map(|krate| Path::new("crates").join(krate).join("README.md")));
     for path in paths {
         let path = root().join(path);

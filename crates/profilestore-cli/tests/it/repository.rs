@@ -10,7 +10,7 @@ use std::{
 use crate::docs::{links, prose};
 
 /// What belongs at the root.
-const ROOT: [&str; 17] = [
+const ROOT: [&str; 18] = [
     ".ci",
     ".config",
     ".gitignore",
@@ -27,6 +27,7 @@ const ROOT: [&str; 17] = [
     "examples",
     "rustfmt.toml",
     "scripts",
+    "sdk",
     "test",
 ];
 
@@ -47,7 +48,7 @@ fn name(path: &Path) -> String {
 /// What git does not look at, and git's own.
 fn is_ignored(path: &Path) -> bool {
     let name = name(path);
-    [".git", "target"].contains(&&*name)
+    [".git", "target", "node_modules", "dist", "dist-test"].contains(&&*name)
         || [".db", ".db-wal", ".db-shm"].iter().any(|end| name.ends_with(end))
 }
 

@@ -1,0 +1,330 @@
+/**
+ * The connection of one game server: it is opened again whenever it is lost, here or at another
+ * address, and goes on as the same game server. A request that was sent never changes. It is kept
+ * until it is answered, and sent again in order.
+ */
+import { randomBytes } from "node:crypto";
+import { Belief, now, type Moment } from "./belief.js";
+import { failure, ProfileError } from "./errors.js";
+import type { Report } from "./events.js";
+import { compose, type ResumedAs, type ServerFrame, type SessionFrame } from "./frames.js";
+import { Link, type LinkUser } from "./link.js";
+
+export interface ConnectionOptions {
+  readonly urls: readonly string[];
+  readonly key: string;
+  readonly job: string;
+  readonly place: number;
+  readonly leaseMs: number | undefined;
+  readonly connectMs: number;
+}
+
+/** A session as a resume names it: number, store, scope, key, epoch. */
+export type Named = readonly [number, string, string, string, number];
+
+/** Who holds the sessions. */
+export interface Holder {
+  named(): Named[];
+  /** A resume was answered; each session is told about behind it. */
+  resumed(how: ResumedAs): void;
+  frame(frame: SessionFrame): void;
+}
+
+/** What becomes of a request. */
+export interface Outcome {
+  done(frame: ServerFrame): void;
+  failed(error: ProfileError): void;
+}
+
+interface Request extends Outcome {
+  /** It is repeated until its outcome is known. */
+  readonly isKept: boolean;
+  readonly i: number;
+  readonly frames: readonly string[];
+  attempts: number;
+}
+
+const SDK = "typescript/0.1.0";
+const PING_MS = 2000;
+const MOST_RETRY_MS = 2000;
+const AGAIN_MS = 500;
+const MOST_ATTEMPTS = 60;
+/** How many requests may be unanswered. */
+const MOST_REQUESTS = 100_000;
+/** How many sessions one frame of a greeting names. */
+const NAMED_AT_ONCE = 5000;
+const REFUSED = new Set([
+  "unauthorized",
+  "forbidden",
+  "upgrade-required",
+  "invalid",
+  "misdirected",
+]);
+const ANSWERS = new Set(["started", "saved", "ended", "done", "sent", "error", "overloaded"]);
+
+export class Connection implements LinkUser {
+  readonly #instance = randomBytes(32).toString("hex");
+  readonly #requests = new Map<number, Request>();
+  readonly #pings = new Map<number, Moment>();
+  readonly #belief = new Belief();
+  #identity: { incarnation: string; token: string; store: string } | undefined;
+  #leaseMs = 0;
+  #i = 0;
+  #n = 0;
+  #at = 0;
+  #failures = 0;
+  /** The one that counts. */
+  #link: Link | undefined;
+  /** The one that is to take its place. */
+  #next: Link | undefined;
+  #retry: NodeJS.Timeout | undefined;
+  #pinging: NodeJS.Timeout | undefined;
+  #opening: { done(): void; failed(why: ProfileError): void; until: number } | undefined;
+  #isClosed = false;
+  /** How large a frame may be, in bytes. */
+  maxFrame = 5 << 20;
+
+  constructor(
+    readonly options: ConnectionOptions,
+    readonly holder: Holder,
+    readonly report: Report,
+  ) {}
+
+  /** Connects for the first time. */
+  open(): Promise<void> {
+    return new Promise((done, failed) => {
+      this.#opening = { done, failed, until: performance.now() + this.options.connectMs };
+      this.#attempt();
+    });
+  }
+
+  get incarnation(): string {
+    return this.#identity?.incarnation ?? "";
+  }
+
+  get isConnected(): boolean {
+    return this.#link !== undefined;
+  }
+
+  /** Whether the sessions of this game server may be believed in. */
+  isActive(): boolean {
+    return this.#belief.holds(this.incarnation, now());
+  }
+
+  /** The same, as it is known at this moment: what comes later does not count. */
+  snapshot(): () => boolean {
+    const [incarnation, belief] = [this.incarnation, this.#belief.copy()];
+    return () => belief.holds(incarnation, now());
+  }
+
+  // --- requests ------------------------------------------------------------------------------
+
+  /** A number for the next request. */
+  number(): number {
+    return ++this.#i;
+  }
+
+  /**
+   * Sends a request, once there is a connection. Only one of the outcomes happens, once. `isKept`:
+   * it is repeated for as long as nobody knows what became of it.
+   */
+  request(i: number, frames: readonly string[], outcome: Outcome, isKept: boolean): void {
+    const { done, failed } = outcome;
+    const request = { i, frames, isKept, attempts: 0, done, failed };
+    if (this.#isClosed) return request.failed(failure("closing", "this game server is closed"));
+    if (frames.some((frame) => Buffer.byteLength(frame) > this.maxFrame)) {
+      const detail = `a frame has at most ${this.maxFrame} bytes`;
+      return request.failed(failure("too-large", detail));
+    }
+    if (this.#requests.size >= MOST_REQUESTS) {
+      return request.failed(failure("overloaded", "too many requests are unanswered"));
+    }
+    this.#requests.set(i, request);
+    this.#send(request);
+  }
+
+  /** Sends what needs no answer. It is lost without a connection. */
+  tell(frame: string): void {
+    if (!this.#isMuted) this.#link?.send(frame);
+  }
+
+  #send(request: Request): void {
+    if (!this.#isMuted) request.frames.forEach((frame) => this.#link?.send(frame));
+  }
+
+  /** A greeting is under way at another link: what the old one says is said again there. */
+  get #isMuted(): boolean {
+    return this.#next?.hasGreeted === true;
+  }
+
+  #answer(frame: ServerFrame, i: number): void {
+    const request = this.#requests.get(i);
+    if (request === undefined) return;
+    if (frame[0] === "overloaded") return this.#sendLater(request, frame[1].retry_after_ms);
+    if (frame[0] === "error") {
+      const { kind, advice } = frame[1].problem;
+      // Nothing was done, or nobody knows. The same request finds out, through any process.
+      const isOpen = kind === "closing" || advice === "retry-as";
+      if (isOpen && (++request.attempts < MOST_ATTEMPTS || request.isKept)) {
+        return this.#sendLater(request, AGAIN_MS);
+      }
+    }
+    this.#requests.delete(i);
+    if (frame[0] === "error") request.failed(new ProfileError(frame[1].problem));
+    else request.done(frame);
+  }
+
+  #sendLater(request: Request, ms: number): void {
+    setTimeout(() => {
+      if (this.#requests.has(request.i)) this.#send(request);
+    }, ms);
+  }
+
+  // --- links ---------------------------------------------------------------------------------
+
+  #attempt(): void {
+    clearTimeout(this.#retry);
+    this.#retry = undefined;
+    if (this.#isClosed || this.#next !== undefined) return;
+    const { urls, key } = this.options;
+    this.#next = new Link(urls[this.#at++ % urls.length] ?? "", key, this);
+  }
+
+  /** Connects again after a while: soon at first, but not with all others at once. */
+  #again(): void {
+    if (this.#isClosed || this.#retry !== undefined || this.#next !== undefined) return;
+    const most = Math.min(MOST_RETRY_MS, 100 * 2 ** this.#failures++);
+    this.#retry = setTimeout(() => this.#attempt(), most * (0.2 + 0.8 * Math.random()));
+  }
+
+  opened(): string[] {
+    const { job, place, leaseMs } = this.options;
+    const hello = { instance: this.#instance, job, place, lease_ms: leaseMs, sdk: SDK };
+    if (this.#identity === undefined) return [compose("hello", hello)];
+    const all = this.holder.named();
+    const pieces: { sessions: Named[]; more: boolean }[] = [];
+    do {
+      const sessions = all.splice(0, NAMED_AT_ONCE);
+      pieces.push({ sessions, more: all.length > 0 });
+    } while (all.length > 0);
+    const [first, ...others] = pieces;
+    const resume = { ...this.#identity, ...first };
+    return [
+      compose("hello", { ...hello, resume }),
+      ...others.map((piece) => compose("sessions", piece)),
+    ];
+  }
+
+  frame(link: Link, frame: ServerFrame): void {
+    if (link === this.#next) {
+      if (frame[0] === "welcome") this.#welcomed(link, frame[1]);
+      else if (frame[0] === "error") this.#refused(link, new ProfileError(frame[1].problem));
+      return;
+    }
+    if (link !== this.#link || this.#isMuted) return;
+    const [name, body] = frame;
+    if (ANSWERS.has(name) && "i" in body && body.i !== null) return this.#answer(frame, body.i);
+    switch (name) {
+      case "pong": {
+        const ping = this.#pings.get(body.n);
+        if (ping === undefined || body.incarnation !== this.incarnation) return;
+        this.#belief.note(body.incarnation, ping, body.age, this.#leaseMs);
+        for (const n of this.#pings.keys()) if (n <= body.n) this.#pings.delete(n);
+        return;
+      }
+      case "error":
+        return this.report(new ProfileError(body.problem));
+      case "goaway":
+        this.#failures = 0;
+        return this.#attempt();
+      case "stopped":
+        this.#link = undefined;
+        link.drop();
+        return this.#again();
+      case "resumed":
+      case "lost":
+      case "release":
+      case "closed":
+      case "message":
+      case "edit":
+        return this.holder.frame(frame as SessionFrame);
+      default:
+    }
+  }
+
+  #welcomed(link: Link, welcome: Extract<ServerFrame, ["welcome", unknown]>[1]): void {
+    const before = this.#link;
+    const { incarnation, token, store } = welcome;
+    this.#next = undefined;
+    this.#link = link;
+    before?.drop();
+    this.#failures = 0;
+    this.#pings.clear();
+    if (welcome.resumed !== null) this.holder.resumed(welcome.resumed);
+    this.#identity = { incarnation, token, store };
+    this.#leaseMs = welcome.lease_ms;
+    this.maxFrame = welcome.max_frame;
+    for (const request of [...this.#requests.values()]) this.#send(request);
+    this.#ping();
+    this.#opening?.done();
+    this.#opening = undefined;
+  }
+
+  #ping(): void {
+    clearTimeout(this.#pinging);
+    const link = this.#link;
+    if (link === undefined) return;
+    this.#pinging = setTimeout(() => this.#ping(), PING_MS);
+    link.probe();
+    if (this.#link !== link || this.#isMuted) return;
+    this.#pings.set(++this.#n, now());
+    if (this.#pings.size > 100) this.#pings.delete(this.#n - 100);
+    link.send(compose("ping", { n: this.#n }));
+  }
+
+  #refused(link: Link, why: ProfileError): void {
+    link.drop();
+    this.closed(link, why);
+  }
+
+  closed(link: Link, why: ProfileError): void {
+    if (link === this.#next) {
+      const hadGreeted = link.hasGreeted;
+      this.#next = undefined;
+      // What the old link said in the meantime was not listened to.
+      if (hadGreeted) this.#link?.drop();
+      if (hadGreeted) this.#link = undefined;
+      if (this.#opening !== undefined) {
+        const { failed, until } = this.#opening;
+        if (REFUSED.has(why.kind) || performance.now() >= until) {
+          this.#opening = undefined;
+          this.#isClosed = true;
+          return failed(why);
+        }
+      } else if (REFUSED.has(why.kind)) {
+        this.report(why);
+      }
+      this.#again();
+    } else if (link === this.#link) {
+      this.#link = undefined;
+      this.#again();
+    }
+  }
+
+  /** The last frame, and the end. What is unanswered fails. */
+  close(): void {
+    if (this.#isClosed) return;
+    this.tell(compose("bye", {}));
+    this.#isClosed = true;
+    clearTimeout(this.#retry);
+    clearTimeout(this.#pinging);
+    this.#next?.drop();
+    this.#link?.drop();
+    this.#next = this.#link = undefined;
+    const unanswered = [...this.#requests.values()];
+    this.#requests.clear();
+    for (const request of unanswered) {
+      request.failed(failure("unknown", "this game server was closed before the answer came"));
+    }
+  }
+}

@@ -1,0 +1,252 @@
+/** One-shot work over HTTP: web shops, bots and operators need no session. */
+import { randomBytes, randomUUID } from "node:crypto";
+import { failure, fromServer, inWords, ProfileError, quiet } from "./errors.js";
+import { members, parse, stringify, type Numbers } from "./json.js";
+
+/** Which profile. The scope is `global` by default. */
+export interface Address {
+  readonly store: string;
+  readonly scope?: string | undefined;
+  readonly key: string;
+}
+
+/** Who holds a profile. */
+export interface HeldBy {
+  readonly job: string;
+  readonly place: number;
+  readonly since_ms: number;
+  readonly server: "alive" | "silent" | "dead" | "unknown";
+  readonly asked_for_by: string | null;
+}
+
+/** A profile as it is stored. What a holder has not saved yet is not in it. */
+export interface StoredProfile<T = unknown> {
+  readonly store: string;
+  readonly scope: string;
+  readonly key: string;
+  readonly version: number;
+  /** For `If-Match`. */
+  readonly etag: string | null;
+  readonly data: T;
+  readonly user_ids: readonly number[];
+  readonly tags: Readonly<Record<string, unknown>>;
+  readonly metadata: Readonly<Record<string, unknown>>;
+  readonly created_ms: number;
+  readonly stored_ms: number;
+  readonly cause: string;
+  readonly author: string;
+  readonly held: HeldBy | null;
+  readonly messages_waiting: number;
+}
+
+export interface Version {
+  readonly version: number;
+  readonly label: string;
+  readonly written_ms: number;
+  readonly stored_ms: number;
+  readonly superseded_ms: number | null;
+  readonly removed: boolean;
+  readonly cause: string;
+  readonly author: string;
+  readonly load_count: number;
+  readonly pinned: boolean;
+  readonly bytes: number;
+}
+
+export interface Page<Item> {
+  readonly items: readonly Item[];
+  readonly next_page_token: string | null;
+}
+
+export interface Call {
+  readonly query?: Readonly<Record<string, string | number | boolean | undefined>>;
+  readonly headers?: Readonly<Record<string, string>>;
+  /** The body's JSON text, and its media type if that is not `application/json`. */
+  readonly body?: string;
+  readonly type?: string;
+}
+
+const CALL_MS = 60_000;
+const PLAIN: Numbers = { bigint: false };
+
+/** The id of an operation: a UUID of version 7. The same one again does nothing twice. */
+export function operationId(): string {
+  const time = Date.now().toString(16).padStart(12, "0");
+  const random = randomBytes(10).toString("hex");
+  const variant = (8 + (parseInt(random.charAt(3), 16) % 4)).toString(16);
+  return [
+    time.slice(0, 8),
+    time.slice(8),
+    `7${random.slice(0, 3)}`,
+    variant + random.slice(4, 7),
+    random.slice(7, 19),
+  ].join("-");
+}
+
+/** The id of a message: when, and what for. The same one again sends nothing twice. */
+export function messageId(name: string = randomUUID(), at: number = Date.now()): string {
+  return `${at}:${name}`;
+}
+
+export class Http {
+  constructor(
+    /** Such as `http://127.0.0.1:7400`. */
+    readonly url: string,
+    readonly key: string,
+  ) {}
+
+  /** Any resource that `/docs` of the server names. Answers with the text. */
+  call(method: string, path: string, call: Call = {}): Promise<string> {
+    return quiet(this.#call(method, path, call));
+  }
+
+  async #call(
+    method: string,
+    path: string,
+    { query = {}, headers, body, type }: Call,
+  ): Promise<string> {
+    const url = new URL(this.url.replace(/\/+$/, "") + path);
+    for (const [name, value] of Object.entries(query)) {
+      if (value !== undefined) url.searchParams.set(name, String(value));
+    }
+    let status: number;
+    let text: string;
+    try {
+      const response = await fetch(url, {
+        method,
+        headers: {
+          Authorization: `Bearer ${this.key}`,
+          ...(body === undefined ? {} : { "Content-Type": type ?? "application/json" }),
+          ...headers,
+        },
+        ...(body === undefined ? {} : { body }),
+        signal: AbortSignal.timeout(CALL_MS),
+      });
+      [status, text] = [response.status, await response.text()];
+    } catch (thrown) {
+      throw failure("unavailable", `${method} ${path}: ${inWords(thrown)}`, thrown);
+    }
+    if (status >= 400) throw fromServer(text, status);
+    return text;
+  }
+
+  async #json<R>(method: string, path: string, call: Call = {}, data: Numbers = PLAIN): Promise<R> {
+    const body: Record<string, unknown> = {};
+    for (const [name, text] of members(await this.#call(method, path, call))) {
+      body[name] = parse(text, name === "data" ? data : PLAIN);
+    }
+    return body as R;
+  }
+
+  /** A profile, or undefined when there is none. */
+  get<T = unknown>(at: Address, numbers: Numbers = PLAIN): Promise<StoredProfile<T> | undefined> {
+    const read = this.#json<StoredProfile<T>>("GET", path(at), {}, numbers);
+    return quiet(
+      read.catch((error: unknown) => {
+        if (error instanceof ProfileError && error.kind === "not-found") return undefined;
+        throw error;
+      }),
+    );
+  }
+
+  /** Writes a profile that no session holds, if it is still the one with this ETag. */
+  put(
+    at: Address,
+    data: unknown,
+    etag: string | undefined,
+    numbers: Numbers = PLAIN,
+  ): Promise<unknown> {
+    const headers: Record<string, string> =
+      etag === undefined ? { "If-None-Match": "*" } : { "If-Match": etag };
+    const body = `{"data":${stringify(data, numbers)}}`;
+    return quiet(this.#json("PUT", path(at), { headers, body }));
+  }
+
+  list(store: string, query: Call["query"] = {}): Promise<Page<Record<string, unknown>>> {
+    return quiet(this.#json("GET", `/v1/stores/${encodeURIComponent(store)}/profiles`, { query }));
+  }
+
+  versions(at: Address, query: Call["query"] = {}): Promise<Page<Version>> {
+    return quiet(this.#json("GET", `${path(at)}/versions`, { query }));
+  }
+
+  /** An earlier version: by its number, its label, or as it was at a time. */
+  version<T = unknown>(
+    at: Address,
+    which: number | string | Date,
+    numbers: Numbers = PLAIN,
+  ): Promise<StoredProfile<T>> {
+    const name = encodeURIComponent(named(which));
+    return quiet(this.#json("GET", `${path(at)}/versions/${name}`, {}, numbers));
+  }
+
+  /** Makes an earlier version current again. What a session has not saved is lost. */
+  restore(
+    at: Address,
+    which: number | string | Date,
+    { reason, operation = operationId() }: { reason?: string; operation?: string } = {},
+  ): Promise<unknown> {
+    const body = JSON.stringify({ version: named(which) });
+    return quiet(
+      this.#json("POST", `${path(at)}/restores`, {
+        body,
+        query: { reason },
+        headers: { "Idempotency-Key": operation },
+      }),
+    );
+  }
+
+  /** A JSON Patch, made by the game server that holds the profile, in the middle of play. */
+  edit(
+    at: Address,
+    patch: readonly object[],
+    { reason, operation = operationId() }: { reason?: string; operation?: string } = {},
+    numbers: Numbers = PLAIN,
+  ): Promise<unknown> {
+    return quiet(
+      this.#json("POST", `${path(at)}/edits`, {
+        body: stringify(patch, numbers),
+        type: "application/json-patch+json",
+        query: { reason },
+        headers: { "Idempotency-Key": operation },
+      }),
+    );
+  }
+
+  /** Sends a message. With the same id again it sends nothing twice. */
+  send(
+    at: Address,
+    message: unknown,
+    id: string = messageId(),
+    numbers: Numbers = PLAIN,
+  ): Promise<{ readonly id: string; readonly stored_now: boolean }> {
+    const body = `{"message":${stringify(message, numbers)}}`;
+    const headers = { "Idempotency-Key": id };
+    return quiet(this.#json("POST", `${path(at)}/messages`, { body, headers }));
+  }
+
+  messages(at: Address): Promise<Page<Record<string, unknown>>> {
+    return quiet(this.#json("GET", `${path(at)}/messages`));
+  }
+
+  session(at: Address): Promise<{ readonly held: HeldBy | null; readonly epoch: number }> {
+    return quiet(this.#json("GET", `${path(at)}/session`));
+  }
+
+  /** Asks the holder to save and let go. With `steal` it is not asked, and its play is lost. */
+  endSession(
+    at: Address,
+    { steal, reason }: { steal?: boolean; reason?: string } = {},
+  ): Promise<{ readonly held_by: string | null }> {
+    return quiet(this.#json("DELETE", `${path(at)}/session`, { query: { steal, reason } }));
+  }
+}
+
+function path({ store, scope, key }: Address): string {
+  const within = scope === undefined ? "" : `/scopes/${encodeURIComponent(scope)}`;
+  return `/v1/stores/${encodeURIComponent(store)}${within}/profiles/${encodeURIComponent(key)}`;
+}
+
+function named(which: number | string | Date): string {
+  return which instanceof Date ? `@${which.toISOString()}` : String(which);
+}

@@ -1,0 +1,25 @@
+/** Player data that no two game servers can write at once. */
+export { connect, Server, type ConnectOptions } from "./server.js";
+export { Store, type StartOptions, type StoreOptions } from "./store.js";
+export {
+  Profile,
+  type End,
+  type ProfileEvents,
+  type Reading,
+  type Received,
+} from "./session/profile.js";
+export type { AnyProfile, DataOf, Gift, TransactionOptions } from "./transaction.js";
+export { ProfileError, type Advice, type Problem } from "./errors.js";
+export {
+  Http,
+  messageId,
+  operationId,
+  type Address,
+  type Call,
+  type HeldBy,
+  type Page,
+  type StoredProfile,
+  type Version,
+} from "./http.js";
+export type { Asker, ByServer, Meta } from "./frames.js";
+export { activeUntil } from "./belief.js";

@@ -1,0 +1,165 @@
+/** A game server: it holds profiles, through one connection. */
+import { Connection, type Holder, type Named, type Outcome } from "./connection.js";
+import { failure, quiet } from "./errors.js";
+import { call, type Report } from "./events.js";
+import type { ResumedAs, SessionFrame } from "./frames.js";
+import { Http } from "./http.js";
+import type { Profile } from "./session/profile.js";
+import { Store, type Shop, type StoreOptions } from "./store.js";
+import { transact, type AnyProfile, type DataOf, type TransactionOptions } from "./transaction.js";
+
+export interface ConnectOptions {
+  /** A key with the scope `sessions:hold`, from `profilestore keys add`. */
+  readonly key: string;
+  /** The game server's name, for people: 1 to 100 bytes. */
+  readonly job: string;
+  /** Which game or part of it. */
+  readonly place?: number;
+  /** After how long without a sign of life others may take the profiles: 10 s or more. */
+  readonly leaseMs?: number;
+  /** How long the first connection is tried: 10 s. */
+  readonly connectMs?: number;
+  /** Told of what has no caller to be told, such as an error of a handler. `console.error`. */
+  readonly onFault?: Report;
+}
+
+/**
+ * Connects as a game server. Several addresses are those of processes on the same store: when one
+ * dies, the sessions go on at another.
+ */
+export function connect(url: string | readonly string[], options: ConnectOptions): Promise<Server> {
+  const urls = typeof url === "string" ? [url] : [...url];
+  if (urls.length === 0 || !urls.every((one) => /^wss?:\/\//.test(one))) {
+    return quiet(Promise.reject(failure("invalid", "an address begins with ws:// or wss://")));
+  }
+  return quiet(Server.open(urls, options));
+}
+
+const CLOSE_MS = 30_000;
+
+export class Server implements Holder {
+  /** One-shot work and operators' calls, at the first address. */
+  readonly http: Http;
+  readonly #profiles = new Map<number, Profile<unknown>>();
+  /** Sessions that a resume has not answered yet, and whether they may be believed in meanwhile. */
+  readonly #unanswered = new Map<number, () => boolean>();
+  readonly #connection: Connection;
+  readonly #shop: Shop;
+  #s = 0;
+  #closing: Promise<Profile<unknown>[]> | undefined;
+
+  private constructor(urls: readonly string[], options: ConnectOptions) {
+    const { key, job, place = 0, leaseMs, connectMs = 10_000 } = options;
+    const told = options.onFault ?? ((fault: unknown) => console.error("profilestore:", fault));
+    const report: Report = (fault) =>
+      call(
+        () => told(fault),
+        () => {},
+      );
+    const connection = new Connection({ urls, key, job, place, leaseMs, connectMs }, this, report);
+    const http = new Http((urls[0] ?? "").replace(/^ws/, "http"), key);
+    this.#connection = connection;
+    this.http = http;
+    const isActive = (s: number) => (this.#unanswered.get(s) ?? (() => connection.isActive()))();
+    this.#shop = {
+      http,
+      report,
+      isActive,
+      get maxFrame() {
+        return connection.maxFrame;
+      },
+      number: () => connection.number(),
+      request: (i, frames, outcome: Outcome) => {
+        const isKept = !/^\{"(start|send)"/.test(frames[0] ?? "");
+        connection.request(i, frames, outcome, isKept);
+      },
+      tell: (frame) => connection.tell(frame),
+      session: () => ++this.#s,
+      opened: (profile) => void this.#profiles.set(profile.opened.s, profile),
+      over: (s) => {
+        this.#profiles.delete(s);
+        this.#unanswered.delete(s);
+      },
+    };
+  }
+
+  /** @internal */
+  static async open(urls: readonly string[], options: ConnectOptions): Promise<Server> {
+    const server = new Server(urls, options);
+    await server.#connection.open();
+    return server;
+  }
+
+  /** Whether there is a connection at this moment. Play goes on without one for a while. */
+  get isConnected(): boolean {
+    return this.#connection.isConnected;
+  }
+
+  /** The profiles that this game server holds. */
+  get profiles(): Profile<unknown>[] {
+    return [...this.#profiles.values()];
+  }
+
+  /** A store. Its template gives the data its type. */
+  store<T>(name: string, options: StoreOptions<T>): Store<T> {
+    return new Store(name, options, this.#shop);
+  }
+
+  /**
+   * Changes several profiles of this game server together, and sends gifts with it: all of it or
+   * nothing. The profiles cannot be changed until it resolves.
+   */
+  transaction<const Profiles extends readonly AnyProfile[], R>(
+    profiles: readonly [...Profiles],
+    change: (data: DataOf<Profiles>) => R,
+    options: TransactionOptions = {},
+  ): Promise<R> {
+    const all = profiles as unknown as readonly Profile<unknown>[];
+    return quiet(transact(this.#shop, all, change as unknown as (data: unknown[]) => R, options));
+  }
+
+  /** Ends all sessions, and then the connection. Resolves with the profiles that were not saved. */
+  close({ timeoutMs = CLOSE_MS }: { timeoutMs?: number } = {}): Promise<Profile<unknown>[]> {
+    return (this.#closing ??= quiet(this.#close(timeoutMs)));
+  }
+
+  async #close(timeoutMs: number): Promise<Profile<unknown>[]> {
+    const open = this.profiles;
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise((done) => (timer = setTimeout(done, timeoutMs)));
+    await Promise.race([Promise.allSettled(open.map((profile) => profile.end())), late]);
+    clearTimeout(timer);
+    const unsaved = open.filter((profile) => profile.hasUnsaved || profile.ended === undefined);
+    this.#connection.close();
+    // Nothing of these can be saved any more. Their leases run out.
+    [...open, ...this.profiles].forEach((profile) => profile.abandon());
+    return unsaved;
+  }
+
+  /** @internal */
+  named(): Named[] {
+    return this.profiles.map(({ opened: { s, store, scope, key, epoch } }) => [
+      s,
+      store,
+      scope,
+      key,
+      epoch,
+    ]);
+  }
+
+  /** @internal */
+  resumed(how: ResumedAs): void {
+    const before = this.#connection.snapshot();
+    for (const s of this.#profiles.keys()) {
+      const isActive = how === "same" ? (this.#unanswered.get(s) ?? before) : () => false;
+      this.#unanswered.set(s, isActive);
+    }
+  }
+
+  /** @internal */
+  frame(frame: SessionFrame): void {
+    const { s } = frame[1];
+    if (frame[0] === "resumed") this.#unanswered.delete(s);
+    this.#profiles.get(s)?.heard(frame);
+  }
+}

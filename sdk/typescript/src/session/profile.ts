@@ -1,0 +1,345 @@
+/** A profile that this game server holds. */
+import { failure, ProfileError, quiet } from "../errors.js";
+import { call, Events, type Report } from "../events.js";
+import type { Asker, ByServer, Meta, SessionFrame } from "../frames.js";
+import { parse } from "../json.js";
+import type { Document, Draft } from "./document.js";
+import { Saver, type Wire } from "./saver.js";
+
+/** The same data, for reading. */
+export type Reading<T> = T extends (infer Item)[]
+  ? readonly Reading<Item>[]
+  : T extends object
+    ? { readonly [Name in keyof T]: Reading<T[Name]> }
+    : T;
+
+/** How a session ended. */
+export interface End {
+  /**
+   * `ended` by this program, `released` for another server or an operator, or without being asked:
+   * `external` (the profile was taken), `operator`, `lost`.
+   */
+  readonly reason: "ended" | "released" | "external" | "operator" | "lost";
+  /** Who asked for the profile, or took it, if that is known. */
+  readonly by: Asker | undefined;
+  /** The last changes were not stored. */
+  readonly hasLoss: boolean;
+}
+
+/** A message, beside its body. */
+export interface Received {
+  readonly id: string;
+  readonly sentAt: Date;
+}
+
+export interface ProfileEvents {
+  /** The session is over: let the player go. */
+  end: End;
+  /** Another server or an operator asks for the profile. It is saved and handed over at once. */
+  release: { readonly by: Asker };
+  /** A change could not be stored. The data stays as it is, and the next change tries again. */
+  "save-failed": ProfileError;
+  /** A message's handler failed. The message stays in the inbox. */
+  "message-failed": { readonly id: string; readonly error: unknown };
+}
+
+type Handler<T> = (data: T, message: never, received: Received) => void;
+type Message = Extract<SessionFrame, ["message", unknown]>[1];
+
+/** How many messages without a handler are kept here; the inbox has the others. */
+const MOST_WAITING = 1000;
+
+export interface Opened {
+  readonly s: number;
+  readonly store: string;
+  readonly scope: string;
+  readonly key: string;
+  readonly epoch: number;
+  readonly version: number;
+  readonly meta: string;
+}
+
+export class Profile<T> {
+  readonly store: string;
+  readonly scope: string;
+  readonly key: string;
+  readonly #events: Events<ProfileEvents>;
+  readonly #handlers = new Map<string | undefined, Handler<T>>();
+  readonly #lastSave: ((data: T) => void)[] = [];
+  readonly #waiting = new Map<number, Message>();
+  readonly #document: Document<T>;
+  readonly #saver: Saver<T>;
+  readonly #wire: Wire;
+  #release: Asker | undefined;
+  #isEnding = false;
+  #ending: Promise<void> | undefined;
+  #end: End | undefined;
+
+  /** @internal */
+  constructor(
+    /** @internal */
+    readonly opened: Opened,
+    document: Document<T>,
+    wire: Wire,
+    saveWithinMs: number,
+    report: Report,
+  ) {
+    ({ store: this.store, scope: this.scope, key: this.key } = opened);
+    this.#document = document;
+    this.#wire = wire;
+    this.#events = new Events(report);
+    this.#saver = new Saver(opened, document, wire, saveWithinMs, {
+      refused: (error) => this.#events.emit("save-failed", error),
+      thawed: () => this.#thawed(),
+      lost: () => this.#finish("lost", undefined, true),
+    });
+  }
+
+  /** The data, for reading: a new object after each change. `update` changes it. */
+  get data(): Reading<T> {
+    return this.#document.view as Reading<T>;
+  }
+
+  /** As they were at the start: users, tags, metadata, and how often the profile was opened. */
+  get meta(): Meta {
+    return parse(this.opened.meta, { bigint: false }) as Meta;
+  }
+
+  /** The version that is stored. */
+  get version(): number {
+    return this.#saver.version;
+  }
+
+  /** Whether there are changes that are not stored yet. */
+  get hasUnsaved(): boolean {
+    return this.#end === undefined ? this.#document.isChanged : this.#end.hasLoss;
+  }
+
+  /** How the session ended. undefined: it goes on. */
+  get ended(): End | undefined {
+    return this.#end;
+  }
+
+  /**
+   * Whether this game server may believe that the profile is its own. Ask before something that
+   * cannot be taken back, such as giving out what is worth money outside of the profile.
+   */
+  get isActive(): boolean {
+    return this.#end === undefined && !this.#isEnding && this.#wire.isActive(this.opened.s);
+  }
+
+  /**
+   * Changes the data, at once. The change is stored within 5 s, or by `save`. What the function
+   * throws comes through, and then nothing is changed. Fails with `busy` while a transaction has
+   * the profile or it is being handed over, with `session-ended` after that, and with `invalid`
+   * when the data has something that cannot be stored.
+   */
+  update<R>(change: (data: T) => R): R {
+    this.#mustBeOpen();
+    const result = this.#document.change(change);
+    this.#saver.changed();
+    return result;
+  }
+
+  #mustBeOpen(): void {
+    if (this.#end !== undefined) throw failure("session-ended", `the session is over: ${this.key}`);
+    if (this.#isEnding) throw failure("busy", `the profile is being handed over: ${this.key}`);
+    if (this.#saver.isFrozen) throw failure("busy", `a transaction has the profile: ${this.key}`);
+  }
+
+  /** Resolves when every change up to now is stored. */
+  save(): Promise<void> {
+    if (this.#end !== undefined) {
+      return quiet(Promise.reject(failure("session-ended", `the session is over: ${this.key}`)));
+    }
+    return quiet(this.#saver.save());
+  }
+
+  /** The last save and the release, in one commit. Once it resolves, any server may start it. */
+  end(): Promise<void> {
+    if (this.#ending !== undefined) return this.#ending;
+    if (this.#end !== undefined) return Promise.resolve();
+    return (this.#ending = quiet(this.#letGo("ended", undefined)));
+  }
+
+  /** Calls `handler` at each event. The function that comes back takes the handler away. */
+  on<Name extends keyof ProfileEvents>(
+    name: Name,
+    handler: (event: ProfileEvents[Name]) => unknown,
+  ): () => void {
+    return this.#events.on(name, handler);
+  }
+
+  /**
+   * What messages with a `type` do to the data, or with no type those that have no handler of their
+   * own. The effect and the receipt are stored in one commit: each message has its effect once.
+   */
+  onMessage<M>(type: string, handler: (data: T, message: M, received: Received) => void): void;
+  onMessage<M>(handler: (data: T, message: M, received: Received) => void): void;
+  onMessage(first: string | Handler<T>, second?: Handler<T>): void {
+    if (typeof first === "string") this.#handlers.set(first, second as Handler<T>);
+    else this.#handlers.set(undefined, first);
+    this.#processAll();
+  }
+
+  /** A last change of the data before `end` and before a hand-over. */
+  onLastSave(change: (data: T) => void): void {
+    this.#lastSave.push(change);
+  }
+
+  // --- the way out ---------------------------------------------------------------------------
+
+  async #letGo(reason: "ended" | "released", by: Asker | undefined): Promise<void> {
+    if (this.#saver.isFrozen) await this.#saver.whenThawed();
+    if (this.#end !== undefined) throw failure("session-ended", `the session is over: ${this.key}`);
+    if (!this.#isEnding) {
+      for (const change of this.#lastSave) {
+        call(() => this.#document.change(change), this.#events.report);
+      }
+    }
+    this.#isEnding = true;
+    this.#waiting.clear();
+    try {
+      await this.#saver.end();
+      this.#finish(reason, by, false);
+    } catch (error) {
+      if (error instanceof ProfileError && error.kind === "session-ended") {
+        this.#finish("lost", by, this.#document.isChanged);
+      } else {
+        // It was refused, so the session goes on.
+        this.#isEnding = false;
+        this.#ending = undefined;
+      }
+      throw error;
+    }
+  }
+
+  #finish(reason: End["reason"], by: Asker | undefined, hasLoss: boolean): void {
+    if (this.#end !== undefined) return;
+    this.#end = { reason, by, hasLoss };
+    this.#waiting.clear();
+    this.#wire.over(this.opened.s);
+    this.#saver.over();
+    this.#events.emit("end", this.#end);
+  }
+
+  /** @internal There is no connection any more, and there will be none. */
+  abandon(): void {
+    this.#finish("lost", undefined, this.#document.isChanged);
+  }
+
+  // --- what the server says ------------------------------------------------------------------
+
+  /** @internal */
+  heard([name, body]: SessionFrame): void {
+    if (this.#end !== undefined) return;
+    switch (name) {
+      case "resumed":
+        this.#saver.version = Math.max(this.#saver.version, body.version);
+        return;
+      case "lost":
+        return this.#over("lost", body.by);
+      case "closed":
+        return this.#over(
+          body.why === "external" || body.why === "operator" ? body.why : "lost",
+          body.by,
+        );
+      case "release":
+        return this.#asked(body.by);
+      case "message":
+        if (this.#isEnding || this.#waiting.size >= MOST_WAITING) return;
+        this.#waiting.set(body.index, body);
+        return this.#processAll();
+      case "edit":
+        if (!this.#isEnding) this.#saver.edit(body.op, body.changes);
+    }
+  }
+
+  #asked(by: Asker): void {
+    if (this.#isEnding || this.#release !== undefined) return;
+    this.#release = by;
+    this.#events.emit("release", { by });
+    if (this.#end !== undefined || this.#ending !== undefined) return;
+    const ending = this.#letGo("released", by);
+    this.#ending = quiet(ending);
+    const refused = (error: unknown) => {
+      this.#release = undefined;
+      if (this.#end === undefined) this.#events.emit("save-failed", error as ProfileError);
+    };
+    ending.catch(refused);
+  }
+
+  #over(reason: End["reason"], by: ByServer | null): void {
+    // The answer to an end that was sent says what became of it.
+    if (this.#saver.isEndSent) return;
+    const server = by === null ? undefined : { server: by };
+    this.#finish(reason, server, this.#document.isChanged);
+  }
+
+  #thawed(): void {
+    if (this.#end === undefined && !this.#isEnding) this.#processAll();
+  }
+
+  #processAll(): void {
+    if (this.#saver.isFrozen || this.#isEnding || this.#end !== undefined) return;
+    for (const [index, message] of [...this.#waiting]) {
+      if (this.#document.hasSeen(index)) {
+        this.#waiting.delete(index);
+        continue;
+      }
+      this.#process(index, message);
+    }
+  }
+
+  #process(index: number, message: Message): void {
+    const received = { id: message.id, sentAt: new Date(message.sent_ms) };
+    try {
+      const body = parse(message.body, this.#document.numbers) as never;
+      const type =
+        typeof body === "object" && body !== null ? (body as { type?: unknown }).type : undefined;
+      const own = typeof type === "string" ? this.#handlers.get(type) : undefined;
+      const handler = own ?? this.#handlers.get(undefined);
+      if (handler === undefined) return;
+      this.#waiting.delete(index);
+      this.#document.process(index, (data) => handler(data, body, received));
+      this.#saver.soon();
+    } catch (error) {
+      this.#waiting.delete(index);
+      this.#events.emit("message-failed", { id: message.id, error });
+    }
+  }
+
+  // --- transactions --------------------------------------------------------------------------
+
+  /** @internal Takes the profile for a transaction. */
+  freeze(): Document<T> {
+    this.#mustBeOpen();
+    this.#saver.freeze();
+    return this.#document;
+  }
+
+  /** @internal No save is under way any more. */
+  settled(): Promise<void> {
+    return this.#saver.settled();
+  }
+
+  /** @internal What is not stored yet. */
+  pending(): Draft {
+    return this.#document.draft();
+  }
+
+  /** @internal The number of the part, which counts as a save. */
+  nextSave(): number {
+    return this.#saver.nextSave();
+  }
+
+  /** @internal The transaction is over. `stored`: what it stored of this profile. */
+  thaw(stored: Draft | undefined, version: number | undefined): void {
+    if (stored !== undefined) {
+      this.#document.take(stored.text);
+      this.#document.stored({ ...stored, revision: this.#document.revision });
+    }
+    if (version !== undefined) this.#saver.version = version;
+    this.#saver.thaw();
+  }
+}

@@ -1,0 +1,184 @@
+/** One store of profiles, with the type of its data. */
+import { failure, inWords, ProfileError, quiet } from "./errors.js";
+import type { Report } from "./events.js";
+import { compose } from "./frames.js";
+import { messageId, type Http, type Page, type StoredProfile, type Version } from "./http.js";
+import { stringify, type Numbers } from "./json.js";
+import { Document } from "./session/document.js";
+import { Profile } from "./session/profile.js";
+import { giftText, type Bench, type Gift } from "./transaction.js";
+
+export interface StoreOptions<T> {
+  /** The data of a player who plays for the first time. It gives the data its type. */
+  readonly template: T;
+  readonly scope?: string;
+  /** Members that the template has and the stored data has not are filled in. */
+  readonly reconcile?: boolean;
+  /**
+   * Every whole number is a `bigint`, and a `number` is written with a fraction. Otherwise stored
+   * data with a whole number beyond 2^53 cannot be opened.
+   */
+  readonly bigint?: boolean;
+  /** Throws when data does not fit the program: asked at each start, and about operators' edits. */
+  readonly check?: (data: T) => void;
+  /** Within how many milliseconds a change is stored: 5000. */
+  readonly saveWithinMs?: number;
+}
+
+export interface StartOptions {
+  /** Calls the start off. */
+  readonly signal?: AbortSignal;
+  /** When another game server holds the profile; `ask` by default. */
+  readonly whenHeld?: "ask" | "wait" | "give_up" | "steal";
+  readonly timeoutMs?: number;
+}
+
+/** What a store needs of the server it belongs to. */
+export interface Shop extends Bench {
+  tell(frame: string): void;
+  readonly http: Http;
+  readonly report: Report;
+  session(): number;
+  opened(profile: Profile<unknown>): void;
+}
+
+export class Store<T> {
+  readonly scope: string;
+  readonly #numbers: Numbers;
+  readonly #template: string;
+
+  /** @internal */
+  constructor(
+    readonly name: string,
+    readonly options: StoreOptions<T>,
+    /** @internal */
+    readonly shop: Shop,
+  ) {
+    this.scope = options.scope ?? "global";
+    this.#numbers = { bigint: options.bigint ?? false };
+    this.#template = stringify(options.template, this.#numbers);
+  }
+
+  /**
+   * Opens a profile. When another game server holds it, that one saves it and lets it go first. The
+   * profile is this game server's until `end`, or until its event `end`.
+   */
+  start(key: string, options: StartOptions = {}): Promise<Profile<T>> {
+    return quiet(this.#start(key, options));
+  }
+
+  #start(key: string, { signal, whenHeld, timeoutMs }: StartOptions): Promise<Profile<T>> {
+    const cancelled = () => failure("cancelled", `the start was called off: ${key}`);
+    if (signal?.aborted === true) return Promise.reject(cancelled());
+    const { shop } = this;
+    const [s, i] = [shop.session(), shop.number()];
+    const how = { when_held: whenHeld, timeout_ms: timeoutMs };
+    const body = { i, s, store: this.name, scope: this.scope, key, ...how };
+    const frame = compose("start", body, { template: this.#template });
+    return new Promise((done, failed) => {
+      let isOff = false;
+      const callOff = () => {
+        isOff = true;
+        shop.tell(compose("cancel", { i }));
+        failed(cancelled());
+      };
+      signal?.addEventListener("abort", callOff, { once: true });
+      shop.request(i, [frame], {
+        done: (answer) => {
+          signal?.removeEventListener("abort", callOff);
+          if (answer[0] !== "started")
+            return failed(failure("internal", "a start without its answer"));
+          if (isOff) return this.#letGo(s);
+          try {
+            done(this.#opened(key, answer[1]));
+          } catch (error) {
+            this.#letGo(s);
+            failed(
+              error instanceof ProfileError ? error : failure("undecodable", inWords(error), error),
+            );
+          }
+        },
+        failed: (error) => {
+          signal?.removeEventListener("abort", callOff);
+          failed(error);
+        },
+      });
+    });
+  }
+
+  #opened(
+    key: string,
+    started: { s: number; epoch: number; version: number; data: string; meta: string },
+  ): Profile<T> {
+    const { check, reconcile, template, saveWithinMs = 5000 } = this.options;
+    const document = new Document<T>(started.data, this.#numbers, check);
+    if (reconcile === true) document.change((data) => void fill(data, template));
+    check?.(document.view);
+    const { s, epoch, version, meta } = started;
+    const opened = { s, store: this.name, scope: this.scope, key, epoch, version, meta };
+    const profile = new Profile(opened, document, this.shop, saveWithinMs, this.shop.report);
+    this.shop.opened(profile as Profile<unknown>);
+    return profile;
+  }
+
+  /** Ends a session that the program has not seen, as it is stored. */
+  #letGo(s: number): void {
+    const i = this.shop.number();
+    const nothing = { done: () => {}, failed: () => {} };
+    this.shop.request(i, [compose("end", { i, s, n: 1 })], nothing);
+  }
+
+  /** A message to a profile, for a transaction. Its id makes it once: `TIME:NAME`. */
+  gift(key: string, message: unknown, id: string = messageId()): Gift {
+    const text = stringify(message, this.#numbers);
+    return { store: this.name, scope: this.scope, key, id, message: text };
+  }
+
+  /**
+   * Sends a message to a profile, whether it is played or not. Resolves when it is stored; false
+   * when it had been sent before under this id.
+   */
+  send(key: string, message: unknown, id: string = messageId()): Promise<boolean> {
+    const { shop } = this;
+    const sent = new Promise<boolean>((done, failed) => {
+      const gift = giftText(this.gift(key, message, id));
+      const i = shop.number();
+      shop.request(i, [compose("send", { i }, { gift })], {
+        done: (answer) => done(answer[0] === "sent" && answer[1].stored_now),
+        failed,
+      });
+    });
+    return quiet(sent);
+  }
+
+  /** A profile as it is stored, without a session. undefined: there is none. */
+  get(key: string): Promise<StoredProfile<T> | undefined> {
+    return this.shop.http.get<T>(this.at(key), this.#numbers);
+  }
+
+  versions(key: string): Promise<Page<Version>> {
+    return this.shop.http.versions(this.at(key));
+  }
+
+  version(key: string, which: number | string | Date): Promise<StoredProfile<T>> {
+    return this.shop.http.version<T>(this.at(key), which, this.#numbers);
+  }
+
+  /** What names a profile of this store in `Http`. */
+  at(key: string): { store: string; scope: string; key: string } {
+    return { store: this.name, scope: this.scope, key };
+  }
+}
+
+/** Fills in what the template has and the data has not. Lists are left alone. */
+function fill(data: unknown, template: unknown): void {
+  if (!isPlain(data) || !isPlain(template)) return;
+  for (const [name, value] of Object.entries(template)) {
+    if (Object.hasOwn(data, name)) fill(data[name], value);
+    else data[name] = structuredClone(value);
+  }
+}
+
+function isPlain(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}

@@ -1,0 +1,136 @@
+/** Several profiles of this game server change together, and gifts go with them: all or nothing. */
+import { failure, ProfileError } from "./errors.js";
+import { compose } from "./frames.js";
+import { parse, stringify } from "./json.js";
+import type { Draft } from "./session/document.js";
+import type { Profile } from "./session/profile.js";
+import type { Wire } from "./session/saver.js";
+
+/** A message that goes with a transaction. `Store.gift` makes it. */
+export interface Gift {
+  readonly store: string;
+  readonly scope: string;
+  readonly key: string;
+  /** TIME:NAME. A message is stored once under it. */
+  readonly id: string;
+  /** The message's JSON text. */
+  readonly message: string;
+}
+
+export interface TransactionOptions {
+  readonly gifts?: readonly Gift[];
+  /** After how long it is given up, if it has not taken effect. */
+  readonly deadlineMs?: number;
+}
+
+/** A profile of any store: only `any` stands for a type that is both read and written. */
+export type AnyProfile = Profile<any>;
+
+/** The data of profiles, in their order. */
+export type DataOf<Profiles extends readonly AnyProfile[]> = {
+  [At in keyof Profiles]: Profiles[At] extends Profile<infer T> ? T : never;
+};
+
+/** One gift as a frame has it. */
+export function giftText({ message, ...gift }: Gift): string {
+  return compose("gift", gift, { message }).slice('{"gift":'.length, -1);
+}
+
+/** The connection's side of a transaction. */
+export interface Bench extends Wire {
+  readonly maxFrame: number;
+}
+
+type Frozen = { profile: Profile<unknown>; text: string };
+
+/** Makes the change, and resolves once all of it is stored. */
+export async function transact<R>(
+  bench: Bench,
+  profiles: readonly Profile<unknown>[],
+  change: (data: unknown[]) => R,
+  { gifts = [], deadlineMs }: TransactionOptions,
+): Promise<R> {
+  const { parts, result } = prepare(profiles, change);
+  const thaw = () => parts.forEach(({ profile }) => profile.thaw(undefined, undefined));
+  await Promise.all(profiles.map((profile) => profile.settled()));
+  const over = profiles.find((profile) => profile.ended !== undefined);
+  if (over !== undefined) {
+    thaw();
+    throw failure("session-ended", `nothing was done, the session is over: ${over.key}`);
+  }
+  const drafts: Draft[] = parts.map(({ profile, text }) => ({ ...profile.pending(), text }));
+  let versions: number[];
+  try {
+    versions = await send(bench, parts, drafts, gifts, deadlineMs);
+  } catch (error) {
+    thaw();
+    throw error;
+  }
+  parts.forEach(({ profile }, at) => profile.thaw(drafts[at], versions[at]));
+  return result;
+}
+
+/** Freezes the profiles and makes the change on copies. When it fails, nothing is frozen. */
+function prepare<R>(
+  profiles: readonly Profile<unknown>[],
+  change: (data: unknown[]) => R,
+): { parts: Frozen[]; result: R } {
+  if (profiles.length === 0) throw failure("invalid", "a transaction has at least one profile");
+  if (new Set(profiles).size !== profiles.length) {
+    throw failure("invalid", "a profile is named twice");
+  }
+  const frozen: Profile<unknown>[] = [];
+  try {
+    const documents = profiles.map((profile) => {
+      const document = profile.freeze();
+      frozen.push(profile);
+      return document;
+    });
+    const data = documents.map((document) => parse(document.text, document.numbers));
+    const result = change(data);
+    if (result instanceof Promise) {
+      result.catch(() => {});
+      throw failure("invalid", "a change is made at once: its function must not be async");
+    }
+    const parts = profiles.map((profile, at) => {
+      return { profile, text: stringify(data[at], documents[at]?.numbers ?? { bigint: false }) };
+    });
+    return { parts, result };
+  } catch (error) {
+    frozen.forEach((profile) => profile.thaw(undefined, undefined));
+    throw error;
+  }
+}
+
+function send(
+  bench: Bench,
+  parts: readonly Frozen[],
+  drafts: readonly Draft[],
+  gifts: readonly Gift[],
+  deadline_ms: number | undefined,
+): Promise<number[]> {
+  const i = bench.number();
+  const named = parts.map(({ profile, text }, at) => {
+    const [s, n] = [profile.opened.s, profile.nextSave()];
+    return { s, n, processed: drafts[at]?.processed ?? [], text };
+  });
+  const giftTexts = `[${gifts.map(giftText).join(",")}]`;
+  const whole = (isStaged: boolean) => {
+    const texts = named.map(({ s, n, processed, text }) => {
+      const part = compose("part", { s, n, processed }, isStaged ? {} : { data: text });
+      return part.slice('{"part":'.length, -1);
+    });
+    return compose("tx", { i, deadline_ms }, { parts: `[${texts.join(",")}]`, gifts: giftTexts });
+  };
+  let frames = [whole(false)];
+  if (Buffer.byteLength(frames[0] ?? "") > bench.maxFrame) {
+    const staged = named.map(({ s, n, text }) => compose("stage", { s, n }, { data: text }));
+    frames = [...staged, whole(true)];
+  }
+  return new Promise((done, failed: (error: ProfileError) => void) => {
+    bench.request(i, frames, {
+      done: (answer) => done(answer[0] === "done" ? answer[1].versions : []),
+      failed,
+    });
+  });
+}

@@ -100,7 +100,8 @@ pub(crate) async fn serve(app: App, hub: Arc<Hub>, caller: Caller, socket: WebSo
         max_frame: MAX_FRAME,
         resumed,
     });
-    let named = named.into_iter().filter_map(|named| desk.expected(named)).collect();
+    let named: Vec<_> = named.into_iter().filter_map(|named| desk.expected(named)).collect();
+    guest.keep_named(|s| named.iter().any(|past| past.s == s));
     let revoked = Arc::new(AtomicBool::new(false));
     let (ping, pings) = mpsc::unbounded_channel();
     let (frame, frames) = mpsc::unbounded_channel();
@@ -160,6 +161,9 @@ async fn greet(
     if instance.len() < MIN_INSTANCE {
         let detail = format!("`instance` is a secret of at least {MIN_INSTANCE} bytes");
         return Err(Problem::invalid(detail));
+    }
+    if resume.as_ref().is_some_and(|resume| resume.token.len() < MIN_INSTANCE) {
+        return Err(Problem::invalid("`token` is what `welcome` gave"));
     }
     let instance = Instance::new(&instance);
     let lease_time = lease_ms.map(Duration::from_millis);
@@ -309,6 +313,8 @@ async fn adopt(desk: &Desk, Past { s, key, epoch }: Past) {
             Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::TimedOut) => {
                 tokio::time::sleep(ADOPT_AGAIN).await;
             }
+            // The game server is told so, and resumes again.
+            Err(_) if desk.guest.server.stopped().is_some() => return,
             Err(error) => {
                 tracing::warn!(%error, "a session was not found again");
                 desk.guest.over(s);

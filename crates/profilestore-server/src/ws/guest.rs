@@ -300,6 +300,18 @@ impl Guest {
 
     // --- sessions ------------------------------------------------------------------------------
 
+    /// Forgets the sessions that a game server did not name when it resumed, or that the key of its
+    /// connection may not hold. Those whose start it has not heard of yet stay.
+    pub(crate) fn keep_named(&self, is_named: impl Fn(u64) -> bool) {
+        let mut state = self.state.lock();
+        let known = |s: &u64, entry: &mut Entry| {
+            is_named(*s) || entry.session.is_none() || entry.started_by.is_some()
+        };
+        state.sessions.retain(known);
+        let State { sessions, numbers, .. } = &mut *state;
+        numbers.retain(|_, s| sessions.contains_key(s));
+    }
+
     /// Notes a session that is to be adopted. Its events may come at once.
     pub(crate) fn expect(&self, s: u64, key: &ProfileKey) {
         let mut state = self.state.lock();

@@ -81,8 +81,11 @@ impl Hub {
         guest
     }
 
+    /// One that is hosted here. What stopped before this process took the game server over again is
+    /// of an earlier hosting.
     fn guest(&self, incarnation: ServerId) -> Option<Arc<Guest>> {
-        self.guests.lock().get(&incarnation).cloned()
+        let guest = self.guests.lock().get(&incarnation).cloned();
+        guest.filter(|guest| guest.server.stopped().is_none())
     }
 
     fn all(&self) -> Vec<Arc<Guest>> {

@@ -74,7 +74,7 @@ impl Desk {
             Begun::Pending => None,
             Begun::Reused => {
                 let detail = format!("the request's number was used for another one: i=`{i}`");
-                let problem = Problem::new("idempotency-key-reused", detail);
+                let problem = Problem::new("request-id-reused", detail);
                 self.guest.tell(&error(Some(i), &problem));
                 None
             }
@@ -103,6 +103,12 @@ impl Desk {
             .map_err(|error| Problem::invalid(error.to_string()))?;
         self.caller.may(needed, &key)?;
         Ok(key)
+    }
+
+    /// A session of the game server, as long as this connection's key may hold it.
+    fn session(&self, s: u64) -> Option<HostedSession> {
+        let may = |key: &ProfileKey| self.caller.may(Scope::SessionsHold, key).is_ok();
+        self.guest.session(s).filter(|session| may(session.key()))
     }
 
     // --- starts --------------------------------------------------------------------------------
@@ -221,7 +227,7 @@ impl Desk {
             let problem = Problem::invalid("a save has the whole document in `data`");
             return self.guest.refuse(i, &problem);
         };
-        let Some(session) = self.guest.session(s) else {
+        let Some(session) = self.session(s) else {
             let desk = self.clone();
             tokio::spawn(async move {
                 let saved = ServerFrame::Saved { i, s, n, version: None };
@@ -250,7 +256,7 @@ impl Desk {
     fn end(&self, ending: Ending) {
         let Some(request) = self.begin(ending.i, &ending) else { return };
         let (i, s) = (ending.i, ending.s);
-        let Some(session) = self.guest.session(s) else {
+        let Some(session) = self.session(s) else {
             let desk = self.clone();
             tokio::spawn(async move {
                 desk.tell_outcome(i, request, ServerFrame::Ended { i }).await;
@@ -329,7 +335,7 @@ impl Desk {
             if part.data.is_none() {
                 part.data = self.guest.staged(s, n);
             }
-            let session = self.guest.session(s).ok_or(Unready::Gone)?;
+            let session = self.session(s).ok_or(Unready::Gone)?;
             let save = part.save().ok_or_else(|| {
                 let detail = format!("nothing was staged for the part: s=`{s}` n=`{n}`");
                 Unready::Wrong(Problem::invalid(detail))

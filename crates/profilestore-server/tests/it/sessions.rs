@@ -207,6 +207,43 @@ async fn what_a_key_does_not_reach_cannot_be_opened() {
 }
 
 #[tokio::test]
+async fn a_game_server_that_was_silent_for_a_lease_time_and_resumes_at_once_keeps_its_sessions() {
+    let served = Served::start().await;
+    let mut game = game(&served, "eu-1").await;
+    let started = game.start(1, "user-1").await;
+    let lease = Duration::from_millis(game.welcome["lease_ms"].as_u64().unwrap());
+    game.is_silent = true;
+    // The hosting stops then, and the process still remembers it.
+    assert!(game.comes("stopped", lease * 4).await);
+    game.is_silent = false;
+    let named = json!([[1, "PlayerData", "global", "user-1", started["epoch"]]]);
+    assert!(game.resume(served.address, named).await);
+    assert_eq!(game.expect("resumed").await["s"], 1);
+    assert!(game.save(1, 1, 7, json!([])).await["saved"].is_object());
+    assert_eq!(served.admin().get(PLAYER).await.is(200)["data"], json!({ "coins": 7 }));
+}
+
+#[tokio::test]
+async fn a_resume_with_a_narrower_key_reaches_no_session_outside_of_it() {
+    let served = Served::start().await;
+    let mut game = game(&served, "eu-1").await;
+    let started = game.start(1, "user-1").await;
+    let other = game.start(2, "user-2").await;
+    game.save(2, 1, 3, json!([])).await;
+    game.use_key(&crate::key(&served.store, &[Scope::SessionsHold], Some("Other"), None).await);
+    // The one it names, and the one it does not name.
+    let named = json!([[1, "PlayerData", "global", "user-1", started["epoch"]]]);
+    assert!(game.resume(served.address, named).await, "{other}");
+    assert_eq!(game.expect("lost").await["s"], 1);
+    for s in [1, 2] {
+        let late = game.save(s, 9, 999, json!([])).await;
+        assert_eq!(late["error"]["problem"]["kind"], "session-ended", "{late}");
+    }
+    let read = served.admin().get("/v1/stores/PlayerData/profiles/user-2").await.is(200);
+    assert_eq!(read["data"], json!({ "coins": 3 }));
+}
+
+#[tokio::test]
 async fn frames_that_are_wrong_are_refused_and_the_connection_goes_on() {
     let served = Served::start().await;
     let mut game = game(&served, "eu-1").await;

@@ -204,7 +204,8 @@ async fn greet(
     Ok((guest, Some(how), sessions))
 }
 
-/// Who may resume a game server: whoever has its token. The row keeps a digest.
+/// What a game server's row says of its owner: a digest of the token. The client that has the token
+/// may resume it.
 fn owner_of(token: &str) -> String {
     use sha2::{Digest as _, Sha256};
     format!("token {}", crate::keys::hex(&Sha256::digest(token.as_bytes())))

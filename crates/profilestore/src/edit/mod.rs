@@ -353,7 +353,7 @@ fn pointer(path: &str) -> Result<PointerBuf> {
     })
 }
 
-/// Data that is an object or a list stays one, whoever applies the edit: a game could not open
+/// Data that is an object or a list stays one, online and offline: a game could not open
 /// anything else. What was stored as something else before can be repaired.
 fn stays_a_table(before: &Value, after: &Value) -> Result<(), String> {
     let is_table = |data: &Value| data.is_object() || data.is_array();

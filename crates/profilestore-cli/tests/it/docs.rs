@@ -33,10 +33,15 @@ fn normal(path: &Path) -> PathBuf {
 fn pages() -> BTreeMap<PathBuf, String> {
     let mut pages = BTreeMap::new();
     let mut folders = vec![root().join("docs"), root().join("examples")];
-    let mut paths: Vec<PathBuf> =
-        ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "sdk/typescript/README.md"]
-            .map(Into::into)
-            .into();
+    let mut paths: Vec<PathBuf> = [
+        "README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "sdk/python/README.md",
+        "sdk/typescript/README.md",
+    ]
+    .map(Into::into)
+    .into();
     paths.extend(PUBLISHED.map(|krate| Path::new("crates").join(krate).join("README.md")));
     for path in paths {
         let path = root().join(path);

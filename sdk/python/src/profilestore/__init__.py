@@ -1,0 +1,31 @@
+"""Player data that no two game servers can write at once."""
+
+from .belief import active_until
+from .errors import ProfileError
+from .frames import Asker, ByOperator, ByServer
+from .http import Address, Http, message_id, operation_id
+from .profile import End, MessageFailed, Profile, Received, Release
+from .server import Server, connect
+from .store import Store
+from .transaction import Gift
+
+__all__ = [
+    "Address",
+    "Asker",
+    "ByOperator",
+    "ByServer",
+    "End",
+    "Gift",
+    "Http",
+    "MessageFailed",
+    "Profile",
+    "ProfileError",
+    "Received",
+    "Release",
+    "Server",
+    "Store",
+    "active_until",
+    "connect",
+    "message_id",
+    "operation_id",
+]

@@ -1,0 +1,202 @@
+"""One-shot work over HTTP: web shops, bots and operators need no session."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import secrets
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+from .errors import ProfileError, failure, from_server, in_words
+from .jsontext import exact, read, stringify
+
+CALL_S = 60.0
+
+Answer = dict[str, Any]
+Which = int | str | datetime
+"""A version: its number, its label, or the one that was current at a time."""
+
+
+def operation_id() -> str:
+    """The id of an operation: a UUID of version 7. The same one again does nothing twice."""
+    millis = int(time.time() * 1000)
+    value = (millis << 80) | (7 << 76) | (secrets.randbits(12) << 64)
+    return str(uuid.UUID(int=value | (2 << 62) | secrets.randbits(62)))
+
+
+def message_id(name: str | None = None, at: datetime | None = None) -> str:
+    """The id of a message: when, and what for. The same one again sends nothing twice."""
+    seconds = time.time() if at is None else at.timestamp()
+    return f"{int(seconds * 1000)}:{name or uuid.uuid4()}"
+
+
+class Address:
+    """Which profile."""
+
+    def __init__(self, store: str, key: str, scope: str | None = None) -> None:
+        self.store, self.key, self.scope = store, key, scope
+
+    @property
+    def path(self) -> str:
+        within = "" if self.scope is None else f"/scopes/{quote(self.scope, safe='')}"
+        store, key = quote(self.store, safe=""), quote(self.key, safe="")
+        return f"/v1/stores/{store}{within}/profiles/{key}"
+
+
+class Http:
+    """Calls to a server, such as ``http://127.0.0.1:7400``. Each uses a thread while it waits."""
+
+    def __init__(self, url: str, key: str) -> None:
+        self.url, self.key = url.rstrip("/"), key
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str | int | bool | None] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: str | None = None,
+        media_type: str = "application/json",
+    ) -> str:
+        """Any resource that ``/docs`` of the server names. Answers with the text."""
+        asked = {
+            name: str(value).lower() if isinstance(value, bool) else str(value)
+            for name, value in (query or {}).items()
+            if value is not None
+        }
+        target = f"{path}?{urlencode(asked)}" if asked else path
+        all_headers = {"Authorization": f"Bearer {self.key}", **(headers or {})}
+        if body is not None:
+            all_headers["Content-Type"] = media_type
+        encoded = None if body is None else body.encode()
+        try:
+            status, text = await asyncio.to_thread(
+                self._call, method, target, all_headers, encoded
+            )
+        except (OSError, http.client.HTTPException) as error:
+            raise failure("unavailable", f"{method} {path}: {in_words(error)}") from error
+        if status >= 400:
+            raise from_server(text, status)
+        return text
+
+    def _call(
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes | None
+    ) -> tuple[int, str]:
+        url = urlsplit(self.url)
+        is_tls = url.scheme == "https"
+        kind = http.client.HTTPSConnection if is_tls else http.client.HTTPConnection
+        connection = kind(url.hostname or "", url.port, timeout=CALL_S)
+        try:
+            connection.request(method, url.path + target, body, dict(headers))
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        finally:
+            connection.close()
+
+    async def _json(self, method: str, path: str, **how: Any) -> Answer:
+        answer = read(await self.call(method, path, **how))
+        if type(answer) is not dict:
+            raise failure("invalid", f"the answer is no object: {method} {path}")
+        return answer
+
+    async def get(self, at: Address) -> Answer | None:
+        """
+        A profile as it is stored, or None when there is none: ``data``, ``version``, ``etag``,
+        ``held`` and so on. What a holder has not saved yet is not in it.
+        """
+        try:
+            answer = await self._json("GET", at.path)
+        except ProfileError as error:
+            if error.kind == "not-found":
+                return None
+            raise
+        exact(answer["data"])
+        return answer
+
+    async def put(self, at: Address, data: object, etag: str | None) -> Answer:
+        """
+        Writes a profile that no session holds, if it is still the one with this ETag; None: if
+        there is none yet.
+        """
+        headers = {"If-None-Match": "*"} if etag is None else {"If-Match": etag}
+        body = f'{{"data":{stringify(data)}}}'
+        return await self._json("PUT", at.path, headers=headers, body=body)
+
+    async def list(self, store: str, **query: str | int | bool | None) -> Answer:
+        """A page of a store's profiles: ``items`` and ``next_page_token``."""
+        return await self._json("GET", f"/v1/stores/{quote(store, safe='')}/profiles", query=query)
+
+    async def versions(self, at: Address, **query: str | int | bool | None) -> Answer:
+        """A page of a profile's earlier versions."""
+        return await self._json("GET", f"{at.path}/versions", query=query)
+
+    async def version(self, at: Address, which: Which) -> Answer:
+        """An earlier version: by its number, its label, or as it was at a time."""
+        answer = await self._json("GET", f"{at.path}/versions/{quote(_named(which), safe='')}")
+        exact(answer["data"])
+        return answer
+
+    async def restore(
+        self, at: Address, which: Which, *, reason: str | None = None, operation: str | None = None
+    ) -> Answer:
+        """Makes an earlier version current again. What a session has not saved is lost."""
+        return await self._json(
+            "POST",
+            f"{at.path}/restores",
+            body=stringify({"version": _named(which)}),
+            query={"reason": reason},
+            headers={"Idempotency-Key": operation or operation_id()},
+        )
+
+    async def edit(
+        self,
+        at: Address,
+        patch: Sequence[Mapping[str, Any]],
+        *,
+        reason: str | None = None,
+        operation: str | None = None,
+    ) -> Answer:
+        """A JSON Patch, made by the game server that holds the profile, in the middle of play."""
+        return await self._json(
+            "POST",
+            f"{at.path}/edits",
+            body=stringify([dict(step) for step in patch]),
+            media_type="application/json-patch+json",
+            query={"reason": reason},
+            headers={"Idempotency-Key": operation or operation_id()},
+        )
+
+    async def send(self, at: Address, message: object, id: str | None = None) -> Answer:
+        """Sends a message. With the same id again it sends nothing twice."""
+        return await self._json(
+            "POST",
+            f"{at.path}/messages",
+            body=f'{{"message":{stringify(message)}}}',
+            headers={"Idempotency-Key": id or message_id()},
+        )
+
+    async def messages(self, at: Address) -> Answer:
+        return await self._json("GET", f"{at.path}/messages")
+
+    async def session(self, at: Address) -> Answer:
+        """Who holds a profile: ``held`` and ``epoch``."""
+        return await self._json("GET", f"{at.path}/session")
+
+    async def end_session(
+        self, at: Address, *, steal: bool | None = None, reason: str | None = None
+    ) -> Answer:
+        """Asks the holder to save and let go. With ``steal`` its play is lost."""
+        query = {"steal": steal, "reason": reason}
+        return await self._json("DELETE", f"{at.path}/session", query=query)
+
+
+def _named(which: Which) -> str:
+    if isinstance(which, datetime):
+        return "@" + which.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return str(which)

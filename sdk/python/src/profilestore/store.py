@@ -1,0 +1,176 @@
+"""One store of profiles, with the type of its data."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Callable
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
+
+from .connection import Request
+from .document import Document
+from .errors import ProfileError, failure, in_words
+from .frames import Frame, compose
+from .futures import fail, quiet, succeed
+from .http import Address, Answer, Http, Which, message_id
+from .jsontext import stringify
+from .profile import Opened, Profile
+from .profile import Wire as ProfileWire
+from .transaction import Gift
+
+T = TypeVar("T")
+
+
+class Shop(ProfileWire, Protocol):
+    """What a store needs of the server it belongs to."""
+
+    http: Http
+
+    def tell(self, frame: str) -> None: ...
+
+    def session(self) -> int: ...
+
+    def was_opened(self, profile: Profile[Any]) -> None: ...
+
+
+class StoreOptions(NamedTuple):
+    scope: str
+    reconcile: bool
+    check: Callable[[Any], object] | None
+    save_within: float
+    data_version: int | None
+    readable_from: int | None
+
+
+class Store(Generic[T]):
+    """Made by `Server.store`."""
+
+    def __init__(self, name: str, template: T, options: StoreOptions, shop: Shop) -> None:
+        self.name, self.scope = name, options.scope
+        self._template, self._options, self._shop = copy.deepcopy(template), options, shop
+        self._template_text = stringify(template)
+
+    def start(
+        self,
+        key: str,
+        *,
+        when_held: Literal["ask", "wait", "give_up", "steal"] | None = None,
+        timeout: float | None = None,
+    ) -> asyncio.Future[Profile[T]]:
+        """
+        Opens a profile. When another game server holds it, that one saves it and lets it go first;
+        ``when_held`` says what to do otherwise, ``timeout`` (seconds) for how long. Cancelling the
+        future, or the task that waits for it, calls the start off.
+        """
+        shop, options = self._shop, self._options
+        s, i = shop.session(), shop.number()
+        body = {
+            "i": i,
+            "s": s,
+            "store": self.name,
+            "scope": self.scope,
+            "key": key,
+            "when_held": when_held,
+            "timeout_ms": None if timeout is None else int(timeout * 1000),
+            "data_version": options.data_version,
+            "readable_from": options.readable_from,
+        }
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Profile[T]] = quiet(loop.create_future())
+
+        def called_off(done: asyncio.Future[Profile[T]]) -> None:
+            if done.cancelled():
+                shop.tell(compose("cancel", {"i": i}))
+
+        def done(answer: Frame) -> None:
+            if future.done():
+                self._let_go(s)
+                return
+            try:
+                future.set_result(self._opened(key, answer[1]))
+            except Exception as error:
+                self._let_go(s)
+                known = isinstance(error, ProfileError)
+                fail(future, error if known else failure("undecodable", in_words(error)))
+
+        future.add_done_callback(called_off)
+        frame = compose("start", body, {"template": self._template_text})
+        starts = (s, self.name, self.scope, key)
+        failed = lambda error: fail(future, error)  # noqa: E731
+        shop.request(Request(i, [frame], done, failed, is_kept=False, starts=starts))
+        return future
+
+    def _opened(self, key: str, started: dict[str, Any]) -> Profile[T]:
+        options = self._options
+        document: Document[T] = Document(started["data"], options.check)
+        if options.reconcile:
+            document.change(lambda data: fill(data, self._template))
+        if options.check is not None:
+            options.check(document.view)
+        opened = Opened(
+            started["s"],
+            self.name,
+            self.scope,
+            key,
+            started["epoch"],
+            started["version"],
+            started["meta"],
+        )
+        profile = Profile(opened, document, self._shop, options.save_within)
+        self._shop.was_opened(profile)
+        return profile
+
+    def _let_go(self, s: int) -> None:
+        """Ends a session that the program has not seen, as it is stored."""
+        i = self._shop.number()
+        frame = compose("end", {"i": i, "s": s, "n": 1})
+        nothing: Callable[[Any], None] = lambda _: self._shop.over(s)  # noqa: E731
+        self._shop.request(Request(i, [frame], nothing, nothing, ends=s))
+
+    def gift(self, key: str, message: object, id: str | None = None) -> Gift:
+        """A message to a profile, for a transaction. Its id makes it once: ``TIME:NAME``."""
+        return Gift(self.name, self.scope, key, id or message_id(), stringify(message))
+
+    def send(self, key: str, message: object, id: str | None = None) -> asyncio.Future[bool]:
+        """
+        Sends a message to a profile, whether it is played or not. Done when it is stored; False
+        when it had been sent before under this id.
+        """
+        gift = self.gift(key, message, id)
+        i = self._shop.number()
+        future: asyncio.Future[bool] = quiet(asyncio.get_running_loop().create_future())
+        self._shop.request(
+            Request(
+                i,
+                [compose("send", {"i": i}, {"gift": gift.text()})],
+                lambda answer: succeed(future, bool(answer[1].get("stored_now"))),
+                lambda error: fail(future, error),
+                is_kept=False,
+            )
+        )
+        return future
+
+    async def get(self, key: str) -> Answer | None:
+        """A profile as it is stored, without a session. None: there is none."""
+        return await self._shop.http.get(self.at(key))
+
+    async def versions(self, key: str) -> Answer:
+        return await self._shop.http.versions(self.at(key))
+
+    async def version(self, key: str, which: Which) -> Answer:
+        return await self._shop.http.version(self.at(key), which)
+
+    def at(self, key: str) -> Address:
+        """What names a profile of this store in `Http`."""
+        return Address(self.name, key, self.scope)
+
+
+def fill(data: Any, template: Any) -> None:
+    """Fills in what the template has and the data has not. Lists are left alone."""
+    if type(data) is not dict or type(template) is not dict:
+        return
+    for name, value in template.items():
+        if name in data:
+            fill(data[name], value)
+        else:
+            data[name] = copy.deepcopy(value)

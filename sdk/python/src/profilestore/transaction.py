@@ -1,0 +1,143 @@
+"""Several profiles of this game server change together, and gifts go with them: all or nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from .connection import Request
+from .document import Draft, refuse_async
+from .errors import failure
+from .frames import compose
+from .futures import fail, quiet, succeed
+from .jsontext import parse, stringify
+from .profile import Profile
+
+R = TypeVar("R")
+
+
+class Gift(NamedTuple):
+    """A message that goes with a transaction. `Store.gift` makes it."""
+
+    store: str
+    scope: str
+    key: str
+    id: str
+    """TIME:NAME. A message is stored once under it."""
+    message: str
+    """The message's JSON text."""
+
+    def text(self) -> str:
+        """As a frame has it."""
+        body = {"store": self.store, "scope": self.scope, "key": self.key, "id": self.id}
+        return compose("gift", body, {"message": self.message})[len('{"gift":') : -1]
+
+
+class Bench(Protocol):
+    """The connection's side of a transaction."""
+
+    @property
+    def max_frame(self) -> int: ...
+
+    def number(self) -> int: ...
+
+    def request(self, request: Request) -> None: ...
+
+
+class _Part(NamedTuple):
+    profile: Profile[Any]
+    text: str
+
+
+def prepare(
+    profiles: Sequence[Profile[Any]], change: Callable[..., R]
+) -> tuple[list[_Part], R]:
+    """Freezes the profiles and makes the change on copies. When it fails, nothing is frozen."""
+    if not profiles:
+        raise failure("invalid", "a transaction has at least one profile")
+    if len({id(profile) for profile in profiles}) != len(profiles):
+        raise failure("invalid", "a profile is named twice")
+    frozen: list[Profile[Any]] = []
+    try:
+        data = []
+        for profile in profiles:
+            document = profile.freeze()
+            frozen.append(profile)
+            data.append(parse(document.text))
+        result = change(*data)
+        refuse_async(result)
+        parts = [_Part(profile, stringify(own)) for profile, own in zip(profiles, data)]
+        return parts, result
+    except BaseException:
+        for profile in frozen:
+            profile.thaw()
+        raise
+
+
+async def transact(
+    bench: Bench,
+    parts: list[_Part],
+    result: R,
+    gifts: Sequence[Gift],
+    deadline_ms: int | None,
+) -> R:
+    """Sends it, and is done once all of it is stored. The profiles are frozen until then."""
+    drafts: list[Draft | None] = [None] * len(parts)
+    versions: list[int | None] = [None] * len(parts)
+    try:
+        await asyncio.gather(*(part.profile.settled() for part in parts))
+        for part in parts:
+            if part.profile.ended is not None:
+                detail = f"nothing was done, the session is over: {part.profile.key}"
+                raise failure("session-ended", detail)
+        sent = [part.profile.pending()._replace(text=part.text) for part in parts]
+        stored = await _send(bench, parts, sent, gifts, deadline_ms)
+        drafts = list(sent)
+        versions[: len(stored)] = stored
+    finally:
+        for part, draft, version in zip(parts, drafts, versions):
+            part.profile.thaw(draft, version)
+    return result
+
+
+def _send(
+    bench: Bench,
+    parts: list[_Part],
+    drafts: list[Draft],
+    gifts: Sequence[Gift],
+    deadline_ms: int | None,
+) -> asyncio.Future[list[int]]:
+    i = bench.number()
+    named = [
+        ({"s": part.profile.opened.s, "n": part.profile.next_save()}, draft)
+        for part, draft in zip(parts, drafts)
+    ]
+    gift_texts = f"[{','.join(gift.text() for gift in gifts)}]"
+
+    def whole(is_staged: bool) -> str:
+        texts = [
+            compose(
+                "part",
+                {**names, "processed": draft.processed},
+                {} if is_staged else {"data": draft.text},
+            )[len('{"part":') : -1]
+            for names, draft in named
+        ]
+        raw = {"parts": f"[{','.join(texts)}]", "gifts": gift_texts}
+        return compose("tx", {"i": i, "deadline_ms": deadline_ms}, raw)
+
+    frames = [whole(False)]
+    if len(frames[0].encode()) > bench.max_frame:
+        staged = [compose("stage", names, {"data": draft.text}) for names, draft in named]
+        frames = [*staged, whole(True)]
+    future: asyncio.Future[list[int]] = quiet(asyncio.get_running_loop().create_future())
+    bench.request(
+        Request(
+            i,
+            frames,
+            lambda answer: succeed(future, answer[1].get("versions", [])),
+            lambda error: fail(future, error),
+        )
+    )
+    return future

@@ -1,0 +1,306 @@
+"""Sessions against the real server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+import time
+import unittest
+from pathlib import Path
+from typing import Any
+
+from profilestore import End, Http, ProfileError, Server, connect
+
+from .serve import Serve, until
+
+PLAYER: dict[str, Any] = {"coins": 0, "items": []}
+
+
+def give(data: dict[str, Any], gift: dict[str, Any], _: object) -> None:
+    data["coins"] += gift["coins"]
+
+
+def add(coins: int) -> Any:
+    def change(data: dict[str, Any]) -> int:
+        data["coins"] += coins
+        return int(data["coins"])
+
+    return change
+
+
+class Play(unittest.IsolatedAsyncioTestCase):
+    async def asyncSetUp(self) -> None:
+        self.serve = await Serve.begin()
+        self.open: list[Server] = []
+        self.faults: list[Any] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: self.faults.append(context))
+
+    async def asyncTearDown(self) -> None:
+        for server in self.open:
+            await server.close(timeout=2)
+        await self.serve.remove()
+        self.assertEqual(self.faults, [])
+
+    async def game_server(self, job: str) -> Server:
+        server = await connect(self.serve.url, key=self.serve.key, job=job)
+        self.open.append(server)
+        return server
+
+    async def fails(self, kind: str, work: Any) -> ProfileError:
+        with self.assertRaises(ProfileError) as raised:
+            await work
+        self.assertEqual(raised.exception.kind, kind)
+        return raised.exception
+
+    async def test_what_is_saved_is_read_back_and_a_second_session_finds_it(self) -> None:
+        server = await self.game_server("eu-1")
+        players = server.store("PlayerData", PLAYER)
+        profile = await players.start("saved")
+        self.assertEqual(profile.data, {"coins": 0, "items": []})
+        self.assertEqual(profile.update(add(10)), 10)
+        self.assertTrue(profile.has_unsaved)
+        await profile.save()
+        self.assertFalse(profile.has_unsaved)
+        stored = await players.get("saved")
+        assert stored is not None
+        self.assertEqual(stored["data"]["coins"], 10)
+        self.assertEqual(stored["held"]["job"], "eu-1")
+        self.assertEqual(stored["version"], profile.version)
+        await until("the lease is confirmed", lambda: profile.is_active)
+        await profile.end()
+        self.assertEqual(profile.ended, End("ended", None, False))
+        self.assertFalse(profile.is_active)
+        with self.assertRaises(ProfileError) as raised:
+            profile.update(add(1))
+        found = (raised.exception.kind, raised.exception.advice)
+        self.assertEqual(found, ("session-ended", "leave"))
+        await self.fails("session-ended", profile.save())
+        again = await players.start("saved")
+        self.assertEqual(again.data["coins"], 10)
+        await again.end()
+        items = (await players.versions("saved"))["items"]
+        version = await players.version("saved", items[0]["version"])
+        self.assertEqual(version["data"]["coins"], 10)
+        self.assertIsNone(await players.get("nobody"))
+
+    async def test_a_change_is_saved_by_itself_and_the_template_fills_in(self) -> None:
+        server = await self.game_server("eu-1")
+        players = server.store("PlayerData", PLAYER, reconcile=True, save_within=0.1)
+        await server.http.put(players.at("old"), {"coins": 5}, None)
+        profile = await players.start("old")
+        self.assertEqual(profile.data, {"coins": 5, "items": []})
+        with profile.updating() as data:
+            data["items"].append("sword")
+
+        async def is_stored() -> bool:
+            stored = await players.get("old")
+            return stored is not None and stored["data"].get("items") == ["sword"]
+
+        await until("the sword is stored", is_stored)
+        with self.assertRaises(RuntimeError), profile.updating() as data:
+            data["items"].clear()
+            raise RuntimeError("no")
+        self.assertEqual(profile.data["items"], ["sword"])
+        await profile.end()
+
+    async def test_a_second_server_gets_the_profile_as_the_first_one_left_it(self) -> None:
+        first, second = await self.game_server("eu-1"), await self.game_server("eu-2")
+        here = await first.store("PlayerData", PLAYER).start("hop")
+        ends: list[End] = []
+        here.on("end", ends.append)
+        here.on_last_save(add(1))
+        here.update(add(41))
+        there = await second.store("PlayerData", PLAYER).start("hop")
+        self.assertEqual(there.data["coins"], 42)
+        await until("the first one is told", lambda: ends != [])
+        told = [(end.reason, end.by and end.by[0], end.has_loss) for end in ends]
+        self.assertEqual(told, [("released", "eu-2", False)])
+        with self.assertRaises(ProfileError):
+            here.update(add(1))
+        await there.end()
+
+    async def test_a_message_has_its_effect_once_however_often_it_is_sent(self) -> None:
+        first, second = await self.game_server("eu-1"), await self.game_server("eu-2")
+        players = first.store("PlayerData", PLAYER)
+        id = f"{int(time.time() * 1000)}:order-1"
+        self.assertTrue(await players.send("gifted", {"type": "gift", "coins": 5}, id))
+        self.assertFalse(await players.send("gifted", {"type": "gift", "coins": 5}, id))
+        here = await players.start("gifted")
+        here.on_message("gift", give)
+        await until("the first gift is there", lambda: here.data["coins"] == 5)
+        await first.http.send(players.at("gifted"), {"type": "gift", "coins": 7})
+        await until("the second gift is there", lambda: here.data["coins"] == 12)
+        there = await second.store("PlayerData", PLAYER).start("gifted")
+        there.on_message("gift", give)
+        self.assertEqual(there.data["coins"], 12)
+        await there.save()
+        self.assertEqual((await second.http.messages(players.at("gifted")))["items"], [])
+        await there.end()
+
+    async def test_a_handler_that_fails_leaves_the_message_and_the_data(self) -> None:
+        server = await self.game_server("eu-1")
+        players = server.store("PlayerData", PLAYER)
+        profile = await players.start("clumsy")
+        failed: list[Any] = []
+        profile.on("message-failed", failed.append)
+
+        def clumsy(data: dict[str, Any], _body: Any, _received: Any) -> None:
+            data["coins"] = 99
+            raise RuntimeError("no room")
+
+        profile.on_message(None, clumsy)
+        await players.send("clumsy", "a box")
+        await until("it failed", lambda: failed != [])
+        self.assertEqual(profile.data["coins"], 0)
+        self.assertEqual(len((await server.http.messages(players.at("clumsy")))["items"]), 1)
+        await profile.end()
+
+    async def test_a_trade_moves_the_item_to_both_or_to_neither(self) -> None:
+        server = await self.game_server("eu-1")
+        players = server.store("PlayerData", PLAYER)
+        ann, bob = await players.start("ann"), await players.start("bob")
+        ann.update(lambda data: data["items"].append("sword"))
+        gifts = [players.gift("carl", {"type": "tax", "coins": 1})]
+
+        def move(giver: dict[str, Any], taker: dict[str, Any]) -> int:
+            taker["items"].append(giver["items"].pop())
+            return 1
+
+        trade = server.transaction([ann, bob], move, gifts=gifts)
+        with self.assertRaises(ProfileError) as raised:
+            ann.update(add(1))
+        self.assertEqual(raised.exception.kind, "busy")
+        self.assertEqual(await trade, 1)
+        self.assertEqual((ann.data["items"], bob.data["items"]), ([], ["sword"]))
+        stored = await players.get("bob")
+        assert stored is not None
+        self.assertEqual(stored["data"]["items"], ["sword"])
+        self.assertEqual(len((await server.http.messages(players.at("carl")))["items"]), 1)
+
+        def change_mind(giver: dict[str, Any], _: Any) -> None:
+            giver["coins"] = 1
+            raise RuntimeError("changed my mind")
+
+        with self.assertRaisesRegex(RuntimeError, "changed my mind"):
+            await server.transaction([ann, bob], change_mind)
+        self.assertEqual(ann.data["coins"], 0)
+        await bob.end()
+        with self.assertRaises(ProfileError):
+            await server.transaction([ann, bob], move)
+        ann.update(add(3))
+        await ann.end()
+
+    async def test_an_edit_is_made_in_the_middle_of_play_or_refused(self) -> None:
+        def check(data: dict[str, Any]) -> None:
+            if data["coins"] < 0:
+                raise ValueError("debts are not allowed")
+
+        server = await self.game_server("eu-1")
+        players = server.store("PlayerData", PLAYER, check=check)
+        profile = await players.start("edited")
+        profile.update(add(1))
+        increase = [{"op": "increase", "path": "/coins", "by": 100}]
+        await server.http.edit(players.at("edited"), increase, reason="lost in a crash")
+        self.assertEqual(profile.data["coins"], 101)
+        debt = [{"op": "increase", "path": "/coins", "by": -500}]
+        with self.assertRaisesRegex(ProfileError, "debts are not allowed"):
+            await server.http.edit(players.at("edited"), debt)
+        self.assertEqual(profile.data["coins"], 101)
+        await profile.end()
+
+    async def test_whole_numbers_are_exact_and_what_cannot_be_held_locks_nothing(self) -> None:
+        server = await self.game_server("eu-1")
+        rich = server.store("Big", {"gold": 0})
+        profile = await rich.start("rich")
+
+        def fill(data: dict[str, Any]) -> None:
+            data["gold"] = 9223372036854775807
+
+        profile.update(fill)
+        await profile.end()
+        stored = await rich.get("rich")
+        assert stored is not None
+        self.assertEqual(stored["data"]["gold"], 9223372036854775807)
+        path = rich.at("precise").path
+        body = '{"data":{"gold":0.12345678901234567891}}'
+        headers = {"If-None-Match": "*"}
+        await server.http.call("PUT", path, headers=headers, body=body)
+        why = await self.fails("invalid", rich.start("precise"))
+        self.assertRegex(str(why), "0.12345678901234567891.*/gold")
+
+        async def is_free() -> bool:
+            return (await server.http.session(rich.at("precise")))["held"] is None
+
+        await until("the profile is free", is_free)
+
+    async def test_a_start_that_is_called_off_or_refused_leaves_nothing_behind(self) -> None:
+        first, second = await self.game_server("eu-1"), await self.game_server("eu-2")
+        held = await first.store("PlayerData", PLAYER).start("off")
+        players = second.store("PlayerData", PLAYER)
+        await self.fails("cancelled", players.start("off", when_held="give_up"))
+        start = players.start("fresh")
+        start.cancel()
+        with self.assertRaises(asyncio.CancelledError):
+            await start
+
+        async def is_free() -> bool:
+            return (await first.http.session(players.at("fresh")))["held"] is None
+
+        await until("the profile is free", is_free)
+        await held.end()
+
+    async def test_a_program_that_is_too_old_leaves_the_profile_alone(self) -> None:
+        server = await self.game_server("eu-1")
+        new = await server.store("PlayerData", PLAYER, data_version=2).start("versioned")
+        await new.end()
+        old = server.store("PlayerData", PLAYER, data_version=1)
+        why = await self.fails("newer-data", old.start("versioned"))
+        self.assertEqual(why.advice, "fix")
+        again = await server.store("PlayerData", PLAYER, data_version=2).start("versioned")
+        await again.end()
+
+    async def test_a_wrong_key_is_refused_at_once(self) -> None:
+        wrong = connect(self.serve.url, key="ps_000000000000_wrong", job="eu-1")
+        self.assertEqual((await self.fails("unauthorized", wrong)).advice, "fix")
+
+    async def test_an_operator_who_takes_a_profile_ends_its_session(self) -> None:
+        server = await self.game_server("eu-1")
+        players = server.store("PlayerData", PLAYER)
+        profile = await players.start("stolen")
+        ends: list[End] = []
+        profile.on("end", ends.append)
+        profile.update(add(1))
+        await server.http.end_session(players.at("stolen"), steal=True, reason="a test")
+        await until("the game is told", lambda: ends != [])
+        self.assertTrue(ends[0].has_loss)
+        asked = await players.start("asked")
+        asked.update(add(1))
+        released = await server.http.end_session(players.at("asked"), reason="a test")
+        self.assertEqual(released["held_by"], "eu-1")
+        await until("it is released", lambda: asked.ended is not None)
+        stored = await Http(server.http.url, self.serve.key).get(players.at("asked"))
+        assert stored is not None
+        self.assertEqual(stored["data"]["coins"], 1)
+
+    async def test_the_readme_runs_as_it_stands_and_prints_what_it_says(self) -> None:
+        readme = (Path(__file__).parent.parent / "README.md").read_text()
+        code = re.search(r"```python\n(.*?)```", readme, re.DOTALL)
+        printed = re.search(r"python hello\.py\n(.*?)```", readme, re.DOTALL)
+        assert code is not None and printed is not None
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            code[1],
+            env={
+                **os.environ,
+                "PROFILESTORE_URL": self.serve.url,
+                "PROFILESTORE_KEY": self.serve.key,
+            },
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, faults = await process.communicate()
+        self.assertEqual((out.decode(), faults.decode()), (printed[1], ""))

@@ -47,6 +47,8 @@ interface Request extends Outcome {
 const SDK = "typescript/0.1.0";
 const PING_MS = 2000;
 const MOST_RETRY_MS = 2000;
+/** A host is late when its confirmation is older than this part of the lease. */
+const LATE = 0.6;
 const AGAIN_MS = 500;
 const MOST_ATTEMPTS = 60;
 /** How many requests may be unanswered. */
@@ -61,6 +63,11 @@ const REFUSED = new Set([
   "misdirected",
 ]);
 const ANSWERS = new Set(["started", "saved", "ended", "done", "sent", "error", "overloaded"]);
+
+/** How long to wait before connecting again: soon at first, not with all others at once. */
+export function pause(failures: number, chance: number): number {
+  return Math.min(MOST_RETRY_MS, 100 * 2 ** failures) * (0.2 + 0.8 * chance);
+}
 
 export class Connection implements LinkUser {
   readonly #instance = randomBytes(32).toString("hex");
@@ -79,6 +86,9 @@ export class Connection implements LinkUser {
   #next: Link | undefined;
   #retry: NodeJS.Timeout | undefined;
   #pinging: NodeJS.Timeout | undefined;
+  #leaving: NodeJS.Timeout | undefined;
+  #confirmedAt = 0;
+  #leftAt = -Infinity;
   #opening: { done(): void; failed(why: ProfileError): void; until: number } | undefined;
   #isClosed = false;
   /** How large a frame may be, in bytes. */
@@ -190,11 +200,10 @@ export class Connection implements LinkUser {
     this.#next = new Link(urls[this.#at++ % urls.length] ?? "", key, this);
   }
 
-  /** Connects again after a while: soon at first, but not with all others at once. */
+  /** Connects again after a while. */
   #again(): void {
     if (this.#isClosed || this.#retry !== undefined || this.#next !== undefined) return;
-    const most = Math.min(MOST_RETRY_MS, 100 * 2 ** this.#failures++);
-    this.#retry = setTimeout(() => this.#attempt(), most * (0.2 + 0.8 * Math.random()));
+    this.#retry = setTimeout(() => this.#attempt(), pause(this.#failures++, Math.random()));
   }
 
   opened(): string[] {
@@ -229,6 +238,7 @@ export class Connection implements LinkUser {
         const ping = this.#pings.get(body.n);
         if (ping === undefined || body.incarnation !== this.incarnation) return;
         this.#belief.note(body.incarnation, ping, body.age, this.#leaseMs);
+        this.#confirmedAt = Math.max(this.#confirmedAt, ping.steady - body.age);
         for (const n of this.#pings.keys()) if (n <= body.n) this.#pings.delete(n);
         return;
       }
@@ -263,6 +273,7 @@ export class Connection implements LinkUser {
     if (welcome.resumed !== null) this.holder.resumed(welcome.resumed);
     this.#identity = { incarnation, token, store };
     this.#leaseMs = welcome.lease_ms;
+    this.#confirmedAt = performance.now();
     this.maxFrame = welcome.max_frame;
     for (const request of [...this.#requests.values()]) this.#send(request);
     this.#ping();
@@ -276,10 +287,31 @@ export class Connection implements LinkUser {
     if (link === undefined) return;
     this.#pinging = setTimeout(() => this.#ping(), PING_MS);
     link.probe();
+    this.#leaveLateHost();
     if (this.#link !== link || this.#isMuted) return;
     this.#pings.set(++this.#n, now());
     if (this.#pings.size > 100) this.#pings.delete(this.#n - 100);
     link.send(compose("ping", { n: this.#n }));
+  }
+
+  get #isLate(): boolean {
+    return performance.now() - this.#confirmedAt > LATE * this.#leaseMs;
+  }
+
+  /**
+   * A host that is late with its renewals is left for the next address: once in a lease time at
+   * most, and not with all other game servers at once.
+   */
+  #leaveLateHost(): void {
+    const isDue = performance.now() - this.#leftAt > this.#leaseMs;
+    if (this.#leaving !== undefined || !isDue || !this.#isLate) return;
+    const leave = () => {
+      this.#leaving = undefined;
+      if (this.#link === undefined || !this.#isLate) return;
+      this.#leftAt = performance.now();
+      this.#attempt();
+    };
+    this.#leaving = setTimeout(leave, (Math.random() * this.#leaseMs) / 2);
   }
 
   #refused(link: Link, why: ProfileError): void {
@@ -318,6 +350,7 @@ export class Connection implements LinkUser {
     this.#isClosed = true;
     clearTimeout(this.#retry);
     clearTimeout(this.#pinging);
+    clearTimeout(this.#leaving);
     this.#next?.drop();
     this.#link?.drop();
     this.#next = this.#link = undefined;

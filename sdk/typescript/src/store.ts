@@ -21,6 +21,10 @@ export interface StoreOptions<T> {
   readonly bigint?: boolean;
   /** Throws when data does not fit the program: asked at each start, and about operators' edits. */
   readonly check?: (data: T) => void;
+  /** The version of the data that the program writes. Older programs leave it alone. */
+  readonly dataVersion?: number;
+  /** From which version on programs can read what this one writes; the same by default. */
+  readonly readableFrom?: number;
   /** Within how many milliseconds a change is stored: 5000. */
   readonly saveWithinMs?: number;
 }
@@ -72,7 +76,8 @@ export class Store<T> {
     if (signal?.aborted === true) return Promise.reject(cancelled());
     const { shop } = this;
     const [s, i] = [shop.session(), shop.number()];
-    const how = { when_held: whenHeld, timeout_ms: timeoutMs };
+    const { dataVersion: data_version, readableFrom: readable_from } = this.options;
+    const how = { when_held: whenHeld, timeout_ms: timeoutMs, data_version, readable_from };
     const body = { i, s, store: this.name, scope: this.scope, key, ...how };
     const frame = compose("start", body, { template: this.#template });
     return new Promise((done, failed) => {

@@ -1,6 +1,9 @@
 /** The server process is killed and deployed anew. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { once } from "node:events";
+import type { AddressInfo } from "node:net";
+import { WebSocketServer } from "ws";
 import { connect, ProfileError } from "../dist/index.js";
 import { Serve, until } from "./serve.js";
 
@@ -167,4 +170,45 @@ test("after a cut longer than the lease, what was taken is lost and the rest goe
     await second.stop("SIGKILL");
     await first.remove();
   }
+});
+
+/** Answers greetings and pings, and says how late it is. */
+async function host(age: number): Promise<{ url: string; greetings: unknown[]; stop(): void }> {
+  const listening = new WebSocketServer({ port: 0, host: "127.0.0.1" });
+  const greetings: { resume?: unknown }[] = [];
+  listening.on("connection", (socket) => {
+    socket.on("message", (data: Buffer) => {
+      const frame = JSON.parse(data.toString()) as {
+        hello?: { resume?: unknown };
+        ping?: { n: number };
+      };
+      if (frame.hello !== undefined) {
+        greetings.push(frame.hello);
+        const resumed = frame.hello.resume === undefined ? null : "same";
+        const welcome = { incarnation: "i", token: "t", store: "s", lease_ms: 1000, resumed };
+        socket.send(JSON.stringify({ welcome: { ...welcome, max_frame: 5 << 20 } }));
+      }
+      if (frame.ping !== undefined) {
+        socket.send(JSON.stringify({ pong: { n: frame.ping.n, incarnation: "i", age } }));
+      }
+    });
+  });
+  await once(listening, "listening");
+  const url = `ws://127.0.0.1:${(listening.address() as AddressInfo).port}`;
+  return { url, greetings, stop: () => listening.close() };
+}
+
+test("a host that is late is left for another one, after that one answers", async () => {
+  const [late, other] = [await host(60_000), await host(0)];
+  const server = await connect([late.url, other.url], { key: "k", job: "eu-1" });
+  let cuts = 0;
+  await until("the other one was asked", () => {
+    if (!server.isConnected) cuts++;
+    return other.greetings.length > 0;
+  });
+  const [greeting] = other.greetings as { resume: { incarnation: string; token: string } }[];
+  assert.deepEqual([greeting?.resume.incarnation, greeting?.resume.token, cuts], ["i", "t", 0]);
+  await server.close();
+  late.stop();
+  other.stop();
 });

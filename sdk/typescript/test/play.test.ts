@@ -207,6 +207,14 @@ test("a start that is called off, or that is refused, leaves nothing behind", as
   await held.end();
 });
 
+test("a program that is too old leaves the profile alone", async () => {
+  const server = await gameServer("eu-1");
+  await (await server.store("PlayerData", { ...player, dataVersion: 2 }).start("versioned")).end();
+  const old = server.store("PlayerData", { ...player, dataVersion: 1 });
+  await assert.rejects(old.start("versioned"), { kind: "newer-data", advice: "fix" });
+  await (await server.store("PlayerData", { ...player, dataVersion: 2 }).start("versioned")).end();
+});
+
 test("a wrong key is refused at once", async () => {
   const wrong = connect(serve.url, { key: "ps_000000000000_wrong", job: "eu-1" });
   await assert.rejects(wrong, { kind: "unauthorized", advice: "fix" });

@@ -17,15 +17,16 @@
 //! 7. leave notices for the servers that are [`notified`], if their rows are there and not dead;
 //! 8. reply: the states of [`keys_of`], the row of [`server_of`], the notices of [`renewed`].
 
-use std::collections::BTreeSet;
-
 use super::{
     Cause, Change, Commit, CommitId, ConflictKind, DAY_MS, Digest, Incarnation, LeaseState, Links,
-    MAX_LINKS, MAX_MESSAGE_BYTES, MAX_VALUE_BYTES, MESSAGE_ID_MAX_AGE_MS, MESSAGE_ID_MAX_AHEAD_MS,
-    MessageId, NewValue, SentMessage, ServerId, ServerRow, StoreError, Trade, VersionInfo,
-    VersionLinks, content::is_same_content,
+    MAX_LINKS, MESSAGE_ID_MAX_AGE_MS, MESSAGE_ID_MAX_AHEAD_MS, MessageId, NewValue, SentMessage,
+    ServerId, ServerRow, StoreError, Trade, VersionInfo, VersionLinks, content::is_same_content,
 };
 use crate::key::ProfileKey;
+
+mod well_formed;
+
+pub use well_formed::check_commit;
 
 /// The longest [`Change::Write`] author, in bytes.
 pub const MAX_AUTHOR_BYTES: usize = 200;
@@ -117,138 +118,6 @@ pub enum Fault {
     Server(ConflictKind, Option<ServerRow>),
     /// A commit that was to be aborted was applied.
     Commit(ConflictKind),
-}
-
-/// Whether a commit is well formed: at least one change; at most one write and one lease a key and
-/// one change a server; an abort alone; sizes within their limits; no message changed after its
-/// removal or appended twice; a replaced inbox before all else that concerns the inbox; an erasure
-/// after all else that concerns its key.
-pub fn check_commit(commit: &Commit) -> Result<(), StoreError> {
-    if commit.changes.is_empty() {
-        return invalid(format!("a commit holds at least one change: commit=`{}`", commit.id));
-    }
-    let mut written = BTreeSet::new();
-    let mut leased = BTreeSet::new();
-    let mut servers = BTreeSet::new();
-    let mut removed = BTreeSet::new();
-    let mut inboxes = BTreeSet::new();
-    let mut appended = BTreeSet::new();
-    let mut erased = BTreeSet::new();
-    for change in &commit.changes {
-        if let Some(key) = change.key().filter(|key| erased.contains(key)) {
-            return invalid(format!("an erasure is the last change of its key: key=`{key}`"));
-        }
-        match change {
-            Change::Erase { key, .. } => {
-                erased.insert(key);
-            }
-            Change::Write { key, value, author, imported, .. } => {
-                if !written.insert(key) {
-                    return invalid(format!("a commit writes a key at most once: key=`{key}`"));
-                }
-                if let NewValue::Bytes(bytes) = value {
-                    limit("a value", bytes.len(), MAX_VALUE_BYTES, key)?;
-                }
-                limit("an author", author.len(), MAX_AUTHOR_BYTES, key)?;
-                let label = imported.as_ref().and_then(|imported| imported.label.as_deref());
-                limit("a version string", label.map_or(0, str::len), MAX_AUTHOR_BYTES, key)?;
-            }
-            Change::Lease { key, .. } if !leased.insert(key) => {
-                return invalid(format!(
-                    "a commit changes a key's lease at most once: key=`{key}`"
-                ));
-            }
-            Change::AppendMessage { key, message, .. } => {
-                limit("a message", message.payload.len(), MAX_MESSAGE_BYTES, key)?;
-                inboxes.insert(key);
-                if !appended.insert((key, &message.id)) {
-                    return invalid(format!(
-                        "a commit appends a message at most once: key=`{key}` message=`{}`",
-                        message.id
-                    ));
-                }
-            }
-            Change::ChangeMessage { key, index, payload, .. } => {
-                limit("a message", payload.len(), MAX_MESSAGE_BYTES, key)?;
-                inboxes.insert(key);
-                check_not_removed(&removed, key, *index)?;
-            }
-            Change::LockMessage { key, index, .. } => {
-                inboxes.insert(key);
-                check_not_removed(&removed, key, *index)?;
-            }
-            Change::RemoveMessage { key, index, .. } => {
-                inboxes.insert(key);
-                check_not_removed(&removed, key, *index)?;
-                removed.insert((key, *index));
-            }
-            Change::ReplaceInbox { key, last_message, messages, .. } => {
-                if !inboxes.insert(key) {
-                    return invalid(format!(
-                        "a replaced inbox comes before other changes of the inbox: key=`{key}`"
-                    ));
-                }
-                if *last_message > MAX_MESSAGE_INDEX {
-                    return invalid(format!(
-                        "a message's index is too great: key=`{key}` index=`{last_message}`"
-                    ));
-                }
-                let mut before = 0;
-                for message in messages {
-                    limit("a message", message.payload.len(), MAX_MESSAGE_BYTES, key)?;
-                    if message.index <= before || message.index > *last_message {
-                        return invalid(format!(
-                            "the messages of an inbox ascend from 1 to the last index: \
-                                key=`{key}` index=`{}` last=`{last_message}`",
-                            message.index
-                        ));
-                    }
-                    before = message.index;
-                    if !appended.insert((key, &message.id)) {
-                        let id = &message.id;
-                        return invalid(format!(
-                            "an inbox holds a message at most once: key=`{key}` message=`{id}`"
-                        ));
-                    }
-                }
-            }
-            Change::RegisterServer { id, .. }
-            | Change::RenewServer { id, .. }
-            | Change::RehostServer { id, .. }
-            | Change::MarkDead { id, .. } => {
-                if let Change::RegisterServer { owner: Some(owner), .. } = change
-                    && owner.len() > MAX_OWNER_BYTES
-                {
-                    return invalid(format!(
-                        "the owner of a server is too long: server=`{id}` bytes=`{}` \
-                         limit=`{MAX_OWNER_BYTES}`",
-                        owner.len()
-                    ));
-                }
-                if !servers.insert(id) {
-                    return invalid(format!(
-                        "a commit changes a server at most once: server=`{id}`"
-                    ));
-                }
-            }
-            Change::Abort { commit: other } => {
-                if commit.changes.len() > 1 {
-                    return invalid(format!(
-                        "an abort is the only change of its commit: commit=`{}`",
-                        commit.id
-                    ));
-                }
-                if *other == commit.id {
-                    return invalid(format!("a commit cannot abort itself: commit=`{other}`"));
-                }
-            }
-            Change::Lease { .. }
-            | Change::Check { .. }
-            | Change::CheckHost { .. }
-            | Change::Pin { .. } => {}
-        }
-    }
-    Ok(())
 }
 
 /// Whether a commit is meant for these contents.
@@ -637,30 +506,6 @@ pub(super) fn end_of_prefix(prefix: &str) -> Option<String> {
         }
     }
     None
-}
-
-fn limit(what: &str, bytes: usize, limit: usize, key: &ProfileKey) -> Result<(), StoreError> {
-    if bytes <= limit {
-        return Ok(());
-    }
-    invalid(format!("{what} is too large: key=`{key}` bytes=`{bytes}` limit=`{limit}`"))
-}
-
-fn check_not_removed(
-    removed: &BTreeSet<(&ProfileKey, u64)>,
-    key: &ProfileKey,
-    index: u64,
-) -> Result<(), StoreError> {
-    if removed.contains(&(key, index)) {
-        return invalid(format!(
-            "a commit changes no message after removing it: key=`{key}` index=`{index}`"
-        ));
-    }
-    Ok(())
-}
-
-fn invalid<T>(reason: String) -> Result<T, StoreError> {
-    Err(StoreError::Invalid { reason })
 }
 
 #[cfg(test)]

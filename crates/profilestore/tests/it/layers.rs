@@ -38,6 +38,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "data_store/checksum.rs",
             "data_store/links.rs",
             "data_store/rules.rs",
+            "data_store/rules/",
         ],
     ),
     ("words", &["error.rs", "record/", "migration.rs", "data.rs", "audit.rs"]),

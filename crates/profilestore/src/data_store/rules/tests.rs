@@ -2,7 +2,9 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::*;
-use crate::data_store::{Holder, NewMessage, Offer, Request, RequestId, Returning};
+use crate::data_store::{
+    Holder, MAX_MESSAGE_BYTES, MAX_VALUE_BYTES, NewMessage, Offer, Request, RequestId, Returning,
+};
 
 fn key() -> ProfileKey {
     ProfileKey::new("S", "global", "k").unwrap()

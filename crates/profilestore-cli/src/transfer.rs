@@ -14,7 +14,8 @@ use profilestore::{
     data_store::KeyFilter,
     env::Env,
     transfer::{
-        ExportFilter, ExportReport, ImportOptions, ImportReport, Progress, export, import, salvage,
+        ExportFilter, ExportReport, ImportOptions, ImportReport, MAX_LISTED, Progress, export,
+        import, salvage,
     },
 };
 
@@ -32,7 +33,9 @@ const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// Every line is one version of one key, as `export` writes them. Versions become history with
 /// their original times and version strings; sessions, hand-over requests and messages of each
 /// key's last version become live. A key that exists already is left alone, so an import may be
-/// repeated. Booked in the audit log. Values that are no profiles are kept and reported. A line
+/// repeated, and one that was broken off is completed by running it again. Temporary files are
+/// beside the SQLite file, or in the folder that TMPDIR names, and take about as much room as the
+/// store will. Booked in the audit log. Values that are no profiles are kept and reported. A line
 /// that cannot be understood is reported and its key left out as a whole; the exit code is then 1.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -54,7 +57,7 @@ impl Import {
         let store = app.place.open_or_create().await?;
         let bar = progress_bar();
         let mut progress = |progress: Progress| show(&bar, progress, length);
-        let options = ImportOptions { author: by.author.clone(), ..ImportOptions::default() };
+        let options = ImportOptions { author: by.author.clone(), folder: folder_of(&store) };
         let env = Env::system();
         let entry = AuditEntry::new(env.uuid(), "import", Vec::new(), by)
             .detail("file", self.file.display().to_string());
@@ -168,6 +171,13 @@ impl Export {
         show_export(&report, app.json, on_stderr)?;
         Ok(if report.unreadable.is_empty() { Status::Fine } else { Status::Problems })
     }
+}
+
+/// Where an import's temporary files are: beside the store's file, which needs as much room.
+fn folder_of(store: &Store) -> Option<PathBuf> {
+    let Kind::Sqlite(file) = store.kind() else { return None };
+    let folder = file.path().parent()?;
+    Some(if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder.to_owned() })
 }
 
 /// The names of all keys of a file that may be damaged.
@@ -322,14 +332,14 @@ fn show_import(report: &ImportReport) -> Result<(), Failure> {
     said.push(("messages", waiting(report.pending)));
     said.push((
         "foreign values",
-        count(report.foreign.len() as u64, "value, kept as it came", "values, kept as they came"),
+        count(report.foreign_values, "value, kept as it came", "values, kept as they came"),
     ));
-    said.push(("skipped", keys(report.skipped.len() as u64)));
+    said.push(("skipped", keys(report.skipped_keys)));
     said.push(("malformed", count(report.malformed.len() as u64, "line", "lines")));
     facts(&mut out, &said)?;
     if !report.foreign.is_empty() {
         writeln!(out)?;
-        text(&mut out, format_args!("foreign values:"))?;
+        text(&mut out, format_args!("foreign values{}:", first(report.foreign_values)))?;
         for foreign in &report.foreign {
             text(
                 &mut out,
@@ -339,7 +349,7 @@ fn show_import(report: &ImportReport) -> Result<(), Failure> {
     }
     if !report.skipped.is_empty() {
         writeln!(out)?;
-        text(&mut out, format_args!("skipped keys:"))?;
+        text(&mut out, format_args!("skipped keys{}:", first(report.skipped_keys)))?;
         for skipped in &report.skipped {
             text(
                 &mut out,
@@ -361,6 +371,14 @@ fn show_import(report: &ImportReport) -> Result<(), Failure> {
         }
     }
     Ok(out.flush()?)
+}
+
+/// Says that a list is not complete.
+fn first(all: u64) -> String {
+    match all > MAX_LISTED as u64 {
+        true => format!(" (the first {MAX_LISTED})"),
+        false => String::new(),
+    }
 }
 
 fn show_export(report: &ExportReport, json: bool, on_stderr: bool) -> Result<(), Failure> {

@@ -12,7 +12,7 @@
 //! [`export`] gives the same lines back. Both work on any store, a running one included, and read
 //! or write blockingly: they are meant for tools.
 
-use std::io;
+use std::{io, path::PathBuf};
 
 use serde::Serialize;
 
@@ -41,19 +41,22 @@ pub const MAX_LINE_BYTES: usize = 16 << 20;
 /// then.
 pub const MAX_MALFORMED_LINES: usize = 10_000;
 
+/// How many foreign values and skipped keys an import lists. The others are counted.
+pub const MAX_LISTED: usize = 10_000;
+
 /// How an import is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportOptions {
     /// Who imports, for the history.
     pub author: String,
-    /// An import reads all lines before it writes anything, and holds the versions in memory,
-    /// compressed. With more bytes than these it gives up. Default: 2 GiB.
-    pub max_memory: usize,
+    /// Where its temporary files are, which have no names. They take about as much room as the
+    /// values take in the store. Default: the system's folder for such files.
+    pub folder: Option<PathBuf>,
 }
 
 impl Default for ImportOptions {
     fn default() -> Self {
-        Self { author: "import".into(), max_memory: 2 << 30 }
+        Self { author: "import".into(), folder: None }
     }
 }
 
@@ -119,13 +122,37 @@ pub struct ImportReport {
     pub handover_requests: u64,
     /// The messages that came with the keys imported now.
     pub pending: Pending,
-    /// Values of the keys imported now that are no profiles. They are kept as they came.
+    /// Values of the keys imported now that are no profiles. They are kept as they came. At most
+    /// [`MAX_LISTED`] are listed.
     pub foreign: Vec<ForeignValue>,
-    /// Keys that were not imported, and why.
+    /// How many there are.
+    pub foreign_values: u64,
+    /// Keys that were not imported, and why. At most [`MAX_LISTED`] are listed.
     pub skipped: Vec<SkippedKey>,
+    /// How many there are.
+    pub skipped_keys: u64,
+    /// How many versions of theirs are in the input.
+    pub skipped_versions: u64,
     /// Lines that could not be understood. Their keys, as far as they can be told, are among the
     /// skipped ones.
     pub malformed: Vec<MalformedLine>,
+}
+
+impl ImportReport {
+    fn skip(&mut self, key: SkippedKey) {
+        self.skipped_keys += 1;
+        self.skipped_versions += key.versions;
+        if self.skipped.len() < MAX_LISTED {
+            self.skipped.push(key);
+        }
+    }
+
+    fn note_foreign(&mut self, value: ForeignValue) {
+        self.foreign_values += 1;
+        if self.foreign.len() < MAX_LISTED {
+            self.foreign.push(value);
+        }
+    }
 }
 
 /// What an import found to be there.
@@ -279,14 +306,13 @@ pub enum TransferError {
     #[error("the input is not a list of versions: malformed_lines=`{MAX_MALFORMED_LINES}` \
         first_line=`{}` because: {}", .0.line, .0.why)]
     NotAnExport(MalformedLine),
-    /// The input does not fit into the memory that it may use. Nothing was stored.
-    #[error(
-        "the input is too large for one import, split it by key: line=`{line}` limit=`{limit}`"
-    )]
-    TooLarge {
-        /// Where the limit was reached.
-        line: u64,
-        /// [`ImportOptions::max_memory`].
-        limit: usize,
+    /// The temporary files cannot be written or read, because the disk is full for example. Run it
+    /// again: what is stored by then is found to be there.
+    #[error("the import's temporary files cannot be used: folder=`{}`", .folder.display())]
+    Temporary {
+        /// Where they are.
+        folder: PathBuf,
+        /// Why.
+        source: io::Error,
     },
 }

@@ -370,10 +370,6 @@ async fn what_is_no_list_of_versions_stops_the_import() {
     let store = memory();
     let error = try_import(&store, "a,b,c\n".repeat(20_000).as_bytes()).await.unwrap_err();
     assert!(matches!(&error, TransferError::NotAnExport(first) if first.line == 1), "{error}");
-    let options = ImportOptions { max_memory: 100_000, ..ImportOptions::default() };
-    let error =
-        import(&store, &Env::system(), &records()[..], &options, &mut |_| {}).await.unwrap_err();
-    assert!(matches!(error, TransferError::TooLarge { limit: 100_000, .. }), "{error}");
     assert_eq!(exported(&store).await.0, Vec::<Value>::new());
 }
 
@@ -551,6 +547,18 @@ async fn an_export_can_be_narrowed() {
     let report = export(&store, &filter, &mut text, &mut |_| {}).await.unwrap();
     assert_eq!(report.keys, 41);
     assert!(parsed(&text).iter().all(|line| line["store"] == "LegacyData"));
+}
+
+#[tokio::test]
+async fn an_import_says_that_its_temporary_files_cannot_be_made_and_stores_nothing() {
+    let store = memory();
+    let folder = std::env::temp_dir().join("no such folder of profilestore");
+    let options = ImportOptions { folder: Some(folder.clone()), ..ImportOptions::default() };
+    let text = line("a", 1, profile(1));
+    let error = import(&store, &Env::system(), text.as_bytes(), &options, &mut |_| {}).await;
+    let error = error.unwrap_err();
+    assert!(matches!(&error, TransferError::Temporary { folder: found, .. } if *found == folder));
+    assert_eq!(exported(&store).await.0, Vec::<Value>::new());
 }
 
 /// A store that fails for a while.

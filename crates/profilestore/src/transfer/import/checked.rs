@@ -1,0 +1,49 @@
+//! All versions of one key, in order.
+
+use std::cmp::Ordering;
+
+use super::{
+    super::TransferError,
+    live::Live,
+    spool::{Row, Values},
+};
+use crate::ProfileKey;
+
+/// A key whose lines are in order.
+pub(super) struct CheckedKey {
+    pub(super) key: ProfileKey,
+    pub(super) rows: Vec<Row>,
+    pub(super) live: Live,
+}
+
+impl CheckedKey {
+    pub(super) fn new(
+        key: ProfileKey,
+        rows: Vec<Row>,
+        values: &Values,
+    ) -> Result<Self, TransferError> {
+        let live = live_of(&rows, values)?;
+        Ok(Self { key, rows, live })
+    }
+}
+
+/// What is wrong with the numbers of a key's versions.
+pub(super) fn out_of_order(rows: &[Row]) -> Option<String> {
+    let (n, row) = (1..).zip(rows).find(|(n, row)| *n != row.n)?;
+    Some(match n.cmp(&row.n) {
+        Ordering::Less => format!("a version is missing: n=`{n}`"),
+        _ => format!("a version is given twice: n=`{}`", row.n),
+    })
+}
+
+/// What is live after the last version: its session has been there since the first version of all
+/// those before it that name the same one.
+fn live_of(rows: &[Row], values: &Values) -> Result<Live, TransferError> {
+    let Some(last) = rows.last() else { return Ok(Live::default()) };
+    let mut live = values.live(last)?;
+    if let Some(holder) = &mut live.lease.holder {
+        let run = rows.iter().rev().take_while(|row| row.session == last.session);
+        holder.since_ms = run.last().map_or(holder.since_ms, |row| row.written_ms);
+    }
+    Ok(live)
+}

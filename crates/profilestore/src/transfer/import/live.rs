@@ -1,0 +1,71 @@
+//! What an import makes live: the session, the request and the messages of a key's last version.
+
+use serde::{Deserialize, Serialize};
+
+use crate::data_store::{LeaseState, MessageId, StoredMessage};
+
+/// What is live after the last version of a key.
+#[derive(Default, Serialize, Deserialize)]
+pub(super) struct Live {
+    pub(super) lease: LeaseState,
+    messages: Vec<Message>,
+    pub(super) last_message: u64,
+}
+
+/// A waiting message in the spool.
+#[derive(Serialize, Deserialize)]
+struct Message {
+    index: u64,
+    created_ms: i64,
+    name: String,
+    payload: String,
+    locked: bool,
+    revision: u64,
+    sent_ms: i64,
+}
+
+impl Message {
+    fn of(message: StoredMessage) -> Self {
+        Self {
+            index: message.index,
+            created_ms: message.id.created_ms,
+            name: message.id.name,
+            payload: String::from_utf8_lossy(&message.payload).into_owned(),
+            locked: message.locked,
+            revision: message.revision,
+            sent_ms: message.sent_ms,
+        }
+    }
+}
+
+impl Live {
+    pub(super) fn new(lease: LeaseState, messages: Vec<StoredMessage>, last_message: u64) -> Self {
+        Self { lease, messages: messages.into_iter().map(Message::of).collect(), last_message }
+    }
+
+    pub(super) fn written(&self) -> Result<Vec<u8>, String> {
+        serde_json::to_vec(self).map_err(|error| error.to_string())
+    }
+
+    pub(super) fn parse(text: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(text)
+    }
+
+    pub(super) fn take_messages(&mut self) -> Vec<StoredMessage> {
+        let stored = |message: Message| StoredMessage {
+            index: message.index,
+            id: MessageId { created_ms: message.created_ms, name: message.name },
+            payload: message.payload.into(),
+            locked: message.locked,
+            revision: message.revision,
+            sent_ms: message.sent_ms,
+        };
+        std::mem::take(&mut self.messages).into_iter().map(stored).collect()
+    }
+
+    /// How many messages wait, and how many of them are locked.
+    pub(super) fn waiting(&self) -> (u64, u64) {
+        let locked = self.messages.iter().filter(|message| message.locked).count();
+        (self.messages.len() as u64, locked as u64)
+    }
+}

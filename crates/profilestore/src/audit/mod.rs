@@ -1,0 +1,24 @@
+//! The audit log: what operators did to which profiles, when, in whose name and why.
+//!
+//! An entry is a value under a key of its own in a reserved store ([`RESERVED_STORE`](crate::key::RESERVED_STORE)). It is
+//! written in the same commit as the change that it books, so what is booked was done, and what was
+//! done is booked. The key follows from the operation's identity and the profiles it is about, and
+//! an entry is written under the condition that there is none yet: so it is also what makes an
+//! operation happen once. Keys begin with the time turned round, hence the newest entry is the
+//! first of a listing.
+//!
+//! Entries stay for good: retention concerns superseded versions, and the current version of a key
+//! is never one. A change that another server has to carry out (the holder of a live profile) is
+//! booked as [`AuditOutcome::Pending`] when it is asked for, and that version is superseded by the
+//! outcome.
+
+mod entry;
+mod keys;
+mod query;
+#[cfg(test)]
+mod tests;
+
+pub use entry::{Attribution, AuditEntry, AuditOutcome, MAX_AUTHOR_BYTES, MAX_REASON_BYTES};
+pub use keys::AUDIT_SCOPE;
+pub(crate) use keys::{entry_key, operation_of_order, order_id};
+pub use query::{AuditPage, AuditQuery, UnreadableEntry, audit_entries};

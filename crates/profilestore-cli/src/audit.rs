@@ -18,7 +18,8 @@ use crate::{
 ///
 /// Edits, rollbacks, pins, erasures: when, to which profile, in whose name and why, the newest
 /// first. Each was written together with the change that it books. An edit of a profile that is
-/// online is `pending` until its holder has applied and saved it.
+/// online is `pending` until its holder has applied and saved it. A bulk edit is one line; what it
+/// did to each profile is shown with --operation, --key or --json.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -65,6 +66,7 @@ impl Audit {
             key,
             author: self.author,
             operation: self.operation,
+            grouped: !app.json,
             after: None,
         };
         while left > 0 {

@@ -72,6 +72,7 @@ async fn list(
         key,
         author: which.author,
         operation: which.operation,
+        grouped: false,
         after: parse_key_token(which.page_token.as_deref())?,
     };
     let page = audit_entries(app.store(), &query).await?;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::keys::entry_key;
+use super::keys::{entry_key, profile_tag, unredacted_tag};
 use crate::{
     data_store::{
         Cause, Change, Commit, CommitId, DataStore, DataStoreExt as _, KeyState, NewValue,
@@ -24,6 +24,13 @@ pub const MAX_REASON_BYTES: usize = 2000;
 
 /// The form of an entry. One with a higher number was written by a newer version.
 const FORM: u32 = 1;
+
+/// The action of an erasure's entries.
+pub(crate) const ERASE: &str = "erase";
+
+/// The detail of an erasure's entry that says when the profile was erased. It is added when the log
+/// holds nothing more of that profile's content.
+pub(crate) const ERASED_MS: &str = "erased_ms";
 
 /// In whose name something is done, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -172,6 +179,7 @@ impl AuditEntry {
     /// The change that takes the place of version `version` of the entry; 0: of none.
     pub(crate) fn change_at(&self, version: u64) -> Result<Change> {
         self.by.check()?;
+        let tags = tags(&self.action, &self.keys, &self.details);
         let Self { operation, action, keys, by, outcome, details, .. } = self.clone();
         let stored = StoredEntry { v: FORM, operation, action, keys, by, outcome, details };
         let value = serde_json::value::to_raw_value(&stored).map_err(|error| {
@@ -189,7 +197,7 @@ impl AuditEntry {
             epoch: 0,
             version,
             value: NewValue::Bytes(value),
-            user_ids: Vec::new(),
+            user_ids: tags,
             cause: Cause::Set,
             author: self.by.author.clone(),
             keep_previous: false,
@@ -253,4 +261,24 @@ impl AuditEntry {
             details,
         }))
     }
+}
+
+/// By what an entry is found: the profiles that it is about, and whether the log is still to be
+/// redacted after it.
+fn tags(action: &str, keys: &[ProfileKey], details: &Map<String, Value>) -> Vec<i64> {
+    let mut tags: Vec<i64> = keys.iter().map(profile_tag).collect();
+    if action == ERASE && !details.contains_key(ERASED_MS) {
+        tags.push(unredacted_tag());
+    }
+    tags.sort_unstable();
+    tags.dedup();
+    tags
+}
+
+/// The tags of an entry, from its value as it is stored. None for one that cannot be read.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(crate) fn tags_of_value(bytes: &[u8]) -> Option<Vec<i64>> {
+    let Ok(Stored::Foreign(foreign)) = Stored::decode(bytes) else { return None };
+    let entry: StoredEntry = serde_json::from_str(foreign.value.get()).ok()?;
+    Some(tags(&entry.action, &entry.keys, &entry.details))
 }

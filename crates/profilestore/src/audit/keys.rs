@@ -27,6 +27,23 @@ pub(crate) fn entry_key(operation: Uuid, keys: &[ProfileKey]) -> ProfileKey {
     reserved_key(&format!("{}-{}", operation_prefix(operation), &digest[..25]))
 }
 
+/// The tag of the entries about a profile. Two profiles may share one.
+pub(super) fn profile_tag(key: &ProfileKey) -> i64 {
+    tag_of(&["profile", key.store(), key.scope(), key.key()])
+}
+
+/// The tag of the entries of erasures after which the log still holds what was erased.
+pub(super) fn unredacted_tag() -> i64 {
+    tag_of(&["unredacted erasure"])
+}
+
+/// A negative number, which no user has: 63 bits of a digest.
+fn tag_of(names: &[&str]) -> i64 {
+    let digest = Digest::of(names.join("\0").as_bytes()).0;
+    let [a, b, c, d, e, f, g, h, ..] = digest;
+    i64::from_be_bytes([a, b, c, d, e, f, g, h]) | i64::MIN
+}
+
 /// The identity that an operation's request to a holder has: it names the operation, and is of
 /// another version (8) than the identities of all other requests (7).
 pub(crate) fn order_id(operation: Uuid) -> Uuid {
@@ -50,6 +67,11 @@ pub(super) fn operation_prefix(operation: Uuid) -> String {
         turned_round(began_ms(operation)),
         operation.as_u128() & u128::from(LAST_MS)
     )
+}
+
+/// The same, from an entry's key.
+pub(super) fn prefix_of(key: &ProfileKey) -> &str {
+    key.key().split('-').next().unwrap_or_default()
 }
 
 /// Twelve digits that are the smaller the later the time.

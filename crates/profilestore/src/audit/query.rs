@@ -5,7 +5,10 @@ use uuid::Uuid;
 
 use super::{
     entry::AuditEntry,
-    keys::{AUDIT_SCOPE, operation_prefix, reserved_key, turned_round},
+    keys::{
+        AUDIT_SCOPE, entry_key, operation_prefix, prefix_of, profile_tag, reserved_key,
+        turned_round, unredacted_tag,
+    },
 };
 use crate::{
     data_store::{
@@ -25,12 +28,16 @@ pub struct AuditQuery {
     pub since_ms: Option<i64>,
     /// Only operations that began at or before this time, Unix milliseconds.
     pub until_ms: Option<i64>,
-    /// Only entries about this profile.
+    /// Only entries about this profile. They are found without going through the others.
     pub key: Option<ProfileKey>,
     /// Only this author's.
     pub author: Option<String>,
     /// Only entries of this operation. They are found without going through the others.
     pub operation: Option<Uuid>,
+    /// Of a bulk edit only its own entry, which says what it did to how many profiles, and not those
+    /// of each profile. These are stepped over, and not read. Of no effect with a key or an
+    /// operation.
+    pub grouped: bool,
     /// Go on where the page before ended: its [`AuditPage::next`].
     pub after: Option<ProfileKey>,
 }
@@ -61,55 +68,119 @@ pub struct UnreadableEntry {
 /// means, which may be none although there are more. An entry that cannot be read is listed apart, and
 /// keeps no other from being shown. Fails as reading the store does.
 pub async fn audit_entries(store: &dyn DataStore, query: &AuditQuery) -> Result<AuditPage> {
-    let mut after = query.after.clone();
-    if after.is_none() {
-        after = query.until_ms.map(|until| reserved_key(&turned_round(until)));
-    }
-    let keys = KeyQuery {
-        store: Some(RESERVED_STORE.to_owned()),
-        scope: Some(AUDIT_SCOPE.to_owned()),
-        filter: query
-            .operation
-            .map_or(KeyFilter::All, |operation| KeyFilter::Prefix(operation_prefix(operation))),
-        after,
-        limit: ENTRIES_AT_ONCE,
+    let after = query.after.clone();
+    let after = after.or_else(|| query.until_ms.map(|until| reserved_key(&turned_round(until))));
+    let filter = match (&query.key, query.operation) {
+        (Some(key), _) => KeyFilter::User(profile_tag(key)),
+        (None, Some(operation)) => KeyFilter::Prefix(operation_prefix(operation)),
+        (None, None) => KeyFilter::All,
     };
-    let mut found = store.keys(&keys).await?;
-    let mut next = if found.len() < ENTRIES_AT_ONCE {
-        None
-    } else {
-        found.last().map(|state| state.key.clone())
-    };
+    let mut found = page_of_keys(store, filter, after).await?;
     if let Some(since) = query.since_ms {
         // Every key of that very millisecond is behind the bare time and before this.
         let end = format!("{}~", turned_round(since));
-        let before = found.len();
-        found.retain(|state| state.key.key() < end.as_str());
-        if found.len() < before {
-            next = None;
+        let before = found.keys.len();
+        found.keys.retain(|key| key.key() < end.as_str());
+        if found.keys.len() < before {
+            found.next = None;
         }
     }
-    let keys: Vec<ProfileKey> = found.into_iter().map(|state| state.key).collect();
-    let (states, mut unreadable) = values_of(store, &keys).await?;
+    if query.grouped && query.key.is_none() && query.operation.is_none() {
+        step_over_bulk_edits(store, &mut found).await?;
+    }
+    let (mut entries, unreadable) = entries_of(store, &found.keys).await?;
+    entries.retain(|entry| {
+        query.key.as_ref().is_none_or(|key| entry.keys.contains(key))
+            && query.author.as_ref().is_none_or(|author| *author == entry.by.author)
+            && query.operation.is_none_or(|operation| operation == entry.operation)
+    });
+    Ok(AuditPage { entries, unreadable, next: found.next })
+}
+
+/// The entries of erasures after which the log still holds what was erased, on one page.
+pub(crate) async fn unredacted_erasures(
+    store: &dyn DataStore,
+    after: Option<ProfileKey>,
+) -> Result<AuditPage> {
+    let found = page_of_keys(store, KeyFilter::User(unredacted_tag()), after).await?;
+    let (entries, unreadable) = entries_of(store, &found.keys).await?;
+    Ok(AuditPage { entries, unreadable, next: found.next })
+}
+
+/// Where the next entries are.
+struct Found {
+    keys: Vec<ProfileKey>,
+    next: Option<ProfileKey>,
+}
+
+async fn page_of_keys(
+    store: &dyn DataStore,
+    filter: KeyFilter,
+    after: Option<ProfileKey>,
+) -> Result<Found> {
+    let query = KeyQuery {
+        store: Some(RESERVED_STORE.to_owned()),
+        scope: Some(AUDIT_SCOPE.to_owned()),
+        filter,
+        after,
+        limit: ENTRIES_AT_ONCE,
+    };
+    let keys: Vec<ProfileKey> =
+        store.keys(&query).await?.into_iter().map(|state| state.key).collect();
+    let next = keys.last().filter(|_| keys.len() == ENTRIES_AT_ONCE).cloned();
+    Ok(Found { keys, next })
+}
+
+/// Puts the entry of each bulk edit in the place of those about its profiles. When the page ends
+/// among these, the next one begins behind them.
+async fn step_over_bulk_edits(store: &dyn DataStore, found: &mut Found) -> Result<()> {
+    let mut operations: Vec<Vec<ProfileKey>> = Vec::new();
+    for key in found.keys.drain(..) {
+        let prefix = prefix_of(&key);
+        match operations.last_mut().filter(|keys| prefix_of(&keys[0]) == prefix) {
+            Some(keys) => keys.push(key),
+            None => operations.push(vec![key]),
+        }
+    }
+    let firsts: Vec<ProfileKey> = operations.iter().map(|keys| keys[0].clone()).collect();
+    let (entries, _) = entries_of(store, &firsts).await?;
+    let own = |entry: &AuditEntry| entry_key(entry.operation, &[]);
+    let owns: Vec<ProfileKey> = entries.iter().map(own).collect();
+    let (owns, _) = entries_of(store, &owns).await?;
+    let last = operations.len().saturating_sub(1);
+    for (at, keys) in operations.into_iter().enumerate() {
+        let prefix = prefix_of(&keys[0]);
+        let own = owns.iter().map(AuditEntry::key).find(|own| prefix_of(own) == prefix);
+        match own {
+            Some(own) => {
+                found.keys.push(own);
+                if at == last && found.next.is_some() {
+                    found.next = Some(reserved_key(&format!("{prefix}~")));
+                }
+            }
+            None => found.keys.extend(keys),
+        }
+    }
+    Ok(())
+}
+
+/// The entries that keys hold, and those that cannot be read.
+async fn entries_of(
+    store: &dyn DataStore,
+    keys: &[ProfileKey],
+) -> Result<(Vec<AuditEntry>, Vec<UnreadableEntry>)> {
+    let (states, mut unreadable) = values_of(store, keys).await?;
     let mut entries = Vec::new();
     for state in &states {
-        let entry = match AuditEntry::of(state) {
-            Ok(Some(entry)) => entry,
-            Ok(None) => continue,
+        match AuditEntry::of(state) {
+            Ok(entry) => entries.extend(entry),
             Err(error) => {
                 let (key, why) = (state.key.clone(), error.to_string());
                 unreadable.push(UnreadableEntry { key, why });
-                continue;
             }
-        };
-        let meant = query.key.as_ref().is_none_or(|key| entry.keys.contains(key))
-            && query.author.as_ref().is_none_or(|author| *author == entry.by.author)
-            && query.operation.is_none_or(|operation| operation == entry.operation);
-        if meant {
-            entries.push(entry);
         }
     }
-    Ok(AuditPage { entries, unreadable, next })
+    Ok((entries, unreadable))
 }
 
 /// What is stored under keys, and those whose values are damaged.

@@ -75,6 +75,55 @@ async fn entries_come_newest_first_and_are_found_by_time_profile_author_and_oper
     assert_eq!(count(AuditQuery { operation: Some(operations[2]), ..Default::default() }).await, 2);
 }
 
+/// A listing read each of a bulk edit's entries, so everyday commands grew slow with the log.
+#[tokio::test]
+async fn a_bulk_edit_is_one_entry_of_a_grouped_listing_however_many_profiles_it_edited() {
+    let clock = ManualClock::default();
+    let env = clock.env(1);
+    let store = MemoryStore::new(env.clone());
+    let ann = || Attribution::new("ann");
+    let mut expected = Vec::new();
+    let mut bulks = Vec::new();
+    for n in 0..6 {
+        clock.advance(1000);
+        let operation = env.uuid();
+        let single = AuditEntry::new(operation, "pin", vec![profile("p0000")], ann());
+        let bulk = AuditEntry::new(operation, "edit all", Vec::new(), ann()).detail("edited", 700);
+        let own = if n % 2 == 0 { bulk } else { single };
+        book(&store, &env, &own, 0).await.unwrap();
+        expected.push((operation, own.action.clone()));
+        if n % 2 == 0 {
+            bulks.push(operation);
+            for n in 0..700 {
+                let keys = vec![profile(&format!("p{n:04}"))];
+                let entry = AuditEntry::new(operation, "edit", keys, ann());
+                book(&store, &env, &entry, 0).await.unwrap();
+            }
+        }
+    }
+    expected.reverse();
+    let all = async |mut query: AuditQuery| {
+        let (mut found, mut pages) = (Vec::new(), 0);
+        loop {
+            let page = audit_entries(&store, &query).await.unwrap();
+            pages += 1;
+            found.extend(page.entries.into_iter().map(|entry| (entry.operation, entry.action)));
+            let Some(next) = page.next else { return (found, pages) };
+            query.after = Some(next);
+        }
+    };
+    let grouped = || AuditQuery { grouped: true, ..AuditQuery::default() };
+    let (found, pages) = all(grouped()).await;
+    assert_eq!(found, expected);
+    assert!(pages <= 4, "each page steps over a bulk edit: pages=`{pages}`");
+    assert_eq!(all(AuditQuery::default()).await.0.len(), 6 + 3 * 700);
+    let of = AuditQuery { operation: Some(bulks[1]), ..grouped() };
+    assert_eq!(all(of).await.0.len(), 701);
+    let about = AuditQuery { key: Some(profile("p0000")), ..grouped() };
+    let (found, pages) = all(about).await;
+    assert_eq!((found.len(), pages), (6, 1), "three edits and three pins");
+}
+
 #[tokio::test]
 async fn an_operation_is_booked_once_a_profile_and_a_pending_one_gets_its_outcome() {
     let env = ManualClock::default().env(1);

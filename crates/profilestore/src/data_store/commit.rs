@@ -57,7 +57,8 @@ pub enum Change {
         /// What becomes current.
         value: NewValue,
         /// The users associated with the profile from now on, for
-        /// [`KeyFilter::User`](super::KeyFilter::User).
+        /// [`KeyFilter::User`](super::KeyFilter::User). Negative numbers are tags of the library's
+        /// own books, by which these are found in the same way.
         user_ids: Vec<i64>,
         /// Why it is written.
         cause: Cause,

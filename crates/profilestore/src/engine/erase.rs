@@ -1,13 +1,17 @@
 //! Erasing a user: every profile of theirs, one commit each, then what the audit log holds of them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
 
 use serde::Serialize;
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::{Engine, calls::Overwrite, rewrite::Plan};
 use crate::{
-    audit::{Attribution, AuditEntry, AuditOutcome, AuditQuery, audit_entries},
+    audit::{
+        Attribution, AuditEntry, AuditOutcome, AuditQuery, ERASE, ERASED_MS, audit_entries,
+        unredacted_erasures,
+    },
     data_store::{
         Cause, Change, DataStoreExt, KeyFilter, KeyQuery, KeyState, NewValue, Order, Returning,
         VersionInfo, VersionQuery, VersionRef,
@@ -17,9 +21,6 @@ use crate::{
     key::ProfileKey,
     record::Stored,
 };
-
-/// The action in the audit log.
-const ERASE: &str = "erase";
 
 /// Why edits that waited for an erased profile are refused.
 const WHY: &str = "the profile was erased";
@@ -105,6 +106,11 @@ struct Wanted {
 /// Whether an error says that a value cannot be read, now and later.
 fn is_unreadable(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Damaged)
+}
+
+/// When the profile of an erasure's entry was erased.
+fn erased_at(entry: &AuditEntry) -> i64 {
+    entry.details.get(ERASED_MS).and_then(Value::as_i64).unwrap_or(entry.stored_ms)
 }
 
 fn users_in(bytes: &[u8]) -> Result<Vec<i64>> {
@@ -287,37 +293,60 @@ impl Engine {
     /// kept from doing, the next one does. Answers with their number, and with the entries that
     /// cannot be read.
     async fn redact(&self) -> Result<(u64, Vec<ProfileKey>)> {
-        let mut erased = BTreeMap::new();
-        self.each_entry(|entry| {
-            for key in entry.keys.iter().filter(|_| entry.action == ERASE) {
-                let at = erased.entry(key.clone()).or_insert(entry.stored_ms);
-                *at = entry.stored_ms.max(*at);
-            }
-        })
-        .await?;
-        let mut to_redact = Vec::new();
-        let unreadable = self
-            .each_entry(|entry| {
-                let Some(erased_ms) =
-                    entry.keys.iter().filter_map(|key| erased.get(key)).max().copied()
-                else {
-                    return;
-                };
-                // An edit that came to the holder's inbox at the last moment was erased with it.
-                let left = !entry.details.is_empty() || entry.outcome == AuditOutcome::Pending;
-                // A standing edit's entry about a later life of the profile stands over the one about
-                // the erased life.
-                let over_older = entry.details.contains_key("new");
-                if entry.action != ERASE && (over_older || (left && entry.stored_ms <= erased_ms)) {
-                    to_redact.push((entry.key(), erased_ms));
+        let (mut redacted, mut unreadable, mut after) = (0, BTreeSet::new(), None);
+        loop {
+            let page = unredacted_erasures(&*self.link.store, after).await?;
+            unreadable.extend(page.unreadable.into_iter().map(|entry| entry.key));
+            for erasure in &page.entries {
+                let mut complete = true;
+                for key in &erasure.keys {
+                    let (entries, damaged) = self.redact_profile(key).await?;
+                    redacted += entries;
+                    complete &= damaged.is_empty();
+                    unreadable.extend(damaged);
                 }
-            })
-            .await?;
+                if complete {
+                    self.note_redacted(&erasure.key()).await?;
+                }
+            }
+            let Some(next) = page.next else { break };
+            after = Some(next);
+        }
+        Ok((redacted, unreadable.into_iter().collect()))
+    }
+
+    /// The same for one profile.
+    async fn redact_profile(&self, key: &ProfileKey) -> Result<(u64, Vec<ProfileKey>)> {
+        let (entries, unreadable) = self.entries_about(key).await?;
+        let erasures = entries.iter().filter(|entry| entry.action == ERASE);
+        let Some(erased_ms) = erasures.map(erased_at).max() else { return Ok((0, unreadable)) };
         let mut redacted = 0;
-        for (at, erased_ms) in &to_redact {
-            redacted += u64::from(self.redact_entry(at, *erased_ms).await?);
+        for entry in entries.iter().filter(|entry| entry.action != ERASE) {
+            // An edit that came to the holder's inbox at the last moment was erased with it.
+            let left = !entry.details.is_empty() || entry.outcome == AuditOutcome::Pending;
+            // A standing edit's entry about a later life of the profile stands over the one about
+            // the erased life.
+            let over_older = entry.details.contains_key("new");
+            if over_older || (left && entry.stored_ms <= erased_ms) {
+                redacted += u64::from(self.redact_entry(&entry.key(), erased_ms).await?);
+            }
         }
         Ok((redacted, unreadable))
+    }
+
+    /// Writes into an erasure's entry that the log holds nothing more of what was erased.
+    async fn note_redacted(&self, at: &ProfileKey) -> Result<()> {
+        let plan = |_| async {
+            let (_, state) = self.link.read_settled(at, Returning::ALL).await?;
+            let Some(entry) = AuditEntry::of(&state)? else { return Ok(Plan::Done(())) };
+            if entry.details.contains_key(ERASED_MS) {
+                return Ok(Plan::Done(()));
+            }
+            let erased_ms = entry.stored_ms;
+            let change = entry.detail(ERASED_MS, erased_ms).change_at(state.version)?;
+            Ok(Plan::Commit(vec![change], Returning::HEAD, ()))
+        };
+        self.rewrite(at, plan).await.map(drop)
     }
 
     /// Whether an edit waits for a holder, in spite of an erasure that seems to be the later one:
@@ -334,14 +363,15 @@ impl Engine {
             .any(|message| message.id.operation() == Some(entry.operation)))
     }
 
-    /// Answers with the entries that cannot be read.
-    async fn each_entry(&self, mut each: impl FnMut(&AuditEntry)) -> Result<Vec<ProfileKey>> {
-        let (mut query, mut unreadable) = (AuditQuery::default(), Vec::new());
+    /// All entries about a profile, and those that cannot be read.
+    async fn entries_about(&self, key: &ProfileKey) -> Result<(Vec<AuditEntry>, Vec<ProfileKey>)> {
+        let mut query = AuditQuery { key: Some(key.clone()), ..AuditQuery::default() };
+        let (mut entries, mut unreadable) = (Vec::new(), Vec::new());
         loop {
             let page = audit_entries(&*self.link.store, &query).await?;
-            page.entries.iter().for_each(&mut each);
+            entries.extend(page.entries);
             unreadable.extend(page.unreadable.into_iter().map(|entry| entry.key));
-            let Some(next) = page.next else { return Ok(unreadable) };
+            let Some(next) = page.next else { return Ok((entries, unreadable)) };
             query.after = Some(next);
         }
     }

@@ -3,6 +3,8 @@
 
 mod advice;
 mod audit;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod audit_log;
 mod bounded_loss;
 mod conditional;
 mod described_metrics;

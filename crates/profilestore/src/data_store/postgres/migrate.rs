@@ -15,7 +15,11 @@ use super::{
     state::{get, unsigned},
     trouble::Trouble,
 };
-use crate::data_store::{StoreError, checksum::checksum};
+use crate::{
+    audit::{AUDIT_SCOPE, tags_of_value},
+    data_store::{StoreError, checksum::checksum},
+    key::RESERVED_STORE,
+};
 
 /// How many values are read at once.
 const PIECE: i64 = 64;
@@ -92,6 +96,9 @@ async fn to_newest(conn: &Conn, options: &PostgresOptions, step: i64) -> Result<
     if step < 4 {
         // Which request a commit was for.
         conn.batch("ALTER TABLE settled ADD COLUMN fingerprint bigint").await?;
+    }
+    if step < 5 {
+        add_tags(conn).await?;
     }
     schema::mark(conn).await
 }
@@ -177,6 +184,37 @@ async fn add_links(conn: &Conn, options: &PostgresOptions) -> Result<(), Trouble
         schema::grant(conn, options, get(&row, 0)?).await?;
     }
     Ok(())
+}
+
+/// Step 5: by what an entry of the audit log is found, among the users of its key. An entry that
+/// cannot be read gets none.
+async fn add_tags(conn: &Conn) -> Result<(), Trouble> {
+    let read = "SELECT key, value FROM head WHERE store = $1 AND scope = $2 AND key > $3 \
+        AND value IS NOT NULL ORDER BY key LIMIT $4";
+    let list = "UPDATE head h SET users = u.users \
+        FROM unnest($3::text[], $4::bytea[]) AS u (key, users) \
+        WHERE h.store = $1 AND h.scope = $2 AND h.key = u.key";
+    let index = "INSERT INTO profile_user (store, scope, key, user_id) \
+        SELECT $1, $2, u.key, u.tag FROM unnest($3::text[], $4::bigint[]) AS u (key, tag) \
+        ON CONFLICT DO NOTHING";
+    let mut last = String::new();
+    loop {
+        let rows = conn.query(read, &[&RESERVED_STORE, &AUDIT_SCOPE, &last, &PIECE]).await?;
+        let (mut keys, mut packed) = (Vec::new(), Vec::<Vec<u8>>::new());
+        let (mut tagged, mut tags) = (Vec::new(), Vec::new());
+        for row in &rows {
+            let key: String = get(row, 0)?;
+            let found = tags_of_value(get(row, 1)?).unwrap_or_default();
+            packed.push(found.iter().flat_map(|tag| tag.to_be_bytes()).collect());
+            tagged.extend(found.iter().map(|_| key.clone()));
+            tags.extend(found);
+            keys.push(key);
+        }
+        let Some(newest) = keys.last() else { return Ok(()) };
+        last.clone_from(newest);
+        conn.query(list, &[&RESERVED_STORE, &AUDIT_SCOPE, &keys, &packed]).await?;
+        conn.query(index, &[&RESERVED_STORE, &AUDIT_SCOPE, &tagged, &tags]).await?;
+    }
 }
 
 /// Writes the checksum of every value of a table, a piece at a time.

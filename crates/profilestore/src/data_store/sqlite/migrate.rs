@@ -13,7 +13,11 @@ use super::{
     SqliteOptions,
     schema::{self, Found, STEPS, cannot_open},
 };
-use crate::data_store::{FORMAT_VERSION, StoreError, checksum::checksum};
+use crate::{
+    audit::{AUDIT_SCOPE, tags_of_value},
+    data_store::{FORMAT_VERSION, StoreError, checksum::checksum},
+    key::RESERVED_STORE,
+};
 
 /// How many values are read at once.
 const PIECE: u32 = 64;
@@ -80,6 +84,9 @@ fn work(conn: &Connection, path: &Path, now_ms: i64) -> Result<(), StoreError> {
     if step < 4 {
         add_fingerprints(conn).map_err(failed)?;
     }
+    if step < 5 {
+        add_tags(conn).map_err(failed)?;
+    }
     schema::mark(conn).map_err(failed)
 }
 
@@ -103,6 +110,36 @@ fn refuse_while_in_use(conn: &Connection, path: &Path, now_ms: i64) -> Result<()
             renewed_ms.saturating_add(lease_ms).saturating_sub(now_ms)
         ),
     })
+}
+
+/// Step 5: by what an entry of the audit log is found, among the users of its key. An entry that
+/// cannot be read gets none.
+fn add_tags(conn: &Connection) -> rusqlite::Result<()> {
+    let mut read = conn.prepare(
+        "SELECT h.id, v.value FROM head h JOIN version v ON v.id = h.current \
+         WHERE h.store = ?1 AND h.scope = ?2 AND h.id > ?3 ORDER BY h.id LIMIT ?4",
+    )?;
+    let mut list = conn.prepare("UPDATE head SET users = ?2 WHERE id = ?1")?;
+    let mut index =
+        conn.prepare("INSERT OR IGNORE INTO profile_user (user, head) VALUES (?1, ?2)")?;
+    let mut last = i64::MIN;
+    loop {
+        let mut found: Vec<(i64, Vec<i64>)> = Vec::new();
+        let mut rows = read.query(params![RESERVED_STORE, AUDIT_SCOPE, last, PIECE])?;
+        while let Some(row) = rows.next()? {
+            let value = row.get_ref(1)?.as_blob_or_null().ok().flatten();
+            found.push((row.get(0)?, value.and_then(tags_of_value).unwrap_or_default()));
+        }
+        let Some((id, _)) = found.last() else { return Ok(()) };
+        last = *id;
+        for (id, tags) in found {
+            let packed: Vec<u8> = tags.iter().flat_map(|tag| tag.to_be_bytes()).collect();
+            list.execute(params![id, packed])?;
+            for tag in tags {
+                index.execute(params![tag, id])?;
+            }
+        }
+    }
 }
 
 /// Step 4: which request a commit was for.

@@ -24,6 +24,10 @@ const FORMAT_1: &[u8] = include_bytes!("../../data/format-1.sql.zst");
 /// The same, migrated by a program that knew step 2 of format 2.
 const FORMAT_2_STEP_2: &[u8] = include_bytes!("../../data/format-2-step-2.sql.zst");
 
+/// The same, migrated by a program that knew step 4 of format 2, which then edited all profiles and
+/// erased a user.
+const FORMAT_2_STEP_4: &[u8] = include_bytes!("../../data/format-2-step-4.sql.zst");
+
 fn key(name: &str) -> ProfileKey {
     ProfileKey::new("PlayerData", "global", name).expect("a valid name")
 }
@@ -116,6 +120,24 @@ async fn a_schema_of_an_earlier_step_is_migrated_by_its_owner() {
     assert!(servers.iter().all(|row| (row.host, row.generation) == (None, 0)), "{servers:?}");
     let (_, ann) = store.read_one(&key("ann"), Returning::ALL).await.unwrap();
     write(&store, &ann, "{\"coins\":1}").await.unwrap();
+}
+
+/// Entries of the audit log that were written before they had tags are found by what they are
+/// about.
+#[tokio::test]
+async fn a_migration_makes_entries_of_the_audit_log_found_by_their_profiles() {
+    let owner = owner().await;
+    let dumps = [
+        (FORMAT_1, "format1"),
+        (FORMAT_2_STEP_2, "format2step2"),
+        (FORMAT_2_STEP_4, "format2step4"),
+    ];
+    for (packed, name) in dumps {
+        let schema = schema_of(&owner, packed, name).await;
+        assert!(PostgresStore::migrate(&owners(&schema), Some(ROLE)).await.unwrap());
+        let store = opened(&schema).await;
+        crate::audit_log::entries_are_found_by_their_profiles(&store).await;
+    }
 }
 
 /// A program of format 1 that goes on writing would spoil the checksums.

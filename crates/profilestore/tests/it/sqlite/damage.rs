@@ -365,6 +365,13 @@ async fn a_damaged_entry_of_the_log_hides_no_other_and_is_told() {
     let page = audit_entries(&store, &AuditQuery::default()).await.unwrap();
     assert_eq!(page.entries, [all.entries[0].clone(), all.entries[2].clone()]);
     assert_eq!(page.unreadable[0].key, damaged);
+    // Entries about other profiles are not read.
+    let other = players.start_session("q").await.unwrap();
+    other.end_session().await.unwrap();
+    let edit = Edit::new().increase("/coins", 1.into()).unwrap();
+    let about_other = operator.edit(&key("q"), &edit).await.unwrap().key();
+    let newest = state(&store, &about_other).await.version;
+    flip(&Connection::open(path(&dir)).unwrap(), &about_other, newest, 40);
     let report = operator.erase_user(7, false).await.unwrap();
     assert_eq!((report.erased.len(), report.audit_entries), (1, 2));
     assert_eq!(report.unreadable_entries, [damaged]);

@@ -22,6 +22,10 @@ const FORMAT_1: &[u8] = include_bytes!("../../data/format-1.db.zst");
 /// The same, migrated by a program that knew step 2 of format 2.
 const FORMAT_2_STEP_2: &[u8] = include_bytes!("../../data/format-2-step-2.db.zst");
 
+/// The same, migrated by a program that knew step 4 of format 2, which then edited all profiles and
+/// erased a user.
+const FORMAT_2_STEP_4: &[u8] = include_bytes!("../../data/format-2-step-4.db.zst");
+
 fn file_of_format_1(dir: &TempDir) -> PathBuf {
     file_of(dir, FORMAT_1)
 }
@@ -96,6 +100,24 @@ async fn a_file_of_format_1_is_migrated_when_it_is_opened() {
     assert!(open(&path).check(|_, _| {}).unwrap().problems.is_empty(), "it opens again");
 }
 
+/// A program that knows fewer steps goes by the step that the file has reached.
+#[test]
+fn a_file_of_a_later_step_is_refused_and_left_alone() {
+    let dir = folder();
+    let path = file_of(&dir, FORMAT_2_STEP_4);
+    drop(open(&path));
+    let later = "UPDATE meta SET value = CAST('99' AS BLOB) WHERE name = 'step'";
+    raw(&path).execute(later, []).unwrap();
+    let before = fs::read(&path).unwrap();
+    match refusal(&path) {
+        StoreError::Invalid { reason } => {
+            assert!(reason.contains("or a newer one") && reason.contains("step=`99`"), "{reason}");
+        }
+        other => panic!("expected a refusal, found {other:?}"),
+    }
+    assert_eq!(fs::read(&path).unwrap(), before);
+}
+
 #[tokio::test]
 async fn a_file_of_an_earlier_step_is_migrated_when_it_is_opened() {
     let dir = folder();
@@ -118,6 +140,19 @@ async fn a_file_of_an_earlier_step_is_migrated_when_it_is_opened() {
     assert!(step_of().parse::<u32>().unwrap() > 2);
     let after = values(&path);
     assert!(before.iter().all(|value| after.contains(value)));
+}
+
+/// Entries of the audit log that were written before they had tags are found by what they are
+/// about.
+#[tokio::test]
+async fn a_migration_makes_entries_of_the_audit_log_found_by_their_profiles() {
+    for packed in [FORMAT_1, FORMAT_2_STEP_2, FORMAT_2_STEP_4] {
+        let dir = folder();
+        let store = open(&file_of(&dir, packed));
+        crate::audit_log::entries_are_found_by_their_profiles(&store).await;
+        let report = store.check(|_, _| {}).unwrap();
+        assert_eq!((report.problems, report.damaged), (vec![], vec![]));
+    }
 }
 
 /// Several processes may open the file at once: one of them migrates it.

@@ -14,7 +14,16 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use profilestore::{GameServer, data_store::DataStore, env::Env, hosting::Host};
 use tokio::time::timeout;
 
-use crate::{config::Config, http, keys::Keys, problem::Problem, ws::Hub};
+use crate::{
+    access::{Guesses, Logins, Members, Setup},
+    config::Config,
+    cookie::Reached,
+    http,
+    keys::Keys,
+    listen::Peer,
+    problem::Problem,
+    ws::Hub,
+};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -41,6 +50,11 @@ pub struct App(Arc<Inner>);
 struct Inner {
     parts: Parts,
     keys: Arc<Keys>,
+    members: Members,
+    logins: Logins,
+    guesses: Guesses,
+    setup: Setup,
+    reached: Reached,
     hub: Arc<Hub>,
     is_local: bool,
     request_time: Duration,
@@ -55,11 +69,19 @@ impl fmt::Debug for App {
 impl App {
     /// An app on these parts. Must be called within a Tokio runtime.
     pub fn new(parts: Parts, config: &Config) -> Self {
-        let keys = Arc::new(Keys::new(parts.store.clone(), parts.env.clone()));
+        let (store, env) = (parts.store.clone(), parts.env.clone());
         Self(Arc::new(Inner {
             hub: Hub::new(parts.host.clone()),
+            keys: Arc::new(Keys::new(store.clone(), env.clone())),
+            members: Members::new(store.clone(), env.clone()),
+            logins: Logins::new(store, env.clone()),
+            guesses: Guesses::new(env),
+            setup: Setup::default(),
+            reached: Reached {
+                is_secure: config.tls.is_some() || config.trust_proxy,
+                by_proxy: config.trust_proxy,
+            },
             parts,
-            keys,
             is_local: config.is_local(),
             request_time: config.request_time,
         }))
@@ -99,6 +121,32 @@ impl App {
         &self.0.keys
     }
 
+    pub(crate) fn members(&self) -> &Members {
+        &self.0.members
+    }
+
+    pub(crate) fn logins(&self) -> &Logins {
+        &self.0.logins
+    }
+
+    pub(crate) fn guesses(&self) -> &Guesses {
+        &self.0.guesses
+    }
+
+    pub(crate) fn setup(&self) -> &Setup {
+        &self.0.setup
+    }
+
+    pub(crate) fn reached(&self) -> Reached {
+        self.0.reached
+    }
+
+    /// A secret with which the first member can be made, once, for the life of this process. None
+    /// when there is a member. To be shown to the operator who starts the server.
+    pub async fn open_setup(&self) -> Result<Option<String>, profilestore::Error> {
+        self.0.setup.open(&self.0.members).await
+    }
+
     /// Every resource, with the layers around them.
     pub fn router(&self) -> Router {
         let (router, _) = http::router().split_for_parts();
@@ -120,6 +168,7 @@ impl App {
 async fn around(State(app): State<App>, request: Request, next: Next) -> Response {
     let id = app.env().uuid().to_string();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
     let mut response = if app.0.is_local && !names_this_machine(&request) {
         let detail = "the header `Host` names another machine";
         Problem::new("misdirected", detail).into_response()
@@ -130,7 +179,7 @@ async fn around(State(app): State<App>, request: Request, next: Next) -> Respons
         }
     };
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        tracing::debug!(%method, path, id, %problem, "refused");
+        tracing::debug!(%method, path, id, ?peer, %problem, "refused");
         let own = std::mem::take(response.headers_mut());
         response = problem.answer(&id);
         for (name, value) in &own {

@@ -1,6 +1,9 @@
-//! Who asks, and what the key allows. Every handler that touches the store takes a [`Caller`].
+//! Who asks, and what they may do. Every handler that touches the store takes a [`Caller`].
+//!
+//! A program has a key. A member has the cookie of a log-in, which changes nothing until it is
+//! armed.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{
     extract::FromRequestParts,
@@ -9,33 +12,75 @@ use axum::{
 use profilestore::{Attribution, ProfileKey};
 
 use crate::{
+    access::{Login, Member, by_member},
     app::App,
+    cookie::is_safe,
     keys::{KeyRecord, KeyRefusal, Scope, Unverified},
     problem::Problem,
 };
 
-/// A request's sender, by its key.
+/// A request's sender.
 #[derive(Debug, Clone)]
-pub(crate) struct Caller(pub(crate) Arc<KeyRecord>);
+pub(crate) enum Caller {
+    /// A program, by its key.
+    Key(Arc<KeyRecord>),
+    /// A member, by a log-in.
+    Member(Visitor),
+}
+
+/// A member with a log-in, whether or not it is armed.
+#[derive(Debug, Clone)]
+pub(crate) struct Visitor {
+    pub(crate) member: Arc<Member>,
+    pub(crate) login: Login,
+}
 
 impl FromRequestParts<App> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let key = bearer(&parts.headers)?;
-        match app.keys().verify(key).await {
-            Ok(record) => Ok(Self(record)),
-            Err(Unverified::Refused(why)) => Err(refused(why)),
-            Err(Unverified::Store(error)) => Err(error.into()),
+        if parts.headers.contains_key(header::AUTHORIZATION) {
+            return match app.keys().verify(bearer(&parts.headers)?).await {
+                Ok(record) => Ok(Self::Key(record)),
+                Err(Unverified::Refused(why)) => Err(refused(why)),
+                Err(Unverified::Store(error)) => Err(error.into()),
+            };
         }
+        let visitor = Visitor::from_request_parts(parts, app).await?;
+        if !is_safe(&parts.method) && !app.logins().is_armed(&visitor.login).await? {
+            let detail = "a log-in changes nothing until it is armed, for 15 minutes: POST /v1/arm";
+            return Err(Problem::new("read-only", detail));
+        }
+        Ok(Self::Member(visitor))
     }
 }
 
+/// The log-in alone: for what a member may do without arming it.
+impl FromRequestParts<App> for Visitor {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let cookie = app.reached().cookie(&parts.headers).ok_or_else(missing)?;
+        let over = || Problem::new("unauthorized", "the log-in is over; log in again");
+        let login = app.logins().verify(cookie).await?.ok_or_else(over)?;
+        let member = app.members().find(&login.name).await?.ok_or_else(over)?;
+        if !login.belongs_to(&member) {
+            return Err(over());
+        }
+        if !is_safe(&parts.method) {
+            app.reached().check_origin(&parts.headers, true)?;
+        }
+        Ok(Self { member, login })
+    }
+}
+
+fn missing() -> Problem {
+    let detail =
+        "the request has no header `Authorization: Bearer ps_…`, and no cookie of a log-in";
+    Problem::new("unauthorized", detail)
+}
+
 fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
-    let missing = || {
-        let detail = "the request has no header `Authorization: Bearer ps_…`";
-        Problem::new("unauthorized", detail)
-    };
     let value = headers.get(header::AUTHORIZATION).ok_or_else(missing)?;
     let (scheme, key) =
         value.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(missing)?;
@@ -52,51 +97,115 @@ fn refused(why: KeyRefusal) -> Problem {
 }
 
 impl Caller {
-    /// Whether the key may be used for this on this profile.
+    /// Whether the caller may do this to this profile.
     pub(crate) fn may(&self, scope: Scope, key: &ProfileKey) -> Result<(), Problem> {
         self.has(scope)?;
         if key.is_reserved() {
             let detail = "the library keeps its own books there";
             return Err(Problem::new("forbidden", detail).about(key));
         }
-        if self.0.reaches(key) {
+        let reaches = match self {
+            Self::Key(record) => record.reaches(key),
+            Self::Member(visitor) => visitor.member.record.reaches(key),
+        };
+        if reaches {
             return Ok(());
         }
-        let detail = format!("the key is narrowed to {}", self.narrowed_to());
+        let detail = format!("{} is narrowed to {}", self.kind(), self.narrowed_to());
         Err(Problem::new("forbidden", detail).about(key))
     }
 
-    /// Whether the key may be used for something that crosses stores.
+    /// Whether the caller may do something that crosses stores.
     pub(crate) fn may_everywhere(&self, scope: Scope) -> Result<(), Problem> {
         self.has(scope)?;
-        if !self.0.is_narrowed() {
+        if !self.is_narrowed() {
             return Ok(());
         }
-        let detail =
-            format!("this crosses stores, and the key is narrowed to {}", self.narrowed_to());
+        let detail = format!(
+            "this crosses stores, and {} is narrowed to {}",
+            self.kind(),
+            self.narrowed_to()
+        );
         Err(Problem::new("forbidden", detail))
     }
 
-    /// Whether the key may be used for this somewhere.
+    /// Whether the caller may do this somewhere.
     pub(crate) fn has(&self, scope: Scope) -> Result<(), Problem> {
-        if self.0.may(scope) {
+        if self.has_any(&[scope]) {
             return Ok(());
         }
-        let detail = format!("the key has no scope `{scope}`");
+        let detail = match self {
+            Self::Key(_) => format!("the key has no scope `{scope}`"),
+            Self::Member(Visitor { member, .. }) => {
+                format!("the role `{}` has no scope `{scope}`", member.record.role)
+            }
+        };
         Err(Problem::new("forbidden", detail).with("scope", scope.as_str()))
     }
 
-    fn narrowed_to(&self) -> String {
-        let store = self.0.store.as_deref().unwrap_or_default();
-        match &self.0.prefix {
-            Some(prefix) => format!("keys of the store `{store}` that begin with `{prefix}`"),
-            None => format!("the store `{store}`"),
+    /// Whether the caller has one of these scopes.
+    pub(crate) fn has_any(&self, scopes: &[Scope]) -> bool {
+        scopes.iter().any(|scope| match self {
+            Self::Key(record) => record.may(*scope),
+            Self::Member(visitor) => visitor.member.record.may(*scope),
+        })
+    }
+
+    /// All that the caller may do.
+    pub(crate) fn scopes(&self) -> BTreeSet<Scope> {
+        Scope::ALL.into_iter().filter(|scope| self.has_any(&[*scope])).collect()
+    }
+
+    /// The id of the key or of the log-in.
+    pub(crate) fn id(&self) -> &str {
+        match self {
+            Self::Key(record) => &record.id,
+            Self::Member(visitor) => &visitor.login.id,
         }
     }
 
-    /// In whose name something is done: the key's name and its id.
+    /// The beginning of the keys of profiles that the caller is narrowed to.
+    pub(crate) fn prefix(&self) -> Option<&str> {
+        match self {
+            Self::Key(record) => record.prefix.as_deref(),
+            Self::Member(_) => None,
+        }
+    }
+
+    /// The stores that the caller is narrowed to. None: all.
+    pub(crate) fn stores(&self) -> Option<BTreeSet<String>> {
+        match self {
+            Self::Key(record) => record.store.clone().map(|store| BTreeSet::from([store])),
+            Self::Member(visitor) => visitor.member.record.stores.clone(),
+        }
+    }
+
+    fn is_narrowed(&self) -> bool {
+        self.stores().is_some() || self.prefix().is_some()
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Key(_) => "the key",
+            Self::Member(_) => "the member",
+        }
+    }
+
+    fn narrowed_to(&self) -> String {
+        let stores: Vec<_> = self.stores().into_iter().flatten().collect();
+        let stores = stores.join("`, `");
+        match self.prefix() {
+            Some(prefix) => format!("keys of the store `{stores}` that begin with `{prefix}`"),
+            None => format!("the store `{stores}`"),
+        }
+    }
+
+    /// In whose name something is done: the key's name and its id, or the member's name.
     pub(crate) fn because(&self, reason: Option<&str>) -> Attribution {
-        let author = format!("{} (key {})", self.0.name, self.0.id);
-        Attribution::new(author).because(reason.unwrap_or_default())
+        let by = match self {
+            Self::Key(record) => Attribution::new(format!("{} (key {})", record.name, record.id)),
+            Self::Member(visitor) => by_member(&visitor.member.record.name),
+        };
+        by.because(reason.unwrap_or_default())
     }
 }

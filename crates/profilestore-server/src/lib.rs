@@ -6,21 +6,26 @@
 //!
 //! * [`config`]: one table of settings, from a file, the environment and the command line.
 //! * [`keys`]: keys of callers, kept in the store itself.
-//! * `auth`: who asks, and what a key allows.
+//! * `access`: members, their roles and log-ins.
+//! * `auth`: who asks, and what the caller may do.
 //! * [`problem`]: every error as RFC 9457 has it, from one table.
 //! * `http`: the resources.
 //! * `ws`: sessions of game servers in any language.
 //! * `listen`: connections, TLS, and a shutdown that finishes what it has begun.
 #![deny(missing_docs)]
 
+mod access;
 mod app;
 mod auth;
 pub mod config;
+mod cookie;
 mod http;
 pub mod keys;
 mod listen;
 mod openapi;
 pub mod problem;
+mod secret;
+mod shelf;
 mod telemetry;
 mod tls;
 mod ws;

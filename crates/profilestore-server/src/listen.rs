@@ -35,6 +35,10 @@ const LOOK_AT_FILES: Duration = Duration::from_secs(10);
 /// How long to wait when no connection can be accepted, since there are too many open files say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// The other end of the connection that a request came over.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) SocketAddr);
+
 /// A server that listens. Made before it serves, so that its address is known.
 #[derive(Debug)]
 pub struct Server {
@@ -113,7 +117,7 @@ impl Server {
             let tls = self.certificate.as_ref().map(|certificate| certificate.current());
             let (router, stopped) = (router.clone(), stopped.clone());
             tokio::spawn(async move {
-                if let Err(error) = connection(stream, tls, router, stopped).await {
+                if let Err(error) = connection(stream, peer, tls, router, stopped).await {
                     tracing::debug!(%peer, %error, "a connection ended");
                 }
                 drop(permit);
@@ -129,17 +133,18 @@ impl Server {
 
 async fn connection(
     stream: TcpStream,
+    peer: SocketAddr,
     tls: Option<Arc<rustls::ServerConfig>>,
     router: Router,
     stopped: watch::Receiver<bool>,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
     match tls {
-        None => requests(stream, router, stopped).await,
+        None => requests(stream, peer, router, stopped).await,
         Some(config) => {
             let shaken = timeout(HEAD_TIME, TlsAcceptor::from(config).accept(stream)).await;
             let stream = shaken.map_err(|_| io::ErrorKind::TimedOut)??;
-            requests(stream, router, stopped).await
+            requests(stream, peer, router, stopped).await
         }
     }
 }
@@ -147,12 +152,16 @@ async fn connection(
 /// Answers the requests of one connection.
 async fn requests(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: SocketAddr,
     router: Router,
     mut stopped: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let service = TowerToHyperService::new(
-        router.map_request(|request: hyper::Request<Incoming>| request.map(Body::new)),
-    );
+    let service = TowerToHyperService::new(router.map_request(
+        move |mut request: hyper::Request<Incoming>| {
+            request.extensions_mut().insert(Peer(peer));
+            request.map(Body::new)
+        },
+    ));
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)

@@ -15,9 +15,15 @@ pub fn openapi() -> String {
             a new version; unknown members of answers are to be ignored.",
         "license": { "name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0" },
     });
-    api["security"] = json!([{ "key": [] }]);
+    api["security"] = json!([{ "key": [] }, { "cookie": [] }]);
     api["components"]["securitySchemes"] = json!({
         "key": { "type": "http", "scheme": "bearer", "description": "ps_ID_SECRET" },
+        "cookie": {
+            "type": "apiKey",
+            "in": "cookie",
+            "name": "__Host-profilestore",
+            "description": "Of a log-in. Without TLS, on this machine alone, it is `profilestore`.",
+        },
     });
     if let Some(paths) = api["paths"].as_object_mut() {
         in_another_scope(paths);

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use profilestore::env::Env;
+use profilestore::{Attribution, env::Env};
 use profilestore_server::{
     Keys,
     keys::{KeyError, KeyRecord, KeyRefusal, NewKey},
@@ -26,22 +26,22 @@ struct Made<'a> {
 impl KeysCommand {
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
         match self.what {
-            KeysWhat::Add { name, scopes, store_name, prefix, expires } => {
+            KeysWhat::Add { name, scopes, store_name, prefix, expires, by } => {
                 let scopes = scopes.iter().map(|scope| scope.parse()).collect::<Result<_, _>>();
                 let scopes = scopes.map_err(Failure::Usage)?;
-                add(app, NewKey { name, scopes, store: store_name, prefix, expires_ms: expires })
-                    .await
+                let new = NewKey { name, scopes, store: store_name, prefix, expires_ms: expires };
+                add(app, new, &by.attribution()?).await
             }
             KeysWhat::List => list(app).await,
-            KeysWhat::Revoke { id } => revoke(app, &id).await,
+            KeysWhat::Revoke { id, by } => revoke(app, &id, &by.attribution()?).await,
         }
     }
 }
 
-async fn add(app: &App, new: NewKey) -> Result<Status, Failure> {
+async fn add(app: &App, new: NewKey, by: &Attribution) -> Result<Status, Failure> {
     let store = app.place.open_or_create().await?;
     let (record, key) =
-        Keys::new(store.any(), Env::system()).add(new).await.map_err(key_failure)?;
+        Keys::new(store.any(), Env::system()).add(new, by).await.map_err(key_failure)?;
     if app.json {
         json_document(&Made { key: &key, record: &record })?;
     } else {
@@ -89,9 +89,9 @@ fn cells(key: &KeyRecord, now_ms: i64) -> [String; 6] {
     ]
 }
 
-async fn revoke(app: &App, id: &str) -> Result<Status, Failure> {
+async fn revoke(app: &App, id: &str, by: &Attribution) -> Result<Status, Failure> {
     let store = app.place.open().await?;
-    let record = Keys::new(store.any(), Env::system()).revoke(id).await.map_err(key_failure)?;
+    let record = Keys::new(store.any(), Env::system()).revoke(id, by).await.map_err(key_failure)?;
     if app.json {
         json_document(&record)?;
     } else {

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
 
-use crate::times::moment;
 #[cfg(not(feature = "serve"))]
 use crate::{
     args::App,
     output::{Failure, Status},
 };
+use crate::{args::ByArgs, times::moment};
 
 #[cfg(feature = "serve")]
 mod keys;
@@ -74,8 +74,9 @@ Examples:
   profilestore keys list
   profilestore keys revoke 1a2b3c4d5e6f
 
-Scopes: admin, audit:read, edits:single, history:restore, messages:send,
-metrics:read, profiles:read, profiles:write, users:erase, users:export")]
+Scopes: admin, audit:read, edits:bulk, edits:single, history:restore,
+messages:send, metrics:read, profiles:read, profiles:write, sessions:end,
+sessions:hold, users:erase, users:export")]
 pub(crate) struct KeysCommand {
     #[command(subcommand)]
     what: KeysWhat,
@@ -99,6 +100,8 @@ enum KeysWhat {
         /// From when on it is refused: a date or a moment, UTC
         #[arg(long, value_name = "TIME", value_parser = moment)]
         expires: Option<i64>,
+        #[command(flatten)]
+        by: ByArgs,
     },
     /// List all keys; their secrets are not known
     List,
@@ -106,6 +109,8 @@ enum KeysWhat {
     Revoke {
         /// Its id: the part between the first two underscores
         id: String,
+        #[command(flatten)]
+        by: ByArgs,
     },
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 
 use profilestore::{
-    GameServer, Settings,
+    Attribution, GameServer, Settings,
     env::Env,
     hosting::{Host, HostParts},
     stop_signal,
@@ -33,6 +33,8 @@ struct Listening<'a> {
     store: String,
     /// The key that was made, at the first start.
     key: Option<&'a str>,
+    /// Where the first member is made, while there is none.
+    set_up: Option<&'a str>,
 }
 
 /// All that the settings name.
@@ -90,7 +92,9 @@ impl Serve {
             stopped = &mut stop => Some(stopped),
             () = std::future::ready(()) => None,
         };
-        tell(&app, &url, first.as_deref())?;
+        let token = http.open_setup().await.map_err(failure)?;
+        let link = token.map(|token| format!("{url}/#/setup?token={token}"));
+        tell(&app, &url, first.as_deref(), link.as_deref())?;
         let finished = listener.serve(router, async {
             let stopped = match stopped {
                 Some(stopped) => stopped,
@@ -221,16 +225,23 @@ async fn first_key(config: &Config, store: &Store) -> Result<Option<String>, Fai
     }
     let new =
         NewKey { name: "first".to_owned(), scopes: [Scope::Admin].into(), ..NewKey::default() };
-    let added = Keys::new(store.any(), Env::system()).add(new).await;
+    let by = Attribution::new("serve").because("the first start");
+    let added = Keys::new(store.any(), Env::system()).add(new, &by).await;
     let (_, key) = added.map_err(key_failure)?;
     Ok(Some(key))
 }
 
-fn tell(app: &App, url: &str, key: Option<&str>) -> Result<(), Failure> {
+fn tell(app: &App, url: &str, key: Option<&str>, link: Option<&str>) -> Result<(), Failure> {
     if app.json {
-        return json_document(&Listening { url, store: app.place.to_string(), key });
+        return json_document(&Listening { url, store: app.place.to_string(), key, set_up: link });
     }
     say(format_args!("{} is served at {url}", app.place))?;
+    if let Some(link) = link {
+        say(format_args!(
+            "\nTo log in to the console, make the first member with this link. It works once:"
+        ))?;
+        say(format_args!("{link}"))?;
+    }
     let Some(key) = key else { return Ok(()) };
     let shown = format!(
         "

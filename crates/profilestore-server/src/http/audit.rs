@@ -15,7 +15,7 @@ use crate::{
     app::App,
     auth::Caller,
     keys::Scope,
-    problem::{Problem, ProblemBody},
+    problem::{AnyProblem, Problem},
 };
 
 pub(super) fn router() -> OpenApiRouter<App> {
@@ -53,7 +53,7 @@ struct Which {
     params(Which),
     responses(
         (status = 200, body = PageOf<serde_json::Value>),
-        (status = "default", body = ProblemBody<'_>, content_type = "application/problem+json"),
+        AnyProblem,
     )
 )]
 async fn list(

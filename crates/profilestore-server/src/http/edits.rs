@@ -25,7 +25,7 @@ use crate::{
     app::App,
     auth::Caller,
     keys::Scope,
-    problem::{Problem, ProblemBody},
+    problem::{AnyProblem, Problem, ProblemBody},
 };
 
 const JSON_PATCH: &str = "application/json-patch+json";
@@ -76,7 +76,7 @@ pub(super) fn edit_of(content: &Content) -> Result<Edit, Problem> {
         (status = 200, body = serde_json::Value, description = "Done: its entry in the audit log"),
         (status = 202, body = serde_json::Value, description = "The holder has not answered yet"),
         (status = 422, body = ProblemBody<'_>, content_type = "application/problem+json"),
-        (status = "default", body = ProblemBody<'_>, content_type = "application/problem+json"),
+        AnyProblem,
     )
 )]
 async fn make(
@@ -157,7 +157,7 @@ struct EditPath {
     responses(
         (status = 200, body = serde_json::Value, description = "Its entry in the audit log"),
         (status = 404, body = ProblemBody<'_>, content_type = "application/problem+json"),
-        (status = "default", body = ProblemBody<'_>, content_type = "application/problem+json"),
+        AnyProblem,
     )
 )]
 async fn outcome(

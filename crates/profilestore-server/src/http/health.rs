@@ -16,7 +16,7 @@ use crate::{
     app::App,
     auth::Caller,
     keys::Scope,
-    problem::{Problem, ProblemBody},
+    problem::{AnyProblem, Problem, ProblemBody},
 };
 
 /// How long the store may take to say that it is there.
@@ -74,7 +74,7 @@ async fn readyz(State(app): State<App>) -> Result<Response, Problem> {
     tag = "health",
     responses(
         (status = 200, body = String, content_type = "text/plain"),
-        (status = "default", body = ProblemBody<'_>, content_type = "application/problem+json"),
+        AnyProblem,
     )
 )]
 async fn metrics(State(app): State<App>, caller: Caller) -> Result<Response, Problem> {

@@ -27,7 +27,7 @@ use crate::{
     app::App,
     auth::Caller,
     keys::Scope,
-    problem::{Problem, ProblemBody},
+    problem::{AnyProblem, Problem, ProblemBody},
 };
 
 pub(super) fn router() -> OpenApiRouter<App> {
@@ -65,7 +65,7 @@ struct Which {
     params(("store" = String, Path), ("key" = String, Path), Which),
     responses(
         (status = 200, body = PageOf<VersionView>),
-        (status = "default", body = ProblemBody<'_>, content_type = "application/problem+json"),
+        AnyProblem,
     )
 )]
 async fn list(
@@ -115,7 +115,7 @@ struct VersionPath {
     responses(
         (status = 200, body = super::views::ProfileView<'_>),
         (status = 404, body = ProblemBody<'_>, content_type = "application/problem+json"),
-        (status = "default", body = ProblemBody<'_>, content_type = "application/problem+json"),
+        AnyProblem,
     )
 )]
 async fn read(
@@ -186,7 +186,7 @@ struct DiffView {
     responses(
         (status = 200, body = DiffView),
         (status = 404, body = ProblemBody<'_>, content_type = "application/problem+json"),
-        (status = "default", body = ProblemBody<'_>, content_type = "application/problem+json"),
+        AnyProblem,
     )
 )]
 async fn compare(
@@ -245,7 +245,7 @@ struct Restore {
     responses(
         (status = 200, body = serde_json::Value),
         (status = 404, body = ProblemBody<'_>, content_type = "application/problem+json"),
-        (status = "default", body = ProblemBody<'_>, content_type = "application/problem+json"),
+        AnyProblem,
     )
 )]
 async fn restore(
@@ -294,7 +294,7 @@ async fn restore(
     ),
     responses(
         (status = 204, description = "It is pinned"),
-        (status = "default", body = ProblemBody<'_>, content_type = "application/problem+json"),
+        AnyProblem,
     )
 )]
 async fn pin(
@@ -321,7 +321,7 @@ async fn pin(
     ),
     responses(
         (status = 204, description = "It is not pinned any more"),
-        (status = "default", body = ProblemBody<'_>, content_type = "application/problem+json"),
+        AnyProblem,
     )
 )]
 async fn unpin(

@@ -13,7 +13,7 @@ use crate::{
     app::App,
     auth::Caller,
     keys::{KeyRecord, NewKey, Scope},
-    problem::{Problem, ProblemBody},
+    problem::{AnyProblem, Problem, ProblemBody},
 };
 
 pub(super) fn router() -> OpenApiRouter<App> {
@@ -30,7 +30,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     tag = "keys",
     responses(
         (status = 200, body = PageOf<KeyRecord>),
-        (status = "default", body = ProblemBody<'_>, content_type = "application/problem+json"),
+        AnyProblem,
     )
 )]
 async fn list(State(app): State<App>, caller: Caller) -> Result<Response, Problem> {
@@ -57,7 +57,7 @@ struct Made {
     request_body = NewKey,
     responses(
         (status = 201, body = Made),
-        (status = "default", body = ProblemBody<'_>, content_type = "application/problem+json"),
+        AnyProblem,
     )
 )]
 async fn add(
@@ -67,8 +67,8 @@ async fn add(
 ) -> Result<Response, Problem> {
     caller.may_everywhere(Scope::Admin)?;
     let new: NewKey = content.json()?;
-    let (record, key) = app.keys().add(new).await?;
-    tracing::info!(id = record.id, by = caller.0.id, "a key was made");
+    let (record, key) = app.keys().add(new, &caller.because(None)).await?;
+    tracing::info!(id = record.id, by = caller.id(), "a key was made");
     Ok(views::json(StatusCode::CREATED, &Made { key, record }))
 }
 
@@ -89,7 +89,7 @@ struct KeyPath {
     responses(
         (status = 200, body = KeyRecord),
         (status = 404, body = ProblemBody<'_>, content_type = "application/problem+json"),
-        (status = "default", body = ProblemBody<'_>, content_type = "application/problem+json"),
+        AnyProblem,
     )
 )]
 async fn revoke(
@@ -98,7 +98,7 @@ async fn revoke(
     InPath(KeyPath { id }): InPath<KeyPath>,
 ) -> Result<Response, Problem> {
     caller.may_everywhere(Scope::Admin)?;
-    let record = app.keys().revoke(&id).await?;
-    tracing::info!(id, by = caller.0.id, "a key was revoked");
+    let record = app.keys().revoke(&id, &caller.because(None)).await?;
+    tracing::info!(id, by = caller.id(), "a key was revoked");
     Ok(views::json(StatusCode::OK, &record))
 }

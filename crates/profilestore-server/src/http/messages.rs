@@ -23,7 +23,7 @@ use crate::{
     app::App,
     auth::Caller,
     keys::Scope,
-    problem::{Problem, ProblemBody},
+    problem::{AnyProblem, Problem, ProblemBody},
 };
 
 pub(super) fn router() -> OpenApiRouter<App> {
@@ -46,7 +46,7 @@ struct Inbox<'a> {
     params(("store" = String, Path), ("key" = String, Path)),
     responses(
         (status = 200, body = Inbox<'_>),
-        (status = "default", body = ProblemBody<'_>, content_type = "application/problem+json"),
+        AnyProblem,
     )
 )]
 async fn list(
@@ -105,7 +105,7 @@ struct SentView {
         (status = 201, body = SentView),
         (status = 422, body = ProblemBody<'_>, content_type = "application/problem+json"),
         (status = 429, body = ProblemBody<'_>, content_type = "application/problem+json"),
-        (status = "default", body = ProblemBody<'_>, content_type = "application/problem+json"),
+        AnyProblem,
     )
 )]
 async fn send(

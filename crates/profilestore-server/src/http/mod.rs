@@ -13,6 +13,8 @@ mod extract;
 mod health;
 mod history;
 mod keys;
+mod logins;
+mod members;
 mod messages;
 mod pages;
 mod profiles;
@@ -41,6 +43,8 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(audit::router())
         .merge(users::router())
         .merge(keys::router())
+        .merge(logins::router())
+        .merge(members::router())
         .merge(health::router())
         .merge(pages::router())
 }

@@ -30,7 +30,7 @@ use crate::{
     app::App,
     auth::Caller,
     keys::Scope,
-    problem::{Problem, ProblemBody},
+    problem::{AnyProblem, Problem, ProblemBody},
 };
 
 pub(super) fn router() -> OpenApiRouter<App> {
@@ -74,7 +74,7 @@ struct InStore {
     params(("store" = String, Path), Which),
     responses(
         (status = 200, body = PageOf<ProfileRow>),
-        (status = "default", body = ProblemBody<'_>, content_type = "application/problem+json"),
+        AnyProblem,
     )
 )]
 async fn list(
@@ -85,7 +85,7 @@ async fn list(
 ) -> Result<Response, Problem> {
     let scope = scope.unwrap_or_else(|| DEFAULT_SCOPE.to_owned());
     // A key that is narrowed sees what it reaches and nothing else.
-    let own = caller.0.prefix.clone().unwrap_or_default();
+    let own = caller.prefix().unwrap_or_default().to_owned();
     let prefix = match which.prefix {
         Some(prefix) if prefix.starts_with(&own) => prefix,
         Some(prefix) if own.starts_with(&prefix) => own,
@@ -144,7 +144,7 @@ async fn list(
         (status = 200, body = ProfileView<'_>, headers(("ETag" = String))),
         (status = 304, description = "It is still the version of If-None-Match"),
         (status = 404, body = ProblemBody<'_>, content_type = "application/problem+json"),
-        (status = "default", body = ProblemBody<'_>, content_type = "application/problem+json"),
+        AnyProblem,
     )
 )]
 async fn read(
@@ -273,7 +273,7 @@ fn written(status: StatusCode, written: &Written) -> Response {
         (status = 409, body = ProblemBody<'_>, content_type = "application/problem+json"),
         (status = 412, body = ProblemBody<'_>, content_type = "application/problem+json"),
         (status = 428, body = ProblemBody<'_>, content_type = "application/problem+json"),
-        (status = "default", body = ProblemBody<'_>, content_type = "application/problem+json"),
+        AnyProblem,
     )
 )]
 async fn write(
@@ -320,7 +320,7 @@ async fn write(
         (status = 412, body = ProblemBody<'_>, content_type = "application/problem+json"),
         (status = 422, body = ProblemBody<'_>, content_type = "application/problem+json"),
         (status = 428, body = ProblemBody<'_>, content_type = "application/problem+json"),
-        (status = "default", body = ProblemBody<'_>, content_type = "application/problem+json"),
+        AnyProblem,
     )
 )]
 async fn change(
@@ -357,7 +357,7 @@ async fn change(
         (status = 204, description = "It is removed"),
         (status = 412, body = ProblemBody<'_>, content_type = "application/problem+json"),
         (status = 428, body = ProblemBody<'_>, content_type = "application/problem+json"),
-        (status = "default", body = ProblemBody<'_>, content_type = "application/problem+json"),
+        AnyProblem,
     )
 )]
 async fn remove(

@@ -18,7 +18,7 @@ use crate::{
     app::App,
     auth::Caller,
     keys::Scope,
-    problem::{Problem, ProblemBody},
+    problem::{AnyProblem, Problem},
 };
 
 /// The most stores in one answer.
@@ -47,7 +47,7 @@ struct StoreView {
     tag = "stores",
     responses(
         (status = 200, body = PageOf<StoreView>),
-        (status = "default", body = ProblemBody<'_>, content_type = "application/problem+json"),
+        AnyProblem,
     )
 )]
 async fn stores(State(app): State<App>, caller: Caller) -> Result<Response, Problem> {
@@ -102,7 +102,7 @@ struct ServerView {
     tag = "servers",
     responses(
         (status = 200, body = PageOf<ServerView>),
-        (status = "default", body = ProblemBody<'_>, content_type = "application/problem+json"),
+        AnyProblem,
     )
 )]
 async fn servers(State(app): State<App>, caller: Caller) -> Result<Response, Problem> {
@@ -134,7 +134,7 @@ async fn servers(State(app): State<App>, caller: Caller) -> Result<Response, Pro
     params(Page),
     responses(
         (status = 200, body = PageOf<ProfileRow>),
-        (status = "default", body = ProblemBody<'_>, content_type = "application/problem+json"),
+        AnyProblem,
     )
 )]
 async fn sessions(

@@ -16,7 +16,7 @@ use crate::{
     app::App,
     auth::Caller,
     keys::Scope,
-    problem::{Problem, ProblemBody},
+    problem::{AnyProblem, Problem, ProblemBody},
 };
 
 /// How long a request waits for a holder that lets go.
@@ -48,7 +48,7 @@ struct SessionView {
     params(("store" = String, Path), ("key" = String, Path)),
     responses(
         (status = 200, body = SessionView),
-        (status = "default", body = ProblemBody<'_>, content_type = "application/problem+json"),
+        AnyProblem,
     )
 )]
 async fn read(
@@ -98,7 +98,7 @@ struct Ended {
     responses(
         (status = 200, body = Ended),
         (status = 504, body = ProblemBody<'_>, content_type = "application/problem+json"),
-        (status = "default", body = ProblemBody<'_>, content_type = "application/problem+json"),
+        AnyProblem,
     )
 )]
 async fn end(
@@ -107,7 +107,9 @@ async fn end(
     Named(key): Named,
     Params(how): Params<How>,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::ProfilesWrite, &key)?;
+    // Who may write may free it too.
+    let writes = caller.has_any(&[Scope::ProfilesWrite]);
+    caller.may(if writes { Scope::ProfilesWrite } else { Scope::SessionsEnd }, &key)?;
     let operator = app.server().operator(caller.because(how.reason.as_deref()));
     let held_by = operator.end_session(&key, how.steal.unwrap_or(false), PATIENCE).await?;
     Ok(views::json(StatusCode::OK, &Ended { held_by }))

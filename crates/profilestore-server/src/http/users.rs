@@ -29,8 +29,9 @@ use super::{
 use crate::{
     app::App,
     auth::Caller,
-    keys::{Scope, hex},
-    problem::{Problem, ProblemBody},
+    keys::Scope,
+    problem::{AnyProblem, Problem},
+    secret::hex,
 };
 
 /// How many pieces of an export wait for a slow reader.
@@ -59,7 +60,7 @@ struct UserPath {
     params(("user" = i64, Path), Page),
     responses(
         (status = 200, body = PageOf<ProfileRow>),
-        (status = "default", body = ProblemBody<'_>, content_type = "application/problem+json"),
+        AnyProblem,
     )
 )]
 async fn profiles(
@@ -84,7 +85,7 @@ async fn profiles(
     params(("user" = i64, Path)),
     responses(
         (status = 200, body = String, content_type = "application/x-ndjson"),
-        (status = "default", body = ProblemBody<'_>, content_type = "application/problem+json"),
+        AnyProblem,
     )
 )]
 async fn take_out(
@@ -165,7 +166,7 @@ struct How {
     params(("user" = i64, Path), How),
     responses(
         (status = 200, body = serde_json::Value),
-        (status = "default", body = ProblemBody<'_>, content_type = "application/problem+json"),
+        AnyProblem,
     )
 )]
 async fn erase(

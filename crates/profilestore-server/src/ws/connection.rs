@@ -169,7 +169,7 @@ async fn greet(
     let lease_time = lease_ms.map(Duration::from_millis);
     let registration =
         |token: &str| Registration { job: job.clone(), place, owner: owner_of(token), lease_time };
-    tracing::info!(job, sdk, key = caller.0.id, resumes = resume.is_some(), "a game server");
+    tracing::info!(job, sdk, key = caller.id(), resumes = resume.is_some(), "a game server");
     let Some(resume) = resume else {
         let token = new_token()?;
         let server = hub.host()?.register(registration(&token)).await?;
@@ -208,7 +208,7 @@ async fn greet(
 /// may resume it.
 fn owner_of(token: &str) -> String {
     use sha2::{Digest as _, Sha256};
-    format!("token {}", crate::keys::hex(&Sha256::digest(token.as_bytes())))
+    format!("token {}", crate::secret::hex(&Sha256::digest(token.as_bytes())))
 }
 
 /// The next frame of a greeting.
@@ -330,7 +330,7 @@ async fn adopt(desk: &Desk, Past { s, key, epoch }: Past) {
 async fn watch_key(desk: Desk, revoked: Arc<AtomicBool>) {
     loop {
         tokio::time::sleep(KEY_PERIOD).await;
-        if desk.app.keys().is_refused(&desk.caller.0.id).await {
+        if desk.app.keys().is_refused(desk.caller.id()).await {
             revoked.store(true, Ordering::Relaxed);
             tokio::time::sleep(desk.guest.server.lease_time()).await;
             desk.guest.server.leave();

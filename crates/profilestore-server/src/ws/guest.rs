@@ -28,7 +28,7 @@ use tokio::{
 use uuid::Uuid;
 
 use super::frames::{Instance, ServerFrame};
-use crate::{keys::hex, problem::Problem};
+use crate::{problem::Problem, secret::hex};
 
 /// How many bytes of messages may be on their way to a game server, unanswered.
 const MESSAGE_ROOM: usize = 1 << 20;

@@ -40,6 +40,18 @@ impl Client {
         client
     }
 
+    /// The same without a header.
+    pub(crate) fn without(&self, name: &str) -> Self {
+        let mut client = self.clone();
+        client.headers.retain(|(other, _)| !other.eq_ignore_ascii_case(name));
+        client
+    }
+
+    /// The same at another server.
+    pub(crate) fn at(&self, address: SocketAddr) -> Self {
+        Self { address, ..self.clone() }
+    }
+
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send("GET", path, None).await
     }

@@ -5,6 +5,7 @@ mod description;
 mod history;
 mod keys;
 mod listening;
+mod members;
 mod messages;
 mod operations;
 mod profiles;
@@ -13,7 +14,7 @@ mod sessions;
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use profilestore::{
-    GameServer, Settings,
+    Attribution, GameServer, Settings,
     data_store::{DataStore, SqliteMessenger, SqliteStore},
     env::Env,
     hosting::{Host, HostParts},
@@ -148,7 +149,11 @@ async fn key(
         prefix: prefix.map(str::to_owned),
         expires_ms: None,
     };
-    Keys::new(Arc::new(store.clone()), Env::system()).add(new).await.unwrap().1
+    Keys::new(Arc::new(store.clone()), Env::system())
+        .add(new, &Attribution::new("test"))
+        .await
+        .unwrap()
+        .1
 }
 
 /// A version 7 UUID for an idempotency key.

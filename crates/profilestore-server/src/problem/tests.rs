@@ -1,0 +1,54 @@
+use std::collections::BTreeSet;
+
+use super::*;
+
+#[test]
+fn every_kind_of_error_has_its_row_with_the_librarys_advice() {
+    for kind in ErrorKind::ALL {
+        let name = name_of(kind);
+        let row = find(&name).unwrap_or_else(|| panic!("{name} has no row"));
+        // A server process that stops is no reason to let a player go.
+        let advice = match kind {
+            ErrorKind::Closing => "retry",
+            kind => advice_word(kind.advice()),
+        };
+        assert_eq!(row.advice, advice, "{name}");
+    }
+}
+
+#[test]
+fn each_row_is_there_once_and_complete() {
+    let names: BTreeSet<_> = TABLE.iter().map(|row| row.name).collect();
+    assert_eq!(names.len(), TABLE.len());
+    for row in TABLE {
+        assert!((400..600).contains(&row.status), "{}", row.name);
+        assert!(["retry", "retry-as", "leave", "ignore", "fix"].contains(&row.advice));
+        assert!(row.title.ends_with('.') && row.remedy.ends_with('.'), "{}", row.name);
+    }
+}
+
+#[test]
+fn names_that_the_code_uses_are_in_the_table() {
+    for source in [
+        include_str!("../app.rs"),
+        include_str!("../auth.rs"),
+        include_str!("../cookie.rs"),
+        include_str!("../access/logins.rs"),
+        include_str!("../access/members.rs"),
+        include_str!("../access/passwords.rs"),
+        include_str!("../access/setup.rs"),
+        include_str!("../http/logins.rs"),
+        include_str!("../http/edits.rs"),
+        include_str!("../http/extract.rs"),
+        include_str!("../http/health.rs"),
+        include_str!("../http/history.rs"),
+        include_str!("../http/pages.rs"),
+        include_str!("../http/profiles.rs"),
+        include_str!("../http/views.rs"),
+    ] {
+        for rest in source.split("Problem::new(\"").skip(1) {
+            let name = rest.split('"').next().unwrap();
+            assert!(find(name).is_some(), "{name}");
+        }
+    }
+}

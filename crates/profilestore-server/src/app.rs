@@ -25,6 +25,10 @@ use crate::{
     ws::Hub,
 };
 
+/// The id of a request, for what is answered later than by its response.
+#[derive(Clone)]
+pub(crate) struct RequestId(pub(crate) Arc<str>);
+
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What an [`App`] is built from.
@@ -165,13 +169,20 @@ impl App {
 
 /// What happens around every request: it gets an id and a time, its host is checked where only this
 /// machine is served, and an error gets its body.
-async fn around(State(app): State<App>, request: Request, next: Next) -> Response {
+async fn around(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let id = app.env().uuid().to_string();
+    request.extensions_mut().insert(RequestId(id.as_str().into()));
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
     let mut response = if app.0.is_local && !names_this_machine(&request) {
         let detail = "the header `Host` names another machine";
         Problem::new("misdirected", detail).into_response()
+    } else if let Some(at) = not_encoded(&path) {
+        let detail = format!(
+            "in a path, two hexadecimal digits follow a %, and %25 is the % itself: at=`{at}` \
+             path=`{path}`"
+        );
+        Problem::invalid(detail).into_response()
     } else {
         match timeout(app.0.request_time, next.run(request)).await {
             Ok(response) => response,
@@ -196,10 +207,20 @@ async fn around(State(app): State<App>, request: Request, next: Next) -> Respons
     response
 }
 
+/// Where a % is that no two hexadecimal digits follow.
+fn not_encoded(path: &str) -> Option<usize> {
+    let bytes = path.as_bytes();
+    let is_digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_hexdigit);
+    let wrong = |at: &usize| bytes[*at] == b'%' && !(is_digit(at + 1) && is_digit(at + 2));
+    (0..bytes.len()).find(wrong)
+}
+
 /// A page of another site may have its name lead to this machine (DNS rebinding). The browser still
 /// says that name.
 fn names_this_machine(request: &Request) -> bool {
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
+    let host = host.to_str().ok().filter(|host| !host.contains('@'));
     let Some(authority) = host.and_then(|host| host.parse::<Authority>().ok()) else {
         return false;
     };

@@ -4,10 +4,22 @@
 //! in time is closed, so idle strangers cost little. More connections than the limit wait in the
 //! operating system's queue.
 
-use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use axum::{Router, body::Body};
-use hyper::{body::Incoming, server::conn::http1};
+use bytes::Bytes;
+use hyper::{
+    body::{Body as _, Frame, Incoming, SizeHint},
+    header,
+    server::conn::http1,
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -15,7 +27,7 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{MissedTickBehavior, interval, timeout},
 };
 use tokio_rustls::TlsAcceptor;
@@ -30,7 +42,16 @@ use crate::{
 const HEAD_TIME: Duration = Duration::from_secs(10);
 
 /// How often the certificate's files are looked at.
-const LOOK_AT_FILES: Duration = Duration::from_secs(10);
+const LOOK_AT_FILES: Duration = Duration::from_secs(2);
+
+/// How much of a body that nobody wants is read, and for how long, so that its sender gets to read
+/// the answer.
+const MOST_UNWANTED: usize = 64 << 20;
+const UNWANTED_TIME: Duration = Duration::from_secs(30);
+
+/// One of the connections that there may be at a time. A WebSocket keeps that of its request.
+#[derive(Clone)]
+pub(crate) struct Place(#[expect(dead_code, reason = "it is held")] Arc<OwnedSemaphorePermit>);
 
 /// How long to wait when no connection can be accepted, since there are too many open files say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -117,10 +138,10 @@ impl Server {
             let tls = self.certificate.as_ref().map(|certificate| certificate.current());
             let (router, stopped) = (router.clone(), stopped.clone());
             tokio::spawn(async move {
-                if let Err(error) = connection(stream, peer, tls, router, stopped).await {
+                let place = Place(Arc::new(permit));
+                if let Err(error) = connection(stream, peer, tls, router, stopped, place).await {
                     tracing::debug!(%peer, %error, "a connection ended");
                 }
-                drop(permit);
             });
         }
         drop(self.listener);
@@ -137,14 +158,15 @@ async fn connection(
     tls: Option<Arc<rustls::ServerConfig>>,
     router: Router,
     stopped: watch::Receiver<bool>,
+    place: Place,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
     match tls {
-        None => requests(stream, peer, router, stopped).await,
+        None => requests(stream, peer, router, stopped, place).await,
         Some(config) => {
             let shaken = timeout(HEAD_TIME, TlsAcceptor::from(config).accept(stream)).await;
             let stream = shaken.map_err(|_| io::ErrorKind::TimedOut)??;
-            requests(stream, peer, router, stopped).await
+            requests(stream, peer, router, stopped, place).await
         }
     }
 }
@@ -155,11 +177,14 @@ async fn requests(
     peer: SocketAddr,
     router: Router,
     mut stopped: watch::Receiver<bool>,
+    place: Place,
 ) -> io::Result<()> {
     let service = TowerToHyperService::new(router.map_request(
         move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(Peer(peer));
-            request.map(Body::new)
+            request.extensions_mut().insert(place.clone());
+            let asks_first = request.headers().contains_key(header::EXPECT);
+            request.map(|body| Body::new(Wanted { body: Some(body), asks_first }))
         },
     ));
     let serving = http1::Builder::new()
@@ -179,5 +204,56 @@ async fn requests(
                 }
             }
         }
+    }
+}
+
+/// The body of a request. What is left of it when nobody reads on is read and thrown away: a client
+/// that cannot send the rest would see a broken connection instead of the answer.
+struct Wanted {
+    body: Option<Incoming>,
+    /// The client sends nothing before it is told to, which the first look at the body does.
+    asks_first: bool,
+}
+
+impl hyper::body::Body for Wanted {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        self.asks_first = false;
+        match &mut self.body {
+            Some(body) => Pin::new(body).poll_frame(context),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Incoming::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or_else(SizeHint::default, Incoming::size_hint)
+    }
+}
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        let left = self.body.take().filter(|body| !self.asks_first && !body.is_end_stream());
+        if let (Some(body), Ok(runtime)) = (left, tokio::runtime::Handle::try_current()) {
+            runtime.spawn(timeout(UNWANTED_TIME, throw_away(body)));
+        }
+    }
+}
+
+async fn throw_away(mut body: Incoming) {
+    let mut read = 0;
+    while read < MOST_UNWANTED
+        && let Some(Ok(frame)) =
+            std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await
+    {
+        read += frame.data_ref().map_or(0, Bytes::len);
     }
 }

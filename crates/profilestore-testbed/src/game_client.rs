@@ -82,7 +82,21 @@ impl GameClient {
         let Some(socket) = open(address, &self.key).await else { return false };
         self.socket = socket;
         self.waiting.clear();
-        let hello = json!({ "hello": {
+        self.send(self.hello(sessions)).await;
+        self.welcome = self.expect("welcome").await;
+        true
+    }
+
+    /// The same with what `welcome` says now, where the server refuses it: the error.
+    pub async fn refused_resume(&mut self, address: SocketAddr) -> Value {
+        self.socket = open(address, &self.key).await.expect("the server accepts the connection");
+        self.waiting.clear();
+        self.send(self.hello(json!([]))).await;
+        self.expect("error").await
+    }
+
+    fn hello(&self, sessions: Value) -> Value {
+        json!({ "hello": {
             "instance": self.instance,
             "job": self.job,
             "resume": {
@@ -91,10 +105,31 @@ impl GameClient {
                 "store": self.welcome["store"],
                 "sessions": sessions,
             },
-        } });
-        self.send(hello).await;
-        self.welcome = self.expect("welcome").await;
-        true
+        } })
+    }
+
+    /// What a connection is answered that greets so, or says nothing: the frames by their names, and
+    /// the code it is closed with as `closed`.
+    pub async fn greeted(address: SocketAddr, key: &str, hello: Option<Value>) -> Value {
+        let mut socket = open(address, key).await.expect("the server accepts the connection");
+        if let Some(hello) = hello {
+            socket.send(Message::Text(hello.to_string().into())).await.unwrap();
+        }
+        let mut told = serde_json::Map::new();
+        while let Ok(Some(Ok(message))) = timeout(PATIENCE, socket.next()).await {
+            match message {
+                Message::Text(text) => {
+                    let frame: serde_json::Map<String, Value> =
+                        serde_json::from_str(&text).unwrap();
+                    told.extend(frame);
+                }
+                Message::Close(Some(why)) => {
+                    told.insert("closed".to_owned(), u16::from(why.code).into());
+                }
+                _ => {}
+            }
+        }
+        Value::Object(told)
     }
 
     /// A number for the next request.
@@ -117,6 +152,13 @@ impl GameClient {
     pub async fn expect(&mut self, name: &str) -> Value {
         let found = self.find(|frame| frame.get(name).is_some(), PATIENCE).await;
         found.unwrap_or_else(|| panic!("no `{name}` came: {:?}", self.waiting))[name].take()
+    }
+
+    /// The next frame that has one of these names, whole.
+    pub async fn next(&mut self, names: &[&str]) -> Value {
+        let is_one = |frame: &Value| names.iter().any(|name| frame.get(name).is_some());
+        let found = self.find(is_one, PATIENCE).await;
+        found.unwrap_or_else(|| panic!("none of {names:?} came: {:?}", self.waiting))
     }
 
     /// The answer to a request.

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// The shortest lease time.
+pub(crate) const MIN_LEASE_TIME: Duration = Duration::from_millis(100);
+
 /// Periods and limits of a game server. `Settings::default()` is right for most games.
 ///
 /// Write down what differs, and take the rest from the default. A later version may have more
@@ -171,7 +174,7 @@ impl Settings {
 
     /// Says what cannot work, if anything.
     pub(crate) fn problem(&self) -> Option<&'static str> {
-        if self.lease_time < Duration::from_millis(100) {
+        if self.lease_time < MIN_LEASE_TIME {
             return Some("the lease time must be at least 100 ms");
         }
         if self.renew_period.is_zero() || self.renew_period.saturating_mul(2) > self.lease_time {

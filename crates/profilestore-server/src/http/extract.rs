@@ -1,6 +1,8 @@
 //! What a request says: the names in its path, its parameters, its body, its conditions. What is
 //! wrong with one is a [`Problem`] that says what and where.
 
+use std::collections::BTreeMap;
+
 use axum::{
     body::{Body, to_bytes},
     extract::{FromRequest, FromRequestParts, Path, Query, Request},
@@ -16,11 +18,15 @@ use profilestore::{
     operator::Expected,
     storable::{DATA, DOCUMENT},
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
+use sha2::{Digest as _, Sha256};
 use utoipa::IntoParams;
 use uuid::Uuid;
 
-use crate::{app::App, problem::Problem};
+use crate::{app::App, keys::hex, problem::Problem};
 
 /// The largest body of a request: data of 4 MiB, and what surrounds it.
 pub(crate) const MAX_BODY: usize = (4 << 20) + (64 << 10);
@@ -154,6 +160,25 @@ impl Content {
             .map_err(|error| Problem::invalid(format!("the body is no such JSON: {error}")))
     }
 
+    /// The same of an object that has these members and no others. The others are named.
+    pub(crate) fn members<'a, T: Deserialize<'a>>(&'a self, known: &[&str]) -> Result<T, Problem> {
+        let text = self.of(&["application/json"])?;
+        let Ok(members) = serde_json::from_str::<BTreeMap<String, IgnoredAny>>(text) else {
+            return self.json();
+        };
+        let unknown = members.into_keys().filter(|name| !known.contains(&&**name));
+        let unknown: Vec<_> = unknown.take(20).collect();
+        if !unknown.is_empty() {
+            let detail = format!(
+                "the body has members that are not known here: unknown=`{}` known=`{}`",
+                unknown.join("`, `"),
+                known.join("`, `")
+            );
+            return Err(Problem::invalid(detail));
+        }
+        self.json()
+    }
+
     /// JSON of any form, if it can be stored.
     pub(crate) fn storable(&self, types: &[&str]) -> Result<&str, Problem> {
         let text = self.of(types)?;
@@ -164,13 +189,13 @@ impl Content {
 }
 
 /// What the sender expects the profile to be. Fails with 428 when the request does not say.
-pub(crate) fn expected(headers: &HeaderMap) -> Result<Expected, Problem> {
+pub(crate) fn expected(key: &ProfileKey, headers: &HeaderMap) -> Result<Expected, Problem> {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default().trim());
     match (text(header::IF_MATCH), text(header::IF_NONE_MATCH)) {
         (None, Some("*")) => Ok(Expected::Absent),
-        (Some(tag), None) if tag != "*" => parse_etag(tag).ok_or_else(|| {
-            let detail = "If-Match is no ETag of this server; read the profile again";
-            Problem::new("changed", detail)
+        (Some(tag), None) if tag != "*" => parse_etag(key, tag).ok_or_else(|| {
+            let detail = "If-Match is no ETag of this profile; read the profile again";
+            Problem::new("changed", detail).about(key)
         }),
         _ => {
             let detail = "send If-Match with the ETag that was read, or If-None-Match: * to make a \
@@ -182,29 +207,35 @@ pub(crate) fn expected(headers: &HeaderMap) -> Result<Expected, Problem> {
 
 /// The ETag of what a key holds.
 pub(crate) fn etag(incarnation: Incarnation, state: &KeyState) -> String {
-    format_etag(incarnation, state.epoch, state.version)
+    format_etag(&state.key, incarnation, state.epoch, state.version)
 }
 
-pub(crate) fn etag_of(expected: Expected) -> Option<String> {
+pub(crate) fn etag_of(key: &ProfileKey, expected: Expected) -> Option<String> {
     match expected {
         Expected::Version { incarnation, epoch, version } => {
-            Some(format_etag(incarnation, epoch, version))
+            Some(format_etag(key, incarnation, epoch, version))
         }
         _ => None,
     }
 }
 
-fn format_etag(incarnation: Incarnation, epoch: u64, version: u64) -> String {
-    format!("\"{}.{epoch}.{version}\"", incarnation.0.simple())
+fn format_etag(key: &ProfileKey, incarnation: Incarnation, epoch: u64, version: u64) -> String {
+    format!("\"{}.{epoch}.{version}.{}\"", incarnation.0.simple(), digest(key))
 }
 
-fn parse_etag(tag: &str) -> Option<Expected> {
+/// The start of a profile's digest, so that the ETag of one profile is none of another one's.
+fn digest(key: &ProfileKey) -> String {
+    hex(&Sha256::digest(key.to_string().as_bytes())[..8])
+}
+
+fn parse_etag(key: &ProfileKey, tag: &str) -> Option<Expected> {
     let inner = tag.strip_prefix('"')?.strip_suffix('"')?;
     let mut parts = inner.split('.');
     let incarnation = Incarnation(Uuid::try_parse(parts.next()?).ok()?);
     let epoch = parts.next()?.parse().ok()?;
     let version = parts.next()?.parse().ok()?;
-    parts.next().is_none().then_some(Expected::Version { incarnation, epoch, version })
+    let names_it = parts.next()? == digest(key) && parts.next().is_none();
+    names_it.then_some(Expected::Version { incarnation, epoch, version })
 }
 
 /// The header `Idempotency-Key`, with or without the quotes that its draft has.
@@ -302,12 +333,16 @@ mod tests {
     #[test]
     fn an_etag_is_read_as_it_was_written() {
         let incarnation = Incarnation(Uuid::from_u128(7));
-        let tag = format_etag(incarnation, 3, 9);
-        assert_eq!(tag, "\"00000000000000000000000000000007.3.9\"");
-        assert_eq!(parse_etag(&tag), Some(Expected::Version { incarnation, epoch: 3, version: 9 }));
-        for wrong in ["", "\"\"", "W/\"1\"", "\"7.3\"", &tag[1..], &tag.replace('9', "9.1")] {
-            assert_eq!(parse_etag(wrong), None, "{wrong}");
+        let key = ProfileKey::new("S", "global", "a").unwrap();
+        let tag = format_etag(&key, incarnation, 3, 9);
+        assert!(tag.starts_with("\"00000000000000000000000000000007.3.9."), "{tag}");
+        let found = Some(Expected::Version { incarnation, epoch: 3, version: 9 });
+        assert_eq!(parse_etag(&key, &tag), found);
+        for wrong in ["", "\"\"", "W/\"1\"", "\"7.3\"", &tag[1..], &tag.replace(".9.", ".9.1.")] {
+            assert_eq!(parse_etag(&key, wrong), None, "{wrong}");
         }
+        let other = ProfileKey::new("S", "global", "b").unwrap();
+        assert_eq!(parse_etag(&other, &tag), None, "of another profile");
     }
 
     #[test]

@@ -6,14 +6,14 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use profilestore::{
-    ProfileKey,
+    ErrorKind, ProfileKey,
     data_store::{
         DataStoreExt as _, KeyState, Order, Returning, StoredVersion, VersionQuery, VersionRef,
     },
     history::{Difference, comparable, diff, find_version, not_undone, version_at},
     record::Stored,
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -218,18 +218,34 @@ fn content(key: &ProfileKey, version: &StoredVersion) -> Result<Value, Problem> 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Restore {
-    /// A number, a version string, or @TIME.
+    /// A number (also as a JSON number), a version string, or @TIME.
+    #[serde(deserialize_with = "number_or_text")]
     version: String,
     /// Only say what would differ, and what would not be undone.
     #[serde(default)]
     dry_run: bool,
 }
 
+/// A version may be named by a JSON number too.
+fn number_or_text<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "a version is a whole number or a text")]
+    enum Either {
+        Number(u64),
+        Text(String),
+    }
+    Ok(match Either::deserialize(from)? {
+        Either::Number(number) => number.to_string(),
+        Either::Text(text) => text,
+    })
+}
+
 /// Roll a profile back
 ///
 /// Makes an earlier version current again, as a new version, and ends whatever session there is:
 /// what that has not saved is lost. Waiting messages stay. The answer lists gifts and trades since,
-/// which stay done. The same `Idempotency-Key` again rolls back no second time.
+/// which stay done. The same `Idempotency-Key` again rolls back no second time; for another version
+/// it is refused.
 #[utoipa::path(
     post,
     path = "/profiles/{key}/restores",
@@ -245,6 +261,7 @@ struct Restore {
     responses(
         (status = 200, body = serde_json::Value),
         (status = 404, body = ProblemBody<'_>, content_type = "application/problem+json"),
+        (status = 422, body = ProblemBody<'_>, content_type = "application/problem+json"),
         AnyProblem,
     )
 )]
@@ -276,7 +293,13 @@ async fn restore(
         false => version_ref(&version),
     };
     let operator = app.server().operator(caller.because(reason.reason.as_deref()));
-    let restored = operator.restore_as(operation, &key, which).await?;
+    let restored = operator.restore_as(operation, &key, which).await;
+    let restored = restored.map_err(|error| match error.kind() {
+        ErrorKind::RequestIdReused => {
+            Problem::new("idempotency-key-reused", error.to_string()).about(&key)
+        }
+        _ => error.into(),
+    })?;
     Ok(views::json(StatusCode::OK, &restored))
 }
 

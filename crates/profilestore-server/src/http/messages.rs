@@ -84,6 +84,7 @@ struct SentView {
 /// It waits until the game has processed it, whether or not the profile is played or exists yet.
 /// The same `Idempotency-Key` again sends nothing twice, for 30 days: a payment provider's report
 /// may be passed on as often as it comes, with the key `TIME:ORDER`, the order's time and number.
+/// A key holds for one profile: sent to another one, it is another message.
 #[utoipa::path(
     post,
     path = "/profiles/{key}/messages",
@@ -118,7 +119,7 @@ async fn send(
 ) -> Result<Response, Problem> {
     caller.may(Scope::MessagesSend, &key)?;
     let id = message_id(&headers)?;
-    let NewMessage { message } = content.json()?;
+    let NewMessage { message } = content.members(&["message"])?;
     MESSAGE.check(&message)?;
     let operator = app.server().operator(caller.because(reason.reason.as_deref()));
     let stored_now = operator.send(&key, &id, &*message).await? == Sent::Now;

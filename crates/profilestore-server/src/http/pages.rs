@@ -111,12 +111,14 @@ async fn docs() -> Response {
             let text = |name: &str| operation[name].as_str().unwrap_or_default();
             let _ = write!(
                 body,
-                "<h2 id=\"{}\">{}</h2>\n<p><code>{method} {}</code></p>\n<p>{}</p>\n",
+                "<h2 id=\"{}\">{}</h2>\n<p><code>{method} {}</code></p>\n",
                 escaped(text("operationId")),
                 escaped(text("summary")),
                 escaped(path),
-                prose(text("description")),
             );
+            if !text("description").is_empty() {
+                let _ = writeln!(body, "<p>{}</p>", prose(text("description")));
+            }
             parameters(&mut body, operation);
         }
     }

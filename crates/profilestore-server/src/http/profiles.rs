@@ -237,8 +237,8 @@ struct WrittenView {
     operation: String,
 }
 
-fn written(status: StatusCode, written: &Written) -> Response {
-    let tag = etag_of(written.now);
+fn written(status: StatusCode, key: &ProfileKey, written: &Written) -> Response {
+    let tag = etag_of(key, written.now);
     let view = WrittenView {
         version: written.version,
         etag: tag.clone(),
@@ -253,7 +253,8 @@ fn written(status: StatusCode, written: &Written) -> Response {
 /// Write a profile
 ///
 /// Writes the data of a profile that no session holds. `If-Match` names the version that was read,
-/// `If-None-Match: *` makes a profile that is not there. Users, tags and metadata stay.
+/// `If-None-Match: *` makes a profile that is not there, with the edits applied that stand for new
+/// profiles. Users, tags and metadata stay.
 #[utoipa::path(
     put,
     path = "/profiles/{key}",
@@ -285,13 +286,13 @@ async fn write(
     content: Content,
 ) -> Result<Response, Problem> {
     caller.may(Scope::ProfilesWrite, &key)?;
-    let expected = expected(&headers)?;
-    let NewData { data } = content.json()?;
+    let expected = expected(&key, &headers)?;
+    let NewData { data } = content.members(&["data"])?;
     DATA.check(&data)?;
     let operator = app.server().operator(caller.because(reason.reason.as_deref()));
     let done = operator.put(&key, expected, &data).await?;
     let made = expected == profilestore::operator::Expected::Absent;
-    Ok(written(if made { StatusCode::CREATED } else { StatusCode::OK }, &done))
+    Ok(written(if made { StatusCode::CREATED } else { StatusCode::OK }, &key, &done))
 }
 
 /// Change a profile
@@ -332,11 +333,11 @@ async fn change(
     content: Content,
 ) -> Result<Response, Problem> {
     caller.may(Scope::ProfilesWrite, &key)?;
-    let expected = expected(&headers)?;
+    let expected = expected(&key, &headers)?;
     let edit = edit_of(&content)?;
     let operator = app.server().operator(caller.because(reason.reason.as_deref()));
     let done = operator.edit_if(&key, expected, &edit).await?;
-    Ok(written(StatusCode::OK, &done))
+    Ok(written(StatusCode::OK, &key, &done))
 }
 
 /// Remove a profile
@@ -368,7 +369,7 @@ async fn remove(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     caller.may(Scope::ProfilesWrite, &key)?;
-    let expected = expected(&headers)?;
+    let expected = expected(&key, &headers)?;
     if expected == profilestore::operator::Expected::Absent {
         return Err(Problem::new("precondition-required", "a removal needs If-Match").about(&key));
     }

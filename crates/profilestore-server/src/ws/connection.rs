@@ -6,6 +6,7 @@
 //! frames wait in order until all sessions of a resume are found again.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -23,6 +24,7 @@ use profilestore::{
     data_store::{Incarnation, ServerId},
     hosting::{Adopted, By, Event, Registration, Resume, Resumed, Stop},
 };
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 
@@ -31,7 +33,7 @@ use super::{
     frames::{
         Asker, ByServer, ClientFrame, Hello, Instance, MAX_FRAME, ResumedAs, ServerFrame, WINDOW,
     },
-    guest::{Guest, Outbox, error, new_token},
+    guest::{Guest, Outbox, new_token},
     requests::Desk,
 };
 use crate::{app::App, auth::Caller, keys::Scope, problem::Problem};
@@ -41,6 +43,9 @@ const HELLO_TIME: Duration = Duration::from_secs(10);
 
 /// How long a client may be silent, and how long one frame may take to be sent.
 const SILENCE: Duration = Duration::from_secs(30);
+
+/// How long a client may take to answer a closing frame.
+const CLOSE_TIME: Duration = Duration::from_secs(1);
 
 /// How often the key is looked at again.
 const KEY_PERIOD: Duration = Duration::from_secs(2);
@@ -56,13 +61,19 @@ const MIN_INSTANCE: usize = 16;
 
 type Incoming = SplitStream<WebSocket>;
 
-/// Serves one connection to its end.
-pub(crate) async fn serve(app: App, hub: Arc<Hub>, caller: Caller, socket: WebSocket) {
+/// Serves one connection to its end. `instance`: the request that opened it.
+pub(crate) async fn serve(
+    app: App,
+    hub: Arc<Hub>,
+    caller: Caller,
+    socket: WebSocket,
+    instance: Arc<str>,
+) {
     let (mut sink, mut incoming) = socket.split();
-    let (outbox, mut sent) = Outbox::new();
+    let (outbox, mut sent) = Outbox::new(instance.clone());
     let (queued, over) = (outbox.queued.clone(), outbox.over.clone());
     let mut tasks = JoinSet::new();
-    let writer = tokio::spawn(async move {
+    let mut writer = tokio::spawn(async move {
         while let Some(message) = sent.recv().await {
             let bytes = match &message {
                 Message::Text(text) => text.len(),
@@ -76,16 +87,16 @@ pub(crate) async fn serve(app: App, hub: Arc<Hub>, caller: Caller, socket: WebSo
         }
     });
     let greeted = timeout(HELLO_TIME, greet(&hub, &caller, &mut incoming)).await;
+    let greeted = greeted.unwrap_or_else(|_| {
+        let seconds = HELLO_TIME.as_secs();
+        Err(Problem::invalid(format!("no `hello` came within {seconds} s; it comes first")))
+    });
     let (guest, resumed, named) = match greeted {
-        Ok(Ok(greeted)) => greeted,
-        Ok(Err(problem)) => {
-            outbox.send(&error(None, &problem));
+        Ok(greeted) => greeted,
+        Err(problem) => {
+            outbox.complain(None, &problem);
             outbox.close(1008, "the greeting was refused");
             let _ = timeout(HELLO_TIME, writer).await;
-            return;
-        }
-        Err(_) => {
-            writer.abort();
             return;
         }
     };
@@ -113,12 +124,18 @@ pub(crate) async fn serve(app: App, hub: Arc<Hub>, caller: Caller, socket: WebSo
         () = over.notified() => {}
         () = listen(&desk, connection, &mut incoming, &ping, &frame) => {}
         _ = tasks.join_next() => {}
+        // The closing frame is out, or the client reads no more.
+        _ = &mut writer => {}
     }
     tasks.abort_all();
     guest.detach(connection);
     drop((outbox, desk, ping, frame));
-    // What was sent before goes out, a closing frame included.
-    let _ = timeout(HELLO_TIME, writer).await;
+    // What was sent before goes out, a closing frame included, and the client may close too.
+    if !writer.is_finished() {
+        let _ = timeout(HELLO_TIME, &mut writer).await;
+    }
+    let closed = async { while let Some(Ok(_)) = incoming.next().await {} };
+    let _ = timeout(CLOSE_TIME, closed).await;
 }
 
 /// A session that a game server had before.
@@ -184,23 +201,25 @@ async fn greet(
         sessions.extend(named.sessions);
         more = named.more;
     }
+    // What the client brings proves nothing where the store does not know it.
+    let token = new_token()?;
     let resumed = hub
         .host()?
         .resume(Resume {
             incarnation: ServerId(resume.incarnation),
             store: Incarnation(resume.store),
             owner: owner_of(&resume.token),
-            again: registration(&resume.token),
+            again: registration(&token),
         })
         .await?;
-    let (server, how) = match resumed {
-        Resumed::Same(server) => (server, ResumedAs::Same),
-        Resumed::Anew(server) => (server, ResumedAs::Anew),
-        Resumed::Replaced(server) => (server, ResumedAs::Replaced),
+    let (server, how, token) = match resumed {
+        Resumed::Same(server) => (server, ResumedAs::Same, resume.token),
+        Resumed::Anew(server) => (server, ResumedAs::Anew, token),
+        Resumed::Replaced(server) => (server, ResumedAs::Replaced, token),
         _ => return Err(Problem::new("internal", "the resume has come to something unknown")),
     };
     let known = hub.guest(server.incarnation()).filter(|guest| guest.instance == instance);
-    let guest = known.unwrap_or_else(|| hub.enter(Guest::new(server, instance, resume.token)));
+    let guest = known.unwrap_or_else(|| hub.enter(Guest::new(server, instance, token)));
     Ok((guest, Some(how), sessions))
 }
 
@@ -225,12 +244,25 @@ async fn next_frame(incoming: &mut Incoming) -> Result<ClientFrame, Problem> {
 fn parse(text: &Utf8Bytes) -> Result<ClientFrame, Problem> {
     if text.len() > MAX_FRAME {
         let detail = format!("a frame has at most {MAX_FRAME} bytes: size=`{}`", text.len());
-        return Err(Problem::new("too-large", detail).with("i", number_of(text)));
+        return Err(Problem::new("too-large", detail));
     }
-    serde_json::from_str(text).map_err(|error| {
-        let problem = Problem::invalid(format!("this is no frame: {error}"));
-        problem.with("i", number_of(text))
-    })
+    serde_json::from_str(text).map_err(|error| Problem::invalid(no_frame(text, &error)))
+}
+
+/// What is wrong with a text that is no frame.
+fn no_frame(text: &str, error: &serde_json::Error) -> String {
+    let what = "a frame is a JSON object with one member that says what it is";
+    match serde_json::from_str::<BTreeMap<String, IgnoredAny>>(text) {
+        Ok(members) if members.len() != 1 => {
+            let names: Vec<_> = members.into_keys().take(10).collect();
+            format!("{what}, and this one has {}: members=`{}`", names.len(), names.join("`, `"))
+        }
+        Ok(members) => {
+            let name = members.into_keys().next().unwrap_or_default();
+            format!("the frame `{name}` cannot be read: {error}")
+        }
+        Err(_) => format!("{what}, and this is none: {error}"),
+    }
 }
 
 /// The number of a request in a frame that cannot be read as a whole.
@@ -239,7 +271,7 @@ fn number_of(text: &str) -> Option<u64> {
     struct Numbered {
         i: Option<u64>,
     }
-    let frame: std::collections::BTreeMap<String, Numbered> = serde_json::from_str(text).ok()?;
+    let frame: BTreeMap<String, Numbered> = serde_json::from_str(text).ok()?;
     frame.into_values().next()?.i
 }
 
@@ -266,7 +298,7 @@ async fn listen(
             Ok(ClientFrame::Ping { n }) => ping.send(n).is_ok(),
             Ok(frame) => frames.send(frame).is_ok(),
             Err(problem) => {
-                guest.tell(&error(number_of(&text), &problem));
+                guest.complain(number_of(&text), &problem);
                 true
             }
         };
@@ -305,7 +337,8 @@ async fn adopt(desk: &Desk, Past { s, key, epoch }: Past) {
         match desk.guest.server.adopt(&key, epoch).await {
             Ok(Adopted::Held { session, version }) => {
                 desk.guest.opened(s, session, None);
-                return desk.guest.tell(&ServerFrame::Resumed { s, version });
+                desk.guest.tell(&ServerFrame::Resumed { s, version });
+                return desk.guest.tell_early(s);
             }
             Ok(Adopted::Lost { by }) => {
                 desk.guest.over(s);
@@ -381,8 +414,7 @@ fn tell_event(guest: &Guest, event: Event) -> bool {
             let Some(s) = guest.number(session.key()) else { return true };
             let n = guest.stored_n(s);
             let by = by.map(by_server);
-            guest.tell_of(s, ServerFrame::Closed { s, n, why: end_word(&why), by });
-            guest.over(s);
+            guest.closed(s, ServerFrame::Closed { s, n, why: end_word(&why), by });
         }
         Event::Release { session, by, deadline } => {
             let Some(s) = guest.number(session.key()) else { return true };
@@ -392,13 +424,18 @@ fn tell_event(guest: &Guest, event: Event) -> bool {
         }
         Event::Edit { session, operation, edit, by, .. } => {
             let Some(s) = guest.number(session.key()) else { return true };
+            if !guest.hand_out_edit(s, operation) {
+                return true;
+            }
             let changes = serde_json::to_value(&edit).unwrap_or_default()["ops"].take();
             let (by, reason) = (by.author, by.reason);
             guest.tell_of(s, ServerFrame::Edit { s, op: operation, changes, by, reason });
         }
         Event::Message { session, index, id, sent_ms, body } => {
             let Some(s) = guest.number(session.key()) else { return true };
-            guest.handed_out(s, index, body.len());
+            if !guest.hand_out(s, index, body.len()) {
+                return true;
+            }
             let body: Box<RawValue> =
                 serde_json::from_slice(&body).unwrap_or_else(|_| RawValue::NULL.to_owned());
             let id = id.to_string();

@@ -82,7 +82,7 @@ pub(crate) struct Hello {
 pub(crate) struct ResumeOf {
     /// As `welcome` named it.
     pub(crate) incarnation: Uuid,
-    /// As the first `welcome` gave it.
+    /// As the last `welcome` gave it.
     pub(crate) token: String,
     /// As `welcome` named it.
     pub(crate) store: Uuid,
@@ -269,7 +269,8 @@ pub(crate) enum ServerFrame {
     Welcome {
         /// The game server's identity: another one after it was declared dead.
         incarnation: Uuid,
-        /// Proves at a resume that it is the same game server. To be kept secret.
+        /// Proves at a resume that it is the same game server. To be kept secret. Another one comes
+        /// with another incarnation.
         token: String,
         /// The identity of what the store holds.
         store: Uuid,
@@ -310,6 +311,7 @@ pub(crate) enum ServerFrame {
         i: u64,
         s: u64,
         n: u64,
+        /// The version that it made. Null: it had been done before, and that is not known any more.
         version: Option<u64>,
     },
     Ended {
@@ -327,6 +329,8 @@ pub(crate) enum ServerFrame {
     },
     /// A request failed. `problem` is what HTTP answers: kind, detail, advice …
     Error {
+        /// The request, if it is about one.
+        #[serde(skip_serializing_if = "Option::is_none")]
         i: Option<u64>,
         #[schemars(with = "BTreeMap<String, Value>")]
         problem: Value,

@@ -5,7 +5,7 @@
 //! again, and the same identity finds what was done.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -46,12 +46,20 @@ pub(crate) struct Outbox {
     pub(crate) queued: Arc<AtomicUsize>,
     /// The connection is to be given up.
     pub(crate) over: Arc<Notify>,
+    /// The connection, as the log names it: the id of the request that opened it.
+    instance: Arc<str>,
 }
 
 impl Outbox {
-    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Message>) {
+    pub(crate) fn new(instance: Arc<str>) -> (Self, mpsc::UnboundedReceiver<Message>) {
         let (frames, sent) = mpsc::unbounded_channel();
-        (Self { frames, queued: Arc::default(), over: Arc::default() }, sent)
+        (Self { frames, queued: Arc::default(), over: Arc::default(), instance }, sent)
+    }
+
+    /// Tells what is wrong, with the request `i` if it is about one.
+    pub(crate) fn complain(&self, i: Option<u64>, problem: &Problem) {
+        tracing::debug!(id = &*self.instance, i, %problem, "refused");
+        self.send(&ServerFrame::Error { i, problem: problem.members(&self.instance) });
     }
 
     pub(crate) fn send(&self, frame: &ServerFrame) {
@@ -83,23 +91,52 @@ pub(crate) struct Entry {
     pub(crate) started_by: Option<CommitId>,
     /// The last save that is stored.
     pub(crate) stored_n: Option<u64>,
-    /// The size of each message that was handed out and is not processed yet.
+    /// The last request of it that has a number of a save, and that number.
+    numbered: Option<(u64, u64)>,
+    /// The size of each message that this connection was told and that is not processed yet.
     messages: HashMap<u64, usize>,
-    /// What came before the answer to the start.
+    /// The operators' edits that this connection was told.
+    edits: HashSet<Uuid>,
+    /// What came before the session's beginning was told.
     early: Vec<ServerFrame>,
-    is_open: bool,
+    phase: Phase,
+}
+
+/// What the game server knows of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// It waits for the answer to its start.
+    Starting,
+    /// The same, and the session is over by now.
+    StartedAndOver,
+    /// It waits to hear that the session goes on.
+    Adopting,
+    Open,
 }
 
 impl Entry {
-    fn new(key: ProfileKey, is_open: bool) -> Self {
+    fn new(key: ProfileKey, phase: Phase) -> Self {
         Self {
             key,
             session: None,
             started_by: None,
             stored_n: None,
+            numbered: None,
             messages: HashMap::new(),
+            edits: HashSet::new(),
             early: Vec::new(),
-            is_open,
+            phase,
+        }
+    }
+
+    /// A new connection: all that is so is told to it again, but for the end of a session.
+    fn forget_told(&mut self) {
+        self.messages.clear();
+        self.edits.clear();
+        self.early.retain(|frame| matches!(frame, ServerFrame::Closed { .. }));
+        if self.started_by.is_some() && self.phase == Phase::Open {
+            // It may not have heard of the session yet. Then it asks again.
+            self.phase = Phase::Starting;
         }
     }
 }
@@ -195,7 +232,7 @@ impl Guest {
         }
         // Everything that was not answered is told again.
         state.message_bytes = 0;
-        state.sessions.values_mut().for_each(|entry| entry.messages.clear());
+        state.sessions.values_mut().for_each(Entry::forget_told);
         state.connection
     }
 
@@ -219,6 +256,14 @@ impl Guest {
         let outbox = self.state.lock().outbox.clone();
         if let Some(outbox) = outbox {
             outbox.send(frame);
+        }
+    }
+
+    /// Tells the connection that counts what is wrong.
+    pub(crate) fn complain(&self, i: Option<u64>, problem: &Problem) {
+        let outbox = self.state.lock().outbox.clone();
+        if let Some(outbox) = outbox {
+            outbox.complain(i, problem);
         }
     }
 
@@ -280,22 +325,46 @@ impl Guest {
         true
     }
 
-    /// Answers a request, unless nothing is done here any more: then the game server resumes and
-    /// sends it again.
     pub(crate) fn answer(&self, i: u64, frame: &ServerFrame) {
+        self.note_answered(i);
+        self.tell(frame);
+    }
+
+    /// Answers that a request failed, unless nothing is done here any more: then the game server
+    /// resumes and sends it again.
+    pub(crate) fn refuse(&self, i: u64, problem: &Problem) {
+        self.note_answered(i);
+        if self.server.stopped().is_none() {
+            self.complain(Some(i), problem);
+        }
+    }
+
+    fn note_answered(&self, i: u64) {
         let mut state = self.state.lock();
         if let Some(pending) = state.pending.remove(&i) {
             state.answered.note(i, pending.fingerprint);
         }
-        drop(state);
-        let failed = matches!(frame, ServerFrame::Error { .. });
-        if !failed || self.server.stopped().is_none() {
-            self.tell(frame);
-        }
     }
 
-    pub(crate) fn refuse(&self, i: u64, problem: &Problem) {
-        self.answer(i, &error(Some(i), problem));
+    /// Notes the number of a save that comes with a request. Fails when it has not grown. A request
+    /// that comes again has the number that it had.
+    pub(crate) fn number_grows(&self, i: u64, s: u64, n: u64) -> Result<(), Problem> {
+        let mut state = self.state.lock();
+        let Some(entry) = state.sessions.get_mut(&s) else { return Ok(()) };
+        match entry.numbered {
+            Some((last_i, _)) if i <= last_i => Ok(()),
+            Some((_, last)) if n <= last => {
+                let detail = format!(
+                    "the number of a save grows with each one of the session: s=`{s}` n=`{n}` \
+                     last=`{last}`"
+                );
+                Err(Problem::invalid(detail))
+            }
+            _ => {
+                entry.numbered = Some((i, n));
+                Ok(())
+            }
+        }
     }
 
     // --- sessions ------------------------------------------------------------------------------
@@ -316,13 +385,16 @@ impl Guest {
     pub(crate) fn expect(&self, s: u64, key: &ProfileKey) {
         let mut state = self.state.lock();
         state.numbers.insert(key.clone(), s);
-        state.sessions.entry(s).or_insert_with(|| Entry::new(key.clone(), true)).is_open = true;
+        let entry = state.sessions.entry(s);
+        let entry = entry.or_insert_with(|| Entry::new(key.clone(), Phase::Adopting));
+        entry.phase = Phase::Adopting;
     }
 
     /// Notes a session that is being started. Err: the number has another profile.
     pub(crate) fn starting(&self, s: u64, key: &ProfileKey) -> Result<(), Problem> {
         let mut state = self.state.lock();
-        let entry = state.sessions.entry(s).or_insert_with(|| Entry::new(key.clone(), false));
+        let entry =
+            state.sessions.entry(s).or_insert_with(|| Entry::new(key.clone(), Phase::Starting));
         if entry.key != *key || (entry.session.is_some() && entry.started_by.is_none()) {
             let detail = format!("the session's number is in use: s=`{s}`");
             return Err(Problem::invalid(detail));
@@ -342,23 +414,27 @@ impl Guest {
     pub(crate) fn opened(&self, s: u64, session: HostedSession, by: Option<CommitId>) -> bool {
         let mut state = self.state.lock();
         let key = session.key().clone();
-        let entry =
-            state.sessions.entry(s).or_insert_with(|| Entry::new(key.clone(), by.is_none()));
+        let phase = if by.is_some() { Phase::Starting } else { Phase::Adopting };
+        let entry = state.sessions.entry(s).or_insert_with(|| Entry::new(key.clone(), phase));
         entry.session = Some(session);
         entry.started_by = by.or(entry.started_by);
         state.numbers.insert(key, s).is_some_and(|before| before != s)
     }
 
-    /// What came before the answer to a start is told behind it.
+    /// The game server knows of a session from now on: what came before is told behind that.
     pub(crate) fn tell_early(&self, s: u64) {
         let mut state = self.state.lock();
-        let Some(entry) = state.sessions.get_mut(&s) else { return };
-        entry.is_open = true;
+        let State { sessions, outbox, .. } = &mut *state;
+        let Some(entry) = sessions.get_mut(&s) else { return };
+        let is_over = entry.phase == Phase::StartedAndOver;
+        entry.phase = Phase::Open;
         let early = std::mem::take(&mut entry.early);
-        let outbox = state.outbox.clone();
-        drop(state);
         if let Some(outbox) = outbox {
             early.iter().for_each(|frame| outbox.send(frame));
+        }
+        drop(state);
+        if is_over {
+            self.over(s);
         }
     }
 
@@ -371,17 +447,39 @@ impl Guest {
         self.state.lock().sessions.get(&s)?.session.clone()
     }
 
-    /// Tells something about a session, behind the answer to its start.
+    /// Tells something about a session, behind its beginning. What asks for a session that is held
+    /// already is told at once: the next pong comes behind it.
     pub(crate) fn tell_of(&self, s: u64, frame: ServerFrame) {
         let mut state = self.state.lock();
+        let waits = |phase| match phase {
+            Phase::Open => false,
+            Phase::Adopting => !matches!(frame, ServerFrame::Release { .. }),
+            Phase::Starting | Phase::StartedAndOver => true,
+        };
         match state.sessions.get_mut(&s) {
-            Some(entry) if !entry.is_open => entry.early.push(frame),
+            Some(entry) if waits(entry.phase) => entry.early.push(frame),
             _ => {
                 if let Some(outbox) = &state.outbox {
                     outbox.send(&frame);
                 }
             }
         }
+    }
+
+    /// Tells that a session was closed, behind the answer to its start.
+    pub(crate) fn closed(&self, s: u64, frame: ServerFrame) {
+        let mut state = self.state.lock();
+        if let Some(entry) = state.sessions.get_mut(&s)
+            && entry.phase == Phase::Starting
+        {
+            entry.phase = Phase::StartedAndOver;
+            return entry.early.push(frame);
+        }
+        if let Some(outbox) = &state.outbox {
+            outbox.send(&frame);
+        }
+        drop(state);
+        self.over(s);
     }
 
     pub(crate) fn stored_n(&self, s: u64) -> Option<u64> {
@@ -420,11 +518,21 @@ impl Guest {
         MESSAGE_ROOM.saturating_sub(self.state.lock().message_bytes)
     }
 
-    pub(crate) fn handed_out(&self, s: u64, index: u64, bytes: usize) {
+    /// Notes that a message is told. False: this connection was told it before.
+    pub(crate) fn hand_out(&self, s: u64, index: u64, bytes: usize) -> bool {
         let mut state = self.state.lock();
-        let Some(entry) = state.sessions.get_mut(&s) else { return };
-        let before = entry.messages.insert(index, bytes).unwrap_or(0);
-        state.message_bytes = (state.message_bytes + bytes).saturating_sub(before);
+        let Some(entry) = state.sessions.get_mut(&s) else { return true };
+        if entry.messages.insert(index, bytes).is_some() {
+            return false;
+        }
+        state.message_bytes += bytes;
+        true
+    }
+
+    /// The same of an operator's edit.
+    pub(crate) fn hand_out_edit(&self, s: u64, operation: Uuid) -> bool {
+        let mut state = self.state.lock();
+        state.sessions.get_mut(&s).is_none_or(|entry| entry.edits.insert(operation))
     }
 
     pub(crate) fn stage(&self, s: u64, n: u64, data: Box<RawValue>) -> Result<(), Problem> {
@@ -447,10 +555,6 @@ impl Guest {
         state.staged_bytes -= data.get().len();
         Some(data)
     }
-}
-
-pub(crate) fn error(i: Option<u64>, problem: &Problem) -> ServerFrame {
-    ServerFrame::Error { i, problem: problem.members("") }
 }
 
 /// A new token: 256 random bits.

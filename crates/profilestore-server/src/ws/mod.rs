@@ -15,6 +15,7 @@ use std::{
 };
 
 use axum::{
+    Extension,
     extract::{
         State,
         ws::{WebSocketUpgrade, rejection::WebSocketUpgradeRejection},
@@ -27,9 +28,10 @@ use tokio::time::Instant;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    app::App,
+    app::{App, RequestId},
     auth::Caller,
     keys::Scope,
+    listen::Place,
     problem::{Problem, ProblemBody},
 };
 use frames::{MAX_FRAME, PROTOCOL, ServerFrame};
@@ -143,6 +145,8 @@ pub(crate) fn router() -> OpenApiRouter<App> {
 async fn connect(
     State(app): State<App>,
     caller: Caller,
+    id: Option<Extension<RequestId>>,
+    place: Option<Extension<Place>>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
     caller.has(Scope::SessionsHold)?;
@@ -157,5 +161,9 @@ async fn connect(
         let detail = format!("the header `Sec-WebSocket-Protocol` names `{PROTOCOL}`");
         return Err(Problem::new("upgrade-required", detail));
     }
-    Ok(upgrade.on_upgrade(move |socket| connection::serve(app, hub, caller, socket)))
+    let id = id.map_or_else(|| "".into(), |Extension(RequestId(id))| id);
+    Ok(upgrade.on_upgrade(async move |socket| {
+        connection::serve(app, hub, caller, socket, id).await;
+        drop(place);
+    }))
 }

@@ -21,7 +21,7 @@ use super::{
         ClientFrame, Ending, GiftTo, Held, Meta, Saving, Sending, ServerFrame, Stage, Start, Tx,
         WINDOW,
     },
-    guest::{Begun, Guest, error},
+    guest::{Begun, Guest},
 };
 use crate::{app::App, auth::Caller, keys::Scope, problem::Problem};
 
@@ -48,7 +48,7 @@ impl Desk {
                     _ => 0,
                 };
                 let problem = Problem::new("unauthorized", "the key is valid no more");
-                self.guest.tell(&error(Some(i), &problem));
+                self.guest.complain(Some(i), &problem);
             }
             ClientFrame::Start(start) => self.start(*start),
             ClientFrame::Cancel { i } => self.cancel(i),
@@ -59,7 +59,7 @@ impl Desk {
             ClientFrame::Send(sending) => self.send(*sending),
             ClientFrame::Hello(_) | ClientFrame::Sessions(_) => {
                 let problem = Problem::invalid("`hello` and `sessions` come first, and once");
-                self.guest.tell(&error(None, &problem));
+                self.guest.complain(None, &problem);
             }
             // The connection answers these itself.
             ClientFrame::Ping { .. } | ClientFrame::Bye {} => {}
@@ -75,7 +75,7 @@ impl Desk {
             Begun::Reused => {
                 let detail = format!("the request's number was used for another one: i=`{i}`");
                 let problem = Problem::new("request-id-reused", detail);
-                self.guest.tell(&error(Some(i), &problem));
+                self.guest.complain(Some(i), &problem);
                 None
             }
         }
@@ -213,7 +213,7 @@ impl Desk {
     fn cancel(&self, i: u64) {
         if self.guest.cancel(i) {
             let problem = Problem::new("cancelled", "the start was called off");
-            self.guest.tell(&error(Some(i), &problem));
+            self.guest.complain(Some(i), &problem);
         }
     }
 
@@ -222,6 +222,9 @@ impl Desk {
     fn save(&self, saving: Saving) {
         let Some(request) = self.begin(saving.i, &saving) else { return };
         let (i, s, n) = (saving.i, saving.s, saving.n);
+        if let Err(problem) = self.guest.number_grows(i, s, n) {
+            return self.guest.refuse(i, &problem);
+        }
         let processed = saving.processed.clone();
         let Some(save) = saving.save() else {
             let problem = Problem::invalid("a save has the whole document in `data`");
@@ -241,7 +244,7 @@ impl Desk {
             match saved.await {
                 Ok(version) => {
                     desk.guest.stored(s, n, &processed);
-                    let saved = ServerFrame::Saved { i, s, n, version: Some(version) };
+                    let saved = ServerFrame::Saved { i, s, n, version };
                     desk.guest.answer(i, &saved);
                 }
                 Err(error) if error.kind() == ErrorKind::SessionEnded => {
@@ -256,6 +259,9 @@ impl Desk {
     fn end(&self, ending: Ending) {
         let Some(request) = self.begin(ending.i, &ending) else { return };
         let (i, s) = (ending.i, ending.s);
+        if let Err(problem) = self.guest.number_grows(i, s, ending.n) {
+            return self.guest.refuse(i, &problem);
+        }
         let Some(session) = self.session(s) else {
             let desk = self.clone();
             tokio::spawn(async move {
@@ -329,6 +335,7 @@ impl Desk {
     }
 
     fn parts(&self, tx: Tx) -> Result<TxParts, Unready> {
+        let i = tx.i;
         let mut parts = Vec::with_capacity(tx.parts.len());
         for mut part in tx.parts {
             let (s, n) = (part.s, part.n);
@@ -336,6 +343,7 @@ impl Desk {
                 part.data = self.guest.staged(s, n);
             }
             let session = self.session(s).ok_or(Unready::Gone)?;
+            self.guest.number_grows(i, s, n).map_err(Unready::Wrong)?;
             let save = part.save().ok_or_else(|| {
                 let detail = format!("nothing was staged for the part: s=`{s}` n=`{n}`");
                 Unready::Wrong(Problem::invalid(detail))
@@ -358,7 +366,7 @@ impl Desk {
 
     fn stage(&self, stage: Stage) {
         if let Err(problem) = self.guest.stage(stage.s, stage.n, stage.data) {
-            self.guest.tell(&error(None, &problem));
+            self.guest.complain(None, &problem);
         }
     }
 

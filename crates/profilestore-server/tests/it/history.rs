@@ -49,8 +49,8 @@ async fn versions_are_listed_read_compared_and_made_current_again() {
     let roll = admin.header("Idempotency-Key", &operation());
     let done = roll.post(&restores, r#"{"version":"1"}"#).await.is(200);
     assert_eq!((&done["restored"], &done["version"]), (&json!(1), &json!(4)));
-    let again = roll.post(&restores, r#"{"version":"1"}"#).await.is(200);
-    assert_eq!(again["version"], 4, "once");
+    let again = roll.post(&restores, r#"{"version":1}"#).await.is(200);
+    assert_eq!(again["version"], 4, "once, and a number is a version too");
     assert_eq!(admin.get(PLAYER).await.is(200)["data"], json!({ "coins": 1 }));
 
     assert_eq!(admin.put(&format!("{PLAYER}/versions/2/pin"), "").await.status, 204);
@@ -65,4 +65,27 @@ async fn versions_are_listed_read_compared_and_made_current_again() {
         .map(|entry| entry["action"].as_str().unwrap())
         .collect();
     assert_eq!(actions, ["unpin", "pin", "rollback", "put", "put", "put"]);
+}
+
+#[tokio::test]
+async fn a_rollback_under_the_idempotency_key_of_another_rollback_is_refused() {
+    let served = Served::start().await;
+    let admin = served.admin();
+    let made = admin.header("If-None-Match", "*").put(PLAYER, r#"{"data":{"coins":1}}"#).await;
+    let put = admin.header("If-Match", made.etag()).put(PLAYER, r#"{"data":{"coins":2}}"#).await;
+    put.is(200);
+    let roll = admin.header("Idempotency-Key", &operation());
+    let restores = format!("{PLAYER}/restores");
+    roll.post(&restores, r#"{"version":"1"}"#).await.is(200);
+    for other in [r#"{"version":"2"}"#, r#"{"version":2}"#] {
+        refused(&roll.post(&restores, other).await, 422, "idempotency-key-reused");
+    }
+    // The same version by its other name is the same request.
+    let first = admin.get(&format!("{PLAYER}/versions?oldest_first=true")).await.is(200);
+    let label = format!("{{\"version\":{}}}", first["items"][0]["label"]);
+    assert_eq!(roll.post(&restores, &label).await.is(200)["restored"], 1);
+    for wrong in [r#"{"version":-1}"#, r#"{"version":1.5}"#, r#"{"version":null}"#, "{}"] {
+        refused(&roll.post(&restores, wrong).await, 400, "invalid");
+    }
+    assert_eq!(admin.get(PLAYER).await.is(200)["data"], json!({ "coins": 1 }));
 }

@@ -1,15 +1,16 @@
 //! Connections: which host is meant, TLS, strangers that send nothing, and stopping.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{fs, io, sync::Arc, time::Duration};
 
 use profilestore_server::config::Options;
+use profilestore_testbed::GameClient;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    time::timeout,
+    time::{Instant, timeout},
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{Served, client::Client, refused};
 
@@ -23,7 +24,17 @@ async fn on_loopback_another_hosts_name_is_refused() {
         let host = format!("{host}:{port}");
         assert_eq!(named(&host).get("/healthz").await.status, 200, "{host}");
     }
-    for host in ["evil.example", "localhost.evil.example", "10.0.0.1", "", "127.0.0.1.nip.io"] {
+    for host in [
+        "evil.example",
+        "localhost.evil.example",
+        "10.0.0.1",
+        "",
+        ":7400",
+        "evil.example@localhost",
+        "127.0.0.1.nip.io",
+        // Two of them.
+        "localhost\r\nHost: evil.example",
+    ] {
         refused(&named(host).get("/healthz").await, 421, "misdirected");
     }
     let behind = Options { trust_proxy: Some(true), ..Options::default() };
@@ -51,11 +62,43 @@ async fn tls_is_spoken_and_a_new_certificate_is_taken_while_it_runs() {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     fs::write(&certificate, made.cert.pem()).unwrap();
     fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    let options =
-        Options { tls_certificate: Some(certificate), tls_key: Some(key), ..Options::default() };
+    let options = Options {
+        tls_certificate: Some(certificate.clone()),
+        tls_key: Some(key.clone()),
+        ..Options::default()
+    };
     let served = Served::with(options).await;
+    let stream = over_tls(&served, made.cert.der()).await.unwrap();
+    let answer = served.admin().send_over(stream, "GET", "/healthz", None).await;
+    assert_eq!((answer.status, answer.text()), (200, "ok\n"));
+    // A pair that does not belong together changes nothing. The new one is taken when it is whole.
+    let new = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    fs::write(&certificate, new.cert.pem()).unwrap();
+    assert!(over_tls(&served, made.cert.der()).await.is_ok());
+    fs::write(&key, new.signing_key.serialize_pem()).unwrap();
+    let until = Instant::now() + Duration::from_secs(60);
+    let stream = loop {
+        match over_tls(&served, new.cert.der()).await {
+            Ok(stream) => break stream,
+            Err(error) => assert!(Instant::now() < until, "the old one is shown: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    let answer = served.admin().send_over(stream, "GET", "/healthz", None).await;
+    assert_eq!((answer.status, answer.text()), (200, "ok\n"));
+    assert!(over_tls(&served, made.cert.der()).await.is_err(), "the old one is gone");
+    // Without TLS nothing is answered.
+    let mut plain = TcpStream::connect(served.address).await.unwrap();
+    plain.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    let _ = plain.read_to_end(&mut answer).await;
+    assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+}
+
+/// A connection to a server that must show this certificate.
+async fn over_tls(served: &Served, shown: &[u8]) -> io::Result<TlsStream<TcpStream>> {
     let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from(made.cert.der().to_vec())).unwrap();
+    roots.add(CertificateDer::from(shown.to_vec())).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let client = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -64,15 +107,42 @@ async fn tls_is_spoken_and_a_new_certificate_is_taken_while_it_runs() {
         .with_no_client_auth();
     let stream = TcpStream::connect(served.address).await.unwrap();
     let name = ServerName::try_from("localhost").unwrap();
-    let stream = TlsConnector::from(Arc::new(client)).connect(name, stream).await.unwrap();
-    let answer = served.admin().send_over(stream, "GET", "/healthz", None).await;
-    assert_eq!((answer.status, answer.text()), (200, "ok\n"));
-    // Without TLS nothing is answered.
-    let mut plain = TcpStream::connect(served.address).await.unwrap();
-    plain.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
-    let mut answer = Vec::new();
-    let _ = plain.read_to_end(&mut answer).await;
-    assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+    TlsConnector::from(Arc::new(client)).connect(name, stream).await
+}
+
+/// A client that sends its whole body first, and then reads.
+#[tokio::test]
+async fn a_body_over_the_limit_is_answered_and_not_cut_off() {
+    let served = Served::start().await;
+    let path = "/v1/stores/S/profiles/x";
+    let body = vec![b' '; 32 << 20];
+    for (key, status) in [(&*served.admin, "413"), ("ps_none", "401")] {
+        let head = format!(
+            "PUT {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             If-None-Match: *\r\nAuthorization: Bearer {key}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let mut stream = TcpStream::connect(served.address).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&body).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_game_servers_connection_counts_among_the_connections() {
+    let served = Served::with(Options { max_connections: Some(2), ..Options::default() }).await;
+    let connect = async |job: &str| GameClient::connect(served.address, &served.admin, job).await;
+    let (first, _second) = (connect("a").await, connect("b").await);
+    let admin = served.admin();
+    let waiting = tokio::spawn(async move { admin.get("/healthz").await.status });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!waiting.is_finished(), "there is no place");
+    drop(first);
+    assert_eq!(waiting.await.unwrap(), 200);
 }
 
 #[tokio::test]

@@ -202,3 +202,50 @@ async fn profiles_are_listed_in_pages() {
     let reader = served.caller(&[Scope::ProfilesRead]).await;
     assert_eq!(reader.get("/v1/stores/S/profiles").await.status, 200);
 }
+
+#[tokio::test]
+async fn an_etag_of_another_profile_is_none_of_this_one() {
+    let served = Served::start().await;
+    let admin = served.admin();
+    let other = "/v1/stores/PlayerData/profiles/user-2";
+    let new = admin.header("If-None-Match", "*");
+    let (first, second) =
+        (new.put(PLAYER, r#"{"data":1}"#).await, new.put(other, r#"{"data":2}"#).await);
+    // The same epoch and version.
+    let of_the_other = admin.header("If-Match", second.etag());
+    refused(&of_the_other.put(PLAYER, r#"{"data":3}"#).await, 412, "changed");
+    refused(&of_the_other.delete(PLAYER).await, 412, "changed");
+    let known = admin.header("If-None-Match", second.etag());
+    assert_eq!(known.get(PLAYER).await.is(200)["data"], 1);
+    admin.header("If-Match", first.etag()).put(PLAYER, r#"{"data":3}"#).await.is(200);
+}
+
+#[tokio::test]
+async fn members_that_a_request_does_not_know_are_refused_by_their_names() {
+    let served = Served::start().await;
+    let new = served.admin().header("If-None-Match", "*");
+    let answer = new.put(PLAYER, r#"{"data":1,"tags":{},"user_ids":[1]}"#).await;
+    refused(&answer, 400, "invalid");
+    for name in ["tags", "user_ids"] {
+        assert!(answer.text().contains(name), "{}", answer.text());
+    }
+    refused(&served.admin().get(PLAYER).await, 404, "not-found");
+    let shop = served.admin().header("Idempotency-Key", &operation());
+    let answer = shop.post(&format!("{PLAYER}/messages"), r#"{"message":1,"id":"x"}"#).await;
+    refused(&answer, 400, "invalid");
+    assert!(answer.text().contains("`id`"), "{}", answer.text());
+}
+
+#[tokio::test]
+async fn a_path_that_is_not_encoded_well_is_refused_and_named() {
+    let served = Served::start().await;
+    let new = served.admin().header("If-None-Match", "*");
+    for name in ["a%zz", "a%", "a%2", "%%41"] {
+        let answer = new.put(&format!("/v1/stores/S/profiles/{name}"), r#"{"data":1}"#).await;
+        refused(&answer, 400, "invalid");
+        assert!(answer.text().contains(name), "{}", answer.text());
+    }
+    new.put("/v1/stores/S/profiles/a%25zz", r#"{"data":1}"#).await.is(201);
+    let page = served.admin().get("/v1/stores/S/profiles").await.is(200);
+    assert_eq!(page["items"][0]["key"], "a%zz");
+}

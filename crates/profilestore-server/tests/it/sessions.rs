@@ -176,9 +176,13 @@ async fn a_start_whose_answer_was_lost_is_answered_again() {
     game.send(start.clone()).await;
     game.answer(i).await;
     assert!(game.resume(served.address, json!([])).await);
+    // What lies in the inbox is told behind the answer.
+    let shop = served.admin().header("Idempotency-Key", &operation());
+    shop.post(&format!("{PLAYER}/messages"), r#"{"message":1}"#).await.is(201);
     game.send(start).await;
     let again = game.answer(i).await;
     assert_eq!(again["started"]["data"], json!({ "coins": 3 }), "{again}");
+    game.expect("message").await;
     assert!(game.save(1, 1, 4, json!([])).await["saved"].is_object());
 }
 
@@ -264,6 +268,21 @@ async fn frames_that_are_wrong_are_refused_and_the_connection_goes_on() {
         let problem = game.expect("error").await["problem"].clone();
         assert_eq!(problem["kind"], kind, "{frame}: {problem}");
     }
+    for (frame, told) in [
+        (r#"{"ping":{"n":1},"x":1}"#, "members=`ping`, `x`"),
+        ("{}", "one member"),
+        ("7", "JSON object"),
+        (r#"{"dance":{}}"#, "`dance`"),
+        (r#"{"save":{"s":1}}"#, "the frame `save`"),
+    ] {
+        game.send_text(frame.to_owned()).await;
+        let error = game.expect("error").await;
+        let detail = error["problem"]["detail"].as_str().unwrap();
+        assert!(detail.contains(told), "{frame}: {detail}");
+        // Without a request there is no number, and the connection is named.
+        assert!(error.get("i").is_none() && error["problem"].get("i").is_none(), "{error}");
+        assert_eq!(error["problem"]["instance"].as_str().unwrap().len(), 36, "{error}");
+    }
     let large = "x".repeat(6 << 20);
     game.send_text(format!(r#"{{"save":{{"i":906,"s":1,"n":1,"data":"{large}"}}}}"#)).await;
     assert_eq!(game.expect("error").await["problem"]["kind"], "too-large");
@@ -297,4 +316,93 @@ async fn a_stopping_process_sends_game_servers_away_and_ends_no_session() {
     assert!(game.save(1, 2, 6, json!([])).await["saved"].is_object());
     assert!(game.end(1, 3).await["ended"].is_object());
     assert_eq!(served.admin().get(PLAYER).await.is(200)["data"], json!({ "coins": 6 }));
+}
+
+#[tokio::test]
+async fn the_number_of_a_save_grows_and_a_repetition_keeps_its_own() {
+    let served = Served::start().await;
+    let mut game = game(&served, "eu-1").await;
+    let started = game.start(1, "user-1").await;
+    let i = game.number();
+    let first = json!({ "save": { "i": i, "s": 1, "n": 5, "data": { "coins": 5 } } });
+    game.send(first.clone()).await;
+    assert_eq!(game.answer(i).await["saved"]["version"], 2);
+    for n in [5, 4] {
+        let refused = game.save(1, n, 99, json!([])).await;
+        let detail = refused["error"]["problem"]["detail"].as_str().unwrap();
+        assert!(detail.contains("grows") && detail.contains("last=`5`"), "{refused}");
+    }
+    assert_eq!(game.save(1, 6, 6, json!([])).await["saved"]["version"], 3);
+    let i = game.number();
+    game.send(json!({ "tx": { "i": i, "parts": [{ "s": 1, "n": 6, "data": {} }] } })).await;
+    assert_eq!(game.answer(i).await["error"]["problem"]["kind"], "invalid");
+    // The first one again: it is done, and the version of now is not the one that it made.
+    let named = json!([[1, "PlayerData", "global", "user-1", started["epoch"]]]);
+    assert!(game.resume(served.address, named).await);
+    game.send(first).await;
+    let again = game.expect("saved").await;
+    assert_eq!((&again["n"], &again["version"]), (&json!(5), &json!(null)), "{again}");
+    assert_eq!(game.end(1, 6).await["error"]["problem"]["kind"], "invalid");
+    assert!(game.end(1, 7).await["ended"].is_object());
+    assert_eq!(served.admin().get(PLAYER).await.is(200)["data"], json!({ "coins": 6 }));
+}
+
+#[tokio::test]
+async fn a_message_is_told_once_over_a_connection_and_behind_the_resumed_session() {
+    let served = Served::start().await;
+    let mut game = game(&served, "eu-1").await;
+    let started = game.start(1, "user-1").await;
+    let shop = served.admin().header("Idempotency-Key", &operation());
+    shop.post(&format!("{PLAYER}/messages"), r#"{"message":1}"#).await.is(201);
+    game.expect("message").await;
+    for _ in 0..3 {
+        let named = json!([[1, "PlayerData", "global", "user-1", started["epoch"]]]);
+        assert!(game.resume(served.address, named).await);
+        let first = game.next(&["resumed", "message"]).await;
+        assert!(first["resumed"].is_object(), "{first}");
+        let index = game.expect("message").await["index"].clone();
+        assert!(!game.comes("message", Duration::from_secs(1)).await, "once: {index}");
+    }
+}
+
+#[tokio::test]
+async fn a_resume_in_another_store_is_a_new_game_server_with_a_token_of_its_own() {
+    let served = Served::start().await;
+    let mut game = game(&served, "eu-1").await;
+    let started = game.start(1, "user-1").await;
+    let (before, token) = (game.welcome["incarnation"].clone(), "0123456789abcdef");
+    game.welcome["store"] = json!("00000000-0000-4000-8000-000000000001");
+    game.welcome["token"] = json!(token);
+    let named = json!([[1, "PlayerData", "global", "user-1", started["epoch"]]]);
+    assert!(game.resume(served.address, named).await);
+    assert_eq!(game.welcome["resumed"], "replaced");
+    assert_ne!(game.welcome["incarnation"], before);
+    // What was brought proves nothing here, and is not what proves it from now on.
+    assert_eq!(game.welcome["token"].as_str().unwrap().len(), 64, "{}", game.welcome);
+    assert_eq!(game.expect("lost").await["s"], 1);
+    let mut thief = GameClient::connect(served.address, &served.admin, "thief").await;
+    thief.welcome = game.welcome.clone();
+    thief.welcome["token"] = json!(token);
+    let refused = thief.refused_resume(served.address).await;
+    assert_eq!(refused["problem"]["kind"], "not-found", "{refused}");
+}
+
+#[tokio::test]
+async fn a_lease_time_that_is_too_short_is_refused_with_the_bound() {
+    let served = Served::start().await;
+    let hello = json!({ "hello": {
+        "instance": "0123456789abcdef", "job": "eu-1", "lease_ms": 1999,
+    } });
+    let error = GameClient::greeted(served.address, &served.admin, Some(hello)).await;
+    let detail = error["error"]["problem"]["detail"].as_str().unwrap();
+    assert!(detail.contains("at least 2000 ms") && detail.contains("1999"), "{error}");
+}
+
+#[tokio::test]
+async fn a_connection_that_never_greets_is_told_so_and_closed() {
+    let served = Served::start().await;
+    let error = GameClient::greeted(served.address, &served.admin, None).await;
+    let detail = error["error"]["problem"]["detail"].as_str().unwrap();
+    assert!(detail.contains("no `hello` came"), "{error}");
+    assert_eq!(error["closed"], 1008, "{error}");
 }

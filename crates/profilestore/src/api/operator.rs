@@ -243,9 +243,9 @@ impl Operator {
     }
 
     /// The same under an identity of the caller's choice, a version 7 UUID. Repeating it under its
-    /// identity is harmless: the profile is rolled back once, whichever version the repetition
-    /// names, and the answer is the first one's, without the job whose session was ended. Fails
-    /// with [`ErrorKind::Invalid`] when another kind of operation on the profile had this identity.
+    /// identity is harmless: the profile is rolled back once, and the answer is the first one's,
+    /// without the job whose session was ended. Fails with [`ErrorKind::RequestIdReused`] when this
+    /// identity was used on the profile for another version or another kind of operation.
     pub fn restore_as(
         &self,
         operation: Uuid,

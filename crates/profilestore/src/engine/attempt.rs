@@ -175,6 +175,9 @@ impl Load {
             }
             Start::Take(how) => match look.damaged {
                 Some(error) => Err(error.into()),
+                None if self.took_before(engine, &look, how) => {
+                    Box::pin(self.take_up(engine, look, how)).await
+                }
                 None => self.take(engine, look, how).await,
             },
         }

@@ -352,7 +352,9 @@ impl Engine {
         script: Script,
     ) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
         let table = self.table.clone();
-        transaction::transact(&self.link, sessions, time, script, None, move |key| table.look(key))
+        let sent = move |key: &ProfileKey| table.look(key);
+        let made = transaction::transact(&self.link, sessions, time, script, None, sent);
+        async move { made.await.map(drop) }
     }
 
     /// Stores an audit entry by itself, over version `version` of it; 0: the first one.

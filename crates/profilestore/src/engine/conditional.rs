@@ -4,18 +4,23 @@
 //! The condition is judged on what the same look found that the commit is built on. So a profile
 //! that changes in between is refused by the store, looked at again, and then found changed.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use bytes::Bytes;
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
 
 use super::{
     Engine,
     calls::after,
+    newborn::StandingError,
     rewrite::{Plan, stays_in},
 };
 use crate::{
     audit::{Attribution, AuditEntry, AuditOutcome},
+    data::{Codec as _, TypedCodec},
     data_store::{Cause, Change, Incarnation, KeyState, NewValue, Returning, StoreError},
     edit::{
         Edit,
@@ -97,9 +102,14 @@ impl Engine {
                 }
                 NewContent::Data(_) => None,
             };
+            let tried = AtomicBool::new(false);
             let plan = |incarnation| {
                 let (engine, key, content, by) = (&engine, &key_, &content, &by);
                 let request = &request;
+                if tried.swap(true, Ordering::Relaxed) {
+                    // Perhaps it was the list of standing edits that had changed.
+                    engine.standing.forget(key.store());
+                }
                 async move {
                     let (now_ms, state) = engine.link.read_settled(key, Returning::ALL).await?;
                     expected.check(incarnation, &state)?;
@@ -112,7 +122,8 @@ impl Engine {
                         (None, NewContent::Data(data)) => {
                             let entry =
                                 AuditEntry::new(operation, "put", vec![key.clone()], by.clone());
-                            put(&state, blocker, data, entry, now_ms)?
+                            let (data, born) = engine.first_data(&state, data, now_ms).await?;
+                            put(&state, blocker, &data, born, entry, now_ms)?
                         }
                         (None, NewContent::Edited(_)) => unreachable!("it has a request"),
                     };
@@ -138,6 +149,30 @@ impl Engine {
                 entry: AuditEntry { stored_ms, ..entry },
             })
         })
+    }
+
+    /// The data with which a profile begins, the standing edits applied, and what that adds to the
+    /// commit. Data of a profile that is there stays as it is.
+    async fn first_data(
+        &self,
+        state: &KeyState,
+        data: &RawValue,
+        now_ms: i64,
+    ) -> Result<(Box<RawValue>, Vec<Change>)> {
+        if state.exists() {
+            return Ok((data.to_owned(), Vec::new()));
+        }
+        let codec = TypedCodec::<Value>::as_it_is();
+        let record = Record::new(now_ms.div_euclid(1000), data.to_owned());
+        let typed = codec.decode(data)?;
+        let newborn = self.standing.newborn(&self.link, state, &record, &typed, &codec).await;
+        let newborn = newborn.map_err(|error| match error {
+            StandingError::Store(error) => error.into(),
+            StandingError::Other(error) => error,
+        })?;
+        // Without an edit the data stays the text that came.
+        let edited = (newborn.applied > 0).then(|| newborn.data.to_json()).transpose()?;
+        Ok((edited.unwrap_or_else(|| data.to_owned()), newborn.changes))
     }
 
     /// Removes a profile, as [`Engine::remove`] does, if it is what is expected.
@@ -195,6 +230,7 @@ fn put(
     state: &KeyState,
     blocker: Blocker,
     data: &RawValue,
+    born: Vec<Change>,
     entry: AuditEntry,
     now_ms: i64,
 ) -> Result<Next> {
@@ -218,6 +254,7 @@ fn put(
         seal: false,
         imported: None,
     });
+    changes.extend(born);
     let entry = entry.detail("version", state.version + 1);
     changes.push(entry.change()?);
     Ok(Next::Settle(changes, entry))

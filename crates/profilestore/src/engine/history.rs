@@ -100,7 +100,7 @@ impl Engine {
                 async move {
                     stays_in(began, incarnation)?;
                     if identity.is_some()
-                        && let Some(done) = engine.restored_before(key, operation).await?
+                        && let Some(done) = engine.restored_before(key, which, operation).await?
                     {
                         return Ok(Plan::Done(done));
                     }
@@ -150,8 +150,14 @@ impl Engine {
         Ok(overwrite.plan(&state, restored))
     }
 
-    /// What a rollback did that was booked under this identity.
-    async fn restored_before(&self, key: &ProfileKey, operation: Uuid) -> Result<Option<Restored>> {
+    /// What a rollback did that was booked under this identity. Fails when it was to another
+    /// version, or another operation.
+    async fn restored_before(
+        &self,
+        key: &ProfileKey,
+        which: &Which,
+        operation: Uuid,
+    ) -> Result<Option<Restored>> {
         let booked = [entry_key_of(operation, key)];
         let snapshot =
             self.link.read_all(&booked, Returning { value: true, inbox_unless: None }).await?;
@@ -160,8 +166,22 @@ impl Engine {
         let number = |name: &str| entry.details.get(name).and_then(serde_json::Value::as_u64);
         let (Some(restored), Some(replaced)) = (number("restored"), number("replaced")) else {
             let message = "the identity was used before for another operation";
-            return Err(Error::new(ErrorKind::Invalid, message));
+            return Err(Error::new(ErrorKind::RequestIdReused, message));
         };
+        let asked = match which {
+            Which::Named(VersionRef::Number(number)) => Some(*number),
+            which => {
+                let (_, state) = self.link.read_settled(key, Returning::HEAD).await?;
+                self.find(&state, which).await?.map(|found| found.info.number)
+            }
+        };
+        if asked.ok_or_else(no_such_version)? != restored {
+            let message = format!(
+                "the identity was used before for a rollback to another version: \
+                 version=`{restored}`"
+            );
+            return Err(Error::new(ErrorKind::RequestIdReused, message));
+        }
         let not_undone = self.not_undone_since(key, restored).await?;
         let version = replaced + 1;
         Ok(Some(Restored { restored, replaced, version, held_by: None, not_undone }))

@@ -29,7 +29,7 @@ use crate::{
         handed::Handed,
         info::SessionInfo,
         remote::Told,
-        transaction::{self, Drafts},
+        transaction::{self, Drafts, Transacted},
     },
 };
 
@@ -210,7 +210,7 @@ impl Engine {
         parts: Vec<(Arc<Session>, Handed)>,
         gifts: Vec<Change>,
         time: Option<Duration>,
-    ) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
+    ) -> impl Future<Output = Result<Transacted>> + Send + 'static + use<> {
         let (sessions, handed): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
         let script = move |drafts: &mut Drafts| {
             for (draft, handed) in drafts.drafts.iter_mut().zip(&handed) {

@@ -83,6 +83,44 @@ impl Load {
         }
     }
 
+    /// Whether an earlier host of the game server took the profile for this very start: its session
+    /// has the start's identity.
+    pub(super) fn took_before(&self, engine: &Engine, look: &Look, how: Take) -> bool {
+        let holder = look.state.lease.holder.as_ref();
+        engine.link.hosting.is_some()
+            && how == Take::Own
+            && holder.is_some_and(|holder| holder.session == self.session)
+    }
+
+    /// Goes on with what an earlier host took. Nothing is committed: its epoch is the session's.
+    pub(super) async fn take_up(
+        &self,
+        engine: &Arc<Engine>,
+        look: Look,
+        how: Take,
+    ) -> Result<Option<Attempt>> {
+        let Look { incarnation, state, asker, terms, .. } = &look;
+        let found = Found::read(state, &*terms.codec, &terms.options, engine.link.env.unix_ms())?;
+        if found.write {
+            // It holds no profile.
+            return self.take(engine, look, how).await;
+        }
+        // What others have asked of it since is looked at as soon as the session is there.
+        self.wake.notify_one();
+        Ok(Some(Attempt::Taken(Box::new(Taken {
+            key: self.key.clone(),
+            id: self.session.clone(),
+            held_by: asker.server,
+            incarnation: *incarnation,
+            state: state.clone(),
+            record: found.record,
+            stored: found.bytes,
+            data: found.data,
+            codec: terms.codec.clone(),
+            autosave_period: terms.options.autosave_period,
+        }))))
+    }
+
     /// Whether the taking writes a version. The holder that loses the profile may have saved since
     /// the look, or have a save under way: only a write says which version it is built on. No other
     /// server can write a profile that was let go.

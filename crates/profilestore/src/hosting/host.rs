@@ -26,7 +26,7 @@ use crate::{
         hosting::{Hosting, Stop},
     },
     messenger::Messenger,
-    settings::Settings,
+    settings::{MIN_LEASE_TIME, Settings},
 };
 
 /// The longest owner, in bytes.
@@ -217,6 +217,16 @@ impl Shared {
         limit("an owner", &server.owner, MAX_OWNER_BYTES)?;
         let HostParts { store, messenger, settings, env } = &self.parts;
         let mut settings = settings.clone();
+        let least = settings.renew_period.saturating_mul(2).max(MIN_LEASE_TIME);
+        if let Some(asked) = server.lease_time.filter(|asked| *asked < least) {
+            let message = format!(
+                "a lease time is at least {} ms here, which is twice the period of the renewals: \
+                 given=`{}`",
+                least.as_millis(),
+                asked.as_millis()
+            );
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
         settings.lease_time = server.lease_time.unwrap_or(settings.lease_time);
         Ok(Parts {
             store: store.clone(),

@@ -22,7 +22,7 @@ use crate::{
         Link,
         hosting::{Request, Stop},
     },
-    session::handlers::MAX_GIFTS,
+    session::{handlers::MAX_GIFTS, transaction::Transacted},
 };
 
 /// One game server that is hosted here. Cheap to clone; all clones are the same. Dropping the last
@@ -211,7 +211,8 @@ impl HostedServer {
     // --- other requests -------------------------------------------------------------------------
 
     /// Stores the documents of several sessions and sends gifts, all in one commit or nothing.
-    /// Answers with the versions, in the order of the parts.
+    /// Answers with the versions, in the order of the parts; with none when the request had been
+    /// done before.
     ///
     /// After any error but [`ErrorKind::Unknown`] nothing was done, and never will be: what an
     /// earlier host may have sent under this identity is called off first.
@@ -224,16 +225,12 @@ impl HostedServer {
     ) -> Result<Vec<u64>> {
         let sessions: Vec<HostedSession> = parts.iter().map(|part| part.session.clone()).collect();
         let failed = match self.transact_once(request, parts, gifts, deadline).await {
-            Ok(()) => None,
+            Ok(Transacted::Before) => return Ok(Vec::new()),
+            Ok(_) => return Ok(sessions.iter().map(HostedSession::version).collect()),
             Err(error) if error.kind() == ErrorKind::Unknown => return Err(error),
-            Err(error) => Some(error),
+            Err(error) => error,
         };
-        if let Some(error) = failed
-            && !self.outcome(request).await?
-        {
-            return Err(error);
-        }
-        Ok(sessions.iter().map(HostedSession::version).collect())
+        if self.outcome(request).await? { Ok(Vec::new()) } else { Err(failed) }
     }
 
     async fn transact_once(
@@ -242,7 +239,7 @@ impl HostedServer {
         parts: Vec<Part>,
         gifts: Vec<Gift>,
         deadline: Option<Duration>,
-    ) -> Result<()> {
+    ) -> Result<Transacted> {
         let invalid = |message: String| Error::new(ErrorKind::Invalid, message);
         for (what, given, limit) in [
             ("profiles take part", parts.len(), MAX_PARTICIPANTS),

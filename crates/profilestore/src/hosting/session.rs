@@ -62,6 +62,7 @@ impl HostedSession {
     }
 
     /// Saves a whole document; the answer comes when it is durable, with the version that it is.
+    /// None: the request had been done before, and which version it made then is not known.
     /// Under way at once, in call order; dropping the future does not stop it. Waits for as long as
     /// the store does not answer.
     ///
@@ -74,7 +75,7 @@ impl HostedSession {
         &self,
         request: Request,
         save: Save,
-    ) -> impl Future<Output = Result<u64>> + Send + 'static + use<> {
+    ) -> impl Future<Output = Result<Option<u64>>> + Send + 'static + use<> {
         let save = save.check().map(|handed| self.session.save_handed(request, handed));
         let key = self.session.key.clone();
         async move {

@@ -37,12 +37,13 @@ use crate::{
 impl Session {
     // --- what its game server asks for ----------------------------------------------------------
 
-    /// Stores what is handed over. Under way at once; answers with the version that is stored then.
+    /// Stores what is handed over. Under way at once; answers with the version that it made. None:
+    /// it was done before, and which version it made then is not known any more.
     pub(crate) fn save_handed(
         self: &Arc<Self>,
         request: Request,
         handed: Handed,
-    ) -> impl Future<Output = Result<u64>> + Send + 'static + use<> {
+    ) -> impl Future<Output = Result<Option<u64>>> + Send + 'static + use<> {
         let session = self.clone();
         let queued =
             self.link.queues.run(&self.key, self.link.settings().max_key_queue, async move {
@@ -51,13 +52,17 @@ impl Session {
         async move { queued?.wait().await? }
     }
 
-    async fn save_handed_now(self: &Arc<Self>, request: Request, handed: Handed) -> Result<u64> {
+    async fn save_handed_now(
+        self: &Arc<Self>,
+        request: Request,
+        handed: Handed,
+    ) -> Result<Option<u64>> {
         self.check_open()?;
         let pass = self.room_to_save().await;
         let snapshot = self.take_in(handed).await?;
         self.check_open()?;
-        self.save_snapshot(snapshot, pass, Some(request)).await?;
-        Ok(self.known.lock().version)
+        let stored_now = self.save_snapshot(snapshot, pass, Some(request)).await?;
+        Ok(stored_now.then(|| self.known.lock().version))
     }
 
     /// Stores what is handed over, if anything is, and releases the profile in the same commit.

@@ -232,7 +232,7 @@ impl Session {
             return Err(over());
         }
         agree()?;
-        self.save_snapshot(self.live.snapshot(), pass, None).await
+        self.save_snapshot(self.live.snapshot(), pass, None).await.map(drop)
     }
 
     /// Waits for room for a copy of the data, at most until something that goes first waits behind
@@ -258,17 +258,18 @@ impl Session {
         if nothing() {
             return Ok(());
         }
-        self.save_snapshot(self.live.snapshot(), pass, None).await
+        self.save_snapshot(self.live.snapshot(), pass, None).await.map(drop)
     }
 
     /// Commits a snapshot until it is stored, and acts on what the store says then. `request`: in
-    /// whose name, if it is a request of a game server that runs elsewhere.
+    /// whose name, if it is a request of a game server that runs elsewhere. False: that request was
+    /// done before, and nothing was stored now.
     pub(super) async fn save_snapshot(
         self: &Arc<Self>,
         snapshot: Snapshot,
         mut pass: Pass,
         request: Option<Request>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let began = self.link.env.now();
         // The session stays; the program can still mend its data.
         let mut prepared =
@@ -286,7 +287,7 @@ impl Session {
                         if let Some(state) = state {
                             self.take_over(state).await;
                         }
-                        return Ok(());
+                        return Ok(false);
                     }
                     if prepared.write.is_none()
                         && let Some(state) = state
@@ -302,7 +303,7 @@ impl Session {
                     if let Some(state) = state {
                         self.respond(state, Some(&prepared.snapshot)).await;
                     }
-                    return Ok(());
+                    return Ok(true);
                 }
                 Err(StoreError::Conflict(conflict)) => self.yield_to(*conflict).await?,
                 Err(error) => {

@@ -132,8 +132,18 @@ impl Drop for Place {
     }
 }
 
-/// Runs a transaction over sessions of one game server, each of another key. Under way at once. Ok:
-/// the script said no, or what it made is durable. `sent`: told the key of every message that it
+/// What a transaction that did not fail has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Transacted {
+    /// What the script made is durable.
+    Now,
+    /// The request had been done before.
+    Before,
+    /// The script said no.
+    Refused,
+}
+
+/// Runs a transaction over sessions of one game server, each of another key. Under way at once. `sent`: told the key of every message that it
 /// sent.
 pub(crate) fn transact<F: Fn(&ProfileKey) + Send + 'static>(
     link: &Arc<Link>,
@@ -142,7 +152,7 @@ pub(crate) fn transact<F: Fn(&ProfileKey) + Send + 'static>(
     script: Script,
     request: Option<Request>,
     sent: F,
-) -> impl Future<Output = Result<()>> + Send + 'static + use<F> {
+) -> impl Future<Output = Result<Transacted>> + Send + 'static + use<F> {
     let began = link.env.now();
     let deadline =
         Deadline::new(began, link.env.after(time.unwrap_or_else(|| link.settings().call_timeout)));
@@ -155,14 +165,14 @@ pub(crate) fn transact<F: Fn(&ProfileKey) + Send + 'static>(
                 conduct(&link_, turns, arrivals, deadline, script, request, sent, reply.begun())
                     .await;
             let word = match &result {
-                Ok(true) => "done",
-                Ok(false) => "refused by the program",
+                Ok(Transacted::Now | Transacted::Before) => "done",
+                Ok(Transacted::Refused) => "refused by the program",
                 Err(_) => "failed",
             };
             metrics::counter!("profilestore_transactions_total", "outcome" => word).increment(1);
             let took = link_.env.now().saturating_duration_since(began);
             metrics::histogram!("profilestore_transaction_seconds").record(took.as_secs_f64());
-            reply.send(Ok(result.map(drop)));
+            reply.send(Ok(result));
         });
     });
     async move {
@@ -223,7 +233,7 @@ fn over(session: &Session) -> Error {
     .about(&session.key)
 }
 
-/// Waits for all turns, runs the script and commits. False: the script said no. `begun` becomes
+/// Waits for all turns, runs the script and commits. `begun` becomes
 /// true before anything is done that may last.
 #[expect(clippy::too_many_arguments, reason = "called once, right above")]
 async fn conduct(
@@ -235,7 +245,7 @@ async fn conduct(
     request: Option<Request>,
     sent: impl Fn(&ProfileKey),
     begun: &mut bool,
-) -> Result<bool> {
+) -> Result<Transacted> {
     let all = async {
         for _ in 0..turns.len() {
             arrivals.recv().await;
@@ -263,7 +273,7 @@ async fn conduct(
         script(&mut drafts)
     };
     if !wanted {
-        return Ok(false);
+        return Ok(Transacted::Refused);
     }
     let Drafts { drafts, gifts, fault, .. } = drafts;
     if let Some(fault) = fault {
@@ -285,11 +295,11 @@ async fn conduct(
     pass.resize(prepared.iter().map(Prepared::bytes).sum::<usize>() + given);
     let gifted: Vec<ProfileKey> = gifts.iter().filter_map(Change::key).cloned().collect();
     *begun = true;
-    open.commit(link, prepared, gifts, deadline).await?;
+    let done = open.commit(link, prepared, gifts, deadline).await?;
     metrics::counter!("profilestore_messages_sent_total").increment(gifted.len() as u64);
     // The store leaves no notice for the sender itself.
     gifted.iter().for_each(sent);
-    Ok(true)
+    Ok(done)
 }
 
 /// How much a gift holds.
@@ -349,13 +359,14 @@ impl Open {
         mut prepared: Vec<Prepared>,
         gifts: Vec<Change>,
         deadline: Deadline,
-    ) -> Result<()> {
+    ) -> Result<Transacted> {
         let mut returning = Returning::HEAD;
         loop {
             match self.send(link, &prepared, &gifts, returning, deadline).await {
                 Ok(reply) => {
+                    let before = was_done_before(self.request, &reply);
                     self.apply(prepared, reply);
-                    return Ok(());
+                    return Ok(if before { Transacted::Before } else { Transacted::Now });
                 }
                 Err(StoreError::Conflict(conflict)) => {
                     if conflict.kind == ConflictKind::MessageGone {

@@ -122,10 +122,13 @@ async fn a_rollback_that_is_repeated_under_its_identity_is_done_once() {
         (done.version, done.replaced, done.restored)
     );
     assert_eq!(coins(&game, "p").await, kept, "what was played since stays");
+    let newest = VersionRef::Number(done.version);
+    let error = operator.restore_as(operation, &key("p"), newest).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::RequestIdReused, "another version: {error}");
     let edit = Edit::new().increase("/coins", 1.into()).unwrap();
     let other = world.env.uuid();
     let patience = std::time::Duration::from_secs(1);
     operator.edit_as(other, &key("p"), &edit, patience).await.unwrap();
     let error = operator.restore_as(other, &key("p"), which).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    assert_eq!(error.kind(), ErrorKind::RequestIdReused, "{error}");
 }

@@ -15,7 +15,7 @@ use profilestore::{
         LeaseState, NewValue, Order, Returning, VersionQuery,
     },
     key::RESERVED_STORE,
-    operator::{BulkEdit, BulkReport, EditScope, MAX_STANDING_EDITS, standing_edits},
+    operator::{BulkEdit, BulkReport, EditScope, Expected, MAX_STANDING_EDITS, standing_edits},
     record::{Foreign, Stored},
 };
 use serde_json::{Map, Value, json, value::to_raw_value};
@@ -42,6 +42,34 @@ async fn run(server: &GameServer, bulk: &BulkEdit) -> Result<BulkReport, Error> 
 async fn undo(world: &World, server: &GameServer, of: &BulkEdit) -> BulkReport {
     let undo = BulkEdit::undo(world.env.uuid(), of.operation());
     server.operator(Attribution::new("bob")).edit_all(&undo, |_| {}).await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_profile_that_an_operator_makes_begins_with_the_edits_that_stand() {
+    let world = World::new();
+    let desk = world.server("desk").await;
+    let operator = desk.operator(Attribution::new("ann"));
+    let make = async |name: &str, text: &str| {
+        let data = serde_json::value::RawValue::from_string(text.to_owned()).unwrap();
+        operator.put(&key(name), Expected::Absent, &data).await.unwrap()
+    };
+    // Before there is such an edit, and the list is known from then on.
+    make("early", r#"{"coins":1}"#).await;
+    let bulk =
+        BulkEdit::new(world.env.uuid(), EditScope::all("PlayerData"), more_coins(5)).new_too();
+    let other = world.server("other").await;
+    run(&other, &bulk).await.unwrap();
+    let made = make("new", r#"{"coins":9223372036854775000}"#).await;
+    assert_eq!(made.version, 1);
+    assert_eq!(coins(&desk, "new").await, 9_223_372_036_854_775_005);
+    let entries = log(&world, "new").await;
+    let outcomes: Vec<_> = entries.iter().map(|entry| (&*entry.action, &entry.outcome)).collect();
+    assert!(outcomes.contains(&("edit", &AuditOutcome::Done)), "{outcomes:?}");
+    assert!(outcomes.contains(&("put", &AuditOutcome::Done)), "{outcomes:?}");
+    // One that is there is written as it was sent.
+    let data = serde_json::value::RawValue::from_string(r#"{"coins":2}"#.to_owned()).unwrap();
+    operator.put(&key("new"), made.now, &data).await.unwrap();
+    assert_eq!(coins(&desk, "new").await, 2);
 }
 
 /// What the log says about a profile, newest operation first.

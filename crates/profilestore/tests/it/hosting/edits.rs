@@ -84,7 +84,7 @@ async fn an_edit_told_by_the_old_host_is_told_again_by_the_new_one_and_done_once
     let mut edited = player(10);
     edited.edits_done = vec![EditDone { operation, refused: None }];
     same.save(request(2), edited.clone()).await.unwrap();
-    assert_eq!(same.save(request(2), edited).await.unwrap(), 2);
+    assert_eq!(same.save(request(2), edited).await.unwrap(), None, "it was done before");
     assert_eq!(editing.await.unwrap().unwrap().outcome, AuditOutcome::Done);
     settle().await;
     assert_eq!(stored(&world, "p").await, (10, 2));

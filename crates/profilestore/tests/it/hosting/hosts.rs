@@ -22,7 +22,7 @@ async fn a_host_dies_and_the_game_server_goes_on_at_another_with_nothing_lost() 
     let same = adopted(&again, &session).await;
     assert_eq!((same.epoch(), same.version()), (session.epoch(), 2));
     again.all_named();
-    assert_eq!(same.save(request(3), player(9)).await.unwrap(), 3);
+    assert_eq!(same.save(request(3), player(9)).await.unwrap(), Some(3));
     same.end(request(4), Some(player(10))).await.unwrap();
     assert_eq!(stored(&world, "p").await, (10, 4));
     // The old host finds out, and does nothing.
@@ -53,9 +53,9 @@ async fn a_request_that_the_old_host_did_is_not_done_again_by_the_new_one() {
     let (again, _calling) = resumed(&server, &host(&world)).await;
     let same = adopted(&again, &session).await;
     assert!(told(&again).is_empty(), "the message went with its effect");
-    assert_eq!(same.save(request(2), save).await.unwrap(), 2);
+    assert_eq!(same.save(request(2), save).await.unwrap(), None, "it was done before");
     assert_eq!(stored(&world, "p").await, (5, 2));
-    assert_eq!(same.save(request(3), player(6)).await.unwrap(), 3);
+    assert_eq!(same.save(request(3), player(6)).await.unwrap(), Some(3));
     assert_eq!(stored(&world, "p").await, (6, 3));
     lost.abort();
 }
@@ -66,7 +66,7 @@ async fn an_identity_that_comes_again_with_another_content_is_refused() {
     let world = World::new();
     let (server, _old) = hosted(&host(&world), "a").await;
     let Started { session, .. } = start(&server, 1, "p").await;
-    assert_eq!(session.save(request(2), player(5)).await.unwrap(), 2);
+    assert_eq!(session.save(request(2), player(5)).await.unwrap(), Some(2));
     let other = Request { fingerprint: 99, ..request(2) };
     let refused = session.save(other, player(7)).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::RequestIdReused, "{refused}");
@@ -117,8 +117,8 @@ async fn a_late_save_of_the_old_host_takes_the_place_of_none_of_the_new_one() {
     way.plan().cut_off();
     let (again, _calling) = resumed(&server, &host(&world)).await;
     let same = adopted(&again, &session).await;
-    assert_eq!(same.save(request(2), player(5)).await.unwrap(), 2);
-    assert_eq!(same.save(request(3), player(7)).await.unwrap(), 3);
+    assert_eq!(same.save(request(2), player(5)).await.unwrap(), Some(2));
+    assert_eq!(same.save(request(3), player(7)).await.unwrap(), Some(3));
     tokio::time::sleep(10 * SECOND).await;
     assert_eq!(stored(&world, "p").await, (7, 3));
     late.abort();
@@ -164,7 +164,7 @@ async fn a_late_release_of_an_earlier_hosting_by_the_same_process_is_refused() {
     let (third, _calling) = resumed(&second, &here).await;
     let same = adopted(&third, &session).await;
     tokio::time::sleep(10 * SECOND).await;
-    assert_eq!(same.save(request(3), player(4)).await.unwrap(), 2);
+    assert_eq!(same.save(request(3), player(4)).await.unwrap(), Some(2));
     let other = world.server("b").await;
     let asking = tokio::spawn(players(&other).start_session("p"));
     settle().await;
@@ -184,7 +184,7 @@ async fn two_hosts_do_not_renew_side_by_side() {
     tokio::time::sleep(6 * SECOND).await;
     assert_eq!((server.stopped(), again.stopped()), (Some(Stop::Hosted), None));
     assert_eq!((server.pong(), server.sessions().len()), (None, 0));
-    assert_eq!(same.save(request(2), player(3)).await.unwrap(), 2);
+    assert_eq!(same.save(request(2), player(3)).await.unwrap(), Some(2));
     let Started { .. } = start(&again, 3, "q").await;
 }
 
@@ -224,7 +224,7 @@ async fn a_game_server_whose_row_is_dead_begins_anew_and_keeps_what_nobody_took(
     let Adopted::Lost { by: Some(by) } = lost else { panic!("{lost:?}") };
     assert_eq!(by.job_id, "b");
     again.all_named();
-    assert_eq!(same.save(request(4), player(4)).await.unwrap(), 3);
+    assert_eq!(same.save(request(4), player(4)).await.unwrap(), Some(3));
     profile.end_session().await.unwrap();
     // It holds the profile as any other does.
     let asking = tokio::spawn(players(&other).start_session("kept"));
@@ -390,4 +390,34 @@ async fn a_game_server_that_ends_waits_for_nothing_and_leaves_nothing_locked() {
     let began = tokio::time::Instant::now();
     assert_eq!(open(&other, "p").await.read(|data| data.coins), 2);
     assert!(began.elapsed() < SECOND);
+}
+
+/// The host took the profile, and was killed before its game server heard so.
+#[tokio::test(start_paused = true)]
+async fn a_start_made_again_after_its_host_was_killed_is_the_same_start() {
+    let world = World::new();
+    let way = world.another_way();
+    let (server, _old) = hosted(&host_on(&world, way.clone()), "a").await;
+    let Started { document, .. } = start(&server, 1, "p").await;
+    way.plan().cut_off();
+    let other = world.server("b").await;
+    let asking = tokio::spawn(players(&other).start_session("p"));
+    settle().await;
+    let (again, _calling) = resumed(&server, &host(&world)).await;
+    let Started { session, document: same } = start(&again, 1, "p").await;
+    again.all_named();
+    let what = |of: &profilestore::hosting::Document| (of.epoch, of.version, of.meta.load_count);
+    assert_eq!(what(&same), what(&document));
+    // What was asked for meanwhile is told.
+    settle().await;
+    assert!(matches!(told(&again)[..], [Event::Release { .. }]));
+    assert_eq!(session.save(request(2), player(3)).await.unwrap(), Some(2));
+    session.end(request(3), None).await.unwrap();
+    assert_eq!(asking.await.unwrap().unwrap().read(|data| data.coins), 3);
+    // Another start of the same game server is none of them.
+    let Started { session, .. } = start(&again, 4, "q").await;
+    let epoch = session.epoch();
+    let (third, _third) = resumed(&again, &host(&world)).await;
+    let Started { document, .. } = start(&third, 5, "q").await;
+    assert_eq!(document.epoch, epoch + 1);
 }

@@ -16,7 +16,7 @@ async fn a_session_is_started_saved_and_ended_and_the_data_is_there() {
     let Started { session, document } = start(&server, 1, "p").await;
     assert_eq!((document.version, document.data.get()), (1, r#"{"coins":0}"#));
     assert_eq!(document.meta.load_count, 1);
-    assert_eq!(session.save(request(2), player(5)).await.unwrap(), 2);
+    assert_eq!(session.save(request(2), player(5)).await.unwrap(), Some(2));
     assert_eq!(stored(&world, "p").await, (5, 2));
     let mut last = player(8);
     last.user_ids = Some(vec![17]);
@@ -38,14 +38,15 @@ async fn the_same_request_made_twice_takes_effect_once() {
     let world = World::new();
     let (server, _calling) = hosted(&host(&world), "a").await;
     let Started { session, .. } = start(&server, 1, "p").await;
-    let first = session.save(request(2), player(5)).await.unwrap();
-    assert_eq!(session.save(request(2), player(5)).await.unwrap(), first);
+    assert_eq!(session.save(request(2), player(5)).await.unwrap(), Some(2));
+    assert_eq!(session.save(request(2), player(5)).await.unwrap(), None, "it was done before");
     assert_eq!(stored(&world, "p").await, (5, 2));
     // What came after it is not undone by it.
     session.save(request(3), player(6)).await.unwrap();
-    session.save(request(2), player(5)).await.unwrap();
+    let old = session.save(request(2), player(5)).await.unwrap();
+    assert_eq!(old, None, "an old save is not answered with a newer version");
     assert_eq!(stored(&world, "p").await, (6, 3));
-    assert_eq!(session.save(request(4), player(6)).await.unwrap(), 3, "nothing is new");
+    assert_eq!(session.save(request(4), player(6)).await.unwrap(), Some(3), "nothing is new");
     session.save(request(5), player(7)).await.unwrap();
     session.end(request(6), Some(player(9))).await.unwrap();
     assert_eq!(stored(&world, "p").await, (9, 5));

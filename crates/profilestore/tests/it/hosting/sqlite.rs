@@ -18,13 +18,13 @@ async fn a_game_server_goes_on_at_another_host_of_the_same_file() {
     let (first, second) = (host(open()), host(open()));
     let (server, old) = hosted(&first, "a").await;
     let Started { session, .. } = start(&server, 1, "p").await;
-    assert_eq!(session.save(request(2), player(5)).await.unwrap(), 2);
+    assert_eq!(session.save(request(2), player(5)).await.unwrap(), Some(2));
     drop((old, server.clone(), first));
     let (again, _calling) = resumed(&server, &second).await;
     let same = adopted(&again, &session).await;
     again.all_named();
-    assert_eq!(same.save(request(2), player(5)).await.unwrap(), 2);
-    assert_eq!(same.save(request(3), player(6)).await.unwrap(), 3);
+    assert_eq!(same.save(request(2), player(5)).await.unwrap(), None, "it was done before");
+    assert_eq!(same.save(request(3), player(6)).await.unwrap(), Some(3));
     assert_eq!(kind(session.end(request(4), None).await), Some(ErrorKind::Unknown));
     let file = open();
     let other = profilestore::GameServer::builder(file.clone())

@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::{
     args::{App, profile_key},
     output::{Failure, Status, Table, count, json_document, json_line, out, say, size},
+    search::{Search, Where},
     times::time,
     versions::cause,
 };
@@ -28,7 +29,8 @@ Examples:
   profilestore list --store-name PlayerData --prefix 12
   profilestore list --user 261 --json
   profilestore list --held --count
-  profilestore list --newest --limit 20")]
+  profilestore list --newest --limit 20
+  profilestore list --store-name PlayerData --where '/coins > 1e9 and not /banned = true'")]
 pub(crate) struct List {
     /// Only this store's profiles
     #[arg(long, value_name = "NAME")]
@@ -38,6 +40,8 @@ pub(crate) struct List {
     scope: Option<String>,
     #[command(flatten)]
     which: Which,
+    #[command(flatten)]
+    by_value: Where,
     /// At most so many
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
@@ -81,48 +85,95 @@ impl Which {
 impl List {
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
         let store = app.place.open().await?;
-        let mut table =
-            Table::new(["KEY", "VERSION", "UPDATED", "SIZE", "CAUSE", "AUTHOR", "SESSION"]);
-        let mut out = out();
-        let mut left = self.limit.unwrap_or(usize::MAX);
-        let mut query = KeyQuery {
+        let query = KeyQuery {
             store: self.store_name,
             scope: self.scope,
             filter: self.which.filter(),
             after: self.after.as_deref().map(|key| profile_key(key, None)).transpose()?,
             limit: PAGE,
         };
-        if self.count {
-            return count_all(app, &*store, query).await;
-        }
-        if self.newest {
-            let newest = newest(&*store, query, left).await?;
-            match app.json {
-                true => {
-                    newest.iter().try_for_each(|state| json_line(&mut out, &KeyRow::new(state)))?
-                }
-                false => table.page(&mut out, &newest.iter().map(key_cells).collect::<Vec<_>>())?,
+        let search = self.by_value.filter.map(|filter| Search::begin(filter, &query, app.json));
+        let mut pages = Pages { store: &*store, query, last: false, search };
+        let most = self.limit.unwrap_or(usize::MAX);
+        match (self.count, self.newest) {
+            (true, _) => count_all(app, &mut pages).await?,
+            (_, true) => {
+                let newest = newest(&mut pages, most).await?;
+                Rows::new(app).show(&newest)?;
             }
-            return Ok(out.flush().map(|()| Status::Fine)?);
+            _ => list_all(app, &mut pages, most).await?,
         }
-        while left > 0 {
-            query.limit = left.min(PAGE);
-            let (page, next) = store.profiles(&query).await?;
-            match app.json {
-                true => {
-                    page.iter().try_for_each(|state| json_line(&mut out, &KeyRow::new(state)))?
-                }
-                false => table.page(&mut out, &page.iter().map(key_cells).collect::<Vec<_>>())?,
-            }
-            left -= page.len().min(left);
-            if next.is_none() {
-                break;
-            }
-            query.after = next;
-        }
-        out.flush()?;
-        Ok(Status::Fine)
+        Ok(pages.search.map_or(Status::Fine, Search::finish))
     }
+}
+
+/// The profiles that are meant, page by page.
+struct Pages<'a> {
+    store: &'a dyn DataStore,
+    query: KeyQuery,
+    last: bool,
+    search: Option<Search>,
+}
+
+impl Pages<'_> {
+    /// The next ones, at most so many; there may be none among them. None: that was all.
+    async fn next(&mut self, most: usize) -> Result<Option<Vec<KeyState>>, Failure> {
+        if self.last {
+            return Ok(None);
+        }
+        let (page, next) = match &mut self.search {
+            Some(search) => search.page(self.store, &self.query, most).await?,
+            None => {
+                self.query.limit = most.min(PAGE);
+                self.store.profiles(&self.query).await?
+            }
+        };
+        self.last = next.is_none();
+        self.query.after = next;
+        Ok(Some(page))
+    }
+
+    /// Writes while no bar is in the way.
+    fn write<R>(&self, write: impl FnOnce() -> R) -> R {
+        match &self.search {
+            Some(search) => search.bar.suspend(write),
+            None => write(),
+        }
+    }
+}
+
+/// Writes profiles, as text or as JSON.
+struct Rows {
+    json: bool,
+    table: Table<7>,
+}
+
+impl Rows {
+    fn new(app: &App) -> Self {
+        let head = ["KEY", "VERSION", "UPDATED", "SIZE", "CAUSE", "AUTHOR", "SESSION"];
+        Self { json: app.json, table: Table::new(head) }
+    }
+
+    fn show(&mut self, page: &[KeyState]) -> Result<(), Failure> {
+        let mut out = out();
+        match self.json {
+            true => page.iter().try_for_each(|state| json_line(&mut out, &KeyRow::new(state)))?,
+            false => {
+                self.table.page(&mut out, &page.iter().map(key_cells).collect::<Vec<_>>())?;
+            }
+        }
+        Ok(out.flush()?)
+    }
+}
+
+async fn list_all(app: &App, pages: &mut Pages<'_>, most: usize) -> Result<(), Failure> {
+    let (mut rows, mut left) = (Rows::new(app), most);
+    while left > 0 {
+        let Some(page) = pages.next(left).await? else { break };
+        pages.write(|| rows.show(&page))?;
+        left -= page.len().min(left);
+    }
+    Ok(())
 }
 
 #[derive(Serialize)]
@@ -130,46 +181,28 @@ struct CountRow {
     count: u64,
 }
 
-async fn count_all(
-    app: &App,
-    store: &dyn DataStore,
-    mut query: KeyQuery,
-) -> Result<Status, Failure> {
+async fn count_all(app: &App, pages: &mut Pages<'_>) -> Result<(), Failure> {
     let mut found = 0;
-    loop {
-        let (page, next) = store.profiles(&query).await?;
+    while let Some(page) = pages.next(usize::MAX).await? {
         found += page.len() as u64;
-        query.after = next;
-        if query.after.is_none() {
-            break;
-        }
     }
-    match app.json {
-        true => json_document(&CountRow { count: found })?,
-        false => say(format_args!("{}", count(found, "profile", "profiles")))?,
-    }
-    Ok(Status::Fine)
+    pages.write(|| match app.json {
+        true => json_document(&CountRow { count: found }),
+        false => say(format_args!("{}", count(found, "profile", "profiles"))),
+    })
 }
 
 /// The profiles that were written last. No more than are wanted are held in memory.
-async fn newest(
-    store: &dyn DataStore,
-    mut query: KeyQuery,
-    limit: usize,
-) -> Result<Vec<KeyState>, Failure> {
+async fn newest(pages: &mut Pages<'_>, most: usize) -> Result<Vec<KeyState>, Failure> {
     let mut newest: Vec<KeyState> = Vec::new();
-    loop {
-        let (page, next) = store.profiles(&query).await?;
+    while let Some(page) = pages.next(usize::MAX).await? {
         newest.extend(page);
         newest.sort_by_key(|state| {
             std::cmp::Reverse(state.head.as_ref().map(|head| head.written_ms))
         });
-        newest.truncate(limit);
-        query.after = next;
-        if query.after.is_none() {
-            return Ok(newest);
-        }
+        newest.truncate(most);
     }
+    Ok(newest)
 }
 
 #[derive(Serialize)]

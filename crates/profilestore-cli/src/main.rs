@@ -22,6 +22,7 @@ mod place;
 mod rollback;
 mod run;
 mod salvage;
+mod search;
 mod serve;
 mod sessions;
 mod status;

@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use profilestore::{
     ProfileKey,
     audit::{AuditEntry, AuditOutcome},
-    data_store::KeyFilter,
+    data_store::{KeyFilter, KeyQuery},
     env::Env,
     transfer::{
         ExportFilter, ExportReport, ImportOptions, ImportReport, MAX_LISTED, Progress, export,
@@ -22,8 +22,9 @@ use profilestore::{
 use crate::{
     args::{App, ByArgs},
     operate::failure,
-    output::{Failure, Status, chain, count, facts, json_document, one_line, out, text},
+    output::{Failure, Status, chain, count, facts, json_document, note, one_line, out, text},
     place::{Kind, Store},
+    search::{Where, says_scan},
 };
 
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
@@ -97,18 +98,24 @@ Examples:
   profilestore export all.jsonl.zst
   profilestore export --store-name PlayerData --prefix 12 some.jsonl
   profilestore export --user 261 user-261.jsonl.zst
+  profilestore export --where '/coins > 1e9' --current rich.jsonl
   profilestore export --salvage --store sqlite:damaged.db whole.jsonl.zst")]
 pub(crate) struct Export {
     /// The file; compressed when its name ends in .zst
     file: Option<PathBuf>,
     #[command(flatten)]
     filter: Names,
+    #[command(flatten)]
+    by_value: Where,
+    /// Without earlier versions
+    #[arg(long)]
+    current: bool,
     /// Replace the file if it exists
     #[arg(long, requires = "file")]
     force: bool,
     /// Go through a damaged SQLite file by what can be read of its table of keys, write all that is
     /// whole, and list the rest
-    #[arg(long, conflicts_with = "user")]
+    #[arg(long, conflicts_with_all = ["user", "filter", "current"])]
     salvage: bool,
 }
 
@@ -136,16 +143,33 @@ impl Names {
             (None, Some(user)) => KeyFilter::User(user),
             (None, None) => KeyFilter::All,
         };
-        ExportFilter { store: self.store_name, scope: self.scope, keys }
+        ExportFilter { store: self.store_name, scope: self.scope, keys, ..ExportFilter::default() }
     }
 }
 
 impl Export {
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
         let store = app.place.open().await?;
-        let filter = self.filter.filter();
+        let filter = ExportFilter {
+            filter: self.by_value.filter,
+            current: self.current,
+            ..self.filter.filter()
+        };
         let bar = progress_bar();
-        let mut progress = |progress: Progress| show(&bar, progress, None);
+        if filter.filter.is_some() {
+            let ExportFilter { store, scope, keys, .. } = filter.clone();
+            let query = KeyQuery { store, scope, filter: keys, after: None, limit: 0 };
+            note(format_args!("{}", says_scan(&query)));
+        }
+        let mut looked_at = 0;
+        let mut progress = |progress: Progress| match progress {
+            Progress::LookedAt { keys } => {
+                looked_at += keys;
+                bar.set_message(format!("scan: {}", count(looked_at, "key", "keys")));
+                bar.tick();
+            }
+            progress => show(&bar, progress, None),
+        };
         let names = match self.salvage {
             true => Some(every_key(&store).await?),
             false => None,

@@ -97,11 +97,7 @@ impl Task {
         let mut bulk = match BulkEdit::resume(&*desk.store, self.operation).await {
             Ok(begun) => begun,
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                let all = EditScope {
-                    store: "Demo".into(),
-                    scope: Some(desk.scope.clone()),
-                    prefix: None,
-                };
+                let all = EditScope { scope: Some(desk.scope.clone()), ..EditScope::all("Demo") };
                 BulkEdit::new(self.operation, all, self.edit()?)
             }
             // Complete: the server that completed it died before it could say so.

@@ -5,6 +5,7 @@ use std::{io::Write, pin::pin, time::Duration};
 use clap::Args;
 use profilestore::{
     Attribution, Edit, GameServer, ProfileKey,
+    data_store::{KeyFilter, KeyQuery},
     env::Env,
     operator::{BulkEdit, EditScope, StandingEdit, standing_edits},
 };
@@ -16,11 +17,15 @@ use crate::{
     operate::failure,
     output::{Failure, Status, Table, ask, count, json_document, json_line, note, out, say},
     place::Store,
+    search::{Where, says_scan},
 };
 
 mod preview;
 mod report;
 mod steps;
+
+/// How many keys are asked for at once.
+const PAGE: usize = 256;
 
 use preview::{Preview, dry_run_one};
 use report::{Counts, Row, progress_bar, show};
@@ -34,7 +39,7 @@ use steps::Steps;
 ///
 /// Paths are JSON pointers into the profile's data. Steps are done in the order patch, merge, test,
 /// set, add, remove: all of them or none. With --all every profile is changed once, and those that
-/// a --test does not match are passed over; a run that was broken off goes on with --resume. With --new-too the edit stands: profiles that begin later get
+/// a --test or --where does not match are passed over; a run that was broken off goes on with --resume. With --new-too the edit stands: profiles that begin later get
 /// it as well, once, until it is undone.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -42,6 +47,7 @@ Examples:
   profilestore edit PlayerData/7 --add /coins=500 --reason 'lost in the crash of Monday'
   profilestore edit PlayerData/7 --set '/pet=\"dog\"' --remove /cursed --dry-run
   profilestore edit --all --store-name PlayerData --add /coins=100 --reason 'birthday of the game'
+  profilestore edit --all --store-name PlayerData --where '/coins > 1e9' --set /coins=0
   profilestore edit --all --new-too --store-name PlayerData --set '/event=\"summer\"'
   profilestore edit --undo 01999d5c-2f1e-7a52-9df4-1c6f8a3b2d10 --reason 'wrong amount'")]
 pub(crate) struct EditCommand {
@@ -74,6 +80,8 @@ pub(crate) struct EditCommand {
     #[arg(long, requires = "all")]
     prefix: Option<String>,
     #[command(flatten)]
+    by_value: Where,
+    #[command(flatten)]
     steps: Steps,
     #[command(flatten)]
     by: ByArgs,
@@ -93,6 +101,13 @@ impl EditCommand {
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
         if self.standing {
             return self.list(app).await;
+        }
+        if self.by_value.filter.is_some() && (!self.all || self.new_too) {
+            return Err(Failure::Usage(
+                "--where goes with --all, and not with --new-too: an edit that stands is for every \
+                    new profile; for one profile there is --test"
+                    .into(),
+            ));
         }
         let file = app.place.open().await?;
         let by = self.by.attribution()?;
@@ -162,7 +177,15 @@ impl EditCommand {
     async fn all(&self, app: &App, file: Store, by: Attribution) -> Result<Status, Failure> {
         let edit = self.steps.edit()?;
         let store = self.store_name.clone().unwrap_or_default();
-        let profiles = EditScope { store, scope: self.scope.clone(), prefix: self.prefix.clone() };
+        let profiles = EditScope {
+            store,
+            scope: self.scope.clone(),
+            prefix: self.prefix.clone(),
+            filter: self.by_value.filter.clone(),
+        };
+        if profiles.filter.is_some() && !app.json {
+            note(format_args!("{}", says_scan(&query(&profiles))));
+        }
         let mut of = None;
         if self.dry_run || !self.yes {
             let found = Preview::of(&file, &profiles, &edit).await?;
@@ -277,8 +300,8 @@ impl EditCommand {
 }
 
 fn cells(standing: &StandingEdit) -> [String; 5] {
-    let StandingEdit { operation, by, profiles: EditScope { store, scope, prefix }, edit, .. } =
-        standing;
+    let StandingEdit { operation, by, profiles, edit, .. } = standing;
+    let EditScope { store, scope, prefix, .. } = profiles;
     let profiles = format!(
         "{store}/{}{}*",
         scope.as_ref().map_or_else(|| "*/".to_owned(), |scope| format!("{scope}/")),
@@ -286,6 +309,13 @@ fn cells(standing: &StandingEdit) -> [String; 5] {
     );
     let what = edit.get("ops").map(Value::to_string).unwrap_or_default();
     [operation.to_string(), profiles, what, by.author.clone(), by.reason.clone()]
+}
+
+/// The keys that are gone through.
+fn query(profiles: &EditScope) -> KeyQuery {
+    let EditScope { store, scope, prefix, .. } = profiles.clone();
+    let filter = prefix.map_or(KeyFilter::All, KeyFilter::Prefix);
+    KeyQuery { store: Some(store), scope, filter, after: None, limit: PAGE }
 }
 
 /// A game server for the length of one command.

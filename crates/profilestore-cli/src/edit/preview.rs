@@ -2,21 +2,21 @@
 
 use profilestore::{
     Edit, ProfileKey,
-    data_store::{DataStoreExt, KeyFilter, KeyQuery, KeyState, Returning, StoreError},
+    data_store::{DataStoreExt, KeyState, Returning, StoreError},
+    filter::Filter,
     operator::{EditScope, JsonChange},
     record::Stored,
 };
 use serde::Serialize;
 use serde_json::Value;
 
-use super::report::{Counts, progress_bar};
+use super::{PAGE, query, report::Counts};
 use crate::{
     args::App,
     output::{Failure, Status, chain, count, json_document, say},
     place::Store,
+    search::scan_bar,
 };
-
-const PAGE: usize = 256;
 
 const VALUE: Returning = Returning { value: true, inbox_unless: None };
 
@@ -64,12 +64,9 @@ impl Preview {
         profiles: &EditScope,
         edit: &Edit,
     ) -> Result<Self, Failure> {
-        let EditScope { store, scope, prefix } = profiles.clone();
-        let filter = prefix.map_or(KeyFilter::All, KeyFilter::Prefix);
-        let mut query = KeyQuery { store: Some(store), scope, filter, after: None, limit: PAGE };
+        let mut query = query(profiles);
         let mut found = Self::default();
-        let bar = progress_bar(None);
-        bar.set_message("looked at");
+        let bar = scan_bar();
         loop {
             let page = file.keys(&query).await?;
             query.after = page.last().map(|state| state.key.clone());
@@ -78,7 +75,7 @@ impl Preview {
             let (there, gone): (Vec<_>, Vec<_>) = page.into_iter().partition(KeyState::exists);
             found.counts.skipped += gone.len() as u64;
             let keys: Vec<ProfileKey> = there.into_iter().map(|state| state.key).collect();
-            found.add_all(file, &keys, edit).await?;
+            found.add_all(file, &keys, edit, profiles.filter.as_ref()).await?;
             if !full {
                 bar.finish_and_clear();
                 return Ok(found);
@@ -91,17 +88,19 @@ impl Preview {
         file: &Store,
         keys: &[ProfileKey],
         edit: &Edit,
+        search: Option<&Filter>,
     ) -> Result<(), Failure> {
+        let outcome = |state: &KeyState| outcome(state, edit, search);
         match file.read(keys, VALUE).await {
             Err(StoreError::Damaged { .. }) => {}
             read => {
-                read?.states.iter().for_each(|state| self.add(state, outcome(state, edit)));
+                read?.states.iter().for_each(|state| self.add(state, outcome(state)));
                 return Ok(());
             }
         }
         for key in keys {
             match file.read_one(key, VALUE).await {
-                Ok((_, state)) => self.add(&state, outcome(&state, edit)),
+                Ok((_, state)) => self.add(&state, outcome(&state)),
                 Err(error @ StoreError::Damaged { .. }) => {
                     let (_, state) = file.read_one(key, Returning::HEAD).await?;
                     self.add(&state, Outcome::Refused(chain(&error)));
@@ -163,7 +162,7 @@ pub(super) async fn dry_run_one(
     if !state.exists() {
         return Err(none());
     }
-    let changes = match outcome(&state, edit) {
+    let changes = match outcome(&state, edit, None) {
         Outcome::Changes(changes) => changes,
         Outcome::Nothing => return Err(none()),
         Outcome::NotMeant(why) | Outcome::Refused(why) => return Err(Failure::Work(why)),
@@ -175,8 +174,15 @@ pub(super) async fn dry_run_one(
     Ok(Status::Fine)
 }
 
-fn outcome(state: &KeyState, edit: &Edit) -> Outcome {
+fn outcome(state: &KeyState, edit: &Edit, search: Option<&Filter>) -> Outcome {
+    let not_searched_for = || Outcome::NotMeant("it is not searched for".to_owned());
     match Stored::decode(state.value.as_deref().unwrap_or_default()) {
+        Ok(Stored::Profile(record))
+            if search.is_some_and(|search| search.matches(&record.data).is_ok_and(|is| !is)) =>
+        {
+            not_searched_for()
+        }
+        Ok(Stored::Foreign(_)) if search.is_some() => not_searched_for(),
         Ok(Stored::Profile(record)) => match edit.preview(&record.data) {
             Ok(changes) => Outcome::Changes(changes),
             Err(error) if edit.passes_over(&record.data) => Outcome::NotMeant(chain(&error)),

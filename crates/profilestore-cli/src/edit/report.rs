@@ -16,7 +16,7 @@ pub(super) struct Counts {
     pub(super) edited: u64,
     /// Profiles that are as the edit wants them already.
     pub(super) unchanged: u64,
-    /// Profiles that the edit does not mean: a test does not match.
+    /// Profiles that the edit does not mean: a test or the search does not match.
     pub(super) unmatched: u64,
     pub(super) refused: u64,
     /// Keys without a profile: removed ones, and those with only messages.
@@ -34,7 +34,7 @@ impl Counts {
     pub(super) fn show(self) -> Result<(), Failure> {
         let Self { unchanged, unmatched, refused, skipped, .. } = self;
         say(format_args!(
-            "{unchanged} unchanged, {unmatched} passed over by a test, {refused} refused, \
+            "{unchanged} unchanged, {unmatched} passed over, {refused} refused, \
                 {skipped} without a profile"
         ))
     }

@@ -365,7 +365,7 @@ fn a_dry_run_and_the_edit_itself_count_alike() {
     let all = ["edit", "--all", "--store-name", "PlayerData", "--prefix", "p"];
     let tested = ["--test", "/Coins=11", "--add", "/Coins=1"];
     let dry = place.ok(&[&all[..], &tested, &["--dry-run"]].concat());
-    let line = "0 unchanged, 4 passed over by a test, 0 refused, 1 without a profile\n";
+    let line = "0 unchanged, 4 passed over, 0 refused, 1 without a profile\n";
     assert!(
         dry.ends_with(&format!(
             "1 profile would be edited, 0 of those looked at are online\n{line}"

@@ -26,6 +26,7 @@ mod postgres;
 mod repository;
 #[cfg(feature = "luau")]
 mod run;
+mod search;
 #[cfg(feature = "serve")]
 mod serve;
 #[cfg(feature = "serve")]

@@ -13,12 +13,14 @@ use crate::{
     audit::{Attribution, AuditEntry, AuditOutcome, entry_key},
     data_store::{DataStore, DataStoreExt, KeyFilter, KeyQuery, Returning},
     error::{Error, ErrorKind, Result},
+    filter::Filter,
     key::{ProfileKey, RESERVED_STORE},
 };
 
 const EDIT_ALL: &str = "edit all";
 const UNDO: &str = "undo";
 const NEW_TOO: &str = "new_too";
+const WHERE: &str = "where";
 
 /// Which profiles an edit is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +33,10 @@ pub struct EditScope {
     /// Only keys that begin with this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefix: Option<String>,
+    /// Only profiles whose saved data matches. One that a server holds is edited by that server,
+    /// whatever it has become there since; a test in the edit ([`Edit::test`]) is judged there.
+    #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
+    pub filter: Option<Filter>,
 }
 
 /// An edit for many profiles, or the undoing of one. For [`crate::Operator::edit_all`].
@@ -89,7 +95,7 @@ pub struct BulkReport {
     pub before: u64,
     /// Profiles that the edit does not fit, each with the reason. Nothing was changed there.
     pub refused: Vec<(ProfileKey, String)>,
-    /// Profiles that the edit does not mean, because a test of it does not match.
+    /// Profiles that the edit does not mean, because a test of it or the search does not match.
     pub unmatched: u64,
     /// Keys without a profile: removed ones, and those with only messages.
     pub skipped: u64,
@@ -160,8 +166,12 @@ impl BulkEdit {
             UNDO => text("undoes").and_then(|of| of.parse().ok()).map(What::Undo),
             EDIT_ALL => text("store").and_then(|store| {
                 let edit = serde_json::from_value(entry.details.get("edit")?.clone()).ok()?;
+                let filter = match text(WHERE) {
+                    Some(filter) => Some(filter.parse().ok()?),
+                    None => None,
+                };
                 Some(What::Edit(
-                    EditScope { store, scope: text("scope"), prefix: text("prefix") },
+                    EditScope { store, scope: text("scope"), prefix: text("prefix"), filter },
                     edit,
                 ))
             }),
@@ -203,6 +213,12 @@ impl Plan {
         match &self.what {
             What::Edit(profiles, edit) => {
                 profiles.check()?;
+                if self.new_too && profiles.filter.is_some() {
+                    return Err(Error::new(
+                        ErrorKind::Invalid,
+                        "an edit that stands is for every new profile; it takes no search",
+                    ));
+                }
                 edit.check()
             }
             What::Undo(_) => Ok(()),
@@ -216,7 +232,7 @@ impl Plan {
             .outcome(AuditOutcome::Pending);
         Ok(match &self.what {
             What::Undo(of) => entry.detail("undoes", of.to_string()),
-            What::Edit(EditScope { store, scope, prefix }, edit) => {
+            What::Edit(EditScope { store, scope, prefix, filter }, edit) => {
                 let edit = serde_json::to_value(edit).map_err(|error| {
                     Error::new(
                         ErrorKind::Invalid,
@@ -226,16 +242,17 @@ impl Plan {
                     .caused_by(error)
                 })?;
                 let named = [
-                    ("store", Some(store)),
-                    ("scope", scope.as_ref()),
-                    ("prefix", prefix.as_ref()),
+                    ("store", Some(&**store)),
+                    ("scope", scope.as_deref()),
+                    ("prefix", prefix.as_deref()),
+                    (WHERE, filter.as_ref().map(Filter::as_str)),
                 ];
                 let entry = entry.detail("edit", edit);
                 let entry = if self.new_too { entry.detail(NEW_TOO, true) } else { entry };
                 named
                     .into_iter()
                     .filter_map(|(name, value)| Some((name, value?)))
-                    .fold(entry, |entry, (name, value)| entry.detail(name, value.clone()))
+                    .fold(entry, |entry, (name, value)| entry.detail(name, value))
             }
         })
     }
@@ -244,7 +261,7 @@ impl Plan {
 impl EditScope {
     /// All profiles of a store.
     pub fn all(store: &str) -> Self {
-        Self { store: store.to_owned(), scope: None, prefix: None }
+        Self { store: store.to_owned(), scope: None, prefix: None, filter: None }
     }
 
     fn check(&self) -> Result<()> {

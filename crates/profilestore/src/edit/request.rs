@@ -26,6 +26,7 @@ use crate::{
     data::{Codec, Data, encode_for_save},
     data_store::{Cause, Change, KeyState, MessageId, NewMessage, NewValue, StoredMessage},
     error::{Error, ErrorKind, Result},
+    filter::Filter,
     key::ProfileKey,
     ownership::{self, Blocker},
     record::{Record, Stored},
@@ -50,6 +51,9 @@ pub(crate) struct EditRequest {
     /// The types of the caller's program. A holder has its own.
     #[serde(skip)]
     types: Types,
+    /// Which profiles are meant, by their saved data. Who sends the edit to a holder has looked.
+    #[serde(skip)]
+    only: Option<Filter>,
 }
 
 /// What is to be done about a request next.
@@ -58,6 +62,8 @@ pub(crate) enum Next {
     Settled(AuditEntry),
     /// It lies in the holder's inbox.
     Waits,
+    /// It does not mean the profile. Nothing is booked.
+    PassedOver(AuditEntry),
     /// To commit: settles it with this outcome.
     Settle(Vec<Change>, AuditEntry),
     /// To commit: sends it to the holder.
@@ -83,12 +89,17 @@ impl EditRequest {
     pub(crate) fn new(operation: Uuid, edit: Edit, by: Attribution, bulk: bool) -> Result<Self> {
         edit.check()?;
         by.check()?;
-        Ok(Self { v: FORM, operation, by, bulk, edit, types: Types::default() })
+        Ok(Self { v: FORM, operation, by, bulk, edit, types: Types::default(), only: None })
     }
 
     /// Judges profiles that no server holds by these types.
     pub(crate) fn through(self, types: Types) -> Self {
         Self { types, ..self }
+    }
+
+    /// Passes over profiles whose saved data does not match.
+    pub(crate) fn only(self, only: Option<Filter>) -> Self {
+        Self { only, ..self }
     }
 
     /// Reads a message. One that cannot be read is to be refused with the entry given.
@@ -234,12 +245,27 @@ impl EditRequest {
                 waits for it",
             ));
         }
+        if !pending && message.is_none() && self.passes_over(state) {
+            let why = Refusal { why: "it is not searched for".into(), unmatched: true };
+            return Ok(Next::PassedOver(self.refused(&state.key, why)));
+        }
         match blocker {
             Blocker::Held if pending => Ok(Next::Waits),
             Blocker::Held => self.send(state, cap),
             Blocker::Free | Blocker::Dead => {
                 self.apply_unheld(state, book.version, message, blocker)
             }
+        }
+    }
+
+    /// True when the search tells that the profile is not meant. Where it cannot tell, the edit is
+    /// refused for the same reason.
+    fn passes_over(&self, state: &KeyState) -> bool {
+        let Some(only) = &self.only else { return false };
+        match Stored::decode(state.value.as_deref().unwrap_or_default()) {
+            Ok(Stored::Profile(record)) => only.matches(&record.data).is_ok_and(|meant| !meant),
+            Ok(Stored::Foreign(_)) => true,
+            _ => false,
         }
     }
 

@@ -98,7 +98,8 @@ impl StandingEdit {
     }
 
     pub(crate) fn is_for(&self, key: &ProfileKey) -> bool {
-        let EditScope { store, scope, prefix } = &self.profiles;
+        // It has no search: see `Plan::check`.
+        let EditScope { store, scope, prefix, filter: _ } = &self.profiles;
         store == key.store()
             && scope.as_ref().is_none_or(|scope| scope == key.scope())
             && prefix.as_ref().is_none_or(|prefix| key.key().starts_with(prefix))
@@ -271,9 +272,9 @@ mod tests {
         let key = |store, scope, key| ProfileKey::new(store, scope, key).unwrap();
         let narrow = StandingEdit {
             profiles: EditScope {
-                store: "S".into(),
                 scope: Some("one".into()),
                 prefix: Some("user-".into()),
+                ..EditScope::all("S")
             },
             ..standing(1, "a")
         };

@@ -95,7 +95,7 @@ impl Engine {
                 ));
             };
             Ok(match self.next_of(request, state, book, snapshot.now_ms)? {
-                Next::Settled(entry) => Plan::Done(Some(entry)),
+                Next::Settled(entry) | Next::PassedOver(entry) => Plan::Done(Some(entry)),
                 Next::Waits => {
                     // The holder may have missed what tells of it.
                     self.table.look(key);

@@ -86,7 +86,7 @@ impl Engine {
         let mut source = match &bulk.what {
             What::Edit(profiles, edit) => Source::Keys {
                 query: Some(profiles.query(PIECE)),
-                request: Arc::new(request_of(bulk, edit.clone())?),
+                request: Arc::new(request_of(bulk, edit.clone())?.only(profiles.filter.clone())),
             },
             What::Undo(of) => Source::Entries {
                 query: Some(AuditQuery { operation: Some(*of), ..AuditQuery::default() }),
@@ -357,6 +357,10 @@ async fn piece_of(engine: Arc<Engine>, piece: Vec<Work>) -> Result<Vec<(Work, Fa
             Ok(Next::Send(changes)) => (changes, None),
             Ok(Next::Settled(_)) => {
                 fates.push((work, Fate::Before));
+                continue;
+            }
+            Ok(Next::PassedOver(entry)) => {
+                fates.push((work, Fate::Settled(entry)));
                 continue;
             }
             Ok(Next::Waits) => {

@@ -8,7 +8,7 @@ use super::{
     ExportFilter, ExportReport, Progress, TransferError, UnreadableValue,
     line::LineOut,
     read::count_live,
-    walk::{Keys, each_version},
+    walk::{Keys, current_version, each_version},
 };
 use crate::{
     data_store::{DataStore, KeyState, StoredVersion},
@@ -26,6 +26,9 @@ use crate::{
 /// ([`crate::key::RESERVED_STORE`]) are only written out when the filter names them; an import does
 /// not take them.
 ///
+/// With a search ([`ExportFilter::filter`]) profiles are chosen by what is saved when they are looked
+/// at. One that the search cannot tell of is reported as unreadable, without a version's number.
+///
 /// Each key is consistent in itself; keys may change while others are written. Writing blocks the
 /// calling task.
 pub async fn export(
@@ -36,21 +39,25 @@ pub async fn export(
 ) -> Result<ExportReport, TransferError> {
     let mut report = ExportReport::default();
     let mut keys = Keys::of_profiles(store, filter);
-    while let Some(state) = keys.next().await? {
+    while let Some(state) = keys.next(progress).await? {
         let mut lines = KeyLines { state: &state, writer: &mut *writer, report: &mut report, n: 0 };
-        each_version(store, &state, |version| match version {
+        let each = |version| match version {
             Ok(version) => lines.version(&version),
             Err(number) => {
                 lines.report.unreadable.push(UnreadableValue::damaged(&state.key, number));
                 Ok(())
             }
-        })
-        .await?;
+        };
+        match filter.current {
+            true => current_version(&state, each)?,
+            false => each_version(store, &state, each).await?,
+        }
         lines.waiting_messages()?;
         report.keys += 1;
         count_live(&state, &mut report);
         progress(Progress::Passed { keys: report.keys, versions: report.versions });
     }
+    report.unreadable.extend(keys.unreadable());
     writer.flush().map_err(TransferError::Write)?;
     Ok(report)
 }

@@ -19,6 +19,7 @@ use serde::Serialize;
 use crate::{
     ProfileKey,
     data_store::{KeyFilter, StoreError},
+    filter::Filter,
     storable::Unstorable,
 };
 
@@ -69,11 +70,15 @@ pub struct ExportFilter {
     pub scope: Option<String>,
     /// Which keys.
     pub keys: KeyFilter,
+    /// Of those, only profiles whose saved data matches. For an export.
+    pub filter: Option<Filter>,
+    /// Without earlier versions. For an export.
+    pub current: bool,
 }
 
 impl Default for ExportFilter {
     fn default() -> Self {
-        Self { store: None, scope: None, keys: KeyFilter::All }
+        Self { store: None, scope: None, keys: KeyFilter::All, filter: None, current: false }
     }
 }
 
@@ -92,6 +97,11 @@ pub enum Progress {
         versions: u64,
         /// All of them.
         of: u64,
+    },
+    /// The search of an export ([`ExportFilter::filter`]) has looked at so many keys more.
+    LookedAt {
+        /// Keys since it said so last.
+        keys: u64,
     },
     /// An export or a verification has passed so much. How much there is, is not known.
     Passed {

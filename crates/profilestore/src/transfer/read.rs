@@ -134,7 +134,7 @@ pub async fn verify(
 ) -> Result<ExportReport, TransferError> {
     let mut report = ExportReport::default();
     let mut keys = Keys::all(store, filter);
-    while let Some(state) = keys.next().await? {
+    while let Some(state) = keys.next(progress).await? {
         let book = state.key.is_reserved();
         each_version(store, &state, |version| {
             report.versions += u64::from(!book);

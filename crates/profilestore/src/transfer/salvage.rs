@@ -60,7 +60,7 @@ pub async fn salvage(
 }
 
 fn is_meant(key: &ProfileKey, filter: &ExportFilter) -> bool {
-    let ExportFilter { store, scope, keys } = filter;
+    let ExportFilter { store, scope, keys, .. } = filter;
     let of_store = match store {
         Some(store) => store == key.store(),
         None => !key.is_reserved(),

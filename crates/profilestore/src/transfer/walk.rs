@@ -2,13 +2,14 @@
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::{ExportFilter, TransferError};
+use super::{ExportFilter, Progress, TransferError, UnreadableValue};
 use crate::{
     ProfileKey,
     data_store::{
         DataStore, DataStoreExt, KeyQuery, KeyState, Order, Returning, StoreError, StoredVersion,
         VersionInfo, VersionQuery, VersionRef,
     },
+    filter::{Filter, ScanLimits, UnreadableProfile, scan},
 };
 
 const KEYS_A_PAGE: usize = 256;
@@ -24,24 +25,42 @@ pub(super) struct Keys<'a> {
     page: std::vec::IntoIter<KeyState>,
     last_page: bool,
     books: bool,
+    search: Option<Filter>,
+    unreadable: Vec<UnreadableValue>,
 }
 
 impl<'a> Keys<'a> {
     /// The keys that `filter` means; the library's own books among them only if it names their
     /// store.
     pub(super) fn of_profiles(store: &'a dyn DataStore, filter: &ExportFilter) -> Self {
-        Self { books: false, ..Self::all(store, filter) }
+        Self { books: false, search: filter.filter.clone(), ..Self::all(store, filter) }
     }
 
     /// The keys that `filter` means, the library's own books included.
     pub(super) fn all(store: &'a dyn DataStore, filter: &ExportFilter) -> Self {
-        let ExportFilter { store: name, scope, keys } = filter.clone();
+        let ExportFilter { store: name, scope, keys, .. } = filter.clone();
         let query = KeyQuery { store: name, scope, filter: keys, after: None, limit: KEYS_A_PAGE };
-        Self { store, query, page: Vec::new().into_iter(), last_page: false, books: true }
+        Self {
+            store,
+            query,
+            page: Vec::new().into_iter(),
+            last_page: false,
+            books: true,
+            search: None,
+            unreadable: Vec::new(),
+        }
+    }
+
+    /// The profiles that the search could not tell of.
+    pub(super) fn unreadable(self) -> Vec<UnreadableValue> {
+        self.unreadable
     }
 
     /// The next key with all that it holds now.
-    pub(super) async fn next(&mut self) -> Result<Option<KeyState>, TransferError> {
+    pub(super) async fn next(
+        &mut self,
+        progress: &mut (dyn FnMut(Progress) + Send),
+    ) -> Result<Option<KeyState>, TransferError> {
         loop {
             if let Some(state) = self.page.next() {
                 let (_, mut state) = match self.store.read_one(&state.key, Returning::ALL).await {
@@ -57,8 +76,18 @@ impl<'a> Keys<'a> {
             if self.last_page {
                 return Ok(None);
             }
-            let (page, next) = match self.books {
-                true => {
+            let (page, next) = match (&self.search, self.books) {
+                (Some(search), _) => {
+                    let limits = ScanLimits { matches: KEYS_A_PAGE, until: None };
+                    let found = scan(self.store, &self.query, search, limits).await?;
+                    progress(Progress::LookedAt { keys: found.looked_at });
+                    let unreadable = found.unreadable.into_iter();
+                    self.unreadable.extend(unreadable.map(|UnreadableProfile { key, why }| {
+                        UnreadableValue { key, number: 0, why }
+                    }));
+                    (found.matches, found.next)
+                }
+                (None, true) => {
                     let page = self.store.keys(&self.query).await?;
                     let next = page
                         .last()
@@ -66,12 +95,25 @@ impl<'a> Keys<'a> {
                         .filter(|_| page.len() == KEYS_A_PAGE);
                     (page, next)
                 }
-                false => self.store.profiles(&self.query).await?,
+                (None, false) => self.store.profiles(&self.query).await?,
             };
             self.last_page = next.is_none();
             self.query.after = next;
             self.page = page.into_iter();
         }
+    }
+}
+
+/// The current version of a key, as [`each_version`] gives it.
+pub(super) fn current_version(
+    state: &KeyState,
+    mut each: impl FnMut(Result<StoredVersion, u64>) -> Result<(), TransferError>,
+) -> Result<(), TransferError> {
+    let Some(head) = &state.head else { return Ok(()) };
+    // A value that is there and was not shown is damaged.
+    match state.value.is_none() && !head.removed {
+        true => each(Err(head.number)),
+        false => each(Ok(StoredVersion { info: head.clone(), value: state.value.clone() })),
     }
 }
 
@@ -128,9 +170,5 @@ pub(super) async fn each_version(
             each(version)?;
         }
     }
-    // A value that is there and was not shown is damaged.
-    match state.value.is_none() && !head.removed {
-        true => each(Err(head.number)),
-        false => each(Ok(StoredVersion { info: head.clone(), value: state.value.clone() })),
-    }
+    current_version(state, each)
 }

@@ -41,7 +41,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "data_store/rules/",
         ],
     ),
-    ("words", &["error.rs", "record/", "migration.rs", "data.rs", "audit/"]),
+    ("words", &["error.rs", "record/", "migration.rs", "data.rs", "audit/", "filter/"]),
     ("backends", &["data_store/", "messenger/"]),
     ("ownership", &["ownership/"]),
     ("edit", &["edit/"]),

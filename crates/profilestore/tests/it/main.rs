@@ -40,6 +40,7 @@ mod refused_saves;
 mod regressions;
 mod roblox;
 mod runtime_gone;
+mod search;
 mod seats;
 mod sessions;
 #[cfg(feature = "sqlite")]

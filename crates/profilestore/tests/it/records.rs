@@ -126,8 +126,8 @@ async fn meta_tags_and_unknown_fields_survive_a_session() {
     let mut out = Vec::new();
     let filter = profilestore::transfer::ExportFilter {
         store: Some("LegacyData".into()),
-        scope: None,
         keys: KeyFilter::Prefix("Player_31".into()),
+        ..profilestore::transfer::ExportFilter::default()
     };
     profilestore::transfer::export(&world.store, &filter, &mut out, &mut |_| {}).await.unwrap();
     let last: Value = serde_json::from_slice(

@@ -540,9 +540,9 @@ async fn it_keeps_to_its_scope_and_prefix_and_does_not_concern_mock_stores() {
     let world = World::new();
     let game = world.server("game").await;
     let profiles = EditScope {
-        store: "PlayerData".into(),
         scope: Some("season-2".into()),
         prefix: Some("user-".into()),
+        ..EditScope::all("PlayerData")
     };
     let edit = BulkEdit::new(world.env.uuid(), profiles, more_coins(1000)).new_too();
     run(&game, &edit).await.unwrap();

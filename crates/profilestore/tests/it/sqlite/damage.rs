@@ -6,6 +6,7 @@ use profilestore::{
     Advice, Attribution, Edit, ErrorKind, GameServer,
     audit::{AuditQuery, audit_entries},
     data_store::{DamagedValue, KeyFilter, KeyQuery, VersionRef},
+    filter::{ScanLimits, scan},
     operator::{BulkEdit, EditScope},
     roblox::{NewEntry, Options as DataStores, RobloxDataStores},
     transfer::{ExportFilter, document, export, salvage, verify},
@@ -471,4 +472,27 @@ async fn a_write_and_a_removal_of_a_raw_data_store_repair_a_damaged_value() {
     raw.remove("p").await.unwrap();
     assert!(!store.read_one(&key("p"), Returning::HEAD).await.unwrap().1.exists());
     assert!(server.shutdown().await.is_complete());
+}
+
+#[tokio::test]
+async fn a_search_by_value_names_a_damaged_profile_and_goes_on() {
+    let dir = folder();
+    let store = open(&path(&dir));
+    let names = ["p", "q", "r"].map(key);
+    for (name, coins) in names.iter().zip([1, 2, 3]) {
+        let value = format!("\u{1}\0{{\"created\":0,\"data\":{{\"coins\":{coins}}}}}");
+        put(&store, name, &value).await.unwrap();
+    }
+    put(&store, &key("s"), "\u{2}\0{\"value\":{\"coins\":9}}").await.unwrap();
+    put(&store, &key("t"), "\u{1}\0{}").await.unwrap();
+    flip(&Connection::open(path(&dir)).unwrap(), &names[1], 1, 40);
+    let query =
+        KeyQuery { store: None, scope: None, filter: KeyFilter::All, after: None, limit: 100 };
+    let limits = ScanLimits { matches: 10, until: None };
+    let found = scan(&store, &query, &"/coins > 0".parse().unwrap(), limits).await.unwrap();
+    let keys: Vec<_> = found.matches.iter().map(|state| state.key.clone()).collect();
+    assert_eq!(keys, [names[0].clone(), names[2].clone()]);
+    let unreadable: Vec<_> = found.unreadable.iter().map(|found| found.key.clone()).collect();
+    assert_eq!(unreadable, [names[1].clone(), key("t")], "{:?}", found.unreadable);
+    assert_eq!((found.looked_at, found.next), (5, None));
 }

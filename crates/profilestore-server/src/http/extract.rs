@@ -26,7 +26,7 @@ use sha2::{Digest as _, Sha256};
 use utoipa::IntoParams;
 use uuid::Uuid;
 
-use crate::{app::App, keys::hex, problem::Problem};
+use crate::{app::App, problem::Problem, secret::hex};
 
 /// The largest body of a request: data of 4 MiB, and what surrounds it.
 pub(crate) const MAX_BODY: usize = (4 << 20) + (64 << 10);

@@ -60,7 +60,7 @@ pub struct UnreadableProfile {
 
 /// What was found at one key.
 enum Looked {
-    Match(KeyState),
+    Match(Box<KeyState>),
     /// Another profile, no profile, or nothing any more.
     Other(ProfileKey),
     Unreadable(UnreadableProfile),
@@ -97,7 +97,7 @@ pub async fn scan(
             found.next = Some(looked.key().clone());
             found.looked_at += 1;
             match looked {
-                Looked::Match(state) => found.matches.push(state),
+                Looked::Match(state) => found.matches.push(*state),
                 Looked::Unreadable(profile) => found.unreadable.push(profile),
                 Looked::Other(_) => {}
             }
@@ -212,7 +212,7 @@ fn judge(filter: &Filter, mut state: KeyState) -> Looked {
         Err(error) => Err(error.to_string()),
     };
     match matches {
-        Ok(true) => Looked::Match(state),
+        Ok(true) => Looked::Match(Box::new(state)),
         Ok(false) => Looked::Other(state.key),
         Err(why) => Looked::Unreadable(UnreadableProfile { key: state.key, why }),
     }

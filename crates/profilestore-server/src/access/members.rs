@@ -1,4 +1,4 @@
-//! Members: people who use the console.
+//! Members: people who log in with a name and a password.
 
 use std::{collections::BTreeSet, sync::Arc};
 

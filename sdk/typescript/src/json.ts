@@ -13,9 +13,14 @@ export interface Numbers {
 
 type Path = readonly (string | number)[];
 
+/** Halves of characters (lone surrogates). No text that leaves this process can have one. */
+const HALVES = /\p{Surrogate}/gu;
+
+/** A JSON pointer, in which a half of a character is shown as `\ud800`. */
 function pointer(path: Path): string {
   const parts = path.map((part) => String(part).replaceAll("~", "~0").replaceAll("/", "~1"));
-  return parts.map((part) => `/${part}`).join("");
+  const text = parts.map((part) => `/${part}`).join("");
+  return text.replace(HALVES, (half) => `\\u${half.charCodeAt(0).toString(16)}`);
 }
 
 function wrong(path: Path, why: string): Error {
@@ -32,7 +37,7 @@ export function stringify(value: unknown, numbers: Numbers): string {
 function write(value: unknown, numbers: Numbers, path: (string | number)[]): string {
   switch (typeof value) {
     case "string":
-      return JSON.stringify(value);
+      return writeText(value, path);
     case "boolean":
       return value ? "true" : "false";
     case "number":
@@ -66,10 +71,17 @@ function write(value: unknown, numbers: Numbers, path: (string | number)[]): str
   for (const [name, member] of Object.entries(value)) {
     if (member === undefined) continue;
     path.push(name);
-    members.push(`${JSON.stringify(name)}:${write(member, numbers, path)}`);
+    members.push(`${writeText(name, path)}:${write(member, numbers, path)}`);
     path.pop();
   }
   return `{${members.join(",")}}`;
+}
+
+function writeText(value: string, path: Path): string {
+  if (value.search(HALVES) >= 0) {
+    throw wrong(path, "half of a character (a lone surrogate) cannot be stored");
+  }
+  return JSON.stringify(value);
 }
 
 function writeNumber(value: number, numbers: Numbers, path: Path): string {

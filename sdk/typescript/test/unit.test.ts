@@ -83,6 +83,25 @@ test("with bigint every whole number is one, and what is written is read as the 
   assert.deepEqual(parse(written, exact), value);
 });
 
+test("half of a character is refused at once, and its place is shown without it", () => {
+  const refused: [unknown, string][] = [
+    [{ half: "\ud800" }, "path=`/half`"],
+    [{ "\ude00": 1 }, "path=`/\\ude00`"],
+    [{ "a/\ud83d": ["\ude00\ud83d"] }, "path=`/a~1\\ud83d`"],
+  ];
+  for (const [value, place] of refused) {
+    assert.throws(
+      () => stringify(value, plain),
+      (error: unknown) =>
+        error instanceof ProfileError &&
+        error.kind === "invalid" &&
+        error.message.includes("half of a character") &&
+        error.message.includes(place),
+    );
+  }
+  assert.equal(stringify({ "\u{1f600}": "\ud83d\ude00" }, plain), '{"\u{1f600}":"\u{1f600}"}');
+});
+
 test("what cannot be stored is refused with its place", () => {
   const own: Record<string, unknown> = {};
   own["self"] = own;

@@ -10,6 +10,7 @@ use profilestore::{
 use crate::{
     audit::Audit,
     check::Check,
+    conformance::Conformance,
     demo::{Demo, DemoServer},
     diff::Diff,
     edit::EditCommand,
@@ -111,6 +112,7 @@ enum Command {
     Migrate(Migrate),
     Serve(Box<Serve>),
     Keys(KeysCommand),
+    Conformance(Conformance),
     Demo(Demo),
     #[command(hide = true)]
     DemoServer(DemoServer),
@@ -150,6 +152,7 @@ impl Args {
             Command::Migrate(command) => command.run(app).await,
             Command::Serve(command) => Box::pin(command.run(app)).await,
             Command::Keys(command) => command.run(app).await,
+            Command::Conformance(command) => Box::pin(command.run(app)).await,
             Command::Demo(command) => command.run(app).await,
             Command::DemoServer(command) => command.run(app).await,
         };

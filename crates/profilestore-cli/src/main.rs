@@ -5,6 +5,7 @@ use std::process::ExitCode;
 mod args;
 mod audit;
 mod check;
+mod conformance;
 mod database;
 mod demo;
 mod diff;

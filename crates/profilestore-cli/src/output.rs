@@ -65,6 +65,7 @@ impl Failure {
             ("nats", cfg!(feature = "nats")),
             ("luau", cfg!(feature = "luau")),
             ("serve", cfg!(feature = "serve")),
+            ("conformance", cfg!(feature = "conformance")),
         ];
         let features: Vec<_> = built
             .into_iter()

@@ -42,7 +42,7 @@ mod trades;
 mod wire;
 mod world;
 
-use dice::Dice;
+pub(crate) use dice::Dice;
 use display::{Display, say};
 use fleet::{Call, Fate};
 use ledger::Check;

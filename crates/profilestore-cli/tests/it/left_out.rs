@@ -28,6 +28,7 @@ fn says_how_to_get(feature: &str, args: &[&str]) {
         ("nats", cfg!(feature = "nats")),
         ("luau", cfg!(feature = "luau")),
         ("serve", cfg!(feature = "serve")),
+        ("conformance", cfg!(feature = "conformance")),
     ] {
         assert!(!has || features.contains(&built), "what this program has stays: {built}: {ran:?}");
     }
@@ -69,4 +70,10 @@ fn without_the_server_it_is_said_how_to_get_it() {
     says_how_to_get("serve", &["serve"]);
     says_how_to_get("serve", &["keys", "list"]);
     assert!(Place::new().ok(&["serve", "--help"]).contains("--trust-proxy"));
+}
+
+#[cfg(not(feature = "conformance"))]
+#[test]
+fn without_the_conformance_kit_it_is_said_how_to_get_it() {
+    says_how_to_get("conformance", &["conformance", "--driver", "true"]);
 }

@@ -10,7 +10,7 @@ use std::{
 use crate::docs::{links, prose};
 
 /// What belongs at the root.
-const ROOT: [&str; 18] = [
+const ROOT: [&str; 19] = [
     ".ci",
     ".config",
     ".gitignore",
@@ -22,6 +22,7 @@ const ROOT: [&str; 18] = [
     "LICENSE-MIT",
     "README.md",
     "clippy.toml",
+    "conformance",
     "crates",
     "docs",
     "examples",

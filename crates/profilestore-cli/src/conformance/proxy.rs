@@ -1,0 +1,1 @@
+../../../profilestore-testbed/src/proxy.rs

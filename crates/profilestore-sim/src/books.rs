@@ -150,7 +150,7 @@ impl Witness for Clerk {
     }
 }
 
-fn describe(commit: &Commit, result: &Result<CommitReply, StoreError>) -> String {
+pub fn describe(commit: &Commit, result: &Result<CommitReply, StoreError>) -> String {
     let mut text = String::from("store ");
     for change in &commit.changes {
         let _ = match change {

@@ -15,6 +15,7 @@ mod data;
 #[cfg(profilestore_defects)]
 mod defects;
 mod dice;
+mod hosted;
 mod invariants;
 mod meanwhile;
 mod oracle;
@@ -106,6 +107,10 @@ struct WorldSize {
     /// Clients wait for each of their calls before they make the next one.
     #[arg(long)]
     patient: bool,
+    /// The world of game servers that run in other processes, and of the hosts that they move
+    /// between.
+    #[arg(long)]
+    hosted: bool,
 }
 
 impl WorldSize {
@@ -116,6 +121,7 @@ impl WorldSize {
             players: self.players.unwrap_or(base.players).max(1),
             minutes: self.virtual_minutes.unwrap_or(base.minutes),
             hasty: base.hasty && !self.patient,
+            hosted: self.hosted,
         }
     }
 }

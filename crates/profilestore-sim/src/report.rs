@@ -25,13 +25,14 @@ pub fn failure(seed: u64, size: Size, outcome: &Outcome) -> String {
     for line in &lines[lines.len().saturating_sub(LINES)..] {
         let _ = writeln!(text, "{}", line.text);
     }
-    let Size { servers, players, minutes, hasty } = size;
+    let Size { servers, players, minutes, hasty, hosted } = size;
     let patient = if hasty { "" } else { " --patient" };
+    let hosted = if hosted { " --hosted" } else { "" };
     let _ = writeln!(text, "seed {seed} breaks {} after {:?}", violation.broken, violation.at);
     let _ = writeln!(
         text,
         "replay it with: replay --seed {seed} --servers {servers} --players {players} \
-            --virtual-minutes {minutes}{patient}"
+            --virtual-minutes {minutes}{patient}{hosted}"
     );
     text
 }

@@ -40,3 +40,12 @@ fn an_edit_that_arrived_late_at_a_profile_of_its_own_server() {
 fn a_holder_that_is_dead_in_a_restored_backup() {
     keeps_its_promises(1524, Size::SMALL);
 }
+
+/// Game servers in other processes, whose hosts die, are stopped, are cut off from the store, and
+/// take over from each other (`--hosted`).
+#[test]
+fn hosted_game_servers_keep_their_sessions() {
+    for seed in 0..6 {
+        keeps_its_promises(seed, Size { minutes: 5, hosted: true, ..Size::SMALL });
+    }
+}

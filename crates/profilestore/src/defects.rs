@@ -91,17 +91,34 @@ mod chosen {
         SilentServerRenewed,
         /// A profile is released while its game server may believe that it holds it
         BeliefCutShort,
+        /// A pong says that the confirmation is fresh, however old it is
+        AgeForgotten,
+        /// A host ends the sessions of a game server that is silent
+        SilentServerReleased,
+        /// A profile that is held without a session is not let go
+        OrphanKept,
+        /// A host lets a profile go before the game server has said that the session is its own
+        OrphanTakenTooSoon,
+        /// A request that comes again with another content is taken for done
+        ReusedRequestDone,
+        /// A stranger may resume a game server
+        OwnerUnchecked,
     }
 
     impl Defect {
-        /// Those of hosting, which is not part of the simulation: the tests of `tests/it/hosting`
-        /// are to fail with each of them.
+        /// Those of hosting, which the simulation's world `--hosted` finds.
         pub const OF_HOSTING: &[Self] = &[
             Self::HostUnchecked,
             Self::AnyHostRenews,
             Self::DoneBeforeMarkedStored,
             Self::SilentServerRenewed,
             Self::BeliefCutShort,
+            Self::AgeForgotten,
+            Self::SilentServerReleased,
+            Self::OrphanKept,
+            Self::OrphanTakenTooSoon,
+            Self::ReusedRequestDone,
+            Self::OwnerUnchecked,
         ];
 
         /// Puts this one to work in the whole process, or none.

@@ -29,6 +29,7 @@ use tokio::time::Instant;
 use crate::{
     books::{Books, Clerk, Counts, Line as TraceLine, Violation},
     dice::Dice,
+    hosted,
     invariants::Broken,
     meanwhile,
     seat::Doors,
@@ -60,11 +61,15 @@ pub struct Size {
     /// Clients are in haste: they call without waiting, call starts off, and open one profile in
     /// several ways.
     pub hasty: bool,
+    /// The other world: game servers that run in other processes ([`crate::hosted`]).
+    pub hosted: bool,
 }
 
 impl Size {
-    pub const SMALL: Self = Self { servers: 3, players: 24, minutes: 30, hasty: true };
-    pub const LARGE: Self = Self { servers: 12, players: 300, minutes: 60, hasty: true };
+    pub const SMALL: Self =
+        Self { servers: 3, players: 24, minutes: 30, hasty: true, hosted: false };
+    pub const LARGE: Self =
+        Self { servers: 12, players: 300, minutes: 60, hasty: true, hosted: false };
 }
 
 /// What came of a world.
@@ -202,6 +207,9 @@ struct World {
 
 /// Runs a seed's world to its end.
 pub fn run(seed: u64, size: Size, traced: bool) -> Outcome {
+    if size.hosted {
+        return hosted::run(seed, size, traced);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)

@@ -135,7 +135,7 @@ pub fn judge_known(commit: &Commit, outcome: Outcome) -> Option<ConflictKind> {
     match outcome {
         Outcome::Applied(fingerprint) => fingerprint
             .zip(commit.fingerprint)
-            .is_some_and(|(applied, now)| applied != now)
+            .is_some_and(|(applied, now)| applied != now && !defect!(ReusedRequestDone))
             .then_some(ConflictKind::CommitIdReused),
         Outcome::Aborted => Some(ConflictKind::Aborted),
     }

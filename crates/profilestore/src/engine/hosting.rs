@@ -224,12 +224,19 @@ impl Engine {
         transaction::transact(&self.link, sessions, time, script, Some(request), sent)
     }
 
-    /// Whether a request took effect. One that did not never does from now on.
+    /// Whether a request took effect. One that did not never does from now on. Fails when another
+    /// request took effect under its identity.
     pub(crate) async fn took_effect(&self, request: Request) -> Result<bool> {
-        let commit = request.stamp(self.link.new_commit(Vec::new(), Returning::HEAD));
+        let Some(hosting) = &self.link.hosting else { return Ok(false) };
+        let check = Change::CheckHost { id: self.link.server(), host: hosting.host };
+        let commit = request.stamp(self.link.new_commit(vec![check], Returning::HEAD));
         let deadline = self.link.deadline();
-        let called_off = self.link.call_off(&commit, &mut Backoff::default(), &deadline).await?;
-        Ok(!called_off)
+        if self.link.call_off(&commit, &mut Backoff::default(), &deadline).await? {
+            return Ok(false);
+        }
+        // An abort is compared with nothing. This writes nothing, and its identity is looked up.
+        self.link.settle(&commit, self.link.deadline()).await?;
+        Ok(true)
     }
 
     /// Declares the game server's row dead, as it ends, and stops.

@@ -6,12 +6,12 @@ use tokio::sync::mpsc;
 
 use super::table::Table;
 use crate::{
-    data_store::{Change, Returning, StoreError},
+    data_store::{Change, CommitId, Returning, StoreError},
     key::ProfileKey,
     link::{
         Link,
         deadline::Unless,
-        hosting::Stop,
+        hosting::{Request, Stop},
         renew::{Confirmation, RETRY, Renewal, Renewed},
     },
     messenger::Hint,
@@ -37,6 +37,9 @@ async fn drive(link: &Arc<Link>, table: &Arc<Table>, mut hints: mpsc::Receiver<H
             biased;
             () = link.env.sleep_until(next) => {
                 if let Some(quiet) = link.hosting.as_ref().and_then(|h| h.quiet_for(link.env.now())) {
+                    if defect!(SilentServerReleased) {
+                        end_all(link, table);
+                    }
                     // Its row runs out, and others find it dead. A call of it brings this forward.
                     if quiet > link.lease_time() {
                         link.stop(Stop::Quiet);
@@ -94,6 +97,14 @@ async fn drive(link: &Arc<Link>, table: &Arc<Table>, mut hints: mpsc::Receiver<H
     }
 }
 
+/// A deliberate defect: nothing is ever released because its game server is silent.
+fn end_all(link: &Link, table: &Table) {
+    for session in table.sessions() {
+        let request = Request { id: CommitId(link.env.uuid()), fingerprint: 0 };
+        drop(session.end_handed(request, None));
+    }
+}
+
 /// The lease is renewed. The sessions that the notices are about are held back first, then look.
 ///
 /// A confirmation must not make a session active when a notice in the same answer may tell of its
@@ -118,7 +129,8 @@ fn confirmed(link: &Arc<Link>, table: &Arc<Table>, confirmation: &Confirmation) 
 /// a session that nobody waited for any more.
 fn release_orphan(link: &Arc<Link>, table: &Arc<Table>, key: &ProfileKey) {
     let Some(hosting) = &link.hosting else { return };
-    if table.has(key) || hosting.may_have_more(key) {
+    let may_have_more = hosting.may_have_more(key) && !defect!(OrphanTakenTooSoon);
+    if table.has(key) || may_have_more || defect!(OrphanKept) {
         return;
     }
     let (link_, table, key_) = (link.clone(), table.clone(), key.clone());

@@ -157,7 +157,7 @@ impl Host {
     pub async fn resume(&self, resume: Resume) -> Result<Resumed> {
         let Resume { incarnation, store, owner, again } = resume;
         if let Some(server) = self.hosted(incarnation).filter(|server| server.store() == store) {
-            if server.owner() != owner {
+            if server.owner() != owner && !defect!(OwnerUnchecked) {
                 return Err(no_such_server());
             }
             server.renew_soon();

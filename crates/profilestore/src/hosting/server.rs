@@ -290,9 +290,13 @@ impl HostedServer {
     /// when it took effect. When it did not, it never will. (A save that changed nothing leaves no
     /// trace: it has not taken effect then.)
     ///
-    /// Fails with [`ErrorKind::Unknown`] when that cannot be told now.
+    /// Fails with [`ErrorKind::RequestIdReused`] when another request took effect under its
+    /// identity, and with [`ErrorKind::Unknown`] when that cannot be told now.
     pub async fn outcome(&self, request: Request) -> Result<bool> {
         self.engine().took_effect(request).await.map_err(|error| {
+            if error.kind() == ErrorKind::RequestIdReused {
+                return error;
+            }
             let message = "whether the request took effect cannot be told now; ask again";
             Error::new(ErrorKind::Unknown, message).caused_by(error)
         })

@@ -49,6 +49,9 @@ impl Link {
             return None;
         }
         hosting.note_told(now);
+        if defect!(AgeForgotten) {
+            return Some(Duration::ZERO);
+        }
         Some(now.saturating_duration_since(confirmed_at))
     }
 }

@@ -66,6 +66,10 @@ impl Burst {
 
     /// Notes a call; its caller waits for the answer, or has gone.
     fn note(&mut self, call: Call, answer: Option<Answer>) {
+        // Another client may have had the server shut down meanwhile, which ends the session too.
+        if self.running.life.is_closing_before(u64::MAX) && !self.has_ended() {
+            self.calls.0.push((Call::End { edits: 0 }, Heard::Nothing));
+        }
         let at = self.calls.0.len();
         self.calls.0.push((call, Heard::Nothing));
         if let Some(answer) = answer {

@@ -14,7 +14,12 @@ use profilestore::{
 };
 use tokio::time::Instant;
 
-use super::{World, operators::profile_key, players::key_of, sessions::take_messages};
+use super::{
+    World,
+    operators::profile_key,
+    players::{key_of, player_of},
+    sessions::take_messages,
+};
 use crate::{data::Label, dice::Dice, invariants::broken};
 
 /// Nobody is locked out longer than the lease time and an offer's time, and what a call and a
@@ -57,6 +62,8 @@ impl World {
             return;
         }
         tokio::time::sleep(LATE).await;
+        // An operator's call from before the peace may have ended a session since.
+        let sessions = self.served_again(sessions).await;
         self.handle_everything(&sessions).await;
         for node in 0..self.size.servers {
             let running = self.nodes[node].running.lock().take();
@@ -119,6 +126,19 @@ impl World {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+    }
+
+    /// Lets those players in again whose sessions are over, and names all sessions.
+    async fn served_again(self: &Arc<Self>, sessions: Vec<Label>) -> Vec<Label> {
+        let mut open = Vec::new();
+        for label in sessions {
+            let (is_over, player) = {
+                let session = &self.clerk.0.lock().told.sessions[&label];
+                (session.seat.is_over(), player_of(&session.key))
+            };
+            open.extend(if is_over { self.clone().serve(player).await } else { Some(label) });
+        }
+        open
     }
 
     /// Every session takes what waits for it, and ends.

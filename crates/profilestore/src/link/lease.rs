@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::{
@@ -43,5 +44,26 @@ impl Lease {
     /// confirmation.
     pub(crate) fn is_confirmed(&self, confirmed_at: Instant, now: Instant) -> bool {
         ownership::is_confirmed(self.lease_time, confirmed_at, now)
+    }
+}
+
+/// How many renewals were sent, and how many of them have an outcome.
+#[derive(Debug, Default)]
+pub(crate) struct UnderWay(Mutex<(u64, u64)>);
+
+impl UnderWay {
+    pub(super) fn begin(&self) {
+        self.0.lock().0 += 1;
+    }
+
+    pub(super) fn end(&self) {
+        let mut counts = self.0.lock();
+        counts.1 = counts.0;
+    }
+
+    /// How many were sent so far. None while one of them has no outcome: its answer may bring news.
+    pub(crate) fn all_answered(&self) -> Option<u64> {
+        let counts = self.0.lock();
+        (counts.0 == counts.1).then_some(counts.0)
     }
 }

@@ -26,7 +26,11 @@ use parking_lot::{Mutex, RwLock};
 use tokio::{runtime::Handle, sync::Notify, time::Instant};
 
 use self::{
-    deadline::Deadline, health::Health, hosting::Hosting, lease::Lease, queue::KeyQueues,
+    deadline::Deadline,
+    health::Health,
+    hosting::Hosting,
+    lease::{Lease, UnderWay},
+    queue::KeyQueues,
     room::Room,
 };
 use crate::{
@@ -81,6 +85,7 @@ pub(crate) struct Link {
     begun_anew: Notify,
     /// A renewal got through.
     renewed: Notify,
+    pub(crate) renewals: UnderWay,
     pub(crate) queues: Arc<KeyQueues>,
     /// For what is on its way to the store.
     pub(crate) room: Arc<Room>,
@@ -127,6 +132,7 @@ impl Link {
             renew_now: Notify::new(),
             begun_anew: Notify::new(),
             renewed: Notify::new(),
+            renewals: UnderWay::default(),
             lining_up: Mutex::default(),
             health,
             closing: AtomicBool::new(false),

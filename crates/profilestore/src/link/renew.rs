@@ -140,7 +140,13 @@ impl Link {
             lease.revision = row.revision;
         }
         drop(lease);
+        self.renewals.end();
         self.renewed.notify_waiters();
+    }
+
+    /// Waits until a renewal gets through, or for as long as an attempt is apart from the next.
+    pub(crate) async fn renewed_or_tried(&self) {
+        let _ = tokio::time::timeout(RETRY, self.renewed.notified()).await;
     }
 }
 
@@ -156,6 +162,17 @@ pub(crate) struct Renewal {
 impl Renewal {
     /// Renews once. The notices of an answer are acknowledged by the next renewal.
     pub(crate) async fn renew(&mut self, link: &Link) -> Renewed {
+        if self.pending.is_none() {
+            link.renewals.begin();
+        }
+        let renewed = self.renew_once(link).await;
+        if self.pending.is_none() && !matches!(renewed, Renewed::Yes(_)) {
+            link.renewals.end();
+        }
+        renewed
+    }
+
+    async fn renew_once(&mut self, link: &Link) -> Renewed {
         let (commit, sent) = self.pending.take().unwrap_or_else(|| {
             let (id, revision) = {
                 let lease = link.lease.lock();

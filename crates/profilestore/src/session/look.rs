@@ -9,6 +9,10 @@ use crate::{
     ownership::{self, Held},
 };
 
+/// How often a session asks whether it has been adopted before it believes a late answer: a store
+/// that is slower than renewals come must not keep it inactive for ever.
+const ADOPTION_ATTEMPTS: u32 = 10;
+
 impl Session {
     /// Reads lease and inbox under the fence, without saving.
     pub(super) async fn look_now(self: &Arc<Self>) {
@@ -77,9 +81,15 @@ impl Session {
 
     /// Writes this server's new incarnation into the lease, if no other server took the profile
     /// meanwhile.
+    ///
+    /// The session believes an answer only when no renewal was under way at the same time: that
+    /// one's answer may tell of a thief who came after the adoption. Otherwise it asks again.
     pub(crate) async fn adopt_now(self: &Arc<Self>) {
+        let mut attempts = 0;
         loop {
+            attempts += 1;
             let server = self.link.server();
+            let quiet = self.link.renewals.all_answered();
             let changes = {
                 let known = self.known.lock();
                 if self.is_over() || known.held_by == server {
@@ -94,13 +104,18 @@ impl Session {
             match self.link.settle(&commit, Unless(|| self.is_over())).await {
                 Ok(mut reply) => {
                     let Some(state) = reply.states.pop() else { return };
-                    {
-                        // It may have been applied long ago, and the profile taken since.
-                        let mut known = self.known.lock();
-                        let holder = self.remote.as_ref().map(|_| server);
-                        if ownership::held(&state, known.epoch, holder) != Held::Lost {
-                            known.held_by = server;
+                    // It may have been applied long ago, and the profile taken since.
+                    let holder = self.remote.as_ref().map(|_| server);
+                    let epoch = { self.known.lock().epoch };
+                    if ownership::held(&state, epoch, holder) != Held::Lost {
+                        let is_alone =
+                            quiet.is_some() && quiet == self.link.renewals.all_answered();
+                        if !is_alone && attempts < ADOPTION_ATTEMPTS && !self.link.is_closing() {
+                            self.absorb(state);
+                            self.link.renewed_or_tried().await;
+                            continue;
                         }
+                        self.known.lock().held_by = server;
                     }
                     self.respond(state, None).await;
                     return;

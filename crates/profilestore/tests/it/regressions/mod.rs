@@ -16,9 +16,9 @@ use profilestore::{
     ErrorKind, GameServer, Message, ProfileKey, StartOptions,
     data_store::{
         Cause, Change, Commit, CommitId, CommitReply, DataStore, DataStoreExt, Identity, KeyQuery,
-        KeyState, MemoryStore, NewValue, Retention, Returning, ServerRow, Snapshot, StoreError,
-        StoredVersion, SweepCursor, SweepReport, VersionInfo, VersionLinks, VersionQuery,
-        VersionRef, fault,
+        KeyState, MemoryStore, NewValue, Retention, Returning, ServerId, ServerRow, Snapshot,
+        StoreError, StoredVersion, SweepCursor, SweepReport, VersionInfo, VersionLinks,
+        VersionQuery, VersionRef, fault,
     },
     env::{Clock, Env, SystemRng},
 };

@@ -99,6 +99,33 @@ async fn a_start_that_finds_something_else_behind_its_take_does_not_wait_for_its
     );
 }
 
+/// Declares a server's row dead, as another server does, and names it.
+async fn declared_dead(world: &World, job_id: &str) -> ServerId {
+    let (_, rows) = world.store.servers().await.unwrap();
+    let row = rows.iter().find(|row| row.job_id == job_id).unwrap();
+    let dead = Commit {
+        id: CommitId(world.env.uuid()),
+        incarnation: world.store.identity().await.unwrap().incarnation,
+        from: None,
+        changes: vec![Change::MarkDead { id: row.id, revision: row.revision }],
+        returning: Returning::HEAD,
+        fingerprint: None,
+    };
+    world.store.commit_one(dead).await.unwrap();
+    row.id
+}
+
+/// Waits until the profile is held by another incarnation than this one.
+async fn adopted(world: &World, key: &ProfileKey, before: ServerId) {
+    loop {
+        let (_, state) = world.store.read_one(key, Returning::HEAD).await.unwrap();
+        if state.lease.holder.is_some_and(|holder| holder.server != Some(before)) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
 /// Found by the simulation (seed 1733): for as long as it read who had taken the profile, it said
 /// that it was active.
 #[tokio::test(start_paused = true)]
@@ -107,32 +134,14 @@ async fn an_adoption_whose_answer_comes_after_a_removal_does_not_make_the_sessio
     let own_way = world.another_way();
     let (a, b) = (world.server_on("a", own_way.clone()).await, world.server("b").await);
     let profile = open(&a, "p").await;
-    let (_, rows) = world.store.servers().await.unwrap();
-    let row = rows.iter().find(|row| row.job_id == "a").unwrap();
-    let incarnation = world.store.identity().await.unwrap().incarnation;
-    let dead = Commit {
-        id: CommitId(world.env.uuid()),
-        incarnation,
-        from: None,
-        changes: vec![Change::MarkDead { id: row.id, revision: row.revision }],
-        returning: Returning::HEAD,
-        fingerprint: None,
-    };
-    world.store.commit_one(dead).await.unwrap();
+    let dead = declared_dead(&world, "a").await;
     // The next renewal is refused and the server registers anew; the adoption is the commit after.
     own_way.plan().spare(1);
     own_way.plan().fail(Fault::AnswerLost, 1);
     let key = players(&a).key("p").unwrap();
-    let adopted = async {
-        loop {
-            let (_, state) = world.store.read_one(&key, Returning::HEAD).await.unwrap();
-            if state.lease.holder.is_some_and(|holder| holder.server != Some(row.id)) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), adopted).await.expect("it adopts the session");
+    tokio::time::timeout(Duration::from_secs(20), adopted(&world, &key, dead))
+        .await
+        .expect("it adopts the session");
     own_way.plan().delay_reads(1_000);
     assert!(!profile.is_active() && !profile.is_over());
     players(&b).remove("p").await.unwrap();
@@ -142,4 +151,49 @@ async fn an_adoption_whose_answer_comes_after_a_removal_does_not_make_the_sessio
         assert!(began.elapsed() < Duration::from_secs(20));
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Found by the simulation (seeds 3410 and 5588): the answer of the adoption came seconds after a
+/// renewal whose answer told of the operator.
+#[tokio::test(start_paused = true)]
+async fn an_adoption_that_is_answered_after_a_renewal_does_not_make_a_robbed_session_active() {
+    let world = World::new();
+    let detour = Detour::new(world.store.clone());
+    let (a, b) = (world.server_on("a", detour.clone()).await, world.server("b").await);
+    let profile = open(&a, "p").await;
+    let dead = declared_dead(&world, "a").await;
+    let key = players(&a).key("p").unwrap();
+    detour.answer_late(Duration::from_secs(8));
+    tokio::time::timeout(Duration::from_secs(20), adopted(&world, &key, dead))
+        .await
+        .expect("it adopts the session");
+    assert!(!profile.is_active() && !profile.is_over());
+    players(&b).remove("p").await.unwrap();
+    let began = tokio::time::Instant::now();
+    while !profile.is_over() {
+        assert!(!profile.is_active(), "{:?} after the removal", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(60));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// And one that nothing happens to is active in the end, however slow the store is.
+#[tokio::test(start_paused = true)]
+async fn an_adoption_whose_answers_are_always_slower_than_renewals_is_believed_in_the_end() {
+    let world = World::new();
+    let detour = Detour::new(world.store.clone());
+    let a = world.server_on("a", detour.clone()).await;
+    let profile = open(&a, "p").await;
+    declared_dead(&world, "a").await;
+    detour.answer_late(Duration::from_secs(8));
+    let believed = async {
+        // Its server's row is dead, which it learns from its next renewal.
+        while profile.is_active() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        while !profile.is_active() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(300), believed).await.expect("it is active again");
 }

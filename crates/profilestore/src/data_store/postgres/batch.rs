@@ -15,10 +15,12 @@ use crate::{
         Change, Commit, CommitId, CommitReply, Conflict, Digest, Incarnation, KeyState, LeaseState,
         MessageId, NewValue, Notice, ServerId, ServerRow, StoreError, StoredMessage, VersionInfo,
         VersionLinks,
-        rules::{self, Counters, Fault, MessageFacts, Outcome, View},
+        rules::{self, Fault, MessageFacts, Outcome},
     },
     key::ProfileKey,
 };
+
+mod view;
 
 /// What was read of the store before the batch, changed as its commits are applied.
 #[derive(Debug)]
@@ -484,47 +486,6 @@ impl Batch {
     fn holder_of(&self, head: &Head) -> Option<ServerRow> {
         let id = head.holder_id()?;
         self.servers.get(&id).or(head.holder.as_ref().filter(|row| row.id == id)).cloned()
-    }
-}
-
-impl View for Batch {
-    type Error = StoreError;
-
-    fn counters(&mut self, key: &ProfileKey) -> Result<Counters, StoreError> {
-        self.head(key).map(Head::counters)
-    }
-
-    fn message(
-        &mut self,
-        key: &ProfileKey,
-        index: u64,
-    ) -> Result<Option<MessageFacts>, StoreError> {
-        Ok(self.messages.get(&(key.clone(), index)).copied())
-    }
-
-    fn message_id(
-        &mut self,
-        key: &ProfileKey,
-        index: u64,
-    ) -> Result<Option<MessageId>, StoreError> {
-        Ok(self.message_ids.get(&(key.clone(), index)).cloned())
-    }
-
-    fn used_with(&mut self, key: &ProfileKey, id: &Digest) -> Result<Option<Digest>, StoreError> {
-        Ok(self.used.get(&(key.clone(), *id)).copied())
-    }
-
-    fn keeps_version(&mut self, key: &ProfileKey, number: u64) -> Result<bool, StoreError> {
-        let head = self.head(key)?;
-        Ok((number > 0 && head.version() == number) || self.kept.contains(&(key.clone(), number)))
-    }
-
-    fn server(&mut self, id: ServerId) -> Result<Option<ServerRow>, StoreError> {
-        Ok(self.servers.get(&id).cloned())
-    }
-
-    fn outcome(&mut self, id: CommitId) -> Result<Option<Outcome>, StoreError> {
-        Ok(self.outcomes.get(&id).copied())
     }
 }
 

@@ -40,6 +40,7 @@ mod queue;
 mod reader;
 mod schema;
 mod state;
+mod statements;
 mod sweep;
 mod trouble;
 mod write;

@@ -11,7 +11,7 @@ use tokio_postgres::SimpleQueryMessage;
 use super::{
     PostgresOptions,
     connect::{Conn, Dialer},
-    load, migrate, reader, sweep, write,
+    load, migrate, reader, statements, sweep,
 };
 use crate::env::Env;
 
@@ -23,7 +23,7 @@ macro_rules! statements {
 
 const STATEMENTS: [(&str, &str); 56] = statements! {
     load: HEADS, HEADS_CHANGED, HEADS_CHECKED, SERVERS, SERVERS_CHECKED, SERVERS_CHANGED, SERVERS_REHOSTED, MESSAGES, INBOXES, USED, VERSIONS, HISTORY, FACTS, EMPTY_HEADS;
-    write: INSERT_HEADS, UPDATE_DATA, UPDATE_REST, UPDATE_ALL, KEEP_VERSIONS, PIN_VERSIONS, FORGET_USERS, ADD_USERS, RECEIPTS,
+    statements: INSERT_HEADS, UPDATE_DATA, UPDATE_REST, UPDATE_ALL, KEEP_VERSIONS, PIN_VERSIONS, FORGET_USERS, ADD_USERS, RECEIPTS,
         REMOVE_MESSAGES, EDIT_MESSAGES, INSERT_MESSAGES, ERASE_VERSIONS, INSERT_LINKS, ERASE_LINKS, ERASE_RECEIPTS, ERASE_MESSAGES, INSERT_SERVERS,
         RENEW_SERVERS, REHOST_SERVERS, BURY_SERVERS, FORGET_NOTICES, INSERT_OUTCOMES, LEAVE_NOTICES, INBOXES, VALUES, NOTICES;
     reader: NOW, SERVERS, VERSION_NUMBERED, VERSION_LABELLED, VERSIONS_UP, VERSIONS_DOWN, LINKS;
@@ -193,7 +193,7 @@ async fn no_statement_reads_more_when_a_table_grows_whatever_the_planner_believe
 fn every_statement_is_looked_at() {
     let files = [
         ("load", include_str!("load.rs")),
-        ("write", include_str!("write.rs")),
+        ("statements", include_str!("statements.rs")),
         ("reader", include_str!("reader.rs")),
         ("sweep", include_str!("sweep.rs")),
     ];

@@ -14,6 +14,7 @@ use super::{
     pool::Lease,
     schema,
     state::{self, HEAD_COLUMNS, Head, get, head_columns, server_columns, server_of_row, unsigned},
+    statements,
     trouble::Trouble,
     write,
 };
@@ -173,7 +174,7 @@ impl Inner {
         // One statement sees one moment by itself; the time may be of the one before.
         let snapshot = returning.inbox_unless.is_some();
         if snapshot {
-            steps.push(Step::keys(write::INBOXES, keys.iter()));
+            steps.push(Step::keys(statements::INBOXES, keys.iter()));
         }
         let rows = self.ask(Question::Steps { steps: &steps, snapshot }).await?;
         let now_ms = self.time(rows[0].first().ok_or_else(nothing)?)?;

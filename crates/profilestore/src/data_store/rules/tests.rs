@@ -3,7 +3,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::data_store::{
-    Holder, MAX_MESSAGE_BYTES, MAX_VALUE_BYTES, NewMessage, Offer, Request, RequestId, Returning,
+    Cause, Holder, MAX_MESSAGE_BYTES, MAX_VALUE_BYTES, NewMessage, Offer, Request, RequestId,
+    Returning,
 };
 
 fn key() -> ProfileKey {

@@ -49,6 +49,7 @@ mod queue;
 mod reader;
 mod scan;
 mod schema;
+mod servers;
 mod state;
 mod sweep;
 mod writer;

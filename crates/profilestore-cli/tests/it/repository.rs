@@ -10,7 +10,7 @@ use std::{
 use crate::docs::{links, prose};
 
 /// What belongs at the root.
-const ROOT: [&str; 19] = [
+const ROOT: [&str; 20] = [
     ".ci",
     ".config",
     ".gitignore",
@@ -23,6 +23,7 @@ const ROOT: [&str; 19] = [
     "README.md",
     "clippy.toml",
     "conformance",
+    "console",
     "crates",
     "docs",
     "examples",

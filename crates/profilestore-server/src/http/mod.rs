@@ -8,6 +8,7 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::app::App;
 
 mod audit;
+mod console;
 mod edits;
 mod extract;
 mod health;
@@ -47,4 +48,5 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(members::router())
         .merge(health::router())
         .merge(pages::router())
+        .merge(console::router())
 }

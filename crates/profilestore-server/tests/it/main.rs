@@ -1,6 +1,7 @@
 //! The server over real sockets, on real stores.
 
 mod client;
+mod console;
 mod description;
 mod history;
 mod keys;

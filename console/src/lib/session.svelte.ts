@@ -1,0 +1,153 @@
+// Who is logged in, what that allows, and whether changes are switched on. The API enforces all of
+// it; the console only does not offer what it would refuse.
+
+import { ask, connection, onUnauthorized, Refusal, useKey } from "./api.svelte";
+
+/** How long the switch stays on, for a visit with a key. */
+const ARMED_MS = 15 * 60_000;
+
+export interface Me {
+  kind: "member" | "key";
+  name: string;
+  id: string;
+  role: string | null;
+  scopes: string[];
+  stores: string[] | null;
+  prefix: string | null;
+  armed_until_ms: number | null;
+}
+
+type State = "asking" | "out" | "in" | "offline";
+
+class Session {
+  state = $state<State>("asking");
+  me = $state<Me | null>(null);
+  /** Why there is no session, for the page that asks for one. */
+  why = $state("");
+  /** Whether the first member is yet to be made. */
+  isOpen = $state(false);
+  now = $state(Date.now());
+  #armedUntil = $state(0);
+
+  constructor() {
+    setInterval(() => (this.now = Date.now()), 1000);
+    onUnauthorized.run = () => this.#lost();
+  }
+
+  #lost() {
+    if (this.state !== "in") return;
+    useKey("");
+    this.state = "out";
+    this.why = "The server does not know this key or log-in any more. Sign in again.";
+  }
+
+  /** Finds out who is there. */
+  async begin() {
+    this.state = "asking";
+    try {
+      this.isOpen = (await ask<{ is_open: boolean }>({ path: "/v1/setup" })).body.is_open;
+      const me = await this.#who();
+      if (me === null) this.state = "out";
+      else this.enter(me);
+    } catch (error) {
+      if (error instanceof Refusal && error.isOffline) this.state = "offline";
+      else if (error instanceof Refusal && error.status === 401) this.state = "out";
+      else {
+        this.state = "out";
+        this.why = error instanceof Error ? error.message : String(error);
+      }
+    }
+  }
+
+  async #who(): Promise<Me | null> {
+    try {
+      return (await ask<Me>({ path: "/v1/me" })).body;
+    } catch (error) {
+      if (!(error instanceof Refusal) || error.status !== 401) throw error;
+      if (connection.key) this.why = `The server refuses this key: ${error.message}.`;
+      useKey("");
+      return null;
+    }
+  }
+
+  enter(me: Me) {
+    this.me = me;
+    this.why = "";
+    this.#armedUntil = me.armed_until_ms ?? 0;
+    this.state = "in";
+  }
+
+  async signInWithKey(key: string) {
+    useKey(key);
+    await this.begin();
+    if (this.state !== "in") useKey("");
+  }
+
+  async signInWithPassword(name: string, password: string) {
+    const body = JSON.stringify({ name, password });
+    const me = await ask<Me>({ method: "POST", path: "/v1/login", body });
+    this.enter(me.body);
+  }
+
+  async signOut() {
+    if (this.me?.kind === "member") await ask({ method: "POST", path: "/v1/logout" }).catch(none);
+    useKey("");
+    connection.made = [];
+    this.me = null;
+    this.why = "";
+    this.#armedUntil = 0;
+    this.state = "out";
+  }
+
+  /** Whether the API lets the caller use this scope somewhere. */
+  may(...scopes: string[]): boolean {
+    const me = this.me;
+    if (me === null) return false;
+    return scopes.some((scope) => me.scopes.includes(scope) || me.scopes.includes("admin"));
+  }
+
+  /** Whether the caller may change anything at all. */
+  get mayChange(): boolean {
+    return this.may(...CHANGING);
+  }
+
+  get armedFor(): number {
+    return Math.max(0, this.#armedUntil - this.now);
+  }
+
+  /** Whether changes are switched on. */
+  get armed(): boolean {
+    return this.armedFor > 0;
+  }
+
+  async arm() {
+    if (this.me?.kind === "member") {
+      const answer = await ask<{ armed_until_ms: number }>({ method: "POST", path: "/v1/arm" });
+      this.#armedUntil = answer.body.armed_until_ms;
+    } else this.#armedUntil = Date.now() + ARMED_MS;
+    this.now = Date.now();
+  }
+
+  async disarm() {
+    if (this.me?.kind === "member") await ask({ method: "DELETE", path: "/v1/arm" });
+    this.#armedUntil = 0;
+  }
+}
+
+const CHANGING = [
+  "profiles:write",
+  "messages:send",
+  "edits:single",
+  "edits:bulk",
+  "history:restore",
+  "users:erase",
+  "sessions:end",
+  "admin",
+];
+
+const none = (error: unknown) => {
+  if (error instanceof Refusal && error.isOffline) throw error;
+  return null;
+};
+
+export const session = new Session();

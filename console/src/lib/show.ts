@@ -1,0 +1,31 @@
+// Times, sizes and spans for people.
+
+const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+
+/** A local time. */
+export const localTime = (ms: number) => clock.format(ms);
+
+/** The same moment in UTC. */
+export const utcTime = (ms: number) => new Date(ms).toISOString().replace(/\.\d+Z$/, "Z");
+
+/** How long ago, in one unit. */
+export function ago(ms: number, now: number): string {
+  return `${span(Math.max(0, now - ms))} ago`;
+}
+
+export function span(ms: number): string {
+  const seconds = Math.floor(ms / 1000);
+  if (seconds < 60) return `${seconds} s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
+  if (seconds < 48 * 3600) return `${Math.floor(seconds / 3600)} h`;
+  return `${Math.floor(seconds / 86_400)} days`;
+}
+
+export function size(bytes: number | null): string {
+  if (bytes === null) return "";
+  if (bytes < 1024) return `${bytes} B`;
+  if (bytes < 1 << 20) return `${(bytes / 1024).toFixed(1)} KiB`;
+  return `${(bytes / (1 << 20)).toFixed(1)} MiB`;
+}
+
+export const count = (number: number) => number.toLocaleString("en");

@@ -1,0 +1,27 @@
+// Written by console/scripts/pack.js: what the console is made of.
+[
+    File {
+        path: "/assets/icon-DFY3n9Ea.svg",
+        media: "image/svg+xml",
+        plain: include_bytes!("assets-icon-DFY3n9Ea.svg"),
+        packed: include_bytes!("assets-icon-DFY3n9Ea.svg.gz"),
+    },
+    File {
+        path: "/assets/index-BEhBkd7X.js",
+        media: "text/javascript; charset=utf-8",
+        plain: include_bytes!("assets-index-BEhBkd7X.js"),
+        packed: include_bytes!("assets-index-BEhBkd7X.js.gz"),
+    },
+    File {
+        path: "/assets/index-Bl3UhW3P.css",
+        media: "text/css; charset=utf-8",
+        plain: include_bytes!("assets-index-Bl3UhW3P.css"),
+        packed: include_bytes!("assets-index-Bl3UhW3P.css.gz"),
+    },
+    File {
+        path: "/",
+        media: "text/html; charset=utf-8",
+        plain: include_bytes!("index.html"),
+        packed: include_bytes!("index.html.gz"),
+    },
+]

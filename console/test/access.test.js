@@ -1,0 +1,202 @@
+// Getting in: the first administrator, log-ins, roles, and the end of a log-in.
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import {
+  arm,
+  at,
+  browser,
+  finish,
+  loggedIn,
+  logIn,
+  newPage,
+  open,
+  PASSWORD,
+  profilePath,
+  sees,
+  until,
+  World,
+} from "./world.js";
+import { uuid7 } from "./fill.js";
+
+let world, chromium;
+before(async () => {
+  [world, chromium] = await Promise.all([World.start(), browser()]);
+});
+after(async () => {
+  await chromium?.close();
+  await world?.stop();
+});
+
+/** A request from inside of the page, with its cookie and its origin. */
+const asked = (page, method, path, body, headers = {}) =>
+  page.evaluate(
+    async ([method, path, body, headers]) => {
+      const all = body === undefined ? headers : { "Content-Type": "application/json", ...headers };
+      const answer = await fetch(path, {
+        method,
+        headers: all,
+        body: body && JSON.stringify(body),
+      });
+      const text = await answer.text();
+      return {
+        status: answer.status,
+        kind: text.startsWith("{") ? JSON.parse(text).kind : undefined,
+      };
+    },
+    [method, path, body, headers],
+  );
+
+test("the set-up link makes the first administrator, and works once", async () => {
+  const page = await newPage(chromium, world);
+  await open(page, world, "/");
+  await sees(page, "Nobody can log in with a name yet");
+  const setUp = async (link) => {
+    await page.goto(link);
+    await page.getByLabel("Name").fill("ann");
+    await page.getByLabel("Password").fill(PASSWORD);
+    await page.getByRole("button", { name: "Begin" }).click();
+  };
+  await setUp(`${world.url}/#/setup?token=wrong`);
+  await sees(page, "this is not the set-up link");
+  await setUp(world.setUp);
+  await page.getByRole("heading", { name: "Find a profile" }).waitFor();
+  await sees(page, "ann (admin)");
+  assert.ok(!page.url().includes("token"), "the secret is not left in the address");
+  await page.reload();
+  await sees(page, "ann (admin)");
+
+  const other = await newPage(chromium, world);
+  await other.goto(world.setUp);
+  await sees(other, "This set-up link has done its work");
+  const token = new URLSearchParams(world.setUp.split("?")[1]).get("token");
+  const again = await world.ask("POST", "/v1/setup", { token, name: "eve", password: PASSWORD });
+  assert.equal(again.body.kind, "already-set-up");
+  await finish(other);
+  await finish(page);
+});
+
+test("a log-in begins read-only, and the API says so too", async () => {
+  await world.put("read-only", { coins: 10 });
+  const page = await newPage(chromium, world);
+  await open(page, world, at("read-only", "edit?at=/coins"));
+  await logIn(page, "ann", "a wrong password");
+  await sees(page, "the name or the password is wrong");
+  await logIn(page, "ann");
+  // The address that was asked for is where the log-in leads.
+  await sees(page, "You are only reading");
+  const steps = [{ op: "set", path: "/coins", value: 0 }];
+  const patch = () => ({
+    "Content-Type": "application/json-patch+json",
+    "Idempotency-Key": uuid7(),
+  });
+  const edits = `${profilePath("read-only")}/edits`;
+  assert.deepEqual(await asked(page, "POST", edits, steps, patch()), {
+    status: 403,
+    kind: "read-only",
+  });
+  await arm(page);
+  await page.getByLabel("Value; +500").fill("+5");
+  await page.getByLabel("Reason, for the audit log").fill("ticket 1");
+  await page.getByRole("button", { name: "Change the profile" }).click();
+  await sees(page, "It is version 2");
+  assert.equal((await world.read("read-only")).data.coins, 15);
+  await page.getByRole("switch", { name: "Changes on" }).click();
+  await page.getByRole("switch", { name: "Read-only" }).waitFor();
+  assert.deepEqual(await asked(page, "POST", edits, steps, patch()), {
+    status: 403,
+    kind: "read-only",
+  });
+  await page.getByRole("button", { name: "Sign out" }).click();
+  await page.getByRole("heading", { name: "Log in" }).waitFor();
+  assert.equal((await asked(page, "GET", "/v1/me")).status, 401);
+  await finish(page);
+});
+
+/** What each role may do, and which pages of a profile it is offered. */
+const MAY = {
+  viewer: { tabs: ["Data", "Raw", "History", "Messages", "Holder", "Audit"], may: [] },
+  support: {
+    tabs: ["Data", "Raw", "History", "Edit", "Messages", "Holder", "Audit"],
+    may: ["edit", "send", "free"],
+  },
+  operator: {
+    tabs: ["Data", "Raw", "History", "Edit", "Messages", "Holder", "Audit"],
+    may: ["edit", "send", "free", "restore", "remove"],
+  },
+  privacy: { tabs: ["Data", "Raw", "History", "Messages", "Holder", "Audit"], may: [] },
+  admin: {
+    tabs: ["Data", "Raw", "History", "Edit", "Messages", "Holder", "Audit"],
+    may: ["edit", "send", "free", "restore", "remove", "members"],
+  },
+};
+
+for (const [role, { tabs, may }] of Object.entries(MAY)) {
+  test(`the role ${role} is offered what it may do, and the API refuses it the rest`, async () => {
+    await world.put(`for-${role}`, { coins: 1 });
+    await world.newMember(`a ${role}`, role);
+    const page = await loggedIn(chromium, world, `a ${role}`);
+    const changes = role !== "viewer";
+    if (changes) await arm(page);
+    else assert.equal((await asked(page, "POST", "/v1/arm")).kind, "forbidden");
+    await open(page, world, at(`for-${role}`));
+    const bar = page.getByRole("navigation", { name: "About this profile" });
+    await bar.getByRole("link", { name: "Audit" }).waitFor();
+    assert.deepEqual(await bar.getByRole("link").allTextContents(), tabs);
+    assert.equal(await page.getByRole("switch").count(), changes ? 1 : 0);
+
+    const there = profilePath(`for-${role}`);
+    const once = () => ({ "Idempotency-Key": uuid7() });
+    const patch = () => ({ ...once(), "Content-Type": "application/json-patch+json" });
+    const tag = (await world.ask("GET", there)).headers.get("etag");
+    const tries = {
+      edit: ["POST", `${there}/edits`, [{ op: "test", path: "/coins", value: 1 }], patch()],
+      send: ["POST", `${there}/messages`, { message: 1 }, once()],
+      free: ["DELETE", `${there}/session`],
+      restore: ["POST", `${there}/restores`, { version: "1", dry_run: true }],
+      members: ["GET", "/v1/members"],
+      remove: ["DELETE", there, undefined, { "If-Match": tag }],
+    };
+    const refused = changes ? "forbidden" : "read-only";
+    for (const [what, [method, path, body, headers]] of Object.entries(tries)) {
+      const { status, kind } = await asked(page, method, path, body, headers);
+      if (may.includes(what))
+        assert.ok(status < 300 || status === 409, `${role} may ${what}: ${status} ${kind}`);
+      else {
+        assert.equal(status, 403, `${role} may not ${what}`);
+        assert.equal(kind, method === "GET" ? "forbidden" : refused);
+      }
+    }
+    await finish(page);
+  });
+}
+
+test("a page of another site cannot use the cookie", async () => {
+  const page = await loggedIn(chromium, world, "ann");
+  const cookies = await page.context().cookies();
+  assert.equal(cookies.length, 1);
+  assert.ok(cookies[0].httpOnly && cookies[0].sameSite === "Strict");
+  const answer = await fetch(`${world.api}/v1/arm`, {
+    method: "POST",
+    headers: { Cookie: `${cookies[0].name}=${cookies[0].value}`, Origin: "http://evil.example" },
+  });
+  assert.equal((await answer.json()).kind, "cross-site");
+  await finish(page);
+});
+
+test("a log-in that an admin ends leads back to the log-in page", async () => {
+  await world.newMember("bob", "support");
+  const page = await loggedIn(chromium, world, "bob");
+  await open(page, world, "/#/sessions");
+  await page.getByRole("heading", { name: "Sessions" }).waitFor();
+  const { body } = await world.ask("GET", "/v1/logins");
+  const login = body.items.find((one) => one.name === "bob");
+  assert.equal((await world.ask("DELETE", `/v1/logins/${login.id}`)).status, 204);
+  const again = page.getByRole("button", { name: "Read again" });
+  await until("the log-in is over", async () => {
+    if (await again.isVisible()) await again.click().catch(() => {});
+    return page.getByText("does not know this key or log-in any more").isVisible();
+  });
+  await logIn(page, "bob");
+  await page.getByRole("heading", { name: "Sessions" }).waitFor();
+  await finish(page);
+});

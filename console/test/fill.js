@@ -1,0 +1,67 @@
+// A small world to look at: players, a history, a gift, an edit, a session.
+import { randomBytes } from "node:crypto";
+
+/** A version 7 UUID. */
+export function uuid7() {
+  const bytes = randomBytes(16);
+  bytes.writeUIntBE(Date.now(), 0, 6);
+  bytes[6] = 0x70 | (bytes[6] & 0x0f);
+  bytes[8] = 0x80 | (bytes[8] & 0x3f);
+  return bytes.toString("hex").replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
+}
+
+export async function edit(world, key, steps, reason = "ticket 4711") {
+  const path = `/v1/stores/PlayerData/profiles/${key}/edits?reason=${encodeURIComponent(reason)}`;
+  const headers = { "Content-Type": "application/json-patch+json", "Idempotency-Key": uuid7() };
+  const answer = await world.ask("POST", path, steps, headers);
+  if (answer.status !== 200) throw new Error(answer.text);
+  return answer.body;
+}
+
+export async function fill(world) {
+  const items = (many) =>
+    Array.from({ length: many }, (_, at) => ({
+      id: `sword-${at}`,
+      power: at * 7,
+      bound: at % 2 === 0,
+    }));
+  for (let at = 1; at <= 30; at++)
+    await world.put(`user-${at}`, {
+      coins: at * 100,
+      level: at,
+      name: `Player ${at}`,
+      items: items(at % 7),
+      settings: { music: true, volume: 0.8 },
+    });
+  await edit(
+    world,
+    "user-1",
+    [
+      { op: "increase", path: "/coins", by: 400 },
+      { op: "set", path: "/items", value: items(5) },
+    ],
+    "the shop's order 9021",
+  );
+  await edit(world, "user-1", [{ op: "increase", path: "/coins", by: 250 }]);
+  await edit(
+    world,
+    "user-1",
+    [
+      { op: "set", path: "/items", value: items(1) },
+      { op: "increase", path: "/coins", by: -600 },
+    ],
+    "a test of the reset command",
+  );
+  await edit(world, "user-1", [{ op: "set", path: "/name", value: "Ada" }]);
+  const send = (key) =>
+    world.ask(
+      "POST",
+      `/v1/stores/PlayerData/profiles/${key}/messages`,
+      { message: { type: "gift", coins: 500 } },
+      { "Idempotency-Key": uuid7() },
+    );
+  await send("user-9");
+  await send("user-9");
+  await world.play("eu-3", ["user-2", "user-3", "user-4"]);
+  await world.play("us-1", ["user-5", "user-6"]);
+}

@@ -1,0 +1,127 @@
+// Everything without a mouse.
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { at, browser, finish, newPage, open, sees, signedIn, until, World } from "./world.js";
+import { edit } from "./fill.js";
+
+let world, chromium;
+before(async () => {
+  [world, chromium] = await Promise.all([World.start(), browser()]);
+});
+after(async () => {
+  await chromium?.close();
+  await world?.stop();
+});
+
+/** The name of what has the focus, as a screen reader would say it. */
+const focused = (page) =>
+  page.evaluate(() => {
+    const one = document.activeElement;
+    return (
+      one?.getAttribute("aria-label") ?? one?.labels?.[0]?.innerText ?? one?.textContent?.trim()
+    );
+  });
+
+/** Tab, until what has the focus is called so. */
+async function tabTo(page, name) {
+  for (let left = 60; left > 0; left--) {
+    await page.keyboard.press("Tab");
+    if ((await focused(page))?.startsWith(name)) return;
+  }
+  throw new Error(`Tab does not lead to "${name}"`);
+}
+
+test("an operator signs in, finds, changes and undoes with nothing but the keyboard", async () => {
+  await world.put("keys-1", { coins: 1 });
+  await world.put("keys-2", { coins: 2, items: [{ id: "a" }] });
+  const page = await newPage(chromium, world);
+  await open(page, world, "/");
+  await page.getByLabel("Key of the API").waitFor();
+  await tabTo(page, "Key of the API");
+  await page.keyboard.type(world.key);
+  await page.keyboard.press("Enter");
+  await page.getByRole("heading", { name: "Find a profile" }).waitFor();
+
+  await page.keyboard.press("/");
+  await until("the search has the focus", async () =>
+    (await focused(page))?.startsWith("Key, its beginning"),
+  );
+  await page.keyboard.type("keys-");
+  await page.keyboard.press("Enter");
+  await page.getByRole("link", { name: "keys-2" }).waitFor();
+  await tabTo(page, "Profiles");
+  for (const key of ["j", "j", "k", "j"]) await page.keyboard.press(key);
+  assert.equal(await focused(page), "keys-2");
+  await page.keyboard.press("Enter");
+
+  // The tree: to an item, then to its edit.
+  await page.getByRole("treeitem").first().waitFor();
+  await tabTo(page, "coins");
+  await page.keyboard.press("ArrowDown");
+  await until("the list has the focus", async () => (await focused(page))?.includes("items"));
+  await page.keyboard.press("ArrowLeft");
+  await page.getByRole("treeitem", { name: "items", expanded: false }).waitFor();
+  await page.keyboard.press("k");
+  await until("the coins have the focus", async () => (await focused(page))?.startsWith("coins"));
+  await page.keyboard.press("e");
+  await sees(page, "You are only reading");
+  await tabTo(page, "Switch changes on");
+  await page.keyboard.press("Enter");
+  await tabTo(page, "Value; +500");
+  await page.keyboard.type("+40");
+  await tabTo(page, "Reason");
+  await page.keyboard.type("ticket 1");
+  await tabTo(page, "Change the profile");
+  await page.keyboard.press("Enter");
+  await sees(page, "It is version 2");
+  await tabTo(page, "Undo");
+  await page.keyboard.press("Space");
+  await sees(page, "Taken back.");
+  assert.deepEqual((await world.read("keys-2")).data, { coins: 2, items: [{ id: "a" }] });
+  await finish(page);
+});
+
+test("keys lead to each page, and a sheet says which", async () => {
+  await world.put("sheet", { coins: 1 });
+  await edit(world, "sheet", [{ op: "set", path: "/coins", value: 2 }]);
+  const page = await signedIn(chromium, world);
+  await open(page, world, at("sheet"));
+  await page.getByRole("treeitem").first().waitFor();
+  const press = async (keys, heading) => {
+    for (const key of keys) await page.keyboard.press(key);
+    await page.getByRole("heading", { name: heading, exact: true }).waitFor();
+  };
+  await page.keyboard.press("h");
+  await page.locator("tr[data-version='2']").waitFor();
+  await page.keyboard.press("t");
+  await page.getByRole("treeitem").first().waitFor();
+  await press("gs", "Sessions");
+  await press("gv", "Game servers");
+  await press("ga", "Audit log");
+  await press("gf", "Find a profile");
+  await press("gp", "sheet");
+  await press("?", "Keys");
+  assert.equal(await focused(page), "Close");
+  await page.keyboard.press("Escape");
+  await page.getByRole("dialog").waitFor({ state: "hidden" });
+  // Letters that are typed into a field are letters.
+  await page.keyboard.press("Control+k");
+  await until("the search has the focus", async () =>
+    (await focused(page))?.startsWith("Key, its beginning"),
+  );
+  await page.keyboard.type("gs?");
+  assert.equal(await page.locator("#find").inputValue(), "gs?");
+  await page.getByRole("heading", { name: "Find a profile" }).waitFor();
+  await finish(page);
+});
+
+test("the first stop of the keyboard leads past the menu", async () => {
+  const page = await signedIn(chromium, world);
+  await open(page, world, "/#/audit");
+  await page.getByRole("heading", { name: "Audit log" }).waitFor();
+  await page.keyboard.press("Tab");
+  assert.equal(await focused(page), "To the page");
+  await page.keyboard.press("Enter");
+  assert.equal(await page.evaluate(() => document.activeElement.id), "main");
+  await finish(page);
+});

@@ -1,0 +1,175 @@
+// What each page looks like to tools: accessibility, width, size; and what it does without a server.
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { after, before, test } from "node:test";
+import { arm, at, browser, finish, newPage, open, sees, signedIn, World } from "./world.js";
+import { fill } from "./fill.js";
+import { PAGES, ready } from "./pages.js";
+
+const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const BUDGET = 120 * 1024;
+
+let world, chromium;
+before(async () => {
+  [world, chromium] = await Promise.all([World.start(), browser()]);
+  await fill(world);
+});
+after(async () => {
+  await chromium?.close();
+  await world?.stop();
+});
+
+/** What axe finds wrong. */
+async function violations(page) {
+  if (!(await page.evaluate(() => "axe" in window))) await page.evaluate(AXE);
+  const found = await page.evaluate(() =>
+    window.axe.run(document, { resultTypes: ["violations"] }),
+  );
+  const where = ({ target, failureSummary }) => `${target}: ${failureSummary}`;
+  return found.violations.map(
+    ({ id, nodes }) => `${id} at ${nodes.slice(0, 3).map(where).join("; ")}`,
+  );
+}
+
+/** How much wider than the window the page is. */
+const overflow = (page) =>
+  page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+
+for (const [name, colorScheme, width] of [
+  ["light", "light", 1280],
+  ["dark", "dark", 1280],
+  ["on a phone", "dark", 360],
+]) {
+  test(`each page is accessible and fits: ${name}`, async () => {
+    const page = await signedIn(chromium, world, world.key, {
+      colorScheme,
+      viewport: { width, height: 800 },
+    });
+    await open(page, world, "/");
+    await arm(page);
+    const wrong = {};
+    const look = async (which) => {
+      await ready(page);
+      const found = await violations(page);
+      const wider = await overflow(page);
+      if (wider > 0) found.push(`${wider} px wider than the window`);
+      if (found.length > 0) wrong[which] = found;
+    };
+    for (const [which, path] of Object.entries(PAGES)) {
+      await open(page, world, path);
+      await look(which);
+    }
+    await page.keyboard.press("?");
+    await look("help");
+    await page.keyboard.press("Escape");
+    await page.getByRole("button", { name: "Sign out" }).click();
+    await page.getByRole("heading", { name: "Sign in with a key" }).waitFor();
+    await look("sign in");
+    await page.goto(world.setUp);
+    await page.getByRole("heading", { name: "The first administrator" }).waitFor();
+    await look("set up");
+    assert.deepEqual(wrong, {});
+    await finish(page);
+  });
+}
+
+test("the chosen colours stay, and count more than those of the system", async () => {
+  const page = await signedIn(chromium, world, world.key, { colorScheme: "light" });
+  await open(page, world, "/");
+  const back = () =>
+    page.evaluate(() => getComputedStyle(document.documentElement).backgroundColor);
+  await sees(page, "Find a profile");
+  const light = await back();
+  for (const choice of ["system", "light"])
+    await page.getByRole("button", { name: `Colours: ${choice}` }).click();
+  await page.getByRole("button", { name: "Colours: dark" }).waitFor();
+  const dark = await back();
+  assert.notEqual(dark, light);
+  await page.reload();
+  await sees(page, "Find a profile");
+  assert.equal(await back(), dark);
+  await finish(page);
+});
+
+test("the first view takes at most 120 KB, all of it from this server", async () => {
+  const page = await signedIn(chromium, world);
+  const client = await page.context().newCDPSession(page);
+  let bytes = 0;
+  client.on("Network.loadingFinished", ({ encodedDataLength }) => {
+    bytes += encodedDataLength;
+  });
+  await client.send("Network.enable");
+  await open(page, world, "/");
+  await page.getByRole("link", { name: "user-1", exact: true }).waitFor();
+  await page.waitForLoadState("networkidle");
+  assert.ok(bytes > 10_000, "it is counted");
+  assert.ok(bytes <= BUDGET, `${bytes} bytes`);
+  // Once more: what has its contents in its name is not asked for again.
+  const first = bytes;
+  bytes = 0;
+  await page.reload();
+  await page.getByRole("link", { name: "user-1", exact: true }).waitFor();
+  await page.waitForLoadState("networkidle");
+  assert.ok(bytes < first / 4, `${bytes} bytes after ${first}`);
+  console.log(`first view: ${first} bytes; again: ${bytes} bytes`);
+  await finish(page);
+});
+
+test("a server that does not answer is told, what was typed stays, and it goes on afterwards", async () => {
+  const page = await signedIn(chromium, world);
+  await open(page, world, at("user-1", "edit?at=/coins"));
+  await arm(page);
+  await page.getByLabel("Value; +500").fill("+5");
+  await page.context().setOffline(true);
+  await page.getByRole("button", { name: "Read again" }).click();
+  await sees(page, "The server has not answered for");
+  await page.context().setOffline(false);
+  await page.getByRole("button", { name: "Read again" }).click();
+  await page.getByText("The server has not answered for").waitFor({ state: "hidden" });
+  assert.equal(await page.getByLabel("Value; +500").inputValue(), "+5");
+  await finish(page);
+});
+
+test("an answer that is an error of the server is shown with a way to try again", async () => {
+  const page = await signedIn(chromium, world);
+  let broken = true;
+  await page.route("**/v1/servers", (route) =>
+    broken ? route.fulfill({ status: 503, body: "<h1>from a proxy</h1>" }) : route.continue(),
+  );
+  await open(page, world, "/#/servers");
+  await sees(page, "the server answered 503");
+  broken = false;
+  await page.getByRole("button", { name: "Try again" }).click();
+  await page.getByRole("link", { name: "eu-3" }).waitFor();
+  await finish(page);
+});
+
+test("a slow answer is waited for, and an older one never replaces a newer one", async () => {
+  const page = await signedIn(chromium, world);
+  const held = [];
+  await page.route("**/profiles?*prefix=user-2*", (route) => held.push(route));
+  await open(page, world, "/#/find?q=user-2");
+  await sees(page, "looking");
+  await page.locator("#find").fill("user-3");
+  await page.keyboard.press("Enter");
+  await page.getByRole("link", { name: "user-3", exact: true }).waitFor();
+  assert.equal(held.length, 1);
+  const [answered] = await Promise.all([page.waitForEvent("requestfinished"), held[0].continue()]);
+  assert.match(answered.url(), /prefix=user-2/);
+  await ready(page);
+  assert.deepEqual(await page.locator("tbody a").allTextContents(), ["user-3", "user-30"]);
+  await finish(page);
+});
+
+test("a page without a server says what to check, and begins when it is there", async () => {
+  const page = await newPage(chromium, world);
+  let away = true;
+  await page.route("**/v1/**", (route) => (away ? route.abort() : route.continue()));
+  await open(page, world, "/");
+  await page.getByRole("heading", { name: "The server does not answer" }).waitFor();
+  away = false;
+  await page.getByRole("button", { name: "Try again" }).click();
+  await page.getByRole("heading", { name: "Sign in with a key" }).waitFor();
+  await finish(page);
+});

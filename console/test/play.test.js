@@ -1,0 +1,170 @@
+// While the player plays: a real game server holds the profile.
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { arm, at, browser, finish, open, sees, signedIn, until, World } from "./world.js";
+
+let world, chromium;
+before(async () => {
+  [world, chromium] = await Promise.all([World.start(), browser()]);
+});
+after(async () => {
+  await chromium?.close();
+  await world?.stop();
+});
+
+async function armed(path) {
+  const page = await signedIn(chromium, world);
+  await open(page, world, path);
+  await arm(page);
+  return page;
+}
+
+test("an edit is made in the middle of play, and undone, without an end of the session", async () => {
+  const [profile] = await world.play("eu-1", ["online"]);
+  profile.update((data) => {
+    data.coins = 100;
+  });
+  await profile.save();
+  const page = await armed(at("online", "edit?at=/coins"));
+  await sees(page, "eu-1 plays it");
+  await page.getByLabel("Value; +500").fill("+50");
+  await page.getByLabel("Reason").fill("ticket 1");
+  // What is not saved yet is kept: the holder saves play first.
+  profile.update((data) => {
+    data.coins += 7;
+  });
+  await page.getByRole("button", { name: "Hand it to eu-1" }).click();
+  await sees(page, "eu-1 made the change in the middle of play");
+  assert.equal(profile.data.coins, 157);
+  profile.update((data) => {
+    data.coins += 1;
+  });
+  await page.getByRole("button", { name: "Undo" }).click();
+  await sees(page, "Taken back.");
+  assert.equal(profile.data.coins, 108);
+  assert.ok(profile.isActive);
+  await finish(page);
+});
+
+test("a player who moved on while an operator typed makes a conflict, place by place", async () => {
+  const [profile] = await world.play("eu-1", ["racing"]);
+  profile.update((data) => {
+    data.coins = 10;
+    data.name = "Ada";
+  });
+  await profile.save();
+  const page = await armed(at("racing", "edit?at=/coins"));
+  await page.getByLabel("A place").fill("/name");
+  await page.getByRole("button", { name: "Add it" }).click();
+  const field = (path) => page.locator(`fieldset[data-path="${path}"]`).getByLabel("Value");
+  await field("/coins").fill("500");
+  await field("/name").fill("Eve");
+  await page.getByLabel("Reason").fill("ticket 2");
+  profile.update((data) => {
+    data.coins = 11;
+  });
+  await page.getByRole("button", { name: "Hand it to eu-1" }).click();
+  await page.getByRole("heading", { name: "The profile has moved on" }).waitFor();
+  const rows = page.locator("table.conflict tbody tr");
+  assert.match(await rows.nth(0).innerText(), /\/coins\s+10\s+11\s+500\s+it was changed meanwhile/);
+  assert.match(
+    await rows.nth(1).innerText(),
+    /\/name\s+"Ada"\s+"Ada"\s+"Eve"\s+yours still applies/,
+  );
+  assert.equal(profile.data.name, "Ada", "an edit is made as a whole or not at all");
+  await finish(page);
+});
+
+test("the holder's refusal is shown in the game's own words", async () => {
+  const check = (data) => {
+    if (data.coins < 0) throw new Error("nobody owes the bank of Ravenholm");
+  };
+  const [profile] = await world.play("eu-2", ["checked"], { check });
+  const page = await armed(at("checked", "edit?at=/coins"));
+  await page.getByLabel("Value; +500").fill("-5");
+  await page.getByLabel("Reason").fill("ticket 3");
+  await page.getByRole("button", { name: "Hand it to eu-2" }).click();
+  await sees(page, "nobody owes the bank of Ravenholm");
+  assert.equal(profile.data.coins, 0);
+  await finish(page);
+});
+
+test("a gift is sent once, and the page sees that the game has taken it", async () => {
+  const [profile] = await world.play("eu-1", ["lucky"]);
+  const page = await armed(at("lucky", "send"));
+  await page.getByLabel("coins, a number").fill("250");
+  await page.getByLabel("coins, a number").blur();
+  await page.getByLabel("Reason").fill("ticket 4");
+  const send = page.getByRole("button", { name: "Send", exact: true });
+  await send.click();
+  await sees(page, "The game has processed it.");
+  assert.equal(profile.data.coins, 250);
+  await send.click();
+  await sees(page, "It had been sent before; nothing was sent now.");
+  assert.equal(profile.data.coins, 250);
+  await finish(page);
+});
+
+test("a gift for a player who is away waits in the inbox", async () => {
+  await world.put("away", { coins: 1 });
+  const page = await armed(at("away", "send"));
+  await page.getByRole("button", { name: "Send", exact: true }).click();
+  await sees(page, "waits until the profile is played");
+  await page.locator("tr", { hasText: '{"type":"gift","coins":500}' }).waitFor();
+  const [profile] = await world.play("eu-1", ["away"]);
+  await until("the gift has come", () => profile.data.coins === 501);
+  await profile.save();
+  await page.getByRole("button", { name: "Look again" }).click();
+  await sees(page, "The game has processed it.");
+  await finish(page);
+});
+
+test("a profile is asked for, and its holder saves it and lets it go", async () => {
+  const [profile] = await world.play("eu-1", ["asked"], { saveWithinMs: 600_000 });
+  const ended = new Promise((done) => profile.on("end", done));
+  profile.update((data) => {
+    data.coins = 42;
+  });
+  const page = await armed(at("asked", "holder"));
+  await sees(page, "Asked to let go, it saves first");
+  await page.getByLabel("Reason").fill("ticket 5");
+  await page.getByRole("button", { name: "Ask eu-1 to let go" }).click();
+  await sees(page, "Nobody plays this profile");
+  assert.equal((await ended).reason, "released");
+  assert.equal((await world.read("asked")).data.coins, 42);
+  await finish(page);
+});
+
+test("a profile is taken away only after a second step, which says what is lost", async () => {
+  const [profile] = await world.play("eu-1", ["taken"], { saveWithinMs: 600_000 });
+  const ended = new Promise((done) => profile.on("end", done));
+  profile.update((data) => {
+    data.coins = 42;
+  });
+  const page = await armed(at("taken", "holder"));
+  await page.getByRole("button", { name: "Take it away …" }).click();
+  const sheet = page.getByRole("dialog");
+  await sheet.getByText("What it has not saved is lost").waitFor();
+  await sheet.getByRole("button", { name: "Leave it" }).click();
+  assert.equal((await world.read("taken")).held?.job, "eu-1");
+  await page.getByRole("button", { name: "Take it away …" }).click();
+  await sheet.getByRole("button", { name: "Take it away" }).click();
+  await sees(page, "Nobody plays this profile");
+  assert.equal((await ended).hasLoss, true);
+  assert.equal((await world.read("taken")).data.coins, 0);
+  await finish(page);
+});
+
+test("sessions and game servers are listed, and lead to each other", async () => {
+  await world.play("us-1", ["far-1", "far-2"]);
+  await world.play("us-2", ["far-3"]);
+  const page = await signedIn(chromium, world);
+  await open(page, world, "/#/servers?state=alive");
+  await page.getByRole("link", { name: "us-1" }).click();
+  await page.getByRole("heading", { name: "Sessions" }).waitFor();
+  await sees(page, "2 sessions");
+  assert.deepEqual(await page.locator("tbody a").allTextContents(), ["far-1", "far-2"]);
+  await page.getByRole("link", { name: "far-2" }).click();
+  await sees(page, "Its lease is renewed");
+  await finish(page);
+});

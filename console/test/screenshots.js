@@ -1,0 +1,49 @@
+// Pictures of each page: light and dark, wide and narrow. `npm run screenshots`, and look at them.
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { arm, browser, folder, newPage, signedIn, World } from "./world.js";
+import { fill } from "./fill.js";
+import { PAGES, ready } from "./pages.js";
+
+const to = join(folder, "../screenshots");
+mkdirSync(to, { recursive: true });
+const only = process.argv[2];
+
+const world = await World.start();
+const chromium = await browser();
+try {
+  await fill(world);
+  for (const colorScheme of ["light", "dark"]) {
+    for (const [width, name] of [
+      [1280, "wide"],
+      [390, "narrow"],
+    ]) {
+      const viewport = { width, height: name === "wide" ? 800 : 844 };
+      const page = await signedIn(chromium, world, world.key, { viewport, colorScheme });
+      await page.goto(`${world.url}/`);
+      await arm(page);
+      for (const [which, path] of Object.entries(PAGES)) {
+        if (only && !which.includes(only)) continue;
+        await page.goto(world.url + path);
+        await ready(page);
+        await page.screenshot({ path: join(to, `${which}-${colorScheme}-${name}.png`) });
+      }
+      await page.keyboard.press("?");
+      await page.screenshot({ path: join(to, `help-${colorScheme}-${name}.png`) });
+      await page.context().close();
+      const out = await newPage(chromium, world, { viewport, colorScheme });
+      for (const [which, path] of [
+        ["sign-in", `${world.url}/`],
+        ["set-up", world.setUp],
+      ]) {
+        await out.goto(path);
+        await ready(out);
+        await out.screenshot({ path: join(to, `${which}-${colorScheme}-${name}.png`) });
+      }
+      await out.context().close();
+    }
+  }
+} finally {
+  await chromium.close();
+  await world.stop();
+}

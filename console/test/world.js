@@ -1,0 +1,203 @@
+// The real server on a store of its own, a real game server that plays, and a browser.
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+import { chromium } from "playwright-core";
+import { connect } from "../../sdk/typescript/dist/index.js";
+import { proxy } from "./proxy.js";
+
+const here = dirname(fileURLToPath(import.meta.url));
+const program = process.env.PROFILESTORE_BIN;
+if (!program)
+  throw new Error("PROFILESTORE_BIN names the program `profilestore`, built with `serve`");
+
+/** The password of everyone here. */
+export const PASSWORD = "correct horse battery";
+
+/** Where a profile is in the API. */
+export const profilePath = (key) => `/v1/stores/PlayerData/profiles/${encodeURIComponent(key)}`;
+
+/** A server process, the page's address, an administrator's key. */
+export class World {
+  folder = mkdtempSync(join(tmpdir(), "profilestore-console-"));
+  games = [];
+
+  static async start() {
+    const world = new World();
+    world.child = spawn(program, ["serve", "--listen", "127.0.0.1:0", "--json"], {
+      cwd: world.folder,
+      stdio: ["ignore", "pipe", process.env.SHOW ? "inherit" : "ignore"],
+    });
+    for await (const line of createInterface({ input: world.child.stdout })) {
+      const told = JSON.parse(line);
+      world.api = told.url;
+      world.key = told.key;
+      world.setUp = told.set_up;
+      break;
+    }
+    // The page as it was just built, in front of an older program. The gate tests what is embedded.
+    world.front = process.env.PROFILESTORE_CONSOLE === "dist" ? await proxy(world.api) : undefined;
+    world.url = world.front?.url ?? world.api;
+    world.setUp = world.setUp.replace(world.api, world.url);
+    return world;
+  }
+
+  /** Asks the API with the administrator's key, or another. */
+  async ask(method, path, body, headers = {}, key = this.key) {
+    const answer = await fetch(this.api + path, {
+      method,
+      headers: { Authorization: `Bearer ${key}`, "Content-Type": "application/json", ...headers },
+      body: body === undefined ? undefined : typeof body === "string" ? body : JSON.stringify(body),
+    });
+    const text = await answer.text();
+    return { status: answer.status, text, headers: answer.headers, body: text && JSON.parse(text) };
+  }
+
+  put(key, data) {
+    const text = typeof data === "string" ? data : JSON.stringify(data);
+    return this.ask("PUT", profilePath(key), `{"data":${text}}`, { "If-None-Match": "*" });
+  }
+
+  async read(key) {
+    const { body, text } = await this.ask("GET", profilePath(key));
+    return { ...body, text };
+  }
+
+  /** Somebody who can log in. */
+  async newMember(name, role) {
+    const { status, text } = await this.ask("POST", "/v1/members", {
+      name,
+      role,
+      password: PASSWORD,
+    });
+    if (status !== 201) throw new Error(text);
+  }
+
+  async newKey(name, scopes) {
+    const { body } = await this.ask("POST", "/v1/keys", { name, scopes });
+    return body.key;
+  }
+
+  /** A game server that plays some profiles. Gifts are coins. */
+  async play(job, keys, options = {}) {
+    const server = await connect(this.api.replace(/^http/, "ws"), { key: this.key, job });
+    this.games.push(server);
+    const players = server.store("PlayerData", {
+      template: { coins: 0, items: [] },
+      reconcile: true,
+      ...options,
+    });
+    const profiles = [];
+    for (const key of keys) {
+      const profile = await players.start(key);
+      profile.onMessage("gift", (data, gift) => {
+        data.coins += gift.coins;
+      });
+      profiles.push(profile);
+    }
+    return profiles;
+  }
+
+  async stop() {
+    for (const server of this.games) await server.close().catch(() => {});
+    this.front?.close();
+    const exit = once(this.child, "exit");
+    this.child.kill("SIGKILL");
+    await exit;
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+}
+
+/** Debian's browser, or another that CHROMIUM names. */
+export function browser() {
+  const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
+  if (!existsSync(executablePath)) throw new Error(`there is no browser: ${executablePath}`);
+  return chromium.launch({
+    executablePath,
+    args: ["--no-sandbox", "--headless", "--disable-background-networking", "--disable-gpu"],
+  });
+}
+
+/** A page in a browser of its own. What it complains about, and whom else it asks, is kept. */
+export async function newPage(browser, world, options = {}) {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
+  const page = await context.newPage();
+  page.setDefaultTimeout(60_000);
+  page.complaints = [];
+  page.on("pageerror", (error) => page.complaints.push(String(error)));
+  page.on("console", (message) => {
+    if (/Content Security Policy|Refused to/.test(message.text()))
+      page.complaints.push(message.text());
+  });
+  page.on("request", (request) => {
+    const own = request.url().startsWith(world.url) || /^(blob|data):/.test(request.url());
+    if (!own) page.complaints.push(`a request to ${request.url()}`);
+  });
+  return page;
+}
+
+/** A page with a key, as that of one who has signed in with it. */
+export async function signedIn(browser, world, key = world.key, options = {}) {
+  const page = await newPage(browser, world, options);
+  await page.addInitScript((key) => {
+    if (!sessionStorage.getItem("visited")) sessionStorage.setItem("key", key);
+    sessionStorage.setItem("visited", "yes");
+  }, key);
+  return page;
+}
+
+/** A page of a member, who logs in by typing. */
+export async function loggedIn(browser, world, name) {
+  const page = await newPage(browser, world);
+  await page.goto(`${world.url}/`);
+  await logIn(page, name);
+  await page.getByRole("heading", { name: "Find a profile" }).waitFor();
+  return page;
+}
+
+/** Types name and password. */
+export async function logIn(page, name, password = PASSWORD) {
+  await page.getByLabel("Name").fill(name);
+  await page.getByLabel("Password").fill(password);
+  await page.getByRole("button", { name: "Log in" }).click();
+}
+
+/** Opens a place of the console; a page that has it open goes there as by a link. */
+export async function open(page, world, path) {
+  await page.goto(world.url + path);
+}
+
+/** Switches changes on. */
+export async function arm(page) {
+  await page.getByRole("switch", { name: "Read-only" }).click();
+  await page.getByRole("switch", { name: "Changes on" }).waitFor();
+}
+
+/** Waits until the page has this text. */
+export const sees = (page, text) => page.getByText(text).first().waitFor();
+
+/** Nothing went wrong unseen, and nobody else was asked. Ends the page. */
+export async function finish(page) {
+  assert.deepEqual(page.complaints, []);
+  await page.context().close();
+}
+
+/** Asks until it is so. */
+export async function until(what, is) {
+  for (const end = Date.now() + 60_000; Date.now() < end;) {
+    if (await is()) return;
+    await new Promise((done) => setTimeout(done, 50));
+  }
+  throw new Error(`it never was so: ${what}`);
+}
+
+/** Where a profile is in the console. */
+export const at = (key, tab = "") =>
+  `/#/p/PlayerData/global/${encodeURIComponent(key)}${tab && `/${tab}`}`;
+
+export const folder = here;

@@ -35,7 +35,8 @@ const rows = readdirSync(from, { recursive: true, withFileTypes: true })
         packed: include_bytes!("${flat}.gz"),
     },\n`;
   });
-const list = `// Written by console/scripts/pack.js: what the console is made of.\n[\n${rows.join("")}]\n`;
+const title = "// Written by console/scripts/pack.js: what the console is made of.";
+const list = `${title}\n[\n${rows.join("")}]\n`;
 
 /** Without a time and a system in its header. */
 function packed(plain) {

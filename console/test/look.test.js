@@ -1,4 +1,4 @@
-// What each page looks like to tools: accessibility, width, size; and what it does without a server.
+// What each page is to tools: accessibility, width, size; and what it does without a server.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -116,7 +116,7 @@ test("the first view takes at most 120 KB, all of it from this server", async ()
   await finish(page);
 });
 
-test("a server that does not answer is told, what was typed stays, and it goes on afterwards", async () => {
+test("a server that does not answer is told, and what was typed stays", async () => {
   const page = await signedIn(chromium, world);
   await open(page, world, at("user-1", "edit?at=/coins"));
   await arm(page);

@@ -19,7 +19,7 @@ async function armed(path) {
   return page;
 }
 
-test("an edit is made in the middle of play, and undone, without an end of the session", async () => {
+test("an edit is made in the middle of play and undone, and the session goes on", async () => {
   const [profile] = await world.play("eu-1", ["online"]);
   profile.update((data) => {
     data.coins = 100;

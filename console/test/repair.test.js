@@ -101,7 +101,7 @@ test("numbers stay the text that they are, in the page and beside an edit", asyn
   await finish(page);
 });
 
-test("what an edit does stands in the audit log, with its reason, and is undone from there", async () => {
+test("an edit stands in the audit log with its reason, and is undone from there", async () => {
   await world.put("audited", { coins: 1 });
   await edit(world, "audited", [{ op: "set", path: "/coins", value: 7 }], "the reason is 4712");
   const page = await armed(at("audited", "audit"));

@@ -7,16 +7,16 @@
         packed: include_bytes!("assets-icon-DFY3n9Ea.svg.gz"),
     },
     File {
-        path: "/assets/index-BEhBkd7X.js",
-        media: "text/javascript; charset=utf-8",
-        plain: include_bytes!("assets-index-BEhBkd7X.js"),
-        packed: include_bytes!("assets-index-BEhBkd7X.js.gz"),
-    },
-    File {
         path: "/assets/index-Bl3UhW3P.css",
         media: "text/css; charset=utf-8",
         plain: include_bytes!("assets-index-Bl3UhW3P.css"),
         packed: include_bytes!("assets-index-Bl3UhW3P.css.gz"),
+    },
+    File {
+        path: "/assets/index-DJ-nybqx.js",
+        media: "text/javascript; charset=utf-8",
+        plain: include_bytes!("assets-index-DJ-nybqx.js"),
+        packed: include_bytes!("assets-index-DJ-nybqx.js.gz"),
     },
     File {
         path: "/",

@@ -47,7 +47,7 @@ test("a profile is found by its key, the key's beginning, its holder and its tim
     await page.getByRole("button", { name: "Find", exact: true }).click();
     await until(`${typed} finds ${keys}`, async () => {
       const shown = await page.locator("tbody a").allTextContents();
-      return shown.join() === keys.join() && page.getByText(/^\d+ profiles?\s*$/).isVisible();
+      return shown.join() === keys.join() && page.getByText(/^\d+\s+profiles?\s*$/).isVisible();
     });
   };
   await found("find-1", ["find-1", "find-10", "find-11", "find-12"]);

@@ -16,6 +16,8 @@ pub(super) const GAME: &str = "
         profiles[player] = profile
     end)
     Players.PlayerRemoving:Connect(function(player)
+        -- On a slow machine a player leaves before the start is answered.
+        while not profiles[player] do task.wait() end
         profiles[player]:EndSession()
     end)";
 

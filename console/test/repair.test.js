@@ -63,7 +63,6 @@ test("a profile is found by its key, the key's beginning, its holder and its tim
   await sees(page, "user: is followed by the number of a user");
   // The address has all of it: the back button leads through the searches.
   await page.goBack();
-  await page.goBack();
   await until("the search of before", async () => (await page.locator("tbody a").count()) === 12);
   assert.equal(await page.locator("#find").inputValue(), "find- since:2h");
   await page.getByRole("link", { name: "find-12" }).click();

@@ -63,13 +63,14 @@ test("a player who moved on while an operator typed makes a conflict, place by p
   profile.update((data) => {
     data.coins = 11;
   });
+  await profile.save();
   await page.getByRole("button", { name: "Hand it to eu-1" }).click();
   await page.getByRole("heading", { name: "The profile has moved on" }).waitFor();
   const rows = page.locator("table.conflict tbody tr");
   assert.match(await rows.nth(0).innerText(), /\/coins\s+10\s+11\s+500\s+it was changed meanwhile/);
   assert.match(
     await rows.nth(1).innerText(),
-    /\/name\s+"Ada"\s+"Ada"\s+"Eve"\s+yours still applies/,
+    /\/name\s+"Ada"\s+"Ada"\s+"Eve"\s+unchanged in what is saved/,
   );
   assert.equal(profile.data.name, "Ada", "an edit is made as a whole or not at all");
   await finish(page);

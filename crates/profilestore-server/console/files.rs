@@ -13,10 +13,10 @@
         packed: include_bytes!("assets-index-Bl3UhW3P.css.gz"),
     },
     File {
-        path: "/assets/index-DJ-nybqx.js",
+        path: "/assets/index-CeF_0ZLA.js",
         media: "text/javascript; charset=utf-8",
-        plain: include_bytes!("assets-index-DJ-nybqx.js"),
-        packed: include_bytes!("assets-index-DJ-nybqx.js.gz"),
+        plain: include_bytes!("assets-index-CeF_0ZLA.js"),
+        packed: include_bytes!("assets-index-CeF_0ZLA.js.gz"),
     },
     File {
         path: "/",

@@ -37,7 +37,7 @@ pub struct GameClient {
     next: u64,
 }
 
-async fn open(address: SocketAddr, key: &str) -> Option<WebSocketStream<TcpStream>> {
+pub(crate) async fn open(address: SocketAddr, key: &str) -> Option<WebSocketStream<TcpStream>> {
     let stream = TcpStream::connect(address).await.ok()?;
     let mut request = format!("ws://{address}/v1/connect").into_client_request().unwrap();
     let headers = request.headers_mut();

@@ -4,6 +4,7 @@
 //! A server ends when its value is dropped, by its process id.
 #![deny(missing_docs)]
 
+mod fleet;
 mod game_client;
 mod nats;
 mod patroni;
@@ -11,6 +12,7 @@ mod postgres;
 mod process;
 mod proxy;
 
+pub use fleet::{Fleet, Report};
 pub use game_client::GameClient;
 pub use nats::{NatsServer, nats_cluster};
 pub use patroni::PatroniCluster;

@@ -67,10 +67,16 @@ struct Counts {
 impl Proxy {
     /// Carries connections to a server, which need not be there yet.
     pub async fn to(server: SocketAddr) -> io::Result<Self> {
+        Self::among(vec![server]).await
+    }
+
+    /// Carries each connection to the next of several servers that accepts it: a plain balancer.
+    pub async fn among(servers: Vec<SocketAddr>) -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let port = listener.local_addr()?.port();
         let (link, counts) = (watch::Sender::new(Link::Open), Arc::<Counts>::default());
-        let accepting = tokio::spawn(accept(listener, server, link.clone(), counts.clone()));
+        let accepting =
+            tokio::spawn(accept(listener, servers.into(), link.clone(), counts.clone()));
         Ok(Self { port, link, counts, accepting })
     }
 
@@ -109,25 +115,27 @@ impl Drop for Proxy {
 
 async fn accept(
     listener: TcpListener,
-    server: SocketAddr,
+    servers: Arc<[SocketAddr]>,
     link: watch::Sender<Link>,
     counts: Arc<Counts>,
 ) {
     while let Ok((client, _)) = listener.accept().await {
-        counts.connections.fetch_add(1, Ordering::SeqCst);
-        tokio::spawn(connection(client, server, link.subscribe(), counts.clone()));
+        let first = counts.connections.fetch_add(1, Ordering::SeqCst);
+        let (link, counts) = (link.subscribe(), counts.clone());
+        tokio::spawn(connection(client, servers.clone(), first, link, counts));
     }
 }
 
 async fn connection(
     client: TcpStream,
-    server: SocketAddr,
+    servers: Arc<[SocketAddr]>,
+    first: usize,
     link: watch::Receiver<Link>,
     counts: Arc<Counts>,
 ) {
     let mut cut = link.clone();
     let carried = async {
-        let Ok(server) = TcpStream::connect(server).await else { return };
+        let Some(server) = some_server(&servers, first).await else { return };
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
         let (from_client, to_client) = client.into_split();
         let (from_server, to_server) = server.into_split();
@@ -141,6 +149,17 @@ async fn connection(
         () = carried => {}
         _ = cut.wait_for(|link| *link == Link::Cut) => {}
     }
+}
+
+/// The first of the servers that accepts a connection, beginning with one of them.
+async fn some_server(servers: &[SocketAddr], first: usize) -> Option<TcpStream> {
+    for step in 0..servers.len() {
+        let server = servers[(first + step) % servers.len()];
+        if let Ok(stream) = TcpStream::connect(server).await {
+            return Some(stream);
+        }
+    }
+    None
 }
 
 /// Carries one direction until it ends. `answers`: it is the server's.

@@ -8,4 +8,5 @@
 mod nats;
 mod play;
 mod postgres;
+mod serve;
 mod servers;

@@ -65,3 +65,31 @@ async fn a_killed_server_process_ends_no_session_and_loses_nothing_that_was_answ
     assert_eq!(hosting.stop(), 0);
     assert_eq!(place.ok(&["sessions"]), "no profile is held\n");
 }
+
+/// The process dies between the commit of a start and its answer.
+#[tokio::test]
+async fn a_start_that_is_sent_again_after_a_kill_is_the_same_start() {
+    let place = Place::new();
+    let hosting = Running::start(&place, &[]);
+    let key = hosting.key.clone().unwrap();
+    let mut game = GameClient::connect(address(&hosting), &key, "eu-1").await;
+    let i = game.number();
+    let start = json!({ "start": {
+        "i": i, "s": 1, "store": "PlayerData", "key": "user-1", "template": { "coins": 3 },
+    } });
+    game.send(start.clone()).await;
+    let first = game.answer(i).await["started"].clone();
+    let mut hosting = hosting;
+    for _ in 0..2 {
+        hosting.child.kill().unwrap();
+        hosting.child.wait().unwrap();
+        hosting = Running::start(&place, &[]);
+        assert!(game.resume(address(&hosting), json!([])).await);
+        game.send(start.clone()).await;
+        let again = game.answer(i).await["started"].clone();
+        assert_eq!(again, first, "the same epoch, version and load count");
+    }
+    assert!(game.save(1, 1, 4, json!([])).await["saved"].is_object());
+    assert!(game.end(1, 2).await["ended"].is_object());
+    assert_eq!(hosting.stop(), 0);
+}

@@ -1,11 +1,14 @@
 //! The command line.
 
+use std::path::{Path, PathBuf};
+
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use profilestore::{
     Attribution, ProfileKey,
     audit::{MAX_AUTHOR_BYTES, MAX_REASON_BYTES},
     key::unescaped,
 };
+use serde::Deserialize;
 
 use crate::{
     audit::Audit,
@@ -20,6 +23,7 @@ use crate::{
     history::{History, Pin},
     list::List,
     maintain::{Backup, Restore},
+    messages::Messages,
     migrate::Migrate,
     operate::{EndSession, Remove, Send},
     output::{Failure, Status},
@@ -28,6 +32,7 @@ use crate::{
     run::Run,
     serve::{KeysCommand, Serve},
     sessions::Sessions,
+    shell::{Completions, Man},
     status::Status as ShowStatus,
     transfer::{Export, Import},
 };
@@ -53,7 +58,7 @@ pub(crate) struct Args {
 }
 
 /// What every command gets.
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct App {
     /// Which store: a SQLite file as PATH or sqlite:PATH, or postgres://USER@HOST:PORT/DATABASE,
     /// whose password belongs in PGPASSWORD or ~/.pgpass. Without this the environment variable
@@ -81,6 +86,10 @@ pub(crate) struct App {
         hide_env_values = true
     )]
     pub(crate) messenger: Option<Address>,
+    /// A file with settings (TOML), of which `store` and `messenger` are for every command, and the
+    /// rest for serve: see docs/server.md. What is named here or in the environment counts first
+    #[arg(long, global = true, value_name = "FILE", env = "PROFILESTORE_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
     /// Output for programs
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -99,6 +108,7 @@ enum Command {
     Sessions(Sessions),
     Status(ShowStatus),
     Send(Send),
+    Messages(Messages),
     EndSession(EndSession),
     Remove(Remove),
     Erase(Erase),
@@ -114,16 +124,26 @@ enum Command {
     Keys(KeysCommand),
     Conformance(Conformance),
     Demo(Demo),
+    Completions(Completions),
+    Man(Man),
     #[command(hide = true)]
     DemoServer(DemoServer),
 }
 
 impl Args {
     /// What the command line says; ends the process when it is wrong.
-    pub(crate) fn read() -> Self {
+    pub(crate) fn read() -> Result<Self, Failure> {
         let mut args = Self::parse();
+        // The server reads the whole file itself, and says all that is wrong with it at once.
+        if let Some(file) = &args.app.config
+            && !matches!(args.command, Command::Serve(_))
+        {
+            let (store, messenger) = FromFile::read(file)?;
+            args.app.named = args.app.named.or(store);
+            args.app.messenger = args.app.messenger.or(messenger);
+        }
         args.app.place = args.app.named.clone().unwrap_or_default();
-        args
+        Ok(args)
     }
 
     pub(crate) async fn run(self) -> Result<Status, Failure> {
@@ -140,6 +160,7 @@ impl Args {
             Command::Sessions(command) => command.run(app).await,
             Command::Status(command) => command.run(app).await,
             Command::Send(command) => command.run(app).await,
+            Command::Messages(command) => command.run(app).await,
             Command::EndSession(command) => command.run(app).await,
             Command::Remove(command) => command.run(app).await,
             Command::Erase(command) => command.run(app).await,
@@ -154,10 +175,49 @@ impl Args {
             Command::Keys(command) => command.run(app).await,
             Command::Conformance(command) => Box::pin(command.run(app)).await,
             Command::Demo(command) => command.run(app).await,
+            Command::Completions(command) => command.run(),
+            Command::Man(command) => command.run(),
             Command::DemoServer(command) => command.run(app).await,
         };
         done.map_err(|failure| failure.of(&app.place))
     }
+}
+
+/// What a file with settings says to every command. The rest of it is for `serve`.
+#[derive(Debug, Deserialize)]
+struct FromFile {
+    store: Option<String>,
+    messenger: Option<String>,
+}
+
+impl FromFile {
+    fn read(file: &Path) -> Result<(Option<Place>, Option<Address>), Failure> {
+        let wrong = |why: String| {
+            Failure::Usage(format!("the settings cannot be read: {why}: file=`{}`", file.display()))
+        };
+        let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
+        check_names(&text).map_err(wrong)?;
+        let Self { store, messenger } =
+            toml::from_str(&text).map_err(|error| wrong(error.message().to_owned()))?;
+        let store = store.map(|text| text.parse()).transpose();
+        let messenger = messenger.map(|text| text.parse()).transpose();
+        Ok((
+            store.map_err(|why: String| wrong(format!("store: {why}")))?,
+            messenger.map_err(|why| wrong(format!("messenger: {why}")))?,
+        ))
+    }
+}
+
+/// Refuses a setting that nothing knows, such as one that is spelled wrong.
+#[cfg(feature = "serve")]
+fn check_names(text: &str) -> Result<(), String> {
+    profilestore_server::config::Options::parse(text).map(drop)
+}
+
+/// A program without `serve` does not know which settings that has.
+#[cfg(not(feature = "serve"))]
+fn check_names(_: &str) -> Result<(), String> {
+    Ok(())
 }
 
 /// Which profile a command is about.

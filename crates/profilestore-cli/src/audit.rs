@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::{
     args::{App, profile_key},
     operate::failure,
-    output::{Failure, Status, Table, json_line, note, out},
+    output::{Failure, Status, Table, cut, json_line, note, out},
     times::{Span, span, time},
 };
 
@@ -41,7 +41,7 @@ pub(crate) struct Audit {
     #[arg(long)]
     author: Option<String>,
     /// Only this action: edit, edit all, undo, rollback, pin, unpin, send, end-session, remove,
-    /// erase, vacuum, import, backup
+    /// erase, vacuum, import, backup, cancel message
     #[arg(long)]
     action: Option<String>,
     /// Only this operation
@@ -57,7 +57,8 @@ impl Audit {
         let key = self.key.as_deref().map(|key| profile_key(key, None)).transpose()?;
         let store = app.place.open().await?;
         let mut table =
-            Table::new(["TIME", "ACTION", "PROFILE", "AUTHOR", "OUTCOME", "WHAT", "REASON"]);
+            Table::new(["TIME", "ACTION", "PROFILE", "AUTHOR", "OUTCOME", "WHAT", "REASON"])
+                .soft([5, 6, 4, 3]);
         let (mut out, mut status) = (out(), Status::Fine);
         let mut left = self.limit.unwrap_or(usize::MAX);
         let mut query = AuditQuery {
@@ -115,15 +116,8 @@ fn cells(entry: &AuditEntry) -> [String; 7] {
         entry.action.clone(),
         keys.join(" "),
         entry.by.author.clone(),
-        cut(outcome, 60),
-        cut(what, 60),
-        cut(entry.by.reason.clone(), 40),
+        cut(&outcome, 60),
+        cut(&what, 60),
+        cut(&entry.by.reason, 40),
     ]
-}
-
-fn cut(text: String, chars: usize) -> String {
-    match text.char_indices().nth(chars) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
-    }
 }

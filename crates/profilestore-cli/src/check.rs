@@ -14,7 +14,7 @@ use crate::{
     args::App,
     maintain::{unreadable, waited},
     output::{Failure, Status, count, facts, json_document, out, text},
-    place::Kind,
+    place::{Kind, Place},
     transfer::{held, progress_bar, show, waiting},
 };
 
@@ -51,56 +51,59 @@ struct CheckRow<'a> {
 
 impl Check {
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
-        let store = app.place.open().await?;
-        let file = match store.kind().clone() {
-            Kind::Sqlite(checked) => waited(move |bar| checked.check(keys(&bar)))
-                .await?
-                .map_err(|error| app.place.failure(&error))?,
-            // A database's pages are its own affair.
-            Kind::Postgres(_) => CheckReport::default(),
-        };
-        // In a file that is broken as such this ends at the first page that cannot be read.
-        let bar = progress_bar();
-        let mut progress = |progress: Progress| show(&bar, progress, None);
-        let mut records = match verify(&*store, &ExportFilter::default(), &mut progress).await {
-            Ok(records) => records,
-            Err(_) if !file.problems.is_empty() => {
-                let mut records = ExportReport::default();
-                (records.keys, records.versions) = (file.profiles, file.versions);
-                records
-            }
-            Err(error) => return Err(error.into()),
-        };
-        bar.finish_and_clear();
-        for damaged in file.damaged.iter().map(unreadable) {
-            let listed = |other: &UnreadableValue| {
-                (&other.key, other.number) == (&damaged.key, damaged.number)
-            };
-            if !records.unreadable.iter().any(listed) {
-                records.unreadable.push(damaged);
-            }
-        }
-        let ok = file.problems.is_empty()
-            && records.unreadable.is_empty()
-            && records.unstorable.is_empty();
-        match app.json {
-            true => json_document(&CheckRow {
-                ok,
-                problems: &file.problems,
-                unreadable: &records.unreadable,
-                unstorable: &records.unstorable,
-                keys: records.keys,
-                versions: records.versions,
-                tombstones: records.tombstones,
-                foreign: records.foreign,
-                held_sessions: records.held_sessions,
-                messages: records.pending.entries,
-                books: records.books,
-            })?,
-            false => show_check(ok, &file, &records)?,
-        }
-        Ok(if ok { Status::Fine } else { Status::Problems })
+        check(app, &app.place).await
     }
+}
+
+/// Checks a store and says what is wrong with it.
+pub(crate) async fn check(app: &App, place: &Place) -> Result<Status, Failure> {
+    let store = place.open().await?;
+    let file = match store.kind().clone() {
+        Kind::Sqlite(checked) => waited(move |bar| checked.check(keys(&bar)))
+            .await?
+            .map_err(|error| place.failure(&error))?,
+        // A database's pages are its own affair.
+        Kind::Postgres(_) => CheckReport::default(),
+    };
+    // In a file that is broken as such this ends at the first page that cannot be read.
+    let bar = progress_bar();
+    let mut progress = |progress: Progress| show(&bar, progress, None);
+    let mut records = match verify(&*store, &ExportFilter::default(), &mut progress).await {
+        Ok(records) => records,
+        Err(_) if !file.problems.is_empty() => {
+            let mut records = ExportReport::default();
+            (records.keys, records.versions) = (file.profiles, file.versions);
+            records
+        }
+        Err(error) => return Err(error.into()),
+    };
+    bar.finish_and_clear();
+    for damaged in file.damaged.iter().map(unreadable) {
+        let listed =
+            |other: &UnreadableValue| (&other.key, other.number) == (&damaged.key, damaged.number);
+        if !records.unreadable.iter().any(listed) {
+            records.unreadable.push(damaged);
+        }
+    }
+    let ok =
+        file.problems.is_empty() && records.unreadable.is_empty() && records.unstorable.is_empty();
+    match app.json {
+        true => json_document(&CheckRow {
+            ok,
+            problems: &file.problems,
+            unreadable: &records.unreadable,
+            unstorable: &records.unstorable,
+            keys: records.keys,
+            versions: records.versions,
+            tombstones: records.tombstones,
+            foreign: records.foreign,
+            held_sessions: records.held_sessions,
+            messages: records.pending.entries,
+            books: records.books,
+        })?,
+        false => show_check(ok, &file, &records)?,
+    }
+    Ok(if ok { Status::Fine } else { Status::Problems })
 }
 
 fn show_check(ok: bool, file: &CheckReport, records: &ExportReport) -> Result<(), Failure> {

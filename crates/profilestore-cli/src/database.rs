@@ -58,7 +58,7 @@ mod present {
     use std::sync::Arc;
 
     use profilestore::{
-        data_store::{DataStore, PostgresOptions, PostgresStore, StoreError},
+        data_store::{Backlog, DataStore, PostgresOptions, PostgresStore, StoreError},
         messenger::{Messenger, PostgresMessenger},
     };
 
@@ -79,6 +79,11 @@ mod present {
 
         pub(crate) async fn open(&self) -> Result<Arc<dyn DataStore>, StoreError> {
             Ok(Arc::new(PostgresStore::open((*self.0).clone()).await?))
+        }
+
+        /// What waits in all inboxes.
+        pub(crate) async fn backlog(&self) -> Result<Backlog, StoreError> {
+            PostgresStore::open((*self.0).clone()).await?.backlog().await
         }
 
         /// The messenger that belongs to the store.
@@ -103,7 +108,7 @@ mod left_out {
     use std::{convert::Infallible, sync::Arc};
 
     use profilestore::{
-        data_store::{DataStore, StoreError},
+        data_store::{Backlog, DataStore, StoreError},
         messenger::Messenger,
     };
 
@@ -120,6 +125,10 @@ mod left_out {
         }
 
         pub(crate) async fn open(&self) -> Result<Arc<dyn DataStore>, StoreError> {
+            match self.0 {}
+        }
+
+        pub(crate) async fn backlog(&self) -> Result<Backlog, StoreError> {
             match self.0 {}
         }
 

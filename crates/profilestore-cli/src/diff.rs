@@ -6,6 +6,7 @@ use clap::Args;
 use profilestore::{
     ProfileKey,
     data_store::{DataStore, KeyState, Order, Returning, StoredVersion, VersionQuery, VersionRef},
+    filter::JsonPath,
     history::{Difference, comparable, diff},
     record::Stored,
 };
@@ -35,6 +36,7 @@ end. 14:31 includes all of its minute, 14:31:24 all of its second, a date all of
 Examples:
   profilestore diff PlayerData/7
   profilestore diff PlayerData/7 12
+  profilestore diff PlayerData/7 12 --path /inventory
   profilestore diff PlayerData/7 2026-11-20T18:30:00Z 2026-11-21T18:30:00Z --json | jq '.differences[].path'")]
 pub(crate) struct Diff {
     #[command(flatten)]
@@ -45,6 +47,9 @@ pub(crate) struct Diff {
     /// The version after; the current one by default
     #[arg(value_name = "VERSION")]
     after: Option<VersionArg>,
+    /// Only what differs at this place of the data, a JSON pointer such as /inventory
+    #[arg(long, value_name = "/PATH")]
+    path: Option<JsonPath>,
 }
 
 #[derive(Serialize)]
@@ -69,7 +74,12 @@ impl Diff {
             Some(which) => which.find(&*store, &state).await?,
             None => previous(&*store, &state, after.info.number).await?,
         };
-        let differences = differences(&key, &before, &after)?;
+        let mut differences = differences(&key, &before, &after)?;
+        if let Some(path) = self.path.map(|path| path.below("Data")) {
+            differences.retain(|found| {
+                found.path.parse::<JsonPath>().is_ok_and(|there| there.touches(&path))
+            });
+        }
         if app.json {
             let row = |version| VersionRow::new(version, state.created_ms);
             let (before, after) = (row(&before.info), row(&after.info));

@@ -6,6 +6,7 @@ use clap::Args;
 use profilestore::{
     ProfileKey,
     data_store::{DataStoreExt, Returning, VersionRef},
+    filter::{JsonPath, value_at},
     storable::DOCUMENT,
     transfer::{Content, VersionDocument, document},
 };
@@ -29,6 +30,7 @@ Examples:
   profilestore get PlayerData/7
   profilestore get LegacyData/Season1/Player_34 --version 12
   profilestore get PlayerData/7 --json | jq .document.Data
+  profilestore get PlayerData/7 --path /inventory
   profilestore get PlayerData/7 --raw > 7.json")]
 pub(crate) struct Get {
     #[command(flatten)]
@@ -37,6 +39,9 @@ pub(crate) struct Get {
     /// current at its end
     #[arg(long)]
     version: Option<VersionArg>,
+    /// Nothing but the value at this place of the data, a JSON pointer such as /inventory
+    #[arg(long, value_name = "/PATH", conflicts_with = "raw")]
+    path: Option<JsonPath>,
     /// Nothing but the document, byte for byte as it is kept, also where it is no JSON that every
     /// program reads
     #[arg(long, conflicts_with = "json")]
@@ -57,6 +62,9 @@ impl Get {
         let found = document(&*store, &key, version.as_ref()).await?;
         let found = found
             .ok_or_else(|| Failure::NotFound(format!("there is no such profile: key=`{key}`")))?;
+        if let Some(path) = self.path {
+            return part(app, &found, path);
+        }
         match (self.raw, app.json) {
             (true, _) => raw(&found)?,
             (false, true) => json_document(&GetRow::new(&found))?,
@@ -163,6 +171,24 @@ fn show(found: &VersionDocument) -> Result<(), Failure> {
         pretty(&mut out, value)?;
     }
     Ok(out.flush()?)
+}
+
+/// The value at one place of the data, and nothing else.
+fn part(app: &App, found: &VersionDocument, path: JsonPath) -> Result<Status, Failure> {
+    let none =
+        || Failure::NotFound(format!("there is nothing at this path: key=`{}`", found.state.key));
+    let path = match found.content {
+        Content::Profile => path.below("Data"),
+        _ => path,
+    };
+    let value = found.value.as_deref().ok_or_else(none)?;
+    let value = value_at(value, &path)?.ok_or_else(none)?;
+    let mut out = out();
+    match app.json {
+        true => writeln!(out, "{}", value.get())?,
+        false => pretty(&mut out, value)?,
+    }
+    Ok(out.flush().map(|()| Status::Fine)?)
 }
 
 /// The document as it is kept, and nothing else. A tombstone has none.

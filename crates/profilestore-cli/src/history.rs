@@ -5,16 +5,20 @@ use std::io::Write;
 use clap::Args;
 use profilestore::{
     ProfileKey,
-    data_store::{Order, Returning, VersionQuery, VersionRef},
+    data_store::{Order, Returning, StoreError, VersionInfo, VersionQuery, VersionRef},
+    filter::{JsonPath, value_at},
+    record::Stored,
 };
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use crate::{
     args::{App, ByArgs, KeyArg},
     operate::{Visit, failure},
-    output::{Failure, Status, Table, json_document, json_line, out, say, text},
-    times::{Span, span},
-    versions::{VersionArg, VersionRow, cells, described, existing},
+    output::{Failure, Status, Table, cut, json_document, json_line, out, say, text},
+    place::Store,
+    times::{Span, span, time},
+    versions::{VersionArg, VersionRow, cause, cells, described, existing},
 };
 
 const PAGE: usize = 256;
@@ -29,6 +33,7 @@ const PAGE: usize = 256;
 Examples:
   profilestore history PlayerData/7
   profilestore history PlayerData/7 --since 2026-11-20 --until 2026-11-21T18:30:00Z --oldest-first
+  profilestore history PlayerData/7 --path /coins --since yesterday
   profilestore history PlayerData/7 --limit 1 --json")]
 pub(crate) struct History {
     #[command(flatten)]
@@ -45,6 +50,9 @@ pub(crate) struct History {
     /// At most so many
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
+    /// Also what each version has at this place of the data, a JSON pointer such as /coins
+    #[arg(long, value_name = "/PATH")]
+    path: Option<JsonPath>,
 }
 
 impl History {
@@ -52,18 +60,15 @@ impl History {
         let key = self.key.parse()?;
         let store = app.place.open().await?;
         let created_ms = existing(&*store, &key, Returning::HEAD).await?.created_ms;
+        if let Some(path) = &self.path {
+            return self.values(app, &store, key, path).await;
+        }
         let mut table =
-            Table::new(["VERSION", "WRITTEN", "CAUSE", "AUTHOR", "SIZE", "VERSION STRING"]);
+            Table::new(["VERSION", "WRITTEN", "CAUSE", "AUTHOR", "SIZE", "VERSION STRING"])
+                .soft([3, 4, 2]);
         let mut out = out();
         let mut left = self.limit.unwrap_or(usize::MAX);
-        let mut query = VersionQuery {
-            key,
-            order: if self.oldest_first { Order::Ascending } else { Order::Descending },
-            from_ms: self.since.map(|span| span.first_ms),
-            to_ms: self.until.map(|span| span.last_ms),
-            after: None,
-            limit: PAGE,
-        };
+        let mut query = self.query(key);
         while left > 0 {
             query.limit = left.min(PAGE);
             let page = store.versions(&query).await?;
@@ -84,6 +89,117 @@ impl History {
         out.flush()?;
         Ok(Status::Fine)
     }
+
+    fn query(&self, key: ProfileKey) -> VersionQuery {
+        VersionQuery {
+            key,
+            order: if self.oldest_first { Order::Ascending } else { Order::Descending },
+            from_ms: self.since.map(|span| span.first_ms),
+            to_ms: self.until.map(|span| span.last_ms),
+            after: None,
+            limit: PAGE,
+        }
+    }
+
+    /// The versions with what each has at a place of its data.
+    async fn values(
+        &self,
+        app: &App,
+        store: &Store,
+        key: ProfileKey,
+        path: &JsonPath,
+    ) -> Result<Status, Failure> {
+        let mut table = Table::new(["VERSION", "WRITTEN", "CAUSE", "AUTHOR", "VALUE"]).soft([4, 3]);
+        let (mut out, mut left) = (out(), self.limit.unwrap_or(usize::MAX));
+        let mut query = self.query(key);
+        query.limit = VALUES_AT_ONCE;
+        while left > 0 {
+            query.limit = left.min(VALUES_AT_ONCE);
+            let page = store.versions(&query).await?;
+            for info in &page {
+                let value = value_of(store, &query.key, info, path).await?;
+                if app.json {
+                    json_line(&mut out, &ValueRow::new(info, &value))?;
+                    continue;
+                }
+                let value = match &value {
+                    Found::Value(value) => cut(value.get(), VALUE_CHARS),
+                    Found::Nothing => "nothing".to_owned(),
+                    Found::Damaged => "damaged".to_owned(),
+                };
+                let row = [
+                    info.number.to_string(),
+                    time(info.written_ms),
+                    cause(info.cause).to_owned(),
+                    info.author.clone(),
+                    value,
+                ];
+                table.page(&mut out, &[row])?;
+            }
+            left -= page.len().min(left);
+            query.after = page.last().map(|info| info.number);
+            if page.len() < query.limit {
+                break;
+            }
+        }
+        Ok(out.flush().map(|()| Status::Fine)?)
+    }
+}
+
+const VALUES_AT_ONCE: usize = 32;
+const VALUE_CHARS: usize = 200;
+
+/// What a version has at a place.
+enum Found {
+    Value(Box<RawValue>),
+    Nothing,
+    /// The version cannot be read.
+    Damaged,
+}
+
+#[derive(Serialize)]
+struct ValueRow<'a> {
+    version: u64,
+    written_ms: i64,
+    cause: &'static str,
+    author: &'a str,
+    /// False: nothing is there. None: the version is damaged.
+    found: Option<bool>,
+    value: Option<&'a RawValue>,
+}
+
+impl<'a> ValueRow<'a> {
+    fn new(info: &'a VersionInfo, value: &'a Found) -> Self {
+        let (found, value) = match value {
+            Found::Value(value) => (Some(true), Some(&**value)),
+            Found::Nothing => (Some(false), None),
+            Found::Damaged => (None, None),
+        };
+        let (cause, author) = (info.cause.as_str(), &*info.author);
+        Self { version: info.number, written_ms: info.written_ms, cause, author, found, value }
+    }
+}
+
+async fn value_of(
+    store: &Store,
+    key: &ProfileKey,
+    info: &VersionInfo,
+    path: &JsonPath,
+) -> Result<Found, Failure> {
+    let bytes = match store.version(key, &VersionRef::Number(info.number)).await {
+        Ok(version) => version.and_then(|version| version.value),
+        Err(StoreError::Damaged { .. }) => return Ok(Found::Damaged),
+        Err(error) => return Err(error.into()),
+    };
+    let found = match bytes.as_deref().map(Stored::decode).transpose() {
+        Ok(Some(Stored::Profile(record))) => value_at(&record.data, path)?.map(ToOwned::to_owned),
+        Ok(Some(Stored::Foreign(foreign))) => {
+            value_at(&foreign.value, path)?.map(ToOwned::to_owned)
+        }
+        Ok(_) => None,
+        Err(_) => return Ok(Found::Damaged),
+    };
+    Ok(found.map_or(Found::Nothing, Found::Value))
 }
 
 /// Keep a version of a profile for good

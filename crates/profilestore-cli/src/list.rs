@@ -151,7 +151,7 @@ struct Rows {
 impl Rows {
     fn new(app: &App) -> Self {
         let head = ["KEY", "VERSION", "UPDATED", "SIZE", "CAUSE", "AUTHOR", "SESSION"];
-        Self { json: app.json, table: Table::new(head) }
+        Self { json: app.json, table: Table::new(head).soft([4, 5, 6, 3]) }
     }
 
     fn show(&mut self, page: &[KeyState]) -> Result<(), Failure> {

@@ -16,6 +16,7 @@ mod hints;
 mod history;
 mod list;
 mod maintain;
+mod messages;
 mod migrate;
 mod operate;
 mod output;
@@ -24,16 +25,21 @@ mod rollback;
 mod run;
 mod salvage;
 mod search;
+mod series;
 mod serve;
 mod sessions;
+mod shell;
 mod status;
 mod times;
 mod transfer;
 mod versions;
 
 fn main() -> ExitCode {
-    let args = args::Args::read();
     output::start_log();
+    let args = match args::Args::read() {
+        Ok(args) => args,
+        Err(failure) => return failure.report(),
+    };
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return output::Failure::Work(format!("cannot start: {error}")).report(),

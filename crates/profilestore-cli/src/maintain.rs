@@ -4,6 +4,8 @@ use std::{
     fs,
     io::Write,
     path::{Path, PathBuf},
+    pin::pin,
+    time::Duration,
 };
 
 use clap::Args;
@@ -13,17 +15,20 @@ use profilestore::{
     audit::AuditEntry,
     data_store::{CheckReport, DamagedValue, Existing, SqliteOptions, SqliteStore, StoreError},
     env::Env,
+    stop_signal,
     transfer::UnreadableValue,
 };
 use serde::Serialize;
 
 use crate::{
     args::{App, ByArgs},
+    check::check,
     operate::failure,
     output::{Failure, Status, count, json_document, note, out, size, text},
     place::{Kind, Place},
     salvage::salvage_file,
-    times::time,
+    series::Series,
+    times::{length, time},
     transfer::progress_bar,
 };
 
@@ -36,10 +41,28 @@ use crate::{
 #[command(after_help = "\
 Examples:
   profilestore backup profiles-2026-11-21.db
-  profilestore --store sqlite:game.db backup /var/backups/game.db --json")]
+  profilestore --store game.db backup /var/backups/game.db --json
+  profilestore backup --to /var/backups --every 1h --keep 24
+  profilestore backup --verify profiles-2026-11-21.db")]
 pub(crate) struct Backup {
-    /// The new file
-    file: PathBuf,
+    /// The new file; with --verify the backup to be verified
+    #[arg(required_unless_present = "to", conflicts_with = "to")]
+    file: Option<PathBuf>,
+    /// Into this folder, under the store's name and the time: profiles-2026-11-21T14-00-00Z.db
+    #[arg(long, value_name = "DIR")]
+    to: Option<PathBuf>,
+    /// Again and again, until SIGTERM or Ctrl-C: 90s, 30min, 1h, 1 day. The first one is due when the
+    /// newest that is there is so old
+    #[arg(long, value_name = "TIME", requires = "to", conflicts_with = "file", value_parser = length)]
+    every: Option<Duration>,
+    /// Delete all but so many of the newest in the folder, after a backup that is whole
+    #[arg(long, value_name = "N", requires = "to", conflicts_with = "file")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    keep: Option<u64>,
+    /// Make no backup: verify every value of this one, which stays as it is. Takes as much room again
+    /// beside it meanwhile
+    #[arg(long, requires = "file")]
+    verify: bool,
     #[command(flatten)]
     by: ByArgs,
 }
@@ -62,23 +85,100 @@ struct BackupRow<'a> {
 
 impl Backup {
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
+        match (&self.file, &self.to) {
+            (Some(file), _) if self.verify => verify(app, file).await,
+            (Some(file), _) => self.one(app, file).await,
+            (None, Some(folder)) => {
+                let series = Series::of(app.place.file()?, folder)?;
+                match self.every {
+                    Some(every) => self.again_and_again(app, &series, every).await,
+                    None => self.next(app, &series).await,
+                }
+            }
+            (None, None) => Err(Failure::Usage("a backup needs a file, or --to a folder".into())),
+        }
+    }
+
+    /// One of a series, and then the oldest ones go. A damaged store takes no whole backup's place.
+    async fn next(&self, app: &App, series: &Series) -> Result<Status, Failure> {
+        let status = self.one(app, &series.name(Env::system().unix_ms())).await?;
+        match (self.keep, status) {
+            (None, _) => {}
+            (Some(_), Status::Problems) => {
+                note(format_args!("the store is damaged: no earlier backup is deleted"));
+            }
+            (Some(keep), Status::Fine) => {
+                for old in series.keep(usize::try_from(keep).unwrap_or(usize::MAX))? {
+                    if !app.json {
+                        note(format_args!("deleted {}", old.display()));
+                    }
+                }
+            }
+        }
+        Ok(status)
+    }
+
+    /// Until a signal. What fails is said and tried again when the next one is due.
+    async fn again_and_again(
+        &self,
+        app: &App,
+        series: &Series,
+        every: Duration,
+    ) -> Result<Status, Failure> {
+        let mut worst = Status::Fine;
+        let mut stopped = pin!(stop_signal());
+        let env = Env::system();
+        let every_ms = i64::try_from(every.as_millis()).unwrap_or(i64::MAX);
+        let newest = series.there()?.last().map(|(unix_ms, _)| *unix_ms);
+        // A time in the future is a clock that was wrong.
+        let newest = newest.filter(|unix_ms| *unix_ms <= env.unix_ms());
+        let mut due_ms = newest.map_or_else(|| env.unix_ms(), |last| last.saturating_add(every_ms));
+        if !app.json {
+            note(format_args!(
+                "the next backup is due at {}; SIGTERM or Ctrl-C ends this",
+                time(due_ms.max(env.unix_ms()))
+            ));
+        }
+        loop {
+            let wait_ms = u64::try_from(due_ms - env.unix_ms()).unwrap_or_default();
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {}
+                _ = &mut stopped => return Ok(worst),
+            }
+            due_ms = env.unix_ms().saturating_add(every_ms);
+            match self.next(app, series).await {
+                Ok(Status::Fine) => {}
+                Ok(Status::Problems) => worst = Status::Problems,
+                Err(Failure::Closed) => return Err(Failure::Closed),
+                Err(failure) => {
+                    worst = Status::Problems;
+                    note(format_args!(
+                        "error: {failure}; the next backup is due at {}",
+                        time(due_ms)
+                    ));
+                }
+            }
+        }
+    }
+
+    async fn one(&self, app: &App, to: &Path) -> Result<Status, Failure> {
         app.place.file()?;
         let Kind::Sqlite(store) = app.place.open().await?.kind().clone() else {
             return Ok(Status::Problems);
         };
-        let file = self.file.clone();
+        let file = to.to_owned();
         let report = waited(move |bar| store.backup(&file, pages(&bar)))
             .await?
             .map_err(|error| not_done(&app.place, &error))?;
-        book(app, &self.file, &report, self.by.attribution()?).await;
-        let bytes = fs::metadata(&self.file).map_or(0, |data| data.len());
+        book(app, to, &report, self.by.attribution()?).await;
+        let bytes = fs::metadata(to).map_or(0, |data| data.len());
         let unreadable: Vec<_> = report.damaged.iter().map(unreadable).collect();
         let whole = unreadable.is_empty() && report.problems.is_empty();
         let status = if whole { Status::Fine } else { Status::Problems };
         let CheckReport { profiles: keys, versions, newest_ms, problems, .. } = &report;
         if app.json {
             json_document(&BackupRow {
-                file: &self.file,
+                file: to,
                 bytes,
                 keys: *keys,
                 versions: *versions,
@@ -89,7 +189,7 @@ impl Backup {
             return Ok(status);
         }
         let mut out = out();
-        text(&mut out, format_args!("backed up to {}, {}", self.file.display(), size(bytes)))?;
+        text(&mut out, format_args!("backed up to {}, {}", to.display(), size(bytes)))?;
         let newest = newest_ms.map_or_else(|| "never".to_owned(), time);
         text(
             &mut out,
@@ -110,6 +210,43 @@ impl Backup {
         }
         out.flush()?;
         Ok(status)
+    }
+}
+
+/// Verifies a backup in a copy beside it, since a store that is opened may be written to.
+async fn verify(app: &App, backup: &Path) -> Result<Status, Failure> {
+    Place::Sqlite(backup.to_owned()).check_there()?;
+    let beside = |more: &str| {
+        let mut name = backup.as_os_str().to_owned();
+        name.push(more);
+        PathBuf::from(name)
+    };
+    if beside("-wal").exists() {
+        return Err(Failure::Work(format!(
+            "this is a store in use, and no backup; verify it with: profilestore --store {} check",
+            backup.display()
+        )));
+    }
+    let copy = Copy(beside(&format!(".verifying-{}", std::process::id())));
+    let (from, to) = (backup.to_owned(), copy.0.clone());
+    let copied = waited(move |_| fs::copy(from, to)).await?;
+    copied.map_err(|error| {
+        let place = copy.0.display();
+        Failure::Work(format!("the backup cannot be copied: {error}: copy=`{place}`"))
+    })?;
+    check(app, &Place::Sqlite(copy.0.clone())).await
+}
+
+/// A copy that is deleted when it is no longer needed.
+struct Copy(PathBuf);
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        for more in ["", "-wal", "-shm"] {
+            let mut name = self.0.as_os_str().to_owned();
+            name.push(more);
+            let _ = fs::remove_file(name);
+        }
     }
 }
 

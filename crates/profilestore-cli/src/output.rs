@@ -209,14 +209,38 @@ pub(crate) fn json_line(out: &mut Out, content: &impl Serialize) -> Result<(), F
 }
 
 /// Rows in columns. Widths grow from page to page, as a long list is not held in memory.
+///
+/// Where there is a width to be kept to, soft columns are cut, and at last left out: so a row stays
+/// on its line. Names, times and numbers are never cut: they can be typed in again.
 pub(crate) struct Table<const N: usize> {
     head: Option<[&'static str; N]>,
     widths: [usize; N],
+    /// In this order columns are left out; the last one is cut first.
+    soft: Vec<usize>,
+    left_out: Vec<usize>,
+    most: Option<usize>,
 }
+
+/// What a soft column keeps of its width, if it is not left out.
+const LEAST: usize = 8;
+
+const BETWEEN: usize = 2;
 
 impl<const N: usize> Table<N> {
     pub(crate) fn new(head: [&'static str; N]) -> Self {
-        Self { head: Some(head), widths: [0; N] }
+        Self {
+            head: Some(head),
+            widths: [0; N],
+            soft: Vec::new(),
+            left_out: Vec::new(),
+            most: width(),
+        }
+    }
+
+    /// Which columns can be cut or left out, the least important one first.
+    pub(crate) fn soft<const S: usize>(mut self, columns: [usize; S]) -> Self {
+        self.soft = columns.to_vec();
+        self
     }
 
     /// Writes a page of rows, after the head when it is the first page that has any.
@@ -225,6 +249,7 @@ impl<const N: usize> Table<N> {
             return Ok(());
         }
         let head = self.head.take().map(|head| head.map(str::to_owned));
+        let first = head.is_some();
         let rows: Vec<[String; N]> = head
             .iter()
             .chain(rows)
@@ -235,14 +260,61 @@ impl<const N: usize> Table<N> {
                 *width = (*width).max(cell.chars().count());
             }
         }
+        let widths = self.fitted(first);
         for row in &rows {
             let mut line = String::new();
-            for (width, cell) in self.widths.iter().zip(row) {
-                let _ = write!(line, "{cell:width$}  ");
+            for (column, (width, cell)) in widths.iter().zip(row).enumerate() {
+                if !self.left_out.contains(&column) {
+                    let _ = write!(line, "{:width$}  ", cut(cell, *width));
+                }
             }
             writeln!(out, "{}", line.trim_end())?;
         }
         Ok(())
+    }
+
+    /// The columns' widths, so that a row fits. What is left out is decided with the head.
+    fn fitted(&mut self, first: bool) -> [usize; N] {
+        let mut widths = self.widths;
+        let Some(most) = self.most else { return widths };
+        let mut left_out = std::mem::take(&mut self.left_out);
+        let mut soft: Vec<usize> =
+            self.soft.iter().copied().filter(|column| !left_out.contains(column)).collect();
+        loop {
+            widths = self.widths;
+            let shown = (0..N).filter(|column| !left_out.contains(column));
+            let total = shown.map(|column| widths[column] + BETWEEN).sum::<usize>();
+            let mut over = (total - BETWEEN.min(total)).saturating_sub(most);
+            for column in soft.iter().rev() {
+                let cut = over.min(widths[*column].saturating_sub(LEAST));
+                widths[*column] -= cut;
+                over -= cut;
+            }
+            if over == 0 || soft.is_empty() || !first {
+                break;
+            }
+            left_out.push(soft.remove(0));
+        }
+        self.left_out = left_out;
+        widths
+    }
+}
+
+/// How wide a line may be: as wide as the terminal, or as COLUMNS says. A file or a pipe gets all.
+fn width() -> Option<usize> {
+    let said = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    let terminal = || Some(usize::from(console::Term::stdout().size_checked()?.1));
+    said.or_else(|| io::stdout().is_terminal().then(terminal)?).filter(|columns| *columns >= 20)
+}
+
+/// A text of at most so many characters. One that is cut ends in `…`.
+pub(crate) fn cut(text: &str, chars: usize) -> String {
+    match text.char_indices().nth(chars) {
+        None => text.to_owned(),
+        Some(_) => {
+            let kept: String = text.chars().take(chars.saturating_sub(1)).collect();
+            kept + "…"
+        }
     }
 }
 
@@ -314,6 +386,25 @@ mod tests {
             "a\\n2026-11-26T00:00:00.000Z  remove"
         );
         assert_eq!(one_line("\u{1b}[31mx\u{85}"), "\\u{1b}[31mx\\u{85}");
+    }
+
+    #[test]
+    fn a_row_fits_its_line_and_what_can_be_typed_is_whole() {
+        let fitted = |most: Option<usize>| {
+            let mut table = Table::new(["KEY", "WHAT", "AUTHOR"]).soft([1, 2]);
+            table.most = most;
+            table.widths = [20, 30, 12];
+            (table.fitted(true), table.left_out)
+        };
+        assert_eq!(fitted(None), ([20, 30, 12], vec![]));
+        assert_eq!(fitted(Some(66)), ([20, 30, 12], vec![]));
+        assert_eq!(fitted(Some(65)), ([20, 30, 11], vec![]));
+        assert_eq!(fitted(Some(60)), ([20, 28, 8], vec![]));
+        assert_eq!(fitted(Some(40)), ([20, 8, 8], vec![]));
+        assert_eq!(fitted(Some(34)), ([20, 30, 12], vec![1]));
+        assert_eq!(fitted(Some(30)).0[2], 8);
+        assert_eq!(fitted(Some(10)), ([20, 30, 12], vec![1, 2]));
+        assert_eq!((cut("abc", 3), cut("abcd", 3)), ("abc".into(), "ab…".into()));
     }
 
     #[test]

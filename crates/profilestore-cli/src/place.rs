@@ -9,7 +9,7 @@ use std::{
 };
 
 use profilestore::{
-    data_store::{DataStore, SqliteMessenger, SqliteOptions, SqliteStore, StoreError},
+    data_store::{Backlog, DataStore, SqliteMessenger, SqliteOptions, SqliteStore, StoreError},
     messenger::Messenger,
 };
 
@@ -80,6 +80,14 @@ impl Store {
 
     pub(crate) fn kind(&self) -> &Kind {
         &self.kind
+    }
+
+    /// What waits in all inboxes.
+    pub(crate) async fn backlog(&self) -> Result<Backlog, StoreError> {
+        match &self.kind {
+            Kind::Sqlite(store) => store.backlog().await,
+            Kind::Postgres(database) => database.backlog().await,
+        }
     }
 
     /// The messenger that belongs to it.

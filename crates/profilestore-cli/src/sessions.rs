@@ -41,7 +41,8 @@ impl Sessions {
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
         let store = app.place.open().await?;
         let mut table =
-            Table::new(["KEY", "JOB", "PLACE", "SINCE", "SERVER", "LAST SEEN", "ASKED FOR BY"]);
+            Table::new(["KEY", "JOB", "PLACE", "SINCE", "SERVER", "LAST SEEN", "ASKED FOR BY"])
+                .soft([2, 6, 1, 5]);
         let mut out = out();
         let mut query = KeyQuery {
             store: self.store_name,

@@ -2,16 +2,19 @@
 
 use std::{
     collections::BTreeMap,
-    io::{IsTerminal, Write, stdout},
+    future::pending,
+    io::{self, IsTerminal, Write, stdout},
     path::Path,
+    pin::Pin,
     time::Duration,
 };
 
 use clap::Args;
 use profilestore::{
     audit::{AuditOutcome, AuditQuery, audit_entries},
-    data_store::{DataStore, FORMAT_VERSION, KeyFilter, KeyQuery, ServerId, ServerRow},
+    data_store::{Backlog, DataStore, FORMAT_VERSION, KeyFilter, KeyQuery, ServerId, ServerRow},
     operator::standing_edits,
+    stop_signal,
 };
 use serde::Serialize;
 
@@ -66,6 +69,8 @@ struct Found {
     /// Operations that were begun and not ended, among the newest entries of the audit log.
     pending: Vec<Pending>,
     standing_edits: u64,
+    /// What waits in all inboxes.
+    backlog: Backlog,
     last_backup_ms: Option<i64>,
     /// What is wrong, and what to do about it.
     wrong: Vec<String>,
@@ -92,6 +97,11 @@ struct Pending {
 impl Status {
     pub(crate) async fn run(self, app: &App) -> Result<Ended, Failure> {
         let store = app.place.open().await?;
+        // Listened to from now on. A single look ends at once by any signal, as it always did.
+        let mut stopped: Pin<Box<dyn Future<Output = io::Result<()>> + Send>> = match self.watch {
+            Some(_) => Box::pin(stop_signal()),
+            None => Box::pin(pending()),
+        };
         loop {
             let found = Found::of(&app.place, &store).await?;
             let mut out = out();
@@ -110,7 +120,7 @@ impl Status {
             };
             tokio::select! {
                 () = tokio::time::sleep(Duration::from_secs(seconds)) => {}
-                _ = tokio::signal::ctrl_c() => return Ok(Ended::Fine),
+                _ = &mut stopped => return Ok(Ended::Fine),
             }
         }
     }
@@ -138,6 +148,7 @@ impl Found {
             log_bytes: file.map(|file| bytes(&beside(file))),
             pending,
             standing_edits: standing_edits(&**store, None).await.map_err(failure)?.len() as u64,
+            backlog: store.backlog().await?,
             last_backup_ms,
             wrong: Vec::new(),
         };
@@ -180,7 +191,8 @@ impl Found {
         if self.file_bytes.is_some()
             && self.last_backup_ms.is_none_or(|at_ms| self.now_ms - at_ms > OLD_BACKUP_MS)
         {
-            wrong.push("no backup in the last 24 h: profilestore backup FILE".into());
+            wrong.push("no backup in the last 24 h: profilestore backup FILE, or from now on profilestore backup \
+                --to DIR --every 1h --keep 24".into());
         }
         if self.log_bytes.is_some_and(|bytes| bytes > LARGE_LOG) {
             wrong.push(
@@ -218,6 +230,7 @@ impl Found {
         }
         let pending = self.pending.len() as u64;
         said.push(("pending", count(pending, "operation", "operations")));
+        said.push(("waiting", self.waiting()));
         said.push(("standing", count(self.standing_edits, "edit", "edits")));
         let wrong = self.wrong.len() as u64;
         said.push(match wrong {
@@ -234,6 +247,25 @@ impl Found {
             writeln!(out)?;
         }
         self.wrong.iter().try_for_each(|wrong| text(out, format_args!("wrong: {wrong}")))
+    }
+}
+
+impl Found {
+    /// What waits in all inboxes, in one line.
+    fn waiting(&self) -> String {
+        let Backlog { messages, edits, keys, oldest, .. } = &self.backlog;
+        let mut said = count(*messages, "message", "messages");
+        if *edits > 0 {
+            said += &format!(" and {}", count(*edits, "edit", "edits"));
+        }
+        if *keys > 0 {
+            said += &format!(" for {}", count(*keys, "profile", "profiles"));
+        }
+        if let Some(oldest) = oldest {
+            said +=
+                &format!("; the oldest of {}, {}", ago(self.now_ms, oldest.sent_ms), oldest.key);
+        }
+        said
     }
 }
 

@@ -106,9 +106,21 @@ fn told_from(text: &str, now_ms: i64) -> Option<Span> {
         return written(format!("{day} {clock}").trim_end());
     }
     let text = text.strip_suffix(" ago").unwrap_or(text);
-    let number = text.trim_start_matches(|c: char| c.is_ascii_digit());
-    let count: i64 = text[..text.len() - number.len()].parse().ok()?;
-    let unit_ms = match number.trim_start() {
+    Some(Span::at(now_ms.checked_sub(length_ms(text)?)?))
+}
+
+/// How long something takes: `90s`, `1h`, `2 days`. At least a second.
+pub(crate) fn length(text: &str) -> Result<std::time::Duration, String> {
+    let length = length_ms(text.trim()).and_then(|ms| u64::try_from(ms).ok());
+    let length = length.filter(|ms| *ms > 0).map(std::time::Duration::from_millis);
+    length.ok_or_else(|| "a length of time is given as 90s, 30min, 1h or 1 day".to_owned())
+}
+
+/// A number with a unit of time, in milliseconds.
+fn length_ms(text: &str) -> Option<i64> {
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    let count: i64 = text[..text.len() - unit.len()].parse().ok()?;
+    let unit_ms: i64 = match unit.trim_start() {
         "s" | "sec" | "second" | "seconds" => 1000,
         "m" | "min" | "minute" | "minutes" => 60_000,
         "h" | "hour" | "hours" => 3_600_000,
@@ -116,7 +128,7 @@ fn told_from(text: &str, now_ms: i64) -> Option<Span> {
         "w" | "week" | "weeks" => 604_800_000,
         _ => return None,
     };
-    Some(Span::at(now_ms.checked_sub(count.checked_mul(unit_ms)?)?))
+    count.checked_mul(unit_ms)
 }
 
 /// How long ago something was, for people.
@@ -181,6 +193,16 @@ mod tests {
         }
         for then_ms in [NOW - 3000, NOW - 1_200_000, NOW - 18_000_000, NOW - 864_000_000] {
             assert_eq!(bounds(&ago(NOW, then_ms)), Some((then_ms, then_ms)));
+        }
+    }
+
+    #[test]
+    fn lengths_of_time_have_a_unit() {
+        for (text, seconds) in [("90s", 90), ("30 min", 1800), ("1h", 3600), ("2 days", 172_800)] {
+            assert_eq!(length(text).map(|length| length.as_secs()), Ok(seconds), "{text}");
+        }
+        for wrong in ["", "0h", "1", "h", "-1h", "1 moon", "99999999999999999w"] {
+            assert!(length(wrong).is_err(), "{wrong}");
         }
     }
 

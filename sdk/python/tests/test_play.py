@@ -209,6 +209,10 @@ class Play(unittest.IsolatedAsyncioTestCase):
         with self.assertRaisesRegex(ProfileError, "debts are not allowed"):
             await server.http.edit(players.at("edited"), debt)
         self.assertEqual(profile.data["coins"], 101)
+        gems = [{"op": "increase", "path": "/gems", "by": 3, "create": True}]
+        for _ in range(2):
+            await server.http.edit(players.at("edited"), gems)
+        self.assertEqual(profile.data["gems"], 6)
         await profile.end()
 
     async def test_whole_numbers_are_exact_and_what_cannot_be_held_locks_nothing(self) -> None:

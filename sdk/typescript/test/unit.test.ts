@@ -164,7 +164,9 @@ test("an operation's id is a UUID of version 7", () => {
 test("each step of an edit does what the standard says, and one that does not fit is named", () => {
   const steps = [
     { op: "test", path: "/coins", value: 5 },
-    { op: "increase", path: "/coins", by: 2 },
+    { op: "increase", path: "/coins", by: 1 },
+    { op: "increase", path: "/coins", by: 1, create: true },
+    { op: "increase", path: "/gems", by: 3, create: true },
     { op: "add", path: "/items/0", value: "shield" },
     { op: "add", path: "/items/-", value: "bow" },
     { op: "copy", from: "/items/0", path: "/first" },
@@ -176,6 +178,7 @@ test("each step of an edit does what the standard says, and one that does not fi
   const data = { coins: 5, items: ["sword"], old: 1, "a/b": 2, gone: 3 };
   const after = {
     coins: 7,
+    gems: 3,
     items: ["shield", "sword", "bow"],
     "a/b": null,
     new: 1,
@@ -186,6 +189,9 @@ test("each step of an edit does what the standard says, and one that does not fi
     [{ op: "remove", path: "/none" }, /step 1 \(remove `\/none`\): there is nothing/],
     [{ op: "add", path: "/items/9", value: 1 }, /no such place/],
     [{ op: "increase", path: "/items", by: 1 }, /no number/],
+    [{ op: "increase", path: "/items", by: 1, create: true }, /no number/],
+    [{ op: "increase", path: "/gems", by: 1 }, /there is nothing/],
+    [{ op: "increase", path: "/bag/gems", by: 1, create: true }, /there is nothing/],
     [{ op: "restore", path: "/coins", is: 4, was: 1 }, /changed since/],
     [{ op: "shuffle", path: "" }, /does not know/],
   ] as const) {

@@ -20,6 +20,7 @@ use crate::{
     search::{Where, says_scan},
 };
 
+mod interactive;
 mod preview;
 mod report;
 mod steps;
@@ -45,6 +46,7 @@ use steps::Steps;
 #[command(after_help = "\
 Examples:
   profilestore edit PlayerData/7 --add /coins=500 --reason 'lost in the crash of Monday'
+  profilestore edit PlayerData/7 --interactive
   profilestore edit PlayerData/7 --set '/pet=\"dog\"' --remove /cursed --dry-run
   profilestore edit --all --store-name PlayerData --add /coins=100 --reason 'birthday of the game'
   profilestore edit --all --store-name PlayerData --where '/coins > 1e9' --set /coins=0
@@ -81,6 +83,10 @@ pub(crate) struct EditCommand {
     prefix: Option<String>,
     #[command(flatten)]
     by_value: Where,
+    /// Open the saved data in $VISUAL or $EDITOR; what was changed there is the edit. It is refused
+    /// where something that it changes has changed meanwhile
+    #[arg(long, short, requires = "key")]
+    interactive: bool,
     #[command(flatten)]
     steps: Steps,
     #[command(flatten)]
@@ -114,7 +120,13 @@ impl EditCommand {
         match (&self.key, self.resume, self.undo) {
             (Some(key), _, _) => {
                 let key = profile_key(key, self.scope.as_deref())?;
-                let edit = self.steps.edit()?;
+                let edit = match self.interactive {
+                    true => match self.by_hand(app, &file, &key).await? {
+                        Some(edit) => edit,
+                        None => return Ok(Status::Fine),
+                    },
+                    false => self.steps.edit()?,
+                };
                 if self.dry_run {
                     dry_run_one(app, &file, &key, &edit).await
                 } else {
@@ -136,6 +148,30 @@ impl EditCommand {
                 }
                 self.bulk(app, file, BulkEdit::undo(Env::system().uuid(), of), by, None).await
             }
+        }
+    }
+
+    /// The edit that was made in an editor. None: there is none, which was said.
+    async fn by_hand(
+        &self,
+        app: &App,
+        file: &Store,
+        key: &ProfileKey,
+    ) -> Result<Option<Edit>, Failure> {
+        if self.steps.any() {
+            return Err(Failure::Usage("--interactive takes no steps besides".into()));
+        }
+        let Some(edit) = interactive::edited(file, key).await? else {
+            note(format_args!("nothing was changed"));
+            return Ok(None);
+        };
+        if self.dry_run || self.yes {
+            return Ok(Some(edit));
+        }
+        dry_run_one(app, file, key, &edit).await?;
+        match ask(&format!("edit {key}?"))? {
+            true => Ok(Some(edit)),
+            false => Err(Failure::Work("nothing was edited".into())),
         }
     }
 
@@ -219,7 +255,8 @@ impl EditCommand {
         match app.json {
             true => standing.iter().try_for_each(|edit| json_line(&mut out, edit))?,
             false => {
-                let mut table = Table::new(["OPERATION", "PROFILES", "WHAT", "AUTHOR", "REASON"]);
+                let mut table = Table::new(["OPERATION", "PROFILES", "WHAT", "AUTHOR", "REASON"])
+                    .soft([4, 3, 2]);
                 table.page(&mut out, &standing.iter().map(cells).collect::<Vec<_>>())?;
             }
         }

@@ -29,6 +29,9 @@ pub(super) struct Steps {
     /// Add to the number there
     #[arg(long, value_name = "/PATH=NUMBER", allow_hyphen_values = true)]
     add: Vec<String>,
+    /// With --add: a number that is not there counts as 0
+    #[arg(long, requires = "add")]
+    create: bool,
     /// Remove what is there
     #[arg(long, value_name = "/PATH")]
     remove: Vec<String>,
@@ -63,7 +66,11 @@ impl Steps {
             let Value::Number(by) = json(value, given)? else {
                 return Err(Failure::Usage(format!("this adds no number: given=`{given}`")));
             };
-            edit = edit.increase(path, by).map_err(failure)?;
+            let added = match self.create {
+                true => edit.increase_or_create(path, by),
+                false => edit.increase(path, by),
+            };
+            edit = added.map_err(failure)?;
         }
         for path in &self.remove {
             edit = edit.remove(path).map_err(failure)?;
@@ -73,7 +80,7 @@ impl Steps {
     }
 
     pub(super) fn any(&self) -> bool {
-        let Self { patch, merge, test, set, add, remove } = self;
+        let Self { patch, merge, test, set, add, create: _, remove } = self;
         patch.is_some()
             || merge.is_some()
             || [test, set, add, remove].iter().any(|steps| !steps.is_empty())

@@ -30,9 +30,6 @@ Examples:
   profilestore serve --check --config serve.toml
   profilestore serve --listen 0.0.0.0:7400 --tls-certificate c.pem --tls-key k.pem")]
 pub(crate) struct Serve {
-    /// A file with settings, TOML; what is named here or in the environment counts first
-    #[arg(long, value_name = "FILE", env = "PROFILESTORE_CONFIG")]
-    config: Option<PathBuf>,
     /// Address and port; 127.0.0.1:7400 by default
     #[arg(long, value_name = "ADDRESS", env = "PROFILESTORE_LISTEN")]
     listen: Option<String>,

@@ -119,7 +119,7 @@ impl Serve {
 
     /// What counts: the command line, the environment, the file, in this order.
     fn settle(self, app: &App) -> Result<Settled, Vec<String>> {
-        let file = match &self.config {
+        let file = match &app.config {
             None => Options::default(),
             Some(path) => {
                 let wrong = |why: String| vec![format!("{why}: file=`{}`", path.display())];
@@ -153,7 +153,7 @@ impl Serve {
         let messenger = app.messenger.clone().or(from_file);
         match options.settle() {
             Ok(config) if wrong.is_empty() => {
-                let app = App { named: app.named.clone(), place, messenger, json: app.json };
+                let app = App { place, messenger, ..app.clone() };
                 Ok(Settled { config, app })
             }
             Ok(_) => Err(wrong),

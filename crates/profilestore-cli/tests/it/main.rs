@@ -20,6 +20,7 @@ mod left_out;
 mod maintain;
 #[cfg(feature = "nats")]
 mod messenger;
+mod night;
 mod operate;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -59,6 +60,7 @@ impl Place {
         let mut command = Command::new(env!("CARGO_BIN_EXE_profilestore"));
         command.args(args).current_dir(self.folder.path()).stdin(Stdio::null());
         command.env_remove("PROFILESTORE_STORE").env_remove("PROFILESTORE_MESSENGER");
+        command.env_remove("PROFILESTORE_CONFIG").env_remove("COLUMNS");
         command
     }
 

@@ -119,8 +119,21 @@ fn every_command_works_on_a_database() {
     let imported = line("Player_1", 1, &profile(5));
     fs::write(database.place.path("one.jsonl"), imported).unwrap();
     assert_eq!(database.json(&["import", "one.jsonl", "--author", "me"])["versions"], 1);
+    let backlog = || {
+        let status = database.run(&["status", "--json"]);
+        lines_of(&status)["backlog"].take()
+    };
+    let before = backlog();
     let sent = database.run(&["send", key, r#"{"gift":1}"#, "--author", "me"]);
     assert_eq!((sent.code, &*sent.stderr), (0, ""), "{sent:?}");
+    let waits = database.json(&["messages", key]);
+    assert_eq!(waits["message"], json!({ "gift": 1 }));
+    let after = backlog();
+    assert_eq!(after["messages"].as_u64(), before["messages"].as_u64().map(|count| count + 1));
+    assert!(after["oldest"]["sent_ms"].is_i64() && after["edits"] == 0, "{after}");
+    let id = waits["id"].as_str().unwrap();
+    let taken_back = database.json(&["messages", key, "--cancel", id, "--author", "me"]);
+    assert_eq!(taken_back["cancelled"], true);
     let edited = database.run(&["edit", key, "--set", "/Coins=7", "--author", "me", "--json"]);
     assert_eq!((edited.code, &*edited.stderr), (0, ""), "{edited:?}");
     let shown = database.run(&["get", key, "--json"]);

@@ -53,8 +53,9 @@ pub(super) fn edit_of(content: &Content) -> Result<Edit, Problem> {
 ///
 /// Applies a JSON Patch (RFC 6902) or a merge patch (RFC 7396), without ending a session: the game
 /// server that holds the profile makes the edit and saves it. A patch may have the steps `set`,
-/// `increase` and `restore` too, such as `[{"op":"increase","path":"/coins","by":5}]`. The same
-/// `Idempotency-Key` again makes no second edit, and answers what became of the first.
+/// `increase` and `restore` too, such as `[{"op":"increase","path":"/coins","by":5}]`; with
+/// `"create":true` a number that is not there counts as 0. The same `Idempotency-Key` again makes
+/// no second edit, and answers what became of the first.
 #[utoipa::path(
     post,
     path = "/profiles/{key}/edits",

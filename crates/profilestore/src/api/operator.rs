@@ -307,6 +307,24 @@ impl Operator {
         async move { sent?.await.map_err(|error| error.of_message(&id)) }
     }
 
+    /// Takes back a message that waits for a profile. Sending it again under its identity brings
+    /// nothing. False when it does not wait: it was processed, or there was none.
+    ///
+    /// Fails with [`ErrorKind::Held`] while a live server holds the profile, which may be at work
+    /// on the message, and with [`ErrorKind::Invalid`] for an operator's edit, which cannot be taken
+    /// back.
+    pub fn cancel_message(
+        &self,
+        key: &ProfileKey,
+        id: &MessageId,
+    ) -> impl Future<Output = Result<bool>> + Send + 'static + use<> {
+        let begun = self.allowed(key).and_then(|engine| match id.is_edit() {
+            true => Err(Error::new(ErrorKind::Invalid, "an operator's edit cannot be taken back")),
+            false => Ok(engine.cancel_message(key, id.clone(), self.by.clone())),
+        });
+        async move { begun?.await }
+    }
+
     /// Ends the session on a profile: asks its holder to save and let go, as another server would
     /// that wants it; a dead server's is ended after its lease time. With `steal` it is not asked,
     /// and what it has not saved is lost. Answers with the job that held it; None when no server

@@ -425,3 +425,27 @@ impl KeyQuery {
             }
     }
 }
+
+/// The messages that wait in all inboxes of a store.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Backlog {
+    /// Messages, without operators' edits.
+    pub messages: u64,
+    /// Operators' edits that wait for the servers that hold their profiles.
+    pub edits: u64,
+    /// In how many inboxes they all are.
+    pub keys: u64,
+    /// The message that was sent first.
+    pub oldest: Option<OldestMessage>,
+}
+
+/// The message that has waited longest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OldestMessage {
+    /// For which profile.
+    #[serde(flatten)]
+    pub key: ProfileKey,
+    /// When it was sent, Unix milliseconds.
+    pub sent_ms: i64,
+}

@@ -37,8 +37,9 @@ pub use commit::{
     Change, Commit, CommitReply, Conflict, ConflictKind, Imported, NewValue, Notice, StoreError,
 };
 pub use held::{
-    Cause, Holder, Identity, KeyFilter, KeyQuery, KeyState, LeaseState, Offer, Order, Request,
-    Returning, ServerRow, Snapshot, StoredVersion, VersionInfo, VersionQuery, VersionRef,
+    Backlog, Cause, Holder, Identity, KeyFilter, KeyQuery, KeyState, LeaseState, Offer,
+    OldestMessage, Order, Request, Returning, ServerRow, Snapshot, StoredVersion, VersionInfo,
+    VersionQuery, VersionRef,
 };
 pub use key_contents::KeyContents;
 pub use links::{Links, MAX_LINKS, SentMessage, Trade, VersionLinks};

@@ -71,6 +71,9 @@ enum Step {
     Increase {
         path: PointerBuf,
         by: Number,
+        /// Where there is nothing, the number is 0 and is made.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        create: bool,
     },
     /// A merge patch for all of the data.
     Merge {
@@ -159,7 +162,13 @@ impl Edit {
 
     /// Adds `by` to the number at `path`, which must be there. A whole number stays one.
     pub fn increase(self, path: &str, by: Number) -> Result<Self> {
-        Ok(self.step(Step::Increase { path: pointer(path)?, by }))
+        Ok(self.step(Step::Increase { path: pointer(path)?, by, create: false }))
+    }
+
+    /// The same where a number that is not there counts as 0 and is made. What it is in must be
+    /// there. Undoing it leaves the number there.
+    pub fn increase_or_create(self, path: &str, by: Number) -> Result<Self> {
+        Ok(self.step(Step::Increase { path: pointer(path)?, by, create: true }))
     }
 
     /// Removes what is at `path`, which must be there.
@@ -248,7 +257,7 @@ impl Edit {
         for JsonChange { path, before, after } in json_changes(before, after) {
             let path = PointerBuf::parse(path).ok()?;
             let step = match self.only_increased(&path) {
-                Some(by) => Step::Increase { path, by },
+                Some(by) => Step::Increase { path, by, create: false },
                 None => Step::Restore { path, is: after, was: before },
             };
             undo = undo.step(step);
@@ -261,7 +270,9 @@ impl Edit {
         let mut sum = Number::from(0);
         for step in &self.ops {
             match step {
-                Step::Increase { path: other, by } if other == path => sum = subtract(&sum, by)?,
+                Step::Increase { path: other, by, .. } if other == path => {
+                    sum = subtract(&sum, by)?
+                }
                 Step::Test(_) => {}
                 Step::Increase { path: other, .. } | Step::Set { path: other, .. }
                     if !touches(other, path) => {}
@@ -302,7 +313,12 @@ impl Step {
                 found => Err(differs(found)),
             },
             Self::Set { path, value } => set(data, path.as_str(), value.clone()),
-            Self::Increase { path, by } => increase(data, path.as_str(), by),
+            Self::Increase { path, by, create } => {
+                if *create && lookup(data, path.as_str()).is_none() {
+                    return set(data, path.as_str(), by.clone().into());
+                }
+                increase(data, path.as_str(), by)
+            }
             Self::Merge { patch } => {
                 json_patch::merge(data, patch);
                 Ok(())

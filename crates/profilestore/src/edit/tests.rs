@@ -35,6 +35,24 @@ fn sets_increases_removes_and_merges() {
 }
 
 #[test]
+fn a_number_that_is_not_there_counts_as_0_when_that_is_asked_for() {
+    let edit = Edit::new()
+        .increase_or_create("/stats/wins", 3.into())
+        .and_then(|edit| edit.increase_or_create("/coins", 2.into()))
+        .unwrap();
+    let after = edit.apply(&data()).unwrap();
+    assert_eq!((&after["stats"]["wins"], &after["coins"]), (&json!(3), &json!(7)));
+    let undone = edit.undo(&data(), &after).unwrap().apply(&after).unwrap();
+    assert_eq!((&undone["stats"]["wins"], &undone["coins"]), (&json!(0), &json!(5)));
+    for (path, why) in [("/bag/x", "there is nothing at `/bag`"), ("/name", "there is no number")] {
+        let edit = Edit::new().increase_or_create(path, 1.into()).unwrap();
+        assert!(refused(&edit).contains(why), "{path}");
+    }
+    let json = serde_json::to_string(&edit).unwrap();
+    assert_eq!(serde_json::from_str::<Edit>(&json).unwrap(), edit);
+}
+
+#[test]
 fn a_step_that_does_not_fit_is_named_and_nothing_is_changed() {
     let edit = Edit::new()
         .increase("/coins", 1.into())

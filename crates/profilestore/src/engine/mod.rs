@@ -8,7 +8,7 @@
 //! * [`start`], [`claims`], [`attempt`], [`take`], [`found`], [`newborn`]: starting
 //!   a session.
 //! * [`rewrite`]: the one loop of look, build, commit.
-//! * [`calls`], [`conditional`], [`edit`], [`edit_all`], [`erase`], [`history`], [`standing`]:
+//! * [`calls`], [`cancel`], [`conditional`], [`edit`], [`edit_all`], [`erase`], [`history`], [`standing`]:
 //!   calls without a session.
 //! * [`hosting`], [`news`]: engines of game servers that run in another process.
 //! * [`notices`], [`autosave`], [`bounded_loss`], [`sweep`]: the drivers, tasks that run all the
@@ -35,6 +35,7 @@ mod attempt;
 mod autosave;
 mod bounded_loss;
 pub(crate) mod calls;
+mod cancel;
 mod claims;
 pub(crate) mod conditional;
 mod edit;

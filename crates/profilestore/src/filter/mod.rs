@@ -69,6 +69,45 @@ pub struct FilterError {
     pub why: String,
 }
 
+/// What is where a JSON pointer (RFC 6901) leads in some JSON, exactly as it is written there. None:
+/// there is nothing. Fails on what is no JSON.
+pub fn value_at<'a>(
+    json: &'a RawValue,
+    path: &JsonPath,
+) -> serde_json::Result<Option<&'a RawValue>> {
+    seek::at(json, &path.0)
+}
+
+/// A JSON pointer (RFC 6901): empty for all of it, or as in `/stats/kills`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JsonPath(Vec<String>);
+
+impl JsonPath {
+    /// The same path below a member of this name.
+    #[must_use]
+    pub fn below(mut self, name: &str) -> Self {
+        self.0.insert(0, name.to_owned());
+        self
+    }
+
+    /// True when one of two paths leads through the other.
+    pub fn touches(&self, other: &Self) -> bool {
+        self.0.iter().zip(&other.0).all(|(a, b)| a == b)
+    }
+}
+
+impl FromStr for JsonPath {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        parse::names(text).map(Self).ok_or_else(|| {
+            format!(
+                "this is no JSON pointer; it begins with a slash, as in /stats/coins: path=`{text}`"
+            )
+        })
+    }
+}
+
 #[derive(Debug)]
 enum Rule {
     All(Vec<Rule>),

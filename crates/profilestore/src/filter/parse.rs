@@ -206,7 +206,7 @@ fn one_or(mut rules: Vec<Rule>, more: fn(Vec<Rule>) -> Rule) -> Rule {
 }
 
 /// The names of a JSON pointer (RFC 6901).
-fn names(pointer: &str) -> Option<Vec<String>> {
+pub(super) fn names(pointer: &str) -> Option<Vec<String>> {
     if pointer.is_empty() {
         return Some(Vec::new());
     }

@@ -128,6 +128,38 @@ async fn a_pinned_version_outlives_its_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_message_that_waits_is_taken_back_once_but_not_under_a_live_holder() {
+    let world = World::new();
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    let id = |name: &str| MessageId::new(world.env.unix_ms(), name).unwrap();
+    let (wrong, right) = (id("wrong"), id("right"));
+    let live = open(&a, "p").await;
+    for id in [&wrong, &right] {
+        ann(&b).send(&key("p"), id, &json!({ "coins": 5 })).await.unwrap();
+    }
+    let held = ann(&b).cancel_message(&key("p"), &wrong).await.unwrap_err();
+    assert_eq!(held.kind(), ErrorKind::Held);
+    live.end_session().await.unwrap();
+    world.store.plan().fail(Fault::AnswerLost, 1);
+    assert!(ann(&b).cancel_message(&key("p"), &wrong).await.unwrap(), "though the answer was lost");
+    assert!(!ann(&b).cancel_message(&key("p"), &wrong).await.unwrap());
+    let again = ann(&b).send(&key("p"), &wrong, &json!({ "coins": 5 })).await.unwrap();
+    assert_eq!(again, Sent::Before);
+    let view = players(&b).get("p").await.unwrap().unwrap();
+    let waiting: Vec<_> = view.waiting_messages().iter().map(|message| &message.id).collect();
+    assert_eq!(waiting, [&right]);
+    // The server of a holder that died is not asked.
+    let _dead = open(&a, "p").await;
+    a.crash();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(ann(&b).cancel_message(&key("p"), &right).await.unwrap());
+    let cancelled = |entry: &AuditEntry| entry.action == "cancel message";
+    let booked: Vec<_> = booked(&world).await.into_iter().filter(cancelled).collect();
+    let ids: Vec<_> = booked.iter().map(|entry| entry.details["message"].clone()).collect();
+    assert_eq!(ids, [json!(right.to_string()), json!(wrong.to_string())]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn messages_and_removals_of_operators_are_booked_once() {
     let world = World::new();
     let a = world.server("a").await;

@@ -53,7 +53,10 @@ def _make(root: list[Any], step: dict[str, Any]) -> None:
             if not same(_look(root, path), step.get("value")):
                 raise EditRefused("another value is there")
         case "increase":
-            _set(root, path, _sum(_need(root, path), step.get("by")))
+            if step.get("create") is True and _look(root, path) is _NOTHING:
+                _set(root, path, step.get("by"))
+            else:
+                _set(root, path, _sum(_need(root, path), step.get("by")))
         case "merge":
             root[0] = merged(root[0], step.get("patch"))
         case "restore":

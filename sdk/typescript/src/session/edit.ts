@@ -6,6 +6,7 @@ interface Step {
   readonly from?: string;
   readonly value?: unknown;
   readonly by?: number | bigint;
+  readonly create?: boolean;
   readonly patch?: unknown;
   readonly is?: unknown;
   readonly was?: unknown;
@@ -51,6 +52,7 @@ function make(root: { data: unknown }, step: Step): void {
       if (!same(look(root, path), step.value)) throw new Error("another value is there");
       return;
     case "increase":
+      if (step.create === true && look(root, path) === undefined) return set(root, path, step.by);
       return set(root, path, sum(need(root, path), step.by));
     case "merge":
       root.data = merged(root.data, step.patch);

@@ -27,6 +27,7 @@ use super::{
 };
 use crate::key::ProfileKey;
 
+mod backlog;
 mod batch;
 mod connect;
 mod load;

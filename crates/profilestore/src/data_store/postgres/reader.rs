@@ -72,7 +72,7 @@ pub(super) const LINKS: &str = "SELECT number, at_ms, links FROM link \
      WHERE store = $1 AND scope = $2 AND key = $3 AND number > $4 ORDER BY number LIMIT $5";
 
 /// What is asked of a connection at once.
-enum Question<'a> {
+pub(super) enum Question<'a> {
     /// Statements, if need be in one snapshot.
     Steps { steps: &'a [Step<'a>], snapshot: bool },
     /// A statement that was put together for the occasion.
@@ -130,7 +130,7 @@ impl Inner {
 
     /// Asks on a connection of the pool, which is replaced if that fails; once more where the
     /// connection had been lost before.
-    async fn ask(&self, question: Question<'_>) -> Result<Vec<Vec<Row>>, StoreError> {
+    pub(super) async fn ask(&self, question: Question<'_>) -> Result<Vec<Vec<Row>>, StoreError> {
         let mut again = true;
         loop {
             let mut conn = self.reader().await?;

@@ -1,0 +1,107 @@
+//! Backups that make themselves: a folder with one file for each time, of which the oldest go.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crate::output::Failure;
+
+/// The backups of one store in one folder: `profiles-2026-11-27T05-12-33Z.db`.
+#[derive(Debug)]
+pub(crate) struct Series {
+    folder: PathBuf,
+    /// What every name begins with: the name of the store's file.
+    stem: String,
+}
+
+/// How a time is written in a file's name.
+const TIME: &str = "%Y-%m-%dT%H-%M-%SZ";
+
+impl Series {
+    /// The folder is made if it is not there.
+    pub(crate) fn of(store: &Path, folder: &Path) -> Result<Self, Failure> {
+        fs::create_dir_all(folder).map_err(|error| failed("make", folder, &error))?;
+        let stem = store.file_stem().unwrap_or(store.as_os_str()).to_string_lossy().into_owned();
+        Ok(Self { folder: folder.to_owned(), stem })
+    }
+
+    /// The name of a backup that is made at this time.
+    pub(crate) fn name(&self, unix_ms: i64) -> PathBuf {
+        let time = jiff::Timestamp::from_millisecond(unix_ms).unwrap_or_default();
+        self.folder.join(format!("{}-{}.db", self.stem, time.strftime(TIME)))
+    }
+
+    /// The backups that are there with their times, the oldest first. Other files are none of this.
+    pub(crate) fn there(&self) -> Result<Vec<(i64, PathBuf)>, Failure> {
+        let failed = |error| failed("read", &self.folder, &error);
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.folder).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            let name = path.file_name().and_then(|name| name.to_str());
+            if let Some(unix_ms) = name.and_then(|name| self.time_of(name)) {
+                found.push((unix_ms, path));
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    fn time_of(&self, name: &str) -> Option<i64> {
+        let time = name.strip_prefix(&*self.stem)?.strip_prefix('-')?.strip_suffix(".db")?;
+        let read = jiff::civil::DateTime::strptime(TIME, time).ok()?;
+        let unix_ms = read.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_millisecond();
+        // So written and in no other way.
+        (self.name(unix_ms).file_name()?.to_str()? == name).then_some(unix_ms)
+    }
+
+    /// Deletes all but the newest, and says which.
+    pub(crate) fn keep(&self, newest: usize) -> Result<Vec<PathBuf>, Failure> {
+        let mut there = self.there()?;
+        there.truncate(there.len().saturating_sub(newest));
+        for (_, old) in &there {
+            fs::remove_file(old).map_err(|error| failed("delete", old, &error))?;
+        }
+        Ok(there.into_iter().map(|(_, old)| old).collect())
+    }
+}
+
+fn failed(what: &str, path: &Path, error: &std::io::Error) -> Failure {
+    Failure::Work(format!("cannot {what}: {error}: path=`{}`", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_files_of_the_series_are_counted_and_deleted() {
+        let folder = tempfile::tempdir().unwrap();
+        let series = Series::of(Path::new("/srv/game/profiles.db"), folder.path()).unwrap();
+        let hour = 3_600_000;
+        let at = |number: i64| 1_790_000_000_000 + number * hour;
+        assert!(series.name(at(0)).ends_with("profiles-2026-09-21T14-13-20Z.db"));
+        for number in [2, 0, 1] {
+            fs::write(series.name(at(number)), "x").unwrap();
+        }
+        let others = [
+            "profiles.db",
+            "profiles-2026-09-21.db",
+            "profiles-2026-09-21T14-13-20Z.db.partial",
+            "profiles-old-2026-09-21T14-13-20Z.db",
+            "profiles-2026-9-21T14-13-20Z.db",
+            "game-2026-09-21T14-13-20Z.db",
+        ];
+        for other in others {
+            fs::write(folder.path().join(other), "x").unwrap();
+        }
+        let times = |series: &Series| -> Vec<i64> {
+            series.there().unwrap().into_iter().map(|(unix_ms, _)| unix_ms).collect()
+        };
+        assert_eq!(times(&series), [at(0), at(1), at(2)]);
+        assert_eq!(series.keep(2).unwrap(), [series.name(at(0))]);
+        assert_eq!(series.keep(5).unwrap(), Vec::<PathBuf>::new());
+        assert_eq!(times(&series), [at(1), at(2)]);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2 + others.len());
+    }
+}

@@ -65,7 +65,8 @@ impl History {
         }
         let mut table =
             Table::new(["VERSION", "WRITTEN", "CAUSE", "AUTHOR", "SIZE", "VERSION STRING"])
-                .soft([3, 4, 2]);
+                .soft([4, 2, 3])
+                .spare(5);
         let mut out = out();
         let mut left = self.limit.unwrap_or(usize::MAX);
         let mut query = self.query(key);

@@ -14,7 +14,7 @@ use crate::{
     args::{App, ByArgs, KeyArg},
     operate::{Visit, failure},
     output::{Failure, Status, Table, cut, json_document, json_line, out, say},
-    times::{ago, time},
+    times::ago,
 };
 
 /// How much of a message is shown to people, in characters.
@@ -95,7 +95,7 @@ impl Messages {
             writeln!(out, "no message waits")?;
         } else {
             let rows: Vec<_> = waiting.into_iter().map(|message| cells(message, now_ms)).collect();
-            let mut table = Table::new(["SENT", "AGE", "ID", "LOCKED", "MESSAGE"]).soft([3, 1, 4]);
+            let mut table = Table::new(["SENT", "ID", "LOCKED", "MESSAGE"]).soft([2, 3]);
             table.page(&mut out, &rows)?;
         }
         Ok(out.flush().map(|()| Status::Fine)?)
@@ -114,9 +114,8 @@ impl<'a> MessageRow<'a> {
     }
 }
 
-fn cells(message: &StoredMessage, now_ms: i64) -> [String; 5] {
+fn cells(message: &StoredMessage, now_ms: i64) -> [String; 4] {
     [
-        time(message.sent_ms),
         ago(now_ms, message.sent_ms),
         message.id.to_string(),
         if message.locked { "yes" } else { "no" }.to_owned(),

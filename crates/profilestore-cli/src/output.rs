@@ -210,12 +210,15 @@ pub(crate) fn json_line(out: &mut Out, content: &impl Serialize) -> Result<(), F
 
 /// Rows in columns. Widths grow from page to page, as a long list is not held in memory.
 ///
-/// Where there is a width to be kept to, soft columns are cut, and at last left out: so a row stays
-/// on its line. Names, times and numbers are never cut: they can be typed in again.
+/// Where there is a width to be kept to, soft columns are cut, the widest first, and at last left
+/// out: so a row stays on its line. Names, times and numbers are never cut: they can be typed in
+/// again.
 pub(crate) struct Table<const N: usize> {
     head: Option<[&'static str; N]>,
     widths: [usize; N],
-    /// In this order columns are left out; the last one is cut first.
+    /// A column that is shown whole or not at all.
+    spare: Option<usize>,
+    /// Columns that can be cut, and are left out in this order.
     soft: Vec<usize>,
     left_out: Vec<usize>,
     most: Option<usize>,
@@ -231,10 +234,17 @@ impl<const N: usize> Table<N> {
         Self {
             head: Some(head),
             widths: [0; N],
+            spare: None,
             soft: Vec::new(),
             left_out: Vec::new(),
             most: width(),
         }
+    }
+
+    /// A column that is left out where not all columns fit, before another one is cut.
+    pub(crate) fn spare(mut self, column: usize) -> Self {
+        self.spare = Some(column);
+        self
     }
 
     /// Which columns can be cut or left out, the least important one first.
@@ -275,28 +285,45 @@ impl<const N: usize> Table<N> {
 
     /// The columns' widths, so that a row fits. What is left out is decided with the head.
     fn fitted(&mut self, first: bool) -> [usize; N] {
-        let mut widths = self.widths;
-        let Some(most) = self.most else { return widths };
-        let mut left_out = std::mem::take(&mut self.left_out);
-        let mut soft: Vec<usize> =
-            self.soft.iter().copied().filter(|column| !left_out.contains(column)).collect();
-        loop {
-            widths = self.widths;
-            let shown = (0..N).filter(|column| !left_out.contains(column));
-            let total = shown.map(|column| widths[column] + BETWEEN).sum::<usize>();
-            let mut over = (total - BETWEEN.min(total)).saturating_sub(most);
-            for column in soft.iter().rev() {
-                let cut = over.min(widths[*column].saturating_sub(LEAST));
-                widths[*column] -= cut;
-                over -= cut;
+        let Some(most) = self.most else { return self.widths };
+        if first {
+            if let Some(spare) = self.spare.filter(|_| self.over(most, &self.widths) > 0) {
+                self.left_out.push(spare);
             }
-            if over == 0 || soft.is_empty() || !first {
-                break;
+            // Before a soft column is left out, all of them are cut as far as that goes.
+            let mut next = self.soft.clone().into_iter();
+            while self.over(most, &self.least()) > 0
+                && let Some(column) = next.next()
+            {
+                self.left_out.push(column);
             }
-            left_out.push(soft.remove(0));
         }
-        self.left_out = left_out;
+        let mut widths = self.widths;
+        for _ in 0..self.over(most, &widths) {
+            let soft = self.soft.iter().filter(|column| !self.left_out.contains(column));
+            let widest = soft.max_by_key(|column| widths[**column]);
+            match widest.filter(|column| widths[**column] > LEAST) {
+                Some(column) => widths[*column] -= 1,
+                None => break,
+            }
+        }
         widths
+    }
+
+    /// The widths with every soft column cut as far as that goes.
+    fn least(&self) -> [usize; N] {
+        let mut widths = self.widths;
+        for column in &self.soft {
+            widths[*column] = widths[*column].min(LEAST);
+        }
+        widths
+    }
+
+    /// By how much a row of these widths is too long.
+    fn over(&self, most: usize, widths: &[usize; N]) -> usize {
+        let shown = (0..N).filter(|column| !self.left_out.contains(column));
+        let total: usize = shown.map(|column| widths[column] + BETWEEN).sum();
+        total.saturating_sub(BETWEEN).saturating_sub(most)
     }
 }
 
@@ -398,12 +425,20 @@ mod tests {
         };
         assert_eq!(fitted(None), ([20, 30, 12], vec![]));
         assert_eq!(fitted(Some(66)), ([20, 30, 12], vec![]));
-        assert_eq!(fitted(Some(65)), ([20, 30, 11], vec![]));
-        assert_eq!(fitted(Some(60)), ([20, 28, 8], vec![]));
+        assert_eq!(fitted(Some(65)), ([20, 29, 12], vec![]));
+        assert_eq!(fitted(Some(44)), ([20, 10, 10], vec![]));
         assert_eq!(fitted(Some(40)), ([20, 8, 8], vec![]));
-        assert_eq!(fitted(Some(34)), ([20, 30, 12], vec![1]));
-        assert_eq!(fitted(Some(30)).0[2], 8);
+        assert_eq!(fitted(Some(39)), ([20, 30, 12], vec![1]));
+        assert_eq!(fitted(Some(30)), ([20, 30, 8], vec![1]));
         assert_eq!(fitted(Some(10)), ([20, 30, 12], vec![1, 2]));
+        // A later page cuts, and leaves nothing out.
+        let mut table = Table::new(["KEY", "WHAT", "STRING"]).soft([1]).spare(2);
+        (table.most, table.widths) = (Some(40), [10, 10, 10]);
+        assert_eq!((table.fitted(true), table.left_out.len()), ([10, 10, 10], 0));
+        table.widths = [20, 20, 20];
+        assert_eq!((table.fitted(false), table.left_out.len()), ([20, 8, 20], 0));
+        // What is shown whole or not at all goes before another column is cut.
+        assert_eq!((table.fitted(true), &*table.left_out), ([20, 18, 20], &[2][..]));
         assert_eq!((cut("abc", 3), cut("abcd", 3)), ("abc".into(), "ab…".into()));
     }
 

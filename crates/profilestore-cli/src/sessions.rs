@@ -42,7 +42,7 @@ impl Sessions {
         let store = app.place.open().await?;
         let mut table =
             Table::new(["KEY", "JOB", "PLACE", "SINCE", "SERVER", "LAST SEEN", "ASKED FOR BY"])
-                .soft([2, 6, 1, 5]);
+                .soft([2, 6, 5, 1]);
         let mut out = out();
         let mut query = KeyQuery {
             store: self.store_name,

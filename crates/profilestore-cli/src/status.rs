@@ -191,8 +191,11 @@ impl Found {
         if self.file_bytes.is_some()
             && self.last_backup_ms.is_none_or(|at_ms| self.now_ms - at_ms > OLD_BACKUP_MS)
         {
-            wrong.push("no backup in the last 24 h: profilestore backup FILE, or from now on profilestore backup \
-                --to DIR --every 1h --keep 24".into());
+            wrong.push(
+                "no backup in the last 24 h: profilestore backup FILE, or --to DIR --every 1h \
+                 --keep 24"
+                    .into(),
+            );
         }
         if self.log_bytes.is_some_and(|bytes| bytes > LARGE_LOG) {
             wrong.push(

@@ -221,13 +221,18 @@ fn tables_fit_80_and_120_columns_and_names_and_times_stay_whole() {
     let place = Place::with_records();
     place.ok(&["edit", "PlayerData/7", "--set", "/a=1", "--reason", &"because ".repeat(10)]);
     let key = "LegacyData/Season1/Player_34";
+    place.ok(&["send", key, r#"{"gift":5}"#]);
     for columns in [80, 120] {
-        for args in [&["list"][..], &["sessions"], &["audit"], &["history", key]] {
+        let commands =
+            [&["list"][..], &["sessions"], &["audit"], &["history", key], &["messages", key]];
+        for args in commands {
             let mut command = place.command(args);
             let ran =
                 crate::Ran::from(command.env("COLUMNS", columns.to_string()).output().unwrap());
             let longest = ran.stdout.lines().map(|line| line.chars().count()).max().unwrap();
             assert!(ran.code == 0 && longest <= columns, "{args:?} {longest}: {}", ran.stdout);
+            let shown = args[0] != "messages" || ran.stdout.contains(r#"{"gift":5}"#);
+            assert!(shown, "the message itself: {}", ran.stdout);
         }
         let mut command = place.command(&["list", "--prefix", "Player_34"]);
         let ran = crate::Ran::from(command.env("COLUMNS", columns.to_string()).output().unwrap());

@@ -57,6 +57,9 @@ export const connection = $state({
 /** Called when the server does not know the caller any more. */
 export const onUnauthorized = { run: () => {} };
 
+/** Called when changes turn out to be off, perhaps since another tab switched them off. */
+export const onReadOnly = { run: () => {} };
+
 export function useKey(key: string) {
   connection.key = key;
   if (key) sessionStorage.setItem("key", key);
@@ -126,6 +129,7 @@ async function refusal(response: Response): Promise<Refusal> {
   const advice = word("advice") ?? (response.status >= 500 ? "retry" : "fix");
   const kind = word("kind") ?? "";
   if (response.status === 401) onUnauthorized.run();
+  if (kind === "read-only") onReadOnly.run();
   return new Refusal(response.status, kind, detail, advice, word("instance"), after);
 }
 

@@ -1,7 +1,7 @@
 // Who is logged in, what that allows, and whether changes are switched on. The API enforces all of
 // it; the console only does not offer what it would refuse.
 
-import { ask, connection, onUnauthorized, Refusal, useKey } from "./api.svelte";
+import { ask, connection, onReadOnly, onUnauthorized, Refusal, useKey } from "./api.svelte";
 
 /** How long the switch stays on, for a visit with a key. */
 const ARMED_MS = 15 * 60_000;
@@ -32,11 +32,13 @@ class Session {
   constructor() {
     setInterval(() => (this.now = Date.now()), 1000);
     onUnauthorized.run = () => this.#lost();
+    onReadOnly.run = () => (this.#armedUntil = 0);
   }
 
   #lost() {
     if (this.state !== "in") return;
     useKey("");
+    connection.made = [];
     this.state = "out";
     this.why = "The server does not know this key or log-in any more. Sign in again.";
   }

@@ -13,10 +13,10 @@
         packed: include_bytes!("assets-index-Bl3UhW3P.css.gz"),
     },
     File {
-        path: "/assets/index-CeF_0ZLA.js",
+        path: "/assets/index-jbuSKTjX.js",
         media: "text/javascript; charset=utf-8",
-        plain: include_bytes!("assets-index-CeF_0ZLA.js"),
-        packed: include_bytes!("assets-index-CeF_0ZLA.js.gz"),
+        plain: include_bytes!("assets-index-jbuSKTjX.js"),
+        packed: include_bytes!("assets-index-jbuSKTjX.js.gz"),
     },
     File {
         path: "/",

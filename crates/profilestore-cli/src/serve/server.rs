@@ -237,9 +237,9 @@ fn tell(app: &App, url: &str, key: Option<&str>, link: Option<&str>) -> Result<(
     }
     say(format_args!("{} is served at {url}", app.place))?;
     if let Some(link) = link {
-        say(format_args!(
-            "\nTo log in to the console, make the first member with this link. It works once:"
-        ))?;
+        say(format_args!(""))?;
+        say(format_args!("To log in to the console, make the first member with this link."))?;
+        say(format_args!("It works once:"))?;
         say(format_args!("{link}"))?;
     }
     let Some(key) = key else { return Ok(()) };

@@ -11,6 +11,8 @@ use parking_lot::Mutex;
 use profilestore::env::Env;
 use tokio::time::Instant;
 
+use super::members::MAX_NAME_BYTES;
+
 /// The time after which a try counts no more.
 const WINDOW: Duration = Duration::from_secs(60);
 
@@ -25,6 +27,9 @@ const OF_NAME: usize = 30;
 
 /// How many failed tries a minute get an entry in the audit log.
 const BOOKED: usize = 30;
+
+/// What a name counts as that no member can have.
+const TOO_LONG: &str = "(too long)";
 
 /// How many counts there are before those that are over are dropped.
 const TIDY: usize = 1000;
@@ -69,6 +74,8 @@ impl Guesses {
 
     /// Counts a try. Fails with the seconds after which there is room for one.
     pub(crate) fn begin(&self, name: &str, address: IpAddr) -> Result<Try, u64> {
+        // No member has a longer name, and what strangers send must not fill the memory.
+        let name = if name.len() > MAX_NAME_BYTES { TOO_LONG } else { name };
         let counted =
             [Of::Both(name.to_owned(), address), Of::Address(address), Of::Name(name.to_owned())];
         let at = self.count(&counted)?;
@@ -101,7 +108,8 @@ impl Guesses {
         }
         let mut wait = Duration::ZERO;
         for of in counted {
-            let times = tries.entry(of.clone()).or_default();
+            // A try that is refused leaves nothing behind.
+            let Some(times) = tries.get_mut(of) else { continue };
             times.retain(|time| !is_over(time));
             if times.len() >= of.limit()
                 && let Some(first) = times.first()
@@ -141,6 +149,24 @@ mod tests {
         guesses.begin("bob", address(1)).unwrap();
         tokio::time::advance(WINDOW).await;
         guesses.begin("ann", address(1)).unwrap();
+    }
+
+    /// Tries of strangers with names of megabytes, refused and not, filled the memory.
+    #[tokio::test(start_paused = true)]
+    async fn names_that_no_member_can_have_are_one_name_and_refused_tries_leave_nothing() {
+        let guesses = Guesses::new(Env::system());
+        for n in 0..100 {
+            let name = format!("{n:0>200}");
+            let _ = guesses.begin(&name, address(1));
+            let _ = guesses.begin(&n.to_string(), address(1));
+        }
+        let tries = guesses.tries.lock();
+        assert!(tries.len() <= 2 * OF_ADDRESS + 1, "{}", tries.len());
+        let bytes = |of: &Of| match of {
+            Of::Both(name, _) | Of::Name(name) => name.len(),
+            Of::Address(_) | Of::Booked => 0,
+        };
+        assert!(tries.keys().all(|of| bytes(of) <= MAX_NAME_BYTES));
     }
 
     #[tokio::test(start_paused = true)]

@@ -31,7 +31,7 @@ const ROSTER_SCOPE: &str = "members-roster";
 const ROSTER: &str = "roster";
 
 /// The longest name, in bytes. In characters it is that of any key of the store.
-const MAX_NAME_BYTES: usize = 100;
+pub(super) const MAX_NAME_BYTES: usize = 100;
 
 /// The most stores that a member is narrowed to.
 const MAX_STORES: usize = 100;

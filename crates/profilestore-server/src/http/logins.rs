@@ -293,6 +293,8 @@ async fn logged_in(
 )]
 async fn log_out(
     State(app): State<App>,
+    // Also without a log-in: the answer takes the cookie away.
+    _: Door,
     visitor: Result<Visitor, Problem>,
 ) -> Result<Response, Problem> {
     match visitor {

@@ -96,8 +96,8 @@ async fn description() -> Response {
 async fn docs() -> Response {
     let api: Value = serde_json::from_str(&openapi()).unwrap_or_default();
     let mut body = String::from(
-        "<p>Every request but those of the pages has the header <code>Authorization: Bearer \
-         ps_…</code>. Errors are described <a href=\"/errors\">here</a>. \
+        "<p>Requests have the header <code>Authorization: Bearer ps_…</code>, or the cookie of a \
+         log-in; those of the pages and those that log in need neither. Errors are described <a href=\"/errors\">here</a>. \
          <a href=\"/openapi.json\">OpenAPI 3.1</a> for programs.</p>\n",
     );
     let empty = serde_json::Map::new();

@@ -63,7 +63,11 @@ fn write_an_unreadable_value(place: &Place) -> Result<(), StoreError> {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn write_value(place: &Place, key: &str, value: &'static [u8]) -> Result<(), StoreError> {
+pub(super) async fn write_value(
+    place: &Place,
+    key: &str,
+    value: &'static [u8],
+) -> Result<(), StoreError> {
     let store = SqliteStore::open(place.path("profiles.db"), SqliteOptions::default())?;
     let key = ProfileKey::new("PlayerData", "global", key).unwrap();
     let state = store.read_one(&key, Returning::HEAD).await?.1;

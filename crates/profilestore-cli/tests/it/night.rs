@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::json;
 
-use crate::{Place, line, lines, profile};
+use crate::{Place, line, lines, maintain::write_value, profile};
 
 /// A store with one profile of two versions.
 fn place() -> Place {
@@ -111,15 +111,17 @@ fn a_backup_is_verified_where_it_is_and_stays_as_it_is() {
     assert_eq!(fs::read(place.path("good.db")).unwrap(), before);
     let found = place.json(&["backup", "--verify", "good.db", "--json"]);
     assert_eq!((&found["ok"], &found["versions"]), (&json!(true), &json!(2)));
-    // A byte of the newest value is another one.
-    let mut bytes = before.clone();
-    let value = br#""data":{"Coins":20}"#;
-    let at = bytes.windows(value.len()).rposition(|part| part == value).unwrap();
-    bytes[at + value.len() - 2] = b'1';
+    // One letter of the newest value is another one.
+    write_value(&place, "a", b"\x02\x00{\"value\":\"a whole value\"}").unwrap();
+    place.ok(&["backup", "bad.db"]);
+    let mut bytes = fs::read(place.path("bad.db")).unwrap();
+    let value = b"a whole value";
+    let at = bytes.windows(value.len()).position(|part| part == value).unwrap();
+    bytes[at + 4] = b'a';
     fs::write(place.path("bad.db"), bytes).unwrap();
     let ran = place.run(&["backup", "--verify", "bad.db"]);
     assert_eq!(ran.code, 1, "{ran:?}");
-    assert!(ran.stdout.contains("problem: PlayerData/a version 2: "), "{ran:?}");
+    assert!(ran.stdout.contains("PlayerData/a version 3: the stored value is damaged"), "{ran:?}");
     assert_eq!(place.run(&["backup", "--verify", "none.db"]).code, 3);
     let left: Vec<_> = fs::read_dir(place.folder.path())
         .unwrap()

@@ -221,6 +221,30 @@ test("a whole profile is rolled back after a preview, and that is undone", async
   await finish(page);
 });
 
+test("a rollback and its undo do nothing when the profile has moved on since they were shown", async () => {
+  await world.put("moved", { coins: 1 });
+  const earn = (by) => edit(world, "moved", [{ op: "increase", path: "/coins", by }], "another");
+  const coins = async () => (await world.read("moved")).data.coins;
+  await earn(10);
+  const page = await armed(at("moved", "rollback?to=1"));
+  await page.getByLabel("The whole profile").check();
+  await page.getByLabel("Reason").fill("ticket 6");
+  await earn(100);
+  const button = page.getByRole("button", { name: "Roll the whole profile back" });
+  await button.click();
+  await sees(page, "The profile has moved on");
+  assert.equal(await coins(), 111, "nothing is overwritten");
+  // The preview was made anew, so the same button goes over what is shown now.
+  await button.click();
+  await sees(page, "Rolled back.");
+  assert.equal(await coins(), 1);
+  await earn(1000);
+  await page.getByRole("button", { name: "Undo" }).click();
+  await sees(page, "The profile has moved on");
+  assert.equal(await coins(), 1001, "what came later stays");
+  await finish(page);
+});
+
 test("of two operators on one place the second sees what the first did", async () => {
   await world.put("both", { coins: 100, name: "Ada" });
   const page = await armed(at("both", "edit?at=/coins"));

@@ -68,7 +68,7 @@ export class World {
     return { ...body, text };
   }
 
-  /** Somebody who can log in. */
+  /** A member who can log in. */
   async newMember(name, role) {
     const { status, text } = await this.ask("POST", "/v1/members", {
       name,

@@ -86,17 +86,17 @@ impl Fleet {
         Self { phase, players: players.collect(), settled }
     }
 
-    /// Lets everybody come to rest and end its sessions; nothing is broken any more.
+    /// Lets every game server come to rest and end its sessions; nothing is broken any more.
     ///
     /// # Panics
     ///
-    /// When somebody does not come to rest within two minutes.
+    /// When a game server does not come to rest within two minutes.
     pub async fn rest(self) -> Report {
         self.phase.send_replace(Phase::Settle);
         let all = self.players.len();
         let until = Instant::now() + Duration::from_secs(120);
         while self.settled.load(Ordering::Relaxed) < all {
-            assert!(Instant::now() < until, "somebody does not come to rest");
+            assert!(Instant::now() < until, "a game server does not come to rest");
             sleep(Duration::from_millis(50)).await;
         }
         self.phase.send_replace(Phase::End);

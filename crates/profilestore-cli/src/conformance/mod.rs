@@ -65,7 +65,7 @@ pub(crate) struct Conformance {
     /// Only scripts with this in their name; can be given several times
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
-    /// Only a selection, and a few seeds, within some ten seconds
+    /// Only a selection of the scripts, and two seeds
     #[arg(long)]
     quick: bool,
     /// Random play with kills, instead of vectors and scripts

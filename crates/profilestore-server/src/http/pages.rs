@@ -97,7 +97,8 @@ async fn docs() -> Response {
     let api: Value = serde_json::from_str(&openapi()).unwrap_or_default();
     let mut body = String::from(
         "<p>Requests have the header <code>Authorization: Bearer ps_…</code>, or the cookie of a \
-         log-in; those of the pages and those that log in need neither. Errors are described <a href=\"/errors\">here</a>. \
+         log-in; those of the pages and those that log in need neither. Errors are described \
+         <a href=\"/errors\">here</a>. \
          <a href=\"/openapi.json\">OpenAPI 3.1</a> for programs.</p>\n",
     );
     let empty = serde_json::Map::new();

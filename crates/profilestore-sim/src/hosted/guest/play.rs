@@ -183,7 +183,7 @@ impl Guest {
         self.ask(Ask::Trade { parts });
     }
 
-    /// Writes a message to somebody.
+    /// Writes a message to one of the profiles.
     fn write(self: &Arc<Self>) {
         let to = self.dice.pick(&self.world.keys).clone();
         let coins = 1 + self.dice.below(100) as i64;

@@ -56,9 +56,16 @@ impl Audit {
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
         let key = self.key.as_deref().map(|key| profile_key(key, None)).transpose()?;
         let store = app.place.open().await?;
-        let mut table =
-            Table::new(["TIME", "ACTION", "PROFILE", "AUTHOR", "OUTCOME", "WHAT", "REASON"])
-                .soft([5, 6, 4, 3]);
+        let mut table = Table::new([
+            "TIME",
+            "ACTION",
+            "PROFILE OR OPERATION",
+            "AUTHOR",
+            "OUTCOME",
+            "WHAT",
+            "REASON",
+        ])
+        .soft([5, 6, 4, 3]);
         let (mut out, mut status) = (out(), Status::Fine);
         let mut left = self.limit.unwrap_or(usize::MAX);
         let mut query = AuditQuery {
@@ -98,7 +105,9 @@ impl Audit {
 }
 
 fn cells(entry: &AuditEntry) -> [String; 7] {
+    // What is about many profiles is named by its operation, for --undo and --resume.
     let keys: Vec<String> = entry.keys.iter().map(ToString::to_string).collect();
+    let about = if keys.is_empty() { entry.operation.to_string() } else { keys.join(" ") };
     let outcome = match &entry.outcome {
         AuditOutcome::Pending => "pending".to_owned(),
         AuditOutcome::Done => "done".to_owned(),
@@ -114,7 +123,7 @@ fn cells(entry: &AuditEntry) -> [String; 7] {
     [
         time(entry.began_ms),
         entry.action.clone(),
-        keys.join(" "),
+        about,
         entry.by.author.clone(),
         cut(&outcome, 60),
         cut(&what, 60),

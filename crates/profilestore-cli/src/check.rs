@@ -14,7 +14,7 @@ use crate::{
     args::App,
     maintain::{unreadable, waited},
     output::{Failure, Status, count, facts, json_document, out, text},
-    place::{Kind, Place},
+    place::{Kind, Place, Store},
     transfer::{held, progress_bar, show, waiting},
 };
 
@@ -51,13 +51,12 @@ struct CheckRow<'a> {
 
 impl Check {
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
-        check(app, &app.place).await
+        check(app, &app.place, app.place.open().await?).await
     }
 }
 
 /// Checks a store and says what is wrong with it.
-pub(crate) async fn check(app: &App, place: &Place) -> Result<Status, Failure> {
-    let store = place.open().await?;
+pub(crate) async fn check(app: &App, place: &Place, store: Store) -> Result<Status, Failure> {
     let file = match store.kind().clone() {
         Kind::Sqlite(checked) => waited(move |bar| checked.check(keys(&bar)))
             .await?

@@ -59,8 +59,7 @@ pub(crate) struct Backup {
     #[arg(long, value_name = "N", requires = "to", conflicts_with = "file")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     keep: Option<u64>,
-    /// Make no backup: verify every value of this one, which stays as it is. Takes as much room again
-    /// beside it meanwhile
+    /// Make no backup: verify every value of this one, which stays as it is
     #[arg(long, requires = "file")]
     verify: bool,
     #[command(flatten)]
@@ -213,41 +212,11 @@ impl Backup {
     }
 }
 
-/// Verifies a backup in a copy beside it, since a store that is opened may be written to.
+/// Verifies a backup where it is, and leaves it as it is.
 async fn verify(app: &App, backup: &Path) -> Result<Status, Failure> {
-    Place::Sqlite(backup.to_owned()).check_there()?;
-    let beside = |more: &str| {
-        let mut name = backup.as_os_str().to_owned();
-        name.push(more);
-        PathBuf::from(name)
-    };
-    if beside("-wal").exists() {
-        return Err(Failure::Work(format!(
-            "this is a store in use, and no backup; verify it with: profilestore --store {} check",
-            backup.display()
-        )));
-    }
-    let copy = Copy(beside(&format!(".verifying-{}", std::process::id())));
-    let (from, to) = (backup.to_owned(), copy.0.clone());
-    let copied = waited(move |_| fs::copy(from, to)).await?;
-    copied.map_err(|error| {
-        let place = copy.0.display();
-        Failure::Work(format!("the backup cannot be copied: {error}: copy=`{place}`"))
-    })?;
-    check(app, &Place::Sqlite(copy.0.clone())).await
-}
-
-/// A copy that is deleted when it is no longer needed.
-struct Copy(PathBuf);
-
-impl Drop for Copy {
-    fn drop(&mut self) {
-        for more in ["", "-wal", "-shm"] {
-            let mut name = self.0.as_os_str().to_owned();
-            name.push(more);
-            let _ = fs::remove_file(name);
-        }
-    }
+    let place = Place::Sqlite(backup.to_owned());
+    let store = place.open_to_read().await?;
+    check(app, &place, store).await
 }
 
 /// Books a backup that was made, for `status`. One that cannot be booked is there all the same.

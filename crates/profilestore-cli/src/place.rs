@@ -207,7 +207,7 @@ impl Place {
         let opened =
             tokio::task::spawn_blocking(move || match SqliteStore::earlier_format(&path)? {
                 Some(format) => Ok(Err(format)),
-                None => SqliteStore::open(path, SqliteOptions::default()).map(Ok),
+                None => open_or_read(&path).map(Ok),
             });
         match opened.await {
             Ok(Ok(Ok(store))) => Ok(store),
@@ -216,6 +216,20 @@ impl Place {
                     `profilestore migrate` brings it to this one's, and `profilestore restore` makes a store of it \
                     if it is a backup, which stays as it is"
             ))),
+            Ok(Err(error)) => Err(self.failure(&error)),
+            Err(error) => Err(self.unusable(error)),
+        }
+    }
+
+    /// Opens a file that is there for reading, and leaves it and its folder as they are.
+    pub(crate) async fn open_to_read(&self) -> Result<Store, Failure> {
+        self.check_there()?;
+        let path = self.file()?.to_owned();
+        let opened = tokio::task::spawn_blocking(move || {
+            SqliteStore::open_to_read(path, SqliteOptions::default())
+        });
+        match opened.await {
+            Ok(Ok(store)) => Ok(Store { any: Arc::new(store.clone()), kind: Kind::Sqlite(store) }),
             Ok(Err(error)) => Err(self.failure(&error)),
             Err(error) => Err(self.unusable(error)),
         }
@@ -251,6 +265,17 @@ impl Place {
             if why.contains("store=`") { String::new() } else { format!(": store=`{self}`") };
         Failure::Store(format!("the store cannot be used: {why}{place}"))
     }
+}
+
+/// Opens a store; one that cannot be written for reading, so that commands that only read have an
+/// answer. A write into it says that it cannot be written.
+fn open_or_read(path: &Path) -> Result<SqliteStore, StoreError> {
+    SqliteStore::open(path, SqliteOptions::default()).or_else(|error| match error {
+        StoreError::Invalid { .. } => {
+            SqliteStore::open_to_read(path, SqliteOptions::default()).map_err(|_| error)
+        }
+        error => Err(error),
+    })
 }
 
 #[cfg(test)]

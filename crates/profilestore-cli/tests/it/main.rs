@@ -13,6 +13,8 @@ use tempfile::TempDir;
 mod demo;
 mod docs;
 mod edit;
+#[cfg(unix)]
+mod files;
 mod history;
 mod inspect;
 #[cfg(not(all(feature = "postgres", feature = "nats", feature = "luau", feature = "serve")))]
@@ -20,8 +22,8 @@ mod left_out;
 mod maintain;
 #[cfg(feature = "nats")]
 mod messenger;
-mod night;
 mod operate;
+mod operator_tools;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod repository;

@@ -18,7 +18,12 @@ pub(crate) struct Running {
 impl Running {
     pub(crate) fn start(place: &Place, args: &[&str]) -> Self {
         let args = [&["serve", "--listen", "127.0.0.1:0", "--json"], args].concat();
-        let mut child = place.command(&args).stdout(Stdio::piped()).spawn().unwrap();
+        Self::begin(&mut place.command(&args))
+    }
+
+    /// Runs `serve --json` as it was put together, until it listens.
+    pub(crate) fn begin(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let told: Value = serde_json::from_str(&line).unwrap();
@@ -48,6 +53,15 @@ impl Running {
         stream.read_to_string(&mut answer).unwrap();
         let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
         (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
+    }
+
+    /// SIGTERM, how it ended, and what it had said on standard error, which is a pipe.
+    pub(crate) fn stop_and_read(mut self) -> (i32, String) {
+        let mut stderr = self.child.stderr.take().unwrap();
+        let code = self.stop();
+        let mut said = String::new();
+        stderr.read_to_string(&mut said).unwrap();
+        (code, said)
     }
 
     /// SIGTERM, and how it ended.

@@ -6,7 +6,6 @@
 //! every process that has the store open sees it.
 
 use std::{
-    ffi::OsString,
     fs::{File, OpenOptions, TryLockError},
     io,
     path::{Path, PathBuf},
@@ -19,10 +18,10 @@ use rusqlite::{
 };
 
 use super::{
-    Inner, SqliteOptions, SqliteStore, Trouble,
+    SqliteOptions, SqliteStore, Trouble,
     check::CheckReport,
     migrate,
-    schema::{self, Role},
+    schema::{self, Role, beside},
     state::Tx,
 };
 use crate::data_store::{Incarnation, StoreError};
@@ -55,16 +54,8 @@ impl SqliteStore {
         to: &Path,
         progress: impl FnMut(u64, u64),
     ) -> Result<CheckReport, StoreError> {
-        let Inner { path, options, .. } = &*self.inner;
-        let file = NewFile::named(to)?;
-        let from = schema::connect(path, Role::Reader, options)?;
-        let mut copy = open_plain(&file.partial)?;
-        copy_pages(&from, &mut copy, progress).map_err(Trouble::not_applied)?;
-        let checked = Tx::new(&copy, options.env.unix_ms()).check_all(|_, _| {});
-        let report = checked.map_err(Trouble::not_applied)?;
-        close(copy, &file.partial)?;
-        file.publish()?;
-        Ok(report)
+        let from = self.inner.reader()?;
+        copy_to(&from, to, self.inner.options.env.unix_ms(), progress)
     }
 
     /// Makes a store out of a backup, under a new incarnation, which is returned. `progress` is
@@ -101,6 +92,23 @@ impl SqliteStore {
     }
 }
 
+/// Copies a store as it is at this moment into a new file and checks the copy.
+pub(super) fn copy_to(
+    from: &Connection,
+    to: &Path,
+    now_ms: i64,
+    progress: impl FnMut(u64, u64),
+) -> Result<CheckReport, StoreError> {
+    let file = NewFile::named(to)?;
+    let mut copy = open_plain(&file.partial)?;
+    copy_pages(from, &mut copy, progress).map_err(Trouble::not_applied)?;
+    let checked = Tx::new(&copy, now_ms).check_all(|_, _| {});
+    let report = checked.map_err(Trouble::not_applied)?;
+    close(copy, &file.partial)?;
+    file.publish()?;
+    Ok(report)
+}
+
 /// Copies a backup, checks the copy, and makes it a store of its own.
 fn prepare(
     from: &Path,
@@ -114,8 +122,9 @@ fn prepare(
             reason: format!("there is no such backup: path=`{}`", from.display()),
         });
     }
-    let source = schema::connect(from, Role::Reader, options)?;
-    if schema::identify(&source, from)? == schema::Found::Nothing {
+    let (role, found) = schema::look(from)?;
+    let source = schema::connect(from, role, options)?;
+    if found == schema::Found::Nothing {
         return Err(StoreError::Invalid {
             reason: format!("the backup is empty: path=`{}`", from.display()),
         });
@@ -237,9 +246,12 @@ impl NewFile {
     fn publish(self) -> Result<(), StoreError> {
         let synced = File::open(&self.partial).and_then(|file| file.sync_all());
         synced.map_err(|err| io_failed("sync", &self.partial, &err))?;
-        // A link takes no place of another file that came meanwhile. Not every system has links.
+        // A link takes no place of another file that came meanwhile. Not every system has links. A
+        // log that a file of before left behind would be read as this one's.
         if !is_there(&self.name)? {
-            remove(&self.name)?;
+            for more in ["", "-journal", "-wal", "-shm"] {
+                remove(&beside(&self.name, more))?;
+            }
         }
         match std::fs::hard_link(&self.partial, &self.name) {
             Ok(()) => {}
@@ -277,13 +289,6 @@ fn is_there(name: &Path) -> Result<bool, StoreError> {
         Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(err) => Err(io_failed("look for", name, &err)),
     }
-}
-
-/// A name with something behind it.
-fn beside(name: &Path, more: &str) -> PathBuf {
-    let mut beside = OsString::from(name);
-    beside.push(more);
-    PathBuf::from(beside)
 }
 
 fn remove(path: &Path) -> Result<(), StoreError> {

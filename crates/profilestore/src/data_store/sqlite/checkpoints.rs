@@ -8,12 +8,7 @@ use std::sync::{
 use parking_lot::Mutex;
 use rusqlite::{Connection, wal::CheckpointMode};
 
-use super::{
-    Inner, Trouble,
-    busy::wait_while_busy,
-    closed,
-    schema::{self, Role},
-};
+use super::{Inner, Trouble, busy::wait_while_busy, schema};
 use crate::data_store::StoreError;
 
 /// At how many pages in the log that are not in the file yet the checkpoint beside the writer
@@ -52,10 +47,10 @@ impl Inner {
             if rewrite {
                 let writer = inner.writer.lock();
                 if writer.is_none() {
-                    return Err(closed());
+                    return Err(inner.no_writer());
                 }
                 // Of its own, because the copy that is made on the way must not be held in memory.
-                let conn = schema::connect(&inner.path, Role::Writer, &inner.options)?;
+                let conn = inner.another_writer()?;
                 let sqlite = |err: rusqlite::Error| Trouble::from(err).not_applied();
                 conn.pragma_update(None, "temp_store", "FILE").map_err(sqlite)?;
                 wait_while_busy(inner.options.busy_wait, || conn.execute_batch("VACUUM"))
@@ -71,7 +66,7 @@ impl Inner {
                 });
             match emptied {
                 Ok(true) => Ok(()),
-                Ok(false) => Err(closed()),
+                Ok(false) => Err(inner.no_writer()),
                 Err(err) => Err(Trouble::from(err).not_applied()),
             }
         });
@@ -84,9 +79,16 @@ impl Inner {
     /// removes the log. Waits for what is being written.
     pub(super) fn close(&self) {
         let writer = self.writer.lock().take();
+        if let Some(writer) = &writer {
+            self.let_go(&writer.conn);
+        }
         self.readers.close();
         self.checkpoints.closed.store(true, SeqCst);
-        drop(self.checkpoints.conn.lock().take());
+        let beside = self.checkpoints.conn.lock().take();
+        if let (Some(guard), Some(conn)) = (&self.guard, &beside) {
+            guard.let_go(conn);
+        }
+        drop(beside);
         drop(writer);
     }
 
@@ -104,7 +106,7 @@ impl Inner {
                 return;
             }
             if conn.is_none() {
-                match schema::connect(&inner.path, Role::Writer, &inner.options) {
+                match inner.another_writer() {
                     Ok(made) => *conn = Some(made),
                     Err(err) => return tracing::warn!(%err, "no connection for checkpoints"),
                 }

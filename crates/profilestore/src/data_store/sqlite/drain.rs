@@ -15,7 +15,6 @@ use tokio::{sync::oneshot, time::Instant};
 use super::{
     Inner, Trouble,
     busy::{Busy, by, real_time},
-    closed,
     queue::{Job, QUEUE_BYTES, Reply},
     state::Tx,
     writer::{Begun, Failed},
@@ -79,7 +78,7 @@ impl Inner {
         let inner = self.clone();
         let task = tokio::task::spawn_blocking(move || {
             let mut writer = inner.writer.lock();
-            let Some(writer) = writer.as_mut() else { return Err(closed()) };
+            let Some(writer) = writer.as_mut() else { return Err(inner.no_writer()) };
             let mut wrote = None;
             let done = writer.transaction(&inner, |tx| {
                 wrote = Some(write(tx)?);
@@ -130,7 +129,7 @@ impl Draining {
             }
             let begun = match writer.as_mut() {
                 Some(writer) => writer.begin(&inner),
-                None => Err(Failed::All(closed())),
+                None => Err(Failed::All(inner.no_writer())),
             };
             if let Ok(Begun::Busy(err)) = begun {
                 let busy = busy.get_or_insert_with(Busy::default);
@@ -152,7 +151,7 @@ impl Draining {
                 (_, Err(Failed::All(err) | Failed::One(err))) => {
                     jobs.into_iter().for_each(|job| job.refuse(&err))
                 }
-                _ => jobs.into_iter().for_each(|job| job.refuse(&closed())),
+                _ => jobs.into_iter().for_each(|job| job.refuse(&inner.no_writer())),
             }
         }
     }

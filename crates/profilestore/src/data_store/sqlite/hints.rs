@@ -22,6 +22,7 @@ use super::{
     SqliteOptions, SqliteStore, Trouble,
     schema::{self, Role},
     state::Tx,
+    taken_away::Guard,
 };
 use crate::{
     data_store::ServerId,
@@ -51,6 +52,7 @@ impl fmt::Debug for SqliteMessenger {
 struct Shared {
     path: PathBuf,
     options: SqliteOptions,
+    guard: Option<Arc<Guard>>,
     here: LocalMessenger,
     bell: Arc<Bell>,
     started: Mutex<bool>,
@@ -92,7 +94,9 @@ impl SqliteMessenger {
     pub fn new(store: &SqliteStore) -> Self {
         let (path, options) = (store.inner.path.clone(), store.inner.options.clone());
         let (here, bell) = (LocalMessenger::new(), Arc::default());
-        Self { shared: Arc::new(Shared { path, options, here, bell, started: Mutex::new(false) }) }
+        let guard = store.inner.guard.clone();
+        let started = Mutex::new(false);
+        Self { shared: Arc::new(Shared { path, options, guard, here, bell, started }) }
     }
 
     /// Starts the thread, if it does not run yet. Without one, hints within this process still go
@@ -104,7 +108,8 @@ impl SqliteMessenger {
         }
         let (shared, bell) = (Arc::downgrade(&self.shared), self.shared.bell.clone());
         let thread = std::thread::Builder::new().name("profilestore-hints".into());
-        match thread.spawn(move || Watch::default().run(&shared, &bell)) {
+        let watch = Watch::new(self.shared.guard.clone());
+        match thread.spawn(move || watch.run(&shared, &bell)) {
             Ok(_) => *started = true,
             Err(err) => tracing::warn!(%err, "no thread for hints between processes"),
         }
@@ -127,15 +132,31 @@ impl Messenger for SqliteMessenger {
 }
 
 /// What the thread knows.
-#[derive(Default)]
 struct Watch {
+    guard: Option<Arc<Guard>>,
     conn: Option<Connection>,
     data_version: Option<i64>,
     /// The newest notice that each listener was told of.
     told: BTreeMap<ServerId, i64>,
 }
 
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.let_go();
+    }
+}
+
 impl Watch {
+    fn new(guard: Option<Arc<Guard>>) -> Self {
+        Self { guard, conn: None, data_version: None, told: BTreeMap::new() }
+    }
+
+    fn let_go(&mut self) {
+        if let (Some(conn), Some(guard)) = (self.conn.take(), &self.guard) {
+            guard.let_go(&conn);
+        }
+    }
+
     fn run(mut self, shared: &Weak<Shared>, bell: &Bell) {
         loop {
             let pause = {
@@ -143,12 +164,12 @@ impl Watch {
                 let listeners = shared.here.subscribed();
                 self.told.retain(|server, _| listeners.contains(server));
                 if listeners.is_empty() {
-                    self.conn = None;
+                    self.let_go();
                     None
                 } else if let Err(err) = self.look(&shared, &listeners) {
                     let err = err.not_applied();
                     tracing::warn!(%err, "the store cannot be watched for hints");
-                    self.conn = None;
+                    self.let_go();
                     // Whatever was committed meanwhile is found then, but listeners are told that
                     // they may have missed something.
                     for listener in listeners {
@@ -164,31 +185,31 @@ impl Watch {
     }
 
     fn look(&mut self, shared: &Shared, listeners: &[ServerId]) -> Result<(), Trouble> {
-        let conn = match self.conn.take() {
-            Some(conn) => conn,
-            None => {
-                self.data_version = None;
-                // It never writes, but when it is the last one to close, only one that may write
-                // can tidy up.
-                let conn = schema::connect(&shared.path, Role::Writer, &shared.options)?;
-                conn.busy_timeout(shared.options.busy_wait)?;
-                conn
+        if self.conn.is_none() {
+            if let Some(guard) = &self.guard {
+                guard.still_there()?;
             }
-        };
+            self.data_version = None;
+            // It never writes, but when it is the last one to close, only one that may write can
+            // tidy up.
+            let conn = schema::connect(&shared.path, Role::Writer, &shared.options)?;
+            conn.busy_timeout(shared.options.busy_wait)?;
+            self.conn = Some(conn);
+        }
+        let Some(conn) = &self.conn else { return Ok(()) };
         let version =
             conn.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
         let changed = self.data_version.replace(version) != Some(version);
         for listener in listeners {
             if changed || !self.told.contains_key(listener) {
                 let told = self.told.entry(*listener).or_default();
-                let (keys, newest) = Tx::new(&conn, 0).notices_since(*listener, *told)?;
+                let (keys, newest) = Tx::new(conn, 0).notices_since(*listener, *told)?;
                 for key in keys {
                     shared.here.deliver(*listener, Hint::Look(key));
                 }
                 *told = newest;
             }
         }
-        self.conn = Some(conn);
         Ok(())
     }
 }

@@ -53,6 +53,7 @@ mod schema;
 mod servers;
 mod state;
 mod sweep;
+mod taken_away;
 mod writer;
 
 pub use backup::Existing;
@@ -119,8 +120,28 @@ struct Inner {
     queue: queue::Queue,
     checkpoints: checkpoints::Checkpoints,
     readers: reader::Readers,
-    /// None once the store is closed.
+    /// None once the store is closed, and for one that is only read.
     writer: Mutex<Option<writer::Writer>>,
+    /// As what readers open the file.
+    reading: schema::Role,
+    /// None for a store that is only read.
+    guard: Option<Arc<taken_away::Guard>>,
+}
+
+impl Inner {
+    /// Why there is no writer.
+    fn no_writer(&self) -> StoreError {
+        match &self.guard {
+            Some(_) => StoreError::Unavailable { reason: "the store is closed".into() },
+            None => StoreError::Invalid {
+                reason: format!(
+                    "the store was opened for reading only; check the rights to the file and its \
+                     folder: path=`{}`",
+                    self.path.display()
+                ),
+            },
+        }
+    }
 }
 
 /// What goes wrong within a transaction.
@@ -190,19 +211,57 @@ impl SqliteStore {
     /// newer format, or cannot be opened or written; with [`StoreError::Corrupt`] when it is
     /// damaged; with [`StoreError::Unavailable`] when it is locked or the disk fails, or is to be
     /// migrated and a server may be alive in it.
+    ///
+    /// Once the file or its log was deleted or replaced under an open store, no commit is
+    /// acknowledged any more. What had been is copied to `PATH.rescued-TIME`, and as long as such a
+    /// file lies beside it the store cannot be opened ([`StoreError::Invalid`] says what to do).
     pub fn open(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, StoreError> {
         let path = path.as_ref().to_owned();
+        taken_away::refuse_beside_rescued(&path)?;
         let conn = migrate::open_or_create(&path, &options)?;
+        let guard = taken_away::Guard::new(&path)?;
+        let parts = (Some(writer::Writer::new(conn)), Some(Arc::new(guard)));
+        Ok(Self::opened(path, options, schema::Role::Reader, parts))
+    }
+
+    /// Opens a store for reading, which writes to neither file nor folder when no log lies beside
+    /// the file and the folder cannot be written. Commits are refused with
+    /// [`StoreError::Invalid`]. Fails as [`SqliteStore::open`] does, and for a file that is missing,
+    /// empty or of an earlier format.
+    pub fn open_to_read(
+        path: impl AsRef<Path>,
+        options: SqliteOptions,
+    ) -> Result<Self, StoreError> {
+        let path = path.as_ref().to_owned();
+        taken_away::refuse_beside_rescued(&path)?;
+        let why = match schema::look(&path)? {
+            (reading, schema::Found::Store) => {
+                return Ok(Self::opened(path, options, reading, (None, None)));
+            }
+            (_, schema::Found::Nothing) => "the file is empty",
+            (_, schema::Found::Earlier { .. }) => "the file is of an earlier format",
+        };
+        Err(StoreError::Invalid { reason: format!("{why}: path=`{}`", path.display()) })
+    }
+
+    fn opened(
+        path: PathBuf,
+        options: SqliteOptions,
+        reading: schema::Role,
+        (writer, guard): (Option<writer::Writer>, Option<Arc<taken_away::Guard>>),
+    ) -> Self {
         let inner = Inner {
             queue: queue::Queue::default(),
             checkpoints: checkpoints::Checkpoints::default(),
             readers: reader::Readers::default(),
-            writer: Mutex::new(Some(writer::Writer::new(conn))),
+            writer: Mutex::new(writer),
+            reading,
+            guard,
             path,
             options,
         };
         let inner = Arc::new(inner);
-        Ok(Self { _closer: Arc::new(Closer(inner.clone())), inner })
+        Self { _closer: Arc::new(Closer(inner.clone())), inner }
     }
 
     /// The format of a store that [`SqliteStore::open`] would migrate; None when it would not, and
@@ -362,8 +421,4 @@ fn key_of_row(row: &Row<'_>, first: usize) -> Result<ProfileKey, Trouble> {
             "a stored key is no valid name: {err}: store=`{store}` scope=`{scope}` key=`{key}`"
         ))
     })
-}
-
-fn closed() -> StoreError {
-    StoreError::Unavailable { reason: "the store is closed".into() }
 }

@@ -7,8 +7,7 @@ use rusqlite::{Connection, ToSql, params};
 use tokio::sync::Semaphore;
 
 use super::{
-    Inner, Trouble,
-    schema::{self, Role},
+    Inner, Trouble, schema,
     state::{HEAD_COLUMNS, Head, Tx},
 };
 use crate::{
@@ -65,7 +64,7 @@ impl Inner {
         let idle = self.readers.idle.lock().as_mut().and_then(Vec::pop);
         let conn = match idle {
             Some(conn) => conn,
-            None => schema::connect(&self.path, Role::Reader, &self.options)?,
+            None => self.reader()?,
         };
         let result = in_transaction(&conn, self.options.env.unix_ms(), read);
         // A connection that an error left in an odd state is not used again.

@@ -9,7 +9,11 @@
 //! that points to a version says when that version was superseded. Values come last in their rows:
 //! all else is read without touching their pages.
 
-use std::{path::Path, time::Duration};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _};
 use uuid::Uuid;
@@ -153,6 +157,9 @@ pub(super) enum Found {
 pub(super) enum Role {
     Writer,
     Reader,
+    /// Reads a file without a log, in a place where this process may write nothing: no lock is taken,
+    /// and nothing is made beside it.
+    Frozen,
 }
 
 /// Opens the file, makes its tables when it is new, and gives a connection that may write. It may be
@@ -188,12 +195,26 @@ pub(super) fn earlier_format(path: &Path) -> Result<Option<i64>, StoreError> {
     if std::fs::metadata(path).map_or(0, |data| data.len()) == 0 {
         return Ok(None);
     }
-    let conn = Connection::open_with_flags(path, flags(Role::Reader))
-        .map_err(|err| cannot_open(path, &err))?;
-    conn.busy_timeout(Duration::from_secs(5)).map_err(|err| cannot_open(path, &err))?;
-    Ok(match identify(&conn, path)? {
+    Ok(match look(path)?.1 {
         Found::Earlier { format, .. } => Some(format),
         Found::Nothing | Found::Store => None,
+    })
+}
+
+/// What a file is, and as what it can be read. Changes nothing.
+pub(super) fn look(path: &Path) -> Result<(Role, Found), StoreError> {
+    let found = |role: Role| {
+        let conn = open(path, role).map_err(|err| cannot_open(path, &err))?;
+        conn.busy_timeout(Duration::from_secs(5)).map_err(|err| cannot_open(path, &err))?;
+        Ok((role, identify(&conn, path)?))
+    };
+    // Where the log's files cannot be made. With a log beside it, not all of the store is in the
+    // file.
+    found(Role::Reader).or_else(|err| match &err {
+        StoreError::Invalid { .. } if !beside(path, "-wal").exists() => {
+            found(Role::Frozen).map_err(|_| err)
+        }
+        _ => Err(err),
     })
 }
 
@@ -209,8 +230,7 @@ pub(super) fn connect(
     role: Role,
     options: &SqliteOptions,
 ) -> Result<Connection, StoreError> {
-    let conn =
-        Connection::open_with_flags(path, flags(role)).map_err(|err| cannot_open(path, &err))?;
+    let conn = open(path, role).map_err(|err| cannot_open(path, &err))?;
     configure(&conn, role, options).map_err(|err| cannot_open(path, &err))?;
     Ok(conn)
 }
@@ -309,7 +329,7 @@ fn configure(conn: &Connection, role: Role, options: &SqliteOptions) -> rusqlite
                 limit?;
             }
         }
-        Role::Reader => conn.pragma_update(None, "cache_size", -8192)?,
+        Role::Reader | Role::Frozen => conn.pragma_update(None, "cache_size", -8192)?,
     }
     conn.pragma_update(None, "mmap_size", 1_i64 << 30)?;
     conn.pragma_update(None, "temp_store", "MEMORY")?;
@@ -393,10 +413,33 @@ pub(super) fn cannot_open(path: &Path, err: &rusqlite::Error) -> StoreError {
     }
 }
 
+fn open(path: &Path, role: Role) -> rusqlite::Result<Connection> {
+    if role != Role::Frozen {
+        return Connection::open_with_flags(path, flags(role));
+    }
+    let mut uri = "file:".to_owned();
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' => uri.push(char::from(*byte)),
+            byte if byte.is_ascii_alphanumeric() => uri.push(char::from(*byte)),
+            byte => uri.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    uri.push_str("?immutable=1");
+    Connection::open_with_flags(uri, flags(role) | OpenFlags::SQLITE_OPEN_URI)
+}
+
+/// A name with something behind it.
+pub(super) fn beside(name: &Path, more: &str) -> PathBuf {
+    let mut beside = OsString::from(name);
+    beside.push(more);
+    PathBuf::from(beside)
+}
+
 fn flags(role: Role) -> OpenFlags {
     let access = match role {
         Role::Writer => OpenFlags::SQLITE_OPEN_READ_WRITE,
-        Role::Reader => OpenFlags::SQLITE_OPEN_READ_ONLY,
+        Role::Reader | Role::Frozen => OpenFlags::SQLITE_OPEN_READ_ONLY,
     };
     access | OpenFlags::SQLITE_OPEN_NO_MUTEX
 }

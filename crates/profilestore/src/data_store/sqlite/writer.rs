@@ -12,7 +12,7 @@ use super::{
     busy::{Busy, real_time, wait_while_busy},
     checkpoints::{GROWN_PAGES, HARD_PAGES, RETRY_PAGES, SHORT_REST, checkpoint},
     queue::{Job, Reply},
-    schema::{self, Role},
+    schema,
     state::Tx,
 };
 use crate::data_store::{Commit, StoreError};
@@ -107,6 +107,7 @@ impl Writer {
 
     /// Gets the file's write lock, if no other process has it.
     pub(super) fn begin(&mut self, inner: &Arc<Inner>) -> Result<Begun, Failed> {
+        inner.still_there_or_rescue(&self.conn).map_err(Failed::All)?;
         self.recover(inner)?;
         if self.contended > 0 {
             // Another process writes too. It waits in steps of a tenth of a millisecond at first:
@@ -191,6 +192,10 @@ impl Writer {
                 Failed::Unknown(format!("SQLite failed to commit: {err}"))
             });
         }
+        // The log may have been taken away before it was synced.
+        if let Err(err) = inner.still_there_or_rescue(&self.conn) {
+            return Err(Failed::Unknown(err.to_string()));
+        }
         self.after_commit(inner);
         Ok(())
     }
@@ -230,8 +235,8 @@ impl Writer {
             self.roll_back();
         }
         if self.broken || !self.conn.is_autocommit() {
-            self.conn =
-                schema::connect(&inner.path, Role::Writer, &inner.options).map_err(Failed::All)?;
+            let conn = inner.another_writer().map_err(Failed::All)?;
+            self.conn = conn;
             (self.broken, self.data_version) = (false, 0);
         }
         Ok(())

@@ -21,6 +21,8 @@ mod format;
 mod hints;
 mod io_errors;
 mod processes;
+mod read_only;
+mod taken_away;
 mod trades;
 
 /// The suite on one store, and on a file that two stores share and use in turn.

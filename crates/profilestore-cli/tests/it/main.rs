@@ -23,6 +23,7 @@ mod maintain;
 #[cfg(feature = "nats")]
 mod messenger;
 mod operate;
+mod night;
 mod operator_tools;
 #[cfg(feature = "postgres")]
 mod postgres;

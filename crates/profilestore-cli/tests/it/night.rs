@@ -1,0 +1,243 @@
+//! A night in one script: what goes wrong while the makers sleep, each time solved with what the
+//! runbook tells people to type, and nothing else.
+
+use std::{fs, path::Path, process::Command};
+
+use crate::{Place, Ran, line, maintain::write_value, profile};
+
+/// The pages that an operator has.
+const PAGES: [&str; 2] = [
+    include_str!("../../../../docs/support-runbook.md"),
+    include_str!("../../../../docs/production.md"),
+];
+
+/// An operator who types lines of the runbook.
+struct Operator {
+    place: Place,
+    /// What the runbook's names stand for tonight.
+    names: Vec<(String, String)>,
+}
+
+impl Operator {
+    fn new(place: Place) -> Self {
+        Self { place, names: Vec::new() }
+    }
+
+    /// From now on the runbook's `name` stands for this.
+    fn means(&mut self, name: &str, this: &str) {
+        self.names.retain(|(known, _)| known != name);
+        self.names.push((name.to_owned(), this.to_owned()));
+    }
+
+    /// Types a line of the runbook in a shell, with tonight's names. Where the program asks, `--yes`
+    /// is the answer.
+    #[track_caller]
+    fn types(&self, line: &str) -> Ran {
+        let printed = format!("$ {line}\n");
+        assert!(PAGES.iter().any(|page| page.contains(&printed)), "not in the runbook: {line}");
+        let typed =
+            self.names.iter().fold(line.to_owned(), |line, (name, this)| line.replace(name, this));
+        let asks = ["profilestore rollback", "profilestore edit --all", "profilestore edit --undo"];
+        let yes = asks.iter().any(|command| typed.starts_with(command));
+        let typed = if yes { typed + " --yes" } else { typed };
+        let program = Path::new(env!("CARGO_BIN_EXE_profilestore")).parent().unwrap();
+        // Where Debian keeps psql of each version.
+        let psql = fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
+        let psql = psql.map(|version| version.unwrap().path().join("bin")).max();
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let folders = [program.to_owned()].into_iter().chain(psql);
+        let path = std::env::join_paths(folders.chain(std::env::split_paths(&path))).unwrap();
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &typed]).current_dir(self.place.folder.path()).env("PATH", path);
+        shell.env("PROFILESTORE_STORE", "profiles.db").env_remove("PROFILESTORE_CONFIG");
+        Ran::from(shell.output().unwrap())
+    }
+
+    /// The same, which must succeed.
+    #[track_caller]
+    fn does(&self, line: &str) -> String {
+        let ran = self.types(line);
+        assert_eq!(ran.code, 0, "{line}: {ran:?}");
+        ran.stdout
+    }
+}
+
+/// Three players with two versions each.
+fn at_dusk() -> Operator {
+    let place = Place::new();
+    let players = ["user-1", "user-2", "user-3"];
+    let text: String = players
+        .iter()
+        .flat_map(|name| [(1, 500), (2, 20)].map(|(n, coins)| line(name, n, &profile(coins))))
+        .collect();
+    fs::write(place.path("in.jsonl"), text).unwrap();
+    place.ok(&["import", "in.jsonl"]);
+    Operator::new(place)
+}
+
+fn coins(operator: &Operator, name: &str) -> i64 {
+    let key = format!("PlayerData/{name}");
+    operator.place.json(&["get", &key, "--path", "/Coins"]).as_i64().unwrap()
+}
+
+#[test]
+fn a_damaged_value_at_night() {
+    let mut operator = at_dusk();
+    write_value(&operator.place, "user-1", b"\x02\x00{\"value\":\"a whole value\"}").unwrap();
+    let file = operator.place.path("profiles.db");
+    let mut bytes = fs::read(&file).unwrap();
+    let value = b"a whole value";
+    let at = bytes.windows(value.len()).position(|found| found == value).unwrap();
+    bytes[at + 4] = b'a';
+    fs::write(&file, bytes).unwrap();
+    let ran = operator.types("profilestore check");
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.stdout.contains("PlayerData/user-1 version 3: the stored value is damaged"));
+    let history = operator.does("profilestore history PlayerData/user-1");
+    assert!(history.lines().any(|line| line.starts_with("2 ")), "{history}");
+    operator.means(" 12 ", " 2 ");
+    operator.does("profilestore rollback PlayerData/user-1 12 --reason 'version 13 is damaged'");
+    assert_eq!(coins(&operator, "user-1"), 20);
+}
+
+#[test]
+fn lost_items_at_night() {
+    let mut operator = at_dusk();
+    operator.means(" 12", " 1");
+    operator.means("/coins", "/Coins");
+    operator.means("=500", "=480");
+    let shown = operator.does("profilestore history PlayerData/user-1 --path /coins");
+    assert!(shown.contains("500") && shown.contains("20"), "{shown}");
+    let differs = operator.does("profilestore diff PlayerData/user-1 12");
+    assert!(differs.contains("500") && differs.contains("20"), "{differs}");
+    operator.does("profilestore audit --key PlayerData/user-1");
+    operator.does("profilestore messages PlayerData/user-1");
+    operator.does("profilestore pin PlayerData/user-1 12 --reason 'ticket 4711'");
+    operator.does("profilestore edit PlayerData/user-1 --add /coins=500 --dry-run");
+    assert_eq!(coins(&operator, "user-1"), 20);
+    operator.does("profilestore edit PlayerData/user-1 --add /coins=500 --reason 'ticket 4711'");
+    assert_eq!(coins(&operator, "user-1"), 500);
+}
+
+#[test]
+fn a_bad_bulk_edit_at_night() {
+    let mut operator = at_dusk();
+    operator.means("/coins=100", "/Coins=1000000");
+    operator.does(
+        "profilestore edit --all --store-name PlayerData --add /coins=100 --reason 'birthday'",
+    );
+    // A player spends some of it before the mistake is seen.
+    operator.place.ok(&["edit", "PlayerData/user-2", "--add", "/Coins=-300"]);
+    let log = operator.does("profilestore audit --limit 20");
+    let edit = log.lines().find(|line| line.contains("edit all")).unwrap();
+    let id = edit.split_whitespace().find(|word| word.len() == 36).expect("the operation's id");
+    operator.means("01999d5c-2f1e-7a52-9df4-1c6f8a3b2d10", id);
+    operator.does(
+        "profilestore edit --undo 01999d5c-2f1e-7a52-9df4-1c6f8a3b2d10 --reason 'wrong amount'",
+    );
+    let all = ["user-1", "user-2", "user-3"].map(|name| coins(&operator, name));
+    assert_eq!(all, [20, -280, 20]);
+}
+
+#[test]
+fn a_wrong_gift_at_night() {
+    let mut operator = at_dusk();
+    let sent = operator.place.json(&["send", "PlayerData/user-1", r#"{"coins":5}"#, "--json"]);
+    let waiting = operator.does("profilestore messages PlayerData/user-1");
+    let id = sent["id"].as_str().unwrap();
+    assert!(waiting.contains(id), "{waiting}");
+    operator.means("1795000000000:ticket-4711", id);
+    operator.does("profilestore messages PlayerData/user-1 --cancel 1795000000000:ticket-4711");
+    assert_eq!(operator.does("profilestore messages PlayerData/user-1"), "no message waits\n");
+}
+
+/// On a disk of its own, which fills while a server has the store open.
+#[cfg(all(target_os = "linux", feature = "serve"))]
+#[test]
+fn a_full_disk_at_night() {
+    let mut small_disk = Command::new("unshare");
+    small_disk.args(["-rm", "mount", "-t", "tmpfs", "none", "/mnt"]);
+    if !small_disk.status().is_ok_and(|status| status.success()) {
+        eprintln!("not shown: a disk that fills cannot be mounted on this machine");
+        return;
+    }
+    let operator = at_dusk();
+    // A process of the other namespace can do all that a night needs; what it types is printed.
+    let script = r#"
+        set -eu
+        mkdir disk && mount -t tmpfs -o size=8m none disk && cp profiles.db disk/
+        export PROFILESTORE_STORE=disk/profiles.db
+        mkfifo told
+        "$PROGRAM" serve --listen 127.0.0.1:0 --json >told 2>log & server=$!
+        exec 3<told && read -r _ <&3
+        cat /dev/zero >disk/another-file 2>/dev/null || true
+        if "$PROGRAM" edit PlayerData/user-3 --add /Coins=1 2>said; then echo not full; exit 1; fi
+        cat said
+        rm disk/another-file
+        "$PROGRAM" edit PlayerData/user-3 --add /Coins=1
+        "$PROGRAM" check
+        kill $server && wait $server && echo the server ended well
+        "$PROGRAM" get PlayerData/user-3 --path /Coins
+    "#;
+    let mut command = Command::new("unshare");
+    command.args(["-rm", "sh", "-c", script]).current_dir(operator.place.folder.path());
+    command.env("PROGRAM", env!("CARGO_BIN_EXE_profilestore"));
+    let ran = Ran::from(command.output().unwrap());
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.stdout.contains("the disk is full"), "{ran:?}");
+    assert!(ran.stdout.contains("all is well"), "{ran:?}");
+    assert!(ran.stdout.ends_with("the server ended well\n21\n"), "{ran:?}");
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn a_lost_password_of_the_database_at_night() {
+    let server = std::env::var("PROFILESTORE_TEST_POSTGRES")
+        .expect("PROFILESTORE_TEST_POSTGRES is not set: run ./test, or scripts/servers.sh COMMAND");
+    let (owner, host) = server.split_once('@').unwrap();
+    let id = profilestore::env::Env::system().uuid().simple().to_string();
+    let (role, schema) = (format!("night_{id}"), format!("night_{id}"));
+    let mut operator = Operator::new(Place::new());
+    let game = format!("postgres://{role}@{host}?schema={schema}");
+    operator.means("postgres://owner@db.example/game", &server);
+    operator.means("postgres://game_server@db.example/game", &format!("'{game}'"));
+    operator.means("game_server", &role);
+    operator.means("a new one", "found-again");
+    let sql = |sql: &str| {
+        let mut psql = Command::new("sh");
+        let line = r#"psql "$1" -qAtc "$2" || $(ls -d /usr/lib/postgresql/*/bin/psql | tail -1) "$1" -qAtc "$2""#;
+        let ran = Ran::from(psql.args(["-c", line, "sh", &server, sql]).output().unwrap());
+        assert_eq!(ran.code, 0, "{ran:?}");
+        ran.stdout
+    };
+    // A role whose password counts, on a server that believes everybody else.
+    sql(&format!("CREATE ROLE {role} LOGIN PASSWORD 'nobody knows it any more'"));
+    let file = sql("SHOW hba_file");
+    let rule = format!("host all {role} 127.0.0.1/32 scram-sha-256");
+    sql(&format!(
+        "COPY (SELECT rule FROM (SELECT 0 AS at, '{rule}' AS rule UNION ALL SELECT at::int, line \
+         FROM regexp_split_to_table(pg_read_file('{0}'), E'\\n') WITH ORDINALITY AS lines (line, at)) \
+         AS rules ORDER BY at) TO '{0}'",
+        file.trim()
+    ));
+    sql("SELECT pg_reload_conf()");
+    operator.place.ok(&[
+        "migrate",
+        "--grant",
+        &role,
+        "--store",
+        &format!("{owner}@{host}?schema={schema}"),
+    ]);
+
+    // The server reads its rules again when it gets to it.
+    let mut looks = (0..1000).map(|_| operator.place.run(&["list", "--store", &game]));
+    let locked_out = looks.find(|ran| ran.code == 3).expect("the rule comes into force");
+    assert!(locked_out.stderr.contains("password"), "{locked_out:?}");
+    operator.does(
+        "psql postgres://owner@db.example/game -c \"ALTER ROLE game_server PASSWORD 'a new one'\"",
+    );
+    let shown = operator.types(
+        "PGPASSWORD='a new one' profilestore status --store postgres://game_server@db.example/game",
+    );
+    assert!(shown.code == 0 && shown.stdout.contains("all is well"), "{shown:?}");
+}

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# How long the program's commands take on a large store, and how much memory: one row of a table for each.
+#
+#   scripts/large.sh PROGRAM [PROFILES]   makes a store of that many profiles (200,000) with three versions each, in a folder
+#                                         of its own, which it removes; needs GNU time and awk
+#
+# PROGRAM is a release build: cargo build --release -p profilestore-cli
+set -euo pipefail
+
+[ $# -gt 0 ] || { sed -n 's/^# \{0,1\}//p' "$0" | sed 1d; exit 2; }
+program=$(realpath "$1")
+profiles=${2:-200000}
+folder=$(mktemp -d "${TMPDIR:-/tmp}/profilestore-large.XXXXXX")
+trap 'rm -rf "$folder"' EXIT
+cd "$folder"
+unset PROFILESTORE_CONFIG PROFILESTORE_MESSENGER
+export PROFILESTORE_STORE=sqlite:profiles.db
+
+# About 1.5 KB of JSON a version, most of which differs from profile to profile.
+versions() {
+  awk -v profiles="$profiles" 'BEGIN {
+    srand(1)
+    for (p = 1; p <= profiles; p++) {
+      items = ""
+      for (i = 0; i < 40; i++) items = items sprintf("%s{\"id\":%d,\"count\":%d}", i ? "," : "", rand() * 1e9, rand() * 99)
+      for (n = 1; n <= 3; n++)
+        printf "{\"store\":\"PlayerData\",\"scope\":\"global\",\"key\":\"user-%d\",\"n\":%d,\"version\":\"%d-%d\",\"created_ms\":1790000000000,\"updated_ms\":%d,\"user_ids\":[%d],\"metadata\":{},\"value\":{\"Data\":{\"coins\":%d,\"items\":[%s]},\"MetaData\":{\"SessionLoadCount\":%d,\"MetaTags\":{}},\"GlobalUpdates\":[0,[]]}}\n", p, n, p, n, 1790000000000 + n * 7200000, p, n * 100, items, n
+    }
+  }'
+}
+
+measured() { # measured NAME ARGUMENTS…: one row
+  local name=$1 code=0 said
+  shift
+  /usr/bin/time -o time -f '%e %U %S %M' "$program" "$@" >out 2>err || code=$?
+  read -r elapsed user system kilobytes < <(tail -n 1 time)
+  said=$(awk -v e="$elapsed" -v u="$user" -v s="$system" -v k="$kilobytes" 'BEGIN { printf "%.1f s | %.1f s | %d MB", e, u + s, k / 1024 }')
+  echo "| \`$name\` | $said | $code |"
+  if [ "$code" -gt 1 ]; then cat err >&2; fi
+}
+
+echo "| command | time | processor | memory | exit code |"
+echo "| --- | --- | --- | --- | --- |"
+versions >in.jsonl
+measured "import of $((3 * profiles)) versions" import in.jsonl
+rm in.jsonl
+measured "check" check
+measured "status" status
+measured "list, to a file" list
+measured "list --where" list --where '/coins > 299' --count
+measured "edit --all --dry-run" edit --all --store-name PlayerData --add /coins=1 --dry-run
+measured "edit --all" edit --all --store-name PlayerData --add /coins=1 --yes
+measured "edit --all --where" edit --all --store-name PlayerData --where '/coins > 300' --add /coins=1 --yes
+measured "audit --key" audit --key PlayerData/user-7
+measured "erase --user --no-vacuum" erase --user 7 --yes --no-vacuum
+measured "backup" backup copy.db
+measured "backup --verify" backup --verify copy.db
+measured "export" export all.jsonl.zst
+ls -l profiles.db copy.db all.jsonl.zst | awk '{ printf "%s: %d MB\n", $9, $5 / 1048576 }'

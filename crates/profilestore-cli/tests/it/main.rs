@@ -22,8 +22,8 @@ mod left_out;
 mod maintain;
 #[cfg(feature = "nats")]
 mod messenger;
-mod operate;
 mod night;
+mod operate;
 mod operator_tools;
 #[cfg(feature = "postgres")]
 mod postgres;

@@ -85,8 +85,11 @@ impl Inner {
         self.readers.close();
         self.checkpoints.closed.store(true, SeqCst);
         let beside = self.checkpoints.conn.lock().take();
-        if let (Some(guard), Some(conn)) = (&self.guard, &beside) {
-            guard.let_go(conn);
+        if let Some(guard) = &self.guard {
+            if let Some(conn) = &beside {
+                guard.let_go(conn);
+            }
+            guard.close();
         }
         drop(beside);
         drop(writer);

@@ -100,10 +100,10 @@ impl SqliteMessenger {
     }
 
     /// Starts the thread, if it does not run yet. Without one, hints within this process still go
-    /// through.
+    /// through: no server lives in a store that is only read.
     fn start(&self) {
         let mut started = self.shared.started.lock();
-        if *started {
+        if *started || self.shared.guard.is_none() {
             return;
         }
         let (shared, bell) = (Arc::downgrade(&self.shared), self.shared.bell.clone());

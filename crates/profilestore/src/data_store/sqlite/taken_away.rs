@@ -11,6 +11,7 @@ use std::{
     fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering::SeqCst},
 };
 
 use parking_lot::Mutex;
@@ -52,13 +53,20 @@ pub(super) struct Guard {
     files: Files,
     /// What every call is told once they are gone.
     told: Mutex<Option<StoreError>>,
+    /// The store was closed: the last one to close a file removes its log.
+    closed: AtomicBool,
 }
 
 impl Guard {
     /// For files that a connection has just opened for writing.
     pub(super) fn new(path: &Path) -> Result<Self, StoreError> {
         match Files::of(path) {
-            Ok(Some(files)) => Ok(Self { path: path.to_owned(), files, told: Mutex::default() }),
+            Ok(Some(files)) => Ok(Self {
+                path: path.to_owned(),
+                files,
+                told: Mutex::default(),
+                closed: AtomicBool::new(false),
+            }),
             Ok(None) => Err(StoreError::Unavailable {
                 reason: format!(
                     "the file's log was deleted while the file was opened; try again: path=`{}`",
@@ -82,10 +90,15 @@ impl Guard {
         if let Some(told) = self.told.lock().clone() {
             return Err(told);
         }
-        match self.are_gone()? {
+        match !self.closed.load(SeqCst) && self.are_gone()? {
             false => Ok(()),
             true => Err(gone(&self.path, "the writer is about to rescue what was acknowledged")),
         }
+    }
+
+    /// The store's own connections are about to be closed, and its files may go.
+    pub(super) fn close(&self) {
+        self.closed.store(true, SeqCst);
     }
 
     /// Lets a connection that may write be closed without touching what its names lead to by now:

@@ -105,9 +105,12 @@ impl Audit {
 }
 
 fn cells(entry: &AuditEntry) -> [String; 7] {
-    // What is about many profiles is named by its operation, for --undo and --resume.
-    let keys: Vec<String> = entry.keys.iter().map(ToString::to_string).collect();
-    let about = if keys.is_empty() { entry.operation.to_string() } else { keys.join(" ") };
+    let about = match &*entry.keys {
+        // What is about many profiles is named by its operation, for --undo and --resume.
+        [] => entry.operation.to_string(),
+        [key] => key.to_string(),
+        [key, more @ ..] => format!("{key} and {} more", more.len()),
+    };
     let outcome = match &entry.outcome {
         AuditOutcome::Pending => "pending".to_owned(),
         AuditOutcome::Done => "done".to_owned(),

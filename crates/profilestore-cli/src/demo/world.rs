@@ -330,7 +330,7 @@ impl World {
                 let excused = how == "shutdown" || (how == "lost" && self.may_lose);
                 if !excused && seat.is_some_and(|seat| !seat.rivals && state.last_move <= session) {
                     self.thrown_out.push(format!(
-                        "player {player}: his session on server {slot} was {how}, \
+                        "player {player}: the session on server {slot} was {how}, \
                             which nobody had ordered"
                     ));
                 }

@@ -92,7 +92,12 @@ impl Stage {
         let id = Env::system().uuid().to_string();
         let headers = [("Content-Type", "application/json-patch+json"), ("Idempotency-Key", &id)];
         let (path, body) = (self.world.path(&key, "/edits"), Value::Array(patch).to_string());
-        let answer = self.world.call("POST", &path, &headers, Some(&body)).await?;
+        let until = Instant::now() + PATIENCE;
+        let mut answer = self.world.call("POST", &path, &headers, Some(&body)).await?;
+        // The holder has not answered yet. The same operation again asks what became of it.
+        while answer.status == 202 && step["status"] != "any" && Instant::now() < until {
+            answer = self.world.call("POST", &path, &headers, Some(&body)).await?;
+        }
         if answer.status == 200 {
             self.books.edited(&key, &mark);
         }

@@ -1,6 +1,7 @@
 //! Real server processes on one store, each behind a proxy that breaks its connections.
 
 use std::{
+    fs::File,
     path::PathBuf,
     process::Stdio,
     sync::atomic::{AtomicU64, Ordering},
@@ -57,6 +58,16 @@ pub(crate) struct Answer {
 
 static WORLDS: AtomicU64 = AtomicU64::new(0);
 
+/// How long the start of a server may take.
+const START: Duration = Duration::from_secs(60);
+
+/// A port that no outgoing connection gets from the operating system, so that a server that was
+/// killed finds it free again.
+fn some_port() -> u16 {
+    let chance = u16::try_from(Env::system().uuid().as_u128() % 12_000).unwrap_or(0);
+    20_000 + chance
+}
+
 /// This program, without what the environment says about stores.
 pub(crate) fn program(store: &str) -> Result<Command, String> {
     let exe = std::env::current_exe().map_err(|error| error.to_string())?;
@@ -97,32 +108,46 @@ impl World {
         ports.map(|proxy| format!("ws://127.0.0.1:{}", proxy.port())).collect()
     }
 
-    /// Starts a server process, unless it runs.
+    /// Starts a server process, unless it runs. One that was started before has its port again.
     pub(crate) async fn run(&mut self, at: usize) -> Result<(), String> {
-        let server = self.servers.get_mut(at).ok_or("there is no such server")?;
-        if server.child.is_some() {
+        if self.servers.get(at).ok_or("there is no such server")?.child.is_some() {
             return Ok(());
         }
-        let address = format!("127.0.0.1:{}", server.port);
-        let job = format!("kit-{at}");
+        let until = Instant::now() + START;
+        loop {
+            match self.try_to_run(at).await {
+                Err(why) if Instant::now() > until => return Err(why),
+                Err(_) => sleep(Duration::from_millis(200)).await,
+                Ok(()) => return Ok(()),
+            }
+        }
+    }
+
+    async fn try_to_run(&mut self, at: usize) -> Result<(), String> {
+        let wrong = |error: std::io::Error| error.to_string();
+        let log = self.folder.join(format!("server-{at}.log"));
+        let server = &mut self.servers[at];
+        let port = if server.proxy.is_some() { server.port } else { some_port() };
+        let (address, job) = (format!("127.0.0.1:{port}"), format!("kit-{at}"));
         let mut child = program(&self.place)?
             .args(["serve", "--json", "--listen", &address, "--job", &job])
             .current_dir(&self.folder)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(File::create(&log).map_err(wrong)?)
             .spawn()
-            .map_err(|error| error.to_string())?;
+            .map_err(wrong)?;
         let output = child.stdout.take().ok_or("the server has no output")?;
         let mut lines = BufReader::new(output).lines();
-        let told = timeout(Duration::from_secs(60), lines.next_line()).await;
-        let Ok(Ok(Some(line))) = told else { return Err("a server did not start".into()) };
+        let Ok(Ok(Some(line))) = timeout(START, lines.next_line()).await else {
+            let log = std::fs::read_to_string(&log).unwrap_or_default();
+            return Err(format!("a server did not start: {}", log.trim()));
+        };
         let told: Value = serde_json::from_str(&line).map_err(|error| error.to_string())?;
-        let port = told["url"].as_str().and_then(|url| url.rsplit(':').next()?.parse().ok());
-        server.port = port.ok_or("a server did not say where it listens")?;
         if let Some(key) = told["key"].as_str() {
             key.clone_into(&mut self.key);
         }
+        server.port = port;
         server.child = Some(child);
         Ok(())
     }

@@ -44,7 +44,7 @@ as_owner mkdir "$folder/archive"
 as_owner tee -a "$folder/data/postgresql.conf" >/dev/null <<CONF
 wal_level = replica
 archive_mode = on
-archive_command = 'test ! -f $folder/archive/%f && cp %p $folder/archive/%f'
+archive_command = 'test ! -f $folder/archive/%f && cp %p $folder/archive/%f.part && mv $folder/archive/%f.part $folder/archive/%f'
 CONF
 start "$folder/data"
 "$program" migrate >/dev/null
@@ -55,7 +55,10 @@ as_owner "$bin/pg_basebackup" -d "$PROFILESTORE_STORE" -D "$folder/base" -X none
 "$program" edit PlayerData/user-1 --add /coins=5 --reason 'after the base backup' >/dev/null
 segment=$(sql 'SELECT pg_walfile_name(pg_current_wal_lsn())')
 sql 'SELECT pg_switch_wal()' >/dev/null
-for _ in $(seq 300); do [ -e "archive/$segment" ] && break; sleep 0.1; done
+# The file is there before it is whole: the server says when it is.
+archived() { [ "$(sql 'SELECT last_archived_wal FROM pg_stat_archiver')" = "$segment" ]; }
+for _ in $(seq 600); do archived && break; sleep 0.1; done
+archived || { echo "the log was not archived within a minute" >&2; exit 1; }
 stop "$folder/data" immediate
 rm -rf "$folder/data"
 

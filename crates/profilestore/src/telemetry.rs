@@ -209,16 +209,42 @@ const METRICS: &[(Kind, &str, Unit, &str)] = &[
     ),
 ];
 
+/// Labels and their values, of the counters that have one. Kinds of errors are those to wake for.
+const LABELS: &[(&str, &str, &[&str])] = &[
+    ("profilestore_starts_failed_total", "kind", &["TimedOut", "Undecodable", "NewerData"]),
+    ("profilestore_takes_total", "how", &["free", "offered", "own", "dead", "stolen"]),
+    ("profilestore_saves_total", "kind", &["written", "unchanged"]),
+    ("profilestore_transactions_total", "outcome", &["done", "refused by the program", "failed"]),
+];
+
 /// Tells the recorder of the [`metrics`] crate what each of the library's metrics means, and its
-/// unit: Prometheus shows that as `# HELP`. Call it once, after the recorder was installed. The
+/// unit: Prometheus shows that as `# HELP`. Counters and gauges are there from then on, at 0, so
+/// that the first event counts as growth. Call it once, after the recorder was installed. The
 /// metrics are reported without it too.
 pub fn describe_metrics() {
     for (kind, name, unit, meaning) in METRICS {
         let (name, unit, meaning) = (*name, *unit, *meaning);
         match kind {
-            Counter => metrics::describe_counter!(name, unit, meaning),
-            Gauge => metrics::describe_gauge!(name, unit, meaning),
+            Counter => {
+                metrics::describe_counter!(name, unit, meaning);
+                begin_at_zero(name);
+            }
+            Gauge => {
+                metrics::describe_gauge!(name, unit, meaning);
+                metrics::gauge!(name).increment(0.0);
+            }
             Histogram => metrics::describe_histogram!(name, unit, meaning),
+        }
+    }
+}
+
+fn begin_at_zero(name: &'static str) {
+    match LABELS.iter().find(|(labelled, ..)| *labelled == name) {
+        None => metrics::counter!(name).increment(0),
+        Some((_, label, values)) => {
+            for value in *values {
+                metrics::counter!(name, *label => *value).increment(0);
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use std::{
 use crate::docs::{links, prose};
 
 /// What belongs at the root.
-const ROOT: [&str; 20] = [
+const ROOT: [&str; 21] = [
     ".ci",
     ".config",
     ".gitignore",
@@ -27,6 +27,7 @@ const ROOT: [&str; 20] = [
     "crates",
     "docs",
     "examples",
+    "ops",
     "rustfmt.toml",
     "scripts",
     "sdk",

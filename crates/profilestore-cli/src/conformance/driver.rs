@@ -15,6 +15,8 @@ use tokio::{
     time::timeout,
 };
 
+use super::watch::Watched;
+
 /// How long an answer or an event may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -29,6 +31,7 @@ struct Heard {
 #[derive(Debug)]
 pub(crate) struct Driver {
     child: Child,
+    _watched: Watched,
     input: ChildStdin,
     next: u64,
     heard: Arc<Mutex<Heard>>,
@@ -72,6 +75,7 @@ impl Driver {
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| format!("the driver cannot be started: {error}"))?;
+        let watched = Watched::new(child.id())?;
         let (input, output) = (child.stdin.take(), child.stdout.take());
         let (Some(input), Some(output)) = (input, output) else {
             return Err("the driver has no input or output".into());
@@ -101,7 +105,7 @@ impl Driver {
             drop(heard);
             changed.send_modify(|count| *count += 1);
         });
-        Ok(Self { child, input, next: 0, heard, changes })
+        Ok(Self { child, _watched: watched, input, next: 0, heard, changes })
     }
 
     /// Gives a command. Its answer is awaited elsewhere.

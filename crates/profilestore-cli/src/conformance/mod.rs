@@ -37,6 +37,8 @@ mod stage;
 #[cfg(feature = "conformance")]
 mod vectors;
 #[cfg(feature = "conformance")]
+mod watch;
+#[cfg(feature = "conformance")]
 mod world;
 
 #[cfg(feature = "conformance")]

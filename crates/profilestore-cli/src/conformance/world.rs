@@ -4,7 +4,10 @@ use std::{
     fs::File,
     path::PathBuf,
     process::Stdio,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU16, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -20,6 +23,7 @@ use tokio::{
 use super::{
     driver::signal,
     proxy::{Link, Proxy},
+    watch::Watched,
 };
 
 /// On which store the kit works.
@@ -34,6 +38,7 @@ pub(crate) enum Ground {
 #[derive(Debug)]
 struct Process {
     child: Option<Child>,
+    watched: Option<Watched>,
     port: u16,
     proxy: Option<Proxy>,
 }
@@ -61,11 +66,14 @@ static WORLDS: AtomicU64 = AtomicU64::new(0);
 /// How long the start of a server may take.
 const START: Duration = Duration::from_secs(60);
 
-/// A port that no outgoing connection gets from the operating system, so that a server that was
-/// killed finds it free again.
+/// A port that the operating system gives to no outgoing connection, and the kit to no other server
+/// for a long while. So a server that was killed finds it free again.
 fn some_port() -> u16 {
-    let chance = u16::try_from(Env::system().uuid().as_u128() % 12_000).unwrap_or(0);
-    20_000 + chance
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| {
+        let chance = Env::system().uuid().as_u128() % u128::from(u16::MAX);
+        AtomicU16::new(u16::try_from(chance).unwrap_or(0))
+    });
+    20_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 12_000
 }
 
 /// This program, without what the environment says about stores.
@@ -94,7 +102,7 @@ impl World {
         let store = format!("Kit{}-{number}", Env::system().uuid().simple());
         let mut world = Self { folder, place, servers: Vec::new(), key, store };
         for at in 0..servers {
-            world.servers.push(Process { child: None, port: 0, proxy: None });
+            world.servers.push(Process { child: None, watched: None, port: 0, proxy: None });
             world.run(at).await?;
             let proxy = Proxy::to_port(world.servers[at].port).await;
             world.servers[at].proxy = Some(proxy.map_err(|error| error.to_string())?);
@@ -137,6 +145,7 @@ impl World {
             .stderr(File::create(&log).map_err(wrong)?)
             .spawn()
             .map_err(wrong)?;
+        let watched = Watched::new(child.id())?;
         let output = child.stdout.take().ok_or("the server has no output")?;
         let mut lines = BufReader::new(output).lines();
         let Ok(Ok(Some(line))) = timeout(START, lines.next_line()).await else {
@@ -149,6 +158,7 @@ impl World {
         }
         server.port = port;
         server.child = Some(child);
+        server.watched = Some(watched);
         Ok(())
     }
 
@@ -164,6 +174,8 @@ impl World {
             let _ = signal(id, name).await;
             let _ = timeout(Duration::from_secs(60), child.wait()).await;
         }
+        drop(child);
+        self.servers[at].watched = None;
     }
 
     pub(crate) async fn signal(&self, at: usize, name: &str) {

@@ -10,6 +10,8 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+#[cfg(all(feature = "conformance", target_os = "linux"))]
+mod conformance;
 mod demo;
 mod docs;
 mod edit;

@@ -13,6 +13,7 @@ export interface ByServer {
 /** Who asked for a profile. */
 export type Asker = { server: ByServer } | { operator: { name: string; reason: string } };
 
+/** What is stored beside a profile's data. */
 export interface Meta {
   readonly user_ids: readonly number[];
   readonly tags: Readonly<Record<string, unknown>>;

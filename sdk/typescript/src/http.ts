@@ -39,6 +39,7 @@ export interface StoredProfile<T = unknown> {
   readonly messages_waiting: number;
 }
 
+/** One of a profile's versions, without its data. `label` is a name that stays when it is moved. */
 export interface Version {
   readonly version: number;
   readonly label: string;
@@ -53,11 +54,13 @@ export interface Version {
   readonly bytes: number;
 }
 
+/** Some of a list. With `next_page_token` as `page_token` of the next call the list goes on. */
 export interface Page<Item> {
   readonly items: readonly Item[];
   readonly next_page_token: string | null;
 }
 
+/** What a call brings beside its path. */
 export interface Call {
   readonly query?: Readonly<Record<string, string | number | boolean | undefined>>;
   readonly headers?: Readonly<Record<string, string>>;
@@ -88,6 +91,7 @@ export function messageId(name: string = randomUUID(), at: number = Date.now()):
   return `${at}:${name}`;
 }
 
+/** Calls to a server process. A key with the scopes that the calls need is enough. */
 export class Http {
   constructor(
     /** Such as `http://127.0.0.1:7400`. */
@@ -162,10 +166,12 @@ export class Http {
     return quiet(this.#json("PUT", path(at), { headers, body }));
   }
 
+  /** The profiles of a store. The query's members are in the server's `/docs`. */
   list(store: string, query: Call["query"] = {}): Promise<Page<Record<string, unknown>>> {
     return quiet(this.#json("GET", `/v1/stores/${encodeURIComponent(store)}/profiles`, { query }));
   }
 
+  /** A profile's versions, the newest first. */
   versions(at: Address, query: Call["query"] = {}): Promise<Page<Version>> {
     return quiet(this.#json("GET", `${path(at)}/versions`, { query }));
   }
@@ -225,10 +231,12 @@ export class Http {
     return quiet(this.#json("POST", `${path(at)}/messages`, { body, headers }));
   }
 
+  /** The messages that wait in a profile's inbox. */
   messages(at: Address): Promise<Page<Record<string, unknown>>> {
     return quiet(this.#json("GET", `${path(at)}/messages`));
   }
 
+  /** Who holds a profile, and how often it has changed hands. */
   session(at: Address): Promise<{ readonly held: HeldBy | null; readonly epoch: number }> {
     return quiet(this.#json("GET", `${path(at)}/session`));
   }

@@ -21,5 +21,7 @@ export {
   type StoredProfile,
   type Version,
 } from "./http.js";
+export type { Report } from "./events.js";
+export type { Numbers } from "./json.js";
 export type { Asker, ByServer, Meta } from "./frames.js";
 export { activeUntil } from "./belief.js";

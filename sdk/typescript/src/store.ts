@@ -8,6 +8,7 @@ import { Document } from "./session/document.js";
 import { Profile } from "./session/profile.js";
 import { giftText, type Bench, type Gift } from "./transaction.js";
 
+/** How a store's profiles begin, and are read and written. */
 export interface StoreOptions<T> {
   /** The data of a player who plays for the first time. It gives the data its type. */
   readonly template: T;
@@ -29,11 +30,13 @@ export interface StoreOptions<T> {
   readonly saveWithinMs?: number;
 }
 
+/** How a profile is opened. */
 export interface StartOptions {
   /** Calls the start off. */
   readonly signal?: AbortSignal;
   /** When another game server holds the profile; `ask` by default. */
   readonly whenHeld?: "ask" | "wait" | "give_up" | "steal";
+  /** After how long the start fails with `timed-out`. */
   readonly timeoutMs?: number;
 }
 
@@ -46,6 +49,7 @@ export interface Shop extends Bench {
   opened(profile: Profile<unknown>): void;
 }
 
+/** The profiles of one store. `Server.store` makes it. */
 export class Store<T> {
   readonly scope: string;
   readonly #numbers: Numbers;
@@ -161,10 +165,12 @@ export class Store<T> {
     return this.shop.http.get<T>(this.at(key), this.#numbers);
   }
 
+  /** A profile's versions, the newest first. */
   versions(key: string): Promise<Page<Version>> {
     return this.shop.http.versions(this.at(key));
   }
 
+  /** An earlier version: by its number, its label, or as it was at a time. */
   version(key: string, which: number | string | Date): Promise<StoredProfile<T>> {
     return this.shop.http.version<T>(this.at(key), which, this.#numbers);
   }

@@ -17,6 +17,7 @@ export interface Gift {
   readonly message: string;
 }
 
+/** What goes with a transaction. */
 export interface TransactionOptions {
   readonly gifts?: readonly Gift[];
   /** After how long it is given up, if it has not taken effect. */

@@ -43,6 +43,7 @@ class Address:
 
     @property
     def path(self) -> str:
+        """Its resource over HTTP."""
         within = "" if self.scope is None else f"/scopes/{quote(self.scope, safe='')}"
         store, key = quote(self.store, safe=""), quote(self.key, safe="")
         return f"/v1/stores/{store}{within}/profiles/{key}"
@@ -182,6 +183,7 @@ class Http:
         )
 
     async def messages(self, at: Address) -> Answer:
+        """The messages that wait in a profile's inbox."""
         return await self._json("GET", f"{at.path}/messages")
 
     async def session(self, at: Address) -> Answer:

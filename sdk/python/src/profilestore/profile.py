@@ -264,12 +264,13 @@ class Profile(Generic[T]):
         self._events.emit("end", self.ended)
 
     def abandon(self) -> None:
-        """There is no connection any more, and there will be none."""
+        """@private There is no connection any more, and there will be none."""
         self._finish("lost", None, self._document.is_changed)
 
     # --- what the server says ------------------------------------------------------------------
 
     def heard(self, frame: Frame) -> None:
+        """@private What the server says."""
         if self.ended is not None:
             return
         name, body = frame
@@ -317,12 +318,15 @@ class Profile(Generic[T]):
     # --- what the saver says -------------------------------------------------------------------
 
     def refused(self, error: ProfileError) -> None:
+        """@private A save was refused for good."""
         self._events.emit("save-failed", error)
 
     def lost(self) -> None:
+        """@private The session is not there any more."""
         self._finish("lost", None, True)
 
     def thawed(self) -> None:
+        """@private A transaction is over."""
         self._process_all()
 
     # --- messages ------------------------------------------------------------------------------
@@ -355,25 +359,25 @@ class Profile(Generic[T]):
     # --- transactions --------------------------------------------------------------------------
 
     def freeze(self) -> Document[T]:
-        """Takes the profile for a transaction."""
+        """@private Takes the profile for a transaction."""
         self._must_be_open()
         self._saver.freeze()
         return self._document
 
     async def settled(self) -> None:
-        """No save is under way any more."""
+        """@private No save is under way any more."""
         await self._saver.settled()
 
     def pending(self) -> Draft:
-        """What is not stored yet."""
+        """@private What is not stored yet."""
         return self._document.draft()
 
     def next_save(self) -> int:
-        """The number of the part, which counts as a save."""
+        """@private The number of the part, which counts as a save."""
         return self._saver.next_save()
 
     def thaw(self, stored: Draft | None = None, version: int | None = None) -> None:
-        """The transaction is over. ``stored``: what it stored of this profile."""
+        """@private The transaction is over. ``stored``: what it stored of this profile."""
         if stored is not None:
             self._document.take(stored.text)
             self._document.stored(stored._replace(revision=self._document.revision))

@@ -140,35 +140,45 @@ class Server:
 
     @property
     def max_frame(self) -> int:
+        """@private How large a frame may be."""
         return self._connection.max_frame
 
     def number(self) -> int:
+        """@private A number for the next request."""
         return self._connection.number()
 
     def request(self, request: Request) -> None:
+        """@private Sends what is answered."""
         self._connection.request(request)
 
     def tell(self, frame: str) -> None:
+        """@private Sends what needs no answer."""
         self._connection.tell(frame)
 
     def session(self) -> int:
+        """@private A number for the next session."""
         self._s += 1
         return self._s
 
     def was_opened(self, profile: Profile[Any]) -> None:
+        """@private A start was answered."""
         self._profiles[profile.opened.s] = profile
 
     def is_active(self, s: int) -> bool:
+        """@private Whether a session may be believed in."""
         return self._connection.trust.is_active(s)
 
     def goes_on(self, s: int) -> None:
+        """@private It was asked for, and could not be ended."""
         self._connection.trust.trust(s)
 
     def over(self, s: int) -> None:
+        """@private The session is over."""
         self._profiles.pop(s, None)
         self._connection.trust.forget(s)
 
     def frame(self, frame: Frame) -> None:
+        """@private What the server says of a session."""
         profile = self._profiles.get(frame[1]["s"])
         if profile is not None:
             profile.heard(frame)

@@ -155,9 +155,11 @@ class Store(Generic[T]):
         return await self._shop.http.get(self.at(key))
 
     async def versions(self, key: str) -> Answer:
+        """A profile's versions, the newest first."""
         return await self._shop.http.versions(self.at(key))
 
     async def version(self, key: str, which: Which) -> Answer:
+        """An earlier version: by its number, its label, or as it was at a time."""
         return await self._shop.http.version(self.at(key), which)
 
     def at(self, key: str) -> Address:

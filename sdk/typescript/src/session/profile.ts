@@ -1,4 +1,4 @@
-/** A profile that this game server holds. */
+/** A session on one profile: its data, its messages, its events, and its way out. */
 import { failure, ProfileError, quiet } from "../errors.js";
 import { call, Events, type Report } from "../events.js";
 import type { Asker, ByServer, Meta, SessionFrame } from "../frames.js";
@@ -32,6 +32,7 @@ export interface Received {
   readonly sentAt: Date;
 }
 
+/** What `Profile.on` tells of. */
 export interface ProfileEvents {
   /** The session is over: let the player go. */
   end: End;
@@ -59,6 +60,7 @@ export interface Opened {
   readonly meta: string;
 }
 
+/** A profile that this game server holds. `Store.start` opens it. */
 export class Profile<T> {
   readonly store: string;
   readonly scope: string;

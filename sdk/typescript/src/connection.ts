@@ -4,11 +4,12 @@
  * until it is answered, and sent again in order.
  */
 import { randomBytes } from "node:crypto";
-import { Belief, now, type Moment } from "./belief.js";
+import { Belief, now, steady } from "./belief.js";
 import { failure, ProfileError } from "./errors.js";
 import type { Report } from "./events.js";
 import { compose, type ResumedAs, type ServerFrame, type SessionFrame } from "./frames.js";
-import { Link, type LinkUser } from "./link.js";
+import { PING_MS, type Pong } from "./link.js";
+import { Links, type FarLink, type LinksUser } from "./links.js";
 
 export interface ConnectionOptions {
   readonly urls: readonly string[];
@@ -45,7 +46,6 @@ interface Request extends Outcome {
 }
 
 const SDK = "typescript/0.1.0";
-const PING_MS = 2000;
 const MOST_RETRY_MS = 2000;
 /** A host is late when its confirmation is older than this part of the lease. */
 const LATE = 0.6;
@@ -69,23 +69,22 @@ export function pause(failures: number, chance: number): number {
   return Math.min(MOST_RETRY_MS, 100 * 2 ** failures) * (0.2 + 0.8 * chance);
 }
 
-export class Connection implements LinkUser {
+export class Connection implements LinksUser {
   readonly #instance = randomBytes(32).toString("hex");
   readonly #requests = new Map<number, Request>();
-  readonly #pings = new Map<number, Moment>();
+  readonly #links = new Links(this);
   readonly #belief = new Belief();
   #identity: { incarnation: string; token: string; store: string } | undefined;
   #leaseMs = 0;
   #i = 0;
-  #n = 0;
   #at = 0;
   #failures = 0;
   /** The one that counts. */
-  #link: Link | undefined;
+  #link: FarLink | undefined;
   /** The one that is to take its place. */
-  #next: Link | undefined;
+  #next: FarLink | undefined;
   #retry: NodeJS.Timeout | undefined;
-  #pinging: NodeJS.Timeout | undefined;
+  #watching: NodeJS.Timeout | undefined;
   #leaving: NodeJS.Timeout | undefined;
   #confirmedAt = 0;
   #leftAt = -Infinity;
@@ -103,7 +102,7 @@ export class Connection implements LinkUser {
   /** Connects for the first time. */
   open(): Promise<void> {
     return new Promise((done, failed) => {
-      this.#opening = { done, failed, until: performance.now() + this.options.connectMs };
+      this.#opening = { done, failed, until: steady() + this.options.connectMs };
       this.#attempt();
     });
   }
@@ -118,11 +117,13 @@ export class Connection implements LinkUser {
 
   /** Whether the sessions of this game server may be believed in. */
   isActive(): boolean {
+    this.#hear();
     return this.#belief.holds(this.incarnation, now());
   }
 
   /** The same, as it is known at this moment: what comes later does not count. */
   snapshot(): () => boolean {
+    this.#hear();
     const [incarnation, belief] = [this.incarnation, this.#belief.copy()];
     return () => belief.holds(incarnation, now());
   }
@@ -197,7 +198,7 @@ export class Connection implements LinkUser {
     this.#retry = undefined;
     if (this.#isClosed || this.#next !== undefined) return;
     const { urls, key } = this.options;
-    this.#next = new Link(urls[this.#at++ % urls.length] ?? "", key, this);
+    this.#next = this.#links.open(urls[this.#at++ % urls.length] ?? "", key);
   }
 
   /** Connects again after a while. */
@@ -224,7 +225,7 @@ export class Connection implements LinkUser {
     ];
   }
 
-  frame(link: Link, frame: ServerFrame): void {
+  frame(link: FarLink, frame: ServerFrame): void {
     if (link === this.#next) {
       if (frame[0] === "welcome") this.#welcomed(link, frame[1]);
       else if (frame[0] === "error") this.#refused(link, new ProfileError(frame[1].problem));
@@ -234,14 +235,6 @@ export class Connection implements LinkUser {
     const [name, body] = frame;
     if (ANSWERS.has(name) && "i" in body && body.i !== null) return this.#answer(frame, body.i);
     switch (name) {
-      case "pong": {
-        const ping = this.#pings.get(body.n);
-        if (ping === undefined || body.incarnation !== this.incarnation) return;
-        this.#belief.note(body.incarnation, ping, body.age, this.#leaseMs);
-        this.#confirmedAt = Math.max(this.#confirmedAt, ping.steady - body.age);
-        for (const n of this.#pings.keys()) if (n <= body.n) this.#pings.delete(n);
-        return;
-      }
       case "error":
         return this.report(new ProfileError(body.problem));
       case "goaway":
@@ -262,40 +255,47 @@ export class Connection implements LinkUser {
     }
   }
 
-  #welcomed(link: Link, welcome: Extract<ServerFrame, ["welcome", unknown]>[1]): void {
+  #welcomed(link: FarLink, welcome: Extract<ServerFrame, ["welcome", unknown]>[1]): void {
     const before = this.#link;
     const { incarnation, token, store } = welcome;
     this.#next = undefined;
     this.#link = link;
     before?.drop();
     this.#failures = 0;
-    this.#pings.clear();
     if (welcome.resumed !== null) this.holder.resumed(welcome.resumed);
     this.#identity = { incarnation, token, store };
     this.#leaseMs = welcome.lease_ms;
-    this.#confirmedAt = performance.now();
+    this.#confirmedAt = steady();
     this.maxFrame = welcome.max_frame;
     for (const request of [...this.#requests.values()]) this.#send(request);
-    this.#ping();
+    link.beat();
+    this.#watch();
     this.#opening?.done();
     this.#opening = undefined;
   }
 
-  #ping(): void {
-    clearTimeout(this.#pinging);
+  ponged(link: FarLink, { incarnation, ping, age }: Pong): void {
+    if (link !== this.#link || this.#isMuted || incarnation !== this.incarnation) return;
+    this.#belief.note(incarnation, ping, age, this.#leaseMs);
+    this.#confirmedAt = Math.max(this.#confirmedAt, ping.steady - age);
+  }
+
+  /** Takes the pongs that came while the game computed. */
+  #hear(): void {
     const link = this.#link;
-    if (link === undefined) return;
-    this.#pinging = setTimeout(() => this.#ping(), PING_MS);
-    link.probe();
+    if (link !== undefined) this.#links.pongs(link).forEach((pong) => this.ponged(link, pong));
+  }
+
+  #watch(): void {
+    clearTimeout(this.#watching);
+    if (this.#link === undefined) return;
+    this.#watching = setTimeout(() => this.#watch(), PING_MS);
     this.#leaveLateHost();
-    if (this.#link !== link || this.#isMuted) return;
-    this.#pings.set(++this.#n, now());
-    if (this.#pings.size > 100) this.#pings.delete(this.#n - 100);
-    link.send(compose("ping", { n: this.#n }));
   }
 
   get #isLate(): boolean {
-    return performance.now() - this.#confirmedAt > LATE * this.#leaseMs;
+    this.#hear();
+    return steady() - this.#confirmedAt > LATE * this.#leaseMs;
   }
 
   /**
@@ -303,23 +303,23 @@ export class Connection implements LinkUser {
    * most, and not with all other game servers at once.
    */
   #leaveLateHost(): void {
-    const isDue = performance.now() - this.#leftAt > this.#leaseMs;
+    const isDue = steady() - this.#leftAt > this.#leaseMs;
     if (this.#leaving !== undefined || !isDue || !this.#isLate) return;
     const leave = () => {
       this.#leaving = undefined;
       if (this.#link === undefined || !this.#isLate) return;
-      this.#leftAt = performance.now();
+      this.#leftAt = steady();
       this.#attempt();
     };
     this.#leaving = setTimeout(leave, (Math.random() * this.#leaseMs) / 2);
   }
 
-  #refused(link: Link, why: ProfileError): void {
+  #refused(link: FarLink, why: ProfileError): void {
     link.drop();
     this.closed(link, why);
   }
 
-  closed(link: Link, why: ProfileError): void {
+  closed(link: FarLink, why: ProfileError): void {
     if (link === this.#next) {
       const hadGreeted = link.hasGreeted;
       this.#next = undefined;
@@ -328,9 +328,10 @@ export class Connection implements LinkUser {
       if (hadGreeted) this.#link = undefined;
       if (this.#opening !== undefined) {
         const { failed, until } = this.#opening;
-        if (REFUSED.has(why.kind) || performance.now() >= until) {
+        if (REFUSED.has(why.kind) || steady() >= until) {
           this.#opening = undefined;
           this.#isClosed = true;
+          void this.#links.finish();
           return failed(why);
         }
       } else if (REFUSED.has(why.kind)) {
@@ -343,21 +344,20 @@ export class Connection implements LinkUser {
     }
   }
 
-  /** The last frame, and the end. What is unanswered fails. */
-  close(): void {
-    if (this.#isClosed) return;
+  /** The last frame, and the end. What is unanswered fails at once. Resolves when it is sent. */
+  close(): Promise<void> {
+    if (this.#isClosed) return Promise.resolve();
     this.tell(compose("bye", {}));
     this.#isClosed = true;
     clearTimeout(this.#retry);
-    clearTimeout(this.#pinging);
+    clearTimeout(this.#watching);
     clearTimeout(this.#leaving);
-    this.#next?.drop();
-    this.#link?.drop();
     this.#next = this.#link = undefined;
     const unanswered = [...this.#requests.values()];
     this.#requests.clear();
     for (const request of unanswered) {
       request.failed(failure("unknown", "this game server was closed before the answer came"));
     }
+    return this.#links.finish();
   }
 }

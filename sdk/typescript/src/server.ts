@@ -130,9 +130,10 @@ export class Server implements Holder {
     await Promise.race([Promise.allSettled(open.map((profile) => profile.end())), late]);
     clearTimeout(timer);
     const unsaved = open.filter((profile) => profile.hasUnsaved || profile.ended === undefined);
-    this.#connection.close();
+    const closed = this.#connection.close();
     // Nothing of these can be saved any more. Their leases run out.
     [...open, ...this.profiles].forEach((profile) => profile.abandon());
+    await closed;
     return unsaved;
   }
 

@@ -172,6 +172,31 @@ test("after a cut longer than the lease, what was taken is lost and the rest goe
   }
 });
 
+test("a game that computes for long is believed in, but not where it was asked", async () => {
+  const serve = await Serve.start();
+  try {
+    const open = (job: string) => connect(serve.url, { key: serve.key, job });
+    const [calm, asked, other] = await Promise.all(["eu-1", "eu-2", "eu-3"].map(open));
+    assert.ok(calm !== undefined && asked !== undefined && other !== undefined);
+    const players = [calm, asked, other].map((one) => one.store("P", { template: { coins: 0 } }));
+    const kept = await players[0]?.start("kept");
+    const wanted = await players[1]?.start("wanted");
+    const both = () => kept?.isActive === true && wanted?.isActive === true;
+    await until("both may be believed in", both);
+    const later = players[2]?.start("wanted");
+    // Longer than an answer counts. Nothing of this turns the event loop.
+    for (const end = performance.now() + 8000; performance.now() < end; ) Math.random();
+    const now = [kept?.isActive, wanted?.isActive];
+    assert.deepEqual(now, [true, false]);
+    await (await later)?.end();
+    assert.deepEqual([kept?.ended, await calm.close(), await other.close()], [undefined, [], []]);
+    await asked.close();
+    assert.deepEqual(rejected, []);
+  } finally {
+    await serve.remove();
+  }
+});
+
 /** Answers greetings and pings, and says how late it is. */
 async function host(age: number): Promise<{ url: string; greetings: unknown[]; stop(): void }> {
   const listening = new WebSocketServer({ port: 0, host: "127.0.0.1" });

@@ -93,7 +93,12 @@ impl Stage {
             "job": name, "lease_ms": LEASE_MS, "store": self.world.store,
             "template": template(),
         });
-        let answer = driver.ask(connect).await?;
+        let until = Instant::now() + PATIENCE;
+        let mut answer = driver.ask(connect.clone()).await?;
+        // A first connection is given up after a while, which a slow machine can take.
+        while answer["error"]["kind"] == "unavailable" && Instant::now() < until {
+            answer = driver.ask(connect.clone()).await?;
+        }
         if answer.get("error").is_some() {
             return Err(format!("{name} cannot connect: {}", answer["error"]));
         }

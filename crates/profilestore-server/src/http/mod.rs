@@ -19,6 +19,7 @@ mod members;
 mod messages;
 mod pages;
 mod profiles;
+mod search;
 mod servers;
 mod sessions;
 mod users;

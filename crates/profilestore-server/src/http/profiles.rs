@@ -24,7 +24,8 @@ use super::{
         Content, InPath, Named, Params, Reason, etag, etag_of, expected, key_token, moment,
         page_size, parse_key_token,
     },
-    views::{HolderView, PageOf, ProfileRow, ProfileView, json, json_tagged},
+    search::{Found, FoundBy, Scanned, filter, search},
+    views::{HolderView, ProfileRow, ProfileView, json, json_tagged},
 };
 use crate::{
     app::App,
@@ -50,6 +51,10 @@ struct Which {
     held: Option<bool>,
     /// Only profiles stored since then: Unix milliseconds, or RFC 3339.
     updated_since: Option<String>,
+    /// Only profiles whose saved data matches, such as `/coins > 1000 and has /items/sword`
+    /// (docs/search.md). There is no index on values: an answer looks at 5,000 keys at most, for
+    /// about a second.
+    r#where: Option<String>,
     /// At most so many, 1 to 500; 100.
     page_size: Option<usize>,
     /// Go on where the page before ended: its `next_page_token`.
@@ -65,7 +70,7 @@ struct InStore {
 /// List profiles
 ///
 /// Ordered by key. A page may be short, or empty, although more follow: go on while there is a
-/// `next_page_token`.
+/// `next_page_token`. `scanned` says how far a search has come; to call it off, ask no more.
 #[utoipa::path(
     get,
     path = "/profiles",
@@ -73,7 +78,7 @@ struct InStore {
     tag = "profiles",
     params(("store" = String, Path), Which),
     responses(
-        (status = 200, body = PageOf<ProfileRow>),
+        (status = 200, body = Found),
         AnyProblem,
     )
 )]
@@ -98,22 +103,33 @@ async fn list(
     caller.may(Scope::ProfilesRead, &named)?;
     let since = moment("updated_since", which.updated_since.as_deref())?;
     let held = which.held.unwrap_or(false);
+    let by_value = which.r#where.as_deref().map(filter).transpose()?;
     // The store itself applies one of them.
-    let filter = match (which.user, since, held) {
+    let narrowed = match (which.user, since, held) {
         (Some(user), ..) => KeyFilter::User(user),
         (None, _, true) => KeyFilter::Held,
         (None, _, false) if !prefix.is_empty() => KeyFilter::Prefix(prefix.clone()),
         (None, Some(since), _) => KeyFilter::UpdatedSince(since),
         _ => KeyFilter::All,
     };
+    let found_by = match (&by_value, &narrowed) {
+        (None, KeyFilter::UpdatedSince(_)) | (Some(_), _) => FoundBy::Scan,
+        _ => FoundBy::Index,
+    };
     let query = KeyQuery {
         store: Some(store),
         scope: Some(scope),
-        filter,
+        filter: narrowed,
         after: parse_key_token(which.page_token.as_deref())?,
         limit: page_size(which.page_size)?,
     };
-    let (page, next) = app.store().profiles(&query).await?;
+    let found = match &by_value {
+        Some(filter) => search(&app, query, filter).await?,
+        None => {
+            let (matches, next) = app.store().profiles(&query).await?;
+            Scanned { scanned: matches.len() as u64, matches, next, unreadable: Vec::new() }
+        }
+    };
     let now_ms = app.store().identity().await?.now_ms;
     let wanted = |state: &&KeyState| {
         let stored = state.head.as_ref().map(|head| head.stored_ms);
@@ -122,9 +138,17 @@ async fn list(
             && (!held || state.lease.holder.is_some())
             && since.is_none_or(|since| stored.is_some_and(|stored| stored >= since))
     };
-    let items = page.iter().filter(wanted).map(|state| ProfileRow::of(state, now_ms)).collect();
-    let next_page_token = next.as_ref().map(key_token);
-    Ok(json(StatusCode::OK, &PageOf { items, next_page_token }))
+    let mut unreadable = found.unreadable;
+    unreadable.retain(|profile| profile.key.key().starts_with(&prefix));
+    let items = found.matches.iter().filter(wanted).map(|state| ProfileRow::of(state, now_ms));
+    let page = Found {
+        items: items.collect(),
+        found_by,
+        scanned: found.scanned,
+        unreadable: unreadable.into_iter().map(Into::into).collect(),
+        next_page_token: found.next.as_ref().map(key_token),
+    };
+    Ok(json(StatusCode::OK, &page))
 }
 
 /// Read a profile

@@ -10,15 +10,21 @@ mod members;
 mod messages;
 mod operations;
 mod profiles;
+mod search;
 mod sessions;
 
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use profilestore::{
-    Attribution, GameServer, Settings,
-    data_store::{DataStore, SqliteMessenger, SqliteStore},
+    Attribution, GameServer, ProfileKey, Settings,
+    data_store::{
+        Cause, Change, Commit, CommitId, DataStore, NewValue, Returning, SqliteMessenger,
+        SqliteStore,
+    },
     env::Env,
     hosting::{Host, HostParts},
+    record::{Record, Stored},
 };
 use profilestore_server::{
     App, Config, Keys, Parts, Server,
@@ -155,6 +161,43 @@ async fn key(
         .await
         .unwrap()
         .1
+}
+
+/// Puts many profiles into a store: keys of `PlayerData`, with their data.
+async fn fill(store: &SqliteStore, profiles: impl IntoIterator<Item = (String, String)>) {
+    let stored = |(key, data): (String, String)| {
+        let record = format!("{{\"created\":0,\"data\":{data}}}");
+        let record: Record = serde_json::from_str(&record).unwrap();
+        (key, Stored::Profile(record).encode().unwrap())
+    };
+    put(store, profiles.into_iter().map(stored)).await;
+}
+
+/// Puts values into a store as they are, at keys of `PlayerData`.
+async fn put(store: &SqliteStore, values: impl IntoIterator<Item = (String, Bytes)>) {
+    let incarnation = store.identity().await.unwrap().incarnation;
+    let commit = |(key, value): (String, Bytes)| Commit {
+        id: CommitId(Env::system().uuid()),
+        incarnation,
+        from: None,
+        changes: vec![Change::Write {
+            key: ProfileKey::new("PlayerData", "global", &key).unwrap(),
+            epoch: 0,
+            version: 0,
+            value: NewValue::Bytes(value),
+            user_ids: Vec::new(),
+            cause: Cause::Set,
+            author: "test".to_owned(),
+            keep_previous: false,
+            seal: false,
+            imported: None,
+        }],
+        returning: Returning::HEAD,
+        fingerprint: None,
+    };
+    for done in store.commit(values.into_iter().map(commit).collect()).await {
+        done.unwrap();
+    }
 }
 
 /// A version 7 UUID for an idempotency key.

@@ -1,0 +1,119 @@
+//! Search by value over HTTP.
+
+use profilestore_server::keys::Scope;
+use serde_json::{Value, json};
+
+use crate::{Served, client::Client, fill, put, refused};
+
+const PROFILES: &str = "/v1/stores/PlayerData/profiles";
+
+fn player(number: u64) -> (String, String) {
+    (format!("p{number:05}"), format!("{{\"coins\":{number},\"name\":\"n{}\"}}", number % 7))
+}
+
+/// Every page of a search.
+async fn pages(caller: &Client, parameters: &str) -> Vec<Value> {
+    let (mut pages, mut token) = (Vec::new(), String::new());
+    loop {
+        let page = caller.get(&format!("{PROFILES}?{parameters}{token}")).await.is(200);
+        let next = page["next_page_token"].as_str().map(|next| format!("&page_token={next}"));
+        pages.push(page);
+        match next {
+            Some(next) => token = next,
+            None => return pages,
+        }
+    }
+}
+
+fn keys(pages: &[Value]) -> Vec<&str> {
+    let items = pages.iter().flat_map(|page| page["items"].as_array().unwrap());
+    items.map(|item| item["key"].as_str().unwrap()).collect()
+}
+
+fn scanned(pages: &[Value]) -> u64 {
+    pages.iter().map(|page| page["scanned"].as_u64().unwrap()).sum()
+}
+
+#[tokio::test]
+async fn a_search_finds_by_value_in_pages_and_says_that_it_scans() {
+    let served = Served::start().await;
+    fill(&served.store, (0..300).map(player)).await;
+    let reader = served.caller(&[Scope::ProfilesRead]).await;
+
+    // /coins > 290 and /name != "n0"
+    let text = "where=%2Fcoins%20%3E%20290%20and%20%2Fname%20!%3D%20%22n0%22";
+    let found = pages(&reader, &format!("{text}&page_size=3")).await;
+    assert_eq!(
+        keys(&found),
+        ["p00291", "p00292", "p00293", "p00295", "p00296", "p00297", "p00298", "p00299"]
+    );
+    assert_eq!(scanned(&found), 300, "each key is looked at once");
+    assert!(found.iter().all(|page| page["items"].as_array().unwrap().len() <= 3));
+    assert!(found.iter().all(|page| page["found_by"] == "scan" && page["unreadable"] == json!([])));
+    let item = &found[0]["items"][0];
+    assert_eq!((&item["version"], &item["author"]), (&json!(1), &json!("test")));
+
+    // What has an index is looked up there first.
+    let within = pages(&reader, "where=has%20%2Fcoins&prefix=p0001").await;
+    assert_eq!((keys(&within).len(), scanned(&within)), (10, 10));
+    let held = pages(&reader, "where=has%20%2Fcoins&held=true").await;
+    assert_eq!((keys(&held).len(), scanned(&held)), (0, 0));
+    for (parameters, by) in [("prefix=p", "index"), ("updated_since=0", "scan")] {
+        let listed = reader.get(&format!("{PROFILES}?{parameters}")).await.is(200);
+        assert_eq!(listed["found_by"], by, "{parameters}");
+        assert_eq!(listed["scanned"], 100, "{parameters}");
+    }
+}
+
+/// A search that finds nothing would otherwise read a whole store in one request.
+#[tokio::test]
+async fn an_answer_to_a_search_looks_at_a_bounded_number_of_keys() {
+    let served = Served::start().await;
+    fill(&served.store, (0..5200).map(player)).await;
+    let found = pages(&served.admin(), "where=%2Fcoins%20%3C%200").await;
+    assert!(found.len() > 1, "{}", found.len());
+    assert!(found.iter().all(|page| page["scanned"].as_u64().unwrap() <= 5000));
+    assert_eq!((keys(&found).len(), scanned(&found)), (0, 5200));
+}
+
+#[tokio::test]
+async fn a_search_that_is_wrong_is_refused_with_the_place() {
+    let served = Served::start().await;
+    let answer =
+        served.admin().get(&format!("{PROFILES}?where=%2Fcoins%20%3E%205%20AND%20x")).await;
+    refused(&answer, 400, "invalid");
+    assert_eq!(answer.json()["at"], 12);
+    assert!(answer.text().contains("found `AND`, which is written `and`"), "{}", answer.text());
+    let long = format!("{PROFILES}?where=has%20%2F{}", "x".repeat(5000));
+    refused(&served.admin().get(&long).await, 400, "invalid");
+}
+
+#[tokio::test]
+async fn a_search_with_a_narrowed_key_finds_nothing_beyond_its_prefix() {
+    let served = Served::start().await;
+    fill(&served.store, (0..300).map(player)).await;
+    let read = [Scope::ProfilesRead];
+    let narrowed = served.narrowed(&read, "PlayerData", Some("p0000")).await;
+    let found = pages(&narrowed, "where=has%20%2Fcoins").await;
+    assert_eq!((keys(&found).len(), scanned(&found)), (10, 10));
+    let elsewhere = format!("{PROFILES}?where=has%20%2Fcoins&prefix=p0001");
+    refused(&narrowed.get(&elsewhere).await, 403, "forbidden");
+    let other = served.narrowed(&read, "Others", None).await;
+    refused(&other.get(&format!("{PROFILES}?where=has%20%2Fcoins")).await, 403, "forbidden");
+    let writer = served.caller(&[Scope::ProfilesWrite]).await;
+    refused(&writer.get(&format!("{PROFILES}?where=has%20%2Fcoins")).await, 403, "forbidden");
+}
+
+#[tokio::test]
+async fn a_search_names_the_profiles_that_it_cannot_read() {
+    let served = Served::start().await;
+    fill(&served.store, [player(0), player(2)]).await;
+    put(&served.store, [("p00001".to_owned(), "no value of a known form".into())]).await;
+    let found = pages(&served.admin(), "where=has%20%2Fcoins").await;
+    assert_eq!(keys(&found), ["p00000", "p00002"]);
+    let unreadable: Vec<_> =
+        found.iter().flat_map(|page| page["unreadable"].as_array().unwrap()).collect();
+    assert_eq!(unreadable.len(), 1, "{found:?}");
+    assert_eq!(unreadable[0]["profile"], "PlayerData/p00001");
+    assert!(!unreadable[0]["why"].as_str().unwrap().is_empty());
+}

@@ -12,6 +12,8 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from profilestore import Server, connect
+
 
 class Serve:
     """Needs ``PROFILESTORE_BIN``: the program, built with its feature ``serve``."""
@@ -63,6 +65,11 @@ class Serve:
     async def remove(self) -> None:
         await self.stop(signal.SIGKILL)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+async def connected(url: str | list[str], **options: Any) -> Server:
+    """Connects, with time for a slow machine."""
+    return await connect(url, **{"connect_timeout": 60.0, **options})
 
 
 async def until(what: str, is_so: Callable[[], bool | Awaitable[bool]]) -> None:

@@ -16,7 +16,7 @@ from websockets.typing import Subprotocol
 
 from profilestore import End, ProfileError, connect
 
-from .serve import Serve, until
+from .serve import Serve, connected, until
 from .test_play import add, give
 
 TEMPLATE: dict[str, Any] = {"coins": 0, "trades": 0}
@@ -42,7 +42,7 @@ class Kill(unittest.IsolatedAsyncioTestCase):
         await self.die(signal.SIGTERM, 1)
 
     async def die(self, which: signal.Signals, rounds: int) -> None:
-        server = await connect(self.serve.url, key=self.serve.key, job="eu-1")
+        server = await connected(self.serve.url, key=self.serve.key, job="eu-1")
         players = server.store("PlayerData", TEMPLATE, save_within=0.05)
         keys = ["a", "b", "c", "d"]
         profiles = await asyncio.gather(*(players.start(key) for key in keys))
@@ -87,7 +87,7 @@ class Kill(unittest.IsolatedAsyncioTestCase):
 
     async def test_without_a_server_every_call_fails_and_nothing_is_left_over(self) -> None:
         told: list[BaseException] = []
-        server = await connect(
+        server = await connected(
             self.serve.url, key=self.serve.key, job="eu-1", on_fault=told.append
         )
         players = server.store("PlayerData", TEMPLATE)
@@ -115,7 +115,7 @@ class Kill(unittest.IsolatedAsyncioTestCase):
         first = self.serve
         second = await Serve.begin(first)
         try:
-            server = await connect([first.url, second.url], key=first.key, job="eu-1")
+            server = await connected([first.url, second.url], key=first.key, job="eu-1")
             profile = await server.store("PlayerData", TEMPLATE).start("a")
             await until("it may be believed in", lambda: profile.is_active)
             profile.update(add(1))
@@ -136,8 +136,8 @@ class Kill(unittest.IsolatedAsyncioTestCase):
         first = self.serve
         second = await Serve.begin(first)
         try:
-            cut = await connect(first.url, key=first.key, job="eu-1", lease_ms=10_000)
-            other = await connect(second.url, key=first.key, job="eu-2")
+            cut = await connected(first.url, key=first.key, job="eu-1", lease_ms=10_000)
+            other = await connected(second.url, key=first.key, job="eu-2")
             players = cut.store("PlayerData", TEMPLATE, save_within=60)
             taken, kept = await players.start("taken"), await players.start("kept")
             ends: list[End] = []
@@ -161,7 +161,7 @@ class Kill(unittest.IsolatedAsyncioTestCase):
             await second.stop(signal.SIGKILL)
 
     async def test_a_game_that_computes_for_long_is_still_believed_in(self) -> None:
-        server = await connect(self.serve.url, key=self.serve.key, job="eu-1")
+        server = await connected(self.serve.url, key=self.serve.key, job="eu-1")
         profile = await server.store("PlayerData", TEMPLATE).start("a")
         await until("it may be believed in", lambda: profile.is_active)
         until_s = time.monotonic() + 8

@@ -13,7 +13,7 @@ from typing import Any
 
 from profilestore import End, Http, ProfileError, Server, connect
 
-from .serve import Serve, until
+from .serve import Serve, connected, until
 
 PLAYER: dict[str, Any] = {"coins": 0, "items": []}
 
@@ -45,7 +45,7 @@ class Play(unittest.IsolatedAsyncioTestCase):
         self.assertEqual(self.faults, [])
 
     async def game_server(self, job: str) -> Server:
-        server = await connect(self.serve.url, key=self.serve.key, job=job)
+        server = await connected(self.serve.url, key=self.serve.key, job=job)
         self.open.append(server)
         return server
 

@@ -5,7 +5,7 @@ import { once } from "node:events";
 import type { AddressInfo } from "node:net";
 import { WebSocketServer } from "ws";
 import { connect, ProfileError } from "../dist/index.js";
-import { Serve, until } from "./serve.js";
+import { connected, Serve, until } from "./serve.js";
 
 const rejected: unknown[] = [];
 process.on("unhandledRejection", (why) => rejected.push(why));
@@ -17,7 +17,7 @@ for (const [signal, rounds] of [
   test(`no session ends and nothing acknowledged is lost at ${signal} of the server`, async () => {
     const serve = await Serve.start();
     try {
-      const server = await connect(serve.url, { key: serve.key, job: "eu-1" });
+      const server = await connected(serve.url, { key: serve.key, job: "eu-1" });
       const players = server.store("PlayerData", {
         template: { coins: 0, trades: 0 },
         saveWithinMs: 50,
@@ -82,7 +82,7 @@ for (const [signal, rounds] of [
 test("with the server gone for good, nothing is thrown that nobody awaits", async () => {
   const serve = await Serve.start();
   const faults: unknown[] = [];
-  const server = await connect(serve.url, {
+  const server = await connected(serve.url, {
     key: serve.key,
     job: "eu-1",
     onFault: (fault) => faults.push(fault),
@@ -112,7 +112,7 @@ test("a process that stops hands game servers to another one, and no player noti
   const first = await Serve.start();
   const second = await Serve.start(first);
   try {
-    const server = await connect([first.url, second.url], { key: first.key, job: "eu-1" });
+    const server = await connected([first.url, second.url], { key: first.key, job: "eu-1" });
     const players = server.store("PlayerData", { template: { coins: 0 } });
     const profile = await players.start("a");
     await until("the session may be believed in", () => profile.isActive);
@@ -141,8 +141,8 @@ test("after a cut longer than the lease, what was taken is lost and the rest goe
   const second = await Serve.start(first);
   const template = { coins: 0 };
   try {
-    const cut = await connect(first.url, { key: first.key, job: "eu-1", leaseMs: 10_000 });
-    const other = await connect(second.url, { key: first.key, job: "eu-2" });
+    const cut = await connected(first.url, { key: first.key, job: "eu-1", leaseMs: 10_000 });
+    const other = await connected(second.url, { key: first.key, job: "eu-2" });
     const players = cut.store("PlayerData", { template, saveWithinMs: 60_000 });
     const [taken, kept] = [await players.start("taken"), await players.start("kept")];
     const end = new Promise((done) => taken.on("end", done));
@@ -175,7 +175,7 @@ test("after a cut longer than the lease, what was taken is lost and the rest goe
 test("a game that computes for long is believed in, but not where it was asked", async () => {
   const serve = await Serve.start();
   try {
-    const open = (job: string) => connect(serve.url, { key: serve.key, job });
+    const open = (job: string) => connected(serve.url, { key: serve.key, job });
     const [calm, asked, other] = await Promise.all(["eu-1", "eu-2", "eu-3"].map(open));
     assert.ok(calm !== undefined && asked !== undefined && other !== undefined);
     const players = [calm, asked, other].map((one) => one.store("P", { template: { coins: 0 } }));

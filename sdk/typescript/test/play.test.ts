@@ -6,7 +6,7 @@ import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { connect, ProfileError, type Server } from "../dist/index.js";
-import { Serve, until } from "./serve.js";
+import { connected, Serve, until } from "./serve.js";
 
 let serve: Serve;
 const open: Server[] = [];
@@ -21,7 +21,7 @@ after(async () => {
 });
 
 async function gameServer(job: string): Promise<Server> {
-  const server = await connect(serve.url, { key: serve.key, job });
+  const server = await connected(serve.url, { key: serve.key, job });
   open.push(server);
   return server;
 }

@@ -5,6 +5,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { connect, type ConnectOptions, type Server } from "../dist/index.js";
 
 const program = process.env["PROFILESTORE_BIN"];
 if (program === undefined) {
@@ -70,4 +71,9 @@ export async function until(what: string, isSo: () => boolean | Promise<boolean>
     await new Promise((done) => setTimeout(done, 20));
   }
   throw new Error(`it never came to this: ${what}`);
+}
+
+/** Connects, with time for a slow machine. */
+export function connected(urls: string | string[], options: ConnectOptions): Promise<Server> {
+  return connect(urls, { connectMs: 60_000, ...options });
 }

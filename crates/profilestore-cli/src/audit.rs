@@ -18,8 +18,8 @@ use crate::{
 ///
 /// Edits, rollbacks, pins, erasures: when, to which profile, in whose name and why, the newest
 /// first. Each was written together with the change that it books. An edit of a profile that is
-/// online is `pending` until its holder has applied and saved it. A bulk edit is one line; what it
-/// did to each profile is shown with --operation, --key or --json.
+/// online is `pending` until its holder has applied and saved it. A bulk edit is one line, with its
+/// operation below; what it did to each profile is shown with --operation, --key or --json.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -56,16 +56,9 @@ impl Audit {
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
         let key = self.key.as_deref().map(|key| profile_key(key, None)).transpose()?;
         let store = app.place.open().await?;
-        let mut table = Table::new([
-            "TIME",
-            "ACTION",
-            "PROFILE OR OPERATION",
-            "AUTHOR",
-            "OUTCOME",
-            "WHAT",
-            "REASON",
-        ])
-        .soft([5, 6, 4, 3]);
+        let mut table =
+            Table::new(["TIME", "ACTION", "PROFILE", "AUTHOR", "OUTCOME", "WHAT", "REASON"])
+                .soft([5, 6, 3, 4]);
         let (mut out, mut status) = (out(), Status::Fine);
         let mut left = self.limit.unwrap_or(usize::MAX);
         let mut query = AuditQuery {
@@ -86,7 +79,9 @@ impl Audit {
             match app.json {
                 true => page.entries.iter().try_for_each(|entry| json_line(&mut out, entry))?,
                 false => {
-                    table.page(&mut out, &page.entries.iter().map(cells).collect::<Vec<_>>())?
+                    let rows: Vec<_> = page.entries.iter().map(cells).collect();
+                    let below: Vec<_> = page.entries.iter().map(operation).collect();
+                    table.page_with(&mut out, &rows, &below)?;
                 }
             }
             for UnreadableEntry { key, why, .. } in &page.unreadable {
@@ -106,8 +101,7 @@ impl Audit {
 
 fn cells(entry: &AuditEntry) -> [String; 7] {
     let about = match &*entry.keys {
-        // What is about many profiles is named by its operation, for --undo and --resume.
-        [] => entry.operation.to_string(),
+        [] => String::new(),
         [key] => key.to_string(),
         [key, more @ ..] => format!("{key} and {} more", more.len()),
     };
@@ -132,4 +126,10 @@ fn cells(entry: &AuditEntry) -> [String; 7] {
         cut(&what, 60),
         cut(&entry.by.reason, 40),
     ]
+}
+
+/// What an edit of many profiles is undone and gone on with by.
+fn operation(entry: &AuditEntry) -> Option<String> {
+    let is_bulk = ["edit all", "undo"].contains(&&*entry.action) && entry.keys.is_empty();
+    is_bulk.then(|| format!("operation {}", entry.operation))
 }

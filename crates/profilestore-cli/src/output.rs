@@ -255,6 +255,16 @@ impl<const N: usize> Table<N> {
 
     /// Writes a page of rows, after the head when it is the first page that has any.
     pub(crate) fn page(&mut self, out: &mut Out, rows: &[[String; N]]) -> Result<(), Failure> {
+        self.page_with(out, rows, &[])
+    }
+
+    /// The same with a line below each row that has one.
+    pub(crate) fn page_with(
+        &mut self,
+        out: &mut Out,
+        rows: &[[String; N]],
+        below: &[Option<String>],
+    ) -> Result<(), Failure> {
         if rows.is_empty() {
             return Ok(());
         }
@@ -271,7 +281,8 @@ impl<const N: usize> Table<N> {
             }
         }
         let widths = self.fitted(first);
-        for row in &rows {
+        let mut below = below.iter();
+        for (at, row) in rows.iter().enumerate() {
             let mut line = String::new();
             for (column, (width, cell)) in widths.iter().zip(row).enumerate() {
                 if !self.left_out.contains(&column) {
@@ -279,6 +290,10 @@ impl<const N: usize> Table<N> {
                 }
             }
             writeln!(out, "{}", line.trim_end())?;
+            let is_head = first && at == 0;
+            if !is_head && let Some(Some(below)) = below.next() {
+                writeln!(out, "  {}", one_line(below))?;
+            }
         }
         Ok(())
     }

@@ -101,7 +101,7 @@ Examples:
   profilestore export --where '/coins > 1e9' --current rich.jsonl
   profilestore export --salvage --store sqlite:damaged.db whole.jsonl.zst")]
 pub(crate) struct Export {
-    /// The file; compressed when its name ends in .zst
+    /// The file, compressed when its name ends in .zst; - for standard output
     file: Option<PathBuf>,
     #[command(flatten)]
     filter: Names,
@@ -178,7 +178,8 @@ impl Export {
             Some(names) => salvage(&*store, names.clone(), &filter, writer, &mut progress).await,
             None => export(&*store, &filter, writer, &mut progress).await,
         };
-        let report = match &self.file {
+        let file = self.file.filter(|file| file.as_os_str() != "-");
+        let report = match &file {
             None => written(&mut crate::output::out()).await,
             Some(file) => {
                 let mut output = Output::create(file, self.force)?;
@@ -191,8 +192,7 @@ impl Export {
         };
         bar.finish_and_clear();
         let report = report?;
-        let on_stderr = self.file.is_none();
-        show_export(&report, app.json, on_stderr)?;
+        show_export(&report, app.json, file.is_none())?;
         Ok(if report.unreadable.is_empty() { Status::Fine } else { Status::Problems })
     }
 }

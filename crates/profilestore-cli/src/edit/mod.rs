@@ -40,8 +40,9 @@ use steps::Steps;
 ///
 /// Paths are JSON pointers into the profile's data. Steps are done in the order patch, merge, test,
 /// set, add, remove: all of them or none. With --all every profile is changed once, and those that
-/// a --test or --where does not match are passed over; a run that was broken off goes on with --resume. With --new-too the edit stands: profiles that begin later get
-/// it as well, once, until it is undone.
+/// a --test or --where does not match are passed over; a run that was broken off goes on with
+/// --resume. With --new-too the edit stands: profiles that begin later get it as well, once, until
+/// it is undone.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -306,8 +307,9 @@ impl EditCommand {
                 bar.finish_and_clear();
                 let _ = server.shutdown().await;
                 return Err(Failure::Work(format!(
-                    "broken off after {}; go on with: profilestore edit --resume {operation}, or take \
-                        it back with: profilestore edit --undo {operation}",
+                    "broken off after {}, or some more that were under way; go on with: profilestore \
+                        edit --resume {operation}, or take it back with: profilestore edit --undo \
+                        {operation}",
                     count(settled, "profile", "profiles")
                 )));
             }

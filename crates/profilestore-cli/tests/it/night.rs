@@ -132,8 +132,9 @@ fn a_bad_bulk_edit_at_night() {
     // A player spends some of it before the mistake is seen.
     operator.place.ok(&["edit", "PlayerData/user-2", "--add", "/Coins=-300"]);
     let log = operator.does("profilestore audit --limit 20");
-    let edit = log.lines().find(|line| line.contains("edit all")).unwrap();
-    let id = edit.split_whitespace().find(|word| word.len() == 36).expect("the operation's id");
+    let mut lines = log.lines().skip_while(|line| !line.contains("edit all"));
+    let below = lines.nth(1).expect("the line below the edit");
+    let id = below.trim().strip_prefix("operation ").expect("the operation's id");
     operator.means("01999d5c-2f1e-7a52-9df4-1c6f8a3b2d10", id);
     operator.does(
         "profilestore edit --undo 01999d5c-2f1e-7a52-9df4-1c6f8a3b2d10 --reason 'wrong amount'",

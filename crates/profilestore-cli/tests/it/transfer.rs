@@ -105,6 +105,17 @@ fn an_export_replaces_no_file_unless_told() {
 }
 
 #[test]
+fn an_export_to_a_dash_goes_to_standard_output() {
+    let place = Place::new();
+    fs::write(place.path("in.jsonl"), line("a", 1, &profile(10))).unwrap();
+    place.ok(&["import", "in.jsonl"]);
+    let ran = place.run(&["export", "-"]);
+    assert_eq!((ran.code, &*ran.stderr), (0, "exported 1 key with 1 version\n"));
+    assert_eq!((ran.stdout.as_str(), place.path("-").exists()), (&*place.ok(&["export"]), false));
+    assert_eq!(lines(&ran.stdout).len(), 1);
+}
+
+#[test]
 fn damaged_lines_are_said_and_are_code_1() {
     let place = Place::new();
     let text = line("good", 1, &profile(1)) + "garbage\n" + &line("gap", 2, &profile(1));

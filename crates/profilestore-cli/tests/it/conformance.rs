@@ -32,6 +32,7 @@ fn children(of: u32) -> Vec<u32> {
 }
 
 #[track_caller]
+#[expect(clippy::disallowed_methods, reason = "this waits for processes, in real time")]
 fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     let until = Instant::now() + Duration::from_secs(120);
     while !is_so() {

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use crate::{
     access::{Guesses, Logins, Members, Setup},
+    bulk::BulkEdits,
     config::Config,
     cookie::Reached,
     http,
@@ -57,6 +58,7 @@ struct Inner {
     members: Members,
     logins: Logins,
     guesses: Guesses,
+    bulk: Arc<BulkEdits>,
     setup: Setup,
     reached: Reached,
     hub: Arc<Hub>,
@@ -78,8 +80,9 @@ impl App {
             hub: Hub::new(parts.host.clone()),
             keys: Arc::new(Keys::new(store.clone(), env.clone())),
             members: Members::new(store.clone(), env.clone()),
-            logins: Logins::new(store, env.clone()),
-            guesses: Guesses::new(env),
+            logins: Logins::new(store.clone(), env.clone()),
+            guesses: Guesses::new(env.clone()),
+            bulk: BulkEdits::new(store, parts.server.clone(), env),
             setup: Setup::default(),
             reached: Reached {
                 is_secure: config.tls.is_some() || config.trust_proxy,
@@ -107,10 +110,11 @@ impl App {
         &self.0.hub
     }
 
-    /// Sends every connected game server to another process, and waits some seconds for that. To be
-    /// called while the server still answers, before the process ends. No session ends by it.
+    /// Sends every connected game server to another process, and waits some seconds for that. Edits
+    /// of many profiles that this process works on are paused. To be called while the server still
+    /// answers, before the process ends. No session ends by it.
     pub async fn send_away(&self) {
-        self.0.hub.send_away().await;
+        tokio::join!(self.0.hub.send_away(), self.0.bulk.leave());
     }
 
     pub(crate) fn env(&self) -> &Env {
@@ -135,6 +139,10 @@ impl App {
 
     pub(crate) fn guesses(&self) -> &Guesses {
         &self.0.guesses
+    }
+
+    pub(crate) fn bulk(&self) -> &Arc<BulkEdits> {
+        &self.0.bulk
     }
 
     pub(crate) fn setup(&self) -> &Setup {

@@ -151,6 +151,18 @@ impl Caller {
         })
     }
 
+    /// Whether the caller's key or log-in still counts, for an answer that takes long.
+    pub(crate) async fn is_still_valid(&self, app: &App) -> bool {
+        match self {
+            Self::Key(record) => !app.keys().is_refused(&record.id).await,
+            Self::Member(Visitor { login, .. }) => {
+                let is_there = app.logins().is_there(login).await.unwrap_or(false);
+                let member = app.members().find(&login.name).await.ok().flatten();
+                is_there && member.is_some_and(|member| login.belongs_to(&member))
+            }
+        }
+    }
+
     /// All that the caller may do.
     pub(crate) fn scopes(&self) -> BTreeSet<Scope> {
         Scope::ALL.into_iter().filter(|scope| self.has_any(&[*scope])).collect()

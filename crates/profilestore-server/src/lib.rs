@@ -4,6 +4,7 @@
 //! The command `profilestore serve` is a thin shell around this library. [`Config`] says where it
 //! listens, [`Keys`] who may do what, [`App`] answers requests, and [`Server`] listens.
 //!
+//! * `bulk`: edits of many profiles, which go on whichever process ends.
 //! * [`config`]: one table of settings, from a file, the environment and the command line.
 //! * [`keys`]: keys of callers, kept in the store itself.
 //! * `access`: members, their roles and log-ins.
@@ -17,6 +18,7 @@
 mod access;
 mod app;
 mod auth;
+mod bulk;
 pub mod config;
 mod cookie;
 mod http;

@@ -36,6 +36,8 @@ mod search;
 #[cfg(feature = "serve")]
 mod serve;
 #[cfg(feature = "serve")]
+mod serve_bulk;
+#[cfg(feature = "serve")]
 mod serve_sessions;
 mod transfer;
 

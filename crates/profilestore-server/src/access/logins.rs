@@ -129,6 +129,15 @@ impl Logins {
         Ok(login.filter(|login| login.expires_ms > self.env.unix_ms()))
     }
 
+    /// Whether it is not over, as of two seconds ago at most.
+    pub(crate) async fn is_there(&self, login: &Login) -> Result<bool, Error> {
+        let stored = match self.recent.get(&login.id) {
+            Some(known) => known,
+            None => self.look_up(&login.id).await?,
+        };
+        Ok(stored.is_some() && login.expires_ms > self.env.unix_ms())
+    }
+
     /// Whether it is armed now. Another process may have armed it a moment ago.
     pub(crate) async fn is_armed(&self, login: &Login) -> Result<bool, Error> {
         if login.armed_until_ms(self.env.unix_ms()).is_some() {

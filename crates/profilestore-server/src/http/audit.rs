@@ -37,6 +37,8 @@ struct Which {
     author: Option<String>,
     /// Only this operation's.
     operation: Option<Uuid>,
+    /// Of an operation on many profiles only its own entry, which says what it is.
+    grouped: Option<bool>,
     /// Go on where the page before ended: its `next_page_token`.
     page_token: Option<String>,
 }
@@ -72,7 +74,7 @@ async fn list(
         key,
         author: which.author,
         operation: which.operation,
-        grouped: false,
+        grouped: which.grouped.unwrap_or(false),
         after: parse_key_token(which.page_token.as_deref())?,
     };
     let page = audit_entries(app.store(), &query).await?;

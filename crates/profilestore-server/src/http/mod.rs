@@ -8,8 +8,10 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::app::App;
 
 mod audit;
+mod bulk;
 mod console;
 mod edits;
+mod events;
 mod extract;
 mod health;
 mod history;
@@ -44,6 +46,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(servers::router())
         .merge(audit::router())
         .merge(users::router())
+        .merge(bulk::router())
         .merge(keys::router())
         .merge(logins::router())
         .merge(members::router())

@@ -37,6 +37,8 @@ fn names_that_the_code_uses_are_in_the_table() {
         include_str!("../access/members.rs"),
         include_str!("../access/passwords.rs"),
         include_str!("../access/setup.rs"),
+        include_str!("../bulk/mod.rs"),
+        include_str!("../http/bulk.rs"),
         include_str!("../http/logins.rs"),
         include_str!("../http/edits.rs"),
         include_str!("../http/extract.rs"),

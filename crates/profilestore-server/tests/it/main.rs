@@ -1,5 +1,6 @@
 //! The server over real sockets, on real stores.
 
+mod bulk;
 mod client;
 mod console;
 mod description;

@@ -28,7 +28,7 @@ async fn log_in(served: &Served, name: &str, password: &str) -> Answer {
     browser(served).post("/v1/login", &body).await
 }
 
-async fn member(served: &Served, name: &str, role: &str) -> Client {
+pub(crate) async fn member(served: &Served, name: &str, role: &str) -> Client {
     let body = json!({ "name": name, "role": role, "password": PASSWORD }).to_string();
     served.admin().post("/v1/members", &body).await.is(201);
     let answer = log_in(served, name, PASSWORD).await;

@@ -1,0 +1,397 @@
+//! Edits of many profiles.
+//!
+//! The library books what was done, profile by profile, so a run may be broken off at any moment
+//! and repeated: each profile is edited once. What is kept here beside that is for people: how far
+//! an operation is, and whether it is to go on. The process that runs an operation writes it down
+//! once a second; any process can be asked about it, and may pause it or take it over.
+
+mod preview;
+mod record;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use profilestore::{
+    Attribution, Edit, Error, ErrorKind, GameServer,
+    data_store::{DataStore, DataStoreExt as _},
+    env::Env,
+    filter::FilterError,
+    operator::{BulkEdit, BulkProgress, BulkReport, EditScope},
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior},
+};
+use uuid::Uuid;
+
+use crate::{
+    problem::Problem,
+    shelf::{Kept, Shelf},
+};
+
+pub(crate) use preview::{Preview, preview};
+pub(crate) use record::{Counts, Record, RefusedProfile, State, Which};
+
+/// The scope of the reserved store in which the operations are.
+const SCOPE: &str = "bulk-edits";
+
+/// How often a run writes down how far it is, and looks whether it is to go on.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether a run has ended.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// How long a stopping process waits until its runs have written down where they are.
+const LEAVE_TIME: Duration = Duration::from_secs(3);
+
+/// How often a change is tried that others overtake.
+const TRIES: usize = 20;
+
+/// How old the identity of an operation may be when it begins, and how far ahead, in milliseconds.
+const OLDEST_MS: i64 = 30 * 24 * 3600 * 1000;
+const NEWEST_MS: i64 = 24 * 3600 * 1000;
+
+/// How many keys are counted at once.
+const PAGE: usize = 500;
+
+/// The operations of a store, and the runs of this process.
+pub(crate) struct BulkEdits {
+    shelf: Shelf,
+    store: Arc<dyn DataStore>,
+    server: GameServer,
+    env: Env,
+    runs: Mutex<HashMap<Uuid, Run>>,
+    /// This process stops.
+    leaves: watch::Sender<bool>,
+}
+
+/// What this process does for an operation.
+struct Run {
+    id: Uuid,
+    progress: watch::Receiver<BulkProgress>,
+}
+
+impl Which {
+    /// The same for the library. Fails when the search cannot be read.
+    pub(crate) fn scope(&self) -> Result<EditScope, Problem> {
+        let filter = self.filter.as_deref().map(str::parse).transpose();
+        let filter = filter.map_err(|error: FilterError| {
+            Problem::invalid(format!("where: {error}")).with("at", error.at)
+        })?;
+        Ok(EditScope {
+            store: self.store.clone(),
+            scope: self.scope.clone(),
+            prefix: self.prefix.clone(),
+            filter,
+        })
+    }
+}
+
+impl BulkEdits {
+    pub(crate) fn new(store: Arc<dyn DataStore>, server: GameServer, env: Env) -> Arc<Self> {
+        let shelf = Shelf::new(store.clone(), env.clone(), SCOPE);
+        let leaves = watch::Sender::new(false);
+        Arc::new(Self { shelf, store, server, env, runs: Mutex::default(), leaves })
+    }
+
+    /// All operations, newest first.
+    pub(crate) async fn list(&self) -> Result<Vec<Record>, Error> {
+        let kept = self.shelf.list::<Record>().await?;
+        Ok(kept.into_iter().rev().map(|(record, _)| record).collect())
+    }
+
+    /// One operation, as it is now: what this process runs, to the moment.
+    pub(crate) async fn find(&self, operation: Uuid) -> Result<Record, Problem> {
+        let Kept { value, .. } = self.shelf.read::<Record>(&operation.to_string()).await?;
+        let mut record = value.ok_or_else(|| none(operation))?;
+        let runs = self.runs.lock();
+        if let Some(run) = runs.get(&operation).filter(|run| record.is_for(run.id)) {
+            record.heard(*run.progress.borrow(), self.server.now_ms());
+        }
+        Ok(record)
+    }
+
+    /// How far it is.
+    pub(crate) async fn state(&self, record: &Record) -> Result<State, Error> {
+        if !record.is_done {
+            let is_running = record.is_running(self.server.now_ms());
+            return Ok(if is_running { State::Running } else { State::Paused });
+        }
+        let Some(by) = record.undone_by else { return Ok(State::Done) };
+        let undo = self.shelf.read::<Record>(&by.to_string()).await?.value;
+        let is_undone = undo.is_some_and(|undo| undo.is_done);
+        Ok(if is_undone { State::Undone } else { State::Done })
+    }
+
+    /// Begins an operation. One that comes again is the same one: it is not begun anew, and goes on
+    /// if its process has ended.
+    pub(crate) async fn begin(self: &Arc<Self>, record: Record) -> Result<Record, Problem> {
+        let name = record.operation.to_string();
+        let bulk = asked_for(&record)?;
+        for _ in 0..TRIES {
+            let Kept { value, version } = self.shelf.read::<Record>(&name).await?;
+            if let Some(before) = value {
+                if !before.is_same(&record) {
+                    return Err(reused());
+                }
+                if before.is_broken_off(self.server.now_ms()) {
+                    self.resume(before.operation).await?;
+                }
+                return Ok(before);
+            }
+            if self.is_known(record.operation).await? {
+                return Err(reused());
+            }
+            timely(&record)?;
+            let mut changes = vec![self.shelf.write(&name, version, &record)?];
+            if let Some(of) = record.undoes {
+                let kept = self.shelf.read::<Record>(&of.to_string()).await?;
+                if let Some(mut undone) = kept.value {
+                    undone.undone_by = Some(record.operation);
+                    undone.goes_on = false;
+                    changes.push(self.shelf.write(&of.to_string(), kept.version, &undone)?);
+                }
+            }
+            if self.shelf.commit(changes).await? {
+                self.run(&record, bulk);
+                return Ok(record);
+            }
+        }
+        Err(Problem::new("busy", "the operation kept changing"))
+    }
+
+    /// Whether the library has an operation under this identity: one of the program's, since those
+    /// that are begun here are kept here first.
+    async fn is_known(&self, operation: Uuid) -> Result<bool, Problem> {
+        match BulkEdit::resume(&*self.store, operation).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::Invalid => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Lets it go on here, unless it is done or goes on here already. A run elsewhere stops within
+    /// a second; until then, both edit each profile once.
+    pub(crate) async fn resume(self: &Arc<Self>, operation: Uuid) -> Result<(), Problem> {
+        let (run, now_ms) = (self.env.uuid(), self.server.now_ms());
+        let here = self.runs.lock().get(&operation).map(|run| run.id);
+        let record = self
+            .change(operation, |record| {
+                if !record.is_done && !here.is_some_and(|here| record.is_for(here)) {
+                    record.go_on(run, now_ms);
+                }
+            })
+            .await?;
+        if record.run != run {
+            return Ok(());
+        }
+        let bulk = match BulkEdit::resume(&*self.store, operation).await {
+            Ok(bulk) => bulk,
+            // The process ended before the library had booked the operation.
+            Err(error) if error.kind() == ErrorKind::NotFound => asked_for(&record)?,
+            // The process ended behind the library's last entry.
+            Err(error) if error.kind() == ErrorKind::Invalid => {
+                self.change(operation, Record::complete).await?;
+                return Ok(());
+            }
+            Err(error) => {
+                self.change(operation, |record| record.broke_off(None)).await?;
+                return Err(error.into());
+            }
+        };
+        self.run(&record, bulk);
+        Ok(())
+    }
+
+    /// Stops it. Its run sees that a second later at the latest, wherever it is.
+    pub(crate) async fn pause(&self, operation: Uuid) -> Result<(), Problem> {
+        self.change(operation, |record| record.goes_on = false).await.map(drop)
+    }
+
+    /// Stops it, and waits until its run has ended.
+    pub(crate) async fn stop(&self, operation: Uuid) -> Result<(), Problem> {
+        self.pause(operation).await?;
+        loop {
+            let kept = self.shelf.read::<Record>(&operation.to_string()).await?;
+            let now_ms = self.server.now_ms();
+            if kept.value.is_none_or(|record| record.is_done || record.is_quiet(now_ms)) {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Ends the runs of this process, which is about to stop. They are to be resumed.
+    pub(crate) async fn leave(&self) {
+        self.leaves.send_replace(true);
+        let until = Instant::now() + LEAVE_TIME;
+        while Instant::now() < until && !self.runs.lock().is_empty() {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    async fn change(
+        &self,
+        operation: Uuid,
+        mut change: impl FnMut(&mut Record),
+    ) -> Result<Record, Problem> {
+        let name = operation.to_string();
+        for _ in 0..TRIES {
+            let Kept { value, version } = self.shelf.read::<Record>(&name).await?;
+            let before = value.ok_or_else(|| none(operation))?;
+            let mut record = before.clone();
+            change(&mut record);
+            let is_written = record == before
+                || self.shelf.commit(vec![self.shelf.write(&name, version, &record)?]).await?;
+            if is_written {
+                return Ok(record);
+            }
+        }
+        Err(Problem::new("busy", "the operation kept changing"))
+    }
+
+    /// Works on an operation from now on, until it is done, fails, or is to stop.
+    fn run(self: &Arc<Self>, record: &Record, bulk: BulkEdit) {
+        let (tell, progress) = watch::channel(BulkProgress::default());
+        let run = Run { id: record.run, progress: progress.clone() };
+        self.runs.lock().insert(record.operation, run);
+        let (edits, record) = (self.clone(), record.clone());
+        tokio::spawn(async move {
+            let by = Attribution::new(&*record.author).because(&*record.reason);
+            let work = edits.server.operator(by).edit_all(&bulk, move |progress| {
+                tell.send_replace(progress);
+            });
+            let ended = tokio::select! {
+                report = work => Some(report),
+                () = edits.beat(&record, &progress) => None,
+                () = edits.count(&record) => None,
+            };
+            let last = *progress.borrow();
+            edits.ended(&record, last, ended).await;
+            let mut runs = edits.runs.lock();
+            // Another run of this process may have it by now.
+            if runs.get(&record.operation).is_some_and(|run| run.id == record.run) {
+                runs.remove(&record.operation);
+            }
+        });
+    }
+
+    /// Writes down how far it is, once a second, until the run is to stop.
+    async fn beat(&self, of: &Record, progress: &watch::Receiver<BulkProgress>) {
+        let mut leaves = self.leaves.subscribe();
+        let left = async move { leaves.wait_for(|leaves| *leaves).await.map(drop) };
+        let mut left = std::pin::pin!(left);
+        let mut ticks = tokio::time::interval(BEAT);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                _ = &mut left => return,
+                _ = ticks.tick() => {}
+            }
+            let (progress, now_ms) = (*progress.borrow(), self.server.now_ms());
+            let heard = self.change(of.operation, |record| {
+                if record.is_for(of.run) {
+                    record.heard(progress, now_ms);
+                }
+            });
+            match heard.await {
+                Ok(record) if !record.is_for(of.run) => return,
+                Ok(_) => {}
+                Err(problem) => {
+                    let operation = of.operation;
+                    tracing::warn!(%problem, %operation, "an edit's progress was not written down");
+                }
+            }
+        }
+    }
+
+    /// Counts the profiles that there are to look at. Never ends.
+    async fn count(&self, of: &Record) {
+        if of.total.is_none()
+            && of.undoes.is_none()
+            && let Err(problem) = self.count_all(of).await
+        {
+            tracing::debug!(%problem, "the profiles of an edit were not counted");
+        }
+        std::future::pending().await
+    }
+
+    async fn count_all(&self, of: &Record) -> Result<(), Problem> {
+        let mut query = preview::query(&of.which.scope()?, PAGE);
+        let mut total = 0;
+        loop {
+            let (page, next) = self.store.profiles(&query).await?;
+            total += page.iter().filter(|state| state.exists()).count() as u64;
+            match next {
+                Some(next) => query.after = Some(next),
+                None => break,
+            }
+        }
+        self.change(of.operation, |record| record.total = Some(total)).await.map(drop)
+    }
+
+    /// Writes down how a run ended. None: it was to stop.
+    async fn ended(
+        &self,
+        of: &Record,
+        progress: BulkProgress,
+        ended: Option<Result<BulkReport, Error>>,
+    ) {
+        // Two runs at once: the other one has completed the operation.
+        let is_complete = match &ended {
+            Some(Err(error)) if error.kind() == ErrorKind::Invalid => {
+                let again = BulkEdit::resume(&*self.store, of.operation).await;
+                again.is_err_and(|error| error.kind() == ErrorKind::Invalid)
+            }
+            _ => false,
+        };
+        let change = |record: &mut Record| {
+            if record.run != of.run || record.is_done {
+                return;
+            }
+            record.heard(progress, 0);
+            match &ended {
+                None => record.broke_off(None),
+                Some(Ok(report)) => record.finish(report),
+                Some(Err(_)) if is_complete => record.complete(),
+                Some(Err(error)) => record.broke_off(Some(error.to_string())),
+            }
+        };
+        if let Err(problem) = self.change(of.operation, change).await {
+            let operation = of.operation;
+            tracing::warn!(%problem, %operation, "the end of an edit's run was not written down");
+        }
+    }
+}
+
+/// The operation as it was asked for.
+fn asked_for(record: &Record) -> Result<BulkEdit, Problem> {
+    if let Some(of) = record.undoes {
+        return Ok(BulkEdit::undo(record.operation, of));
+    }
+    let edit = Edit::from_patch(&record.operations.to_string())?;
+    edit.check()?;
+    Ok(BulkEdit::new(record.operation, record.which.scope()?, edit))
+}
+
+/// Holders take an edit as a message, whose identity must not be old.
+fn timely(record: &Record) -> Result<(), Problem> {
+    let ms = i64::try_from(record.operation.as_u128() >> 80).unwrap_or_default();
+    if (record.began_ms - OLDEST_MS..=record.began_ms + NEWEST_MS).contains(&ms) {
+        return Ok(());
+    }
+    let detail = "the time in the idempotency key is more than 30 days ago, or a day ahead";
+    Err(Problem::new("message-id-expired", detail))
+}
+
+fn none(operation: Uuid) -> Problem {
+    let detail = format!("no such edit was begun over HTTP: operation=`{operation}`");
+    Problem::new("not-found", detail)
+}
+
+fn reused() -> Problem {
+    let detail = "the idempotency key was used before for another edit";
+    Problem::new("idempotency-key-reused", detail)
+}

@@ -19,7 +19,7 @@ use crate::{
     bulk::BulkEdits,
     config::Config,
     cookie::Reached,
-    http,
+    http::{self, live::Newest},
     keys::Keys,
     listen::Peer,
     problem::Problem,
@@ -59,6 +59,7 @@ struct Inner {
     logins: Logins,
     guesses: Guesses,
     bulk: Arc<BulkEdits>,
+    newest: Newest,
     setup: Setup,
     reached: Reached,
     hub: Arc<Hub>,
@@ -83,6 +84,7 @@ impl App {
             logins: Logins::new(store.clone(), env.clone()),
             guesses: Guesses::new(env.clone()),
             bulk: BulkEdits::new(store, parts.server.clone(), env),
+            newest: Newest::default(),
             setup: Setup::default(),
             reached: Reached {
                 is_secure: config.tls.is_some() || config.trust_proxy,
@@ -143,6 +145,10 @@ impl App {
 
     pub(crate) fn bulk(&self) -> &Arc<BulkEdits> {
         &self.0.bulk
+    }
+
+    pub(crate) fn newest(&self) -> &Newest {
+        &self.0.newest
     }
 
     pub(crate) fn setup(&self) -> &Setup {

@@ -16,6 +16,7 @@ mod extract;
 mod health;
 mod history;
 mod keys;
+pub(crate) mod live;
 mod logins;
 mod members;
 mod messages;
@@ -47,6 +48,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(audit::router())
         .merge(users::router())
         .merge(bulk::router())
+        .merge(live::router())
         .merge(keys::router())
         .merge(logins::router())
         .merge(members::router())

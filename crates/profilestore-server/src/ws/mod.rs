@@ -90,6 +90,14 @@ impl Hub {
         guest.filter(|guest| guest.server.stopped().is_none())
     }
 
+    /// How many game servers are connected to this process.
+    pub(crate) fn connected(&self) -> u64 {
+        let guests = self.guests.lock();
+        let is_here =
+            |guest: &&Arc<Guest>| guest.server.stopped().is_none() && guest.is_connected();
+        guests.values().filter(is_here).count() as u64
+    }
+
     fn all(&self) -> Vec<Arc<Guest>> {
         self.guests.lock().values().cloned().collect()
     }

@@ -56,6 +56,26 @@ impl Client {
         self.send("GET", path, None).await
     }
 
+    /// The data of the first event of a stream.
+    pub(crate) async fn first_event(&self, path: &str) -> Value {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let mut head = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n", self.address);
+        for (name, value) in &self.headers {
+            head += &format!("{name}: {value}\r\n");
+        }
+        stream.write_all(format!("{head}\r\n").as_bytes()).await.unwrap();
+        let (mut text, mut bytes) = (String::new(), [0; 4096]);
+        loop {
+            let length = stream.read(&mut bytes).await.unwrap();
+            assert!(length > 0, "the stream ended: {text}");
+            text += std::str::from_utf8(&bytes[..length]).unwrap();
+            let event = text.split("data: ").nth(1).and_then(|event| event.split_once("\n\n"));
+            if let Some((data, _)) = event {
+                return serde_json::from_str(data).unwrap();
+            }
+        }
+    }
+
     pub(crate) async fn delete(&self, path: &str) -> Answer {
         self.send("DELETE", path, None).await
     }

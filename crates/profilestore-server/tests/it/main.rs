@@ -7,6 +7,7 @@ mod description;
 mod history;
 mod keys;
 mod listening;
+mod live;
 mod members;
 mod messages;
 mod operations;

@@ -1,0 +1,57 @@
+//! What happens now, as a stream of events.
+
+use profilestore_server::keys::Scope;
+use profilestore_testbed::GameClient;
+use serde_json::{Value, json};
+
+use crate::{Served, client::Client, members, refused};
+
+const LIVE: &str = "/v1/live";
+
+#[tokio::test]
+async fn what_happens_is_told_while_somebody_watches() {
+    let served = Served::start().await;
+    let mut game = GameClient::connect(served.address, &served.admin, "eu-1").await;
+    game.start(1, "user-1").await;
+    game.save(1, 1, 5, json!([])).await;
+    let watcher = served.caller(&[Scope::MetricsRead]).await;
+    let now: Value = watcher.first_event(LIVE).await;
+    for (name, value) in [("sessions", 1), ("connections", 1), ("starts", 1), ("servers", 2)] {
+        assert_eq!(now[name], value, "{name}: {now}");
+    }
+    assert!(now["saves"].as_u64().unwrap() >= 1, "{now}");
+    assert!(now["at_ms"].as_i64().unwrap() > 1_700_000_000_000, "{now}");
+    assert_eq!(now["is_critical"], false);
+    assert!(game.end(1, 2).await["ended"].is_object());
+}
+
+#[tokio::test]
+async fn watching_takes_metrics_read_or_a_role_that_is_not_narrowed() {
+    let served = Served::start().await;
+    refused(&Client::without_key(served.address).get(LIVE).await, 401, "unauthorized");
+    refused(&served.caller(&[Scope::ProfilesRead]).await.get(LIVE).await, 403, "forbidden");
+    let narrowed = served.narrowed(&[Scope::MetricsRead], "PlayerData", None).await;
+    refused(&narrowed.get(LIVE).await, 403, "forbidden");
+    let viewer = members::member(&served, "eve", "viewer").await;
+    assert_eq!(viewer.first_event(LIVE).await["sessions"], 0);
+    let only = r#"{"stores":["PlayerData"]}"#;
+    served.admin().with_body("PATCH", "/v1/members/eve", only).await.is(200);
+    // Another process may believe the old record for two seconds; this one does not.
+    refused(&viewer.get(LIVE).await, 403, "forbidden");
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_its_key_is_revoked_and_when_the_process_stops() {
+    let served = Served::start().await;
+    let watcher = served.caller(&[Scope::MetricsRead]).await;
+    let id = watcher.get("/v1/me").await.is(200)["id"].as_str().unwrap().to_owned();
+    let watching = tokio::spawn(async move { watcher.get(LIVE).await });
+    served.admin().delete(&format!("/v1/keys/{id}")).await;
+    let ended = watching.await.unwrap();
+    assert!([200, 401].contains(&ended.status), "{}", ended.status);
+    let admin = served.admin();
+    let watching = tokio::spawn(async move { admin.get(LIVE).await });
+    served.app.send_away().await;
+    assert_eq!(watching.await.unwrap().status, 200);
+    assert!(served.stop().await, "no request is left");
+}

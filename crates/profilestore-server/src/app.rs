@@ -197,6 +197,12 @@ async fn around(State(app): State<App>, mut request: Request, next: Next) -> Res
              path=`{path}`"
         );
         Problem::invalid(detail).into_response()
+    } else if path.split('/').any(is_dots) {
+        let detail = format!(
+            "a part of a path that is `.` or `..` names nothing here, since most clients take it \
+             away before they send; use the program for such a name: path=`{path}`"
+        );
+        Problem::invalid(detail).into_response()
     } else {
         match timeout(app.0.request_time, next.run(request)).await {
             Ok(response) => response,
@@ -227,6 +233,12 @@ fn not_encoded(path: &str) -> Option<usize> {
     let is_digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_hexdigit);
     let wrong = |at: &usize| bytes[*at] == b'%' && !(is_digit(at + 1) && is_digit(at + 2));
     (0..bytes.len()).find(wrong)
+}
+
+/// Whether a part of a path is `.` or `..`, which clients take away, however it is encoded. What
+/// they send then names something else.
+fn is_dots(part: &str) -> bool {
+    matches!(&*part.to_ascii_lowercase().replace("%2e", "."), "." | "..")
 }
 
 /// A page of another site may have its name lead to this machine (DNS rebinding). The browser still

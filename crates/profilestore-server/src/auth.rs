@@ -60,18 +60,26 @@ impl FromRequestParts<App> for Visitor {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let cookie = app.reached().cookie(&parts.headers).ok_or_else(missing)?;
-        let over = || Problem::new("unauthorized", "the log-in is over; log in again");
-        let login = app.logins().verify(cookie).await?.ok_or_else(over)?;
-        let member = app.members().find(&login.name).await?.ok_or_else(over)?;
-        if !login.belongs_to(&member) {
-            return Err(over());
+        let cookies = app.reached().cookies(&parts.headers);
+        if cookies.is_empty() {
+            return Err(missing());
         }
-        if !is_safe(&parts.method) {
-            app.reached().check_origin(&parts.headers, true)?;
+        for cookie in cookies {
+            let Some(visitor) = visitor(app, cookie).await? else { continue };
+            if !is_safe(&parts.method) {
+                app.reached().check_origin(&parts.headers, true)?;
+            }
+            return Ok(visitor);
         }
-        Ok(Self { member, login })
+        Err(Problem::new("unauthorized", "the log-in is over; log in again"))
     }
+}
+
+/// Whose cookie it is. None: nobody's, or the log-in is over.
+async fn visitor(app: &App, cookie: &str) -> Result<Option<Visitor>, Problem> {
+    let Some(login) = app.logins().verify(cookie).await? else { return Ok(None) };
+    let Some(member) = app.members().find(&login.name).await? else { return Ok(None) };
+    Ok(login.belongs_to(&member).then_some(Visitor { member, login }))
 }
 
 fn missing() -> Problem {

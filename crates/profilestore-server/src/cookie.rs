@@ -13,6 +13,9 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
+/// How many cookies of the name are tried.
+const MAX_COOKIES: usize = 5;
+
 /// How browsers reach this server.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reached {
@@ -23,28 +26,42 @@ pub(crate) struct Reached {
 }
 
 impl Reached {
-    /// `__Host-`: the browser takes it over TLS alone, for this host alone.
-    fn name(self) -> &'static str {
-        if self.is_secure { "__Host-profilestore" } else { "profilestore" }
+    /// The name of the cookie. `__Host-`: the browser takes it over TLS alone, for this host alone.
+    /// A browser sends the cookies of all ports of a host to each of them, so the port is in it, as
+    /// the browser names it. A proxy may say another port to each process behind it.
+    pub(crate) fn cookie_name(self, headers: &HeaderMap) -> String {
+        let name = if self.is_secure { "__Host-profilestore" } else { "profilestore" };
+        if self.by_proxy {
+            return name.to_owned();
+        }
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        let host = host.and_then(|host| host.trim().parse::<Authority>().ok());
+        let port = host.and_then(|host| host.port_u16()).unwrap_or(self.port());
+        format!("{name}-{port}")
     }
 
-    /// The value of the cookie in a request.
-    pub(crate) fn cookie(self, headers: &HeaderMap) -> Option<&str> {
+    /// The port that a browser does not name.
+    fn port(self) -> u16 {
+        if self.is_secure { 443 } else { 80 }
+    }
+
+    /// The values of the cookie in a request. There may be several, of other paths and domains.
+    pub(crate) fn cookies(self, headers: &HeaderMap) -> Vec<&str> {
+        let own = self.cookie_name(headers);
         let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
-        let mut pairs = lines.flat_map(|line| line.split(';'));
-        pairs.find_map(|pair| {
+        let pairs = lines.flat_map(|line| line.split(';'));
+        let values = pairs.filter_map(|pair| {
             let (name, value) = pair.trim().split_once('=')?;
-            (name == self.name() && !value.is_empty()).then_some(value)
-        })
+            (name == own && !value.is_empty()).then_some(value)
+        });
+        values.take(MAX_COOKIES).collect()
     }
 
     /// The header that gives a browser the cookie for so many seconds. 0: it forgets it.
-    pub(crate) fn set_cookie(self, value: &str, seconds: i64) -> Option<HeaderValue> {
+    pub(crate) fn set_cookie(self, name: &str, value: &str, seconds: i64) -> Option<HeaderValue> {
         let secure = if self.is_secure { "; Secure" } else { "" };
-        let text = format!(
-            "{}={value}; HttpOnly; SameSite=Strict; Path=/; Max-Age={seconds}{secure}",
-            self.name()
-        );
+        let text =
+            format!("{name}={value}; HttpOnly; SameSite=Strict; Path=/; Max-Age={seconds}{secure}");
         let mut value = HeaderValue::from_str(&text).ok()?;
         value.set_sensitive(true);
         Some(value)
@@ -77,7 +94,7 @@ impl Reached {
 
     fn is_own(self, origin: &str, headers: &HeaderMap) -> bool {
         let scheme = if self.is_secure { "https" } else { "http" };
-        let port = if self.is_secure { 443 } else { 80 };
+        let port = self.port();
         let Some((of, authority)) = origin.split_once("://") else { return false };
         let forwarded = headers.get(FORWARDED_HOST).filter(|_| self.by_proxy);
         let hosts = [headers.get(header::HOST), forwarded];
@@ -163,16 +180,23 @@ mod tests {
 
     #[test]
     fn the_cookie_is_found_among_others_and_kept_from_scripts() {
-        let given = headers(&[("cookie", "a=1; profilestore=x.y; __Host-profilestore=z")]);
-        assert_eq!(PLAIN.cookie(&given), Some("x.y"));
-        assert_eq!(PROXY.cookie(&given), Some("z"));
-        assert_eq!(PLAIN.cookie(&headers(&[("cookie", "profilestore2=x")])), None);
-        let set = PROXY.set_cookie("v", 60).unwrap();
+        let cookies = "a=1; profilestore-7400=x.y; __Host-profilestore=z; profilestore-7400=w; \
+            profilestore-7401=v";
+        let given = headers(&[("host", "localhost:7400"), ("cookie", cookies)]);
+        assert_eq!(PLAIN.cookies(&given), ["x.y", "w"], "those of its own port, each");
+        assert_eq!(PROXY.cookies(&given), ["z"]);
+        let many = "profilestore-80=x; ".repeat(20);
+        let many = headers(&[("host", "localhost"), ("cookie", many.trim())]);
+        assert_eq!(PLAIN.cookies(&many).len(), MAX_COOKIES);
+        let name = PROXY.cookie_name(&given);
+        let set = PROXY.set_cookie(&name, "v", 60).unwrap();
         assert_eq!(
             set.to_str().unwrap(),
             "__Host-profilestore=v; HttpOnly; SameSite=Strict; Path=/; Max-Age=60; Secure"
         );
-        assert!(!PLAIN.set_cookie("v", 60).unwrap().to_str().unwrap().contains("Secure"));
+        let plain = PLAIN.set_cookie(&PLAIN.cookie_name(&given), "v", 60).unwrap();
+        assert!(plain.to_str().unwrap().starts_with("profilestore-7400=v; "), "{plain:?}");
+        assert!(!plain.to_str().unwrap().contains("Secure"));
     }
 
     #[test]

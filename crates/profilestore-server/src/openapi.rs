@@ -21,8 +21,10 @@ pub fn openapi() -> String {
         "cookie": {
             "type": "apiKey",
             "in": "cookie",
-            "name": "__Host-profilestore",
-            "description": "Of a log-in. Without TLS, on this machine alone, it is `profilestore`.",
+            "name": "__Host-profilestore-443",
+            "description": "Of a log-in, with the port that the browser names. Without TLS, on \
+                this machine alone, it is `profilestore-PORT`; behind a proxy it is \
+                `__Host-profilestore`.",
         },
     });
     if let Some(paths) = api["paths"].as_object_mut() {

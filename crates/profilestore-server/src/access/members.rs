@@ -76,6 +76,10 @@ impl MemberRecord {
             let detail = "a name has no control characters, and no blanks at its ends";
             return Err(Problem::invalid(detail));
         }
+        if matches!(name, "." | "..") {
+            let detail = "no path can name a member `.` or `..`; take another name";
+            return Err(Problem::invalid(detail));
+        }
         let Some(stores) = &self.stores else { return Ok(()) };
         if self.role == Role::Admin {
             let detail = "an admin reaches everything, and cannot be narrowed to stores";

@@ -41,6 +41,8 @@ pub(super) fn router() -> OpenApiRouter<App> {
 /// Where a request comes from, which must not be a page of another site.
 struct Door {
     address: IpAddr,
+    /// The name of the cookie that a log-in gets.
+    cookie: String,
 }
 
 impl FromRequestParts<App> for Door {
@@ -49,7 +51,10 @@ impl FromRequestParts<App> for Door {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let reached = app.reached();
         reached.check_origin(&parts.headers, false)?;
-        Ok(Self { address: reached.address(&parts.headers, &parts.extensions) })
+        Ok(Self {
+            address: reached.address(&parts.headers, &parts.extensions),
+            cookie: reached.cookie_name(&parts.headers),
+        })
     }
 }
 
@@ -150,18 +155,14 @@ struct First {
         AnyProblem,
     )
 )]
-async fn set_up(
-    State(app): State<App>,
-    Door { address }: Door,
-    content: Content,
-) -> Result<Response, Problem> {
+async fn set_up(State(app): State<App>, door: Door, content: Content) -> Result<Response, Problem> {
     let First { token, name, password } = content.json()?;
-    let tried = guess(&app, "~setup", address)?;
+    let tried = guess(&app, "~setup", door.address)?;
     let record = app.setup().spend(app.members(), &token, name, password.clone()).await?;
     app.guesses().take_back(tried);
     let kept = app.members().recognise(&record.name, password).await?;
     let kept = kept.ok_or_else(wrong_password)?;
-    logged_in(&app, StatusCode::CREATED, kept, address).await
+    logged_in(&app, StatusCode::CREATED, kept, &door).await
 }
 
 /// A name and its password.
@@ -192,14 +193,10 @@ struct Credentials {
         AnyProblem,
     )
 )]
-async fn log_in(
-    State(app): State<App>,
-    Door { address }: Door,
-    content: Content,
-) -> Result<Response, Problem> {
+async fn log_in(State(app): State<App>, door: Door, content: Content) -> Result<Response, Problem> {
     let Credentials { name, password } = content.json()?;
-    let kept = recognise(&app, &name, password, address).await?;
-    logged_in(&app, StatusCode::OK, kept, address).await
+    let kept = recognise(&app, &name, password, door.address).await?;
+    logged_in(&app, StatusCode::OK, kept, &door).await
 }
 
 fn guess(app: &App, name: &str, address: IpAddr) -> Result<crate::access::Try, Problem> {
@@ -252,9 +249,9 @@ async fn logged_in(
     app: &App,
     status: StatusCode,
     mut kept: Kept<Member>,
-    address: IpAddr,
+    door: &Door,
 ) -> Result<Response, Problem> {
-    let address = address.to_string();
+    let address = door.address.to_string();
     for _ in 0..TRIES {
         let Some(member) = kept.value.clone() else { return Err(wrong_password()) };
         let (login, cookie, change) = app.logins().begin(&member, &address)?;
@@ -269,7 +266,7 @@ async fn logged_in(
             });
             let caller = Caller::Member(Visitor { member: member.into(), login });
             let mut response = views::json(status, &Me::of(&caller, app.env().unix_ms()));
-            if let Some(cookie) = app.reached().set_cookie(&cookie, LASTS_MS / 1000) {
+            if let Some(cookie) = app.reached().set_cookie(&door.cookie, &cookie, LASTS_MS / 1000) {
                 response.headers_mut().insert(header::SET_COOKIE, cookie);
             }
             return Ok(response);
@@ -294,7 +291,7 @@ async fn logged_in(
 async fn log_out(
     State(app): State<App>,
     // Also without a log-in: the answer takes the cookie away.
-    _: Door,
+    door: Door,
     visitor: Result<Visitor, Problem>,
 ) -> Result<Response, Problem> {
     match visitor {
@@ -303,7 +300,7 @@ async fn log_out(
         Err(problem) => return Err(problem),
     }
     let mut response = StatusCode::NO_CONTENT.into_response();
-    if let Some(cookie) = app.reached().set_cookie("", 0) {
+    if let Some(cookie) = app.reached().set_cookie(&door.cookie, "", 0) {
         response.headers_mut().insert(header::SET_COOKIE, cookie);
     }
     Ok(response)
@@ -392,15 +389,15 @@ struct NewPassword {
 async fn change_password(
     State(app): State<App>,
     Visitor { member, .. }: Visitor,
-    Door { address }: Door,
+    door: Door,
     content: Content,
 ) -> Result<Response, Problem> {
     let NewPassword { old_password, new_password } = content.json()?;
     let name = &member.record.name;
-    recognise(&app, name, old_password, address).await?;
+    recognise(&app, name, old_password, door.address).await?;
     app.members().set_password(name, new_password.clone()).await?;
     let kept = app.members().recognise(name, new_password).await?.ok_or_else(wrong_password)?;
-    logged_in(&app, StatusCode::OK, kept, address).await
+    logged_in(&app, StatusCode::OK, kept, &door).await
 }
 
 /// Where a member is logged in.
@@ -475,8 +472,8 @@ struct LoginPath {
 
 /// End a log-in
 ///
-/// Each server process refuses it two seconds later at the latest. One's own log-in is ended without
-/// arming by logging out.
+/// Each server process refuses it two seconds later at the latest. A member ends other log-ins of
+/// the own name without arming.
 #[utoipa::path(
     delete,
     path = "/v1/logins/{id}",
@@ -491,9 +488,21 @@ struct LoginPath {
 )]
 async fn end(
     State(app): State<App>,
-    caller: Caller,
+    visitor: Result<Visitor, Problem>,
+    caller: Result<Caller, Problem>,
     InPath(LoginPath { id }): InPath<LoginPath>,
 ) -> Result<Response, Problem> {
+    let caller = match (visitor, caller) {
+        // It takes no arming to end what a stranger may use in the member's name.
+        (Ok(visitor), Err(problem)) if problem.row().name == "read-only" => {
+            let own = app.logins().find(&id).await?;
+            if own.is_none_or(|login| login.name != visitor.member.record.name) {
+                return Err(problem);
+            }
+            Caller::Member(visitor)
+        }
+        (_, caller) => caller?,
+    };
     let login = app.logins().find(&id).await?.filter(|login| may_see(&caller, login));
     if login.is_none() {
         return Err(Problem::new("not-found", format!("there is no such log-in: id=`{id}`")));

@@ -335,6 +335,62 @@ async fn changes_of_members_and_keys_are_in_the_audit_log_without_secrets() {
     );
 }
 
+/// A browser sends the cookies of all ports of a host to each of them, under one name the newest.
+#[tokio::test]
+async fn log_ins_at_two_ports_of_one_host_do_not_end_each_other() {
+    let (one, two) = (Served::start().await, Served::start().await);
+    let (mut cookies, mut names) = (Vec::new(), Vec::new());
+    for (served, name) in [(&one, "ann"), (&two, "bob")] {
+        let body = json!({ "name": name, "role": "viewer", "password": PASSWORD }).to_string();
+        served.admin().post("/v1/members", &body).await.is(201);
+        let answer = log_in(served, name, PASSWORD).await;
+        let cookie = answer.header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+        names.push(cookie.split('=').next().unwrap().to_owned());
+        cookies.push(cookie);
+    }
+    assert_eq!(names[0], format!("profilestore-{}", one.address.port()));
+    assert_ne!(names[0], names[1]);
+    let both = cookies.join("; ");
+    for (served, name) in [(&one, "ann"), (&two, "bob")] {
+        let me = browser(served).header("Cookie", &both).get("/v1/me").await.is(200);
+        assert_eq!(me["name"], name);
+    }
+}
+
+#[tokio::test]
+async fn every_cookie_of_the_name_is_tried() {
+    let served = Served::start().await;
+    member(&served, "ann", "viewer").await;
+    let answer = log_in(&served, "ann", PASSWORD).await;
+    let cookie = answer.header("set-cookie").unwrap().split(';').next().unwrap();
+    let name = cookie.split('=').next().unwrap();
+    let several = format!("{name}=old; {name}=000000000000.x; {cookie}");
+    let ann = browser(&served).header("Cookie", &several);
+    assert_eq!(ann.get("/v1/me").await.is(200)["name"], "ann");
+    let none = browser(&served).header("Cookie", &format!("{name}=old; {name}=older"));
+    refused(&none.get("/v1/me").await, 401, "unauthorized");
+}
+
+/// Nobody arms the log-in of a viewer, so a viewer could not end one that was left open elsewhere.
+#[tokio::test]
+async fn a_viewer_ends_another_log_in_of_the_own_name_and_of_no_other() {
+    let served = Served::start().await;
+    let here = member(&served, "eve", "viewer").await;
+    let there = with_cookie(&browser(&served), &log_in(&served, "eve", PASSWORD).await);
+    let bob = member(&served, "bob", "support").await;
+    let id = |me: Value| me["id"].as_str().unwrap().to_owned();
+    let theirs = id(bob.get("/v1/me").await.is(200));
+    let own = id(there.get("/v1/me").await.is(200));
+    refused(&here.delete(&format!("/v1/logins/{theirs}")).await, 403, "read-only");
+    refused(&here.delete("/v1/logins/000000000000").await, 403, "read-only");
+    let evil = here.header("Origin", "http://evil.example");
+    refused(&evil.delete(&format!("/v1/logins/{own}")).await, 403, "cross-site");
+    here.delete(&format!("/v1/logins/{own}")).await.is(204);
+    refused(&there.get("/v1/me").await, 401, "unauthorized");
+    here.get("/v1/me").await.is(200);
+    bob.get("/v1/me").await.is(200);
+}
+
 #[tokio::test]
 async fn behind_a_proxy_the_cookie_is_for_tls_alone() {
     let options =

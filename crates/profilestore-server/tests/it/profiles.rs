@@ -236,6 +236,38 @@ async fn members_that_a_request_does_not_know_are_refused_by_their_names() {
     assert!(answer.text().contains("`id`"), "{}", answer.text());
 }
 
+/// Most clients take such parts of a path away, and would then ask for something else: for the key
+/// in the default scope, say, where the scope was called `..`.
+#[tokio::test]
+async fn keys_scopes_and_members_called_dot_or_dot_dot_are_refused_in_a_path() {
+    let served = Served::start().await;
+    let new = served.admin().header("If-None-Match", "*");
+    for path in [
+        "/v1/stores/S/profiles/.",
+        "/v1/stores/S/profiles/..",
+        "/v1/stores/S/profiles/%2E%2e",
+        "/v1/stores/S/profiles/.%2E",
+        "/v1/stores/S/profiles/../messages",
+        "/v1/stores/S/scopes/../profiles/x",
+        "/v1/stores/../profiles/x",
+        "/v1/members/..",
+    ] {
+        let answer = new.put(path, r#"{"data":1}"#).await;
+        refused(&answer, 400, "invalid");
+        assert!(answer.text().contains("`..`"), "{}", answer.text());
+    }
+    for name in [".", ".."] {
+        let body = json!({ "name": name, "role": "viewer", "password": "correct horse" });
+        let answer = served.admin().post("/v1/members", &body.to_string()).await;
+        refused(&answer, 400, "invalid");
+    }
+    for path in
+        ["/v1/stores/S/profiles/...", "/v1/stores/S/profiles/..a", "/v1/stores/.S/profiles/a."]
+    {
+        new.put(path, r#"{"data":1}"#).await.is(201);
+    }
+}
+
 #[tokio::test]
 async fn a_path_that_is_not_encoded_well_is_refused_and_named() {
     let served = Served::start().await;

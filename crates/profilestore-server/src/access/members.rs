@@ -11,6 +11,7 @@ use profilestore::{
 };
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
+use unicode_security::{MixedScript as _, confusable_detection::skeleton};
 use utoipa::ToSchema;
 
 use super::{Role, passwords::Passwords};
@@ -224,8 +225,13 @@ impl Members {
         let NewMember { name, role, password, stores } = new;
         let member = self.member(name, role, stores, password).await?;
         self.change(by, |members| {
-            if members.iter().any(|(other, _)| other.record.name == member.record.name) {
-                let detail = "there is a member of this name already";
+            let look = look(&member.record.name);
+            let taken = members.iter().find(|(other, _)| self::look(&other.record.name) == look);
+            if let Some((other, _)) = taken {
+                let other = &other.record.name;
+                let detail = format!(
+                    "there is a member of this name, or of one that looks like it: `{other}`"
+                );
                 return Err(Problem::new("name-taken", detail));
             }
             Ok(Planned::of(member.clone(), "member-add"))
@@ -264,6 +270,10 @@ impl Members {
         let record =
             MemberRecord { name, role, stores, disabled: false, created_ms, last_login_ms: None };
         record.check()?;
+        if !record.name.as_str().is_single_script() {
+            let detail = "a name has letters of one script, so that it looks like no other one";
+            return Err(Problem::invalid(detail));
+        }
         Ok(Member { hash: self.passwords.hash(password).await?, stamp: stamp()?, record })
     }
 
@@ -428,6 +438,12 @@ fn keeps_an_admin(members: &[(Member, u64)], planned: &Planned) -> Result<(), Pr
     }
     let detail = "this is the last admin who can log in; make another one first";
     Err(Problem::new("last-admin", detail))
+}
+
+/// The same for names that look alike, by Unicode's table of such characters (UTS 39), in capitals or
+/// not: a member does not pass for another one in the audit log.
+fn look(name: &str) -> String {
+    skeleton(&name.to_lowercase()).collect()
 }
 
 fn stamp() -> Result<String, Problem> {

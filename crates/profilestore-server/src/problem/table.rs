@@ -282,7 +282,13 @@ pub const TABLE: &[Row] = &[
         "There is a member already.",
         "Log in. Who cannot asks an admin, or uses a key with the scope `admin`.",
     ),
-    row("name-taken", 409, "fix", "There is a member of this name already.", "Take another name."),
+    row(
+        "name-taken",
+        409,
+        "fix",
+        "There is a member of this name already, or of one that looks like it.",
+        "Take another name.",
+    ),
     row(
         "last-admin",
         409,

@@ -357,6 +357,28 @@ async fn log_ins_at_two_ports_of_one_host_do_not_end_each_other() {
     }
 }
 
+/// `bоb` with a Cyrillic letter would pass for `bob` in the audit log.
+#[tokio::test]
+async fn a_name_that_looks_like_another_members_is_refused() {
+    let served = Served::start().await;
+    let add = async |name: &str| {
+        let body = json!({ "name": name, "role": "viewer", "password": PASSWORD }).to_string();
+        served.admin().post("/v1/members", &body).await
+    };
+    for name in ["bob", "ape", "zoë", "Zoe 2", "ボブ山", "o'neil"] {
+        add(name).await.is(201);
+    }
+    for mixed in ["b\u{43e}b", "\u{440}eter"] {
+        refused(&add(mixed).await, 400, "invalid");
+    }
+    // All in Cyrillic letters; in capitals; composed in another way.
+    for alike in ["\u{430}\u{440}\u{435}", "Bob", "zoe\u{308}", "bob"] {
+        refused(&add(alike).await, 409, "name-taken");
+    }
+    let members = served.admin().get("/v1/members").await.is(200);
+    assert_eq!(members["items"].as_array().unwrap().len(), 6);
+}
+
 #[tokio::test]
 async fn every_cookie_of_the_name_is_tried() {
     let served = Served::start().await;

@@ -145,7 +145,8 @@ async fn a_log_in_that_another_process_armed_is_armed_here_at_once() {
     let options = profilestore_server::config::Options { listen, ..Default::default() };
     let config = options.settle().unwrap();
     let (address, _app, _stop, _serving) = crate::serve(&served.store, &served.desk, &config).await;
-    let there = bob.at(address).header("Origin", &format!("http://{address}"));
+    // Both are behind one address, which the browser names.
+    let there = bob.at(address).header("Host", &served.address.to_string());
     there.post("/v1/arm", "").await.is(200);
     let new = bob.header("If-None-Match", "*");
     new.put(PLAYER, r#"{"data":1}"#).await.is(201);

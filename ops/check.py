@@ -4,7 +4,7 @@
 
 A server process serves, a game server plays, and Prometheus scrapes. Then every expression of the
 alerts and of the dashboard must find a series. The comparison of an alert is left out: nothing is
-wrong here. It needs Prometheus with promtool, and the Python SDK's one dependency.
+wrong here. It needs Debian's package `prometheus`, and the Python SDK's one dependency.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def main() -> None:
     subprocess.run(["promtool", "check", "rules", str(rules)], check=True, stdout=sys.stderr)
     folder = Path(tempfile.mkdtemp(prefix="profilestore-ops-"))
     serve = subprocess.Popen(
-        [os.environ["PROFILESTORE_BIN"], "serve", "--listen", "127.0.0.1:0", "--json"],
+        [os.path.abspath(os.environ["PROFILESTORE_BIN"]), "serve", "--listen", "127.0.0.1:0", "--json"],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -35,7 +35,7 @@ class Serve:
 
     async def start(self) -> None:
         self._process = process = await asyncio.create_subprocess_exec(
-            os.environ["PROFILESTORE_BIN"],
+            os.path.abspath(os.environ["PROFILESTORE_BIN"]),
             "serve",
             "--listen",
             f"127.0.0.1:{self.port}",

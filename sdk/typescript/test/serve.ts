@@ -3,7 +3,7 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { createInterface } from "node:readline";
 import { connect, type ConnectOptions, type Server } from "../dist/index.js";
 
@@ -32,7 +32,7 @@ export class Serve {
 
   async start(): Promise<void> {
     const address = `127.0.0.1:${this.#port}`;
-    const child = spawn(program as string, ["serve", "--listen", address, "--json"], {
+    const child = spawn(resolve(program as string), ["serve", "--listen", address, "--json"], {
       cwd: this.folder,
       stdio: ["ignore", "pipe", process.env["SHOW"] === undefined ? "ignore" : "inherit"],
     });

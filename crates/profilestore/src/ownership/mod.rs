@@ -1,4 +1,4 @@
-//! Who may write a profile: the rule, and the only place that applies it.
+//! Who may take and keep a profile: the rule, and the one place that decides by it.
 //!
 //! **The rule.** Each key has an epoch, a number that only grows. A session remembers the epoch
 //! that its start made, and names it in every commit. The store applies a commit only while the

@@ -41,9 +41,20 @@ pub(crate) fn span(text: &str) -> Result<Span, String> {
     span_from(text, Env::system().unix_ms())
 }
 
-/// The same where a moment is wanted: the first of the time.
-pub(crate) fn moment(text: &str) -> Result<i64, String> {
-    span(text).map(|span| span.first_ms)
+/// A moment that is to come: `90 days` counts from now.
+#[cfg(feature = "serve")]
+pub(crate) fn to_come(text: &str) -> Result<i64, String> {
+    to_come_from(text, Env::system().unix_ms())
+}
+
+#[cfg(any(feature = "serve", test))]
+fn to_come_from(text: &str, now_ms: i64) -> Result<i64, String> {
+    let at = match length_ms(text.trim()) {
+        Some(length) => now_ms.checked_add(length).ok_or_else(|| HOW.to_owned())?,
+        None => span_from(text, now_ms)?.first_ms,
+    };
+    let to_come = (at > now_ms).then_some(at);
+    to_come.ok_or_else(|| "that is over; give a date to come, or a length such as 90 days".into())
 }
 
 fn span_from(text: &str, now_ms: i64) -> Result<Span, String> {
@@ -159,6 +170,15 @@ mod tests {
         assert_eq!(time(NOW), "2026-09-21T14:13:20.042Z");
         assert_eq!((ago(10_000, 9_000), ago(10_000, 12_000)), ("1 s ago".into(), "in 2 s".into()));
         assert_eq!(ago(86_400_000 * 3, 0), "3 days ago");
+    }
+
+    #[test]
+    fn a_length_that_is_to_come_counts_from_now_and_what_is_over_is_refused() {
+        assert_eq!(to_come_from("2h", NOW), Ok(NOW + 7_200_000));
+        assert_eq!(to_come_from("2026-09-22", NOW), Ok(1_790_035_200_000));
+        for over in ["2026-09-21", "2h ago", "yesterday", "now", "0s"] {
+            assert!(to_come_from(over, NOW).unwrap_err().contains("over"), "{over}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::{io::Write, pin::pin, time::Duration};
 use clap::Args;
 use profilestore::{
     Attribution, Edit, GameServer, ProfileKey,
+    audit::{AuditQuery, audit_entries},
     data_store::{KeyFilter, KeyQuery},
     env::Env,
     operator::{BulkEdit, EditScope, StandingEdit, standing_edits},
@@ -147,7 +148,17 @@ impl EditCommand {
                 if !self.yes && !ask(&format!("undo operation {of}?"))? {
                     return Err(Failure::Work(format!("not undone: operation=`{of}`")));
                 }
-                self.bulk(app, file, BulkEdit::undo(Env::system().uuid(), of), by, None).await
+                let booked = AuditQuery { operation: Some(of), ..AuditQuery::default() };
+                let booked = audit_entries(&*file, &booked).await.map_err(failure)?;
+                let undo = BulkEdit::undo(Env::system().uuid(), of);
+                let status = self.bulk(app, file, undo, by, None).await?;
+                if booked.entries.is_empty() && booked.unreadable.is_empty() {
+                    return Err(Failure::NotFound(format!(
+                        "the audit log has no such operation; if it is still on its way, it will \
+                         not take effect: operation=`{of}`"
+                    )));
+                }
+                Ok(status)
             }
         }
     }

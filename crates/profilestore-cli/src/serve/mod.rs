@@ -10,7 +10,7 @@ use crate::{
     args::App,
     output::{Failure, Status},
 };
-use crate::{args::ByArgs, times::moment};
+use crate::{args::ByArgs, times::to_come};
 
 #[cfg(feature = "serve")]
 mod keys;
@@ -94,8 +94,8 @@ enum KeysWhat {
         /// Only profiles whose key begins so; needs --store-name
         #[arg(long, requires = "store_name")]
         prefix: Option<String>,
-        /// From when on it is refused: a date or a moment, UTC
-        #[arg(long, value_name = "TIME", value_parser = moment)]
+        /// From when on it is refused: a date or a moment, UTC, or a length such as 90 days
+        #[arg(long, value_name = "TIME", value_parser = to_come)]
         expires: Option<i64>,
         #[command(flatten)]
         by: ByArgs,

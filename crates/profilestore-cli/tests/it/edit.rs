@@ -417,3 +417,14 @@ async fn a_bulk_edit_that_is_interrupted_says_how_to_go_on() {
     let resumed = place.run(&["edit", "--resume", &operation]);
     assert!([0, 4].contains(&resumed.code), "{resumed:?}");
 }
+
+#[test]
+fn an_undo_of_an_operation_that_is_not_there_says_so() {
+    let place = Place::new();
+    fs::write(place.path("in.jsonl"), line("a", 1, &profile(10))).unwrap();
+    place.ok(&["import", "in.jsonl"]);
+    let unknown = "01999d5c-2f1e-7a52-9df4-1c6f8a3b2d10";
+    let undone = place.run(&["edit", "--undo", unknown, "--yes"]);
+    assert_eq!(undone.code, 4, "{undone:?}");
+    assert!(undone.stderr.contains("no such operation"), "{undone:?}");
+}

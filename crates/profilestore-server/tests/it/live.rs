@@ -16,10 +16,13 @@ async fn what_happens_is_told_while_somebody_watches() {
     game.save(1, 1, 5, json!([])).await;
     let watcher = served.caller(&[Scope::MetricsRead]).await;
     let now: Value = watcher.first_event(LIVE).await;
-    for (name, value) in [("sessions", 1), ("connections", 1), ("starts", 1), ("servers", 2)] {
+    for (name, value) in [("connections", 1), ("servers", 2)] {
         assert_eq!(now[name], value, "{name}: {now}");
     }
-    assert!(now["saves"].as_u64().unwrap() >= 1, "{now}");
+    // These are the numbers of the whole process, in which other tests may run.
+    for name in ["sessions", "starts", "saves"] {
+        assert!(now[name].as_u64().unwrap() >= 1, "{name}: {now}");
+    }
     assert!(now["at_ms"].as_i64().unwrap() > 1_700_000_000_000, "{now}");
     assert_eq!(now["is_critical"], false);
     assert!(game.end(1, 2).await["ended"].is_object());
@@ -33,7 +36,7 @@ async fn watching_takes_metrics_read_or_a_role_that_is_not_narrowed() {
     let narrowed = served.narrowed(&[Scope::MetricsRead], "PlayerData", None).await;
     refused(&narrowed.get(LIVE).await, 403, "forbidden");
     let viewer = members::member(&served, "eve", "viewer").await;
-    assert_eq!(viewer.first_event(LIVE).await["sessions"], 0);
+    assert_eq!(viewer.first_event(LIVE).await["connections"], 0);
     let only = r#"{"stores":["PlayerData"]}"#;
     served.admin().with_body("PATCH", "/v1/members/eve", only).await.is(200);
     // Another process may believe the old record for two seconds; this one does not.

@@ -44,12 +44,13 @@ fn postgres_stands_still_for_longer_than_the_lease_time() {
     play.ends_well();
 }
 
-/// All game servers' connections break, stall and are slow.
+/// All game servers' connections break, stall and are slow. One that is slow to connect again may
+/// be without its lease for longer than another, so sessions may be lost; nothing else may be.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_to_postgres_are_cut_stalled_and_answered_late() {
     let postgres = server();
     let proxy = Proxy::to_port(postgres.port()).await.unwrap();
-    let play = Play::new(3).store(&postgres.url_through(proxy.port())).start();
+    let play = Play::new(3).store(&postgres.url_through(proxy.port())).arg("--may-lose").start();
     let fault = LEASE + Duration::from_secs(1);
     while {
         for link in [Link::Cut, Link::Stalled, Link::Late(Duration::from_millis(150))] {
@@ -64,12 +65,12 @@ async fn connections_to_postgres_are_cut_stalled_and_answered_late() {
 }
 
 /// Commits are made, and the connection breaks instead of carrying the answer: the caller
-/// finds out by asking again.
+/// finds out by asking again. Renewals meet that too, so a slow machine may lose sessions.
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_to_commits_are_lost() {
     let postgres = server();
     let proxy = Proxy::to_port(postgres.port()).await.unwrap();
-    let play = Play::new(3).store(&postgres.url_through(proxy.port())).start();
+    let play = Play::new(3).store(&postgres.url_through(proxy.port())).arg("--may-lose").start();
     while {
         for _ in 0..6 {
             proxy.set(Link::losing_commit_answers());

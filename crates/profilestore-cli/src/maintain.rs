@@ -282,6 +282,8 @@ impl Restore {
         if self.salvage {
             return salvage_file(app, &self.from, &to).await;
         }
+        // Only a whole backup becomes the store.
+        Place::Sqlite(self.from.clone()).check_there()?;
         let from = self.from.clone();
         let restored = waited(move |bar| {
             SqliteStore::restore(&from, &to, existing, &SqliteOptions::default(), pages(&bar))

@@ -349,6 +349,16 @@ fn width() -> Option<usize> {
     said.or_else(|| io::stdout().is_terminal().then(terminal)?).filter(|columns| *columns >= 20)
 }
 
+/// A word of a command that is printed to be typed: a shell reads it as it is, whatever a player
+/// has put into it.
+pub(crate) fn word(text: &str) -> Cow<'_, str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/_-.:%@+=,".contains(c);
+    match !text.is_empty() && text.chars().all(plain) {
+        true => Cow::Borrowed(text),
+        false => Cow::Owned(format!("'{}'", text.replace('\'', r"'\''"))),
+    }
+}
+
 /// A text of at most so many characters. One that is cut ends in `…`.
 pub(crate) fn cut(text: &str, chars: usize) -> String {
     match text.char_indices().nth(chars) {

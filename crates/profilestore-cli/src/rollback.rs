@@ -13,7 +13,7 @@ use crate::{
     args::{App, ByArgs, KeyArg},
     diff::{current, differences},
     operate::{Visit, failure, held_by},
-    output::{Failure, Status, ask, count, json_document, note, say},
+    output::{Failure, Status, ask, count, json_document, note, say, word},
     times::time,
     versions::{VersionArg, described, existing},
 };
@@ -176,8 +176,9 @@ async fn preview(
     let from = state.head.as_ref().map(described).unwrap_or_default();
     let changes = changes(store, key, state, version).await;
     say(format_args!(
-        "{key} would go back from {from} to {}, {changes}; see: profilestore diff {key} {}",
+        "{key} would go back from {from} to {}, {changes}; see: profilestore diff {} {}",
         described(&version.info),
+        word(&key.to_string()),
         version.info.number
     ))?;
     for line in not_undone_lines(&not_undone) {

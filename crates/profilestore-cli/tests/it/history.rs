@@ -288,3 +288,17 @@ fn a_rollback_lists_what_it_does_not_undo_before_and_after() {
         "nothing since"
     );
 }
+
+/// A player's name is pasted into a shell with the command that is printed.
+#[test]
+fn a_command_that_is_printed_is_safe_to_type_whatever_the_key_is() {
+    let place = Place::new();
+    let name = "$(touch pwn) it's";
+    fs::write(place.path("in.jsonl"), line(name, 1, &profile(1))).unwrap();
+    place.ok(&["import", "in.jsonl"]);
+    let key = format!("PlayerData/{name}");
+    place.ok(&["edit", &key, "--set", "/coins=2"]);
+    let preview = place.ok(&["rollback", &key, "1", "--dry-run"]);
+    let (_, command) = preview.lines().next().unwrap().split_once("see: profilestore ").unwrap();
+    assert_eq!(command, r"diff 'PlayerData/$(touch pwn) it'\''s' 1");
+}

@@ -209,6 +209,9 @@ fn a_killed_backup_leaves_no_file_under_its_name_and_the_next_one_is_made() {
     let ran = place.run(&["check", "--store", "copy.db.partial"]);
     assert_eq!((ran.code, ran.stderr.lines().count()), (3, 1), "{ran:?}");
     assert!(ran.stderr.contains("it is unfinished"), "{ran:?}");
+    let ran = place.run(&["restore", "copy.db.partial", "--store", "other.db"]);
+    assert!(ran.code == 3 && ran.stderr.contains("it is unfinished"), "{ran:?}");
+    assert!(!place.path("other.db").exists());
     place.ok(&["backup", "copy.db"]);
     assert!(!partial.exists());
     place.ok(&["check", "--store", "copy.db"]);

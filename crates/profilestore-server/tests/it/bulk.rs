@@ -98,8 +98,11 @@ async fn tried(caller: &Client, body: &Value) -> Value {
         for name in ["held", "scanned"] {
             add(&mut all, name, &page[name]);
         }
-        if all.get("samples").is_none() {
-            (all["samples"], all["reasons"]) = (page["samples"].clone(), page["refused"].clone());
+        // An answer may end anywhere.
+        for (name, of) in [("samples", "samples"), ("reasons", "refused")] {
+            let more = page[of].as_array().unwrap().iter().cloned();
+            let known = all[name].as_array().into_iter().flatten().cloned();
+            all[name] = known.chain(more).collect();
         }
         match page["next_page_token"].as_str() {
             Some(next) => body["page_token"] = next.into(),
@@ -199,7 +202,7 @@ async fn a_dry_run_says_why_profiles_would_be_refused_and_changes_nothing() {
     fill(&served.store, [("poor".to_owned(), "{}".to_owned())]).await;
     let would = tried(&admin, &increase(1)).await;
     assert_eq!((&would["changed"], &would["refused"]), (&json!(30), &json!(1)), "{would}");
-    assert_eq!(would["samples"].as_array().unwrap().len(), 20);
+    assert!(would["samples"].as_array().unwrap().len() >= 20, "{would}");
     assert_eq!(would["reasons"][0]["example"], "PlayerData/poor");
     assert_eq!(would["reasons"][0]["count"], 1);
     let read = admin.get("/v1/stores/PlayerData/profiles/p00001").await.is(200);

@@ -31,19 +31,27 @@ versions() {
 }
 
 measured() { # measured NAME ARGUMENTS…: one row
-  local name=$1 code=0 said
+  local name=$1 code=0 own=0 now timer said
   shift
-  /usr/bin/time -o time -f '%e %U %S %M' "$program" "$@" >out 2>err || code=$?
+  /usr/bin/time -o time -f '%e %U %S %M' "$program" "$@" >out 2>err &
+  timer=$!
+  # Pages of the file that are mapped count as resident; the program's own memory does without them.
+  while kill -0 "$timer" 2>/dev/null; do
+    now=$(awk '/^RssAnon/ { print $2 }' "/proc/$(pgrep -P "$timer")/status" 2>/dev/null) || true
+    if [ "${now:-0}" -gt "$own" ]; then own=$now; fi
+    sleep 0.1
+  done
+  wait "$timer" || code=$?
   read -r elapsed user system kilobytes < <(tail -n 1 time)
-  said=$(awk -v e="$elapsed" -v u="$user" -v s="$system" -v k="$kilobytes" 'BEGIN { printf "%.1f s | %.1f s | %d MB", e, u + s, k / 1024 }')
+  said=$(awk -v e="$elapsed" -v u="$user" -v s="$system" -v o="$own" -v k="$kilobytes" 'BEGIN { printf "%.1f s | %.1f s | %d MB | %d MB", e, u + s, o / 1024, k / 1024 }')
   # An earlier program lacks some of the commands.
-  if [ "$code" = 2 ]; then said="- | - | -"; fi
+  if [ "$code" = 2 ]; then said="- | - | - | -"; fi
   echo "| \`$name\` | $said | $code |"
   if [ "$code" -gt 1 ]; then cat err >&2; fi
 }
 
-echo "| command | time | processor | memory | exit code |"
-echo "| --- | --- | --- | --- | --- |"
+echo "| command | time | processor | own memory, sampled | resident at most | exit code |"
+echo "| --- | --- | --- | --- | --- | --- |"
 versions >in.jsonl
 case $PROFILESTORE_STORE in postgres:*) "$program" migrate >out ;; esac
 measured "import of $((3 * profiles)) versions" import in.jsonl

@@ -42,12 +42,10 @@ pub(crate) fn span(text: &str) -> Result<Span, String> {
 }
 
 /// A moment that is to come: `90 days` counts from now.
-#[cfg(feature = "serve")]
 pub(crate) fn to_come(text: &str) -> Result<i64, String> {
     to_come_from(text, Env::system().unix_ms())
 }
 
-#[cfg(any(feature = "serve", test))]
 fn to_come_from(text: &str, now_ms: i64) -> Result<i64, String> {
     let at = match length_ms(text.trim()) {
         Some(length) => now_ms.checked_add(length).ok_or_else(|| HOW.to_owned())?,

@@ -103,6 +103,8 @@ mod chosen {
         ReusedRequestDone,
         /// A stranger may resume a game server
         OwnerUnchecked,
+        /// A host calls a session lost without a check that it is the host
+        LostUnchecked,
     }
 
     impl Defect {
@@ -119,6 +121,7 @@ mod chosen {
             Self::OrphanTakenTooSoon,
             Self::ReusedRequestDone,
             Self::OwnerUnchecked,
+            Self::LostUnchecked,
         ];
 
         /// Puts this one to work in the whole process, or none.

@@ -344,11 +344,9 @@ async fn adopt(desk: &Desk, Past { s, key, epoch }: Past) {
                 desk.guest.over(s);
                 return desk.guest.tell(&ServerFrame::Lost { s, by: by.map(by_server) });
             }
-            Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::TimedOut) => {
-                tokio::time::sleep(ADOPT_AGAIN).await;
-            }
             // The game server is told so, and resumes again.
             Err(_) if desk.guest.server.stopped().is_some() => return,
+            Err(error) if is_not_known_yet(error.kind()) => tokio::time::sleep(ADOPT_AGAIN).await,
             Err(error) => {
                 tracing::warn!(%error, "a session was not found again");
                 desk.guest.over(s);
@@ -357,6 +355,11 @@ async fn adopt(desk: &Desk, Past { s, key, epoch }: Past) {
             Ok(_) => return,
         }
     }
+}
+
+/// The store has not answered, or a start of the profile is under way here, which ends in its time.
+fn is_not_known_yet(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Unavailable | ErrorKind::TimedOut | ErrorKind::Busy)
 }
 
 /// Looks whether the key still holds. One that was revoked may save and end for one lease time.

@@ -347,6 +347,7 @@ impl Guest {
                     return true;
                 }
                 Ok(Ok(_)) => {
+                    self.world.ledger.lock().not_found_again(&job, key);
                     self.lost(&job, key, "was not found again");
                     return true;
                 }

@@ -2,6 +2,7 @@
 //!
 //! * **A session ends for a reason.** While a game server may believe that it holds a profile, and
 //!   has not ended the session, no commit takes the profile from that session.
+//! * **No session that holds its profile is called lost** to a game server that resumes.
 //! * **What was acknowledged is stored**, and what a session stored is never replaced by what it
 //!   sent earlier. A trade that was answered as not done never is.
 //! * **A session is let go when it is asked for**, and a number that comes again with another
@@ -62,6 +63,8 @@ pub(super) struct Ledger {
     told: Told,
     invariants: Invariants,
     rows: BTreeMap<ServerId, Row>,
+    /// The session that holds each profile, as the store calls it.
+    holders: BTreeMap<String, String>,
     /// By game server and profile.
     pub(super) open: BTreeMap<(String, String), Open>,
     /// What each session sent, in its order.
@@ -84,6 +87,7 @@ impl Ledger {
             told: Told::default(),
             invariants: Invariants::default(),
             rows: BTreeMap::new(),
+            holders: BTreeMap::new(),
             open: BTreeMap::new(),
             sent: BTreeMap::new(),
             stored: BTreeMap::new(),
@@ -148,6 +152,15 @@ impl Ledger {
             if !open.asked {
                 open.until = open.until.max(until);
             }
+        }
+    }
+
+    /// A game server resumes and is told that a session is lost.
+    pub(super) fn not_found_again(&mut self, job: &str, key: &str) {
+        let Some(open) = self.open.get(&(job.to_owned(), key.to_owned())) else { return };
+        if open.name.is_some() && open.name.as_ref() == self.holders.get(key) {
+            let what = format!("session {} is called lost, and holds its profile", open.label);
+            self.broken("hosting", Some(key), what);
         }
     }
 
@@ -253,6 +266,10 @@ impl Ledger {
 
     fn stepped(&mut self, step: &Step<'_>) {
         let now = Instant::now();
+        match &step.after.lease.holder {
+            Some(holder) => self.holders.insert(step.key.to_owned(), holder.session.clone()),
+            None => self.holders.remove(step.key),
+        };
         let holder = step.before.lease.holder.as_ref();
         if let Some(before) = holder.filter(|_| step.before.holder() != step.after.holder()) {
             let of = (before.job_id.clone(), step.key.to_owned());

@@ -33,7 +33,8 @@ use crate::{
     },
 };
 
-/// What becomes of a session that was there before its game server was hosted here.
+/// What has become of a session that was there before its game server was hosted here, or that
+/// this host does not know.
 pub(crate) enum Adopted {
     Held(Arc<Session>),
     Lost(Option<SessionInfo>),
@@ -130,12 +131,28 @@ impl Engine {
             hosting.note_named(key, true);
         }
         self.link.look_up(key, async move {
-            let adopted = engine.adopt_now(&key_, epoch).await?;
+            let adopted = engine.adopt_now(&key_, epoch).await;
+            let verdict = matches!(&adopted, Ok(Adopted::Lost(_)))
+                || matches!(&adopted, Err(error) if error.kind() == ErrorKind::Busy);
+            if verdict && !defect!(LostUnchecked) {
+                engine.check_host().await?;
+            }
+            let adopted = adopted?;
             if let Some(hosting) = &engine.link.hosting {
                 hosting.note_named(&key_, false);
             }
             Ok(adopted)
         })
+    }
+
+    /// Fails when another process hosts the game server, and stops then. What this host has not
+    /// heard of may have begun there, so without this it calls no session lost.
+    async fn check_host(&self) -> Result<()> {
+        let Some(hosting) = &self.link.hosting else { return Ok(()) };
+        let check = Change::CheckHost { id: self.link.server(), host: hosting.host };
+        let commit = self.link.new_commit(vec![check], Returning::HEAD);
+        self.link.settle(&commit, self.link.deadline()).await?;
+        Ok(())
     }
 
     async fn adopt_now(self: &Arc<Self>, key: &ProfileKey, epoch: u64) -> Result<Adopted> {

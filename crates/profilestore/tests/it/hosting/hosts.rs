@@ -334,6 +334,43 @@ async fn a_connection_that_comes_back_to_the_same_host_is_told_everything_again(
     asking.await.unwrap().unwrap();
 }
 
+/// The first host has heard nothing of the second one.
+#[tokio::test(start_paused = true)]
+async fn a_game_server_that_comes_back_to_a_host_that_lost_its_place_keeps_its_sessions() {
+    let world = World::new();
+    let first = host(&world);
+    let (server, _old) = hosted(&first, "a").await;
+    let Started { session: old, .. } = start(&server, 1, "again").await;
+    let (second, _calling) = resumed(&server, &host(&world)).await;
+    adopted(&second, &old).await.end(request(2), None).await.unwrap();
+    let Started { session: again, .. } = start(&second, 3, "again").await;
+    let Started { session: new, .. } = start(&second, 4, "new").await;
+    let (back, _calling) = resumed(&server, &first).await;
+    let refused = back.adopt(new.key(), new.epoch()).await;
+    assert_eq!((kind(refused), back.stopped()), (Some(ErrorKind::Unknown), Some(Stop::Hosted)));
+    let (back, _calling) = resumed(&server, &first).await;
+    for session in [&again, &new] {
+        assert_eq!(adopted(&back, session).await.epoch(), session.epoch());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_cannot_ask_whether_it_is_the_host_calls_no_session_lost() {
+    let world = World::new();
+    let way = world.another_way();
+    let first = host_on(&world, way.clone());
+    let (server, _old) = hosted(&first, "a").await;
+    let Started { session: old, .. } = start(&server, 1, "again").await;
+    let (second, _calling) = resumed(&server, &host(&world)).await;
+    adopted(&second, &old).await.end(request(2), None).await.unwrap();
+    let Started { session: again, .. } = start(&second, 3, "again").await;
+    way.plan().cut_off();
+    let (back, _calling) = resumed(&server, &first).await;
+    let refused = back.adopt(again.key(), again.epoch()).await;
+    assert_eq!(kind(refused), Some(ErrorKind::Unavailable));
+    assert_eq!(back.stopped(), None);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_profile_held_by_a_start_that_nobody_waits_for_is_let_go() {
     let world = World::new();

@@ -126,13 +126,8 @@ async fn overload(sessions: usize, minutes: usize) -> Outcome {
         let at = Instant::now();
         end.end_session().await?;
         let ended = at.elapsed();
-        let pair = [
-            others.pop().ok_or("no session is left")?,
-            others.pop().ok_or(
-                "no session is \
-            left",
-            )?,
-        ];
+        let pair =
+            [others.pop().ok_or("no session is left")?, others.pop().ok_or("no session is left")?];
         let at = Instant::now();
         let [from, to] = pair.clone();
         let trade = server.transaction().with(&pair[0]).with(&pair[1]);

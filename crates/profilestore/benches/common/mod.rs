@@ -33,7 +33,7 @@ pub(crate) fn player() -> Player {
         kind: kinds[usize::try_from(i).unwrap_or_default() % kinds.len()].to_owned(),
         level: u32::try_from(i * 7 % 100).unwrap_or_default(),
     };
-    Player { coins: 0, name: "somebody".into(), items: (0..68).map(item).collect() }
+    Player { coins: 0, name: "a player".into(), items: (0..68).map(item).collect() }
 }
 
 pub(crate) async fn server_on(

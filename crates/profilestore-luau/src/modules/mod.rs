@@ -23,11 +23,14 @@ pub(crate) fn source(name: &str) -> Option<&'static str> {
 
 /// What the modules are made of besides, in the order in which they build on each other: each gets
 /// the host with those before it.
-const PARTS: [(&str, &str); 7] = [
+const PARTS: [(&str, &str); 10] = [
     ("Signal", include_str!("signal.luau")),
     ("tables", include_str!("tables.luau")),
     ("calls", include_str!("calls.luau")),
     ("mocks", include_str!("mocks.luau")),
+    ("store_module", include_str!("store_module.luau")),
+    ("store_messages", include_str!("store_messages.luau")),
+    ("store_profiles", include_str!("store_profile.luau")),
     ("service", include_str!("service.luau")),
     ("GlobalUpdates", include_str!("global_updates.luau")),
     ("profiles", include_str!("service_profile.luau")),

@@ -9,6 +9,7 @@ import sys
 import time
 import unittest
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from profilestore import End, Http, ProfileError, Server, connect
@@ -16,6 +17,7 @@ from profilestore import End, Http, ProfileError, Server, connect
 from .serve import Serve, connected, until
 
 PLAYER: dict[str, Any] = {"coins": 0, "items": []}
+README = (Path(__file__).parent.parent / "README.md").read_text()
 
 
 def give(data: dict[str, Any], gift: dict[str, Any], _: object) -> None:
@@ -289,15 +291,11 @@ class Play(unittest.IsolatedAsyncioTestCase):
         assert stored is not None
         self.assertEqual(stored["data"]["coins"], 1)
 
-    async def test_the_readme_runs_as_it_stands_and_prints_what_it_says(self) -> None:
-        readme = (Path(__file__).parent.parent / "README.md").read_text()
-        code = re.search(r"```python\n(.*?)```", readme, re.DOTALL)
-        printed = re.search(r"python hello\.py\n(.*?)```", readme, re.DOTALL)
-        assert code is not None and printed is not None
+    async def output_of(self, program: str) -> tuple[str, str]:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-c",
-            code[1],
+            program,
             env={
                 **os.environ,
                 "PROFILESTORE_URL": self.serve.url,
@@ -307,4 +305,22 @@ class Play(unittest.IsolatedAsyncioTestCase):
             stderr=asyncio.subprocess.PIPE,
         )
         out, faults = await process.communicate()
-        self.assertEqual((out.decode(), faults.decode()), (printed[1], ""))
+        return out.decode(), faults.decode()
+
+    async def test_the_readme_runs_as_it_stands_and_prints_what_it_says(self) -> None:
+        code = re.search(r"```python\n(.*?)```", README, re.DOTALL)
+        printed = re.search(r"python hello\.py\n(.*?)```", README, re.DOTALL)
+        assert code is not None and printed is not None
+        self.assertEqual(await self.output_of(code[1]), (printed[1], ""))
+
+    async def test_the_trade_of_the_readme_moves_coins_and_sends_its_gift(self) -> None:
+        hello, trade = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+        connecting = hello[: hello.index("        profile =")].replace("PlayerData", "Bank")
+        printing = 'print(ann.data["coins"], bob.data["coins"])'
+        program = connecting + indent(f"{trade}\n{printing}", " " * 8)
+        printed = await self.output_of(f"{program}\n\nasyncio.run(main())\n")
+        self.assertEqual(printed, ("0 2\n", ""))
+        server = await self.game_server("eu-1")
+        friend = await server.store("Bank", PLAYER).start("user-3")
+        friend.on_message("gift", give)
+        await until("the gift is there", lambda: friend.data["coins"] == 1)

@@ -220,17 +220,38 @@ test("a wrong key is refused at once", async () => {
   await assert.rejects(wrong, { kind: "unauthorized", advice: "fix" });
 });
 
-test("the README's program runs as it stands, and prints what the README says", async () => {
-  const readme = await readFile(new URL("../README.md", import.meta.url), "utf8");
-  const code = /```js\n([^]*?)```/.exec(readme)?.[1] ?? "";
-  const printed = /node hello\.mjs\n([^]*?)```/.exec(readme)?.[1] ?? "";
-  const file = new URL("hello.mjs", import.meta.url);
-  await writeFile(file, code);
+/** The programs of the README, and what it says that the first one prints. */
+async function readme(): Promise<{ programs: string[]; printed: string }> {
+  const text = await readFile(new URL("../README.md", import.meta.url), "utf8");
+  const programs = [...text.matchAll(/```js\n([^]*?)```/g)].map(([, program]) => program ?? "");
+  return { programs, printed: /node hello\.mjs\n([^]*?)```/.exec(text)?.[1] ?? "" };
+}
+
+async function output(name: string, program: string): Promise<[string, string]> {
+  const file = new URL(name, import.meta.url);
+  await writeFile(file, program);
   const env = { ...process.env, PROFILESTORE_URL: serve.url, PROFILESTORE_KEY: serve.key };
   const { stdout, stderr } = await promisify(execFile)(process.execPath, [fileURLToPath(file)], {
     env,
   });
-  assert.deepEqual([stdout, stderr], [printed, ""]);
+  return [stdout, stderr];
+}
+
+test("the README's program runs as it stands, and prints what the README says", async () => {
+  const { programs, printed } = await readme();
+  assert.deepEqual(await output("hello.mjs", programs[0] ?? ""), [printed, ""]);
+});
+
+test("the README's trade moves coins and sends its gift", async () => {
+  const [hello = "", trade = ""] = (await readme()).programs;
+  const connecting = hello.slice(0, hello.indexOf("const profile =")).replace("PlayerData", "Bank");
+  const printing = "console.log(ann.data.coins, bob.data.coins); await server.close();";
+  assert.deepEqual(await output("trade.mjs", connecting + trade + printing), ["0 2\n", ""]);
+  const server = await gameServer("eu-1");
+  const friend = await server.store("Bank", player).start("user-3");
+  friend.onMessage<{ coins: number }>("gift", (data, { coins }) => void (data.coins += coins));
+  await until("the gift is there", () => friend.data.coins === 1);
+  await friend.end();
 });
 
 test("an operator who takes a profile ends its session, and the game is told", async () => {

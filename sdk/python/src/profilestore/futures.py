@@ -18,7 +18,7 @@ def quiet(future: asyncio.Future[R]) -> asyncio.Future[R]:
 
 
 def running(work: Coroutine[Any, Any, R]) -> asyncio.Future[R]:
-    """Starts work now. Who is cancelled while it waits for the result does not end the work."""
+    """Starts work now. Cancelling the wait for the result does not end the work."""
     task = asyncio.ensure_future(work)
     _running.add(task)
     task.add_done_callback(_running.discard)

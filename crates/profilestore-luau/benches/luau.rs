@@ -29,7 +29,7 @@ const MODULES: [(&str, &str); 2] = [
 /// A player's data of about so many bytes of JSON.
 fn template(bytes: usize) -> String {
     format!(
-        "local template = {{ Coins = 0, Name = 'Somebody', Settings = {{ Music = true, Volume = 0.5 }}, Items = {{}} }}
+        "local template = {{ Coins = 0, Name = 'A player', Settings = {{ Music = true, Volume = 0.5 }}, Items = {{}} }}
         local http = game:GetService('HttpService')
         while #http:JSONEncode(template) < {bytes} do
             for n = #template.Items + 1, #template.Items + 8 do

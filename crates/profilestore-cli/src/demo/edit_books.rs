@@ -154,7 +154,7 @@ impl EditBooks {
             missing.extend(due.iter().filter(|player| !made(**player, task.number)).map(
                 |player| {
                     format!(
-                        "player {player}: edit {} of all players is complete and did not reach him",
+                        "edit {} of all players is complete and did not reach player {player}",
                         task.number
                     )
                 },
@@ -176,7 +176,7 @@ impl EditBooks {
                 let why = match entry
                     .filter(|entry| entry.task.player.is_none_or(|meant| meant as usize == player))
                 {
-                    None => "was never ordered for him",
+                    None => "was never ordered for the player",
                     Some(entry) if entry.fate == Fate::Refused => "was refused",
                     Some(entry) if !entry.task.fits => "does not fit",
                     Some(_) => continue,

@@ -102,10 +102,8 @@ impl Keeper<Raw> for ScriptKeeper {
             _ => ("Edit", None),
         };
         let values = self.host.call(&self.callbacks.hand_over, (&self.object, why, reason));
-        let values = values.ok_or(
-            "the script did not hand over its data; the error before this \
-            one says why",
-        )?;
+        let values = values
+            .ok_or("the script did not hand over its data; the error before this one says why")?;
         let lua = self.lua.try_upgrade().ok_or("the script is gone")?;
         let kept = handed(&lua, values)?;
         self.watch_size(&kept);
@@ -116,8 +114,9 @@ impl Keeper<Raw> for ScriptKeeper {
         let Some(lua) = self.lua.try_upgrade() else { return };
         match data.table(&lua) {
             Ok(data) => drop(self.host.call(&self.callbacks.edited, (&self.object, data))),
-            Err(error) => tracing::error!(key = %self.profile.key(), %error, "an edit could not \
-                be shown to the script"),
+            Err(error) => {
+                tracing::error!(key = %self.profile.key(), %error, "an edit could not be shown to the script")
+            }
         }
     }
 

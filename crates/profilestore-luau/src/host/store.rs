@@ -177,8 +177,7 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
                     tokio::select! {
                         biased;
                         started = started => Ok(Told(started.map(LuaSession::new))),
-                        () = cancelled(caller) => Err("the thread that waited for the session was \
-                            cancelled".to_owned()),
+                        () = cancelled(caller) => Err("the thread that waited for the session was cancelled".to_owned()),
                     }
                 })
             },

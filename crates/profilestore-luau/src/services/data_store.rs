@@ -154,14 +154,10 @@ impl Transform {
         };
         let [user_ids, metadata] =
             [values.next(), values.next()].map(|value| value.unwrap_or(Value::Nil));
-        let user_ids = table_or_nil(user_ids).ok_or(
-            "the second value of a transform is a table \
-            of user ids",
-        )?;
-        let metadata = table_or_nil(metadata).ok_or(
-            "the third value of a transform is a table of \
-            metadata",
-        )?;
+        let user_ids = table_or_nil(user_ids)
+            .ok_or("the second value of a transform is a table of user ids")?;
+        let metadata = table_or_nil(metadata)
+            .ok_or("the third value of a transform is a table of metadata")?;
         let lua = scheduler.lua().ok_or("the server is closed")?;
         new_entry(&lua, &value, user_ids, metadata).map(Some)
     }

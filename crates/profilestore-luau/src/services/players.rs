@@ -272,7 +272,7 @@ impl Timed {
     }
 }
 
-/// What one player still has before him.
+/// What one player has still to do.
 struct Doing {
     server: Option<usize>,
     next: Vec<(Instant, Timed)>,

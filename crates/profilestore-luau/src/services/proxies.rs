@@ -57,10 +57,8 @@ fn place(kind: usize, metamethod: &str) -> String {
 
 /// What makes objects of a kind with these metamethods.
 pub(super) fn kind(lua: &Lua, (name, metamethods): (String, Table)) -> Answer<Function> {
-    let kind = KINDS.iter().position(|kind| *kind == name).ok_or(
-        "there is no such kind of \
-        object",
-    )?;
+    let kind =
+        KINDS.iter().position(|kind| *kind == name).ok_or("there is no such kind of object")?;
     let made = || {
         for metamethod in METAMETHODS {
             lua.set_named_registry_value(

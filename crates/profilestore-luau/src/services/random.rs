@@ -88,10 +88,7 @@ mod tests {
     fn the_numbers_are_those_of_luau() {
         let lua = Lua::new();
         let (number, integer): (f64, i64) = lua
-            .load(
-                "math.randomseed(42) return math.random(), math.random(1, \
-                1000)",
-            )
+            .load("math.randomseed(42) return math.random(), math.random(1, 1000)")
             .eval()
             .expect("two numbers");
         let mut own = Pcg::new(42);

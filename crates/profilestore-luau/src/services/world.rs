@@ -56,17 +56,17 @@ struct Machine {
 /// A player.
 #[derive(Default)]
 struct Player {
-    /// The servers that he is on. More than one when an old connection has not been noticed to be
-    /// gone.
+    /// The servers that the player is on. More than one while an old server has not noticed that
+    /// the connection is gone.
     servers: Vec<usize>,
 }
 
 /// How a player came.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Join {
-    /// The place that he was teleported from.
+    /// The place that the player was teleported from.
     pub(super) from_place: Option<i64>,
-    /// Who was teleported with him.
+    /// The players who were teleported together.
     pub(super) members: Vec<i64>,
     /// What the teleporting script gave along, JSON.
     pub(super) data: Option<String>,
@@ -161,7 +161,7 @@ impl World {
         self.inner.lock().players.values().filter(|player| player.servers.contains(&server)).count()
     }
 
-    /// A player joins a server, unless he is there already.
+    /// A player joins a server. Nothing happens if the player is there already.
     pub(super) fn join(self: &Arc<Self>, server: usize, user_id: i64, join: &Join) {
         {
             let mut inner = self.inner.lock();
@@ -190,7 +190,7 @@ impl World {
         machine.scheduler.upgrade()?.lua()
     }
 
-    /// A player leaves a server, if he is there.
+    /// A player leaves a server. Nothing happens if the player is not there.
     pub(super) fn leave(&self, server: usize, user_id: i64) {
         {
             let mut inner = self.inner.lock();

@@ -7,8 +7,8 @@ use profilestore_luau::Line;
 
 use crate::{Ran, run};
 
-/// Each player's coins grow by 100 on each server that he comes to. `which` says which module a
-/// server uses.
+/// Each player's coins grow by 100 with each server that the player joins. `which` says which
+/// module a server uses.
 fn visits(which: &str, players: &str, until: u64) -> Ran {
     let script = format!(
         "local Lock = require(game.ServerScriptService.SmallLock)

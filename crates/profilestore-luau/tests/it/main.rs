@@ -43,10 +43,8 @@ impl Ran {
 fn run(source: &str, set: impl FnOnce(GameBuilder) -> GameBuilder) -> Ran {
     let recorder = Arc::new(Recorder::default());
     let game = set(Game::builder().time(Time::Virtual).output(recorder.clone()));
-    let report = game.run(&Script { name: "game".into(), source: source.into() }).expect(
-        "the \
-        game runs",
-    );
+    let report =
+        game.run(&Script { name: "game".into(), source: source.into() }).expect("the game runs");
     Ran { report, recorder }
 }
 

@@ -71,7 +71,7 @@ fn players_hop_between_servers() {
     assert!(ran.report.is_success());
     let lines = ran.recorder.lines();
     let lines: Vec<_> = lines.iter().map(|(server, _, text)| format!("{server}{text}")).collect();
-    // The hop to where he is already is a rejoin.
+    // The hop to the server that the player is on is a rejoin.
     assert_eq!(lines, ["1+ 1", "1- 1", "2+ 1", "2- 1", "2+ 1", "2- 1", "1+ 1", "1- 1"]);
 }
 
@@ -115,7 +115,7 @@ fn a_purchase_is_offered_until_it_is_granted() {
         assert(not pcall(function() return game.MarketplaceService.ProcessReceipt end))",
         |game| game.players("7:join@1s,buy=1234@10s,leave@80s,join@90s,leave@10m".parse().expect("a plan")),
     );
-    // Again 30 s after an answer, and when he joins.
+    // Again 30 s after an answer, and when the player joins.
     assert_eq!(
         ran.recorder.texts(Line::Print),
         ["1 10 true", "2 40 true", "3 71 true", "4 90 true"]

@@ -21,7 +21,7 @@ pub(crate) fn published() -> [String; 2] {
         .map(|file| fs::read_to_string(file).unwrap_or_else(|error| panic!("{file}: {error}")))
 }
 
-/// A player's data is loaded when he joins and let go when he leaves; each load adds 100. Printed:
+/// A player's data is loaded at the join and released at the leave; each load adds 100. Printed:
 /// what happens when, in seconds.
 const PROFILE_STORE_GAME: &str = "
     local ProfileStore = require(game.ServerScriptService.ProfileStore)
@@ -132,7 +132,7 @@ fn published_profile_store_hands_over_as_it_was_seen_to() {
     near(lines[0].1, 0.067);
     near(lines[2].1, 0.067);
     assert_eq!(lines[2].2, "100");
-    // He joins while the other server still has him.
+    // The player joins while the other server still has the profile.
     let ran = play(PROFILE_STORE_GAME, "1:join@1s,join@60s/2,leave@120s", 130, |game| game);
     let lines = printed(&ran);
     near(lines[1].1, 60.117);

@@ -153,7 +153,7 @@ impl Actor {
         }
     }
 
-    /// Gives coins to a player wherever he is: his debit and the message are one commit.
+    /// Gives coins to another player, online or not: debit and message are one commit.
     pub(super) async fn give(&mut self, label: Label) {
         let to = key_of(self.dice.below(self.world.size.players));
         if to == self.key {

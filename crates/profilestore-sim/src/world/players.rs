@@ -26,13 +26,13 @@ pub(super) fn player_of(key: &str) -> usize {
     key[1..].parse().expect("a key of a player")
 }
 
-/// A player's view of where he is.
+/// Where a player plays, as the player knows it.
 pub(super) struct Playing {
     pub label: Label,
     pub running: Running,
 }
 
-/// One player, through all his sessions.
+/// One player, through all sessions.
 pub(super) struct Actor {
     pub world: Arc<World>,
     pub dice: Dice,
@@ -41,9 +41,9 @@ pub(super) struct Actor {
     /// A purchase that was paid for and not confirmed yet.
     pub paid: Option<u64>,
     pub purchases: u64,
-    /// Messages that he sent and may send again.
+    /// Messages that the player sent and may send again.
     pub sent: Vec<u64>,
-    /// There is something else in his profile's place, and he begins anew.
+    /// There is something else in the profile's place, and the player begins anew.
     pub overwrite: bool,
 }
 

@@ -132,8 +132,8 @@ mod tests {
         );
     }
 
-    const GAPS: &str = "Data: a list with gaps, or with keys that are no positions, cannot be \
-        stored";
+    const GAPS: &str =
+        "Data: a list with gaps, or with keys that are no positions, cannot be stored";
 
     #[test]
     fn what_cannot_be_stored_is_named_with_its_path() {
@@ -144,22 +144,19 @@ mod tests {
             ),
             (
                 "return {a = 1/0}",
-                "Data.a: inf is no number of JSON; leave it out or store another \
-                one",
+                "Data.a: inf is no number of JSON; leave it out or store another one",
             ),
             ("return {['a key'] = print}", "Data[\"a key\"]: a function cannot be stored"),
             (
                 "return {1, 2, x = 3}",
-                "Data: a table with both numbers and texts as keys cannot be \
-                stored",
+                "Data: a table with both numbers and texts as keys cannot be stored",
             ),
             ("return {1, nil, 3}", GAPS),
             ("return {[1.5] = 1}", GAPS),
             ("return {[true] = 1}", "Data: a key that is a boolean cannot be stored"),
             (
                 "local t = {} t.me = {t} return t",
-                "Data.me[1]: a table that contains itself cannot \
-                be stored",
+                "Data.me[1]: a table that contains itself cannot be stored",
             ),
             (
                 "return {s = '\\255'}",
@@ -214,11 +211,8 @@ mod tests {
                 .expect_err("too large")
                 .starts_with("Data: it is too large: size=`4194305`")
         );
-        let endless = json(
-            "local t = {'x'} for _ = 1, 90 do t = {t, t} end return \
-            t",
-        )
-        .expect_err("too large");
+        let endless = json("local t = {'x'} for _ = 1, 90 do t = {t, t} end return t")
+            .expect_err("too large");
         assert!(endless.starts_with("Data: it is too large: size=`5242"), "{endless}");
     }
 

@@ -234,8 +234,7 @@ impl Writer {
         };
         if positions.odd || (read.last_position == 0 && length != positions.count) {
             return Err(script(
-                "a list with gaps, or with keys that are no positions, cannot be \
-                stored",
+                "a list with gaps, or with keys that are no positions, cannot be stored",
             ));
         }
         self.list(table, notes.as_ref(), length)

@@ -335,10 +335,11 @@ fn an_operators_edit_changes_the_tables_that_the_script_has() {
                     .expect("an edit")
                     .remove("/Items/Sword")
                     .expect("an edit");
-                server.operator(Attribution::new("ann")).edit(&key, &edit).await.expect(
-                    "it is \
-                    applied",
-                );
+                server
+                    .operator(Attribution::new("ann"))
+                    .edit(&key, &edit)
+                    .await
+                    .expect("it is applied");
                 assert!(server.shutdown().await.is_complete());
             });
             Ok((store, Arc::new(messenger)))

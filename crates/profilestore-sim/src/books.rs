@@ -134,10 +134,9 @@ impl Witness for Clerk {
             }
             match (step.before.holder(), step.after.holder()) {
                 (Some(before), Some(after)) if before != after => books.counts.add("taken over"),
-                (None, Some(_)) if step.before.lease.offer.is_some() => books.counts.add(
-                    "offers \
-                    taken",
-                ),
+                (None, Some(_)) if step.before.lease.offer.is_some() => {
+                    books.counts.add("offers taken")
+                }
                 _ => {}
             }
             let outcome = books.invariants.committed(&Seen { now, step, kind }, &books.told);

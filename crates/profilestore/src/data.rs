@@ -84,26 +84,15 @@ pub(crate) type Validate<T> = dyn Fn(&T) -> Result<(), String> + Send + Sync;
 
 fn to_raw(value: &serde_json::Value) -> Result<Box<RawValue>> {
     serde_json::value::to_raw_value(value).map_err(|error| {
-        Error::new(
-            ErrorKind::Invalid,
-            "the migrated data is no \
-            JSON",
-        )
-        .caused_by(error)
+        Error::new(ErrorKind::Invalid, "the migrated data is no JSON").caused_by(error)
     })
 }
 
 /// Data as a value, if it can be stored.
 fn to_value(data: &impl Serialize) -> Result<serde_json::Value> {
     let json = storable::DATA.encode(data)?;
-    serde_json::from_str(json.get()).map_err(|error| {
-        Error::new(
-            ErrorKind::Invalid,
-            "the data is \
-        no JSON",
-        )
-        .caused_by(error)
-    })
+    serde_json::from_str(json.get())
+        .map_err(|error| Error::new(ErrorKind::Invalid, "the data is no JSON").caused_by(error))
 }
 
 /// The codec of a typed store.
@@ -228,12 +217,8 @@ impl<T: ProfileData> TypedCodec<T> {
         let empty = serde_json::Value::Object(serde_json::Map::new());
         let template = self.template.as_ref().unwrap_or(&empty);
         serde_json::from_value(template.clone()).map_err(|error| {
-            Error::new(
-                ErrorKind::Invalid,
-                "a new profile has no data: give the store a \
-                template",
-            )
-            .caused_by(error)
+            Error::new(ErrorKind::Invalid, "a new profile has no data: give the store a template")
+                .caused_by(error)
         })
     }
 
@@ -241,12 +226,8 @@ impl<T: ProfileData> TypedCodec<T> {
     pub(crate) fn reconcile(&self, data: &T) -> Result<T> {
         let Some(template) = &self.template else { return Ok(data.clone()) };
         let wrong = |error| {
-            Error::new(
-                ErrorKind::Undecodable,
-                "the data cannot be reconciled with the \
-                template",
-            )
-            .caused_by(error)
+            Error::new(ErrorKind::Undecodable, "the data cannot be reconciled with the template")
+                .caused_by(error)
         };
         let mut value = to_value(data)?;
         reconcile(&mut value, template);

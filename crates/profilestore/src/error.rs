@@ -326,11 +326,9 @@ impl From<StoreError> for Error {
             StoreError::Indeterminate { .. } => {
                 (ErrorKind::Unknown, "whether the call took effect is not known")
             }
-            StoreError::Corrupt { .. } => (
-                ErrorKind::Corrupt,
-                "the store's contents cannot be \
-                understood",
-            ),
+            StoreError::Corrupt { .. } => {
+                (ErrorKind::Corrupt, "the store's contents cannot be understood")
+            }
             StoreError::Damaged { key, version } => {
                 let message = format!(
                     "the stored value is damaged; roll the profile back to an earlier version \
@@ -351,8 +349,7 @@ impl From<StoreError> for Error {
                 ),
                 ConflictKind::MessageIdReused => (
                     ErrorKind::MessageIdReused,
-                    "the message id was used before with another \
-                        content",
+                    "the message id was used before with another content",
                 ),
                 ConflictKind::CommitIdReused => (
                     ErrorKind::RequestIdReused,
@@ -379,8 +376,7 @@ impl From<StoreError> for Error {
                 ConflictKind::VersionGone => (ErrorKind::NotFound, "there is no such version"),
                 _ => (
                     ErrorKind::Unavailable,
-                    "another caller changed the profile at the same \
-                    moment",
+                    "another caller changed the profile at the same moment",
                 ),
             },
         };
@@ -392,12 +388,10 @@ impl From<RecordError> for Error {
     fn from(error: RecordError) -> Self {
         match error {
             RecordError::Unstorable(wrong) => wrong.into(),
-            RecordError::RecordTooLarge { .. } => Self::new(
-                ErrorKind::TooLarge,
-                "the profile is too large to be \
-                    stored",
-            )
-            .caused_by(error),
+            RecordError::RecordTooLarge { .. } => {
+                Self::new(ErrorKind::TooLarge, "the profile is too large to be stored")
+                    .caused_by(error)
+            }
             _ => Self::new(ErrorKind::Corrupt, "the stored value cannot be read").caused_by(error),
         }
     }

@@ -246,12 +246,7 @@ impl Migrations {
             )
         };
         let mut data: Value = serde_json::from_str(json).map_err(|error| {
-            Error::new(
-                ErrorKind::Undecodable,
-                "the stored data is no \
-                JSON",
-            )
-            .caused_by(error)
+            Error::new(ErrorKind::Undecodable, "the stored data is no JSON").caused_by(error)
         })?;
         for step in steps {
             let context = StepContext { key, step: step.number };

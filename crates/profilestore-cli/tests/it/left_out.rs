@@ -13,14 +13,8 @@ fn says_how_to_get(feature: &str, args: &[&str]) {
         "{args:?}: {ran:?}"
     );
     assert!(ran.stderr.contains("cargo run --release --features "), "{ran:?}");
-    let line = ran
-        .stderr
-        .split(
-            "cargo build --release -p profilestore-cli --features \
-        ",
-        )
-        .nth(1)
-        .unwrap();
+    let line =
+        ran.stderr.split("cargo build --release -p profilestore-cli --features ").nth(1).unwrap();
     let features: Vec<_> = line.split('`').next().unwrap().split(',').collect();
     assert!(features.contains(&feature), "{feature}: {ran:?}");
     for (built, has) in [

@@ -154,15 +154,8 @@ async fn a_removed_profile_takes_its_session_along_and_can_come_back() {
         ),
         "{asked:?}"
     );
-    let done = place.json(&[
-        "remove",
-        "PlayerData/p",
-        "--yes",
-        "--json",
-        "--reason",
-        "asked for \
-        it",
-    ]);
+    let done =
+        place.json(&["remove", "PlayerData/p", "--yes", "--json", "--reason", "asked for it"]);
     assert_eq!(done["done"], true);
     told(&live).await;
     assert_eq!(place.json(&["get", "PlayerData/p", "--json"])["content"], "removed");

@@ -34,10 +34,8 @@ impl Database {
         let program = fs::read_dir("/usr/lib/postgresql")
             .unwrap()
             .map(|entry| entry.unwrap().path().join("bin/psql"));
-        let psql = program.filter(|path| path.exists()).max().expect(
-            "psql beside the server's \
-            programs",
-        );
+        let psql =
+            program.filter(|path| path.exists()).max().expect("psql beside the server's programs");
         let sql = format!(
             "DO $$ BEGIN CREATE ROLE {ROLE} LOGIN PASSWORD 'hush'; EXCEPTION WHEN \
                 duplicate_object OR unique_violation THEN NULL; END $$"

@@ -342,10 +342,8 @@ impl Desk {
         self.world.count("foreign values");
         *self.world.clerk.0.lock().told.removals.entry(name.to_owned()).or_default() += 1;
         let (_, state) = store.read_one(&key, Returning::HEAD).await.expect("memory can be read");
-        let value = serde_json::value::to_raw_value(&json!(["not", "a", "profile"])).expect(
-            "this \
-            is JSON",
-        );
+        let value =
+            serde_json::value::to_raw_value(&json!(["not", "a", "profile"])).expect("this is JSON");
         let value = Stored::Foreign(Foreign { user_ids: Vec::new(), metadata: Map::new(), value });
         let write = Change::Write {
             key: key.clone(),

@@ -81,10 +81,8 @@ impl World {
         let mut left = 10;
         let mut options = StartOptions::new();
         loop {
-            let running = self.running(dice.below(self.size.servers)).expect(
-                "every server runs \
-                in peace",
-            );
+            let running =
+                self.running(dice.below(self.size.servers)).expect("every server runs in peace");
             let joined = self.join(&running, &key, options.clone(), None).await;
             let took = began.elapsed();
             let stepped =
@@ -225,16 +223,14 @@ impl World {
                 self.check(broken(
                     "G8",
                     &name,
-                    "the profile is still held after every server has \
-                    shut down",
+                    "the profile is still held after every server has shut down",
                 ));
             }
             if side.edits_waiting > 0 {
                 self.check(broken(
                     "edits",
                     &name,
-                    "an edit still waits after everybody was \
-                    online",
+                    "an edit still waits after everybody was online",
                 ));
             }
         }
@@ -255,8 +251,7 @@ impl World {
                     self.check(broken(
                         "edits",
                         key.key(),
-                        "the log says that an edit waits, and \
-                        it does not",
+                        "the log says that an edit waits, and it does not",
                     ));
                 }
             }

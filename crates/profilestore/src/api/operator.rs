@@ -96,12 +96,10 @@ impl Operator {
     fn check(&self, key: &ProfileKey) -> Result<()> {
         self.by.check()?;
         match key.is_reserved() {
-            true => Err(Error::new(
-                ErrorKind::Invalid,
-                "the library keeps its own books \
-                there",
-            )
-            .about(key)),
+            true => {
+                Err(Error::new(ErrorKind::Invalid, "the library keeps its own books there")
+                    .about(key))
+            }
             false => Ok(()),
         }
     }

@@ -67,12 +67,9 @@ impl<T: ProfileData> ReadProfile<T> {
         version: Option<StoredVersion>,
     ) -> Result<Self> {
         let Some(version) = version else {
-            return Err(Error::new(
-                ErrorKind::NotFound,
-                "there is no such \
-                version",
-            )
-            .about(&state.key));
+            return Err(
+                Error::new(ErrorKind::NotFound, "there is no such version").about(&state.key)
+            );
         };
         state.hide_edits();
         Self::read(store, state, Some(version), true)
@@ -98,12 +95,8 @@ impl<T: ProfileData> ReadProfile<T> {
                 (record, data)
             }
             Some(Stored::Foreign(_)) => {
-                return Err(Error::new(
-                    ErrorKind::Foreign,
-                    "what is stored is not a \
-                    profile",
-                )
-                .about(&state.key));
+                return Err(Error::new(ErrorKind::Foreign, "what is stored is not a profile")
+                    .about(&state.key));
             }
             // Only messages, or a tombstone.
             _ => {

@@ -178,8 +178,7 @@ impl TransactionBuilder {
                 Some(Err(panic)) => resume_unwind(panic),
                 None => Err(Error::new(
                     ErrorKind::Unknown,
-                    "the transaction was broken off; see \
-                    the log",
+                    "the transaction was broken off; see the log",
                 )
                 .into()),
             }

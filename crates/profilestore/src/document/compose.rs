@@ -37,10 +37,8 @@ pub fn compose(stored: &Stored, info: &VersionInfo, live: Option<&KeyState>) -> 
 /// The document of a key that was never written but has messages waiting.
 pub(crate) fn compose_inbox(live: &KeyState) -> Box<RawValue> {
     let rest = Map::from_iter([(UPDATES.to_owned(), global_updates(None, Some(live)))]);
-    serde_json::value::to_raw_value(&Composed { data: None, rest }).expect(
-        "a map with text keys \
-        is JSON",
-    )
+    serde_json::value::to_raw_value(&Composed { data: None, rest })
+        .expect("a map with text keys is JSON")
 }
 
 /// The data goes through as text: it is neither parsed nor copied twice.

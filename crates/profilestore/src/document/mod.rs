@@ -168,10 +168,8 @@ fn update(entry: &Value) -> Result<Update, String> {
         }
         _ => return Err("a message in GlobalUpdates has neither two nor four elements".into()),
     };
-    let index = whole(index).filter(|index| *index > 0).ok_or(
-        "a message in GlobalUpdates has no \
-        index",
-    )?;
+    let index =
+        whole(index).filter(|index| *index > 0).ok_or("a message in GlobalUpdates has no index")?;
     let revision = revision.and_then(whole).unwrap_or(1).max(1);
     Ok(Update { index, revision, locked, payload: payload.clone() })
 }

@@ -222,10 +222,8 @@ fn stored_message(update: Update, written_ms: i64) -> Result<StoredMessage, Stri
             "a message is too large: index=`{index}` size=`{size}` limit=`{MAX_MESSAGE_BYTES}`"
         ));
     }
-    let id = MessageId::new(written_ms, &format!("import.{index}")).ok_or(
-        "a message cannot be \
-        named",
-    )?;
+    let id = MessageId::new(written_ms, &format!("import.{index}"))
+        .ok_or("a message cannot be named")?;
     Ok(StoredMessage {
         index,
         id,

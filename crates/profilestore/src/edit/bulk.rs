@@ -234,12 +234,7 @@ impl Plan {
             What::Undo(of) => entry.detail("undoes", of.to_string()),
             What::Edit(EditScope { store, scope, prefix, filter }, edit) => {
                 let edit = serde_json::to_value(edit).map_err(|error| {
-                    Error::new(
-                        ErrorKind::Invalid,
-                        "the edit is no \
-                        JSON",
-                    )
-                    .caused_by(error)
+                    Error::new(ErrorKind::Invalid, "the edit is no JSON").caused_by(error)
                 })?;
                 let named = [
                     ("store", Some(&**store)),

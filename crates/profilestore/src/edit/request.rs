@@ -241,8 +241,7 @@ impl EditRequest {
         if pending && message.is_none() {
             return Err(Error::new(
                 ErrorKind::Corrupt,
-                "the edit's entry is pending, but nothing \
-                waits for it",
+                "the edit's entry is pending, but nothing waits for it",
             ));
         }
         if !pending && message.is_none() && self.passes_over(state) {
@@ -271,12 +270,7 @@ impl EditRequest {
 
     fn send(&self, state: &KeyState, cap: u32) -> Result<Next> {
         let payload = serde_json::to_vec(self).map_err(|error| {
-            Error::new(
-                ErrorKind::Invalid,
-                "the edit is \
-                no JSON",
-            )
-            .caused_by(error)
+            Error::new(ErrorKind::Invalid, "the edit is no JSON").caused_by(error)
         })?;
         let message = NewMessage { id: MessageId::edit(self.operation), payload: payload.into() };
         Ok(Next::Send(vec![

@@ -78,12 +78,7 @@ impl StandingEdit {
         edit: &Edit,
     ) -> Result<Self> {
         let edit = serde_json::to_value(edit).map_err(|error| {
-            Error::new(
-                ErrorKind::Invalid,
-                "the edit \
-                is no JSON",
-            )
-            .caused_by(error)
+            Error::new(ErrorKind::Invalid, "the edit is no JSON").caused_by(error)
         })?;
         Ok(Self { operation, by, profiles, edit })
     }
@@ -164,12 +159,7 @@ impl Registry {
         let count = edits.len();
         let list = StoredList { v: FORM, edits };
         let value = to_raw_value(&list).map_err(|error| {
-            Error::new(
-                ErrorKind::Invalid,
-                "the standing edits are no \
-                JSON",
-            )
-            .caused_by(error)
+            Error::new(ErrorKind::Invalid, "the standing edits are no JSON").caused_by(error)
         })?;
         let bytes = value.get().len();
         if count > MAX_STANDING_EDITS || bytes > MAX_STANDING_BYTES {

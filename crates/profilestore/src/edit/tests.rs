@@ -75,8 +75,7 @@ fn a_step_that_does_not_fit_is_named_and_nothing_is_changed() {
     says(Edit::new().test("/coins", json!(6)), "there is 5");
     says(
         Ok(patch(json!([{ "op": "replace", "path": "/gone", "value": 1 }]))),
-        "there is nothing \
-        at its path",
+        "there is nothing at its path",
     );
     says(
         Ok(patch(json!([{ "op": "move", "from": "/gone", "path": "/x" }]))),

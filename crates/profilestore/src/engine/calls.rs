@@ -264,8 +264,8 @@ impl Engine {
                     if others_wrote
                         && engine.removed_since(&state, replacement.read_version).await?
                     {
-                        let message = "the profile was removed since it was read; nothing was \
-                            written";
+                        let message =
+                            "the profile was removed since it was read; nothing was written";
                         return Err(Error::new(ErrorKind::Removed, message));
                     }
                     let waiting = state.inbox.as_deref().unwrap_or_default();
@@ -371,11 +371,7 @@ pub(crate) fn after(reply: Option<CommitReply>, key: &ProfileKey) -> Result<KeyS
     let states = reply.map(|reply| reply.states).unwrap_or_default();
     let after = states.into_iter().find(|after| after.key == *key);
     after.ok_or_else(|| {
-        Error::new(
-            ErrorKind::Corrupt,
-            "the store's reply says nothing about the \
-        profile",
-        )
+        Error::new(ErrorKind::Corrupt, "the store's reply says nothing about the profile")
     })
 }
 

@@ -181,11 +181,7 @@ impl Load {
                 let timeout =
                     terms.options.timeout.unwrap_or(link.settings().start_session_timeout);
                 (link.env.now().saturating_duration_since(terms.since) >= timeout).then(|| {
-                    Error::new(
-                        ErrorKind::TimedOut,
-                        "the session could not be started in \
-                        time",
-                    )
+                    Error::new(ErrorKind::TimedOut, "the session could not be started in time")
                 })
             }
         }

@@ -98,12 +98,8 @@ impl Found {
         if newborn.applied > 0 {
             self.bytes = encode(&*newborn.data, &self.record)?;
             self.record.data = newborn.data.to_json().map_err(|error| {
-                Error::new(
-                    ErrorKind::Invalid,
-                    "the edited data cannot be stored \
-                    as JSON",
-                )
-                .caused_by(error)
+                Error::new(ErrorKind::Invalid, "the edited data cannot be stored as JSON")
+                    .caused_by(error)
             })?;
             self.data = newborn.data;
         }
@@ -113,12 +109,7 @@ impl Found {
     fn new_profile(codec: &dyn Codec, now_ms: i64, overwrites: bool) -> Result<Self> {
         let data = codec.template()?;
         let json = data.to_json().map_err(|error| {
-            Error::new(
-                ErrorKind::Invalid,
-                "the template cannot be stored as \
-                JSON",
-            )
-            .caused_by(error)
+            Error::new(ErrorKind::Invalid, "the template cannot be stored as JSON").caused_by(error)
         })?;
         let mut record = Record::new(now_ms.div_euclid(1000), json);
         codec.stamp(&mut record);

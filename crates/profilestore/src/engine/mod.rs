@@ -183,8 +183,7 @@ impl Engine {
         for key in left.difference(&named) {
             let error = Error::new(
                 ErrorKind::TimedOut,
-                "the last save did not get through before \
-                the deadline",
+                "the last save did not get through before the deadline",
             );
             not_saved.push((key.clone(), error.about(key)));
         }

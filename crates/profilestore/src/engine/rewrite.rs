@@ -84,12 +84,8 @@ impl Engine {
                 Err(_) => {}
             }
         }
-        Err(Error::new(
-            ErrorKind::Unavailable,
-            "others kept changing the profile; try \
-            again",
-        )
-        .about(key))
+        Err(Error::new(ErrorKind::Unavailable, "others kept changing the profile; try again")
+            .about(key))
     }
 }
 

@@ -291,14 +291,8 @@ impl Load {
                 if defect!(RefusalOfAnotherStart)
                     && let Some(terms) = self.terms()
                 {
-                    self.refuse(
-                        terms.number,
-                        Error::new(
-                            ErrorKind::Cancelled,
-                            "the caller has \
-                        gone",
-                        ),
-                    );
+                    let error = Error::new(ErrorKind::Cancelled, "the caller has gone");
+                    self.refuse(terms.number, error);
                 }
                 Next::Again
             }

@@ -54,14 +54,14 @@ async fn bury(link: &Link, row: &ServerRow) {
     match link.try_commit(&commit).await {
         Ok(_) => {
             metrics::counter!("profilestore_dead_servers_found_total").increment(1);
-            tracing::info!(server = %row.id, job_id = row.job_id, "a server that has not renewed \
-                its lease is dead");
+            tracing::info!(server = %row.id, job_id = row.job_id, "a server that has not renewed its lease is dead");
         }
         // It has renewed, or another server was faster.
         Err(error) if error.conflict() == Some(&ConflictKind::Server) => {}
         // The next sweep finds it again.
-        Err(error) => tracing::debug!(%error, server = %row.id, "a dead server's row stays for \
-            now"),
+        Err(error) => {
+            tracing::debug!(%error, server = %row.id, "a dead server's row stays for now")
+        }
     }
 }
 

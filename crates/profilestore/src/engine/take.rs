@@ -174,8 +174,7 @@ impl Load {
         let Some(now) = reply.states.drain(..).find(|now| now.key == self.key) else {
             return Err(Error::new(
                 ErrorKind::Corrupt,
-                "the store's reply says nothing about the \
-                profile",
+                "the store's reply says nothing about the profile",
             ));
         };
         if now.epoch != state.epoch + 1 && !defect!(LateAnswerBelieved) {

@@ -216,8 +216,7 @@ impl Task {
         loop {
             tokio::select! {
                 biased;
-                () = conn.ended() => return Err(StoreError::Unavailable { reason: "the database \
-                    closed the connection".into() }),
+                () = conn.ended() => return Err(StoreError::Unavailable { reason: "the database closed the connection".into() }),
                 () = self.work.bell.notified() => {
                     if self.shared.strong_count() == 0 {
                         return Ok(());

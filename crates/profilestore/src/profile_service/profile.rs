@@ -64,13 +64,9 @@ impl<T: ProfileData> Profile<T> {
     pub fn set_meta_tag(&self, name: &str, value: impl Serialize) -> Result<()> {
         let session = &self.live.session;
         let value = serde_json::to_value(value).map_err(|error| {
-            Error::new(
-                ErrorKind::Invalid,
-                "the tag cannot be stored as \
-                JSON",
-            )
-            .about(&session.key)
-            .caused_by(error)
+            Error::new(ErrorKind::Invalid, "the tag cannot be stored as JSON")
+                .about(&session.key)
+                .caused_by(error)
         })?;
         session.live.edit_meta(&session.key, |meta| {
             meta.meta_tags.insert(name.to_owned(), value);

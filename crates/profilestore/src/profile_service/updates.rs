@@ -57,12 +57,8 @@ impl GlobalUpdate {
     /// The data as a type. Fails with [`ErrorKind::Undecodable`] when it is something else.
     pub fn parse<M: DeserializeOwned>(&self) -> Result<M> {
         serde_json::from_slice(&self.data).map_err(|error| {
-            Error::new(
-                ErrorKind::Undecodable,
-                "the global update does not fit the program's \
-                type",
-            )
-            .caused_by(error)
+            Error::new(ErrorKind::Undecodable, "the global update does not fit the program's type")
+                .caused_by(error)
         })
     }
 }

@@ -74,12 +74,9 @@ impl Source {
                 let before = before.ok_or_else(|| {
                     rejected("the key holds something that is not a whole number")
                 })?;
-                let sum = before.checked_add(*delta).ok_or_else(|| {
-                    rejected(
-                        "the sum is beyond 64 \
-                    bits",
-                    )
-                })?;
+                let sum = before
+                    .checked_add(*delta)
+                    .ok_or_else(|| rejected("the sum is beyond 64 bits"))?;
                 let new =
                     NewEntry::json(&sum)?.user_ids(user_ids.clone()).metadata(metadata.clone());
                 new.check()?;
@@ -153,13 +150,8 @@ async fn written(
     version: u64,
     new: NewEntry,
 ) -> Result<Entry, DataStoreError> {
-    let nothing = || {
-        DataStoreError::new(
-            Code::BadResponse,
-            "the store's reply says nothing about \
-        the key",
-        )
-    };
+    let nothing =
+        || DataStoreError::new(Code::BadResponse, "the store's reply says nothing about the key");
     after.hide_edits();
     if after.version == version {
         return of(&stored, &after).ok_or_else(nothing);

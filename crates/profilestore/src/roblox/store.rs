@@ -278,8 +278,7 @@ impl RobloxDataStore {
             if query.min_ms.is_some_and(|min| min < 0) || query.max_ms.is_some_and(|max| max < 0) {
                 return Err(DataStoreError::new(
                     Code::PageSizeInvalid,
-                    "a bound of time is before \
-                    1970",
+                    "a bound of time is before 1970",
                 ));
             }
             if query.min_ms.zip(query.max_ms).is_some_and(|(min, max)| min > max) {

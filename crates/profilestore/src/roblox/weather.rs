@@ -86,8 +86,7 @@ impl Weather {
 fn no_answer() -> DataStoreError {
     DataStoreError::new(
         Code::BadResponse,
-        "the store gave no answer; the request may have been \
-        applied",
+        "the store gave no answer; the request may have been applied",
     )
 }
 

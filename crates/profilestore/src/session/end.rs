@@ -88,13 +88,8 @@ impl Drop for Ending {
         if self.complete {
             return;
         }
-        let broken_off = || {
-            Error::new(
-                ErrorKind::Unknown,
-                "the last save was broken off; see the \
-            log",
-            )
-        };
+        let broken_off =
+            || Error::new(ErrorKind::Unknown, "the last save was broken off; see the log");
         let error = if self.begun { broken_off() } else { runtime_gone() };
         self.session.note_outcome(&Err(error.about(&self.session.key)));
     }
@@ -339,8 +334,9 @@ impl Session {
                 Ok(Some(again)) => prepared = again,
                 Ok(None) => {}
                 // The last save must get through.
-                Err(error) => tracing::warn!(key = %self.key, %error, "what a document says \
-                    beside the data is not kept"),
+                Err(error) => {
+                    tracing::warn!(key = %self.key, %error, "what a document says beside the data is not kept")
+                }
             }
             match self.send_release(&prepared, request).await {
                 Ok(reply) if was_done_before(request, &reply) => return Ok(prepared),

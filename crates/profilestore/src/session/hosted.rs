@@ -275,8 +275,9 @@ impl Session {
         match self.begin_and_close(&end) {
             Ok(Some(last)) => match self.release_and_be_over(last).await {
                 Ok(()) => metrics::counter!("profilestore_hand_overs_total").increment(1),
-                Err(error) => tracing::warn!(key = %self.key, %error, "a profile could not be \
-                    handed over"),
+                Err(error) => {
+                    tracing::warn!(key = %self.key, %error, "a profile could not be handed over")
+                }
             },
             Ok(None) => {}
             Err(error) => {

@@ -33,8 +33,9 @@ impl Session {
                 // Only the epoch can be at fault.
                 let _ = self.yield_to(*conflict).await;
             }
-            Err(error) => tracing::debug!(key = %self.key, %error, "a live profile could not be \
-                looked at"),
+            Err(error) => {
+                tracing::debug!(key = %self.key, %error, "a live profile could not be looked at")
+            }
         }
     }
 
@@ -56,8 +57,7 @@ impl Session {
             if self.remote.is_some() {
                 return self.ask_for_release(request).await;
             }
-            tracing::debug!(key = %self.key, to = %request.job_id, "another server asks for the \
-                profile");
+            tracing::debug!(key = %self.key, to = %request.job_id, "another server asks for the profile");
             let end = match self.order_of(request.id.0).await {
                 Some(entry) => SessionEnd::Operator { entry, saves: true },
                 None => SessionEnd::External,

@@ -100,8 +100,7 @@ impl Session {
                     }
                     Ok(Err(Refusal::Processed | Refusal::Over)) => break,
                     Err(_) => {
-                        tracing::error!(key = %self.key, message = %message.id, "a message \
-                            handler panicked; the message waits")
+                        tracing::error!(key = %self.key, message = %message.id, "a message handler panicked; the message waits")
                     }
                 }
             }

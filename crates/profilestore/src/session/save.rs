@@ -395,8 +395,7 @@ impl Session {
         if state.key != self.key {
             // No other writer may settle an edit that waits for this session. One that did must not
             // keep the profile from being saved.
-            tracing::error!(key = %self.key, entry = %state.key, "the outcome of an edit cannot \
-                be booked: another one is there");
+            tracing::error!(key = %self.key, entry = %state.key, "the outcome of an edit cannot be booked: another one is there");
             self.known.lock().unbookable.insert(state.key);
             return Ok(());
         }

@@ -163,12 +163,8 @@ fn check_held(session: &Session) -> Result<()> {
 }
 
 fn over(session: &Session) -> Error {
-    Error::new(
-        ErrorKind::SessionEnded,
-        "the session is over; the transaction was not \
-        done",
-    )
-    .about(&session.key)
+    Error::new(ErrorKind::SessionEnded, "the session is over; the transaction was not done")
+        .about(&session.key)
 }
 
 /// Waits for all turns, runs the script and commits. `begun` becomes

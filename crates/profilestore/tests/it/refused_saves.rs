@@ -80,10 +80,8 @@ async fn a_second_end_that_joins_a_refused_one_is_answered_too() {
     let ends = [alice.end_session(), alice.end_session()];
     assert_eq!(trade.await.unwrap_err().kind(), ErrorKind::TooLarge);
     for end in ends {
-        let answer = tokio::time::timeout(Duration::from_secs(60), end).await.expect(
-            "it is \
-            answered",
-        );
+        let answer =
+            tokio::time::timeout(Duration::from_secs(60), end).await.expect("it is answered");
         assert_eq!(answer.unwrap_err().kind(), ErrorKind::TooLarge);
     }
     mend(&alice);

@@ -144,10 +144,8 @@ impl Subject {
     }
 
     async fn state(&self, key: &ProfileKey) -> KeyState {
-        let (_, state) = self.store.read_one(key, Returning::ALL).await.expect(
-            "the key can be \
-            read",
-        );
+        let (_, state) =
+            self.store.read_one(key, Returning::ALL).await.expect("the key can be read");
         state
     }
 

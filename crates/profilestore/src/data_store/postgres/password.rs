@@ -16,8 +16,7 @@ pub(super) fn find(config: &Config) -> Option<String> {
     };
     let text = std::fs::read_to_string(&path).ok()?;
     if is_open_to_others(&path) {
-        tracing::warn!(path = %path.display(), "the password file is not used, since others may \
-            read it; chmod 600 it");
+        tracing::warn!(path = %path.display(), "the password file is not used, since others may read it; chmod 600 it");
         return None;
     }
     let host = match config.get_hosts().first()? {

@@ -259,8 +259,7 @@ impl Inner {
             match done {
                 Err(Failed::Met(err)) if attempt < TRIES => {
                     metrics::counter!("profilestore_postgres_retries_total").increment(1);
-                    tracing::debug!(%err, attempt, commits = commits.len(), "a transaction met \
-                        another one");
+                    tracing::debug!(%err, attempt, commits = commits.len(), "a transaction met another one");
                     let most = u64::from(attempt * attempt).min(64);
                     let pause = self.pool.dialer.options.env.uuid().as_u128() as u64 % (most + 1);
                     tokio::time::sleep(Duration::from_millis(pause)).await;

@@ -48,8 +48,7 @@ impl Load {
         metrics::counter!("profilestore_sessions_started_total").increment(1);
         metrics::histogram!("profilestore_start_seconds").record(took.as_secs_f64());
         metrics::gauge!("profilestore_sessions").set(engine.table.slots.lock().len() as f64);
-        tracing::debug!(key = %session.key, load_count = session.load_count, ?took, "a session \
-            started");
+        tracing::debug!(key = %session.key, load_count = session.load_count, ?took, "a session started");
         if engine.link.hosting.is_none() {
             engine.autosave.add(
                 &session,
@@ -154,8 +153,7 @@ impl Load {
             })
         };
         if let Err(error) = engine.rewrite_as(Sender::Server, &self.key, plan).await {
-            tracing::debug!(key = %self.key, %error, "a request could not be withdrawn; it \
-                expires by itself");
+            tracing::debug!(key = %self.key, %error, "a request could not be withdrawn; it expires by itself");
         }
     }
 }

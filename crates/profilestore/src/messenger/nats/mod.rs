@@ -193,8 +193,7 @@ impl Inbox {
         let mut messages = match self.client.subscribe(self.subject.clone()).await {
             Ok(messages) => messages,
             Err(error) => {
-                return tracing::error!(%error, subject = self.subject, "no hints from \
-                NATS");
+                return tracing::error!(%error, subject = self.subject, "no hints from NATS");
             }
         };
         self.send_to_itself(STANDS).await;
@@ -243,8 +242,7 @@ impl Inbox {
         if let Err(error) =
             self.client.publish(self.subject.clone(), Bytes::from_static(word)).await
         {
-            tracing::warn!(%error, subject = self.subject, "a subscription of hints could not be \
-                tried");
+            tracing::warn!(%error, subject = self.subject, "a subscription of hints could not be tried");
         }
     }
 }

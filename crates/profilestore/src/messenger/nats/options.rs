@@ -269,8 +269,7 @@ impl NatsOptions {
             (Some(certificate), Some(key)) => self.client_certificate = Some((certificate, key)),
             _ => {
                 return Err(invalid(
-                    "a client's certificate and its key belong together: cert and \
-                key",
+                    "a client's certificate and its key belong together: cert and key",
                 ));
             }
         }

@@ -239,7 +239,7 @@ async fn nobody_can_forge_the_message_that_carries_an_edit() {
 
 #[tokio::test(start_paused = true)]
 async fn an_edit_under_an_unknown_outcome_takes_effect_once() {
-    // The faults hit whichever commits come next: the operator's, the holder's look, his save.
+    // The faults hit the commits that come next: the operator's, the holder's look, its save.
     for fault in [Fault::AnswerLost, Fault::RequestLost] {
         for hits in 1..5 {
             for held in [false, true] {

@@ -39,21 +39,15 @@ async fn users_passwords_and_tokens_are_sent_and_never_said() {
     let port = server.port();
     works(&format!("nats://game:hush%401@127.0.0.1:{port}")).await;
     for wrong in ["", "game:hush2@", "hush%401@"] {
-        fails(
-            &format!("nats://{wrong}127.0.0.1:{port}"),
-            ErrorKind::Invalid,
-            "refused the \
-            login",
-        )
-        .await;
+        fails(&format!("nats://{wrong}127.0.0.1:{port}"), ErrorKind::Invalid, "refused the login")
+            .await;
     }
     let server = NatsServer::start(&["--auth", "hush1"]).unwrap();
     works(&format!("nats://hush1@127.0.0.1:{}", server.port())).await;
     fails(
         &format!("nats://hush2@127.0.0.1:{}", server.port()),
         ErrorKind::Invalid,
-        "refused the \
-        login",
+        "refused the login",
     )
     .await;
 }

@@ -69,13 +69,8 @@ async fn start(
 async fn hand_over(from: &ProfileStore<Player>, to: &ProfileStore<Player>, key: &str) {
     let profile = from.start_session(key).await.unwrap();
     profile.update(|data| data.coins = 7).unwrap();
-    let taken = timeout(SOON, to.start_session(key))
-        .await
-        .expect(
-            "the holder hears of \
-        it",
-        )
-        .unwrap();
+    let taken =
+        timeout(SOON, to.start_session(key)).await.expect("the holder hears of it").unwrap();
     assert_eq!(taken.read(|data| data.coins), 7);
     taken.end_session().await.unwrap();
 }

@@ -408,12 +408,7 @@ async fn a_renewal_goes_through_on_a_full_disk() {
         for reply in replies {
             match reply {
                 Ok(_) => {}
-                Err(StoreError::Unavailable { reason })
-                    if reason.contains(
-                        "No space \
-                    left",
-                    ) =>
-                {
+                Err(StoreError::Unavailable { reason }) if reason.contains("No space left") => {
                     refused += 1
                 }
                 other => panic!("expected a refusal for want of space, found {other:?}"),

@@ -58,10 +58,7 @@ fn files_that_are_not_ours_are_left_alone() {
     let foreign = dir.path().join("other.db");
     Connection::open(&foreign)
         .unwrap()
-        .execute_batch(
-            "CREATE TABLE t (a); INSERT INTO t VALUES \
-        (1)",
-        )
+        .execute_batch("CREATE TABLE t (a); INSERT INTO t VALUES (1)")
         .unwrap();
     assert!(refusal(&foreign).contains("another application"));
     let count: i64 = Connection::open(&foreign)

@@ -104,11 +104,7 @@ async fn every_outcome_is_true_when_writes_are_refused_at_random_moments() {
     let child = command("write through errors", &file);
     let mut shell = Command::new("sh");
     shell
-        .args([
-            "-c",
-            "trap '' XFSZ; exec \"$0\" \
-        \"$@\"",
-        ])
+        .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
         .arg(child.get_program())
         .args(child.get_args());
     shell

@@ -46,12 +46,8 @@ async fn subject() -> Subject {
 
 async fn shared_subject() -> Subject {
     let (dir, clock) = (folder(), ManualClock::default());
-    let [a, b] = [1, 2].map(|_| {
-        SqliteStore::open(path(&dir), timed(&clock)).expect(
-            "the store \
-        opens",
-        )
-    });
+    let [a, b] =
+        [1, 2].map(|_| SqliteStore::open(path(&dir), timed(&clock)).expect("the store opens"));
     Subject::new(Arc::new(crate::in_turn::InTurn::new(a, b)), move |ms| clock.advance(ms))
         .keeping(dir)
 }

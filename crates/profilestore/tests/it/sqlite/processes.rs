@@ -157,12 +157,8 @@ async fn acknowledged_commits_survive_a_kill() {
         let mut count = 0;
         let mut killed = false;
         for line in writer.lines() {
-            let Some((task, version)) = line
-                .strip_prefix(
-                    "acknowledged \
-                ",
-                )
-                .and_then(|line| line.split_once(' '))
+            let Some((task, version)) =
+                line.strip_prefix("acknowledged ").and_then(|line| line.split_once(' '))
             else {
                 continue;
             };
@@ -357,13 +353,7 @@ async fn a_full_disk_refuses_and_recovers() {
     let mut process = Process(limited.spawn().unwrap());
     let mut lines = process.lines();
     let full = lines
-        .find_map(|line| {
-            line.strip_prefix(
-                "full after \
-        ",
-            )
-            .map(str::to_owned)
-        })
+        .find_map(|line| line.strip_prefix("full after ").map(str::to_owned))
         .expect("it says when it is full");
     assert!(full.parse::<u32>().unwrap() > 10, "{full}");
     let lifted = Command::new("prlimit")
@@ -387,16 +377,8 @@ async fn two_processes_share_a_file() {
     let mut other = Process::start("write", &path(&dir));
     let mut lines = other.lines();
     assert!(lines.any(|line| line.starts_with("acknowledged ")));
-    let reader = std::thread::spawn(move || {
-        lines
-            .filter(|line| {
-                line.starts_with(
-                    "acknowledged \
-        ",
-                )
-            })
-            .count()
-    });
+    let reader =
+        std::thread::spawn(move || lines.filter(|line| line.starts_with("acknowledged ")).count());
     for n in 1..=200 {
         let state = put(&store, &key("mine"), &n.to_string()).await.unwrap();
         assert_eq!(state.version, n);

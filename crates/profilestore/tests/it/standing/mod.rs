@@ -478,8 +478,7 @@ async fn what_a_newer_version_left_standing_locks_nobody_out() {
     assert_eq!(open(&first, "new").await.data().coins, 7, "the one that is known");
     let refused = log(&world, "new").await;
     assert!(
-        matches!(&refused[0].outcome, AuditOutcome::Refused { why } if why.contains("older \
-        version")),
+        matches!(&refused[0].outcome, AuditOutcome::Refused { why } if why.contains("older version")),
         "{refused:?}"
     );
     assert_eq!(refused.len(), 2);

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# How long the program's commands take on a large store, and how much memory: one row of a table for each.
+# How long the program's commands take on a large store, and how much memory: one row of a table for
+# each.
 #
 #   scripts/large.sh PROGRAM [PROFILES [STORE]]   makes a store of that many profiles (200,000) with three versions each, as
 #                                                 a file in a folder of its own, which it removes, or in an empty database

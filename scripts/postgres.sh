@@ -5,9 +5,10 @@
 #   scripts/postgres.sh stop DIR           stops it at once and removes DIR
 #   scripts/postgres.sh url DIR            prints its URL
 #
-# Without PORT a free one is taken. It listens on this machine only. Run as root, the server runs as `postgres`,
-# since it refuses to run as root. Needs Debian's package `postgresql` or PostgreSQL's programs in PATH; POSTGRES_BIN
-# names the folder of another version's programs (scripts/postgres18.sh).
+# Without PORT a free one is taken. It listens on this machine only. Run as root, the server runs as
+# `postgres`, since it refuses to run as root. Needs Debian's package `postgresql` or PostgreSQL's
+# programs in PATH; POSTGRES_BIN names the folder of another version's programs
+# (scripts/postgres18.sh).
 set -euo pipefail
 
 programs() { # the newest version's folder of programs, or the one that POSTGRES_BIN names
@@ -56,7 +57,8 @@ unix_socket_directories = ''
 max_connections = 300
 shared_buffers = 256MB
 deadlock_timeout = 200ms
-# A client that asks for synchronous_commit = on waits for a standby that never comes: so tests can have unknown outcomes.
+# A client that asks for synchronous_commit = on waits for a standby that never comes: so tests can
+# have unknown outcomes.
 synchronous_commit = local
 synchronous_standby_names = nobody
 CONF
@@ -87,5 +89,5 @@ case ${1:-} in
   start) start "${@:2}" ;;
   stop) stop "${2:?the folder}" ;;
   url) cat "${2:?the folder}/url" ;;
-  *) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac

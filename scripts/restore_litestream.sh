@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Restores a SQLite store from what Litestream copied while the store was written to, and compares the two.
+# Restores a SQLite store from what Litestream copied while the store was written to, and compares
+# the two.
 #
 #   scripts/restore_litestream.sh PROGRAM LITESTREAM   on a store in a folder of its own, which it removes
 #
-# PROGRAM is profilestore; LITESTREAM is the program of litestream.io, which is no part of the tests.
+# PROGRAM is profilestore; LITESTREAM is the program of litestream.io, which is no part of the
+# tests.
 set -euo pipefail
 
 [ $# = 2 ] || { sed -n 's/^# \{0,1\}//p' "$0" | sed 1d; exit 2; }

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Throw-away servers for the tests, each on a free port of this machine and in a folder of its own; stopped by process id.
+# Throw-away servers for the tests, each on a free port of this machine and in a folder of its own;
+# stopped by process id.
 #
 #   scripts/servers.sh COMMAND…     starts them all, runs the command with their addresses in its environment, stops them
 #   . scripts/servers.sh            defines the functions; a script that calls start_all calls stop_servers in a trap

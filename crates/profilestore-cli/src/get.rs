@@ -35,8 +35,8 @@ Examples:
 pub(crate) struct Get {
     #[command(flatten)]
     key: KeyArg,
-    /// An earlier version: its number, its version string (see history), or a time: the one that was
-    /// current at its end
+    /// An earlier version: its number, its version string (see history), or a time: the one that
+    /// was current at its end
     #[arg(long)]
     version: Option<VersionArg>,
     /// Nothing but the value at this place of the data, a JSON pointer such as /inventory

@@ -23,7 +23,8 @@ use crate::{
 /// It becomes a new version, byte for byte; what it replaces stays in the history, so a rollback
 /// can itself be rolled back. Whatever session there is ends, and what it has not saved is lost.
 /// Waiting messages stay. Booked in the audit log. What the profile did to others since is not
-/// undone: messages that it sent and took, and trades are listed, by id and profile. (To make a store out of a backup, see restore.)
+/// undone: messages that it sent and took, and trades are listed, by id and profile. (To make a
+/// store out of a backup, see restore.)
 #[derive(Debug, Args)]
 #[command(after_help = "\
 VERSION is a number, a version string (see history), or a time: the version that was current at its

@@ -108,8 +108,8 @@ impl GameClient {
         } })
     }
 
-    /// What a connection is answered that greets so, or says nothing: the frames by their names, and
-    /// the code it is closed with as `closed`.
+    /// What a connection is answered that greets so, or says nothing: the frames by their names,
+    /// and the code it is closed with as `closed`.
     pub async fn greeted(address: SocketAddr, key: &str, hello: Option<Value>) -> Value {
         let mut socket = open(address, key).await.expect("the server accepts the connection");
         if let Some(hello) = hello {

@@ -68,8 +68,9 @@
 //! * An [`Operator`] changes profiles from outside the game; [`operator`] has what that needs, and
 //!   [`audit`] the log of what was done. [`history`] has a profile's earlier versions.
 //! * [`storable`] says what can be stored, [`record`] how. [`migration`] brings old data forward.
-//! * [`Keys`] goes through the profiles of a store, [`filter`] finds them by value, [`describe_metrics`] tells a recorder what each
-//!   metric means, and [`stop_signal`] waits for SIGTERM.
+//! * [`Keys`] goes through the profiles of a store, [`filter`] finds them by value,
+//!   [`describe_metrics`] tells a recorder what each metric means, and [`stop_signal`] waits for
+//!   SIGTERM.
 //! * [`settings`], [`key`] and [`transaction`] hold numbers, names and limits; [`env`](mod@env)
 //!   injects clock and chance.
 //! * With `test-util`: `testing`, servers that share a world with a clock and faults on command.

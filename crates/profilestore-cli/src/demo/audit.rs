@@ -143,7 +143,8 @@ async fn open_all(
         match start {
             Ok(profile) => {
                 times.record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
-                // A player who never played has items too. The session is new: nothing refuses that.
+                // A player who never played has items too. The session is new: nothing refuses
+                // that.
                 let _ = profile.update(|data| data.mint(player));
                 profile.message_handler(|data, message| {
                     if let Ok(transfer) = message.parse::<Transfer>() {

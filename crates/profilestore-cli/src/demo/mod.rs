@@ -62,8 +62,8 @@ use crate::{
 /// again at once, send coins by message, and trade unique items on one server and between two. An
 /// operator edits single players, online or not, and all of them at half time, without ending a
 /// session. In the end every change that was acknowledged is looked for, and every item and every
-/// edit is found exactly once. The file is a temporary one unless --store or PROFILESTORE_STORE names
-/// another; it is kept when the audit fails.
+/// edit is found exactly once. The file is a temporary one unless --store or PROFILESTORE_STORE
+/// names another; it is kept when the audit fails.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

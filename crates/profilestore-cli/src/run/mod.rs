@@ -36,8 +36,8 @@ Who hops leaves and arrives in the same moment; who joins a second server is on 
 /// warnings and errors to standard error; with several servers each line names its own. The game
 /// ends with --until, at Ctrl-C, or when every script has ended and nothing is left to wait for;
 /// then functions of BindToClose run and everything is saved. The data is in memory and gone
-/// afterwards, unless --store or PROFILESTORE_STORE names a store. Exit code 1: a script failed, or something could not
-/// be saved.
+/// afterwards, unless --store or PROFILESTORE_STORE names a store. Exit code 1: a script failed, or
+/// something could not be saved.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Run {
     /// The script, Luau

@@ -1,5 +1,5 @@
-//! README files and docs: every link leads somewhere, every page can be reached, and what they say of the
-//! program's options, the library's errors and its metrics is what the code says.
+//! README files and docs: every link leads somewhere, every page can be reached, and what they say
+//! of the program's options, the library's errors and its metrics is what the code says.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -29,8 +29,8 @@ impl Operator {
         self.names.push((name.to_owned(), this.to_owned()));
     }
 
-    /// Types a line of the runbook in a shell, with tonight's names. Where the program asks, `--yes`
-    /// is the answer.
+    /// Types a line of the runbook in a shell, with tonight's names. Where the program asks,
+    /// `--yes` is the answer.
     #[track_caller]
     fn types(&self, line: &str) -> Ran {
         let printed = format!("$ {line}\n");

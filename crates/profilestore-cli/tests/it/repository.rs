@@ -1,5 +1,6 @@
 //! The repository itself: nothing lies at its root by accident, no file is large, every dependency
-//! is used, what the published crates include goes with them, and their READMEs stand by themselves.
+//! is used, what the published crates include goes with them, and their READMEs stand by
+//! themselves.
 
 use std::{
     collections::BTreeSet,

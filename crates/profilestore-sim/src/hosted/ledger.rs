@@ -117,7 +117,7 @@ impl Ledger {
         }
     }
 
-    // --- what game servers say --------------------------------------------------------------------
+    // --- what game servers say -------------------------------------------------------------------
 
     pub(super) fn label(&mut self) -> Label {
         self.told.label()
@@ -230,7 +230,7 @@ impl Ledger {
         self.check(outcome);
     }
 
-    // --- what the store does ------------------------------------------------------------------------
+    // --- what the store does ---------------------------------------------------------------------
 
     fn rows_changed(&mut self, commit: &Commit) {
         let now = Instant::now();

@@ -28,8 +28,8 @@ pub struct Report {
 }
 
 impl Report {
-    /// What is wrong with what the store holds. `profile` answers a profile's data, `inbox` what its
-    /// waiting messages say.
+    /// What is wrong with what the store holds. `profile` answers a profile's data, `inbox` what
+    /// its waiting messages say.
     pub fn audit(
         &self,
         profile: impl Fn(&str) -> Value,

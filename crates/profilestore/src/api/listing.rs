@@ -162,10 +162,10 @@ impl<T: ProfileData> Keys<T> {
     }
 
     /// The profiles themselves, as a stream: each as [`ProfileStore::get`] gives it, so as it was
-    /// saved last. A profile that cannot be read ([`ErrorKind::Foreign`],
-    /// [`ErrorKind::NewerData`], [`ErrorKind::Undecodable`], [`ErrorKind::Refused`],
-    /// [`ErrorKind::Corrupt`], [`ErrorKind::Damaged`]) is an error that names it, and the stream
-    /// goes on behind it; any other error ends it. It holds one page of names and at most 8 profiles.
+    /// saved last. A profile that cannot be read ([`ErrorKind::Foreign`], [`ErrorKind::NewerData`],
+    /// [`ErrorKind::Undecodable`], [`ErrorKind::Refused`], [`ErrorKind::Corrupt`],
+    /// [`ErrorKind::Damaged`]) is an error that names it, and the stream goes on behind it; any
+    /// other error ends it. It holds one page of names and at most 8 profiles.
     pub fn scan(self) -> BoxStream<'static, Result<ReadProfile<T>>> {
         let store = self.store.clone();
         let read = move |key: Result<ProfileKey>| {

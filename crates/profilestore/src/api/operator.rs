@@ -309,8 +309,8 @@ impl Operator {
     /// nothing. False when it does not wait: it was processed, or there was none.
     ///
     /// Fails with [`ErrorKind::Held`] while a live server holds the profile, which may be at work
-    /// on the message, and with [`ErrorKind::Invalid`] for an operator's edit, which cannot be taken
-    /// back.
+    /// on the message, and with [`ErrorKind::Invalid`] for an operator's edit, which cannot be
+    /// taken back.
     pub fn cancel_message(
         &self,
         key: &ProfileKey,

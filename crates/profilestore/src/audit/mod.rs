@@ -2,14 +2,14 @@
 //!
 //! An entry is a value under a key of its own in a reserved store
 //! ([`RESERVED_STORE`](crate::key::RESERVED_STORE)). It is written in the same commit as the change
-//! that it books, so what is booked was done, and what was done is booked. The key follows from the operation's identity and the profiles it is about, and
-//! an entry is written under the condition that there is none yet: so it is also what makes an
-//! operation happen once. Keys begin with the time turned round, hence the newest entry is the
-//! first of a listing.
+//! that it books, so what is booked was done, and what was done is booked. The key follows from the
+//! operation's identity and the profiles it is about, and an entry is written under the condition
+//! that there is none yet: so it is also what makes an operation happen once. Keys begin with the
+//! time turned round, hence the newest entry is the first of a listing.
 //!
 //! To be found by what they are about, entries have *tags*: negative numbers among the users of
-//! their keys, where no user has one. A tag is a digest of a profile's name, so a search by it reads
-//! the entries about that profile, however many others there are. The rows of a bulk edit lie
+//! their keys, where no user has one. A tag is a digest of a profile's name, so a search by it
+//! reads the entries about that profile, however many others there are. The rows of a bulk edit lie
 //! together behind its operation, so a listing steps over them.
 //!
 //! Entries stay for good: retention concerns superseded versions, and the current version of a key

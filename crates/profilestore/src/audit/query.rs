@@ -34,8 +34,8 @@ pub struct AuditQuery {
     pub author: Option<String>,
     /// Only entries of this operation. They are found without going through the others.
     pub operation: Option<Uuid>,
-    /// Of a bulk edit only its own entry, which says what it did to how many profiles, and not those
-    /// of each profile. These are stepped over, and not read. Of no effect with a key or an
+    /// Of a bulk edit only its own entry, which says what it did to how many profiles, and not
+    /// those of each profile. These are stepped over, and not read. Of no effect with a key or an
     /// operation.
     pub grouped: bool,
     /// Go on where the page before ended: its [`AuditPage::next`].
@@ -65,8 +65,8 @@ pub struct UnreadableEntry {
 }
 
 /// Reads entries of the audit log, newest operation first: those among the next 256 that the query
-/// means, which may be none although there are more. An entry that cannot be read is listed apart, and
-/// keeps no other from being shown. Fails as reading the store does.
+/// means, which may be none although there are more. An entry that cannot be read is listed apart,
+/// and keeps no other from being shown. Fails as reading the store does.
 pub async fn audit_entries(store: &dyn DataStore, query: &AuditQuery) -> Result<AuditPage> {
     let after = query.after.clone();
     let after = after.or_else(|| query.until_ms.map(|until| reserved_key(&turned_round(until))));

@@ -1,8 +1,8 @@
 //! The checksum that a backend keeps beside each value, and what a value without its checksum is.
 //!
-//! It is a CRC-32 (of IEEE 802.3, as in zip and PNG) of the bytes as they are stored. It finds every
-//! flipped bit, every two, and every burst of up to 32, and costs less than a microsecond for 4 KB.
-//! Why this one: `docs/decisions/format-2.md`.
+//! It is a CRC-32 (of IEEE 802.3, as in zip and PNG) of the bytes as they are stored. It finds
+//! every flipped bit, every two, and every burst of up to 32, and costs less than a microsecond for
+//! 4 KB. Why this one: `docs/decisions/format-2.md`.
 
 use super::StoreError;
 use crate::key::ProfileKey;

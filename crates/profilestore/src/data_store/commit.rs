@@ -157,11 +157,11 @@ pub enum Change {
         pinned: bool,
     },
     /// Forgets what a key held: every version but the one that is current after this commit, pinned
-    /// ones included, the links of all of them, and every waiting message, each of which leaves a receipt. Counters, lease
-    /// and receipts stay, so that no earlier session can write and no sender's retry takes effect.
-    /// Fails with [`ConflictKind::Epoch`] unless the key is at this epoch. Must be the last change
-    /// of its key; a [`Change::Write`] of a tombstone before it leaves nothing. A backend in files
-    /// offers a way to be rid of the bytes too, such as
+    /// ones included, the links of all of them, and every waiting message, each of which leaves a
+    /// receipt. Counters, lease and receipts stay, so that no earlier session can write and no
+    /// sender's retry takes effect. Fails with [`ConflictKind::Epoch`] unless the key is at this
+    /// epoch. Must be the last change of its key; a [`Change::Write`] of a tombstone before it
+    /// leaves nothing. A backend in files offers a way to be rid of the bytes too, such as
     /// [`SqliteStore::vacuum`](super::SqliteStore::vacuum).
     Erase {
         /// The key.

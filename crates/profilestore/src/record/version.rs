@@ -76,8 +76,8 @@ pub const MAX_NOT_UNDONE: usize = 1000;
 /// sent since, and trades. Which items of a game are unique the library does not know: what was
 /// sent or traded away since is there twice afterwards, unless it is taken from the receiver.
 ///
-/// Nothing is known, and nothing listed, of what was done before the store was migrated to format 2,
-/// and of what an import brought.
+/// Nothing is known, and nothing listed, of what was done before the store was migrated to format
+/// 2, and of what an import brought.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct NotUndone {

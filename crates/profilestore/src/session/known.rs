@@ -33,8 +33,8 @@ pub(crate) struct Known {
     pub(crate) saved: Saved,
     /// Entries of the audit log that another writer has settled.
     pub(crate) unbookable: BTreeSet<ProfileKey>,
-    /// Messages whose handlers' gifts are stored: the newest of them, so that a snapshot from before
-    /// that commit does not send them once more.
+    /// Messages whose handlers' gifts are stored: the newest of them, so that a snapshot from
+    /// before that commit does not send them once more.
     pub(crate) given: BTreeSet<u64>,
 }
 

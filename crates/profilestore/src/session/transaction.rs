@@ -81,8 +81,8 @@ pub(crate) enum Transacted {
     Refused,
 }
 
-/// Runs a transaction over sessions of one game server, each of another key. Under way at once. `sent`: told the key of every message that it
-/// sent.
+/// Runs a transaction over sessions of one game server, each of another key. Under way at once.
+/// `sent`: told the key of every message that it sent.
 pub(crate) fn transact<F: Fn(&ProfileKey) + Send + 'static>(
     link: &Arc<Link>,
     sessions: Vec<Arc<Session>>,

@@ -26,8 +26,9 @@ use crate::{
 /// ([`crate::key::RESERVED_STORE`]) are only written out when the filter names them; an import does
 /// not take them.
 ///
-/// With a search ([`ExportFilter::filter`]) profiles are chosen by what is saved when they are looked
-/// at. One that the search cannot tell of is reported as unreadable, without a version's number.
+/// With a search ([`ExportFilter::filter`]) profiles are chosen by what is saved when they are
+/// looked at. One that the search cannot tell of is reported as unreadable, without a version's
+/// number.
 ///
 /// Each key is consistent in itself; keys may change while others are written. Writing blocks the
 /// calling task.

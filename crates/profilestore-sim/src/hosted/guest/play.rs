@@ -193,7 +193,7 @@ impl Guest {
         self.ask(Ask::Send { to, letter: Letter { number, coins, gift: false }, id });
     }
 
-    // --- peace ------------------------------------------------------------------------------------
+    // --- peace -----------------------------------------------------------------------------------
 
     /// Ends everything that it has. False: it cannot.
     pub(in crate::hosted) async fn comes_to_rest(&self) -> bool {

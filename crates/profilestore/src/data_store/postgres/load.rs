@@ -319,7 +319,8 @@ impl<'c> Needs<'c> {
                     Part::Servers => {
                         let server = server_of_row(row, 0)?;
                         if let Some(renewal) = get::<Option<Uuid>>(row, SERVER_COLUMNS)? {
-                            // A commit of more than renewals is known already, with its fingerprint.
+                            // A commit of more than renewals is known already, with its
+                            // fingerprint.
                             let renewal = batch.outcomes.entry(CommitId(renewal));
                             renewal.or_insert(Outcome::Applied(None));
                         }

@@ -1,5 +1,5 @@
-//! `profilestore migrate`: making the tables, and bringing a store of an earlier format to this one:
-//! step by step, all in one transaction.
+//! `profilestore migrate`: making the tables, and bringing a store of an earlier format to this
+//! one: step by step, all in one transaction.
 //!
 //! The store is of the format before or of this one, and never between the two. A store in which a
 //! server is alive is left alone: a program of the earlier format would go on writing to it. One
@@ -24,8 +24,8 @@ use crate::{
 /// How many values are read at once.
 const PIECE: i64 = 64;
 
-/// Makes the schema and its tables where they are missing, brings those of an earlier format to this
-/// one, and grants a role what a game server needs. True when something was made or changed.
+/// Makes the schema and its tables where they are missing, brings those of an earlier format to
+/// this one, and grants a role what a game server needs. True when something was made or changed.
 pub(super) async fn migrate(
     options: &PostgresOptions,
     role: Option<&str>,

@@ -14,6 +14,14 @@ use super::{Host, info::numbers, raw};
 use crate::vm::{Failed, Vm, json};
 
 pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed> {
+    install_life(host, vm, table)?;
+    install_settings(host, vm, table)?;
+    install_mocks(host, vm, table)?;
+    install_checks(vm, table)
+}
+
+/// Which game server this is, and its end.
+fn install_life(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed> {
     table.set("place_id", host.server.place_id() as f64)?;
     table.set("job_id", host.server.job_id())?;
     let server = host.server.clone();
@@ -52,14 +60,11 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
             Ok(())
         })?,
     )?;
-    // (from, to): what was stored and a table cannot hold is known of `to` as it is of `from`
-    table.set(
-        "carry_notes",
-        vm.prompt(|lua, (from, to): (Table, Table)| {
-            json::carry(lua, &from, &to).map_err(|error| error.to_string())
-        })?,
-    )?;
+    Ok(())
+}
 
+/// The store that it is on, constants, and who is told of errors.
+fn install_settings(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed> {
     // -> "NoInternet" | "NoAccess" | "Access"; waits.
     let server = host.server.clone();
     table.set(
@@ -108,7 +113,11 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
             },
         )?,
     )?;
+    Ok(())
+}
 
+/// What mock stores hold.
+fn install_mocks(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed> {
     // (store name, key) -> what a mock holds: { Data = its document, CreatedTime, UpdatedTime,
     // VersionId, UserIds, RobloxMetaData }, or nil
     let server = host.server.clone();
@@ -126,7 +135,18 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
     // (store name) -> the keys of a mock that hold something
     let server = host.server.clone();
     table.set("mock_keys", vm.prompt(move |_, store: String| Ok(server.mock_keys(&store)))?)?;
+    Ok(())
+}
 
+/// Whether values can be stored, and what is known of them.
+fn install_checks(vm: &Vm, table: &Table) -> Result<(), Failed> {
+    // (from, to): what was stored and a table cannot hold is known of `to` as it is of `from`
+    table.set(
+        "carry_notes",
+        vm.prompt(|lua, (from, to): (Table, Table)| {
+            json::carry(lua, &from, &to).map_err(|error| error.to_string())
+        })?,
+    )?;
     // (name, value) -> nil or why it cannot be a message, with the place
     table.set(
         "unstorable",

@@ -154,6 +154,14 @@ fn handed(lua: &Lua, values: MultiValue) -> Result<Collected<Raw>, String> {
 type Own = UserDataRef<LuaSession>;
 
 pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed> {
+    install_callbacks(host, vm, table)?;
+    install_life(vm, table)?;
+    install_contents(vm, table)?;
+    install_messages(vm, table)
+}
+
+/// What a module is called back for.
+fn install_callbacks(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed> {
     // ({ hand_over, ended, saved, inbox, edited, large }) -> callbacks
     table.set(
         "callbacks",
@@ -199,7 +207,11 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
             },
         )?,
     )?;
+    Ok(())
+}
 
+/// Whether a session goes on; saving and ending it.
+fn install_life(vm: &Vm, table: &Table) -> Result<(), Failed> {
     // (session) -> whether nobody else can have taken the profile
     table.set("is_active", vm.prompt(|_, session: Own| Ok(session.profile.is_active()))?)?;
     table.set("is_over", vm.prompt(|_, session: Own| Ok(session.profile.is_over()))?)?;
@@ -244,7 +256,11 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
             Ok(async move { Ok(Told(ended.await.map(|()| true))) })
         })?,
     )?;
+    Ok(())
+}
 
+/// What a session holds, and what is known about it.
+fn install_contents(vm: &Vm, table: &Table) -> Result<(), Failed> {
     // (session) -> { load_count, first_session_time, place_id, job_id, user_ids, roblox_metadata,
     // meta_tags }
     table.set(
@@ -289,6 +305,11 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
         "key_info",
         vm.prompt(|_, session: Own| Ok(info::LuaKeyInfo(session.profile.key_info())))?,
     )?;
+    Ok(())
+}
+
+/// The messages that wait for a session.
+fn install_messages(vm: &Vm, table: &Table) -> Result<(), Failed> {
     // (session, above or nil, with payloads or nil) -> { {index, revision, locked, sent_ms, payload
     // or nil}, ... }
     table.set(

@@ -145,6 +145,13 @@ fn start_options(host: &Host, options: Option<Table>) -> Answer<StartOptions> {
 }
 
 pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed> {
+    install_start(host, vm, table)?;
+    install_reads(vm, table)?;
+    install_writes(host, vm, table)
+}
+
+/// Opening stores, and starting sessions.
+fn install_start(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed> {
     // (name, scope or nil, mock) -> store; throws on a wrong name.
     let server = host.server.clone();
     table.set(
@@ -183,7 +190,11 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
             },
         )?,
     )?;
+    Ok(())
+}
 
+/// Reading what is stored, without a session.
+fn install_reads(vm: &Vm, table: &Table) -> Result<(), Failed> {
     // (store, key, template or nil, version's string or number or nil) -> view; waits.
     table.set(
         "get",
@@ -218,6 +229,41 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
         )?,
     )?;
 
+    // (store, key, template, newest_first, min_ms or nil, max_ms or nil) -> query
+    table.set(
+        "query",
+        vm.prompt(
+            |lua,
+             (store, key, template, newest, min, max): (
+                UserDataRef<LuaStore>,
+                String,
+                Value,
+                bool,
+                Option<f64>,
+                Option<f64>,
+            )| {
+                let mut versions = store
+                    .with(lua, &template)?
+                    .versions(&key)
+                    .map_err(|error| error.to_string())?;
+                if newest {
+                    versions = versions.newest_first();
+                }
+                if let Some(min) = min {
+                    versions = versions.since(min as i64);
+                }
+                if let Some(max) = max {
+                    versions = versions.until(max as i64);
+                }
+                Ok(LuaQuery::new(versions))
+            },
+        )?,
+    )?;
+    Ok(())
+}
+
+/// Changing what is stored, without a session.
+fn install_writes(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed> {
     // (store, key) -> whether there was something; waits.
     table.set(
         "remove",
@@ -262,37 +308,6 @@ pub(crate) fn install(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed>
             });
             Ok(async move { Ok(Told(edited.await)) })
         })?,
-    )?;
-
-    // (store, key, template, newest_first, min_ms or nil, max_ms or nil) -> query
-    table.set(
-        "query",
-        vm.prompt(
-            |lua,
-             (store, key, template, newest, min, max): (
-                UserDataRef<LuaStore>,
-                String,
-                Value,
-                bool,
-                Option<f64>,
-                Option<f64>,
-            )| {
-                let mut versions = store
-                    .with(lua, &template)?
-                    .versions(&key)
-                    .map_err(|error| error.to_string())?;
-                if newest {
-                    versions = versions.newest_first();
-                }
-                if let Some(min) = min {
-                    versions = versions.since(min as i64);
-                }
-                if let Some(max) = max {
-                    versions = versions.until(max as i64);
-                }
-                Ok(LuaQuery::new(versions))
-            },
-        )?,
     )?;
     Ok(())
 }

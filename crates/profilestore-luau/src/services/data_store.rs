@@ -191,8 +191,6 @@ pub(super) fn install(
     let players =
         move || own.set_players(u32::try_from(count.players_on(here)).unwrap_or(u32::MAX));
     let frames = Arc::downgrade(vm.scheduler());
-    // An answer comes at the first frame after it is there.
-    let at_frame = move |frames: Weak<Scheduler>| async move { next_frame(&frames).await };
 
     let own = stores.clone();
     let open = move |_: &Lua, (name, scope): (String, Option<String>)| {
@@ -200,6 +198,33 @@ pub(super) fn install(
     };
     host.set("ds_open", vm.prompt(open)?)?;
 
+    install_reads(vm, host, &frames, players.clone())?;
+    install_writes(vm, host, &frames, players.clone())?;
+    install_listings(vm, host, &frames, players.clone())?;
+
+    let own = stores.clone();
+    let budget = move |_: &Lua, kind: String| {
+        players();
+        let kind = match kind.as_str() {
+            "Read" => RequestType::Read,
+            "Write" => RequestType::Write,
+            "List" => RequestType::List,
+            _ => RequestType::Remove,
+        };
+        // Without budgets as much as Roblox's largest ones.
+        Ok(own.budget(kind).map_or(f64::from(i32::MAX), f64::from))
+    };
+    host.set("ds_budget", vm.prompt(budget)?)?;
+    Ok(())
+}
+
+/// Like the others: each answer comes at the first frame after it is there.
+fn install_reads(
+    vm: &Vm,
+    host: &Table,
+    frames: &Weak<Scheduler>,
+    players: impl Fn() + Clone + Send + 'static,
+) -> Result<(), Failed> {
     let (own, count) = (frames.clone(), players.clone());
     let get = move |_: &Lua, (store, key, cached): (Handle, Value, bool)| {
         count();
@@ -208,12 +233,33 @@ pub(super) fn install(
             if cached { Box::pin(store.0.get(&key)) } else { Box::pin(store.0.get_uncached(&key)) };
         Ok(async move {
             let read = read.await;
-            at_frame(own).await;
+            next_frame(&own).await;
             read.map(Read::from).map_err(|error| text(&error))
         })
     };
     host.set("ds_get", vm.waiting(get)?)?;
 
+    let (own, count) = (frames.clone(), players);
+    let get_version = move |_: &Lua, (store, key, version): (Handle, Value, String)| {
+        count();
+        let own = own.clone();
+        let read = store.0.get_version(&key_of(key)?, &version);
+        Ok(async move {
+            let read = read.await;
+            next_frame(&own).await;
+            read.map(Read::from).map_err(|error| text(&error))
+        })
+    };
+    host.set("ds_get_version", vm.waiting(get_version)?)?;
+    Ok(())
+}
+
+fn install_writes(
+    vm: &Vm,
+    host: &Table,
+    frames: &Weak<Scheduler>,
+    players: impl Fn() + Clone + Send + 'static,
+) -> Result<(), Failed> {
     let (own, count) = (frames.clone(), players.clone());
     type Set = (Handle, Value, Value, Option<Table>, Option<Table>);
     let set = move |lua: &Lua, (store, key, value, user_ids, metadata): Set| {
@@ -222,7 +268,7 @@ pub(super) fn install(
         let written = store.0.set(&key_of(key)?, new_entry(lua, &value, user_ids, metadata)?);
         Ok(async move {
             let written = written.await;
-            at_frame(own).await;
+            next_frame(&own).await;
             written.map(|entry| entry.info.version).map_err(|error| text(&error))
         })
     };
@@ -237,7 +283,7 @@ pub(super) fn install(
         let updated = store.0.update(&key_of(key)?, move |current| transform.apply(current));
         Ok(async move {
             let updated = updated.await;
-            at_frame(own).await;
+            next_frame(&own).await;
             if let Some(problem) = problem.lock().take() {
                 return Err(problem);
             }
@@ -263,53 +309,24 @@ pub(super) fn install(
             store.0.increment_with(&key_of(key)?, delta as i64, with.user_ids, with.metadata);
         Ok(async move {
             let written = written.await;
-            at_frame(own).await;
+            next_frame(&own).await;
             written.map(|entry| Read::from(Some(entry))).map_err(|error| text(&error))
         })
     };
     host.set("ds_increment", vm.waiting(increment)?)?;
 
-    let (own, count) = (frames.clone(), players.clone());
+    let (own, count) = (frames.clone(), players);
     let remove = move |_: &Lua, (store, key): (Handle, Value)| {
         count();
         let own = own.clone();
         let removed = store.0.remove(&key_of(key)?);
         Ok(async move {
             let removed = removed.await;
-            at_frame(own).await;
+            next_frame(&own).await;
             removed.map(Read::from).map_err(|error| text(&error))
         })
     };
     host.set("ds_remove", vm.waiting(remove)?)?;
-
-    let (own, count) = (frames.clone(), players.clone());
-    let get_version = move |_: &Lua, (store, key, version): (Handle, Value, String)| {
-        count();
-        let own = own.clone();
-        let read = store.0.get_version(&key_of(key)?, &version);
-        Ok(async move {
-            let read = read.await;
-            at_frame(own).await;
-            read.map(Read::from).map_err(|error| text(&error))
-        })
-    };
-    host.set("ds_get_version", vm.waiting(get_version)?)?;
-
-    install_listings(vm, host, &frames, players.clone())?;
-
-    let own = stores.clone();
-    let budget = move |_: &Lua, kind: String| {
-        players();
-        let kind = match kind.as_str() {
-            "Read" => RequestType::Read,
-            "Write" => RequestType::Write,
-            "List" => RequestType::List,
-            _ => RequestType::Remove,
-        };
-        // Without budgets as much as Roblox's largest ones.
-        Ok(own.budget(kind).map_or(f64::from(i32::MAX), f64::from))
-    };
-    host.set("ds_budget", vm.prompt(budget)?)?;
     Ok(())
 }
 

@@ -6,6 +6,7 @@
 
 mod fleet;
 mod game_client;
+mod load_client;
 mod nats;
 mod patroni;
 mod postgres;
@@ -14,6 +15,7 @@ mod proxy;
 
 pub use fleet::{Fleet, Report};
 pub use game_client::GameClient;
+pub use load_client::LoadClient;
 pub use nats::{NatsServer, nats_cluster};
 pub use patroni::PatroniCluster;
 pub use postgres::PostgresServer;

@@ -1,0 +1,120 @@
+//! The processes that are measured: the server, and a bare handler.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{BufRead as _, BufReader, Read as _},
+    net::SocketAddr,
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+};
+
+use axum::{Router, http::header, routing::get};
+use bytes::Bytes;
+use profilestore::{
+    Attribution, GameServer, Settings,
+    data_store::{SqliteMessenger, SqliteStore},
+    env::Env,
+    hosting::{Host, HostParts},
+};
+use profilestore_server::{
+    App, Keys, Parts, Server,
+    config::Options,
+    keys::{NewKey, Scope},
+};
+
+use crate::Outcome;
+
+/// A process of this program. It ends when this is dropped.
+pub(crate) struct Other {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    /// The key of the server.
+    pub(crate) key: String,
+}
+
+impl Other {
+    pub(crate) fn start(what: &str, path: &Path) -> Outcome<Self> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(["child", what, path.to_str().ok_or("a path that is no UTF-8")?])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().ok_or("no pipe")?).read_line(&mut line)?;
+        let (address, key) = line.trim().split_once(' ').ok_or("the process has not begun")?;
+        Ok(Self { child, address: address.parse()?, key: key.to_owned() })
+    }
+
+    pub(crate) fn id(&self) -> String {
+        self.child.id().to_string()
+    }
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        // Its standard input ends, and so does it.
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+/// Ends when the standard input does.
+async fn until_let_go() {
+    let _ = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await;
+}
+
+/// `profilestore serve` without the program around it.
+pub(crate) async fn serve(folder: &Path) -> Outcome {
+    let store = SqliteStore::open(folder.join("served.db"), Default::default())?;
+    let new = NewKey {
+        name: "bench".to_owned(),
+        scopes: BTreeSet::from([Scope::Admin]),
+        store: None,
+        prefix: None,
+        expires_ms: None,
+    };
+    let keys = Keys::new(Arc::new(store.clone()), Env::system());
+    let key = keys.add(new, &Attribution::new("bench")).await?.1;
+    let messenger = SqliteMessenger::new(&store);
+    let desk = GameServer::builder(store.clone()).messenger(messenger.clone()).start().await?;
+    let host = Host::new(HostParts {
+        store: Arc::new(store.clone()),
+        messenger: Arc::new(messenger),
+        settings: Settings::default(),
+        env: Env::system(),
+    })?;
+    let listen = Some("127.0.0.1:0".to_owned());
+    let config = Options { listen, ..Options::default() }
+        .settle()
+        .map_err(|problems| problems.join("; "))?;
+    let listening = Server::bind(&config).await?;
+    let address = listening.address()?;
+    let parts = Parts {
+        store: Arc::new(store),
+        server: desk,
+        host: Some(host),
+        env: Env::system(),
+        metrics: profilestore_server::record_metrics(),
+    };
+    let router = App::new(parts, &config).router();
+    println!("{address} {key}");
+    // What is under way need not be finished: the game servers are gone.
+    tokio::select! {
+        _ = listening.serve(router, std::future::pending()) => {}
+        () = until_let_go() => {}
+    }
+    std::process::exit(0)
+}
+
+/// A handler that answers the bytes of a file.
+pub(crate) async fn bare(body: &Path) -> Outcome {
+    let body = Bytes::from(fs::read(body)?);
+    let answer = move || async move { ([(header::CONTENT_TYPE, "application/json")], body) };
+    let router = Router::new().route("/", get(answer));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    println!("{} none", listener.local_addr()?);
+    axum::serve(listener, router).with_graceful_shutdown(until_let_go()).await?;
+    Ok(())
+}

@@ -4,8 +4,9 @@ use clap::Args;
 use profilestore::{
     ProfileKey,
     data_store::{DataStore, KeyState, Links, Returning, StoredVersion, VersionRef},
+    env::Env,
     history::{NotUndone, not_undone},
-    operator::Restored,
+    operator::{Expected, Restored},
 };
 use serde::Serialize;
 
@@ -23,8 +24,9 @@ use crate::{
 /// It becomes a new version, byte for byte; what it replaces stays in the history, so a rollback
 /// can itself be rolled back. Whatever session there is ends, and what it has not saved is lost.
 /// Waiting messages stay. Booked in the audit log. What the profile did to others since is not
-/// undone: messages that it sent and took, and trades are listed, by id and profile. (To make a
-/// store out of a backup, see restore.)
+/// undone: messages that it sent and took, and trades are listed, by id and profile. When the
+/// profile changes while you are asked, nothing is done. (To make a store out of a backup, see
+/// restore.)
 #[derive(Debug, Args)]
 #[command(after_help = "\
 VERSION is a number, a version string (see history), or a time: the version that was current at its
@@ -92,6 +94,8 @@ impl Rollback {
         let key = self.key.parse()?;
         let by = self.by.attribution()?;
         let file = app.place.open().await?;
+        // Before the look, so that what follows it is noticed.
+        let incarnation = file.identity().await?.incarnation;
         let state = existing(&*file, &key, Returning::HEAD).await?;
         let version = self.version.find(&*file, &state).await?;
         if self.dry_run {
@@ -111,7 +115,15 @@ impl Rollback {
             }
         }
         let visit = Visit::on(app, file, by).await?;
-        let done = visit.operator.restore(&key, VersionRef::Number(version.info.number)).await;
+        let which = VersionRef::Number(version.info.number);
+        let done = match self.yes {
+            true => visit.operator.restore(&key, which).await,
+            // What was shown, and nothing else.
+            false => {
+                let (operation, shown) = (Env::system().uuid(), Expected::of(incarnation, &state));
+                visit.operator.restore_if(operation, &key, shown, which).await
+            }
+        };
         visit.end().await;
         let done = done.map_err(failure)?;
         if app.json {

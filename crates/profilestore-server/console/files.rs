@@ -13,10 +13,10 @@
         packed: include_bytes!("assets-index-Bl3UhW3P.css.gz"),
     },
     File {
-        path: "/assets/index-jbuSKTjX.js",
+        path: "/assets/index-Derakr0c.js",
         media: "text/javascript; charset=utf-8",
-        plain: include_bytes!("assets-index-jbuSKTjX.js"),
-        packed: include_bytes!("assets-index-jbuSKTjX.js.gz"),
+        plain: include_bytes!("assets-index-Derakr0c.js"),
+        packed: include_bytes!("assets-index-Derakr0c.js.gz"),
     },
     File {
         path: "/",

@@ -217,6 +217,19 @@ class Play(unittest.IsolatedAsyncioTestCase):
         self.assertEqual(profile.data["gems"], 6)
         await profile.end()
 
+    async def test_a_rollback_goes_over_what_was_read_and_nothing_else(self) -> None:
+        server = await self.game_server("eu-1")
+        at = server.store("PlayerData", PLAYER).at("rolled")
+        first = await server.http.put(at, {"coins": 5}, None)
+        second = await server.http.put(at, {"coins": 6}, first["etag"])
+        await self.fails("changed", server.http.restore(at, 1, first["etag"]))
+        await self.fails("changed", server.http.restore(at, 1, None))
+        done = await server.http.restore(at, 1, second["etag"], reason="a test")
+        self.assertEqual((done["restored"], done["replaced"]), (1, 2))
+        stored = await server.http.get(at)
+        assert stored is not None
+        self.assertEqual((stored["data"], stored["etag"]), ({"coins": 5}, done["etag"]))
+
     async def test_whole_numbers_are_exact_and_what_cannot_be_held_locks_nothing(self) -> None:
         server = await self.game_server("eu-1")
         rich = server.store("Big", {"gold": 0})

@@ -54,6 +54,18 @@ export interface Version {
   readonly bytes: number;
 }
 
+/** What a rollback did. */
+export interface Restored {
+  /** The version that was made current again, the one until then, and the new one. */
+  readonly restored: number;
+  readonly replaced: number;
+  readonly version: number;
+  /** For `If-Match`. Null when the same request had been answered before. */
+  readonly etag: string | null;
+  /** The job whose session was ended. */
+  readonly held_by: string | null;
+}
+
 /** Some of a list. With `next_page_token` as `page_token` of the next call the list goes on. */
 export interface Page<Item> {
   readonly items: readonly Item[];
@@ -160,8 +172,7 @@ export class Http {
     etag: string | undefined,
     numbers: Numbers = PLAIN,
   ): Promise<unknown> {
-    const headers: Record<string, string> =
-      etag === undefined ? { "If-None-Match": "*" } : { "If-Match": etag };
+    const headers = expected(etag);
     const body = `{"data":${stringify(data, numbers)}}`;
     return quiet(this.#json("PUT", path(at), { headers, body }));
   }
@@ -186,18 +197,22 @@ export class Http {
     return quiet(this.#json("GET", `${path(at)}/versions/${name}`, {}, numbers));
   }
 
-  /** Makes an earlier version current again. What a session has not saved is lost. */
+  /**
+   * Makes an earlier version current again, if the profile is still the one with this ETag;
+   * undefined: if there is none now. What a session has not saved is lost.
+   */
   restore(
     at: Address,
     which: number | string | Date,
+    etag: string | undefined,
     { reason, operation = operationId() }: { reason?: string; operation?: string } = {},
-  ): Promise<unknown> {
+  ): Promise<Restored> {
     const body = JSON.stringify({ version: named(which) });
     return quiet(
       this.#json("POST", `${path(at)}/restores`, {
         body,
         query: { reason },
-        headers: { "Idempotency-Key": operation },
+        headers: { "Idempotency-Key": operation, ...expected(etag) },
       }),
     );
   }
@@ -253,6 +268,10 @@ export class Http {
 function path({ store, scope, key }: Address): string {
   const within = scope === undefined ? "" : `/scopes/${encodeURIComponent(scope)}`;
   return `/v1/stores/${encodeURIComponent(store)}${within}/profiles/${encodeURIComponent(key)}`;
+}
+
+function expected(etag: string | undefined): Record<string, string> {
+  return etag === undefined ? { "If-None-Match": "*" } : { "If-Match": etag };
 }
 
 function named(which: number | string | Date): string {

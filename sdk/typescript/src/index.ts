@@ -18,6 +18,7 @@ export {
   type Call,
   type HeldBy,
   type Page,
+  type Restored,
   type StoredProfile,
   type Version,
 } from "./http.js";

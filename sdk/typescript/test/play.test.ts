@@ -175,6 +175,21 @@ test("an edit is made in the middle of play, or is refused by the game", async (
   assert.equal((await players.get("edited"))?.data.coins, 101);
 });
 
+test("a rollback goes over what was read, and nothing else", async () => {
+  const { http } = await gameServer("eu-1");
+  const at = { store: "PlayerData", key: "rolled" };
+  await http.put(at, { coins: 5 }, undefined);
+  const first = (await http.get(at))?.etag ?? undefined;
+  await http.put(at, { coins: 6 }, first);
+  await assert.rejects(http.restore(at, 1, first), { kind: "changed" });
+  await assert.rejects(http.restore(at, 1, undefined), { kind: "changed" });
+  const second = (await http.get(at))?.etag ?? undefined;
+  const done = await http.restore(at, 1, second, { reason: "a test" });
+  assert.deepEqual([done.restored, done.replaced], [1, 2]);
+  const stored = await http.get<{ coins: number }>(at);
+  assert.deepEqual([stored?.data.coins, stored?.etag], [5, done.etag]);
+});
+
 test("a number that cannot be held is an error at the start and locks nothing", async () => {
   const server = await gameServer("eu-1");
   const exact = server.store("Big", { template: { gold: 0n }, bigint: true });

@@ -11,6 +11,7 @@ use profilestore::{
         DataStoreExt as _, KeyState, Order, Returning, StoredVersion, VersionQuery, VersionRef,
     },
     history::{Difference, comparable, diff, find_version, not_undone, version_at},
+    operator::{Expected, Restored},
     record::Stored,
 };
 use serde::{Deserialize, Deserializer, Serialize};
@@ -19,7 +20,9 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    extract::{Content, InPath, Named, Params, Reason, moment, operation, page_size},
+    extract::{
+        Content, InPath, Named, Params, Reason, etag_of, expected, moment, operation, page_size,
+    },
     profiles::shown,
     views::{self, PageOf, VersionView},
 };
@@ -214,6 +217,15 @@ fn content(key: &ProfileKey, version: &StoredVersion) -> Result<Value, Problem> 
     })
 }
 
+/// What a rollback did.
+#[derive(Serialize)]
+struct RestoredView {
+    #[serde(flatten)]
+    done: Restored,
+    /// For the next If-Match. None when it had been done before.
+    etag: Option<String>,
+}
+
 /// Which version to go back to.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -246,6 +258,10 @@ fn number_or_text<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error
 /// what that has not saved is lost. Waiting messages stay. The answer lists gifts and trades since,
 /// which stay done. The same `Idempotency-Key` again rolls back no second time; for another version
 /// it is refused.
+///
+/// `If-Match` names what the rollback goes over, as a dry run or reading the profile has told it;
+/// `If-None-Match: *` says that there is no such profile now. Only a dry run needs neither of them,
+/// and no `Idempotency-Key`.
 #[utoipa::path(
     post,
     path = "/profiles/{key}/restores",
@@ -254,14 +270,18 @@ fn number_or_text<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error
     params(
         ("store" = String, Path),
         ("key" = String, Path),
-        ("Idempotency-Key" = String, Header, description = "A version 7 UUID"),
+        ("Idempotency-Key" = Option<String>, Header, description = "A version 7 UUID"),
+        ("If-Match" = Option<String>, Header, description = "The ETag that was read"),
+        ("If-None-Match" = Option<String>, Header, description = "`*`: there is no such profile"),
         Reason,
     ),
     request_body = Restore,
     responses(
         (status = 200, body = serde_json::Value),
         (status = 404, body = ProblemBody<'_>, content_type = "application/problem+json"),
+        (status = 412, body = ProblemBody<'_>, content_type = "application/problem+json"),
         (status = 422, body = ProblemBody<'_>, content_type = "application/problem+json"),
+        (status = 428, body = ProblemBody<'_>, content_type = "application/problem+json"),
         AnyProblem,
     )
 )]
@@ -275,6 +295,8 @@ async fn restore(
 ) -> Result<Response, Problem> {
     caller.may(Scope::HistoryRestore, &key)?;
     let Restore { version, dry_run } = content_.json()?;
+    // Before the reading: at worst it names contents that are gone, and If-Match fails.
+    let incarnation = app.server().incarnation();
     let (_, state) = app.store().read_one(&key, Returning::HEAD).await?;
     if dry_run {
         let to = found(&app, &state, &version).await?;
@@ -283,24 +305,27 @@ async fn restore(
         let not_undone = not_undone(app.store(), &key, to.info.number).await?;
         let body = json!({
             "would_restore": to.info.number, "would_replace": state.version,
+            "etag": etag_of(&key, Expected::of(incarnation, &state)),
             "differences": differences, "not_undone": not_undone,
         });
         return Ok(views::json(StatusCode::OK, &body));
     }
     let operation = operation(&headers)?;
+    let expected = expected(&key, &headers)?;
     let which = match version.starts_with('@') {
         true => VersionRef::Number(found(&app, &state, &version).await?.info.number),
         false => version_ref(&version),
     };
     let operator = app.server().operator(caller.because(reason.reason.as_deref()));
-    let restored = operator.restore_as(operation, &key, which).await;
-    let restored = restored.map_err(|error| match error.kind() {
+    let restored = operator.restore_if(operation, &key, expected, which).await;
+    let done = restored.map_err(|error| match error.kind() {
         ErrorKind::RequestIdReused => {
             Problem::new("idempotency-key-reused", error.to_string()).about(&key)
         }
         _ => error.into(),
     })?;
-    Ok(views::json(StatusCode::OK, &restored))
+    let etag = done.now.and_then(|now| etag_of(&key, now));
+    Ok(views::json(StatusCode::OK, &RestoredView { done, etag }))
 }
 
 /// Keep a version whatever the retention

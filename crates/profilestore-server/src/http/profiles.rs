@@ -7,7 +7,9 @@ use axum::{
 };
 use profilestore::{
     Error, ErrorKind, ProfileKey,
-    data_store::{DataStoreExt as _, KeyFilter, KeyQuery, KeyState, Returning, StoredVersion},
+    data_store::{
+        DataStoreExt as _, KeyFilter, KeyQuery, KeyState, Returning, StoreError, StoredVersion,
+    },
     key::DEFAULT_SCOPE,
     operator::Written,
     record::{Record, Stored},
@@ -153,7 +155,8 @@ async fn list(
 
 /// Read a profile
 ///
-/// As it was saved last. `ETag` is what `If-Match` takes.
+/// As it was saved last. `ETag` is what `If-Match` takes. An error about what is stored says it too,
+/// as `etag`: a rollback or a removal is the way out of that.
 #[utoipa::path(
     get,
     path = "/profiles/{key}",
@@ -180,7 +183,14 @@ async fn read(
     caller.may(Scope::ProfilesRead, &key)?;
     // Before the reading: at worst it names contents that are gone, and If-Match fails.
     let incarnation = app.server().incarnation();
-    let (now_ms, mut state) = app.store().read_one(&key, Returning::ALL).await?;
+    let (now_ms, mut state) = match app.store().read_one(&key, Returning::ALL).await {
+        // A rollback and a removal are the way out of it, and need the ETag.
+        Err(damaged @ StoreError::Damaged { .. }) => {
+            let (_, state) = app.store().read_one(&key, Returning::HEAD).await?;
+            return Err(Problem::from(damaged).with("etag", etag(incarnation, &state)));
+        }
+        read => read?,
+    };
     if !state.exists() {
         return Err(no_profile(&key));
     }
@@ -192,7 +202,9 @@ async fn read(
     let info = state.head.take();
     let version = info.map(|info| StoredVersion { info, value: state.value.take() });
     let version = version.ok_or_else(|| no_profile(&key))?;
-    shown(&state, &version, Some(tag), now_ms)
+    let shown = shown(&state, &version, Some(tag.clone()), now_ms);
+    // Whatever is there can be removed or rolled back.
+    shown.map_err(|problem| problem.with("etag", tag))
 }
 
 /// The answer that shows a version of a profile.

@@ -1,8 +1,9 @@
 //! A profile's history over HTTP.
 
+use bytes::Bytes;
 use serde_json::json;
 
-use crate::{Served, operation, refused};
+use crate::{Served, operation, put, refused};
 
 const PLAYER: &str = "/v1/stores/PlayerData/profiles/user-1";
 
@@ -45,12 +46,15 @@ async fn versions_are_listed_read_compared_and_made_current_again() {
     let restores = format!("{PLAYER}/restores");
     let dry = admin.post(&restores, r#"{"version":"1","dry_run":true}"#).await.is(200);
     assert_eq!((&dry["would_restore"], &dry["would_replace"]), (&json!(1), &json!(3)));
-    refused(&admin.post(&restores, r#"{"version":"1"}"#).await, 400, "invalid");
-    let roll = admin.header("Idempotency-Key", &operation());
+    assert_eq!(dry["etag"], tag, "what a rollback would go over");
+    let over = admin.header("If-Match", &tag);
+    refused(&over.post(&restores, r#"{"version":"1"}"#).await, 400, "invalid");
+    let roll = over.header("Idempotency-Key", &operation());
     let done = roll.post(&restores, r#"{"version":"1"}"#).await.is(200);
     assert_eq!((&done["restored"], &done["version"]), (&json!(1), &json!(4)));
     let again = roll.post(&restores, r#"{"version":1}"#).await.is(200);
     assert_eq!(again["version"], 4, "once, and a number is a version too");
+    assert_eq!(admin.get(PLAYER).await.etag(), done["etag"]);
     assert_eq!(admin.get(PLAYER).await.is(200)["data"], json!({ "coins": 1 }));
 
     assert_eq!(admin.put(&format!("{PLAYER}/versions/2/pin"), "").await.status, 204);
@@ -74,7 +78,7 @@ async fn a_rollback_under_the_idempotency_key_of_another_rollback_is_refused() {
     let made = admin.header("If-None-Match", "*").put(PLAYER, r#"{"data":{"coins":1}}"#).await;
     let put = admin.header("If-Match", made.etag()).put(PLAYER, r#"{"data":{"coins":2}}"#).await;
     put.is(200);
-    let roll = admin.header("Idempotency-Key", &operation());
+    let roll = admin.header("Idempotency-Key", &operation()).header("If-Match", put.etag());
     let restores = format!("{PLAYER}/restores");
     roll.post(&restores, r#"{"version":"1"}"#).await.is(200);
     for other in [r#"{"version":"2"}"#, r#"{"version":2}"#] {
@@ -88,4 +92,52 @@ async fn a_rollback_under_the_idempotency_key_of_another_rollback_is_refused() {
         refused(&roll.post(&restores, wrong).await, 400, "invalid");
     }
     assert_eq!(admin.get(PLAYER).await.is(200)["data"], json!({ "coins": 1 }));
+}
+
+#[tokio::test]
+async fn a_rollback_goes_over_nothing_that_its_sender_has_not_seen() {
+    let served = Served::start().await;
+    let admin = served.admin();
+    let made = admin.header("If-None-Match", "*").put(PLAYER, r#"{"data":{"coins":1}}"#).await;
+    let put = admin.header("If-Match", made.etag()).put(PLAYER, r#"{"data":{"coins":2}}"#).await;
+    let (restores, first) = (format!("{PLAYER}/restores"), r#"{"version":1}"#);
+    let once = admin.header("Idempotency-Key", &operation());
+    refused(&once.post(&restores, first).await, 428, "precondition-required");
+    refused(
+        &once.header("If-Match", "*").post(&restores, first).await,
+        428,
+        "precondition-required",
+    );
+    let (early, absent) = (once.header("If-Match", made.etag()), once.header("If-None-Match", "*"));
+    refused(&early.post(&restores, first).await, 412, "changed");
+    refused(&absent.post(&restores, first).await, 412, "changed");
+    assert_eq!(admin.get(PLAYER).await.is(200)["data"], json!({ "coins": 2 }), "nothing is done");
+
+    let seen = once.header("If-Match", put.etag());
+    let done = seen.post(&restores, first).await.is(200);
+    let later = admin.header("If-Match", done["etag"].as_str().unwrap());
+    later.put(PLAYER, r#"{"data":{"coins":7}}"#).await.is(200);
+    let again = seen.post(&restores, first).await.is(200);
+    assert_eq!((&again["version"], &again["etag"]), (&done["version"], &json!(null)));
+    assert_eq!(admin.get(PLAYER).await.is(200)["data"], json!({ "coins": 7 }), "done once");
+
+    let tag = admin.get(PLAYER).await.etag().to_owned();
+    assert_eq!(admin.header("If-Match", &tag).delete(PLAYER).await.status, 204);
+    let back = admin.header("Idempotency-Key", &operation());
+    refused(&back.header("If-Match", &tag).post(&restores, first).await, 412, "changed");
+    let back = back.header("If-None-Match", "*");
+    assert_eq!(back.post(&restores, first).await.is(200)["restored"], 1);
+    assert_eq!(admin.get(PLAYER).await.is(200)["data"], json!({ "coins": 1 }));
+}
+
+#[tokio::test]
+async fn what_is_no_profile_is_left_by_the_etag_in_the_error() {
+    let served = Served::start().await;
+    let admin = served.admin();
+    put(&served.store, [("user-1".to_owned(), Bytes::from_static(b"\"elsewhere\""))]).await;
+    let found = admin.get(PLAYER).await;
+    refused(&found, 409, "foreign");
+    let tag = found.json()["etag"].as_str().unwrap().to_owned();
+    assert_eq!(admin.header("If-Match", &tag).delete(PLAYER).await.status, 204);
+    refused(&admin.get(PLAYER).await, 404, "not-found");
 }

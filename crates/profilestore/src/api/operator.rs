@@ -17,8 +17,9 @@ use crate::{
     engine::{
         Engine,
         calls::Sent,
+        conditional::Expected,
         erase::EraseReport,
-        history::{Restored, Which},
+        history::{Restoration, Restored, Which},
         options::StartOptions,
     },
     error::{Error, ErrorKind, Result},
@@ -234,10 +235,7 @@ impl Operator {
         key: &ProfileKey,
         version: VersionRef,
     ) -> impl Future<Output = Result<Restored>> + Send + 'static + use<> {
-        let restored = self
-            .allowed(key)
-            .map(|engine| engine.restore(key, Which::Named(version), None, self.by.clone()));
-        async move { restored?.await }
+        self.restore_as_wanted(key, version, None, None)
     }
 
     /// The same under an identity of the caller's choice, a version 7 UUID. Repeating it under its
@@ -250,9 +248,33 @@ impl Operator {
         key: &ProfileKey,
         version: VersionRef,
     ) -> impl Future<Output = Result<Restored>> + Send + 'static + use<> {
-        let restored = self.allowed(key).map(|engine| {
-            engine.restore(key, Which::Named(version), Some(operation), self.by.clone())
-        });
+        self.restore_as_wanted(key, version, Some(operation), None)
+    }
+
+    /// The same, if the profile is what is expected; otherwise it fails with [`ErrorKind::Changed`]
+    /// and nothing is done. A profile that a session holds changes with each save, so a rollback of
+    /// one may have to be decided anew. Repeated under its identity it answers as
+    /// [`Operator::restore_as`] does, although the profile is not what was expected any more.
+    pub fn restore_if(
+        &self,
+        operation: Uuid,
+        key: &ProfileKey,
+        expected: Expected,
+        version: VersionRef,
+    ) -> impl Future<Output = Result<Restored>> + Send + 'static + use<> {
+        self.restore_as_wanted(key, version, Some(operation), Some(expected))
+    }
+
+    fn restore_as_wanted(
+        &self,
+        key: &ProfileKey,
+        version: VersionRef,
+        identity: Option<Uuid>,
+        expected: Option<Expected>,
+    ) -> impl Future<Output = Result<Restored>> + Send + 'static + use<> {
+        let (which, by) = (Which::Named(version), self.by.clone());
+        let wanted = Restoration { which, expected, identity, by };
+        let restored = self.allowed(key).map(|engine| engine.restore(key, wanted));
         async move { restored?.await }
     }
 

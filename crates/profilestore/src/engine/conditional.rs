@@ -63,8 +63,17 @@ pub struct Written {
 }
 
 impl Expected {
-    fn check(self, incarnation: Incarnation, state: &KeyState) -> Result<()> {
-        let found = Self::Version { incarnation, epoch: state.epoch, version: state.version };
+    /// What a key holds, in these contents of the store.
+    pub fn of(incarnation: Incarnation, state: &KeyState) -> Self {
+        if state.exists() { Self::version_of(incarnation, state) } else { Self::Absent }
+    }
+
+    pub(super) fn version_of(incarnation: Incarnation, state: &KeyState) -> Self {
+        Self::Version { incarnation, epoch: state.epoch, version: state.version }
+    }
+
+    pub(super) fn check(self, incarnation: Incarnation, state: &KeyState) -> Result<()> {
+        let found = Self::version_of(incarnation, state);
         let why = match (self, state.exists()) {
             (Self::Absent, false) => return Ok(()),
             (Self::Absent, true) => "the profile is there already",
@@ -144,7 +153,7 @@ impl Engine {
             let stored_ms = reply.as_ref().map_or(0, |reply| reply.now_ms);
             let state = after(reply, &key_)?;
             Ok(Written {
-                now: Expected::Version { incarnation, epoch: state.epoch, version: state.version },
+                now: Expected::version_of(incarnation, &state),
                 version: state.version,
                 entry: AuditEntry { stored_ms, ..entry },
             })

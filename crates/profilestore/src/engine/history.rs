@@ -9,13 +9,14 @@ use uuid::Uuid;
 use super::{
     Engine,
     calls::{Overwrite, after},
+    conditional::Expected,
     rewrite::{Plan, stays_in},
 };
 use crate::{
     audit::{Attribution, AuditEntry},
     data_store::{
-        Cause, Change, KeyState, NewValue, Order, Returning, StoredVersion, VersionInfo,
-        VersionQuery, VersionRef,
+        Cause, Change, Incarnation, KeyState, NewValue, Order, Returning, StoredVersion,
+        VersionInfo, VersionQuery, VersionRef,
     },
     edit::request::entry_key_of,
     error::{Error, ErrorKind, Result},
@@ -36,10 +37,23 @@ pub struct Restored {
     pub replaced: u64,
     /// The number of the new version.
     pub version: u64,
+    /// What to expect next time. None when this call did nothing, since it had been done before.
+    #[serde(skip)]
+    pub now: Option<Expected>,
     /// The job whose session was ended.
     pub held_by: Option<String>,
     /// What the profile's commits since the restored version did to others, which stays done.
     pub not_undone: NotUndone,
+}
+
+/// Which version is to be made current again, and on what condition.
+pub(crate) struct Restoration {
+    pub(crate) which: Which,
+    /// What the profile is expected to be. None: whatever it is.
+    pub(crate) expected: Option<Expected>,
+    /// An identity of the caller's choice.
+    pub(crate) identity: Option<Uuid>,
+    pub(crate) by: Attribution,
 }
 
 /// Which version a call is about.
@@ -86,32 +100,37 @@ impl Engine {
     pub(crate) fn restore(
         self: &Arc<Self>,
         key: &ProfileKey,
-        which: Which,
-        identity: Option<Uuid>,
-        by: Attribution,
+        wanted: Restoration,
     ) -> impl Future<Output = Result<Restored>> + Send + 'static + use<> {
         let (engine, key_) = (self.clone(), key.clone());
         self.link.call(key, async move {
-            let operation = identity.unwrap_or_else(|| engine.link.env.uuid());
+            let operation = wanted.identity.unwrap_or_else(|| engine.link.env.uuid());
             // A backup has other versions under the same numbers.
             let began = engine.link.incarnation();
             let plan = |incarnation| {
-                let (engine, key, which, by) = (&engine, &key_, &which, &by);
+                let (engine, key, wanted) = (&engine, &key_, &wanted);
                 async move {
                     stays_in(began, incarnation)?;
-                    if identity.is_some()
-                        && let Some(done) = engine.restored_before(key, which, operation).await?
+                    // Before the condition: what this call did has made it untrue.
+                    if wanted.identity.is_some()
+                        && let Some(done) =
+                            engine.restored_before(key, &wanted.which, operation).await?
                     {
-                        return Ok(Plan::Done(done));
+                        return Ok(Plan::Done((incarnation, done)));
                     }
-                    engine.plan_restore(key, which, by, operation).await
+                    engine.plan_restore(key, wanted, operation, incarnation).await
                 }
             };
-            let (restored, reply) = engine.rewrite(&key_, plan).await?;
+            let planned = engine.rewrite(&key_, plan).await;
+            let ((incarnation, restored), reply) = planned.map_err(|error| error.about(&key_))?;
             match reply {
                 // It was done before.
                 None => Ok(restored),
-                reply => Ok(Restored { version: after(reply, &key_)?.version, ..restored }),
+                reply => {
+                    let state = after(reply, &key_)?;
+                    let now = Some(Expected::version_of(incarnation, &state));
+                    Ok(Restored { version: state.version, now, ..restored })
+                }
             }
         })
     }
@@ -119,13 +138,16 @@ impl Engine {
     async fn plan_restore(
         &self,
         key: &ProfileKey,
-        which: &Which,
-        by: &Attribution,
+        wanted: &Restoration,
         operation: Uuid,
-    ) -> Result<Plan<Restored>> {
+        incarnation: Incarnation,
+    ) -> Result<Plan<(Incarnation, Restored)>> {
         let (_, state) = self.link.read_settled(key, Returning::HEAD).await?;
+        if let Some(expected) = wanted.expected {
+            expected.check(incarnation, &state)?;
+        }
         // Each time anew: it may have been erased.
-        let found = self.find(&state, which).await?.ok_or_else(no_such_version)?;
+        let found = self.find(&state, &wanted.which).await?.ok_or_else(no_such_version)?;
         let bytes = found.value.ok_or_else(|| {
             let message = "the version is a removal, which cannot be restored; remove the profile \
                 instead";
@@ -133,21 +155,26 @@ impl Engine {
         })?;
         let restored = found.info.number;
         let not_undone = self.not_undone_since(key, restored).await?;
-        let entry = AuditEntry::new(operation, "rollback", vec![key.clone()], by.clone())
+        let entry = AuditEntry::new(operation, "rollback", vec![key.clone()], wanted.by.clone())
             .detail("restored", restored)
             .detail("replaced", state.version);
         let overwrite = Overwrite {
             user_ids: Stored::decode(&bytes)?.user_ids().to_vec(),
             value: NewValue::Bytes(bytes),
             cause: Cause::Restore,
-            author: by.author.clone(),
+            author: wanted.by.author.clone(),
             more: vec![entry.change()?],
         };
-        let held_by = state.lease.holder.as_ref().map(|holder| holder.job_id.clone());
-        // The number of the new version comes with the reply.
-        let restored =
-            Restored { restored, replaced: state.version, version: 0, held_by, not_undone };
-        Ok(overwrite.plan(&state, restored))
+        // Its new version, and what to expect then, come with the reply.
+        let restored = Restored {
+            restored,
+            replaced: state.version,
+            version: 0,
+            now: None,
+            held_by: state.lease.holder.as_ref().map(|holder| holder.job_id.clone()),
+            not_undone,
+        };
+        Ok(overwrite.plan(&state, (incarnation, restored)))
     }
 
     /// What a rollback did that was booked under this identity. Fails when it was to another
@@ -184,7 +211,7 @@ impl Engine {
         }
         let not_undone = self.not_undone_since(key, restored).await?;
         let version = replaced + 1;
-        Ok(Some(Restored { restored, replaced, version, held_by: None, not_undone }))
+        Ok(Some(Restored { restored, replaced, version, now: None, held_by: None, not_undone }))
     }
 
     /// What going back to a version would not undo.

@@ -132,3 +132,33 @@ async fn a_rollback_that_is_repeated_under_its_identity_is_done_once() {
     let error = operator.restore_as(other, &key("p"), which).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::RequestIdReused, "{error}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_rollback_is_not_made_over_what_was_saved_after_the_look() {
+    let world = World::new();
+    let (game, desk) = (world.server("game").await, world.server("desk").await);
+    let profile = open(&game, "p").await;
+    earn(&profile, 5);
+    profile.save().await.unwrap();
+    let first = VersionRef::Number(1);
+    let (looked, operation) = (seen(&world, &desk, "p").await, world.env.uuid());
+    earn(&profile, 10);
+    profile.save().await.unwrap();
+    let late = ann(&desk).restore_if(operation, &key("p"), looked, first.clone()).await;
+    assert_eq!(late.unwrap_err().kind(), ErrorKind::Changed);
+    assert!(profile.is_active(), "the session goes on");
+    assert_eq!(coins(&desk, "p").await, 15);
+
+    let looked = seen(&world, &desk, "p").await;
+    let done = ann(&desk).restore_if(operation, &key("p"), looked, first.clone()).await.unwrap();
+    assert_eq!((done.restored, done.held_by.as_deref()), (1, Some("game")));
+    assert_eq!(done.now, Some(seen(&world, &desk, "p").await));
+    settle().await;
+    assert!(!profile.is_active());
+    // Its own answer was lost, perhaps: the same again is no second rollback.
+    let again = ann(&desk).restore_if(operation, &key("p"), looked, first.clone()).await.unwrap();
+    assert_eq!((again.version, again.now), (done.version, None));
+    let other = world.env.uuid();
+    let late = ann(&desk).restore_if(other, &key("p"), looked, first).await.unwrap_err();
+    assert_eq!(late.kind(), ErrorKind::Changed);
+}

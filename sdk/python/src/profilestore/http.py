@@ -125,7 +125,7 @@ class Http:
         Writes a profile that no session holds, if it is still the one with this ETag; None: if
         there is none yet.
         """
-        headers = {"If-None-Match": "*"} if etag is None else {"If-Match": etag}
+        headers = _expected(etag)
         body = f'{{"data":{stringify(data)}}}'
         return await self._json("PUT", at.path, headers=headers, body=body)
 
@@ -144,15 +144,24 @@ class Http:
         return answer
 
     async def restore(
-        self, at: Address, which: Which, *, reason: str | None = None, operation: str | None = None
+        self,
+        at: Address,
+        which: Which,
+        etag: str | None,
+        *,
+        reason: str | None = None,
+        operation: str | None = None,
     ) -> Answer:
-        """Makes an earlier version current again. What a session has not saved is lost."""
+        """
+        Makes an earlier version current again, if the profile is still the one with this ETag;
+        None: if there is none now. What a session has not saved is lost.
+        """
         return await self._json(
             "POST",
             f"{at.path}/restores",
             body=stringify({"version": _named(which)}),
             query={"reason": reason},
-            headers={"Idempotency-Key": operation or operation_id()},
+            headers={"Idempotency-Key": operation or operation_id(), **_expected(etag)},
         )
 
     async def edit(
@@ -196,6 +205,10 @@ class Http:
         """Asks the holder to save and let go. With ``steal`` its play is lost."""
         query = {"steal": steal, "reason": reason}
         return await self._json("DELETE", f"{at.path}/session", query=query)
+
+
+def _expected(etag: str | None) -> dict[str, str]:
+    return {"If-None-Match": "*"} if etag is None else {"If-Match": etag}
 
 
 def _named(which: Which) -> str:

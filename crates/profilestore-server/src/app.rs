@@ -23,6 +23,7 @@ use crate::{
     keys::Keys,
     listen::Peer,
     problem::Problem,
+    rates::Rates,
     ws::Hub,
 };
 
@@ -58,6 +59,7 @@ struct Inner {
     members: Members,
     logins: Logins,
     guesses: Guesses,
+    rates: Rates,
     bulk: Arc<BulkEdits>,
     newest: Newest,
     setup: Setup,
@@ -83,6 +85,7 @@ impl App {
             members: Members::new(store.clone(), env.clone()),
             logins: Logins::new(store.clone(), env.clone()),
             guesses: Guesses::new(env.clone()),
+            rates: Rates::new(env.clone(), config.requests_per_second),
             bulk: BulkEdits::new(store, parts.server.clone(), env),
             newest: Newest::default(),
             setup: Setup::default(),
@@ -141,6 +144,10 @@ impl App {
 
     pub(crate) fn guesses(&self) -> &Guesses {
         &self.0.guesses
+    }
+
+    pub(crate) fn rates(&self) -> &Rates {
+        &self.0.rates
     }
 
     pub(crate) fn bulk(&self) -> &Arc<BulkEdits> {

@@ -39,6 +39,25 @@ impl FromRequestParts<App> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let caller = Self::of(parts, app).await?;
+        app.rates().count(caller.id())?;
+        Ok(caller)
+    }
+}
+
+/// A caller whose request is not counted, for what must be answered however much is asked.
+pub(crate) struct Uncounted(pub(crate) Caller);
+
+impl FromRequestParts<App> for Uncounted {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        Caller::of(parts, app).await.map(Self)
+    }
+}
+
+impl Caller {
+    async fn of(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         if parts.headers.contains_key(header::AUTHORIZATION) {
             return match app.keys().verify(bearer(&parts.headers)?).await {
                 Ok(record) => Ok(Self::Key(record)),

@@ -4,7 +4,7 @@
 //! What the command line says counts first, then the environment, then the file, then the default.
 //! All that is wrong is said at once.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 
@@ -22,12 +22,15 @@ pub const DEFAULT_REQUEST_SECONDS: u64 = 60;
 /// How long a stopping server waits for requests under way when nothing else is said, in seconds.
 pub const DEFAULT_STOP_SECONDS: u64 = 30;
 
+/// How many requests a second a key may send when nothing else is said.
+pub const DEFAULT_REQUESTS: u64 = 1000;
+
 /// One setting: its name in the file, in the environment, on the command line, its default, and
 /// what it means. `docs/server.md` shows this table, and a test compares them.
 pub type Setting = (&'static str, &'static str, &'static str, &'static str, &'static str);
 
 /// Every setting.
-pub const SETTINGS: [Setting; 10] = [
+pub const SETTINGS: [Setting; 11] = [
     (
         "store",
         "PROFILESTORE_STORE",
@@ -80,6 +83,13 @@ pub const SETTINGS: [Setting; 10] = [
         "30",
         "how long a stopping server waits for requests under way",
     ),
+    (
+        "requests_per_second",
+        "PROFILESTORE_REQUESTS_PER_SECOND",
+        "--requests-per-second",
+        "1000",
+        "how many requests a second a key, or a log-in, may send to this process",
+    ),
 ];
 
 /// What one source says. What it leaves out is None.
@@ -106,6 +116,8 @@ pub struct Options {
     pub request_seconds: Option<u64>,
     /// How long a stopping server waits, in seconds.
     pub stop_seconds: Option<u64>,
+    /// How many requests a second a key may send.
+    pub requests_per_second: Option<u64>,
 }
 
 impl Options {
@@ -134,35 +146,15 @@ impl Options {
             max_connections: self.max_connections.or(other.max_connections),
             request_seconds: self.request_seconds.or(other.request_seconds),
             stop_seconds: self.stop_seconds.or(other.stop_seconds),
+            requests_per_second: self.requests_per_second.or(other.requests_per_second),
         }
     }
 
     /// What the server runs with. Fails with everything that is wrong, a line each.
     pub fn settle(self) -> Result<Config, Vec<String>> {
         let mut wrong = Vec::new();
-        let listen = self.listen.as_deref().unwrap_or(DEFAULT_LISTEN);
-        let listen = match listen.parse::<SocketAddr>() {
-            Ok(listen) => Some(listen),
-            Err(_) => {
-                wrong.push(format!(
-                    "listen is an address and a port, such as 127.0.0.1:7400 or [::]:7400: \
-                     listen=`{listen}`"
-                ));
-                None
-            }
-        };
-        let tls = match (self.tls_certificate, self.tls_key) {
-            (Some(certificate), Some(key)) => Some(TlsFiles { certificate, key }),
-            (None, None) => None,
-            (Some(_), None) => {
-                wrong.push("tls_certificate needs tls_key beside it".to_owned());
-                None
-            }
-            (None, Some(_)) => {
-                wrong.push("tls_key needs tls_certificate beside it".to_owned());
-                None
-            }
-        };
+        let listen = self.settle_listen(&mut wrong);
+        let tls = self.settle_tls(&mut wrong);
         let trust_proxy = self.trust_proxy.unwrap_or(false);
         if let Some(listen) = listen
             && !listen.ip().is_loopback()
@@ -193,6 +185,8 @@ impl Options {
         let request =
             number("request_seconds", self.request_seconds, DEFAULT_REQUEST_SECONDS, 3600);
         let stop = number("stop_seconds", self.stop_seconds, DEFAULT_STOP_SECONDS, 3600);
+        let requests =
+            number("requests_per_second", self.requests_per_second, DEFAULT_REQUESTS, 1_000_000);
         let (Some(listen), true) = (listen, wrong.is_empty()) else { return Err(wrong) };
         Ok(Config {
             listen,
@@ -202,7 +196,35 @@ impl Options {
             max_connections: usize::try_from(connections).unwrap_or(usize::MAX),
             request_time: Duration::from_secs(request),
             stop_time: Duration::from_secs(stop),
+            requests_per_second: u32::try_from(requests)
+                .ok()
+                .and_then(NonZeroU32::new)
+                .unwrap_or(NonZeroU32::MAX),
         })
+    }
+
+    fn settle_listen(&self, wrong: &mut Vec<String>) -> Option<SocketAddr> {
+        let listen = self.listen.as_deref().unwrap_or(DEFAULT_LISTEN);
+        let parsed = listen.parse().ok();
+        if parsed.is_none() {
+            wrong.push(format!(
+                "listen is an address and a port, such as 127.0.0.1:7400 or [::]:7400: \
+                 listen=`{listen}`"
+            ));
+        }
+        parsed
+    }
+
+    fn settle_tls(&self, wrong: &mut Vec<String>) -> Option<TlsFiles> {
+        match (&self.tls_certificate, &self.tls_key) {
+            (Some(certificate), Some(key)) => {
+                return Some(TlsFiles { certificate: certificate.clone(), key: key.clone() });
+            }
+            (None, None) => {}
+            (Some(_), None) => wrong.push("tls_certificate needs tls_key beside it".to_owned()),
+            (None, Some(_)) => wrong.push("tls_key needs tls_certificate beside it".to_owned()),
+        }
+        None
     }
 }
 
@@ -224,6 +246,8 @@ pub struct Config {
     pub request_time: Duration,
     /// How long a stopping server waits for requests under way.
     pub stop_time: Duration,
+    /// How many requests a second a key may send.
+    pub requests_per_second: NonZeroU32,
 }
 
 impl Config {
@@ -281,9 +305,10 @@ mod tests {
             tls_key: Some("k.pem".into()),
             job: Some(String::new()),
             max_connections: Some(0),
+            requests_per_second: Some(0),
             ..Options::default()
         };
-        assert_eq!(wrong.settle().unwrap_err().len(), 4);
+        assert_eq!(wrong.settle().unwrap_err().len(), 5);
     }
 
     #[test]
@@ -297,7 +322,9 @@ mod tests {
         for (name, env, flag, ..) in SETTINGS {
             let value = match name {
                 "trust_proxy" => "true",
-                "max_connections" | "request_seconds" | "stop_seconds" => "7",
+                "max_connections" | "request_seconds" | "stop_seconds" | "requests_per_second" => {
+                    "7"
+                }
                 _ => "\"a\"",
             };
             Options::parse(&format!("{name} = {value}")).unwrap();

@@ -9,6 +9,7 @@
 //! * [`keys`]: keys of callers, kept in the store itself.
 //! * `access`: members, their roles and log-ins.
 //! * `auth`: who asks, and what the caller may do.
+//! * `rates`: how many requests a second.
 //! * [`problem`]: every error as RFC 9457 has it, from one table.
 //! * `http`: the resources.
 //! * `ws`: sessions of game servers in any language.
@@ -26,6 +27,7 @@ pub mod keys;
 mod listen;
 mod openapi;
 pub mod problem;
+mod rates;
 mod secret;
 mod shelf;
 mod telemetry;

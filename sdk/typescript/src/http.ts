@@ -82,6 +82,9 @@ export interface Call {
 }
 
 const CALL_MS = 60_000;
+
+/** The key sends more than it may. The server says when to try again. */
+const TOO_MANY = "too-many-requests";
 const PLAIN: Numbers = { bigint: false };
 
 /** The id of an operation: a UUID of version 7. The same one again does nothing twice. */
@@ -111,7 +114,10 @@ export class Http {
     readonly key: string,
   ) {}
 
-  /** Any resource that `/docs` of the server names. Answers with the text. */
+  /**
+   * Any resource that `/docs` of the server names. Answers with the text. When the key sends more
+   * than it may, it waits as long as the server says, for 60 s at most.
+   */
   call(method: string, path: string, call: Call = {}): Promise<string> {
     return quiet(this.#call(method, path, call));
   }
@@ -125,25 +131,32 @@ export class Http {
     for (const [name, value] of Object.entries(query)) {
       if (value !== undefined) url.searchParams.set(name, String(value));
     }
-    let status: number;
-    let text: string;
-    try {
-      const response = await fetch(url, {
-        method,
-        headers: {
-          Authorization: `Bearer ${this.key}`,
-          ...(body === undefined ? {} : { "Content-Type": type ?? "application/json" }),
-          ...headers,
-        },
-        ...(body === undefined ? {} : { body }),
-        signal: AbortSignal.timeout(CALL_MS),
-      });
-      [status, text] = [response.status, await response.text()];
-    } catch (thrown) {
-      throw failure("unavailable", `${method} ${path}: ${inWords(thrown)}`, thrown);
+    const until = Date.now() + CALL_MS;
+    for (;;) {
+      let response: Response;
+      let text: string;
+      try {
+        response = await fetch(url, {
+          method,
+          headers: {
+            Authorization: `Bearer ${this.key}`,
+            ...(body === undefined ? {} : { "Content-Type": type ?? "application/json" }),
+            ...headers,
+          },
+          ...(body === undefined ? {} : { body }),
+          signal: AbortSignal.timeout(CALL_MS),
+        });
+        text = await response.text();
+      } catch (thrown) {
+        throw failure("unavailable", `${method} ${path}: ${inWords(thrown)}`, thrown);
+      }
+      if (response.status < 400) return text;
+      const refused = fromServer(text, response.status);
+      const wait = retryAfterMs(response);
+      // Nothing was done, so whatever the request is, it can be sent again.
+      if (refused.kind !== TOO_MANY || Date.now() + wait > until) throw refused;
+      await new Promise((done) => setTimeout(done, wait));
     }
-    if (status >= 400) throw fromServer(text, status);
-    return text;
   }
 
   async #json<R>(method: string, path: string, call: Call = {}, data: Numbers = PLAIN): Promise<R> {
@@ -268,6 +281,11 @@ export class Http {
 function path({ store, scope, key }: Address): string {
   const within = scope === undefined ? "" : `/scopes/${encodeURIComponent(scope)}`;
   return `/v1/stores/${encodeURIComponent(store)}${within}/profiles/${encodeURIComponent(key)}`;
+}
+
+function retryAfterMs(response: Response): number {
+  const told = response.headers.get("Retry-After") ?? "";
+  return /^\d+$/.test(told) ? Number(told) * 1000 : 1000;
 }
 
 function expected(etag: string | undefined): Record<string, string> {

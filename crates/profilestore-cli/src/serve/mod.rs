@@ -55,6 +55,9 @@ pub(crate) struct Serve {
     /// How long a stopping server waits for requests under way; 30 by default
     #[arg(long, value_name = "SECONDS", env = "PROFILESTORE_STOP_SECONDS")]
     stop_seconds: Option<u64>,
+    /// How many requests a second a key, or a log-in, may send to this process; 1000 by default
+    #[arg(long, value_name = "N", env = "PROFILESTORE_REQUESTS_PER_SECOND")]
+    requests_per_second: Option<u64>,
     /// Only say whether it could serve, and what is wrong
     #[arg(long)]
     check: bool,

@@ -137,6 +137,7 @@ impl Serve {
             max_connections: self.max_connections,
             request_seconds: self.request_seconds,
             stop_seconds: self.stop_seconds,
+            requests_per_second: self.requests_per_second,
             ..Options::default()
         };
         let options = flags.or(file);

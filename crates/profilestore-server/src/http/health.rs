@@ -14,7 +14,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::views;
 use crate::{
     app::App,
-    auth::Caller,
+    auth::Uncounted,
     keys::Scope,
     problem::{AnyProblem, Problem, ProblemBody},
 };
@@ -77,7 +77,10 @@ async fn readyz(State(app): State<App>) -> Result<Response, Problem> {
         AnyProblem,
     )
 )]
-async fn metrics(State(app): State<App>, caller: Caller) -> Result<Response, Problem> {
+async fn metrics(
+    State(app): State<App>,
+    Uncounted(caller): Uncounted,
+) -> Result<Response, Problem> {
     caller.may_everywhere(Scope::MetricsRead)?;
     let text = app.metrics().map(|metrics| metrics.render()).unwrap_or_default();
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())

@@ -276,6 +276,14 @@ pub const TABLE: &[Row] = &[
         "Wait for the seconds that Retry-After says, then try again.",
     ),
     row(
+        "too-many-requests",
+        429,
+        "retry",
+        "The key, or the log-in, sends more requests than it may. Nothing was done.",
+        "Wait for the seconds that Retry-After says, then try again. The server's setting \
+         `requests_per_second` says how many a second it takes.",
+    ),
+    row(
         "already-set-up",
         409,
         "fix",

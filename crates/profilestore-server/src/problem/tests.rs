@@ -33,6 +33,7 @@ fn names_that_the_code_uses_are_in_the_table() {
         include_str!("../app.rs"),
         include_str!("../auth.rs"),
         include_str!("../cookie.rs"),
+        include_str!("../rates.rs"),
         include_str!("../access/logins.rs"),
         include_str!("../access/members.rs"),
         include_str!("../access/passwords.rs"),

@@ -1,6 +1,7 @@
 //! Who may do what.
 
-use profilestore_server::keys::Scope;
+use futures_util::future::join_all;
+use profilestore_server::{config::Options, keys::Scope};
 use serde_json::json;
 
 use crate::{Served, client::Client, operation, refused};
@@ -141,4 +142,26 @@ async fn keys_are_made_listed_and_revoked_over_http() {
     ] {
         refused(&admin.post("/v1/keys", wrong).await, 400, "invalid");
     }
+}
+
+#[tokio::test]
+async fn a_key_that_sends_too_much_is_told_when_to_come_again_and_others_are_served() {
+    let options = Options { requests_per_second: Some(1), ..Options::default() };
+    let served = Served::with(options).await;
+    let shop = served.caller(&[Scope::ProfilesRead]).await;
+    // Answering all of them would take 200 seconds.
+    let asked = join_all((0..200).map(|_| shop.get("/v1/servers"))).await;
+    let refusals: Vec<_> = asked.iter().filter(|answer| answer.status == 429).collect();
+    assert!(asked.iter().any(|answer| answer.status == 200));
+    let refusal = refusals.first().expect("some of 200 are too many");
+    refused(refusal, 429, "too-many-requests");
+    assert!(refusal.header("retry-after").unwrap().parse::<u64>().unwrap() >= 1);
+    assert_eq!(served.admin().get("/v1/servers").await.status, 200, "another key");
+    for free in ["/healthz", "/readyz"] {
+        assert_eq!(shop.get(free).await.status, 200, "{free}");
+    }
+    let watch = served.caller(&[Scope::MetricsRead]).await;
+    let metrics = join_all((0..50).map(|_| watch.get("/metrics"))).await;
+    assert!(metrics.iter().all(|answer| answer.status == 200), "metrics do not count");
+    assert!(metrics[0].text().contains("profilestore_requests_limited_total"));
 }

@@ -17,6 +17,9 @@ from .jsontext import exact, read, stringify
 
 CALL_S = 60.0
 
+TOO_MANY = "too-many-requests"
+"""The key sends more than it may. The server says when to try again."""
+
 Answer = dict[str, Any]
 Which = int | str | datetime
 """A version: its number, its label, or the one that was current at a time."""
@@ -65,7 +68,10 @@ class Http:
         body: str | None = None,
         media_type: str = "application/json",
     ) -> str:
-        """Any resource that ``/docs`` of the server names. Answers with the text."""
+        """
+        Any resource that ``/docs`` of the server names. Answers with the text. When the key sends
+        more than it may, it waits as long as the server says, for 60 s at most.
+        """
         asked = {
             name: str(value).lower() if isinstance(value, bool) else str(value)
             for name, value in (query or {}).items()
@@ -76,19 +82,25 @@ class Http:
         if body is not None:
             all_headers["Content-Type"] = media_type
         encoded = None if body is None else body.encode()
-        try:
-            status, text = await asyncio.to_thread(
-                self._call, method, target, all_headers, encoded
-            )
-        except (OSError, http.client.HTTPException) as error:
-            raise failure("unavailable", f"{method} {path}: {in_words(error)}") from error
-        if status >= 400:
-            raise from_server(text, status)
-        return text
+        until = time.monotonic() + CALL_S
+        while True:
+            try:
+                status, text, after = await asyncio.to_thread(
+                    self._call, method, target, all_headers, encoded
+                )
+            except (OSError, http.client.HTTPException) as error:
+                raise failure("unavailable", f"{method} {path}: {in_words(error)}") from error
+            if status < 400:
+                return text
+            refused = from_server(text, status)
+            # Nothing was done, so whatever the request is, it can be sent again.
+            if refused.kind != TOO_MANY or time.monotonic() + after > until:
+                raise refused
+            await asyncio.sleep(after)
 
     def _call(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes | None
-    ) -> tuple[int, str]:
+    ) -> tuple[int, str, float]:
         url = urlsplit(self.url)
         is_tls = url.scheme == "https"
         kind = http.client.HTTPSConnection if is_tls else http.client.HTTPConnection
@@ -96,7 +108,7 @@ class Http:
         try:
             connection.request(method, url.path + target, body, dict(headers))
             response = connection.getresponse()
-            return response.status, response.read().decode()
+            return response.status, response.read().decode(), _seconds(response)
         finally:
             connection.close()
 
@@ -205,6 +217,11 @@ class Http:
         """Asks the holder to save and let go. With ``steal`` its play is lost."""
         query = {"steal": steal, "reason": reason}
         return await self._json("DELETE", f"{at.path}/session", query=query)
+
+
+def _seconds(response: http.client.HTTPResponse) -> float:
+    told = response.headers.get("Retry-After", "")
+    return float(told) if told.isascii() and told.isdigit() else 1.0
 
 
 def _expected(etag: str | None) -> dict[str, str]:

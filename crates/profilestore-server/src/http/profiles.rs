@@ -26,7 +26,7 @@ use super::{
         Content, InPath, Named, Params, Reason, etag, etag_of, expected, key_token, moment,
         page_size, parse_key_token,
     },
-    search::{Found, FoundBy, Scanned, filter, search},
+    search::{Found, FoundBy, filter, list as listed, search},
     views::{HolderView, ProfileRow, ProfileView, json, json_tagged},
 };
 use crate::{
@@ -51,7 +51,8 @@ struct Which {
     user: Option<i64>,
     /// Only profiles that a session holds.
     held: Option<bool>,
-    /// Only profiles stored since then: Unix milliseconds, or RFC 3339.
+    /// Only profiles stored since then: Unix milliseconds, or RFC 3339. There is no index on that:
+    /// an answer looks at 5,000 keys or a few more, for about a second.
     updated_since: Option<String>,
     /// Only profiles whose saved data matches, such as `/coins > 1000 and has /items/sword`
     /// (docs/search.md). There is no index on values: an answer looks at 5,000 keys at most, for
@@ -106,48 +107,37 @@ async fn list(
     let since = moment("updated_since", which.updated_since.as_deref())?;
     let held = which.held.unwrap_or(false);
     let by_value = which.r#where.as_deref().map(filter).transpose()?;
-    // The store itself applies one of them.
-    let narrowed = match (which.user, since, held) {
-        (Some(user), ..) => KeyFilter::User(user),
-        (None, _, true) => KeyFilter::Held,
-        (None, _, false) if !prefix.is_empty() => KeyFilter::Prefix(prefix.clone()),
-        (None, Some(since), _) => KeyFilter::UpdatedSince(since),
-        _ => KeyFilter::All,
+    // The store has an index for one of them, and looks at nothing beyond the prefix.
+    let (narrowed, is_looked_up) = match which.user {
+        Some(user) => (KeyFilter::User(user), true),
+        None if held => (KeyFilter::Held, true),
+        None => (KeyFilter::All, since.is_none()),
     };
-    let found_by = match (&by_value, &narrowed) {
-        (None, KeyFilter::UpdatedSince(_)) | (Some(_), _) => FoundBy::Scan,
-        _ => FoundBy::Index,
-    };
+    let by_index = is_looked_up && by_value.is_none();
     let query = KeyQuery {
         store: Some(store),
         scope: Some(scope),
-        filter: narrowed,
+        filter: narrowed.within(&prefix),
         after: parse_key_token(which.page_token.as_deref())?,
         limit: page_size(which.page_size)?,
     };
-    let found = match &by_value {
-        Some(filter) => search(&app, query, filter).await?,
-        None => {
-            let (matches, next) = app.store().profiles(&query).await?;
-            Scanned { scanned: matches.len() as u64, matches, next, unreadable: Vec::new() }
-        }
-    };
-    let now_ms = app.store().identity().await?.now_ms;
-    let wanted = |state: &&KeyState| {
+    let wanted = |state: &KeyState| {
         let stored = state.head.as_ref().map(|head| head.stored_ms);
         state.exists()
-            && state.key.key().starts_with(&prefix)
             && (!held || state.lease.holder.is_some())
             && since.is_none_or(|since| stored.is_some_and(|stored| stored >= since))
     };
-    let mut unreadable = found.unreadable;
-    unreadable.retain(|profile| profile.key.key().starts_with(&prefix));
-    let items = found.matches.iter().filter(wanted).map(|state| ProfileRow::of(state, now_ms));
+    let found = match &by_value {
+        Some(filter) => search(&app, query, filter).await?,
+        None => listed(&app, query, wanted).await?,
+    };
+    let now_ms = app.store().identity().await?.now_ms;
+    let items = found.matches.iter().filter(|state| wanted(state));
     let page = Found {
-        items: items.collect(),
-        found_by,
+        items: items.map(|state| ProfileRow::of(state, now_ms)).collect(),
+        found_by: if by_index { FoundBy::Index } else { FoundBy::Scan },
         scanned: found.scanned,
-        unreadable: unreadable.into_iter().map(Into::into).collect(),
+        unreadable: found.unreadable.into_iter().map(Into::into).collect(),
         next_page_token: found.next.as_ref().map(key_token),
     };
     Ok(json(StatusCode::OK, &page))

@@ -1,13 +1,13 @@
-//! Search by value: profiles whose saved data matches.
+//! Lists of profiles, and search by value: profiles whose saved data matches.
 //!
-//! There is no index on values. So each answer looks at some keys only, and for a bounded time, and
+//! There is no index on values, nor on when they were stored. So each answer looks at some keys only, and for a bounded time, and
 //! says where to go on.
 
 use std::time::Duration;
 
 use profilestore::{
     ProfileKey,
-    data_store::{KeyQuery, KeyState},
+    data_store::{DataStoreExt as _, KeyQuery, KeyState},
     filter::{Filter, FilterError, ScanLimits, UnreadableProfile, scan},
 };
 use serde::Serialize;
@@ -18,6 +18,9 @@ use crate::{app::App, problem::Problem};
 
 /// How many keys one answer looks at.
 const MAX_KEYS: usize = 5000;
+
+/// How many keys are read at once when most of them are not wanted.
+const PIECE: usize = 500;
 
 /// How long one answer looks. A piece that is under way then is finished.
 const TIME: Duration = Duration::from_secs(1);
@@ -43,7 +46,8 @@ pub(super) struct Found {
 pub(super) enum FoundBy {
     /// In an index, by their keys, users or holders.
     Index,
-    /// By looking at one after the other: with `where` and `updated_since`.
+    /// By looking at one after the other: with `where`, and with `updated_since` unless `user` or
+    /// `held` is beside it.
     Scan,
 }
 
@@ -93,4 +97,32 @@ pub(super) async fn search(
         unreadable: page.unreadable,
         next: page.next,
     })
+}
+
+/// The keys of a query that are wanted, as many as it wants, among as many as one answer looks at.
+pub(super) async fn list(
+    app: &App,
+    mut query: KeyQuery,
+    wanted: impl Fn(&KeyState) -> bool,
+) -> Result<Scanned, Problem> {
+    let (most, until) = (query.limit, app.env().now() + TIME);
+    let mut found = Scanned::default();
+    loop {
+        let (states, next) = app.store().profiles(&query).await?;
+        for state in states {
+            found.scanned += 1;
+            if wanted(&state) {
+                found.next = Some(state.key.clone());
+                found.matches.push(state);
+            }
+            if found.matches.len() >= most {
+                return Ok(found);
+            }
+        }
+        found.next.clone_from(&next);
+        if next.is_none() || found.scanned >= MAX_KEYS as u64 || app.env().now() >= until {
+            return Ok(found);
+        }
+        query = KeyQuery { after: next, limit: PIECE, ..query };
+    }
 }

@@ -117,3 +117,46 @@ async fn a_search_names_the_profiles_that_it_cannot_read() {
     assert_eq!(unreadable[0]["profile"], "PlayerData/p00001");
     assert!(!unreadable[0]["why"].as_str().unwrap().is_empty());
 }
+
+/// A list by holder or by user went through keys of others, and said how many there are and where
+/// it was.
+#[tokio::test]
+async fn a_list_with_a_narrowed_key_tells_of_nothing_beyond_its_prefix() {
+    let served = Served::start().await;
+    fill(&served.store, (0..300).map(player)).await;
+    let game = served.game("game").await;
+    let players = game.store::<Value>("PlayerData").unwrap();
+    let mut held = Vec::new();
+    for key in ["p00000", "p00005", "p00100", "p00200"] {
+        held.push(players.start_session(key).await.unwrap());
+    }
+    let narrowed = served.narrowed(&[Scope::ProfilesRead], "PlayerData", Some("p0000")).await;
+    for parameters in ["held=true", "held=true&page_size=1", "held=true&where=has%20%2Fcoins"] {
+        let found = pages(&narrowed, parameters).await;
+        assert_eq!((keys(&found), scanned(&found)), (vec!["p00000", "p00005"], 2), "{parameters}");
+    }
+    for parameters in ["updated_since=0", "updated_since=0&page_size=3", "page_size=4"] {
+        let found = pages(&narrowed, parameters).await;
+        assert_eq!((keys(&found).len(), scanned(&found)), (10, 10), "{parameters}");
+    }
+    let found = pages(&narrowed, "user=7").await;
+    assert_eq!((keys(&found).len(), scanned(&found)), (0, 0));
+    // A token of another caller leads no further.
+    let beyond = served.admin().get(&format!("{PROFILES}?page_size=150")).await.is(200);
+    let token = beyond["next_page_token"].as_str().unwrap();
+    let found = pages(&narrowed, &format!("held=true&page_token={token}")).await;
+    assert_eq!((keys(&found).len(), scanned(&found)), (0, 0));
+    assert!(game.shutdown().await.is_complete());
+}
+
+/// There is no index on when a profile was stored: one request read all of a store.
+#[tokio::test]
+async fn a_list_by_time_looks_at_a_bounded_number_of_keys() {
+    let served = Served::start().await;
+    fill(&served.store, (0..5700).map(player)).await;
+    let found = pages(&served.admin(), "updated_since=2100-01-01T00:00:00Z").await;
+    assert!(found.len() > 1, "{}", found.len());
+    assert!(found.iter().all(|page| page["scanned"].as_u64().unwrap() <= 5500));
+    assert!(found.iter().all(|page| page["found_by"] == "scan"));
+    assert_eq!((keys(&found).len(), scanned(&found)), (0, 5700));
+}

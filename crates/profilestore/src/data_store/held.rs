@@ -391,6 +391,48 @@ pub enum KeyFilter {
     UpdatedSince(i64),
     /// Profiles that a session holds or that are offered to one.
     Held,
+    /// Keys that begin with this and are meant by another filter too. See [`KeyFilter::within`].
+    Within(String, Box<KeyFilter>),
+}
+
+impl KeyFilter {
+    /// The same, but only keys that begin with this: nothing else is looked at.
+    #[must_use]
+    pub fn within(self, prefix: &str) -> Self {
+        match self {
+            filter if prefix.is_empty() => filter,
+            Self::All => Self::Prefix(prefix.to_owned()),
+            filter => Self::Within(prefix.to_owned(), Box::new(filter)),
+        }
+    }
+
+    /// What keys are to begin with, as often as it is said, and what else is wanted of them.
+    pub fn parts(&self) -> (Vec<&str>, &Self) {
+        match self {
+            Self::Prefix(prefix) => (vec![prefix], &Self::All),
+            Self::Within(prefix, filter) => {
+                let (mut prefixes, rest) = filter.parts();
+                prefixes.push(prefix);
+                (prefixes, rest)
+            }
+            filter => (Vec::new(), filter),
+        }
+    }
+
+    fn wants(&self, state: &KeyState, user_ids: &[i64]) -> bool {
+        match self {
+            Self::All => true,
+            Self::Prefix(prefix) => state.key.key().starts_with(prefix.as_str()),
+            Self::User(user) => user_ids.contains(user),
+            Self::UpdatedSince(since) => {
+                state.head.as_ref().is_some_and(|head| head.stored_ms >= *since)
+            }
+            Self::Held => state.lease.is_held(),
+            Self::Within(prefix, filter) => {
+                state.key.key().starts_with(prefix.as_str()) && filter.wants(state, user_ids)
+            }
+        }
+    }
 }
 
 /// A page of keys. See [`DataStore::keys`](super::DataStore::keys).
@@ -414,15 +456,7 @@ impl KeyQuery {
         self.store.as_ref().is_none_or(|store| state.key.store() == store)
             && self.scope.as_ref().is_none_or(|scope| state.key.scope() == scope)
             && self.after.as_ref().is_none_or(|after| state.key > *after)
-            && match &self.filter {
-                KeyFilter::All => true,
-                KeyFilter::Prefix(prefix) => state.key.key().starts_with(prefix.as_str()),
-                KeyFilter::User(user) => user_ids.contains(user),
-                KeyFilter::UpdatedSince(since) => {
-                    state.head.as_ref().is_some_and(|head| head.stored_ms >= *since)
-                }
-                KeyFilter::Held => state.lease.is_held(),
-            }
+            && self.filter.wants(state, user_ids)
     }
 }
 

@@ -65,11 +65,9 @@ fn is_meant(key: &ProfileKey, filter: &ExportFilter) -> bool {
         Some(store) => store == key.store(),
         None => !key.is_reserved(),
     };
-    let of_keys = match keys {
-        KeyFilter::All => true,
-        KeyFilter::Prefix(prefix) => key.key().starts_with(prefix.as_str()),
-        _ => false,
-    };
+    let (prefixes, rest) = keys.parts();
+    let of_keys = matches!(rest, KeyFilter::All)
+        && prefixes.iter().all(|prefix| key.key().starts_with(prefix));
     of_store && of_keys && scope.as_ref().is_none_or(|scope| scope == key.scope())
 }
 

@@ -207,3 +207,30 @@ pub async fn keys_are_listed_when_held(s: Subject) {
     let page = KeyQuery { after: Some(key("a")), filter: KeyFilter::Held, ..everything() };
     assert_eq!(s.listed(page).await, Vec::<String>::new());
 }
+
+/// Within a prefix the other filters find what they find elsewhere, and pages do not leave it.
+pub async fn keys_are_listed_within_a_prefix(s: Subject) {
+    let server = s.registered().await;
+    let of = |user: i64| Write { user_ids: vec![user], ..Write::of("1") };
+    for name in ["a1", "eu-1", "eu-2", "eu-3", "eu.", "us-1"] {
+        s.ok(vec![of(7).over(&KeyState::absent(key(name)))]).await;
+        s.held_by(&key(name), server).await;
+    }
+    s.ok(vec![of(8).over(&s.state(&key("eu-2")).await)]).await;
+    let within = |filter: KeyFilter| s.filtered(filter.within("eu-"));
+    let all = ["PlayerData/eu-1", "PlayerData/eu-2", "PlayerData/eu-3"];
+    assert_eq!(within(KeyFilter::All).await, all);
+    assert_eq!(within(KeyFilter::Held).await, all);
+    assert_eq!(within(KeyFilter::UpdatedSince(0)).await, all);
+    assert_eq!(within(KeyFilter::User(7)).await, ["PlayerData/eu-1", "PlayerData/eu-3"]);
+    assert_eq!(within(KeyFilter::User(8)).await, ["PlayerData/eu-2"]);
+    assert_eq!(within(KeyFilter::Prefix("eu-3".into())).await, ["PlayerData/eu-3"]);
+    assert_eq!(within(KeyFilter::Prefix("us".into())).await, Vec::<String>::new());
+    assert_eq!(within(KeyFilter::Held.within("eu-2")).await, ["PlayerData/eu-2"]);
+    for after in ["a", "eu-1"] {
+        let filter = KeyFilter::User(7).within("eu-");
+        let page = KeyQuery { filter, after: Some(key(after)), limit: 1, ..everything() };
+        let first = if after == "a" { "PlayerData/eu-1" } else { "PlayerData/eu-3" };
+        assert_eq!(s.listed(page).await, [first]);
+    }
+}

@@ -323,6 +323,7 @@ macro_rules! store_conformance {
             removed_keys_are_listed
             keys_are_listed_by_user
             keys_are_listed_by_update
+            keys_are_listed_within_a_prefix
             keys_are_listed_when_held
             messages_are_numbered
             a_message_is_appended_once

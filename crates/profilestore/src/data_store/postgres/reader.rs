@@ -21,7 +21,7 @@ use super::{
 use crate::{
     data_store::{
         Identity, KeyFilter, KeyQuery, KeyState, Order, Returning, ServerRow, Snapshot, StoreError,
-        StoredVersion, VersionInfo, VersionLinks, VersionQuery, VersionRef,
+        StoredVersion, VersionInfo, VersionLinks, VersionQuery, VersionRef, rules::end_of_prefix,
     },
     key::ProfileKey,
 };
@@ -273,8 +273,9 @@ impl Inner {
             params.push((param, kind));
             params.len()
         };
+        let (prefixes, filter) = query.filter.parts();
         // Whose index gives the order.
-        let by = if matches!(query.filter, KeyFilter::User(_)) { "p" } else { "h" };
+        let by = if matches!(filter, KeyFilter::User(_)) { "p" } else { "h" };
         // A row that only serves as a lock is no key.
         let mut sql = String::from(
             "(h.version > 0 OR h.lease_revision > 0 OR h.inbox_revision > 0 OR h.last_message > 0)",
@@ -292,18 +293,18 @@ impl Inner {
             let [a, b, c] = [store, scope, key].map(|name| place(name, Type::TEXT));
             sql.push_str(&format!(" AND ({by}.store, {by}.scope, {by}.key) > (${a}, ${b}, ${c})"));
         }
-        let mut source = "head h";
-        let end;
-        match &query.filter {
-            KeyFilter::All => {}
-            KeyFilter::Prefix(prefix) if prefix.contains('\0') => return Ok(Vec::new()),
-            KeyFilter::Prefix(prefix) => {
-                sql.push_str(&format!(" AND h.key >= ${}", place(prefix, Type::TEXT)));
-                end = crate::data_store::rules::end_of_prefix(prefix);
-                if let Some(end) = &end {
-                    sql.push_str(&format!(" AND h.key < ${}", place(end, Type::TEXT)));
-                }
+        let ends: Vec<_> = prefixes.iter().map(|prefix| end_of_prefix(prefix)).collect();
+        for (prefix, end) in prefixes.iter().zip(&ends) {
+            if prefix.contains('\0') {
+                return Ok(Vec::new());
             }
+            sql.push_str(&format!(" AND {by}.key >= ${}", place(prefix, Type::TEXT)));
+            if let Some(end) = end {
+                sql.push_str(&format!(" AND {by}.key < ${}", place(end, Type::TEXT)));
+            }
+        }
+        let mut source = "head h";
+        match filter {
             KeyFilter::User(user) => {
                 source = "profile_user p JOIN head h ON h.store = p.store AND h.scope = p.scope \
                     AND h.key = p.key";
@@ -316,6 +317,7 @@ impl Inner {
                 ));
             }
             KeyFilter::Held => sql.push_str(" AND h.held"),
+            _ => {}
         }
         let sql = format!(
             concat!(

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rusqlite::{Connection, ToSql, params};
+use rusqlite::{Connection, ToSql};
 use tokio::sync::Semaphore;
 
 use super::{
@@ -150,53 +150,58 @@ impl Tx<'_> {
 
     pub(super) fn keys(&mut self, query: &KeyQuery) -> Result<Vec<KeyState>, Trouble> {
         let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
-        let (source, filter) = match &query.filter {
-            KeyFilter::All => ("head h", ""),
-            KeyFilter::Prefix(_) => ("head h", "AND h.key >= ?6 AND (?8 IS NULL OR h.key < ?8)"),
-            KeyFilter::User(_) => {
-                ("profile_user u CROSS JOIN head h ON h.id = u.head AND u.user = ?6", "")
-            }
-            KeyFilter::UpdatedSince(_) => ("head h", "AND h.stored_ms >= ?6 AND h.version > 0"),
-            KeyFilter::Held => ("head h INDEXED BY head_held", "AND h.held = 1"),
+        let mut params: Vec<&dyn ToSql> = vec![&limit];
+        let mut conditions = String::from("?1 IS ?1");
+        let mut add = |condition: &str, param| {
+            params.push(param);
+            let place = format!("?{}", params.len());
+            conditions.push_str(&format!(" AND {}", condition.replacen('?', &place, 1)));
         };
-        let mut conditions = String::new();
-        let (store, scope) = (query.store.as_deref(), query.scope.as_deref());
-        if store.is_some() {
-            conditions.push_str("AND h.store = ?1 ");
+        let (prefixes, filter) = query.filter.parts();
+        let source = match filter {
+            KeyFilter::User(user) => {
+                add("u.user = ?", user);
+                "profile_user u CROSS JOIN head h ON h.id = u.head"
+            }
+            KeyFilter::UpdatedSince(since) => {
+                add("h.stored_ms >= ? AND h.version > 0", since);
+                "head h"
+            }
+            KeyFilter::Held => "head h INDEXED BY head_held",
+            _ => "head h",
+        };
+        if let Some(store) = &query.store {
+            add("h.store = ?", store);
         }
-        if scope.is_some() {
-            conditions.push_str("AND h.scope = ?2 ");
+        if let Some(scope) = &query.scope {
+            add("h.scope = ?", scope);
         }
-        let after = query.after.as_ref().map(|key| (key.store(), key.scope(), key.key()));
-        if after.is_some() {
-            conditions.push_str("AND (h.store, h.scope, h.key) > (?3, ?4, ?5) ");
+        let ends: Vec<_> = prefixes.iter().map(|prefix| end_of_prefix(prefix)).collect();
+        for (prefix, end) in prefixes.iter().zip(&ends) {
+            add("h.key >= ?", prefix);
+            if let Some(end) = end {
+                add("h.key < ?", end);
+            }
+        }
+        let after = query.after.as_ref().map(|key| [key.store(), key.scope(), key.key()]);
+        if let Some([store, scope, key]) = &after {
+            params.extend([store as &dyn ToSql, scope, key]);
+            let last = params.len();
+            conditions.push_str(&format!(
+                " AND (h.store, h.scope, h.key) > (?{}, ?{}, ?{last})",
+                last - 2,
+                last - 1
+            ));
+        }
+        if matches!(filter, KeyFilter::Held) {
+            conditions.push_str(" AND h.held = 1");
         }
         let sql = format!(
-            "SELECT h.store, h.scope, h.key, {HEAD_COLUMNS} FROM {source} WHERE ?1 IS ?1 AND ?2 IS ?2 AND ?3 IS ?3 AND ?4 IS ?4 \
-             AND ?5 IS ?5 AND ?6 IS ?6 AND ?8 IS ?8 {conditions} {filter} ORDER BY h.store, h.scope, h.key LIMIT ?7"
+            "SELECT h.store, h.scope, h.key, {HEAD_COLUMNS} FROM {source} WHERE {conditions} \
+             ORDER BY h.store, h.scope, h.key LIMIT ?1"
         );
-        let (after_store, after_scope, after_key) = after
-            .map_or((None, None, None), |(store, scope, key)| {
-                (Some(store), Some(scope), Some(key))
-            });
         let mut statement = self.prepare(&sql)?;
-        let (text, number) = match &query.filter {
-            KeyFilter::Prefix(prefix) => (Some(prefix.as_str()), None),
-            KeyFilter::User(number) | KeyFilter::UpdatedSince(number) => (None, Some(*number)),
-            KeyFilter::All | KeyFilter::Held => (None, None),
-        };
-        let filter: &dyn ToSql = if text.is_some() { &text } else { &number };
-        let end = text.and_then(end_of_prefix);
-        let mut rows = statement.query(params![
-            store,
-            scope,
-            after_store,
-            after_scope,
-            after_key,
-            filter,
-            limit,
-            end
-        ])?;
+        let mut rows = statement.query(params.as_slice())?;
         let mut heads = Vec::new();
         while let Some(row) = rows.next()? {
             let key = super::key_of_row(row, 0)?;

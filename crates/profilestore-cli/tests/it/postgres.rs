@@ -279,3 +279,13 @@ fn a_luau_game_plays_on_a_database() {
     let profile = database.json(&["get", "PlayerData/1"]);
     assert_eq!(profile.pointer("/document/Data/Coins"), Some(&json!(10)), "{profile}");
 }
+
+/// As on SQLite: see `serve_bulk`.
+#[cfg(feature = "serve")]
+#[tokio::test]
+async fn an_edit_of_many_profiles_goes_on_after_kills_and_edits_no_profile_twice() {
+    let database = Database::made();
+    let stage =
+        crate::serve_bulk::Stage { place: &database.place, store: Some(database.url.as_str()) };
+    crate::serve_bulk::goes_on_after_kills(&stage).await;
+}

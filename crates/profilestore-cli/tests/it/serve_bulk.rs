@@ -22,22 +22,47 @@ fn asked(running: &Running, key: &str, method: &str, path: &str, body: &str, id:
     serde_json::from_str(&body).unwrap()
 }
 
-fn count(place: &Place, search: &str) -> Value {
-    let counted = place.run(&["list", "--json", "--count", "--where", search]);
-    let counted: Value = serde_json::from_str(&counted.stdout).unwrap();
-    counted["count"].clone()
+/// A folder, and the store that the programs use: `profiles.db` in it, or another.
+pub(crate) struct Stage<'a> {
+    pub(crate) place: &'a Place,
+    pub(crate) store: Option<&'a str>,
 }
 
-/// SIGKILL in the middle of an edit, again and again: at once, and later and later. A game server
-/// that does not answer keeps the edit from its end until the last kill.
+impl Stage<'_> {
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.place.command(args);
+        command.envs(self.store.map(|store| ("PROFILESTORE_STORE", store)));
+        command
+    }
+
+    fn serve(&self) -> Running {
+        Running::begin(&mut self.command(&["serve", "--listen", "127.0.0.1:0", "--json"]))
+    }
+
+    fn count(&self, search: &str) -> Value {
+        let args = ["list", "--json", "--count", "--where", search];
+        let counted = Ran::from(self.command(&args).output().unwrap());
+        let counted: Value = serde_json::from_str(&counted.stdout).unwrap();
+        counted["count"].clone()
+    }
+}
+
 #[tokio::test]
 async fn an_edit_of_many_profiles_goes_on_after_kills_and_edits_no_profile_twice() {
     let place = Place::new();
+    goes_on_after_kills(&Stage { place: &place, store: None }).await;
+}
+
+/// SIGKILL in the middle of an edit, again and again: at once, and later and later. A game server
+/// that does not answer keeps the edit from its end until the last kill. Then it is undone.
+pub(crate) async fn goes_on_after_kills(stage: &Stage<'_>) {
+    let place = stage.place;
     let profiles: String =
         (0..PROFILES).map(|n| line(&format!("p{n:04}"), 1, &profile(100))).collect();
     fs::write(place.path("in.jsonl"), profiles).unwrap();
-    place.ok(&["import", "in.jsonl"]);
-    let mut server = Running::start(&place, &[]);
+    let imported = Ran::from(stage.command(&["import", "in.jsonl"]).output().unwrap());
+    assert_eq!(imported.code, 0, "{imported:?}");
+    let mut server = stage.serve();
     let key = server.key.clone().unwrap();
     let mut game = GameClient::connect(address(&server), &key, "eu-1").await;
     let started = game.start(1, "held").await;
@@ -59,14 +84,14 @@ async fn an_edit_of_many_profiles_goes_on_after_kills_and_edits_no_profile_twice
         tokio::time::sleep(Duration::from_millis(wait)).await;
         server.child.kill().unwrap();
         server.child.wait().unwrap();
-        server = Running::start(&place, &[]);
+        server = stage.serve();
         assert!(game.resume(address(&server), named.clone()).await);
         game.expect("resumed").await;
         let view = asked(&server, &key, "GET", &path, "", "");
         assert!(["running", "paused"].contains(&view["state"].as_str().unwrap()), "{view}");
         let view = asked(&server, &key, "POST", &format!("{path}/resume"), "", "");
         assert_eq!((&view["state"], &view["operation"]), (&json!("running"), &json!(id)));
-        assert_eq!(count(&place, "/Coins > 101"), 0, "no profile is edited twice");
+        assert_eq!(stage.count("/Coins > 101"), 0, "no profile is edited twice");
     }
     // Everything but the held profile is seen to, which has its edit in its inbox.
     loop {
@@ -92,8 +117,8 @@ async fn an_edit_of_many_profiles_goes_on_after_kills_and_edits_no_profile_twice
     };
     assert_eq!((&view["state"], &view["total"]), (&json!("done"), &json!(PROFILES + 1)), "{view}");
     assert_eq!((&view["counts"]["refused"], &view["error"]), (&json!(0), &json!(null)), "{view}");
-    assert_eq!(count(&place, "/Coins = 101"), PROFILES + 1);
-    assert_eq!(count(&place, "not /Coins = 101"), 0);
+    assert_eq!(stage.count("/Coins = 101"), PROFILES + 1);
+    assert_eq!(stage.count("not /Coins = 101"), 0);
     // One group in the audit log, complete.
     let audit = asked(&server, &key, "GET", "/v1/audit?grouped=true", "", "");
     let entries = audit["items"].as_array().unwrap().iter();
@@ -106,6 +131,19 @@ async fn an_edit_of_many_profiles_goes_on_after_kills_and_edits_no_profile_twice
     // Resumed once more, it does nothing.
     assert_eq!(asked(&server, &key, "POST", &format!("{path}/resume"), "", "")["state"], "done");
     assert!(game.end(1, 3).await["ended"].is_object());
+    assert_eq!(stage.count("/Coins = 101"), PROFILES + 1);
+
+    let undo = Env::system().uuid().to_string();
+    asked(&server, &key, "POST", &format!("{path}/undo"), "", &undo);
+    let view = loop {
+        let view = asked(&server, &key, "GET", &format!("/v1/edits/{undo}"), "", "");
+        if view["state"] != "running" {
+            break view;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    assert_eq!((&view["state"], &view["counts"]["refused"]), (&json!("done"), &json!(0)), "{view}");
+    assert_eq!(stage.count("/Coins = 100"), PROFILES + 1);
+    assert_eq!(asked(&server, &key, "GET", &path, "", "")["state"], "undone");
     assert_eq!(server.stop(), 0);
-    assert_eq!(count(&place, "/Coins = 101"), PROFILES + 1);
 }

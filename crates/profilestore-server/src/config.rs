@@ -4,8 +4,14 @@
 //! What the command line says counts first, then the environment, then the file, then the default.
 //! All that is wrong is said at once.
 
-use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    num::NonZeroU32,
+    path::PathBuf,
+    time::Duration,
+};
 
+use axum::http::uri::Authority;
 use serde::Deserialize;
 
 use crate::tls::TlsFiles;
@@ -30,7 +36,7 @@ pub const DEFAULT_REQUESTS: u64 = 1000;
 pub type Setting = (&'static str, &'static str, &'static str, &'static str, &'static str);
 
 /// Every setting.
-pub const SETTINGS: [Setting; 11] = [
+pub const SETTINGS: [Setting; 12] = [
     (
         "store",
         "PROFILESTORE_STORE",
@@ -90,6 +96,13 @@ pub const SETTINGS: [Setting; 11] = [
         "1000",
         "how many requests a second a key, or a log-in, may send to this process",
     ),
+    (
+        "public_url",
+        "PROFILESTORE_PUBLIC_URL",
+        "--public-url",
+        "where it listens",
+        "where people and programs reach the server, such as https://profiles.example.com",
+    ),
 ];
 
 /// What one source says. What it leaves out is None.
@@ -118,6 +131,8 @@ pub struct Options {
     pub stop_seconds: Option<u64>,
     /// How many requests a second a key may send.
     pub requests_per_second: Option<u64>,
+    /// Where people and programs reach the server.
+    pub public_url: Option<String>,
 }
 
 impl Options {
@@ -147,6 +162,7 @@ impl Options {
             request_seconds: self.request_seconds.or(other.request_seconds),
             stop_seconds: self.stop_seconds.or(other.stop_seconds),
             requests_per_second: self.requests_per_second.or(other.requests_per_second),
+            public_url: self.public_url.or(other.public_url),
         }
     }
 
@@ -155,6 +171,7 @@ impl Options {
         let mut wrong = Vec::new();
         let listen = self.settle_listen(&mut wrong);
         let tls = self.settle_tls(&mut wrong);
+        let public_url = self.settle_public_url(&mut wrong);
         let trust_proxy = self.trust_proxy.unwrap_or(false);
         if let Some(listen) = listen
             && !listen.ip().is_loopback()
@@ -200,7 +217,23 @@ impl Options {
                 .ok()
                 .and_then(NonZeroU32::new)
                 .unwrap_or(NonZeroU32::MAX),
+            public_url,
         })
+    }
+
+    /// Without the slash at its end. The console lies at `/`, so there is no path.
+    fn settle_public_url(&self, wrong: &mut Vec<String>) -> Option<String> {
+        let given = self.public_url.as_deref()?;
+        let url = given.strip_suffix('/').unwrap_or(given);
+        let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+        let authority = host.and_then(|host| host.parse::<Authority>().ok());
+        if authority.is_none_or(|authority| authority.as_str().contains('@')) {
+            wrong.push(format!(
+                "public_url is a host and perhaps a port behind https:// or http://, such as \
+                 https://profiles.example.com: public_url=`{given}`"
+            ));
+        }
+        Some(url.to_owned())
     }
 
     fn settle_listen(&self, wrong: &mut Vec<String>) -> Option<SocketAddr> {
@@ -248,6 +281,8 @@ pub struct Config {
     pub stop_time: Duration,
     /// How many requests a second a key may send.
     pub requests_per_second: NonZeroU32,
+    /// Where people and programs reach it, if that is not where it listens.
+    pub public_url: Option<String>,
 }
 
 impl Config {
@@ -255,6 +290,21 @@ impl Config {
     /// must check by which name it is called.
     pub fn is_local(&self) -> bool {
         self.listen.ip().is_loopback() && !self.trust_proxy
+    }
+
+    /// What people and programs are to type, once it listens at this address.
+    pub fn url(&self, address: SocketAddr) -> String {
+        if let Some(url) = &self.public_url {
+            return url.clone();
+        }
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        // What stands for every address of this machine is no address to type.
+        let typed = match address.ip() {
+            ip if !ip.is_unspecified() => ip,
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        };
+        format!("{scheme}://{}", SocketAddr::new(typed, address.port()))
     }
 }
 
@@ -309,6 +359,27 @@ mod tests {
             ..Options::default()
         };
         assert_eq!(wrong.settle().unwrap_err().len(), 5);
+    }
+
+    #[test]
+    fn an_address_that_can_be_typed_is_shown() {
+        let shown = |public: Option<&str>, listens: &str| {
+            let public_url = public.map(str::to_owned);
+            let options = Options { public_url, ..Options::default() };
+            options.settle().map(|config| config.url(listens.parse().unwrap()))
+        };
+        assert_eq!(shown(None, "127.0.0.1:7400").unwrap(), "http://127.0.0.1:7400");
+        assert_eq!(shown(None, "0.0.0.0:7400").unwrap(), "http://127.0.0.1:7400");
+        assert_eq!(shown(None, "[::]:7400").unwrap(), "http://[::1]:7400");
+        for given in ["https://p.example", "https://p.example/", "http://10.0.0.1:8080"] {
+            let typed = given.trim_end_matches('/');
+            assert_eq!(shown(Some(given), "0.0.0.0:7400").unwrap(), typed);
+        }
+        for wrong in
+            ["", "p.example", "ftp://p.example", "https://", "https://p.example/at", "https://a@b"]
+        {
+            assert!(shown(Some(wrong), "0.0.0.0:7400").is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -83,8 +83,7 @@ impl Serve {
         };
         let http = HttpApp::new(parts, &config);
         let router = http.router();
-        let scheme = if config.tls.is_some() { "https" } else { "http" };
-        let url = format!("{scheme}://{}", listener.address()?);
+        let url = config.url(listener.address()?);
         let mut stop = Box::pin(stop_signal());
         // It listens to signals from its first poll on, so before others know of this process.
         let stopped = tokio::select! {
@@ -138,6 +137,7 @@ impl Serve {
             request_seconds: self.request_seconds,
             stop_seconds: self.stop_seconds,
             requests_per_second: self.requests_per_second,
+            public_url: self.public_url,
             ..Options::default()
         };
         let options = flags.or(file);
@@ -170,7 +170,11 @@ async fn checked(settled: Result<Settled, Vec<String>>) -> Result<Status, Failur
         Err(problems) => wrong = problems,
         Ok(Settled { config, app }) => {
             say(format_args!("listen  {}", config.listen))?;
+            if let Some(url) = &config.public_url {
+                say(format_args!("public  {url}"))?;
+            }
             say(format_args!("store   {}", app.place))?;
+            say(format_args!("limit   {} requests a second a key", config.requests_per_second))?;
             if let Some(tls) = &config.tls
                 && let Err(error) = tls.load()
             {

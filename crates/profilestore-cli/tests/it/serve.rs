@@ -138,12 +138,40 @@ fn beyond_this_machine_it_needs_tls_and_a_key() {
     assert_eq!(server.stop(), 0);
 }
 
+/// Behind a proxy the link read `http://0.0.0.0:7400/…`, which no browser opens.
+#[test]
+fn the_link_for_the_first_member_can_be_opened() {
+    let place = Place::new();
+    place.ok(&["keys", "add", "ann", "--scope", "admin"]);
+    let everywhere = ["serve", "--listen", "0.0.0.0:0", "--trust-proxy", "--json"];
+    for (more, begins) in [
+        (&[][..], "http://127.0.0.1:"),
+        (&["--public-url", "https://p.example/"], "https://p.example/#/setup?token="),
+    ] {
+        let mut child =
+            place.command(&[&everywhere, more].concat()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let told: Value = serde_json::from_str(&line).unwrap();
+        assert!(told["set_up"].as_str().unwrap().starts_with(begins), "{told}");
+    }
+}
+
 #[test]
 fn check_says_what_is_wrong_and_changes_nothing() {
     let place = Place::new();
     let fine = place.run(&["serve", "--check"]);
     assert_eq!((fine.code, &*fine.stderr), (0, ""), "{fine:?}");
     assert!(fine.stdout.contains("listen  127.0.0.1:7400"), "{fine:?}");
+    assert!(fine.stdout.contains("limit   1000 requests a second"), "{fine:?}");
+    for wrong in [["--requests-per-second", "0"], ["--public-url", "p.example"]] {
+        let told = place.run(&[&["serve", "--check"], &wrong[..]].concat());
+        let name = wrong[0].trim_start_matches('-').replace('-', "_");
+        assert_eq!(told.code, 1, "{told:?}");
+        assert!(told.stdout.contains(&format!("wrong   {name} is")), "{told:?}");
+    }
     assert!(!place.path("profiles.db").exists());
     fs::write(
         place.path("serve.toml"),

@@ -65,12 +65,22 @@ async fn tls_is_spoken_and_a_new_certificate_is_taken_while_it_runs() {
     let options = Options {
         tls_certificate: Some(certificate.clone()),
         tls_key: Some(key.clone()),
+        request_seconds: Some(600),
         ..Options::default()
     };
     let served = Served::with(options).await;
     let stream = over_tls(&served, made.cert.der()).await.unwrap();
     let answer = served.admin().send_over(stream, "GET", "/healthz", None).await;
     assert_eq!((answer.status, answer.text()), (200, "ok\n"));
+    // A request that is under way over the old one all the while.
+    let mut old = over_tls(&served, made.cert.der()).await.unwrap();
+    let head = format!(
+        "PUT /v1/stores/S/profiles/x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+         If-None-Match: *\r\nAuthorization: Bearer {}\r\n\
+         Content-Type: application/json\r\nContent-Length: 10\r\n\r\n",
+        served.admin
+    );
+    old.write_all(head.as_bytes()).await.unwrap();
     // A pair that does not belong together changes nothing. The new one is taken when it is whole.
     let new = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     fs::write(&certificate, new.cert.pem()).unwrap();
@@ -87,6 +97,10 @@ async fn tls_is_spoken_and_a_new_certificate_is_taken_while_it_runs() {
     let answer = served.admin().send_over(stream, "GET", "/healthz", None).await;
     assert_eq!((answer.status, answer.text()), (200, "ok\n"));
     assert!(over_tls(&served, made.cert.der()).await.is_err(), "the old one is gone");
+    old.write_all(b"{\"data\":1}").await.unwrap();
+    let mut answer = String::new();
+    old.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
     // Without TLS nothing is answered.
     let mut plain = TcpStream::connect(served.address).await.unwrap();
     plain.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();

@@ -134,6 +134,8 @@ async fn a_trade_is_made_as_a_whole_or_not_at_all() {
     .await;
     let refused = game.answer(i).await;
     assert_eq!(refused["error"]["problem"]["kind"], "invalid", "{refused}");
+    // The request that opened the connection, as the log names it.
+    assert_eq!(refused["error"]["problem"]["instance"].as_str().unwrap().len(), 36, "{refused}");
     assert_eq!(served.admin().get(PLAYER).await.is(200)["data"], json!({ "coins": 1 }));
 }
 

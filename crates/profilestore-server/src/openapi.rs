@@ -1,8 +1,9 @@
 //! The description of all resources, OpenAPI 3.1, made from the handlers.
 
+use profilestore::{audit::MAX_REASON_BYTES, key::MAX_NAME_CHARS};
 use serde_json::{Map, Value, json};
 
-use crate::http;
+use crate::http::{self, MAX_PAGE};
 
 /// The description as JSON. `api/openapi.json` is the same, and a test compares them.
 pub fn openapi() -> String {
@@ -29,6 +30,7 @@ pub fn openapi() -> String {
     });
     if let Some(paths) = api["paths"].as_object_mut() {
         in_another_scope(paths);
+        with_bounds(paths);
     }
     let mut text = serde_json::to_string_pretty(&api).unwrap_or_default();
     text.push('\n');
@@ -55,6 +57,29 @@ fn in_another_scope(paths: &mut Map<String, Value>) {
             if let Some(parameters) = operation["parameters"].as_array_mut() {
                 parameters.insert(1, scope);
             }
+        }
+    }
+}
+
+/// Parameters of one name have the same bounds wherever they are.
+fn with_bounds(paths: &mut Map<String, Value>) {
+    let operations = paths.values_mut().filter_map(Value::as_object_mut).flat_map(Map::values_mut);
+    for parameter in operations
+        .filter_map(|operation| operation["parameters"].as_array_mut())
+        .flat_map(|parameters| parameters.iter_mut())
+    {
+        let bounds = match parameter["name"].as_str().unwrap_or_default() {
+            "store" | "scope" | "key" => json!({ "minLength": 1, "maxLength": MAX_NAME_CHARS }),
+            "prefix" => json!({ "maxLength": MAX_NAME_CHARS }),
+            "operation" => json!({ "format": "uuid" }),
+            "page_size" => json!({ "minimum": 1, "maximum": MAX_PAGE }),
+            "reason" => json!({ "maxLength": MAX_REASON_BYTES }),
+            "If-Match" | "Idempotency-Key" => json!({ "minLength": 1 }),
+            _ => continue,
+        };
+        if let (Some(schema), Value::Object(bounds)) = (parameter["schema"].as_object_mut(), bounds)
+        {
+            schema.extend(bounds);
         }
     }
 }

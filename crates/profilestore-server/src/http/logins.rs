@@ -285,7 +285,7 @@ async fn logged_in(
     path = "/v1/logout",
     operation_id = "log_out",
     tag = "logins",
-    security(("cookie" = [])),
+    security((), ("cookie" = [])),
     responses((status = 204, description = "Nobody is logged in any more"), AnyProblem)
 )]
 async fn log_out(

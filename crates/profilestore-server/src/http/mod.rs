@@ -5,6 +5,8 @@
 
 use utoipa_axum::router::OpenApiRouter;
 
+pub(crate) use extract::MAX_PAGE;
+
 use crate::app::App;
 
 mod audit;

@@ -15,7 +15,7 @@ use super::extract::InPath;
 use crate::{
     app::App,
     openapi::openapi,
-    problem::{Problem, Row, TABLE, find},
+    problem::{AnyProblem, Problem, Row, TABLE, find},
 };
 
 const STYLE: &str = "\
@@ -178,7 +178,7 @@ struct ErrorPath {
     tag = "pages",
     security(),
     params(("kind" = String, Path, description = "The end of an error's `type`")),
-    responses((status = 200, body = String, content_type = "text/html"))
+    responses((status = 200, body = String, content_type = "text/html"), AnyProblem)
 )]
 async fn error(InPath(ErrorPath { kind }): InPath<ErrorPath>) -> Result<Response, Problem> {
     let none =

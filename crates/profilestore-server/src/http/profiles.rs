@@ -145,7 +145,7 @@ async fn list(
 
 /// Read a profile
 ///
-/// As it was saved last. `ETag` is what `If-Match` takes. An error about what is stored says it too,
+/// As it was saved last. `ETag` is what `If-Match` takes. An error about what is stored has it too,
 /// as `etag`: a rollback or a removal is the way out of that.
 #[utoipa::path(
     get,

@@ -1,7 +1,7 @@
 //! Lists of profiles, and search by value: profiles whose saved data matches.
 //!
-//! There is no index on values, nor on when they were stored. So each answer looks at some keys only, and for a bounded time, and
-//! says where to go on.
+//! There is no index on values, nor on when they were stored. So each answer looks at some keys
+//! only, and for a bounded time, and says where to go on.
 
 use std::time::Duration;
 

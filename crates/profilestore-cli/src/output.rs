@@ -343,7 +343,7 @@ impl<const N: usize> Table<N> {
 }
 
 /// How wide a line may be: as wide as the terminal, or as COLUMNS says. A file or a pipe gets all.
-fn width() -> Option<usize> {
+pub(crate) fn width() -> Option<usize> {
     let said = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
     let terminal = || Some(usize::from(console::Term::stdout().size_checked()?.1));
     said.or_else(|| io::stdout().is_terminal().then(terminal)?).filter(|columns| *columns >= 20)

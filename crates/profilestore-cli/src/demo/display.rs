@@ -12,6 +12,10 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::{Plan, audit::Findings, figures::shown, ledger::Check, world::World};
+use crate::output::width;
+
+/// How wide the names of the report are.
+const NAMES: usize = 32;
 
 /// How many violations of one check are printed.
 const MAX_SHOWN: usize = 20;
@@ -144,13 +148,29 @@ fn texts(world: &World, rate: f64) -> [String; 5] {
     ]
 }
 
+/// A line of the report. A value that does not fit goes on below itself, behind a comma.
+fn row(name: &str, value: &str, width: Option<usize>) -> String {
+    let mut out = format!("{name:<NAMES$}");
+    let mut at = out.chars().count();
+    for part in format!(" {value}").split_inclusive([',', ';']) {
+        let wide = part.chars().count();
+        let may_break = at > NAMES && part.starts_with(' ');
+        if may_break && width.is_some_and(|width| at + wide > width) {
+            out += &format!("\n{:NAMES$}", "");
+            at = NAMES;
+        }
+        out += part;
+        at += wide;
+    }
+    out + "\n"
+}
+
 /// The report as text.
 pub(crate) fn text(plan: &Plan, world: &World, findings: &Findings, faults: &Check) -> String {
     let figures = &world.figures;
     let mut out = String::new();
-    let mut row = |name: &str, value: String| {
-        let _ = writeln!(out, "{name:<32} {value}");
-    };
+    let width = width();
+    let mut row = |name: &str, value: String| out += &row(name, &value, width);
     row("servers, players, seed", format!("{}, {}, {}", plan.servers, plan.players, plan.seed));
     row("saves acknowledged", format!("{}, {}", figures.saves, figures.save_times.shown()));
     row(
@@ -228,7 +248,7 @@ pub(crate) fn text(plan: &Plan, world: &World, findings: &Findings, faults: &Che
     for check in findings.checks.iter().chain([faults]) {
         let _ = writeln!(
             out,
-            "{:<32} {}{}",
+            "{:<NAMES$} {}{}",
             check.name,
             check.found,
             if check.passed() { "" } else { "  VIOLATED" }
@@ -277,4 +297,28 @@ pub(crate) fn json(
             })).collect::<Vec<_>>(),
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::row;
+
+    #[test]
+    fn a_line_of_the_report_fits_the_terminal() {
+        let value =
+            "12 trades on one server, p50 1.1 ms, p99 8.0 ms; 1,003 between two; 4 presents";
+        let narrow = row("items", value, Some(60));
+        assert_eq!(
+            narrow.lines().map(str::trim_start).collect::<Vec<_>>(),
+            [
+                &*format!("{:<32} 12 trades on one server,", "items"),
+                "p50 1.1 ms, p99 8.0 ms;",
+                "1,003 between two;",
+                "4 presents"
+            ]
+        );
+        assert!(narrow.lines().skip(1).all(|line| line.starts_with(&" ".repeat(33))));
+        assert_eq!(row("items", value, None), format!("{:<32} {value}\n", "items"));
+        assert_eq!(row("saves", "7", Some(20)), format!("{:<32} 7\n", "saves"));
+    }
 }

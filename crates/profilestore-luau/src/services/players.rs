@@ -20,8 +20,9 @@ const MAX_PLAYERS: i64 = 1_000_000;
 /// * ACTION is `join`, `hop`, `leave` or `buy=PRODUCT`. An action that happens on a certain server
 ///   has `/SERVER` behind its time: a number that counts from 1, or `*` for any. Without it, `join`
 ///   means server 1, `hop` another server at random, and `leave` all servers that the player is on.
-///   A player who hops leaves and arrives in the same moment. Who joins a second server without
-///   leaving the first one is on both, as a player whose old connection is not noticed to be gone.
+///   A player who hops leaves and arrives in the same moment. One who joins a second server
+///   without leaving the first is on both, as a player whose old connection is not noticed to be
+///   gone.
 /// * WHEN is a time since the game began, `90s` or `1.5m` (`ms`, `s`, `m`, `h`; seconds without);
 ///   or a range, of which the seed chooses a moment: `0-30s`; or `every20s`, `every20-60s`: again
 ///   and again, until the player's last `leave`.

@@ -279,7 +279,7 @@ impl<'a, S: Serializer> Serializer for Checking<'a, S> {
 
     fn serialize_map(self, len: Option<usize>) -> Result<Self::SerializeMap, S::Error> {
         self.watch.enter::<S::Error>(1)?;
-        // Who knows how many members there are has them in a map already, where none is twice.
+        // A caller that knows how many members there are has them in a map, where none is twice.
         // `#[serde(flatten)]` does not know.
         let names = len.is_none().then(BTreeSet::new);
         Ok(Members {

@@ -35,7 +35,7 @@ pub(super) async fn migrate(
     let work = async {
         let lock = format!("SELECT pg_advisory_xact_lock({LOCK})");
         match conn.batch(&lock).await {
-            // An engine without such locks. Who comes second fails on what is there already.
+            // An engine without such locks. The second of two fails on what is there already.
             Err(Trouble::Postgres(err)) if err.code() == Some(&SqlState::UNDEFINED_FUNCTION) => {
                 conn.batch("ROLLBACK; BEGIN").await?;
             }
@@ -168,8 +168,8 @@ async fn add_hosts(conn: &Conn) -> Result<(), Trouble> {
     .await
 }
 
-/// Step 2: what the commit of a version did beyond the profile. Who may write to the other tables
-/// may write to this one.
+/// Step 2: what the commit of a version did beyond the profile. Each role that may write to the other
+/// tables may write to this one.
 async fn add_links(conn: &Conn, options: &PostgresOptions) -> Result<(), Trouble> {
     conn.batch(
         "CREATE TABLE link (store text COLLATE \"C\" NOT NULL, scope text COLLATE \"C\" NOT NULL, \

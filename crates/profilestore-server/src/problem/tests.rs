@@ -41,6 +41,7 @@ fn names_that_the_code_uses_are_in_the_table() {
         include_str!("../bulk/mod.rs"),
         include_str!("../http/bulk.rs"),
         include_str!("../http/logins.rs"),
+        include_str!("../http/logins/list.rs"),
         include_str!("../http/edits.rs"),
         include_str!("../http/extract.rs"),
         include_str!("../http/health.rs"),

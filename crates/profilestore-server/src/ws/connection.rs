@@ -33,7 +33,8 @@ use super::{
     frames::{
         Asker, ByServer, ClientFrame, Hello, Instance, MAX_FRAME, ResumedAs, ServerFrame, WINDOW,
     },
-    guest::{Guest, Outbox, new_token},
+    guest::{Guest, new_token},
+    outbox::Outbox,
     requests::Desk,
 };
 use crate::{app::App, auth::Caller, keys::Scope, problem::Problem};

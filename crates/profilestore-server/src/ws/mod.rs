@@ -40,6 +40,7 @@ use guest::{GOAWAY_TIME, Guest};
 mod connection;
 pub(crate) mod frames;
 mod guest;
+mod outbox;
 mod requests;
 
 /// How much larger than allowed a frame may be to be refused by name. A larger one ends the

@@ -62,7 +62,7 @@ impl Display {
             ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
         };
         let bar = all.add(ProgressBar::new(seconds * 10).with_style(style("{bar:40} {msg}")));
-        let lines = (0..5)
+        let lines = (0..6)
             .map(|_| all.add(ProgressBar::new_spinner().with_style(style("{wide_msg}"))))
             .collect();
         Self::Live { bar, lines, last: Rate::new() }
@@ -115,7 +115,7 @@ pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-fn texts(world: &World, rate: f64) -> [String; 5] {
+fn texts(world: &World, rate: f64) -> [String; 6] {
     let figures = &world.figures;
     let sessions = world
         .sessions()
@@ -137,30 +137,36 @@ fn texts(world: &World, rate: f64) -> [String; 5] {
             figures.hand_over_times.shown()
         ),
         format!(
-            "messages {} sent, {} handled; take-overs {}, kills {}, refused starts and saves {}",
-            figures.messages_sent,
-            figures.messages_handled,
-            figures.take_over_times.count(),
+            "kills {}, take-overs {}, refused starts and saves {}",
             figures.kills,
             figures.errors(),
         ),
+        format!("messages {} sent, {} handled", figures.messages_sent, figures.messages_handled),
         format!("edits {made} made, {refused} refused, {open} under way; of all players: {all}"),
     ]
 }
 
-/// A line of the report. A value that does not fit goes on below itself, behind a comma.
+/// A line of the report. A value that does not fit goes on below itself: behind a comma, or behind
+/// any word where there is none.
 fn row(name: &str, value: &str, width: Option<usize>) -> String {
     let mut out = format!("{name:<NAMES$}");
     let mut at = out.chars().count();
-    for part in format!(" {value}").split_inclusive([',', ';']) {
-        let wide = part.chars().count();
-        let may_break = at > NAMES && part.starts_with(' ');
-        if may_break && width.is_some_and(|width| at + wide > width) {
+    let most = width.unwrap_or(usize::MAX);
+    let mut add = |text: &str| {
+        let wide = text.chars().count();
+        if at > NAMES && at + wide > most && text.starts_with(' ') {
             out += &format!("\n{:NAMES$}", "");
             at = NAMES;
         }
-        out += part;
+        out += text;
         at += wide;
+    };
+    for part in format!(" {value}").split_inclusive([',', ';']) {
+        if NAMES + part.chars().count() <= most {
+            add(part);
+        } else {
+            part.split(' ').skip(1).for_each(|word| add(&format!(" {word}")));
+        }
     }
     out + "\n"
 }
@@ -236,8 +242,11 @@ pub(crate) fn text(plan: &Plan, world: &World, findings: &Findings, faults: &Che
     if figures.restarts > 0 {
         row("servers restarted", figures.restarts.to_string());
     }
+    if !figures.failures.is_empty() {
+        row("refused or unknown", figures.failures.values().sum::<u64>().to_string());
+    }
     for (what, count) in &figures.failures {
-        row(&format!("refused or unknown: {what}"), count.to_string());
+        row(&format!("  {what}"), count.to_string());
     }
     if figures.troubles > 0 {
         let last = figures.last_trouble.as_deref().unwrap_or_default();
@@ -320,5 +329,8 @@ mod tests {
         assert!(narrow.lines().skip(1).all(|line| line.starts_with(&" ".repeat(33))));
         assert_eq!(row("items", value, None), format!("{:<32} {value}\n", "items"));
         assert_eq!(row("saves", "7", Some(20)), format!("{:<32} 7\n", "saves"));
+        let sentence = row("store errors", "2, the last one: the store did not answer", Some(60));
+        assert!(sentence.lines().count() == 2 && sentence.lines().all(|line| line.len() <= 60));
+        assert!(sentence.ends_with(" not answer\n"), "{sentence}");
     }
 }

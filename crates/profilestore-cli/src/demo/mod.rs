@@ -276,7 +276,7 @@ impl DemoServer {
 /// Plays and audits. True when the audit passed.
 async fn perform(plan: &Plan, call: Call, json: bool) -> anyhow::Result<bool> {
     say(&format!(
-        "{} servers, {} players, {} s, lease {} s, seed {}, {}",
+        "{} servers, {} players, {} s, lease {} s, seed {}\non {}",
         plan.servers, plan.players, plan.seconds, plan.lease_seconds, plan.seed, call.place
     ));
     // Makes the file, and says early when it cannot be used.

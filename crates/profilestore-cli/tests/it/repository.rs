@@ -101,15 +101,26 @@ fn dependencies(manifest: &str, table: &str) -> BTreeSet<String> {
     names
 }
 
-/// Whether code, and not only comments, has this word.
-fn names_word(source: &str, word: &str) -> bool {
+/// Whether code, and not only comments, has a path that begins with this crate. A variable or a
+/// method of the same name is none.
+fn names_crate(source: &str, krate: &str) -> bool {
     let in_word = |found: Option<char>| found.is_some_and(|c| c.is_alphanumeric() || c == '_');
     source.lines().filter(|line| !line.trim_start().starts_with("//")).any(|line| {
-        line.match_indices(word).any(|(at, _)| {
-            !in_word(line[..at].chars().next_back())
-                && !in_word(line[at + word.len()..].chars().next())
+        line.match_indices(krate).any(|(at, _)| {
+            let (before, after) = (&line[..at], &line[at + krate.len()..]);
+            let is_path = after.starts_with("::")
+                || (before.ends_with("use ") && !in_word(after.chars().next()));
+            is_path && !in_word(before.chars().next_back()) && !before.ends_with(':')
         })
     })
+}
+
+#[test]
+fn a_variable_named_like_a_dependency_does_not_count_as_its_use() {
+    assert!(names_crate("let text = bytes::Bytes::new();", "bytes"));
+    assert!(names_crate("use tokio;", "tokio"));
+    let others = "let bytes = file.bytes();\n// bytes::Bytes\nuse bytes_of::All;\nmy_bytes::f();\ncrate::bytes::f();";
+    assert!(!names_crate(others, "bytes"));
 }
 
 #[test]
@@ -132,7 +143,7 @@ fn every_dependency_is_used() {
             for name in dependencies(&manifest, table) {
                 let word = name.replace('-', "_");
                 assert!(
-                    names_word(&sources, &word),
+                    names_crate(&sources, &word),
                     "{} does not use `{name}` of [{table}]",
                     krate.display()
                 );

@@ -139,6 +139,7 @@ fn texts(world: &World, rate: f64) -> [String; 6] {
         format!(
             "kills {}, take-overs {}, refused starts and saves {}",
             figures.kills,
+            figures.take_over_times.count(),
             figures.errors(),
         ),
         format!("messages {} sent, {} handled", figures.messages_sent, figures.messages_handled),

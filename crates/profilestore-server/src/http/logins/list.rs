@@ -86,7 +86,7 @@ pub(super) async fn list(State(app): State<App>, caller: Caller) -> Result<Respo
 }
 
 #[derive(Debug, Deserialize)]
-struct LoginPath {
+pub(super) struct LoginPath {
     id: String,
 }
 

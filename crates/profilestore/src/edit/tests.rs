@@ -1,4 +1,4 @@
-use super::*;
+use super::{changes::same, *};
 use proptest::prelude::*;
 use serde_json::json;
 

@@ -32,7 +32,7 @@ pub(crate) mod types;
 pub(crate) use aside::Aside;
 pub use bulk::{BulkEdit, BulkProgress, BulkReport, EditScope};
 pub use changes::{JsonChange, json_changes};
-use changes::{alike, lookup, same};
+use changes::{alike, lookup};
 pub use standing::{MAX_STANDING_BYTES, MAX_STANDING_EDITS, StandingEdit, standing_edits};
 use step::{Step, subtract};
 

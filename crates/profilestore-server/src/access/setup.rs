@@ -23,6 +23,16 @@ impl Setup {
         Ok(Some(text))
     }
 
+    /// Whether a secret is waited for, and this is another one.
+    pub(crate) fn is_wrong(&self, token: &str) -> bool {
+        self.0.lock().as_deref().is_some_and(|kept| !secret::is(token, kept))
+    }
+
+    /// Whether it is the secret that the server showed.
+    fn is_right(&self, token: &str) -> bool {
+        self.0.lock().as_deref().is_some_and(|kept| secret::is(token, kept))
+    }
+
     /// Makes the first member, an admin, for this secret, which is spent by it.
     pub(crate) async fn spend(
         &self,
@@ -35,8 +45,7 @@ impl Setup {
             let detail = "there is a member already, who can log in and make others";
             return Err(Problem::new("already-set-up", detail));
         }
-        let is_right = self.0.lock().as_deref().is_some_and(|kept| secret::is(token, kept));
-        if !is_right {
+        if !self.is_right(token) {
             let detail = "this is not the set-up link that the server showed when it started last";
             return Err(Problem::new("unauthorized", detail));
         }

@@ -156,9 +156,12 @@ struct First {
 )]
 async fn set_up(State(app): State<App>, door: Door, content: Content) -> Result<Response, Problem> {
     let First { token, name, password } = content.json()?;
-    let tried = guess(&app, "~setup", door.address)?;
+    // Only wrong links count: tries with them do not keep the right one out, nor does a name or a
+    // password that is refused.
+    if app.setup().is_wrong(&token) {
+        guess(&app, "~setup", door.address)?;
+    }
     let record = app.setup().spend(app.members(), &token, name, password.clone()).await?;
-    app.guesses().take_back(tried);
     let kept = app.members().recognise(&record.name, password).await?;
     let kept = kept.ok_or_else(wrong_password)?;
     logged_in(&app, StatusCode::CREATED, kept, &door).await

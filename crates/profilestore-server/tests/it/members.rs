@@ -64,6 +64,24 @@ async fn the_set_up_link_makes_the_first_admin_once() {
     assert_eq!(served.app.open_setup().await.unwrap(), None);
 }
 
+/// Five wrong tries, or five passwords that were too short, locked the link for a minute.
+#[tokio::test]
+async fn wrong_tries_do_not_lock_the_set_up_link() {
+    let served = Served::start().await;
+    let token = served.app.open_setup().await.unwrap().unwrap();
+    let browser = browser(&served);
+    for _ in 0..5 {
+        refused(&browser.post("/v1/setup", &first("wrong")).await, 401, "unauthorized");
+    }
+    refused(&browser.post("/v1/setup", &first("wrong")).await, 429, "too-many-tries");
+    let short = json!({ "token": token, "name": "ann", "password": "short" }).to_string();
+    for _ in 0..6 {
+        refused(&browser.post("/v1/setup", &short).await, 400, "invalid");
+    }
+    browser.post("/v1/setup", &first(&token)).await.is(201);
+    refused(&browser.post("/v1/setup", &first(&token)).await, 409, "already-set-up");
+}
+
 #[tokio::test]
 async fn two_set_ups_at_the_same_time_make_one_admin() {
     let served = Served::start().await;

@@ -58,6 +58,11 @@ test("the set-up link makes the first administrator, and works once", async () =
   };
   await setUp(`${world.url}/#/setup?token=wrong`);
   await sees(page, "this is not the set-up link");
+  // Wrong tries do not lock the right link.
+  const wrong = { token: "wrong", name: "eve", password: PASSWORD };
+  await until("wrong links are refused for a while", async () => {
+    return (await world.ask("POST", "/v1/setup", wrong)).body.kind === "too-many-tries";
+  });
   await setUp(world.setUp);
   await page.getByRole("heading", { name: "Find a profile" }).waitFor();
   await sees(page, "ann (admin)");
@@ -200,3 +205,93 @@ test("a log-in that an admin ends leads back to the log-in page", async () => {
   await page.getByRole("heading", { name: "Sessions" }).waitFor();
   await finish(page);
 });
+
+test("a draft is still there after a log-in that ended in the middle of it", async () => {
+  await world.put("drafted", { coins: 10, name: "Ada" });
+  await world.newMember("carla", "support");
+  await world.newMember("cesar", "support");
+  const page = await loggedIn(chromium, world, "carla");
+  await arm(page);
+  await open(page, world, at("drafted", "edit?at=/coins"));
+  await page.getByLabel("Value; +500").fill("+7");
+  await page.getByLabel("A place").fill("/name");
+  await page.getByRole("button", { name: "Add it" }).click();
+  const field = page.locator('fieldset[data-path="/name"]').getByLabel("Value");
+  await field.fill("Grace");
+  await page.getByLabel("Reason, for the audit log").fill("ticket 12");
+  const end = async (name) => {
+    const { body } = await world.ask("GET", "/v1/logins");
+    const login = body.items.find((one) => one.name === name);
+    assert.equal((await world.ask("DELETE", `/v1/logins/${login.id}`)).status, 204);
+    const send = page.getByRole("button", { name: "Read again" });
+    await until("the log-in is over", async () => {
+      if (await send.isVisible()) await send.click().catch(() => {});
+      return page.getByText("what you typed is still there").isVisible();
+    });
+  };
+  await end("carla");
+  // Another person does not see it.
+  await logIn(page, "cesar");
+  await sees(page, "You are only reading");
+  await arm(page);
+  await page.getByLabel("Value; +500").waitFor();
+  assert.equal(await page.getByLabel("Value; +500").inputValue(), "10");
+  assert.equal(await field.count(), 0);
+  await page.getByRole("button", { name: "Sign out" }).click();
+  await finish(page);
+
+  const again = await loggedIn(chromium, world, "carla");
+  await arm(again);
+  await open(again, world, at("drafted", "edit?at=/coins"));
+  await again.getByLabel("Value; +500").fill("+7");
+  await again.getByLabel("Reason, for the audit log").fill("ticket 12");
+  const { body } = await world.ask("GET", "/v1/logins");
+  for (const login of body.items.filter((one) => one.name === "carla"))
+    await world.ask("DELETE", `/v1/logins/${login.id}`);
+  const change = again.getByRole("button", { name: "Change the profile" });
+  // The change itself meets the end of the log-in, or the one behind it does.
+  await until("the log-in is over", async () => {
+    const isIn = await again.getByRole("button", { name: "Read again" }).isVisible();
+    if (isIn)
+      await again
+        .getByRole("button", { name: "Read again" })
+        .click()
+        .catch(() => {});
+    return again.getByText("what you typed is still there").isVisible();
+  });
+  await logIn(again, "carla");
+  await arm(again);
+  await sees(again, "You typed this before, and did not send it.");
+  assert.equal(await again.getByLabel("Value; +500").inputValue(), "+7");
+  assert.equal(await again.getByLabel("Reason, for the audit log").inputValue(), "ticket 12");
+  await change.click();
+  await sees(again, "It is version 2");
+  assert.equal((await world.read("drafted")).data.coins, 17);
+  await finish(again);
+});
+
+for (const hours of [-2, 2]) {
+  test(`the switch goes by the server's clock, with a browser's clock ${hours} h off`, async () => {
+    await world.put(`clock${hours}`, { coins: 1 });
+    const page = await newPage(chromium, world);
+    await page.addInitScript((ms) => {
+      const real = Date.now.bind(Date);
+      Date.now = () => real() + ms;
+    }, hours * 3_600_000);
+    await open(page, world, at(`clock${hours}`));
+    await logIn(page, "ann");
+    await page.getByRole("switch", { name: "Read-only" }).click();
+    await page.getByRole("switch", { name: /^Changes on, 1[45] min$/ }).waitFor();
+    // Other times go by it too.
+    await page
+      .locator("dd time", { hasText: /^\d+ s ago$/ })
+      .first()
+      .waitFor();
+    // After a new start of the page the server says how long it still is.
+    await page.reload();
+    await page.getByRole("switch", { name: /^Changes on, 1[45] min$/ }).waitFor();
+    await page.getByRole("switch", { name: "Changes on" }).click();
+    await page.getByRole("switch", { name: "Read-only" }).waitFor();
+    await finish(page);
+  });
+}

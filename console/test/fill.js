@@ -18,6 +18,29 @@ export async function edit(world, key, steps, reason = "ticket 4711") {
   return answer.body;
 }
 
+/** An edit of many profiles, which `world.bulk` names. */
+async function bulk(world) {
+  world.bulk = uuid7();
+  const body = {
+    store: "PlayerData",
+    prefix: "user-",
+    where: "/level >= 20",
+    operations: [{ op: "increase", path: "/coins", by: -100 }],
+    reason: "coins from a bug",
+  };
+  const begun = await world.ask("POST", "/v1/edits", body, { "Idempotency-Key": world.bulk });
+  if (begun.status !== 202) throw new Error(begun.text);
+}
+
+/** Many players get coins that they should not have, after the time that `world.then` says. */
+async function exploit(world) {
+  const seconds = Math.ceil(((await world.read("user-30")).stored_ms + 1) / 1000);
+  world.then = new Date(seconds * 1000).toISOString();
+  while (Date.now() <= seconds * 1000) await new Promise((done) => setTimeout(done, 50));
+  for (let at = 11; at <= 19; at += 2)
+    await edit(world, `user-${at}`, [{ op: "increase", path: "/coins", by: 1_000_000 }], "a shop");
+}
+
 export async function fill(world) {
   const items = (many) =>
     Array.from({ length: many }, (_, at) => ({
@@ -62,6 +85,21 @@ export async function fill(world) {
     );
   await send("user-9");
   await send("user-9");
-  await world.play("eu-3", ["user-2", "user-3", "user-4"]);
-  await world.play("us-1", ["user-5", "user-6"]);
+  world.import([
+    ["veteran-1", { coins: 12_000, items: {} }, [261]],
+    ["veteran-2", { coins: 900, items: { sword: 1 } }, [261, 262]],
+  ]);
+  await bulk(world);
+  await exploit(world);
+  for (const [name, role] of [
+    ["Bea", "support"],
+    ["Carlo", "viewer"],
+    ["Dipika", "privacy"],
+  ])
+    await world.newMember(name, role);
+  await world.newKey("web shop", ["messages:send"]);
+  world.players = [
+    ...(await world.play("eu-3", ["user-2", "user-3", "user-4"])),
+    ...(await world.play("us-1", ["user-5", "user-6"])),
+  ];
 }

@@ -98,6 +98,12 @@ test("keys lead to each page, and a sheet says which", async () => {
   await press("gs", "Sessions");
   await press("gv", "Game servers");
   await press("ga", "Audit log");
+  await press("go", "Overview");
+  await press("gb", "Edits of many profiles");
+  await press("gt", "As it was at a time");
+  await press("gu", "What is stored of a user");
+  await press("gh", "Health");
+  await press("gm", "Access");
   await press("gf", "Find a profile");
   await press("gp", "sheet");
   await press("?", "Keys");

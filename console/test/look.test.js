@@ -5,7 +5,7 @@ import { createRequire } from "node:module";
 import { after, before, test } from "node:test";
 import { arm, at, browser, finish, newPage, open, sees, signedIn, World } from "./world.js";
 import { fill } from "./fill.js";
-import { PAGES, ready } from "./pages.js";
+import { openSetUp, pages, PREPARED, ready } from "./pages.js";
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const BUDGET = 120 * 1024;
@@ -56,8 +56,10 @@ for (const [name, colorScheme, width] of [
       if (wider > 0) found.push(`${wider} px wider than the window`);
       if (found.length > 0) wrong[which] = found;
     };
-    for (const [which, path] of Object.entries(PAGES)) {
+    for (const [which, path] of Object.entries(pages(world))) {
       await open(page, world, path);
+      await ready(page);
+      await PREPARED[which]?.(page);
       await look(which);
     }
     await page.keyboard.press("?");
@@ -66,7 +68,7 @@ for (const [name, colorScheme, width] of [
     await page.getByRole("button", { name: "Sign out" }).click();
     await page.getByRole("heading", { name: "Sign in with a key" }).waitFor();
     await look("sign in");
-    await page.goto(world.setUp);
+    await openSetUp(page, world);
     await page.getByRole("heading", { name: "The first administrator" }).waitFor();
     await look("set up");
     assert.deepEqual(wrong, {});
@@ -155,8 +157,8 @@ test("a slow answer is waited for, and an older one never replaces a newer one",
   await page.keyboard.press("Enter");
   await page.getByRole("link", { name: "user-3", exact: true }).waitFor();
   assert.equal(held.length, 1);
-  const isOld = (request) => request.url().includes("prefix=user-2");
-  await Promise.all([page.waitForEvent("requestfinished", isOld), held[0].continue()]);
+  // The search of before is called off, and an answer that comes all the same does not count.
+  await held[0].continue().catch(() => {});
   await ready(page);
   assert.deepEqual(await page.locator("tbody a").allTextContents(), ["user-3", "user-30"]);
   await finish(page);

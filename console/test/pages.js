@@ -1,9 +1,11 @@
 // Each page of the console, in the small world of `fill.js`.
 import { at } from "./world.js";
 
-export const PAGES = {
+export const pages = (world) => ({
+  overview: "/#/overview",
   find: "/#/find",
   "find-filter": "/#/find?q=held:",
+  "find-where": "/#/find?where=/coins%20%3E%201500%20and%20not%20has%20/banned",
   profile: at("user-1"),
   raw: at("user-1", "raw"),
   history: at("user-1", "history?curve=/coins"),
@@ -18,8 +20,18 @@ export const PAGES = {
   missing: at("nobody"),
   sessions: "/#/sessions",
   servers: "/#/servers",
+  edits: "/#/edits",
+  "edits-new": "/#/edits/new?prefix=user-&where=/coins%20%3E%201500",
+  "edits-one": `/#/edits/${world.bulk}`,
+  time: `/#/time?at=${world.then}&path=/coins&prefix=user-1`,
+  users: "/#/users?user=261",
   audit: "/#/audit",
-};
+  health: "/#/health",
+  access: "/#/access",
+  "access-keys": "/#/access/keys",
+  "access-roles": "/#/access/roles",
+  "access-logins": "/#/access/logins",
+});
 
 /** Waits until nothing is on its way any more. */
 export async function ready(page) {
@@ -31,3 +43,24 @@ export async function ready(page) {
     return document.querySelector("h1") && told.every((one) => !one.textContent.includes("…"));
   });
 }
+
+/** Opens the set-up link as long as it works, which the store of `fill.js` does not have. */
+export async function openSetUp(page, world) {
+  await page.route("**/v1/setup", (route) => route.fulfill({ json: { is_open: true } }));
+  await page.goto(world.setUp);
+  await page.reload();
+}
+
+/** What is done on a page before it is looked at. */
+export const PREPARED = {
+  "edits-new": async (page) => {
+    await page.getByLabel("A place").fill("/coins");
+    await page.getByLabel("Value; +500").fill("+-1000000");
+    await page.getByRole("button", { name: "Try on all" }).click();
+    await page.locator("[data-complete=true]").waitFor();
+  },
+  time: async (page) => {
+    await page.getByRole("button", { name: /^Compare \d/ }).click();
+    await page.getByText("were something else then").waitFor();
+  },
+};

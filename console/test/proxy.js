@@ -40,6 +40,8 @@ export async function proxy(target) {
       answer.pipe(to);
     });
     on.on("error", () => to.destroy());
+    // A stream of events ends when the page looks no more.
+    to.on("close", () => on.destroy());
     from.pipe(on);
   });
   await new Promise((done) => server.listen(0, "127.0.0.1", done));

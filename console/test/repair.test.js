@@ -5,6 +5,7 @@ import {
   arm,
   at,
   browser,
+  cells,
   finish,
   open,
   profilePath,
@@ -31,10 +32,6 @@ async function armed(path) {
   await arm(page);
   return page;
 }
-
-/** The texts of a table's rows, cell by cell. */
-const cells = (rows) =>
-  rows.evaluateAll((all) => all.map((row) => [...row.cells].map((cell) => cell.innerText.trim())));
 
 test("a profile is found by its key, the key's beginning, its holder and its time", async () => {
   for (let at = 1; at <= 12; at++) await world.put(`find-${at}`, { level: at });

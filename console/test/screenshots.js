@@ -3,7 +3,7 @@ import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { arm, browser, folder, newPage, signedIn, World } from "./world.js";
 import { fill } from "./fill.js";
-import { PAGES, ready } from "./pages.js";
+import { openSetUp, pages, PREPARED, ready } from "./pages.js";
 
 const to = join(folder, "../screenshots");
 mkdirSync(to, { recursive: true });
@@ -11,8 +11,18 @@ const only = process.argv[2];
 
 const world = await World.start();
 const chromium = await browser();
+let playing;
 try {
   await fill(world);
+  let turn = 0;
+  playing = setInterval(() => {
+    for (const player of world.players.slice(0, ++turn % 5)) {
+      player.update((data) => {
+        data.coins += 1;
+      });
+      player.save().catch(() => {});
+    }
+  }, 300);
   for (const colorScheme of ["light", "dark"]) {
     for (const [width, name] of [
       [1280, "wide"],
@@ -22,10 +32,13 @@ try {
       const page = await signedIn(chromium, world, world.key, { viewport, colorScheme });
       await page.goto(`${world.url}/`);
       await arm(page);
-      for (const [which, path] of Object.entries(PAGES)) {
+      for (const [which, path] of Object.entries(pages(world))) {
         if (only && !which.includes(only)) continue;
         await page.goto(world.url + path);
         await ready(page);
+        await PREPARED[which]?.(page);
+        // The charts have something to show.
+        if (which === "overview") await new Promise((done) => setTimeout(done, 15_000));
         await page.screenshot({ path: join(to, `${which}-${colorScheme}-${name}.png`) });
       }
       await page.keyboard.press("?");
@@ -36,7 +49,7 @@ try {
         ["sign-in", `${world.url}/`],
         ["set-up", world.setUp],
       ]) {
-        await out.goto(path);
+        await (which === "set-up" ? openSetUp(out, world) : out.goto(path));
         await ready(out);
         await out.screenshot({ path: join(to, `${which}-${colorScheme}-${name}.png`) });
       }
@@ -44,6 +57,7 @@ try {
     }
   }
 } finally {
+  clearInterval(playing);
   await chromium.close();
   await world.stop();
 }

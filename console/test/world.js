@@ -1,8 +1,8 @@
 // The real server on a store of its own, a real game server that plays, and a browser.
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
@@ -12,7 +12,7 @@ import { connect } from "../../sdk/typescript/dist/index.js";
 import { proxy } from "./proxy.js";
 
 const here = dirname(fileURLToPath(import.meta.url));
-const program = process.env.PROFILESTORE_BIN;
+export const program = process.env.PROFILESTORE_BIN;
 if (!program)
   throw new Error("PROFILESTORE_BIN names the program `profilestore`, built with `serve`");
 
@@ -58,6 +58,33 @@ export class World {
     return { status: answer.status, text, headers: answer.headers, body: text && JSON.parse(text) };
   }
 
+  /** Profiles with users, which HTTP has no way to name: `[key, data, users]` each. */
+  import(profiles) {
+    const at = 1_790_000_000_000;
+    const lines = profiles.map(([key, data, users = []]) =>
+      JSON.stringify({
+        store: "PlayerData",
+        scope: "global",
+        key,
+        n: 1,
+        version: "1",
+        created_ms: at,
+        updated_ms: at,
+        user_ids: users,
+        metadata: {},
+        value: {
+          Data: data,
+          MetaData: { SessionLoadCount: 1, MetaTags: {} },
+          GlobalUpdates: [0, []],
+        },
+      }),
+    );
+    const file = join(this.folder, "import.jsonl");
+    writeFileSync(file, lines.join("\n") + "\n");
+    const store = `sqlite:${join(this.folder, "profiles.db")}`;
+    execFileSync(program, ["--store", store, "import", file], { stdio: "pipe" });
+  }
+
   put(key, data) {
     const text = typeof data === "string" ? data : JSON.stringify(data);
     return this.ask("PUT", profilePath(key), `{"data":${text}}`, { "If-None-Match": "*" });
@@ -84,7 +111,7 @@ export class World {
   }
 
   /** A game server that plays some profiles. Gifts are coins. */
-  async play(job, keys, options = {}) {
+  async play(job, keys, options = {}, how = {}) {
     const server = await connect(this.api.replace(/^http/, "ws"), { key: this.key, job });
     this.games.push(server);
     const players = server.store("PlayerData", {
@@ -94,7 +121,7 @@ export class World {
     });
     const profiles = [];
     for (const key of keys) {
-      const profile = await players.start(key);
+      const profile = await players.start(key, how);
       profile.onMessage("gift", (data, gift) => {
         data.coins += gift.coins;
       });
@@ -180,6 +207,10 @@ export async function arm(page) {
 
 /** Waits until the page has this text. */
 export const sees = (page, text) => page.getByText(text).first().waitFor();
+
+/** The texts of a table's rows, cell by cell. */
+export const cells = (rows) =>
+  rows.evaluateAll((all) => all.map((row) => [...row.cells].map((cell) => cell.innerText.trim())));
 
 /** Nothing went wrong unseen, and nobody else was asked. Ends the page. */
 export async function finish(page) {

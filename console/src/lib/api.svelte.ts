@@ -1,5 +1,6 @@
 // The public HTTP API, and nothing else.
 
+import { clock } from "./clock";
 import { type Json, parse, plain } from "./json";
 
 /** Why a request did not do what it should. */
@@ -29,6 +30,8 @@ export interface Call {
   body?: string;
   media?: string;
   signal?: AbortSignal;
+  /** It has a password in it: that one may be wrong, and the log-in goes on. */
+  guesses?: true;
 }
 
 export interface Answer<T> {
@@ -96,6 +99,7 @@ function headers(call: Call): Record<string, string> {
 /** Sends a request. Fails with `Refusal`, or as an abort does. */
 export async function fetched(call: Call): Promise<Response> {
   let response: Response;
+  const sent = performance.now();
   try {
     response = await fetch(target(call), {
       method: call.method ?? "GET",
@@ -107,15 +111,16 @@ export async function fetched(call: Call): Promise<Response> {
     });
   } catch (error) {
     if (call.signal?.aborted) throw error;
-    connection.silentSince ||= Date.now();
+    connection.silentSince ||= clock.now();
     throw new Refusal(0, "offline", "the server does not answer", "retry-as", undefined, undefined);
   }
   connection.silentSince = 0;
+  clock.heard(response.headers.get("Date"), sent);
   if (response.ok || response.status === 304) return response;
-  throw await refusal(response);
+  throw await refusal(response, call);
 }
 
-async function refusal(response: Response): Promise<Refusal> {
+async function refusal(response: Response, call: Call): Promise<Refusal> {
   const text = await response.text().catch(() => "");
   let told: Record<string, unknown> = {};
   try {
@@ -128,7 +133,7 @@ async function refusal(response: Response): Promise<Refusal> {
   const after = Number(response.headers.get("Retry-After")) || undefined;
   const advice = word("advice") ?? (response.status >= 500 ? "retry" : "fix");
   const kind = word("kind") ?? "";
-  if (response.status === 401) onUnauthorized.run();
+  if (response.status === 401 && !call.guesses) onUnauthorized.run();
   if (kind === "read-only") onReadOnly.run();
   return new Refusal(response.status, kind, detail, advice, word("instance"), after);
 }
@@ -144,7 +149,7 @@ export async function ask<T>(call: Call): Promise<Answer<T>> {
 /** Sends a request that changes something, and notes it for the list of what was done. */
 export async function change<T>(what: string, call: Call): Promise<Answer<T>> {
   const answer = await ask<T>(call);
-  connection.made = [{ at: Date.now(), what, line: curl(call) }, ...connection.made].slice(0, 50);
+  connection.made = [{ at: clock.now(), what, line: curl(call) }, ...connection.made].slice(0, 50);
   return answer;
 }
 

@@ -1,5 +1,7 @@
 // Identities: a profile's address, and the identity that makes a request happen once.
 
+import { clock } from "./clock";
+
 export interface Address {
   store: string;
   scope: string;
@@ -38,7 +40,7 @@ export const profileName = ({ store, scope, key }: Address) =>
 /** A version 7 UUID: it begins with the time. */
 export function uuid7(): string {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
-  let ms = Date.now();
+  let ms = clock.now();
   for (let at = 5; at >= 0; at--) {
     bytes[at] = ms % 256;
     ms = Math.floor(ms / 256);

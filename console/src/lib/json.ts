@@ -129,14 +129,17 @@ export function write(value: Json, indent = "", before = ""): string {
 /** Members whose values are the game's, and stay `Json`. */
 const GAMES = new Set(["data", "message", "before", "after", "tags", "metadata", "value"]);
 
+const NONE = new Set<string>();
+
 /** The plain objects of an answer. What belongs to the game stays as it is written. */
-export function plain(value: Json): unknown {
+export function plain(value: Json, games = GAMES): unknown {
   if (value instanceof Num) return Number(value.text);
-  if (Array.isArray(value)) return value.map(plain);
+  if (Array.isArray(value)) return value.map((one) => plain(one, games));
   if (value instanceof Map) {
     const members = [...value].map(([name, member]) => [
       name,
-      GAMES.has(name) ? member : plain(member),
+      // Counts of a bulk edit are the server's, the one that is called `before` too.
+      games.has(name) ? member : plain(member, name === "counts" ? NONE : games),
     ]);
     return Object.fromEntries(members) as unknown;
   }

@@ -2,6 +2,9 @@
 // it; the console only does not offer what it would refuse.
 
 import { ask, connection, onReadOnly, onUnauthorized, Refusal, useKey } from "./api.svelte";
+import { clock } from "./clock";
+import { keepFor } from "./kept";
+import { live } from "./live.svelte";
 
 /** How long the switch stays on, for a visit with a key. */
 const ARMED_MS = 15 * 60_000;
@@ -26,13 +29,18 @@ class Session {
   why = $state("");
   /** Whether the first member is yet to be made. */
   isOpen = $state(false);
-  now = $state(Date.now());
+  /** The server's time, as far as known. It ticks once a second. */
+  now = $state(clock.now());
   #armedUntil = $state(0);
 
   constructor() {
-    setInterval(() => (this.now = Date.now()), 1000);
+    setInterval(() => this.#tick(), 1000);
     onUnauthorized.run = () => this.#lost();
     onReadOnly.run = () => (this.#armedUntil = 0);
+  }
+
+  #tick() {
+    this.now = clock.now();
   }
 
   #lost() {
@@ -40,7 +48,9 @@ class Session {
     useKey("");
     connection.made = [];
     this.state = "out";
-    this.why = "The server does not know this key or log-in any more. Sign in again.";
+    this.why =
+      "The server does not know this key or log-in any more. Sign in again: what you typed is " +
+      "still there.";
   }
 
   /** Finds out who is there. */
@@ -73,6 +83,9 @@ class Session {
   }
 
   enter(me: Me) {
+    this.#tick();
+    if (me.name !== this.me?.name) live.forget();
+    keepFor(`${me.kind} ${me.name} ${me.kind === "key" ? me.id : ""}`);
     this.me = me;
     this.why = "";
     this.#armedUntil = me.armed_until_ms ?? 0;
@@ -94,6 +107,7 @@ class Session {
   async signOut() {
     if (this.me?.kind === "member") await ask({ method: "POST", path: "/v1/logout" }).catch(none);
     useKey("");
+    keepFor("");
     connection.made = [];
     this.me = null;
     this.why = "";
@@ -101,11 +115,18 @@ class Session {
     this.state = "out";
   }
 
-  /** Whether the API lets the caller use this scope somewhere. */
+  /** Whether the API lets the caller use one of these scopes somewhere; `member` is who logs in. */
   may(...scopes: string[]): boolean {
     const me = this.me;
     if (me === null) return false;
-    return scopes.some((scope) => me.scopes.includes(scope) || me.scopes.includes("admin"));
+    const has = (scope: string) =>
+      scope === "member" ? me.kind === "member" : me.scopes.includes(scope);
+    return scopes.some((scope) => has(scope) || (scope !== "member" && has("admin")));
+  }
+
+  /** Whether the caller reaches some profiles only, and so nothing that crosses stores. */
+  get isNarrowed(): boolean {
+    return this.me !== null && (this.me.stores !== null || this.me.prefix !== null);
   }
 
   /** Whether the caller may change anything at all. */
@@ -126,8 +147,8 @@ class Session {
     if (this.me?.kind === "member") {
       const answer = await ask<{ armed_until_ms: number }>({ method: "POST", path: "/v1/arm" });
       this.#armedUntil = answer.body.armed_until_ms;
-    } else this.#armedUntil = Date.now() + ARMED_MS;
-    this.now = Date.now();
+    } else this.#armedUntil = clock.now() + ARMED_MS;
+    this.#tick();
   }
 
   async disarm() {

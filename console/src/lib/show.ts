@@ -2,11 +2,22 @@
 
 const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 
+const hours = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
+
+/** A local time of day. */
+export const localClock = (ms: number) => hours.format(ms);
+
 /** A local time. */
 export const localTime = (ms: number) => clock.format(ms);
 
 /** The same moment in UTC. */
 export const utcTime = (ms: number) => new Date(ms).toISOString().replace(/\.\d+Z$/, "Z");
+
+/** A local time as a field of the browser has it. */
+export function localInput(ms: number): string {
+  const date = new Date(ms);
+  return new Date(ms - date.getTimezoneOffset() * 60_000).toISOString().slice(0, 19);
+}
 
 /** How long ago, in one unit. */
 export function ago(ms: number, now: number): string {

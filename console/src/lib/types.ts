@@ -27,6 +27,13 @@ export interface Row {
   held: Holder | null;
 }
 
+/** A page of a search. */
+export interface Found extends Page<Row> {
+  found_by: "index" | "scan";
+  scanned: number;
+  unreadable: { profile: string; why: string }[];
+}
+
 export interface Profile {
   store: string;
   scope: string;
@@ -93,4 +100,96 @@ export interface Message {
   id: string;
   sent_ms: number;
   message: Json;
+}
+
+/** What became, or would become, of the profiles of a bulk edit. */
+export interface Counts {
+  changed: number;
+  unchanged: number;
+  refused: number;
+  unmatched: number;
+  skipped: number;
+  before: number;
+}
+
+/** An edit of many profiles. */
+export interface Bulk {
+  operation: string;
+  state: "running" | "paused" | "done" | "undone";
+  store: string;
+  scope: string | null;
+  prefix: string | null;
+  where: string | null;
+  operations: unknown;
+  undoes: string | null;
+  undone_by: string | null;
+  author: string;
+  reason: string;
+  began_ms: number;
+  total: number | null;
+  done: number;
+  waiting: number;
+  counts: Counts | null;
+  refused: { profile: string; why: string }[];
+  error: string | null;
+}
+
+/** What a bulk edit would do to the profiles that were looked at. */
+export interface Preview {
+  counts: Counts;
+  held: number;
+  refused: { reason: string; count: number; example: string }[];
+  samples: { profile: string; changes: Difference[] }[];
+  scanned: number;
+  next_page_token: string | null;
+}
+
+/** What a server process does at a moment. */
+export interface LiveView {
+  at_ms: number;
+  sessions: number;
+  connections: number;
+  servers: number | null;
+  starts: number;
+  saves: number;
+  hand_overs: number;
+  messages: number;
+  errors: Record<string, number>;
+  is_critical: boolean;
+}
+
+export interface Member {
+  name: string;
+  role: string;
+  stores: string[] | null;
+  disabled: boolean;
+  created_ms: number;
+  last_login_ms: number | null;
+}
+
+export interface Key {
+  id: string;
+  name: string;
+  scopes: string[];
+  store?: string;
+  prefix?: string;
+  created_ms: number;
+  expires_ms?: number;
+  revoked_ms?: number;
+  last_used_ms?: number;
+}
+
+export interface Role {
+  role: string;
+  scopes: string[];
+}
+
+export interface Login {
+  id: string;
+  name: string;
+  since_ms: number;
+  expires_ms: number;
+  address: string;
+  armed_until_ms: number | null;
+  current: boolean;
 }

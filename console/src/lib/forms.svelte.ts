@@ -1,0 +1,38 @@
+// What pages keep while it is typed: see `kept.ts`.
+
+import { uuid7 } from "./ids";
+import type { Json } from "./json";
+import type { Draft } from "./steps";
+
+/** An edit of one profile. */
+export class EditForm {
+  drafts = $state<Draft[]>([]);
+  reason = $state("");
+  /** What the drafts were made from; it stays while the profile moves on. */
+  read: Json = $state.raw(null);
+  /** The identity of what is sent next. */
+  operation = uuid7();
+
+  constructor(read: Json) {
+    this.read = read;
+  }
+}
+
+/** A message. */
+export class MessageForm {
+  text = $state('{"type":"gift","coins":500}');
+  reason = $state("");
+  id = $state(uuid7());
+}
+
+/** An edit of many profiles. Which profiles is in the address. */
+export class BulkForm {
+  drafts = $state<Draft[]>([{ path: "", type: "number", text: "" }]);
+  reason = $state("");
+  operation = uuid7();
+}
+
+/** Why something is done. */
+export class ReasonForm {
+  reason = $state("");
+}

@@ -1,0 +1,122 @@
+// A search by value over many profiles in the browser: how long, whether it says how far it is and
+// can be called off, and what it costs play beside it. `npm run large -- 200000`, with a release
+// build of the program.
+import { once } from "node:events";
+import { createWriteStream } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { join } from "node:path";
+import { browser, open, program, sees, signedIn, until, World } from "./world.js";
+
+const many = Number(process.argv[2] ?? 200_000);
+/** How many players play meanwhile, and for how long each measurement lasts at least. */
+const [PLAYERS, SECONDS] = [50, 10];
+
+/** About 1.5 KB of JSON each, as in scripts/large.sh. */
+async function written(file) {
+  const out = createWriteStream(file);
+  let seed = 1;
+  const chance = () => (seed = (seed * 48_271) % 2_147_483_647) / 2_147_483_647;
+  const at = 1_790_000_000_000;
+  for (let p = 1; p <= many; p++) {
+    const items = Array.from({ length: 40 }, () => ({
+      id: Math.floor(chance() * 1e9),
+      count: Math.floor(chance() * 99),
+    }));
+    const line = JSON.stringify({
+      store: "PlayerData",
+      scope: "global",
+      key: `user-${p}`,
+      n: 1,
+      version: `${p}-1`,
+      created_ms: at,
+      updated_ms: at,
+      user_ids: [p],
+      metadata: {},
+      value: {
+        Data: { coins: p, items },
+        MetaData: { SessionLoadCount: 1, MetaTags: {} },
+        GlobalUpdates: [0, []],
+      },
+    });
+    if (!out.write(`${line}\n`)) await once(out, "drain");
+  }
+  out.end();
+  await once(out, "finish");
+}
+
+const world = await World.start();
+const chromium = await browser();
+try {
+  const file = join(world.folder, "large.jsonl");
+  await written(file);
+  const store = `sqlite:${join(world.folder, "profiles.db")}`;
+  execFileSync(program, ["--store", store, "import", file], { stdio: "ignore" });
+
+  const keys = Array.from({ length: PLAYERS }, (_, at) => `player-${at}`);
+  const profiles = await world.play("eu-1", keys, { saveWithinMs: 600_000 });
+  let [saves, plays] = [0, true];
+  const playing = profiles.map(async (profile) => {
+    while (plays) {
+      profile.update((data) => {
+        data.coins += 1;
+      });
+      await profile.save();
+      saves++;
+    }
+  });
+  /** Saves a second, until `end` says so. */
+  const speed = async (end) => {
+    const [from, began] = [saves, performance.now()];
+    await end();
+    return (saves - from) / ((performance.now() - began) / 1000);
+  };
+  const wait = () => new Promise((done) => setTimeout(done, SECONDS * 1000));
+
+  const page = await signedIn(chromium, world);
+  await open(page, world, "/#/find");
+  await sees(page, "so far");
+  const scanned = async () =>
+    Number(await page.locator("[data-scanned]").getAttribute("data-scanned"));
+  const search = async (where) => {
+    await page.getByLabel("What is saved in it").fill(where);
+    await page.keyboard.press("Enter");
+  };
+
+  await speed(wait);
+  const before = await speed(wait);
+  const steps = new Set();
+  const began = performance.now();
+  let seconds = 0;
+  const during = await speed(async () => {
+    await search(`/coins > ${many - 100}`);
+    await page.locator("[data-scanned]").waitFor();
+    await until("all were looked at", async () => {
+      steps.add(await scanned());
+      return page.getByText("all were looked at").isVisible();
+    });
+    seconds = (performance.now() - began) / 1000;
+  });
+  const after = await speed(wait);
+  const all = await scanned();
+
+  // Called off in the middle.
+  await search("/coins > 5 and /coins < 3");
+  await until("it is under way", async () => (await scanned()) > 0);
+  const off = performance.now();
+  await page.getByRole("button", { name: "Cancel" }).click();
+  await sees(page, "called off");
+  const cancelled = performance.now() - off;
+  plays = false;
+  await Promise.all(playing);
+
+  const beside = during / ((before + after) / 2);
+  console.log(
+    `${all} profiles looked at in ${seconds.toFixed(1)} s, told in ${steps.size} steps; called ` +
+      `off in ${cancelled.toFixed(0)} ms. ${PLAYERS} players saved ${before.toFixed(0)} times a ` +
+      `second before, ${during.toFixed(0)} during, ${after.toFixed(0)} after: ` +
+      `${beside.toFixed(2)} of play alone.`,
+  );
+} finally {
+  await chromium.close();
+  await world.stop();
+}

@@ -1,0 +1,343 @@
+// Running it: what happens now, whether all is well, who may do what, what is stored of a user.
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { after, before, test } from "node:test";
+import {
+  arm,
+  browser,
+  finish,
+  loggedIn,
+  logIn,
+  newPage,
+  open,
+  PASSWORD,
+  profilePath,
+  sees,
+  signedIn,
+  until,
+  World,
+} from "./world.js";
+
+let world, chromium;
+before(async () => {
+  [world, chromium] = await Promise.all([World.start(), browser()]);
+});
+after(async () => {
+  await chromium?.close();
+  await world?.stop();
+});
+
+async function armed(path, as) {
+  const page = as ? await loggedIn(chromium, world, as) : await signedIn(chromium, world);
+  await open(page, world, path);
+  await arm(page);
+  return page;
+}
+
+const chart = (page, title) => page.locator("figure", { hasText: title });
+
+test("the overview shows what happens as it happens, and keys tell a moment", async () => {
+  const page = await signedIn(chromium, world);
+  await open(page, world, "/#/overview");
+  await sees(page, "the store answers");
+  const value = async (title) => Number(await chart(page, title).locator("strong").innerText());
+  await until("nobody plays", async () => (await value("Sessions")) === 0);
+  const profiles = await world.play("eu-1", ["live-1", "live-2", "live-3"]);
+  await until("three play", async () => (await value("Sessions")) === 3);
+  assert.equal(await value("Game servers connected"), 1);
+  for (const profile of profiles) {
+    profile.update((data) => {
+      data.coins = 5;
+    });
+    await profile.save();
+  }
+  // What was at its highest stays to be read from the chart.
+  const saves = chart(page, "Saves");
+  await until("saves are in the chart", async () => {
+    const most = /at most ([\d.]+)/.exec(await saves.locator(".most").innerText());
+    return Number(most?.[1]) > 0;
+  });
+  await saves.focus();
+  await page.keyboard.press("ArrowLeft");
+  const told = async () => saves.locator(".most").innerText();
+  await until("a moment is told", async () => / at /.test(await told()));
+  await page.keyboard.press("Escape");
+  await until("and left", async () => /at most/.test(await told()));
+  // The stream ends with the page, and goes on with what it had.
+  const points = async () =>
+    (await chart(page, "Sessions").locator("polyline").first().getAttribute("points")).split(" ")
+      .length;
+  await until("some points", async () => (await points()) >= 3);
+  await page.getByRole("link", { name: "Sessions", exact: true }).first().click();
+  await page.getByRole("heading", { name: "Sessions" }).waitFor();
+  await page.goBack();
+  await page.getByRole("heading", { name: "Overview" }).waitFor();
+  await until("what it had is there", async () => (await points()) >= 3);
+  await finish(page);
+});
+
+test("errors are told by kind as they happen", async () => {
+  const page = await signedIn(chromium, world);
+  await open(page, world, "/#/overview");
+  await sees(page, "Nothing failed since this process began");
+  await world.play("eu-2", ["held-elsewhere"]);
+  // A second game server that does not wait for the profile fails to start.
+  await assert.rejects(world.play("eu-3", ["held-elsewhere"], {}, { whenHeld: "give_up" }));
+  const row = page.locator("tr", { hasText: "Cancelled" });
+  await row.waitFor();
+  assert.deepEqual((await row.innerText()).split(/\s+/).slice(1), ["1", "1"]);
+  await finish(page);
+});
+
+test("a stream that breaks is begun anew, and a server that is away is told", async () => {
+  const page = await signedIn(chromium, world);
+  let away = false;
+  await page.route("**/v1/live", (route) => (away ? route.abort() : route.continue()));
+  await open(page, world, "/#/overview");
+  await sees(page, "the store answers");
+  away = true;
+  await page.getByRole("link", { name: "Health" }).click();
+  await sees(page, "Servers alive");
+  await page.getByRole("link", { name: "Overview" }).click();
+  await sees(page, "The server has not answered for");
+  await page.locator("figure").first().waitFor();
+  away = false;
+  await page.getByText("The server has not answered for").waitFor({ state: "hidden" });
+  await sees(page, "the store answers");
+  await finish(page);
+});
+
+test("health says that the server is ready, how long it takes, what must stay 0", async () => {
+  await world.play("eu-1", ["healthy"]);
+  const page = await signedIn(chromium, world);
+  await open(page, world, "/#/health");
+  await page.locator("span[role=status]", { hasText: "ready" }).waitFor();
+  await page.getByRole("cell", { name: "starts of sessions" }).waitFor();
+  await until("a start was measured", async () => {
+    await page.reload();
+    const row = page.locator("tr", { hasText: "starts of sessions" });
+    await row.waitFor();
+    return /\d (ms|s)/.test(await row.innerText());
+  });
+  await page.getByRole("cell", { name: "calls of the store that failed" }).waitFor();
+  // Without the right, it says which one.
+  const key = await world.newKey("reader", ["profiles:read"]);
+  const reader = await signedIn(chromium, world, key);
+  await open(reader, world, "/#/health");
+  await sees(reader, "Times and counts need the right");
+  const menu = reader.getByRole("navigation", { name: "Pages" });
+  assert.deepEqual(await menu.getByRole("link").allTextContents(), [
+    "Find",
+    "Sessions",
+    "Servers",
+    "Time",
+    "Users",
+    "Health",
+  ]);
+  await open(reader, world, "/#/access");
+  await sees(reader, "Your key does not allow this page");
+  await finish(reader);
+  await finish(page);
+});
+
+test("a server that is not ready says why", async () => {
+  const page = await signedIn(chromium, world);
+  const body = JSON.stringify({ kind: "unavailable", detail: "the store cannot be used" });
+  await page.route("**/readyz", (route) => route.fulfill({ status: 503, body }));
+  await open(page, world, "/#/health");
+  await page.locator("span[role=status]", { hasText: "the store cannot be used" }).waitFor();
+  await finish(page);
+});
+
+test("an admin makes, changes and removes a member", async () => {
+  await world.newMember("ada", "admin");
+  const page = await armed("/#/access", "ada");
+  await page.getByLabel("Name").fill("carl");
+  await page.getByLabel("Password").fill(PASSWORD);
+  await page.getByLabel("Role").selectOption("support");
+  await page.getByRole("button", { name: "Make the member" }).click();
+  await sees(page, "carl can log in now.");
+  const carl = await loggedIn(chromium, world, "carl");
+  await sees(carl, "carl (support)");
+  await page.getByRole("button", { name: "Change carl" }).click();
+  const row = page.getByRole("form", { name: "Change carl" });
+  await row.getByLabel("Role").selectOption("operator");
+  await row.getByLabel("Stores").fill("PlayerData, Guilds");
+  await row.getByRole("button", { name: "Change", exact: true }).click();
+  await sees(page, "carl is changed.");
+  const members = async () => (await world.ask("GET", "/v1/members")).body.items;
+  const found = (await members()).find((one) => one.name === "carl");
+  assert.equal(found.role, "operator");
+  assert.deepEqual(found.stores, ["Guilds", "PlayerData"]);
+  // Narrowed to stores, carl is not offered what crosses them.
+  await until("carl is an operator", async () => {
+    await carl.reload();
+    await sees(carl, "carl (");
+    return carl.getByText("carl (operator)").isVisible();
+  });
+  const menu = carl.getByRole("navigation", { name: "Pages" });
+  assert.deepEqual(await menu.getByRole("link").allTextContents(), ["Find", "Edits", "Time"]);
+  await open(carl, world, "/#/audit");
+  await sees(carl, "you reach some profiles only");
+  await finish(carl);
+  await page.getByRole("button", { name: "Change carl" }).click();
+  await row.getByRole("button", { name: "Remove …" }).click();
+  const sheet = page.getByRole("dialog");
+  await sheet.getByRole("textbox").fill("carl");
+  await sheet.getByRole("button", { name: "Remove the member" }).click();
+  await sees(page, "carl is removed.");
+  assert.ok(!(await members()).some((one) => one.name === "carl"));
+  // The last admin stays one: the API's own words.
+  await page.getByRole("button", { name: "Change ada" }).click();
+  await page.getByRole("form", { name: "Change ada" }).getByLabel("Role").selectOption("viewer");
+  await page
+    .getByRole("form", { name: "Change ada" })
+    .getByRole("button", { name: "Change", exact: true })
+    .click();
+  await page.locator(".note.bad").waitFor();
+  await finish(page);
+});
+
+test("a key is made, shown once, used, and revoked", async () => {
+  const page = await armed("/#/access/keys");
+  await page.getByLabel("Name").fill("web shop");
+  await page.getByLabel("Only this store").fill("PlayerData");
+  await page.getByLabel("messages:send").check();
+  await page.getByLabel("Days").fill("30");
+  await page.getByRole("button", { name: "Make the key" }).click();
+  await sees(page, "It is shown this once");
+  const key = await page.locator(".note.good code").innerText();
+  const me = async () => (await world.ask("GET", "/v1/me", undefined, {}, key)).body;
+  assert.deepEqual((await me()).scopes, ["messages:send"]);
+  assert.deepEqual((await me()).stores, ["PlayerData"]);
+  await page.reload();
+  const row = page.locator("tr[data-key='web shop']");
+  await row.waitFor();
+  assert.ok(!(await page.content()).includes(key), "the secret is gone with the page");
+  await arm(page);
+  await page.getByRole("button", { name: "Revoke web shop" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Revoke it" }).click();
+  await row.getByText("revoked").waitFor();
+  await until("it is refused", async () => (await me()).kind === "unauthorized");
+  await finish(page);
+});
+
+test("roles are shown as the API has them, and a log-in is ended", async () => {
+  await world.newMember("dora", "viewer");
+  const dora = await loggedIn(chromium, world, "dora");
+  const page = await armed("/#/access/roles");
+  const row = page.locator("tr", { hasText: "edits:bulk" });
+  await row.waitFor();
+  assert.deepEqual((await row.innerText()).split(/\s+/), [
+    "edits:bulk",
+    "–",
+    "–",
+    "yes",
+    "–",
+    "yes",
+  ]);
+  await page
+    .getByRole("navigation", { name: "Access" })
+    .getByRole("link", { name: "Log-ins" })
+    .click();
+  await page.getByRole("button", { name: "End a log-in of dora" }).click();
+  await page.getByRole("button", { name: "End a log-in of dora" }).waitFor({ state: "hidden" });
+  await until("dora is out", async () => {
+    await dora.reload();
+    return dora.getByRole("heading", { name: "Log in" }).isVisible();
+  });
+  await finish(dora);
+  await finish(page);
+});
+
+test("a member changes password and ends own log-ins without the switch", async () => {
+  await world.newMember("emil", "viewer");
+  const [page, other] = [
+    await loggedIn(chromium, world, "emil"),
+    await loggedIn(chromium, world, "emil"),
+  ];
+  await page.getByRole("link", { name: "emil (viewer)" }).click();
+  await page.getByRole("heading", { name: "Your log-ins" }).waitFor();
+  await page.getByRole("button", { name: "End a log-in of emil" }).click();
+  await until("the other one is out", async () => {
+    await other.reload();
+    return other.getByRole("heading", { name: "Log in" }).isVisible();
+  });
+  await page.getByLabel("Password until now").fill("wrong horse");
+  await page.getByLabel("New password").fill("a better horse");
+  await page.getByRole("button", { name: "Change the password" }).click();
+  await sees(page, "the name or the password is wrong");
+  await page.getByRole("heading", { name: "Your log-ins" }).waitFor();
+  await page.getByLabel("Password until now").fill(PASSWORD);
+  await page.getByRole("button", { name: "Change the password" }).click();
+  await sees(page, "The password is changed.");
+  await logIn(other, "emil", "a better horse");
+  await sees(other, "emil (viewer)");
+  await finish(other);
+  await finish(page);
+});
+
+test("what is stored of a user is seen, taken out and erased, with a certificate", async () => {
+  world.import([
+    ["of-261", { coins: 1 }, [261]],
+    ["of-both", { coins: 2 }, [261, 262]],
+    ["of-262", { coins: 3 }, [262]],
+  ]);
+  await world.newMember("paula", "privacy");
+  const page = await armed("/#/users", "paula");
+  await page.getByLabel("The user's number").fill("261");
+  await page.getByRole("button", { name: "Show" }).click();
+  await sees(page, "2 profiles of user 261");
+  const [file] = await Promise.all([
+    page.waitForEvent("download"),
+    page.getByRole("button", { name: "Save all of it as a file" }).click(),
+  ]);
+  const lines = readFileSync(await file.path(), "utf8")
+    .trimEnd()
+    .split("\n")
+    .map((line) => JSON.parse(line));
+  assert.deepEqual(lines.map((line) => line.key).sort(), ["of-261", "of-both"]);
+  await page.getByLabel("Reason").fill("request of the user");
+  await page.getByRole("button", { name: "Erase user 261 …" }).click();
+  await page.getByRole("dialog").getByRole("textbox").fill("261");
+  await page.getByRole("dialog").getByRole("button", { name: "Erase" }).click();
+  await page.getByRole("heading", { name: "Certificate" }).waitFor();
+  await sees(page, "something is left");
+  await sees(page, "PlayerData/of-both");
+  await sees(page, "backups, exports");
+  const [saved] = await Promise.all([
+    page.waitForEvent("download"),
+    page.getByRole("button", { name: "Save the certificate" }).click(),
+  ]);
+  const text = readFileSync(await saved.path(), "utf8");
+  const [, certificate, digest] = /^\{"certificate":(.*),"sha256":"([0-9a-f]{64})"\}\s*$/.exec(
+    text,
+  );
+  assert.equal(createHash("sha256").update(certificate).digest("hex"), digest);
+  assert.equal(await page.locator("[data-digest]").innerText(), digest);
+  assert.equal((await world.ask("GET", profilePath("of-261"))).status, 404);
+  assert.equal((await world.read("of-both")).data.coins, 2);
+  // What belongs to others too goes only when it is asked for.
+  await page.getByLabel("Reason").fill("request of the user");
+  await page.getByLabel("Also profiles that belong to other users").check();
+  await page.getByRole("button", { name: "Erase user 261 …" }).click();
+  await page.getByRole("dialog").getByRole("textbox").fill("261");
+  await page.getByRole("dialog").getByRole("button", { name: "Erase" }).click();
+  await sees(page, "nothing of the user's own is left");
+  assert.equal((await world.read("of-262")).data.coins, 3);
+  await finish(page);
+});
+
+test("roles without the right are not offered export and erasure", async () => {
+  world.import([["of-300", { coins: 1 }, [300]]]);
+  await world.newMember("vera", "viewer");
+  const page = await loggedIn(chromium, world, "vera");
+  await open(page, world, "/#/users?user=300");
+  await page.getByRole("link", { name: "PlayerData/of-300" }).waitFor();
+  assert.equal(await page.getByRole("heading", { name: "Erase" }).count(), 0);
+  assert.equal(await page.getByRole("heading", { name: "Take out" }).count(), 0);
+  await open(page, world, "/#/users?user=301");
+  await sees(page, "Nothing is stored of user 301");
+  await finish(page);
+});

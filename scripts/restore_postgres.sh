@@ -22,11 +22,14 @@ unset PROFILESTORE_CONFIG PROFILESTORE_MESSENGER
 start() { # start DATA: on a free port; PROFILESTORE_STORE names it then
   local port
   for port in $(shuf -i 20000-29999 -n 20); do
+    rm -f "$folder/log"
     if as_owner "$bin/pg_ctl" -D "$1" -w -t 60 -l "$folder/log" \
       -o "-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories=''" start >/dev/null 2>&1; then
       export PROFILESTORE_STORE="postgres://$user@127.0.0.1:$port/postgres"
       return
     fi
+    # Another program has the port; any other failure would come again.
+    grep -q 'Address already in use' "$folder/log" || break
   done
   tail -n 20 "$folder/log" >&2
   exit 1

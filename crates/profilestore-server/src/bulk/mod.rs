@@ -15,7 +15,6 @@ use profilestore::{
     Attribution, Edit, Error, ErrorKind, GameServer,
     data_store::{DataStore, DataStoreExt as _},
     env::Env,
-    filter::FilterError,
     operator::{BulkEdit, BulkProgress, BulkReport, EditScope},
 };
 use tokio::{
@@ -74,10 +73,7 @@ struct Run {
 impl Which {
     /// The same for the library. Fails when the search cannot be read.
     pub(crate) fn scope(&self) -> Result<EditScope, Problem> {
-        let filter = self.filter.as_deref().map(str::parse).transpose();
-        let filter = filter.map_err(|error: FilterError| {
-            Problem::invalid(format!("where: {error}")).with("at", error.at)
-        })?;
+        let filter = self.filter.as_deref().map(str::parse).transpose()?;
         Ok(EditScope {
             store: self.store.clone(),
             scope: self.scope.clone(),

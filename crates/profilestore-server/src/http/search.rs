@@ -8,7 +8,7 @@ use std::time::Duration;
 use profilestore::{
     ProfileKey,
     data_store::{DataStoreExt as _, KeyQuery, KeyState},
-    filter::{Filter, FilterError, ScanLimits, UnreadableProfile, scan},
+    filter::{Filter, ScanLimits, UnreadableProfile, scan},
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -77,9 +77,7 @@ impl From<UnreadableProfile> for Unreadable {
 
 /// The search that a text says.
 pub(super) fn filter(text: &str) -> Result<Filter, Problem> {
-    text.parse().map_err(|error: FilterError| {
-        Problem::invalid(format!("where: {error}")).with("at", error.at)
-    })
+    Ok(text.parse()?)
 }
 
 /// The profiles among the next keys whose data matches, as many as the query wants.

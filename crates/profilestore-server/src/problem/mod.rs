@@ -219,6 +219,13 @@ impl From<profilestore::storable::Unstorable> for Problem {
     }
 }
 
+/// A search that cannot be read, with the place in it.
+impl From<profilestore::filter::FilterError> for Problem {
+    fn from(wrong: profilestore::filter::FilterError) -> Self {
+        Self::invalid(format!("where: {wrong}")).with("at", wrong.at)
+    }
+}
+
 impl From<KeyError> for Problem {
     fn from(error: KeyError) -> Self {
         match error {

@@ -100,12 +100,7 @@ impl Load {
         let link = &engine.link;
         let incarnation = link.incarnation();
         let sent = link.env.now();
-        let mut damaged = None;
-        let mut read = link.store.read_one(&self.key, Returning::ALL).await;
-        if let Err(error @ StoreError::Damaged { .. }) = read {
-            damaged = Some(error);
-            read = link.store.read_one(&self.key, Returning::INBOX).await;
-        }
+        let (read, damaged) = self.read(engine).await;
         let (now_ms, state) = match read {
             Ok(read) => {
                 // The clock that is about to be judged by may have stepped since the last renewal.
@@ -130,6 +125,28 @@ impl Load {
             steal: terms.options.steal,
         };
         Ok(Some(Look { incarnation, state, now_ms, asker, terms, damaged }))
+    }
+
+    /// Reads the key, without its value if that is damaged.
+    async fn read(
+        &self,
+        engine: &Engine,
+    ) -> (Result<(i64, KeyState), StoreError>, Option<StoreError>) {
+        let store = &engine.link.store;
+        let mut rounds = 0;
+        loop {
+            let (error, version) = match store.read_one(&self.key, Returning::ALL).await {
+                Err(error @ StoreError::Damaged { version, .. }) => (error, version),
+                read => return (read, None),
+            };
+            let read = store.read_one(&self.key, Returning::INBOX).await;
+            rounds += 1;
+            // Its holder may have replaced it between the two.
+            match &read {
+                Ok((_, state)) if state.version != version && rounds < MAX_ROUNDS => {}
+                _ => return (read, Some(error)),
+            }
+        }
     }
 
     /// Does what the rules say. None: the store holds something else by now.

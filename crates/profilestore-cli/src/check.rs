@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::{
     args::App,
-    maintain::{unreadable, waited},
+    maintain::{named, unlisted, unreadable, waited},
     output::{Failure, Status, count, facts, json_document, out, text},
     place::{Kind, Place, Store},
     transfer::{held, progress_bar, show, waiting},
@@ -36,6 +36,8 @@ struct CheckRow<'a> {
     /// What is wrong with the file or a record in it.
     problems: &'a [String],
     unreadable: &'a [UnreadableValue],
+    /// How many more there are of both that are not listed.
+    unlisted: u64,
     /// What could not be stored today. A session may not be able to open it; edit, rollback and get
     /// --raw can.
     unstorable: &'a [UnstorableValue],
@@ -71,7 +73,7 @@ pub(crate) async fn check(app: &App, place: &Place, store: Store) -> Result<Stat
         Ok(records) => records,
         Err(_) if !file.problems.is_empty() => {
             let mut records = ExportReport::default();
-            (records.keys, records.versions) = (file.profiles, file.versions);
+            (records.keys, records.versions) = (file.profiles, file.profile_versions);
             records
         }
         Err(error) => return Err(error.into()),
@@ -91,6 +93,7 @@ pub(crate) async fn check(app: &App, place: &Place, store: Store) -> Result<Stat
             ok,
             problems: &file.problems,
             unreadable: &records.unreadable,
+            unlisted: file.unlisted,
             unstorable: &records.unstorable,
             keys: records.keys,
             versions: records.versions,
@@ -107,17 +110,14 @@ pub(crate) async fn check(app: &App, place: &Place, store: Store) -> Result<Stat
 
 fn show_check(ok: bool, file: &CheckReport, records: &ExportReport) -> Result<(), Failure> {
     let mut out = out();
-    let problems = file.problems.len() + records.unreadable.len() + records.unstorable.len();
+    let listed = file.problems.len() + records.unreadable.len() + records.unstorable.len();
+    let problems = listed as u64 + file.unlisted;
     facts(
         &mut out,
         &[
             (
                 "result",
-                if ok {
-                    "all is well".to_owned()
-                } else {
-                    count(problems as u64, "problem", "problems")
-                },
+                if ok { "all is well".to_owned() } else { count(problems, "problem", "problems") },
             ),
             (
                 "profiles",
@@ -134,13 +134,10 @@ fn show_check(ok: bool, file: &CheckReport, records: &ExportReport) -> Result<()
         text(&mut out, format_args!("problem: {problem}"))?;
     }
     for unreadable in &records.unreadable {
-        text(
-            &mut out,
-            format_args!(
-                "problem: {} version {}: {}",
-                unreadable.key, unreadable.number, unreadable.why
-            ),
-        )?;
+        text(&mut out, format_args!("problem: {}: {}", named(unreadable), unreadable.why))?;
+    }
+    if let Some(more) = unlisted(file) {
+        text(&mut out, format_args!("problem: {more}"))?;
     }
     for UnstorableValue { key, number, message, path, why } in &records.unstorable {
         let part = match (number, message) {

@@ -72,14 +72,16 @@ struct BackupRow<'a> {
     bytes: u64,
     /// Profiles, removed ones and those with only messages included.
     keys: u64,
-    /// Kept versions, those of the library's own books included.
+    /// Kept versions of profiles.
     versions: u64,
-    /// When the newest version was stored.
+    /// When the newest version of a profile was stored.
     newest_ms: Option<i64>,
     /// What is wrong with the store's file or a record in it, and so in the backup.
     problems: &'a [String],
     /// Damaged in the store, and so in the backup.
     unreadable: Vec<UnreadableValue>,
+    /// How many more there are of both that are not listed.
+    unlisted: u64,
 }
 
 impl Backup {
@@ -100,6 +102,11 @@ impl Backup {
 
     /// One of a series, and then the oldest ones go. A damaged store takes no whole backup's place.
     async fn next(&self, app: &App, series: &Series) -> Result<Status, Failure> {
+        for left in series.clear()? {
+            if !app.json {
+                note(format_args!("deleted {}, of a backup that was killed", left.display()));
+            }
+        }
         let status = self.one(app, &series.name(Env::system().unix_ms())).await?;
         match (self.keep, status) {
             (None, _) => {}
@@ -174,7 +181,8 @@ impl Backup {
         let unreadable: Vec<_> = report.damaged.iter().map(unreadable).collect();
         let whole = unreadable.is_empty() && report.problems.is_empty();
         let status = if whole { Status::Fine } else { Status::Problems };
-        let CheckReport { profiles: keys, versions, newest_ms, problems, .. } = &report;
+        let CheckReport { profiles: keys, profile_versions: versions, newest_ms, problems, .. } =
+            &report;
         if app.json {
             json_document(&BackupRow {
                 file: to,
@@ -184,6 +192,7 @@ impl Backup {
                 newest_ms: *newest_ms,
                 problems,
                 unreadable,
+                unlisted: report.unlisted,
             })?;
             return Ok(status);
         }
@@ -201,11 +210,12 @@ impl Backup {
         for problem in problems {
             text(&mut out, format_args!("problem: {problem}, also in the backup"))?;
         }
-        for UnreadableValue { key, number, why } in &unreadable {
-            text(
-                &mut out,
-                format_args!("problem: {key} version {number}: {why}, also in the backup"),
-            )?;
+        for value in &unreadable {
+            let (what, why) = (named(value), &value.why);
+            text(&mut out, format_args!("problem: {what}: {why}, also in the backup"))?;
+        }
+        if let Some(more) = unlisted(&report) {
+            text(&mut out, format_args!("problem: {more}, also in the backup"))?;
         }
         out.flush()?;
         Ok(status)
@@ -301,12 +311,26 @@ impl Restore {
     }
 }
 
+/// What of a profile cannot be read.
+pub(crate) fn named(value: &UnreadableValue) -> String {
+    match value {
+        UnreadableValue { key, number: 0, .. } => format!("all of {key}"),
+        UnreadableValue { key, number, .. } => format!("{key} version {number}"),
+    }
+}
+
 pub(crate) fn unreadable(damaged: &DamagedValue) -> UnreadableValue {
     UnreadableValue {
         key: damaged.key.clone(),
         number: damaged.version,
         why: "the stored value is damaged".into(),
     }
+}
+
+/// That not everything is listed.
+pub(crate) fn unlisted(report: &CheckReport) -> Option<String> {
+    let more = count(report.unlisted, "more problem", "more problems");
+    (report.unlisted > 0).then(|| format!("{more}, not listed one by one"))
 }
 
 /// Runs what waits for the disk, with a progress bar.

@@ -8,7 +8,11 @@ use std::{
     process::ExitCode,
 };
 
-use profilestore::{data_store::StoreError, transfer::TransferError};
+use profilestore::{
+    data_store::StoreError,
+    key::{is_hidden, visible},
+    transfer::TransferError,
+};
 use serde::Serialize;
 use tracing_subscriber::{
     filter::{LevelFilter, Targets},
@@ -124,6 +128,7 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Unavailable { .. }
+            | StoreError::TakenAway { .. }
             | StoreError::Corrupt { .. }
             | StoreError::Replaced { .. } => Self::Store(chain(&error)),
             _ => Self::Work(chain(&error)),
@@ -193,19 +198,19 @@ pub(crate) fn note(line: fmt::Arguments<'_>) {
 
 /// One JSON document, for people to read too when they see it.
 pub(crate) fn json_document(content: &impl Serialize) -> Result<(), Failure> {
+    let json = match io::stdout().is_terminal() {
+        true => serde_json::to_string_pretty(content)?,
+        false => serde_json::to_string(content)?,
+    };
     let mut out = out();
-    match io::stdout().is_terminal() {
-        true => serde_json::to_writer_pretty(&mut out, content)?,
-        false => serde_json::to_writer(&mut out, content)?,
-    }
-    writeln!(out)?;
+    writeln!(out, "{}", visible_json(&json))?;
     Ok(out.flush()?)
 }
 
 /// One JSON object a line.
 pub(crate) fn json_line(out: &mut Out, content: &impl Serialize) -> Result<(), Failure> {
-    serde_json::to_writer(&mut *out, content)?;
-    Ok(writeln!(out)?)
+    let json = serde_json::to_string(content)?;
+    Ok(writeln!(out, "{}", visible_json(&json))?)
 }
 
 /// Rows in columns. Widths grow from page to page, as a long list is not held in memory.
@@ -379,15 +384,31 @@ pub(crate) fn facts(out: &mut Out, facts: &[(&str, String)]) -> Result<(), Failu
     Ok(())
 }
 
-/// A text as it can be shown in a line of its own: what would break the line or move the cursor is
-/// shown as an escape. So a reason in the audit log cannot look like an entry.
+/// A text as it can be shown in a line of its own: what would break the line, move the cursor or
+/// turn the line around is shown as an escape. So a reason in the audit log cannot look like an
+/// entry.
 pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
-    if !text.contains(char::is_control) {
-        return Cow::Borrowed(text);
+    visible(text)
+}
+
+/// JSON of the same content in which every character is seen. Hidden ones can only be in its texts,
+/// where an escape means the same; line ends and tabs outside of texts stay.
+pub(crate) fn visible_json(json: &str) -> Cow<'_, str> {
+    let is_shown = |c: char| matches!(c, '\n' | '\t') || !is_hidden(c);
+    if json.chars().all(is_shown) {
+        return Cow::Borrowed(json);
     }
-    let shown =
-        |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-    Cow::Owned(text.chars().map(shown).collect())
+    let mut shown = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_shown(c) {
+            shown.push(c);
+        } else {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let _ = write!(shown, "\\u{unit:04x}");
+            }
+        }
+    }
+    Cow::Owned(shown)
 }
 
 /// A number of bytes for people.
@@ -435,9 +456,19 @@ mod tests {
         assert_eq!(one_line("ticket 4711, \"ä\""), "ticket 4711, \"ä\"");
         assert_eq!(
             one_line("a\n2026-11-26T00:00:00.000Z  remove"),
-            "a\\n2026-11-26T00:00:00.000Z  remove"
+            "a%0A2026-11-26T00:00:00.000Z  remove"
         );
-        assert_eq!(one_line("\u{1b}[31mx\u{85}"), "\\u{1b}[31mx\\u{85}");
+        assert_eq!(one_line("\u{1b}[31mx\u{85}"), "%1B[31mx%85");
+        assert_eq!(one_line("a\u{202e}b\u{200b}"), "a%u202Eb%u200B");
+    }
+
+    #[test]
+    fn json_shows_every_character_and_means_the_same() {
+        let text = "{\n\t\"a\": \"x\u{202e}y\u{7f}\u{e0041}ä\"\n}";
+        let shown = visible_json(text);
+        assert_eq!(shown, "{\n\t\"a\": \"x\\u202ey\\u007f\\udb40\\udc41ä\"\n}");
+        let read = |json: &str| serde_json::from_str::<serde_json::Value>(json).unwrap();
+        assert_eq!(read(&shown), read(text));
     }
 
     #[test]

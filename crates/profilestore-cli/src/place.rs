@@ -90,6 +90,14 @@ impl Store {
         }
     }
 
+    /// Fails when the store's files were taken away meanwhile: then nothing was saved since.
+    pub(crate) fn still_there(&self) -> Result<(), StoreError> {
+        match &self.kind {
+            Kind::Sqlite(store) => store.check_files(),
+            Kind::Postgres(_) => Ok(()),
+        }
+    }
+
     /// The messenger that belongs to it.
     pub(crate) fn messenger(&self) -> Result<Arc<dyn Messenger>, StoreError> {
         Ok(match &self.kind {

@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::{
     args::App,
+    maintain::{named, waited},
     output::{Failure, Status, count, json_document, out, text},
     place::Place,
     transfer::{every_key, progress_bar, show},
@@ -91,7 +92,8 @@ pub(crate) async fn salvage_file(app: &App, from: &Path, to: &Path) -> Result<St
 async fn lines_of(beside: &Beside) -> Result<ExportReport, Failure> {
     let place = Place::Sqlite(beside.copy.clone());
     // Where the tables are damaged too, they are read as they are.
-    let _ = SqliteStore::rebuild_indices(&beside.copy);
+    let copy = beside.copy.clone();
+    let _ = waited(move |_| SqliteStore::mend_copy(copy)).await?;
     place.migrate_file(&beside.copy).await?;
     let store = place.open_or_create().await?;
     let names = every_key(&store).await?;
@@ -138,10 +140,7 @@ fn report(
         ),
     )?;
     for left in unreadable {
-        text(
-            &mut out,
-            format_args!("left out {} version {}: {}", left.key, left.number, left.why),
-        )?;
+        text(&mut out, format_args!("left out {}: {}", named(left), left.why))?;
     }
     for left in skipped {
         text(&mut out, format_args!("left out {}: {}", left.key, left.why))?;

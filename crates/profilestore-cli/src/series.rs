@@ -1,7 +1,8 @@
 //! Backups that make themselves: a folder with one file for each time, of which the oldest go.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -14,6 +15,9 @@ pub(crate) struct Series {
     /// What every name begins with: the name of the store's file.
     stem: String,
 }
+
+/// What the name of a backup ends in until it is complete.
+const PARTIAL: &str = ".partial";
 
 /// How a time is written in a file's name.
 const TIME: &str = "%Y-%m-%dT%H-%M-%SZ";
@@ -55,6 +59,35 @@ impl Series {
         (self.name(unix_ms).file_name()?.to_str()? == name).then_some(unix_ms)
     }
 
+    /// Deletes what backups that were killed left behind, and says which. One that is being made is
+    /// locked by the process that makes it.
+    pub(crate) fn clear(&self) -> Result<Vec<PathBuf>, Failure> {
+        let mut cleared = Vec::new();
+        for entry in fs::read_dir(&self.folder).map_err(|e| failed("read", &self.folder, &e))? {
+            let path = entry.map_err(|error| failed("read", &self.folder, &error))?.path();
+            let name = path.file_name().and_then(|name| name.to_str());
+            let begun = name.and_then(|name| name.strip_suffix(PARTIAL));
+            if begun.is_none_or(|name| self.time_of(name).is_none()) {
+                continue;
+            }
+            let free = File::open(&path).is_ok_and(|file| file.try_lock().is_ok());
+            if free {
+                for more in ["", "-journal", "-wal", "-shm"] {
+                    let mut file = path.clone().into_os_string();
+                    file.push(more);
+                    match fs::remove_file(&file) {
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                            return Err(failed("delete", Path::new(&file), &error));
+                        }
+                        _ => {}
+                    }
+                }
+                cleared.push(path);
+            }
+        }
+        Ok(cleared)
+    }
+
     /// Deletes all but the newest, and says which.
     pub(crate) fn keep(&self, newest: usize) -> Result<Vec<PathBuf>, Failure> {
         let mut there = self.there()?;
@@ -66,6 +99,14 @@ impl Series {
     }
 }
 
+#[cfg(test)]
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<_> = entries.map(|name| name.into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
 fn failed(what: &str, path: &Path, error: &std::io::Error) -> Failure {
     Failure::Work(format!("cannot {what}: {error}: path=`{}`", path.display()))
 }
@@ -73,6 +114,25 @@ fn failed(what: &str, path: &Path, error: &std::io::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A `.partial` of a time that never comes again stayed for ever.
+    #[test]
+    fn what_killed_backups_left_is_deleted_and_what_is_being_made_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let series = Series::of(Path::new("/srv/game/profiles.db"), folder.path()).unwrap();
+        let left = "profiles-2026-09-21T14-13-20Z.db.partial";
+        let being_made = "profiles-2026-09-21T15-13-20Z.db.partial";
+        let other = "game-2026-09-21T14-13-20Z.db.partial";
+        for name in [left, &format!("{left}-journal"), being_made, other] {
+            fs::write(folder.path().join(name), "x").unwrap();
+        }
+        let lock = File::open(folder.path().join(being_made)).unwrap();
+        lock.try_lock().unwrap();
+        assert_eq!(series.clear().unwrap(), [folder.path().join(left)]);
+        assert_eq!(names(folder.path()), [other, being_made]);
+        drop(lock);
+        assert_eq!(series.clear().unwrap(), [folder.path().join(being_made)]);
+    }
 
     #[test]
     fn only_files_of_the_series_are_counted_and_deleted() {

@@ -91,12 +91,9 @@ fn bare(path: &Path, batch: usize, time: Duration) -> f64 {
     drop(SqliteStore::open(path, SqliteOptions::default()).expect("the tables"));
     let conn = Connection::open(path).expect("the file");
     conn.set_prepared_statement_cache_capacity(64);
-    for (pragma, value) in [
-        ("synchronous", "FULL"),
-        ("wal_autocheckpoint", "4000"),
-        ("cache_size", "-65536"),
-        ("mmap_size", "1073741824"),
-    ] {
+    for (pragma, value) in
+        [("synchronous", "FULL"), ("wal_autocheckpoint", "4000"), ("cache_size", "-65536")]
+    {
         conn.pragma_update(None, pragma, value).expect("a pragma");
     }
     let value = value(2);

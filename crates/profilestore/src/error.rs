@@ -108,6 +108,10 @@ pub enum ErrorKind {
     Unknown,
     /// The store's contents were replaced by a backup; sessions of before are over.
     Replaced,
+    /// The store's files were deleted, moved or overwritten under this program: nothing is saved any
+    /// more, and trying again will not help. An operator has to decide what counts; see
+    /// "The store's files were taken away" in `docs/production.md`.
+    TakenAway,
     /// The store's contents cannot be understood.
     Corrupt,
     /// The stored value of this version is not the one that was written: a disk, a copy or a
@@ -141,7 +145,7 @@ pub enum Advice {
 
 impl ErrorKind {
     /// Every kind, for tables of them.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::AlreadyLoaded,
         Self::Superseded,
         Self::TakenElsewhere,
@@ -170,6 +174,7 @@ impl ErrorKind {
         Self::Unavailable,
         Self::Unknown,
         Self::Replaced,
+        Self::TakenAway,
         Self::Corrupt,
         Self::Damaged,
         Self::Overloaded,
@@ -204,6 +209,7 @@ impl ErrorKind {
             | Self::EditRefused
             | Self::Refused
             | Self::Invalid
+            | Self::TakenAway
             | Self::Corrupt
             | Self::Damaged => Advice::Fix,
         }
@@ -340,6 +346,10 @@ impl From<StoreError> for Error {
             StoreError::Replaced { .. } => {
                 (ErrorKind::Replaced, "the store's contents were replaced by a backup")
             }
+            StoreError::TakenAway { .. } => (
+                ErrorKind::TakenAway,
+                "the store's files were deleted, moved or overwritten; nothing is saved any more",
+            ),
             StoreError::Invalid { .. } => (ErrorKind::Invalid, "the store refused the call"),
             StoreError::Conflict(conflict) => match conflict.kind {
                 ConflictKind::Epoch => (ErrorKind::SessionEnded, "the session is over"),

@@ -3,6 +3,7 @@
 //! A value of these types has been checked, so nothing below this module checks again.
 
 use std::{
+    borrow::Cow,
     fmt::{self, Write as _},
     str::FromStr,
     sync::Arc,
@@ -126,8 +127,8 @@ impl ProfileKey {
 
 /// `store/scope/key`, or `store/key` in the default scope. Reading it again
 /// ([`ProfileKey::from_str`]) gives the same name: a key with a slash is shown with its scope;
-/// slashes in store and scope, control characters, a space at an end, and what could be taken for
-/// one of these are written as `%2F` and the like.
+/// slashes in store and scope, characters that a reader does not see ([`is_hidden`]), a space at an
+/// end, and what could be taken for one of these are written as `%2F` and the like.
 impl fmt::Display for ProfileKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/", Escaped { name: self.store(), slashes: true })?;
@@ -159,23 +160,50 @@ impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, c) in self.name.char_indices() {
             let at_an_end = at == 0 || at + 1 == self.name.len();
-            let escape = c.is_control()
+            let escape = is_hidden(c)
                 || (c == ' ' && at_an_end)
                 || (c == '/' && self.slashes)
                 || (c == '%' && escaped_at(&self.name[at..]).is_some());
-            if escape { write!(f, "%{:02X}", u32::from(c))? } else { f.write_char(c)? }
+            if escape { write_escape(f, c)? } else { f.write_char(c)? }
         }
         Ok(())
     }
 }
 
-/// What the escape says that a text begins with, if it does.
-fn escaped_at(text: &str) -> Option<char> {
-    let hex = text
-        .get(1..3)
-        .filter(|hex| text.starts_with('%') && hex.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
-    let c = char::from(u8::from_str_radix(hex, 16).ok()?);
-    (c.is_control() || matches!(c, '/' | '%' | ' ')).then_some(c)
+/// True for a character that a reader does not see, or that changes how its neighbours are shown:
+/// control characters, those that direct the order of writing, those without a width, and the two
+/// that separate lines and paragraphs.
+pub fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{34f}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}'
+            | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
+            | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// An escape: `%0A`, `%u202E`, `%U0E0041`, by how many digits the character's number has.
+fn write_escape(f: &mut impl fmt::Write, c: char) -> fmt::Result {
+    match u32::from(c) {
+        number @ 0..0x100 => write!(f, "%{number:02X}"),
+        number @ 0x100..0x1_0000 => write!(f, "%u{number:04X}"),
+        number => write!(f, "%U{number:06X}"),
+    }
+}
+
+/// What the escape says that a text begins with, if it does, and how long it is.
+fn escaped_at(text: &str) -> Option<(char, usize)> {
+    let (digits, from) = match text.as_bytes() {
+        [b'%', b'u', ..] => (4, 2),
+        [b'%', b'U', ..] => (6, 2),
+        [b'%', ..] => (2, 1),
+        _ => return None,
+    };
+    let hex = text.get(from..from + digits)?;
+    let number = hex.bytes().all(|byte| byte.is_ascii_hexdigit()).then_some(hex)?;
+    let c = char::from_u32(u32::from_str_radix(number, 16).ok()?)?;
+    (is_hidden(c) || matches!(c, '/' | '%' | ' ')).then_some((c, from + digits))
 }
 
 /// A part of a profile's name as it is shown, without its escapes.
@@ -183,11 +211,30 @@ pub fn unescaped(name: &str) -> String {
     let mut plain = String::with_capacity(name.len());
     let mut rest = name;
     while let Some(c) = rest.chars().next() {
-        let escaped = escaped_at(rest);
-        plain.push(escaped.unwrap_or(c));
-        rest = &rest[if escaped.is_some() { 3 } else { c.len_utf8() }..];
+        let (shown, bytes) = escaped_at(rest).unwrap_or((c, c.len_utf8()));
+        plain.push(shown);
+        rest = &rest[bytes..];
     }
     plain
+}
+
+/// A name as it is shown in a line of text: [`unescaped`] gives the name again.
+pub fn escaped(name: &str) -> String {
+    Escaped { name, slashes: false }.to_string()
+}
+
+/// A text, such as a reason, with the escapes that names have for what a reader does not see. It is
+/// for reading: a `%` stays as it is.
+pub fn visible(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_hidden) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        let wrote = if is_hidden(c) { write_escape(&mut shown, c) } else { shown.write_char(c) };
+        debug_assert!(wrote.is_ok(), "a string takes all");
+    }
+    Cow::Owned(shown)
 }
 
 impl fmt::Debug for ProfileKey {
@@ -228,10 +275,42 @@ mod tests {
     }
 
     #[test]
+    fn no_text_hides_a_character_or_turns_its_line_around() {
+        assert_eq!(visible("50% of ä, \"4711\""), "50% of ä, \"4711\"");
+        assert_eq!(visible("a\n\u{1b}[31m\u{85}"), "a%0A%1B[31m%85");
+        assert_eq!(visible("x\u{202e}y\u{200d}\u{feff}\u{2066}"), "x%u202Ey%u200D%uFEFF%u2066");
+        assert_eq!(unescaped(&escaped("100%0A of\n")), "100%0A of\n");
+    }
+
+    #[test]
     fn a_name_that_was_shown_is_read_as_the_same() {
         let parts = [
-            "a", "a/b", "/", "global", "50%", "%2F", "%2f/%25", "a\nb", "%", "%zz", "ä%ä", "//",
-            " ", "a ", " a b", "%20", "\u{9b}", "%9B",
+            "a",
+            "a/b",
+            "/",
+            "global",
+            "50%",
+            "%2F",
+            "%2f/%25",
+            "a\nb",
+            "%",
+            "%zz",
+            "ä%ä",
+            "//",
+            " ",
+            "a ",
+            " a b",
+            "%20",
+            "\u{9b}",
+            "%9B",
+            "a\u{202e}b",
+            "%u202E",
+            "%u202",
+            "\u{e0041}",
+            "%UE0041",
+            "%U0E0041",
+            "%u0041",
+            "\u{200b}",
         ];
         for (n, store) in parts.iter().enumerate() {
             for (m, scope) in parts.iter().enumerate() {
@@ -247,6 +326,8 @@ mod tests {
             "A/%20a b%20",
             "in a table, a space at an end cannot be seen"
         );
+        assert_eq!(shown("A", "global", "a\u{202e}b\u{200b}"), "A/a%u202Eb%u200B");
+        assert_eq!(shown("A", "global", "\u{e0041}"), "A/%U0E0041");
         assert_eq!("PlayerData/7".parse(), ProfileKey::new("PlayerData", "global", "7"));
         assert!("7".parse::<ProfileKey>().is_err() && "S//7".parse::<ProfileKey>().is_err());
     }

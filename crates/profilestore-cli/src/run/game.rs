@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{self, Write as _},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -80,8 +80,9 @@ pub(super) fn play(
     if json {
         game = game.output(Arc::new(JsonLines));
     }
+    let file = Arc::new(OnceLock::new());
     if let Some((place, messenger)) = store {
-        game = stored(game, place, messenger, run.time)?;
+        game = stored(game, place, messenger, run.time, file.clone())?;
     }
     let report = game.run(&script).map_err(|error| Failure::Work(error.to_string()))?;
     for profile in &report.not_saved {
@@ -91,15 +92,19 @@ pub(super) fn play(
         let failed = count(report.failures, "thread of a script", "threads of scripts");
         let _ = writeln!(io::stderr(), "error: {failed} ended with an error");
     }
+    if let Some(file) = file.get() {
+        SqliteStore::check_files(file)?;
+    }
     Ok(if report.is_success() { Status::Fine } else { Status::Problems })
 }
 
-/// On a store that stays.
+/// On a store that stays. A file is left in `opened`.
 fn stored(
     game: GameBuilder,
     place: Place,
     messenger: Option<Address>,
     time: TimeArg,
+    opened: Arc<OnceLock<SqliteStore>>,
 ) -> Result<GameBuilder, Failure> {
     let hints = messenger.map(|address| address.nats()).transpose()?;
     let is_file = matches!(place, Place::Sqlite(_));
@@ -118,6 +123,7 @@ fn stored(
             There::File(path) => {
                 let store =
                     SqliteStore::open(path, SqliteOptions { env, ..SqliteOptions::default() })?;
+                opened.get_or_init(|| store.clone());
                 (Arc::new(store.clone()), Arc::new(SqliteMessenger::new(&store)))
             }
         };

@@ -106,6 +106,7 @@ impl Serve {
         });
         let finished = finished.await;
         let report = server.shutdown().await;
+        store.still_there()?;
         match (finished, report.is_complete()) {
             (true, true) => Ok(Status::Fine),
             (false, _) => {

@@ -190,3 +190,40 @@ fn ctrl_c_runs_what_is_bound_to_the_closing_and_saves() {
     let sessions = place.ok(&["sessions", "--store", "sqlite:game.db", "--json"]);
     assert!(!sessions.contains("PlayerData"), "{sessions}");
 }
+
+/// It went on for ever, with a warning every second, and SIGTERM did not end it.
+#[cfg(unix)]
+#[test]
+fn a_game_whose_store_is_taken_away_ends_when_it_is_told_to_and_says_why() {
+    let place = with_game(GAME);
+    let args = ["run", "game.luau", "--store", "profiles.db", "--players", "1:join@0s,leave@900s"];
+    let mut child =
+        place.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // The player has joined.
+    let mut first = [0; 4];
+    child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    for more in ["", "-wal", "-shm"] {
+        fs::remove_file(place.path(&format!("profiles.db{more}"))).unwrap();
+    }
+    let kept = || {
+        let names = fs::read_dir(place.folder.path()).unwrap();
+        let mut names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.any(|name| name.starts_with("profiles.db.rescued-") && !name.contains("partial"))
+    };
+    let mut looks = 0;
+    while !kept() {
+        looks += 1;
+        assert!(looks < 600, "nothing was rescued within a minute");
+        std::thread::park_timeout(std::time::Duration::from_millis(100));
+    }
+    let pid = child.id().to_string();
+    assert!(std::process::Command::new("kill").arg(pid).status().unwrap().success());
+    let ran = crate::Ran::from(child.wait_with_output().unwrap());
+    assert_eq!(ran.code, 3, "{ran:?}");
+    assert!(
+        ran.stderr.contains("error: not saved: ") && ran.stderr.contains("rescued-"),
+        "{ran:?}"
+    );
+    let warnings = ran.stderr.lines().filter(|line| line.contains("a call of the store failed"));
+    assert!(warnings.count() <= 2, "{ran:?}");
+}

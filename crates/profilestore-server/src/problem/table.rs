@@ -219,6 +219,13 @@ pub const TABLE: &[Row] = &[
         "Read the profile again.",
     ),
     row(
+        "taken-away",
+        500,
+        "fix",
+        "The store's files were deleted, moved or overwritten. Nothing is saved any more.",
+        "End this server process, and do what its log says. See docs/production.md.",
+    ),
+    row(
         "corrupt",
         500,
         "fix",

@@ -426,6 +426,14 @@ pub enum StoreError {
         /// The version's number.
         version: u64,
     },
+    /// The store that is open here is no longer the one that its name leads to: its files were
+    /// deleted, moved or overwritten. Nothing was applied, and nothing ever will be: an operator
+    /// has to decide what counts.
+    #[error("the store was taken away: {reason}")]
+    TakenAway {
+        /// What happened, what was kept of it and where, and what to do.
+        reason: String,
+    },
     /// The call is wrong; nothing was applied. Fix the call.
     #[error("invalid store call: {reason}")]
     Invalid {

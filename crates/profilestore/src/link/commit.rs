@@ -205,6 +205,10 @@ impl Link {
                         Err(failed) => return Err(failed),
                     }
                 }
+                // Nothing will tell any more.
+                Err(StoreError::TakenAway { .. }) if unknown.is_some() => {
+                    return Err(unknown.unwrap_or_else(hosted_elsewhere));
+                }
                 // Had an earlier attempt been applied, the store would have answered
                 // `already_applied`. So a refusal means: never applied.
                 other => return other,
@@ -354,9 +358,15 @@ impl Link {
             return;
         }
         metrics::counter!("profilestore_store_errors_total").increment(1);
-        tracing::warn!(%error, key = key.map(tracing::field::display), "a call of the store \
-            failed");
-        self.health.error(&error.to_string(), key, self.env.now(), &self.settings());
+        // This one does not go by itself, and every attempt meets it.
+        let now = self.env.now();
+        let again =
+            matches!(error, StoreError::TakenAway { .. }) && !self.health.is_to_be_said_again(now);
+        if !again {
+            tracing::warn!(%error, key = key.map(tracing::field::display), "a call of the store \
+                failed");
+        }
+        self.health.error(&error.to_string(), key, now, &self.settings());
     }
 }
 

@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -46,7 +47,12 @@ pub(crate) struct Health {
     pub(crate) on_nearly_full: Signal<OnNearlyFull>,
     critical: AtomicBool,
     errors: Mutex<Errors>,
+    /// When it was logged that the store was taken away.
+    said: Mutex<Option<Instant>>,
 }
+
+/// How often the log says that the store was taken away.
+const SAID_EVERY: Duration = Duration::from_secs(60);
 
 /// The pure part: which errors still count, and since when they have been few.
 #[derive(Default)]
@@ -90,6 +96,16 @@ impl Health {
         };
         let foreign = ForeignHolder { key, session, load_count: lease.load_count, wanted };
         self.on_foreign_holder.each(|listener| listener(&foreign));
+    }
+
+    /// Whether an error that stays is to be logged now: at first, and then once a minute.
+    pub(crate) fn is_to_be_said_again(&self, now: Instant) -> bool {
+        let mut said = self.said.lock();
+        let due = said.is_none_or(|at| now.saturating_duration_since(at) >= SAID_EVERY);
+        if due {
+            *said = Some(now);
+        }
+        due
     }
 
     pub(crate) fn is_critical(&self) -> bool {
@@ -150,7 +166,16 @@ impl Health {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+
+    #[test]
+    fn an_error_that_stays_is_logged_at_first_and_then_once_a_minute() {
+        let (health, base) = (Health::default(), Instant::now());
+        let said = |s| health.is_to_be_said_again(base + Duration::from_secs(s));
+        assert_eq!(
+            [0, 1, 59, 60, 61, 119, 120].map(said),
+            [true, false, false, true, false, false, true]
+        );
+    }
 
     #[test]
     fn five_errors_in_two_minutes_are_critical_until_two_minutes_after_they_became_few() {

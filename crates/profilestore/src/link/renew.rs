@@ -220,6 +220,8 @@ impl Renewal {
                 self.pending = Some((commit, sent));
                 Renewed::NotNow
             }
+            // It is logged already, and not every second.
+            Ok(Err(StoreError::TakenAway { .. })) => Renewed::NotNow,
             Ok(Err(error)) => {
                 tracing::error!(%error, "the server's lease could not be renewed");
                 Renewed::NotNow

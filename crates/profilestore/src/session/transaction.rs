@@ -438,7 +438,12 @@ async fn settle_or_call_off(
             },
         };
     tracing::debug!(error = %unknown, "a transaction is called off at its deadline");
-    if link.call_off(commit, &mut Backoff::default(), &Eager(ForEver)).await? {
+    let called_off = match link.call_off(commit, &mut Backoff::default(), &Eager(ForEver)).await {
+        // Nothing will tell any more.
+        Err(StoreError::TakenAway { .. }) => return Err(unknown),
+        known => known?,
+    };
+    if called_off {
         return Err(StoreError::Unavailable {
             reason: "no answer before the deadline; the transaction was called off".into(),
         });

@@ -6,18 +6,21 @@
 //! that was stopped in the middle and goes on later finds no table `outcome`, to which every commit
 //! of format 1 writes.
 
-use tokio_postgres::{error::SqlState, types::ToSql};
+use tokio_postgres::{Row, error::SqlState, types::ToSql};
 
 use super::{
     PostgresClock, PostgresOptions,
     connect::{Conn, Dialer},
-    schema::{self, APPLICATION, DIGEST_INDEX, Found, LOCK, TABLES},
+    schema::{self, APPLICATION, DIGEST_INDEX, Found, LOCK, REMOVED, TABLES},
     state::{get, unsigned},
     trouble::Trouble,
 };
 use crate::{
     audit::{AUDIT_SCOPE, tags_of_value},
-    data_store::{StoreError, checksum::checksum},
+    data_store::{
+        StoreError,
+        checksum::{Covered, checksum, is_whole_before_step_6},
+    },
     key::RESERVED_STORE,
 };
 
@@ -100,6 +103,9 @@ async fn to_newest(conn: &Conn, options: &PostgresOptions, step: i64) -> Result<
     if step < 5 {
         add_tags(conn).await?;
     }
+    if step < 6 {
+        cover_all(conn, step >= 1).await?;
+    }
     schema::mark(conn).await
 }
 
@@ -125,7 +131,7 @@ async fn refuse_while_in_use(conn: &Conn, options: &PostgresOptions) -> Result<(
     Err(StoreError::Unavailable { reason }.into())
 }
 
-/// Step 1: a checksum with each value, and another table for outcomes, so that no program of format
+/// Step 1: room for a checksum with each value, and another table for outcomes, so that no program of format
 /// 1 that is connected can commit.
 async fn add_checksums(conn: &Conn) -> Result<(), Trouble> {
     conn.batch(
@@ -133,11 +139,19 @@ async fn add_checksums(conn: &Conn) -> Result<(), Trouble> {
          ALTER TABLE version ADD COLUMN checksum integer; \
          ALTER TABLE outcome RENAME TO settled",
     )
-    .await?;
-    fill(
+    .await
+}
+
+/// Step 6: the checksum of a version covers what the version says of itself too, and a tombstone has
+/// one. A version that was damaged before gets none, and so stays damaged. A schema of format 1 has
+/// no checksums that tell.
+async fn cover_all(conn: &Conn, has_checksums: bool) -> Result<(), Trouble> {
+    cover(
         conn,
-        "SELECT store, scope, key, version, value FROM head \
-         WHERE (store, scope, key, version) > ($1, $2, $3, $4) AND value IS NOT NULL \
+        has_checksums,
+        "SELECT store, scope, key, version, written_ms, stored_ms, load_count, flags, cause, \
+         author, label, checksum, value FROM head \
+         WHERE (store, scope, key, version) > ($1, $2, $3, $4) AND version > 0 \
          ORDER BY store, scope, key, version LIMIT $5",
         "UPDATE head h SET checksum = u.checksum \
          FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::int[]) \
@@ -145,10 +159,12 @@ async fn add_checksums(conn: &Conn) -> Result<(), Trouble> {
          WHERE h.store = ANY(ARRAY[u.store]) AND h.scope = u.scope AND h.key = u.key",
     )
     .await?;
-    fill(
+    cover(
         conn,
-        "SELECT store, scope, key, number, value FROM version \
-         WHERE (store, scope, key, number) > ($1, $2, $3, $4) AND value IS NOT NULL \
+        has_checksums,
+        "SELECT store, scope, key, number, written_ms, stored_ms, load_count, flags, cause, \
+         author, label, checksum, value FROM version \
+         WHERE (store, scope, key, number) > ($1, $2, $3, $4) \
          ORDER BY store, scope, key, number LIMIT $5",
         "UPDATE version v SET checksum = u.checksum \
          FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::int[]) \
@@ -217,8 +233,13 @@ async fn add_tags(conn: &Conn) -> Result<(), Trouble> {
     }
 }
 
-/// Writes the checksum of every value of a table, a piece at a time.
-async fn fill(conn: &Conn, read: &'static str, write: &'static str) -> Result<(), Trouble> {
+/// Writes the checksum of every version of a table, a piece at a time.
+async fn cover(
+    conn: &Conn,
+    has_checksums: bool,
+    read: &'static str,
+    write: &'static str,
+) -> Result<(), Trouble> {
     let mut last = (String::new(), String::new(), String::new(), 0_i64);
     loop {
         let params: [&(dyn ToSql + Sync); 5] = [&last.0, &last.1, &last.2, &last.3, &PIECE];
@@ -229,8 +250,8 @@ async fn fill(conn: &Conn, read: &'static str, write: &'static str) -> Result<()
             stores.push(get::<String>(row, 0)?);
             scopes.push(get::<String>(row, 1)?);
             keys.push(get::<String>(row, 2)?);
-            numbers.push(unsigned(row, 3)?.cast_signed());
-            sums.push(checksum(get::<&[u8]>(row, 4)?).cast_signed());
+            numbers.push(get::<i64>(row, 3)?);
+            sums.push(sum_of_row(row, has_checksums)?);
         }
         let (Some(store), Some(scope), Some(key), Some(number)) =
             (stores.last(), scopes.last(), keys.last(), numbers.last())
@@ -240,4 +261,28 @@ async fn fill(conn: &Conn, read: &'static str, write: &'static str) -> Result<()
         last = (store.clone(), scope.clone(), key.clone(), *number);
         conn.query(write, &[&stores, &scopes, &keys, &numbers, &sums]).await?;
     }
+}
+
+/// The checksum of a version that is not damaged.
+fn sum_of_row(row: &Row, has_checksum: bool) -> Result<Option<i32>, StoreError> {
+    let removed = get::<i64>(row, 7)? & REMOVED != 0;
+    let stored = get::<Option<i32>>(row, 11)?.map(i32::cast_unsigned);
+    let value = get::<Option<&[u8]>>(row, 12)?;
+    if value.is_none() != removed
+        || (has_checksum && !is_whole_before_step_6(removed, value, stored))
+    {
+        return Ok(None);
+    }
+    let covered = Covered {
+        key: [get(row, 0)?, get(row, 1)?, get(row, 2)?],
+        number: unsigned(row, 3)?,
+        written_ms: get(row, 4)?,
+        stored_ms: get(row, 5)?,
+        load_count: unsigned(row, 6)?,
+        removed,
+        cause: get(row, 8)?,
+        author: get(row, 9)?,
+        label: get(row, 10)?,
+    };
+    Ok(Some(checksum(&covered, value).cast_signed()))
 }

@@ -266,7 +266,7 @@ pub(super) fn value(
 ) -> Result<Option<Bytes>, StoreError> {
     let stored = get::<Option<i32>>(row, first)?.map(i32::cast_unsigned);
     let value = bytes(row, first + 1)?;
-    checksum::verify(key, info.number, info.removed, value.as_deref(), stored)?;
+    checksum::verify(key, info, value.as_deref(), stored)?;
     Ok(value)
 }
 

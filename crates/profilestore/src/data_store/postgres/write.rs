@@ -20,7 +20,7 @@ use crate::{
     data_store::{
         Commit, CommitId, Digest, MessageId, Notice, ServerId, StoreError, StoredMessage,
         VersionLinks,
-        checksum::checksum,
+        checksum::{Covered, checksum},
         content::content_digest,
         rules::{self, Outcome},
     },
@@ -241,7 +241,10 @@ fn push_heads<'a>(batch: &'a Batch, steps: &mut Vec<(Part, Step<'a>)>) -> Result
             column(&mut step, &heads, |head| info(head).map_or("", |info| info.author.as_str()));
             column(&mut step, &heads, |head| info(head).and_then(|info| info.label.as_deref()));
             column(&mut step, &heads, |head| match &head.value {
-                Value::Known(value) => value.as_deref().map(|value| checksum(value).cast_signed()),
+                Value::Known(value) => info(head).map(|info| {
+                    let covered = Covered::of(&head.key, info);
+                    checksum(&covered, value.as_deref()).cast_signed()
+                }),
                 Value::NotRead => None,
             });
             column(&mut step, &heads, |head| match &head.value {

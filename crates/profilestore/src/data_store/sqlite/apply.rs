@@ -11,7 +11,7 @@ use crate::{
     data_store::{
         Change, Commit, CommitReply, Conflict, ConflictKind, Incarnation, KeyState, LeaseState,
         NewValue, ServerId, ServerRow, StoreError, StoredMessage, VersionInfo,
-        checksum::checksum,
+        checksum::{Covered, checksum},
         rules::{self, Fault, View as _},
     },
     key::ProfileKey,
@@ -313,7 +313,7 @@ impl Tx<'_> {
             imported: head.flags & IMPORTED != 0,
         };
         let (number, load_count) = (info.number.cast_signed(), info.load_count.cast_signed());
-        let sum = value.as_deref().map(checksum);
+        let sum = checksum(&Covered::of(&head.key, &info), value.as_deref());
         let mut current = head.current;
         if current == 0 || rules::keeps_previous(replaced, *keep_previous, now_ms) {
             let superseded_ms = if current == 0 { 0 } else { now_ms };

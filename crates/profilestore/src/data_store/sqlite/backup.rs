@@ -72,6 +72,7 @@ impl SqliteStore {
         options: &SqliteOptions,
         mut progress: impl FnMut(u64, u64),
     ) -> Result<Incarnation, StoreError> {
+        super::nameless::refuse_nameless_log(to)?;
         let there = is_there(to)?;
         if there && existing == Existing::Keep {
             return Err(taken(to));

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use super::{
     SqliteStore, Trouble, apply,
     schema::{PINNED, REMOVED, is_damage},
-    state::{HEAD_COLUMNS, Head, Tx, value_of_column},
+    state::{HEAD_COLUMNS, Head, Tx, VERSION_COLUMNS, info_of_row, value_of_column},
 };
 use crate::{
     data_store::{MessageId, StoreError, checksum},
@@ -21,6 +21,9 @@ const PIECE: u64 = 500;
 /// How many problems are listed: beyond that it is the file that is broken, not a record.
 const MAX_PROBLEMS: usize = 1000;
 
+/// How many problems SQLite's own check of the pages tells.
+const MAX_PAGE_PROBLEMS: usize = 100;
+
 /// What a check found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -29,16 +32,21 @@ pub struct CheckReport {
     pub keys: u64,
     /// Those without the library's own books.
     pub profiles: u64,
-    /// When the newest version was stored, Unix milliseconds.
+    /// When the newest version of a profile was stored, Unix milliseconds.
     pub newest_ms: Option<i64>,
-    /// Kept versions looked at.
+    /// Kept versions looked at, those of the library's own books included.
     pub versions: u64,
+    /// Those of profiles.
+    pub profile_versions: u64,
     /// Waiting messages looked at.
     pub messages: u64,
     /// What is wrong, with the key's name where there is one.
     pub problems: Vec<String>,
-    /// Versions whose values are damaged. All is well when there are neither these nor problems.
+    /// Versions that are damaged. All is well when there are neither these nor problems.
     pub damaged: Vec<DamagedValue>,
+    /// How many more problems and damaged versions there are than the 1,000 of each that are
+    /// listed.
+    pub unlisted: u64,
 }
 
 /// A version whose value is not the one that was written.
@@ -70,6 +78,8 @@ impl CheckReport {
     fn problem(&mut self, what: String) {
         if self.problems.len() < MAX_PROBLEMS {
             self.problems.push(what);
+        } else {
+            self.unlisted += 1;
         }
     }
 
@@ -78,12 +88,16 @@ impl CheckReport {
     }
 }
 
-/// SQLite's own check of a file.
+/// SQLite's own check of a file. It ends after so many problems as are listed.
 pub(super) fn pages(conn: &Connection) -> Result<Vec<String>, Trouble> {
-    let mut statement = conn.prepare("PRAGMA integrity_check(100)")?;
+    let mut statement = conn.prepare(&format!("PRAGMA integrity_check({MAX_PAGE_PROBLEMS})"))?;
     let lines: Vec<String> =
         statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-    Ok(lines.into_iter().filter(|line| line != "ok").collect())
+    let mut lines: Vec<_> = lines.into_iter().filter(|line| line != "ok").collect();
+    if lines.len() >= MAX_PAGE_PROBLEMS {
+        lines.push("SQLite's own check ends here; there may be more".into());
+    }
+    Ok(lines)
 }
 
 impl Tx<'_> {
@@ -107,8 +121,11 @@ impl Tx<'_> {
             report.keys += 1;
             match head {
                 Ok(head) => {
-                    report.profiles += u64::from(!head.key.is_reserved());
-                    report.newest_ms = report.newest_ms.max(Some(head.stored_ms));
+                    if !head.key.is_reserved() {
+                        report.profiles += 1;
+                        let stored_ms = (head.version > 0).then_some(head.stored_ms);
+                        report.newest_ms = report.newest_ms.max(stored_ms);
+                    }
                     if pages_are_damaged && !self.finds(&head.key)? {
                         let key = &head.key;
                         report.problem(format!("a key is not found by its name: key=`{key}`"));
@@ -153,21 +170,31 @@ impl Tx<'_> {
     /// The versions whose values are damaged, as far as keys lead to them; not more than a check
     /// lists.
     fn find_damaged_values(&self, report: &mut CheckReport) -> Result<(), Trouble> {
-        let sql = "SELECT h.store, h.scope, h.key, v.number, v.flags, v.checksum, v.value, v.id \
-            FROM version v JOIN head h ON h.id = v.head \
-            WHERE v.id > ?1 AND v.id <= ?2 ORDER BY v.id LIMIT ?3";
-        let damaged = &mut report.damaged;
-        let unread = self.scan(sql, 7, |row| {
+        let sql = format!(
+            "SELECT h.store, h.scope, h.key, v.id, v.checksum, v.value, {VERSION_COLUMNS} \
+             FROM version v JOIN head h ON h.id = v.head \
+             WHERE v.id > ?1 AND v.id <= ?2 ORDER BY v.id LIMIT ?3"
+        );
+        let (damaged, unlisted) = (&mut report.damaged, &mut report.unlisted);
+        let mut note = |key, version| {
+            if damaged.len() < MAX_PROBLEMS {
+                damaged.push(DamagedValue { key, version });
+            } else {
+                *unlisted += 1;
+            }
+        };
+        let unread = self.scan(&sql, 3, |row| {
             // A key that is no name is told by the check of its row.
             let Ok(key) = super::key_of_row(row, 0) else { return Ok(()) };
-            let version = row.get::<_, i64>(3)?.cast_unsigned();
-            let removed = row.get::<_, i64>(4)? & REMOVED != 0;
-            let stored = row.get::<_, Option<u32>>(5).unwrap_or_default();
-            // So is a value that is of another type.
-            let whole = value_of_column(row, 6)
-                .is_ok_and(|value| checksum::verify(&key, version, removed, value, stored).is_ok());
-            if !whole && damaged.len() < MAX_PROBLEMS {
-                damaged.push(DamagedValue { key, version });
+            let version = row.get::<_, i64>(6)?.cast_unsigned();
+            let stored = row.get::<_, Option<u32>>(4).unwrap_or_default();
+            // A row that cannot be understood is damaged, and so is a value of another type.
+            let whole = match (info_of_row(&key, row, 6), value_of_column(row, 5)) {
+                (Ok(info), Ok(value)) => checksum::verify(&key, &info, value, stored).is_ok(),
+                _ => false,
+            };
+            if !whole {
+                note(key, version);
             }
             Ok(())
         })?;
@@ -179,9 +206,9 @@ impl Tx<'_> {
             let mut rows = statement.query([id])?;
             let Ok(Some(row)) = rows.next() else { continue };
             let Ok(key) = super::key_of_row(row, 0) else { continue };
-            damaged.push(DamagedValue { key, version: row.get::<_, i64>(3)?.cast_unsigned() });
+            note(key, row.get::<_, i64>(3)?.cast_unsigned());
         }
-        damaged.sort();
+        report.damaged.sort();
         Ok(())
     }
 
@@ -200,6 +227,7 @@ impl Tx<'_> {
         let mut first = true;
         self.walk(head, |row| {
             report.versions += 1;
+            report.profile_versions += u64::from(!key.is_reserved());
             let number = row.info.number;
             if std::mem::take(&mut first) {
                 let flags = head.flags & (REMOVED | PINNED);
@@ -234,7 +262,7 @@ impl Tx<'_> {
                 wrong.push(format!("a user is missing from the index: key=`{key}` user=`{user}`"));
             }
         }
-        report.problems.append(&mut wrong);
+        wrong.into_iter().for_each(|problem| report.problem(problem));
         Ok(())
     }
 

@@ -44,6 +44,7 @@ impl Inner {
     pub(super) async fn empty_log(self: &Arc<Self>, rewrite: bool) -> Result<(), StoreError> {
         let inner = self.clone();
         let task = tokio::task::spawn_blocking(move || {
+            inner.still_there()?;
             if rewrite {
                 let writer = inner.writer.lock();
                 if writer.is_none() {
@@ -114,7 +115,10 @@ impl Inner {
                     Err(err) => return tracing::warn!(%err, "no connection for checkpoints"),
                 }
             }
-            if let Some(conn) = conn.as_ref() {
+            // The writer tells; what another program wrote is left as it is.
+            if let Some(conn) = conn.as_ref()
+                && inner.still_there().is_ok()
+            {
                 checkpoint(conn);
             }
         });

@@ -25,7 +25,7 @@ use super::{
     taken_away::Guard,
 };
 use crate::{
-    data_store::ServerId,
+    data_store::{ServerId, StoreError},
     key::ProfileKey,
     messenger::{Hint, LocalMessenger, Messenger},
 };
@@ -33,8 +33,9 @@ use crate::{
 /// How often the thread asks whether anything was committed.
 const PERIOD: Duration = Duration::from_millis(3);
 
-/// How long it waits after a failure.
+/// How long it waits after a failure, and after one that stays.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
+const AFTER_THE_END: Duration = Duration::from_secs(60);
 
 /// Hints between the processes that share a store's file. Cheap to clone; its thread ends with the
 /// last clone.
@@ -175,7 +176,10 @@ impl Watch {
                     for listener in listeners {
                         shared.here.deliver(listener, Hint::Gap);
                     }
-                    Some(AFTER_FAILURE)
+                    match err {
+                        StoreError::TakenAway { .. } => Some(AFTER_THE_END),
+                        _ => Some(AFTER_FAILURE),
+                    }
                 } else {
                     Some(PERIOD)
                 }

@@ -7,15 +7,18 @@
 
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Row, params};
 
 use super::{
     SqliteOptions,
-    schema::{self, Found, STEPS, cannot_open},
+    schema::{self, Found, REMOVED, STEPS, cannot_open},
 };
 use crate::{
     audit::{AUDIT_SCOPE, tags_of_value},
-    data_store::{FORMAT_VERSION, StoreError, checksum::checksum},
+    data_store::{
+        FORMAT_VERSION, StoreError,
+        checksum::{Covered, checksum, is_whole_before_step_6},
+    },
     key::RESERVED_STORE,
 };
 
@@ -72,9 +75,7 @@ fn work(conn: &Connection, path: &Path, now_ms: i64) -> Result<(), StoreError> {
     let failed = |err: rusqlite::Error| cannot_open(path, &err);
     refuse_while_in_use(conn, path, now_ms)?;
     // A file of format 1 has reached none.
-    if step < 1 {
-        add_checksums(conn).map_err(failed)?;
-    }
+    let spoiled = if step < 1 { Some(add_checksums(conn).map_err(failed)?) } else { None };
     if step < 2 {
         add_links(conn).map_err(failed)?;
     }
@@ -86,6 +87,9 @@ fn work(conn: &Connection, path: &Path, now_ms: i64) -> Result<(), StoreError> {
     }
     if step < 5 {
         add_tags(conn).map_err(failed)?;
+    }
+    if step < 6 {
+        cover_all(conn, spoiled.as_ref()).map_err(failed)?;
     }
     schema::mark(conn).map_err(failed)
 }
@@ -164,11 +168,61 @@ fn add_links(conn: &Connection) -> rusqlite::Result<()> {
     )
 }
 
+/// Step 6: the checksum of a version covers what the version says of itself too, and a tombstone has
+/// one. A version that was damaged before gets none, and so stays damaged. `spoiled`: those that are
+/// in a file of format 1; otherwise the checksums of before tell.
+fn cover_all(conn: &Connection, spoiled: Option<&BTreeSet<i64>>) -> rusqlite::Result<()> {
+    let mut read = conn.prepare(
+        "SELECT v.id, v.number, v.written_ms, v.stored_ms, v.load_count, v.flags, v.cause, \
+         v.author, v.label, v.checksum, v.value, h.store, h.scope, h.key \
+         FROM version v CROSS JOIN head h ON h.id = v.head WHERE v.id > ?1 ORDER BY v.id LIMIT ?2",
+    )?;
+    let mut write = conn.prepare("UPDATE version SET checksum = ?2 WHERE id = ?1")?;
+    let mut last = i64::MIN;
+    loop {
+        let mut found: Vec<(i64, Option<u32>)> = Vec::new();
+        let mut rows = read.query(params![last, PIECE])?;
+        while let Some(row) = rows.next()? {
+            let id = row.get(0)?;
+            let damaged = spoiled.is_some_and(|spoiled| spoiled.contains(&id));
+            found.push((id, if damaged { None } else { sum_of_row(row, spoiled.is_none()) }));
+        }
+        let Some((id, _)) = found.last() else { return Ok(()) };
+        last = *id;
+        for (id, sum) in found {
+            write.execute(params![id, sum])?;
+        }
+    }
+}
+
+/// The checksum of a version, if it can be read and is not damaged.
+fn sum_of_row(row: &Row<'_>, has_checksum: bool) -> Option<u32> {
+    let number = |at: usize| row.get::<_, i64>(at).ok();
+    let text = |at: usize| row.get_ref(at).ok()?.as_str().ok();
+    let value = row.get_ref(10).ok()?.as_blob_or_null().ok()?;
+    let removed = number(5)? & REMOVED != 0;
+    if has_checksum && !is_whole_before_step_6(removed, value, row.get(9).ok()?) {
+        return None;
+    }
+    let covered = Covered {
+        key: [text(11)?, text(12)?, text(13)?],
+        number: number(1)?.cast_unsigned(),
+        written_ms: number(2)?,
+        stored_ms: number(3)?,
+        load_count: number(4)?.cast_unsigned(),
+        removed,
+        cause: text(6)?,
+        author: text(7)?,
+        label: row.get_ref(8).ok()?.as_str_or_null().ok()?,
+    };
+    (value.is_none() == removed).then(|| checksum(&covered, value))
+}
+
 /// Step 1: a checksum with each value, and another table for outcomes, so that no program of format
-/// 1 that has the file open can commit.
-fn add_checksums(conn: &Connection) -> rusqlite::Result<()> {
-    // Values of another type are damaged, and would keep SQLite from adding a column. They stay
-    // damaged: they get no checksum.
+/// 1 that has the file open can commit. Answers with the versions whose values are of another type:
+/// these are damaged.
+fn add_checksums(conn: &Connection) -> rusqlite::Result<BTreeSet<i64>> {
+    // They would keep SQLite from adding a column.
     let spoiled = conn
         .prepare("SELECT id FROM version WHERE typeof(value) NOT IN ('blob', 'null')")?
         .query_map([], |row| row.get::<_, i64>(0))?
@@ -179,22 +233,5 @@ fn add_checksums(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute_batch(
         "ALTER TABLE version ADD COLUMN checksum INTEGER; ALTER TABLE outcome RENAME TO settled",
     )?;
-    let mut read = conn.prepare(
-        "SELECT id, value FROM version WHERE id > ?1 AND value IS NOT NULL ORDER BY id LIMIT ?2",
-    )?;
-    let mut write = conn.prepare("UPDATE version SET checksum = ?2 WHERE id = ?1")?;
-    let mut last = i64::MIN;
-    loop {
-        let mut found: Vec<(i64, Option<u32>)> = Vec::new();
-        let mut rows = read.query(params![last, PIECE])?;
-        while let Some(row) = rows.next()? {
-            let (id, value) = (row.get(0)?, row.get_ref(1)?.as_blob()?);
-            found.push((id, (!spoiled.contains(&id)).then(|| checksum(value))));
-        }
-        let Some((id, _)) = found.last() else { return Ok(()) };
-        last = *id;
-        for (id, sum) in found {
-            write.execute(params![id, sum])?;
-        }
-    }
+    Ok(spoiled)
 }

@@ -40,12 +40,16 @@ mod backup;
 mod busy;
 mod check;
 mod checkpoints;
+mod contents;
 mod drain;
 mod hints;
 mod holder;
 mod inbox;
+mod kept;
 mod links;
+mod mend;
 mod migrate;
+mod nameless;
 mod queue;
 mod reader;
 mod scan;
@@ -212,14 +216,18 @@ impl SqliteStore {
     /// damaged; with [`StoreError::Unavailable`] when it is locked or the disk fails, or is to be
     /// migrated and a server may be alive in it.
     ///
-    /// Once the file or its log was deleted or replaced under an open store, no commit is
-    /// acknowledged any more. What had been is copied to `PATH.rescued-TIME`, and as long as such a
-    /// file lies beside it the store cannot be opened ([`StoreError::Invalid`] says what to do).
+    /// Once the file or its log was deleted, replaced or overwritten under an open store, calls fail
+    /// with [`StoreError::TakenAway`], which says what to do. All that this program acknowledged is
+    /// copied to `PATH.rescued-TIME`; where another program wrote over the file, what can still be
+    /// read is copied to `PATH.remains-TIME`. As long as such a file lies beside it, the store cannot
+    /// be opened ([`StoreError::Invalid`]). A store whose log was deleted under another program is
+    /// refused until that has happened ([`StoreError::Unavailable`]).
     pub fn open(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, StoreError> {
         let path = path.as_ref().to_owned();
-        taken_away::refuse_beside_rescued(&path)?;
+        kept::refuse_beside_kept(&path)?;
+        nameless::refuse_nameless_log(&path)?;
         let conn = migrate::open_or_create(&path, &options)?;
-        let guard = taken_away::Guard::new(&path)?;
+        let guard = taken_away::Guard::new(&path, &conn)?;
         let parts = (Some(writer::Writer::new(conn)), Some(Arc::new(guard)));
         Ok(Self::opened(path, options, schema::Role::Reader, parts))
     }
@@ -233,7 +241,8 @@ impl SqliteStore {
         options: SqliteOptions,
     ) -> Result<Self, StoreError> {
         let path = path.as_ref().to_owned();
-        taken_away::refuse_beside_rescued(&path)?;
+        kept::refuse_beside_kept(&path)?;
+        nameless::refuse_nameless_log(&path)?;
         let why = match schema::look(&path)? {
             (reading, schema::Found::Store) => {
                 return Ok(Self::opened(path, options, reading, (None, None)));
@@ -267,13 +276,16 @@ impl SqliteStore {
     /// The format of a store that [`SqliteStore::open`] would migrate; None when it would not, and
     /// for a file that is missing or empty. Changes nothing. Fails as opening it does.
     pub fn earlier_format(path: impl AsRef<Path>) -> Result<Option<i64>, StoreError> {
+        // A look at a file with a log makes the log's files where they are missing.
+        nameless::refuse_nameless_log(path.as_ref())?;
         schema::earlier_format(path.as_ref())
     }
 
-    /// Makes the indices of a file anew from its tables, if these are whole: then all that a damaged
-    /// index hid is found again. For a copy that no program uses.
-    pub fn rebuild_indices(path: impl AsRef<Path>) -> Result<(), StoreError> {
-        schema::rebuild_indices(path.as_ref())
+    /// Makes a damaged file readable again as far as its tables are: makes its indices anew from
+    /// them, so that all that a damaged index hid is found again, and the table that says what the
+    /// file is, if that is damaged. For a copy that no program uses.
+    pub fn mend_copy(path: impl AsRef<Path>) -> Result<(), StoreError> {
+        mend::mend(path.as_ref())
     }
 
     /// Copies everything from the write-ahead log into the file and truncates the log. What was
@@ -291,6 +303,13 @@ impl SqliteStore {
     /// much room for temporary files. Fails as [`SqliteStore::empty_log`] does.
     pub async fn vacuum(&self) -> Result<(), StoreError> {
         self.inner.empty_log(true).await
+    }
+
+    /// Fails with [`StoreError::TakenAway`] once the store's files were deleted, replaced or
+    /// overwritten. Each commit looks by itself; this is for a program's end. Waits for the disk for
+    /// microseconds.
+    pub fn check_files(&self) -> Result<(), StoreError> {
+        self.inner.still_there()
     }
 
     /// The file's path, as it was given.

@@ -61,6 +61,7 @@ impl Inner {
         &self,
         read: impl FnOnce(&mut Tx<'_>) -> Result<T, Trouble>,
     ) -> Result<T, StoreError> {
+        self.not_known_to_be_gone()?;
         let idle = self.readers.idle.lock().as_mut().and_then(Vec::pop);
         let conn = match idle {
             Some(conn) => conn,

@@ -36,11 +36,13 @@ const PAGE_BYTES: u64 = 4096;
 /// The newest step of this format, as [`TABLES`] has it: each addition to the format of an
 /// unreleased version is one. `meta` says which one a file has reached. The steps are listed in
 /// `docs/decisions/format-2.md`, and `migrate.rs` makes them.
-pub(super) const STEPS: i64 = 5;
+pub(super) const STEPS: i64 = 6;
+
+/// The table that says what the file is.
+pub(super) const META: &str =
+    "CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;";
 
 const TABLES: &str = "
-CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
-
 CREATE TABLE head (
     id INTEGER PRIMARY KEY,
     store TEXT NOT NULL,
@@ -218,12 +220,6 @@ pub(super) fn look(path: &Path) -> Result<(Role, Found), StoreError> {
     })
 }
 
-pub(super) fn rebuild_indices(path: &Path) -> Result<(), StoreError> {
-    let rebuilt = Connection::open_with_flags(path, flags(Role::Writer))
-        .and_then(|conn| conn.execute_batch("REINDEX"));
-    rebuilt.map_err(|err| cannot_open(path, &err))
-}
-
 /// Another connection to a file that [`open_or_create`] or a check of its own found to be a store.
 pub(super) fn connect(
     path: &Path,
@@ -269,7 +265,7 @@ pub(super) fn identify(conn: &Connection, path: &Path) -> Result<Found, StoreErr
 }
 
 /// Which step of its format a file has reached.
-fn step(conn: &Connection) -> rusqlite::Result<i64> {
+pub(super) fn step(conn: &Connection) -> rusqlite::Result<i64> {
     let sql = "SELECT CAST(value AS INTEGER) FROM meta WHERE name = 'step'";
     Ok(conn.query_row(sql, [], |row| row.get(0)).optional()?.unwrap_or(0))
 }
@@ -294,6 +290,7 @@ fn create(conn: &Connection, path: &Path, options: &SqliteOptions) -> Result<(),
     let made = identify(conn, path).and_then(|found| {
         if found == Found::Nothing {
             let incarnation = options.env.uuid();
+            conn.execute_batch(META).map_err(failed)?;
             conn.execute_batch(TABLES).map_err(failed)?;
             set_incarnation(conn, Incarnation(incarnation)).map_err(failed)?;
             mark(conn).map_err(failed)?;
@@ -331,7 +328,8 @@ fn configure(conn: &Connection, role: Role, options: &SqliteOptions) -> rusqlite
         }
         Role::Reader | Role::Frozen => conn.pragma_update(None, "cache_size", -8192)?,
     }
-    conn.pragma_update(None, "mmap_size", 1_i64 << 30)?;
+    // Not mapped into memory, which is SQLite's default: a file that another program makes shorter
+    // would end this process by a signal.
     conn.pragma_update(None, "temp_store", "MEMORY")?;
     conn.pragma_update(None, "trusted_schema", false)?;
     // The writer waits for locks in its own way.
@@ -404,7 +402,8 @@ pub(super) fn cannot_open(path: &Path, err: &rusqlite::Error) -> StoreError {
         },
         Some(ErrorCode::DatabaseCorrupt) => StoreError::Corrupt {
             reason: format!(
-                "the file is damaged; restore a backup, or have it checked: {err}: path=`{shown}`"
+                "the file is damaged; restore a backup, or take out what is whole (`profilestore \
+                 restore --salvage`, for a file that no program uses): {err}: path=`{shown}`"
             ),
         },
         _ => StoreError::Unavailable {

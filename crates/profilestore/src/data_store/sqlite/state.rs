@@ -52,8 +52,12 @@ const HEAD: &str = "SELECT h.id, h.epoch, h.version, h.created_ms, h.current, h.
      h.lease_revision, h.inbox_revision, h.last_message, h.waiting, h.lease \
      FROM head h WHERE h.store = ?1 AND h.scope = ?2 AND h.key = ?3";
 
-const VERSION: &str = "SELECT number, label, written_ms, stored_ms, flags, cause, author, load_count, length(value), \
-     previous, previous_superseded_ms, head FROM version WHERE id = ?1";
+/// What [`info_of_row`] reads.
+pub(super) const VERSION_COLUMNS: &str = "v.number, v.label, v.written_ms, v.stored_ms, v.flags, v.cause, v.author, v.load_count, \
+     length(v.value)";
+
+const VERSION: &str = "SELECT v.number, v.label, v.written_ms, v.stored_ms, v.flags, v.cause, v.author, v.load_count, \
+     length(v.value), v.previous, v.previous_superseded_ms, v.head FROM version v WHERE v.id = ?1";
 
 const SERVERS: &str = "SELECT id, place_id, job_id, revision, lease_ms, started_ms, renewed_ms, dead_ms, host, generation, \
      owner FROM server ORDER BY id";
@@ -190,26 +194,7 @@ impl<'c> Tx<'c> {
         let Some(row) = rows.next()? else {
             return Err(corrupt(format!("a version's row is missing: key=`{key}` row=`{id}`")));
         };
-        let cause = row.get_ref(5)?.as_str().map_err(rusqlite::Error::from)?;
-        let Some(cause) = Cause::parse(cause) else {
-            return Err(corrupt(format!(
-                "a version has an unknown cause: key=`{key}` row=`{id}` cause=`{cause}`"
-            )));
-        };
-        let flags: i64 = row.get(4)?;
-        let info = VersionInfo {
-            number: unsigned(row, 0)?,
-            label: row.get(1)?,
-            written_ms: row.get(2)?,
-            stored_ms: row.get(3)?,
-            superseded_ms: None,
-            removed: flags & REMOVED != 0,
-            cause,
-            author: row.get(6)?,
-            load_count: unsigned(row, 7)?,
-            pinned: flags & PINNED != 0,
-            bytes: row.get::<_, Option<i64>>(8)?.unwrap_or(0).cast_unsigned(),
-        };
+        let info = info_of_row(key, row, 0)?;
         let found = VersionRow {
             id,
             head: row.get(11)?,
@@ -288,31 +273,28 @@ impl<'c> Tx<'c> {
         key: &ProfileKey,
         version: &VersionRow,
     ) -> Result<Option<Bytes>, Trouble> {
-        self.value_of(key, version.id, version.info.number, version.info.removed)
+        self.value_of(key, version.id, &version.info)
     }
 
     fn value_of(
         &self,
         key: &ProfileKey,
         id: i64,
-        number: u64,
-        removed: bool,
+        info: &VersionInfo,
     ) -> Result<Option<Bytes>, Trouble> {
+        let damaged = || StoreError::Damaged { key: key.clone(), version: info.number };
         let mut statement = self.prepare("SELECT checksum, value FROM version WHERE id = ?1")?;
         let mut rows = statement.query([id])?;
         let row = match rows.next() {
             // The pages of the value.
-            Err(err) if is_damage(&err) => {
-                return Err(StoreError::Damaged { key: key.clone(), version: number }.into());
-            }
+            Err(err) if is_damage(&err) => return Err(damaged().into()),
             row => row?,
         };
         let Some(row) = row else { return Ok(None) };
         // A damaged row may hold something of another type there.
         let stored = row.get::<_, Option<u32>>(0).unwrap_or_default();
-        let value = value_of_column(row, 1)
-            .map_err(|_| StoreError::Damaged { key: key.clone(), version: number })?;
-        checksum::verify(key, number, removed, value, stored)?;
+        let value = value_of_column(row, 1).map_err(|()| damaged())?;
+        checksum::verify(key, info, value, stored)?;
         Ok(value.map(Bytes::copy_from_slice))
     }
 
@@ -347,9 +329,7 @@ impl<'c> Tx<'c> {
         let value = match (head.written, &head.info) {
             _ if !returning.value => None,
             (Some(value), _) => value,
-            (None, Some(info)) => {
-                self.value_of(&head.key, head.current, info.number, info.removed)?
-            }
+            (None, Some(info)) => self.value_of(&head.key, head.current, info)?,
             (None, None) => None,
         };
         Ok(KeyState {
@@ -454,6 +434,35 @@ impl View for Tx<'_> {
         });
         Ok(outcome.optional()?)
     }
+}
+
+/// Reads [`VERSION_COLUMNS`] from a column on.
+pub(super) fn info_of_row(
+    key: &ProfileKey,
+    row: &Row<'_>,
+    first: usize,
+) -> Result<VersionInfo, Trouble> {
+    let number = unsigned(row, first)?;
+    let cause = row.get_ref(first + 5)?.as_str().map_err(rusqlite::Error::from)?;
+    let Some(cause) = Cause::parse(cause) else {
+        return Err(corrupt(format!(
+            "a version has an unknown cause: key=`{key}` version=`{number}` cause=`{cause}`"
+        )));
+    };
+    let flags: i64 = row.get(first + 4)?;
+    Ok(VersionInfo {
+        number,
+        label: row.get(first + 1)?,
+        written_ms: row.get(first + 2)?,
+        stored_ms: row.get(first + 3)?,
+        superseded_ms: None,
+        removed: flags & REMOVED != 0,
+        cause,
+        author: row.get(first + 6)?,
+        load_count: unsigned(row, first + 7)?,
+        pinned: flags & PINNED != 0,
+        bytes: row.get::<_, Option<i64>>(first + 8)?.unwrap_or(0).cast_unsigned(),
+    })
 }
 
 /// A stored value. It is damaged when the column holds something of another type, or cannot be read.

@@ -1,17 +1,18 @@
-//! Noticing that a store's files were deleted or replaced while it is open.
+//! Noticing that a store's files were deleted, replaced or overwritten while it is open.
 //!
 //! SQLite goes on with what it has open: commits go to a log that no name leads to, another process
 //! that opens the path finds the store as it was before that log, and all of it is gone with the
 //! last process that has it open. So the writer compares the files that the names lead to with those
-//! that it has open, before each transaction and before it answers for one. When they differ,
-//! nothing is acknowledged any more. What had been is copied from the open files to a file beside
-//! the store, and no program opens the store until an operator has decided which of the two counts.
+//! that it has open, and looks whether another program wrote to the file (`contents.rs`), before
+//! each transaction and before it answers for one. When something differs, nothing is acknowledged
+//! any more. What had been is copied to a file beside the store, and no program opens the store
+//! until an operator has decided what counts.
 
 use std::{
     fs, io,
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering::SeqCst},
+    time::{Duration, Instant as RealTime},
 };
 
 use parking_lot::Mutex;
@@ -19,30 +20,38 @@ use rusqlite::{Connection, config::DbConfig};
 
 use super::{
     Inner, backup,
+    busy::real_time,
     check::CheckReport,
+    checkpoints::checkpoint,
+    contents::{Contents, Found, Written, id_of},
+    kept::{How, Kept, decide},
     schema::{self, Role, beside},
 };
 use crate::data_store::StoreError;
 
-/// What a rescued store is called: the store's name, this, and the time.
-const RESCUED: &str = ".rescued-";
+/// How often the log says that a copy fails, which is tried at every renewal.
+const SAID_EVERY: Duration = Duration::from_secs(60);
 
-/// Device and inode of the file, its log, and the index of the log.
-#[derive(Debug, PartialEq, Eq)]
-struct Files([(u64, u64); 3]);
+/// Device and inode of the file, its log, and the index of the log; and when the file was written.
+#[derive(Debug)]
+struct Files {
+    ids: [(u64, u64); 3],
+    written: Written,
+}
 
 impl Files {
     /// To which files the names lead now. None: to none, for one of them.
     fn of(path: &Path) -> io::Result<Option<Self>> {
-        let mut files = [(0, 0); 3];
-        for (file, more) in files.iter_mut().zip(["", "-wal", "-shm"]) {
-            match fs::metadata(beside(path, more)) {
-                Ok(found) => *file = (found.dev(), found.ino()),
-                Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
-                Err(err) => return Err(err),
-            }
-        }
-        Ok(Some(Self(files)))
+        let look = |more: &str| match fs::metadata(beside(path, more)) {
+            Ok(found) => Ok(Some(found)),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(err) => Err(err),
+        };
+        let (Some(file), Some(log), Some(index)) = (look("")?, look("-wal")?, look("-shm")?) else {
+            return Ok(None);
+        };
+        let ids = [&file, &log, &index].map(id_of);
+        Ok(Some(Self { ids, written: Written::of(&file) }))
     }
 }
 
@@ -50,49 +59,99 @@ impl Files {
 #[derive(Debug)]
 pub(super) struct Guard {
     path: PathBuf,
-    files: Files,
+    ids: [(u64, u64); 3],
+    contents: Contents,
     /// What every call is told once they are gone.
     told: Mutex<Option<StoreError>>,
+    /// Something was found, so that nothing is read or written any more.
+    known: AtomicBool,
+    /// When the log said last that a copy fails.
+    said: Mutex<Option<RealTime>>,
     /// The store was closed: the last one to close a file removes its log.
     closed: AtomicBool,
 }
 
+/// What a look at the files found.
+enum Look {
+    Fine,
+    /// Until a checkpoint is done, nothing can be told about the file's contents.
+    Unsure,
+    Gone(How),
+}
+
 impl Guard {
     /// For files that a connection has just opened for writing.
-    pub(super) fn new(path: &Path) -> Result<Self, StoreError> {
-        match Files::of(path) {
-            Ok(Some(files)) => Ok(Self {
-                path: path.to_owned(),
-                files,
-                told: Mutex::default(),
-                closed: AtomicBool::new(false),
-            }),
-            Ok(None) => Err(StoreError::Unavailable {
+    pub(super) fn new(path: &Path, conn: &Connection) -> Result<Self, StoreError> {
+        let not_looked_at = |err: io::Error| not_looked_at(path, &err);
+        let Some(files) = Files::of(path).map_err(not_looked_at)? else {
+            return Err(StoreError::Unavailable {
                 reason: format!(
                     "the file's log was deleted while the file was opened; try again: path=`{}`",
                     path.display()
                 ),
-            }),
-            Err(err) => Err(not_looked_at(path, &err)),
+            });
+        };
+        let guard = Self {
+            path: path.to_owned(),
+            ids: files.ids,
+            contents: Contents::new(path).map_err(not_looked_at)?,
+            told: Mutex::default(),
+            known: AtomicBool::new(false),
+            said: Mutex::default(),
+            closed: AtomicBool::new(false),
+        };
+        // A log that a crash left.
+        if let Look::Unsure = guard.look()? {
+            checkpoint(conn);
+            guard.look()?;
         }
+        Ok(guard)
     }
 
-    /// True once a name leads to another file, or to none.
-    fn are_gone(&self) -> Result<bool, StoreError> {
-        match Files::of(&self.path) {
-            Ok(found) => Ok(found.as_ref() != Some(&self.files)),
-            Err(err) => Err(not_looked_at(&self.path, &err)),
-        }
+    fn look(&self) -> Result<Look, StoreError> {
+        let look = || -> io::Result<Look> {
+            let log = self.contents.log()?;
+            let Some(files) = Files::of(&self.path)?.filter(|files| files.ids == self.ids) else {
+                return Ok(Look::Gone(How::Taken));
+            };
+            Ok(match self.contents.judge(log, files.written)? {
+                Found::Own => Look::Fine,
+                Found::Unsure => Look::Unsure,
+                Found::Overwritten => Look::Gone(How::Overwritten),
+            })
+        };
+        look().map_err(|err| not_looked_at(&self.path, &err))
     }
 
-    /// Fails once the files that the store has open are no longer those that its names lead to.
+    /// Fails once the files that the store has open are no longer those that its names lead to, or
+    /// another program wrote to them.
     pub(super) fn still_there(&self) -> Result<(), StoreError> {
         if let Some(told) = self.told.lock().clone() {
             return Err(told);
         }
-        match !self.closed.load(SeqCst) && self.are_gone()? {
-            false => Ok(()),
-            true => Err(gone(&self.path, "the writer is about to rescue what was acknowledged")),
+        if self.closed.load(SeqCst) {
+            return Ok(());
+        }
+        match self.look()? {
+            Look::Fine | Look::Unsure => Ok(()),
+            Look::Gone(how) => Err(self.gone(how, "the writer is about to keep what it can")),
+        }
+    }
+
+    /// Fails once that was found. Looks at no file.
+    pub(super) fn not_known_to_be_gone(&self) -> Result<(), StoreError> {
+        if self.known.load(SeqCst) { self.still_there() } else { Ok(()) }
+    }
+
+    fn gone(&self, how: How, more: &str) -> StoreError {
+        self.known.store(true, SeqCst);
+        StoreError::TakenAway {
+            reason: format!(
+                "{} while this program had it open, and nothing is saved any more; {more}: \
+                 path=`{}`",
+                how.what_happened(),
+                self.path.display()
+            ),
         }
     }
 
@@ -110,12 +169,27 @@ impl Guard {
             tracing::warn!(%err, "a connection may write when it is closed");
         }
     }
+
+    /// Logs an error, at first and then once a minute.
+    fn say(&self, err: &StoreError) {
+        let mut said = self.said.lock();
+        if said.is_none_or(|at| at.elapsed() >= SAID_EVERY) {
+            *said = Some(real_time());
+            tracing::error!(%err, "the store's files were taken away");
+        }
+    }
 }
 
 impl Inner {
-    /// Fails once the files that the store has open are no longer those that its names lead to.
-    fn still_there(&self) -> Result<(), StoreError> {
+    /// Fails once the files that the store has open are no longer those that its names lead to, or
+    /// another program wrote to them.
+    pub(super) fn still_there(&self) -> Result<(), StoreError> {
         self.guard.as_ref().map_or(Ok(()), |guard| guard.still_there())
+    }
+
+    /// The same, as far as it was found already.
+    pub(super) fn not_known_to_be_gone(&self) -> Result<(), StoreError> {
+        self.guard.as_ref().map_or(Ok(()), |guard| guard.not_known_to_be_gone())
     }
 
     /// The same for the writer, which copies what was acknowledged from its connection when it is
@@ -126,49 +200,71 @@ impl Inner {
         if let Some(told) = &*told {
             return Err(told.clone());
         }
-        if !guard.are_gone()? {
-            return Ok(());
-        }
-        let (rescued, said) = self.rescue(conn);
-        let err = gone(&self.path, &said);
-        tracing::error!(%err, "the store's files were taken away");
-        if rescued {
+        let how = match guard.look()? {
+            Look::Fine => return Ok(()),
+            Look::Unsure => {
+                // One of this store's own is waited for.
+                if conn.is_autocommit() {
+                    checkpoint(conn);
+                }
+                return Ok(());
+            }
+            Look::Gone(how) => how,
+        };
+        guard.known.store(true, SeqCst);
+        let (kept, said) = self.keep(conn, how);
+        let err = guard.gone(how, &said);
+        guard.say(&err);
+        if kept {
             *told = Some(err.clone());
         }
         Err(err)
     }
 
-    /// Copies what the connection reads to a file beside the store. Answers whether there is such a
-    /// file now, and with what is to be said of it.
-    fn rescue(&self, conn: &Connection) -> (bool, String) {
+    /// Copies what the connection reads to a file beside the store. Answers whether that is settled,
+    /// and with what is to be said of it.
+    fn keep(&self, conn: &Connection, how: How) -> (bool, String) {
         if !conn.is_autocommit()
             && let Err(err) = conn.execute_batch("ROLLBACK")
         {
             tracing::warn!(%err, "a transaction could not be rolled back");
         }
         let now_ms = self.options.env.unix_ms();
-        let to = beside(&self.path, &format!("{RESCUED}{now_ms}"));
-        let (shown, what_to_do) = (to.display(), decide(&self.path, &to));
-        match backup::copy_to(conn, &to, now_ms, |_, _| {}) {
-            Ok(CheckReport { problems, damaged, .. })
-                if problems.is_empty() && damaged.is_empty() =>
-            {
-                (true, format!("all that was acknowledged is in `{shown}`; {what_to_do}"))
+        let kept = Kept { how, file: how.file(&self.path, now_ms) };
+        let what_to_do = decide(&self.path, &kept);
+        let copied = backup::copy_to(conn, &kept.file, now_ms, |_, _| {});
+        let shown = kept.file.display();
+        let is_whole =
+            |report: &CheckReport| report.problems.is_empty() && report.damaged.is_empty();
+        match (how, copied) {
+            (How::Taken, Ok(report)) if is_whole(&report) => {
+                (true, format!("all that this program acknowledged is in `{shown}`; {what_to_do}"))
             }
-            Ok(_) => (
+            (How::Taken, Ok(_)) => (
                 true,
                 format!(
-                    "what was acknowledged is in `{shown}`, of which some is damaged: another \
-                     program may have written to the store meanwhile; {what_to_do}"
+                    "what this program acknowledged is in `{shown}`, of which some is damaged: \
+                     another program may have written to the store meanwhile; {what_to_do}"
                 ),
             ),
-            Err(err) => (
+            (How::Taken, Err(err)) => (
                 false,
                 format!(
-                    "what was acknowledged cannot be copied to `{shown}` yet, which is tried \
-                     again: {err}"
+                    "what this program acknowledged cannot be copied to `{shown}` yet, which is \
+                     tried again: {err}"
                 ),
             ),
+            (How::Overwritten, Ok(_)) => {
+                (true, format!("what could still be read is in `{shown}`; {what_to_do}"))
+            }
+            // So that no program opens what is left, and an operator finds why.
+            (How::Overwritten, Err(err)) => {
+                let said = format!("nothing could be read any more ({err}); {what_to_do}");
+                match fs::write(&kept.file, said.clone() + "\n") {
+                    Ok(()) => (true, said),
+                    Err(err) => (false, format!("{said}; `{shown}` cannot be written: {err}")),
+                }
+            }
         }
     }
 
@@ -191,57 +287,6 @@ impl Inner {
     pub(super) fn another_writer(&self) -> Result<Connection, StoreError> {
         self.still_there()?;
         schema::connect(&self.path, Role::Writer, &self.options)
-    }
-}
-
-/// Fails when a rescued store lies beside a file: an operator has to decide which of the two counts.
-pub(super) fn refuse_beside_rescued(path: &Path) -> Result<(), StoreError> {
-    let Some(name) = path.file_name() else { return Ok(()) };
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let begin = beside(Path::new(name), RESCUED);
-    let begin = begin.as_os_str().as_encoded_bytes();
-    // A folder that cannot be listed hides no store from those who can open files in it.
-    let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
-    let rescued = |entry: &fs::DirEntry| {
-        let name = entry.file_name();
-        let time = name.as_encoded_bytes().strip_prefix(begin);
-        time.is_some_and(|time| !time.is_empty() && time.iter().all(u8::is_ascii_digit))
-    };
-    // The newest one holds the most.
-    let Some(rescued) = entries.flatten().filter(rescued).map(|entry| entry.path()).max() else {
-        return Ok(());
-    };
-    Err(StoreError::Invalid {
-        reason: format!(
-            "the store's files were deleted or replaced while a program had them open, which copied \
-             what it had acknowledged to `{}`; {}: path=`{}`",
-            rescued.display(),
-            decide(path, &rescued),
-            path.display()
-        ),
-    })
-}
-
-/// What an operator has to do.
-fn decide(path: &Path, rescued: &Path) -> String {
-    format!(
-        "end all programs that have the store open, then: profilestore restore --force {} --store \
-         sqlite:{}, and delete or move away the rescued file",
-        rescued.display(),
-        path.display()
-    )
-}
-
-fn gone(path: &Path, more: &str) -> StoreError {
-    StoreError::Unavailable {
-        reason: format!(
-            "the store's files were deleted or replaced while this program had them open, and \
-             nothing is saved any more; {more}: path=`{}`",
-            path.display()
-        ),
     }
 }
 

@@ -282,6 +282,26 @@ async fn every_changed_byte_of_a_value_is_told_and_stays_told_in_the_history() {
     assert!(store.read_one(&key("p"), Returning::ALL).await.is_ok());
 }
 
+/// Whole values that stood in each other's places passed, and so did another author.
+#[tokio::test]
+async fn a_version_that_says_something_else_of_itself_is_told() {
+    let owner = owner().await;
+    let schema = made().await;
+    let store = opened(&schema).await;
+    for name in ["p", "q", "r"] {
+        write(&store, &KeyState::absent(key(name)), name).await.unwrap();
+    }
+    let swap = format!(
+        "UPDATE {schema}.head h SET (checksum, value) = (SELECT o.checksum, o.value \
+         FROM {schema}.head o WHERE o.key <> h.key AND o.key IN ('p', 'q')) \
+         WHERE h.key IN ('p', 'q'); UPDATE {schema}.head SET author = 'eve' WHERE key = 'r'"
+    );
+    owner.batch_execute(&swap).await.unwrap();
+    for name in ["p", "q", "r"] {
+        is_damaged(store.read_one(&key(name), Returning::ALL).await, &key(name), 1);
+    }
+}
+
 #[tokio::test]
 async fn a_rollback_out_of_a_damaged_version_works() {
     let owner = owner().await;

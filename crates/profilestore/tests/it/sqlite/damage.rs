@@ -107,6 +107,60 @@ async fn state_of(store: &SqliteStore, key: &ProfileKey) -> Result<KeyState, Sto
     store.read_one(key, Returning::ALL).await.map(|(_, state)| state)
 }
 
+/// Whole values that stood in each other's places passed, and so did another author, cause or time.
+#[tokio::test]
+async fn a_version_that_says_something_else_of_itself_is_told() {
+    let swap = |which: &str| {
+        format!(
+            "CREATE TEMP TABLE o AS SELECT * FROM version; \
+             UPDATE version SET (checksum, value) = (SELECT o.checksum, o.value FROM o \
+             WHERE o.id <> version.id AND o.{which}) WHERE {which}"
+        )
+    };
+    for (damage, damaged) in [
+        // Two versions of one profile, and two profiles.
+        (swap("head = 1"), 2),
+        (swap("number = 1"), 2),
+        ("UPDATE version SET author = 'eve' WHERE head = 2".into(), 1),
+        ("UPDATE version SET cause = 'restore' WHERE head = 2".into(), 1),
+        ("UPDATE version SET label = 'v1' WHERE head = 2".into(), 1),
+        ("UPDATE version SET written_ms = written_ms + 1 WHERE head = 2".into(), 1),
+        ("UPDATE version SET load_count = 9 WHERE head = 2".into(), 1),
+        ("UPDATE head SET key = 'eve' WHERE id = 2".into(), 1),
+    ] {
+        let dir = folder();
+        let clock = ManualClock::default();
+        let store = SqliteStore::open(path(&dir), timed(&clock)).unwrap();
+        for (name, value) in [("ann", "100"), ("bob", "200"), ("ann", "300")] {
+            put(&store, &key(name), value).await.unwrap();
+            clock.advance(60 * 60 * 1000);
+        }
+        Connection::open(path(&dir)).unwrap().execute_batch(&damage).unwrap();
+        let report = store.check(|_, _| {}).unwrap();
+        assert_eq!(report.damaged.len(), damaged, "{damage}: {report:?}");
+        let DamagedValue { key, version, .. } = &report.damaged[0];
+        let read = store.version(key, &VersionRef::Number(*version)).await;
+        is_damaged(&read, key, *version);
+    }
+}
+
+/// The list ended at 1,000 without a word.
+#[tokio::test]
+async fn a_check_says_how_much_it_does_not_list() {
+    let dir = folder();
+    let store = open(&path(&dir));
+    for number in 0..1_010 {
+        put(&store, &key(&format!("p{number}")), "1").await.unwrap();
+    }
+    let file = Connection::open(path(&dir)).unwrap();
+    file.execute("UPDATE version SET value = x'00'", []).unwrap();
+    let report = store.check(|_, _| {}).unwrap();
+    assert_eq!((report.damaged.len(), report.unlisted), (1_000, 10));
+    file.execute("UPDATE head SET waiting = 1", []).unwrap();
+    let report = store.check(|_, _| {}).unwrap();
+    assert_eq!((report.problems.len(), report.unlisted), (1_000, 20));
+}
+
 /// A value that is gone, one that is there where none belongs, and a checksum that is gone or no
 /// number.
 #[tokio::test]

@@ -142,6 +142,32 @@ async fn a_file_of_an_earlier_step_is_migrated_when_it_is_opened() {
     assert!(before.iter().all(|value| after.contains(value)));
 }
 
+/// Until step 6 a checksum was of the value alone. What was damaged then stays damaged.
+#[tokio::test]
+async fn checksums_of_an_earlier_step_are_made_anew_unless_the_value_is_damaged() {
+    let dir = folder();
+    let path = path(&dir);
+    let store = open(&path);
+    for name in ["ann", "bob"] {
+        put(&store, &key(name), name).await.unwrap();
+    }
+    drop(store);
+    let file = raw(&path);
+    for name in ["ann", "bob"] {
+        let sum = crc32fast::hash(if name == "bob" { b"ann" } else { name.as_bytes() });
+        let sql = "UPDATE version SET checksum = ?2 \
+            WHERE head = (SELECT id FROM head WHERE key = ?1)";
+        file.execute(sql, rusqlite::params![name, sum]).unwrap();
+    }
+    file.execute("UPDATE meta SET value = CAST('5' AS BLOB) WHERE name = 'step'", []).unwrap();
+    drop(file);
+    let store = open(&path);
+    assert_eq!(text(&state(&store, &key("ann")).await), Some("ann"));
+    let report = store.check(|_, _| {}).unwrap();
+    let damaged: Vec<_> = report.damaged.iter().map(|found| found.key.key()).collect();
+    assert_eq!((damaged, report.problems), (vec!["bob"], vec![]));
+}
+
 /// Entries of the audit log that were written before they had tags are found by what they are
 /// about.
 #[tokio::test]

@@ -1,0 +1,197 @@
+//! Noticing that another program wrote over an open store's file, `cp` for example.
+//!
+//! While the store is open, nothing but a checkpoint writes to its file: commits go to the log. And
+//! every checkpoint leaves a trace in the log's index: before it writes it notes how far it will
+//! copy, and when it is done how far it has. So a file that was written (its time or its size says
+//! so) although no checkpoint was at work since the last look was written by another program.
+
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    fs::{self, File, Metadata},
+    io,
+    os::unix::fs::{FileExt as _, MetadataExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+
+use super::schema::beside;
+
+/// How much of the index is read: its header, and how far the log is copied. SQLite documents it in
+/// `walformat.html`; numbers are in the machine's own order.
+const INDEX_BYTES: usize = 136;
+const SALTS_AT: usize = 32;
+const COPIED_AT: usize = 96;
+const ATTEMPTED_AT: usize = 128;
+
+/// Which log there is, and how far it is copied into the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Log {
+    /// They change when the log begins anew.
+    salts: u64,
+    copied: u32,
+    /// More than `copied` while a checkpoint is at work, and after one that was killed.
+    attempted: u32,
+}
+
+/// When the file was written, and how large it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Written {
+    time: (i64, i64),
+    bytes: u64,
+}
+
+impl Written {
+    pub(super) fn of(file: &Metadata) -> Self {
+        Self { time: (file.mtime(), file.mtime_nsec()), bytes: file.len() }
+    }
+}
+
+/// What a look found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// Only checkpoints wrote to the file, as far as can be told.
+    Own,
+    /// A checkpoint is at work, or was killed: until the next one is done, nothing can be told.
+    Unsure,
+    /// Another program wrote to it.
+    Overwritten,
+}
+
+/// What an open file looked like.
+#[derive(Debug)]
+pub(super) struct Contents {
+    index: Index,
+    seen: Mutex<Option<(Log, Written)>>,
+}
+
+impl Contents {
+    pub(super) fn new(path: &Path) -> io::Result<Self> {
+        Ok(Self { index: Index::open(beside(path, "-shm"))?, seen: Mutex::default() })
+    }
+
+    pub(super) fn log(&self) -> io::Result<Log> {
+        self.index.read()
+    }
+
+    /// Judges a file that was looked at after `before` had been read.
+    pub(super) fn judge(&self, before: Log, written: Written) -> io::Result<Found> {
+        // Otherwise a checkpoint may have begun, or ended, in between: the next look tells.
+        if self.index.read()? != before {
+            return Ok(Found::Own);
+        }
+        Ok(judge(&mut self.seen.lock(), before, written))
+    }
+}
+
+fn judge(seen: &mut Option<(Log, Written)>, log: Log, written: Written) -> Found {
+    let at_rest = log.copied == log.attempted;
+    match seen {
+        Some((last, earlier)) if *last == log && *earlier != written && at_rest => {
+            Found::Overwritten
+        }
+        Some((last, earlier)) => {
+            let stays = *last == log;
+            (*last, *earlier) = (log, written);
+            if stays && !at_rest { Found::Unsure } else { Found::Own }
+        }
+        None => {
+            *seen = Some((log, written));
+            if at_rest { Found::Own } else { Found::Unsure }
+        }
+    }
+}
+
+/// The index of a log, open for reading.
+///
+/// A process that closes a file loses all its locks on it, those of SQLite's own connections too.
+/// So a file is open once in a process, and is closed only when no name leads to it any more: then
+/// no other program can come to it.
+#[derive(Debug)]
+struct Index {
+    path: PathBuf,
+    file: Arc<File>,
+    id: (u64, u64),
+}
+
+static OPEN: Mutex<BTreeMap<(u64, u64), Arc<File>>> = Mutex::new(BTreeMap::new());
+
+impl Index {
+    fn open(path: PathBuf) -> io::Result<Self> {
+        let mut open = OPEN.lock();
+        let id = id_of(&fs::metadata(&path)?);
+        if let Some(file) = open.get(&id) {
+            return Ok(Self { path, file: file.clone(), id });
+        }
+        let file = File::open(&path)?;
+        // Another one may have come under the name.
+        let id = id_of(&file.metadata()?);
+        let file = match open.entry(id) {
+            Entry::Occupied(there) => {
+                std::mem::forget(file);
+                there.get().clone()
+            }
+            Entry::Vacant(free) => free.insert(Arc::new(file)).clone(),
+        };
+        Ok(Self { path, file, id })
+    }
+
+    fn read(&self) -> io::Result<Log> {
+        let mut bytes = [0; INDEX_BYTES];
+        self.file.read_exact_at(&mut bytes, 0)?;
+        let number = |at: usize| {
+            let mut number = [0; 4];
+            number.copy_from_slice(&bytes[at..at + 4]);
+            u32::from_ne_bytes(number)
+        };
+        let salts = (u64::from(number(SALTS_AT)) << 32) | u64::from(number(SALTS_AT + 4));
+        Ok(Log { salts, copied: number(COPIED_AT), attempted: number(ATTEMPTED_AT) })
+    }
+}
+
+impl Drop for Index {
+    fn drop(&mut self) {
+        let mut open = OPEN.lock();
+        let is_last = Arc::strong_count(&self.file) == 2;
+        let has_a_name = fs::metadata(&self.path).is_ok_and(|found| id_of(&found) == self.id);
+        if is_last && !has_a_name {
+            open.remove(&self.id);
+        }
+    }
+}
+
+pub(super) fn id_of(file: &Metadata) -> (u64, u64) {
+    (file.dev(), file.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_overwritten_when_it_was_written_and_no_checkpoint_was_at_work() {
+        let log = |salts, copied, attempted| Log { salts, copied, attempted };
+        let written = |time, bytes| Written { time: (time, 0), bytes };
+        let mut seen = None;
+        for (log, written, expected) in [
+            (log(1, 0, 0), written(1, 10), Found::Own),
+            (log(1, 0, 0), written(1, 10), Found::Own),
+            // A checkpoint begins, writes, and is done.
+            (log(1, 0, 5), written(1, 10), Found::Own),
+            (log(1, 0, 5), written(2, 12), Found::Unsure),
+            (log(1, 5, 5), written(3, 12), Found::Own),
+            (log(1, 5, 5), written(3, 12), Found::Own),
+            // The log begins anew, and a checkpoint is killed after it wrote.
+            (log(2, 0, 0), written(3, 12), Found::Own),
+            (log(2, 0, 7), written(4, 12), Found::Own),
+            (log(2, 0, 7), written(4, 12), Found::Unsure),
+            (log(2, 7, 7), written(5, 12), Found::Own),
+            // Another program writes: the size stays, or the time does. It is told again.
+            (log(2, 7, 7), written(6, 12), Found::Overwritten),
+            (log(2, 7, 7), written(5, 11), Found::Overwritten),
+        ] {
+            assert_eq!(judge(&mut seen, log, written), expected, "{log:?} {written:?}");
+        }
+    }
+}

@@ -1,10 +1,13 @@
 //! The command line.
 
-use std::path::{Path, PathBuf};
+use std::{
+    convert::Infallible,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use profilestore::{
-    Attribution, ProfileKey,
+    Attribution, MessageId, ProfileKey,
     audit::{MAX_AUTHOR_BYTES, MAX_REASON_BYTES},
     key::unescaped,
 };
@@ -227,7 +230,7 @@ pub(crate) struct KeyArg {
     #[arg(value_name = "KEY")]
     key: String,
     /// The scope; KEY is then STORE/KEY, and may hold further slashes
-    #[arg(long)]
+    #[arg(long, value_parser = plain_name)]
     scope: Option<String>,
 }
 
@@ -250,30 +253,41 @@ pub(crate) struct ByArgs {
 
 impl ByArgs {
     pub(crate) fn attribution(&self) -> Result<Attribution, Failure> {
-        let author = match &self.author {
-            Some(author) => author.clone(),
-            None => whoami::username().map_err(|error| {
-                Failure::Usage(format!(
-                    "the operating system does not say who you are, say --author: {error}"
-                ))
-            })?,
-        };
-        let limits = [
-            ("author", author.len(), MAX_AUTHOR_BYTES),
-            ("reason", self.reason.len(), MAX_REASON_BYTES),
-        ];
-        if let Some((what, bytes, limit)) =
-            limits.into_iter().find(|(_, bytes, limit)| bytes > limit)
-        {
-            return Err(Failure::Usage(format!(
-                "the {what} is too long: bytes=`{bytes}` limit=`{limit}`"
-            )));
-        }
-        if author.is_empty() {
-            return Err(Failure::Usage("the author is empty".into()));
-        }
-        Ok(Attribution::new(author).because(&*self.reason))
+        attribution(self.author.clone(), &self.reason)
     }
+}
+
+/// In this name, or that of the operating system's user.
+pub(crate) fn attribution(author: Option<String>, reason: &str) -> Result<Attribution, Failure> {
+    let author = match author {
+        Some(author) => author,
+        None => whoami::username().map_err(|error| {
+            Failure::Usage(format!(
+                "the operating system does not say who you are, say --author: {error}"
+            ))
+        })?,
+    };
+    let limits =
+        [("author", author.len(), MAX_AUTHOR_BYTES), ("reason", reason.len(), MAX_REASON_BYTES)];
+    if let Some((what, bytes, limit)) = limits.into_iter().find(|(_, bytes, limit)| bytes > limit) {
+        return Err(Failure::Usage(format!(
+            "the {what} is too long: bytes=`{bytes}` limit=`{limit}`"
+        )));
+    }
+    if author.is_empty() {
+        return Err(Failure::Usage("the author is empty".into()));
+    }
+    Ok(Attribution::new(author).because(reason))
+}
+
+/// A name as the program shows it, such as `a%0Ab`, or as it is.
+pub(crate) fn plain_name(text: &str) -> Result<String, Infallible> {
+    Ok(unescaped(text))
+}
+
+/// A message's identity as the program shows it, or as it is.
+pub(crate) fn message_id(text: &str) -> Result<MessageId, String> {
+    unescaped(text).parse().map_err(str::to_owned)
 }
 
 /// A profile by its name on the command line.

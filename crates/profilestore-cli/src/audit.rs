@@ -2,17 +2,51 @@
 
 use std::io::Write;
 
-use clap::Args;
-use profilestore::audit::{AuditEntry, AuditOutcome, AuditQuery, UnreadableEntry, audit_entries};
+use clap::{Args, builder::PossibleValuesParser};
+use profilestore::{
+    Attribution,
+    audit::{AuditEntry, AuditOutcome, AuditQuery, UnreadableEntry, audit_entries},
+    data_store::{DataStoreExt as _, Returning},
+    env::Env,
+};
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
-    args::{App, profile_key},
+    args::{App, attribution, profile_key},
     operate::failure,
-    output::{Failure, Status, Table, cut, json_line, note, out},
+    output::{Failure, Status, Table, cut, json_document, json_line, note, out, say},
     times::{Span, span, time},
 };
+
+/// What is booked, by the library, this program and the server over HTTP.
+const ACTIONS: [&str; 25] = [
+    "edit",
+    "edit all",
+    "undo",
+    "stand",
+    "end standing",
+    "put",
+    "rollback",
+    "pin",
+    "unpin",
+    "send",
+    "cancel message",
+    "end-session",
+    "remove",
+    "erase",
+    "vacuum",
+    "import",
+    "backup",
+    "key-add",
+    "key-revoke",
+    "member-add",
+    "member-change",
+    "member-password",
+    "member-remove",
+    "log-in",
+    "log-in-failed",
+];
 
 /// Show what operators did
 ///
@@ -26,7 +60,8 @@ Examples:
   profilestore audit --limit 20
   profilestore audit --since 2026-11-01 --author ann
   profilestore audit --action rollback --since yesterday
-  profilestore audit --key PlayerData/7 --json | jq .details")]
+  profilestore audit --key PlayerData/7 --json | jq .details
+  profilestore audit --give-up 01999d5c-2f1e-7a52-9df4-1c6f8a3b2d10 --reason 'not needed'")]
 pub(crate) struct Audit {
     /// Only what began at or after this time: 2026-11-21, 2026-11-21 14:00, 2h, yesterday
     #[arg(long, value_name = "TIME", value_parser = span)]
@@ -37,12 +72,11 @@ pub(crate) struct Audit {
     /// Only about this profile: STORE/KEY, or STORE/SCOPE/KEY
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
-    /// Only in this name
+    /// Only in this name; with --give-up in whose name that is booked
     #[arg(long)]
     author: Option<String>,
-    /// Only this action: edit, edit all, undo, rollback, pin, unpin, send, end-session, remove,
-    /// erase, vacuum, import, backup, cancel message
-    #[arg(long)]
+    /// Only this action
+    #[arg(long, value_parser = PossibleValuesParser::new(ACTIONS))]
     action: Option<String>,
     /// Only this operation
     #[arg(long, value_name = "ID")]
@@ -50,17 +84,29 @@ pub(crate) struct Audit {
     /// At most so many
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
+    /// Say of an operation that was begun and not ended that it will not be ended: `status` lists
+    /// it no longer, and --resume does not go on with it. What it did stays, and can be undone
+    #[arg(long, value_name = "ID")]
+    #[arg(conflicts_with_all = ["since", "until", "key", "action", "operation", "limit"])]
+    give_up: Option<Uuid>,
+    /// With --give-up: why
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    #[arg(requires = "give_up")]
+    reason: String,
 }
 
 impl Audit {
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
+        if let Some(operation) = self.give_up {
+            return give_up(app, operation, &attribution(self.author, &self.reason)?).await;
+        }
         let key = self.key.as_deref().map(|key| profile_key(key, None)).transpose()?;
         let store = app.place.open().await?;
         let mut table =
             Table::new(["TIME", "ACTION", "PROFILE", "AUTHOR", "OUTCOME", "WHAT", "REASON"])
                 .soft([5, 6, 3, 4]);
         let (mut out, mut status) = (out(), Status::Fine);
-        let mut left = self.limit.unwrap_or(usize::MAX);
+        let (mut left, mut shown) = (self.limit.unwrap_or(usize::MAX), 0);
         let mut query = AuditQuery {
             since_ms: self.since.map(|span| span.first_ms),
             until_ms: self.until.map(|span| span.last_ms),
@@ -89,14 +135,54 @@ impl Audit {
                 status = Status::Problems;
             }
             left -= page.entries.len();
+            shown += page.entries.len();
             if page.next.is_none() {
                 break;
             }
             query.after = page.next;
         }
         out.flush()?;
+        if shown == 0 && !app.json {
+            note(format_args!("no entry matches"));
+        }
         Ok(status)
     }
+}
+
+/// Ends the entry of an operation that nobody will end.
+async fn give_up(app: &App, operation: Uuid, by: &Attribution) -> Result<Status, Failure> {
+    let store = app.place.open().await?;
+    // Its own entry, and not those about each of its profiles.
+    let query = AuditQuery { operation: Some(operation), grouped: true, ..AuditQuery::default() };
+    let found = audit_entries(&*store, &query).await.map_err(failure)?.entries;
+    let Some(entry) = found.into_iter().find(|entry| entry.operation == operation) else {
+        return Err(Failure::NotFound(format!(
+            "the audit log has no such operation: operation=`{operation}`"
+        )));
+    };
+    if entry.outcome != AuditOutcome::Pending {
+        return Err(Failure::Work(format!(
+            "the operation has ended, nothing was changed: operation=`{operation}`"
+        )));
+    }
+    // Its holder, or the next one, will answer; so it cannot be given up.
+    if entry.action == "edit" {
+        return Err(Failure::Work(format!(
+            "the edit waits for the game server that holds the profile, and takes effect yet; undo \
+             it with: profilestore edit --undo {operation}"
+        )));
+    }
+    let reason = if by.reason.is_empty() { String::new() } else { format!(": {}", by.reason) };
+    let why = format!("given up by {}{reason}", by.author);
+    let (_, state) = store.read_one(&entry.key(), Returning::HEAD).await?;
+    let action = entry.action.clone();
+    let ended = entry.outcome(AuditOutcome::Refused { why });
+    ended.book(&*store, &Env::system(), state.version).await.map_err(failure)?;
+    match app.json {
+        true => json_document(&ended)?,
+        false => say(format_args!("{action} {operation} is given up"))?,
+    }
+    Ok(Status::Fine)
 }
 
 fn cells(entry: &AuditEntry) -> [String; 7] {

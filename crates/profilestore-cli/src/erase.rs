@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::{
     args::{App, ByArgs},
     operate::{Visit, failure},
-    output::{Failure, Status, ask, chain, count, facts, json_document, note, out, text},
+    output::{Failure, Status, ask, chain, count, facts, json_document, note, out, say, text},
     place::Kind,
 };
 
@@ -40,8 +40,11 @@ Examples:
   profilestore erase --user 261 --shared --yes --json")]
 pub(crate) struct Erase {
     /// The user
-    #[arg(long, value_name = "ID")]
-    user: i64,
+    #[arg(long, value_name = "ID", required_unless_present = "vacuum")]
+    user: Option<i64>,
+    /// Erase nothing: only write the file anew, where that was broken off or left for later
+    #[arg(long, conflicts_with_all = ["user", "shared", "no_vacuum"])]
+    vacuum: bool,
     /// Profiles of several users too
     #[arg(long)]
     shared: bool,
@@ -68,11 +71,11 @@ struct EraseRow<'a> {
 impl Erase {
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
         let by = self.by.attribution()?;
+        let Some(user) = self.user else { return only_vacuum(app, by).await };
         let file = app.place.open().await?;
         if !self.yes {
-            let profiles = count(associated(&*file, self.user).await?, "profile", "profiles");
+            let profiles = count(associated(&*file, user).await?, "profile", "profiles");
             let which = if self.shared { ", shared ones too" } else { "" };
-            let user = self.user;
             if !ask(&format!(
                 "erase user {user}, associated with {profiles}{which}, with history \
                 and messages, for good?"
@@ -81,12 +84,12 @@ impl Erase {
             }
         }
         let visit = Visit::on(app, file.clone(), by.clone()).await?;
-        let done = visit.operator.erase_user(self.user, self.shared).await;
+        let done = visit.operator.erase_user(user, self.shared).await;
         visit.end().await;
         let report = done.map_err(failure)?;
         let (emptied, gone) = match file.kind() {
             Kind::Sqlite(sqlite) if self.no_vacuum => (sqlite.empty_log().await, false),
-            Kind::Sqlite(sqlite) => (vacuum(&*file, sqlite, &report, by).await?, true),
+            Kind::Sqlite(sqlite) => (vacuum(&*file, sqlite, Some(&report), by).await?, true),
             Kind::Postgres(_) => (Ok(()), false),
         };
         match app.json {
@@ -99,17 +102,39 @@ impl Erase {
     }
 }
 
+/// Writes the file anew, and erases nothing.
+async fn only_vacuum(app: &App, by: Attribution) -> Result<Status, Failure> {
+    app.place.file()?;
+    let store = app.place.open().await?;
+    let Kind::Sqlite(sqlite) = store.kind() else { return Ok(Status::Problems) };
+    let done = vacuum(&*store, sqlite, None, by).await?;
+    done.map_err(|error| app.place.failure(&error))?;
+    match app.json {
+        true => json_document(&VacuumRow { bytes_gone: true })?,
+        false => say(format_args!("the file is written anew, and its log is empty"))?,
+    }
+    Ok(Status::Fine)
+}
+
+#[derive(Serialize)]
+struct VacuumRow {
+    bytes_gone: bool,
+}
+
 /// Writes the file anew. It is booked for itself: one that was killed stays pending, though the
 /// profiles are erased.
 async fn vacuum(
     store: &dyn DataStore,
     file: &SqliteStore,
-    report: &EraseReport,
+    report: Option<&EraseReport>,
     by: Attribution,
 ) -> Result<Result<(), StoreError>, Failure> {
     let env = Env::system();
-    let entry = AuditEntry::new(env.uuid(), "vacuum", Vec::new(), by)
-        .detail("after", report.operation.to_string());
+    let entry = AuditEntry::new(env.uuid(), "vacuum", Vec::new(), by);
+    let entry = match report {
+        Some(report) => entry.detail("after", report.operation.to_string()),
+        None => entry,
+    };
     let pending = entry.clone().outcome(AuditOutcome::Pending);
     pending.book(store, &env, 0).await.map_err(failure)?;
     let done = file.vacuum().await;
@@ -202,7 +227,7 @@ fn show(report: &EraseReport, log: Option<&StoreError>, kind: &Kind) -> Result<(
             &mut out,
             format_args!(
                 "the file or its log may still hold bytes of what was erased, since it is \
-            in use; erase again: {error}"
+            in use; try again with `profilestore erase --vacuum`: {error}"
             ),
         )?;
     }

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, value::RawValue};
 
 use crate::{
     args::{App, KeyArg},
-    output::{Failure, Out, Status, count, facts, json_document, out, size},
+    output::{Failure, Out, Status, count, facts, json_document, out, size, visible_json},
     sessions::{SessionRow, session_line},
     times::{ago, time},
     versions::{VersionArg, VersionRow, cause, typed},
@@ -72,20 +72,6 @@ impl Get {
         }
         Ok(Status::Fine)
     }
-}
-
-/// JSON as a terminal can show it. Characters that would move the cursor can only be in its texts,
-/// where an escape means the same.
-fn shown(json: &str) -> String {
-    let mut shown = String::with_capacity(json.len());
-    for c in json.chars() {
-        match c {
-            '\n' | '\t' => shown.push(c),
-            c if c.is_control() => shown.push_str(&format!("\\u{:04x}", u32::from(c))),
-            c => shown.push(c),
-        }
-    }
-    shown
 }
 
 #[derive(Serialize)]
@@ -210,8 +196,8 @@ fn pretty(out: &mut Out, value: &RawValue) -> Result<(), Failure> {
         .ok()
         .and_then(|()| serde_json::from_str::<Value>(value.get()).ok())
     {
-        Some(value) => shown(&serde_json::to_string_pretty(&value)?),
-        None => shown(value.get()),
+        Some(value) => visible_json(&serde_json::to_string_pretty(&value)?).into_owned(),
+        None => visible_json(value.get()).into_owned(),
     };
     Ok(writeln!(out, "{text}")?)
 }

@@ -10,8 +10,8 @@ use profilestore::{
 use serde::Serialize;
 
 use crate::{
-    args::{App, profile_key},
-    output::{Failure, Status, Table, count, json_document, json_line, out, say, size},
+    args::{App, plain_name, profile_key},
+    output::{Failure, Status, Table, count, json_document, json_line, note, out, say, size},
     search::{Search, Where},
     times::time,
     versions::cause,
@@ -33,10 +33,10 @@ Examples:
   profilestore list --store-name PlayerData --where '/coins > 1e9 and not /banned = true'")]
 pub(crate) struct List {
     /// Only this store's profiles
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_parser = plain_name, value_name = "NAME")]
     store_name: Option<String>,
     /// Only this scope's profiles
-    #[arg(long)]
+    #[arg(long, value_parser = plain_name)]
     scope: Option<String>,
     #[command(flatten)]
     which: Which,
@@ -61,7 +61,7 @@ pub(crate) struct List {
 #[group(multiple = false)]
 struct Which {
     /// Only keys that begin with this
-    #[arg(long)]
+    #[arg(long, value_parser = plain_name)]
     prefix: Option<String>,
     /// Only profiles associated with this user
     #[arg(long, value_name = "ID")]
@@ -100,6 +100,7 @@ impl List {
             (_, true) => {
                 let newest = newest(&mut pages, most).await?;
                 Rows::new(app).show(&newest)?;
+                say_if_none(app, newest.len());
             }
             _ => list_all(app, &mut pages, most).await?,
         }
@@ -173,7 +174,15 @@ async fn list_all(app: &App, pages: &mut Pages<'_>, most: usize) -> Result<(), F
         pages.write(|| rows.show(&page))?;
         left -= page.len().min(left);
     }
+    pages.write(|| say_if_none(app, most - left));
     Ok(())
+}
+
+/// An empty list is no mistake of the terminal.
+fn say_if_none(app: &App, shown: usize) {
+    if shown == 0 && !app.json {
+        note(format_args!("no profile matches"));
+    }
 }
 
 #[derive(Serialize)]

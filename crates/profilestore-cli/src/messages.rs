@@ -6,12 +6,13 @@ use clap::Args;
 use profilestore::{
     MessageId, ProfileKey,
     data_store::{DataStoreExt, Returning, StoredMessage},
+    key::escaped,
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::{
-    args::{App, ByArgs, KeyArg},
+    args::{App, ByArgs, KeyArg, message_id},
     operate::{Visit, failure},
     output::{Failure, Status, Table, cut, json_document, json_line, out, say},
     times::ago,
@@ -35,7 +36,7 @@ pub(crate) struct Messages {
     #[command(flatten)]
     key: KeyArg,
     /// Take this message back
-    #[arg(long, value_name = "TIME:NAME")]
+    #[arg(long, value_name = "TIME:NAME", value_parser = message_id)]
     cancel: Option<MessageId>,
     #[command(flatten)]
     by: ByArgs,
@@ -117,7 +118,7 @@ impl<'a> MessageRow<'a> {
 fn cells(message: &StoredMessage, now_ms: i64) -> [String; 4] {
     [
         ago(now_ms, message.sent_ms),
-        message.id.to_string(),
+        escaped(&message.id.to_string()),
         if message.locked { "yes" } else { "no" }.to_owned(),
         cut(&String::from_utf8_lossy(&message.payload), SHOWN_CHARS),
     ]

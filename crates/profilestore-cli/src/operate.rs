@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::{
-    args::{App, ByArgs, KeyArg},
+    args::{App, ByArgs, KeyArg, message_id},
     output::{Failure, Status, ask, json_document, note, say},
     place::Store,
 };
@@ -36,7 +36,7 @@ pub(crate) struct Send {
     message: String,
     /// The message's identity, TIME:NAME with the time in Unix milliseconds; one of its own by
     /// default
-    #[arg(long, value_name = "TIME:NAME")]
+    #[arg(long, value_name = "TIME:NAME", value_parser = message_id)]
     id: Option<MessageId>,
     #[command(flatten)]
     by: ByArgs,
@@ -253,7 +253,10 @@ pub(crate) fn failure(error: Error) -> Failure {
         ErrorKind::Invalid | ErrorKind::TooLarge | ErrorKind::MessageIdExpired => {
             Failure::Usage(text)
         }
-        ErrorKind::Unavailable | ErrorKind::Corrupt | ErrorKind::Replaced => Failure::Store(text),
+        ErrorKind::Unavailable
+        | ErrorKind::TakenAway
+        | ErrorKind::Corrupt
+        | ErrorKind::Replaced => Failure::Store(text),
         ErrorKind::NotFound => Failure::NotFound(text),
         _ => Failure::Work(text),
     }

@@ -6,6 +6,7 @@ use profilestore::{
     data_store::{DataStore, KeyState, Links, Returning, StoredVersion, VersionRef},
     env::Env,
     history::{NotUndone, not_undone},
+    key::escaped,
     operator::{Expected, Restored},
 };
 use serde::Serialize;
@@ -57,10 +58,13 @@ fn not_undone_lines(since: &NotUndone) -> Vec<String> {
     for commit in &since.commits {
         let at = format!("version {}, {}", commit.version, time(commit.at_ms));
         let Links { taken, sent, trade, left_out, .. } = &commit.links;
-        lines.extend(taken.iter().map(|id| format!("  {at}: took the message {id}")));
         lines.extend(
-            sent.iter().map(|sent| format!("  {at}: sent the message {} to {}", sent.id, sent.to)),
+            taken.iter().map(|id| format!("  {at}: took the message {}", escaped(&id.to_string()))),
         );
+        lines.extend(sent.iter().map(|sent| {
+            let id = escaped(&sent.id.to_string());
+            format!("  {at}: sent the message {id} to {}", sent.to)
+        }));
         lines.extend(trade.iter().map(|trade| {
             let with: Vec<_> = trade.with.iter().map(ToString::to_string).collect();
             format!("  {at}: traded with {} in the transaction {}", with.join(", "), trade.id)

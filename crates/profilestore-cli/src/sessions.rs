@@ -10,7 +10,7 @@ use profilestore::{
 use serde::Serialize;
 
 use crate::{
-    args::App,
+    args::{App, plain_name},
     output::{Failure, Status, Table, json_line, out, text},
     times::{ago, time},
 };
@@ -30,10 +30,10 @@ Examples:
   profilestore sessions --json | jq 'select(.server_state != \"alive\")'")]
 pub(crate) struct Sessions {
     /// Only this store's profiles
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_parser = plain_name, value_name = "NAME")]
     store_name: Option<String>,
     /// Only this scope's profiles
-    #[arg(long)]
+    #[arg(long, value_parser = plain_name)]
     scope: Option<String>,
 }
 

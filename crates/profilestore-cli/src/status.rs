@@ -1,27 +1,30 @@
 //! `status`: how a store is, on one screen.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::pending,
     io::{self, IsTerminal, Write, stdout},
-    path::Path,
+    path::{Path, PathBuf},
     pin::Pin,
     time::Duration,
 };
 
 use clap::Args;
 use profilestore::{
-    audit::{AuditOutcome, AuditQuery, audit_entries},
+    audit::{AuditEntry, AuditOutcome, AuditQuery, audit_entries},
     data_store::{Backlog, DataStore, FORMAT_VERSION, KeyFilter, KeyQuery, ServerId, ServerRow},
     operator::standing_edits,
     stop_signal,
 };
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::{
     args::App,
     operate::failure,
-    output::{Failure, Out, Status as Ended, Table, count, facts, json_document, out, size, text},
+    output::{
+        Failure, Out, Status as Ended, Table, count, facts, json_document, out, size, text, word,
+    },
     place::{Place, Store},
     sessions::ServerState,
     times::{ago, time},
@@ -71,7 +74,10 @@ struct Found {
     standing_edits: u64,
     /// What waits in all inboxes.
     backlog: Backlog,
+    /// The last backup of a whole store.
     last_backup_ms: Option<i64>,
+    /// The last backup, if what it copied was damaged.
+    damaged_backup_ms: Option<i64>,
     /// What is wrong, and what to do about it.
     wrong: Vec<String>,
 }
@@ -136,7 +142,9 @@ impl Found {
             Place::Sqlite(path) => Some(path.as_path()),
             Place::Postgres(_) => None,
         };
-        let (pending, last_backup_ms) = operations(&**store).await?;
+        let Operations { pending, backup_ms, damaged_ms, folder } = operations(&**store).await?;
+        let damaged_backup_ms = damaged_ms.filter(|at_ms| Some(*at_ms) > backup_ms);
+        let folder = folder.or_else(|| file?.parent().map(|folder| folder.join("backups")));
         let mut found = Self {
             store: place.to_string(),
             format: FORMAT_VERSION,
@@ -149,14 +157,16 @@ impl Found {
             pending,
             standing_edits: standing_edits(&**store, None).await.map_err(failure)?.len() as u64,
             backlog: store.backlog().await?,
-            last_backup_ms,
+            last_backup_ms: backup_ms,
+            damaged_backup_ms,
             wrong: Vec::new(),
         };
-        found.wrong = found.judge();
+        found.wrong = found.judge(&folder.unwrap_or_else(|| "backups".into()));
         Ok(found)
     }
 
-    fn judge(&self) -> Vec<String> {
+    /// `backups`: a folder for them.
+    fn judge(&self, backups: &Path) -> Vec<String> {
         let mut wrong = Vec::new();
         for server in self.servers.iter().filter(|server| server.held > 0) {
             let (job, held) = (&server.job_id, count(server.held, "profile", "profiles"));
@@ -172,30 +182,23 @@ impl Found {
                 _ => {}
             }
         }
-        for Pending { operation, action, .. } in &self.pending {
-            wrong.push(match action.as_str() {
-                "edit all" | "undo" => format!(
-                    "{action} {operation} was not ended; unless it is at work, go on with: \
-                        profilestore edit --resume {operation}"
-                ),
-                "vacuum" => {
-                    "a vacuum was not ended, so that bytes of what was erased may be left; \
-                    erase again: profilestore erase --user ID"
-                        .into()
-                }
-                _ => format!(
-                    "{action} {operation} was not ended: profilestore audit --operation {operation}"
-                ),
-            });
+        for pending in &self.pending {
+            wrong.push(pending.what_to_do());
+        }
+        if let Some(at_ms) = self.damaged_backup_ms {
+            wrong.push(format!(
+                "the last backup, of {}, has what is damaged in the store: profilestore check",
+                time(at_ms)
+            ));
         }
         if self.file_bytes.is_some()
             && self.last_backup_ms.is_none_or(|at_ms| self.now_ms - at_ms > OLD_BACKUP_MS)
         {
-            wrong.push(
-                "no backup in the last 24 h: profilestore backup FILE, or --to DIR --every 1h \
-                 --keep 24"
-                    .into(),
-            );
+            let folder = backups.display().to_string();
+            wrong.push(format!(
+                "no whole backup in the last 24 h: profilestore backup --to {} --every 1h --keep 24",
+                word(&folder)
+            ));
         }
         if self.log_bytes.is_some_and(|bytes| bytes > LARGE_LOG) {
             wrong.push(
@@ -241,7 +244,10 @@ impl Found {
             _ => ("result", count(wrong, "thing is wrong", "things are wrong")),
         });
         facts(out, &said)?;
-        let rows: Vec<_> = self.servers.iter().map(|server| server.cells(self.now_ms)).collect();
+        // Each command that changes something leaves a row, which goes after a while.
+        let is_over = |server: &&Server| server.held == 0 && server.state == ServerState::Dead;
+        let shown = self.servers.iter().filter(|server| !is_over(server));
+        let rows: Vec<_> = shown.map(|server| server.cells(self.now_ms)).collect();
         if !rows.is_empty() {
             writeln!(out)?;
             Table::new(["SERVER", "PLACE", "STATE", "LAST SEEN", "HOLDS"]).page(out, &rows)?;
@@ -315,25 +321,39 @@ async fn held(store: &dyn DataStore) -> Result<(BTreeMap<ServerId, u64>, u64), F
     }
 }
 
-/// Operations that were begun and not ended, and when the last backup was made, among the newest
-/// entries. An edit that waits for its holder is not one of them.
-async fn operations(store: &dyn DataStore) -> Result<(Vec<Pending>, Option<i64>), Failure> {
+/// What the newest entries of the audit log say.
+#[derive(Default)]
+struct Operations {
+    pending: Vec<Pending>,
+    /// The last backup of a whole store, and the last one of a damaged store.
+    backup_ms: Option<i64>,
+    damaged_ms: Option<i64>,
+    /// Where the last backup is.
+    folder: Option<PathBuf>,
+}
+
+/// Operations that were begun and not ended, and backups, among the newest entries. An edit that
+/// waits for its holder is not one of them, nor is what was undone or done again since.
+async fn operations(store: &dyn DataStore) -> Result<Operations, Failure> {
     let (mut query, mut seen) = (AuditQuery::default(), 0);
-    let (mut pending, mut backup_ms) = (Vec::new(), None);
+    let (mut found, mut later) = (Operations::default(), Later::default());
     while seen < ENTRIES {
         let page = audit_entries(store, &query).await.map_err(failure)?;
         seen += PAGE;
         for entry in page.entries {
             if entry.action == "backup" && entry.outcome == AuditOutcome::Done {
-                backup_ms = backup_ms.max(Some(entry.began_ms));
+                let is_whole = entry.details.get("whole").is_none_or(|whole| *whole == true);
+                let at_ms = if is_whole { &mut found.backup_ms } else { &mut found.damaged_ms };
+                *at_ms = (*at_ms).max(Some(entry.began_ms));
+                let file = entry.details.get("file").and_then(Value::as_str).map(Path::new);
+                let folder = || file?.parent().map(Path::to_owned);
+                found.folder = found.folder.take().or_else(folder);
+            }
+            if later.settles(&entry) {
+                continue;
             }
             if entry.outcome == AuditOutcome::Pending && entry.action != "edit" {
-                pending.push(Pending {
-                    operation: entry.operation.to_string(),
-                    action: entry.action,
-                    author: entry.by.author,
-                    began_ms: entry.began_ms,
-                });
+                found.pending.push(Pending::of(entry));
             }
         }
         query.after = page.next;
@@ -341,7 +361,60 @@ async fn operations(store: &dyn DataStore) -> Result<(Vec<Pending>, Option<i64>)
             break;
         }
     }
-    Ok((pending, backup_ms))
+    Ok(found)
+}
+
+/// What later entries of the log say about earlier ones: the newest come first.
+#[derive(Default)]
+struct Later {
+    undone: BTreeSet<String>,
+    vacuumed: bool,
+}
+
+impl Later {
+    /// Whether a later entry makes up for this one.
+    fn settles(&mut self, entry: &AuditEntry) -> bool {
+        let settled = match &*entry.action {
+            "vacuum" => self.vacuumed,
+            _ => self.undone.contains(&entry.operation.to_string()),
+        };
+        if entry.outcome == AuditOutcome::Done {
+            self.vacuumed |= entry.action == "vacuum";
+            let undoes = entry.details.get("undoes").and_then(Value::as_str);
+            self.undone.extend(undoes.map(str::to_owned));
+        }
+        settled
+    }
+}
+
+impl Pending {
+    fn of(entry: AuditEntry) -> Self {
+        Self {
+            operation: entry.operation.to_string(),
+            action: entry.action,
+            author: entry.by.author,
+            began_ms: entry.began_ms,
+        }
+    }
+
+    /// Unless the operation is at work.
+    fn what_to_do(&self) -> String {
+        let Self { operation, action, .. } = self;
+        let give_up = format!("profilestore audit --give-up {operation}");
+        match &**action {
+            "edit all" | "undo" => format!(
+                "{action} {operation} was not ended; unless it is at work, go on with: \
+                    profilestore edit --resume {operation}, or leave it as it is with: {give_up}"
+            ),
+            "vacuum" => "a vacuum was not ended, so that bytes of what was erased may be left: \
+                profilestore erase --vacuum"
+                .to_owned(),
+            _ => format!(
+                "{action} {operation} was not ended; see what it was with: profilestore audit \
+                    --operation {operation}, and when that is settled: {give_up}"
+            ),
+        }
+    }
 }
 
 fn bytes(file: &Path) -> u64 {

@@ -64,13 +64,20 @@ fn span_from(text: &str, now_ms: i64) -> Result<Span, String> {
     found.ok_or_else(|| HOW.to_owned())
 }
 
-/// True for what is meant as a date or a moment, right or wrong.
+/// True for what is meant as a date, a moment or a length of time, right or wrong.
 pub(crate) fn looks_like_a_time(text: &str) -> bool {
-    let mut bytes = text.bytes();
-    "dddd-dd-".bytes().all(|expected| match (expected, bytes.next()) {
-        (b'd', Some(found)) => found.is_ascii_digit(),
-        (_, found) => found == Some(expected),
-    })
+    let first = text.split([' ', 'T']).next().unwrap_or_default();
+    if ["now", "today", "yesterday", "tomorrow"].contains(&first) || text.ends_with(" ago") {
+        return true;
+    }
+    let rest = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    let digits = text.len() - rest.len();
+    // A date, a time of the day, or a number with a unit.
+    let is_date = matches!(digits, 1 | 2 | 4) && rest.starts_with(['-', '/', '.', ':']);
+    let is_length = digits > 0
+        && !rest.is_empty()
+        && rest.trim_start().chars().all(|c| c.is_ascii_alphabetic());
+    is_date || is_length
 }
 
 fn written(text: &str) -> Option<Span> {

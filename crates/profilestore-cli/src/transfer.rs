@@ -20,7 +20,7 @@ use profilestore::{
 };
 
 use crate::{
-    args::{App, ByArgs},
+    args::{App, ByArgs, plain_name},
     operate::failure,
     output::{Failure, Status, chain, count, facts, json_document, note, one_line, out, text},
     place::{Kind, Store},
@@ -123,13 +123,13 @@ pub(crate) struct Export {
 #[derive(Debug, Args)]
 pub(crate) struct Names {
     /// Only this store's profiles
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_parser = plain_name, value_name = "NAME")]
     pub(crate) store_name: Option<String>,
     /// Only this scope's profiles
-    #[arg(long)]
+    #[arg(long, value_parser = plain_name)]
     pub(crate) scope: Option<String>,
     /// Only keys that begin with this
-    #[arg(long, conflicts_with = "user")]
+    #[arg(long, value_parser = plain_name, conflicts_with = "user")]
     pub(crate) prefix: Option<String>,
     /// Only profiles associated with this user, also those shared with other users
     #[arg(long, value_name = "ID")]

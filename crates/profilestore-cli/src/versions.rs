@@ -179,7 +179,11 @@ mod tests {
         assert_eq!(name("1970-01-02"), at(86_400_000, 172_799_999));
         assert_eq!(name("1970-01-01T00:00:01Z"), at(1000, 1999));
         assert!("1970-13-02".parse::<VersionArg>().unwrap_err().contains("label:1970-13-02"));
-        for label in ["12", "1970-01-02", "1970-13-02", "2h", "label:12", "a b", label] {
+        for wrong in ["1970-13-02", "25:61", "yesterday 25:00", "2 moons", "3x ago", "21.11.2026"] {
+            let said = wrong.parse::<VersionArg>().unwrap_err();
+            assert!(said.contains(&format!("label:{wrong}")), "{wrong}: {said}");
+        }
+        for label in ["12", "1970-01-02", "1970-13-02", "2h", "label:12", "a b", "12abc", label] {
             assert_eq!(
                 name(&typed(label)),
                 Name::Version(VersionRef::Label(label.into())),

@@ -1,6 +1,6 @@
 //! `edit --interactive`: the data in an editor, and an edit of what was changed there.
 
-use std::{env, fs, io::Write, process::Command};
+use std::{env, fmt::Display, fs, io::Write, path::PathBuf, process::Command};
 
 use profilestore::{
     Edit, ProfileKey,
@@ -19,7 +19,10 @@ use crate::{
 
 /// Opens the saved data in an editor. The edit of what was changed there, which takes effect only
 /// where everything that it changes is still as it was shown. None: nothing was changed.
-pub(super) async fn edited(store: &Store, key: &ProfileKey) -> Result<Option<Edit>, Failure> {
+pub(super) async fn edited(
+    store: &Store,
+    key: &ProfileKey,
+) -> Result<Option<(Edit, Written)>, Failure> {
     let (_, state) = store.read_one(key, Returning::ALL).await?;
     let none = || Failure::NotFound(format!("there is no such profile: key=`{key}`"));
     let value = state.value.as_deref().ok_or_else(none)?;
@@ -48,29 +51,72 @@ pub(super) async fn edited(store: &Store, key: &ProfileKey) -> Result<Option<Edi
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(&path).and_then(|mut file| file.write_all(text.as_bytes())).map_err(cannot)?;
-    let editor = env::var("VISUAL").or_else(|_| env::var("EDITOR")).unwrap_or_else(|_| "vi".into());
+    let editor = editor();
     // The variable may hold options too.
     let ran =
         Command::new("sh").args(["-c", &format!("{editor} \"$1\""), "sh"]).arg(&path).status();
-    let status = ran.map_err(cannot)?;
-    let text = fs::read_to_string(&path).map_err(cannot)?;
-    if !status.success() {
-        let _ = fs::remove_file(&path);
-        return Err(Failure::Work(format!("the editor failed, nothing was changed: {status}")));
+    let written = Written { path };
+    let status = ran.map_err(|error| written.refused(format!("cannot edit: {error}")))?;
+    let after = fs::read_to_string(&written.path)
+        .map_err(|error| written.refused(format!("what was written cannot be read: {error}")))?;
+    if after == text {
+        written.forget();
+        return match status.success() {
+            true => Ok(None),
+            false => {
+                Err(Failure::Work(format!("the editor failed, nothing was changed: {status}")))
+            }
+        };
     }
-    let after = DATA.parse(&text).map_err(|wrong| {
-        Failure::Work(format!(
-            "this is no data that can be stored, nothing was changed: {wrong}: what you wrote is \
-                kept: file=`{}`",
-            path.display()
-        ))
+    if !status.success() {
+        return Err(written.refused(format!("the editor failed, nothing was changed: {status}")));
+    }
+    let after = DATA.parse(&after).map_err(|wrong| {
+        written.refused(format!("this is no data that can be stored, nothing was changed: {wrong}"))
     })?;
-    let _ = fs::remove_file(&path);
     let changes = json_changes(&before, &after);
     if changes.is_empty() {
+        written.forget();
         return Ok(None);
     }
-    steps(&changes).map(Some)
+    Ok(Some((steps(&changes)?, written)))
+}
+
+/// What an operator wrote: a file that stays until the edit is done.
+pub(super) struct Written {
+    path: PathBuf,
+}
+
+impl Written {
+    /// The edit is done, or there is none.
+    pub(super) fn forget(self) {
+        // It is in a folder for temporary files.
+        let _ = fs::remove_file(&self.path);
+    }
+
+    /// Says where the file is, so that the work is not lost.
+    pub(super) fn refused(&self, why: impl Display) -> Failure {
+        Failure::Work(format!("{why}: what you wrote is kept: file=`{}`", self.path.display()))
+    }
+
+    /// The same for an edit that failed.
+    pub(super) fn kept(&self, failure: Failure) -> Failure {
+        let path = self.path.display();
+        let more = |text: String| format!("{text}: what you wrote is kept: file=`{path}`");
+        match failure {
+            Failure::Closed => Failure::Closed,
+            Failure::Work(text) => Failure::Work(more(text)),
+            Failure::Usage(text) => Failure::Usage(more(text)),
+            Failure::Store(text) => Failure::Store(more(text)),
+            Failure::NotFound(text) => Failure::NotFound(more(text)),
+        }
+    }
+}
+
+/// The operator's editor. A variable that is empty names none.
+fn editor() -> String {
+    let named = |name| env::var(name).ok().filter(|editor| !editor.trim().is_empty());
+    named("VISUAL").or_else(|| named("EDITOR")).unwrap_or_else(|| "vi".into())
 }
 
 /// The edit that makes some changes, each one only where there is what was there.

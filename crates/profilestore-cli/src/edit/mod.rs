@@ -5,7 +5,7 @@ use std::{io::Write, pin::pin, time::Duration};
 use clap::Args;
 use profilestore::{
     Attribution, Edit, GameServer, ProfileKey,
-    audit::{AuditQuery, audit_entries},
+    audit::{AuditOutcome, AuditQuery, audit_entries},
     data_store::{KeyFilter, KeyQuery},
     env::Env,
     operator::{BulkEdit, EditScope, StandingEdit, standing_edits},
@@ -14,7 +14,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
-    args::{App, ByArgs, profile_key},
+    args::{App, ByArgs, plain_name, profile_key},
     operate::failure,
     output::{Failure, Status, Table, ask, count, json_document, json_line, note, out, say},
     place::Store,
@@ -75,13 +75,13 @@ pub(crate) struct EditCommand {
     #[arg(long, value_name = "ID")]
     undo: Option<Uuid>,
     /// With --all and --standing: which store
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_parser = plain_name, value_name = "NAME")]
     store_name: Option<String>,
     /// The scope; KEY is then STORE/KEY, and may hold further slashes
-    #[arg(long)]
+    #[arg(long, value_parser = plain_name)]
     scope: Option<String>,
     /// With --all: only keys that begin with this
-    #[arg(long, requires = "all")]
+    #[arg(long, value_parser = plain_name, requires = "all")]
     prefix: Option<String>,
     #[command(flatten)]
     by_value: Where,
@@ -122,13 +122,10 @@ impl EditCommand {
         match (&self.key, self.resume, self.undo) {
             (Some(key), _, _) => {
                 let key = profile_key(key, self.scope.as_deref())?;
-                let edit = match self.interactive {
-                    true => match self.by_hand(app, &file, &key).await? {
-                        Some(edit) => edit,
-                        None => return Ok(Status::Fine),
-                    },
-                    false => self.steps.edit()?,
-                };
+                if self.interactive {
+                    return self.by_hand(app, file, &key, by).await;
+                }
+                let edit = self.steps.edit()?;
                 if self.dry_run {
                     dry_run_one(app, &file, &key, &edit).await
                 } else {
@@ -163,28 +160,48 @@ impl EditCommand {
         }
     }
 
-    /// The edit that was made in an editor. None: there is none, which was said.
+    /// The edit that is made in an editor. What was written there is kept until it is done.
     async fn by_hand(
         &self,
         app: &App,
-        file: &Store,
+        file: Store,
         key: &ProfileKey,
-    ) -> Result<Option<Edit>, Failure> {
+        by: Attribution,
+    ) -> Result<Status, Failure> {
         if self.steps.any() {
             return Err(Failure::Usage("--interactive takes no steps besides".into()));
         }
-        let Some(edit) = interactive::edited(file, key).await? else {
+        let Some((edit, written)) = interactive::edited(&file, key).await? else {
             note(format_args!("nothing was changed"));
-            return Ok(None);
+            return Ok(Status::Fine);
         };
-        if self.dry_run || self.yes {
-            return Ok(Some(edit));
+        let done = self.by_hand_as(app, file, key, &edit, by).await;
+        match &done {
+            Ok(Status::Fine) => written.forget(),
+            Ok(Status::Problems) => note(format_args!("{}", written.refused("it is refused"))),
+            Err(_) => return done.map_err(|failure| written.kept(failure)),
         }
-        dry_run_one(app, file, key, &edit).await?;
-        match ask(&format!("edit {key}?"))? {
-            true => Ok(Some(edit)),
-            false => Err(Failure::Work("nothing was edited".into())),
+        done
+    }
+
+    async fn by_hand_as(
+        &self,
+        app: &App,
+        file: Store,
+        key: &ProfileKey,
+        edit: &Edit,
+        by: Attribution,
+    ) -> Result<Status, Failure> {
+        if self.dry_run {
+            return dry_run_one(app, &file, key, edit).await;
         }
+        if !self.yes {
+            dry_run_one(app, &file, key, edit).await?;
+            if !ask(&format!("edit {key}?"))? {
+                return Err(Failure::Work("nothing was edited".into()));
+            }
+        }
+        self.one(app, file, key, edit, by).await
     }
 
     async fn one(
@@ -273,6 +290,9 @@ impl EditCommand {
             }
         }
         out.flush()?;
+        if standing.is_empty() && !app.json {
+            note(format_args!("no edit stands for new profiles"));
+        }
         Ok(Status::Fine)
     }
 
@@ -299,6 +319,7 @@ impl EditCommand {
                     --resume {operation}"
             ));
         }
+        let log = file.clone();
         let server = game_server(app, file).await?;
         let bar = progress_bar(of);
         let began = tokio::time::Instant::now();
@@ -314,14 +335,13 @@ impl EditCommand {
         let edited = tokio::select! {
             edited = edited => edited,
             _ = &mut interrupted => {
-                let settled = bar.position();
                 bar.finish_and_clear();
+                // What was under way is done behind it, so that the log has it.
                 let _ = server.shutdown().await;
                 return Err(Failure::Work(format!(
-                    "broken off after {}, or some more that were under way; go on with: profilestore \
-                        edit --resume {operation}, or take it back with: profilestore edit --undo \
-                        {operation}",
-                    count(settled, "profile", "profiles")
+                    "broken off; {}; go on with: profilestore edit --resume {operation}, or take it \
+                        back with: profilestore edit --undo {operation}",
+                    so_far(&log, operation).await?
                 )));
             }
         };
@@ -347,6 +367,33 @@ impl EditCommand {
             Status::Problems
         })
     }
+}
+
+/// How far an operation has come, as the audit log has it.
+async fn so_far(log: &Store, operation: Uuid) -> Result<String, Failure> {
+    let mut query = AuditQuery { operation: Some(operation), ..AuditQuery::default() };
+    let (mut edited, mut refused, mut waiting) = (0, 0, 0);
+    loop {
+        let page = audit_entries(&**log, &query).await.map_err(failure)?;
+        for entry in page.entries.iter().filter(|entry| !entry.keys.is_empty()) {
+            match entry.outcome {
+                AuditOutcome::Done => edited += 1,
+                AuditOutcome::Refused { .. } => refused += 1,
+                _ => waiting += 1,
+            }
+        }
+        query.after = page.next;
+        if query.after.is_none() {
+            break;
+        }
+    }
+    let mut said = format!("{} edited", count(edited, "profile is", "profiles are"));
+    for (number, what) in [(refused, "refused"), (waiting, "waiting for the holder")] {
+        if number > 0 {
+            said += &format!(", {number} {what}");
+        }
+    }
+    Ok(said)
 }
 
 fn cells(standing: &StandingEdit) -> [String; 5] {

@@ -13,7 +13,7 @@ use super::{KeysCommand, KeysWhat};
 use crate::{
     args::App,
     operate::failure,
-    output::{Failure, Status, Table, json_document, json_line, out, say},
+    output::{Failure, Status, Table, json_document, json_line, note, out, say},
     times::time,
 };
 
@@ -64,6 +64,9 @@ async fn list(app: &App) -> Result<Status, Failure> {
             .page(&mut out, &rows)?;
     }
     out.flush()?;
+    if keys.is_empty() && !app.json {
+        note(format_args!("there is no key"));
+    }
     Ok(Status::Fine)
 }
 

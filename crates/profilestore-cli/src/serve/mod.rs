@@ -10,7 +10,10 @@ use crate::{
     args::App,
     output::{Failure, Status},
 };
-use crate::{args::ByArgs, times::to_come};
+use crate::{
+    args::{ByArgs, plain_name},
+    times::to_come,
+};
 
 #[cfg(feature = "serve")]
 mod keys;
@@ -96,10 +99,10 @@ enum KeysWhat {
         #[arg(long = "scope", value_name = "SCOPE", required = true)]
         scopes: Vec<String>,
         /// Only profiles of this store
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, value_parser = plain_name, value_name = "NAME")]
         store_name: Option<String>,
         /// Only profiles whose key begins so; needs --store-name
-        #[arg(long, requires = "store_name")]
+        #[arg(long, value_parser = plain_name, requires = "store_name")]
         prefix: Option<String>,
         /// From when on it is refused: a date or a moment, UTC, or a length such as 90 days
         #[arg(long, value_name = "TIME", value_parser = to_come)]

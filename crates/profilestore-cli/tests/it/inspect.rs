@@ -146,9 +146,11 @@ fn status_says_what_is_wrong_and_what_to_type() {
     let place = Place::with_records();
     let ran = place.run(&["status"]);
     assert_eq!((ran.code, &*ran.stderr), (1, ""), "{ran:?}");
-    for part in
-        ["held         50 profiles\n", "last backup  none booked\n", "profilestore backup FILE"]
-    {
+    for part in [
+        "held         50 profiles\n",
+        "last backup  none booked\n",
+        "profilestore backup --to ./backups ",
+    ] {
         assert!(ran.stdout.contains(part), "{part}: {ran:?}");
     }
     assert!(ran.stdout.lines().all(|line| line.chars().count() <= 120), "{ran:?}");

@@ -10,6 +10,7 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+mod advice;
 #[cfg(all(feature = "conformance", target_os = "linux"))]
 mod conformance;
 mod demo;

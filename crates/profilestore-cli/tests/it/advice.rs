@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use profilestore::env::Env;
 use serde_json::json;
 
 use crate::{Place, line, lines, maintain::write_value, profile};
@@ -66,8 +67,7 @@ fn characters_that_are_not_seen_are_escaped_and_what_is_shown_can_be_typed() {
 /// The time of a message's id.
 fn place_time() -> i64 {
     static TIME: std::sync::OnceLock<i64> = std::sync::OnceLock::new();
-    let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    *TIME.get_or_init(|| i64::try_from(now().as_millis()).unwrap())
+    *TIME.get_or_init(|| Env::system().unix_ms())
 }
 
 #[test]

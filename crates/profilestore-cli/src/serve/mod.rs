@@ -61,7 +61,7 @@ pub(crate) struct Serve {
     /// How many requests a second a key, or a log-in, may send to this process; 1000 by default
     #[arg(long, value_name = "N", env = "PROFILESTORE_REQUESTS_PER_SECOND")]
     requests_per_second: Option<u64>,
-    /// Where people and programs reach the server, such as https://profiles.example.com; where it
+    /// Where people and programs reach the server, such as `https://profiles.example.com`; where it
     /// listens by default
     #[arg(long, value_name = "URL", env = "PROFILESTORE_PUBLIC_URL")]
     public_url: Option<String>,

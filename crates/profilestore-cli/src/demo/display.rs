@@ -162,7 +162,15 @@ fn row(name: &str, value: &str, width: Option<usize>) -> String {
         out += text;
         at += wide;
     };
+    let mut parts: Vec<String> = Vec::new();
     for part in format!(" {value}").split_inclusive([',', ';']) {
+        match parts.last_mut() {
+            // A comma within a number.
+            Some(last) if !part.starts_with(' ') => last.push_str(part),
+            _ => parts.push(part.to_owned()),
+        }
+    }
+    for part in &parts {
         if NAMES + part.chars().count() <= most {
             add(part);
         } else {

@@ -252,7 +252,8 @@ fn every_option_that_the_documentation_shows_is_there() {
 /// The library's sources, one after the other.
 fn sources() -> String {
     let mut text = String::new();
-    let mut folders = vec![root().join("crates/profilestore/src")];
+    let mut folders =
+        vec![root().join("crates/profilestore/src"), root().join("crates/profilestore-server/src")];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();

@@ -1,6 +1,6 @@
 //! A profile's history over HTTP.
 
-use bytes::Bytes;
+use profilestore::record::{Foreign, Stored};
 use serde_json::json;
 
 use crate::{Served, operation, put, refused};
@@ -134,7 +134,9 @@ async fn a_rollback_goes_over_nothing_that_its_sender_has_not_seen() {
 async fn what_is_no_profile_is_left_by_the_etag_in_the_error() {
     let served = Served::start().await;
     let admin = served.admin();
-    put(&served.store, [("user-1".to_owned(), Bytes::from_static(b"\"elsewhere\""))]).await;
+    let foreign: Foreign = serde_json::from_str(r#"{"value":"elsewhere"}"#).unwrap();
+    let foreign = Stored::Foreign(foreign).encode().unwrap();
+    put(&served.store, [("user-1".to_owned(), foreign)]).await;
     let found = admin.get(PLAYER).await;
     refused(&found, 409, "foreign");
     let tag = found.json()["etag"].as_str().unwrap().to_owned();

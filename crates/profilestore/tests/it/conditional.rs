@@ -139,8 +139,10 @@ async fn a_rollback_is_not_made_over_what_was_saved_after_the_look() {
     let (game, desk) = (world.server("game").await, world.server("desk").await);
     let profile = open(&game, "p").await;
     earn(&profile, 5);
-    profile.save().await.unwrap();
-    let first = VersionRef::Number(1);
+    profile.end_session().await.unwrap();
+    let profile = open(&game, "p").await;
+    let kept = players(&game).versions("p").unwrap().next().await.unwrap().unwrap().info.number;
+    let first = VersionRef::Number(kept);
     let (looked, operation) = (seen(&world, &desk, "p").await, world.env.uuid());
     earn(&profile, 10);
     profile.save().await.unwrap();
@@ -151,7 +153,7 @@ async fn a_rollback_is_not_made_over_what_was_saved_after_the_look() {
 
     let looked = seen(&world, &desk, "p").await;
     let done = ann(&desk).restore_if(operation, &key("p"), looked, first.clone()).await.unwrap();
-    assert_eq!((done.restored, done.held_by.as_deref()), (1, Some("game")));
+    assert_eq!((done.restored, done.held_by.as_deref()), (kept, Some("game")));
     assert_eq!(done.now, Some(seen(&world, &desk, "p").await));
     settle().await;
     assert!(!profile.is_active());

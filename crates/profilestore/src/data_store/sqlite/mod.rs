@@ -276,6 +276,7 @@ impl SqliteStore {
     /// The format of a store that [`SqliteStore::open`] would migrate; None when it would not, and
     /// for a file that is missing or empty. Changes nothing. Fails as opening it does.
     pub fn earlier_format(path: impl AsRef<Path>) -> Result<Option<i64>, StoreError> {
+        kept::refuse_beside_kept(path.as_ref())?;
         // A look at a file with a log makes the log's files where they are missing.
         nameless::refuse_nameless_log(path.as_ref())?;
         schema::earlier_format(path.as_ref())

@@ -126,7 +126,8 @@ fn status_tells_of_a_damaged_backup_and_where_to_put_a_whole_one() {
     let at = bytes.windows(value.len()).position(|part| part == value).unwrap();
     bytes[at + 4] = b'a';
     fs::write(&file, bytes).unwrap();
-    let made = place.run(&["backup", "--to", "my backups"]);
+    // Of another name than the first one, which may be of the same second.
+    let made = place.run(&["backup", "my backups/damaged.db"]);
     assert!(made.code == 1 && made.stdout.contains("also in the backup"), "{made:?}");
     let ran = place.run(&["status"]);
     assert!(ran.code == 1 && ran.stdout.contains("has what is damaged in the store"), "{ran:?}");

@@ -1,5 +1,6 @@
 //! The description of all resources, OpenAPI 3.1, made from the handlers.
 
+use axum::http::StatusCode;
 use profilestore::{audit::MAX_REASON_BYTES, key::MAX_NAME_CHARS};
 use serde_json::{Map, Value, json};
 
@@ -31,6 +32,7 @@ pub fn openapi() -> String {
     if let Some(paths) = api["paths"].as_object_mut() {
         in_another_scope(paths);
         with_bounds(paths);
+        with_descriptions(paths);
     }
     let mut text = serde_json::to_string_pretty(&api).unwrap_or_default();
     text.push('\n');
@@ -80,6 +82,20 @@ fn with_bounds(paths: &mut Map<String, Value>) {
         if let (Some(schema), Value::Object(bounds)) = (parameter["schema"].as_object_mut(), bounds)
         {
             schema.extend(bounds);
+        }
+    }
+}
+
+/// The standard asks for a description of each response.
+fn with_descriptions(paths: &mut Map<String, Value>) {
+    let operations = paths.values_mut().filter_map(Value::as_object_mut).flat_map(Map::values_mut);
+    for (status, response) in operations
+        .filter_map(|operation| operation["responses"].as_object_mut())
+        .flat_map(|responses| responses.iter_mut())
+    {
+        let reason = status.parse::<StatusCode>().ok().and_then(|status| status.canonical_reason());
+        if let Some(response) = response.as_object_mut().filter(|it| !it.contains_key("$ref")) {
+            response.entry("description").or_insert_with(|| reason.unwrap_or("An error").into());
         }
     }
 }

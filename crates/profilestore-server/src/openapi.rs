@@ -67,7 +67,7 @@ fn in_another_scope(paths: &mut Map<String, Value>) {
 fn with_bounds(paths: &mut Map<String, Value>) {
     let operations = paths.values_mut().filter_map(Value::as_object_mut).flat_map(Map::values_mut);
     for parameter in operations
-        .filter_map(|operation| operation["parameters"].as_array_mut())
+        .filter_map(|operation| operation.get_mut("parameters")?.as_array_mut())
         .flat_map(|parameters| parameters.iter_mut())
     {
         let bounds = match parameter["name"].as_str().unwrap_or_default() {
@@ -79,8 +79,8 @@ fn with_bounds(paths: &mut Map<String, Value>) {
             "If-Match" | "Idempotency-Key" => json!({ "minLength": 1 }),
             _ => continue,
         };
-        if let (Some(schema), Value::Object(bounds)) = (parameter["schema"].as_object_mut(), bounds)
-        {
+        let schema = parameter.get_mut("schema").and_then(Value::as_object_mut);
+        if let (Some(schema), Value::Object(bounds)) = (schema, bounds) {
             schema.extend(bounds);
         }
     }
@@ -90,7 +90,7 @@ fn with_bounds(paths: &mut Map<String, Value>) {
 fn with_descriptions(paths: &mut Map<String, Value>) {
     let operations = paths.values_mut().filter_map(Value::as_object_mut).flat_map(Map::values_mut);
     for (status, response) in operations
-        .filter_map(|operation| operation["responses"].as_object_mut())
+        .filter_map(|operation| operation.get_mut("responses")?.as_object_mut())
         .flat_map(|responses| responses.iter_mut())
     {
         let reason = status.parse::<StatusCode>().ok().and_then(|status| status.canonical_reason());

@@ -60,7 +60,7 @@ fn percentiles(took: &mut [Duration]) -> (f64, f64) {
     (at(0.5), at(0.99))
 }
 
-/// Memory of a process's own, in bytes; pages of a mapped file do not count.
+/// Memory of a process's own, in bytes; pages of files do not count.
 fn own_bytes(process: &str) -> Outcome<f64> {
     let text = std::fs::read_to_string(format!("/proc/{process}/status"))?;
     let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:")).ok_or("no RssAnon")?;

@@ -49,7 +49,7 @@ pub(crate) async fn server_on(
     Ok((server, players))
 }
 
-/// Memory of this process's own; pages of the mapped file do not count.
+/// Memory of this process's own; pages of files do not count.
 pub(crate) fn resident_bytes() -> Outcome<f64> {
     let text = fs::read_to_string("/proc/self/status")?;
     let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:")).ok_or("no RssAnon")?;

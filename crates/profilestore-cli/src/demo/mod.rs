@@ -286,7 +286,8 @@ async fn perform(plan: &Plan, call: Call, json: bool) -> anyhow::Result<bool> {
     let mut display = Display::new(plan.seconds);
     let lease_time = Duration::from_secs_f64(plan.lease_seconds);
     let mut watching = JoinSet::new();
-    watching.spawn(pace::watch(world.clone(), lease_time));
+    let watched = world.clone();
+    watching.spawn(pace::watch(lease_time, move |late| locked(&watched).stood_still(late)));
     play(plan, &call, &world, &mut display).await?;
     drop(watching);
     display.phase("audit: opening every player");

@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::Context;
 use profilestore::{
-    ErrorKind, GameServer, MessageId, Profile, ProfileStore, Sent, SessionEnd, env::Env,
+    ErrorKind, GameServer, MessageId, Profile, ProfileKey, ProfileStore, Sent, SessionEnd, env::Env,
 };
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
@@ -23,7 +23,7 @@ use super::{
     display,
     edits::{Desk, Outcome, Task},
     fleet::Call,
-    locked, player_key, settings, storage,
+    locked, pace, player_key, settings, storage,
     trades::{Item, Market, Terms},
     wire::{Answer, Order, Report, What, line},
 };
@@ -73,6 +73,12 @@ pub(crate) async fn run(call: &Call, job: String) -> anyhow::Result<()> {
     let desk = Desk { server: server.clone(), store, scope: call.scope.clone() };
     let (open, answers) = Default::default();
     let host = Arc::new(Host { server, profiles, market, desk, patience, open, answers, reports });
+    let mut watching = JoinSet::new();
+    let watched = host.clone();
+    watching.spawn(pace::watch(Duration::from_secs_f64(call.lease_seconds), move |late| {
+        let millis = u64::try_from(late.as_millis()).unwrap_or(u64::MAX);
+        watched.say(Report::StoodStill { millis });
+    }));
     host.say(Report::Ready);
     while let Some(order) = orders.recv().await {
         if order.what == What::Stop {
@@ -81,6 +87,7 @@ pub(crate) async fn run(call: &Call, job: String) -> anyhow::Result<()> {
         host.clone().take(order);
     }
     host.stop().await;
+    drop(watching);
     host.say(Report::Bye);
     written.await.context("the reports could not be written")?;
     Ok(())
@@ -434,8 +441,12 @@ impl Host {
                 message: "calls were still unanswered after the shutdown".into(),
             });
         }
-        let not_saved: Vec<String> =
-            report.not_saved.iter().map(|(key, error)| format!("{key}: {error}")).collect();
+        let (taken, not_saved): (Vec<_>, Vec<_>) =
+            report.not_saved.iter().partition(|(_, error)| error.kind() == ErrorKind::SessionEnded);
+        let named = |left: Vec<&(ProfileKey, profilestore::Error)>| -> Vec<String> {
+            left.into_iter().map(|(key, error)| format!("{key}: {error}")).collect()
+        };
+        let (taken, not_saved) = (named(taken), named(not_saved));
         let saved =
             |player: u32| !report.not_saved.iter().any(|(key, _)| key.key() == player_key(player));
         let sessions = std::mem::take(&mut *locked(&self.open));
@@ -445,7 +456,7 @@ impl Host {
         let steps = ended
             .map(|(player, open)| (*player, std::mem::take(&mut *locked(&open.unsaved))))
             .collect();
-        self.say(Report::Stopped { saved: steps, not_saved });
+        self.say(Report::Stopped { saved: steps, taken, not_saved });
     }
 }
 

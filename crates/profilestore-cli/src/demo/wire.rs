@@ -81,9 +81,11 @@ pub(crate) enum Report {
     Ended { player: u32, session: u64, how: String },
     /// The library reported an error of the store.
     Trouble { message: String },
-    /// The game server is shut down. Earnings of sessions that it ended, and profiles that it could
-    /// not save.
-    Stopped { saved: Vec<(u32, Vec<u32>)>, not_saved: Vec<String> },
+    /// The machine kept the server from running for this long.
+    StoodStill { millis: u64 },
+    /// The game server is shut down. Earnings of sessions that it ended, profiles that had been
+    /// taken from it before it could save them, and profiles that it could not save.
+    Stopped { saved: Vec<(u32, Vec<u32>)>, taken: Vec<String>, not_saved: Vec<String> },
     /// Nothing follows. Not written to the pipe: its end says so.
     Bye,
 }

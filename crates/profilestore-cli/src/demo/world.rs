@@ -4,7 +4,10 @@
 //! Orders go out and reports come in only here, under one lock. So the ledger always agrees with
 //! them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use tokio::{
     sync::{mpsc, oneshot},
@@ -13,7 +16,7 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{
-    Plan,
+    Plan, display,
     edits::Task,
     figures::Figures,
     ledger::Ledger,
@@ -338,18 +341,32 @@ impl World {
                 *self.figures.ends.entry(how).or_default() += 1;
             }
             Report::Trouble { message } => self.figures.trouble(message),
-            Report::Stopped { saved, not_saved } => {
+            Report::StoodStill { millis } => self.stood_still(Duration::from_millis(millis)),
+            Report::Stopped { saved, taken, not_saved } => {
                 for (player, steps) in saved {
                     self.ledger.acknowledge_earnings(player, &steps);
                 }
                 self.figures.shutdowns += 1;
+                let excused = |_: &String| !self.may_lose;
+                let lost = taken.into_iter().filter(excused);
                 self.faults.extend(
                     not_saved
                         .into_iter()
+                        .chain(lost)
                         .map(|what| format!("server {slot}: not saved at its shutdown: {what}")),
                 );
             }
             Report::Bye => {}
+        }
+    }
+
+    /// The machine kept servers from running, so sessions may be lost.
+    pub(crate) fn stood_still(&mut self, late: Duration) {
+        if !std::mem::replace(&mut self.may_lose, true) {
+            display::say(&format!(
+                "this machine stood still for {} ms: from now on a lost session is no fault",
+                late.as_millis()
+            ));
         }
     }
 

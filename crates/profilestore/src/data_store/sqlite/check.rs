@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use rusqlite::Connection;
 
 use super::{
-    SqliteStore, Trouble, apply,
+    SqliteStore, Trouble, heads,
     schema::{PINNED, REMOVED, is_damage},
     state::{HEAD_COLUMNS, Head, Tx, VERSION_COLUMNS, info_of_row, value_of_column},
 };
@@ -251,7 +251,7 @@ impl Tx<'_> {
             true
         })?;
         self.check_messages(head, &mut wrong, report)?;
-        let listed: BTreeSet<i64> = apply::users(&head.users).collect();
+        let listed: BTreeSet<i64> = heads::users(&head.users).collect();
         let id = head.id.unwrap_or(0);
         for user in &listed {
             let mut statement = self.prepare(
@@ -334,7 +334,7 @@ impl Tx<'_> {
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let packed = row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?;
-            listed += apply::users(packed).collect::<BTreeSet<_>>().len() as u64;
+            listed += heads::users(packed).collect::<BTreeSet<_>>().len() as u64;
         }
         if users != listed {
             report.problems.push(format!(

@@ -42,6 +42,7 @@ mod check;
 mod checkpoints;
 mod contents;
 mod drain;
+mod heads;
 mod hints;
 mod holder;
 mod inbox;

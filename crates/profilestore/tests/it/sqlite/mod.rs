@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 mod backups;
 mod damage;
+mod damaged_profiles;
 mod erase;
 mod files;
 mod format;

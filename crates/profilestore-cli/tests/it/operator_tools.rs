@@ -192,8 +192,8 @@ fn an_edit_by_hand_is_what_was_changed_in_the_editor() {
     let edit = |editor: &str, more: &[&str]| {
         let args = [&["edit", "PlayerData/a", "--interactive", "--yes"], more].concat();
         let mut command = place.command(&args);
-        let ran = command.env_remove("VISUAL").env("EDITOR", editor).output().unwrap();
-        crate::Ran::from(ran)
+        command.env_remove("VISUAL").env("EDITOR", editor).env("TMPDIR", place.folder.path());
+        crate::Ran::from(command.output().unwrap())
     };
     let ran = edit("sed -i s/20/25/", &[]);
     assert_eq!(ran.code, 0, "{ran:?}");

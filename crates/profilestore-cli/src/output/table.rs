@@ -1,6 +1,9 @@
 //! Rows in columns that keep to the width of the terminal.
 
-use std::io::{self, IsTerminal, Write};
+use std::{
+    fmt::Write as _,
+    io::{self, IsTerminal, Write},
+};
 
 use super::{Failure, Out, cut, one_line};
 

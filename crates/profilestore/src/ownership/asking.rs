@@ -43,7 +43,7 @@ pub(crate) fn start(
         if asker.steal {
             return Start::Take(Take::Stolen);
         }
-        return ask(lease, asker, periods, again_in);
+        return ask(lease, asker, contact, periods, again_in);
     }
     let Some(offer) = &lease.offer else { return Start::Take(Take::Free) };
     if offer.to == asker.request {
@@ -54,7 +54,7 @@ pub(crate) fn start(
         return Start::Take(Take::Free);
     }
     // The one it is offered to will find our request and hand the profile on.
-    match ask(lease, asker, periods, left) {
+    match ask(lease, asker, contact, periods, left) {
         Start::Take(_) => Start::Wait(left),
         other => other,
     }
@@ -108,8 +108,15 @@ pub(crate) fn blocker(
     }
 }
 
-/// A live session is in the way: ask for it, wait, or take it in the end.
-fn ask(lease: &LeaseState, asker: &Asker, periods: &Periods, again_in: Duration) -> Start {
+/// A live session is in the way: ask for it, wait, or take it in the end. While the store was away
+/// the holder could not answer either, so only time in contact with the store counts.
+fn ask(
+    lease: &LeaseState,
+    asker: &Asker,
+    contact: Option<ContactTime>,
+    periods: &Periods,
+    again_in: Duration,
+) -> Start {
     let Some(waited) = asker.asked_for else { return Start::Ask };
     match &lease.request {
         Some(request) if request.id != asker.request => Start::TakenElsewhere,
@@ -117,6 +124,7 @@ fn ask(lease: &LeaseState, asker: &Asker, periods: &Periods, again_in: Duration)
         // offer we missed: ask again.
         None => Start::Ask,
         Some(_) => {
+            let waited = waited.min(contact.unwrap_or_default());
             let left = periods.session_steal.saturating_sub(waited);
             if left.is_zero() { Start::Take(Take::Stolen) } else { Start::Wait(left.min(again_in)) }
         }

@@ -100,6 +100,22 @@ fn a_live_holder_is_asked_then_waited_for_and_stolen_from_in_the_end() {
     assert_eq!(decide(&state, &b, LONG), Start::Take(Take::Stolen));
 }
 
+/// A start that had asked before an outage took the profile at its first look afterwards, before the
+/// holder could answer.
+#[test]
+fn an_outage_does_not_count_as_a_holder_that_does_not_answer() {
+    let mut state = held_by_1(1000);
+    let mut b = asker(2);
+    state.lease = asked(&state.lease, &b, NOW - 60_000);
+    b.asked_for = Some(Duration::from_secs(60));
+    let wait = |seconds| Start::Wait(Duration::from_secs(seconds));
+    assert_eq!(decide(&state, &b, Some(Duration::from_secs(30))), wait(10));
+    assert_eq!(decide(&state, &b, Some(Duration::from_secs(39))), wait(1));
+    let back = decide(&state, &b, None);
+    assert!(matches!(back, Start::Wait(left) if left > Duration::from_secs(15)), "{back:?}");
+    assert_eq!(decide(&state, &b, Some(Duration::from_secs(40))), Start::Take(Take::Stolen));
+}
+
 #[test]
 fn an_old_row_is_dead_only_for_an_observer_who_was_there_all_the_time() {
     let state = held_by_1(20_501);

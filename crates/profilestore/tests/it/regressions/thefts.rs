@@ -197,3 +197,25 @@ async fn an_adoption_whose_answers_are_always_slower_than_renewals_is_believed_i
     };
     tokio::time::timeout(Duration::from_secs(300), believed).await.expect("it is active again");
 }
+
+/// The start counted the outage as time in which the holder did not answer, and stole at its first
+/// look afterwards. What the holder had not saved was lost.
+#[tokio::test(start_paused = true)]
+async fn a_start_that_asked_before_an_outage_steals_nothing_after_it() {
+    let world = profilestore::testing::World::new();
+    let (one, two) = (world.server("one").await, world.server("two").await);
+    world.pass(Duration::from_secs(60)).await;
+    let on_one = open(&one, "p").await;
+    earn(&on_one, 10);
+    // The holder does not hear of the start before the store is away for both.
+    one.outage();
+    let start = tokio::spawn(players(&two).start_session("p"));
+    world.pass(Duration::from_secs(1)).await;
+    two.outage();
+    world.pass(Duration::from_secs(60)).await;
+    two.heal();
+    world.pass(Duration::from_secs(15)).await;
+    one.heal();
+    assert_eq!(start.await.unwrap().unwrap().data().coins, 10);
+    assert!(on_one.is_over());
+}

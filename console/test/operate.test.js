@@ -286,7 +286,7 @@ test("what is stored of a user is seen, taken out and erased, with a certificate
   ]);
   await world.newMember("paula", "privacy");
   const page = await armed("/#/users", "paula");
-  await page.getByLabel("The user's number").fill("261");
+  await page.getByLabel("The user's number or name").fill("261");
   await page.getByRole("button", { name: "Show" }).click();
   await sees(page, "2 profiles of user 261");
   const [file] = await Promise.all([

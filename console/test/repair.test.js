@@ -49,15 +49,16 @@ test("a profile is found by its key, the key's beginning, its holder and its tim
   };
   await found("find-1", ["find-1", "find-10", "find-11", "find-12"]);
   await found("user:261", []);
+  await found("user:069a79f4-44e9-4726-a5be-fca90e38aaf5", []);
   await found("held: find-", ["find-3"]);
   await found("find- since:2030-01-01T00:00:00Z", []);
   await found(
     "find- since:2h",
     [1, 10, 11, 12, 2, 3, 4, 5, 6, 7, 8, 9].map((at) => `find-${at}`),
   );
-  await page.locator("#find").fill("user:me");
+  await page.locator("#find").fill("user:");
   await page.keyboard.press("Enter");
-  await sees(page, "user: is followed by the number of a user");
+  await sees(page, "user: is followed by the number or the name of a user");
   // The address has all of it: the back button leads through the searches.
   await page.goBack();
   await until("the search of before", async () => (await page.locator("tbody a").count()) === 12);

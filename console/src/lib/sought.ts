@@ -16,7 +16,7 @@ export function understood(text: string, now: number): Sought {
         };
       query["prefix"] = word;
     } else if (name === "user") {
-      if (!/^-?\d+$/.test(value)) return { wrong: "user: is followed by the number of a user." };
+      if (!value) return { wrong: "user: is followed by the number or the name of a user." };
       query["user"] = value;
     } else if (name === "held") query["held"] = "true";
     else {

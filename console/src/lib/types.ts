@@ -41,7 +41,7 @@ export interface Profile {
   version: number;
   etag: string | null;
   data: Json;
-  user_ids: number[];
+  user_ids: (number | string)[];
   tags: Json;
   metadata: Json;
   created_ms: number;

@@ -4,9 +4,9 @@ use std::io::Write;
 
 use clap::Args;
 use profilestore::{
-    Attribution,
+    Attribution, UserId,
     audit::{AuditEntry, AuditOutcome},
-    data_store::{DataStore, DataStoreExt, KeyFilter, KeyQuery, SqliteStore, StoreError},
+    data_store::{DataStore, DataStoreExt, KeyQuery, SqliteStore, StoreError},
     env::Env,
     operator::EraseReport,
 };
@@ -41,7 +41,7 @@ Examples:
 pub(crate) struct Erase {
     /// The user
     #[arg(long, value_name = "ID", required_unless_present = "vacuum")]
-    user: Option<i64>,
+    user: Option<UserId>,
     /// Erase nothing: only write the file anew, where that was broken off or left for later
     #[arg(long, conflicts_with_all = ["user", "shared", "no_vacuum"])]
     vacuum: bool,
@@ -74,7 +74,7 @@ impl Erase {
         let Some(user) = self.user else { return only_vacuum(app, by).await };
         let file = app.place.open().await?;
         if !self.yes {
-            let profiles = count(associated(&*file, user).await?, "profile", "profiles");
+            let profiles = count(associated(&*file, &user).await?, "profile", "profiles");
             let which = if self.shared { ", shared ones too" } else { "" };
             if !ask(&format!(
                 "erase user {user}, associated with {profiles}{which}, with history \
@@ -149,14 +149,9 @@ async fn vacuum(
     Ok(done)
 }
 
-async fn associated(store: &dyn DataStore, user: i64) -> Result<u64, Failure> {
-    let mut query = KeyQuery {
-        store: None,
-        scope: None,
-        filter: KeyFilter::User(user),
-        after: None,
-        limit: PAGE,
-    };
+async fn associated(store: &dyn DataStore, user: &UserId) -> Result<u64, Failure> {
+    let mut query =
+        KeyQuery { store: None, scope: None, filter: user.keys(), after: None, limit: PAGE };
     let mut found = 0;
     loop {
         let (page, next) = store.profiles(&query).await?;
@@ -192,7 +187,7 @@ fn show(report: &EraseReport, log: Option<&StoreError>, kind: &Kind) -> Result<(
         text(&mut out, format_args!("erased {}", erased.key))?;
     }
     for shared in &report.shared {
-        let users: Vec<String> = shared.user_ids.iter().map(i64::to_string).collect();
+        let users: Vec<String> = shared.user_ids.iter().map(ToString::to_string).collect();
         text(
             &mut out,
             format_args!(

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use clap::Args;
 use profilestore::{
-    ProfileKey,
+    ProfileKey, UserId,
     data_store::{DataStoreExt, Returning, VersionRef},
     filter::{JsonPath, value_at},
     storable::DOCUMENT,
@@ -82,7 +82,7 @@ struct GetRow<'a> {
     current: bool,
     created_ms: i64,
     version: Option<VersionRow<'a>>,
-    user_ids: &'a [i64],
+    user_ids: &'a [UserId],
     metadata: &'a Map<String, Value>,
     session: Option<SessionRow<'a>>,
     messages_waiting: usize,
@@ -137,7 +137,7 @@ fn show(found: &VersionDocument) -> Result<(), Failure> {
     if !found.user_ids.is_empty() {
         said.push((
             "users",
-            found.user_ids.iter().map(i64::to_string).collect::<Vec<_>>().join(", "),
+            found.user_ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
         ));
     }
     if !found.metadata.is_empty() {

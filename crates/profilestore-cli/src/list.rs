@@ -4,7 +4,7 @@ use std::io::Write;
 
 use clap::Args;
 use profilestore::{
-    ProfileKey,
+    ProfileKey, UserId,
     data_store::{DataStore, DataStoreExt, Holder, KeyFilter, KeyQuery, KeyState},
 };
 use serde::Serialize;
@@ -65,7 +65,7 @@ struct Which {
     prefix: Option<String>,
     /// Only profiles associated with this user
     #[arg(long, value_name = "ID")]
-    user: Option<i64>,
+    user: Option<UserId>,
     /// Only profiles that a session holds, or that are kept free for one
     #[arg(long)]
     held: bool,
@@ -75,7 +75,7 @@ impl Which {
     fn filter(self) -> KeyFilter {
         match self {
             Self { prefix: Some(prefix), .. } => KeyFilter::Prefix(prefix),
-            Self { user: Some(user), .. } => KeyFilter::User(user),
+            Self { user: Some(user), .. } => user.keys(),
             Self { held: true, .. } => KeyFilter::Held,
             _ => KeyFilter::All,
         }

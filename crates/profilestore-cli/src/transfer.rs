@@ -9,7 +9,7 @@ use std::{
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use profilestore::{
-    ProfileKey,
+    ProfileKey, UserId,
     audit::{AuditEntry, AuditOutcome},
     data_store::{KeyFilter, KeyQuery},
     env::Env,
@@ -133,14 +133,14 @@ pub(crate) struct Names {
     pub(crate) prefix: Option<String>,
     /// Only profiles associated with this user, also those shared with other users
     #[arg(long, value_name = "ID")]
-    pub(crate) user: Option<i64>,
+    pub(crate) user: Option<UserId>,
 }
 
 impl Names {
     fn filter(self) -> ExportFilter {
         let keys = match (self.prefix, self.user) {
             (Some(prefix), _) => KeyFilter::Prefix(prefix),
-            (None, Some(user)) => KeyFilter::User(user),
+            (None, Some(user)) => user.keys(),
             (None, None) => KeyFilter::All,
         };
         ExportFilter { store: self.store_name, scope: self.scope, keys, ..ExportFilter::default() }

@@ -7,10 +7,10 @@
         packed: include_bytes!("assets-icon-DFY3n9Ea.svg.gz"),
     },
     File {
-        path: "/assets/index-CHHS3SDi.js",
+        path: "/assets/index-ByooV6NZ.js",
         media: "text/javascript; charset=utf-8",
-        plain: include_bytes!("assets-index-CHHS3SDi.js"),
-        packed: include_bytes!("assets-index-CHHS3SDi.js.gz"),
+        plain: include_bytes!("assets-index-ByooV6NZ.js"),
+        packed: include_bytes!("assets-index-ByooV6NZ.js.gz"),
     },
     File {
         path: "/assets/index-CKCN8rk1.css",

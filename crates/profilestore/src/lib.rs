@@ -145,7 +145,7 @@ pub use error::{Advice, Error, ErrorKind, Result};
 pub use key::ProfileKey;
 pub use link::health::ForeignHolder;
 pub use migration::Migrations;
-pub use record::version::KeyInfo;
+pub use record::{UserId, version::KeyInfo};
 pub use session::{
     handlers::Message,
     info::{LastSave, SessionEnd, SessionInfo},

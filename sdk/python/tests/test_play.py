@@ -124,6 +124,37 @@ class Play(unittest.IsolatedAsyncioTestCase):
             here.update(add(1))
         await there.end()
 
+    async def test_users_are_found_and_stay_through_a_trade_and_a_second_session(self) -> None:
+        server = await self.game_server("eu-1")
+        players = server.store("Users", PLAYER)
+        profile = await players.start("p")
+        uuid = "069A79F4-44E9-4726-A5BE-FCA90E38AAF5"
+        bare = uuid.replace("-", "")
+        for user in (uuid, uuid.lower(), 76561198000000000, bare):
+            profile.add_user(user)
+        for wrong in (-1, "-1", 2**63, "", "a\0b", "ä" * 51, "\ud800", True, 1.5):
+            with self.assertRaises(ProfileError, msg=repr(wrong)):
+                profile.add_user(wrong)  # type: ignore[arg-type]
+        await server.transaction([profile], add(1))
+        self.assertFalse(profile.has_unsaved)
+        profile.add_user("7")
+        profile.remove_user(bare)
+        self.assertTrue(profile.has_unsaved)
+        await profile.end()
+        stored = await players.get("p")
+        assert stored is not None
+        self.assertEqual(stored["user_ids"], ["76561198000000000", 7, uuid.lower()])
+        for user in (uuid, "76561198000000000", 7):
+            found = await server.http.call("GET", f"/v1/users/{user}/profiles")
+            self.assertIn('"key":"p"', found, user)
+        again = await players.start("p")
+        self.assertEqual(again.users, (76561198000000000, 7, uuid.lower()))
+        again.remove_user(uuid)
+        await again.end()
+        stored = await players.get("p")
+        assert stored is not None
+        self.assertEqual(stored["user_ids"], ["76561198000000000", 7])
+
     async def test_a_message_has_its_effect_once_however_often_it_is_sent(self) -> None:
         first, second = await self.game_server("eu-1"), await self.game_server("eu-2")
         players = first.store("PlayerData", PLAYER)

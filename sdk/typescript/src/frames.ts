@@ -1,6 +1,7 @@
 /** The frames of `profilestore.v1+json`. Documents stay text. */
 import { failure, type Problem } from "./errors.js";
 import { members } from "./json.js";
+import type { User } from "./session/users.js";
 
 export const PROTOCOL = "profilestore.v1+json";
 
@@ -15,7 +16,7 @@ export type Asker = { server: ByServer } | { operator: { name: string; reason: s
 
 /** What is stored beside a profile's data. */
 export interface Meta {
-  readonly user_ids: readonly number[];
+  readonly user_ids: readonly User[];
   readonly tags: Readonly<Record<string, unknown>>;
   readonly metadata: Readonly<Record<string, unknown>>;
   readonly load_count: number;

@@ -2,6 +2,7 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import { failure, fromServer, inWords, ProfileError, quiet } from "./errors.js";
 import { members, parse, stringify, type Numbers } from "./json.js";
+import type { User } from "./session/users.js";
 
 /** Which profile. The scope is `global` by default. */
 export interface Address {
@@ -28,7 +29,7 @@ export interface StoredProfile<T = unknown> {
   /** For `If-Match`. */
   readonly etag: string | null;
   readonly data: T;
-  readonly user_ids: readonly number[];
+  readonly user_ids: readonly User[];
   readonly tags: Readonly<Record<string, unknown>>;
   readonly metadata: Readonly<Record<string, unknown>>;
   readonly created_ms: number;

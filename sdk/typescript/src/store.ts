@@ -3,9 +3,10 @@ import { failure, inWords, ProfileError, quiet } from "./errors.js";
 import type { Report } from "./events.js";
 import { compose } from "./frames.js";
 import { messageId, type Http, type Page, type StoredProfile, type Version } from "./http.js";
-import { stringify, type Numbers } from "./json.js";
+import { members, stringify, type Numbers } from "./json.js";
 import { Document } from "./session/document.js";
 import { Profile } from "./session/profile.js";
+import type { User } from "./session/users.js";
 import { giftText, type Bench, type Gift } from "./transaction.js";
 
 /** How a store's profiles begin, and are read and written. */
@@ -120,7 +121,8 @@ export class Store<T> {
     started: { s: number; epoch: number; version: number; data: string; meta: string },
   ): Profile<T> {
     const { check, reconcile, template, saveWithinMs = 5000 } = this.options;
-    const document = new Document<T>(started.data, this.#numbers, check);
+    const users = JSON.parse(members(started.meta).get("user_ids") ?? "[]") as User[];
+    const document = new Document<T>(started.data, this.#numbers, check, users);
     if (reconcile === true) document.change((data) => void fill(data, template));
     check?.(document.view);
     const { s, epoch, version, meta } = started;

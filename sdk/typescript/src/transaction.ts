@@ -113,12 +113,13 @@ function send(
   const i = bench.number();
   const named = parts.map(({ profile, text }, at) => {
     const [s, n] = [profile.opened.s, profile.nextSave()];
-    return { s, n, processed: drafts[at]?.processed ?? [], text };
+    const { processed = [], users: user_ids } = drafts[at] ?? {};
+    return { s, n, processed, user_ids, text };
   });
   const giftTexts = `[${gifts.map(giftText).join(",")}]`;
   const whole = (isStaged: boolean) => {
-    const texts = named.map(({ s, n, processed, text }) => {
-      const part = compose("part", { s, n, processed }, isStaged ? {} : { data: text });
+    const texts = named.map(({ text, ...names }) => {
+      const part = compose("part", names, isStaged ? {} : { data: text });
       return part.slice('{"part":'.length, -1);
     });
     return compose("tx", { i, deadline_ms }, { parts: `[${texts.join(",")}]`, gifts: giftTexts });

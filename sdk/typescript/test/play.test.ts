@@ -84,6 +84,29 @@ test("a second server gets the profile as the first one left it", async () => {
   await there.end();
 });
 
+test("users are found, and stay through a trade and a second session", async () => {
+  const server = await gameServer("eu-1");
+  const players = server.store("Users", player);
+  const profile = await players.start("p");
+  const uuid = "069A79F4-44E9-4726-A5BE-FCA90E38AAF5";
+  profile.addUser(uuid);
+  profile.addUser(76_561_198_000_000_000n);
+  await server.transaction([profile], ([data]) => void (data.coins += 1));
+  profile.addUser(7);
+  await profile.end();
+  const users = ["76561198000000000", 7, uuid.toLowerCase()];
+  assert.deepEqual((await players.get("p"))?.user_ids, users);
+  for (const user of [uuid, ...users]) {
+    const found = await server.http.call("GET", `/v1/users/${user}/profiles`);
+    assert.match(found, /"key":"p"/, String(user));
+  }
+  const again = await players.start("p");
+  assert.deepEqual(again.users, users);
+  again.removeUser(uuid);
+  await again.end();
+  assert.deepEqual((await players.get("p"))?.user_ids, users.slice(0, 2));
+});
+
 test("a message has its effect once, however often it is sent and handed out", async () => {
   const [first, second] = [await gameServer("eu-1"), await gameServer("eu-2")];
   const players = first.store("PlayerData", player);

@@ -10,6 +10,7 @@ import { members, parse, stringify } from "../dist/json.js";
 import { Document } from "../dist/session/document.js";
 import { edited } from "../dist/session/edit.js";
 import { Profile } from "../dist/session/profile.js";
+import { userOf } from "../dist/session/users.js";
 
 // --- until when a game server may believe ----------------------------------------------------
 
@@ -220,6 +221,7 @@ interface Save {
   n: number;
   data: { coins: number };
   processed: number[];
+  user_ids?: (number | string)[];
   edits_done: { op: string; refused?: string }[];
 }
 
@@ -268,6 +270,57 @@ function session(): { wire: Wire; profile: Profile<{ coins: number }> } {
 }
 
 const turn = () => new Promise((done) => setImmediate(done));
+
+const UUID = "069a79f4-44e9-4726-a5be-fca90e38aaf5";
+
+test("users have one spelling, and what is no user is refused", () => {
+  const bare = UUID.replaceAll("-", "").toUpperCase();
+  for (const [given, user] of [
+    [7, 7],
+    ["7", 7],
+    [7n, 7],
+    ["07", "07"],
+    [76_561_198_000_000_000n, "76561198000000000"],
+    [UUID.toUpperCase(), UUID],
+    [bare, bare],
+    ["Notch", "Notch"],
+  ] as const) {
+    assert.equal(userOf(given), user);
+  }
+  for (const wrong of [-1, "-1", 1.5, 2 ** 53, NaN, "", "a\0b", "ä".repeat(51), "\ud800"]) {
+    assert.throws(() => userOf(wrong), { kind: "invalid" }, String(wrong));
+  }
+});
+
+test("users go with the next save, once, and not with an edit", async () => {
+  const { wire, profile } = session();
+  profile.addUser(UUID.toUpperCase());
+  profile.addUser(UUID);
+  profile.addUser(7);
+  assert.deepEqual([profile.users, profile.hasUnsaved], [[UUID, 7], true]);
+  const saved = profile.save();
+  await turn();
+  assert.deepEqual(wire.last.user_ids, [UUID, 7]);
+  profile.removeUser("7");
+  wire.answer(2);
+  await saved;
+  assert.equal(profile.hasUnsaved, true);
+  profile.heard(["edit", { s: 1, op: "op-1", changes: "[]", by: "ann", reason: "" }]);
+  await turn();
+  assert.equal("user_ids" in wire.last, false);
+  wire.answer(3);
+  await turn();
+  const second = profile.save();
+  await turn();
+  assert.deepEqual(wire.last.user_ids, [UUID]);
+  wire.answer(4);
+  await second;
+  assert.equal(profile.hasUnsaved, false);
+  profile.update((data) => (data.coins = 1));
+  void profile.save();
+  await turn();
+  assert.equal("user_ids" in wire.last, false);
+});
 
 test("one save is unanswered at a time, and what changes meanwhile goes together", async () => {
   const { wire, profile } = session();

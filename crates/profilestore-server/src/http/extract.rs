@@ -12,10 +12,11 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use jiff::Timestamp;
 use profilestore::{
-    MessageId, ProfileKey,
+    MessageId, ProfileKey, UserId,
     data_store::{Incarnation, KeyState},
     key::DEFAULT_SCOPE,
     operator::Expected,
+    record::InvalidUser,
     storable::{DATA, DOCUMENT},
 };
 use serde::{
@@ -312,6 +313,11 @@ pub(crate) fn parse_key_token(token: Option<&str>) -> Result<Option<ProfileKey>,
     key.map(Some).ok_or_else(|| {
         Problem::invalid("page_token is not what a page before had as `next_page_token`")
     })
+}
+
+/// A user: a number or a name.
+pub(crate) fn user(text: &str) -> Result<UserId, Problem> {
+    text.parse().map_err(|wrong: InvalidUser| Problem::invalid(wrong.to_string()))
 }
 
 /// A time: Unix milliseconds, or RFC 3339.

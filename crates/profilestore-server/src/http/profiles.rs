@@ -24,7 +24,7 @@ use super::{
     edits::edit_of,
     extract::{
         Content, InPath, Named, Params, Reason, etag, etag_of, expected, key_token, moment,
-        page_size, parse_key_token,
+        page_size, parse_key_token, user,
     },
     search::{Found, FoundBy, filter, list as listed, search},
     views::{HolderView, ProfileRow, ProfileView, json, json_tagged},
@@ -47,8 +47,8 @@ pub(super) fn router() -> OpenApiRouter<App> {
 struct Which {
     /// Only keys that begin so.
     prefix: Option<String>,
-    /// Only profiles associated with this user.
-    user: Option<i64>,
+    /// Only profiles associated with this user: a number, or a name.
+    user: Option<String>,
     /// Only profiles that a session holds.
     held: Option<bool>,
     /// Only profiles stored since then: Unix milliseconds, or RFC 3339. There is no index on that:
@@ -108,8 +108,9 @@ async fn list(
     let held = which.held.unwrap_or(false);
     let by_value = which.r#where.as_deref().map(filter).transpose()?;
     // The store has an index for one of them, and looks at nothing beyond the prefix.
-    let (narrowed, is_looked_up) = match which.user {
-        Some(user) => (KeyFilter::User(user), true),
+    let by_user = which.user.as_deref().map(user).transpose()?;
+    let (narrowed, is_looked_up) = match by_user {
+        Some(user) => (user.keys(), true),
         None if held => (KeyFilter::Held, true),
         None => (KeyFilter::All, since.is_none()),
     };
@@ -214,7 +215,7 @@ pub(super) fn shown(
         version: version.info.number,
         etag: tag.clone(),
         data: &record.data,
-        user_ids: &record.user_ids,
+        user_ids: record.users(),
         tags: &record.meta_tags,
         metadata: &record.roblox_metadata,
         created_ms: state.created_ms,

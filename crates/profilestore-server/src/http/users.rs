@@ -10,10 +10,7 @@ use axum::{
 };
 use bytes::Bytes;
 use futures_util::stream;
-use profilestore::{
-    data_store::KeyFilter,
-    transfer::{ExportFilter, export},
-};
+use profilestore::transfer::{ExportFilter, export};
 use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -22,7 +19,7 @@ use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    extract::{InPath, Page, Params},
+    extract::{InPath, Page, Params, user as user_of},
     servers::across,
     views::{self, PageOf, ProfileRow},
 };
@@ -46,7 +43,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
 
 #[derive(Debug, Deserialize)]
 struct UserPath {
-    user: i64,
+    user: String,
 }
 
 /// List the profiles of a user
@@ -57,7 +54,7 @@ struct UserPath {
     path = "/v1/users/{user}/profiles",
     operation_id = "list_user_profiles",
     tag = "users",
-    params(("user" = i64, Path), Page),
+    params(("user" = String, Path, description = "A number, or a name"), Page),
     responses(
         (status = 200, body = PageOf<ProfileRow>),
         AnyProblem,
@@ -70,7 +67,7 @@ async fn profiles(
     Params(page): Params<Page>,
 ) -> Result<Response, Problem> {
     caller.may_everywhere(Scope::ProfilesRead)?;
-    Ok(views::json(StatusCode::OK, &across(&app, KeyFilter::User(user), &page).await?))
+    Ok(views::json(StatusCode::OK, &across(&app, user_of(&user)?.keys(), &page).await?))
 }
 
 /// Take out all that is stored of a user
@@ -82,7 +79,7 @@ async fn profiles(
     path = "/v1/users/{user}/export",
     operation_id = "export_user",
     tag = "users",
-    params(("user" = i64, Path)),
+    params(("user" = String, Path, description = "A number, or a name")),
     responses(
         (status = 200, body = String, content_type = "application/x-ndjson"),
         AnyProblem,
@@ -94,12 +91,13 @@ async fn take_out(
     InPath(UserPath { user }): InPath<UserPath>,
 ) -> Result<Response, Problem> {
     caller.may_everywhere(Scope::UsersExport)?;
+    let keys = user_of(&user)?.keys();
     let (pieces, written) = mpsc::sync_channel(PIECES);
     let store = app.shared_store();
     let runtime = Handle::current();
     // Writing blocks, so that a slow reader holds up this export and nothing else.
     spawn_blocking(move || {
-        let filter = ExportFilter { keys: KeyFilter::User(user), ..ExportFilter::default() };
+        let filter = ExportFilter { keys, ..ExportFilter::default() };
         let mut writer = Pieces { pieces: pieces.clone(), gathered: Vec::new() };
         let done = runtime.block_on(export(&*store, &filter, &mut writer, &mut |_| {}));
         if let Err(error) = done {
@@ -163,7 +161,7 @@ struct How {
     path = "/v1/users/{user}/erasures",
     operation_id = "erase_user",
     tag = "users",
-    params(("user" = i64, Path), How),
+    params(("user" = String, Path, description = "A number, or a name"), How),
     responses(
         (status = 200, body = serde_json::Value),
         AnyProblem,
@@ -178,7 +176,7 @@ async fn erase(
     caller.may_everywhere(Scope::UsersErase)?;
     let by = caller.because(how.reason.as_deref());
     let operator = app.server().operator(by.clone());
-    let report = operator.erase_user(user, how.shared.unwrap_or(false)).await?;
+    let report = operator.erase_user(user_of(&user)?, how.shared.unwrap_or(false)).await?;
     let certificate = json!({
         "report": report,
         "is_complete": report.is_complete(),

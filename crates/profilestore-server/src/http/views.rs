@@ -6,6 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use profilestore::{
+    UserId,
     data_store::{Holder, KeyState, ServerRow, StoredMessage, VersionInfo},
     history::version_label,
 };
@@ -103,8 +104,9 @@ pub(crate) struct ProfileView<'a> {
     /// The data, as the game stores it.
     #[schema(value_type = Value)]
     pub(crate) data: &'a RawValue,
-    /// The users associated with it.
-    pub(crate) user_ids: &'a [i64],
+    /// The users associated with it, by number or by name.
+    #[schema(value_type = Vec<Value>)]
+    pub(crate) user_ids: Vec<UserId>,
     /// The game's tags.
     #[schema(value_type = Object)]
     pub(crate) tags: &'a Map<String, Value>,

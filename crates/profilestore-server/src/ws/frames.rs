@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use profilestore::{
+    UserId,
     data_store::CommitId,
     hosting::{EditDone, Request, Save},
 };
@@ -159,9 +160,11 @@ macro_rules! with_document {
             /// The messages whose effect is in the data, by their index.
             #[serde(default)]
             pub(crate) processed: Vec<u64>,
-            /// The users associated with the profile. Without it, and so on: as before.
+            /// The users associated with the profile, by number or by name. Without it, and so on:
+            /// as before.
             #[serde(default)]
-            pub(crate) user_ids: Option<Vec<i64>>,
+            #[schemars(with = "Option<Vec<User>>")]
+            pub(crate) user_ids: Option<Vec<UserId>>,
             /// The game's tags.
             #[serde(default)]
             #[schemars(with = "Option<BTreeMap<String, Value>>")]
@@ -180,7 +183,7 @@ macro_rules! with_document {
             pub(crate) fn save(self) -> Option<Save> {
                 let mut save = Save::new(self.data?);
                 save.processed = self.processed;
-                save.user_ids = self.user_ids;
+                save.users = self.user_ids;
                 save.tags = self.tags;
                 save.metadata = self.metadata;
                 save.edits_done = self.edits_done.into_iter().map(EditOutcome::done).collect();
@@ -406,9 +409,19 @@ pub(crate) enum Asker {
     Operator { name: String, reason: String },
 }
 
+/// A user, in the description.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "it describes")]
+enum User {
+    Number(u64),
+    Name(String),
+}
+
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct Meta {
-    pub(crate) user_ids: Vec<i64>,
+    #[schemars(with = "Vec<User>")]
+    pub(crate) user_ids: Vec<UserId>,
     #[schemars(with = "BTreeMap<String, Value>")]
     pub(crate) tags: Map<String, Value>,
     #[schemars(with = "BTreeMap<String, Value>")]

@@ -166,7 +166,7 @@ impl Desk {
     fn tell_started(&self, i: u64, s: u64, document: Document) {
         let Document { epoch, version, data, meta, .. } = document;
         let meta = Meta {
-            user_ids: meta.user_ids,
+            user_ids: meta.users,
             tags: meta.tags,
             metadata: meta.metadata,
             load_count: meta.load_count,
@@ -187,7 +187,7 @@ impl Desk {
         let (data, meta) = match stored.map_err(Error::from)? {
             Some(Stored::Profile(record)) => {
                 let meta = profilestore::hosting::Meta {
-                    user_ids: record.user_ids,
+                    users: record.users(),
                     tags: record.meta_tags,
                     metadata: record.roblox_metadata,
                     load_count: state.lease.load_count,
@@ -198,7 +198,7 @@ impl Desk {
             _ => {
                 let data = template.unwrap_or_else(|| RawValue::NULL.to_owned());
                 let meta = profilestore::hosting::Meta {
-                    user_ids: Vec::new(),
+                    users: Vec::new(),
                     tags: serde_json::Map::new(),
                     metadata: serde_json::Map::new(),
                     load_count: state.lease.load_count,

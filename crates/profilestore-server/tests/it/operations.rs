@@ -54,6 +54,36 @@ async fn a_user_is_found_taken_out_and_erased() {
     assert_eq!(erased["sha256"].as_str().unwrap().len(), 64);
     refused(&admin.get("/v1/stores/PlayerData/profiles/user-1").await, 404, "not-found");
     assert_eq!(admin.get("/v1/users/4711/export").await.text(), "");
-    refused(&admin.get("/v1/users/ann/profiles").await, 400, "invalid");
+    refused(&admin.get("/v1/users/-1/profiles").await, 400, "invalid");
+    assert!(game.shutdown().await.is_complete());
+}
+
+#[tokio::test]
+async fn a_user_with_a_name_is_found_taken_out_and_erased() {
+    let served = Served::start().await;
+    let admin = served.admin();
+    let game = served.game("game-1").await;
+    let players = game.store::<serde_json::Value>("PlayerData").unwrap();
+    let uuid = "069a79f4-44e9-4726-a5be-fca90e38aaf5";
+    for key in ["user-1", "user-2"] {
+        let profile = players.start_session(key).await.unwrap();
+        if key == "user-1" {
+            profile.add_user(uuid.parse::<profilestore::UserId>().unwrap()).unwrap();
+        }
+        profile.end_session().await.unwrap();
+    }
+    let path = "/v1/stores/PlayerData/profiles";
+    assert_eq!(admin.get(&format!("{path}/user-1")).await.is(200)["user_ids"], json!([uuid]));
+    for list in [format!("{path}?user={uuid}"), format!("/v1/users/{uuid}/profiles")] {
+        let found = admin.get(&list).await.is(200);
+        assert_eq!(found["items"].as_array().unwrap().len(), 1, "{list}");
+        assert_eq!(found["items"][0]["key"], "user-1");
+    }
+    let export = admin.get(&format!("/v1/users/{uuid}/export")).await;
+    assert!(export.text().contains(uuid) && !export.text().contains("user-2"));
+    let erased = admin.post(&format!("/v1/users/{uuid}/erasures"), "").await.is(200);
+    assert_eq!(erased["certificate"]["report"]["user_id"], uuid);
+    let gone = admin.get(&format!("{path}?user={uuid}")).await.is(200);
+    assert_eq!(gone["items"], json!([]));
     assert!(game.shutdown().await.is_complete());
 }

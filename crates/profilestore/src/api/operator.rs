@@ -25,7 +25,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
     link::queue::Answer,
-    record::version::NotUndone,
+    record::{UserId, version::NotUndone},
     session::info::SessionEnd,
 };
 
@@ -440,15 +440,15 @@ impl Operator {
     /// the bytes are gone from the files as well.
     ///
     /// Fails, perhaps after some profiles, when the store cannot be used.
-    pub fn erase_user(
+    pub fn erase_user<U: Into<UserId>>(
         &self,
-        user_id: i64,
+        user: U,
         shared: bool,
-    ) -> impl Future<Output = Result<EraseReport>> + Send + 'static + use<> {
-        let (engine, by) = (self.engine.clone(), self.by.clone());
+    ) -> impl Future<Output = Result<EraseReport>> + Send + 'static + use<U> {
+        let (engine, by, user) = (self.engine.clone(), self.by.clone(), user.into());
         self.begin(async move {
             by.check()?;
-            engine.erase_user(user_id, shared, &by).await
+            engine.erase_user(user, shared, &by).await
         })
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     engine::options::StartOptions,
     error::{Error, Result},
     key::ProfileKey,
-    record::{Record, version::KeyInfo},
+    record::{Record, UserId, version::KeyInfo},
     session::{
         Session,
         info::{SessionEnd, SessionInfo},
@@ -329,6 +329,32 @@ impl<T: ProfileData> Profile<T> {
     pub fn remove_user_id(&self, user_id: i64) -> Result<()> {
         self.edit_meta(|meta| {
             meta.user_ids.retain(|id| *id != user_id);
+            Ok(())
+        })
+    }
+
+    /// All users associated with the profile: those with numbers, and those with names, such as
+    /// the UUIDs of Minecraft.
+    pub fn users(&self) -> Vec<UserId> {
+        self.session.live.meta().users()
+    }
+
+    /// Associates a user with the profile, whether by number or by name. See
+    /// [`Profile::add_user_id`].
+    pub fn add_user(&self, user: impl Into<UserId>) -> Result<()> {
+        let user = user.into();
+        user.check().map_err(|error| Error::from(error).about(&self.session.key))?;
+        self.edit_meta(|meta| {
+            meta.add_user(user);
+            Ok(())
+        })
+    }
+
+    /// Takes a user's association away. See [`Profile::remove_user_id`].
+    pub fn remove_user(&self, user: impl Into<UserId>) -> Result<()> {
+        let user = user.into();
+        self.edit_meta(|meta| {
+            meta.remove_user(&user);
             Ok(())
         })
     }

@@ -11,7 +11,7 @@ use crate::{
     engine::{calls::Replacement, history::Which},
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
-    record::{Record, Stored, version::KeyInfo},
+    record::{Record, Stored, UserId, version::KeyInfo},
     session::{
         handlers::{Handled, Message},
         info::SessionInfo,
@@ -204,6 +204,24 @@ impl<T: ProfileData> ReadProfile<T> {
         self.record.user_ids.retain(|id| *id != user_id);
     }
 
+    /// All users associated with the profile, by number and by name.
+    pub fn users(&self) -> Vec<UserId> {
+        self.record.users()
+    }
+
+    /// Associates a user, by number or by name; of effect with [`ReadProfile::set`].
+    pub fn add_user(&mut self, user: impl Into<UserId>) -> Result<()> {
+        let user = user.into();
+        user.check().map_err(|error| Error::from(error).about(&self.key))?;
+        self.record.add_user(user);
+        Ok(())
+    }
+
+    /// Takes an association away; of effect with [`ReadProfile::set`].
+    pub fn remove_user(&mut self, user: impl Into<UserId>) {
+        self.record.remove_user(&user.into());
+    }
+
     /// Replaces the metadata; of effect with [`ReadProfile::set`]. See
     /// [`crate::Profile::set_roblox_metadata`].
     pub fn set_roblox_metadata(&mut self, metadata: Map<String, Value>) -> Result<()> {
@@ -262,7 +280,7 @@ impl<T: ProfileData> ReadProfile<T> {
             .map_err(|error| error.about(&self.key))?;
         Ok(Replacement {
             bytes,
-            user_ids: meta.user_ids,
+            user_ids: meta.indexed_users(),
             cause: if self.restores { Cause::Restore } else { Cause::Set },
             read_epoch: self.read_epoch,
             read_version: self.read_version,

@@ -5,6 +5,7 @@ use uuid::Uuid;
 use crate::{
     data_store::Digest,
     key::{ProfileKey, RESERVED_STORE, began_ms},
+    record::user::tag_of,
 };
 
 /// The scope of [`RESERVED_STORE`] in which the entries are.
@@ -35,13 +36,6 @@ pub(super) fn profile_tag(key: &ProfileKey) -> i64 {
 /// The tag of the entries of erasures after which the log still holds what was erased.
 pub(super) fn unredacted_tag() -> i64 {
     tag_of(&["unredacted erasure"])
-}
-
-/// A negative number, which no user has: 63 bits of a digest.
-fn tag_of(names: &[&str]) -> i64 {
-    let digest = Digest::of(names.join("\0").as_bytes()).0;
-    let [a, b, c, d, e, f, g, h, ..] = digest;
-    i64::from_be_bytes([a, b, c, d, e, f, g, h]) | i64::MIN
 }
 
 /// The identity that an operation's request to a holder has: it names the operation, and is of

@@ -367,7 +367,7 @@ impl EditRequest {
         if alike(&before, &after) {
             return Ok(Ok((entry, None)));
         }
-        let user_ids = record.user_ids.clone();
+        let user_ids = record.indexed_users();
         let written = aside.write(&after).and_then(|data| {
             Record { data, origin: None, ..record }
                 .encode_checked()
@@ -390,7 +390,8 @@ impl EditRequest {
         let mut meta = Record { origin: None, ..record };
         codec.stamp(&mut meta);
         let edited = self.apply_typed(key, &*data, codec, &meta);
-        Ok(edited.map(|edited| (edited.entry, edited.bytes.map(|bytes| (bytes, meta.user_ids)))))
+        Ok(edited
+            .map(|edited| (edited.entry, edited.bytes.map(|bytes| (bytes, meta.indexed_users())))))
     }
 }
 

@@ -285,5 +285,5 @@ fn encoded(state: &KeyState, data: &RawValue, now_ms: i64) -> Result<(Bytes, Vec
             return Err(Error::new(ErrorKind::Foreign, message));
         }
     };
-    Ok((record.encode()?, record.user_ids))
+    Ok((record.encode()?, record.indexed_users()))
 }

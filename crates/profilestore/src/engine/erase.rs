@@ -13,13 +13,13 @@ use crate::{
         unredacted_erasures,
     },
     data_store::{
-        Cause, Change, DataStoreExt, KeyFilter, KeyQuery, KeyState, NewValue, Order, Returning,
-        VersionInfo, VersionQuery, VersionRef,
+        Cause, Change, DataStoreExt, KeyQuery, KeyState, NewValue, Order, Returning, VersionInfo,
+        VersionQuery, VersionRef,
     },
     edit::request::dismissed,
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
-    record::Stored,
+    record::{Stored, UserId},
 };
 
 /// Why edits that waited for an erased profile are refused.
@@ -34,7 +34,7 @@ const PAGE: usize = 256;
 #[non_exhaustive]
 pub struct EraseReport {
     /// The user.
-    pub user_id: i64,
+    pub user_id: UserId,
     /// The operation in the audit log.
     pub operation: Uuid,
     /// The profiles that are gone.
@@ -80,7 +80,7 @@ pub struct SharedProfile {
     #[serde(flatten)]
     pub key: ProfileKey,
     /// All users associated with it.
-    pub user_ids: Vec<i64>,
+    pub user_ids: Vec<UserId>,
 }
 
 /// A profile whose erasure failed.
@@ -97,7 +97,7 @@ pub struct FailedErasure {
 /// Whose erasure it is, and how far it goes.
 #[derive(Debug, Clone)]
 struct Wanted {
-    user_id: i64,
+    user_id: UserId,
     shared: bool,
     operation: Uuid,
     by: Attribution,
@@ -113,8 +113,8 @@ fn erased_at(entry: &AuditEntry) -> i64 {
     entry.details.get(ERASED_MS).and_then(Value::as_i64).unwrap_or(entry.stored_ms)
 }
 
-fn users_in(bytes: &[u8]) -> Result<Vec<i64>> {
-    Ok(Stored::decode(bytes)?.user_ids().to_vec())
+fn users_in(bytes: &[u8]) -> Result<Vec<UserId>> {
+    Ok(Stored::decode(bytes)?.users())
 }
 
 /// What became of one profile.
@@ -128,12 +128,13 @@ enum Fate {
 impl Engine {
     pub(crate) async fn erase_user(
         self: &Arc<Self>,
-        user_id: i64,
+        user_id: UserId,
         shared: bool,
         by: &Attribution,
     ) -> Result<EraseReport> {
         let operation = self.link.env.uuid();
-        let wanted = Wanted { user_id, shared, operation, by: by.clone() };
+        let keys = user_id.keys();
+        let wanted = Wanted { user_id: user_id.clone(), shared, operation, by: by.clone() };
         let mut report = EraseReport {
             user_id,
             operation,
@@ -143,13 +144,8 @@ impl Engine {
             audit_entries: 0,
             unreadable_entries: Vec::new(),
         };
-        let mut query = KeyQuery {
-            store: None,
-            scope: None,
-            filter: KeyFilter::User(user_id),
-            after: None,
-            limit: PAGE,
-        };
+        let mut query =
+            KeyQuery { store: None, scope: None, filter: keys, after: None, limit: PAGE };
         loop {
             let (page, next) = self.link.reading(None, || self.link.store.profiles(&query)).await?;
             for state in page {
@@ -189,7 +185,7 @@ impl Engine {
         let versions = self.kept_versions(key).await?;
         let user_ids = match self.users(&state, &versions).await {
             // It is listed as the user's, and others' may be erased too.
-            Err(error) if wanted.shared && is_unreadable(&error) => vec![wanted.user_id],
+            Err(error) if wanted.shared && is_unreadable(&error) => vec![wanted.user_id.clone()],
             users => users?,
         };
         if !user_ids.contains(&wanted.user_id) {
@@ -222,13 +218,14 @@ impl Engine {
     /// With whom the tombstone of a profile stays associated, also when it takes the place of
     /// another one.
     pub(super) async fn users_to_keep(&self, state: &KeyState) -> Result<Vec<i64>> {
+        let indexed = |users: &[UserId]| users.iter().map(UserId::indexed).collect();
         if let Some(users) = state.value.as_ref().and_then(|bytes| users_in(bytes).ok()) {
-            return Ok(users);
+            return Ok(indexed(&users));
         }
         // As far as can be told: what cannot be read may have had others.
         for info in self.kept_versions(&state.key).await?.iter().filter(|info| !info.removed) {
             match self.users_of_version(&state.key, info.number).await {
-                Ok(Some(users)) => return Ok(users),
+                Ok(Some(users)) => return Ok(indexed(&users)),
                 Ok(None) => {}
                 Err(error) if is_unreadable(&error) => {}
                 Err(error) => return Err(error),
@@ -260,7 +257,7 @@ impl Engine {
 
     /// The users of a profile: of its current version, or of the one that was removed last. Fails
     /// when that cannot be read: others than are known may have a part in it.
-    async fn users(&self, state: &KeyState, versions: &[VersionInfo]) -> Result<Vec<i64>> {
+    async fn users(&self, state: &KeyState, versions: &[VersionInfo]) -> Result<Vec<UserId>> {
         let users = match (&state.value, versions.iter().find(|info| !info.removed)) {
             (Some(bytes), _) => users_in(bytes),
             (None, Some(newest)) => {
@@ -280,7 +277,7 @@ impl Engine {
     }
 
     /// None when the version is gone.
-    async fn users_of_version(&self, key: &ProfileKey, number: u64) -> Result<Option<Vec<i64>>> {
+    async fn users_of_version(&self, key: &ProfileKey, number: u64) -> Result<Option<Vec<UserId>>> {
         let version = VersionRef::Number(number);
         let store = &self.link.store;
         let found = self.link.reading(Some(key), || store.version(key, &version)).await?;

@@ -159,7 +159,7 @@ impl Engine {
             .detail("restored", restored)
             .detail("replaced", state.version);
         let overwrite = Overwrite {
-            user_ids: Stored::decode(&bytes)?.user_ids().to_vec(),
+            user_ids: Stored::decode(&bytes)?.indexed_users(),
             value: NewValue::Bytes(bytes),
             cause: Cause::Restore,
             author: wanted.by.author.clone(),

@@ -145,7 +145,7 @@ impl Load {
                 epoch: state.epoch,
                 version: state.version,
                 value: NewValue::Bytes(found.bytes.clone()),
-                user_ids: found.record.user_ids.clone(),
+                user_ids: found.record.indexed_users(),
                 cause: Cause::Start,
                 author: engine.link.job_id.clone(),
                 keep_previous: found.overwrites || engine.link.settings().keep_every_save,

@@ -16,7 +16,7 @@ use crate::{
     key::ProfileKey,
     link::hosting::{Request, Stop},
     migration::DataVersion,
-    record::Record,
+    record::{Record, UserId},
     session::{
         Session,
         document::DocumentCodec,
@@ -191,7 +191,7 @@ pub struct Document {
 #[derive(Debug, Clone)]
 pub struct Meta {
     /// The users associated with the profile.
-    pub user_ids: Vec<i64>,
+    pub users: Vec<UserId>,
     /// The game's tags, the data version included.
     pub tags: Map<String, Value>,
     /// The profile's metadata.
@@ -205,7 +205,7 @@ pub struct Meta {
 impl Meta {
     pub(super) fn new(record: &Record, load_count: u64) -> Self {
         Self {
-            user_ids: record.user_ids.clone(),
+            users: record.users(),
             tags: record.meta_tags.clone(),
             metadata: record.roblox_metadata.clone(),
             load_count,

@@ -16,7 +16,10 @@ use serde_json::{Map, Number, Value, value::RawValue};
 mod codec;
 #[cfg(test)]
 pub(crate) mod tests;
+pub(crate) mod user;
 pub(crate) mod version;
+
+pub use user::{InvalidUser, MAX_USER_BYTES, UserId};
 
 use crate::storable::{DATA, DOCUMENT, Unstorable};
 pub use crate::storable::{
@@ -35,6 +38,10 @@ pub struct Record {
     /// The users associated with the profile, none negative. Specification: `UserIds`.
     #[serde(rename = "users", default, skip_serializing_if = "Vec::is_empty")]
     pub user_ids: Vec<i64>,
+    /// The users associated with the profile that have names and no numbers. A document has no
+    /// place for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub named_users: Vec<UserId>,
     /// Specification: `RobloxMetaData`; see [`check_metadata`] for its limits.
     #[serde(rename = "metadata", default, skip_serializing_if = "Map::is_empty")]
     pub roblox_metadata: Map<String, Value>,
@@ -153,6 +160,7 @@ impl Record {
         Self {
             created_s: created_s.into(),
             user_ids: Vec::new(),
+            named_users: Vec::new(),
             roblox_metadata: Map::new(),
             meta_tags: Map::new(),
             extra: Map::new(),
@@ -174,6 +182,46 @@ impl Record {
     pub(crate) fn encode_checked(&self) -> Result<Bytes, RecordError> {
         self.check_beside()?;
         codec::encode(codec::Form::Profile, self)
+    }
+
+    /// All users associated with the profile, those with numbers first.
+    pub fn users(&self) -> Vec<UserId> {
+        let numbers = self.user_ids.iter().map(|number| UserId::from(*number));
+        numbers.chain(self.named_users.iter().cloned()).collect()
+    }
+
+    /// Makes these the users associated with the profile.
+    pub fn set_users(&mut self, users: impl IntoIterator<Item = UserId>) {
+        self.user_ids.clear();
+        self.named_users.clear();
+        for user in users {
+            self.add_user(user);
+        }
+    }
+
+    /// Associates a user. One that is associated already is left alone.
+    pub fn add_user(&mut self, user: UserId) {
+        match user.number() {
+            Some(number) if self.user_ids.contains(&number) => {}
+            Some(number) => self.user_ids.push(number),
+            None if self.named_users.contains(&user) => {}
+            None => self.named_users.push(user),
+        }
+    }
+
+    /// Takes an association away.
+    pub fn remove_user(&mut self, user: &UserId) {
+        match user.number() {
+            Some(number) => self.user_ids.retain(|id| *id != number),
+            None => self.named_users.retain(|named| named != user),
+        }
+    }
+
+    /// The numbers by which a store finds the profile's users. See
+    /// [`crate::data_store::Change::Write`].
+    pub fn indexed_users(&self) -> Vec<i64> {
+        let named = self.named_users.iter().map(UserId::indexed);
+        self.user_ids.iter().copied().chain(named).collect()
     }
 
     fn check(&self) -> Result<(), Unstorable> {
@@ -236,12 +284,28 @@ impl Stored {
         codec::decode(bytes)
     }
 
-    /// The users associated with the key.
+    /// The users associated with the key that have numbers.
     pub fn user_ids(&self) -> &[i64] {
         match self {
             Self::Profile(record) => &record.user_ids,
             Self::Foreign(foreign) => &foreign.user_ids,
             Self::MessagesOnly(messages) => &messages.user_ids,
+        }
+    }
+
+    /// All users associated with the key, those with numbers first.
+    pub fn users(&self) -> Vec<UserId> {
+        match self {
+            Self::Profile(record) => record.users(),
+            other => other.user_ids().iter().map(|number| UserId::from(*number)).collect(),
+        }
+    }
+
+    /// The numbers by which a store finds them.
+    pub fn indexed_users(&self) -> Vec<i64> {
+        match self {
+            Self::Profile(record) => record.indexed_users(),
+            other => other.user_ids().to_vec(),
         }
     }
 
@@ -261,6 +325,7 @@ impl PartialEq for Record {
         let Self {
             created_s,
             user_ids,
+            named_users,
             roblox_metadata,
             meta_tags,
             extra,
@@ -270,6 +335,7 @@ impl PartialEq for Record {
         } = self;
         *created_s == other.created_s
             && *user_ids == other.user_ids
+            && *named_users == other.named_users
             && *roblox_metadata == other.roblox_metadata
             && *meta_tags == other.meta_tags
             && *extra == other.extra
@@ -293,6 +359,7 @@ impl fmt::Debug for Record {
         f.debug_struct("Record")
             .field("created_s", &self.created_s)
             .field("user_ids", &self.user_ids)
+            .field("named_users", &self.named_users)
             .field("origin", &self.origin)
             .field("data_bytes", &self.data.get().len())
             .finish_non_exhaustive()

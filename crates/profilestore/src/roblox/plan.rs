@@ -57,7 +57,7 @@ impl Write<'_> {
             epoch: state.epoch,
             version: state.version,
             value: NewValue::Bytes(value),
-            user_ids: document.stored.user_ids().to_vec(),
+            user_ids: document.stored.indexed_users(),
             cause: Cause::Set,
             author: self.author.to_owned(),
             keep_previous: self.every_save

@@ -10,8 +10,8 @@ use crate::{
     data::Data,
     error::{Error, ErrorKind, Result},
     migration::{DATA_VERSION, DataVersion, READABLE_FROM},
-    record::Record,
-    storable::{DATA, check_metadata, check_users},
+    record::{Record, UserId},
+    storable::{DATA, check_metadata},
 };
 
 /// A whole document, and what belongs into the commit that stores it.
@@ -23,8 +23,8 @@ pub struct Save {
     /// The indexes of the messages whose effect is in the data: they leave the inbox with it. Those
     /// that are gone already may be named again.
     pub processed: Vec<u64>,
-    /// The users associated with the profile from now on, none negative. None: as before.
-    pub user_ids: Option<Vec<i64>>,
+    /// The users associated with the profile from now on, by number or by name. None: as before.
+    pub users: Option<Vec<UserId>>,
     /// The game's tags, as a whole. None: as before. The data version stays.
     pub tags: Option<Map<String, Value>>,
     /// The profile's metadata, in the limits of [`crate::Profile::set_roblox_metadata`]. None: as
@@ -43,7 +43,7 @@ impl Save {
         Self {
             data,
             processed: Vec::new(),
-            user_ids: None,
+            users: None,
             tags: None,
             metadata: None,
             data_version: None,
@@ -53,9 +53,9 @@ impl Save {
 
     /// Checked, as it can be stored.
     pub(crate) fn check(self) -> Result<Handed> {
-        let Self { data, processed, user_ids, tags, metadata, data_version, edits_done } = self;
+        let Self { data, processed, users, tags, metadata, data_version, edits_done } = self;
         let data = Document::new(&data)?;
-        check_users(user_ids.as_deref().unwrap_or_default())?;
+        users.iter().flatten().try_for_each(UserId::check)?;
         metadata.as_ref().map_or(Ok(()), check_metadata)?;
         tags.as_ref()
             .map_or(Ok(()), |tags| DATA.check_map(tags))
@@ -65,7 +65,7 @@ impl Save {
             let message = "a save holds one operator's edit at most, so that each can be undone";
             return Err(Error::new(ErrorKind::Invalid, message));
         }
-        let beside = Beside { user_ids, tags, metadata, data_version };
+        let beside = Beside { users, tags, metadata, data_version };
         Ok(Handed { data: Arc::new(data), processed, beside, edits_done })
     }
 }
@@ -100,7 +100,7 @@ impl Handed {
 /// What is stored beside the data.
 #[derive(Clone)]
 pub(super) struct Beside {
-    user_ids: Option<Vec<i64>>,
+    users: Option<Vec<UserId>>,
     tags: Option<Map<String, Value>>,
     metadata: Option<Map<String, Value>>,
     data_version: Option<DataVersion>,
@@ -108,8 +108,8 @@ pub(super) struct Beside {
 
 impl Beside {
     pub(super) fn apply(self, record: &mut Record) {
-        if let Some(user_ids) = self.user_ids {
-            record.user_ids = user_ids;
+        if let Some(users) = self.users {
+            record.set_users(users);
         }
         if let Some(metadata) = self.metadata {
             record.roblox_metadata = metadata;

@@ -73,7 +73,7 @@ impl Session {
         let write = (overwritten || Some(digest) != saved).then(|| Encoded {
             bytes,
             digest,
-            user_ids: snapshot.meta.user_ids.clone(),
+            user_ids: snapshot.meta.indexed_users(),
         });
         Ok(Prepared { snapshot, write })
     }

@@ -129,7 +129,7 @@ impl KeyLines<'_> {
             version,
             created_ms,
             updated_ms,
-            user_ids: stored.map_or(&[], Stored::user_ids),
+            user_ids: &stored.map(Stored::users).unwrap_or_default(),
             metadata: stored.map_or(&none, Stored::metadata),
             deleted: value.is_none(),
             value,

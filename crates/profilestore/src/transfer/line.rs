@@ -15,6 +15,7 @@ use serde_json::{Map, Value, value::RawValue};
 use super::{MAX_LINE_BYTES, TransferError};
 use crate::{
     key::{DEFAULT_SCOPE, ProfileKey},
+    record::UserId,
     storable::{DATA, check_users},
 };
 
@@ -28,7 +29,7 @@ pub(super) struct LineOut<'a> {
     pub(super) version: &'a str,
     pub(super) created_ms: i64,
     pub(super) updated_ms: i64,
-    pub(super) user_ids: &'a [i64],
+    pub(super) user_ids: &'a [UserId],
     pub(super) metadata: &'a Map<String, Value>,
     #[serde(skip_serializing_if = "is_false")]
     pub(super) deleted: bool,
@@ -55,7 +56,7 @@ pub(super) struct Line {
     pub(super) version: Option<String>,
     pub(super) created_ms: i64,
     pub(super) updated_ms: i64,
-    pub(super) user_ids: Option<Vec<i64>>,
+    pub(super) user_ids: Option<Vec<UserId>>,
     pub(super) metadata: Option<Map<String, Value>>,
     /// None for a tombstone.
     pub(super) value: Option<Box<RawValue>>,
@@ -203,17 +204,20 @@ fn integer(name: &str, value: Option<Value>) -> Result<i64, String> {
         .ok_or_else(|| format!("{name} is not a whole number: {name}=`{value}`"))
 }
 
-fn user_ids(value: Value) -> Result<Vec<i64>, String> {
-    let ids = match value {
-        Value::Array(ids) => ids
-            .into_iter()
-            .map(|id| integer("user_ids", Some(id)))
-            .collect::<Result<Vec<_>, _>>()?,
+fn user_ids(value: Value) -> Result<Vec<UserId>, String> {
+    let user = |value: Value| match value {
+        Value::String(name) => name.parse::<UserId>().map_err(|wrong| format!("user_ids: {wrong}")),
+        number => integer("user_ids", Some(number)).map(UserId::from),
+    };
+    let users: Vec<UserId> = match value {
+        Value::Array(ids) => ids.into_iter().map(user).collect::<Result<_, _>>()?,
         Value::Object(map) if map.is_empty() => Vec::new(),
         _ => return Err("user_ids is not a list".into()),
     };
-    check_users(&ids).map_err(|wrong| wrong.inside("user_ids").to_string())?;
-    Ok(ids)
+    // At its place in the list; names are right by their type.
+    let numbers: Vec<i64> = users.iter().map(|user| user.number().unwrap_or(0)).collect();
+    check_users(&numbers).map_err(|wrong| wrong.inside("user_ids").to_string())?;
+    Ok(users)
 }
 
 fn metadata(text: Box<RawValue>) -> Result<Map<String, Value>, String> {

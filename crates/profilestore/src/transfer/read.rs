@@ -14,7 +14,7 @@ use crate::{
     },
     document::{compose, compose_inbox},
     record::{
-        RecordError, Stored,
+        RecordError, Stored, UserId,
         version::{find_version, version_label},
     },
     storable::MESSAGE,
@@ -50,7 +50,7 @@ pub struct VersionDocument {
     /// What kind of value it has.
     pub content: Content,
     /// The users associated with the key.
-    pub user_ids: Vec<i64>,
+    pub user_ids: Vec<UserId>,
     /// The key's metadata. Specification: `RobloxMetaData`.
     pub metadata: Map<String, Value>,
     /// The document; None for a tombstone.
@@ -116,7 +116,7 @@ pub async fn document(
             Some(Stored::MessagesOnly(_)) => Content::MessagesOnly,
             None => Content::Removed,
         },
-        user_ids: stored.as_ref().map_or(&[][..], Stored::user_ids).to_vec(),
+        user_ids: stored.as_ref().map(Stored::users).unwrap_or_default(),
         metadata: stored.as_ref().map(|stored| stored.metadata().clone()).unwrap_or_default(),
         value: stored.as_ref().map(|stored| compose(stored, &info, live)),
         info: Some(info),

@@ -24,6 +24,7 @@ mod layers;
 mod listing;
 mod messages;
 mod migrations;
+mod named_users;
 #[cfg(feature = "nats")]
 mod nats;
 mod operator;

@@ -257,7 +257,7 @@ async fn erasing_a_user_leaves_nothing_and_no_session_writes_it_back() {
     );
     assert_eq!(
         report.shared.iter().map(|s| (s.key.key(), &*s.user_ids)).collect::<Vec<_>>(),
-        [("guild", &[7, 8][..])]
+        [("guild", &[7.into(), 8.into()][..])]
     );
     assert!(report.failed.is_empty() && !report.is_complete());
     assert_eq!(report.audit_entries, 1, "the pin's");

@@ -8,6 +8,7 @@ from .profile import End, MessageFailed, Profile, Received, Release
 from .server import Server, connect
 from .store import Store
 from .transaction import Gift
+from .users import User
 
 __all__ = [
     "Address",
@@ -24,6 +25,7 @@ __all__ = [
     "Release",
     "Server",
     "Store",
+    "User",
     "active_until",
     "connect",
     "message_id",

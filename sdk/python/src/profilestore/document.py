@@ -6,12 +6,13 @@ in it. Pure; it knows of no connection. A change that fails leaves nothing behin
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from .edit import edited
 from .errors import failure, in_words
 from .jsontext import parse, stringify
+from .users import User, user_of
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -27,10 +28,14 @@ class Draft(NamedTuple):
     processed: list[int]
     revision: int
     """How many changes it has."""
+    users: tuple[User, ...] | None = None
+    """All users associated with the profile. None: those that are stored."""
 
 
 class Document(Generic[T]):
-    def __init__(self, stored: Any, check: Callable[[T], object] | None) -> None:
+    def __init__(
+        self, stored: Any, check: Callable[[T], object] | None, users: Iterable[User] = ()
+    ) -> None:
         """Fails when the data has a number that cannot be held."""
         self.text = self._stored = stringify(stored)
         self.check = check
@@ -39,6 +44,7 @@ class Document(Generic[T]):
         self._view: T | None = None
         self._processed: dict[int, None] = {}
         self._seen: dict[int, None] = {}
+        self.users = self._stored_users = tuple(user_of(user) for user in users)
 
     @property
     def view(self) -> T:
@@ -50,7 +56,22 @@ class Document(Generic[T]):
     @property
     def is_changed(self) -> bool:
         """Whether there is something that is not stored."""
-        return self.text != self._stored or bool(self._processed)
+        is_text = self.text != self._stored
+        return is_text or bool(self._processed) or self.users != self._stored_users
+
+    def add_user(self, given: User) -> None:
+        user = user_of(given)
+        if user not in self.users:
+            self._associate((*self.users, user))
+
+    def remove_user(self, given: User) -> None:
+        user = user_of(given)
+        if user in self.users:
+            self._associate(tuple(one for one in self.users if one != user))
+
+    def _associate(self, users: tuple[User, ...]) -> None:
+        self.users = users
+        self.revision += 1
 
     def tried(self, change: Callable[[T], R]) -> tuple[str, R]:
         """The data after ``change``, as a text; nothing is changed yet."""
@@ -111,11 +132,14 @@ class Document(Generic[T]):
         return Draft(self._stored, [], self.stored_revision)
 
     def draft(self) -> Draft:
-        return Draft(self.text, list(self._processed), self.revision)
+        users = None if self.users == self._stored_users else self.users
+        return Draft(self.text, list(self._processed), self.revision, users)
 
     def stored(self, draft: Draft) -> None:
         """A draft is stored."""
         self._stored = draft.text
+        if draft.users is not None:
+            self._stored_users = draft.users
         self.stored_revision = max(self.stored_revision, draft.revision)
         for index in draft.processed:
             self._processed.pop(index, None)

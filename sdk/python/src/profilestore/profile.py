@@ -17,6 +17,7 @@ from .frames import Asker, ByServer, Frame, asker_of, server_of
 from .futures import fail, quiet, running, shared, succeed
 from .jsontext import exact, parse, stringify
 from .saver import Saver
+from .users import User
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -166,6 +167,26 @@ class Profile(Generic[T]):
         if self._document.text != before:
             raise failure("busy", f"the data was changed in the meantime: {self.key}")
         self._document.take(text)
+        self._saver.changed()
+
+    @property
+    def users(self) -> tuple[User, ...]:
+        """The users associated with the profile, for search, export and erasure."""
+        return self._document.users
+
+    def add_user(self, user: User) -> None:
+        """
+        Associates a user: a number, or a name such as the UUID of a Minecraft player, of up to 100
+        bytes. UUIDs with hyphens get small letters. Stored as changes of the data are.
+        """
+        self._must_be_open()
+        self._document.add_user(user)
+        self._saver.changed()
+
+    def remove_user(self, user: User) -> None:
+        """Takes a user's association away."""
+        self._must_be_open()
+        self._document.remove_user(user)
         self._saver.changed()
 
     def _must_be_open(self) -> None:

@@ -184,6 +184,7 @@ class Saver:
             "s": self._s,
             "n": n,
             "processed": draft.processed,
+            "user_ids": draft.users,
             "edits_done": edits_done,
         }
         frame = compose("save", body, {"data": draft.text})
@@ -250,7 +251,14 @@ class Saver:
     def _send_end(self, end: asyncio.Future[None]) -> None:
         draft = self._document.draft()
         i, n = self._wire.number(), self.next_save()
-        body = {"i": i, "s": self._s, "n": n, "processed": draft.processed, "edits_done": []}
+        body = {
+            "i": i,
+            "s": self._s,
+            "n": n,
+            "processed": draft.processed,
+            "user_ids": draft.users,
+            "edits_done": [],
+        }
         self._stop_timer()
         self._is_sending = self.is_end_sent = True
 

@@ -102,7 +102,8 @@ class Store(Generic[T]):
 
     def _opened(self, key: str, started: dict[str, Any]) -> Profile[T]:
         options = self._options
-        document: Document[T] = Document(started["data"], options.check)
+        users = started["meta"].get("user_ids", ())
+        document: Document[T] = Document(started["data"], options.check, users)
         if options.reconcile:
             document.change(lambda data: fill(data, self._template))
         if options.check is not None:

@@ -119,7 +119,7 @@ def _send(
         texts = [
             compose(
                 "part",
-                {**names, "processed": draft.processed},
+                {**names, "processed": draft.processed, "user_ids": draft.users},
                 {} if is_staged else {"data": draft.text},
             )[len('{"part":') : -1]
             for names, draft in named

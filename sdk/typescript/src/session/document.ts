@@ -5,11 +5,14 @@
 import { failure, inWords, quiet } from "../errors.js";
 import { parse, stringify, type Numbers } from "../json.js";
 import { edited } from "./edit.js";
+import { userOf, type User } from "./users.js";
 
 /** One state of the document that is to be stored. */
 export interface Draft {
   readonly text: string;
   readonly processed: readonly number[];
+  /** All users associated with the profile. undefined: those that are stored. */
+  readonly users?: readonly User[] | undefined;
   /** How many changes it has. */
   readonly revision: number;
 }
@@ -27,13 +30,17 @@ export class Document<T> {
   #processed = new Set<number>();
   /** All messages that had their effect. */
   readonly #seen = new Set<number>();
+  #users: readonly User[];
+  #storedUsers: readonly User[];
 
   /** Fails when the text has a number that cannot be held. */
   constructor(
     stored: string,
     readonly numbers: Numbers,
     readonly check: ((data: T) => void) | undefined,
+    users: readonly User[] = [],
   ) {
+    this.#users = this.#storedUsers = users;
     const value = parse(stored, numbers) as T;
     this.#text = this.#stored = stringify(value, numbers);
   }
@@ -57,7 +64,27 @@ export class Document<T> {
 
   /** Whether there is something that is not stored. */
   get isChanged(): boolean {
-    return this.#text !== this.#stored || this.#processed.size > 0;
+    const isText = this.#text !== this.#stored;
+    return isText || this.#processed.size > 0 || this.#users !== this.#storedUsers;
+  }
+
+  get users(): readonly User[] {
+    return this.#users;
+  }
+
+  addUser(given: User | bigint): void {
+    const user = userOf(given);
+    if (!this.#users.includes(user)) this.#associate([...this.#users, user]);
+  }
+
+  removeUser(given: User | bigint): void {
+    const user = userOf(given);
+    if (this.#users.includes(user)) this.#associate(this.#users.filter((one) => one !== user));
+  }
+
+  #associate(users: readonly User[]): void {
+    this.#users = users;
+    this.#revision++;
   }
 
   /** The data after `change`, as a text; nothing is changed yet. */
@@ -127,12 +154,14 @@ export class Document<T> {
   }
 
   draft(): Draft {
-    return { text: this.#text, processed: [...this.#processed], revision: this.#revision };
+    const users = this.#users === this.#storedUsers ? undefined : this.#users;
+    return { text: this.#text, processed: [...this.#processed], users, revision: this.#revision };
   }
 
   /** A draft is stored. */
   stored(draft: Draft): void {
     this.#stored = draft.text;
+    this.#storedUsers = draft.users ?? this.#storedUsers;
     this.#storedRevision = Math.max(this.#storedRevision, draft.revision);
     draft.processed.forEach((index) => this.#processed.delete(index));
     if (!this.isChanged) this.#storedRevision = this.#revision;

@@ -5,6 +5,7 @@ import type { Asker, ByServer, Meta, SessionFrame } from "../frames.js";
 import { parse } from "../json.js";
 import type { Document, Draft } from "./document.js";
 import { Saver, type Wire } from "./saver.js";
+import type { User } from "./users.js";
 
 /** The same data, for reading. */
 export type Reading<T> = T extends (infer Item)[]
@@ -141,6 +142,28 @@ export class Profile<T> {
     const result = this.#document.change(change);
     this.#saver.changed();
     return result;
+  }
+
+  /** The users associated with the profile, for search, export and erasure. */
+  get users(): readonly User[] {
+    return this.#document.users;
+  }
+
+  /**
+   * Associates a user: a number, or a name such as the UUID of a Minecraft player, of up to 100
+   * bytes. UUIDs with hyphens get small letters. Stored as changes of the data are.
+   */
+  addUser(user: User | bigint): void {
+    this.#mustBeOpen();
+    this.#document.addUser(user);
+    this.#saver.changed();
+  }
+
+  /** Takes a user's association away. */
+  removeUser(user: User | bigint): void {
+    this.#mustBeOpen();
+    this.#document.removeUser(user);
+    this.#saver.changed();
   }
 
   #mustBeOpen(): void {

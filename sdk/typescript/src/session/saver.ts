@@ -183,7 +183,7 @@ export class Saver<T> {
     const [i, n] = [this.wire.number(), this.nextSave()];
     const frame = compose(
       "save",
-      { i, s, n, processed: draft.processed, edits_done },
+      { i, s, n, processed: draft.processed, user_ids: draft.users, edits_done },
       { data: draft.text },
     );
     this.#isSending = true;
@@ -244,7 +244,7 @@ export class Saver<T> {
     const { s } = this.session;
     const draft = this.document.draft();
     const [i, n] = [this.wire.number(), this.nextSave()];
-    const body = { i, s, n, processed: draft.processed, edits_done: [] };
+    const body = { i, s, n, processed: draft.processed, user_ids: draft.users, edits_done: [] };
     clearTimeout(this.#timer);
     this.#timer = undefined;
     this.#isSending = end.isSent = true;

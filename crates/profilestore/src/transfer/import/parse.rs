@@ -20,6 +20,7 @@ use crate::{
     ProfileKey,
     data_store::Digest,
     document::{Document, Surroundings},
+    record::{Stored, UserId},
     storable::DOCUMENT,
 };
 use bytes::Bytes;
@@ -168,22 +169,26 @@ impl Parsed {
             live: Place::default(),
         };
         let Some(text) = line.value else {
-            row.user_ids = line.user_ids.unwrap_or_default();
+            row.user_ids = line.user_ids.iter().flatten().map(UserId::indexed).collect();
             return Ok(Self { row, value: None, live: Live::default().written()? });
         };
         DOCUMENT.check(&text).map_err(|wrong| format!("the value cannot be stored: {wrong}"))?;
+        let (numbers, named) = by_kind(line.user_ids.as_deref().unwrap_or_default());
         let surroundings = Surroundings {
             written_ms: line.updated_ms,
             created_ms: line.created_ms,
-            user_ids: line.user_ids,
+            user_ids: line.user_ids.map(|_| numbers),
             metadata: line.metadata,
         };
         let document = Document::parse(&text, surroundings);
         document
             .check_messages()
             .map_err(|wrong| format!("the value cannot be stored: {wrong}"))?;
-        let Document { stored, foreign, lease, messages, last_message } = document;
-        row.user_ids = stored.user_ids().to_vec();
+        let Document { mut stored, foreign, lease, messages, last_message } = document;
+        if let Stored::Profile(record) = &mut stored {
+            record.named_users = named;
+        }
+        row.user_ids = stored.indexed_users();
         row.load_count = lease.load_count;
         row.foreign = foreign;
         let session = lease.holder.as_ref().and_then(|holder| holder.document.as_ref());
@@ -194,4 +199,10 @@ impl Parsed {
             live: Live::new(lease, messages, last_message).written()?,
         })
     }
+}
+
+/// Users with numbers, which a document has too, and those with names.
+fn by_kind(users: &[UserId]) -> (Vec<i64>, Vec<UserId>) {
+    let named = users.iter().filter(|user| user.number().is_none()).cloned();
+    (users.iter().filter_map(UserId::number).collect(), named.collect())
 }

@@ -19,16 +19,16 @@ async fn a_session_is_started_saved_and_ended_and_the_data_is_there() {
     assert_eq!(session.save(request(2), player(5)).await.unwrap(), Some(2));
     assert_eq!(stored(&world, "p").await, (5, 2));
     let mut last = player(8);
-    last.user_ids = Some(vec![17]);
+    last.users = Some(vec![17.into(), "Notch".parse().unwrap()]);
     session.end(request(3), Some(last)).await.unwrap();
     assert!(session.is_over() && server.sessions().is_empty());
     let other = world.server("b").await;
     let profile = open(&other, "p").await;
     assert_eq!(profile.read(|data| data.coins), 8);
-    assert_eq!(profile.user_ids(), [17]);
+    assert_eq!(profile.users(), [17.into(), "Notch".parse().unwrap()]);
     profile.end_session().await.unwrap();
     let Started { session, document } = start(&server, 4, "p").await;
-    assert_eq!((document.meta.load_count, document.meta.user_ids), (3, vec![17]));
+    assert_eq!((document.meta.load_count, document.meta.users.len()), (3, 2));
     session.end(request(5), None).await.unwrap();
     assert_eq!(coins(&other, "p").await, 8, "an end without data leaves what is stored");
 }
@@ -69,7 +69,7 @@ async fn what_cannot_be_stored_is_refused_with_its_place_and_the_session_goes_on
     let refused = session.end(request(3), Some(bad())).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Invalid);
     let mut negative = player(1);
-    negative.user_ids = Some(vec![-1]);
+    negative.users = Some(vec![(-1).into()]);
     assert_eq!(kind(session.save(request(4), negative).await), Some(ErrorKind::Invalid));
     let huge = format!(r#"{{"text":"{}"}}"#, "x".repeat(4 << 20));
     let huge = Save::new(RawValue::from_string(huge).unwrap());

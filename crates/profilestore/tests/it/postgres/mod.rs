@@ -135,3 +135,9 @@ async fn shared_subject() -> Subject {
     let b = PostgresStore::open(timed(&schema, &clock, 2)).await.expect("the store opens");
     Subject::new(Arc::new(crate::in_turn::InTurn::new(a, b)), move |ms| clock.advance(ms))
 }
+
+#[tokio::test]
+async fn named_users() {
+    let store = opened(&made().await).await;
+    crate::named_users::they_are_found_taken_out_and_erased(Arc::new(store)).await;
+}

@@ -126,3 +126,10 @@ async fn put(store: &dyn DataStore, key: &ProfileKey, value: &str) -> Result<Key
     let commit = make(store, vec![write(&state, value)]).await;
     store.commit_one(commit).await.map(|mut reply| reply.states.remove(0))
 }
+
+#[tokio::test]
+async fn named_users() {
+    let dir = folder();
+    let store = SqliteStore::open(path(&dir), fast()).expect("the store opens");
+    crate::named_users::they_are_found_taken_out_and_erased(Arc::new(store)).await;
+}

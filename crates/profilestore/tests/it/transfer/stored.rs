@@ -65,7 +65,7 @@ async fn a_version_is_found_by_every_name_it_has() {
     let current = document(&store, &key("a"), None).await.unwrap().unwrap();
     assert_eq!(
         (current.label, current.content, current.user_ids),
-        (label, Content::Profile, vec![7])
+        (label, Content::Profile, vec![7.into()])
     );
     assert!(document(&store, &key("b"), None).await.unwrap().is_none());
 }

@@ -1,0 +1,27 @@
+/** Users that a profile is associated with, for search, export and erasure. */
+import { failure } from "../errors.js";
+
+/** A number, as Roblox has them, or a name. A number beyond 2^53, as Steam has, is a text. */
+export type User = number | string;
+
+const MAX_BYTES = 100;
+const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
+const WHOLE = /^(0|-?[1-9]\d*)$/;
+
+/** A user in the one spelling that the server has too. */
+export function userOf(user: User | bigint): User {
+  const text = String(user);
+  if (typeof user === "number" && !Number.isSafeInteger(user)) {
+    throw failure("invalid", `a user is a whole number up to 2^53, a bigint or a text: ${text}`);
+  }
+  if (WHOLE.test(text)) {
+    const number = BigInt(text);
+    if (number < 0n) throw failure("invalid", `a user has no negative number: ${text}`);
+    return number <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(number) : text;
+  }
+  const bytes = Buffer.byteLength(text);
+  if (bytes === 0 || bytes > MAX_BYTES || text.includes("\0") || /\p{Surrogate}/u.test(text)) {
+    throw failure("invalid", `the name of a user has 1 to ${MAX_BYTES} bytes and no NUL`);
+  }
+  return UUID.test(text) ? text.toLowerCase() : text;
+}

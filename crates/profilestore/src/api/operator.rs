@@ -360,7 +360,9 @@ impl Operator {
     ///
     /// # Errors
     ///
-    /// Those of [`crate::ProfileStore::start_session`], after `timeout` at the latest. Two of them
+    /// Those of [`crate::ProfileStore::start_session`], after `timeout` at the latest;
+    /// [`ErrorKind::Unknown`] when the session's last save is not stored within that time, or
+    /// [`crate::Settings::call_timeout`] if that is longer: it goes on. Two of them
     /// say that a login came at the same moment and gets the profile: [`ErrorKind::TakenElsewhere`]
     /// on another server, [`ErrorKind::Invalid`] on this one. The old session ends for that login.
     pub fn end_session(
@@ -398,6 +400,10 @@ impl Operator {
         let pending = Arc::new(entry.clone().outcome(AuditOutcome::Pending));
         self.engine.book(&pending, 0).await?;
         let ended = self.end(key, steal, timeout, pending).await;
+        if matches!(&ended, Err(error) if error.kind() == ErrorKind::Unknown) {
+            // It stays pending in the log.
+            return ended.map(|()| None);
+        }
         let outcome = match &ended {
             Ok(()) => AuditOutcome::Done,
             Err(error) => AuditOutcome::Refused { why: error.to_string() },
@@ -415,17 +421,36 @@ impl Operator {
     ) -> Result<()> {
         let operation = Some(entry.operation);
         if let Some(own) = self.engine.table.live(key) {
-            return own.finish(SessionEnd::Operator { entry, saves: true }).await;
+            let ended = own.finish(SessionEnd::Operator { entry, saves: true });
+            return self.in_time(key, timeout, ended).await;
         }
         let codec: Arc<dyn Codec> = Arc::new(TypedCodec::<Value>::as_it_is());
-        let timeout = Some(timeout);
-        let options = StartOptions { steal, timeout, operation, ..StartOptions::default() };
+        let options =
+            StartOptions { steal, timeout: Some(timeout), operation, ..StartOptions::default() };
         match self.engine.start_session(key, codec, options).await {
-            Ok(session) => session.finish(SessionEnd::Manual).await,
+            Ok(session) => {
+                let ended = session.finish(SessionEnd::Manual);
+                self.in_time(key, timeout, ended).await
+            }
             // Removed meanwhile, and its session with it.
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Waits for a session's end, which goes on for as long as the store is away.
+    async fn in_time(
+        &self,
+        key: &ProfileKey,
+        timeout: Duration,
+        ended: impl Future<Output = Result<()>>,
+    ) -> Result<()> {
+        let env = &self.engine.link.env;
+        let patience = timeout.max(self.engine.link.settings().call_timeout);
+        env.timeout_at(env.after(patience), ended).await.unwrap_or_else(|_| {
+            let message = "the session is being ended, and its last save is not stored yet";
+            Err(Error::new(ErrorKind::Unknown, message).about(key))
+        })
     }
 
     /// Erases every profile of a user: those associated with the user now, or when they were

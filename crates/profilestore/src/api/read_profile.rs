@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use crate::{
     api::store::ProfileStore,
     data::{Codec as _, ProfileData, encode_for_save},
-    data_store::{Cause, KeyState, StoredMessage, StoredVersion, VersionRef},
+    data_store::{Cause, Incarnation, KeyState, StoredMessage, StoredVersion, VersionRef},
     engine::{calls::Replacement, history::Which},
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
@@ -31,6 +31,8 @@ pub struct ReadProfile<T> {
     load_count: u64,
     session: Option<SessionInfo>,
     inbox: Vec<StoredMessage>,
+    /// In these contents of the store it was read: numbers mean nothing in others.
+    incarnation: Incarnation,
     read_epoch: u64,
     /// The version that was current then.
     read_version: u64,
@@ -51,14 +53,19 @@ impl<T: fmt::Debug> fmt::Debug for ReadProfile<T> {
 }
 
 impl<T: ProfileData> ReadProfile<T> {
-    pub(crate) fn current(store: ProfileStore<T>, mut state: KeyState) -> Result<Option<Self>> {
+    /// What a key holds, as a read says that began in these contents of the store.
+    pub(crate) fn current(
+        store: ProfileStore<T>,
+        incarnation: Incarnation,
+        mut state: KeyState,
+    ) -> Result<Option<Self>> {
         state.hide_edits();
         let version =
             state.head.clone().map(|info| StoredVersion { info, value: state.value.clone() });
         if !state.exists() && state.inbox.as_ref().is_none_or(Vec::is_empty) {
             return Ok(None);
         }
-        Self::read(store, state, version, false).map(Some)
+        Self::read(store, incarnation, state, version, false).map(Some)
     }
 
     pub(crate) fn of_version(
@@ -72,11 +79,13 @@ impl<T: ProfileData> ReadProfile<T> {
             );
         };
         state.hide_edits();
-        Self::read(store, state, Some(version), true)
+        let incarnation = store.server().inner.engine.link.incarnation();
+        Self::read(store, incarnation, state, Some(version), true)
     }
 
     fn read(
         store: ProfileStore<T>,
+        incarnation: Incarnation,
         state: KeyState,
         version: Option<StoredVersion>,
         restores: bool,
@@ -115,6 +124,7 @@ impl<T: ProfileData> ReadProfile<T> {
             load_count,
             session: state.lease.holder.as_ref().map(SessionInfo::from),
             inbox: state.inbox.clone().unwrap_or_default(),
+            incarnation,
             read_epoch: state.epoch,
             read_version: state.version,
             existed: state.exists(),
@@ -282,6 +292,7 @@ impl<T: ProfileData> ReadProfile<T> {
             bytes,
             user_ids: meta.indexed_users(),
             cause: if self.restores { Cause::Restore } else { Cause::Set },
+            incarnation: self.incarnation,
             read_epoch: self.read_epoch,
             read_version: self.read_version,
             existed: self.existed,
@@ -300,9 +311,10 @@ impl<T: ProfileData> ProfileStore<T> {
         &self,
         key: &str,
     ) -> impl Future<Output = Result<Option<ReadProfile<T>>>> + Send + 'static + use<T> {
+        let incarnation = self.server().inner.engine.link.incarnation();
         let state = self.with_engine(key, |engine, key| engine.get(key));
         let store = self.clone();
-        async move { ReadProfile::current(store, state.await?) }
+        async move { ReadProfile::current(store, incarnation, state.await?) }
     }
 
     /// Reads an earlier version of the profile, as [`ProfileStore::get`] reads the current one: by

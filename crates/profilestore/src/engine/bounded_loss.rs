@@ -2,9 +2,8 @@
 //! autosave period.
 //!
 //! The first unsaved change of a session puts it at the end of a line; the driver saves from the
-//! front what has waited for long enough. What changes until the save begins is part of it. As the
-//! wait is the same for all sessions, the line is in order by itself. Only so many of these saves
-//! are under way at once: when the store cannot keep up, sessions wait in the line, where they cost
+//! front what has waited for long enough. What changes until the save begins is part of it. Only so
+//! many of these saves are under way at once: when the store cannot keep up, sessions wait in the line, where they cost
 //! nothing, and each is saved once, with what it is by then.
 
 use std::{
@@ -26,7 +25,7 @@ const UNDER_WAY: usize = 512;
 /// The sessions with unsaved changes, by the time at which they are to be saved.
 pub(crate) struct Changed {
     line: Mutex<VecDeque<(Instant, Weak<Session>)>>,
-    /// The line was empty and is not any more.
+    /// There is another first one.
     begun: Notify,
     room: Arc<Semaphore>,
 }
@@ -45,10 +44,20 @@ impl Changed {
     /// Has a session saved at this time, with what it is by then.
     pub(super) fn push(&self, at: Instant, session: &Arc<Session>) {
         let mut line = self.line.lock();
-        line.push_back((at, Arc::downgrade(session)));
-        if line.len() == 1 {
+        // Nearly always the end: the wait is the same for all, until the settings change.
+        let place = line.partition_point(|(other, _)| *other <= at);
+        line.insert(place, (at, Arc::downgrade(session)));
+        if place == 0 {
             self.begun.notify_one();
         }
+    }
+
+    /// Has all sessions saved by then: the settings say so from now on.
+    pub(super) fn at_latest(&self, by: Instant) {
+        for (at, _) in self.line.lock().iter_mut().rev().take_while(|(at, _)| *at > by) {
+            *at = by;
+        }
+        self.begun.notify_one();
     }
 
     fn first(&self) -> Option<Instant> {
@@ -68,7 +77,11 @@ pub(super) async fn run(link: Arc<Link>, changed: Arc<Changed>) {
             changed.begun.notified().await;
             continue;
         };
-        link.env.sleep_until(at).await;
+        tokio::select! {
+            () = link.env.sleep_until(at) => {}
+            // One that is due sooner.
+            () = changed.begun.notified() => continue,
+        }
         // Those that are due within a moment go together: for a store, a batch of many costs little
         // more than a batch of one.
         let together =

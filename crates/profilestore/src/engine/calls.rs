@@ -13,8 +13,8 @@ use super::{
 use crate::{
     audit::{Attribution, AuditEntry},
     data_store::{
-        Cause, Change, CommitReply, ConflictKind, KeyState, MessageId, NewValue, Returning,
-        StoreError, StoredMessage,
+        Cause, Change, CommitReply, ConflictKind, Incarnation, KeyState, MessageId, NewValue,
+        Returning, StoreError, StoredMessage,
     },
     edit::request::dismissed,
     error::{Error, ErrorKind, Result},
@@ -31,8 +31,9 @@ pub(crate) struct Replacement {
     pub(crate) bytes: Bytes,
     pub(crate) user_ids: Vec<i64>,
     pub(crate) cause: Cause,
-    /// The epoch and the version that were current when the profile was read, and whether it
-    /// existed then.
+    /// The contents of the store in which the profile was read, the epoch and the version that were
+    /// current then, and whether it existed.
+    pub(crate) incarnation: Incarnation,
     pub(crate) read_epoch: u64,
     pub(crate) read_version: u64,
     pub(crate) existed: bool,
@@ -253,8 +254,7 @@ impl Engine {
     ) -> impl Future<Output = Result<KeyState>> + Send + 'static + use<> {
         let (engine, key_) = (self.clone(), key.clone());
         self.link.call(key, async move {
-            // The replacement was made from versions of this incarnation.
-            let began = engine.link.incarnation();
+            let began = replacement.incarnation;
             let plan = |incarnation| {
                 let (engine, key, replacement) = (&engine, &key_, &replacement);
                 async move {

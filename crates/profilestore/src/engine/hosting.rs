@@ -174,6 +174,8 @@ impl Engine {
             let message = "a start of the profile is under way at this host";
             return Err(Error::new(ErrorKind::Busy, message));
         }
+        // A notice that came since the read found no session.
+        session.queue_look();
         if session.known.lock().held_by == self.link.server() {
             session.respond(state, None).await;
         } else {

@@ -111,6 +111,9 @@ impl Engine {
     pub(crate) fn change_settings<R>(&self, change: impl FnOnce(&mut Settings) -> R) -> Result<R> {
         let answer = self.link.change_settings(change)?;
         self.autosave.wake();
+        if let Some(within) = self.link.settings().save_changes_within {
+            self.table.changed.at_latest(self.link.env.after(within));
+        }
         Ok(answer)
     }
 

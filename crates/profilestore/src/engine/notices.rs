@@ -114,7 +114,9 @@ fn confirmed(link: &Arc<Link>, table: &Arc<Table>, confirmation: &Confirmation) 
         let before = link.confirmed_at();
         for session in confirmation.notices().iter().filter_map(|notice| table.live(&notice.key)) {
             session.unseen.note(before);
-            table.note_unseen(&session);
+            if link.hosting.is_some() {
+                table.note_unseen(&session);
+            }
         }
     }
     link.confirm(confirmation);

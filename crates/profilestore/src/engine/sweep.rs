@@ -42,7 +42,7 @@ async fn bury_the_dead(link: &Link) {
     // The clock that is about to be judged by may have stepped since the last renewal.
     link.observe(sent, now_ms);
     for row in rows.iter().filter(|row| !row.dead && row.id != link.server()) {
-        if ownership::judge(row, now_ms, link.contact()) == Death::Dead {
+        if ownership::judge(row, now_ms, link.contact(), &link.periods()) == Death::Dead {
             bury(link, row).await;
         }
     }

@@ -44,7 +44,8 @@ pub(crate) struct Table {
     pub(super) changed: Arc<Changed>,
     /// Sessions that have something to tell their game server, which runs in another process.
     pub(crate) news: News,
-    /// Sessions that had yet to look at a notice, the last time that it mattered.
+    /// Sessions of a hosted game server that had yet to look at a notice, the last time that it
+    /// mattered.
     unseen: Mutex<Vec<Weak<Session>>>,
 }
 
@@ -110,7 +111,11 @@ impl Table {
 
     /// A session has yet to look at a notice.
     pub(super) fn note_unseen(&self, session: &Arc<Session>) {
-        self.unseen.lock().push(Arc::downgrade(session));
+        let session = Arc::downgrade(session);
+        let mut unseen = self.unseen.lock();
+        if !unseen.iter().any(|other| other.ptr_eq(&session)) {
+            unseen.push(session);
+        }
     }
 
     /// The confirmation that counts for all sessions: the last one, unless one of them has yet to

@@ -159,11 +159,17 @@ impl Link {
     }
 
     pub(crate) fn change_settings<R>(&self, change: impl FnOnce(&mut Settings) -> R) -> Result<R> {
+        let noted = self.lease_time();
         let mut current = self.settings.write();
         let mut settings = Settings::clone(&current);
         let answer = change(&mut settings);
         if let Some(problem) = settings.problem() {
             return Err(Error::new(ErrorKind::Invalid, problem));
+        }
+        if settings.renew_period.saturating_mul(2) > noted {
+            let message = "the renewal period must be at most half the lease time that is noted in \
+                the store, which stays as it was when this game server started";
+            return Err(Error::new(ErrorKind::Invalid, message));
         }
         *current = Arc::new(settings);
         Ok(answer)
@@ -224,7 +230,7 @@ impl Link {
 
     /// The longest silence of the store that still counts as uninterrupted contact.
     pub(crate) fn max_gap(settings: &Settings) -> Duration {
-        settings.lease_time / 2
+        ownership::Periods::of(settings).max_gap
     }
 
     /// Notes what the store's clock said in the answer to a call sent then.

@@ -80,6 +80,8 @@ pub(crate) struct Pass {
     rank: Rank,
     bytes: isize,
     since: Instant,
+    /// Nothing was done with it.
+    unused: bool,
 }
 
 impl Room {
@@ -115,7 +117,7 @@ impl Room {
         state.free -= bytes;
         state.saves += usize::from(rank == Rank::Save);
         state.show();
-        Pass { room: self.clone(), rank, bytes, since: self.env.now() }
+        Pass { room: self.clone(), rank, bytes, since: self.env.now(), unused: false }
     }
 
     /// Lets in who waits, as far as there is room.
@@ -127,8 +129,11 @@ impl Room {
                 let pass = self.pass(&mut state, rank, waiting.bytes);
                 (waiting.enter, pass)
             };
-            // Outside of the lock: a caller that has gone gives its pass back at once.
-            drop(next.0.send(next.1));
+            // Outside of the lock. A caller that has gone gives its pass back, and the next one of
+            // the line comes in the next round: there may be as many of them as sessions.
+            if let Err(pass) = next.0.send(next.1) {
+                pass.give_back();
+            }
         }
     }
 
@@ -166,6 +171,9 @@ impl State {
 
     /// The next one to enter. None enters before one of rank first that waits for bytes.
     fn next(&mut self) -> Option<(Rank, Waiting)> {
+        for line in [&mut self.first, &mut self.rest] {
+            while line.pop_front_if(|waiting| waiting.enter.is_closed()).is_some() {}
+        }
         let rank = if self.first.is_empty() { Rank::Save } else { Rank::First };
         let bytes =
             if rank == Rank::First { self.first.front()?.bytes } else { self.rest.front()?.bytes };
@@ -203,6 +211,11 @@ impl Pass {
         self.bytes = bytes;
         self.room.let_in();
     }
+
+    /// Gives the room back without letting anybody in: the caller of this does.
+    fn give_back(mut self) {
+        self.unused = true;
+    }
 }
 
 impl Drop for Pass {
@@ -212,17 +225,22 @@ impl Drop for Pass {
             state.free += self.bytes;
             if self.rank == Rank::Save {
                 state.saves -= 1;
-                state.learn(self.since, self.room.env.now());
+                if !self.unused {
+                    state.learn(self.since, self.room.env.now());
+                }
             }
             state.show();
         }
-        self.room.let_in();
+        if !self.unused {
+            self.room.let_in();
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt as _;
     use std::time::Duration;
 
     #[tokio::test(start_paused = true)]
@@ -261,6 +279,24 @@ mod tests {
         );
         drop(pass);
         room.enter(Rank::First, 1).await;
+        assert_eq!(room.bytes_under_way(), 0);
+    }
+
+    /// Each of them gave its pass to the next one within a call of its own: the stack overflowed.
+    #[tokio::test(start_paused = true)]
+    async fn a_hundred_thousand_saves_that_were_given_up_do_not_fill_the_stack() {
+        let room = Room::new(Env::system());
+        let mut passes = Vec::new();
+        for _ in 0..256 {
+            passes.push(room.enter(Rank::Save, 1).await);
+        }
+        let mut waiting: Vec<_> =
+            (0..100_000).map(|_| Box::pin(room.enter(Rank::Save, 1))).collect();
+        for wait in &mut waiting {
+            assert!(wait.as_mut().now_or_never().is_none());
+        }
+        drop(waiting);
+        drop(passes);
         assert_eq!(room.bytes_under_way(), 0);
     }
 

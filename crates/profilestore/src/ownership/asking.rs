@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{
     Periods,
-    death::{ContactTime, Death, apart, liveness},
+    death::{ContactTime, Death, apart, liveness, unnoticed},
     lease::{Asker, Take, asked},
 };
 use crate::data_store::{KeyState, LeaseState, Request, ServerId};
@@ -125,7 +125,8 @@ fn ask(
         None => Start::Ask,
         Some(_) => {
             let waited = waited.min(contact.unwrap_or_default());
-            let left = periods.session_steal.saturating_sub(waited);
+            let patience = periods.session_steal;
+            let left = (patience + unnoticed(periods, patience / 4)).saturating_sub(waited);
             if left.is_zero() { Start::Take(Take::Stolen) } else { Start::Wait(left.min(again_in)) }
         }
     }

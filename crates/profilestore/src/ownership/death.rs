@@ -25,12 +25,17 @@ const CLOCK_MARGIN: Duration = Duration::from_millis(500);
 
 /// Judges a server's row. A row is only too old when the observer itself was in contact all that
 /// time: otherwise it may be the store, its clock, or the observer that stood still.
-pub(crate) fn judge(row: &ServerRow, now_ms: i64, contact: Option<ContactTime>) -> Death {
+pub(crate) fn judge(
+    row: &ServerRow,
+    now_ms: i64,
+    contact: Option<ContactTime>,
+    periods: &Periods,
+) -> Death {
     if row.dead {
         return Death::Dead;
     }
     let lease = millis(row.lease_ms);
-    let lease = lease + CLOCK_MARGIN;
+    let lease = lease + CLOCK_MARGIN + unnoticed(periods, lease / 2);
     let age = apart(now_ms, row.renewed_ms);
     let contact = contact.unwrap_or_default();
     if age > lease && contact >= lease {
@@ -39,6 +44,12 @@ pub(crate) fn judge(row: &ServerRow, now_ms: i64, contact: Option<ContactTime>) 
     let missing =
         (lease + Duration::from_millis(1)).saturating_sub(age).max(lease.saturating_sub(contact));
     Death::NotKnown { again_in: missing.max(Duration::from_millis(1)) }
+}
+
+/// For how much longer than `allowed` the store may have been silent without a break of contact. The
+/// observer's own lease time says what it takes for a break; another server's may be shorter.
+pub(super) fn unnoticed(periods: &Periods, allowed: Duration) -> Duration {
+    periods.max_gap.saturating_sub(allowed)
 }
 
 /// Whether a holder's server is dead. A session that no row vouches for follows its record's last
@@ -52,7 +63,7 @@ pub(super) fn liveness(
     periods: &Periods,
 ) -> Death {
     match (holder.server, &state.holder_server, holder.last_update_ms) {
-        (Some(_), Some(row), _) => judge(row, now_ms, contact),
+        (Some(_), Some(row), _) => judge(row, now_ms, contact, periods),
         (Some(_), None, _) => Death::Dead,
         (None, _, Some(last)) => {
             let left = periods.assume_dead.saturating_sub(millis(now_ms.saturating_sub(last)));

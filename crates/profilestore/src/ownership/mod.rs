@@ -63,6 +63,8 @@ pub(crate) struct Periods {
     pub(crate) session_steal: Duration,
     pub(crate) assume_dead: Duration,
     pub(crate) offer_time: Duration,
+    /// The longest silence of the store that still counts as uninterrupted contact.
+    pub(crate) max_gap: Duration,
 }
 
 impl Periods {
@@ -71,6 +73,7 @@ impl Periods {
             session_steal: settings.session_steal,
             assume_dead: settings.assume_dead,
             offer_time: settings.offer_time,
+            max_gap: settings.lease_time / 2,
         }
     }
 }

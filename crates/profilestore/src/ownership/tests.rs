@@ -15,6 +15,7 @@ use crate::{
 
 const PERIODS: Periods = Periods {
     session_steal: Duration::from_secs(40),
+    max_gap: Duration::from_secs(10),
     assume_dead: Duration::from_secs(630),
     offer_time: Duration::from_secs(10),
 };
@@ -114,6 +115,23 @@ fn an_outage_does_not_count_as_a_holder_that_does_not_answer() {
     let back = decide(&state, &b, None);
     assert!(matches!(back, Start::Wait(left) if left > Duration::from_secs(15)), "{back:?}");
     assert_eq!(decide(&state, &b, Some(Duration::from_secs(40))), Start::Take(Take::Stolen));
+}
+
+/// An outage that is too short to be noticed by an observer of a long lease time.
+#[test]
+fn an_observer_of_a_longer_lease_time_waits_for_as_much_more_as_it_may_not_notice() {
+    let periods = Periods { max_gap: Duration::from_secs(60), ..PERIODS };
+    let taken = |state: &KeyState, asker: &Asker| {
+        matches!(start(state, NOW, LONG, asker, &periods), Start::Take(_))
+    };
+    assert!(!taken(&held_by_1(50_000), &asker(2)) && taken(&held_by_1(70_501), &asker(2)));
+    let mut state = held_by_1(1000);
+    let mut b = asker(2);
+    state.lease = asked(&state.lease, &b, NOW);
+    b.asked_for = Some(Duration::from_secs(89));
+    assert!(!taken(&state, &b));
+    b.asked_for = Some(Duration::from_secs(90));
+    assert!(taken(&state, &b));
 }
 
 #[test]

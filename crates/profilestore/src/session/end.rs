@@ -126,7 +126,7 @@ impl Session {
         begun: EndBegun,
     ) -> Result<Answer<Result<()>>> {
         if begun == EndBegun::Now {
-            self.begin(&end)?;
+            self.begin(&end).inspect_err(|_| self.catch_up())?;
         }
         let (closed, last) = oneshot::channel();
         let turn = self.clone().finish_in_turn(Ending::queued(self), end.clone(), last);
@@ -134,7 +134,10 @@ impl Session {
         let closing = match begun {
             EndBegun::Now => match self.close(&end) {
                 Ok(last) => last.map(Closed::Last),
-                Err(error) => Some(Closed::Refused(error)),
+                Err(error) => {
+                    self.catch_up();
+                    Some(Closed::Refused(error))
+                }
             },
             EndBegun::Behind => {
                 self.tell(|table| table.closing(self));
@@ -183,6 +186,7 @@ impl Session {
             Ok(None) => self.ended().await,
             Err(error) => {
                 self.tell(|table| table.settled(self));
+                self.catch_up();
                 Err(error)
             }
         }
@@ -194,8 +198,15 @@ impl Session {
         if !self.live.begin_end_in_turn() {
             return Ok(None);
         }
-        self.begin(end)?;
-        self.close(end)
+        self.begin(end).and_then(|()| self.close(end)).inspect_err(|_| self.catch_up())
+    }
+
+    /// A session goes on whose end was refused: looks at what it did not look at while it ended.
+    pub(crate) fn catch_up(self: &Arc<Self>) {
+        if self.known.lock().held_by != self.link.server() {
+            self.queue_adopt();
+        }
+        self.queue_look();
     }
 
     /// The last two phases.

@@ -19,7 +19,7 @@ use serde_json::value::RawValue;
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
-    editing::{Editing, check_not_editing},
+    editing::{Editing, check_not_editing, is_editing},
     handlers::Handled,
     snapshot::{Mark, Processed, Snapshot},
 };
@@ -350,7 +350,8 @@ impl Live {
         key: &ProfileKey,
         edit: impl FnOnce(&mut Record) -> Result<R>,
     ) -> Result<R> {
-        let mut state = self.state.lock();
+        // Not while the end takes the last of it; but from inside an edit, which would wait for itself.
+        let mut state = if is_editing() { self.state.lock() } else { self.settled() };
         state.admits().map_err(|refusal| refusal.error(key))?;
         let mut meta = Record::clone(&state.meta);
         let answer = edit(&mut meta).map_err(|error| error.about(key))?;

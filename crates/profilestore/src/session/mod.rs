@@ -16,6 +16,7 @@
 
 use std::{
     fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, OnceLock, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -379,7 +380,9 @@ impl Session {
     /// Asks the keeper for the data. None: the library itself keeps it.
     pub(crate) fn collect(&self, why: Collect) -> Result<Option<Snapshot>> {
         let Some(keeper) = self.keeper() else { return Ok(None) };
-        match keeper.collect(why) {
+        let collected = catch_unwind(AssertUnwindSafe(|| keeper.collect(why)))
+            .unwrap_or_else(|_| Err("what keeps the data panicked".into()));
+        match collected {
             Ok(handed) => Ok(Some(self.live.accept(handed))),
             Err(problem) => {
                 Err(Error::new(ErrorKind::Invalid, format!("the data cannot be stored: {problem}"))

@@ -197,7 +197,8 @@ async fn conduct(
         }
     }
     for Turn { session, .. } in &turns {
-        session.read_before(false).await?;
+        let read = link.env.timeout_at(deadline.at(), session.read_before(false)).await;
+        read.map_err(|_| too_late())??;
     }
     let (mut open, drafts) = Open::begin(turns)?;
     open.request = request;
@@ -224,7 +225,9 @@ async fn conduct(
     for draft in drafts {
         let (session, snapshot) = draft.finish();
         let ready = session.prepare(snapshot)?;
-        prepared.push(session.prepare_over_document(&ready).await?.unwrap_or(ready));
+        let over = session.prepare_over_document(&ready);
+        let over = link.env.timeout_at(deadline.at(), over).await.map_err(|_| too_late())??;
+        prepared.push(over.unwrap_or(ready));
     }
     pass.resize(prepared.iter().map(Prepared::bytes).sum::<usize>() + given);
     let gifted: Vec<ProfileKey> = gifts.iter().filter_map(Change::key).cloned().collect();

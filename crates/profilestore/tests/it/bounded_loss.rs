@@ -152,3 +152,21 @@ async fn a_change_that_found_the_queue_full_is_saved_once_there_is_room() {
     a.crash();
     assert_eq!(coins(&b, "p").await, 3);
 }
+
+/// A profile that changed later waited behind one that had changed under the longer bound.
+#[tokio::test(start_paused = true)]
+async fn a_shorter_bound_holds_at_once_for_all_that_has_changed() {
+    let mut world = world();
+    world.settings.save_changes_within = Some(Duration::from_secs(60));
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    let (early, late) = (open(&a, "early").await, open(&a, "late").await);
+    earn(&early, 1);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    a.change_settings(|settings| settings.save_changes_within = Some(Duration::from_secs(1)))
+        .unwrap();
+    earn(&late, 2);
+    earn(&early, 2);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    a.crash();
+    assert_eq!((coins(&b, "early").await, coins(&b, "late").await), (3, 2));
+}

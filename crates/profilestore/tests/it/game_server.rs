@@ -91,3 +91,19 @@ async fn the_signal_to_stop_is_heard_also_when_it_comes_before_the_wait() {
         }
     }
 }
+
+/// It was called dead by others a lease time after each renewal.
+#[tokio::test(start_paused = true)]
+async fn renewals_cannot_become_rarer_than_the_lease_time_in_the_store_allows() {
+    let world = World::new();
+    let a = world.server("a").await;
+    let before = a.settings().renew_period;
+    let changed = a.change_settings(|settings| {
+        settings.lease_time = Duration::from_secs(120);
+        settings.renew_period = Duration::from_secs(60);
+    });
+    let error = changed.unwrap_err();
+    assert_eq!(error.kind(), profilestore::ErrorKind::Invalid);
+    assert!(error.to_string().contains("noted in the store"), "{error}");
+    assert_eq!(a.settings().renew_period, before);
+}

@@ -305,3 +305,29 @@ async fn a_field_that_a_new_template_fills_at_each_load_is_found_at_the_save() {
     assert!(error.to_string().contains("at `/items`"), "{error}");
     assert_eq!(json!(profile.last_saved_data().items), json!(["sword"]));
 }
+
+/// What came while it ended was not looked at afterwards: the session stayed inactive.
+#[tokio::test(start_paused = true)]
+async fn a_session_whose_end_was_refused_looks_at_what_came_meanwhile() {
+    let world = World::new();
+    let way = world.another_way();
+    let (a, b) = (world.server_on("a", way.clone()).await, world.server("b").await);
+    let (alice, bob) = (open(&a, "alice").await, open(&a, "bob").await);
+    spoil(&alice);
+    way.plan().cut_off();
+    let to = bob.clone();
+    let trade = a.transaction().with(&bob).with(&alice).deadline(Duration::from_secs(300));
+    let trade = tokio::spawn(trade.run(move |tx| tx.edit(&to, |data| data.coins += 1)));
+    settle().await;
+    let end = tokio::spawn(alice.end_session());
+    settle().await;
+    players(&b).send_message("alice", &1).await.unwrap();
+    way.plan().heal();
+    let error = end.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TooLarge);
+    let _ = trade.await.unwrap();
+    mend(&alice);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(alice.is_active() && !alice.is_over());
+    alice.end_session().await.unwrap();
+}

@@ -106,6 +106,9 @@ impl Load {
         self.forget_slot(&mut slots);
         drop(slots);
         self.forget_waiter(&engine.table);
+        if let Some(session) = self.goes_on() {
+            session.catch_up();
+        }
         true
     }
 

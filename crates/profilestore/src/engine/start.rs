@@ -29,7 +29,7 @@ use crate::{
         commit::Backoff,
         queue::{Answer, runtime_gone},
     },
-    session::{Session, info::SessionEnd},
+    session::{Session, info::SessionEnd, remote::Remote},
 };
 
 mod ending;
@@ -67,6 +67,16 @@ impl Engine {
         }
     }
 
+    /// The session of a hosted game server that has asked for its end, and the turn behind that end.
+    fn behind_asked_end(&self, key: &ProfileKey) -> Option<Claimed> {
+        let is_ending = |session: &Arc<Session>| {
+            !session.is_over() && session.remote.as_ref().is_some_and(Remote::is_ending)
+        };
+        let session = self.table.live(key).filter(is_ending)?;
+        let turn = self.link.queues.run(key, usize::MAX, async {});
+        Some(Claimed::After(session, async move { turn?.wait().await }.boxed()))
+    }
+
     /// Claims a load of the key; ends this server's own session first, if that is to be superseded.
     fn claim_in_place(
         self: &Arc<Self>,
@@ -76,6 +86,9 @@ impl Engine {
     ) -> Result<Claimed> {
         self.link.check_open(key)?;
         loop {
+            if let Some(after) = self.behind_asked_end(key) {
+                return Ok(after);
+            }
             if options.supersede
                 && let Some(session) = self.table.live(key).filter(|session| !session.is_over())
             {

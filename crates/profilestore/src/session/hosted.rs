@@ -34,6 +34,27 @@ use crate::{
     record::{Record, Stored},
 };
 
+/// An end that the game server has asked for, from the call on until it is decided. A start of the
+/// profile comes behind it.
+struct EndAsked(Arc<Session>);
+
+impl EndAsked {
+    fn new(session: &Arc<Session>) -> Self {
+        if let Some(remote) = &session.remote {
+            remote.begin_end();
+        }
+        Self(session.clone())
+    }
+}
+
+impl Drop for EndAsked {
+    fn drop(&mut self) {
+        if let Some(remote) = &self.0.remote {
+            remote.leave_end();
+        }
+    }
+}
+
 impl Session {
     // --- what its game server asks for ----------------------------------------------------------
 
@@ -72,11 +93,11 @@ impl Session {
         request: Request,
         last: Option<Handed>,
     ) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
-        let session = self.clone();
+        let turn = EndAsked::new(self);
         let queued = self
             .link
             .queues
-            .run(&self.key, usize::MAX, async move { session.end_handed_now(request, last).await });
+            .run(&self.key, usize::MAX, async move { turn.0.end_handed_now(request, last).await });
         self.hurry.notify_one();
         async move { queued?.wait().await? }
     }

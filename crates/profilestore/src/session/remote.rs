@@ -62,6 +62,8 @@ struct State {
     closed: Option<SessionEnd>,
     /// The newest message or edit that was told.
     told: u64,
+    /// How many ends that its game server asked for wait or are under way.
+    ends: usize,
 }
 
 struct Release {
@@ -127,6 +129,21 @@ impl Remote {
         if let Some(release) = &mut state.release {
             release.told_behind = None;
         }
+    }
+
+    /// Its game server has asked for an end, which has its place in the profile's queue.
+    pub(super) fn begin_end(&self) {
+        self.0.lock().ends += 1;
+    }
+
+    /// An end was made, refused or broken off.
+    pub(super) fn leave_end(&self) {
+        self.0.lock().ends -= 1;
+    }
+
+    /// Whether its game server has asked for an end that is not decided yet.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.0.lock().ends > 0
     }
 
     /// The end that is to be told, told with this.

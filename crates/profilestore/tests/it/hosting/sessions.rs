@@ -57,6 +57,27 @@ async fn the_same_request_made_twice_takes_effect_once() {
     );
 }
 
+/// A player comes back to the game server that is still saving their profile.
+#[tokio::test(start_paused = true)]
+async fn a_start_behind_an_end_that_is_under_way_waits_for_it() {
+    let world = World::new();
+    let (server, _calling) = hosted(&host(&world), "a").await;
+    let Started { session, .. } = start(&server, 1, "p").await;
+    let ended = session.end(request(2), Some(player(5)));
+    let Started { session: next, document } = start(&server, 3, "p").await;
+    assert_eq!(kind(ended.await), None);
+    assert!(session.is_over() && !next.is_over());
+    assert_eq!((document.version, document.data.get()), (2, r#"{"coins":5}"#));
+    // When that end is refused, the session goes on, and there is nothing to start.
+    let bad = Save::new(RawValue::from_string(r#"{"coins":[1e400]}"#.into()).unwrap());
+    let refused = next.end(request(4), Some(bad));
+    let behind = server.start(request(5), &key("p"), HostedStart::default()).await;
+    assert_eq!(kind(behind), Some(ErrorKind::AlreadyLoaded));
+    assert_eq!(kind(refused.await), Some(ErrorKind::Invalid));
+    next.end(request(6), Some(player(6))).await.unwrap();
+    assert_eq!(stored(&world, "p").await, (6, 3));
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_stored_is_refused_with_its_place_and_the_session_goes_on() {
     let world = World::new();

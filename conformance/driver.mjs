@@ -24,6 +24,7 @@ function gift(data, message, { id }) {
 function change(data, command) {
   for (const [name, by] of Object.entries(command.add ?? {})) data[name] = (data[name] ?? 0) + by;
   for (const [name, value] of Object.entries(command.set ?? {})) data[name] = value;
+  for (const [name, count] of Object.entries(command.fill ?? {})) data[name] = "x".repeat(count);
   if (command.push !== undefined) data.items.push(command.push);
   if (command.raise) throw new Error("of the game");
 }
@@ -126,8 +127,9 @@ const commands = {
     return { data: left };
   },
 
-  async send({ key, coins, broken, id_of_message: id }) {
-    return { stored_now: await store({}).send(key, { type: "gift", coins, broken: broken ?? false }, id) };
+  async send({ key, coins, broken = false, pad, id_of_message: id }) {
+    const message = { type: "gift", coins, broken, pad: pad && "x".repeat(pad) };
+    return { stored_now: await store({}).send(key, message, id) };
   },
 
   async close({ timeout_ms: timeoutMs = 60_000 }) {

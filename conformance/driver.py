@@ -34,6 +34,8 @@ def change(data: Any, command: dict[str, Any]) -> None:
         data[name] = data.get(name, 0) + by
     for name, value in command.get("set", {}).items():
         data[name] = value
+    for name, count in command.get("fill", {}).items():
+        data[name] = "x" * count
     if "push" in command:
         data["items"].append(command["push"])
     if command.get("raise"):
@@ -172,6 +174,8 @@ class Driver:
     async def send(self, command: dict[str, Any]) -> Any:
         broken = command.get("broken", False)
         message = {"type": "gift", "coins": command["coins"], "broken": broken}
+        if "pad" in command:
+            message["pad"] = "x" * command["pad"]
         sent = await self.store({}).send(command["key"], message, command["id_of_message"])
         return {"stored_now": sent}
 

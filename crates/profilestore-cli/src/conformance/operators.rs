@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     driver::PATIENCE,
-    stage::{Stage, fits, text},
+    stage::{MadeKey, Stage, fits, text},
 };
 
 impl Stage {
@@ -82,6 +82,31 @@ impl Stage {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Makes a key that game servers may connect with.
+    pub(super) async fn make_key(&mut self, step: &Value) -> Result<(), String> {
+        let name = text(step, "name", "key").to_owned();
+        let body = json!({ "name": name, "scopes": ["sessions:hold"] }).to_string();
+        let headers = [("Content-Type", "application/json")];
+        let made = self.world.call("POST", "/v1/keys", &headers, Some(&body)).await?;
+        let (secret, id) = (made.body["key"].as_str(), made.body["record"]["id"].as_str());
+        let (Some(secret), Some(id)) = (secret, id) else {
+            return Err(format!("no key was made: {} {}", made.status, made.body));
+        };
+        self.keys.insert(name, MadeKey { id: id.to_owned(), secret: secret.to_owned() });
+        Ok(())
+    }
+
+    pub(super) async fn revoke(&mut self, step: &Value) -> Result<(), String> {
+        let name = text(step, "name", "key");
+        let key = self.keys.get(name).ok_or(format!("there is no key {name}"))?;
+        let path = format!("/v1/keys/{}", key.id);
+        let answer = self.world.call("DELETE", &path, &[], None).await?;
+        if answer.status != 200 {
+            return Err(format!("the key was not revoked: {} {}", answer.status, answer.body));
+        }
+        Ok(())
     }
 
     /// An edit with a mark that the audit looks for. `undoes`: the paths that its undo puts back.

@@ -65,6 +65,8 @@ pub(crate) struct Kills {
 pub(crate) struct Ended {
     pub(crate) wrong: Vec<String>,
     pub(crate) kills: Kills,
+    /// See [`Verdict::late`](super::stage::Verdict::late).
+    pub(crate) late: u64,
 }
 
 /// Plays one seed.
@@ -133,7 +135,7 @@ impl Play {
                 self.stage.kill_driver(&on).await?;
                 self.open.remove(&on);
                 let anew = format!("d{}", self.count + 10);
-                self.stage.driver(&anew).await?;
+                self.stage.driver(&anew, None).await?;
                 self.drivers[at] = anew;
             }
         }
@@ -271,7 +273,8 @@ impl Play {
         }
         self.hear();
         let Self { stage, mut wrong, kills, .. } = self;
-        wrong.extend(stage.finish(true).await);
-        Ended { wrong, kills }
+        let verdict = stage.finish(true).await;
+        wrong.extend(verdict.wrong);
+        Ended { wrong, kills, late: verdict.late }
     }
 }

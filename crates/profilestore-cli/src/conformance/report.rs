@@ -24,6 +24,14 @@ struct Row {
     shows: String,
     wrong: Vec<String>,
     kills: Kills,
+    late: u64,
+}
+
+impl Row {
+    /// A row of what kills nothing at random.
+    fn of(name: String, shows: String, wrong: Vec<String>) -> Self {
+        Self { name, shows, wrong, kills: Kills::default(), late: 0 }
+    }
 }
 
 impl Conformance {
@@ -39,12 +47,7 @@ impl Conformance {
                 let ran = vectors::run(&self.driver, &text).await;
                 let (count, wrong) = ran.map_err(Failure::Work)?;
                 let shows = "rules that need no server".to_owned();
-                rows.push(Row {
-                    name: format!("{count} vectors"),
-                    shows,
-                    wrong,
-                    kills: Kills::default(),
-                });
+                rows.push(Row::of(format!("{count} vectors"), shows, wrong));
             }
             rows.extend(self.scripts(&ground).await?);
         }
@@ -71,7 +74,8 @@ impl Conformance {
         all.retain(|script| {
             let is_named =
                 self.only.is_empty() || self.only.iter().any(|text| script.name.contains(text));
-            is_named && (!self.quick || script.is_quick)
+            let has_ground = matches!(ground, Ground::Files) || !script.is_file_only;
+            is_named && has_ground && (!self.quick || script.is_quick)
         });
         if all.is_empty() {
             return Err(Failure::Usage("no script has this in its name".into()));
@@ -82,7 +86,7 @@ impl Conformance {
             let (driver, ground) = (driver.clone(), ground.clone());
             async move {
                 let wrong = script.run(&driver, &ground).await;
-                Row { name: script.name, shows: script.shows, wrong, kills: Kills::default() }
+                Row::of(script.name, script.shows, wrong)
             }
         })
         .await)
@@ -101,6 +105,7 @@ impl Conformance {
                     shows: "random play with kills".into(),
                     wrong: ended.wrong,
                     kills: ended.kills,
+                    late: ended.late,
                 }
             }
         })
@@ -118,10 +123,11 @@ impl Conformance {
         }
         let servers: u64 = rows.iter().map(|row| row.kills.servers).sum();
         let game_servers: u64 = rows.iter().map(|row| row.kills.game_servers).sum();
+        let late: u64 = rows.iter().map(|row| row.late).sum();
         let (count, wrong) = (rows.len(), failed.len());
         say(format_args!(
             "rows: {count}, with violations: {wrong}; killed at random: {servers} servers, \
-             {game_servers} game servers"
+             {game_servers} game servers; sessions that let go too late: {late}"
         ))?;
         if let Some(row) = failed.first() {
             let again = match row.name.strip_prefix("seed ") {

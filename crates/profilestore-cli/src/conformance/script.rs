@@ -37,6 +37,9 @@ struct Written {
     /// Its sessions may be asked for by another server, so that they end as `released`.
     #[serde(default)]
     may_end: bool,
+    /// Its store must be a file, which can be restored from a backup.
+    #[serde(default)]
+    file_only: bool,
 }
 
 fn one_server() -> usize {
@@ -54,6 +57,7 @@ pub(crate) struct Script {
     /// The guarantee that it shows.
     pub(crate) shows: String,
     pub(crate) is_quick: bool,
+    pub(crate) is_file_only: bool,
     servers: usize,
     drivers: Vec<String>,
     steps: Vec<Value>,
@@ -68,21 +72,14 @@ pub(crate) fn scripts(text: &str) -> Result<Vec<Script>, String> {
     for script in scripts {
         let names = if script.with.is_empty() { vec![String::new()] } else { script.with.clone() };
         for fault in names {
-            let mut steps = Vec::new();
-            for step in &script.steps {
-                if step["do"] == "fault" {
-                    let inner = faults.get(&fault);
-                    let wrong = || format!("{}: there is no fault `{fault}`", script.name);
-                    steps.extend(inner.ok_or_else(wrong)?.iter().cloned());
-                } else {
-                    steps.push(step.clone());
-                }
-            }
+            let steps = laid_out(&script.steps, faults.get(&fault))
+                .map_err(|why| format!("{}: {why}: fault=`{fault}`", script.name))?;
             let is_plain = fault.is_empty();
             all.push(Script {
                 name: script.name.clone() + if is_plain { "" } else { "/" } + &fault,
                 shows: script.shows.clone(),
                 is_quick: script.quick.iter().any(|it| *it == fault || it == "yes"),
+                is_file_only: script.file_only,
                 servers: script.servers,
                 drivers: script.drivers.clone(),
                 steps,
@@ -91,6 +88,37 @@ pub(crate) fn scripts(text: &str) -> Result<Vec<Script>, String> {
         }
     }
     Ok(all)
+}
+
+/// The steps with the fault's in its place, and each `repeat` as what it repeats.
+fn laid_out(steps: &[Value], fault: Option<&Vec<Value>>) -> Result<Vec<Value>, String> {
+    let mut all = Vec::new();
+    for step in steps {
+        match step["do"].as_str() {
+            Some("fault") => all.extend(fault.ok_or("there is no such fault")?.iter().cloned()),
+            Some("repeat") => {
+                let inner = step["steps"].as_array().ok_or("a step `repeat` has `steps`")?;
+                let inner = laid_out(inner, fault)?;
+                for at in 0..step["times"].as_u64().ok_or("a step `repeat` has `times`")? {
+                    all.extend(inner.iter().map(|step| numbered(step, &at.to_string())));
+                }
+            }
+            _ => all.push(step.clone()),
+        }
+    }
+    Ok(all)
+}
+
+/// A step with this number in place of `{at}`.
+fn numbered(step: &Value, at: &str) -> Value {
+    match step {
+        Value::String(text) => text.replace("{at}", at).into(),
+        Value::Array(all) => all.iter().map(|one| numbered(one, at)).collect(),
+        Value::Object(all) => {
+            all.iter().map(|(name, one)| (name.clone(), numbered(one, at))).collect()
+        }
+        other => other.clone(),
+    }
 }
 
 impl Script {
@@ -106,7 +134,7 @@ impl Script {
                 return vec![format!("step {}, {step}: {why}", at + 1)];
             }
         }
-        stage.finish(self.may_end).await
+        stage.finish(self.may_end).await.wrong
     }
 }
 
@@ -114,14 +142,49 @@ impl Script {
 mod tests {
     use std::collections::BTreeSet;
 
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn a_repetition_is_its_steps_with_their_numbers() {
+        let steps = [
+            json!({ "do": "repeat", "times": 2, "steps": [
+                { "do": "save", "later": "s{at}", "gives": { "items": ["i{at}"] } },
+                { "do": "fault" },
+            ] }),
+            json!({ "do": "end" }),
+        ];
+        let fault = vec![json!({ "do": "kill" })];
+        let save = |at: u64| {
+            let items = [format!("i{at}")];
+            json!({ "do": "save", "later": format!("s{at}"), "gives": { "items": items } })
+        };
+        let kill = json!({ "do": "kill" });
+        assert_eq!(
+            laid_out(&steps, Some(&fault)).unwrap(),
+            [save(0), kill.clone(), save(1), kill, json!({ "do": "end" })]
+        );
+        assert!(laid_out(&steps, None).is_err());
+        assert!(laid_out(&[json!({ "do": "repeat", "times": 2 })], None).is_err());
+    }
+
+    fn is_fault(step: &Value) -> bool {
+        let faults =
+            ["kill", "term", "way", "freeze", "freeze_driver", "kill_driver", "revoke", "restore"];
+        faults.iter().any(|fault| step["do"] == *fault) || step["method"] == "DELETE"
+    }
 
     #[test]
     fn the_kit_has_eighty_scripts_and_each_says_what_it_shows() {
         let all = scripts(super::super::SCRIPTS).unwrap();
         let names: BTreeSet<_> = all.iter().map(|script| &script.name).collect();
         assert_eq!(names.len(), all.len(), "each has a name of its own");
-        assert!(all.len() >= 80, "{}", all.len());
+        let plain = |name: &str| name.split_once('/').map_or(name, |(name, _)| name).to_owned();
+        let without_faults: BTreeSet<_> = names.iter().map(|name| plain(name)).collect();
+        assert!(without_faults.len() >= 80, "{}", without_faults.len());
+        let with_faults = all.iter().filter(|script| script.steps.iter().any(is_fault)).count();
+        assert!(with_faults >= 80, "{with_faults}");
         for script in &all {
             let (of, what) = script.shows.split_once(": ").unwrap();
             // A guarantee of docs/guarantees.md, or a part of an SDK that has none of its own.

@@ -1,7 +1,7 @@
 //! Drivers, servers and books of one script: what a step does, and the end of all.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
 };
 
@@ -31,6 +31,21 @@ struct Open {
     on: String,
 }
 
+/// A key that the script may revoke.
+#[derive(Debug)]
+pub(super) struct MadeKey {
+    pub(super) id: String,
+    pub(super) secret: String,
+}
+
+/// What a script or a run came to.
+#[derive(Debug)]
+pub(crate) struct Verdict {
+    pub(crate) wrong: Vec<String>,
+    /// How many sessions were not let go in time for another game server that asked.
+    pub(crate) late: u64,
+}
+
 #[derive(Debug)]
 pub(crate) struct Stage {
     command: String,
@@ -39,6 +54,10 @@ pub(crate) struct Stage {
     open: HashMap<String, Open>,
     /// Which profile a session's name stands for, by driver.
     sessions: HashMap<(String, String), String>,
+    /// Which drivers wanted a profile.
+    wanted: BTreeMap<String, BTreeSet<String>>,
+    /// Keys that were made for drivers, by name.
+    pub(super) keys: BTreeMap<String, MadeKey>,
     pub(super) books: Books,
     /// The time in the ids of messages.
     at_ms: i64,
@@ -76,20 +95,26 @@ impl Stage {
             drivers: BTreeMap::new(),
             open: HashMap::new(),
             sessions: HashMap::new(),
+            wanted: BTreeMap::new(),
+            keys: BTreeMap::new(),
             books: Books::default(),
             at_ms: Env::system().unix_ms(),
         };
         for name in drivers {
-            stage.driver(name).await?;
+            stage.driver(name, None).await?;
         }
         Ok(stage)
     }
 
-    /// Starts a driver and connects it.
-    pub(crate) async fn driver(&mut self, name: &str) -> Result<(), String> {
+    /// Starts a driver and connects it, with a key that was made for it or with the kit's.
+    pub(crate) async fn driver(&mut self, name: &str, key: Option<&str>) -> Result<(), String> {
+        let key = match key {
+            Some(name) => &self.keys.get(name).ok_or(format!("there is no key {name}"))?.secret,
+            None => &self.world.key,
+        };
         let mut driver = Driver::start(&self.command)?;
         let connect = json!({
-            "do": "connect", "urls": self.world.urls(), "key": self.world.key,
+            "do": "connect", "urls": self.world.urls(), "key": key,
             "job": name, "lease_ms": LEASE_MS, "store": self.world.store,
             "template": template(),
         });
@@ -118,12 +143,16 @@ impl Stage {
             "kill" => self.world.end(server, "KILL").await,
             "term" => self.world.end(server, "TERM").await,
             "run" => self.world.run(server).await?,
-            "freeze" => self.world.signal(server, "STOP").await,
+            "freeze" => self.world.freeze(server).await?,
             "thaw" => self.world.signal(server, "CONT").await,
             "way" => self.world.set(server, &link(step)?),
             "heal" => self.world.heal().await?,
             "sleep" => sleep(millis(step, 100)).await,
-            "driver" => self.driver(&on).await?,
+            "driver" => self.driver(&on, step["key"].as_str()).await?,
+            "backup" => self.world.tool(&["backup", "backup.db"]).await?,
+            "restore" => self.world.tool(&["restore", "backup.db", "--force"]).await?,
+            "key" => self.make_key(step).await?,
+            "revoke" => self.revoke(step).await?,
             "kill_driver" => self.kill_driver(&on).await?,
             "freeze_driver" => self.of(&on)?.signal("STOP").await,
             "thaw_driver" => self.of(&on)?.signal("CONT").await,
@@ -166,6 +195,7 @@ impl Stage {
                 let key = text(step, "key", &name).to_owned();
                 self.books.name(&key);
                 self.sessions.insert((on.to_owned(), name), key.clone());
+                self.wanted.entry(key.clone()).or_default().insert(on.to_owned());
                 command["key"] = key.into();
             }
             "update" => {
@@ -289,10 +319,10 @@ impl Stage {
     // --- the end -------------------------------------------------------------------------------
 
     /// Everything is healed, the drivers close, and what is stored is audited.
-    pub(crate) async fn finish(mut self, may_end: bool) -> Vec<String> {
-        let mut wrong = Vec::new();
+    pub(crate) async fn finish(mut self, may_end: bool) -> Verdict {
+        let (mut wrong, mut late) = (Vec::new(), 0);
         if let Err(why) = self.world.heal().await {
-            return vec![why];
+            return Verdict { wrong: vec![why], late };
         }
         for (name, open) in std::mem::take(&mut self.open) {
             if let Err(why) = self.outcome(open, &json!({})).await {
@@ -310,10 +340,8 @@ impl Stage {
                 Err(why) => wrong.push(format!("{name}: {why}")),
             }
             for event in driver.events() {
-                let is_told = matches!(event["name"].as_str(), Some("release" | "save-failed"));
-                let is_ended = event["name"] == "end" && event["reason"] == "ended";
-                let is_order = event["name"] == "end" && may_end && event["reason"] == "released";
-                if !(is_told || is_ended || is_order) {
+                late += u64::from(event["reason"] == "external");
+                if !self.is_explained(&name, &event, may_end) {
                     wrong.push(format!("{name} was told what no order explains: {event}"));
                 }
             }
@@ -323,7 +351,28 @@ impl Stage {
             Ok(found) => wrong.extend(self.books.audit(&found)),
             Err(why) => wrong.push(why),
         }
-        wrong
+        Verdict { wrong, late }
+    }
+
+    /// Whether what was done explains an event that no step waited for.
+    fn is_explained(&self, on: &str, event: &Value, may_end: bool) -> bool {
+        match (event["name"].as_str(), event["reason"].as_str()) {
+            (Some("release" | "save-failed"), _) => true,
+            (Some("end"), Some("ended")) => event["loss"] == false,
+            (Some("end"), Some("released")) => {
+                may_end && event["loss"] == false && self.is_wanted(on, event)
+            }
+            // It was asked for, and did not let go in time. A slow machine is enough for that.
+            (Some("end"), Some("external")) => may_end && self.is_wanted(on, event),
+            _ => false,
+        }
+    }
+
+    /// Whether another driver wanted the profile of an event.
+    fn is_wanted(&self, on: &str, event: &Value) -> bool {
+        let name = text(event, "as", "").to_owned();
+        let wanted = self.sessions.get(&(on.to_owned(), name)).and_then(|key| self.wanted.get(key));
+        wanted.is_some_and(|drivers| drivers.iter().any(|driver| driver != on))
     }
 
     /// What is stored, as a server process finds it that had no part in it.

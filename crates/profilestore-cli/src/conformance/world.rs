@@ -162,6 +162,18 @@ impl World {
         Ok(())
     }
 
+    /// Runs this program on the store: a backup, say.
+    pub(crate) async fn tool(&self, arguments: &[&str]) -> Result<(), String> {
+        let mut tool = program(&self.place)?;
+        let output = tool.args(arguments).current_dir(&self.folder).output().await;
+        let output = output.map_err(|error| error.to_string())?;
+        if !output.status.success() {
+            let why = String::from_utf8_lossy(&output.stderr);
+            return Err(format!("{arguments:?}: {}", why.trim()));
+        }
+        Ok(())
+    }
+
     /// Ends a server process by a signal, and waits for its end.
     pub(crate) async fn end(&mut self, at: usize, name: &str) {
         let Some(mut child) = self.servers.get_mut(at).and_then(|server| server.child.take())
@@ -183,6 +195,38 @@ impl World {
         if let Some(id) = id {
             let _ = signal(id, name).await;
         }
+    }
+
+    /// Freezes a server process while it holds no lock of the store: another process can write then.
+    /// With the lock it would stop all others too, for as long as it is frozen.
+    pub(crate) async fn freeze(&self, at: usize) -> Result<(), String> {
+        let until = Instant::now() + START;
+        let others = self.servers.iter().enumerate();
+        let other = others.filter(|(number, other)| *number != at && other.child.is_some());
+        let Some(port) = other.map(|(_, other)| other.port).next() else {
+            self.signal(at, "STOP").await;
+            return Ok(());
+        };
+        loop {
+            self.signal(at, "STOP").await;
+            if self.can_write_at(port).await {
+                return Ok(());
+            }
+            self.signal(at, "CONT").await;
+            if Instant::now() > until {
+                return Err("the store cannot be written while a server is frozen".into());
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn can_write_at(&self, port: u16) -> bool {
+        let key = Env::system().uuid().simple();
+        let path = format!("/v1/stores/{}Probe/profiles/{key}", self.store);
+        let headers = [("Content-Type", "application/json"), ("If-None-Match", "*")];
+        let wrote = self.call_at(port, "PUT", &path, &headers, Some("{\"data\":{}}"));
+        let wrote = timeout(Duration::from_secs(5), wrote).await;
+        wrote.is_ok_and(|answer| answer.is_some_and(|answer| answer.status == 201))
     }
 
     pub(crate) fn set(&self, at: usize, link: &Link) {

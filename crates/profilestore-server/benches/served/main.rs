@@ -3,11 +3,16 @@
 //!
 //! `cargo bench -p profilestore-server --bench served [-- saves|starts|handover|memory|reads]`
 //!
+//! `… -- node` measures one Node process with the SDK for TypeScript beside the Rust client. It is
+//! left out otherwise, since the SDK must be built before: `npm ci && npm run build` in
+//! `sdk/typescript`.
+//!
 //! The server is a process of its own; the game servers are in this one. The machines that this
 //! runs on are shared and noisy: the ratios count, not the rates.
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
 
 mod child;
+mod node;
 mod play;
 mod reads;
 
@@ -95,6 +100,9 @@ fn main() -> Outcome {
     }
     if wanted("reads") {
         runtime.block_on(reads::reads(folder))?;
+    }
+    if args.iter().any(|arg| arg == "node") {
+        runtime.block_on(node::node(folder))?;
     }
     Ok(())
 }

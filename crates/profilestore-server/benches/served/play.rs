@@ -16,16 +16,16 @@ use crate::{Outcome, child::Other, own, own_bytes, percentiles, player, text_of}
 const GAME_SERVERS: usize = 4;
 
 /// For how long saves are counted.
-const TIME: Duration = Duration::from_secs(5);
+pub(crate) const TIME: Duration = Duration::from_secs(5);
 
 /// How many profiles are started at once.
-const AT_ONCE: usize = 64;
+pub(crate) const AT_ONCE: usize = 64;
 
-const STARTS: usize = 3000;
+pub(crate) const STARTS: usize = 3000;
 const HELD: usize = 10_000;
 const HAND_OVERS: usize = 300;
 
-async fn connect(server: &Other, job: &str) -> Outcome<LoadClient> {
+pub(crate) async fn connect(server: &Other, job: &str) -> Outcome<LoadClient> {
     Ok(LoadClient::connect(server.address, &server.key, job).await.ok_or("no connection")?)
 }
 
@@ -76,12 +76,20 @@ async fn save_on(
 async fn remote_saves(folder: &Path, sessions: usize) -> Outcome<Vec<Duration>> {
     let folder = folder.join(format!("saves-{sessions}"));
     std::fs::create_dir(&folder)?;
-    let server = Other::start("serve", &folder)?;
+    saves_at(&Other::start("serve", &folder)?, sessions, GAME_SERVERS).await
+}
+
+/// How long each save took of so many sessions of so many game servers.
+pub(crate) async fn saves_at(
+    server: &Other,
+    sessions: usize,
+    game_servers: usize,
+) -> Outcome<Vec<Duration>> {
     let template: Arc<str> = serde_json::to_string(&player())?.into();
     let begin = Arc::new(Barrier::new(sessions));
     let mut games = Vec::new();
-    for at in 0..GAME_SERVERS.min(sessions) {
-        games.push(Arc::new(connect(&server, &format!("game-{at}")).await?));
+    for at in 0..game_servers.min(sessions) {
+        games.push(Arc::new(connect(server, &format!("game-{sessions}-{at}")).await?));
     }
     let tasks: Vec<_> = (0..sessions)
         .zip(games.iter().cycle())
@@ -147,7 +155,7 @@ pub(crate) async fn saves(folder: &Path) -> Outcome {
 }
 
 /// Starts so many new profiles over one connection. Answers how many a second.
-async fn remote_starts(game: &LoadClient, prefix: &str, count: usize) -> Outcome<f64> {
+pub(crate) async fn remote_starts(game: &LoadClient, prefix: &str, count: usize) -> Outcome<f64> {
     let template = serde_json::to_string(&player())?;
     let template = template.as_str();
     let began = Instant::now();

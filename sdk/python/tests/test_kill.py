@@ -101,8 +101,8 @@ class Kill(unittest.IsolatedAsyncioTestCase):
         a.update(add(1))
         nothing = lambda *_: None  # noqa: E731
         work: list[Any] = [a.save(), players.send("c", "hello"), players.start("d")]
-        work += [a.end(), b.end()]
         work.append(server.transaction([b], nothing))
+        work += [a.end(), b.end()]
         left_alone = [players.start("e"), players.send("c", "again")]
         del left_alone
         unsaved = await server.close(timeout=0.3)

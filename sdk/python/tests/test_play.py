@@ -57,6 +57,15 @@ class Play(unittest.IsolatedAsyncioTestCase):
         self.assertEqual(raised.exception.kind, kind)
         return raised.exception
 
+    async def test_a_start_right_behind_an_end_gets_what_that_saved(self) -> None:
+        players = (await self.game_server("eu-1")).store("PlayerData", PLAYER)
+        profile = await players.start("back")
+        profile.update(add(10))
+        ended, again = profile.end(), players.start("back")
+        self.assertEqual((await again).data["coins"], 10)
+        await ended
+        await (await again).end()
+
     async def test_what_is_saved_is_read_back_and_a_second_session_finds_it(self) -> None:
         server = await self.game_server("eu-1")
         players = server.store("PlayerData", PLAYER)

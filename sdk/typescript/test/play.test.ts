@@ -28,6 +28,15 @@ async function gameServer(job: string): Promise<Server> {
 
 const player = { template: { coins: 0, items: [] as string[] }, reconcile: true };
 
+test("a start right behind an end gets what that saved", async () => {
+  const players = (await gameServer("eu-1")).store("PlayerData", player);
+  const profile = await players.start("back");
+  profile.update((data) => (data.coins += 10));
+  const [, again] = await Promise.all([profile.end(), players.start("back")]);
+  assert.equal(again.data.coins, 10);
+  await again.end();
+});
+
 test("what is saved is read back over HTTP, and a second session finds it", async () => {
   const server = await gameServer("eu-1");
   const players = server.store("PlayerData", player);

@@ -212,7 +212,7 @@ class Profile(Generic[T]):
                 future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                 succeed(future, None)
                 return future
-            self._ending = running(self._let_go("ended", None))
+            self._ending = self._letting_go("ended", None)
         return shared(self._ending)
 
     @overload
@@ -254,16 +254,28 @@ class Profile(Generic[T]):
 
     # --- the way out ---------------------------------------------------------------------------
 
-    async def _let_go(self, reason: str, by: Asker | None) -> None:
-        await self._saver.when_thawed()
-        if self.ended is not None:
-            raise failure("session-ended", f"the session is over: {self.key}")
+    def _letting_go(self, reason: str, by: Asker | None) -> asyncio.Future[None]:
+        """It begins at once, so a start that comes behind it finds what is saved here."""
+        sent = None if self._saver.is_frozen else self._send_end()
+        return running(self._let_go(reason, by, sent))
+
+    def _send_end(self) -> asyncio.Future[None]:
         for change in self._last_save:
             call(partial(self._document.change, change), self._wire.report)
         self._is_ending = True
         self._waiting.clear()
+        return self._saver.end()
+
+    async def _let_go(
+        self, reason: str, by: Asker | None, sent: asyncio.Future[None] | None
+    ) -> None:
+        if sent is None:
+            await self._saver.when_thawed()
+            if self.ended is not None:
+                raise failure("session-ended", f"the session is over: {self.key}")
+            sent = self._send_end()
         try:
-            await self._saver.end()
+            await sent
         except ProfileError as error:
             if error.kind == "session-ended":
                 self._finish("lost", by, self._document.is_changed)
@@ -320,9 +332,8 @@ class Profile(Generic[T]):
         if self.ended is not None or self._ending is not None:
             return
         # From this moment on the data is frozen, unless a transaction is to end first.
-        self._ending = running(self._let_go("released", by))
+        self._ending = self._letting_go("released", by)
         self._ending.add_done_callback(self._released)
-        self._is_ending = not self._saver.is_frozen
 
     def _released(self, ending: asyncio.Future[None]) -> None:
         error = None if ending.cancelled() else ending.exception()

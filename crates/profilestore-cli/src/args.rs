@@ -37,6 +37,7 @@ use crate::{
     sessions::Sessions,
     shell::{Completions, Man},
     status::Status as ShowStatus,
+    test::Test,
     transfer::{Export, Import},
 };
 
@@ -122,6 +123,7 @@ enum Command {
     Restore(Restore),
     Check(Check),
     Run(Box<Run>),
+    Test(Box<Test>),
     Migrate(Migrate),
     Serve(Box<Serve>),
     Keys(KeysCommand),
@@ -173,6 +175,7 @@ impl Args {
             Command::Restore(command) => command.run(app).await,
             Command::Check(command) => command.run(app).await,
             Command::Run(command) => command.run(app).await,
+            Command::Test(command) => command.run(app).await,
             Command::Migrate(command) => command.run(app).await,
             Command::Serve(command) => Box::pin(command.run(app)).await,
             Command::Keys(command) => command.run(app).await,

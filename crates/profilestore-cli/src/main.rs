@@ -30,6 +30,7 @@ mod serve;
 mod sessions;
 mod shell;
 mod status;
+mod test;
 mod times;
 mod transfer;
 mod versions;

@@ -6,14 +6,19 @@
 //! nothing and the same seed gives the same run.
 #![deny(missing_docs)]
 
+mod classes;
 mod game;
 mod host;
 mod modules;
 mod output;
+mod project;
 mod services;
+mod specs;
 mod vm;
 
 pub use game::{Game, GameBuilder, Report, Script, Time};
 pub use output::{Console, Line, Output, Recorder};
+pub use project::{Tree, TreeError, is_project};
 pub use services::players::{Plan, PlanError};
+pub use specs::{Outcome, SpecOptions, SpecReport, SpecResult};
 pub use vm::{Failed, Limits};

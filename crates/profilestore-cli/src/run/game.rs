@@ -15,7 +15,9 @@ use profilestore::{
     messenger::Messenger,
     roblox::BudgetRules,
 };
-use profilestore_luau::{Game, GameBuilder, Limits, Line, Output, Plan, Script, Time};
+use profilestore_luau::{
+    Failed, Game, GameBuilder, Limits, Line, Output, Plan, Report, Script, Time, Tree, is_project,
+};
 use serde_json::json;
 
 use super::{BudgetsArg, Run, TimeArg, VersionsArg};
@@ -31,7 +33,7 @@ pub(super) fn play(
     store: Option<(Place, Option<Address>)>,
     json: bool,
 ) -> Result<Status, Failure> {
-    let script = Script { name: name_of(&run.script), source: read(&run.script)? };
+    let plays = Plays::of(&run.path)?;
     let mut game =
         Game::builder().servers(run.servers.into()).seed(run.seed).place_id(run.place_id);
     game = game.time(match run.time {
@@ -84,7 +86,7 @@ pub(super) fn play(
     if let Some((place, messenger)) = store {
         game = stored(game, place, messenger, run.time, file.clone())?;
     }
-    let report = game.run(&script).map_err(|error| Failure::Work(error.to_string()))?;
+    let report = plays.run(game).map_err(|error| Failure::Work(error.to_string()))?;
     for profile in &report.not_saved {
         let _ = writeln!(io::stderr(), "error: not saved: {profile}");
     }
@@ -96,6 +98,44 @@ pub(super) fn play(
         SqliteStore::check_files(file)?;
     }
     Ok(if report.is_success() { Status::Fine } else { Status::Problems })
+}
+
+/// What is played.
+enum Plays {
+    Script(Script),
+    Tree(Arc<Tree>),
+}
+
+impl Plays {
+    fn of(path: &Path) -> Result<Self, Failure> {
+        if is_project(path) {
+            return tree_of(path).map(Self::Tree);
+        }
+        if path.extension().is_some_and(|end| ["rbxl", "rbxlx"].iter().any(|place| end == *place)) {
+            return Err(Failure::Usage(format!(
+                "{} is a place file, which is not read; name the game's project \
+                 (default.project.json), or take the files out of the place with `rojo syncback`",
+                path.display()
+            )));
+        }
+        Ok(Self::Script(Script { name: name_of(path), source: read(path)? }))
+    }
+
+    fn run(self, game: GameBuilder) -> Result<Report, Failed> {
+        match self {
+            Self::Script(script) => game.run(&script),
+            Self::Tree(tree) => game.tree(tree).play(),
+        }
+    }
+}
+
+/// The instances of a project, after warnings of what was left out.
+pub(crate) fn tree_of(path: &Path) -> Result<Arc<Tree>, Failure> {
+    let tree = Tree::read(path).map_err(|error| Failure::Usage(error.to_string()))?;
+    for warning in tree.warnings() {
+        let _ = writeln!(io::stderr(), "warning: {warning}");
+    }
+    Ok(Arc::new(tree))
 }
 
 /// On a store that stays. A file is left in `opened`.
@@ -149,7 +189,7 @@ fn name_of(path: &Path) -> String {
     path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
-fn seconds(option: &str, value: f64) -> Result<Duration, Failure> {
+pub(crate) fn seconds(option: &str, value: f64) -> Result<Duration, Failure> {
     let time = Duration::try_from_secs_f64(value)
         .ok()
         .filter(|time| *time < Duration::from_secs(100 * 365 * 86_400));

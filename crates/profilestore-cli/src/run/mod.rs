@@ -11,7 +11,7 @@ use crate::{
 };
 
 #[cfg(feature = "luau")]
-mod game;
+pub(crate) mod game;
 
 const PLAYERS: &str = "\
 Who plays: parts separated by `;`, each WHO:ACTION@WHEN,ACTION@WHEN... or a number of players.
@@ -29,9 +29,11 @@ Who hops leaves and arrives in the same moment; who joins a second server is on 
   --players 20 --until 600
   --players '1:join@0s,join@61s/2; server1:crash@60s'";
 
-/// Play a Roblox game's script on simulated game servers, with its data in a store of this project
+/// Play a Roblox game on simulated game servers, with its data in a store of this project
 ///
-/// Scripts find ProfileStore and ProfileService in ServerScriptService, and Roblox's services
+/// PATH is a script, a folder with a default.project.json, or a project file of Rojo's format: then
+/// every Script in ServerScriptService and Workspace runs, in the tree that Rojo would make. Scripts
+/// find ProfileStore and ProfileService in ServerScriptService, and Roblox's services
 /// around them. They have no files and no network. What they print goes to standard output,
 /// warnings and errors to standard error; with several servers each line names its own. The game
 /// ends with --until, at Ctrl-C, or when every script has ended and nothing is left to wait for;
@@ -40,9 +42,9 @@ Who hops leaves and arrives in the same moment; who joins a second server is on 
 /// something could not be saved.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Run {
-    /// The script, Luau
-    #[arg(value_name = "GAME.luau")]
-    script: PathBuf,
+    /// A script (Luau), a folder with a default.project.json, or a project file
+    #[arg(value_name = "PATH")]
+    path: PathBuf,
     /// How many game servers run it, each by itself with a JobId of its own
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
     servers: u16,
@@ -120,7 +122,7 @@ impl Run {
     #[cfg(not(feature = "luau"))]
     pub(crate) async fn run(self, _app: &App) -> Result<Status, Failure> {
         Err(Failure::left_out(
-            &format!("Luau, which needs a C++ compiler, and cannot run {}", self.script.display()),
+            &format!("Luau, which needs a C++ compiler, and cannot run {}", self.path.display()),
             "luau",
         ))
     }

@@ -18,6 +18,8 @@ mod docs;
 mod edit;
 #[cfg(unix)]
 mod files;
+#[cfg(feature = "luau")]
+mod game_tests;
 mod history;
 mod inspect;
 #[cfg(not(all(feature = "postgres", feature = "nats", feature = "luau", feature = "serve")))]

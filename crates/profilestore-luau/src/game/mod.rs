@@ -21,7 +21,9 @@ pub use self::time::Time;
 use self::weather::Weather;
 use crate::{
     output::{Console, Output},
+    project::Tree,
     services::{World, players::Plan},
+    specs::{Collector, SpecOptions, SpecReport},
     vm::{Failed, Limits},
 };
 
@@ -74,6 +76,8 @@ pub struct GameBuilder {
     output: Option<Arc<dyn Output>>,
     players: Plan,
     modules: BTreeMap<String, String>,
+    tree: Option<Arc<Tree>>,
+    specs: Option<Arc<Collector>>,
     weather: Weather,
     budgets: Option<BudgetRules>,
 }
@@ -188,6 +192,14 @@ impl GameBuilder {
         self
     }
 
+    /// The game's instances, as its project describes them; its scripts run with
+    /// [`GameBuilder::play`].
+    #[must_use]
+    pub fn tree(mut self, tree: Arc<Tree>) -> Self {
+        self.tree = Some(tree);
+        self
+    }
+
     /// How long each call of a data store takes, each call of the store by a built-in module, and
     /// each message. 0.
     #[must_use]
@@ -215,13 +227,34 @@ impl GameBuilder {
     /// within an async runtime. Fails when the store cannot be opened; errors of the scripts are in
     /// the report and were printed.
     pub fn run(self, script: &Script) -> Result<Report, Failed> {
+        self.run_through(Plays::Script(script))
+    }
+
+    /// Runs the scripts of the game's tree that run on servers: every enabled `Script` in Workspace
+    /// and ServerScriptService that is no client's. Otherwise as [`run`](Self::run). Fails when
+    /// there is no such script.
+    pub fn play(self) -> Result<Report, Failed> {
+        self.run_through(Plays::Tree)
+    }
+
+    /// Runs the tests of a file of the game's tree, one after another on the first server. The
+    /// lines that scripts print are in the report.
+    pub fn test(mut self, file: &str, options: &SpecOptions) -> Result<SpecReport, Failed> {
+        let collector = Arc::new(Collector::new(options.only.clone()));
+        self.output = Some(collector.clone());
+        self.specs = Some(collector.clone());
+        let report = self.run_through(Plays::Spec(file, options))?;
+        Ok(collector.report(&report.not_saved))
+    }
+
+    fn run_through(self, plays: Plays<'_>) -> Result<Report, Failed> {
         let runtime = self.time.runtime()?;
-        let report = runtime.block_on(self.run_here(script));
+        let report = runtime.block_on(self.run_here(plays));
         runtime.shutdown_background();
         report
     }
 
-    async fn run_here(self, script: &Script) -> Result<Report, Failed> {
+    async fn run_here(self, plays: Plays<'_>) -> Result<Report, Failed> {
         let output = self.output.unwrap_or_else(|| Arc::new(Console::new(self.servers > 1)));
         let env = self.time.env(self.seed, self.store.is_some());
         let chance = self.time.chance(self.seed);
@@ -273,20 +306,51 @@ impl GameBuilder {
                 limits: self.limits,
                 world: world.clone(),
                 mounted: mounted.clone(),
+                tree: self.tree.clone(),
+                specs: self.specs.clone(),
             })?);
         }
         for server in &servers {
-            server.run(script)?;
+            plays.start(server)?;
         }
         let crashers: Arc<Mutex<Vec<_>>> =
             Arc::new(Mutex::new(servers.iter().map(Server::crasher).collect()));
         self.players.start(&world, move |server| (crashers.lock()[server])())?;
-        let nothing_left = self.time.wait(self.until, &world, &servers).await;
+        let nothing_left = match &self.specs {
+            Some(specs) => Time::wait_for(specs.done()).await,
+            None => self.time.wait(self.until, &world, &servers).await,
+        };
         let mut report = Report::default();
         for closed in join_all(servers.iter().map(|server| server.close(nothing_left))).await {
             report.add(closed?);
         }
         Ok(report)
+    }
+}
+
+/// What runs on each server.
+enum Plays<'a> {
+    Script(&'a Script),
+    Tree,
+    Spec(&'a str, &'a SpecOptions),
+}
+
+impl Plays<'_> {
+    fn start(&self, server: &Server) -> Result<(), Failed> {
+        match self {
+            Self::Script(script) => server.run(script),
+            Self::Tree if server.run_tree()? == 0 => Err(Failed::nothing_runs()),
+            Self::Tree => Ok(()),
+            Self::Spec(file, options) => {
+                if options.play {
+                    server.run_tree()?;
+                }
+                if server.number() == 1 {
+                    server.run_spec(file, options.limit)?;
+                }
+                Ok(())
+            }
+        }
     }
 }
 
@@ -320,6 +384,8 @@ impl Game {
             output: None,
             players: Plan::default(),
             modules: BTreeMap::new(),
+            tree: None,
+            specs: None,
             weather: Weather::default(),
             budgets: None,
         }

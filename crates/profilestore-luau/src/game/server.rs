@@ -1,6 +1,6 @@
 //! One game server of a game: its machine, its identity in the store, its end.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use profilestore::{
     GameServer,
@@ -13,7 +13,9 @@ use crate::{
     host::Ending,
     modules,
     output::{Line, Output},
+    project::Tree,
     services::{Services, ServicesOptions, World, reach_foreign_holders},
+    specs::Collector,
     vm::{Failed, Limits, Vm, VmOptions},
 };
 
@@ -26,6 +28,7 @@ pub(crate) struct Server {
     /// closes.
     game_servers: [GameServer; 2],
     ending: Arc<Ending>,
+    tree: Option<Arc<Tree>>,
 }
 
 /// What a server is made with.
@@ -42,6 +45,8 @@ pub(crate) struct ServerOptions {
     pub(crate) limits: Limits,
     pub(crate) world: Arc<World>,
     pub(crate) mounted: Arc<BTreeMap<String, String>>,
+    pub(crate) tree: Option<Arc<Tree>>,
+    pub(crate) specs: Option<Arc<Collector>>,
 }
 
 impl Server {
@@ -57,17 +62,28 @@ impl Server {
             limits,
             world,
             mounted,
+            tree,
+            specs,
         } = options;
         let vm = Vm::new(VmOptions { server: number, env: env.clone(), chance, output, limits })?;
         let ending = Ending::new(game_server.clone());
         let built_in = modules::install(&vm, ending.clone())?;
         let server = number - 1;
-        let services =
-            ServicesOptions { server, env, world: world.clone(), data_stores, built_in, mounted };
+        let services = ServicesOptions {
+            server,
+            env,
+            world: world.clone(),
+            data_stores,
+            built_in,
+            mounted,
+            tree: tree.clone(),
+            specs,
+        };
         let services = Services::install(&vm, services)?;
         reach_foreign_holders(&world, server, &game_server);
         vm.seal()?;
-        Ok(Self { number, vm, services, world, game_servers: [game_server, beside], ending })
+        let game_servers = [game_server, beside];
+        Ok(Self { number, vm, services, world, game_servers, ending, tree })
     }
 
     /// Starts a script; it has waited or ended when this returns.
@@ -75,6 +91,30 @@ impl Server {
         let globals = self.services.script_globals(self.vm.lua(), &script.name)?;
         self.vm.run(&script.name, &script.source, &globals)?;
         Ok(())
+    }
+
+    /// Starts the scripts of the game's tree that run on servers. One that cannot be compiled is
+    /// reported, and the others run, as on Roblox. Says how many there are.
+    pub(crate) fn run_tree(&self) -> Result<usize, Failed> {
+        let Some(tree) = &self.tree else { return Ok(0) };
+        let scripts = self.services.scripts(self.vm.lua())?;
+        for (file, globals) in &scripts {
+            let source = tree.sources.get(file).map_or("", String::as_str);
+            if let Err(error) = self.vm.run(file, source, globals) {
+                self.vm.scheduler().report_text(&error.to_string());
+            }
+        }
+        Ok(scripts.len())
+    }
+
+    /// Begins to run a file's tests.
+    pub(crate) fn run_spec(&self, file: &str, limit: Duration) -> Result<(), Failed> {
+        self.services.run_spec(&self.vm, file, limit.as_secs_f64())
+    }
+
+    /// Counts from 1.
+    pub(crate) fn number(&self) -> usize {
+        self.number
     }
 
     /// True when no thread waits for anything.

@@ -70,16 +70,33 @@ impl Time {
                     false
                 }
                 None => {
-                    while !(world.is_idle() && servers.iter().all(Server::is_idle)) {
-                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    let nothing_left = async {
+                        while !(world.is_idle() && servers.iter().all(Server::is_idle)) {
+                            tokio::time::sleep(Duration::from_millis(50)).await;
+                        }
+                        true
+                    };
+                    tokio::select! {
+                        nothing_left = nothing_left => nothing_left,
+                        // A game that goes on by itself would do so for ever.
+                        () = world.gave_up(), if self == Self::Virtual => false,
                     }
-                    true
                 }
             }
         };
         tokio::select! {
             biased;
             nothing_left = end => nothing_left,
+            () = stop_signal() => false,
+        }
+    }
+
+    /// Waits until something has ended, or the game is told to end. There is something left to be
+    /// done then.
+    pub(crate) async fn wait_for(end: impl Future<Output = ()>) -> bool {
+        tokio::select! {
+            biased;
+            () = end => false,
             () = stop_signal() => false,
         }
     }

@@ -11,6 +11,8 @@ pub(crate) mod players;
 mod proxies;
 mod purchases;
 mod random;
+mod specs;
+mod tree;
 mod world;
 
 use std::{
@@ -26,11 +28,13 @@ use tokio::sync::Notify;
 pub(crate) use self::{messages::reach_foreign_holders, world::World};
 use crate::{
     modules,
+    project::Tree,
+    specs::Collector,
     vm::{Answer, Failed, OWN_CODE, Vm, json},
 };
 
 /// The parts, in the order in which they build on each other.
-const PARTS: [(&str, &str); 23] = [
+const PARTS: [(&str, &str); 25] = [
     ("signals", include_str!("signals.luau")),
     ("enums", include_str!("enums.luau")),
     ("data_types", include_str!("data_types.luau")),
@@ -38,6 +42,7 @@ const PARTS: [(&str, &str); 23] = [
     ("spaces", include_str!("spaces.luau")),
     ("sequences", include_str!("sequences.luau")),
     ("instances", include_str!("instances.luau")),
+    ("classes", include_str!("classes.luau")),
     ("instance_members", include_str!("instance_members.luau")),
     ("data_model", include_str!("data_model.luau")),
     ("values", include_str!("values.luau")),
@@ -54,6 +59,7 @@ const PARTS: [(&str, &str); 23] = [
     ("messages", include_str!("messages.luau")),
     ("data_store", include_str!("data_store.luau")),
     ("ordered_data_store", include_str!("ordered_data_store.luau")),
+    ("tree", include_str!("tree.luau")),
 ];
 
 /// What a server's services are made with.
@@ -67,6 +73,10 @@ pub(crate) struct ServicesOptions {
     pub(crate) built_in: Table,
     /// The modules in ServerScriptService that are not built in: name and source.
     pub(crate) mounted: Arc<BTreeMap<String, String>>,
+    /// The game's instances.
+    pub(crate) tree: Option<Arc<Tree>>,
+    /// Who takes what tests report, when a file of tests is run.
+    pub(crate) specs: Option<Arc<Collector>>,
 }
 
 /// How long the functions that are bound to the closing of the game may take.
@@ -83,20 +93,28 @@ impl Services {
     /// Puts the globals and services into a machine and makes them known to the world.
     pub(crate) fn install(vm: &Vm, options: ServicesOptions) -> Result<Self, Failed> {
         let lua = vm.lua();
-        let ServicesOptions { server, env, world, data_stores, built_in, mounted } = options;
+        let ServicesOptions { server, env, world, data_stores, built_in, mounted, tree, specs } =
+            options;
         let host = lua.create_table()?;
         host.set("place_id", world.place_id())?;
         host.set("job_id", world.job_id(server))?;
         host.set("kind", vm.prompt(proxies::kind)?)?;
         host.set("enums", include_str!("enums.txt"))?;
+        host.set("classes", crate::classes::LIST)?;
         host.set("brick_colors", include_str!("brick_colors.txt"))?;
         random::install(vm, &host, world.chance.clone())?;
         install_basics(vm, &host, &env)?;
-        install_require(vm, &host, built_in, mounted.clone())?;
+        install_require(vm, &host, built_in, mounted.clone(), tree.clone())?;
+        tree::install(vm, &host, tree.as_ref())?;
         world::install(vm, &host, &world, server)?;
         data_store::install(vm, &host, &data_stores, &world, server)?;
         ordered::install(vm, &host, &data_stores, &world, server)?;
 
+        let mut parts = PARTS.to_vec();
+        if let Some(collector) = &specs {
+            specs::install(vm, &host, collector, &world, server)?;
+            parts.extend(specs::PARTS);
+        }
         let closed = Arc::new(Notify::new());
         let own = closed.clone();
         let is_closed = move |_: &Lua, ()| {
@@ -107,7 +125,7 @@ impl Services {
 
         let own = lua.create_table()?;
         own.set("events", lua.create_table()?)?;
-        for (name, source) in PARTS {
+        for (name, source) in parts {
             lua.load(source).set_name(format!("={OWN_CODE}{name}")).call::<()>((&host, &own))?;
         }
         let globals = vm.globals();
@@ -129,6 +147,26 @@ impl Services {
         }
         world.attach(server, own.get("events")?, vm.scheduler());
         Ok(Self { own, closed })
+    }
+
+    /// The scripts of the game's tree that run, each by what its text is found by, with what it is
+    /// run with.
+    pub(crate) fn scripts(&self, lua: &Lua) -> Result<Vec<(String, Table)>, Failed> {
+        let scripts: Vec<Value> = self.own.get::<Function>("scripts")?.call(())?;
+        let source_of: Function = self.own.get("source_of")?;
+        let require_for: Function = self.own.get("require_for")?;
+        let mut found = Vec::new();
+        for script in scripts {
+            let globals = globals_of(lua, &script, require_for.call(&script)?)?;
+            found.push((source_of.call(&script)?, globals));
+        }
+        Ok(found)
+    }
+
+    /// Begins to run a file's tests; each may take so many seconds.
+    pub(crate) fn run_spec(&self, vm: &Vm, file: &str, seconds: f64) -> Result<(), Failed> {
+        vm.scheduler().spawn(self.own.get("run_spec")?, (file, seconds));
+        Ok(())
     }
 
     /// What a script is run with: `script` and `require`.
@@ -222,26 +260,36 @@ fn uuid_text(bits: u128) -> String {
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
+/// A module that is to be loaded: its name, itself, its `require`, and what it finds besides.
+type Loaded = (String, Value, Function, Option<Table>);
+
 fn install_require(
     vm: &Vm,
     host: &Table,
     built_in: Table,
     mounted: Arc<BTreeMap<String, String>>,
+    tree: Option<Arc<Tree>>,
 ) -> Result<(), Failed> {
-    let load =
-        move |lua: &Lua, (name, script, require): (String, Value, Function)| -> Answer<Function> {
-            let loaded = || {
-                let globals = globals_of(lua, &script, require)?;
-                if let Some(source) = mounted.get(&name) {
-                    return Vm::load_in(lua, &name, source, &globals);
+    let load = move |lua: &Lua, (name, script, require, more): Loaded| -> Answer<Function> {
+        let loaded = || {
+            let globals = globals_of(lua, &script, require)?;
+            if let Some(more) = more {
+                for pair in more.pairs::<String, Value>() {
+                    let (name, value) = pair?;
+                    globals.set(name, value)?;
                 }
-                match modules::source(&name) {
-                    Some(source) => Vm::load_in(lua, &name, source, &globals)?.bind(&built_in),
-                    None => Err(mlua::Error::runtime(format!("there is no module {name}"))),
-                }
-            };
-            loaded().map_err(|error| crate::vm::error_text(&error))
+            }
+            let in_tree = tree.as_ref().and_then(|tree| tree.sources.get(&name));
+            if let Some(source) = in_tree.or_else(|| mounted.get(&name)) {
+                return Vm::load_in(lua, &name, source, &globals);
+            }
+            match modules::source(&name) {
+                Some(source) => Vm::load_in(lua, &name, source, &globals)?.bind(&built_in),
+                None => Err(mlua::Error::runtime(format!("there is no module {name}"))),
+            }
         };
+        loaded().map_err(|error| crate::vm::error_text(&error))
+    };
     host.set("load_module", vm.prompt(load)?)?;
     Ok(())
 }

@@ -14,6 +14,7 @@ use std::{
 use mlua::{Function, IntoLuaMulti, Table};
 use parking_lot::Mutex;
 use profilestore::env::{Env, Rng};
+use tokio::sync::Notify;
 
 use super::{
     messages::{self, Topics},
@@ -32,6 +33,8 @@ pub(crate) struct World {
     pub(super) inner: Mutex<Inner>,
     /// What is under way by itself, such as a teleport; a game does not end before.
     busy: AtomicUsize,
+    /// A thread has waited for a child for so long that it will never come.
+    gave_up: Notify,
 }
 
 pub(super) struct Inner {
@@ -94,6 +97,7 @@ impl World {
             latency,
             inner: Mutex::new(inner),
             busy: AtomicUsize::new(0),
+            gave_up: Notify::new(),
         })
     }
 
@@ -139,6 +143,11 @@ impl World {
     /// True when nothing is under way.
     pub(crate) fn is_idle(&self) -> bool {
         self.busy.load(Ordering::Relaxed) == 0
+    }
+
+    /// Waits until a thread has waited for a child for too long.
+    pub(crate) async fn gave_up(&self) {
+        self.gave_up.notified().await;
     }
 
     /// A number below `limit`, at random.
@@ -265,6 +274,13 @@ pub(super) fn install(
         teleport(&own, server, args)
     };
     host.set("teleport", vm.prompt(teleport)?)?;
+
+    let own = world.clone();
+    let give_up = move |_: &mlua::Lua, ()| {
+        own.gave_up.notify_one();
+        Ok(())
+    };
+    host.set("give_up", vm.prompt(give_up)?)?;
 
     purchases::install(vm, host, world, server)?;
     messages::install(vm, host, world, server)

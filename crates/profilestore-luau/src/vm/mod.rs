@@ -16,7 +16,9 @@ use mlua::{
 use profilestore::env::{Env, Rng};
 
 pub use self::limits::Limits;
-pub(crate) use self::scheduler::{Answer, OWN_CODE, Scheduler, error_text, next_frame};
+pub(crate) use self::scheduler::{
+    Answer, OWN_CODE, Scheduler, error_text, next_frame, without_own_code,
+};
 use self::{limits::Budget, scheduler::answer_values};
 use crate::output::Output;
 
@@ -24,6 +26,16 @@ use crate::output::Output;
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Failed(String);
+
+impl Failed {
+    pub(crate) fn nothing_runs() -> Self {
+        Self(
+            "no script of this game runs on a server: there is no enabled Script in \
+             ServerScriptService or Workspace (in files: NAME.server.luau)"
+                .to_owned(),
+        )
+    }
+}
 
 impl From<mlua::Error> for Failed {
     fn from(error: mlua::Error) -> Self {

@@ -361,7 +361,7 @@ pub(crate) fn answer_values<T: IntoLuaMulti>(
 }
 
 /// An error's text with those places of its traceback that are in scripts.
-fn without_own_code(text: &str) -> String {
+pub(crate) fn without_own_code(text: &str) -> String {
     const HEADING: &str = "\nstack traceback:";
     let Some((problem, places)) = text.split_once(HEADING) else { return text.to_owned() };
     let is_shown = |line: &&str| {

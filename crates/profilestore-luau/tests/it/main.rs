@@ -15,9 +15,11 @@ mod profile_store;
 mod published;
 mod seeds;
 mod services;
+mod specs;
 mod stored_values;
 mod surface;
 mod threads;
+mod trees;
 mod types;
 mod validators;
 

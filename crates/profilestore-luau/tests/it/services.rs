@@ -35,11 +35,11 @@ fn what_is_not_there_is_named() {
             local ok, problem = pcall(f, ...)
             assert(not ok and type(problem) == 'string' and problem:find(text, 1, true), tostring(problem))
         end
-        fails(\"'SoundService' is not a valid Service name\", game.GetService, game, 'SoundService')
+        fails(\"'NoService' is not a valid Service name\", game.GetService, game, 'NoService')
         fails('Explode is not a valid member of DataModel \"Game\"', function() game:Explode() end)
         fails('game:', function() game:Explode() end)
         fails('Foo is not a valid member of ServerScriptService \"ServerScriptService\"', function() return script.Parent.Foo end)
-        fails('\"Part\"', Instance.new, 'Part')
+        fails('\"NoClass\"', Instance.new, 'NoClass')
         fails('NoSuch is not a valid member of \"Enum\"', function() return Enum.NoSuch end)
         fails('Sideways is not a valid member of \"Enum.SortDirection\"', function() return Enum.SortDirection.Sideways end)
         fails('Property is read only', function() game.PlaceId = 5 end)

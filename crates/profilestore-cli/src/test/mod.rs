@@ -1,0 +1,79 @@
+//! `test`: runs the tests of a Roblox game. The Luau machine behind it comes with the feature
+//! `luau`, which needs a C++ compiler; without it the command says so.
+
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+
+use crate::{
+    args::App,
+    output::{Failure, Status},
+};
+
+#[cfg(feature = "luau")]
+mod junit;
+#[cfg(feature = "luau")]
+mod play;
+#[cfg(feature = "luau")]
+mod report;
+
+/// Run the tests of a Roblox game: every NAME.spec.luau in its tree
+///
+/// PATH is a folder with a default.project.json, or a project file of Rojo's format. Tests are
+/// written with describe, it and expect, as TestEZ has them. Each file gets a store of its own, in
+/// memory, and virtual time, in which waiting takes none. Within a test, simulate.join(USER_ID)
+/// lets a player join, simulate.leave(USER_ID) leave and simulate.buy(USER_ID, PRODUCT_ID) buy.
+/// Exit code 1: a test failed.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Test {
+    /// A folder with a default.project.json, or a project file
+    #[arg(value_name = "PATH", default_value = ".")]
+    path: PathBuf,
+    /// Only the tests that have this in their file's path or their name
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+    /// What decides everything that is random: the same seed gives the same run
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Run each file with so many seeds, from --seed on, until one makes a test fail
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    seeds: u64,
+    /// Run the game's scripts beside the tests, too
+    #[arg(long)]
+    play: bool,
+    /// Who joins, hops, buys and leaves meanwhile (see run --help)
+    #[arg(long, value_name = "SPEC")]
+    players: Option<String>,
+    /// How long each call of a data store takes, and each message, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 0.0)]
+    latency: f64,
+    /// How many of a hundred calls fail; half of them are applied all the same
+    #[arg(long, value_name = "PERCENT", default_value_t = 0.0)]
+    errors: f64,
+    /// How long each test may take, in virtual time
+    #[arg(long, value_name = "SECONDS", default_value_t = 600.0)]
+    limit: f64,
+    /// Write the results there, in JUnit's form
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+}
+
+impl Test {
+    #[cfg(feature = "luau")]
+    pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
+        let json = app.json;
+        // Games have runtimes of their own.
+        match tokio::task::spawn_blocking(move || play::test(&self, json)).await {
+            Ok(tested) => tested,
+            Err(error) => Err(Failure::Work(format!("the tests broke off: {error}"))),
+        }
+    }
+
+    #[cfg(not(feature = "luau"))]
+    pub(crate) async fn run(self, _app: &App) -> Result<Status, Failure> {
+        Err(Failure::left_out(
+            &format!("Luau, which needs a C++ compiler, and cannot test {}", self.path.display()),
+            "luau",
+        ))
+    }
+}

@@ -1,0 +1,179 @@
+//! Plays the files of tests, several at once, with each seed.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+};
+
+use profilestore_luau::{Game, Plan, SpecOptions, SpecReport, Time, Tree};
+
+use super::{Test, junit, report};
+use crate::{
+    output::{Failure, Status},
+    run::game::{seconds, tree_of},
+};
+
+/// What came of a file: its tests with the first seed, or with the first that makes one fail.
+pub(super) struct Tested {
+    pub(super) file: String,
+    pub(super) seed: u64,
+    pub(super) report: SpecReport,
+}
+
+impl Tested {
+    pub(super) fn is_failure(&self) -> bool {
+        self.report.failures().next().is_some()
+    }
+}
+
+pub(super) fn test(test: &Test, json: bool) -> Result<Status, Failure> {
+    let tree = tree_of(&test.path)?;
+    let jobs = Jobs::of(test, &tree)?;
+    let workers = thread::available_parallelism().map_or(1, usize::from).min(jobs.files.len());
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| jobs.work());
+        }
+    });
+    let mut results = jobs.results()?;
+    results.retain(|tested| !tested.report.results.is_empty());
+    if results.is_empty() {
+        return Err(Failure::Usage(format!(
+            "no test has `{}` in its file's path or its name",
+            test.only.as_deref().unwrap_or_default()
+        )));
+    }
+    if let Some(file) = &test.junit {
+        fs::write(file, junit::document(&results)).map_err(|error| {
+            Failure::Usage(format!("{} cannot be written: {error}", file.display()))
+        })?;
+    }
+    if json {
+        report::json(&results)?;
+    } else {
+        report::text(test, &results)?;
+    }
+    Ok(if results.iter().any(Tested::is_failure) { Status::Problems } else { Status::Fine })
+}
+
+/// What is to be run: each file with the first seed, then each with the second, and so on. A file
+/// of which a test failed is not run with later seeds.
+struct Jobs<'a> {
+    tree: Arc<Tree>,
+    files: Vec<(String, SpecOptions)>,
+    test: &'a Test,
+    plan: Option<Plan>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    next: u64,
+    /// By the file's place in the list.
+    results: BTreeMap<usize, Tested>,
+    broken: Option<Failure>,
+}
+
+impl<'a> Jobs<'a> {
+    fn of(test: &'a Test, tree: &Arc<Tree>) -> Result<Self, Failure> {
+        let specs = tree.specs();
+        if specs.is_empty() {
+            return Err(Failure::Usage(format!(
+                "there are no tests in {}: a test is a file NAME.spec.luau in the game's tree that \
+                 returns a function with describe and it in it",
+                test.path.display()
+            )));
+        }
+        let mut options = SpecOptions::default();
+        options.limit = seconds("--limit", test.limit)?;
+        options.play = test.play;
+        let files = specs
+            .into_iter()
+            .map(|file| {
+                let mut options = options.clone();
+                // All of a file's tests when it is the file that is meant.
+                options.only = test.only.clone().filter(|only| !file.contains(only.as_str()));
+                (file, options)
+            })
+            .collect();
+        let plan: Option<Plan> = test
+            .players
+            .as_ref()
+            .map(|plan| plan.parse())
+            .transpose()
+            .map_err(|error| Failure::Usage(format!("--players: {error}")))?;
+        if let Some(plan) = &plan {
+            plan.check(1).map_err(|error| Failure::Usage(format!("--players: {error}")))?;
+        }
+        if !(0.0..=100.0).contains(&test.errors) {
+            return Err(Failure::Usage(format!(
+                "--errors is a percentage: given=`{}`",
+                test.errors
+            )));
+        }
+        seconds("--latency", test.latency / 1000.0)?;
+        Ok(Self { tree: tree.clone(), files, test, plan, inner: Mutex::default() })
+    }
+
+    fn inner(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next file and seed.
+    fn next(&self) -> Option<(usize, u64)> {
+        let mut inner = self.inner();
+        let files = self.files.len() as u64;
+        loop {
+            if inner.broken.is_some() || inner.next == files * self.test.seeds {
+                return None;
+            }
+            let (file, seed) = (inner.next % files, inner.next / files);
+            inner.next += 1;
+            let file = usize::try_from(file).ok()?;
+            if !inner.results.get(&file).is_some_and(Tested::is_failure) {
+                return Some((file, self.test.seed.wrapping_add(seed)));
+            }
+        }
+    }
+
+    fn work(&self) {
+        while let Some((file, seed)) = self.next() {
+            let played = self.play(file, seed);
+            let mut inner = self.inner();
+            match played {
+                Ok(tested) => {
+                    let better = inner.results.get(&file).is_none_or(|known| {
+                        tested.is_failure() && (!known.is_failure() || tested.seed < known.seed)
+                    });
+                    if better {
+                        inner.results.insert(file, tested);
+                    }
+                }
+                Err(failure) => inner.broken = Some(failure),
+            }
+        }
+    }
+
+    fn play(&self, file: usize, seed: u64) -> Result<Tested, Failure> {
+        let (file, options) = &self.files[file];
+        let mut game = Game::builder().time(Time::Virtual).seed(seed).tree(self.tree.clone());
+        game = game.latency(seconds("--latency", self.test.latency / 1000.0)?);
+        game = game.errors(self.test.errors);
+        if let Some(plan) = &self.plan {
+            game = game.players(plan.clone());
+        }
+        let report =
+            game.test(file, options).map_err(|error| Failure::Work(format!("{file}: {error}")))?;
+        Ok(Tested { file: file.clone(), seed, report })
+    }
+
+    fn results(self) -> Result<Vec<Tested>, Failure> {
+        let inner = self.inner.into_inner().unwrap_or_else(PoisonError::into_inner);
+        match inner.broken {
+            Some(failure) => Err(failure),
+            None => Ok(inner.results.into_values().collect()),
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Projects that are played, and tests of games.
+
+use std::{fs, path::Path};
+
+use super::{Place, lines};
+
+/// A project with these files; `src` is in ServerScriptService.
+fn project(files: &[(&str, &str)]) -> Place {
+    let place = Place::new();
+    let project = r#"{ "name": "game", "tree": { "$className": "DataModel",
+        "ServerScriptService": { "$path": "src" } } }"#;
+    for (name, text) in [("default.project.json", project)].iter().chain(files) {
+        let file = place.path(name);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, text).unwrap();
+    }
+    place
+}
+
+const DATA: &str = "
+    local ProfileStore = require(game.ServerScriptService.ProfileStore)
+    local Store = ProfileStore.New('PlayerData', { Coins = 0 })
+    return {
+        earn = function(user_id, coins)
+            local profile = Store:StartSessionAsync(tostring(user_id))
+            profile.Data.Coins += coins
+            profile:EndSession()
+        end,
+        coins = function(user_id) return Store:GetAsync(tostring(user_id)).Data.Coins end,
+    }";
+const MAIN: &str = "
+    local Data = require('./Data')
+    game:GetService('Players').PlayerAdded:Connect(function(player)
+        Data.earn(player.UserId, 5)
+        task.wait(1)
+        print(player.Name, Data.coins(player.UserId))
+    end)";
+const SPEC: &str = "
+    return function()
+        local Data = require('./Data')
+        it('keeps what is earned', function()
+            Data.earn(1, 5)
+            Data.earn(1, 6)
+            task.wait(1)
+            expect(Data.coins(1)).to.equal(11)
+        end)
+        itSKIP('does more', function() end)
+    end";
+
+#[test]
+fn a_project_is_played_from_its_folder_or_its_file_and_saves() {
+    let place = project(&[("src/Data.luau", DATA), ("src/Main.server.luau", MAIN)]);
+    for path in [".", "default.project.json"] {
+        let args = ["run", path, "--time", "virtual", "--players", "1:join@0s", "--until", "5"];
+        assert_eq!(place.ok(&args), "Player1 5\n", "{path}");
+    }
+    let args = ["run", ".", "--time", "virtual", "--players", "1:join@0s", "--until", "5"];
+    place.ok(&[&args[..], &["--store", "game.db"]].concat());
+    let profile = place.json(&["get", "PlayerData/1", "--store", "game.db", "--json"]);
+    assert!(profile.to_string().contains("\"Coins\":5"), "{profile}");
+}
+
+#[test]
+fn what_is_wrong_with_a_project_is_said_with_its_file() {
+    let place = project(&[("src/A.meta.json", "{ oops }"), ("src/A.luau", "return 1")]);
+    let ran = place.run(&["run", "."]);
+    assert_eq!((ran.code, &*ran.stdout), (2, ""));
+    assert!(ran.stderr.contains("src/A.meta.json: is no valid JSON"), "{ran:?}");
+    let ran = Place::new().run(&["run", "."]);
+    assert!(ran.code == 2 && ran.stderr.contains("no default.project.json"), "{ran:?}");
+    let place = project(&[("game.rbxl", ""), ("src/A.luau", "return 1"), ("src/M.rbxm", "")]);
+    let ran = place.run(&["run", "game.rbxl"]);
+    assert!(ran.code == 2 && ran.stderr.contains("is a place file, which is not read"), "{ran:?}");
+    let ran = place.run(&["run", ".", "--time", "virtual"]);
+    assert!(ran.code == 1 && ran.stderr.contains("no script of this game runs"), "{ran:?}");
+    assert!(ran.stderr.contains("warning: src/M.rbxm: a model file is not read"), "{ran:?}");
+}
+
+#[test]
+fn a_project_whose_script_waits_for_ever_is_code_1() {
+    let waits = "game.ReplicatedStorage:WaitForChild('Shared')";
+    let place = project(&[("src/Main.server.luau", waits)]);
+    let ran = place.run(&["run", ".", "--time", "virtual"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    for part in [
+        "src/Main.server.luau:1: a thread still waits for",
+        "WaitForChild(\"Shared\"), which never came; ReplicatedStorage has no children",
+    ] {
+        assert!(ran.stderr.contains(part), "{part}: {ran:?}");
+    }
+}
+
+#[test]
+fn tests_that_pass_are_code_0_with_a_line_for_each_file() {
+    let place = project(&[("src/Data.luau", DATA), ("src/Data.spec.luau", SPEC)]);
+    let printed = place.ok(&["test"]);
+    assert_eq!(printed, "ok   src/Data.spec.luau\n1 file: 1 passed, 0 failed, 1 skipped\n");
+    let printed = lines(&place.ok(&["test", ".", "--json"]));
+    assert_eq!(printed.len(), 2);
+    assert_eq!(
+        (&printed[0]["name"], &printed[0]["outcome"]),
+        (&"Data > keeps what is earned".into(), &"passed".into())
+    );
+}
+
+#[test]
+fn a_test_that_fails_is_code_1_with_its_reason_its_place_and_what_was_printed() {
+    let spec = "return function()
+        it('adds <up>', function()
+            print('looking')
+            expect(1 + 1).to.equal(3)
+        end)
+    end";
+    let place =
+        project(&[("src/Sum.spec.luau", spec), ("src/Fine.spec.luau", "return function() end")]);
+    let ran = place.run(&["test", ".", "--junit", "results.xml"]);
+    assert_eq!((ran.code, &*ran.stderr), (1, ""));
+    for part in [
+        "FAIL src/Sum.spec.luau",
+        "failed: Sum > adds <up>",
+        "src/Sum.spec.luau:4: expected 2 to equal 3",
+        "printed: looking",
+        "0 passed, 1 failed",
+    ] {
+        assert!(ran.stdout.contains(part), "{part}: {ran:?}");
+    }
+    let junit = fs::read_to_string(place.path("results.xml")).unwrap();
+    for part in [
+        "<testsuite name=\"src/Sum.spec.luau\" tests=\"1\" failures=\"1\"",
+        "name=\"Sum &gt; adds &lt;up&gt;\"",
+        "<failure message=\"src/Sum.spec.luau:4: expected 2 to equal 3\">",
+    ] {
+        assert!(junit.contains(part), "{part}: {junit}");
+    }
+}
+
+#[test]
+fn a_sweep_finds_the_seed_at_which_a_test_fails_and_says_how_to_run_it_again() {
+    let spec = "return function()
+        it('has luck', function()
+            if math.random(1, 20) == 1 then error('no luck') end
+        end)
+    end";
+    let place = project(&[("src/Luck.spec.luau", spec)]);
+    let ran = place.run(&["test", ".", "--seeds", "1000"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    let again = ran.stdout.lines().find(|line| line.contains("profilestore test")).unwrap();
+    let words: Vec<&str> = again.split_whitespace().skip(1).collect();
+    let ran = place.run(&words);
+    assert!(ran.code == 1 && ran.stdout.contains("no luck"), "{words:?}: {ran:?}");
+    let seed: u64 = words.last().unwrap().parse().unwrap();
+    if seed > 0 {
+        // Those before it hold.
+        place.ok(&["test", ".", "--seeds", &seed.to_string()]);
+    }
+}
+
+#[test]
+fn each_file_has_a_store_of_its_own() {
+    let spec = "return function()
+        local Data = require(script.Parent.Data)
+        it('begins with nothing', function()
+            Data.earn(1, 5)
+            task.wait(1)
+            expect(Data.coins(1)).to.equal(5)
+        end)
+    end";
+    let place =
+        project(&[("src/Data.luau", DATA), ("src/A.spec.luau", spec), ("src/B.spec.luau", spec)]);
+    assert!(place.ok(&["test"]).ends_with("2 files: 2 passed, 0 failed\n"));
+}
+
+#[test]
+fn the_games_scripts_play_beside_the_tests_when_that_is_wanted() {
+    let spec = "return function()
+        local Data = require('./Data')
+        it('sees what the game does for a player', function()
+            simulate.join(9)
+            task.wait(5)
+            expect(Data.coins(9)).to.equal(5)
+        end)
+    end";
+    let place = project(&[
+        ("src/Data.luau", DATA),
+        ("src/Main.server.luau", MAIN),
+        ("src/Main.spec.luau", spec),
+    ]);
+    place.ok(&["test", "--play"]);
+    assert_eq!(place.run(&["test"]).code, 1, "nobody earns");
+}
+
+#[test]
+fn wrong_options_of_tests_are_code_2() {
+    let place = project(&[("src/A.spec.luau", "return function() it('is', function() end) end")]);
+    for (args, what) in [
+        (&["--only", "nothing"][..], "no test has `nothing`"),
+        (&["--errors", "101"], "percentage"),
+        (&["--limit=-1"], "--limit"),
+        (&["--players", "1:fly@0s"], "--players"),
+        (&["--seeds", "0"], "--seeds"),
+        (&["--junit", "missing/x.xml"], "missing/x.xml"),
+    ] {
+        let ran = place.run(&[&["test", "."][..], args].concat());
+        assert_eq!(ran.code, 2, "{args:?}: {ran:?}");
+        assert!(ran.stderr.contains(what), "{args:?}: {ran:?}");
+    }
+    let ran = project(&[("src/A.luau", "return 1")]).run(&["test"]);
+    assert!(ran.code == 2 && ran.stderr.contains("NAME.spec.luau"), "{ran:?}");
+}
+
+#[test]
+fn the_example_of_a_project_passes_its_tests() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/roblox_project");
+    let printed = Place::new().ok(&["test", folder.to_str().unwrap()]);
+    assert!(printed.contains("ok ") && printed.contains(" 0 failed"), "{printed}");
+}

@@ -1,0 +1,185 @@
+//! A game's files as a tree of instances, as Rojo's documentation says that Rojo makes it of a
+//! project file. Nothing here knows a machine: what is read is put into one by `services/tree.rs`.
+//!
+//! [`manifest`] reads project files, [`files`] the folders and files that they point to, [`luaurc`]
+//! the aliases of requires.
+
+mod files;
+mod luaurc;
+mod manifest;
+mod modules;
+
+use std::{
+    collections::BTreeMap,
+    fmt, fs, io,
+    path::{Component, Path, PathBuf},
+};
+
+use serde_json::{Map, Value};
+
+use self::manifest::Reader;
+
+/// What could not be made of a game's files: in which file, what is wrong, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{file}: {problem}")]
+pub struct TreeError {
+    file: String,
+    problem: String,
+}
+
+impl TreeError {
+    fn new(file: &Path, problem: impl Into<String>) -> Self {
+        Self { file: shown(file), problem: problem.into() }
+    }
+
+    fn unreadable(file: &Path, error: &io::Error) -> Self {
+        Self::new(file, format!("cannot be read: {error}"))
+    }
+}
+
+/// A game's instances, read from a project. See [`GameBuilder::tree`](crate::GameBuilder::tree).
+pub struct Tree {
+    pub(crate) root: Node,
+    /// The texts of scripts and modules, by what they are called in tracebacks: their files.
+    pub(crate) sources: BTreeMap<String, String>,
+    /// What aliases mean to the scripts in a folder: the path without its file's ending.
+    pub(crate) aliases: BTreeMap<String, BTreeMap<String, String>>,
+    warnings: Vec<String>,
+}
+
+impl fmt::Debug for Tree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tree").field("name", &self.root.name).finish_non_exhaustive()
+    }
+}
+
+/// An instance to be made.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) class: String,
+    /// As the project's files have them: names of enum items, lists of numbers, typed values.
+    pub(crate) properties: Map<String, Value>,
+    pub(crate) attributes: Map<String, Value>,
+    pub(crate) children: Vec<Node>,
+    /// Where it comes from: a folder, or a file without its ending.
+    pub(crate) path: Option<String>,
+    /// What its text is found by in [`Tree::sources`].
+    pub(crate) source: Option<String>,
+}
+
+impl Node {
+    fn new(name: impl Into<String>, class: &str) -> Self {
+        Self { name: name.into(), class: class.to_owned(), ..Self::default() }
+    }
+}
+
+impl Tree {
+    /// Reads a folder with a `default.project.json`, or a project file.
+    pub fn read(path: &Path) -> Result<Self, TreeError> {
+        let file = project_file(path)?;
+        let mut reader = Reader::new(&file);
+        let root = reader.project(&file, None)?;
+        let Reader { sources, warnings, aliases, .. } = reader;
+        let aliases = aliases.finish()?;
+        Ok(Self { root, sources, aliases, warnings })
+    }
+
+    /// What was left out of the files, a sentence for each.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// The files of ModuleScripts that hold tests: `NAME.spec.luau` or `NAME.spec.lua`, except
+    /// those of installed packages.
+    pub fn specs(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        collect_specs(&self.root, &mut found);
+        found
+    }
+}
+
+fn collect_specs(node: &Node, found: &mut Vec<String>) {
+    /// Where package managers put what they install.
+    const INSTALLED: [&str; 6] =
+        ["Packages", "DevPackages", "ServerPackages", "_Index", "node_modules", "roblox_packages"];
+    if INSTALLED.contains(&&*node.name) {
+        return;
+    }
+    if node.class == "ModuleScript" && node.name.ends_with(".spec") {
+        found.extend(node.source.clone());
+    }
+    for child in &node.children {
+        collect_specs(child, found);
+    }
+}
+
+/// Whether a path names a project: a folder, or a file `NAME.project.json`.
+pub fn is_project(path: &Path) -> bool {
+    path.is_dir() || files::is_project_file(path)
+}
+
+/// The project file that a caller means by a path.
+fn project_file(path: &Path) -> Result<PathBuf, TreeError> {
+    if !path.is_dir() {
+        return Ok(path.to_owned());
+    }
+    if let Some(file) = files::default_project(path) {
+        return Ok(file);
+    }
+    let mut others: Vec<String> = files::entries(path)?
+        .into_iter()
+        .filter(|entry| files::is_project_file(entry))
+        .map(|entry| shown(&entry))
+        .collect();
+    others.sort();
+    let advice = if others.is_empty() {
+        "write one (Rojo's format), or name a script".to_owned()
+    } else {
+        format!("name one of these instead: {}", others.join(", "))
+    };
+    Err(TreeError::new(path, format!("there is no default.project.json in this folder; {advice}")))
+}
+
+/// A path as it is shown, and as files are compared: without `.`, and with `..` resolved.
+fn shown(path: &Path) -> String {
+    let mut clean = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir
+                if matches!(clean.components().next_back(), Some(Component::Normal(_))) =>
+            {
+                clean.pop();
+            }
+            other => clean.push(other),
+        }
+    }
+    let text = clean.to_string_lossy().replace('\\', "/");
+    if text.is_empty() { ".".to_owned() } else { text }
+}
+
+fn read_text(file: &Path) -> Result<String, TreeError> {
+    let bytes = fs::read(file).map_err(|error| TreeError::unreadable(file, &error))?;
+    String::from_utf8(bytes).map_err(|_| TreeError::new(file, "is not UTF-8 text"))
+}
+
+/// JSON with comments and trailing commas, as Rojo and Luau take it.
+fn read_json(file: &Path) -> Result<Value, TreeError> {
+    let options = jsonc_parser::ParseOptions {
+        allow_loose_object_property_names: false,
+        allow_missing_commas: false,
+        allow_single_quoted_strings: false,
+        allow_hexadecimal_numbers: false,
+        allow_unary_plus_numbers: false,
+        allow_bare_decimal_point_numbers: false,
+        allow_non_finite_numbers: false,
+        allow_extended_string_escapes: false,
+        ..jsonc_parser::ParseOptions::default()
+    };
+    jsonc_parser::parse_to_serde_value(&read_text(file)?, &options)
+        .map_err(|error| TreeError::new(file, format!("is no valid JSON: {error}")))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,58 @@
+//! What the tests of a file tell the host.
+
+use std::sync::Arc;
+
+use mlua::{Lua, Table};
+
+use super::world::{Join, World};
+use crate::{
+    specs::Collector,
+    vm::{Failed, Vm, without_own_code},
+};
+
+/// The parts that machines have which run tests.
+pub(super) const PARTS: [(&str, &str); 2] =
+    [("expect", include_str!("expect.luau")), ("specs", include_str!("specs.luau"))];
+
+pub(super) fn install(
+    vm: &Vm,
+    host: &Table,
+    collector: &Arc<Collector>,
+    world: &Arc<World>,
+    server: usize,
+) -> Result<(), Failed> {
+    host.set("tests", true)?;
+    let own = collector.clone();
+    let began = move |_: &Lua, path: Vec<String>| {
+        own.began(path);
+        Ok(())
+    };
+    host.set("test_began", vm.prompt(began)?)?;
+    let own = collector.clone();
+    let ended = move |_: &Lua, problem: Option<String>| {
+        own.ended(problem.map(|problem| without_own_code(&problem)));
+        Ok(())
+    };
+    host.set("test_ended", vm.prompt(ended)?)?;
+    let own = collector.clone();
+    let skipped = move |_: &Lua, path: Vec<String>| {
+        own.skipped(path);
+        Ok(())
+    };
+    host.set("test_skipped", vm.prompt(skipped)?)?;
+    let own = collector.clone();
+    host.set("test_wanted", vm.prompt(move |_, path: Vec<String>| Ok(own.is_wanted(&path)))?)?;
+    let own = collector.clone();
+    let done = move |_: &Lua, ()| {
+        own.all_ended();
+        Ok(())
+    };
+    host.set("tests_done", vm.prompt(done)?)?;
+    let own = world.clone();
+    let join = move |_: &Lua, user_id: i64| {
+        own.join(server, user_id, &Join::default());
+        Ok(())
+    };
+    host.set("join", vm.prompt(join)?)?;
+    Ok(())
+}

@@ -1,0 +1,169 @@
+//! What came of a file of tests. The machine reports to a [`Collector`] while they run; it takes the
+//! scripts' lines as well, so that each test's are known.
+
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::output::{Line, Output};
+
+/// How a file's tests are run. See [`GameBuilder::test`](crate::GameBuilder::test).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SpecOptions {
+    /// How long each test may take, in the game's time. 600 s.
+    pub limit: Duration,
+    /// Only tests whose names have this in them. All without it.
+    pub only: Option<String>,
+    /// Whether the game's scripts run beside the tests. They do not.
+    pub play: bool,
+}
+
+impl Default for SpecOptions {
+    fn default() -> Self {
+        Self { limit: Duration::from_secs(600), only: None, play: false }
+    }
+}
+
+/// What came of a test.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// It held.
+    Passed,
+    /// It did not: why, with places.
+    Failed(String),
+    /// It was not run.
+    Skipped,
+}
+
+/// A test.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SpecResult {
+    /// The file's name, those of the blocks around it, its own.
+    pub path: Vec<String>,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// What was printed meanwhile.
+    pub lines: Vec<(Line, String)>,
+    /// How long it took, really.
+    pub took: Duration,
+}
+
+/// The tests of a file, in order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SpecReport {
+    /// What came of each. What went wrong outside of them is a test of its own.
+    pub results: Vec<SpecResult>,
+}
+
+impl SpecReport {
+    /// The tests that failed.
+    pub fn failures(&self) -> impl Iterator<Item = &SpecResult> {
+        self.results.iter().filter(|result| matches!(result.outcome, Outcome::Failed(_)))
+    }
+}
+
+/// Takes what the tests of a file report.
+pub(crate) struct Collector {
+    only: Option<String>,
+    inner: Mutex<Inner>,
+    done: Notify,
+}
+
+#[derive(Default)]
+struct Inner {
+    results: Vec<SpecResult>,
+    current: Option<Current>,
+    /// Lines outside of tests.
+    loose: Vec<(Line, String)>,
+}
+
+struct Current {
+    path: Vec<String>,
+    began: Instant,
+    lines: Vec<(Line, String)>,
+}
+
+impl Collector {
+    pub(crate) fn new(only: Option<String>) -> Self {
+        Self { only, inner: Mutex::default(), done: Notify::new() }
+    }
+
+    pub(crate) fn is_wanted(&self, path: &[String]) -> bool {
+        self.only.as_ref().is_none_or(|part| path.join(" > ").contains(part))
+    }
+
+    pub(crate) fn began(&self, path: Vec<String>) {
+        self.inner.lock().current = Some(Current { path, began: now(), lines: Vec::new() });
+    }
+
+    /// A thread that ended with an error meanwhile makes the test fail, too.
+    pub(crate) fn ended(&self, problem: Option<String>) {
+        let mut inner = self.inner.lock();
+        let Some(Current { path, began, lines }) = inner.current.take() else { return };
+        let problem = problem.or_else(|| first_error(&lines));
+        let outcome = problem.map_or(Outcome::Passed, Outcome::Failed);
+        let took = now().duration_since(began);
+        inner.results.push(SpecResult { path, outcome, lines, took });
+    }
+
+    pub(crate) fn skipped(&self, path: Vec<String>) {
+        let (outcome, lines, took) = (Outcome::Skipped, Vec::new(), Duration::ZERO);
+        self.inner.lock().results.push(SpecResult { path, outcome, lines, took });
+    }
+
+    pub(crate) fn all_ended(&self) {
+        self.done.notify_one();
+    }
+
+    /// Waits until all tests have ended.
+    pub(crate) async fn done(&self) {
+        self.done.notified().await;
+    }
+
+    /// What came of all, once the game is over and these profiles could not be saved.
+    pub(crate) fn report(&self, not_saved: &[String]) -> SpecReport {
+        let Inner { mut results, loose, .. } = std::mem::take(&mut *self.inner.lock());
+        let mut outside = |name: &str, problem: Option<String>, lines: Vec<(Line, String)>| {
+            if let Some(problem) = problem {
+                let (path, outcome) = (vec![name.to_owned()], Outcome::Failed(problem));
+                results.push(SpecResult { path, outcome, lines, took: Duration::ZERO });
+            }
+        };
+        outside("(outside of the tests)", first_error(&loose), loose);
+        let not_saved = (!not_saved.is_empty()).then(|| not_saved.join("\n"));
+        outside("(what could not be saved)", not_saved, Vec::new());
+        SpecReport { results }
+    }
+}
+
+fn first_error(lines: &[(Line, String)]) -> Option<String> {
+    lines.iter().find(|(kind, _)| *kind == Line::Error).map(|(_, text)| text.clone())
+}
+
+impl fmt::Debug for Collector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Collector").finish_non_exhaustive()
+    }
+}
+
+impl Output for Collector {
+    fn line(&self, _server: usize, kind: Line, text: &str) {
+        let mut inner = self.inner.lock();
+        let Inner { current, loose, .. } = &mut *inner;
+        let lines = current.as_mut().map_or(loose, |current| &mut current.lines);
+        lines.push((kind, text.to_owned()));
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "how long a test took on this computer")]
+fn now() -> Instant {
+    Instant::now()
+}

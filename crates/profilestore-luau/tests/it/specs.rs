@@ -1,0 +1,237 @@
+//! Files of tests.
+
+use std::{fs, path::Path, sync::Arc};
+
+use profilestore_luau::{Game, Outcome, SpecOptions, SpecReport, Time, Tree};
+
+fn test(source: &str, set: impl FnOnce(&mut SpecOptions)) -> SpecReport {
+    let folder = tempfile::tempdir().expect("a folder");
+    let project = r#"{ "tree": { "$className": "DataModel",
+        "ServerScriptService": { "$path": "src" } } }"#;
+    fs::write(folder.path().join("default.project.json"), project).expect("a file");
+    fs::create_dir(folder.path().join("src")).expect("a folder");
+    fs::write(folder.path().join("src/Some.spec.luau"), source).expect("a file");
+    let tree = Arc::new(Tree::read(folder.path()).expect("a tree"));
+    let mut options = SpecOptions::default();
+    set(&mut options);
+    let game = Game::builder().time(Time::Virtual).tree(tree.clone());
+    game.test(&tree.specs()[0], &options).expect("the tests run")
+}
+
+/// Each test: its name, and what came of it in a word.
+fn words(report: &SpecReport) -> Vec<String> {
+    let word = |outcome: &Outcome| match outcome {
+        Outcome::Passed => "passed",
+        Outcome::Failed(_) => "failed",
+        _ => "skipped",
+    };
+    report
+        .results
+        .iter()
+        .map(|result| format!("{} {}", result.path.join("/"), word(&result.outcome)))
+        .collect()
+}
+
+fn problem(report: &SpecReport, at: usize) -> &str {
+    match &report.results[at].outcome {
+        Outcome::Failed(problem) => problem,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_tests_of_a_whole_game_pass() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/games/services");
+    let tree = Arc::new(Tree::read(&folder).expect("a tree"));
+    let specs = tree.specs();
+    let game = Game::builder().time(Time::Virtual).tree(tree);
+    let report = game.test(&specs[0], &SpecOptions::default()).expect("the tests run");
+    assert_eq!(
+        words(&report),
+        [
+            "CoinsService/Give/adds whole coins passed",
+            "CoinsService/Give/refuses none, and parts of coins passed",
+            "CoinsService/Give/stops at the limit, which is saved passed",
+            "CoinsService/Give/is not written yet skipped",
+            "CoinsService/says no to a player whose data is not there passed",
+        ],
+        "{report:?}"
+    );
+}
+
+#[test]
+fn what_runs_before_and_after_runs_from_outside_to_inside_and_back() {
+    let report = test(
+        "local seen = {}
+        local function note(what)
+            return function(context)
+                table.insert(seen, what)
+                context.last = what
+            end
+        end
+        return function()
+            beforeAll(note('A'))
+            beforeEach(note('a'))
+            afterEach(note('z'))
+            afterAll(function() print(table.concat(seen)) end)
+            describe('inner', function()
+                beforeAll(note('B'))
+                beforeEach(note('b'))
+                afterEach(note('y'))
+                it('one', function(context)
+                    table.insert(seen, '1')
+                    expect(context.last).to.equal('b')
+                end)
+                it('two', function() table.insert(seen, '2') end)
+            end)
+            it('three', function() table.insert(seen, '3') end)
+            it('last', function() expect(table.concat(seen)).to.equal('ABab1yzab2yza3za') end)
+        end",
+        |_| {},
+    );
+    assert!(report.failures().next().is_none(), "{report:?}");
+    assert_eq!(report.results.len(), 4);
+}
+
+#[test]
+fn a_failure_says_what_was_expected_and_where() {
+    let report = test(
+        "return function()
+            it('compares', function()
+                expect(1).to.equal(2)
+            end)
+            it('turns around', function() expect('a').never.to.equal('a') end)
+            it('sees an error of another thread', function()
+                task.spawn(function() error('beside') end)
+            end)
+            it('waits', function() Instance.new('BindableEvent').Event:Wait() end)
+            it('goes on', function() print('after') expect({ a = { 1 } }).toEqual({ a = { 1 } }) end)
+            describe('broken', function() nothing() end)
+        end",
+        |_| {},
+    );
+    assert_eq!(
+        words(&report),
+        [
+            "Some/compares failed",
+            "Some/turns around failed",
+            "Some/sees an error of another thread failed",
+            "Some/waits failed",
+            "Some/goes on passed",
+            "Some/broken/(its description) failed",
+        ]
+    );
+    assert!(problem(&report, 0).contains("Some.spec.luau:3: expected 1 to equal 2"), "{report:?}");
+    assert!(problem(&report, 1).contains("expected \"a\" not to equal \"a\""), "{report:?}");
+    assert!(problem(&report, 2).contains("beside"), "{report:?}");
+    assert!(problem(&report, 3).contains("still waits after 600 s"), "{report:?}");
+    assert!(problem(&report, 3).contains("Some.spec.luau:9"), "{report:?}");
+    assert!(!format!("{report:?}").contains("profilestore/"), "{report:?}");
+    assert_eq!(report.results[4].lines.len(), 1);
+}
+
+#[test]
+fn focus_and_skip_choose_tests() {
+    let focused = "return function()
+        it('plain', function() error('runs') end)
+        describe('block', function()
+            itFOCUS('chosen', function() end)
+            it('beside', function() error('runs') end)
+        end)
+        describeFOCUS('whole', function() it('in it', function() end) end)
+        describe('off', function() SKIP() it('out', function() error('runs') end) end)
+    end";
+    assert_eq!(
+        words(&test(focused, |_| {})),
+        [
+            "Some/plain skipped",
+            "Some/block/chosen passed",
+            "Some/block/beside skipped",
+            "Some/whole/in it passed",
+            "Some/off/out skipped",
+        ]
+    );
+    let report = test(
+        "return function() it('one', function() end) it('two', function() error('no') end) end",
+        |options| options.only = Some("Some > one".to_owned()),
+    );
+    assert_eq!(words(&report), ["Some/one passed"]);
+}
+
+#[test]
+fn matchers_hold_and_refuse() {
+    let report = test(
+        "return function()
+            it('holds', function()
+                expect(1).to.be.a('number')
+                expect(Vector3.zero).to.be.a('Vector3')
+                expect(nil).never.to.be.ok()
+                expect(5).to.be.near(5.05, 0.1)
+                expect(function() error('nope') end).to.throw('nope')
+                expect(function() end).never.to.throw()
+                expect(2).toBeGreaterThan(1)
+                expect({ 1, 2 }).toContain(2)
+                expect('abc').toHaveLength(3)
+                expect(nil).toBeNil()
+                expect({ a = 1 }).never.toEqual({ a = 1, b = 2 })
+                expect.extend({ even = function(value) return { pass = value % 2 == 0, message = 'odd' } end })
+                expect(2).to.be.even()
+            end)
+            local refused = {
+                function() expect(1).to.be.a('string') end,
+                function() expect(nil).to.be.ok() end,
+                function() expect(5).to.be.near(6) end,
+                function() expect(function() error('other') end).to.throw('nope') end,
+                function() expect(1).toBeGreaterThan(1) end,
+                function() expect({ 1 }).toContain(2) end,
+                function() expect({ a = 1 }).toEqual({ a = 2 }) end,
+                function() expect(3).to.be.even() end,
+                function() expect(3).to.be.unheard_of() end,
+            }
+            for n, body in refused do
+                it(`refuses {n}`, function() assert(not pcall(body)) end)
+            end
+        end",
+        |_| {},
+    );
+    assert!(report.failures().next().is_none(), "{report:?}");
+    assert_eq!(report.results.len(), 10);
+}
+
+#[test]
+fn a_file_that_cannot_be_loaded_is_a_failure() {
+    let report = test("return function(", |_| {});
+    assert_eq!(words(&report), ["(the file) failed"]);
+    assert!(problem(&report, 0).contains("Some.spec.luau:1"), "{report:?}");
+}
+
+#[test]
+fn players_join_and_leave_when_a_test_says_so() {
+    let report = test(
+        "local Players = game:GetService('Players')
+        return function()
+            it('joins and leaves', function()
+                local left
+                Players.PlayerRemoving:Connect(function(player) left = player.UserId end)
+                local player = simulate.join(3)
+                expect(player.UserId).to.equal(3)
+                expect(#Players:GetPlayers()).to.equal(1)
+                simulate.leave(3)
+                expect(left).to.equal(3)
+            end)
+            it('buys', function()
+                local bought
+                game:GetService('MarketplaceService').ProcessReceipt = function(receipt)
+                    bought = receipt.ProductId
+                    return Enum.ProductPurchaseDecision.PurchaseGranted
+                end
+                simulate.join(4)
+                simulate.buy(4, 55)
+                task.wait(1)
+                expect(bought).to.equal(55)
+            end)
+        end",
+        |_| {},
+    );
+    assert!(report.failures().next().is_none(), "{report:?}");
+}

@@ -5,6 +5,7 @@
 //! [`world`].
 
 mod data_store;
+mod memory;
 mod messages;
 mod ordered;
 pub(crate) mod players;
@@ -34,7 +35,7 @@ use crate::{
 };
 
 /// The parts, in the order in which they build on each other.
-const PARTS: [(&str, &str); 25] = [
+const PARTS: [(&str, &str); 27] = [
     ("signals", include_str!("signals.luau")),
     ("enums", include_str!("enums.luau")),
     ("data_types", include_str!("data_types.luau")),
@@ -59,6 +60,8 @@ const PARTS: [(&str, &str); 25] = [
     ("messages", include_str!("messages.luau")),
     ("data_store", include_str!("data_store.luau")),
     ("ordered_data_store", include_str!("ordered_data_store.luau")),
+    ("memory_store", include_str!("memory_store.luau")),
+    ("small_services", include_str!("small_services.luau")),
     ("tree", include_str!("tree.luau")),
 ];
 

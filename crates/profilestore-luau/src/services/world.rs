@@ -17,6 +17,7 @@ use profilestore::env::{Env, Rng};
 use tokio::sync::Notify;
 
 use super::{
+    memory::{self, Memory},
     messages::{self, Topics},
     purchases::{self, Purchases},
 };
@@ -42,6 +43,7 @@ pub(super) struct Inner {
     players: BTreeMap<i64, Player>,
     pub(super) topics: Topics,
     pub(super) purchases: Purchases,
+    pub(super) memory: Memory,
 }
 
 struct Server {
@@ -89,6 +91,7 @@ impl World {
             players: BTreeMap::new(),
             topics: Topics::default(),
             purchases: Purchases::default(),
+            memory: Memory::default(),
         };
         Arc::new(Self {
             env,
@@ -283,6 +286,7 @@ pub(super) fn install(
     host.set("give_up", vm.prompt(give_up)?)?;
 
     purchases::install(vm, host, world, server)?;
+    memory::install(vm, host, world)?;
     messages::install(vm, host, world, server)
 }
 

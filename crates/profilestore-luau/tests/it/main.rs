@@ -15,6 +15,7 @@ mod profile_store;
 mod published;
 mod seeds;
 mod services;
+mod small_services;
 mod specs;
 mod stored_values;
 mod surface;

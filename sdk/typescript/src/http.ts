@@ -280,6 +280,11 @@ export class Http {
 }
 
 function path({ store, scope, key }: Address): string {
+  // A URL takes them for steps up.
+  for (const name of [store, scope, key]) {
+    if (name === "." || name === "..")
+      throw failure("invalid", `a name in an address cannot be \`${name}\``);
+  }
   const within = scope === undefined ? "" : `/scopes/${encodeURIComponent(scope)}`;
   return `/v1/stores/${encodeURIComponent(store)}${within}/profiles/${encodeURIComponent(key)}`;
 }

@@ -4,7 +4,11 @@
  */
 import { failure } from "./errors.js";
 
-const MAX_DEPTH = 128;
+/** As the server has them: docs/storable.md. */
+const MAX_DEPTH = 100;
+const LEAST_WHOLE = -(2n ** 63n);
+const MOST_WHOLE = 2n ** 64n - 1n;
+const RESERVED_NAME = "$serde_json::private::RawValue";
 
 /** Whether every whole number is a `bigint`. Then a `number` is written with a fraction. */
 export interface Numbers {
@@ -43,6 +47,8 @@ function write(value: unknown, numbers: Numbers, path: (string | number)[]): str
     case "number":
       return writeNumber(value, numbers, path);
     case "bigint":
+      if (value < LEAST_WHOLE || value > MOST_WHOLE)
+        throw wrong(path, `a whole number has at most 64 bits: ${value}`);
       if (numbers.bigint) return value.toString();
       throw wrong(path, "a bigint can be stored only in a store with `bigint: true`");
     case "object":
@@ -70,6 +76,7 @@ function write(value: unknown, numbers: Numbers, path: (string | number)[]): str
   const members: string[] = [];
   for (const [name, member] of Object.entries(value)) {
     if (member === undefined) continue;
+    if (name === RESERVED_NAME) throw wrong(path, `a member cannot be called ${name}`);
     path.push(name);
     members.push(`${writeText(name, path)}:${write(member, numbers, path)}`);
     path.pop();

@@ -99,14 +99,17 @@ pub(crate) struct Reason {
     pub(crate) reason: Option<String>,
 }
 
-/// A body, and what it says it is. It is read up to [`MAX_BODY`] and no further.
-pub(crate) struct Content {
+/// A body, and what it says it is.
+pub(crate) type Content = ContentUpTo<MAX_BODY>;
+
+/// A body that is read up to so many bytes and no further.
+pub(crate) struct ContentUpTo<const MOST: usize> {
     pub(crate) bytes: Bytes,
     /// The media type, in small letters, without parameters.
     pub(crate) media: String,
 }
 
-impl FromRequest<App> for Content {
+impl<const MOST: usize> FromRequest<App> for ContentUpTo<MOST> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &App) -> Result<Self, Problem> {
@@ -116,29 +119,29 @@ impl FromRequest<App> for Content {
         let media = media.trim().to_ascii_lowercase();
         let said = parts.headers.get(header::CONTENT_LENGTH);
         let said = said.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-        if said.is_some_and(|bytes| bytes > MAX_BODY as u64) {
-            return Err(too_large());
+        if said.is_some_and(|bytes| bytes > MOST as u64) {
+            return Err(too_large(MOST));
         }
-        Ok(Self { bytes: read(body).await?, media })
+        Ok(Self { bytes: read(body, MOST).await?, media })
     }
 }
 
-async fn read(body: Body) -> Result<Bytes, Problem> {
-    to_bytes(body, MAX_BODY).await.map_err(|error| {
+async fn read(body: Body, most: usize) -> Result<Bytes, Problem> {
+    to_bytes(body, most).await.map_err(|error| {
         let error = error.into_inner();
         match error.to_string().contains("length limit") {
-            true => too_large(),
+            true => too_large(most),
             false => Problem::invalid("the body ended before its end"),
         }
     })
 }
 
-fn too_large() -> Problem {
-    let detail = format!("the body is larger than a request may be: limit=`{MAX_BODY}`");
+fn too_large(most: usize) -> Problem {
+    let detail = format!("the body is larger than a request may be: limit=`{most}`");
     Problem::new("too-large", detail)
 }
 
-impl Content {
+impl<const MOST: usize> ContentUpTo<MOST> {
     /// The body as one of some media types. Curl says `application/x-www-form-urlencoded` unless it
     /// is told otherwise, so a wrong type is told and not guessed.
     pub(crate) fn of(&self, types: &[&str]) -> Result<&str, Problem> {

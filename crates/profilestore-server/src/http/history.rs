@@ -299,6 +299,8 @@ async fn restore(
     let incarnation = app.server().incarnation();
     let (_, state) = app.store().read_one(&key, Returning::HEAD).await?;
     if dry_run {
+        // It shows what is stored.
+        caller.may(Scope::ProfilesRead, &key)?;
         let to = found(&app, &state, &version).await?;
         let from = found(&app, &state, &state.version.to_string()).await?;
         let differences = diff(&content(&key, &from)?, &content(&key, &to)?);

@@ -12,7 +12,10 @@ use std::{collections::BTreeSet, net::IpAddr};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{extract::Content, views};
+use super::{
+    extract::{Content, ContentUpTo},
+    views,
+};
 use crate::{
     access::{LASTS_MS, Member, Role},
     app::App,
@@ -21,6 +24,9 @@ use crate::{
     problem::{AnyProblem, Problem, ProblemBody},
     shelf::Kept,
 };
+
+/// The body of a request that anybody may make.
+type Short = ContentUpTo<4096>;
 
 /// How often a log-in is stored that other changes of the member overtake.
 const TRIES: usize = 10;
@@ -154,7 +160,7 @@ struct First {
         AnyProblem,
     )
 )]
-async fn set_up(State(app): State<App>, door: Door, content: Content) -> Result<Response, Problem> {
+async fn set_up(State(app): State<App>, door: Door, content: Short) -> Result<Response, Problem> {
     let First { token, name, password } = content.json()?;
     // Only wrong links count: tries with them do not keep the right one out, nor does a name or a
     // password that is refused.
@@ -195,7 +201,7 @@ struct Credentials {
         AnyProblem,
     )
 )]
-async fn log_in(State(app): State<App>, door: Door, content: Content) -> Result<Response, Problem> {
+async fn log_in(State(app): State<App>, door: Door, content: Short) -> Result<Response, Problem> {
     let Credentials { name, password } = content.json()?;
     let kept = recognise(&app, &name, password, door.address).await?;
     logged_in(&app, StatusCode::OK, kept, &door).await

@@ -32,6 +32,10 @@ use crate::{
 /// The longest owner, in bytes.
 const MAX_OWNER_BYTES: usize = 200;
 
+/// The longest lease time that a game server may ask for. What it holds is out of reach for so long
+/// when it dies, and its key is believed for so long when that is revoked.
+const MAX_LEASE_TIME: Duration = Duration::from_secs(600);
+
 /// What a [`Host`] is made of.
 #[derive(Debug)]
 pub struct HostParts {
@@ -218,11 +222,13 @@ impl Shared {
         let HostParts { store, messenger, settings, env } = &self.parts;
         let mut settings = settings.clone();
         let least = settings.renew_period.saturating_mul(2).max(MIN_LEASE_TIME);
-        if let Some(asked) = server.lease_time.filter(|asked| *asked < least) {
+        let in_range = |asked: &Duration| (least..=MAX_LEASE_TIME).contains(asked);
+        if let Some(asked) = server.lease_time.filter(|asked| !in_range(asked)) {
             let message = format!(
-                "a lease time is at least {} ms here, which is twice the period of the renewals: \
+                "a lease time is {} ms (twice the period of the renewals here) to {} ms long: \
                  given=`{}`",
                 least.as_millis(),
+                MAX_LEASE_TIME.as_millis(),
                 asked.as_millis()
             );
             return Err(Error::new(ErrorKind::Invalid, message));

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import json
 import math
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from .errors import ProfileError, failure, in_words
 
-MAX_DEPTH = 128
+# As the server has them: docs/storable.md.
+MAX_DEPTH = 100
+LEAST_WHOLE = -(2**63)
+MOST_WHOLE = 2**64 - 1
+RESERVED_NAME = "$serde_json::private::RawValue"
 
 
 class Inexact(str):
@@ -35,8 +39,11 @@ def _float(token: str) -> float | Inexact:
     value = float(token)
     if len(token) <= 15 and "e" not in token and "E" not in token:
         return value
-    if math.isfinite(value) and Decimal(repr(value)) == Decimal(token):
-        return value
+    try:
+        if math.isfinite(value) and Decimal(repr(value)) == Decimal(token):
+            return value
+    except InvalidOperation:
+        pass  # An exponent that no decimal has.
     return Inexact(token)
 
 
@@ -88,7 +95,10 @@ def _check(value: object, path: list[str | int]) -> None:
     elif kind is float:
         if not math.isfinite(value):  # type: ignore[arg-type]
             raise _wrong(path, f"{value} cannot be stored")
-    elif kind is int or kind is bool or value is None:
+    elif kind is int:
+        if not LEAST_WHOLE <= value <= MOST_WHOLE:  # type: ignore[operator]
+            raise _wrong(path, "a whole number has at most 64 bits")
+    elif kind is bool or value is None:
         pass
     elif kind is dict or kind is list:
         if len(path) >= MAX_DEPTH:
@@ -99,6 +109,8 @@ def _check(value: object, path: list[str | int]) -> None:
                 if type(name) is not str:
                     raise _wrong(path, f"the names of members are texts, and this is {name!r}")
                 _check_text(name, path)
+                if name == RESERVED_NAME:
+                    raise _wrong(path, f"a member cannot be called {name}")
             path.append(name)
             _check(member, path)
             path.pop()

@@ -117,7 +117,8 @@ impl Guest {
         entry.session.clone()
     }
 
-    /// A session is open from now on. True when its profile had another number until now.
+    /// A session is open from now on. True when its profile had another number until now, or none:
+    /// what came meanwhile is told again.
     pub(crate) fn opened(&self, s: u64, session: HostedSession, by: Option<CommitId>) -> bool {
         let mut state = self.state.lock();
         let key = session.key().clone();
@@ -125,7 +126,7 @@ impl Guest {
         let entry = state.sessions.entry(s).or_insert_with(|| Entry::new(key.clone(), phase));
         entry.session = Some(session);
         entry.started_by = by.or(entry.started_by);
-        state.numbers.insert(key, s).is_some_and(|before| before != s)
+        state.numbers.insert(key, s) != Some(s)
     }
 
     /// The game server knows of a session from now on: what came before is told behind that.

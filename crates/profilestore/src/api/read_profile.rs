@@ -1,6 +1,6 @@
 //! A profile that was only read.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use serde_json::{Map, Value};
 
@@ -8,7 +8,7 @@ use crate::{
     api::store::ProfileStore,
     data::{Codec as _, ProfileData, encode_for_save},
     data_store::{Cause, Incarnation, KeyState, StoredMessage, StoredVersion, VersionRef},
-    engine::{calls::Replacement, history::Which},
+    engine::{Engine, calls::Replacement, history::Which},
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
     record::{Record, Stored, UserId, version::KeyInfo},
@@ -70,6 +70,7 @@ impl<T: ProfileData> ReadProfile<T> {
 
     pub(crate) fn of_version(
         store: ProfileStore<T>,
+        incarnation: Incarnation,
         mut state: KeyState,
         version: Option<StoredVersion>,
     ) -> Result<Self> {
@@ -79,7 +80,6 @@ impl<T: ProfileData> ReadProfile<T> {
             );
         };
         state.hide_edits();
-        let incarnation = store.server().inner.engine.link.incarnation();
         Self::read(store, incarnation, state, Some(version), true)
     }
 
@@ -311,10 +311,12 @@ impl<T: ProfileData> ProfileStore<T> {
         &self,
         key: &str,
     ) -> impl Future<Output = Result<Option<ReadProfile<T>>>> + Send + 'static + use<T> {
-        let incarnation = self.server().inner.engine.link.incarnation();
-        let state = self.with_engine(key, |engine, key| engine.get(key));
+        let found = self.with_engine(key, |engine, key| within(engine, engine.get(key)));
         let store = self.clone();
-        async move { ReadProfile::current(store, incarnation, state.await?) }
+        async move {
+            let (incarnation, state) = found.await?;
+            ReadProfile::current(store, incarnation, state)
+        }
     }
 
     /// Reads an earlier version of the profile, as [`ProfileStore::get`] reads the current one: by
@@ -346,11 +348,21 @@ impl<T: ProfileData> ProfileStore<T> {
         key: &str,
         which: Which,
     ) -> impl Future<Output = Result<ReadProfile<T>>> + Send + 'static + use<T> {
-        let found = self.with_engine(key, |engine, key| engine.get_version(key, which));
+        let found =
+            self.with_engine(key, |engine, key| within(engine, engine.get_version(key, which)));
         let store = self.clone();
         async move {
-            let (state, version) = found.await?;
-            ReadProfile::of_version(store, state, version)
+            let (incarnation, (state, version)) = found.await?;
+            ReadProfile::of_version(store, incarnation, state, version)
         }
     }
+}
+
+/// What is read, with the contents of the store that were there when the reading began.
+fn within<R>(
+    engine: &Arc<Engine>,
+    reading: impl Future<Output = Result<R>>,
+) -> impl Future<Output = Result<(Incarnation, R)>> {
+    let incarnation = engine.link.incarnation();
+    async move { Ok((incarnation, reading.await?)) }
 }

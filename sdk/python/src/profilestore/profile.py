@@ -113,6 +113,7 @@ class Profile(Generic[T]):
         self._waiting: dict[int, dict[str, Any]] = {}
         self._asked: Asker | None = None
         self._is_ending = False
+        self._is_asked = False
         self._ending: asyncio.Future[None] | None = None
 
     @property
@@ -263,7 +264,6 @@ class Profile(Generic[T]):
         for change in self._last_save:
             call(partial(self._document.change, change), self._wire.report)
         self._is_ending = True
-        self._waiting.clear()
         return self._saver.end()
 
     async def _let_go(
@@ -283,7 +283,10 @@ class Profile(Generic[T]):
                 # It was refused, so the session goes on.
                 self._is_ending = False
                 self._ending = None
-                self._wire.goes_on(self.opened.s)
+                if not self._is_asked:
+                    self._wire.goes_on(self.opened.s)
+                # What came meanwhile.
+                self._process_all()
             raise
         self._finish(reason, by, False)
 
@@ -318,13 +321,15 @@ class Profile(Generic[T]):
         elif name == "release":
             self._release(asker_of(body["by"]))
         elif name == "message":
-            if not self._is_ending and len(self._waiting) < MOST_WAITING:
+            if len(self._waiting) < MOST_WAITING:
                 self._waiting[body["index"]] = body
                 self._process_all()
         elif name == "edit" and not self._is_ending:
             self._saver.edit(body["op"], body["changes"])
 
     def _release(self, by: Asker) -> None:
+        # From now on no pong counts, also when the end is refused: the server's deadline runs.
+        self._is_asked = True
         if self._is_ending or self._asked is not None:
             return
         self._asked = by

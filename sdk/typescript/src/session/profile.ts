@@ -75,6 +75,7 @@ export class Profile<T> {
   readonly #wire: Wire;
   #release: Asker | undefined;
   #isEnding = false;
+  #isAsked = false;
   #ending: Promise<void> | undefined;
   #end: End | undefined;
 
@@ -128,7 +129,8 @@ export class Profile<T> {
    * cannot be taken back, such as giving out what is worth money outside of the profile.
    */
   get isActive(): boolean {
-    return this.#end === undefined && !this.#isEnding && this.#wire.isActive(this.opened.s);
+    const isOpen = this.#end === undefined && !this.#isEnding && !this.#isAsked;
+    return isOpen && this.#wire.isActive(this.opened.s);
   }
 
   /**
@@ -223,7 +225,6 @@ export class Profile<T> {
       }
     }
     this.#isEnding = true;
-    this.#waiting.clear();
     try {
       await this.#saver.end();
       this.#finish(reason, by, false);
@@ -234,6 +235,8 @@ export class Profile<T> {
         // It was refused, so the session goes on.
         this.#isEnding = false;
         this.#ending = undefined;
+        // What came meanwhile.
+        this.#processAll();
       }
       throw error;
     }
@@ -272,7 +275,7 @@ export class Profile<T> {
       case "release":
         return this.#asked(body.by);
       case "message":
-        if (this.#isEnding || this.#waiting.size >= MOST_WAITING) return;
+        if (this.#waiting.size >= MOST_WAITING) return;
         this.#waiting.set(body.index, body);
         return this.#processAll();
       case "edit":
@@ -281,6 +284,8 @@ export class Profile<T> {
   }
 
   #asked(by: Asker): void {
+    // From now on no pong counts, also when the end is refused: the deadline of the server runs.
+    this.#isAsked = true;
     if (this.#isEnding || this.#release !== undefined) return;
     this.#release = by;
     this.#events.emit("release", { by });

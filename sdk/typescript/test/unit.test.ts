@@ -5,7 +5,7 @@ import { activeUntil, Belief } from "../dist/belief.js";
 import type { Outcome } from "../dist/connection.js";
 import { failure, ProfileError, type Problem } from "../dist/errors.js";
 import { compose, read, type ServerFrame } from "../dist/frames.js";
-import { operationId } from "../dist/http.js";
+import { Http, operationId } from "../dist/http.js";
 import { members, parse, stringify } from "../dist/json.js";
 import { Document } from "../dist/session/document.js";
 import { edited } from "../dist/session/edit.js";
@@ -121,6 +121,26 @@ test("what cannot be stored is refused with its place", () => {
     assert.throws(() => stringify(value, plain), { kind: "invalid", message });
   }
   assert.equal(stringify({ a: undefined, b: -0, c: 1e21 }, plain), '{"b":-0.0,"c":1e+21}');
+});
+
+test("what the server cannot store is refused at the change, and what it can is not", () => {
+  const nested = (depth: number): unknown => (depth === 0 ? 1 : [nested(depth - 1)]);
+  assert.ok(stringify(nested(100), exact).length > 100);
+  const reserved = "$serde_json::private::RawValue";
+  for (const value of [nested(101), 2n ** 64n, -(2n ** 63n) - 1n, { [reserved]: 1 }]) {
+    assert.throws(() => stringify(value, exact), { kind: "invalid" });
+  }
+  assert.equal(stringify([2n ** 64n - 1n], exact), "[18446744073709551615]");
+});
+
+test("a name that a URL takes for a step up is no address", async () => {
+  const http = new Http("http://127.0.0.1:1", "ps_0_0");
+  for (const at of [
+    { store: "S", scope: "..", key: "k" },
+    { store: "S", key: "." },
+  ]) {
+    await assert.rejects(async () => http.send(at, 1), { kind: "invalid" });
+  }
 });
 
 test("strings and odd names pass as they are", () => {

@@ -390,14 +390,20 @@ async fn a_resume_in_another_store_is_a_new_game_server_with_a_token_of_its_own(
 }
 
 #[tokio::test]
-async fn a_lease_time_that_is_too_short_is_refused_with_the_bound() {
+async fn a_lease_time_that_is_too_short_or_too_long_is_refused_with_the_bounds() {
     let served = Served::start().await;
-    let hello = json!({ "hello": {
-        "instance": "0123456789abcdef", "job": "eu-1", "lease_ms": 1999,
-    } });
-    let error = GameClient::greeted(served.address, &served.admin, Some(hello)).await;
-    let detail = error["error"]["problem"]["detail"].as_str().unwrap();
-    assert!(detail.contains("at least 2000 ms") && detail.contains("1999"), "{error}");
+    for lease_ms in [1999_u64, 600_001, u64::MAX] {
+        let hello = json!({ "hello": {
+            "instance": "0123456789abcdef", "job": "eu-1", "lease_ms": lease_ms,
+        } });
+        let error = GameClient::greeted(served.address, &served.admin, Some(hello)).await;
+        let detail = error["error"]["problem"]["detail"].as_str().unwrap();
+        let given = format!("given=`{lease_ms}`");
+        assert!(
+            detail.contains("2000 ms") && detail.contains("600000 ms") && detail.contains(&given),
+            "{error}"
+        );
+    }
 }
 
 #[tokio::test]

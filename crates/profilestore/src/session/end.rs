@@ -198,10 +198,12 @@ impl Session {
         if !self.live.begin_end_in_turn() {
             return Ok(None);
         }
-        self.begin(end).and_then(|()| self.close(end)).inspect_err(|_| self.catch_up())
+        self.begin(end)?;
+        self.close(end)
     }
 
-    /// A session goes on whose end was refused: looks at what it did not look at while it ended.
+    /// A session goes on whose end was refused: looks at what it did not look at while it ended. An
+    /// end that comes from such a look does not ask for another one: it would be refused for ever.
     pub(crate) fn catch_up(self: &Arc<Self>) {
         if self.known.lock().held_by != self.link.server() {
             self.queue_adopt();

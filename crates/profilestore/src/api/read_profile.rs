@@ -359,10 +359,10 @@ impl<T: ProfileData> ProfileStore<T> {
 }
 
 /// What is read, with the contents of the store that were there when the reading began.
-fn within<R>(
+fn within<R, F: Future<Output = Result<R>>>(
     engine: &Arc<Engine>,
-    reading: impl Future<Output = Result<R>>,
-) -> impl Future<Output = Result<(Incarnation, R)>> {
+    reading: F,
+) -> impl Future<Output = Result<(Incarnation, R)>> + use<R, F> {
     let incarnation = engine.link.incarnation();
     async move { Ok((incarnation, reading.await?)) }
 }

@@ -12,8 +12,9 @@ use profilestore_testbed::{Signal, children, send};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// The servers' lease time in these runs.
-pub(crate) const LEASE: Duration = Duration::from_secs(2);
+/// The servers' lease time in these runs. Three processes share one disk with other tests, where a
+/// commit may take a second.
+pub(crate) const LEASE: Duration = Duration::from_secs(3);
 
 /// A run to be.
 pub(crate) struct Play {

@@ -117,7 +117,7 @@ impl Tx<'_> {
                 WHERE h.id > ?1 AND h.id <= ?2 ORDER BY h.id LIMIT ?3"
         );
         let unread = self.scan(&sql, 3, |row| {
-            let head = super::key_of_row(row, 0).and_then(|key| Head::of_row(key, row, 3));
+            let head = super::key_of_row(row, 0).and_then(|key| Head::of_row(key, row, 3, None));
             report.keys += 1;
             match head {
                 Ok(head) => {
@@ -346,7 +346,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    fn count(&self, sql: &str) -> Result<u64, Trouble> {
+    fn count(&self, sql: &'static str) -> Result<u64, Trouble> {
         Ok(self.prepare(sql)?.query_row([], |row| row.get::<_, i64>(0))?.cast_unsigned())
     }
 }

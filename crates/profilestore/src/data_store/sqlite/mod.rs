@@ -57,6 +57,7 @@ mod scan;
 mod schema;
 mod servers;
 mod state;
+mod statements;
 mod sweep;
 mod taken_away;
 mod writer;

@@ -201,12 +201,12 @@ impl Tx<'_> {
             "SELECT h.store, h.scope, h.key, {HEAD_COLUMNS} FROM {source} WHERE {conditions} \
              ORDER BY h.store, h.scope, h.key LIMIT ?1"
         );
-        let mut statement = self.prepare(&sql)?;
+        let mut statement = self.conn.prepare_cached(&sql)?;
         let mut rows = statement.query(params.as_slice())?;
         let mut heads = Vec::new();
         while let Some(row) = rows.next()? {
             let key = super::key_of_row(row, 0)?;
-            let head = Head::of_row(key, row, 3)?;
+            let head = Head::of_row(key, row, 3, None)?;
             heads.push(head);
         }
         drop(rows);

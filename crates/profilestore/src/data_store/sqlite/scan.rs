@@ -20,7 +20,7 @@ impl Tx<'_> {
     /// whose rows cannot be read, if there are such rows.
     pub(super) fn scan(
         &self,
-        sql: &str,
+        sql: &'static str,
         id: usize,
         mut each: impl FnMut(&Row<'_>) -> Result<(), Trouble>,
     ) -> Result<Vec<i64>, Trouble> {
@@ -44,7 +44,7 @@ impl Tx<'_> {
     /// The rows behind `last`, which moves along. Answers with their number.
     fn piece(
         &self,
-        sql: &str,
+        sql: &'static str,
         id: usize,
         last: &mut i64,
         up_to: i64,
@@ -64,7 +64,7 @@ impl Tx<'_> {
     /// Each of these rows by itself. True when one of them can be read.
     fn singly(
         &self,
-        sql: &str,
+        sql: &'static str,
         id: usize,
         ids: RangeInclusive<i64>,
         unread: &mut Vec<i64>,

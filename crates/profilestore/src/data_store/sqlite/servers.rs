@@ -1,15 +1,35 @@
 //! The rows of servers and their notices: what a commit changes of them, and reading them.
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension as _, Row, params};
 use uuid::Uuid;
 
-use super::{Trouble, state::Tx};
+use super::{
+    Trouble,
+    state::{Tx, unsigned},
+};
 use crate::{
-    data_store::{Change, CommitId, Notice, ServerId},
+    data_store::{Change, CommitId, HostId, Notice, ServerId, ServerRow},
     key::ProfileKey,
 };
 
+const SERVERS: &str = "SELECT id, place_id, job_id, revision, lease_ms, started_ms, renewed_ms, dead_ms, host, generation, \
+     owner FROM server ORDER BY id";
+
+const SERVER: &str = "SELECT id, place_id, job_id, revision, lease_ms, started_ms, renewed_ms, dead_ms, host, generation, \
+     owner FROM server WHERE id = ?1";
+
 impl Tx<'_> {
+    pub(super) fn find_server(&self, id: ServerId) -> Result<Option<ServerRow>, Trouble> {
+        let mut statement = self.prepare(SERVER)?;
+        Ok(statement.query_row([id.0.as_bytes().as_slice()], server_of_row).optional()?)
+    }
+
+    pub(super) fn all_servers(&self) -> Result<Vec<ServerRow>, Trouble> {
+        let mut statement = self.prepare(SERVERS)?;
+        let rows = statement.query_map([], server_of_row)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
     pub(super) fn notify(
         &mut self,
         server: ServerId,
@@ -122,4 +142,20 @@ impl Tx<'_> {
         }
         Ok((keys, newest))
     }
+}
+
+fn server_of_row(row: &Row<'_>) -> rusqlite::Result<ServerRow> {
+    Ok(ServerRow {
+        id: ServerId(Uuid::from_bytes(row.get(0)?)),
+        place_id: row.get(1)?,
+        job_id: row.get(2)?,
+        revision: unsigned(row, 3)?,
+        lease_ms: row.get(4)?,
+        started_ms: row.get(5)?,
+        renewed_ms: row.get(6)?,
+        dead: row.get::<_, Option<i64>>(7)?.is_some(),
+        host: row.get::<_, Option<[u8; 16]>>(8)?.map(|host| HostId(Uuid::from_bytes(host))),
+        generation: unsigned(row, 9)?,
+        owner: row.get(10)?,
+    })
 }

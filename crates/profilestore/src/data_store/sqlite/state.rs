@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row};
+use rusqlite::{Connection, OptionalExtension as _, Row};
 use uuid::Uuid;
 
 use super::{
     Trouble,
     schema::{PINNED, REMOVED, is_damage},
+    statements::{self, Borrowed, Leases, Statements},
 };
 use crate::{
     data_store::{
@@ -59,12 +60,6 @@ pub(super) const VERSION_COLUMNS: &str = "v.number, v.label, v.written_ms, v.sto
 const VERSION: &str = "SELECT v.number, v.label, v.written_ms, v.stored_ms, v.flags, v.cause, v.author, v.load_count, \
      length(v.value), v.previous, v.previous_superseded_ms, v.head FROM version v WHERE v.id = ?1";
 
-const SERVERS: &str = "SELECT id, place_id, job_id, revision, lease_ms, started_ms, renewed_ms, dead_ms, host, generation, \
-     owner FROM server ORDER BY id";
-
-const SERVER: &str = "SELECT id, place_id, job_id, revision, lease_ms, started_ms, renewed_ms, dead_ms, host, generation, \
-     owner FROM server WHERE id = ?1";
-
 const MESSAGES: &str = "SELECT number, created_ms, name, payload, locked, revision, sent_ms FROM message \
      WHERE head = ?1 ORDER BY number";
 
@@ -91,9 +86,14 @@ impl Head {
     }
 
     /// Reads [`HEAD_COLUMNS`] from a column on.
-    pub(super) fn of_row(key: ProfileKey, row: &Row<'_>, first: usize) -> Result<Self, Trouble> {
+    pub(super) fn of_row(
+        key: ProfileKey,
+        row: &Row<'_>,
+        first: usize,
+        leases: Option<&Leases>,
+    ) -> Result<Self, Trouble> {
         let lease = row.get_ref(first + 12)?.as_str().map_err(rusqlite::Error::from)?;
-        let lease = serde_json::from_str(lease).map_err(|err| {
+        let lease = statements::read_lease(leases, lease).map_err(|err| {
             corrupt(format!(
                 "the lease of a key cannot be read: {err}: key=`{key}` lease=`{lease}`"
             ))
@@ -135,15 +135,23 @@ pub(super) struct Tx<'c> {
     pub(super) now_ms: i64,
     pub(super) heads: Vec<Head>,
     pub(super) servers: BTreeMap<ServerId, Option<ServerRow>>,
+    statements: Statements<'c>,
+    leases: Option<&'c Leases>,
 }
 
 impl<'c> Tx<'c> {
     pub(super) fn new(conn: &'c Connection, now_ms: i64) -> Self {
-        Self { conn, now_ms, heads: Vec::new(), servers: BTreeMap::new() }
+        let (statements, leases) = (Statements::default(), None);
+        Self { conn, now_ms, heads: Vec::new(), servers: BTreeMap::new(), statements, leases }
     }
 
-    pub(super) fn prepare(&self, sql: &str) -> Result<CachedStatement<'c>, Trouble> {
-        Ok(self.conn.prepare_cached(sql)?)
+    /// Of a writer, which has read most leases before.
+    pub(super) fn of_writer(conn: &'c Connection, now_ms: i64, leases: &'c Leases) -> Self {
+        Self { leases: Some(leases), ..Self::new(conn, now_ms) }
+    }
+
+    pub(super) fn prepare(&self, sql: &'static str) -> Result<Borrowed<'c>, Trouble> {
+        Ok(self.statements.get(self.conn, sql)?)
     }
 
     /// The place in `heads` of a key's head, read on first use.
@@ -154,7 +162,7 @@ impl<'c> Tx<'c> {
         let mut statement = self.prepare(HEAD)?;
         let mut rows = statement.query([key.store(), key.scope(), key.key()])?;
         let head = match rows.next()? {
-            Some(row) => Head::of_row(key.clone(), row, 0)?,
+            Some(row) => Head::of_row(key.clone(), row, 0, self.leases)?,
             None => Head::absent(key.clone()),
         };
         self.heads.push(head);
@@ -168,17 +176,6 @@ impl<'c> Tx<'c> {
         let row = self.find_server(id)?;
         self.servers.insert(id, row.clone());
         Ok(row)
-    }
-
-    fn find_server(&self, id: ServerId) -> Result<Option<ServerRow>, Trouble> {
-        let mut statement = self.prepare(SERVER)?;
-        Ok(statement.query_row([id.0.as_bytes().as_slice()], server_of_row).optional()?)
-    }
-
-    pub(super) fn all_servers(&self) -> Result<Vec<ServerRow>, Trouble> {
-        let mut statement = self.prepare(SERVERS)?;
-        let rows = statement.query_map([], server_of_row)?;
-        Ok(rows.collect::<Result<_, _>>()?)
     }
 
     /// A `version` row, of this head and below this number, or the store is damaged.
@@ -470,23 +467,7 @@ pub(super) fn value_of_column<'a>(row: &'a Row<'_>, column: usize) -> Result<Opt
     row.get_ref(column).ok().and_then(|value| value.as_blob_or_null().ok()).ok_or(())
 }
 
-fn server_of_row(row: &Row<'_>) -> rusqlite::Result<ServerRow> {
-    Ok(ServerRow {
-        id: ServerId(Uuid::from_bytes(row.get(0)?)),
-        place_id: row.get(1)?,
-        job_id: row.get(2)?,
-        revision: unsigned(row, 3)?,
-        lease_ms: row.get(4)?,
-        started_ms: row.get(5)?,
-        renewed_ms: row.get(6)?,
-        dead: row.get::<_, Option<i64>>(7)?.is_some(),
-        host: row.get::<_, Option<[u8; 16]>>(8)?.map(|host| HostId(Uuid::from_bytes(host))),
-        generation: unsigned(row, 9)?,
-        owner: row.get(10)?,
-    })
-}
-
-fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+pub(super) fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     row.get::<_, i64>(column).map(i64::cast_unsigned)
 }
 

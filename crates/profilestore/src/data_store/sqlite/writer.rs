@@ -14,11 +14,13 @@ use super::{
     queue::{Job, Reply},
     schema,
     state::Tx,
+    statements::Leases,
 };
 use crate::data_store::{Commit, StoreError};
 
 pub(super) struct Writer {
     pub(super) conn: Connection,
+    leases: Leases,
     /// The connection failed in a way after which it is replaced.
     broken: bool,
     /// `PRAGMA data_version`, and for how many transactions to come it counts as recently changed
@@ -49,7 +51,8 @@ pub(super) enum Failed {
 
 impl Writer {
     pub(super) fn new(conn: Connection) -> Self {
-        Self { conn, broken: false, data_version: 0, contended: 0, checkpointed_at: 0 }
+        let leases = Leases::default();
+        Self { conn, leases, broken: false, data_version: 0, contended: 0, checkpointed_at: 0 }
     }
 
     /// Writes jobs in the transaction that has begun.
@@ -153,7 +156,8 @@ impl Writer {
         work: impl FnOnce(&mut Tx<'_>) -> Result<bool, Trouble>,
     ) -> Result<(), Failed> {
         let worked = {
-            let mut tx = Tx::new(&self.conn, inner.options.env.unix_ms());
+            let now_ms = inner.options.env.unix_ms();
+            let mut tx = Tx::of_writer(&self.conn, now_ms, &self.leases);
             work(&mut tx)
         };
         let wrote = match worked {

@@ -296,7 +296,9 @@ impl GameServer {
     }
 
     /// Changes settings of the running server. The lease time that is noted in the store stays.
-    /// Fails, changing nothing, when the result cannot work.
+    /// Fails, changing nothing, when the result cannot work. Calls from several threads come one
+    /// after the other. `change` may read the settings and edit profiles; a change from inside it
+    /// fails with [`ErrorKind::Invalid`].
     pub fn change_settings(&self, change: impl FnOnce(&mut Settings)) -> Result<()> {
         self.inner.engine.change_settings(change)?;
         self.tell_mock()

@@ -340,8 +340,8 @@ pub fn in_order(commit: &Commit) -> impl Iterator<Item = &Change> {
 }
 
 /// Which servers get a notice about a key whose lease, data or inbox a commit changed: the one that
-/// held the lease before, the one that the new offer names, and the one whose request was taken
-/// away; never the server that made the commit.
+/// held the lease before, the one that the new offer names, the one whose request was taken away,
+/// and the one that asks next when an offer was withdrawn; never the server that made the commit.
 pub fn notified(commit: &Commit, key: &ProfileKey, before: &LeaseState) -> Vec<ServerId> {
     let lease = commit.changes.iter().find_map(|change| match change {
         Change::Lease { key: other, lease, .. } if other == key => Some(lease),
@@ -354,12 +354,16 @@ pub fn notified(commit: &Commit, key: &ProfileKey, before: &LeaseState) -> Vec<S
             lease.request.as_ref().is_none_or(|request| request.id != before.id)
         })
     });
+    let free = |lease: &&LeaseState| lease.offer.is_none() && lease.holder.is_none();
+    let next = lease.filter(free).filter(|_| before.offer.is_some());
+    let next = next.and_then(|lease| lease.request.as_ref());
     let holder = before.holder.as_ref().and_then(|holder| holder.server);
     let mut servers = Vec::new();
     for server in holder
         .into_iter()
         .chain(offered.map(|offer| offer.server))
         .chain(refused.and_then(|request| request.server))
+        .chain(next.and_then(|request| request.server))
     {
         if commit.from != Some(server) && !servers.contains(&server) {
             servers.push(server);

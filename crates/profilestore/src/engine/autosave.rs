@@ -24,6 +24,9 @@ const TOGETHER: Duration = Duration::from_millis(50);
 /// How many of these saves are under way at once: enough to fill two of a store's batches.
 const UNDER_WAY: usize = 512;
 
+/// So many are not worth looking through.
+const FEW: usize = 1024;
+
 /// A period that never ends in practice, and can be reckoned with.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
@@ -32,11 +35,13 @@ const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 struct Schedule<T> {
     due: BTreeMap<(Duration, u64), (f64, T)>,
     next_number: u64,
+    /// How many there may be until those that are over are looked for.
+    prune_at: usize,
 }
 
 impl<T> Default for Schedule<T> {
     fn default() -> Self {
-        Self { due: BTreeMap::new(), next_number: 0 }
+        Self { due: BTreeMap::new(), next_number: 0, prune_at: FEW }
     }
 }
 
@@ -70,6 +75,15 @@ impl<T> Schedule<T> {
     fn spread_anew(&mut self, now: Duration, period: impl Fn(&T) -> Duration) {
         for ((_, number), (phase, item)) in std::mem::take(&mut self.due) {
             self.put(now, period(&item), number, phase, item);
+        }
+    }
+
+    /// Drops what is over, at a cost that each addition has a share of. With a long period, that
+    /// would stay until it is due.
+    fn prune(&mut self, goes_on: impl Fn(&T) -> bool) {
+        if self.due.len() >= self.prune_at {
+            self.due.retain(|_, (_, item)| goes_on(item));
+            self.prune_at = (2 * self.due.len()).max(FEW);
         }
     }
 
@@ -115,6 +129,7 @@ impl Autosave {
     /// Saves a session once a period, `period` unless it has one of its own, until it is over.
     pub(crate) fn add(&self, session: &Arc<Session>, now: Instant, period: Duration) {
         let mut schedule = self.schedule.lock();
+        schedule.prune(|saved| saved.session.strong_count() > 0);
         let before = schedule.first_due();
         let saved =
             Autosaved { session: Arc::downgrade(session), own_period: session.autosave_period };
@@ -212,6 +227,16 @@ mod tests {
         } {}
         assert_eq!(per_second.iter().sum::<u32>(), 1000);
         assert!(per_second.iter().all(|n| *n <= 6), "{per_second:?}");
+    }
+
+    #[test]
+    fn ended_sessions_leave_the_schedule_however_long_the_period() {
+        let mut schedule = Schedule::default();
+        for i in 0..100_000 {
+            schedule.prune(|item| *item + 10 > i);
+            schedule.add(Duration::from_secs(i), LONGEST, i);
+        }
+        assert!(schedule.due.len() <= FEW, "{}", schedule.due.len());
     }
 
     #[test]

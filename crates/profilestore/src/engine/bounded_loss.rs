@@ -3,8 +3,8 @@
 //!
 //! The first unsaved change of a session puts it at the end of a line; the driver saves from the
 //! front what has waited for long enough. What changes until the save begins is part of it. Only so
-//! many of these saves are under way at once: when the store cannot keep up, sessions wait in the line, where they cost
-//! nothing, and each is saved once, with what it is by then.
+//! many of these saves are under way at once: when the store cannot keep up, sessions wait in the
+//! line, where they cost nothing, and each is saved once, with what it is by then.
 
 use std::{
     collections::VecDeque,

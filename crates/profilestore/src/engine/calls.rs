@@ -150,14 +150,16 @@ impl Engine {
         let mut changes = vec![self.link.append(key, id, payload)?];
         changes.extend(entry.transpose()?);
         let deadline = self.link.deadline();
-        let mut commit = self.link.new_commit(changes, Returning::HEAD);
+        let mut commit =
+            self.link.commit_from_outside(self.link.incarnation(), changes, Returning::HEAD);
         let mut answer = self.link.settle(&commit, deadline).await;
         // Into the restored contents, where the message's id says whether it is in them.
         while let Err(error @ StoreError::Replaced { .. }) = &answer
             && !deadline.is_over(self.link.env.now())
             && overtaken(&self.link, error).await
         {
-            commit = self.link.new_commit(commit.changes, Returning::HEAD);
+            let into = self.link.incarnation();
+            commit = self.link.commit_from_outside(into, commit.changes, Returning::HEAD);
             answer = self.link.settle(&commit, deadline).await;
         }
         match answer {
@@ -166,12 +168,15 @@ impl Engine {
                 if let Some(state) = reply.states.iter().find(|state| state.key == *key) {
                     self.link.health.foreign(key, &state.lease, false);
                 }
-                // The store leaves no notice for the sender itself.
+                // Sooner than the store's notice.
                 self.table.look(key);
                 Ok(Sent::Now)
             }
             Err(error) => match error.conflict() {
-                Some(ConflictKind::MessageSeen) => Ok(Sent::Before),
+                Some(ConflictKind::MessageSeen) => {
+                    self.table.look(key);
+                    Ok(Sent::Before)
+                }
                 _ => Err(self.link.not_sent(error, key)),
             },
         }

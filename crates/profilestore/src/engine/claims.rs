@@ -110,6 +110,34 @@ fn says_cancelled(cancel: &(dyn Fn() -> bool + Send + Sync)) -> bool {
     })
 }
 
+pub(super) fn count_failed(key: &ProfileKey, error: &Error) {
+    tracing::debug!(%key, %error, "a session was not started");
+    let kind = format!("{:?}", error.kind());
+    metrics::counter!("profilestore_starts_failed_total", "kind" => kind).increment(1);
+}
+
+/// Why a start is no longer wanted that was called then, if so. Runs the program's function, hence
+/// never under our lock.
+pub(super) fn refusal(link: &Link, options: &StartOptions, since: Instant) -> Option<Error> {
+    if link.is_closing() {
+        return Some(Error::new(ErrorKind::Closing, "this game server is shutting down"));
+    }
+    match &options.cancel {
+        Some(cancel) => says_cancelled(&**cancel).then(|| {
+            Error::new(
+                ErrorKind::Cancelled,
+                "the session is no longer needed, says the cancel function",
+            )
+        }),
+        None => {
+            let timeout = options.timeout.unwrap_or(link.settings().start_session_timeout);
+            (link.env.now().saturating_duration_since(since) >= timeout).then(|| {
+                Error::new(ErrorKind::TimedOut, "the session could not be started in time")
+            })
+        }
+    }
+}
+
 impl Load {
     /// A load of a key, with identities of its own for its request and its session.
     pub(super) fn new(
@@ -164,27 +192,8 @@ impl Load {
         }
     }
 
-    /// Why a claim is no longer wanted, if so. Runs the program's function, hence never under our
-    /// lock.
-    pub(super) fn refusal(&self, link: &Link, terms: &Terms) -> Option<Error> {
-        if link.is_closing() {
-            return Some(Error::new(ErrorKind::Closing, "this game server is shutting down"));
-        }
-        match &terms.options.cancel {
-            Some(cancel) => says_cancelled(&**cancel).then(|| {
-                Error::new(
-                    ErrorKind::Cancelled,
-                    "the session is no longer needed, says the cancel function",
-                )
-            }),
-            None => {
-                let timeout =
-                    terms.options.timeout.unwrap_or(link.settings().start_session_timeout);
-                (link.env.now().saturating_duration_since(terms.since) >= timeout).then(|| {
-                    Error::new(ErrorKind::TimedOut, "the session could not be started in time")
-                })
-            }
-        }
+    fn refusal(&self, link: &Link, terms: &Terms) -> Option<Error> {
+        refusal(link, &terms.options, terms.since)
     }
 
     /// Tells a claim, and no other, why there is no session for it.
@@ -195,22 +204,16 @@ impl Load {
     }
 
     pub(super) fn answer_refused(&self, claim: Claim, error: Error) {
-        self.count_failed(&error);
+        count_failed(&self.key, &error);
         let _ = claim.reply.send(Err(error.about(&self.key)));
     }
 
     /// The caller has gone.
     fn call_off(&self, number: u64) {
         if self.take_claim(number).is_some() {
-            self.count_failed(&Error::new(ErrorKind::Cancelled, "the caller has gone"));
+            count_failed(&self.key, &Error::new(ErrorKind::Cancelled, "the caller has gone"));
             self.wake.notify_one();
         }
-    }
-
-    fn count_failed(&self, error: &Error) {
-        tracing::debug!(key = %self.key, %error, "a session was not started");
-        let kind = format!("{:?}", error.kind());
-        metrics::counter!("profilestore_starts_failed_total", "kind" => kind).increment(1);
     }
 
     // --- requests -------------------------------------------------------------------------------

@@ -35,7 +35,8 @@ impl Engine {
         let engine = self.clone();
         let key = key.clone();
         let deadline = Deadline::new(self.link.env.now(), self.link.env.after(patience));
-        let first = self.edit_step(&key, request.clone());
+        let step = self.link.deadline().min(deadline);
+        let first = step.sync_scope(|| self.edit_step(&key, request.clone()));
         async move {
             let mut settled = first.await?;
             let mut look_in = FIRST_LOOK;

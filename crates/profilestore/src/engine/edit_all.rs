@@ -42,7 +42,8 @@ struct Work {
 /// What became of a profile.
 enum Fate {
     Settled(AuditEntry),
-    Before,
+    /// It was settled before this look.
+    Before(AuditEntry),
     Waits,
     Nothing,
     Refused(String),
@@ -355,8 +356,8 @@ async fn piece_of(engine: Arc<Engine>, piece: Vec<Work>) -> Result<Vec<(Work, Fa
         let (changes, settled) = match engine.next_of(&work.request, state, book, snapshot.now_ms) {
             Ok(Next::Settle(changes, entry)) => (changes, Some(entry)),
             Ok(Next::Send(changes)) => (changes, None),
-            Ok(Next::Settled(_)) => {
-                fates.push((work, Fate::Before));
+            Ok(Next::Settled(entry)) => {
+                fates.push((work, Fate::Before(entry)));
                 continue;
             }
             Ok(Next::PassedOver(entry)) => {
@@ -415,7 +416,9 @@ fn fate_of(error: Error) -> Result<Fate> {
 fn count(fates: Vec<(Work, Fate)>, report: &mut BulkReport, waiting: &mut Vec<Work>, sent: bool) {
     for (work, fate) in fates {
         match fate {
-            Fate::Settled(entry) => match entry.outcome {
+            Fate::Before(_) if !sent => report.before += 1,
+            // One that its holder settled between two looks says so itself.
+            Fate::Settled(entry) | Fate::Before(entry) => match entry.outcome {
                 AuditOutcome::Refused { .. } if entry.details.contains_key(UNMATCHED) => {
                     report.unmatched += 1;
                 }
@@ -426,12 +429,6 @@ fn count(fates: Vec<(Work, Fate)>, report: &mut BulkReport, waiting: &mut Vec<Wo
                     report.by_holders += u64::from(entry.details.contains_key("held_by"));
                 }
             },
-            // Settled between two looks.
-            Fate::Before if sent => {
-                report.done += 1;
-                report.by_holders += 1;
-            }
-            Fate::Before => report.before += 1,
             Fate::Waits => waiting.push(work),
             Fate::Nothing => report.skipped += 1,
             Fate::Refused(why) => report.refused.push((work.key, why)),

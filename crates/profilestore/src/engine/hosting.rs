@@ -202,7 +202,7 @@ impl Engine {
         state: &KeyState,
     ) -> Option<Arc<Session>> {
         let had_sessions = self.link.hosting.as_ref().is_some_and(|hosting| hosting.had_sessions);
-        let same = had_sessions && state.epoch == epoch;
+        let same = had_sessions && state.epoch == epoch && self.was_ours(state);
         let holder = state.lease.holder.as_ref().filter(|_| same)?;
         let session = self.session(Taken {
             key: state.key.clone(),
@@ -218,6 +218,17 @@ impl Engine {
         });
         session.known.lock().saved.digest = None;
         Some(session)
+    }
+
+    /// Whether a profile's holder is this game server, or was it until it was declared dead. The
+    /// session of another one stays its own, whatever epoch is named.
+    fn was_ours(&self, state: &KeyState) -> bool {
+        let owner = self.link.hosting.as_ref().map(|hosting| &hosting.owner);
+        let holder = state.lease.holder.as_ref().and_then(|holder| holder.server);
+        holder == Some(self.link.server())
+            || state.holder_server.as_ref().is_some_and(|row| {
+                row.dead && (row.owner.as_ref() == owner || defect!(OwnerUnchecked))
+            })
     }
 
     // --- requests -------------------------------------------------------------------------------

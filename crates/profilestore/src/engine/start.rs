@@ -11,11 +11,11 @@
 use std::{sync::Arc, thread, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     Engine,
-    claims::{Attempt, Claim, Load, Started, Terms},
+    claims::{Attempt, Claim, Load, Started, Terms, count_failed, refusal},
     options::StartOptions,
     table::Slot,
 };
@@ -45,7 +45,8 @@ impl Engine {
         codec: Arc<dyn Codec>,
         options: StartOptions,
     ) -> impl Future<Output = Result<Arc<Session>>> + Send + 'static + use<> {
-        let first = self.claim_in_place(key, &codec, &options);
+        let since = self.link.env.now();
+        let first = self.claim_in_place(key, &codec, &options, since);
         let (engine, key) = (self.clone(), key.clone());
         async move {
             let mut claimed = first?;
@@ -53,17 +54,39 @@ impl Engine {
                 match claimed {
                     Claimed::Yes(started) => break started,
                     Claimed::After(session, ended) => {
-                        let ended = ended.await;
+                        let ended = engine.behind(&key, &options, since, ended).await?;
                         if !session.is_over() {
                             ended?;
                         }
-                        claimed = engine.claim_in_place(&key, &codec, &options)?;
+                        claimed = engine.claim_in_place(&key, &codec, &options, since)?;
                     }
                 }
             };
             drop((engine, codec, options));
             let answer = (&mut started.answer).await;
             answer.unwrap_or_else(|_| Err(broken_off().about(&started.load.key)))
+        }
+    }
+
+    /// Waits for an end that comes before a start, for as long as the start is wanted.
+    async fn behind(
+        &self,
+        key: &ProfileKey,
+        options: &StartOptions,
+        since: Instant,
+        mut ended: BoxFuture<'static, Result<()>>,
+    ) -> Result<Result<()>> {
+        loop {
+            tokio::select! {
+                biased;
+                ended = &mut ended => return Ok(ended),
+                () = tokio::time::sleep(CLAIM_CHECK) => {
+                    if let Some(error) = refusal(&self.link, options, since) {
+                        count_failed(key, &error);
+                        return Err(error.about(key));
+                    }
+                }
+            }
         }
     }
 
@@ -83,6 +106,7 @@ impl Engine {
         key: &ProfileKey,
         codec: &Arc<dyn Codec>,
         options: &StartOptions,
+        since: Instant,
     ) -> Result<Claimed> {
         self.link.check_open(key)?;
         loop {
@@ -99,7 +123,7 @@ impl Engine {
                     return Ok(Claimed::After(session, ended.boxed()));
                 }
             }
-            match self.claim(key, codec, options) {
+            match self.claim(key, codec, options, since) {
                 // Another start was faster.
                 Err(error) if options.supersede && error.kind() == ErrorKind::AlreadyLoaded => {}
                 claimed => return claimed.map(Claimed::Yes),
@@ -112,6 +136,7 @@ impl Engine {
         key: &ProfileKey,
         codec: &Arc<dyn Codec>,
         options: &StartOptions,
+        since: Instant,
     ) -> Result<Started> {
         let mut slots = self.table.slots.lock();
         let load = match slots.get(key) {
@@ -122,7 +147,7 @@ impl Engine {
             }
             Some(Slot::Loading(load)) => {
                 let load = load.clone();
-                let (started, earlier) = load.claim(self, codec, options)?;
+                let (started, earlier) = load.claim(self, codec, options, since)?;
                 drop(slots);
                 load.wake.notify_one();
                 if let Some(earlier) = earlier {
@@ -141,7 +166,7 @@ impl Engine {
                 Load::new(key, RequestId(id()), id().to_string(), before)
             }
         };
-        let (started, _) = load.claim(self, codec, options)?;
+        let (started, _) = load.claim(self, codec, options, since)?;
         slots.insert(key.clone(), Slot::Loading(load.clone()));
         drop(slots);
         self.table.waiters.lock().insert(key.clone(), load.wake.clone());
@@ -200,6 +225,7 @@ impl Load {
         engine: &Arc<Engine>,
         codec: &Arc<dyn Codec>,
         options: &StartOptions,
+        since: Instant,
     ) -> Result<(Started, Option<Claim>)> {
         let mut claims = self.claims.lock();
         if let Some(earlier) = &claims.current {
@@ -209,12 +235,7 @@ impl Load {
         // The lock is held until the claim is there for the attempt to find.
         let attempt = self.queue_attempt(engine, number)?;
         claims.attempts.push_back((number, attempt));
-        let terms = Terms {
-            number,
-            options: options.clone(),
-            codec: codec.clone(),
-            since: engine.link.env.now(),
-        };
+        let terms = Terms { number, options: options.clone(), codec: codec.clone(), since };
         let (reply, answer) = oneshot::channel();
         claims.count = number;
         let earlier = claims.current.replace(Claim { terms, reply });

@@ -17,7 +17,11 @@ pub(crate) const FIRST_SWEEP: Duration = Duration::from_secs(600);
 pub(super) async fn run(link: Arc<Link>) {
     let mut longest = FIRST_SWEEP;
     loop {
-        let Some(period) = link.settings().sweep_period else { return };
+        let Some(period) = link.settings().sweep_period else {
+            // It may be set later.
+            tokio::time::sleep(FIRST_SWEEP).await;
+            continue;
+        };
         tokio::time::sleep(period.min(longest)).await;
         longest = Duration::MAX;
         once(&link).await;

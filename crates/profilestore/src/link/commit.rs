@@ -287,13 +287,22 @@ impl Link {
         }
     }
 
-    /// Reads a key's state, trying again for as long as calls may take.
+    /// Reads a key's state, trying again for as long as calls may take. What is found may be judged
+    /// by the store's clock, so each answer says whether that has stepped.
     pub(crate) async fn read_settled(
         &self,
         key: &ProfileKey,
         returning: Returning,
     ) -> Result<(i64, KeyState), StoreError> {
-        self.reading(Some(key), || self.store.read_one(key, returning)).await
+        let read = async || {
+            let sent = self.env.now();
+            let (now_ms, state) = self.store.read_one(key, returning).await?;
+            if !defect!(StepNoticedLate) {
+                self.observe(sent, now_ms);
+            }
+            Ok((now_ms, state))
+        };
+        self.reading(Some(key), read).await
     }
 
     /// The same with value and inbox; without the value if that is damaged, for what can do without
@@ -308,8 +317,7 @@ impl Link {
         }
     }
 
-    /// The same for several keys, in the order given. What is found may be judged by the store's
-    /// clock, so each answer says whether that has stepped.
+    /// The same for several keys, in the order given.
     pub(crate) async fn read_all(
         &self,
         keys: &[ProfileKey],

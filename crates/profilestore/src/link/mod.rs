@@ -10,10 +10,12 @@
 //! * [`queue`]: the operations of a key, one after the other.
 //! * [`room`]: how much may be on its way to the store at once.
 //! * [`deadline`]: for how long all of these try.
-//! * [`hosting`], [`hosted`], [`rehost`], [`heartbeat`]: what is different for a game server that runs in another process.
+//! * [`hosting`], [`hosted`], [`rehost`], [`heartbeat`]: what is different for a game server that
+//!   runs in another process.
 //! * [`health`]: errors, the critical state, and whom to tell of them.
 
 use std::{
+    cell::Cell,
     fmt,
     sync::{
         Arc,
@@ -22,7 +24,7 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, ReentrantMutex, RwLock};
 use tokio::{runtime::Handle, sync::Notify, time::Instant};
 
 use self::{
@@ -75,6 +77,8 @@ pub(crate) struct Link {
     messenger: Arc<dyn Messenger>,
     pub(crate) env: Env,
     settings: RwLock<Arc<Settings>>,
+    /// Held while the settings are changed; true then.
+    changing_settings: ReentrantMutex<Cell<bool>>,
     pub(crate) place_id: i64,
     pub(crate) job_id: String,
     pub(crate) runtime: Handle,
@@ -100,6 +104,15 @@ pub(crate) struct Link {
     pub(crate) hosting: Option<Hosting>,
 }
 
+/// Ends a change of the settings, also when the program's part of it panics.
+struct ChangeOver<'a>(&'a Cell<bool>);
+
+impl Drop for ChangeOver<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Link")
@@ -122,6 +135,7 @@ impl Link {
             store,
             messenger,
             settings: RwLock::new(Arc::new(settings)),
+            changing_settings: ReentrantMutex::default(),
             place_id,
             job_id,
             queues: KeyQueues::new(runtime.clone()),
@@ -160,8 +174,14 @@ impl Link {
 
     pub(crate) fn change_settings<R>(&self, change: impl FnOnce(&mut Settings) -> R) -> Result<R> {
         let noted = self.lease_time();
-        let mut current = self.settings.write();
-        let mut settings = Settings::clone(&current);
+        // Changes come one after the other; the program may read the settings within one.
+        let changing = self.changing_settings.lock();
+        if changing.replace(true) {
+            let message = "settings cannot be changed from inside a change of them";
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
+        let _over = ChangeOver(&changing);
+        let mut settings = Settings::clone(&self.settings());
         let answer = change(&mut settings);
         if let Some(problem) = settings.problem() {
             return Err(Error::new(ErrorKind::Invalid, problem));
@@ -171,7 +191,7 @@ impl Link {
                 the store, which stays as it was when this game server started";
             return Err(Error::new(ErrorKind::Invalid, message));
         }
-        *current = Arc::new(settings);
+        *self.settings.write() = Arc::new(settings);
         Ok(answer)
     }
 

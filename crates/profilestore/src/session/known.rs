@@ -1,6 +1,9 @@
 //! What the store holds of a live profile, as far as its session knows.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use super::{handlers::Gift, snapshot::Snapshot};
 use crate::{
@@ -35,12 +38,37 @@ pub(crate) struct Known {
     pub(crate) unbookable: BTreeSet<ProfileKey>,
     /// Messages whose handlers' gifts are stored: the newest of them, so that a snapshot from
     /// before that commit does not send them once more.
-    pub(crate) given: BTreeSet<u64>,
+    pub(crate) given: Given,
 }
 
 /// How many messages are remembered whose gifts are stored. A snapshot is older than its commit by
 /// a few saves at most, and each of these sends fewer gifts than this.
 const GIVEN: usize = 1024;
+
+/// The messages whose handlers' gifts were stored last.
+#[derive(Debug, Default)]
+pub(crate) struct Given {
+    indices: BTreeSet<u64>,
+    /// The same, in the order in which the gifts were stored.
+    in_order: VecDeque<u64>,
+}
+
+impl Given {
+    fn note(&mut self, index: u64) {
+        if self.indices.insert(index) {
+            self.in_order.push_back(index);
+        }
+        if self.in_order.len() > GIVEN
+            && let Some(oldest) = self.in_order.pop_front()
+        {
+            self.indices.remove(&oldest);
+        }
+    }
+
+    fn holds(&self, index: u64) -> bool {
+        self.indices.contains(&index)
+    }
+}
 
 /// What is stored, as far as it is needed here. While nothing is edited it shares the live data.
 #[derive(Clone)]
@@ -69,7 +97,7 @@ impl Known {
             saved_generation: 0,
             saved,
             unbookable: BTreeSet::new(),
-            given: BTreeSet::new(),
+            given: Given::default(),
             lease: state.lease,
         }
     }
@@ -83,7 +111,7 @@ impl Known {
         &'a self,
         snapshot: &'a Snapshot,
     ) -> impl Iterator<Item = &'a Gift> {
-        let unsent = snapshot.processed.iter().filter(|(index, _)| !self.given.contains(index));
+        let unsent = snapshot.processed.iter().filter(|(index, _)| !self.given.holds(**index));
         unsent.flat_map(|(_, mark)| &mark.gifts)
     }
 
@@ -128,10 +156,7 @@ impl Known {
     pub(super) fn stored(&mut self, snapshot: &Snapshot, written: Option<Digest>) {
         self.inbox.retain(|message| !snapshot.processed.contains_key(&message.index));
         let gave = snapshot.processed.iter().filter(|(_, mark)| !mark.gifts.is_empty());
-        self.given.extend(gave.map(|(index, _)| *index));
-        while self.given.len() > GIVEN {
-            self.given.pop_first();
-        }
+        gave.for_each(|(index, _)| self.given.note(*index));
         if written.is_some() {
             self.version += 1;
             self.overwritten = false;
@@ -143,5 +168,22 @@ impl Known {
             self.saved = Saved { data: data.clone(), meta: meta.clone(), digest };
             self.saved_generation = *generation;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The message with the lowest index was forgotten first, which may have been the newest: its
+    /// gift went out twice.
+    #[test]
+    fn what_was_given_last_is_remembered_however_early_its_message_came() {
+        let mut given = Given::default();
+        (2..=GIVEN as u64 + 1).for_each(|index| given.note(index));
+        given.note(1);
+        assert!(given.holds(1) && !given.holds(2) && given.holds(3));
+        given.note(3);
+        assert!(given.holds(4), "noted once");
     }
 }

@@ -59,6 +59,8 @@ struct State {
     /// Transactions that were called and are not over, the open one included.
     lined_up: usize,
     phase: Phase,
+    /// The end has taken what there is, and looks at it.
+    taken: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,6 +147,7 @@ impl Live {
             transaction: None,
             lined_up: 0,
             phase: Phase::Open,
+            taken: false,
         };
         Self { state: Mutex::new(state), edited: Condvar::new(), freed: Notify::new() }
     }
@@ -352,6 +355,9 @@ impl Live {
     ) -> Result<R> {
         // Not while the end takes the last of it; but from inside an edit, which would wait for itself.
         let mut state = if is_editing() { self.state.lock() } else { self.settled() };
+        if state.taken {
+            return Err(Refusal::Over.error(key));
+        }
         state.admits().map_err(|refusal| refusal.error(key))?;
         let mut meta = Record::clone(&state.meta);
         let answer = edit(&mut meta).map_err(|error| error.about(key))?;

@@ -93,12 +93,13 @@ impl Session {
                     }
                     Ok(Ok(Handled::Left)) => self.note_change(),
                     Ok(Ok(Handled::Spoiled(fault))) => self.spoiled(message, &fault),
-                    Ok(Err(Refusal::Busy)) => {
-                        // The open transaction offers everything again when it is over.
+                    Ok(Err(Refusal::Busy | Refusal::Over)) => {
+                        // An open transaction offers everything again when it is over, and so does
+                        // an end that is refused.
                         self.unoffer(position, offered_before);
                         return processed;
                     }
-                    Ok(Err(Refusal::Processed | Refusal::Over)) => break,
+                    Ok(Err(Refusal::Processed)) => break,
                     Err(_) => {
                         tracing::error!(key = %self.key, message = %message.id, "a message handler panicked; the message waits")
                     }

@@ -183,7 +183,10 @@ impl Session {
             changes.extend(gifts.into_iter().map(|gift| gift.change(now_ms)));
         }
         let to_lock = |message: &&StoredMessage| {
-            prepared.snapshot.locked.contains(&message.index) && !message.locked
+            let snapshot = &prepared.snapshot;
+            snapshot.locked.contains(&message.index)
+                && !snapshot.processed.contains_key(&message.index)
+                && !message.locked
         };
         changes.extend(known.inbox.iter().filter(to_lock).map(|message| Change::LockMessage {
             key: self.key.clone(),

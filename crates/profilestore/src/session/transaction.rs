@@ -310,7 +310,7 @@ impl Open {
                         // Only the inbox itself says which are left.
                         returning = Returning::INBOX;
                     }
-                    self.give_way(link, *conflict, &mut prepared).await?;
+                    self.give_way(link, *conflict, &mut prepared, deadline).await?;
                     if link.env.now() > deadline.at() {
                         return Err(too_late());
                     }
@@ -364,6 +364,7 @@ impl Open {
         link: &Link,
         conflict: Conflict,
         prepared: &mut [Prepared],
+        deadline: Deadline,
     ) -> Result<()> {
         let key = conflict.state.as_ref().map(|state| state.key.clone());
         if matches!(
@@ -386,9 +387,14 @@ impl Open {
         let session = self.turns[at_fault].session.clone();
         if conflict.state.as_ref().is_none_or(|state| session.held(state) == Held::Lost) {
             self.roll_back();
+            let turn = self.turns.swap_remove(at_fault);
+            self.turns.clear();
+            return lose(link, turn, conflict, deadline).await;
         }
         session.yield_to(conflict).await?;
-        if let Some(again) = session.prepare_over_document(&prepared[at_fault]).await? {
+        let again = session.prepare_over_document(&prepared[at_fault]);
+        let again = link.env.timeout_at(deadline.at(), again).await.map_err(|_| too_late())??;
+        if let Some(again) = again {
             prepared[at_fault] = again;
         }
         Ok(())
@@ -419,6 +425,21 @@ impl Open {
             }
             drop(place);
         }
+    }
+}
+
+/// Ends the session of a participant that was lost. The other participants' turns are over by then,
+/// and the transaction's caller waits no longer than the deadline: what the session's listeners are
+/// to get may have to be read from a store that is away.
+async fn lose(link: &Link, turn: Turn, conflict: Conflict, deadline: Deadline) -> Result<()> {
+    let ended = link.runtime.spawn(async move {
+        let answer = turn.session.yield_to(conflict).await;
+        drop(turn);
+        answer
+    });
+    match link.env.timeout_at(deadline.at(), ended).await {
+        Ok(Ok(answer)) => answer,
+        _ => Err(too_late()),
     }
 }
 

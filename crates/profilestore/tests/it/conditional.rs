@@ -22,7 +22,7 @@ fn json(text: &str) -> Box<RawValue> {
 }
 
 /// What a caller knows that reads the profile now.
-async fn seen(world: &World, server: &GameServer, name: &str) -> Expected {
+pub async fn seen(world: &World, server: &GameServer, name: &str) -> Expected {
     let (_, state) = world.store.read_one(&key(name), Returning::HEAD).await.unwrap();
     Expected::Version {
         incarnation: server.incarnation(),

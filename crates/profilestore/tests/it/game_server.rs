@@ -14,7 +14,7 @@ use profilestore::{
     env::{Clock, Env},
 };
 
-use crate::world::{Counting, World, env, on_command};
+use crate::world::{Counting, World, earn, env, on_command, open};
 
 /// A clock that is put forward or back by hand.
 struct Stepped {
@@ -106,4 +106,27 @@ async fn renewals_cannot_become_rarer_than_the_lease_time_in_the_store_allows() 
     assert_eq!(error.kind(), profilestore::ErrorKind::Invalid);
     assert!(error.to_string().contains("noted in the store"), "{error}");
     assert_eq!(a.settings().renew_period, before);
+}
+
+/// The lock was held while the program's function ran: it waited for itself, and all others for it.
+#[tokio::test(start_paused = true)]
+async fn settings_can_be_read_from_inside_a_change_of_them() {
+    let world = World::new();
+    let a = world.server("a").await;
+    let profile = open(&a, "p").await;
+    let before = a.settings().autosave_period;
+    a.change_settings(|settings| {
+        settings.autosave_period = a.settings().autosave_period * 2;
+        earn(&profile, 1);
+        let nested = a.change_settings(|settings| settings.autosave_period *= 100).unwrap_err();
+        assert_eq!(nested.kind(), profilestore::ErrorKind::Invalid);
+    })
+    .unwrap();
+    assert_eq!(a.settings().autosave_period, before * 2);
+    let panics =
+        || a.change_settings(|_| assert!(a.settings().call_timeout.is_zero(), "on purpose"));
+    let panics = std::panic::AssertUnwindSafe(panics);
+    assert!(std::panic::catch_unwind(panics).is_err());
+    a.change_settings(|settings| settings.autosave_period = before).unwrap();
+    assert_eq!(a.settings().autosave_period, before);
 }

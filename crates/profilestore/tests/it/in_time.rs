@@ -175,3 +175,22 @@ async fn a_sweep_takes_no_server_for_dead_while_contact_was_broken() {
     assert!(rows.iter().all(|row| !row.dead), "{rows:?}");
     drop(b);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_period_set_later_counts() {
+    const HOUR: Duration = Duration::from_secs(60 * 60);
+    let mut world = World::new();
+    world.settings.sweep_period = None;
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    drop(open(&a, "p").await);
+    a.crash();
+    tokio::time::sleep(2 * HOUR).await;
+    let dead = async || {
+        let (_, rows) = world.store.servers().await.unwrap();
+        rows.iter().filter(|row| row.dead).count()
+    };
+    assert_eq!(dead().await, 0);
+    b.change_settings(|settings| settings.sweep_period = Some(HOUR)).unwrap();
+    tokio::time::sleep(2 * HOUR).await;
+    assert_eq!(dead().await, 1);
+}

@@ -1,7 +1,13 @@
 //! Data that is kept outside of the library, changes of waiting messages, and starts that decide
 //! about held profiles.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -22,6 +28,7 @@ struct Script {
     asked: Arc<Mutex<Vec<Collect>>>,
     /// What is wrong with the data, if something is.
     problem: Arc<Mutex<Option<String>>>,
+    panics: Arc<AtomicBool>,
     inbox_changes: Arc<Mutex<usize>>,
 }
 
@@ -34,6 +41,7 @@ impl Script {
 impl Keeper<Player> for Script {
     fn collect(&self, why: Collect) -> Result<Collected<Player>, String> {
         self.asked.lock().push(why);
+        assert!(!self.panics.load(Ordering::Relaxed), "the script is broken");
         match &*self.problem.lock() {
             Some(problem) => Err(problem.clone()),
             None => Ok(self.kept.lock().clone()),
@@ -280,4 +288,36 @@ async fn a_start_decides_about_a_held_profile() {
     assert!(steals.await.unwrap().is_active());
     settle().await;
     assert!(!held.is_active());
+}
+
+/// The save that asked it never answered, and the session could not be ended.
+#[tokio::test(start_paused = true)]
+async fn a_keeper_that_panics_costs_its_save_and_blocks_nothing() {
+    let world = World::new();
+    let server = world.server("a").await;
+    let (profile, script) = kept(&server).await;
+    script.set(3);
+    script.panics.store(true, Ordering::Relaxed);
+    assert_eq!(profile.save().await.unwrap_err().kind(), ErrorKind::Invalid);
+    assert!(profile.is_active());
+    script.panics.store(false, Ordering::Relaxed);
+    profile.end_session().await.unwrap();
+    assert_eq!(coins(&server, "p").await, 3);
+}
+
+/// The store refused every save of it, the last one too.
+#[tokio::test(start_paused = true)]
+async fn a_message_that_is_processed_need_not_be_locked() {
+    let world = World::new();
+    let server = world.server("a").await;
+    players(&server).send_message("p", &1).await.unwrap();
+    let (profile, script) = kept(&server).await;
+    script.set(3);
+    let index = profile.waiting_messages()[0].index;
+    script.kept.lock().processed = vec![index];
+    script.kept.lock().locked = vec![index];
+    profile.save().await.unwrap();
+    assert!(profile.waiting_messages().is_empty());
+    profile.end_session().await.unwrap();
+    assert_eq!(coins(&server, "p").await, 3);
 }

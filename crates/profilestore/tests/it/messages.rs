@@ -310,3 +310,23 @@ async fn a_message_that_cannot_be_read_does_not_block_those_behind_it() {
         assert_eq!(view.waiting_messages()[0].payload, broken);
     }
 }
+
+/// No notice was left for the sender's own server, and nothing told the session.
+#[tokio::test(start_paused = true)]
+async fn a_message_that_arrives_after_its_time_reaches_a_session_of_the_same_server() {
+    let world = World::new();
+    let a = world.server("a").await;
+    let profile = open(&a, "p").await;
+    profile.message_handler(|data, message: &Message<'_>| {
+        data.coins += 7;
+        message.processed();
+    });
+    let late = a.settings().call_timeout + Duration::from_secs(5);
+    world.store.plan().fail(Fault::Late(late), u64::MAX);
+    let error = players(&a).send_message("p", &1).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unknown);
+    world.store.plan().heal();
+    assert_eq!(profile.data().coins, 0);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(profile.data().coins, 7);
+}

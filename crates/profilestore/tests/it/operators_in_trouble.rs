@@ -7,11 +7,14 @@ use std::{
 
 use profilestore::{
     Attribution, Edit, ErrorKind, GameServer, ProfileKey,
-    data_store::{DataStoreExt, MemoryStore, Returning, VersionRef},
+    data_store::{DataStoreExt, MemoryStore, MessageId, Returning, VersionRef},
     env::{Env, SystemRng},
 };
 
+use serde_json::value::RawValue;
+
 use crate::{
+    conditional::seen,
     regressions::{Detour, clocks::Stepping},
     world::{Fault, World, coins, earn, on_command, open, players, settle},
 };
@@ -173,4 +176,68 @@ async fn an_edit_that_arrives_late_is_seen_within_a_renewal_by_the_server_that_s
     assert_eq!(on_b.data().coins, 0, "the edit has not arrived yet");
     tokio::time::sleep(Duration::from_secs(40) + 2 * world.settings.renew_period).await;
     assert_eq!(on_b.data().coins, 5);
+}
+
+/// The call went on for as long as the store took no save, whatever limit the operator gave.
+#[tokio::test(start_paused = true)]
+async fn an_operators_end_is_unknown_when_the_last_save_is_not_stored_in_time() {
+    let world = World::new();
+    let a = world.server("a").await;
+    let profile = open(&a, "p").await;
+    earn(&profile, 7);
+    // The entry of the audit log is written, and nothing after it.
+    world.store.plan().fail(Fault::RequestLost, u64::MAX);
+    world.store.plan().spare(1);
+    let began = tokio::time::Instant::now();
+    let operator = a.operator(Attribution::new("ann"));
+    let limit = a.settings().call_timeout + Duration::from_secs(5);
+    let error = operator.end_session(&key(), false, limit).await.unwrap_err();
+    assert_eq!((error.kind(), began.elapsed()), (ErrorKind::Unknown, limit));
+    world.store.plan().heal();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(profile.is_over());
+    assert_eq!(coins(&a, "p").await, 7);
+}
+
+/// Other calls of operators judged by a clock that had stepped, as edits did.
+#[tokio::test(start_paused = true)]
+async fn no_operators_call_after_a_step_of_the_stores_clock_ends_a_living_session() {
+    for call in ["put", "edit_if", "cancel_message"] {
+        let mut world = World::new();
+        let clock = Arc::new(Stepping(world.env.clone(), 0.into()));
+        world.store = on_command(MemoryStore::new(Env::new(clock.clone(), Arc::new(SystemRng))));
+        let (a, b) = (world.server("a").await, world.server("b").await);
+        let on_a = open(&a, "p").await;
+        let message = MessageId::new(world.env.unix_ms(), "gift").unwrap();
+        players(&b).send_message_as("p", &message, &1).await.unwrap();
+        earn(&on_a, 7);
+        let expected = seen(&world, &b, "p").await;
+        tokio::time::sleep(Duration::from_secs(42)).await;
+        clock.1.fetch_add(240_000, Ordering::SeqCst);
+        let ann = b.operator(Attribution::new("ann"));
+        let refused = match call {
+            "put" => ann.put(&key(), expected, RawValue::NULL).await.map(drop),
+            "edit_if" => ann.edit_if(&key(), expected, &more_coins(5)).await.map(drop),
+            _ => ann.cancel_message(&key(), &message).await.map(drop),
+        };
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Held, "{call}");
+        settle().await;
+        assert!(on_a.is_active(), "{call}");
+    }
+}
+
+/// The first look went on for as long as any call may.
+#[tokio::test(start_paused = true)]
+async fn an_edit_answers_within_its_patience_while_the_store_is_away() {
+    let world = World::new();
+    let a = world.server("a").await;
+    open(&a, "p").await.end_session().await.unwrap();
+    world.store.plan().cut_off();
+    let began = tokio::time::Instant::now();
+    let ann = a.operator(Attribution::new("ann"));
+    let patience = Duration::from_secs(2);
+    let operation = world.env.uuid();
+    let error = ann.edit_as(operation, &key(), &more_coins(1), patience).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(began.elapsed() <= patience, "{:?}", began.elapsed());
 }

@@ -4,7 +4,9 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use profilestore::{Attribution, Edit, ErrorKind, Profile, SessionEnd, record::MAX_DATA_BYTES};
+use profilestore::{
+    Attribution, Edit, ErrorKind, Message, Profile, SessionEnd, record::MAX_DATA_BYTES,
+};
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use serde_json::json;
 
@@ -330,4 +332,34 @@ async fn a_session_whose_end_was_refused_looks_at_what_came_meanwhile() {
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(alice.is_active() && !alice.is_over());
     alice.end_session().await.unwrap();
+}
+
+/// Its handler counted as having been offered what it was refused.
+#[tokio::test(start_paused = true)]
+async fn a_handler_registered_while_an_end_waits_that_is_refused_gets_what_waits() {
+    let world = World::new();
+    let way = world.another_way();
+    let (a, b) = (world.server_on("a", way.clone()).await, world.server("b").await);
+    players(&b).send_message("alice", &1).await.unwrap();
+    let (alice, bob) = (open(&a, "alice").await, open(&a, "bob").await);
+    spoil(&alice);
+    way.plan().cut_off();
+    let to = bob.clone();
+    let trade = a.transaction().with(&bob).with(&alice).deadline(Duration::from_secs(300));
+    let trade = tokio::spawn(trade.run(move |tx| tx.edit(&to, |data| data.coins += 1)));
+    settle().await;
+    let end = tokio::spawn(alice.end_session());
+    settle().await;
+    alice.message_handler(|data, message: &Message<'_>| {
+        data.coins += 7;
+        message.processed();
+    });
+    way.plan().heal();
+    assert_eq!(end.await.unwrap().unwrap_err().kind(), ErrorKind::TooLarge);
+    let _ = trade.await.unwrap();
+    mend(&alice);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(alice.data().coins, 7);
+    alice.end_session().await.unwrap();
+    assert_eq!(coins(&b, "alice").await, 7);
 }

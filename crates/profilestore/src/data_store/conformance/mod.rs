@@ -343,6 +343,7 @@ macro_rules! store_conformance {
             a_take_over_fails_when_its_holder_lives
             a_holder_gets_notices
             an_offer_is_noticed
+            the_next_to_ask_is_noticed_when_an_offer_is_withdrawn
             a_request_that_is_replaced_is_noticed
             notices_stay_until_acknowledged
             a_repeated_renewal_brings_the_notices

@@ -193,6 +193,30 @@ pub async fn an_offer_is_noticed(s: Subject) {
     assert_eq!((s.noticed(other).await, s.noticed(holder).await), (vec![], vec![]));
 }
 
+/// An offer that nobody takes is withdrawn: the server that asks next gets a notice.
+pub async fn the_next_to_ask_is_noticed_when_an_offer_is_withdrawn(s: Subject) {
+    let (offered, next, key) = (s.registered().await, s.registered().await, key("p"));
+    let state = s.held_by(&key, offered).await;
+    let request = Request {
+        id: RequestId(s.uuid().await),
+        server: Some(next),
+        place_id: 1,
+        job_id: "j".into(),
+        at_ms: 1,
+        document: None,
+    };
+    let offer = Offer { to: RequestId(s.uuid().await), server: offered, at_ms: 1 };
+    let free = LeaseState { load_count: 3, request: Some(request), ..LeaseState::default() };
+    let made = LeaseState { offer: Some(offer), ..free.clone() };
+    s.ok(vec![lease(&state, made, false)]).await;
+    s.noticed(next).await;
+    let state = s.state(&key).await;
+    let mut withdraw = s.make(vec![lease(&state, free, false)]).await;
+    withdraw.from = Some(offered);
+    assert_eq!(s.store.commit_one(withdraw).await.unwrap().notified, [(next, key.clone())]);
+    assert_eq!(s.noticed(next).await, ["p"]);
+}
+
 /// The server whose request gives way to another one's gets a notice: it waits in vain.
 pub async fn a_request_that_is_replaced_is_noticed(s: Subject) {
     let (holder, first, second, key) =

@@ -192,6 +192,9 @@ fn a_notice_goes_to_the_server_that_asked_in_vain() {
     let mut withdrawn = lease(asked(None));
     withdrawn.from = Some(a);
     assert_eq!(notified(&withdrawn, &key(), &before), [], "withdrawn");
+    let offer = Offer { to: RequestId(Uuid::from_u128(5)), server: b, at_ms: 1 };
+    let offered = LeaseState { offer: Some(offer), ..before.clone() };
+    assert_eq!(notified(&lease(before.clone()), &key(), &offered), [a], "it comes next");
 }
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]

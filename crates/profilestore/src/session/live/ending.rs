@@ -108,7 +108,7 @@ impl Live {
             if state.phase == Phase::Over {
                 return Ok(None);
             }
-            state.editing = true;
+            (state.editing, state.taken) = (true, true);
             state.snapshot()
         };
         let checked = catch_unwind(AssertUnwindSafe(|| {
@@ -117,7 +117,7 @@ impl Live {
             check(&last)
         }));
         let mut state = self.state.lock();
-        state.editing = false;
+        (state.editing, state.taken) = (false, false);
         state.phase = if matches!(checked, Ok(Ok(()))) { Phase::Over } else { Phase::Open };
         self.edited.notify_all();
         drop(state);

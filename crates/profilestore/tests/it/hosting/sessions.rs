@@ -212,3 +212,27 @@ async fn a_start_that_is_called_off_leaves_nothing_behind() {
     held.end_session().await.unwrap();
     assert_eq!(start(&server, 2, "p").await.document.meta.load_count, 2);
 }
+
+/// It waited behind the end, which waits for the store, whatever its time was.
+#[tokio::test(start_paused = true)]
+async fn a_start_behind_an_end_gives_up_in_its_time_while_the_store_is_away() {
+    let world = World::new();
+    let way = world.another_way();
+    let (server, _calling) = hosted(&host_on(&world, way.clone()), "a").await;
+    let Started { session, .. } = start(&server, 1, "p").await;
+    way.plan().cut_off();
+    let saving = session.clone();
+    let save = tokio::spawn(async move { saving.save(request(2), player(5)).await });
+    settle().await;
+    let end = tokio::spawn(async move { session.end(request(3), Some(player(6))).await });
+    settle().await;
+    let began = tokio::time::Instant::now();
+    let options = HostedStart { timeout: Some(5 * SECOND), ..new_player() };
+    let late = server.start(request(4), &key("p"), options).await;
+    assert_eq!(kind(late), Some(ErrorKind::TimedOut));
+    assert!(began.elapsed() < 6 * SECOND, "{:?}", began.elapsed());
+    way.plan().heal();
+    save.await.unwrap().unwrap();
+    end.await.unwrap().unwrap();
+    assert_eq!(stored(&world, "p").await.0, 6);
+}

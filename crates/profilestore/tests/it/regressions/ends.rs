@@ -123,3 +123,33 @@ async fn a_listener_that_holds_its_own_profile_goes_with_the_session() {
         assert!(alive.upgrade().is_none(), "lost: {lost}");
     }
 }
+
+/// While it is written for the last save, it changes what is stored beside it.
+#[derive(Debug, Clone, Default, Deserialize)]
+struct Nosy;
+
+static NOSY: Mutex<Option<profilestore::Profile<Nosy>>> = Mutex::new(None);
+static NOTED: AtomicBool = AtomicBool::new(false);
+
+impl Serialize for Nosy {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if let Some(profile) = NOSY.lock().clone() {
+            NOTED.store(profile.add_user_id(7).is_ok(), Ordering::SeqCst);
+        }
+        json!({}).serialize(serializer)
+    }
+}
+
+/// It was answered with Ok and lost.
+#[tokio::test(start_paused = true)]
+async fn what_is_changed_beside_the_data_while_the_end_takes_it_is_saved_or_refused() {
+    let world = World::new();
+    let a = world.server("a").await;
+    let store = a.store_builder("Nosy").template(Nosy).build().unwrap();
+    let profile = store.start_session("p").await.unwrap();
+    *NOSY.lock() = Some(profile.clone());
+    profile.end_session().await.unwrap();
+    *NOSY.lock() = None;
+    let saved = store.get("p").await.unwrap().unwrap().user_ids().contains(&7);
+    assert_eq!(saved, NOTED.load(Ordering::SeqCst));
+}

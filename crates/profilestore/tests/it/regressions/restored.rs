@@ -68,3 +68,29 @@ async fn a_start_that_meets_a_restored_backup_brings_the_renewal_forward() {
     players(&a).send_message("p", &json!({})).await.unwrap();
     assert!(began.elapsed() < Duration::from_millis(200), "{:?}", began.elapsed());
 }
+
+/// It was written over the restored contents: the numbers of both happen to agree.
+#[tokio::test(start_paused = true)]
+async fn a_profile_that_was_read_before_a_restore_is_not_written_after_it() {
+    let world = World::new();
+    let backup = on_command(MemoryStore::new(world.env.clone()));
+    for (store, earned) in [(world.store.clone(), 7), (backup.clone(), 50)] {
+        let b = world.server_on("b", store).await;
+        let profile = open(&b, "p").await;
+        earn(&profile, earned);
+        profile.end_session().await.unwrap();
+        b.crash();
+    }
+    let detour = Detour::new(world.store.clone());
+    let a = world.server_on("a", detour.clone()).await;
+    let mut read = players(&a).get("p").await.unwrap().unwrap();
+    read.data.coins = 1000;
+    detour.lead_to(backup);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(read.set().await.unwrap_err().kind(), ErrorKind::Replaced);
+    assert_eq!(coins(&a, "p").await, 50);
+    let mut read = players(&a).get("p").await.unwrap().unwrap();
+    read.data.coins = 8;
+    read.set().await.unwrap();
+    assert_eq!(coins(&a, "p").await, 8);
+}

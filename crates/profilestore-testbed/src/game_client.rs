@@ -6,6 +6,7 @@ use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::{
+    io::AsyncWriteExt as _,
     net::TcpStream,
     time::{Instant, timeout},
 };
@@ -53,6 +54,20 @@ impl GameClient {
     ///
     /// When the server refuses it; as all of these do when what they wait for does not come.
     pub async fn connect(address: SocketAddr, key: &str, job: &str) -> Self {
+        Self::connect_for(address, key, job, None).await
+    }
+
+    /// The same with a lease time of its own choice, in milliseconds.
+    ///
+    /// # Panics
+    ///
+    /// As [`GameClient::connect`] does.
+    pub async fn connect_for(
+        address: SocketAddr,
+        key: &str,
+        job: &str,
+        lease_ms: Option<u64>,
+    ) -> Self {
         let socket = open(address, key).await.expect("the server accepts the connection");
         let mut client = Self {
             key: key.to_owned(),
@@ -66,7 +81,8 @@ impl GameClient {
             next: 0,
         };
         let (instance, job) = (client.instance.clone(), client.job.clone());
-        client.send(json!({ "hello": { "instance": instance, "job": job } })).await;
+        let hello = json!({ "instance": instance, "job": job, "lease_ms": lease_ms });
+        client.send(json!({ "hello": hello })).await;
         client.welcome = client.expect("welcome").await;
         client
     }
@@ -74,6 +90,11 @@ impl GameClient {
     /// The next connection is made with this key.
     pub fn use_key(&mut self, key: &str) {
         self.key = key.to_owned();
+    }
+
+    /// Ends the connection without a word.
+    pub async fn cut(&mut self) {
+        let _ = self.socket.get_mut().shutdown().await;
     }
 
     /// Gives the connection up without a word, and resumes here or at another process. `sessions`

@@ -20,22 +20,20 @@ use futures_util::{
     stream::{self, SplitStream},
 };
 use profilestore::{
-    ErrorKind, ProfileKey, SessionEnd,
+    ErrorKind, ProfileKey,
     data_store::{Incarnation, ServerId},
-    hosting::{Adopted, By, Event, Registration, Resume, Resumed, Stop},
+    hosting::{Adopted, Registration, Resume, Resumed},
 };
 use serde::de::IgnoredAny;
-use serde_json::value::RawValue;
 use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 
 use super::{
     Hub,
-    frames::{
-        Asker, ByServer, ClientFrame, Hello, Instance, MAX_FRAME, ResumedAs, ServerFrame, WINDOW,
-    },
+    frames::{ClientFrame, Hello, Instance, MAX_FRAME, ResumedAs, ServerFrame, WINDOW},
     guest::{Guest, new_token},
     outbox::Outbox,
     requests::Desk,
+    telling::{by_server, millis, tell},
 };
 use crate::{app::App, auth::Caller, keys::Scope, problem::Problem};
 
@@ -44,6 +42,10 @@ const HELLO_TIME: Duration = Duration::from_secs(10);
 
 /// How long a client may be silent, and how long one frame may take to be sent.
 const SILENCE: Duration = Duration::from_secs(30);
+
+/// How long a client may be silent until its starts wait for its next word: two of the periods in
+/// which it pings.
+const QUIET: Duration = Duration::from_secs(4);
 
 /// How long a client may take to answer a closing frame.
 const CLOSE_TIME: Duration = Duration::from_secs(1);
@@ -285,7 +287,7 @@ async fn listen(
     frames: &mpsc::UnboundedSender<ClientFrame>,
 ) {
     let guest = &desk.guest;
-    while let Ok(Some(Ok(message))) = timeout(SILENCE, incoming.next()).await {
+    while let Some(message) = next_message(guest, connection, incoming).await {
         if !guest.is_current(connection) {
             return;
         }
@@ -307,6 +309,17 @@ async fn listen(
             return;
         }
     }
+}
+
+/// The next message. None: the connection has ended, or was silent for too long.
+async fn next_message(guest: &Guest, connection: u64, incoming: &mut Incoming) -> Option<Message> {
+    if let Ok(message) = timeout(QUIET, incoming.next()).await {
+        return message?.ok();
+    }
+    guest.note_heard(connection, false);
+    let message = timeout(SILENCE.saturating_sub(QUIET), incoming.next()).await.ok()??.ok()?;
+    guest.note_heard(connection, true);
+    Some(message)
 }
 
 /// Finds the sessions of a resume again, then takes frames in order.
@@ -374,114 +387,4 @@ async fn watch_key(desk: Desk, revoked: Arc<AtomicBool>) {
             return desk.guest.close(1008, "the key is valid no more");
         }
     }
-}
-
-/// Hands out what is to be told, and answers pings behind it.
-async fn tell(guest: Arc<Guest>, mut pings: mpsc::UnboundedReceiver<u64>, outbox: Outbox) {
-    let _alone = guest.telling.lock().await;
-    guest.server.tell_again();
-    loop {
-        let room = guest.room();
-        let event = tokio::select! {
-            biased;
-            ping = pings.recv() => {
-                let Some(n) = ping else { return };
-                while let Some(event) = guest.server.try_next_event(0) {
-                    if !tell_event(&guest, event) {
-                        return;
-                    }
-                }
-                if let Some(age) = guest.server.pong() {
-                    let (incarnation, age) = (guest.incarnation(), millis(age));
-                    outbox.send(&ServerFrame::Pong { n, incarnation, age });
-                }
-                continue;
-            }
-            event = guest.server.next_event(room) => event,
-            () = guest.more_room.notified() => continue,
-        };
-        if !tell_event(&guest, event) {
-            return;
-        }
-    }
-}
-
-/// False: it was the last one.
-fn tell_event(guest: &Guest, event: Event) -> bool {
-    match event {
-        Event::Stopped(why) => {
-            guest.tell(&ServerFrame::Stopped { why: stop_word(why) });
-            guest.close(4001, "resume");
-            return false;
-        }
-        Event::Closed { session, why, by } => {
-            let Some(s) = guest.number(session.key()) else { return true };
-            let n = guest.stored_n(s);
-            let by = by.map(by_server);
-            guest.closed(s, ServerFrame::Closed { s, n, why: end_word(&why), by });
-        }
-        Event::Release { session, by, deadline } => {
-            let Some(s) = guest.number(session.key()) else { return true };
-            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-            let by = asker(by);
-            guest.tell_of(s, ServerFrame::Release { s, by, deadline_ms: millis(left) });
-        }
-        Event::Edit { session, operation, edit, by, .. } => {
-            let Some(s) = guest.number(session.key()) else { return true };
-            if !guest.hand_out_edit(s, operation) {
-                return true;
-            }
-            let changes = serde_json::to_value(&edit).unwrap_or_default()["ops"].take();
-            let (by, reason) = (by.author, by.reason);
-            guest.tell_of(s, ServerFrame::Edit { s, op: operation, changes, by, reason });
-        }
-        Event::Message { session, index, id, sent_ms, body } => {
-            let Some(s) = guest.number(session.key()) else { return true };
-            if !guest.hand_out(s, index, body.len()) {
-                return true;
-            }
-            let body: Box<RawValue> =
-                serde_json::from_slice(&body).unwrap_or_else(|_| RawValue::NULL.to_owned());
-            let id = id.to_string();
-            guest.tell_of(s, ServerFrame::Message { s, index, id, sent_ms, body });
-        }
-        _ => {}
-    }
-    true
-}
-
-fn by_server(by: profilestore::SessionInfo) -> ByServer {
-    ByServer { job: by.job_id, place: by.place_id }
-}
-
-fn asker(by: By) -> Asker {
-    match by {
-        By::Operator(entry) => {
-            Asker::Operator { name: entry.by.author.clone(), reason: entry.by.reason.clone() }
-        }
-        By::Server(server) => Asker::Server(by_server(server)),
-        _ => Asker::Operator { name: String::new(), reason: String::new() },
-    }
-}
-
-fn end_word(why: &SessionEnd) -> &'static str {
-    match why {
-        SessionEnd::External => "external",
-        SessionEnd::Operator { .. } => "operator",
-        _ => "lost",
-    }
-}
-
-fn stop_word(why: Stop) -> &'static str {
-    match why {
-        Stop::Hosted => "hosted",
-        Stop::Dead => "dead",
-        Stop::Replaced => "replaced",
-        Stop::Quiet => "quiet",
-        _ => "left",
-    }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -14,7 +14,10 @@ use std::{
 use parking_lot::Mutex;
 use profilestore::{ProfileKey, hosting::HostedServer};
 use serde_json::value::RawValue;
-use tokio::{sync::Notify, task::AbortHandle};
+use tokio::{
+    sync::{Notify, watch},
+    task::AbortHandle,
+};
 use uuid::Uuid;
 
 use super::{
@@ -82,6 +85,8 @@ pub(crate) struct Guest {
     pub(crate) instance: Instance,
     pub(crate) token: String,
     state: Mutex<State>,
+    /// Whether it has a connection that is not silent.
+    heard: watch::Sender<bool>,
     /// One connection at a time takes what is to be told.
     pub(crate) telling: tokio::sync::Mutex<()>,
     pub(crate) more_room: Notify,
@@ -94,6 +99,7 @@ impl Guest {
             instance,
             token,
             state: Mutex::default(),
+            heard: watch::Sender::new(false),
             telling: tokio::sync::Mutex::default(),
             more_room: Notify::new(),
         }
@@ -116,6 +122,7 @@ impl Guest {
         // Everything that was not answered is told again.
         state.message_bytes = 0;
         state.sessions.values_mut().for_each(Entry::forget_told);
+        self.heard.send_replace(true);
         state.connection
     }
 
@@ -123,7 +130,22 @@ impl Guest {
         let mut state = self.state.lock();
         if state.connection == connection {
             state.outbox = None;
+            self.heard.send_replace(false);
         }
+    }
+
+    /// The connection has fallen silent, or was heard of again.
+    pub(crate) fn note_heard(&self, connection: u64, is_heard: bool) {
+        let state = self.state.lock();
+        if state.connection == connection && state.outbox.is_some() {
+            self.heard.send_replace(is_heard);
+        }
+    }
+
+    /// Waits until the game server is heard of, or until it is not.
+    pub(crate) async fn until_heard(&self, is_heard: bool) {
+        // It fails without a sender only, and that is here.
+        let _ = self.heard.subscribe().wait_for(|now| *now == is_heard).await;
     }
 
     pub(crate) fn is_current(&self, connection: u64) -> bool {
@@ -206,6 +228,15 @@ impl Guest {
         state.pending.remove(&i);
         drop(state);
         true
+    }
+
+    /// Nothing is done for the game server here any more: its starts are called off.
+    pub(crate) fn give_up(&self) {
+        let mut state = self.state.lock();
+        let starts: Vec<_> =
+            state.pending.values_mut().filter_map(|pending| pending.start.take()).collect();
+        drop(state);
+        starts.iter().for_each(AbortHandle::abort);
     }
 
     pub(crate) fn answer(&self, i: u64, frame: &ServerFrame) {

@@ -42,6 +42,7 @@ pub(crate) mod frames;
 mod guest;
 mod outbox;
 mod requests;
+mod telling;
 
 /// How much larger than allowed a frame may be to be refused by name. A larger one ends the
 /// connection.
@@ -80,7 +81,10 @@ impl Hub {
 
     fn enter(&self, guest: Guest) -> Arc<Guest> {
         let guest = Arc::new(guest);
-        self.guests.lock().insert(guest.server.incarnation(), guest.clone());
+        let before = self.guests.lock().insert(guest.server.incarnation(), guest.clone());
+        if let Some(before) = before {
+            before.give_up();
+        }
         guest
     }
 
@@ -130,7 +134,13 @@ async fn forget(hub: Weak<Hub>) {
     loop {
         tokio::time::sleep(FORGET).await;
         let Some(hub) = hub.upgrade() else { return };
-        hub.guests.lock().retain(|_, guest| guest.server.stopped().is_none());
+        hub.guests.lock().retain(|_, guest| {
+            let is_hosted = guest.server.stopped().is_none();
+            if !is_hosted {
+                guest.give_up();
+            }
+            is_hosted
+        });
     }
 }
 

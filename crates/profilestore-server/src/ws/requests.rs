@@ -146,7 +146,7 @@ impl Desk {
             };
         }
         let mut number = Number { guest: self.guest.clone(), s, is_open: false };
-        match self.guest.server.start(request, key, how(start)).await {
+        match self.start_while_heard(request, key, &how(start)).await {
             Ok(Started { session, document, .. }) => {
                 number.is_open = true;
                 let is_another = self.guest.opened(s, session, Some(request.id));
@@ -159,6 +159,27 @@ impl Desk {
             Err(error) => {
                 drop(number);
                 self.guest.refuse(i, &error.into());
+            }
+        }
+    }
+
+    /// A start that no game server waits for neither asks nor takes: it is called off, and begins
+    /// again with the next word of its game server. It ends with the hosting.
+    async fn start_while_heard(
+        &self,
+        request: Request,
+        key: &ProfileKey,
+        how: &HostedStart,
+    ) -> Result<Started, Error> {
+        let Guest { server, .. } = &*self.guest;
+        loop {
+            if server.stopped().is_none() {
+                self.guest.until_heard(true).await;
+            }
+            tokio::select! {
+                biased;
+                started = server.start(request, key, how.clone()) => return started,
+                () = self.guest.until_heard(false), if server.stopped().is_none() => {}
             }
         }
     }

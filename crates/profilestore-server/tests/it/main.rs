@@ -14,6 +14,7 @@ mod operations;
 mod profiles;
 mod search;
 mod sessions;
+mod starts;
 
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 

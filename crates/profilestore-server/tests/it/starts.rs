@@ -1,0 +1,67 @@
+//! Starts over the WebSocket whose game server goes away before they are answered.
+
+use profilestore_testbed::GameClient;
+use serde_json::{Value, json};
+
+use crate::Served;
+
+const PLAYER: &str = "/v1/stores/PlayerData/profiles/user-1";
+
+fn start(i: u64) -> Value {
+    json!({ "start": { "i": i, "s": 9, "store": "PlayerData", "key": "user-1" } })
+}
+
+/// Waits until this game server, or none, asks for the profile. Its holder goes on meanwhile.
+async fn until_asked_by(served: &Served, holder: &mut GameClient, asker: Value) {
+    for _ in 0..60 {
+        let session = served.admin().get(&format!("{PLAYER}/session")).await.is(200);
+        if session["held"]["asked_for_by"] == asker {
+            return;
+        }
+        holder.pong().await;
+    }
+    panic!("{asker} never became the one that asks");
+}
+
+#[tokio::test]
+async fn a_start_whose_game_server_has_no_connection_neither_asks_nor_takes() {
+    let served = Served::start().await;
+    let mut first = GameClient::connect(served.address, &served.admin, "eu-1").await;
+    let mut second = GameClient::connect(served.address, &served.admin, "eu-2").await;
+    first.start(1, "user-1").await;
+    let i = second.number();
+    second.send(start(i)).await;
+    assert_eq!(first.expect("release").await["by"]["server"]["job"], "eu-2");
+    second.cut().await;
+    // It asks no more, so the first one keeps the profile, or frees it for others.
+    until_asked_by(&served, &mut first, json!(null)).await;
+    assert!(first.save(1, 1, 5, json!([])).await["saved"].is_object());
+    assert!(first.end(1, 2).await["ended"].is_object());
+    let free = served.admin().get(&format!("{PLAYER}/session")).await.is(200);
+    assert_eq!((&free["held"], &free["offered"]), (&json!(null), &json!(false)), "{free}");
+    let mut third = GameClient::connect(served.address, &served.admin, "eu-3").await;
+    assert_eq!(third.start(1, "user-1").await["data"], json!({ "coins": 5 }));
+    assert!(third.end(1, 1).await["ended"].is_object());
+    // Its game server is back, and so is the start.
+    assert!(second.resume(served.address, json!([])).await);
+    second.send(start(i)).await;
+    let started = second.answer(i).await;
+    assert_eq!(started["started"]["data"], json!({ "coins": 5 }), "{started}");
+}
+
+#[tokio::test]
+async fn a_start_of_a_silent_game_server_goes_on_with_its_next_word() {
+    let served = Served::start().await;
+    let mut first = GameClient::connect(served.address, &served.admin, "eu-1").await;
+    let second = GameClient::connect_for(served.address, &served.admin, "eu-2", Some(60_000));
+    let mut second = second.await;
+    first.start(1, "user-1").await;
+    let i = second.number();
+    second.send(start(i)).await;
+    first.expect("release").await;
+    // It says nothing, and its connection stays open.
+    until_asked_by(&served, &mut first, json!(null)).await;
+    second.pong().await;
+    first.end(1, 1).await;
+    assert!(second.answer(i).await["started"].is_object());
+}

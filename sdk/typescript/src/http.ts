@@ -270,12 +270,16 @@ export class Http {
     return quiet(this.#json("GET", `${path(at)}/session`));
   }
 
-  /** Asks the holder to save and let go. With `steal` it is not asked, and its play is lost. */
+  /**
+   * Asks the holder to save and let go. With `steal` it is not asked, and its play is lost. With
+   * `epoch`, as `session` gives it, only that session is ended: a later one is left alone, which is
+   * an error of the kind `changed`.
+   */
   endSession(
     at: Address,
-    { steal, reason }: { steal?: boolean; reason?: string } = {},
+    { steal, epoch, reason }: { steal?: boolean; epoch?: number; reason?: string } = {},
   ): Promise<{ readonly held_by: string | null }> {
-    return quiet(this.#json("DELETE", `${path(at)}/session`, { query: { steal, reason } }));
+    return quiet(this.#json("DELETE", `${path(at)}/session`, { query: { steal, epoch, reason } }));
   }
 }
 

@@ -74,6 +74,9 @@ async fn read(
 struct How {
     /// Do not ask the holder: what it has not saved is lost.
     steal: Option<bool>,
+    /// End the session with this epoch, as `GET` shows it, and no other: 412 when another one holds
+    /// the profile by now.
+    epoch: Option<u64>,
     /// Why, for the audit log: at most 2,000 bytes.
     reason: Option<String>,
 }
@@ -97,6 +100,7 @@ struct Ended {
     params(("store" = String, Path), ("key" = String, Path), How),
     responses(
         (status = 200, body = Ended),
+        (status = 412, body = ProblemBody<'_>, content_type = "application/problem+json"),
         (status = 504, body = ProblemBody<'_>, content_type = "application/problem+json"),
         AnyProblem,
     )
@@ -111,6 +115,10 @@ async fn end(
     let writes = caller.has_any(&[Scope::ProfilesWrite]);
     caller.may(if writes { Scope::ProfilesWrite } else { Scope::SessionsEnd }, &key)?;
     let operator = app.server().operator(caller.because(how.reason.as_deref()));
-    let held_by = operator.end_session(&key, how.steal.unwrap_or(false), PATIENCE).await?;
+    let steal = how.steal.unwrap_or(false);
+    let held_by = match how.epoch {
+        Some(epoch) => operator.end_session_of(&key, epoch, steal, PATIENCE).await?,
+        None => operator.end_session(&key, steal, PATIENCE).await?,
+    };
     Ok(views::json(StatusCode::OK, &Ended { held_by }))
 }

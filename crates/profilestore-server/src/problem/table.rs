@@ -116,8 +116,8 @@ pub const TABLE: &[Row] = &[
         "changed",
         412,
         "fix",
-        "The profile is not what If-Match or If-None-Match says. Nothing was changed.",
-        "Read it again, decide again, and send the new ETag in If-Match.",
+        "The profile is not what If-Match, If-None-Match or `epoch` says. Nothing was changed.",
+        "Read it again, decide again, and send the new ETag in If-Match, or the new `epoch`.",
     ),
     row(
         "held",

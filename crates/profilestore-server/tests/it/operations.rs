@@ -1,5 +1,6 @@
-//! What crosses stores, and what is stored of users.
+//! What crosses stores, what is stored of users, and what operators do to sessions.
 
+use profilestore_testbed::GameClient;
 use serde_json::json;
 
 use crate::{Served, refused};
@@ -86,4 +87,22 @@ async fn a_user_with_a_name_is_found_taken_out_and_erased() {
     let gone = admin.get(&format!("{path}?user={uuid}")).await.is(200);
     assert_eq!(gone["items"], json!([]));
     assert!(game.shutdown().await.is_complete());
+}
+
+#[tokio::test]
+async fn an_operator_frees_the_session_that_the_operator_saw_and_no_later_one() {
+    let served = Served::start().await;
+    let session = "/v1/stores/PlayerData/profiles/user-1/session";
+    let mut game = GameClient::connect(served.address, &served.admin, "eu-1").await;
+    let seen = game.start(1, "user-1").await["epoch"].as_u64().unwrap();
+    game.end(1, 1).await;
+    let now = game.start(2, "user-1").await["epoch"].as_u64().unwrap();
+    let steal = |epoch: u64| format!("{session}?steal=true&epoch={epoch}");
+    refused(&served.admin().delete(&steal(seen)).await, 412, "changed");
+    assert!(game.save(2, 1, 5, json!([])).await["saved"].is_object());
+    let shown = served.admin().get(session).await.is(200);
+    assert_eq!(shown["epoch"], now, "{shown}");
+    let ended = served.admin().delete(&steal(now)).await.is(200);
+    assert_eq!(ended["held_by"], "eu-1");
+    assert_eq!(game.expect("closed").await["s"], 2);
 }

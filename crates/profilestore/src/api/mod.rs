@@ -3,6 +3,7 @@
 pub(crate) mod between;
 mod conditional;
 pub(crate) mod diff;
+mod ending;
 pub(crate) mod game_server;
 pub(crate) mod listing;
 pub(crate) mod messages;

@@ -4,15 +4,14 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use serde::Serialize;
-use serde_json::Value;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::{
     api::{game_server::GameServer, store::ProfileStore},
     audit::{Attribution, AuditEntry, AuditOutcome},
-    data::{Codec, ProfileData, TypedCodec, payload},
-    data_store::{MessageId, Returning, VersionInfo, VersionRef},
+    data::{ProfileData, payload},
+    data_store::{MessageId, VersionInfo, VersionRef},
     edit::{BulkEdit, BulkProgress, BulkReport, Edit, request::EditRequest, types::Types},
     engine::{
         Engine,
@@ -20,13 +19,11 @@ use crate::{
         conditional::Expected,
         erase::EraseReport,
         history::{Restoration, Restored, Which},
-        options::StartOptions,
     },
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
     link::queue::Answer,
     record::{UserId, version::NotUndone},
-    session::info::SessionEnd,
 };
 
 /// An operator at work on the profiles of a game server's store. Made by
@@ -112,7 +109,7 @@ impl Operator {
     }
 
     /// Begins work of several steps; the future is only the wait for it.
-    fn begin<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
+    pub(super) fn begin<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
         &self,
         work: F,
     ) -> impl Future<Output = Result<T>> + Send + 'static + use<T, F> {
@@ -343,114 +340,6 @@ impl Operator {
             false => Ok(engine.cancel_message(key, id.clone(), self.by.clone())),
         });
         async move { begun?.await }
-    }
-
-    /// Ends the session on a profile: asks its holder to save and let go, as another server would
-    /// that wants it; a dead server's is ended after its lease time. With `steal` it is not asked,
-    /// and what it has not saved is lost. Answers with the job that held it; None when no server
-    /// held it, which is not booked.
-    ///
-    /// The holder is told who ended it, and why ([`crate::SessionEnd::Operator`]). It is booked as
-    /// pending first and as done or refused in the end, since the holder does its part.
-    ///
-    /// Where another server holds the profile, this call starts a session here, with the data as
-    /// plain JSON, and ends it at once. A login on this server meanwhile fails with
-    /// [`ErrorKind::Invalid`], because it asks for another type: log in again when this call is
-    /// done.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`crate::ProfileStore::start_session`], after `timeout` at the latest;
-    /// [`ErrorKind::Unknown`] when the session's last save is not stored within that time, or
-    /// [`crate::Settings::call_timeout`] if that is longer: it goes on. Two of them
-    /// say that a login came at the same moment and gets the profile: [`ErrorKind::TakenElsewhere`]
-    /// on another server, [`ErrorKind::Invalid`] on this one. The old session ends for that login.
-    pub fn end_session(
-        &self,
-        key: &ProfileKey,
-        steal: bool,
-        timeout: Duration,
-    ) -> impl Future<Output = Result<Option<String>>> + Send + 'static + use<> {
-        let (operator, key) = (self.clone(), key.clone());
-        self.begin(async move { operator.end_booked(&key, steal, timeout).await })
-    }
-
-    async fn end_booked(
-        &self,
-        key: &ProfileKey,
-        steal: bool,
-        timeout: Duration,
-    ) -> Result<Option<String>> {
-        self.check(key)?;
-        let (_, state) = self
-            .engine
-            .link
-            .read_settled(key, Returning::HEAD)
-            .await
-            .map_err(|error| Error::from(error).about(key))?;
-        let Some(holder) = state.lease.holder else { return Ok(None) };
-        let entry = AuditEntry::new(
-            self.engine.link.env.uuid(),
-            "end-session",
-            vec![key.clone()],
-            self.by.clone(),
-        )
-        .detail("held_by", holder.job_id.clone())
-        .detail("steal", steal);
-        let pending = Arc::new(entry.clone().outcome(AuditOutcome::Pending));
-        self.engine.book(&pending, 0).await?;
-        let ended = self.end(key, steal, timeout, pending).await;
-        if matches!(&ended, Err(error) if error.kind() == ErrorKind::Unknown) {
-            // It stays pending in the log.
-            return ended.map(|()| None);
-        }
-        let outcome = match &ended {
-            Ok(()) => AuditOutcome::Done,
-            Err(error) => AuditOutcome::Refused { why: error.to_string() },
-        };
-        self.engine.book(&entry.outcome(outcome), 1).await?;
-        ended.map(|()| Some(holder.job_id))
-    }
-
-    async fn end(
-        &self,
-        key: &ProfileKey,
-        steal: bool,
-        timeout: Duration,
-        entry: Arc<AuditEntry>,
-    ) -> Result<()> {
-        let operation = Some(entry.operation);
-        if let Some(own) = self.engine.table.live(key) {
-            let ended = own.finish(SessionEnd::Operator { entry, saves: true });
-            return self.in_time(key, timeout, ended).await;
-        }
-        let codec: Arc<dyn Codec> = Arc::new(TypedCodec::<Value>::as_it_is());
-        let options =
-            StartOptions { steal, timeout: Some(timeout), operation, ..StartOptions::default() };
-        match self.engine.start_session(key, codec, options).await {
-            Ok(session) => {
-                let ended = session.finish(SessionEnd::Manual);
-                self.in_time(key, timeout, ended).await
-            }
-            // Removed meanwhile, and its session with it.
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Waits for a session's end, which goes on for as long as the store is away.
-    async fn in_time(
-        &self,
-        key: &ProfileKey,
-        timeout: Duration,
-        ended: impl Future<Output = Result<()>>,
-    ) -> Result<()> {
-        let env = &self.engine.link.env;
-        let patience = timeout.max(self.engine.link.settings().call_timeout);
-        env.timeout_at(env.after(patience), ended).await.unwrap_or_else(|_| {
-            let message = "the session is being ended, and its last save is not stored yet";
-            Err(Error::new(ErrorKind::Unknown, message).about(key))
-        })
     }
 
     /// Erases every profile of a user: those associated with the user now, or when they were

@@ -11,14 +11,14 @@ use std::{
 use super::{
     Engine,
     claims::{Attempt, Load, Terms},
-    options::{DecideHeld, WhenHeld},
+    options::{DecideHeld, WhenHeld, another_session},
     rewrite::{MAX_ROUNDS, overtaken},
 };
 use crate::{
     data_store::{DataStoreExt, Incarnation, KeyState, Returning, StoreError},
     error::{Error, ErrorKind, Result},
     link::deadline::Unless,
-    ownership::{self, Asker, Start},
+    ownership::{self, Asker, Start, Take},
     record::Stored,
     session::info::SessionInfo,
 };
@@ -222,6 +222,12 @@ impl Load {
 /// What the rules say, and what the program says where they meet a holder. None: wait.
 fn decide(engine: &Engine, look: &mut Look) -> Result<Option<Start>> {
     let next = look.start(engine);
+    if look.terms.options.only_from.is_some_and(|epoch| epoch != look.state.epoch)
+        && look.state.lease.holder.is_some()
+        && !matches!(next, Start::Take(Take::Own))
+    {
+        return Err(another_session(look.state.epoch));
+    }
     if !matches!(next, Start::Take(_)) {
         // A holder is not to let go for a server that cannot take the profile.
         look.check_not_newer()?;

@@ -4,7 +4,10 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use uuid::Uuid;
 
-use crate::session::info::SessionInfo;
+use crate::{
+    error::{Error, ErrorKind},
+    session::info::SessionInfo,
+};
 
 /// What a start does about a profile that a live session elsewhere holds. See
 /// [`StartOptions::when_held`].
@@ -60,6 +63,9 @@ pub struct StartOptions {
     pub autosave_period: Option<Duration>,
     /// An operator's operation that wants the profile let go.
     pub(crate) operation: Option<Uuid>,
+    /// The profile is taken from the session with this epoch only. From another one that holds it by
+    /// then it is neither asked nor taken: [`crate::ErrorKind::Changed`].
+    pub(crate) only_from: Option<u64>,
     /// What the request and the session are called: a start that is made again, at another host,
     /// finds what it has left behind.
     pub(crate) identity: Option<Uuid>,
@@ -122,6 +128,13 @@ impl StartOptions {
         self.autosave_period = Some(period.max(Duration::from_millis(100)));
         self
     }
+}
+
+/// The error of what was meant for an earlier session than the one that holds the profile.
+pub(crate) fn another_session(epoch: u64) -> Error {
+    let message =
+        format!("another session holds the profile by now; it was left alone: its epoch=`{epoch}`");
+    Error::new(ErrorKind::Changed, message)
 }
 
 impl fmt::Debug for StartOptions {

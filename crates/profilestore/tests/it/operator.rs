@@ -213,6 +213,28 @@ async fn an_operator_ends_sessions_by_asking_and_by_taking() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_order_to_end_one_session_does_not_end_a_later_one() {
+    let world = World::new();
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    let minute = Duration::from_secs(60);
+    let epoch = async || {
+        let (_, state) = world.store.read_one(&key("p"), Returning::HEAD).await.unwrap();
+        state.epoch
+    };
+    open(&a, "p").await.end_session().await.unwrap();
+    let seen = epoch().await;
+    let later = open(&a, "p").await;
+    for (server, steal) in [(&a, false), (&b, false), (&b, true)] {
+        let ended = ann(server).end_session_of(&key("p"), seen, steal, minute).await;
+        assert_eq!(ended.unwrap_err().kind(), ErrorKind::Changed);
+    }
+    settle().await;
+    assert!(!later.is_over() && booked(&world).await.is_empty());
+    let ended = ann(&b).end_session_of(&key("p"), epoch().await, false, minute).await.unwrap();
+    assert_eq!(ended.as_deref(), Some("a"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_session_that_does_not_end_is_booked_as_refused() {
     let world = World::without_messenger();
     let (a, b) = (world.server_on("a", world.another_way()).await, world.server("b").await);

@@ -212,10 +212,19 @@ class Http:
         return await self._json("GET", f"{at.path}/session")
 
     async def end_session(
-        self, at: Address, *, steal: bool | None = None, reason: str | None = None
+        self,
+        at: Address,
+        *,
+        steal: bool | None = None,
+        epoch: int | None = None,
+        reason: str | None = None,
     ) -> Answer:
-        """Asks the holder to save and let go. With ``steal`` its play is lost."""
-        query = {"steal": steal, "reason": reason}
+        """
+        Asks the holder to save and let go. With ``steal`` its play is lost. With ``epoch``, as
+        `session` gives it, only that session is ended: a later one is left alone, which is an error
+        of the kind ``changed``.
+        """
+        query = {"steal": steal, "epoch": epoch, "reason": reason}
         return await self._json("DELETE", f"{at.path}/session", query=query)
 
 

@@ -9,7 +9,7 @@ use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, header, request::Parts},
 };
-use profilestore::{Attribution, ProfileKey};
+use profilestore::{Attribution, ProfileKey, audit::MAX_AUTHOR_BYTES};
 
 use crate::{
     access::{Login, Member, by_member},
@@ -246,5 +246,15 @@ impl Caller {
             Self::Member(visitor) => by_member(&visitor.member.record.name),
         };
         by.because(reason.unwrap_or_default())
+    }
+
+    /// The author of what the sessions of a game server write: the caller, and behind that the name
+    /// that the game server gives itself, as far as there is room.
+    pub(crate) fn author_for(&self, job: &str) -> String {
+        let mut author = format!("{} for {job}", self.because(None).author);
+        while author.len() > MAX_AUTHOR_BYTES {
+            author.pop();
+        }
+        author
     }
 }

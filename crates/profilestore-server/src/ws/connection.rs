@@ -31,6 +31,7 @@ use super::{
     Hub,
     frames::{ClientFrame, Hello, Instance, MAX_FRAME, ResumedAs, ServerFrame, WINDOW},
     guest::{Guest, new_token},
+    inbox::{Inbox, Waiting, inbox},
     outbox::Outbox,
     requests::Desk,
     telling::{by_server, millis, tell},
@@ -103,6 +104,10 @@ pub(crate) async fn serve(
             return;
         }
     };
+    // Of this connection's key from now on, whichever key the game server had before.
+    if let Err(error) = guest.server.write_as(&caller.author_for(guest.server.job())) {
+        tracing::error!(%error, "the history shows the game server's name as author");
+    }
     let desk = Desk { app, caller, guest: guest.clone() };
     let connection = guest.attach(outbox.clone());
     outbox.send(&ServerFrame::Welcome {
@@ -118,21 +123,21 @@ pub(crate) async fn serve(
     guest.keep_named(|s| named.iter().any(|past| past.s == s));
     let revoked = Arc::new(AtomicBool::new(false));
     let (ping, pings) = mpsc::unbounded_channel();
-    let (frame, frames) = mpsc::unbounded_channel();
+    let (inbox, frames) = inbox();
     tasks.spawn(tell(guest.clone(), pings, outbox.clone()));
     tasks.spawn(work(desk.clone(), connection, named, frames, revoked.clone()));
     tasks.spawn(watch_key(desk.clone(), revoked));
     tokio::select! {
         biased;
         () = over.notified() => {}
-        () = listen(&desk, connection, &mut incoming, &ping, &frame) => {}
+        () = listen(&desk, connection, &mut incoming, &ping, &inbox) => {}
         _ = tasks.join_next() => {}
         // The closing frame is out, or the client reads no more.
         _ = &mut writer => {}
     }
     tasks.abort_all();
     guest.detach(connection);
-    drop((outbox, desk, ping, frame));
+    drop((outbox, desk, ping, inbox));
     // What was sent before goes out, a closing frame included, and the client may close too.
     if !writer.is_finished() {
         let _ = timeout(HELLO_TIME, &mut writer).await;
@@ -284,7 +289,7 @@ async fn listen(
     connection: u64,
     incoming: &mut Incoming,
     ping: &mpsc::UnboundedSender<u64>,
-    frames: &mpsc::UnboundedSender<ClientFrame>,
+    inbox: &Inbox,
 ) {
     let guest = &desk.guest;
     while let Some(message) = next_message(guest, connection, incoming).await {
@@ -299,7 +304,12 @@ async fn listen(
         };
         let going_on = match parse(&text) {
             Ok(ClientFrame::Ping { n }) => ping.send(n).is_ok(),
-            Ok(frame) => frames.send(frame).is_ok(),
+            Ok(frame) => {
+                if !inbox.put(frame, text.len()) {
+                    return guest.close(1013, "too much waits to be taken");
+                }
+                true
+            }
             Err(problem) => {
                 guest.complain(number_of(&text), &problem);
                 true
@@ -327,12 +337,12 @@ async fn work(
     desk: Desk,
     connection: u64,
     named: Vec<Past>,
-    mut frames: mpsc::UnboundedReceiver<ClientFrame>,
+    mut frames: Waiting,
     revoked: Arc<AtomicBool>,
 ) {
     stream::iter(named).for_each_concurrent(ADOPTED_AT_ONCE, |named| adopt(&desk, named)).await;
     desk.guest.server.all_named();
-    while let Some(frame) = frames.recv().await {
+    while let Some(frame) = frames.next().await {
         if !desk.guest.is_current(connection) {
             return;
         }

@@ -7,7 +7,7 @@
 mod sessions;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     time::Duration,
 };
 
@@ -31,6 +31,16 @@ use sessions::Entry;
 struct Pending {
     fingerprint: u64,
     start: Option<AbortHandle>,
+    has: Vec<(u64, Brings)>,
+}
+
+/// What a request brings of a session: a document. Of each kind one is unanswered at most, since
+/// nothing else bounds how much of them waits here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Brings {
+    Save,
+    End,
+    Part,
 }
 
 #[derive(Default)]
@@ -41,9 +51,10 @@ struct State {
     numbers: HashMap<ProfileKey, u64>,
     pending: HashMap<u64, Pending>,
     answered: Answered,
+    /// The sessions of which something is unanswered.
+    brought: HashSet<(u64, Brings)>,
     staged: HashMap<(u64, u64), Box<RawValue>>,
     staged_bytes: usize,
-    message_bytes: usize,
     waiting: usize,
 }
 
@@ -120,7 +131,6 @@ impl Guest {
             before.over.notify_one();
         }
         // Everything that was not answered is told again.
-        state.message_bytes = 0;
         state.sessions.values_mut().for_each(Entry::forget_told);
         self.heard.send_replace(true);
         state.connection
@@ -190,10 +200,36 @@ impl Guest {
             Some(pending) if pending.fingerprint == fingerprint => Begun::Pending,
             Some(_) => Begun::Reused,
             None => {
-                state.pending.insert(i, Pending { fingerprint, start: None });
+                state.pending.insert(i, Pending { fingerprint, start: None, has: Vec::new() });
                 Begun::New
             }
         }
+    }
+
+    /// Notes what a request brings. Fails when the same of one of its sessions is unanswered.
+    pub(crate) fn bring(
+        &self,
+        i: u64,
+        sessions: impl IntoIterator<Item = u64>,
+        what: Brings,
+    ) -> Result<(), Problem> {
+        let mut state = self.state.lock();
+        let State { pending, brought, .. } = &mut *state;
+        let Some(pending) = pending.get_mut(&i) else { return Ok(()) };
+        for s in sessions {
+            if !brought.insert((s, what)) {
+                let name = match what {
+                    Brings::Save => "save",
+                    Brings::End => "end",
+                    Brings::Part => "transaction",
+                };
+                let detail =
+                    format!("the session's last {name} is unanswered; wait for that: s=`{s}`");
+                return Err(Problem::new("busy", detail));
+            }
+            pending.has.push((s, what));
+        }
+        Ok(())
     }
 
     /// Whether there is room for one more start or message; takes it.
@@ -257,6 +293,9 @@ impl Guest {
         let mut state = self.state.lock();
         if let Some(pending) = state.pending.remove(&i) {
             state.answered.note(i, pending.fingerprint);
+            for has in pending.has {
+                state.brought.remove(&has);
+            }
         }
     }
 
@@ -292,3 +331,52 @@ pub(crate) fn new_token() -> Result<String, Problem> {
 
 /// How long a stopping process waits for its game servers to resume elsewhere.
 pub(crate) const GOAWAY_TIME: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use profilestore::{
+        Settings,
+        data_store::MemoryStore,
+        env::Env,
+        hosting::{Host, HostParts, Registration},
+        messenger::NoMessenger,
+    };
+
+    use super::*;
+
+    async fn guest() -> Guest {
+        let env = Env::system();
+        let host = Host::new(HostParts {
+            store: Arc::new(MemoryStore::new(env.clone())),
+            messenger: Arc::new(NoMessenger),
+            settings: Settings::default(),
+            env,
+        });
+        let (job, owner) = ("eu-1".to_owned(), "owner".to_owned());
+        let registration = Registration { job, place: 0, owner, lease_time: None };
+        let server = host.unwrap().register(registration).await.unwrap();
+        Guest::new(server, Instance::new("0123456789abcdef"), "token".to_owned())
+    }
+
+    #[tokio::test]
+    async fn a_second_save_of_a_session_is_refused_while_the_first_is_unanswered() {
+        let guest = guest().await;
+        let brings = |i, s, what| {
+            assert!(matches!(guest.begin(i, i), Begun::New));
+            guest.bring(i, [s], what)
+        };
+        brings(1, 7, Brings::Save).unwrap();
+        let problem = brings(2, 7, Brings::Save).unwrap_err();
+        assert!(problem.to_string().contains("save is unanswered"), "{problem}");
+        guest.refuse(2, &problem);
+        brings(3, 7, Brings::Save).unwrap_err();
+        guest.refuse(3, &problem);
+        // Another session's, and an end, have room of their own.
+        brings(4, 8, Brings::Save).unwrap();
+        brings(5, 7, Brings::End).unwrap();
+        guest.answer(1, &ServerFrame::Ended { i: 1 });
+        brings(6, 7, Brings::Save).unwrap();
+    }
+}

@@ -40,6 +40,7 @@ use guest::{GOAWAY_TIME, Guest};
 mod connection;
 pub(crate) mod frames;
 mod guest;
+mod inbox;
 mod outbox;
 mod requests;
 mod telling;

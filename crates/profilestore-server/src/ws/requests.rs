@@ -3,7 +3,7 @@
 //! Saves and ends of one session take their turn in the library's queue when their frame is taken,
 //! so their order is that of the frames. The answers come as they are ready.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use profilestore::{
     Error, ErrorKind, MessageId, ProfileKey, Sent, WhenHeld,
@@ -21,7 +21,7 @@ use super::{
         ClientFrame, Ending, GiftTo, Held, Meta, Saving, Sending, ServerFrame, Stage, Start, Tx,
         WINDOW,
     },
-    guest::{Begun, Guest},
+    guest::{Begun, Brings, Guest},
 };
 use crate::{app::App, auth::Caller, keys::Scope, problem::Problem};
 
@@ -243,7 +243,8 @@ impl Desk {
     fn save(&self, saving: Saving) {
         let Some(request) = self.begin(saving.i, &saving) else { return };
         let (i, s, n) = (saving.i, saving.s, saving.n);
-        if let Err(problem) = self.guest.number_grows(i, s, n) {
+        let is_next = self.guest.bring(i, [s], Brings::Save);
+        if let Err(problem) = is_next.and_then(|()| self.guest.number_grows(i, s, n)) {
             return self.guest.refuse(i, &problem);
         }
         let processed = saving.processed.clone();
@@ -280,7 +281,8 @@ impl Desk {
     fn end(&self, ending: Ending) {
         let Some(request) = self.begin(ending.i, &ending) else { return };
         let (i, s) = (ending.i, ending.s);
-        if let Err(problem) = self.guest.number_grows(i, s, ending.n) {
+        let is_next = self.guest.bring(i, [s], Brings::End);
+        if let Err(problem) = is_next.and_then(|()| self.guest.number_grows(i, s, ending.n)) {
             return self.guest.refuse(i, &problem);
         }
         let Some(session) = self.session(s) else {
@@ -321,9 +323,12 @@ impl Desk {
     // --- several profiles ----------------------------------------------------------------------
 
     fn transact(&self, tx: Tx) {
-        let Some(request) = self.begin(tx.i, &tx) else { return };
+        let named: Vec<_> = tx.parts.iter().map(|part| (part.s, part.n)).collect();
+        let Some(request) = self.begin(tx.i, &tx) else { return self.unstage(&named) };
         let i = tx.i;
-        match self.parts(tx) {
+        let parts = self.parts(tx);
+        self.unstage(&named);
+        match parts {
             Ok((parts, gifts, deadline)) => {
                 let desk = self.clone();
                 let stored: Vec<_> = parts
@@ -355,8 +360,17 @@ impl Desk {
         }
     }
 
+    /// What was staged for a transaction is for no other, whatever becomes of it.
+    fn unstage(&self, parts: &[(u64, u64)]) {
+        for (s, n) in parts {
+            drop(self.guest.staged(*s, *n));
+        }
+    }
+
     fn parts(&self, tx: Tx) -> Result<TxParts, Unready> {
         let i = tx.i;
+        let sessions: BTreeSet<u64> = tx.parts.iter().map(|part| part.s).collect();
+        self.guest.bring(i, sessions, Brings::Part).map_err(Unready::Wrong)?;
         let mut parts = Vec::with_capacity(tx.parts.len());
         for mut part in tx.parts {
             let (s, n) = (part.s, part.n);

@@ -25,12 +25,11 @@ pub(super) async fn tell(
     let _alone = guest.telling.lock().await;
     guest.server.tell_again();
     loop {
-        let room = guest.room();
         let event = tokio::select! {
             biased;
             ping = pings.recv() => {
                 let Some(n) = ping else { return };
-                while let Some(event) = guest.server.try_next_event(0) {
+                while let Some(event) = guest.server.try_next_event(|_| 0) {
                     if !tell_event(&guest, event) {
                         return;
                     }
@@ -41,7 +40,7 @@ pub(super) async fn tell(
                 }
                 continue;
             }
-            event = guest.server.next_event(room) => event,
+            event = guest.server.next_event(|key| guest.room(key)) => event,
             () = guest.more_room.notified() => continue,
         };
         if !tell_event(&guest, event) {

@@ -4,6 +4,7 @@ mod bulk;
 mod client;
 mod console;
 mod description;
+mod guests;
 mod history;
 mod keys;
 mod listening;

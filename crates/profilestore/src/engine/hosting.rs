@@ -94,7 +94,10 @@ impl Engine {
     }
 
     /// The next thing that the game server is to be told.
-    pub(crate) fn next_told(&self, room: usize) -> Option<(Arc<Session>, Told)> {
+    pub(crate) fn next_told(
+        &self,
+        room: &dyn Fn(&ProfileKey) -> usize,
+    ) -> Option<(Arc<Session>, Told)> {
         let told = self.link.hosting.as_ref()?.told();
         self.table.news.next(told, room)
     }

@@ -15,9 +15,12 @@ use tokio::{
     time::Instant,
 };
 
-use crate::session::{
-    Session,
-    remote::{Next, Told},
+use crate::{
+    key::ProfileKey,
+    session::{
+        Session,
+        remote::{Next, Told},
+    },
 };
 
 /// The sessions that have something to tell.
@@ -85,8 +88,12 @@ impl News {
     }
 
     /// The next thing to tell. `confirmed`: when the game server was told of a confirmation last;
-    /// `room`: how large a message may be.
-    pub(crate) fn next(&self, confirmed: Instant, room: usize) -> Option<(Arc<Session>, Told)> {
+    /// `room`: how large a message of a profile may be.
+    pub(crate) fn next(
+        &self,
+        confirmed: Instant,
+        room: &dyn Fn(&ProfileKey) -> usize,
+    ) -> Option<(Arc<Session>, Told)> {
         loop {
             let session = self.state.lock().urgent.pop();
             let Some(session) = session else { break };
@@ -98,7 +105,7 @@ impl News {
         let most = self.state.lock().others.order.len();
         for _ in 0..most {
             let session = self.state.lock().others.pop()?;
-            let next = session.tell_next(room);
+            let next = session.tell_next(room(&session.key));
             if !matches!(next, Next::Nothing) {
                 // There may be more. Others come first.
                 self.state.lock().others.push(&session);

@@ -147,7 +147,7 @@ impl Load {
                 value: NewValue::Bytes(found.bytes.clone()),
                 user_ids: found.record.indexed_users(),
                 cause: Cause::Start,
-                author: engine.link.job_id.clone(),
+                author: engine.link.author(),
                 keep_previous: found.overwrites || engine.link.settings().keep_every_save,
                 seal: false,
                 imported: None,

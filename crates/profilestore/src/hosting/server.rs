@@ -14,6 +14,7 @@ use super::session::{
 };
 use crate::{
     api::transaction::MAX_PARTICIPANTS,
+    audit::MAX_AUTHOR_BYTES,
     data_store::{Change, Incarnation, ServerId},
     engine::{Engine, calls::Sent, hosting},
     error::{Error, ErrorKind, Result},
@@ -103,6 +104,22 @@ impl HostedServer {
     /// Its name, for people.
     pub fn job(&self) -> &str {
         &self.engine().link.job_id
+    }
+
+    /// Names the author of its sessions' writes from now on, as the history shows it: 1 to 200 bytes.
+    /// Without it that is [`HostedServer::job`], which the game server chose itself.
+    pub fn write_as(&self, author: &str) -> Result<()> {
+        if !(1..=MAX_AUTHOR_BYTES).contains(&author.len()) {
+            let message = format!(
+                "an author is 1 to {MAX_AUTHOR_BYTES} bytes long: bytes=`{}`",
+                author.len()
+            );
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
+        if let Some(hosting) = &self.engine().link.hosting {
+            *hosting.author.lock() = Some(author.to_owned());
+        }
+        Ok(())
     }
 
     /// After how long without a renewal others may call it dead.
@@ -310,12 +327,12 @@ impl HostedServer {
     /// The next thing to tell the game server, waiting for it. Dropping the future loses nothing.
     /// For one caller at a time: the connection that counts.
     ///
-    /// `room`: how many bytes of a message may come now. A larger one waits, and holds up nothing
-    /// but what comes behind it for the same session.
-    pub async fn next_event(&self, room: usize) -> Event {
+    /// `room`: how many bytes of a message of this profile may come now. A larger one waits, and
+    /// holds up nothing but what comes behind it for the same session.
+    pub async fn next_event(&self, room: impl Fn(&ProfileKey) -> usize) -> Event {
         loop {
             let woken = self.engine().table.news.woken();
-            if let Some(event) = self.try_next_event(room) {
+            if let Some(event) = self.try_next_event(&room) {
                 return event;
             }
             woken.await;
@@ -323,12 +340,12 @@ impl HostedServer {
     }
 
     /// The same without waiting.
-    pub fn try_next_event(&self, room: usize) -> Option<Event> {
+    pub fn try_next_event(&self, room: impl Fn(&ProfileKey) -> usize) -> Option<Event> {
         if let Some(why) = self.stopped() {
             let told = std::mem::replace(&mut *self.inner.told_stopped.lock(), true);
             return (!told).then_some(Event::Stopped(why));
         }
-        let (session, told) = self.engine().next_told(room)?;
+        let (session, told) = self.engine().next_told(&room)?;
         Some(Event::of(session, told))
     }
 

@@ -69,6 +69,8 @@ pub(crate) struct Hosting {
     pub(crate) host: HostId,
     /// What the game server's row says of its owner.
     pub(crate) owner: String,
+    /// The author of its writes. None: its name.
+    pub(crate) author: Mutex<Option<String>>,
     heartbeat: Arc<Heartbeat>,
     heard: Mutex<Heard>,
     stopped: OnceLock<Stop>,
@@ -98,6 +100,7 @@ impl Hosting {
         Self {
             host,
             owner,
+            author: Mutex::default(),
             heartbeat,
             // Another host may have told it of a confirmation until now.
             heard: Mutex::new(Heard { of: now, told: now }),

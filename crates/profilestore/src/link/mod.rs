@@ -168,6 +168,12 @@ impl Link {
         }
     }
 
+    /// The author of what is written in the game server's name.
+    pub(crate) fn author(&self) -> String {
+        let told = self.hosting.as_ref().and_then(|hosting| hosting.author.lock().clone());
+        told.unwrap_or_else(|| self.job_id.clone())
+    }
+
     pub(crate) fn settings(&self) -> Arc<Settings> {
         self.settings.read().clone()
     }

@@ -148,7 +148,7 @@ impl Session {
             let operator = booked.clone().rfind(|entry| entry.outcome == AuditOutcome::Done);
             let (cause, author) = match operator {
                 Some(entry) if cause == Cause::Save => (Cause::Edit, entry.by.author.clone()),
-                _ => (cause, self.link.job_id.clone()),
+                _ => (cause, self.link.author()),
             };
             changes.push(Change::Write {
                 key: self.key.clone(),

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{Guest, State};
 use crate::{problem::Problem, ws::frames::ServerFrame};
 
-/// How many bytes of messages may be on their way to a game server, unanswered.
+/// How many bytes of a session's messages may be on their way to a game server, unanswered.
 const MESSAGE_ROOM: usize = 1 << 20;
 
 /// How many bytes of documents may be staged.
@@ -29,6 +29,8 @@ pub(crate) struct Entry {
     pub(super) numbered: Option<(u64, u64)>,
     /// The size of each message that this connection was told and that is not processed yet.
     messages: HashMap<u64, usize>,
+    /// The sum of these.
+    message_bytes: usize,
     /// The operators' edits that this connection was told.
     edits: HashSet<Uuid>,
     /// What came before the session's beginning was told.
@@ -57,6 +59,7 @@ impl Entry {
             stored_n: None,
             numbered: None,
             messages: HashMap::new(),
+            message_bytes: 0,
             edits: HashSet::new(),
             early: Vec::new(),
             phase,
@@ -66,6 +69,7 @@ impl Entry {
     /// A new connection: all that is so is told to it again, but for the end of a session.
     pub(super) fn forget_told(&mut self) {
         self.messages.clear();
+        self.message_bytes = 0;
         self.edits.clear();
         self.early.retain(|frame| matches!(frame, ServerFrame::Closed { .. }));
         if self.started_by.is_some() && self.phase == Phase::Open {
@@ -201,7 +205,7 @@ impl Guest {
         entry.stored_n = entry.stored_n.max(Some(n));
         entry.started_by = None;
         let freed: usize = processed.iter().filter_map(|index| entry.messages.remove(index)).sum();
-        state.message_bytes = state.message_bytes.saturating_sub(freed);
+        entry.message_bytes = entry.message_bytes.saturating_sub(freed);
         drop(state);
         self.more_room.notify_one();
     }
@@ -213,18 +217,18 @@ impl Guest {
         if state.numbers.get(&entry.key) == Some(&s) {
             state.numbers.remove(&entry.key);
         }
-        let freed: usize = entry.messages.values().sum();
-        state.message_bytes = state.message_bytes.saturating_sub(freed);
-        drop(state);
-        self.more_room.notify_one();
+        state.unstage(|staged| staged == s);
     }
 }
 
 /// Messages that were handed out, and documents that are staged.
 impl Guest {
-    /// How many bytes of messages may be handed out now.
-    pub(crate) fn room(&self) -> usize {
-        MESSAGE_ROOM.saturating_sub(self.state.lock().message_bytes)
+    /// How many bytes of a profile's messages may be handed out now. What one session leaves
+    /// unanswered holds up no other.
+    pub(crate) fn room(&self, key: &ProfileKey) -> usize {
+        let state = self.state.lock();
+        let entry = state.numbers.get(key).and_then(|s| state.sessions.get(s));
+        MESSAGE_ROOM.saturating_sub(entry.map_or(0, |entry| entry.message_bytes))
     }
 
     /// Notes that a message is told. False: this connection was told it before.
@@ -234,7 +238,7 @@ impl Guest {
         if entry.messages.insert(index, bytes).is_some() {
             return false;
         }
-        state.message_bytes += bytes;
+        entry.message_bytes += bytes;
         true
     }
 
@@ -263,5 +267,19 @@ impl Guest {
         let data = state.staged.remove(&(s, n))?;
         state.staged_bytes -= data.get().len();
         Some(data)
+    }
+}
+
+impl State {
+    /// Forgets what is staged for some sessions.
+    fn unstage(&mut self, is_of: impl Fn(u64) -> bool) {
+        let Self { staged, staged_bytes, .. } = self;
+        staged.retain(|(s, _), data| {
+            let stays = !is_of(*s);
+            if !stays {
+                *staged_bytes -= data.get().len();
+            }
+            stays
+        });
     }
 }

@@ -56,7 +56,7 @@ impl Guest {
             let event = tokio::select! {
                 biased;
                 () = sleep_until(next) => None,
-                event = server.next_event(1 << 20) => Some(event),
+                event = server.next_event(|_| 1 << 20) => Some(event),
             };
             if let Some(event) = event {
                 if !self.way(connection, &process).await || !self.told(connection, event) {
@@ -69,7 +69,7 @@ impl Guest {
             if !self.way(connection, &process).await {
                 return;
             }
-            while let Some(event) = server.try_next_event(0) {
+            while let Some(event) = server.try_next_event(|_| 0) {
                 if !self.told(connection, event) {
                     return;
                 }

@@ -80,7 +80,7 @@ async fn a_confirmation_does_not_count_before_its_notices_were_looked_at() {
     let age = server.pong().unwrap();
     assert!(age > 5 * SECOND, "the one before counts: {age:?}");
     way.plan().heal();
-    let Event::Closed { .. } = server.next_event(ROOM).await else { panic!() };
+    let Event::Closed { .. } = server.next_event(room).await else { panic!() };
     settle().await;
     assert!(server.pong().unwrap() < 6 * SECOND);
     drop(open(&other, "q").await);

@@ -19,7 +19,7 @@ async fn an_edit_is_told_and_settled_by_the_save_that_has_it_and_can_be_undone()
     let desk = world.server("desk").await;
     let ann = desk.operator(Attribution::new("ann").because("ticket 17"));
     let editing = tokio::spawn(ann.edit(&key("p"), &ten_more()));
-    let Event::Edit { operation, edit, by, .. } = server.next_event(ROOM).await else { panic!() };
+    let Event::Edit { operation, edit, by, .. } = server.next_event(room).await else { panic!() };
     assert_eq!((edit, by.reason.as_str()), (ten_more(), "ticket 17"));
     // Play first, then the edit alone.
     session.save(request(3), player(6)).await.unwrap();
@@ -44,7 +44,7 @@ async fn an_edit_is_refused_by_the_game_servers_own_program() {
     let Started { session, .. } = start(&server, 1, "p").await;
     let desk = world.server("desk").await;
     let editing = tokio::spawn(desk.operator(Attribution::new("ann")).edit(&key("p"), &ten_more()));
-    let Event::Edit { operation, .. } = server.next_event(ROOM).await else { panic!() };
+    let Event::Edit { operation, .. } = server.next_event(room).await else { panic!() };
     let mut save = player(0);
     save.edits_done = vec![EditDone { operation, refused: Some("no such purse".into()) }];
     session.save(request(2), save).await.unwrap();
@@ -64,7 +64,7 @@ async fn an_edit_that_nobody_answered_waits_for_the_next_holder() {
     let operation = world.env.uuid();
     let editing = operator.edit_as(operation, &key("p"), &ten_more(), 2 * SECOND);
     assert_eq!(kind(editing.await), Some(ErrorKind::Unknown));
-    let Event::Edit { .. } = server.next_event(ROOM).await else { panic!() };
+    let Event::Edit { .. } = server.next_event(room).await else { panic!() };
     session.end(request(2), Some(player(1))).await.unwrap();
     let profile = players(&desk).start_session("p").await.unwrap();
     assert_eq!(profile.read(|data| data.coins), 11);
@@ -77,10 +77,10 @@ async fn an_edit_told_by_the_old_host_is_told_again_by_the_new_one_and_done_once
     let Started { session, .. } = start(&server, 1, "p").await;
     let desk = world.server("desk").await;
     let editing = tokio::spawn(desk.operator(Attribution::new("ann")).edit(&key("p"), &ten_more()));
-    let Event::Edit { .. } = server.next_event(ROOM).await else { panic!() };
+    let Event::Edit { .. } = server.next_event(room).await else { panic!() };
     let (again, _calling) = resumed(&server, &host(&world)).await;
     let same = adopted(&again, &session).await;
-    let Event::Edit { operation, .. } = again.next_event(ROOM).await else { panic!() };
+    let Event::Edit { operation, .. } = again.next_event(room).await else { panic!() };
     let mut edited = player(10);
     edited.edits_done = vec![EditDone { operation, refused: None }];
     same.save(request(2), edited.clone()).await.unwrap();

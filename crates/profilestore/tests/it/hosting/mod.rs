@@ -30,7 +30,9 @@ mod trades;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// As much as any message takes.
-const ROOM: usize = 1 << 20;
+fn room(_: &ProfileKey) -> usize {
+    1 << 20
+}
 
 fn key(name: &str) -> ProfileKey {
     ProfileKey::new("PlayerData", "global", name).unwrap()
@@ -138,7 +140,7 @@ async fn adopted(server: &HostedServer, session: &HostedSession) -> HostedSessio
 
 /// Everything that is to be told now.
 fn told(server: &HostedServer) -> Vec<Event> {
-    std::iter::from_fn(|| server.try_next_event(ROOM)).collect()
+    std::iter::from_fn(|| server.try_next_event(room)).collect()
 }
 
 /// The coins that are stored, and the version.

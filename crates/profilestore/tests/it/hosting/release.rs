@@ -16,7 +16,7 @@ async fn a_game_server_that_is_asked_saves_and_lets_go() {
     let Started { session, .. } = start(&server, 1, "p").await;
     let other = world.server("b").await;
     let asking = tokio::spawn(players(&other).start_session("p"));
-    let Event::Release { session: asked, by, deadline } = server.next_event(ROOM).await else {
+    let Event::Release { session: asked, by, deadline } = server.next_event(room).await else {
         panic!()
     };
     let By::Server(by) = by else { panic!("{by:?}") };
@@ -41,10 +41,10 @@ async fn a_game_server_that_does_not_answer_is_closed_with_what_is_stored() {
     let other = world.server("b").await;
     let began = Instant::now();
     let asking = tokio::spawn(players(&other).start_session("p"));
-    let Event::Release { deadline, .. } = server.next_event(ROOM).await else { panic!() };
+    let Event::Release { deadline, .. } = server.next_event(room).await else { panic!() };
     let left = deadline - Instant::now();
     assert!(left > 4 * SECOND && left < 7 * SECOND, "until it believes no more: {left:?}");
-    let Event::Closed { session: closed, why, .. } = server.next_event(ROOM).await else {
+    let Event::Closed { session: closed, why, .. } = server.next_event(room).await else {
         panic!()
     };
     assert_eq!((closed.key(), &why), (&key("p"), &SessionEnd::External));
@@ -71,7 +71,7 @@ async fn a_game_server_that_was_not_told_yet_has_its_time_from_when_it_is() {
     // It calls, and believes, and nobody tells it.
     tokio::time::sleep(20 * SECOND).await;
     assert!(!asking.is_finished() && !session.is_over());
-    let Event::Release { deadline, .. } = server.next_event(ROOM).await else { panic!() };
+    let Event::Release { deadline, .. } = server.next_event(room).await else { panic!() };
     assert!(deadline > Instant::now() + 4 * SECOND);
     session.end(request(2), Some(player(1))).await.unwrap();
     asking.await.unwrap().unwrap();
@@ -92,7 +92,7 @@ async fn a_release_that_is_wanted_no_more_is_forgotten() {
     session.save(request(2), player(3)).await.unwrap();
     // The next one is told anew.
     let asking = tokio::spawn(players(&other).start_session("p"));
-    assert!(matches!(server.next_event(ROOM).await, Event::Release { .. }));
+    assert!(matches!(server.next_event(room).await, Event::Release { .. }));
     session.end(request(3), None).await.unwrap();
     assert_eq!(asking.await.unwrap().unwrap().read(|data| data.coins), 3);
 }
@@ -105,7 +105,7 @@ async fn a_game_server_is_told_which_operator_wants_the_profile_let_go() {
     let desk = world.server("desk").await;
     let ann = desk.operator(Attribution::new("ann").because("ticket 17"));
     let ending = tokio::spawn(ann.end_session(&key("p"), false, 20 * SECOND));
-    let Event::Release { by: By::Operator(entry), .. } = server.next_event(ROOM).await else {
+    let Event::Release { by: By::Operator(entry), .. } = server.next_event(room).await else {
         panic!()
     };
     assert_eq!((entry.by.author.as_str(), entry.by.reason.as_str()), ("ann", "ticket 17"));
@@ -115,7 +115,7 @@ async fn a_game_server_is_told_which_operator_wants_the_profile_let_go() {
     // One that replaces the data does not ask.
     let Started { session, .. } = start(&server, 3, "p").await;
     ann.remove(&key("p")).await.unwrap();
-    let Event::Closed { why, .. } = server.next_event(ROOM).await else { panic!() };
+    let Event::Closed { why, .. } = server.next_event(room).await else { panic!() };
     let SessionEnd::Operator { entry, saves: false } = why else { panic!("{why:?}") };
     assert_eq!((entry.action.as_str(), session.is_over()), ("remove", true));
 }
@@ -128,7 +128,7 @@ async fn a_session_that_is_stolen_is_told_to_be_lost_and_to_whom() {
     let other = world.server("b").await;
     let options = StartOptions::new().steal();
     let _thief = players(&other).start_session_with("p", options).await.unwrap();
-    let Event::Closed { why, by, .. } = server.next_event(ROOM).await else { panic!() };
+    let Event::Closed { why, by, .. } = server.next_event(room).await else { panic!() };
     assert_eq!((why, by.unwrap().job_id.as_str()), (SessionEnd::Lost, "b"));
     assert_eq!(kind(session.save(request(2), player(1)).await), Some(ErrorKind::SessionEnded));
 }

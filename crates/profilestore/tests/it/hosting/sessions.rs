@@ -188,10 +188,10 @@ async fn a_message_that_is_larger_than_the_room_waits_and_holds_up_no_other_sess
     store.send_message("large", &"x".repeat(1000)).await.unwrap();
     store.send_message("small", &"y").await.unwrap();
     settle().await;
-    let Some(Event::Message { session, .. }) = server.try_next_event(100) else { panic!() };
+    let Some(Event::Message { session, .. }) = server.try_next_event(|_| 100) else { panic!() };
     assert_eq!(*session.key(), key("small"));
-    assert!(server.try_next_event(100).is_none());
-    let Event::Message { session, .. } = server.next_event(2000).await else { panic!() };
+    assert!(server.try_next_event(|_| 100).is_none());
+    let Event::Message { session, .. } = server.next_event(|_| 2000).await else { panic!() };
     assert_eq!(*session.key(), key("large"));
 }
 

@@ -33,7 +33,7 @@ async fn a_game_server_goes_on_at_another_host_of_the_same_file() {
         .await
         .unwrap();
     let asking = tokio::spawn(world::players(&other).start_session("p"));
-    let Event::Release { session: asked, .. } = again.next_event(ROOM).await else { panic!() };
+    let Event::Release { session: asked, .. } = again.next_event(room).await else { panic!() };
     asked.end(request(5), Some(player(7))).await.unwrap();
     let profile = asking.await.unwrap().unwrap();
     assert_eq!(profile.read(|data| data.coins), 7);

@@ -1,0 +1,78 @@
+//! What a server process keeps of the game servers that it hosts, and what it writes of them.
+
+use profilestore_testbed::GameClient;
+use serde_json::{Value, json};
+
+use crate::{Served, operation};
+
+const PLAYERS: &str = "/v1/stores/PlayerData/profiles";
+
+async fn game(served: &Served, job: &str) -> GameClient {
+    GameClient::connect(served.address, &served.admin, job).await
+}
+
+async fn send_to(served: &Served, key: &str, message: &str) {
+    let shop = served.admin().header("Idempotency-Key", &operation());
+    let body = json!({ "message": message }).to_string();
+    shop.post(&format!("{PLAYERS}/{key}/messages"), &body).await.is(201);
+}
+
+#[tokio::test]
+async fn messages_that_one_session_leaves_unanswered_hold_up_no_other_session() {
+    let served = Served::start().await;
+    let mut game = game(&served, "eu-1").await;
+    game.start(1, "user-1").await;
+    game.start(2, "user-2").await;
+    // Four of them fill the room of the first session, which is 1 MiB.
+    let large = "x".repeat(250_000);
+    for _ in 0..5 {
+        send_to(&served, "user-1", &large).await;
+    }
+    let mut told = Vec::new();
+    for _ in 0..4 {
+        let message = game.expect("message").await;
+        assert_eq!(message["s"], 1);
+        told.push(message["index"].clone());
+    }
+    send_to(&served, "user-2", &large).await;
+    assert_eq!(game.expect("message").await["s"], 2);
+    game.save(1, 1, 1, Value::Array(told)).await;
+    assert_eq!(game.expect("message").await["s"], 1);
+}
+
+#[tokio::test]
+async fn the_author_of_a_sessions_writes_is_the_key_and_not_only_what_the_client_calls_itself() {
+    let served = Served::start().await;
+    let mut game = game(&served, "eu-1").await;
+    game.start(1, "user-1").await;
+    let author = async || {
+        let profile = served.admin().get(&format!("{PLAYERS}/user-1")).await.is(200);
+        profile["author"].as_str().unwrap().to_owned()
+    };
+    let begun = author().await;
+    assert!(begun.starts_with("test (key ") && begun.ends_with(" for eu-1"), "{begun}");
+    game.save(1, 1, 1, json!([])).await;
+    assert_eq!(author().await, begun);
+}
+
+#[tokio::test]
+async fn what_was_staged_for_a_failed_transaction_goes_with_no_other() {
+    let served = Served::start().await;
+    let mut game = game(&served, "eu-1").await;
+    game.start(1, "user-1").await;
+    game.send(json!({ "stage": { "s": 1, "n": 1, "data": { "coins": 77 } } })).await;
+    let mut traded = async |parts: Value| {
+        let i = game.number();
+        game.send(json!({ "tx": { "i": i, "parts": parts } })).await;
+        game.answer(i).await["error"]["problem"].clone()
+    };
+    // A session that is not there comes first.
+    let gone = json!({ "s": 99, "n": 1, "data": {} });
+    let failed = traded(json!([gone, { "s": 1, "n": 1 }])).await;
+    assert_eq!(failed["kind"], "session-ended", "{failed}");
+    let failed = traded(json!([{ "s": 1, "n": 1 }])).await;
+    let detail = failed["detail"].as_str().unwrap_or_default();
+    assert!(detail.contains("nothing was staged"), "{failed}");
+    let read = served.admin().get(&format!("{PLAYERS}/user-1")).await.is(200);
+    assert_eq!(read["data"], json!({ "coins": 0 }));
+}

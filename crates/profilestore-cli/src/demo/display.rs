@@ -248,6 +248,10 @@ pub(crate) fn text(plan: &Plan, world: &World, findings: &Findings, faults: &Che
         );
     }
     row("servers killed", figures.kills.to_string());
+    if plan.via_server > 0 {
+        let hosts = format!("{}, killed {}", plan.via_server, figures.host_kills);
+        row("played through server processes", hosts);
+    }
     if figures.restarts > 0 {
         row("servers restarted", figures.restarts.to_string());
     }
@@ -298,6 +302,7 @@ pub(crate) fn json(
         "kill": plan.kill,
         "seed": plan.seed,
         "lease_seconds": plan.lease_seconds,
+        "via_server": plan.via_server,
         "figures": world.figures.json(),
         "edits": {
             "made_refused_unknown": world.ledger.edits.fates(),

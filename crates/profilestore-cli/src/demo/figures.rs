@@ -65,6 +65,8 @@ pub(crate) struct Figures {
     pub(crate) messages_handled: u64,
     pub(crate) resent: u64,
     pub(crate) kills: u64,
+    /// Processes of `profilestore serve` that were killed.
+    pub(crate) host_kills: u64,
     /// Servers that were shut down and started again.
     pub(crate) restarts: u64,
     pub(crate) shutdowns: u64,
@@ -156,6 +158,7 @@ impl Figures {
             "edits": { "times": self.edit_times.json(), "online": self.edits_online, "repeated": self.edits_repeated },
             "edit_of_all": { "broken_off": self.all_broken_off, "resumed": self.all_resumed },
             "kills": self.kills,
+            "host_kills": self.host_kills,
             "restarts": self.restarts,
             "shutdowns": self.shutdowns,
             "refused_or_unknown": self.failures,

@@ -1,6 +1,6 @@
 //! The server processes: started, killed, started again, stopped.
 
-use std::{process::Stdio, sync::Arc, time::Duration};
+use std::{fmt, process::Stdio, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use tokio::{
@@ -24,6 +24,35 @@ pub(crate) struct Call {
     pub(crate) lease_seconds: f64,
     /// Environment of one slot's processes.
     pub(crate) on_server: Vec<(usize, String, String)>,
+    /// Through which processes of `profilestore serve` it plays. None: it uses the library.
+    pub(crate) via: Option<Via>,
+}
+
+/// Processes of `profilestore serve`, and a key for them.
+#[derive(Clone)]
+pub(crate) struct Via {
+    pub(crate) addresses: Vec<String>,
+    pub(crate) key: String,
+}
+
+/// The variables that tell a game server through whom it plays.
+const VIA: &str = "PROFILESTORE_DEMO_VIA";
+const VIA_KEY: &str = "PROFILESTORE_DEMO_VIA_KEY";
+
+impl Via {
+    /// What the parent has told this process.
+    pub(crate) fn told() -> Option<Self> {
+        let addresses = std::env::var(VIA).ok()?;
+        let addresses = addresses.split(',').map(str::to_owned).collect();
+        Some(Self { addresses, key: std::env::var(VIA_KEY).ok()? })
+    }
+}
+
+/// Without the key.
+impl fmt::Debug for Via {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Via").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
 }
 
 /// What is to become of a process.
@@ -120,6 +149,10 @@ fn spawn(slot: usize, number: u32, call: &Call) -> anyhow::Result<Child> {
     match &call.messenger {
         Some(address) => command.env("PROFILESTORE_MESSENGER", address.secret()),
         None => command.env_remove("PROFILESTORE_MESSENGER"),
+    };
+    match &call.via {
+        Some(via) => command.env(VIA, via.addresses.join(",")).env(VIA_KEY, &via.key),
+        None => command.env_remove(VIA),
     };
     command.envs(
         call.on_server.iter().filter(|(on, ..)| *on == slot).map(|(_, name, value)| (name, value)),

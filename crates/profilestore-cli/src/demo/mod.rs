@@ -37,6 +37,9 @@ mod fleet;
 mod ledger;
 mod pace;
 mod players;
+mod process;
+#[cfg(feature = "serve")]
+mod remote;
 mod server;
 mod storage;
 mod trades;
@@ -45,7 +48,7 @@ mod world;
 
 pub(crate) use dice::Dice;
 use display::{Display, say};
-use fleet::{Call, Fate};
+use fleet::{Call, Fate, Via};
 use ledger::Check;
 use storage::Home;
 use world::World;
@@ -85,6 +88,11 @@ pub(crate) struct Demo {
     /// Shut the servers down and start them again, one after the other, as for an update
     #[arg(long)]
     roll: bool,
+    /// The game servers play through so many processes of `profilestore serve`, over the network, as
+    /// a game in any language does. With --kill, these are killed too. The lease time is 10 s or
+    /// more then
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=16))]
+    via_server: u16,
     /// For tests that cut servers off for longer than the lease time: what these hold may be taken
     /// over, by an operator's edit too
     #[arg(long, hide = true)]
@@ -144,6 +152,9 @@ pub(crate) struct DemoServer {
     lease_seconds: f64,
 }
 
+/// The shortest lease time that `profilestore serve` takes: twice its renewal period.
+const LEAST_REMOTE_LEASE: f64 = 10.0;
+
 /// How long the servers may take to come up.
 const START: Duration = Duration::from_secs(30);
 
@@ -175,6 +186,7 @@ struct Plan {
     seed: u64,
     lease_seconds: f64,
     pace: u32,
+    via_server: u16,
 }
 
 /// The lock; a panic elsewhere has left at worst a count behind.
@@ -217,9 +229,18 @@ impl Demo {
             seed: self.seed.unwrap_or_else(|| {
                 u64::from(env.uuid().as_fields().0 ^ env.uuid().as_u64_pair().1 as u32)
             }),
-            lease_seconds: self.lease_seconds,
+            lease_seconds: if self.via_server > 0 {
+                self.lease_seconds.max(LEAST_REMOTE_LEASE)
+            } else {
+                self.lease_seconds
+            },
             pace: self.pace,
+            via_server: self.via_server,
         };
+        #[cfg(not(feature = "serve"))]
+        if plan.via_server > 0 {
+            return Err(Failure::left_out("the server over HTTP", "serve"));
+        }
         let work = |error: anyhow::Error| Failure::Work(format!("{error:#}"));
         let home = Home::new(app.named.clone(), &env).map_err(work)?;
         if let Place::Postgres(_) = home.place {
@@ -239,6 +260,7 @@ impl Demo {
             scope,
             lease_seconds: plan.lease_seconds,
             on_server: self.on_server,
+            via: None,
         };
         let told = if plan.until_told { WATCHDOG } else { Duration::ZERO };
         let limit = Duration::from_secs(plan.seconds) + told + WATCHDOG;
@@ -267,8 +289,15 @@ impl DemoServer {
             scope: self.scope,
             lease_seconds: self.lease_seconds,
             on_server: Vec::new(),
+            via: Via::told(),
         };
-        server::run(&call, self.job).await.map_err(|error| Failure::Work(format!("{error:#}")))?;
+        let work = |error: anyhow::Error| Failure::Work(format!("{error:#}"));
+        #[cfg(feature = "serve")]
+        if let Some(via) = call.via.clone() {
+            remote::run(&call, via, self.job).await.map_err(work)?;
+            return Ok(Status::Fine);
+        }
+        server::run(&call, self.job).await.map_err(work)?;
         Ok(Status::Fine)
     }
 }
@@ -325,6 +354,13 @@ async fn play(
     display: &mut Display,
 ) -> anyhow::Result<()> {
     let (stop, stopped) = watch::channel(false);
+    #[cfg(feature = "serve")]
+    let hosts = match plan.via_server {
+        0 => None,
+        count => Some(remote::hosts::Hosts::start(call, count).await?),
+    };
+    #[cfg(feature = "serve")]
+    let call = &Call { via: hosts.as_ref().map(remote::hosts::Hosts::via), ..call.clone() };
     let call = Arc::new(call.clone());
     let (mut keepers, mut kills) = (JoinSet::new(), Vec::<mpsc::Sender<Fate>>::new());
     for slot in 0..usize::from(plan.servers) {
@@ -362,6 +398,14 @@ async fn play(
             stopped.clone(),
         ))
     });
+    #[cfg(feature = "serve")]
+    let hosts = hosts.map(|hosts| {
+        let (world, dice, stop) = (world.clone(), dice.fork(u64::MAX - 2), stopped.clone());
+        let kill = plan.kill;
+        tokio::spawn(
+            async move { if kill { hosts.kill(world, dice, stop).await } else { Ok(hosts) } },
+        )
+    });
     let roller = plan
         .roll
         .then(|| tokio::spawn(players::roll(world.clone(), kills.clone(), stopped.clone())));
@@ -394,6 +438,10 @@ async fn play(
     }
     drop(kills);
     players.shutdown().await;
+    #[cfg(feature = "serve")]
+    if let Some(hosts) = hosts {
+        hosts.await??.end().await?;
+    }
     Ok(())
 }
 

@@ -7,7 +7,6 @@
 
 use std::{
     collections::BTreeMap,
-    io::{BufRead, Write},
     sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
@@ -20,43 +19,27 @@ use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 use super::{
     data::{PlayerData, Transfer},
-    display,
     edits::{Desk, Outcome, Task},
     fleet::Call,
-    locked, pace, player_key, settings, storage,
+    locked, pace, player_key,
+    process::{read_orders, stand_desk, write_reports},
     trades::{Item, Market, Terms},
-    wire::{Answer, Order, Report, What, line},
+    wire::{Answer, Order, Report, What},
 };
-use crate::place::Store;
 
 /// How long a server that was shut down waits for the answers to the calls before.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// For how long a server that comes up during an outage of the store keeps trying.
-const OUTAGE: Duration = Duration::from_secs(60);
-
-/// How soon it tries again.
-const AGAIN: Duration = Duration::from_millis(500);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs until it is told to stop, or until the parent is gone.
 pub(crate) async fn run(call: &Call, job: String) -> anyhow::Result<()> {
     let mut orders = read_orders();
     let (reports, written) = write_reports();
-    let deadline = Instant::now() + OUTAGE;
-    let (store, server) = loop {
-        match come_up(call, &job).await {
-            Err(error) if Instant::now() < deadline => {
-                display::say(&format!("{job} is not up yet: {error:#}"));
-                // Nobody orders anything of a server that is not up, but that it ends.
-                if tokio::time::timeout(AGAIN, orders.recv()).await.is_ok() {
-                    let _ = reports.send(Report::Bye);
-                    drop(reports);
-                    return written.await.context("the reports could not be written");
-                }
-            }
-            up => break up?,
-        }
+    let Some(desk) = stand_desk(call, &job, &mut orders).await? else {
+        let _ = reports.send(Report::Bye);
+        drop(reports);
+        return written.await.context("the reports could not be written");
     };
+    let server = desk.server.clone();
     let trouble = reports.clone();
     server.on_error(move |message, _| {
         let _ = trouble.send(Report::Trouble { message: message.to_owned() });
@@ -70,7 +53,6 @@ pub(crate) async fn run(call: &Call, job: String) -> anyhow::Result<()> {
         .build()?;
     let market = Market { server: server.clone(), players: profiles.clone(), trades };
     let patience = Duration::from_secs_f64(call.lease_seconds) + PATIENCE;
-    let desk = Desk { server: server.clone(), store, scope: call.scope.clone() };
     let (open, answers) = Default::default();
     let host = Arc::new(Host { server, profiles, market, desk, patience, open, answers, reports });
     let mut watching = JoinSet::new();
@@ -91,55 +73,6 @@ pub(crate) async fn run(call: &Call, job: String) -> anyhow::Result<()> {
     host.say(Report::Bye);
     written.await.context("the reports could not be written")?;
     Ok(())
-}
-
-async fn come_up(call: &Call, job: &str) -> anyhow::Result<(Store, GameServer)> {
-    let (store, messenger) = storage::open(call).await?;
-    let builder = GameServer::builder(store.any())
-        .messenger(messenger)
-        .settings(settings(call.lease_seconds));
-    let server = builder.job_id(job).start().await.context("the game server could not start")?;
-    Ok((store, server))
-}
-
-/// The orders, read by a thread of their own: a process may end while a read of standard input
-/// waits.
-fn read_orders() -> mpsc::UnboundedReceiver<Order> {
-    let (sender, receiver) = mpsc::unbounded_channel();
-    std::thread::spawn(move || {
-        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
-            let Ok(order) = serde_json::from_str(&line) else { return };
-            if sender.send(order).is_err() {
-                return;
-            }
-        }
-    });
-    receiver
-}
-
-/// The reports, written by one thread, flushed whenever none waits. Done after the last one.
-fn write_reports() -> (mpsc::UnboundedSender<Report>, tokio::task::JoinHandle<()>) {
-    let (sender, mut receiver) = mpsc::unbounded_channel();
-    let written = tokio::task::spawn_blocking(move || {
-        let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-        while let Some(report) = receiver.blocking_recv() {
-            let mut next = Some(report);
-            while let Some(report) = next {
-                if report == Report::Bye {
-                    let _ = out.flush();
-                    return;
-                }
-                if out.write_all(line(&report).as_bytes()).is_err() {
-                    return;
-                }
-                next = receiver.try_recv().ok();
-            }
-            if out.flush().is_err() {
-                return;
-            }
-        }
-    });
-    (sender, written)
 }
 
 /// A session that this server has open.
@@ -237,18 +170,7 @@ impl Host {
 
     fn edit(self: Arc<Self>, id: u64, task: Task) {
         self.clone().wait_for(async move {
-            let answer = match task.carry_out(&self.desk).await {
-                Ok(Outcome::Done { online }) => Answer::Edited { online },
-                Ok(Outcome::Waits) => {
-                    Answer::Failed { kind: "waits for holders".into(), message: String::new() }
-                }
-                Err(error)
-                    if matches!(error.kind(), ErrorKind::EditRefused | ErrorKind::NotFound) =>
-                {
-                    Answer::Refused { why: kind(&error) }
-                }
-                Err(error) => failed(&error),
-            };
+            let answer = edited(&task, &self.desk).await;
             self.done(id, answer);
         });
     }
@@ -457,6 +379,20 @@ impl Host {
             .map(|(player, open)| (*player, std::mem::take(&mut *locked(&open.unsaved))))
             .collect();
         self.say(Report::Stopped { saved: steps, taken, not_saved });
+    }
+}
+
+/// Makes an operator's edit.
+pub(super) async fn edited(task: &Task, desk: &Desk) -> Answer {
+    match task.carry_out(desk).await {
+        Ok(Outcome::Done { online }) => Answer::Edited { online },
+        Ok(Outcome::Waits) => {
+            Answer::Failed { kind: "waits for holders".into(), message: String::new() }
+        }
+        Err(error) if matches!(error.kind(), ErrorKind::EditRefused | ErrorKind::NotFound) => {
+            Answer::Refused { why: kind(&error) }
+        }
+        Err(error) => failed(&error),
     }
 }
 

@@ -39,22 +39,28 @@ pub(crate) struct Escrow {
 
 /// The message that puts an item into an escrow.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Deposit {
-    from: u32,
-    item: Item,
-    terms: Terms,
+pub(crate) struct Deposit {
+    pub(crate) from: u32,
+    pub(crate) item: Item,
+    pub(crate) terms: Terms,
 }
 
 /// The message that brings a player an item: a present, or what a trade gives.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Delivery {
-    item: Item,
-    trade: Option<u64>,
+    pub(crate) item: Item,
+    pub(crate) trade: Option<u64>,
 }
 
 impl Escrow {
+    /// Takes what a player puts in.
+    pub(crate) fn accept(&mut self, Deposit { from, item, terms }: Deposit) {
+        self.terms = terms;
+        self.held.insert(from, item);
+    }
+
     /// What comes out now, and to whom.
-    fn settle(&mut self, now_ms: i64) -> Vec<(u32, Item)> {
+    pub(crate) fn settle(&mut self, now_ms: i64) -> Vec<(u32, Item)> {
         let [one, other] = self.terms.sides;
         let swapped = match (self.held.get(&one), self.held.get(&other)) {
             (Some(from_one), Some(from_other)) if !self.closed => {
@@ -81,7 +87,7 @@ impl PlayerData {
     }
 
     /// Takes any item out; it has moved once more.
-    fn take(&mut self) -> Option<Item> {
+    pub(crate) fn take(&mut self) -> Option<Item> {
         // The one that has moved least, so that all of them move.
         let (item, moves) = self
             .items
@@ -92,7 +98,7 @@ impl PlayerData {
         Some((item, moves + 1))
     }
 
-    fn put(&mut self, (item, moves): Item) {
+    pub(crate) fn put(&mut self, (item, moves): Item) {
         if self.items.insert(item, moves).is_some() {
             self.note_doubled(format!("arrival of item {item}"));
         }
@@ -101,12 +107,17 @@ impl PlayerData {
     /// Handles a message that brings an item. False when it is another one.
     pub(crate) fn receive(&mut self, message: &Message<'_>) -> bool {
         let Ok(delivery) = message.parse::<Delivery>() else { return false };
-        self.put(delivery.item);
-        if let Some(trade) = delivery.trade {
-            self.open_trades.remove(&trade);
-        }
+        self.deliver(delivery);
         message.processed();
         true
+    }
+
+    /// Takes what a message brings.
+    pub(crate) fn deliver(&mut self, Delivery { item, trade }: Delivery) {
+        self.put(item);
+        if let Some(trade) = trade {
+            self.open_trades.remove(&trade);
+        }
     }
 }
 
@@ -189,9 +200,8 @@ impl Market {
         let escrow =
             self.trades.start_session_with(&key, StartOptions::new().timeout(patience)).await?;
         escrow.message_handler(|data, message| {
-            if let Ok(Deposit { from, item, terms }) = message.parse() {
-                data.terms = terms;
-                data.held.insert(from, item);
+            if let Ok(deposit) = message.parse() {
+                data.accept(deposit);
                 message.processed();
             }
         });
@@ -209,7 +219,7 @@ impl Market {
     }
 }
 
-fn trade_key(trade: u64) -> String {
+pub(crate) fn trade_key(trade: u64) -> String {
     format!("trade-{trade}")
 }
 

@@ -169,6 +169,7 @@ impl World {
             ("a refused edit", refused > 0),
             ("the edit of all players", all_edited),
             ("a kill", figures.kills > 0 || !plan.kill),
+            ("a host's kill", figures.host_kills > 0 || !plan.kill || plan.via_server == 0),
             ("a restart of each server", figures.restarts >= u64::from(plan.servers) || !plan.roll),
             ("an answer to each player", served),
         ];

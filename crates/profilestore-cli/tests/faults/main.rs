@@ -5,6 +5,7 @@
 //! Each is a short run in the gate. `PROFILESTORE_FAULT_SECONDS` makes the time of play longer, and
 //! with it the faults more. What each has shown stands in `docs/faults.md`.
 
+mod floods;
 mod nats;
 mod play;
 mod postgres;

@@ -18,6 +18,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
+use crate::play::Play;
+
 /// How many game servers play.
 const GAME_SERVERS: u64 = 20;
 
@@ -25,13 +27,13 @@ const GAME_SERVERS: u64 = 20;
 const BETWEEN: Duration = Duration::from_millis(700);
 
 /// Server processes on one store.
-struct Place {
+pub(crate) struct Place {
     _folder: TempDir,
     log: PathBuf,
     store: String,
     messenger: Option<String>,
-    key: String,
-    ports: Vec<u16>,
+    pub(crate) key: String,
+    pub(crate) ports: Vec<u16>,
     processes: Vec<Process>,
 }
 
@@ -41,7 +43,7 @@ fn program() -> Command {
 
 impl Place {
     /// `store`: a database without a store. None: a SQLite file.
-    fn new(store: Option<String>, messenger: Option<String>, processes: usize) -> Self {
+    pub(crate) fn new(store: Option<String>, messenger: Option<String>, processes: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("profiles.db");
         if let Some(store) = &store {
@@ -86,7 +88,20 @@ impl Place {
     }
 
     fn read(&self, key: &str, what: &str) -> Value {
-        let path = format!("/v1/stores/Fleet/profiles/{key}{what}");
+        self.read_of("Fleet", key, what)
+    }
+
+    /// The memory of the first process's own, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        let file = format!("/proc/{}/status", self.processes[0].id());
+        let text = std::fs::read_to_string(file).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.split_whitespace().next().unwrap().parse::<u64>().unwrap() << 10
+    }
+
+    /// What a profile of a store holds, or what else there is to read of it.
+    pub(crate) fn read_of(&self, store: &str, key: &str, what: &str) -> Value {
+        let path = format!("/v1/stores/{store}/profiles/{key}{what}");
         let answer = get(([127, 0, 0, 1], self.ports[0]).into(), &path, &self.key);
         serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {key}: {answer}"))
     }
@@ -133,6 +148,13 @@ fn get(address: SocketAddr, path: &str, key: &str) -> String {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+}
+
+/// The demonstration plays through server processes, which are killed as its game servers are.
+#[test]
+fn the_demonstration_plays_through_server_processes_that_are_killed() {
+    let report = Play::new(3).arg("--via-server").arg("2").arg("--kill").start().ends_well();
+    assert!(report["figures"]["host_kills"].as_u64().unwrap() > 0, "{report:#}");
 }
 
 /// SQLite, and one process that starts again each time.

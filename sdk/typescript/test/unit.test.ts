@@ -415,6 +415,33 @@ test("an edit goes alone, although play goes on", async () => {
   assert.match(wire.last.edits_done[0]?.refused ?? "", /there is nothing/);
 });
 
+test("an edit that comes during an end is made when that end is refused", async () => {
+  const { wire, profile } = session();
+  profile.update((data) => (data.coins = 3));
+  const end = profile.end();
+  await turn();
+  const changes = '[{"op":"increase","path":"/coins","by":100}]';
+  profile.heard(["edit", { s: 1, op: "op-1", changes, by: "", reason: "" }]);
+  await turn();
+  assert.deepEqual(
+    wire.frames.map(([name]) => name),
+    ["end"],
+  );
+  wire.outcomes.at(-1)?.failed(failure("too-large", "it is too large"));
+  await assert.rejects(end, { kind: "too-large" });
+  await turn();
+  assert.deepEqual([wire.last.data.coins, wire.last.edits_done], [100, [{ op: "op-1" }]]);
+  assert.equal(profile.data.coins, 103);
+  wire.answer(2);
+  // Play goes behind it.
+  wire.answer(3);
+  const again = profile.end();
+  await turn();
+  wire.outcomes.at(-1)?.done(["ended", { i: 1 }]);
+  await again;
+  assert.equal(wire.last.data.coins, 103);
+});
+
 test("a save that is refused for good fails, and the session goes on", async () => {
   const { wire, profile } = session();
   const told: ProfileError[] = [];

@@ -324,7 +324,8 @@ class Profile(Generic[T]):
             if len(self._waiting) < MOST_WAITING:
                 self._waiting[body["index"]] = body
                 self._process_all()
-        elif name == "edit" and not self._is_ending:
+        elif name == "edit":
+            # During an end it waits: when that is refused, the session goes on and it is made.
             self._saver.edit(body["op"], body["changes"])
 
     def _release(self, by: Asker) -> None:

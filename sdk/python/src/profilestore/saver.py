@@ -274,8 +274,9 @@ class Saver:
             self._release(self._idle)
             self._end = None
             fail(end, error)
-            if not self._is_over:
-                self.changed()
+            self.changed()
+            # What came meanwhile.
+            self._pump()
 
         frame = compose("end", body, {"data": draft.text})
         self._wire.request(Request(i, [frame], done, failed, ends=self._s))

@@ -279,7 +279,8 @@ export class Profile<T> {
         this.#waiting.set(body.index, body);
         return this.#processAll();
       case "edit":
-        if (!this.#isEnding) this.#saver.edit(body.op, body.changes);
+        // During an end it waits: when that is refused, the session goes on and the edit is made.
+        this.#saver.edit(body.op, body.changes);
     }
   }
 

@@ -259,7 +259,9 @@ export class Saver<T> {
         this.#isSending = false;
         this.#end = undefined;
         end.failed(error);
-        if (!this.#isOver) this.changed();
+        this.changed();
+        // What came meanwhile.
+        this.#pump();
       },
     });
   }

@@ -1,0 +1,58 @@
+"""When a session is saved, on a connection that this test answers."""
+
+from __future__ import annotations
+
+import json
+import unittest
+from typing import Any
+
+from profilestore.connection import Request
+from profilestore.document import Document
+from profilestore.errors import ProfileError, failure
+from profilestore.saver import Saver
+
+
+class Wire:
+    """Takes frames."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+
+    def number(self) -> int:
+        return len(self.requests) + 1
+
+    def request(self, request: Request) -> None:
+        self.requests.append(request)
+
+    @property
+    def frames(self) -> list[tuple[str, Any]]:
+        """Each with its name."""
+        return [next(iter(json.loads(one.frames[0]).items())) for one in self.requests]
+
+
+class User:
+    def refused(self, error: ProfileError) -> None: ...
+
+    def thawed(self) -> None: ...
+
+    def lost(self) -> None: ...
+
+
+class Saving(unittest.IsolatedAsyncioTestCase):
+    async def test_an_edit_that_comes_during_an_end_is_made_when_that_end_is_refused(self) -> None:
+        wire = Wire()
+        document: Document[dict[str, int]] = Document({"coins": 0}, None)
+        saver = Saver(1, "k", 1, document, wire, 60.0, User())
+        end = saver.end()
+        saver.edit("op-1", [{"op": "increase", "path": "/coins", "by": 100}])
+        self.assertEqual([name for name, _ in wire.frames], ["end"])
+        wire.requests[0].failed(failure("too-large", "it is too large"))
+        with self.assertRaises(ProfileError):
+            await end
+        name, save = wire.frames[-1]
+        self.assertEqual((name, save["data"]), ("save", {"coins": 100}))
+        self.assertEqual(save["edits_done"], [{"op": "op-1"}])
+
+
+if __name__ == "__main__":
+    unittest.main()

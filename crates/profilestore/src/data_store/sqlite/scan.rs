@@ -20,7 +20,7 @@ impl Tx<'_> {
     /// whose rows cannot be read, if there are such rows.
     pub(super) fn scan(
         &self,
-        sql: &'static str,
+        sql: &str,
         id: usize,
         mut each: impl FnMut(&Row<'_>) -> Result<(), Trouble>,
     ) -> Result<Vec<i64>, Trouble> {
@@ -44,13 +44,13 @@ impl Tx<'_> {
     /// The rows behind `last`, which moves along. Answers with their number.
     fn piece(
         &self,
-        sql: &'static str,
+        sql: &str,
         id: usize,
         last: &mut i64,
         up_to: i64,
         each: &mut impl FnMut(&Row<'_>) -> Result<(), Trouble>,
     ) -> Result<u64, Trouble> {
-        let mut statement = self.prepare(sql)?;
+        let mut statement = self.conn.prepare_cached(sql)?;
         let mut rows = statement.query(params![*last, up_to, PIECE])?;
         let mut found = 0;
         while let Some(row) = rows.next()? {
@@ -64,7 +64,7 @@ impl Tx<'_> {
     /// Each of these rows by itself. True when one of them can be read.
     fn singly(
         &self,
-        sql: &'static str,
+        sql: &str,
         id: usize,
         ids: RangeInclusive<i64>,
         unread: &mut Vec<i64>,
@@ -86,7 +86,7 @@ impl Tx<'_> {
         let sql = "SELECT id, store, scope, key FROM head INDEXED BY head_key \
             ORDER BY store, scope, key";
         let mut names = BTreeMap::new();
-        let mut statement = self.prepare(sql)?;
+        let mut statement = self.conn.prepare_cached(sql)?;
         let mut rows = statement.query([])?;
         loop {
             match rows.next() {

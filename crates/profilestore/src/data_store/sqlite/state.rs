@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, Row};
-use uuid::Uuid;
 
 use super::{
     Trouble,
@@ -14,8 +13,8 @@ use super::{
 };
 use crate::{
     data_store::{
-        Cause, CommitId, Digest, HostId, KeyState, LeaseState, MessageId, Returning, ServerId,
-        ServerRow, StoreError, StoredMessage, VersionInfo, checksum,
+        Cause, CommitId, Digest, KeyState, LeaseState, MessageId, Returning, ServerId, ServerRow,
+        StoreError, StoredMessage, VersionInfo, checksum,
         rules::{Counters, MessageFacts, Outcome, View},
     },
     key::ProfileKey,

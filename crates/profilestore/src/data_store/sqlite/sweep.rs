@@ -67,7 +67,7 @@ impl Tx<'_> {
         );
         let mut heads = Vec::new();
         {
-            let mut statement = self.prepare(&sql)?;
+            let mut statement = self.conn.prepare_cached(&sql)?;
             let mut rows = statement.query([after, PIECE])?;
             while let Some(row) = rows.next()? {
                 heads.push(Head::of_row(super::key_of_row(row, 0)?, row, 3, None)?);

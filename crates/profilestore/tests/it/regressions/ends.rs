@@ -126,7 +126,9 @@ async fn a_listener_that_holds_its_own_profile_goes_with_the_session() {
 
 /// While it is written for the last save, it changes what is stored beside it.
 #[derive(Debug, Clone, Default, Deserialize)]
-struct Nosy;
+struct Nosy {
+    coins: i64,
+}
 
 static NOSY: Mutex<Option<profilestore::Profile<Nosy>>> = Mutex::new(None);
 static NOTED: AtomicBool = AtomicBool::new(false);
@@ -136,7 +138,7 @@ impl Serialize for Nosy {
         if let Some(profile) = NOSY.lock().clone() {
             NOTED.store(profile.add_user_id(7).is_ok(), Ordering::SeqCst);
         }
-        json!({}).serialize(serializer)
+        json!({ "coins": self.coins }).serialize(serializer)
     }
 }
 
@@ -145,7 +147,7 @@ impl Serialize for Nosy {
 async fn what_is_changed_beside_the_data_while_the_end_takes_it_is_saved_or_refused() {
     let world = World::new();
     let a = world.server("a").await;
-    let store = a.store_builder("Nosy").template(Nosy).build().unwrap();
+    let store = a.store_builder("Nosy").template(Nosy::default()).build().unwrap();
     let profile = store.start_session("p").await.unwrap();
     *NOSY.lock() = Some(profile.clone());
     profile.end_session().await.unwrap();

@@ -5,11 +5,14 @@
 //! an operation is, and whether it is to go on. The process that runs an operation writes it down
 //! once a second; any process can be asked about it, and may pause it or take it over.
 
+mod back;
 mod preview;
 mod record;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use back::PuttingBack;
+use futures_util::{FutureExt as _, future::BoxFuture};
 use parking_lot::Mutex;
 use profilestore::{
     Attribution, Edit, Error, ErrorKind, GameServer,
@@ -28,7 +31,8 @@ use crate::{
     shelf::{Kept, Shelf},
 };
 
-pub(crate) use preview::{Preview, preview};
+pub(crate) use back::BackTo;
+pub(crate) use preview::{Preview, Tried, preview};
 pub(crate) use record::{Counts, Record, RefusedProfile, State, Which};
 
 /// The scope of the reserved store in which the operations are.
@@ -123,7 +127,7 @@ impl BulkEdits {
     /// if its process has ended.
     pub(crate) async fn begin(self: &Arc<Self>, record: Record) -> Result<Record, Problem> {
         let name = record.operation.to_string();
-        let bulk = asked_for(&record)?;
+        let work = asked_for(&record)?;
         for _ in 0..TRIES {
             let Kept { value, version } = self.shelf.read::<Record>(&name).await?;
             if let Some(before) = value {
@@ -149,7 +153,7 @@ impl BulkEdits {
                 }
             }
             if self.shelf.commit(changes).await? {
-                self.run(&record, bulk);
+                self.run(&record, work);
                 return Ok(record);
             }
         }
@@ -182,9 +186,10 @@ impl BulkEdits {
         if record.run != run {
             return Ok(());
         }
-        let bulk = match BulkEdit::resume(&*self.store, operation).await {
-            Ok(bulk) => bulk,
-            // The process ended before the library had booked the operation.
+        let work = match BulkEdit::resume(&*self.store, operation).await {
+            Ok(bulk) => Work::Bulk(bulk),
+            // The process ended before the library had booked the operation, or it is none of the
+            // library's.
             Err(error) if error.kind() == ErrorKind::NotFound => asked_for(&record)?,
             // The process ended behind the library's last entry.
             Err(error) if error.kind() == ErrorKind::Invalid => {
@@ -196,7 +201,7 @@ impl BulkEdits {
                 return Err(error.into());
             }
         };
-        self.run(&record, bulk);
+        self.run(&record, work);
         Ok(())
     }
 
@@ -248,16 +253,13 @@ impl BulkEdits {
     }
 
     /// Works on an operation from now on, until it is done, fails, or is to stop.
-    fn run(self: &Arc<Self>, record: &Record, bulk: BulkEdit) {
+    fn run(self: &Arc<Self>, record: &Record, work: Work) {
         let (tell, progress) = watch::channel(BulkProgress::default());
         let run = Run { id: record.run, progress: progress.clone() };
         self.runs.lock().insert(record.operation, run);
         let (edits, record) = (self.clone(), record.clone());
         tokio::spawn(async move {
-            let by = Attribution::new(&*record.author).because(&*record.reason);
-            let work = edits.server.operator(by).edit_all(&bulk, move |progress| {
-                tell.send_replace(progress);
-            });
+            let work = edits.work(&record, work, tell);
             let ended = tokio::select! {
                 report = work => Some(report),
                 () = edits.beat(&record, &progress) => None,
@@ -271,6 +273,30 @@ impl BulkEdits {
                 runs.remove(&record.operation);
             }
         });
+    }
+
+    /// The work itself. It ends when it is dropped.
+    fn work(
+        &self,
+        of: &Record,
+        work: Work,
+        tell: watch::Sender<BulkProgress>,
+    ) -> BoxFuture<'static, Result<BulkReport, Error>> {
+        let by = Attribution::new(&*of.author).because(&*of.reason);
+        let operator = self.server.operator(by.clone());
+        let tell = move |progress| {
+            tell.send_replace(progress);
+        };
+        match work {
+            Work::Bulk(bulk) => operator.edit_all(&bulk, tell).boxed(),
+            Work::Back(profiles, back) => {
+                let (store, env) = (self.store.clone(), self.env.clone());
+                let operation = of.operation;
+                PuttingBack { store, env, operator, by, operation, profiles, back }
+                    .run(tell)
+                    .boxed()
+            }
+        }
     }
 
     /// Writes down how far it is, once a second, until the run is to stop.
@@ -362,14 +388,26 @@ impl BulkEdits {
     }
 }
 
+/// What an operation is.
+enum Work {
+    /// The library's: one edit for all profiles, or the undoing of an operation.
+    Bulk(BulkEdit),
+    /// Places are put back, in these profiles.
+    Back(EditScope, BackTo),
+}
+
 /// The operation as it was asked for.
-fn asked_for(record: &Record) -> Result<BulkEdit, Problem> {
+fn asked_for(record: &Record) -> Result<Work, Problem> {
     if let Some(of) = record.undoes {
-        return Ok(BulkEdit::undo(record.operation, of));
+        return Ok(Work::Bulk(BulkEdit::undo(record.operation, of)));
+    }
+    let profiles = record.which.scope()?;
+    if let Some(back) = &record.back_to {
+        return Ok(Work::Back(profiles, back.clone()));
     }
     let edit = Edit::from_patch(&record.operations.to_string())?;
     edit.check()?;
-    Ok(BulkEdit::new(record.operation, record.which.scope()?, edit))
+    Ok(Work::Bulk(BulkEdit::new(record.operation, profiles, edit)))
 }
 
 /// Holders take an edit as a message, whose identity must not be old.

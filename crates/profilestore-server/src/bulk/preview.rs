@@ -13,12 +13,19 @@ use profilestore::{
     record::Stored,
 };
 use serde::Serialize;
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::Counts;
+use super::{
+    Counts,
+    back::{BackTo, Made},
+};
 
-/// How many profiles are shown with their changes.
+/// How many profiles are shown with their changes, unless the caller says how many.
 const SAMPLES: usize = 20;
+
+/// How many bytes of changes one answer has, and one profile more.
+const SAMPLE_BYTES: usize = 4 << 20;
 
 /// How many kinds of refusal are shown.
 const REASONS: usize = 50;
@@ -50,6 +57,9 @@ pub(crate) struct Preview {
     /// The same as a key: where it stopped.
     #[serde(skip)]
     pub(crate) next: Option<ProfileKey>,
+    /// How many bytes the samples have.
+    #[serde(skip)]
+    bytes: usize,
 }
 
 /// Why profiles would be refused.
@@ -73,6 +83,14 @@ struct Sample {
     changes: Vec<JsonChange>,
 }
 
+/// What is tried.
+pub(crate) enum Tried {
+    /// The same edit for all of them.
+    Edit(Edit),
+    /// Each is put back to what it was.
+    Back(BackTo),
+}
+
 enum Outcome {
     Changes(Vec<JsonChange>),
     NotMeant,
@@ -87,13 +105,15 @@ pub(super) fn query(profiles: &EditScope, limit: usize) -> KeyQuery {
     KeyQuery { store: Some(store), scope, filter, after: None, limit }
 }
 
-/// Looks at the profiles after a key, for two seconds at most.
+/// Looks at the profiles after a key, for two seconds at most. With a number of samples it ends
+/// when so many are shown, so that a caller who goes on sees every one.
 pub(crate) async fn preview(
     store: &dyn DataStore,
     env: &Env,
     profiles: &EditScope,
-    edit: &Edit,
+    tried: &Tried,
     after: Option<ProfileKey>,
+    samples: Option<usize>,
 ) -> Result<Preview, StoreError> {
     let mut query = KeyQuery { after, ..query(profiles, PAGE) };
     let until = env.now() + PATIENCE;
@@ -102,7 +122,9 @@ pub(crate) async fn preview(
     'pages: loop {
         let (page, next) = store.profiles(&query).await?;
         for state in page {
-            if env.now() >= until && found.scanned > 0 {
+            let is_full = samples
+                .is_some_and(|most| found.samples.len() >= most || found.bytes >= SAMPLE_BYTES);
+            if is_full || (env.now() >= until && found.scanned > 0) {
                 break 'pages;
             }
             found.scanned += 1;
@@ -112,11 +134,11 @@ pub(crate) async fn preview(
                 continue;
             }
             let outcome = match store.read_one(&state.key, VALUE).await {
-                Ok((_, state)) => outcome(&state, edit, profiles.filter.as_ref()),
+                Ok((_, state)) => outcome(store, &state, tried, profiles.filter.as_ref()).await?,
                 Err(error @ StoreError::Damaged { .. }) => Outcome::Refused(error.to_string()),
                 Err(error) => return Err(error),
             };
-            found.add(&state, outcome, &mut reasons);
+            found.add(&state, outcome, &mut reasons, samples.unwrap_or(SAMPLES));
         }
         match next {
             Some(next) => query.after = Some(next),
@@ -131,14 +153,21 @@ pub(crate) async fn preview(
 }
 
 impl Preview {
-    fn add(&mut self, state: &KeyState, outcome: Outcome, reasons: &mut BTreeMap<String, Reason>) {
+    fn add(
+        &mut self,
+        state: &KeyState,
+        outcome: Outcome,
+        reasons: &mut BTreeMap<String, Reason>,
+        samples: usize,
+    ) {
         let profile = state.key.to_string();
         match outcome {
             Outcome::Changes(changes) if changes.is_empty() => self.counts.unchanged += 1,
             Outcome::Changes(changes) => {
                 self.counts.changed += 1;
                 self.held += u64::from(state.lease.holder.is_some());
-                if self.samples.len() < SAMPLES {
+                if self.samples.len() < samples {
+                    self.bytes += serde_json::to_string(&changes).map_or(0, |json| json.len());
                     self.samples.push(Sample { profile, changes });
                 }
             }
@@ -155,23 +184,40 @@ impl Preview {
     }
 }
 
-fn outcome(state: &KeyState, edit: &Edit, filter: Option<&Filter>) -> Outcome {
+async fn outcome(
+    store: &dyn DataStore,
+    state: &KeyState,
+    tried: &Tried,
+    filter: Option<&Filter>,
+) -> Result<Outcome, StoreError> {
     // None: it was removed since it was listed.
-    let Some(value) = state.value.as_deref() else { return Outcome::Nothing };
-    match Stored::decode(value) {
+    let Some(value) = state.value.as_deref() else { return Ok(Outcome::Nothing) };
+    Ok(match Stored::decode(value) {
         Ok(Stored::Profile(record)) => {
             if filter.is_some_and(|filter| filter.matches(&record.data).is_ok_and(|is| !is)) {
-                return Outcome::NotMeant;
+                return Ok(Outcome::NotMeant);
             }
-            match edit.preview(&record.data) {
-                Ok(changes) => Outcome::Changes(changes),
-                Err(_) if edit.passes_over(&record.data) => Outcome::NotMeant,
-                Err(error) => Outcome::Refused(error.to_string()),
+            match tried {
+                Tried::Edit(edit) => of_edit(edit, &record.data),
+                Tried::Back(back) => match back.edit_of(store, state, &record.data).await? {
+                    Made::Edit(edit) => of_edit(&edit, &record.data),
+                    Made::Same => Outcome::Changes(Vec::new()),
+                    Made::NotMeant => Outcome::NotMeant,
+                    Made::Refused(why) => Outcome::Refused(why),
+                },
             }
         }
         Ok(Stored::MessagesOnly(_)) => Outcome::Nothing,
         Ok(_) if filter.is_some() => Outcome::NotMeant,
         Ok(_) => Outcome::Refused("what is stored is not a profile".to_owned()),
+        Err(error) => Outcome::Refused(error.to_string()),
+    })
+}
+
+fn of_edit(edit: &Edit, data: &RawValue) -> Outcome {
+    match edit.preview(data) {
+        Ok(changes) => Outcome::Changes(changes),
+        Err(_) if edit.passes_over(data) => Outcome::NotMeant,
         Err(error) => Outcome::Refused(error.to_string()),
     }
 }

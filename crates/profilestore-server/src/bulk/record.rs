@@ -10,6 +10,8 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::back::BackTo;
+
 /// How long nothing may be heard of a run before it counts as broken off, in milliseconds.
 const QUIET_MS: i64 = 10_000;
 
@@ -82,8 +84,11 @@ pub(crate) struct Record {
     /// The operation that undoes it.
     pub(crate) undone_by: Option<Uuid>,
     pub(crate) which: Which,
-    /// The steps. Null for an operation that undoes another.
+    /// The steps. Null for an operation that undoes another, or puts back what was at a time.
     pub(crate) operations: Value,
+    /// The places that it puts back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) back_to: Option<BackTo>,
     pub(crate) author: String,
     pub(crate) reason: String,
     pub(crate) began_ms: i64,
@@ -123,6 +128,7 @@ impl Record {
             undone_by: None,
             which,
             operations,
+            back_to: None,
             author: by.author,
             reason: by.reason,
             began_ms: now_ms,
@@ -141,8 +147,8 @@ impl Record {
 
     /// Whether it is the same request.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        (self.undoes, &self.which, &self.operations)
-            == (other.undoes, &other.which, &other.operations)
+        (self.undoes, &self.which, &self.operations, &self.back_to)
+            == (other.undoes, &other.which, &other.operations, &other.back_to)
     }
 
     /// Whether a process works on it.

@@ -15,14 +15,17 @@ use uuid::Uuid;
 use super::{
     events::{Told, every_second},
     extract::{
-        Content, InPath, Page, Params, Reason, key_token, operation, page_size, parse_key_token,
+        Content, InPath, Page, Params, Reason, key_token, moment, operation, page_size,
+        parse_key_token,
     },
     views::{self, PageOf},
 };
 use crate::{
     app::App,
     auth::Caller,
-    bulk::{Counts, Preview, Record, RefusedProfile, State as Stage, Which, preview},
+    bulk::{
+        BackTo, Counts, Preview, Record, RefusedProfile, State as Stage, Tried, Which, preview,
+    },
     keys::Scope,
     problem::{AnyProblem, Problem, ProblemBody},
 };
@@ -50,9 +53,11 @@ struct NewBulkEdit {
     /// Only profiles whose saved data matches, such as `/coins > 1000` (docs/search.md).
     r#where: Option<String>,
     /// The steps: JSON Patch (RFC 6902); `set`, `increase`, `merge` and `restore` may be among
-    /// them.
-    #[schema(value_type = Vec<Object>)]
-    operations: Box<RawValue>,
+    /// them. Either these or `back_to`.
+    #[schema(value_type = Option<Vec<Object>>)]
+    operations: Option<Box<RawValue>>,
+    /// Put places back to what they were at a time, in each profile by its own history.
+    back_to: Option<NewBackTo>,
     /// Why, for the audit log: at most 2,000 bytes.
     reason: Option<String>,
     /// Only say what it would do.
@@ -60,6 +65,28 @@ struct NewBulkEdit {
     dry_run: bool,
     /// With `dry_run`: go on where the answer before ended, its `next_page_token`.
     page_token: Option<String>,
+    /// With `dry_run`: show so many profiles with their changes, 1 to 500, and end the answer then,
+    /// so that all of them are shown in the end. Otherwise 20 are shown and the others counted.
+    samples: Option<usize>,
+}
+
+/// What to put back.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct NewBackTo {
+    /// The time: Unix milliseconds as a text, or RFC 3339.
+    time: String,
+    /// The places: 1 to 20 JSON pointers (RFC 6901). A list is put back as a whole.
+    paths: Vec<String>,
+}
+
+impl NewBackTo {
+    fn settle(self, now_ms: i64) -> Result<BackTo, Problem> {
+        let at_ms = moment("time", Some(&self.time))?.unwrap_or_default();
+        let back = BackTo { at_ms, paths: self.paths };
+        back.check(now_ms)?;
+        Ok(back)
+    }
 }
 
 /// An edit of many profiles, as it is now.
@@ -71,9 +98,11 @@ struct BulkView {
     state: Stage,
     #[serde(flatten)]
     which: Which,
-    /// The steps. Null for an operation that undoes another.
+    /// The steps. Null for an operation that undoes another, or puts places back.
     #[schema(value_type = Option<Vec<Object>>)]
     operations: Value,
+    /// The places that it puts back, and to when. Null for any other operation.
+    back_to: Option<BackTo>,
     /// The operation that it undoes.
     undoes: Option<Uuid>,
     /// The operation that undoes it.
@@ -103,16 +132,16 @@ struct BulkView {
 impl BulkView {
     async fn of(app: &App, record: Record) -> Result<Self, Problem> {
         let state = app.bulk().state(&record).await?;
-        let Record { operation, undoes, undone_by, which, operations, author, reason, .. } = record;
         Ok(Self {
-            operation,
+            operation: record.operation,
             state,
-            which,
-            operations,
-            undoes,
-            undone_by,
-            author,
-            reason,
+            which: record.which,
+            operations: record.operations,
+            back_to: record.back_to,
+            undoes: record.undoes,
+            undone_by: record.undone_by,
+            author: record.author,
+            reason: record.reason,
             began_ms: record.began_ms,
             total: record.total,
             done: record.done,
@@ -121,6 +150,23 @@ impl BulkView {
             refused: record.refused,
             error: record.error,
         })
+    }
+}
+
+/// What is to be done to each profile: exactly one of the two.
+fn tried(
+    operations: Option<&RawValue>,
+    back_to: Option<NewBackTo>,
+    now_ms: i64,
+) -> Result<Tried, Problem> {
+    match (operations, back_to) {
+        (Some(operations), None) => {
+            let edit = Edit::from_patch(operations.get())?;
+            edit.check()?;
+            Ok(Tried::Edit(edit))
+        }
+        (None, Some(back)) => Ok(Tried::Back(back.settle(now_ms)?)),
+        _ => Err(Problem::invalid("the body has either `operations` or `back_to`")),
     }
 }
 
@@ -188,6 +234,11 @@ async fn list(
 /// process has ended. With `dry_run` nothing is changed: the answer says what would become of the
 /// profiles that it looked at, for two seconds, and where to go on. That needs no
 /// `Idempotency-Key`, and the scope `profiles:read` too.
+///
+/// With `back_to` in the place of `operations`, each profile gets what it had at these places at
+/// that time. One that has moved on meanwhile loses what came since at these places, and nothing
+/// else. One that was not there then is left alone, and one whose history does not reach back so far
+/// is refused.
 #[utoipa::path(
     post,
     path = "/v1/edits",
@@ -213,27 +264,36 @@ async fn begin(
     let which =
         Which { store: new.store, scope: new.scope, prefix: new.prefix, filter: new.r#where };
     may_edit(&caller, &which)?;
-    let edit = Edit::from_patch(new.operations.get())?;
-    edit.check()?;
+    let now_ms = app.server().now_ms();
+    let tried = tried(new.operations.as_deref(), new.back_to, now_ms)?;
     let scope = which.scope()?;
     if new.dry_run {
         caller.has(Scope::ProfilesRead)?;
         let after = parse_key_token(new.page_token.as_deref())?;
-        let mut found = preview(app.store(), app.env(), &scope, &edit, after).await?;
+        let samples = new.samples.map(|samples| page_size(Some(samples))).transpose()?;
+        let mut found = preview(app.store(), app.env(), &scope, &tried, after, samples).await?;
         found.next_page_token = found.next.as_ref().map(key_token);
         return Ok(views::json(StatusCode::OK, &found));
     }
-    if new.page_token.is_some() {
-        return Err(Problem::invalid("page_token is for a dry run"));
+    if new.page_token.is_some() || new.samples.is_some() {
+        return Err(Problem::invalid("page_token and samples are for a dry run"));
     }
     let operation = operation(&headers)?;
     let by = because(&caller, new.reason.as_deref())?;
-    let steps = serde_json::to_value(&edit)
-        .map_err(|error| Problem::new("internal", format!("the edit is no JSON: {error}")))?;
-    let steps = steps.get("ops").cloned().unwrap_or_default();
-    let record = Record::new(operation, app.env().uuid(), which, steps, by, app.server().now_ms());
+    let (steps, back_to) = match tried {
+        Tried::Edit(edit) => (steps_of(&edit)?, None),
+        Tried::Back(back) => (Value::Null, Some(back)),
+    };
+    let mut record = Record::new(operation, app.env().uuid(), which, steps, by, now_ms);
+    record.back_to = back_to;
     let record = app.bulk().begin(record).await?;
     Ok(accepted(&BulkView::of(&app, record).await?))
+}
+
+fn steps_of(edit: &Edit) -> Result<Value, Problem> {
+    let steps = serde_json::to_value(edit)
+        .map_err(|error| Problem::new("internal", format!("the edit is no JSON: {error}")))?;
+    Ok(steps.get("ops").cloned().unwrap_or_default())
 }
 
 /// In whose name, and why. It is written down before the library sees it.

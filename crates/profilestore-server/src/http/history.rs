@@ -21,7 +21,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     extract::{
-        Content, InPath, Named, Params, Reason, etag_of, expected, moment, operation, page_size,
+        Content, InPath, Named, Page, Params, Reason, etag_of, expected, moment, operation,
+        page_size,
     },
     profiles::shown,
     views::{self, PageOf, VersionView},
@@ -38,6 +39,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
         .routes(routes!(list))
         .routes(routes!(read))
         .routes(routes!(compare))
+        .routes(routes!(exchanged))
         .routes(routes!(restore))
         .routes(routes!(pin, unpin))
 }
@@ -215,6 +217,38 @@ fn content(key: &ProfileKey, version: &StoredVersion) -> Result<Value, Problem> 
         let detail = format!("a version cannot be compared: {error}");
         Problem::new("undecodable", detail).about(key)
     })
+}
+
+/// List what a profile exchanged with others
+///
+/// What its commits did beyond itself, oldest first: messages that it took out of its inbox
+/// (`taken`), those that it `sent`, and the `trade` with other profiles, for each version that did
+/// something. It reaches back as far as the history. A rollback undoes none of it.
+#[utoipa::path(
+    get,
+    path = "/profiles/{key}/exchanges",
+    operation_id = "list_exchanges",
+    tag = "history",
+    params(("store" = String, Path), ("key" = String, Path), Page),
+    responses(
+        (status = 200, body = PageOf<serde_json::Value>),
+        AnyProblem,
+    )
+)]
+async fn exchanged(
+    State(app): State<App>,
+    caller: Caller,
+    Named(key): Named,
+    Params(page): Params<Page>,
+) -> Result<Response, Problem> {
+    caller.may(Scope::ProfilesRead, &key)?;
+    let after = page.page_token.as_deref().map(str::parse).transpose();
+    let after = after.map_err(|_| Problem::invalid("page_token is not what a page before had"))?;
+    let limit = page_size(page.page_size)?;
+    let items = app.store().links(&key, after.unwrap_or(0), limit).await?;
+    let last = items.last().map(|links| links.version.to_string());
+    let next_page_token = last.filter(|_| items.len() >= limit);
+    Ok(views::json(StatusCode::OK, &PageOf { items, next_page_token }))
 }
 
 /// What a rollback did.

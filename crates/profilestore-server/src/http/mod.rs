@@ -27,6 +27,7 @@ mod profiles;
 mod search;
 mod servers;
 mod sessions;
+mod status;
 mod users;
 mod views;
 
@@ -55,6 +56,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(logins::router())
         .merge(members::router())
         .merge(health::router())
+        .merge(status::router())
         .merge(pages::router())
         .merge(console::router())
 }

@@ -26,7 +26,7 @@ use super::{
         Content, InPath, Named, Params, Reason, etag, etag_of, expected, key_token, moment,
         page_size, parse_key_token, user,
     },
-    search::{Found, FoundBy, filter, list as listed, search},
+    search::{Found, FoundBy, filter, list as listed, search, waiting},
     views::{HolderView, ProfileRow, ProfileView, json, json_tagged},
 };
 use crate::{
@@ -51,6 +51,9 @@ struct Which {
     user: Option<String>,
     /// Only profiles that a session holds.
     held: Option<bool>,
+    /// Only profiles for which messages wait, those that are not there yet too. There is no index on
+    /// that: an answer looks at 5,000 keys or a few more, for about a second.
+    messages_waiting: Option<bool>,
     /// Only profiles stored since then: Unix milliseconds, or RFC 3339. There is no index on that:
     /// an answer looks at 5,000 keys or a few more, for about a second.
     updated_since: Option<String>,
@@ -114,7 +117,8 @@ async fn list(
         None if held => (KeyFilter::Held, true),
         None => (KeyFilter::All, since.is_none()),
     };
-    let by_index = is_looked_up && by_value.is_none();
+    let with_messages = which.messages_waiting.unwrap_or(false);
+    let by_index = is_looked_up && by_value.is_none() && !with_messages;
     let query = KeyQuery {
         store: Some(store),
         scope: Some(scope),
@@ -124,18 +128,27 @@ async fn list(
     };
     let wanted = |state: &KeyState| {
         let stored = state.head.as_ref().map(|head| head.stored_ms);
-        state.exists()
+        (state.exists() || with_messages)
             && (!held || state.lease.holder.is_some())
             && since.is_none_or(|since| stored.is_some_and(|stored| stored >= since))
     };
-    let found = match &by_value {
+    let mut found = match &by_value {
         Some(filter) => search(&app, query, filter).await?,
-        None => listed(&app, query, wanted).await?,
+        None => listed(&app, query, with_messages, wanted).await?,
     };
+    if with_messages && by_value.is_some() {
+        found.waiting = waiting(&app, &found.matches).await?;
+        found.matches.retain(|state| found.waiting.contains_key(&state.key));
+    }
     let now_ms = app.store().identity().await?.now_ms;
     let items = found.matches.iter().filter(|state| wanted(state));
     let page = Found {
-        items: items.map(|state| ProfileRow::of(state, now_ms)).collect(),
+        items: items
+            .map(|state| ProfileRow {
+                messages_waiting: found.waiting.get(&state.key).copied(),
+                ..ProfileRow::of(state, now_ms)
+            })
+            .collect(),
         found_by: if by_index { FoundBy::Index } else { FoundBy::Scan },
         scanned: found.scanned,
         unreadable: found.unreadable.into_iter().map(Into::into).collect(),

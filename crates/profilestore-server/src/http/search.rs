@@ -3,11 +3,11 @@
 //! There is no index on values, nor on when they were stored. So each answer looks at some keys
 //! only, and for a bounded time, and says where to go on.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use profilestore::{
     ProfileKey,
-    data_store::{DataStoreExt as _, KeyQuery, KeyState},
+    data_store::{DataStoreExt as _, KeyQuery, KeyState, Returning},
     filter::{Filter, ScanLimits, UnreadableProfile, scan},
 };
 use serde::Serialize;
@@ -21,6 +21,9 @@ const MAX_KEYS: usize = 5000;
 
 /// How many keys are read at once when most of them are not wanted.
 const PIECE: usize = 500;
+
+/// How many inboxes are read at once.
+const INBOXES: usize = 32;
 
 /// How long one answer looks. A piece that is under way then is finished.
 const TIME: Duration = Duration::from_secs(1);
@@ -46,8 +49,8 @@ pub(super) struct Found {
 pub(super) enum FoundBy {
     /// In an index, by their keys, users or holders.
     Index,
-    /// By looking at one after the other: with `where`, and with `updated_since` unless `user` or
-    /// `held` is beside it.
+    /// By looking at one after the other: with `where`, with `messages_waiting`, and with
+    /// `updated_since` unless `user` or `held` is beside it.
     Scan,
 }
 
@@ -64,6 +67,8 @@ pub(super) struct Unreadable {
 #[derive(Debug, Default)]
 pub(super) struct Scanned {
     pub(super) matches: Vec<KeyState>,
+    /// How many messages wait for them, where that was asked for.
+    pub(super) waiting: BTreeMap<ProfileKey, u64>,
     pub(super) scanned: u64,
     pub(super) unreadable: Vec<UnreadableProfile>,
     pub(super) next: Option<ProfileKey>,
@@ -91,25 +96,53 @@ pub(super) async fn search(
     let page = scan(app.store(), &query, filter, limits).await?;
     Ok(Scanned {
         matches: page.matches,
+        waiting: BTreeMap::new(),
         scanned: page.looked_at,
         unreadable: page.unreadable,
         next: page.next,
     })
 }
 
+/// How many messages wait, for those of some keys for which there are any. Operators' edits that
+/// wait for a game server are no messages.
+pub(super) async fn waiting(
+    app: &App,
+    states: &[KeyState],
+) -> Result<BTreeMap<ProfileKey, u64>, Problem> {
+    let had = states.iter().filter(|state| state.last_message > 0);
+    let keys: Vec<ProfileKey> = had.map(|state| state.key.clone()).collect();
+    let mut waiting = BTreeMap::new();
+    for some in keys.chunks(INBOXES) {
+        for state in app.store().read(some, Returning::INBOX).await?.states {
+            let inbox = state.inbox.as_deref().unwrap_or_default();
+            let many = inbox.iter().filter(|message| !message.id.is_edit()).count();
+            if many > 0 {
+                waiting.insert(state.key, many as u64);
+            }
+        }
+    }
+    Ok(waiting)
+}
+
 /// The keys of a query that are wanted, as many as it wants, among as many as one answer looks at.
+/// With `with_messages` only those for which messages wait.
 pub(super) async fn list(
     app: &App,
     mut query: KeyQuery,
+    with_messages: bool,
     wanted: impl Fn(&KeyState) -> bool,
 ) -> Result<Scanned, Problem> {
     let (most, until) = (query.limit, app.env().now() + TIME);
     let mut found = Scanned::default();
     loop {
         let (states, next) = app.store().profiles(&query).await?;
+        if with_messages {
+            found.waiting.append(&mut waiting(app, &states).await?);
+        }
         for state in states {
             found.scanned += 1;
-            if wanted(&state) {
+            let waits = !with_messages || found.waiting.contains_key(&state.key);
+            if waits && wanted(&state) {
                 found.next = Some(state.key.clone());
                 found.matches.push(state);
             }

@@ -146,6 +146,8 @@ pub(crate) struct ProfileRow {
     pub(crate) bytes: Option<u64>,
     /// Who wrote the version.
     pub(crate) author: Option<String>,
+    /// How many messages wait for it, where `messages_waiting` was asked for. Null otherwise.
+    pub(crate) messages_waiting: Option<u64>,
     /// Who holds it.
     pub(crate) held: Option<HolderView>,
 }
@@ -162,6 +164,7 @@ impl ProfileRow {
             stored_ms: head.map(|head| head.stored_ms),
             bytes: head.map(|head| head.bytes),
             author: head.map(|head| head.author.clone()),
+            messages_waiting: None,
             held: HolderView::of(state, now_ms),
         }
     }

@@ -23,7 +23,7 @@ fn increase(by: u64) -> Value {
     })
 }
 
-async fn begin(caller: &Client, operation: &str, body: &Value) -> Answer {
+pub(crate) async fn begin(caller: &Client, operation: &str, body: &Value) -> Answer {
     caller.header("Idempotency-Key", operation).post(EDITS, &body.to_string()).await
 }
 
@@ -42,12 +42,12 @@ async fn until(caller: &Client, operation: &str, fits: impl Fn(&Value) -> bool) 
     }
 }
 
-async fn ended(caller: &Client, operation: &str) -> Value {
+pub(crate) async fn ended(caller: &Client, operation: &str) -> Value {
     until(caller, operation, |view| view["state"] != "running").await
 }
 
 /// The operation once one game server has to answer, which goes on living meanwhile.
-async fn waits(caller: &Client, operation: &str, game: &mut GameClient) -> Value {
+pub(crate) async fn waits(caller: &Client, operation: &str, game: &mut GameClient) -> Value {
     loop {
         let view = read(caller, operation).await;
         if view["waiting"] == 1 {
@@ -58,7 +58,7 @@ async fn waits(caller: &Client, operation: &str, game: &mut GameClient) -> Value
 }
 
 /// The game server makes the edit that it is told of.
-async fn make(game: &mut GameClient, n: u64, coins: u64) {
+pub(crate) async fn make(game: &mut GameClient, n: u64, coins: u64) {
     let asked = game.expect("edit").await;
     let i = game.number();
     game.send(json!({ "save": {

@@ -1,7 +1,8 @@
 //! A profile's history over HTTP.
 
 use profilestore::record::{Foreign, Stored};
-use serde_json::json;
+use profilestore_server::keys::Scope;
+use serde_json::{Value, json};
 
 use crate::{Served, operation, put, refused};
 
@@ -142,4 +143,46 @@ async fn what_is_no_profile_is_left_by_the_etag_in_the_error() {
     let tag = found.json()["etag"].as_str().unwrap().to_owned();
     assert_eq!(admin.header("If-Match", &tag).delete(PLAYER).await.status, 204);
     refused(&admin.get(PLAYER).await, 404, "not-found");
+}
+
+#[tokio::test]
+async fn what_a_profile_exchanged_with_others_is_listed_by_version() {
+    let served = Served::start().await;
+    let admin = served.admin();
+    let inbox = "/v1/stores/PlayerData/profiles/ann/messages";
+    let sent = admin.header("Idempotency-Key", &operation());
+    let id = sent.post(inbox, r#"{"message":1}"#).await.is(201)["id"].clone();
+    let game = served.game("game").await;
+    let players = game.store::<Value>("PlayerData").unwrap();
+    let ann = players.start_session("ann").await.unwrap();
+    let bob = players.start_session("bob").await.unwrap();
+    ann.message_handler(|_, message| message.processed());
+    let path = |key: &str| format!("/v1/stores/PlayerData/profiles/{key}/exchanges");
+    while admin.get(&path("ann")).await.is(200)["items"] == json!([]) {
+        ann.save().await.unwrap();
+    }
+    let to = players.clone();
+    let trade = game.transaction().between((&ann, &bob)).run(move |tx, (ann, bob)| {
+        *ann = json!({ "sword": 0 });
+        *bob = json!({ "sword": 1 });
+        tx.gift(&to, "carl", &"ann has sold her sword")
+    });
+    trade.await.unwrap();
+    let all = admin.get(&path("ann")).await.is(200);
+    let items = all["items"].as_array().unwrap();
+    assert_eq!(items.len(), 2, "{all}");
+    assert_eq!(items[0]["taken"], json!([id]));
+    assert_eq!(items[1]["trade"]["with"][0]["key"], "bob");
+    assert_eq!(items[1]["sent"][0]["to"]["key"], "carl");
+    let of_bob = admin.get(&path("bob")).await.is(200);
+    assert_eq!(of_bob["items"][0]["trade"]["id"], items[1]["trade"]["id"], "the same trade");
+    // In pages, by version.
+    let page = admin.get(&format!("{}?page_size=1", path("ann"))).await.is(200);
+    let next = page["next_page_token"].as_str().unwrap();
+    assert_eq!(next, items[0]["version"].to_string());
+    let rest = admin.get(&format!("{}?page_token={next}", path("ann"))).await.is(200);
+    assert_eq!(rest["items"].as_array().unwrap().len(), 1);
+    let stranger = served.caller(&[Scope::MessagesSend]).await;
+    refused(&stranger.get(&path("ann")).await, 403, "forbidden");
+    assert!(game.shutdown().await.is_complete());
 }

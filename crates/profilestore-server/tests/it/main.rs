@@ -1,5 +1,6 @@
 //! The server over real sockets, on real stores.
 
+mod back;
 mod bulk;
 mod client;
 mod console;
@@ -16,6 +17,7 @@ mod profiles;
 mod search;
 mod sessions;
 mod starts;
+mod status;
 
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 

@@ -3,7 +3,7 @@
 use profilestore_server::keys::Scope;
 use serde_json::{Value, json};
 
-use crate::{Served, client::Client, fill, put, refused};
+use crate::{Served, client::Client, fill, operation, put, refused};
 
 const PROFILES: &str = "/v1/stores/PlayerData/profiles";
 
@@ -63,6 +63,42 @@ async fn a_search_finds_by_value_in_pages_and_says_that_it_scans() {
         assert_eq!(listed["found_by"], by, "{parameters}");
         assert_eq!(listed["scanned"], 100, "{parameters}");
     }
+}
+
+#[tokio::test]
+async fn profiles_are_found_by_messages_that_wait() {
+    let served = Served::start().await;
+    let admin = served.admin();
+    fill(&served.store, (0..700).map(player)).await;
+    // Two wait for one profile, one for another, one for a player who has never played.
+    for key in ["p00003", "p00003", "p00650", "x-new"] {
+        let sender = admin.header("Idempotency-Key", &operation());
+        sender.post(&format!("{PROFILES}/{key}/messages"), r#"{"message":1}"#).await.is(201);
+    }
+    let found = pages(&admin, "messages_waiting=true").await;
+    assert_eq!(keys(&found), ["p00003", "p00650", "x-new"]);
+    assert_eq!(scanned(&found), 701, "each key is looked at once");
+    assert!(found.iter().all(|page| page["found_by"] == "scan"));
+    let items: Vec<_> = found.iter().flat_map(|page| page["items"].as_array().unwrap()).collect();
+    assert_eq!(items[0]["messages_waiting"], 2);
+    assert_eq!((&items[2]["messages_waiting"], &items[2]["version"]), (&json!(1), &json!(0)));
+    let within = pages(&admin, "messages_waiting=true&prefix=p006").await;
+    assert_eq!(keys(&within), ["p00650"]);
+    // /coins < 100
+    let by_value = pages(&admin, "messages_waiting=true&where=%2Fcoins%20%3C%20100").await;
+    assert_eq!(keys(&by_value), ["p00003"]);
+    let all = admin.get(&format!("{PROFILES}?prefix=p00003")).await.is(200);
+    assert_eq!(all["items"][0]["messages_waiting"], json!(null), "not asked for");
+    assert_eq!(all["found_by"], "index");
+
+    // What was processed does not wait any more.
+    let game = served.game("game").await;
+    let players = game.store::<Value>("PlayerData").unwrap();
+    let profile = players.start_session("p00650").await.unwrap();
+    profile.message_handler(|_, message| message.processed());
+    profile.end_session().await.unwrap();
+    assert_eq!(keys(&pages(&admin, "messages_waiting=true").await), ["p00003", "x-new"]);
+    assert!(game.shutdown().await.is_complete());
 }
 
 /// A search that finds nothing would otherwise read a whole store in one request.

@@ -12,9 +12,9 @@ use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
-    Change, Commit, CommitReply, DataStore, Identity, KeyQuery, KeyState, Retention, Returning,
-    ServerRow, Snapshot, StoreError, StoredVersion, SweepCursor, SweepReport, VersionInfo,
-    VersionLinks, VersionQuery, VersionRef,
+    Backlog, Change, Commit, CommitReply, DataStore, Identity, KeyQuery, KeyState, Retention,
+    Returning, ServerRow, Snapshot, StoreError, StoredVersion, SweepCursor, SweepReport,
+    TableUpkeep, VersionInfo, VersionLinks, VersionQuery, VersionRef,
 };
 use crate::{env::Rng, key::ProfileKey};
 
@@ -297,6 +297,14 @@ impl<P: StorePlan> DataStore for FaultyStore<P> {
         cursor: Option<SweepCursor>,
     ) -> Result<SweepReport, StoreError> {
         self.ask(Call::Sweep, self.inner.sweep(retention, cursor)).await
+    }
+
+    async fn backlog(&self) -> Result<Option<Backlog>, StoreError> {
+        self.ask(Call::Read, self.inner.backlog()).await
+    }
+
+    async fn upkeep(&self) -> Result<Vec<TableUpkeep>, StoreError> {
+        self.ask(Call::Read, self.inner.upkeep()).await
     }
 }
 

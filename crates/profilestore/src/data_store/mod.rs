@@ -27,6 +27,7 @@ pub(crate) mod postgres;
 pub mod rules;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+mod upkeep;
 
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
@@ -51,6 +52,7 @@ pub use postgres::{DEFAULT_SCHEMA, PostgresClock, PostgresOptions, PostgresStore
 pub use sqlite::{
     CheckReport, DamagedValue, Existing, SqliteMessenger, SqliteOptions, SqliteStore,
 };
+pub use upkeep::TableUpkeep;
 
 /// The format of what a store holds. A store that carries a higher number was written by a newer
 /// version and is refused. One that carries a lower number is migrated: a SQLite file when it is
@@ -227,6 +229,17 @@ pub trait DataStore: fmt::Debug + Send + Sync + 'static {
         retention: Retention,
         cursor: Option<SweepCursor>,
     ) -> Result<SweepReport, StoreError>;
+
+    /// What waits in all inboxes, for operators. None: the backend does not count it.
+    async fn backlog(&self) -> Result<Option<Backlog>, StoreError> {
+        Ok(None)
+    }
+
+    /// How large the store's tables are and whether they are tidied up, the largest first, for
+    /// operators. Empty: the backend does not know.
+    async fn upkeep(&self) -> Result<Vec<TableUpkeep>, StoreError> {
+        Ok(Vec::new())
+    }
 }
 
 /// A store that was chosen at run time.
@@ -292,6 +305,14 @@ impl DataStore for Arc<dyn DataStore> {
         cursor: Option<SweepCursor>,
     ) -> Result<SweepReport, StoreError> {
         (**self).sweep(retention, cursor).await
+    }
+
+    async fn backlog(&self) -> Result<Option<Backlog>, StoreError> {
+        (**self).backlog().await
+    }
+
+    async fn upkeep(&self) -> Result<Vec<TableUpkeep>, StoreError> {
+        (**self).upkeep().await
     }
 }
 

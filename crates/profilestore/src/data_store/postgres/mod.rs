@@ -21,9 +21,9 @@ use async_trait::async_trait;
 use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
-    Change, Commit, CommitReply, DataStore, Identity, Incarnation, KeyQuery, KeyState, Retention,
-    Returning, ServerRow, Snapshot, StoreError, StoredVersion, SweepCursor, SweepReport,
-    VersionInfo, VersionLinks, VersionQuery, VersionRef, rules,
+    Backlog, Change, Commit, CommitReply, DataStore, Identity, Incarnation, KeyQuery, KeyState,
+    Retention, Returning, ServerRow, Snapshot, StoreError, StoredVersion, SweepCursor, SweepReport,
+    TableUpkeep, VersionInfo, VersionLinks, VersionQuery, VersionRef, rules,
 };
 use crate::key::ProfileKey;
 
@@ -187,6 +187,14 @@ impl DataStore for PostgresStore {
         cursor: Option<SweepCursor>,
     ) -> Result<SweepReport, StoreError> {
         self.inner.sweep(retention, cursor).await
+    }
+
+    async fn backlog(&self) -> Result<Option<Backlog>, StoreError> {
+        Self::backlog(self).await.map(Some)
+    }
+
+    async fn upkeep(&self) -> Result<Vec<TableUpkeep>, StoreError> {
+        self.tables().await
     }
 }
 

@@ -28,9 +28,9 @@ use rusqlite::{ErrorCode, Row};
 use tokio::time::Instant;
 
 use super::{
-    Commit, CommitReply, DataStore, Identity, KeyQuery, KeyState, Retention, Returning, ServerRow,
-    Snapshot, StoreError, StoredVersion, SweepCursor, SweepReport, VersionInfo, VersionLinks,
-    VersionQuery, VersionRef, rules,
+    Backlog, Commit, CommitReply, DataStore, Identity, KeyQuery, KeyState, Retention, Returning,
+    ServerRow, Snapshot, StoreError, StoredVersion, SweepCursor, SweepReport, TableUpkeep,
+    VersionInfo, VersionLinks, VersionQuery, VersionRef, rules,
 };
 use crate::{env::Env, key::ProfileKey};
 
@@ -397,6 +397,14 @@ impl DataStore for SqliteStore {
         cursor: Option<SweepCursor>,
     ) -> Result<SweepReport, StoreError> {
         self.inner.sweep(retention, cursor).await
+    }
+
+    async fn backlog(&self) -> Result<Option<Backlog>, StoreError> {
+        Self::backlog(self).await.map(Some)
+    }
+
+    async fn upkeep(&self) -> Result<Vec<TableUpkeep>, StoreError> {
+        self.tables().await
     }
 }
 

@@ -111,13 +111,6 @@ impl Plays {
         if is_project(path) {
             return tree_of(path).map(Self::Tree);
         }
-        if path.extension().is_some_and(|end| ["rbxl", "rbxlx"].iter().any(|place| end == *place)) {
-            return Err(Failure::Usage(format!(
-                "{} is a place file, which is not read; name the game's project \
-                 (default.project.json), or take the files out of the place with `rojo syncback`",
-                path.display()
-            )));
-        }
         Ok(Self::Script(Script { name: name_of(path), source: read(path)? }))
     }
 
@@ -129,7 +122,7 @@ impl Plays {
     }
 }
 
-/// The instances of a project, after warnings of what was left out.
+/// The instances of a project or a place, after warnings of what was left out.
 pub(crate) fn tree_of(path: &Path) -> Result<Arc<Tree>, Failure> {
     let tree = Tree::read(path).map_err(|error| Failure::Usage(error.to_string()))?;
     for warning in tree.warnings() {

@@ -31,8 +31,9 @@ Who hops leaves and arrives in the same moment; who joins a second server is on 
 
 /// Play a Roblox game on simulated game servers, with its data in a store of this project
 ///
-/// PATH is a script, a folder with a default.project.json, or a project file of Rojo's format: then
-/// every Script in ServerScriptService and Workspace runs, in the tree that Rojo would make. Scripts
+/// PATH is a script, a folder with a default.project.json, a project file of Rojo's format, or a
+/// place file (.rbxl, .rbxlx): then every Script in ServerScriptService and Workspace runs, in the
+/// tree that Rojo would make or that the place holds. Scripts
 /// find ProfileStore and ProfileService in ServerScriptService, and Roblox's services
 /// around them. They have no files and no network. What they print goes to standard output,
 /// warnings and errors to standard error; with several servers each line names its own. The game
@@ -42,7 +43,7 @@ Who hops leaves and arrives in the same moment; who joins a second server is on 
 /// something could not be saved.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Run {
-    /// A script (Luau), a folder with a default.project.json, or a project file
+    /// A script (Luau), a folder with a default.project.json, a project file, or a place file
     #[arg(value_name = "PATH")]
     path: PathBuf,
     /// How many game servers run it, each by itself with a JobId of its own

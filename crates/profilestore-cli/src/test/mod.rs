@@ -19,14 +19,15 @@ mod report;
 
 /// Run the tests of a Roblox game: every NAME.spec.luau in its tree
 ///
-/// PATH is a folder with a default.project.json, or a project file of Rojo's format. Tests are
-/// written with describe, it and expect, as TestEZ has them. Each file gets a store of its own, in
-/// memory, and virtual time, in which waiting takes none. Within a test, simulate.join(USER_ID)
+/// PATH is a folder with a default.project.json, a project file of Rojo's format, or a place file
+/// (.rbxl, .rbxlx), of which every ModuleScript NAME.spec is run. Tests are written with describe,
+/// it and expect, as TestEZ has them. Each file gets a store of its own, in memory, and virtual
+/// time, in which waiting takes none. Within a test, simulate.join(USER_ID)
 /// lets a player join, simulate.leave(USER_ID) leave and simulate.buy(USER_ID, PRODUCT_ID) buy.
 /// Exit code 1: a test failed.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Test {
-    /// A folder with a default.project.json, or a project file
+    /// A folder with a default.project.json, a project file, or a place file
     #[arg(value_name = "PATH", default_value = ".")]
     path: PathBuf,
     /// Only the tests that have this in their file's path or their name

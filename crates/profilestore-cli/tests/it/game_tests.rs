@@ -68,12 +68,38 @@ fn what_is_wrong_with_a_project_is_said_with_its_file() {
     assert!(ran.stderr.contains("src/A.meta.json: is no valid JSON"), "{ran:?}");
     let ran = Place::new().run(&["run", "."]);
     assert!(ran.code == 2 && ran.stderr.contains("no default.project.json"), "{ran:?}");
-    let place = project(&[("game.rbxl", ""), ("src/A.luau", "return 1"), ("src/M.rbxm", "")]);
-    let ran = place.run(&["run", "game.rbxl"]);
-    assert!(ran.code == 2 && ran.stderr.contains("is a place file, which is not read"), "{ran:?}");
+    let place = project(&[("game.rbxl", ""), ("src/A.luau", "return 1"), ("src/M.yaml", "")]);
+    for path in ["game.rbxl", "none.rbxl"] {
+        let ran = place.run(&["run", path]);
+        let problem =
+            format!("{path}: {}", if path == "game.rbxl" { "is no place" } else { "cannot" });
+        assert!(ran.code == 2 && ran.stderr.contains(&problem), "{ran:?}");
+    }
     let ran = place.run(&["run", ".", "--time", "virtual"]);
     assert!(ran.code == 1 && ran.stderr.contains("no script of this game runs"), "{ran:?}");
-    assert!(ran.stderr.contains("warning: src/M.rbxm: a model file is not read"), "{ran:?}");
+    assert!(ran.stderr.contains("warning: src/M.yaml: a YAML module is not read"), "{ran:?}");
+}
+
+/// A place as Roblox Studio saves it, with a script, a module and its tests.
+const GAME_FILE: &str = r#"<roblox version="4"><Item class="ServerScriptService" referent="S">
+<Properties><string name="Name">ServerScriptService</string></Properties>
+<Item class="Script" referent="M"><Properties><string name="Name">Main</string>
+<ProtectedString name="Source">print("coins", require(script.Parent.Coins).start)</ProtectedString>
+</Properties></Item>
+<Item class="ModuleScript" referent="C"><Properties><string name="Name">Coins</string>
+<ProtectedString name="Source">return { start = 5 }</ProtectedString></Properties></Item>
+<Item class="ModuleScript" referent="T"><Properties><string name="Name">Coins.spec</string>
+<ProtectedString name="Source">return function()
+it("starts with some", function() expect(require(script.Parent.Coins).start).to.equal(5) end)
+end</ProtectedString></Properties></Item></Item></roblox>"#;
+
+#[test]
+fn a_place_file_is_played_and_its_tests_are_run() {
+    let place = Place::new();
+    fs::write(place.path("game.rbxlx"), GAME_FILE).unwrap();
+    assert_eq!(place.ok(&["run", "game.rbxlx", "--time", "virtual"]), "coins 5\n");
+    let printed = place.ok(&["test", "game.rbxlx"]);
+    assert_eq!(printed, "ok   ServerScriptService.Coins.spec\n1 file: 1 passed, 0 failed\n");
 }
 
 #[test]

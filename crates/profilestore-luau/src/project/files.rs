@@ -8,7 +8,9 @@ use std::{
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Node, TreeError, manifest::Reader, modules, read_json, read_text, shown};
+use super::{
+    Node, TreeError, chunk_name, manifest::Reader, modules, place, read_json, read_text, shown,
+};
 
 /// The kinds of files, by their endings; the first that fits counts.
 const ENDINGS: [(&str, Kind); 15] = [
@@ -26,7 +28,7 @@ const ENDINGS: [(&str, Kind); 15] = [
     (".plugin.luau", Kind::Script(Some("Plugin"))),
     (".legacy.luau", Kind::Script(None)),
     (".luau", Kind::Module),
-    (".rbxm", Kind::LeftOut("a model file")),
+    (".rbxm", Kind::ModelFile),
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +42,8 @@ enum Kind {
     /// What runs it; None for what runs by where it is.
     Script(Option<&'static str>),
     Module,
+    /// As Roblox Studio saves it.
+    ModelFile,
     /// What Rojo would make of it.
     LeftOut(&'static str),
 }
@@ -187,6 +191,11 @@ impl Reader {
                 name.clone_into(&mut node.name);
                 node
             }
+            Kind::ModelFile => {
+                let mut node = place::model(file, &mut self.sources)?;
+                name.clone_into(&mut node.name);
+                node
+            }
             Kind::Text => {
                 let mut node = Node::new(name, "StringValue");
                 node.properties.insert("Value".into(), read_text(file)?.into());
@@ -226,10 +235,7 @@ impl Reader {
         {
             node.properties.insert("RunContext".into(), context.into());
         }
-        let shown = shown(file);
-        // Places in files that look like the machine's own would not be shown.
-        let shown =
-            if shown.starts_with(crate::vm::OWN_CODE) { format!("./{shown}") } else { shown };
+        let shown = chunk_name(shown(file));
         if let Some(folder) = file.parent() {
             self.aliases.note(&shown, folder);
         }

@@ -1,13 +1,15 @@
-//! A game's files as a tree of instances, as Rojo's documentation says that Rojo makes it of a
-//! project file. Nothing here knows a machine: what is read is put into one by `services/tree.rs`.
+//! A game's files as a tree of instances: a place file, or a project as Rojo's documentation says
+//! that Rojo makes its tree. Nothing here knows a machine: what is read is put into one by
+//! `services/tree.rs`.
 //!
 //! [`manifest`] reads project files, [`files`] the folders and files that they point to, [`luaurc`]
-//! the aliases of requires.
+//! the aliases of requires, [`place`] what Roblox Studio saves.
 
 mod files;
 mod luaurc;
 mod manifest;
 mod modules;
+mod place;
 
 use std::{
     collections::BTreeMap,
@@ -66,6 +68,8 @@ pub(crate) struct Node {
     pub(crate) path: Option<String>,
     /// What its text is found by in [`Tree::sources`].
     pub(crate) source: Option<String>,
+    /// What properties of other instances name it by, when one does.
+    pub(crate) referent: Option<String>,
 }
 
 impl Node {
@@ -75,8 +79,13 @@ impl Node {
 }
 
 impl Tree {
-    /// Reads a folder with a `default.project.json`, or a project file.
+    /// Reads a folder with a `default.project.json`, a project file, or a place file.
     pub fn read(path: &Path) -> Result<Self, TreeError> {
+        if place::is_place(path) && !path.is_dir() {
+            let mut sources = BTreeMap::new();
+            let root = place::place(path, &mut sources)?;
+            return Ok(Self { root, sources, aliases: BTreeMap::new(), warnings: Vec::new() });
+        }
         let file = project_file(path)?;
         let mut reader = Reader::new(&file);
         let root = reader.project(&file, None)?;
@@ -114,9 +123,9 @@ fn collect_specs(node: &Node, found: &mut Vec<String>) {
     }
 }
 
-/// Whether a path names a project: a folder, or a file `NAME.project.json`.
+/// Whether a path names a whole game: a folder, a file `NAME.project.json`, or a place file.
 pub fn is_project(path: &Path) -> bool {
-    path.is_dir() || files::is_project_file(path)
+    path.is_dir() || files::is_project_file(path) || place::is_place(path)
 }
 
 /// The project file that a caller means by a path.
@@ -183,3 +192,8 @@ fn read_json(file: &Path) -> Result<Value, TreeError> {
 
 #[cfg(test)]
 mod tests;
+/// What a script is called in tracebacks: what looks like the machine's own would not be shown.
+fn chunk_name(name: String) -> String {
+    if name.starts_with(crate::vm::OWN_CODE) { format!("./{name}") } else { name }
+}
+

@@ -274,10 +274,10 @@ fn what_is_wrong_is_said_with_its_file_and_what_to_do() {
 #[test]
 fn what_is_left_out_is_said() {
     let folder =
-        folder(&[("default.project.json", GAME), ("src/Map.rbxm", ""), ("src/Words.csv", "")]);
+        folder(&[("default.project.json", GAME), ("src/Map.yaml", ""), ("src/Words.csv", "")]);
     let tree = Tree::read(folder.path()).expect("a tree");
     assert_eq!(tree.warnings().len(), 2, "{:?}", tree.warnings());
-    assert!(tree.warnings()[0].contains("Map.rbxm: a model file is not read"));
+    assert!(tree.warnings()[0].contains("Map.yaml: a YAML module is not read"));
 }
 
 #[cfg(unix)]

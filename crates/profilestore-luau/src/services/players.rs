@@ -306,7 +306,9 @@ impl Doing {
                 None => act(&world, user_id, timed),
             }
             if has_last && !self.next.iter().any(|(_, timed)| timed.is_last()) {
-                return;
+                // What happens every so often ends with the last leave; what is told for a time
+                // that comes later, such as another join, happens all the same.
+                self.next.retain(|(_, timed)| !timed.every);
             }
         }
     }

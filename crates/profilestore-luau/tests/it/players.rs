@@ -42,6 +42,26 @@ fn players_join_and_leave() {
 }
 
 #[test]
+fn a_join_that_comes_after_the_last_leave_still_happens() {
+    let ran = run(
+        "local Players = game:GetService('Players')
+        Players.PlayerAdded:Connect(function(player) print('joined', math.round(os.clock()) - 10) end)
+        Players.PlayerRemoving:Connect(function(player) print('leaves', math.round(os.clock()) - 10) end)",
+        |game| {
+            let plan = "7:join@1s,leave@61s,join@100s;8:join@2s,hop@every10s,leave@25s,join@50s";
+            game.players(plan.parse().expect("a plan")).until(seconds(110))
+        },
+    );
+    let printed = ran.succeeded();
+    let joins: Vec<_> = printed.iter().filter(|line| line.starts_with("joined")).collect();
+    // Player 8 hops twice, and not any more after the last leave.
+    assert_eq!(
+        joins,
+        ["joined 1", "joined 2", "joined 10", "joined 20", "joined 50", "joined 100"]
+    );
+}
+
+#[test]
 fn who_is_kicked_leaves() {
     let ran = run(
         "local Players = game:GetService('Players')

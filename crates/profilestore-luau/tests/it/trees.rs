@@ -70,6 +70,60 @@ fn a_compiled_game_imports_its_modules() {
 }
 
 #[test]
+fn a_place_file_is_played_with_what_its_instances_hold() {
+    use rbx_dom_weak::{
+        InstanceBuilder, WeakDom,
+        types::{Attributes, Enum, Tags, Variant},
+    };
+    let script = |class: &str, name: &str, text: &str| {
+        InstanceBuilder::new(class).with_name(name).with_property("Source", text)
+    };
+    let source = "local config = game.ReplicatedStorage.Config
+        assert(config:GetAttribute('Title') == 'Coins' and config:HasTag('Saved'))
+        assert(config.Target.Value == workspace.Spawn and workspace.Spawn.Material == Enum.Material.Neon)
+        assert(config.Limit.Value == math.huge and not script.Parent:FindFirstChild('Nothing'))
+        local ProfileStore = require(game.ServerScriptService.ProfileStore)
+        local profile = ProfileStore.New('S', { Coins = require(config.Start) }):StartSessionAsync('K')
+        print('coins', profile.Data.Coins)
+        error('here')";
+    let part = InstanceBuilder::new("Part")
+        .with_name("Spawn")
+        .with_property("Material", Enum::from_u32(288));
+    let target = InstanceBuilder::new("ObjectValue")
+        .with_name("Target")
+        .with_property("Value", part.referent());
+    let limit = InstanceBuilder::new("NumberValue")
+        .with_name("Limit")
+        .with_property("Value", Variant::Float64(f64::INFINITY));
+    let config = InstanceBuilder::new("Folder")
+        .with_name("Config")
+        .with_property("Attributes", Attributes::new().with("Title", "Coins"))
+        .with_property("Tags", Tags::from(vec!["Saved".to_owned()]))
+        .with_children([target, limit, script("ModuleScript", "Start", "return 7")]);
+    let off = script("Script", "Off", "error('off')").with_property("Disabled", true);
+    let dom = WeakDom::new(InstanceBuilder::new("DataModel").with_children([
+        InstanceBuilder::new("ReplicatedStorage").with_child(config),
+        InstanceBuilder::new("Workspace").with_child(part),
+        InstanceBuilder::new("ServerScriptService").with_children([
+            script("Script", "Main", source),
+            script("LocalScript", "Hud", "error('a client')"),
+            off,
+        ]),
+    ]));
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("game.rbxl");
+    let file = fs::File::create(&path).expect("a file");
+    rbx_binary::to_writer(file, &dom, dom.root().children()).expect("a place");
+    let tree = Arc::new(Tree::read(&path).expect("a tree"));
+    let ran = play(tree, |game| game);
+    assert_eq!(ran.recorder.texts(Line::Print), ["coins 7"], "{:?}", ran.recorder);
+    let errors = ran.recorder.texts(Line::Error);
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(errors[0].starts_with("ServerScriptService.Main:8: here"), "{errors:?}");
+    assert!(ran.recorder.texts(Line::Warn).is_empty(), "{:?}", ran.recorder);
+}
+
+#[test]
 fn scripts_run_by_where_they_are_and_by_their_context() {
     let folder = tempfile::tempdir().expect("a folder");
     let project = r#"{ "tree": { "$className": "DataModel",

@@ -1,0 +1,184 @@
+//! Files made by the crates that Rojo's authors write them with.
+
+use std::path::PathBuf;
+
+use rbx_dom_weak::{
+    InstanceBuilder,
+    types::{
+        Attributes, CFrame, Enum, EnumItem, Matrix3, NumberSequence, NumberSequenceKeypoint, Tags,
+        Vector3,
+    },
+};
+use tempfile::TempDir;
+
+use super::*;
+
+/// A file with these instances, in the form that its name's ending says.
+fn file(name: &str, roots: Vec<InstanceBuilder>) -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join(name);
+    let dom = WeakDom::new(InstanceBuilder::new("DataModel").with_children(roots));
+    let mut bytes = Vec::new();
+    if name.ends_with('x') {
+        rbx_xml::to_writer_default(&mut bytes, &dom, dom.root().children()).expect("XML");
+    } else {
+        rbx_binary::to_writer(&mut bytes, &dom, dom.root().children()).expect("a binary file");
+    }
+    fs::write(&path, bytes).expect("a file");
+    (folder, path)
+}
+
+fn script(class: &str, name: &str, text: &str) -> InstanceBuilder {
+    InstanceBuilder::new(class).with_name(name).with_property("Source", text)
+}
+
+fn lines_of(node: &Node, depth: usize, lines: &mut Vec<String>) {
+    let json = |values| serde_json::to_string(values).expect("JSON");
+    let mut line = format!("{}{}: {}", "  ".repeat(depth), node.name, node.class);
+    for values in [&node.properties, &node.attributes] {
+        if !values.is_empty() {
+            line = format!("{line} {}", json(values));
+        }
+    }
+    if let Some(source) = &node.source {
+        line = format!("{line} = {source}");
+    }
+    lines.push(line);
+    for child in &node.children {
+        lines_of(child, depth + 1, lines);
+    }
+}
+
+fn read_place(path: &Path) -> (Vec<String>, Sources) {
+    let (mut lines, mut sources) = (Vec::new(), Sources::new());
+    let node = place(path, &mut sources).expect("a place");
+    lines_of(&node, 0, &mut lines);
+    (lines, sources)
+}
+
+#[test]
+fn both_forms_of_a_place_give_its_instances_with_what_is_not_as_usual() {
+    for name in ["game.rbxl", "game.rbxlx"] {
+        let attributes = Attributes::new()
+            .with("Coins", 5.0_f64)
+            .with("Title", "Five")
+            .with("Kind", EnumItem { ty: "Material".into(), value: 256 });
+        let part = InstanceBuilder::new("Part")
+            .with_property("Anchored", true)
+            .with_property("CanCollide", true)
+            .with_property("Transparency", 0.5_f32)
+            .with_property("Material", Enum::from_u32(288))
+            .with_property("Attributes", attributes)
+            .with_property("Tags", Tags::from(vec!["A".to_owned(), "B".to_owned()]));
+        let (_folder, path) = file(
+            name,
+            vec![
+                InstanceBuilder::new("Workspace").with_child(part),
+                InstanceBuilder::new("ServerScriptService")
+                    .with_child(script("Script", "Main", "print(1)").with_child(script(
+                        "ModuleScript",
+                        "Part.of",
+                        "return 2",
+                    )))
+                    .with_child(script("ModuleScript", "Twin", "return 3"))
+                    .with_child(script("ModuleScript", "Twin", "return 4")),
+            ],
+        );
+        let (lines, sources) = read_place(&path);
+        assert_eq!(
+            lines,
+            [
+                "Game: DataModel",
+                "  Workspace: Workspace",
+                "    Part: Part {\"Anchored\":true,\"Material\":288,\"Tags\":[\"A\",\"B\"],\
+                 \"Transparency\":0.5} \
+                 {\"Coins\":5.0,\"Kind\":{\"EnumItem\":{\"type\":\"Material\",\"value\":256}},\
+                 \"Title\":\"Five\"}",
+                "  ServerScriptService: ServerScriptService",
+                "    Main: Script = ServerScriptService.Main",
+                "      Part.of: ModuleScript = ServerScriptService.Main.Part.of",
+                "    Twin: ModuleScript = ServerScriptService.Twin",
+                "    Twin: ModuleScript = ServerScriptService.Twin#2",
+            ],
+            "{name}"
+        );
+        assert_eq!(sources["ServerScriptService.Twin#2"], "return 4", "{name}");
+    }
+}
+
+#[test]
+fn properties_name_other_instances_of_the_place() {
+    let target = InstanceBuilder::new("Part");
+    let value = InstanceBuilder::new("ObjectValue").with_property("Value", target.referent());
+    let (_folder, path) = file("game.rbxl", vec![target, value]);
+    let node = place(&path, &mut Sources::new()).expect("a place");
+    let [target, value] = &node.children[..] else { panic!("{node:?}") };
+    let named = target.referent.as_deref().expect("a name");
+    assert_eq!(value.properties["Value"], json!({ "Ref": named }));
+    assert_eq!(value.referent, None);
+}
+
+#[test]
+fn values_of_every_kind_are_written_as_projects_write_them() {
+    let frame = CFrame::new(Vector3::new(1.0, 2.0, 3.0), Matrix3::identity());
+    let points = [0.0, 1.0].map(|time| NumberSequenceKeypoint::new(time, 2.0, 0.0)).to_vec();
+    for (value, json) in [
+        (
+            Variant::from(frame),
+            json!({ "CFrame": [1.0, 2.0, 3.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0] }),
+        ),
+        (Variant::Float64(f64::INFINITY), json!({ "Number": "inf" })),
+        (Variant::Float32(f32::NAN), json!({ "Number": "NaN" })),
+        (Variant::Int64(i64::MAX), json!(i64::MAX)),
+        (
+            Variant::from(NumberSequence { keypoints: points }),
+            json!({ "NumberSequence": [[0.0, 2.0, 0.0], [1.0, 2.0, 0.0]] }),
+        ),
+        (
+            Variant::from(Font::regular("rbxasset://a.json")),
+            json!({ "Font": { "family": "rbxasset://a.json", "weight": 400, "style": 0 } }),
+        ),
+    ] {
+        assert_eq!(value_of(&value), Some(json), "{value:?}");
+    }
+    for value in [
+        Variant::Vector3(Vector3::new(f32::NAN, 0.0, 0.0)),
+        Variant::Ref(Ref::none()),
+        Variant::BinaryString(vec![0xff].into()),
+    ] {
+        assert_eq!(value_of(&value), None, "{value:?}");
+    }
+}
+
+#[test]
+fn a_model_holds_one_instance() {
+    let module = || script("ModuleScript", "Lib", "return 1");
+    let inner = module().with_child(script("ModuleScript", "Inner", "return 2"));
+    let (_folder, path) = file("lib.rbxmx", vec![inner]);
+    let mut sources = Sources::new();
+    let node = model(&path, &mut sources).expect("a model");
+    let called = shown(&path);
+    assert_eq!((&*node.name, node.source.as_deref()), ("Lib", Some(&*called)));
+    assert_eq!(sources[&format!("{called}.Inner")], "return 2");
+    let (_folder, path) = file("lib.rbxm", vec![module(), module()]);
+    let problem = model(&path, &mut sources).expect_err("two instances").to_string();
+    assert!(problem.contains("has 2 instances at its top"), "{problem}");
+}
+
+#[test]
+fn what_is_no_place_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("game.rbxl");
+    let cut = b"<roblox!\x89\xff\r\n\x1a\n";
+    for bytes in [&b""[..], b"version https://git-lfs", b"<roblox!", b"<roblox>", cut] {
+        fs::write(&path, bytes).expect("a file");
+        let problem = place(&path, &mut Sources::new()).expect_err("no place").to_string();
+        assert!(problem.contains("is no place or model file"), "{problem}");
+    }
+    let deep = (0..=MAX_DEPTH).fold(InstanceBuilder::new("Folder"), |inner, _| {
+        InstanceBuilder::new("Folder").with_child(inner)
+    });
+    let (_folder, path) = file("deep.rbxl", vec![deep]);
+    let problem = place(&path, &mut Sources::new()).expect_err("too deep").to_string();
+    assert!(problem.contains("nest more than 1000 deep"), "{problem}");
+}

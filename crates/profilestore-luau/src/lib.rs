@@ -16,7 +16,7 @@ mod services;
 mod specs;
 mod vm;
 
-pub use game::{Game, GameBuilder, Report, Script, Time};
+pub use game::{Class, Game, GameBuilder, Report, Script, Time};
 pub use output::{Console, Line, Output, Recorder};
 pub use project::{Tree, TreeError, is_project};
 pub use services::players::{Plan, PlanError};

@@ -2,6 +2,7 @@
 //! scripts' lines as well, so that each test's are known.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     time::{Duration, Instant},
 };
@@ -9,7 +10,10 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::output::{Line, Output};
+use crate::{
+    output::{Line, Output},
+    vm::coverage::Lines,
+};
 
 /// How a file's tests are run. See [`GameBuilder::test`](crate::GameBuilder::test).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,11 +25,13 @@ pub struct SpecOptions {
     pub only: Option<String>,
     /// Whether the game's scripts run beside the tests. They do not.
     pub play: bool,
+    /// Whether lines that run are counted. They are not; counting takes time.
+    pub coverage: bool,
 }
 
 impl Default for SpecOptions {
     fn default() -> Self {
-        Self { limit: Duration::from_secs(600), only: None, play: false }
+        Self { limit: Duration::from_secs(600), only: None, play: false, coverage: false }
     }
 }
 
@@ -61,6 +67,10 @@ pub struct SpecResult {
 pub struct SpecReport {
     /// What came of each. What went wrong outside of them is a test of its own.
     pub results: Vec<SpecResult>,
+    /// With [`SpecOptions::coverage`], how often each line ran that can, by the file and the line's
+    /// number: of the game's own scripts and modules that run on servers, without its tests and its
+    /// packages. A file that was never loaded has 0 for each.
+    pub coverage: BTreeMap<String, BTreeMap<u32, u64>>,
 }
 
 impl SpecReport {
@@ -73,6 +83,8 @@ impl SpecReport {
 /// Takes what the tests of a file report.
 pub(crate) struct Collector {
     only: Option<String>,
+    /// Whether lines that run are counted.
+    pub(crate) coverage: bool,
     inner: Mutex<Inner>,
     done: Notify,
 }
@@ -83,6 +95,7 @@ struct Inner {
     current: Option<Current>,
     /// Lines outside of tests.
     loose: Vec<(Line, String)>,
+    lines: Lines,
 }
 
 struct Current {
@@ -92,8 +105,20 @@ struct Current {
 }
 
 impl Collector {
-    pub(crate) fn new(only: Option<String>) -> Self {
-        Self { only, inner: Mutex::default(), done: Notify::new() }
+    pub(crate) fn new(options: &SpecOptions) -> Self {
+        let SpecOptions { only, coverage, .. } = options.clone();
+        Self { only, coverage, inner: Mutex::default(), done: Notify::new() }
+    }
+
+    /// What was counted on a server.
+    pub(crate) fn covered(&self, counted: Lines) {
+        let lines = &mut self.inner.lock().lines;
+        for (file, counted) in counted {
+            let lines = lines.entry(file).or_default();
+            for (line, hits) in counted {
+                *lines.entry(line).or_default() += hits;
+            }
+        }
     }
 
     pub(crate) fn is_wanted(&self, path: &[String]) -> bool {
@@ -130,7 +155,7 @@ impl Collector {
 
     /// What came of all, once the game is over and these profiles could not be saved.
     pub(crate) fn report(&self, not_saved: &[String]) -> SpecReport {
-        let Inner { mut results, loose, .. } = std::mem::take(&mut *self.inner.lock());
+        let Inner { mut results, loose, lines, .. } = std::mem::take(&mut *self.inner.lock());
         let mut outside = |name: &str, problem: Option<String>, lines: Vec<(Line, String)>| {
             if let Some(problem) = problem {
                 let (path, outcome) = (vec![name.to_owned()], Outcome::Failed(problem));
@@ -140,7 +165,7 @@ impl Collector {
         outside("(outside of the tests)", first_error(&loose), loose);
         let not_saved = (!not_saved.is_empty()).then(|| not_saved.join("\n"));
         outside("(what could not be saved)", not_saved, Vec::new());
-        SpecReport { results }
+        SpecReport { results, coverage: lines }
     }
 }
 

@@ -79,6 +79,9 @@ pub(super) fn play(
         };
         game = game.module(name, read(Path::new(file))?);
     }
+    if let Some(file) = &run.client {
+        game = game.client(Script { name: name_of(file), source: read(file)? });
+    }
     if json {
         game = game.output(Arc::new(JsonLines));
     }

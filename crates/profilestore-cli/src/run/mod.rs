@@ -72,6 +72,11 @@ pub(crate) struct Run {
     /// (may be repeated)
     #[arg(long = "module", value_name = "NAME=FILE")]
     modules: Vec<String>,
+    /// A script (Luau) that speaks for each player's client, from when the player joins a server
+    /// until the player leaves it: client.fire(remote, ...), client.invoke, client.event(remote),
+    /// client.answer, client.leave(), and player
+    #[arg(long, value_name = "FILE")]
+    client: Option<PathBuf>,
     /// How long each call of a data store takes, and each message, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 0.0)]
     latency: f64,

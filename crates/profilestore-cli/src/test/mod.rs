@@ -11,6 +11,8 @@ use crate::{
 };
 
 #[cfg(feature = "luau")]
+mod coverage;
+#[cfg(feature = "luau")]
 mod junit;
 #[cfg(feature = "luau")]
 mod play;
@@ -57,9 +59,21 @@ pub(crate) struct Test {
     /// Write the results there, in JUnit's form
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
+    /// Say which lines of the game's own scripts and modules ran, without tests and packages
+    #[arg(long)]
+    coverage: bool,
+    /// Write how often each of these lines ran there, in LCOV's form
+    #[arg(long, value_name = "FILE")]
+    lcov: Option<PathBuf>,
 }
 
 impl Test {
+    /// Whether lines that run are counted.
+    #[cfg(feature = "luau")]
+    fn counts(&self) -> bool {
+        self.coverage || self.lcov.is_some()
+    }
+
     #[cfg(feature = "luau")]
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
         let json = app.json;

@@ -3,13 +3,14 @@
 use std::{
     collections::BTreeMap,
     fs,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     thread,
 };
 
 use profilestore_luau::{Game, Plan, SpecOptions, SpecReport, Time, Tree};
 
-use super::{Test, junit, report};
+use super::{Test, coverage, junit, report};
 use crate::{
     output::{Failure, Status},
     run::game::{seconds, tree_of},
@@ -45,17 +46,27 @@ pub(super) fn test(test: &Test, json: bool) -> Result<Status, Failure> {
             test.only.as_deref().unwrap_or_default()
         )));
     }
+    let lines = coverage::of(&results);
     if let Some(file) = &test.junit {
-        fs::write(file, junit::document(&results)).map_err(|error| {
-            Failure::Usage(format!("{} cannot be written: {error}", file.display()))
-        })?;
+        write(file, junit::document(&results))?;
+    }
+    if let Some(file) = &test.lcov {
+        write(file, coverage::lcov(&lines))?;
     }
     if json {
         report::json(&results)?;
     } else {
         report::text(test, &results)?;
     }
+    if test.coverage {
+        coverage::print(&lines, json)?;
+    }
     Ok(if results.iter().any(Tested::is_failure) { Status::Problems } else { Status::Fine })
+}
+
+fn write(file: &Path, text: String) -> Result<(), Failure> {
+    fs::write(file, text)
+        .map_err(|error| Failure::Usage(format!("{} cannot be written: {error}", file.display())))
 }
 
 /// What is to be run: each file with the first seed, then each with the second, and so on. A file
@@ -89,6 +100,7 @@ impl<'a> Jobs<'a> {
         let mut options = SpecOptions::default();
         options.limit = seconds("--limit", test.limit)?;
         options.play = test.play;
+        options.coverage = test.counts();
         let files = specs
             .into_iter()
             .map(|file| {

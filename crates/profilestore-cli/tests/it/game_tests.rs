@@ -161,6 +161,44 @@ fn a_test_that_fails_is_code_1_with_its_reason_its_place_and_what_was_printed() 
 }
 
 #[test]
+fn coverage_says_which_lines_of_the_games_own_files_ran() {
+    let coins = "local Coins = {}
+function Coins.add(have, more)
+    if more < 0 then
+        return nil
+    end
+    return have + more
+end
+return Coins";
+    let spec = "return function()
+        it('adds', function() expect(require('./Coins').add(1, 2)).to.equal(3) end)
+    end";
+    let place = project(&[
+        ("src/Coins.luau", coins),
+        ("src/Coins.spec.luau", spec),
+        ("src/Never.luau", "local x = 1\nreturn x"),
+        ("src/Hud.client.luau", "return 1"),
+        ("src/Packages/Lib.luau", "return 1"),
+    ]);
+    let printed = place.ok(&["test", ".", "--coverage", "--lcov", "lines.info"]);
+    for part in [
+        "coverage: 5 of 8 lines (62.5 %)",
+        "src/Coins.luau: 5 of 6; not 4",
+        "src/Never.luau: 0 of 2; not 1-2",
+    ] {
+        assert!(printed.contains(part), "{part}: {printed}");
+    }
+    assert!(!printed.contains("Hud") && !printed.contains("Lib"), "{printed}");
+    let lcov = fs::read_to_string(place.path("lines.info")).unwrap();
+    for part in ["SF:src/Coins.luau\nDA:1,1\n", "DA:4,0\n", "LF:6\nLH:5\nend_of_record\n"] {
+        assert!(lcov.contains(part), "{part}: {lcov}");
+    }
+    let printed = lines(&place.ok(&["test", ".", "--coverage", "--json"]));
+    let of_coins = printed.iter().find(|line| line["coverage"] == "src/Coins.luau").unwrap();
+    assert_eq!(of_coins["missed"], serde_json::json!([4]));
+}
+
+#[test]
 fn a_sweep_finds_the_seed_at_which_a_test_fails_and_says_how_to_run_it_again() {
     let spec = "return function()
         it('has luck', function()

@@ -1,6 +1,8 @@
 //! A game: its servers, each with a machine of its own, on one store.
 
+mod classes;
 mod server;
+mod servers;
 mod time;
 mod weather;
 
@@ -9,20 +11,21 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 use futures_util::future::{LocalBoxFuture, join_all};
 use parking_lot::Mutex;
 use profilestore::{
-    GameServer, Settings,
+    Settings,
     data_store::{DataStore, MemoryStore},
     env::Env,
     messenger::{LocalMessenger, Messenger},
-    roblox::{BudgetRules, Options, RobloxDataStores},
+    roblox::BudgetRules,
 };
+use tokio::{sync::mpsc, time::Instant};
 
 pub(crate) use self::server::{Server, ServerOptions};
-pub use self::time::Time;
-use self::weather::Weather;
+pub use self::{classes::Class, time::Time};
+use self::{servers::Common, weather::Weather};
 use crate::{
     output::{Console, Output},
     project::Tree,
-    services::{World, players::Plan},
+    services::{World, WorldOptions, players::Plan},
     specs::{Collector, SpecOptions, SpecReport},
     vm::{Failed, Limits},
 };
@@ -78,6 +81,7 @@ pub struct GameBuilder {
     modules: BTreeMap<String, String>,
     tree: Option<Arc<Tree>>,
     specs: Option<Arc<Collector>>,
+    client: Option<Arc<Script>>,
     weather: Weather,
     budgets: Option<BudgetRules>,
 }
@@ -192,6 +196,16 @@ impl GameBuilder {
         self
     }
 
+    /// What each player's client runs, from when the player joins a server until the player leaves
+    /// it. It is a script on the server's machine that speaks for the client: `client.fire(remote,
+    /// ...)`, `client.invoke`, `client.event(remote)`, `client.answer` and `client.leave`, with
+    /// `player`. No client without it.
+    #[must_use]
+    pub fn client(mut self, script: Script) -> Self {
+        self.client = Some(Arc::new(script));
+        self
+    }
+
     /// The game's instances, as its project describes them; its scripts run with
     /// [`GameBuilder::play`].
     #[must_use]
@@ -240,7 +254,7 @@ impl GameBuilder {
     /// Runs the tests of a file of the game's tree, one after another on the first server. The
     /// lines that scripts print are in the report.
     pub fn test(mut self, file: &str, options: &SpecOptions) -> Result<SpecReport, Failed> {
-        let collector = Arc::new(Collector::new(options.only.clone()));
+        let collector = Arc::new(Collector::new(options));
         self.output = Some(collector.clone());
         self.specs = Some(collector.clone());
         let report = self.run_through(Plays::Spec(file, options))?;
@@ -266,49 +280,36 @@ impl GameBuilder {
             ),
         };
         let job_ids: Vec<String> = (0..self.servers).map(|_| env.uuid().to_string()).collect();
-        let world = World::new(
-            env.clone(),
-            chance.clone(),
-            self.place_id,
-            job_ids.clone(),
-            self.weather.latency,
-        );
-        let mounted = Arc::new(self.modules);
+        let (openings, mut opened) = mpsc::unbounded_channel();
+        let world = World::new(WorldOptions {
+            env: env.clone(),
+            chance: chance.clone(),
+            place_id: self.place_id,
+            job_ids: job_ids.clone(),
+            latency: self.weather.latency,
+            openings,
+        });
+        let common = Common {
+            store,
+            messenger,
+            env,
+            chance,
+            world: world.clone(),
+            seed: self.seed,
+            place_id: self.place_id,
+            settings: self.settings,
+            weather: self.weather,
+            budgets: self.budgets,
+            output,
+            limits: self.limits,
+            mounted: Arc::new(self.modules),
+            tree: self.tree,
+            specs: self.specs.clone(),
+            client: self.client,
+        };
         let mut servers = Vec::new();
-        for (number, job_id) in job_ids.into_iter().enumerate() {
-            let seed = self.seed.wrapping_mul(1000).wrapping_add(number as u64);
-            let start = |store: Arc<dyn DataStore>| {
-                let builder =
-                    GameServer::builder(store).messenger(messenger.clone()).env(env.clone());
-                builder
-                    .settings(self.settings.clone())
-                    .place_id(self.place_id)
-                    .job_id(job_id.clone())
-                    .start()
-            };
-            let game_server = start(self.weather.over(store.clone(), seed)).await?;
-            // A call of a data store takes its time as a whole, however often it asks the store.
-            // And it works while the game closes.
-            let beside = start(store.clone()).await?;
-            let mut options = Options::default();
-            (options.latency, options.errors, options.seed) =
-                (self.weather.latency, self.weather.errors, seed);
-            options.budgets = self.budgets;
-            let data_stores = RobloxDataStores::new(&beside, options);
-            servers.push(Server::new(ServerOptions {
-                number: number + 1,
-                game_server,
-                beside,
-                data_stores,
-                env: env.clone(),
-                chance: chance.clone(),
-                output: output.clone(),
-                limits: self.limits,
-                world: world.clone(),
-                mounted: mounted.clone(),
-                tree: self.tree.clone(),
-                specs: self.specs.clone(),
-            })?);
+        for (number, job_id) in job_ids.iter().enumerate() {
+            servers.push(common.server(number + 1, job_id).await?);
         }
         for server in &servers {
             plays.start(server)?;
@@ -316,13 +317,31 @@ impl GameBuilder {
         let crashers: Arc<Mutex<Vec<_>>> =
             Arc::new(Mutex::new(servers.iter().map(Server::crasher).collect()));
         self.players.start(&world, move |server| (crashers.lock()[server])())?;
-        let nothing_left = match &self.specs {
-            Some(specs) => Time::wait_for(specs.done()).await,
-            None => self.time.wait(self.until, &world, &servers).await,
+        let (specs, time, until, began) = (self.specs, self.time, self.until, Instant::now());
+        let nothing_left = loop {
+            let left = until.map(|until| until.saturating_sub(began.elapsed()));
+            let end = async {
+                match &specs {
+                    Some(specs) => Time::wait_for(specs.done()).await,
+                    None => time.wait(left, &world, &servers).await,
+                }
+            };
+            let opening = tokio::select! {
+                biased;
+                nothing_left = end => break nothing_left,
+                Some(opening) = opened.recv() => opening,
+            };
+            let server = common.server(opening.server + 1, &opening.job_id).await?;
+            plays.start(&server)?;
+            servers.push(server);
+            world.started(opening.server);
         };
         let mut report = Report::default();
         for closed in join_all(servers.iter().map(|server| server.close(nothing_left))).await {
             report.add(closed?);
+        }
+        if let Some(specs) = &specs {
+            servers.iter().for_each(|server| specs.covered(server.counted()));
         }
         Ok(report)
     }
@@ -333,6 +352,8 @@ enum Plays<'a> {
     Script(&'a Script),
     Tree,
     Spec(&'a str, &'a SpecOptions),
+    /// Nothing; the machine's classes are put there.
+    Nothing(&'a Mutex<Vec<Class>>),
 }
 
 impl Plays<'_> {
@@ -341,6 +362,10 @@ impl Plays<'_> {
             Self::Script(script) => server.run(script),
             Self::Tree if server.run_tree()? == 0 => Err(Failed::nothing_runs()),
             Self::Tree => Ok(()),
+            Self::Nothing(classes) => {
+                *classes.lock() = server.classes()?;
+                Ok(())
+            }
             Self::Spec(file, options) => {
                 if options.play {
                     server.run_tree()?;
@@ -386,6 +411,7 @@ impl Game {
             modules: BTreeMap::new(),
             tree: None,
             specs: None,
+            client: None,
             weather: Weather::default(),
             budgets: None,
         }

@@ -8,7 +8,7 @@ use profilestore::{
     roblox::RobloxDataStores,
 };
 
-use super::{Report, Script};
+use super::{Class, Report, Script};
 use crate::{
     host::Ending,
     modules,
@@ -16,7 +16,7 @@ use crate::{
     project::Tree,
     services::{Services, ServicesOptions, World, reach_foreign_holders},
     specs::Collector,
-    vm::{Failed, Limits, Vm, VmOptions},
+    vm::{Failed, Limits, Vm, VmOptions, coverage},
 };
 
 pub(crate) struct Server {
@@ -47,6 +47,7 @@ pub(crate) struct ServerOptions {
     pub(crate) mounted: Arc<BTreeMap<String, String>>,
     pub(crate) tree: Option<Arc<Tree>>,
     pub(crate) specs: Option<Arc<Collector>>,
+    pub(crate) client: Option<Arc<Script>>,
 }
 
 impl Server {
@@ -64,8 +65,14 @@ impl Server {
             mounted,
             tree,
             specs,
+            client,
         } = options;
         let vm = Vm::new(VmOptions { server: number, env: env.clone(), chance, output, limits })?;
+        if let (Some(specs), Some(tree)) = (&specs, &tree)
+            && specs.coverage
+        {
+            coverage::watch(vm.lua(), tree.own_scripts());
+        }
         let ending = Ending::new(game_server.clone());
         let built_in = modules::install(&vm, ending.clone())?;
         let server = number - 1;
@@ -78,6 +85,7 @@ impl Server {
             mounted,
             tree: tree.clone(),
             specs,
+            client,
         };
         let services = Services::install(&vm, services)?;
         reach_foreign_holders(&world, server, &game_server);
@@ -112,9 +120,28 @@ impl Server {
         self.services.run_spec(&self.vm, file, limit.as_secs_f64())
     }
 
+    /// How often lines ran whose runs are counted.
+    pub(crate) fn counted(&self) -> coverage::Lines {
+        coverage::counted(self.vm.lua(), |name| {
+            Some(self.tree.as_ref()?.sources.get(name)?.as_str())
+        })
+    }
+
     /// Counts from 1.
     pub(crate) fn number(&self) -> usize {
         self.number
+    }
+
+    /// What there is of the machine's classes.
+    pub(super) fn classes(&self) -> Result<Vec<Class>, Failed> {
+        let described = self.services.describe()?;
+        let class = |[name, methods, events, properties]: [Vec<String>; 4]| Class {
+            name: name.concat(),
+            methods,
+            events,
+            properties,
+        };
+        Ok(described.into_iter().map(class).collect())
     }
 
     /// True when no thread waits for anything.

@@ -12,7 +12,7 @@ mod modules;
 mod place;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt, fs, io,
     path::{Component, Path, PathBuf},
 };
@@ -103,23 +103,51 @@ impl Tree {
     /// those of installed packages.
     pub fn specs(&self) -> Vec<String> {
         let mut found = Vec::new();
-        collect_specs(&self.root, &mut found);
+        each_own(&self.root, &mut |node| {
+            if is_spec(node) {
+                found.extend(node.source.clone());
+            }
+        });
+        found
+    }
+
+    /// The game's scripts and modules that may run on a server, without tests, installed packages
+    /// and data.
+    pub(crate) fn own_scripts(&self) -> BTreeSet<String> {
+        const DATA: [&str; 3] = [".json", ".jsonc", ".toml"];
+        let mut found = BTreeSet::new();
+        each_own(&self.root, &mut |node| {
+            let is_data = |source: &String| DATA.iter().any(|ending| source.ends_with(ending));
+            if !is_client(node) && !is_spec(node) {
+                found.extend(node.source.clone().filter(|source| !is_data(source)));
+            }
+        });
         found
     }
 }
 
-fn collect_specs(node: &Node, found: &mut Vec<String>) {
+fn is_spec(node: &Node) -> bool {
+    node.class == "ModuleScript" && node.name.ends_with(".spec")
+}
+
+/// Whether it is a script that only clients run.
+fn is_client(node: &Node) -> bool {
+    let context = node.properties.get("RunContext");
+    node.class == "LocalScript"
+        || context.is_some_and(|context| *context == "Client" || *context == 2)
+}
+
+/// Visits all that is not installed.
+fn each_own(node: &Node, visit: &mut dyn FnMut(&Node)) {
     /// Where package managers put what they install.
     const INSTALLED: [&str; 6] =
         ["Packages", "DevPackages", "ServerPackages", "_Index", "node_modules", "roblox_packages"];
     if INSTALLED.contains(&&*node.name) {
         return;
     }
-    if node.class == "ModuleScript" && node.name.ends_with(".spec") {
-        found.extend(node.source.clone());
-    }
+    visit(node);
     for child in &node.children {
-        collect_specs(child, found);
+        each_own(child, visit);
     }
 }
 
@@ -168,6 +196,11 @@ fn shown(path: &Path) -> String {
     if text.is_empty() { ".".to_owned() } else { text }
 }
 
+/// What a script is called in tracebacks: what looks like the machine's own would not be shown.
+fn chunk_name(name: String) -> String {
+    if name.starts_with(crate::vm::OWN_CODE) { format!("./{name}") } else { name }
+}
+
 fn read_text(file: &Path) -> Result<String, TreeError> {
     let bytes = fs::read(file).map_err(|error| TreeError::unreadable(file, &error))?;
     String::from_utf8(bytes).map_err(|_| TreeError::new(file, "is not UTF-8 text"))
@@ -192,8 +225,3 @@ fn read_json(file: &Path) -> Result<Value, TreeError> {
 
 #[cfg(test)]
 mod tests;
-/// What a script is called in tracebacks: what looks like the machine's own would not be shown.
-fn chunk_name(name: String) -> String {
-    if name.starts_with(crate::vm::OWN_CODE) { format!("./{name}") } else { name }
-}
-

@@ -142,8 +142,10 @@ impl<'a> Maker<'a> {
 fn set(node: &mut Node, key: &str, value: &Variant) {
     match value {
         Variant::Attributes(attributes) if key == "Attributes" => {
+            // Those of Roblox itself begin so.
             node.attributes = attributes
                 .iter()
+                .filter(|(name, _)| !name.starts_with("RBX"))
                 .filter_map(|(name, value)| Some((name.clone(), value_of(value)?)))
                 .collect();
         }

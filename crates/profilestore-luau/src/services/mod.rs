@@ -12,6 +12,7 @@ pub(crate) mod players;
 mod proxies;
 mod purchases;
 mod random;
+mod reserved;
 mod specs;
 mod tree;
 mod world;
@@ -22,12 +23,16 @@ use std::{
     time::Duration,
 };
 
-use mlua::{Function, Lua, Table, Value};
+use mlua::{Function, Lua, LuaString, Table, Value};
 use profilestore::{env::Env, roblox::RobloxDataStores};
 use tokio::sync::Notify;
 
-pub(crate) use self::{messages::reach_foreign_holders, world::World};
+pub(crate) use self::{
+    messages::reach_foreign_holders,
+    world::{World, WorldOptions},
+};
 use crate::{
+    game::Script,
     modules,
     project::Tree,
     specs::Collector,
@@ -35,7 +40,7 @@ use crate::{
 };
 
 /// The parts, in the order in which they build on each other.
-const PARTS: [(&str, &str); 27] = [
+const PARTS: [(&str, &str); 28] = [
     ("signals", include_str!("signals.luau")),
     ("enums", include_str!("enums.luau")),
     ("data_types", include_str!("data_types.luau")),
@@ -55,6 +60,7 @@ const PARTS: [(&str, &str); 27] = [
     ("run_service", include_str!("run_service.luau")),
     ("http_service", include_str!("http_service.luau")),
     ("players", include_str!("players.luau")),
+    ("clients", include_str!("clients.luau")),
     ("market", include_str!("market.luau")),
     ("teleport", include_str!("teleport.luau")),
     ("messages", include_str!("messages.luau")),
@@ -80,6 +86,8 @@ pub(crate) struct ServicesOptions {
     pub(crate) tree: Option<Arc<Tree>>,
     /// Who takes what tests report, when a file of tests is run.
     pub(crate) specs: Option<Arc<Collector>>,
+    /// What each player's client runs.
+    pub(crate) client: Option<Arc<Script>>,
 }
 
 /// How long the functions that are bound to the closing of the game may take.
@@ -96,11 +104,21 @@ impl Services {
     /// Puts the globals and services into a machine and makes them known to the world.
     pub(crate) fn install(vm: &Vm, options: ServicesOptions) -> Result<Self, Failed> {
         let lua = vm.lua();
-        let ServicesOptions { server, env, world, data_stores, built_in, mounted, tree, specs } =
-            options;
+        let ServicesOptions {
+            server,
+            env,
+            world,
+            data_stores,
+            built_in,
+            mounted,
+            tree,
+            specs,
+            client,
+        } = options;
         let host = lua.create_table()?;
         host.set("place_id", world.place_id())?;
         host.set("job_id", world.job_id(server))?;
+        host.set("private_server_id", world.private_id(server))?;
         host.set("kind", vm.prompt(proxies::kind)?)?;
         host.set("enums", include_str!("enums.txt"))?;
         host.set("classes", crate::classes::LIST)?;
@@ -108,6 +126,7 @@ impl Services {
         random::install(vm, &host, world.chance.clone())?;
         install_basics(vm, &host, &env)?;
         install_require(vm, &host, built_in, mounted.clone(), tree.clone())?;
+        install_client(vm, &host, client)?;
         tree::install(vm, &host, tree.as_ref())?;
         world::install(vm, &host, &world, server)?;
         data_store::install(vm, &host, &data_stores, &world, server)?;
@@ -166,6 +185,11 @@ impl Services {
         Ok(found)
     }
 
+    /// What there is of each class: its name, methods, events and properties.
+    pub(crate) fn describe(&self) -> Result<Vec<[Vec<String>; 4]>, Failed> {
+        Ok(self.own.get::<Function>("describe")?.call(())?)
+    }
+
     /// Begins to run a file's tests; each may take so many seconds.
     pub(crate) fn run_spec(&self, vm: &Vm, file: &str, seconds: f64) -> Result<(), Failed> {
         vm.scheduler().spawn(self.own.get("run_spec")?, (file, seconds));
@@ -214,16 +238,18 @@ fn install_basics(vm: &Vm, host: &Table, env: &Env) -> Result<(), Failed> {
     };
     host.set("json_decode", vm.prompt(decode)?)?;
     let scheduler = Arc::downgrade(vm.scheduler());
-    let report = move |_: &Lua, text: String| {
+    // What a script throws may hold any bytes.
+    let report = move |_: &Lua, text: LuaString| {
         if let Some(scheduler) = scheduler.upgrade() {
-            scheduler.report_text(&text);
+            scheduler.report_text(&text.to_string_lossy());
         }
         Ok(())
     };
     host.set("report", vm.prompt(report)?)?;
     let scheduler = Arc::downgrade(vm.scheduler());
     let later = move |_: &Lua, (seconds, function): (f64, Function)| {
-        let wait = Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
+        // What is never to happen need not wait for it.
+        let Ok(wait) = Duration::try_from_secs_f64(seconds.max(0.0)) else { return Ok(()) };
         if let Some(scheduler) = scheduler.upgrade() {
             scheduler.spawn_later(wait, function);
         }
@@ -263,6 +289,29 @@ fn uuid_text(bits: u128) -> String {
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
+/// Loads the script that each player's client runs, if there is one.
+fn install_client(vm: &Vm, host: &Table, client: Option<Arc<Script>>) -> Result<(), Failed> {
+    let Some(client) = client else { return Ok(()) };
+    let load = move |lua: &Lua, (script, require, more): (Value, Function, Table)| {
+        let loaded = || {
+            let globals = globals_of(lua, &script, require)?;
+            add_globals(&globals, &more)?;
+            Vm::load_in(lua, &client.name, &client.source, &globals)
+        };
+        loaded().map_err(|error| crate::vm::error_text(&error))
+    };
+    host.set("client", vm.prompt(load)?)?;
+    Ok(())
+}
+
+fn add_globals(globals: &Table, more: &Table) -> mlua::Result<()> {
+    for pair in more.pairs::<String, Value>() {
+        let (name, value) = pair?;
+        globals.set(name, value)?;
+    }
+    Ok(())
+}
+
 /// A module that is to be loaded: its name, itself, its `require`, and what it finds besides.
 type Loaded = (String, Value, Function, Option<Table>);
 
@@ -277,10 +326,7 @@ fn install_require(
         let loaded = || {
             let globals = globals_of(lua, &script, require)?;
             if let Some(more) = more {
-                for pair in more.pairs::<String, Value>() {
-                    let (name, value) = pair?;
-                    globals.set(name, value)?;
-                }
+                add_globals(&globals, &more)?;
             }
             let in_tree = tree.as_ref().and_then(|tree| tree.sources.get(&name));
             if let Some(source) = in_tree.or_else(|| mounted.get(&name)) {

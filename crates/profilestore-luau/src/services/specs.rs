@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mlua::{Lua, Table};
+use mlua::{Lua, LuaString, Table};
 
 use super::world::{Join, World};
 use crate::{
@@ -14,6 +14,11 @@ use crate::{
 pub(super) const PARTS: [(&str, &str); 2] =
     [("expect", include_str!("expect.luau")), ("specs", include_str!("specs.luau"))];
 
+/// Names of tests may hold any bytes.
+fn texts(path: &[LuaString]) -> Vec<String> {
+    path.iter().map(LuaString::to_string_lossy).collect()
+}
+
 pub(super) fn install(
     vm: &Vm,
     host: &Table,
@@ -23,25 +28,26 @@ pub(super) fn install(
 ) -> Result<(), Failed> {
     host.set("tests", true)?;
     let own = collector.clone();
-    let began = move |_: &Lua, path: Vec<String>| {
-        own.began(path);
+    let began = move |_: &Lua, path: Vec<LuaString>| {
+        own.began(texts(&path));
         Ok(())
     };
     host.set("test_began", vm.prompt(began)?)?;
     let own = collector.clone();
-    let ended = move |_: &Lua, problem: Option<String>| {
-        own.ended(problem.map(|problem| without_own_code(&problem)));
+    let ended = move |_: &Lua, problem: Option<LuaString>| {
+        own.ended(problem.map(|problem| without_own_code(&problem.to_string_lossy())));
         Ok(())
     };
     host.set("test_ended", vm.prompt(ended)?)?;
     let own = collector.clone();
-    let skipped = move |_: &Lua, path: Vec<String>| {
-        own.skipped(path);
+    let skipped = move |_: &Lua, path: Vec<LuaString>| {
+        own.skipped(texts(&path));
         Ok(())
     };
     host.set("test_skipped", vm.prompt(skipped)?)?;
     let own = collector.clone();
-    host.set("test_wanted", vm.prompt(move |_, path: Vec<String>| Ok(own.is_wanted(&path)))?)?;
+    let wanted = move |_: &Lua, path: Vec<LuaString>| Ok(own.is_wanted(&texts(&path)));
+    host.set("test_wanted", vm.prompt(wanted)?)?;
     let own = collector.clone();
     let done = move |_: &Lua, ()| {
         own.all_ended();

@@ -14,12 +14,13 @@ use std::{
 use mlua::{Function, IntoLuaMulti, Table};
 use parking_lot::Mutex;
 use profilestore::env::{Env, Rng};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 use super::{
     memory::{self, Memory},
     messages::{self, Topics},
     purchases::{self, Purchases},
+    reserved::{self, Opening, Reservations},
 };
 use crate::vm::{Answer, Failed, Scheduler, Vm};
 
@@ -29,6 +30,10 @@ pub(crate) struct World {
     /// What decides who goes where, and when.
     pub(super) chance: Arc<dyn Rng>,
     place_id: i64,
+    /// How many servers everybody may join. Reserved ones come after them.
+    public: usize,
+    /// Where servers are asked for that are to be started.
+    pub(super) openings: mpsc::UnboundedSender<Opening>,
     /// How long a message takes.
     pub(super) latency: Duration,
     pub(super) inner: Mutex<Inner>,
@@ -38,18 +43,40 @@ pub(crate) struct World {
     gave_up: Notify,
 }
 
+/// What a world is made with.
+pub(crate) struct WorldOptions {
+    pub(crate) env: Env,
+    pub(crate) chance: Arc<dyn Rng>,
+    pub(crate) place_id: i64,
+    /// Of the servers that everybody may join.
+    pub(crate) job_ids: Vec<String>,
+    /// How long a message takes.
+    pub(crate) latency: Duration,
+    /// Where servers are asked for that are to be started.
+    pub(crate) openings: mpsc::UnboundedSender<Opening>,
+}
+
 pub(super) struct Inner {
-    servers: Vec<Server>,
+    pub(super) servers: Vec<Server>,
+    pub(super) reservations: Reservations,
     players: BTreeMap<i64, Player>,
     pub(super) topics: Topics,
     pub(super) purchases: Purchases,
     pub(super) memory: Memory,
 }
 
-struct Server {
+pub(super) struct Server {
     job_id: String,
     /// The machine's functions for what happens in the world, once it has them.
     machine: Option<Machine>,
+    /// Whether its scripts have begun.
+    pub(super) is_started: bool,
+}
+
+impl Server {
+    pub(super) fn new(job_id: String, is_started: bool) -> Self {
+        Self { job_id, machine: None, is_started }
+    }
 }
 
 #[derive(Clone)]
@@ -78,16 +105,13 @@ pub(super) struct Join {
 }
 
 impl World {
-    pub(crate) fn new(
-        env: Env,
-        chance: Arc<dyn Rng>,
-        place_id: i64,
-        job_ids: Vec<String>,
-        latency: Duration,
-    ) -> Arc<Self> {
-        let servers = job_ids.into_iter().map(|job_id| Server { job_id, machine: None }).collect();
+    pub(crate) fn new(options: WorldOptions) -> Arc<Self> {
+        let WorldOptions { env, chance, place_id, job_ids, latency, openings } = options;
+        let public = job_ids.len();
+        let servers = job_ids.into_iter().map(|job_id| Server::new(job_id, true)).collect();
         let inner = Inner {
             servers,
+            reservations: Reservations::default(),
             players: BTreeMap::new(),
             topics: Topics::default(),
             purchases: Purchases::default(),
@@ -97,6 +121,8 @@ impl World {
             env,
             chance,
             place_id,
+            public,
+            openings,
             latency,
             inner: Mutex::new(inner),
             busy: AtomicUsize::new(0),
@@ -112,9 +138,9 @@ impl World {
         self.inner.lock().servers[server].job_id.clone()
     }
 
-    /// How many servers there are.
+    /// How many servers there are that everybody may join.
     pub(super) fn servers(&self) -> usize {
-        self.inner.lock().servers.len()
+        self.public
     }
 
     /// A server's machine begins to hear of the world.
@@ -252,8 +278,10 @@ impl World {
         }
     }
 
+    /// Among those that everybody may join.
     fn server_of_job(&self, job_id: &str) -> Option<usize> {
-        self.inner.lock().servers.iter().position(|server| server.job_id == job_id)
+        let inner = self.inner.lock();
+        inner.servers[..self.public].iter().position(|server| server.job_id == job_id)
     }
 }
 
@@ -273,10 +301,14 @@ pub(super) fn install(
     host.set("leave", vm.prompt(leave)?)?;
 
     let own = world.clone();
-    let teleport = move |_: &mlua::Lua, args: (Vec<i64>, i64, Option<String>, Option<String>)| {
-        teleport(&own, server, args)
-    };
+    let teleport = move |_: &mlua::Lua, args: Teleport| teleport(&own, server, args);
     host.set("teleport", vm.prompt(teleport)?)?;
+
+    let own = world.clone();
+    let job_of = move |_: &mlua::Lua, user_id: i64| {
+        Ok(own.servers_of(user_id).last().map(|server| own.job_id(*server)))
+    };
+    host.set("job_of", vm.prompt(job_of)?)?;
 
     let own = world.clone();
     let give_up = move |_: &mlua::Lua, ()| {
@@ -286,32 +318,41 @@ pub(super) fn install(
     host.set("give_up", vm.prompt(give_up)?)?;
 
     purchases::install(vm, host, world, server)?;
+    reserved::install(vm, host, world)?;
     memory::install(vm, host, world)?;
     messages::install(vm, host, world, server)
 }
 
-/// Players leave for another server of the same place.
+/// Whom a script teleports: their ids, the place, and where to: a server's JobId, a reserved
+/// server's access code, or any other server; with what the script gives along, JSON.
+type Teleport = (Vec<i64>, i64, Option<String>, Option<String>, Option<String>);
+
+/// Players leave for another server of the same place. Its JobId is the answer.
 fn teleport(
     world: &Arc<World>,
     server: usize,
-    (user_ids, place_id, job_id, data): (Vec<i64>, i64, Option<String>, Option<String>),
-) -> Answer<()> {
+    (user_ids, place_id, job_id, code, data): Teleport,
+) -> Answer<String> {
     if place_id != world.place_id {
         return Err(format!(
             "no server of place {place_id} is simulated; all of them run place {}",
             world.place_id
         ));
     }
-    let to = match job_id {
-        Some(job_id) => {
+    let to = match (job_id, code) {
+        (Some(job_id), _) => {
             world.server_of_job(&job_id).ok_or_else(|| format!("there is no server {job_id}"))?
         }
-        None => world.another(server),
+        (None, Some(code)) => world
+            .reserved_server(&code)
+            .ok_or_else(|| format!("no server was reserved with the access code {code}"))?,
+        (None, None) => world.another(server),
     };
     let own = world.clone();
     world.spawn(async move {
         // The step in which the script called ends first.
         tokio::task::yield_now().await;
+        own.has_started(to).await;
         let join = Join { from_place: Some(place_id), members: user_ids.clone(), data };
         for user_id in user_ids {
             if own.servers_of(user_id).contains(&server) {
@@ -320,5 +361,5 @@ fn teleport(
             }
         }
     });
-    Ok(())
+    Ok(world.job_id(to))
 }

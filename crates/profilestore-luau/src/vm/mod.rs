@@ -1,6 +1,7 @@
 //! One game server's Luau virtual machine: what scripts find in it, and how the host runs them.
 
 mod clocks;
+pub(crate) mod coverage;
 pub(crate) mod json;
 mod limits;
 mod print;
@@ -239,7 +240,11 @@ impl Vm {
         upper.set("__metatable", "The metatable is locked")?;
         environment.set_metatable(Some(upper))?;
         let chunk = lua.load(source).set_name(format!("={name}")).set_mode(ChunkMode::Text);
-        chunk.set_environment(environment).into_function()
+        let chunk = chunk.set_environment(environment);
+        let Some(compiler) = coverage::compiler(lua, name) else { return chunk.into_function() };
+        let function = chunk.set_compiler(compiler).into_function()?;
+        coverage::note(lua, name, &function);
+        Ok(function)
     }
 }
 

@@ -62,6 +62,10 @@ pub(crate) fn install(vm: &Vm) -> Result<(), Failed> {
         .set_name(format!("={OWN_CODE}task"))
         .call(note)?;
     task.set("wait", wait.clone())?;
+    // All threads of a machine run one after another, so there is nothing to change between.
+    for name in ["synchronize", "desynchronize"] {
+        task.set(name, vm.prompt(|_, ()| Ok(()))?)?;
+    }
     task.set_readonly(true);
 
     let globals = vm.globals();

@@ -2,7 +2,10 @@
 
 mod accepted;
 mod bring_along;
+mod broken_scripts;
 mod ci_example;
+mod class_table;
+mod clients;
 mod closing;
 mod data_stores;
 mod documents;
@@ -13,6 +16,7 @@ mod players;
 mod profile_service;
 mod profile_store;
 mod published;
+mod reflection;
 mod seeds;
 mod services;
 mod small_services;
@@ -24,7 +28,7 @@ mod trees;
 mod types;
 mod validators;
 
-use std::sync::Arc;
+use std::{env, fs, path::Path, sync::Arc};
 
 use profilestore_luau::{Game, GameBuilder, Line, Recorder, Report, Script, Time};
 
@@ -49,6 +53,22 @@ fn run(source: &str, set: impl FnOnce(GameBuilder) -> GameBuilder) -> Ran {
     let report =
         game.run(&Script { name: "game".into(), source: source.into() }).expect("the game runs");
     Ran { report, recorder }
+}
+
+/// Holds a file against what it is made of. `PROFILESTORE_WRITE_API=1` writes it.
+#[track_caller]
+fn current(path: &Path, text: &str) {
+    if env::var_os("PROFILESTORE_WRITE_API").is_some() {
+        fs::write(path, text).expect("the file is written");
+    }
+    let there = fs::read_to_string(path).unwrap_or_default();
+    let differs = there.lines().zip(text.lines()).find(|(there, wanted)| there != wanted);
+    assert!(
+        there == text,
+        "{} is old; PROFILESTORE_WRITE_API=1 cargo nextest run -p profilestore-luau writes it: \
+         {differs:?}",
+        path.display()
+    );
 }
 
 /// Runs a script that checks itself with `assert`.

@@ -194,6 +194,80 @@ fn players_are_teleported_to_another_server() {
 }
 
 #[test]
+fn a_reserved_server_starts_when_players_are_sent_there() {
+    let ran = run(
+        "local Teleports = game:GetService('TeleportService')
+        local Players = game:GetService('Players')
+        if game.PrivateServerId ~= '' then
+            Players.PlayerAdded:Connect(function(player)
+                local data = player:GetJoinData()
+                print('there', player.UserId, data.TeleportData.Round, #data.Members, os.clock() < 20)
+                print(Teleports:GetPlayerPlaceInstanceAsync(player.UserId))
+            end)
+            return
+        end
+        local here = {}
+        Players.PlayerAdded:Connect(function(player)
+            table.insert(here, player)
+            if #here < 2 then return end
+            task.wait(30)
+            local code, id = Teleports:ReserveServer(game.PlaceId)
+            assert(type(code) == 'string' and #id > 0 and code ~= id)
+            Teleports:TeleportToPrivateServer(game.PlaceId, code, here, nil, { Round = 3 })
+            task.wait(1)
+            local options = Instance.new('TeleportOptions')
+            options.ReservedServerAccessCode = 'none'
+            print(pcall(Teleports.TeleportAsync, Teleports, game.PlaceId, { player }, options))
+            options.ShouldReserveServer = true
+            print(pcall(Teleports.TeleportAsync, Teleports, game.PlaceId, { player }, options))
+            print(pcall(Teleports.ReserveServer, Teleports, 5))
+            print(#Players:GetPlayers())
+        end)",
+        |game| {
+            game.place_id(1).players("1-2:join@1s".parse().expect("a plan")).until(seconds(60))
+        },
+    );
+    let printed = ran.succeeded();
+    let there: Vec<_> = printed.iter().filter(|line| line.starts_with("there")).collect();
+    assert_eq!(there, ["there 1 3 2 true", "there 2 3 2 true"], "{printed:?}");
+    assert_eq!(
+        printed.iter().filter(|line| line.starts_with("true  1 ")).count(),
+        2,
+        "{printed:?}"
+    );
+    for part in [
+        "no server was reserved with the access code none",
+        "only one of ServerInstanceId, ReservedServerAccessCode and ShouldReserveServer",
+        "no server of place 5 is simulated",
+    ] {
+        assert!(printed.iter().any(|line| line.contains(part)), "{part}: {printed:?}");
+    }
+    assert_eq!(printed.last().map(String::as_str), Some("0"), "{printed:?}");
+}
+
+#[test]
+fn a_teleport_can_reserve_the_server_itself() {
+    let ran = run(
+        "local Teleports = game:GetService('TeleportService')
+        game:GetService('Players').PlayerAdded:Connect(function(player)
+            if game.PrivateServerId ~= '' then
+                print('there', game.PrivateServerId)
+                return
+            end
+            local options = Instance.new('TeleportOptions')
+            options.ShouldReserveServer = true
+            local result = Teleports:TeleportAsync(game.PlaceId, { player }, options)
+            print('sent', result.PrivateServerId)
+            assert(result.ReservedServerAccessCode ~= '')
+        end)",
+        |game| game.players("1:join@1s".parse().expect("a plan")),
+    );
+    let printed = ran.succeeded();
+    assert_eq!(printed.len(), 2, "{printed:?}");
+    assert_eq!(printed[0].replace("sent", "there"), printed[1], "{printed:?}");
+}
+
+#[test]
 fn messages_reach_all_servers() {
     let ran = run(
         "local MessagingService = game:GetService('MessagingService')

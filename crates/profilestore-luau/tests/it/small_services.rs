@@ -81,6 +81,36 @@ fn queues_hide_what_is_read_until_it_is_removed_or_comes_back() {
 }
 
 #[test]
+fn subscriptions_are_bought_and_tags_come_and_go() {
+    let ran = crate::run(
+        "local Players, Market = game:GetService('Players'), game:GetService('MarketplaceService')
+        local Tags = game:GetService('CollectionService')
+        Tags.TagAdded:Connect(function(name) print('added', name) end)
+        Tags.TagRemoved:Connect(function(name) print('removed', name) end)
+        local a, b = Instance.new('Folder', workspace), Instance.new('Folder', workspace)
+        a:AddTag('T')
+        b:AddTag('T')
+        a:Destroy()
+        b:RemoveTag('T')
+        local player = Players.PlayerAdded:Wait()
+        Market.PromptSubscriptionPurchaseFinished:Connect(function(who, id, tried)
+            print('bought', who, id, tried)
+        end)
+        Players.UserSubscriptionStatusChanged:Connect(function(who, id) print('changed', who, id) end)
+        assert(not Market:GetUserSubscriptionStatusAsync(player, 'EXP-1').IsSubscribed)
+        Market:PromptSubscriptionPurchase(player, 'EXP-1')
+        task.wait()
+        assert(Market:GetUserSubscriptionStatusAsync(player, 'EXP-1').IsSubscribed)
+        assert(not Market:GetUserSubscriptionStatusAsync(player, 'EXP-2').IsSubscribed)
+        assert(Market:GetSubscriptionProductInfoAsync('EXP-1').IsForSale)
+        assert(not pcall(Market.PromptSubscriptionPurchase, Market, player, 5))",
+        |game| game.players("7:join@1s".parse().expect("a plan")),
+    );
+    let wanted = ["added T", "removed T", "bought Player7 EXP-1 true", "changed Player7 EXP-1"];
+    assert_eq!(ran.succeeded(), wanted);
+}
+
+#[test]
 fn badges_debris_tweens_texts_and_users_answer() {
     let ran = run(
         "local Players = game:GetService('Players')
@@ -144,6 +174,9 @@ fn every_class_has_its_properties_with_their_types() {
         local label = Instance.new('TextLabel')
         label.Text = 5
         assert(label.Text == '5' and label:IsA('GuiObject') and label.Size == UDim2.new())
+        local gradient = Instance.new('UIGradient')
+        assert(typeof(gradient.Transparency) == 'NumberSequence' and typeof(gradient.Color) == 'ColorSequence')
+        assert(typeof(label.FontFace) == 'Font' and typeof(Instance.new('ImageLabel').SliceCenter) == 'Rect')
         assert(not pcall(Instance.new, 'BasePart') and not pcall(Instance.new, 'Workspace') and not pcall(Instance.new, 'Nothing'))
         local SoundService = game:GetService('SoundService')
         assert(SoundService.Parent == game and SoundService == game.SoundService and workspace:IsA('Model'))

@@ -40,6 +40,23 @@ fn problem(report: &SpecReport, at: usize) -> &str {
 }
 
 #[test]
+fn a_test_speaks_for_a_players_client() {
+    let report = test(
+        "return function()
+            it('shows what is bought', function()
+                local buy, shown = Instance.new('RemoteEvent'), Instance.new('RemoteEvent')
+                buy.OnServerEvent:Connect(function(player, what) shown:FireClient(player, what) end)
+                local client = simulate.client(simulate.join(7))
+                client.fire(buy, 'Sword')
+                expect(client.event(shown):Wait()).to.equal('Sword')
+            end)
+        end",
+        |_| {},
+    );
+    assert_eq!(words(&report), ["Some/shows what is bought passed"]);
+}
+
+#[test]
 fn the_tests_of_a_whole_game_pass() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/games/services");
     let tree = Arc::new(Tree::read(&folder).expect("a tree"));

@@ -62,6 +62,7 @@ fn both_forms_of_a_place_give_its_instances_with_what_is_not_as_usual() {
         let attributes = Attributes::new()
             .with("Coins", 5.0_f64)
             .with("Title", "Five")
+            .with("RBX_Own", true)
             .with("Kind", EnumItem { ty: "Material".into(), value: 256 });
         let part = InstanceBuilder::new("Part")
             .with_property("Anchored", true)

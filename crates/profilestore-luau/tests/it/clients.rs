@@ -1,0 +1,134 @@
+//! Clients that tests and the script for clients speak for.
+
+use std::time::Duration;
+
+use profilestore_luau::{GameBuilder, Line, Script};
+
+use crate::{Ran, run};
+
+/// A game with this script for clients.
+fn play(server: &str, client: &str, plan: &str) -> Ran {
+    run(server, |game: GameBuilder| {
+        game.client(Script { name: "client".into(), source: client.into() })
+            .players(plan.parse().expect("a plan"))
+            .until(Duration::from_secs(60))
+    })
+}
+
+const REMOTES: &str = "
+    local Shared = game:GetService('ReplicatedStorage')
+    local function new(class, name)
+        local remote = Instance.new(class)
+        remote.Name = name
+        remote.Parent = Shared
+        return remote
+    end
+    local Buy, Shown, Ask = new('RemoteEvent', 'Buy'), new('RemoteEvent', 'Shown'), new('RemoteFunction', 'Ask')
+    local Players = game:GetService('Players')
+";
+
+#[test]
+fn a_client_fires_remotes_and_sees_what_arrives() {
+    let server = format!(
+        "{REMOTES}
+        Buy.OnServerEvent:Connect(function(player, what, count)
+            print('buys', player.UserId, what.Name, getmetatable(what), what.Use, count)
+            Shown:FireClient(player, {{ Coins = 5 }})
+        end)
+        Ask.OnServerInvoke = function(player, question)
+            task.wait(1)
+            return player.UserId, question
+        end
+        Players.PlayerAdded:Connect(function(player)
+            Shown:FireAllClients('welcome')
+            Players.PlayerRemoving:Wait()
+            Shown:FireClient(player, 'too late')
+        end)"
+    );
+    let client = "
+        local Shared = game:GetService('ReplicatedStorage')
+        task.wait(1)
+        client.event(Shared.Shown):Connect(function(what)
+            print('shown', player.Name, if type(what) == 'table' then what.Coins else what)
+        end)
+        client.fire(Shared.Buy, setmetatable({ Name = 'Sword', Use = print }, {}), 2)
+        print('answer', client.invoke(Shared.Ask, 'who'))
+        task.wait(20)
+        print('never')";
+    let printed = play(&server, client, "7:join@1s,leave@10s").succeeded();
+    assert_eq!(
+        printed,
+        ["shown Player7 welcome", "buys 7 Sword nil nil 2", "shown Player7 5", "answer 7 who",]
+    );
+}
+
+#[test]
+fn a_client_answers_a_server_that_asks() {
+    let server = format!(
+        "{REMOTES}
+        Players.PlayerAdded:Connect(function(player)
+            print(pcall(Ask.InvokeClient, Ask, player, 1))
+            task.wait(2)
+            print(Ask:InvokeClient(player, 20))
+            print((pcall(Ask.InvokeClient, Ask, player, 'x')))
+        end)"
+    );
+    let client = "
+        task.wait(1)
+        client.answer(game:GetService('ReplicatedStorage').Ask, function(n) return n + 1 end)";
+    let printed = play(&server, client, "7:join@1s").succeeded();
+    assert!(printed[0].contains("does not answer ReplicatedStorage.Ask"), "{printed:?}");
+    assert_eq!(printed[1..], ["21", "false"]);
+}
+
+#[test]
+fn every_player_has_a_client_on_each_server_and_it_may_leave() {
+    let server = "game:GetService('Players').PlayerRemoving:Connect(function(player)
+        print('leaves', player.Name)
+    end)";
+    let client = "print('client of', player.Name) task.wait(5) client.leave()";
+    let printed = play(server, client, "1-2:join@1s;1:join@20s").succeeded();
+    let one = ["client of Player1", "client of Player2", "leaves Player1", "leaves Player2"];
+    assert_eq!(printed[..4], one);
+    assert_eq!(printed[4..], ["client of Player1", "leaves Player1"]);
+}
+
+#[test]
+fn what_is_wrong_with_a_client_is_said() {
+    let server = format!(
+        "{REMOTES}
+        Ask.OnServerInvoke = function() error('not today') end
+        Instance.new('RemoteFunction', Shared).Name = 'Deaf'"
+    );
+    let client = "
+        local Shared = game:GetService('ReplicatedStorage')
+        local loop = {}
+        loop.loop = loop
+        for _, call in {
+            function() client.fire(Shared, 1) end,
+            function() client.fire(nil) end,
+            function() client.invoke(Shared.Buy) end,
+            function() client.answer(Shared.Ask, 5) end,
+            function() client.fire(Shared.Buy, loop) end,
+            function() client.invoke(Shared.Deaf) end,
+            function() client.invoke(Shared.Ask) end,
+        } do
+            print(select(2, pcall(call)))
+        end";
+    let ran = play(&server, client, "1:join@1s");
+    let printed = ran.recorder.texts(Line::Print);
+    for (text, what) in printed.iter().zip([
+        "Argument 1 of fire must be a RemoteEvent, and not a ReplicatedStorage",
+        "Argument 1 of fire must be a RemoteEvent, and not a nil",
+        "Argument 1 of invoke must be a RemoteFunction, and not a RemoteEvent",
+        "Argument 2 of answer must be a function, and not a number",
+        "a table that contains itself cannot be sent",
+        "OnServerInvoke of ReplicatedStorage.Deaf is not set",
+        "not today",
+    ]) {
+        assert!(text.contains(what), "{what}: {printed:?}");
+    }
+    assert_eq!(printed.len(), 7);
+    let errors = ran.recorder.texts(Line::Error);
+    assert!(errors.len() == 1 && errors[0].contains("not today"), "{errors:?}");
+}

@@ -12,7 +12,7 @@ const HEAD: &str = "\
 
 For Roblox developers: which methods, events and properties `profilestore run` and
 `profilestore test` emulate. How they behave is in [Roblox services](roblox-services.md). What only
-says that it is not there, such as `HttpService:GetAsync`, is left out.
+says that it is not there, such as `RemoteEvent:FireServer`, is left out.
 
 A test makes this page of what a game's machine says, and of Roblox's reflection database as the
 crate `rbx_reflection_database` has it:

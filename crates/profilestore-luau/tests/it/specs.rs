@@ -57,6 +57,39 @@ fn a_test_speaks_for_a_players_client() {
 }
 
 #[test]
+fn a_test_answers_in_the_networks_place() {
+    let report = test(
+        "return function()
+            local Http = game:GetService('HttpService')
+            it('has none by itself', function()
+                expect(function() Http:GetAsync('http://localhost') end).to.throw('no network')
+            end)
+            it('answers', function()
+                local asked = {}
+                simulate.http(function(request)
+                    table.insert(asked, request)
+                    if request.Method == 'POST' then
+                        return { StatusCode = 404, StatusMessage = 'Not Found' }
+                    end
+                    return 'hello'
+                end)
+                expect(Http:GetAsync('https://a.example/x')).to.equal('hello')
+                expect(function() Http:PostAsync('https://a.example', '{}') end).to.throw('HTTP 404')
+                local response = Http:RequestAsync({ Url = 'http://b.example', Headers = { Key = 'v' } })
+                expect(response.Success and response.StatusCode).to.equal(200)
+                expect(asked[2].Body).to.equal('{}')
+                expect(asked[3].Headers.Key).to.equal('v')
+                expect(function() Http:GetAsync('ftp://a') end).to.throw('begins with http')
+                simulate.http(nil)
+                expect(function() Http:GetAsync('http://localhost') end).to.throw('no network')
+            end)
+        end",
+        |_| {},
+    );
+    assert_eq!(words(&report), ["Some/has none by itself passed", "Some/answers passed"]);
+}
+
+#[test]
 fn the_tests_of_a_whole_game_pass() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/games/services");
     let tree = Arc::new(Tree::read(&folder).expect("a tree"));

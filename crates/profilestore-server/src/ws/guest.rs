@@ -130,6 +130,9 @@ impl Guest {
             before.close(4000, "another connection took this one's place");
             before.over.notify_one();
         }
+        // It comes again, before the transaction that it is for.
+        state.staged.clear();
+        state.staged_bytes = 0;
         // Everything that was not answered is told again.
         state.sessions.values_mut().for_each(Entry::forget_told);
         self.heard.send_replace(true);

@@ -322,13 +322,16 @@ impl Desk {
 
     // --- several profiles ----------------------------------------------------------------------
 
-    fn transact(&self, tx: Tx) {
-        let named: Vec<_> = tx.parts.iter().map(|part| (part.s, part.n)).collect();
-        let Some(request) = self.begin(tx.i, &tx) else { return self.unstage(&named) };
+    fn transact(&self, mut tx: Tx) {
+        for part in &mut tx.parts {
+            // What was staged for it is for no other, whatever becomes of it. It is a part of what
+            // the request asks for.
+            let staged = self.guest.staged(part.s, part.n);
+            part.data = part.data.take().or(staged);
+        }
+        let Some(request) = self.begin(tx.i, &tx) else { return };
         let i = tx.i;
-        let parts = self.parts(tx);
-        self.unstage(&named);
-        match parts {
+        match self.parts(tx) {
             Ok((parts, gifts, deadline)) => {
                 let desk = self.clone();
                 let stored: Vec<_> = parts
@@ -360,23 +363,13 @@ impl Desk {
         }
     }
 
-    /// What was staged for a transaction is for no other, whatever becomes of it.
-    fn unstage(&self, parts: &[(u64, u64)]) {
-        for (s, n) in parts {
-            drop(self.guest.staged(*s, *n));
-        }
-    }
-
     fn parts(&self, tx: Tx) -> Result<TxParts, Unready> {
         let i = tx.i;
         let sessions: BTreeSet<u64> = tx.parts.iter().map(|part| part.s).collect();
         self.guest.bring(i, sessions, Brings::Part).map_err(Unready::Wrong)?;
         let mut parts = Vec::with_capacity(tx.parts.len());
-        for mut part in tx.parts {
+        for part in tx.parts {
             let (s, n) = (part.s, part.n);
-            if part.data.is_none() {
-                part.data = self.guest.staged(s, n);
-            }
             let session = self.session(s).ok_or(Unready::Gone)?;
             self.guest.number_grows(i, s, n).map_err(Unready::Wrong)?;
             let save = part.save().ok_or_else(|| {

@@ -76,3 +76,27 @@ async fn what_was_staged_for_a_failed_transaction_goes_with_no_other() {
     let read = served.admin().get(&format!("{PLAYERS}/user-1")).await.is(200);
     assert_eq!(read["data"], json!({ "coins": 0 }));
 }
+
+#[tokio::test]
+async fn a_staged_document_is_a_part_of_what_a_transaction_asks_for() {
+    let served = Served::start().await;
+    let mut game = game(&served, "eu-1").await;
+    let epoch = game.start(1, "user-1").await["epoch"].clone();
+    let i = game.number();
+    let stage = |coins: u64| json!({ "stage": { "s": 1, "n": 1, "data": { "coins": coins } } });
+    let tx = json!({ "tx": { "i": i, "parts": [{ "s": 1, "n": 1 }] } });
+    game.send(stage(5)).await;
+    game.send(tx.clone()).await;
+    assert!(game.answer(i).await["done"].is_object());
+    let named = json!([[1, "PlayerData", "global", "user-1", epoch]]);
+    assert!(game.resume(served.address, named).await);
+    game.send(stage(6)).await;
+    game.send(tx.clone()).await;
+    let other = game.answer(i).await;
+    assert_eq!(other["error"]["problem"]["kind"], "request-id-reused", "{other}");
+    game.send(stage(5)).await;
+    game.send(tx).await;
+    assert!(game.answer(i).await["done"].is_object());
+    let read = served.admin().get(&format!("{PLAYERS}/user-1")).await.is(200);
+    assert_eq!(read["data"], json!({ "coins": 5 }));
+}

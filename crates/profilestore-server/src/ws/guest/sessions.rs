@@ -217,7 +217,6 @@ impl Guest {
         if state.numbers.get(&entry.key) == Some(&s) {
             state.numbers.remove(&entry.key);
         }
-        state.unstage(|staged| staged == s);
     }
 }
 
@@ -267,19 +266,5 @@ impl Guest {
         let data = state.staged.remove(&(s, n))?;
         state.staged_bytes -= data.get().len();
         Some(data)
-    }
-}
-
-impl State {
-    /// Forgets what is staged for some sessions.
-    fn unstage(&mut self, is_of: impl Fn(u64) -> bool) {
-        let Self { staged, staged_bytes, .. } = self;
-        staged.retain(|(s, _), data| {
-            let stays = !is_of(*s);
-            if !stays {
-                *staged_bytes -= data.get().len();
-            }
-            stays
-        });
     }
 }

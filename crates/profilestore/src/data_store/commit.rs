@@ -268,7 +268,8 @@ impl Change {
 /// A few changes that take effect together or not at all.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Commit {
-    /// Its identity: it is applied at most once.
+    /// Its identity: it is applied at most once. One that does not begin with its time, as those of
+    /// version 7 do, comes with a fingerprint: a sweep finds the others by their time.
     pub id: CommitId,
     /// The contents that it is meant for. See [`Identity`](super::Identity).
     pub incarnation: Incarnation,

@@ -222,8 +222,8 @@ pub trait DataStore: fmt::Debug + Send + Sync + 'static {
     /// Deletes what is past its time, a bounded piece at a time: versions superseded longer than
     /// [`Retention::history_ms`] ago (never the current one, never pinned ones), links older than
     /// that, receipts older than 31 days, outcomes older than 7 days, rows of servers dead for
-    /// longer than 7 days with their notices. Start with `cursor` None and go on with what was
-    /// returned until it is None.
+    /// longer than 7 days with their notices. What cannot be read stays, and keeps nothing else from
+    /// going. Start with `cursor` None and go on with what was returned until it is None.
     async fn sweep(
         &self,
         retention: Retention,

@@ -351,6 +351,7 @@ macro_rules! store_conformance {
             outcomes_are_kept_for_7_days
             a_server_registers_with_its_host
             an_owner_is_bounded
+            outcomes_of_ids_without_a_time_are_swept
             a_renewal_needs_the_host
             a_server_is_rehosted_under_a_greater_generation
             a_dead_server_is_not_rehosted

@@ -341,3 +341,31 @@ pub async fn outcomes_are_kept_for_7_days(s: Subject) {
         Some(&ConflictKind::Version)
     );
 }
+
+/// A request from outside is named by a digest, which tells no time. What was kept of it goes as
+/// well, and so does what was aborted under such a name.
+pub async fn outcomes_of_ids_without_a_time_are_swept(s: Subject) {
+    let digest = |n: u8| CommitId(Uuid::from_bytes([0xf0 | n; 16]));
+    let mut last = None;
+    for n in 0..3 {
+        let absent = KeyState::absent(key(&format!("p{n}")));
+        let mut commit = s.make(vec![write(&absent, "1")]).await;
+        (commit.id, commit.fingerprint) = (digest(n), Some(u64::from(n)));
+        s.store.commit_one(commit.clone()).await.unwrap();
+        last = Some(commit);
+    }
+    s.ok(vec![Change::Abort { commit: digest(9) }]).await;
+    s.advance(7 * DAY_MS);
+    assert_eq!(s.sweep(MONTH).await.outcomes, 0);
+    let last = last.unwrap();
+    assert!(s.store.commit_one(last.clone()).await.unwrap().already_applied);
+    s.advance(1);
+    assert_eq!(s.sweep(MONTH).await.outcomes, 5, "and that of the commit that aborted");
+    assert_eq!(
+        s.store.commit_one(last).await.unwrap_err().conflict(),
+        Some(&ConflictKind::Version)
+    );
+    let mut aborted = s.make(vec![write(&KeyState::absent(key("q")), "1")]).await;
+    aborted.id = digest(9);
+    assert!(!s.store.commit_one(aborted).await.unwrap().already_applied);
+}

@@ -11,7 +11,7 @@ use tokio_postgres::{Row, error::SqlState, types::ToSql};
 use super::{
     PostgresClock, PostgresOptions,
     connect::{Conn, Dialer},
-    schema::{self, APPLICATION, DIGEST_INDEX, Found, LOCK, REMOVED, TABLES},
+    schema::{self, APPLICATION, DIGEST_INDEX, Found, LOCK, REMOVED, TABLES, UNTIMED_INDEX},
     state::{get, unsigned},
     trouble::Trouble,
 };
@@ -50,8 +50,10 @@ pub(super) async fn migrate(
         if made {
             schema::check_encoding(&conn, options).await?;
             let incarnation = options.env.uuid();
-            conn.batch(&format!("CREATE SCHEMA IF NOT EXISTS {name}; {TABLES} {DIGEST_INDEX}"))
-                .await?;
+            conn.batch(&format!(
+                "CREATE SCHEMA IF NOT EXISTS {name}; {TABLES} {DIGEST_INDEX}; {UNTIMED_INDEX}"
+            ))
+            .await?;
             conn.batch(&format!(
                 "INSERT INTO meta (name, value) VALUES ('application', '{APPLICATION}'), \
                  ('incarnation', '{incarnation}')"
@@ -111,6 +113,9 @@ async fn to_newest(conn: &Conn, options: &PostgresOptions, step: i64) -> Result<
 
 /// Fails when a server may be alive in the store.
 async fn refuse_while_in_use(conn: &Conn, options: &PostgresOptions) -> Result<(), Trouble> {
+    if step < 7 {
+        conn.batch(UNTIMED_INDEX).await?;
+    }
     let test_time: Option<i64> = match options.clock {
         PostgresClock::Server => None,
         #[cfg(any(test, feature = "test-util"))]

@@ -31,7 +31,7 @@ pub(super) const SEALED: i64 = 8;
 /// The newest step of this format, as [`TABLES`] has it: each addition to the format of an
 /// unreleased version is one. `meta` says which one a store has reached. The steps are listed in
 /// `docs/decisions/format-2.md`, and `migrate.rs` makes them.
-pub(super) const STEPS: i64 = 6;
+pub(super) const STEPS: i64 = 7;
 
 /// What `meta` says in a schema that is a store's.
 pub(super) const APPLICATION: &str = "profilestore";
@@ -170,6 +170,10 @@ CREATE TABLE settled (
 /// Finds a message by its id within its key.
 pub(super) const DIGEST_INDEX: &str = "CREATE UNIQUE INDEX message_digest ON message (digest, (store || ''), \
     (scope || ''), (key || ''))";
+
+/// Finds outcomes whose ids may tell no time by their age, for the sweep.
+pub(super) const UNTIMED_INDEX: &str = "CREATE INDEX IF NOT EXISTS settled_untimed ON settled (at_ms) \
+    WHERE fingerprint IS NOT NULL OR aborted";
 
 /// What a schema turned out to be.
 pub(super) enum Found {

@@ -91,6 +91,9 @@ fn work(conn: &Connection, path: &Path, now_ms: i64) -> Result<(), StoreError> {
     if step < 6 {
         cover_all(conn, spoiled.as_ref()).map_err(failed)?;
     }
+    if step < 7 {
+        index_untimed(conn).map_err(failed)?;
+    }
     schema::mark(conn).map_err(failed)
 }
 
@@ -144,6 +147,14 @@ fn add_tags(conn: &Connection) -> rusqlite::Result<()> {
             }
         }
     }
+}
+
+/// Step 7: outcomes whose ids may tell no time, by their age.
+fn index_untimed(conn: &Connection) -> rusqlite::Result<()> {
+    conn.execute_batch(
+        "CREATE INDEX IF NOT EXISTS settled_untimed ON settled (at_ms) \
+         WHERE fingerprint IS NOT NULL OR aborted = 1",
+    )
 }
 
 /// Step 4: which request a commit was for.

@@ -36,7 +36,7 @@ const PAGE_BYTES: u64 = 4096;
 /// The newest step of this format, as [`TABLES`] has it: each addition to the format of an
 /// unreleased version is one. `meta` says which one a file has reached. The steps are listed in
 /// `docs/decisions/format-2.md`, and `migrate.rs` makes them.
-pub(super) const STEPS: i64 = 6;
+pub(super) const STEPS: i64 = 7;
 
 /// The table that says what the file is.
 pub(super) const META: &str =
@@ -141,6 +141,8 @@ CREATE TABLE notice (
 
 CREATE TABLE settled (id BLOB PRIMARY KEY, at_ms INTEGER NOT NULL, aborted INTEGER NOT NULL, fingerprint INTEGER)
     STRICT, WITHOUT ROWID;
+-- Those whose ids may tell no time, for the sweep.
+CREATE INDEX settled_untimed ON settled (at_ms) WHERE fingerprint IS NOT NULL OR aborted = 1;
 ";
 
 /// What a file turned out to be.

@@ -19,6 +19,7 @@ mod few_connections;
 mod format;
 mod schema;
 mod sessions;
+mod sweep;
 mod tls;
 
 /// The suite on one store, and on two in turn, as two processes would use it.

@@ -23,6 +23,7 @@ mod hints;
 mod io_errors;
 mod processes;
 mod read_only;
+mod sweep;
 mod taken_away;
 mod trades;
 

@@ -57,10 +57,6 @@ unix_socket_directories = ''
 max_connections = 300
 shared_buffers = 256MB
 deadlock_timeout = 200ms
-# A client that asks for synchronous_commit = on waits for a standby that never comes: so tests can
-# have unknown outcomes.
-synchronous_commit = local
-synchronous_standby_names = nobody
 CONF
   echo "postgres://$user@127.0.0.1:$port/postgres" >"$dir/url"
   as_owner bash -c 'exec "$0" -D "$1" >"$2" 2>&1 </dev/null & echo $! >"$3"' "$bin/postgres" "$dir/data" "$dir/log" "$dir/pid"

@@ -275,7 +275,8 @@ impl Conn {
         let sql = format!(
             "SET search_path = {}; SET statement_timeout = {timeout}; SET idle_in_transaction_session_timeout = {timeout}; \
              SET default_transaction_isolation = 'read committed'; \
-             SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'",
+             SELECT set_config('synchronous_commit', 'on', false) \
+             WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')",
             options.schema
         );
         self.client.batch_execute(&sql).await?;
@@ -288,6 +289,11 @@ impl Conn {
             }
         }
         Ok(())
+    }
+
+    /// Gives no statement up from now on: the server's own limit is off.
+    pub(super) fn wait_as_long_as_it_takes(&mut self) {
+        self.patience = Duration::MAX;
     }
 
     /// A statement, prepared once a connection.
@@ -373,5 +379,34 @@ impl Conn {
 
     pub(super) fn is_closed(&self) -> bool {
         self.client.is_closed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Only `off` was lifted. With the others a commit that was acknowledged could be lost with the
+    /// primary, although a synchronous standby was there.
+    #[tokio::test]
+    async fn a_session_waits_for_the_standby_whatever_its_role_says() {
+        let url = std::env::var("PROFILESTORE_TEST_POSTGRES").expect(
+            "this test needs a PostgreSQL server: run it through ./test or scripts/servers.sh",
+        );
+        for (said, wanted) in [
+            ("off", "on"),
+            ("local", "on"),
+            ("remote_write", "on"),
+            ("on", "on"),
+            ("remote_apply", "remote_apply"),
+        ] {
+            let mut options: PostgresOptions = url.parse().expect("a URL");
+            for host in &mut options.hosts {
+                host.options(format!("-c synchronous_commit={said}"));
+            }
+            let conn = Dialer::new(options).connect().await.expect("the server answers");
+            let rows = conn.query("SHOW synchronous_commit", &[]).await.expect("a setting");
+            assert_eq!(rows[0].get::<_, &str>(0), wanted, "{said}");
+        }
     }
 }

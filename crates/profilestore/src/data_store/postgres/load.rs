@@ -24,8 +24,8 @@ use super::{
     connect::Step,
     schema,
     state::{
-        HEAD_COLUMNS, Head, SERVER_COLUMNS, get, head_columns, server_columns, server_of_row,
-        unsigned,
+        HEAD_COLUMNS, Head, SERVER_COLUMNS, get, head_columns, own_columns, server_columns,
+        server_of_row, unsigned,
     },
 };
 use crate::{
@@ -37,22 +37,48 @@ use crate::{
 };
 
 macro_rules! heads {
-    ($lock:literal) => {
+    ($columns:expr, $join:literal, $lock:literal) => {
         concat!(
             "SELECT ",
-            head_columns!(),
+            $columns,
             ", u.n, CASE WHEN u.want THEN h.checksum END, CASE WHEN u.want THEN h.value END \
              FROM unnest($1::text[], $2::text[], $3::text[], $4::bool[]) WITH ORDINALITY AS u (store, scope, key, want, n) \
-             JOIN head h ON h.store = ANY(ARRAY[u.store]) AND h.scope = u.scope AND h.key = u.key \
-             LEFT JOIN server s ON s.id = ANY(ARRAY[h.holder]) ORDER BY u.n",
+             JOIN head h ON h.store = ANY(ARRAY[u.store]) AND h.scope = u.scope AND h.key = u.key",
+            $join,
+            " ORDER BY u.n",
             $lock
         )
     };
 }
 
-pub(super) const HEADS: &str = heads!("");
-pub(super) const HEADS_CHANGED: &str = heads!(" FOR UPDATE OF h");
-pub(super) const HEADS_CHECKED: &str = heads!(" FOR SHARE OF h");
+pub(super) const HEADS: &str =
+    heads!(head_columns!(), " LEFT JOIN server s ON s.id = ANY(ARRAY[h.holder])", "");
+
+/// A statement that waits for a lock sees the locked row as it is then, but everything that it joins
+/// as it was before. So the rows of the holders are read by the next one.
+macro_rules! locked_heads {
+    ($lock:literal) => {
+        heads!(
+            concat!(
+                own_columns!(),
+                ", NULL::uuid, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL"
+            ),
+            "",
+            $lock
+        )
+    };
+}
+
+pub(super) const HEADS_CHANGED: &str = locked_heads!(" FOR UPDATE OF h");
+pub(super) const HEADS_CHECKED: &str = locked_heads!(" FOR SHARE OF h");
+
+pub(super) const HOLDERS: &str = concat!(
+    "SELECT ",
+    server_columns!(),
+    ", s.renewal FROM unnest($1::text[], $2::text[], $3::text[]) AS u (store, scope, key) \
+     JOIN head h ON h.store = ANY(ARRAY[u.store]) AND h.scope = u.scope AND h.key = u.key \
+     JOIN server s ON s.id = ANY(ARRAY[h.holder])"
+);
 
 pub(super) const SERVERS: &str =
     concat!("SELECT ", server_columns!(), ", s.renewal FROM server s WHERE s.id = ANY($1::uuid[])");
@@ -239,6 +265,10 @@ impl<'c> Needs<'c> {
         }
         if !self.servers.is_empty() {
             steps.push((Part::Servers, Step::new(SERVERS).with(ids(&self.servers))));
+        }
+        if lock && !(self.changed.is_empty() && self.checked.is_empty()) {
+            let keys = self.changed.keys().chain(self.checked.keys()).copied();
+            steps.push((Part::Servers, Step::keys(HOLDERS, keys)));
         }
         if !self.messages.is_empty() {
             let numbers: Vec<i64> =

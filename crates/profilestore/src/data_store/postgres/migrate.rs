@@ -24,6 +24,9 @@ use crate::{
     key::RESERVED_STORE,
 };
 
+/// A statement may take as long as the tables are large: no game server waits for it.
+const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = 0";
+
 /// How many values are read at once.
 const PIECE: i64 = 64;
 
@@ -33,14 +36,16 @@ pub(super) async fn migrate(
     options: &PostgresOptions,
     role: Option<&str>,
 ) -> Result<bool, StoreError> {
-    let conn = Dialer::new(options.clone()).connect().await?;
-    conn.batch("BEGIN").await.map_err(Trouble::not_applied)?;
+    let mut conn = Dialer::new(options.clone()).connect().await?;
+    conn.wait_as_long_as_it_takes();
+    conn.batch(BEGIN).await.map_err(Trouble::not_applied)?;
     let work = async {
         let lock = format!("SELECT pg_advisory_xact_lock({LOCK})");
         match conn.batch(&lock).await {
             // An engine without such locks. The second of two fails on what is there already.
             Err(Trouble::Postgres(err)) if err.code() == Some(&SqlState::UNDEFINED_FUNCTION) => {
-                conn.batch("ROLLBACK; BEGIN").await?;
+                conn.batch("ROLLBACK").await?;
+                conn.batch(BEGIN).await?;
             }
             locked => locked?,
         }
@@ -108,14 +113,14 @@ async fn to_newest(conn: &Conn, options: &PostgresOptions, step: i64) -> Result<
     if step < 6 {
         cover_all(conn, step >= 1).await?;
     }
+    if step < 7 {
+        conn.batch(UNTIMED_INDEX).await?;
+    }
     schema::mark(conn).await
 }
 
 /// Fails when a server may be alive in the store.
 async fn refuse_while_in_use(conn: &Conn, options: &PostgresOptions) -> Result<(), Trouble> {
-    if step < 7 {
-        conn.batch(UNTIMED_INDEX).await?;
-    }
     let test_time: Option<i64> = match options.clock {
         PostgresClock::Server => None,
         #[cfg(any(test, feature = "test-util"))]

@@ -13,7 +13,10 @@ use super::{
     load,
     pool::Lease,
     schema,
-    state::{self, HEAD_COLUMNS, Head, get, head_columns, server_columns, server_of_row, unsigned},
+    state::{
+        self, HEAD_COLUMNS, Head, get, head_columns, own_columns, server_columns, server_of_row,
+        unsigned,
+    },
     statements,
     trouble::Trouble,
     write,

@@ -14,12 +14,19 @@ use crate::{
     key::ProfileKey,
 };
 
+/// What [`Head::of_row`] reads of the head itself.
+macro_rules! own_columns {
+    () => {
+        "h.epoch, h.version, h.created_ms, h.flags, h.users, h.lease_revision, h.inbox_revision, h.last_message, h.waiting, \
+         h.lease, h.written_ms, h.stored_ms, h.load_count, h.cause, h.author, h.label, octet_length(h.value)::bigint"
+    };
+}
+pub(super) use own_columns;
+
 /// What [`Head::of_row`] reads, from `head h LEFT JOIN server s ON s.id = h.holder`.
 macro_rules! head_columns {
     () => {
-        "h.epoch, h.version, h.created_ms, h.flags, h.users, h.lease_revision, h.inbox_revision, h.last_message, h.waiting, \
-         h.lease, h.written_ms, h.stored_ms, h.load_count, h.cause, h.author, h.label, octet_length(h.value)::bigint, \
-         s.id, s.place_id, s.job_id, s.revision, s.lease_ms, s.started_ms, s.renewed_ms, s.dead_ms, s.host, s.generation, s.owner"
+        concat!(own_columns!(), ", ", server_columns!())
     };
 }
 pub(super) use head_columns;

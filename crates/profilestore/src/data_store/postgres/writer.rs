@@ -121,13 +121,24 @@ impl Inner {
         replies
     }
 
-    /// Answers commits of nothing but checks, which write nothing.
+    /// Answers commits of nothing but checks, which write nothing; once more where the connection
+    /// had been lost before.
     pub(super) async fn check(&self, commits: &[Commit]) -> Vec<Reply> {
-        let all = |err: StoreError| commits.iter().map(|_| Err(err.clone())).collect();
-        let mut reading = match self.reader().await {
-            Ok(reading) => reading,
-            Err(err) => return all(err),
-        };
+        let mut checked = self.try_check(commits).await;
+        if let Err(Failed::Gone(err)) = &checked {
+            tracing::debug!(%err, "reconnecting");
+            // Its companions were lost with it.
+            self.pool.drop_closed();
+            checked = self.try_check(commits).await;
+        }
+        checked.unwrap_or_else(|failed| {
+            let err = failed.not_applied();
+            commits.iter().map(|_| Err(err.clone())).collect()
+        })
+    }
+
+    async fn try_check(&self, commits: &[Commit]) -> Result<Vec<Reply>, Failed> {
+        let mut reading = self.reader().await.map_err(Failed::All)?;
         let checked = async {
             let conn = reading.connection().await.map_err(Failed::All)?;
             let refs: Vec<&Commit> = commits.iter().collect();
@@ -145,11 +156,11 @@ impl Inner {
         match checked.await {
             Ok(replies) => {
                 reading.done();
-                replies
+                Ok(replies)
             }
             Err(failed) => {
                 reading.discard();
-                all(failed.not_applied())
+                Err(failed)
             }
         }
     }

@@ -15,13 +15,13 @@ use profilestore::{
 };
 use profilestore_testbed::PostgresServer;
 
-use super::{PASSWORD, game_servers, made, opened, owner, owners, server_url};
+use super::{game_servers, made, opened, owner, owners};
 
-fn key(name: &str) -> ProfileKey {
+pub(super) fn key(name: &str) -> ProfileKey {
     ProfileKey::new("PlayerData", "global", name).expect("a valid name")
 }
 
-async fn make(store: &dyn DataStore, changes: Vec<Change>) -> Commit {
+pub(super) async fn make(store: &dyn DataStore, changes: Vec<Change>) -> Commit {
     let incarnation = store.identity().await.expect("the store tells who it is").incarnation;
     Commit {
         id: CommitId(Env::system().uuid()),
@@ -33,11 +33,11 @@ async fn make(store: &dyn DataStore, changes: Vec<Change>) -> Commit {
     }
 }
 
-async fn state(store: &dyn DataStore, key: &ProfileKey) -> KeyState {
+pub(super) async fn state(store: &dyn DataStore, key: &ProfileKey) -> KeyState {
     store.read_one(key, Returning::ALL).await.expect("the key can be read").1
 }
 
-fn write(state: &KeyState, value: &str) -> Change {
+pub(super) fn write(state: &KeyState, value: &str) -> Change {
     Change::Write {
         key: state.key.clone(),
         epoch: state.epoch,
@@ -99,29 +99,42 @@ async fn a_lock_that_is_not_released_makes_unavailable() {
     assert!(!store.commit_one(commit).await.unwrap().already_applied);
 }
 
-/// A role whose every commit waits for a standby that does not exist: the server does so wherever
-/// `synchronous_commit` is on, and its default is `local`. With its options.
-async fn role_that_waits(schema: &str) -> (String, PostgresOptions) {
-    let role = format!("waits_{schema}");
-    let made = format!(
-        "CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'; \
-         ALTER ROLE {role} SET synchronous_commit = on; \
-         GRANT profilestore_game_server TO {role}"
-    );
-    owner().await.batch_execute(&made).await.unwrap();
-    let host = server_url().split_once('@').unwrap().1.to_owned();
-    let url = format!("postgres://{role}:{PASSWORD}@{host}?schema={schema}");
-    (role, url.parse().unwrap())
+/// A server of the test's own with a store in it, and another store there whose sessions are found
+/// under the name `waits`. Once [`wait_for_a_standby`] was called, every commit waits for a standby
+/// that does not exist.
+async fn server_of_its_own(
+    statement_timeout: Duration,
+) -> (PostgresServer, PostgresStore, PostgresOptions) {
+    let server = PostgresServer::start().unwrap();
+    let options: PostgresOptions = server.url().parse().unwrap();
+    PostgresStore::migrate(&options, None).await.unwrap();
+    let store = PostgresStore::open(options).await.unwrap();
+    let mut waits: PostgresOptions =
+        format!("{}?application_name=waits", server.url()).parse().unwrap();
+    waits.statement_timeout = statement_timeout;
+    (server, store, waits)
+}
+
+fn wait_for_a_standby(server: &mut PostgresServer) {
+    server.sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").unwrap();
+    server.process.kill();
+    server.restart().unwrap();
+}
+
+/// Ends the sessions that wait: the transaction of a client that is gone waits on, and what comes to
+/// its rows waits with it.
+fn end_those_that_wait(server: &PostgresServer) {
+    let sql = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity \
+        WHERE application_name = 'waits'";
+    server.sql(sql).unwrap();
 }
 
 /// A commit that stands at the primary but not at its standby is neither applied nor refused, until
 /// the same id tells.
 #[tokio::test]
 async fn a_commit_that_its_standby_does_not_confirm_is_indeterminate() {
-    let schema = made().await;
-    let owner = owner().await;
-    let (role, mut options) = role_that_waits(&schema).await;
-    let store = opened(&schema).await;
+    let (mut server, store, mut options) = server_of_its_own(Duration::from_secs(1)).await;
+    wait_for_a_standby(&mut server);
     // The server's time limit does not concern a COMMIT: the client gives up. Or it is cancelled,
     // and the server warns.
     for (name, cancelled, limit, told) in
@@ -132,9 +145,9 @@ async fn a_commit_that_its_standby_does_not_confirm_is_indeterminate() {
         let key = key(name);
         let commit = make(&waiting, vec![write(&KeyState::absent(key.clone()), "1")]).await;
         let cancel = async {
-            let sql = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE usename = $1 AND \
-                wait_event = 'SyncRep'";
-            while cancelled && owner.query(sql, &[&role]).await.unwrap().is_empty() {
+            let sql = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity \
+                WHERE application_name = 'waits' AND wait_event = 'SyncRep'";
+            while cancelled && server.sql(sql).unwrap().trim().is_empty() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
@@ -145,10 +158,7 @@ async fn a_commit_that_its_standby_does_not_confirm_is_indeterminate() {
             }
             other => panic!("expected an unknown outcome, found {other:?}"),
         }
-        // The transaction of a client that is gone waits on, and what comes to its rows waits
-        // with it.
-        let sql = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = $1";
-        owner.query(sql, &[&role]).await.unwrap();
+        end_those_that_wait(&server);
         assert!(store.commit_one(commit).await.unwrap().already_applied);
         assert_eq!(state(&store, &key).await.version, 1);
     }
@@ -159,10 +169,7 @@ async fn a_commit_that_its_standby_does_not_confirm_is_indeterminate() {
 /// operators' edits for removed, saved their effect without removing them, and made them twice.
 #[tokio::test]
 async fn answers_beside_an_unknown_outcome_do_not_tell_of_an_empty_inbox() {
-    let schema = made().await;
-    let (role, mut options) = role_that_waits(&schema).await;
-    options.statement_timeout = Duration::from_secs(1);
-    let (waiting, store) = (PostgresStore::open(options).await.unwrap(), opened(&schema).await);
+    let (mut server, store, options) = server_of_its_own(Duration::from_secs(1)).await;
     let (applied, refused, other) = (key("applied"), key("refused"), key("other"));
     let now_ms = store.identity().await.unwrap().now_ms;
     let letter = |key: &ProfileKey| Change::AppendMessage {
@@ -181,6 +188,8 @@ async fn answers_beside_an_unknown_outcome_do_not_tell_of_an_empty_inbox() {
     let stale = make(&store, vec![write(&KeyState::absent(refused.clone()), "2")]).await;
     let unknown = make(&store, vec![write(&KeyState::absent(other), "1")]).await;
     let commits = vec![first, stale, unknown];
+    wait_for_a_standby(&mut server);
+    let waiting = PostgresStore::open(options).await.unwrap();
     let replies = waiting.commit(commits.clone()).await;
     for (commit, reply) in commits.iter().zip(replies) {
         match reply {
@@ -188,8 +197,7 @@ async fn answers_beside_an_unknown_outcome_do_not_tell_of_an_empty_inbox() {
             other => panic!("what was not read was told: {other:?}"),
         }
     }
-    let sql = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = $1";
-    owner().await.query(sql, &[&role]).await.unwrap();
+    end_those_that_wait(&server);
     let waits = |state: &KeyState| state.inbox.as_ref().map(Vec::len);
     let [first, stale, unknown] = <[Commit; 3]>::try_from(commits).unwrap();
     let again = store.commit_one(first).await.unwrap();

@@ -33,7 +33,7 @@ fn key(name: &str) -> ProfileKey {
 }
 
 /// Makes a schema of format 1.
-async fn schema_of_format_1(owner: &Client) -> String {
+pub(super) async fn schema_of_format_1(owner: &Client) -> String {
     schema_of(owner, FORMAT_1, "format1").await
 }
 

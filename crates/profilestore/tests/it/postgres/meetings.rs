@@ -1,0 +1,131 @@
+//! Commits and migrations that come to what another client has locked, and checks on connections
+//! that are gone.
+
+use std::time::Duration;
+
+use profilestore::data_store::{
+    Change, ConflictKind, DataStoreExt as _, Holder, KeyState, LeaseState, PostgresOptions,
+    PostgresStore, ServerId, StoreError,
+};
+use profilestore::env::Env;
+use tokio_postgres::Client;
+
+use super::{
+    commits::{key, make, write},
+    made, opened, owner, url_of,
+};
+
+fn register(id: ServerId) -> Change {
+    Change::RegisterServer {
+        id,
+        place_id: 1,
+        job_id: "job".into(),
+        lease_ms: 20_000,
+        host: None,
+        owner: None,
+    }
+}
+
+/// Waits until a client of this name has waited for a lock for so long. Fails when `task` ends.
+async fn waits_for_a_lock<T>(
+    owner: &Client,
+    name: &str,
+    milliseconds: i32,
+    task: &tokio::task::JoinHandle<T>,
+) {
+    let sql = "SELECT 1 FROM pg_stat_activity WHERE application_name = $1 \
+        AND wait_event_type = 'Lock' \
+        AND clock_timestamp() - query_start > $2::int * interval '1 millisecond'";
+    while owner.query(sql, &[&name, &milliseconds]).await.unwrap().is_empty() {
+        assert!(!task.is_finished(), "it did not wait for the lock");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A commit that waited for the lock of a profile that was just taken told of the new holder, but
+/// not of its server: the row was looked for as it was before the wait.
+#[tokio::test]
+async fn a_commit_that_waited_for_a_taken_profile_shows_its_server() {
+    let schema = made().await;
+    let store = opened(&schema).await;
+    let id = ServerId(Env::system().uuid());
+    let holder = Holder {
+        server: Some(id),
+        place_id: 1,
+        job_id: "job".into(),
+        session: "session".into(),
+        since_ms: 1,
+        last_update_ms: None,
+        document: None,
+    };
+    let take = Change::Lease {
+        key: key("taken"),
+        revision: 0,
+        lease: LeaseState { holder: Some(holder), ..LeaseState::default() },
+        raise_epoch: true,
+        seal: false,
+    };
+    let first = write(&KeyState::absent(key("p")), "1");
+    store.commit_one(make(&store, vec![register(id)]).await).await.unwrap();
+    let commit = make(&store, vec![take, first]).await;
+    let states = store.commit_one(commit).await.unwrap().states;
+    let first = states.into_iter().find(|state| state.key == key("p")).unwrap();
+    // Another program takes it as the other profile was taken.
+    let owner = owner().await;
+    let taken = format!(
+        "BEGIN; UPDATE {schema}.head h SET holder = o.holder, held = o.held, lease = o.lease, \
+         lease_revision = o.lease_revision, epoch = o.epoch FROM {schema}.head o \
+         WHERE h.key = 'p' AND o.key = 'taken'"
+    );
+    owner.batch_execute(&taken).await.unwrap();
+    let commit = make(&store, vec![write(&first, "2")]).await;
+    let task = tokio::spawn({
+        let store = store.clone();
+        async move { store.commit_one(commit).await }
+    });
+    waits_for_a_lock(&super::owner().await, &schema, 0, &task).await;
+    owner.batch_execute("COMMIT").await.unwrap();
+    match task.await.unwrap() {
+        Err(StoreError::Conflict(conflict)) => {
+            assert_eq!(conflict.kind, ConflictKind::Epoch);
+            let state = conflict.state.unwrap();
+            assert_eq!(state.holder_server.map(|row| row.id), Some(id));
+        }
+        other => panic!("expected a conflict, found {other:?}"),
+    }
+}
+
+/// A statement of a migration takes as long as a table is large. It was cut off as a game server's
+/// is. Here the table is locked, which takes as long as the test wants.
+#[tokio::test]
+async fn a_migration_is_not_cut_by_the_time_limit_of_statements() {
+    let owner = owner().await;
+    let schema = super::format::schema_of_format_1(&owner).await;
+    let mut options: PostgresOptions =
+        format!("{}&application_name={schema}", url_of(&schema)).parse().unwrap();
+    options.statement_timeout = Duration::from_secs(1);
+    owner.batch_execute(&format!("BEGIN; LOCK TABLE {schema}.head")).await.unwrap();
+    let task = tokio::spawn(async move { PostgresStore::migrate(&options, None).await });
+    // Longer than the server's limit, and than the client's, which is 2 s more.
+    waits_for_a_lock(&super::owner().await, &schema, 3_500, &task).await;
+    owner.batch_execute("ROLLBACK").await.unwrap();
+    assert!(task.await.unwrap().unwrap());
+}
+
+/// A check on a connection that the server had closed while it was idle failed.
+#[tokio::test]
+async fn a_check_on_a_closed_connection_is_made_anew() {
+    let schema = made().await;
+    let store = opened(&schema).await;
+    let commit = make(&store, vec![write(&KeyState::absent(key("p")), "1")]).await;
+    let state = store.commit_one(commit).await.unwrap().states.remove(0);
+    let owner = owner().await;
+    for _ in 0..5 {
+        let check = Change::Check { key: key("p"), epoch: state.epoch };
+        let commit = make(&store, vec![check]).await;
+        let closed = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity \
+            WHERE application_name = $1";
+        assert!(!owner.query(closed, &[&schema]).await.unwrap().is_empty());
+        assert!(store.commit_one(commit).await.is_ok());
+    }
+}

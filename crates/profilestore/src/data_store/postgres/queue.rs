@@ -3,10 +3,13 @@
 //! A batch holds no two commits of which one changes what the other touches, and none that touches
 //! what a batch under way changes: so each sees what was there before the batch, whatever their
 //! order, and batches under way at once do not wait for each other's rows. A commit that has to
-//! wait keeps its place: what comes behind it and touches the same waits too.
+//! wait keeps its place: what comes behind it and touches the same waits too, unless both share it.
+//!
+//! Renewals share no batch with anything else. A batch waits for every row that one of its commits
+//! needs, and a lock that another program holds on a profile must not keep a server from renewing.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -125,6 +128,29 @@ impl InUse {
     }
 }
 
+/// What commits touch that keep their place because they have to wait.
+#[derive(Default)]
+struct PassedOver(HashMap<Thing, Use>);
+
+impl PassedOver {
+    /// Whether a commit behind them may go first.
+    fn lets_by(&self, touches: &[(Thing, Use)]) -> bool {
+        touches.iter().all(|(thing, way)| match self.0.get(thing) {
+            None => true,
+            Some(before) => (*before, *way) == (Use::Shared, Use::Shared),
+        })
+    }
+
+    fn add(&mut self, touches: &[(Thing, Use)]) {
+        for (thing, way) in touches {
+            let before = self.0.entry(thing.clone()).or_insert(*way);
+            if *way == Use::Alone {
+                *before = Use::Alone;
+            }
+        }
+    }
+}
+
 /// The waiting commits, and how many tasks serve them.
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
@@ -208,7 +234,7 @@ impl Queue {
         (answers, start)
     }
 
-    /// The next transaction; None when nothing may be written now, and the writer that asks is to
+    /// The next transaction, of renewals alone while some wait that may be written; None when nothing may be written now, and the writer that asks is to
     /// end.
     pub(super) fn take(self: &Arc<Self>) -> Option<Taken> {
         let mut waiting = self.waiting.lock();
@@ -216,8 +242,11 @@ impl Queue {
         metrics::gauge!("profilestore_postgres_queue_commits")
             .set((urgent.len() + others.len()) as f64);
         let mut taken = Taken { jobs: Vec::new(), touches: Vec::new(), queue: self.clone() };
-        let (mut bytes, mut alone, mut passed_over) = (0, InUse::default(), HashSet::new());
+        let (mut bytes, mut alone, mut passed_over) = (0, InUse::default(), PassedOver::default());
         for queue in [urgent, others] {
+            if !taken.jobs.is_empty() {
+                break;
+            }
             let mut kept = Vec::new();
             for _ in 0..self.batch * LOOK_AT {
                 if taken.jobs.len() == self.batch || bytes >= BATCH_BYTES {
@@ -226,7 +255,7 @@ impl Queue {
                 let Some(job) = queue.pop_front() else { break };
                 let free = in_use.admits(&job.touches)
                     && alone.admits(&job.touches)
-                    && !job.touches.iter().any(|(thing, _)| passed_over.contains(thing))
+                    && passed_over.lets_by(&job.touches)
                     && (taken.jobs.is_empty() || bytes + job.bytes <= BATCH_BYTES);
                 if free && !job.turn.take() {
                     // Its caller has given up.
@@ -238,7 +267,7 @@ impl Queue {
                     taken.touches.extend(job.touches.iter().cloned());
                     taken.jobs.push(job);
                 } else {
-                    passed_over.extend(job.touches.iter().map(|(thing, _)| thing.clone()));
+                    passed_over.add(&job.touches);
                     kept.push(job);
                 }
             }
@@ -314,4 +343,95 @@ fn touches(commit: &Commit) -> Vec<(Thing, Use)> {
         }
     }
     touches
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::data_store::{Cause, Holder, Incarnation, LeaseState, NewValue, Returning};
+
+    const SERVER: ServerId = ServerId(Uuid::from_u128(7));
+
+    fn commit(n: u128, change: Change) -> Commit {
+        Commit {
+            id: CommitId(Uuid::from_u128(n)),
+            incarnation: Incarnation(Uuid::nil()),
+            from: None,
+            changes: vec![change],
+            returning: Returning::HEAD,
+            fingerprint: None,
+        }
+    }
+
+    fn key(name: &str) -> ProfileKey {
+        ProfileKey::new("PlayerData", "global", name).expect("a valid name")
+    }
+
+    fn save(name: &str) -> Change {
+        Change::Write {
+            key: key(name),
+            epoch: 1,
+            version: 1,
+            value: NewValue::Tombstone,
+            user_ids: Vec::new(),
+            cause: Cause::Save,
+            author: String::new(),
+            keep_previous: false,
+            seal: false,
+            imported: None,
+        }
+    }
+
+    /// The start of a session, which needs its server alive.
+    fn start(name: &str) -> Change {
+        let holder = Holder {
+            server: Some(SERVER),
+            place_id: 1,
+            job_id: "job".into(),
+            session: name.into(),
+            since_ms: 0,
+            last_update_ms: None,
+            document: None,
+        };
+        let lease = LeaseState { holder: Some(holder), ..LeaseState::default() };
+        Change::Lease { key: key(name), revision: 0, lease, raise_epoch: true, seal: false }
+    }
+
+    async fn waiting(changes: Vec<Change>) -> Arc<Queue> {
+        let queue = Arc::new(Queue::new(4, 100));
+        let commits = (1..).zip(changes).map(|(n, change)| commit(n, change)).collect();
+        let now = crate::env::Env::system().now();
+        drop(queue.push(commits, now, None).await);
+        queue
+    }
+
+    fn ids(taken: &Taken) -> Vec<u128> {
+        taken.jobs.iter().map(|job| job.commit.id.0.as_u128()).collect()
+    }
+
+    /// A lock on a profile held up the renewal of the server that saved it.
+    #[tokio::test]
+    async fn renewals_share_no_transaction_with_saves() {
+        let renewal =
+            Change::RenewServer { id: SERVER, revision: 1, host: None, acknowledged: Vec::new() };
+        let queue = waiting(vec![save("a"), renewal, save("b")]).await;
+        let first = queue.take().expect("something waits");
+        assert_eq!(ids(&first), [2]);
+        let second = queue.take().expect("something waits");
+        assert_eq!(ids(&second), [1, 3]);
+    }
+
+    /// A start that had to wait for its profile held up every other start of its server.
+    #[tokio::test]
+    async fn a_start_that_waits_holds_up_no_other_start() {
+        let queue = waiting(vec![save("a"), start("a"), start("b"), save("b")]).await;
+        let first = queue.take().expect("something waits");
+        assert_eq!(ids(&first), [1, 3], "and what comes behind the second waits for it");
+        assert!(queue.take().is_none());
+        drop(first);
+        let second = queue.take().expect("something waits");
+        assert_eq!(ids(&second), [2, 4]);
+    }
 }

@@ -86,7 +86,7 @@ impl Inner {
             });
             match (done, wrote) {
                 (Ok(()), Some(wrote)) => Ok(wrote),
-                (Err(Failed::All(err) | Failed::One(err)), _) => Err(err),
+                (Err(Failed::All(err) | Failed::One(err) | Failed::Full(err)), _) => Err(err),
                 (Err(Failed::Unknown(reason)), _) => Err(StoreError::Unavailable { reason }),
                 (Ok(()), None) => {
                     Err(StoreError::Unavailable { reason: "the write did not run".into() })
@@ -148,7 +148,7 @@ impl Draining {
             match (writer.as_mut(), begun) {
                 (Some(writer), Ok(_)) if jobs.is_empty() => writer.roll_back(),
                 (Some(writer), Ok(_)) => writer.run(&inner, jobs),
-                (_, Err(Failed::All(err) | Failed::One(err))) => {
+                (_, Err(Failed::All(err) | Failed::One(err) | Failed::Full(err))) => {
                     jobs.into_iter().for_each(|job| job.refuse(&err))
                 }
                 _ => jobs.into_iter().for_each(|job| job.refuse(&inner.no_writer())),

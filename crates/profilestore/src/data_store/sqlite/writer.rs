@@ -16,7 +16,7 @@ use super::{
     state::Tx,
     statements::Leases,
 };
-use crate::data_store::{Commit, StoreError};
+use crate::data_store::{Commit, StoreError, rules};
 
 pub(super) struct Writer {
     pub(super) conn: Connection,
@@ -45,6 +45,8 @@ pub(super) enum Failed {
     All(StoreError),
     /// Nothing was applied because of one of its commits.
     One(StoreError),
+    /// Nothing was applied for lack of room. What needs less may go through.
+    Full(StoreError),
     /// It may have been applied.
     Unknown(String),
 }
@@ -65,15 +67,16 @@ impl Writer {
             Err(Failed::One(err)) if commits.len() > 1 => {
                 tracing::warn!(%err, commits = commits.len(), "a commit spoiled its transaction");
                 let until = real_time() + inner.options.busy_wait;
-                let mut alone = |commit: &&Commit| {
-                    self.begin_by(inner, until)?;
-                    self.commit_begun(inner, std::slice::from_ref(commit))
+                commits.iter().map(|commit| self.alone(inner, commit, until)).collect()
+            }
+            // A renewal needs next to no room, and game servers end without it.
+            Err(Failed::Full(err)) if commits.len() > 1 => {
+                let until = real_time() + inner.options.busy_wait;
+                let renewal = |commit: &&Commit| match rules::renewed(commit) {
+                    Some(_) => self.alone(inner, commit, until),
+                    None => Err(err.clone()),
                 };
-                let alone = |commit: &&Commit| match alone(commit) {
-                    Ok(mut replies) => replies.pop().unwrap_or_else(|| Err(no_reply())),
-                    Err(failed) => Err(failed.of(commit)),
-                };
-                commits.iter().map(alone).collect()
+                commits.iter().map(renewal).collect()
             }
             Ok(replies) => replies,
             Err(failed) => commits.iter().map(|commit| Err(failed.of(commit))).collect(),
@@ -86,6 +89,16 @@ impl Writer {
                 .record(job.since.elapsed().as_secs_f64());
             // The caller may have gone.
             drop(job.reply.send(answers));
+        }
+    }
+
+    /// Writes a commit in a transaction of its own.
+    fn alone(&mut self, inner: &Arc<Inner>, commit: &Commit, until: RealTime) -> Reply {
+        let written =
+            self.begin_by(inner, until).and_then(|()| self.commit_begun(inner, &[commit]));
+        match written {
+            Ok(mut replies) => replies.pop().unwrap_or_else(|| Err(no_reply())),
+            Err(failed) => Err(failed.of(commit)),
         }
     }
 
@@ -164,36 +177,39 @@ impl Writer {
             Ok(wrote) => wrote,
             Err(trouble) => {
                 self.roll_back();
-                let shared = match &trouble {
-                    Trouble::Store(_) => false,
-                    Trouble::Sqlite(err) => concerns_all(err),
+                let (shared, full) = match &trouble {
+                    Trouble::Store(_) => (false, false),
+                    Trouble::Sqlite(err) => (concerns_all(err), is_full(err)),
                 };
-                self.broken |= shared;
+                self.broken |= shared && !full;
                 let err = trouble.not_applied();
-                return Err(if shared { Failed::All(err) } else { Failed::One(err) });
+                return Err(match () {
+                    () if full => Failed::Full(err),
+                    () if shared => Failed::All(err),
+                    () => Failed::One(err),
+                });
             }
         };
         if !wrote {
             self.roll_back();
             return Ok(());
         }
-        let all = |err: rusqlite::Error| Failed::All(Trouble::from(err).not_applied());
         let committed = wait_while_busy(inner.options.busy_wait, || {
             self.conn.prepare_cached("COMMIT")?.execute([])
         });
         if let Err(err) = committed {
-            self.broken = true;
+            let full = is_full(&err);
+            self.broken |= !full;
             self.roll_back();
             // A log that could not be written to its last page holds no valid commit, whatever
             // happens next. Any other failure may have come after that page: nobody knows what a
             // crash would make of it.
-            let surely_not =
-                schema::is_busy(&err) || err.sqlite_error_code() == Some(ErrorCode::DiskFull);
+            let surely_not = full || schema::is_busy(&err);
             tracing::warn!(%err, surely_not, "a transaction could not be committed");
-            return Err(if surely_not {
-                all(err)
-            } else {
-                Failed::Unknown(format!("SQLite failed to commit: {err}"))
+            return Err(match () {
+                () if full => Failed::Full(Trouble::from(err).not_applied()),
+                () if surely_not => Failed::All(Trouble::from(err).not_applied()),
+                () => Failed::Unknown(format!("SQLite failed to commit: {err}")),
             });
         }
         // The log may have been taken away before it was synced.
@@ -260,7 +276,7 @@ impl Writer {
 impl Failed {
     fn of(&self, commit: &Commit) -> StoreError {
         match self {
-            Self::All(err) | Self::One(err) => err.clone(),
+            Self::All(err) | Self::One(err) | Self::Full(err) => err.clone(),
             Self::Unknown(reason) => {
                 StoreError::Indeterminate { commit: commit.id, reason: reason.clone() }
             }
@@ -279,6 +295,10 @@ fn concerns_all(err: &rusqlite::Error) -> bool {
                 | ErrorCode::DatabaseCorrupt
         )
     )
+}
+
+fn is_full(err: &rusqlite::Error) -> bool {
+    err.sqlite_error_code() == Some(ErrorCode::DiskFull)
 }
 
 fn no_reply() -> StoreError {

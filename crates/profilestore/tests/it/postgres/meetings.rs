@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use profilestore::data_store::{
-    Change, ConflictKind, DataStoreExt as _, Holder, KeyState, LeaseState, PostgresOptions,
-    PostgresStore, ServerId, StoreError,
+    Change, ConflictKind, DataStore, DataStoreExt as _, Holder, KeyState, LeaseState,
+    PostgresOptions, PostgresStore, ServerId, StoreError,
 };
 use profilestore::env::Env;
 use tokio_postgres::Client;
@@ -40,6 +40,34 @@ async fn waits_for_a_lock<T>(
         assert!(!task.is_finished(), "it did not wait for the lock");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// A renewal waited for a lock on a profile that only a save of its transaction needed, until its
+/// server was taken for dead.
+#[tokio::test]
+async fn a_renewal_does_not_wait_for_a_locked_profile() {
+    let schema = made().await;
+    let store = opened(&schema).await;
+    let id = ServerId(Env::system().uuid());
+    let first = write(&KeyState::absent(key("p")), "1");
+    let commit = make(&store, vec![register(id), first]).await;
+    let first = store.commit_one(commit).await.unwrap().states.remove(0);
+    let owner = owner().await;
+    owner.batch_execute(&format!("BEGIN; SELECT 1 FROM {schema}.head FOR UPDATE")).await.unwrap();
+    let renewal = Change::RenewServer { id, revision: 1, host: None, acknowledged: vec![] };
+    let commits =
+        vec![make(&store, vec![write(&first, "2")]).await, make(&store, vec![renewal]).await];
+    let both = tokio::spawn({
+        let store = store.clone();
+        async move { store.commit(commits).await }
+    });
+    let renewed = async || store.servers().await.unwrap().1.iter().any(|row| row.revision == 2);
+    while !renewed().await {
+        assert!(!both.is_finished(), "the renewal waits for the lock");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    owner.batch_execute("ROLLBACK").await.unwrap();
+    assert!(both.await.unwrap().iter().all(Result::is_ok));
 }
 
 /// A commit that waited for the lock of a profile that was just taken told of the new holder, but

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use profilestore::data_store::{KeyFilter, KeyQuery, LeaseState, VersionRef};
+use profilestore::data_store::{KeyFilter, KeyQuery, LeaseState, ServerId, VersionRef};
 use rusqlite::Connection;
 
 use super::*;
@@ -105,6 +105,34 @@ async fn a_full_file_refuses_and_recovers() {
     let store = open(&path(&dir));
     put(&store, &key("after"), "there is room again").await.unwrap();
     assert!(store.check(|_, _| {}).unwrap().problems.is_empty());
+}
+
+/// A renewal shared the fate of the saves in its transaction, and the server was taken for dead.
+#[tokio::test]
+async fn a_renewal_goes_through_on_a_full_file() {
+    let dir = folder();
+    let options = SqliteOptions { max_file_bytes: Some(1 << 20), ..fast() };
+    let store = SqliteStore::open(path(&dir), options).unwrap();
+    let id = ServerId(Env::system().uuid());
+    let register = Change::RegisterServer {
+        id,
+        place_id: 1,
+        job_id: "job".into(),
+        lease_ms: 20_000,
+        host: None,
+        owner: None,
+    };
+    store.commit_one(make(&store, vec![register]).await).await.unwrap();
+    fill_until_unavailable(&store).await;
+    for revision in 1..=3 {
+        let save = write(&KeyState::absent(key("new")), &"x".repeat(20_000));
+        let renewal = Change::RenewServer { id, revision, host: None, acknowledged: vec![] };
+        let commits = vec![make(&store, vec![save]).await, make(&store, vec![renewal]).await];
+        let replies = store.commit(commits).await;
+        assert!(matches!(replies[0], Err(StoreError::Unavailable { .. })), "{replies:?}");
+        let row = replies[1].as_ref().expect("the renewal goes through").server.clone();
+        assert_eq!(row.map(|row| row.revision), Some(revision + 1));
+    }
 }
 
 async fn fill_until_unavailable(store: &SqliteStore) -> u32 {

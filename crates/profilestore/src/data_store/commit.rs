@@ -136,7 +136,8 @@ pub enum Change {
     /// Gives a key another inbox: the one that an import brought along, or that a document states.
     /// Fails with [`ConflictKind::InboxRevision`] unless the inbox is at this revision. A message
     /// that stays, told by its index and its id, keeps the content that its id stands for, whatever
-    /// its payload is now; one that does not stay leaves a receipt.
+    /// its payload is now; one that does not stay leaves a receipt. The same commit changes none of
+    /// them otherwise: such a commit is [`StoreError::Invalid`].
     ReplaceInbox {
         /// The key.
         key: ProfileKey,

@@ -366,3 +366,44 @@ pub async fn message_ids_are_shown_as_time_and_name(s: Subject) {
 async fn id_now(s: &Subject) -> MessageId {
     message_id(s.now().await, "now")
 }
+
+/// A message that is moved within its inbox leaves a receipt, and another one when it is taken or
+/// erased later. The later one counts.
+pub async fn a_message_moved_within_an_inbox_can_be_taken(s: Subject) {
+    let id = message_id(s.now().await + DAY_MS, "moved");
+    let keys = ["taken", "erased"].map(key);
+    for key in &keys {
+        let state = s.ok(vec![append(key, &id, "1")]).await.states.remove(0);
+        let moved = StoredMessage { index: 2, ..state.inbox.as_ref().unwrap()[0].clone() };
+        s.ok(vec![replace(key, state.inbox_revision, 2, &[moved])]).await;
+    }
+    s.advance(20 * DAY_MS);
+    s.ok(vec![take(&keys[0], 2, true)]).await;
+    s.ok(vec![Change::Erase { key: keys[1].clone(), epoch: 0 }]).await;
+    s.advance(11 * DAY_MS + 1);
+    assert_eq!(s.sweep(NO_HISTORY).await.receipts, 0, "those of the move are not old yet");
+    for key in &keys {
+        assert_eq!(indexes(&s.state(key).await), [] as [u64; 0]);
+        assert_eq!(s.conflict_kind(vec![append(key, &id, "1")]).await, ConflictKind::MessageSeen);
+    }
+    s.advance(20 * DAY_MS);
+    assert_eq!(s.sweep(NO_HISTORY).await.receipts, 2);
+}
+
+/// A commit that replaces an inbox changes no message of it otherwise: it may be another one than
+/// before. It may append to it.
+pub async fn a_message_of_a_replaced_inbox_is_not_changed(s: Subject) {
+    let key = key("p");
+    let now = s.now().await;
+    let [a, b] = ["a", "b"].map(|name| message_id(now, name));
+    let state = s.ok(vec![append(&key, &id_now(&s).await, "1")]).await.states.remove(0);
+    let other = StoredMessage { id: a, ..state.inbox.as_ref().unwrap()[0].clone() };
+    let replaced = || replace(&key, state.inbox_revision, 1, std::slice::from_ref(&other));
+    for changed in [take(&key, 1, true), lock(&key, 1, 1), change(&key, 1, 1, "2")] {
+        let refused = s.commit(vec![replaced(), changed]).await;
+        assert!(matches!(refused, Err(StoreError::Invalid { .. })), "{refused:?}");
+    }
+    assert_eq!(s.state(&key).await, state);
+    let after = s.ok(vec![replaced(), append(&key, &b, "2")]).await.states.remove(0);
+    assert_eq!(indexes(&after), [1, 2]);
+}

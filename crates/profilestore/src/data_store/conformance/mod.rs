@@ -336,6 +336,8 @@ macro_rules! store_conformance {
             effect_and_receipt_are_one_commit
             an_inbox_is_imported_once
             an_inbox_is_replaced_at_its_revision
+            a_message_moved_within_an_inbox_can_be_taken
+            a_message_of_a_replaced_inbox_is_not_changed
             message_ids_are_shown_as_time_and_name
             a_server_registers_once
             a_renewal_needs_the_revision
@@ -349,9 +351,9 @@ macro_rules! store_conformance {
             a_repeated_renewal_brings_the_notices
             a_sweep_deletes_dead_servers
             outcomes_are_kept_for_7_days
+            outcomes_of_ids_without_a_time_are_swept
             a_server_registers_with_its_host
             an_owner_is_bounded
-            outcomes_of_ids_without_a_time_are_swept
             a_renewal_needs_the_host
             a_server_is_rehosted_under_a_greater_generation
             a_dead_server_is_not_rehosted

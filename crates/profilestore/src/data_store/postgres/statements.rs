@@ -81,7 +81,8 @@ pub(super) const ADD_USERS: &str = "INSERT INTO profile_user (store, scope, key,
 pub(super) const RECEIPTS: &str = "INSERT INTO receipt (store, scope, key, digest, content, made_ms) \
      SELECT m.store, m.scope, m.key, m.digest, m.content, $5::bigint \
      FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS u (store, scope, key, number) \
-     JOIN message m ON m.store = ANY(ARRAY[u.store]) AND m.scope = u.scope AND m.key = u.key AND m.number = u.number ON CONFLICT DO NOTHING";
+     JOIN message m ON m.store = ANY(ARRAY[u.store]) AND m.scope = u.scope AND m.key = u.key AND m.number = u.number \
+     ON CONFLICT (store, scope, key, digest) DO UPDATE SET content = EXCLUDED.content, made_ms = EXCLUDED.made_ms";
 
 pub(super) const REMOVE_MESSAGES: &str = "DELETE FROM message m \
      USING unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS u (store, scope, key, number) \
@@ -111,7 +112,8 @@ pub(super) const ERASE_LINKS: &str = "DELETE FROM link l USING unnest($1::text[]
 pub(super) const ERASE_RECEIPTS: &str = "INSERT INTO receipt (store, scope, key, digest, content, made_ms) \
      SELECT m.store, m.scope, m.key, m.digest, m.content, $4::bigint \
      FROM unnest($1::text[], $2::text[], $3::text[]) AS u (store, scope, key) \
-     JOIN message m ON m.store = ANY(ARRAY[u.store]) AND m.scope = u.scope AND m.key = u.key ON CONFLICT DO NOTHING";
+     JOIN message m ON m.store = ANY(ARRAY[u.store]) AND m.scope = u.scope AND m.key = u.key \
+     ON CONFLICT (store, scope, key, digest) DO UPDATE SET content = EXCLUDED.content, made_ms = EXCLUDED.made_ms";
 
 pub(super) const ERASE_MESSAGES: &str = "DELETE FROM message m USING unnest($1::text[], $2::text[], $3::text[]) AS u (store, scope, key) \
      WHERE m.store = ANY(ARRAY[u.store]) AND m.scope = u.scope AND m.key = u.key";

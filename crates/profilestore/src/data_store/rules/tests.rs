@@ -86,6 +86,8 @@ fn malformed_commits_are_refused() {
     let import =
         || Change::ReplaceInbox { key: key(), revision: 0, last_message: 1, messages: vec![] };
     assert!(reason(vec![lock(), import()]).contains("before other changes"));
+    assert!(reason(vec![import(), lock()]).contains("that it replaces"));
+    assert!(reason(vec![import(), remove()]).contains("that it replaces"));
     let dead = || Change::MarkDead { id: ServerId(Uuid::nil()), revision: 1 };
     assert!(reason(vec![dead(), dead()]).contains("a server at most once"));
     let erase = || Change::Erase { key: key(), epoch: 0 };

@@ -15,8 +15,8 @@ type Checked = Result<(), StoreError>;
 
 /// Whether a commit is well formed: at least one change; at most one write and one lease a key and
 /// one change a server; an abort alone; sizes within their limits; no message changed after its
-/// removal or appended twice; a replaced inbox before all else that concerns the inbox; an erasure
-/// after all else that concerns its key.
+/// removal or appended twice; a replaced inbox before all else that concerns the inbox, and changed
+/// by nothing but appending; an erasure after all else that concerns its key.
 pub fn check_commit(commit: &Commit) -> Result<(), StoreError> {
     if commit.changes.is_empty() {
         return invalid(format!("a commit holds at least one change: commit=`{}`", commit.id));
@@ -33,6 +33,7 @@ struct Before<'a> {
     servers: BTreeSet<&'a ServerId>,
     removed: BTreeSet<(&'a ProfileKey, u64)>,
     inboxes: BTreeSet<&'a ProfileKey>,
+    replaced: BTreeSet<&'a ProfileKey>,
     appended: BTreeSet<(&'a ProfileKey, &'a MessageId)>,
     erased: BTreeSet<&'a ProfileKey>,
 }
@@ -113,6 +114,12 @@ impl<'a> Before<'a> {
     /// A change of one message that is there.
     fn touch(&mut self, key: &'a ProfileKey, index: u64) -> Checked {
         self.inboxes.insert(key);
+        if self.replaced.contains(key) {
+            return invalid(format!(
+                "a commit changes no message of an inbox that it replaces: key=`{key}` \
+                index=`{index}`"
+            ));
+        }
         if self.removed.contains(&(key, index)) {
             return invalid(format!(
                 "a commit changes no message after removing it: key=`{key}` index=`{index}`"
@@ -132,6 +139,7 @@ impl<'a> Before<'a> {
                 "a replaced inbox comes before other changes of the inbox: key=`{key}`"
             ));
         }
+        self.replaced.insert(key);
         if last_message > MAX_MESSAGE_INDEX {
             return invalid(format!(
                 "a message's index is too great: key=`{key}` index=`{last_message}`"

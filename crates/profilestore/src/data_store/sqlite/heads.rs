@@ -234,7 +234,9 @@ impl Tx<'_> {
         self.prepare("DELETE FROM link WHERE head = ?1")?.execute(params![head.id])?;
         if head.waiting > 0 {
             let sql = "INSERT INTO receipt (head, digest, content, made_ms) \
-                 SELECT head, digest, content, ?2 FROM message WHERE head = ?1";
+                 SELECT head, digest, content, ?2 FROM message WHERE head = ?1 \
+                 ON CONFLICT DO UPDATE SET content = excluded.content, \
+                 made_ms = excluded.made_ms";
             self.prepare(sql)?.execute(params![head.id, self.now_ms])?;
             self.prepare("DELETE FROM message WHERE head = ?1")?.execute(params![head.id])?;
             self.heads[at].waiting = 0;

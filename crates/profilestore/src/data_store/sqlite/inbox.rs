@@ -19,7 +19,9 @@ impl Tx<'_> {
     ) -> Result<(), Trouble> {
         if receipt {
             let sql = "INSERT INTO receipt (head, digest, content, made_ms) \
-                 SELECT head, digest, content, ?3 FROM message WHERE head = ?1 AND number = ?2";
+                 SELECT head, digest, content, ?3 FROM message WHERE head = ?1 AND number = ?2 \
+                 ON CONFLICT DO UPDATE SET content = excluded.content, \
+                 made_ms = excluded.made_ms";
             self.prepare(sql)?.execute(params![self.heads[at].id, number, self.now_ms])?;
         }
         let sql = "DELETE FROM message WHERE head = ?1 AND number = ?2";

@@ -6,7 +6,7 @@ use clap::Args;
 use profilestore::{
     Attribution, UserId,
     audit::{AuditEntry, AuditOutcome},
-    data_store::{DataStore, DataStoreExt, KeyQuery, SqliteStore, StoreError},
+    data_store::{DataStore, DataStoreExt, KeyQuery, SqliteStore},
     env::Env,
     operator::EraseReport,
 };
@@ -17,6 +17,7 @@ use crate::{
     operate::{Visit, failure},
     output::{Failure, Status, ask, chain, count, facts, json_document, note, out, say, text},
     place::Kind,
+    transfer::progress_bar,
 };
 
 const PAGE: usize = 256;
@@ -25,8 +26,8 @@ const PAGE: usize = 256;
 ///
 /// Erases the profiles that are associated with the user, or were when they were removed: data,
 /// history (pinned versions too), waiting messages, and what the audit log holds of their content.
-/// Then the file is written anew, so that no byte of it is left; commits wait meanwhile, as during
-/// an outage. Sessions on them end. Profiles that belong to other users too are left alone and
+/// Then the file is cleaned in slices, so that no byte of it is left; commits wait for milliseconds.
+/// Sessions on them end. Profiles that belong to other users too are left alone and
 /// reported, unless --shared is given. What stays: the names of the profiles with their counters,
 /// receipts of messages (so that a retry revives nothing), and the entry in the audit log. Not
 /// touched: backups and exports.
@@ -42,9 +43,13 @@ pub(crate) struct Erase {
     /// The user
     #[arg(long, value_name = "ID", required_unless_present = "vacuum")]
     user: Option<UserId>,
-    /// Erase nothing: only write the file anew, where that was broken off or left for later
+    /// Erase nothing: only clean the file, where that was broken off or left for later
     #[arg(long, conflicts_with_all = ["user", "shared", "no_vacuum"])]
     vacuum: bool,
+    /// With --vacuum: write the file anew, in one piece, so that it is as small as it can be.
+    /// Commits wait meanwhile, as during an outage
+    #[arg(long, requires = "vacuum")]
+    anew: bool,
     /// Profiles of several users too
     #[arg(long)]
     shared: bool,
@@ -71,7 +76,7 @@ struct EraseRow<'a> {
 impl Erase {
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
         let by = self.by.attribution()?;
-        let Some(user) = self.user else { return only_vacuum(app, by).await };
+        let Some(user) = self.user else { return only_vacuum(app, by, self.anew).await };
         let file = app.place.open().await?;
         if !self.yes {
             let profiles = count(associated(&*file, &user).await?, "profile", "profiles");
@@ -88,8 +93,10 @@ impl Erase {
         visit.end().await;
         let report = done.map_err(failure)?;
         let (emptied, gone) = match file.kind() {
-            Kind::Sqlite(sqlite) if self.no_vacuum => (sqlite.empty_log().await, false),
-            Kind::Sqlite(sqlite) => (vacuum(&*file, sqlite, Some(&report), by).await?, true),
+            Kind::Sqlite(sqlite) if self.no_vacuum => {
+                (sqlite.empty_log().await.map_err(Failure::from), false)
+            }
+            Kind::Sqlite(sqlite) => (vacuum(&*file, sqlite, Some(&report), by, false).await, true),
             Kind::Postgres(_) => (Ok(()), false),
         };
         match app.json {
@@ -98,20 +105,23 @@ impl Erase {
             }
             false => show(&report, emptied.as_ref().err(), file.kind())?,
         }
+        if let (true, Err(error)) = (app.json, &emptied) {
+            note(format_args!("warning: {}", not_clean(error)));
+        }
         Ok(if report.is_complete() && emptied.is_ok() { Status::Fine } else { Status::Problems })
     }
 }
 
-/// Writes the file anew, and erases nothing.
-async fn only_vacuum(app: &App, by: Attribution) -> Result<Status, Failure> {
+/// Cleans the file, or writes it anew, and erases nothing.
+async fn only_vacuum(app: &App, by: Attribution, anew: bool) -> Result<Status, Failure> {
     app.place.file()?;
     let store = app.place.open().await?;
     let Kind::Sqlite(sqlite) = store.kind() else { return Ok(Status::Problems) };
-    let done = vacuum(&*store, sqlite, None, by).await?;
-    done.map_err(|error| app.place.failure(&error))?;
+    vacuum(&*store, sqlite, None, by, anew).await?;
     match app.json {
         true => json_document(&VacuumRow { bytes_gone: true })?,
-        false => say(format_args!("the file is written anew, and its log is empty"))?,
+        false if anew => say(format_args!("the file is written anew, and its log is empty"))?,
+        false => say(format_args!("the file is clean, and its log is empty"))?,
     }
     Ok(Status::Fine)
 }
@@ -121,14 +131,15 @@ struct VacuumRow {
     bytes_gone: bool,
 }
 
-/// Writes the file anew. It is booked for itself: one that was killed stays pending, though the
-/// profiles are erased.
+/// Cleans the file, or writes it anew. It is booked for itself: one that was killed stays pending,
+/// though the profiles are erased.
 async fn vacuum(
     store: &dyn DataStore,
     file: &SqliteStore,
     report: Option<&EraseReport>,
     by: Attribution,
-) -> Result<Result<(), StoreError>, Failure> {
+    anew: bool,
+) -> Result<(), Failure> {
     let env = Env::system();
     let entry = AuditEntry::new(env.uuid(), "vacuum", Vec::new(), by);
     let entry = match report {
@@ -137,7 +148,19 @@ async fn vacuum(
     };
     let pending = entry.clone().outcome(AuditOutcome::Pending);
     pending.book(store, &env, 0).await.map_err(failure)?;
-    let done = file.vacuum().await;
+    let done = match anew {
+        true => file.vacuum().await,
+        false => {
+            let bar = progress_bar();
+            let cleaned = |done: u64, of: u64| {
+                bar.set_message(format!("cleaned {} % of the file", done * 100 / of.max(1)));
+                bar.tick();
+            };
+            let done = file.scrub(cleaned).await;
+            bar.finish_and_clear();
+            done
+        }
+    };
     let entry = match &done {
         Ok(()) => entry,
         Err(error) => entry.outcome(AuditOutcome::Refused { why: chain(error) }),
@@ -146,7 +169,7 @@ async fn vacuum(
     if let Err(error) = entry.book(store, &env, 1).await {
         note(format_args!("warning: the end of the vacuum could not be booked: {}", chain(&error)));
     }
-    Ok(done)
+    Ok(done?)
 }
 
 async fn associated(store: &dyn DataStore, user: &UserId) -> Result<u64, Failure> {
@@ -161,7 +184,15 @@ async fn associated(store: &dyn DataStore, user: &UserId) -> Result<u64, Failure
     }
 }
 
-fn show(report: &EraseReport, log: Option<&StoreError>, kind: &Kind) -> Result<(), Failure> {
+/// That the profiles are erased, and the file is not clean.
+fn not_clean(why: &Failure) -> String {
+    format!(
+        "the file or its log may still hold bytes of what was erased; try again with `profilestore \
+            erase --vacuum`: {why}"
+    )
+}
+
+fn show(report: &EraseReport, log: Option<&Failure>, kind: &Kind) -> Result<(), Failure> {
     let mut out = out();
     let sum = |number: fn(&profilestore::operator::ErasedProfile) -> u64| {
         report.erased.iter().map(number).sum::<u64>()
@@ -206,7 +237,7 @@ fn show(report: &EraseReport, log: Option<&StoreError>, kind: &Kind) -> Result<(
         )?;
     }
     for failed in &report.failed {
-        text(&mut out, format_args!("failed: {}", failed.why))?;
+        text(&mut out, format_args!("failed {}: {}", failed.key, failed.why))?;
     }
     if let Kind::Postgres(_) = kind {
         text(
@@ -218,13 +249,7 @@ fn show(report: &EraseReport, log: Option<&StoreError>, kind: &Kind) -> Result<(
         )?;
     }
     if let Some(error) = log {
-        text(
-            &mut out,
-            format_args!(
-                "the file or its log may still hold bytes of what was erased, since it is \
-            in use; try again with `profilestore erase --vacuum`: {error}"
-            ),
-        )?;
+        text(&mut out, format_args!("{}", not_clean(error)))?;
     }
     Ok(out.flush()?)
 }

@@ -11,7 +11,8 @@ use std::{
 use crate::docs::{links, prose};
 
 /// What belongs at the root.
-const ROOT: [&str; 21] = [
+const ROOT: [&str; 22] = [
+    ".cargo",
     ".ci",
     ".config",
     ".gitignore",

@@ -350,7 +350,7 @@ impl Operator {
     /// is left alone and reported, unless `shared` is set.
     ///
     /// One commit a profile: what fails is reported, and erasing again goes on with the rest. Not
-    /// erased are backups and exports. With SQLite call `SqliteStore::vacuum` afterwards, so that
+    /// erased are backups and exports. With SQLite call `SqliteStore::scrub` afterwards, so that
     /// the bytes are gone from the files as well.
     ///
     /// Fails, perhaps after some profiles, when the store cannot be used.

@@ -163,7 +163,7 @@ pub enum Change {
     /// sender's retry takes effect. Fails with [`ConflictKind::Epoch`] unless the key is at this
     /// epoch. Must be the last change of its key; a [`Change::Write`] of a tombstone before it
     /// leaves nothing. A backend in files offers a way to be rid of the bytes too, such as
-    /// [`SqliteStore::vacuum`](super::SqliteStore::vacuum).
+    /// [`SqliteStore::scrub`](super::SqliteStore::scrub).
     Erase {
         /// The key.
         key: ProfileKey,

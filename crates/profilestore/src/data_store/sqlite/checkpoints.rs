@@ -45,11 +45,12 @@ impl Inner {
         let inner = self.clone();
         let task = tokio::task::spawn_blocking(move || {
             inner.still_there()?;
+            // A store that is only read gets no connection that writes.
+            if inner.writer.lock().is_none() {
+                return Err(inner.no_writer());
+            }
             if rewrite {
-                let writer = inner.writer.lock();
-                if writer.is_none() {
-                    return Err(inner.no_writer());
-                }
+                let _writer = inner.writer.lock();
                 // Of its own, because the copy that is made on the way must not be held in memory.
                 let conn = inner.another_writer()?;
                 let sqlite = |err: rusqlite::Error| Trouble::from(err).not_applied();
@@ -57,6 +58,8 @@ impl Inner {
                 wait_while_busy(inner.options.busy_wait, || conn.execute_batch("VACUUM"))
                     .map_err(sqlite)?;
             }
+            // Most of it beside the writer: commits wait for the rest only.
+            checkpoint(&inner.another_writer()?);
             let emptied =
                 wait_while_busy(inner.options.busy_wait, || match inner.writer.lock().as_mut() {
                     Some(writer) => writer

@@ -55,6 +55,7 @@ mod queue;
 mod reader;
 mod scan;
 mod schema;
+mod scrub;
 mod servers;
 mod state;
 mod statements;
@@ -300,8 +301,24 @@ impl SqliteStore {
         self.inner.empty_log(false).await
     }
 
+    /// Zeroes also those crumbs, and empties the log: then no byte of what was deleted or overwritten
+    /// is left in either. Goes through the file in slices, so that commits wait for milliseconds,
+    /// and writes only the pages that have crumbs. After one that was broken off, call it again.
+    /// `progress` is told how many pages of how many are done.
+    ///
+    /// That takes a SQLite that was built with `SQLITE_ENABLE_DBPAGE_VTAB`, as the one of this
+    /// repository's programs is; for a program of your own set
+    /// `LIBSQLITE3_FLAGS=SQLITE_ENABLE_DBPAGE_VTAB` while it is built. Without it, and for a file of
+    /// 128 GiB and more, this is [`SqliteStore::vacuum`]. Fails as [`SqliteStore::empty_log`] does.
+    pub async fn scrub(&self, progress: impl FnMut(u64, u64)) -> Result<(), StoreError> {
+        match self.inner.scrub(progress).await? {
+            true => self.empty_log().await,
+            false => self.vacuum().await,
+        }
+    }
+
     /// Writes the file anew and empties the log: then no byte of what was deleted or overwritten is
-    /// left in either. Commits wait meanwhile, those of other processes as during an outage, which
+    /// left in either, and the file is as small as it can be. Commits wait meanwhile, those of other processes as during an outage, which
     /// ends no session. Takes about as long as reading and writing the file three times, and that
     /// much room for temporary files. Fails as [`SqliteStore::empty_log`] does.
     pub async fn vacuum(&self) -> Result<(), StoreError> {

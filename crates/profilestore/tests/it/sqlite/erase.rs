@@ -154,6 +154,10 @@ async fn no_byte_of_what_was_ever_stored_under_an_erased_key_is_left() {
         let crumbs = erased.count_in(&path(&dir));
         assert!(crumbs < erased.0.len() / 200, "seed {seed}: {crumbs} of {}", erased.0.len());
         let before = [state(&store, &key("other1")).await, state(&store, &key("victim1")).await];
+        // In slices, and then as a whole.
+        store.scrub(|_, _| {}).await.unwrap();
+        assert_eq!(erased.count_in(&path(&dir)), 0, "seed {seed}");
+        assert!(store.check(|_, _| {}).unwrap().problems.is_empty());
         store.vacuum().await.unwrap();
         assert_eq!(erased.count_in(&path(&dir)), 0, "seed {seed}");
         assert_eq!(
@@ -214,13 +218,36 @@ async fn an_erased_user_is_in_no_file_while_other_servers_are_at_work() {
         (report.erased.len(), report.erased[0].messages, report.is_complete()),
         (1, 1, true)
     );
-    b.vacuum().await.unwrap();
+    b.scrub(|_, _| {}).await.unwrap();
     assert_eq!(traces.count_in(&path(&dir)), 0);
     assert!(live.save().await.is_err());
     for server in [on_a, on_b] {
         let _ = server.shutdown().await;
     }
     assert_eq!(traces.count_in(&path(&dir)), 0);
+}
+
+/// It was written anew in one piece, and commits waited as long.
+#[tokio::test]
+async fn commits_come_in_while_a_file_is_cleaned() {
+    let dir = folder();
+    let [cleaned, other] = [1, 2].map(|_| open(&path(&dir)));
+    let env = Env::system();
+    for n in 0..600 {
+        write(&cleaned, &format!("p{n}"), noise(&env, 3000), false).await;
+    }
+    let mut begun = Vec::new();
+    let slices = |page: u64, _: u64| begun.push(page);
+    let work = async {
+        for n in 0..50 {
+            write(&other, &format!("p{n}"), noise(&env, 5000), true).await;
+        }
+    };
+    let (done, ()) = tokio::join!(cleaned.scrub(slices), work);
+    done.unwrap();
+    assert!(begun.len() > 1 && begun.windows(2).all(|two| two[1] == two[0] + 256), "{begun:?}");
+    assert_eq!(state(&other, &key("p49")).await.version, 2);
+    assert!(cleaned.check(|_, _| {}).unwrap().problems.is_empty());
 }
 
 #[tokio::test]

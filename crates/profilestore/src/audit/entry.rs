@@ -120,7 +120,7 @@ pub struct AuditEntry {
 }
 
 /// An entry as it is stored.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct StoredEntry {
     v: u32,
     operation: Uuid,
@@ -130,8 +130,23 @@ struct StoredEntry {
     by: Attribution,
     #[serde(flatten)]
     outcome: AuditOutcome,
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[serde(default)]
     details: Map<String, Value>,
+}
+
+/// The same as it is written, without copies: an edit of many profiles writes one for each.
+#[derive(Serialize)]
+struct EntryToStore<'a> {
+    v: u32,
+    operation: Uuid,
+    action: &'a str,
+    keys: &'a [ProfileKey],
+    #[serde(flatten)]
+    by: &'a Attribution,
+    #[serde(flatten)]
+    outcome: &'a AuditOutcome,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<&'a Map<String, Value>>,
 }
 
 impl AuditEntry {
@@ -180,8 +195,10 @@ impl AuditEntry {
     pub(crate) fn change_at(&self, version: u64) -> Result<Change> {
         self.by.check()?;
         let tags = tags(&self.action, &self.keys, &self.details);
-        let Self { operation, action, keys, by, outcome, details, .. } = self.clone();
-        let stored = StoredEntry { v: FORM, operation, action, keys, by, outcome, details };
+        let Self { operation, action, keys, by, outcome, details, .. } = self;
+        let details = Some(details).filter(|details| !details.is_empty());
+        let (v, operation) = (FORM, *operation);
+        let stored = EntryToStore { v, operation, action, keys, by, outcome, details };
         let value = serde_json::value::to_raw_value(&stored).map_err(|error| {
             Error::new(
                 ErrorKind::Invalid,

@@ -23,8 +23,7 @@ pub(crate) fn entry_key(operation: Uuid, keys: &[ProfileKey]) -> ProfileKey {
             named.push_str(name);
         }
     }
-    let digest: String =
-        Digest::of(named.as_bytes()).0.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = format!("{:032x}", u128::from_be_bytes(Digest::of(named.as_bytes()).0));
     reserved_key(&format!("{}-{}", operation_prefix(operation), &digest[..25]))
 }
 

@@ -73,8 +73,13 @@ impl Aside {
         })
     }
 
+    /// True when nothing was set aside.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
     /// True when something of a text stands for a part that was set aside.
     pub(crate) fn is_in(&self, text: &str) -> bool {
-        !self.parts.is_empty() && text.contains(&self.mark)
+        !self.is_empty() && text.contains(&self.mark)
     }
 }

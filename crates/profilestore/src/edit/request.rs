@@ -143,7 +143,9 @@ impl EditRequest {
         let Some(undo) = self.edit.undo(before, after) else { return entry };
         match serde_json::to_value(&undo) {
             // There is still the history.
-            Ok(json) if aside.is_in(&json.to_string()) => entry.detail("undo_unstorable", true),
+            Ok(json) if !aside.is_empty() && aside.is_in(&json.to_string()) => {
+                entry.detail("undo_unstorable", true)
+            }
             Ok(json) if undo.check().is_ok() => entry.detail("undo", json),
             _ => entry.detail("undo_too_long", true),
         }

@@ -1,6 +1,6 @@
 //! What a commit leaves of one profile: its head, its versions, its users.
 
-use rusqlite::params;
+use rusqlite::{ToSql, params};
 
 use super::{
     Trouble,
@@ -24,6 +24,10 @@ const OVERWRITE_VERSION: &str = "UPDATE version SET number = ?2, written_ms = ?3
 
 const UPDATE_HEAD_DATA: &str = "UPDATE head SET version = ?2, current = ?3, stored_ms = ?4, \
      flags = ?5 WHERE id = ?1";
+
+const UPDATE_HEAD_BOTH: &str = "UPDATE head SET epoch = ?2, created_ms = ?3, flags = ?4, \
+     users = ?5, lease_revision = ?6, inbox_revision = ?7, last_message = ?8, waiting = ?9, \
+     lease = ?10, version = ?11, current = ?12, stored_ms = ?13 WHERE id = ?1";
 
 const UPDATE_HEAD_REST: &str = "UPDATE head SET epoch = ?2, created_ms = ?3, flags = ?4, \
      users = ?5, lease_revision = ?6, inbox_revision = ?7, last_message = ?8, waiting = ?9, \
@@ -264,32 +268,33 @@ impl Tx<'_> {
         }
         let id = self.ensure_head(at)?;
         let head: &Head = &self.heads[at];
-        if touched.data {
+        if !touched.rest {
             let version = head.version.cast_signed();
-            self.prepare(UPDATE_HEAD_DATA)?.execute([
-                id,
-                version,
-                head.current,
-                head.stored_ms,
-                head.flags,
-            ])?;
-        }
-        if touched.rest {
+            let row = [id, version, head.current, head.stored_ms, head.flags];
+            self.prepare(UPDATE_HEAD_DATA)?.execute(row)?;
+        } else {
             let lease = serde_json::to_string(&head.lease).map_err(|err| StoreError::Invalid {
                 reason: format!("the lease cannot be stored: {err}: key=`{}`", head.key),
             })?;
-            self.prepare(UPDATE_HEAD_REST)?.execute(params![
-                id,
-                head.epoch.cast_signed(),
-                head.created_ms,
-                head.flags,
-                head.users,
-                head.lease_revision.cast_signed(),
-                head.inbox_revision.cast_signed(),
-                head.last_message.cast_signed(),
-                head.waiting.cast_signed(),
-                lease,
-            ])?;
+            let rest: [&dyn ToSql; 10] = [
+                &id,
+                &head.epoch.cast_signed(),
+                &head.created_ms,
+                &head.flags,
+                &head.users,
+                &head.lease_revision.cast_signed(),
+                &head.inbox_revision.cast_signed(),
+                &head.last_message.cast_signed(),
+                &head.waiting.cast_signed(),
+                &lease,
+            ];
+            if touched.data {
+                let data: [&dyn ToSql; 3] =
+                    [&head.version.cast_signed(), &head.current, &head.stored_ms];
+                self.prepare(UPDATE_HEAD_BOTH)?.execute(&*[&rest[..], &data].concat())?;
+            } else {
+                self.prepare(UPDATE_HEAD_REST)?.execute(rest)?;
+            }
         }
         if touched.held {
             self.prepare("UPDATE head SET held = ?2 WHERE id = ?1")?

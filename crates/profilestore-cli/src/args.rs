@@ -288,6 +288,12 @@ pub(crate) fn plain_name(text: &str) -> Result<String, Infallible> {
     Ok(unescaped(text))
 }
 
+/// How many of a list are wanted. None of it is no list.
+pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "give a whole number from 1".to_owned())
+}
+
 /// A message's identity as the program shows it, or as it is.
 pub(crate) fn message_id(text: &str) -> Result<MessageId, String> {
     unescaped(text).parse().map_err(str::to_owned)

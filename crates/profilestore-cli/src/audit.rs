@@ -6,16 +6,16 @@ use clap::{Args, builder::PossibleValuesParser};
 use profilestore::{
     Attribution,
     audit::{AuditEntry, AuditOutcome, AuditQuery, UnreadableEntry, audit_entries},
-    data_store::{DataStoreExt as _, Returning},
     env::Env,
 };
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
-    args::{App, attribution, profile_key},
+    args::{App, at_least_one, attribution, profile_key},
     operate::failure,
     output::{Failure, Status, Table, cut, json_document, json_line, note, out, say},
+    place::Store,
     times::{Span, span, time},
 };
 
@@ -82,7 +82,7 @@ pub(crate) struct Audit {
     #[arg(long, value_name = "ID")]
     operation: Option<Uuid>,
     /// At most so many
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     limit: Option<usize>,
     /// Say of an operation that was begun and not ended that it will not be ended: `status` lists
     /// it no longer, and --resume does not go on with it. What it did stays, and can be undone
@@ -152,10 +152,7 @@ impl Audit {
 /// Ends the entry of an operation that nobody will end.
 async fn give_up(app: &App, operation: Uuid, by: &Attribution) -> Result<Status, Failure> {
     let store = app.place.open().await?;
-    // Its own entry, and not those about each of its profiles.
-    let query = AuditQuery { operation: Some(operation), grouped: true, ..AuditQuery::default() };
-    let found = audit_entries(&*store, &query).await.map_err(failure)?.entries;
-    let Some(entry) = found.into_iter().find(|entry| entry.operation == operation) else {
+    let Some(entry) = own_entry(&store, operation).await? else {
         return Err(Failure::NotFound(format!(
             "the audit log has no such operation: operation=`{operation}`"
         )));
@@ -174,15 +171,47 @@ async fn give_up(app: &App, operation: Uuid, by: &Attribution) -> Result<Status,
     }
     let reason = if by.reason.is_empty() { String::new() } else { format!(": {}", by.reason) };
     let why = format!("given up by {}{reason}", by.author);
-    let (_, state) = store.read_one(&entry.key(), Returning::HEAD).await?;
     let action = entry.action.clone();
     let ended = entry.outcome(AuditOutcome::Refused { why });
-    ended.book(&*store, &Env::system(), state.version).await.map_err(failure)?;
+    // Over the entry of its beginning, the first one, and no other: it may end at this moment.
+    ended.book(&*store, &Env::system(), 1).await.map_err(failure)?;
     match app.json {
         true => json_document(&ended)?,
         false => say(format_args!("{action} {operation} is given up"))?,
     }
     Ok(Status::Fine)
+}
+
+/// The entry of an operation itself, and not one of those about each of its profiles; of an
+/// operation without such an entry, the first one.
+async fn own_entry(store: &Store, operation: Uuid) -> Result<Option<AuditEntry>, Failure> {
+    // All that began in the same millisecond. Edits of many profiles are stepped over there.
+    let began_ms = began_ms(operation);
+    let mut query = AuditQuery {
+        since_ms: Some(began_ms),
+        until_ms: Some(began_ms),
+        grouped: true,
+        ..AuditQuery::default()
+    };
+    let mut first = None;
+    loop {
+        let page = audit_entries(&**store, &query).await.map_err(failure)?;
+        for entry in page.entries.into_iter().filter(|entry| entry.operation == operation) {
+            if entry.keys.is_empty() {
+                return Ok(Some(entry));
+            }
+            first = first.or(Some(entry));
+        }
+        query.after = page.next;
+        if query.after.is_none() {
+            return Ok(first);
+        }
+    }
+}
+
+/// When an operation began, as its identity says, Unix milliseconds.
+fn began_ms(operation: Uuid) -> i64 {
+    i64::try_from(operation.as_u128() >> 80).unwrap_or_default()
 }
 
 fn cells(entry: &AuditEntry) -> [String; 7] {

@@ -171,7 +171,7 @@ fn part(app: &App, found: &VersionDocument, path: JsonPath) -> Result<Status, Fa
     let value = value_at(value, &path)?.ok_or_else(none)?;
     let mut out = out();
     match app.json {
-        true => writeln!(out, "{}", value.get())?,
+        true => writeln!(out, "{}", visible_json(value.get()))?,
         false => pretty(&mut out, value)?,
     }
     Ok(out.flush().map(|()| Status::Fine)?)
@@ -186,7 +186,10 @@ fn raw(found: &VersionDocument) -> Result<(), Failure> {
         ))
     };
     let value = found.value.as_ref().ok_or_else(none)?;
-    Ok(writeln!(out(), "{}", value.get())?)
+    let mut out = out();
+    writeln!(out, "{}", value.get())?;
+    // A full disk is told here, and nowhere else.
+    Ok(out.flush()?)
 }
 
 /// The document, indented. One that indenting would change is shown as it is.

@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::{
-    args::{App, ByArgs, KeyArg},
+    args::{App, ByArgs, KeyArg, at_least_one},
     operate::{Visit, failure},
     output::{Failure, Status, Table, cut, json_document, json_line, out, say, text},
     place::Store,
@@ -48,7 +48,7 @@ pub(crate) struct History {
     #[arg(long)]
     oldest_first: bool,
     /// At most so many
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     limit: Option<usize>,
     /// Also what each version has at this place of the data, a JSON pointer such as /coins
     #[arg(long, value_name = "/PATH")]

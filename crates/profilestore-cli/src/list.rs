@@ -10,7 +10,7 @@ use profilestore::{
 use serde::Serialize;
 
 use crate::{
-    args::{App, plain_name, profile_key},
+    args::{App, at_least_one, plain_name, profile_key},
     output::{Failure, Status, Table, count, json_document, json_line, note, out, say, size},
     search::{Search, Where},
     times::time,
@@ -18,6 +18,9 @@ use crate::{
 };
 
 const PAGE: usize = 256;
+
+/// How many of the newest are shown, and so held in memory, when it is not said.
+const NEWEST: usize = 1000;
 
 /// List profiles
 ///
@@ -43,12 +46,12 @@ pub(crate) struct List {
     #[command(flatten)]
     by_value: Where,
     /// At most so many
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     limit: Option<usize>,
     /// Go on behind this one: STORE/KEY, or STORE/SCOPE/KEY
     #[arg(long, value_name = "KEY")]
     after: Option<String>,
-    /// Those written last first
+    /// Those written last first; without --limit the last 1,000
     #[arg(long, conflicts_with = "after")]
     newest: bool,
     /// Only how many there are
@@ -98,9 +101,13 @@ impl List {
         match (self.count, self.newest) {
             (true, _) => count_all(app, &mut pages).await?,
             (_, true) => {
-                let newest = newest(&mut pages, most).await?;
+                let most = self.limit.unwrap_or(NEWEST);
+                let (newest, more) = newest(&mut pages, most).await?;
                 Rows::new(app).show(&newest)?;
                 say_if_none(app, newest.len());
+                if more && self.limit.is_none() {
+                    note(format_args!("these are the newest {NEWEST}; for more say --limit"));
+                }
             }
             _ => list_all(app, &mut pages, most).await?,
         }
@@ -201,17 +208,19 @@ async fn count_all(app: &App, pages: &mut Pages<'_>) -> Result<(), Failure> {
     })
 }
 
-/// The profiles that were written last. No more than are wanted are held in memory.
-async fn newest(pages: &mut Pages<'_>, most: usize) -> Result<Vec<KeyState>, Failure> {
-    let mut newest: Vec<KeyState> = Vec::new();
+/// The profiles that were written last, and whether there are others. No more than are wanted are
+/// held in memory.
+async fn newest(pages: &mut Pages<'_>, most: usize) -> Result<(Vec<KeyState>, bool), Failure> {
+    let (mut newest, mut more): (Vec<KeyState>, _) = (Vec::new(), false);
     while let Some(page) = pages.next(usize::MAX).await? {
         newest.extend(page);
         newest.sort_by_key(|state| {
             std::cmp::Reverse(state.head.as_ref().map(|head| head.written_ms))
         });
+        more |= newest.len() > most;
         newest.truncate(most);
     }
-    Ok(newest)
+    Ok((newest, more))
 }
 
 #[derive(Serialize)]

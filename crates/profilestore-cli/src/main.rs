@@ -33,6 +33,7 @@ mod status;
 mod test;
 mod times;
 mod transfer;
+mod unfinished;
 mod versions;
 
 fn main() -> ExitCode {

@@ -24,7 +24,7 @@ use crate::{
     args::{App, ByArgs},
     check::check,
     operate::failure,
-    output::{Failure, Status, count, json_document, note, out, size, text},
+    output::{Failure, Status, count, json_document, note, out, say, size, text},
     place::{Kind, Place},
     salvage::salvage_file,
     series::Series,
@@ -48,7 +48,8 @@ pub(crate) struct Backup {
     /// The new file; with --verify the backup to be verified
     #[arg(required_unless_present = "to", conflicts_with = "to")]
     file: Option<PathBuf>,
-    /// Into this folder, under the store's name and the time: profiles-2026-11-21T14-00-00Z.db
+    /// Into this folder, under the store's name and the time: profiles-2026-11-21T14-00-00Z.db. It
+    /// is for this store alone: another one of the same name would be taken for it
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
     /// Again and again, until SIGTERM or Ctrl-C: 90s, 30min, 1h, 1 day. The first one is due when the
@@ -302,10 +303,7 @@ impl Restore {
         let incarnation = restored.map_err(|error| not_done(&app.place, &error))?;
         match app.json {
             true => json_document(&RestoreRow { incarnation: incarnation.to_string() })?,
-            false => text(
-                &mut crate::output::out(),
-                format_args!("restored {} from {}", app.place, self.from.display()),
-            )?,
+            false => say(format_args!("restored {} from {}", app.place, self.from.display()))?,
         }
         Ok(Status::Fine)
     }

@@ -76,12 +76,16 @@ impl Messages {
             let cancelled = cancelled.map_err(failure)?;
             if !cancelled {
                 return Err(Failure::NotFound(format!(
-                    "no such message waits; it may have been processed: key=`{key}` id=`{id}`"
+                    "no such message waits; it may have been processed: key=`{key}` id=`{}`",
+                    escaped(&id.to_string())
                 )));
             }
             match app.json {
                 true => json_document(&CancelRow { key: &key, id: id.to_string(), cancelled })?,
-                false => say(format_args!("{key}: the message {id} is taken back"))?,
+                false => {
+                    let id = escaped(&id.to_string());
+                    say(format_args!("{key}: the message {id} is taken back"))?;
+                }
             }
             return Ok(Status::Fine);
         }

@@ -8,6 +8,7 @@ use profilestore::{
     Attribution, Error, ErrorKind, GameServer, MessageId, Operator, ProfileKey, Sent,
     data_store::{DataStoreExt, KeyState, Returning},
     env::Env,
+    key::escaped,
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -121,10 +122,14 @@ impl Send {
                 id: id.to_string(),
                 stored_now: sent == Sent::Now,
             })?;
-        } else if sent == Sent::Now {
-            say(format_args!("sent to {key}: id {id}"))?;
         } else {
-            say(format_args!("was sent to {key} before: id {id}"))?;
+            // As it is typed in.
+            let id = escaped(&id.to_string());
+            if sent == Sent::Now {
+                say(format_args!("sent to {key}: id {id}"))?;
+            } else {
+                say(format_args!("was sent to {key} before: id {id}"))?;
+            }
         }
         Ok(Status::Fine)
     }
@@ -196,12 +201,12 @@ impl Remove {
         let removed = visit.operator.remove(&key).await;
         visit.end().await;
         let done = removed.map_err(failure)?;
-        if app.json {
-            json_document(&Done { key: &key, done })?;
-        } else {
-            say(format_args!(
+        match (app.json, done) {
+            (true, _) => json_document(&Done { key: &key, done })?,
+            (false, true) => say(format_args!(
                 "{key} is removed; its earlier versions stay in the history for 30 days"
-            ))?;
+            ))?,
+            (false, false) => say(format_args!("{key} was removed meanwhile; nothing was done"))?,
         }
         Ok(Status::Fine)
     }

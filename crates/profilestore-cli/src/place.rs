@@ -91,7 +91,6 @@ impl Store {
     }
 
     /// Fails when the store's files were taken away meanwhile: then nothing was saved since.
-    #[cfg(feature = "serve")]
     pub(crate) fn still_there(&self) -> Result<(), StoreError> {
         match &self.kind {
             Kind::Sqlite(store) => store.check_files(),

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{BufReader, BufWriter, Write},
+    io::{self, BufReader, BufWriter, Write},
     path::{Path, PathBuf},
 };
 
@@ -39,15 +39,10 @@ struct Beside {
 
 impl Beside {
     fn of(to: &Path) -> Self {
-        let beside = |more: &str| {
-            let mut name = to.as_os_str().to_owned();
-            name.push(more);
-            PathBuf::from(name)
-        };
         let beside = Self {
-            copy: beside(".copy.partial"),
-            lines: beside(".lines.partial"),
-            made: beside(".partial"),
+            copy: behind(to, ".copy.partial"),
+            lines: behind(to, ".lines.partial"),
+            made: behind(to, ".partial"),
         };
         beside.clear();
         beside
@@ -56,12 +51,45 @@ impl Beside {
     fn clear(&self) {
         for file in [&self.copy, &self.lines, &self.made] {
             for more in ["", "-journal", "-wal", "-shm"] {
-                let mut name = file.as_os_str().to_owned();
-                name.push(more);
                 // What is not there need not go.
-                let _ = fs::remove_file(name);
+                let _ = fs::remove_file(behind(file, more));
             }
         }
+    }
+}
+
+/// A name with something behind it.
+fn behind(file: &Path, more: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(more);
+    PathBuf::from(name)
+}
+
+/// Copies a file with its log, which has the last commits of a program that did not end well.
+fn copy_with_log(from: &Path, copy: &Path) -> io::Result<()> {
+    fs::copy(from, copy)?;
+    match fs::copy(behind(from, "-wal"), behind(copy, "-wal")) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Gives a complete store its name. It takes no other file's place, and a log that a store of
+/// before left behind is not read as this one's.
+fn publish(made: &Path, to: &Path) -> io::Result<()> {
+    File::open(made)?.sync_all()?;
+    if !to.exists() {
+        for more in ["-journal", "-wal", "-shm"] {
+            match fs::remove_file(behind(to, more)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+    }
+    match fs::hard_link(made, to) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
+        // Not every system has links.
+        linked => linked.or_else(|_| fs::rename(made, to)),
     }
 }
 
@@ -71,19 +99,20 @@ impl Drop for Beside {
     }
 }
 
-/// Makes a store at `to` out of what is whole in `from`, which stays as it is. The store is there
+/// Makes a store at `to` out of what is whole in `from` and its log, which stay as they are. The store is there
 /// under its name when it is complete.
 pub(crate) async fn salvage_file(app: &App, from: &Path, to: &Path) -> Result<Status, Failure> {
     let failed = |error: std::io::Error| {
         Failure::Work(format!("the backup cannot be salvaged: {error}: file=`{}`", from.display()))
     };
     let beside = Beside::of(to);
-    fs::copy(from, &beside.copy).map_err(failed)?;
+    copy_with_log(from, &beside.copy).map_err(failed)?;
     let exported = lines_of(&beside).await?;
     let imported = store_of(&beside).await?;
-    File::open(&beside.made).and_then(|file| file.sync_all()).map_err(failed)?;
-    // A link takes no other file's place.
-    fs::hard_link(&beside.made, to).or_else(|_| fs::rename(&beside.made, to)).map_err(failed)?;
+    publish(&beside.made, to).map_err(|error| {
+        let to = to.display();
+        Failure::Work(format!("the new store cannot get its name: {error}: file=`{to}`"))
+    })?;
     let whole = exported.unreadable.is_empty() && imported.skipped.is_empty();
     report(app, from, &exported, &imported)?;
     Ok(if whole { Status::Fine } else { Status::Problems })
@@ -146,4 +175,27 @@ fn report(
         text(&mut out, format_args!("left out {}: {}", left.key, left.why))?;
     }
     Ok(out.flush()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It took the place of a store that was made under the name meanwhile, and a log that lay there
+    /// was taken for its own.
+    #[test]
+    fn a_salvaged_store_takes_no_other_ones_place_and_no_other_ones_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let [made, to] = ["to.db.partial", "to.db"].map(|name| folder.path().join(name));
+        fs::write(&made, "new").unwrap();
+        fs::write(&to, "other").unwrap();
+        fs::write(behind(&to, "-wal"), "its log").unwrap();
+        assert_eq!(publish(&made, &to).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&to).unwrap(), b"other");
+        assert!(behind(&to, "-wal").exists());
+        fs::remove_file(&to).unwrap();
+        publish(&made, &to).unwrap();
+        assert_eq!(fs::read(&to).unwrap(), b"new");
+        assert!(!behind(&to, "-wal").exists());
+    }
 }

@@ -23,7 +23,8 @@ use crate::{
     args::App,
     operate::failure,
     output::{
-        Failure, Out, Status as Ended, Table, count, facts, json_document, out, size, text, word,
+        Failure, Out, Status as Ended, Table, count, facts, json_document, note, out, size, text,
+        word,
     },
     place::{Place, Store},
     sessions::ServerState,
@@ -109,31 +110,42 @@ impl Status {
             None => Box::pin(pending()),
         };
         loop {
-            let found = Found::of(&app.place, &store).await?;
-            let mut out = out();
-            if app.json {
-                json_document(&found)?;
-            } else {
-                if self.watch.is_some() && stdout().is_terminal() {
-                    // From the top of an empty screen.
-                    write!(out, "\x1b[H\x1b[2J")?;
-                }
-                found.show(&mut out)?;
-                out.flush()?;
-            }
+            let found = Found::of(&app.place, &store).await;
             let Some(seconds) = self.watch else {
+                let found = found?;
+                self.show(app, &found)?;
                 return Ok(if found.wrong.is_empty() { Ended::Fine } else { Ended::Problems });
             };
+            match found {
+                Ok(found) => self.show(app, &found)?,
+                // What is watched for may be the end of this very outage.
+                Err(failure) => note(format_args!("error: {}", failure.of(&app.place))),
+            }
             tokio::select! {
                 () = tokio::time::sleep(Duration::from_secs(seconds)) => {}
                 _ = &mut stopped => return Ok(Ended::Fine),
             }
         }
     }
+
+    fn show(&self, app: &App, found: &Found) -> Result<(), Failure> {
+        if app.json {
+            return json_document(found);
+        }
+        let mut out = out();
+        if self.watch.is_some() && stdout().is_terminal() {
+            // From the top of an empty screen.
+            write!(out, "\x1b[H\x1b[2J")?;
+        }
+        found.show(&mut out)?;
+        Ok(out.flush()?)
+    }
 }
 
 impl Found {
     async fn of(place: &Place, store: &Store) -> Result<Self, Failure> {
+        // One that was deleted while it is watched can still be read.
+        store.still_there()?;
         let (now_ms, rows) = store.servers().await?;
         let (by_server, held_by_unknown) = held(&**store).await?;
         let held = by_server.values().sum::<u64>() + held_by_unknown;
@@ -335,7 +347,8 @@ struct Operations {
 /// Operations that were begun and not ended, and backups, among the newest entries. An edit that
 /// waits for its holder is not one of them, nor is what was undone or done again since.
 async fn operations(store: &dyn DataStore) -> Result<Operations, Failure> {
-    let (mut query, mut seen) = (AuditQuery::default(), 0);
+    // An edit of many profiles counts once: its entries would hide all that was begun before it.
+    let (mut query, mut seen) = (AuditQuery { grouped: true, ..AuditQuery::default() }, 0);
     let (mut found, mut later) = (Operations::default(), Later::default());
     while seen < ENTRIES {
         let page = audit_entries(store, &query).await.map_err(failure)?;

@@ -67,7 +67,7 @@ fn span_from(text: &str, now_ms: i64) -> Result<Span, String> {
 /// True for what is meant as a date, a moment or a length of time, right or wrong.
 pub(crate) fn looks_like_a_time(text: &str) -> bool {
     let first = text.split([' ', 'T']).next().unwrap_or_default();
-    if ["now", "today", "yesterday", "tomorrow"].contains(&first) || text.ends_with(" ago") {
+    if ["now", "today", "yesterday", "tomorrow", "in"].contains(&first) || text.ends_with(" ago") {
         return true;
     }
     let rest = text.trim_start_matches(|c: char| c.is_ascii_digit());
@@ -105,7 +105,7 @@ fn width_ms(text: &str) -> i64 {
     }
 }
 
-/// `2h`, `3 days ago`, `today`, `yesterday 18:30`.
+/// `2h`, `3 days ago`, `in 5 s`, `today`, `yesterday 18:30`.
 fn told_from(text: &str, now_ms: i64) -> Option<Span> {
     if text == "now" {
         return Some(Span::at(now_ms));
@@ -120,6 +120,10 @@ fn told_from(text: &str, now_ms: i64) -> Option<Span> {
         let today = Timestamp::from_millisecond(now_ms).ok()?.to_zoned(TimeZone::UTC).date();
         let day: Date = today.checked_sub(Duration::new().days(back)).ok()?;
         return written(format!("{day} {clock}").trim_end());
+    }
+    // As it is shown of a clock that is ahead.
+    if let Some(length) = text.strip_prefix("in ") {
+        return Some(Span::at(now_ms.checked_add(length_ms(length)?)?));
     }
     let text = text.strip_suffix(" ago").unwrap_or(text);
     Some(Span::at(now_ms.checked_sub(length_ms(text)?)?))
@@ -216,7 +220,9 @@ mod tests {
             let with_blank = shown.replace('T', " ");
             assert_eq!(bounds(&with_blank), Some((unix_ms, unix_ms)), "{with_blank}");
         }
-        for then_ms in [NOW - 3000, NOW - 1_200_000, NOW - 18_000_000, NOW - 864_000_000] {
+        // The last one is of a clock that is ahead.
+        let times = [3000, 1_200_000, 18_000_000, 864_000_000, -7000].map(|ms| NOW - ms);
+        for then_ms in times {
             assert_eq!(bounds(&ago(NOW, then_ms)), Some((then_ms, then_ms)));
         }
     }

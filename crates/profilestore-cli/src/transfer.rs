@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufRead, BufReader, BufWriter, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     path::{Path, PathBuf},
 };
 
@@ -21,10 +21,15 @@ use profilestore::{
 
 use crate::{
     args::{App, ByArgs, plain_name},
+    maintain::named,
     operate::failure,
-    output::{Failure, Status, chain, count, facts, json_document, note, one_line, out, text},
+    output::{
+        Failure, Status, chain, count, facts, json_document, note, one_line, out, text,
+        visible_json,
+    },
     place::{Kind, Store},
     search::{Where, says_scan},
+    unfinished::Output,
 };
 
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
@@ -75,7 +80,11 @@ impl Import {
             // Perhaps after some of it.
             Err(error) => entry.outcome(AuditOutcome::Refused { why: chain(error) }),
         };
-        entry.book(&*store, &env, 1).await.map_err(failure)?;
+        // What was stored is stored, whether or not this can be booked.
+        if let Err(error) = entry.book(&*store, &env, 1).await {
+            let error = chain(&error);
+            note(format_args!("warning: the end of the import could not be booked: {error}"));
+        }
         let report = report?;
         match app.json {
             true => json_document(&report)?,
@@ -230,76 +239,16 @@ fn open_input(file: &Path) -> Result<(Box<dyn BufRead>, Option<u64>), Failure> {
             (Box::new(BufReader::with_capacity(1 << 16, file)), length)
         }
     };
-    if reader.fill_buf().map_err(cannot_read)?.starts_with(&ZSTD_MAGIC) {
+    // A pipe may give less than that at once.
+    let mut first = Vec::with_capacity(ZSTD_MAGIC.len());
+    reader.by_ref().take(ZSTD_MAGIC.len() as u64).read_to_end(&mut first).map_err(cannot_read)?;
+    let is_packed = first == ZSTD_MAGIC;
+    let reader = io::Cursor::new(first).chain(reader);
+    if is_packed {
         let unpacked = zstd::Decoder::with_buffer(reader).map_err(cannot_read)?;
         return Ok((Box::new(BufReader::with_capacity(1 << 16, unpacked)), None));
     }
-    Ok((reader, length))
-}
-
-/// A file that gets its name when it is complete.
-struct Output {
-    writer: BufWriter<Packed>,
-    partial: PathBuf,
-}
-
-enum Packed {
-    Plain(File),
-    Zstd(Box<zstd::Encoder<'static, File>>),
-}
-
-impl Write for Packed {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(file) => file.write(bytes),
-            Self::Zstd(encoder) => encoder.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::Plain(file) => file.flush(),
-            Self::Zstd(encoder) => encoder.flush(),
-        }
-    }
-}
-
-impl Output {
-    fn create(file: &Path, force: bool) -> Result<Self, Failure> {
-        if !force && file.exists() {
-            return Err(Failure::Work(format!(
-                "the file exists already, add --force to replace it: file=`{}`",
-                file.display()
-            )));
-        }
-        let mut name = file.as_os_str().to_owned();
-        name.push(".partial");
-        let partial = PathBuf::from(name);
-        let cannot = |error: io::Error| cannot_write(&partial, &error);
-        let created = File::create(&partial).map_err(cannot)?;
-        let packed = match file.extension().is_some_and(|extension| extension == "zst") {
-            true => Packed::Zstd(Box::new(zstd::Encoder::new(created, 3).map_err(cannot)?)),
-            false => Packed::Plain(created),
-        };
-        Ok(Self { writer: BufWriter::with_capacity(1 << 16, packed), partial })
-    }
-
-    fn finish(self, name: &Path) -> Result<(), Failure> {
-        let Self { writer, partial } = self;
-        let finished = || -> io::Result<()> {
-            let file = match writer.into_inner().map_err(io::IntoInnerError::into_error)? {
-                Packed::Plain(file) => file,
-                Packed::Zstd(encoder) => encoder.finish()?,
-            };
-            file.sync_all()?;
-            std::fs::rename(&partial, name)
-        };
-        finished().map_err(|error| cannot_write(name, &error))
-    }
-}
-
-fn cannot_write(file: &Path, error: &io::Error) -> Failure {
-    Failure::Work(format!("the file cannot be written: {error}: file=`{}`", file.display()))
+    Ok((Box::new(reader), length))
 }
 
 /// On stderr, when that is a terminal.
@@ -407,7 +356,7 @@ fn first(all: u64) -> String {
 
 fn show_export(report: &ExportReport, json: bool, on_stderr: bool) -> Result<(), Failure> {
     let mut said = match json {
-        true => serde_json::to_string(report)?,
+        true => visible_json(&serde_json::to_string(report)?).into_owned(),
         false => {
             let (keys, versions) =
                 (count(report.keys, "key", "keys"), count(report.versions, "version", "versions"));
@@ -417,7 +366,7 @@ fn show_export(report: &ExportReport, json: bool, on_stderr: bool) -> Result<(),
     if !json {
         for unreadable in &report.unreadable {
             let why = one_line(&unreadable.why);
-            said += &format!("\nleft out {} version {}: {why}", unreadable.key, unreadable.number);
+            said += &format!("\nleft out {}: {why}", named(unreadable));
         }
     }
     match on_stderr {

@@ -29,7 +29,7 @@ mod steps;
 /// How many keys are asked for at once.
 const PAGE: usize = 256;
 
-use preview::{Preview, dry_run_one};
+use preview::{Preview, dry_run_one, say_line, show_before_asking};
 use report::{Counts, Row, progress_bar, show};
 use steps::Steps;
 
@@ -108,6 +108,7 @@ pub(crate) struct EditCommand {
 impl EditCommand {
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
         if self.standing {
+            self.check_names()?;
             return self.list(app).await;
         }
         if self.by_value.filter.is_some() && (!self.all || self.new_too) {
@@ -117,6 +118,7 @@ impl EditCommand {
                     .into(),
             ));
         }
+        self.check_names()?;
         let file = app.place.open().await?;
         let by = self.by.attribution()?;
         match (&self.key, self.resume, self.undo) {
@@ -160,6 +162,25 @@ impl EditCommand {
         }
     }
 
+    /// A name that would narrow something down, and does not, is none of this command line.
+    fn check_names(&self) -> Result<(), Failure> {
+        let wrong = |what: &str| Err(Failure::Usage(what.to_owned()));
+        let of_operation = self.resume.is_some() || self.undo.is_some();
+        if of_operation && (self.store_name.is_some() || self.scope.is_some()) {
+            return wrong(
+                "an operation is resumed or undone for all of its profiles; --store-name and \
+                    --scope do not go with that",
+            );
+        }
+        if self.key.is_some() && self.store_name.is_some() {
+            return wrong("the store is named in KEY; --store-name goes with --all and --standing");
+        }
+        if self.standing && self.scope.is_some() {
+            return wrong("--standing lists by store; --scope does not go with that");
+        }
+        Ok(())
+    }
+
     /// The edit that is made in an editor. What was written there is kept until it is done.
     async fn by_hand(
         &self,
@@ -196,7 +217,7 @@ impl EditCommand {
             return dry_run_one(app, &file, key, edit).await;
         }
         if !self.yes {
-            dry_run_one(app, &file, key, edit).await?;
+            show_before_asking(&file, key, edit).await?;
             if !ask(&format!("edit {key}?"))? {
                 return Err(Failure::Work("nothing was edited".into()));
             }
@@ -254,9 +275,11 @@ impl EditCommand {
         let mut of = None;
         if self.dry_run || !self.yes {
             let found = Preview::of(&file, &profiles, &edit).await?;
-            match app.json {
-                true if self.dry_run => json_document(&found)?,
-                _ => found.show()?,
+            match (app.json, self.dry_run) {
+                (true, true) => json_document(&found)?,
+                (false, true) => found.lines().iter().try_for_each(|line| say_line(line))?,
+                // For the operator who is asked, and no part of the answer.
+                (_, false) => found.lines().iter().for_each(|line| note(format_args!("{line}"))),
             }
             if self.dry_run {
                 return Ok(if found.counts.refused == 0 { Status::Fine } else { Status::Problems });

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::{PAGE, query, report::Counts};
 use crate::{
     args::App,
-    output::{Failure, Status, chain, count, json_document, say},
+    output::{Failure, Status, chain, count, json_document, note, say},
     place::Store,
     search::scan_bar,
 };
@@ -133,21 +133,24 @@ impl Preview {
         }
     }
 
-    pub(super) fn show(&self) -> Result<(), Failure> {
+    /// What people see of it.
+    pub(super) fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
         for Sample { key, changes } in &self.sample {
-            say(format_args!("{key}"))?;
-            show_changes(changes)?;
+            lines.push(key.to_string());
+            lines.extend(changes.iter().map(change_line));
         }
         for Refusal { key, why } in &self.refusals {
-            say(format_args!("{key}"))?;
-            say(format_args!("  would be refused: {why}"))?;
+            lines.push(key.to_string());
+            lines.push(format!("  would be refused: {why}"));
         }
-        say(format_args!(
+        lines.push(format!(
             "{} would be edited, {} of those looked at are online",
             count(self.counts.edited, "profile", "profiles"),
             self.held
-        ))?;
-        self.counts.show()
+        ));
+        lines.push(self.counts.line());
+        lines
     }
 }
 
@@ -157,21 +160,41 @@ pub(super) async fn dry_run_one(
     key: &ProfileKey,
     edit: &Edit,
 ) -> Result<Status, Failure> {
+    let changes = changes_of_one(file, key, edit).await?;
+    match app.json {
+        true => json_document(&Sample { key: key.clone(), changes })?,
+        false => changes.iter().map(change_line).try_for_each(|line| say_line(&line))?,
+    }
+    Ok(Status::Fine)
+}
+
+/// The same on standard error, before the operator is asked.
+pub(super) async fn show_before_asking(
+    file: &Store,
+    key: &ProfileKey,
+    edit: &Edit,
+) -> Result<(), Failure> {
+    for change in changes_of_one(file, key, edit).await? {
+        note(format_args!("{}", change_line(&change)));
+    }
+    Ok(())
+}
+
+async fn changes_of_one(
+    file: &Store,
+    key: &ProfileKey,
+    edit: &Edit,
+) -> Result<Vec<JsonChange>, Failure> {
     let (_, state) = file.read_one(key, Returning::ALL).await?;
     let none = || Failure::NotFound(format!("there is no such profile: key=`{key}`"));
     if !state.exists() {
         return Err(none());
     }
-    let changes = match outcome(&state, edit, None) {
-        Outcome::Changes(changes) => changes,
-        Outcome::Nothing => return Err(none()),
-        Outcome::NotMeant(why) | Outcome::Refused(why) => return Err(Failure::Work(why)),
-    };
-    match app.json {
-        true => json_document(&Sample { key: key.clone(), changes })?,
-        false => show_changes(&changes)?,
+    match outcome(&state, edit, None) {
+        Outcome::Changes(changes) => Ok(changes),
+        Outcome::Nothing => Err(none()),
+        Outcome::NotMeant(why) | Outcome::Refused(why) => Err(Failure::Work(why)),
     }
-    Ok(Status::Fine)
 }
 
 fn outcome(state: &KeyState, edit: &Edit, search: Option<&Filter>) -> Outcome {
@@ -194,12 +217,13 @@ fn outcome(state: &KeyState, edit: &Edit, search: Option<&Filter>) -> Outcome {
     }
 }
 
-fn show_changes(changes: &[JsonChange]) -> Result<(), Failure> {
-    for JsonChange { path, before, after, .. } in changes {
-        let shown = |value: &Option<Value>| {
-            value.as_ref().map_or_else(|| "nothing".to_owned(), Value::to_string)
-        };
-        say(format_args!("  {path}: {} -> {}", shown(before), shown(after)))?;
-    }
-    Ok(())
+fn change_line(JsonChange { path, before, after, .. }: &JsonChange) -> String {
+    let shown = |value: &Option<Value>| {
+        value.as_ref().map_or_else(|| "nothing".to_owned(), Value::to_string)
+    };
+    format!("  {path}: {} -> {}", shown(before), shown(after))
+}
+
+pub(super) fn say_line(line: &str) -> Result<(), Failure> {
+    say(format_args!("{line}"))
 }

@@ -31,12 +31,12 @@ impl Counts {
     }
 
     /// What became of those that are not changed.
-    pub(super) fn show(self) -> Result<(), Failure> {
+    pub(super) fn line(self) -> String {
         let Self { unchanged, unmatched, refused, skipped, .. } = self;
-        say(format_args!(
+        format!(
             "{unchanged} unchanged, {unmatched} passed over, {refused} refused, \
                 {skipped} without a profile"
-        ))
+        )
     }
 }
 
@@ -90,7 +90,7 @@ pub(super) fn show(operation: Uuid, report: &BulkReport, seconds: f64) -> Result
         "{} edited{live}, in {seconds:.1} s",
         count(report.done - report.unchanged, "profile", "profiles")
     ))?;
-    Counts::of(report).show()?;
+    say(format_args!("{}", Counts::of(report).line()))?;
     if report.before > 0 {
         say(format_args!(
             "{} had been dealt with before",

@@ -25,6 +25,7 @@ mod inspect;
 #[cfg(not(all(feature = "postgres", feature = "nats", feature = "luau", feature = "serve")))]
 mod left_out;
 mod maintain;
+mod mended;
 #[cfg(feature = "nats")]
 mod messenger;
 mod night;

@@ -1,0 +1,251 @@
+//! Faults of the operator's commands, each with a test.
+
+use std::{fs, io::Write, process::Stdio, time::Duration};
+
+use profilestore::{
+    Attribution, ProfileKey,
+    audit::{AuditEntry, AuditOutcome},
+    data_store::{Commit, CommitId, DataStore as _, Returning, SqliteOptions, SqliteStore},
+    env::Env,
+};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::{Place, Ran, line, lines, profile};
+
+const BEGUN_BEFORE: &str = "01999d5c-2f1e-7a52-9df4-1c6f8a3b2d10";
+
+/// A store with one profile.
+fn place() -> Place {
+    let place = Place::new();
+    fs::write(place.path("in.jsonl"), line("a", 1, &profile(10))).unwrap();
+    place.ok(&["import", "in.jsonl"]);
+    place
+}
+
+/// Books entries as they stand in the log of a store.
+#[tokio::main(flavor = "current_thread")]
+async fn book(place: &Place, entries: &[AuditEntry]) {
+    let store = SqliteStore::open(place.path("profiles.db"), SqliteOptions::default()).unwrap();
+    let incarnation = store.identity().await.unwrap().incarnation;
+    for some in entries.chunks(256) {
+        let commit = |entry: &AuditEntry| Commit {
+            id: CommitId(Env::system().uuid()),
+            incarnation,
+            from: None,
+            changes: vec![entry.change().unwrap()],
+            returning: Returning::HEAD,
+            fingerprint: None,
+        };
+        for stored in store.commit(some.iter().map(commit).collect()).await {
+            stored.unwrap();
+        }
+    }
+}
+
+/// An edit of many profiles, as it is booked: the operation, and each profile.
+fn edit_of_many(operation: Uuid, outcome: AuditOutcome, profiles: usize) -> Vec<AuditEntry> {
+    let by = || Attribution::new("bob");
+    let own = AuditEntry::new(operation, "edit all", Vec::new(), by()).outcome(outcome);
+    let each = (0..profiles).map(|n| {
+        let key = ProfileKey::new("PlayerData", "global", &format!("p{n}")).unwrap();
+        AuditEntry::new(operation, "edit", vec![key], by())
+    });
+    [own].into_iter().chain(each).collect()
+}
+
+/// The entries about each profile filled what `status` looks through.
+#[test]
+fn status_sees_what_was_begun_before_an_edit_of_many_profiles() {
+    let place = place();
+    let import = AuditEntry::new(
+        BEGUN_BEFORE.parse().unwrap(),
+        "import",
+        Vec::new(),
+        Attribution::new("bob"),
+    );
+    book(&place, &[import.outcome(AuditOutcome::Pending)]);
+    place.ok(&["backup", "copy.db"]);
+    book(&place, &edit_of_many(Env::system().uuid(), AuditOutcome::Done, 4400));
+    let ran = place.run(&["status", "--json"]);
+    let found: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(found["pending"][0]["operation"], BEGUN_BEFORE, "{found}");
+    assert!(found["last_backup_ms"].is_i64(), "{found}");
+}
+
+/// The entry of some profile was taken for the operation's own, which is done.
+#[test]
+fn an_edit_of_many_profiles_that_was_broken_off_can_be_given_up() {
+    let place = place();
+    let operation = Env::system().uuid();
+    book(&place, &edit_of_many(operation, AuditOutcome::Pending, 40));
+    let operation = operation.to_string();
+    let said = place.ok(&["audit", "--give-up", &operation]);
+    assert_eq!(said, format!("edit all {operation} is given up\n"));
+    assert_eq!(place.run(&["edit", "--resume", &operation]).code, 2);
+}
+
+/// `edit --undo ID --store-name S` undid the operation in all of its stores.
+#[test]
+fn names_that_do_not_narrow_an_operation_down_are_refused() {
+    let place = place();
+    for args in [
+        &["edit", "--undo", BEGUN_BEFORE, "--store-name", "Other", "--yes"][..],
+        &["edit", "--undo", BEGUN_BEFORE, "--scope", "global", "--yes"],
+        &["edit", "--resume", BEGUN_BEFORE, "--store-name", "Other"],
+        &["edit", "PlayerData/a", "--store-name", "Other", "--set", "/Coins=1"],
+        &["edit", "--standing", "--scope", "global"],
+    ] {
+        let ran = place.run(args);
+        assert_eq!((ran.code, &*ran.stdout), (2, ""), "{args:?}: {ran:?}");
+        assert!(ran.stderr.contains(" not go with that") || ran.stderr.contains(" goes with "));
+    }
+    assert_eq!(place.ok(&["get", "PlayerData/a", "--path", "/Coins"]), "10\n");
+}
+
+/// What is shown before the operator is asked stood before the JSON.
+#[test]
+fn with_json_nothing_else_is_on_standard_output() {
+    let place = place();
+    let all = ["edit", "--all", "--store-name", "PlayerData", "--set", "/Coins=1", "--json"];
+    let ran = place.run(&all);
+    assert_eq!((ran.code, &*ran.stdout), (2, ""), "there is no terminal to ask at: {ran:?}");
+    assert!(ran.stderr.contains("/Coins: 10 -> 1"), "{ran:?}");
+}
+
+/// `%2F` of an id was printed as it is, and typed in it was `/`.
+#[test]
+fn the_id_of_a_message_that_was_sent_can_be_typed() {
+    let place = place();
+    let id = format!("{}:order%252F", Env::system().unix_ms());
+    let sent = place.ok(&["send", "PlayerData/a", "1", "--id", &id]);
+    assert_eq!(sent, format!("sent to PlayerData/a: id {id}\n"));
+    let waiting = lines(&place.ok(&["messages", "PlayerData/a", "--json"]));
+    assert!(waiting[0]["id"].as_str().unwrap().ends_with(":order%2F"), "{waiting:?}");
+    assert!(place.ok(&["messages", "PlayerData/a", "--cancel", &id]).contains(&id));
+}
+
+/// A part of the data went to the terminal as it is.
+#[test]
+fn a_part_of_the_data_as_json_shows_every_character() {
+    let place = place();
+    place.ok(&["edit", "PlayerData/a", "--set", "/Name=\"a\u{202e}b\""]);
+    let shown = place.ok(&["get", "PlayerData/a", "--path", "/Name", "--json"]);
+    assert_eq!(shown, "\"a\\u202eb\"\n");
+}
+
+/// It was empty, and the exit code 0.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_raw_document_on_a_full_disk_is_an_error() {
+    let place = place();
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut command = place.command(&["get", "PlayerData/a", "--raw"]);
+    let ran = Ran::from(command.stdout(full).output().unwrap());
+    assert!(ran.code == 1 && ran.stderr.contains("cannot be written"), "{ran:?}");
+}
+
+/// A pipe that gave its first bytes one by one was taken for plain text.
+#[test]
+fn a_packed_import_may_come_byte_by_byte() {
+    let place = Place::new();
+    let packed = fs::read(crate::records()).unwrap();
+    let mut command = place.command(&["import", "-", "--json"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    for byte in &packed[..4] {
+        stdin.write_all(&[*byte]).unwrap();
+        // Time for the other side to read it alone. If it does not, the test is an easier one.
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    stdin.write_all(&packed[4..]).unwrap();
+    drop(stdin);
+    let ran = Ran::from(child.wait_with_output().unwrap());
+    let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((ran.code, &report["versions"]), (0, &json!(1959)), "{ran:?}");
+}
+
+/// All profiles were held in memory.
+#[test]
+fn the_newest_profiles_are_a_bounded_list() {
+    let place = Place::new();
+    let many: String = (0..1001).map(|n| line(&format!("p{n}"), 1, &profile(n))).collect();
+    fs::write(place.path("in.jsonl"), many).unwrap();
+    place.ok(&["import", "in.jsonl"]);
+    let ran = place.run(&["list", "--newest", "--json"]);
+    assert_eq!((ran.code, lines(&ran.stdout).len()), (0, 1000));
+    assert!(ran.stderr.contains("for more say --limit"), "{ran:?}");
+    let all = place.ok(&["list", "--newest", "--limit", "2000", "--json"]);
+    assert_eq!(lines(&all).len(), 1001);
+}
+
+/// `failed:` and a reason, without the profile.
+#[test]
+fn a_profile_that_could_not_be_erased_is_named() {
+    let place = Place::new();
+    fs::write(place.path("in.jsonl"), line("a", 1, &profile(10))).unwrap();
+    place.ok(&["import", "in.jsonl", "--author", "zoe"]);
+    let file = place.path("profiles.db");
+    let mut bytes = fs::read(&file).unwrap();
+    // Cause, author and version string of the profile's version, side by side.
+    let row = b"importzoea-1";
+    let at = bytes.windows(row.len()).position(|part| part == row).unwrap();
+    bytes[at + 8] = b'a';
+    fs::write(&file, bytes).unwrap();
+    let ran = place.run(&["erase", "--user", "7", "--yes", "--no-vacuum"]);
+    assert!(ran.code == 1 && ran.stdout.contains("\nfailed PlayerData/a: "), "{ran:?}");
+}
+
+/// The log beside a damaged file was left out without a word.
+#[cfg(unix)]
+#[test]
+fn what_is_salvaged_has_the_commits_in_the_log() {
+    let place = place();
+    // A program that has the store open keeps the log.
+    let mut open = place.command(&["status", "--watch", "1", "--json"]);
+    let mut open = open.stdout(Stdio::piped()).spawn().unwrap();
+    std::io::Read::read_exact(open.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+    place.ok(&["edit", "PlayerData/a", "--set", "/Coins=77"]);
+    for more in ["", "-wal"] {
+        let [from, to] = ["profiles.db", "damaged.db"].map(|name| name.to_owned() + more);
+        fs::copy(place.path(&from), place.path(&to)).unwrap();
+    }
+    open.kill().unwrap();
+    open.wait().unwrap();
+    place.ok(&["restore", "--salvage", "damaged.db", "--store", "whole.db"]);
+    let coins = place.ok(&["get", "PlayerData/a", "--path", "/Coins", "--store", "whole.db"]);
+    assert_eq!(coins, "77\n");
+    assert!(place.path("damaged.db-wal").exists(), "it stays as it is");
+}
+
+/// `no entry matches` was the answer.
+#[test]
+fn a_list_of_nothing_is_a_wrong_command_line() {
+    let place = place();
+    for args in [&["audit"][..], &["list"], &["history", "PlayerData/a"]] {
+        for wrong in ["0", "-1", "many"] {
+            let ran = place.run(&[args, &["--limit", wrong]].concat());
+            assert_eq!((ran.code, &*ran.stdout), (2, ""), "{args:?}: {ran:?}");
+        }
+    }
+}
+
+/// It ended with the first look that failed.
+#[test]
+fn a_watch_goes_on_while_the_store_cannot_be_looked_at() {
+    use std::io::BufRead;
+
+    let place = place();
+    let mut watch = place.command(&["status", "--watch", "1", "--json"]);
+    let mut watch = watch.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    std::io::Read::read_exact(watch.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+    for more in ["", "-wal", "-shm"] {
+        let _ = fs::remove_file(place.path(&format!("profiles.db{more}")));
+    }
+    let said = std::io::BufReader::new(watch.stderr.take().unwrap()).lines();
+    let errors = said.map(Result::unwrap).filter(|line| line.starts_with("error: "));
+    assert_eq!(errors.take(2).count(), 2, "it looks again");
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+}

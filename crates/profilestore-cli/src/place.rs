@@ -122,6 +122,13 @@ impl Place {
         self.open_or_create().await
     }
 
+    /// The same for a command that may write many profiles: more commits share one sync of the disk,
+    /// which takes as long as writing some hundred of them.
+    pub(crate) async fn open_for_many(&self) -> Result<Store, Failure> {
+        self.check_there()?;
+        self.opened(SqliteOptions { batch: 512, ..SqliteOptions::default() }).await
+    }
+
     /// Fails when there is no file, or no whole one.
     pub(crate) fn check_there(&self) -> Result<(), Failure> {
         if let Self::Sqlite(path) = self {
@@ -155,9 +162,14 @@ impl Place {
     /// Opens a store, and makes it when it is a file that is not there. Tables in a database are
     /// made by `migrate` only.
     pub(crate) async fn open_or_create(&self) -> Result<Store, Failure> {
+        self.opened(SqliteOptions::default()).await
+    }
+
+    /// `options` are for a file.
+    async fn opened(&self, options: SqliteOptions) -> Result<Store, Failure> {
         match self {
             Self::Sqlite(path) => {
-                let store = self.open_file(path).await?;
+                let store = self.open_file(path, options).await?;
                 Ok(Store { any: Arc::new(store.clone()), kind: Kind::Sqlite(store) })
             }
             Self::Postgres(_) => {
@@ -209,13 +221,13 @@ impl Place {
         }
     }
 
-    async fn open_file(&self, path: &Path) -> Result<SqliteStore, Failure> {
+    async fn open_file(&self, path: &Path, options: SqliteOptions) -> Result<SqliteStore, Failure> {
         let path = path.to_owned();
         // A program of before cannot open it any more afterwards, so it must be asked for.
         let opened =
             tokio::task::spawn_blocking(move || match SqliteStore::earlier_format(&path)? {
                 Some(format) => Ok(Err(format)),
-                None => open_or_read(&path).map(Ok),
+                None => open_or_read(&path, options).map(Ok),
             });
         match opened.await {
             Ok(Ok(Ok(store))) => Ok(store),
@@ -277,8 +289,8 @@ impl Place {
 
 /// Opens a store; one that cannot be written for reading, so that commands that only read have an
 /// answer. A write into it says that it cannot be written.
-fn open_or_read(path: &Path) -> Result<SqliteStore, StoreError> {
-    SqliteStore::open(path, SqliteOptions::default()).or_else(|error| match error {
+fn open_or_read(path: &Path, options: SqliteOptions) -> Result<SqliteStore, StoreError> {
+    SqliteStore::open(path, options).or_else(|error| match error {
         StoreError::Invalid { .. } => {
             SqliteStore::open_to_read(path, SqliteOptions::default()).map_err(|_| error)
         }

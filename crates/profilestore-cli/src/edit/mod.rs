@@ -119,7 +119,7 @@ impl EditCommand {
             ));
         }
         self.check_names()?;
-        let file = app.place.open().await?;
+        let file = app.place.open_for_many().await?;
         let by = self.by.attribution()?;
         match (&self.key, self.resume, self.undo) {
             (Some(key), _, _) => {

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    fs,
+    fs, panic,
     path::Path,
 };
 
@@ -51,17 +51,26 @@ pub(super) fn model(file: &Path, sources: &mut Sources) -> Result<Node, TreeErro
     Maker::new(file, &dom, sources).node(root, shown(file), 1)
 }
 
-/// Both forms begin with `<roblox`, whatever the file's ending says.
+/// Some damaged files make the readers panic; that is an error of the file like any other.
 fn read(file: &Path) -> Result<WeakDom, TreeError> {
     let bytes = fs::read(file).map_err(|error| TreeError::unreadable(file, &error))?;
-    let read = if bytes.starts_with(b"<roblox!") {
-        rbx_binary::from_reader(&bytes[..]).map_err(|error| error.to_string())
-    } else {
-        rbx_xml::from_reader_default(&bytes[..]).map_err(|error| error.to_string())
-    };
-    read.map_err(|error| {
-        TreeError::new(file, format!("is no place or model file of Roblox Studio: {error}"))
+    let read = panic::catch_unwind(|| decode(&bytes));
+    read.unwrap_or_else(|_| Err("it is damaged".to_owned())).map_err(|problem| {
+        TreeError::new(file, format!("is no place or model file of Roblox Studio: {problem}"))
     })
+}
+
+/// Both forms begin with `<roblox` and end with `</roblox>`, whatever the file's name says.
+fn decode(bytes: &[u8]) -> Result<WeakDom, String> {
+    let begins = bytes.starts_with(b"<roblox");
+    if begins && !bytes.trim_ascii_end().ends_with(b"</roblox>") {
+        return Err("its end is missing".to_owned());
+    }
+    if bytes.starts_with(b"<roblox!") {
+        rbx_binary::from_reader(bytes).map_err(|error| error.to_string())
+    } else {
+        rbx_xml::from_reader_default(bytes).map_err(|error| error.to_string())
+    }
 }
 
 struct Maker<'a> {

@@ -167,6 +167,22 @@ fn a_model_holds_one_instance() {
 }
 
 #[test]
+fn a_place_that_was_cut_off_anywhere_is_refused() {
+    for name in ["game.rbxl", "game.rbxlx"] {
+        let service = InstanceBuilder::new("ServerScriptService");
+        let (_folder, path) =
+            file(name, vec![service.with_child(script("Script", "Main", "print(1)"))]);
+        let whole = fs::read(&path).expect("the file");
+        // White space may follow the last tag.
+        let end = whole.trim_ascii_end().len();
+        for length in 0..end {
+            fs::write(&path, &whole[..length]).expect("a file");
+            assert!(place(&path, &mut Sources::new()).is_err(), "{name}: {length} of {end}");
+        }
+    }
+}
+
+#[test]
 fn what_is_no_place_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("game.rbxl");

@@ -181,6 +181,22 @@ fn errors_of_arguments_name_the_scripts_place() {
 }
 
 #[test]
+fn odd_numbers_become_whole_ones_and_health_stays_in_its_bounds() {
+    check(
+        "local value, humanoid = Instance.new('IntValue'), Instance.new('Humanoid')
+        for given, kept in { [1e300] = 2 ^ 63, [-math.huge] = -2 ^ 63, [2.5] = 3 } do
+            value.Value = given
+            assert(value.Value == kept, value.Value)
+        end
+        value.Value = 0 / 0
+        assert(value.Value == 0)
+        humanoid.MaxHealth = -5
+        humanoid.Health = 5
+        assert(humanoid.Health == 0)",
+    );
+}
+
+#[test]
 fn constructors_that_are_not_there_are_named() {
     let ran = check("print(pcall(function() return Instance.fromExisting(workspace) end))");
     assert!(ran[0].contains("Instance.fromExisting is not emulated here"), "{ran:?}");

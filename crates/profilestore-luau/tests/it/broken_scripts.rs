@@ -197,6 +197,74 @@ fn odd_numbers_become_whole_ones_and_health_stays_in_its_bounds() {
 }
 
 #[test]
+fn a_player_who_is_missing_is_refused() {
+    let printed = check(
+        "local event, ask = Instance.new('RemoteEvent'), Instance.new('RemoteFunction')
+        local service = function(name) return game:GetService(name) end
+        for _, call in {
+            function() event:FireClient(nil) end,
+            function() event:FireClient(workspace) end,
+            function() ask:InvokeClient() end,
+            function() service('AnalyticsService'):LogCustomEvent(nil, 'x') end,
+            function() service('MarketplaceService'):PromptProductPurchase(nil, 5) end,
+            function() service('PolicyService'):GetPolicyInfoForPlayerAsync() end,
+        } do
+            print(select(2, pcall(call)))
+        end",
+    );
+    assert_eq!(printed.len(), 6);
+    let named = |line: &String| line.starts_with("game:") && line.contains("must be a Player");
+    assert!(printed.iter().all(named), "{printed:?}");
+}
+
+/// Every method of every service, and of what they give, with arguments of all kinds.
+#[test]
+fn no_method_fails_in_the_machines_own_code_whatever_it_is_given() {
+    let classes = Game::classes().expect("a machine");
+    let methods: Vec<_> = classes
+        .iter()
+        .flat_map(|class| class.methods.iter().map(|method| format!("{}.{method}", class.name)))
+        .collect();
+    let ran = run(
+        &format!(
+            "local objects, service = {{}}, function(name) return game:GetService(name) end
+            local memory, data = service('MemoryStoreService'), service('DataStoreService')
+            objects.MemoryStoreSortedMap, objects.MemoryStoreHashMap = memory:GetSortedMap('M'), memory:GetHashMap('M')
+            objects.DataStore, objects.OrderedDataStore = data:GetDataStore('D'), data:GetOrderedDataStore('O')
+            objects.RemoteEvent, objects.RemoteFunction = Instance.new('RemoteEvent'), Instance.new('RemoteFunction')
+            local values = {{ 5, -1, 0 / 0, math.huge, 'x', {{}}, true, workspace, Enum.KeyCode.A, Vector3.zero, function() end }}
+            local function try(name, object, method, ...)
+                task.spawn(function(...)
+                    local ok, problem = pcall(method, object, ...)
+                    if not ok and string.find(tostring(problem), 'profilestore/', 1, true) then
+                        print(name, problem)
+                    end
+                end, ...)
+            end
+            for _, name in {{ {} }} do
+                local class, method = string.match(name, '(.+)%.(.+)')
+                local there, found = pcall(service, class)
+                local object = objects[class] or (there and found)
+                if object and class ~= 'Workspace' and class ~= 'Debris' then
+                    try(name, object, object[method])
+                    for _, value in values do
+                        try(name, object, object[method], value)
+                        try(name, object, object[method], nil, value)
+                        try(name, object, object[method], 5, value, value)
+                        try(name, object, object[method], 'x', value, value, value)
+                    end
+                    task.wait(1)
+                end
+            end
+            print('all')",
+            methods.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ")
+        ),
+        |game| game.until(Duration::from_secs(600)),
+    );
+    assert_eq!(ran.recorder.texts(Line::Print), ["all"]);
+}
+
+#[test]
 fn constructors_that_are_not_there_are_named() {
     let ran = check("print(pcall(function() return Instance.fromExisting(workspace) end))");
     assert!(ran[0].contains("Instance.fromExisting is not emulated here"), "{ran:?}");

@@ -49,6 +49,7 @@ fn a_test_speaks_for_a_players_client() {
                 local client = simulate.client(simulate.join(7))
                 client.fire(buy, 'Sword')
                 expect(client.event(shown):Wait()).to.equal('Sword')
+                expect(function() simulate.client(nil) end).to.throw('must be a Player')
             end)
         end",
         |_| {},

@@ -488,20 +488,3 @@ async fn a_start_made_again_after_its_host_was_killed_is_the_same_start() {
     let Started { document, .. } = start(&third, 5, "q").await;
     assert_eq!(document.epoch, epoch + 1);
 }
-
-/// Both wrote under one epoch: its number was all that was asked for.
-#[tokio::test(start_paused = true)]
-async fn a_session_of_another_living_server_is_not_adopted_by_its_epoch() {
-    let world = World::new();
-    let other = world.server("b").await;
-    let held = open(&other, "p").await;
-    let (server, _old) = hosted(&host(&world), "a").await;
-    let (again, _calling) = resumed(&server, &host(&world)).await;
-    let epoch = world.store.read(&[key("p")], Returning::HEAD).await.unwrap().states[0].epoch;
-    let adopted = again.adopt(&key("p"), epoch).await.unwrap();
-    assert!(matches!(adopted, Adopted::Lost { .. }), "{adopted:?}");
-    held.update(|data| data.coins = 5).unwrap();
-    held.save().await.unwrap();
-    assert!(held.is_active());
-    assert_eq!(coins(&other, "p").await, 5);
-}

@@ -119,19 +119,19 @@ test("a log-in begins read-only, and the API says so too", async () => {
 
 /** What each role may do, and which pages of a profile it is offered. */
 const MAY = {
-  viewer: { tabs: ["Data", "Raw", "History", "Messages", "Holder", "Audit"], may: [] },
+  viewer: { tabs: ["Data", "Raw", "History", "Trades", "Messages", "Holder", "Audit"], may: [] },
   support: {
-    tabs: ["Data", "Raw", "History", "Edit", "Messages", "Holder", "Audit"],
+    tabs: ["Data", "Raw", "History", "Trades", "Edit", "Messages", "Holder", "Audit"],
     may: ["edit", "send", "free"],
   },
   operator: {
-    tabs: ["Data", "Raw", "History", "Edit", "Messages", "Holder", "Audit"],
-    may: ["edit", "send", "free", "restore", "remove"],
+    tabs: ["Data", "Raw", "History", "Trades", "Edit", "Messages", "Holder", "Audit"],
+    may: ["edit", "send", "free", "back", "restore", "remove"],
   },
-  privacy: { tabs: ["Data", "Raw", "History", "Messages", "Holder", "Audit"], may: [] },
+  privacy: { tabs: ["Data", "Raw", "History", "Trades", "Messages", "Holder", "Audit"], may: [] },
   admin: {
-    tabs: ["Data", "Raw", "History", "Edit", "Messages", "Holder", "Audit"],
-    may: ["edit", "send", "free", "restore", "remove", "members"],
+    tabs: ["Data", "Raw", "History", "Trades", "Edit", "Messages", "Holder", "Audit"],
+    may: ["edit", "send", "free", "back", "restore", "remove", "members"],
   },
 };
 
@@ -153,10 +153,17 @@ for (const [role, { tabs, may }] of Object.entries(MAY)) {
     const once = () => ({ "Idempotency-Key": uuid7() });
     const patch = () => ({ ...once(), "Content-Type": "application/json-patch+json" });
     const tag = (await world.ask("GET", there)).headers.get("etag");
+    const back = {
+      store: "PlayerData",
+      prefix: `for-${role}`,
+      back_to: { time: "2026-11-20T18:30:00Z", paths: ["/coins"] },
+      dry_run: true,
+    };
     const tries = {
       edit: ["POST", `${there}/edits`, [{ op: "test", path: "/coins", value: 1 }], patch()],
       send: ["POST", `${there}/messages`, { message: 1 }, once()],
       free: ["DELETE", `${there}/session`],
+      back: ["POST", "/v1/edits", back],
       restore: ["POST", `${there}/restores`, { version: "1", dry_run: true }],
       members: ["GET", "/v1/members"],
       remove: ["DELETE", there, undefined, { "If-Match": tag }],

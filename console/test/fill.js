@@ -1,14 +1,7 @@
 // A small world to look at: players, a history, a gift, an edit, a session.
-import { randomBytes } from "node:crypto";
+import { uuid7 } from "./world.js";
 
-/** A version 7 UUID. */
-export function uuid7() {
-  const bytes = randomBytes(16);
-  bytes.writeUIntBE(Date.now(), 0, 6);
-  bytes[6] = 0x70 | (bytes[6] & 0x0f);
-  bytes[8] = 0x80 | (bytes[8] & 0x3f);
-  return bytes.toString("hex").replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
-}
+export { uuid7 };
 
 export async function edit(world, key, steps, reason = "ticket 4711") {
   const path = `/v1/stores/PlayerData/profiles/${key}/edits?reason=${encodeURIComponent(reason)}`;
@@ -39,6 +32,23 @@ async function exploit(world) {
   while (Date.now() <= seconds * 1000) await new Promise((done) => setTimeout(done, 50));
   for (let at = 11; at <= 19; at += 2)
     await edit(world, `user-${at}`, [{ op: "increase", path: "/coins", by: 1_000_000 }], "a shop");
+}
+
+/** A trade between game servers: what one side put in went to the other, what the other one gives
+ * is on its way. */
+export async function escrow(world, id = "trade-77", to = "user-10") {
+  const template = { closed: false, held: [] };
+  const [side] = await world.play("trader", [id], { template }, {}, "Trades");
+  const trader = world.games.pop();
+  side.update((data) => {
+    data.held = [["ann", "sword"]];
+  });
+  await side.save();
+  const gift = trader.store("PlayerData", { template: {} }).gift(to, { type: "item", id: "bow" });
+  await trader.transaction([side], ([data]) => void (data.sides = ["ann", to]), { gifts: [gift] });
+  await side.end();
+  await trader.close();
+  await world.send(id, { type: "deposit", from: to, item: "shield" }, "Trades");
 }
 
 export async function fill(world) {
@@ -76,15 +86,8 @@ export async function fill(world) {
     "a test of the reset command",
   );
   await edit(world, "user-1", [{ op: "set", path: "/name", value: "Ada" }]);
-  const send = (key) =>
-    world.ask(
-      "POST",
-      `/v1/stores/PlayerData/profiles/${key}/messages`,
-      { message: { type: "gift", coins: 500 } },
-      { "Idempotency-Key": uuid7() },
-    );
-  await send("user-9");
-  await send("user-9");
+  await world.send("user-9");
+  await world.send("user-9");
   world.import([
     ["veteran-1", { coins: 12_000, items: {} }, [261]],
     ["veteran-2", { coins: 900, items: { sword: 1 } }, [261, 262]],
@@ -102,4 +105,10 @@ export async function fill(world) {
     ...(await world.play("eu-3", ["user-2", "user-3", "user-4"])),
     ...(await world.play("us-1", ["user-5", "user-6"])),
   ];
+  const [eu] = world.games;
+  await eu.transaction(world.players.slice(0, 2), ([one, other]) => {
+    one.coins -= 50;
+    other.coins += 50;
+  });
+  await escrow(world);
 }

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { arm, browser, cells, finish, open, sees, signedIn, until, World } from "./world.js";
-import { edit } from "./fill.js";
+import { edit, escrow } from "./fill.js";
 import { Mute } from "./mute.js";
 
 let world, chromium;
@@ -175,7 +175,7 @@ test("an edit of many that waits for a game server is paused, and goes on", asyn
   await finish(page);
 });
 
-test("a place of many profiles is compared with a time, and put back", async () => {
+test("a place of many profiles is compared with a time, put back, and that is undone", async () => {
   for (let at = 0; at < 6; at++) await world.put(name("time", at), { coins: at, items: ["a"] });
   // The store's clock has passed the second in which they were made.
   const made = (await world.read(name("time", 5))).stored_ms;
@@ -199,29 +199,113 @@ test("a place of many profiles is compared with a time, and put back", async () 
     (await cells(page.locator("tbody tr[data-at]"))).map((row) => row.slice(0, 3)),
     [1, 2, 3].map((at) => [name("time", at), String(at), String(1_000_000 + at)]),
   );
-  // One of them moves on after the look: it stays as it is.
-  await edit(world, name("time", 3), [{ op: "set", path: "/coins", value: 77 }]);
+  // All of them are put back by one operation, which is tried before and undone after.
+  const put = page.getByRole("button", { name: "Put them back …" });
+  await page.getByRole("button", { name: "Try on all" }).click();
+  await page.locator("[data-complete=true]").waitFor();
+  const counted = async (which) => page.locator(`[data-count=${which}] strong`).innerText();
+  assert.equal(await counted("changed"), "3");
+  assert.equal(await counted("unchanged"), "3");
+  await page.getByText(name("time", 1)).last().click();
+  assert.deepEqual(
+    (await cells(page.locator("details[open] tr[data-path]"))).map((row) => row.slice(0, 3)),
+    [["/coins", "1000001", "1"]],
+  );
+  assert.ok(await put.isDisabled(), "it has no reason");
   await page.getByLabel("Reason").fill("the exploit of 18:30");
-  await page.getByRole("button", { name: "Put 3 back …" }).click();
-  await page.getByRole("dialog").getByRole("button", { name: "Put back" }).click();
-  await until("all were seen to", async () => {
-    const tags = await page.locator("tbody tr[data-at] .tag").allTextContents();
-    return tags.includes("refused");
-  });
-  await page.getByText("also those that are the same").click();
-  await until("two are put back", async () => {
-    const tags = await page.locator("tbody tr[data-at] .tag").allTextContents();
-    return tags.filter((tag) => tag === "put back").length === 2;
-  });
-  assert.equal((await world.read(name("time", 1))).data.coins, 1);
+  await put.click();
+  const sheet = page.getByRole("dialog");
+  await sheet.getByRole("textbox").fill("PlayerData");
+  await sheet.getByRole("button", { name: "Put back" }).click();
+  await page.getByRole("heading", { name: "Edit of many profiles" }).waitFor();
+  await page.locator("[data-state=done]").waitFor();
+  await sees(page, "puts back to what it was at");
+  assert.equal(await counted("changed"), "3");
+  for (const at of [1, 3]) assert.equal((await world.read(name("time", at))).data.coins, at);
   assert.equal(played.data.coins, 2);
-  assert.ok(played.isActive);
-  assert.equal((await world.read(name("time", 3))).data.coins, 77);
+  assert.ok(played.isActive, "the player stays online");
+  assert.deepEqual((await world.read(name("time", 1))).data.items, ["a", "b"], "only that place");
+  await page.getByRole("button", { name: "Undo …" }).click();
+  await sheet.getByLabel("Reason").fill("it was no exploit");
+  await sheet.getByRole("button", { name: "Undo it" }).click();
+  await page.getByRole("heading", { name: "Undo of an edit" }).waitFor();
+  await page.locator("[data-state=done]").waitFor();
+  assert.equal((await world.read(name("time", 1))).data.coins, 1_000_001);
+  assert.equal(played.data.coins, 1_000_002);
   // A list is shown and put back as a whole.
   await open(page, world, address("/items/1"));
   await page.getByRole("button", { name: "Compare 6" }).click();
   await sees(page, "A list is put back as a whole");
   await page.getByRole("link", { name: name("time", 1) }).click();
   await page.getByRole("heading", { name: /Version 1 to/ }).waitFor();
+  await finish(page);
+});
+
+test("profiles are found by messages that wait, with how many", async () => {
+  await world.put("inbox-1", { coins: 1 });
+  await world.put("inbox-2", { coins: 1 });
+  await world.send("inbox-1");
+  await world.send("inbox-1");
+  await world.send("inbox-3");
+  const page = await signedIn(chromium, world);
+  await open(page, world, "/#/find");
+  await page.locator("#find").fill("inbox>0 inbox-");
+  await page.keyboard.press("Enter");
+  await sees(page, "all were looked at");
+  const rows = await cells(page.locator("tbody tr[data-at]"));
+  assert.deepEqual(
+    rows.map((row) => [row[0], row[4]]),
+    [
+      ["inbox-1", "2"],
+      ["inbox-3", "1"],
+    ],
+  );
+  await page.getByRole("link", { name: "2", exact: true }).click();
+  await page.getByRole("heading", { name: "inbox-1" }).waitFor();
+  await finish(page);
+});
+
+test("a trade stands with both profiles, and leads from one to the other", async () => {
+  const pair = await world.play("eu-5", ["trade-ann", "trade-bob"]);
+  await world.games.at(-1).transaction(pair, ([ann, bob]) => {
+    ann.items.push("shield");
+    bob.items.push("sword");
+  });
+  const page = await signedIn(chromium, world);
+  await open(page, world, "/#/p/PlayerData/global/trade-ann/trades");
+  await sees(page, "traded with");
+  const id = await page.locator("[data-trade]").getAttribute("data-trade");
+  await page.getByRole("link", { name: "PlayerData/trade-bob" }).click();
+  await page.getByRole("heading", { name: "trade-bob" }).waitFor();
+  await page.locator(`[data-trade="${id}"]`).waitFor();
+  await page.getByTitle("The history, as far as it is kept").click();
+  await page.getByLabel("A number over the versions").waitFor();
+  await finish(page);
+});
+
+test("an escrow shows where what was put into it is now", async () => {
+  await escrow(world, "trade-9", "trade-carl");
+  const page = await signedIn(chromium, world);
+  await open(page, world, "/#/trades");
+  await page.getByRole("combobox", { name: "Store" }).selectOption({ label: "Trades" });
+  await page.getByRole("link", { name: "trade-9" }).click();
+  await page.getByRole("heading", { name: "trade-9" }).waitFor();
+  await page.getByText('["ann","sword"]').waitFor();
+  const coming = page.locator("[data-coming]");
+  assert.match(await coming.innerText(), /"item":"shield"/);
+  const given = page.locator("[data-given]");
+  assert.match(await given.innerText(), /PlayerData\/trade-carl\s+waits in the inbox/);
+  // The player comes and takes it.
+  const [carl] = await world.play("eu-6", ["trade-carl"]);
+  carl.onMessage("item", (data, gift) => {
+    data.items.push(gift.id);
+  });
+  await until("carl has it", () => carl.data.items.includes("bow"));
+  await carl.save();
+  await page.getByRole("button", { name: "Look again" }).click();
+  await until("it was taken", async () => /taken/.test(await given.innerText()));
+  // The page has all of it in its address.
+  await page.reload();
+  await given.waitFor();
   await finish(page);
 });

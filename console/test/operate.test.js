@@ -121,6 +121,14 @@ test("health says that the server is ready, how long it takes, what must stay 0"
     return /\d (ms|s)/.test(await row.innerText());
   });
   await page.getByRole("cell", { name: "calls of the store that failed" }).waitFor();
+  // What waits leads to the profiles for which it waits.
+  await world.send("never-played");
+  await page.reload();
+  await sees(page, "for 1 profile");
+  await page.getByText("What the store takes").click();
+  await page.locator("tr[data-table]").first().waitFor();
+  await page.locator("dd", { hasText: "for 1 profile" }).getByRole("link").click();
+  await page.getByRole("link", { name: "never-played" }).waitFor();
   // Without the right, it says which one.
   const key = await world.newKey("reader", ["profiles:read"]);
   const reader = await signedIn(chromium, world, key);
@@ -132,6 +140,7 @@ test("health says that the server is ready, how long it takes, what must stay 0"
     "Sessions",
     "Servers",
     "Time",
+    "Trades",
     "Users",
     "Health",
   ]);
@@ -177,7 +186,12 @@ test("an admin makes, changes and removes a member", async () => {
     return carl.getByText("carl (operator)").isVisible();
   });
   const menu = carl.getByRole("navigation", { name: "Pages" });
-  assert.deepEqual(await menu.getByRole("link").allTextContents(), ["Find", "Edits", "Time"]);
+  assert.deepEqual(await menu.getByRole("link").allTextContents(), [
+    "Find",
+    "Edits",
+    "Time",
+    "Trades",
+  ]);
   await open(carl, world, "/#/audit");
   await sees(carl, "you reach some profiles only");
   await finish(carl);

@@ -23,6 +23,11 @@ export const pages = (world) => ({
   edits: "/#/edits",
   "edits-new": "/#/edits/new?prefix=user-&where=/coins%20%3E%201500",
   "edits-one": `/#/edits/${world.bulk}`,
+  trades: "/#/trades?store=Trades",
+  "trades-waiting": "/#/trades?store=Trades&waiting=1",
+  "trades-one": "/#/trades/trade-77?store=Trades&scope=global",
+  "profile-trades": at("user-2", "trades"),
+  "find-inbox": "/#/find?q=inbox%3E0",
   time: `/#/time?at=${world.then}&path=/coins&prefix=user-1`,
   users: "/#/users?user=261",
   audit: "/#/audit",
@@ -62,5 +67,7 @@ export const PREPARED = {
   time: async (page) => {
     await page.getByRole("button", { name: /^Compare \d/ }).click();
     await page.getByText("were something else then").waitFor();
+    await page.getByRole("button", { name: "Try on all" }).click();
+    await page.locator("[data-complete=true]").waitFor();
   },
 };

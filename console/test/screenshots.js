@@ -1,4 +1,5 @@
 // Pictures of each page: light and dark, wide and narrow. `npm run screenshots`, and look at them.
+// Words behind it: only the pages that have one of them in their names.
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { arm, browser, folder, newPage, signedIn, World } from "./world.js";
@@ -7,7 +8,7 @@ import { openSetUp, pages, PREPARED, ready } from "./pages.js";
 
 const to = join(folder, "../screenshots");
 mkdirSync(to, { recursive: true });
-const only = process.argv[2];
+const only = process.argv.slice(2);
 
 const world = await World.start();
 const chromium = await browser();
@@ -33,7 +34,7 @@ try {
       await page.goto(`${world.url}/`);
       await arm(page);
       for (const [which, path] of Object.entries(pages(world))) {
-        if (only && !which.includes(only)) continue;
+        if (only.length > 0 && !only.some((word) => which.includes(word))) continue;
         await page.goto(world.url + path);
         await ready(page);
         await PREPARED[which]?.(page);

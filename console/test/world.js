@@ -1,6 +1,7 @@
 // The real server on a store of its own, a real game server that plays, and a browser.
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
+import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -16,11 +17,24 @@ export const program = process.env.PROFILESTORE_BIN;
 if (!program)
   throw new Error("PROFILESTORE_BIN names the program `profilestore`, built with `serve`");
 
+/** A PostgreSQL server, as its owner. Without it each world has a SQLite file. */
+const POSTGRES = process.env.PROFILESTORE_TEST_STORE;
+
 /** The password of everyone here. */
 export const PASSWORD = "correct horse battery";
 
+/** A version 7 UUID. */
+export function uuid7() {
+  const bytes = randomBytes(16);
+  bytes.writeUIntBE(Date.now(), 0, 6);
+  bytes[6] = 0x70 | (bytes[6] & 0x0f);
+  bytes[8] = 0x80 | (bytes[8] & 0x3f);
+  return bytes.toString("hex").replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
+}
+
 /** Where a profile is in the API. */
-export const profilePath = (key) => `/v1/stores/PlayerData/profiles/${encodeURIComponent(key)}`;
+export const profilePath = (key, store = "PlayerData") =>
+  `/v1/stores/${store}/profiles/${encodeURIComponent(key)}`;
 
 /** A server process, the page's address, an administrator's key. */
 export class World {
@@ -29,7 +43,12 @@ export class World {
 
   static async start() {
     const world = new World();
-    world.child = spawn(program, ["serve", "--listen", "127.0.0.1:0", "--json"], {
+    world.store = POSTGRES
+      ? `${POSTGRES}?schema=console_${randomBytes(6).toString("hex")}`
+      : `sqlite:${join(world.folder, "profiles.db")}`;
+    if (POSTGRES) world.run("migrate");
+    const listen = ["--listen", "127.0.0.1:0", "--json"];
+    world.child = spawn(program, ["--store", world.store, "serve", ...listen], {
       cwd: world.folder,
       stdio: ["ignore", "pipe", process.env.SHOW ? "inherit" : "ignore"],
     });
@@ -47,6 +66,12 @@ export class World {
     return world;
   }
 
+  /** A command of the program on the store. */
+  run(...words) {
+    const how = { cwd: this.folder, stdio: "pipe" };
+    return execFileSync(program, ["--store", this.store, ...words], how).toString();
+  }
+
   /** Asks the API with the administrator's key, or another. */
   async ask(method, path, body, headers = {}, key = this.key) {
     const answer = await fetch(this.api + path, {
@@ -58,8 +83,9 @@ export class World {
     return { status: answer.status, text, headers: answer.headers, body: text && JSON.parse(text) };
   }
 
-  /** Profiles with users, which HTTP has no way to name: `[key, data, users]` each. */
-  import(profiles) {
+  /** Profiles with users, which HTTP has no way to name: `[key, data, users]` each. The lines may
+   * be changed before they are read. */
+  import(profiles, changed = (line) => line) {
     const at = 1_790_000_000_000;
     const lines = profiles.map(([key, data, users = []]) =>
       JSON.stringify({
@@ -80,9 +106,8 @@ export class World {
       }),
     );
     const file = join(this.folder, "import.jsonl");
-    writeFileSync(file, lines.join("\n") + "\n");
-    const store = `sqlite:${join(this.folder, "profiles.db")}`;
-    execFileSync(program, ["--store", store, "import", file], { stdio: "pipe" });
+    writeFileSync(file, lines.map(changed).join("\n") + "\n");
+    this.run("import", file);
   }
 
   put(key, data) {
@@ -93,6 +118,14 @@ export class World {
   async read(key) {
     const { body, text } = await this.ask("GET", profilePath(key));
     return { ...body, text };
+  }
+
+  /** Sends a message, a gift of coins if nothing else is said. */
+  async send(key, message = { type: "gift", coins: 500 }, store = "PlayerData") {
+    const headers = { "Idempotency-Key": uuid7() };
+    const path = `${profilePath(key, store)}/messages`;
+    const answer = await this.ask("POST", path, { message }, headers);
+    if (answer.status !== 201) throw new Error(answer.text);
   }
 
   /** A member who can log in. */
@@ -111,10 +144,10 @@ export class World {
   }
 
   /** A game server that plays some profiles. Gifts are coins. */
-  async play(job, keys, options = {}, how = {}) {
+  async play(job, keys, options = {}, how = {}, store = "PlayerData") {
     const server = await connect(this.api.replace(/^http/, "ws"), { key: this.key, job });
     this.games.push(server);
-    const players = server.store("PlayerData", {
+    const players = server.store(store, {
       template: { coins: 0, items: [] },
       reconcile: true,
       ...options,

@@ -96,8 +96,18 @@ function headers(call: Call): Record<string, string> {
   return all;
 }
 
+/** A browser takes such parts out of an address, and would ask for something else. */
+function checkPath(path: string) {
+  if (!path.split("/").some((part) => part === "." || part === "..")) return;
+  const detail =
+    "a name that is “.” or “..” cannot be asked for by a browser: use the program, " +
+    "such as profilestore get";
+  throw new Refusal(400, "invalid", detail, "fix", undefined, undefined);
+}
+
 /** Sends a request. Fails with `Refusal`, or as an abort does. */
 export async function fetched(call: Call): Promise<Response> {
+  checkPath(call.path);
   let response: Response;
   const sent = performance.now();
   try {

@@ -144,9 +144,11 @@ export class DryRun {
   }
 }
 
-/** A request with steps whose numbers stay as they are written. */
+/** A request with steps whose numbers stay as they are written; without any where it has none. */
 export function withSteps(request: Record<string, unknown>, steps: string): string {
   const given = Object.entries(request).filter(([, value]) => value !== null && value !== "");
-  const rest = JSON.stringify(Object.fromEntries(given)).slice(0, -1);
+  const whole = JSON.stringify(Object.fromEntries(given));
+  if (!steps) return whole;
+  const rest = whole.slice(0, -1);
   return `${rest}${rest === "{" ? "" : ","}"operations":${steps}}`;
 }

@@ -35,4 +35,6 @@ export class BulkForm {
 /** Why something is done. */
 export class ReasonForm {
   reason = $state("");
+  /** The identity of what is sent next. */
+  operation = uuid7();
 }

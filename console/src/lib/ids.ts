@@ -33,9 +33,17 @@ export function profileHash(
   return base + (tab && `/${tab}`) + (params && `?${params}`);
 }
 
-/** Its name as the program and the audit log have it. */
-export const profileName = ({ store, scope, key }: Address) =>
-  scope === DEFAULT_SCOPE ? `${store}/${key}` : `${store}/${scope}/${key}`;
+/** A % that would be taken for the beginning of an escape. */
+const PERCENT = /%(?=[\da-f]{2}|u[\da-f]{4}|U[\da-f]{6})/gi;
+
+const named = (part: string) => part.replace(PERCENT, "%25");
+
+/** Its name as the program and the audit log have it. A key may have slashes, the others not. */
+export function profileName({ store, scope, key }: Address): string {
+  const outer = (part: string) => named(part).replaceAll("/", "%2F");
+  const isShort = scope === DEFAULT_SCOPE && !key.includes("/");
+  return `${outer(store)}/${isShort ? "" : `${outer(scope)}/`}${named(key)}`;
+}
 
 /** A version 7 UUID: it begins with the time. */
 export function uuid7(): string {

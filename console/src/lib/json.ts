@@ -131,9 +131,15 @@ const GAMES = new Set(["data", "message", "before", "after", "tags", "metadata",
 
 const NONE = new Set<string>();
 
+/** A number; as text where it would be rounded, such as that of a user. */
+function number(text: string): number | string {
+  const value = Number(text);
+  return /^-?\d+$/.test(text) && !Number.isSafeInteger(value) ? text : value;
+}
+
 /** The plain objects of an answer. What belongs to the game stays as it is written. */
 export function plain(value: Json, games = GAMES): unknown {
-  if (value instanceof Num) return Number(value.text);
+  if (value instanceof Num) return number(value.text);
   if (Array.isArray(value)) return value.map((one) => plain(one, games));
   if (value instanceof Map) {
     const members = [...value].map(([name, member]) => [

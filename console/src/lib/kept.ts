@@ -10,6 +10,25 @@ export function keepFor(who: string) {
   owner = who;
 }
 
+/** What is kept in this browser beyond the visit, for this person and no other one. */
+export function mine<T>(name: string): T[] {
+  try {
+    const told: unknown = JSON.parse(localStorage.getItem(`${name} of ${owner}`) ?? "[]");
+    return Array.isArray(told) ? (told as T[]) : [];
+  } catch {
+    return [];
+  }
+}
+
+/** Keeps it. Where a browser keeps nothing, it stays for the visit. */
+export function keepMine<T>(name: string, all: T[]) {
+  try {
+    localStorage.setItem(`${name} of ${owner}`, JSON.stringify(all));
+  } catch {
+    // It is full, or switched off.
+  }
+}
+
 /** The form of this name, as it was left; or a new one. */
 export function kept<T>(name: string, make: () => T): T {
   if (!forms.has(name)) forms.set(name, make());

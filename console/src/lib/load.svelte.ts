@@ -47,6 +47,8 @@ export class Listed<T> {
   isComplete = $state(false);
   #token: string | undefined;
   #turn = 0;
+  /** Nothing of what is asked for now has come yet. */
+  #isFresh = true;
 
   constructor(
     readonly read: (
@@ -54,14 +56,22 @@ export class Listed<T> {
     ) => Promise<{ items: T[]; next_page_token: string | null }>,
   ) {}
 
-  /** Reads anew. An effect that begins it does not begin it again because it goes on. */
+  /** Reads anew; what was read is shown until then. An effect that begins it does not begin it
+   * again because it goes on. */
   async begin() {
     this.#turn++;
     this.#token = undefined;
+    this.#isFresh = true;
     this.isComplete = false;
     this.busy = false;
     this.error = null;
     await untrack(() => this.more(true));
+  }
+
+  /** Reads something else: what was read is not shown any more. */
+  async beginOther() {
+    this.items = [];
+    await this.begin();
   }
 
   /** The next page that has something. */
@@ -70,12 +80,13 @@ export class Listed<T> {
     const turn = this.#turn;
     this.busy = true;
     this.error = null;
-    let kept = fresh ? [] : this.items;
+    let kept = this.#isFresh ? [] : this.items;
     try {
       for (;;) {
         const page = await this.read(this.#token);
         if (turn !== this.#turn) return;
         kept = kept.concat(page.items);
+        this.#isFresh = false;
         this.#token = page.next_page_token ?? undefined;
         this.items = kept;
         if (page.next_page_token === null) this.isComplete = true;

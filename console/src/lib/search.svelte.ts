@@ -41,7 +41,7 @@ export class Search {
     this.unreadable = [];
     this.error = null;
     this.busy = this.isComplete = this.isOff = false;
-    this.isScan = "where" in wanted.query;
+    this.isScan = "where" in wanted.query || "messages_waiting" in wanted.query;
     this.scanned = this.took = 0;
     void untrack(() => this.more());
   }

@@ -33,10 +33,24 @@ class Session {
   now = $state(clock.now());
   #armedUntil = $state(0);
 
+  /** Tabs of one browser share the cookie of a log-in: who logs in or out there does so here. */
+  #tabs = new BroadcastChannel("profilestore: log-in");
+
   constructor() {
     setInterval(() => this.#tick(), 1000);
     onUnauthorized.run = () => this.#lost();
     onReadOnly.run = () => (this.#armedUntil = 0);
+    this.#tabs.onmessage = () => {
+      if (!connection.key) void this.#again();
+    };
+  }
+
+  /** Another tab has logged in or out. */
+  async #again() {
+    const before = this.me?.name;
+    await this.begin(true);
+    if (this.state === "in" && before !== undefined && before !== this.me?.name)
+      connection.made = [];
   }
 
   #tick() {
@@ -53,15 +67,17 @@ class Session {
       "still there.";
   }
 
-  /** Finds out who is there. */
-  async begin() {
-    this.state = "asking";
+  /** Finds out who is there; quietly, while the page stays. */
+  async begin(quietly = false) {
+    if (!quietly) this.state = "asking";
     try {
       this.isOpen = (await ask<{ is_open: boolean }>({ path: "/v1/setup" })).body.is_open;
       const me = await this.#who();
       if (me === null) this.state = "out";
       else this.enter(me);
     } catch (error) {
+      // The page tells by itself that nothing answers.
+      if (quietly && error instanceof Refusal && error.isOffline) return;
       if (error instanceof Refusal && error.isOffline) this.state = "offline";
       else if (error instanceof Refusal && error.status === 401) this.state = "out";
       else {
@@ -102,10 +118,14 @@ class Session {
     const body = JSON.stringify({ name, password });
     const me = await ask<Me>({ method: "POST", path: "/v1/login", body });
     this.enter(me.body);
+    this.#tabs.postMessage("in");
   }
 
   async signOut() {
-    if (this.me?.kind === "member") await ask({ method: "POST", path: "/v1/logout" }).catch(none);
+    if (this.me?.kind === "member") {
+      await ask({ method: "POST", path: "/v1/logout" }).catch(none);
+      this.#tabs.postMessage("out");
+    }
     useKey("");
     keepFor("");
     connection.made = [];

@@ -7,11 +7,17 @@ const hours = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 /** A local time of day. */
 export const localClock = (ms: number) => hours.format(ms);
 
+/** No calendar reaches further. What was imported may have any number as its time. */
+const LAST_MS = 8.64e15;
+
+const isTime = (ms: number) => Math.abs(ms) <= LAST_MS;
+
 /** A local time. */
-export const localTime = (ms: number) => clock.format(ms);
+export const localTime = (ms: number) => (isTime(ms) ? clock.format(ms) : `at ${ms} ms`);
 
 /** The same moment in UTC. */
-export const utcTime = (ms: number) => new Date(ms).toISOString().replace(/\.\d+Z$/, "Z");
+export const utcTime = (ms: number) =>
+  isTime(ms) ? new Date(ms).toISOString().replace(/\.\d+Z$/, "Z") : `at ${ms} ms`;
 
 /** A local time as a field of the browser has it. */
 export function localInput(ms: number): string {

@@ -1,9 +1,8 @@
-// Many profiles as they were at a time, beside what they are now. The API compares one profile at a
-// time, so this asks for each.
+// Many profiles as they were at a time, beside what they are now. What anybody may read who may
+// read the profiles: this asks for each of them.
 
 import { ask, Refusal } from "./api.svelte";
-import { edit } from "./edits";
-import { type Address, profilePath, uuid7 } from "./ids";
+import { type Address, profilePath } from "./ids";
 import { find, type Json, same } from "./json";
 import { utcTime } from "./show";
 import { listAround } from "./steps";
@@ -19,27 +18,18 @@ export interface Line {
   path: string;
   then: Json | undefined;
   now: Json | undefined;
-  state: "" | "no version" | "put back" | "refused";
-  /** Why it was refused. */
-  why: string;
-  /** The identity of its edit, the same for each try. */
-  operation: string;
+  state: "" | "no version";
 }
 
 export const isSame = (line: Line) => line.state !== "no version" && same(line.then, line.now);
 
 export class Travel {
   lines = $state.raw<Line[]>([]);
-  /** How many were compared, or put back. */
+  /** How many were compared. */
   done = $state(0);
   busy = $state("");
   error = $state<unknown>(null);
   #stop = new AbortController();
-
-  /** Those that can be put back. */
-  get back(): Line[] {
-    return this.lines.filter((line) => line.state === "" && !isSame(line));
-  }
 
   clear() {
     this.cancel();
@@ -66,31 +56,6 @@ export class Travel {
           this.lines = made.toSorted((a, b) => (a.address.key < b.address.key ? -1 : 1));
       });
     });
-  }
-
-  /** Each gets an edit of its own, which holds only if the place still is what is shown. */
-  putBack(reason: string) {
-    return this.#act("Putting back", (signal) =>
-      through(this.back, signal, async (line) => {
-        const { address, path, then, now, operation } = line;
-        const step = new Map<string, Json>([
-          ["op", "restore"],
-          ["path", path],
-        ]);
-        if (now !== undefined) step.set("is", now);
-        if (then !== undefined) step.set("was", then);
-        let outcome: Pick<Line, "state" | "why" | "now">;
-        try {
-          await edit(profilePath(address), operation, [step], reason, () => {});
-          outcome = { state: "put back", why: "", now: then };
-        } catch (caught) {
-          if (!(caught instanceof Refusal) || caught.kind !== "edit-refused") throw caught;
-          outcome = { state: "refused", why: caught.message, now };
-        }
-        this.done++;
-        this.lines = this.lines.map((one) => (one === line ? { ...one, ...outcome } : one));
-      }),
-    );
   }
 
   async #act(what: string, work: (signal: AbortSignal) => Promise<void>) {
@@ -124,8 +89,6 @@ async function compared(
     address: { store, scope, key },
     path,
     now: find(now, path),
-    why: "",
-    operation: uuid7(),
   };
   try {
     const { body } = await ask<Profile>({

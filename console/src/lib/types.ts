@@ -25,6 +25,8 @@ export interface Row {
   bytes: number | null;
   author: string | null;
   held: Holder | null;
+  /** Where it was asked for. */
+  messages_waiting: number | null;
 }
 
 /** A page of a search. */
@@ -102,6 +104,18 @@ export interface Message {
   message: Json;
 }
 
+/** What the commit of a version did beyond the profile. */
+export interface Exchange {
+  version: number;
+  at_ms: number;
+  /** Ids of messages. */
+  taken?: string[];
+  sent?: { to: { store: string; scope: string; key: string }; id: string }[];
+  trade?: { id: string; with: { store: string; scope: string; key: string }[] };
+  /** How many more messages there were. */
+  left_out?: number;
+}
+
 /** What became, or would become, of the profiles of a bulk edit. */
 export interface Counts {
   changed: number;
@@ -121,6 +135,7 @@ export interface Bulk {
   prefix: string | null;
   where: string | null;
   operations: unknown;
+  back_to: { at_ms: number; paths: string[] } | null;
   undoes: string | null;
   undone_by: string | null;
   author: string;

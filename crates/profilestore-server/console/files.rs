@@ -7,16 +7,16 @@
         packed: include_bytes!("assets-icon-DFY3n9Ea.svg.gz"),
     },
     File {
-        path: "/assets/index-ByooV6NZ.js",
+        path: "/assets/index-C6CargQ2.js",
         media: "text/javascript; charset=utf-8",
-        plain: include_bytes!("assets-index-ByooV6NZ.js"),
-        packed: include_bytes!("assets-index-ByooV6NZ.js.gz"),
+        plain: include_bytes!("assets-index-C6CargQ2.js"),
+        packed: include_bytes!("assets-index-C6CargQ2.js.gz"),
     },
     File {
-        path: "/assets/index-CKCN8rk1.css",
+        path: "/assets/index-NA0Hf3by.css",
         media: "text/css; charset=utf-8",
-        plain: include_bytes!("assets-index-CKCN8rk1.css"),
-        packed: include_bytes!("assets-index-CKCN8rk1.css.gz"),
+        plain: include_bytes!("assets-index-NA0Hf3by.css"),
+        packed: include_bytes!("assets-index-NA0Hf3by.css.gz"),
     },
     File {
         path: "/",

@@ -48,8 +48,8 @@ impl Unfinished {
     /// Made, locked and empty.
     fn create(path: PathBuf) -> Result<(Self, File), Failure> {
         let cannot = |error: io::Error| cannot_write(&path, &error);
-        let open = || OpenOptions::new().write(true).create(true).truncate(false).open(&path);
-        let lock = open().map_err(cannot)?;
+        let lock = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+        let lock = lock.map_err(cannot)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

@@ -11,8 +11,8 @@ const HEAD: &str = "\
 # Roblox's classes: how much of each is there
 
 For Roblox developers: which methods, events and properties `profilestore run` and
-`profilestore test` emulate. How they behave is in [Roblox services](roblox-services.md). What only
-says that it is not there, such as `RemoteEvent:FireServer`, is left out.
+`profilestore test` emulate. How they behave is in [Roblox services](roblox-services.md). Methods
+that only give an error, such as `RemoteEvent:FireServer`, are left out.
 
 A test makes this page of what a game's machine says, and of Roblox's reflection database as the
 crate `rbx_reflection_database` has it:

@@ -12,7 +12,7 @@ use axum::{
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use profilestore::{GameServer, data_store::DataStore, env::Env, hosting::Host};
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 
 use crate::{
     access::{Guesses, Logins, Members, Setup},
@@ -67,6 +67,8 @@ struct Inner {
     hub: Arc<Hub>,
     is_local: bool,
     request_time: Duration,
+    /// One request at a time has all messages counted.
+    counting: Arc<Semaphore>,
 }
 
 impl fmt::Debug for App {
@@ -96,7 +98,12 @@ impl App {
             parts,
             is_local: config.is_local(),
             request_time: config.request_time,
+            counting: Arc::new(Semaphore::new(1)),
         }))
+    }
+
+    pub(crate) fn counting(&self) -> Arc<Semaphore> {
+        self.0.counting.clone()
     }
 
     pub(crate) fn store(&self) -> &dyn DataStore {

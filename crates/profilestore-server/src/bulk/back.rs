@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt::Write as _, sync::Arc, time::Duration};
 use futures_util::{StreamExt as _, stream};
 use profilestore::{
     Attribution, Edit, Error, ErrorKind, Operator, ProfileKey,
-    audit::{AuditEntry, AuditOutcome},
+    audit::{AuditEntry, AuditOutcome, AuditQuery, audit_entries},
     data_store::{DataStore, DataStoreExt as _, KeyState, Returning, StoreError},
     env::Env,
     history::version_at,
@@ -205,6 +205,10 @@ enum Fate {
     Refused(String),
     /// Its game server has not answered yet.
     Waits(Edit),
+    /// An earlier run settled it.
+    Before,
+    /// An earlier run sent it to its game server, which has not answered yet.
+    Sent,
 }
 
 /// A run of such an operation.
@@ -223,7 +227,7 @@ impl PuttingBack {
     pub(super) async fn run(self, tell: impl Fn(BulkProgress) + Send) -> Result<BulkReport, Error> {
         let this = Arc::new(self);
         let entry = this.back.entry(this.operation, &this.profiles, this.by.clone());
-        this.book(&entry.clone().outcome(AuditOutcome::Pending), 0).await?;
+        let is_new = this.book(&entry.clone().outcome(AuditOutcome::Pending), 0).await?;
         let (mut report, mut shown) = (BulkReport::default(), BulkProgress::default());
         let mut waiting = Vec::new();
         let mut query = preview::query(&this.profiles, PAGE);
@@ -231,7 +235,7 @@ impl PuttingBack {
             let (page, next) = this.store.profiles(&query).await?;
             let (there, gone): (Vec<_>, Vec<_>) = page.into_iter().partition(KeyState::exists);
             report.skipped += gone.len() as u64;
-            let work = there.into_iter().map(|state| this.clone().one(state.key));
+            let work = there.into_iter().map(|state| this.clone().one(state.key, is_new));
             let mut fates = stream::iter(work).buffer_unordered(AT_ONCE);
             while let Some(fate) = fates.next().await {
                 let (key, fate) = fate?;
@@ -259,7 +263,7 @@ impl PuttingBack {
             shown.settled = shown.passed - shown.waiting;
             tell(shown);
         }
-        report.waiting = waiting.into_iter().map(|(key, _)| key).collect();
+        report.waiting.extend(waiting.into_iter().map(|(key, _)| key));
         if report.waiting.is_empty() {
             let entry = entry
                 .detail("edited", report.done)
@@ -271,17 +275,38 @@ impl PuttingBack {
         Ok(report)
     }
 
-    /// Books the operation itself. An earlier run may have done so.
-    async fn book(&self, entry: &AuditEntry, over: u64) -> Result<(), Error> {
+    /// Books the operation itself. False: an earlier run did so.
+    async fn book(&self, entry: &AuditEntry, over: u64) -> Result<bool, Error> {
         let booked = entry.book(&*self.store, &self.env, over).await;
         let cause = booked.as_ref().err().and_then(std::error::Error::source);
         let cause = cause.and_then(|cause| cause.downcast_ref::<StoreError>());
         let was_there = matches!(cause, Some(StoreError::Conflict(_)));
-        if was_there { Ok(()) } else { booked }
+        if was_there { Ok(false) } else { booked.map(|()| true) }
     }
 
-    /// Looks at a profile, and puts it back.
-    async fn one(self: Arc<Self>, key: ProfileKey) -> Result<(ProfileKey, Fate), Error> {
+    /// What an earlier run left of a profile, if it came to it.
+    async fn before(&self, key: &ProfileKey) -> Result<Option<Fate>, Error> {
+        let operation = Some(self.operation);
+        let query = AuditQuery { key: Some(key.clone()), operation, ..AuditQuery::default() };
+        let mut booked = audit_entries(&*self.store, &query).await?.entries.into_iter();
+        let of_it = booked.find(|entry| entry.operation == self.operation);
+        Ok(of_it.map(|entry| match entry.outcome {
+            AuditOutcome::Pending => Fate::Sent,
+            AuditOutcome::Refused { why } => Fate::Refused(why),
+            _ => Fate::Before,
+        }))
+    }
+
+    /// Looks at a profile, and puts it back. What was booked before comes first: by now the profile
+    /// may be as it is to be, or no longer what the filter means.
+    async fn one(
+        self: Arc<Self>,
+        key: ProfileKey,
+        is_new: bool,
+    ) -> Result<(ProfileKey, Fate), Error> {
+        if !is_new && let Some(fate) = self.before(&key).await? {
+            return Ok((key, fate));
+        }
         let state = match self.store.read_one(&key, VALUE).await {
             Ok((_, state)) => state,
             Err(error @ StoreError::Damaged { .. }) => {
@@ -348,6 +373,8 @@ fn count(report: &mut BulkReport, key: ProfileKey, fate: Fate) -> Option<(Profil
         Fate::Unmatched => report.unmatched += 1,
         Fate::Skipped => report.skipped += 1,
         Fate::Refused(why) => report.refused.push((key, why)),
+        Fate::Before => report.before += 1,
+        Fate::Sent => report.waiting.push(key),
         Fate::Waits(edit) => return Some((key, edit)),
     }
     None

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::{extract::State, http::StatusCode, response::Response};
 use profilestore::{
     audit::{AuditEntry, AuditOutcome, AuditQuery, audit_entries},
-    data_store::{Backlog, FORMAT_VERSION, ServerRow, TableUpkeep},
+    data_store::{Backlog, FORMAT_VERSION, ServerRow, StoreError, TableUpkeep},
 };
 use serde::Serialize;
 use tokio::time::timeout;
@@ -129,7 +129,7 @@ async fn read(State(app): State<App>, caller: Caller) -> Result<Response, Proble
     let round_trip_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     let half = i64::try_from(round_trip_ms / 2).unwrap_or_default();
     let (servers_now, rows) = store.servers().await?;
-    let waiting = timeout(PATIENCE, store.backlog()).await;
+    let waiting = count_waiting(&app).await.transpose()?;
     let tables = timeout(PATIENCE, store.upkeep()).await;
     let query = AuditQuery { grouped: true, ..AuditQuery::default() };
     let newest = audit_entries(store, &query).await?.entries;
@@ -143,9 +143,21 @@ async fn read(State(app): State<App>, caller: Caller) -> Result<Response, Proble
         clock_ahead_ms: now_ms - (sent_ms + half),
         round_trip_ms,
         servers: Servers::of(&rows, servers_now),
-        waiting: waiting.ok().transpose()?.flatten(),
+        waiting: waiting.flatten(),
         pending: newest.into_iter().filter(is_late).map(Pending::of).collect(),
         tables: tables.ok().transpose()?.unwrap_or_default(),
     };
     Ok(views::json(StatusCode::OK, &view))
+}
+
+/// What waits in all inboxes. None when it takes too long, or another request has it counted: a
+/// count that is not waited for any more goes on, and holds a reader of the store.
+async fn count_waiting(app: &App) -> Option<Result<Option<Backlog>, StoreError>> {
+    let turn = app.counting().try_acquire_owned().ok()?;
+    let store = app.shared_store();
+    let count = tokio::spawn(async move {
+        let _turn = turn;
+        store.backlog().await
+    });
+    timeout(PATIENCE, count).await.ok()?.ok()
 }

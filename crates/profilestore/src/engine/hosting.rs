@@ -204,8 +204,7 @@ impl Engine {
         epoch: u64,
         state: &KeyState,
     ) -> Option<Arc<Session>> {
-        let had_sessions = self.link.hosting.as_ref().is_some_and(|hosting| hosting.had_sessions);
-        let same = had_sessions && state.epoch == epoch && self.was_ours(state);
+        let same = state.epoch == epoch && self.was_ours(state);
         let holder = state.lease.holder.as_ref().filter(|_| same)?;
         let session = self.session(Taken {
             key: state.key.clone(),
@@ -223,14 +222,18 @@ impl Engine {
         Some(session)
     }
 
-    /// Whether a profile's holder is this game server, or was it until it was declared dead. The
-    /// session of another one stays its own, whatever epoch is named.
+    /// Whether a profile's holder is this game server, or was it until it was declared dead: then
+    /// under the owner that its last host wrote. The session of another game server stays its own,
+    /// whatever epoch is named.
     fn was_ours(&self, state: &KeyState) -> bool {
-        let owner = self.link.hosting.as_ref().map(|hosting| &hosting.owner);
+        let hosting = self.link.hosting.as_ref();
+        let Some(before) = hosting.and_then(|hosting| hosting.owner_before.as_ref()) else {
+            return false;
+        };
         let holder = state.lease.holder.as_ref().and_then(|holder| holder.server);
         holder == Some(self.link.server())
             || state.holder_server.as_ref().is_some_and(|row| {
-                row.dead && (row.owner.as_ref() == owner || defect!(OwnerUnchecked))
+                row.dead && (row.owner.as_ref() == Some(before) || defect!(OwnerUnchecked))
             })
     }
 

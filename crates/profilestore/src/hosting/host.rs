@@ -141,12 +141,16 @@ impl Host {
     /// [`ErrorKind::Unavailable`] when the store cannot be reached, with [`ErrorKind::Invalid`]
     /// when what is said of it cannot work.
     pub async fn register(&self, server: Registration) -> Result<HostedServer> {
-        self.register_as(server, false).await
+        self.register_as(server, None).await
     }
 
-    async fn register_as(&self, server: Registration, had_sessions: bool) -> Result<HostedServer> {
+    async fn register_as(
+        &self,
+        server: Registration,
+        owner_before: Option<String>,
+    ) -> Result<HostedServer> {
         let parts = self.shared.parts_of(&server)?;
-        let hosting = self.shared.hosting(server.owner, had_sessions);
+        let hosting = self.shared.hosting(server.owner, owner_before);
         Ok(self.enter(Engine::host(parts, hosting).await?))
     }
 
@@ -168,10 +172,10 @@ impl Host {
             return Ok(Resumed::Same(server));
         }
         let parts = self.shared.parts_of(&again)?;
-        let hosting = self.shared.hosting(owner, true);
+        let hosting = self.shared.hosting(owner.clone(), Some(owner.clone()));
         match Engine::take_over(parts, hosting, incarnation, store).await? {
             TakenOver::Yes(engine) => Ok(Resumed::Same(self.enter(engine))),
-            TakenOver::Dead => Ok(Resumed::Anew(self.register_as(again, true).await?)),
+            TakenOver::Dead => Ok(Resumed::Anew(self.register_as(again, Some(owner)).await?)),
             TakenOver::Replaced => Ok(Resumed::Replaced(self.register(again).await?)),
             TakenOver::Unknown => Err(no_such_server()),
         }
@@ -245,9 +249,9 @@ impl Shared {
         })
     }
 
-    fn hosting(&self, owner: String, had_sessions: bool) -> Hosting {
+    fn hosting(&self, owner: String, owner_before: Option<String>) -> Hosting {
         let env = &self.parts.env;
-        Hosting::new(HostId(env.uuid()), owner, self.heartbeat.clone(), env.now(), had_sessions)
+        Hosting::new(HostId(env.uuid()), owner, self.heartbeat.clone(), env.now(), owner_before)
     }
 
     /// The tie of some game server that is hosted here.

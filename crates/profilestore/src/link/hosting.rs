@@ -75,8 +75,8 @@ pub(crate) struct Hosting {
     heard: Mutex<Heard>,
     stopped: OnceLock<Stop>,
     stopping: Notify,
-    /// The game server had sessions before it was hosted here.
-    pub(crate) had_sessions: bool,
+    /// The owner as whose game server it had sessions before it was hosted here. None: it had none.
+    pub(crate) owner_before: Option<String>,
     /// Those of them that are being looked at.
     named: Mutex<BTreeSet<ProfileKey>>,
     all_named: AtomicBool,
@@ -95,7 +95,7 @@ impl Hosting {
         owner: String,
         heartbeat: Arc<Heartbeat>,
         now: Instant,
-        had_sessions: bool,
+        owner_before: Option<String>,
     ) -> Self {
         Self {
             host,
@@ -106,9 +106,9 @@ impl Hosting {
             heard: Mutex::new(Heard { of: now, told: now }),
             stopped: OnceLock::new(),
             stopping: Notify::new(),
-            had_sessions,
+            all_named: AtomicBool::new(owner_before.is_none()),
+            owner_before,
             named: Mutex::default(),
-            all_named: AtomicBool::new(!had_sessions),
         }
     }
 

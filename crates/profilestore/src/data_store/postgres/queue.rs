@@ -79,6 +79,8 @@ impl Job {
 enum Thing {
     Key(ProfileKey),
     Server(ServerId),
+    /// The renewal of a server's row: one at a time, beside what only needs the row to be there.
+    Renewal(ServerId),
     Commit(CommitId),
 }
 
@@ -234,8 +236,8 @@ impl Queue {
         (answers, start)
     }
 
-    /// The next transaction, of renewals alone while some wait that may be written; None when nothing may be written now, and the writer that asks is to
-    /// end.
+    /// The next transaction, of renewals alone while some wait that may be written. None when nothing
+    /// may be written now, and the writer that asks is to end.
     pub(super) fn take(self: &Arc<Self>) -> Option<Taken> {
         let mut waiting = self.waiting.lock();
         let Waiting { urgent, others, in_use, writing } = &mut *waiting;
@@ -321,9 +323,13 @@ fn touches(commit: &Commit) -> Vec<(Thing, Use)> {
     for change in &commit.changes {
         match change {
             Change::Check { key, .. } => add(Thing::Key(key.clone()), Use::Shared),
-            Change::RegisterServer { id, .. }
-            | Change::RenewServer { id, .. }
-            | Change::RehostServer { id, .. } => add(Thing::Server(*id), Use::Alone),
+            Change::RegisterServer { id, .. } | Change::RehostServer { id, .. } => {
+                add(Thing::Server(*id), Use::Alone)
+            }
+            Change::RenewServer { id, .. } => {
+                add(Thing::Server(*id), Use::Shared);
+                add(Thing::Renewal(*id), Use::Alone);
+            }
             // Many profiles of one server begin and end at once, or are taken over when it is dead.
             Change::CheckHost { id, .. } | Change::MarkDead { id, .. } => {
                 add(Thing::Server(*id), Use::Shared)

@@ -318,9 +318,10 @@ impl SqliteStore {
     }
 
     /// Writes the file anew and empties the log: then no byte of what was deleted or overwritten is
-    /// left in either, and the file is as small as it can be. Commits wait meanwhile, those of other processes as during an outage, which
-    /// ends no session. Takes about as long as reading and writing the file three times, and that
-    /// much room for temporary files. Fails as [`SqliteStore::empty_log`] does.
+    /// left in either, and the file is as small as it can be. Commits wait meanwhile, those of other
+    /// processes as during an outage, which ends no session. Takes about as long as reading and
+    /// writing the file three times, and that much room for temporary files. Fails as
+    /// [`SqliteStore::empty_log`] does.
     pub async fn vacuum(&self) -> Result<(), StoreError> {
         self.inner.empty_log(true).await
     }

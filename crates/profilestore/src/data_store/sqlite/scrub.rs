@@ -25,7 +25,10 @@ const SLICE: u32 = 256;
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Up to here the first byte of a page that is in no tree is 0 or 1: its first four bytes are the
-/// number of another page, or 0. Those of trees begin with 2, 5, 10 or 13.
+/// number of another page, or 0. Those of trees begin with 2, 5, 10 or 13. So do the maps of pages
+/// in files with `auto_vacuum`, which are therefore left to [`SqliteStore::vacuum`].
+///
+/// [`SqliteStore::vacuum`]: super::SqliteStore::vacuum
 const MOST_PAGES: u32 = 1 << 25;
 
 /// The first page holds the schema, and the file's header.
@@ -53,7 +56,8 @@ impl Tx<'_> {
     /// How many pages the file has, if they can be cleaned.
     fn pages_to_scrub(&self) -> Result<Option<u32>, Trouble> {
         let sql = "SELECT (SELECT page_count FROM pragma_page_count),
-            (SELECT count(*) FROM pragma_module_list WHERE name = 'sqlite_dbpage')";
+            (SELECT count(*) FROM pragma_module_list WHERE name = 'sqlite_dbpage')
+            AND (SELECT auto_vacuum FROM pragma_auto_vacuum) = 0";
         let (pages, has_access): (u32, bool) =
             self.prepare(sql)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
         Ok(Some(pages).filter(|pages| has_access && *pages < MOST_PAGES))
@@ -62,10 +66,16 @@ impl Tx<'_> {
     /// Cleans a slice, and answers where the next one begins.
     fn scrub(&self, first: u32, last: u32) -> Result<u32, Trouble> {
         const RESERVED_AT: usize = 20;
+        // The largest root page, which is 0 without `auto_vacuum`.
+        const AUTO_VACUUM_AT: Range<usize> = 52..56;
         let mut read = self.prepare("SELECT data FROM sqlite_dbpage WHERE pgno = ?1")?;
         let mut write = self.prepare("UPDATE sqlite_dbpage SET data = ?2 WHERE pgno = ?1")?;
         let header: Vec<u8> = read.query_row([1], |row| row.get(0))?;
         let reserved = header.get(RESERVED_AT).copied().unwrap_or_default();
+        // Another program may have written the file anew, with such maps.
+        if header.get(AUTO_VACUUM_AT).is_none_or(|root| root != [0; 4]) {
+            return Ok(last + 1);
+        }
         let usable = header.len().saturating_sub(usize::from(reserved));
         let end = first.saturating_add(SLICE).min(last + 1);
         for number in first..end {

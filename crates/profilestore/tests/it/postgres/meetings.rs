@@ -55,8 +55,10 @@ async fn a_renewal_does_not_wait_for_a_locked_profile() {
     let owner = owner().await;
     owner.batch_execute(&format!("BEGIN; SELECT 1 FROM {schema}.head FOR UPDATE")).await.unwrap();
     let renewal = Change::RenewServer { id, revision: 1, host: None, acknowledged: vec![] };
-    let commits =
-        vec![make(&store, vec![write(&first, "2")]).await, make(&store, vec![renewal]).await];
+    let commits = vec![
+        make(&store, vec![taken_by(id, "p", first.lease_revision)]).await,
+        make(&store, vec![renewal]).await,
+    ];
     let both = tokio::spawn({
         let store = store.clone();
         async move { store.commit(commits).await }
@@ -77,22 +79,7 @@ async fn a_commit_that_waited_for_a_taken_profile_shows_its_server() {
     let schema = made().await;
     let store = opened(&schema).await;
     let id = ServerId(Env::system().uuid());
-    let holder = Holder {
-        server: Some(id),
-        place_id: 1,
-        job_id: "job".into(),
-        session: "session".into(),
-        since_ms: 1,
-        last_update_ms: None,
-        document: None,
-    };
-    let take = Change::Lease {
-        key: key("taken"),
-        revision: 0,
-        lease: LeaseState { holder: Some(holder), ..LeaseState::default() },
-        raise_epoch: true,
-        seal: false,
-    };
+    let take = taken_by(id, "taken", 0);
     let first = write(&KeyState::absent(key("p")), "1");
     store.commit_one(make(&store, vec![register(id)]).await).await.unwrap();
     let commit = make(&store, vec![take, first]).await;
@@ -155,5 +142,25 @@ async fn a_check_on_a_closed_connection_is_made_anew() {
             WHERE application_name = $1";
         assert!(!owner.query(closed, &[&schema]).await.unwrap().is_empty());
         assert!(store.commit_one(commit).await.is_ok());
+    }
+}
+
+/// A start of this server, as it takes a profile.
+fn taken_by(id: ServerId, name: &str, revision: u64) -> Change {
+    let holder = Holder {
+        server: Some(id),
+        place_id: 1,
+        job_id: "job".into(),
+        session: "session".into(),
+        since_ms: 1,
+        last_update_ms: None,
+        document: None,
+    };
+    Change::Lease {
+        key: key(name),
+        revision,
+        lease: LeaseState { holder: Some(holder), ..LeaseState::default() },
+        raise_epoch: true,
+        seal: false,
     }
 }

@@ -17,8 +17,9 @@ use serde_json::{Number, Value, json};
 use super::{Node, TreeError, chunk_name, shown};
 use crate::classes::is_settable;
 
-/// How deep the instances of a file may nest. They are made level by level.
-const MAX_DEPTH: usize = 1_000;
+/// How deep the instances of a file may nest. They are made level by level, each on the stack, which
+/// has 2 MB in the threads that games run in.
+const MAX_DEPTH: usize = 200;
 
 /// Whether a path names a place file.
 pub(super) fn is_place(path: &Path) -> bool {

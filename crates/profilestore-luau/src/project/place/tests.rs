@@ -197,5 +197,5 @@ fn what_is_no_place_is_refused() {
     });
     let (_folder, path) = file("deep.rbxl", vec![deep]);
     let problem = place(&path, &mut Sources::new()).expect_err("too deep").to_string();
-    assert!(problem.contains("nest more than 1000 deep"), "{problem}");
+    assert!(problem.contains("nest more than 200 deep"), "{problem}");
 }

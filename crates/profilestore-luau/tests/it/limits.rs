@@ -147,6 +147,7 @@ fn nothing_leads_outside() {
                    type typeof unpack utf8 vector xpcall _VERSION _G \
                    task wait spawn delay tick time elapsedTime warn integer \
                    Enum Instance DateTime game Game workspace Workspace shared \
+                   settings stats version UserSettings \
                    Axes BrickColor CatalogSearchParams CFrame Color3 ColorSequence ColorSequenceKeypoint Content \
                    DockWidgetPluginGuiInfo Faces FloatCurveKey Font NumberRange NumberSequence NumberSequenceKeypoint \
                    OverlapParams PathWaypoint PhysicalProperties Random Ray RaycastParams Rect Region3 Region3int16 \

@@ -115,6 +115,9 @@ async fn end(
     let writes = caller.has_any(&[Scope::ProfilesWrite]);
     caller.may(if writes { Scope::ProfilesWrite } else { Scope::SessionsEnd }, &key)?;
     let operator = app.server().operator(caller.because(how.reason.as_deref()));
+    if how.epoch.is_some_and(|epoch| i64::try_from(epoch).is_err()) {
+        return Err(Problem::invalid("epoch is at most 9223372036854775807"));
+    }
     let steal = how.steal.unwrap_or(false);
     let held_by = match how.epoch {
         Some(epoch) => operator.end_session_of(&key, epoch, steal, PATIENCE).await?,

@@ -99,6 +99,7 @@ async fn an_operator_frees_the_session_that_the_operator_saw_and_no_later_one() 
     let now = game.start(2, "user-1").await["epoch"].as_u64().unwrap();
     let steal = |epoch: u64| format!("{session}?steal=true&epoch={epoch}");
     refused(&served.admin().delete(&steal(seen)).await, 412, "changed");
+    refused(&served.admin().delete(&steal(1 << 63)).await, 400, "invalid");
     assert!(game.save(2, 1, 5, json!([])).await["saved"].is_object());
     let shown = served.admin().get(session).await.is(200);
     assert_eq!(shown["epoch"], now, "{shown}");

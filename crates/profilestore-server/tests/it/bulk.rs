@@ -333,7 +333,10 @@ async fn an_edit_that_waits_for_a_game_server_is_watched_paused_and_resumed() {
     assert_eq!(admin.post(&resume, "").await.is(202)["state"], "running");
     make(&mut game, 1, 1007).await;
     let view = ended(&admin, &id).await;
-    assert_eq!((&view["state"], &view["counts"]["before"]), (&json!("done"), &json!(19)), "{view}");
+    assert_eq!(view["state"], "done", "{view}");
+    // The game server may have made its edit before the second run came to it.
+    let count = |name: &str| view["counts"][name].as_u64().unwrap();
+    assert!(count("before") >= 19 && count("before") + count("changed") == 20, "{view}");
     assert_eq!(found(&admin, "%2Fcoins%20%3E=%201000").await, 20);
     assert_eq!(found(&admin, "%2Fcoins%20%3E=%202000").await, 0);
     assert_eq!(admin.post(&resume, "").await.is(202)["state"], "done");

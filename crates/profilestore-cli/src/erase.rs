@@ -26,7 +26,7 @@ const PAGE: usize = 256;
 ///
 /// Erases the profiles that are associated with the user, or were when they were removed: data,
 /// history (pinned versions too), waiting messages, and what the audit log holds of their content.
-/// Then the file is cleaned in slices, so that no byte of it is left; commits wait for milliseconds.
+/// Then the file is cleaned in slices, so that no byte of it is left; commits wait for one slice.
 /// Sessions on them end. Profiles that belong to other users too are left alone and
 /// reported, unless --shared is given. What stays: the names of the profiles with their counters,
 /// receipts of messages (so that a retry revives nothing), and the entry in the audit log. Not

@@ -302,14 +302,15 @@ impl SqliteStore {
     }
 
     /// Zeroes also those crumbs, and empties the log: then no byte of what was deleted or overwritten
-    /// is left in either. Goes through the file in slices, so that commits wait for milliseconds,
-    /// and writes only the pages that have crumbs. After one that was broken off, call it again.
-    /// `progress` is told how many pages of how many are done.
+    /// is left in either. Goes through the file in slices of 256 pages, so that commits wait
+    /// for one of these, and writes only the pages that have crumbs. After one that was broken off,
+    /// call it again. `progress` is told how many pages of how many are done.
     ///
     /// That takes a SQLite that was built with `SQLITE_ENABLE_DBPAGE_VTAB`, as the one of this
     /// repository's programs is; for a program of your own set
-    /// `LIBSQLITE3_FLAGS=SQLITE_ENABLE_DBPAGE_VTAB` while it is built. Without it, and for a file of
-    /// 128 GiB and more, this is [`SqliteStore::vacuum`]. Fails as [`SqliteStore::empty_log`] does.
+    /// `LIBSQLITE3_FLAGS=SQLITE_ENABLE_DBPAGE_VTAB` while it is built. Without it, for a file
+    /// with `auto_vacuum`, and for one of 2^25 pages (128 GiB) and more, this is
+    /// [`SqliteStore::vacuum`]. Fails as [`SqliteStore::empty_log`] does.
     pub async fn scrub(&self, progress: impl FnMut(u64, u64)) -> Result<(), StoreError> {
         match self.inner.scrub(progress).await? {
             true => self.empty_log().await,

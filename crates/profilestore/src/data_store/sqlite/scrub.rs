@@ -1,5 +1,5 @@
 //! Zeroing what SQLite leaves of rows in unused parts of pages, a slice of the file at a time, so
-//! that commits wait for milliseconds and not until a new file is written.
+//! that commits wait for one slice and not until a new file is written.
 //!
 //! `secure_delete` zeroes what is deleted. But when SQLite moves rows between the pages of a table
 //! or an index, remains of them stay in the space between a page's list of rows and the rows. One

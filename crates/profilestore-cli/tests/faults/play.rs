@@ -64,7 +64,7 @@ impl Play {
                 "--players",
                 "40",
                 "--pace",
-                "300",
+                "600",
             ])
             .args(["--servers", &servers.to_string(), "--seconds", &seconds.to_string()])
             .args(["--lease-seconds", &LEASE.as_secs().to_string()])

@@ -102,7 +102,7 @@ async fn no_byte_of_what_was_ever_stored_under_an_erased_key_is_left() {
         };
         let store = SqliteStore::open(path(&dir), timed(&clock)).unwrap();
         let (mut erased, mut kept) = (Traces::default(), Traces::default());
-        for step in 0..1500 {
+        for step in 0..800 {
             clock.advance(10_000);
             let victim = pick(3) == 0;
             let name = format!(
@@ -126,7 +126,7 @@ async fn no_byte_of_what_was_ever_stored_under_an_erased_key_is_left() {
                 }
                 other => write(&store, &name, content, other == 1).await,
             }
-            if step % 500 == 499 {
+            if step % 400 == 399 {
                 clock.advance(31 * DAY_MS);
                 let mut cursor = None;
                 loop {

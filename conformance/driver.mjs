@@ -95,6 +95,15 @@ const commands = {
     return { data: session(command).data };
   },
 
+  beside(command) {
+    const profile = session(command);
+    if (command.tags !== undefined) profile.setTags(command.tags);
+    if (command.metadata !== undefined) profile.setMetadata(command.metadata);
+    if (command.user !== undefined) profile.addUser(command.user);
+    const { tags, metadata, users } = profile;
+    return { tags, metadata, users };
+  },
+
   data: (command) => ({ data: session(command).data }),
 
   state(command) {

@@ -137,6 +137,17 @@ class Driver:
         profile.update(lambda data: change(data, command))
         return {"data": profile.data}
 
+    async def beside(self, command: dict[str, Any]) -> Any:
+        profile = self.session(command)
+        if "tags" in command:
+            profile.set_tags(command["tags"])
+        if "metadata" in command:
+            profile.set_metadata(command["metadata"])
+        if "user" in command:
+            profile.add_user(command["user"])
+        users = list(profile.users)
+        return {"tags": profile.tags, "metadata": profile.metadata, "users": users}
+
     async def data(self, command: dict[str, Any]) -> Any:
         return {"data": self.session(command).data}
 

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import driver
-from profilestore import connection, document, jsontext, profile, saver, server, store
+from profilestore import beside, connection, document, jsontext, profile, saver, server, store
 from profilestore.frames import compose
 
 
@@ -259,6 +259,13 @@ def _() -> None:
         "held never came to false")
 def _() -> None:
     store.Store._let_go = lambda *_: None  # type: ignore[method-assign]
+
+
+@breaks("drops-tags", "what is beside the data is stored with it",
+        "what is beside the data in a trade",
+        '"tags":{"vip":3}')
+def _() -> None:
+    beside.Table.draft = property(lambda self: None)  # type: ignore[assignment]
 
 
 def prove(kit: str, names: list[str]) -> int:

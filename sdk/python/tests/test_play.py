@@ -295,6 +295,28 @@ class Play(unittest.IsolatedAsyncioTestCase):
 
         await until("the profile is free", is_free)
 
+    async def test_tags_and_metadata_are_read_back_over_http_and_by_the_next_session(self) -> None:
+        server = await self.game_server("eu-1")
+        players = server.store("PlayerData", PLAYER)
+        tagged, other = await players.start("tagged"), await players.start("other")
+        tagged.set_tags({"vip": 2**53 + 1, "notes": ["ä"]})
+        tagged.set_metadata({"region": "eu"})
+        await tagged.save()
+        stored = await players.get("tagged")
+        assert stored is not None
+        self.assertEqual(stored["tags"], {"vip": 2**53 + 1, "notes": ["ä"]})
+        self.assertEqual(stored["metadata"], {"region": "eu"})
+        tagged.set_tags({"vip": 1})
+        await server.transaction([tagged, other], lambda data, _: data["items"].append("sword"))
+        traded = await players.get("tagged")
+        assert traded is not None
+        self.assertEqual((traded["tags"], len(traded["data"]["items"])), ({"vip": 1}, 1))
+        await asyncio.gather(tagged.end(), other.end())
+        again = await players.start("tagged")
+        self.assertEqual((again.tags, again.meta["tags"]), ({"vip": 1}, {"vip": 1}))
+        self.assertEqual(again.metadata, {"region": "eu"})
+        await again.end()
+
     async def test_a_start_that_is_called_off_or_refused_leaves_nothing_behind(self) -> None:
         first, second = await self.game_server("eu-1"), await self.game_server("eu-2")
         held = await first.store("PlayerData", PLAYER).start("off")
@@ -367,7 +389,7 @@ class Play(unittest.IsolatedAsyncioTestCase):
         self.assertEqual(await self.output_of(code[1]), (printed[1], ""))
 
     async def test_the_trade_of_the_readme_moves_coins_and_sends_its_gift(self) -> None:
-        hello, trade = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+        hello, trade, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
         connecting = hello[: hello.index("        profile =")].replace("PlayerData", "Bank")
         printing = 'print(ann.data["coins"], bob.data["coins"])'
         program = connecting + indent(f"{trade}\n{printing}", " " * 8)

@@ -6,6 +6,7 @@ import json
 import unittest
 from typing import Any
 
+from profilestore.beside import Beside
 from profilestore.connection import Request
 from profilestore.document import Document
 from profilestore.errors import ProfileError, failure
@@ -41,7 +42,7 @@ class User:
 class Saving(unittest.IsolatedAsyncioTestCase):
     async def test_an_edit_that_comes_during_an_end_is_made_when_that_end_is_refused(self) -> None:
         wire = Wire()
-        document: Document[dict[str, int]] = Document({"coins": 0}, None)
+        document: Document[dict[str, int]] = Document({"coins": 0}, None, Beside({}))
         saver = Saver(1, "k", 1, document, wire, 60.0, User())
         end = saver.end()
         saver.edit("op-1", [{"op": "increase", "path": "/coins", "by": 100}])

@@ -1,6 +1,7 @@
 /** The frames of `profilestore.v1+json`. Documents stay text. */
 import { failure, type Problem } from "./errors.js";
 import { members } from "./json.js";
+import type { Table } from "./session/beside.js";
 import type { User } from "./session/users.js";
 
 export const PROTOCOL = "profilestore.v1+json";
@@ -17,8 +18,8 @@ export type Asker = { server: ByServer } | { operator: { name: string; reason: s
 /** What is stored beside a profile's data. */
 export interface Meta {
   readonly user_ids: readonly User[];
-  readonly tags: Readonly<Record<string, unknown>>;
-  readonly metadata: Readonly<Record<string, unknown>>;
+  readonly tags: Table;
+  readonly metadata: Table;
   readonly load_count: number;
   readonly created_s: number;
 }
@@ -77,9 +78,14 @@ export function read(text: string): ServerFrame {
   throw failure("invalid", "the server sent an empty frame");
 }
 
-/** One frame. `raw` are members that are JSON texts already. */
-export function compose(name: string, body: object, raw: Record<string, string> = {}): string {
+/** One frame. `raw` are members that are JSON texts already; undefined is left out. */
+export function compose(
+  name: string,
+  body: object,
+  raw: Record<string, string | undefined> = {},
+): string {
   const known = JSON.stringify(body).slice(1, -1);
-  const texts = Object.entries(raw).map(([member, text]) => `"${member}":${text}`);
+  const told = Object.entries(raw).filter(([, text]) => text !== undefined);
+  const texts = told.map(([member, text]) => `"${member}":${text}`);
   return `{"${name}":{${[...(known === "" ? [] : [known]), ...texts].join(",")}}}`;
 }

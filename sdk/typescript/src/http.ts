@@ -2,6 +2,7 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import { failure, fromServer, inWords, ProfileError, quiet } from "./errors.js";
 import { members, parse, stringify, type Numbers } from "./json.js";
+import type { Table } from "./session/beside.js";
 import type { User } from "./session/users.js";
 
 /** Which profile. The scope is `global` by default. */
@@ -30,8 +31,8 @@ export interface StoredProfile<T = unknown> {
   readonly etag: string | null;
   readonly data: T;
   readonly user_ids: readonly User[];
-  readonly tags: Readonly<Record<string, unknown>>;
-  readonly metadata: Readonly<Record<string, unknown>>;
+  readonly tags: Table;
+  readonly metadata: Table;
   readonly created_ms: number;
   readonly stored_ms: number;
   readonly cause: string;
@@ -87,6 +88,8 @@ const CALL_MS = 60_000;
 /** The key sends more than it may. The server says when to try again. */
 const TOO_MANY = "too-many-requests";
 const PLAIN: Numbers = { bigint: false };
+/** What a game has put there, so that its numbers are the store's. */
+const OF_GAME = new Set(["data", "tags", "metadata"]);
 
 /** The id of an operation: a UUID of version 7. The same one again does nothing twice. */
 export function operationId(): string {
@@ -163,7 +166,7 @@ export class Http {
   async #json<R>(method: string, path: string, call: Call = {}, data: Numbers = PLAIN): Promise<R> {
     const body: Record<string, unknown> = {};
     for (const [name, text] of members(await this.#call(method, path, call))) {
-      body[name] = parse(text, name === "data" ? data : PLAIN);
+      body[name] = parse(text, OF_GAME.has(name) ? data : PLAIN);
     }
     return body as R;
   }

@@ -8,6 +8,7 @@ export {
   type Reading,
   type Received,
 } from "./session/profile.js";
+export type { Table } from "./session/beside.js";
 export type { User } from "./session/users.js";
 export type { AnyProfile, DataOf, Gift, TransactionOptions } from "./transaction.js";
 export { ProfileError, type Advice, type Problem } from "./errors.js";

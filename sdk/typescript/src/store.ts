@@ -3,10 +3,11 @@ import { failure, inWords, ProfileError, quiet } from "./errors.js";
 import type { Report } from "./events.js";
 import { compose } from "./frames.js";
 import { messageId, type Http, type Page, type StoredProfile, type Version } from "./http.js";
-import { members, stringify, type Numbers } from "./json.js";
+import { parse, stringify, type Numbers } from "./json.js";
+import { Beside } from "./session/beside.js";
 import { Document } from "./session/document.js";
+import { put } from "./session/edit.js";
 import { Profile } from "./session/profile.js";
-import type { User } from "./session/users.js";
 import { giftText, type Bench, type Gift } from "./transaction.js";
 
 /** How a store's profiles begin, and are read and written. */
@@ -120,10 +121,13 @@ export class Store<T> {
     key: string,
     started: { s: number; epoch: number; version: number; data: string; meta: string },
   ): Profile<T> {
-    const { check, reconcile, template, saveWithinMs = 5000 } = this.options;
-    const users = JSON.parse(members(started.meta).get("user_ids") ?? "[]") as User[];
-    const document = new Document<T>(started.data, this.#numbers, check, users);
-    if (reconcile === true) document.change((data) => void fill(data, template));
+    const { check, reconcile, saveWithinMs = 5000 } = this.options;
+    const beside = new Beside(started.meta, this.#numbers);
+    const document = new Document<T>(started.data, this.#numbers, check, beside);
+    if (reconcile === true) {
+      const template = parse(this.#template, this.#numbers);
+      document.change((data) => void fill(data, template));
+    }
     check?.(document.view);
     const { s, epoch, version, meta } = started;
     const opened = { s, store: this.name, scope: this.scope, key, epoch, version, meta };
@@ -188,7 +192,7 @@ function fill(data: unknown, template: unknown): void {
   if (!isPlain(data) || !isPlain(template)) return;
   for (const [name, value] of Object.entries(template)) {
     if (Object.hasOwn(data, name)) fill(data[name], value);
-    else data[name] = structuredClone(value);
+    else put(data, name, value);
   }
 }
 

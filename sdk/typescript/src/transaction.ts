@@ -2,7 +2,7 @@
 import { failure, ProfileError } from "./errors.js";
 import { compose } from "./frames.js";
 import { parse, stringify } from "./json.js";
-import type { Draft } from "./session/document.js";
+import { framed, type Draft } from "./session/document.js";
 import type { Profile } from "./session/profile.js";
 import type { Wire } from "./session/saver.js";
 
@@ -42,7 +42,8 @@ export interface Bench extends Wire {
   readonly maxFrame: number;
 }
 
-type Frozen = { profile: Profile<unknown>; text: string };
+/** A profile of a transaction: its text at the beginning, and the one that is to be. */
+type Frozen = { profile: Profile<unknown>; before: string; text: string };
 
 /** Makes the change, and resolves once all of it is stored. */
 export async function transact<R>(
@@ -58,6 +59,12 @@ export async function transact<R>(
   if (over !== undefined) {
     thaw();
     throw failure("session-ended", `nothing was done, the session is over: ${over.key}`);
+  }
+  const moved = parts.find(({ profile, before }) => profile.pending().text !== before);
+  if (moved !== undefined) {
+    thaw();
+    const { key } = moved.profile;
+    throw failure("busy", `nothing was done, an operator's edit was taken back: ${key}`);
   }
   const drafts: Draft[] = parts.map(({ profile, text }) => ({ ...profile.pending(), text }));
   let versions: number[];
@@ -87,6 +94,7 @@ function prepare<R>(
       frozen.push(profile);
       return document;
     });
+    const before = documents.map(({ text }) => text);
     const data = documents.map((document) => parse(document.text, document.numbers));
     const result = change(data);
     if (result instanceof Promise) {
@@ -94,7 +102,8 @@ function prepare<R>(
       throw failure("invalid", "a change is made at once: its function must not be async");
     }
     const parts = profiles.map((profile, at) => {
-      return { profile, text: stringify(data[at], documents[at]?.numbers ?? { bigint: false }) };
+      const text = stringify(data[at], documents[at]?.numbers ?? { bigint: false });
+      return { profile, before: before[at] ?? "", text };
     });
     return { parts, result };
   } catch (error) {
@@ -111,22 +120,25 @@ function send(
   deadline_ms: number | undefined,
 ): Promise<number[]> {
   const i = bench.number();
-  const named = parts.map(({ profile, text }, at) => {
+  const named = parts.map(({ profile }, at) => {
+    const draft = drafts[at] as Draft;
     const [s, n] = [profile.opened.s, profile.nextSave()];
-    const { processed = [], users: user_ids } = drafts[at] ?? {};
-    return { s, n, processed, user_ids, text };
+    const { body, texts } = framed(draft);
+    return { s, n, body, texts };
   });
   const giftTexts = `[${gifts.map(giftText).join(",")}]`;
   const whole = (isStaged: boolean) => {
-    const texts = named.map(({ text, ...names }) => {
-      const part = compose("part", names, isStaged ? {} : { data: text });
+    const all = named.map(({ s, n, body, texts: { data, ...others } }) => {
+      const part = compose("part", { s, n, ...body }, isStaged ? others : { ...others, data });
       return part.slice('{"part":'.length, -1);
     });
-    return compose("tx", { i, deadline_ms }, { parts: `[${texts.join(",")}]`, gifts: giftTexts });
+    return compose("tx", { i, deadline_ms }, { parts: `[${all.join(",")}]`, gifts: giftTexts });
   };
   let frames = [whole(false)];
   if (Buffer.byteLength(frames[0] ?? "") > bench.maxFrame) {
-    const staged = named.map(({ s, n, text }) => compose("stage", { s, n }, { data: text }));
+    const staged = named.map(({ s, n, texts }) =>
+      compose("stage", { s, n }, { data: texts["data"] }),
+    );
     frames = [...staged, whole(true)];
   }
   return new Promise((done, failed: (error: ProfileError) => void) => {

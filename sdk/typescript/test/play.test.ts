@@ -240,6 +240,29 @@ test("a number that cannot be held is an error at the start and locks nothing", 
   await again.end();
 });
 
+test("tags and metadata are read over HTTP, by the next session and behind a trade", async () => {
+  const server = await gameServer("eu-1");
+  const players = server.store("PlayerData", { ...player, bigint: true });
+  const [tagged, other] = [await players.start("tagged"), await players.start("other")];
+  tagged.setTags({ vip: 9007199254740993n, notes: ["ä"] });
+  tagged.setMetadata({ region: "eu" });
+  await tagged.save();
+  const stored = await players.get("tagged");
+  assert.deepEqual(
+    [stored?.tags, stored?.metadata],
+    [{ vip: 9007199254740993n, notes: ["ä"] }, { region: "eu" }],
+  );
+  tagged.setTags({ vip: 1n });
+  await server.transaction([tagged, other], ([{ items }]) => void items.push("sword"));
+  const traded = await players.get("tagged");
+  assert.deepEqual([traded?.tags, traded?.data.items.length], [{ vip: 1n }, 1]);
+  await Promise.all([tagged.end(), other.end()]);
+  const again = await players.start("tagged");
+  assert.deepEqual([again.tags, again.meta.tags], [{ vip: 1n }, { vip: 1n }]);
+  assert.deepEqual(again.metadata, { region: "eu" });
+  await again.end();
+});
+
 test("a start that is called off, or that is refused, leaves nothing behind", async () => {
   const [first, second] = [await gameServer("eu-1"), await gameServer("eu-2")];
   const held = await first.store("PlayerData", player).start("off");

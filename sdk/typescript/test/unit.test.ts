@@ -2,15 +2,13 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { activeUntil, Belief } from "../dist/belief.js";
-import type { Outcome } from "../dist/connection.js";
-import { failure, ProfileError, type Problem } from "../dist/errors.js";
-import { compose, read, type ServerFrame } from "../dist/frames.js";
+import { ProfileError } from "../dist/errors.js";
+import { compose, read } from "../dist/frames.js";
 import { Http, operationId } from "../dist/http.js";
 import { members, parse, stringify } from "../dist/json.js";
+import { Beside } from "../dist/session/beside.js";
 import { Document } from "../dist/session/document.js";
 import { edited } from "../dist/session/edit.js";
-import { Profile } from "../dist/session/profile.js";
-import { userOf } from "../dist/session/users.js";
 
 // --- until when a game server may believe ----------------------------------------------------
 
@@ -220,8 +218,10 @@ test("each step of an edit does what the standard says, and one that does not fi
   }
 });
 
+const beside = (meta = "{}") => new Beside(meta, plain);
+
 test("a change that fails, or that waits, leaves the data as it was", () => {
-  const document = new Document<{ coins: number }>('{"coins":1}', plain, undefined);
+  const document = new Document<{ coins: number }>('{"coins":1}', plain, undefined, beside());
   const fail = (data: { coins: number }) => {
     data.coins = 9;
     throw new Error("no");
@@ -232,263 +232,4 @@ test("a change that fails, or that waits, leaves the data as it was", () => {
     void (data.coins = await Promise.reject(new Error("late")));
   assert.throws(() => document.change(waits), { kind: "invalid", message: /async/ });
   assert.deepEqual([document.view, document.isChanged], [{ coins: 1 }, false]);
-});
-
-// --- saves, on a connection that this test answers -------------------------------------------
-
-interface Save {
-  i: number;
-  n: number;
-  data: { coins: number };
-  processed: number[];
-  user_ids?: (number | string)[];
-  edits_done: { op: string; refused?: string }[];
-}
-
-/** Takes frames, and answers when the test says so. */
-class Wire {
-  #i = 0;
-  readonly frames: [string, Save][] = [];
-  readonly outcomes: Outcome[] = [];
-  isOver = false;
-
-  number(): number {
-    return ++this.#i;
-  }
-
-  request(_i: number, frames: readonly string[], outcome: Outcome): void {
-    const [entry] = Object.entries(JSON.parse(frames[0] ?? "") as Record<string, Save>);
-    if (entry !== undefined) this.frames.push(entry);
-    this.outcomes.push(outcome);
-  }
-
-  isActive(): boolean {
-    return true;
-  }
-
-  over(): void {
-    this.isOver = true;
-  }
-
-  /** The last frame. */
-  get last(): Save {
-    return (this.frames.at(-1) as [string, Save])[1];
-  }
-
-  answer(version: number): void {
-    const saved: ServerFrame = ["saved", { i: 0, s: 1, n: 0, version }];
-    this.outcomes.at(-1)?.done(saved);
-  }
-}
-
-function session(): { wire: Wire; profile: Profile<{ coins: number }> } {
-  const wire = new Wire();
-  const document = new Document<{ coins: number }>('{"coins":0}', plain, undefined);
-  const opened = { s: 1, store: "S", scope: "global", key: "k", epoch: 1, version: 1, meta: "{}" };
-  const thrown = (fault: unknown) => assert.fail(String(fault));
-  return { wire, profile: new Profile(opened, document, wire, 60_000, thrown) };
-}
-
-const turn = () => new Promise((done) => setImmediate(done));
-
-const UUID = "069a79f4-44e9-4726-a5be-fca90e38aaf5";
-
-test("users have one spelling, and what is no user is refused", () => {
-  const bare = UUID.replaceAll("-", "").toUpperCase();
-  for (const [given, user] of [
-    [7, 7],
-    ["7", 7],
-    [7n, 7],
-    ["07", "07"],
-    [76_561_198_000_000_000n, "76561198000000000"],
-    [UUID.toUpperCase(), UUID],
-    [bare, bare],
-    ["Notch", "Notch"],
-  ] as const) {
-    assert.equal(userOf(given), user);
-  }
-  for (const wrong of [-1, "-1", 1.5, 2 ** 53, NaN, "", "a\0b", "ä".repeat(51), "\ud800"]) {
-    assert.throws(() => userOf(wrong), { kind: "invalid" }, String(wrong));
-  }
-});
-
-test("users go with the next save, once, and not with an edit", async () => {
-  const { wire, profile } = session();
-  profile.addUser(UUID.toUpperCase());
-  profile.addUser(UUID);
-  profile.addUser(7);
-  assert.deepEqual([profile.users, profile.hasUnsaved], [[UUID, 7], true]);
-  const saved = profile.save();
-  await turn();
-  assert.deepEqual(wire.last.user_ids, [UUID, 7]);
-  profile.removeUser("7");
-  wire.answer(2);
-  await saved;
-  assert.equal(profile.hasUnsaved, true);
-  profile.heard(["edit", { s: 1, op: "op-1", changes: "[]", by: "ann", reason: "" }]);
-  await turn();
-  assert.equal("user_ids" in wire.last, false);
-  wire.answer(3);
-  await turn();
-  const second = profile.save();
-  await turn();
-  assert.deepEqual(wire.last.user_ids, [UUID]);
-  wire.answer(4);
-  await second;
-  assert.equal(profile.hasUnsaved, false);
-  profile.update((data) => (data.coins = 1));
-  void profile.save();
-  await turn();
-  assert.equal("user_ids" in wire.last, false);
-});
-
-test("one save is unanswered at a time, and what changes meanwhile goes together", async () => {
-  const { wire, profile } = session();
-  profile.update((data) => (data.coins = 1));
-  const first = profile.save();
-  await turn();
-  const later: Promise<void>[] = [];
-  for (let coins = 2; coins <= 10; coins++) {
-    profile.update((data) => (data.coins = coins));
-    later.push(profile.save());
-  }
-  await turn();
-  assert.deepEqual(
-    wire.frames.map(([name, save]) => [name, save.data.coins]),
-    [["save", 1]],
-  );
-  wire.answer(2);
-  await first;
-  await turn();
-  assert.deepEqual(
-    wire.frames.map(([, save]) => [save.n, save.data.coins]),
-    [
-      [1, 1],
-      [2, 10],
-    ],
-  );
-  assert.equal(profile.hasUnsaved, true);
-  wire.answer(3);
-  await Promise.all(later);
-  assert.deepEqual([profile.hasUnsaved, profile.version, wire.frames.length], [false, 3, 2]);
-  await profile.save();
-  assert.equal(wire.frames.length, 2, "nothing is new");
-});
-
-test("a message's effect and its index go in one save, and it has its effect once", async () => {
-  const { wire, profile } = session();
-  const message = { s: 1, index: 7, id: "1:a", sent_ms: 1, body: '{"type":"gift","coins":5}' };
-  profile.heard(["message", message]);
-  profile.onMessage("gift", (data, gift: { coins: number }) => void (data.coins += gift.coins));
-  profile.heard(["message", message]);
-  await turn();
-  assert.deepEqual([wire.last.data.coins, wire.last.processed], [5, [7]]);
-  wire.answer(2);
-  profile.heard(["message", message]);
-  await turn();
-  assert.deepEqual([profile.data.coins, wire.frames.length], [5, 1]);
-});
-
-test("an edit goes alone, although play goes on", async () => {
-  const { wire, profile } = session();
-  profile.update((data) => (data.coins = 3));
-  const edit = {
-    s: 1,
-    op: "op-1",
-    changes: '[{"op":"increase","path":"/coins","by":100}]',
-    by: "",
-    reason: "",
-  };
-  profile.heard(["edit", edit]);
-  profile.heard(["edit", edit]);
-  await turn();
-  assert.deepEqual([wire.last.data.coins, wire.last.edits_done], [100, [{ op: "op-1" }]]);
-  assert.equal(profile.data.coins, 103);
-  wire.answer(2);
-  void profile.save();
-  await turn();
-  assert.deepEqual([wire.last.data.coins, wire.last.edits_done], [103, []]);
-  profile.heard(["edit", { ...edit, op: "op-2", changes: '[{"op":"remove","path":"/none"}]' }]);
-  wire.answer(3);
-  await turn();
-  assert.equal(wire.last.data.coins, 103);
-  assert.match(wire.last.edits_done[0]?.refused ?? "", /there is nothing/);
-});
-
-test("an edit that comes during an end is made when that end is refused", async () => {
-  const { wire, profile } = session();
-  profile.update((data) => (data.coins = 3));
-  const end = profile.end();
-  await turn();
-  const changes = '[{"op":"increase","path":"/coins","by":100}]';
-  profile.heard(["edit", { s: 1, op: "op-1", changes, by: "", reason: "" }]);
-  await turn();
-  assert.deepEqual(
-    wire.frames.map(([name]) => name),
-    ["end"],
-  );
-  wire.outcomes.at(-1)?.failed(failure("too-large", "it is too large"));
-  await assert.rejects(end, { kind: "too-large" });
-  await turn();
-  assert.deepEqual([wire.last.data.coins, wire.last.edits_done], [100, [{ op: "op-1" }]]);
-  assert.equal(profile.data.coins, 103);
-  wire.answer(2);
-  // Play goes behind it.
-  wire.answer(3);
-  const again = profile.end();
-  await turn();
-  wire.outcomes.at(-1)?.done(["ended", { i: 1 }]);
-  await again;
-  assert.equal(wire.last.data.coins, 103);
-});
-
-test("a save that is refused for good fails, and the session goes on", async () => {
-  const { wire, profile } = session();
-  const told: ProfileError[] = [];
-  profile.on("save-failed", (error) => told.push(error));
-  profile.update((data) => (data.coins = 1));
-  const save = profile.save();
-  await turn();
-  wire.outcomes.at(-1)?.failed(failure("too-large", "it is too large"));
-  await assert.rejects(save, { kind: "too-large", advice: "fix" });
-  assert.equal(told.length, 1);
-  profile.update((data) => (data.coins = 2));
-  const again = profile.save();
-  await turn();
-  wire.answer(2);
-  await again;
-  assert.equal(wire.last.data.coins, 2);
-});
-
-test("a session that is lost says so once, and whether play was lost with it", async () => {
-  const { wire, profile } = session();
-  const ends: unknown[] = [];
-  profile.on("end", (end) => ends.push(end));
-  profile.update((data) => (data.coins = 1));
-  const save = profile.save();
-  await turn();
-  profile.heard(["closed", { s: 1, n: null, why: "external", by: { job: "eu-2", place: 0 } }]);
-  const over: Problem = { kind: "session-ended", advice: "leave" };
-  wire.outcomes.at(-1)?.failed(new ProfileError(over));
-  await assert.rejects(save, { kind: "session-ended" });
-  profile.heard(["lost", { s: 1, by: null }]);
-  const by = { server: { job: "eu-2", place: 0 } };
-  assert.deepEqual(ends, [{ reason: "external", by, hasLoss: true }]);
-  assert.equal(wire.isOver, true);
-});
-
-test("an asked-for profile is frozen, saved and let go, with its last hooks", async () => {
-  const { wire, profile } = session();
-  profile.onLastSave((data) => void (data.coins += 1));
-  const by = { server: { job: "eu-2", place: 0 } };
-  profile.heard(["release", { s: 1, by, deadline_ms: 2000 }]);
-  assert.throws(() => profile.update(() => {}), { kind: "busy", advice: "retry" });
-  profile.heard(["release", { s: 1, by, deadline_ms: 2000 }]);
-  assert.deepEqual(
-    wire.frames.map(([name, { data }]) => [name, data.coins]),
-    [["end", 1]],
-  );
-  wire.outcomes.at(-1)?.done(["ended", { i: 1 }]);
-  await turn();
-  assert.deepEqual(profile.ended, { reason: "released", by, hasLoss: false });
 });

@@ -116,9 +116,10 @@ impl Beside {
         }
         if let Some(mut tags) = self.tags {
             for ours in [DATA_VERSION, READABLE_FROM] {
-                if let Some(known) = record.meta_tags.get(ours).cloned() {
-                    tags.entry(ours).or_insert(known);
-                }
+                match record.meta_tags.get(ours).cloned() {
+                    Some(known) => tags.insert(ours.into(), known),
+                    None => tags.remove(ours),
+                };
             }
             record.meta_tags = tags;
         }
@@ -145,5 +146,22 @@ mod tests {
         save.check().unwrap().beside.apply(&mut record);
         let tags = json!({"new": 2, DATA_VERSION: 3, READABLE_FROM: 2});
         assert_eq!(Value::from(record.meta_tags.clone()), tags);
+    }
+
+    #[test]
+    fn tags_that_a_game_hands_back_change_no_data_version() {
+        let handed_back = |record: &mut Record| {
+            let mut save = Save::new(RawValue::NULL.to_owned());
+            let old = json!({"new": 2, DATA_VERSION: 1, READABLE_FROM: 1});
+            save.tags = old.as_object().cloned();
+            save.check().unwrap().beside.apply(record);
+            Value::from(record.meta_tags.clone())
+        };
+        let mut record = Record::new(0, RawValue::NULL.to_owned());
+        assert_eq!(handed_back(&mut record), json!({"new": 2}), "it has none");
+        let known = DataVersion { version: 3, readable_from: 2 };
+        DataVersion::stamp(Some(known), &mut record.meta_tags);
+        let tags = json!({"new": 2, DATA_VERSION: 3, READABLE_FROM: 2});
+        assert_eq!(handed_back(&mut record), tags);
     }
 }

@@ -6,13 +6,13 @@ in it. Pure; it knows of no connection. A change that fails leaves nothing behin
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from .beside import Beside, BesideDraft
 from .edit import edited
 from .errors import failure, in_words
 from .jsontext import parse, stringify
-from .users import User, user_of
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -28,23 +28,26 @@ class Draft(NamedTuple):
     processed: list[int]
     revision: int
     """How many changes it has."""
-    users: tuple[User, ...] | None = None
-    """All users associated with the profile. None: those that are stored."""
+    beside: BesideDraft = BesideDraft()
+
+    def framed(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """What a frame has of it: its members, and those that are JSON texts already."""
+        members = {"processed": self.processed, "user_ids": self.beside.users}
+        texts = {"tags": self.beside.tags, "metadata": self.beside.metadata, "data": self.text}
+        return members, {name: text for name, text in texts.items() if text is not None}
 
 
 class Document(Generic[T]):
-    def __init__(
-        self, stored: Any, check: Callable[[T], object] | None, users: Iterable[User] = ()
-    ) -> None:
+    def __init__(self, stored: Any, check: Callable[[T], object] | None, beside: Beside) -> None:
         """Fails when the data has a number that cannot be held."""
         self.text = self._stored = stringify(stored)
-        self.check = check
+        self.check, self.beside = check, beside
         self.revision = 0
         self.stored_revision = 0
         self._view: T | None = None
         self._processed: dict[int, None] = {}
         self._seen: dict[int, None] = {}
-        self.users = self._stored_users = tuple(user_of(user) for user in users)
+        self._is_changing = False
 
     @property
     def view(self) -> T:
@@ -57,28 +60,30 @@ class Document(Generic[T]):
     def is_changed(self) -> bool:
         """Whether there is something that is not stored."""
         is_text = self.text != self._stored
-        return is_text or bool(self._processed) or self.users != self._stored_users
+        return is_text or bool(self._processed) or self.beside.is_changed
 
-    def add_user(self, given: User) -> None:
-        user = user_of(given)
-        if user not in self.users:
-            self._associate((*self.users, user))
-
-    def remove_user(self, given: User) -> None:
-        user = user_of(given)
-        if user in self.users:
-            self._associate(tuple(one for one in self.users if one != user))
-
-    def _associate(self, users: tuple[User, ...]) -> None:
-        self.users = users
+    def change_beside(self, change: Callable[[Beside], None]) -> None:
+        """A change of what is stored beside the data."""
+        change(self.beside)
         self.revision += 1
+
+    def must_be_at_rest(self) -> None:
+        """A change made within another one would be lost when the outer one is taken over."""
+        if self._is_changing:
+            detail = "within a change: change the data that its function was given"
+            raise failure("invalid", detail)
 
     def tried(self, change: Callable[[T], R]) -> tuple[str, R]:
         """The data after ``change``, as a text; nothing is changed yet."""
-        data = parse(self.text)
-        result = change(data)
-        refuse_async(result)
-        return stringify(data), result
+        self.must_be_at_rest()
+        self._is_changing = True
+        try:
+            data = parse(self.text)
+            result = change(data)
+            refuse_async(result)
+            return stringify(data), result
+        finally:
+            self._is_changing = False
 
     def take(self, text: str) -> None:
         """Takes a text over that was tried."""
@@ -132,14 +137,12 @@ class Document(Generic[T]):
         return Draft(self._stored, [], self.stored_revision)
 
     def draft(self) -> Draft:
-        users = None if self.users == self._stored_users else self.users
-        return Draft(self.text, list(self._processed), self.revision, users)
+        return Draft(self.text, list(self._processed), self.revision, self.beside.draft())
 
     def stored(self, draft: Draft) -> None:
         """A draft is stored."""
         self._stored = draft.text
-        if draft.users is not None:
-            self._stored_users = draft.users
+        self.beside.stored(draft.beside)
         self.stored_revision = max(self.stored_revision, draft.revision)
         for index in draft.processed:
             self._processed.pop(index, None)

@@ -20,6 +20,9 @@ CALL_S = 60.0
 TOO_MANY = "too-many-requests"
 """The key sends more than it may. The server says when to try again."""
 
+OF_GAME = ("data", "tags", "metadata")
+"""What a game has put there."""
+
 Answer = dict[str, Any]
 Which = int | str | datetime
 """A version: its number, its label, or the one that was current at a time."""
@@ -129,7 +132,7 @@ class Http:
             if error.kind == "not-found":
                 return None
             raise
-        exact(answer["data"])
+        exact([answer.get(name) for name in OF_GAME])
         return answer
 
     async def put(self, at: Address, data: object, etag: str | None) -> Answer:
@@ -152,7 +155,7 @@ class Http:
     async def version(self, at: Address, which: Which) -> Answer:
         """An earlier version: by its number, its label, or as it was at a time."""
         answer = await self._json("GET", f"{at.path}/versions/{quote(_named(which), safe='')}")
-        exact(answer["data"])
+        exact([answer.get(name) for name in OF_GAME])
         return answer
 
     async def restore(

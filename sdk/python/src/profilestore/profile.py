@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+import copy
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, overload
 
+from .beside import Beside
 from .connection import Request
 from .document import Document, Draft
 from .errors import ProfileError, failure
@@ -99,8 +101,6 @@ class Profile(Generic[T]):
     ) -> None:
         self.opened = opened
         self.store, self.scope, self.key = opened.store, opened.scope, opened.key
-        self.meta = opened.meta
-        """As they were at the start: users, tags, metadata, and how often it was opened."""
         self.ended: End | None = None
         """How the session ended. None: it goes on."""
         self._document, self._wire = document, wire
@@ -120,6 +120,12 @@ class Profile(Generic[T]):
     def data(self) -> T:
         """The data, for reading: a new object after each change. `update` changes it."""
         return self._document.view
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """As they were at the start: users, tags, metadata, and how often it was opened."""
+        exact(self.opened.meta)
+        return copy.deepcopy(self.opened.meta)
 
     @property
     def version(self) -> int:
@@ -160,6 +166,7 @@ class Profile(Generic[T]):
         data was changed by other code fails with ``busy``, and changes nothing.
         """
         self._must_be_open()
+        self._document.must_be_at_rest()
         before = self._document.text
         data: T = parse(before)
         yield data
@@ -173,21 +180,50 @@ class Profile(Generic[T]):
     @property
     def users(self) -> tuple[User, ...]:
         """The users associated with the profile, for search, export and erasure."""
-        return self._document.users
+        return self._document.beside.users
 
     def add_user(self, user: User) -> None:
         """
         Associates a user: a number, or a name such as the UUID of a Minecraft player, of up to 100
         bytes. UUIDs with hyphens get small letters. Stored as changes of the data are.
         """
-        self._must_be_open()
-        self._document.add_user(user)
-        self._saver.changed()
+        self._change_beside(lambda beside: beside.add_user(user))
 
     def remove_user(self, user: User) -> None:
         """Takes a user's association away."""
+        self._change_beside(lambda beside: beside.remove_user(user))
+
+    @property
+    def tags(self) -> dict[str, Any]:
+        """
+        The game's tags: what it notes of the profile beside the data, for support and tools. A new
+        dict each time. Those of ``data_version`` are among them.
+        """
+        return self._document.beside.tags.value
+
+    def set_tags(self, tags: Mapping[str, Any]) -> None:
+        """
+        Replaces the tags. Stored as changes of the data are. Those of ``data_version`` stay,
+        whatever is given.
+        """
+        self._change_beside(lambda beside: beside.set_tags(tags))
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The metadata of the profile's key, on Roblox ``RobloxMetaData``. A new dict each time."""
+        return self._document.beside.metadata.value
+
+    def set_metadata(self, metadata: Mapping[str, Any]) -> None:
+        """
+        Replaces the metadata. Stored as changes of the data are. Fails with ``too-large``, and
+        changes nothing, when a name has more than 50 characters, a value more than 250, or all of
+        it more than 300 as JSON.
+        """
+        self._change_beside(lambda beside: beside.set_metadata(metadata))
+
+    def _change_beside(self, change: Callable[[Beside], None]) -> None:
         self._must_be_open()
-        self._document.remove_user(user)
+        self._document.change_beside(change)
         self._saver.changed()
 
     def _must_be_open(self) -> None:
@@ -213,6 +249,7 @@ class Profile(Generic[T]):
                 future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                 succeed(future, None)
                 return future
+            self._document.must_be_at_rest()
             self._ending = self._letting_go("ended", None)
         return shared(self._ending)
 
@@ -399,6 +436,7 @@ class Profile(Generic[T]):
     def freeze(self) -> Document[T]:
         """@private Takes the profile for a transaction."""
         self._must_be_open()
+        self._document.must_be_at_rest()
         self._saver.freeze()
         return self._document
 

@@ -84,7 +84,8 @@ class Saver:
 
     def save(self) -> asyncio.Future[None]:
         future = quiet(self._loop.create_future())
-        if not self._document.is_changed and not self._is_sending:
+        # What a transaction stores is one of the changes up to now.
+        if not (self._document.is_changed or self._is_sending or self.is_frozen):
             future.set_result(None)
         else:
             self._waiters.append(_Waiter(self._document.revision, future))
@@ -179,15 +180,9 @@ class Saver:
     ) -> None:
         """``instead``: what is done when the save of an edit is refused."""
         i, n = self._wire.number(), self.next_save()
-        body = {
-            "i": i,
-            "s": self._s,
-            "n": n,
-            "processed": draft.processed,
-            "user_ids": draft.users,
-            "edits_done": edits_done,
-        }
-        frame = compose("save", body, {"data": draft.text})
+        members, texts = draft.framed()
+        body = {"i": i, "s": self._s, "n": n, **members, "edits_done": edits_done}
+        frame = compose("save", body, texts)
         self._is_sending = True
 
         def done(answer: Frame) -> None:
@@ -251,14 +246,8 @@ class Saver:
     def _send_end(self, end: asyncio.Future[None]) -> None:
         draft = self._document.draft()
         i, n = self._wire.number(), self.next_save()
-        body = {
-            "i": i,
-            "s": self._s,
-            "n": n,
-            "processed": draft.processed,
-            "user_ids": draft.users,
-            "edits_done": [],
-        }
+        members, texts = draft.framed()
+        body = {"i": i, "s": self._s, "n": n, **members, "edits_done": []}
         self._stop_timer()
         self._is_sending = self.is_end_sent = True
 
@@ -278,7 +267,7 @@ class Saver:
             # What came meanwhile.
             self._pump()
 
-        frame = compose("end", body, {"data": draft.text})
+        frame = compose("end", body, texts)
         self._wire.request(Request(i, [frame], done, failed, ends=self._s))
 
     def _stop_timer(self) -> None:

@@ -7,6 +7,7 @@ import copy
 from collections.abc import Callable
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
+from .beside import Beside
 from .connection import Request
 from .document import Document
 from .errors import ProfileError, failure, in_words
@@ -102,8 +103,8 @@ class Store(Generic[T]):
 
     def _opened(self, key: str, started: dict[str, Any]) -> Profile[T]:
         options = self._options
-        users = started["meta"].get("user_ids", ())
-        document: Document[T] = Document(started["data"], options.check, users)
+        beside = Beside(started["meta"])
+        document: Document[T] = Document(started["data"], options.check, beside)
         if options.reconcile:
             document.change(lambda data: fill(data, self._template))
         if options.check is not None:

@@ -47,7 +47,10 @@ class Bench(Protocol):
 
 class _Part(NamedTuple):
     profile: Profile[Any]
+    before: str
+    """Its text at the beginning."""
     text: str
+    """The one that is to be."""
 
 
 def prepare(
@@ -60,14 +63,16 @@ def prepare(
         raise failure("invalid", "a profile is named twice")
     frozen: list[Profile[Any]] = []
     try:
-        data = []
+        before = []
         for profile in profiles:
             document = profile.freeze()
             frozen.append(profile)
-            data.append(parse(document.text))
+            before.append(document.text)
+        data = [parse(text) for text in before]
         result = change(*data)
         refuse_async(result)
-        parts = [_Part(profile, stringify(own)) for profile, own in zip(profiles, data)]
+        texts = [stringify(own) for own in data]
+        parts = [_Part(*part) for part in zip(profiles, before, texts)]
         return parts, result
     except BaseException:
         for profile in frozen:
@@ -91,6 +96,9 @@ async def transact(
             if part.profile.ended is not None:
                 detail = f"nothing was done, the session is over: {part.profile.key}"
                 raise failure("session-ended", detail)
+            if part.profile.pending().text != part.before:
+                detail = f"nothing was done, an operator's edit was taken back: {part.profile.key}"
+                raise failure("busy", detail)
         sent = [part.profile.pending()._replace(text=part.text) for part in parts]
         stored = await _send(bench, parts, sent, gifts, deadline_ms)
         drafts = list(sent)
@@ -110,7 +118,7 @@ def _send(
 ) -> asyncio.Future[list[int]]:
     i = bench.number()
     named = [
-        ({"s": part.profile.opened.s, "n": part.profile.next_save()}, draft)
+        ({"s": part.profile.opened.s, "n": part.profile.next_save()}, draft.framed())
         for part, draft in zip(parts, drafts)
     ]
     gift_texts = f"[{','.join(gift.text() for gift in gifts)}]"
@@ -119,17 +127,19 @@ def _send(
         texts = [
             compose(
                 "part",
-                {**names, "processed": draft.processed, "user_ids": draft.users},
-                {} if is_staged else {"data": draft.text},
+                {**names, **members},
+                {name: text for name, text in raw.items() if not (is_staged and name == "data")},
             )[len('{"part":') : -1]
-            for names, draft in named
+            for names, (members, raw) in named
         ]
         raw = {"parts": f"[{','.join(texts)}]", "gifts": gift_texts}
         return compose("tx", {"i": i, "deadline_ms": deadline_ms}, raw)
 
     frames = [whole(False)]
     if len(frames[0].encode()) > bench.max_frame:
-        staged = [compose("stage", names, {"data": draft.text}) for names, draft in named]
+        staged = [
+            compose("stage", names, {"data": raw["data"]}) for names, (_, raw) in named
+        ]
         frames = [*staged, whole(True)]
     future: asyncio.Future[list[int]] = quiet(asyncio.get_running_loop().create_future())
     bench.request(

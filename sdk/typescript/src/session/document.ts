@@ -5,16 +5,22 @@
 import { failure, inWords, quiet } from "../errors.js";
 import { parse, stringify, type Numbers } from "../json.js";
 import { edited } from "./edit.js";
-import { userOf, type User } from "./users.js";
+import type { Beside, BesideDraft } from "./beside.js";
 
 /** One state of the document that is to be stored. */
-export interface Draft {
+export interface Draft extends BesideDraft {
   readonly text: string;
   readonly processed: readonly number[];
-  /** All users associated with the profile. undefined: those that are stored. */
-  readonly users?: readonly User[] | undefined;
   /** How many changes it has. */
   readonly revision: number;
+}
+
+/** What a frame has of a draft: its members, and those that are JSON texts already. */
+export function framed({ text, processed, users, tags, metadata }: Draft): {
+  body: { readonly processed: readonly number[]; readonly user_ids: unknown };
+  texts: Record<string, string | undefined>;
+} {
+  return { body: { processed, user_ids: users }, texts: { tags, metadata, data: text } };
 }
 
 /** How many indexes of messages are remembered. */
@@ -30,17 +36,15 @@ export class Document<T> {
   #processed = new Set<number>();
   /** All messages that had their effect. */
   readonly #seen = new Set<number>();
-  #users: readonly User[];
-  #storedUsers: readonly User[];
+  #isChanging = false;
 
   /** Fails when the text has a number that cannot be held. */
   constructor(
     stored: string,
     readonly numbers: Numbers,
     readonly check: ((data: T) => void) | undefined,
-    users: readonly User[] = [],
+    readonly beside: Beside,
   ) {
-    this.#users = this.#storedUsers = users;
     const value = parse(stored, numbers) as T;
     this.#text = this.#stored = stringify(value, numbers);
   }
@@ -65,37 +69,36 @@ export class Document<T> {
   /** Whether there is something that is not stored. */
   get isChanged(): boolean {
     const isText = this.#text !== this.#stored;
-    return isText || this.#processed.size > 0 || this.#users !== this.#storedUsers;
+    return isText || this.#processed.size > 0 || this.beside.isChanged;
   }
 
-  get users(): readonly User[] {
-    return this.#users;
-  }
-
-  addUser(given: User | bigint): void {
-    const user = userOf(given);
-    if (!this.#users.includes(user)) this.#associate([...this.#users, user]);
-  }
-
-  removeUser(given: User | bigint): void {
-    const user = userOf(given);
-    if (this.#users.includes(user)) this.#associate(this.#users.filter((one) => one !== user));
-  }
-
-  #associate(users: readonly User[]): void {
-    this.#users = users;
+  /** A change of what is stored beside the data. */
+  changeBeside(change: (beside: Beside) => void): void {
+    change(this.beside);
     this.#revision++;
+  }
+
+  /** A change made within another one would be lost when the outer one is taken over. */
+  mustBeAtRest(): void {
+    if (!this.#isChanging) return;
+    throw failure("invalid", "within a change: change the data that its function was given");
   }
 
   /** The data after `change`, as a text; nothing is changed yet. */
   tried<R>(change: (data: T) => R): { text: string; result: R } {
-    const data = parse(this.#text, this.numbers) as T;
-    const result = change(data);
-    if (result instanceof Promise) {
-      void quiet(result);
-      throw failure("invalid", "a change is made at once: its function must not be async");
+    this.mustBeAtRest();
+    this.#isChanging = true;
+    try {
+      const data = parse(this.#text, this.numbers) as T;
+      const result = change(data);
+      if (result instanceof Promise) {
+        void quiet(result);
+        throw failure("invalid", "a change is made at once: its function must not be async");
+      }
+      return { text: stringify(data, this.numbers), result };
+    } finally {
+      this.#isChanging = false;
     }
-    return { text: stringify(data, this.numbers), result };
   }
 
   /** Takes a text over that was tried. */
@@ -154,14 +157,15 @@ export class Document<T> {
   }
 
   draft(): Draft {
-    const users = this.#users === this.#storedUsers ? undefined : this.#users;
-    return { text: this.#text, processed: [...this.#processed], users, revision: this.#revision };
+    const beside = this.beside.draft();
+    const processed = [...this.#processed];
+    return { ...beside, text: this.#text, processed, revision: this.#revision };
   }
 
   /** A draft is stored. */
   stored(draft: Draft): void {
     this.#stored = draft.text;
-    this.#storedUsers = draft.users ?? this.#storedUsers;
+    this.beside.stored(draft);
     this.#storedRevision = Math.max(this.#storedRevision, draft.revision);
     draft.processed.forEach((index) => this.#processed.delete(index));
     if (!this.isChanged) this.#storedRevision = this.#revision;

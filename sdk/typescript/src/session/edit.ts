@@ -45,6 +45,7 @@ function make(root: { data: unknown }, step: Step): void {
       const from = step.from ?? "";
       if (path.startsWith(`${from}/`)) throw new Error("it cannot be moved into itself");
       const moved = need(root, from);
+      if (path === from) return;
       remove(root, from);
       return add(root, path, moved);
     }
@@ -121,7 +122,8 @@ function holder(root: { data: unknown }, path: string): [Container, string] | un
   return [found, last];
 }
 
-function put(members: Record<string, unknown>, name: string, value: unknown): void {
+/** Sets a member, whatever its name is. */
+export function put(members: Record<string, unknown>, name: string, value: unknown): void {
   Object.defineProperty(members, name, {
     value,
     writable: true,
@@ -161,7 +163,13 @@ function merged(data: unknown, patch: unknown): unknown {
   return members;
 }
 
+function isNumber(value: unknown): value is number | bigint {
+  return typeof value === "number" || typeof value === "bigint";
+}
+
+/** Whether two values are the same; numbers by their value, whichever type holds them. */
 function same(a: unknown, b: unknown): boolean {
+  if (isNumber(a) && isNumber(b)) return a == b;
   if (!isContainer(a) || !isContainer(b)) return a === b;
   if (Array.isArray(a) !== Array.isArray(b)) return false;
   const names = Object.keys(a);

@@ -2,7 +2,8 @@
 import { failure, ProfileError, quiet } from "../errors.js";
 import { call, Events, type Report } from "../events.js";
 import type { Asker, ByServer, Meta, SessionFrame } from "../frames.js";
-import { parse } from "../json.js";
+import { members, parse } from "../json.js";
+import type { Table } from "./beside.js";
 import type { Document, Draft } from "./document.js";
 import { Saver, type Wire } from "./saver.js";
 import type { User } from "./users.js";
@@ -106,7 +107,12 @@ export class Profile<T> {
 
   /** As they were at the start: users, tags, metadata, and how often the profile was opened. */
   get meta(): Meta {
-    return parse(this.opened.meta, { bigint: false }) as Meta;
+    const meta: Record<string, unknown> = {};
+    for (const [name, text] of members(this.opened.meta)) {
+      const isOfGame = name === "tags" || name === "metadata";
+      meta[name] = parse(text, isOfGame ? this.#document.numbers : { bigint: false });
+    }
+    return meta as unknown as Meta;
   }
 
   /** The version that is stored. */
@@ -148,7 +154,7 @@ export class Profile<T> {
 
   /** The users associated with the profile, for search, export and erasure. */
   get users(): readonly User[] {
-    return this.#document.users;
+    return this.#document.beside.users;
   }
 
   /**
@@ -156,15 +162,47 @@ export class Profile<T> {
    * bytes. UUIDs with hyphens get small letters. Stored as changes of the data are.
    */
   addUser(user: User | bigint): void {
-    this.#mustBeOpen();
-    this.#document.addUser(user);
-    this.#saver.changed();
+    this.#changeBeside((beside) => beside.addUser(user));
   }
 
   /** Takes a user's association away. */
   removeUser(user: User | bigint): void {
+    this.#changeBeside((beside) => beside.removeUser(user));
+  }
+
+  /**
+   * The game's tags: what it notes of the profile beside the data, for support and tools. A new
+   * object each time. Those of `dataVersion` are among them.
+   */
+  get tags(): Table {
+    return this.#document.beside.tags;
+  }
+
+  /**
+   * Replaces the tags. Stored as changes of the data are. Those of `dataVersion` stay, whatever is
+   * given.
+   */
+  setTags(tags: Table): void {
+    this.#changeBeside((beside) => beside.setTags(tags));
+  }
+
+  /** The metadata of the profile's key, on Roblox `RobloxMetaData`. A new object each time. */
+  get metadata(): Table {
+    return this.#document.beside.metadata;
+  }
+
+  /**
+   * Replaces the metadata. Stored as changes of the data are. Fails with `too-large`, and changes
+   * nothing, when a name has more than 50 characters, a value more than 250, or all of it more than
+   * 300 as JSON.
+   */
+  setMetadata(metadata: Table): void {
+    this.#changeBeside((beside) => beside.setMetadata(metadata));
+  }
+
+  #changeBeside(change: (beside: Document<T>["beside"]) => void): void {
     this.#mustBeOpen();
-    this.#document.removeUser(user);
+    this.#document.changeBeside(change);
     this.#saver.changed();
   }
 
@@ -186,6 +224,11 @@ export class Profile<T> {
   end(): Promise<void> {
     if (this.#ending !== undefined) return this.#ending;
     if (this.#end !== undefined) return Promise.resolve();
+    try {
+      this.#document.mustBeAtRest();
+    } catch (within) {
+      return quiet(Promise.reject(within as ProfileError));
+    }
     return (this.#ending = quiet(this.#letGo("ended", undefined)));
   }
 
@@ -345,6 +388,7 @@ export class Profile<T> {
   /** @internal Takes the profile for a transaction. */
   freeze(): Document<T> {
     this.#mustBeOpen();
+    this.#document.mustBeAtRest();
     this.#saver.freeze();
     return this.#document;
   }

@@ -5,7 +5,7 @@
 import type { Outcome } from "../connection.js";
 import { failure, inWords, ProfileError } from "../errors.js";
 import { compose } from "../frames.js";
-import type { Document, Draft } from "./document.js";
+import { framed, type Document, type Draft } from "./document.js";
 
 /** What a session needs of the connection. */
 export interface Wire {
@@ -91,7 +91,8 @@ export class Saver<T> {
 
   save(): Promise<void> {
     return new Promise((done, failed) => {
-      if (!this.document.isChanged && !this.#isSending) return done();
+      // What a transaction stores is one of the changes up to now.
+      if (!this.document.isChanged && !this.#isSending && !this.#isFrozen) return done();
       this.#waiters.push({ revision: this.document.revision, done, failed });
       this.soon();
     });
@@ -181,11 +182,8 @@ export class Saver<T> {
   #sendSave(draft: Draft, edits_done: EditDone[], instead?: (why: ProfileError) => void): void {
     const { s } = this.session;
     const [i, n] = [this.wire.number(), this.nextSave()];
-    const frame = compose(
-      "save",
-      { i, s, n, processed: draft.processed, user_ids: draft.users, edits_done },
-      { data: draft.text },
-    );
+    const { body, texts } = framed(draft);
+    const frame = compose("save", { i, s, n, ...body, edits_done }, texts);
     this.#isSending = true;
     this.wire.request(i, [frame], {
       done: (answer) => {
@@ -244,11 +242,12 @@ export class Saver<T> {
     const { s } = this.session;
     const draft = this.document.draft();
     const [i, n] = [this.wire.number(), this.nextSave()];
-    const body = { i, s, n, processed: draft.processed, user_ids: draft.users, edits_done: [] };
+    const { body, texts } = framed(draft);
+    const frame = compose("end", { i, s, n, ...body, edits_done: [] }, texts);
     clearTimeout(this.#timer);
     this.#timer = undefined;
     this.#isSending = end.isSent = true;
-    this.wire.request(i, [compose("end", body, { data: draft.text })], {
+    this.wire.request(i, [frame], {
       done: () => {
         this.#isSending = false;
         this.document.stored(draft);

@@ -1,0 +1,199 @@
+"""A session and what is stored beside its data, on a connection that this test answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import unittest
+from collections.abc import Callable
+from typing import Any
+
+from profilestore import Profile, ProfileError
+from profilestore.beside import Beside
+from profilestore.connection import Request
+from profilestore.document import Document
+from profilestore.errors import failure
+from profilestore.events import Report
+from profilestore.profile import Opened
+from profilestore.transaction import prepare, transact
+
+
+class Wire:
+    """Takes frames, and answers when the test says so."""
+
+    def __init__(self) -> None:
+        self.max_frame = 5 << 20
+        self.requests: list[Request] = []
+        self.faults: list[BaseException] = []
+        self.report: Report = self.faults.append
+
+    def number(self) -> int:
+        return len(self.requests) + 1
+
+    def request(self, request: Request) -> None:
+        self.requests.append(request)
+
+    def is_active(self, s: int) -> bool:
+        return True
+
+    def goes_on(self, s: int) -> None: ...
+
+    def over(self, s: int) -> None: ...
+
+    @property
+    def frames(self) -> list[tuple[str, Any]]:
+        """Each with its name."""
+        return [next(iter(json.loads(one.frames[0]).items())) for one in self.requests]
+
+    @property
+    def last(self) -> dict[str, Any]:
+        body: dict[str, Any] = self.frames[-1][1]
+        return body
+
+    def answer(self, version: int) -> None:
+        self.requests[-1].done(("saved", {"version": version}))
+
+
+def session(meta: dict[str, Any] | None = None) -> tuple[Wire, Profile[dict[str, int]]]:
+    wire, told = Wire(), meta or {}
+    document: Document[dict[str, int]] = Document({"coins": 0}, None, Beside(told))
+    opened = Opened(1, "S", "global", "k", 1, 1, told)
+    return wire, Profile(opened, document, wire, 60.0)
+
+
+def put(coins: int) -> Callable[[dict[str, int]], None]:
+    return lambda data: data.update(coins=coins)
+
+
+class Sessions(unittest.IsolatedAsyncioTestCase):
+    async def turn(self) -> None:
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    def refused(self, kind: str, work: Callable[[], object]) -> None:
+        with self.assertRaises(ProfileError) as raised:
+            work()
+        self.assertEqual(raised.exception.kind, kind)
+
+    async def test_tags_and_metadata_go_with_the_next_save_once_and_not_with_an_edit(self) -> None:
+        wire, profile = session({"user_ids": [7], "tags": {"old": 1}, "metadata": {}})
+        self.assertEqual((profile.tags, profile.metadata), ({"old": 1}, {}))
+        self.assertFalse(profile.has_unsaved)
+        profile.set_tags({**profile.tags, "vip": True})
+        profile.set_metadata({"region": "eu"})
+        self.assertEqual((profile.tags, profile.has_unsaved), ({"old": 1, "vip": True}, True))
+        edit = {"s": 1, "op": "op-1", "changes": [], "by": "ann", "reason": ""}
+        profile.heard(("edit", edit))
+        await self.turn()
+        self.assertFalse({"tags", "metadata"} & wire.last.keys())
+        wire.answer(2)
+        saved = profile.save()
+        await self.turn()
+        self.assertEqual(wire.last["tags"], {"old": 1, "vip": True})
+        self.assertEqual(wire.last["metadata"], {"region": "eu"})
+        self.assertNotIn("user_ids", wire.last)
+        # Changed while that is under way: it goes with the next one.
+        profile.set_tags({})
+        wire.answer(3)
+        await saved
+        self.assertEqual((wire.last["tags"], "metadata" in wire.last), ({}, False))
+        profile.set_metadata({})
+        end = profile.end()
+        wire.answer(4)
+        self.assertEqual(("tags" in wire.last, wire.last["metadata"]), (False, {}))
+        wire.requests[-1].done(("ended", {}))
+        await end
+        self.assertFalse(profile.has_unsaved)
+        self.refused("session-ended", lambda: profile.set_tags({}))
+
+    async def test_what_cannot_be_stored_beside_the_data_is_refused_at_once(self) -> None:
+        _, profile = session()
+        long = "ä" * 250
+        profile.set_metadata({"long": long})
+        too_large: list[dict[str, Any]] = [
+            {"long": long + "x"},
+            {"k" * 51: 1},
+            {"a": long, "b": "x" * 50},
+            {"list": [1] * 126},
+        ]
+        for metadata in too_large:
+            self.refused("too-large", lambda: profile.set_metadata(metadata))
+        wrong: list[Any] = [[], None, "vip", {"half": "\ud800"}, {"at": object()}, {"n": 2**64}]
+        for given in wrong:
+            self.refused("invalid", lambda: profile.set_tags(given))
+            self.refused("invalid", lambda: profile.set_metadata(given))
+        self.assertEqual((profile.tags, profile.metadata), ({}, {"long": long}))
+
+    async def test_a_change_within_a_change_is_refused_and_loses_nothing(self) -> None:
+        wire, profile = session()
+
+        def change(data: dict[str, int]) -> None:
+            data["coins"] = 1
+            self.refused("invalid", lambda: profile.update(put(50)))
+            self.refused("invalid", profile.end)
+            data["coins"] += 1
+
+        profile.update(change)
+        self.assertEqual(profile.data, {"coins": 2})
+        # A message whose handler forgets the data that it was given stays in the inbox.
+        failed: list[str] = []
+        profile.on("message-failed", lambda message: failed.append(message.id))
+        profile.on_message("gift", lambda *_: profile.update(put(5)))
+        message = {"s": 1, "index": 7, "id": "1:a", "sent_ms": 1, "body": {"type": "gift"}}
+        profile.heard(("message", message))
+        self.assertEqual((profile.data, failed), ({"coins": 2}, ["1:a"]))
+        saved = profile.save()
+        await self.turn()
+        self.assertEqual((wire.last["data"], wire.last["processed"]), ({"coins": 2}, []))
+        wire.answer(2)
+        await saved
+
+    async def test_a_save_during_a_trade_is_done_when_the_trade_is(self) -> None:
+        wire, profile = session()
+        parts, result = prepare([profile], put(1))
+        trade = asyncio.ensure_future(transact(wire, parts, result, (), None))
+        saved = profile.save()
+        await self.turn()
+        self.assertEqual([name for name, _ in wire.frames], ["tx"])
+        self.assertFalse(saved.done())
+        wire.requests[-1].done(("done", {"versions": [2]}))
+        await trade
+        await saved
+        self.assertEqual((profile.data, profile.version), ({"coins": 1}, 2))
+        self.assertEqual(len(wire.frames), 1)
+
+    async def test_tags_go_with_their_part_of_a_trade_also_when_its_data_is_staged(self) -> None:
+        wire, profile = session()
+        for vip, max_frame in [(1, 5 << 20), (2, 10)]:
+            wire.max_frame = max_frame
+            profile.set_tags({"vip": vip})
+            parts, result = prepare([profile], put(vip))
+            trade = asyncio.ensure_future(transact(wire, parts, result, (), None))
+            await self.turn()
+            frames = [json.loads(frame) for frame in wire.requests[-1].frames]
+            part = frames[-1]["tx"]["parts"][0]
+            self.assertEqual((part["tags"], "data" in part), ({"vip": vip}, vip == 1))
+            self.assertEqual(len(frames), vip)
+            wire.requests[-1].done(("done", {"versions": [2]}))
+            await trade
+
+    async def test_a_trade_takes_nothing_over_from_an_edit_that_was_taken_back(self) -> None:
+        wire, profile = session()
+        changes = [{"op": "increase", "path": "/coins", "by": 100}]
+        profile.heard(("edit", {"s": 1, "op": "op-1", "changes": changes}))
+        await self.turn()
+        parts, result = prepare([profile], put(1))
+        trade = asyncio.ensure_future(transact(wire, parts, result, (), None))
+        wire.requests[-1].failed(failure("too-large", "it is too large"))
+        await self.turn()
+        wire.answer(2)
+        with self.assertRaises(ProfileError) as raised:
+            await trade
+        self.assertEqual(raised.exception.kind, "busy")
+        self.assertEqual((profile.data, profile.has_unsaved), ({"coins": 0}, False))
+        sent = [(name, body["data"]["coins"]) for name, body in wire.frames]
+        self.assertEqual(sent, [("save", 100), ("save", 0)])
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -67,6 +67,13 @@ fn kind_of(file: &Path) -> Option<(Kind, &str)> {
     })
 }
 
+/// What is wrong with a text, and in which line; the line itself may be as long as the file.
+fn no_toml(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    format!("is no valid TOML: line {line}: {}", error.message())
+}
+
 pub(super) fn is_project_file(path: &Path) -> bool {
     matches!(kind_of(path), Some((Kind::Project, _)))
 }
@@ -205,9 +212,9 @@ impl Reader {
                 self.script(file, name, Kind::Module, modules::of_json(&read_json(file)?))
             }
             Kind::Toml => {
-                let table: toml::Table = read_text(file)?
-                    .parse()
-                    .map_err(|error| TreeError::new(file, format!("is no valid TOML: {error}")))?;
+                let text = read_text(file)?;
+                let table: toml::Table =
+                    text.parse().map_err(|error| TreeError::new(file, no_toml(&text, &error)))?;
                 self.script(file, name, Kind::Module, modules::of_toml(&table))
             }
             Kind::Script(_) | Kind::Module => {

@@ -9,7 +9,7 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Node, TreeError, luaurc::Aliases, read_json, shown};
+use super::{MAX_DEPTH, Node, TreeError, luaurc::Aliases, read_json, shown, too_deep};
 use crate::classes::is_service;
 
 #[derive(Deserialize)]
@@ -47,6 +47,8 @@ pub(super) struct Reader {
     pub(super) legacy: bool,
     /// The folders on the way here, as the system has them.
     above: Vec<PathBuf>,
+    /// How many levels of instances and folders are above.
+    depth: usize,
 }
 
 impl Reader {
@@ -58,6 +60,7 @@ impl Reader {
             ignored: Vec::new(),
             legacy: true,
             above: Vec::new(),
+            depth: 0,
         }
     }
 
@@ -73,7 +76,7 @@ impl Reader {
         let outer = self.legacy;
         self.legacy = manifest.emit_legacy_scripts.unwrap_or(outer);
         let name = manifest.name.as_deref().or(name).unwrap_or("Project");
-        let node = self.instance(file, "tree", name, None, described);
+        let node = self.deeper(file, |own| own.instance(file, "tree", name, None, described));
         self.legacy = outer;
         self.ignored.pop();
         node?.ok_or_else(|| TreeError::new(file, "its tree is an optional path that is not there"))
@@ -97,8 +100,23 @@ impl Reader {
             return Err(TreeError::new(path, "is a link that leads back to a folder above it"));
         }
         self.above.push(there);
-        let result = work(self);
+        let result = self.deeper(path, work);
         self.above.pop();
+        result
+    }
+
+    /// Goes one level of instances down, or of projects that name each other.
+    fn deeper<T>(
+        &mut self,
+        file: &Path,
+        work: impl FnOnce(&mut Self) -> Result<T, TreeError>,
+    ) -> Result<T, TreeError> {
+        if self.depth > MAX_DEPTH {
+            return Err(TreeError::new(file, too_deep()));
+        }
+        self.depth += 1;
+        let result = work(self);
+        self.depth -= 1;
         result
     }
 
@@ -157,7 +175,9 @@ impl Reader {
         node.attributes.extend(described.attributes);
         for (child, described) in described.children {
             let at = format!("{at}.{child}");
-            if let Some(made) = self.instance(file, &at, &child, Some(&class), described)? {
+            let made =
+                self.deeper(file, |own| own.instance(file, &at, &child, Some(&class), described))?;
+            if let Some(made) = made {
                 node.children.push(made);
             }
         }

@@ -39,6 +39,14 @@ impl TreeError {
     }
 }
 
+/// How deep the instances of a game may nest, and the folders and files that they are read from.
+/// Each level is read and made on the stack, which has 2 MB in the threads that games run in.
+const MAX_DEPTH: usize = 200;
+
+fn too_deep() -> String {
+    format!("its instances nest more than {MAX_DEPTH} deep")
+}
+
 /// A game's instances, read from a project. See [`GameBuilder::tree`](crate::GameBuilder::tree).
 pub struct Tree {
     pub(crate) root: Node,
@@ -76,6 +84,16 @@ impl Node {
     fn new(name: impl Into<String>, class: &str) -> Self {
         Self { name: name.into(), class: class.to_owned(), ..Self::default() }
     }
+
+    /// How many levels there are below it.
+    fn depth(&self) -> usize {
+        let (mut deepest, mut left) = (0, vec![(self, 0)]);
+        while let Some((node, depth)) = left.pop() {
+            deepest = deepest.max(depth);
+            left.extend(node.children.iter().map(|child| (child, depth + 1)));
+        }
+        deepest
+    }
 }
 
 impl Tree {
@@ -90,6 +108,9 @@ impl Tree {
         let mut reader = Reader::new(&file);
         let root = reader.project(&file, None)?;
         let Reader { sources, warnings, aliases, .. } = reader;
+        if root.depth() > MAX_DEPTH {
+            return Err(TreeError::new(&file, too_deep()));
+        }
         let aliases = aliases.finish()?;
         Ok(Self { root, sources, aliases, warnings })
     }

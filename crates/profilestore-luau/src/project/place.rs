@@ -13,13 +13,10 @@ use rbx_dom_weak::{
     ustr,
 };
 use serde_json::{Number, Value, json};
+use xml::{ParserConfig, reader::XmlEvent};
 
-use super::{Node, TreeError, chunk_name, shown};
+use super::{MAX_DEPTH, Node, TreeError, chunk_name, shown, too_deep};
 use crate::classes::is_settable;
-
-/// How deep the instances of a file may nest. They are made level by level, each on the stack, which
-/// has 2 MB in the threads that games run in.
-const MAX_DEPTH: usize = 200;
 
 /// Whether a path names a place file.
 pub(super) fn is_place(path: &Path) -> bool {
@@ -69,9 +66,30 @@ fn decode(bytes: &[u8]) -> Result<WeakDom, String> {
     }
     if bytes.starts_with(b"<roblox!") {
         rbx_binary::from_reader(bytes).map_err(|error| error.to_string())
+    } else if nests_too_deep(bytes) {
+        Err(too_deep())
     } else {
         rbx_xml::from_reader_default(bytes).map_err(|error| error.to_string())
     }
+}
+
+/// Whether instances of a file in XML nest too deep. The reader takes each level on the stack, and
+/// would overflow it; this looks first, at the same events, and stops at the limit.
+fn nests_too_deep(bytes: &[u8]) -> bool {
+    let mut depth = 0_usize;
+    for event in ParserConfig::new().ignore_comments(true).create_reader(bytes) {
+        match event {
+            Ok(XmlEvent::StartElement { name, .. }) if name.local_name == "Item" => depth += 1,
+            Ok(XmlEvent::EndElement { name }) if name.local_name == "Item" => depth -= 1,
+            Ok(_) => {}
+            // The reader says what is wrong.
+            Err(_) => return false,
+        }
+        if depth > MAX_DEPTH {
+            return true;
+        }
+    }
+    false
 }
 
 struct Maker<'a> {
@@ -111,8 +129,7 @@ impl<'a> Maker<'a> {
 
     fn node(&mut self, instance: &Instance, path: String, depth: usize) -> Result<Node, TreeError> {
         if depth > MAX_DEPTH {
-            let problem = format!("its instances nest more than {MAX_DEPTH} deep");
-            return Err(TreeError::new(self.file, problem));
+            return Err(TreeError::new(self.file, too_deep()));
         }
         let mut node = Node::new(instance.name.as_str(), instance.class.as_str());
         let mut properties: Vec<_> = instance.properties.iter().collect();

@@ -291,6 +291,42 @@ fn a_link_that_leads_back_is_no_end_of_folders() {
 }
 
 #[test]
+fn what_nests_too_deep_is_refused_and_overflows_no_stack() {
+    let too_deep = "nest more than 200 deep";
+    let folder = folder(&[("default.project.json", GAME)]);
+    let deep = (0..=MAX_DEPTH).fold(folder.path().join("src"), |path, _| path.join("a"));
+    fs::create_dir_all(deep).expect("folders");
+    let error = Tree::read(folder.path()).expect_err("a problem").to_string();
+    assert!(error.contains(too_deep), "{error}");
+    // Nodes of a project file; JSON itself ends at 512.
+    let nested = |open: &str, times: usize, close: &str| {
+        format!("{}{}", open.repeat(times), close.repeat(times))
+    };
+    let inner = nested(r#"{ "$className": "Folder", "a": "#, 250, "}");
+    let inner = inner.replacen("}", "{ \"$className\": \"Folder\" }}", 1);
+    let project = format!(r#"{{ "tree": {inner} }}"#);
+    assert!(problem(&[("default.project.json", &project)]).contains(too_deep));
+    // Within a model.
+    let model = nested(r#"{ "className": "Folder", "children": ["#, 210, "]}");
+    let problem_of = problem(&[("default.project.json", GAME), ("src/M.model.json", &model)]);
+    assert!(problem_of.contains(too_deep), "{problem_of}");
+}
+
+#[test]
+fn a_project_that_names_itself_is_no_endless_tree() {
+    let itself = r#"{ "tree": { "$path": "default.project.json" } }"#;
+    assert!(problem(&[("default.project.json", itself)]).contains("nest more than"));
+}
+
+#[test]
+fn a_toml_file_that_is_wrong_is_not_printed_whole() {
+    let wrong = format!("good = 1\na = {}", "[".repeat(100_000));
+    let problem = problem(&[("default.project.json", GAME), ("src/T.toml", &wrong)]);
+    assert!(problem.starts_with("GAME/src/T.toml: is no valid TOML: line 2: "), "{problem}");
+    assert!(problem.len() < 300, "{} bytes", problem.len());
+}
+
+#[test]
 fn data_files_become_modules_that_return_what_they_hold() {
     let lua = mlua::Lua::new();
     let text =

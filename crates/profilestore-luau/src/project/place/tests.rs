@@ -192,10 +192,39 @@ fn what_is_no_place_is_refused() {
         let problem = place(&path, &mut Sources::new()).expect_err("no place").to_string();
         assert!(problem.contains("is no place or model file"), "{problem}");
     }
-    let deep = (0..=MAX_DEPTH).fold(InstanceBuilder::new("Folder"), |inner, _| {
-        InstanceBuilder::new("Folder").with_child(inner)
-    });
-    let (_folder, path) = file("deep.rbxl", vec![deep]);
-    let problem = place(&path, &mut Sources::new()).expect_err("too deep").to_string();
-    assert!(problem.contains("nest more than 200 deep"), "{problem}");
+}
+
+/// A text in XML with so many instances, each in the one before.
+fn nested_xml(levels: usize) -> String {
+    let open = "<Item class=\"Folder\" referent=\"R\">";
+    let properties = "<Properties><string name=\"Name\"><![CDATA[</Item>]]></string></Properties>";
+    let (open, close) = (format!("{open}{properties}").repeat(levels), "</Item>".repeat(levels));
+    format!("<roblox version=\"4\"><!-- </Item> -->{open}{close}</roblox>")
+}
+
+#[test]
+fn a_file_that_nests_too_deep_is_refused_and_overflows_no_stack() {
+    let nested = |levels: usize| {
+        (1..levels).fold(InstanceBuilder::new("Folder"), |inner, _| {
+            InstanceBuilder::new("Folder").with_child(inner)
+        })
+    };
+    let refused = |path: &Path| {
+        let problem = place(path, &mut Sources::new()).expect_err("too deep").to_string();
+        assert!(problem.contains("nest more than 200 deep"), "{problem}");
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("deep.rbxlx");
+    for levels in [MAX_DEPTH + 1, 100_000] {
+        fs::write(&path, nested_xml(levels)).expect("a file");
+        refused(&path);
+    }
+    let (_folder, binary) = file("deep.rbxl", vec![nested(MAX_DEPTH + 1)]);
+    refused(&binary);
+    // What is within the limit is read, in either form.
+    fs::write(&path, nested_xml(MAX_DEPTH)).expect("a file");
+    let (_folder, binary) = file("deep.rbxl", vec![nested(MAX_DEPTH)]);
+    for path in [path, binary] {
+        assert_eq!(place(&path, &mut Sources::new()).expect("a place").depth(), MAX_DEPTH);
+    }
 }

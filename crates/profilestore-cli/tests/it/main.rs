@@ -20,6 +20,8 @@ mod edit;
 mod files;
 #[cfg(feature = "luau")]
 mod game_tests;
+#[cfg(feature = "luau")]
+mod game_trees;
 mod history;
 mod inspect;
 #[cfg(not(all(feature = "postgres", feature = "nats", feature = "luau", feature = "serve")))]

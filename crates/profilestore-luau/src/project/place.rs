@@ -16,7 +16,7 @@ use serde_json::{Number, Value, json};
 use xml::{ParserConfig, reader::XmlEvent};
 
 use super::{MAX_DEPTH, Node, TreeError, chunk_name, shown, too_deep};
-use crate::classes::is_settable;
+use crate::classes::{is_readable, is_settable};
 
 /// Whether a path names a place file.
 pub(super) fn is_place(path: &Path) -> bool {
@@ -164,8 +164,8 @@ impl<'a> Maker<'a> {
     }
 }
 
-/// Gives a node what a file says of it. What scripts cannot set is the engine's own business, and
-/// what is as usual need not be said.
+/// Gives a node what a file says of it. What scripts can neither set nor read as a simple value is
+/// the engine's own business, and what is as usual need not be said.
 fn set(node: &mut Node, key: &str, value: &Variant) {
     match value {
         Variant::Attributes(attributes) if key == "Attributes" => {
@@ -179,13 +179,25 @@ fn set(node: &mut Node, key: &str, value: &Variant) {
         Variant::Tags(tags) if key == "Tags" && !tags.is_empty() => {
             node.properties.insert(key.to_owned(), tags.iter().collect::<Vec<_>>().into());
         }
-        value if is_settable(&node.class, key) && !is_usual(&node.class, key, value) => {
+        value
+            if (is_settable(&node.class, key)
+                || is_plain(value) && is_readable(&node.class, key))
+                && !is_usual(&node.class, key, value) =>
+        {
             if let Some(value) = value_of(value) {
                 node.properties.insert(key.to_owned(), value);
             }
         }
         _ => {}
     }
+}
+
+/// Whether it is a value of the simple kinds that scripts read.
+fn is_plain(value: &Variant) -> bool {
+    matches!(
+        value,
+        Variant::Bool(_) | Variant::String(_) | Variant::ContentId(_) | Variant::Enum(_)
+    )
 }
 
 fn is_usual(class: &str, key: &str, value: &Variant) -> bool {

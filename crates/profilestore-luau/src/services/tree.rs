@@ -6,6 +6,7 @@ use mlua::{Lua, Table, Value};
 use serde_json::Map;
 
 use crate::{
+    classes,
     project::{Node, Tree},
     vm::{Failed, Vm, json},
 };
@@ -23,6 +24,10 @@ pub(super) fn install(vm: &Vm, host: &Table, tree: Option<&Arc<Tree>>) -> Result
         }
     }
     host.set("aliases", aliases)?;
+    let is_engines_own = |_: &Lua, (class, property): (String, String)| {
+        Ok(classes::is_engines_own(&class, &property))
+    };
+    host.set("is_engines_own", vm.prompt(is_engines_own)?)?;
     Ok(())
 }
 

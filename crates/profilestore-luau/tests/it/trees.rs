@@ -65,8 +65,8 @@ fn a_game_with_replicated_state_finds_its_models_aliases_and_parts() {
 #[test]
 fn a_compiled_game_imports_its_modules() {
     let plan = "5:join@1s,leave@10s,join@30s,leave@50s";
-    let printed = play(game("compiled"), |game| with_players(game, plan)).succeeded();
-    assert_eq!(printed, ["coins 7 Wallet", "coins 14 Wallet"]);
+    let printed = play(game("roblox_ts"), |game| with_players(game, plan)).succeeded();
+    assert_eq!(printed, ["coins 7 Wallet", "Player5 true", "coins 14 Wallet", "Player5 true"]);
 }
 
 #[test]
@@ -263,6 +263,32 @@ fn copies_of_modules_load_by_themselves() {
         ),
     ]);
     play(tree, |game| game).succeeded();
+}
+
+#[test]
+fn properties_that_only_files_can_give_are_read_or_left_to_the_engine() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // What the projects of new games give.
+    let project = r#"{ "tree": { "$className": "DataModel",
+        "Workspace": { "$properties": { "FilteringEnabled": true, "StreamingMinRadius": 64 } },
+        "Lighting": { "$properties": { "Technology": "Voxel", "Brightness": 3 } },
+        "TextChatService": { "$properties": { "ChatVersion": "TextChatService" } },
+        "ServerStorage": { "Mesh": { "$className": "MeshPart",
+            "$properties": { "MeshId": "rbxassetid://7" } } },
+        "ServerScriptService": { "$properties": { "LoadStringEnabled": false },
+            "$path": "src" } } }"#;
+    fs::write(folder.path().join("default.project.json"), project).expect("a file");
+    fs::create_dir(folder.path().join("src")).expect("a folder");
+    let script = "assert(game.Lighting.Brightness == 3)
+        print(game:GetService('TextChatService').ChatVersion.Name, game.ServerStorage.Mesh.MeshId)
+        print(pcall(function() game.ServerStorage.Mesh.MeshId = 'other' end))";
+    fs::write(folder.path().join("src/A.server.luau"), script).expect("a file");
+    let tree = Arc::new(Tree::read(folder.path()).expect("a tree"));
+    let ran = play(tree, |game| game);
+    assert!(ran.recorder.texts(Line::Warn).is_empty(), "{:?}", ran.recorder);
+    let printed = ran.succeeded();
+    assert_eq!(printed[0], "TextChatService rbxassetid://7");
+    assert!(printed[1].contains("Property is read only"), "{printed:?}");
 }
 
 #[test]

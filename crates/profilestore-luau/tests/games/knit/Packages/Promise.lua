@@ -1,0 +1,1 @@
+return require(script.Parent._Index["acme_promise@4.0.0"]["promise"])

@@ -1,0 +1,1 @@
+return require(script.Parent.Parent["acme_comm@1.0.1"]["comm"])

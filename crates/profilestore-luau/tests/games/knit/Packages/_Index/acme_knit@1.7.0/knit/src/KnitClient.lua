@@ -1,0 +1,1 @@
+error("no client's framework runs on a server")

@@ -1,0 +1,1 @@
+error("a controller is required on no server")

@@ -1,0 +1,1 @@
+return { Points = 0, Badges = {}, Settings = { Music = true } }

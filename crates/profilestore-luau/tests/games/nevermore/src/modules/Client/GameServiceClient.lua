@@ -1,0 +1,1 @@
+error("a client's service runs on no server")

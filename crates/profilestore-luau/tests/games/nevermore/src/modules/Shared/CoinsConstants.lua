@@ -1,0 +1,1 @@
+return table.freeze({ START = 100, GIFT = 25 })

@@ -1,0 +1,1 @@
+error("a client's script runs on no server")

@@ -45,7 +45,7 @@ pub(super) struct Reader {
     ignored: Vec<(PathBuf, GlobSet)>,
     /// Whether scripts run by where they are, and not by their RunContext.
     pub(super) legacy: bool,
-    /// The folders on the way here, as the system has them.
+    /// The folders and projects on the way here, as the system has them.
     above: Vec<PathBuf>,
     /// How many levels of instances and folders are above.
     depth: usize,
@@ -76,7 +76,9 @@ impl Reader {
         let outer = self.legacy;
         self.legacy = manifest.emit_legacy_scripts.unwrap_or(outer);
         let name = manifest.name.as_deref().or(name).unwrap_or("Project");
-        let node = self.deeper(file, |own| own.instance(file, "tree", name, None, described));
+        let node = self.below(file, "is named by itself, or by a project that it names", |own| {
+            own.instance(file, "tree", name, None, described)
+        });
         self.legacy = outer;
         self.ignored.pop();
         node?.ok_or_else(|| TreeError::new(file, "its tree is an optional path that is not there"))
@@ -95,9 +97,19 @@ impl Reader {
         path: &Path,
         work: impl FnOnce(&mut Self) -> Result<T, TreeError>,
     ) -> Result<T, TreeError> {
+        self.below(path, "is a link that leads back to a folder above it", work)
+    }
+
+    /// Goes one level down, into what is not above already.
+    fn below<T>(
+        &mut self,
+        path: &Path,
+        problem: &str,
+        work: impl FnOnce(&mut Self) -> Result<T, TreeError>,
+    ) -> Result<T, TreeError> {
         let there = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         if self.above.contains(&there) {
-            return Err(TreeError::new(path, "is a link that leads back to a folder above it"));
+            return Err(TreeError::new(path, problem));
         }
         self.above.push(there);
         let result = self.deeper(path, work);
@@ -105,7 +117,7 @@ impl Reader {
         result
     }
 
-    /// Goes one level of instances down, or of projects that name each other.
+    /// Goes one level of instances down.
     fn deeper<T>(
         &mut self,
         file: &Path,

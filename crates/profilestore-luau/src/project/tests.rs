@@ -315,7 +315,7 @@ fn what_nests_too_deep_is_refused_and_overflows_no_stack() {
 #[test]
 fn a_project_that_names_itself_is_no_endless_tree() {
     let itself = r#"{ "tree": { "$path": "default.project.json" } }"#;
-    assert!(problem(&[("default.project.json", itself)]).contains("nest more than"));
+    assert!(problem(&[("default.project.json", itself)]).contains("is named by itself"));
 }
 
 #[test]

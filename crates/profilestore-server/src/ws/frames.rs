@@ -301,6 +301,10 @@ pub(crate) enum ServerFrame {
         /// How long ago the renewal was sent that the store confirmed last, in milliseconds.
         age: u64,
     },
+    /// The answer to `ping` while the lease is not confirmed: a sign of life, and no more.
+    Heard {
+        n: u64,
+    },
     Started {
         i: u64,
         s: u64,

@@ -34,10 +34,11 @@ pub(super) async fn tell(
                         return;
                     }
                 }
-                if let Some(age) = guest.server.pong() {
-                    let (incarnation, age) = (guest.incarnation(), millis(age));
-                    outbox.send(&ServerFrame::Pong { n, incarnation, age });
-                }
+                let incarnation = guest.incarnation();
+                outbox.send(&match guest.server.pong() {
+                    Some(age) => ServerFrame::Pong { n, incarnation, age: millis(age) },
+                    None => ServerFrame::Heard { n },
+                });
                 continue;
             }
             event = guest.server.next_event(|key| guest.room(key)) => event,

@@ -230,7 +230,7 @@ def _() -> None:
         "a start that is called off",
         "held never came to false")
 def _() -> None:
-    server.Server.tell = lambda *_: None  # type: ignore[method-assign]
+    server.Server.call_off = lambda *_: None  # type: ignore[method-assign]
     store.Store._let_go = lambda *_: None  # type: ignore[method-assign]
 
 

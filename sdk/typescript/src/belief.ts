@@ -6,6 +6,9 @@ export interface Moment {
   readonly wall: number;
 }
 
+/** How often a game server pings. */
+export const PING_MS = 2000;
+
 /** The longest that one answer counts. */
 export const LONGEST_MS = 6000;
 
@@ -50,7 +53,26 @@ export class Belief {
   }
 }
 
-/** Milliseconds by a clock that only grows. All threads of the process have the same. */
+/**
+ * How far this thread's steady clock is ahead of the one of the thread that gives it orders. In Bun
+ * and Deno each thread's begins at its own start. An order takes its time, so the distance is never
+ * taken for less than it is, and a moment here never for a later one there.
+ */
+export class Ahead {
+  #by = Infinity;
+
+  /** An order came, at `here` by this thread's clock, that was given at `there` by the other's. */
+  note(there: number, here: number): void {
+    this.#by = Math.min(this.#by, here - there);
+  }
+
+  /** A moment of this thread, as the other one's clock has it. */
+  there({ steady, wall }: Moment): Moment {
+    return { steady: steady - this.#by, wall };
+  }
+}
+
+/** Milliseconds by a clock that only grows. Another thread's may have begun at another time. */
 export function steady(): number {
   return Number(process.hrtime.bigint()) / 1e6;
 }

@@ -4,11 +4,11 @@
  * until it is answered, and sent again in order.
  */
 import { randomBytes } from "node:crypto";
-import { Belief, now, steady } from "./belief.js";
-import { failure, ProfileError } from "./errors.js";
+import { Belief, now, PING_MS, steady } from "./belief.js";
+import { failure, inWords, ProfileError } from "./errors.js";
 import type { Report } from "./events.js";
 import { compose, type ResumedAs, type ServerFrame, type SessionFrame } from "./frames.js";
-import { PING_MS, type Pong } from "./link.js";
+import type { Pong } from "./link.js";
 import { Links, type FarLink, type LinksUser } from "./links.js";
 
 export interface ConnectionOptions {
@@ -42,7 +42,10 @@ interface Request extends Outcome {
   readonly isKept: boolean;
   readonly i: number;
   readonly frames: readonly string[];
+  readonly bytes: number;
   attempts: number;
+  isSent: boolean;
+  isCalledOff: boolean;
 }
 
 const SDK = "typescript/0.1.0";
@@ -53,6 +56,8 @@ const AGAIN_MS = 500;
 const MOST_ATTEMPTS = 60;
 /** How many requests may be unanswered. */
 const MOST_REQUESTS = 100_000;
+/** How many bytes of starts and messages may be unanswered. A session has one save at most. */
+const MOST_BYTES = 256 << 20;
 /** How many sessions one frame of a greeting names. */
 const NAMED_AT_ONCE = 5000;
 const REFUSED = new Set([
@@ -72,6 +77,8 @@ export function pause(failures: number, chance: number): number {
 export class Connection implements LinksUser {
   readonly #instance = randomBytes(32).toString("hex");
   readonly #requests = new Map<number, Request>();
+  /** Those of the unanswered starts and messages. */
+  #bytes = 0;
   readonly #links = new Links(this);
   readonly #belief = new Belief();
   #identity: { incarnation: string; token: string; store: string } | undefined;
@@ -141,26 +148,46 @@ export class Connection implements LinksUser {
    */
   request(i: number, frames: readonly string[], outcome: Outcome, isKept: boolean): void {
     const { done, failed } = outcome;
-    const request = { i, frames, isKept, attempts: 0, done, failed };
+    const sizes = frames.map((frame) => Buffer.byteLength(frame));
+    const bytes = isKept ? 0 : sizes.reduce((sum, size) => sum + size, 0);
+    const state = { attempts: 0, isSent: false, isCalledOff: false };
+    const request = { i, frames, isKept, bytes, ...state, done, failed };
     if (this.#isClosed) return request.failed(failure("closing", "this game server is closed"));
-    if (frames.some((frame) => Buffer.byteLength(frame) > this.maxFrame)) {
+    if (sizes.some((size) => size > this.maxFrame)) {
       const detail = `a frame has at most ${this.maxFrame} bytes`;
       return request.failed(failure("too-large", detail));
     }
-    if (this.#requests.size >= MOST_REQUESTS) {
+    if (this.#requests.size >= MOST_REQUESTS || this.#bytes + bytes > MOST_BYTES) {
       return request.failed(failure("overloaded", "too many requests are unanswered"));
     }
     this.#requests.set(i, request);
+    this.#bytes += bytes;
     this.#send(request);
   }
 
+  /** Calls a start off, also one that is sent again later. */
+  callOff(i: number): void {
+    const request = this.#requests.get(i);
+    if (request === undefined) return;
+    if (!request.isSent) return this.#forget(request);
+    request.isCalledOff = true;
+    this.#tell(compose("cancel", { i }));
+  }
+
   /** Sends what needs no answer. It is lost without a connection. */
-  tell(frame: string): void {
+  #tell(frame: string): void {
     if (!this.#isMuted) this.#link?.send(frame);
   }
 
   #send(request: Request): void {
-    if (!this.#isMuted) request.frames.forEach((frame) => this.#link?.send(frame));
+    if (this.#link === undefined || this.#isMuted) return;
+    request.isSent = true;
+    request.frames.forEach((frame) => this.#tell(frame));
+    if (request.isCalledOff) this.#tell(compose("cancel", { i: request.i }));
+  }
+
+  #forget(request: Request): void {
+    if (this.#requests.delete(request.i)) this.#bytes -= request.bytes;
   }
 
   /** A greeting is under way at another link: what the old one says is said again there. */
@@ -180,7 +207,7 @@ export class Connection implements LinksUser {
         return this.#sendLater(request, AGAIN_MS);
       }
     }
-    this.#requests.delete(i);
+    this.#forget(request);
     if (frame[0] === "error") request.failed(new ProfileError(frame[1].problem));
     else request.done(frame);
   }
@@ -226,6 +253,18 @@ export class Connection implements LinksUser {
   }
 
   frame(link: FarLink, frame: ServerFrame): void {
+    try {
+      this.#take(link, frame);
+    } catch (thrown) {
+      // It has a name, and not what belongs to it. The game is not to end by that.
+      const detail = `the server sent a frame that cannot be read: ${frame[0]}: ${inWords(thrown)}`;
+      const why = failure("unavailable", detail, thrown);
+      this.report(why);
+      this.#refused(link, why);
+    }
+  }
+
+  #take(link: FarLink, frame: ServerFrame): void {
     if (link === this.#next) {
       if (frame[0] === "welcome") this.#welcomed(link, frame[1]);
       else if (frame[0] === "error") this.#refused(link, new ProfileError(frame[1].problem));
@@ -347,7 +386,7 @@ export class Connection implements LinksUser {
   /** The last frame, and the end. What is unanswered fails at once. Resolves when it is sent. */
   close(): Promise<void> {
     if (this.#isClosed) return Promise.resolve();
-    this.tell(compose("bye", {}));
+    this.#tell(compose("bye", {}));
     this.#isClosed = true;
     clearTimeout(this.#retry);
     clearTimeout(this.#watching);
@@ -355,6 +394,7 @@ export class Connection implements LinksUser {
     this.#next = this.#link = undefined;
     const unanswered = [...this.#requests.values()];
     this.#requests.clear();
+    this.#bytes = 0;
     for (const request of unanswered) {
       request.failed(failure("unknown", "this game server was closed before the answer came"));
     }

@@ -39,6 +39,7 @@ export interface ServerFrames {
   resumed: { s: number; version: number };
   lost: { s: number; by: ByServer | null };
   pong: { n: number; incarnation: string; age: number };
+  heard: { n: number };
   started: { i: number; s: number; epoch: number; version: number; data: string; meta: string };
   saved: { i: number; s: number; n: number; version: number | null };
   ended: { i: number };

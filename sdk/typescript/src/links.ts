@@ -1,10 +1,11 @@
 /** The links of one game server, as its game's thread sees them. They work on another thread. */
 import { MessageChannel, receiveMessageOnPort, Worker } from "node:worker_threads";
 import type { MessagePort } from "node:worker_threads";
+import { steady } from "./belief.js";
 import { failure, inWords, ProfileError } from "./errors.js";
 import type { ServerFrame } from "./frames.js";
 import type { Pong } from "./link.js";
-import type { News, Order } from "./thread.js";
+import type { News, Order, Timed } from "./thread.js";
 
 /** Where a link tells what happens. */
 export interface LinksUser {
@@ -45,7 +46,11 @@ export class FarLink {
   }
 }
 
+/** How long the last links may take to close. */
+const FINISH_MS = 3000;
+
 interface Thread {
+  readonly worker: Worker;
   readonly port: MessagePort;
   readonly ended: Promise<void>;
 }
@@ -63,7 +68,7 @@ export class Links {
     const { port } = (this.#thread ??= this.#start());
     const link = new FarLink(++this.#id, url, (order) => {
       if (order.do === "drop") this.#links.delete(link.id);
-      port.postMessage(order);
+      port.postMessage({ ...order, at: steady() } satisfies Timed);
     });
     this.#links.set(link.id, link);
     link.order({ do: "open", link: link.id, url, key });
@@ -89,7 +94,7 @@ export class Links {
       this.#news.push(news);
       this.#tell();
     });
-    return { port, ended };
+    return { worker, port, ended };
   }
 
   /** The thread is gone, and its links with it. The next one gets a new thread. */
@@ -157,7 +162,10 @@ export class Links {
     const thread = this.#thread;
     this.#thread = undefined;
     [...this.#links.values()].forEach((link) => link.drop());
-    thread?.port.postMessage({ do: "finish" } satisfies Order);
-    return thread?.ended ?? Promise.resolve();
+    if (thread === undefined) return Promise.resolve();
+    thread.port.postMessage({ do: "finish", at: steady() } satisfies Timed);
+    // A platform's WebSocket may wait for long until the other side closes too.
+    const late = setTimeout(() => void thread.worker.terminate(), FINISH_MS);
+    return thread.ended.finally(() => clearTimeout(late));
   }
 }

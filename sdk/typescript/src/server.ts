@@ -29,7 +29,7 @@ export interface ConnectOptions {
  */
 export function connect(url: string | readonly string[], options: ConnectOptions): Promise<Server> {
   const urls = typeof url === "string" ? [url] : [...url];
-  if (urls.length === 0 || !urls.every((one) => /^wss?:\/\//.test(one))) {
+  if (urls.length === 0 || !urls.every((one) => /^wss?:\/\//.test(one) && URL.canParse(one))) {
     return quiet(Promise.reject(failure("invalid", "an address begins with ws:// or wss://")));
   }
   return quiet(Server.open(urls, options));
@@ -73,7 +73,7 @@ export class Server implements Holder {
         const isKept = !/^\{"(start|send)"/.test(frames[0] ?? "");
         connection.request(i, frames, outcome, isKept);
       },
-      tell: (frame) => connection.tell(frame),
+      callOff: (i) => connection.callOff(i),
       session: () => ++this.#s,
       opened: (profile) => void this.#profiles.set(profile.opened.s, profile),
       over: (s) => {

@@ -42,9 +42,13 @@ export interface StartOptions {
   readonly timeoutMs?: number;
 }
 
+/** When an end is tried again that the server could not do. */
+const AGAIN_MS = 1000;
+
 /** What a store needs of the server it belongs to. */
 export interface Shop extends Bench {
-  tell(frame: string): void;
+  /** Calls off the start with this number. */
+  callOff(i: number): void;
   readonly http: Http;
   readonly report: Report;
   session(): number;
@@ -90,7 +94,7 @@ export class Store<T> {
       let isOff = false;
       const callOff = () => {
         isOff = true;
-        shop.tell(compose("cancel", { i }));
+        shop.callOff(i);
         failed(cancelled());
       };
       signal?.addEventListener("abort", callOff, { once: true });
@@ -136,11 +140,16 @@ export class Store<T> {
     return profile;
   }
 
-  /** Ends a session that the program has not seen, as it is stored. */
-  #letGo(s: number): void {
+  /** Ends a session that the program has not seen, as it is stored. Otherwise it stays locked. */
+  #letGo(s: number, n = 1): void {
     const i = this.shop.number();
-    const nothing = { done: () => {}, failed: () => {} };
-    this.shop.request(i, [compose("end", { i, s, n: 1 })], nothing);
+    this.shop.request(i, [compose("end", { i, s, n })], {
+      done: () => {},
+      failed: ({ kind, advice }) => {
+        if (advice === "retry" && kind !== "closing")
+          setTimeout(() => this.#letGo(s, n + 1), AGAIN_MS);
+      },
+    });
   }
 
   /** A message to a profile, for a transaction. Its id makes it once: `TIME:NAME`. */

@@ -1,5 +1,6 @@
 /** The thread of a game server's links: it does what `links.ts` orders, and tells what happens. */
 import { workerData, type MessagePort } from "node:worker_threads";
+import { Ahead, steady } from "./belief.js";
 import type { Problem } from "./errors.js";
 import type { ServerFrame } from "./frames.js";
 import { Link, type Pong } from "./link.js";
@@ -12,6 +13,9 @@ export type Order =
   /** No more orders come. The thread ends when its links have. */
   | { readonly do: "finish" };
 
+/** An order, and when it was given by the clock of the game's thread. */
+export type Timed = Order & { readonly at: number };
+
 /** What happened to a link. */
 export type News = { readonly link: number } & (
   | { readonly is: "opened" }
@@ -22,13 +26,17 @@ export type News = { readonly link: number } & (
 
 const port = workerData as MessagePort;
 const links = new Map<number, Link>();
+const ahead = new Ahead();
 const tell = (news: News) => port.postMessage(news);
 
 function open(link: number, url: string, key: string): Link {
   return new Link(url, key, {
     opened: () => tell({ link, is: "opened" }),
     frame: (frame) => tell({ link, is: "frame", frame }),
-    ponged: (pong) => tell({ link, is: "pong", pong }),
+    ponged: (pong) => {
+      const ping = ahead.there(pong.ping);
+      tell({ link, is: "pong", pong: { ...pong, ping } });
+    },
     closed: ({ problem }) => {
       links.delete(link);
       tell({ link, is: "closed", problem });
@@ -36,7 +44,8 @@ function open(link: number, url: string, key: string): Link {
   });
 }
 
-port.on("message", (order: Order) => {
+port.on("message", (order: Timed) => {
+  ahead.note(order.at, steady());
   if (order.do === "finish") return port.close();
   const { link } = order;
   switch (order.do) {

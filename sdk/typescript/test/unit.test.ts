@@ -1,7 +1,7 @@
 /** The rules by themselves: no server, no clock. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { activeUntil, Belief } from "../dist/belief.js";
+import { activeUntil, Ahead, Belief } from "../dist/belief.js";
 import { ProfileError } from "../dist/errors.js";
 import { compose, read } from "../dist/frames.js";
 import { Http, operationId } from "../dist/http.js";
@@ -31,6 +31,16 @@ test("belief is for the incarnation that the pong names, and not after a suspend
     true,
     "the wall's clock was set back",
   );
+});
+
+test("a ping is timed by the game's clock, also where each thread has its own", () => {
+  const ahead = new Ahead();
+  // The thread began 100 s behind the game. Its first order took 300 ms, the others 2 ms.
+  ahead.note(100_000, 300);
+  assert.deepEqual(ahead.there({ steady: 400, wall: 9 }), { steady: 100_100, wall: 9 });
+  for (const at of [101_000, 102_000]) ahead.note(at, at - 100_000 + 2);
+  const ping = ahead.there({ steady: 5000, wall: 9 });
+  assert.ok(ping.steady <= 105_000 && ping.steady >= 104_998, "never later than it was");
 });
 
 // --- JSON without rounding -------------------------------------------------------------------

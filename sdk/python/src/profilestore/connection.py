@@ -32,6 +32,8 @@ AGAIN_S = 0.5
 MOST_ATTEMPTS = 60
 MOST_REQUESTS = 100_000
 """How many requests may be unanswered."""
+MOST_BYTES = 256 << 20
+"""How many bytes of starts and messages may be unanswered. A session has one save at most."""
 NAMED_AT_ONCE = 5000
 """How many sessions one frame of a greeting names."""
 LATE = 0.6
@@ -70,7 +72,11 @@ class Request:
     """The session that it opens: number, store, scope, key."""
     ends: int | None = None
     """The session that it ends."""
+    size: int = field(default=0, init=False)
+    """How many bytes wait with it, if it is a start or a message."""
     attempts: int = field(default=0, init=False)
+    is_sent: bool = field(default=False, init=False)
+    is_called_off: bool = field(default=False, init=False)
 
 
 def pause(failures: int, chance: float) -> float:
@@ -90,6 +96,8 @@ class Connection:
         self._instance = secrets.token_hex(32)
         self._numbers = itertools.count(1)
         self._requests: dict[int, Request] = {}
+        self._waiting_bytes = 0
+        """Of the unanswered starts and messages. The game's thread counts them."""
         self._sessions: dict[int, tuple[int, str, str, str, int]] = {}
         self._pings: dict[int, Moment] = {}
         self._identity: dict[str, str] | None = None
@@ -132,19 +140,29 @@ class Connection:
 
     def request(self, request: Request) -> None:
         """Sends a request, once there is a connection."""
+        try:
+            sizes = [len(frame.encode()) for frame in request.frames]
+        except UnicodeEncodeError as error:
+            detail = f"half of a character (a lone surrogate) is in a name: {error.object[:50]!r}"
+            request.failed(failure("invalid", detail))
+            return
+        size = 0 if request.is_kept else sum(sizes)
+        is_full = self._waiting_bytes + size > MOST_BYTES
         if self._is_closed:
             request.failed(failure("closing", "this game server is closed"))
-        elif any(len(frame.encode()) > self.max_frame for frame in request.frames):
+        elif any(one > self.max_frame for one in sizes):
             detail = f"a frame has at most {self.max_frame} bytes"
             request.failed(failure("too-large", detail))
-        elif len(self._requests) >= MOST_REQUESTS:
+        elif len(self._requests) >= MOST_REQUESTS or is_full:
             request.failed(failure("overloaded", "too many requests are unanswered"))
         else:
+            self._waiting_bytes += size
+            request.size = size
             self._on_thread(self._take, request)
 
-    def tell(self, frame: str) -> None:
-        """Sends what needs no answer. It is lost without a connection."""
-        self._on_thread(self._tell, frame)
+    def call_off(self, i: int) -> None:
+        """Calls a start off, also one that is sent again later."""
+        self._on_thread(self._call_off, i)
 
     async def close(self) -> None:
         """The last frame, and the end. What is unanswered fails."""
@@ -190,8 +208,31 @@ class Connection:
             self._link.send(frame)
 
     def _send(self, request: Request) -> None:
+        if self._link is None or self._is_muted:
+            return
+        request.is_sent = True
         for frame in request.frames:
             self._tell(frame)
+        if request.is_called_off:
+            self._tell(compose("cancel", {"i": request.i}))
+
+    def _call_off(self, i: int) -> None:
+        request = self._requests.get(i)
+        if request is None:
+            return
+        if request.is_sent:
+            request.is_called_off = True
+            self._tell(compose("cancel", {"i": i}))
+        else:
+            self._forget(request)
+
+    def _forget(self, request: Request) -> None:
+        del self._requests[request.i]
+        if request.size > 0:
+            self._on_game(self._took, request.size)
+
+    def _took(self, size: int) -> None:
+        self._waiting_bytes -= size
 
     @property
     def _is_muted(self) -> bool:
@@ -214,7 +255,7 @@ class Connection:
             if is_open and (request.is_kept or request.attempts < MOST_ATTEMPTS):
                 self._loop.call_later(AGAIN_S, self._send_again, request)
                 return
-        del self._requests[i]
+        self._forget(request)
         if name == "started" and request.starts is not None:
             self._sessions[body["s"]] = (*request.starts, body["epoch"])
         if name == "ended" and request.ends is not None:
@@ -271,6 +312,17 @@ class Connection:
         return [compose("hello", hello)] + [compose("sessions", piece) for piece in pieces[1:]]
 
     def frame(self, link: Link, frame: Frame) -> None:
+        try:
+            self._hear(link, frame)
+        except Exception as error:
+            # It has a name, and not what belongs to it. The connection is opened again.
+            detail = f"the server sent a frame that cannot be read: {frame[0]}: {error!r}"
+            why = failure("unavailable", detail)
+            self._on_game(self._report, why)
+            link.drop()
+            self.closed(link, why)
+
+    def _hear(self, link: Link, frame: Frame) -> None:
         name, body = frame
         if link is self._next:
             if name == "welcome":

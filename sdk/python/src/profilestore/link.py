@@ -41,6 +41,7 @@ class Link:
         self._is_closed = False
         self._heard_at = steady()
         self._socket: ClientConnection | None = None
+        self._probing: set[asyncio.Task[None]] = set()
         self._out: asyncio.Queue[str | None] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
         late = failure("unavailable", f"no answer to the greeting: {url}")
@@ -114,7 +115,9 @@ class Link:
         if steady() - self._heard_at > SILENCE_S:
             self._end(failure("unavailable", f"the server is silent: {self.url}"))
         elif self._socket is not None and self._socket.state is State.OPEN:
-            self._loop.create_task(self._probe(self._socket))
+            probe = self._loop.create_task(self._probe(self._socket))
+            self._probing.add(probe)
+            probe.add_done_callback(self._probing.discard)
 
     async def _probe(self, socket: ClientConnection) -> None:
         try:

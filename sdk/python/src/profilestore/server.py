@@ -151,9 +151,9 @@ class Server:
         """@private Sends what is answered."""
         self._connection.request(request)
 
-    def tell(self, frame: str) -> None:
-        """@private Sends what needs no answer."""
-        self._connection.tell(frame)
+    def call_off(self, i: int) -> None:
+        """@private Calls off the start with this number."""
+        self._connection.call_off(i)
 
     def session(self) -> int:
         """@private A number for the next session."""

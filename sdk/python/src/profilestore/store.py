@@ -21,13 +21,17 @@ from .transaction import Gift
 
 T = TypeVar("T")
 
+AGAIN_S = 1.0
+"""When an end is tried again that the server could not do."""
+
 
 class Shop(ProfileWire, Protocol):
     """What a store needs of the server it belongs to."""
 
     http: Http
 
-    def tell(self, frame: str) -> None: ...
+    def call_off(self, i: int) -> None:
+        """Calls off the start with this number."""
 
     def session(self) -> int: ...
 
@@ -81,7 +85,7 @@ class Store(Generic[T]):
 
         def called_off(done: asyncio.Future[Profile[T]]) -> None:
             if done.cancelled():
-                shop.tell(compose("cancel", {"i": i}))
+                shop.call_off(i)
 
         def done(answer: Frame) -> None:
             if future.done():
@@ -122,12 +126,19 @@ class Store(Generic[T]):
         self._shop.was_opened(profile)
         return profile
 
-    def _let_go(self, s: int) -> None:
-        """Ends a session that the program has not seen, as it is stored."""
+    def _let_go(self, s: int, n: int = 1) -> None:
+        """Ends a session that the program has not seen, as it is stored. Otherwise it is locked."""
         i = self._shop.number()
-        frame = compose("end", {"i": i, "s": s, "n": 1})
-        nothing: Callable[[Any], None] = lambda _: self._shop.over(s)  # noqa: E731
-        self._shop.request(Request(i, [frame], nothing, nothing, ends=s))
+
+        def failed(error: ProfileError) -> None:
+            if error.advice == "retry" and error.kind != "closing":
+                asyncio.get_running_loop().call_later(AGAIN_S, self._let_go, s, n + 1)
+            else:
+                self._shop.over(s)
+
+        frame = compose("end", {"i": i, "s": s, "n": n})
+        done: Callable[[Frame], None] = lambda _: self._shop.over(s)  # noqa: E731
+        self._shop.request(Request(i, [frame], done, failed, ends=s))
 
     def gift(self, key: str, message: object, id: str | None = None) -> Gift:
         """A message to a profile, for a transaction. Its id makes it once: ``TIME:NAME``."""

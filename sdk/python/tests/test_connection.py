@@ -1,0 +1,148 @@
+"""The connection, with a host that this test plays."""
+
+from __future__ import annotations
+
+import json
+import unittest
+from typing import Any
+from unittest.mock import patch
+
+from websockets.asyncio.server import Server as Listening
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+
+from profilestore import ProfileError, Server, connect, connection
+
+from .serve import until
+
+
+class Host:
+    """Takes frames, and says what the test says. It greets by itself."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, Any]] = []
+        self.sockets: list[ServerConnection] = []
+        self._listening: Listening | None = None
+
+    async def start(self) -> str:
+        self._listening = await serve(self._greet, "127.0.0.1", 0)
+        port = next(iter(self._listening.sockets)).getsockname()[1]
+        return f"ws://127.0.0.1:{port}"
+
+    async def _greet(self, socket: ServerConnection) -> None:
+        self.sockets.append(socket)
+        try:
+            async for text in socket:
+                name, body = next(iter(json.loads(text).items()))
+                if name != "ping":
+                    self.heard.append((name, body))
+                if name == "hello":
+                    resumed = "same" if "resume" in body else None
+                    welcome = {"incarnation": "i", "token": "t", "store": "s", "resumed": resumed}
+                    await self.say("welcome", **welcome, lease_ms=20_000, max_frame=5 << 20)
+        except ConnectionClosed:
+            pass
+
+    async def say(self, name: str, **body: Any) -> None:
+        await self.sockets[-1].send(json.dumps({name: body}))
+
+    def cut(self) -> None:
+        self.sockets[-1].transport.abort()
+
+    @property
+    def names(self) -> list[str]:
+        """The names of what was heard."""
+        return [name for name, _ in self.heard]
+
+    def stop(self) -> None:
+        if self._listening is not None:
+            self._listening.close()
+
+
+class Connected(unittest.IsolatedAsyncioTestCase):
+    async def asyncSetUp(self) -> None:
+        self.faults: list[BaseException] = []
+        self.host = Host()
+        url = await self.host.start()
+        self.server: Server = await connect(
+            url, key="k", job="eu-1", on_fault=self.faults.append
+        )
+
+    async def asyncTearDown(self) -> None:
+        await self.server.close(timeout=1)
+        self.host.stop()
+
+    async def lost(self) -> None:
+        self.host.cut()
+        await until("the connection is lost", lambda: not self.server.is_connected)
+
+    async def fails(self, kind: str, work: Any) -> None:
+        with self.assertRaises(ProfileError) as raised:
+            await work
+        self.assertEqual(raised.exception.kind, kind)
+
+    async def test_a_frame_without_what_belongs_to_it_is_told_and_the_next_link_works(self) -> None:
+        for times in (1, 2):
+            await self.host.say("error", i=None)
+            await until("it has connected again", lambda: len(self.host.sockets) == times + 1)
+            await until("it is connected", lambda: self.server.is_connected)
+            self.assertEqual(len(self.faults), times)
+
+    async def test_a_start_that_is_called_off_without_a_connection_is_so_on_the_next(self) -> None:
+        players = self.server.store("P", {"coins": 0})
+        start = players.start("a")
+        await until("the start is there", lambda: "start" in self.host.names)
+        await self.lost()
+        start.cancel()
+        # One that was never sent takes nothing, and is never heard of.
+        players.start("b").cancel()
+        await until("it was called off", lambda: "cancel" in self.host.names)
+        self.assertEqual(self.host.names, ["hello", "start", "hello", "start", "cancel"])
+        self.assertEqual(self.host.heard[4][1]["i"], self.host.heard[1][1]["i"])
+
+    async def test_a_session_that_was_never_seen_is_ended_again(self) -> None:
+        def refuse(_: object) -> None:
+            raise ValueError("no")
+
+        start = self.server.store("P", {"coins": 0}, check=refuse).start("a")
+        await until("the start is there", lambda: "start" in self.host.names)
+        i = self.host.heard[-1][1]["i"]
+        told = {"i": i, "s": 1, "epoch": 1, "version": 1, "data": {"coins": 0}, "meta": {}}
+        await self.host.say("started", **told)
+        await self.fails("undecodable", start)
+        await until("its end is there", lambda: "end" in self.host.names)
+        first = self.host.heard[-1][1]
+        problem = {"kind": "unavailable", "advice": "retry"}
+        await self.host.say("error", i=first["i"], problem=problem)
+        await until("its second end is there", lambda: self.host.names.count("end") == 2)
+        second = self.host.heard[-1][1]
+        self.assertGreater(second["i"], first["i"])
+        self.assertGreater(second["n"], first["n"])
+        await self.host.say("ended", i=second["i"])
+
+    async def test_messages_that_wait_are_refused_before_they_fill_the_memory(self) -> None:
+        await self.lost()
+        players = self.server.store("P", {"coins": 0})
+        with patch.object(connection, "MOST_BYTES", 10_000):
+            sent = [players.send("a", "x" * 3000, f"1:{at}") for at in range(4)]
+            await self.fails("overloaded", sent[3])
+        await until("the first ones are there", lambda: self.host.names.count("send") == 3)
+        for _, body in [one for one in self.host.heard if one[0] == "send"]:
+            await self.host.say("sent", i=body["i"], stored_now=True)
+        for one in sent[:3]:
+            self.assertTrue(await one)
+        # There is room again.
+        with patch.object(connection, "MOST_BYTES", 10_000):
+            again = players.send("a", "x" * 3000, "1:5")
+            await until("it is there", lambda: self.host.names.count("send") == 4)
+        await self.host.say("sent", i=self.host.heard[-1][1]["i"], stored_now=False)
+        self.assertFalse(await again)
+
+    async def test_half_of_a_character_in_a_name_is_an_error_of_the_kind_invalid(self) -> None:
+        players = self.server.store("P", {"coins": 0})
+        await self.fails("invalid", players.start("\ud800"))
+        await self.fails("invalid", players.send("\ud800", "hello"))
+
+
+if __name__ == "__main__":
+    unittest.main()

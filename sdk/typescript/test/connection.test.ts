@@ -1,0 +1,212 @@
+/** The connection, with a host that this test plays. */
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import type { AddressInfo } from "node:net";
+import { after, test } from "node:test";
+import { WebSocketServer, type WebSocket } from "ws";
+import { connect, ProfileError, type Server } from "../dist/index.js";
+import { openPlatform, type PlatformClass } from "../dist/socket.js";
+import { until } from "./serve.js";
+
+type Frame = Record<string, { i?: number; n?: number; resume?: unknown }>;
+
+/** Takes frames, and says what the test says. It greets by itself. */
+class Host {
+  readonly heard: Frame[] = [];
+  readonly sockets: WebSocket[] = [];
+  readonly #listening = new WebSocketServer({ port: 0, host: "127.0.0.1" });
+
+  static async start(): Promise<Host> {
+    const host = new Host();
+    host.#listening.on("connection", (socket) => host.#greet(socket));
+    await once(host.#listening, "listening");
+    after(() => host.#listening.close());
+    return host;
+  }
+
+  get url(): string {
+    return `ws://127.0.0.1:${(this.#listening.address() as AddressInfo).port}`;
+  }
+
+  #greet(socket: WebSocket): void {
+    this.sockets.push(socket);
+    socket.on("message", (data: Buffer) => {
+      const frame = JSON.parse(data.toString()) as Frame;
+      if ("ping" in frame) return;
+      this.heard.push(frame);
+      if (frame["hello"] === undefined) return;
+      const resumed = frame["hello"].resume === undefined ? null : "same";
+      const welcome = { incarnation: "i", token: "t", store: "s", lease_ms: 20_000, resumed };
+      this.say({ welcome: { ...welcome, max_frame: 5 << 20 } });
+    });
+  }
+
+  say(frame: object): void {
+    this.sockets.at(-1)?.send(JSON.stringify(frame));
+  }
+
+  cut(): void {
+    this.sockets.at(-1)?.terminate();
+  }
+
+  /** The names of what was heard. */
+  get names(): (string | undefined)[] {
+    return this.heard.map((frame) => Object.keys(frame)[0]);
+  }
+}
+
+const open = (host: Host, faults: unknown[] = []): Promise<Server> =>
+  connect(host.url, { key: "k", job: "eu-1", onFault: (fault) => faults.push(fault) });
+
+test("a frame without what belongs to it ends the connection, and not the game", async () => {
+  const host = await Host.start();
+  const faults: unknown[] = [];
+  const server = await open(host, faults);
+  for (const times of [1, 2]) {
+    host.say({ error: { i: null } });
+    await until("it has connected again", () => host.sockets.length === times + 1);
+    await until("it is connected", () => server.isConnected);
+    assert.equal(faults.length, times);
+  }
+  assert.ok(faults.every((fault) => fault instanceof ProfileError));
+  await server.close();
+});
+
+test("a start that is called off while the connection is lost is called off on the next", async () => {
+  const host = await Host.start();
+  const server = await open(host);
+  const players = server.store("P", { template: { coins: 0 } });
+  const [sent, later] = [new AbortController(), new AbortController()];
+  const start = players.start("a", { signal: sent.signal });
+  await until("the start is there", () => host.names.includes("start"));
+  host.cut();
+  await until("the connection is lost", () => !server.isConnected);
+  sent.abort();
+  // One that was never sent takes nothing, and is never heard of.
+  const never = players.start("b", { signal: later.signal });
+  later.abort();
+  await assert.rejects(start, { kind: "cancelled" });
+  await assert.rejects(never, { kind: "cancelled" });
+  await until("it was called off", () => host.names.includes("cancel"));
+  assert.deepEqual(host.names, ["hello", "start", "hello", "start", "cancel"]);
+  assert.equal(host.heard[4]?.["cancel"]?.i, host.heard[1]?.["start"]?.i);
+  await server.close();
+});
+
+test("a session that nobody has seen is ended again when its end could not be done", async () => {
+  const host = await Host.start();
+  const server = await open(host);
+  const players = server.store("P", { template: { coins: 0 }, check: () => assert.fail("no") });
+  const start = players.start("a");
+  await until("the start is there", () => host.names.includes("start"));
+  const i = host.heard.at(-1)?.["start"]?.i;
+  host.say({ started: { i, s: 1, epoch: 1, version: 1, data: { coins: 0 }, meta: {} } });
+  await assert.rejects(start, { kind: "undecodable" });
+  await until("its end is there", () => host.names.includes("end"));
+  const first = host.heard.at(-1)?.["end"];
+  host.say({ error: { i: first?.i, problem: { kind: "unavailable", advice: "retry" } } });
+  await until("its second end is there", () => host.names.at(-2) === "end");
+  const second = host.heard.at(-1)?.["end"];
+  assert.ok((second?.i ?? 0) > (first?.i ?? 0) && (second?.n ?? 0) > (first?.n ?? 0));
+  host.say({ ended: { i: second?.i } });
+  await server.close();
+});
+
+test("messages that nobody takes are refused before they fill the memory", async () => {
+  const host = await Host.start();
+  const server = await open(host);
+  host.cut();
+  await until("the connection is lost", () => !server.isConnected);
+  const players = server.store("P", { template: {} });
+  const pad = "x".repeat(4 << 20);
+  const sent = Array.from({ length: 65 }, (_, at) => players.send("a", pad, `1:${at}`));
+  await assert.rejects(sent[64] as Promise<boolean>, { kind: "overloaded", advice: "retry" });
+  await server.close();
+  await assert.rejects(sent[0] as Promise<boolean>, { kind: "unknown", advice: "retry-as" });
+});
+
+// --- a platform's WebSocket, as Bun and Deno have it -------------------------------------------
+
+/** A WebSocket whose other side is this test. */
+class Played {
+  static readonly all: Played[] = [];
+  readonly sent: string[] = [];
+  readonly #listeners = new Map<string, ((event: object) => void)[]>();
+  readyState = 0;
+
+  constructor(
+    readonly url: string,
+    readonly options: { protocols: string[]; headers: Record<string, string> },
+  ) {
+    Played.all.push(this);
+  }
+
+  send(text: string): void {
+    this.sent.push(text);
+  }
+
+  close(): void {
+    this.readyState = 2;
+  }
+
+  addEventListener(name: string, listener: (event: object) => void): void {
+    this.#listeners.set(name, [...(this.#listeners.get(name) ?? []), listener]);
+  }
+
+  does(name: string, event: object = {}): void {
+    if (name === "open") this.readyState = 1;
+    this.#listeners.get(name)?.forEach((listener) => listener(event));
+  }
+}
+
+function played(url: string) {
+  const told: unknown[] = [];
+  const socket = openPlatform(Played as unknown as PlatformClass, url, "ps_key", {
+    opened: () => told.push("opened"),
+    text: (text) => told.push(text),
+    sign: () => told.push("sign"),
+    ended: ({ kind, message }) => told.push([kind, message]),
+  });
+  const other = Played.all.at(-1);
+  assert.ok(other !== undefined);
+  return { told, socket, other };
+}
+
+test("a platform's WebSocket sends key and protocol, texts, and tells its end once", () => {
+  const { told, socket, other } = played("ws://here/v1/connect");
+  assert.deepEqual(other.options, {
+    protocols: ["profilestore.v1+json"],
+    headers: { Authorization: "Bearer ps_key" },
+  });
+  socket.send("too early");
+  other.does("open");
+  socket.send("hello");
+  other.does("message", { data: "{}" });
+  other.does("message", { data: new ArrayBuffer(1) });
+  other.does("error");
+  other.does("close", { code: 1006, reason: "" });
+  assert.deepEqual(other.sent, ["hello"]);
+  const end = ["unavailable", "unavailable: the connection ended: ws://here/v1/connect:"];
+  assert.deepEqual(told, ["opened", "sign", "{}", "sign", end]);
+});
+
+test("a platform's WebSocket that is refused asks why", async (t) => {
+  const answers = [
+    new Response('{"kind":"unauthorized","advice":"fix","detail":"no"}', { status: 401 }),
+    new Response('{"kind":"upgrade-required","advice":"fix"}', { status: 426 }),
+  ];
+  const asked: unknown[] = [];
+  t.mock.method(globalThis, "fetch", async (url: string, { headers }: RequestInit) => {
+    asked.push([url, headers]);
+    return answers.shift() ?? assert.fail("it asks once");
+  });
+  for (const kind of ["unauthorized", "unavailable"]) {
+    const { told, other } = played("wss://here/v1/connect");
+    other.does("error");
+    other.does("close", { code: 1002 });
+    await until("it is told", () => told.length > 0);
+    assert.equal((told[0] as string[])[0], kind);
+  }
+  const once = ["https://here/v1/connect", { Authorization: "Bearer ps_key" }];
+  assert.deepEqual(asked, [once, once]);
+});

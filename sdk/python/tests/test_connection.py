@@ -138,6 +138,19 @@ class Connected(unittest.IsolatedAsyncioTestCase):
         await self.host.say("sent", i=self.host.heard[-1][1]["i"], stored_now=False)
         self.assertFalse(await again)
 
+    async def test_what_is_said_of_a_session_that_is_over_leaves_nothing_behind(self) -> None:
+        for name in ("closed", "lost", "release"):
+            by = {"server": {"job": "eu-2", "place": 0}} if name == "release" else None
+            await self.host.say(name, s=7, n=1, why="external", by=by, deadline_ms=2000)
+        # What comes behind it was heard.
+        await self.host.say("error", problem={"kind": "internal", "advice": "retry"})
+        await until("all of it was heard", lambda: len(self.faults) > 0)
+        self.assertEqual(self.server._connection.trust._doubted, set())
+
+    async def test_a_key_with_the_end_of_its_line_is_refused_at_once(self) -> None:
+        for key in ("ps_1_2\n", "", "ps 1"):
+            await self.fails("invalid", connect("ws://127.0.0.1:1", key=key, job="eu-1"))
+
     async def test_half_of_a_character_in_a_name_is_an_error_of_the_kind_invalid(self) -> None:
         players = self.server.store("P", {"coins": 0})
         await self.fails("invalid", players.start("\ud800"))

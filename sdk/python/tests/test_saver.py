@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import unittest
 from typing import Any
@@ -53,6 +54,24 @@ class Saving(unittest.IsolatedAsyncioTestCase):
         name, save = wire.frames[-1]
         self.assertEqual((name, save["data"]), ("save", {"coins": 100}))
         self.assertEqual(save["edits_done"], [{"op": "op-1"}])
+
+    async def test_ten_thousand_edits_of_one_session_are_remembered_and_no_more(self) -> None:
+        wire = Wire()
+        document: Document[dict[str, int]] = Document({"coins": 0}, None, Beside({}))
+        saver = Saver(1, "k", 1, document, wire, 60.0, User())
+
+        async def edit(op: str) -> int:
+            """How many frames were sent since."""
+            saver.edit(op, [])
+            await asyncio.sleep(0)
+            return len(wire.requests)
+
+        for at in range(10_001):
+            await edit(f"op-{at}")
+            wire.requests[-1].done(("saved", {"version": at + 2}))
+        before = len(wire.requests)
+        self.assertEqual(await edit("op-10000"), before)
+        self.assertEqual(await edit("op-0"), before + 1)
 
 
 if __name__ == "__main__":

@@ -56,8 +56,6 @@ const AGAIN_MS = 500;
 const MOST_ATTEMPTS = 60;
 /** How many requests may be unanswered. */
 const MOST_REQUESTS = 100_000;
-/** How many bytes of starts and messages may be unanswered. A session has one save at most. */
-const MOST_BYTES = 256 << 20;
 /** How many sessions one frame of a greeting names. */
 const NAMED_AT_ONCE = 5000;
 const REFUSED = new Set([
@@ -97,6 +95,8 @@ export class Connection implements LinksUser {
   #leftAt = -Infinity;
   #opening: { done(): void; failed(why: ProfileError): void; until: number } | undefined;
   #isClosed = false;
+  /** How many bytes of starts and messages may be unanswered. A session has one save at most. */
+  mostBytes = 256 << 20;
   /** How large a frame may be, in bytes. */
   maxFrame = 5 << 20;
 
@@ -157,7 +157,7 @@ export class Connection implements LinksUser {
       const detail = `a frame has at most ${this.maxFrame} bytes`;
       return request.failed(failure("too-large", detail));
     }
-    if (this.#requests.size >= MOST_REQUESTS || this.#bytes + bytes > MOST_BYTES) {
+    if (this.#requests.size >= MOST_REQUESTS || this.#bytes + bytes > this.mostBytes) {
       return request.failed(failure("overloaded", "too many requests are unanswered"));
     }
     this.#requests.set(i, request);

@@ -68,6 +68,11 @@ export function inWords(thrown: unknown): string {
   return thrown instanceof Error ? thrown.message : String(thrown);
 }
 
+/** Whether it is to be waited for, whichever library or realm made it. */
+export function isPromise(value: unknown): value is PromiseLike<unknown> {
+  return typeof (value as { then?: unknown } | null | undefined)?.then === "function";
+}
+
 /** The same promise, which may be left alone: its failure is no unhandled rejection. */
 export function quiet<R>(promise: Promise<R>): Promise<R> {
   promise.catch(() => {});

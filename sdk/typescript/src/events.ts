@@ -1,4 +1,4 @@
-import { quiet } from "./errors.js";
+import { isPromise, quiet } from "./errors.js";
 
 /** Told of what a handler threw, since there is no caller to tell. */
 export type Report = (fault: unknown) => void;
@@ -27,7 +27,7 @@ export class Events<All extends object> {
 export function call(handler: () => unknown, report: Report): void {
   try {
     const result = handler();
-    if (result instanceof Promise) quiet(result.catch(report));
+    if (isPromise(result)) quiet(Promise.resolve(result).catch(report));
   } catch (thrown) {
     try {
       report(thrown);

@@ -76,11 +76,24 @@ export interface Page<Item> {
 
 /** What a call brings beside its path. */
 export interface Call {
-  readonly query?: Readonly<Record<string, string | number | boolean | undefined>>;
-  readonly headers?: Readonly<Record<string, string>>;
+  readonly query?: Readonly<Record<string, string | number | boolean | undefined>> | undefined;
+  readonly headers?: Readonly<Record<string, string>> | undefined;
   /** The body's JSON text, and its media type if that is not `application/json`. */
-  readonly body?: string;
-  readonly type?: string;
+  readonly body?: string | undefined;
+  readonly type?: string | undefined;
+}
+
+/** What the audit log is told, and the operation's id: the same one again does nothing twice. */
+export interface Why {
+  readonly reason?: string | undefined;
+  readonly operation?: string | undefined;
+}
+
+/** How a session is ended. */
+export interface Ending {
+  readonly steal?: boolean | undefined;
+  readonly epoch?: number | undefined;
+  readonly reason?: string | undefined;
 }
 
 const CALL_MS = 60_000;
@@ -116,7 +129,12 @@ export class Http {
     /** Such as `http://127.0.0.1:7400`. */
     readonly url: string,
     readonly key: string,
-  ) {}
+  ) {
+    // Such as one from a file, with the end of its line.
+    if (typeof key !== "string" || !/^[\x21-\x7e]+$/.test(key)) {
+      throw failure("invalid", "a key has letters, digits and underscores, and no space");
+    }
+  }
 
   /**
    * Any resource that `/docs` of the server names. Answers with the text. When the key sends more
@@ -222,7 +240,7 @@ export class Http {
     at: Address,
     which: number | string | Date,
     etag: string | undefined,
-    { reason, operation = operationId() }: { reason?: string; operation?: string } = {},
+    { reason, operation = operationId() }: Why = {},
   ): Promise<Restored> {
     const body = JSON.stringify({ version: named(which) });
     return quiet(
@@ -238,7 +256,7 @@ export class Http {
   edit(
     at: Address,
     patch: readonly object[],
-    { reason, operation = operationId() }: { reason?: string; operation?: string } = {},
+    { reason, operation = operationId() }: Why = {},
     numbers: Numbers = PLAIN,
   ): Promise<unknown> {
     return quiet(
@@ -280,7 +298,7 @@ export class Http {
    */
   endSession(
     at: Address,
-    { steal, epoch, reason }: { steal?: boolean; epoch?: number; reason?: string } = {},
+    { steal, epoch, reason }: Ending = {},
   ): Promise<{ readonly held_by: string | null }> {
     return quiet(this.#json("DELETE", `${path(at)}/session`, { query: { steal, epoch, reason } }));
   }

@@ -18,11 +18,13 @@ export {
   operationId,
   type Address,
   type Call,
+  type Ending,
   type HeldBy,
   type Page,
   type Restored,
   type StoredProfile,
   type Version,
+  type Why,
 } from "./http.js";
 export type { Report } from "./events.js";
 export type { Numbers } from "./json.js";

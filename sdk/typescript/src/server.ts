@@ -14,13 +14,13 @@ export interface ConnectOptions {
   /** The game server's name, for people: 1 to 100 bytes. */
   readonly job: string;
   /** Which game or part of it. */
-  readonly place?: number;
+  readonly place?: number | undefined;
   /** After how long without a sign of life others may take the profiles: 10 s or more. */
-  readonly leaseMs?: number;
+  readonly leaseMs?: number | undefined;
   /** How long the first connection is tried: 10 s. */
-  readonly connectMs?: number;
+  readonly connectMs?: number | undefined;
   /** Told of what has no caller to be told, such as an error of a handler. `console.error`. */
-  readonly onFault?: Report;
+  readonly onFault?: Report | undefined;
 }
 
 /**
@@ -119,7 +119,9 @@ export class Server implements Holder {
   }
 
   /** Ends all sessions, and then the connection. Resolves with the profiles that were not saved. */
-  close({ timeoutMs = CLOSE_MS }: { timeoutMs?: number } = {}): Promise<Profile<unknown>[]> {
+  close({ timeoutMs = CLOSE_MS }: { timeoutMs?: number | undefined } = {}): Promise<
+    Profile<unknown>[]
+  > {
     return (this.#closing ??= quiet(this.#close(timeoutMs)));
   }
 

@@ -96,7 +96,7 @@ export function openPlatform(
   };
 }
 
-/** A platform's WebSocket does not say why a server refused it. The same request without it does. */
+/** A platform's WebSocket does not say why it was refused. The same request without it does. */
 async function whyNot(url: string, headers: Record<string, string>): Promise<ProfileError> {
   try {
     const signal = AbortSignal.timeout(WHY_MS);

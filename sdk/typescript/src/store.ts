@@ -14,32 +14,32 @@ import { giftText, type Bench, type Gift } from "./transaction.js";
 export interface StoreOptions<T> {
   /** The data of a player who plays for the first time. It gives the data its type. */
   readonly template: T;
-  readonly scope?: string;
+  readonly scope?: string | undefined;
   /** Members that the template has and the stored data has not are filled in. */
-  readonly reconcile?: boolean;
+  readonly reconcile?: boolean | undefined;
   /**
    * Every whole number is a `bigint`, and a `number` is written with a fraction. Otherwise stored
    * data with a whole number beyond 2^53 cannot be opened.
    */
-  readonly bigint?: boolean;
+  readonly bigint?: boolean | undefined;
   /** Throws when data does not fit the program: asked at each start, and about operators' edits. */
-  readonly check?: (data: T) => void;
+  readonly check?: ((data: T) => void) | undefined;
   /** The version of the data that the program writes. Older programs leave it alone. */
-  readonly dataVersion?: number;
+  readonly dataVersion?: number | undefined;
   /** From which version on programs can read what this one writes; the same by default. */
-  readonly readableFrom?: number;
+  readonly readableFrom?: number | undefined;
   /** Within how many milliseconds a change is stored: 5000. */
-  readonly saveWithinMs?: number;
+  readonly saveWithinMs?: number | undefined;
 }
 
 /** How a profile is opened. */
 export interface StartOptions {
   /** Calls the start off. */
-  readonly signal?: AbortSignal;
+  readonly signal?: AbortSignal | undefined;
   /** When another game server holds the profile; `ask` by default. */
-  readonly whenHeld?: "ask" | "wait" | "give_up" | "steal";
+  readonly whenHeld?: "ask" | "wait" | "give_up" | "steal" | undefined;
   /** After how long the start fails with `timed-out`. */
-  readonly timeoutMs?: number;
+  readonly timeoutMs?: number | undefined;
 }
 
 /** When an end is tried again that the server could not do. */

@@ -1,5 +1,5 @@
 /** Several profiles of this game server change together, and gifts go with them: all or nothing. */
-import { failure, ProfileError } from "./errors.js";
+import { failure, isPromise, quiet, type ProfileError } from "./errors.js";
 import { compose } from "./frames.js";
 import { parse, stringify } from "./json.js";
 import { framed, type Draft } from "./session/document.js";
@@ -19,9 +19,9 @@ export interface Gift {
 
 /** What goes with a transaction. */
 export interface TransactionOptions {
-  readonly gifts?: readonly Gift[];
+  readonly gifts?: readonly Gift[] | undefined;
   /** After how long it is given up, if it has not taken effect. */
-  readonly deadlineMs?: number;
+  readonly deadlineMs?: number | undefined;
 }
 
 /** A profile of any store: only `any` stands for a type that is both read and written. */
@@ -97,8 +97,8 @@ function prepare<R>(
     const before = documents.map(({ text }) => text);
     const data = documents.map((document) => parse(document.text, document.numbers));
     const result = change(data);
-    if (result instanceof Promise) {
-      result.catch(() => {});
+    if (isPromise(result)) {
+      void quiet(Promise.resolve(result));
       throw failure("invalid", "a change is made at once: its function must not be async");
     }
     const parts = profiles.map((profile, at) => {

@@ -4,7 +4,8 @@ import { once } from "node:events";
 import type { AddressInfo } from "node:net";
 import { after, test } from "node:test";
 import { WebSocketServer, type WebSocket } from "ws";
-import { connect, ProfileError, type Server } from "../dist/index.js";
+import { Connection } from "../dist/connection.js";
+import { connect, Http, ProfileError, type Server } from "../dist/index.js";
 import { openPlatform, type PlatformClass } from "../dist/socket.js";
 import { until } from "./serve.js";
 
@@ -72,7 +73,7 @@ test("a frame without what belongs to it ends the connection, and not the game",
   await server.close();
 });
 
-test("a start that is called off while the connection is lost is called off on the next", async () => {
+test("a start that is called off without a connection is called off on the next", async () => {
   const host = await Host.start();
   const server = await open(host);
   const players = server.store("P", { template: { coins: 0 } });
@@ -113,16 +114,37 @@ test("a session that nobody has seen is ended again when its end could not be do
 });
 
 test("messages that nobody takes are refused before they fill the memory", async () => {
-  const host = await Host.start();
-  const server = await open(host);
-  host.cut();
-  await until("the connection is lost", () => !server.isConnected);
-  const players = server.store("P", { template: {} });
-  const pad = "x".repeat(4 << 20);
-  const sent = Array.from({ length: 65 }, (_, at) => players.send("a", pad, `1:${at}`));
-  await assert.rejects(sent[64] as Promise<boolean>, { kind: "overloaded", advice: "retry" });
-  await server.close();
-  await assert.rejects(sent[0] as Promise<boolean>, { kind: "unknown", advice: "retry-as" });
+  const options = { urls: [], key: "k", job: "j", place: 0, leaseMs: undefined, connectMs: 1 };
+  const holder = { named: () => [], resumed: () => {}, frame: () => {} };
+  const connection = new Connection(options, holder, () => {});
+  connection.mostBytes = 10_000;
+  const failed: [number, string][] = [];
+  const send = (i: number, isKept: boolean) =>
+    connection.request(
+      i,
+      ["ä".repeat(2000)],
+      { done: () => {}, failed: ({ kind }) => failed.push([i, kind]) },
+      isKept,
+    );
+  for (const i of [1, 2, 3]) send(i, false);
+  assert.deepEqual(failed, [[3, "overloaded"]]);
+  // A save is never refused for them, and one that was called off makes room.
+  send(4, true);
+  connection.callOff(1);
+  send(5, false);
+  assert.equal(failed.length, 1);
+  await connection.close();
+  assert.deepEqual(
+    failed.slice(1),
+    [2, 4, 5].map((i) => [i, "unknown"]),
+  );
+});
+
+test("a key with the end of its line is refused at once", async () => {
+  for (const key of ["ps_1_2\n", "", "ps 1", undefined as unknown as string]) {
+    await assert.rejects(connect("ws://127.0.0.1:1", { key, job: "eu-1" }), { kind: "invalid" });
+    assert.throws(() => new Http("http://127.0.0.1:1", key), { kind: "invalid" });
+  }
 });
 
 // --- a platform's WebSocket, as Bun and Deno have it -------------------------------------------

@@ -354,3 +354,33 @@ test("a trade takes nothing over from an edit that was taken back meanwhile", as
     ],
   );
 });
+
+test("a change that gives something to wait for is refused, whatever kind of promise it is", () => {
+  const { profile } = session();
+  const later = { then: (_: unknown, failed: (why: Error) => void) => failed(new Error("late")) };
+  const change = (data: Coins) => {
+    data.coins = 9;
+    return later;
+  };
+  assert.throws(() => profile.update(change), { kind: "invalid", message: /async/ });
+  assert.equal(profile.data.coins, 0);
+});
+
+test("ten thousand edits of one session are remembered, and no more", async () => {
+  const { wire, profile } = session();
+  const edit = (op: string) =>
+    profile.heard(["edit", { s: 1, op, changes: "[]", by: "", reason: "" }]);
+  const made = () => wire.frames.length;
+  for (let at = 0; at <= 10_000; at++) {
+    edit(`op-${at}`);
+    await Promise.resolve();
+    wire.answer(at + 2);
+  }
+  const before = made();
+  edit("op-10000");
+  await turn();
+  assert.equal(made(), before, "it is known");
+  edit("op-0");
+  await turn();
+  assert.equal(made(), before + 1, "it is forgotten");
+});

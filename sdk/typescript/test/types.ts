@@ -1,5 +1,5 @@
 /** Checked by `tsc`, never run: what must be an error is one. */
-import type { Profile, Store } from "../dist/index.js";
+import type { Profile, StartOptions, Store } from "../dist/index.js";
 import type { Server } from "../dist/index.js";
 
 interface Player {
@@ -24,6 +24,16 @@ export async function typed(server: Server, guild: Profile<{ gold: bigint }>): P
   profile.update((data) => (data.gems = 1));
   // @ts-expect-error Coins are a number.
   profile.update((data) => (data.coins = "1"));
+  const placed = server.store("P", { template: { at: [0, "north"] as [number, string] } });
+  const [x, side] = (await placed.start("user-2")).data.at;
+  const place: readonly [number, string] = [x, side];
+  // @ts-expect-error A place in a tuple is for reading too.
+  (await placed.start("user-2")).data.at[0] = 1;
+  profile.setTags({ ...profile.tags, vip: true });
+  // @ts-expect-error Tags have names.
+  profile.setTags(["vip"]);
+  // @ts-expect-error `setTags` changes them.
+  profile.tags["vip"] = true;
   profile.onMessage("gift", (data, gift: { coins: number }) => void (data.coins += gift.coins));
   profile.on("end", ({ reason }) => {
     const known: "ended" | "released" | "external" | "operator" | "lost" = reason;
@@ -42,5 +52,10 @@ export async function typed(server: Server, guild: Profile<{ gold: bigint }>): P
   const stored = await players.get("user-1");
   // @ts-expect-error There may be none.
   stored.data.coins;
-  return void [same, coins, taken, count];
+  // What is not given may be given as undefined.
+  const how: StartOptions = { signal: undefined, timeoutMs: undefined, whenHeld: undefined };
+  await server.store("P", { template: {}, scope: undefined, check: undefined }).start("a", how);
+  await server.transaction([profile], () => {}, { gifts: undefined, deadlineMs: undefined });
+  await server.http.call("GET", "/", { query: undefined, body: undefined, type: undefined });
+  return void [same, coins, taken, count, place];
 }

@@ -353,11 +353,13 @@ class Connection:
     def _of_session(self, frame: Frame) -> None:
         name, body = frame
         s = body["s"]
+        if s not in self._sessions:
+            return  # It is over, and the game has forgotten it, or will at its answer.
         if name == "resumed":
             self.trust.resumed(s)
         elif name in ("lost", "closed"):
             self.trust.doubt(s)
-            self._sessions.pop(s, None)
+            del self._sessions[s]
         elif name == "release":
             # Pongs behind this do not count for the session, also while the game computes.
             self.trust.doubt(s)

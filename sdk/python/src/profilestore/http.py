@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import re
 import secrets
 import time
 import uuid
@@ -59,6 +60,9 @@ class Http:
     """Calls to a server, such as ``http://127.0.0.1:7400``. Each uses a thread while it waits."""
 
     def __init__(self, url: str, key: str) -> None:
+        # Such as one from a file, with the end of its line.
+        if type(key) is not str or not re.fullmatch("[\x21-\x7e]+", key):
+            raise failure("invalid", "a key has letters, digits and underscores, and no space")
         self.url, self.key = url.rstrip("/"), key
 
     async def call(

@@ -15,6 +15,9 @@ from .errors import ProfileError, failure, in_words
 from .frames import Frame, compose
 from .futures import fail, quiet, succeed
 
+REMEMBERED = 10_000
+"""How many edits are remembered, of which one may come again."""
+
 AGAIN_S = 1.0
 """When a save is tried again that the server could not do."""
 
@@ -70,7 +73,7 @@ class Saver:
         self._idle: list[asyncio.Future[None]] = []
         self._thawing: list[asyncio.Future[None]] = []
         self._edits: dict[str, Any] = {}
-        self._edits_done: set[str] = set()
+        self._edits_done: dict[str, None] = {}
 
     def changed(self) -> None:
         """The data was changed: it is saved after a while."""
@@ -155,7 +158,9 @@ class Saver:
         """Makes the next edit and sends it."""
         op, changes = next(iter(self._edits.items()))
         del self._edits[op]
-        self._edits_done.add(op)
+        self._edits_done[op] = None
+        while len(self._edits_done) > REMEMBERED:
+            del self._edits_done[next(iter(self._edits_done))]
         try:
             draft, undo = self._document.edit(changes)
         except Exception as error:

@@ -2,7 +2,7 @@
  * The data of one session, as text: what was changed, what is stored, and the messages whose effect
  * is in it. Pure; it knows of no connection. A change that fails leaves nothing behind.
  */
-import { failure, inWords, quiet } from "../errors.js";
+import { failure, inWords, isPromise, quiet } from "../errors.js";
 import { parse, stringify, type Numbers } from "../json.js";
 import { edited } from "./edit.js";
 import type { Beside, BesideDraft } from "./beside.js";
@@ -91,8 +91,8 @@ export class Document<T> {
     try {
       const data = parse(this.#text, this.numbers) as T;
       const result = change(data);
-      if (result instanceof Promise) {
-        void quiet(result);
+      if (isPromise(result)) {
+        void quiet(Promise.resolve(result));
         throw failure("invalid", "a change is made at once: its function must not be async");
       }
       return { text: stringify(data, this.numbers), result };

@@ -9,11 +9,7 @@ import { Saver, type Wire } from "./saver.js";
 import type { User } from "./users.js";
 
 /** The same data, for reading. */
-export type Reading<T> = T extends (infer Item)[]
-  ? readonly Reading<Item>[]
-  : T extends object
-    ? { readonly [Name in keyof T]: Reading<T[Name]> }
-    : T;
+export type Reading<T> = T extends object ? { readonly [Name in keyof T]: Reading<T[Name]> } : T;
 
 /** How a session ended. */
 export interface End {

@@ -40,6 +40,9 @@ interface EditDone {
   readonly refused?: string;
 }
 
+/** How many edits are remembered, of which one may come again. */
+const REMEMBERED = 10_000;
+
 /** When a save is tried again that the server could not do. */
 const AGAIN_MS = 1000;
 
@@ -160,6 +163,10 @@ export class Saver<T> {
     for (const [op, changes] of this.#edits) {
       this.#edits.delete(op);
       this.#editsDone.add(op);
+      for (const old of this.#editsDone) {
+        if (this.#editsDone.size <= REMEMBERED) break;
+        this.#editsDone.delete(old);
+      }
       try {
         const { draft, undo } = this.document.edit(changes);
         this.#sendSave(draft, [{ op }], (why) => {

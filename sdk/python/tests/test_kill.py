@@ -6,10 +6,12 @@ import asyncio
 import gc
 import json
 import signal
+import sqlite3
 import time
 import unittest
 from typing import Any
 
+from websockets.asyncio.client import connect as open_socket
 from websockets.asyncio.server import Server as WebSocketServer
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.typing import Subprotocol
@@ -207,6 +209,41 @@ class Host:
         assert self._server is not None
         self._server.close()
         await self._server.wait_closed()
+
+
+class SignsOfLife(unittest.IsolatedAsyncioTestCase):
+    async def test_a_server_that_stood_still_says_that_it_lives_until_it_has_renewed(self) -> None:
+        host = await Serve.begin()
+        database = sqlite3.connect(f"{host.folder}/profiles.db", isolation_level=None)
+        headers = {"Authorization": f"Bearer {host.key}"}
+        protocol = [Subprotocol("profilestore.v1+json")]
+        url = f"{host.url}/v1/connect"
+        async with open_socket(url, subprotocols=protocol, additional_headers=headers) as socket:
+            hello = {"instance": "a secret of this test", "job": "eu-1", "lease_ms": 60_000}
+            await socket.send(json.dumps({"hello": hello}))
+            self.assertIn("welcome", json.loads(await socket.recv()))
+
+            async def answer() -> str:
+                await socket.send('{"ping":{"n":1}}')
+                return str(next(iter(json.loads(await socket.recv()))))
+
+            async def is_heard() -> bool:
+                return await answer() == "heard"
+
+            async def is_sure() -> bool:
+                return await answer() == "pong"
+
+            await until("a pong comes", is_sure)
+            # No renewal can be stored, and the process stands still.
+            database.execute("BEGIN IMMEDIATE")
+            host.send(signal.SIGSTOP)
+            await asyncio.sleep(3)
+            host.send(signal.SIGCONT)
+            await until("it says that it lives", is_heard)
+            database.execute("ROLLBACK")
+            await until("it has renewed", is_sure)
+        database.close()
+        await host.remove()
 
 
 class LateHost(unittest.IsolatedAsyncioTestCase):

@@ -82,7 +82,7 @@ export function openPlatform(
     send: (text) => {
       if (socket.readyState === OPEN) socket.send(text);
     },
-    // The answers to pings are enough: a server that is not sure sends `heard`.
+    // The answers to pings are enough: a server that sends no pong sends `heard`.
     probe: () => {},
     close: () => {
       isOver = true;

@@ -301,7 +301,7 @@ pub(crate) enum ServerFrame {
         /// How long ago the renewal was sent that the store confirmed last, in milliseconds.
         age: u64,
     },
-    /// The answer to `ping` while the lease is not confirmed: a sign of life, and no more.
+    /// The answer to `ping` after a pause of this process, until it has renewed: a sign of life.
     Heard {
         n: u64,
     },

@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -42,7 +42,16 @@ pub enum Link {
 /// What PostgreSQL answers when a transaction is committed.
 const POSTGRES_COMMITTED: &[u8] = b"C\0\0\0\x0bCOMMIT\0";
 
+/// What PostgreSQL answers behind the row of a statement that was a transaction of its own.
+const POSTGRES_ONE_ROW: &[u8] = b"SELECT 1\0Z\0\0\0\x05I";
+
 impl Link {
+    /// Loses PostgreSQL's answers to statements that are transactions of their own and have one
+    /// row, as lone saves are, and some reads. Only unencrypted connections can be read.
+    pub fn losing_lone_answers() -> Self {
+        Self::LosingAnswersWith(POSTGRES_ONE_ROW.to_vec())
+    }
+
     /// Loses PostgreSQL's answers to COMMIT. Only unencrypted connections can be read.
     pub fn losing_commit_answers() -> Self {
         Self::LosingAnswersWith(POSTGRES_COMMITTED.to_vec())
@@ -62,6 +71,7 @@ pub struct Proxy {
 struct Counts {
     connections: AtomicUsize,
     lost: AtomicUsize,
+    round_trips: AtomicUsize,
 }
 
 impl Proxy {
@@ -104,6 +114,13 @@ impl Proxy {
     pub fn lost_answers(&self) -> usize {
         self.counts.lost.load(Ordering::SeqCst)
     }
+
+    /// How often a client spoke after it had been answered, or for the first time: for how many
+    /// answers clients have waited. What is sent together counts once if answers are
+    /// [late](Link::Late).
+    pub fn round_trips(&self) -> usize {
+        self.counts.round_trips.load(Ordering::SeqCst)
+    }
 }
 
 impl Drop for Proxy {
@@ -139,10 +156,13 @@ async fn connection(
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
         let (from_client, to_client) = client.into_split();
         let (from_server, to_server) = server.into_split();
+        let answered = AtomicBool::new(true);
+        let (asking, answering) =
+            (Words::Clients(&counts, &answered), Words::Servers(&counts, &answered));
         // Whichever direction ends first ends both.
         tokio::select! {
-            () = carry(from_client, to_server, link.clone(), None) => {}
-            () = carry(from_server, to_client, link.clone(), Some(&counts)) => {}
+            () = carry(from_client, to_server, link.clone(), asking) => {}
+            () = carry(from_server, to_client, link.clone(), answering) => {}
         }
     };
     tokio::select! {
@@ -162,12 +182,20 @@ async fn some_server(servers: &[SocketAddr], first: usize) -> Option<TcpStream> 
     None
 }
 
-/// Carries one direction until it ends. `answers`: it is the server's.
+/// Whose words one direction of a connection carries, what is counted, and whether the client was
+/// answered since it spoke last.
+#[derive(Clone, Copy)]
+enum Words<'a> {
+    Clients(&'a Counts, &'a AtomicBool),
+    Servers(&'a Counts, &'a AtomicBool),
+}
+
+/// Carries one direction until it ends.
 async fn carry(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     link: watch::Receiver<Link>,
-    answers: Option<&Counts>,
+    words: Words<'_>,
 ) {
     // So much may be under way. Beyond it the sender's own buffers fill up.
     let (under_way, mut arriving) = mpsc::channel::<(Instant, Vec<u8>)>(64);
@@ -177,10 +205,15 @@ async fn carry(
         let mut buffer = vec![0; 16 << 10];
         while let Ok(n @ 1..) = from.read(&mut buffer).await {
             let now = here.borrow_and_update().clone();
-            let due = match (&now, answers) {
+            if let Words::Clients(counts, answered) = words
+                && answered.swap(false, Ordering::SeqCst)
+            {
+                counts.round_trips.fetch_add(1, Ordering::SeqCst);
+            }
+            let due = match (&now, words) {
                 (Link::BlackHole, _) => continue,
-                (Link::Late(delay), Some(_)) => Instant::now() + *delay,
-                (Link::LosingAnswersWith(bytes), Some(counts))
+                (Link::Late(delay), Words::Servers(..)) => Instant::now() + *delay,
+                (Link::LosingAnswersWith(bytes), Words::Servers(counts, _))
                     if holds(&mut seen, &buffer[..n], bytes) =>
                 {
                     counts.lost.fetch_add(1, Ordering::SeqCst);
@@ -198,6 +231,9 @@ async fn carry(
             sleep_until(due).await;
             if there.wait_for(|link| *link != Link::Stalled).await.is_err() {
                 return;
+            }
+            if let Words::Servers(_, answered) = words {
+                answered.store(true, Ordering::SeqCst);
             }
             let lost = *there.borrow() == Link::BlackHole;
             if !lost && to.write_all(&bytes).await.is_err() {
@@ -288,5 +324,21 @@ mod tests {
         assert_eq!(say(&mut client, "MIT").await, None, "also in two pieces");
         assert_eq!((client.read(&mut [0]).await.unwrap_or(0), proxy.lost_answers()), (0, 1));
         assert_eq!(say(&mut connect(&proxy).await, "BEGIN").await.unwrap(), "BEGIN");
+    }
+
+    #[tokio::test]
+    async fn it_counts_round_trips() {
+        let (proxy, mut client) = echo().await;
+        for trips in 1..4 {
+            assert_eq!(say(&mut client, "one").await.unwrap(), "one");
+            assert_eq!(proxy.round_trips(), trips);
+        }
+        proxy.set(Link::Late(Duration::from_millis(100)));
+        client.write_all(b"first").await.unwrap();
+        tokio::task::yield_now().await;
+        client.write_all(b"second").await.unwrap();
+        let mut buffer = [0; 11];
+        client.read_exact(&mut buffer).await.unwrap();
+        assert_eq!((&buffer, proxy.round_trips()), (b"firstsecond", 4));
     }
 }

@@ -72,8 +72,10 @@ async fn answers_to_commits_are_lost() {
     let proxy = Proxy::to_port(postgres.port()).await.unwrap();
     let play = Play::new(3).store(&postgres.url_through(proxy.port())).arg("--may-lose").start();
     while {
-        for _ in 0..6 {
-            proxy.set(Link::losing_commit_answers());
+        for round in 0..6 {
+            // Lone saves are no transactions of several statements.
+            let losing = [Link::losing_commit_answers(), Link::losing_lone_answers()];
+            proxy.set(losing[round % 2].clone());
             sleep(Duration::from_millis(300));
             proxy.set(Link::Open);
             sleep(Duration::from_millis(700));

@@ -297,12 +297,12 @@ pub struct Replaced {
 /// [`Change::Write::keep_previous`].
 pub fn keeps_previous(previous: Replaced, keep_previous: bool, now_ms: i64) -> bool {
     let Replaced { stored_ms, removed, sealed, pinned, imported } = previous;
-    keep_previous
-        || removed
-        || sealed
-        || pinned
-        || imported
-        || stored_ms.div_euclid(HOUR_MS) < now_ms.div_euclid(HOUR_MS)
+    keep_previous || removed || sealed || pinned || imported || stored_ms < start_of_hour(now_ms)
+}
+
+/// When the UTC hour began in which a time lies.
+pub(super) fn start_of_hour(ms: i64) -> i64 {
+    ms - ms.rem_euclid(HOUR_MS)
 }
 
 /// What a write's new version is, at this time. Its load count is known once the whole commit was

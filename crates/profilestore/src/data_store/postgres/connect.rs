@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures_util::{
-    FutureExt as _,
+    FutureExt as _, TryStreamExt as _,
     future::{join_all, poll_fn},
 };
 use parking_lot::Mutex;
@@ -27,7 +27,10 @@ use tokio_postgres::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{PostgresOptions, trouble::Trouble};
+use super::{
+    PostgresOptions,
+    trouble::{Trouble, is_transport, refused_to_commit},
+};
 use crate::{data_store::StoreError, key::ProfileKey};
 
 /// How long to leave the database alone after a failed attempt: from the first to the last,
@@ -119,6 +122,10 @@ impl<'a> Step<'a> {
         self.params.push(Box::new(param));
     }
 
+    fn params(&self) -> Vec<&(dyn ToSql + Sync)> {
+        self.params.iter().map(|param| &**param as &(dyn ToSql + Sync)).collect()
+    }
+
     #[must_use]
     pub(crate) fn with(mut self, param: impl ToSql + Sync + Send + 'a) -> Self {
         self.push(param);
@@ -131,6 +138,20 @@ pub(super) struct Answers {
     pub(super) began: Result<(), tokio_postgres::Error>,
     pub(super) rows: Vec<Result<Vec<Row>, tokio_postgres::Error>>,
     pub(super) ended: Result<(), tokio_postgres::Error>,
+}
+
+/// What became of a statement that is a transaction of its own.
+pub(super) enum Alone {
+    /// It was committed, with this row as its answer.
+    Committed(Row),
+    /// It found nothing, and did nothing.
+    Nothing,
+    /// Nothing was applied.
+    Not(Trouble),
+    /// The connection was lost: it may have been applied.
+    Lost(String),
+    /// It may have been applied, or may yet be.
+    Unknown(String),
 }
 
 impl Dialer {
@@ -316,9 +337,7 @@ impl Conn {
     }
 
     pub(crate) async fn query_step(&self, step: &Step<'_>) -> Result<Vec<Row>, Trouble> {
-        let params: Vec<&(dyn ToSql + Sync)> =
-            step.params.iter().map(|param| &**param as &(dyn ToSql + Sync)).collect();
-        self.query(step.sql, &params).await
+        self.query(step.sql, &step.params()).await
     }
 
     /// Sends statements together, in their order, and waits for all answers. None: not all came in
@@ -341,14 +360,48 @@ impl Conn {
         };
         // Each is sent when it is polled first, and these poll in order.
         let statements = steps.iter().zip(&prepared).map(|(step, statement)| {
-            let params: Vec<&(dyn ToSql + Sync)> =
-                step.params.iter().map(|param| &**param as &(dyn ToSql + Sync)).collect();
+            let params = step.params();
             async move { self.client.query(statement, &params).await }.boxed()
         });
         let all = async { futures_util::join!(word(begin), join_all(statements), word(end)) };
         match tokio::time::timeout(self.patience, all).await {
             Ok((began, rows, ended)) => Ok(Some(Answers { began, rows, ended })),
             Err(_) => Ok(None),
+        }
+    }
+
+    /// Runs a statement of one row as a transaction of its own, in one round trip. The server sends
+    /// the row before it commits: an error without a row is the statement's, and one behind it the
+    /// commit's.
+    pub(super) async fn alone(&self, step: &Step<'_>) -> Alone {
+        let statement = match self.prepare(step.sql).await {
+            Ok(statement) => statement,
+            Err(trouble) => return Alone::Not(trouble),
+        };
+        self.take_warning();
+        let sent = async {
+            let rows = self.client.query_raw(&statement, step.params()).await?;
+            let mut rows = std::pin::pin!(rows);
+            let Some(row) = rows.try_next().await? else { return Ok(None) };
+            Ok(Some((row, rows.try_next().await.map(drop))))
+        };
+        match self.in_time(sent).await {
+            Ok(None) => Alone::Nothing,
+            Ok(Some((row, Ok(())))) => match self.take_warning() {
+                None => Alone::Committed(row),
+                Some(warning) => {
+                    Alone::Unknown(format!("the database warned while committing: {warning}"))
+                }
+            },
+            Ok(Some((_, Err(err)))) if refused_to_commit(&err) => Alone::Not(err.into()),
+            Ok(Some((_, Err(err)))) => {
+                Alone::Lost(format!("the connection was lost while committing: {err}"))
+            }
+            Err(Trouble::Silent) => Alone::Unknown("the database did not answer in time".into()),
+            Err(Trouble::Postgres(err)) if is_transport(&err) => {
+                Alone::Lost(format!("the connection was lost while writing: {err}"))
+            }
+            Err(trouble) => Alone::Not(trouble),
         }
     }
 

@@ -2,8 +2,9 @@
 //!
 //! * **Batches.** A few connections write, two by default; each has one transaction under way, and
 //!   what comes meanwhile shares the next one. A transaction takes two round trips, whatever the
-//!   number of its commits: one locks and reads, one writes and commits.
-//! * **One judge.** What is allowed is decided here, by the rules that every backend shares, on
+//!   number of its commits: one locks and reads, one writes and commits. A lone save that is plain
+//!   takes one: a statement with all that it depends on as its conditions.
+//! * **One judge.** What is refused is decided here, by the rules that every backend shares, on
 //!   rows that the transaction has locked in the order of their keys. The SQL is plain, without
 //!   functions, triggers, sequences or constraints between tables, so that engines of the same
 //!   protocol that spread tables over machines can take it.
@@ -31,6 +32,7 @@ mod backlog;
 mod batch;
 mod connect;
 mod load;
+mod lone;
 mod migrate;
 mod options;
 mod password;
@@ -68,6 +70,7 @@ struct Inner {
     /// So many may read at once: the other connections are for those who write.
     reading: Semaphore,
     queue: Arc<queue::Queue>,
+    lone: lone::Lone,
 }
 
 impl Inner {
@@ -122,7 +125,8 @@ impl PostgresStore {
         lease.rest();
         drop(lease);
         let queue = Arc::new(queue::Queue::new(writers, batch));
-        Ok(Self { inner: Arc::new(Inner { pool, reading: Semaphore::new(readers), queue }) })
+        let (reading, lone) = (Semaphore::new(readers), lone::Lone::default());
+        Ok(Self { inner: Arc::new(Inner { pool, reading, queue, lone }) })
     }
 }
 

@@ -1,6 +1,9 @@
 //! What goes wrong between us and the server, and what it means to the caller.
 
-use tokio_postgres::error::{DbError, SqlState};
+use tokio_postgres::{
+    Error,
+    error::{DbError, SqlState},
+};
 
 use super::PostgresOptions;
 use crate::data_store::StoreError;
@@ -8,14 +11,14 @@ use crate::data_store::StoreError;
 /// What goes wrong within a transaction.
 #[derive(Debug)]
 pub(crate) enum Trouble {
-    Postgres(tokio_postgres::Error),
+    Postgres(Error),
     /// No answer in time. The connection is not fit for use any more.
     Silent,
     Store(StoreError),
 }
 
-impl From<tokio_postgres::Error> for Trouble {
-    fn from(err: tokio_postgres::Error) -> Self {
+impl From<Error> for Trouble {
+    fn from(err: Error) -> Self {
         Self::Postgres(err)
     }
 }
@@ -102,6 +105,20 @@ impl Trouble {
         }
     }
 
+    /// True when a statement took longer than one may.
+    pub(super) fn is_time_limit(&self) -> bool {
+        matches!(self, Self::Postgres(err) if err.code() == Some(&SqlState::QUERY_CANCELED))
+    }
+
+    /// True when the engine does not know the statement at all.
+    pub(super) fn is_of_another_dialect(&self) -> bool {
+        let Self::Postgres(err) = self else { return false };
+        err.code().is_some_and(|code| {
+            [SqlState::SYNTAX_ERROR, SqlState::UNDEFINED_FUNCTION, SqlState::FEATURE_NOT_SUPPORTED]
+                .contains(code)
+        })
+    }
+
     /// True when the trouble is that of one commit's contents and not of the transaction as such.
     /// On a full disk that is so too: what needs no more room can be written, renewals above all.
     pub(super) fn concerns_one(&self) -> bool {
@@ -118,9 +135,22 @@ impl Trouble {
     }
 }
 
+/// True for an error of the `COMMIT` itself which says that nothing was applied.
+pub(super) fn refused_to_commit(err: &Error) -> bool {
+    let class = |code: &SqlState| code.code().get(..2).map(str::to_owned);
+    err.code().and_then(class).is_some_and(|class| matches!(class.as_str(), "23" | "25" | "40"))
+        && err.code() != Some(&SqlState::T_R_STATEMENT_COMPLETION_UNKNOWN)
+}
+
+/// True when nothing tells what became of what was sent: it is no answer of the server, and no
+/// parameter that could not be sent.
+pub(super) fn is_transport(err: &Error) -> bool {
+    err.as_db_error().is_none() && !is_odd_row(err)
+}
+
 /// True for a column that cannot be read or a parameter that cannot be written: our own mistake or
 /// a damaged row.
-fn is_odd_row(err: &tokio_postgres::Error) -> bool {
+fn is_odd_row(err: &Error) -> bool {
     let text = err.to_string();
     text.starts_with("error deserializing") || text.starts_with("error serializing")
 }
@@ -130,7 +160,7 @@ fn shown(db: &DbError) -> String {
     format!("{} ({})", db.message(), db.code().code())
 }
 
-fn in_full(err: &tokio_postgres::Error) -> String {
+fn in_full(err: &Error) -> String {
     let mut text = err.to_string();
     let mut source = std::error::Error::source(err);
     while let Some(cause) = source {

@@ -1,5 +1,6 @@
 //! Writing: a transaction of two round trips for a batch of commits, tried again where another one
-//! was met, and the honest answer when its outcome is unknown.
+//! was met, and the honest answer when its outcome is unknown. A lone save that is plain takes one
+//! (see `lone`).
 //!
 //! The first round trip locks and reads what the batch needs; then the commits are judged and
 //! applied here; the second one writes, reads what the answers show, and commits. Until the second
@@ -11,16 +12,17 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
-use tokio_postgres::{Error, Row, error::SqlState};
+use tokio_postgres::{Error, Row};
 
 use super::{
     Inner,
     batch::{Batch, Shown, Verdict},
     connect::{Answers, Conn},
     load::{self, Needs},
+    lone::Saved,
     pool::Lease,
     queue::{self, Answer, Job, Reply, Taken},
-    trouble::Trouble,
+    trouble::{Trouble, refused_to_commit},
     write::{self, Again},
 };
 use crate::data_store::{Commit, StoreError};
@@ -186,6 +188,7 @@ impl Inner {
             let rows = first_error(rows).map_err(|err| Failed::of(err.into()))?;
             let answers: Vec<(load::Part, Vec<Row>)> = parts.into_iter().zip(rows).collect();
             let batch = needs.batch(&answers, self.test_time())?;
+            self.lone.note_time(self.pool.dialer.options.env.now(), batch.now_ms);
             let empty = if lock && round <= ROUNDS { needs.empty_heads(&batch) } else { None };
             let Some(empty) = empty else { return Ok((batch, round)) };
             let answers = conn
@@ -247,9 +250,36 @@ impl Inner {
             .collect())
     }
 
-    /// Writes commits in one transaction, as often as it takes; the connection is kept for the next
-    /// ones while it is fit.
+    /// Writes commits in one transaction; a lone save that is plain in one round trip.
     async fn write(&self, lease: &mut Lease, commits: &[&Commit]) -> Result<Vec<Reply>, Failed> {
+        let mut lost = None;
+        if let [commit] = commits {
+            match self.save_alone(lease, commit).await {
+                Saved::Applied(reply) => return Ok(vec![Ok(*reply)]),
+                Saved::Unknown(reason) => return Err(Failed::Unknown(reason, vec![None])),
+                Saved::TooLate(trouble) => return Err(Failed::of(trouble)),
+                Saved::Lost(reason) => lost = Some(reason),
+                Saved::NotPlain => {}
+            }
+        }
+        let written = self.write_judged(lease, commits).await;
+        let Some(reason) = lost else { return written };
+        // It may have been applied: only these answers tell.
+        let tells = |reply: &Reply| matches!(reply, Ok(_) | Err(StoreError::Conflict(_)));
+        match written {
+            Ok(replies) if replies.iter().all(tells) => Ok(replies),
+            Err(unknown @ Failed::Unknown(..)) => Err(unknown),
+            Ok(_) | Err(_) => Err(Failed::Unknown(reason, vec![None])),
+        }
+    }
+
+    /// Writes commits in one transaction, judged by the rules, as often as it takes; the connection
+    /// is kept for the next ones while it is fit.
+    async fn write_judged(
+        &self,
+        lease: &mut Lease,
+        commits: &[&Commit],
+    ) -> Result<Vec<Reply>, Failed> {
         let mut reconnected = false;
         for attempt in 1.. {
             reconnected |= lease.kept().is_none();
@@ -319,6 +349,9 @@ impl Inner {
         // keys.
         drop(taken);
         for (job, reply) in jobs.into_iter().zip(replies) {
+            if let Ok(reply) = &reply {
+                self.lone.note(&job.commit, reply);
+            }
             metrics::histogram!("profilestore_postgres_commit_seconds")
                 .record(job.since.elapsed().as_secs_f64());
             Job::answer(job, reply);
@@ -401,13 +434,6 @@ fn outcome(conn: &Conn, sent: Option<Answers>) -> Result<Vec<Vec<Row>>, Outcome>
             Err(Outcome::Unknown(format!("the connection was lost while committing: {err}")))
         }
     }
-}
-
-/// True for an error of the `COMMIT` itself which says that nothing was applied.
-fn refused_to_commit(err: &Error) -> bool {
-    let class = |code: &SqlState| code.code().get(..2).map(str::to_owned);
-    err.code().and_then(class).is_some_and(|class| matches!(class.as_str(), "23" | "25" | "40"))
-        && err.code() != Some(&SqlState::T_R_STATEMENT_COMPLETION_UNKNOWN)
 }
 
 /// All answers, or the first that failed.

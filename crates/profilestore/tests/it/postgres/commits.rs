@@ -102,7 +102,7 @@ async fn a_lock_that_is_not_released_makes_unavailable() {
 /// A server of the test's own with a store in it, and another store there whose sessions are found
 /// under the name `waits`. Once [`wait_for_a_standby`] was called, every commit waits for a standby
 /// that does not exist.
-async fn server_of_its_own(
+pub(super) async fn server_of_its_own(
     statement_timeout: Duration,
 ) -> (PostgresServer, PostgresStore, PostgresOptions) {
     let server = PostgresServer::start().unwrap();
@@ -115,7 +115,7 @@ async fn server_of_its_own(
     (server, store, waits)
 }
 
-fn wait_for_a_standby(server: &mut PostgresServer) {
+pub(super) fn wait_for_a_standby(server: &mut PostgresServer) {
     server.sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").unwrap();
     server.process.kill();
     server.restart().unwrap();
@@ -123,7 +123,7 @@ fn wait_for_a_standby(server: &mut PostgresServer) {
 
 /// Ends the sessions that wait: the transaction of a client that is gone waits on, and what comes to
 /// its rows waits with it.
-fn end_those_that_wait(server: &PostgresServer) {
+pub(super) fn end_those_that_wait(server: &PostgresServer) {
     let sql = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity \
         WHERE application_name = 'waits'";
     server.sql(sql).unwrap();

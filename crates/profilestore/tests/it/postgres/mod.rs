@@ -17,6 +17,7 @@ use tokio_postgres::{Client, Config, NoTls};
 mod commits;
 mod few_connections;
 mod format;
+mod lone;
 mod meetings;
 mod schema;
 mod sessions;

@@ -81,7 +81,9 @@ impl GameClient {
             next: 0,
         };
         let (instance, job) = (client.instance.clone(), client.job.clone());
-        let hello = json!({ "instance": instance, "job": job, "lease_ms": lease_ms });
+        let hello = json!({
+            "instance": instance, "job": job, "lease_ms": lease_ms, "sdk": "testbed 1",
+        });
         client.send(json!({ "hello": hello })).await;
         client.welcome = client.expect("welcome").await;
         client

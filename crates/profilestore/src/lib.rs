@@ -155,12 +155,13 @@ pub use signal::Connection;
 pub use telemetry::describe_metrics;
 
 /// What an [`Operator`] works with besides [`Edit`]: edits of many profiles, edits that stand for
-/// new ones, and what restoring and erasing answer.
+/// new ones or wait for a holder, and what restoring and erasing answer.
 pub mod operator {
     pub use crate::{
         edit::{
             BulkEdit, BulkProgress, BulkReport, EditScope, JsonChange, MAX_EDIT_BYTES,
-            MAX_STANDING_BYTES, MAX_STANDING_EDITS, StandingEdit, json_changes, standing_edits,
+            MAX_STANDING_BYTES, MAX_STANDING_EDITS, StandingEdit, WaitingEdit, json_changes,
+            standing_edits,
         },
         engine::{
             conditional::{Expected, Written},

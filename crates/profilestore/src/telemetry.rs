@@ -40,6 +40,12 @@ const METRICS: &[(Kind, &str, Unit, &str)] = &[
         "profiles that this server handed over",
     ),
     (
+        Histogram,
+        "profilestore_hand_over_seconds",
+        Unit::Seconds,
+        "how long a start waited for the server that it asked to let go",
+    ),
+    (
         Counter,
         "profilestore_sessions_ended_total",
         Unit::Count,

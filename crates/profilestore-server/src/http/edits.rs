@@ -10,10 +10,13 @@ use axum::{
 use profilestore::{
     Edit, ErrorKind, ProfileKey,
     audit::{AuditEntry, AuditOutcome, AuditQuery, audit_entries},
+    data_store::{DataStoreExt as _, Returning},
+    operator::{StandingEdit, WaitingEdit, standing_edits},
     storable::DOCUMENT,
 };
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json, value::RawValue};
+use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
@@ -35,7 +38,101 @@ const MERGE_PATCH: &str = "application/merge-patch+json";
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(make)).routes(routes!(outcome))
+    OpenApiRouter::new().routes(routes!(waiting, make)).routes(routes!(outcome))
+}
+
+/// An edit that is yet to be made.
+#[derive(Debug, Serialize, ToSchema)]
+struct ComingEdit {
+    /// Its operation: the Idempotency-Key, and its entry in the audit log.
+    operation: String,
+    /// Who asked for it.
+    author: String,
+    /// Why.
+    reason: String,
+    /// When it was handed to the holder, Unix milliseconds. Null for one that stands.
+    sent_ms: Option<i64>,
+    /// Its steps. Null: they cannot be read, they may be of a newer version.
+    #[schema(value_type = Option<Vec<Object>>)]
+    operations: Option<Box<RawValue>>,
+}
+
+/// The edits of a profile that are yet to be made.
+#[derive(Debug, Serialize, ToSchema)]
+struct ComingEdits {
+    /// Those that the game server which holds the profile has yet to make, oldest first.
+    waiting: Vec<ComingEdit>,
+    /// Those that stand for new profiles of the store, and that this one gets when it begins. Empty
+    /// for a profile that is there.
+    standing: Vec<ComingEdit>,
+}
+
+/// The steps of an edit as it is stored.
+fn steps_of(edit: &str) -> Option<Box<RawValue>> {
+    #[derive(Deserialize)]
+    struct Stored {
+        ops: Box<RawValue>,
+    }
+    serde_json::from_str::<Stored>(edit).ok().map(|stored| stored.ops)
+}
+
+impl ComingEdit {
+    fn waiting(edit: WaitingEdit) -> Self {
+        Self {
+            operation: edit.operation.to_string(),
+            author: edit.by.author,
+            reason: edit.by.reason,
+            sent_ms: Some(edit.sent_ms),
+            operations: edit.edit.and_then(|edit| steps_of(edit.get())),
+        }
+    }
+
+    fn standing(edit: StandingEdit) -> Self {
+        Self {
+            operation: edit.operation.to_string(),
+            author: edit.by.author,
+            reason: edit.by.reason,
+            sent_ms: None,
+            operations: steps_of(&edit.edit.to_string()),
+        }
+    }
+}
+
+/// List the edits that wait
+///
+/// What operators asked for and the profile does not have yet.
+#[utoipa::path(
+    get,
+    path = "/profiles/{key}/edits",
+    operation_id = "list_waiting_edits",
+    tag = "edits",
+    params(("store" = String, Path), ("key" = String, Path)),
+    responses(
+        (status = 200, body = ComingEdits),
+        AnyProblem,
+    )
+)]
+async fn waiting(
+    State(app): State<App>,
+    caller: Caller,
+    Named(key): Named,
+) -> Result<Response, Problem> {
+    caller.may(Scope::ProfilesRead, &key)?;
+    let (_, state) = app.store().read_one(&key, Returning::INBOX).await?;
+    let waiting = state.inbox.iter().flatten().filter_map(WaitingEdit::of);
+    let standing = match state.exists() {
+        true => Vec::new(),
+        false => standing_edits(app.store(), Some(key.store())).await?,
+    };
+    let view = ComingEdits {
+        waiting: waiting.map(ComingEdit::waiting).collect(),
+        standing: standing
+            .into_iter()
+            .filter(|edit| edit.is_for(&key))
+            .map(ComingEdit::standing)
+            .collect(),
+    };
+    Ok(views::json(StatusCode::OK, &view))
 }
 
 /// The edit that a body describes.

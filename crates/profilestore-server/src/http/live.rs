@@ -49,6 +49,11 @@ pub(crate) struct Live {
     saves: u64,
     /// Profiles that were handed over to another server.
     hand_overs: u64,
+    /// Half of the hand-overs of about the last minute took at most so long, in milliseconds: from
+    /// a game server's request to this process until it had the profile. Null: there was none.
+    hand_over_p50_ms: Option<f64>,
+    /// The same of 99 in 100.
+    hand_over_p99_ms: Option<f64>,
     /// Messages that were sent.
     messages: u64,
     /// What failed, by kind: starts by kind of error, `store` for calls of the store, `lost` for
@@ -118,6 +123,16 @@ fn counted(metrics: &str) -> Live {
         let Some((series, value)) = line.rsplit_once(' ') else { continue };
         let Ok(value) = value.parse::<f64>() else { continue };
         let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+        if name == "profilestore_hand_over_seconds" {
+            // 0: nothing of it was recorded lately.
+            let took = (value > 0.0).then_some(value * 1000.0);
+            match labels {
+                "quantile=\"0.5\"}" => live.hand_over_p50_ms = took,
+                "quantile=\"0.99\"}" => live.hand_over_p99_ms = took,
+                _ => {}
+            }
+            continue;
+        }
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
         let value = value.max(0.0) as u64;
         match name {
@@ -156,10 +171,19 @@ mod tests {
              profilestore_sessions 2\n\
              profilestore_starts_failed_total{kind=\"TimedOut\"} 5\n\
              profilestore_critical_state 1\n\
-             profilestore_start_seconds{quantile=\"0.5\"} 0.1\n",
+             profilestore_start_seconds{quantile=\"0.5\"} 0.1\n\
+             profilestore_hand_over_seconds{quantile=\"0.5\"} 0.25\n\
+             profilestore_hand_over_seconds{quantile=\"0.99\"} 0\n",
         );
         let errors = BTreeMap::from([("TimedOut".to_owned(), 5)]);
-        let wanted = Live { saves: 7, sessions: 2, errors, is_critical: true, ..Live::default() };
+        let wanted = Live {
+            saves: 7,
+            sessions: 2,
+            hand_over_p50_ms: Some(250.0),
+            errors,
+            is_critical: true,
+            ..Live::default()
+        };
         assert_eq!(live, wanted);
     }
 }

@@ -3,7 +3,7 @@
 use axum::{extract::State, http::StatusCode, response::Response};
 use profilestore::{
     ProfileKey,
-    data_store::{DataStoreExt as _, KeyFilter, KeyQuery},
+    data_store::{DataStoreExt as _, KeyFilter, KeyQuery, ServerRow},
     key::MAX_NAME_CHARS,
 };
 use serde::Serialize;
@@ -19,6 +19,7 @@ use crate::{
     auth::Caller,
     keys::Scope,
     problem::{AnyProblem, Problem},
+    ws::Hub,
 };
 
 /// The most stores in one answer.
@@ -89,6 +90,32 @@ struct ServerView {
     renewed_ms: i64,
     /// After how long without a renewal it may be declared dead.
     lease_ms: i64,
+    /// The process of `profilestore serve` that hosts it: the same text for all that one process
+    /// hosts. Null: it hosts itself, as such a process does.
+    host: Option<String>,
+    /// The process that answers hosts it.
+    hosted_here: bool,
+    /// The SDK and its version. Null: the game server did not tell, hosts itself, or is hosted by
+    /// another process, which knows.
+    sdk: Option<String>,
+}
+
+impl ServerView {
+    fn of(row: ServerRow, now_ms: i64, hub: &Hub) -> Self {
+        let guest = hub.guest(row.id);
+        Self {
+            id: row.id.to_string(),
+            state: server_state(Some(&row), now_ms),
+            job: row.job_id,
+            place: row.place_id,
+            started_ms: row.started_ms,
+            renewed_ms: row.renewed_ms,
+            lease_ms: row.lease_ms,
+            host: row.host.map(|host| format!("{:016x}", host.process())),
+            hosted_here: guest.is_some(),
+            sdk: guest.and_then(|guest| guest.sdk.clone()),
+        }
+    }
 }
 
 /// List the game servers
@@ -108,18 +135,7 @@ struct ServerView {
 async fn servers(State(app): State<App>, caller: Caller) -> Result<Response, Problem> {
     caller.may_everywhere(Scope::ProfilesRead)?;
     let (now_ms, rows) = app.store().servers().await?;
-    let items = rows
-        .into_iter()
-        .map(|row| ServerView {
-            id: row.id.to_string(),
-            state: server_state(Some(&row), now_ms),
-            job: row.job_id,
-            place: row.place_id,
-            started_ms: row.started_ms,
-            renewed_ms: row.renewed_ms,
-            lease_ms: row.lease_ms,
-        })
-        .collect();
+    let items = rows.into_iter().map(|row| ServerView::of(row, now_ms, app.hub())).collect();
     Ok(views::json(StatusCode::OK, &PageOf { items, next_page_token: None }))
 }
 

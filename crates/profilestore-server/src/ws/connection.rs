@@ -198,7 +198,11 @@ async fn greet(
     let Some(resume) = resume else {
         let token = new_token()?;
         let server = hub.host()?.register(registration(&token)).await?;
-        return Ok((hub.enter(Guest::new(server, instance, token)), None, Vec::new()));
+        return Ok((
+            hub.enter(Guest::new(server, instance, token, sdk.as_deref())),
+            None,
+            Vec::new(),
+        ));
     };
     let mut sessions = resume.named.sessions;
     let mut more = resume.named.more;
@@ -227,7 +231,8 @@ async fn greet(
         _ => return Err(Problem::new("internal", "the resume has come to something unknown")),
     };
     let known = hub.guest(server.incarnation()).filter(|guest| guest.instance == instance);
-    let guest = known.unwrap_or_else(|| hub.enter(Guest::new(server, instance, token)));
+    let guest =
+        known.unwrap_or_else(|| hub.enter(Guest::new(server, instance, token, sdk.as_deref())));
     Ok((guest, Some(how), sessions))
 }
 

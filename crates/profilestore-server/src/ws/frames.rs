@@ -71,7 +71,7 @@ pub(crate) struct Hello {
     /// After how long without a renewal others may call it dead.
     #[serde(default)]
     pub(crate) lease_ms: Option<u64>,
-    /// The SDK and its version, for the log.
+    /// The SDK and its version, for the log and for `/v1/servers`: 100 characters of it are kept.
     #[serde(default)]
     pub(crate) sdk: Option<String>,
     /// What it was before.

@@ -58,6 +58,9 @@ struct State {
     waiting: usize,
 }
 
+/// How much is kept of what a game server tells of its SDK.
+const MAX_SDK_CHARS: usize = 100;
+
 /// How many answered requests are remembered.
 const REMEMBERED: usize = 10_000;
 
@@ -95,6 +98,8 @@ pub(crate) struct Guest {
     pub(crate) server: HostedServer,
     pub(crate) instance: Instance,
     pub(crate) token: String,
+    /// The SDK and its version, as the game server told.
+    pub(crate) sdk: Option<String>,
     state: Mutex<State>,
     /// Whether it has a connection that is not silent.
     heard: watch::Sender<bool>,
@@ -104,11 +109,17 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    pub(crate) fn new(server: HostedServer, instance: Instance, token: String) -> Self {
+    pub(crate) fn new(
+        server: HostedServer,
+        instance: Instance,
+        token: String,
+        sdk: Option<&str>,
+    ) -> Self {
         Self {
             server,
             instance,
             token,
+            sdk: sdk.map(|sdk| sdk.chars().take(MAX_SDK_CHARS).collect()),
             state: Mutex::default(),
             heard: watch::Sender::new(false),
             telling: tokio::sync::Mutex::default(),
@@ -360,7 +371,7 @@ mod tests {
         let (job, owner) = ("eu-1".to_owned(), "owner".to_owned());
         let registration = Registration { job, place: 0, owner, lease_time: None };
         let server = host.unwrap().register(registration).await.unwrap();
-        Guest::new(server, Instance::new("0123456789abcdef"), "token".to_owned())
+        Guest::new(server, Instance::new("0123456789abcdef"), "token".to_owned(), None)
     }
 
     #[tokio::test]

@@ -91,7 +91,7 @@ impl Hub {
 
     /// One that is hosted here. What stopped before this process took the game server over again is
     /// of an earlier hosting.
-    fn guest(&self, incarnation: ServerId) -> Option<Arc<Guest>> {
+    pub(crate) fn guest(&self, incarnation: ServerId) -> Option<Arc<Guest>> {
         let guest = self.guests.lock().get(&incarnation).cloned();
         guest.filter(|guest| guest.server.stopped().is_none())
     }

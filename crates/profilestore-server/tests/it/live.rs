@@ -58,3 +58,22 @@ async fn a_stream_ends_when_its_key_is_revoked_and_when_the_process_stops() {
     assert_eq!(watching.await.unwrap().status, 200);
     assert!(served.stop().await, "no request is left");
 }
+
+#[tokio::test]
+async fn hand_overs_of_hosted_game_servers_are_counted_and_their_time_is_told() {
+    let served = Served::start().await;
+    let mut first = GameClient::connect(served.address, &served.admin, "eu-1").await;
+    let mut second = GameClient::connect(served.address, &served.admin, "eu-2").await;
+    first.start(1, "user-1").await;
+    let i = second.number();
+    let start = json!({ "i": i, "s": 1, "store": "PlayerData", "key": "user-1" });
+    second.send(json!({ "start": start })).await;
+    first.expect("release").await;
+    assert!(first.end(1, 1).await["ended"].is_object());
+    assert!(second.answer(i).await["started"].is_object());
+    let now = served.caller(&[Scope::MetricsRead]).await.first_event(LIVE).await;
+    let took = |name: &str| now[name].as_f64().unwrap_or_else(|| panic!("{name}: {now}"));
+    let (half, most) = (took("hand_over_p50_ms"), took("hand_over_p99_ms"));
+    assert!(half > 0.0 && half <= most, "{now}");
+    assert!(now["hand_overs"].as_u64().unwrap() >= 1, "{now}");
+}

@@ -1,9 +1,15 @@
 //! What crosses stores, what is stored of users, and what operators do to sessions.
 
+use profilestore::{
+    Attribution, Edit,
+    env::Env,
+    operator::{BulkEdit, EditScope},
+};
+use profilestore_server::config::Options;
 use profilestore_testbed::GameClient;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::{Served, refused};
+use crate::{Served, operation, refused, serve};
 
 #[tokio::test]
 async fn servers_sessions_and_metrics_are_shown() {
@@ -106,4 +112,85 @@ async fn an_operator_frees_the_session_that_the_operator_saw_and_no_later_one() 
     let ended = served.admin().delete(&steal(now)).await.is(200);
     assert_eq!(ended["held_by"], "eu-1");
     assert_eq!(game.expect("closed").await["s"], 2);
+}
+
+fn named<'a>(servers: &'a Value, job: &str) -> &'a Value {
+    let items = servers["items"].as_array().unwrap();
+    items.iter().find(|server| server["job"] == job).unwrap()
+}
+
+#[tokio::test]
+async fn a_game_server_is_shown_with_the_process_that_hosts_it_and_its_sdk() {
+    let served = Served::start().await;
+    let _one = GameClient::connect(served.address, &served.admin, "eu-1").await;
+    let _two = GameClient::connect(served.address, &served.admin, "eu-2").await;
+    let servers = served.admin().get("/v1/servers").await.is(200);
+    let (one, desk) = (named(&servers, "eu-1"), named(&servers, "desk"));
+    assert_eq!((&one["sdk"], &one["hosted_here"]), (&json!("testbed 1"), &json!(true)));
+    // One process hosts both, and none hosts the process itself.
+    assert_eq!(one["host"].as_str().unwrap().len(), 16, "{one}");
+    assert_eq!(one["host"], named(&servers, "eu-2")["host"]);
+    assert_eq!((&desk["host"], &desk["hosted_here"]), (&json!(null), &json!(false)));
+    // Another process of the same store knows which one it is, and not what was told to that one.
+    let listen = Options { listen: Some("127.0.0.1:0".to_owned()), ..Options::default() };
+    let config = listen.settle().unwrap();
+    let (address, _app, _stop, _serving) = serve(&served.store, &served.desk, &config).await;
+    let elsewhere = served.admin().at(address).get("/v1/servers").await.is(200);
+    let seen = named(&elsewhere, "eu-1");
+    assert_eq!((&seen["host"], &seen["hosted_here"]), (&one["host"], &json!(false)));
+    assert_eq!(seen["sdk"], json!(null));
+}
+
+#[tokio::test]
+async fn edits_that_a_holder_has_yet_to_make_are_listed_with_who_asked_and_why() {
+    let served = Served::start().await;
+    let edits = "/v1/stores/PlayerData/profiles/user-1/edits";
+    let mut game = GameClient::connect(served.address, &served.admin, "eu-1").await;
+    game.start(1, "user-1").await;
+    let id = operation();
+    let operator = served.admin().header("Content-Type", "application/json-patch+json");
+    let operator = operator.header("Idempotency-Key", &id);
+    let asking = tokio::spawn(async move {
+        let steps = r#"[{"op":"increase","path":"/coins","by":5}]"#;
+        operator.post(&format!("{edits}?reason=ticket%207"), steps).await
+    });
+    let asked = game.expect("edit").await;
+    let listed = served.admin().get(edits).await.is(200);
+    let [waiting] = &listed["waiting"].as_array().unwrap()[..] else { panic!("{listed}") };
+    assert_eq!((&waiting["operation"], &waiting["reason"]), (&json!(id), &json!("ticket 7")));
+    assert_eq!(waiting["operations"][0]["path"], "/coins", "{waiting}");
+    assert!(waiting["author"].as_str().unwrap().starts_with("test"), "{waiting}");
+    assert!(waiting["sent_ms"].as_i64().unwrap() > 1_700_000_000_000, "{waiting}");
+    assert_eq!(listed["standing"], json!([]));
+    let i = game.number();
+    game.send(json!({ "save": {
+        "i": i, "s": 1, "n": 1, "data": { "coins": 5 }, "edits_done": [{ "op": asked["op"] }],
+    } }))
+    .await;
+    assert!(game.answer(i).await["saved"].is_object());
+    asking.await.unwrap().is(200);
+    assert_eq!(served.admin().get(edits).await.is(200)["waiting"], json!([]));
+}
+
+#[tokio::test]
+async fn edits_that_stand_are_listed_of_a_profile_that_has_yet_to_begin() {
+    let served = Served::start().await;
+    let scope = EditScope { prefix: Some("user-".to_owned()), ..EditScope::all("PlayerData") };
+    let edit = Edit::new().set("/welcome", true.into()).unwrap();
+    let bulk = BulkEdit::new(Env::system().uuid(), scope, edit).new_too();
+    let operator = served.desk.operator(Attribution::new("ann").because("season 4"));
+    operator.edit_all(&bulk, |_| {}).await.unwrap();
+    let coming = async |key: &str| {
+        let edits = format!("/v1/stores/PlayerData/profiles/{key}/edits");
+        served.admin().get(&edits).await.is(200)["standing"].clone()
+    };
+    let stands = coming("user-9").await;
+    assert_eq!((&stands[0]["author"], &stands[0]["reason"]), (&json!("ann"), &json!("season 4")));
+    assert_eq!(stands[0]["operations"][0]["path"], "/welcome", "{stands}");
+    assert_eq!(stands[0]["sent_ms"], json!(null));
+    assert_eq!(coming("guest-1").await, json!([]));
+    // It has begun, and has what stood.
+    let mut game = GameClient::connect(served.address, &served.admin, "eu-1").await;
+    assert_eq!(game.start(1, "user-9").await["data"]["welcome"], true);
+    assert_eq!(coming("user-9").await, json!([]));
 }

@@ -80,10 +80,22 @@ pub const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ServerId(pub Uuid);
 
-/// A process that hosts the engines of game servers. A process that is started again is another
-/// one.
+/// One hosting of a game server's engine by a process. A process that takes the engine over again
+/// is another host; so is one that is started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct HostId(pub Uuid);
+
+impl HostId {
+    /// The hosting with this number of a process, which is known by 64 random bits.
+    pub fn of_process(process: u64, number: u64) -> Self {
+        Self(Uuid::from_u64_pair(process, number))
+    }
+
+    /// The process, the same for all that it hosts.
+    pub fn process(self) -> u64 {
+        self.0.as_u64_pair().0
+    }
+}
 
 /// The identity of a commit, by which it is applied at most once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -28,6 +28,7 @@ pub(crate) mod request;
 pub(crate) mod standing;
 mod step;
 pub(crate) mod types;
+mod waiting;
 
 pub(crate) use aside::Aside;
 pub use bulk::{BulkEdit, BulkProgress, BulkReport, EditScope};
@@ -35,6 +36,7 @@ pub use changes::{JsonChange, json_changes};
 use changes::{alike, lookup};
 pub use standing::{MAX_STANDING_BYTES, MAX_STANDING_EDITS, StandingEdit, standing_edits};
 use step::{Step, subtract};
+pub use waiting::WaitingEdit;
 
 /// The longest edit, in bytes of JSON.
 pub const MAX_EDIT_BYTES: usize = 64 << 10;

@@ -92,7 +92,8 @@ impl StandingEdit {
             .map_err(|error| error.to_string())
     }
 
-    pub(crate) fn is_for(&self, key: &ProfileKey) -> bool {
+    /// Whether a profile with this key gets the edit when it begins.
+    pub fn is_for(&self, key: &ProfileKey) -> bool {
         // It has no search: see `Plan::check`.
         let EditScope { store, scope, prefix, filter: _ } = &self.profiles;
         store == key.store()

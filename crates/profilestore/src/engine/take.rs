@@ -241,6 +241,10 @@ impl Load {
             Take::Stolen => "stolen",
         };
         metrics::counter!("profilestore_takes_total", "how" => how_word).increment(1);
+        if let (Take::Offered, Some(asked)) = (how, self.asked_at()) {
+            let took = engine.link.env.now().saturating_duration_since(asked);
+            metrics::histogram!("profilestore_hand_over_seconds").record(took.as_secs_f64());
+        }
         if matches!(how, Take::Dead | Take::Stolen) {
             let from = before.lease.holder.as_ref().map_or("", |holder| holder.job_id.as_str());
             tracing::info!(key = %self.key, from, how = how_word, by = %engine.link.job_id, "a profile was taken over");

@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -110,6 +113,9 @@ struct Shared {
     health: Arc<Health>,
     heartbeat: Arc<Heartbeat>,
     servers: Mutex<BTreeMap<ServerId, Weak<Inner>>>,
+    /// Which process this is, drawn with its first hosting; and how many hostings it has had.
+    process: OnceLock<u64>,
+    hostings: AtomicU64,
 }
 
 impl fmt::Debug for Host {
@@ -132,6 +138,8 @@ impl Host {
             health: Arc::default(),
             heartbeat,
             servers: Mutex::default(),
+            process: OnceLock::new(),
+            hostings: AtomicU64::new(0),
         });
         tokio::spawn(sweep(Arc::downgrade(&shared)));
         Ok(Self { shared })
@@ -251,7 +259,10 @@ impl Shared {
 
     fn hosting(&self, owner: String, owner_before: Option<String>) -> Hosting {
         let env = &self.parts.env;
-        Hosting::new(HostId(env.uuid()), owner, self.heartbeat.clone(), env.now(), owner_before)
+        let (_, drawn) = env.uuid().as_u64_pair();
+        let process = *self.process.get_or_init(|| drawn);
+        let host = HostId::of_process(process, self.hostings.fetch_add(1, Relaxed));
+        Hosting::new(host, owner, self.heartbeat.clone(), env.now(), owner_before)
     }
 
     /// The tie of some game server that is hosted here.

@@ -20,7 +20,7 @@ use super::{
     handed::{EditDone, Handed},
     info::{SessionEnd, SessionInfo},
     known::Saved,
-    remote::By,
+    remote::{By, Remote},
     save::Prepared,
     snapshot::{Mark, Processed, Snapshot},
 };
@@ -119,12 +119,16 @@ impl Session {
             None => Prepared { snapshot: self.live.snapshot(), write: None },
         };
         pass.resize(prepared.bytes());
+        let is_asked_for = self.remote.as_ref().is_some_and(Remote::is_releasing);
         if self.begin_and_close(&SessionEnd::Manual)?.is_none() {
             return Err(self.over());
         }
         let mut ending = Ending::queued(self);
         ending.begin();
         let ended = self.commit_release(prepared, Some(request)).await.map(drop);
+        if is_asked_for && ended.is_ok() {
+            metrics::counter!("profilestore_hand_overs_total").increment(1);
+        }
         self.note_outcome(&ended);
         ending.complete();
         self.let_go();

@@ -1,11 +1,13 @@
 // Getting in: the first administrator, log-ins, roles, and the end of a log-in.
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { test } from "node:test";
 import {
   arm,
   at,
   browser,
+  chromium,
   finish,
+  forTests,
   loggedIn,
   logIn,
   newPage,
@@ -14,18 +16,11 @@ import {
   profilePath,
   sees,
   until,
-  World,
+  world,
 } from "./world.js";
 import { uuid7 } from "./fill.js";
 
-let world, chromium;
-before(async () => {
-  [world, chromium] = await Promise.all([World.start(), browser()]);
-});
-after(async () => {
-  await chromium?.close();
-  await world?.stop();
-});
+forTests();
 
 /** A request from inside of the page, with its cookie and its origin. */
 const asked = (page, method, path, body, headers = {}) =>

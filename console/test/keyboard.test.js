@@ -1,17 +1,21 @@
 // Everything without a mouse.
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import { at, browser, finish, newPage, open, sees, signedIn, until, World } from "./world.js";
+import { test } from "node:test";
+import {
+  at,
+  chromium,
+  finish,
+  forTests,
+  newPage,
+  open,
+  sees,
+  signedIn,
+  until,
+  world,
+} from "./world.js";
 import { edit } from "./fill.js";
 
-let world, chromium;
-before(async () => {
-  [world, chromium] = await Promise.all([World.start(), browser()]);
-});
-after(async () => {
-  await chromium?.close();
-  await world?.stop();
-});
+forTests();
 
 /** The name of what has the focus, as a screen reader would say it. */
 const focused = (page) =>

@@ -2,23 +2,26 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { after, before, test } from "node:test";
-import { arm, at, browser, finish, newPage, open, sees, signedIn, World } from "./world.js";
+import { test } from "node:test";
+import {
+  arm,
+  at,
+  chromium,
+  finish,
+  forTests,
+  newPage,
+  open,
+  sees,
+  signedIn,
+  world,
+} from "./world.js";
 import { fill } from "./fill.js";
 import { openSetUp, pages, PREPARED, ready } from "./pages.js";
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const BUDGET = 120 * 1024;
 
-let world, chromium;
-before(async () => {
-  [world, chromium] = await Promise.all([World.start(), browser()]);
-  await fill(world);
-});
-after(async () => {
-  await chromium?.close();
-  await world?.stop();
-});
+forTests(fill);
 
 /** What axe finds wrong. */
 async function violations(page) {

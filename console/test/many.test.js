@@ -1,25 +1,23 @@
 // Many profiles at a time: searched by value, edited, and as they were at a time.
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import { arm, browser, cells, finish, open, sees, signedIn, until, World } from "./world.js";
+import { test } from "node:test";
+import {
+  arm,
+  armed,
+  cells,
+  chromium,
+  finish,
+  forTests,
+  open,
+  sees,
+  signedIn,
+  until,
+  world,
+} from "./world.js";
 import { edit, escrow } from "./fill.js";
 import { Mute } from "./mute.js";
 
-let world, chromium;
-before(async () => {
-  [world, chromium] = await Promise.all([World.start(), browser()]);
-});
-after(async () => {
-  await chromium?.close();
-  await world?.stop();
-});
-
-async function armed(path) {
-  const page = await signedIn(chromium, world);
-  await open(page, world, path);
-  await arm(page);
-  return page;
-}
+forTests();
 
 const name = (prefix, at) => `${prefix}-${String(at).padStart(2, "0")}`;
 const keys = (page) => page.locator("tbody tr[data-at] a").allTextContents();

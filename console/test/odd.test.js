@@ -1,11 +1,14 @@
 // What a game, a person or a network may do that nobody thinks of first.
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { test } from "node:test";
 import {
   arm,
+  armed,
   at,
   browser,
+  chromium,
   finish,
+  forTests,
   loggedIn,
   logIn,
   open,
@@ -14,25 +17,11 @@ import {
   sees,
   signedIn,
   until,
-  World,
+  world,
 } from "./world.js";
 import { ready } from "./pages.js";
 
-let world, chromium;
-before(async () => {
-  [world, chromium] = await Promise.all([World.start(), browser()]);
-});
-after(async () => {
-  await chromium?.close();
-  await world?.stop();
-});
-
-async function armed(path) {
-  const page = await signedIn(chromium, world);
-  await open(page, world, path);
-  await arm(page);
-  return page;
-}
+forTests();
 
 const keys = (page) => page.locator("tbody tr[data-at] td:first-child a").allTextContents();
 

@@ -1,37 +1,23 @@
 // Finding a profile, seeing what happened, and putting it right while nobody plays it.
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { test } from "node:test";
 import {
-  arm,
+  armed,
   at,
-  browser,
   cells,
+  chromium,
   finish,
+  forTests,
   open,
   profilePath,
   sees,
   signedIn,
   until,
-  World,
+  world,
 } from "./world.js";
 import { edit, uuid7 } from "./fill.js";
 
-let world, chromium;
-before(async () => {
-  [world, chromium] = await Promise.all([World.start(), browser()]);
-});
-after(async () => {
-  await chromium?.close();
-  await world?.stop();
-});
-
-/** A page that may change things. */
-async function armed(path) {
-  const page = await signedIn(chromium, world);
-  await open(page, world, path);
-  await arm(page);
-  return page;
-}
+forTests();
 
 test("a profile is found by its key, the key's beginning, its holder and its time", async () => {
   for (let at = 1; at <= 12; at++) await world.put(`find-${at}`, { level: at });

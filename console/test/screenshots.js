@@ -1,6 +1,7 @@
 // Pictures of each page: light and dark, wide and narrow. `npm run screenshots`, and look at them.
-// Words behind it: only the pages that have one of them in their names.
-import { mkdirSync } from "node:fs";
+// Words behind it: only the pages that have one of them in their names. With `--docs`, those that
+// stand in the documentation are put there.
+import { copyFileSync, existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { arm, browser, folder, newPage, signedIn, World } from "./world.js";
 import { fill } from "./fill.js";
@@ -8,7 +9,21 @@ import { openSetUp, pages, PREPARED, ready } from "./pages.js";
 
 const to = join(folder, "../screenshots");
 mkdirSync(to, { recursive: true });
-const only = process.argv.slice(2);
+const words = process.argv.slice(2);
+const only = words.filter((word) => word !== "--docs");
+
+/** What stands in the documentation, and of which pages. */
+const DOCS = {
+  edit: "edit-online-light-narrow",
+  edits: "edits-new-light-wide",
+  history: "history-light-wide",
+  overview: "overview-light-wide",
+  rollback: "rollback-light-wide",
+  search: "find-where-light-wide",
+  time: "time-light-wide",
+  trade: "trades-one-light-wide",
+  users: "users-light-wide",
+};
 
 const world = await World.start();
 const chromium = await browser();
@@ -27,9 +42,9 @@ try {
   for (const colorScheme of ["light", "dark"]) {
     for (const [width, name] of [
       [1280, "wide"],
-      [390, "narrow"],
+      [360, "narrow"],
     ]) {
-      const viewport = { width, height: name === "wide" ? 800 : 844 };
+      const viewport = { width, height: 800 };
       const page = await signedIn(chromium, world, world.key, { viewport, colorScheme });
       await page.goto(`${world.url}/`);
       await arm(page);
@@ -62,3 +77,8 @@ try {
   await chromium.close();
   await world.stop();
 }
+if (words.includes("--docs"))
+  for (const [name, of] of Object.entries(DOCS)) {
+    const made = join(to, `${of}.png`);
+    if (existsSync(made)) copyFileSync(made, join(folder, "../../docs/console", `${name}.png`));
+  }

@@ -7,8 +7,9 @@ import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
+import { after, before } from "node:test";
 import { fileURLToPath } from "node:url";
-import { chromium } from "playwright-core";
+import { chromium as launcher } from "playwright-core";
 import { connect } from "../../sdk/typescript/dist/index.js";
 import { proxy } from "./proxy.js";
 
@@ -173,11 +174,34 @@ export class World {
   }
 }
 
+/** The server and the browser of all tests of a file. */
+export let world, chromium;
+
+/** Starts both before the first test of a file, and ends them after the last. */
+export function forTests(fill = () => {}) {
+  before(async () => {
+    [world, chromium] = await Promise.all([World.start(), browser()]);
+    await fill(world);
+  });
+  after(async () => {
+    await chromium?.close();
+    await world?.stop();
+  });
+}
+
+/** A page of the tests that may change things: with the administrator's key, or of a member. */
+export async function armed(path, as) {
+  const page = as ? await loggedIn(chromium, world, as) : await signedIn(chromium, world);
+  await open(page, world, path);
+  await arm(page);
+  return page;
+}
+
 /** Debian's browser, or another that CHROMIUM names. */
 export function browser() {
   const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
   if (!existsSync(executablePath)) throw new Error(`there is no browser: ${executablePath}`);
-  return chromium.launch({
+  return launcher.launch({
     executablePath,
     args: ["--no-sandbox", "--headless", "--disable-background-networking", "--disable-gpu"],
   });

@@ -1,5 +1,6 @@
 // A small world to look at: players, a history, a gift, an edit, a session.
-import { uuid7 } from "./world.js";
+import { Mute } from "./mute.js";
+import { until, uuid7 } from "./world.js";
 
 export { uuid7 };
 
@@ -49,6 +50,23 @@ export async function escrow(world, id = "trade-77", to = "user-10") {
   await side.end();
   await trader.close();
   await world.send(id, { type: "deposit", from: to, item: "shield" }, "Trades");
+}
+
+/** An edit that its holder does not make, and one that stands for new profiles. */
+async function coming(world) {
+  const game = await Mute.play(world, "eu-9", "user-8");
+  world.games.push({ close: () => game.end() });
+  const steps = [{ op: "increase", path: "/coins", by: 250 }];
+  // It is not answered as done.
+  edit(world, "user-8", steps, "ticket 4712").catch(() => {});
+  await until("it waits", async () => {
+    const { body } = await world.ask("GET", "/v1/stores/PlayerData/profiles/user-8/edits");
+    return body.waiting.length === 1;
+  });
+  world.run(
+    ...["edit", "--all", "--new-too", "--store-name", "PlayerData", "--prefix", "newborn-"],
+    ...["--set", "/welcome=true", "--yes", "--reason", "season 4"],
+  );
 }
 
 export async function fill(world) {
@@ -111,4 +129,5 @@ export async function fill(world) {
     other.coins += 50;
   });
   await escrow(world);
+  await coming(world);
 }

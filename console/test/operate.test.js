@@ -2,38 +2,25 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
-import { after, before, test } from "node:test";
+import { test } from "node:test";
 import {
   arm,
-  browser,
+  armed,
+  chromium,
   finish,
+  forTests,
   loggedIn,
   logIn,
-  newPage,
   open,
   PASSWORD,
   profilePath,
   sees,
   signedIn,
   until,
-  World,
+  world,
 } from "./world.js";
 
-let world, chromium;
-before(async () => {
-  [world, chromium] = await Promise.all([World.start(), browser()]);
-});
-after(async () => {
-  await chromium?.close();
-  await world?.stop();
-});
-
-async function armed(path, as) {
-  const page = as ? await loggedIn(chromium, world, as) : await signedIn(chromium, world);
-  await open(page, world, path);
-  await arm(page);
-  return page;
-}
+forTests();
 
 const chart = (page, title) => page.locator("figure", { hasText: title });
 
@@ -74,6 +61,24 @@ test("the overview shows what happens as it happens, and keys tell a moment", as
   await page.goBack();
   await page.getByRole("heading", { name: "Overview" }).waitFor();
   await until("what it had is there", async () => (await points()) >= 3);
+  await finish(page);
+});
+
+test("the overview says how long hand-overs take", async () => {
+  const page = await signedIn(chromium, world);
+  await open(page, world, "/#/overview");
+  await sees(page, "No profile was handed over in the last minute.");
+  const [first] = await world.play("eu-1", ["passed-on"]);
+  const [second] = await world.play("eu-2", ["passed-on"]);
+  assert.ok(second.isActive && !first.isActive);
+  const told = page.locator("[data-hand-overs]");
+  await until("it is told", async () => /half took/.test(await told.innerText()));
+  assert.match(await told.innerText(), /at most [\d.]+ m?s and 99 of 100 at most [\d.]+ m?s/);
+  const title = "Hand-over p99";
+  await until("it is in the chart", async () => {
+    const most = /at most ([\d.]+)/.exec(await chart(page, title).locator(".most").innerText());
+    return Number(most?.[1]) > 0;
+  });
   await finish(page);
 });
 

@@ -18,6 +18,8 @@ export const pages = (world) => ({
   holder: at("user-2", "holder"),
   "profile-audit": at("user-1", "audit"),
   missing: at("nobody"),
+  "edits-waiting": at("user-8"),
+  "edits-standing": at("newborn-1"),
   sessions: "/#/sessions",
   servers: "/#/servers",
   edits: "/#/edits",

@@ -1,23 +1,23 @@
 // While the player plays: a real game server holds the profile.
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import { arm, at, browser, finish, open, sees, signedIn, until, World } from "./world.js";
+import { test } from "node:test";
+import {
+  armed,
+  at,
+  cells,
+  chromium,
+  finish,
+  forTests,
+  open,
+  sees,
+  signedIn,
+  until,
+  world,
+} from "./world.js";
+import { edit } from "./fill.js";
+import { Mute } from "./mute.js";
 
-let world, chromium;
-before(async () => {
-  [world, chromium] = await Promise.all([World.start(), browser()]);
-});
-after(async () => {
-  await chromium?.close();
-  await world?.stop();
-});
-
-async function armed(path) {
-  const page = await signedIn(chromium, world);
-  await open(page, world, path);
-  await arm(page);
-  return page;
-}
+forTests();
 
 test("an edit is made in the middle of play and undone, and the session goes on", async () => {
   const [profile] = await world.play("eu-1", ["online"]);
@@ -156,11 +156,83 @@ test("a profile is taken away only after a second step, which says what is lost"
   await finish(page);
 });
 
+test("a session that took the place of the one that was seen is told and not ended", async () => {
+  const [first] = await world.play("eu-1", ["swapped"]);
+  const page = await armed(at("swapped", "holder"));
+  const ask = page.getByRole("button", { name: "Ask eu-1 to let go" });
+  await ask.waitFor();
+  await first.end();
+  const [second] = await world.play("eu-2", ["swapped"]);
+  await page.getByLabel("Reason").fill("ticket 6");
+  await ask.click();
+  await sees(page, "Another session took its place, so nothing was ended.");
+  await sees(page, "Since then eu-2 holds the profile");
+  assert.ok(second.isActive);
+  assert.equal((await world.read("swapped")).held?.job, "eu-2");
+  // Taking it away names the session as well, the one that is seen now.
+  await page.getByRole("button", { name: "Take it away …" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Take it away" }).click();
+  await sees(page, "Nobody plays this profile");
+  await until("the game server was told", () => !second.isActive);
+  const [line] = await page.locator("pre", { hasText: "-X DELETE" }).allTextContents();
+  assert.match(line, /\/session\?epoch=\d+&reason=ticket\+6&steal=true'/);
+  await finish(page);
+});
+
+test("an edit that waits for its holder is told in the profile's header", async () => {
+  const game = await Mute.play(world, "eu-8", "patient");
+  const asked = edit(world, "patient", [{ op: "increase", path: "/coins", by: 5 }], "ticket 8");
+  const settled = asked.catch(() => {});
+  const page = await signedIn(chromium, world);
+  await open(page, world, at("patient"));
+  const waiting = page.locator("[data-edits-waiting]");
+  await until("it waits", async () => {
+    await page.getByRole("button", { name: "Read again" }).click();
+    return (await waiting.innerText()) === "1";
+  });
+  const told = await page.locator("[data-coming-edits]").innerText();
+  for (const part of ["eu-8 has yet to make", "/coins + 5", "ticket 8"])
+    assert.ok(told.includes(part), `${part}: ${told}`);
+  await game.end();
+  await settled;
+  // The game server that plays it next makes what none has made yet.
+  const [profile] = await world.play("eu-9", ["patient"]);
+  await until("it is made", () => profile.data.coins === 5);
+  await profile.save();
+  await page.getByRole("button", { name: "Read again" }).click();
+  await until("nothing waits", async () => (await waiting.innerText()) === "0");
+  assert.equal(await page.locator("[data-coming-edits]").count(), 0);
+  await finish(page);
+});
+
+test("a profile that is not there yet shows the edits with which it will begin", async () => {
+  world.run(
+    ...["edit", "--all", "--new-too", "--store-name", "PlayerData", "--prefix", "newborn-"],
+    ...["--set", "/welcome=true", "--yes", "--reason", "season 4"],
+  );
+  const page = await signedIn(chromium, world);
+  await open(page, world, at("newborn-1"));
+  await sees(page, "begins with the edits that stand in its store");
+  await sees(page, "/welcome becomes true");
+  await sees(page, "season 4");
+  const [profile] = await world.play("eu-1", ["newborn-1"]);
+  assert.equal(profile.data.welcome, true);
+  await page.getByRole("button", { name: "Read again" }).click();
+  await page.locator("[data-edits-waiting]").waitFor();
+  assert.equal(await page.locator("[data-coming-edits]").count(), 0);
+  await finish(page);
+});
+
 test("sessions and game servers are listed, and lead to each other", async () => {
   await world.play("us-1", ["far-1", "far-2"]);
   await world.play("us-2", ["far-3"]);
   const page = await signedIn(chromium, world);
   await open(page, world, "/#/servers?state=alive");
+  const row = page.locator("tr", { has: page.getByRole("link", { name: "us-1" }) });
+  await row.waitFor();
+  const [shown] = await cells(row);
+  assert.match(shown[3], /^typescript\/\d/, "the SDK and its version");
+  assert.match(shown[4], /^[\da-f]{16}, this one$/, "the process that hosts it");
   await page.getByRole("link", { name: "us-1" }).click();
   await page.getByRole("heading", { name: "Sessions" }).waitFor();
   await sees(page, "2 sessions");

@@ -25,16 +25,23 @@ export class MessageForm {
   id = $state(uuid7());
 }
 
-/** An edit of many profiles. Which profiles is in the address. */
-export class BulkForm {
-  drafts = $state<Draft[]>([{ path: "", type: "number", text: "" }]);
-  reason = $state("");
-  operation = uuid7();
-}
-
 /** Why something is done. */
 export class ReasonForm {
   reason = $state("");
   /** The identity of what is sent next. */
   operation = uuid7();
+  /** What was sent under it. */
+  sent = "";
+
+  /** The identity of this request: that of the last one, if that was the same. */
+  identify(request: string): string {
+    if (this.sent && this.sent !== request) this.operation = uuid7();
+    this.sent = request;
+    return this.operation;
+  }
+}
+
+/** An edit of many profiles. Which profiles is in the address. */
+export class BulkForm extends ReasonForm {
+  drafts = $state<Draft[]>([{ path: "", type: "number", text: "" }]);
 }

@@ -18,7 +18,7 @@ export interface Point {
 }
 
 type Counter = "starts" | "saves" | "hand_overs" | "messages";
-type Gauge = "sessions" | "connections" | "servers";
+type Gauge = "sessions" | "connections" | "servers" | "hand_over_p99_ms";
 
 class Live {
   ring = $state.raw<LiveView[]>([]);
@@ -66,7 +66,7 @@ class Live {
 
   /** A gauge over time. */
   gauge(name: Gauge): Point[] {
-    return this.#points((one) => one[name]);
+    return this.#points((one) => one[name] ?? null);
   }
 
   /** A counter as how many there were each second. A process that began anew counts from 0. */

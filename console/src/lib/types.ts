@@ -95,6 +95,11 @@ export interface Server {
   started_ms: number;
   renewed_ms: number;
   lease_ms: number;
+  /** The process that hosts it; none: it hosts itself. */
+  host: string | null;
+  hosted_here: boolean;
+  /** Known to the process that hosts it. */
+  sdk: string | null;
 }
 
 export interface Message {
@@ -168,6 +173,9 @@ export interface LiveView {
   starts: number;
   saves: number;
   hand_overs: number;
+  /** Of about the last minute; none: nothing was handed over. */
+  hand_over_p50_ms: number | null;
+  hand_over_p99_ms: number | null;
   messages: number;
   errors: Record<string, number>;
   is_critical: boolean;

@@ -7,16 +7,16 @@
         packed: include_bytes!("assets-icon-DFY3n9Ea.svg.gz"),
     },
     File {
-        path: "/assets/index-C6CargQ2.js",
+        path: "/assets/index-CEQhj-op.js",
         media: "text/javascript; charset=utf-8",
-        plain: include_bytes!("assets-index-C6CargQ2.js"),
-        packed: include_bytes!("assets-index-C6CargQ2.js.gz"),
+        plain: include_bytes!("assets-index-CEQhj-op.js"),
+        packed: include_bytes!("assets-index-CEQhj-op.js.gz"),
     },
     File {
-        path: "/assets/index-NA0Hf3by.css",
+        path: "/assets/index-SW0N5tX3.css",
         media: "text/css; charset=utf-8",
-        plain: include_bytes!("assets-index-NA0Hf3by.css"),
-        packed: include_bytes!("assets-index-NA0Hf3by.css.gz"),
+        plain: include_bytes!("assets-index-SW0N5tX3.css"),
+        packed: include_bytes!("assets-index-SW0N5tX3.css.gz"),
     },
     File {
         path: "/",

@@ -28,6 +28,11 @@ const INBOXES: usize = 32;
 /// How long one answer looks. A piece that is under way then is finished.
 const TIME: Duration = Duration::from_secs(1);
 
+/// After how many keys a search by value gives way to play, and for how many times as long as it
+/// took to look at them: it works a quarter of the time at most while game servers are connected.
+const SLICE: usize = 512;
+const REST: u32 = 3;
+
 /// A page of profiles.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Found {
@@ -88,19 +93,31 @@ pub(super) fn filter(text: &str) -> Result<Filter, Problem> {
 /// The profiles among the next keys whose data matches, as many as the query wants.
 pub(super) async fn search(
     app: &App,
-    query: KeyQuery,
+    mut query: KeyQuery,
     filter: &Filter,
 ) -> Result<Scanned, Problem> {
-    let limits = ScanLimits { matches: query.limit, until: Some(app.env().now() + TIME) };
-    let query = KeyQuery { limit: MAX_KEYS, ..query };
-    let page = scan(app.store(), &query, filter, limits).await?;
-    Ok(Scanned {
-        matches: page.matches,
-        waiting: BTreeMap::new(),
-        scanned: page.looked_at,
-        unreadable: page.unreadable,
-        next: page.next,
-    })
+    let (most, until) = (query.limit, app.env().now() + TIME);
+    let (mut found, mut left) = (Scanned::default(), MAX_KEYS);
+    loop {
+        let began = app.env().now();
+        query.limit = SLICE.min(left);
+        left -= query.limit;
+        let limits = ScanLimits { matches: most - found.matches.len(), until: Some(until) };
+        let page = scan(app.store(), &query, filter, limits).await?;
+        found.scanned += page.looked_at;
+        found.matches.extend(page.matches);
+        found.unreadable.extend(page.unreadable);
+        found.next = page.next;
+        let (now, is_enough) = (app.env().now(), found.matches.len() >= most);
+        if found.next.is_none() || is_enough || left == 0 || now >= until {
+            return Ok(found);
+        }
+        if app.hub().connected() > 0 {
+            let rest = now.saturating_duration_since(began) * REST;
+            tokio::time::sleep_until(until.min(now + rest)).await;
+        }
+        query.after.clone_from(&found.next);
+    }
 }
 
 /// How many messages wait, for those of some keys for which there are any. Operators' edits that

@@ -60,6 +60,18 @@ async fn a_stream_ends_when_its_key_is_revoked_and_when_the_process_stops() {
 }
 
 #[tokio::test]
+async fn sessions_of_all_hosted_game_servers_are_counted_together() {
+    let served = Served::start().await;
+    let mut first = GameClient::connect(served.address, &served.admin, "eu-1").await;
+    let mut second = GameClient::connect(served.address, &served.admin, "eu-2").await;
+    first.start(1, "user-1").await;
+    first.start(2, "user-2").await;
+    second.start(1, "user-3").await;
+    let now = served.caller(&[Scope::MetricsRead]).await.first_event(LIVE).await;
+    assert!(now["sessions"].as_u64().unwrap() >= 3, "{now}");
+}
+
+#[tokio::test]
 async fn hand_overs_of_hosted_game_servers_are_counted_and_their_time_is_told() {
     let served = Served::start().await;
     let mut first = GameClient::connect(served.address, &served.admin, "eu-1").await;

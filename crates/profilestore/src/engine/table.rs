@@ -6,7 +6,10 @@
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use parking_lot::Mutex;
@@ -47,9 +50,23 @@ pub(crate) struct Table {
     /// Sessions of a hosted game server that had yet to look at a notice, the last time that it
     /// mattered.
     unseen: Mutex<Vec<Weak<Session>>>,
+    /// How many keys the metric has of this table. A process may have many, and they add up.
+    reported: AtomicUsize,
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        metrics::gauge!("profilestore_sessions").decrement(*self.reported.get_mut() as f64);
+    }
 }
 
 impl Table {
+    /// Brings the metric up to date.
+    pub(super) fn report(&self, slots: &Slots) {
+        let before = self.reported.swap(slots.len(), Relaxed);
+        metrics::gauge!("profilestore_sessions").increment(slots.len() as f64 - before as f64);
+    }
+
     /// As sessions know the table.
     pub(super) fn events(self: &Arc<Self>) -> Weak<dyn SessionEvents> {
         let table: Arc<dyn SessionEvents> = self.clone();
@@ -88,13 +105,11 @@ impl Table {
 
     /// Enters a session that was not started here. False: the key has another one, or a start.
     pub(super) fn enter(&self, session: &Arc<Session>) -> bool {
-        match self.slots.lock().entry(session.key.clone()) {
-            Entry::Vacant(slot) => {
-                slot.insert(Slot::Live(session.clone()));
-                true
-            }
-            Entry::Occupied(_) => false,
-        }
+        let mut slots = self.slots.lock();
+        let Entry::Vacant(slot) = slots.entry(session.key.clone()) else { return false };
+        slot.insert(Slot::Live(session.clone()));
+        self.report(&slots);
+        true
     }
 
     /// Forgets a session that does not hold its profile yet.
@@ -104,7 +119,12 @@ impl Table {
 
     /// Forgets everything: the game server goes on at another host.
     pub(super) fn drop_all(&self) {
-        let slots = std::mem::take(&mut *self.slots.lock());
+        let slots = {
+            let mut slots = self.slots.lock();
+            let all = std::mem::take(&mut *slots);
+            self.report(&slots);
+            all
+        };
         drop(slots);
         self.news.stop();
     }
@@ -175,7 +195,7 @@ impl SessionEvents for Table {
         {
             slots.remove(&session.key);
         }
-        metrics::gauge!("profilestore_sessions").set(slots.len() as f64);
+        self.report(&slots);
     }
 
     fn sent(&self, key: &ProfileKey) {

@@ -47,7 +47,7 @@ impl Load {
         let took = engine.link.env.now().saturating_duration_since(terms.since);
         metrics::counter!("profilestore_sessions_started_total").increment(1);
         metrics::histogram!("profilestore_start_seconds").record(took.as_secs_f64());
-        metrics::gauge!("profilestore_sessions").set(engine.table.slots.lock().len() as f64);
+        engine.table.report(&engine.table.slots.lock());
         tracing::debug!(key = %session.key, load_count = session.load_count, ?took, "a session started");
         if engine.link.hosting.is_none() {
             engine.autosave.add(

@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { before, test } from "node:test";
+import { test } from "node:test";
 import { promisify } from "node:util";
 import { chromium, folder, forTests, open, program } from "./world.js";
 import { sees, signedIn, until, world } from "./world.js";
@@ -78,8 +78,6 @@ forTests(async (world) => {
   await world.play("eu-1", ["hero-1", "hero-2"]);
   await world.play("eu-7", ["stuck-1", "stuck-2"]);
   operations = [await regret(world, "crowd-1"), await regret(world, "crowd-2")];
-});
-before(async () => {
   page = await signedIn(chromium, world);
   hands = new Hands(page);
   await open(page, world, "/");

@@ -28,8 +28,8 @@ export function total(all: Series[], name: string): number | undefined {
   return found.length > 0 ? found.reduce((sum, one) => sum + one.value, 0) : undefined;
 }
 
-/** A quantile of a summary, in seconds; nothing as long as nothing was measured. */
+/** A quantile of a summary, in seconds; nothing when nothing was measured in the last minute. */
 export function quantile(all: Series[], name: string, which: string): number | undefined {
   const found = all.find((one) => one.name === name && one.labels["quantile"] === which);
-  return found && total(all, `${name}_count`) ? found.value : undefined;
+  return found && found.value > 0 ? found.value : undefined;
 }

@@ -11,6 +11,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -318,9 +319,7 @@ impl Open {
                 Err(error) => {
                     self.roll_back();
                     if matches!(error, StoreError::Replaced { .. }) {
-                        for Turn { session, .. } in &self.turns {
-                            session.lose("the store's contents were replaced by a backup").await;
-                        }
+                        lose_all(link, std::mem::take(&mut self.turns), deadline).await;
                     }
                     return Err(error.into());
                 }
@@ -441,6 +440,17 @@ async fn lose(link: &Link, turn: Turn, conflict: Conflict, deadline: Deadline) -
         Ok(Ok(answer)) => answer,
         _ => Err(too_late()),
     }
+}
+
+/// The same for all participants, when a backup has taken the place of what they are of.
+async fn lose_all(link: &Link, turns: Vec<Turn>, deadline: Deadline) {
+    let lose = |turn: Turn| async move {
+        turn.session.lose("the store's contents were replaced by a backup").await;
+        drop(turn);
+    };
+    let ended = link.runtime.spawn(join_all(turns.into_iter().map(lose)));
+    // The answer is the error that was met, whether or not they are all over by then.
+    let _ = link.env.timeout_at(deadline.at(), ended).await;
 }
 
 /// Commits under one identity until the outcome is known. When the deadline finds it unknown, it is

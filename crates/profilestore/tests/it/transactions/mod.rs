@@ -13,14 +13,14 @@ use parking_lot::Mutex;
 use profilestore::{
     Advice, Error, ErrorKind, GameServer, LastSave, Message, MessageId, Profile, Result,
     SessionEnd, StartOptions, TransactionBuilder,
-    data_store::Cause,
+    data_store::{Cause, MemoryStore},
     transaction::{MAX_GIFTS, MAX_PARTICIPANTS},
 };
 use serde_json::json;
 
 use crate::{
     regressions::Detour,
-    world::{Fault, Player, World, coins, earn, open, players, settle},
+    world::{Fault, Player, World, coins, earn, on_command, open, players, settle},
 };
 
 mod between;

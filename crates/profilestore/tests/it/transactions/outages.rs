@@ -184,3 +184,56 @@ async fn a_player_of_a_frozen_trade_who_was_taken_meanwhile_is_lost_and_free() {
     bob.save().await.unwrap();
     assert_eq!(both_stored(&b).await, (100, 101));
 }
+
+/// The trade waited for what the lost player's listeners are to get, which cannot be read while the
+/// store is away.
+#[tokio::test(start_paused = true)]
+async fn a_trade_whose_player_is_lost_while_the_store_goes_away_ends_by_its_deadline() {
+    let world = World::without_messenger();
+    let own_way = world.another_way();
+    let (a, b) = (world.server_on("a", own_way.clone()).await, world.server("b").await);
+    let (alice, bob) = pair(&a).await;
+    alice.on_after_save(|_| {});
+    let thief = players(&b).start_session_with("alice", StartOptions::new().steal()).await.unwrap();
+    // The store refuses the trade, and then it is away.
+    own_way.plan().fail(Fault::Refused, u64::MAX);
+    own_way.plan().spare(1);
+    let began = tokio::time::Instant::now();
+    let trading = tokio::spawn(move_coins(a.transaction().deadline(5 * SECOND), &bob, &alice, 30));
+    tokio::time::sleep(4 * SECOND).await;
+    assert!(!trading.is_finished() && alice.is_over() && !bob.is_over());
+    // The other one is free as soon as the refusal has come.
+    assert_eq!((bob.frozen_for(), bob.data().coins), (None, 100));
+    earn(&bob, 1);
+    assert_eq!(kind(trading.await.unwrap()), ErrorKind::TimedOut);
+    assert_eq!(began.elapsed(), 5 * SECOND);
+    own_way.plan().heal();
+    bob.save().await.unwrap();
+    assert_eq!(thief.data().coins, 100);
+    assert_eq!(both_stored(&b).await, (100, 101));
+    bob.end_session().await.unwrap();
+    assert!(a.shutdown().await.is_complete(), "nothing is left half done");
+}
+
+/// One after the other waited for what is stored now, for as long as any call may.
+#[tokio::test(start_paused = true)]
+async fn a_trade_that_meets_a_restored_backup_ends_by_its_deadline() {
+    let world = World::new();
+    let detour = Detour::new(world.store.clone());
+    let a = world.server_on("a", detour.clone()).await;
+    let (alice, bob) = pair(&a).await;
+    for profile in [&alice, &bob] {
+        profile.on_after_save(|_| {});
+    }
+    let restored = on_command(MemoryStore::new(world.env.clone()));
+    // It refuses the trade, and then it is away.
+    restored.plan().fail(Fault::Refused, u64::MAX);
+    restored.plan().spare(1);
+    detour.lead_to(restored);
+    let began = tokio::time::Instant::now();
+    let failed = move_coins(a.transaction().deadline(5 * SECOND), &alice, &bob, 30).await;
+    assert_eq!(kind(failed), ErrorKind::Replaced);
+    assert!(began.elapsed() <= 5 * SECOND, "{:?}", began.elapsed());
+    assert!(alice.is_over() && bob.is_over());
+    assert_eq!(both(&alice, &bob), (100, 100));
+}

@@ -93,7 +93,11 @@ pub struct BulkReport {
     /// Profiles that had been settled before: by an earlier run of the same operation, or because
     /// they began while the edit stood ([`BulkEdit::new_too`]).
     pub before: u64,
-    /// Profiles that the edit does not fit, each with the reason. Nothing was changed there.
+    /// Of those, the ones that were refused then, and the ones that the edit did not mean.
+    pub(crate) refused_before: u64,
+    pub(crate) unmatched_before: u64,
+    /// Profiles that the edit does not fit, each with the reason. Nothing was changed there. Those
+    /// too of which the audit log's entry cannot be read: they are left as they are.
     pub refused: Vec<(ProfileKey, String)>,
     /// Profiles that the edit does not mean, because a test of it or the search does not match.
     pub unmatched: u64,

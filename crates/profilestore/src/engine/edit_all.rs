@@ -157,11 +157,13 @@ impl Engine {
     }
 
     async fn complete(&self, entry: AuditEntry, report: &BulkReport) -> Result<()> {
+        // Of all runs together.
+        let BulkReport { before, refused_before, unmatched_before, .. } = *report;
         let done = entry
             .outcome(AuditOutcome::Done)
-            .detail("edited", report.done + report.before)
-            .detail("refused", report.refused.len())
-            .detail("unmatched", report.unmatched)
+            .detail("edited", report.done + before - refused_before - unmatched_before)
+            .detail("refused", report.refused.len() as u64 + refused_before)
+            .detail("unmatched", report.unmatched + unmatched_before)
             .detail("skipped", report.skipped);
         match self.book_change(done.change_at(1)?).await {
             // Two runs at once: the other one said so.
@@ -263,23 +265,11 @@ impl Engine {
             let judge = self.link.env.now() >= judged + JUDGE_AGAIN;
             let mut left = Vec::new();
             for some in waiting.chunks(PIECE) {
-                let fates = if judge {
+                let looked = if judge { None } else { self.look_at_books(some).await? };
+                let fates = match looked {
+                    Some(fates) => fates,
                     // Their holders may have let go or died.
-                    piece_of(self.clone(), some.to_vec()).await?
-                } else {
-                    let books: Vec<_> = some
-                        .iter()
-                        .map(|work| entry_key_of(work.request.operation, &work.key))
-                        .collect();
-                    let outcomes = self.outcomes(&books).await?;
-                    some.iter()
-                        .cloned()
-                        .zip(
-                            outcomes
-                                .into_iter()
-                                .map(|entry| entry.map_or(Fate::Waits, Fate::Settled)),
-                        )
-                        .collect()
+                    None => piece_of(self.clone(), some.to_vec()).await?,
                 };
                 count(fates, report, &mut left, true);
             }
@@ -294,6 +284,21 @@ impl Engine {
         }
         report.waiting.extend(waiting.into_iter().map(|work| work.key));
         Ok(())
+    }
+
+    /// What was booked of profiles that wait for their holders. None: an entry cannot be read, and
+    /// it is to be found out whose.
+    async fn look_at_books(&self, waiting: &[Work]) -> Result<Option<Vec<(Work, Fate)>>> {
+        let book = |work: &Work| entry_key_of(work.request.operation, &work.key);
+        let books: Vec<_> = waiting.iter().map(book).collect();
+        let outcomes = match self.outcomes(&books).await {
+            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Damaged) => {
+                return Ok(None);
+            }
+            outcomes => outcomes?,
+        };
+        let fates = outcomes.into_iter().map(|entry| entry.map_or(Fate::Waits, Fate::Settled));
+        Ok(Some(waiting.iter().cloned().zip(fates).collect()))
     }
 
     /// Commits many at once. Those that lost a race or whose outcome is unknown are seen through
@@ -402,7 +407,9 @@ async fn one_by_one(engine: &Arc<Engine>, piece: Vec<Work>) -> Result<Vec<(Work,
 fn fate_of(error: Error) -> Result<Fate> {
     match error.kind() {
         ErrorKind::NotFound => Ok(Fate::Nothing),
+        // Corrupt: what was booked of this one cannot be read, or nothing waits for it any more.
         ErrorKind::Foreign
+        | ErrorKind::Corrupt
         | ErrorKind::Damaged
         | ErrorKind::Undecodable
         | ErrorKind::NewerData
@@ -416,7 +423,14 @@ fn fate_of(error: Error) -> Result<Fate> {
 fn count(fates: Vec<(Work, Fate)>, report: &mut BulkReport, waiting: &mut Vec<Work>, sent: bool) {
     for (work, fate) in fates {
         match fate {
-            Fate::Before(_) if !sent => report.before += 1,
+            Fate::Before(entry) if !sent => {
+                report.before += 1;
+                if let AuditOutcome::Refused { .. } = entry.outcome {
+                    let unmatched = entry.details.contains_key(UNMATCHED);
+                    report.unmatched_before += u64::from(unmatched);
+                    report.refused_before += u64::from(!unmatched);
+                }
+            }
             // One that its holder settled between two looks says so itself.
             Fate::Settled(entry) | Fate::Before(entry) => match entry.outcome {
                 AuditOutcome::Refused { .. } if entry.details.contains_key(UNMATCHED) => {

@@ -5,8 +5,12 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use profilestore::{
-    Attribution, Edit, Error, ErrorKind, GameServer, Operator, Profile,
+    Attribution, Edit, Error, ErrorKind, GameServer, Operator, Profile, ProfileKey,
     audit::{AuditOutcome, AuditQuery, audit_entries},
+    data_store::{
+        Cause, Change, Commit, CommitId, DataStore as _, DataStoreExt as _, NewValue, Returning,
+        fault::LineState,
+    },
     operator::{BulkEdit, BulkReport, EditScope},
 };
 use serde_json::json;
@@ -260,4 +264,145 @@ async fn an_edit_that_waited_for_a_profile_that_was_erased_is_refused() {
         matches!(&entries[..], [entry] if matches!(entry.outcome, AuditOutcome::Refused { .. })),
         "{entries:?}"
     );
+}
+
+fn first_item() -> Edit {
+    Edit::new().remove("/items/0").unwrap()
+}
+
+/// A saved profile with or without an item.
+async fn with_item(server: &GameServer, name: &str, has_one: bool) -> Profile<Player> {
+    let profile = open(server, name).await;
+    profile.update(|data| data.items.extend(has_one.then(|| "crown".into()))).unwrap();
+    profile.save().await.unwrap();
+    profile
+}
+
+/// What the log says of all runs of an operation together.
+async fn booked(world: &World, edit: &BulkEdit) -> [serde_json::Value; 2] {
+    let header = all_of(world, edit.operation()).await.unwrap();
+    assert_eq!(header.outcome, AuditOutcome::Done);
+    ["edited", "refused"].map(|name| header.details[name].clone())
+}
+
+/// When the look that found it was one that judges anew, it counted as done.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_between_two_looks_is_counted_once_and_not_as_done() {
+    let world = World::new();
+    let way = world.another_way();
+    let slow = world.server_on("slow", way.clone()).await;
+    let (quick, operator) = (world.server("quick").await, world.server("operator").await);
+    let mut held = Vec::new();
+    for (server, name) in [(&slow, "slow"), (&quick, "quick"), (&operator, "free")] {
+        for has_one in [true, false] {
+            held.push(with_item(server, &format!("{name}-{has_one}"), has_one).await);
+        }
+    }
+    for free in held.split_off(4) {
+        free.end_session().await.unwrap();
+    }
+    // One holder answers at once. The other one does after the first second, from which on every
+    // look judges anew.
+    way.line().set(LineState::Held);
+    let edit = bulk(&world, first_item());
+    let last = Arc::new(Mutex::new(None));
+    let running = tokio::spawn({
+        let (ann, edit, last) = (ann(&operator), edit.clone(), last.clone());
+        async move { ann.edit_all(&edit, move |progress| *last.lock() = Some(progress)).await }
+    });
+    tokio::time::sleep(Duration::from_millis(1000)).await;
+    let shown = last.lock().unwrap();
+    assert_eq!((shown.passed, shown.settled, shown.waiting), (6, 4, 2));
+    way.line().set(LineState::Open);
+    let report = running.await.unwrap().unwrap();
+    assert_eq!((report.done, report.by_holders, report.before), (3, 2, 0), "{report:?}");
+    let mut refused: Vec<_> = report.refused.iter().map(|(key, _)| key.key()).collect();
+    refused.sort_unstable();
+    assert_eq!(refused, ["free-false", "quick-false", "slow-false"]);
+    assert!(report.waiting.is_empty() && report.unmatched == 0, "{report:?}");
+    let shown = last.lock().unwrap();
+    assert_eq!((shown.passed, shown.settled, shown.waiting), (6, 6, 0));
+    assert_eq!(booked(&world, &edit).await, [3, 3]);
+    assert!(held.iter().all(|profile| profile.is_active() && profile.data().items.is_empty()));
+}
+
+/// The log called it edited.
+#[tokio::test(start_paused = true)]
+async fn what_an_earlier_run_refused_is_not_booked_as_edited() {
+    let world = World::new();
+    let (game, operator) = (world.server("game").await, world.server("operator").await);
+    with_item(&game, "held", true).await;
+    with_item(&operator, "free", false).await.end_session().await.unwrap();
+    game.crash();
+    let mut edit = bulk(&world, first_item());
+    edit.patience = Duration::ZERO;
+    let report = run(&operator, &edit).await.unwrap();
+    assert_eq!((report.refused.len(), report.waiting.len()), (1, 1));
+    let resumed = BulkEdit::resume(&world.store, edit.operation()).await.unwrap();
+    let report = run(&operator, &resumed).await.unwrap();
+    assert_eq!((report.done, report.before, report.refused.len()), (1, 1, 0), "{report:?}");
+    assert_eq!(booked(&world, &edit).await, [1, 1]);
+}
+
+/// Where an operation has its entry about a profile.
+async fn entry_of(edit: &BulkEdit, name: &str) -> ProfileKey {
+    let world = World::new();
+    let server = world.server("a").await;
+    with_item(&server, name, true).await.end_session().await.unwrap();
+    run(&server, edit).await.unwrap();
+    let query = AuditQuery { operation: Some(edit.operation()), ..Default::default() };
+    let entries = audit_entries(&world.store, &query).await.unwrap().entries;
+    entries.iter().find(|entry| !entry.keys.is_empty()).unwrap().key()
+}
+
+/// Another program writes something else there, over this version.
+async fn spoil(world: &World, entry: ProfileKey, version: u64) {
+    let change = Change::Write {
+        key: entry,
+        epoch: 0,
+        version,
+        value: NewValue::Bytes(b"7".as_slice().into()),
+        user_ids: vec![],
+        cause: Cause::Set,
+        author: "mallory".into(),
+        keep_previous: false,
+        seal: false,
+        imported: None,
+    };
+    let commit = Commit {
+        id: CommitId(world.env.uuid()),
+        incarnation: world.store.identity().await.unwrap().incarnation,
+        from: None,
+        changes: vec![change],
+        returning: Returning::HEAD,
+        fingerprint: None,
+    };
+    world.store.commit_one(commit).await.unwrap();
+}
+
+/// The operation failed as a whole, and again whenever it was resumed.
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_cannot_be_read_keeps_no_other_profile_from_being_edited() {
+    let world = World::new();
+    let (game, operator) = (world.server("game").await, world.server("operator").await);
+    for name in ["fine", "spoilt"] {
+        with_item(&operator, name, true).await.end_session().await.unwrap();
+    }
+    with_item(&game, "held", true).await;
+    game.crash();
+    let edit = bulk(&world, first_item());
+    spoil(&world, entry_of(&edit, "spoilt").await, 0).await;
+    let held = entry_of(&edit, "held").await;
+    let running = tokio::spawn({
+        let edit = edit.clone();
+        async move { run(&operator, &edit).await }
+    });
+    // The edit waits for its holder by then.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    spoil(&world, held, 1).await;
+    let report = running.await.unwrap().unwrap();
+    let mut refused: Vec<_> = report.refused.iter().map(|(key, _)| key.key()).collect();
+    refused.sort_unstable();
+    assert_eq!((report.done, &refused[..]), (1, &["held", "spoilt"][..]), "{report:?}");
+    assert_eq!(booked(&world, &edit).await, [1, 2]);
 }

@@ -228,17 +228,15 @@ impl GameServer {
         self.inner.engine.link.store_ms()
     }
 
-    /// Whether the store can be used now. One round trip. Specification: `DataStoreState`.
+    /// Whether the store can be used now. One round trip, for at most [`Settings::call_timeout`].
+    /// Specification: `DataStoreState`.
     pub async fn access_state(&self) -> AccessState {
-        let engine = &self.inner.engine;
-        if engine.link.store.identity().await.is_err() {
+        let link = &self.inner.engine.link;
+        let answer = link.env.timeout_at(link.deadline().at(), link.store.identity()).await;
+        if !matches!(answer, Ok(Ok(_))) {
             return AccessState::NoInternet;
         }
-        if engine.link.confirms(engine.link.server(), None) {
-            AccessState::Access
-        } else {
-            AccessState::NoAccess
-        }
+        if link.confirms(link.server(), None) { AccessState::Access } else { AccessState::NoAccess }
     }
 
     /// Calls `listener` with a message and, where it is about one, the profile whenever a call of

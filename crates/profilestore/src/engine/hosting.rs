@@ -271,7 +271,7 @@ impl Engine {
             return Ok(false);
         }
         // An abort is compared with nothing. This writes nothing, and its identity is looked up.
-        self.link.settle(&commit, self.link.deadline()).await?;
+        self.link.settle(&commit, deadline).await?;
         Ok(true)
     }
 

@@ -1,11 +1,8 @@
 //! Calls that need no session: each waits for its turn in its key's queue, by one deadline.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::Arc;
 
-use super::Link;
+use super::{Link, queue::Turn};
 use crate::{
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
@@ -61,22 +58,15 @@ impl Link {
             )
         };
         let (env, deadline) = (self.env.clone(), self.deadline());
-        // Set by what comes first: the call when its turn comes, or its caller that gives up.
-        let turn = Arc::new(AtomicBool::new(false));
-        let taken = turn.clone();
+        let (queues, turn) = (self.queues.clone(), Turn::default());
         let queued = self.check_open(key).and_then(|()| {
-            self.queues.run(key, self.queue_limit(), async move {
-                if taken.swap(true, Ordering::AcqRel) {
-                    Err(held_up())
-                } else {
-                    deadline.scope(call).await
-                }
-            })
+            let call = deadline.scope(call);
+            self.queues.run_unless_given_up(key, self.queue_limit(), &turn, call)
         });
         async move {
             let answer = match env.timeout_at(deadline.at(), queued?.wait()).await {
                 Ok(answer) => answer.and_then(|answer| answer),
-                Err(_) if !turn.swap(true, Ordering::AcqRel) => Err(held_up()),
+                Err(_) if queues.give_up(&about, &turn) => Err(held_up()),
                 Err(_) => Err(late),
             };
             answer.map_err(|error| error.about(&about))

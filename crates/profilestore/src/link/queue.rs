@@ -8,7 +8,10 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     panic::AssertUnwindSafe,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use futures_util::{FutureExt, future::BoxFuture};
@@ -35,8 +38,70 @@ pub(crate) struct KeyQueues {
 #[derive(Default)]
 struct State {
     /// A key is here while a driver runs for it.
-    waiting: BTreeMap<ProfileKey, VecDeque<Operation>>,
+    lines: BTreeMap<ProfileKey, Line>,
     total: usize,
+}
+
+/// The operations of a key that wait behind the one that is being done.
+#[derive(Default)]
+struct Line {
+    waiting: VecDeque<Waiting>,
+    /// How many of them are not to be done any more.
+    given_up: usize,
+}
+
+struct Waiting {
+    operation: Operation,
+    /// None: its caller does not give up.
+    turn: Option<Turn>,
+}
+
+/// What becomes of an operation that waits, whichever comes first: its turn, or a caller that gives
+/// up.
+#[derive(Clone, Default)]
+pub(crate) struct Turn(Arc<AtomicBool>);
+
+impl Turn {
+    /// True for the first to ask.
+    fn take(&self) -> bool {
+        !self.0.swap(true, Ordering::AcqRel)
+    }
+
+    fn is_taken(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+impl Line {
+    /// How many operations are still to be done.
+    fn len(&self) -> usize {
+        self.waiting.len().saturating_sub(self.given_up)
+    }
+
+    /// The next operation. What was given up before it goes to `gone`.
+    fn next(&mut self, gone: &mut Vec<Waiting>) -> Option<Operation> {
+        loop {
+            let waiting = self.waiting.pop_front()?;
+            if waiting.turn.as_ref().is_none_or(Turn::take) {
+                return Some(waiting.operation);
+            }
+            self.given_up = self.given_up.saturating_sub(1);
+            gone.push(waiting);
+        }
+    }
+
+    /// Takes out what was given up, once that is half of all: so each costs little.
+    fn prune(&mut self) -> VecDeque<Waiting> {
+        if self.given_up * 2 <= self.waiting.len() {
+            return VecDeque::new();
+        }
+        self.given_up = 0;
+        let is_wanted =
+            |waiting: &Waiting| waiting.turn.as_ref().is_none_or(|turn| !turn.is_taken());
+        let (wanted, gone) = std::mem::take(&mut self.waiting).into_iter().partition(is_wanted);
+        self.waiting = wanted;
+        gone
+    }
 }
 
 impl KeyQueues {
@@ -52,6 +117,47 @@ impl KeyQueues {
         limit: usize,
         operation: impl Future<Output = T> + Send + 'static,
     ) -> Result<Answer<T>> {
+        self.put(key, limit, None, operation)
+    }
+
+    /// The same for an operation whose caller may give up before its turn comes.
+    pub(crate) fn run_unless_given_up<T: Send + 'static>(
+        self: &Arc<Self>,
+        key: &ProfileKey,
+        limit: usize,
+        turn: &Turn,
+        operation: impl Future<Output = T> + Send + 'static,
+    ) -> Result<Answer<T>> {
+        self.put(key, limit, Some(turn.clone()), operation)
+    }
+
+    /// An operation's caller waits no longer. True: its turn had not come, and it is not going to
+    /// be done. What it holds goes then, however long the one before it takes.
+    pub(crate) fn give_up(&self, key: &ProfileKey, turn: &Turn) -> bool {
+        let gone = {
+            let mut state = self.state.lock();
+            if !turn.take() {
+                return false;
+            }
+            let Some(line) = state.lines.get_mut(key) else { return true };
+            line.given_up += 1;
+            let gone = line.prune();
+            state.total = state.total.saturating_sub(gone.len());
+            metrics::gauge!("profilestore_queued_operations").set(state.total as f64);
+            gone
+        };
+        // Outside of the lock.
+        drop(gone);
+        true
+    }
+
+    fn put<T: Send + 'static>(
+        self: &Arc<Self>,
+        key: &ProfileKey,
+        limit: usize,
+        turn: Option<Turn>,
+        operation: impl Future<Output = T> + Send + 'static,
+    ) -> Result<Answer<T>> {
         let (mut reply, answer) = Answer::to_come();
         let operation = async move {
             reply.begun = true;
@@ -63,8 +169,8 @@ impl KeyQueues {
         }
         .boxed();
         let mut state = self.state.lock();
-        let first = match state.waiting.get_mut(key) {
-            Some(queue) if queue.len() >= limit => {
+        let first = match state.lines.get_mut(key) {
+            Some(line) if line.len() >= limit => {
                 return Err(Error::new(
                     ErrorKind::Overloaded,
                     "too many operations wait for the \
@@ -72,12 +178,16 @@ impl KeyQueues {
                 )
                 .about(key));
             }
-            Some(queue) => {
-                queue.push_back(operation);
+            Some(line) => {
+                line.waiting.push_back(Waiting { operation, turn });
                 None
             }
             None => {
-                state.waiting.insert(key.clone(), VecDeque::new());
+                // Its turn comes at once.
+                if let Some(turn) = &turn {
+                    turn.take();
+                }
+                state.lines.insert(key.clone(), Line::default());
                 Some(operation)
             }
         };
@@ -96,7 +206,7 @@ impl KeyQueues {
     pub(crate) async fn drained(&self) {
         loop {
             let idle = self.idle.notified();
-            if self.state.lock().waiting.is_empty() {
+            if self.state.lock().lines.is_empty() {
                 return;
             }
             idle.await;
@@ -117,21 +227,30 @@ impl Driving {
     async fn drive(mut self, mut operation: Operation) {
         loop {
             operation.await;
-            let mut state = self.queues.state.lock();
-            state.total -= 1;
-            metrics::gauge!("profilestore_queued_operations").set(state.total as f64);
-            match state.waiting.get_mut(&self.key).and_then(VecDeque::pop_front) {
+            match self.next() {
                 Some(next) => operation = next,
-                None => {
-                    state.waiting.remove(&self.key);
-                    if state.waiting.is_empty() {
-                        self.queues.idle.notify_waiters();
-                    }
-                    self.over = true;
-                    return;
-                }
+                None => return,
             }
         }
+    }
+
+    /// The operation behind the one that is done; none ends the queue.
+    fn next(&mut self) -> Option<Operation> {
+        // What was given up is dropped outside of the lock.
+        let mut gone = Vec::new();
+        let mut state = self.queues.state.lock();
+        let next = state.lines.get_mut(&self.key).and_then(|line| line.next(&mut gone));
+        state.total = state.total.saturating_sub(1 + gone.len());
+        metrics::gauge!("profilestore_queued_operations").set(state.total as f64);
+        if next.is_none() {
+            state.lines.remove(&self.key);
+            if state.lines.is_empty() {
+                self.queues.idle.notify_waiters();
+            }
+            self.over = true;
+        }
+        drop(state);
+        next
     }
 }
 
@@ -142,9 +261,9 @@ impl Drop for Driving {
         }
         let left = {
             let mut state = self.queues.state.lock();
-            let left = state.waiting.remove(&self.key).unwrap_or_default();
-            state.total = state.total.saturating_sub(1 + left.len());
-            if state.waiting.is_empty() {
+            let left = state.lines.remove(&self.key).unwrap_or_default();
+            state.total = state.total.saturating_sub(1 + left.waiting.len());
+            if state.lines.is_empty() {
                 self.queues.idle.notify_waiters();
             }
             left
@@ -250,5 +369,32 @@ mod tests {
         let first: Result<()> = first.wait().await;
         assert_eq!(first.unwrap_err().kind(), ErrorKind::Unknown);
         assert_eq!(second.wait().await.unwrap(), 7);
+    }
+
+    /// It stayed until the operations before it were done, with all that it held.
+    #[tokio::test]
+    async fn what_was_given_up_holds_nothing_and_takes_no_place() {
+        let queues = KeyQueues::new(Handle::current());
+        let (go_on, held) = (Arc::new(Notify::new()), Arc::new(()));
+        let going = go_on.clone();
+        let first = queues.run(&key("a"), 2, async move { going.notified().await }).unwrap();
+        let last = queues.run(&key("a"), 2, async { 7 }).unwrap();
+        for _ in 0..100 {
+            let (turn, held) = (Turn::default(), held.clone());
+            let operation = async move { drop(held) };
+            drop(queues.run_unless_given_up(&key("a"), 2, &turn, operation).unwrap());
+            assert!(queues.give_up(&key("a"), &turn));
+            assert!(!queues.give_up(&key("a"), &turn), "once");
+        }
+        assert!(Arc::strong_count(&held) <= 3, "{}", Arc::strong_count(&held));
+        go_on.notify_one();
+        first.wait().await.unwrap();
+        assert_eq!(last.wait().await.unwrap(), 7);
+        queues.drained().await;
+        assert_eq!(Arc::strong_count(&held), 1);
+        let turn = Turn::default();
+        let done = queues.run_unless_given_up(&key("a"), 2, &turn, async { 8 }).unwrap();
+        assert!(!queues.give_up(&key("a"), &turn), "its turn has come");
+        assert_eq!(done.wait().await.unwrap(), 8);
     }
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use profilestore::{
-    ErrorKind,
+    AccessState, ErrorKind,
     data_store::{DataStore as _, fault::LineState},
 };
 use tokio::time::Instant;
@@ -193,4 +193,39 @@ async fn a_sweep_period_set_later_counts() {
     b.change_settings(|settings| settings.sweep_period = Some(HOUR)).unwrap();
     tokio::time::sleep(2 * HOUR).await;
     assert_eq!(dead().await, 1);
+}
+
+/// They stayed in the profile's queue, with all that they held, and later calls found it full.
+#[tokio::test(start_paused = true)]
+async fn calls_that_gave_up_behind_a_save_fill_no_queue() {
+    let mut world = world();
+    world.settings.max_key_queue = 2;
+    let server = world.server("a").await;
+    let profile = open(&server, "p").await;
+    earn(&profile, 1);
+    world.store.plan().cut_off();
+    let saving = tokio::spawn(profile.save());
+    settle().await;
+    for _ in 0..5 {
+        let error = players(&server).send_message("p", &1).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+    }
+    let (one, two) = (profile.save(), profile.save());
+    world.store.plan().heal();
+    saving.await.unwrap().unwrap();
+    one.await.unwrap();
+    two.await.unwrap();
+    let read = players(&server).get("p").await.unwrap().unwrap();
+    assert_eq!((read.data.coins, read.waiting_messages().len()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_does_not_answer_is_told_in_a_calls_time() {
+    let world = world();
+    let server = world.server("a").await;
+    assert_eq!(server.access_state().await, AccessState::Access);
+    world.store.line().set(LineState::Held);
+    let began = Instant::now();
+    assert_eq!(server.access_state().await, AccessState::NoInternet);
+    assert_eq!(began.elapsed(), 10 * SECOND);
 }

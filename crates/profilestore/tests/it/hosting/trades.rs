@@ -101,3 +101,27 @@ async fn a_trade_that_waits_too_long_is_called_off_and_stays_so() {
     assert_eq!(kind(trade(3).await), Some(ErrorKind::TimedOut), "it is not done later either");
     assert_eq!(trade(4).await.unwrap(), [2, 2]);
 }
+
+/// Finding that it was not aborted and reading what it was had a call's time each.
+#[tokio::test(start_paused = true)]
+async fn what_became_of_a_request_is_told_in_a_calls_time() {
+    let world = World::new();
+    let way = world.another_way();
+    let (server, _calling) = hosted(&host_on(&world, way.clone()), "a").await;
+    let Started { session, .. } = start(&server, 1, "p").await;
+    session.save(request(2), player(5)).await.unwrap();
+    let began = tokio::time::Instant::now();
+    // The last attempt of the first step gets through, and nothing after it.
+    way.plan().fail(Fault::Refused, 5);
+    let asking = tokio::spawn({
+        let server = server.clone();
+        async move { server.outcome(request(2)).await }
+    });
+    tokio::time::sleep(20 * SECOND).await;
+    way.plan().fail(Fault::Refused, u64::MAX);
+    way.plan().spare(1);
+    assert_eq!(kind(asking.await.unwrap()), Some(ErrorKind::Unknown));
+    assert!(began.elapsed() <= 30 * SECOND, "{:?}", began.elapsed());
+    way.plan().heal();
+    assert!(server.outcome(request(2)).await.unwrap());
+}

@@ -193,16 +193,19 @@ impl Queue {
         }
     }
 
-    /// Puts commits at the end, behind each other, and says whether another writer is to be
-    /// started. None: there was no room for the commit before the deadline.
+    /// Puts commits at the end, behind each other. Another writer is started with the first of
+    /// them, if there may be one more: the others may have to wait for the room that it makes, and
+    /// their caller may give up meanwhile. None: there was no room for the commit before the
+    /// deadline.
     pub(super) async fn push(
         &self,
         commits: Vec<Commit>,
         now: Instant,
         deadline: Option<Instant>,
-    ) -> (Vec<Option<Answer>>, bool) {
+        start: impl Fn() + Send,
+    ) -> Vec<Option<Answer>> {
         let mut answers = Vec::with_capacity(commits.len());
-        let mut start = false;
+        let mut started = false;
         for commit in commits {
             let urgent = rules::renewed(&commit).is_some();
             let bytes = commit.bytes();
@@ -222,18 +225,24 @@ impl Queue {
                 (oneshot::channel(), Turn::default(), touches(&commit));
             answers.push(Some(Answer { reply: answer, turn: turn.clone() }));
             let job = Job { commit, since: now, bytes, touches, turn, reply, _room: room };
-            let mut waiting = self.waiting.lock();
-            if urgent {
-                waiting.urgent.push_back(job)
-            } else {
-                waiting.others.push_back(job)
-            }
-            if !start && waiting.writing < self.writers {
-                waiting.writing += 1;
-                start = true;
+            let starts = {
+                let mut waiting = self.waiting.lock();
+                if urgent {
+                    waiting.urgent.push_back(job)
+                } else {
+                    waiting.others.push_back(job)
+                }
+                let starts = !started && waiting.writing < self.writers;
+                waiting.writing += usize::from(starts);
+                starts
+            };
+            if starts {
+                // Outside of the lock: a runtime that is shutting down drops the writer at once.
+                start();
+                started = true;
             }
         }
-        (answers, start)
+        answers
     }
 
     /// The next transaction, of renewals alone while some wait that may be written. None when nothing
@@ -353,6 +362,9 @@ fn touches(commit: &Commit) -> Vec<(Thing, Use)> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use futures_util::FutureExt as _;
     use uuid::Uuid;
 
     use super::*;
@@ -409,7 +421,7 @@ mod tests {
         let queue = Arc::new(Queue::new(4, 100));
         let commits = (1..).zip(changes).map(|(n, change)| commit(n, change)).collect();
         let now = crate::env::Env::system().now();
-        drop(queue.push(commits, now, None).await);
+        drop(queue.push(commits, now, None, || ()).await);
         queue
     }
 
@@ -439,5 +451,25 @@ mod tests {
         drop(first);
         let second = queue.take().expect("something waits");
         assert_eq!(ids(&second), [2, 4]);
+    }
+
+    /// Its writer was counted and never started: when that had happened to each of them, nothing
+    /// was written any more.
+    #[tokio::test]
+    async fn a_call_that_gives_up_while_it_waits_for_room_has_started_its_writer() {
+        let queue = Arc::new(Queue::new(4, 100));
+        let mut large = save("a");
+        if let Change::Write { value, .. } = &mut large {
+            *value = NewValue::Bytes(vec![0u8; ROOM_BYTES].into());
+        }
+        let started = AtomicUsize::new(0);
+        let start = || {
+            started.fetch_add(1, SeqCst);
+        };
+        let commits = vec![commit(1, large), commit(2, save("b"))];
+        let now = crate::env::Env::system().now();
+        assert!(queue.push(commits, now, None, start).now_or_never().is_none());
+        assert_eq!(started.load(SeqCst), 1);
+        assert_eq!(ids(&queue.take().expect("something waits")), [1]);
     }
 }

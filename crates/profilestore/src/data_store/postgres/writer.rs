@@ -94,12 +94,12 @@ impl Inner {
         deadline: Option<Instant>,
     ) -> Vec<Reply> {
         let ids: Vec<_> = commits.iter().map(|commit| commit.id).collect();
-        let (answers, start) =
-            self.queue.push(commits, self.pool.dialer.options.env.now(), deadline).await;
-        if start {
+        let start = || {
             let writing = Writing { inner: self.clone(), done: false };
             tokio::spawn(writing.run());
-        }
+        };
+        let now = self.pool.dialer.options.env.now();
+        let answers = self.queue.push(commits, now, deadline, start).await;
         let mut replies = Vec::with_capacity(ids.len());
         for (answer, commit) in answers.into_iter().zip(ids) {
             let unknown =

@@ -105,8 +105,13 @@ impl Operator {
             Ok(()) => AuditOutcome::Done,
             Err(error) => AuditOutcome::Refused { why: error.to_string() },
         };
-        engine.book(&entry.outcome(outcome), 1).await?;
-        ended.map(|()| Some(holder.job_id))
+        let booked = engine.book(&entry.outcome(outcome), 1).await;
+        ended?;
+        booked.map_err(|error| {
+            let message = "the session was ended, and the audit log still shows that as pending";
+            Error::new(ErrorKind::Unknown, message).caused_by(error).about(key)
+        })?;
+        Ok(Some(holder.job_id))
     }
 }
 

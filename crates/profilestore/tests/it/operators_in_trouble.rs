@@ -241,3 +241,20 @@ async fn an_edit_answers_within_its_patience_while_the_store_is_away() {
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(began.elapsed() <= patience, "{:?}", began.elapsed());
 }
+
+/// It was told as unavailable, which means that nothing was done.
+#[tokio::test(start_paused = true)]
+async fn an_operators_end_that_cannot_be_booked_is_not_told_as_undone() {
+    let world = World::new();
+    let a = world.server("a").await;
+    let profile = open(&a, "p").await;
+    earn(&profile, 7);
+    let store = world.store.clone();
+    profile.on_after_save(move |_| store.plan().cut_off());
+    let operator = a.operator(Attribution::new("ann"));
+    let error = operator.end_session(&key(), false, Duration::from_secs(5)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unknown, "{error}");
+    assert!(profile.is_over());
+    world.store.plan().heal();
+    assert_eq!(coins(&a, "p").await, 7);
+}

@@ -2,16 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::{
-    GameServer, Profile,
+    GameServer, Profile, SessionEnd,
     data_store::{
         DataStoreExt as _, MemoryStore, Returning,
         fault::{FaultyStore, Throttled},
     },
-    env::ManualClock,
+    env::{Env, ManualClock, SeededRng, TokioClock},
+    error::Error,
     record::Stored,
 };
 
@@ -76,4 +78,66 @@ async fn a_store_that_is_too_slow_costs_time_and_not_memory() {
     // All of them at once would be 4 MiB and more.
     assert!(most > 0 && most < 1 << 20, "{most} bytes were under way");
     server.crash();
+}
+
+/// The word of a trade that was long over let its player's next save go before ends and trades.
+#[tokio::test(start_paused = true)]
+async fn a_trade_that_is_over_hurries_no_save() {
+    let env = ManualClock::default().env(1);
+    let store = FaultyStore::new(Arc::new(MemoryStore::new(env.clone())), Throttled::default());
+    let server = GameServer::builder(store.clone()).env(env).start().await.unwrap();
+    let players = server.store::<Value>("Players").unwrap();
+    let mut profiles = Vec::new();
+    for n in 0..2000 {
+        let profile = players.start_session(&format!("p{n}")).await.unwrap();
+        server.transaction().with(&profile).run(|_| Ok::<_, Error>(())).await.unwrap();
+        profiles.push(profile);
+    }
+    store.plan().set(100);
+    let aside = profiles.pop().unwrap();
+    edit(&aside, 1);
+    for profile in &profiles {
+        edit(profile, 1);
+        drop(profile.save());
+    }
+    tokio::time::sleep(SECOND / 10).await;
+    let began = Instant::now();
+    aside.end_session().await.unwrap();
+    assert!(began.elapsed() < 4 * SECOND, "an end took {:?}", began.elapsed());
+    server.crash();
+}
+
+/// The look waited behind the save, and the save for room, until the profile was stolen with all
+/// that was not saved.
+#[tokio::test(start_paused = true)]
+async fn a_save_that_waits_for_room_holds_up_no_hand_over() {
+    let clock = Arc::new(TokioClock::new(1_795_000_000_000));
+    let env = Env::new(clock, Arc::new(SeededRng::new(1)));
+    let store = FaultyStore::new(Arc::new(MemoryStore::new(env.clone())), Throttled::default());
+    let other_way = store.another_way(Throttled::default());
+    let server = GameServer::builder(store.clone()).env(env.clone()).start().await.unwrap();
+    let other = GameServer::builder(other_way).env(env).start().await.unwrap();
+    let players = server.store::<Value>("Players").unwrap();
+    let mut profiles = Vec::new();
+    for n in 0..2000 {
+        profiles.push(players.start_session(&format!("p{n}")).await.unwrap());
+    }
+    // Enough for 100 s.
+    store.plan().set(20);
+    for profile in &profiles {
+        edit(profile, 1);
+        drop(profile.save());
+    }
+    tokio::time::sleep(SECOND / 10).await;
+    let last = profiles.pop().unwrap();
+    let ended = Arc::new(Mutex::new(Vec::new()));
+    let ends = ended.clone();
+    last.on_session_end(move |end| ends.lock().push(end));
+    edit(&last, 2);
+    let players = other.store::<Value>("Players").unwrap();
+    let there = players.start_session(last.key().key()).await.unwrap();
+    assert_eq!(*ended.lock(), [SessionEnd::External]);
+    assert_eq!(there.data(), json!({"coins": 2}));
+    server.crash();
+    other.crash();
 }

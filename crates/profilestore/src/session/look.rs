@@ -1,6 +1,6 @@
 //! Looking at what the store says about a live profile: its lease and its inbox, and acting on it.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use super::{Session, info::SessionEnd, snapshot::Snapshot};
 use crate::{
@@ -14,6 +14,13 @@ use crate::{
 const ADOPTION_ATTEMPTS: u32 = 10;
 
 impl Session {
+    /// Looks, unless that was done since it was asked for.
+    pub(super) async fn look_if_wanted(self: &Arc<Self>) {
+        if self.look_wanted.swap(false, Ordering::AcqRel) {
+            self.look_now().await;
+        }
+    }
+
     /// Reads lease and inbox under the fence, without saving.
     pub(super) async fn look_now(self: &Arc<Self>) {
         if self.is_over() {

@@ -139,9 +139,10 @@ pub(crate) struct Session {
     /// What becomes of its end.
     outcome: Outcome,
     pub(crate) unseen: Unseen,
+    look_wanted: AtomicBool,
     look_queued: AtomicBool,
     save_queued: AtomicBool,
-    /// Something that goes first waits behind what this session does.
+    /// Something that goes first, or a look, waits behind what this session does.
     pub(super) hurry: Notify,
     /// How large the profile was when it was stored last.
     pub(super) stored_bytes: AtomicUsize,
@@ -216,6 +217,7 @@ impl Session {
             known: Mutex::new(known),
             outcome: Outcome::default(),
             unseen: Unseen::default(),
+            look_wanted: AtomicBool::new(false),
             look_queued: AtomicBool::new(false),
             save_queued: AtomicBool::new(false),
             hurry: Notify::new(),
@@ -348,15 +350,22 @@ impl Session {
 
     /// Looks at lease and inbox, because something about them may have changed.
     pub(crate) fn queue_look(self: &Arc<Self>) {
-        if self.is_over() || self.look_queued.swap(true, Ordering::AcqRel) {
+        if self.is_over() {
+            return;
+        }
+        self.look_wanted.store(true, Ordering::Release);
+        // For a save that waits for room with the session's turn.
+        self.hurry.notify_one();
+        if self.look_queued.swap(true, Ordering::AcqRel) {
             return;
         }
         let session = self.clone();
         // At most one of them waits, which finds room in any queue: the hint and the notice that it
         // follows do not come again.
         let queued = self.link.queues.run(&self.key, usize::MAX, async move {
-            session.look_queued.store(false, Ordering::Release);
-            session.look_now().await;
+            // Not a store: whatever found this in the queue has its look seen here.
+            session.look_queued.swap(false, Ordering::AcqRel);
+            session.look_if_wanted().await;
         });
         debug_assert!(queued.is_ok(), "an unbounded queue takes everything");
     }

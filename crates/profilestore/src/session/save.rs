@@ -4,15 +4,18 @@
 //! of a commit is unknown, the same commit is sent again until it is known: so the next one builds
 //! on facts.
 
-use std::sync::{
-    Arc,
-    atomic::Ordering::{self, Relaxed},
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::Ordering::{self, Relaxed},
+    },
 };
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{Session, collect::Collect, document::Document, snapshot::Snapshot};
+use super::{Session, collect::Collect, document::Document, remote::Remote, snapshot::Snapshot};
 use crate::{
     audit::AuditOutcome,
     data::encode_for_save,
@@ -93,10 +96,17 @@ impl Session {
             known.epoch
         };
         let mut snapshot = prepared.snapshot.clone();
-        let (_, state) = self
-            .link
-            .read_settled(&self.key, Returning { value: true, inbox_unless: None })
-            .await?;
+        let returning = Returning { value: true, inbox_unless: None };
+        let state = loop {
+            match self.link.read_settled(&self.key, returning).await {
+                Ok((_, state)) => break state,
+                // For as long as the save itself would be tried.
+                Err(error) if error.is_transient() && self.link.stopped().is_none() => {
+                    self.link.renewed_or_tried().await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        };
         // Otherwise the profile is another one's by now, which the commit finds out.
         if state.epoch == epoch
             && let Some(Ok(Stored::Profile(said))) = state.value.as_deref().map(Stored::decode)
@@ -239,14 +249,29 @@ impl Session {
     }
 
     /// Waits for room for a copy of the data, at most until something that goes first waits behind
-    /// this save.
-    pub(super) async fn room_to_save(&self) -> Pass {
+    /// this save. Nothing of the save is built yet, so a look that is wanted need not wait: another
+    /// server may ask for the profile.
+    pub(super) async fn room_to_save(self: &Arc<Self>) -> Pass {
         let (room, bytes) = (&self.link.room, self.stored_bytes.load(Relaxed));
-        tokio::select! {
-            biased;
-            pass = room.enter(Rank::Save, bytes) => pass,
-            () = self.hurry.notified() => room.enter(Rank::First, bytes).await,
+        {
+            let mut entered = pin!(room.enter(Rank::Save, bytes));
+            // What the word was about may be done already: then it was for no save.
+            while !self.is_over() && !self.holds_up_what_goes_first() {
+                tokio::select! {
+                    biased;
+                    pass = &mut entered => return pass,
+                    () = self.hurry.notified() => {}
+                }
+                self.look_if_wanted().await;
+            }
         }
+        room.enter(Rank::First, bytes).await
+    }
+
+    /// True while a trade or an end waits for the session's turn.
+    fn holds_up_what_goes_first(&self) -> bool {
+        let ending = self.remote.as_ref().is_some_and(Remote::is_ending);
+        ending || self.live.is_wanted_by_what_goes_first()
     }
 
     /// The same without hooks, and only if there is something to save.

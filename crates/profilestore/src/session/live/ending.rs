@@ -31,6 +31,12 @@ impl Live {
         self.state.lock().lined_up -= 1;
     }
 
+    /// True while a transaction that was called is not over, and once an end was called.
+    pub(crate) fn is_wanted_by_what_goes_first(&self) -> bool {
+        let state = self.state.lock();
+        state.lined_up > 0 || state.phase != Phase::Open
+    }
+
     /// Opens a transaction that has lined up, after the edit under way. Fails once the session is
     /// over; an end that was called later than the transaction waits for it.
     pub(crate) fn begin_transaction(&self, key: &ProfileKey, now: Instant) -> Result<Snapshot> {

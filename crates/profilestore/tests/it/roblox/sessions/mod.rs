@@ -4,7 +4,11 @@ mod messages;
 
 use parking_lot::Mutex;
 use profilestore::{
-    Attribution, Edit, ErrorKind, MessageId, Profile, SessionEnd, data_store::Returning,
+    Attribution, Edit, ErrorKind, MessageId, Profile, SessionEnd,
+    data_store::{
+        Returning,
+        fault::{FaultyStore, OnCommand},
+    },
 };
 
 use super::{
@@ -145,6 +149,40 @@ async fn a_document_that_leaves_the_session_alone_is_written_over_by_its_next_sa
                 profile.end_session().await.unwrap();
             }
         }
+    }
+}
+
+/// The read before the save was given up after a call's time: a save failed then, and an end, which
+/// waited for the store itself, did without.
+#[tokio::test(start_paused = true)]
+async fn what_a_document_says_beside_the_data_outlives_an_outage() {
+    for ended in [true, false] {
+        let (place, mut own) = (Place::in_memory(), Place::in_memory());
+        let way = FaultyStore::new(place.raw.clone(), OnCommand::default());
+        let on_way = way.clone();
+        own.on_store = Arc::new(move || GameServer::builder(on_way.clone()));
+        (own.env, own.messenger) = (place.env.clone(), place.messenger.clone());
+        let (a, b) = (own.server("a").await, place.server("b").await);
+        let (profile, store) = (open(&a, "k").await, players_in(&b));
+        profile.save().await.unwrap();
+        let odd = |now: Option<&Entry>| {
+            let mut document = parsed(now.unwrap());
+            document["Unknown"] = json!({ "kept": true });
+            Some(entry(&document))
+        };
+        store.update("k", odd).await.unwrap().unwrap();
+        settle().await;
+        earn(&profile, 6);
+        way.plan().cut_off();
+        let saving = match ended {
+            true => tokio::spawn(profile.end_session()),
+            false => tokio::spawn(profile.save()),
+        };
+        tokio::time::sleep(seconds(60)).await;
+        way.plan().heal();
+        saving.await.unwrap().unwrap();
+        let found = read(&store, "k").await.unwrap();
+        assert_eq!((&found["Data"], &found["Unknown"]), (&player(6), &json!({ "kept": true })));
     }
 }
 

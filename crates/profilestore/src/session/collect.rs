@@ -11,7 +11,10 @@
     allow(dead_code, unreachable_pub, reason = "only that feature has keepers")
 )]
 
-use std::sync::Arc;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use serde_json::{Map, Value};
 
@@ -154,11 +157,18 @@ impl<T: ProfileData> AnyKeeper for Typed<T> {
 
     fn edited(&self, data: &dyn Data) {
         if let Some(data) = typed(data) {
-            self.0.edited(data);
+            tell(|| self.0.edited(data));
         }
     }
 
     fn inbox_changed(&self) {
-        self.0.inbox_changed();
+        tell(|| self.0.inbox_changed());
+    }
+}
+
+/// Tells a keeper something. One that panics must not break off the save or the end that tells it.
+fn tell(word: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(word)).is_err() {
+        tracing::error!("what keeps the data panicked");
     }
 }

@@ -29,6 +29,7 @@ struct Script {
     /// What is wrong with the data, if something is.
     problem: Arc<Mutex<Option<String>>>,
     panics: Arc<AtomicBool>,
+    panics_when_told: Arc<AtomicBool>,
     inbox_changes: Arc<Mutex<usize>>,
 }
 
@@ -54,6 +55,7 @@ impl Keeper<Player> for Script {
 
     fn inbox_changed(&self) {
         *self.inbox_changes.lock() += 1;
+        assert!(!self.panics_when_told.load(Ordering::Relaxed), "the script is broken");
     }
 }
 
@@ -320,4 +322,19 @@ async fn a_message_that_is_processed_need_not_be_locked() {
     assert!(profile.waiting_messages().is_empty());
     profile.end_session().await.unwrap();
     assert_eq!(coins(&server, "p").await, 3);
+}
+
+/// The save that told it was answered as broken off, and so was an end, which let nothing go then.
+#[tokio::test(start_paused = true)]
+async fn a_keeper_that_panics_when_it_is_told_of_messages_breaks_off_no_save() {
+    let world = World::without_messenger();
+    let (server, other) = (world.server("a").await, world.server("b").await);
+    let (profile, script) = kept(&server).await;
+    script.set(3);
+    script.panics_when_told.store(true, Ordering::Relaxed);
+    players(&other).send_message("p", &1).await.unwrap();
+    profile.save().await.unwrap();
+    assert_eq!((*script.inbox_changes.lock(), profile.waiting_messages().len()), (1, 1));
+    profile.end_session().await.unwrap();
+    assert_eq!(open(&other, "p").await.data().coins, 3);
 }

@@ -66,7 +66,10 @@ impl LocalMessenger {
 impl Messenger for LocalMessenger {
     async fn subscribe(&self, server: ServerId) -> mpsc::Receiver<Hint> {
         let (sender, receiver) = mpsc::channel(HINT_QUEUE);
-        self.subscribers.lock().insert(server, Subscriber { sender, gap: false });
+        let mut subscribers = self.subscribers.lock();
+        // Those that are gone: nobody may ever send them a hint.
+        subscribers.retain(|_, subscriber| !subscriber.sender.is_closed());
+        subscribers.insert(server, Subscriber { sender, gap: false });
         receiver
     }
 
@@ -95,6 +98,18 @@ mod tests {
         messenger.hint(me, &key).await;
         assert_eq!(hints.recv().await, Some(Hint::Gap));
         assert_eq!(hints.recv().await, Some(Hint::Look(key)));
+    }
+
+    /// Each server that was there once stayed in the map, unless a hint was sent to it later.
+    #[tokio::test]
+    async fn those_who_left_take_no_memory() {
+        let messenger = LocalMessenger::new();
+        let stays = messenger.subscribe(ServerId(Uuid::from_u128(0))).await;
+        for n in 1..1000 {
+            drop(messenger.subscribe(ServerId(Uuid::from_u128(n))).await);
+        }
+        assert_eq!(messenger.subscribers.lock().len(), 2, "one may have left just now");
+        drop(stays);
     }
 }
 

@@ -9,6 +9,7 @@
 mod classes;
 mod game;
 mod host;
+mod http;
 mod modules;
 mod output;
 mod project;
@@ -17,6 +18,7 @@ mod specs;
 mod vm;
 
 pub use game::{Class, Game, GameBuilder, Report, Script, Time};
+pub use http::{HttpHost, HttpHostError};
 pub use output::{Console, Line, Output, Recorder};
 pub use project::{Tree, TreeError, is_project};
 pub use services::players::{Plan, PlanError};

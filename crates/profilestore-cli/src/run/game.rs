@@ -16,7 +16,8 @@ use profilestore::{
     roblox::BudgetRules,
 };
 use profilestore_luau::{
-    Failed, Game, GameBuilder, Limits, Line, Output, Plan, Report, Script, Time, Tree, is_project,
+    Failed, Game, GameBuilder, HttpHost, Limits, Line, Output, Plan, Report, Script, Time, Tree,
+    is_project,
 };
 use serde_json::json;
 
@@ -82,6 +83,7 @@ pub(super) fn play(
     if let Some(file) = &run.client {
         game = game.client(Script { name: name_of(file), source: read(file)? });
     }
+    game = reaching(game, &run.allow_http)?;
     if json {
         game = game.output(Arc::new(JsonLines));
     }
@@ -132,6 +134,16 @@ pub(crate) fn tree_of(path: &Path) -> Result<Arc<Tree>, Failure> {
         let _ = writeln!(io::stderr(), "warning: {warning}");
     }
     Ok(Arc::new(tree))
+}
+
+/// The game, whose scripts may reach these hosts.
+pub(crate) fn reaching(mut game: GameBuilder, hosts: &[String]) -> Result<GameBuilder, Failure> {
+    for host in hosts {
+        let host: HttpHost =
+            host.parse().map_err(|error| Failure::Usage(format!("--allow-http: {error}")))?;
+        game = game.allow_http(host);
+    }
+    Ok(game)
 }
 
 /// On a store that stays. A file is left in `opened`.

@@ -35,7 +35,7 @@ Who hops leaves and arrives in the same moment; who joins a second server is on 
 /// place file (.rbxl, .rbxlx): then every Script in ServerScriptService and Workspace runs, in the
 /// tree that Rojo would make or that the place holds. Scripts
 /// find ProfileStore and ProfileService in ServerScriptService, and Roblox's services
-/// around them. They have no files and no network. What they print goes to standard output,
+/// around them. They have no files, and no network but for --allow-http. What they print goes to standard output,
 /// warnings and errors to standard error; with several servers each line names its own. The game
 /// ends with --until, at Ctrl-C, or when every script has ended and nothing is left to wait for;
 /// then functions of BindToClose run and everything is saved. The data is in memory and gone
@@ -77,6 +77,10 @@ pub(crate) struct Run {
     /// client.answer, client.leave(), and player
     #[arg(long, value_name = "FILE")]
     client: Option<PathBuf>,
+    /// A host that scripts may reach through HttpService: example.com, or 127.0.0.1:8080 for one
+    /// port (may be repeated). The seed does not decide what it answers
+    #[arg(long, value_name = "HOST")]
+    allow_http: Vec<String>,
     /// How long each call of a data store takes, and each message, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 0.0)]
     latency: f64,

@@ -53,6 +53,11 @@ pub(crate) struct Test {
     /// How many of a hundred calls fail; half of them are applied all the same
     #[arg(long, value_name = "PERCENT", default_value_t = 0.0)]
     errors: f64,
+    /// A host that tests may reach through HttpService: example.com, or 127.0.0.1:8080 for one port
+    /// (may be repeated). What simulate.http answers comes first. The seed does not decide what the
+    /// host answers
+    #[arg(long, value_name = "HOST")]
+    allow_http: Vec<String>,
     /// How long each test may take, in virtual time
     #[arg(long, value_name = "SECONDS", default_value_t = 600.0)]
     limit: f64,

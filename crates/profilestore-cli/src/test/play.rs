@@ -13,7 +13,7 @@ use profilestore_luau::{Game, Plan, SpecOptions, SpecReport, Time, Tree};
 use super::{Test, coverage, junit, report};
 use crate::{
     output::{Failure, Status},
-    run::game::{seconds, tree_of},
+    run::game::{reaching, seconds, tree_of},
 };
 
 /// What came of a file: its tests with the first seed, or with the first that makes one fail.
@@ -126,6 +126,7 @@ impl<'a> Jobs<'a> {
             )));
         }
         seconds("--latency", test.latency / 1000.0)?;
+        reaching(Game::builder(), &test.allow_http)?;
         Ok(Self { tree: tree.clone(), files, test, plan, inner: Mutex::default() })
     }
 
@@ -172,7 +173,7 @@ impl<'a> Jobs<'a> {
         let (file, options) = &self.files[file];
         let mut game = Game::builder().time(Time::Virtual).seed(seed).tree(self.tree.clone());
         game = game.latency(seconds("--latency", self.test.latency / 1000.0)?);
-        game = game.errors(self.test.errors);
+        game = reaching(game.errors(self.test.errors), &self.test.allow_http)?;
         if let Some(plan) = &self.plan {
             game = game.players(plan.clone());
         }

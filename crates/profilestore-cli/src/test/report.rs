@@ -79,6 +79,9 @@ fn again(test: &Test, tested: &Tested) -> String {
     if let Some(players) = &test.players {
         words.push(format!("--players {}", quoted(players)));
     }
+    for host in &test.allow_http {
+        words.push(format!("--allow-http {}", quoted(host)));
+    }
     for (option, value, usual) in [
         ("--latency", test.latency, 0.0),
         ("--errors", test.errors, 0.0),

@@ -1,6 +1,12 @@
 //! Projects that are played, and tests of games.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    path::Path,
+    thread,
+};
 
 use super::{Place, lines};
 
@@ -277,4 +283,41 @@ fn the_example_of_a_project_passes_its_tests() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/roblox_project");
     let printed = Place::new().ok(&["test", folder.to_str().unwrap()]);
     assert!(printed.contains("ok ") && printed.contains(" 0 failed"), "{printed}");
+}
+
+#[test]
+fn tests_reach_a_host_that_is_named_unless_they_answer_in_its_place() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let served = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let (mut head, mut byte) = (Vec::new(), [0]);
+        while !head.ends_with(b"\r\n\r\n") {
+            stream.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nreal").unwrap();
+    });
+    let spec = "return function()
+        local Http = game:GetService('HttpService')
+        it('asks', function()
+            simulate.http(function() return 'made up' end)
+            expect(Http:GetAsync('http://HOST')).to.equal('made up')
+            simulate.http(nil)
+            expect(Http:GetAsync('http://HOST')).to.equal('real')
+            expect(function() Http:GetAsync('http://localhost:9') end).to.throw('no --allow-http names')
+        end)
+    end"
+    .replace("HOST", &address);
+    let place = project(&[("src/Net.spec.luau", spec.as_str())]);
+    let out = place.ok(&["test", "--allow-http", &address]);
+    assert!(out.ends_with("1 file: 1 passed, 0 failed\n"), "{out}");
+    served.join().unwrap();
+    let ran = place.run(&["test", "--allow-http", "a b"]);
+    assert!(ran.code == 2 && ran.stderr.contains("names no host"), "{ran:?}");
+    // A failure's command reaches the same hosts; without them there is no network.
+    let ran = place.run(&["test", "--seeds", "2", "--allow-http", "a.example"]);
+    assert!(ran.code == 1 && ran.stdout.contains("--allow-http a.example"), "{ran:?}");
+    let ran = place.run(&["test"]);
+    assert!(ran.code == 1 && ran.stdout.contains("unless --allow-http names a host"), "{ran:?}");
 }

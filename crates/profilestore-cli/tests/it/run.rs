@@ -141,6 +141,7 @@ fn wrong_options_are_code_2() {
         (&["--module", "Name"], "NAME=FILE"),
         (&["--module", "Name=missing.luau"], "missing.luau"),
         (&["--servers", "0"], "--servers"),
+        (&["--allow-http", "http://a.example"], "names no host"),
         (&["missing.luau"], "unexpected"),
     ] {
         let ran = place.run(&[&["run", "game.luau"][..], args].concat());

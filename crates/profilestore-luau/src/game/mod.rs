@@ -23,6 +23,7 @@ pub(crate) use self::server::{Server, ServerOptions};
 pub use self::{classes::Class, time::Time};
 use self::{servers::Common, weather::Weather};
 use crate::{
+    http::{Client, HttpHost},
     output::{Console, Output},
     project::Tree,
     services::{World, WorldOptions, players::Plan},
@@ -82,6 +83,7 @@ pub struct GameBuilder {
     tree: Option<Arc<Tree>>,
     specs: Option<Arc<Collector>>,
     client: Option<Arc<Script>>,
+    hosts: Vec<HttpHost>,
     weather: Weather,
     budgets: Option<BudgetRules>,
 }
@@ -206,6 +208,15 @@ impl GameBuilder {
         self
     }
 
+    /// A host that scripts may reach through HttpService; may be called for several. None without
+    /// it. A run that reaches one cannot be repeated from its seed. In virtual time a request takes
+    /// none.
+    #[must_use]
+    pub fn allow_http(mut self, host: HttpHost) -> Self {
+        self.hosts.push(host);
+        self
+    }
+
     /// The game's instances, as its project describes them; its scripts run with
     /// [`GameBuilder::play`].
     #[must_use]
@@ -289,6 +300,8 @@ impl GameBuilder {
             latency: self.weather.latency,
             openings,
         });
+        let http =
+            (!self.hosts.is_empty()).then(|| Arc::new(Client::new(self.hosts, self.place_id)));
         let common = Common {
             store,
             messenger,
@@ -306,6 +319,7 @@ impl GameBuilder {
             tree: self.tree,
             specs: self.specs.clone(),
             client: self.client,
+            http,
         };
         let mut servers = Vec::new();
         for (number, job_id) in job_ids.iter().enumerate() {
@@ -412,6 +426,7 @@ impl Game {
             tree: None,
             specs: None,
             client: None,
+            hosts: Vec::new(),
             weather: Weather::default(),
             budgets: None,
         }

@@ -11,6 +11,7 @@ use profilestore::{
 use super::{Class, Report, Script};
 use crate::{
     host::Ending,
+    http::Client,
     modules,
     output::{Line, Output},
     project::Tree,
@@ -48,6 +49,7 @@ pub(crate) struct ServerOptions {
     pub(crate) tree: Option<Arc<Tree>>,
     pub(crate) specs: Option<Arc<Collector>>,
     pub(crate) client: Option<Arc<Script>>,
+    pub(crate) http: Option<Arc<Client>>,
 }
 
 impl Server {
@@ -66,6 +68,7 @@ impl Server {
             tree,
             specs,
             client,
+            http,
         } = options;
         let vm = Vm::new(VmOptions { server: number, env: env.clone(), chance, output, limits })?;
         if let (Some(specs), Some(tree)) = (&specs, &tree)
@@ -86,6 +89,7 @@ impl Server {
             tree: tree.clone(),
             specs,
             client,
+            http,
         };
         let services = Services::install(&vm, services)?;
         reach_foreign_holders(&world, server, &game_server);

@@ -12,6 +12,7 @@ use profilestore::{
 
 use super::{Script, Server, ServerOptions, weather::Weather};
 use crate::{
+    http::Client,
     output::Output,
     project::Tree,
     services::World,
@@ -36,6 +37,7 @@ pub(super) struct Common {
     pub(super) tree: Option<Arc<Tree>>,
     pub(super) specs: Option<Arc<Collector>>,
     pub(super) client: Option<Arc<Script>>,
+    pub(super) http: Option<Arc<Client>>,
 }
 
 impl Common {
@@ -65,6 +67,7 @@ impl Common {
             tree: self.tree.clone(),
             specs: self.specs.clone(),
             client: self.client.clone(),
+            http: self.http.clone(),
         })
     }
 

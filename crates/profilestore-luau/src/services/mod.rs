@@ -5,6 +5,7 @@
 //! [`world`].
 
 mod data_store;
+mod http;
 mod memory;
 mod messages;
 mod ordered;
@@ -33,6 +34,7 @@ pub(crate) use self::{
 };
 use crate::{
     game::Script,
+    http::Client,
     modules,
     project::Tree,
     specs::Collector,
@@ -88,6 +90,8 @@ pub(crate) struct ServicesOptions {
     pub(crate) specs: Option<Arc<Collector>>,
     /// What each player's client runs.
     pub(crate) client: Option<Arc<Script>>,
+    /// What scripts reach hosts by.
+    pub(crate) http: Option<Arc<Client>>,
 }
 
 /// How long the functions that are bound to the closing of the game may take.
@@ -114,6 +118,7 @@ impl Services {
             tree,
             specs,
             client,
+            http,
         } = options;
         let host = lua.create_table()?;
         host.set("place_id", world.place_id())?;
@@ -127,6 +132,7 @@ impl Services {
         install_basics(vm, &host, &env)?;
         install_require(vm, &host, built_in, mounted.clone(), tree.clone())?;
         install_client(vm, &host, client)?;
+        http::install(vm, &host, http.as_ref())?;
         tree::install(vm, &host, tree.as_ref())?;
         world::install(vm, &host, &world, server)?;
         data_store::install(vm, &host, &data_stores, &world, server)?;

@@ -10,6 +10,7 @@ mod closing;
 mod data_stores;
 mod documents;
 mod limits;
+mod network;
 mod order;
 mod patterns;
 mod players;

@@ -45,9 +45,10 @@ impl Operator {
     ///
     /// Those of [`crate::ProfileStore::start_session`], after `timeout` at the latest;
     /// [`ErrorKind::Unknown`] when the session's last save is not stored within that time, or
-    /// [`crate::Settings::call_timeout`] if that is longer: it goes on. Two of them
-    /// say that a login came at the same moment and gets the profile: [`ErrorKind::TakenElsewhere`]
-    /// on another server, [`ErrorKind::Invalid`] on this one. The old session ends for that login.
+    /// [`crate::Settings::call_timeout`] if that is longer: it goes on; and when the session has
+    /// ended and that could not be booked. Two of them say that a login came at the same moment and
+    /// gets the profile: [`ErrorKind::TakenElsewhere`] on another server, [`ErrorKind::Invalid`] on
+    /// this one. The old session ends for that login.
     pub fn end_session(
         &self,
         key: &ProfileKey,

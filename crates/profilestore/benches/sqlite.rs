@@ -2,7 +2,11 @@
 //! the same run: the bare statements in the same batches, and overwriting 4 KB with fdatasync.
 //!
 //! `cargo bench -p profilestore --bench sqlite`; a folder on the disk that is meant as an argument,
-//! otherwise the build folder. Seconds a measurement in `SECONDS` (default 3).
+//! otherwise the build folder. Seconds a measurement in `SECONDS` (default 3). With `KEEP=1` each
+//! save keeps the version that it replaces; otherwise the history grows by a version an hour.
+//!
+//! `PART=store`, `bare` or `writes` with `COMMITTERS` and `SAVES` runs one part for so many saves,
+//! for a tool that counts instructions: the difference of two runs is free of what comes before.
 
 #![expect(
     clippy::disallowed_methods,
@@ -35,35 +39,84 @@ const KEYS: usize = 1000;
 const VALUE: usize = 4096;
 const BATCH: usize = 256;
 
+/// How many values there are: each save of a key brings another one than the save before it.
+const VALUES: usize = 16;
+
+/// What of a save is run without the store.
+#[derive(Clone, Copy, PartialEq)]
+enum Bare {
+    /// All that a program without memory needs: read the head, write the rest.
+    Statements,
+    /// Only what is written, from heads that the program keeps in memory.
+    Writes,
+}
+
+/// How long a part runs: for a time, or for so many saves.
+#[derive(Clone, Copy)]
+enum Until {
+    Time(Duration),
+    Saves(u64),
+}
+
+impl Until {
+    fn is_over(self, start: Instant, saves: u64) -> bool {
+        match self {
+            Self::Time(time) => start.elapsed() >= time,
+            Self::Saves(limit) => saves >= limit,
+        }
+    }
+}
+
 fn main() {
     let folder = std::env::args()
         .skip(1)
         .find(|arg| !arg.starts_with('-'))
         .map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
     let dir = tempfile::tempdir_in(folder).expect("a folder for the files");
-    let seconds = std::env::var("SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(3.0);
-    let time = Duration::from_secs_f64(seconds);
+    let keep = set("KEEP").is_some_and(|keep| keep > 0.0);
+    if let Ok(part) = std::env::var("PART") {
+        let committers = set("COMMITTERS").unwrap_or(256.0) as usize;
+        let until = Until::Saves(set("SAVES").unwrap_or(20_000.0) as u64);
+        let path = dir.path().join("part");
+        let rate = match part.as_str() {
+            "store" => store(&path, committers, until, keep).0,
+            "bare" => bare(&path, committers.min(BATCH), until, keep, Bare::Statements),
+            "writes" => bare(&path, committers.min(BATCH), until, keep, Bare::Writes),
+            other => panic!("no such part: `{other}`"),
+        };
+        return println!("{rate:.0} /s");
+    }
+    let time = Duration::from_secs_f64(set("SECONDS").unwrap_or(3.0));
     let disk = overwrite(&dir.path().join("plain"), time);
     println!("overwrite 4 KB with fdatasync      {disk:9.0} /s");
     println!(
-        "{:>10} {:>12} {:>12} {:>8} {:>10} {:>10} {:>10}",
-        "committers", "bare /s", "store /s", "ratio", "x disk", "p50 ms", "p99 ms"
+        "{:>10} {:>12} {:>12} {:>12} {:>8} {:>10} {:>10} {:>10}",
+        "committers", "bare /s", "writes /s", "store /s", "ratio", "x disk", "p50 ms", "p99 ms"
     );
     for committers in [1, 32, 256] {
+        let without = |name: &str, what| {
+            let path = dir.path().join(format!("{name}{committers}"));
+            bare(&path, committers.min(BATCH), Until::Time(time / 2), keep, what)
+        };
         // Bare, store, bare: the machine's mood is in both.
-        let first =
-            bare(&dir.path().join(format!("bare-a{committers}")), committers.min(BATCH), time / 2);
-        let (rate, p50, p99) =
-            store(&dir.path().join(format!("store{committers}")), committers, time);
-        let second =
-            bare(&dir.path().join(format!("bare-b{committers}")), committers.min(BATCH), time / 2);
+        let first = without("bare-a", Bare::Statements);
+        let path = dir.path().join(format!("store{committers}"));
+        let (rate, p50, p99) = store(&path, committers, Until::Time(time), keep);
+        let second = without("bare-b", Bare::Statements);
+        let writes = without("writes", Bare::Writes);
         let base = f64::midpoint(first, second);
         println!(
-            "{committers:>10} {base:>12.0} {rate:>12.0} {:>8.2} {:>10.1} {p50:>10.2} {p99:>10.2}",
+            "{committers:>10} {base:>12.0} {writes:>12.0} {rate:>12.0} {:>8.2} {:>10.1} \
+             {p50:>10.2} {p99:>10.2}",
             rate / base,
             rate / disk
         );
     }
+}
+
+/// A number from the environment.
+fn set(name: &str) -> Option<f64> {
+    std::env::var(name).ok()?.parse().ok()
 }
 
 /// Overwrites one block of a file, syncing each time.
@@ -85,63 +138,41 @@ fn overwrite(path: &Path, time: Duration) -> f64 {
     rate(count, start)
 }
 
-/// The store's statements for a save, on the store's own tables, without the store: values and rows
-/// are at hand already.
-fn bare(path: &Path, batch: usize, time: Duration) -> f64 {
-    drop(SqliteStore::open(path, SqliteOptions::default()).expect("the tables"));
-    let conn = Connection::open(path).expect("the file");
-    conn.set_prepared_statement_cache_capacity(64);
-    for (pragma, value) in
-        [("synchronous", "FULL"), ("wal_autocheckpoint", "4000"), ("cache_size", "-65536")]
-    {
-        conn.pragma_update(None, pragma, value).expect("a pragma");
-    }
-    let value = value(2);
-    let lease = serde_json::to_string(&lease(ServerId(Env::system().uuid()))).expect("a lease");
-    conn.execute_batch("BEGIN IMMEDIATE").expect("begun");
-    for n in 1..=KEYS {
-        let sql = "INSERT INTO head (id, store, scope, key, version, current, held, lease) VALUES \
-            (?1, 'PlayerData', 'global', ?2, 1, ?1, 1, ?3)";
-        conn.execute(sql, params![n as i64, format!("Player_{n}"), lease]).expect("a head");
-        let sql = "INSERT INTO version (id, head, number, previous, previous_superseded_ms, \
-            written_ms, stored_ms, load_count, flags, cause, author, value) VALUES (?1, ?1, 1, 0, \
-            0, 0, 0, 1, 0, 'save', 'job', ?2)";
-        conn.execute(sql, params![n as i64, value]).expect("a version");
-    }
-    conn.execute_batch("COMMIT").expect("committed");
+/// The store's statements for a save, on the store's own tables and with its settings, without the
+/// store: values, checksums and rows are at hand already. One thread does all of it, also the
+/// checkpoints, as in a program that is just SQLite.
+fn bare(path: &Path, batch: usize, until: Until, keep: bool, what: Bare) -> f64 {
+    let conn = bare_file(path);
+    let values: Vec<_> = (0..VALUES as u64).map(value).collect();
     let env = Env::system();
     let names: Vec<_> = (1..=KEYS).map(|n| format!("Player_{n}")).collect();
+    let mut heads: Vec<_> = (1..=KEYS as i64).map(|id| (id, 1, id)).collect();
     let (start, mut count) = (Instant::now(), 0);
-    while start.elapsed() < time {
+    while !until.is_over(start, count as u64) {
         conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut s| s.execute([])).expect("begun");
         for _ in 0..batch {
             let now = env.unix_ms();
-            let name = &names[count % KEYS];
-            let sql = "SELECT h.id, h.epoch, h.version, h.created_ms, h.current, h.stored_ms, \
-                h.flags, h.users, h.lease_revision, h.inbox_revision, h.last_message, h.waiting, \
-                h.lease FROM head h WHERE h.store = ?1 AND h.scope = ?2 AND h.key = ?3";
-            let mut read = conn.prepare_cached(sql).expect("a statement");
-            let (id, version, current): (i64, i64, i64) = read
-                .query_row(["PlayerData", "global", name], |row| {
-                    Ok((row.get(0)?, row.get(2)?, row.get(4)?))
-                })
-                .expect("a head");
-            let sql = "INSERT INTO settled (id, at_ms, aborted) VALUES (?1, ?2, 0) ON CONFLICT DO \
-                NOTHING";
-            conn.prepare_cached(sql)
-                .and_then(|mut s| s.execute(params![env.uuid().as_bytes().as_slice(), now]))
-                .expect("an outcome");
-            let sql = "UPDATE version SET number = ?2, written_ms = ?3, stored_ms = ?4, \
-                load_count = ?5, flags = ?6, cause = ?7, author = ?8, label = ?9, value = ?10 \
-                WHERE id = ?1";
-            let row =
-                params![current, version + 1, now, now, 1, 0, "save", "job", None::<String>, value];
-            conn.prepare_cached(sql).and_then(|mut s| s.execute(row)).expect("a version");
+            let (id, version, current) = match what {
+                Bare::Statements => read_head(&conn, &names[count % KEYS]),
+                Bare::Writes => heads[count % KEYS],
+            };
+            let sql = "INSERT INTO settled (id, at_ms, aborted, fingerprint) VALUES (?1, ?2, 0, \
+                ?3) ON CONFLICT DO NOTHING";
+            let outcome = env.uuid();
+            let row = params![outcome.as_bytes().as_slice(), now, None::<i64>];
+            conn.prepare_cached(sql).and_then(|mut s| s.execute(row)).expect("an outcome");
+            let value = &values[(count / KEYS + 1) % VALUES];
+            let current = if keep {
+                insert_version(&conn, (id, version, current), now, value)
+            } else {
+                overwrite_version(&conn, (version, current), now, value)
+            };
             let sql = "UPDATE head SET version = ?2, current = ?3, stored_ms = ?4, flags = ?5 \
                 WHERE id = ?1";
             conn.prepare_cached(sql)
                 .and_then(|mut s| s.execute([id, version + 1, current, now, 0]))
                 .expect("a head");
+            heads[count % KEYS] = (id, version + 1, current);
             count += 1;
         }
         conn.prepare_cached("COMMIT").and_then(|mut s| s.execute([])).expect("committed");
@@ -149,8 +180,71 @@ fn bare(path: &Path, batch: usize, time: Duration) -> f64 {
     rate(count as u64, start)
 }
 
+fn read_head(conn: &Connection, name: &str) -> (i64, i64, i64) {
+    let sql = "SELECT h.id, h.epoch, h.version, h.created_ms, h.current, h.stored_ms, \
+        h.flags, h.users, h.lease_revision, h.inbox_revision, h.last_message, h.waiting, \
+        h.lease FROM head h WHERE h.store = ?1 AND h.scope = ?2 AND h.key = ?3";
+    let mut read = conn.prepare_cached(sql).expect("a statement");
+    read.query_row(["PlayerData", "global", name], |row| {
+        Ok((row.get(0)?, row.get(2)?, row.get(4)?))
+    })
+    .expect("a head")
+}
+
+fn overwrite_version(conn: &Connection, head: (i64, i64), now: i64, value: &[u8]) -> i64 {
+    let (version, current) = head;
+    let sql = "UPDATE version SET number = ?2, written_ms = ?3, stored_ms = ?4, load_count = ?5, \
+        flags = ?6, cause = ?7, author = ?8, label = ?9, checksum = ?10, value = ?11 WHERE id = ?1";
+    let label = None::<String>;
+    let row =
+        params![current, version + 1, now, now, 1, 0, "save", "job", label, u32::MAX - 1, value];
+    conn.prepare_cached(sql).and_then(|mut s| s.execute(row)).expect("a version");
+    current
+}
+
+fn insert_version(conn: &Connection, head: (i64, i64, i64), now: i64, value: &[u8]) -> i64 {
+    let (id, version, current) = head;
+    let sql = "INSERT INTO version (head, number, previous, previous_superseded_ms, written_ms, \
+        stored_ms, load_count, flags, cause, author, label, checksum, value) VALUES (?1, ?2, ?3, \
+        ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+    let (label, sum) = (None::<String>, u32::MAX - 1);
+    let row =
+        params![id, version + 1, current, now, now, now, 1, 0, "save", "job", label, sum, value];
+    conn.prepare_cached(sql).and_then(|mut s| s.execute(row)).expect("a version");
+    conn.last_insert_rowid()
+}
+
+/// A file with the store's tables and a first version of each key.
+fn bare_file(path: &Path) -> Connection {
+    drop(SqliteStore::open(path, SqliteOptions::default()).expect("the tables"));
+    let conn = Connection::open(path).expect("the file");
+    conn.set_prepared_statement_cache_capacity(64);
+    for (pragma, value) in [
+        ("synchronous", "FULL"),
+        ("wal_autocheckpoint", "4000"),
+        ("cache_size", "-65536"),
+        ("secure_delete", "1"),
+    ] {
+        conn.pragma_update(None, pragma, value).expect("a pragma");
+    }
+    let value = value(0);
+    let lease = serde_json::to_string(&lease(ServerId(Env::system().uuid()))).expect("a lease");
+    conn.execute_batch("BEGIN IMMEDIATE").expect("begun");
+    for n in 1..=KEYS {
+        let sql = "INSERT INTO head (id, store, scope, key, version, current, held, lease) VALUES \
+            (?1, 'PlayerData', 'global', ?2, 1, ?1, 1, ?3)";
+        conn.execute(sql, params![n as i64, format!("Player_{n}"), lease]).expect("a head");
+        let sql = "INSERT INTO version (id, head, number, previous, previous_superseded_ms, \
+            written_ms, stored_ms, load_count, flags, cause, author, checksum, value) VALUES (?1, \
+            ?1, 1, 0, 0, 0, 0, 1, 0, 'save', 'job', 0, ?2)";
+        conn.execute(sql, params![n as i64, value]).expect("a version");
+    }
+    conn.execute_batch("COMMIT").expect("committed");
+    conn
+}
+
 /// Saves through the store: as many tasks as committers, each waiting for its save before the next.
-fn store(path: &Path, committers: usize, time: Duration) -> (f64, f64, f64) {
+fn store(path: &Path, committers: usize, until: Until, keep: bool) -> (f64, f64, f64) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -178,7 +272,7 @@ fn store(path: &Path, committers: usize, time: Duration) -> (f64, f64, f64) {
             owner: None,
         };
         store.commit_one(commit(vec![register])).await.expect("registered");
-        let payload = Bytes::from(value(3));
+        let values: Vec<_> = (0..VALUES as u64).map(|n| Bytes::from(value(n))).collect();
         let keys: Vec<_> = (1..=KEYS)
             .map(|n| {
                 ProfileKey::new("PlayerData", "global", &format!("Player_{n}")).expect("a name")
@@ -194,7 +288,7 @@ fn store(path: &Path, committers: usize, time: Duration) -> (f64, f64, f64) {
                 raise_epoch: false,
                 seal: false,
             };
-            first.push(commit(vec![change, save(&state, payload.clone())]));
+            first.push(commit(vec![change, save(&state, values[0].clone(), false)]));
         }
         let states: Vec<_> = store
             .commit(first)
@@ -208,15 +302,17 @@ fn store(path: &Path, committers: usize, time: Duration) -> (f64, f64, f64) {
         for mine in (0..committers)
             .map(|task| states.iter().skip(task).step_by(committers).cloned().collect::<Vec<_>>())
         {
-            let (store, count, payload) = (store.clone(), count.clone(), payload.clone());
+            let (store, count, values) = (store.clone(), count.clone(), values.clone());
             let mut mine = mine;
             tasks.spawn(async move {
                 let mut times = Vec::new();
-                for at in (0..mine.len()).cycle() {
-                    if start.elapsed() >= time {
+                for n in mine.len().. {
+                    if until.is_over(start, count.load(Relaxed)) {
                         break;
                     }
-                    let changes = vec![save(&mine[at], payload.clone())];
+                    let at = n % mine.len();
+                    let value = values[n / mine.len() % VALUES].clone();
+                    let changes = vec![save(&mine[at], value, keep)];
                     let id = CommitId(Env::system().uuid());
                     let commit = Commit {
                         id,
@@ -246,7 +342,7 @@ fn store(path: &Path, committers: usize, time: Duration) -> (f64, f64, f64) {
     })
 }
 
-fn save(state: &KeyState, payload: Bytes) -> Change {
+fn save(state: &KeyState, payload: Bytes, keep_previous: bool) -> Change {
     Change::Write {
         key: state.key.clone(),
         epoch: state.epoch,
@@ -255,7 +351,7 @@ fn save(state: &KeyState, payload: Bytes) -> Change {
         user_ids: Vec::new(),
         cause: Cause::Save,
         author: "job".into(),
-        keep_previous: false,
+        keep_previous,
         seal: false,
         imported: None,
     }

@@ -5,7 +5,7 @@
 //! `tokio::time`; moments that are waited for go through [`Env`], whose monotonic clock a
 //! simulation lets drift.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{cell::RefCell, fmt, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, Sleep, Timeout};
 use uuid::Uuid;
@@ -139,11 +139,38 @@ impl Clock for SystemClock {
 pub struct SystemRng;
 
 impl Rng for SystemRng {
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that draws randomness")]
     fn bits(&self) -> u128 {
-        // Two draws: six bits of a version 4 UUID are fixed.
-        let (a, b) = (Uuid::new_v4().as_u128(), Uuid::new_v4().as_u128());
-        a ^ b.rotate_left(64)
+        DRAWN.with_borrow_mut(Drawn::take)
+    }
+}
+
+/// How many bytes a thread asks the operating system for at once: a call costs more than these.
+const DRAW_BYTES: usize = 1024;
+
+thread_local! {
+    static DRAWN: RefCell<Drawn> = const { RefCell::new(Drawn { bytes: [0; DRAW_BYTES], left: 0 }) };
+}
+
+/// Random bytes that a thread has not used yet: the first so many.
+struct Drawn {
+    bytes: [u8; DRAW_BYTES],
+    left: usize,
+}
+
+impl Drawn {
+    fn take(&mut self) -> u128 {
+        const TAKEN: usize = size_of::<u128>();
+        if self.left < TAKEN {
+            getrandom::fill(&mut self.bytes).expect("the operating system has random bytes");
+            self.left = DRAW_BYTES;
+        }
+        self.left -= TAKEN;
+        let used = &mut self.bytes[self.left..self.left + TAKEN];
+        let mut bits = [0; TAKEN];
+        bits.copy_from_slice(used);
+        // No bits are given out twice, nor found in memory later.
+        used.fill(0);
+        u128::from_ne_bytes(bits)
     }
 }
 
@@ -258,6 +285,18 @@ mod tests {
         let ms = i64::try_from(id.as_u128() >> 80).unwrap();
         assert!((before..before + 60_000).contains(&ms));
         assert_ne!(id, env.uuid());
+    }
+
+    #[test]
+    fn bits_that_are_drawn_many_at_once_come_once_in_all_threads() {
+        let draw = || (0..1000).map(|_| SystemRng.bits()).collect::<Vec<_>>();
+        let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(draw)).collect();
+        let mut all: Vec<_> = threads.into_iter().flat_map(|drawn| drawn.join().unwrap()).collect();
+        assert_eq!(all.iter().fold(0, |any, bits| any | bits), u128::MAX);
+        assert_eq!(all.iter().fold(u128::MAX, |all, bits| all & bits), 0);
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), 4000);
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::{MAX_AUTHOR_BYTES, MAX_MESSAGE_INDEX, MAX_OWNER_BYTES};
 use crate::{
     data_store::{
-        Change, Commit, CommitId, MAX_MESSAGE_BYTES, MAX_VALUE_BYTES, MessageId, NewValue,
-        ServerId, StoreError, StoredMessage,
+        Change, Commit, CommitId, Imported, MAX_MESSAGE_BYTES, MAX_VALUE_BYTES, MessageId,
+        NewValue, ServerId, StoreError, StoredMessage,
     },
     key::ProfileKey,
 };
@@ -20,6 +20,10 @@ type Checked = Result<(), StoreError>;
 pub fn check_commit(commit: &Commit) -> Result<(), StoreError> {
     if commit.changes.is_empty() {
         return invalid(format!("a commit holds at least one change: commit=`{}`", commit.id));
+    }
+    // Most commits are one write, which nothing comes before.
+    if let [Change::Write { key, value, author, imported, .. }] = commit.changes.as_slice() {
+        return check_write(key, value, author, imported.as_ref());
     }
     let mut before = Before::default();
     commit.changes.iter().try_for_each(|change| before.check(commit, change))
@@ -49,8 +53,10 @@ impl<'a> Before<'a> {
                 Ok(())
             }
             Change::Write { key, value, author, imported, .. } => {
-                let label = imported.as_ref().and_then(|imported| imported.label.as_deref());
-                self.write(key, value, author, label)
+                if !self.written.insert(key) {
+                    return invalid(format!("a commit writes a key at most once: key=`{key}`"));
+                }
+                check_write(key, value, author, imported.as_ref())
             }
             Change::Lease { key, .. } if !self.leased.insert(key) => {
                 invalid(format!("a commit changes a key's lease at most once: key=`{key}`"))
@@ -85,23 +91,6 @@ impl<'a> Before<'a> {
             | Change::CheckHost { .. }
             | Change::Pin { .. } => Ok(()),
         }
-    }
-
-    fn write(
-        &mut self,
-        key: &'a ProfileKey,
-        value: &NewValue,
-        author: &str,
-        label: Option<&str>,
-    ) -> Checked {
-        if !self.written.insert(key) {
-            return invalid(format!("a commit writes a key at most once: key=`{key}`"));
-        }
-        if let NewValue::Bytes(bytes) = value {
-            limit("a value", bytes.len(), MAX_VALUE_BYTES, key)?;
-        }
-        limit("an author", author.len(), MAX_AUTHOR_BYTES, key)?;
-        limit("a version string", label.map_or(0, str::len), MAX_AUTHOR_BYTES, key)
     }
 
     fn append(&mut self, key: &'a ProfileKey, id: &'a MessageId) -> Checked {
@@ -174,6 +163,20 @@ impl<'a> Before<'a> {
         }
         Ok(())
     }
+}
+
+fn check_write(
+    key: &ProfileKey,
+    value: &NewValue,
+    author: &str,
+    imported: Option<&Imported>,
+) -> Checked {
+    if let NewValue::Bytes(bytes) = value {
+        limit("a value", bytes.len(), MAX_VALUE_BYTES, key)?;
+    }
+    limit("an author", author.len(), MAX_AUTHOR_BYTES, key)?;
+    let label = imported.and_then(|imported| imported.label.as_deref());
+    limit("a version string", label.map_or(0, str::len), MAX_AUTHOR_BYTES, key)
 }
 
 fn check_abort(commit: &Commit, other: CommitId) -> Checked {

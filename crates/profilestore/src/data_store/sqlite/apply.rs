@@ -1,5 +1,7 @@
 //! One commit within a transaction: judged, applied, answered.
 
+use std::sync::Arc;
+
 use rusqlite::params;
 
 use super::{Trouble, heads::Touched, schema::SEALED, state::Tx};
@@ -40,7 +42,11 @@ impl Tx<'_> {
         }
         // A commit whose preconditions hold is most likely new: its id is looked up by writing it.
         if fault.is_none() && self.keep_outcome(commit)? {
-            return self.apply(commit).map(Ok);
+            let reply = match commit.changes.as_slice() {
+                [write @ Change::Write { key, .. }] => self.apply_write(commit, write, key),
+                _ => self.apply(commit),
+            };
+            return reply.map(Ok);
         }
         if let Some(answer) = self.known(commit)? {
             return Ok(answer);
@@ -126,6 +132,24 @@ impl Tx<'_> {
         Ok(statement.execute(params![id, self.now_ms, fingerprint])? == 1)
     }
 
+    /// Applies a commit of one write and nothing else, as most are.
+    fn apply_write(
+        &mut self,
+        commit: &Commit,
+        write: &Change,
+        key: &ProfileKey,
+    ) -> Result<CommitReply, Trouble> {
+        let at = self.head(key)?;
+        let mut touched = Touched { data: true, noticed: true, ..Touched::default() };
+        self.write(write, at, &mut touched)?;
+        self.write_head(at, &touched)?;
+        let mut notified = Vec::new();
+        self.leave_notices(commit, (key, at), &touched, &mut notified)?;
+        let states = vec![self.key_state(key, commit.returning)?];
+        let (now_ms, already_applied, notices) = (self.now_ms, false, Vec::new());
+        Ok(CommitReply { now_ms, already_applied, states, server: None, notices, notified })
+    }
+
     fn apply(&mut self, commit: &Commit) -> Result<CommitReply, Trouble> {
         let keys = rules::keys_of(commit);
         let mut touched: Vec<Touched> = keys.iter().map(|_| Touched::default()).collect();
@@ -139,7 +163,8 @@ impl Tx<'_> {
                 let head = &mut self.heads[at];
                 touched.held |= head.lease.is_held() != lease.is_held();
                 (touched.rest, touched.noticed) = (true, true);
-                touched.lease_before = Some(std::mem::replace(&mut head.lease, lease.clone()));
+                touched.lease_before =
+                    Some(std::mem::replace(&mut head.lease, Arc::new(lease.clone())));
                 head.lease_revision += 1;
                 head.epoch += u64::from(*raise_epoch);
             }
@@ -172,16 +197,27 @@ impl Tx<'_> {
             let at = self.head(key)?;
             self.write_head(at, touched)?;
             if touched.noticed {
-                let before = touched.lease_before.as_ref().unwrap_or(&self.heads[at].lease);
-                for server in rules::notified(commit, key, before) {
-                    if self.server_row(server)?.is_some_and(|row| !row.dead) {
-                        self.notify(server, at, commit.id)?;
-                        notified.push((server, (*key).clone()));
-                    }
-                }
+                self.leave_notices(commit, (key, at), touched, &mut notified)?;
             }
         }
         self.reply(commit, false, notified)
+    }
+
+    fn leave_notices(
+        &mut self,
+        commit: &Commit,
+        (key, at): (&ProfileKey, usize),
+        touched: &Touched,
+        notified: &mut Vec<(ServerId, ProfileKey)>,
+    ) -> Result<(), Trouble> {
+        let before = touched.lease_before.as_ref().unwrap_or(&self.heads[at].lease);
+        for server in rules::notified(commit, key, before) {
+            if self.server_row(server)?.is_some_and(|row| !row.dead) {
+                self.notify(server, at, commit.id)?;
+                notified.push((server, key.clone()));
+            }
+        }
+        Ok(())
     }
 
     fn apply_to_key(

@@ -141,7 +141,7 @@ fn prepare(
     let problems = super::check::pages(&copy).map_err(damaged)?;
     if let Some(problem) = problems.first() {
         let (reason, more) = (problem.replace('\n', "; "), problems.len() - 1);
-        return Err(damaged(super::state::corrupt(format!("{reason}: more=`{more}`"))));
+        return Err(damaged(super::head::corrupt(format!("{reason}: more=`{more}`"))));
     }
     let renew = |conn: &Connection| -> rusqlite::Result<()> {
         conn.execute_batch("BEGIN IMMEDIATE")?;

@@ -6,9 +6,11 @@ use std::collections::BTreeSet;
 use rusqlite::Connection;
 
 use super::{
-    SqliteStore, Trouble, heads,
+    SqliteStore, Trouble,
+    head::{HEAD_COLUMNS, Head},
+    heads,
     schema::{PINNED, REMOVED, is_damage},
-    state::{HEAD_COLUMNS, Head, Tx, VERSION_COLUMNS, info_of_row, value_of_column},
+    state::{Tx, VERSION_COLUMNS, info_of_row, value_of_column},
 };
 use crate::{
     data_store::{MessageId, StoreError, checksum},

@@ -29,9 +29,12 @@ impl Inner {
         deadline: Option<Instant>,
     ) -> Vec<Reply> {
         let urgent = commits.iter().any(|commit| rules::renewed(commit).is_some());
-        let ids: Vec<_> = commits.iter().map(|commit| commit.id).collect();
+        // Most often it is one.
+        let first = commits.first().map(|commit| commit.id);
+        let others: Vec<_> = commits.iter().skip(1).map(|commit| commit.id).collect();
+        let ids = || first.iter().chain(&others);
         let refused = |reason: &str| {
-            ids.iter().map(|_| Err(StoreError::Unavailable { reason: reason.into() })).collect()
+            ids().map(|_| Err(StoreError::Unavailable { reason: reason.into() })).collect()
         };
         let bytes: usize = commits.iter().map(Commit::bytes).sum();
         let room = if urgent {
@@ -46,24 +49,18 @@ impl Inner {
         let (reply, mut answer) = oneshot::channel();
         let turn = Arc::new(AtomicBool::new(false));
         let (since, queued) = (self.options.env.now(), real_time());
-        let job = Job { commits, bytes, since, queued, turn: turn.clone(), reply, _room: room };
-        let start = {
-            let mut waiting = self.queue.waiting.lock();
-            let queue = if urgent { &mut waiting.urgent } else { &mut waiting.others };
-            queue.push_back(job);
-            !std::mem::replace(&mut waiting.draining, true)
-        };
-        if start {
+        let job = Job { commits, bytes, since, queued, turn: turn.clone(), reply, room };
+        if self.queue.push(job, urgent) {
             let draining = Draining { inner: self.clone(), done: false };
             tokio::task::spawn_blocking(move || draining.run());
         }
         let unknown = |reason: &str| {
             let unknown =
                 |commit: &_| StoreError::Indeterminate { commit: *commit, reason: reason.into() };
-            ids.iter().map(|id| Err(unknown(id))).collect()
+            ids().map(|id| Err(unknown(id))).collect()
         };
         match by(deadline, &mut answer).await {
-            Some(Ok(replies)) => replies,
+            Some(Ok(answer)) => answer.replies,
             Some(Err(_)) => unknown("the writer stopped in the middle"),
             None if turn.swap(true, SeqCst) => unknown("the disk did not answer in time"),
             None => refused("the file was locked, or others were written, until it was too late"),
@@ -118,9 +115,8 @@ impl Draining {
             last = 0;
             {
                 let mut waiting = inner.queue.waiting.lock();
-                metrics::gauge!("profilestore_sqlite_queue_jobs")
-                    .set((waiting.urgent.len() + waiting.others.len()) as f64);
-                waiting.draining = !waiting.is_empty();
+                metrics::gauge!("profilestore_sqlite_queue_jobs").set(waiting.len() as f64);
+                waiting.draining = waiting.len() > 0;
                 if !waiting.draining {
                     drop(waiting);
                     self.done = true;
@@ -143,7 +139,7 @@ impl Draining {
                 continue;
             }
             busy = None;
-            let jobs = inner.queue.waiting.lock().take(inner.options.batch);
+            let jobs = inner.queue.take(inner.options.batch);
             last = jobs.len();
             match (writer.as_mut(), begun) {
                 (Some(writer), Ok(_)) if jobs.is_empty() => writer.roll_back(),

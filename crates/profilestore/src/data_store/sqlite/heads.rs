@@ -1,11 +1,14 @@
 //! What a commit leaves of one profile: its head, its versions, its users.
 
+use std::sync::Arc;
+
 use rusqlite::{ToSql, params};
 
 use super::{
     Trouble,
+    head::Head,
     schema::{IMPORTED, PINNED, REMOVED, SEALED},
-    state::{Head, Tx},
+    state::Tx,
 };
 use crate::data_store::{
     Change, LeaseState, NewValue, StoreError, VersionInfo,
@@ -37,7 +40,7 @@ const UPDATE_HEAD_REST: &str = "UPDATE head SET epoch = ?2, created_ms = ?3, fla
 #[derive(Debug, Default)]
 pub(super) struct Touched {
     /// The lease before the commit, if it was replaced.
-    pub(super) lease_before: Option<LeaseState>,
+    pub(super) lease_before: Option<Arc<LeaseState>>,
     pub(super) data: bool,
     pub(super) rest: bool,
     /// The lease's `held` changed.
@@ -273,7 +276,7 @@ impl Tx<'_> {
             let row = [id, version, head.current, head.stored_ms, head.flags];
             self.prepare(UPDATE_HEAD_DATA)?.execute(row)?;
         } else {
-            let lease = serde_json::to_string(&head.lease).map_err(|err| StoreError::Invalid {
+            let lease = serde_json::to_string(&*head.lease).map_err(|err| StoreError::Invalid {
                 reason: format!("the lease cannot be stored: {err}: key=`{}`", head.key),
             })?;
             let rest: [&dyn ToSql; 10] = [

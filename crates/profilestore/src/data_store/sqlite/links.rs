@@ -2,10 +2,7 @@
 
 use rusqlite::params;
 
-use super::{
-    Trouble,
-    state::{Tx, corrupt},
-};
+use super::{Trouble, head::corrupt, state::Tx};
 use crate::{
     data_store::{StoreError, VersionLinks},
     key::ProfileKey,

@@ -42,11 +42,13 @@ mod check;
 mod checkpoints;
 mod contents;
 mod drain;
+mod head;
 mod heads;
 mod hints;
 mod holder;
 mod inbox;
 mod kept;
+mod known;
 mod links;
 mod mend;
 mod migrate;
@@ -433,6 +435,9 @@ impl SqliteStore {
         commits: Vec<Commit>,
         deadline: Option<Instant>,
     ) -> Vec<Result<CommitReply, StoreError>> {
+        if commits.iter().all(|commit| rules::check_commit(commit).is_ok()) {
+            return self.commit_well_formed(commits, deadline).await;
+        }
         let verdicts: Vec<_> =
             commits.iter().map(|commit| rules::check_commit(commit).err()).collect();
         let good: Vec<_> = commits
@@ -441,14 +446,7 @@ impl SqliteStore {
             .filter(|(_, verdict)| verdict.is_none())
             .map(|(commit, _)| commit)
             .collect();
-        let mut replies = if good.is_empty() {
-            Vec::new()
-        } else if good.iter().all(rules::only_checks) {
-            self.inner.check(good).await
-        } else {
-            self.inner.submit(good, deadline).await
-        }
-        .into_iter();
+        let mut replies = self.commit_well_formed(good, deadline).await.into_iter();
         let lost = || {
             Err(StoreError::Unavailable {
                 reason: "the store gave no answer for the commit".into(),
@@ -459,6 +457,20 @@ impl SqliteStore {
             .map(|verdict| verdict.map_or_else(|| replies.next().unwrap_or_else(lost), Err))
             .collect()
     }
+
+    async fn commit_well_formed(
+        &self,
+        commits: Vec<Commit>,
+        deadline: Option<Instant>,
+    ) -> Vec<Result<CommitReply, StoreError>> {
+        if commits.is_empty() {
+            Vec::new()
+        } else if commits.iter().all(rules::only_checks) {
+            self.inner.check(commits).await
+        } else {
+            self.inner.submit(commits, deadline).await
+        }
+    }
 }
 
 /// Reads a key from three columns.
@@ -466,7 +478,7 @@ fn key_of_row(row: &Row<'_>, first: usize) -> Result<ProfileKey, Trouble> {
     let text = |at: usize| row.get_ref(first + at)?.as_str().map_err(rusqlite::Error::from);
     let (store, scope, key) = (text(0)?, text(1)?, text(2)?);
     ProfileKey::new(store, scope, key).map_err(|err| {
-        state::corrupt(format!(
+        head::corrupt(format!(
             "a stored key is no valid name: {err}: store=`{store}` scope=`{scope}` key=`{key}`"
         ))
     })

@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     time::{Duration, Instant as RealTime},
 };
@@ -39,30 +39,59 @@ pub(super) struct Job {
     /// Set by whichever comes first: the transaction that takes it, or its caller when the caller's
     /// time is up.
     pub(super) turn: Arc<AtomicBool>,
-    pub(super) reply: oneshot::Sender<Vec<Reply>>,
-    pub(super) _room: Option<OwnedSemaphorePermit>,
+    pub(super) reply: oneshot::Sender<Answer>,
+    pub(super) room: Option<OwnedSemaphorePermit>,
+}
+
+/// What came of a job's commits, and the commits.
+pub(super) struct Answer {
+    pub(super) replies: Vec<Reply>,
+    pub(super) _commits: Vec<Commit>,
 }
 
 impl Job {
     /// Answers that nothing was applied. The caller may have gone.
     pub(super) fn refuse(self, err: &StoreError) {
         let replies = self.commits.iter().map(|_| Err(err.clone())).collect();
-        drop(self.reply.send(replies));
+        drop(self.reply.send(Answer { replies, _commits: self.commits }));
     }
 }
 
 pub(super) struct Queue {
     pub(super) waiting: Mutex<Waiting>,
+    /// How many jobs wait, for a look without the lock.
+    pub(super) jobs: AtomicUsize,
     pub(super) room: Arc<Semaphore>,
 }
 
 impl Default for Queue {
     fn default() -> Self {
-        Self { waiting: Mutex::default(), room: Arc::new(Semaphore::new(QUEUE_BYTES)) }
+        Self {
+            waiting: Mutex::default(),
+            jobs: AtomicUsize::new(0),
+            room: Arc::new(Semaphore::new(QUEUE_BYTES)),
+        }
     }
 }
 
 impl Queue {
+    /// True when no writer drains the queue, and one is to be started.
+    pub(super) fn push(&self, job: Job, urgent: bool) -> bool {
+        let mut waiting = self.waiting.lock();
+        let queue = if urgent { &mut waiting.urgent } else { &mut waiting.others };
+        queue.push_back(job);
+        self.jobs.store(waiting.len(), SeqCst);
+        !std::mem::replace(&mut waiting.draining, true)
+    }
+
+    /// The jobs of the next transaction.
+    pub(super) fn take(&self, commits: usize) -> Vec<Job> {
+        let mut waiting = self.waiting.lock();
+        let jobs = waiting.take(commits);
+        self.jobs.store(waiting.len(), SeqCst);
+        jobs
+    }
+
     /// After a transaction of many jobs, leaves their callers a moment to come back, so that the
     /// next one is not of a few only: a transaction costs a sync, whatever its size. Takes
     /// microseconds when the callers do not come.
@@ -71,11 +100,9 @@ impl Queue {
             return;
         }
         for _ in 0..GATHER_TURNS {
-            let waiting = self.waiting.lock();
-            if waiting.urgent.len() + waiting.others.len() >= last / 4 * 3 {
+            if self.jobs.load(SeqCst) >= last / 4 * 3 {
                 return;
             }
-            drop(waiting);
             std::thread::yield_now();
         }
     }
@@ -91,8 +118,8 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    pub(super) fn is_empty(&self) -> bool {
-        self.urgent.is_empty() && self.others.is_empty()
+    pub(super) fn len(&self) -> usize {
+        self.urgent.len() + self.others.len()
     }
 
     /// Takes out what has waited for the file's lock for so long, and what no caller waits for any
@@ -114,8 +141,8 @@ impl Waiting {
 
     /// The next jobs that share a transaction, renewals first; a job is never split. Those whose
     /// callers have given up are dropped.
-    pub(super) fn take(&mut self, commits: usize) -> Vec<Job> {
-        let (mut jobs, mut count, mut bytes) = (Vec::new(), 0, 0);
+    fn take(&mut self, commits: usize) -> Vec<Job> {
+        let (mut jobs, mut count, mut bytes) = (Vec::with_capacity(self.len().min(commits)), 0, 0);
         loop {
             let queue = if self.urgent.is_empty() { &mut self.others } else { &mut self.urgent };
             let fits = |job: &Job| {

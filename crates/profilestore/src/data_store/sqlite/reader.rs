@@ -7,8 +7,10 @@ use rusqlite::{Connection, ToSql};
 use tokio::sync::Semaphore;
 
 use super::{
-    Inner, Trouble, schema,
-    state::{HEAD_COLUMNS, Head, Tx},
+    Inner, Trouble,
+    head::{HEAD_COLUMNS, Head},
+    schema,
+    state::Tx,
 };
 use crate::{
     data_store::{

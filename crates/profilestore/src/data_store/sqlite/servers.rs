@@ -3,10 +3,7 @@
 use rusqlite::{OptionalExtension as _, Row, params};
 use uuid::Uuid;
 
-use super::{
-    Trouble,
-    state::{Tx, unsigned},
-};
+use super::{Trouble, head::unsigned, state::Tx};
 use crate::{
     data_store::{Change, CommitId, HostId, Notice, ServerId, ServerRow},
     key::ProfileKey,

@@ -1,52 +1,26 @@
 //! What a transaction sees of the store: rows read into the terms of the contract, each once a
 //! commit.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::{
     Trouble,
+    head::{Head, corrupt, unsigned},
+    known::KnownHeads,
     schema::{PINNED, REMOVED, is_damage},
-    statements::{self, Borrowed, Leases, Statements},
+    statements::{Borrowed, Leases, Statements},
 };
 use crate::{
     data_store::{
-        Cause, CommitId, Digest, KeyState, LeaseState, MessageId, Returning, ServerId, ServerRow,
-        StoreError, StoredMessage, VersionInfo, checksum,
+        Cause, CommitId, Digest, KeyState, MessageId, Returning, ServerId, ServerRow, StoreError,
+        StoredMessage, VersionInfo, checksum,
         rules::{Counters, MessageFacts, Outcome, View},
     },
     key::ProfileKey,
 };
-
-/// A `head` row; `id` is None while there is none.
-#[derive(Debug, Clone)]
-pub(super) struct Head {
-    pub(super) key: ProfileKey,
-    pub(super) id: Option<i64>,
-    pub(super) epoch: u64,
-    pub(super) version: u64,
-    pub(super) created_ms: i64,
-    /// The current version's row; 0 with version 0.
-    pub(super) current: i64,
-    pub(super) stored_ms: i64,
-    pub(super) flags: i64,
-    /// The users of the current version, eight bytes each.
-    pub(super) users: Vec<u8>,
-    pub(super) lease_revision: u64,
-    pub(super) inbox_revision: u64,
-    pub(super) last_message: u64,
-    pub(super) waiting: u64,
-    pub(super) lease: LeaseState,
-    /// About the current version, once it was read or written.
-    pub(super) info: Option<VersionInfo>,
-    /// The current value, once it was written or read.
-    pub(super) written: Option<Option<Bytes>>,
-}
-
-pub(super) const HEAD_COLUMNS: &str = "h.id, h.epoch, h.version, h.created_ms, h.current, h.stored_ms, h.flags, h.users, \
-     h.lease_revision, h.inbox_revision, h.last_message, h.waiting, h.lease";
 
 const HEAD: &str = "SELECT h.id, h.epoch, h.version, h.created_ms, h.current, h.stored_ms, h.flags, h.users, \
      h.lease_revision, h.inbox_revision, h.last_message, h.waiting, h.lease \
@@ -62,62 +36,6 @@ const VERSION: &str = "SELECT v.number, v.label, v.written_ms, v.stored_ms, v.fl
 const MESSAGES: &str = "SELECT number, created_ms, name, payload, locked, revision, sent_ms FROM message \
      WHERE head = ?1 ORDER BY number";
 
-impl Head {
-    fn absent(key: ProfileKey) -> Self {
-        Self {
-            key,
-            id: None,
-            epoch: 0,
-            version: 0,
-            created_ms: 0,
-            current: 0,
-            stored_ms: 0,
-            flags: 0,
-            users: Vec::new(),
-            lease_revision: 0,
-            inbox_revision: 0,
-            last_message: 0,
-            waiting: 0,
-            lease: LeaseState::default(),
-            info: None,
-            written: None,
-        }
-    }
-
-    /// Reads [`HEAD_COLUMNS`] from a column on.
-    pub(super) fn of_row(
-        key: ProfileKey,
-        row: &Row<'_>,
-        first: usize,
-        leases: Option<&Leases>,
-    ) -> Result<Self, Trouble> {
-        let lease = row.get_ref(first + 12)?.as_str().map_err(rusqlite::Error::from)?;
-        let lease = statements::read_lease(leases, lease).map_err(|err| {
-            corrupt(format!(
-                "the lease of a key cannot be read: {err}: key=`{key}` lease=`{lease}`"
-            ))
-        })?;
-        Ok(Self {
-            id: Some(row.get(first)?),
-            epoch: unsigned(row, first + 1)?,
-            version: unsigned(row, first + 2)?,
-            created_ms: row.get(first + 3)?,
-            current: row.get(first + 4)?,
-            stored_ms: row.get(first + 5)?,
-            flags: row.get(first + 6)?,
-            users: row.get(first + 7)?,
-            lease_revision: unsigned(row, first + 8)?,
-            inbox_revision: unsigned(row, first + 9)?,
-            last_message: unsigned(row, first + 10)?,
-            waiting: unsigned(row, first + 11)?,
-            lease,
-            info: None,
-            written: None,
-            key,
-        })
-    }
-}
-
 /// A `version` row without its value.
 pub(super) struct VersionRow {
     pub(super) id: i64,
@@ -132,21 +50,34 @@ pub(super) struct VersionRow {
 pub(super) struct Tx<'c> {
     pub(super) conn: &'c Connection,
     pub(super) now_ms: i64,
-    pub(super) heads: Vec<Head>,
+    #[expect(clippy::vec_box, reason = "they come from the known heads, and go back to them")]
+    pub(super) heads: Vec<Box<Head>>,
     pub(super) servers: BTreeMap<ServerId, Option<ServerRow>>,
     statements: Statements<'c>,
     leases: Option<&'c Leases>,
+    known_heads: Option<&'c KnownHeads>,
 }
 
 impl<'c> Tx<'c> {
     pub(super) fn new(conn: &'c Connection, now_ms: i64) -> Self {
-        let (statements, leases) = (Statements::default(), None);
-        Self { conn, now_ms, heads: Vec::new(), servers: BTreeMap::new(), statements, leases }
+        let (statements, leases, known_heads) = (Statements::default(), None, None);
+        let (heads, servers) = (Vec::new(), BTreeMap::new());
+        Self { conn, now_ms, heads, servers, statements, leases, known_heads }
     }
 
-    /// Of a writer, which has read most leases before.
-    pub(super) fn of_writer(conn: &'c Connection, now_ms: i64, leases: &'c Leases) -> Self {
-        Self { leases: Some(leases), ..Self::new(conn, now_ms) }
+    /// Of a writer, which knows most heads and has read most leases before.
+    pub(super) fn of_writer(
+        conn: &'c Connection,
+        now_ms: i64,
+        leases: &'c Leases,
+        known: &'c KnownHeads,
+    ) -> Self {
+        Self { leases: Some(leases), known_heads: Some(known), ..Self::new(conn, now_ms) }
+    }
+
+    /// Reads all heads, and leaves none to be known.
+    pub(super) fn know_nothing(&mut self) {
+        self.known_heads = None;
     }
 
     pub(super) fn prepare(&self, sql: &'static str) -> Result<Borrowed<'c>, Trouble> {
@@ -158,14 +89,21 @@ impl<'c> Tx<'c> {
         if let Some(at) = self.heads.iter().position(|head| head.key == *key) {
             return Ok(at);
         }
-        let mut statement = self.prepare(HEAD)?;
-        let mut rows = statement.query([key.store(), key.scope(), key.key()])?;
-        let head = match rows.next()? {
-            Some(row) => Head::of_row(key.clone(), row, 0, self.leases)?,
-            None => Head::absent(key.clone()),
+        let head = match self.known_heads.and_then(|known| known.take(key)) {
+            Some(head) => head,
+            None => Box::new(self.read_head(key)?),
         };
         self.heads.push(head);
         Ok(self.heads.len() - 1)
+    }
+
+    fn read_head(&self, key: &ProfileKey) -> Result<Head, Trouble> {
+        let mut statement = self.prepare(HEAD)?;
+        let mut rows = statement.query([key.store(), key.scope(), key.key()])?;
+        match rows.next()? {
+            Some(row) => Head::of_row(key.clone(), row, 0, self.leases),
+            None => Ok(Head::absent(key.clone())),
+        }
     }
 
     pub(super) fn server_row(&mut self, id: ServerId) -> Result<Option<ServerRow>, Trouble> {
@@ -294,15 +232,20 @@ impl<'c> Tx<'c> {
         Ok(value.map(Bytes::copy_from_slice))
     }
 
-    /// What a key holds. Takes the head out of the cache: the next call reads it again.
+    /// What a key holds. Takes the head out of `heads`: the next call reads it again, or knows it.
     pub(super) fn key_state(
         &mut self,
         key: &ProfileKey,
         returning: Returning,
     ) -> Result<KeyState, Trouble> {
         let at = self.head(key)?;
-        let head = self.heads.swap_remove(at);
-        self.state_of(head, returning)
+        let mut head = self.heads.swap_remove(at);
+        let Some(known) = self.known_heads.filter(|_| head.id.is_some()) else {
+            return self.state_of(*head, returning);
+        };
+        let shown = head.show();
+        known.put(head);
+        self.state_of(shown, returning)
     }
 
     pub(super) fn state_of(
@@ -334,7 +277,7 @@ impl<'c> Tx<'c> {
             version: head.version,
             created_ms: head.created_ms,
             head: head.info,
-            lease: head.lease,
+            lease: Arc::unwrap_or_clone(head.lease),
             lease_revision: head.lease_revision,
             holder_server,
             inbox_revision: head.inbox_revision,
@@ -374,7 +317,8 @@ impl View for Tx<'_> {
 
     fn counters(&mut self, key: &ProfileKey) -> Result<Counters, Trouble> {
         let at = self.head(key)?;
-        let &Head { epoch, version, lease_revision, inbox_revision, waiting, .. } = &self.heads[at];
+        let &Head { epoch, version, lease_revision, inbox_revision, waiting, .. } =
+            &*self.heads[at];
         Ok(Counters { epoch, version, lease_revision, inbox_revision, waiting })
     }
 
@@ -464,12 +408,4 @@ pub(super) fn info_of_row(
 /// A stored value. It is damaged when the column holds something of another type, or cannot be read.
 pub(super) fn value_of_column<'a>(row: &'a Row<'_>, column: usize) -> Result<Option<&'a [u8]>, ()> {
     row.get_ref(column).ok().and_then(|value| value.as_blob_or_null().ok()).ok_or(())
-}
-
-pub(super) fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
-    row.get::<_, i64>(column).map(i64::cast_unsigned)
-}
-
-pub(super) fn corrupt(reason: String) -> Trouble {
-    Trouble::Store(StoreError::Corrupt { reason })
 }

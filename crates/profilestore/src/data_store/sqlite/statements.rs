@@ -6,6 +6,7 @@ use std::{
     collections::HashMap,
     ops::{Deref, DerefMut},
     rc::Rc,
+    sync::Arc,
 };
 
 use rusqlite::{CachedStatement, Connection, Statement};
@@ -71,15 +72,15 @@ const LEASES: usize = 8192;
 
 /// Leases by their text, as it is stored: a save reads its session's lease and leaves it as it is.
 #[derive(Default)]
-pub(super) struct Leases(RefCell<HashMap<Box<str>, LeaseState>>);
+pub(super) struct Leases(RefCell<HashMap<Box<str>, Arc<LeaseState>>>);
 
 impl Leases {
-    pub(super) fn read(&self, text: &str) -> serde_json::Result<LeaseState> {
+    pub(super) fn read(&self, text: &str) -> serde_json::Result<Arc<LeaseState>> {
         let mut known = self.0.borrow_mut();
         if let Some(lease) = known.get(text) {
             return Ok(lease.clone());
         }
-        let lease: LeaseState = serde_json::from_str(text)?;
+        let lease: Arc<LeaseState> = Arc::new(serde_json::from_str(text)?);
         if known.len() >= LEASES {
             known.clear();
         }
@@ -89,10 +90,13 @@ impl Leases {
 }
 
 /// A lease, by what is known or anew.
-pub(super) fn read_lease(known: Option<&Leases>, text: &str) -> serde_json::Result<LeaseState> {
+pub(super) fn read_lease(
+    known: Option<&Leases>,
+    text: &str,
+) -> serde_json::Result<Arc<LeaseState>> {
     match known {
         Some(leases) => leases.read(text),
-        None => serde_json::from_str(text),
+        None => serde_json::from_str(text).map(Arc::new),
     }
 }
 
@@ -125,8 +129,8 @@ mod tests {
         for n in 0..=LEASES as u64 {
             let lease = LeaseState { load_count: n, ..LeaseState::default() };
             let text = serde_json::to_string(&lease).unwrap();
-            assert_eq!(leases.read(&text).unwrap(), lease);
-            assert_eq!(leases.read(&text).unwrap(), lease);
+            assert_eq!(*leases.read(&text).unwrap(), lease);
+            assert_eq!(*leases.read(&text).unwrap(), lease);
         }
         assert_eq!(leases.0.borrow().len(), 1);
         assert!(leases.read("{").is_err());

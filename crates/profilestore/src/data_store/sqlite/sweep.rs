@@ -11,8 +11,9 @@ use rusqlite::{OptionalExtension as _, params};
 
 use super::{
     Inner, Trouble,
+    head::{HEAD_COLUMNS, Head},
     schema::{PINNED, is_damage},
-    state::{HEAD_COLUMNS, Head, Tx},
+    state::Tx,
 };
 use crate::data_store::{Retention, StoreError, SweepCursor, SweepReport, rules};
 

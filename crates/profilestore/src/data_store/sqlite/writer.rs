@@ -6,12 +6,14 @@ use std::{
 };
 
 use rusqlite::{Connection, ErrorCode, wal::CheckpointMode};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     Inner, Trouble,
     busy::{Busy, real_time, wait_while_busy},
     checkpoints::{GROWN_PAGES, HARD_PAGES, RETRY_PAGES, SHORT_REST, checkpoint},
-    queue::{Job, Reply},
+    known::KnownHeads,
+    queue::{Answer, Job, Reply},
     schema,
     state::Tx,
     statements::Leases,
@@ -21,6 +23,7 @@ use crate::data_store::{Commit, StoreError, rules};
 pub(super) struct Writer {
     pub(super) conn: Connection,
     leases: Leases,
+    known: KnownHeads,
     /// The connection failed in a way after which it is replaced.
     broken: bool,
     /// `PRAGMA data_version`, and for how many transactions to come it counts as recently changed
@@ -53,51 +56,64 @@ pub(super) enum Failed {
 
 impl Writer {
     pub(super) fn new(conn: Connection) -> Self {
-        let leases = Leases::default();
-        Self { conn, leases, broken: false, data_version: 0, contended: 0, checkpointed_at: 0 }
+        Self {
+            conn,
+            leases: Leases::default(),
+            known: KnownHeads::default(),
+            broken: false,
+            data_version: 0,
+            contended: 0,
+            checkpointed_at: 0,
+        }
     }
 
     /// Writes jobs in the transaction that has begun.
     pub(super) fn run(&mut self, inner: &Arc<Inner>, jobs: Vec<Job>) {
-        let commits: Vec<&Commit> = jobs.iter().flat_map(|job| &job.commits).collect();
-        let span = tracing::debug_span!("sqlite batch", commits = commits.len());
+        let count: usize = jobs.iter().map(|job| job.commits.len()).sum();
+        let span = tracing::debug_span!("sqlite batch", commits = count);
         let _entered = span.enter();
-        let mut replies = match self.commit_begun(inner, &commits) {
+        let lists: Vec<&[Commit]> = jobs.iter().map(|job| &*job.commits).collect();
+        let replies = match self.commit_begun(inner, &lists) {
             // One of them spoils the transaction: each gets its own.
-            Err(Failed::One(err)) if commits.len() > 1 => {
-                tracing::warn!(%err, commits = commits.len(), "a commit spoiled its transaction");
+            Err(Failed::One(err)) if count > 1 => {
+                tracing::warn!(%err, commits = count, "a commit spoiled its transaction");
                 let until = real_time() + inner.options.busy_wait;
-                commits.iter().map(|commit| self.alone(inner, commit, until)).collect()
+                for_each(&lists, |commit| self.alone(inner, commit, until))
             }
             // A renewal needs next to no room, and game servers end without it.
-            Err(Failed::Full(err)) if commits.len() > 1 => {
+            Err(Failed::Full(err)) if count > 1 => {
                 let until = real_time() + inner.options.busy_wait;
-                let renewal = |commit: &&Commit| match rules::renewed(commit) {
+                for_each(&lists, |commit| match rules::renewed(commit) {
                     Some(_) => self.alone(inner, commit, until),
                     None => Err(err.clone()),
-                };
-                commits.iter().map(renewal).collect()
+                })
             }
             Ok(replies) => replies,
-            Err(failed) => commits.iter().map(|commit| Err(failed.of(commit))).collect(),
-        }
-        .into_iter();
-        metrics::histogram!("profilestore_sqlite_batch_commits").record(commits.len() as f64);
-        for job in jobs {
-            let answers: Vec<Reply> = replies.by_ref().take(job.commits.len()).collect();
-            metrics::histogram!("profilestore_sqlite_commit_seconds")
-                .record(job.since.elapsed().as_secs_f64());
-            // The caller may have gone.
-            drop(job.reply.send(answers));
+            Err(failed) => for_each(&lists, |commit| Err(failed.of(commit))),
+        };
+        metrics::histogram!("profilestore_sqlite_batch_commits").record(count as f64);
+        let seconds = metrics::histogram!("profilestore_sqlite_commit_seconds");
+        let now = inner.options.env.now();
+        // Given back in one piece.
+        let mut room: Option<OwnedSemaphorePermit> = None;
+        for (mut job, replies) in jobs.into_iter().zip(replies) {
+            seconds.record(now.saturating_duration_since(job.since).as_secs_f64());
+            match (&mut room, job.room.take()) {
+                (Some(room), Some(more)) => room.merge(more),
+                (none, more) => *none = none.take().or(more),
+            }
+            // The caller, who may have gone, frees what it made.
+            drop(job.reply.send(Answer { replies, _commits: job.commits }));
         }
     }
 
     /// Writes a commit in a transaction of its own.
     fn alone(&mut self, inner: &Arc<Inner>, commit: &Commit, until: RealTime) -> Reply {
-        let written =
-            self.begin_by(inner, until).and_then(|()| self.commit_begun(inner, &[commit]));
+        let written = self
+            .begin_by(inner, until)
+            .and_then(|()| self.commit_begun(inner, &[std::slice::from_ref(commit)]));
         match written {
-            Ok(mut replies) => replies.pop().unwrap_or_else(|| Err(no_reply())),
+            Ok(replies) => replies.into_iter().flatten().next().unwrap_or_else(|| Err(no_reply())),
             Err(failed) => Err(failed.of(commit)),
         }
     }
@@ -105,16 +121,20 @@ impl Writer {
     fn commit_begun(
         &mut self,
         inner: &Arc<Inner>,
-        commits: &[&Commit],
-    ) -> Result<Vec<Reply>, Failed> {
-        let mut replies = Vec::with_capacity(commits.len());
+        lists: &[&[Commit]],
+    ) -> Result<Vec<Vec<Reply>>, Failed> {
+        let mut replies = Vec::with_capacity(lists.len());
         self.finish(inner, |tx| {
             let incarnation = schema::incarnation(tx.conn)?;
             let mut wrote = false;
-            for commit in commits {
-                let reply = tx.commit(commit, incarnation)?;
-                wrote |= reply.as_ref().is_ok_and(|reply| !reply.already_applied);
-                replies.push(reply);
+            for commits in lists {
+                let mut answers = Vec::with_capacity(commits.len());
+                for commit in *commits {
+                    let reply = tx.commit(commit, incarnation)?;
+                    wrote |= reply.as_ref().is_ok_and(|reply| !reply.already_applied);
+                    answers.push(reply);
+                }
+                replies.push(answers);
             }
             Ok(wrote)
         })?;
@@ -132,9 +152,26 @@ impl Writer {
             std::thread::park_timeout(Duration::from_micros(200));
         }
         match self.conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([])) {
-            Ok(_) => Ok(Begun::Yes),
+            Ok(_) => {
+                self.look_for_others();
+                Ok(Begun::Yes)
+            }
             Err(err) if schema::is_busy(&err) => Ok(Begun::Busy(err)),
             Err(err) => Err(Failed::All(Trouble::from(err).not_applied())),
+        }
+    }
+
+    /// Looks whether another connection wrote to the file since the last transaction. Has the lock.
+    fn look_for_others(&mut self) {
+        let version: i64 = self
+            .conn
+            .prepare_cached("PRAGMA data_version")
+            .and_then(|mut version| version.query_row([], |row| row.get(0)))
+            .unwrap_or(0);
+        if version != self.data_version || version == 0 {
+            self.known.forget();
+            self.contended = if self.data_version == 0 { 0 } else { 16 };
+            self.data_version = version;
         }
     }
 
@@ -159,7 +196,12 @@ impl Writer {
         work: impl FnOnce(&mut Tx<'_>) -> Result<bool, Trouble>,
     ) -> Result<(), Failed> {
         self.begin_by(inner, real_time() + inner.options.busy_wait)?;
-        self.finish(inner, work)
+        // It may write to heads in its own way.
+        self.known.forget();
+        self.finish(inner, |tx| {
+            tx.know_nothing();
+            work(tx)
+        })
     }
 
     /// Runs `work` in the transaction that has begun.
@@ -170,12 +212,13 @@ impl Writer {
     ) -> Result<(), Failed> {
         let worked = {
             let now_ms = inner.options.env.unix_ms();
-            let mut tx = Tx::of_writer(&self.conn, now_ms, &self.leases);
+            let mut tx = Tx::of_writer(&self.conn, now_ms, &self.leases, &self.known);
             work(&mut tx)
         };
         let wrote = match worked {
             Ok(wrote) => wrote,
             Err(trouble) => {
+                self.known.forget();
                 self.roll_back();
                 let (shared, full) = match &trouble {
                     Trouble::Store(_) => (false, false),
@@ -200,6 +243,7 @@ impl Writer {
         if let Err(err) = committed {
             let full = is_full(&err);
             self.broken |= !full;
+            self.known.forget();
             self.roll_back();
             // A log that could not be written to its last page holds no valid commit, whatever
             // happens next. Any other failure may have come after that page: nobody knows what a
@@ -221,16 +265,6 @@ impl Writer {
     }
 
     fn after_commit(&mut self, inner: &Arc<Inner>) {
-        let version = self
-            .conn
-            .prepare_cached("PRAGMA data_version")
-            .and_then(|mut s| s.query_row([], |row| row.get(0)));
-        if let Ok(version) = version
-            && version != self.data_version
-        {
-            self.contended = if self.data_version == 0 { 0 } else { 16 };
-            self.data_version = version;
-        }
         let Ok((logged, done)) =
             self.conn.wal_checkpoint_v2(Some(rusqlite::MAIN_DB), CheckpointMode::NOOP)
         else {
@@ -252,6 +286,7 @@ impl Writer {
     /// Makes the connection fit for a new transaction.
     fn recover(&mut self, inner: &Arc<Inner>) -> Result<(), Failed> {
         if !self.conn.is_autocommit() {
+            self.known.forget();
             self.roll_back();
         }
         if self.broken || !self.conn.is_autocommit() {
@@ -282,6 +317,11 @@ impl Failed {
             }
         }
     }
+}
+
+/// An answer for each commit of some lists of them.
+fn for_each(lists: &[&[Commit]], mut answer: impl FnMut(&Commit) -> Reply) -> Vec<Vec<Reply>> {
+    lists.iter().map(|commits| commits.iter().map(&mut answer).collect()).collect()
 }
 
 /// Whether an error has nothing to do with the one commit that met it.

@@ -21,6 +21,7 @@ mod files;
 mod format;
 mod hints;
 mod io_errors;
+mod known;
 mod processes;
 mod read_only;
 mod sweep;

@@ -1,0 +1,119 @@
+//! A row of the table `head`: what a key holds, but for its versions and its inbox.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rusqlite::Row;
+
+use super::{
+    Trouble,
+    statements::{self, Leases},
+};
+use crate::{
+    data_store::{LeaseState, StoreError, VersionInfo},
+    key::ProfileKey,
+};
+
+/// A `head` row; `id` is None while there is none.
+#[derive(Debug, Clone)]
+pub(super) struct Head {
+    pub(super) key: ProfileKey,
+    pub(super) id: Option<i64>,
+    pub(super) epoch: u64,
+    pub(super) version: u64,
+    pub(super) created_ms: i64,
+    /// The current version's row; 0 with version 0.
+    pub(super) current: i64,
+    pub(super) stored_ms: i64,
+    pub(super) flags: i64,
+    /// The users of the current version, eight bytes each.
+    pub(super) users: Vec<u8>,
+    pub(super) lease_revision: u64,
+    pub(super) inbox_revision: u64,
+    pub(super) last_message: u64,
+    pub(super) waiting: u64,
+    pub(super) lease: Arc<LeaseState>,
+    /// About the current version, once it was read or written.
+    pub(super) info: Option<VersionInfo>,
+    /// The current value, once it was written or read.
+    pub(super) written: Option<Option<Bytes>>,
+}
+
+pub(super) const HEAD_COLUMNS: &str = "h.id, h.epoch, h.version, h.created_ms, h.current, h.stored_ms, h.flags, h.users, \
+     h.lease_revision, h.inbox_revision, h.last_message, h.waiting, h.lease";
+
+impl Head {
+    pub(super) fn absent(key: ProfileKey) -> Self {
+        Self {
+            key,
+            id: None,
+            epoch: 0,
+            version: 0,
+            created_ms: 0,
+            current: 0,
+            stored_ms: 0,
+            flags: 0,
+            users: Vec::new(),
+            lease_revision: 0,
+            inbox_revision: 0,
+            last_message: 0,
+            waiting: 0,
+            lease: Arc::default(),
+            info: None,
+            written: None,
+        }
+    }
+
+    /// The same, for what is shown of it; what was read or written of its version goes along.
+    pub(super) fn show(&mut self) -> Self {
+        Self {
+            key: self.key.clone(),
+            users: Vec::new(),
+            lease: self.lease.clone(),
+            info: self.info.take(),
+            written: self.written.take(),
+            ..*self
+        }
+    }
+
+    /// Reads [`HEAD_COLUMNS`] from a column on.
+    pub(super) fn of_row(
+        key: ProfileKey,
+        row: &Row<'_>,
+        first: usize,
+        leases: Option<&Leases>,
+    ) -> Result<Self, Trouble> {
+        let lease = row.get_ref(first + 12)?.as_str().map_err(rusqlite::Error::from)?;
+        let lease = statements::read_lease(leases, lease).map_err(|err| {
+            corrupt(format!(
+                "the lease of a key cannot be read: {err}: key=`{key}` lease=`{lease}`"
+            ))
+        })?;
+        Ok(Self {
+            id: Some(row.get(first)?),
+            epoch: unsigned(row, first + 1)?,
+            version: unsigned(row, first + 2)?,
+            created_ms: row.get(first + 3)?,
+            current: row.get(first + 4)?,
+            stored_ms: row.get(first + 5)?,
+            flags: row.get(first + 6)?,
+            users: row.get(first + 7)?,
+            lease_revision: unsigned(row, first + 8)?,
+            inbox_revision: unsigned(row, first + 9)?,
+            last_message: unsigned(row, first + 10)?,
+            waiting: unsigned(row, first + 11)?,
+            lease,
+            info: None,
+            written: None,
+            key,
+        })
+    }
+}
+
+pub(super) fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    row.get::<_, i64>(column).map(i64::cast_unsigned)
+}
+
+pub(super) fn corrupt(reason: String) -> Trouble {
+    Trouble::Store(StoreError::Corrupt { reason })
+}

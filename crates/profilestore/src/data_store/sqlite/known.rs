@@ -1,0 +1,70 @@
+//! The heads that the writer knows, so that a save of a session reads nothing.
+//!
+//! A writer has read or written before most of the heads that it needs, and has the file's write
+//! lock while it judges. What it knows stays true until another connection writes. SQLite counts
+//! that for each connection, by the same look at the log that tells it whether the pages in its own
+//! memory are still true (`PRAGMA data_version`). The writer reads this number in each transaction,
+//! once it has the lock, and forgets all heads when it has changed. It also forgets them when a
+//! transaction fails, and in one that is not of commits, a sweep say.
+
+use std::{cell::RefCell, collections::HashMap};
+
+use super::head::Head;
+use crate::key::ProfileKey;
+
+/// How many heads are kept, of about 700 bytes each.
+const HEADS: usize = 1 << 17;
+
+/// None: the head is in use.
+#[derive(Default)]
+pub(super) struct KnownHeads(RefCell<HashMap<ProfileKey, Option<Box<Head>>>>);
+
+impl KnownHeads {
+    /// Takes a head out. It is known again once it is put back.
+    pub(super) fn take(&self, key: &ProfileKey) -> Option<Box<Head>> {
+        self.0.borrow_mut().get_mut(key)?.take()
+    }
+
+    /// Keeps a head that has a row and is as that row is now.
+    pub(super) fn put(&self, head: Box<Head>) {
+        let mut known = self.0.borrow_mut();
+        if let Some(place) = known.get_mut(&head.key) {
+            *place = Some(head);
+            return;
+        }
+        if known.len() >= HEADS {
+            known.clear();
+        }
+        known.insert(head.key.clone(), Some(head));
+    }
+
+    pub(super) fn forget(&self) {
+        let mut known = self.0.borrow_mut();
+        if !known.is_empty() {
+            known.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_known_head_is_lent_once_and_forgotten_with_the_others() {
+        let known = KnownHeads::default();
+        let key = |n: usize| ProfileKey::new("S", "global", &format!("k{n}")).unwrap();
+        let head = |n: usize| Box::new(Head { version: n as u64, ..Head::absent(key(n)) });
+        assert!(known.take(&key(1)).is_none());
+        (1..=2).for_each(|n| known.put(head(n)));
+        let taken = known.take(&key(1)).unwrap();
+        assert_eq!((taken.version, taken.key == key(1)), (1, true));
+        assert!(known.take(&key(1)).is_none(), "it is in use");
+        known.put(taken);
+        assert!(known.take(&key(1)).is_some());
+        known.forget();
+        assert!(known.take(&key(2)).is_none());
+        (0..HEADS + 10).for_each(|n| known.put(head(n)));
+        assert_eq!(known.0.borrow().len(), 10, "their number is bounded");
+    }
+}

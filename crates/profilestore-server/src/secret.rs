@@ -8,7 +8,9 @@ use subtle::ConstantTimeEq as _;
 /// So many bytes that nobody can guess. Fails with why the operating system gave none.
 pub(crate) fn random<const N: usize>() -> Result<[u8; N], String> {
     let mut bytes = [0; N];
-    match getrandom::fill(&mut bytes) {
+    #[expect(clippy::disallowed_methods, reason = "a secret is drawn from the system alone")]
+    let drawn = getrandom::fill(&mut bytes);
+    match drawn {
         Ok(()) => Ok(bytes),
         Err(error) => Err(format!("the operating system gave no randomness: {error}")),
     }

@@ -134,7 +134,8 @@ impl Clock for SystemClock {
     }
 }
 
-/// The operating system's randomness.
+/// The operating system's randomness, of which each thread draws some ahead. A process that was
+/// copied while it ran (by `fork`, or as a machine's snapshot) may draw what the other one draws.
 #[derive(Debug, Clone, Copy)]
 pub struct SystemRng;
 
@@ -161,7 +162,9 @@ impl Drawn {
     fn take(&mut self) -> u128 {
         const TAKEN: usize = size_of::<u128>();
         if self.left < TAKEN {
-            getrandom::fill(&mut self.bytes).expect("the operating system has random bytes");
+            #[expect(clippy::disallowed_methods, reason = "this is the one place")]
+            let drawn = getrandom::fill(&mut self.bytes);
+            drawn.expect("the operating system has random bytes");
             self.left = DRAW_BYTES;
         }
         self.left -= TAKEN;

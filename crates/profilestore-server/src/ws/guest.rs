@@ -338,8 +338,9 @@ impl Guest {
 /// A new token: 256 random bits.
 pub(crate) fn new_token() -> Result<String, Problem> {
     let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| Problem::new("internal", format!("no randomness: {error}")))?;
+    #[expect(clippy::disallowed_methods, reason = "a secret is drawn from the system alone")]
+    let drawn = getrandom::fill(&mut bytes);
+    drawn.map_err(|error| Problem::new("internal", format!("no randomness: {error}")))?;
     Ok(hex(&bytes))
 }
 

@@ -14,6 +14,9 @@ use crate::{
     key::ProfileKey,
 };
 
+/// Of how many users a head may be and still be remembered.
+const MOST_USERS: usize = 32;
+
 /// A `head` row; `id` is None while there is none.
 #[derive(Debug, Clone)]
 pub(super) struct Head {
@@ -33,10 +36,20 @@ pub(super) struct Head {
     pub(super) last_message: u64,
     pub(super) waiting: u64,
     pub(super) lease: Arc<LeaseState>,
+    /// What its row has. A commit changes the row only while it has that.
+    pub(super) stored: Fence,
     /// About the current version, once it was read or written.
     pub(super) info: Option<VersionInfo>,
     /// The current value, once it was written or read.
     pub(super) written: Option<Option<Bytes>>,
+}
+
+/// What tells a row from the same row before and after.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Fence {
+    pub(super) epoch: u64,
+    pub(super) version: u64,
+    pub(super) lease_revision: u64,
 }
 
 pub(super) const HEAD_COLUMNS: &str = "h.id, h.epoch, h.version, h.created_ms, h.current, h.stored_ms, h.flags, h.users, \
@@ -59,9 +72,24 @@ impl Head {
             last_message: 0,
             waiting: 0,
             lease: Arc::default(),
+            stored: Fence::default(),
             info: None,
             written: None,
         }
+    }
+
+    pub(super) fn fence(&self) -> Fence {
+        let Self { epoch, version, lease_revision, .. } = *self;
+        Fence { epoch, version, lease_revision }
+    }
+
+    /// Whether it has a row, and nothing in it has no limit, so that the writer may remember it.
+    pub(super) fn is_worth_knowing(&self) -> bool {
+        let lease = &self.lease;
+        self.id.is_some()
+            && self.users.len() <= MOST_USERS * size_of::<i64>()
+            && lease.holder.as_ref().is_none_or(|holder| holder.document.is_none())
+            && lease.request.as_ref().is_none_or(|request| request.document.is_none())
     }
 
     /// The same, for what is shown of it; what was read or written of its version goes along.
@@ -89,7 +117,7 @@ impl Head {
                 "the lease of a key cannot be read: {err}: key=`{key}` lease=`{lease}`"
             ))
         })?;
-        Ok(Self {
+        let mut head = Self {
             id: Some(row.get(first)?),
             epoch: unsigned(row, first + 1)?,
             version: unsigned(row, first + 2)?,
@@ -103,10 +131,13 @@ impl Head {
             last_message: unsigned(row, first + 10)?,
             waiting: unsigned(row, first + 11)?,
             lease,
+            stored: Fence::default(),
             info: None,
             written: None,
             key,
-        })
+        };
+        head.stored = head.fence();
+        Ok(head)
     }
 }
 

@@ -6,7 +6,7 @@ use rusqlite::{ToSql, params};
 
 use super::{
     Trouble,
-    head::Head,
+    head::{Head, corrupt},
     schema::{IMPORTED, PINNED, REMOVED, SEALED},
     state::Tx,
 };
@@ -26,15 +26,16 @@ const OVERWRITE_VERSION: &str = "UPDATE version SET number = ?2, written_ms = ?3
      checksum = ?10, value = ?11 WHERE id = ?1";
 
 const UPDATE_HEAD_DATA: &str = "UPDATE head SET version = ?2, current = ?3, stored_ms = ?4, \
-     flags = ?5 WHERE id = ?1";
+     flags = ?5 WHERE id = ?1 AND epoch = ?6 AND version = ?7 AND lease_revision = ?8";
 
 const UPDATE_HEAD_BOTH: &str = "UPDATE head SET epoch = ?2, created_ms = ?3, flags = ?4, \
      users = ?5, lease_revision = ?6, inbox_revision = ?7, last_message = ?8, waiting = ?9, \
-     lease = ?10, version = ?11, current = ?12, stored_ms = ?13 WHERE id = ?1";
+     lease = ?10, version = ?14, current = ?15, stored_ms = ?16 \
+     WHERE id = ?1 AND epoch = ?11 AND version = ?12 AND lease_revision = ?13";
 
 const UPDATE_HEAD_REST: &str = "UPDATE head SET epoch = ?2, created_ms = ?3, flags = ?4, \
      users = ?5, lease_revision = ?6, inbox_revision = ?7, last_message = ?8, waiting = ?9, \
-     lease = ?10 WHERE id = ?1";
+     lease = ?10 WHERE id = ?1 AND epoch = ?11 AND version = ?12 AND lease_revision = ?13";
 
 /// What a commit did to the head of one key.
 #[derive(Debug, Default)]
@@ -271,15 +272,19 @@ impl Tx<'_> {
         }
         let id = self.ensure_head(at)?;
         let head: &Head = &self.heads[at];
-        if !touched.rest {
-            let version = head.version.cast_signed();
-            let row = [id, version, head.current, head.stored_ms, head.flags];
-            self.prepare(UPDATE_HEAD_DATA)?.execute(row)?;
+        let [epoch, version, revision] =
+            [head.stored.epoch, head.stored.version, head.stored.lease_revision]
+                .map(u64::cast_signed);
+        let updated = if !touched.rest {
+            let new = head.version.cast_signed();
+            let (current, flags) = (head.current, head.flags);
+            let row = [id, new, current, head.stored_ms, flags, epoch, version, revision];
+            self.prepare(UPDATE_HEAD_DATA)?.execute(row)?
         } else {
             let lease = serde_json::to_string(&*head.lease).map_err(|err| StoreError::Invalid {
                 reason: format!("the lease cannot be stored: {err}: key=`{}`", head.key),
             })?;
-            let rest: [&dyn ToSql; 10] = [
+            let rest: [&dyn ToSql; 13] = [
                 &id,
                 &head.epoch.cast_signed(),
                 &head.created_ms,
@@ -290,19 +295,29 @@ impl Tx<'_> {
                 &head.last_message.cast_signed(),
                 &head.waiting.cast_signed(),
                 &lease,
+                &epoch,
+                &version,
+                &revision,
             ];
             if touched.data {
                 let data: [&dyn ToSql; 3] =
                     [&head.version.cast_signed(), &head.current, &head.stored_ms];
-                self.prepare(UPDATE_HEAD_BOTH)?.execute(&*[&rest[..], &data].concat())?;
+                self.prepare(UPDATE_HEAD_BOTH)?.execute(&*[&rest[..], &data].concat())?
             } else {
-                self.prepare(UPDATE_HEAD_REST)?.execute(rest)?;
+                self.prepare(UPDATE_HEAD_REST)?.execute(rest)?
             }
+        };
+        // The fence in the file itself, whatever this process believes of it.
+        if updated != 1 {
+            let reason = format!("the row of a key is not as it was read: key=`{}`", head.key);
+            return Err(corrupt(reason));
         }
         if touched.held {
             self.prepare("UPDATE head SET held = ?2 WHERE id = ?1")?
                 .execute(params![id, head.lease.is_held()])?;
         }
+        let head = &mut self.heads[at];
+        head.stored = head.fence();
         Ok(())
     }
 }

@@ -4,15 +4,18 @@
 //! lock while it judges. What it knows stays true until another connection writes. SQLite counts
 //! that for each connection, by the same look at the log that tells it whether the pages in its own
 //! memory are still true (`PRAGMA data_version`). The writer reads this number in each transaction,
-//! once it has the lock, and forgets all heads when it has changed. It also forgets them when a
-//! transaction fails, and in one that is not of commits, a sweep say.
+//! once it has the lock, and forgets all heads when it has changed. It also forgets them after
+//! a transaction that did not end well, and in one that is not of commits, a sweep say.
+//!
+//! A head in the file is written only while it has the epoch, version and lease revision that it
+//! is known to have. So a head that was damaged meanwhile is an error, and no save that is lost.
 
 use std::{cell::RefCell, collections::HashMap};
 
 use super::head::Head;
 use crate::key::ProfileKey;
 
-/// How many heads are kept, of about 700 bytes each.
+/// How many heads are kept, of about a kilobyte each.
 const HEADS: usize = 1 << 17;
 
 /// None: the head is in use.

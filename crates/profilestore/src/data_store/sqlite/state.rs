@@ -240,7 +240,7 @@ impl<'c> Tx<'c> {
     ) -> Result<KeyState, Trouble> {
         let at = self.head(key)?;
         let mut head = self.heads.swap_remove(at);
-        let Some(known) = self.known_heads.filter(|_| head.id.is_some()) else {
+        let Some(known) = self.known_heads.filter(|_| head.is_worth_knowing()) else {
             return self.state_of(*head, returning);
         };
         let shown = head.show();

@@ -20,10 +20,15 @@ use super::{
 };
 use crate::data_store::{Commit, StoreError, rules};
 
+/// Up to how many bytes of commits are freed by the thread that waits for them.
+const FREED_BY_CALLERS: usize = 16 << 10;
+
 pub(super) struct Writer {
     pub(super) conn: Connection,
     leases: Leases,
     known: KnownHeads,
+    /// The last transaction ended well, so that the known heads are those of the file.
+    trusted: bool,
     /// The connection failed in a way after which it is replaced.
     broken: bool,
     /// `PRAGMA data_version`, and for how many transactions to come it counts as recently changed
@@ -60,6 +65,7 @@ impl Writer {
             conn,
             leases: Leases::default(),
             known: KnownHeads::default(),
+            trusted: false,
             broken: false,
             data_version: 0,
             contended: 0,
@@ -102,8 +108,10 @@ impl Writer {
                 (Some(room), Some(more)) => room.merge(more),
                 (none, more) => *none = none.take().or(more),
             }
-            // The caller, who may have gone, frees what it made.
-            drop(job.reply.send(Answer { replies, _commits: job.commits }));
+            // The caller, who may have gone, frees what it made; not much, since its room is free.
+            let small = job.bytes <= FREED_BY_CALLERS;
+            let _commits = if small { std::mem::take(&mut job.commits) } else { Vec::new() };
+            drop(job.reply.send(Answer { replies, _commits }));
         }
     }
 
@@ -168,8 +176,11 @@ impl Writer {
             .prepare_cached("PRAGMA data_version")
             .and_then(|mut version| version.query_row([], |row| row.get(0)))
             .unwrap_or(0);
-        if version != self.data_version || version == 0 {
+        let others = version != self.data_version;
+        if others || version == 0 || !self.trusted {
             self.known.forget();
+        }
+        if others {
             self.contended = if self.data_version == 0 { 0 } else { 16 };
             self.data_version = version;
         }
@@ -210,6 +221,7 @@ impl Writer {
         inner: &Arc<Inner>,
         work: impl FnOnce(&mut Tx<'_>) -> Result<bool, Trouble>,
     ) -> Result<(), Failed> {
+        self.trusted = false;
         let worked = {
             let now_ms = inner.options.env.unix_ms();
             let mut tx = Tx::of_writer(&self.conn, now_ms, &self.leases, &self.known);
@@ -218,7 +230,6 @@ impl Writer {
         let wrote = match worked {
             Ok(wrote) => wrote,
             Err(trouble) => {
-                self.known.forget();
                 self.roll_back();
                 let (shared, full) = match &trouble {
                     Trouble::Store(_) => (false, false),
@@ -235,6 +246,7 @@ impl Writer {
         };
         if !wrote {
             self.roll_back();
+            self.trusted = !self.broken;
             return Ok(());
         }
         let committed = wait_while_busy(inner.options.busy_wait, || {
@@ -243,7 +255,6 @@ impl Writer {
         if let Err(err) = committed {
             let full = is_full(&err);
             self.broken |= !full;
-            self.known.forget();
             self.roll_back();
             // A log that could not be written to its last page holds no valid commit, whatever
             // happens next. Any other failure may have come after that page: nobody knows what a
@@ -260,6 +271,7 @@ impl Writer {
         if let Err(err) = inner.still_there_or_rescue(&self.conn) {
             return Err(Failed::Unknown(err.to_string()));
         }
+        self.trusted = true;
         self.after_commit(inner);
         Ok(())
     }
@@ -286,13 +298,13 @@ impl Writer {
     /// Makes the connection fit for a new transaction.
     fn recover(&mut self, inner: &Arc<Inner>) -> Result<(), Failed> {
         if !self.conn.is_autocommit() {
-            self.known.forget();
+            self.trusted = false;
             self.roll_back();
         }
         if self.broken || !self.conn.is_autocommit() {
             let conn = inner.another_writer().map_err(Failed::All)?;
             self.conn = conn;
-            (self.broken, self.data_version) = (false, 0);
+            (self.broken, self.trusted, self.data_version) = (false, false, 0);
         }
         Ok(())
     }

@@ -375,7 +375,12 @@ async fn piece_of(engine: Arc<Engine>, piece: Vec<Work>) -> Result<Vec<(Work, Fa
                 continue;
             }
             Err(error) => {
-                fates.push((work, fate_of(error)?));
+                // What was booked of this one cannot be read, or nothing waits for it any more.
+                let fate = match error.kind() {
+                    ErrorKind::Corrupt => Fate::Refused(error.to_string()),
+                    _ => fate_of(error)?,
+                };
+                fates.push((work, fate));
                 continue;
             }
         };
@@ -407,9 +412,7 @@ async fn one_by_one(engine: &Arc<Engine>, piece: Vec<Work>) -> Result<Vec<(Work,
 fn fate_of(error: Error) -> Result<Fate> {
     match error.kind() {
         ErrorKind::NotFound => Ok(Fate::Nothing),
-        // Corrupt: what was booked of this one cannot be read, or nothing waits for it any more.
         ErrorKind::Foreign
-        | ErrorKind::Corrupt
         | ErrorKind::Damaged
         | ErrorKind::Undecodable
         | ErrorKind::NewerData

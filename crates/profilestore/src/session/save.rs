@@ -4,12 +4,9 @@
 //! of a commit is unknown, the same commit is sent again until it is known: so the next one builds
 //! on facts.
 
-use std::{
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::Ordering::{self, Relaxed},
-    },
+use std::sync::{
+    Arc,
+    atomic::Ordering::{self, Relaxed},
 };
 
 use bytes::Bytes;
@@ -253,17 +250,16 @@ impl Session {
     /// server may ask for the profile.
     pub(super) async fn room_to_save(self: &Arc<Self>) -> Pass {
         let (room, bytes) = (&self.link.room, self.stored_bytes.load(Relaxed));
-        {
-            let mut entered = pin!(room.enter(Rank::Save, bytes));
-            // What the word was about may be done already: then it was for no save.
-            while !self.is_over() && !self.holds_up_what_goes_first() {
-                tokio::select! {
-                    biased;
-                    pass = &mut entered => return pass,
-                    () = self.hurry.notified() => {}
-                }
-                self.look_if_wanted().await;
+        // What the word was about may be done already: then it was for no save.
+        while !self.is_over() && !self.holds_up_what_goes_first() {
+            // The place in the line goes before the look: a look may end the session, which waits
+            // for room itself.
+            tokio::select! {
+                biased;
+                pass = room.enter(Rank::Save, bytes) => return pass,
+                () = self.hurry.notified() => {}
             }
+            self.look_if_wanted().await;
         }
         room.enter(Rank::First, bytes).await
     }

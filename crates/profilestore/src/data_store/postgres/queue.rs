@@ -232,7 +232,9 @@ impl Queue {
                 } else {
                     waiting.others.push_back(job)
                 }
-                let starts = !started && waiting.writing < self.writers;
+                // The one that was started may have ended before the rest waited.
+                let needed = !started || waiting.writing == 0;
+                let starts = needed && waiting.writing < self.writers;
                 waiting.writing += usize::from(starts);
                 starts
             };
@@ -468,8 +470,16 @@ mod tests {
         };
         let commits = vec![commit(1, large), commit(2, save("b"))];
         let now = crate::env::Env::system().now();
-        assert!(queue.push(commits, now, None, start).now_or_never().is_none());
+        let mut pushed = Box::pin(queue.push(commits, now, None, start));
+        assert!(pushed.as_mut().now_or_never().is_none());
         assert_eq!(started.load(SeqCst), 1);
-        assert_eq!(ids(&queue.take().expect("something waits")), [1]);
+        let first = queue.take().expect("something waits");
+        assert_eq!(ids(&first), [1]);
+        // That writer ends before the rest waits: another one is started for it.
+        drop(first);
+        assert!(queue.take().is_none());
+        assert!(pushed.as_mut().now_or_never().is_some());
+        assert_eq!(started.load(SeqCst), 2);
+        assert_eq!(ids(&queue.take().expect("something waits")), [2]);
     }
 }

@@ -42,7 +42,8 @@ async function play(socket, user) {
   for (const line of lines) await answer(line);
 }
 
-new WebSocketServer({ port: Number(PORT), host: "127.0.0.1" }).on("connection", (socket, ask) => {
+const sockets = new WebSocketServer({ port: Number(PORT), host: "127.0.0.1" });
+sockets.on("connection", (socket, ask) => {
   const user = new URL(ask.url, "ws://here").searchParams.get("user") ?? "ann";
   play(socket, user).catch((error) => socket.close(4001, error.message));
 });
@@ -52,4 +53,4 @@ process.once("SIGTERM", async () => {
   process.exit();
 });
 process.once("disconnect", () => process.exit());
-process.send?.("listening");
+sockets.once("listening", () => process.send?.("listening"));

@@ -72,6 +72,8 @@ impl Engine {
         check(&parts)?;
         Ok(match rehost::rehost(&mut parts, &hosting, server, incarnation).await? {
             Rehosted::Yes(lease, hints) => {
+                // Its earlier host may have told it of a confirmation until now.
+                hosting.note_told(parts.env.now());
                 let link = Link::new(parts, *lease, Handle::current(), Some(hosting));
                 // It brings what there is to look at.
                 link.renew_now.notify_one();

@@ -102,7 +102,6 @@ impl Hosting {
             owner,
             author: Mutex::default(),
             heartbeat,
-            // Another host may have told it of a confirmation until now.
             heard: Mutex::new(Heard { of: now, told: now }),
             stopped: OnceLock::new(),
             stopping: Notify::new(),
@@ -153,8 +152,8 @@ impl Hosting {
         now.saturating_duration_since(before) > QUIET
     }
 
-    /// The game server is about to be told of a confirmation.
-    pub(super) fn note_told(&self, now: Instant) {
+    /// The game server is about to be told of a confirmation, or may have been until now.
+    pub(crate) fn note_told(&self, now: Instant) {
         self.heard.lock().told = now;
     }
 

@@ -77,6 +77,26 @@ async fn a_game_server_that_was_not_told_yet_has_its_time_from_when_it_is() {
     asking.await.unwrap().unwrap();
 }
 
+/// Its earlier host confirms until the new one has its place, which takes a while here.
+#[tokio::test(start_paused = true)]
+async fn a_game_server_has_its_time_at_a_host_that_took_long_to_take_it_over() {
+    let world = World::new();
+    let (server, _calling) = hosted(&host(&world), "a").await;
+    let Started { session, .. } = start(&server, 1, "p").await;
+    let other = world.server("b").await;
+    let way = world.another_way();
+    let second = host_on(&world, way.clone());
+    way.plan().slow(5 * SECOND);
+    let Resumed::Same(again) = second.resume(resume_of(&server)).await.unwrap() else { panic!() };
+    let taken = Instant::now();
+    way.plan().slow(Duration::ZERO);
+    adopted(&again, &session).await;
+    let asking = tokio::spawn(players(&other).start_session("p"));
+    let Event::Release { deadline, .. } = again.next_event(room).await else { panic!() };
+    assert!(deadline >= taken + 6 * SECOND, "{:?}", deadline - taken);
+    asking.abort();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_release_that_is_wanted_no_more_is_forgotten() {
     let world = World::new();

@@ -7,16 +7,16 @@
         packed: include_bytes!("assets-icon-DFY3n9Ea.svg.gz"),
     },
     File {
-        path: "/assets/index-D9r9CDiE.js",
-        media: "text/javascript; charset=utf-8",
-        plain: include_bytes!("assets-index-D9r9CDiE.js"),
-        packed: include_bytes!("assets-index-D9r9CDiE.js.gz"),
-    },
-    File {
         path: "/assets/index-DCpHcdIh.css",
         media: "text/css; charset=utf-8",
         plain: include_bytes!("assets-index-DCpHcdIh.css"),
         packed: include_bytes!("assets-index-DCpHcdIh.css.gz"),
+    },
+    File {
+        path: "/assets/index-xtBVQLU5.js",
+        media: "text/javascript; charset=utf-8",
+        plain: include_bytes!("assets-index-xtBVQLU5.js"),
+        packed: include_bytes!("assets-index-xtBVQLU5.js.gz"),
     },
     File {
         path: "/",

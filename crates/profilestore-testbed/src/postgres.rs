@@ -315,7 +315,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_survives_being_killed_and_its_standby_takes_over() {
+    fn a_server_survives_being_killed_and_its_standby_takes_over() {
         let mut primary = PostgresServer::start().unwrap();
         primary.sql("CREATE TABLE t (n int)").unwrap();
         primary.process.kill();

@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_carries_stalls_delays_and_cuts() {
+    async fn a_proxy_carries_stalls_delays_and_cuts() {
         let (proxy, mut client) = echo().await;
         assert_eq!(say(&mut client, "one").await.unwrap(), "one");
         proxy.set(Link::Stalled);
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_loses_the_answers_that_it_is_told_to() {
+    async fn a_proxy_loses_the_answers_that_it_is_told_to_lose() {
         let (proxy, mut client) = echo().await;
         proxy.set(Link::LosingAnswersWith(b"COMMIT".to_vec()));
         assert_eq!(say(&mut client, "BEGIN").await.unwrap(), "BEGIN");
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_counts_round_trips() {
+    async fn a_proxy_counts_round_trips() {
         let (proxy, mut client) = echo().await;
         for trips in 1..4 {
             assert_eq!(say(&mut client, "one").await.unwrap(), "one");

@@ -258,7 +258,7 @@ fn what_was_written_in_the_editor_is_kept_until_the_edit_is_done() {
 /// Nothing came out of a file whose first pages after the header were damaged: they say what the
 /// file is.
 #[test]
-fn all_comes_out_of_a_file_that_does_not_say_what_it_is_any_more() {
+fn salvage_reads_a_file_whose_first_pages_are_damaged() {
     for page in [2, 3] {
         let place = place();
         place.ok(&["backup", "copy.db"]);

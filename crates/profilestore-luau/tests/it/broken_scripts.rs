@@ -126,7 +126,7 @@ fn an_update_of_a_memory_store_that_waits_is_refused_and_loses_nothing() {
 }
 
 #[test]
-fn what_is_thrown_away_never_need_not_be_thrown_away() {
+fn debris_keeps_an_item_with_an_infinite_lifetime() {
     check(
         "local Debris, part = game:GetService('Debris'), Instance.new('Part', workspace)
         Debris:AddItem(part, math.huge)
@@ -332,7 +332,7 @@ fn every_documented_name_of_a_service_answers_or_is_named() {
 }
 
 #[test]
-fn what_players_have_and_what_globals_there_are() {
+fn players_have_their_containers_and_missing_globals_name_themselves() {
     let ran = run(
         "task.desynchronize()
         task.synchronize()

@@ -132,7 +132,7 @@ async fn a_rollback_goes_over_nothing_that_its_sender_has_not_seen() {
 }
 
 #[tokio::test]
-async fn what_is_no_profile_is_left_by_the_etag_in_the_error() {
+async fn a_foreign_value_is_removed_under_the_etag_in_its_error() {
     let served = Served::start().await;
     let admin = served.admin();
     let foreign: Foreign = serde_json::from_str(r#"{"value":"elsewhere"}"#).unwrap();

@@ -296,7 +296,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_differs_only_where_values_are_equal_and_each_difference_is_there(
+        fn a_diff_is_empty_only_for_equal_values_and_names_real_places(
             a in any_json(),
             b in any_json(),
         ) {

@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_due_just_now_is_due_later_next_time() {
+    fn an_item_put_back_is_due_later_than_just_now() {
         let mut schedule = Schedule::default();
         for i in 0..1000 {
             schedule.add(Duration::from_secs(1234), PERIOD, i);

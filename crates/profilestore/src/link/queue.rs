@@ -373,7 +373,7 @@ mod tests {
 
     /// It stayed until the operations before it were done, with all that it held.
     #[tokio::test]
-    async fn what_was_given_up_holds_nothing_and_takes_no_place() {
+    async fn an_operation_that_was_given_up_holds_nothing_and_takes_no_place() {
         let queues = KeyQueues::new(Handle::current());
         let (go_on, held) = (Arc::new(Notify::new()), Arc::new(()));
         let going = go_on.clone();

@@ -270,7 +270,7 @@ mod tests {
 
     /// One that is larger than all the room still gets through, alone.
     #[tokio::test(start_paused = true)]
-    async fn what_is_larger_than_the_room_goes_alone() {
+    async fn a_save_that_is_larger_than_the_room_goes_alone() {
         let room = Room::new(Env::system());
         let mut pass = room.enter(Rank::Save, 1 << 30).await;
         pass.resize(1 << 30);

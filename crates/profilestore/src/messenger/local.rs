@@ -102,7 +102,7 @@ mod tests {
 
     /// Each server that was there once stayed in the map, unless a hint was sent to it later.
     #[tokio::test]
-    async fn those_who_left_take_no_memory() {
+    async fn servers_that_are_gone_take_no_memory() {
         let messenger = LocalMessenger::new();
         let stays = messenger.subscribe(ServerId(Uuid::from_u128(0))).await;
         for n in 1..1000 {

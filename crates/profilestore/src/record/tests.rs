@@ -88,7 +88,7 @@ fn any_stored() -> impl Strategy<Value = Stored> {
 
 proptest! {
     #[test]
-    fn what_goes_in_comes_out(stored in any_stored()) {
+    fn a_stored_record_is_decoded_as_it_was_encoded(stored in any_stored()) {
         let bytes = stored.encode().unwrap();
         prop_assert_eq!(Stored::decode(&bytes).unwrap(), stored);
     }

@@ -115,7 +115,7 @@ async fn an_outage_delays_them_and_loses_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_can_be_switched_on_while_the_server_runs() {
+async fn saves_within_a_bound_can_be_switched_on_while_the_server_runs() {
     let world = World::new();
     let a = world.server("a").await;
     let profile = open(&a, "p").await;

@@ -76,7 +76,7 @@ fn latest_tags_follow_each_save_and_say_what_is_stored() {
 }
 
 #[test]
-fn it_is_saved_every_thirty_seconds() {
+fn a_profile_is_saved_every_thirty_seconds() {
     let printed = both(
         "local store = Store()
         local profile = store:LoadProfileAsync('p')

@@ -33,7 +33,7 @@ fn arguments_are_checked() {
 }
 
 #[test]
-fn what_goes_on_can_be_looked_at() {
+fn the_test_function_shows_sessions_queues_and_jobs() {
     live(
         "local store = ProfileStore.New('Players', { N = 1 })
         local test = ProfileStore.Test()

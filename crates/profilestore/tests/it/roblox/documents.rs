@@ -52,7 +52,7 @@ async fn every_value_that_the_modules_stored_reads_back_as_it_was() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_odd_stays_odd() {
+async fn an_odd_document_is_read_back_as_it_was_written() {
     for place in Place::both() {
         let server = place.server("a").await;
         let store = data_store(&server, "S");

@@ -66,7 +66,7 @@ async fn a_commit_is_heard_in_the_other_process() {
 /// What was left before a server listened is heard as well; a second messenger hears of its own
 /// servers only.
 #[tokio::test]
-async fn notices_of_before_are_heard() {
+async fn notices_from_before_a_server_listened_are_heard() {
     let dir = folder();
     let store = open(&path(&dir));
     let [one, two] = [register(&store).await, register(&store).await];

@@ -23,7 +23,7 @@ async fn what_another_connection_wrote_to_a_known_head_counts() {
 
 /// A commit that does not fit into the file takes those of its transaction with it.
 #[tokio::test]
-async fn what_was_rolled_back_is_not_known() {
+async fn a_head_that_was_rolled_back_is_not_known() {
     let dir = folder();
     let options = SqliteOptions { max_file_bytes: Some(1 << 20), ..fast() };
     let store = SqliteStore::open(path(&dir), options).unwrap();

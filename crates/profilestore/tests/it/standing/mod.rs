@@ -414,7 +414,7 @@ async fn removed_overwritten_and_messaged_profiles_begin_with_it_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_keeps_to_its_scope_and_prefix_and_does_not_concern_mock_stores() {
+async fn a_standing_edit_keeps_to_its_scope_and_prefix_and_leaves_mock_stores_alone() {
     let world = World::new();
     let game = world.server("game").await;
     let profiles = EditScope {

@@ -96,7 +96,7 @@ async fn a_turn_that_does_not_come_in_time_ends_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_is_refused_while_this_server_cannot_confirm_its_lease() {
+async fn a_trade_is_refused_while_its_server_cannot_confirm_its_lease() {
     let world = World::new();
     let a = world.server("a").await;
     let (alice, bob) = pair(&a).await;

@@ -201,7 +201,7 @@ async fn the_order_of_lines_does_not_matter() {
 }
 
 #[tokio::test]
-async fn what_was_live_is_live() {
+async fn an_import_keeps_the_session_and_the_messages_of_a_record() {
     let store = memory();
     let session = |n: u64| json!({ "SessionLoadCount": 3, "LastUpdate": 1_790_000_000 + n, "ActiveSession": [5, "JOB", "S"] });
     let before = json!({ "Data": {}, "MetaData": { "ActiveSession": [4, "OLD", "R"] } });

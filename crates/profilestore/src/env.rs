@@ -247,7 +247,7 @@ impl Clock for TokioClock {
     }
 }
 
-/// The same numbers for the same seed (splitmix64).
+/// Random numbers that follow from a seed: the same seed gives the same ones (splitmix64).
 #[cfg(any(test, feature = "test-util"))]
 #[derive(Debug)]
 pub struct SeededRng(std::sync::atomic::AtomicU64);

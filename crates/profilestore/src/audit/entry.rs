@@ -134,7 +134,7 @@ struct StoredEntry {
     details: Map<String, Value>,
 }
 
-/// The same as it is written, without copies: an edit of many profiles writes one for each.
+/// An entry as it is written, without copies: an edit of many profiles writes one for each.
 #[derive(Serialize)]
 struct EntryToStore<'a> {
     v: u32,

@@ -112,8 +112,8 @@ pub(super) fn was_overtaken(error: &StoreError) -> bool {
     )
 }
 
-/// The same, or a backup was restored and this server has registered in it: what the commit is to
-/// be built on is what that holds.
+/// True where [`was_overtaken`] is; also when a backup was restored and this server has registered
+/// in it: the commit is then to be built on what the backup holds.
 pub(super) async fn overtaken(link: &Link, error: &StoreError) -> bool {
     match error {
         StoreError::Replaced { expected, .. } => link.registered_anew(*expected).await,

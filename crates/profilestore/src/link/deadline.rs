@@ -108,7 +108,7 @@ impl Patience for ForEver {
     }
 }
 
-/// The same, and tries at once when the store answers again.
+/// As patient as `P`, and tries at once when the store answers again.
 pub(crate) struct Eager<P>(pub(crate) P);
 
 impl<P: Patience> Patience for Eager<P> {

@@ -213,7 +213,7 @@ impl Session {
         meta.origin = None;
         let data = Arc::new(Document::Away);
         let snapshot = self.live.with(data.clone(), |known| *known = meta, Processed::new());
-        self.live.take_over(&snapshot);
+        self.live.replace_with_stored(&snapshot);
         {
             let mut known = self.known.lock();
             known.saved = Saved { data, meta: snapshot.meta, digest: Some(digest) };
@@ -255,8 +255,8 @@ impl Session {
     // --- what the store says --------------------------------------------------------------------
 
     /// The store has done a request before. In the key's queue.
-    pub(super) async fn take_over(self: &Arc<Self>, state: KeyState) {
-        self.known.lock().take_over(&state);
+    pub(super) async fn note_done_before(self: &Arc<Self>, state: KeyState) {
+        self.known.lock().note_done_before(&state);
         self.respond(state, None).await;
     }
 
@@ -324,7 +324,7 @@ impl Session {
         let snapshot = self.live.snapshot();
         let json = Document::of(&*snapshot.data)?.json()?.to_owned();
         let data = Arc::new(Document::Away);
-        self.live.take_over(&Snapshot { data: data.clone(), ..snapshot.clone() });
+        self.live.replace_with_stored(&Snapshot { data: data.clone(), ..snapshot.clone() });
         self.known.lock().saved.data = data;
         Some((json, snapshot.meta))
     }

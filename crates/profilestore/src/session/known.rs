@@ -143,9 +143,9 @@ impl Known {
         }
     }
 
-    /// Takes over what the store says after a commit that had been applied before, perhaps by
-    /// another host: what is stored then has to be read before it is built on.
-    pub(super) fn take_over(&mut self, state: &KeyState) {
+    /// Notes what the store says of a commit that had been applied before, perhaps by another host:
+    /// what is stored then has to be read before it is built on.
+    pub(super) fn note_done_before(&mut self, state: &KeyState) {
         self.version = state.version;
         self.overwritten = false;
         self.saved.digest = None;

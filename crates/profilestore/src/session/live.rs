@@ -384,8 +384,8 @@ impl Live {
         state.snapshot()
     }
 
-    /// What is here with other data, and what is beside it changed; nothing of it counts before
-    /// [`Live::take_over`].
+    /// A snapshot of what is here, with other data, and with what is beside it changed. It counts
+    /// only once [`Live::replace_with_stored`] is called with it.
     pub(crate) fn with(
         &self,
         data: Arc<dyn Data>,
@@ -401,8 +401,8 @@ impl Live {
         Snapshot { data, generation: snapshot.generation + 1, processed, ..snapshot }
     }
 
-    /// Makes a snapshot count that is stored.
-    pub(crate) fn take_over(&self, stored: &Snapshot) {
+    /// Puts a snapshot that is stored in the place of what is here.
+    pub(crate) fn replace_with_stored(&self, stored: &Snapshot) {
         let mut state = self.settled();
         state.data = stored.data.clone();
         state.meta = stored.meta.clone();

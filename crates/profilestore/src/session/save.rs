@@ -270,7 +270,7 @@ impl Session {
         ending || self.live.is_wanted_by_what_goes_first()
     }
 
-    /// The same without hooks, and only if there is something to save.
+    /// Saves as [`Session::save_now`] does, without hooks, and only if there is something to save.
     pub(super) async fn save_change_now(self: &Arc<Self>) -> Result<()> {
         let nothing = || {
             self.is_over() || self.live.snapshot().generation == self.known.lock().saved_generation
@@ -309,7 +309,7 @@ impl Session {
                     if was_done_before(request, &reply) {
                         drop(pass);
                         if let Some(state) = state {
-                            self.take_over(state).await;
+                            self.note_done_before(state).await;
                         }
                         return Ok(false);
                     }
@@ -382,7 +382,7 @@ impl Session {
         if self.remote.is_some() {
             // What is stored need not be here too.
             snapshot.data = Arc::new(Document::Away);
-            self.live.take_over(&snapshot);
+            self.live.replace_with_stored(&snapshot);
         }
         if let Some(encoded) = &prepared.write {
             self.stored_bytes.store(encoded.bytes.len(), Relaxed);
@@ -457,12 +457,12 @@ impl Session {
         Returning { value: false, inbox_unless: Some(self.known.lock().inbox_revision) }
     }
 
-    /// A commit of this session, meant for the contents in which it began.
+    /// A commit of this session, for the store's incarnation in which it began.
     pub(super) fn commit(&self, changes: Vec<Change>) -> Commit {
         Commit { incarnation: self.incarnation, ..self.link.new_commit(changes, self.returning()) }
     }
 
-    /// The same under the identity of a request, if it is one's.
+    /// The same under the identity of a request, if there is one.
     pub(super) fn commit_as(&self, request: Option<Request>, changes: Vec<Change>) -> Commit {
         let commit = self.commit(changes);
         match request {

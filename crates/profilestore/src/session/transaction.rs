@@ -144,7 +144,7 @@ fn line_up(
             match concluded.await {
                 Ok((state, Some(stored))) => session_.respond(state, Some(&stored)).await,
                 Ok((state, None)) => {
-                    session_.take_over(state).await;
+                    session_.note_done_before(state).await;
                     // Its inbox is not in the reply.
                     session_.queue_look();
                 }

@@ -173,7 +173,7 @@ impl Problem {
 }
 
 impl Unstorable {
-    /// The same further up: `name` is the member that it was found in.
+    /// The same problem, seen from one level up: it was found in the member `name`.
     #[must_use]
     pub(crate) fn inside(mut self, name: &str) -> Self {
         self.path = format!("{}{}", pointer_of([name]), self.path);

@@ -224,6 +224,8 @@ mod pages {
     struct GettingStarted;
     #[doc = include_str!("../../../docs/errors.md")]
     struct Errors;
+    #[doc = include_str!("../../../docs/outages.md")]
+    struct Outages;
     #[doc = include_str!("../../../docs/migrations.md")]
     struct Migrations;
     #[doc = include_str!("../../../docs/testing-rust.md")]

@@ -383,6 +383,14 @@ mod tests {
     }
 
     #[test]
+    fn a_program_switches_tls_on_and_off_as_an_address_does() {
+        let here = options("nats://localhost");
+        assert!(!here.tls_required() && here.with_tls().tls_required());
+        let elsewhere = options("nats://nats.example");
+        assert!(elsewhere.tls_required() && !elsewhere.without_tls().tls_required());
+    }
+
+    #[test]
     fn what_is_wrong_is_said_without_secrets() {
         for wrong in [
             "localhost:4222",

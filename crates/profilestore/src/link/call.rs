@@ -54,7 +54,8 @@ impl Link {
         let held_up = || {
             Error::new(
                 ErrorKind::Unavailable,
-                "an earlier operation on the profile waits for the store; nothing was done",
+                "its turn did not come in time: an earlier operation on the profile waits for the \
+                store, or this game server has too much to do; nothing was done",
             )
         };
         let (env, deadline) = (self.env.clone(), self.deadline());

@@ -42,12 +42,15 @@ struct State {
     total: usize,
 }
 
-/// The operations of a key that wait behind the one that is being done.
+/// The operations of a key that wait behind the one that is being done. The first one waits here
+/// too, until the driver has begun.
 #[derive(Default)]
 struct Line {
     waiting: VecDeque<Waiting>,
     /// How many of them are not to be done any more.
     given_up: usize,
+    /// The driver has begun: one is being done that does not wait any more.
+    begun: bool,
 }
 
 struct Waiting {
@@ -73,9 +76,10 @@ impl Turn {
 }
 
 impl Line {
-    /// How many operations are still to be done.
+    /// How many operations wait for another one.
     fn len(&self) -> usize {
-        self.waiting.len().saturating_sub(self.given_up)
+        let wanted = self.waiting.len().saturating_sub(self.given_up);
+        wanted.saturating_sub(usize::from(!self.begun))
     }
 
     /// The next operation. What was given up before it goes to `gone`.
@@ -83,6 +87,7 @@ impl Line {
         loop {
             let waiting = self.waiting.pop_front()?;
             if waiting.turn.as_ref().is_none_or(Turn::take) {
+                self.begun = true;
                 return Some(waiting.operation);
             }
             self.given_up = self.given_up.saturating_sub(1);
@@ -168,36 +173,30 @@ impl KeyQueues {
             }
         }
         .boxed();
+        let waiting = Waiting { operation, turn };
         let mut state = self.state.lock();
-        let first = match state.lines.get_mut(key) {
+        let is_first = match state.lines.get_mut(key) {
             Some(line) if line.len() >= limit => {
-                return Err(Error::new(
-                    ErrorKind::Overloaded,
-                    "too many operations wait for the \
-                    profile",
-                )
-                .about(key));
+                let message = "too many operations wait for the profile";
+                return Err(Error::new(ErrorKind::Overloaded, message).about(key));
             }
             Some(line) => {
-                line.waiting.push_back(Waiting { operation, turn });
-                None
+                line.waiting.push_back(waiting);
+                false
             }
             None => {
-                // Its turn comes at once.
-                if let Some(turn) = &turn {
-                    turn.take();
-                }
-                state.lines.insert(key.clone(), Line::default());
-                Some(operation)
+                let line = Line { waiting: VecDeque::from([waiting]), ..Line::default() };
+                state.lines.insert(key.clone(), line);
+                true
             }
         };
         state.total += 1;
         metrics::gauge!("profilestore_queued_operations").set(state.total as f64);
         drop(state);
-        if let Some(operation) = first {
+        if is_first {
             let driving = Driving { queues: self.clone(), key: key.clone(), over: false };
             // Not under the lock: a runtime that is gone drops the task at once.
-            self.runtime.spawn(driving.drive(operation));
+            self.runtime.spawn(driving.drive());
         }
         Ok(answer)
     }
@@ -224,23 +223,21 @@ struct Driving {
 }
 
 impl Driving {
-    async fn drive(mut self, mut operation: Operation) {
-        loop {
+    async fn drive(mut self) {
+        let mut done = 0;
+        while let Some(operation) = self.next(done) {
             operation.await;
-            match self.next() {
-                Some(next) => operation = next,
-                None => return,
-            }
+            done = 1;
         }
     }
 
-    /// The operation behind the one that is done; none ends the queue.
-    fn next(&mut self) -> Option<Operation> {
+    /// The next operation, behind the one that is done if there was one; none ends the queue.
+    fn next(&mut self, done: usize) -> Option<Operation> {
         // What was given up is dropped outside of the lock.
         let mut gone = Vec::new();
         let mut state = self.queues.state.lock();
         let next = state.lines.get_mut(&self.key).and_then(|line| line.next(&mut gone));
-        state.total = state.total.saturating_sub(1 + gone.len());
+        state.total = state.total.saturating_sub(done + gone.len());
         metrics::gauge!("profilestore_queued_operations").set(state.total as f64);
         if next.is_none() {
             state.lines.remove(&self.key);
@@ -262,7 +259,8 @@ impl Drop for Driving {
         let left = {
             let mut state = self.queues.state.lock();
             let left = state.lines.remove(&self.key).unwrap_or_default();
-            state.total = state.total.saturating_sub(1 + left.waiting.len());
+            let dropped = usize::from(left.begun) + left.waiting.len();
+            state.total = state.total.saturating_sub(dropped);
             if state.lines.is_empty() {
                 self.queues.idle.notify_waiters();
             }
@@ -394,7 +392,25 @@ mod tests {
         assert_eq!(Arc::strong_count(&held), 1);
         let turn = Turn::default();
         let done = queues.run_unless_given_up(&key("a"), 2, &turn, async { 8 }).unwrap();
-        assert!(!queues.give_up(&key("a"), &turn), "its turn has come");
         assert_eq!(done.wait().await.unwrap(), 8);
+        assert!(!queues.give_up(&key("a"), &turn), "its turn has come");
+    }
+
+    /// Its caller was told that it may have been done, as its turn was taken to have come at once.
+    #[tokio::test]
+    async fn a_first_operation_that_is_given_up_before_its_turn_is_not_done() {
+        let queues = KeyQueues::new(Handle::current());
+        let (turn, begun) = (Turn::default(), Arc::new(AtomicBool::new(false)));
+        let doing = begun.clone();
+        let operation = async move { doing.store(true, Ordering::SeqCst) };
+        // On a runtime of one thread no driver begins before this test waits.
+        let first = queues.run_unless_given_up(&key("a"), 1, &turn, operation).unwrap();
+        let second = queues.run(&key("a"), 1, async { 7 }).unwrap();
+        assert!(queues.give_up(&key("a"), &turn));
+        assert_eq!(second.wait().await.unwrap(), 7);
+        queues.drained().await;
+        assert_eq!(first.wait().await.unwrap_err().kind(), ErrorKind::Closing);
+        assert!(!begun.load(Ordering::SeqCst));
+        assert_eq!(queues.state.lock().total, 0);
     }
 }

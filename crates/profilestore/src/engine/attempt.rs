@@ -99,6 +99,8 @@ impl Load {
     async fn look(&self, engine: &Engine, terms: Terms) -> Result<Option<Look>> {
         let link = &engine.link;
         let incarnation = link.incarnation();
+        // What came before the look is seen by it.
+        self.unseen.seen(self.unseen.noted());
         let sent = link.env.now();
         let (read, damaged) = self.read(engine).await;
         let (now_ms, state) = match read {

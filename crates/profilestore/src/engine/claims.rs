@@ -26,7 +26,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
     link::{Link, queue::Answer},
-    session::{Session, Taken, info::SessionEnd},
+    session::{Session, Taken, info::SessionEnd, unseen::Unseen},
 };
 
 /// What one look at the store came to.
@@ -53,6 +53,9 @@ pub(super) struct Load {
     before: Option<Arc<Session>>,
     pub(super) claims: Mutex<Claims>,
     pub(super) wake: Arc<Notify>,
+    /// Notices that came since the last look at the key. They may be about a thief of what is being
+    /// taken: the session begins with them.
+    pub(super) unseen: Unseen,
 }
 
 /// Who gets the outcome, and what has been done for it.
@@ -153,6 +156,7 @@ impl Load {
             before,
             claims: Mutex::default(),
             wake: Arc::default(),
+            unseen: Unseen::default(),
         })
     }
 

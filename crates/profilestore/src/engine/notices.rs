@@ -105,18 +105,16 @@ fn end_all(link: &Link, table: &Table) {
     }
 }
 
-/// The lease is renewed. The sessions that the notices are about are held back first, then look.
+/// The lease is renewed. The sessions that the notices are about, and those that are being started,
+/// are held back first, then look.
 ///
 /// A confirmation must not make a session active when a notice in the same answer may tell of its
 /// end. Until it has looked, only what was confirmed before counts for it.
 fn confirmed(link: &Arc<Link>, table: &Arc<Table>, confirmation: &Confirmation) {
     if !defect!(ConfirmedBeforeNotices) {
         let before = link.confirmed_at();
-        for session in confirmation.notices().iter().filter_map(|notice| table.live(&notice.key)) {
-            session.unseen.note(before);
-            if link.hosting.is_some() {
-                table.note_unseen(&session);
-            }
+        for notice in confirmation.notices() {
+            table.hold_back(&notice.key, before);
         }
     }
     link.confirm(confirmation);

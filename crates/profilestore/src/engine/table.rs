@@ -129,8 +129,31 @@ impl Table {
         self.news.stop();
     }
 
-    /// A session has yet to look at a notice.
-    pub(super) fn note_unseen(&self, session: &Arc<Session>) {
+    /// A notice about a key has come. Its session is held back until it has looked, and so is one
+    /// that is being started, or whose place the start has while its end may yet be refused.
+    /// `confirmed_before`: when the lease was confirmed last, without the answer that brought the
+    /// notice.
+    pub(super) fn hold_back(&self, key: &ProfileKey, confirmed_before: Instant) {
+        // Until it is noted: a start gives its session the place under the same lock.
+        let slots = self.slots.lock();
+        match slots.get(key) {
+            Some(Slot::Live(session)) => self.hold_session_back(session, confirmed_before),
+            Some(Slot::Loading(load)) => {
+                load.unseen.note(confirmed_before);
+                if let Some(session) = load.goes_on() {
+                    self.hold_session_back(session, confirmed_before);
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// Until a session has looked, only what was confirmed before counts for it.
+    pub(super) fn hold_session_back(&self, session: &Arc<Session>, confirmed_before: Instant) {
+        session.unseen.note(confirmed_before);
+        if session.remote.is_none() {
+            return;
+        }
         let session = Arc::downgrade(session);
         let mut unseen = self.unseen.lock();
         if !unseen.iter().any(|other| other.ptr_eq(&session)) {

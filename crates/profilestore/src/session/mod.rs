@@ -64,7 +64,7 @@ mod save;
 mod snapshot;
 mod telling;
 pub(crate) mod transaction;
-mod unseen;
+pub(crate) mod unseen;
 
 use handlers::Handlers;
 use info::{LastSave, SessionEnd, SessionInfo};

@@ -1,4 +1,4 @@
-//! Notices about a session's profile that it has yet to look at.
+//! Notices about a profile that its session, or the start of one, has yet to look at.
 
 use parking_lot::Mutex;
 use tokio::time::Instant;

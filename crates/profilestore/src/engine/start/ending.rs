@@ -58,7 +58,7 @@ impl Load {
         }
         // A hint or a notice that came before the session had its slot reached only the load.
         let hinted = self.wake.notified().now_or_never().is_some();
-        if asked || hinted {
+        if asked || hinted || session.unseen.since().is_some() {
             session.queue_look();
         }
         true
@@ -78,6 +78,9 @@ impl Load {
         let to_it =
             |claim: &mut Claim| claim.terms.number == number || defect!(DeliveredToAnotherType);
         let Claim { terms, reply } = claims.current.take_if(to_it)?;
+        if let Some(before) = self.unseen.since() {
+            engine.table.hold_session_back(session, before);
+        }
         if self.has_slot(&slots) {
             slots.insert(self.key.clone(), Slot::Live(session.clone()));
         }

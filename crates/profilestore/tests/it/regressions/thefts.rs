@@ -57,6 +57,38 @@ async fn a_start_that_learns_late_that_it_succeeded_does_not_take_a_thiefs_epoch
     assert_eq!(coins(&b, "p").await, 8);
 }
 
+/// The notice of the theft found no session to hold back. When the take was answered at last, the
+/// session believed a confirmation that was younger than the theft, until its first look.
+#[tokio::test(start_paused = true)]
+async fn a_theft_that_is_told_of_while_a_take_is_answered_holds_the_session_back() {
+    let world = World::new();
+    let detour = Detour::new(world.store.clone());
+    let (a, b) = (world.server_on("a", detour.clone()).await, world.server("b").await);
+    detour.answer_late(Duration::from_secs(60));
+    let late = tokio::spawn(players(&a).start_session("p"));
+    settle().await;
+    // The profile is taken, and nobody says so yet. The renewals of the lease get through.
+    let thief = players(&b).start_session_with("p", StartOptions::new().steal()).await.unwrap();
+    detour.answer_late(Duration::from_secs(1));
+    let late = late.await.unwrap().unwrap();
+    assert!(!late.is_active() && !late.is_over());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(late.is_over() && thief.is_active());
+}
+
+/// And one that nothing happens to is active at once: the notice of the hand-over came before the
+/// look on which its take was built.
+#[tokio::test(start_paused = true)]
+async fn a_session_whose_take_is_answered_late_is_active_at_once() {
+    let world = World::new();
+    let detour = Detour::new(world.store.clone());
+    let (a, b) = (world.server_on("a", detour.clone()).await, world.server("b").await);
+    let before = open(&b, "p").await;
+    detour.answer_late(Duration::from_secs(15));
+    let late = players(&a).start_session("p").await.unwrap();
+    assert!(before.is_over() && late.is_active());
+}
+
 /// An import writes the versions of a key one after the other, under one epoch and lease.
 #[tokio::test(start_paused = true)]
 async fn a_start_that_finds_something_else_behind_its_take_does_not_wait_for_itself() {

@@ -40,8 +40,15 @@ impl Session {
                 // Only the epoch can be at fault.
                 let _ = self.yield_to(*conflict).await;
             }
+            Err(StoreError::Replaced { .. }) => {
+                self.lose("the store's contents were replaced by a backup").await;
+            }
             Err(error) => {
-                tracing::debug!(key = %self.key, %error, "a live profile could not be looked at")
+                tracing::debug!(key = %self.key, %error, "a live profile could not be looked at");
+                if self.outcome.is_known() {
+                    // It was found lost while an end was under way, which was refused.
+                    self.lose("it was lost while it ended, and its end was refused").await;
+                }
             }
         }
     }

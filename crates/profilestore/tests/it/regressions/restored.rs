@@ -1,5 +1,7 @@
 //! A backup is restored while servers run.
 
+use profilestore::record::MAX_DATA_BYTES;
+
 use super::*;
 
 #[tokio::test(start_paused = true)]
@@ -93,4 +95,35 @@ async fn a_profile_that_was_read_before_a_restore_is_not_written_after_it() {
     read.data.coins = 8;
     read.set().await.unwrap();
     assert_eq!(coins(&a, "p").await, 8);
+}
+
+/// While its last hook ran, a save met the backup: only the end that was under way could close the
+/// session then. That end was refused, and the session stayed open until its next save.
+#[tokio::test(start_paused = true)]
+async fn a_session_whose_end_is_refused_while_a_backup_is_restored_is_over() {
+    let world = World::new();
+    let detour = Detour::new(world.store.clone());
+    let a = world.server_on("a", detour.clone()).await;
+    let profile = open(&a, "p").await;
+    let (entered, ending) = tokio::sync::oneshot::channel();
+    let (go_on, wait) = mpsc::channel::<()>();
+    let (entered, wait) = (Mutex::new(Some(entered)), Mutex::new(wait));
+    profile.on_last_save(move |_, data| {
+        entered.lock().take().unwrap().send(()).unwrap();
+        wait.lock().recv().unwrap();
+        data.items = vec!["x".repeat(MAX_DATA_BYTES)];
+    });
+    let backup = on_command(MemoryStore::new(world.env.clone()));
+    // The server registers in it only after this test.
+    backup.plan().delay_reads(60_000);
+    detour.lead_to(backup);
+    let last = profile.clone();
+    let end = tokio::task::spawn_blocking(move || last.end_session());
+    ending.await.unwrap();
+    assert_eq!(profile.save().await.unwrap_err().kind(), ErrorKind::Replaced);
+    go_on.send(()).unwrap();
+    let refused = end.await.unwrap().await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::TooLarge);
+    settle().await;
+    assert!(profile.is_over());
 }

@@ -75,6 +75,9 @@ use remote::Remote;
 use snapshot::Snapshot;
 use unseen::Unseen;
 
+/// How long after a failed save of a change the next one comes at the earliest.
+const UNSAVED_AGAIN: Duration = Duration::from_secs(1);
+
 pub(crate) type OnSave = dyn Fn(&mut dyn Data) + Send + Sync;
 pub(crate) type VetoSave = dyn Fn(&dyn Data) -> Result<(), String> + Send + Sync;
 pub(crate) type OnLastSave = dyn Fn(LastSave, &mut dyn Data) + Send + Sync;
@@ -246,9 +249,16 @@ impl Session {
         if self.shuts_out.load(Ordering::Relaxed) && self.shuts_out.swap(false, Ordering::Relaxed) {
             self.queue_save();
         }
+        self.have_changes_saved(Duration::ZERO);
+    }
+
+    /// Has what was changed saved in time if the settings say so, and not before `at_least` is
+    /// over.
+    fn have_changes_saved(self: &Arc<Self>, at_least: Duration) {
         let Some(within) = self.link.settings().save_changes_within else { return };
         if !self.change_noted.swap(true, Ordering::AcqRel) {
-            self.tell(|table| table.changed(self, self.link.env.after(within)));
+            let save_by = self.link.env.after(within.max(at_least));
+            self.tell(|table| table.changed(self, save_by));
         }
     }
 
@@ -340,11 +350,20 @@ impl Session {
             let _room = room;
             if let Err(error) = session.save_change_now().await {
                 tracing::debug!(key = %session.key, %error, "a change could not be saved soon");
+                session.note_unsaved_change(&error);
             }
         });
         if queued.is_err() {
             // What fills the queue need not be saves.
             self.note_change();
+        }
+    }
+
+    /// A change is still to be saved: tries again. What cannot be stored as it is is tried when it
+    /// has changed, and with the autosaves.
+    fn note_unsaved_change(self: &Arc<Self>, error: &Error) {
+        if !self.is_over() && !matches!(error.kind(), ErrorKind::Invalid | ErrorKind::TooLarge) {
+            self.have_changes_saved(UNSAVED_AGAIN);
         }
     }
 

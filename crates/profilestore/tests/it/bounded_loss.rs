@@ -8,9 +8,12 @@ use std::{
     time::Duration,
 };
 
-use profilestore::Profile;
+use profilestore::{Profile, data_store::StoreError};
 
-use crate::world::{Player, World, coins, earn, open, players, settle};
+use crate::{
+    regressions::Detour,
+    world::{Player, World, coins, earn, open, players, settle},
+};
 
 fn world() -> World {
     let mut world = World::new();
@@ -169,4 +172,20 @@ async fn a_shorter_bound_holds_at_once_for_all_that_has_changed() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     a.crash();
     assert_eq!((coins(&b, "early").await, coins(&b, "late").await), (3, 2));
+}
+
+/// It was not tried again before the next change, so a crash cost the rest of the autosave period.
+#[tokio::test(start_paused = true)]
+async fn a_change_whose_save_failed_is_saved_soon_all_the_same() {
+    let world = world();
+    let detour = Detour::new(world.store.clone());
+    let (a, b) = (world.server_on("a", detour.clone()).await, world.server("b").await);
+    let profile = open(&a, "p").await;
+    earn(&profile, 7);
+    detour.refuse_next(StoreError::Corrupt { reason: "on command".into() });
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    assert_eq!(coins(&b, "p").await, 0, "it was refused");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    a.crash();
+    assert_eq!(coins(&b, "p").await, 7);
 }

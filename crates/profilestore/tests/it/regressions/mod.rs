@@ -257,6 +257,7 @@ pub struct Detour {
     hold: Arc<AtomicBool>,
     held: Arc<Mutex<Vec<Commit>>>,
     slipped: Arc<Mutex<Vec<Commit>>>,
+    refusal: Arc<Mutex<Option<StoreError>>>,
 }
 
 impl Detour {
@@ -268,7 +269,13 @@ impl Detour {
             hold: Arc::default(),
             held: Arc::default(),
             slipped: Arc::default(),
+            refusal: Arc::default(),
         }
+    }
+
+    /// The next commit is not made, for this reason. Renewals are spared.
+    pub fn refuse_next(&self, why: StoreError) {
+        *self.refusal.lock() = Some(why);
     }
 
     /// Another server's commit arrives right before the next one.
@@ -359,6 +366,9 @@ impl DataStore for Detour {
         });
         if renewal {
             return self.to().commit(commits).await;
+        }
+        if let Some(why) = self.refusal.lock().take() {
+            return commits.iter().map(|_| Err(why.clone())).collect();
         }
         let slipped = std::mem::take(&mut *self.slipped.lock());
         if !slipped.is_empty() {

@@ -48,7 +48,8 @@ impl Engine {
                 if engine.link.env.now() >= deadline.at() {
                     return Err(still_waits(&key, &request));
                 }
-                tokio::time::sleep(look_in).await;
+                let next_look = deadline.at().min(engine.link.env.after(look_in));
+                engine.link.env.sleep_until(next_look).await;
                 look_in = (look_in * 2).min(LAST_LOOK);
                 let step = engine.link.deadline().min(deadline);
                 let looked = if engine.link.env.now() >= judged + JUDGE_AGAIN {

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use super::{Engine, rewrite::was_overtaken};
 use crate::{
-    audit::{AuditEntry, AuditOutcome, AuditQuery, audit_entries, entry_key},
+    audit::{AuditEntry, AuditOutcome, AuditPage, AuditQuery, audit_entries, entry_key},
     data_store::{Commit, KeyState, Returning, StoreError},
     edit::{
         Edit,
@@ -188,7 +188,8 @@ impl Engine {
         match source {
             Source::Keys { query, request } => {
                 let Some(asked) = query else { return Ok(None) };
-                let states = self.link.store.keys(asked).await?;
+                let page = &*asked;
+                let states = self.link.reading(None, || self.link.store.keys(page)).await?;
                 match states.last().filter(|_| states.len() >= PIECE) {
                     Some(last) => asked.after = Some(last.key.clone()),
                     None => *query = None,
@@ -201,7 +202,7 @@ impl Engine {
             }
             Source::Entries { query } => {
                 let Some(asked) = query else { return Ok(None) };
-                let page = audit_entries(&*self.link.store, asked).await?;
+                let page = self.page_of_entries(asked).await?;
                 match page.next {
                     Some(next) => asked.after = Some(next),
                     None => *query = None,
@@ -249,6 +250,15 @@ impl Engine {
         }
     }
 
+    async fn page_of_entries(&self, query: &AuditQuery) -> Result<AuditPage> {
+        let deadline = self.link.deadline();
+        let page = audit_entries(&*self.link.store, query);
+        self.link.env.timeout_at(deadline.at(), page).await.unwrap_or_else(|_| {
+            let message = "the store did not answer in time when the audit log was read";
+            Err(Error::new(ErrorKind::Unavailable, message))
+        })
+    }
+
     /// Waits for the outcomes of what was sent to holders.
     async fn await_holders(
         self: &Arc<Self>,
@@ -260,7 +270,7 @@ impl Engine {
         let deadline = self.link.env.after(bulk.patience);
         let (mut look_in, mut judged) = (FIRST_LOOK, self.link.env.now());
         while !waiting.is_empty() && self.link.env.now() < deadline {
-            tokio::time::sleep(look_in).await;
+            self.link.env.sleep_until(deadline.min(self.link.env.after(look_in))).await;
             look_in = (look_in * 2).min(LAST_LOOK);
             let judge = self.link.env.now() >= judged + JUDGE_AGAIN;
             let mut left = Vec::new();
@@ -308,7 +318,8 @@ impl Engine {
         work: Vec<(Work, Commit, Option<AuditEntry>)>,
     ) -> Result<Vec<(Work, Fate)>> {
         let commits = work.iter().map(|(_, commit, _)| commit.clone()).collect();
-        let results = self.link.store.commit(commits).await;
+        let by = self.link.env.on_tokios_clock(self.link.deadline().at());
+        let results = self.link.store.commit_by(commits, by).await;
         if results.len() != work.len() {
             return Err(Error::new(
                 ErrorKind::Unknown,

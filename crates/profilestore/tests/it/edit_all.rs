@@ -406,3 +406,17 @@ async fn an_entry_that_cannot_be_read_keeps_no_other_profile_from_being_edited()
     assert_eq!((report.done, &refused[..]), (1, &["held", "spoilt"][..]), "{report:?}");
     assert_eq!(booked(&world, &edit).await, [1, 2]);
 }
+
+/// What it read page by page had no time of its own: it waited for as long as the store did.
+#[tokio::test(start_paused = true)]
+async fn a_bulk_edit_ends_in_a_calls_time_when_the_store_does_not_answer() {
+    let world = World::new();
+    let way = world.another_way();
+    let operator = world.server_on("operator", way.clone()).await;
+    open(&operator, "p").await.end_session().await.unwrap();
+    way.plan().delay_reads(600_000);
+    let began = tokio::time::Instant::now();
+    let error = run(&operator, &bulk(&world, more_coins(1))).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert_eq!(began.elapsed(), world.settings.call_timeout);
+}

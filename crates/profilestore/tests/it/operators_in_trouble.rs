@@ -258,3 +258,18 @@ async fn an_operators_end_that_cannot_be_booked_is_not_told_as_undone() {
     world.store.plan().heal();
     assert_eq!(coins(&a, "p").await, 7);
 }
+
+/// Its last pause went beyond its end, by up to a quarter of a second.
+#[tokio::test(start_paused = true)]
+async fn an_edit_that_waits_for_the_holder_answers_when_its_patience_is_over() {
+    let world = World::new();
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    let _held = open(&a, "p").await;
+    a.crash();
+    let began = tokio::time::Instant::now();
+    let patience = Duration::from_millis(2_800);
+    let ann = b.operator(Attribution::new("ann"));
+    let edit = ann.edit_as(world.env.uuid(), &key(), &more_coins(1), patience);
+    assert_eq!(edit.await.unwrap_err().kind(), ErrorKind::Unknown);
+    assert_eq!(began.elapsed(), patience);
+}

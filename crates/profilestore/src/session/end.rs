@@ -343,7 +343,7 @@ impl Session {
         request: Option<Request>,
     ) -> Result<Prepared> {
         loop {
-            match self.prepare_over_document(&prepared).await {
+            match self.prepare_over_document(&prepared, || true).await {
                 Ok(Some(again)) => prepared = again,
                 Ok(None) => {}
                 // The last save must get through.

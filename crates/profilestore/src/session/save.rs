@@ -80,10 +80,11 @@ impl Session {
 
     /// Prepares anew if a document was written over the profile meanwhile: what the session has
     /// wins, and members of the document that this program does not know stay. None: there was
-    /// none.
+    /// none. Tries for as long as it is wanted, as the save itself is.
     pub(super) async fn prepare_over_document(
         &self,
         prepared: &Prepared,
+        is_wanted: impl Fn() -> bool,
     ) -> Result<Option<Prepared>> {
         let epoch = {
             let known = self.known.lock();
@@ -97,8 +98,9 @@ impl Session {
         let state = loop {
             match self.link.read_settled(&self.key, returning).await {
                 Ok((_, state)) => break state,
-                // For as long as the save itself would be tried.
-                Err(error) if error.is_transient() && self.link.stopped().is_none() => {
+                Err(error)
+                    if error.is_transient() && is_wanted() && self.link.stopped().is_none() =>
+                {
                     self.link.renewed_or_tried().await;
                 }
                 Err(error) => return Err(error.into()),
@@ -300,7 +302,7 @@ impl Session {
             self.prepare(snapshot).inspect_err(|error| self.not_saved(error, began))?;
         pass.resize(prepared.bytes());
         loop {
-            if let Some(again) = self.prepare_over_document(&prepared).await? {
+            if let Some(again) = self.prepare_over_document(&prepared, || !self.is_over()).await? {
                 prepared = again;
             }
             match self.commit_save(&prepared, request).await {

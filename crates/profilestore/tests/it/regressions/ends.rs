@@ -155,3 +155,55 @@ async fn what_is_changed_beside_the_data_while_the_end_takes_it_is_saved_or_refu
     let saved = store.get("p").await.unwrap().unwrap().user_ids().contains(&7);
     assert_eq!(saved, NOTED.load(Ordering::SeqCst));
 }
+
+/// Writes once more what a profile's holder has stored, as a program does that sets documents.
+async fn overwrite(world: &World, key: &ProfileKey) {
+    let (_, state) = world.store.read_one(key, Returning::ALL).await.unwrap();
+    let write = Change::Write {
+        key: key.clone(),
+        epoch: state.epoch,
+        version: state.version,
+        value: NewValue::Bytes(state.value.unwrap()),
+        user_ids: vec![],
+        cause: Cause::Set,
+        author: "a program".into(),
+        keep_previous: false,
+        seal: false,
+        imported: None,
+    };
+    let commit = Commit {
+        id: CommitId(world.env.uuid()),
+        incarnation: world.store.identity().await.unwrap().incarnation,
+        from: None,
+        changes: vec![write],
+        returning: Returning::HEAD,
+        fingerprint: None,
+    };
+    world.store.commit_one(commit).await.unwrap();
+}
+
+/// It went on reading the document until the store was back, and the end waited behind it.
+#[tokio::test(start_paused = true)]
+async fn a_save_over_a_document_gives_way_to_the_end_behind_it() {
+    let world = World::new();
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    let profile = open(&a, "p").await;
+    earn(&profile, 1);
+    profile.save().await.unwrap();
+    overwrite(&world, profile.key()).await;
+    // The next renewal brings the notice.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    world.store.plan().cut_off();
+    let (reads, commits) = (world.store.plan().reads(), world.store.plan().commits());
+    earn(&profile, 1);
+    let save = profile.save();
+    settle().await;
+    assert!(world.store.plan().reads() > reads, "it reads the document");
+    let end = profile.end_session();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    world.store.plan().heal();
+    save.await.unwrap();
+    end.await.unwrap();
+    assert_eq!(world.store.plan().commits() - commits, 1, "the last save says it all");
+    assert_eq!(coins(&b, "p").await, 2);
+}

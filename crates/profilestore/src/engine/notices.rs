@@ -118,6 +118,8 @@ fn confirmed(link: &Arc<Link>, table: &Arc<Table>, confirmation: &Confirmation) 
         }
     }
     link.confirm(confirmation);
+    // Also for a recorder that was installed since.
+    table.report(&table.slots.lock());
     for notice in confirmation.notices() {
         table.look(&notice.key);
         release_orphan(link, table, &notice.key);

@@ -36,6 +36,10 @@ impl Slot {
 
 pub(super) type Slots = BTreeMap<ProfileKey, Slot>;
 
+/// How many keys all tables of this process have: what the metric says. It is set, and not counted
+/// up and down, so that a recorder that is installed late hears of all of them.
+static OPEN: Mutex<usize> = Mutex::new(0);
+
 #[derive(Default)]
 pub(crate) struct Table {
     pub(super) slots: Mutex<Slots>,
@@ -56,15 +60,21 @@ pub(crate) struct Table {
 
 impl Drop for Table {
     fn drop(&mut self) {
-        metrics::gauge!("profilestore_sessions").decrement(*self.reported.get_mut() as f64);
+        self.report_count(0);
     }
 }
 
 impl Table {
     /// Brings the metric up to date.
     pub(super) fn report(&self, slots: &Slots) {
-        let before = self.reported.swap(slots.len(), Relaxed);
-        metrics::gauge!("profilestore_sessions").increment(slots.len() as f64 - before as f64);
+        self.report_count(slots.len());
+    }
+
+    fn report_count(&self, count: usize) {
+        let mut open = OPEN.lock();
+        let before = self.reported.swap(count, Relaxed);
+        *open = (*open + count).saturating_sub(before);
+        metrics::gauge!("profilestore_sessions").set(*open as f64);
     }
 
     /// As sessions know the table.
@@ -231,5 +241,49 @@ impl SessionEvents for Table {
 
     fn changed(&self, session: &Arc<Session>, save_by: Instant) {
         self.changed.push(save_by, session);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics::{
+        Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+        atomics::AtomicU64, with_local_recorder,
+    };
+
+    use super::*;
+    use crate::{data_store::RequestId, env::Env};
+
+    /// Keeps what the gauges were last told.
+    #[derive(Default)]
+    struct Told(Arc<AtomicU64>);
+
+    impl Recorder for Told {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+            Counter::noop()
+        }
+        fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+            Gauge::from_arc(self.0.clone())
+        }
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            Histogram::noop()
+        }
+    }
+
+    /// It was told of changes only, and was wrong by what had been open before for ever.
+    #[test]
+    fn a_recorder_that_is_installed_late_hears_how_many_sessions_are_open() {
+        let (table, env) = (Table::default(), Env::system());
+        let key = ProfileKey::new("store", "scope", "key").unwrap();
+        let load = Load::new(&key, RequestId(env.uuid()), "session".into(), None);
+        let slots = Slots::from([(key, Slot::Loading(load))]);
+        table.report(&slots);
+        let told = Told::default();
+        with_local_recorder(&told, || table.report(&slots));
+        // Other tests of the same process may have sessions too.
+        assert!(f64::from_bits(told.0.load(Relaxed)) >= 1.0);
     }
 }

@@ -6,20 +6,19 @@ use std::time::Duration;
 use profilestore::{
     MessageId,
     data_store::{
-        Change, Commit, CommitId, ConflictKind, DataStore, DataStoreExt as _, Holder, Incarnation,
-        KeyState, LeaseState, MemoryStore, NewMessage, NewValue, Order, PostgresClock,
-        PostgresOptions, PostgresStore, Returning, ServerId, StoreError, VersionQuery, VersionRef,
+        Change, Commit, ConflictKind, DataStore as _, DataStoreExt as _, KeyState, LeaseState,
+        NewMessage, PostgresClock, PostgresOptions, PostgresStore, StoreError, VersionRef,
     },
     env::{Env, ManualClock},
 };
 use profilestore_testbed::{Link, PostgresServer, Proxy};
 
-use super::{
-    commits::{
-        end_those_that_wait, key, make, server_of_its_own, state, wait_for_a_standby, write,
-    },
-    made, opened, timed,
+use super::commits::{
+    end_those_that_wait, key, make, server_of_its_own, state, wait_for_a_standby, write,
 };
+
+/// After how long a test gives up waiting for what has to happen.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Writes the first version, which is no plain save.
 async fn begun(store: &PostgresStore, name: &str) -> KeyState {
@@ -34,23 +33,41 @@ fn keeping(mut change: Change) -> Change {
     change
 }
 
-/// A server of the test's own that writes each statement down, and a store there whose time stands
-/// still.
+/// A server of the test's own that writes each statement down, and two stores there, as two
+/// processes would use it.
 struct Watched {
     server: PostgresServer,
-    store: PostgresStore,
+    stores: [PostgresStore; 2],
     seen: usize,
 }
 
 impl Watched {
+    /// With stores whose time stands still.
     async fn start(clock: &ManualClock) -> Self {
+        Self::with([1, 2].map(|seed| (PostgresClock::Env, clock.env(seed)))).await
+    }
+
+    async fn with(clocks: [(PostgresClock, Env); 2]) -> Self {
         let server = PostgresServer::start().unwrap();
-        let mut options: PostgresOptions = server.url().parse().unwrap();
+        let options: PostgresOptions = server.url().parse().unwrap();
         PostgresStore::migrate(&options, None).await.unwrap();
         server.sql("ALTER ROLE postgres SET log_statement = 'all'").unwrap();
-        (options.clock, options.env) = (PostgresClock::Env, clock.env(1));
-        let store = PostgresStore::open(options).await.unwrap();
-        Self { server, store, seen: 0 }
+        let open = async |(clock, env): (PostgresClock, Env)| {
+            let mut options = options.clone();
+            (options.clock, options.env) = (clock, env);
+            PostgresStore::open(options).await.unwrap()
+        };
+        let [a, b] = clocks;
+        let stores = [open(a).await, open(b).await];
+        Self { server, stores, seen: 0 }
+    }
+
+    /// How many lone saves were sent as one statement since statements were last asked for.
+    fn lone_saves(&mut self) -> usize {
+        let is_lone = |said: &&String| {
+            said.contains(": WITH wrote AS (") || said.contains(": WITH seen AS MATERIALIZED (")
+        };
+        self.statements().iter().filter(is_lone).count()
     }
 
     /// The statements since this was last asked.
@@ -67,7 +84,7 @@ impl Watched {
 async fn a_lone_save_is_one_statement() {
     let clock = ManualClock::default();
     let mut watched = Watched::start(&clock).await;
-    let store = watched.store.clone();
+    let store = watched.stores[0].clone();
     let mut before = begun(&store, "p").await;
     // The first that is kept begins a new hour.
     for (value, hours, keep) in [("2", 0, false), ("3", 1, false), ("4", 0, false), ("5", 0, true)]
@@ -130,182 +147,14 @@ async fn round_trips_are_counted() {
     }
 }
 
-/// Two stores as two processes would use one, and one in memory, which only has the rules.
-struct Both {
-    postgres: [PostgresStore; 2],
-    memory: MemoryStore,
-    incarnations: [Incarnation; 2],
-    drawn: Env,
-}
-
-impl Both {
-    async fn made(clock: &ManualClock, seed: u64) -> Self {
-        let schema = made().await;
-        let a = PostgresStore::open(timed(&schema, clock, 1)).await.unwrap();
-        let b = PostgresStore::open(timed(&schema, clock, 2)).await.unwrap();
-        let memory = MemoryStore::new(clock.env(3));
-        let of = async |store: &dyn DataStore| store.identity().await.unwrap().incarnation;
-        let incarnations = [of(&a).await, of(&memory).await];
-        Self { postgres: [a, b], memory, incarnations, drawn: clock.env(seed) }
-    }
-
-    fn draw(&self, below: u64) -> u64 {
-        self.drawn.uuid().as_u128() as u64 % below
-    }
-
-    /// Makes the same commit in both, and finds the same answer.
-    async fn commit(&self, commit: &Commit) {
-        let at = self.draw(4) / 3;
-        let of = |incarnation| Commit { incarnation, ..commit.clone() };
-        let found =
-            self.postgres[usize::try_from(at).unwrap()].commit_one(of(self.incarnations[0])).await;
-        let wanted = self.memory.commit_one(of(self.incarnations[1])).await;
-        assert_eq!(format!("{found:?}"), format!("{wanted:?}"), "{commit:?}");
-    }
-
-    /// A save as a session makes it, or nearly so.
-    fn save(&self, state: &KeyState) -> Change {
-        let mut change = write(state, &format!("{}", self.draw(1000)));
-        if let Change::Write { epoch, version, user_ids, keep_previous, seal, value, .. } =
-            &mut change
-        {
-            match self.draw(16) {
-                0 => *epoch += 1,
-                1 => *version -= 1,
-                2 => user_ids.push(8),
-                3 | 4 => *keep_previous = true,
-                5 => *seal = true,
-                6 => *value = NewValue::Tombstone,
-                _ => {}
-            }
-        }
-        change
-    }
-
-    fn lease(&self, state: &KeyState, servers: &[ServerId]) -> Change {
-        let server = servers.get(usize::try_from(self.draw(3)).unwrap());
-        let holder = server.map(|id| Holder {
-            server: Some(*id),
-            place_id: 1,
-            job_id: "job".into(),
-            session: "session".into(),
-            since_ms: 1,
-            last_update_ms: None,
-            document: None,
-        });
-        let load_count = state.lease.load_count + self.draw(2);
-        Change::Lease {
-            key: state.key.clone(),
-            revision: state.lease_revision,
-            lease: LeaseState { load_count, holder, ..LeaseState::default() },
-            raise_epoch: self.draw(2) == 0,
-            seal: self.draw(3) == 0,
-        }
-    }
-}
-
-/// Whatever a lone save meets (another version, epoch, holder or user, a message, a pin, a seal, a
-/// new hour, an id that is known or aborted), its answer and what it leaves are those of a store
-/// that only knows the rules.
-#[tokio::test]
-async fn a_lone_save_does_what_the_rules_say() {
-    for seed in 0..6 {
-        let clock = ManualClock::default();
-        let both = Both::made(&clock, seed).await;
-        let servers = [1, 2].map(|_| ServerId(both.drawn.uuid()));
-        let commit = |changes: Vec<Change>, from: Option<ServerId>, returning: Returning| Commit {
-            id: CommitId(both.drawn.uuid()),
-            incarnation: both.incarnations[0],
-            from,
-            changes,
-            returning,
-            fingerprint: None,
-        };
-        for id in servers {
-            let register = Change::RegisterServer {
-                id,
-                place_id: 1,
-                job_id: "job".into(),
-                lease_ms: 20_000,
-                host: None,
-                owner: None,
-            };
-            both.commit(&commit(vec![register], None, Returning::HEAD)).await;
-        }
-        let at = key("p");
-        let first = write(&KeyState::absent(at.clone()), "0");
-        both.commit(&commit(vec![first], None, Returning::HEAD)).await;
-        let mut made: Vec<Commit> = Vec::new();
-        for step in 0..120 {
-            let now = state(&both.memory, &at).await;
-            let holder = now.lease.holder.as_ref().and_then(|holder| holder.server);
-            let from = if both.draw(6) == 0 { Some(servers[0]) } else { holder };
-            let returning = [
-                Returning::HEAD,
-                Returning::ALL,
-                Returning { value: false, inbox_unless: Some(now.inbox_revision) },
-                Returning { value: true, inbox_unless: Some(now.inbox_revision) },
-            ][usize::try_from(both.draw(4)).unwrap()];
-            let mut next = match both.draw(20) {
-                0 => commit(vec![both.lease(&now, &servers)], from, returning),
-                1 => {
-                    let id = MessageId::new(clock.env(0).unix_ms(), &format!("m{step}")).unwrap();
-                    let message = NewMessage { id, payload: "1".into() };
-                    let append = Change::AppendMessage { key: at.clone(), message, cap: 100 };
-                    commit(vec![append], from, returning)
-                }
-                2 => {
-                    let pin = Change::Pin { key: at.clone(), version: now.version, pinned: true };
-                    commit(vec![pin], from, returning)
-                }
-                3 if !made.is_empty() => {
-                    let again = usize::try_from(both.draw(made.len() as u64)).unwrap();
-                    let fingerprint = (both.draw(2) == 0).then_some(7);
-                    Commit { fingerprint, ..made[again].clone() }
-                }
-                4 => {
-                    let next = commit(vec![both.save(&now)], from, returning);
-                    let abort = Change::Abort { commit: next.id };
-                    both.commit(&commit(vec![abort], None, Returning::HEAD)).await;
-                    next
-                }
-                _ => commit(vec![both.save(&now)], from, returning),
-            };
-            if both.draw(5) == 0 {
-                next.fingerprint = next.fingerprint.or(Some(both.draw(3)));
-            }
-            both.commit(&next).await;
-            made.push(next);
-            clock.advance([0, 1, 1000, 60_000, 3_600_000][usize::try_from(both.draw(5)).unwrap()]);
-        }
-        let [a, _] = &both.postgres;
-        assert_eq!(state(a, &at).await, state(&both.memory, &at).await, "seed {seed}");
-        let query = VersionQuery {
-            key: at.clone(),
-            order: Order::Ascending,
-            from_ms: None,
-            to_ms: None,
-            after: None,
-            limit: 1000,
-        };
-        let versions = a.versions(&query).await.unwrap();
-        assert_eq!(versions, both.memory.versions(&query).await.unwrap(), "seed {seed}");
-        for info in versions {
-            let number = VersionRef::Number(info.number);
-            let (found, wanted) =
-                (a.version(&at, &number).await, both.memory.version(&at, &number).await);
-            assert_eq!(found.unwrap().unwrap().value, wanted.unwrap().unwrap().value);
-        }
-    }
-}
-
 /// Of two writers of one version, in two processes, one gets through and the other is told what is
 /// there.
 #[tokio::test]
 async fn of_two_lone_saves_of_one_version_one_is_applied() {
-    let schema = made().await;
-    let stores = [opened(&schema).await, opened(&schema).await];
+    let mut watched = Watched::start(&ManualClock::default()).await;
+    let stores = watched.stores.clone();
     let mut before = begun(&stores[0], "p").await;
+    watched.statements();
     for round in 0..40_u64 {
         let commit = async |store: &PostgresStore, value: &str| {
             let change = write(&before, value);
@@ -335,16 +184,18 @@ async fn of_two_lone_saves_of_one_version_one_is_applied() {
         assert_eq!(state(&stores[1], &key("p")).await, won);
         before = won;
     }
+    assert!(watched.lone_saves() > 0, "the short way was tried");
 }
 
 /// A holder that was taken the profile from goes on saving.
 #[tokio::test]
 async fn a_lone_save_of_an_earlier_holder_is_refused() {
-    let schema = made().await;
-    let (old, new) = (opened(&schema).await, opened(&schema).await);
+    let mut watched = Watched::start(&ManualClock::default()).await;
+    let [old, new] = watched.stores.clone();
     begun(&old, "p").await;
     let saved = make(&old, vec![write(&state(&old, &key("p")).await, "2")]).await;
     let held = old.commit_one(saved).await.unwrap().states.remove(0);
+    assert_eq!(watched.lone_saves(), 1, "the short way was taken");
     let take = Change::Lease {
         key: key("p"),
         revision: held.lease_revision,
@@ -356,28 +207,32 @@ async fn a_lone_save_of_an_earlier_holder_is_refused() {
     let late = make(&old, vec![write(&held, "late")]).await;
     let err = old.commit_one(late).await.unwrap_err();
     assert_eq!(err.conflict(), Some(&ConflictKind::Epoch), "{err}");
+    assert_eq!(watched.lone_saves(), 1, "the short way was tried");
     assert_eq!(state(&new, &key("p")).await.value.as_deref(), Some(&b"2"[..]));
 }
 
 /// What the rules do not judge in memory, the statement has to look at: the contents.
 #[tokio::test]
 async fn a_lone_save_for_other_contents_is_refused() {
-    let schema = made().await;
-    let store = opened(&schema).await;
+    let mut watched = Watched::start(&ManualClock::default()).await;
+    let store = watched.stores[0].clone();
     let before = begun(&store, "p").await;
     let late = make(&store, vec![write(&before, "late")]).await;
-    PostgresStore::renew_incarnation(&super::owners(&schema)).await.unwrap();
+    PostgresStore::renew_incarnation(&watched.server.url().parse().unwrap()).await.unwrap();
     let err = store.commit_one(late).await.unwrap_err();
     assert!(matches!(err, StoreError::Replaced { .. }), "{err}");
+    assert_eq!(watched.lone_saves(), 1, "the short way was tried");
     assert_eq!(state(&store, &key("p")).await.version, 1);
 }
 
 /// The time of a version is the server's, and no version is older than the one before it.
 #[tokio::test]
 async fn a_lone_save_is_stored_at_a_time_of_the_servers_clock() {
-    let schema = made().await;
-    let stores = [opened(&schema).await, opened(&schema).await];
+    let of_the_server = [1, 2].map(|_| (PostgresClock::Server, Env::system()));
+    let mut watched = Watched::with(of_the_server).await;
+    let stores = watched.stores.clone();
     let mut before = begun(&stores[0], "p").await;
+    watched.statements();
     for round in 0..40 {
         let store = &stores[round / 3 % 2];
         let commit = make(store, vec![write(&before, "2")]).await;
@@ -390,6 +245,7 @@ async fn a_lone_save_is_stored_at_a_time_of_the_servers_clock() {
         assert!(earlier - 1000 <= stored_ms(&now) && reply.now_ms <= after);
         before = now;
     }
+    assert!(watched.lone_saves() > 0, "the short way was taken");
 }
 
 /// A lone save that stands at the primary but not at its standby is neither applied nor refused,
@@ -410,10 +266,13 @@ async fn a_lone_save_that_its_standby_does_not_confirm_is_indeterminate() {
     }
     wait_for_a_standby(&mut server);
     for (waiting, key, commit, cancelled, told) in all {
+        let connected = async {
+            while waiting.identity().await.is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
         // Until its connections are those to the server that was started again.
-        while waiting.identity().await.is_err() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        tokio::time::timeout(PATIENCE, connected).await.expect("it answers again");
         let waits = "application_name = 'waits' AND wait_event = 'SyncRep' AND query LIKE 'WITH %'";
         let cancel = async {
             let sql = format!("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE {waits}");
@@ -421,7 +280,11 @@ async fn a_lone_save_that_its_standby_does_not_confirm_is_indeterminate() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        match tokio::join!(waiting.commit_one(commit.clone()), cancel).0 {
+        let cancelling = tokio::time::timeout(PATIENCE, cancel);
+        let (answer, cancelled_in_time) =
+            tokio::join!(waiting.commit_one(commit.clone()), cancelling);
+        cancelled_in_time.expect("the lone save waits for its standby");
+        match answer {
             Err(StoreError::Indeterminate { commit: id, reason }) => {
                 assert_eq!(id, commit.id);
                 assert!(reason.contains(told), "{reason}");

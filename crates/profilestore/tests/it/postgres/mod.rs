@@ -18,6 +18,7 @@ mod commits;
 mod few_connections;
 mod format;
 mod lone;
+mod lone_and_rules;
 mod meetings;
 mod schema;
 mod sessions;

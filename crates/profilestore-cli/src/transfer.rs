@@ -97,9 +97,10 @@ impl Import {
 
 /// Write profiles out as lines of JSON, with their history
 ///
-/// Writes all kept versions of every key, one a line, in the form that `import` reads. To standard
-/// output, unless a file is named; the report then goes to standard error. A file is complete once
-/// it is there under its name.
+/// Writes all kept versions of every key, one a line, in the form that `import` reads. Waiting
+/// messages are in the line of the last version, or in further lines when they are more than 4 MiB
+/// together with the data. To standard output, unless a file is named; the report then goes to
+/// standard error. A file is complete once it is there under its name.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -41,6 +41,13 @@ pub(crate) fn compose_inbox(live: &KeyState) -> Box<RawValue> {
         .expect("a map with text keys is JSON")
 }
 
+/// Some of the messages that wait for a key, as the `GlobalUpdates` of a document states them.
+#[cfg(feature = "transfer")]
+pub(crate) fn compose_messages(last_message: u64, some: &[StoredMessage]) -> Box<RawValue> {
+    serde_json::value::to_raw_value(&updates_of(last_message, some, false))
+        .expect("a value is JSON")
+}
+
 /// The data goes through as text: it is neither parsed nor copied twice.
 struct Composed<'a> {
     data: Option<&'a RawValue>,
@@ -182,9 +189,13 @@ fn global_updates(origin: Option<&Origin>, live: Option<&KeyState>) -> Value {
     {
         return said.clone();
     }
-    // Revisions and locks exist only in ProfileService; a store that was in its form stays in it.
-    let in_four = inbox.iter().any(|message| message.locked || message.revision > 1)
-        || said.is_some_and(is_in_four);
+    // A store that was in the form of ProfileService stays in it.
+    updates_of(live.last_message, inbox, said.is_some_and(is_in_four))
+}
+
+/// Messages as a document states them. Revisions and locks exist only in ProfileService.
+fn updates_of(last_message: u64, inbox: &[StoredMessage], in_four: bool) -> Value {
+    let in_four = in_four || inbox.iter().any(|message| message.locked || message.revision > 1);
     let entries = inbox.iter().map(|message| {
         let payload = serde_json::from_slice(&message.payload).unwrap_or(Value::Null);
         Value::Array(match in_four {
@@ -194,7 +205,7 @@ fn global_updates(origin: Option<&Origin>, live: Option<&KeyState>) -> Value {
             false => vec![message.index.into(), payload],
         })
     });
-    Value::Array(vec![live.last_message.into(), entries.collect()])
+    Value::Array(vec![last_message.into(), entries.collect()])
 }
 
 fn still_holds(said: &Value, last_message: u64, inbox: &[StoredMessage]) -> bool {

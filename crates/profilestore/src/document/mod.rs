@@ -29,6 +29,8 @@ mod tests;
 
 pub use compose::compose;
 pub(crate) use compose::compose_inbox;
+#[cfg(feature = "transfer")]
+pub(crate) use compose::compose_messages;
 #[cfg(feature = "roblox")]
 pub(crate) use compose::{request_of, session_of};
 
@@ -89,13 +91,21 @@ impl Document {
 
     /// Whether every message can be stored. The answer says which one cannot.
     pub(crate) fn check_messages(&self) -> Result<(), Unstorable> {
-        let check = |message: &StoredMessage| MESSAGE.check_bytes(&message.payload);
-        let named = |message: &StoredMessage, wrong: Unstorable| {
-            wrong.inside(&format!("message {}", message.index)).inside(UPDATES)
+        check_messages(&self.messages).map_err(|wrong| wrong.inside(UPDATES))
+    }
+
+    /// Lets the version say that no message waited with it, so that it takes no room for them.
+    /// Those that do are among `messages` all the same.
+    #[cfg(feature = "transfer")]
+    pub(crate) fn leave_messages_out(&mut self) {
+        let origin = match &mut self.stored {
+            Stored::Profile(record) => record.origin.as_mut(),
+            Stored::MessagesOnly(only) => only.origin.as_mut(),
+            Stored::Foreign(_) => None,
         };
-        self.messages
-            .iter()
-            .try_for_each(|message| check(message).map_err(|wrong| named(message, wrong)))
+        if let Some(said) = origin.and_then(|origin| origin.document.get_mut(UPDATES)) {
+            *said = Value::Array(vec![self.last_message.into(), Value::Array(Vec::new())]);
+        }
     }
 
     fn foreign(text: &RawValue, surroundings: Surroundings, why: String) -> Self {
@@ -111,6 +121,29 @@ impl Document {
             last_message: 0,
         }
     }
+}
+
+/// Whether every one can be stored. The answer names the one that cannot.
+fn check_messages(messages: &[StoredMessage]) -> Result<(), Unstorable> {
+    messages.iter().try_for_each(|message| {
+        MESSAGE
+            .check_bytes(&message.payload)
+            .map_err(|wrong| wrong.inside(&format!("message {}", message.index)))
+    })
+}
+
+/// Messages that are given beside a document, in the form of its `GlobalUpdates`: the newest index
+/// ever given out, and the messages by ascending index. Fails if one cannot be stored.
+#[cfg(feature = "transfer")]
+pub(crate) fn parse_messages(
+    text: &RawValue,
+    written_ms: i64,
+) -> Result<(u64, Vec<StoredMessage>), String> {
+    let value: Value =
+        serde_json::from_str(text.get()).map_err(|e| format!("they cannot be read: {e}"))?;
+    let (last_message, messages) = parse::messages(&value, written_ms)?;
+    check_messages(&messages).map_err(|wrong| wrong.to_string())?;
+    Ok((last_message, messages))
 }
 
 /// A message as a document states it.

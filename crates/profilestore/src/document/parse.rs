@@ -52,13 +52,9 @@ fn take_apart(mut members: Members, around: &Surroundings) -> Result<Document, S
         .collect::<Result<Map<_, _>, _>>()?;
     let mut origin = Origin::default();
     let (last_message, messages) = match members.get(UPDATES) {
-        Some(value) => updates(value)?,
+        Some(value) => messages(value, around.written_ms)?,
         None => (0, Vec::new()),
     };
-    let messages = messages
-        .into_iter()
-        .map(|update| stored_message(update, around.written_ms))
-        .collect::<Result<_, _>>()?;
 
     let (stored, lease) = match (data, meta) {
         (None, None) if members.contains_key(UPDATES) => {
@@ -210,6 +206,16 @@ fn milliseconds(seconds: &Number) -> Option<i64> {
     let whole = seconds.as_i64().map(|seconds| seconds.saturating_mul(1000));
     #[expect(clippy::cast_possible_truncation, reason = "a cast from a float saturates")]
     whole.or_else(|| seconds.as_f64().map(|seconds| (seconds * 1000.0) as i64))
+}
+
+/// The newest index ever given out, and the messages by ascending index.
+pub(super) fn messages(
+    value: &Value,
+    written_ms: i64,
+) -> Result<(u64, Vec<StoredMessage>), String> {
+    let (last_message, updates) = updates(value)?;
+    let messages = updates.into_iter().map(|update| stored_message(update, written_ms));
+    Ok((last_message, messages.collect::<Result<_, _>>()?))
 }
 
 fn stored_message(update: Update, written_ms: i64) -> Result<StoredMessage, String> {

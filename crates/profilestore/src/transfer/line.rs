@@ -1,4 +1,4 @@
-//! One version as a line of JSON.
+//! One version, or some messages, as a line of JSON.
 
 use std::{
     collections::BTreeSet,
@@ -36,26 +36,51 @@ pub(super) struct LineOut<'a> {
     pub(super) value: Option<&'a RawValue>,
 }
 
-impl LineOut<'_> {
-    pub(super) fn write(&self, writer: &mut dyn Write) -> Result<(), TransferError> {
-        serde_json::to_writer(&mut *writer, self)
-            .map_err(io::Error::from)
-            .map_err(TransferError::Write)?;
-        writer.write_all(b"\n").map_err(TransferError::Write)
-    }
+/// Messages that wait with a key's last version and are not in its document, as they are written.
+#[derive(Serialize)]
+pub(super) struct MessagesOut<'a> {
+    pub(super) store: &'a str,
+    pub(super) scope: &'a str,
+    pub(super) key: &'a str,
+    pub(super) n: u64,
+    pub(super) updated_ms: i64,
+    pub(super) messages: &'a RawValue,
+}
+
+/// Writes a line.
+pub(super) fn write_line(
+    line: &impl Serialize,
+    writer: &mut dyn Write,
+) -> Result<(), TransferError> {
+    serde_json::to_writer(&mut *writer, line)
+        .map_err(io::Error::from)
+        .map_err(TransferError::Write)?;
+    writer.write_all(b"\n").map_err(TransferError::Write)
 }
 
 fn is_false(deleted: &bool) -> bool {
     !deleted
 }
 
-/// A version as it is read.
+/// A line as it is read.
 pub(super) struct Line {
     pub(super) key: ProfileKey,
     pub(super) n: u64,
-    pub(super) version: Option<String>,
-    pub(super) created_ms: i64,
     pub(super) updated_ms: i64,
+    pub(super) content: Content,
+}
+
+/// What a line brings.
+pub(super) enum Content {
+    Version(Version),
+    /// Messages of a version that has a line of its own.
+    Messages(Box<RawValue>),
+}
+
+/// A version as it is read.
+pub(super) struct Version {
+    pub(super) label: Option<String>,
+    pub(super) created_ms: i64,
     pub(super) user_ids: Option<Vec<UserId>>,
     pub(super) metadata: Option<Map<String, Value>>,
     /// None for a tombstone.
@@ -98,6 +123,7 @@ struct Members {
     metadata: Option<Box<RawValue>>,
     deleted: Option<bool>,
     value: Option<Box<RawValue>>,
+    messages: Option<Box<RawValue>>,
 }
 
 struct MembersSeed<'a>(&'a mut Members);
@@ -137,6 +163,7 @@ impl<'de> Visitor<'de> for MembersSeed<'_> {
                 "metadata" => members.metadata = Some(map.next_value()?),
                 "deleted" => members.deleted = Some(map.next_value()?),
                 "value" => members.value = Some(map.next_value()?),
+                "messages" => members.messages = Some(map.next_value()?),
                 _ => {
                     map.next_value::<IgnoredAny>()?;
                 }
@@ -159,13 +186,25 @@ impl Members {
         Ok(key)
     }
 
-    fn check(self, key: ProfileKey) -> Result<Line, String> {
-        let n = integer("n", self.n)?;
+    fn check(mut self, key: ProfileKey) -> Result<Line, String> {
+        let n = integer("n", self.n.take())?;
         let n = u64::try_from(n)
             .ok()
             .filter(|n| *n > 0)
             .ok_or_else(|| format!("n does not count from 1: n=`{n}`"))?;
-        let version = match self.version {
+        let updated_ms = integer("updated_ms", self.updated_ms.take())?;
+        let content = match self.messages.take() {
+            None => Content::Version(self.version()?),
+            Some(_) if self.value.is_some() || self.deleted == Some(true) => {
+                return Err("a line has either a value or messages".into());
+            }
+            Some(messages) => Content::Messages(messages),
+        };
+        Ok(Line { key, n, updated_ms, content })
+    }
+
+    fn version(self) -> Result<Version, String> {
+        let label = match self.version {
             None | Some(Value::Null) => None,
             Some(Value::String(text)) if text.len() <= 200 => Some(text),
             Some(_) => return Err("version is not a string of at most 200 bytes".into()),
@@ -180,16 +219,8 @@ impl Members {
             (_, true) => None,
             (None, false) => return Err("value is missing".into()),
         };
-        Ok(Line {
-            key,
-            n,
-            version,
-            created_ms: integer("created_ms", self.created_ms)?,
-            updated_ms: integer("updated_ms", self.updated_ms)?,
-            user_ids,
-            metadata,
-            value,
-        })
+        let created_ms = integer("created_ms", self.created_ms)?;
+        Ok(Version { label, created_ms, user_ids, metadata, value })
     }
 }
 

@@ -2,15 +2,23 @@
 //!
 //! ```text
 //! {"store":S,"scope":S,"key":K,"n":1,"version":V,"created_ms":T,"updated_ms":T,"user_ids":[…],"metadata":{…},"value":DOCUMENT}
+//! {"store":S,"scope":S,"key":K,"n":1,"updated_ms":T,"messages":[LAST,[[INDEX,DATA],…]]}
 //! ```
 //!
-//! One line is one version. `n` counts the versions of a key from 1 without gaps and gives their
-//! order; the order of the lines means nothing. `value` is what the data store of a Roblox game
-//! holds under the key (see [`crate::document`]); null, or a line with `"deleted":true`, is a
-//! tombstone. An [`import`] makes history of all of them, with their original times and version
-//! strings, and what the last one says about session, request and messages becomes live. An
-//! [`export`] gives the same lines back. Both work on any store, a running one included, and read
-//! or write blockingly: they are meant for tools.
+//! A line with a `value` is one version. `n` counts the versions of a key from 1 without gaps and
+//! gives their order; the order of the lines means nothing. `value` is what the data store of a
+//! Roblox game holds under the key (see [`crate::document`]); null, or a line with
+//! `"deleted":true`, is a tombstone. An [`import`] makes history of all of them, with their original times and version
+//! strings, and what the last one says about session, request and messages becomes live.
+//!
+//! A line with `messages` brings some more that wait for the key with its version `n`, which has a
+//! line of its own. They are written as in the document's `GlobalUpdates`; their indices must all
+//! differ. Only those of the last version count. An export writes such lines when the messages are
+//! too many for a document: a key's messages may be 250 MiB, and a line is at most
+//! [`MAX_LINE_BYTES`]. A program that does not know them refuses them, and the key with them.
+//!
+//! An [`export`] gives the same lines back. Both work on any store, a running one included, and
+//! read or write blockingly: they are meant for tools.
 
 use std::{io, path::PathBuf};
 

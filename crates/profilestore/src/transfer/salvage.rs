@@ -41,7 +41,7 @@ pub async fn salvage(
         };
         state.hide_edits();
         let infos = readable_versions(store, &state, &mut report).await?;
-        let mut lines = KeyLines { state: &state, writer: &mut *writer, report: &mut report, n: 0 };
+        let mut lines = KeyLines::new(&state, &mut *writer, &mut report);
         for info in infos {
             let number = info.number;
             match store.version(&key, &VersionRef::Number(number)).await {

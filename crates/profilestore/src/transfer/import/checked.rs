@@ -9,7 +9,7 @@ use super::{
 };
 use crate::ProfileKey;
 
-/// A key whose lines are in order.
+/// A key whose lines are in order, with what is live.
 pub(super) struct CheckedKey {
     pub(super) key: ProfileKey,
     pub(super) rows: Vec<Row>,
@@ -17,18 +17,35 @@ pub(super) struct CheckedKey {
 }
 
 impl CheckedKey {
-    pub(super) fn new(
+    /// The versions and the further lines with messages of a key, each by ascending `n`; or what is
+    /// wrong with them. Messages of its last version count, as those in its document do.
+    pub(super) fn of(
         key: ProfileKey,
         rows: Vec<Row>,
+        messages: &[Row],
         values: &Values,
-    ) -> Result<Self, TransferError> {
-        let live = live_of(&rows, values)?;
-        Ok(Self { key, rows, live })
+    ) -> Result<Result<Self, String>, TransferError> {
+        let last = rows.last().map_or(0, |row| row.n);
+        let wrong = out_of_order(&rows).or_else(|| {
+            let row = messages.iter().find(|row| row.n > last)?;
+            Some(format!("messages are given of a version that is missing: n=`{}`", row.n))
+        });
+        if let Some(why) = wrong {
+            return Ok(Err(why));
+        }
+        let mut live = live_of(&rows, values)?;
+        for row in messages.iter().filter(|row| row.n == last) {
+            live.join(values.live(row)?);
+        }
+        Ok(match live.given_twice() {
+            Some(index) => Err(format!("a message is given twice: index=`{index}`")),
+            None => Ok(Self { key, rows, live }),
+        })
     }
 }
 
 /// What is wrong with the numbers of a key's versions.
-pub(super) fn out_of_order(rows: &[Row]) -> Option<String> {
+fn out_of_order(rows: &[Row]) -> Option<String> {
     let (n, row) = (1..).zip(rows).find(|(n, row)| *n != row.n)?;
     Some(match n.cmp(&row.n) {
         Ordering::Less => format!("a version is missing: n=`{n}`"),

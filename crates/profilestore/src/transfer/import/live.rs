@@ -43,6 +43,24 @@ impl Live {
         Self { lease, messages: messages.into_iter().map(Message::of).collect(), last_message }
     }
 
+    /// Takes messages in that were given beside the document.
+    pub(super) fn join(&mut self, further: Self) {
+        self.messages.extend(further.messages);
+        self.messages.sort_by_key(|message| message.index);
+        self.last_message = self.last_message.max(further.last_message);
+    }
+
+    /// The first message whose index another one has too.
+    pub(super) fn given_twice(&self) -> Option<u64> {
+        let mut pairs = self.messages.windows(2);
+        pairs.find(|pair| pair[0].index == pair[1].index).map(|pair| pair[0].index)
+    }
+
+    /// How many bytes the messages take.
+    pub(super) fn bytes(&self) -> usize {
+        self.messages.iter().map(|message| message.payload.len()).sum()
+    }
+
     pub(super) fn written(&self) -> Result<Vec<u8>, String> {
         serde_json::to_vec(self).map_err(|error| error.to_string())
     }

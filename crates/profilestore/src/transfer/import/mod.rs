@@ -10,9 +10,9 @@
 use std::{collections::BTreeMap, env::temp_dir, io::BufRead};
 
 use self::{
-    checked::{CheckedKey, out_of_order},
+    checked::CheckedKey,
     found::{Found, compare},
-    spool::{Groups, Spool, Values},
+    spool::{Groups, Row, Spool, Values},
     writer::Writer,
 };
 use super::{ImportOptions, ImportReport, Progress, SkippedKey, TransferError};
@@ -29,9 +29,11 @@ mod parse;
 mod spool;
 mod writer;
 
-/// How many keys, and about how many of their versions, are looked up at once.
+/// How many keys are looked up at once, and about how many of their versions and bytes of their
+/// messages.
 const LOOK_UP: usize = 256;
 const LOOK_UP_VERSIONS: usize = 4096;
+const LOOK_UP_BYTES: usize = 8 << 20;
 
 /// Imports versions, given as lines of JSON, and reports what became of them.
 ///
@@ -48,8 +50,9 @@ const LOOK_UP_VERSIONS: usize = 4096;
 ///   interrupted is completed by repeating it.
 ///
 /// Memory does not grow with the input. (All versions of one key are listed in memory at once,
-/// without their values: some hundred bytes each.) Temporary files take about as much room as the
-/// values take in the store; [`ImportOptions::folder`] says where.
+/// without their values: some hundred bytes each. So are all messages that wait for one key.)
+/// Temporary files take about as much room as the values take in the store;
+/// [`ImportOptions::folder`] says where.
 ///
 /// Reading blocks the calling task. A dropped future leaves some keys imported, and maybe one of
 /// them in part. A key should not be opened while it is being imported.
@@ -127,16 +130,25 @@ fn next_keys(
     refused: &mut BTreeMap<ProfileKey, String>,
     report: &mut ImportReport,
 ) -> Result<Vec<CheckedKey>, TransferError> {
-    let (mut keys, mut versions) = (Vec::new(), 0);
-    while keys.len() < LOOK_UP && versions < LOOK_UP_VERSIONS {
+    let (mut keys, mut versions, mut bytes) = (Vec::new(), 0, 0);
+    while keys.len() < LOOK_UP && versions < LOOK_UP_VERSIONS && bytes < LOOK_UP_BYTES {
         let Some(rows) = groups.next()? else { break };
         let Some(key) = rows.first().map(|row| row.key.clone()) else { break };
-        if let Some(why) = refused.remove(&key).or_else(|| out_of_order(&rows)) {
-            report.skip(SkippedKey { key, versions: rows.len() as u64, why });
-            continue;
+        let (messages, rows): (Vec<Row>, Vec<Row>) =
+            rows.into_iter().partition(|row| row.is_messages);
+        let of_key = rows.len();
+        bytes += rows.last().into_iter().chain(&messages).map(Row::live_bytes).sum::<usize>();
+        let given = match refused.remove(&key) {
+            Some(why) => Err(why),
+            None => CheckedKey::of(key.clone(), rows, &messages, values)?,
+        };
+        match given {
+            Ok(given) => {
+                versions += of_key;
+                keys.push(given);
+            }
+            Err(why) => report.skip(SkippedKey { key, versions: of_key as u64, why }),
         }
-        versions += rows.len();
-        keys.push(CheckedKey::new(key, rows, values)?);
     }
     Ok(keys)
 }

@@ -11,16 +11,16 @@ use std::{
 use super::{
     super::{
         ImportReport, MAX_LINE_BYTES, MAX_MALFORMED_LINES, MalformedLine, Progress, TransferError,
-        line::{Line, Lines, Malformed},
+        line::{Content, Line, Lines, Malformed, Version},
     },
     live::Live,
     spool::{Place, Row, Spool},
 };
 use crate::{
     ProfileKey,
-    data_store::Digest,
-    document::{Document, Surroundings},
-    record::{Stored, UserId},
+    data_store::{Digest, LeaseState},
+    document::{Document, Surroundings, parse_messages},
+    record::{RecordError, Stored, UserId},
     storable::DOCUMENT,
 };
 use bytes::Bytes;
@@ -130,10 +130,10 @@ fn parse_all(chunks: &[Chunk]) -> Vec<(u64, Result<Parsed, Malformed>)> {
     })
 }
 
-/// A version that is to be stored.
+/// A version that is to be stored, or messages of one.
 struct Parsed {
     row: Row,
-    /// None for a tombstone.
+    /// None for a tombstone, and for messages.
     value: Option<Bytes>,
     /// What is live if it is its key's last version: a [`Live`].
     live: Vec<u8>,
@@ -153,41 +153,66 @@ impl Parsed {
     }
 
     fn of_line(number: u64, line: Line) -> Result<Self, String> {
-        let mut row = Row {
+        let row = Row {
             key: line.key,
             n: line.n,
             line: number,
             written_ms: line.updated_ms,
-            created_ms: line.created_ms,
-            label: line.version,
-            removed: line.value.is_none(),
+            created_ms: line.updated_ms,
+            label: None,
+            removed: true,
             user_ids: Vec::new(),
             load_count: 0,
             foreign: None,
             session: None,
             value: Place::default(),
             live: Place::default(),
+            is_messages: false,
         };
+        match line.content {
+            Content::Version(version) => Self::version(row, version),
+            Content::Messages(text) => {
+                DOCUMENT
+                    .check(&text)
+                    .map_err(|wrong| format!("the messages cannot be stored: {wrong}"))?;
+                let (last_message, messages) = parse_messages(&text, line.updated_ms)
+                    .map_err(|wrong| format!("the messages cannot be stored: {wrong}"))?;
+                let live = Live::new(LeaseState::default(), messages, last_message).written()?;
+                Ok(Self { row: Row { is_messages: true, ..row }, value: None, live })
+            }
+        }
+    }
+
+    fn version(mut row: Row, line: Version) -> Result<Self, String> {
+        row.created_ms = line.created_ms;
+        row.label = line.label;
         let Some(text) = line.value else {
             row.user_ids = line.user_ids.iter().flatten().map(UserId::indexed).collect();
             return Ok(Self { row, value: None, live: Live::default().written()? });
         };
+        row.removed = false;
         DOCUMENT.check(&text).map_err(|wrong| format!("the value cannot be stored: {wrong}"))?;
         let (numbers, named) = by_kind(line.user_ids.as_deref().unwrap_or_default());
         let surroundings = Surroundings {
-            written_ms: line.updated_ms,
-            created_ms: line.created_ms,
+            written_ms: row.written_ms,
+            created_ms: row.created_ms,
             user_ids: line.user_ids.map(|_| numbers),
             metadata: line.metadata,
         };
-        let document = Document::parse(&text, surroundings);
+        let mut document = Document::parse(&text, surroundings);
         document
             .check_messages()
             .map_err(|wrong| format!("the value cannot be stored: {wrong}"))?;
-        let Document { mut stored, foreign, lease, messages, last_message } = document;
-        if let Stored::Profile(record) = &mut stored {
+        if let Stored::Profile(record) = &mut document.stored {
             record.named_users = named;
         }
+        let mut value = document.stored.encode();
+        if matches!(value, Err(RecordError::RecordTooLarge { .. })) {
+            // The messages are stored beside the version, which then has no room for them as well.
+            document.leave_messages_out();
+            value = document.stored.encode();
+        }
+        let Document { stored, foreign, lease, messages, last_message } = document;
         row.user_ids = stored.indexed_users();
         row.load_count = lease.load_count;
         row.foreign = foreign;
@@ -195,7 +220,7 @@ impl Parsed {
         row.session = session.map(|session| Digest::of(session.to_string().as_bytes()).0);
         Ok(Self {
             row,
-            value: Some(stored.encode().map_err(|e| e.to_string())?),
+            value: Some(value.map_err(|e| e.to_string())?),
             live: Live::new(lease, messages, last_message).written()?,
         })
     }

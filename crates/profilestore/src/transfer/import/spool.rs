@@ -33,7 +33,7 @@ pub(super) struct Place {
     bytes: usize,
 }
 
-/// What is known of a version besides its value.
+/// What is known of a version besides its value, or of a line of messages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Row {
     pub(super) key: ProfileKey,
@@ -56,6 +56,9 @@ pub(super) struct Row {
     pub(super) value: Place,
     /// What is live if this is the key's last version.
     pub(super) live: Place,
+    /// It is no version, and brings messages of the one with this number.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) is_messages: bool,
 }
 
 impl Row {
@@ -70,6 +73,11 @@ impl Row {
     /// How many bytes its value takes.
     pub(super) fn bytes(&self) -> usize {
         self.value.bytes
+    }
+
+    /// How many bytes of a temporary file say what is live.
+    pub(super) fn live_bytes(&self) -> usize {
+        self.live.bytes
     }
 
     fn order(&self) -> (&ProfileKey, u64, u64) {
@@ -144,7 +152,7 @@ impl Spool {
             Some(value) => self.keep(value)?,
             None => Place::default(),
         };
-        self.versions += 1;
+        self.versions += u64::from(!row.is_messages);
         if let Some((mut before, live)) = self.newest.take() {
             if !before.is_followed_by(&row) {
                 before.live = self.keep(&live)?;
@@ -379,6 +387,7 @@ mod tests {
             session: None,
             value: Place::default(),
             live: Place::default(),
+            is_messages: false,
         }
     }
 

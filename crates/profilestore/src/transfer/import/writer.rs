@@ -143,6 +143,7 @@ impl<'a> Writer<'a> {
                 lease_revision += 1;
             }
             if is_last {
+                self.queued_bytes += live.bytes();
                 changes.extend(inbox_of(&mut live, &key));
                 self.queued.extend(summary.take());
             }

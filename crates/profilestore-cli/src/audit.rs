@@ -48,6 +48,9 @@ const ACTIONS: [&str; 25] = [
     "log-in-failed",
 ];
 
+/// How the reason begins of an operation that an operator gave up.
+pub(crate) const GIVEN_UP: &str = "given up by";
+
 /// Show what operators did
 ///
 /// Edits, rollbacks, pins, erasures: when, to which profile, in whose name and why, the newest
@@ -170,7 +173,7 @@ async fn give_up(app: &App, operation: Uuid, by: &Attribution) -> Result<Status,
         )));
     }
     let reason = if by.reason.is_empty() { String::new() } else { format!(": {}", by.reason) };
-    let why = format!("given up by {}{reason}", by.author);
+    let why = format!("{GIVEN_UP} {}{reason}", by.author);
     let action = entry.action.clone();
     let ended = entry.outcome(AuditOutcome::Refused { why });
     // Over the entry of its beginning, the first one, and no other: it may end at this moment.

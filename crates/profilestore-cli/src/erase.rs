@@ -4,11 +4,9 @@ use std::io::Write;
 
 use clap::Args;
 use profilestore::{
-    Attribution, UserId,
-    audit::{AuditEntry, AuditOutcome},
-    data_store::{DataStore, DataStoreExt, KeyQuery, SqliteStore},
-    env::Env,
-    operator::EraseReport,
+    Attribution, Operator, UserId,
+    data_store::{DataStore, DataStoreExt, KeyQuery},
+    operator::{EraseReport, Rewriting},
 };
 use serde::Serialize;
 
@@ -88,17 +86,25 @@ impl Erase {
                 return Err(Failure::Work(format!("not erased: user=`{user}`")));
             }
         }
-        let visit = Visit::on(app, file.clone(), by.clone()).await?;
+        let visit = Visit::on(app, file.clone(), by).await?;
         let done = visit.operator.erase_user(user, self.shared).await;
-        visit.end().await;
-        let report = done.map_err(failure)?;
+        let report = match done {
+            Ok(report) => report,
+            Err(error) => {
+                visit.end().await;
+                return Err(failure(error));
+            }
+        };
         let (emptied, gone) = match file.kind() {
             Kind::Sqlite(sqlite) if self.no_vacuum => {
                 (sqlite.empty_log().await.map_err(Failure::from), false)
             }
-            Kind::Sqlite(sqlite) => (vacuum(&*file, sqlite, Some(&report), by, false).await, true),
+            Kind::Sqlite(_) => {
+                (vacuum(&visit.operator, Some(&report), Rewriting::IfNeeded).await, true)
+            }
             Kind::Postgres(_) => (Ok(()), false),
         };
+        visit.end().await;
         match app.json {
             true => {
                 json_document(&EraseRow { report: &report, bytes_gone: emptied.is_ok() && gone })?
@@ -116,8 +122,11 @@ impl Erase {
 async fn only_vacuum(app: &App, by: Attribution, anew: bool) -> Result<Status, Failure> {
     app.place.file()?;
     let store = app.place.open().await?;
-    let Kind::Sqlite(sqlite) = store.kind() else { return Ok(Status::Problems) };
-    vacuum(&*store, sqlite, None, by, anew).await?;
+    let visit = Visit::on(app, store, by).await?;
+    let rewriting = if anew { Rewriting::Always } else { Rewriting::IfNeeded };
+    let done = vacuum(&visit.operator, None, rewriting).await;
+    visit.end().await;
+    done?;
     match app.json {
         true => json_document(&VacuumRow { bytes_gone: true })?,
         false if anew => say(format_args!("the file is written anew, and its log is empty"))?,
@@ -134,42 +143,25 @@ struct VacuumRow {
 /// Cleans the file, or writes it anew. It is booked for itself: one that was killed stays pending,
 /// though the profiles are erased.
 async fn vacuum(
-    store: &dyn DataStore,
-    file: &SqliteStore,
+    operator: &Operator,
     report: Option<&EraseReport>,
-    by: Attribution,
-    anew: bool,
+    rewriting: Rewriting,
 ) -> Result<(), Failure> {
-    let env = Env::system();
-    let entry = AuditEntry::new(env.uuid(), "vacuum", Vec::new(), by);
-    let entry = match report {
-        Some(report) => entry.detail("after", report.operation.to_string()),
-        None => entry,
+    let begun = operator.clean_files(report.map(|report| report.operation)).await;
+    let Some(cleaning) = begun.map_err(failure)? else {
+        return Err(Failure::Work("the store has no file that could be cleaned".into()));
     };
-    let pending = entry.clone().outcome(AuditOutcome::Pending);
-    pending.book(store, &env, 0).await.map_err(failure)?;
-    let done = match anew {
-        true => file.vacuum().await,
-        false => {
-            let bar = progress_bar();
-            let cleaned = |done: u64, of: u64| {
-                bar.set_message(format!("cleaned {} % of the file", done * 100 / of.max(1)));
-                bar.tick();
-            };
-            let done = file.scrub(cleaned).await;
-            bar.finish_and_clear();
-            done
-        }
+    let bar = progress_bar();
+    let mut cleaned = |done: u64, of: u64| {
+        bar.set_message(format!("cleaned {} % of the file", done * 100 / of.max(1)));
+        bar.tick();
     };
-    let entry = match &done {
-        Ok(()) => entry,
-        Err(error) => entry.outcome(AuditOutcome::Refused { why: chain(error) }),
-    };
-    // The bytes are gone, or not, whether or not this can be booked.
-    if let Err(error) = entry.book(store, &env, 1).await {
+    let cleaned = cleaning.run(rewriting, &mut cleaned).await;
+    bar.finish_and_clear();
+    if let Err(error) = cleaned.booked {
         note(format_args!("warning: the end of the vacuum could not be booked: {}", chain(&error)));
     }
-    Ok(done?)
+    Ok(cleaned.done?)
 }
 
 async fn associated(store: &dyn DataStore, user: &UserId) -> Result<u64, Failure> {

@@ -21,6 +21,7 @@ use serde_json::Value;
 
 use crate::{
     args::App,
+    audit::GIVEN_UP,
     operate::failure,
     output::{
         Failure, Out, Status as Ended, Table, count, facts, json_document, note, out, size, text,
@@ -365,7 +366,15 @@ async fn operations(store: &dyn DataStore) -> Result<Operations, Failure> {
             if later.settles(&entry) {
                 continue;
             }
-            if entry.outcome == AuditOutcome::Pending && entry.action != "edit" {
+            let is_open = match &entry.outcome {
+                AuditOutcome::Pending => entry.action != "edit",
+                // The profiles are erased, and bytes of them are left.
+                AuditOutcome::Refused { why } => {
+                    entry.action == "vacuum" && !why.starts_with(GIVEN_UP)
+                }
+                _ => false,
+            };
+            if is_open {
                 found.pending.push(Pending::of(entry));
             }
         }
@@ -419,8 +428,8 @@ impl Pending {
                 "{action} {operation} was not ended; unless it is at work, go on with: \
                     profilestore edit --resume {operation}, or leave it as it is with: {give_up}"
             ),
-            "vacuum" => "a vacuum was not ended, so that bytes of what was erased may be left: \
-                profilestore erase --vacuum"
+            "vacuum" => "a vacuum failed or was not ended, so that bytes of what was erased may \
+                be left: profilestore erase --vacuum"
                 .to_owned(),
             _ => format!(
                 "{action} {operation} was not ended; see what it was with: profilestore audit \

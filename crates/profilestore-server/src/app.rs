@@ -17,6 +17,7 @@ use tokio::{sync::Semaphore, time::timeout};
 use crate::{
     access::{Guesses, Logins, Members, Setup},
     bulk::BulkEdits,
+    cleaning::Cleaner,
     config::Config,
     cookie::Reached,
     http::{self, live::Newest},
@@ -61,6 +62,7 @@ struct Inner {
     guesses: Guesses,
     rates: Rates,
     bulk: Arc<BulkEdits>,
+    cleaner: Arc<Cleaner>,
     newest: Newest,
     setup: Setup,
     reached: Reached,
@@ -89,6 +91,7 @@ impl App {
             guesses: Guesses::new(env.clone()),
             rates: Rates::new(env.clone(), config.requests_per_second),
             bulk: BulkEdits::new(store, parts.server.clone(), env),
+            cleaner: Arc::default(),
             newest: Newest::default(),
             setup: Setup::default(),
             reached: Reached {
@@ -159,6 +162,15 @@ impl App {
 
     pub(crate) fn bulk(&self) -> &Arc<BulkEdits> {
         &self.0.bulk
+    }
+
+    pub(crate) fn cleaner(&self) -> &Arc<Cleaner> {
+        &self.0.cleaner
+    }
+
+    /// How long a request may take.
+    pub(crate) fn request_time(&self) -> Duration {
+        self.0.request_time
     }
 
     pub(crate) fn newest(&self) -> &Newest {

@@ -5,6 +5,7 @@
 //! listens, [`Keys`] who may do what, [`App`] answers requests, and [`Server`] listens.
 //!
 //! * `bulk`: edits of many profiles, which go on whichever process ends.
+//! * `cleaning`: the store's file after erasures.
 //! * [`config`]: one table of settings, from a file, the environment and the command line.
 //! * [`keys`]: keys of callers, kept in the store itself.
 //! * `access`: members, their roles and log-ins.
@@ -20,6 +21,7 @@ mod access;
 mod app;
 mod auth;
 mod bulk;
+mod cleaning;
 pub mod config;
 mod cookie;
 mod http;

@@ -164,6 +164,7 @@ pub mod operator {
             standing_edits,
         },
         engine::{
+            cleaning::{Cleaned, Cleaning, Rewriting},
             conditional::{Expected, Written},
             erase::{EraseReport, ErasedProfile, FailedErasure, SharedProfile},
             history::Restored,

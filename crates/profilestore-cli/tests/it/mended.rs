@@ -249,3 +249,18 @@ fn a_watch_goes_on_while_the_store_cannot_be_looked_at() {
     watch.kill().unwrap();
     watch.wait().unwrap();
 }
+
+/// Only one that was broken off was told.
+#[test]
+fn status_tells_of_a_file_that_could_not_be_cleaned() {
+    let place = place();
+    let vacuum = |outcome: AuditOutcome| {
+        let operation = Env::system().uuid();
+        AuditEntry::new(operation, "vacuum", Vec::new(), Attribution::new("bob")).outcome(outcome)
+    };
+    book(&place, &[vacuum(AuditOutcome::Refused { why: "the log is being read".into() })]);
+    let ran = place.run(&["status"]);
+    assert!(ran.code == 1 && ran.stdout.contains("profilestore erase --vacuum\n"), "{ran:?}");
+    place.ok(&["erase", "--vacuum"]);
+    assert!(!place.run(&["status"]).stdout.contains("--vacuum"));
+}

@@ -1,6 +1,6 @@
 //! What is stored of a user: finding it, taking it out, erasing it.
 
-use std::{io, sync::mpsc};
+use std::{io, sync::mpsc, time::Duration};
 
 use axum::{
     body::Body,
@@ -33,6 +33,9 @@ use crate::{
 
 /// How many pieces of an export wait for a slow reader.
 const PIECES: usize = 4;
+
+/// How long an erasure waits for the store's file to be clean.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How large a piece of an export is at least, but for the last one.
 const PIECE: usize = 64 << 10;
@@ -154,8 +157,13 @@ struct How {
 /// Erase a user
 ///
 /// Every profile of the user, with its history and messages, and what the audit log holds of it.
-/// Sessions end. The answer is a certificate: what was erased, when, by whom, and a SHA-256 of that.
+/// Sessions end. The answer is a certificate: what was erased, when, by whom, and a SHA-256 of it.
 /// Not erased are backups and exports. Doing it again goes on with what is left.
+///
+/// Then the store's file is cleaned beside play, so that no byte of it is left: `bytes_gone`. That
+/// takes longer than this request with a large file; it waits for some seconds. `cleaning` has the
+/// operation in the audit log, and its outcome until now. It is null for a database, whose files
+/// and logs are the database's own.
 #[utoipa::path(
     post,
     path = "/v1/users/{user}/erasures",
@@ -177,13 +185,18 @@ async fn erase(
     let by = caller.because(how.reason.as_deref());
     let operator = app.server().operator(by.clone());
     let report = operator.erase_user(user_of(&user)?, how.shared.unwrap_or(false)).await?;
+    let patience = PATIENCE.min(app.request_time() / 2);
+    let bytes = app.cleaner().clean(&operator, report.operation, patience).await;
+    let left = bytes.are_left_in().map(|left| format!("; {left}")).unwrap_or_default();
     let certificate = json!({
         "report": report,
         "is_complete": report.is_complete(),
+        "bytes_gone": bytes.are_gone(),
+        "cleaning": bytes.cleaning(),
         "by": by.author,
         "reason": by.reason,
         "at_ms": app.env().unix_ms(),
-        "not_erased": "backups, exports, and what the game itself keeps elsewhere",
+        "not_erased": format!("backups, exports, and what the game itself keeps elsewhere{left}"),
     });
     let digest = hex(&Sha256::digest(certificate.to_string().as_bytes()));
     let body = json!({ "certificate": certificate, "sha256": digest });

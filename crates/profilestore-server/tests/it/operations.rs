@@ -58,10 +58,38 @@ async fn a_user_is_found_taken_out_and_erased() {
     let erased = admin.post("/v1/users/4711/erasures?reason=request", "").await.is(200);
     assert_eq!(erased["certificate"]["report"]["erased"][0]["key"], "user-1");
     assert_eq!(erased["certificate"]["is_complete"], true);
+    assert_eq!(erased["certificate"]["not_erased"].as_str().unwrap().matches("bytes").count(), 0);
     assert_eq!(erased["sha256"].as_str().unwrap().len(), 64);
     refused(&admin.get("/v1/stores/PlayerData/profiles/user-1").await, 404, "not-found");
     assert_eq!(admin.get("/v1/users/4711/export").await.text(), "");
     refused(&admin.get("/v1/users/-1/profiles").await, 400, "invalid");
+    assert!(game.shutdown().await.is_complete());
+}
+
+/// It was for the program alone, so that bytes of the user were left in the file.
+#[tokio::test]
+async fn an_erasure_over_http_cleans_the_file_and_says_so() {
+    let served = Served::start().await;
+    let admin = served.admin();
+    let game = served.game("game-1").await;
+    let players = game.store::<serde_json::Value>("PlayerData").unwrap();
+    let live = players.start_session("user-2").await.unwrap();
+    let profile = players.start_session("user-1").await.unwrap();
+    profile.add_user_id(4711).unwrap();
+    profile.end_session().await.unwrap();
+    let erased = admin.post("/v1/users/4711/erasures", "").await.is(200);
+    let certificate = &erased["certificate"];
+    assert_eq!(
+        (&certificate["bytes_gone"], &certificate["cleaning"]["outcome"]),
+        (&json!(true), &json!("done"))
+    );
+    let log = admin.get("/v1/audit").await.is(200);
+    let entries = log["items"].as_array().unwrap();
+    let vacuum = entries.iter().find(|entry| entry["action"] == "vacuum").unwrap();
+    assert_eq!(vacuum["operation"], certificate["cleaning"]["operation"]);
+    assert_eq!(vacuum["details"]["after"], certificate["report"]["operation"]);
+    assert!(live.is_active() && live.save().await.is_ok(), "play goes on");
+    live.end_session().await.unwrap();
     assert!(game.shutdown().await.is_complete());
 }
 

@@ -16,6 +16,7 @@ use crate::{
     engine::{
         Engine,
         calls::Sent,
+        cleaning::Cleaning,
         conditional::Expected,
         erase::EraseReport,
         history::{Restoration, Restored, Which},
@@ -350,8 +351,8 @@ impl Operator {
     /// is left alone and reported, unless `shared` is set.
     ///
     /// One commit a profile: what fails is reported, and erasing again goes on with the rest. Not
-    /// erased are backups and exports. With SQLite call `SqliteStore::scrub` afterwards, so that
-    /// the bytes are gone from the files as well.
+    /// erased are backups and exports. Call [`Operator::clean_files`] afterwards, so that the bytes
+    /// are gone from the store's files as well.
     ///
     /// Fails, perhaps after some profiles, when the store cannot be used.
     pub fn erase_user<U: Into<UserId>>(
@@ -363,6 +364,25 @@ impl Operator {
         self.begin(async move {
             by.check()?;
             engine.erase_user(user, shared, &by).await
+        })
+    }
+
+    /// Begins to clean the store's files, so that no byte of what was erased is left in them: books
+    /// the operation `vacuum` as pending, `after` the one of [`EraseReport::operation`]. The rest
+    /// is for [`Cleaning::run`], which takes as long as the files are large, a second for some
+    /// hundred MB, and may go on beside play.
+    ///
+    /// None: the store has no files that it could clean, as on a database, which has its own ways.
+    ///
+    /// Fails when the store cannot be used.
+    pub fn clean_files(
+        &self,
+        after: Option<Uuid>,
+    ) -> impl Future<Output = Result<Option<Cleaning>>> + Send + 'static + use<> {
+        let (engine, by) = (self.engine.clone(), self.by.clone());
+        self.begin(async move {
+            by.check()?;
+            engine.begin_cleaning(after, by).await
         })
     }
 }

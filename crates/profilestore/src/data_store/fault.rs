@@ -13,8 +13,8 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{
     Backlog, Change, Commit, CommitReply, DataStore, Identity, KeyQuery, KeyState, Retention,
-    Returning, ServerRow, Snapshot, StoreError, StoredVersion, SweepCursor, SweepReport,
-    TableUpkeep, VersionInfo, VersionLinks, VersionQuery, VersionRef,
+    Returning, ServerRow, Snapshot, StoreError, StoreFiles, StoredVersion, SweepCursor,
+    SweepReport, TableUpkeep, VersionInfo, VersionLinks, VersionQuery, VersionRef,
 };
 use crate::{env::Rng, key::ProfileKey};
 
@@ -305,6 +305,10 @@ impl<P: StorePlan> DataStore for FaultyStore<P> {
 
     async fn upkeep(&self) -> Result<Vec<TableUpkeep>, StoreError> {
         self.ask(Call::Read, self.inner.upkeep()).await
+    }
+
+    fn files(&self) -> Option<&dyn StoreFiles> {
+        self.inner.files()
     }
 }
 

@@ -252,6 +252,25 @@ pub trait DataStore: fmt::Debug + Send + Sync + 'static {
     async fn upkeep(&self) -> Result<Vec<TableUpkeep>, StoreError> {
         Ok(Vec::new())
     }
+
+    /// The store's own files, to be cleaned after an erasure. None: the backend does not reach the
+    /// place of its bytes, as with a database.
+    fn files(&self) -> Option<&dyn StoreFiles> {
+        None
+    }
+}
+
+/// Files in which a store may leave bytes of what was deleted or overwritten.
+#[async_trait]
+pub trait StoreFiles: fmt::Debug + Send + Sync {
+    /// Makes sure that no byte of what was deleted or overwritten before is left in the files. Play
+    /// goes on beside it: commits wait for a small piece of the work. `progress` is told how much
+    /// of how much is done. False, and nothing is done, where the files can only be rewritten.
+    async fn clean(&self, progress: &mut (dyn FnMut(u64, u64) + Send)) -> Result<bool, StoreError>;
+
+    /// The same by writing the files anew, as small as they can be. Commits wait meanwhile, as
+    /// during an outage.
+    async fn rewrite(&self) -> Result<(), StoreError>;
 }
 
 /// A store that was chosen at run time.
@@ -325,6 +344,10 @@ impl DataStore for Arc<dyn DataStore> {
 
     async fn upkeep(&self) -> Result<Vec<TableUpkeep>, StoreError> {
         (**self).upkeep().await
+    }
+
+    fn files(&self) -> Option<&dyn StoreFiles> {
+        (**self).files()
     }
 }
 

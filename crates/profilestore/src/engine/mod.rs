@@ -8,8 +8,8 @@
 //! * [`start`], [`claims`], [`attempt`], [`take`], [`found`], [`newborn`]: starting
 //!   a session.
 //! * [`rewrite`]: the one loop of look, build, commit.
-//! * [`calls`], [`cancel`], [`conditional`], [`edit`], [`edit_all`], [`erase`], [`history`], [`standing`]:
-//!   calls without a session.
+//! * [`calls`], [`cancel`], [`cleaning`], [`conditional`], [`edit`], [`edit_all`], [`erase`],
+//!   [`history`], [`standing`]: calls without a session.
 //! * [`hosting`], [`news`]: engines of game servers that run in another process.
 //! * [`notices`], [`autosave`], [`bounded_loss`], [`sweep`]: the drivers, tasks that run all the
 //!   time.
@@ -37,6 +37,7 @@ mod bounded_loss;
 pub(crate) mod calls;
 mod cancel;
 mod claims;
+pub(crate) mod cleaning;
 pub(crate) mod conditional;
 mod edit;
 mod edit_all;

@@ -29,8 +29,8 @@ use tokio::time::Instant;
 
 use super::{
     Backlog, Commit, CommitReply, DataStore, Identity, KeyQuery, KeyState, Retention, Returning,
-    ServerRow, Snapshot, StoreError, StoredVersion, SweepCursor, SweepReport, TableUpkeep,
-    VersionInfo, VersionLinks, VersionQuery, VersionRef, rules,
+    ServerRow, Snapshot, StoreError, StoreFiles, StoredVersion, SweepCursor, SweepReport,
+    TableUpkeep, VersionInfo, VersionLinks, VersionQuery, VersionRef, rules,
 };
 use crate::{env::Env, key::ProfileKey};
 
@@ -426,6 +426,10 @@ impl DataStore for SqliteStore {
 
     async fn upkeep(&self) -> Result<Vec<TableUpkeep>, StoreError> {
         self.tables().await
+    }
+
+    fn files(&self) -> Option<&dyn StoreFiles> {
+        Some(self)
     }
 }
 

@@ -12,10 +12,11 @@
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use rusqlite::{OptionalExtension as _, params};
 
-use super::{Inner, Trouble, state::Tx};
-use crate::data_store::StoreError;
+use super::{Inner, SqliteStore, Trouble, state::Tx};
+use crate::data_store::{StoreError, StoreFiles};
 
 /// How many pages are looked at in one transaction: 1 MB.
 const SLICE: u32 = 256;
@@ -33,6 +34,21 @@ const MOST_PAGES: u32 = 1 << 25;
 
 /// The first page holds the schema, and the file's header.
 const FIRST: u32 = 2;
+
+#[async_trait]
+impl StoreFiles for SqliteStore {
+    async fn clean(&self, progress: &mut (dyn FnMut(u64, u64) + Send)) -> Result<bool, StoreError> {
+        let is_clean = self.inner.scrub(progress).await?;
+        if is_clean {
+            self.empty_log().await?;
+        }
+        Ok(is_clean)
+    }
+
+    async fn rewrite(&self) -> Result<(), StoreError> {
+        self.vacuum().await
+    }
+}
 
 impl Inner {
     /// Cleans all pages that there are now. False, and nothing is done, where SQLite gives no access

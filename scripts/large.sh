@@ -2,9 +2,11 @@
 # How long the program's commands take on a large store, and how much memory: one row of a table for
 # each.
 #
-#   scripts/large.sh PROGRAM [PROFILES [STORE]]   makes a store of that many profiles (200,000) with three versions each, as
-#                                                 a file in a folder of its own, which it removes, or in an empty database
-#                                                 that STORE names; needs GNU time and awk
+#   scripts/large.sh PROGRAM [PROFILES [STORE]]
+#
+# Makes a store of that many profiles (200,000) with three versions each: a file in a folder of its
+# own, which it removes; or STORE, a file that is not there yet, or the URL of an empty database.
+# A command is ended after LIMIT seconds (1,800), with exit code 124. Needs GNU time and awk.
 #
 # PROGRAM is a release build: cargo build --release -p profilestore-cli --features postgres
 set -euo pipefail
@@ -14,9 +16,19 @@ program=$(realpath "$1")
 profiles=${2:-200000}
 folder=$(mktemp -d "${TMPDIR:-/tmp}/profilestore-large.XXXXXX")
 trap 'rm -rf "$folder"' EXIT
-cd "$folder"
+limit=${LIMIT:-1800}
+store=${3:-$folder/profiles.db}
+file=''
+case $store in
+  postgres*) ;;
+  *)
+    file=$(realpath -m "${store#sqlite:}")
+    store=sqlite:$file
+    [ ! -e "$file" ] || { echo "the file exists already: $file" >&2; exit 2; } ;;
+esac
 unset PROFILESTORE_CONFIG PROFILESTORE_MESSENGER
-export PROFILESTORE_STORE=${3:-sqlite:profiles.db}
+export PROFILESTORE_STORE=$store
+cd "$folder"
 
 # About 1.5 KB of JSON a version, most of which differs from profile to profile.
 versions() {
@@ -34,11 +46,11 @@ versions() {
 measured() { # measured NAME ARGUMENTS…: one row
   local name=$1 code=0 own=0 now timer said
   shift
-  /usr/bin/time -o time -f '%e %U %S %M' "$program" "$@" >out 2>err &
+  /usr/bin/time -o time -f '%e %U %S %M' timeout "$limit" "$program" "$@" >out 2>err &
   timer=$!
   # Pages of the file that are mapped count as resident; the program's own memory does without them.
   while kill -0 "$timer" 2>/dev/null; do
-    now=$(awk '/^RssAnon/ { print $2 }' "/proc/$(pgrep -P "$timer")/status" 2>/dev/null) || true
+    now=$(awk '/^RssAnon/ { print $2 }' "/proc/$(pgrep -P "$(pgrep -P "$timer")")/status" 2>/dev/null) || true
     if [ "${now:-0}" -gt "$own" ]; then own=$now; fi
     sleep 0.1
   done
@@ -54,22 +66,32 @@ measured() { # measured NAME ARGUMENTS…: one row
 echo "| command | time | processor | own memory, sampled | resident at most | exit code |"
 echo "| --- | --- | --- | --- | --- | --- |"
 versions >in.jsonl
-case $PROFILESTORE_STORE in postgres:*) "$program" migrate >out ;; esac
+[ -n "$file" ] || "$program" migrate >out
 measured "import of $((3 * profiles)) versions" import in.jsonl
 rm in.jsonl
 measured "check" check
 measured "status" status
 measured "list, to a file" list
 measured "list --where" list --where '/coins > 299' --count
+measured "list --user" list --user 7
+measured "sessions" sessions
+measured "get" get PlayerData/user-7
+measured "history" history PlayerData/user-7
+measured "history --path" history PlayerData/user-7 --path /coins
+measured "rollback --dry-run" rollback PlayerData/user-7 1 --dry-run
 measured "edit --all --dry-run" edit --all --store-name PlayerData --add /coins=1 --dry-run
 measured "edit --all" edit --all --store-name PlayerData --add /coins=1 --yes
 measured "edit --all --where" edit --all --store-name PlayerData --where '/coins > 300' --add /coins=1 --yes
+bulk=$("$program" audit --action 'edit all' --limit 1 | sed -n 's/^ *operation //p') || true
+measured "edit --undo" edit --undo "${bulk:-unknown}" --yes
 measured "audit --key" audit --key PlayerData/user-7
 measured "erase --user --no-vacuum" erase --user 7 --yes --no-vacuum
 measured "erase --user" erase --user 8 --yes
 measured "export" export all.jsonl.zst
-case $PROFILESTORE_STORE in sqlite:*)
+measured "export --where --current" export --where '/coins > 299' --current some.jsonl.zst
+if [ -n "$file" ]; then
   measured "backup" backup copy.db
   measured "backup --verify" backup --verify copy.db
-  ls -l profiles.db copy.db all.jsonl.zst | awk '{ printf "%s: %d MB\n", $9, $5 / 1048576 }' ;;
-esac
+  measured "restore" restore copy.db --store sqlite:restored.db
+  ls -l "$file" copy.db all.jsonl.zst | awk '{ printf "%s: %d MB\n", $9, $5 / 1048576 }'
+fi

@@ -278,7 +278,9 @@ impl Restore {
     pub(crate) async fn run(self, app: &App) -> Result<Status, Failure> {
         let to = app.place.file()?.to_owned();
         let existing = if self.force { Existing::Replace } else { Existing::Keep };
-        if existing == Existing::Keep && to.exists() {
+        // An empty file is what a restore of an earlier program left when it was killed.
+        let is_there = fs::metadata(&to).is_ok_and(|file| !file.is_file() || file.len() > 0);
+        if existing == Existing::Keep && is_there {
             return Err(Failure::Work(format!(
                 "the store exists already, add --force to replace it: store=`{}`",
                 app.place

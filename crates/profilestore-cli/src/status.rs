@@ -71,8 +71,12 @@ struct Found {
     servers: Vec<Server>,
     file_bytes: Option<u64>,
     log_bytes: Option<u64>,
+    /// Of a database: its tables with their indices.
+    table_bytes: Option<u64>,
     /// Operations that were begun and not ended, among the newest entries of the audit log.
     pending: Vec<Pending>,
+    /// How many of these entries cannot be read: they may be about another one.
+    unreadable_entries: u64,
     standing_edits: u64,
     /// What waits in all inboxes.
     backlog: Backlog,
@@ -155,7 +159,12 @@ impl Found {
             Place::Sqlite(path) => Some(path.as_path()),
             Place::Postgres(_) => None,
         };
-        let Operations { pending, backup_ms, damaged_ms, folder } = operations(&**store).await?;
+        let table_bytes = match place {
+            Place::Sqlite(_) => None,
+            Place::Postgres(_) => Some(store.upkeep().await?.iter().map(|table| table.bytes).sum()),
+        };
+        let Operations { pending, unreadable, backup_ms, damaged_ms, folder } =
+            operations(&**store).await?;
         let damaged_backup_ms = damaged_ms.filter(|at_ms| Some(*at_ms) > backup_ms);
         let folder = folder.or_else(|| file?.parent().map(|folder| folder.join("backups")));
         let mut found = Self {
@@ -167,7 +176,9 @@ impl Found {
             servers,
             file_bytes: file.map(bytes),
             log_bytes: file.map(|file| bytes(&beside(file))),
+            table_bytes,
             pending,
+            unreadable_entries: unreadable,
             standing_edits: standing_edits(&**store, None).await.map_err(failure)?.len() as u64,
             backlog: store.backlog().await?,
             last_backup_ms: backup_ms,
@@ -198,6 +209,13 @@ impl Found {
         for pending in &self.pending {
             wrong.push(pending.what_to_do());
         }
+        if self.unreadable_entries > 0 {
+            wrong.push(format!(
+                "of the audit log {} cannot be read, and may be about an operation that was not \
+                    ended: profilestore check",
+                count(self.unreadable_entries, "entry", "entries")
+            ));
+        }
         if let Some(at_ms) = self.damaged_backup_ms {
             wrong.push(format!(
                 "the last backup, of {}, has what is damaged in the store: profilestore check",
@@ -215,8 +233,9 @@ impl Found {
         }
         if self.log_bytes.is_some_and(|bytes| bytes > LARGE_LOG) {
             wrong.push(
-                "the log beside the file is large; a program that reads for a long time keeps it \
-                    from being emptied"
+                "the log beside the file is large: a program that reads for a long time keeps it \
+                    from being emptied; end that one, and what is left goes with: profilestore \
+                    erase --vacuum"
                     .into(),
             );
         }
@@ -246,6 +265,9 @@ impl Found {
                 |at_ms| format!("{}  {}", time(at_ms), ago(self.now_ms, at_ms)),
             );
             said.push(("last backup", last));
+        }
+        if let Some(tables) = self.table_bytes {
+            said.push(("size", format!("{} of tables and indices", size(tables))));
         }
         let pending = self.pending.len() as u64;
         said.push(("pending", count(pending, "operation", "operations")));
@@ -338,6 +360,8 @@ async fn held(store: &dyn DataStore) -> Result<(BTreeMap<ServerId, u64>, u64), F
 #[derive(Default)]
 struct Operations {
     pending: Vec<Pending>,
+    /// Entries that cannot be read.
+    unreadable: u64,
     /// The last backup of a whole store, and the last one of a damaged store.
     backup_ms: Option<i64>,
     damaged_ms: Option<i64>,
@@ -354,6 +378,7 @@ async fn operations(store: &dyn DataStore) -> Result<Operations, Failure> {
     while seen < ENTRIES {
         let page = audit_entries(store, &query).await.map_err(failure)?;
         seen += PAGE;
+        found.unreadable += page.unreadable.len() as u64;
         for entry in page.entries {
             if entry.action == "backup" && entry.outcome == AuditOutcome::Done {
                 let is_whole = entry.details.get("whole").is_none_or(|whole| *whole == true);

@@ -5,7 +5,9 @@ use std::{fs, io::Write, process::Stdio, time::Duration};
 use profilestore::{
     Attribution, ProfileKey,
     audit::{AuditEntry, AuditOutcome},
-    data_store::{Commit, CommitId, DataStore as _, Returning, SqliteOptions, SqliteStore},
+    data_store::{
+        Change, Commit, CommitId, DataStore as _, NewValue, Returning, SqliteOptions, SqliteStore,
+    },
     env::Env,
 };
 use serde_json::{Value, json};
@@ -24,16 +26,21 @@ fn place() -> Place {
 }
 
 /// Books entries as they stand in the log of a store.
+fn book(place: &Place, entries: &[AuditEntry]) {
+    commit(place, entries.iter().map(|entry| entry.change().unwrap()).collect());
+}
+
+/// Applies changes, each as a commit of its own.
 #[tokio::main(flavor = "current_thread")]
-async fn book(place: &Place, entries: &[AuditEntry]) {
+async fn commit(place: &Place, changes: Vec<Change>) {
     let store = SqliteStore::open(place.path("profiles.db"), SqliteOptions::default()).unwrap();
     let incarnation = store.identity().await.unwrap().incarnation;
-    for some in entries.chunks(256) {
-        let commit = |entry: &AuditEntry| Commit {
+    for some in changes.chunks(256) {
+        let commit = |change: &Change| Commit {
             id: CommitId(Env::system().uuid()),
             incarnation,
             from: None,
-            changes: vec![entry.change().unwrap()],
+            changes: vec![change.clone()],
             returning: Returning::HEAD,
             fingerprint: None,
         };
@@ -263,4 +270,33 @@ fn status_tells_of_a_file_that_could_not_be_cleaned() {
     assert!(ran.code == 1 && ran.stdout.contains("profilestore erase --vacuum\n"), "{ran:?}");
     place.ok(&["erase", "--vacuum"]);
     assert!(!place.run(&["status"]).stdout.contains("--vacuum"));
+}
+
+/// What they were about was not listed, without a word.
+#[test]
+fn status_tells_of_entries_of_the_log_that_cannot_be_read() {
+    let place = place();
+    place.ok(&["backup", "copy.db"]);
+    let operation = Env::system().uuid();
+    let entry = AuditEntry::new(operation, "import", Vec::new(), Attribution::new("bob"));
+    let mut change = entry.outcome(AuditOutcome::Pending).change().unwrap();
+    let Change::Write { value, .. } = &mut change else { panic!("an entry is written") };
+    *value = NewValue::Bytes((&b"\x07\x00{}"[..]).into());
+    commit(&place, vec![change]);
+    let ran = place.run(&["status"]);
+    let said = "wrong: of the audit log 1 entry cannot be read";
+    assert!(ran.code == 1 && ran.stdout.contains(said), "{ran:?}");
+    assert!(ran.stdout.ends_with("profilestore check\n"), "{ran:?}");
+}
+
+/// It was refused as a store that exists already.
+#[test]
+fn a_restore_takes_the_place_of_an_empty_file() {
+    let place = place();
+    place.ok(&["backup", "copy.db"]);
+    fs::write(place.path("new.db"), "").unwrap();
+    place.ok(&["restore", "copy.db", "--store", "new.db"]);
+    assert!(place.ok(&["list", "--store", "new.db"]).contains("PlayerData/a"));
+    let again = place.run(&["restore", "copy.db", "--store", "new.db"]);
+    assert!(again.code == 1 && again.stderr.contains("add --force"), "{again:?}");
 }

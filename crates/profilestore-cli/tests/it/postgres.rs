@@ -121,6 +121,9 @@ fn every_command_works_on_a_database() {
         let status = database.run(&["status", "--json"]);
         lines_of(&status)["backlog"].take()
     };
+    // It said how large a file is, and nothing of a database.
+    let status = lines_of(&database.run(&["status", "--json"]));
+    assert!(status["table_bytes"].as_u64() > Some(100_000), "{status}");
     let before = backlog();
     let sent = database.run(&["send", key, r#"{"gift":1}"#, "--author", "me"]);
     assert_eq!((sent.code, &*sent.stderr), (0, ""), "{sent:?}");

@@ -207,4 +207,12 @@ async fn a_backup_has_its_name_only_when_it_is_complete() {
     let refused = store.backup(&taken, |_, _| std::fs::write(&taken, "mine").unwrap());
     assert!(matches!(refused, Err(StoreError::Invalid { .. })), "{refused:?}");
     assert_eq!(std::fs::read_to_string(&taken).unwrap(), "mine");
+    // So has a store that is restored.
+    let (restored, mut looks) = (dir.path().join("restored.db"), 0);
+    let look = |_, _| {
+        looks += 1;
+        assert!(!restored.exists() && dir.path().join("restored.db.partial").exists());
+    };
+    SqliteStore::restore(&copy, &restored, Existing::Keep, &fast(), look).unwrap();
+    assert!(looks > 0 && restored.exists());
 }

@@ -6,7 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 
-use mlua::{LuaString, Table, Value};
+use mlua::{IntoLua, LuaString, Table, Value};
 
 /// A number with fewer digits than this is the only one of them that its double stands for.
 const MAY_BE_INEXACT: usize = 16;
@@ -42,17 +42,27 @@ impl<'a> Texts<'a> {
 
 /// The JSON of a finite number: a whole one without a point, as far as 64 bits go, so that a typed
 /// program reads it.
-pub(super) fn written(double: f64) -> String {
+pub(super) fn write(out: &mut Vec<u8>, double: f64) {
     const LIMIT: f64 = 18_446_744_073_709_551_616.0;
     let is_negative = double.is_sign_negative();
-    if double.fract() != 0.0
+    let written = if double.fract() != 0.0
         || (is_negative && double == 0.0)
         || !(-LIMIT / 2.0..LIMIT).contains(&double)
     {
-        return serde_json::Number::from_f64(double)
-            .map_or_else(|| "null".to_owned(), |number| number.to_string());
-    }
-    if is_negative { (double as i64).to_string() } else { (double as u64).to_string() }
+        serde_json::to_writer(out, &double)
+    } else if is_negative {
+        serde_json::to_writer(out, &(double as i64))
+    } else {
+        serde_json::to_writer(out, &(double as u64))
+    };
+    written.expect("memory takes all that is written");
+}
+
+/// The same as a text.
+fn written(double: f64) -> String {
+    let mut out = Vec::new();
+    write(&mut out, double);
+    String::from_utf8(out).expect("numbers are text")
 }
 
 fn digits(number: &str) -> usize {
@@ -100,7 +110,7 @@ fn next_number(json: &str) -> (&str, &str) {
 
 /// What a value of a table is written as, if its double alone does not say it. A value may have
 /// moved within its table.
-pub(super) fn text_of(of_table: &Table, key: &Value, double: f64) -> Option<LuaString> {
+pub(super) fn text_of(of_table: &Table, key: impl IntoLua, double: f64) -> Option<LuaString> {
     let stands_for = |text: &LuaString| {
         text.to_str().is_ok_and(|text| text.parse::<f64>().is_ok_and(|noted| noted == double))
     };

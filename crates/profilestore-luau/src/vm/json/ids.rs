@@ -40,7 +40,7 @@ pub(crate) fn user_ids(lua: &Lua, name: &str, list: &Table) -> Result<Vec<i64>, 
                 )]
                 return Some(double as i64);
             }
-            let text = exact::text_of(noted.as_ref()?, &Value::Number((index + 1) as f64), double)?;
+            let text = exact::text_of(noted.as_ref()?, (index + 1) as f64, double)?;
             text.to_str().ok()?.parse().ok()
         });
         let id = id.ok_or_else(|| {

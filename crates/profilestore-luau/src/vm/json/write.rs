@@ -1,10 +1,14 @@
 //! Writes values as JSON.
+//!
+//! A reference to a Lua value costs more than writing it. So a table is walked through in one go,
+//! names and numbers come without a reference, and the memory that a table needs is shared by all.
 
-use std::{ffi::c_void, io};
+use std::{ffi::c_void, mem};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use mlua::{BorrowedBytes, Lua, LuaString, Table, Value};
+use mlua::{Lua, LuaString, Table, Value};
 use profilestore::storable::{self, Limits};
+use serde::Serialize;
 
 use super::{Problem, Unstorable, exact, notes};
 
@@ -42,6 +46,8 @@ fn written(
         out: Vec::with_capacity(256),
         path: Vec::new(),
         tables: Vec::new(),
+        names: Vec::new(),
+        members: Vec::new(),
         notes,
     };
     let written = writer.value(value).and_then(|()| writer.check_size());
@@ -52,31 +58,27 @@ fn written(
         Err(problem @ Problem::Rule(storable::Problem::TooLarge { .. })) => {
             Err(Unstorable { path: name.to_owned(), problem })
         }
-        Err(problem) => Err(Unstorable { path: path_text(name, &writer.path), problem }),
+        Err(problem) => Err(Unstorable { path: writer.path_text(name), problem }),
     }
 }
 
+/// One step on the way to a value.
+#[derive(Clone, Copy)]
 enum Step {
     Index(usize),
-    Key(LuaString),
+    Name(Name),
 }
 
-fn path_text(name: &str, path: &[Step]) -> String {
-    let mut text = name.to_owned();
-    for step in path {
-        match step {
-            Step::Index(index) => text.push_str(&format!("[{index}]")),
-            Step::Key(key) => {
-                let key = key.to_string_lossy();
-                if key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !key.is_empty() {
-                    text.push_str(&format!(".{key}"));
-                } else {
-                    text.push_str(&format!("[{key:?}]"));
-                }
-            }
-        }
-    }
-    text
+/// Where a name stands in [`Writer::names`].
+#[derive(Clone, Copy)]
+struct Name {
+    from: usize,
+    to: usize,
+}
+
+struct Member {
+    name: Name,
+    value: Value,
 }
 
 struct Writer {
@@ -85,6 +87,10 @@ struct Writer {
     path: Vec<Step>,
     /// The tables on the way to here, to find cycles.
     tables: Vec<*const c_void>,
+    /// The names in the objects on the way to here, the innermost object's last.
+    names: Vec<u8>,
+    /// What has these names.
+    members: Vec<Member>,
     /// What was stored and a table cannot hold.
     notes: Option<Table>,
 }
@@ -108,7 +114,7 @@ impl Writer {
             Value::Boolean(value) => {
                 self.out.extend_from_slice(if *value { b"true" } else { b"false" })
             }
-            Value::Integer(value) => self.json(value)?,
+            Value::Integer(value) => json(&mut self.out, value)?,
             Value::Number(value) => self.number(*value)?,
             Value::String(value) => self.text(value)?,
             Value::Buffer(buffer) => {
@@ -138,33 +144,23 @@ impl Writer {
         }
     }
 
-    fn json(&mut self, value: &impl serde::Serialize) -> Result<(), Problem> {
-        serde_json::to_writer(&mut self.out as &mut dyn io::Write, value)
-            .map_err(|error| script(error.to_string()))
-    }
-
     fn number(&mut self, value: f64) -> Result<(), Problem> {
         if !value.is_finite() {
             return Err(storable::Problem::NotFinite { number: value.to_string() }.into());
         }
-        self.out.extend_from_slice(exact::written(value).as_bytes());
+        exact::write(&mut self.out, value);
         Ok(())
     }
 
     /// A value of a table, about which `notes` may know more than the script.
-    fn member(
-        &mut self,
-        notes: Option<&Table>,
-        key: impl FnOnce() -> Value,
-        value: &Value,
-    ) -> Result<(), Problem> {
+    fn member(&mut self, notes: Option<&Table>, at: Step, value: &Value) -> Result<(), Problem> {
         let double = match value {
             Value::Number(double) => Some(*double),
             Value::Integer(whole) => Some(*whole as f64),
             _ => None,
         };
         if let (Some(notes), Some(double)) = (notes, double)
-            && let Some(text) = exact::text_of(notes, &key(), double)
+            && let Some(text) = self.noted(notes, at, double)
         {
             let text = text.to_str().map_err(engine)?;
             storable::check_number(&text)?;
@@ -174,16 +170,29 @@ impl Writer {
         self.value(value)
     }
 
-    fn text(&mut self, value: &LuaString) -> Result<(), Problem> {
-        let bytes = value.as_bytes();
-        self.json(&utf8(&bytes)?)
+    fn noted(&self, notes: &Table, at: Step, double: f64) -> Option<LuaString> {
+        match at {
+            Step::Index(index) => exact::text_of(notes, index as f64, double),
+            Step::Name(name) => {
+                let name = std::str::from_utf8(self.bytes_of(name)).ok()?;
+                exact::text_of(notes, name, double)
+            }
+        }
     }
 
-    fn name(&mut self, name: &LuaString) -> Result<(), Problem> {
-        let bytes = name.as_bytes();
-        let name = utf8(&bytes)?;
+    fn text(&mut self, value: &LuaString) -> Result<(), Problem> {
+        let bytes = value.as_bytes();
+        json(&mut self.out, utf8(&bytes)?)
+    }
+
+    fn name(&mut self, name: Name) -> Result<(), Problem> {
+        let name = utf8(&self.names[name.from..name.to])?;
         storable::check_name(name)?;
-        self.json(&name)
+        json(&mut self.out, name)
+    }
+
+    fn bytes_of(&self, name: Name) -> &[u8] {
+        &self.names[name.from..name.to]
     }
 
     fn table(&mut self, table: &Table) -> Result<(), Problem> {
@@ -200,12 +209,26 @@ impl Writer {
 
     fn entries(&mut self, table: &Table) -> Result<(), Problem> {
         let notes = self.notes.as_ref().and_then(|all| notes::of(all, table));
-        let mut named: Vec<(LuaString, Value)> = Vec::new();
+        let (first, names) = (self.members.len(), self.names.len());
+        if notes.is_none() {
+            let length = table.raw_len();
+            if length > 0 && has_positions_only(table, length) {
+                return self.elements(table);
+            }
+            if length == 0 && self.collect(table) {
+                return match self.members.len() - first {
+                    0 => self.list(table, None, 0),
+                    _ => self.object(None, first, names),
+                };
+            }
+            self.members.truncate(first);
+            self.names.truncate(names);
+        }
         let mut positions = Positions::default();
         for pair in table.pairs::<Value, Value>() {
             let (key, value) = pair.map_err(engine)?;
             match key {
-                Value::String(key) => named.push((key, value)),
+                Value::String(key) => self.named(&key.as_bytes(), value),
                 Value::Integer(position) => positions.add(position as f64),
                 Value::Number(position) => positions.add(position),
                 other => {
@@ -216,14 +239,17 @@ impl Writer {
                 }
             }
         }
+        let has_names = self.members.len() > first;
         let read = notes.as_ref().map(notes::absent).unwrap_or_default();
-        if positions.count == 0 && (!named.is_empty() || read.is_object()) {
-            let gone =
-                read.names.into_iter().filter(|name| matches!(table.raw_get(name), Ok(Value::Nil)));
-            named.extend(gone.map(|name| (name, Value::Nil)));
-            return self.object(notes.as_ref(), named);
+        if positions.count == 0 && (has_names || read.is_object()) {
+            for name in &read.names {
+                if matches!(table.raw_get(name), Ok(Value::Nil)) {
+                    self.named(&name.as_bytes(), Value::Nil);
+                }
+            }
+            return self.object(notes.as_ref(), first, names);
         }
-        if !named.is_empty() {
+        if has_names {
             return Err(script("a table with both numbers and texts as keys cannot be stored"));
         }
         // Where a list had `null`, the script may leave gaps.
@@ -240,6 +266,50 @@ impl Writer {
         self.list(table, notes.as_ref(), length)
     }
 
+    fn named(&mut self, name: &[u8], value: Value) {
+        let from = self.names.len();
+        self.names.extend_from_slice(name);
+        self.members.push(Member { name: Name { from, to: self.names.len() }, value });
+    }
+
+    /// Collects the members of a table whose keys are names. False when some may be no names.
+    fn collect(&mut self, table: &Table) -> bool {
+        let walked = table.for_each(|name: String, value: Value| {
+            // A key that is a number comes as a text here.
+            if may_be_number(&name) {
+                return Err(mlua::Error::RuntimeError(String::new()));
+            }
+            self.named(name.as_bytes(), value);
+            Ok(())
+        });
+        walked.is_ok()
+    }
+
+    /// A list whose keys are known to be its positions, in order.
+    fn elements(&mut self, table: &Table) -> Result<(), Problem> {
+        self.out.push(b'[');
+        let (mut index, mut wrong) = (0, None);
+        let walked = table.for_each(|_: Value, value: Value| {
+            index += 1;
+            if index > 1 {
+                self.out.push(b',');
+            }
+            self.path.push(Step::Index(index));
+            if let Err(problem) = self.value(&value) {
+                wrong = Some(problem);
+                return Err(mlua::Error::RuntimeError(String::new()));
+            }
+            self.path.pop();
+            Ok(())
+        });
+        if let Some(problem) = wrong {
+            return Err(problem);
+        }
+        walked.map_err(engine)?;
+        self.out.push(b']');
+        Ok(())
+    }
+
     fn list(&mut self, table: &Table, notes: Option<&Table>, length: usize) -> Result<(), Problem> {
         self.out.push(b'[');
         for index in 1..=length {
@@ -247,37 +317,88 @@ impl Writer {
                 self.out.push(b',');
             }
             let value: Value = table.raw_get(index).map_err(engine)?;
-            self.path.push(Step::Index(index));
-            self.member(notes, || Value::Number(index as f64), &value)?;
+            let step = Step::Index(index);
+            self.path.push(step);
+            self.member(notes, step, &value)?;
             self.path.pop();
         }
         self.out.push(b']');
         Ok(())
     }
 
+    /// Writes the members from `first` on, whose names begin at `names`, and forgets them.
     fn object(
         &mut self,
         notes: Option<&Table>,
-        named: Vec<(LuaString, Value)>,
+        first: usize,
+        names: usize,
     ) -> Result<(), Problem> {
-        let bytes: Vec<BorrowedBytes> = named.iter().map(|(key, _)| key.as_bytes()).collect();
-        let mut order: Vec<usize> = (0..named.len()).collect();
-        order.sort_unstable_by(|a, b| bytes[*a].cmp(&bytes[*b]));
+        let Self { names: bytes, members, .. } = self;
+        let bytes_of = |member: &Member| &bytes[member.name.from..member.name.to];
+        members[first..].sort_unstable_by(|a, b| bytes_of(a).cmp(bytes_of(b)));
+        let end = members.len();
         self.out.push(b'{');
-        for (n, index) in order.into_iter().enumerate() {
-            if n > 0 {
+        for at in first..end {
+            if at > first {
                 self.out.push(b',');
             }
-            let (key, value) = &named[index];
-            self.path.push(Step::Key(key.clone()));
-            self.name(key)?;
+            let name = self.members[at].name;
+            let value = mem::replace(&mut self.members[at].value, Value::Nil);
+            let step = Step::Name(name);
+            self.path.push(step);
+            self.name(name)?;
             self.out.push(b':');
-            self.member(notes, || Value::String(key.clone()), value)?;
+            self.member(notes, step, &value)?;
             self.path.pop();
         }
         self.out.push(b'}');
+        self.members.truncate(first);
+        self.names.truncate(names);
         Ok(())
     }
+
+    fn path_text(&self, name: &str) -> String {
+        let mut text = name.to_owned();
+        for step in &self.path {
+            match step {
+                Step::Index(index) => text.push_str(&format!("[{index}]")),
+                Step::Name(name) => {
+                    let key = String::from_utf8_lossy(self.bytes_of(*name));
+                    if key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !key.is_empty()
+                    {
+                        text.push_str(&format!(".{key}"));
+                    } else {
+                        text.push_str(&format!("[{key:?}]"));
+                    }
+                }
+            }
+        }
+        text
+    }
+}
+
+/// Whether a text may be what Luau makes of a number.
+fn may_be_number(name: &str) -> bool {
+    let of_number = |byte| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'i');
+    name.bytes().all(of_number) || matches!(name, "inf" | "-inf" | "nan" | "-nan")
+}
+
+fn json<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) -> Result<(), Problem> {
+    serde_json::to_writer(out, value).map_err(|error| script(error.to_string()))
+}
+
+/// True when the keys of a table are the positions from 1 to `length`, and come in this order.
+fn has_positions_only(table: &Table, length: usize) -> bool {
+    let mut last = 0;
+    // What is there is not looked at: as a boolean it comes without a reference.
+    let walked = table.for_each(|key: Value, _: bool| {
+        last += 1;
+        match key {
+            Value::Integer(position) if position == last => Ok(()),
+            _ => Err(mlua::Error::RuntimeError(String::new())),
+        }
+    });
+    walked.is_ok() && usize::try_from(last) == Ok(length)
 }
 
 fn utf8(bytes: &[u8]) -> Result<&str, Problem> {

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use mlua::Lua;
 use parking_lot::Mutex;
 
 /// What the scripts of one server may use.
@@ -82,6 +83,32 @@ impl Budget {
     pub(crate) fn step(&self) -> Duration {
         self.step
     }
+}
+
+/// Does work of the host that makes values of at most so many bytes, and runs no script. As long as
+/// there is a limit of memory, each allocation goes through a protected call, which costs several
+/// times as much and leaves garbage behind. So there is none for work that certainly fits below it.
+pub(super) fn with_room<R>(lua: &Lua, bytes: usize, work: impl FnOnce() -> R) -> R {
+    struct Limited<'a> {
+        lua: &'a Lua,
+        limit: usize,
+    }
+
+    impl Drop for Limited<'_> {
+        fn drop(&mut self) {
+            // It was set before, so it can be.
+            let _ = self.lua.set_memory_limit(self.limit);
+        }
+    }
+
+    let Ok(limit) = lua.set_memory_limit(0) else { return work() };
+    let limited = Limited { lua, limit };
+    let fits = limit == 0 || lua.used_memory().saturating_add(bytes) <= limit;
+    if !fits {
+        drop(limited);
+        return work();
+    }
+    work()
 }
 
 #[expect(

@@ -81,6 +81,7 @@ mod tests {
             r#"{"a":[1,2.5,-3,1e300],"b":{"c":"x\n\u0001é"},"d":true,"e":false}"#,
             r#"[[],[[]],"",0]"#,
             r#"{"buf":{"base64":"aGVsbG8=","m":null,"t":"buffer"}}"#,
+            r#"{"a\"b":["x\"y","z"],"1":{"-5":1},"inf":2,"12e":"\u0000"}"#,
             "[9007199254740992]",
             r#"{"a":[1,76561198000000001,-9223372036854775808],"b":18446744073709551615,"c":{"d":9007199254740993},"e":-0.0}"#,
             r#"{"a":null,"b":[1,null,3,null],"c":[null],"d":{},"e":[{}],"f":{"g":null}}"#,
@@ -93,6 +94,28 @@ mod tests {
             );
             assert_eq!(a, b);
         }
+    }
+
+    #[test]
+    fn long_lists_and_large_objects_are_read_and_written_whole() {
+        let list: Vec<String> = (0..1000).map(|n| format!("[{n}]")).collect();
+        let members: Vec<String> = (0..1000).map(|n| format!(r#""k{n:03}":{{"n":{n}}}"#)).collect();
+        let text = format!(r#"{{"list":[{}],"map":{{{}}}}}"#, list.join(","), members.join(","));
+        assert_eq!(after("assert(#data.list == 1000)", &text), text);
+        let text = format!("[{}null,1]", "0,".repeat(300));
+        assert_eq!(after("assert(data[300] == 0 and data[302] == 1)", &text), text);
+    }
+
+    #[test]
+    fn reading_keeps_to_the_limit_of_memory_and_leaves_it_as_it_was() {
+        let lua = Lua::new();
+        let limit = lua.used_memory() + (1 << 20);
+        lua.set_memory_limit(limit).expect("a limit");
+        assert!(decode(&lua, r#"{"fits":[1,2]}"#).is_ok());
+        let long = format!("[{}1]", "[1],".repeat(50_000));
+        let error = decode(&lua, &long).expect_err("more than there is");
+        assert!(error.contains("not enough memory"), "{error}");
+        assert_eq!(lua.set_memory_limit(0).expect("a limit"), limit);
     }
 
     #[test]
@@ -153,6 +176,12 @@ mod tests {
             ),
             ("return {1, nil, 3}", GAPS),
             ("return {[1.5] = 1}", GAPS),
+            ("return {[0] = 1}", GAPS),
+            ("return {[1 / 0] = 1}", GAPS),
+            (
+                "return {[buffer.fromstring('x')] = 1}",
+                "Data: a key that is a buffer cannot be stored",
+            ),
             ("return {[true] = 1}", "Data: a key that is a boolean cannot be stored"),
             (
                 "local t = {} t.me = {t} return t",

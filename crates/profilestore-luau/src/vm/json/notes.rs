@@ -7,18 +7,18 @@
 
 use mlua::{Lua, LuaString, Table, Value};
 
-/// Where the notes are: `[table] = { [key] = text }`, weak in the tables.
-const NOTES: &str = "profilestore: what was stored and a table cannot hold";
+/// The notes of a machine: `[table] = { [key] = text }`, weak in the tables.
+struct All(Table);
 
 /// The notes of every table that was read as `{}`.
-const EMPTY_OBJECT: &str = "profilestore: an empty object";
+struct OfEmptyObject(Table);
 
 /// The text of a value that is nil to scripts.
 pub(super) const NULL: &str = "null";
 
 /// All notes of a machine; None when there never was one.
-pub(super) fn all(lua: &Lua) -> mlua::Result<Option<Table>> {
-    lua.named_registry_value(NOTES)
+pub(super) fn all(lua: &Lua) -> Option<Table> {
+    lua.app_data_ref::<All>().map(|all| all.0.clone())
 }
 
 /// What is noted about a table.
@@ -27,14 +27,14 @@ pub(super) fn of(all: &Table, table: &Table) -> Option<Table> {
 }
 
 fn all_or_new(lua: &Lua) -> mlua::Result<Table> {
-    if let Some(all) = all(lua)? {
+    if let Some(all) = all(lua) {
         return Ok(all);
     }
     let all = lua.create_table()?;
     let weak = lua.create_table()?;
     weak.set("__mode", "k")?;
     all.set_metatable(Some(weak))?;
-    lua.set_named_registry_value(NOTES, &all)?;
+    lua.set_app_data(All(all.clone()));
     Ok(all)
 }
 
@@ -54,12 +54,13 @@ pub(super) fn note(lua: &Lua, table: &Table, key: &Value, text: &str) -> mlua::R
 
 /// Notes that a table was read as an object without members.
 pub(super) fn note_empty_object(lua: &Lua, table: &Table) -> mlua::Result<()> {
-    let notes = match lua.named_registry_value::<Option<Table>>(EMPTY_OBJECT)? {
+    let known = lua.app_data_ref::<OfEmptyObject>().map(|notes| notes.0.clone());
+    let notes = match known {
         Some(notes) => notes,
         None => {
             let notes = lua.create_table()?;
             notes.raw_set(false, "{}")?;
-            lua.set_named_registry_value(EMPTY_OBJECT, &notes)?;
+            lua.set_app_data(OfEmptyObject(notes.clone()));
             notes
         }
     };
@@ -68,7 +69,7 @@ pub(super) fn note_empty_object(lua: &Lua, table: &Table) -> mlua::Result<()> {
 
 /// What is noted about `from` is noted about `to`, and nothing else is.
 pub(crate) fn carry(lua: &Lua, from: &Table, to: &Table) -> mlua::Result<()> {
-    let Some(all) = all(lua)? else { return Ok(()) };
+    let Some(all) = all(lua) else { return Ok(()) };
     all.raw_set(to, all.raw_get::<Value>(from)?)
 }
 

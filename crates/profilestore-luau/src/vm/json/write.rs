@@ -27,7 +27,7 @@ pub(crate) fn encode(
     value: &Value,
     limits: Limits,
 ) -> Result<String, Unstorable> {
-    written(name, value, limits, notes::all(lua).ok().flatten())
+    written(name, value, limits, notes::all(lua))
 }
 
 /// JSON of a value for a script, as Roblox writes it: of what the script sees.

@@ -69,11 +69,11 @@ impl Host {
         Ok(table)
     }
 
-    /// Calls a function of a script that must not wait, in a thread of its own. An error was
+    /// Calls a function of a module that must not wait, in a thread of its own. An error was
     /// reported when this answers None.
     fn call(&self, function: &Function, args: impl IntoLuaMulti) -> Option<MultiValue> {
         let scheduler = self.scheduler.upgrade()?;
-        match scheduler.call(function, args) {
+        match scheduler.call_own(function, args) {
             Ok(values) => Some(values),
             Err(error) => {
                 scheduler.report(&error);

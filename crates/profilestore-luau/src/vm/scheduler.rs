@@ -32,6 +32,9 @@ pub(crate) type Answer<T> = Result<T, String>;
 /// authors have no use for them.
 pub(crate) const OWN_CODE: &str = "profilestore/";
 
+/// How many finished threads are kept for the machine's own calls.
+const SPARE_THREADS: usize = 8;
+
 /// The time between two frames.
 const FRAME: Duration = Duration::from_nanos(1_000_000_000 / 60);
 
@@ -47,6 +50,8 @@ pub(crate) struct Scheduler {
     /// Threads to be resumed at the end of the current step (`task.defer`).
     deferred: Mutex<Vec<Waiter>>,
     frame_listener: Mutex<Option<Function>>,
+    /// Finished threads, for the machine's own calls: a new one takes more than a kilobyte.
+    spare: Mutex<Vec<Thread>>,
     failed: AtomicU64,
     /// Calls of the host that are not answered yet.
     unanswered: AtomicU64,
@@ -88,6 +93,7 @@ impl Scheduler {
             timers_changed: Notify::new(),
             deferred: Mutex::default(),
             frame_listener: Mutex::default(),
+            spare: Mutex::default(),
             failed: AtomicU64::new(0),
             unanswered: AtomicU64::new(0),
             closed: AtomicBool::new(false),
@@ -111,17 +117,45 @@ impl Scheduler {
         }
     }
 
-    /// Calls a function that must not wait, in a thread of its own, and gives what it returns.
+    /// Calls a script's function that must not wait, in a thread of its own, and gives what it
+    /// returns.
     pub(crate) fn call(
         &self,
         function: &Function,
         args: impl IntoLuaMulti,
     ) -> mlua::Result<MultiValue> {
-        let lua = self.lua.try_upgrade().filter(|_| !self.is_closed());
-        let Some(lua) = lua else {
-            return Err(mlua::Error::RuntimeError("the server is closed".to_owned()));
+        self.run(&self.open()?.create_thread(function.clone())?, args)
+    }
+
+    /// The same for a function of the machine's own, which does not keep the thread that it runs
+    /// in.
+    pub(crate) fn call_own(
+        &self,
+        function: &Function,
+        args: impl IntoLuaMulti,
+    ) -> mlua::Result<MultiValue> {
+        let lua = self.open()?;
+        let spare = self.spare.lock().pop();
+        let thread = match spare.filter(|spare| spare.reset(function.clone()).is_ok()) {
+            Some(thread) => thread,
+            None => lua.create_thread(function.clone())?,
         };
-        let thread = lua.create_thread(function.clone())?;
+        let returned = self.run(&thread, args)?;
+        let mut spare = self.spare.lock();
+        if spare.len() < SPARE_THREADS {
+            spare.push(thread);
+        }
+        Ok(returned)
+    }
+
+    /// The machine, as long as it is not closed.
+    fn open(&self) -> mlua::Result<Lua> {
+        let lua = self.lua.try_upgrade().filter(|_| !self.is_closed());
+        lua.ok_or_else(|| mlua::Error::RuntimeError("the server is closed".to_owned()))
+    }
+
+    /// Runs a thread to its end, and gives what it returns.
+    fn run(&self, thread: &Thread, args: impl IntoLuaMulti) -> mlua::Result<MultiValue> {
         let outermost = self.budget.enter();
         let result = thread.resume::<MultiValue>(args);
         if outermost {
@@ -328,7 +362,8 @@ impl Scheduler {
         let waiting = std::mem::take(&mut self.timers.lock().waiting);
         let deferred = std::mem::take(&mut *self.deferred.lock());
         let listener = self.frame_listener.lock().take();
-        drop((waiting, deferred, listener));
+        let spare = std::mem::take(&mut *self.spare.lock());
+        drop((waiting, deferred, listener, spare));
         self.timers_changed.notify_one();
     }
 

@@ -50,6 +50,31 @@ fn signals_have_their_four_methods_and_call_the_newest_listener_first() {
 }
 
 #[test]
+fn a_listener_that_takes_nothing_finds_what_was_saved_all_the_same() {
+    both(
+        "local profile = Store('Players', { Coins = 0 }):StartSessionAsync('k')
+        local found = {}
+        local first = profile.OnAfterSave:Connect(function()
+            table.insert(found, profile.LastSavedData.Coins)
+        end)
+        local function save(coins)
+            profile.Data.Coins = coins
+            profile:Save()
+            task.wait(1)
+        end
+        save(1)
+        profile.OnAfterSave:Connect(function(...)
+            table.insert(found, (...) == profile.LastSavedData)
+        end)
+        save(2)
+        first:Disconnect()
+        save(3)
+        assert(found[1] == 1 and found[2] == true and found[3] == 2 and found[4] == true)
+        assert(#found == 4 and profile.LastSavedData.Coins == 3)",
+    );
+}
+
+#[test]
 fn a_listener_that_fails_stops_none_of_the_others() {
     let ran = play(
         false,

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use mlua::{Lua, Table, Value};
 use profilestore::{
     keeper::Collected,
-    storable::{DATA, Limits, MAX_DATA_BYTES, check_metadata},
+    storable::{DATA, Limits, MAX_DATA_BYTES, WRITTEN_BY_THE_RULE, check_metadata},
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::{Map, value::RawValue};
@@ -14,17 +14,26 @@ use crate::vm::json;
 
 /// JSON of a table. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Raw(Arc<RawValue>);
+pub(crate) struct Raw {
+    json: Arc<RawValue>,
+    /// It was made of a script's table, by the rule of what can be stored. What was stored before
+    /// may break it.
+    by_the_rule: bool,
+}
 
 impl fmt::Debug for Raw {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Raw").field("bytes", &self.0.get().len()).finish()
+        f.debug_struct("Raw").field("bytes", &self.size()).finish_non_exhaustive()
     }
 }
 
 impl Serialize for Raw {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(serializer)
+        if self.by_the_rule {
+            serializer.serialize_newtype_struct(WRITTEN_BY_THE_RULE, &*self.json)
+        } else {
+            self.json.serialize(serializer)
+        }
     }
 }
 
@@ -34,7 +43,7 @@ impl<'de> Deserialize<'de> for Raw {
         if !raw.get().starts_with(['{', '[']) {
             return Err(de::Error::custom("Data is not a table"));
         }
-        Ok(Self(raw.into()))
+        Ok(Self { json: raw.into(), by_the_rule: false })
     }
 }
 
@@ -46,21 +55,21 @@ impl Raw {
         let json = if json == "[]" { "{}".to_owned() } else { json };
         // What was just written is JSON.
         let raw = RawValue::from_string(json).map_err(|error| error.to_string())?;
-        Ok(Self(raw.into()))
+        Ok(Self { json: raw.into(), by_the_rule: true })
     }
 
     /// How many bytes of JSON it is.
     pub(crate) fn size(&self) -> usize {
-        self.0.get().len()
+        self.json.get().len()
     }
 
     pub(crate) fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0) || self.0.get() == other.0.get()
+        Arc::ptr_eq(&self.json, &other.json) || self.json.get() == other.json.get()
     }
 
     /// A table of its own.
     pub(crate) fn table(&self, lua: &Lua) -> mlua::Result<Value> {
-        json::decode(lua, self.0.get()).map_err(mlua::Error::RuntimeError)
+        json::decode(lua, self.json.get()).map_err(mlua::Error::RuntimeError)
     }
 }
 

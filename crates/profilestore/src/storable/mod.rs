@@ -189,6 +189,11 @@ const RAW: &str = "$serde_json::private::RawValue";
 /// `arbitrary_precision` on.
 const NUMBER: &str = "$serde_json::private::Number";
 
+/// The name of a newtype around a [`RawValue`] that an encoder of another language's values has
+/// written by the rule, within [`DATA`]: with [`check_number`] and [`check_name`], no name twice,
+/// and depth and size counted. As a whole piece of data it is not gone through a second time.
+pub const WRITTEN_BY_THE_RULE: &str = "$profilestore::WrittenByTheRule";
+
 fn shown(path: &str) -> String {
     if path.is_empty() { String::new() } else { format!("at `{path}`: ") }
 }

@@ -27,6 +27,26 @@ fn nested(depth: usize) -> String {
 }
 
 #[test]
+fn what_an_encoder_has_written_by_the_rule_is_gone_through_once() {
+    struct Written(Box<RawValue>);
+
+    impl Serialize for Written {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.serialize_newtype_struct(WRITTEN_BY_THE_RULE, &*self.0)
+        }
+    }
+
+    // It breaks the rule, so that a look at it would be noticed.
+    let twice = r#"{"a":1,"a":2}"#;
+    let written = DATA.encode(&Written(raw(twice))).expect("nobody looks");
+    assert_eq!(written.get(), twice);
+    let inside = DATA.encode(&[Written(raw(twice))]).expect_err("a part of other data");
+    assert_eq!(inside.path, "/0/a");
+    let large = Written(raw(&format!("\"{}\"", "x".repeat(MAX_MESSAGE_BYTES))));
+    assert!(MESSAGE.encode(&large).expect_err("too large").problem.is_size());
+}
+
+#[test]
 fn ordinary_json_is_storable() {
     for text in [
         "null",

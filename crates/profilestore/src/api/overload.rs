@@ -24,7 +24,7 @@ fn edit(profile: &Profile<Value>, count: u64) {
 }
 
 /// A million sessions that were all edited made the process grow by 16 GB until it was killed. Here
-/// each of 1,000 is due twice as often as the store takes saves, for ten minutes.
+/// each of 1,000 is due twice as often as the store takes saves, for five minutes.
 #[tokio::test(start_paused = true)]
 async fn a_store_that_is_too_slow_costs_time_and_not_memory() {
     let env = ManualClock::default().env(1);
@@ -39,7 +39,7 @@ async fn a_store_that_is_too_slow_costs_time_and_not_memory() {
     store.plan().set(50);
     let room = server.inner.engine.link.room.clone();
     let (mut count, mut most) = (0, 0);
-    for minute in 0..10 {
+    for minute in 0..5 {
         for _ in 0..30 {
             count += 1;
             profiles.iter().for_each(|profile| edit(profile, count));

@@ -48,11 +48,15 @@ impl<'de> Deserialize<'de> for Raw {
 }
 
 impl Raw {
-    /// The JSON of a script's `Data`. Fails with the path of what cannot be stored.
-    pub(crate) fn of(lua: &Lua, data: &Value) -> Result<Self, String> {
+    /// The JSON of a script's `Data`; `known` itself if it is still that. Fails with the path of
+    /// what cannot be stored.
+    pub(crate) fn of(lua: &Lua, data: &Value, known: Option<&Self>) -> Result<Self, String> {
         let json = data_json(lua, data, DATA)?;
         // Other programs take an empty table for an object, which it nearly always is.
         let json = if json == "[]" { "{}".to_owned() } else { json };
+        if let Some(known) = known.filter(|known| known.json.get() == json) {
+            return Ok(known.clone());
+        }
         // What was just written is JSON.
         let raw = RawValue::from_string(json).map_err(|error| error.to_string())?;
         Ok(Self { json: raw.into(), by_the_rule: true })
@@ -116,14 +120,19 @@ pub(crate) fn table_of(lua: &Lua, object: &Map<String, serde_json::Value>) -> ml
 /// messages that are processed or to be locked. Everything but the data may be nil.
 pub(crate) type Handed = (Value, Option<Table>, Value, Value, Option<Vec<u64>>, Option<Vec<u64>>);
 
-/// The same for the engine. Fails with the path of what cannot be stored.
-pub(crate) fn kept(lua: &Lua, handed: Handed) -> Result<Collected<Raw>, String> {
+/// The same for the engine, which has `known` as the data. Fails with the path of what cannot be
+/// stored.
+pub(crate) fn kept(
+    lua: &Lua,
+    handed: Handed,
+    known: Option<&Raw>,
+) -> Result<Collected<Raw>, String> {
     let (data, user_ids, metadata, tags, processed, locked) = handed;
     let optional = |name, value: Value| {
         if value.is_nil() { Ok(None) } else { object(lua, name, &value).map(Some) }
     };
     let mut kept = Collected::default();
-    kept.data = Some(Raw::of(lua, &data)?);
+    kept.data = Some(Raw::of(lua, &data, known)?);
     let user_ids = user_ids.map(|ids| json::user_ids(lua, "UserIds", &ids)).transpose();
     kept.user_ids = user_ids.map_err(|error| error.to_string())?;
     kept.roblox_metadata = optional("RobloxMetaData", metadata)?;

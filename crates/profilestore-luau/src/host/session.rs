@@ -105,7 +105,7 @@ impl Keeper<Raw> for ScriptKeeper {
         let values = values
             .ok_or("the script did not hand over its data; the error before this one says why")?;
         let lua = self.lua.try_upgrade().ok_or("the script is gone")?;
-        let kept = handed(&lua, values)?;
+        let kept = handed(&lua, values, &self.profile)?;
         self.watch_size(&kept);
         Ok(self.unless_same(kept))
     }
@@ -143,12 +143,14 @@ impl ScriptKeeper {
     }
 }
 
-/// What a module hands over: nil and a text are the reason why the data is not to be stored.
-fn handed(lua: &Lua, values: MultiValue) -> Result<Collected<Raw>, String> {
+/// What a module hands over of a profile: nil and a text are the reason why the data is not to be
+/// stored.
+fn handed(lua: &Lua, values: MultiValue, profile: &Profile<Raw>) -> Result<Collected<Raw>, String> {
     if let (Some(Value::Nil), Some(Value::String(reason))) = (values.front(), values.get(1)) {
         return Err(reason.to_string_lossy());
     }
-    kept(lua, Handed::from_lua_multi(values, lua).map_err(|error| error.to_string())?)
+    let handed = Handed::from_lua_multi(values, lua).map_err(|error| error.to_string())?;
+    kept(lua, handed, Some(&profile.data()))
 }
 
 type Own = UserDataRef<LuaSession>;
@@ -237,7 +239,7 @@ fn install_life(vm: &Vm, table: &Table) -> Result<(), Failed> {
     table.set(
         "ready",
         vm.prompt(|lua, (session, values): (Own, MultiValue)| {
-            Ok(match handed(lua, values) {
+            Ok(match handed(lua, values, &session.profile) {
                 Ok(kept) => {
                     *session.ready.lock() = Some(kept);
                     None

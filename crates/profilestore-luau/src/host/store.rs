@@ -64,7 +64,7 @@ impl LuaStore {
         let template = if template.is_nil() {
             empty()
         } else {
-            Raw::of(lua, template).map_err(|problem| format!("template: {problem}"))?
+            Raw::of(lua, template, None).map_err(|problem| format!("template: {problem}"))?
         };
         let mut made = self.made.lock();
         if let Some((last, store)) = &*made

@@ -327,12 +327,7 @@ impl Writer {
     }
 
     /// Writes the members from `first` on, whose names begin at `names`, and forgets them.
-    fn object(
-        &mut self,
-        notes: Option<&Table>,
-        first: usize,
-        names: usize,
-    ) -> Result<(), Problem> {
+    fn object(&mut self, notes: Option<&Table>, first: usize, names: usize) -> Result<(), Problem> {
         let Self { names: bytes, members, .. } = self;
         let bytes_of = |member: &Member| &bytes[member.name.from..member.name.to];
         members[first..].sort_unstable_by(|a, b| bytes_of(a).cmp(bytes_of(b)));

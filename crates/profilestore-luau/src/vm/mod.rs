@@ -12,7 +12,9 @@ use std::{future::Future, sync::Arc};
 
 use mlua::{
     FromLuaMulti, Function, IntoLuaMulti, Lua, LuaOptions, MultiValue, StdLib, Table, Thread,
-    VmState, chunk::ChunkMode,
+    VmState,
+    chunk::ChunkMode,
+    state::{GcIncParams, GcMode},
 };
 use profilestore::env::{Env, Rng};
 
@@ -22,6 +24,11 @@ pub(crate) use self::scheduler::{
 };
 use self::{limits::Budget, scheduler::answer_values};
 use crate::output::Output;
+
+/// How large the memory of scripts may become beside what is in use, in percent, before garbage is
+/// collected; and how much is collected for each allocation. Players' data stays, so that the
+/// default of 200 would nearly double what a session takes.
+const GARBAGE: (i32, i32) = (150, 250);
 
 /// A script that could not be run, or machinery that could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +102,8 @@ impl Vm {
         // With this option `pcall` stays Luau's own, through which threads can yield.
         let lua = Lua::new_with(StdLib::ALL_SAFE, LuaOptions::new().catch_rust_panics(true))?;
         lua.set_memory_limit(options.limits.memory)?;
+        let collector = GcIncParams::default().goal(GARBAGE.0).step_multiplier(GARBAGE.1);
+        lua.gc_set_mode(GcMode::Incremental(collector));
         let budget = Arc::new(Budget::new(options.limits.step));
         lua.set_interrupt({
             let budget = budget.clone();

@@ -179,8 +179,7 @@ mod tests {
     async fn a_store_without_files_says_so() {
         let server = GameServer::builder(MemoryStore::new(Env::system())).start().await.unwrap();
         let operator = server.operator(Attribution::new("ann"));
-        let bytes =
-            Arc::new(Cleaner::default()).clean(&operator, Env::system().uuid(), SOON).await;
+        let bytes = Arc::new(Cleaner::default()).clean(&operator, Env::system().uuid(), SOON).await;
         assert_eq!((bytes.are_gone(), bytes.cleaning()), (false, Value::Null));
         assert!(bytes.are_left_in().unwrap().contains("database"));
         assert!(server.shutdown().await.is_complete());

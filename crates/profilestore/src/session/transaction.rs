@@ -226,7 +226,7 @@ async fn conduct(
     for draft in drafts {
         let (session, snapshot) = draft.finish();
         let ready = session.prepare(snapshot)?;
-        let over = session.prepare_over_document(&ready);
+        let over = session.prepare_over_document(&ready, || true);
         let over = link.env.timeout_at(deadline.at(), over).await.map_err(|_| too_late())??;
         prepared.push(over.unwrap_or(ready));
     }
@@ -391,7 +391,7 @@ impl Open {
             return lose(link, turn, conflict, deadline).await;
         }
         session.yield_to(conflict).await?;
-        let again = session.prepare_over_document(&prepared[at_fault]);
+        let again = session.prepare_over_document(&prepared[at_fault], || true);
         let again = link.env.timeout_at(deadline.at(), again).await.map_err(|_| too_late())??;
         if let Some(again) = again {
             prepared[at_fault] = again;

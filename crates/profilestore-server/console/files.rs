@@ -13,10 +13,10 @@
         packed: include_bytes!("assets-index-DCpHcdIh.css.gz"),
     },
     File {
-        path: "/assets/index-xtBVQLU5.js",
+        path: "/assets/index-ZIJeaB8Z.js",
         media: "text/javascript; charset=utf-8",
-        plain: include_bytes!("assets-index-xtBVQLU5.js"),
-        packed: include_bytes!("assets-index-xtBVQLU5.js.gz"),
+        plain: include_bytes!("assets-index-ZIJeaB8Z.js"),
+        packed: include_bytes!("assets-index-ZIJeaB8Z.js.gz"),
     },
     File {
         path: "/",

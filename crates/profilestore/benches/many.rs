@@ -308,6 +308,7 @@ async fn crash(sessions: usize) -> Outcome {
     if !ready {
         return Err("the child has not begun".into());
     }
+    let began = wall_ms()?;
     let cpu = process_cpu(child.id())?;
     tokio::time::sleep(PLAY).await;
     let cpu = (process_cpu(child.id())? - cpu) / PLAY.as_secs_f64();
@@ -326,7 +327,8 @@ async fn crash(sessions: usize) -> Outcome {
     for i in 0..sessions {
         let read = players.get(&format!("p{i}")).await?.ok_or("a profile is gone")?;
         saves += read.key_info().map_or(0, |info| info.number - 1);
-        lost.push(Duration::from_millis(killed.saturating_sub(read.data.coins)));
+        // What was never saved has lost all of it.
+        lost.push(Duration::from_millis(killed.saturating_sub(read.data.coins.max(began))));
     }
     let (p50, p99) = percentiles(&mut lost);
     let most = lost.last().map_or(0.0, Duration::as_secs_f64);

@@ -359,10 +359,14 @@ impl Session {
         }
     }
 
-    /// A change is still to be saved: tries again. What cannot be stored as it is is tried when it
-    /// has changed, and with the autosaves.
+    /// A change is still to be saved: tries again. Where that will not help, it is tried with the
+    /// next change and with the autosaves.
     fn note_unsaved_change(self: &Arc<Self>, error: &Error) {
-        if !self.is_over() && !matches!(error.kind(), ErrorKind::Invalid | ErrorKind::TooLarge) {
+        let stays = matches!(
+            error.kind(),
+            ErrorKind::Invalid | ErrorKind::TooLarge | ErrorKind::Refused | ErrorKind::TakenAway
+        );
+        if !self.is_over() && !stays {
             self.have_changes_saved(UNSAVED_AGAIN);
         }
     }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use profilestore::{Profile, data_store::StoreError};
+use profilestore::{GameServer, Profile, data_store::StoreError};
 
 use crate::{
     regressions::Detour,
@@ -19,6 +19,16 @@ fn world() -> World {
     let mut world = World::new();
     world.settings.save_changes_within = Some(Duration::from_secs(1));
     world
+}
+
+/// Counts what the listeners of errors are told.
+fn count_errors(server: &GameServer) -> Arc<AtomicU32> {
+    let errors = Arc::new(AtomicU32::new(0));
+    let count = errors.clone();
+    server.on_error(move |_, _| {
+        count.fetch_add(1, Ordering::SeqCst);
+    });
+    errors
 }
 
 fn version(profile: &Profile<Player>) -> u64 {
@@ -186,6 +196,26 @@ async fn a_change_whose_save_failed_is_saved_soon_all_the_same() {
     tokio::time::sleep(Duration::from_millis(1100)).await;
     assert_eq!(coins(&b, "p").await, 0, "it was refused");
     tokio::time::sleep(Duration::from_secs(1)).await;
+    a.crash();
+    assert_eq!(coins(&b, "p").await, 7);
+}
+
+/// It was tried again once a second, for ever: five refusals made the server critical.
+#[tokio::test(start_paused = true)]
+async fn a_change_that_the_validator_refuses_waits_for_the_next_one() {
+    let world = world();
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    let errors = count_errors(&a);
+    let rich = |data: &Player| if data.coins < 0 { Err("in debt".to_owned()) } else { Ok(()) };
+    let store =
+        a.store_builder("PlayerData").template(Player::default()).validate(rich).build().unwrap();
+    let profile = store.start_session("p").await.unwrap();
+    earn(&profile, -1);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(errors.load(Ordering::SeqCst), 1);
+    assert!(!a.is_critical_state());
+    earn(&profile, 8);
+    tokio::time::sleep(Duration::from_millis(1100)).await;
     a.crash();
     assert_eq!(coins(&b, "p").await, 7);
 }

@@ -29,10 +29,11 @@ pub struct Settings {
     /// Bounds what a crash may cost: save a profile at latest this long after its first unsaved
     /// change, besides the autosaves. These saves do not run the `on_save` hooks, whose business is
     /// the autosave's. When more changes than the store can take, the saves come as fast as it
-    /// takes them. One that fails is made again, a second later at the earliest; what cannot be
-    /// stored as it is, or is refused by the store's validator, waits for its next change or the
-    /// autosave, and so do all once the store's files were taken away. At least 10 ms; None, the
-    /// default, leaves it to autosaves. It holds for changes made from then on.
+    /// takes them. One that fails is made again, a second later at the earliest, and after pauses
+    /// that double up to 20 s; what cannot be stored as it is, or is refused by the store's
+    /// validator, waits for its next change or the autosave, and so do all once the store's files
+    /// were taken away. At least 10 ms; None, the default, leaves it to autosaves. It holds for
+    /// changes made from then on.
     pub save_changes_within: Option<Duration>,
     /// How long a start waits for a hint before it looks at the store again, from the second time
     /// on. Specification: `LOAD_REPEAT_PERIOD`, 10 s.

@@ -37,7 +37,7 @@ use crate::{
     data_store::{Digest, Incarnation, KeyState, ServerId},
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
-    link::Link,
+    link::{Link, commit::Backoff},
     migration::READABLE_FROM,
     record::Record,
     session::collect::{AnyKeeper, Collect},
@@ -74,9 +74,6 @@ use outcome::Outcome;
 use remote::Remote;
 use snapshot::Snapshot;
 use unseen::Unseen;
-
-/// How long after a failed save of a change the next one comes at the earliest.
-const UNSAVED_AGAIN: Duration = Duration::from_secs(1);
 
 pub(crate) type OnSave = dyn Fn(&mut dyn Data) + Send + Sync;
 pub(crate) type VetoSave = dyn Fn(&dyn Data) -> Result<(), String> + Send + Sync;
@@ -151,6 +148,8 @@ pub(crate) struct Session {
     pub(super) stored_bytes: AtomicUsize,
     /// It is in the line of those that are to be saved soon.
     pub(crate) change_noted: AtomicBool,
+    /// How long after a failed save of a change the next one comes at the earliest.
+    unsaved_again: Mutex<Backoff>,
     /// Servers that may open what is stored may not open what this session is going to save.
     shuts_out: AtomicBool,
     /// The data was almost too large at the last save.
@@ -226,6 +225,7 @@ impl Session {
             hurry: Notify::new(),
             stored_bytes,
             change_noted: AtomicBool::new(false),
+            unsaved_again: Mutex::default(),
             shuts_out: AtomicBool::new(shuts_out),
             nearly_full: AtomicBool::new(false),
             autosave_period,
@@ -367,7 +367,8 @@ impl Session {
             ErrorKind::Invalid | ErrorKind::TooLarge | ErrorKind::Refused | ErrorKind::TakenAway
         );
         if !self.is_over() && !stays {
-            self.have_changes_saved(UNSAVED_AGAIN);
+            let pause = self.unsaved_again.lock().next(self.link.longest_pause(false));
+            self.have_changes_saved(pause);
         }
     }
 

@@ -23,6 +23,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     key::ProfileKey,
     link::{
+        commit::Backoff,
         deadline::{ForEver, Once, Unless},
         hosting::Request,
         room::{Pass, Rank},
@@ -380,6 +381,7 @@ impl Session {
     /// The snapshot is stored. The messages leave the known inbox before the marks that keep them
     /// from being offered again.
     pub(super) fn stored(&self, prepared: &Prepared) {
+        *self.unsaved_again.lock() = Backoff::default();
         let mut snapshot = prepared.snapshot.clone();
         if self.remote.is_some() {
             // What is stored need not be here too.

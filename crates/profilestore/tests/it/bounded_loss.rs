@@ -219,3 +219,31 @@ async fn a_change_that_the_validator_refuses_waits_for_the_next_one() {
     a.crash();
     assert_eq!(coins(&b, "p").await, 7);
 }
+
+/// It was tried again once a second, for each session that had changed.
+#[tokio::test(start_paused = true)]
+async fn a_change_whose_save_goes_on_failing_is_tried_after_longer_and_longer_pauses() {
+    let world = world();
+    let detour = Detour::new(world.store.clone());
+    let (a, b) = (world.server_on("a", detour.clone()).await, world.server("b").await);
+    let profile = open(&a, "p").await;
+    let errors = count_errors(&a);
+    let tenths = async |count: u32| {
+        for _ in 0..count {
+            detour.refuse_next(StoreError::Corrupt { reason: "on command".into() });
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    earn(&profile, 7);
+    // After 1 s, and then 1, 2, 4, 8 and 16 s later each.
+    tenths(350).await;
+    assert_eq!(errors.load(Ordering::SeqCst), 6);
+    // One more is refused, and the next is not.
+    tokio::time::sleep(Duration::from_secs(45)).await;
+    assert_eq!((errors.load(Ordering::SeqCst), coins(&b, "p").await), (7, 7));
+    // After that it begins with a second again.
+    earn(&profile, 1);
+    tenths(15).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(coins(&b, "p").await, 8);
+}

@@ -114,7 +114,7 @@ fn confirmed(link: &Arc<Link>, table: &Arc<Table>, confirmation: &Confirmation) 
     if !defect!(ConfirmedBeforeNotices) {
         let before = link.confirmed_at();
         for notice in confirmation.notices() {
-            table.hold_back(&notice.key, before);
+            table.hold_back(&notice.key, before, link.hosting.is_some());
         }
     }
     link.confirm(confirmation);

@@ -34,6 +34,33 @@ impl Slot {
     }
 }
 
+/// What may have yet to look at a notice, at a hosted game server.
+enum HeldBack {
+    Session(Weak<Session>),
+    /// What it takes is to begin with the notice.
+    Load(Weak<Load>),
+}
+
+impl HeldBack {
+    fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Session(one), Self::Session(other)) => one.ptr_eq(other),
+            (Self::Load(one), Self::Load(other)) => one.ptr_eq(other),
+            _ => false,
+        }
+    }
+
+    /// The confirmation that counts for it. None: it has looked, or is gone.
+    fn since(&self) -> Option<Instant> {
+        match self {
+            Self::Session(session) => {
+                session.upgrade().filter(|session| !session.is_over())?.unseen.since()
+            }
+            Self::Load(load) => load.upgrade()?.unseen.since(),
+        }
+    }
+}
+
 pub(super) type Slots = BTreeMap<ProfileKey, Slot>;
 
 /// How many keys all tables of this process have: what the metric says. It is set, and not counted
@@ -51,9 +78,8 @@ pub(crate) struct Table {
     pub(super) changed: Arc<Changed>,
     /// Sessions that have something to tell their game server, which runs in another process.
     pub(crate) news: News,
-    /// Sessions of a hosted game server that had yet to look at a notice, the last time that it
-    /// mattered.
-    unseen: Mutex<Vec<Weak<Session>>>,
+    /// What had yet to look at a notice, the last time that it mattered; at a hosted game server.
+    unseen: Mutex<Vec<HeldBack>>,
     /// How many keys the metric has of this table. A process may have many, and they add up.
     reported: AtomicUsize,
 }
@@ -142,14 +168,18 @@ impl Table {
     /// A notice about a key has come. Its session is held back until it has looked, and so is one
     /// that is being started, or whose place the start has while its end may yet be refused.
     /// `confirmed_before`: when the lease was confirmed last, without the answer that brought the
-    /// notice.
-    pub(super) fn hold_back(&self, key: &ProfileKey, confirmed_before: Instant) {
+    /// notice. `is_hosted`: the game server runs in another process, and goes by one confirmation
+    /// for all sessions, also for one that begins before the next.
+    pub(super) fn hold_back(&self, key: &ProfileKey, confirmed_before: Instant, is_hosted: bool) {
         // Until it is noted: a start gives its session the place under the same lock.
         let slots = self.slots.lock();
         match slots.get(key) {
             Some(Slot::Live(session)) => self.hold_session_back(session, confirmed_before),
             Some(Slot::Loading(load)) => {
                 load.unseen.note(confirmed_before);
+                if is_hosted {
+                    self.note_unseen(HeldBack::Load(Arc::downgrade(load)));
+                }
                 if let Some(session) = load.goes_on() {
                     self.hold_session_back(session, confirmed_before);
                 }
@@ -161,23 +191,24 @@ impl Table {
     /// Until a session has looked, only what was confirmed before counts for it.
     pub(super) fn hold_session_back(&self, session: &Arc<Session>, confirmed_before: Instant) {
         session.unseen.note(confirmed_before);
-        if session.remote.is_none() {
-            return;
-        }
-        let session = Arc::downgrade(session);
-        let mut unseen = self.unseen.lock();
-        if !unseen.iter().any(|other| other.ptr_eq(&session)) {
-            unseen.push(session);
+        if session.remote.is_some() {
+            self.note_unseen(HeldBack::Session(Arc::downgrade(session)));
         }
     }
 
-    /// The confirmation that counts for all sessions: the last one, unless one of them has yet to
-    /// look at a notice that came with it.
+    fn note_unseen(&self, held_back: HeldBack) {
+        let mut unseen = self.unseen.lock();
+        if !unseen.iter().any(|other| other.is(&held_back)) {
+            unseen.push(held_back);
+        }
+    }
+
+    /// The confirmation that counts for all sessions: the last one, unless one of them, or a start,
+    /// has yet to look at a notice that came with it.
     pub(crate) fn confirmed_for_all(&self, confirmed_at: Instant) -> Instant {
         let mut earliest = confirmed_at;
-        self.unseen.lock().retain(|session| {
-            let live = session.upgrade().filter(|session| !session.is_over());
-            let since = live.and_then(|session| session.unseen.since());
+        self.unseen.lock().retain(|held_back| {
+            let since = held_back.since();
             earliest = earliest.min(since.unwrap_or(earliest));
             since.is_some()
         });

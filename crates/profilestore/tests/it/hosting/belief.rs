@@ -6,7 +6,10 @@ use profilestore::{
 };
 
 use super::*;
-use crate::world::{open, players, settle};
+use crate::{
+    regressions::Detour,
+    world::{Fault, open, players, settle},
+};
 
 #[tokio::test(start_paused = true)]
 async fn the_age_counts_from_when_the_renewal_was_sent_and_grows_while_the_store_is_away() {
@@ -74,7 +77,7 @@ async fn a_confirmation_does_not_count_before_its_notices_were_looked_at() {
     let thief = profilestore::StartOptions::new().steal();
     players(&other).start_session_with("p", thief).await.unwrap();
     // The renewal is answered, and what it tells of cannot be looked at.
-    way.plan().fail(crate::world::Fault::RequestLost, u64::MAX);
+    way.plan().fail(Fault::RequestLost, u64::MAX);
     tokio::time::sleep(4 * SECOND).await;
     assert!(!session.is_over());
     let age = server.pong().unwrap();
@@ -84,4 +87,35 @@ async fn a_confirmation_does_not_count_before_its_notices_were_looked_at() {
     settle().await;
     assert!(server.pong().unwrap() < 6 * SECOND);
     drop(open(&other, "q").await);
+}
+
+/// The notice of the theft held nothing back before the session was there. The game server believed
+/// in it by the confirmation that it was told last, which was younger than the theft.
+#[tokio::test(start_paused = true)]
+async fn a_confirmation_does_not_count_before_a_start_whose_profile_was_stolen_is_answered() {
+    let mut world = World::new();
+    world.messenger = None;
+    let detour = Detour::new(world.store.clone());
+    let (server, _calling) = hosted(&host_on(&world, detour.clone()), "a").await;
+    let other = world.server("b").await;
+    detour.answer_late(22 * SECOND);
+    let starting = tokio::spawn({
+        let server = server.clone();
+        async move { start(&server, 1, "p").await }
+    });
+    settle().await;
+    // The profile is taken, and nobody says so yet. The renewals of the lease get through.
+    let thief = profilestore::StartOptions::new().steal();
+    let thief = players(&other).start_session_with("p", thief).await.unwrap();
+    detour.answer_late(2 * SECOND);
+    tokio::time::sleep(18 * SECOND).await;
+    let age = server.pong().unwrap();
+    assert!(age > 15 * SECOND, "the one before the theft counts: {age:?}");
+    let Started { session, .. } = starting.await.unwrap();
+    let age = server.pong().unwrap();
+    assert!(age > 18 * SECOND && !session.is_over(), "until the session has looked: {age:?}");
+    let Event::Closed { .. } = server.next_event(room).await else { panic!() };
+    settle().await;
+    assert!(server.pong().unwrap() < 6 * SECOND);
+    assert!(thief.is_active());
 }

@@ -179,11 +179,11 @@ impl Engine {
             let message = "a start of the profile is under way at this host";
             return Err(Error::new(ErrorKind::Busy, message));
         }
-        // A notice that came since the read found no session.
-        session.queue_look();
         if session.known.lock().held_by == self.link.server() {
-            session.respond(state, None).await;
+            // A notice that came since the read found no session to hold back.
+            session.look_now().await;
         } else {
+            session.queue_look();
             session.adopt_now().await;
         }
         if session.is_over() {

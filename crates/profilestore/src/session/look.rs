@@ -22,7 +22,7 @@ impl Session {
     }
 
     /// Reads lease and inbox under the fence, without saving.
-    pub(super) async fn look_now(self: &Arc<Self>) {
+    pub(crate) async fn look_now(self: &Arc<Self>) {
         if self.is_over() {
             return;
         }

@@ -119,3 +119,28 @@ async fn a_confirmation_does_not_count_before_a_start_whose_profile_was_stolen_i
     assert!(server.pong().unwrap() < 6 * SECOND);
     assert!(thief.is_active());
 }
+
+/// The notice of the theft came while the answer was under way, and found no session to hold back.
+/// The session counted as held until the look behind its adoption.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_stolen_while_its_adoption_reads_is_not_adopted() {
+    let world = World::new();
+    let (server, _old) = hosted(&host(&world), "a").await;
+    let Started { session, .. } = start(&server, 1, "p").await;
+    let other = world.server("b").await;
+    let detour = Detour::new(world.store.clone());
+    let (again, _calling) = resumed(&server, &host_on(&world, detour.clone())).await;
+    detour.read_late(8 * SECOND);
+    let adopting = tokio::spawn({
+        let again = again.clone();
+        async move { again.adopt(session.key(), session.epoch()).await }
+    });
+    settle().await;
+    detour.read_late(Duration::ZERO);
+    let thief = profilestore::StartOptions::new().steal();
+    let thief = players(&other).start_session_with("p", thief).await.unwrap();
+    let adopted = adopting.await.unwrap().unwrap();
+    let Adopted::Lost { by: Some(by) } = adopted else { panic!("{adopted:?}") };
+    assert_eq!(by.job_id, "b");
+    assert!(thief.is_active());
+}

@@ -306,6 +306,7 @@ impl Session {
             if let Some(again) = self.prepare_over_document(&prepared, || !self.is_over()).await? {
                 prepared = again;
             }
+            let noted = self.unseen.noted();
             match self.commit_save(&prepared, request).await {
                 Ok(mut reply) => {
                     let state = self.own(&mut reply.states);
@@ -329,6 +330,8 @@ impl Session {
                     drop(pass);
                     if let Some(state) = state {
                         self.respond(state, Some(&prepared.snapshot)).await;
+                        // A look may have failed.
+                        self.unseen.seen(noted);
                     }
                     return Ok(true);
                 }

@@ -35,7 +35,7 @@ impl Unseen {
         self.0.lock().noted
     }
 
-    /// A look that began after so many notices has seen what they were about.
+    /// A look, or a save, that began after so many notices has seen what they were about.
     pub(crate) fn seen(&self, noted: u64) {
         let mut state = self.0.lock();
         if state.noted == noted {

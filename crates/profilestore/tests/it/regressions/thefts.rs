@@ -251,3 +251,24 @@ async fn a_start_that_asked_before_an_outage_steals_nothing_after_it() {
     assert_eq!(start.await.unwrap().unwrap().data().coins, 10);
     assert!(on_one.is_over());
 }
+
+/// The session stayed held back, and was not active once the lease time was over, until another
+/// notice came.
+#[tokio::test(start_paused = true)]
+async fn a_session_whose_look_failed_is_active_after_its_next_save() {
+    let mut world = World::new();
+    world.messenger = None;
+    let detour = Detour::new(world.store.clone());
+    let (a, b) = (world.server_on("a", detour.clone()).await, world.server("b").await);
+    let profile = open(&a, "p").await;
+    let offered = Arc::new(AtomicBool::new(false));
+    let noted = offered.clone();
+    profile.message_handler(move |_, _| noted.store(true, Ordering::SeqCst));
+    players(&b).send_message("p", &json!({})).await.unwrap();
+    // For the look that the next renewal brings about.
+    detour.refuse_next(StoreError::Corrupt { reason: "on command".into() });
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert!(!profile.is_active() && !offered.load(Ordering::SeqCst), "it could not look");
+    profile.save().await.unwrap();
+    assert!(profile.is_active() && offered.load(Ordering::SeqCst));
+}

@@ -1,5 +1,7 @@
 //! Finding entries.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -14,6 +16,7 @@ use crate::{
     data_store::{
         DataStore, DataStoreExt as _, KeyFilter, KeyQuery, KeyState, Returning, StoreError,
     },
+    env::Env,
     error::Result,
     key::{ProfileKey, RESERVED_STORE},
 };
@@ -64,10 +67,45 @@ pub struct UnreadableEntry {
     pub why: String,
 }
 
+/// Where the log is read, and how long each call of the store may take, if that is bounded.
+#[derive(Clone, Copy)]
+struct Log<'a> {
+    store: &'a dyn DataStore,
+    each: Option<(&'a Env, Duration)>,
+}
+
+impl Log<'_> {
+    async fn call<T>(
+        self,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let Some((env, time)) = self.each else { return call.await };
+        env.timeout_at(env.after(time), call).await.unwrap_or_else(|_| {
+            let reason = "the store did not answer in time when the audit log was read".into();
+            Err(StoreError::Unavailable { reason })
+        })
+    }
+}
+
 /// Reads entries of the audit log, newest operation first: those among the next 256 that the query
 /// means, which may be none although there are more. An entry that cannot be read is listed apart,
 /// and keeps no other from being shown. Fails as reading the store does.
 pub async fn audit_entries(store: &dyn DataStore, query: &AuditQuery) -> Result<AuditPage> {
+    page_of(Log { store, each: None }, query).await
+}
+
+/// The same, with so much time for each call of the store: a page takes many where an entry is
+/// damaged.
+pub(crate) async fn audit_entries_within(
+    store: &dyn DataStore,
+    query: &AuditQuery,
+    env: &Env,
+    each: Duration,
+) -> Result<AuditPage> {
+    page_of(Log { store, each: Some((env, each)) }, query).await
+}
+
+async fn page_of(log: Log<'_>, query: &AuditQuery) -> Result<AuditPage> {
     let after = query.after.clone();
     let after = after.or_else(|| query.until_ms.map(|until| reserved_key(&turned_round(until))));
     let filter = match (&query.key, query.operation) {
@@ -75,7 +113,7 @@ pub async fn audit_entries(store: &dyn DataStore, query: &AuditQuery) -> Result<
         (None, Some(operation)) => KeyFilter::Prefix(operation_prefix(operation)),
         (None, None) => KeyFilter::All,
     };
-    let mut found = page_of_keys(store, filter, after).await?;
+    let mut found = page_of_keys(log, filter, after).await?;
     if let Some(since) = query.since_ms {
         // Every key of that very millisecond is behind the bare time and before this.
         let end = format!("{}~", turned_round(since));
@@ -86,9 +124,9 @@ pub async fn audit_entries(store: &dyn DataStore, query: &AuditQuery) -> Result<
         }
     }
     if query.grouped && query.key.is_none() && query.operation.is_none() {
-        step_over_bulk_edits(store, &mut found).await?;
+        step_over_bulk_edits(log, &mut found).await?;
     }
-    let (mut entries, unreadable) = entries_of(store, &found.keys).await?;
+    let (mut entries, unreadable) = entries_of(log, &found.keys).await?;
     entries.retain(|entry| {
         query.key.as_ref().is_none_or(|key| entry.keys.contains(key))
             && query.author.as_ref().is_none_or(|author| *author == entry.by.author)
@@ -102,8 +140,9 @@ pub(crate) async fn unredacted_erasures(
     store: &dyn DataStore,
     after: Option<ProfileKey>,
 ) -> Result<AuditPage> {
-    let found = page_of_keys(store, KeyFilter::User(unredacted_tag()), after).await?;
-    let (entries, unreadable) = entries_of(store, &found.keys).await?;
+    let log = Log { store, each: None };
+    let found = page_of_keys(log, KeyFilter::User(unredacted_tag()), after).await?;
+    let (entries, unreadable) = entries_of(log, &found.keys).await?;
     Ok(AuditPage { entries, unreadable, next: found.next })
 }
 
@@ -113,11 +152,7 @@ struct Found {
     next: Option<ProfileKey>,
 }
 
-async fn page_of_keys(
-    store: &dyn DataStore,
-    filter: KeyFilter,
-    after: Option<ProfileKey>,
-) -> Result<Found> {
+async fn page_of_keys(log: Log<'_>, filter: KeyFilter, after: Option<ProfileKey>) -> Result<Found> {
     let query = KeyQuery {
         store: Some(RESERVED_STORE.to_owned()),
         scope: Some(AUDIT_SCOPE.to_owned()),
@@ -125,15 +160,15 @@ async fn page_of_keys(
         after,
         limit: ENTRIES_AT_ONCE,
     };
-    let keys: Vec<ProfileKey> =
-        store.keys(&query).await?.into_iter().map(|state| state.key).collect();
+    let states = log.call(log.store.keys(&query)).await?;
+    let keys: Vec<ProfileKey> = states.into_iter().map(|state| state.key).collect();
     let next = keys.last().filter(|_| keys.len() == ENTRIES_AT_ONCE).cloned();
     Ok(Found { keys, next })
 }
 
 /// Puts the entry of each bulk edit in the place of those about its profiles. When the page ends
 /// among these, the next one begins behind them.
-async fn step_over_bulk_edits(store: &dyn DataStore, found: &mut Found) -> Result<()> {
+async fn step_over_bulk_edits(log: Log<'_>, found: &mut Found) -> Result<()> {
     let mut operations: Vec<Vec<ProfileKey>> = Vec::new();
     for key in found.keys.drain(..) {
         let prefix = prefix_of(&key);
@@ -143,10 +178,10 @@ async fn step_over_bulk_edits(store: &dyn DataStore, found: &mut Found) -> Resul
         }
     }
     let firsts: Vec<ProfileKey> = operations.iter().map(|keys| keys[0].clone()).collect();
-    let (entries, _) = entries_of(store, &firsts).await?;
+    let (entries, _) = entries_of(log, &firsts).await?;
     let own = |entry: &AuditEntry| entry_key(entry.operation, &[]);
     let owns: Vec<ProfileKey> = entries.iter().map(own).collect();
-    let (owns, _) = entries_of(store, &owns).await?;
+    let (owns, _) = entries_of(log, &owns).await?;
     let last = operations.len().saturating_sub(1);
     for (at, keys) in operations.into_iter().enumerate() {
         let prefix = prefix_of(&keys[0]);
@@ -166,10 +201,10 @@ async fn step_over_bulk_edits(store: &dyn DataStore, found: &mut Found) -> Resul
 
 /// The entries that keys hold, and those that cannot be read.
 async fn entries_of(
-    store: &dyn DataStore,
+    log: Log<'_>,
     keys: &[ProfileKey],
 ) -> Result<(Vec<AuditEntry>, Vec<UnreadableEntry>)> {
-    let (states, mut unreadable) = values_of(store, keys).await?;
+    let (states, mut unreadable) = values_of(log, keys).await?;
     let mut entries = Vec::new();
     for state in &states {
         match AuditEntry::of(state) {
@@ -185,17 +220,17 @@ async fn entries_of(
 
 /// What is stored under keys, and those whose values are damaged.
 async fn values_of(
-    store: &dyn DataStore,
+    log: Log<'_>,
     keys: &[ProfileKey],
 ) -> Result<(Vec<KeyState>, Vec<UnreadableEntry>)> {
     let returning = Returning { value: true, inbox_unless: None };
-    match store.read(keys, returning).await {
+    match log.call(log.store.read(keys, returning)).await {
         Err(StoreError::Damaged { .. }) => {}
         read => return Ok((read?.states, Vec::new())),
     }
     let (mut states, mut unreadable) = (Vec::new(), Vec::new());
     for key in keys {
-        match store.read_one(key, returning).await {
+        match log.call(log.store.read_one(key, returning)).await {
             Ok((_, state)) => states.push(state),
             Err(error @ StoreError::Damaged { .. }) => {
                 unreadable.push(UnreadableEntry { key: key.clone(), why: error.to_string() });

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use super::{Engine, rewrite::was_overtaken};
 use crate::{
-    audit::{AuditEntry, AuditOutcome, AuditPage, AuditQuery, audit_entries, entry_key},
+    audit::{AuditEntry, AuditOutcome, AuditPage, AuditQuery, audit_entries_within, entry_key},
     data_store::{Commit, KeyState, Returning, StoreError},
     edit::{
         Edit,
@@ -251,12 +251,8 @@ impl Engine {
     }
 
     async fn page_of_entries(&self, query: &AuditQuery) -> Result<AuditPage> {
-        let deadline = self.link.deadline();
-        let page = audit_entries(&*self.link.store, query);
-        self.link.env.timeout_at(deadline.at(), page).await.unwrap_or_else(|_| {
-            let message = "the store did not answer in time when the audit log was read";
-            Err(Error::new(ErrorKind::Unavailable, message))
-        })
+        let (store, each) = (&*self.link.store, self.link.settings().call_timeout);
+        audit_entries_within(store, query, &self.link.env, each).await
     }
 
     /// Waits for the outcomes of what was sent to holders.

@@ -420,3 +420,19 @@ async fn a_bulk_edit_ends_in_a_calls_time_when_the_store_does_not_answer() {
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert_eq!(began.elapsed(), world.settings.call_timeout);
 }
+
+/// All reads of a page had one call's time together, so an undo ended at the same page for ever.
+#[tokio::test(start_paused = true)]
+async fn an_undo_may_take_longer_for_a_page_of_the_log_than_for_a_call() {
+    let world = World::new();
+    let operator = world.server("operator").await;
+    open(&operator, "p").await.end_session().await.unwrap();
+    let edit = bulk(&world, more_coins(1));
+    run(&operator, &edit).await.unwrap();
+    let way = world.another_way();
+    let slow = world.server_on("slow", way.clone()).await;
+    way.plan().delay_reads(20_000);
+    let undo = BulkEdit::undo(world.env.uuid(), edit.operation());
+    assert_eq!(run(&slow, &undo).await.unwrap().done, 1);
+    assert_eq!(coins(&operator, "p").await, 0);
+}

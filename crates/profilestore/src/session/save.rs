@@ -81,7 +81,8 @@ impl Session {
 
     /// Prepares anew if a document was written over the profile meanwhile: what the session has
     /// wins, and members of the document that this program does not know stay. None: there was
-    /// none. Tries for as long as it is wanted, as the save itself is.
+    /// none. Tries for as long as it is wanted, as the save itself is; that is asked between reads,
+    /// which take a call's time each at most.
     pub(super) async fn prepare_over_document(
         &self,
         prepared: &Prepared,

@@ -6,40 +6,50 @@
 use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, OnceLock, Weak},
 };
 
 use parking_lot::Mutex;
 
-type Entries<F> = Mutex<Vec<(u64, Arc<F>)>>;
+type Entries<F> = Mutex<Listeners<F>>;
 
-/// A list of listeners of one type.
+struct Listeners<F: ?Sized> {
+    next: u64,
+    list: Vec<(u64, Arc<F>)>,
+}
+
+/// A list of listeners of one type. It is made for the first of them: each session has several
+/// signals, and most never get a listener.
 pub(crate) struct Signal<F: ?Sized> {
-    next: AtomicU64,
-    entries: Arc<Entries<F>>,
+    entries: OnceLock<Arc<Entries<F>>>,
 }
 
 impl<F: ?Sized> Default for Signal<F> {
     fn default() -> Self {
-        Self { next: AtomicU64::new(0), entries: Arc::default() }
+        Self { entries: OnceLock::new() }
     }
 }
 
 impl<F: ?Sized + Send + Sync + 'static> Signal<F> {
     pub(crate) fn connect(&self, listener: Arc<F>) -> Connection {
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        self.entries.lock().push((id, listener));
-        Connection { id, list: Arc::downgrade(&self.entries) as Weak<dyn Disconnect> }
+        let none = || Arc::new(Mutex::new(Listeners { next: 0, list: Vec::new() }));
+        let entries = self.entries.get_or_init(none);
+        let id = {
+            let mut listeners = entries.lock();
+            let id = listeners.next;
+            listeners.next += 1;
+            listeners.list.push((id, listener));
+            id
+        };
+        Connection { id, list: Arc::downgrade(entries) as Weak<dyn Disconnect> }
     }
 
     /// Calls `call` with each listener connected now. A panic is reported to the log and ends only
     /// that listener's turn.
     pub(crate) fn each(&self, mut call: impl FnMut(&F)) {
-        let entries = self.entries.lock().clone();
-        for (_, listener) in entries {
+        let Some(entries) = self.entries.get() else { return };
+        let list = entries.lock().list.clone();
+        for (_, listener) in list {
             if catch_unwind(AssertUnwindSafe(|| call(&listener))).is_err() {
                 tracing::error!("a listener panicked");
             }
@@ -48,13 +58,14 @@ impl<F: ?Sized + Send + Sync + 'static> Signal<F> {
 
     /// Takes all listeners off.
     pub(crate) fn clear(&self) {
+        let Some(entries) = self.entries.get() else { return };
         // What they hold is dropped outside of the lock.
-        let entries = std::mem::take(&mut *self.entries.lock());
-        drop(entries);
+        let list = std::mem::take(&mut entries.lock().list);
+        drop(list);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.entries.lock().is_empty()
+        self.entries.get().is_none_or(|entries| entries.lock().list.is_empty())
     }
 }
 
@@ -64,7 +75,7 @@ trait Disconnect: Send + Sync {
 
 impl<F: ?Sized + Send + Sync> Disconnect for Entries<F> {
     fn disconnect(&self, id: u64) {
-        self.lock().retain(|(other, _)| *other != id);
+        self.lock().list.retain(|(other, _)| *other != id);
     }
 }
 

@@ -266,7 +266,7 @@ impl<T: ProfileData> Profile<T> {
     /// and when no server had: it was removed, for example. Known when the `on_session_end`
     /// listeners are called. Specification: the arguments of `ListenToRelease`.
     pub fn taken_by(&self) -> Option<SessionInfo> {
-        self.session.taken_by.get().cloned()
+        self.session.taken_by()
     }
 
     /// When the profile was created, Unix seconds. Specification: `FirstSessionTime`.

@@ -187,7 +187,7 @@ impl Engine {
             session.adopt_now().await;
         }
         if session.is_over() {
-            return Ok(Adopted::Lost(session.taken_by.get().cloned()));
+            return Ok(Adopted::Lost(session.taken_by()));
         }
         if session.known.lock().held_by != self.link.server() {
             self.table.forget(&session);

@@ -64,7 +64,7 @@ impl News {
     pub(super) fn push(&self, session: &Arc<Session>) {
         {
             let mut state = self.state.lock();
-            if session.remote.as_ref().is_some_and(|remote| remote.is_urgent()) {
+            if session.remote.as_deref().is_some_and(|remote| remote.is_urgent()) {
                 state.urgent.push(session);
             }
             state.others.push(session);

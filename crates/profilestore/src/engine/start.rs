@@ -93,7 +93,7 @@ impl Engine {
     /// The session of a hosted game server that has asked for its end, and the turn behind that end.
     fn behind_asked_end(&self, key: &ProfileKey) -> Option<Claimed> {
         let is_ending = |session: &Arc<Session>| {
-            !session.is_over() && session.remote.as_ref().is_some_and(Remote::is_ending)
+            !session.is_over() && session.remote.as_deref().is_some_and(Remote::is_ending)
         };
         let session = self.table.live(key).filter(is_ending)?;
         let turn = self.link.queues.run(key, usize::MAX, async {});

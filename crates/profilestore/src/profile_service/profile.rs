@@ -117,7 +117,7 @@ impl<T: ProfileData> Profile<T> {
                 }
                 SessionEnd::External | SessionEnd::Operator { saves: true, .. } => None,
                 SessionEnd::Lost | SessionEnd::Operator { saves: false, .. } => {
-                    session.upgrade().and_then(|session| session.taken_by.get().cloned())
+                    session.upgrade().and_then(|session| session.taken_by())
                 }
             };
             listener(of.as_ref());

@@ -428,7 +428,7 @@ impl Session {
         // Before what follows waits for the store.
         self.known.lock().taken = true;
         if let Some(holder) = &state.lease.holder {
-            let _ = self.taken_by.set(SessionInfo::from(holder));
+            let _ = self.taken_by.set(Box::new(SessionInfo::from(holder)));
         }
         if let Some(entry) = self.order_that_ended(state).await {
             let by = &entry.by;

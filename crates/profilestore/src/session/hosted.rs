@@ -119,7 +119,7 @@ impl Session {
             None => Prepared { snapshot: self.live.snapshot(), write: None },
         };
         pass.resize(prepared.bytes());
-        let is_asked_for = self.remote.as_ref().is_some_and(Remote::is_releasing);
+        let is_asked_for = self.remote.as_deref().is_some_and(Remote::is_releasing);
         if self.begin_and_close(&SessionEnd::Manual)?.is_none() {
             return Err(self.over());
         }
@@ -262,7 +262,7 @@ impl Session {
 
     /// Another server, or an operator, asks for the profile. In the key's queue.
     pub(super) async fn ask_for_release(self: &Arc<Self>, asked: Asked) {
-        let Some(remote) = self.remote.as_ref().filter(|remote| !remote.is_releasing()) else {
+        let Some(remote) = self.remote.as_deref().filter(|remote| !remote.is_releasing()) else {
             return;
         };
         let asked_at = self.link.env.now();
@@ -292,7 +292,7 @@ impl Session {
     /// still asked for. In the key's queue.
     async fn release_as_stored(self: &Arc<Self>) {
         self.look_now().await;
-        let Some(remote) = self.remote.as_ref().filter(|_| !self.is_over()) else { return };
+        let Some(remote) = self.remote.as_deref().filter(|_| !self.is_over()) else { return };
         let Some(end) = remote.end_of_release() else { return };
         if self.known.lock().lease.request.is_none() {
             return remote.forget_release();
@@ -313,7 +313,7 @@ impl Session {
 
     /// The session ends, and its game server is to be told if it did not end it itself.
     pub(super) fn note_closed(self: &Arc<Self>, end: &SessionEnd) {
-        if let Some(remote) = self.remote.as_ref().filter(|_| *end != SessionEnd::Manual) {
+        if let Some(remote) = self.remote.as_deref().filter(|_| *end != SessionEnd::Manual) {
             remote.note_closed(end);
             self.tell(|table| table.news(self));
         }
@@ -336,7 +336,7 @@ async fn wait_for_its_end(session: Weak<Session>) {
         let Some(session) = session.upgrade().filter(|session| !session.is_over()) else { return };
         let link = session.link.clone();
         let Some(hosting) = link.hosting.as_ref().filter(|h| h.stopped().is_none()) else { return };
-        let deadline = session.remote.as_ref().and_then(|remote| remote.deadline(hosting.told()));
+        let deadline = session.remote.as_deref().and_then(|remote| remote.deadline(hosting.told()));
         let Some(deadline) = deadline else { return };
         if link.env.now() >= deadline {
             return session.queue_release();

@@ -132,7 +132,7 @@ pub(crate) struct Session {
     /// Who keeps the data, if it is not the library.
     keeper: Mutex<Option<Arc<dyn AnyKeeper>>>,
     /// What its game server is told, if that runs in another process.
-    pub(crate) remote: Option<Remote>,
+    pub(crate) remote: Option<Box<Remote>>,
     /// What the store holds, as far as this session knows. Changed only by operations in the key's
     /// queue.
     pub(crate) known: Mutex<Known>,
@@ -157,7 +157,7 @@ pub(crate) struct Session {
     /// Its own period of autosaves, if not the server's.
     pub(crate) autosave_period: Option<Duration>,
     /// Who held the profile when the session was found to be lost.
-    pub(crate) taken_by: OnceLock<SessionInfo>,
+    taken_by: OnceLock<Box<SessionInfo>>,
 }
 
 /// What a start found and took.
@@ -215,7 +215,7 @@ impl Session {
             signals: Signals::default(),
             handlers: Handlers::default(),
             keeper: Mutex::new(None),
-            remote: link.hosting.as_ref().map(|_| Remote::default()),
+            remote: link.hosting.as_ref().map(|_| Box::default()),
             known: Mutex::new(known),
             outcome: Outcome::default(),
             unseen: Unseen::default(),
@@ -260,6 +260,11 @@ impl Session {
             let save_by = self.link.env.after(within.max(at_least));
             self.tell(|table| table.changed(self, save_by));
         }
+    }
+
+    /// Who held the profile when the session was found to be lost.
+    pub(crate) fn taken_by(&self) -> Option<SessionInfo> {
+        self.taken_by.get().map(|taker| SessionInfo::clone(taker))
     }
 
     /// True once the data can no longer be edited, though the last save may still be under way.

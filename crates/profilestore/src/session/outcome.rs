@@ -8,11 +8,11 @@ use tokio::sync::Notify;
 use crate::error::{Error, Result};
 
 /// What becomes of a session's end. An end may be refused, any number of times; then the session
-/// goes on. Once its outcome is known, that stays.
+/// goes on. Once its outcome is known, that stays. Every session has one, so errors are boxed.
 #[derive(Default)]
 pub(super) struct Outcome {
     /// Ok when everything that was ever changed is durable.
-    known: OnceLock<Result<()>>,
+    known: OnceLock<Result<(), Box<Error>>>,
     refusals: Mutex<Refusals>,
     wake: Notify,
 }
@@ -21,7 +21,7 @@ pub(super) struct Outcome {
 #[derive(Default)]
 struct Refusals {
     count: u64,
-    last: Option<Error>,
+    last: Option<Box<Error>>,
 }
 
 impl Outcome {
@@ -31,14 +31,14 @@ impl Outcome {
 
     /// Notes the outcome; the first one counts. [`Outcome::tell`] tells those who wait.
     pub(super) fn set(&self, result: &Result<()>) {
-        let _ = self.known.set(result.as_ref().copied().map_err(Error::again));
+        let _ = self.known.set(result.as_ref().copied().map_err(|error| Box::new(error.again())));
     }
 
     /// Notes that the end under way was refused.
     pub(super) fn refuse(&self, why: &Error) {
         let mut refusals = self.refusals.lock();
         refusals.count += 1;
-        refusals.last = Some(why.again());
+        refusals.last = Some(Box::new(why.again()));
     }
 
     /// Wakes all who wait.
@@ -57,7 +57,7 @@ impl Outcome {
         loop {
             let wake = self.wake.notified();
             if let Some(known) = self.known.get() {
-                return known.as_ref().copied().map_err(Error::again);
+                return known.as_ref().copied().map_err(|error| error.again());
             }
             {
                 let refusals = self.refusals.lock();

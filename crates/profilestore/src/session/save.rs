@@ -270,7 +270,7 @@ impl Session {
 
     /// True while a trade or an end waits for the session's turn.
     fn holds_up_what_goes_first(&self) -> bool {
-        let ending = self.remote.as_ref().is_some_and(Remote::is_ending);
+        let ending = self.remote.as_deref().is_some_and(Remote::is_ending);
         ending || self.live.is_wanted_by_what_goes_first()
     }
 

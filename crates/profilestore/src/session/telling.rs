@@ -13,16 +13,16 @@ impl Session {
     /// What cannot wait, told with this. `confirmed`: when the game server was told of a
     /// confirmation last.
     pub(crate) fn tell_urgent(&self, confirmed: Instant) -> Option<Told> {
-        let remote = self.remote.as_ref()?;
+        let remote = self.remote.as_deref()?;
         if let Some(why) = remote.tell_closed() {
-            return Some(Told::Closed { why, by: self.taken_by.get().cloned() });
+            return Some(Told::Closed { why, by: self.taken_by() });
         }
         if self.is_over() { None } else { remote.tell_release(confirmed) }
     }
 
     /// The next message or operator's edit, told with this if it is no larger than `room`.
     pub(crate) fn tell_next(&self, room: usize) -> Next {
-        let Some(remote) = self.remote.as_ref().filter(|_| !self.is_over()) else {
+        let Some(remote) = self.remote.as_deref().filter(|_| !self.is_over()) else {
             return Next::Nothing;
         };
         let known = self.known.lock();

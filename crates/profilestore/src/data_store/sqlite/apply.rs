@@ -22,6 +22,7 @@ impl Tx<'_> {
         commit: &Commit,
         found: Incarnation,
     ) -> Result<Result<CommitReply, StoreError>, Trouble> {
+        self.is_save = matches!(commit.changes.as_slice(), [Change::Write { .. }]);
         if rules::only_checks(commit) {
             return refused(self.check(commit, found));
         }

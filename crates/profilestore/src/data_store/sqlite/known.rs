@@ -1,5 +1,9 @@
 //! The heads that the writer knows, so that a save of a session reads nothing.
 //!
+//! A head is known from the first commit on that is one write and nothing else, as most saves of a
+//! session are. Whatever else is committed keeps it known, but does not make it so: a session that
+//! is started and saves nothing costs nothing here.
+//!
 //! A writer has read or written before most of the heads that it needs, and has the file's write
 //! lock while it judges. What it knows stays true until another connection writes. SQLite counts
 //! that for each connection, by the same look at the log that tells it whether the pages in its own
@@ -30,15 +34,23 @@ impl KnownHeads {
 
     /// Keeps a head that has a row and is as that row is now.
     pub(super) fn put(&self, head: Box<Head>) {
+        let Some(head) = self.put_back(head) else { return };
         let mut known = self.0.borrow_mut();
-        if let Some(place) = known.get_mut(&head.key) {
-            *place = Some(head);
-            return;
-        }
         if known.len() >= HEADS {
             known.clear();
         }
         known.insert(head.key.clone(), Some(head));
+    }
+
+    /// The same for a head that was known before. Any other one is given back.
+    pub(super) fn put_back(&self, head: Box<Head>) -> Option<Box<Head>> {
+        match self.0.borrow_mut().get_mut(&head.key) {
+            Some(place) => {
+                *place = Some(head);
+                None
+            }
+            None => Some(head),
+        }
     }
 
     pub(super) fn forget(&self) {
@@ -65,6 +77,10 @@ mod tests {
         assert!(known.take(&key(1)).is_none(), "it is in use");
         known.put(taken);
         assert!(known.take(&key(1)).is_some());
+        assert!(known.put_back(head(1)).is_none());
+        assert!(known.take(&key(1)).is_some(), "it has its place again");
+        assert!(known.put_back(head(3)).is_some());
+        assert!(known.take(&key(3)).is_none(), "it had no place");
         known.forget();
         assert!(known.take(&key(2)).is_none());
         (0..HEADS + 10).for_each(|n| known.put(head(n)));

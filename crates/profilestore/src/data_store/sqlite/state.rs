@@ -56,13 +56,15 @@ pub(super) struct Tx<'c> {
     statements: Statements<'c>,
     leases: Option<&'c Leases>,
     known_heads: Option<&'c KnownHeads>,
+    /// The commit is of one write: from now on the writer knows its head.
+    pub(super) is_save: bool,
 }
 
 impl<'c> Tx<'c> {
     pub(super) fn new(conn: &'c Connection, now_ms: i64) -> Self {
         let (statements, leases, known_heads) = (Statements::default(), None, None);
         let (heads, servers) = (Vec::new(), BTreeMap::new());
-        Self { conn, now_ms, heads, servers, statements, leases, known_heads }
+        Self { conn, now_ms, heads, servers, statements, leases, known_heads, is_save: false }
     }
 
     /// Of a writer, which knows most heads and has read most leases before.
@@ -244,7 +246,11 @@ impl<'c> Tx<'c> {
             return self.state_of(*head, returning);
         };
         let shown = head.show();
-        known.put(head);
+        if self.is_save {
+            known.put(head);
+        } else {
+            drop(known.put_back(head));
+        }
         self.state_of(shown, returning)
     }
 

@@ -290,6 +290,28 @@ pub(crate) fn encode_for_save(
     codec: &dyn Codec,
     verify: bool,
 ) -> Result<(Bytes, usize)> {
+    let (record, size) = record_for_save(data, meta, codec, verify)?;
+    Ok((record.encode_checked()?, size))
+}
+
+/// Fails where [`encode_for_save`] does, and compresses nothing.
+pub(crate) fn check_for_save(
+    data: &dyn Data,
+    meta: &Record,
+    codec: &dyn Codec,
+    verify: bool,
+) -> Result<()> {
+    let (record, _) = record_for_save(data, meta, codec, verify)?;
+    record.check_encodes().map_err(Error::from)
+}
+
+/// The record to be encoded, and the size of its data's JSON.
+fn record_for_save(
+    data: &dyn Data,
+    meta: &Record,
+    codec: &dyn Codec,
+    verify: bool,
+) -> Result<(Record, usize)> {
     let json = json_of(data)?;
     let checked = catch_unwind(AssertUnwindSafe(|| codec.check(data, &json, verify)));
     checked.map_err(|_| {
@@ -299,7 +321,7 @@ pub(crate) fn encode_for_save(
         )
     })??;
     let size = json.get().len();
-    Ok((Record { data: json, ..meta.clone() }.encode_checked()?, size))
+    Ok((Record { data: json, ..meta.clone() }, size))
 }
 
 /// A message as it is stored.

@@ -58,6 +58,17 @@ thread_local! {
 
 /// The stored bytes of a content.
 pub(super) fn encode(form: Form, content: &impl Serialize) -> Result<Bytes, RecordError> {
+    with_scratch(|scratch| scratch.encode(form, content))
+}
+
+/// Fails where [`encode`] does, and compresses nothing.
+pub(super) fn check(content: &impl Serialize) -> Result<(), RecordError> {
+    with_scratch(|scratch| scratch.write(content))
+}
+
+fn with_scratch<T>(
+    work: impl FnOnce(&mut Scratch) -> Result<T, RecordError>,
+) -> Result<T, RecordError> {
     SCRATCH.with_borrow_mut(|slot| {
         let scratch = match slot {
             Some(scratch) => scratch,
@@ -68,12 +79,12 @@ pub(super) fn encode(form: Form, content: &impl Serialize) -> Result<Bytes, Reco
                     .map_err(|e| damaged(format!("zstd cannot start: {e}")))?,
             }),
         };
-        let bytes = scratch.encode(form, content);
+        let done = work(scratch);
         scratch.payload.clear();
         scratch.packed.clear();
         scratch.payload.shrink_to(KEEP_SCRATCH);
         scratch.packed.shrink_to(KEEP_SCRATCH);
-        bytes
+        done
     })
 }
 
@@ -96,16 +107,20 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Stored, RecordError> {
 }
 
 impl Scratch {
-    fn encode(&mut self, form: Form, content: &impl Serialize) -> Result<Bytes, RecordError> {
-        let Self { payload, packed, compressor } = self;
-        serde_json::to_writer(&mut *payload, content)
+    /// Writes the content to `payload`, if it is not too large.
+    fn write(&mut self, content: &impl Serialize) -> Result<(), RecordError> {
+        serde_json::to_writer(&mut self.payload, content)
             .map_err(|e| damaged(format!("it cannot be written: {e}")))?;
-        if payload.len() > MAX_PAYLOAD {
-            return Err(RecordError::RecordTooLarge {
-                size: payload.len() as u64,
-                limit: MAX_PAYLOAD,
-            });
+        let size = self.payload.len();
+        if size > MAX_PAYLOAD {
+            return Err(RecordError::RecordTooLarge { size: size as u64, limit: MAX_PAYLOAD });
         }
+        Ok(())
+    }
+
+    fn encode(&mut self, form: Form, content: &impl Serialize) -> Result<Bytes, RecordError> {
+        self.write(content)?;
+        let Self { payload, packed, compressor } = self;
         if payload.len() >= COMPRESS_FROM {
             // Room for less than the plain form: what does not fit is not worth compressing.
             packed.reserve(payload.len() - 1);

@@ -184,6 +184,12 @@ impl Record {
         codec::encode(codec::Form::Profile, self)
     }
 
+    /// Fails where [`Record::encode_checked`] does, and compresses nothing.
+    pub(crate) fn check_encodes(&self) -> Result<(), RecordError> {
+        self.check_beside()?;
+        codec::check(self)
+    }
+
     /// All users associated with the profile, those with numbers first.
     pub fn users(&self) -> Vec<UserId> {
         let numbers = self.user_ids.iter().map(|number| UserId::from(*number));

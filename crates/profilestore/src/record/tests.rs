@@ -253,6 +253,18 @@ fn the_largest_data_fits_and_one_byte_more_does_not() {
 }
 
 #[test]
+fn a_check_without_compression_refuses_what_encoding_refuses() {
+    let fits = Record::new(0, raw(&json!("x".repeat(1000))));
+    let too_large = Record::new(0, raw(&json!("x".repeat(MAX_PAYLOAD))));
+    let mut negative = fits.clone();
+    negative.user_ids = vec![-1];
+    for (record, is_fine) in [(fits, true), (too_large, false), (negative, false)] {
+        let encoded = record.encode_checked().map(drop);
+        assert_eq!((record.check_encodes(), encoded.is_ok()), (encoded.clone(), is_fine));
+    }
+}
+
+#[test]
 fn metadata_has_limits() {
     let checked =
         |key: &str, value: Value| check_metadata(&Map::from_iter([(key.to_owned(), value)]));

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::{Session, collect::Collect, document::Document, remote::Remote, snapshot::Snapshot};
 use crate::{
     audit::AuditOutcome,
-    data::encode_for_save,
+    data::{check_for_save, encode_for_save},
     data_store::{
         Cause, Change, Commit, CommitReply, Conflict, ConflictKind, Digest, KeyState, NewValue,
         Returning, StoreError, StoredMessage,
@@ -128,8 +128,7 @@ impl Session {
             return Ok(());
         }
         let verify = self.link.settings().verify_saves;
-        encode_for_save(&*snapshot.data, &snapshot.meta, &*self.codec, verify)
-            .map(drop)
+        check_for_save(&*snapshot.data, &snapshot.meta, &*self.codec, verify)
             .map_err(|error| error.about(&self.key))
     }
 

@@ -15,7 +15,7 @@ use tokio::{sync::oneshot, time::Instant};
 use super::{
     Inner, Trouble,
     busy::{Busy, by, real_time},
-    queue::{Job, QUEUE_BYTES, Reply},
+    queue::{Expected, Job, QUEUE_BYTES, Reply},
     state::Tx,
     writer::{Begun, Failed},
 };
@@ -107,12 +107,11 @@ impl Draining {
     fn run(mut self) {
         let inner = self.inner.clone();
         let mut writer = inner.writer.lock();
-        let (mut last, mut busy): (usize, Option<Busy>) = (0, None);
+        let (mut expected, mut busy) = (Expected::default(), None::<Busy>);
         loop {
             // A caller that waits for the writer, a sweep say, comes in between two transactions.
-            MutexGuard::bump(&mut writer);
-            inner.queue.gather(last);
-            last = 0;
+            MutexGuard::unlocked_fair(&mut writer, || inner.queue.gather(expected));
+            expected = Expected::default();
             {
                 let mut waiting = inner.queue.waiting.lock();
                 metrics::gauge!("profilestore_sqlite_queue_jobs").set(waiting.len() as f64);
@@ -140,10 +139,9 @@ impl Draining {
             }
             busy = None;
             let jobs = inner.queue.take(inner.options.batch);
-            last = jobs.len();
             match (writer.as_mut(), begun) {
                 (Some(writer), Ok(_)) if jobs.is_empty() => writer.roll_back(),
-                (Some(writer), Ok(_)) => writer.run(&inner, jobs),
+                (Some(writer), Ok(_)) => expected = writer.run(&inner, jobs),
                 (_, Err(Failed::All(err) | Failed::One(err) | Failed::Full(err))) => {
                     jobs.into_iter().for_each(|job| job.refuse(&err))
                 }

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant as RealTime},
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     time::Instant,
@@ -23,10 +23,13 @@ pub(super) const QUEUE_BYTES: usize = 64 << 20;
 /// How many bytes of values may share a transaction, besides one commit that has more by itself.
 const BATCH_BYTES: usize = 8 << 20;
 
-/// After how many jobs in a transaction the writer leaves their callers a moment, and how often it
-/// lets others run meanwhile.
+/// After how many jobs in a transaction the writer waits for their callers to come back, and for
+/// what share of the time that its `COMMIT` took.
 const GATHER_FROM: usize = 8;
-const GATHER_TURNS: u32 = 200;
+const GATHER_SHARE: u32 = 8;
+
+/// A shorter wait is of no use: to wake a thread takes as long.
+const GATHER_LEAST: Duration = Duration::from_micros(100);
 
 pub(super) type Reply = Result<CommitReply, StoreError>;
 
@@ -57,8 +60,36 @@ impl Job {
     }
 }
 
+/// Which jobs the writer waits for before its next transaction.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Expected {
+    jobs: usize,
+    within: Duration,
+}
+
+impl Expected {
+    /// After a transaction of these jobs, whose `COMMIT` took so long, while `waiting` others came.
+    /// At most `commits` share a transaction.
+    pub(super) fn after(
+        jobs: &[Job],
+        waiting: usize,
+        committing: Duration,
+        commits: usize,
+    ) -> Self {
+        let within = committing / GATHER_SHARE;
+        let bytes: usize = jobs.iter().map(|job| job.bytes).sum();
+        // With so much data a sync is a small part of a transaction.
+        if jobs.len() < GATHER_FROM || bytes > BATCH_BYTES / 2 || within < GATHER_LEAST {
+            return Self::default();
+        }
+        Self { jobs: (jobs.len() + waiting).min(commits), within }
+    }
+}
+
 pub(super) struct Queue {
     pub(super) waiting: Mutex<Waiting>,
+    /// Wakes the writer that waits for expected jobs.
+    enough: Condvar,
     /// How many jobs wait, for a look without the lock.
     pub(super) jobs: AtomicUsize,
     pub(super) room: Arc<Semaphore>,
@@ -68,6 +99,7 @@ impl Default for Queue {
     fn default() -> Self {
         Self {
             waiting: Mutex::default(),
+            enough: Condvar::new(),
             jobs: AtomicUsize::new(0),
             room: Arc::new(Semaphore::new(QUEUE_BYTES)),
         }
@@ -81,6 +113,10 @@ impl Queue {
         let queue = if urgent { &mut waiting.urgent } else { &mut waiting.others };
         queue.push_back(job);
         self.jobs.store(waiting.len(), SeqCst);
+        if waiting.wanted.is_some_and(|wanted| waiting.len() >= wanted) {
+            waiting.wanted = None;
+            self.enough.notify_one();
+        }
         !std::mem::replace(&mut waiting.draining, true)
     }
 
@@ -92,19 +128,22 @@ impl Queue {
         jobs
     }
 
-    /// After a transaction of many jobs, leaves their callers a moment to come back, so that the
-    /// next one is not of a few only: a transaction costs a sync, whatever its size. Takes
-    /// microseconds when the callers do not come.
-    pub(super) fn gather(&self, last: usize) {
-        if last < GATHER_FROM {
-            return;
+    /// Leaves the callers of the last transaction time to come back, so that the next one is not of
+    /// a few only: a transaction costs a sync, whatever its size. Sleeps meanwhile, because the
+    /// scheduler puts a thread that yields behind the others. Says whether as many jobs wait as are
+    /// expected.
+    pub(super) fn gather(&self, expected: Expected) -> bool {
+        if self.jobs.load(SeqCst) >= expected.jobs {
+            return true;
         }
-        for _ in 0..GATHER_TURNS {
-            if self.jobs.load(SeqCst) >= last / 4 * 3 {
-                return;
-            }
-            std::thread::yield_now();
+        let mut waiting = self.waiting.lock();
+        if waiting.len() >= expected.jobs {
+            return true;
         }
+        waiting.wanted = Some(expected.jobs);
+        let waited = self.enough.wait_for(&mut waiting, expected.within);
+        waiting.wanted = None;
+        !waited.timed_out()
     }
 }
 
@@ -115,6 +154,8 @@ pub(super) struct Waiting {
     pub(super) others: VecDeque<Job>,
     /// A writer drains the queue, or was started to.
     pub(super) draining: bool,
+    /// It waits until there are so many jobs.
+    wanted: Option<usize>,
 }
 
 impl Waiting {
@@ -159,6 +200,61 @@ impl Waiting {
             count += job.commits.len();
             bytes += job.bytes;
             jobs.push(job);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data_store::sqlite::busy::real_time;
+
+    fn job(bytes: usize) -> Job {
+        let (reply, _) = oneshot::channel();
+        let (since, queued) = (Instant::now(), real_time());
+        let (commits, turn, room) = (Vec::new(), Arc::default(), None);
+        Job { commits, bytes, since, queued, turn, reply, room }
+    }
+
+    #[test]
+    fn the_writer_goes_on_as_soon_as_the_expected_jobs_wait() {
+        let queue = Queue::default();
+        assert!(queue.gather(Expected::default()), "none are expected");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..10 {
+                    queue.push(job(1), false);
+                }
+            });
+            let expected = Expected { jobs: 10, within: Duration::from_secs(600) };
+            assert!(queue.gather(expected));
+            assert_eq!(queue.take(256).len(), 10);
+        });
+    }
+
+    #[test]
+    fn the_writer_goes_on_without_jobs_that_do_not_come() {
+        let queue = Queue::default();
+        queue.push(job(1), false);
+        let expected = Expected { jobs: 2, within: Duration::from_millis(1) };
+        assert!(!queue.gather(expected));
+        assert_eq!(queue.take(256).len(), 1);
+    }
+
+    #[test]
+    fn callers_are_expected_back_after_a_slow_sync_of_many_small_jobs() {
+        let slow = Duration::from_millis(8);
+        let jobs = |count: usize, bytes: usize| (0..count).map(|_| job(bytes)).collect::<Vec<_>>();
+        let within = slow / GATHER_SHARE;
+        assert_eq!(Expected::after(&jobs(9, 1), 3, slow, 256), Expected { jobs: 12, within });
+        assert_eq!(Expected::after(&jobs(9, 1), 3, slow, 10), Expected { jobs: 10, within });
+        let quick = GATHER_LEAST * (GATHER_SHARE / 2);
+        for none in [
+            Expected::after(&jobs(9, 1), 3, quick, 256),
+            Expected::after(&jobs(GATHER_FROM - 1, 1), 3, slow, 256),
+            Expected::after(&jobs(9, BATCH_BYTES / 9), 3, slow, 256),
+        ] {
+            assert_eq!(none, Expected::default());
         }
     }
 }

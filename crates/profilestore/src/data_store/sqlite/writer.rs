@@ -1,7 +1,7 @@
 //! The writer: a connection that puts commits into transactions.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::SeqCst},
     time::{Duration, Instant as RealTime},
 };
 
@@ -13,7 +13,7 @@ use super::{
     busy::{Busy, real_time, wait_while_busy},
     checkpoints::{GROWN_PAGES, HARD_PAGES, RETRY_PAGES, SHORT_REST, checkpoint},
     known::KnownHeads,
-    queue::{Answer, Job, Reply},
+    queue::{Answer, Expected, Job, Reply},
     schema,
     state::Tx,
     statements::Leases,
@@ -38,6 +38,8 @@ pub(super) struct Writer {
     /// How many pages were in the log when the writer last checkpointed in its own turn; 0 when the
     /// log began anew.
     checkpointed_at: i32,
+    /// How long the last `COMMIT` took; zero when there was none.
+    committing: Duration,
 }
 
 /// What came of an attempt to begin a transaction.
@@ -70,11 +72,13 @@ impl Writer {
             data_version: 0,
             contended: 0,
             checkpointed_at: 0,
+            committing: Duration::ZERO,
         }
     }
 
-    /// Writes jobs in the transaction that has begun.
-    pub(super) fn run(&mut self, inner: &Arc<Inner>, jobs: Vec<Job>) {
+    /// Writes jobs in the transaction that has begun, answers them, and says which ones to expect
+    /// then.
+    pub(super) fn run(&mut self, inner: &Arc<Inner>, jobs: Vec<Job>) -> Expected {
         let count: usize = jobs.iter().map(|job| job.commits.len()).sum();
         let span = tracing::debug_span!("sqlite batch", commits = count);
         let _entered = span.enter();
@@ -100,6 +104,9 @@ impl Writer {
         metrics::histogram!("profilestore_sqlite_batch_commits").record(count as f64);
         let seconds = metrics::histogram!("profilestore_sqlite_commit_seconds");
         let now = inner.options.env.now();
+        // Before their callers can come back.
+        let waiting = inner.queue.jobs.load(SeqCst);
+        let expected = Expected::after(&jobs, waiting, self.committing, inner.options.batch);
         // Given back in one piece.
         let mut room: Option<OwnedSemaphorePermit> = None;
         for (mut job, replies) in jobs.into_iter().zip(replies) {
@@ -113,6 +120,7 @@ impl Writer {
             let _commits = if small { std::mem::take(&mut job.commits) } else { Vec::new() };
             drop(job.reply.send(Answer { replies, _commits }));
         }
+        expected
     }
 
     /// Writes a commit in a transaction of its own.
@@ -221,7 +229,7 @@ impl Writer {
         inner: &Arc<Inner>,
         work: impl FnOnce(&mut Tx<'_>) -> Result<bool, Trouble>,
     ) -> Result<(), Failed> {
-        self.trusted = false;
+        (self.trusted, self.committing) = (false, Duration::ZERO);
         let worked = {
             let now_ms = inner.options.env.unix_ms();
             let mut tx = Tx::of_writer(&self.conn, now_ms, &self.leases, &self.known);
@@ -249,6 +257,7 @@ impl Writer {
             self.trusted = !self.broken;
             return Ok(());
         }
+        let begun = real_time();
         let committed = wait_while_busy(inner.options.busy_wait, || {
             self.conn.prepare_cached("COMMIT")?.execute([])
         });
@@ -271,7 +280,7 @@ impl Writer {
         if let Err(err) = inner.still_there_or_rescue(&self.conn) {
             return Err(Failed::Unknown(err.to_string()));
         }
-        self.trusted = true;
+        (self.trusted, self.committing) = (true, begun.elapsed());
         self.after_commit(inner);
         Ok(())
     }

@@ -5,6 +5,11 @@
 //! otherwise the build folder. Seconds a measurement in `SECONDS` (default 3). With `KEEP=1` each
 //! save keeps the version that it replaces; otherwise the history grows by a version an hour.
 //!
+//! The store and the bare statements save the keys in the same shuffled order, as players' saves
+//! come in no order. Rows of keys that were made one after the other share pages, so a batch in the
+//! order of the keys writes fewer of them; the store's committers would not stay in that order.
+//! `IN_ORDER=1` does not shuffle.
+//!
 //! `PART=store`, `bare` or `writes` with `COMMITTERS` and `SAVES` runs one part for so many saves,
 //! for a tool that counts instructions: the difference of two runs is free of what comes before.
 
@@ -119,6 +124,20 @@ fn set(name: &str) -> Option<f64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
+/// In which order the keys are saved.
+fn order() -> Vec<usize> {
+    let mut order: Vec<_> = (0..KEYS).collect();
+    if set("IN_ORDER").is_some_and(|in_order| in_order > 0.0) {
+        return order;
+    }
+    let mut state = 1_u64;
+    for last in (1..KEYS).rev() {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        order.swap(last, (state >> 33) as usize % (last + 1));
+    }
+    order
+}
+
 /// Overwrites one block of a file, syncing each time.
 fn overwrite(path: &Path, time: Duration) -> f64 {
     let mut file =
@@ -147,14 +166,16 @@ fn bare(path: &Path, batch: usize, until: Until, keep: bool, what: Bare) -> f64 
     let env = Env::system();
     let names: Vec<_> = (1..=KEYS).map(|n| format!("Player_{n}")).collect();
     let mut heads: Vec<_> = (1..=KEYS as i64).map(|id| (id, 1, id)).collect();
+    let order = order();
     let (start, mut count) = (Instant::now(), 0);
     while !until.is_over(start, count as u64) {
         conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut s| s.execute([])).expect("begun");
         for _ in 0..batch {
             let now = env.unix_ms();
+            let at = order[count % KEYS];
             let (id, version, current) = match what {
-                Bare::Statements => read_head(&conn, &names[count % KEYS]),
-                Bare::Writes => heads[count % KEYS],
+                Bare::Statements => read_head(&conn, &names[at]),
+                Bare::Writes => heads[at],
             };
             let sql = "INSERT INTO settled (id, at_ms, aborted, fingerprint) VALUES (?1, ?2, 0, \
                 ?3) ON CONFLICT DO NOTHING";
@@ -172,7 +193,7 @@ fn bare(path: &Path, batch: usize, until: Until, keep: bool, what: Bare) -> f64 
             conn.prepare_cached(sql)
                 .and_then(|mut s| s.execute([id, version + 1, current, now, 0]))
                 .expect("a head");
-            heads[count % KEYS] = (id, version + 1, current);
+            heads[at] = (id, version + 1, current);
             count += 1;
         }
         conn.prepare_cached("COMMIT").and_then(|mut s| s.execute([])).expect("committed");
@@ -290,12 +311,13 @@ fn store(path: &Path, committers: usize, until: Until, keep: bool) -> (f64, f64,
             };
             first.push(commit(vec![change, save(&state, values[0].clone(), false)]));
         }
-        let states: Vec<_> = store
+        let made: Vec<_> = store
             .commit(first)
             .await
             .into_iter()
             .map(|reply| reply.expect("made").states.remove(0))
             .collect();
+        let states: Vec<_> = order().into_iter().map(|at| made[at].clone()).collect();
         let count = Arc::new(AtomicU64::new(0));
         let start = Instant::now();
         let mut tasks = tokio::task::JoinSet::new();

@@ -29,5 +29,5 @@ pub use entry::{Attribution, AuditEntry, AuditOutcome, MAX_AUTHOR_BYTES, MAX_REA
 pub(crate) use entry::{ERASE, ERASED_MS};
 pub use keys::AUDIT_SCOPE;
 pub(crate) use keys::{entry_key, operation_of_order, order_id};
-pub(crate) use query::{audit_entries_within, unredacted_erasures};
 pub use query::{AuditPage, AuditQuery, UnreadableEntry, audit_entries};
+pub(crate) use query::{audit_entries_within, unredacted_erasures};

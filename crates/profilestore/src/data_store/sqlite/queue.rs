@@ -130,8 +130,8 @@ impl Queue {
 
     /// Leaves the callers of the last transaction time to come back, so that the next one is not of
     /// a few only: a transaction costs a sync, whatever its size. Sleeps meanwhile, because the
-    /// scheduler puts a thread that yields behind the others. Says whether as many jobs wait as are
-    /// expected.
+    /// scheduler may put a thread that yields far behind the others. Says whether as many jobs wait
+    /// as are expected.
     pub(super) fn gather(&self, expected: Expected) -> bool {
         if self.jobs.load(SeqCst) >= expected.jobs {
             return true;

@@ -46,11 +46,12 @@ pub(crate) struct Bytes {
 
 impl Cleaner {
     /// Has the file cleaned after an erasure, and waits for that no longer than `patience`. The
-    /// cleaning goes on after that, also when nobody waits.
+    /// cleaning goes on after that. To be called in a task of its own: when this is dropped, what
+    /// is booked may stay pending.
     pub(crate) async fn clean(
         self: &Arc<Self>,
         operator: &Operator,
-        after: Uuid,
+        after: Option<Uuid>,
         patience: Duration,
     ) -> Bytes {
         let Pass { operation, mut outcome } = match self.pass(operator, after).await {
@@ -72,12 +73,16 @@ impl Cleaner {
     }
 
     /// A pass that has not begun. None: the store has no files.
-    async fn pass(self: &Arc<Self>, operator: &Operator, after: Uuid) -> Result<Option<Pass>> {
+    async fn pass(
+        self: &Arc<Self>,
+        operator: &Operator,
+        after: Option<Uuid>,
+    ) -> Result<Option<Pass>> {
         let mut next = self.next.lock().await;
         if let Some(pass) = &*next {
             return Ok(Some(pass.clone()));
         }
-        let Some(cleaning) = operator.clean_files(Some(after)).await? else { return Ok(None) };
+        let Some(cleaning) = operator.clean_files(after).await? else { return Ok(None) };
         let (end, outcome) = watch::channel(Outcome::Pending);
         let pass = Pass { operation: cleaning.operation(), outcome };
         *next = Some(pass.clone());
@@ -159,13 +164,13 @@ mod tests {
         let under_way = cleaner.turn.lock().await;
         let after = Env::system().uuid();
         for erasure in [after, Env::system().uuid(), Env::system().uuid()] {
-            let bytes = cleaner.clean(&operator, erasure, Duration::ZERO).await;
+            let bytes = cleaner.clean(&operator, Some(erasure), Duration::ZERO).await;
             assert!(!bytes.are_gone());
             assert_eq!(bytes.cleaning()["outcome"], "pending");
             assert!(bytes.are_left_in().unwrap().ends_with("until its cleaning is done"));
         }
         drop(under_way);
-        let bytes = cleaner.clean(&operator, after, SOON).await;
+        let bytes = cleaner.clean(&operator, Some(after), SOON).await;
         assert!(bytes.are_gone() && bytes.are_left_in().is_none(), "{bytes:?}");
         let booked = audit_entries(&store, &AuditQuery::default()).await.unwrap().entries;
         // The last one has shared it, or came when it had begun.
@@ -179,7 +184,8 @@ mod tests {
     async fn a_store_without_files_says_so() {
         let server = GameServer::builder(MemoryStore::new(Env::system())).start().await.unwrap();
         let operator = server.operator(Attribution::new("ann"));
-        let bytes = Arc::new(Cleaner::default()).clean(&operator, Env::system().uuid(), SOON).await;
+        let after = Some(Env::system().uuid());
+        let bytes = Arc::new(Cleaner::default()).clean(&operator, after, SOON).await;
         assert_eq!((bytes.are_gone(), bytes.cleaning()), (false, Value::Null));
         assert!(bytes.are_left_in().unwrap().contains("database"));
         assert!(server.shutdown().await.is_complete());

@@ -10,11 +10,15 @@ use axum::{
 };
 use bytes::Bytes;
 use futures_util::stream;
-use profilestore::transfer::{ExportFilter, export};
+use profilestore::{
+    Error, ErrorKind, Operator, UserId,
+    operator::EraseReport,
+    transfer::{ExportFilter, export},
+};
 use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use tokio::{runtime::Handle, task::spawn_blocking};
+use tokio::{runtime::Handle, task::spawn_blocking, time::Instant};
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -26,6 +30,7 @@ use super::{
 use crate::{
     app::App,
     auth::Caller,
+    cleaning,
     keys::Scope,
     problem::{AnyProblem, Problem},
     secret::hex,
@@ -34,7 +39,7 @@ use crate::{
 /// How many pieces of an export wait for a slow reader.
 const PIECES: usize = 4;
 
-/// How long an erasure waits for the store's file to be clean.
+/// How long an erasure waits for the store's file to be clean, at most.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How large a piece of an export is at least, but for the last one.
@@ -184,9 +189,12 @@ async fn erase(
     caller.may_everywhere(Scope::UsersErase)?;
     let by = caller.because(how.reason.as_deref());
     let operator = app.server().operator(by.clone());
-    let report = operator.erase_user(user_of(&user)?, how.shared.unwrap_or(false)).await?;
-    let patience = PATIENCE.min(app.request_time() / 2);
-    let bytes = app.cleaner().clean(&operator, report.operation, patience).await;
+    let (user, shared) = (user_of(&user)?, how.shared.unwrap_or(false));
+    let until = app.env().now() + app.request_time();
+    // A task of its own: a request that ends early ends neither the erasure nor the cleaning.
+    let erasing = tokio::spawn(erase_and_clean(app.clone(), operator, user, shared, until));
+    let broken_off = |_| Problem::new("internal", "the erasure was broken off");
+    let (report, bytes) = erasing.await.map_err(broken_off)??;
     let left = bytes.are_left_in().map(|left| format!("; {left}")).unwrap_or_default();
     let certificate = json!({
         "report": report,
@@ -201,4 +209,29 @@ async fn erase(
     let digest = hex(&Sha256::digest(certificate.to_string().as_bytes()));
     let body = json!({ "certificate": certificate, "sha256": digest });
     Ok(views::json(StatusCode::OK, &body))
+}
+
+/// Erases a user and has the file cleaned, also when the erasure fails after some profiles. Waits
+/// for the cleaning for half of the time until then.
+async fn erase_and_clean(
+    app: App,
+    operator: Operator,
+    user: UserId,
+    shared: bool,
+    until: Instant,
+) -> Result<(EraseReport, cleaning::Bytes), Error> {
+    let report = match operator.erase_user(user, shared).await {
+        Ok(report) => report,
+        Err(error) => {
+            // Where the request is wrong, nothing was erased.
+            if error.kind() != ErrorKind::Invalid {
+                app.cleaner().clean(&operator, None, Duration::ZERO).await;
+            }
+            return Err(error);
+        }
+    };
+    let left = until.saturating_duration_since(app.env().now());
+    let patience = PATIENCE.min(left / 2);
+    let bytes = app.cleaner().clean(&operator, Some(report.operation), patience).await;
+    Ok((report, bytes))
 }

@@ -1,15 +1,23 @@
 //! What crosses stores, what is stored of users, and what operators do to sessions.
 
+use std::{sync::Arc, time::Duration};
+
+use axum::{body::Body, http::Request};
 use profilestore::{
-    Attribution, Edit,
+    Attribution, Edit, GameServer, Settings,
+    data_store::{
+        Change,
+        fault::{Call, Fate, Fault, FaultyStore, OnCommand, StorePlan},
+    },
     env::Env,
     operator::{BulkEdit, EditScope},
 };
-use profilestore_server::config::Options;
+use profilestore_server::{App, Parts, config::Options};
 use profilestore_testbed::GameClient;
 use serde_json::{Value, json};
+use tower::ServiceExt as _;
 
-use crate::{Served, operation, refused, serve};
+use crate::{Served, operation, refused, serve, settings};
 
 #[tokio::test]
 async fn servers_sessions_and_metrics_are_shown() {
@@ -91,6 +99,99 @@ async fn an_erasure_over_http_cleans_the_file_and_says_so() {
     assert!(live.is_active() && live.save().await.is_ok(), "play goes on");
     live.end_session().await.unwrap();
     assert!(game.shutdown().await.is_complete());
+}
+
+/// An app of the same store that reaches it as a plan says, a game server whose calls go that way,
+/// and a profile of user 4711.
+async fn app_on<P: StorePlan>(
+    served: &Served,
+    plan: P,
+    settings: Settings,
+) -> (App, FaultyStore<P>, GameServer) {
+    let way = FaultyStore::new(Arc::new(served.store.clone()), plan);
+    let desk = GameServer::builder(way.clone()).job_id("desk-2").settings(settings).start().await;
+    let desk = desk.unwrap();
+    let parts = Parts {
+        store: Arc::new(served.store.clone()),
+        server: desk.clone(),
+        host: None,
+        env: Env::system(),
+        metrics: None,
+    };
+    let listen = Options { listen: Some("127.0.0.1:0".to_owned()), ..Options::default() };
+    let app = App::new(parts, &listen.settle().unwrap());
+    let players = served.desk.store::<Value>("PlayerData").unwrap();
+    let profile = players.start_session("user-1").await.unwrap();
+    profile.add_user_id(4711).unwrap();
+    profile.end_session().await.unwrap();
+    (app, way, desk)
+}
+
+fn erasure(served: &Served) -> Request<Body> {
+    Request::post("/v1/users/4711/erasures")
+        .header("Host", "127.0.0.1")
+        .header("Authorization", format!("Bearer {}", served.admin))
+        .body(Body::empty())
+        .unwrap()
+}
+
+/// The entry of a cleaning, if one is booked.
+async fn vacuum(served: &Served) -> Option<Value> {
+    let log = served.admin().get("/v1/audit").await.is(200);
+    let mut entries = log["items"].as_array().unwrap().iter();
+    entries.find(|entry| entry["action"] == "vacuum").cloned()
+}
+
+/// The cleaning was the request's own, and no entry said that it was left out.
+#[tokio::test]
+async fn an_erasure_whose_request_ends_early_cleans_the_file_all_the_same() {
+    let served = Served::start().await;
+    let (app, way, desk) = app_on(&served, OnCommand::default(), settings()).await;
+    let before = way.plan().commits();
+    way.plan().fail(Fault::RequestLost, u64::MAX);
+    let asking = tokio::spawn(app.router().oneshot(erasure(&served)));
+    while way.plan().commits() == before {
+        assert!(!asking.is_finished(), "the erasure was not begun");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    asking.abort();
+    assert!(asking.await.unwrap_err().is_cancelled());
+    way.plan().heal();
+    let entry = loop {
+        match vacuum(&served).await {
+            Some(entry) if entry["outcome"] != "pending" => break entry,
+            _ => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    };
+    assert_eq!(entry["outcome"], "done", "{entry}");
+    assert!(desk.shutdown().await.is_complete());
+}
+
+/// The store takes no second version of an audit entry.
+#[derive(Debug)]
+struct OneVersion;
+
+impl StorePlan for OneVersion {
+    fn fate(&self, call: Call<'_>) -> Fate {
+        let again = |change: &Change| {
+            matches!(change, Change::Write { key, version: 1.., .. } if key.is_reserved())
+        };
+        let fails = matches!(call, Call::Commit(commits)
+            if commits.iter().flat_map(|commit| &commit.changes).any(again));
+        Fate { fault: fails.then_some(Fault::Refused), ..Fate::default() }
+    }
+}
+
+/// The profiles that it had erased were left in the file, and no entry said so.
+#[tokio::test]
+async fn an_erasure_that_fails_after_some_profiles_has_the_file_cleaned() {
+    let served = Served::start().await;
+    let settings = Settings { call_timeout: Duration::from_secs(1), ..settings() };
+    let (app, _way, desk) = app_on(&served, OneVersion, settings).await;
+    app.router().oneshot(erasure(&served)).await.unwrap();
+    // Its end cannot be booked either.
+    assert_eq!(vacuum(&served).await.unwrap()["outcome"], "pending");
+    assert!(desk.shutdown().await.is_complete());
 }
 
 #[tokio::test]

@@ -17,6 +17,11 @@
 //! too many for a document: a key's messages may be 250 MiB, and a line is at most
 //! [`MAX_LINE_BYTES`]. A program that does not know them refuses them, and the key with them.
 //!
+//! An import leaves out a key with more than 512 MiB of messages, counted in a form in which a
+//! quotation mark takes two bytes. So many can only wait where
+//! [`max_message_queue`](crate::Settings::max_message_queue) was raised; an export writes them all
+//! the same.
+//!
 //! An [`export`] gives the same lines back. Both work on any store, a running one included, and
 //! read or write blockingly: they are meant for tools.
 

@@ -43,14 +43,18 @@ impl Live {
         Self { lease, messages: messages.into_iter().map(Message::of).collect(), last_message }
     }
 
-    /// Takes messages in that were given beside the document.
+    /// Takes messages in that were given beside the document. They are in order after
+    /// [`Live::sort`].
     pub(super) fn join(&mut self, further: Self) {
         self.messages.extend(further.messages);
-        self.messages.sort_by_key(|message| message.index);
         self.last_message = self.last_message.max(further.last_message);
     }
 
-    /// The first message whose index another one has too.
+    pub(super) fn sort(&mut self) {
+        self.messages.sort_by_key(|message| message.index);
+    }
+
+    /// The first message whose index another one has too. For messages in order.
     pub(super) fn given_twice(&self) -> Option<u64> {
         let mut pairs = self.messages.windows(2);
         pairs.find(|pair| pair[0].index == pair[1].index).map(|pair| pair[0].index)

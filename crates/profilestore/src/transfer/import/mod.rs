@@ -50,7 +50,8 @@ const LOOK_UP_BYTES: usize = 8 << 20;
 ///   interrupted is completed by repeating it.
 ///
 /// Memory does not grow with the input. (All versions of one key are listed in memory at once,
-/// without their values: some hundred bytes each. So are all messages that wait for one key.)
+/// without their values: some hundred bytes each. So are all messages that wait for one key. A key
+/// with more than 512 MiB of them is left out; 1,000 of the largest are less.)
 /// Temporary files take about as much room as the values take in the store;
 /// [`ImportOptions::folder`] says where.
 ///

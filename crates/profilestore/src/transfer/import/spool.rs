@@ -29,8 +29,8 @@ const READ_BYTES: usize = 32 << 10;
 /// A piece of the file of values.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Place {
-    at: u64,
-    bytes: usize,
+    pub(super) at: u64,
+    pub(super) bytes: usize,
 }
 
 /// What is known of a version besides its value, or of a line of messages.

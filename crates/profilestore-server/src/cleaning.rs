@@ -130,11 +130,13 @@ impl Bytes {
             None => {
                 Some("bytes in the database's files and logs, until it vacuums and discards them")
             }
-            Some(Outcome::Pending) => {
-                Some("bytes in unused parts of the store's file, until its cleaning is done")
-            }
+            // In the log they are whole values: it is emptied at the end of the pass.
+            Some(Outcome::Pending) => Some(
+                "bytes in the store's file and in the log beside it, until its cleaning is done",
+            ),
             Some(Outcome::Refused) => Some(
-                "bytes in unused parts of the store's file, until `profilestore erase --vacuum`",
+                "bytes in the store's file and in the log beside it, until `profilestore erase \
+                --vacuum`",
             ),
             Some(Outcome::Done) => None,
         }
@@ -178,6 +180,19 @@ mod tests {
         assert_eq!(first.details["after"], after.to_string());
         assert!(booked.iter().all(|entry| entry.outcome == AuditOutcome::Done), "{booked:?}");
         assert!(server.shutdown().await.is_complete());
+    }
+
+    /// It named the file's unused parts alone. In the log there may be whole values.
+    #[test]
+    fn what_is_not_cleaned_is_left_in_the_log_too() {
+        for (outcome, until) in [
+            (Outcome::Pending, "until its cleaning is done"),
+            (Outcome::Refused, "until `profilestore erase --vacuum`"),
+        ] {
+            let bytes = Bytes { operation: None, outcome: Some(outcome) };
+            let left = bytes.are_left_in().unwrap();
+            assert!(left.contains("in the log beside it") && left.ends_with(until), "{left}");
+        }
     }
 
     #[tokio::test]

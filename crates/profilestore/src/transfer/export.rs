@@ -27,13 +27,13 @@ const MESSAGES_BYTES: usize = 1 << 20;
 /// and version.
 ///
 /// The last version of a key says who holds it and which messages are waiting; an imported version
-/// comes out as it went in, with its version string. Messages that wait for a key without a value
-/// come as a document of nothing but messages, the form that they have in the data store of a
-/// Roblox game. Messages for which a document has no room follow in lines of their own: data and
-/// messages in one are at most [`MAX_DATA_BYTES`](crate::storable::MAX_DATA_BYTES). A value that
-/// cannot be read is reported and left out. The library's own books
-/// ([`crate::key::RESERVED_STORE`]) are only written out when the filter names them; an import does
-/// not take them.
+/// comes out as it went in, with its version string. Messages that wait for a key without a value,
+/// or of which no version can be read, come as a document of nothing but messages, the form that
+/// they have in the data store of a Roblox game. Messages for which a document has no room follow
+/// in lines of their own: data and messages in one are at most
+/// [`MAX_DATA_BYTES`](crate::storable::MAX_DATA_BYTES). A value that cannot be read is reported and
+/// left out. The library's own books ([`crate::key::RESERVED_STORE`]) are only written out when the
+/// filter names them; an import does not take them.
 ///
 /// With a search ([`ExportFilter::filter`]) profiles are chosen by what is saved when they are
 /// looked at. One that the search cannot tell of is reported as unreadable, without a version's
@@ -133,15 +133,15 @@ impl<'a> KeyLines<'a> {
     pub(super) fn waiting_messages(&mut self) -> Result<(), TransferError> {
         let state = self.state;
         let Some(newest) = self.waiting.last() else { return Ok(()) };
-        if !state.exists() {
+        // Messages come with a version. Where none could be written, this is one.
+        if !state.exists() || self.n == 0 {
             let updated_ms = newest.sent_ms;
             let created_ms = if state.version == 0 { updated_ms } else { state.created_ms };
             let value = compose_inbox(&self.told_with(Some(0)));
             let label = version_label(updated_ms, state.version + 1, created_ms);
             self.line(&label, updated_ms, created_ms, None, Some(&value))?;
         }
-        // Without a version there is nothing that they could come with.
-        if self.n > 0 { self.messages() } else { Ok(()) }
+        self.messages()
     }
 
     /// The messages as lines of their own.

@@ -220,3 +220,19 @@ async fn messages_of_a_profile_whose_newest_version_cannot_be_read_come_out() {
     assert_eq!(imported(&other, &text).await.pending.entries, 1);
     assert_eq!(waiting(&other, "a").await, waiting(&store, "a").await);
 }
+
+/// They were counted and left out, for want of a version that they could come with.
+#[tokio::test]
+async fn messages_of_a_profile_of_which_no_version_can_be_read_come_out() {
+    let (store, other) = (memory(), memory());
+    let state = store.read_one(&key("a"), Returning::HEAD).await.unwrap().1;
+    write(&store, Change::write(&state, NewValue::Bytes(Bytes::from_static(b"\x07\x00{}")))).await;
+    send(&store, "a", 1).await;
+    let mut text = Vec::new();
+    let filter = ExportFilter::default();
+    let report = export(&store, &filter, &mut text, &mut |_| {}).await.unwrap();
+    assert_eq!((report.versions, report.unreadable.len(), report.pending.entries), (1, 1, 1));
+    let imported = imported(&other, &text).await;
+    assert_eq!((imported.versions, imported.pending.entries), (1, 1));
+    assert_eq!(waiting(&other, "a").await, waiting(&store, "a").await);
+}

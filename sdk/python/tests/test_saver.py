@@ -55,6 +55,31 @@ class Saving(unittest.IsolatedAsyncioTestCase):
         self.assertEqual((name, save["data"]), ("save", {"coins": 100}))
         self.assertEqual(save["edits_done"], [{"op": "op-1"}])
 
+    async def test_a_save_of_a_change_that_was_changed_back_is_done(self) -> None:
+        wire = Wire()
+        document: Document[dict[str, int]] = Document({"coins": 0}, None, Beside({}))
+        saver = Saver(1, "k", 1, document, wire, 60.0, User())
+
+        def put(coins: int) -> None:
+            document.change(lambda data: data.update(coins=coins))
+
+        put(1)
+        first = saver.save()
+        put(0)
+        await first
+        self.assertEqual((len(wire.requests), document.is_changed), (0, False))
+        # The same behind a save that is refused.
+        put(1)
+        refused = saver.save()
+        await asyncio.sleep(0)
+        put(0)
+        back = saver.save()
+        wire.requests[-1].failed(failure("too-large", "it is too large"))
+        with self.assertRaises(ProfileError):
+            await refused
+        await back
+        self.assertEqual((len(wire.requests), document.is_changed), (1, False))
+
     async def test_ten_thousand_edits_of_one_session_are_remembered_and_no_more(self) -> None:
         wire = Wire()
         document: Document[dict[str, int]] = Document({"coins": 0}, None, Beside({}))

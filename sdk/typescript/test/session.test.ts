@@ -180,6 +180,26 @@ test("a save that is refused for good fails, and the session goes on", async () 
   assert.equal(wire.last.data.coins, 2);
 });
 
+test("a save of a change that was changed back is done", async () => {
+  const { wire, profile } = session();
+  profile.update((data) => (data.coins = 1));
+  const first = profile.save();
+  profile.update((data) => (data.coins = 0));
+  await first;
+  assert.deepEqual([wire.frames.length, profile.hasUnsaved], [0, false]);
+  // The same behind a save that is refused.
+  profile.on("save-failed", () => {});
+  profile.update((data) => (data.coins = 1));
+  const refused = profile.save();
+  await turn();
+  profile.update((data) => (data.coins = 0));
+  const back = profile.save();
+  wire.outcomes.at(-1)?.failed(failure("too-large", "it is too large"));
+  await assert.rejects(refused, { kind: "too-large" });
+  await back;
+  assert.deepEqual([wire.frames.length, profile.hasUnsaved], [1, false]);
+});
+
 test("a session that is lost says so once, and whether play was lost with it", async () => {
   const { wire, profile } = session();
   const ends: unknown[] = [];

@@ -152,6 +152,8 @@ class Saver:
             if self._document.is_changed:
                 self._send_save(self._document.draft(), [], None)
             else:
+                # What was changed was changed back: what is stored is what the waiters want.
+                self._document.stored(self._document.stored_draft())
                 self._settle_waiters()
 
     def _next_edit(self) -> None:

@@ -154,8 +154,10 @@ export class Saver<T> {
     this.#isDue = false;
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    if (this.document.isChanged) this.#sendSave(this.document.draft(), []);
-    else this.#settleWaiters();
+    if (this.document.isChanged) return this.#sendSave(this.document.draft(), []);
+    // What was changed was changed back: what is stored is what the waiters want.
+    this.document.stored(this.document.storedDraft());
+    this.#settleWaiters();
   }
 
   /** Makes the next edit and sends it. False: there is none. */

@@ -120,6 +120,22 @@ class Connected(unittest.IsolatedAsyncioTestCase):
         self.assertGreater(second["n"], first["n"])
         await self.host.say("ended", i=second["i"])
 
+    async def test_a_refused_end_takes_back_no_doubt_that_the_game_has_not_heard_of(self) -> None:
+        start = self.server.store("P", {"coins": 0}).start("a")
+        await until("the start is there", lambda: "start" in self.host.names)
+        i = self.host.heard[-1][1]["i"]
+        told = {"i": i, "s": 1, "epoch": 1, "version": 1, "data": {"coins": 0}, "meta": {}}
+        await self.host.say("started", **told)
+        end = (await start).end()
+        await until("its end is there", lambda: "end" in self.host.names)
+        # As the thread does for a `release` that the game's loop has not taken yet.
+        self.server._connection.trust.doubt(1)
+        problem = {"kind": "too-large", "advice": "fix"}
+        await self.host.say("error", i=self.host.heard[-1][1]["i"], problem=problem)
+        await self.fails("too-large", end)
+        self.assertFalse(self.server.is_active(1))
+        self.assertEqual(self.server._connection.trust._doubted, {1})
+
     async def test_messages_that_wait_are_refused_before_they_fill_the_memory(self) -> None:
         await self.lost()
         players = self.server.store("P", {"coins": 0})

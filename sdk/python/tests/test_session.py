@@ -36,8 +36,6 @@ class Wire:
     def is_active(self, s: int) -> bool:
         return True
 
-    def goes_on(self, s: int) -> None: ...
-
     def over(self, s: int) -> None: ...
 
     @property
@@ -105,6 +103,17 @@ class Sessions(unittest.IsolatedAsyncioTestCase):
         await end
         self.assertFalse(profile.has_unsaved)
         self.refused("session-ended", lambda: profile.set_tags({}))
+
+    async def test_a_session_that_was_asked_for_is_not_believed_in_when_its_end_is_refused(
+        self,
+    ) -> None:
+        wire, profile = session()
+        self.assertTrue(profile.is_active)
+        by = {"server": {"job": "eu-2", "place": 0}}
+        profile.heard(("release", {"s": 1, "by": by, "deadline_ms": 2000}))
+        wire.requests[-1].failed(failure("too-large", "it is too large"))
+        await self.turn()
+        self.assertEqual((profile.ended, profile.is_active), (None, False))
 
     async def test_what_cannot_be_stored_beside_the_data_is_refused_at_once(self) -> None:
         _, profile = session()

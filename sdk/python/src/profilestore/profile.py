@@ -83,9 +83,6 @@ class Wire(Protocol):
 
     def is_active(self, s: int) -> bool: ...
 
-    def goes_on(self, s: int) -> None:
-        """It was asked for, and could not be ended."""
-
     def over(self, s: int) -> None:
         """The session is over."""
 
@@ -143,9 +140,8 @@ class Profile(Generic[T]):
         Whether this game server may believe that the profile is its own. Ask before something that
         cannot be taken back, such as giving out what is worth money outside of the profile.
         """
-        return (
-            self.ended is None and not self._is_ending and self._wire.is_active(self.opened.s)
-        )
+        is_open = self.ended is None and not self._is_ending and not self._is_asked
+        return is_open and self._wire.is_active(self.opened.s)
 
     def update(self, change: Callable[[T], R]) -> R:
         """
@@ -320,8 +316,6 @@ class Profile(Generic[T]):
                 # It was refused, so the session goes on.
                 self._is_ending = False
                 self._ending = None
-                if not self._is_asked:
-                    self._wire.goes_on(self.opened.s)
                 # What came meanwhile.
                 self._process_all()
             raise

@@ -168,10 +168,6 @@ class Server:
         """@private Whether a session may be believed in."""
         return self._connection.trust.is_active(s)
 
-    def goes_on(self, s: int) -> None:
-        """@private It was asked for, and could not be ended."""
-        self._connection.trust.trust(s)
-
     def over(self, s: int) -> None:
         """@private The session is over."""
         self._profiles.pop(s, None)

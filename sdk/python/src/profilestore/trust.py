@@ -41,11 +41,6 @@ class Trust:
         with self._lock:
             self._doubted.add(s)
 
-    def trust(self, s: int) -> None:
-        """The session goes on: it was asked for, and could not be ended."""
-        with self._lock:
-            self._doubted.discard(s)
-
     def forget(self, s: int) -> None:
         with self._lock:
             self._unanswered.pop(s, None)

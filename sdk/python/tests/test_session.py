@@ -17,6 +17,8 @@ from profilestore.events import Report
 from profilestore.profile import Opened
 from profilestore.transaction import prepare, transact
 
+from .serve import until
+
 
 class Wire:
     """Takes frames, and answers when the test says so."""
@@ -114,6 +116,61 @@ class Sessions(unittest.IsolatedAsyncioTestCase):
         wire.requests[-1].failed(failure("too-large", "it is too large"))
         await self.turn()
         self.assertEqual((profile.ended, profile.is_active), (None, False))
+
+    async def test_a_profile_that_is_asked_for_during_an_end_is_let_go_when_that_is_refused(
+        self,
+    ) -> None:
+        wire, profile = session()
+        asked: list[object] = []
+        profile.on("release", lambda release: asked.append(release.by))
+        profile.update(put(1))
+        end = profile.end()
+        by = {"server": {"job": "eu-2", "place": 0}}
+        profile.heard(("release", {"s": 1, "by": by, "deadline_ms": 2000}))
+        wire.requests[-1].failed(failure("too-large", "it is too large"))
+        with self.assertRaises(ProfileError):
+            await end
+        await self.turn()
+        self.assertEqual([name for name, _ in wire.frames], ["end", "end"])
+        self.assertEqual(len(asked), 1)
+        wire.requests[-1].done(("ended", {}))
+        await self.turn()
+        assert profile.ended is not None
+        self.assertEqual((profile.ended.reason, profile.ended.has_loss), ("released", False))
+
+    async def test_a_hand_over_that_the_server_could_not_do_is_tried_again(self) -> None:
+        wire, profile = session()
+        by = {"server": {"job": "eu-2", "place": 0}}
+        profile.heard(("release", {"s": 1, "by": by, "deadline_ms": 2000}))
+        wire.requests[-1].failed(failure("unavailable", "not now"))
+        await until("it is let go again", lambda: len(wire.requests) == 2)
+        wire.requests[-1].done(("ended", {}))
+        await self.turn()
+        assert profile.ended is not None
+        self.assertEqual(profile.ended.reason, "released")
+
+    async def test_a_message_behind_one_whose_failure_ends_the_session_changes_nothing(
+        self,
+    ) -> None:
+        wire, profile = session()
+        for index in (7, 8):
+            body = {"type": "gift", "index": index}
+            message = {"s": 1, "index": index, "id": f"1:{index}", "sent_ms": 1, "body": body}
+            profile.heard(("message", message))
+
+        def take(data: dict[str, int], gift: Any, _: object) -> None:
+            if gift["index"] == 7:
+                raise ValueError("no")
+            data["coins"] += 5
+
+        profile.on("message-failed", lambda _: profile.end())
+        profile.on_message("gift", take)
+        await self.turn()
+        self.assertEqual((profile.data, wire.last["processed"]), ({"coins": 0}, []))
+        wire.requests[-1].done(("ended", {}))
+        await self.turn()
+        assert profile.ended is not None
+        self.assertFalse(profile.ended.has_loss)
 
     async def test_what_cannot_be_stored_beside_the_data_is_refused_at_once(self) -> None:
         _, profile = session()

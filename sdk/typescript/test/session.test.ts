@@ -5,6 +5,7 @@ import { failure, ProfileError, type Problem } from "../dist/errors.js";
 import type { Profile } from "../dist/session/profile.js";
 import { userOf } from "../dist/session/users.js";
 import { transact } from "../dist/transaction.js";
+import { until } from "./serve.js";
 import { session, turn } from "./wire.js";
 
 interface Coins {
@@ -231,6 +232,71 @@ test("an asked-for profile is frozen, saved and let go, with its last hooks", as
   wire.outcomes.at(-1)?.done(["ended", { i: 1 }]);
   await turn();
   assert.deepEqual(profile.ended, { reason: "released", by, hasLoss: false });
+});
+
+test("a profile that is asked for during an end is let go when that end is refused", async () => {
+  const { wire, profile } = session();
+  const asked: unknown[] = [];
+  profile.on("release", ({ by }) => asked.push(by));
+  profile.update((data) => (data.coins = 1));
+  const end = profile.end();
+  await turn();
+  const by = { server: { job: "eu-2", place: 0 } };
+  profile.heard(["release", { s: 1, by, deadline_ms: 2000 }]);
+  wire.outcomes.at(-1)?.failed(failure("too-large", "it is too large"));
+  await assert.rejects(end, { kind: "too-large" });
+  await turn();
+  assert.deepEqual([wire.frames.map(([name]) => name), asked], [["end", "end"], [by]]);
+  wire.outcomes.at(-1)?.done(["ended", { i: 2 }]);
+  await turn();
+  assert.deepEqual(profile.ended, { reason: "released", by, hasLoss: false });
+});
+
+test("a hand-over that the server could not do is tried again", async () => {
+  const { wire, profile } = session();
+  profile.on("save-failed", () => {});
+  const by = { server: { job: "eu-2", place: 0 } };
+  profile.heard(["release", { s: 1, by, deadline_ms: 2000 }]);
+  wire.outcomes.at(-1)?.failed(failure("unavailable", "not now"));
+  await until("it is let go again", () => wire.frames.length === 2);
+  wire.outcomes.at(-1)?.done(["ended", { i: 2 }]);
+  await turn();
+  assert.equal(profile.ended?.reason, "released");
+});
+
+test("an end waits for a transaction that begins when another one ends", async () => {
+  const { wire, profile } = session();
+  let hooks = 0;
+  profile.onLastSave(() => void hooks++);
+  profile.freeze();
+  const end = profile.end();
+  profile.thaw(undefined, undefined);
+  profile.freeze();
+  await turn();
+  assert.deepEqual([hooks, wire.frames.length], [0, 0]);
+  profile.thaw(undefined, undefined);
+  await turn();
+  assert.deepEqual([hooks, wire.frames.map(([name]) => name)], [1, ["end"]]);
+  wire.outcomes.at(-1)?.done(["ended", { i: 1 }]);
+  await end;
+});
+
+test("a message behind one whose failure ends the session changes nothing", async () => {
+  const { wire, profile } = session();
+  for (const index of [7, 8]) {
+    const body = `{"type":"gift","index":${index}}`;
+    profile.heard(["message", { s: 1, index, id: `1:${index}`, sent_ms: 1, body }]);
+  }
+  profile.on("message-failed", () => void profile.end());
+  profile.onMessage("gift", (data, { index }: { index: number }) => {
+    if (index === 7) throw new Error("no");
+    data.coins += 5;
+  });
+  await turn();
+  assert.deepEqual([profile.data.coins, wire.last.processed], [0, []]);
+  wire.outcomes.at(-1)?.done(["ended", { i: 1 }]);
+  await turn();
+  assert.equal(profile.ended?.hasLoss, false);
 });
 
 test("tags and metadata go with the next save, once, and not with an edit", async () => {

@@ -27,6 +27,9 @@ R = TypeVar("R")
 MOST_WAITING = 1000
 """How many messages without a handler are kept here; the inbox has the others."""
 
+AGAIN_S = 1.0
+"""When a profile that was asked for is let go again, if the server could not do it."""
+
 
 class End(NamedTuple):
     """How a session ended."""
@@ -111,6 +114,8 @@ class Profile(Generic[T]):
         self._asked: Asker | None = None
         self._is_ending = False
         self._is_asked = False
+        self._asked_meanwhile: Asker | None = None
+        """Who asked while an end was under way."""
         self._ending: asyncio.Future[None] | None = None
 
     @property
@@ -318,6 +323,9 @@ class Profile(Generic[T]):
                 self._ending = None
                 # What came meanwhile.
                 self._process_all()
+                asked, self._asked_meanwhile = self._asked_meanwhile, None
+                if asked is not None:
+                    self._release(asked)
             raise
         self._finish(reason, by, False)
 
@@ -362,22 +370,34 @@ class Profile(Generic[T]):
     def _release(self, by: Asker) -> None:
         # From now on no pong counts, also when the end is refused: the server's deadline runs.
         self._is_asked = True
-        if self._is_ending or self._asked is not None:
+        if self._asked is not None:
+            return
+        if self._ending is not None:
+            self._asked_meanwhile = by
             return
         self._asked = by
         self._events.emit("release", Release(by))
+        self._hand_over(by)
+
+    def _hand_over(self, by: Asker) -> None:
         if self.ended is not None or self._ending is not None:
             return
+        self._asked = by
         # From this moment on the data is frozen, unless a transaction is to end first.
         self._ending = self._letting_go("released", by)
-        self._ending.add_done_callback(self._released)
+        self._ending.add_done_callback(partial(self._released, by))
 
-    def _released(self, ending: asyncio.Future[None]) -> None:
+    def _released(self, by: Asker, ending: asyncio.Future[None]) -> None:
         error = None if ending.cancelled() else ending.exception()
-        if error is not None:
-            self._asked = None
-            if self.ended is None:
-                self._events.emit("save-failed", error)
+        if error is None:
+            return
+        self._asked = None
+        if self.ended is not None:
+            return
+        self._events.emit("save-failed", error)
+        if isinstance(error, ProfileError) and error.advice == "retry":
+            # It was not done, and nothing else tries again. The server's deadline runs.
+            asyncio.get_running_loop().call_later(AGAIN_S, self._hand_over, by)
 
     def _over(self, reason: str, by: ByServer | None) -> None:
         # The answer to an end that was sent says what became of it.
@@ -401,9 +421,10 @@ class Profile(Generic[T]):
     # --- messages ------------------------------------------------------------------------------
 
     def _process_all(self) -> None:
-        if self._saver.is_frozen or self._is_ending or self.ended is not None:
-            return
         for index, message in list(self._waiting.items()):
+            # What the game did because of the one before may be the end, or a transaction.
+            if self._saver.is_frozen or self._is_ending or self.ended is not None:
+                return
             if self._document.has_seen(index):
                 self._waiting.pop(index, None)
             else:

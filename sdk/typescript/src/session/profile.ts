@@ -48,6 +48,9 @@ type Message = Extract<SessionFrame, ["message", unknown]>[1];
 /** How many messages without a handler are kept here; the inbox has the others. */
 const MOST_WAITING = 1000;
 
+/** When a profile that was asked for is let go again, if the server could not do it. */
+const AGAIN_MS = 1000;
+
 export interface Opened {
   readonly s: number;
   readonly store: string;
@@ -73,6 +76,8 @@ export class Profile<T> {
   #release: Asker | undefined;
   #isEnding = false;
   #isAsked = false;
+  /** Who asked while an end was under way. */
+  #askedMeanwhile: Asker | undefined;
   #ending: Promise<void> | undefined;
   #end: End | undefined;
 
@@ -256,7 +261,8 @@ export class Profile<T> {
   // --- the way out ---------------------------------------------------------------------------
 
   async #letGo(reason: "ended" | "released", by: Asker | undefined): Promise<void> {
-    if (this.#saver.isFrozen) await this.#saver.whenThawed();
+    // Another transaction may begin at the end of the first.
+    while (this.#saver.isFrozen && this.#end === undefined) await this.#saver.whenThawed();
     if (this.#end !== undefined) throw failure("session-ended", `the session is over: ${this.key}`);
     if (!this.#isEnding) {
       for (const change of this.#lastSave) {
@@ -276,6 +282,9 @@ export class Profile<T> {
         this.#ending = undefined;
         // What came meanwhile.
         this.#processAll();
+        const asked = this.#askedMeanwhile;
+        this.#askedMeanwhile = undefined;
+        if (asked !== undefined) this.#asked(asked);
       }
       throw error;
     }
@@ -326,15 +335,28 @@ export class Profile<T> {
   #asked(by: Asker): void {
     // From now on no pong counts, also when the end is refused: the deadline of the server runs.
     this.#isAsked = true;
-    if (this.#isEnding || this.#release !== undefined) return;
+    if (this.#release !== undefined) return;
+    if (this.#ending !== undefined) {
+      this.#askedMeanwhile = by;
+      return;
+    }
     this.#release = by;
     this.#events.emit("release", { by });
+    this.#handOver(by);
+  }
+
+  #handOver(by: Asker): void {
     if (this.#end !== undefined || this.#ending !== undefined) return;
+    this.#release = by;
     const ending = this.#letGo("released", by);
     this.#ending = quiet(ending);
     const refused = (error: unknown) => {
       this.#release = undefined;
-      if (this.#end === undefined) this.#events.emit("save-failed", error as ProfileError);
+      if (this.#end !== undefined) return;
+      const why = error as ProfileError;
+      this.#events.emit("save-failed", why);
+      // It was not done, and nobody else tries again. The server's deadline runs.
+      if (why.advice === "retry") setTimeout(() => this.#handOver(by), AGAIN_MS);
     };
     ending.catch(refused);
   }
@@ -351,8 +373,9 @@ export class Profile<T> {
   }
 
   #processAll(): void {
-    if (this.#saver.isFrozen || this.#isEnding || this.#end !== undefined) return;
     for (const [index, message] of [...this.#waiting]) {
+      // What the game did because of the one before may be the end, or a transaction.
+      if (this.#saver.isFrozen || this.#isEnding || this.#end !== undefined) return;
       if (this.#document.hasSeen(index)) {
         this.#waiting.delete(index);
         continue;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import unittest
 from typing import Any
 from unittest.mock import patch
@@ -166,6 +167,17 @@ class Connected(unittest.IsolatedAsyncioTestCase):
     async def test_a_key_with_the_end_of_its_line_is_refused_at_once(self) -> None:
         for key in ("ps_1_2\n", "", "ps 1"):
             await self.fails("invalid", connect("ws://127.0.0.1:1", key=key, job="eu-1"))
+
+    async def test_the_first_connection_is_given_up_in_its_time_by_a_silent_server_too(
+        self,
+    ) -> None:
+        mute = socket.create_server(("127.0.0.1", 0))
+        url = f"ws://127.0.0.1:{mute.getsockname()[1]}"
+        with self.assertRaises(ProfileError) as raised:
+            await connect(url, key="k", job="eu-1", connect_timeout=0.3)
+        mute.close()
+        self.assertIn("no connection within 0.3 s", str(raised.exception))
+        self.assertEqual(raised.exception.kind, "unavailable")
 
     async def test_half_of_a_character_in_a_name_is_an_error_of_the_kind_invalid(self) -> None:
         players = self.server.store("P", {"coins": 0})

@@ -54,6 +54,8 @@ const MOST_RETRY_MS = 2000;
 const LATE = 0.6;
 const AGAIN_MS = 500;
 const MOST_ATTEMPTS = 60;
+/** The longest time that a timer has. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
 /** How many requests may be unanswered. */
 const MOST_REQUESTS = 100_000;
 /** How many sessions one frame of a greeting names. */
@@ -93,7 +95,10 @@ export class Connection implements LinksUser {
   #leaving: NodeJS.Timeout | undefined;
   #confirmedAt = 0;
   #leftAt = -Infinity;
-  #opening: { done(): void; failed(why: ProfileError): void; until: number } | undefined;
+  #opening: { done(): void; failed(why: ProfileError): void } | undefined;
+  #openingLate: NodeJS.Timeout | undefined;
+  /** Why there is no first connection yet. */
+  #whyNot: ProfileError;
   #isClosed = false;
   /** How many bytes of starts and messages may be unanswered. A session has one save at most. */
   mostBytes = 256 << 20;
@@ -104,14 +109,28 @@ export class Connection implements LinksUser {
     readonly options: ConnectionOptions,
     readonly holder: Holder,
     readonly report: Report,
-  ) {}
+  ) {
+    const { urls, connectMs } = options;
+    const detail = `no connection within ${connectMs} ms: ${urls.join(" ")}`;
+    this.#whyNot = failure("unavailable", detail);
+  }
 
   /** Connects for the first time. */
   open(): Promise<void> {
     return new Promise((done, failed) => {
-      this.#opening = { done, failed, until: steady() + this.options.connectMs };
+      this.#opening = { done, failed };
+      const ms = Math.min(this.options.connectMs, LONGEST_TIMER_MS);
+      this.#openingLate = setTimeout(() => this.#notOpened(this.#whyNot), ms);
       this.#attempt();
     });
+  }
+
+  /** There is no first connection, and none is tried any more. */
+  #notOpened(why: ProfileError): void {
+    const opening = this.#opening;
+    this.#opening = undefined;
+    void this.close();
+    opening?.failed(why);
   }
 
   get incarnation(): string {
@@ -225,7 +244,19 @@ export class Connection implements LinksUser {
     this.#retry = undefined;
     if (this.#isClosed || this.#next !== undefined) return;
     const { urls, key } = this.options;
-    this.#next = this.#links.open(urls[this.#at++ % urls.length] ?? "", key);
+    try {
+      this.#next = this.#links.open(urls[this.#at++ % urls.length] ?? "", key);
+    } catch (thrown) {
+      // The platform has no thread to give, for one. It may have one later.
+      this.#missed(failure("unavailable", `no link can be made: ${inWords(thrown)}`, thrown));
+      this.#again();
+    }
+  }
+
+  /** A link did not come to its greeting's end. */
+  #missed(why: ProfileError): void {
+    if (this.#opening !== undefined) this.#whyNot = why;
+    else this.report(why);
   }
 
   /** Connects again after a while. */
@@ -309,6 +340,7 @@ export class Connection implements LinksUser {
     for (const request of [...this.#requests.values()]) this.#send(request);
     link.beat();
     this.#watch();
+    clearTimeout(this.#openingLate);
     this.#opening?.done();
     this.#opening = undefined;
   }
@@ -365,17 +397,9 @@ export class Connection implements LinksUser {
       // What the old link said in the meantime was not listened to.
       if (hadGreeted) this.#link?.drop();
       if (hadGreeted) this.#link = undefined;
-      if (this.#opening !== undefined) {
-        const { failed, until } = this.#opening;
-        if (REFUSED.has(why.kind) || steady() >= until) {
-          this.#opening = undefined;
-          this.#isClosed = true;
-          void this.#links.finish();
-          return failed(why);
-        }
-      } else if (REFUSED.has(why.kind)) {
-        this.report(why);
-      }
+      const isRefused = REFUSED.has(why.kind);
+      if (isRefused && this.#opening !== undefined) return this.#notOpened(why);
+      if (isRefused || this.#opening !== undefined) this.#missed(why);
       this.#again();
     } else if (link === this.#link) {
       this.#link = undefined;
@@ -388,6 +412,7 @@ export class Connection implements LinksUser {
     if (this.#isClosed) return Promise.resolve();
     this.#tell(compose("bye", {}));
     this.#isClosed = true;
+    clearTimeout(this.#openingLate);
     clearTimeout(this.#retry);
     clearTimeout(this.#watching);
     clearTimeout(this.#leaving);

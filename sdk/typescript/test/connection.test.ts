@@ -1,7 +1,7 @@
 /** The connection, with a host that this test plays. */
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import type { AddressInfo } from "node:net";
+import { createServer, type AddressInfo } from "node:net";
 import { after, test } from "node:test";
 import { WebSocketServer, type WebSocket } from "ws";
 import { Connection } from "../dist/connection.js";
@@ -111,6 +111,26 @@ test("a session that nobody has seen is ended again when its end could not be do
   assert.ok((second?.i ?? 0) > (first?.i ?? 0) && (second?.n ?? 0) > (first?.n ?? 0));
   host.say({ ended: { i: second?.i } });
   await server.close();
+});
+
+test("the first connection is given up in its time when the server says nothing", async () => {
+  const mute = createServer();
+  mute.listen(0, "127.0.0.1");
+  await once(mute, "listening");
+  const url = `ws://127.0.0.1:${(mute.address() as AddressInfo).port}`;
+  const opening = connect(url, { key: "k", job: "eu-1", connectMs: 300 });
+  await assert.rejects(opening, { kind: "unavailable", message: /within 300 ms/ });
+  mute.close();
+});
+
+test("a link that cannot be made is tried again, and ends no game", async () => {
+  // What no thread can be given: as if there were none.
+  const key = (() => {}) as unknown as string;
+  const urls = ["ws://127.0.0.1:1"];
+  const options = { urls, key, job: "j", place: 0, leaseMs: undefined, connectMs: 1000 };
+  const holder = { named: () => [], resumed: () => {}, frame: () => {} };
+  const connection = new Connection(options, holder, () => {});
+  await assert.rejects(connection.open(), { kind: "unavailable", message: /no link can be made/ });
 });
 
 test("messages that nobody takes are refused before they fill the memory", async () => {

@@ -115,7 +115,8 @@ class Connection:
         self._retry: asyncio.TimerHandle | None = None
         self._pinging: asyncio.TimerHandle | None = None
         self._opening: asyncio.Future[None] | None = None
-        self._open_until = 0.0
+        self._why_not = failure("unavailable", f"no connection within {options.connect_s} s")
+        """Why there is no first connection yet."""
         self._is_closed = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, daemon=True, name="profilestore")
@@ -124,12 +125,15 @@ class Connection:
 
     async def open(self) -> None:
         """Connects for the first time."""
-        self._opening = self._game.create_future()
-        self._open_until = steady() + self.options.connect_s
+        self._opening = opening = self._game.create_future()
         self._thread.start()
         self._on_thread(self._attempt)
         try:
-            await self._opening
+            async with asyncio.timeout(self.options.connect_s):
+                await opening
+        except TimeoutError:
+            await self.close()
+            raise self._why_not from None
         except BaseException:
             await self.close()
             raise
@@ -451,7 +455,8 @@ class Connection:
                 self._link.drop()
                 self._link = None
             if self._opening is not None:
-                if why.kind in REFUSED or steady() >= self._open_until:
+                self._why_not = why
+                if why.kind in REFUSED:
                     self._is_closed = True
                     self._opened(why)
                     return

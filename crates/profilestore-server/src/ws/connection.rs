@@ -109,8 +109,7 @@ pub(crate) async fn serve(
         tracing::error!(%error, "the history shows the game server's name as author");
     }
     let desk = Desk { app, caller, guest: guest.clone() };
-    let connection = guest.attach(outbox.clone());
-    outbox.send(&ServerFrame::Welcome {
+    let welcome = ServerFrame::Welcome {
         incarnation: guest.incarnation(),
         token: guest.token.clone(),
         store: guest.server.store().0,
@@ -118,7 +117,8 @@ pub(crate) async fn serve(
         window: WINDOW,
         max_frame: MAX_FRAME,
         resumed,
-    });
+    };
+    let connection = guest.attach(outbox.clone(), &welcome);
     let named: Vec<_> = named.into_iter().filter_map(|named| desk.expected(named)).collect();
     guest.keep_named(|s| named.iter().any(|past| past.s == s));
     let revoked = Arc::new(AtomicBool::new(false));

@@ -3,12 +3,13 @@
 //!
 //! Documents are raw text here, so no number is read as a float.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use profilestore::{
-    UserId,
+    UserId, WhenHeld,
     data_store::CommitId,
-    hosting::{EditDone, Request, Save},
+    hosting::{EditDone, HostedStart, Request, Save},
+    migration::DataVersion,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -130,6 +131,26 @@ pub(crate) struct Start {
     /// Begin anew where something else than a profile is stored.
     #[serde(default)]
     pub(crate) overwrite: bool,
+}
+
+impl Start {
+    pub(crate) fn how(self) -> HostedStart {
+        HostedStart {
+            template: self.template,
+            when_held: match self.when_held {
+                Held::Ask => WhenHeld::Ask,
+                Held::Wait => WhenHeld::Wait,
+                Held::GiveUp => WhenHeld::GiveUp,
+                Held::Steal => WhenHeld::Steal,
+            },
+            timeout: self.timeout_ms.map(Duration::from_millis),
+            overwrite: self.overwrite,
+            data_version: self.data_version.map(|version| DataVersion {
+                version,
+                readable_from: self.readable_from.unwrap_or(version),
+            }),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]

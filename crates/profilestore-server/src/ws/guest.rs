@@ -31,6 +31,8 @@ use sessions::Entry;
 struct Pending {
     fingerprint: u64,
     start: Option<AbortHandle>,
+    /// A start that has come to its end: it is answered, and cannot be called off any more.
+    is_kept: bool,
     has: Vec<(u64, Brings)>,
 }
 
@@ -134,9 +136,11 @@ impl Guest {
     // --- connections ---------------------------------------------------------------------------
 
     /// From now on this connection counts, and the one before is closed. Answers with its number.
-    pub(crate) fn attach(&self, outbox: Outbox) -> u64 {
+    /// It is welcomed first: what is told meanwhile, also by the connection before, comes behind.
+    pub(crate) fn attach(&self, outbox: Outbox, welcome: &ServerFrame) -> u64 {
         let mut state = self.state.lock();
         state.connection += 1;
+        outbox.send(welcome);
         if let Some(before) = state.outbox.replace(outbox) {
             before.close(4000, "another connection took this one's place");
             before.over.notify_one();
@@ -214,7 +218,8 @@ impl Guest {
             Some(pending) if pending.fingerprint == fingerprint => Begun::Pending,
             Some(_) => Begun::Reused,
             None => {
-                state.pending.insert(i, Pending { fingerprint, start: None, has: Vec::new() });
+                let pending = Pending { fingerprint, start: None, is_kept: false, has: Vec::new() };
+                state.pending.insert(i, pending);
                 Begun::New
             }
         }
@@ -272,11 +277,19 @@ impl Guest {
     /// Calls a start off. False: it is not under way.
     pub(crate) fn cancel(&self, i: u64) -> bool {
         let mut state = self.state.lock();
-        let start = state.pending.get_mut(&i).and_then(|pending| pending.start.take());
-        let Some(start) = start else { return false };
+        let pending = state.pending.get_mut(&i).filter(|pending| !pending.is_kept);
+        let Some(start) = pending.and_then(|pending| pending.start.take()) else { return false };
         start.abort();
         state.pending.remove(&i);
         drop(state);
+        true
+    }
+
+    /// A start has come to its end. False: it was called off just before, and is answered so.
+    pub(crate) fn keep_start(&self, i: u64) -> bool {
+        let mut state = self.state.lock();
+        let Some(pending) = state.pending.get_mut(&i) else { return false };
+        pending.is_kept = true;
         true
     }
 
@@ -351,6 +364,7 @@ pub(crate) const GOAWAY_TIME: Duration = Duration::from_secs(5);
 mod tests {
     use std::sync::Arc;
 
+    use axum::extract::ws::Message;
     use profilestore::{
         Settings,
         data_store::MemoryStore,
@@ -373,6 +387,32 @@ mod tests {
         let registration = Registration { job, place: 0, owner, lease_time: None };
         let server = host.unwrap().register(registration).await.unwrap();
         Guest::new(server, Instance::new("0123456789abcdef"), "token".to_owned(), None)
+    }
+
+    #[tokio::test]
+    async fn what_is_told_while_a_connection_begins_comes_behind_its_welcome() {
+        let guest = guest().await;
+        let (outbox, mut sent) = Outbox::new("".into());
+        guest.attach(outbox, &ServerFrame::Heard { n: 1 });
+        guest.tell(&ServerFrame::Heard { n: 2 });
+        for n in [1, 2] {
+            let Some(Message::Text(text)) = sent.recv().await else { panic!("a frame comes") };
+            assert_eq!(text.as_str(), format!(r#"{{"heard":{{"n":{n}}}}}"#));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_start_is_called_off_or_answered_and_never_both() {
+        let guest = guest().await;
+        let start = || tokio::spawn(std::future::pending::<()>()).abort_handle();
+        assert!(matches!(guest.begin(1, 1), Begun::New));
+        guest.note_start(1, start());
+        assert!(guest.keep_start(1));
+        assert!(!guest.cancel(1), "its answer is on its way");
+        assert!(matches!(guest.begin(2, 2), Begun::New));
+        guest.note_start(2, start());
+        assert!(guest.cancel(2));
+        assert!(!guest.keep_start(2), "it was answered");
     }
 
     #[tokio::test]

@@ -6,11 +6,10 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use profilestore::{
-    Error, ErrorKind, MessageId, ProfileKey, Sent, WhenHeld,
+    Error, ErrorKind, MessageId, ProfileKey, Sent,
     data_store::{DataStoreExt as _, Returning},
     hosting::{Document, Gift, HostedSession, HostedStart, Part, Request, Started},
     key::DEFAULT_SCOPE,
-    migration::DataVersion,
     record::Stored,
 };
 use serde::Serialize;
@@ -18,8 +17,7 @@ use serde_json::value::RawValue;
 
 use super::{
     frames::{
-        ClientFrame, Ending, GiftTo, Held, Meta, Saving, Sending, ServerFrame, Stage, Start, Tx,
-        WINDOW,
+        ClientFrame, Ending, GiftTo, Meta, Saving, Sending, ServerFrame, Stage, Start, Tx, WINDOW,
     },
     guest::{Begun, Brings, Guest},
 };
@@ -40,16 +38,15 @@ impl Desk {
     /// Takes one frame. `is_revoked`: the key may save and end, and nothing else.
     pub(crate) fn take(&self, frame: ClientFrame, is_revoked: bool) {
         match frame {
-            ClientFrame::Start(_) | ClientFrame::Send(_) | ClientFrame::Tx(_) if is_revoked => {
+            ClientFrame::Start(_) | ClientFrame::Send(_) if is_revoked => {
                 let i = match &frame {
                     ClientFrame::Start(start) => start.i,
                     ClientFrame::Send(sending) => sending.i,
-                    ClientFrame::Tx(tx) => tx.i,
                     _ => 0,
                 };
-                let problem = Problem::new("unauthorized", "the key is valid no more");
-                self.guest.complain(Some(i), &problem);
+                self.guest.complain(Some(i), &revoked());
             }
+            ClientFrame::Tx(tx) if is_revoked => self.transact_revoked(*tx),
             ClientFrame::Start(start) => self.start(*start),
             ClientFrame::Cancel { i } => self.cancel(i),
             ClientFrame::Save(saving) => self.save(*saving),
@@ -126,6 +123,10 @@ impl Desk {
                 return self.guest.refuse(i, &problem);
             }
         };
+        if self.guest.started_before(start.s, request.id).is_some() {
+            // The session is there. Its end calls it off, and nothing else.
+            self.guest.keep_start(i);
+        }
         let desk = self.clone();
         let room = WindowRoom(self.guest.clone());
         let task = tokio::spawn(async move {
@@ -142,12 +143,16 @@ impl Desk {
             // Its answer did not arrive.
             return match self.document(&session, template).await {
                 Ok(document) => self.tell_started(i, s, document),
-                Err(problem) => self.guest.refuse(i, &problem),
+                // It is asked for again. Otherwise no game server would know of the session.
+                Err(why) => self.guest.refuse(i, &Problem::new("unknown", why.to_string())),
             };
         }
         let mut number = Number { guest: self.guest.clone(), s, is_open: false };
-        match self.start_while_heard(request, key, &how(start)).await {
+        match self.start_while_heard(request, key, &start.how()).await {
             Ok(Started { session, document, .. }) => {
+                if !self.guest.keep_start(i) {
+                    return end_unseen(&session, request);
+                }
                 number.is_open = true;
                 let is_another = self.guest.opened(s, session, Some(request.id));
                 self.tell_started(i, s, document);
@@ -310,26 +315,44 @@ impl Desk {
 
     /// Answers a request whose session is over: it took effect before, or it never will.
     async fn tell_outcome(&self, i: u64, request: Request, done: ServerFrame) {
+        let never = Problem::new("session-ended", "the session is over");
+        self.tell_outcome_or(i, request, done, &never).await;
+    }
+
+    /// The same of any request that is not to be done any more. `never`: why it never will be.
+    async fn tell_outcome_or(&self, i: u64, request: Request, done: ServerFrame, never: &Problem) {
         match self.guest.server.outcome(request).await {
             Ok(true) => self.guest.answer(i, &done),
-            Ok(false) => {
-                let problem = Problem::new("session-ended", "the session is over");
-                self.guest.refuse(i, &problem);
-            }
+            Ok(false) => self.guest.refuse(i, never),
             Err(error) => self.guest.refuse(i, &error.into()),
         }
     }
 
     // --- several profiles ----------------------------------------------------------------------
 
-    fn transact(&self, mut tx: Tx) {
+    fn begin_tx(&self, tx: &mut Tx) -> Option<Request> {
         for part in &mut tx.parts {
             // What was staged for it is for no other, whatever becomes of it. It is a part of what
             // the request asks for.
             let staged = self.guest.staged(part.s, part.n);
             part.data = part.data.take().or(staged);
         }
-        let Some(request) = self.begin(tx.i, &tx) else { return };
+        self.begin(tx.i, &*tx)
+    }
+
+    /// The key is valid no more. What took effect before is answered so: the game server would save
+    /// over it otherwise.
+    fn transact_revoked(&self, mut tx: Tx) {
+        let Some(request) = self.begin_tx(&mut tx) else { return };
+        let (desk, i) = (self.clone(), tx.i);
+        tokio::spawn(async move {
+            let done = ServerFrame::Done { i, versions: Vec::new() };
+            desk.tell_outcome_or(i, request, done, &revoked()).await;
+        });
+    }
+
+    fn transact(&self, mut tx: Tx) {
+        let Some(request) = self.begin_tx(&mut tx) else { return };
         let i = tx.i;
         match self.parts(tx) {
             Ok((parts, gifts, deadline)) => {
@@ -423,6 +446,20 @@ impl Desk {
     }
 }
 
+/// Ends a session whose start was called off when it had just begun. No game server knows it.
+fn end_unseen(session: &HostedSession, request: Request) {
+    let end = session.end(request, None);
+    tokio::spawn(async move {
+        if let Err(error) = end.await {
+            tracing::warn!(%error, "the session of a start that was called off goes on");
+        }
+    });
+}
+
+fn revoked() -> Problem {
+    Problem::new("unauthorized", "the key is valid no more")
+}
+
 type TxParts = (Vec<(u64, u64, Part)>, Vec<Gift>, Option<Duration>);
 
 enum Unready {
@@ -452,23 +489,5 @@ impl Drop for Number {
         if !self.is_open {
             self.guest.over(self.s);
         }
-    }
-}
-
-fn how(start: Start) -> HostedStart {
-    HostedStart {
-        template: start.template,
-        when_held: match start.when_held {
-            Held::Ask => WhenHeld::Ask,
-            Held::Wait => WhenHeld::Wait,
-            Held::GiveUp => WhenHeld::GiveUp,
-            Held::Steal => WhenHeld::Steal,
-        },
-        timeout: start.timeout_ms.map(Duration::from_millis),
-        overwrite: start.overwrite,
-        data_version: start.data_version.map(|version| DataVersion {
-            version,
-            readable_from: start.readable_from.unwrap_or(version),
-        }),
     }
 }

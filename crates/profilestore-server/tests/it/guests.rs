@@ -1,5 +1,8 @@
 //! What a server process keeps of the game servers that it hosts, and what it writes of them.
 
+use std::time::Duration;
+
+use profilestore_server::keys::Scope;
 use profilestore_testbed::GameClient;
 use serde_json::{Value, json};
 
@@ -99,4 +102,35 @@ async fn a_staged_document_is_a_part_of_what_a_transaction_asks_for() {
     assert!(game.answer(i).await["done"].is_object());
     let read = served.admin().get(&format!("{PLAYERS}/user-1")).await.is(200);
     assert_eq!(read["data"], json!({ "coins": 5 }));
+}
+
+#[tokio::test]
+async fn a_trade_that_took_effect_is_answered_as_done_although_its_key_was_revoked_since() {
+    let served = Served::start().await;
+    let key = crate::key(&served.store, &[Scope::SessionsHold], None, None).await;
+    let mut game = GameClient::connect(served.address, &key, "eu-1").await;
+    game.start(1, "user-1").await;
+    let i = game.number();
+    let tx = |i: u64, n: u64| {
+        json!({ "tx": { "i": i, "parts": [{ "s": 1, "n": n, "data": { "coins": n } }] } })
+    };
+    game.send(tx(i, 1)).await;
+    assert!(game.answer(i).await["done"].is_object());
+    let id = key.split('_').nth(1).unwrap();
+    served.admin().delete(&format!("/v1/keys/{id}")).await.is(200);
+    // The connection hears of that within seconds.
+    let mut refused = Value::Null;
+    for n in 2..1000 {
+        let i = game.number();
+        game.send(tx(i, n)).await;
+        refused = game.answer(i).await["error"]["problem"].clone();
+        if refused.is_object() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(refused["kind"], "unauthorized", "{refused}");
+    game.send(tx(i, 1)).await;
+    let again = game.answer(i).await;
+    assert!(again["done"].is_object(), "{again}");
 }

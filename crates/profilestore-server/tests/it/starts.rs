@@ -65,3 +65,23 @@ async fn a_start_of_a_silent_game_server_goes_on_with_its_next_word() {
     first.end(1, 1).await;
     assert!(second.answer(i).await["started"].is_object());
 }
+
+#[tokio::test]
+async fn a_start_whose_answer_was_lost_is_called_off_by_the_end_of_its_session() {
+    let served = Served::start().await;
+    let mut game = GameClient::connect(served.address, &served.admin, "eu-1").await;
+    let i = game.number();
+    let mut start = start(i);
+    start["start"]["template"] = json!({});
+    game.send(start.clone()).await;
+    game.answer(i).await;
+    assert!(game.resume(served.address, json!([])).await);
+    game.send(start).await;
+    game.send(json!({ "cancel": { "i": i } })).await;
+    // Otherwise the game server would take the start for called off, and hold the session.
+    let answer = game.answer(i).await;
+    assert!(answer["started"].is_object(), "{answer}");
+    assert!(game.end(9, 1).await["ended"].is_object());
+    let free = served.admin().get(&format!("{PLAYER}/session")).await.is(200);
+    assert_eq!(free["held"], json!(null), "{free}");
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import unittest
@@ -136,6 +137,30 @@ class Connected(unittest.IsolatedAsyncioTestCase):
         await self.fails("too-large", end)
         self.assertFalse(self.server.is_active(1))
         self.assertEqual(self.server._connection.trust._doubted, {1})
+
+    async def test_a_start_that_is_answered_while_the_game_server_closes_is_let_go(self) -> None:
+        players = self.server.store("P", {"coins": 0})
+
+        async def asked(s: int) -> dict[str, Any]:
+            await until("the start is there", lambda: self.host.names[-1] == "start")
+            i = self.host.heard[-1][1]["i"]
+            return {"i": i, "s": s, "epoch": 1, "version": 1, "data": {"coins": 0}, "meta": {}}
+
+        first = players.start("a")
+        await self.host.say("started", **await asked(1))
+        await first
+        second = players.start("b")
+        answer = await asked(2)
+        closing = asyncio.ensure_future(self.server.close())
+        await until("the first end is there", lambda: "end" in self.host.names)
+        await self.fails("closing", players.start("c"))
+        await self.host.say("started", **answer)
+        await self.fails("closing", second)
+        await until("the second end is there", lambda: self.host.names.count("end") == 2)
+        # The last answer is the one that the closing waits for.
+        for _, body in [one for one in reversed(self.host.heard) if one[0] == "end"]:
+            await self.host.say("ended", i=body["i"])
+        self.assertEqual(await closing, [])
 
     async def test_messages_that_wait_are_refused_before_they_fill_the_memory(self) -> None:
         await self.lost()

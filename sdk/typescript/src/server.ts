@@ -60,6 +60,7 @@ export class Server implements Holder {
     const http = new Http((urls[0] ?? "").replace(/^ws/, "http"), key);
     this.#connection = connection;
     this.http = http;
+    const isClosing = () => this.#closing !== undefined;
     const isActive = (s: number) => (this.#unanswered.get(s) ?? (() => connection.isActive()))();
     this.#shop = {
       http,
@@ -67,6 +68,9 @@ export class Server implements Holder {
       isActive,
       get maxFrame() {
         return connection.maxFrame;
+      },
+      get isClosing() {
+        return isClosing();
       },
       number: () => connection.number(),
       request: (i, frames, outcome: Outcome) => {

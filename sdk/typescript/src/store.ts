@@ -51,6 +51,8 @@ export interface Shop extends Bench {
   callOff(i: number): void;
   readonly http: Http;
   readonly report: Report;
+  /** Nothing is opened any more. */
+  readonly isClosing: boolean;
   session(): number;
   opened(profile: Profile<unknown>): void;
 }
@@ -85,6 +87,8 @@ export class Store<T> {
     const cancelled = () => failure("cancelled", `the start was called off: ${key}`);
     if (signal?.aborted === true) return Promise.reject(cancelled());
     const { shop } = this;
+    const closing = () => failure("closing", `this game server is closing: ${key}`);
+    if (shop.isClosing) return Promise.reject(closing());
     const [s, i] = [shop.session(), shop.number()];
     const { dataVersion: data_version, readableFrom: readable_from } = this.options;
     const how = { when_held: whenHeld, timeout_ms: timeoutMs, data_version, readable_from };
@@ -103,7 +107,10 @@ export class Store<T> {
           signal?.removeEventListener("abort", callOff);
           if (answer[0] !== "started")
             return failed(failure("internal", "a start without its answer"));
-          if (isOff) return this.#letGo(s);
+          if (isOff || shop.isClosing) {
+            this.#letGo(s);
+            return failed(closing());
+          }
           try {
             done(this.#opened(key, answer[1]));
           } catch (error) {

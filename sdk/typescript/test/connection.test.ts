@@ -133,6 +133,32 @@ test("a link that cannot be made is tried again, and ends no game", async () => 
   await assert.rejects(connection.open(), { kind: "unavailable", message: /no link can be made/ });
 });
 
+test("a start that is answered while its game server closes is let go", async () => {
+  const host = await Host.start();
+  const server = await open(host);
+  const players = server.store("P", { template: { coins: 0 } });
+  const begun = { epoch: 1, version: 1, data: { coins: 0 }, meta: {} };
+  const started = async (s: number) => {
+    await until("the start is there", () => host.heard.at(-1)?.["start"] !== undefined);
+    return { started: { ...begun, i: host.heard.at(-1)?.["start"]?.i, s } };
+  };
+  const first = players.start("a");
+  host.say(await started(1));
+  await first;
+  const second = players.start("b");
+  const answer = await started(2);
+  const closing = server.close();
+  await until("the first end is there", () => host.names.includes("end"));
+  await assert.rejects(players.start("c"), { kind: "closing" });
+  host.say(answer);
+  await assert.rejects(second, { kind: "closing" });
+  const ends = () => host.heard.flatMap((frame) => frame["end"] ?? []);
+  await until("the second end is there", () => ends().length === 2);
+  // The last answer is the one that the closing waits for.
+  for (const { i } of ends().reverse()) host.say({ ended: { i } });
+  assert.deepEqual(await closing, []);
+});
+
 test("messages that nobody takes are refused before they fill the memory", async () => {
   const options = { urls: [], key: "k", job: "j", place: 0, leaseMs: undefined, connectMs: 1 };
   const holder = { named: () => [], resumed: () => {}, frame: () => {} };

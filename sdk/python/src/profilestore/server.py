@@ -155,6 +155,11 @@ class Server:
         """@private Calls off the start with this number."""
         self._connection.call_off(i)
 
+    @property
+    def is_closing(self) -> bool:
+        """@private Nothing is opened any more."""
+        return self._closing is not None
+
     def session(self) -> int:
         """@private A number for the next session."""
         self._s += 1

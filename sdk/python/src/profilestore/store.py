@@ -30,6 +30,10 @@ class Shop(ProfileWire, Protocol):
 
     http: Http
 
+    @property
+    def is_closing(self) -> bool:
+        """Nothing is opened any more."""
+
     def call_off(self, i: int) -> None:
         """Calls off the start with this number."""
 
@@ -87,9 +91,15 @@ class Store(Generic[T]):
             if done.cancelled():
                 shop.call_off(i)
 
+        closing = failure("closing", f"this game server is closing: {key}")
+        if shop.is_closing:
+            future.set_exception(closing)
+            return future
+
         def done(answer: Frame) -> None:
-            if future.done():
+            if future.done() or shop.is_closing:
                 self._let_go(s)
+                fail(future, closing)
                 return
             try:
                 future.set_result(self._opened(key, answer[1]))

@@ -53,19 +53,34 @@ fn each_operation_has_a_name_of_its_own_and_says_what_it_does() {
     assert!(operations > 40, "{operations}");
 }
 
+/// A described path with something in each of its places.
+pub(crate) fn filled(path: &str) -> String {
+    path.replace("{user}", "1")
+        .replace("{kind}", "held")
+        .replace("{version}", "1")
+        .replace("{id}", "000000000000")
+        .replace("{operation}", "01a1ee38-7a00-7000-8000-000000000001")
+        .replace(['{', '}'], "")
+}
+
+/// The method and the path of each described operation.
+pub(crate) fn described() -> Vec<(String, String)> {
+    let api: Value = serde_json::from_str(&profilestore_server::openapi()).unwrap();
+    let paths = api["paths"].as_object().unwrap().iter();
+    let operations = |(path, methods): (&String, &Value)| {
+        let methods = methods.as_object().unwrap().keys();
+        methods.map(|method| (method.to_uppercase(), path.clone())).collect::<Vec<_>>()
+    };
+    paths.flat_map(operations).collect()
+}
+
 #[tokio::test]
 async fn each_described_operation_is_there() {
     let served = Served::start().await;
     let (admin, stranger) = (served.admin(), Client::without_key(served.address));
     let api: Value = admin.get("/openapi.json").await.is(200);
     for (path, methods) in api["paths"].as_object().unwrap() {
-        let filled = path
-            .replace("{user}", "1")
-            .replace("{kind}", "held")
-            .replace("{version}", "1")
-            .replace("{id}", "000000000000")
-            .replace("{operation}", "01a1ee38-7a00-7000-8000-000000000001");
-        let filled = filled.replace(['{', '}'], "");
+        let filled = filled(path);
         for (method, operation) in methods.as_object().unwrap() {
             // A stream may have no end; without a key the answer tells too that it is there.
             let streams = &operation["responses"]["200"]["content"]["text/event-stream"];

@@ -4,7 +4,12 @@ use futures_util::future::join_all;
 use profilestore_server::{config::Options, keys::Scope};
 use serde_json::json;
 
-use crate::{Served, client::Client, operation, refused};
+use crate::{
+    Served,
+    client::Client,
+    description::{described, filled},
+    operation, refused,
+};
 
 const PLAYER: &str = "/v1/stores/PlayerData/profiles/user-1";
 
@@ -28,6 +33,47 @@ async fn without_a_key_only_the_pages_are_shown() {
     }
     let basic = stranger.header("Authorization", &format!("Basic {}", served.admin));
     refused(&basic.get(PLAYER).await, 401, "unauthorized");
+}
+
+#[tokio::test]
+async fn a_viewers_scopes_change_nothing_by_any_operation() {
+    let served = Served::start().await;
+    let viewer = served.caller(&[Scope::ProfilesRead, Scope::AuditRead]).await;
+    let viewer = viewer.header("If-Match", "\"x\"").header("Idempotency-Key", &operation());
+    let before = served.admin().get("/v1/audit").await.is(200);
+    for (method, path) in described().into_iter().filter(|(method, _)| method != "GET") {
+        let expected = match &*path {
+            // Anybody may knock there, with a password or a link.
+            "/v1/login" | "/v1/logout" | "/v1/setup" => continue,
+            // These are for log-ins, and a key is none.
+            "/v1/arm" | "/v1/password" => (401, "unauthorized"),
+            // It sees no log-in, so there is none to end.
+            "/v1/logins/{id}" => (404, "not-found"),
+            _ => (403, "forbidden"),
+        };
+        let answer = viewer.send(&method, &filled(&path), Some(b"{}")).await;
+        let kind = answer.json()["kind"].as_str().unwrap_or_default().to_owned();
+        assert_eq!((answer.status, &*kind), expected, "{method} {path}");
+    }
+    assert_eq!(served.admin().get("/v1/audit").await.is(200), before);
+}
+
+#[tokio::test]
+async fn a_key_that_only_sends_reads_what_is_open_to_all_and_nothing_else() {
+    let served = Served::start().await;
+    let sender = served.caller(&[Scope::MessagesSend]).await;
+    let mut open = Vec::new();
+    for (_, path) in described().into_iter().filter(|(method, _)| method == "GET") {
+        let answer = sender.get(&filled(&path)).await;
+        if answer.status != 403 {
+            open.push(path);
+        }
+    }
+    open.sort();
+    let pages = ["/docs", "/errors", "/errors/{kind}", "/healthz", "/openapi.json", "/readyz"];
+    let about_itself = ["/v1/logins", "/v1/me", "/v1/roles", "/v1/setup"];
+    assert_eq!(open, [&pages[..], &about_itself].concat());
+    assert_eq!(sender.get("/v1/logins").await.is(200)["items"], json!([]));
 }
 
 #[tokio::test]

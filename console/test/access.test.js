@@ -177,6 +177,34 @@ for (const [role, { tabs, may }] of Object.entries(MAY)) {
   });
 }
 
+test("a member who reaches one store undoes an edit, and is not offered the log of all", async () => {
+  const big = "9223372036854775807";
+  await world.put("narrow", `{"coins":${big}}`);
+  await world.newMember("nora", "support", ["PlayerData"]);
+  const page = await loggedIn(chromium, world, "nora");
+  const asked = [];
+  page.on("request", (request) => asked.push(request.url()));
+  await open(page, world, at("narrow", "edit?at=/coins"));
+  await arm(page);
+  await page.getByLabel("Value; +500").fill("7");
+  await page.getByLabel("Reason").fill("ticket 13");
+  await page.getByRole("button", { name: "Change the profile" }).click();
+  await sees(page, "It is version 2");
+  await page.getByRole("button", { name: "Undo" }).click();
+  await sees(page, "Taken back.");
+  assert.match((await world.read("narrow")).text, new RegExp(`"coins":${big}`));
+  const bar = page.getByRole("navigation", { name: "About this profile" });
+  assert.equal(await bar.getByRole("link", { name: "Audit" }).count(), 0);
+  await bar.getByRole("link", { name: "History" }).click();
+  await page.locator("tr[data-version='3']").waitFor();
+  assert.deepEqual(
+    asked.filter((url) => url.includes("/v1/audit")),
+    [],
+    "the API would refuse it",
+  );
+  await finish(page);
+});
+
 test("a page of another site cannot use the cookie", async () => {
   const page = await loggedIn(chromium, world, "ann");
   const cookies = await page.context().cookies();

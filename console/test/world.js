@@ -130,10 +130,11 @@ export class World {
   }
 
   /** A member who can log in. */
-  async newMember(name, role) {
+  async newMember(name, role, stores = null) {
     const { status, text } = await this.ask("POST", "/v1/members", {
       name,
       role,
+      stores,
       password: PASSWORD,
     });
     if (status !== 201) throw new Error(text);

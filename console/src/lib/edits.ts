@@ -52,11 +52,10 @@ export function undoing(entry: Json): Json | undefined {
   return Array.isArray(ops) && ops.length > 0 ? ops : undefined;
 }
 
-/** An operation's entry as it is written in the log. */
-export async function entryOf(operation: string, profile: string): Promise<Json | undefined> {
-  const { json } = await ask({ path: "/v1/audit", query: { operation, profile } });
-  const items = json instanceof Map ? json.get("items") : undefined;
-  return Array.isArray(items) ? items[0] : undefined;
+/** An edit's entry as it is written in the log. It is asked for at the profile, which those reach
+ * too who may not read the log of all stores. */
+export async function entryOf(base: string, operation: string): Promise<Json> {
+  return (await ask({ path: `${base}/edits/${operation}` })).json;
 }
 
 /** Whether the profile moved on since it was read, so that an edit did not fit. */

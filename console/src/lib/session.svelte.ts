@@ -149,6 +149,11 @@ class Session {
     return this.me !== null && (this.me.stores !== null || this.me.prefix !== null);
   }
 
+  /** Whether the caller reads the audit log. It crosses stores. */
+  get mayAudit(): boolean {
+    return this.may("audit:read") && !this.isNarrowed;
+  }
+
   /** Whether the caller may change anything at all. */
   get mayChange(): boolean {
     return this.may(...CHANGING);

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import {
+  armed,
   at,
   chromium,
   finish,
@@ -122,6 +123,43 @@ test("keys lead to each page, and a sheet says which", async () => {
   await page.keyboard.type("gs?");
   assert.equal(await page.locator("#find").inputValue(), "gs?");
   await page.getByRole("heading", { name: "Find a profile" }).waitFor();
+  await finish(page);
+});
+
+test("a key that is pressed once too often takes nothing away", async () => {
+  await world.play("eu-1", ["firm"]);
+  const page = await armed(at("firm", "holder"));
+  const take = page.getByRole("button", { name: "Take it away …" });
+  await take.focus();
+  await page.keyboard.press("Enter");
+  const sheet = page.getByRole("dialog");
+  await sheet.waitFor();
+  assert.equal(await focused(page), "Leave it");
+  await page.keyboard.press("Enter");
+  await sheet.waitFor({ state: "hidden" });
+  await until("the focus is back", async () => (await focused(page)) === "Take it away …");
+  assert.equal((await world.read("firm")).held?.job, "eu-1");
+  await finish(page);
+});
+
+test("without the browser's clipboard the focus stays, and a failure is told", async () => {
+  await world.put("copied", { coins: 1 });
+  const page = await signedIn(chromium, world);
+  await page.addInitScript(() => {
+    Object.defineProperty(navigator, "clipboard", { value: undefined });
+    document.addEventListener("copy", () => (window.copied = document.activeElement.value));
+  });
+  await open(page, world, at("copied"));
+  const name = "Copy the profile's name";
+  const button = page.getByRole("button", { name });
+  await button.press("Enter");
+  await page.getByText("Copied", { exact: true }).waitFor({ state: "attached" });
+  assert.equal(await page.evaluate(() => window.copied), "PlayerData/copied");
+  assert.equal(await focused(page), name);
+  await page.evaluate(() => (document.execCommand = () => false));
+  await button.press("Enter");
+  await sees(page, "not copied: mark it by hand");
+  assert.equal(await focused(page), name);
   await finish(page);
 });
 

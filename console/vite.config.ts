@@ -14,5 +14,7 @@ export default defineConfig({
     modulePreload: { polyfill: false },
     reportCompressedSize: false,
   },
-  server: { proxy: { "/v1": server, "/metrics": server, "/readyz": server } },
+  server: {
+    proxy: { "/v1": server, "/healthz": server, "/metrics": server, "/readyz": server },
+  },
 });

@@ -136,6 +136,31 @@ test("a server that does not answer is told, and what was typed stays", async ()
   await finish(page);
 });
 
+test("that the server answers again is noticed without a click, and nothing moves", async () => {
+  const page = await signedIn(chromium, world);
+  await open(page, world, at("user-1"));
+  await page.getByRole("treeitem").first().waitFor();
+  const heading = page.getByRole("heading", { name: "user-1" });
+  const place = () =>
+    heading.evaluate((one) => Math.round(one.getBoundingClientRect().top + window.scrollY));
+  const before = await place();
+  let away = true;
+  await page.route(/\/v1\/|healthz/, (route) => (away ? route.abort() : route.continue()));
+  await page.keyboard.press("h");
+  await sees(page, "The server has not answered for");
+  assert.equal(await place(), before);
+  assert.deepEqual(
+    await page.locator("[role=status]", { hasText: "does not answer" }).allTextContents(),
+    ["The server does not answer."],
+    "the seconds are not told one by one",
+  );
+  away = false;
+  await page.getByText("The server has not answered for").waitFor({ state: "hidden" });
+  await page.getByRole("button", { name: "Try again" }).first().click();
+  await page.locator("tr[data-version='5']").waitFor();
+  await finish(page);
+});
+
 test("an answer that is an error of the server is shown with a way to try again", async () => {
   const page = await signedIn(chromium, world);
   let broken = true;

@@ -1,13 +1,24 @@
 // Who is logged in, what that allows, and whether changes are switched on. The API enforces all of
 // it; the console only does not offer what it would refuse.
 
-import { ask, connection, onReadOnly, onUnauthorized, Refusal, useKey } from "./api.svelte";
+import {
+  ask,
+  connection,
+  fetched,
+  onReadOnly,
+  onUnauthorized,
+  Refusal,
+  useKey,
+} from "./api.svelte";
 import { clock } from "./clock";
 import { keepFor } from "./kept";
 import { live } from "./live.svelte";
 
 /** How long the switch stays on, for a visit with a key. */
 const ARMED_MS = 15 * 60_000;
+
+/** How often a server that does not answer is asked whether it is there again. */
+const LOOK_MS = 3000;
 
 export interface Me {
   kind: "member" | "key";
@@ -55,6 +66,19 @@ class Session {
 
   #tick() {
     this.now = clock.now();
+    if (connection.silentSince && this.state === "in") void this.#look();
+  }
+
+  #looked = 0;
+  #isLooking = false;
+
+  /** Whether a server that did not answer is there again, without waiting for a click. */
+  async #look() {
+    if (this.#isLooking || performance.now() - this.#looked < LOOK_MS) return;
+    this.#isLooking = true;
+    await fetched({ path: "/healthz" }).catch(() => null);
+    this.#looked = performance.now();
+    this.#isLooking = false;
   }
 
   #lost() {

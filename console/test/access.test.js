@@ -205,6 +205,28 @@ test("a member who reaches one store undoes an edit, and is not offered the log 
   await finish(page);
 });
 
+test("before changes go off a button keeps them on", async () => {
+  await world.put("hurry", { coins: 1 });
+  await world.newMember("tia", "support");
+  const page = await loggedIn(chromium, world, "tia");
+  await open(page, world, at("hurry", "edit?at=/coins"));
+  let early = 14 * 60_000;
+  await page.route("**/v1/arm", async (route) => {
+    const response = await route.fetch();
+    const { armed_until_ms } = await response.json();
+    await route.fulfill({ response, json: { armed_until_ms: armed_until_ms - early } });
+  });
+  await arm(page);
+  await page.getByLabel("Value; +500").fill("+2");
+  await sees(page, "Changes go off within two minutes");
+  early = 0;
+  await page.getByRole("button", { name: "15 min more" }).click();
+  await page.getByRole("switch", { name: /^Changes on, 1[45] min$/ }).waitFor();
+  await page.getByText("Changes go off within").waitFor({ state: "hidden" });
+  assert.equal(await page.getByLabel("Value; +500").inputValue(), "+2");
+  await finish(page);
+});
+
 test("a page of another site cannot use the cookie", async () => {
   const page = await loggedIn(chromium, world, "ann");
   const cookies = await page.context().cookies();

@@ -1,6 +1,8 @@
 // What a game, a person or a network may do that nobody thinks of first.
 import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
 import { test } from "node:test";
+import { promisify } from "node:util";
 import {
   arm,
   armed,
@@ -17,6 +19,7 @@ import {
   sees,
   signedIn,
   until,
+  uuid7,
   world,
 } from "./world.js";
 import { ready } from "./pages.js";
@@ -35,6 +38,8 @@ const ODD = [
   ['say "hi"', '"say ""hi"""'],
   ["what?#&=+", ""],
   ["__proto__", ""],
+  ["it's", ""],
+  ["[1-3]{a,b}", ""],
   ["Zoë 🗡", '"Zoë 🗡"'],
 ];
 
@@ -72,6 +77,34 @@ for (const [key, typed] of ODD)
     assert.equal(await rows.count(), 3, "the making, the edit and its undo");
     await page.getByRole("link", { name: "History", exact: true }).click();
     await page.locator("tr[data-version]", { hasText: `odd ${key}` }).waitFor();
+    await finish(page);
+  });
+
+for (const key of ["it's", "a/b", "[1-3]{a,b}", "$KEY `id` !!", "@file", "Zoë 🗡", 'say "hi"'])
+  test(`the command for what was done does the same in a shell: ${key}`, async () => {
+    const shell = `shell ${key}`;
+    await world.put(shell, { coins: 1, [key]: "as it was" });
+    const page = await armed(at(shell, "send"));
+    const message = JSON.stringify({ type: "note", text: `${key}\nit's "so"` });
+    await page.getByLabel("The message, as").fill(message);
+    await page.getByLabel("Reason").fill(`of ${key}`);
+    await page.getByRole("button", { name: "Send", exact: true }).click();
+    await sees(page, "It waits until the profile is played");
+    const [line] = await page.locator("pre", { hasText: "/messages" }).allTextContents();
+    const how = { cwd: world.folder, env: { ...process.env, KEY: world.key } };
+    const run = async (line) =>
+      JSON.parse((await promisify(execFile)("sh", ["-c", `${line} -s`], how)).stdout);
+    assert.equal((await run(line)).stored_now, false, "it is the same request");
+    // Under an identity of its own it is another message, with the same text.
+    const { body } = await world.ask("GET", `${profilePath(shell)}/messages`);
+    assert.equal(body.items.length, 1);
+    const id = /Idempotency-Key: ([^']+)/.exec(line)[1];
+    assert.equal((await run(line.replace(id, uuid7()))).stored_now, true);
+    const { body: after } = await world.ask("GET", `${profilePath(shell)}/messages`);
+    assert.deepEqual(
+      after.items.map((one) => one.message),
+      [JSON.parse(message), JSON.parse(message)],
+    );
     await finish(page);
   });
 

@@ -163,6 +163,27 @@ test("without the browser's clipboard the focus stays, and a failure is told", a
   await finish(page);
 });
 
+test("times are in UTC for those who ask for it, without a mouse", async () => {
+  await world.put("timed", { coins: 1 });
+  const utc = new Date((await world.read("timed")).stored_ms).toISOString().replace(/\.\d+/, "");
+  const page = await signedIn(chromium, world);
+  await open(page, world, at("timed", "history"));
+  const time = page.locator("tr[data-version='1'] time");
+  await time.waitFor();
+  assert.notEqual(await time.innerText(), utc);
+  await page.keyboard.press("z");
+  await until("the history is in UTC", async () => (await time.innerText()) === utc);
+  assert.equal(await page.locator("dd time").first().innerText(), utc, "so is the header");
+  await page.reload();
+  await time.waitFor();
+  assert.equal(await time.innerText(), utc, "the choice stays");
+  await page.keyboard.press("?");
+  await page.getByRole("button", { name: "Times in UTC", pressed: true }).press("Enter");
+  await page.keyboard.press("Escape");
+  await until("it is local again", async () => (await time.innerText()) !== utc);
+  await finish(page);
+});
+
 test("the first stop of the keyboard leads past the menu", async () => {
   const page = await signedIn(chromium, world);
   await open(page, world, "/#/audit");

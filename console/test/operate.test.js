@@ -260,8 +260,12 @@ test("roles are shown as the API has them, and a log-in is ended", async () => {
     .getByRole("navigation", { name: "Access" })
     .getByRole("link", { name: "Log-ins" })
     .click();
-  await page.getByRole("button", { name: "End a log-in of dora" }).click();
-  await page.getByRole("button", { name: "End a log-in of dora" }).waitFor({ state: "hidden" });
+  const endOf = page.getByRole("button", { name: "End a log-in of dora" });
+  await endOf.click();
+  await page.getByRole("dialog").getByRole("button", { name: "Leave it" }).click();
+  await endOf.click();
+  await page.getByRole("dialog").getByRole("button", { name: "End it" }).click();
+  await endOf.waitFor({ state: "hidden" });
   await until("dora is out", async () => {
     await dora.reload();
     return dora.getByRole("heading", { name: "Log in" }).isVisible();
@@ -279,6 +283,7 @@ test("a member changes password and ends own log-ins without the switch", async 
   await page.getByRole("link", { name: "emil (viewer)" }).click();
   await page.getByRole("heading", { name: "Your log-ins" }).waitFor();
   await page.getByRole("button", { name: "End a log-in of emil" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "End it" }).click();
   await until("the other one is out", async () => {
     await other.reload();
     return other.getByRole("heading", { name: "Log in" }).isVisible();

@@ -205,6 +205,30 @@ test("a whole profile is rolled back after a preview, and that is undone", async
   await finish(page);
 });
 
+test("a version is pinned, and is unpinned only after a second step", async () => {
+  await world.put("pinned", { coins: 1 });
+  await edit(world, "pinned", [{ op: "increase", path: "/coins", by: 1 }]);
+  const page = await armed(at("pinned", "history"));
+  await page.getByRole("button", { name: "pin version 1", exact: true }).click();
+  const tag = page.locator("tr[data-version='1'] .tag", { hasText: "pinned" });
+  await tag.waitFor();
+  const unpin = page.getByRole("button", { name: "unpin version 1" });
+  const sheet = page.getByRole("dialog");
+  await unpin.click();
+  await sheet.getByText("cannot be brought back").waitFor();
+  await sheet.getByRole("button", { name: "Leave it" }).click();
+  await sheet.waitFor({ state: "hidden" });
+  assert.ok(await tag.isVisible());
+  await unpin.click();
+  await sheet.getByLabel("Reason").fill("ticket 14");
+  await sheet.getByRole("button", { name: "Unpin it" }).click();
+  await tag.waitFor({ state: "hidden" });
+  const { body } = await world.ask("GET", "/v1/audit?profile=PlayerData/pinned");
+  const told = body.items.filter((one) => one.reason === "ticket 14");
+  assert.equal(told.length, 1, "the reason stands in the log");
+  await finish(page);
+});
+
 test("a rollback and its undo do nothing when the profile has moved on since they were shown", async () => {
   await world.put("moved", { coins: 1 });
   const earn = (by) => edit(world, "moved", [{ op: "increase", path: "/coins", by }], "another");

@@ -163,6 +163,26 @@ test("without the browser's clipboard the focus stays, and a failure is told", a
   await finish(page);
 });
 
+test("what is wrong with a field is said where the field is", async () => {
+  await world.put("typed", { coins: 1 });
+  const page = await armed(at("typed", "edit?at=/coins"));
+  const field = page.getByLabel("Value; +500");
+  const described = (one) =>
+    one.evaluate((field) => {
+      const told = document.getElementById(field.getAttribute("aria-describedby"));
+      return [field.getAttribute("aria-invalid"), told.textContent.trim()];
+    });
+  assert.deepEqual(await described(field), ["false", "No change yet."]);
+  await field.fill("many");
+  assert.deepEqual(await described(field), ["true", "this is no number"]);
+  await open(page, world, at("typed", "send"));
+  const message = page.getByLabel("The message, as");
+  assert.deepEqual(await described(message), ["false", ""]);
+  await message.fill("{");
+  assert.deepEqual(await described(message), ["true", "this is no JSON: line 1, column 2"]);
+  await finish(page);
+});
+
 test("times are in UTC for those who ask for it, without a mouse", async () => {
   await world.put("timed", { coins: 1 });
   const utc = new Date((await world.read("timed")).stored_ms).toISOString().replace(/\.\d+/, "");
@@ -181,6 +201,28 @@ test("times are in UTC for those who ask for it, without a mouse", async () => {
   await page.getByRole("button", { name: "Times in UTC", pressed: true }).press("Enter");
   await page.keyboard.press("Escape");
   await until("it is local again", async () => (await time.innerText()) !== utc);
+  await finish(page);
+});
+
+test("what has the focus is never behind the head of its table", async () => {
+  for (let at = 10; at < 50; at++) await world.put(`focus-${at}`, {});
+  const page = await signedIn(chromium, world);
+  await open(page, world, "/#/find?q=focus-");
+  await sees(page, "40 profiles");
+  const isSeen = () =>
+    page.evaluate(() => {
+      const one = document.activeElement;
+      const { left, top, height } = one.getBoundingClientRect();
+      return one.contains(document.elementFromPoint(left + 3, top + height / 2));
+    });
+  await page.getByRole("link", { name: "focus-10" }).focus();
+  const hidden = [];
+  for (const key of [..."j".repeat(35), ..."k".repeat(35)]) {
+    await page.keyboard.press(key);
+    if (!(await isSeen())) hidden.push(await focused(page));
+  }
+  assert.equal(await focused(page), "focus-10");
+  assert.deepEqual(hidden, []);
   await finish(page);
 });
 

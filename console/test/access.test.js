@@ -177,7 +177,7 @@ for (const [role, { tabs, may }] of Object.entries(MAY)) {
   });
 }
 
-test("a member who reaches one store undoes an edit, and is not offered the log of all", async () => {
+test("a member who reaches one store undoes an edit, and is offered no log of all", async () => {
   const big = "9223372036854775807";
   await world.put("narrow", `{"coins":${big}}`);
   await world.newMember("nora", "support", ["PlayerData"]);

@@ -13,6 +13,7 @@ import {
   open,
   sees,
   signedIn,
+  until,
   world,
 } from "./world.js";
 import { fill } from "./fill.js";
@@ -189,6 +190,50 @@ test("a slow answer is waited for, and an older one never replaces a newer one",
   await held[0].continue().catch(() => {});
   await ready(page);
   assert.deepEqual(await page.locator("tbody a").allTextContents(), ["user-3", "user-30"]);
+  await finish(page);
+});
+
+test("a table of 200,000 rows has few of them in the page, and each is reached", async () => {
+  const [all, some] = [200_000, 10_000];
+  const page = await signedIn(chromium, world);
+  const row = (at) => ({
+    store: "PlayerData",
+    scope: "global",
+    key: `s-${at}`,
+    version: 1,
+    stored_ms: 1_790_000_000_000,
+    held: { job: "eu-1", server: "alive", since_ms: 1_790_000_000_000, asked_for_by: null },
+  });
+  await page.route("**/v1/sessions?*", (route) => {
+    const { searchParams } = new URL(route.request().url());
+    const from = Number(searchParams.get("page_token") ?? 0);
+    const items = Array.from({ length: some }, (_, at) => row(from + at));
+    const next_page_token = from + some < all ? String(from + some) : null;
+    return route.fulfill({ json: { items, next_page_token } });
+  });
+  await open(page, world, "/#/sessions");
+  const box = page.getByRole("region", { name: "Sessions" });
+  await box.waitFor();
+  const scroll = (share) =>
+    box.evaluate((box, share) => box.scrollTo(0, box.scrollHeight * share), share);
+  await until("all are listed", async () => {
+    await scroll(1);
+    return page.getByText("200,000 sessions").isVisible();
+  });
+  const rows = box.locator("tr[data-at]");
+  for (const [share, at] of [
+    [1, all - 1],
+    [0.5, all / 2],
+    [0, 0],
+  ]) {
+    await until(`row ${at} is there`, async () => {
+      await scroll(share);
+      return box.getByRole("link", { name: `s-${at}`, exact: true }).isVisible();
+    });
+    const index = await box.locator(`tr[data-at="${at}"]`).getAttribute("aria-rowindex");
+    assert.equal(index, `${at + 2}`);
+    assert.ok((await rows.count()) < 80, `${await rows.count()} rows are in the page`);
+  }
   await finish(page);
 });
 

@@ -1,10 +1,8 @@
 // Getting in: the first administrator, log-ins, roles, and the end of a log-in.
-import assert from "node:assert/strict";
-import { test } from "node:test";
 import {
   arm,
+  assert,
   at,
-  browser,
   chromium,
   finish,
   forTests,
@@ -15,10 +13,11 @@ import {
   PASSWORD,
   profilePath,
   sees,
+  test,
   until,
+  uuid7,
   world,
 } from "./world.js";
-import { uuid7 } from "./fill.js";
 
 forTests();
 

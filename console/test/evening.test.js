@@ -1,15 +1,25 @@
 // An operator's evening: six tasks in the browser, with clicks and typed characters counted, and
 // the same six by the program's commands. Prints a table; docs/benchmarks.md has the same counts.
 // `npm run evening`
-import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { test } from "node:test";
 import { promisify } from "node:util";
-import { chromium, folder, forTests, open, program } from "./world.js";
-import { sees, signedIn, until, world } from "./world.js";
-import { edit, uuid7 } from "./fill.js";
+import {
+  assert,
+  chromium,
+  folder,
+  forTests,
+  open,
+  program,
+  sees,
+  signedIn,
+  test,
+  until,
+  uuid7,
+  world,
+} from "./world.js";
+import { edit } from "./fill.js";
 
 const run = promisify(execFile);
 const items = (...names) => Object.fromEntries(names.map((name) => [name, { power: 7 }]));

@@ -1,8 +1,7 @@
 // Everything without a mouse.
-import assert from "node:assert/strict";
-import { test } from "node:test";
 import {
   armed,
+  assert,
   at,
   chromium,
   finish,
@@ -11,6 +10,7 @@ import {
   open,
   sees,
   signedIn,
+  test,
   until,
   world,
 } from "./world.js";

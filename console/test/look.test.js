@@ -1,10 +1,9 @@
 // What each page is to tools: accessibility, width, size; and what it does without a server.
-import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { test } from "node:test";
 import {
   arm,
+  assert,
   at,
   chromium,
   finish,
@@ -13,6 +12,7 @@ import {
   open,
   sees,
   signedIn,
+  test,
   until,
   world,
 } from "./world.js";

@@ -1,9 +1,8 @@
 // Many profiles at a time: searched by value, edited, and as they were at a time.
-import assert from "node:assert/strict";
-import { test } from "node:test";
 import {
   arm,
   armed,
+  assert,
   cells,
   chromium,
   finish,
@@ -11,6 +10,7 @@ import {
   open,
   sees,
   signedIn,
+  test,
   until,
   world,
 } from "./world.js";

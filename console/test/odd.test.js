@@ -1,13 +1,11 @@
 // What a game, a person or a network may do that nobody thinks of first.
-import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { test } from "node:test";
 import { promisify } from "node:util";
 import {
   arm,
   armed,
+  assert,
   at,
-  browser,
   chromium,
   finish,
   forTests,
@@ -18,6 +16,7 @@ import {
   profilePath,
   sees,
   signedIn,
+  test,
   until,
   uuid7,
   world,

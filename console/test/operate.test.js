@@ -1,11 +1,10 @@
 // Running it: what happens now, whether all is well, who may do what, what is stored of a user.
-import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
-import { test } from "node:test";
 import {
   arm,
   armed,
+  assert,
   chromium,
   finish,
   forTests,
@@ -16,6 +15,7 @@ import {
   profilePath,
   sees,
   signedIn,
+  test,
   until,
   world,
 } from "./world.js";

@@ -1,8 +1,7 @@
 // While the player plays: a real game server holds the profile.
-import assert from "node:assert/strict";
-import { test } from "node:test";
 import {
   armed,
+  assert,
   at,
   cells,
   chromium,
@@ -11,6 +10,7 @@ import {
   open,
   sees,
   signedIn,
+  test,
   until,
   world,
 } from "./world.js";

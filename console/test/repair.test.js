@@ -1,8 +1,7 @@
 // Finding a profile, seeing what happened, and putting it right while nobody plays it.
-import assert from "node:assert/strict";
-import { test } from "node:test";
 import {
   armed,
+  assert,
   at,
   cells,
   chromium,
@@ -12,10 +11,12 @@ import {
   profilePath,
   sees,
   signedIn,
+  test,
   until,
+  uuid7,
   world,
 } from "./world.js";
-import { edit, uuid7 } from "./fill.js";
+import { edit } from "./fill.js";
 
 forTests();
 

@@ -7,11 +7,14 @@ import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
-import { after, before } from "node:test";
+import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { chromium as launcher } from "playwright-core";
 import { connect } from "../../sdk/typescript/dist/index.js";
 import { proxy } from "./proxy.js";
+
+/** Each file of tests needs them. */
+export { assert, test };
 
 const here = dirname(fileURLToPath(import.meta.url));
 export const program = process.env.PROFILESTORE_BIN;

@@ -183,6 +183,23 @@ test("what is wrong with a field is said where the field is", async () => {
   await finish(page);
 });
 
+test("where one is on the keyboard is told by the name of the page", async () => {
+  await world.put("named", { coins: 1 });
+  const page = await signedIn(chromium, world);
+  await open(page, world, at("named"));
+  await page.getByRole("treeitem").first().waitFor();
+  for (const [keys, name] of [
+    ["gs", "Sessions"],
+    ["gp", "named"],
+    ["ga", "Audit"],
+  ]) {
+    for (const key of keys) await page.keyboard.press(key);
+    await until(`${name} has the focus`, async () => (await focused(page)) === name);
+    assert.equal(await page.evaluate(() => document.activeElement.id), "main");
+  }
+  await finish(page);
+});
+
 test("times are in UTC for those who ask for it, without a mouse", async () => {
   await world.put("timed", { coins: 1 });
   const utc = new Date((await world.read("timed")).stored_ms).toISOString().replace(/\.\d+/, "");

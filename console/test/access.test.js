@@ -64,6 +64,11 @@ test("the set-up link makes the first administrator, and works once", async () =
   await page.reload();
   await sees(page, "ann (admin)");
 
+  // Of an empty store the page sees by itself when something is there.
+  await sees(page, "This page waits for the first session");
+  await world.put("the-first", { coins: 1 });
+  await page.getByRole("link", { name: "the-first", exact: true }).waitFor();
+
   const other = await newPage(chromium, world);
   await other.goto(world.setUp);
   await sees(other, "This set-up link has done its work");

@@ -7,16 +7,16 @@
         packed: include_bytes!("assets-icon-DFY3n9Ea.svg.gz"),
     },
     File {
-        path: "/assets/index-DCpHcdIh.css",
+        path: "/assets/index-BI24s53N.css",
         media: "text/css; charset=utf-8",
-        plain: include_bytes!("assets-index-DCpHcdIh.css"),
-        packed: include_bytes!("assets-index-DCpHcdIh.css.gz"),
+        plain: include_bytes!("assets-index-BI24s53N.css"),
+        packed: include_bytes!("assets-index-BI24s53N.css.gz"),
     },
     File {
-        path: "/assets/index-ZIJeaB8Z.js",
+        path: "/assets/index-CvRu7oFN.js",
         media: "text/javascript; charset=utf-8",
-        plain: include_bytes!("assets-index-ZIJeaB8Z.js"),
-        packed: include_bytes!("assets-index-ZIJeaB8Z.js.gz"),
+        plain: include_bytes!("assets-index-CvRu7oFN.js"),
+        packed: include_bytes!("assets-index-CvRu7oFN.js.gz"),
     },
     File {
         path: "/",

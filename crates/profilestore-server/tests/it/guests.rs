@@ -111,9 +111,7 @@ async fn a_trade_that_took_effect_is_answered_as_done_although_its_key_was_revok
     let mut game = GameClient::connect(served.address, &key, "eu-1").await;
     game.start(1, "user-1").await;
     let i = game.number();
-    let tx = |i: u64, n: u64| {
-        json!({ "tx": { "i": i, "parts": [{ "s": 1, "n": n, "data": { "coins": n } }] } })
-    };
+    let tx = |i: u64, n: u64| json!({ "tx": { "i": i, "parts": [{ "s": 1, "n": n, "data": { "coins": n } }] } });
     game.send(tx(i, 1)).await;
     assert!(game.answer(i).await["done"].is_object());
     let id = key.split('_').nth(1).unwrap();

@@ -173,9 +173,7 @@ struct OneVersion;
 
 impl StorePlan for OneVersion {
     fn fate(&self, call: Call<'_>) -> Fate {
-        let again = |change: &Change| {
-            matches!(change, Change::Write { key, version: 1.., .. } if key.is_reserved())
-        };
+        let again = |change: &Change| matches!(change, Change::Write { key, version: 1.., .. } if key.is_reserved());
         let fails = matches!(call, Call::Commit(commits)
             if commits.iter().flat_map(|commit| &commit.changes).any(again));
         Fate { fault: fails.then_some(Fault::Refused), ..Fate::default() }

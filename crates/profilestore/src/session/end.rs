@@ -378,9 +378,9 @@ impl Session {
             if defect!(ReleaseBeforeSave) { std::mem::take(&mut changes) } else { Vec::new() };
         let asker = {
             let known = self.known.lock();
-            let now_ms = self.link.store_ms();
-            changes.push(ownership::released(known.seen(&self.key), now_ms));
-            known.lease.request.as_ref().and_then(|request| request.server)
+            let lease = known.lease.whole(self.in_lease());
+            changes.push(ownership::released(known.seen(&self.key, &lease), self.link.store_ms()));
+            known.lease.request().and_then(|request| request.server)
         };
         let commit = self.commit_as(request, changes);
         let reply = self.link.settle_for(asker, &self.key, &commit, ForEver).await?;

@@ -294,7 +294,7 @@ impl Session {
         self.look_now().await;
         let Some(remote) = self.remote.as_deref().filter(|_| !self.is_over()) else { return };
         let Some(end) = remote.end_of_release() else { return };
-        if self.known.lock().lease.request.is_none() {
+        if self.known.lock().lease.request().is_none() {
             return remote.forget_release();
         }
         match self.begin_and_close(&end) {

@@ -5,7 +5,11 @@ use std::{
     sync::Arc,
 };
 
-use super::{handlers::Gift, snapshot::Snapshot};
+use super::{
+    handlers::Gift,
+    lease::{KnownLease, Own},
+    snapshot::Snapshot,
+};
 use crate::{
     data::Data,
     data_store::{Digest, KeyState, LeaseState, ServerId, StoredMessage, VersionInfo},
@@ -24,7 +28,7 @@ pub(crate) struct Known {
     pub(crate) version: u64,
     pub(crate) created_ms: i64,
     pub(crate) head: Option<VersionInfo>,
-    pub(crate) lease: LeaseState,
+    pub(crate) lease: KnownLease,
     pub(crate) lease_revision: u64,
     pub(crate) inbox: Vec<StoredMessage>,
     pub(crate) inbox_revision: u64,
@@ -82,7 +86,7 @@ pub(crate) struct Saved {
 
 impl Known {
     /// What a start found, and the record and bytes that are stored.
-    pub(super) fn new(held_by: ServerId, state: KeyState, saved: Saved) -> Self {
+    pub(super) fn new(held_by: ServerId, state: KeyState, saved: Saved, own: Own<'_>) -> Self {
         Self {
             held_by,
             epoch: state.epoch,
@@ -98,7 +102,7 @@ impl Known {
             saved,
             unbookable: BTreeSet::new(),
             given: Given::default(),
-            lease: state.lease,
+            lease: KnownLease::new(state.lease, own),
         }
     }
 
@@ -115,9 +119,9 @@ impl Known {
         unsent.flat_map(|(_, mark)| &mark.gifts)
     }
 
-    /// The lease as far as it is known.
-    pub(super) fn seen<'a>(&'a self, key: &'a ProfileKey) -> Seen<'a> {
-        Seen { key, revision: self.lease_revision, lease: &self.lease }
+    /// The lease as far as it is known. `lease`: the whole of it.
+    pub(super) fn seen<'a>(&self, key: &'a ProfileKey, lease: &'a LeaseState) -> Seen<'a> {
+        Seen { key, revision: self.lease_revision, lease }
     }
 
     /// True when the store holds a version that this session, whose it still is, did not write.
@@ -126,12 +130,12 @@ impl Known {
     }
 
     /// Takes over what the store says. True when other messages wait than before.
-    pub(super) fn absorb(&mut self, state: KeyState) -> bool {
+    pub(super) fn absorb(&mut self, state: KeyState, own: Own<'_>) -> bool {
         self.overwritten |= state.version != self.version;
         self.version = state.version;
         self.created_ms = state.created_ms;
         self.head = state.head;
-        self.lease = state.lease;
+        self.lease = KnownLease::new(state.lease, own);
         self.lease_revision = state.lease_revision;
         match state.inbox {
             Some(inbox) => {

@@ -109,9 +109,10 @@ impl Session {
                 if self.is_over() || known.held_by == server {
                     return;
                 }
+                let lease = known.lease.whole(self.in_lease());
                 vec![
                     Change::Check { key: self.key.clone(), epoch: known.epoch },
-                    ownership::adopted(known.seen(&self.key), server),
+                    ownership::adopted(known.seen(&self.key, &lease), server),
                 ]
             };
             let commit = self.commit(changes);
@@ -161,7 +162,7 @@ impl Session {
 
     /// Takes over what the store says. Messages that are new are offered by the caller.
     pub(super) fn absorb(self: &Arc<Self>, state: KeyState) {
-        let changed = self.known.lock().absorb(state);
+        let changed = self.known.lock().absorb(state, self.in_lease());
         if changed && let Some(keeper) = self.keeper() {
             keeper.inbox_changed();
         }

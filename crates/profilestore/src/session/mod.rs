@@ -4,7 +4,7 @@
 //! Here is what is asked of a session: each request takes its place in the key's queue, in call
 //! order.
 //!
-//! * [`live`]: the data and how it is edited. [`known`]: what the store holds of it.
+//! * [`live`]: the data and how it is edited. [`known`], [`lease`]: what the store holds of it.
 //! * [`save`], [`look`], [`end`]: what runs in the key's queue. [`outcome`]: what becomes of the
 //!   end.
 //! * [`messages`]: offering messages to handlers.
@@ -54,6 +54,7 @@ pub(crate) mod handlers;
 mod hosted;
 pub(crate) mod info;
 pub(crate) mod known;
+mod lease;
 pub(crate) mod live;
 mod look;
 mod messages;
@@ -69,6 +70,7 @@ pub(crate) mod unseen;
 use handlers::Handlers;
 use info::{LastSave, SessionEnd, SessionInfo};
 use known::{Known, Saved};
+use lease::Own;
 use live::Live;
 use outcome::Outcome;
 use remote::Remote;
@@ -204,12 +206,13 @@ impl Session {
         let live = Live::new(data, record);
         let saved =
             Saved { data: live.data(), meta: live.meta(), digest: Some(Digest::of(&stored)) };
-        let known = Known::new(held_by, state, saved);
+        let own = Own { place_id: link.place_id, job_id: &link.job_id, session: &id };
+        let known = Known::new(held_by, state, saved, own);
         Arc::new(Self {
             key,
             id,
             incarnation,
-            load_count: known.lease.load_count,
+            load_count: known.lease.load_count(),
             codec,
             live,
             signals: Signals::default(),
@@ -260,6 +263,11 @@ impl Session {
             let save_by = self.link.env.after(within.max(at_least));
             self.tell(|table| table.changed(self, save_by));
         }
+    }
+
+    /// How the session names itself in a lease.
+    fn in_lease(&self) -> Own<'_> {
+        Own { place_id: self.link.place_id, job_id: &self.link.job_id, session: &self.id }
     }
 
     /// Who held the profile when the session was found to be lost.

@@ -35,7 +35,7 @@ impl Session {
     pub(super) async fn order_that_ended(&self, state: &KeyState) -> Option<Arc<AuditEntry>> {
         let (epoch, since_ms) = {
             let known = self.known.lock();
-            (known.epoch, known.lease.holder.as_ref().map_or(i64::MIN, |holder| holder.since_ms))
+            (known.epoch, known.lease.since_ms().unwrap_or(i64::MIN))
         };
         if state.epoch != epoch + 1 {
             // Others had the profile in between.

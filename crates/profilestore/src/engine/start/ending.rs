@@ -29,7 +29,7 @@ impl Load {
         if self.judge(&engine.link, number) && !defect!(DeliveredToAnotherType) {
             return false;
         }
-        let asked = session.known.lock().lease.request.is_some();
+        let asked = session.known.lock().lease.request().is_some();
         // Before the program sees the data.
         session.apply_edits();
         let Some(terms) = self.give(engine, number, &session) else { return false };

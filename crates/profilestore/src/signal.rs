@@ -75,7 +75,12 @@ trait Disconnect: Send + Sync {
 
 impl<F: ?Sized + Send + Sync> Disconnect for Entries<F> {
     fn disconnect(&self, id: u64) {
-        self.lock().list.retain(|(other, _)| *other != id);
+        // What it holds is dropped outside of the lock: it may disconnect another one.
+        let gone = {
+            let list = &mut self.lock().list;
+            list.iter().position(|(other, _)| *other == id).map(|at| list.remove(at))
+        };
+        drop(gone);
     }
 }
 

@@ -225,7 +225,11 @@ async fn erase_and_clean(
         Err(error) => {
             // Where the request is wrong, nothing was erased.
             if error.kind() != ErrorKind::Invalid {
-                app.cleaner().clean(&operator, None, Duration::ZERO).await;
+                // Beside the answer: the store may be what failed.
+                let cleaner = app.cleaner().clone();
+                tokio::spawn(async move {
+                    cleaner.clean(&operator, None, Duration::ZERO).await;
+                });
             }
             return Err(error);
         }

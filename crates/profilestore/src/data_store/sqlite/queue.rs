@@ -31,6 +31,9 @@ const GATHER_SHARE: u32 = 8;
 /// A shorter wait is of no use: to wake a thread takes as long.
 const GATHER_LEAST: Duration = Duration::from_micros(100);
 
+/// A disk that stalls once must not make the writer wait long afterwards.
+const GATHER_MOST: Duration = Duration::from_millis(5);
+
 pub(super) type Reply = Result<CommitReply, StoreError>;
 
 pub(super) struct Job {
@@ -76,7 +79,7 @@ impl Expected {
         committing: Duration,
         commits: usize,
     ) -> Self {
-        let within = committing / GATHER_SHARE;
+        let within = (committing / GATHER_SHARE).min(GATHER_MOST);
         let bytes: usize = jobs.iter().map(|job| job.bytes).sum();
         // With so much data a sync is a small part of a transaction.
         if jobs.len() < GATHER_FROM || bytes > BATCH_BYTES / 2 || within < GATHER_LEAST {
@@ -113,7 +116,7 @@ impl Queue {
         let queue = if urgent { &mut waiting.urgent } else { &mut waiting.others };
         queue.push_back(job);
         self.jobs.store(waiting.len(), SeqCst);
-        if waiting.wanted.is_some_and(|wanted| waiting.len() >= wanted) {
+        if waiting.wanted.is_some_and(|wanted| urgent || waiting.len() >= wanted) {
             waiting.wanted = None;
             self.enough.notify_one();
         }
@@ -131,13 +134,13 @@ impl Queue {
     /// Leaves the callers of the last transaction time to come back, so that the next one is not of
     /// a few only: a transaction costs a sync, whatever its size. Sleeps meanwhile, because the
     /// scheduler may put a thread that yields far behind the others. Says whether as many jobs wait
-    /// as are expected.
+    /// as are expected, or a renewal, which waits for none.
     pub(super) fn gather(&self, expected: Expected) -> bool {
         if self.jobs.load(SeqCst) >= expected.jobs {
             return true;
         }
         let mut waiting = self.waiting.lock();
-        if waiting.len() >= expected.jobs {
+        if !waiting.urgent.is_empty() || waiting.len() >= expected.jobs {
             return true;
         }
         waiting.wanted = Some(expected.jobs);
@@ -230,6 +233,24 @@ mod tests {
             assert!(queue.gather(expected));
             assert_eq!(queue.take(256).len(), 10);
         });
+    }
+
+    #[test]
+    fn a_renewal_does_not_wait_for_callers_that_are_expected_back() {
+        let queue = Queue::default();
+        let expected = Expected { jobs: 10, within: Duration::from_secs(600) };
+        std::thread::scope(|scope| {
+            scope.spawn(|| queue.push(job(1), true));
+            assert!(queue.gather(expected), "one that comes meanwhile");
+        });
+        assert!(queue.gather(expected), "one that waits already");
+    }
+
+    #[test]
+    fn a_disk_that_stalled_once_does_not_make_the_writer_wait_long() {
+        let jobs: Vec<_> = (0..9).map(|_| job(1)).collect();
+        let stalled = Expected::after(&jobs, 0, Duration::from_secs(14), 256);
+        assert_eq!(stalled.within, GATHER_MOST);
     }
 
     #[test]

@@ -64,7 +64,9 @@ async fn a_key_that_only_sends_reads_what_is_open_to_all_and_nothing_else() {
     let sender = served.caller(&[Scope::MessagesSend]).await;
     let mut open = Vec::new();
     for (_, path) in described().into_iter().filter(|(method, _)| method == "GET") {
-        let answer = sender.get(&filled(&path)).await;
+        // A comparison says with what; without it the request is wrong for every caller.
+        let query = if path.ends_with("/diff") { "?from=1" } else { "" };
+        let answer = sender.get(&format!("{}{query}", filled(&path))).await;
         if answer.status != 403 {
             open.push(path);
         }

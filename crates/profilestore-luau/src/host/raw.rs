@@ -87,7 +87,10 @@ pub(crate) fn size(lua: &Lua, data: &Value) -> Result<f64, String> {
 
 fn data_json(lua: &Lua, data: &Value, limits: Limits) -> Result<String, String> {
     if !data.is_table() {
-        return Err(format!("Data: a {} cannot be stored, it must be a table", data.type_name()));
+        return Err(format!(
+            "Data: {} cannot be stored, it must be a table",
+            json::a_kind_of(data)
+        ));
     }
     json::encode(lua, "Data", data, limits).map_err(|error| error.to_string())
 }
@@ -99,8 +102,8 @@ pub(crate) fn object(
     value: &Value,
 ) -> Result<Map<String, serde_json::Value>, String> {
     if !value.is_table() {
-        let kind = if value.is_integer() { "number" } else { value.type_name() };
-        return Err(format!("{name}: a {kind} cannot be stored, it must be a table"));
+        let kind = json::a_kind_of(value);
+        return Err(format!("{name}: {kind} cannot be stored, it must be a table"));
     }
     let json = json::encode(lua, name, value, DATA).map_err(|error| error.to_string())?;
     if json == "[]" {

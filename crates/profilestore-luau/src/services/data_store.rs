@@ -89,7 +89,7 @@ fn new_entry(
         Value::Function(_) | Value::Thread(_) | Value::UserData(_) | Value::LightUserData(_) => {
             return refused(
                 Code::ValueNotAllowed,
-                format_args!("{} is not allowed in a data store", value.type_name()),
+                format_args!("{} is not allowed in a data store", json::kind_of(value)),
             );
         }
         _ => {}
@@ -445,7 +445,7 @@ fn key_of(key: Value) -> Answer<String> {
         },
         Value::Integer(_) | Value::Number(_) => key.to_string().map_err(|error| error.to_string()),
         Value::Nil => Err("Argument 1 missing or nil".to_owned()),
-        other => Err(format!("a key is a string, and not a {}", other.type_name())),
+        other => Err(format!("a key is a string, and not {}", json::a_kind_of(other))),
     }
 }
 

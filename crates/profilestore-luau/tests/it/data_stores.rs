@@ -8,6 +8,22 @@ use profilestore_luau::Line;
 use crate::{check, run};
 
 #[test]
+fn objects_that_cannot_be_stored_are_named_by_their_type() {
+    check(
+        "local store = game:GetService('DataStoreService'):GetDataStore('Test')
+        local function fails(text, value)
+            local ok, problem = pcall(store.SetAsync, store, 'a', value)
+            assert(not ok and problem:find(text, 1, true), tostring(problem))
+        end
+        fails('value.at: a Vector3 cannot be stored', { at = Vector3.one })
+        fails('value.part: an Instance cannot be stored', { part = workspace })
+        fails('value[1]: an EnumItem cannot be stored', { Enum.Material.Wood })
+        fails('a key that is an Instance cannot be stored', { [workspace] = 1 })
+        fails('103: Color3 is not allowed in a data store', Color3.new())",
+    );
+}
+
+#[test]
 fn values_come_back_with_their_information() {
     check(
         "local service = game:GetService('DataStoreService')

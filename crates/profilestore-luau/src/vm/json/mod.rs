@@ -11,6 +11,7 @@
 //! `{"m":null,"t":"buffer","base64":"..."}`. What a table cannot hold comes back as it was read
 //! while the script leaves it alone: digits beyond a double's, `null`, `{}`. See [`notes`].
 
+use mlua::Value;
 use profilestore::storable;
 
 mod exact;
@@ -25,6 +26,24 @@ pub(crate) use self::{
     read::decode,
     write::{encode, encode_seen},
 };
+
+/// What `typeof` calls a value: also whether an object is an Instance or a Vector3.
+pub(crate) fn kind_of(value: &Value) -> String {
+    match value {
+        Value::Integer(_) => "number".to_owned(),
+        Value::UserData(object) => {
+            object.type_name().map_or_else(|_| "userdata".to_owned(), |name| name.to_string_lossy())
+        }
+        other => other.type_name().to_owned(),
+    }
+}
+
+/// The same with an article: `a Vector3`, `an Instance`.
+pub(crate) fn a_kind_of(value: &Value) -> String {
+    let kind = kind_of(value);
+    let article = if kind.starts_with(['A', 'E', 'I', 'O', 'e', 'o']) { "an" } else { "a" };
+    format!("{article} {kind}")
+}
 
 /// A value that cannot be stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,7 +75,7 @@ impl Unstorable {
 
 #[cfg(test)]
 mod tests {
-    use mlua::{Lua, Value};
+    use mlua::Lua;
     use profilestore::storable::{DATA, MAX_DATA_BYTES, MAX_DEPTH};
 
     use super::*;

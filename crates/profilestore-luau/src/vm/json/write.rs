@@ -10,7 +10,7 @@ use mlua::{Lua, LuaString, Table, Value};
 use profilestore::storable::{self, Limits};
 use serde::Serialize;
 
-use super::{Problem, Unstorable, exact, notes};
+use super::{Problem, Unstorable, a_kind_of, exact, notes};
 
 /// What `HttpService` writes: as deep as its readers go, and more than any store takes, so that a
 /// game can look how large its data is.
@@ -125,7 +125,7 @@ impl Writer {
                 self.out.extend_from_slice(b"\"}");
             }
             Value::Table(table) => self.table(table)?,
-            other => return Err(script(format!("a {} cannot be stored", other.type_name()))),
+            other => return Err(script(format!("{} cannot be stored", a_kind_of(other)))),
         }
         Ok(())
     }
@@ -233,8 +233,8 @@ impl Writer {
                 Value::Number(position) => positions.add(position),
                 other => {
                     return Err(script(format!(
-                        "a key that is a {} cannot be stored",
-                        other.type_name()
+                        "a key that is {} cannot be stored",
+                        a_kind_of(&other)
                     )));
                 }
             }

@@ -19,7 +19,7 @@ use serde_json::value::RawValue;
 use super::world::World;
 use crate::{
     host::LuaKeyInfo,
-    vm::{Answer, Failed, Scheduler, Vm, error_text, json, next_frame},
+    vm::{Answer, Failed, Scheduler, Vm, error_text, json, next_frame, number_text},
 };
 
 pub(super) struct Store(pub(super) RobloxDataStore);
@@ -226,9 +226,9 @@ fn install_reads(
     players: impl Fn() + Clone + Send + 'static,
 ) -> Result<(), Failed> {
     let (own, count) = (frames.clone(), players.clone());
-    let get = move |_: &Lua, (store, key, cached): (Handle, Value, bool)| {
+    let get = move |lua: &Lua, (store, key, cached): (Handle, Value, bool)| {
         count();
-        let (key, own) = (key_of(key)?, own.clone());
+        let (key, own) = (key_of(lua, key)?, own.clone());
         let read: futures_util::future::BoxFuture<'static, _> =
             if cached { Box::pin(store.0.get(&key)) } else { Box::pin(store.0.get_uncached(&key)) };
         Ok(async move {
@@ -240,10 +240,10 @@ fn install_reads(
     host.set("ds_get", vm.waiting(get)?)?;
 
     let (own, count) = (frames.clone(), players);
-    let get_version = move |_: &Lua, (store, key, version): (Handle, Value, String)| {
+    let get_version = move |lua: &Lua, (store, key, version): (Handle, Value, String)| {
         count();
         let own = own.clone();
-        let read = store.0.get_version(&key_of(key)?, &version);
+        let read = store.0.get_version(&key_of(lua, key)?, &version);
         Ok(async move {
             let read = read.await;
             next_frame(&own).await;
@@ -265,7 +265,7 @@ fn install_writes(
     let set = move |lua: &Lua, (store, key, value, user_ids, metadata): Set| {
         count();
         let own = own.clone();
-        let written = store.0.set(&key_of(key)?, new_entry(lua, &value, user_ids, metadata)?);
+        let written = store.0.set(&key_of(lua, key)?, new_entry(lua, &value, user_ids, metadata)?);
         Ok(async move {
             let written = written.await;
             next_frame(&own).await;
@@ -275,12 +275,12 @@ fn install_writes(
     host.set("ds_set", vm.waiting(set)?)?;
 
     let (own, count) = (frames.clone(), players.clone());
-    let update = move |_: &Lua, (store, key, function): (Handle, Value, Function)| {
+    let update = move |lua: &Lua, (store, key, function): (Handle, Value, Function)| {
         count();
         let own = own.clone();
         let problem = Arc::new(Mutex::new(None));
         let transform = Transform { function, scheduler: own.clone(), problem: problem.clone() };
-        let updated = store.0.update(&key_of(key)?, move |current| transform.apply(current));
+        let updated = store.0.update(&key_of(lua, key)?, move |current| transform.apply(current));
         Ok(async move {
             let updated = updated.await;
             next_frame(&own).await;
@@ -306,7 +306,7 @@ fn install_writes(
             reason = "it is whole and within what a double holds"
         )]
         let written =
-            store.0.increment_with(&key_of(key)?, delta as i64, with.user_ids, with.metadata);
+            store.0.increment_with(&key_of(lua, key)?, delta as i64, with.user_ids, with.metadata);
         Ok(async move {
             let written = written.await;
             next_frame(&own).await;
@@ -316,10 +316,10 @@ fn install_writes(
     host.set("ds_increment", vm.waiting(increment)?)?;
 
     let (own, count) = (frames.clone(), players);
-    let remove = move |_: &Lua, (store, key): (Handle, Value)| {
+    let remove = move |lua: &Lua, (store, key): (Handle, Value)| {
         count();
         let own = own.clone();
-        let removed = store.0.remove(&key_of(key)?);
+        let removed = store.0.remove(&key_of(lua, key)?);
         Ok(async move {
             let removed = removed.await;
             next_frame(&own).await;
@@ -338,7 +338,7 @@ fn install_listings(
 ) -> Result<(), Failed> {
     let (own, count) = (frames.clone(), players.clone());
     type Versions = (Handle, Value, bool, Option<f64>, Option<f64>, Option<f64>);
-    let versions = move |_: &Lua, (store, key, descending, min, max, page_size): Versions| {
+    let versions = move |lua: &Lua, (store, key, descending, min, max, page_size): Versions| {
         count();
         let own = own.clone();
         let mut query = VersionsQuery::default();
@@ -349,7 +349,7 @@ fn install_listings(
         if let Some(size) = page_size {
             query.page_size = page_items(size)?;
         }
-        let listed = store.0.list_versions(&key_of(key)?, query);
+        let listed = store.0.list_versions(&key_of(lua, key)?, query);
         Ok(async move {
             let listed = listed.await;
             next_frame(&own).await;
@@ -437,13 +437,13 @@ fn items(lua: &Lua, listed: &Listed) -> mlua::Result<Value> {
 }
 
 /// Scripts may name a key by a number, which Luau makes a text of.
-fn key_of(key: Value) -> Answer<String> {
+fn key_of(lua: &Lua, key: Value) -> Answer<String> {
     match &key {
         Value::String(text) => match text.to_str() {
             Ok(text) => Ok(text.to_owned()),
             Err(_) => refused(Code::KeyNameLimit, "the key is no valid UTF-8"),
         },
-        Value::Integer(_) | Value::Number(_) => key.to_string().map_err(|error| error.to_string()),
+        Value::Integer(_) | Value::Number(_) => number_text(lua, &key),
         Value::Nil => Err("Argument 1 missing or nil".to_owned()),
         other => Err(format!("a key is a string, and not {}", json::a_kind_of(other))),
     }

@@ -19,10 +19,11 @@ use mlua::{
 use profilestore::env::{Env, Rng};
 
 pub use self::limits::Limits;
-pub(crate) use self::scheduler::{
-    Answer, OWN_CODE, Scheduler, error_text, next_frame, without_own_code,
-};
 use self::{limits::Budget, scheduler::answer_values};
+pub(crate) use self::{
+    print::number_text,
+    scheduler::{Answer, OWN_CODE, Scheduler, error_text, next_frame, without_own_code},
+};
 use crate::output::Output;
 
 /// How large the memory of scripts may become beside what is in use, in percent, before garbage is

@@ -8,6 +8,17 @@ use profilestore_luau::Line;
 use crate::{check, run};
 
 #[test]
+fn a_key_that_is_a_number_is_the_text_that_luau_makes_of_it() {
+    check(
+        "local store = game:GetService('DataStoreService'):GetDataStore('Test')
+        for _, key in { 7, 1e300, 1e-9, 0.1 + 0.2, 2 ^ 53 } do
+            store:SetAsync(key, 'x')
+            assert(store:GetAsync(tostring(key)) == 'x', tostring(key))
+        end",
+    );
+}
+
+#[test]
 fn objects_that_cannot_be_stored_are_named_by_their_type() {
     check(
         "local store = game:GetService('DataStoreService'):GetDataStore('Test')

@@ -54,6 +54,18 @@ fn what_is_not_there_is_named() {
 }
 
 #[test]
+fn numbers_are_printed_as_luau_writes_them() {
+    let printed = check(
+        "for _, number in { 1e300, 2 ^ 63, 5e-324, 1e-7, -0, 5, 0.5, 1 / 0, 0 / 0 } do
+            print(number)
+            print(tostring(number))
+        end",
+    );
+    assert_eq!(printed[0], "1e+300");
+    assert!(printed.chunks(2).all(|both| both[0] == both[1]), "{printed:?}");
+}
+
+#[test]
 fn libraries_and_globals_are_read_only() {
     check(
         "assert(not pcall(function() string.format = nil end))

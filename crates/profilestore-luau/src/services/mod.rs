@@ -239,8 +239,11 @@ fn install_basics(vm: &Vm, host: &Table, env: &Env) -> Result<(), Failed> {
         json::encode_seen("value", &value).map_err(|unstorable| unstorable.to_string())
     };
     host.set("json_encode", vm.prompt(encode)?)?;
-    let decode = |lua: &Lua, text: String| {
-        json::decode(lua, &text).map_err(|error| format!("Can't parse JSON: {error}"))
+    let decode = |lua: &Lua, text: LuaString| {
+        let wrong = |error: &dyn std::fmt::Display| format!("Can't parse JSON: {error}");
+        let bytes = text.as_bytes();
+        let text = std::str::from_utf8(&bytes).map_err(|error| wrong(&error))?;
+        json::decode(lua, text).map_err(|error| wrong(&error))
     };
     host.set("json_decode", vm.prompt(decode)?)?;
     let scheduler = Arc::downgrade(vm.scheduler());

@@ -66,6 +66,14 @@ fn numbers_are_printed_as_luau_writes_them() {
 }
 
 #[test]
+fn json_that_is_no_utf8_is_refused_as_other_bad_json_is() {
+    check(
+        "local ok, problem = pcall(function() game.HttpService:JSONDecode('\\255') end)
+        assert(not ok and problem:find(\"Can't parse JSON: invalid utf-8\", 1, true), problem)",
+    );
+}
+
+#[test]
 fn libraries_and_globals_are_read_only() {
     check(
         "assert(not pcall(function() string.format = nil end))

@@ -18,8 +18,8 @@ fn arguments_are_checked() {
     both(
         "fails('[ProfileStore]', ProfileStore.New)
         fails('store_name', ProfileStore.New, '')
-        fails('store_name', ProfileStore.New, string.rep('x', 51))
-        fails('store_name', ProfileStore.New, 5)
+        fails('1 to 50 bytes, got one of 51', ProfileStore.New, string.rep('x', 51))
+        fails('1 to 50 bytes, got number', ProfileStore.New, 5)
         fails('template', ProfileStore.New, 'x', 5)
         fails('~profilestore', ProfileStore.New, '~profilestore')
         local store = Store(string.rep('x', 50))

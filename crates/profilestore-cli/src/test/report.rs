@@ -50,7 +50,7 @@ fn failure(
 ) -> Result<(), Failure> {
     line(out, format_args!("  failed: {}", name_of(result)))?;
     for part in problem.lines() {
-        line(out, format_args!("    {part}"))?;
+        line(out, format_args!("    {}", without_tabs(part)))?;
     }
     for (kind, text) in &result.lines {
         let kind = match kind {
@@ -60,9 +60,14 @@ fn failure(
             _ if text == problem => continue,
             _ => "error",
         };
-        line(out, format_args!("    {kind}: {text}"))?;
+        line(out, format_args!("    {kind}: {}", without_tabs(text)))?;
     }
     Ok(())
+}
+
+/// A line of a traceback begins with a tab, which would be shown as an escape.
+fn without_tabs(text: &str) -> String {
+    text.replace('\t', "    ")
 }
 
 /// The command that runs a failure again, as short as it can be.
@@ -129,7 +134,12 @@ pub(super) fn json(results: &[Tested]) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use super::quoted;
+    use super::{quoted, without_tabs};
+
+    #[test]
+    fn the_lines_of_a_traceback_are_indented_with_spaces() {
+        assert_eq!(without_tabs("\ta.spec.luau:1"), "    a.spec.luau:1");
+    }
 
     #[test]
     fn words_are_quoted_where_shells_need_it() {

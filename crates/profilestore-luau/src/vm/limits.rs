@@ -1,7 +1,7 @@
 //! What a script may use: memory, and time without a pause.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
@@ -25,9 +25,12 @@ impl Default for Limits {
     }
 }
 
-/// The time that the current step has left.
+/// The time that the current step has left, and how full the memory is between steps.
 pub(crate) struct Budget {
     step: Duration,
+    memory: usize,
+    /// How much was in use after garbage was collected because the memory was nearly full.
+    kept: AtomicUsize,
     running: AtomicBool,
     until: Mutex<Option<Instant>>,
     /// Looking at the clock is dear: only every so many interrupts.
@@ -37,9 +40,11 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    pub(crate) fn new(step: Duration) -> Self {
+    pub(crate) fn new(limits: Limits) -> Self {
         Self {
-            step,
+            step: limits.step,
+            memory: limits.memory,
+            kept: AtomicUsize::new(0),
             running: AtomicBool::new(false),
             until: Mutex::new(None),
             looks: AtomicU64::new(0),
@@ -82,6 +87,23 @@ impl Budget {
 
     pub(crate) fn step(&self) -> Duration {
         self.step
+    }
+
+    /// Collects the garbage between two steps when the memory is nearly full. Luau itself fails at
+    /// the limit without collecting: what one thread left behind would fail all others.
+    pub(crate) fn make_room(&self, lua: &Lua) {
+        if self.memory == 0 || self.is_running() {
+            return;
+        }
+        let used = lua.used_memory();
+        let grown = self.kept.load(Ordering::Relaxed).saturating_add(self.memory / 16);
+        // However much is kept, the last of the memory is looked after.
+        let last = self.memory - self.memory / 32;
+        if used > self.memory / 4 * 3 && used > grown.min(last) {
+            // What cannot be collected now is looked at before the next step.
+            let _ = lua.gc_collect();
+            self.kept.store(lua.used_memory(), Ordering::Relaxed);
+        }
     }
 }
 

@@ -105,7 +105,7 @@ impl Vm {
         lua.set_memory_limit(options.limits.memory)?;
         let collector = GcIncParams::default().goal(GARBAGE.0).step_multiplier(GARBAGE.1);
         lua.gc_set_mode(GcMode::Incremental(collector));
-        let budget = Arc::new(Budget::new(options.limits.step));
+        let budget = Arc::new(Budget::new(options.limits));
         lua.set_interrupt({
             let budget = budget.clone();
             move |lua| {

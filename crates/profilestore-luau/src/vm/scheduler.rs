@@ -107,6 +107,9 @@ impl Scheduler {
         if self.is_closed() || !thread.is_resumable() {
             return;
         }
+        if let Some(lua) = self.lua.try_upgrade() {
+            self.budget.make_room(&lua);
+        }
         let outermost = self.budget.enter();
         if let Err(error) = thread.resume::<MultiValue>(args) {
             self.report(&error);
@@ -151,7 +154,10 @@ impl Scheduler {
     /// The machine, as long as it is not closed.
     fn open(&self) -> mlua::Result<Lua> {
         let lua = self.lua.try_upgrade().filter(|_| !self.is_closed());
-        lua.ok_or_else(|| mlua::Error::RuntimeError("the server is closed".to_owned()))
+        let lua =
+            lua.ok_or_else(|| mlua::Error::RuntimeError("the server is closed".to_owned()))?;
+        self.budget.make_room(&lua);
+        Ok(lua)
     }
 
     /// Runs a thread to its end, and gives what it returns.
@@ -173,6 +179,7 @@ impl Scheduler {
     /// Runs a function in a thread of its own.
     pub(crate) fn spawn(&self, function: Function, args: impl IntoLuaMulti) -> Option<Thread> {
         let lua = self.lua.try_upgrade()?;
+        self.budget.make_room(&lua);
         match lua.create_thread(function) {
             Ok(thread) => {
                 self.resume(&thread, args);
@@ -308,6 +315,7 @@ impl Scheduler {
             let Some(me) = me.upgrade() else { return };
             me.unanswered.fetch_sub(1, Ordering::Relaxed);
             let Some(lua) = me.lua.try_upgrade() else { return };
+            me.budget.make_room(&lua);
             match answer_values(&lua, answer) {
                 Ok(values) => me.resume(&thread, values),
                 Err(error) => me.report(&error),

@@ -84,6 +84,27 @@ fn what_was_stopped_names_its_place() {
 }
 
 #[test]
+fn what_a_thread_left_in_memory_is_collected_before_others_fail() {
+    let fill = "local t = {} while true do t = { t } end";
+    for (source, errors) in [
+        (format!("task.spawn(function() {fill} end)"), 1),
+        (format!("task.spawn(pcall, function() {fill} end)"), 0),
+    ] {
+        let source = format!(
+            "local store = game.DataStoreService:GetDataStore('s')
+            task.delay(1, function() {source} end)
+            task.wait(2)
+            local t = {{}} for i = 1, 10000 do t[i] = {{ i }} end
+            store:SetAsync('k', t)
+            print(#store:GetAsync('k'))"
+        );
+        let ran = limited(&source, Duration::from_secs(60));
+        assert_eq!(ran.recorder.texts(Line::Error).len(), errors, "{:?}", ran.recorder);
+        assert_eq!(ran.recorder.texts(Line::Print), ["10000"]);
+    }
+}
+
+#[test]
 fn memory_runs_out_for_the_script_and_not_for_the_program() {
     let memory = "not enough memory";
     fails_with("local s = string.rep('x', 1e9)", memory);

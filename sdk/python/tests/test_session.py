@@ -149,6 +149,30 @@ class Sessions(unittest.IsolatedAsyncioTestCase):
         assert profile.ended is not None
         self.assertEqual(profile.ended.reason, "released")
 
+    async def test_a_profile_that_its_game_ends_as_it_is_asked_for_is_let_go_when_that_is_refused(
+        self,
+    ) -> None:
+        wire, profile = session()
+        refused: list[str] = []
+        profile.on("save-failed", lambda why: refused.append(why.kind))
+        profile.on("release", lambda _: profile.end())
+        by = {"server": {"job": "eu-2", "place": 0}}
+        profile.heard(("release", {"s": 1, "by": by, "deadline_ms": 2000}))
+        self.assertEqual(len(wire.requests), 1)
+        wire.requests[-1].failed(failure("unavailable", "not now"))
+        await self.turn()
+        # The server says it again, as on a new connection: one end at a time all the same.
+        profile.heard(("release", {"s": 1, "by": by, "deadline_ms": 1000}))
+        self.assertEqual((len(wire.requests), refused), (2, ["unavailable"]))
+        await asyncio.sleep(1.2)
+        wire.requests[-1].failed(failure("unavailable", "not now"))
+        await until("it is let go again", lambda: len(wire.requests) == 3)
+        self.assertEqual(len(refused), 2)
+        wire.requests[-1].done(("ended", {}))
+        await self.turn()
+        assert profile.ended is not None
+        self.assertFalse(profile.ended.has_loss)
+
     async def test_a_message_behind_one_whose_failure_ends_the_session_changes_nothing(
         self,
     ) -> None:

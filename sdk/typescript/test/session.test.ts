@@ -264,6 +264,28 @@ test("a hand-over that the server could not do is tried again", async () => {
   assert.equal(profile.ended?.reason, "released");
 });
 
+test("a profile that its game ends as it is asked for is let go when that is refused", async () => {
+  const { wire, profile } = session();
+  const refused: string[] = [];
+  profile.on("save-failed", (why) => refused.push(why.kind));
+  profile.on("release", () => void profile.end());
+  const by = { server: { job: "eu-2", place: 0 } };
+  profile.heard(["release", { s: 1, by, deadline_ms: 2000 }]);
+  assert.equal(wire.frames.length, 1);
+  wire.outcomes.at(-1)?.failed(failure("unavailable", "not now"));
+  await turn();
+  // The server says it again, as on a new connection: one end at a time all the same.
+  profile.heard(["release", { s: 1, by, deadline_ms: 1000 }]);
+  assert.deepEqual([wire.frames.length, refused], [2, ["unavailable"]]);
+  await new Promise((done) => setTimeout(done, 1200));
+  wire.outcomes.at(-1)?.failed(failure("unavailable", "not now"));
+  await until("it is let go again", () => wire.frames.length === 3);
+  assert.equal(refused.length, 2);
+  wire.outcomes.at(-1)?.done(["ended", { i: 3 }]);
+  await turn();
+  assert.equal(profile.ended?.hasLoss, false);
+});
+
 test("an end waits for a transaction that begins when another one ends", async () => {
   const { wire, profile } = session();
   let hooks = 0;

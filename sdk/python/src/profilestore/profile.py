@@ -380,11 +380,13 @@ class Profile(Generic[T]):
         self._hand_over(by)
 
     def _hand_over(self, by: Asker) -> None:
-        if self.ended is not None or self._ending is not None:
+        if self.ended is not None:
             return
         self._asked = by
-        # From this moment on the data is frozen, unless a transaction is to end first.
-        self._ending = self._letting_go("released", by)
+        # From this moment on the data is frozen, unless a transaction is to end first. The game may
+        # have ended it by itself. When that is refused, the profile is asked for still.
+        if self._ending is None:
+            self._ending = self._letting_go("released", by)
         self._ending.add_done_callback(partial(self._released, by))
 
     def _released(self, by: Asker, ending: asyncio.Future[None]) -> None:
@@ -397,7 +399,12 @@ class Profile(Generic[T]):
         self._events.emit("save-failed", error)
         if isinstance(error, ProfileError) and error.advice == "retry":
             # It was not done, and nothing else tries again. The server's deadline runs.
-            asyncio.get_running_loop().call_later(AGAIN_S, self._hand_over, by)
+            asyncio.get_running_loop().call_later(AGAIN_S, self._hand_over_again, by)
+
+    def _hand_over_again(self, by: Asker) -> None:
+        # Otherwise it was asked for again meanwhile.
+        if self._asked is None:
+            self._hand_over(by)
 
     def _over(self, reason: str, by: ByServer | None) -> None:
         # The answer to an end that was sent says what became of it.

@@ -346,17 +346,21 @@ export class Profile<T> {
   }
 
   #handOver(by: Asker): void {
-    if (this.#end !== undefined || this.#ending !== undefined) return;
+    if (this.#end !== undefined) return;
     this.#release = by;
-    const ending = this.#letGo("released", by);
-    this.#ending = quiet(ending);
+    // The game may have ended it by itself. When that is refused, the profile is asked for still.
+    const ending = (this.#ending ??= quiet(this.#letGo("released", by)));
     const refused = (error: unknown) => {
       this.#release = undefined;
       if (this.#end !== undefined) return;
       const why = error as ProfileError;
       this.#events.emit("save-failed", why);
       // It was not done, and nobody else tries again. The server's deadline runs.
-      if (why.advice === "retry") setTimeout(() => this.#handOver(by), AGAIN_MS);
+      if (why.advice !== "retry") return;
+      setTimeout(() => {
+        // Otherwise it was asked for again meanwhile.
+        if (this.#release === undefined) this.#handOver(by);
+      }, AGAIN_MS);
     };
     ending.catch(refused);
   }

@@ -1,10 +1,14 @@
 //! Files of tests.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
-use profilestore_luau::{Game, Outcome, SpecOptions, SpecReport, Time, Tree};
+use profilestore_luau::{Game, Limits, Outcome, SpecOptions, SpecReport, Time, Tree};
 
 fn test(source: &str, set: impl FnOnce(&mut SpecOptions)) -> SpecReport {
+    test_within(Limits::default(), source, set)
+}
+
+fn test_within(limits: Limits, source: &str, set: impl FnOnce(&mut SpecOptions)) -> SpecReport {
     let folder = tempfile::tempdir().expect("a folder");
     let project = r#"{ "tree": { "$className": "DataModel",
         "ServerScriptService": { "$path": "src" } } }"#;
@@ -14,7 +18,7 @@ fn test(source: &str, set: impl FnOnce(&mut SpecOptions)) -> SpecReport {
     let tree = Arc::new(Tree::read(folder.path()).expect("a tree"));
     let mut options = SpecOptions::default();
     set(&mut options);
-    let game = Game::builder().time(Time::Virtual).tree(tree.clone());
+    let game = Game::builder().time(Time::Virtual).limits(limits).tree(tree.clone());
     game.test(&tree.specs()[0], &options).expect("the tests run")
 }
 
@@ -37,6 +41,38 @@ fn problem(report: &SpecReport, at: usize) -> &str {
         Outcome::Failed(problem) => problem,
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn a_test_that_never_waits_is_stopped_and_the_others_go_on() {
+    let mut limits = Limits::default();
+    limits.step = Duration::from_secs(2);
+    let report = test_within(
+        limits,
+        "return function()
+            it('runs on', function() while true do end end)
+            it('runs on in spite of pcall', function()
+                while true do pcall(function() while true do end end) end
+            end)
+            it('ends its thread', function() task.cancel(coroutine.running()) task.wait() end)
+            it('is fine', function() end)
+        end",
+        |_| {},
+    );
+    assert_eq!(
+        words(&report),
+        [
+            "Some/runs on failed",
+            "Some/runs on in spite of pcall failed",
+            "Some/ends its thread failed",
+            "Some/is fine passed"
+        ]
+    );
+    assert!(problem(&report, 0).contains("was stopped"), "{report:?}");
+    let told = report.results[0].lines.iter().any(|(_, text)| text.contains("the script ran for"));
+    assert!(told, "{report:?}");
+    let report = test_within(limits, "while true do end", |_| {});
+    assert!(words(&report).contains(&"(the file) failed".to_owned()), "{report:?}");
 }
 
 #[test]

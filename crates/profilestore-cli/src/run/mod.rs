@@ -75,7 +75,7 @@ pub(crate) struct Run {
     /// A script (Luau) that speaks for each player's client, from when the player joins a server
     /// until the player leaves it: client.fire(remote, ...), client.invoke, client.event(remote),
     /// client.answer, client.leave(), and player
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "players")]
     client: Option<PathBuf>,
     /// A host that scripts may reach through HttpService: example.com, or 127.0.0.1:8080 for one
     /// port (may be repeated). The seed does not decide what it answers

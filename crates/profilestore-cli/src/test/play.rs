@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::{self, Write as _},
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     thread,
@@ -39,20 +40,27 @@ pub(super) fn test(test: &Test, json: bool) -> Result<Status, Failure> {
         }
     });
     let mut results = jobs.results()?;
+    if test.only.is_none() {
+        for tested in results.iter().filter(|tested| tested.report.results.is_empty()) {
+            let _ = writeln!(
+                io::stderr(),
+                "warning: {}: there is no test in it; does it return its function?",
+                tested.file
+            );
+        }
+    }
     results.retain(|tested| !tested.report.results.is_empty());
     if results.is_empty() {
-        return Err(Failure::Usage(format!(
-            "no test has `{}` in its file's path or its name",
-            test.only.as_deref().unwrap_or_default()
-        )));
+        return Err(Failure::Usage(match &test.only {
+            Some(only) => format!("no test has `{only}` in its file's path or its name"),
+            None => {
+                "no test was run: a test is an `it` in the function that a file NAME.spec.luau \
+                     returns"
+                    .to_owned()
+            }
+        }));
     }
     let lines = coverage::of(&results);
-    if let Some(file) = &test.junit {
-        write(file, junit::document(&results))?;
-    }
-    if let Some(file) = &test.lcov {
-        write(file, coverage::lcov(&lines))?;
-    }
     if json {
         report::json(&results)?;
     } else {
@@ -61,11 +69,22 @@ pub(super) fn test(test: &Test, json: bool) -> Result<Status, Failure> {
     if test.coverage {
         coverage::print(&lines, json)?;
     }
+    // Behind what is printed: a file that cannot be written hides no result.
+    if let Some(file) = &test.junit {
+        write(file, junit::document(&results))?;
+    }
+    if let Some(file) = &test.lcov {
+        write(file, coverage::lcov(&lines))?;
+    }
     Ok(if results.iter().any(Tested::is_failure) { Status::Problems } else { Status::Fine })
 }
 
+/// Writes a file, in a folder that is made when it is not there.
 fn write(file: &Path, text: String) -> Result<(), Failure> {
-    fs::write(file, text)
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder
+        .map_or(Ok(()), fs::create_dir_all)
+        .and_then(|()| fs::write(file, text))
         .map_err(|error| Failure::Usage(format!("{} cannot be written: {error}", file.display())))
 }
 

@@ -143,8 +143,7 @@ fn a_test_that_fails_is_code_1_with_its_reason_its_place_and_what_was_printed() 
             expect(1 + 1).to.equal(3)
         end)
     end";
-    let place =
-        project(&[("src/Sum.spec.luau", spec), ("src/Fine.spec.luau", "return function() end")]);
+    let place = project(&[("src/Sum.spec.luau", spec)]);
     let ran = place.run(&["test", ".", "--junit", "results.xml"]);
     assert_eq!((ran.code, &*ran.stderr), (1, ""));
     for part in [
@@ -226,6 +225,40 @@ fn a_sweep_finds_the_seed_at_which_a_test_fails_and_says_how_to_run_it_again() {
 }
 
 #[test]
+fn a_file_without_a_test_is_named() {
+    let fine = "return function() it('is', function() end) end";
+    let place = project(&[
+        ("src/A.spec.luau", fine),
+        ("src/Forgot.spec.luau", "local function tests() it('is not', function() end) end"),
+    ]);
+    let ran = place.run(&["test"]);
+    assert_eq!((ran.code, &*ran.stdout), (0, "ok   src/A.spec.luau\n1 file: 1 passed, 0 failed\n"));
+    assert!(
+        ran.stderr.contains("warning: src/Forgot.spec.luau: there is no test in it"),
+        "{ran:?}"
+    );
+    let ran = project(&[("src/A.spec.luau", "")]).run(&["test"]);
+    assert!(ran.code == 2 && ran.stderr.contains("error: no test was run"), "{ran:?}");
+}
+
+#[test]
+fn results_go_into_a_folder_that_is_not_there_yet_and_are_printed_first() {
+    let spec = "return function() it('is', function() end) end";
+    let place = project(&[("src/A.spec.luau", spec)]);
+    place.ok(&["test", "--junit", "out/results.xml", "--lcov", "out/lines/lcov.info"]);
+    assert!(place.path("out/results.xml").exists() && place.path("out/lines/lcov.info").exists());
+    let ran = place.run(&["test", "--junit", "default.project.json/x.xml"]);
+    assert!(ran.code == 2 && ran.stdout.contains("1 passed"), "{ran:?}");
+}
+
+#[test]
+fn a_client_without_players_is_refused() {
+    let place = project(&[("src/Main.server.luau", "print('up')"), ("shopper.luau", "")]);
+    let ran = place.run(&["run", ".", "--time", "virtual", "--client", "shopper.luau"]);
+    assert!(ran.code == 2 && ran.stderr.contains("--players"), "{ran:?}");
+}
+
+#[test]
 fn each_file_has_a_store_of_its_own() {
     let spec = "return function()
         local Data = require(script.Parent.Data)
@@ -268,7 +301,7 @@ fn wrong_options_of_tests_are_code_2() {
         (&["--limit=-1"], "--limit"),
         (&["--players", "1:fly@0s"], "--players"),
         (&["--seeds", "0"], "--seeds"),
-        (&["--junit", "missing/x.xml"], "missing/x.xml"),
+        (&["--junit", "default.project.json/x.xml"], "default.project.json/x.xml"),
     ] {
         let ran = place.run(&[&["test", "."][..], args].concat());
         assert_eq!(ran.code, 2, "{args:?}: {ran:?}");

@@ -13,10 +13,10 @@
         packed: include_bytes!("assets-index-BI24s53N.css.gz"),
     },
     File {
-        path: "/assets/index-CvRu7oFN.js",
+        path: "/assets/index-BJJNIzPO.js",
         media: "text/javascript; charset=utf-8",
-        plain: include_bytes!("assets-index-CvRu7oFN.js"),
-        packed: include_bytes!("assets-index-CvRu7oFN.js.gz"),
+        plain: include_bytes!("assets-index-BJJNIzPO.js"),
+        packed: include_bytes!("assets-index-BJJNIzPO.js.gz"),
     },
     File {
         path: "/",

@@ -142,7 +142,7 @@ class Connected(unittest.IsolatedAsyncioTestCase):
         players = self.server.store("P", {"coins": 0})
 
         async def asked(s: int) -> dict[str, Any]:
-            await until("the start is there", lambda: self.host.names[-1] == "start")
+            await until("the start is there", lambda: self.host.names.count("start") == s)
             i = self.host.heard[-1][1]["i"]
             return {"i": i, "s": s, "epoch": 1, "version": 1, "data": {"coins": 0}, "meta": {}}
 

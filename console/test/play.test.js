@@ -238,6 +238,28 @@ test("sessions and game servers are listed, and lead to each other", async () =>
   await sees(page, "2 sessions");
   assert.deepEqual(await page.locator("tbody a").allTextContents(), ["far-1", "far-2"]);
   await page.getByRole("link", { name: "far-2" }).click();
-  await sees(page, "Its lease is renewed");
+  await sees(page, "it reports to the store in time");
+  await finish(page);
+});
+
+test("a game server that was shut down in order is not called dead", async () => {
+  const [profile] = await world.play("us-9", ["shut-1"]);
+  await profile.end();
+  await world.games.pop().close();
+  const state = async () => {
+    const { body } = await world.ask("GET", "/v1/servers");
+    return body.items.find((one) => one.job === "us-9")?.state;
+  };
+  await until("the store knows that it ended", async () => (await state()) === "dead");
+  const page = await signedIn(chromium, world);
+  await open(page, world, "/#/servers");
+  const row = page.locator("tr", { has: page.getByRole("link", { name: "us-9" }) });
+  await row.waitFor();
+  const [shown] = await cells(row);
+  assert.equal(shown[1], "ended");
+  await sees(page, "the store does not tell which");
+  await page.getByRole("button", { name: /^ended \d+$/ }).click();
+  await row.waitFor();
+  await until("addresses stay as they were", () => page.url().endsWith("state=dead"));
   await finish(page);
 });

@@ -1,5 +1,6 @@
 // Finding a profile, seeing what happened, and putting it right while nobody plays it.
 import {
+  arm,
   armed,
   assert,
   at,
@@ -7,6 +8,7 @@ import {
   chromium,
   finish,
   forTests,
+  loggedIn,
   open,
   profilePath,
   sees,
@@ -165,7 +167,8 @@ test("the history tells what happened, and one path is put back after a preview"
   // The items come back, the level stays.
   await open(page, world, at("robbed", "rollback?to=2&path=/items"));
   await page.getByLabel("Reason").fill("ticket 3");
-  await page.getByRole("button", { name: "Put 1 place back" }).click();
+  // One list, and a tick at each of its three items.
+  await page.getByRole("button", { name: "Put 3 places back" }).click();
   await sees(page, "It is version 4");
   assert.deepEqual((await world.read("robbed")).data, {
     coins: 150,
@@ -175,6 +178,35 @@ test("the history tells what happened, and one path is put back after a preview"
   await page.getByRole("button", { name: "Undo" }).click();
   await sees(page, "Taken back.");
   assert.deepEqual((await world.read("robbed")).data, { coins: 150, items: [], level: 4 });
+  await finish(page);
+});
+
+test("the button of a rollback counts the ticks, and the address has them", async () => {
+  await robbed("ticked");
+  await world.newMember("Tess", "operator");
+  const page = await loggedIn(chromium, world, "Tess");
+  await open(page, world, at("ticked", "rollback?to=2"));
+  await page.getByLabel("Some places, by an edit").check();
+  const put = (place) => page.getByLabel(`Put /Data/${place} back`);
+  const ticks = () => page.locator("td input[type=checkbox]:checked").count();
+  await put("items/1").check();
+  assert.equal(await ticks(), 3, "a list is put back as a whole");
+  await sees(page, "with all of its items: /items");
+  await put("level").check();
+  // To switch changes on reads the preview anew.
+  await arm(page);
+  const button = page.getByRole("button", { name: "Put 4 places back" });
+  await button.waitFor();
+  assert.equal(await ticks(), 4);
+  await page.reload();
+  await put("level").waitFor();
+  assert.equal(await ticks(), 4, "a reload and a link keep them");
+  await put("items/0").uncheck();
+  assert.equal(await ticks(), 1);
+  await page.getByRole("button", { name: "Put 1 place back" }).waitFor();
+  await put("level").uncheck();
+  assert.ok(await page.getByRole("button", { name: "Put 0 places back" }).isDisabled());
+  assert.ok(await page.getByLabel("Some places, by an edit").isChecked());
   await finish(page);
 });
 

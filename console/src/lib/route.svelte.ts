@@ -46,12 +46,19 @@ class Here {
     location.hash = hash;
   }
 
+  /** Every value of a parameter that may stand there more than once. */
+  params(name: string): string[] {
+    return this.#now.query.getAll(name);
+  }
+
   /** Sets parameters of this address; an empty one is left out. */
-  set(changes: Record<string, string>, how: "push" | "replace" = "replace") {
+  set(changes: Record<string, string | string[]>, how: "push" | "replace" = "replace") {
     const query = new URLSearchParams(this.#now.query);
     for (const [name, value] of Object.entries(changes)) {
-      if (value) query.set(name, value);
+      const [first, ...others] = typeof value === "string" ? [value] : value;
+      if (first) query.set(name, first);
       else query.delete(name);
+      for (const other of others) query.append(name, other);
     }
     const text = query.toString();
     const path = location.hash.split("?")[0] || "#/";

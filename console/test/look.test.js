@@ -80,6 +80,21 @@ for (const [name, colorScheme, width] of [
   });
 }
 
+test("on a phone it is told in one line who wrote the version of a profile", async () => {
+  const viewport = { width: 360, height: 800 };
+  const page = await signedIn(chromium, world, world.key, { viewport });
+  await open(page, world, at("user-1"));
+  const tall = (name) =>
+    page
+      .locator("dl > div", { has: page.locator("dt", { hasText: name }) })
+      .locator("dd")
+      .evaluate((one) => one.clientHeight);
+  const line = await tall("Version");
+  assert.ok(line > 0);
+  assert.equal(await tall("Written"), line);
+  await finish(page);
+});
+
 test("the chosen colours stay, and count more than those of the system", async () => {
   const page = await signedIn(chromium, world, world.key, { colorScheme: "light" });
   await open(page, world, "/");

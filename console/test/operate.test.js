@@ -92,6 +92,12 @@ test("errors are told by kind as they happen", async () => {
   const row = page.locator("tr", { hasText: "Cancelled" });
   await row.waitFor();
   assert.deepEqual((await row.innerText()).split(/\s+/).slice(1), ["1", "1"]);
+  // On a phone the head of the last column is not cut.
+  await page.setViewportSize({ width: 360, height: 800 });
+  const cut = await page
+    .getByRole("region", { name: "What failed" })
+    .evaluate((box) => box.scrollWidth - box.clientWidth);
+  assert.ok(cut <= 0, `${cut} px are cut`);
   await finish(page);
 });
 
@@ -161,6 +167,33 @@ test("a server that is not ready says why", async () => {
   await page.route("**/readyz", (route) => route.fulfill({ status: 503, body }));
   await open(page, world, "/#/health");
   await page.locator("span[role=status]", { hasText: "the store cannot be used" }).waitFor();
+  await finish(page);
+});
+
+test("a long reason, step or name of a game server makes no page wider than a phone", async () => {
+  const long = "a-name-without-any-space-".repeat(5);
+  await world.play(long.slice(0, 60), ["long-1"]);
+  const viewport = { width: 360, height: 800 };
+  const page = await signedIn(chromium, world, world.key, { viewport });
+  const wider = () =>
+    page.evaluate(
+      () => document.documentElement.scrollWidth - document.documentElement.clientWidth,
+    );
+  const body = JSON.stringify({ kind: "unavailable", detail: `the store cannot be used: ${long}` });
+  await page.route("**/readyz", (route) => route.fulfill({ status: 503, body }));
+  await open(page, world, "/#/health");
+  await page.locator("span[role=status]", { hasText: "the store cannot be used" }).waitFor();
+  assert.equal(await wider(), 0);
+  await open(page, world, "/#/edits/new");
+  await page.getByLabel("A place").fill(`/${long}`);
+  await page.getByLabel("Value; +500").fill("+1");
+  await page.locator("code.tag", { hasText: long }).waitFor();
+  assert.equal(await wider(), 0);
+  await open(page, world, "/#/p/PlayerData/global/long-1/holder");
+  await sees(page, "it reports to the store in time");
+  await arm(page);
+  await page.getByRole("button", { name: /^Ask a-name/ }).waitFor();
+  assert.equal(await wider(), 0);
   await finish(page);
 });
 

@@ -181,6 +181,29 @@ test("the history tells what happened, and one path is put back after a preview"
   await finish(page);
 });
 
+test("the versions that are ticked in the history stand in the address", async () => {
+  await robbed("compared");
+  const page = await signedIn(chromium, world);
+  await open(page, world, at("compared", "history?curve=/coins"));
+  await sees(page, "from 100 in version 1 to 150 in version 3");
+  const asked = [];
+  page.on("request", (request) => asked.push(request.url()));
+  const tick = (version) => page.getByLabel(`Compare version ${version}`);
+  for (const version of [1, 2, 3]) await tick(version).check();
+  // Two are compared: the one that was ticked first is let go.
+  await page.getByRole("link", { name: "Compare 2 with 3" }).waitFor();
+  assert.ok(!(await tick(1).isChecked()));
+  const again = asked.filter((url) => url.includes("/versions/"));
+  assert.deepEqual(again, [], "the curve is not read again");
+  await page.reload();
+  await page.getByRole("link", { name: "Compare 2 with 3" }).click();
+  await page.getByRole("heading", { name: "Version 2 to 3" }).waitFor();
+  await page.goBack();
+  await page.getByRole("link", { name: "Compare 2 with 3" }).waitFor();
+  assert.ok(await tick(3).isChecked());
+  await finish(page);
+});
+
 test("the button of a rollback counts the ticks, and the address has them", async () => {
   await robbed("ticked");
   await world.newMember("Tess", "operator");

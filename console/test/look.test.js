@@ -252,6 +252,32 @@ test("a table of 200,000 rows has few of them in the page, and each is reached",
   await finish(page);
 });
 
+test("sessions of a game server that stand further on are looked for", async () => {
+  const page = await signedIn(chromium, world);
+  const row = (key, job) => ({
+    store: "PlayerData",
+    scope: "global",
+    key,
+    version: 1,
+    stored_ms: 1_790_000_000_000,
+    held: { job, server: "alive", since_ms: 1_790_000_000_000, asked_for_by: null },
+  });
+  await page.route("**/v1/sessions?*", (route) =>
+    route.fulfill({
+      json: route.request().url().includes("page_token=")
+        ? { items: [row("s-2", "us-7")], next_page_token: null }
+        : { items: [row("s-1", "eu-1")], next_page_token: "next" },
+    }),
+  );
+  await open(page, world, "/#/sessions?job=us-7");
+  await sees(page, "0 sessions so far");
+  await sees(page, "1 looked at.");
+  await page.getByRole("button", { name: "Look at more sessions" }).click();
+  await page.getByRole("link", { name: "s-2", exact: true }).waitFor();
+  await sees(page, "1 session");
+  await finish(page);
+});
+
 test("a page without a server says what to check, and begins when it is there", async () => {
   const page = await newPage(chromium, world);
   let away = true;

@@ -109,6 +109,23 @@ test("an edit stands in the audit log with its reason, and is undone from there"
   await finish(page);
 });
 
+test("an undo that waits for the switch says so", async () => {
+  await world.put("switched", { coins: 1 });
+  await edit(world, "switched", [{ op: "set", path: "/coins", value: 7 }], "the reason is 4713");
+  const page = await signedIn(chromium, world);
+  await open(page, world, at("switched", "audit"));
+  const row = page.locator("tr", { hasText: "the reason is 4713" });
+  await row.getByText("more").click();
+  const undo = row.getByRole("button", { name: "Undo" });
+  const told = row.getByText("Changes are off");
+  await told.waitFor();
+  assert.ok(await undo.isDisabled());
+  await arm(page);
+  await told.waitFor({ state: "hidden" });
+  assert.ok(await undo.isEnabled());
+  await finish(page);
+});
+
 /** A player who had five swords, and lost them. */
 async function robbed(key) {
   await world.put(key, { coins: 100, items: ["a", "b", "c"], level: 3 });
@@ -421,7 +438,7 @@ test("a list goes on where its first page ends", async () => {
   for (let at = 0; at < 450; at++) await world.put(`many-${String(at).padStart(3, "0")}`, {});
   const page = await signedIn(chromium, world);
   await open(page, world, "/#/find?q=many-");
-  await sees(page, "200 so far");
+  await sees(page, "200 profiles so far");
   const box = page.getByRole("region", { name: "Profiles" });
   await until("all of them", async () => {
     await box.evaluate((box) => box.scrollTo(0, box.scrollHeight));

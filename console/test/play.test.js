@@ -156,6 +156,29 @@ test("a profile is taken away only after a second step, which says what is lost"
   await finish(page);
 });
 
+test("a profile that is played is rolled back as a whole only after a second step", async () => {
+  await world.put("rolled", { coins: 1 });
+  await edit(world, "rolled", [{ op: "increase", path: "/coins", by: 9 }], "ticket 7");
+  const [profile] = await world.play("eu-1", ["rolled"], { saveWithinMs: 600_000 });
+  const page = await armed(at("rolled", "rollback?to=1"));
+  await sees(page, "eu-1 plays this profile");
+  await page.getByLabel("Reason").fill("ticket 7");
+  const roll = page.getByRole("button", { name: "Roll the whole profile back" });
+  await roll.click();
+  const sheet = page.getByRole("dialog");
+  await sheet.getByText("what is not saved is lost").waitFor();
+  await sheet.getByRole("button", { name: "Leave it" }).click();
+  await sheet.waitFor({ state: "hidden" });
+  assert.equal((await world.read("rolled")).data.coins, 10);
+  assert.ok(profile.isActive);
+  await roll.click();
+  await sheet.getByRole("button", { name: "Roll it back" }).click();
+  await sees(page, "Rolled back.");
+  assert.equal((await world.read("rolled")).data.coins, 1);
+  await until("the game server was told", () => !profile.isActive);
+  await finish(page);
+});
+
 test("a session that took the place of the one that was seen is told and not ended", async () => {
   const [first] = await world.play("eu-1", ["swapped"]);
   const page = await armed(at("swapped", "holder"));

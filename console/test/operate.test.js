@@ -275,6 +275,26 @@ test("a key is made, shown once, used, and revoked", async () => {
   await finish(page);
 });
 
+test("a key that is shown once is in sight, however long the list of keys is", async () => {
+  for (let at = 0; at < 30; at++) await world.newKey(`shop ${at}`, ["messages:send"]);
+  const page = await armed("/#/access/keys");
+  await page.locator("tr[data-key='shop 29']").waitFor();
+  await page.getByLabel("Name").fill("the last shop");
+  await page.getByLabel("messages:send").check();
+  await page.getByRole("button", { name: "Make the key" }).click();
+  await sees(page, "It is shown this once");
+  const note = page.locator(".note.good", { hasText: "It is shown this once" });
+  await until("it is in sight", () =>
+    note.evaluate((one) => {
+      const { left, top, bottom } = one.getBoundingClientRect();
+      const isInside = top >= 0 && bottom <= window.innerHeight;
+      // The bar at the top of the page does not lie over it.
+      return isInside && one.contains(document.elementFromPoint(left + 20, top + 8));
+    }),
+  );
+  await finish(page);
+});
+
 test("roles are shown as the API has them, and a log-in is ended", async () => {
   await world.newMember("dora", "viewer");
   const dora = await loggedIn(chromium, world, "dora");

@@ -1,5 +1,6 @@
 // While the player plays: a real game server holds the profile.
 import {
+  arm,
   armed,
   assert,
   at,
@@ -45,6 +46,28 @@ test("an edit is made in the middle of play and undone, and the session goes on"
   assert.ok(profile.isActive);
   await finish(page);
 });
+
+for (const [server, word, told, button] of [
+  ["silent", "silent", "The change waits for it; if it stays silent", "Hand it to eu-4"],
+  ["dead", "ended", "has ended and did not let it go", "Change the profile"],
+])
+  test(`an edit of a profile that a game server holds says who makes it: ${word}`, async () => {
+    const key = `held-${word}`;
+    await world.put(key, { coins: 1 });
+    const page = await signedIn(chromium, world);
+    await page.route(new RegExp(`/profiles/${key}$`), async (route) => {
+      const response = await route.fetch();
+      const since_ms = Date.now();
+      const held = { job: "eu-4", place: 0, since_ms, server, asked_for_by: null };
+      await route.fulfill({ response, json: { ...(await response.json()), held } });
+    });
+    await open(page, world, at(key, "edit?at=/coins"));
+    await sees(page, `eu-4, ${word}`);
+    await arm(page);
+    await sees(page, told);
+    await page.getByRole("button", { name: button }).waitFor();
+    await finish(page);
+  });
 
 test("a player who moved on while an operator typed makes a conflict, place by place", async () => {
   const [profile] = await world.play("eu-1", ["racing"]);
@@ -159,13 +182,17 @@ test("a profile is taken away only after a second step, which says what is lost"
 test("a profile that is played is rolled back as a whole only after a second step", async () => {
   await world.put("rolled", { coins: 1 });
   await edit(world, "rolled", [{ op: "increase", path: "/coins", by: 9 }], "ticket 7");
-  const [profile] = await world.play("eu-1", ["rolled"], { saveWithinMs: 600_000 });
   const page = await armed(at("rolled", "rollback?to=1"));
-  await sees(page, "eu-1 plays this profile");
+  await sees(page, "No gift and no trade since");
+  // The player comes after the page was read: the store refuses it, and the page is read anew.
+  const [profile] = await world.play("eu-1", ["rolled"], { saveWithinMs: 600_000 });
   await page.getByLabel("Reason").fill("ticket 7");
   const roll = page.getByRole("button", { name: "Roll the whole profile back" });
   await roll.click();
+  await sees(page, "The profile has moved on");
+  await sees(page, "eu-1 plays this profile");
   const sheet = page.getByRole("dialog");
+  await roll.click();
   await sheet.getByText("what is not saved is lost").waitFor();
   await sheet.getByRole("button", { name: "Leave it" }).click();
   await sheet.waitFor({ state: "hidden" });

@@ -301,6 +301,37 @@ async fn what_a_step_makes_up_is_the_same_at_each_look() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_readable_step_makes_up_comes_back_after_a_save_of_an_older_server() {
+    #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+    struct Lucky {
+        gold: i64,
+        number: String,
+    }
+    fn lucky(server: &GameServer) -> ProfileStore<Lucky> {
+        let migrations = Migrations::new().readable_step_with(1, |data, context| {
+            if data["number"].is_null() {
+                data["number"] = json!(format!("{:032x}", context.seed()));
+            }
+            Ok(())
+        });
+        server.store_builder("PlayerData").migrations(migrations).build().unwrap()
+    }
+    let world = World::new();
+    let (a, b) = (world.server("a").await, world.server("b").await);
+    old(&a).start_session("p").await.unwrap().end_session().await.unwrap();
+    let profile = lucky(&b).start_session("p").await.unwrap();
+    let number = profile.data().number;
+    assert_eq!(number.len(), 32);
+    profile.update(|data| data.gold = 7).unwrap();
+    profile.end_session().await.unwrap();
+    // An older server may open it, and drops the number, which it does not know.
+    let profile = old(&a).start_session("p").await.unwrap();
+    profile.update(|data| data.gold += 1).unwrap();
+    profile.end_session().await.unwrap();
+    assert_eq!(lucky(&b).get("p").await.unwrap().unwrap().data, Lucky { gold: 8, number });
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_first_step_that_leaves_every_old_player_outside_does_not_build() {
     let a = World::new().server("a").await;
     let build = |migrations: Migrations| {

@@ -99,8 +99,8 @@ impl Drop for Beside {
     }
 }
 
-/// Makes a store at `to` out of what is whole in `from` and its log, which stay as they are. The store is there
-/// under its name when it is complete.
+/// Makes a store at `to` out of what is whole in `from` and its log, which stay as they are. The
+/// store is there under its name when it is complete.
 pub(crate) async fn salvage_file(app: &App, from: &Path, to: &Path) -> Result<Status, Failure> {
     let failed = |error: std::io::Error| {
         Failure::Work(format!("the backup cannot be salvaged: {error}: file=`{}`", from.display()))

@@ -33,14 +33,13 @@ Who hops leaves and arrives in the same moment; who joins a second server is on 
 ///
 /// PATH is a script, a folder with a default.project.json, a project file of Rojo's format, or a
 /// place file (.rbxl, .rbxlx): then every Script in ServerScriptService and Workspace runs, in the
-/// tree that Rojo would make or that the place holds. Scripts
-/// find ProfileStore and ProfileService in ServerScriptService, and Roblox's services
-/// around them. They have no files, and no network but for --allow-http. What they print goes to standard output,
-/// warnings and errors to standard error; with several servers each line names its own. The game
-/// ends with --until, at Ctrl-C, or when every script has ended and nothing is left to wait for;
-/// then functions of BindToClose run and everything is saved. The data is in memory and gone
-/// afterwards, unless --store or PROFILESTORE_STORE names a store. Exit code 1: a script failed, or
-/// something could not be saved.
+/// tree that Rojo would make or that the place holds. Scripts find ProfileStore and ProfileService
+/// in ServerScriptService, and Roblox's services around them. They have no files, and no network
+/// but for --allow-http. What they print goes to standard output, warnings and errors to standard
+/// error; with several servers each line names its own. The game ends with --until, at Ctrl-C, or
+/// when every script has ended and nothing is left to wait for; then functions of BindToClose run
+/// and everything is saved. The data is in memory and gone afterwards, unless --store or
+/// PROFILESTORE_STORE names a store. Exit code 1: a script failed, or something could not be saved.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Run {
     /// A script (Luau), a folder with a default.project.json, a project file, or a place file

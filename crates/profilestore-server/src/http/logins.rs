@@ -25,7 +25,7 @@ use crate::{
     shelf::Kept,
 };
 
-/// The body of a request that anybody may make.
+/// The body of a request that needs no key and no log-in.
 type Short = ContentUpTo<4096>;
 
 /// How often a log-in is stored that other changes of the member overtake.

@@ -339,3 +339,76 @@ fn every_source_file_that_the_maps_of_the_code_name_is_there() {
     assert!(found > 50);
     assert!(missing.is_empty(), "these files have moved or are gone:\n{}", missing.join("\n"));
 }
+
+/// The file or folder that a map of the code names.
+fn source(path: &str) -> Option<PathBuf> {
+    let below = ["crates/profilestore/src", "", "crates/profilestore-luau/src"];
+    below.iter().map(|folder| root().join(folder).join(path)).find(|file| file.exists())
+}
+
+/// The text of a file, or of all files of a folder.
+fn text_of(path: &Path) -> String {
+    if path.is_dir() {
+        fs::read_dir(path).unwrap().map(|entry| text_of(&entry.unwrap().path())).collect()
+    } else {
+        fs::read_to_string(path).unwrap()
+    }
+}
+
+/// What stands between backticks.
+fn spans(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+/// `Session` in `Session::save` is not looked for.
+fn last_name(path: &str) -> &str {
+    path.rsplit("::").next().unwrap()
+}
+
+fn has_word(text: &str, word: &str) -> bool {
+    let in_word = |found: Option<char>| found.is_some_and(|c| c.is_alphanumeric() || c == '_');
+    text.match_indices(word).any(|(at, _)| {
+        let (before, after) = (&text[..at], &text[at + word.len()..]);
+        !in_word(before.chars().next_back()) && !in_word(after.chars().next())
+    })
+}
+
+#[test]
+fn every_function_of_the_walks_of_the_architecture_is_in_its_file() {
+    let page = fs::read_to_string(root().join("docs/architecture.md")).unwrap();
+    let page = page.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut found = 0;
+    let mut missing = Vec::new();
+    for part in page.split("**`").skip(1) {
+        // As in: **`session/save.rs`**, `Session::stored`
+        let Some((path, rest)) = part.split_once("`**, `") else { continue };
+        let name = last_name(rest.split('`').next().unwrap());
+        let text = source(path).map(|file| text_of(&file)).unwrap_or_default();
+        found += 1;
+        if !["(", "<"].iter().any(|after| text.contains(&format!("fn {name}{after}"))) {
+            missing.push(format!("{path}: {name}"));
+        }
+    }
+    assert!(found > 20, "the walks are not found any more: {found}");
+    assert!(missing.is_empty(), "these functions have moved or are gone: {missing:?}");
+}
+
+#[test]
+fn what_the_code_map_says_to_look_for_is_in_its_file() {
+    let page = fs::read_to_string(root().join("docs/code-map.md")).unwrap();
+    let mut found = 0;
+    let mut missing = Vec::new();
+    for line in page.lines() {
+        let cells: Vec<_> = line.split('|').collect();
+        let [_, _, files, names, _] = cells[..] else { continue };
+        let text: String = spans(files).filter_map(source).map(|file| text_of(&file)).collect();
+        for name in spans(names) {
+            found += 1;
+            if !has_word(&text, last_name(name)) {
+                missing.push(format!("{}: {name}", files.trim()));
+            }
+        }
+    }
+    assert!(found > 50, "the rows are not found any more: {found}");
+    assert!(missing.is_empty(), "these have moved or are gone: {missing:?}");
+}

@@ -44,6 +44,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "data_store/content.rs",
             "data_store/checksum.rs",
             "data_store/links.rs",
+            "data_store/upkeep.rs",
             "data_store/rules.rs",
             "data_store/rules/",
         ],

@@ -28,12 +28,13 @@ use crate::{
 /// * An edit ([`crate::Profile::update`]) has no turn: it takes effect when it is called, on the
 ///   data as it is then. So it comes before a transaction that was called earlier and has not yet
 ///   had its turn; while that one is open the edit is refused. A save, a transaction and an end
-///   hold every edit that was made before they were called.
+///   hold every edit that was made before they were called. An edit that waits
+///   ([`crate::Profile::update_when_free`]) takes effect while its future is polled.
 /// * Another server that asks for the profile, or takes it, ends the session whatever is waiting.
 ///   What waited then fails with [`ErrorKind::SessionEnded`] and was not done; a save is answered
 ///   by the last save.
-/// * A listing of versions ([`crate::history::Versions`]) asks for each page when its future is
-///   polled. So begins the first call of a mock's store, too.
+/// * A listing of versions ([`crate::history::Versions`]) or of keys ([`crate::Keys`]) asks for
+///   each page when its future is polled. So begins the first call of a mock's store, too.
 ///
 /// Two stores of one name and scope must have one type: while a profile is open as one type, a
 /// start as another fails with [`ErrorKind::Invalid`] and names both.

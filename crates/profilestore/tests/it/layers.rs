@@ -115,6 +115,18 @@ fn only_the_rules_of_ownership_decide_whether_an_epoch_is_raised() {
 }
 
 #[test]
+fn the_root_has_as_many_names_as_its_decision_says() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = fs::read_to_string(folder.join("src/lib.rs")).unwrap();
+    // The modules that are written out in it come behind its own names.
+    let own = root.split("pub mod operator {").next().unwrap_or_default();
+    let names = names_shown(own).into_keys().filter(|name| name != "Defect").count();
+    let page = fs::read_to_string(folder.join("../../docs/decisions/engineering.md")).unwrap();
+    let says = format!("{names} names with the default features");
+    assert!(names <= 40 && page.contains(&says), "docs/decisions/engineering.md, not: {says}");
+}
+
+#[test]
 fn the_reader_of_imports_sees_groups_paths_in_code_and_no_tests() {
     let text = "
 //! See [`crate::engine`].

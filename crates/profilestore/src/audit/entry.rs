@@ -8,16 +8,13 @@ use super::keys::{entry_key, profile_tag, unredacted_tag};
 use crate::{
     data_store::{
         Cause, Change, Commit, CommitId, DataStore, DataStoreExt as _, KeyState, NewValue,
-        Returning, StoreError,
+        Returning, StoreError, rules::MAX_AUTHOR_BYTES,
     },
     env::Env,
     error::{Error, ErrorKind, Result},
     key::{ProfileKey, began_ms},
     record::{Foreign, Stored},
 };
-
-/// The longest author, in bytes.
-pub const MAX_AUTHOR_BYTES: usize = 200;
 
 /// The longest reason, in bytes.
 pub const MAX_REASON_BYTES: usize = 2000;

@@ -23,9 +23,10 @@ mod query;
 #[cfg(test)]
 mod tests;
 
+pub use crate::data_store::rules::MAX_AUTHOR_BYTES;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) use entry::tags_of_value;
-pub use entry::{Attribution, AuditEntry, AuditOutcome, MAX_AUTHOR_BYTES, MAX_REASON_BYTES};
+pub use entry::{Attribution, AuditEntry, AuditOutcome, MAX_REASON_BYTES};
 pub(crate) use entry::{ERASE, ERASED_MS};
 pub use keys::AUDIT_SCOPE;
 pub(crate) use keys::{entry_key, operation_of_order, order_id};

@@ -212,7 +212,7 @@ impl Pass {
         self.room.let_in();
     }
 
-    /// Gives the room back without letting anybody in: the caller of this does.
+    /// Gives the room back and lets no waiter in: the caller of this does.
     fn give_back(mut self) {
         self.unused = true;
     }

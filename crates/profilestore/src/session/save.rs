@@ -253,7 +253,7 @@ impl Session {
     /// server may ask for the profile.
     pub(super) async fn room_to_save(self: &Arc<Self>) -> Pass {
         let (room, bytes) = (&self.link.room, self.stored_bytes.load(Relaxed));
-        // What the word was about may be done already: then it was for no save.
+        // What the hint asked for may be done already: then no save is needed for it.
         while !self.is_over() && !self.holds_up_what_goes_first() {
             // The place in the line goes before the look: a look may end the session, which waits
             // for room itself.

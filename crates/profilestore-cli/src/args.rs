@@ -151,6 +151,11 @@ impl Args {
         Ok(args)
     }
 
+    /// True when the command plays a game, whose scripts are told of calls that fail.
+    pub(crate) fn is_game(&self) -> bool {
+        matches!(self.command, Command::Run(_) | Command::Test(_))
+    }
+
     pub(crate) async fn run(self) -> Result<Status, Failure> {
         let app = &self.app;
         let done = match self.command {

@@ -37,11 +37,11 @@ mod unfinished;
 mod versions;
 
 fn main() -> ExitCode {
-    output::start_log();
     let args = match args::Args::read() {
         Ok(args) => args,
         Err(failure) => return failure.report(),
     };
+    output::start_log(args.is_game());
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return output::Failure::Work(format!("cannot start: {error}")).report(),

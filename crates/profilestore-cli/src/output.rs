@@ -298,11 +298,22 @@ pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
     format!("{grouped} {}", if number == 1 { one } else { many })
 }
 
+/// Where the library logs failed calls of the store, and what comes of them.
+const FAILED_CALLS: [&str; 2] = ["profilestore::link::commit", "profilestore::link::health"];
+
 /// Log lines go to stderr, at the level that PROFILESTORE_LOG names, such as `info` or
-/// `warn,profilestore=debug`; warnings by default.
-pub(crate) fn start_log() {
+/// `warn,profilestore=debug`; warnings by default. `of_game`: without those of failed calls, of
+/// which a game's modules warn.
+pub(crate) fn start_log(of_game: bool) {
     let named = std::env::var("PROFILESTORE_LOG").ok().and_then(|text| text.parse().ok());
-    let filter = named.unwrap_or_else(|| Targets::new().with_default(LevelFilter::WARN));
+    let filter = named.unwrap_or_else(|| {
+        let warnings = Targets::new().with_default(LevelFilter::WARN);
+        if of_game {
+            warnings.with_targets(FAILED_CALLS.map(|target| (target, LevelFilter::ERROR)))
+        } else {
+            warnings
+        }
+    });
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal());

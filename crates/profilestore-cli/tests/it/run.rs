@@ -102,6 +102,31 @@ fn a_script_that_fails_is_code_1_with_its_traceback() {
     assert!(ran.code == 1 && ran.stderr.contains("game:1:"), "{ran:?}");
 }
 
+/// The program's log told of it, and the module's warning as well.
+#[test]
+fn a_failed_call_of_the_store_is_told_once() {
+    const LOGGED: &str = "a call of the store failed";
+    let place = with_game(GAME);
+    let args = [
+        "run",
+        "game.luau",
+        "--time",
+        "virtual",
+        "--players",
+        "1-5:join@0-30s",
+        "--until",
+        "300",
+        "--errors",
+        "30",
+    ];
+    let ran = place.run(&args);
+    assert!(ran.stderr.contains("[ProfileStore]: DataStore API error"), "{ran:?}");
+    assert!(!ran.stderr.contains(LOGGED), "{ran:?}");
+    let mut run = place.command(&args);
+    let ran = super::Ran::from(run.env("PROFILESTORE_LOG", "warn").output().unwrap());
+    assert!(ran.stderr.contains(LOGGED), "the log has it when it is asked for: {ran:?}");
+}
+
 #[test]
 fn a_store_that_a_game_cannot_open_is_explained() {
     let ran =

@@ -136,19 +136,43 @@ pub(crate) fn length(text: &str) -> Result<std::time::Duration, String> {
     length.ok_or_else(|| "a length of time is given as 90s, 30min, 1h or 1 day".to_owned())
 }
 
+/// How long something takes that is usually said in seconds: `600`, `1.5`, or with a unit, as
+/// `500ms`, `90s`, `1.5m` or `2 hours`. It may be 0.
+pub(crate) fn seconds_or_length(text: &str) -> Result<std::time::Duration, String> {
+    /// A hundred years, which no clock runs over.
+    const TOO_LONG: std::time::Duration = std::time::Duration::from_secs(100 * 365 * 86_400);
+    let text = text.trim();
+    let seconds = text.parse::<f64>().ok().or_else(|| {
+        let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let in_ms = match &text[number.len()..] {
+            "ms" => 1,
+            unit => unit_ms(unit)?,
+        };
+        Some(number.trim_end().parse::<f64>().ok()? * in_ms as f64 / 1000.0)
+    });
+    let length = seconds.and_then(|seconds| std::time::Duration::try_from_secs_f64(seconds).ok());
+    length
+        .filter(|length| *length < TOO_LONG)
+        .ok_or_else(|| "a length of time is given in seconds, or as 500ms, 90s, 1.5m or 2h".into())
+}
+
 /// A number with a unit of time, in milliseconds.
 fn length_ms(text: &str) -> Option<i64> {
     let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
     let count: i64 = text[..text.len() - unit.len()].parse().ok()?;
-    let unit_ms: i64 = match unit.trim_start() {
+    count.checked_mul(unit_ms(unit.trim_start())?)
+}
+
+/// How many milliseconds a unit of time has.
+fn unit_ms(unit: &str) -> Option<i64> {
+    Some(match unit {
         "s" | "sec" | "second" | "seconds" => 1000,
         "m" | "min" | "minute" | "minutes" => 60_000,
         "h" | "hour" | "hours" => 3_600_000,
         "d" | "day" | "days" => 86_400_000,
         "w" | "week" | "weeks" => 604_800_000,
         _ => return None,
-    };
-    count.checked_mul(unit_ms)
+    })
 }
 
 /// How long ago something was, for people.
@@ -234,6 +258,27 @@ mod tests {
         }
         for wrong in ["", "0h", "1", "h", "-1h", "1 moon", "99999999999999999w"] {
             assert!(length(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_number_alone_is_seconds_where_seconds_are_usual() {
+        for (text, ms) in [
+            ("600", 600_000),
+            ("0.25", 250),
+            ("0", 0),
+            ("1e3", 1_000_000),
+            ("500ms", 500),
+            ("90s", 90_000),
+            ("1m", 60_000),
+            ("1.5 min", 90_000),
+            (" 2 hours ", 7_200_000),
+        ] {
+            let length = seconds_or_length(text).map(|length| length.as_millis());
+            assert_eq!(length, Ok(ms), "{text}");
+        }
+        for wrong in ["", "m", "-1", "-1s", "NaN", "inf", "1 moon", "1m30s", "101 years", "1e12"] {
+            assert!(seconds_or_length(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -42,7 +42,7 @@ pub(super) fn play(
         TimeArg::Virtual => Time::Virtual,
     });
     if let Some(until) = run.until {
-        game = game.until(seconds("--until", until)?);
+        game = game.until(until);
     }
     if let Some(spec) = &run.players {
         let plan: Plan =
@@ -60,7 +60,7 @@ pub(super) fn play(
     let settings = Settings { keep_every_save, ..Settings::default() };
     let mut limits = Limits::default();
     limits.memory = usize::try_from(u64::from(run.max_memory) << 20).unwrap_or(usize::MAX);
-    limits.step = seconds("--max-step", run.max_step)?;
+    limits.step = run.max_step;
     game =
         game.settings(settings).limits(limits).latency(seconds("--latency", run.latency / 1000.0)?);
     if !(0.0..=100.0).contains(&run.errors) {

@@ -1,13 +1,14 @@
 //! `run`: plays a Roblox game's script on simulated game servers. The Luau machine behind it comes
 //! with the feature `luau`, which needs a C++ compiler; without it the command says so.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args as ClapArgs, ValueEnum};
 
 use crate::{
     args::App,
     output::{Failure, Status},
+    times::seconds_or_length,
 };
 
 #[cfg(feature = "luau")]
@@ -58,9 +59,9 @@ pub(crate) struct Run {
     /// On a store that stays, identifiers differ from run to run
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// End the game after so long
-    #[arg(long, value_name = "SECONDS")]
-    until: Option<f64>,
+    /// End the game after so long: 600 (seconds), 90s, 1.5m, 2h
+    #[arg(long, value_name = "TIME", value_parser = seconds_or_length)]
+    until: Option<Duration>,
     /// game.PlaceId
     #[arg(long, value_name = "ID", default_value_t = 0)]
     place_id: i64,
@@ -92,9 +93,9 @@ pub(crate) struct Run {
     /// How much memory the scripts of one server may use
     #[arg(long, value_name = "MIB", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(16..))]
     max_memory: u32,
-    /// How long scripts may run without waiting for anything
-    #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
-    max_step: f64,
+    /// How long scripts may run without waiting for anything: 5 (seconds), 500ms, 1m
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = seconds_or_length)]
+    max_step: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

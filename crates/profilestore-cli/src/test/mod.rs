@@ -1,13 +1,14 @@
 //! `test`: runs the tests of a Roblox game. The Luau machine behind it comes with the feature
 //! `luau`, which needs a C++ compiler; without it the command says so.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::Args as ClapArgs;
 
 use crate::{
     args::App,
     output::{Failure, Status},
+    times::seconds_or_length,
 };
 
 #[cfg(feature = "luau")]
@@ -58,9 +59,9 @@ pub(crate) struct Test {
     /// host answers
     #[arg(long, value_name = "HOST")]
     allow_http: Vec<String>,
-    /// How long each test may take, in virtual time
-    #[arg(long, value_name = "SECONDS", default_value_t = 600.0)]
-    limit: f64,
+    /// How long each test may take, in virtual time: 60 (seconds), 90s, 1h
+    #[arg(long, value_name = "TIME", default_value = "600s", value_parser = seconds_or_length)]
+    limit: Duration,
     /// Write the results there, in JUnit's form
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,

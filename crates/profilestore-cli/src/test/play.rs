@@ -117,7 +117,7 @@ impl<'a> Jobs<'a> {
             )));
         }
         let mut options = SpecOptions::default();
-        options.limit = seconds("--limit", test.limit)?;
+        options.limit = test.limit;
         options.play = test.play;
         options.coverage = test.counts();
         let files = specs

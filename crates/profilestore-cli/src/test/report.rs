@@ -90,7 +90,7 @@ fn again(test: &Test, tested: &Tested) -> String {
     for (option, value, usual) in [
         ("--latency", test.latency, 0.0),
         ("--errors", test.errors, 0.0),
-        ("--limit", test.limit, 600.0),
+        ("--limit", test.limit.as_secs_f64(), 600.0),
     ] {
         if value.to_bits() != f64::to_bits(usual) {
             words.push(format!("{option} {value}"));

@@ -102,6 +102,17 @@ fn a_script_that_fails_is_code_1_with_its_traceback() {
     assert!(ran.code == 1 && ran.stderr.contains("game:1:"), "{ran:?}");
 }
 
+#[test]
+fn a_length_of_time_may_have_a_unit_and_is_in_seconds_without_one() {
+    let place = with_game("while true do task.wait(9) print(math.round(os.clock())) end");
+    let played = |until| place.ok(&["run", "game.luau", "--time", "virtual", "--until", until]);
+    let minute = played("60");
+    assert_eq!(minute.lines().count(), 6, "{minute}");
+    for until in ["1m", "60s", "60000ms", "1 minute"] {
+        assert_eq!(played(until), minute, "{until}");
+    }
+}
+
 /// The program's log told of it, and the module's warning as well.
 #[test]
 fn a_failed_call_of_the_store_is_told_once() {
@@ -163,6 +174,8 @@ fn wrong_options_are_code_2() {
         (&["--errors", "101"], "percentage"),
         (&["--until=-1"], "--until"),
         (&["--until", "NaN"], "--until"),
+        (&["--until", "1 moon"], "--until"),
+        (&["--max-step", "1h30"], "--max-step"),
         (&["--module", "Name"], "NAME=FILE"),
         (&["--module", "Name=missing.luau"], "missing.luau"),
         (&["--servers", "0"], "--servers"),

@@ -125,6 +125,26 @@ mod tests {
         assert_eq!(after("assert(data[300] == 0 and data[302] == 1)", &text), text);
     }
 
+    /// The first one stayed when the last one was `null`.
+    #[test]
+    fn the_last_of_two_members_of_one_name_counts_also_when_it_is_null() {
+        for (text, script, written) in [
+            (r#"{"a":1,"b":2,"a":null}"#, "assert(data.a == nil)", r#"{"a":null,"b":2}"#),
+            (r#"{"\u0061":{},"a":null}"#, "assert(data.a == nil)", r#"{"a":null}"#),
+            (r#"{"a":1,"a":2}"#, "assert(data.a == 2)", r#"{"a":2}"#),
+            (r#"{"a":null,"a":2,"b":1}"#, "assert(data.a == 2)", r#"{"a":2,"b":1}"#),
+            (r#"{"a":null,"a":2,"b":1}"#, "data.a = nil", r#"{"b":1}"#),
+            (r#"{"a":1,"a":null,"a":3}"#, "assert(data.a == 3)", r#"{"a":3}"#),
+        ] {
+            assert_eq!(after(script, text), written, "{text}");
+        }
+        // Beyond what is put into the table at once.
+        let many: Vec<String> = (0..300).map(|n| format!(r#""k{n}":{n}"#)).collect();
+        let text = format!(r#"{{{},"k7":null,"k299":null}}"#, many.join(","));
+        let written = after("assert(data.k7 == nil and data.k299 == nil and data.k8 == 8)", &text);
+        assert!(written.contains(r#""k7":null"#) && written.contains(r#""k298":298"#), "{written}");
+    }
+
     #[test]
     fn reading_keeps_to_the_limit_of_memory_and_leaves_it_as_it_was() {
         let lua = Lua::new();

@@ -99,6 +99,14 @@ impl<'t> Reader<'_, 't> {
     }
 }
 
+/// The text of a member's name.
+fn text_of<'a>(name: &'a Either<&str, String>) -> &'a str {
+    match name {
+        Either::Left(name) => name,
+        Either::Right(name) => name,
+    }
+}
+
 fn is_nil(value: &Piece<'_>) -> bool {
     matches!(value, Either::Right(Value::Nil))
 }
@@ -172,7 +180,8 @@ impl<'de> Visitor<'de> for Reader<'_, '_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Piece<'de>, A::Error> {
-        let (mut members, mut noted) = (Vec::new(), Vec::new());
+        let mut members: Vec<(Either<&'de str, String>, Piece<'de>)> = Vec::new();
+        let mut noted = Vec::new();
         let (mut count, mut says_nothing, mut table) = (0_usize, false, None::<Table>);
         while let Some(Name(name)) = entries.next_key()? {
             let value = entries.next_value_seed(self)?;
@@ -182,6 +191,13 @@ impl<'de> Visitor<'de> for Reader<'_, '_> {
                 noted.push((name.clone(), text));
             }
             if is_nil(&value) {
+                // Of two members of one name the last one counts.
+                match &table {
+                    Some(table) => {
+                        table.raw_set(&*name, Value::Nil).map_err(A::Error::custom)?;
+                    }
+                    None => members.retain(|(known, _)| text_of(known) != name),
+                }
                 continue;
             }
             let name = match name {
@@ -200,8 +216,12 @@ impl<'de> Visitor<'de> for Reader<'_, '_> {
         let table = table.map_or_else(|| self.lua.create_table_from(members), Ok);
         let table = table.map_err(A::Error::custom)?;
         for (name, text) in noted {
-            let key = self.lua.create_string(name.as_bytes()).map_err(A::Error::custom)?;
-            self.note::<A::Error>(&table, &Value::String(key), text)?;
+            let key = Value::String(self.lua.create_string(&*name).map_err(A::Error::custom)?);
+            // A later member of this name may have a value.
+            let is_absent = |key: &Value| matches!(table.raw_get(key), Ok(Value::Nil));
+            if text != notes::NULL || is_absent(&key) {
+                self.note::<A::Error>(&table, &key, text)?;
+            }
         }
         if count == 0 {
             notes::note_empty_object(self.lua, &table).map_err(A::Error::custom)?;

@@ -239,6 +239,10 @@ fn install_basics(vm: &Vm, host: &Table, env: &Env) -> Result<(), Failed> {
         json::encode_seen("value", &value).map_err(|unstorable| unstorable.to_string())
     };
     host.set("json_encode", vm.prompt(encode)?)?;
+    let encode = |_: &Lua, value: Value| {
+        json::encode_as_roblox("value", &value).map_err(|unstorable| unstorable.to_string())
+    };
+    host.set("json_encode_as_roblox", vm.prompt(encode)?)?;
     let decode = |lua: &Lua, text: LuaString| {
         let wrong = |error: &dyn std::fmt::Display| format!("Can't parse JSON: {error}");
         let bytes = text.as_bytes();

@@ -200,6 +200,7 @@ fn identifiers_and_json() {
         local text = HttpService:JSONEncode({ a = { 1, 2 }, b = 'x' })
         assert(text == [[{\"a\":[1,2],\"b\":\"x\"}]], text)
         assert(HttpService:JSONDecode(text).a[2] == 2)
+        assert(HttpService:JSONEncode({ 1, 2, x = 3 }) == '[1,2]')
         local ok, problem = pcall(HttpService.JSONDecode, HttpService, '{')
         assert(not ok and problem:find(\"Can't parse JSON\", 1, true), problem)
         assert(HttpService:UrlEncode('a b/c') == 'a%20b%2Fc')",

@@ -24,7 +24,7 @@ pub(crate) use self::{
     ids::{user_ids, user_ids_table},
     notes::carry,
     read::decode,
-    write::{encode, encode_seen},
+    write::{encode, encode_as_roblox, encode_seen},
 };
 
 /// What `typeof` calls a value: also whether an object is an Instance or a Vector3.
@@ -254,6 +254,27 @@ mod tests {
         let problem = encode(&lua, "Data", &value, DATA).unwrap_err().to_string();
         let rule = storable::Problem::TooLong { number: "123456789012345678901".to_owned() };
         assert_eq!(problem, format!("Data.a[1]: {rule}"));
+    }
+
+    /// It was refused; Roblox documents that the list takes priority.
+    #[test]
+    fn of_a_table_with_numbers_and_texts_as_keys_roblox_writes_the_list() {
+        let lua = Lua::new();
+        let seen = |source: &str| {
+            let value = lua.load(source).eval::<Value>().expect("a value");
+            encode_as_roblox("value", &value).map_err(|error| error.to_string())
+        };
+        for (source, json) in [
+            ("return {1, 2, x = 3}", "[1,2]"),
+            ("return {a = {[1] = {y = 1}, x = 3}, b = 4}", r#"{"a":[{"y":1}],"b":4}"#),
+            ("return {x = 3, y = print, [1] = 1}", "[1]"),
+            ("return {}", "[]"),
+        ] {
+            assert_eq!(seen(source).as_deref(), Ok(json), "{source}");
+        }
+        for gaps in ["return {1, nil, 3, x = 1}", "return {[5] = 1, x = 1}"] {
+            assert_eq!(seen(gaps), Err(GAPS.replace("Data", "value")), "{gaps}");
+        }
     }
 
     #[test]

@@ -27,22 +27,37 @@ pub(crate) fn encode(
     value: &Value,
     limits: Limits,
 ) -> Result<String, Unstorable> {
-    written(name, value, limits, notes::all(lua))
+    written(name, value, Form { limits, list_wins: false }, notes::all(lua))
 }
 
-/// JSON of a value for a script, as Roblox writes it: of what the script sees.
+/// JSON of a value for a script: of what the script sees.
 pub(crate) fn encode_seen(name: &str, value: &Value) -> Result<String, Unstorable> {
-    written(name, value, TEXT, None)
+    written(name, value, Form { limits: TEXT, list_wins: false }, None)
+}
+
+/// JSON of a value as `HttpService:JSONEncode` writes it: the same, but that a table with both
+/// numbers and texts as keys is a list, and what has texts as keys is left out.
+pub(crate) fn encode_as_roblox(name: &str, value: &Value) -> Result<String, Unstorable> {
+    written(name, value, Form { limits: TEXT, list_wins: true }, None)
+}
+
+/// What the JSON may be.
+#[derive(Clone, Copy)]
+struct Form {
+    limits: Limits,
+    /// Of a table with both numbers and texts as keys the list is written, and nothing else.
+    list_wins: bool,
 }
 
 fn written(
     name: &str,
     value: &Value,
-    limits: Limits,
+    Form { limits, list_wins }: Form,
     notes: Option<Table>,
 ) -> Result<String, Unstorable> {
     let mut writer = Writer {
         limits,
+        list_wins,
         out: Vec::with_capacity(256),
         path: Vec::new(),
         tables: Vec::new(),
@@ -83,6 +98,7 @@ struct Member {
 
 struct Writer {
     limits: Limits,
+    list_wins: bool,
     out: Vec<u8>,
     path: Vec<Step>,
     /// The tables on the way to here, to find cycles.
@@ -249,9 +265,11 @@ impl Writer {
             }
             return self.object(notes.as_ref(), first, names);
         }
-        if has_names {
+        if has_names && !self.list_wins {
             return Err(script("a table with both numbers and texts as keys cannot be stored"));
         }
+        self.members.truncate(first);
+        self.names.truncate(names);
         // Where a list had `null`, the script may leave gaps.
         let length = if read.last_position == 0 {
             table.raw_len()

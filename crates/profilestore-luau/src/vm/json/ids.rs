@@ -23,7 +23,7 @@ pub(crate) fn user_ids_table(lua: &Lua, ids: &[i64]) -> mlua::Result<Table> {
 
 /// The user ids in a list of a script.
 pub(crate) fn user_ids(lua: &Lua, name: &str, list: &Table) -> Result<Vec<i64>, Unstorable> {
-    let noted = notes::all(lua).and_then(|all| notes::of(&all, list));
+    let noted = notes::all(lua).and_then(|all| all.of(list));
     let at = |index: usize, problem| Unstorable { path: format!("{name}[{}]", index + 1), problem };
     let mut ids = Vec::new();
     for (index, id) in list.sequence_values::<Value>().enumerate() {

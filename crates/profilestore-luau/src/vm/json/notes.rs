@@ -5,10 +5,23 @@
 //! note lives as long as the table and is out of the scripts' reach. A script sees nothing of it:
 //! it finds the nearest double, or nil, or an empty table.
 
-use mlua::{Lua, LuaString, Table, Value};
+use std::collections::HashSet;
 
-/// The notes of a machine: `[table] = { [key] = text }`, weak in the tables.
-struct All(Table);
+use mlua::{AppDataRef, Lua, LuaString, Table, Value};
+
+/// All notes of a machine.
+pub(super) struct All {
+    /// `[table] = { [key] = text }`, weak in the tables.
+    notes: Table,
+    /// Where the tables are that may have notes. Hardly any table has some, and asking Luau costs
+    /// as much as writing a small table.
+    places: HashSet<usize>,
+    /// At so many places those are looked for whose tables are gone.
+    sweep_at: usize,
+}
+
+/// As many places are kept without a look whether their tables are still there.
+const PLACES: usize = 1024;
 
 /// The notes of every table that was read as `{}`.
 struct OfEmptyObject(Table);
@@ -17,31 +30,59 @@ struct OfEmptyObject(Table);
 pub(super) const NULL: &str = "null";
 
 /// All notes of a machine; None when there never was one.
-pub(super) fn all(lua: &Lua) -> Option<Table> {
-    lua.app_data_ref::<All>().map(|all| all.0.clone())
+pub(super) fn all(lua: &Lua) -> Option<AppDataRef<'_, All>> {
+    lua.app_data_ref()
 }
 
-/// What is noted about a table.
-pub(super) fn of(all: &Table, table: &Table) -> Option<Table> {
-    all.raw_get::<Option<Table>>(table).ok().flatten()
-}
-
-fn all_or_new(lua: &Lua) -> mlua::Result<Table> {
-    if let Some(all) = all(lua) {
-        return Ok(all);
+impl All {
+    fn new(lua: &Lua) -> mlua::Result<Self> {
+        let notes = lua.create_table()?;
+        let weak = lua.create_table()?;
+        weak.set("__mode", "k")?;
+        notes.set_metatable(Some(weak))?;
+        Ok(Self { notes, places: HashSet::new(), sweep_at: PLACES })
     }
-    let all = lua.create_table()?;
-    let weak = lua.create_table()?;
-    weak.set("__mode", "k")?;
-    all.set_metatable(Some(weak))?;
-    lua.set_app_data(All(all.clone()));
-    Ok(all)
+
+    /// What is noted about a table.
+    pub(super) fn of(&self, table: &Table) -> Option<Table> {
+        if !self.places.contains(&place_of(table)) {
+            return None;
+        }
+        self.notes.raw_get::<Option<Table>>(table).ok().flatten()
+    }
+
+    /// The notes, in which this table is to have some.
+    fn with(&mut self, table: &Table) -> Table {
+        if self.places.len() >= self.sweep_at {
+            let there = self.notes.pairs::<Table, Value>().flatten();
+            self.places = there.map(|(table, _)| place_of(&table)).collect();
+            self.sweep_at = PLACES.max(2 * self.places.len());
+        }
+        self.places.insert(place_of(table));
+        self.notes.clone()
+    }
+}
+
+/// Tables do not move; another one may get the place of one that is gone.
+fn place_of(table: &Table) -> usize {
+    table.to_pointer().addr()
+}
+
+/// All notes of a machine, in which this table is to have some.
+fn all_with(lua: &Lua, table: &Table) -> mlua::Result<Table> {
+    if let Some(mut all) = lua.app_data_mut::<All>() {
+        return Ok(all.with(table));
+    }
+    let mut all = All::new(lua)?;
+    let notes = all.with(table);
+    lua.set_app_data(all);
+    Ok(notes)
 }
 
 /// Notes the text of a value that was read into a table.
 pub(super) fn note(lua: &Lua, table: &Table, key: &Value, text: &str) -> mlua::Result<()> {
-    let all = all_or_new(lua)?;
-    let of_table = match of(&all, table) {
+    let all = all_with(lua, table)?;
+    let of_table = match all.raw_get::<Option<Table>>(table)? {
         Some(of_table) => of_table,
         None => {
             let of_table = lua.create_table()?;
@@ -64,12 +105,15 @@ pub(super) fn note_empty_object(lua: &Lua, table: &Table) -> mlua::Result<()> {
             notes
         }
     };
-    all_or_new(lua)?.raw_set(table, notes)
+    all_with(lua, table)?.raw_set(table, notes)
 }
 
 /// What is noted about `from` is noted about `to`, and nothing else is.
 pub(crate) fn carry(lua: &Lua, from: &Table, to: &Table) -> mlua::Result<()> {
-    let Some(all) = all(lua) else { return Ok(()) };
+    if all(lua).is_none() {
+        return Ok(());
+    }
+    let all = all_with(lua, to)?;
     all.raw_set(to, all.raw_get::<Value>(from)?)
 }
 
@@ -115,5 +159,34 @@ impl Absent {
         )]
         let position = position as usize;
         self.last_position = self.last_position.max(position);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_found_as_long_as_it_is_there_and_places_of_others_are_forgotten() {
+        let lua = Lua::new();
+        let kept = lua.create_table().expect("a table");
+        note(&lua, &kept, &Value::Number(1.0), "76561198000000001").expect("a note");
+        for _ in 0..3 * PLACES {
+            let other = lua.create_table().expect("a table");
+            note_empty_object(&lua, &other).expect("a note");
+            drop(other);
+            if lua.used_memory() > 1 << 20 {
+                lua.gc_collect().expect("garbage goes");
+            }
+        }
+        lua.gc_collect().expect("garbage goes");
+        let plain = lua.create_table().expect("a table");
+        for _ in 0..PLACES {
+            note_empty_object(&lua, &plain).expect("a note");
+        }
+        let all = all(&lua).expect("there are notes");
+        assert!(all.of(&kept).is_some_and(|notes| notes.raw_len() == 1));
+        assert!(all.of(&lua.create_table().expect("a table")).is_none());
+        assert!(all.places.len() <= all.sweep_at, "{} places", all.places.len());
     }
 }

@@ -6,7 +6,7 @@
 use std::{ffi::c_void, mem};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use mlua::{Lua, LuaString, Table, Value};
+use mlua::{AppDataRef, Lua, LuaString, Table, Value};
 use profilestore::storable::{self, Limits};
 use serde::Serialize;
 
@@ -53,7 +53,7 @@ fn written(
     name: &str,
     value: &Value,
     Form { limits, list_wins }: Form,
-    notes: Option<Table>,
+    notes: Option<AppDataRef<'_, notes::All>>,
 ) -> Result<String, Unstorable> {
     let mut writer = Writer {
         limits,
@@ -96,7 +96,7 @@ struct Member {
     value: Value,
 }
 
-struct Writer {
+struct Writer<'a> {
     limits: Limits,
     list_wins: bool,
     out: Vec<u8>,
@@ -108,7 +108,7 @@ struct Writer {
     /// What has these names.
     members: Vec<Member>,
     /// What was stored and a table cannot hold.
-    notes: Option<Table>,
+    notes: Option<AppDataRef<'a, notes::All>>,
 }
 
 fn script(what: impl Into<String>) -> Problem {
@@ -119,7 +119,7 @@ fn engine(error: mlua::Error) -> Problem {
     Problem::Script(error.to_string())
 }
 
-impl Writer {
+impl Writer<'_> {
     fn value(&mut self, value: &Value) -> Result<(), Problem> {
         // Tables that share parts could go on for ever; up to here the size is told as it is.
         if self.out.len() > self.limits.bytes + BEYOND {
@@ -224,7 +224,7 @@ impl Writer {
     }
 
     fn entries(&mut self, table: &Table) -> Result<(), Problem> {
-        let notes = self.notes.as_ref().and_then(|all| notes::of(all, table));
+        let notes = self.notes.as_ref().and_then(|all| all.of(table));
         let (first, names) = (self.members.len(), self.names.len());
         if notes.is_none() {
             let length = table.raw_len();

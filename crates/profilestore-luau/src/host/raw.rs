@@ -10,12 +10,12 @@ use profilestore::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::{Map, value::RawValue};
 
-use crate::vm::json;
+use crate::vm::json::{self, Text};
 
 /// JSON of a table. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Raw {
-    json: Arc<RawValue>,
+    json: Arc<str>,
     /// It was made of a script's table, by the rule of what can be stored. What was stored before
     /// may break it.
     by_the_rule: bool,
@@ -30,9 +30,9 @@ impl fmt::Debug for Raw {
 impl Serialize for Raw {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if self.by_the_rule {
-            serializer.serialize_newtype_struct(WRITTEN_BY_THE_RULE, &*self.json)
+            serializer.serialize_newtype_struct(WRITTEN_BY_THE_RULE, &Text(&self.json))
         } else {
-            self.json.serialize(serializer)
+            Text(&self.json).serialize(serializer)
         }
     }
 }
@@ -43,7 +43,7 @@ impl<'de> Deserialize<'de> for Raw {
         if !raw.get().starts_with(['{', '[']) {
             return Err(de::Error::custom("Data is not a table"));
         }
-        Ok(Self { json: raw.into(), by_the_rule: false })
+        Ok(Self { json: Box::<str>::from(raw).into(), by_the_rule: false })
     }
 }
 
@@ -53,27 +53,25 @@ impl Raw {
     pub(crate) fn of(lua: &Lua, data: &Value, known: Option<&Self>) -> Result<Self, String> {
         let json = data_json(lua, data, DATA)?;
         // Other programs take an empty table for an object, which it nearly always is.
-        let json = if json == "[]" { "{}".to_owned() } else { json };
-        if let Some(known) = known.filter(|known| known.json.get() == json) {
+        let json = if json == "[]" { "{}" } else { json.as_str() };
+        if let Some(known) = known.filter(|known| *known.json == *json) {
             return Ok(known.clone());
         }
-        // What was just written is JSON.
-        let raw = RawValue::from_string(json).map_err(|error| error.to_string())?;
-        Ok(Self { json: raw.into(), by_the_rule: true })
+        Ok(Self { json: json.into(), by_the_rule: true })
     }
 
     /// How many bytes of JSON it is.
     pub(crate) fn size(&self) -> usize {
-        self.json.get().len()
+        self.json.len()
     }
 
     pub(crate) fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.json, &other.json) || self.json.get() == other.json.get()
+        Arc::ptr_eq(&self.json, &other.json) || self.json == other.json
     }
 
     /// A table of its own.
     pub(crate) fn table(&self, lua: &Lua) -> mlua::Result<Value> {
-        json::decode(lua, self.json.get()).map_err(mlua::Error::RuntimeError)
+        json::decode(lua, &self.json).map_err(mlua::Error::RuntimeError)
     }
 }
 

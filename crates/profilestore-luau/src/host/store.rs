@@ -12,7 +12,6 @@ use profilestore::{
     roblox::InboxChange,
     storable::MESSAGE,
 };
-use serde_json::value::RawValue;
 
 use super::{
     Host, Told, info,
@@ -20,7 +19,10 @@ use super::{
     session::LuaSession,
     view::{LuaQuery, LuaView},
 };
-use crate::vm::{Answer, Failed, Vm, json};
+use crate::vm::{
+    Answer, Failed, Vm,
+    json::{self, Text},
+};
 
 /// A store of profiles as scripts have it. Its template is a table that may change any time, so it
 /// comes with each call.
@@ -279,8 +281,7 @@ fn install_writes(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed> {
         vm.waiting(|lua, (store, key, message): (UserDataRef<LuaStore>, String, Value)| {
             let json = json::encode(lua, "message", &message, MESSAGE)
                 .map_err(|error| error.to_string())?;
-            let payload = RawValue::from_string(json).map_err(|error| error.to_string())?;
-            let sent = store.any()?.send_message(&key, &payload);
+            let sent = store.any()?.send_message(&key, &Text(&json).raw_value());
             Ok(async move { Ok(Told(sent.await.map(|()| true))) })
         })?,
     )?;

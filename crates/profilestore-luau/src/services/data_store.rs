@@ -101,8 +101,7 @@ fn new_entry(
     };
     let json = json::encode(lua, "value", value, Limits { bytes: MAX_VALUE_BYTES, ..DOCUMENT })
         .or_else(unstorable)?;
-    let value = RawValue::from_string(json).map_err(|error| error.to_string())?;
-    let mut entry = NewEntry::new(value);
+    let mut entry = NewEntry::new(json::Text(&json).raw_value());
     if let Some(user_ids) = user_ids {
         let wrong = |unstorable: json::Unstorable| refused(Code::UserIdInvalid, unstorable);
         entry = entry.user_ids(json::user_ids(lua, "user_ids", &user_ids).or_else(wrong)?);

@@ -18,12 +18,14 @@ mod exact;
 mod ids;
 mod notes;
 mod read;
+mod text;
 mod write;
 
 pub(crate) use self::{
     ids::{user_ids, user_ids_table},
     notes::carry,
     read::decode,
+    text::Text,
     write::{encode, encode_as_roblox, encode_seen},
 };
 

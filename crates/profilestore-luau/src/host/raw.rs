@@ -51,13 +51,19 @@ impl Raw {
     /// The JSON of a script's `Data`; `known` itself if it is still that. Fails with the path of
     /// what cannot be stored.
     pub(crate) fn of(lua: &Lua, data: &Value, known: Option<&Self>) -> Result<Self, String> {
-        let json = data_json(lua, data, DATA)?;
+        Self::encoded(lua, data, known).map(|(raw, _)| raw)
+    }
+
+    /// The same, and whether a copy of the table is what reading it again gives.
+    fn encoded(lua: &Lua, data: &Value, known: Option<&Self>) -> Result<(Self, bool), String> {
+        let (json, is_plain) = data_json(lua, data, DATA)?;
+        let is_plain = is_plain && json != "[]";
         // Other programs take an empty table for an object, which it nearly always is.
         let json = if json == "[]" { "{}" } else { json.as_str() };
         if let Some(known) = known.filter(|known| *known.json == *json) {
-            return Ok(known.clone());
+            return Ok((known.clone(), is_plain));
         }
-        Ok(Self { json: json.into(), by_the_rule: true })
+        Ok((Self { json: json.into(), by_the_rule: true }, is_plain))
     }
 
     /// How many bytes of JSON it is.
@@ -80,17 +86,17 @@ impl Raw {
 pub(crate) fn size(lua: &Lua, data: &Value) -> Result<f64, String> {
     // Tables that share parts could go on for ever.
     const COUNTED: Limits = Limits { bytes: 4 * MAX_DATA_BYTES, ..DATA };
-    data_json(lua, data, COUNTED).map(|json| json.len() as f64)
+    data_json(lua, data, COUNTED).map(|(json, _)| json.len() as f64)
 }
 
-fn data_json(lua: &Lua, data: &Value, limits: Limits) -> Result<String, String> {
+fn data_json(lua: &Lua, data: &Value, limits: Limits) -> Result<(String, bool), String> {
     if !data.is_table() {
         return Err(format!(
             "Data: {} cannot be stored, it must be a table",
             json::a_kind_of(data)
         ));
     }
-    json::encode(lua, "Data", data, limits).map_err(|error| error.to_string())
+    json::encode_to_copy(lua, "Data", data, limits).map_err(|error| error.to_string())
 }
 
 /// A JSON object of a script's table.
@@ -121,19 +127,20 @@ pub(crate) fn table_of(lua: &Lua, object: &Map<String, serde_json::Value>) -> ml
 /// messages that are processed or to be locked. Everything but the data may be nil.
 pub(crate) type Handed = (Value, Option<Table>, Value, Value, Option<Vec<u64>>, Option<Vec<u64>>);
 
-/// The same for the engine, which has `known` as the data. Fails with the path of what cannot be
-/// stored.
+/// The same for the engine, which has `known` as the data, and whether the data is plain, as
+/// [`json::copy_of`] takes it. Fails with the path of what cannot be stored.
 pub(crate) fn kept(
     lua: &Lua,
     handed: Handed,
     known: Option<&Raw>,
-) -> Result<Collected<Raw>, String> {
+) -> Result<(Collected<Raw>, bool), String> {
     let (data, user_ids, metadata, tags, processed, locked) = handed;
     let optional = |name, value: Value| {
         if value.is_nil() { Ok(None) } else { object(lua, name, &value).map(Some) }
     };
     let mut kept = Collected::default();
-    kept.data = Some(Raw::of(lua, &data, known)?);
+    let (raw, is_plain) = Raw::encoded(lua, &data, known)?;
+    kept.data = Some(raw);
     let user_ids = user_ids.map(|ids| json::user_ids(lua, "UserIds", &ids)).transpose();
     kept.user_ids = user_ids.map_err(|error| error.to_string())?;
     kept.roblox_metadata = optional("RobloxMetaData", metadata)?;
@@ -145,5 +152,5 @@ pub(crate) fn kept(
     kept.meta_tags = optional("MetaTags", tags)?;
     kept.processed = processed.unwrap_or_default();
     kept.locked = locked.unwrap_or_default();
-    Ok(kept)
+    Ok((kept, is_plain))
 }

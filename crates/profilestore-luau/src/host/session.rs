@@ -22,15 +22,31 @@ use crate::vm::{Failed, Vm, json};
 /// A session as modules have it.
 pub(crate) struct LuaSession {
     profile: Profile<Raw>,
+    at_hand: Arc<AtHand>,
+}
+
+/// What a session has at hand of its script's data.
+#[derive(Default)]
+struct AtHand {
     /// Checked and ready for the last save.
-    ready: Arc<Mutex<Option<Collected<Raw>>>>,
+    ready: Mutex<Option<Collected<Raw>>>,
+    /// What was handed over last, and its table copied: what is saved is usually this.
+    copy: Mutex<Option<(Raw, Table)>>,
+}
+
+impl AtHand {
+    /// A table of its own of the data that was saved.
+    fn table_of(&self, lua: &Lua, saved: &Raw) -> mlua::Result<Value> {
+        let copy = self.copy.lock().take_if(|(of, _)| of.is(saved));
+        copy.map_or_else(|| saved.table(lua), |(_, copy)| Ok(Value::Table(copy)))
+    }
 }
 
 impl UserData for LuaSession {}
 
 impl LuaSession {
     pub(super) fn new(profile: Profile<Raw>) -> Self {
-        Self { profile, ready: Arc::default() }
+        Self { profile, at_hand: Arc::default() }
     }
 }
 
@@ -64,7 +80,7 @@ struct ScriptKeeper {
     /// The module's profile object.
     object: Table,
     profile: Profile<Raw>,
-    ready: Arc<Mutex<Option<Collected<Raw>>>>,
+    at_hand: Arc<AtHand>,
     is_large: AtomicBool,
 }
 
@@ -90,7 +106,7 @@ fn session_end(end: &SessionEnd) -> &'static str {
 
 impl Keeper<Raw> for ScriptKeeper {
     fn collect(&self, why: Collect) -> Result<Collected<Raw>, String> {
-        let ready = self.ready.lock().take();
+        let ready = self.at_hand.ready.lock().take();
         if let Some(ready) = ready {
             self.watch_size(&ready);
             return Ok(self.unless_same(ready));
@@ -105,7 +121,7 @@ impl Keeper<Raw> for ScriptKeeper {
         let values = values
             .ok_or("the script did not hand over its data; the error before this one says why")?;
         let lua = self.lua.try_upgrade().ok_or("the script is gone")?;
-        let kept = handed(&lua, values, &self.profile)?;
+        let kept = handed(&lua, values, &self.profile, &self.at_hand)?;
         self.watch_size(&kept);
         Ok(self.unless_same(kept))
     }
@@ -144,13 +160,24 @@ impl ScriptKeeper {
 }
 
 /// What a module hands over of a profile: nil and a text are the reason why the data is not to be
-/// stored.
-fn handed(lua: &Lua, values: MultiValue, profile: &Profile<Raw>) -> Result<Collected<Raw>, String> {
+/// stored. True behind all of it: the saved data is going to be asked for, so that a copy is kept.
+fn handed(
+    lua: &Lua,
+    values: MultiValue,
+    profile: &Profile<Raw>,
+    at_hand: &AtHand,
+) -> Result<Collected<Raw>, String> {
+    const IS_ASKED_FOR: usize = 6;
     if let (Some(Value::Nil), Some(Value::String(reason))) = (values.front(), values.get(1)) {
         return Err(reason.to_string_lossy());
     }
+    let is_asked_for = matches!(values.get(IS_ASKED_FOR), Some(Value::Boolean(true)));
+    let data = values.front().and_then(Value::as_table).filter(|_| is_asked_for).cloned();
     let handed = Handed::from_lua_multi(values, lua).map_err(|error| error.to_string())?;
-    kept(lua, handed, Some(&profile.data()))
+    let (kept, is_plain) = kept(lua, handed, Some(&profile.data()))?;
+    let copy = data.filter(|_| is_plain).and_then(|data| json::copy_of(lua, &data));
+    *at_hand.copy.lock() = kept.data.clone().zip(copy);
+    Ok(kept)
 }
 
 type Own = UserDataRef<LuaSession>;
@@ -195,14 +222,13 @@ fn install_callbacks(host: &Host, vm: &Vm, table: &Table) -> Result<(), Failed> 
                 });
                 let (host, called, of) = (own.clone(), callbacks.clone(), object.clone());
                 profile.on_after_save(move |_| drop(host.call(&called.saved, &of)));
-                let (host, profile, ready) = (own.clone(), profile.clone(), session.ready.clone());
                 session.profile.keep(ScriptKeeper {
-                    host,
+                    host: own.clone(),
                     lua: lua.weak(),
                     callbacks,
                     object,
-                    profile,
-                    ready,
+                    profile: profile.clone(),
+                    at_hand: session.at_hand.clone(),
                     is_large: AtomicBool::new(false),
                 });
                 Ok(true)
@@ -239,9 +265,9 @@ fn install_life(vm: &Vm, table: &Table) -> Result<(), Failed> {
     table.set(
         "ready",
         vm.prompt(|lua, (session, values): (Own, MultiValue)| {
-            Ok(match handed(lua, values, &session.profile) {
+            Ok(match handed(lua, values, &session.profile, &session.at_hand) {
                 Ok(kept) => {
-                    *session.ready.lock() = Some(kept);
+                    *session.at_hand.ready.lock() = Some(kept);
                     None
                 }
                 Err(problem) => Some(problem),
@@ -293,7 +319,8 @@ fn install_contents(vm: &Vm, table: &Table) -> Result<(), Failed> {
     table.set(
         "saved_data",
         vm.prompt(|lua, session: Own| {
-            session.profile.last_saved_data().table(lua).map_err(|error| error.to_string())
+            let saved = session.profile.last_saved_data();
+            session.at_hand.table_of(lua, &saved).map_err(|error| error.to_string())
         })?,
     )?;
     table.set(

@@ -73,7 +73,7 @@ pub(crate) fn install(vm: &Vm, table: &Table) -> Result<(), Failed> {
         vm.waiting(
             |lua, (view, data, user_ids, metadata, tags, processed): (Own, _, _, _, _, _)| {
                 let handed: Handed = (data, user_ids, metadata, tags, processed, None);
-                let kept = kept(lua, handed, None)?;
+                let (kept, _) = kept(lua, handed, None)?;
                 let profile = view.0.clone();
                 put(&mut profile.lock(), kept)?;
                 // The view can be changed again while this is under way.

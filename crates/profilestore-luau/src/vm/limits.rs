@@ -1,11 +1,14 @@
 //! What a script may use: memory, and time without a pause.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use mlua::Lua;
+use mlua::{Lua, VmState};
 use parking_lot::Mutex;
 
 /// What the scripts of one server may use.
@@ -52,6 +55,23 @@ impl Budget {
         }
     }
 
+    /// Has a machine's scripts stopped that run for too long.
+    pub(crate) fn watch(self: &Arc<Self>, lua: &Lua) {
+        let budget = self.clone();
+        lua.set_interrupt(move |lua| {
+            if budget.allows() {
+                return Ok(VmState::Continue);
+            }
+            let text = format!(
+                "the script ran for {:?} without waiting for anything, and was stopped",
+                budget.step
+            );
+            // Thrown from here, it comes without the place.
+            let traced = lua.traceback(Some(&text), 0);
+            Err(mlua::Error::RuntimeError(traced.map_or(text, |traced| traced.to_string_lossy())))
+        });
+    }
+
     /// Begins a step, unless one is under way; says whether it did.
     pub(crate) fn enter(&self) -> bool {
         if self.running.swap(true, Ordering::Relaxed) {
@@ -83,10 +103,6 @@ impl Budget {
         let in_time = self.until.lock().is_none_or(|until| now() < until);
         self.over.store(!in_time, Ordering::Relaxed);
         in_time
-    }
-
-    pub(crate) fn step(&self) -> Duration {
-        self.step
     }
 
     /// Collects the garbage between two steps when the memory is nearly full. Luau itself fails at

@@ -12,7 +12,6 @@ use std::{future::Future, sync::Arc};
 
 use mlua::{
     FromLuaMulti, Function, IntoLuaMulti, Lua, LuaOptions, MultiValue, StdLib, Table, Thread,
-    VmState,
     chunk::ChunkMode,
     state::{GcIncParams, GcMode},
 };
@@ -106,23 +105,8 @@ impl Vm {
         let collector = GcIncParams::default().goal(GARBAGE.0).step_multiplier(GARBAGE.1);
         lua.gc_set_mode(GcMode::Incremental(collector));
         let budget = Arc::new(Budget::new(options.limits));
-        lua.set_interrupt({
-            let budget = budget.clone();
-            move |lua| {
-                if budget.allows() {
-                    return Ok(VmState::Continue);
-                }
-                let text = format!(
-                    "the script ran for {:?} without waiting for anything, and was stopped",
-                    budget.step()
-                );
-                // Thrown from here, it comes without the place.
-                let traced = lua.traceback(Some(&text), 0);
-                Err(mlua::Error::RuntimeError(
-                    traced.map_or(text, |traced| traced.to_string_lossy()),
-                ))
-            }
-        });
+        budget.watch(&lua);
+        json::install_copier(&lua, &budget)?;
         let scheduler = Scheduler::new(&lua, options.server, options.output, budget);
         let host = lua.create_table()?;
         host.set(

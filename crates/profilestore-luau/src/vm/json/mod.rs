@@ -14,6 +14,7 @@
 use mlua::Value;
 use profilestore::storable;
 
+mod copies;
 mod exact;
 mod ids;
 mod notes;
@@ -22,11 +23,12 @@ mod text;
 mod write;
 
 pub(crate) use self::{
+    copies::{copy_of, install_copier},
     ids::{user_ids, user_ids_table},
     notes::carry,
     read::decode,
     text::Text,
-    write::{encode, encode_as_roblox, encode_seen},
+    write::{encode, encode_as_roblox, encode_seen, encode_to_copy},
 };
 
 /// What `typeof` calls a value: also whether an object is an Instance or a Vector3.

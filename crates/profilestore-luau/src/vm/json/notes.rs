@@ -125,6 +125,7 @@ pub(super) struct Absent {
     /// The last position of a list that is null; 0 without any.
     pub(super) last_position: usize,
     empty_object: bool,
+    has_numbers: bool,
 }
 
 impl Absent {
@@ -132,15 +133,22 @@ impl Absent {
     pub(super) fn is_object(&self) -> bool {
         self.empty_object || !self.names.is_empty()
     }
+
+    /// True when the notes say no more about a table than the table itself. `filled`: it has
+    /// entries by now.
+    pub(super) fn says_nothing(&self, filled: bool) -> bool {
+        let absent = !self.names.is_empty() || self.last_position > 0;
+        !absent && !self.has_numbers && (filled || !self.empty_object)
+    }
 }
 
-/// What is noted about a table and is nil to scripts.
+/// What is noted about a table, but for its numbers.
 pub(super) fn absent(notes: &Table) -> Absent {
     let mut absent = Absent::default();
     for (key, text) in notes.pairs::<Value, LuaString>().flatten() {
         match key {
             Value::Boolean(false) => absent.empty_object = true,
-            _ if text.as_bytes() != NULL.as_bytes() => {}
+            _ if text.as_bytes() != NULL.as_bytes() => absent.has_numbers = true,
             Value::String(name) => absent.names.push(name),
             Value::Integer(position) => absent.at(position as f64),
             Value::Number(position) => absent.at(position),

@@ -27,18 +27,29 @@ pub(crate) fn encode(
     value: &Value,
     limits: Limits,
 ) -> Result<String, Unstorable> {
+    encode_to_copy(lua, name, value, limits).map(|(json, _)| json)
+}
+
+/// The same, and whether the value is plain: nothing is noted about any of its tables, so that a
+/// copy of it is what reading the JSON gives.
+pub(crate) fn encode_to_copy(
+    lua: &Lua,
+    name: &str,
+    value: &Value,
+    limits: Limits,
+) -> Result<(String, bool), Unstorable> {
     written(name, value, Form { limits, list_wins: false }, notes::all(lua))
 }
 
 /// JSON of a value for a script: of what the script sees.
 pub(crate) fn encode_seen(name: &str, value: &Value) -> Result<String, Unstorable> {
-    written(name, value, Form { limits: TEXT, list_wins: false }, None)
+    written(name, value, Form { limits: TEXT, list_wins: false }, None).map(|(json, _)| json)
 }
 
 /// JSON of a value as `HttpService:JSONEncode` writes it: the same, but that a table with both
 /// numbers and texts as keys is a list, and what has texts as keys is left out.
 pub(crate) fn encode_as_roblox(name: &str, value: &Value) -> Result<String, Unstorable> {
-    written(name, value, Form { limits: TEXT, list_wins: true }, None)
+    written(name, value, Form { limits: TEXT, list_wins: true }, None).map(|(json, _)| json)
 }
 
 /// What the JSON may be.
@@ -54,7 +65,7 @@ fn written(
     value: &Value,
     Form { limits, list_wins }: Form,
     notes: Option<AppDataRef<'_, notes::All>>,
-) -> Result<String, Unstorable> {
+) -> Result<(String, bool), Unstorable> {
     let mut writer = Writer {
         limits,
         list_wins,
@@ -64,11 +75,12 @@ fn written(
         names: Vec::new(),
         members: Vec::new(),
         notes,
+        is_plain: true,
     };
     let written = writer.value(value).and_then(|()| writer.check_size());
     match written {
         // All of it was checked to be UTF-8 when it was written.
-        Ok(()) => Ok(String::from_utf8(writer.out).expect("JSON is text")),
+        Ok(()) => Ok((String::from_utf8(writer.out).expect("JSON is text"), writer.is_plain)),
         // The size is that of the whole.
         Err(problem @ Problem::Rule(storable::Problem::TooLarge { .. })) => {
             Err(Unstorable { path: name.to_owned(), problem })
@@ -109,6 +121,8 @@ struct Writer<'a> {
     members: Vec<Member>,
     /// What was stored and a table cannot hold.
     notes: Option<AppDataRef<'a, notes::All>>,
+    /// Nothing was noted about a table that was written.
+    is_plain: bool,
 }
 
 fn script(what: impl Into<String>) -> Problem {
@@ -257,6 +271,7 @@ impl Writer<'_> {
         }
         let has_names = self.members.len() > first;
         let read = notes.as_ref().map(notes::absent).unwrap_or_default();
+        self.is_plain &= read.says_nothing(has_names || positions.count > 0);
         if positions.count == 0 && (has_names || read.is_object()) {
             for name in &read.names {
                 if matches!(table.raw_get(name), Ok(Value::Nil)) {

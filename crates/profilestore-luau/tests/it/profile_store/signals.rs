@@ -113,6 +113,60 @@ fn listeners_may_call_anything() {
 }
 
 #[test]
+fn each_save_gives_its_data_as_new_tables_that_nothing_changes_later() {
+    both(
+        "local store = Store('Players', { N = 0, List = { { A = 1 } }, None = {} })
+        local profile = store:StartSessionAsync('k')
+        local last
+        profile.OnAfterSave:Connect(function(data)
+            assert(data == profile.LastSavedData and data ~= last and data ~= profile.Data)
+            last = data
+        end)
+        local function save() profile:Save() task.wait(1) end
+        profile.Data.Bytes = buffer.fromstring('abc')
+        profile.Data.List[1] = setmetatable({ A = 2 }, { __index = { B = 1 } })
+        save()
+        assert(last.List[1].A == 2 and last.List[1].B == nil and getmetatable(last.List[1]) == nil)
+        profile.Data.List[1].A = 3
+        buffer.writestring(profile.Data.Bytes, 0, 'x')
+        assert(last.List[1].A == 2 and buffer.tostring(last.Bytes) == 'abc')
+        last.List[1].A = 9
+        assert(profile.Data.List[1].A == 3)
+        local before = last
+        save()
+        assert(last.List[1].A == 3 and buffer.tostring(last.Bytes) == 'xbc' and #last.None == 0)
+        save()
+        assert(last ~= before and last.List[1].A == 3, 'also when nothing has changed')
+        profile.Data.List[1].A = 4
+        profile:EndSession()
+        profile.Data.List[1].A = 5
+        task.wait(1)
+        assert(last.List[1].A == store:GetAsync('k').Data.List[1].A)",
+    );
+}
+
+#[test]
+fn what_could_not_be_saved_is_not_given_as_saved() {
+    live(
+        "local profile = Store('Players', { N = 0 }):StartSessionAsync('k')
+        local last
+        profile.OnAfterSave:Connect(function(data) last = data end)
+        profile.Data.N = 1
+        profile:Save()
+        task.wait(1)
+        assert(last.N == 1)
+        profile.Data.N, profile.Data.Bad = 2, print
+        profile:Save()
+        task.wait(1)
+        assert(last.N == 1 and profile.LastSavedData.N == 1)
+        profile.Data.Bad = nil
+        profile:Save()
+        task.wait(1)
+        assert(last.N == 2 and last.Bad == nil)",
+    );
+}
+
+#[test]
 fn shutting_down_saves_with_its_reason() {
     let printed = both(
         "local profile = Store('Players'):StartSessionAsync('k')

@@ -72,15 +72,22 @@ fn digits(number: &str) -> usize {
 /// True when there are so many digits in a row, points aside, that one of the numbers may be
 /// inexact. Digits within texts count, too, which does no harm.
 fn has_long_number(json: &str) -> bool {
-    let mut row = 0;
-    json.bytes().any(|byte| {
-        match byte {
-            b'0'..=b'9' => row += 1,
-            b'.' => {}
-            _ => row = 0,
+    let json = json.as_bytes();
+    let in_row = |byte: &&u8| matches!(byte, b'0'..=b'9' | b'.');
+    // One byte of so many belongs to each row that is long enough.
+    let mut at = MAY_BE_INEXACT - 1;
+    while at < json.len() {
+        let behind = json[at..].iter().take_while(in_row).count();
+        if behind > 0 {
+            let before = json[..at].iter().rev().take_while(in_row).count();
+            let row = &json[at - before..at + behind];
+            if row.iter().filter(|byte| byte.is_ascii_digit()).count() >= MAY_BE_INEXACT {
+                return true;
+            }
         }
-        row >= MAY_BE_INEXACT
-    })
+        at += behind + MAY_BE_INEXACT;
+    }
+    false
 }
 
 /// The first number outside of texts, and what follows it. Both are empty when there is none.
@@ -136,6 +143,29 @@ pub(super) fn text_of(of_table: &Table, key: impl IntoLua, double: f64) -> Optio
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_number_is_found_wherever_it_is() {
+        for before in 0..40 {
+            for digits in 0..40 {
+                let number = "7".repeat(digits);
+                let point = if digits > 2 {
+                    format!("{}.{}", &number[..2], &number[2..])
+                } else {
+                    number.clone()
+                };
+                for row in [number, point] {
+                    for text in [
+                        format!("{}{row}", "x".repeat(before)),
+                        format!("{}{row}, 1, 23, 45", "1x".repeat(before)),
+                        format!("{}a{row}]{}", ".".repeat(before), "12,".repeat(9)),
+                    ] {
+                        assert_eq!(has_long_number(&text), digits >= MAY_BE_INEXACT, "{text}");
+                    }
+                }
+            }
+        }
+    }
 
     #[test]
     fn only_numbers_that_a_double_cannot_hold_are_noted() {

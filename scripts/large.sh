@@ -6,7 +6,9 @@
 #
 # Makes a store of that many profiles (200,000) with three versions each: a file in a folder of its
 # own, which it removes; or STORE, a file that is not there yet, or the URL of an empty database.
-# A command is ended after LIMIT seconds (1,800), with exit code 124. Needs GNU time and awk.
+# A command is ended after LIMIT seconds (1,800), with exit code 124. Needs awk and pgrep. Where GNU
+# time is not installed (GNU_TIME names another program), the shell tells the times, and memory is
+# what was seen every 0.1 s; `-` where a command was over before.
 #
 # PROGRAM is a release build: cargo build --release -p profilestore-cli --features postgres
 set -euo pipefail
@@ -26,6 +28,8 @@ case $store in
     store=sqlite:$file
     [ ! -e "$file" ] || { echo "the file exists already: $file" >&2; exit 2; } ;;
 esac
+gnu_time=${GNU_TIME:-/usr/bin/time}
+"$gnu_time" -o "$folder/time" -f %M true 2>/dev/null || gnu_time=''
 unset PROFILESTORE_CONFIG PROFILESTORE_MESSENGER
 export PROFILESTORE_STORE=$store
 cd "$folder"
@@ -43,20 +47,40 @@ versions() {
   }'
 }
 
+timed() { # timed ARGUMENTS…: runs the program, and leaves seconds and kilobytes in the file `time`
+  if [ -n "$gnu_time" ]; then
+    "$gnu_time" -o time -f '%e %U %S %M' timeout "$limit" "$program" "$@" >out 2>err
+  else
+    local TIMEFORMAT='%R %U %S 0'
+    { time timeout "$limit" "$program" "$@" >out 2>err; } 2>time
+  fi
+}
+
+memory_of() { # memory_of PROCESS: kilobytes of the last of its children, own and resident at most
+  local process=$1 child
+  while child=$(pgrep -P "$process"); do process=$child; done
+  awk '/^VmHWM/ { most = $2 } /^RssAnon/ { own = $2 } END { print own + 0, most + 0 }' \
+    "/proc/$process/status" 2>/dev/null
+}
+
 measured() { # measured NAME ARGUMENTS…: one row
-  local name=$1 code=0 own=0 now timer said
+  local name=$1 code=0 own=0 most=0 now_own now_most timer said
   shift
-  /usr/bin/time -o time -f '%e %U %S %M' timeout "$limit" "$program" "$@" >out 2>err &
+  timed "$@" &
   timer=$!
   # Pages of the file that are mapped count as resident; the program's own memory does without them.
   while kill -0 "$timer" 2>/dev/null; do
-    now=$(awk '/^RssAnon/ { print $2 }' "/proc/$(pgrep -P "$(pgrep -P "$timer")")/status" 2>/dev/null) || true
-    if [ "${now:-0}" -gt "$own" ]; then own=$now; fi
+    read -r now_own now_most < <(memory_of "$timer") || true
+    if [ "${now_own:-0}" -gt "$own" ]; then own=$now_own; fi
+    if [ "${now_most:-0}" -gt "$most" ]; then most=$now_most; fi
     sleep 0.1
   done
   wait "$timer" || code=$?
   read -r elapsed user system kilobytes < <(tail -n 1 time)
-  said=$(awk -v e="$elapsed" -v u="$user" -v s="$system" -v o="$own" -v k="$kilobytes" 'BEGIN { printf "%.1f s | %.1f s | %d MB | %d MB", e, u + s, o / 1024, k / 1024 }')
+  if [ "$kilobytes" -lt "$most" ]; then kilobytes=$most; fi
+  said=$(awk -v e="$elapsed" -v u="$user" -v s="$system" -v o="$own" -v k="$kilobytes" '
+    function mb(kilobytes) { return kilobytes ? int(kilobytes / 1024) " MB" : "-" }
+    BEGIN { printf "%.2f s | %.2f s | %s | %s", e, u + s, mb(o), mb(k) }')
   # An earlier program lacks some of the commands.
   if [ "$code" = 2 ]; then said="- | - | - | -"; fi
   echo "| \`$name\` | $said | $code |"
@@ -85,6 +109,8 @@ measured "edit --all --where" edit --all --store-name PlayerData --where '/coins
 bulk=$("$program" audit --action 'edit all' --limit 1 | sed -n 's/^ *operation //p') || true
 measured "edit --undo" edit --undo "${bulk:-unknown}" --yes
 measured "audit --key" audit --key PlayerData/user-7
+measured "audit --operation" audit --operation "${bulk:-unknown}" --limit 20
+measured "audit --author" audit --author nobody
 measured "erase --user --no-vacuum" erase --user 7 --yes --no-vacuum
 measured "erase --user" erase --user 8 --yes
 measured "export" export all.jsonl.zst

@@ -261,7 +261,7 @@ pub(super) fn no_profile(key: &ProfileKey) -> Problem {
 /// The body of a write.
 #[derive(Debug, Deserialize, ToSchema)]
 struct NewData {
-    /// The data as a whole, JSON of any form.
+    /// The data as a whole: an object or a list.
     #[schema(value_type = Value)]
     data: Box<RawValue>,
 }
@@ -329,6 +329,10 @@ async fn write(
     let expected = expected(&key, &headers)?;
     let NewData { data } = content.members(&["data"])?;
     DATA.check(&data)?;
+    // No game in Luau could open anything else, and to an import it is no profile.
+    if !data.get().starts_with(['{', '[']) {
+        return Err(Problem::invalid("the data is neither object nor list").about(&key));
+    }
     let operator = app.server().operator(caller.because(reason.reason.as_deref()));
     let done = operator.put(&key, expected, &data).await?;
     let made = expected == profilestore::operator::Expected::Absent;

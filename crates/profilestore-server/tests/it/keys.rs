@@ -123,19 +123,19 @@ async fn two_keys_that_are_narrowed_to_other_stores_do_not_see_each_others() {
     let blue = served.narrowed(&both, "Blue", Some("team-a/")).await;
     let (in_red, in_blue) = ("/v1/stores/Red/profiles/x", "/v1/stores/Blue/profiles/team-a%2Fx");
     let new = |caller: &Client| caller.header("If-None-Match", "*");
-    new(&red).put(in_red, r#"{"data":1}"#).await.is(201);
-    new(&blue).put(in_blue, r#"{"data":2}"#).await.is(201);
-    assert_eq!(red.get(in_red).await.is(200)["data"], 1);
-    assert_eq!(blue.get(in_blue).await.is(200)["data"], 2);
+    new(&red).put(in_red, r#"{"data":{"coins":1}}"#).await.is(201);
+    new(&blue).put(in_blue, r#"{"data":{"coins":2}}"#).await.is(201);
+    assert_eq!(red.get(in_red).await.is(200)["data"]["coins"], 1);
+    assert_eq!(blue.get(in_blue).await.is(200)["data"]["coins"], 2);
     refused(&red.get(in_blue).await, 403, "forbidden");
     refused(&blue.get(in_red).await, 403, "forbidden");
-    refused(&new(&red).put(in_blue, r#"{"data":3}"#).await, 403, "forbidden");
+    refused(&new(&red).put(in_blue, r#"{"data":{"coins":3}}"#).await, 403, "forbidden");
     let beside = "/v1/stores/Blue/profiles/team-b%2Fx";
-    refused(&new(&blue).put(beside, r#"{"data":3}"#).await, 403, "forbidden");
+    refused(&new(&blue).put(beside, r#"{"data":{"coins":3}}"#).await, 403, "forbidden");
     let scoped = "/v1/stores/Blue/scopes/s/profiles/team-b";
     refused(&blue.get(scoped).await, 403, "forbidden");
     // A list shows what the key reaches.
-    served.admin().header("If-None-Match", "*").put(beside, r#"{"data":4}"#).await.is(201);
+    served.admin().header("If-None-Match", "*").put(beside, r#"{"data":{}}"#).await.is(201);
     for query in ["", "?prefix=team", "?prefix=team-a%2F"] {
         let page = blue.get(&format!("/v1/stores/Blue/profiles{query}")).await.is(200);
         let items = page["items"].as_array().unwrap();
@@ -158,7 +158,8 @@ async fn the_librarys_own_books_are_out_of_reach_even_for_an_admin() {
     let id = served.admin.split('_').nth(1).unwrap();
     let own = format!("/v1/stores/~profilestore/scopes/api-keys/profiles/{id}");
     refused(&admin.get(&own).await, 403, "forbidden");
-    refused(&admin.header("If-None-Match", "*").put(&own, r#"{"data":1}"#).await, 403, "forbidden");
+    let new = admin.header("If-None-Match", "*");
+    refused(&new.put(&own, r#"{"data":{}}"#).await, 403, "forbidden");
     let list = "/v1/stores/~profilestore/scopes/api-keys/profiles";
     refused(&admin.get(list).await, 403, "forbidden");
     assert_eq!(admin.get("/v1/stores").await.is(200)["items"], json!([]));

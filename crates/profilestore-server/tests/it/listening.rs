@@ -77,7 +77,7 @@ async fn tls_is_spoken_and_a_new_certificate_is_taken_while_it_runs() {
     let head = format!(
         "PUT /v1/stores/S/profiles/x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
          If-None-Match: *\r\nAuthorization: Bearer {}\r\n\
-         Content-Type: application/json\r\nContent-Length: 10\r\n\r\n",
+         Content-Type: application/json\r\nContent-Length: 11\r\n\r\n",
         served.admin
     );
     old.write_all(head.as_bytes()).await.unwrap();
@@ -97,7 +97,7 @@ async fn tls_is_spoken_and_a_new_certificate_is_taken_while_it_runs() {
     let answer = served.admin().send_over(stream, "GET", "/healthz", None).await;
     assert_eq!((answer.status, answer.text()), (200, "ok\n"));
     assert!(over_tls(&served, made.cert.der()).await.is_err(), "the old one is gone");
-    old.write_all(b"{\"data\":1}").await.unwrap();
+    old.write_all(b"{\"data\":[]}").await.unwrap();
     let mut answer = String::new();
     old.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
@@ -185,7 +185,7 @@ async fn a_stopping_server_finishes_what_it_has_begun() {
     let mut begun = TcpStream::connect(address).await.unwrap();
     let head = format!(
         "PUT /v1/stores/S/profiles/x HTTP/1.1\r\nHost: localhost\r\nIf-None-Match: *\r\n\
-         Authorization: Bearer {}\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n",
+         Authorization: Bearer {}\r\nContent-Type: application/json\r\nContent-Length: 11\r\n\r\n",
         served.admin
     );
     begun.write_all(head.as_bytes()).await.unwrap();
@@ -193,7 +193,7 @@ async fn a_stopping_server_finishes_what_it_has_begun() {
     assert_eq!(Client::without_key(address).get("/healthz").await.status, 200);
     tokio::task::yield_now().await;
     let stopping = tokio::spawn(served.stop());
-    begun.write_all(b"{\"data\":1}").await.unwrap();
+    begun.write_all(b"{\"data\":[]}").await.unwrap();
     let mut answer = String::new();
     begun.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");

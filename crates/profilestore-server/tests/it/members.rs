@@ -142,10 +142,10 @@ async fn a_log_in_changes_nothing_until_it_is_armed() {
     let bob = member(&served, "bob", "operator").await;
     refused(&bob.get(PLAYER).await, 404, "not-found");
     let new = bob.header("If-None-Match", "*");
-    refused(&new.put(PLAYER, r#"{"data":1}"#).await, 403, "read-only");
+    refused(&new.put(PLAYER, r#"{"data":{"coins":1}}"#).await, 403, "read-only");
     let until = bob.post("/v1/arm", "").await.is(200)["armed_until_ms"].as_i64().unwrap();
     assert_eq!(bob.get("/v1/me").await.is(200)["armed_until_ms"], until);
-    new.put(PLAYER, r#"{"data":1}"#).await.is(201);
+    new.put(PLAYER, r#"{"data":{"coins":1}}"#).await.is(201);
     let written = served.admin().get(PLAYER).await.is(200);
     assert_eq!(written["author"], "bob (member)");
     bob.delete("/v1/arm").await.is(204);
@@ -167,7 +167,7 @@ async fn a_log_in_that_another_process_armed_is_armed_here_at_once() {
     let there = bob.at(address).header("Host", &served.address.to_string());
     there.post("/v1/arm", "").await.is(200);
     let new = bob.header("If-None-Match", "*");
-    new.put(PLAYER, r#"{"data":1}"#).await.is(201);
+    new.put(PLAYER, r#"{"data":{"coins":1}}"#).await.is(201);
 }
 
 #[tokio::test]
@@ -182,12 +182,12 @@ async fn a_page_of_another_site_changes_nothing_with_the_cookie() {
         new.header("Sec-Fetch-Site", "cross-site"),
         new.without("Origin"),
     ] {
-        refused(&other.put(PLAYER, r#"{"data":1}"#).await, 403, "cross-site");
+        refused(&other.put(PLAYER, r#"{"data":{"coins":1}}"#).await, 403, "cross-site");
         refused(&other.post("/v1/arm", "").await, 403, "cross-site");
         refused(&other.post("/v1/logout", "").await, 403, "cross-site");
     }
     let same = new.without("Origin").header("Sec-Fetch-Site", "same-origin");
-    same.put(PLAYER, r#"{"data":1}"#).await.is(201);
+    same.put(PLAYER, r#"{"data":{"coins":1}}"#).await.is(201);
     // A browser sends no cookie with that, and would lose the one it has by the answer.
     let evil = browser(&served).header("Sec-Fetch-Site", "cross-site");
     refused(&evil.post("/v1/logout", "").await, 403, "cross-site");

@@ -47,14 +47,14 @@ async fn a_profile_is_made_read_changed_and_removed() {
 async fn a_write_without_a_condition_is_refused() {
     let served = Served::start().await;
     let admin = served.admin();
-    refused(&admin.put(PLAYER, r#"{"data":1}"#).await, 428, "precondition-required");
+    refused(&admin.put(PLAYER, r#"{"data":{"coins":1}}"#).await, 428, "precondition-required");
     let any = admin.header("If-Match", "*");
-    refused(&any.put(PLAYER, r#"{"data":1}"#).await, 428, "precondition-required");
+    refused(&any.put(PLAYER, r#"{"data":{"coins":1}}"#).await, 428, "precondition-required");
     refused(&admin.delete(PLAYER).await, 428, "precondition-required");
     let new = admin.header("If-None-Match", "*");
     refused(&new.delete(PLAYER).await, 428, "precondition-required");
     let strange = admin.header("If-Match", "\"1\"");
-    refused(&strange.put(PLAYER, r#"{"data":1}"#).await, 412, "changed");
+    refused(&strange.put(PLAYER, r#"{"data":{"coins":1}}"#).await, 412, "changed");
     refused(&admin.get(PLAYER).await, 404, "not-found");
 }
 
@@ -209,22 +209,24 @@ async fn an_etag_of_another_profile_is_none_of_this_one() {
     let admin = served.admin();
     let other = "/v1/stores/PlayerData/profiles/user-2";
     let new = admin.header("If-None-Match", "*");
-    let (first, second) =
-        (new.put(PLAYER, r#"{"data":1}"#).await, new.put(other, r#"{"data":2}"#).await);
+    let (first, second) = (
+        new.put(PLAYER, r#"{"data":{"coins":1}}"#).await,
+        new.put(other, r#"{"data":{"coins":2}}"#).await,
+    );
     // The same epoch and version.
     let of_the_other = admin.header("If-Match", second.etag());
-    refused(&of_the_other.put(PLAYER, r#"{"data":3}"#).await, 412, "changed");
+    refused(&of_the_other.put(PLAYER, r#"{"data":{"coins":3}}"#).await, 412, "changed");
     refused(&of_the_other.delete(PLAYER).await, 412, "changed");
     let known = admin.header("If-None-Match", second.etag());
-    assert_eq!(known.get(PLAYER).await.is(200)["data"], 1);
-    admin.header("If-Match", first.etag()).put(PLAYER, r#"{"data":3}"#).await.is(200);
+    assert_eq!(known.get(PLAYER).await.is(200)["data"]["coins"], 1);
+    admin.header("If-Match", first.etag()).put(PLAYER, r#"{"data":{"coins":3}}"#).await.is(200);
 }
 
 #[tokio::test]
 async fn members_that_a_request_does_not_know_are_refused_by_their_names() {
     let served = Served::start().await;
     let new = served.admin().header("If-None-Match", "*");
-    let answer = new.put(PLAYER, r#"{"data":1,"tags":{},"user_ids":[1]}"#).await;
+    let answer = new.put(PLAYER, r#"{"data":{"coins":1},"tags":{},"user_ids":[1]}"#).await;
     refused(&answer, 400, "invalid");
     for name in ["tags", "user_ids"] {
         assert!(answer.text().contains(name), "{}", answer.text());
@@ -234,6 +236,24 @@ async fn members_that_a_request_does_not_know_are_refused_by_their_names() {
     let answer = shop.post(&format!("{PLAYER}/messages"), r#"{"message":1,"id":"x"}"#).await;
     refused(&answer, 400, "invalid");
     assert!(answer.text().contains("`id`"), "{}", answer.text());
+}
+
+#[tokio::test]
+async fn data_that_no_game_could_open_is_refused() {
+    let served = Served::start().await;
+    let admin = served.admin();
+    let new = admin.header("If-None-Match", "*");
+    for data in ["1", "null", "true", "\"{}\""] {
+        let answer = new.put(PLAYER, &format!("{{\"data\": {data} }}")).await;
+        refused(&answer, 400, "invalid");
+        assert!(answer.text().contains("neither object nor list"), "{}", answer.text());
+    }
+    refused(&admin.get(PLAYER).await, 404, "not-found");
+    let made = new.put(PLAYER, r#"{ "data" : [ ] }"#).await;
+    made.is(201);
+    let known = admin.header("If-Match", made.etag());
+    refused(&known.put(PLAYER, r#"{"data":1}"#).await, 400, "invalid");
+    known.put(PLAYER, r#"{"data":{}}"#).await.is(200);
 }
 
 /// Most clients take such parts of a path away, and would then ask for something else: for the key
@@ -252,7 +272,7 @@ async fn keys_scopes_and_members_called_dot_or_dot_dot_are_refused_in_a_path() {
         "/v1/stores/../profiles/x",
         "/v1/members/..",
     ] {
-        let answer = new.put(path, r#"{"data":1}"#).await;
+        let answer = new.put(path, r#"{"data":{"coins":1}}"#).await;
         refused(&answer, 400, "invalid");
         assert!(answer.text().contains("`..`"), "{}", answer.text());
     }
@@ -264,7 +284,7 @@ async fn keys_scopes_and_members_called_dot_or_dot_dot_are_refused_in_a_path() {
     for path in
         ["/v1/stores/S/profiles/...", "/v1/stores/S/profiles/..a", "/v1/stores/.S/profiles/a."]
     {
-        new.put(path, r#"{"data":1}"#).await.is(201);
+        new.put(path, r#"{"data":{"coins":1}}"#).await.is(201);
     }
 }
 
@@ -273,11 +293,11 @@ async fn a_path_that_is_not_encoded_well_is_refused_and_named() {
     let served = Served::start().await;
     let new = served.admin().header("If-None-Match", "*");
     for name in ["a%zz", "a%", "a%2", "%%41"] {
-        let answer = new.put(&format!("/v1/stores/S/profiles/{name}"), r#"{"data":1}"#).await;
+        let answer = new.put(&format!("/v1/stores/S/profiles/{name}"), r#"{"data":{}}"#).await;
         refused(&answer, 400, "invalid");
         assert!(answer.text().contains(name), "{}", answer.text());
     }
-    new.put("/v1/stores/S/profiles/a%25zz", r#"{"data":1}"#).await.is(201);
+    new.put("/v1/stores/S/profiles/a%25zz", r#"{"data":{"coins":1}}"#).await.is(201);
     let page = served.admin().get("/v1/stores/S/profiles").await.is(200);
     assert_eq!(page["items"][0]["key"], "a%zz");
 }

@@ -56,7 +56,9 @@ pub(crate) const GIVEN_UP: &str = "given up by";
 /// Edits, rollbacks, pins, erasures: when, to which profile, in whose name and why, the newest
 /// first. Each was written together with the change that it books. An edit of a profile that is
 /// online is `pending` until its holder has applied and saved it. A bulk edit is one line, with its
-/// operation below; what it did to each profile is shown with --operation, --key or --json.
+/// operation below; what it did to each profile is shown with --operation, --key or --json. Entries
+/// are found at once by --key, --operation and time. For --author and --action the log is read, the
+/// newest first; --since bounds that.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -5,7 +5,8 @@ use std::{fs, path::Path, process::Command};
 
 use crate::{Place, Ran, line, maintain::write_value, profile};
 
-/// The pages that an operator has.
+/// The pages that an operator has: the runbook, and the one that it sends to when the store has a
+/// problem.
 const PAGES: [&str; 2] = [
     include_str!("../../../../docs/support-runbook.md"),
     include_str!("../../../../docs/production.md"),
@@ -33,8 +34,7 @@ impl Operator {
     /// `--yes` is the answer.
     #[track_caller]
     fn types(&self, line: &str) -> Ran {
-        let printed = format!("$ {line}\n");
-        assert!(PAGES.iter().any(|page| page.contains(&printed)), "not in the runbook: {line}");
+        in_the_runbook(line);
         let typed =
             self.names.iter().fold(line.to_owned(), |line, (name, this)| line.replace(name, this));
         let asks = ["profilestore rollback", "profilestore edit --all", "profilestore edit --undo"];
@@ -63,6 +63,25 @@ impl Operator {
         assert_eq!(ran.code, 0, "{line}: {ran:?}");
         ran.stdout
     }
+}
+
+/// An operator finds this line there.
+#[track_caller]
+fn in_the_runbook(line: &str) {
+    let printed = format!("$ {line}\n");
+    assert!(PAGES.iter().any(|page| page.contains(&printed)), "not in the runbook: {line}");
+}
+
+/// The runbook says where this is dealt with.
+#[cfg(any(feature = "postgres", all(target_os = "linux", feature = "serve")))]
+#[track_caller]
+fn sent_to(seen: &str, section: &str) {
+    let [runbook, production] = PAGES;
+    let mut rows = runbook.lines().filter(|line| line.contains(seen));
+    let anchor = section.to_lowercase().replace('\'', "").replace(' ', "-");
+    let link = format!("(production.md#{anchor})");
+    assert!(rows.any(|row| row.contains(&link)), "{seen}: {link}");
+    assert!(production.contains(&format!("\n## {section}\n")), "{section}");
 }
 
 /// Three players with two versions each.
@@ -165,10 +184,15 @@ fn a_full_disk_at_night() {
         eprintln!("not shown: a disk that fills cannot be mounted on this machine");
         return;
     }
+    sent_to("the disk is full", "The disk is full");
+    for line in ["profilestore check", "profilestore status"] {
+        in_the_runbook(line);
+    }
     let operator = at_dusk();
     // A process of the other namespace can do all that a night needs; what it types is printed.
     let script = r#"
         set -eu
+        profilestore() { "$PROGRAM" "$@"; }
         mkdir disk && mount -t tmpfs -o size=8m none disk && cp profiles.db disk/
         export PROFILESTORE_STORE=disk/profiles.db
         mkfifo told
@@ -179,7 +203,9 @@ fn a_full_disk_at_night() {
         cat said
         rm disk/another-file
         "$PROGRAM" edit PlayerData/user-3 --add /Coins=1
-        "$PROGRAM" check
+        profilestore check
+        # There is no backup yet, which it says.
+        profilestore status || test $? = 1
         kill $server && wait $server && echo the server ended well
         "$PROGRAM" get PlayerData/user-3 --path /Coins
     "#;
@@ -190,6 +216,7 @@ fn a_full_disk_at_night() {
     assert_eq!(ran.code, 0, "{ran:?}");
     assert!(ran.stdout.contains("the disk is full"), "{ran:?}");
     assert!(ran.stdout.contains("all is well"), "{ran:?}");
+    assert!(ran.stdout.contains("\npending      0 operations\n"), "{ran:?}");
     assert!(ran.stdout.ends_with("the server ended well\n21\n"), "{ran:?}");
 }
 
@@ -230,6 +257,7 @@ impl Drop for Server {
 #[cfg(feature = "postgres")]
 #[test]
 fn a_lost_password_of_the_database_at_night() {
+    sent_to("password authentication failed", "The database's password is lost");
     let mut operator = Operator::new(Place::new());
     let server = Server::start(&operator.place);
     let host = server.url.split_once('@').unwrap().1.to_owned();

@@ -231,8 +231,10 @@ async fn greet(
         _ => return Err(Problem::new("internal", "the resume has come to something unknown")),
     };
     let known = hub.guest(server.incarnation()).filter(|guest| guest.instance == instance);
-    let guest =
-        known.unwrap_or_else(|| hub.enter(Guest::new(server, instance, token, sdk.as_deref())));
+    let guest = known.unwrap_or_else(|| {
+        let guest = Guest::new(server, instance, token, sdk.as_deref());
+        hub.enter(if how == ResumedAs::Same { guest.taken_over() } else { guest })
+    });
     Ok((guest, Some(how), sessions))
 }
 

@@ -5,9 +5,12 @@
 //! again, and the same identity finds what was done.
 
 mod sessions;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
@@ -26,14 +29,24 @@ use super::{
 };
 use crate::{problem::Problem, secret::hex};
 use sessions::Entry;
+pub(crate) use sessions::LettingGo;
 
 /// A request that is under way.
 struct Pending {
     fingerprint: u64,
-    start: Option<AbortHandle>,
+    start: Option<UnderWay>,
     /// A start that has come to its end: it is answered, and cannot be called off any more.
     is_kept: bool,
+    /// A start that is called off. It is answered when nothing of it is left.
+    is_off: bool,
     has: Vec<(u64, Brings)>,
+}
+
+/// A start that is under way.
+struct UnderWay {
+    task: AbortHandle,
+    /// Tells the task that the start is called off.
+    off: Arc<Notify>,
 }
 
 /// What a request brings of a session: a document. Of each kind one is unanswered at most, since
@@ -58,6 +71,8 @@ struct State {
     staged: HashMap<(u64, u64), Box<RawValue>>,
     staged_bytes: usize,
     waiting: usize,
+    /// The profiles that are let go because their start was called off.
+    letting_go: HashSet<ProfileKey>,
 }
 
 /// How much is kept of what a game server tells of its SDK.
@@ -102,12 +117,16 @@ pub(crate) struct Guest {
     pub(crate) token: String,
     /// The SDK and its version, as the game server told.
     pub(crate) sdk: Option<String>,
+    /// Another host had the game server before: starts may have left something behind there.
+    pub(crate) is_taken_over: bool,
     state: Mutex<State>,
     /// Whether it has a connection that is not silent.
     heard: watch::Sender<bool>,
     /// One connection at a time takes what is to be told.
     pub(crate) telling: tokio::sync::Mutex<()>,
     pub(crate) more_room: Notify,
+    /// A profile is not being let go any more.
+    let_go: Notify,
 }
 
 impl Guest {
@@ -122,11 +141,18 @@ impl Guest {
             instance,
             token,
             sdk: sdk.map(|sdk| sdk.chars().take(MAX_SDK_CHARS).collect()),
+            is_taken_over: false,
             state: Mutex::default(),
             heard: watch::Sender::new(false),
             telling: tokio::sync::Mutex::default(),
             more_room: Notify::new(),
+            let_go: Notify::new(),
         }
+    }
+
+    /// The same, of a game server that another host had before.
+    pub(crate) fn taken_over(self) -> Self {
+        Self { is_taken_over: true, ..self }
     }
 
     pub(crate) fn incarnation(&self) -> Uuid {
@@ -218,7 +244,13 @@ impl Guest {
             Some(pending) if pending.fingerprint == fingerprint => Begun::Pending,
             Some(_) => Begun::Reused,
             None => {
-                let pending = Pending { fingerprint, start: None, is_kept: false, has: Vec::new() };
+                let pending = Pending {
+                    fingerprint,
+                    start: None,
+                    is_kept: false,
+                    is_off: false,
+                    has: Vec::new(),
+                };
                 state.pending.insert(i, pending);
                 Begun::New
             }
@@ -267,28 +299,31 @@ impl Guest {
         self.state.lock().pending.remove(&i);
     }
 
-    /// A start can be called off by this from now on.
-    pub(crate) fn note_start(&self, i: u64, start: AbortHandle) {
+    /// A start is done by this task, which hears by `off` that it is called off.
+    pub(crate) fn note_start(&self, i: u64, task: AbortHandle, off: Arc<Notify>) {
         if let Some(pending) = self.state.lock().pending.get_mut(&i) {
-            pending.start = Some(start);
+            pending.start = Some(UnderWay { task, off });
         }
     }
 
-    /// Calls a start off. False: it is not under way.
-    pub(crate) fn cancel(&self, i: u64) -> bool {
+    /// Calls a start off. Its task answers it when nothing of it is left. Does nothing when it is
+    /// not under way, or has come to its end.
+    pub(crate) fn cancel(&self, i: u64) {
         let mut state = self.state.lock();
-        let pending = state.pending.get_mut(&i).filter(|pending| !pending.is_kept);
-        let Some(start) = pending.and_then(|pending| pending.start.take()) else { return false };
-        start.abort();
-        state.pending.remove(&i);
-        drop(state);
-        true
+        let Some(pending) = state.pending.get_mut(&i).filter(|pending| !pending.is_kept) else {
+            return;
+        };
+        if let Some(start) = &pending.start {
+            pending.is_off = true;
+            start.off.notify_one();
+        }
     }
 
     /// A start has come to its end. False: it was called off just before, and is answered so.
     pub(crate) fn keep_start(&self, i: u64) -> bool {
         let mut state = self.state.lock();
-        let Some(pending) = state.pending.get_mut(&i) else { return false };
+        let pending = state.pending.get_mut(&i).filter(|pending| !pending.is_off);
+        let Some(pending) = pending else { return false };
         pending.is_kept = true;
         true
     }
@@ -299,7 +334,7 @@ impl Guest {
         let starts: Vec<_> =
             state.pending.values_mut().filter_map(|pending| pending.start.take()).collect();
         drop(state);
-        starts.iter().for_each(AbortHandle::abort);
+        starts.iter().for_each(|start| start.task.abort());
     }
 
     pub(crate) fn answer(&self, i: u64, frame: &ServerFrame) {
@@ -359,79 +394,3 @@ pub(crate) fn new_token() -> Result<String, Problem> {
 
 /// How long a stopping process waits for its game servers to resume elsewhere.
 pub(crate) const GOAWAY_TIME: Duration = Duration::from_secs(5);
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use axum::extract::ws::Message;
-    use profilestore::{
-        Settings,
-        data_store::MemoryStore,
-        env::Env,
-        hosting::{Host, HostParts, Registration},
-        messenger::NoMessenger,
-    };
-
-    use super::*;
-
-    async fn guest() -> Guest {
-        let env = Env::system();
-        let host = Host::new(HostParts {
-            store: Arc::new(MemoryStore::new(env.clone())),
-            messenger: Arc::new(NoMessenger),
-            settings: Settings::default(),
-            env,
-        });
-        let (job, owner) = ("eu-1".to_owned(), "owner".to_owned());
-        let registration = Registration { job, place: 0, owner, lease_time: None };
-        let server = host.unwrap().register(registration).await.unwrap();
-        Guest::new(server, Instance::new("0123456789abcdef"), "token".to_owned(), None)
-    }
-
-    #[tokio::test]
-    async fn what_is_told_while_a_connection_begins_comes_behind_its_welcome() {
-        let guest = guest().await;
-        let (outbox, mut sent) = Outbox::new("".into());
-        guest.attach(outbox, &ServerFrame::Heard { n: 1 });
-        guest.tell(&ServerFrame::Heard { n: 2 });
-        for n in [1, 2] {
-            let Some(Message::Text(text)) = sent.recv().await else { panic!("a frame comes") };
-            assert_eq!(text.as_str(), format!(r#"{{"heard":{{"n":{n}}}}}"#));
-        }
-    }
-
-    #[tokio::test]
-    async fn a_start_is_called_off_or_answered_and_never_both() {
-        let guest = guest().await;
-        let start = || tokio::spawn(std::future::pending::<()>()).abort_handle();
-        assert!(matches!(guest.begin(1, 1), Begun::New));
-        guest.note_start(1, start());
-        assert!(guest.keep_start(1));
-        assert!(!guest.cancel(1), "its answer is on its way");
-        assert!(matches!(guest.begin(2, 2), Begun::New));
-        guest.note_start(2, start());
-        assert!(guest.cancel(2));
-        assert!(!guest.keep_start(2), "it was answered");
-    }
-
-    #[tokio::test]
-    async fn a_second_save_of_a_session_is_refused_while_the_first_is_unanswered() {
-        let guest = guest().await;
-        let brings = |i, s, what| {
-            assert!(matches!(guest.begin(i, i), Begun::New));
-            guest.bring(i, [s], what)
-        };
-        brings(1, 7, Brings::Save).unwrap();
-        let problem = brings(2, 7, Brings::Save).unwrap_err();
-        assert!(problem.to_string().contains("save is unanswered"), "{problem}");
-        guest.refuse(2, &problem);
-        brings(3, 7, Brings::Save).unwrap_err();
-        guest.refuse(3, &problem);
-        // Another session's, and an end, have room of their own.
-        brings(4, 8, Brings::Save).unwrap();
-        brings(5, 7, Brings::End).unwrap();
-        guest.answer(1, &ServerFrame::Ended { i: 1 });
-        brings(6, 7, Brings::Save).unwrap();
-    }
-}

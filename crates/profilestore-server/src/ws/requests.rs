@@ -6,22 +6,19 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use profilestore::{
-    Error, ErrorKind, MessageId, ProfileKey, Sent,
-    data_store::{DataStoreExt as _, Returning},
-    hosting::{Document, Gift, HostedSession, HostedStart, Part, Request, Started},
+    ErrorKind, MessageId, ProfileKey, Sent,
+    hosting::{Gift, HostedSession, Part, Request},
     key::DEFAULT_SCOPE,
-    record::Stored,
 };
 use serde::Serialize;
-use serde_json::value::RawValue;
 
 use super::{
-    frames::{
-        ClientFrame, Ending, GiftTo, Meta, Saving, Sending, ServerFrame, Stage, Start, Tx, WINDOW,
-    },
+    frames::{ClientFrame, Ending, GiftTo, Saving, Sending, ServerFrame, Stage, Tx, WINDOW},
     guest::{Begun, Brings, Guest},
 };
 use crate::{app::App, auth::Caller, keys::Scope, problem::Problem};
+
+mod starts;
 
 /// How soon a start or a message that found no room is to come again.
 const RETRY_MS: u64 = 1000;
@@ -48,7 +45,7 @@ impl Desk {
             }
             ClientFrame::Tx(tx) if is_revoked => self.transact_revoked(*tx),
             ClientFrame::Start(start) => self.start(*start),
-            ClientFrame::Cancel { i } => self.cancel(i),
+            ClientFrame::Cancel { i } => self.guest.cancel(i),
             ClientFrame::Save(saving) => self.save(*saving),
             ClientFrame::End(ending) => self.end(*ending),
             ClientFrame::Tx(tx) => self.transact(*tx),
@@ -106,141 +103,6 @@ impl Desk {
     fn session(&self, s: u64) -> Option<HostedSession> {
         let may = |key: &ProfileKey| self.caller.may(Scope::SessionsHold, key).is_ok();
         self.guest.session(s).filter(|session| may(session.key()))
-    }
-
-    // --- starts --------------------------------------------------------------------------------
-
-    fn start(&self, start: Start) {
-        let i = start.i;
-        let Some(request) = self.begin_in_window(i, &start) else { return };
-        let key =
-            self.profile(&start.store, start.scope.as_deref(), &start.key, Scope::SessionsHold);
-        let key = key.and_then(|key| self.guest.starting(start.s, &key).map(|()| key));
-        let key = match key {
-            Ok(key) => key,
-            Err(problem) => {
-                self.guest.give_window_back();
-                return self.guest.refuse(i, &problem);
-            }
-        };
-        if self.guest.started_before(start.s, request.id).is_some() {
-            // The session is there. Its end calls it off, and nothing else.
-            self.guest.keep_start(i);
-        }
-        let desk = self.clone();
-        let room = WindowRoom(self.guest.clone());
-        let task = tokio::spawn(async move {
-            let _room = room;
-            desk.started(start, &key, request).await;
-        });
-        self.guest.note_start(i, task.abort_handle());
-    }
-
-    async fn started(&self, start: Start, key: &ProfileKey, request: Request) {
-        let (i, s) = (start.i, start.s);
-        let template = start.template.clone();
-        if let Some(session) = self.guest.started_before(s, request.id) {
-            // Its answer did not arrive.
-            return match self.document(&session, template).await {
-                Ok(document) => self.tell_started(i, s, document),
-                // It is asked for again. Otherwise no game server would know of the session.
-                Err(why) => self.guest.refuse(i, &Problem::new("unknown", why.to_string())),
-            };
-        }
-        let mut number = Number { guest: self.guest.clone(), s, is_open: false };
-        match self.start_while_heard(request, key, &start.how()).await {
-            Ok(Started { session, document, .. }) => {
-                if !self.guest.keep_start(i) {
-                    return end_unseen(&session, request);
-                }
-                number.is_open = true;
-                let is_another = self.guest.opened(s, session, Some(request.id));
-                self.tell_started(i, s, document);
-                if is_another {
-                    // Something may have been told under the number of a start that gave way.
-                    self.guest.server.tell_again();
-                }
-            }
-            Err(error) => {
-                drop(number);
-                self.guest.refuse(i, &error.into());
-            }
-        }
-    }
-
-    /// A start that no game server waits for neither asks nor takes: it is called off, and begins
-    /// again with the next word of its game server. It ends with the hosting.
-    async fn start_while_heard(
-        &self,
-        request: Request,
-        key: &ProfileKey,
-        how: &HostedStart,
-    ) -> Result<Started, Error> {
-        let Guest { server, .. } = &*self.guest;
-        loop {
-            if server.stopped().is_none() {
-                self.guest.until_heard(true).await;
-            }
-            tokio::select! {
-                biased;
-                started = server.start(request, key, how.clone()) => return started,
-                () = self.guest.until_heard(false), if server.stopped().is_none() => {}
-            }
-        }
-    }
-
-    fn tell_started(&self, i: u64, s: u64, document: Document) {
-        let Document { epoch, version, data, meta, .. } = document;
-        let meta = Meta {
-            user_ids: meta.users,
-            tags: meta.tags,
-            metadata: meta.metadata,
-            load_count: meta.load_count,
-            created_s: meta.created_s,
-        };
-        self.guest.answer(i, &ServerFrame::Started { i, s, epoch, version, data, meta });
-        self.guest.tell_early(s);
-    }
-
-    /// The document of a session that has saved nothing yet.
-    async fn document(
-        &self,
-        session: &HostedSession,
-        template: Option<Box<RawValue>>,
-    ) -> Result<Document, Problem> {
-        let (_, state) = self.app.store().read_one(session.key(), Returning::ALL).await?;
-        let stored = state.value.as_deref().map(Stored::decode).transpose();
-        let (data, meta) = match stored.map_err(Error::from)? {
-            Some(Stored::Profile(record)) => {
-                let meta = profilestore::hosting::Meta {
-                    users: record.users(),
-                    tags: record.meta_tags,
-                    metadata: record.roblox_metadata,
-                    load_count: state.lease.load_count,
-                    created_s: record.created_s,
-                };
-                (record.data, meta)
-            }
-            _ => {
-                let data = template.unwrap_or_else(|| RawValue::NULL.to_owned());
-                let meta = profilestore::hosting::Meta {
-                    users: Vec::new(),
-                    tags: serde_json::Map::new(),
-                    metadata: serde_json::Map::new(),
-                    load_count: state.lease.load_count,
-                    created_s: self.app.env().unix_ms().div_euclid(1000).into(),
-                };
-                (data, meta)
-            }
-        };
-        Ok(Document { epoch: session.epoch(), version: session.version(), data, meta })
-    }
-
-    fn cancel(&self, i: u64) {
-        if self.guest.cancel(i) {
-            let problem = Problem::new("cancelled", "the start was called off");
-            self.guest.complain(Some(i), &problem);
-        }
     }
 
     // --- saves and ends ------------------------------------------------------------------------
@@ -446,16 +308,6 @@ impl Desk {
     }
 }
 
-/// Ends a session whose start was called off when it had just begun. No game server knows it.
-fn end_unseen(session: &HostedSession, request: Request) {
-    let end = session.end(request, None);
-    tokio::spawn(async move {
-        if let Err(error) = end.await {
-            tracing::warn!(%error, "the session of a start that was called off goes on");
-        }
-    });
-}
-
 fn revoked() -> Problem {
     Problem::new("unauthorized", "the key is valid no more")
 }
@@ -474,20 +326,5 @@ struct WindowRoom(Arc<Guest>);
 impl Drop for WindowRoom {
     fn drop(&mut self) {
         self.0.give_window_back();
-    }
-}
-
-/// The number of a session that is being started: free again when nothing comes of it.
-struct Number {
-    guest: Arc<Guest>,
-    s: u64,
-    is_open: bool,
-}
-
-impl Drop for Number {
-    fn drop(&mut self) {
-        if !self.is_open {
-            self.guest.over(self.s);
-        }
     }
 }

@@ -27,6 +27,7 @@ use profilestore::{
     data_store::{
         Cause, Change, Commit, CommitId, DataStore, NewValue, Returning, SqliteMessenger,
         SqliteStore,
+        fault::{FaultyStore, Line, OnCommand},
     },
     env::Env,
     hosting::{Host, HostParts},
@@ -98,15 +99,48 @@ impl Served {
     }
 }
 
+/// Another process on the same store. What its host asks of the store goes over a line that the
+/// test can hold; what it asks for keys and answers to HTTP does not.
+struct Another {
+    address: SocketAddr,
+    line: Line,
+    _stop: oneshot::Sender<()>,
+    _serving: JoinHandle<bool>,
+}
+
+impl Another {
+    async fn start(served: &Served) -> Self {
+        let way = FaultyStore::new(Arc::new(served.store.clone()), OnCommand::default());
+        let line = way.line().clone();
+        let listen = Some("127.0.0.1:0".to_owned());
+        let config = Options { listen, ..Options::default() }.settle().unwrap();
+        // As long as the test holds the line, no call is given up.
+        let patient = Settings { call_timeout: Duration::from_secs(600), ..settings() };
+        let host = host(Arc::new(way), &served.store, patient);
+        let (address, _, stop, serving) =
+            serve_with(&served.store, &served.desk, &config, host).await;
+        Self { address, line, _stop: stop, _serving: serving }
+    }
+}
+
 async fn serve(
     store: &SqliteStore,
     desk: &GameServer,
     config: &Config,
 ) -> (SocketAddr, App, oneshot::Sender<()>, JoinHandle<bool>) {
+    serve_with(store, desk, config, host(Arc::new(store.clone()), store, settings())).await
+}
+
+async fn serve_with(
+    store: &SqliteStore,
+    desk: &GameServer,
+    config: &Config,
+    host: Host,
+) -> (SocketAddr, App, oneshot::Sender<()>, JoinHandle<bool>) {
     let parts = Parts {
         store: Arc::new(store.clone()) as Arc<dyn DataStore>,
         server: desk.clone(),
-        host: Some(host(store)),
+        host: Some(host),
         env: Env::system(),
         metrics: profilestore_server::record_metrics(),
     };
@@ -121,11 +155,11 @@ async fn serve(
     (address, app, stop, serving)
 }
 
-fn host(store: &SqliteStore) -> Host {
+fn host(way: Arc<dyn DataStore>, store: &SqliteStore, settings: Settings) -> Host {
     Host::new(HostParts {
-        store: Arc::new(store.clone()),
+        store: way,
         messenger: Arc::new(SqliteMessenger::new(store)),
-        settings: settings(),
+        settings,
         env: Env::system(),
     })
     .unwrap()

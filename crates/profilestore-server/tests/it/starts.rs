@@ -1,9 +1,12 @@
 //! Starts over the WebSocket whose game server goes away before they are answered.
 
+use std::net::SocketAddr;
+
+use profilestore::data_store::fault::LineState;
 use profilestore_testbed::GameClient;
 use serde_json::{Value, json};
 
-use crate::Served;
+use crate::{Another, Served};
 
 const PLAYER: &str = "/v1/stores/PlayerData/profiles/user-1";
 
@@ -84,4 +87,100 @@ async fn a_start_whose_answer_was_lost_is_called_off_by_the_end_of_its_session()
     assert!(game.end(9, 1).await["ended"].is_object());
     let free = served.admin().get(&format!("{PLAYER}/session")).await.is(200);
     assert_eq!(free["held"], json!(null), "{free}");
+}
+
+/// A game server with a lease that outlasts the test.
+async fn game(served: &Served, at: SocketAddr) -> GameClient {
+    GameClient::connect_for(at, &served.admin, "eu-1", Some(60_000)).await
+}
+
+/// Waits until all frames up to now were taken, which is done in order: by one that is refused at
+/// once.
+async fn until_taken(game: &mut GameClient) {
+    let i = game.number();
+    game.send(json!({ "save": { "i": i, "s": 1000, "n": 1 } })).await;
+    assert_eq!(game.answer(i).await["error"]["problem"]["kind"], "invalid");
+}
+
+async fn held(served: &Served) -> Value {
+    served.admin().get(&format!("{PLAYER}/session")).await.is(200)["held"].take()
+}
+
+#[tokio::test]
+async fn a_start_whose_answer_and_process_were_lost_leaves_nothing_held_when_it_is_called_off() {
+    let served = Served::start().await;
+    let another = Another::start(&served).await;
+    let mut game = game(&served, served.address).await;
+    let i = game.number();
+    let mut start = start(i);
+    start["start"]["template"] = json!({});
+    game.send(start.clone()).await;
+    assert!(game.answer(i).await["started"].is_object());
+    // As if it had not heard that: it names no session.
+    assert!(game.resume(another.address, json!([])).await);
+    another.line.set(LineState::Held);
+    game.send(start).await;
+    game.send(json!({ "cancel": { "i": i } })).await;
+    until_taken(&mut game).await;
+    another.line.set(LineState::Open);
+    let answer = game.answer(i).await;
+    assert_eq!(answer["error"]["problem"]["kind"], "cancelled", "{answer}");
+    assert_eq!(held(&served).await, json!(null));
+}
+
+#[tokio::test]
+async fn a_start_behind_one_that_is_called_off_at_another_process_keeps_its_session() {
+    let served = Served::start().await;
+    let another = Another::start(&served).await;
+    let mut game = game(&served, served.address).await;
+    let (i, second) = (game.number(), game.number());
+    let mut first = start(i);
+    first["start"]["template"] = json!({});
+    game.send(first.clone()).await;
+    assert!(game.answer(i).await["started"].is_object());
+    assert!(game.resume(another.address, json!([])).await);
+    another.line.set(LineState::Held);
+    game.send(first).await;
+    game.send(json!({ "cancel": { "i": i } })).await;
+    let mut behind = start(second);
+    behind["start"]["s"] = json!(10);
+    game.send(behind).await;
+    until_taken(&mut game).await;
+    another.line.set(LineState::Open);
+    let started = game.answer(second).await;
+    assert!(started["started"].is_object(), "{started}");
+    let off = game.answer(i).await;
+    assert_eq!(off["error"]["problem"]["kind"], "cancelled", "{off}");
+    assert!(game.save(10, 1, 5, json!([])).await["saved"].is_object());
+    assert_eq!(held(&served).await["job"], "eu-1");
+}
+
+/// A start that takes the place of another one goes on with what that one has begun: their session
+/// has the identity of the first.
+#[tokio::test]
+async fn a_session_that_a_called_off_start_began_for_another_one_is_not_let_go_for_it() {
+    let served = Served::start().await;
+    let another = Another::start(&served).await;
+    let mut game = game(&served, another.address).await;
+    another.line.set(LineState::Held);
+    let (i, second) = (game.number(), game.number());
+    let mut first = start(i);
+    first["start"]["template"] = json!({});
+    let mut behind = first.clone();
+    behind["start"]["i"] = json!(second);
+    behind["start"]["s"] = json!(10);
+    game.send(first.clone()).await;
+    game.send(behind).await;
+    until_taken(&mut game).await;
+    another.line.set(LineState::Open);
+    let started = game.answer(second).await["started"].take();
+    assert!(started.is_object(), "{started}");
+    // It has heard of the second one, and not of what became of the first.
+    let named = json!([[10, "PlayerData", "global", "user-1", started["epoch"]]]);
+    assert!(game.resume(served.address, named).await);
+    game.send(first).await;
+    game.send(json!({ "cancel": { "i": i } })).await;
+    assert!(game.answer(i).await["error"].is_object());
+    assert!(game.save(10, 1, 5, json!([])).await["saved"].is_object());
+    assert_eq!(held(&served).await["job"], "eu-1");
 }

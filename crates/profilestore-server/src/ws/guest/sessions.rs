@@ -38,6 +38,29 @@ pub(crate) struct Entry {
     phase: Phase,
 }
 
+/// Whether a profile may be let go whose start was called off.
+pub(crate) enum LettingGo<'a> {
+    /// From now on, and until this is dropped, no start of the profile begins.
+    Turn(Turn<'a>),
+    /// A start or a resume of the profile is under way, which may want it.
+    NotNow,
+    /// The game server has a session of the profile.
+    Kept,
+}
+
+/// A profile's turn to be let go.
+pub(crate) struct Turn<'a> {
+    guest: &'a Guest,
+    key: &'a ProfileKey,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.guest.state.lock().letting_go.remove(self.key);
+        self.guest.let_go.notify_waiters();
+    }
+}
+
 /// What the game server knows of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -150,9 +173,37 @@ impl Guest {
         }
     }
 
-    /// The number of a profile's session.
+    /// The number of a profile's session. None also while the profile is being let go: what is said
+    /// then is of a session that the game server does not know.
     pub(crate) fn number(&self, key: &ProfileKey) -> Option<u64> {
-        self.state.lock().numbers.get(key).copied()
+        let state = self.state.lock();
+        state.numbers.get(key).filter(|_| !state.letting_go.contains(key)).copied()
+    }
+
+    /// Begins to let a profile go that no session of the game server may have.
+    pub(crate) fn begin_letting_go<'a>(&'a self, key: &'a ProfileKey) -> LettingGo<'a> {
+        let mut state = self.state.lock();
+        let mut sessions = state.sessions.values().filter(|entry| entry.key == *key).peekable();
+        if sessions.peek().is_some() {
+            let is_open = sessions.any(|entry| entry.session.is_some());
+            return if is_open { LettingGo::Kept } else { LettingGo::NotNow };
+        }
+        if state.letting_go.insert(key.clone()) {
+            LettingGo::Turn(Turn { guest: self, key })
+        } else {
+            LettingGo::NotNow
+        }
+    }
+
+    /// Waits while a profile is being let go.
+    pub(crate) async fn until_let_go(&self, key: &ProfileKey) {
+        loop {
+            let over = self.let_go.notified();
+            if !self.state.lock().letting_go.contains(key) {
+                return;
+            }
+            over.await;
+        }
     }
 
     pub(crate) fn session(&self, s: u64) -> Option<HostedSession> {

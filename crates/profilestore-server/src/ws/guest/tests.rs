@@ -1,0 +1,106 @@
+//! What is kept of a game server, without a connection.
+
+use axum::extract::ws::Message;
+use futures_util::FutureExt as _;
+use profilestore::{
+    Settings,
+    data_store::MemoryStore,
+    env::Env,
+    hosting::{Host, HostParts, HostedStart, Registration},
+    messenger::NoMessenger,
+};
+
+use super::*;
+
+async fn guest() -> Guest {
+    let env = Env::system();
+    let host = Host::new(HostParts {
+        store: Arc::new(MemoryStore::new(env.clone())),
+        messenger: Arc::new(NoMessenger),
+        settings: Settings::default(),
+        env,
+    });
+    let (job, owner) = ("eu-1".to_owned(), "owner".to_owned());
+    let registration = Registration { job, place: 0, owner, lease_time: None };
+    let server = host.unwrap().register(registration).await.unwrap();
+    Guest::new(server, Instance::new("0123456789abcdef"), "token".to_owned(), None)
+}
+
+#[tokio::test]
+async fn what_is_told_while_a_connection_begins_comes_behind_its_welcome() {
+    let guest = guest().await;
+    let (outbox, mut sent) = Outbox::new("".into());
+    guest.attach(outbox, &ServerFrame::Heard { n: 1 });
+    guest.tell(&ServerFrame::Heard { n: 2 });
+    for n in [1, 2] {
+        let Some(Message::Text(text)) = sent.recv().await else { panic!("a frame comes") };
+        assert_eq!(text.as_str(), format!(r#"{{"heard":{{"n":{n}}}}}"#));
+    }
+}
+
+#[tokio::test]
+async fn a_start_is_called_off_or_answered_and_never_both() {
+    let guest = guest().await;
+    let off = Arc::new(Notify::new());
+    let begin = |i| {
+        assert!(matches!(guest.begin(i, i), Begun::New));
+        let task = tokio::spawn(std::future::pending::<()>()).abort_handle();
+        guest.note_start(i, task, off.clone());
+    };
+    begin(1);
+    assert!(guest.keep_start(1));
+    guest.cancel(1);
+    assert_eq!(off.notified().now_or_never(), None, "its answer is on its way");
+    begin(2);
+    guest.cancel(2);
+    assert_eq!(off.notified().now_or_never(), Some(()));
+    assert!(!guest.keep_start(2), "it is answered as called off");
+    // Sent again over another connection before it is answered: one answer is for both.
+    assert!(matches!(guest.begin(2, 2), Begun::Pending));
+}
+
+#[tokio::test]
+async fn no_profile_is_let_go_that_a_game_server_has_or_is_about_to_get() {
+    let guest = guest().await;
+    let key = ProfileKey::new("PlayerData", "global", "user-1").unwrap();
+    guest.starting(7, &key).unwrap();
+    assert!(matches!(guest.begin_letting_go(&key), LettingGo::NotNow));
+    guest.over(7);
+    let LettingGo::Turn(turn) = guest.begin_letting_go(&key) else { panic!("it is free") };
+    assert!(matches!(guest.begin_letting_go(&key), LettingGo::NotNow), "one at a time");
+    // A start that comes meanwhile waits, and hears nothing of the other session.
+    guest.starting(8, &key).unwrap();
+    assert_eq!(guest.number(&key), None);
+    assert_eq!(guest.until_let_go(&key).now_or_never(), None);
+    drop(turn);
+    assert_eq!(guest.until_let_go(&key).now_or_never(), Some(()));
+    assert_eq!(guest.number(&key), Some(8));
+    let template = RawValue::from_string("{}".to_owned()).unwrap();
+    let session = guest.server.start(
+        guest.instance.request(1, &()),
+        &key,
+        HostedStart { template: Some(template), ..HostedStart::default() },
+    );
+    guest.opened(8, session.await.unwrap().session, None);
+    assert!(matches!(guest.begin_letting_go(&key), LettingGo::Kept));
+}
+
+#[tokio::test]
+async fn a_second_save_of_a_session_is_refused_while_the_first_is_unanswered() {
+    let guest = guest().await;
+    let brings = |i, s, what| {
+        assert!(matches!(guest.begin(i, i), Begun::New));
+        guest.bring(i, [s], what)
+    };
+    brings(1, 7, Brings::Save).unwrap();
+    let problem = brings(2, 7, Brings::Save).unwrap_err();
+    assert!(problem.to_string().contains("save is unanswered"), "{problem}");
+    guest.refuse(2, &problem);
+    brings(3, 7, Brings::Save).unwrap_err();
+    guest.refuse(3, &problem);
+    // Another session's, and an end, have room of their own.
+    brings(4, 8, Brings::Save).unwrap();
+    brings(5, 7, Brings::End).unwrap();
+    guest.answer(1, &ServerFrame::Ended { i: 1 });
+    brings(6, 7, Brings::Save).unwrap();
+}

@@ -35,14 +35,8 @@ impl Desk {
     /// Takes one frame. `is_revoked`: the key may save and end, and nothing else.
     pub(crate) fn take(&self, frame: ClientFrame, is_revoked: bool) {
         match frame {
-            ClientFrame::Start(_) | ClientFrame::Send(_) if is_revoked => {
-                let i = match &frame {
-                    ClientFrame::Start(start) => start.i,
-                    ClientFrame::Send(sending) => sending.i,
-                    _ => 0,
-                };
-                self.guest.complain(Some(i), &revoked());
-            }
+            ClientFrame::Start(start) if is_revoked => self.start_revoked(*start),
+            ClientFrame::Send(sending) if is_revoked => self.send_revoked(&sending),
             ClientFrame::Tx(tx) if is_revoked => self.transact_revoked(*tx),
             ClientFrame::Start(start) => self.start(*start),
             ClientFrame::Cancel { i } => self.guest.cancel(i),
@@ -280,6 +274,15 @@ impl Desk {
     fn stage(&self, stage: Stage) {
         if let Err(problem) = self.guest.stage(stage.s, stage.n, stage.data) {
             self.guest.complain(None, &problem);
+        }
+    }
+
+    /// The key is valid no more. One that was taken before is answered when it is done.
+    fn send_revoked(&self, sending: &Sending) {
+        if self.begin(sending.i, sending).is_some() {
+            let detail = "the key is valid no more; a message that was sent before under this id \
+                may have been delivered";
+            self.guest.refuse(sending.i, &Problem::new("unauthorized", detail));
         }
     }
 

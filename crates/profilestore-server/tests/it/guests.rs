@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use profilestore::{data_store::fault::LineState, env::Env};
 use profilestore_server::keys::Scope;
 use profilestore_testbed::GameClient;
 use serde_json::{Value, json};
 
-use crate::{Served, operation};
+use crate::{Another, Served, operation};
 
 const PLAYERS: &str = "/v1/stores/PlayerData/profiles";
 
@@ -131,4 +132,69 @@ async fn a_trade_that_took_effect_is_answered_as_done_although_its_key_was_revok
     game.send(tx(i, 1)).await;
     let again = game.answer(i).await;
     assert!(again["done"].is_object(), "{again}");
+}
+
+/// Revokes a key, and waits until the connection has heard of it.
+async fn revoke(served: &Served, key: &str, game: &mut GameClient) {
+    let id = key.split('_').nth(1).unwrap();
+    served.admin().delete(&format!("/v1/keys/{id}")).await.is(200);
+    for _ in 0..1000 {
+        if sends_nothing(game).await == "unauthorized" {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the key stays valid");
+}
+
+/// Sends a message whose id is none: the kind of the error. Frames are taken in order, so those
+/// before it were taken.
+async fn sends_nothing(game: &mut GameClient) -> Value {
+    let i = game.number();
+    let gift = json!({ "store": "PlayerData", "key": "user-1", "id": "none", "message": 1 });
+    game.send(json!({ "send": { "i": i, "gift": gift } })).await;
+    game.answer(i).await["error"]["problem"]["kind"].take()
+}
+
+#[tokio::test]
+async fn a_message_that_is_under_way_when_its_key_is_revoked_is_answered_when_it_is_stored() {
+    let served = Served::start().await;
+    let another = Another::start(&served).await;
+    let scopes = [Scope::SessionsHold, Scope::MessagesSend];
+    let key = crate::key(&served.store, &scopes, None, None).await;
+    let game = GameClient::connect_for(another.address, &key, "eu-1", Some(60_000));
+    let mut game = game.await;
+    another.line.set(LineState::Held);
+    let i = game.number();
+    let id = format!("{}:gift", Env::system().unix_ms());
+    let gift = json!({ "store": "PlayerData", "key": "user-1", "id": id, "message": 1 });
+    let send = json!({ "send": { "i": i, "gift": gift } });
+    game.send(send.clone()).await;
+    revoke(&served, &key, &mut game).await;
+    // Sent again, as over another connection.
+    game.send(send).await;
+    assert_eq!(sends_nothing(&mut game).await, "unauthorized");
+    another.line.set(LineState::Open);
+    let answer = game.answer(i).await;
+    assert_eq!(answer["sent"]["stored_now"], true, "{answer}");
+}
+
+#[tokio::test]
+async fn a_start_that_is_sent_again_under_a_revoked_key_tells_of_the_session_that_it_opened() {
+    let served = Served::start().await;
+    let key = crate::key(&served.store, &[Scope::SessionsHold], None, None).await;
+    let game = GameClient::connect_for(served.address, &key, "eu-1", Some(60_000));
+    let mut game = game.await;
+    let i = game.number();
+    let start = json!({ "start": {
+        "i": i, "s": 1, "store": "PlayerData", "key": "user-1", "template": {},
+    } });
+    game.send(start.clone()).await;
+    assert!(game.answer(i).await["started"].is_object());
+    revoke(&served, &key, &mut game).await;
+    game.send(start).await;
+    let answer = game.answer(i).await;
+    assert!(answer["started"].is_object(), "{answer}");
+    assert!(game.save(1, 1, 5, json!([])).await["saved"].is_object());
+    assert!(game.end(1, 2).await["ended"].is_object());
 }

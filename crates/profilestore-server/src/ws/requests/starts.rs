@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::{Desk, WindowRoom};
+use super::{Desk, WindowRoom, revoked};
 use crate::{
     keys::Scope,
     problem::Problem,
@@ -56,6 +56,18 @@ impl Desk {
             desk.started(start, &key, request, number, &called_off).await;
         });
         self.guest.note_start(i, task.abort_handle(), off);
+    }
+
+    /// The key is valid no more: nothing is opened with it. What was taken before is answered, also
+    /// when it is sent again: the session that it opened may be saved and ended.
+    pub(super) fn start_revoked(&self, start: Start) {
+        let request = self.guest.instance.request(start.i, &start);
+        if self.guest.started_before(start.s, request.id).is_some() {
+            return self.start(start);
+        }
+        if self.begin(start.i, &start).is_some() {
+            self.guest.refuse(start.i, &revoked());
+        }
     }
 
     async fn started(

@@ -122,6 +122,63 @@ class Connected(unittest.IsolatedAsyncioTestCase):
         self.assertGreater(second["n"], first["n"])
         await self.host.say("ended", i=second["i"])
 
+    async def test_a_start_that_is_given_up_is_called_off_until_it_is_known_what_became_of_it(
+        self,
+    ) -> None:
+        unknown = {"kind": "unknown", "advice": "retry-as"}
+        with patch.object(connection, "MOST_ATTEMPTS", 2):
+            start = self.server.store("P", {"coins": 0}).start("a")
+            for times in (1, 2):
+                await until("the start is there", lambda: self.host.names.count("start") == times)
+                i = self.host.heard[-1][1]["i"]
+                await self.host.say("error", i=i, problem=unknown)
+            await self.fails("unknown", start)
+            # It is not known yet whether its session is there, and the next answer does not say it.
+            await until("it was called off", lambda: self.host.names[-1] == "cancel")
+            await self.host.say("error", i=i, problem=unknown)
+            await until(
+                "it was called off again", lambda: self.host.names.count("cancel") == 2
+            )
+        told = {"i": i, "s": 1, "epoch": 1, "version": 1, "data": {"coins": 0}, "meta": {}}
+        await self.host.say("started", **told)
+        await until("its session is ended", lambda: self.host.names[-1] == "end")
+        sent = ["start", "start", "start", "cancel", "start", "cancel", "end"]
+        self.assertEqual(self.host.names[1:], sent)
+        await self.host.say("ended", i=self.host.heard[-1][1]["i"])
+
+    async def test_a_session_that_was_never_seen_is_named_by_a_resume_until_it_is_ended(
+        self,
+    ) -> None:
+        def refuse(_: object) -> None:
+            raise ValueError("no")
+
+        players = self.server.store("P", {"coins": 0}, check=refuse)
+        start = players.start("a")
+        await until("the start is there", lambda: "start" in self.host.names)
+        i = self.host.heard[-1][1]["i"]
+        told = {"i": i, "s": 1, "epoch": 7, "version": 1, "data": {"coins": 0}, "meta": {}}
+        await self.host.say("started", **told)
+        await self.fails("undecodable", start)
+
+        def named() -> list[Any]:
+            hellos = [body["resume"] for name, body in self.host.heard if "resume" in body]
+            return [session for resume in hellos for session in resume["sessions"]]
+
+        # The process dies with the end.
+        await until("its end is there", lambda: self.host.names.count("end") == 1)
+        self.host.cut()
+        await until("its end is there again", lambda: self.host.names.count("end") == 2)
+        self.assertEqual(named(), [[1, "P", "global", "a", 7]])
+        await self.host.say("ended", i=self.host.heard[-1][1]["i"])
+        # What is answered behind that says that it was heard.
+        sent = players.send("a", 1)
+        await until("the message is there", lambda: "send" in self.host.names)
+        await self.host.say("sent", i=self.host.heard[-1][1]["i"], stored_now=True)
+        self.assertTrue(await sent)
+        self.host.cut()
+        await until("it has resumed", lambda: self.host.names.count("hello") == 3)
+        self.assertEqual(len(named()), 1)
+
     async def test_a_refused_end_takes_back_no_doubt_that_the_game_has_not_heard_of(self) -> None:
         start = self.server.store("P", {"coins": 0}).start("a")
         await until("the start is there", lambda: "start" in self.host.names)

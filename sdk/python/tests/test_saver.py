@@ -8,9 +8,9 @@ import unittest
 from typing import Any
 
 from profilestore.beside import Beside
-from profilestore.connection import Request
 from profilestore.document import Document
 from profilestore.errors import ProfileError, failure
+from profilestore.request import Request
 from profilestore.saver import Saver
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from profilestore import Profile, ProfileError
 from profilestore.beside import Beside
-from profilestore.connection import Request
 from profilestore.document import Document
 from profilestore.errors import failure
 from profilestore.events import Report
 from profilestore.profile import Opened
+from profilestore.request import Request
 from profilestore.transaction import prepare, transact
 
 from .serve import until

@@ -40,6 +40,7 @@ export interface Outcome {
 interface Request extends Outcome {
   /** It is repeated until its outcome is known. */
   readonly isKept: boolean;
+  readonly isStart: boolean;
   readonly i: number;
   readonly frames: readonly string[];
   readonly bytes: number;
@@ -53,7 +54,6 @@ const MOST_RETRY_MS = 2000;
 /** A host is late when its confirmation is older than this part of the lease. */
 const LATE = 0.6;
 const AGAIN_MS = 500;
-const MOST_ATTEMPTS = 60;
 /** The longest time that a timer has. */
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
 /** How many requests may be unanswered. */
@@ -102,6 +102,8 @@ export class Connection implements LinksUser {
   #isClosed = false;
   /** How many bytes of starts and messages may be unanswered. A session has one save at most. */
   mostBytes = 256 << 20;
+  /** How often a start or a message is tried whose outcome nobody knows. */
+  mostAttempts = 60;
   /** How large a frame may be, in bytes. */
   maxFrame = 5 << 20;
 
@@ -164,13 +166,17 @@ export class Connection implements LinksUser {
   /**
    * Sends a request, once there is a connection. Only one of the outcomes happens, once. `isKept`:
    * it is repeated for as long as nobody knows what became of it.
+   *
+   * A start that is given up is called off until it is known what became of it. So it may be done
+   * when it has failed: then its session is to be let go.
    */
   request(i: number, frames: readonly string[], outcome: Outcome, isKept: boolean): void {
     const { done, failed } = outcome;
     const sizes = frames.map((frame) => Buffer.byteLength(frame));
     const bytes = isKept ? 0 : sizes.reduce((sum, size) => sum + size, 0);
     const state = { attempts: 0, isSent: false, isCalledOff: false };
-    const request = { i, frames, isKept, bytes, ...state, done, failed };
+    const isStart = frames[0]?.startsWith('{"start"') === true;
+    const request = { i, frames, isKept, isStart, bytes, ...state, done, failed };
     if (this.#isClosed) return request.failed(failure("closing", "this game server is closed"));
     if (sizes.some((size) => size > this.maxFrame)) {
       const detail = `a frame has at most ${this.maxFrame} bytes`;
@@ -222,8 +228,14 @@ export class Connection implements LinksUser {
       const { kind, advice } = frame[1].problem;
       // Nothing was done, or nobody knows. The same request finds out, through any process.
       const isOpen = kind === "closing" || advice === "retry-as";
-      if (isOpen && (++request.attempts < MOST_ATTEMPTS || request.isKept)) {
-        return this.#sendLater(request, AGAIN_MS);
+      const goesOn =
+        request.isKept || request.isCalledOff || ++request.attempts < this.mostAttempts;
+      if (isOpen && (goesOn || request.isStart)) {
+        this.#sendLater(request, AGAIN_MS);
+        if (goesOn) return;
+        // Its session may be there, and its caller waits no more.
+        request.isCalledOff = true;
+        return request.failed(new ProfileError(frame[1].problem));
       }
     }
     this.#forget(request);

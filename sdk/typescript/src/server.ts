@@ -41,6 +41,8 @@ export class Server implements Holder {
   /** One-shot work and operators' calls, at the first address. */
   readonly http: Http;
   readonly #profiles = new Map<number, Profile<unknown>>();
+  /** Sessions that the program has not seen, until they are over. */
+  readonly #leaving = new Map<number, Named>();
   /** Sessions that a resume has not answered yet, and whether they may be believed in meanwhile. */
   readonly #unanswered = new Map<number, () => boolean>();
   readonly #connection: Connection;
@@ -80,8 +82,10 @@ export class Server implements Holder {
       callOff: (i) => connection.callOff(i),
       session: () => ++this.#s,
       opened: (profile) => void this.#profiles.set(profile.opened.s, profile),
+      leaving: (session) => void this.#leaving.set(session[0], session),
       over: (s) => {
         this.#profiles.delete(s);
+        this.#leaving.delete(s);
         this.#unanswered.delete(s);
       },
     };
@@ -145,13 +149,10 @@ export class Server implements Holder {
 
   /** @internal */
   named(): Named[] {
-    return this.profiles.map(({ opened: { s, store, scope, key, epoch } }) => [
-      s,
-      store,
-      scope,
-      key,
-      epoch,
-    ]);
+    const held = this.profiles.map(
+      ({ opened: { s, store, scope, key, epoch } }): Named => [s, store, scope, key, epoch],
+    );
+    return [...held, ...this.#leaving.values()];
   }
 
   /** @internal */

@@ -1,4 +1,5 @@
 /** One store of profiles, with the type of its data. */
+import type { Named } from "./connection.js";
 import { failure, inWords, ProfileError, quiet } from "./errors.js";
 import type { Report } from "./events.js";
 import { compose } from "./frames.js";
@@ -55,6 +56,8 @@ export interface Shop extends Bench {
   readonly isClosing: boolean;
   session(): number;
   opened(profile: Profile<unknown>): void;
+  /** A session that the program has not seen is let go: a resume names it until it is over. */
+  leaving(session: Named): void;
 }
 
 /** The profiles of one store. `Server.store` makes it. */
@@ -107,14 +110,18 @@ export class Store<T> {
           signal?.removeEventListener("abort", callOff);
           if (answer[0] !== "started")
             return failed(failure("internal", "a start without its answer"));
-          if (isOff || shop.isClosing) {
+          const letGo = () => {
+            shop.leaving([s, this.name, this.scope, key, answer[1].epoch]);
             this.#letGo(s);
+          };
+          if (isOff || shop.isClosing) {
+            letGo();
             return failed(closing());
           }
           try {
             done(this.#opened(key, answer[1]));
           } catch (error) {
-            this.#letGo(s);
+            letGo();
             failed(
               error instanceof ProfileError ? error : failure("undecodable", inWords(error), error),
             );
@@ -122,6 +129,8 @@ export class Store<T> {
         },
         failed: (error) => {
           signal?.removeEventListener("abort", callOff);
+          // It may be given up, and have opened its session all the same.
+          isOff = true;
           failed(error);
         },
       });
@@ -151,10 +160,11 @@ export class Store<T> {
   #letGo(s: number, n = 1): void {
     const i = this.shop.number();
     this.shop.request(i, [compose("end", { i, s, n })], {
-      done: () => {},
+      done: () => this.shop.over(s),
       failed: ({ kind, advice }) => {
         if (advice === "retry" && kind !== "closing")
           setTimeout(() => this.#letGo(s, n + 1), AGAIN_MS);
+        else this.shop.over(s);
       },
     });
   }

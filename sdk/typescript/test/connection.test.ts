@@ -7,9 +7,10 @@ import { WebSocketServer, type WebSocket } from "ws";
 import { Connection } from "../dist/connection.js";
 import { connect, Http, ProfileError, type Server } from "../dist/index.js";
 import { openPlatform, type PlatformClass } from "../dist/socket.js";
+import { Store, type Shop } from "../dist/store.js";
 import { until } from "./serve.js";
 
-type Frame = Record<string, { i?: number; n?: number; resume?: unknown }>;
+type Frame = Record<string, { i?: number; n?: number; resume?: { sessions: unknown } }>;
 
 /** Takes frames, and says what the test says. It greets by itself. */
 class Host {
@@ -111,6 +112,72 @@ test("a session that nobody has seen is ended again when its end could not be do
   assert.ok((second?.i ?? 0) > (first?.i ?? 0) && (second?.n ?? 0) > (first?.n ?? 0));
   host.say({ ended: { i: second?.i } });
   await server.close();
+});
+
+test("a session that nobody has seen is named by a resume until it is ended", async () => {
+  const host = await Host.start();
+  const server = await open(host);
+  const players = server.store("P", { template: { coins: 0 }, check: () => assert.fail("no") });
+  const start = players.start("a");
+  await until("the start is there", () => host.names.includes("start"));
+  const i = host.heard.at(-1)?.["start"]?.i;
+  host.say({ started: { i, s: 1, epoch: 7, version: 1, data: { coins: 0 }, meta: {} } });
+  await assert.rejects(start, { kind: "undecodable" });
+  const ends = () => host.heard.flatMap((frame) => frame["end"] ?? []);
+  const named = () => host.heard.flatMap((frame) => frame["hello"]?.resume?.sessions ?? []);
+  // The process dies with the end.
+  await until("its end is there", () => ends().length === 1);
+  host.cut();
+  await until("its end is there again", () => ends().length === 2);
+  assert.deepEqual(named(), [[1, "P", "global", "a", 7]]);
+  host.say({ ended: { i: ends()[0]?.i } });
+  // What is answered behind that says that it was heard.
+  const sent = players.send("a", 1);
+  await until("the message is there", () => host.names.includes("send"));
+  host.say({ sent: { i: host.heard.at(-1)?.["send"]?.i, stored_now: true } });
+  assert.equal(await sent, true);
+  host.cut();
+  await until("it has resumed", () => host.names.filter((name) => name === "hello").length === 3);
+  assert.equal(named().length, 1);
+  await server.close();
+});
+
+test("a start that is given up is called off until it is known what became of it", async () => {
+  const host = await Host.start();
+  const options = { urls: [host.url], key: "k", job: "j", place: 0, leaseMs: undefined };
+  const holder = { named: () => [], resumed: () => {}, frame: () => {} };
+  const connection = new Connection({ ...options, connectMs: 10_000 }, holder, () => {});
+  connection.mostAttempts = 2;
+  await connection.open();
+  const shop: Partial<Shop> = {
+    isClosing: false,
+    session: () => 7,
+    number: () => connection.number(),
+    request: (i, frames, outcome) =>
+      connection.request(i, frames, outcome, frames[0]?.startsWith('{"end"') === true),
+    leaving: () => {},
+    over: () => {},
+  };
+  const start = new Store("P", { template: { coins: 0 } }, shop as Shop).start("a");
+  const unknown = { kind: "unknown", advice: "retry-as" };
+  for (const times of [1, 2]) {
+    const starts = () => host.names.filter((name) => name === "start").length;
+    await until("the start is there", () => starts() === times);
+    host.say({ error: { i: 1, problem: unknown } });
+  }
+  await assert.rejects(start, { kind: "unknown" });
+  // Nobody knows yet whether its session is there, and the next answer does not say it either.
+  await until("it was called off", () => host.names.at(-1) === "cancel");
+  host.say({ error: { i: 1, problem: unknown } });
+  const offs = () => host.names.filter((name) => name === "cancel").length;
+  await until("it was called off again", () => offs() === 2);
+  host.say({ started: { i: 1, s: 7, epoch: 1, version: 1, data: { coins: 0 }, meta: {} } });
+  await until("its session is ended", () => host.names.at(-1) === "end");
+  assert.deepEqual(host.names.slice(1), [
+    ...["start", "start", "start", "cancel", "start", "cancel"],
+    "end",
+  ]);
+  await connection.close();
 });
 
 test("the first connection is given up in its time when the server says nothing", async () => {

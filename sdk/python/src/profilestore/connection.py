@@ -15,7 +15,6 @@ import random
 import secrets
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from .belief import Belief, Moment, now, steady
@@ -23,6 +22,7 @@ from .errors import ProfileError, failure
 from .events import Report
 from .frames import Frame, compose
 from .link import Link
+from .request import Request
 from .trust import Trust
 
 SDK = "python/0.1.0"
@@ -56,27 +56,6 @@ class Holder(Protocol):
     """Who holds the sessions."""
 
     def frame(self, frame: Frame) -> None: ...
-
-
-@dataclass
-class Request:
-    """What is sent, and what becomes of it: one of the outcomes, once, on the game's loop."""
-
-    i: int
-    frames: list[str]
-    done: Callable[[Frame], object]
-    failed: Callable[[ProfileError], object]
-    is_kept: bool = True
-    """It is repeated for as long as its outcome is not known."""
-    starts: tuple[int, str, str, str] | None = None
-    """The session that it opens: number, store, scope, key."""
-    ends: int | None = None
-    """The session that it ends."""
-    size: int = field(default=0, init=False)
-    """How many bytes wait with it, if it is a start or a message."""
-    attempts: int = field(default=0, init=False)
-    is_sent: bool = field(default=False, init=False)
-    is_called_off: bool = field(default=False, init=False)
 
 
 def pause(failures: int, chance: float) -> float:
@@ -256,8 +235,14 @@ class Connection:
             # Nothing was done, or nobody knows. The same request finds out, at any process.
             is_open = problem["kind"] == "closing" or problem["advice"] == "retry-as"
             request.attempts += 1 if is_open else 0
-            if is_open and (request.is_kept or request.attempts < MOST_ATTEMPTS):
+            is_asked = request.attempts < MOST_ATTEMPTS
+            goes_on = request.is_kept or request.is_called_off or is_asked
+            if is_open and (goes_on or request.starts is not None):
                 self._loop.call_later(AGAIN_S, self._send_again, request)
+                if not goes_on:
+                    # Its session may be there, and its caller waits no more.
+                    request.is_called_off = True
+                    self._on_game(request.failed, ProfileError(problem))
                 return
         self._forget(request)
         if name == "started" and request.starts is not None:

@@ -11,13 +11,13 @@ from functools import partial
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, overload
 
 from .beside import Beside
-from .connection import Request
 from .document import Document, Draft
 from .errors import ProfileError, failure
 from .events import Events, Report, call
 from .frames import Asker, ByServer, Frame, asker_of, server_of
 from .futures import fail, quiet, running, shared, succeed
 from .jsontext import exact, parse, stringify
+from .request import Request
 from .saver import Saver
 from .users import User
 

@@ -9,11 +9,11 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-from .connection import Request
 from .document import Document, Draft
 from .errors import ProfileError, failure, in_words
 from .frames import Frame, compose
 from .futures import fail, quiet, succeed
+from .request import Request
 
 REMEMBERED = 10_000
 """How many edits are remembered, of which one may come again."""

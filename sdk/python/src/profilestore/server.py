@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
-from .connection import Connection, Options, Request
+from .connection import Connection, Options
 from .errors import failure
 from .events import Report, log, tell
 from .frames import Frame
 from .futures import running
 from .http import Http
 from .profile import Profile
+from .request import Request
 from .store import Store, StoreOptions
 from .transaction import Gift, prepare, transact
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from .beside import Beside
-from .connection import Request
 from .document import Document
 from .errors import ProfileError, failure, in_words
 from .frames import Frame, compose
@@ -17,6 +16,7 @@ from .http import Address, Answer, Http, Which, message_id
 from .jsontext import stringify
 from .profile import Opened, Profile
 from .profile import Wire as ProfileWire
+from .request import Request
 from .transaction import Gift
 
 T = TypeVar("T")

@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from .connection import Request
 from .document import Draft, refuse_async
 from .errors import failure
 from .frames import compose
 from .futures import fail, quiet, succeed
 from .jsontext import parse, stringify
 from .profile import Profile
+from .request import Request
 
 R = TypeVar("R")
 
